@@ -1,0 +1,17 @@
+//! The only place that asks what time it is.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+/// Milliseconds since 1970-01-01T00:00:00Z, as every table stores a time.
+pub type Millis = i64;
+
+/// Now, in milliseconds.
+#[expect(clippy::disallowed_methods, reason = "this is the place")]
+pub fn now() -> Millis {
+    Utc::now().timestamp_millis()
+}
+
+/// A stored time as the API shows it: RFC 3339, UTC, milliseconds.
+pub fn rfc3339(millis: Millis) -> String {
+    DateTime::<Utc>::from_timestamp_millis(millis).unwrap_or_default().to_rfc3339_opts(SecondsFormat::Millis, true)
+}

@@ -1,0 +1,171 @@
+//! One error for the whole house: a stable code, a sentence, a hint, and whether another try can help.
+
+use std::fmt;
+use std::time::Duration;
+
+/// The result of everything that can fail here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Whether doing the same again can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The same input will fail again.
+    Permanent,
+    /// The outside world failed; the same attempt may succeed later.
+    Transient,
+    /// Somebody asked for the work to stop (cancellation, a timeout, a shutdown); nothing is wrong with it.
+    Stopped,
+}
+
+/// What went wrong, for people (message and hint) and for programs (code).
+///
+/// `code` is stable: API clients, mails and logs match on it. The message is lower case without a full stop,
+/// names stand in backticks.
+#[derive(Clone)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    code: &'static str,
+    message: String,
+    hint: Option<String>,
+    class: Class,
+    retry_after: Option<Duration>,
+    details: Option<serde_json::Value>,
+}
+
+impl Error {
+    /// An error that the same input will meet again.
+    pub fn permanent(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(code, message, Class::Permanent)
+    }
+
+    /// An error of the outside world that a later attempt may not meet.
+    pub fn transient(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(code, message, Class::Transient)
+    }
+
+    /// The work was asked to stop.
+    pub fn stopped(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(code, message, Class::Stopped)
+    }
+
+    fn new(code: &'static str, message: impl Into<String>, class: Class) -> Self {
+        Self(Box::new(Inner { code, message: message.into(), hint: None, class, retry_after: None, details: None }))
+    }
+
+    /// Says what the reader can do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Says how long the other side asked us to wait.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
+        self
+    }
+
+    /// Adds facts for programs, such as the list of problems of a definition.
+    #[must_use]
+    pub fn details(mut self, details: serde_json::Value) -> Self {
+        self.0.details = Some(details);
+        self
+    }
+
+    /// Puts what was being done before the message: `reading x: file not found`.
+    #[must_use]
+    pub fn context(mut self, what: impl fmt::Display) -> Self {
+        self.0.message = format!("{what}: {}", self.0.message);
+        self
+    }
+
+    /// The stable code.
+    pub fn code(&self) -> &'static str {
+        self.0.code
+    }
+
+    /// The sentence, without the hint.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// What to do about it, where we know.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// Whether another try can help.
+    pub fn class(&self) -> Class {
+        self.0.class
+    }
+
+    /// True if another try can help.
+    pub fn is_transient(&self) -> bool {
+        self.0.class == Class::Transient
+    }
+
+    /// How long the other side asked us to wait.
+    pub fn wait(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// Facts for programs.
+    pub fn facts(&self) -> Option<&serde_json::Value> {
+        self.0.details.as_ref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        match &self.0.hint {
+            Some(hint) => write!(f, "\nhint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}, {:?}]", self.0.message, self.0.code, self.0.class)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
+                Self::transient("database_unavailable", error.to_string())
+            }
+            sqlx::Error::Database(db) if is_transient(db.code().as_deref()) => {
+                Self::transient("database_unavailable", db.to_string())
+            }
+            _ => Self::permanent("database_error", error.to_string()),
+        }
+    }
+}
+
+/// SQLSTATE classes 08, 40, 53, 57 and 58 (connection, rollback, resources, shutdown, system), 55P03 (lock not
+/// available); SQLite's BUSY (5), LOCKED (6), IOERR (10), FULL (13) and their extended codes.
+fn is_transient(code: Option<&str>) -> bool {
+    let Some(code) = code else { return false };
+    match code.parse::<u32>() {
+        Ok(number) if code.len() < 5 => matches!(number & 0xff, 5 | 6 | 10 | 13),
+        _ => ["08", "40", "53", "57", "58", "55P03"].iter().any(|class| code.starts_with(class)),
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        use std::io::ErrorKind::{NotFound, PermissionDenied};
+        match error.kind() {
+            NotFound | PermissionDenied => Self::permanent("io_error", error.to_string()),
+            _ => Self::transient("io_error", error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! afterload: everything that happens after the upload.
+//!
+//! The rooms of the house, top to bottom; each imports only from those below it.
+//! `ARCHITECTURE.md` draws the way of a run through them.
+
+pub mod clock;
+pub mod error;
+pub mod secrets;
+pub mod units;
+
+pub use error::{Error, Result};

@@ -1,0 +1,3 @@
+//! The `afterload` binary.
+
+fn main() {}

@@ -1,0 +1,135 @@
+//! Durations (`30s`, `10m`, `2h`, `7d`, `1w`), sizes (`20mb`) and shares (`5%`) as people write them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A length of time: a whole number and one of `ms s m h d w`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
+#[schemars(transparent)]
+pub struct Duration(#[schemars(with = "String", regex(pattern = r"^[0-9]+(ms|s|m|h|d|w)$"))] pub std::time::Duration);
+
+const UNITS: [(&str, u64); 6] =
+    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
+
+impl Duration {
+    /// The length in milliseconds.
+    pub fn millis(self) -> i64 {
+        i64::try_from(self.0.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+impl FromStr for Duration {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, unit) = split(text);
+        let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
+        match (number.parse::<u64>().ok(), factor) {
+            (Some(number), Some(factor)) => match number.checked_mul(factor) {
+                Some(millis) if millis <= i64::MAX as u64 => Ok(Self(std::time::Duration::from_millis(millis))),
+                _ => Err(format!("`{text}` is too long a duration")),
+            },
+            _ => Err(format!(
+                "`{text}` is not a duration; expected a whole number and a unit such as `30s`, `10m`, `2h`, `7d` or `1w`"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Duration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis() as u64;
+        let (unit, factor) = UNITS.iter().rev().find(|(_, factor)| millis.is_multiple_of(*factor)).unwrap_or(&UNITS[0]);
+        if millis == 0 { f.write_str("0s") } else { write!(f, "{}{unit}", millis / factor) }
+    }
+}
+
+/// A number of bytes: a whole number and one of `b kb mb gb` (1 kb = 1024 b), or a plain number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
+#[schemars(transparent)]
+pub struct ByteSize(#[schemars(with = "String", regex(pattern = r"^[0-9]+ *(b|kb|mb|gb)?$"))] pub u64);
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, unit) = split(text);
+        let shift = match unit.to_ascii_lowercase().as_str() {
+            "" | "b" => Some(0),
+            "kb" => Some(10),
+            "mb" => Some(20),
+            "gb" => Some(30),
+            _ => None,
+        };
+        let size = number.parse::<u64>().ok().zip(shift).and_then(|(number, shift)| number.checked_mul(1 << shift));
+        size.map(Self).ok_or_else(|| {
+            format!("`{text}` is not a size; expected a whole number and a unit such as `64kb`, `20mb` or `2gb`")
+        })
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [("gb", 30), ("mb", 20), ("kb", 10)];
+        match units.iter().find(|(_, shift)| self.0 > 0 && self.0.is_multiple_of(1 << shift)) {
+            Some((unit, shift)) => write!(f, "{}{unit}", self.0 >> shift),
+            None => write!(f, "{}b", self.0),
+        }
+    }
+}
+
+/// A share of a whole: `0%` to `100%`, held as a fraction from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, JsonSchema)]
+#[schemars(transparent)]
+pub struct Share(#[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)?%$"))] pub f64);
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let percent = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+        match percent {
+            Some(percent) if (0.0..=100.0).contains(&percent) => Ok(Self(percent / 100.0)),
+            _ => Err(format!("`{text}` is not a share; expected a percentage such as `5%`")),
+        }
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0 * 100.0)
+    }
+}
+
+/// Whether `name` can name a queue: a small letter, then at most 62 small letters, digits, `-` and `_`.
+pub fn is_name(name: &str) -> bool {
+    name.len() <= 63
+        && name.starts_with(|first: char| first.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_')
+}
+
+fn split(text: &str) -> (&str, &str) {
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    (number, unit.trim())
+}
+
+macro_rules! written_as_text {
+    ($($name:ident),*) => {$(
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+written_as_text!(Duration, ByteSize, Share);
