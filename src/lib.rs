@@ -7,5 +7,6 @@ pub mod clock;
 pub mod error;
 pub mod secrets;
 pub mod units;
+pub mod yaml;
 
 pub use error::{Error, Result};

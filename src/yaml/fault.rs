@@ -1,0 +1,122 @@
+//! The error of typed reading: a sentence, and as soon as it is known, the place.
+
+use std::fmt::{self, Display};
+
+use serde::de::{self, Unexpected};
+
+use super::{Node, Span, suggest};
+
+/// Names a node while a tree is borrowed: its address.
+pub type Id = *const Node;
+
+/// Why a value could not be read.
+#[derive(Debug)]
+pub struct Fault {
+    pub message: String,
+    pub hint: String,
+    /// Where, and the node that has to be left out to read on.
+    pub at: Option<(Span, Id)>,
+    /// The field that was not there.
+    pub missing: Option<&'static str>,
+    /// Raised by a placeholder; not worth telling.
+    pub follow_up: bool,
+}
+
+impl Fault {
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: String::new(), at: None, missing: None, follow_up: false }
+    }
+
+    /// Gives the fault a place unless it already has one further inside.
+    pub fn at(mut self, span: Span, node: &Node) -> Self {
+        self.at.get_or_insert((span, std::ptr::from_ref(node)));
+        self
+    }
+}
+
+impl Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl de::Error for Fault {
+    fn custom<T: Display>(message: T) -> Self {
+        Self::new(message.to_string())
+    }
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        let (wanted, found_text) = (wanted(&expected.to_string()), describe(found));
+        let mut fault = Self::new(format!("expected {wanted}, found {found_text}"));
+        if let (Unexpected::Str(text), true) = (found, wanted.starts_with("`true`")) {
+            let meant = match text.to_ascii_lowercase().as_str() {
+                "yes" | "on" | "true" | "y" => "write `true`",
+                "no" | "off" | "false" | "n" => "write `false`",
+                _ => "",
+            };
+            meant.clone_into(&mut fault.hint);
+        }
+        fault
+    }
+
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Self::new(format!("expected {}, found {}", wanted(&expected.to_string()), describe(found)))
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        let mut fault = Self::new(format!("unknown value `{variant}`"));
+        fault.hint = suggest::choices(variant, expected.iter().copied());
+        fault
+    }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        let mut fault = Self::new(format!("unknown field `{field}`"));
+        fault.hint = match expected {
+            [] => "no field is expected here".into(),
+            _ => suggest::choices(field, expected.iter().copied()),
+        };
+        fault
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        let mut fault = Self::new(format!("missing field `{field}`"));
+        fault.missing = Some(field);
+        fault
+    }
+}
+
+/// What was found, in the words of the language rather than of Rust.
+fn describe(found: Unexpected<'_>) -> String {
+    match found {
+        Unexpected::Bool(value) => format!("`{value}`"),
+        Unexpected::Unsigned(value) => format!("the number {value}"),
+        Unexpected::Signed(value) => format!("the number {value}"),
+        Unexpected::Float(value) => format!("the number {value}"),
+        Unexpected::Str(text) if text.chars().count() > 40 => "text".into(),
+        Unexpected::Str(text) => format!("the text `{text}`"),
+        Unexpected::Unit | Unexpected::Option => "nothing".into(),
+        Unexpected::Seq => "a list".into(),
+        Unexpected::Map | Unexpected::NewtypeStruct => "a map".into(),
+        other => other.to_string(),
+    }
+}
+
+/// What was expected, in the words of the language rather than of Rust.
+fn wanted(expected: &str) -> String {
+    let words = match expected {
+        "a string" | "a borrowed string" | "str" => "text",
+        "a boolean" => "`true` or `false`",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0 on",
+        "nonzero u32" | "a nonzero u32" | "a nonzero usize" | "a nonzero u64" => "a whole number from 1 on",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a sequence" | "an array" => "a list",
+        "string or map" | "variant identifier" => "one of the known words",
+        _ if expected.starts_with("struct ") || expected.starts_with("map") => "a map",
+        _ if expected.starts_with("enum ") => "one of the known words",
+        _ => expected,
+    };
+    words.to_owned()
+}
