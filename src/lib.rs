@@ -4,6 +4,7 @@
 //! `ARCHITECTURE.md` draws the way of a run through them.
 
 pub mod clock;
+pub mod config;
 pub mod error;
 pub mod secrets;
 pub mod units;

@@ -1,0 +1,73 @@
+//! What types cannot say of a configuration.
+
+use super::Config;
+use crate::yaml::{Node, Problem, choices};
+
+/// The shortest secret key.
+const MIN_SECRET: usize = 32;
+
+/// All problems, each at its place in the file if it has one.
+pub fn check(config: &Config, root: &Node) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut problem = |path: &[&str], message: String, hint: &str| {
+        problems.push(Problem::new("definition_invalid", root.nearest(path).span, message).hint(hint));
+    };
+    let database = config.database.as_ref().map(|url| url.reveal().to_owned()).unwrap_or_default();
+    if !database.is_empty() && !is_database(&database) {
+        problem(&["database"], "not the address of a database".into(), DATABASES);
+    }
+    match &config.secret_key {
+        Some(key) if key.reveal().chars().count() < MIN_SECRET => {
+            let message = format!("`secret_key` has fewer than {MIN_SECRET} characters");
+            problem(&["secret_key"], message, "make one with `openssl rand -hex 32`");
+        }
+        None if is_postgres(&database) => {
+            let hint = "all processes must share one; make it with `openssl rand -hex 32`";
+            problem(&["database"], "a PostgreSQL database needs `secret_key`".into(), hint);
+        }
+        _ => {}
+    }
+    for (name, connection) in &config.connections {
+        if !is_database(connection.url.reveal()) {
+            problem(&["connections", name, "url"], "not the address of a database".into(), DATABASES);
+        }
+    }
+    for (name, queue) in &config.queues {
+        if !crate::units::is_name(name) {
+            let hint =
+                "start with a small letter, go on with small letters, digits, `-` and `_`, at most 63 characters";
+            problem(&["queues", name], format!("`{name}` is not a name for a queue"), hint);
+        }
+        if !(1..=1000).contains(&queue.concurrency) {
+            problem(&["queues", name, "concurrency"], "`concurrency` must be from 1 to 1000".into(), "");
+        }
+    }
+    for (name, bucket) in &config.objects.buckets {
+        if !config.objects.stores.contains_key(&bucket.store) {
+            let hint = match choices(&bucket.store, config.objects.stores.keys().map(String::as_str)) {
+                hint if hint.is_empty() => "declare it under `objects.stores`".into(),
+                hint => hint,
+            };
+            problem(&["objects", "buckets", name, "store"], format!("unknown store `{}`", bucket.store), &hint);
+        }
+    }
+    if !(1..=1000).contains(&config.limits.crashes) {
+        problem(&["limits", "crashes"], "`crashes` must be from 1 to 1000".into(), "");
+    }
+    if let Some(url) = &config.public_url
+        && !url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+    {
+        problem(&["public_url"], "`public_url` must start with `http://` or `https://`".into(), "");
+    }
+    problems
+}
+
+const DATABASES: &str = "write `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/NAME`";
+
+fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
+fn is_database(url: &str) -> bool {
+    url.starts_with("sqlite:") || is_postgres(url)
+}

@@ -1,0 +1,189 @@
+//! Loading the configuration: the file, then the environment over it, then checks.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::check::check;
+use super::environment::{overlay, substitute};
+use super::{Checkpoints, Config, ConnectionConfig, Secret};
+use crate::error::{Error, Result};
+use crate::yaml::{self, Node, Problem, Span, Value};
+
+/// The file that is read when none is named.
+pub const DEFAULT_FILE: &str = "afterload.yaml";
+
+impl Config {
+    /// Reads the file at `path` (without one `afterload.yaml`, if it exists), puts the `AFTERLOAD_…` variables of
+    /// `env` over it, and checks the whole.
+    ///
+    /// # Errors
+    /// `config_invalid` with every problem, `config_not_found`, or `io_error`.
+    pub fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self> {
+        let (name, text) = match path {
+            Some(path) => (path.display().to_string(), Some(read(path)?)),
+            None if Path::new(DEFAULT_FILE).exists() => (DEFAULT_FILE.to_owned(), Some(read(Path::new(DEFAULT_FILE))?)),
+            None => (DEFAULT_FILE.to_owned(), None),
+        };
+        Self::from_text(&name, text.as_deref().unwrap_or_default(), env.collect())
+    }
+
+    /// The same from text; `name` is what problems call the file.
+    ///
+    /// # Errors
+    /// `config_invalid` with every problem.
+    pub fn from_text(name: &str, text: &str, env: BTreeMap<String, String>) -> Result<Self> {
+        let report = |problems: Vec<Problem>| invalid(name, &problems);
+        let mut root = yaml::parse(text).map_err(report)?;
+        if matches!(root.value, Value::Null) {
+            root = Node::new(root.span, Value::Map(Vec::new()));
+        }
+        let mut problems = Vec::new();
+        let substituted = substitute(&mut root, &env, &mut problems);
+        let origins = overlay(&mut root, &env, &mut problems).with_substituted(substituted);
+        refuse_later(&root, &mut problems);
+        let (config, found) = yaml::read_most::<Self>(&without_later(&root));
+        problems.extend(found.into_iter().map(|problem| origins.named(problem)));
+        let Some(mut config) = config else { return Err(invalid(name, &problems)) };
+        config.fill();
+        problems.extend(check(&config, &root).into_iter().map(|problem| origins.named(problem)));
+        match problems.is_empty() {
+            true => Ok(config),
+            false => Err(invalid(name, &yaml::sorted(problems))),
+        }
+    }
+
+    /// Adds what is there without being said: the connection `app`.
+    pub fn fill(&mut self) {
+        let url = format!("sqlite://{}", self.data.join("app.db").display());
+        self.connections.entry("app".into()).or_insert_with(|| ConnectionConfig {
+            url: Secret::new(url),
+            schema: None,
+            read_only: false,
+            checkpoints: Checkpoints::default(),
+        });
+    }
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            Error::permanent("config_not_found", format!("there is no file `{}`", path.display()))
+        }
+        _ => Error::from(error).context(format!("reading `{}`", path.display())),
+    })
+}
+
+/// Settings that a later version reads.
+const LATER: [&str; 5] = ["geo", "http", "cors", "mail.smtp", "mail.dkim"];
+
+fn refuse_later(root: &Node, problems: &mut Vec<Problem>) {
+    for setting in LATER {
+        if let Some(span) = later(root, setting) {
+            let problem = Problem::new("not_supported_yet", span, format!("`{setting}` is not supported yet"));
+            problems.push(problem.hint("it is planned for a later version; remove it"));
+        }
+    }
+}
+
+fn later(root: &Node, setting: &str) -> Option<Span> {
+    let (parent, name) = match setting.split_once('.') {
+        Some((parent, name)) => (root.get(parent)?, name),
+        None => (root, setting),
+    };
+    parent.key(name).map(|key| key.span)
+}
+
+/// The settings that have been refused are not unknown fields as well.
+fn without_later(root: &Node) -> Node {
+    let mut root = root.clone();
+    if let Value::Map(entries) = &mut root.value {
+        entries.retain(|(key, _)| !LATER.contains(&key.text.as_str()));
+        for (key, node) in entries {
+            if let Value::Map(fields) = &mut node.value {
+                fields.retain(|(field, _)| !LATER.contains(&format!("{}.{}", key.text, field.text).as_str()));
+            }
+        }
+    }
+    root
+}
+
+/// One error for all problems; those of the environment have no line.
+fn invalid(name: &str, problems: &[Problem]) -> Error {
+    let mut message = String::from("the configuration is not valid");
+    let mut facts = Vec::new();
+    for Problem { code, span, message: what, hint } in problems {
+        let place = if span.line == 0 { String::new() } else { format!("{name}:{}:{}: ", span.line, span.col) };
+        let hint_text = hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        // Writing to a string cannot fail.
+        let _ = write!(message, "\n  {place}{what} [{code}]{hint_text}");
+        facts.push(json!({
+            "file": name, "line": span.line, "col": span.col, "code": code, "message": what, "hint": hint,
+        }));
+    }
+    Error::permanent("config_invalid", message).details(facts.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str, env: &[(&str, &str)]) -> Result<Config> {
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Config::from_text("afterload.yaml", text, env)
+    }
+
+    #[test]
+    fn nothing_said_is_everything_embedded() {
+        let config = config("", &[]).expect("the defaults");
+        assert_eq!(config.connections["app"].url.reveal(), "sqlite://data/app.db");
+        assert_eq!(config.database_url(), "sqlite://data/afterload.db");
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let text = "listen: 127.0.0.1:1\nqueues: { images: { concurrency: 2 } }\nsecrets: { token: \"${TOKEN}-x$${y}\" }\nlimits: { crashes: \"${CRASHES}\" }\n";
+        let env = [
+            ("AFTERLOAD_LISTEN", "127.0.0.1:2"),
+            ("AFTERLOAD_QUEUES__IMAGES__CONCURRENCY", "7"),
+            ("AFTERLOAD_CONNECTIONS__SHOP__URL", "postgres://db/shop"),
+            ("AFTERLOAD_LIMITS__BODY", "2mb"),
+            ("AFTERLOAD_ADMIN_KEY", "x"),
+            ("AFTERLOAD_TEST_CRASH", "x"),
+            ("TOKEN", "abc"),
+            ("CRASHES", "7"),
+        ];
+        let config = config(text, &env).expect("valid");
+        assert_eq!((config.listen.port(), config.limits.crashes), (2, 7));
+        assert_eq!(config.queues["images"].concurrency, 7);
+        assert_eq!(config.connections["shop"].url.reveal(), "postgres://db/shop");
+        assert_eq!(config.secrets["token"].reveal(), "abc-x${y}");
+    }
+
+    #[test]
+    fn every_problem_is_told_and_no_value() {
+        let text = "
+lsten: 127.0.0.1:1
+data: ${NOWHERE}
+database: postgres://user:canary@db/x
+geo: {}
+mail: { smtp: {}, from: a@example.com }
+objects: { buckets: { uploads: { store: minio } } }
+queues: { Bad Queue: { concurrency: 0 } }
+connections: { shop: { url: mysql://canary } }
+limits: { upload: lots, crashes: '${MANY}', body: '${MANY}' }
+";
+        let env = [
+            ("AFTERLOAD_NOTHING", "canary"),
+            ("AFTERLOAD_QUEUES__IMAGES__CONCURRENCY", "canary"),
+            ("AFTERLOAD_LIMITS__DRAIN", "canary"),
+            ("AFTERLOAD_SECRET_KEY", "canary"),
+            ("MANY", "canary"),
+        ];
+        let error = config(text, &env).expect_err("full of faults");
+        assert!(!format!("{error} {:?}", error.facts()).contains("canary"), "{error}");
+        insta::assert_snapshot!(error.message());
+    }
+}

@@ -1,0 +1,267 @@
+//! `afterload.yaml` and the `AFTERLOAD_…` environment: what a team may set, with the defaults that need nothing.
+
+mod check;
+mod environment;
+mod load;
+
+pub use load::DEFAULT_FILE;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::{ByteSize, Duration};
+
+/// A value that is never shown: not in logs, errors, pages or records.
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps `value` from being shown by accident.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value, for the one place that needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
+/// The whole configuration. Absent file and environment: everything embedded under `data/`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// How others reach this service, for links in mails and answers; default `http://{listen}`.
+    pub public_url: Option<String>,
+    /// Derives the tokens of links; made in `data/` when absent, required with PostgreSQL.
+    pub secret_key: Option<Secret>,
+    /// The folder of everything embedded.
+    pub data: PathBuf,
+    /// State and queue: `sqlite://PATH` or `postgres://…`; default a SQLite file under `data/`.
+    pub database: Option<Secret>,
+    /// The folder of the pipelines.
+    pub pipelines: PathBuf,
+    /// The folder of the mail templates.
+    pub templates: PathBuf,
+    /// Where files are kept.
+    pub objects: ObjectsConfig,
+    /// How mail leaves.
+    pub mail: MailConfig,
+    /// The databases that pipelines work on; default `app`, a SQLite file under `data/`.
+    pub connections: BTreeMap<String, ConnectionConfig>,
+    /// Queues with settings of their own; other queues run with the defaults.
+    pub queues: BTreeMap<String, QueueConfig>,
+    /// Limits on what comes in and on what may go wrong.
+    pub limits: Limits,
+    /// Values for `${{ secrets.NAME }}`.
+    pub secrets: BTreeMap<String, Secret>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            public_url: None,
+            secret_key: None,
+            data: "data".into(),
+            database: None,
+            pipelines: "pipelines".into(),
+            templates: "templates".into(),
+            objects: ObjectsConfig::default(),
+            mail: MailConfig::default(),
+            connections: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            limits: Limits::default(),
+            secrets: BTreeMap::new(),
+        }
+    }
+}
+
+/// Where files are kept. A bucket that names no store lies in the embedded one.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ObjectsConfig {
+    /// Where the embedded S3 endpoint listens; when the port is taken, a free one is used.
+    pub listen: SocketAddr,
+    /// S3 stores by name.
+    pub stores: BTreeMap<String, StoreConfig>,
+    /// Buckets and the store that holds each.
+    pub buckets: BTreeMap<String, BucketConfig>,
+    /// The bucket of uploads and results.
+    pub artifacts: String,
+}
+
+impl Default for ObjectsConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9000)),
+            stores: BTreeMap::new(),
+            buckets: BTreeMap::new(),
+            artifacts: "artifacts".into(),
+        }
+    }
+}
+
+/// An S3 store: AWS, MinIO, SeaweedFS, R2, Garage, Ceph.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// The address of the store; absent for AWS.
+    pub endpoint: Option<String>,
+    /// The region; default `us-east-1`.
+    pub region: Option<String>,
+    /// The access key; absent: the AWS credential chain (environment, profile, instance role).
+    pub access_key: Option<Secret>,
+    /// The secret key that goes with it.
+    pub secret_key: Option<Secret>,
+    /// `http://host/bucket/key` rather than `http://bucket.host/key`; what most stores but AWS want.
+    pub path_style: bool,
+    /// When request checksums are sent; some stores refuse the SDK's streamed ones.
+    pub checksums: Checksums,
+}
+
+/// When request checksums are sent to a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Checksums {
+    /// With every upload.
+    #[default]
+    WhenSupported,
+    /// Only where the operation requires one (Garage and Ceph need this).
+    WhenRequired,
+}
+
+/// Where a bucket lies.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BucketConfig {
+    /// The name of a store under `objects.stores`.
+    pub store: String,
+}
+
+/// How mail leaves.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct MailConfig {
+    /// The folder that receives `.eml` files; default `data/outbox`.
+    pub outbox: Option<PathBuf>,
+    /// The sender where a step names none.
+    pub from: String,
+}
+
+impl Default for MailConfig {
+    fn default() -> Self {
+        Self { outbox: None, from: "afterload <afterload@localhost>".into() }
+    }
+}
+
+/// A database that pipelines work on.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionConfig {
+    /// `sqlite://PATH` or `postgres://…`.
+    pub url: Secret,
+    /// The PostgreSQL schema of unqualified tables and of `afterload_checkpoints`.
+    #[serde(default)]
+    pub schema: Option<String>,
+    /// Refuses every step that writes.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Whether `afterload_checkpoints` may be created there.
+    #[serde(default)]
+    pub checkpoints: Checkpoints,
+}
+
+/// Whether chunked work may keep its cursor in the target database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Checkpoints {
+    /// The table is created when first needed; each row takes effect once.
+    #[default]
+    Table,
+    /// No table; only steps that may safely repeat are allowed.
+    None,
+}
+
+/// How a queue is worked.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueueConfig {
+    /// Steps that one process runs at the same time.
+    #[schemars(range(min = 1, max = 1000))]
+    pub concurrency: usize,
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        Self { concurrency: 4 }
+    }
+}
+
+/// Limits on what comes in and on what may go wrong.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The largest upload.
+    pub upload: ByteSize,
+    /// The largest JSON body.
+    pub body: ByteSize,
+    /// Crashes without progress after which a step is quarantined.
+    #[schemars(range(min = 1, max = 1000))]
+    pub crashes: u32,
+    /// How long a stopping process waits for its steps to park.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            upload: ByteSize(5 << 30),
+            body: ByteSize(1 << 20),
+            crashes: 3,
+            drain: Duration(std::time::Duration::from_secs(25)),
+        }
+    }
+}
+
+impl Config {
+    /// How others reach this service, without a slash at the end.
+    pub fn base_url(&self) -> String {
+        match &self.public_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => format!("http://{}", self.listen),
+        }
+    }
+
+    /// Where `.eml` files go.
+    pub fn outbox(&self) -> PathBuf {
+        self.mail.outbox.clone().unwrap_or_else(|| self.data.join("outbox"))
+    }
+
+    /// The database of state and queue.
+    pub fn database_url(&self) -> String {
+        match &self.database {
+            Some(url) => url.reveal().to_owned(),
+            None => format!("sqlite://{}", self.data.join("afterload.db").display()),
+        }
+    }
+}
