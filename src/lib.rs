@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod secrets;
+pub mod store;
 pub mod units;
 pub mod yaml;
 

@@ -1,0 +1,357 @@
+//! One handle for both databases, so that every statement is written once.
+//!
+//! The common subset: `$1` placeholders, `TEXT` and `BIGINT` columns (times in milliseconds, booleans as 0 and 1,
+//! JSON as text), `ON CONFLICT`, `RETURNING`. What differs is named where it occurs.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use sqlx::postgres::{PgPoolOptions, PgRow};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Transaction};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::error::{Error, Result};
+
+/// Which database it is, for the few statements that differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// A SQLite file.
+    Sqlite,
+    /// A PostgreSQL server.
+    Postgres,
+}
+
+/// The service's database. Cheap to clone.
+#[derive(Clone)]
+pub struct Db(Inner);
+
+#[derive(Clone)]
+enum Inner {
+    /// Writers of this process queue at the gate rather than at SQLite's lock, which polls and starves.
+    Sqlite {
+        write: SqlitePool,
+        read: SqlitePool,
+        gate: Arc<Mutex<()>>,
+        path: PathBuf,
+    },
+    Postgres {
+        pool: PgPool,
+    },
+}
+
+/// A transaction. Nothing outside of the database may be awaited while it is open.
+pub enum Tx {
+    /// Begun `IMMEDIATE`: it holds the only write lock.
+    Sqlite(Transaction<'static, Sqlite>, OwnedMutexGuard<()>),
+    /// Read committed.
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// A value for a placeholder.
+#[derive(Clone, Debug)]
+pub enum Arg {
+    /// `TEXT`
+    Text(Option<String>),
+    /// `BIGINT`
+    Int(Option<i64>),
+}
+
+macro_rules! arg_from {
+    ($($type:ty => |$value:ident| $arg:expr),* $(,)?) => {$(
+        impl From<$type> for Arg {
+            fn from($value: $type) -> Self {
+                $arg
+            }
+        }
+    )*};
+}
+arg_from! {
+    &str => |value| Arg::Text(Some(value.to_owned())),
+    &String => |value| Arg::Text(Some(value.clone())),
+    String => |value| Arg::Text(Some(value)),
+    Option<String> => |value| Arg::Text(value),
+    Option<&str> => |value| Arg::Text(value.map(str::to_owned)),
+    &serde_json::Value => |value| Arg::Text(Some(value.to_string())),
+    i64 => |value| Arg::Int(Some(value)),
+    u32 => |value| Arg::Int(Some(value.into())),
+    bool => |value| Arg::Int(Some(value.into())),
+    Option<i64> => |value| Arg::Int(value),
+}
+
+/// The values of a statement's placeholders, in their order.
+macro_rules! args {
+    ($($value:expr),* $(,)?) => { [$($crate::store::Arg::from($value)),*] };
+}
+pub(crate) use args;
+
+/// A row of either database.
+pub enum Row {
+    /// From SQLite.
+    Sqlite(SqliteRow),
+    /// From PostgreSQL.
+    Postgres(PgRow),
+}
+
+macro_rules! column {
+    ($row:expr, $name:expr) => {
+        match $row {
+            Row::Sqlite(row) => row.try_get($name),
+            Row::Postgres(row) => row.try_get($name),
+        }
+        .map_err(Error::from)
+    };
+}
+
+impl Row {
+    /// A `TEXT` that is not null.
+    ///
+    /// # Errors
+    /// `database_error` for a null or another type.
+    pub fn text(&self, name: &str) -> Result<String> {
+        column!(self, name)
+    }
+
+    /// A `TEXT`.
+    ///
+    /// # Errors
+    /// `database_error` for another type.
+    pub fn opt_text(&self, name: &str) -> Result<Option<String>> {
+        column!(self, name)
+    }
+
+    /// A `BIGINT` that is not null.
+    ///
+    /// # Errors
+    /// `database_error` for another type.
+    pub fn int(&self, name: &str) -> Result<i64> {
+        column!(self, name)
+    }
+
+    /// A `BIGINT`.
+    ///
+    /// # Errors
+    /// `database_error` for another type.
+    pub fn opt_int(&self, name: &str) -> Result<Option<i64>> {
+        column!(self, name)
+    }
+
+    /// A small number that is not null.
+    ///
+    /// # Errors
+    /// `database_error` for another type.
+    pub fn count(&self, name: &str) -> Result<u32> {
+        Ok(u32::try_from(self.int(name)?).unwrap_or(u32::MAX))
+    }
+
+    /// JSON in a `TEXT`.
+    ///
+    /// # Errors
+    /// `database_error` for another type.
+    pub fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let Some(text) = self.opt_text(name)? else { return Ok(None) };
+        let value = serde_json::from_str(&text);
+        value.map(Some).map_err(|error| {
+            Error::permanent("database_error", format!("column `{name}` holds no valid JSON: {error}"))
+        })
+    }
+}
+
+macro_rules! bound {
+    ($sql:expr, $args:expr) => {{
+        let mut query = sqlx::query(AssertSqlSafe($sql));
+        for arg in $args {
+            query = match arg {
+                Arg::Text(value) => query.bind(value.clone()),
+                Arg::Int(value) => query.bind(*value),
+            };
+        }
+        query
+    }};
+}
+
+impl Tx {
+    /// Runs a statement and says how many rows it touched.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn execute(&mut self, sql: &str, args: &[Arg]) -> Result<u64> {
+        Ok(match self {
+            Tx::Sqlite(tx, _) => bound!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
+            Tx::Postgres(tx) => bound!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
+        })
+    }
+
+    /// Runs a statement and gives its rows.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn fetch(&mut self, sql: &str, args: &[Arg]) -> Result<Vec<Row>> {
+        Ok(match self {
+            Tx::Sqlite(tx, _) => {
+                bound!(sql.to_owned(), args).fetch_all(&mut **tx).await?.into_iter().map(Row::Sqlite).collect()
+            }
+            Tx::Postgres(tx) => {
+                bound!(sql.to_owned(), args).fetch_all(&mut **tx).await?.into_iter().map(Row::Postgres).collect()
+            }
+        })
+    }
+
+    /// Which database it is.
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Tx::Sqlite(..) => Dialect::Sqlite,
+            Tx::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    /// Makes it durable: on disk, also on SQLite.
+    ///
+    /// # Errors
+    /// Those of the database; the outcome may then be unknown.
+    pub async fn commit(self) -> Result<()> {
+        match self {
+            Tx::Sqlite(tx, _gate) => tx.commit().await?,
+            Tx::Postgres(tx) => tx.commit().await?,
+        }
+        Ok(())
+    }
+}
+
+impl Db {
+    /// Opens `sqlite://PATH` or `postgres://…` and brings its tables up to date.
+    ///
+    /// # Errors
+    /// `database_url_invalid`, `database_extension_missing`, or those of the database.
+    pub async fn open(url: &str) -> Result<Self> {
+        let db = if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            let pool =
+                PgPoolOptions::new().max_connections(16).acquire_timeout(Duration::from_secs(10)).connect(url).await;
+            Self(Inner::Postgres {
+                pool: pool.map_err(|error| Error::from(error).context("connecting to the database"))?,
+            })
+        } else {
+            Self::open_sqlite(url).await?
+        };
+        super::migrate::run(&db).await?;
+        Ok(db)
+    }
+
+    async fn open_sqlite(url: &str) -> Result<Self> {
+        let Some(path) = url.strip_prefix("sqlite://").filter(|path| !path.is_empty() && !path.contains(":memory:"))
+        else {
+            return Err(Error::permanent(
+                "database_url_invalid",
+                "the database is neither `sqlite://PATH` nor `postgres://…`",
+            ));
+        };
+        let path = PathBuf::from(path);
+        if let Some(folder) = path.parent() {
+            tokio::fs::create_dir_all(folder).await?;
+        }
+        let options = SqliteConnectOptions::from_str("sqlite://")?
+            .filename(&path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10));
+        let write = SqlitePoolOptions::new().max_connections(4).connect_with(options.clone()).await?;
+        let read = SqlitePoolOptions::new().max_connections(4).connect_with(options.pragma("query_only", "ON")).await?;
+        Ok(Self(Inner::Sqlite { write, read, gate: Arc::default(), path }))
+    }
+
+    /// Which database it is.
+    pub fn dialect(&self) -> Dialect {
+        match &self.0 {
+            Inner::Sqlite { .. } => Dialect::Sqlite,
+            Inner::Postgres { .. } => Dialect::Postgres,
+        }
+    }
+
+    /// The file, if it is SQLite.
+    pub fn path(&self) -> Option<&std::path::Path> {
+        match &self.0 {
+            Inner::Sqlite { path, .. } => Some(path),
+            Inner::Postgres { .. } => None,
+        }
+    }
+
+    /// The pool of SQLite that writes, which the queue shares.
+    pub fn sqlite(&self) -> Option<&SqlitePool> {
+        match &self.0 {
+            Inner::Sqlite { write, .. } => Some(write),
+            Inner::Postgres { .. } => None,
+        }
+    }
+
+    /// The pool of PostgreSQL, which the queue shares.
+    pub fn postgres(&self) -> Option<&PgPool> {
+        match &self.0 {
+            Inner::Sqlite { .. } => None,
+            Inner::Postgres { pool } => Some(pool),
+        }
+    }
+
+    /// Begins a transaction that will write.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn begin(&self) -> Result<Tx> {
+        Ok(match &self.0 {
+            Inner::Sqlite { write, gate, .. } => {
+                let gate = gate.clone().lock_owned().await;
+                Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?, gate)
+            }
+            Inner::Postgres { pool } => Tx::Postgres(pool.begin().await?),
+        })
+    }
+
+    /// Runs one statement in a transaction of its own and says how many rows it touched.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn execute(&self, sql: &str, args: &[Arg]) -> Result<u64> {
+        let mut tx = self.begin().await?;
+        let touched = tx.execute(sql, args).await?;
+        tx.commit().await?;
+        Ok(touched)
+    }
+
+    /// Reads rows, beside all writers.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn fetch(&self, sql: &str, args: &[Arg]) -> Result<Vec<Row>> {
+        Ok(match &self.0 {
+            Inner::Sqlite { read, .. } => {
+                bound!(sql.to_owned(), args).fetch_all(read).await?.into_iter().map(Row::Sqlite).collect()
+            }
+            Inner::Postgres { pool } => {
+                bound!(sql.to_owned(), args).fetch_all(pool).await?.into_iter().map(Row::Postgres).collect()
+            }
+        })
+    }
+
+    /// Reads the first row, if there is one.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn fetch_one(&self, sql: &str, args: &[Arg]) -> Result<Option<Row>> {
+        Ok(self.fetch(sql, args).await?.into_iter().next())
+    }
+
+    /// Ends all connections.
+    pub async fn close(&self) {
+        match &self.0 {
+            Inner::Sqlite { write, read, .. } => {
+                read.close().await;
+                write.close().await;
+            }
+            Inner::Postgres { pool } => pool.close().await,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Definitions by digest, and which one is live under each name.
+
+use super::db::{Db, Row, Tx, args};
+use crate::clock;
+use crate::error::Result;
+
+/// A definition as it was when it was published.
+#[derive(Clone, Debug)]
+pub struct Definition {
+    /// The pipeline's name.
+    pub name: String,
+    /// SHA-256 of the source, in hexadecimal.
+    pub digest: String,
+    /// The YAML text.
+    pub source: String,
+}
+
+const BY_DIGEST: &str = "SELECT name, digest, source FROM definitions WHERE digest = $1";
+
+fn definition(row: &Row) -> Result<Definition> {
+    Ok(Definition { name: row.text("name")?, digest: row.text("digest")?, source: row.text("source")? })
+}
+
+impl Tx {
+    /// A definition by its digest.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn definition(&mut self, digest: &str) -> Result<Option<Definition>> {
+        self.fetch(BY_DIGEST, &args![digest]).await?.first().map(definition).transpose()
+    }
+}
+
+impl Db {
+    /// Stores definitions and makes them live. Every other name stops being live, but for those in `kept`.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn publish(&self, definitions: &[Definition], kept: &[String]) -> Result<()> {
+        let mut tx = self.begin().await?;
+        let live = tx.fetch("SELECT name FROM pipelines", &[]).await?;
+        for row in live {
+            let name = row.text("name")?;
+            if !kept.contains(&name) && !definitions.iter().any(|definition| definition.name == name) {
+                tx.execute("DELETE FROM pipelines WHERE name = $1", &args![name]).await?;
+            }
+        }
+        for Definition { name, digest, source } in definitions {
+            tx.execute(
+                "INSERT INTO definitions (digest, name, source, created_at) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (digest) DO NOTHING",
+                &args![digest, name, source, clock::now()],
+            )
+            .await?;
+            tx.execute(
+                "INSERT INTO pipelines (name, digest, published_at) VALUES ($1, $2, $3)
+                 ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, published_at = excluded.published_at
+                 WHERE pipelines.digest <> excluded.digest",
+                &args![name, digest, clock::now()],
+            )
+            .await?;
+        }
+        tx.commit().await
+    }
+
+    /// The live definitions, by name.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn live(&self) -> Result<Vec<Definition>> {
+        let sql = "SELECT d.name, d.digest, d.source FROM pipelines p JOIN definitions d ON d.digest = p.digest ORDER BY p.name";
+        self.fetch(sql, &[]).await?.iter().map(definition).collect()
+    }
+
+    /// The digests of the live definitions.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn live_digests(&self) -> Result<Vec<String>> {
+        self.fetch("SELECT digest FROM pipelines", &[]).await?.iter().map(|row| row.text("digest")).collect()
+    }
+
+    /// The live definition of a name.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn live_definition(&self, name: &str) -> Result<Option<Definition>> {
+        let sql = "SELECT d.name, d.digest, d.source FROM pipelines p JOIN definitions d ON d.digest = p.digest WHERE p.name = $1";
+        self.fetch_one(sql, &args![name]).await?.as_ref().map(definition).transpose()
+    }
+
+    /// A definition by its digest.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn definition(&self, digest: &str) -> Result<Option<Definition>> {
+        self.fetch_one(BY_DIGEST, &args![digest]).await?.as_ref().map(definition).transpose()
+    }
+}

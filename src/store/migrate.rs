@@ -1,0 +1,63 @@
+//! Brings the tables up to date: ours, under a name of their own, and the queue's beside them.
+
+use std::fs::File;
+use std::path::Path;
+
+use sqlx::migrate::Migrator;
+
+use super::db::Db;
+use crate::error::{Error, Result};
+
+/// Ours must not share the default table: the queue's migrations keep their history there.
+const HISTORY: &str = "afterload_migrations";
+
+fn sqlite() -> Migrator {
+    let mut migrator = sqlx::migrate!("src/store/migrations/sqlite");
+    migrator.dangerous_set_table_name(HISTORY);
+    migrator
+}
+
+fn postgres() -> Migrator {
+    let mut migrator = sqlx::migrate!("src/store/migrations/postgres");
+    migrator.dangerous_set_table_name(HISTORY);
+    migrator
+}
+
+/// Migrates. Several processes may start at once: SQLite's runs are serialised by a lock file (the library locks on
+/// PostgreSQL only).
+pub(super) async fn run(db: &Db) -> Result<()> {
+    let migrated = if let (Some(pool), Some(path)) = (db.sqlite(), db.path()) {
+        let _lock = lock(path).await?;
+        sqlite().run(pool).await
+    } else if let Some(pool) = db.postgres() {
+        postgres().run(pool).await
+    } else {
+        Ok(())
+    };
+    migrated.map_err(|error| {
+        Error::permanent("migration_failed", format!("the tables could not be brought up to date: {error}"))
+    })
+}
+
+/// Holds `PATH.lock` until dropped.
+pub(crate) async fn lock(path: &Path) -> Result<File> {
+    let path = path.with_added_extension("lock");
+    let locked = tokio::task::spawn_blocking(move || {
+        let file = File::create(path)?;
+        file.lock()?;
+        Ok::<_, std::io::Error>(file)
+    });
+    Ok(locked.await.map_err(|error| Error::transient("io_error", error.to_string()))??)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn both_databases_have_the_same_migrations() {
+        let names = |migrator: sqlx::migrate::Migrator| -> Vec<_> {
+            migrator.iter().map(|migration| (migration.version, migration.description.to_string())).collect()
+        };
+        assert!(!names(super::sqlite()).is_empty());
+        assert_eq!(names(super::sqlite()), names(super::postgres()));
+    }
+}

@@ -1,0 +1,19 @@
+//! The service's own tables, on SQLite and on PostgreSQL: one text of SQL, typed records, no logic of runs.
+
+mod access;
+mod artifacts;
+mod db;
+mod definitions;
+mod effects;
+mod migrate;
+pub(crate) use migrate::lock;
+mod runs;
+mod steps;
+
+pub use access::StoredKey;
+pub use artifacts::ArtifactRecord;
+pub(crate) use db::args;
+pub use db::{Arg, Db, Dialect, Row, Tx};
+pub use definitions::Definition;
+pub use runs::{RunFilter, RunRecord, RunStatus};
+pub use steps::{Claimed, Ending, StepRecord, StepStatus};

@@ -1,0 +1,197 @@
+//! Runs: one row each, from acceptance to the end.
+
+use serde::{Deserialize, Serialize};
+
+use super::db::{Arg, Db, Row, Tx, args};
+use crate::clock::{self, Millis};
+use crate::error::{Error, Result};
+
+/// Where a run is. `ARCHITECTURE.md` draws the transitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunStatus {
+    /// Accepted; nothing has started yet.
+    Queued,
+    /// At least one step has started.
+    Running,
+    /// Every step that had to succeed did.
+    Succeeded,
+    /// A step failed for good.
+    Failed,
+    /// Somebody stopped it.
+    Cancelled,
+}
+
+impl RunStatus {
+    /// As the database and the API write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The status of this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled]
+            .into_iter()
+            .find(|status| status.as_str() == text)
+    }
+
+    /// True if nothing will change any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// A run as stored.
+#[derive(Clone, Debug)]
+pub struct RunRecord {
+    /// The id, a ULID: runs sort by it in the order of their creation.
+    pub id: String,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The digest of the definition that it runs by, to the end.
+    pub digest: String,
+    /// Where it is.
+    pub status: RunStatus,
+    /// What started it, such as `api`.
+    pub origin: String,
+    /// The bound parameters.
+    pub params: serde_json::Value,
+    /// Why it failed: `{code, message, step}`.
+    pub error: Option<serde_json::Value>,
+    /// Rises with every change of the run or its steps.
+    pub revision: i64,
+    /// When it was accepted.
+    pub created_at: Millis,
+    /// When its first step started.
+    pub started_at: Option<Millis>,
+    /// When it ended.
+    pub finished_at: Option<Millis>,
+}
+
+/// Which runs to list.
+#[derive(Clone, Debug, Default)]
+pub struct RunFilter {
+    /// Only these pipelines; `None`: all.
+    pub pipelines: Option<Vec<String>>,
+    /// Only this status.
+    pub status: Option<RunStatus>,
+    /// Only runs before this id.
+    pub before: Option<String>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+fn run(row: &Row) -> Result<RunRecord> {
+    let status = row.text("status")?;
+    Ok(RunRecord {
+        id: row.text("id")?,
+        pipeline: row.text("pipeline")?,
+        digest: row.text("digest")?,
+        status: RunStatus::parse(&status)
+            .ok_or_else(|| Error::permanent("database_error", format!("unknown run status `{status}`")))?,
+        origin: row.text("origin")?,
+        params: row.json("params")?.unwrap_or_default(),
+        error: row.json("error")?,
+        revision: row.int("revision")?,
+        created_at: row.int("created_at")?,
+        started_at: row.opt_int("started_at")?,
+        finished_at: row.opt_int("finished_at")?,
+    })
+}
+
+impl Tx {
+    /// Stores a new run.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn insert_run(&mut self, run: &RunRecord) -> Result<()> {
+        let sql = "INSERT INTO runs (id, pipeline, digest, status, origin, params, revision, created_at)
+                   VALUES ($1, $2, $3, $4, $5, $6, 1, $7)";
+        let args =
+            args![&run.id, &run.pipeline, &run.digest, run.status.as_str(), &run.origin, &run.params, run.created_at];
+        self.execute(sql, &args).await.map(drop)
+    }
+
+    /// Raises the revision of a run and gives it. Holds the run's row until the end of the transaction, so that the
+    /// ends of two of its steps follow one another.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn touch_run(&mut self, id: &str) -> Result<RunRecord> {
+        let rows = self.fetch("UPDATE runs SET revision = revision + 1 WHERE id = $1 RETURNING *", &args![id]).await?;
+        rows.first()
+            .map(run)
+            .transpose()?
+            .ok_or_else(|| Error::permanent("run_not_found", format!("there is no run `{id}`")))
+    }
+
+    /// Says that a run's first step has started.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn start_run(&mut self, id: &str) -> Result<()> {
+        let sql = "UPDATE runs SET status = 'running', started_at = $2 WHERE id = $1 AND status = 'queued'";
+        self.execute(sql, &args![id, clock::now()]).await.map(drop)
+    }
+
+    /// Records why a run fails; the first reason stays.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn blame_run(&mut self, id: &str, error: &serde_json::Value) -> Result<()> {
+        self.execute("UPDATE runs SET error = $2 WHERE id = $1 AND error IS NULL", &args![id, error]).await.map(drop)
+    }
+
+    /// Ends a run.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn finish_run(&mut self, id: &str, status: RunStatus) -> Result<()> {
+        let sql = "UPDATE runs SET status = $2, finished_at = $3, started_at = COALESCE(started_at, $3) WHERE id = $1";
+        self.execute(sql, &args![id, status.as_str(), clock::now()]).await.map(drop)
+    }
+}
+
+impl Db {
+    /// One run.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn run(&self, id: &str) -> Result<Option<RunRecord>> {
+        self.fetch_one("SELECT * FROM runs WHERE id = $1", &args![id]).await?.as_ref().map(run).transpose()
+    }
+
+    /// Runs, newest first.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRecord>> {
+        let mut sql = String::from("SELECT * FROM runs WHERE 1 = 1");
+        let mut args: Vec<Arg> = Vec::new();
+        if let Some(pipelines) = &filter.pipelines {
+            let places: Vec<_> = (1..=pipelines.len()).map(|place| format!("${place}")).collect();
+            sql.push_str(&format!(
+                " AND pipeline IN ({})",
+                if places.is_empty() { "NULL".into() } else { places.join(", ") }
+            ));
+            args.extend(pipelines.iter().map(Arg::from));
+        }
+        if let Some(status) = filter.status {
+            args.push(status.as_str().into());
+            sql.push_str(&format!(" AND status = ${}", args.len()));
+        }
+        if let Some(before) = &filter.before {
+            args.push(before.into());
+            sql.push_str(&format!(" AND id < ${}", args.len()));
+        }
+        args.push(filter.limit.into());
+        sql.push_str(&format!(" ORDER BY id DESC LIMIT ${}", args.len()));
+        self.fetch(&sql, &args).await?.iter().map(run).collect()
+    }
+}

@@ -1,0 +1,304 @@
+//! The steps of runs: their state, and the statements by which it changes.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::db::{Db, Row, Tx, args};
+use crate::clock::{self, Millis};
+use crate::error::{Error, Result};
+
+/// Where a step is. `ARCHITECTURE.md` draws the transitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepStatus {
+    /// What it needs has not ended yet.
+    Waiting,
+    /// Its job is in the queue.
+    Queued,
+    /// A worker holds its job.
+    Running,
+    /// It failed and will be tried again.
+    Retrying,
+    /// It ended as it should.
+    Succeeded,
+    /// It failed for good.
+    Failed,
+    /// Its condition did not hold, or its section was not called for.
+    Skipped,
+    /// Something it needs failed.
+    Cancelled,
+    /// It took its process down again and again.
+    Quarantined,
+}
+
+impl StepStatus {
+    const ALL: [Self; 9] = [
+        Self::Waiting,
+        Self::Queued,
+        Self::Running,
+        Self::Retrying,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Skipped,
+        Self::Cancelled,
+        Self::Quarantined,
+    ];
+
+    /// As the database and the API write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Retrying => "retrying",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::Cancelled => "cancelled",
+            Self::Quarantined => "quarantined",
+        }
+    }
+
+    /// True if nothing will change any more.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Waiting | Self::Queued | Self::Running | Self::Retrying => false,
+            Self::Succeeded | Self::Failed | Self::Skipped | Self::Cancelled | Self::Quarantined => true,
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|status| status.as_str() == text);
+        found.ok_or_else(|| Error::permanent("database_error", format!("unknown step status `{text}`")))
+    }
+}
+
+/// A step of a run, as stored.
+#[derive(Clone, Debug)]
+pub struct StepRecord {
+    /// The id, also of its job in the queue.
+    pub id: String,
+    /// The run.
+    pub run_id: String,
+    /// `steps`, `on_success`, `on_failure` or `finally`.
+    pub section: String,
+    /// Its place over all sections.
+    pub position: i64,
+    /// Its id in the pipeline.
+    pub step_id: String,
+    /// Its kind.
+    pub uses: String,
+    /// The queue that its job goes to.
+    pub queue: String,
+    /// The priority of its job; higher goes first.
+    pub priority: i64,
+    /// Where it is.
+    pub status: StepStatus,
+    /// How often it has been claimed; an attempt writes under the number of its own claim.
+    pub claims: i64,
+    /// Failed attempts.
+    pub failures: u32,
+    /// Crashes since its progress last moved.
+    pub crashes: u32,
+    /// Its progress as last committed.
+    pub progress: Option<Value>,
+    /// Its outputs, once it succeeded.
+    pub outputs: Option<Value>,
+    /// Its last error: `{code, message}`.
+    pub error: Option<Value>,
+    /// When its retry is due.
+    pub due_at: Option<Millis>,
+    /// When its first attempt started.
+    pub started_at: Option<Millis>,
+    /// When it ended.
+    pub finished_at: Option<Millis>,
+}
+
+/// What a claim gives to the attempt that holds it.
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    /// The step; its `claims` is the number of this claim.
+    pub step: StepRecord,
+    /// True if the attempt before was left by a crash.
+    pub crashed: bool,
+}
+
+/// How an attempt leaves its step.
+#[derive(Clone, Debug)]
+pub enum Ending {
+    /// For good.
+    Final {
+        /// A final status.
+        status: StepStatus,
+        /// What later steps can use.
+        outputs: Option<Value>,
+        /// Why it failed.
+        error: Option<Value>,
+    },
+    /// Failed, to be tried again.
+    Retry {
+        /// Why it failed.
+        error: Value,
+        /// When to try again.
+        due_at: Millis,
+    },
+    /// Given back untouched by a process that goes down.
+    Park,
+}
+
+fn step(row: &Row) -> Result<StepRecord> {
+    Ok(StepRecord {
+        id: row.text("id")?,
+        run_id: row.text("run_id")?,
+        section: row.text("section")?,
+        position: row.int("position")?,
+        step_id: row.text("step_id")?,
+        uses: row.text("uses")?,
+        queue: row.text("queue")?,
+        priority: row.int("priority")?,
+        status: StepStatus::parse(&row.text("status")?)?,
+        claims: row.int("claims")?,
+        failures: row.count("failures")?,
+        crashes: row.count("crashes")?,
+        progress: row.json("progress")?,
+        outputs: row.json("outputs")?,
+        error: row.json("error")?,
+        due_at: row.opt_int("due_at")?,
+        started_at: row.opt_int("started_at")?,
+        finished_at: row.opt_int("finished_at")?,
+    })
+}
+
+impl Tx {
+    /// Stores a new step.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn insert_step(&mut self, step: &StepRecord) -> Result<()> {
+        let sql =
+            "INSERT INTO step_runs (id, run_id, section, position, step_id, uses, queue, priority, status, finished_at)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        let StepRecord { id, run_id, section, position, step_id, uses, queue, priority, status, finished_at, .. } =
+            step;
+        let args =
+            args![id, run_id, section, *position, step_id, uses, queue, *priority, status.as_str(), *finished_at];
+        self.execute(sql, &args).await.map(drop)
+    }
+
+    /// Claims a step for an attempt whose lease the caller has checked in this transaction. `None`: the step has ended
+    /// or was not ready, the wake-up is stale.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn claim_step(&mut self, id: &str) -> Result<Option<Claimed>> {
+        // A step found running was left by a crash. The count starts anew when its progress had moved since its claim.
+        // The status before is read first; nobody else can claim meanwhile, for the caller holds the job's row.
+        let before = self.fetch("SELECT status FROM step_runs WHERE id = $1", &args![id]).await?;
+        let Some(before) = before.first() else { return Ok(None) };
+        let crashed = before.text("status")? == StepStatus::Running.as_str();
+        let sql = "UPDATE step_runs SET
+                crashes = CASE WHEN status <> 'running' THEN crashes WHEN moves > moves_at_claim THEN 1 ELSE crashes + 1 END,
+                status = 'running', claims = claims + 1, moves_at_claim = moves, due_at = NULL,
+                started_at = COALESCE(started_at, $2)
+            WHERE id = $1 AND status IN ('queued', 'retrying', 'running') RETURNING *";
+        let rows = self.fetch(sql, &args![id, clock::now()]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        Ok(Some(Claimed { step: step(row)?, crashed }))
+    }
+
+    /// Stores progress. False: the claim is lost.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn move_step(&mut self, id: &str, claim: i64, progress: &Value) -> Result<bool> {
+        let sql = "UPDATE step_runs SET progress = $3, moves = moves + 1 WHERE id = $1 AND claims = $2 AND status = 'running'";
+        Ok(self.execute(sql, &args![id, claim, progress]).await? == 1)
+    }
+
+    /// Ends an attempt. False: the claim is lost, and nothing of the attempt may be written.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn end_step(&mut self, id: &str, claim: i64, progress: Option<&Value>, ending: &Ending) -> Result<bool> {
+        let held = "WHERE id = $1 AND claims = $2 AND status = 'running'";
+        let progress = progress.map(Value::to_string);
+        let touched = match ending {
+            Ending::Final { status, outputs, error } => {
+                let sql = format!(
+                    "UPDATE step_runs SET status = $4, outputs = $5, error = $6, finished_at = $7, crashes = 0,
+                     progress = COALESCE($3, progress) {held}"
+                );
+                let (outputs, error) = (outputs.as_ref().map(Value::to_string), error.as_ref().map(Value::to_string));
+                self.execute(&sql, &args![id, claim, progress, status.as_str(), outputs, error, clock::now()]).await?
+            }
+            Ending::Retry { error, due_at } => {
+                let sql = format!(
+                    "UPDATE step_runs SET status = 'retrying', failures = failures + 1, error = $4, due_at = $5, crashes = 0,
+                     progress = COALESCE($3, progress) {held}"
+                );
+                self.execute(&sql, &args![id, claim, progress, error, *due_at]).await?
+            }
+            Ending::Park => {
+                let sql = format!("UPDATE step_runs SET status = 'queued', progress = COALESCE($3, progress) {held}");
+                self.execute(&sql, &args![id, claim, progress]).await?
+            }
+        };
+        Ok(touched == 1)
+    }
+
+    /// Moves a step that waits to the queue, or ends it without an attempt.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn release_step(&mut self, id: &str, status: StepStatus, error: Option<&Value>) -> Result<()> {
+        let finished = status.is_final().then(clock::now);
+        let sql = "UPDATE step_runs SET status = $2, error = $3, finished_at = $4 WHERE id = $1 AND status = 'waiting'";
+        self.execute(sql, &args![id, status.as_str(), error.map(Value::to_string), finished]).await.map(drop)
+    }
+
+    /// A step whose job is to be pushed, locked until the end of the transaction. `None`: it no longer is.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn lock_due_step(&mut self, id: &str) -> Result<Option<StepRecord>> {
+        let sql = "UPDATE step_runs SET due_at = due_at WHERE id = $1 AND status IN ('queued', 'retrying') RETURNING *";
+        self.fetch(sql, &args![id]).await?.first().map(step).transpose()
+    }
+
+    /// The steps of a run, in their order.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn steps(&mut self, run: &str) -> Result<Vec<StepRecord>> {
+        let rows = self.fetch("SELECT * FROM step_runs WHERE run_id = $1 ORDER BY position", &args![run]).await?;
+        rows.iter().map(step).collect()
+    }
+}
+
+impl Db {
+    /// The steps of a run, in their order.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn steps(&self, run: &str) -> Result<Vec<StepRecord>> {
+        let rows = self.fetch("SELECT * FROM step_runs WHERE run_id = $1 ORDER BY position", &args![run]).await?;
+        rows.iter().map(step).collect()
+    }
+
+    /// The queues of all steps that have not ended.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn open_queues(&self) -> Result<Vec<String>> {
+        let sql = "SELECT DISTINCT queue FROM step_runs WHERE status IN ('waiting', 'queued', 'running', 'retrying')";
+        self.fetch(sql, &[]).await?.iter().map(|row| row.text("queue")).collect()
+    }
+
+    /// One step.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn step(&self, id: &str) -> Result<Option<StepRecord>> {
+        self.fetch_one("SELECT * FROM step_runs WHERE id = $1", &args![id]).await?.as_ref().map(step).transpose()
+    }
+}
