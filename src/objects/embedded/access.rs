@@ -1,0 +1,103 @@
+//! Who may ask, and for what: one key pair, signature version 4, and nothing that we would have to ignore.
+
+use async_trait::async_trait;
+use hyper::{HeaderMap, Method, Request};
+use s3s::access::{S3Access, S3AccessContext};
+use s3s::auth::{S3Auth, SecretKey};
+use s3s::{S3Error, S3ErrorCode, S3Result};
+use subtle::ConstantTimeEq;
+
+use super::credentials::Credentials;
+use super::fault::answer;
+
+/// Knows the secret of one access key.
+pub(super) struct OneKey(pub(super) Credentials);
+
+#[async_trait]
+impl S3Auth for OneKey {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        match access_key.as_bytes().ct_eq(self.0.access_key.as_bytes()).into() {
+            true => Ok(SecretKey::from(self.0.secret_key.reveal())),
+            false => Err(answer(S3ErrorCode::InvalidAccessKeyId, "The access key is not the one of this store.")),
+        }
+    }
+}
+
+/// Every request must be signed, and must not ask for more than the store does.
+pub(super) struct Rules;
+
+#[async_trait]
+impl S3Access for Rules {
+    async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
+        if cx.credentials().is_none() {
+            return Err(answer(S3ErrorCode::AccessDenied, "The request must be signed."));
+        }
+        asks_too_much(cx.method(), cx.uri().query().unwrap_or_default(), cx.headers())
+    }
+}
+
+/// Refused before the body is looked at. A form upload would be read into memory before its signature is checked, and
+/// version 2 signatures cover neither the body nor most headers.
+pub(super) fn refused_at_the_door<B>(request: &Request<B>) -> Option<S3Error> {
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let form = header("content-type").trim_start().to_ascii_lowercase().starts_with("multipart/form-data");
+    if request.method() == Method::POST && form {
+        return Some(unsupported("Uploads by HTML form"));
+    }
+    let query = request.uri().query().unwrap_or_default();
+    let old_query = parameters(query).any(|(name, _)| name == "Signature" || name == "AWSAccessKeyId");
+    if old_query || header("authorization").trim_start().starts_with("AWS ") {
+        return Some(answer(S3ErrorCode::AccessDenied, "Sign the request with AWS signature version 4."));
+    }
+    None
+}
+
+/// Headers that name something the store does not do, each with the values that mean the same as their absence.
+const REFUSED: [(&str, &[&str]); 12] = [
+    ("x-amz-acl", &["private", "bucket-owner-full-control"]),
+    ("x-amz-bucket-object-lock-enabled", &["false"]),
+    ("x-amz-copy-source", &[]),
+    ("x-amz-expected-bucket-owner", &[]),
+    ("x-amz-mfa", &[]),
+    ("x-amz-object-lock-legal-hold", &["OFF"]),
+    ("x-amz-object-lock-mode", &[]),
+    ("x-amz-object-lock-retain-until-date", &[]),
+    ("x-amz-storage-class", &["STANDARD"]),
+    ("x-amz-tagging", &[]),
+    ("x-amz-website-redirect-location", &[]),
+    ("x-amz-write-offset-bytes", &[]),
+];
+const REFUSED_PREFIXES: [&str; 2] = ["x-amz-grant-", "x-amz-server-side-encryption"];
+
+fn asks_too_much(method: &Method, query: &str, headers: &HeaderMap) -> S3Result<()> {
+    for (name, value) in headers {
+        let name = name.as_str();
+        let listed = REFUSED.iter().find(|(refused, _)| *refused == name);
+        let harmless = listed.is_some_and(|(_, values)| values.iter().any(|harmless| value == harmless));
+        let refused = listed.is_some() || REFUSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        if refused && !harmless {
+            return Err(unsupported(&format!("The header {name}")));
+        }
+    }
+    for (name, value) in parameters(query) {
+        match name {
+            // Without versions, the only version of an object is called null.
+            "versionId" if value != "null" => {
+                return Err(answer(S3ErrorCode::NoSuchVersion, "This store keeps no versions."));
+            }
+            "partNumber" if method == Method::GET || method == Method::HEAD => {
+                return Err(unsupported("Reading by part number"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
+fn unsupported(what: &str) -> S3Error {
+    answer(S3ErrorCode::NotImplemented, format!("{what}: not implemented by this store."))
+}

@@ -1,0 +1,194 @@
+//! MD5 for the ETag, and the checksums that a client sends along.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use s3s::crypto::{Checksum as _, Crc32, Crc32c, Crc64Nvme, Md5, Sha1, Sha256};
+use s3s::{S3Error, S3ErrorCode, S3Result};
+
+use super::fault::answer;
+
+/// The algorithms as header names end: `x-amz-checksum-crc32`.
+pub(super) const ALGORITHMS: [&str; 5] = ["crc32", "crc32c", "crc64nvme", "sha1", "sha256"];
+
+/// Checksums of one body in base64, by algorithm.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Checksums(BTreeMap<String, String>);
+
+impl Checksums {
+    pub(super) fn from_json(text: &str) -> Self {
+        Self(serde_json::from_str(text).unwrap_or_default())
+    }
+
+    pub(super) fn to_json(&self) -> String {
+        serde_json::to_string(&self.0).unwrap_or_default()
+    }
+
+    pub(super) fn get(&self, algorithm: &str) -> Option<String> {
+        self.0.get(algorithm).cloned()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Fills the five checksum fields of an answer of s3s, which has no type for them together.
+macro_rules! fill_checksums {
+    ($output:expr, $checksums:expr) => {{
+        $output.checksum_crc32 = $checksums.get("crc32");
+        $output.checksum_crc32c = $checksums.get("crc32c");
+        $output.checksum_crc64nvme = $checksums.get("crc64nvme");
+        $output.checksum_sha1 = $checksums.get("sha1");
+        $output.checksum_sha256 = $checksums.get("sha256");
+    }};
+}
+/// The five checksum fields of a request, by algorithm.
+macro_rules! given_checksums {
+    ($input:expr) => {
+        [
+            ("crc32", $input.checksum_crc32.take()),
+            ("crc32c", $input.checksum_crc32c.take()),
+            ("crc64nvme", $input.checksum_crc64nvme.take()),
+            ("sha1", $input.checksum_sha1.take()),
+            ("sha256", $input.checksum_sha256.take()),
+        ]
+    };
+}
+pub(super) use {fill_checksums, given_checksums};
+
+/// What a client says a body is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Expected {
+    /// Bytes.
+    pub(super) length: Option<u64>,
+    md5: Option<Vec<u8>>,
+    checksums: BTreeMap<&'static str, String>,
+    /// Algorithms whose values come after the body.
+    pub(super) trailing: Vec<&'static str>,
+}
+
+impl Expected {
+    pub(super) fn md5(&mut self, base64: Option<&str>) -> S3Result<()> {
+        let Some(base64) = base64 else { return Ok(()) };
+        let decoded = BASE64_STANDARD.decode(base64).ok().filter(|bytes| bytes.len() == 16);
+        self.md5 = Some(decoded.ok_or_else(|| answer(S3ErrorCode::InvalidDigest, "Content-MD5 is not an MD5."))?);
+        Ok(())
+    }
+
+    pub(super) fn checksum(&mut self, algorithm: &'static str, base64: String) {
+        self.checksums.insert(algorithm, base64);
+    }
+
+    /// Begins to compute what is expected.
+    pub(super) fn digests(&self) -> Digests {
+        let wants = |algorithm| self.checksums.contains_key(algorithm) || self.trailing.contains(&algorithm);
+        Digests {
+            md5: Md5::new(),
+            crc32: wants("crc32").then(Crc32::new),
+            crc32c: wants("crc32c").then(Crc32c::new),
+            crc64nvme: wants("crc64nvme").then(Crc64Nvme::new),
+            sha1: wants("sha1").then(Sha1::new),
+            sha256: wants("sha256").then(Sha256::new),
+        }
+    }
+
+    /// Whether the body is what the client said.
+    pub(super) fn check(&self, size: u64, md5: &str, checksums: &Checksums) -> S3Result<()> {
+        if self.length.is_some_and(|length| length != size) {
+            return Err(S3ErrorCode::IncompleteBody.into());
+        }
+        let bad = |what: &str| -> S3Error {
+            answer(S3ErrorCode::BadDigest, format!("The body does not match the {what} that came with it."))
+        };
+        if self.md5.as_ref().is_some_and(|expected| hex::encode(expected) != md5) {
+            return Err(bad("Content-MD5"));
+        }
+        for (algorithm, expected) in &self.checksums {
+            if checksums.0.get(*algorithm) != Some(expected) {
+                return Err(bad(algorithm));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Running digests of a body.
+pub(super) struct Digests {
+    md5: Md5,
+    crc32: Option<Crc32>,
+    crc32c: Option<Crc32c>,
+    crc64nvme: Option<Crc64Nvme>,
+    sha1: Option<Sha1>,
+    sha256: Option<Sha256>,
+}
+
+impl Digests {
+    pub(super) fn update(&mut self, chunk: &[u8]) {
+        fn feed<D: s3s::crypto::Checksum>(digest: &mut Option<D>, chunk: &[u8]) {
+            if let Some(digest) = digest {
+                digest.update(chunk);
+            }
+        }
+        self.md5.update(chunk);
+        feed(&mut self.crc32, chunk);
+        feed(&mut self.crc32c, chunk);
+        feed(&mut self.crc64nvme, chunk);
+        feed(&mut self.sha1, chunk);
+        feed(&mut self.sha256, chunk);
+    }
+
+    pub(super) fn finish(self) -> (String, Checksums) {
+        fn put<D: s3s::crypto::Checksum>(all: &mut Checksums, algorithm: &str, digest: Option<D>) {
+            if let Some(digest) = digest {
+                all.0.insert(algorithm.to_owned(), BASE64_STANDARD.encode(digest.finalize()));
+            }
+        }
+        let mut all = Checksums::default();
+        put(&mut all, "crc32", self.crc32);
+        put(&mut all, "crc32c", self.crc32c);
+        put(&mut all, "crc64nvme", self.crc64nvme);
+        put(&mut all, "sha1", self.sha1);
+        put(&mut all, "sha256", self.sha256);
+        (hex::encode(self.md5.finalize()), all)
+    }
+}
+
+/// The ETag of an object that came in parts: the MD5 of their MD5s, and how many there are.
+pub(super) fn multipart_etag<'a>(md5s: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let count = md5s.len();
+    let mut all = Md5::new();
+    for md5 in md5s {
+        all.update(&hex::decode(md5).unwrap_or_default());
+    }
+    format!("{}-{count}", hex::encode(all.finalize()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Expected, multipart_etag};
+
+    #[test]
+    fn etag_of_parts_is_what_s3_computes() {
+        // Two parts, `a` and `b`, computed with: (md5 -b a; md5 -b b) | md5.
+        let parts = ["0cc175b9c0f1b6a831c399e269772661", "92eb5ffee6ae2fec3ad71c777531578f"];
+        assert_eq!(multipart_etag(parts.into_iter()), "96e024ba2074fe77e8e965ba43a704be-2");
+    }
+
+    #[test]
+    fn a_wrong_body_is_refused() {
+        let mut expected = Expected::default();
+        expected.md5(Some("CY9rzUYh03PK3k6DJie09g==")).unwrap();
+        expected.checksum("crc32", "2H9+DA==".to_owned());
+        let mut right = expected.digests();
+        right.update(b"test");
+        let (md5, checksums) = right.finish();
+        assert!(expected.check(4, &md5, &checksums).is_ok());
+        let mut wrong = expected.digests();
+        wrong.update(b"tesT");
+        let (md5, checksums) = wrong.finish();
+        assert_eq!(expected.check(4, &md5, &checksums).unwrap_err().code().as_str(), "BadDigest");
+        assert_eq!(expected.md5(Some("short")).unwrap_err().code().as_str(), "InvalidDigest");
+    }
+}

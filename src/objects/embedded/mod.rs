@@ -1,0 +1,117 @@
+//! The S3 endpoint inside the process: bodies are files, everything else is in one SQLite file beside them.
+//!
+//! ```text
+//! data/objects/
+//!   index.db         buckets, objects, parts, uploads, events
+//!   bodies/XX/ID     one file per body; a multipart object has one per part
+//!   incoming/ID      bodies on their way in
+//! ```
+//! Several processes may open the same folder. A body is synced and moved to its place before the transaction that
+//! makes it visible, and removed after the transaction that forgets it, so a crash leaves at most a file that nothing
+//! names; the sweep removes those. Keys never become paths.
+
+mod access;
+mod api;
+mod bodies;
+mod buckets;
+mod credentials;
+mod digest;
+mod fault;
+mod get;
+mod index;
+mod list;
+mod multipart;
+mod put;
+mod serve;
+mod sweep;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use s3s::service::S3ServiceBuilder;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Result};
+
+pub use credentials::{Credentials, load_or_make_credentials};
+pub use index::events::{Event, EventKind};
+
+use bodies::Bodies;
+use index::Index;
+
+/// The embedded store: a folder and the keys to it; cheap to clone.
+#[derive(Clone)]
+pub struct Embedded {
+    store: Arc<Store>,
+    credentials: Credentials,
+}
+
+/// What every request works on.
+struct Store {
+    index: Index,
+    bodies: Bodies,
+}
+
+impl Embedded {
+    /// Opens the store in `dir`, and makes it if it is not there. Leftovers of crashes are removed in the background.
+    ///
+    /// # Errors
+    /// `object_store_error` if the folder cannot be written or was made by a newer version.
+    pub fn open(dir: &Path, credentials: Credentials) -> Result<Self> {
+        let failed = |error: fault::Fault| {
+            Error::permanent("object_store_error", error.to_string())
+                .context(format!("opening the object store in `{}`", dir.display()))
+        };
+        let bodies = Bodies::open(dir).map_err(|error| failed(error.into()))?;
+        let index = Index::open(&dir.join("index.db")).map_err(failed)?;
+        let store = Arc::new(Store { index, bodies });
+        sweep::in_background(&store);
+        Ok(Self { store, credentials })
+    }
+
+    /// Answers S3 requests on `listener` until `stop`, then finishes the requests under way (for at most ten seconds).
+    pub fn serve(&self, listener: TcpListener, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+        let mut builder = S3ServiceBuilder::new(api::Api(Arc::clone(&self.store)));
+        builder.set_auth(access::OneKey(self.credentials.clone()));
+        builder.set_access(access::Rules);
+        serve::serve(builder.build(), listener, stop)
+    }
+
+    /// What happened to objects after event `seq`, oldest first, at most `limit` of it.
+    ///
+    /// # Errors
+    /// `object_store_error`.
+    pub async fn events_after(&self, seq: i64, limit: u32) -> Result<Vec<Event>> {
+        let read = self.store.read(move |connection| index::events::after(connection, seq, limit)).await;
+        read.map_err(|error| Error::transient("object_store_error", format!("reading the events: {error}")))
+    }
+
+    /// Forgets the events up to and including `seq`, once they have been dealt with.
+    ///
+    /// # Errors
+    /// `object_store_error`.
+    pub async fn forget_events(&self, seq: i64) -> Result<()> {
+        let done = self.store.write(move |tx| index::events::forget(&tx.sql, seq)).await;
+        done.map_err(|error| Error::transient("object_store_error", format!("forgetting events: {error}")))
+    }
+}
+
+/// Listens on the configured address or, if that is taken, on a free port of the same IP.
+///
+/// # Errors
+/// `listen_failed`.
+pub async fn bind(listen: SocketAddr) -> Result<TcpListener> {
+    let bound = match TcpListener::bind(listen).await {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            TcpListener::bind(SocketAddr::new(listen.ip(), 0)).await
+        }
+        bound => bound,
+    };
+    bound.map_err(|error| {
+        Error::permanent("listen_failed", format!("cannot listen on {listen}: {error}"))
+            .hint("set another address at `objects.listen`")
+    })
+}

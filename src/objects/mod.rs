@@ -1,0 +1,181 @@
+//! Files in S3, whichever S3: one client for the embedded endpoint and for every other store.
+
+mod clean;
+mod download;
+pub mod embedded;
+mod fault;
+mod stores;
+mod upload;
+
+use std::sync::Arc;
+
+use aws_sdk_s3::primitives::ByteStream;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::ObjectsConfig;
+use crate::error::Result;
+
+pub use stores::EmbeddedAccess;
+pub use upload::Upload;
+
+use stores::Stores;
+
+/// A file in the store, in the one shape that it has everywhere: parameters, outputs, the API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct File {
+    /// The artifact, if afterload owns the file.
+    #[serde(default)]
+    pub artifact_id: Option<String>,
+    /// The bucket.
+    pub bucket: String,
+    /// The key, opaque.
+    pub key: String,
+    /// The version, where the bucket keeps versions.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// The ETag, without quotes.
+    #[serde(default)]
+    pub etag: String,
+    /// The name for people.
+    pub name: String,
+    /// Bytes.
+    #[serde(default)]
+    pub size: u64,
+    /// The media type.
+    #[serde(default)]
+    pub content_type: String,
+    /// Where the API hands it out.
+    #[serde(default)]
+    pub url: Option<String>,
+}
+
+/// What the store knows of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The bucket.
+    pub bucket: String,
+    /// The key.
+    pub key: String,
+    /// The version, where the bucket keeps versions.
+    pub version: Option<String>,
+    /// The ETag, without quotes.
+    pub etag: String,
+    /// Bytes.
+    pub size: u64,
+    /// The media type.
+    pub content_type: String,
+}
+
+impl Stored {
+    /// As a file with a name for people.
+    pub fn into_file(self, artifact_id: Option<String>, name: String, url: Option<String>) -> File {
+        let Self { bucket, key, version, etag, size, content_type } = self;
+        File { artifact_id, bucket, key, version, etag, name, size, content_type, url }
+    }
+}
+
+/// All stores behind one handle; cheap to clone.
+#[derive(Clone)]
+pub struct Objects(Arc<Stores>);
+
+/// An object that is being read.
+pub struct Body {
+    /// What the store knows of the object.
+    pub stored: Stored,
+    /// The bytes. A connection that breaks is taken up again where it broke, as long as the object is the same.
+    pub stream: BoxStream<'static, Result<Bytes>>,
+}
+
+impl Objects {
+    /// Prepares the clients of all configured stores; nothing is sent yet. Buckets that name no store lie in the
+    /// embedded one, if there is one.
+    ///
+    /// # Errors
+    /// `config_invalid` for a bucket whose store is not defined, or a store with half a key pair.
+    pub async fn connect(config: &ObjectsConfig, embedded: Option<EmbeddedAccess>) -> Result<Self> {
+        Ok(Self(Arc::new(Stores::connect(config, embedded).await?)))
+    }
+
+    /// Starts writing an object.
+    ///
+    /// # Errors
+    /// `bucket_not_configured`.
+    pub async fn upload(&self, bucket: &str, key: &str, content_type: &str) -> Result<Upload> {
+        Ok(Upload::new(self.0.client(bucket)?.clone(), bucket, key, content_type))
+    }
+
+    /// Writes a small object in one request.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn put(&self, bucket: &str, key: &str, content_type: &str, bytes: Bytes) -> Result<Stored> {
+        upload::put(self.0.client(bucket)?, bucket, key, content_type, bytes).await
+    }
+
+    /// Reads an object from byte `from` on, the very one that `file` names (its ETag or version must still match).
+    ///
+    /// # Errors
+    /// `object_not_found`, `object_changed`, or those of the store.
+    pub async fn open(&self, file: &File, from: u64) -> Result<Body> {
+        download::open(self.0.client(&file.bucket)?.clone(), file, from).await
+    }
+
+    /// What the store knows of an object.
+    ///
+    /// # Errors
+    /// `object_not_found`, or those of the store.
+    pub async fn head(&self, bucket: &str, key: &str) -> Result<Stored> {
+        let answer = self.0.client(bucket)?.head_object().bucket(bucket).key(key).send().await;
+        let output = answer.map_err(|error| fault::at("looking up", bucket, key, error))?;
+        Ok(Stored {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            etag: unquoted(output.e_tag()),
+            size: output.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or_default(),
+            content_type: output.content_type().unwrap_or_default().to_owned(),
+            version: output.version_id,
+        })
+    }
+
+    /// Deletes an object; one that is not there counts as deleted.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn delete(&self, bucket: &str, key: &str) -> Result<()> {
+        match self.0.client(bucket)?.delete_object().bucket(bucket).key(key).send().await {
+            Ok(_) => Ok(()),
+            Err(error) => match fault::at("deleting", bucket, key, error) {
+                gone if gone.code() == "object_not_found" => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Deletes every object and gives up every unfinished upload whose key starts with `prefix`, such as what a
+    /// crashed attempt left behind. Returns how many objects were deleted.
+    ///
+    /// # Errors
+    /// `prefix_empty`, which would empty the bucket, or those of the store.
+    pub async fn delete_prefix(&self, bucket: &str, prefix: &str) -> Result<u64> {
+        clean::delete_prefix(self, self.0.client(bucket)?, bucket, prefix).await
+    }
+
+    /// Makes the bucket unless it is there.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn ensure_bucket(&self, bucket: &str) -> Result<()> {
+        self.0.ensure_bucket(bucket).await
+    }
+}
+
+fn unquoted(etag: Option<&str>) -> String {
+    etag.unwrap_or_default().trim_matches('"').to_owned()
+}
+
+fn streamed(bytes: Bytes) -> ByteStream {
+    ByteStream::from(bytes)
+}

@@ -1,0 +1,180 @@
+//! The clients of the configured stores, and which bucket lies where.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    Builder, Credentials, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
+    StalledStreamProtectionConfig,
+};
+use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
+use aws_smithy_http_client::tls;
+
+use super::fault;
+use crate::config::{Checksums, ObjectsConfig, Secret, StoreConfig};
+use crate::error::{Error, Result};
+
+const DEFAULT_REGION: &str = "us-east-1";
+
+/// How to reach the embedded endpoint.
+#[derive(Clone, Debug)]
+pub struct EmbeddedAccess {
+    /// Its address, such as `http://127.0.0.1:9000`.
+    pub endpoint: String,
+    /// Its access key.
+    pub access_key: String,
+    /// The secret key that goes with it.
+    pub secret_key: Secret,
+}
+
+struct Store {
+    client: Client,
+    region: String,
+}
+
+/// All stores, and where each bucket lies.
+pub(super) struct Stores {
+    embedded: Option<Store>,
+    named: BTreeMap<String, Store>,
+    buckets: BTreeMap<String, String>,
+}
+
+impl Stores {
+    pub(super) async fn connect(config: &ObjectsConfig, embedded: Option<EmbeddedAccess>) -> Result<Self> {
+        let mut named = BTreeMap::new();
+        for (name, store) in &config.stores {
+            named.insert(name.clone(), open(name, store, None).await?);
+        }
+        let mut buckets = BTreeMap::new();
+        for (bucket, place) in &config.buckets {
+            if !named.contains_key(&place.store) {
+                let message = format!("bucket `{bucket}` names the store `{}`, which is not defined", place.store);
+                let known: Vec<_> = named.keys().map(|name| format!("`{name}`")).collect();
+                let hint = match known.is_empty() {
+                    true => "define it under `objects.stores`".to_owned(),
+                    false => format!("the stores under `objects.stores` are {}", known.join(", ")),
+                };
+                return Err(Error::permanent("config_invalid", message).hint(hint));
+            }
+            buckets.insert(bucket.clone(), place.store.clone());
+        }
+        let embedded = match embedded {
+            Some(EmbeddedAccess { endpoint, access_key, secret_key }) => {
+                let store = StoreConfig {
+                    endpoint: Some(endpoint),
+                    access_key: Some(Secret::new(access_key)),
+                    secret_key: Some(secret_key),
+                    path_style: true,
+                    ..StoreConfig::default()
+                };
+                Some(open("embedded", &store, Some(direct())).await?)
+            }
+            None => None,
+        };
+        Ok(Self { embedded, named, buckets })
+    }
+
+    fn store(&self, bucket: &str) -> Result<&Store> {
+        let store = match self.buckets.get(bucket) {
+            Some(name) => self.named.get(name),
+            None => self.embedded.as_ref(),
+        };
+        store.ok_or_else(|| {
+            Error::permanent("bucket_not_configured", format!("no store is configured for bucket `{bucket}`"))
+                .hint("name its store under `objects.buckets`")
+        })
+    }
+
+    pub(super) fn client(&self, bucket: &str) -> Result<&Client> {
+        self.store(bucket).map(|store| &store.client)
+    }
+
+    pub(super) async fn ensure_bucket(&self, bucket: &str) -> Result<()> {
+        let Store { client, region } = self.store(bucket)?;
+        let missing = match client.head_bucket().bucket(bucket).send().await {
+            Ok(_) => return Ok(()),
+            Err(error) => fault::of_bucket("looking up", bucket, error),
+        };
+        if missing.code() != "object_not_found" {
+            return Err(missing);
+        }
+        // AWS refuses its own default region as a constraint.
+        let place = (region != DEFAULT_REGION).then(|| {
+            CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::from(&**region)).build()
+        });
+        match client.create_bucket().bucket(bucket).set_create_bucket_configuration(place).send().await {
+            Ok(_) => Ok(()),
+            // Somebody else was faster.
+            Err(error)
+                if error.as_service_error().is_some_and(
+                    aws_sdk_s3::operation::create_bucket::CreateBucketError::is_bucket_already_owned_by_you,
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(fault::of_bucket("creating", bucket, error)),
+        }
+    }
+}
+
+async fn open(name: &str, store: &StoreConfig, http: Option<SharedHttpClient>) -> Result<Store> {
+    let region = store.region.clone().unwrap_or_else(|| DEFAULT_REGION.to_owned());
+    let builder = match (&store.access_key, &store.secret_key) {
+        // Nothing but what is given here: no environment, no profile, no metadata service.
+        (Some(access), Some(secret)) => Builder::new()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(region.clone()))
+            .credentials_provider(Credentials::new(access.reveal(), secret.reveal(), None, None, "afterload")),
+        (None, None) => {
+            let shared = aws_config::defaults(BehaviorVersion::latest()).region(Region::new(region.clone()));
+            Builder::from(&shared.load().await)
+        }
+        _ => {
+            let message = format!("the store `{name}` has only one of `access_key` and `secret_key`");
+            return Err(
+                Error::permanent("config_invalid", message).hint("give both, or none to use the AWS credential chain")
+            );
+        }
+    };
+    let (sent, checked) = match store.checksums {
+        Checksums::WhenSupported => {
+            (RequestChecksumCalculation::WhenSupported, ResponseChecksumValidation::WhenSupported)
+        }
+        Checksums::WhenRequired => (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired),
+    };
+    let mut builder = builder
+        .force_path_style(store.path_style)
+        .request_checksum_calculation(sent)
+        .response_checksum_validation(checked)
+        .retry_config(RetryConfig::standard().with_max_attempts(4).with_initial_backoff(Duration::from_millis(200)))
+        .timeout_config(timeouts(0))
+        .stalled_stream_protection(
+            StalledStreamProtectionConfig::enabled().grace_period(Duration::from_secs(20)).build(),
+        );
+    if let Some(endpoint) = &store.endpoint {
+        builder = builder.endpoint_url(endpoint);
+    }
+    builder.set_http_client(http);
+    Ok(Store { client: Client::from_conf(builder.build()), region })
+}
+
+/// HTTP past the proxy of the environment: what is in the same process is not reached through one.
+fn direct() -> SharedHttpClient {
+    let tls = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc);
+    aws_smithy_http_client::Builder::new().tls_provider(tls).build_https()
+}
+
+/// The limits of one try. The SDK's read timeout spans from the first byte sent to the first byte of the answer, so a
+/// request with a body gets the time that a slow line (64 KiB/s) needs for it; a line that stands still is noticed
+/// much earlier by the stalled stream protection.
+pub(super) fn timeouts(body: usize) -> TimeoutConfig {
+    let sending = Duration::from_secs(body as u64 / (64 << 10));
+    TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(5))
+        .read_timeout(Duration::from_secs(60) + sending)
+        .build()
+}

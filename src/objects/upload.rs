@@ -1,0 +1,233 @@
+//! Writing objects of any size in bounded memory: one request while the object fits one part, a multipart upload beyond.
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::Builder;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use bytes::{Bytes, BytesMut};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use super::stores::timeouts;
+use super::{Stored, fault, streamed, unquoted};
+use crate::error::{Error, Result};
+
+const PART: usize = 8 << 20;
+const LARGEST_PART: usize = 1 << 30;
+const IN_FLIGHT: usize = 2;
+
+/// The size of part `number` (from 1). S3 takes at most 10,000 parts, so they double every 800: up to 6 GB all are
+/// equal (R2 wants that), and 10,000 of them hold more than the 5 TiB that an object may have.
+fn part_size(number: i32) -> usize {
+    let doublings = (number - 1) / 800;
+    PART.saturating_mul(1 << doublings).min(LARGEST_PART)
+}
+
+/// An object that is being written; a multipart upload once it is larger than one part. Dropped before
+/// [`Upload::finish`], it is aborted.
+pub struct Upload {
+    target: Target,
+    content_type: String,
+    gathered: BytesMut,
+    size: u64,
+    multipart: Option<Multipart>,
+}
+
+#[derive(Clone)]
+struct Target {
+    client: Client,
+    bucket: String,
+    key: String,
+}
+
+struct Multipart {
+    target: Target,
+    id: String,
+    sending: JoinSet<Result<CompletedPart>>,
+    sent: Vec<CompletedPart>,
+    number: i32,
+    done: bool,
+}
+
+impl Upload {
+    pub(super) fn new(client: Client, bucket: &str, key: &str, content_type: &str) -> Self {
+        let target = Target { client, bucket: bucket.to_owned(), key: key.to_owned() };
+        Self { target, content_type: content_type.to_owned(), gathered: BytesMut::new(), size: 0, multipart: None }
+    }
+
+    /// Bytes written so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Adds bytes; waits while the store is slower than the writer.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
+        self.size += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let number = self.multipart.as_ref().map_or(1, |multipart| multipart.number);
+            let room = part_size(number) - self.gathered.len();
+            if room == 0 {
+                self.send_part().await?;
+                continue;
+            }
+            let taken = bytes.split_to(room.min(bytes.len()));
+            self.gathered.extend_from_slice(&taken);
+        }
+        Ok(())
+    }
+
+    /// Makes the object whole and visible.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn finish(mut self) -> Result<Stored> {
+        if self.multipart.is_none() {
+            let Self { target, content_type, gathered, .. } = self;
+            return put(&target.client, &target.bucket, &target.key, &content_type, gathered.freeze()).await;
+        }
+        if !self.gathered.is_empty() {
+            self.send_part().await?;
+        }
+        let Self { target, content_type, size, multipart, .. } = self;
+        let Some(mut multipart) = multipart else { unreachable!("checked above") };
+        let (etag, version) = multipart.complete().await?;
+        Ok(Stored { bucket: target.bucket, key: target.key, version, etag, size, content_type })
+    }
+
+    async fn send_part(&mut self) -> Result<()> {
+        let multipart = match &mut self.multipart {
+            Some(multipart) => multipart,
+            none => none.insert(Multipart::create(&self.target, &self.content_type).await?),
+        };
+        multipart.room().await?;
+        multipart.send(self.gathered.split().freeze());
+        // A fresh buffer: the old one lives as long as its part is on the way.
+        self.gathered = BytesMut::with_capacity(part_size(multipart.number));
+        Ok(())
+    }
+}
+
+impl Multipart {
+    async fn create(target: &Target, content_type: &str) -> Result<Self> {
+        let Target { client, bucket, key } = target;
+        let answer = client.create_multipart_upload().bucket(bucket).key(key).content_type(content_type).send().await;
+        let output = answer.map_err(|error| fault::at("starting to write", bucket, key, error))?;
+        let id = output.upload_id.ok_or_else(|| {
+            Error::permanent(
+                "object_store_error",
+                format!("the store gave no upload id for `{key}` in bucket `{bucket}`"),
+            )
+        })?;
+        let target = target.clone();
+        Ok(Self { target, id, sending: JoinSet::new(), sent: Vec::new(), number: 1, done: false })
+    }
+
+    /// Waits until one more part may be on the way.
+    async fn room(&mut self) -> Result<()> {
+        while self.sending.len() >= IN_FLIGHT {
+            self.one_sent().await?;
+        }
+        Ok(())
+    }
+
+    async fn one_sent(&mut self) -> Result<()> {
+        match self.sending.join_next().await {
+            Some(Ok(part)) => self.sent.push(part?),
+            Some(Err(error)) => {
+                return Err(Error::transient("object_store_error", format!("a part was lost: {error}")));
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, bytes: Bytes) {
+        let number = self.number;
+        self.number += 1;
+        let (Target { client, bucket, key }, id) = (self.target.clone(), self.id.clone());
+        self.sending.spawn(async move {
+            let patience = Builder::new().timeout_config(timeouts(bytes.len()));
+            let request = client.upload_part().bucket(&bucket).key(&key).upload_id(id).part_number(number);
+            let answer = request.body(streamed(bytes)).customize().config_override(patience).send().await;
+            let output = answer.map_err(|error| fault::at("writing", &bucket, &key, error))?;
+            // What the store says of the part goes back with the list of parts: some want their checksums there.
+            Ok(CompletedPart::builder()
+                .part_number(number)
+                .set_e_tag(output.e_tag)
+                .set_checksum_crc32(output.checksum_crc32)
+                .set_checksum_crc32_c(output.checksum_crc32_c)
+                .set_checksum_crc64_nvme(output.checksum_crc64_nvme)
+                .set_checksum_sha1(output.checksum_sha1)
+                .set_checksum_sha256(output.checksum_sha256)
+                .build())
+        });
+    }
+
+    async fn complete(&mut self) -> Result<(String, Option<String>)> {
+        while !self.sending.is_empty() {
+            self.one_sent().await?;
+        }
+        self.sent.sort_by_key(CompletedPart::part_number);
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(std::mem::take(&mut self.sent))).build();
+        let Target { client, bucket, key } = &self.target;
+        let request = client.complete_multipart_upload().bucket(bucket).key(key).upload_id(&self.id);
+        let output = request.multipart_upload(parts).send().await;
+        let output = output.map_err(|error| fault::at("finishing", bucket, key, error))?;
+        self.done = true;
+        Ok((unquoted(output.e_tag()), output.version_id))
+    }
+}
+
+impl Drop for Multipart {
+    fn drop(&mut self) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        if self.done {
+            return;
+        }
+        let (Target { client, bucket, key }, id) = (self.target.clone(), std::mem::take(&mut self.id));
+        let mut sending = std::mem::take(&mut self.sending);
+        runtime.spawn(async move {
+            // A part that arrives after the abort would stay there for ever.
+            sending.shutdown().await;
+            let answer = client.abort_multipart_upload().bucket(&bucket).key(&key).upload_id(id).send().await;
+            if let Err(error) = answer {
+                let error = fault::at("giving up", &bucket, &key, error);
+                if error.code() != "object_not_found" {
+                    tracing::warn!(code = error.code(), "an unfinished upload was left in the store: {error}");
+                }
+            }
+        });
+    }
+}
+
+/// One PutObject.
+pub(super) async fn put(client: &Client, bucket: &str, key: &str, content_type: &str, bytes: Bytes) -> Result<Stored> {
+    let size = bytes.len();
+    let patience = Builder::new().timeout_config(timeouts(size));
+    let request = client.put_object().bucket(bucket).key(key).content_type(content_type).body(streamed(bytes));
+    let output = request.customize().config_override(patience).send().await;
+    let output = output.map_err(|error| fault::at("writing", bucket, key, error))?;
+    Ok(Stored {
+        bucket: bucket.to_owned(),
+        key: key.to_owned(),
+        etag: unquoted(output.e_tag()),
+        size: size as u64,
+        content_type: content_type.to_owned(),
+        version: output.version_id,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PART, part_size};
+
+    #[test]
+    fn ten_thousand_parts_hold_the_largest_object() {
+        assert_eq!((part_size(1), part_size(800), part_size(801)), (PART, PART, 2 * PART));
+        let sum = |parts| (1..=parts).map(|number| part_size(number) as u64).sum::<u64>();
+        assert!(sum(800) > 5 << 30, "5 GiB go in equal parts");
+        assert!(sum(10_000) > 5 << 40);
+    }
+}
