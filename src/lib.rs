@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod objects;
+pub mod pipeline;
 pub mod secrets;
 pub mod store;
 pub mod units;

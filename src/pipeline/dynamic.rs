@@ -1,0 +1,103 @@
+//! Fields that may hold an expression instead of a value.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::{DeserializeOwned, Error as _, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::error::{Error, Result};
+
+/// A value, or text with `${{ }}` that becomes one when the step runs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Dynamic<T> {
+    /// A value.
+    Value(T),
+    /// Text that holds at least one `${{ }}`; only before the step runs.
+    Expression(String),
+}
+
+impl<T> Dynamic<T> {
+    /// The value, if it is known before the step runs.
+    pub fn known(&self) -> Option<&T> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Expression(_) => None,
+        }
+    }
+
+    /// The value, when the step runs.
+    ///
+    /// # Errors
+    /// `with_invalid` if the expression was not resolved, which the engine does before it runs a step.
+    pub fn value(self) -> Result<T> {
+        match self {
+            Self::Value(value) => Ok(value),
+            Self::Expression(text) => Err(Error::permanent("with_invalid", format!("`{text}` was not resolved"))),
+        }
+    }
+}
+
+impl<T: Default> Default for Dynamic<T> {
+    fn default() -> Self {
+        Self::Value(T::default())
+    }
+}
+
+impl<T> From<T> for Dynamic<T> {
+    fn from(value: T) -> Self {
+        Self::Value(value)
+    }
+}
+
+/// Reads text with `${{` as an expression and anything else as `T`. Our own reader is asked by name to tell the two
+/// apart, so that an error inside `T` keeps its place; any other format goes through JSON.
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Dynamic<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_newtype_struct(crate::yaml::DYNAMIC, Either(PhantomData))
+    }
+}
+
+struct Either<T>(PhantomData<T>);
+
+impl<'de, T: DeserializeOwned> Visitor<'de> for Either<T> {
+    type Value = Dynamic<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value or an expression")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<Self::Value, E> {
+        Ok(Dynamic::Expression(text.to_owned()))
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Self::Value, D::Error> {
+        T::deserialize(deserializer).map(Dynamic::Value)
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Self::Value, D::Error> {
+        match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::String(text) if text.contains("${{") => Ok(Dynamic::Expression(text)),
+            value => T::deserialize(value).map(Dynamic::Value).map_err(D::Error::custom),
+        }
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Dynamic<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Dynamic_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        schemars::json_schema!({
+            "anyOf": [generator.subschema_for::<T>(), { "type": "string", "pattern": r"\$\{\{" }]
+        })
+    }
+}

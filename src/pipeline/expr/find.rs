@@ -1,0 +1,116 @@
+//! Finds `${{ … }}` in text.
+
+use std::ops::Range;
+
+/// A piece of text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Taken as it is.
+    Text(Range<usize>),
+    /// What stands between `${{` and `}}`, without the spaces around it.
+    Expression(Range<usize>),
+}
+
+/// An expression that does not end; where it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unclosed(pub usize);
+
+/// True if the text holds an expression.
+pub fn dynamic(text: &str) -> bool {
+    text.contains("${{")
+}
+
+/// Splits text at its expressions. Quotes and braces inside an expression do not end it.
+///
+/// # Errors
+/// The place of one that does not end.
+pub fn pieces(text: &str) -> Result<Vec<Piece>, Unclosed> {
+    let mut pieces = Vec::new();
+    let mut at = 0;
+    while let Some(found) = text[at..].find("${{") {
+        let open = at + found;
+        if open > at {
+            pieces.push(Piece::Text(at..open));
+        }
+        let start = open + 3;
+        let end = start + end_of(&text[start..]).ok_or(Unclosed(open))?;
+        pieces.push(Piece::Expression(trimmed(text, start..end)));
+        at = end + 2;
+    }
+    if at < text.len() {
+        pieces.push(Piece::Text(at..text.len()));
+    }
+    Ok(pieces)
+}
+
+/// The expression, if the text is nothing but one (and spaces around it).
+pub fn only(text: &str) -> Option<Range<usize>> {
+    let mut found = None;
+    for piece in pieces(text).ok()? {
+        match piece {
+            Piece::Expression(range) if found.is_none() => found = Some(range),
+            Piece::Text(range) if text[range.clone()].trim().is_empty() => {}
+            _ => return None,
+        }
+    }
+    found
+}
+
+/// Where `}}` ends the expression that `text` starts in.
+fn end_of(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let (mut quote, mut depth, mut at) = (None, 0_usize, 0);
+    while at < bytes.len() {
+        match (quote, bytes[at]) {
+            (Some(_), b'\\') => at += 1,
+            (Some(open), byte) if byte == open => quote = None,
+            (Some(_), _) => {}
+            (None, byte @ (b'"' | b'\'')) => quote = Some(byte),
+            (None, b'{') => depth += 1,
+            (None, b'}') if depth > 0 => depth -= 1,
+            (None, b'}') if bytes.get(at + 1) == Some(&b'}') => return Some(at),
+            (None, _) => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {
+    let inner = &text[range.clone()];
+    let start = range.start + (inner.len() - inner.trim_start().len());
+    start..start + inner.trim().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expressions(text: &str) -> Vec<&str> {
+        let pieces = pieces(text).expect("every expression ends");
+        pieces
+            .into_iter()
+            .filter_map(|piece| match piece {
+                Piece::Expression(range) => Some(&text[range]),
+                Piece::Text(_) => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn quotes_and_braces_do_not_end_an_expression() {
+        assert_eq!(expressions("a ${{ x }} b ${{y}}"), ["x", "y"]);
+        assert_eq!(expressions("${{ {'a': {'b': 1}} }}"), ["{'a': {'b': 1}}"]);
+        assert_eq!(expressions(r#"${{ "}}" ~ '\'}}' }}"#), [r#""}}" ~ '\'}}'"#]);
+        assert_eq!(expressions("$ {{ x }} $x {{ y }}"), [""; 0]);
+        assert_eq!(pieces("ü ${{ x"), Err(Unclosed(3)));
+    }
+
+    #[test]
+    fn a_value_may_be_nothing_but_one_expression() {
+        assert!(only(" ${{ x }}\n").is_some());
+        assert!(only("${{ x }}${{ y }}").is_none());
+        assert!(only("a ${{ x }}").is_none());
+        assert!(only("x").is_none());
+    }
+}

@@ -1,0 +1,21 @@
+//! From a YAML file to a checked pipeline: the language, its faults with their places, expressions, the plan.
+//!
+//! This room knows no step kind by name: it receives them as [`Kinds`].
+
+pub mod catalogue;
+pub mod dynamic;
+pub mod expr;
+pub mod kind;
+mod load;
+pub mod params;
+pub mod plan;
+pub mod raw;
+mod schema;
+
+pub use dynamic::Dynamic;
+pub use expr::{Condition, Scope, resolve};
+pub use kind::{Check, Kind, Kinds, Surroundings};
+pub use load::{Pipeline, load};
+pub use params::{FileRule, Param, ParamType};
+pub use plan::{Backoff, Plan, Retry, Section, Sections, Step};
+pub use schema::schema;

@@ -1,0 +1,153 @@
+//! What the engine executes: a checked pipeline without its places.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::params::{self, Param};
+use crate::error::Result;
+
+/// A checked pipeline as the engine executes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The pipeline's name.
+    pub name: String,
+    /// SHA-256 of the definition, hexadecimal; see [`digest`].
+    pub digest: String,
+    /// What a run has to be given.
+    pub params: BTreeMap<String, Param>,
+    /// The steps.
+    pub sections: Sections,
+}
+
+impl Plan {
+    /// Checks what a run was given and fills in the defaults; see [`params::bind`].
+    ///
+    /// # Errors
+    /// `params_invalid` with every fault in its details.
+    pub fn bind(&self, given: Map<String, Value>) -> Result<Map<String, Value>> {
+        params::bind(&self.params, given)
+    }
+
+    /// The step with this id, in any section.
+    pub fn step(&self, id: &str) -> Option<&Step> {
+        self.sections.all().find(|(_, step)| step.id == id).map(|(_, step)| step)
+    }
+}
+
+/// The steps of a pipeline by when they run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sections {
+    /// The steps proper.
+    pub main: Vec<Step>,
+    /// Those after success.
+    pub on_success: Vec<Step>,
+    /// Those after failure.
+    pub on_failure: Vec<Step>,
+    /// Those at the end in any case.
+    pub finally: Vec<Step>,
+}
+
+impl Sections {
+    /// The steps of one section.
+    pub fn get(&self, section: Section) -> &[Step] {
+        match section {
+            Section::Main => &self.main,
+            Section::OnSuccess => &self.on_success,
+            Section::OnFailure => &self.on_failure,
+            Section::Finally => &self.finally,
+        }
+    }
+
+    /// Every step with its section, in the order of the file.
+    pub fn all(&self) -> impl Iterator<Item = (Section, &Step)> {
+        Section::ALL.into_iter().flat_map(|section| self.get(section).iter().map(move |step| (section, step)))
+    }
+}
+
+/// When steps run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Section {
+    /// The steps proper.
+    Main,
+    /// After success.
+    OnSuccess,
+    /// After failure.
+    OnFailure,
+    /// At the end in any case.
+    Finally,
+}
+
+impl Section {
+    /// All sections in the order in which they run.
+    pub const ALL: [Self; 4] = [Self::Main, Self::OnSuccess, Self::OnFailure, Self::Finally];
+
+    /// The field of the file that holds the section.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::Main => "steps",
+            Self::OnSuccess => "on_success",
+            Self::OnFailure => "on_failure",
+            Self::Finally => "finally",
+        }
+    }
+}
+
+/// A step with everything settled but its expressions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// The id, unique in the pipeline.
+    pub id: String,
+    /// The kind.
+    pub uses: String,
+    /// Ids of steps of the same section that must have ended before; earlier in the list than this step.
+    pub needs: Vec<String>,
+    /// The expression of `if`, without `${{ }}`.
+    pub condition: Option<String>,
+    /// Whether the run goes on after a failure.
+    pub continue_on_error: bool,
+    /// The queue.
+    pub queue: String,
+    /// Higher ones first.
+    pub priority: i32,
+    /// How long one attempt may take, in milliseconds.
+    pub timeout_ms: i64,
+    /// What happens after a failure.
+    pub retry: Retry,
+    /// The fields of the kind, with their expressions.
+    pub with: Value,
+}
+
+/// What happens after a failure that another try may not meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// Attempts in all.
+    pub attempts: u32,
+    /// How the pause grows.
+    pub backoff: Backoff,
+    /// The first pause in milliseconds.
+    pub delay_ms: i64,
+    /// The longest pause in milliseconds.
+    pub max_delay_ms: i64,
+}
+
+/// How the pause between attempts grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Backoff {
+    /// It doubles each time.
+    #[default]
+    Exponential,
+    /// It stays the same.
+    Constant,
+}
+
+/// SHA-256 of a definition's text, hexadecimal. Line ends and a byte-order mark make no difference.
+pub fn digest(text: &str) -> String {
+    let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
+    hex::encode(Sha256::digest(text))
+}

@@ -1,0 +1,150 @@
+//! Parts of the language that are read and checked, but not executed by this version.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::units::Duration;
+
+/// What starts a pipeline.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Trigger {
+    /// What kind of happening it is.
+    #[serde(rename = "type")]
+    pub kind: TriggerType,
+    /// `s3`: the bucket whose new objects start a run.
+    #[serde(default)]
+    pub bucket: Option<String>,
+    /// `s3`: only keys that start like this.
+    #[serde(default)]
+    pub prefix: Option<String>,
+    /// `s3`: only keys that end like this.
+    #[serde(default)]
+    pub suffix: Option<String>,
+    /// `cron`: minute, hour, day, month, weekday.
+    #[serde(default)]
+    pub schedule: Option<String>,
+    /// `cron`: the time zone of the schedule, such as `Europe/Paris`; default `UTC`.
+    #[serde(default)]
+    pub timezone: Option<String>,
+    /// `cron`: which of the ticks missed while nothing was running are made up for; default `last`.
+    #[serde(default)]
+    pub catch_up: Option<CatchUp>,
+    /// `event`: the name of the event.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The params of the run, from `event`.
+    #[serde(default)]
+    pub with: BTreeMap<String, serde_json::Value>,
+}
+
+/// What kind of happening starts a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerType {
+    /// An object has been created in a bucket.
+    S3,
+    /// A moment of a schedule.
+    Cron,
+    /// An event of the application.
+    Event,
+}
+
+/// Which missed ticks are made up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CatchUp {
+    /// None of them.
+    None,
+    /// The last one.
+    Last,
+    /// Each of them.
+    All,
+}
+
+/// How many runs may go on at the same time.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Concurrency {
+    /// Runs with the same key count together; without it all runs of the pipeline.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// How many; default 1.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub limit: Option<u32>,
+    /// What happens to one too many; default `queue`.
+    #[serde(default)]
+    pub on_conflict: Option<OnConflict>,
+}
+
+/// What happens to a run too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnConflict {
+    /// It waits.
+    Queue,
+    /// It is not started.
+    Skip,
+    /// The earlier one is cancelled.
+    CancelPrevious,
+}
+
+/// Runs a step once per item.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForEach {
+    /// A list, or an expression that gives one; at most 10,000 items.
+    pub items: serde_json::Value,
+    /// How many items are worked on at the same time; default 8.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_concurrency: Option<u32>,
+}
+
+/// Whether the answer to the request waits for a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// The answer waits, so that the step's result is in it.
+    Inline,
+    /// The answer is given at once.
+    Background,
+}
+
+/// How often a step may start.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// Steps with the same key count together.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// Starts per second.
+    pub per_second: f64,
+}
+
+/// Where the files that a step makes are written; they belong to the user.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// The bucket.
+    pub bucket: String,
+    /// The key.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// The `Cache-Control` header of the objects.
+    #[serde(default)]
+    pub cache_control: Option<String>,
+}
+
+/// How long runs and their files are kept.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// How long a run is remembered.
+    pub runs: Option<Duration>,
+    /// How long its files are kept.
+    pub artifacts: Option<Duration>,
+}

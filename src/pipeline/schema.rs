@@ -1,0 +1,78 @@
+//! One JSON Schema of a pipeline file, for editors: the language's own types, with the fields of each step kind bound
+//! to its `uses`.
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use super::kind::{Kind, Kinds};
+use super::raw::RawPipeline;
+
+const DEFINITIONS: &str = "$defs";
+
+/// The schema of a pipeline file.
+pub fn schema(kinds: &Kinds) -> Value {
+    let mut root = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<RawPipeline>().to_value();
+    let mut rules = Vec::new();
+    let mut hoisted = Map::new();
+    for kind in &kinds.ready {
+        let with = with_schema(kind.as_ref(), &mut hoisted);
+        let needed = with.get("required").and_then(Value::as_array).is_some_and(|required| !required.is_empty());
+        let mut then = json!({ "properties": { "with": with } });
+        if needed {
+            then["required"] = json!(["with"]);
+        }
+        rules.push(json!({
+            "if": { "properties": { "uses": { "const": kind.name() } }, "required": ["uses"] },
+            "then": then,
+        }));
+    }
+    if let Some(definitions) = root.get_mut(DEFINITIONS).and_then(Value::as_object_mut) {
+        if let Some(step) = definitions.get_mut("Step").and_then(Value::as_object_mut) {
+            bind(step, rules, kinds);
+        }
+        definitions.extend(hoisted);
+    }
+    root
+}
+
+fn bind(step: &mut Map<String, Value>, rules: Vec<Value>, kinds: &Kinds) {
+    let names: Vec<&str> = kinds.ready.iter().map(|kind| kind.name()).collect();
+    if let Some(uses) = step.get_mut("properties").and_then(|fields| fields.get_mut("uses")) {
+        uses["enum"] = json!(names);
+    }
+    if !rules.is_empty() {
+        step.insert("allOf".into(), rules.into());
+    }
+}
+
+/// The schema of a kind's `with:`, its definitions moved to the root under names of their own.
+fn with_schema(kind: &dyn Kind, hoisted: &mut Map<String, Value>) -> Value {
+    let mut schema = kind.schema().to_value();
+    let definitions = schema.as_object_mut().and_then(|schema| {
+        schema.remove("$schema");
+        schema.remove(DEFINITIONS)
+    });
+    point_to(&mut schema, kind.name());
+    if let Some(Value::Object(definitions)) = definitions {
+        for (name, mut definition) in definitions {
+            point_to(&mut definition, kind.name());
+            hoisted.insert(format!("{}.{name}", kind.name()), definition);
+        }
+    }
+    schema
+}
+
+fn point_to(schema: &mut Value, kind: &str) {
+    match schema {
+        Value::Object(fields) => {
+            if let Some(Value::String(target)) = fields.get_mut("$ref")
+                && let Some(name) = target.strip_prefix("#/$defs/")
+            {
+                *target = format!("#/$defs/{kind}.{name}");
+            }
+            fields.values_mut().for_each(|field| point_to(field, kind));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| point_to(item, kind)),
+        _ => {}
+    }
+}
