@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod mail;
 pub mod objects;
 pub mod pipeline;
 pub mod secrets;

@@ -1,0 +1,100 @@
+//! Outgoing mail: addresses, templates, messages, and the ways out.
+//!
+//! Today mail leaves into a folder of `.eml` files (`outbox.rs`). Another way out is one more file beside it and one more
+//! arm of `Transport`.
+
+mod address;
+mod message;
+mod outbox;
+mod templates;
+mod text;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub use address::Address;
+pub use message::{Content, Mail, MessageId};
+
+use crate::clock;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use outbox::Outbox;
+use templates::Templates;
+
+/// The way out for mail. Cheap to clone.
+#[derive(Clone)]
+pub struct Mailer(Arc<Inner>);
+
+struct Inner {
+    from: Address,
+    templates: Templates,
+    transport: Transport,
+}
+
+enum Transport {
+    Outbox(Outbox),
+}
+
+/// A mail that was not, or perhaps not, handed over.
+#[derive(Debug)]
+pub enum NotSent {
+    /// It certainly did not leave; it may be tried again freely.
+    Certain(Error),
+    /// The answer was lost; it may have left.
+    Uncertain(Error),
+}
+
+impl Mailer {
+    /// The mailer that `config` asks for. Touches no file yet.
+    ///
+    /// # Errors
+    /// `mail_invalid_sender` if `mail.from` is not an address.
+    pub fn new(config: &Config) -> Result<Self> {
+        let from = Address::sender(&config.mail.from).map_err(|error| error.context("`mail.from`"))?;
+        let templates = Templates::new(config.templates.join("email"));
+        let transport = Transport::Outbox(Outbox::new(config.outbox()));
+        Ok(Self(Arc::new(Inner { from, templates, transport })))
+    }
+
+    /// The sender where a step names none.
+    pub fn from(&self) -> &Address {
+        &self.0.from
+    }
+
+    /// The names of all templates, those of the configured folder and those that ship.
+    pub fn template_names(&self) -> BTreeSet<String> {
+        self.0.templates.names()
+    }
+
+    /// Fills in a template. A `subject` takes the place of the template's own.
+    ///
+    /// # Errors
+    /// `mail_template_not_found`; `mail_template_invalid` with the file and line.
+    pub fn render(
+        &self,
+        template: &str,
+        subject: Option<String>,
+        vars: serde_json::Map<String, serde_json::Value>,
+    ) -> Result<Content> {
+        self.0.templates.render(template, subject, vars)
+    }
+
+    /// Hands `mail` over for one of its recipients. The same `id` again replaces what was handed over before, where the way
+    /// out can do that; elsewhere the receiving side sees the same Message-ID twice.
+    ///
+    /// # Errors
+    /// Whether the mail may have left all the same.
+    pub async fn send(&self, mail: &Mail, recipient: &Address, id: &MessageId) -> Result<(), NotSent> {
+        let message = mail.build(recipient, id, clock::now()).map_err(NotSent::Certain)?;
+        match &self.0.transport {
+            Transport::Outbox(outbox) => outbox.deliver(id, recipient, &message.formatted()).await,
+        }
+    }
+}
+
+/// One line without control characters: what may stand in a header. CR, LF and NUL would begin a header of the sender's
+/// choice (or make `lettre` panic), so they become spaces like all white space.
+fn one_line(text: &str) -> String {
+    let words = text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,258 @@
+//! Mail templates: a folder `NAME/` with `subject.txt`, `body.txt` and `body.html`, of which one body may be missing.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use serde_json::{Map, Value};
+
+use super::{Content, one_line, text};
+use crate::error::{Error, Result};
+
+/// What ships. A folder of the same name in the configured place replaces a template as a whole, so that nobody's HTML is
+/// sent beside our text.
+const SHIPPED: [(&str, &str); 7] = [
+    ("layout.html", include_str!("../../templates/email/layout.html")),
+    ("import_done/subject.txt", include_str!("../../templates/email/import_done/subject.txt")),
+    ("import_done/body.txt", include_str!("../../templates/email/import_done/body.txt")),
+    ("import_done/body.html", include_str!("../../templates/email/import_done/body.html")),
+    ("run_failed/subject.txt", include_str!("../../templates/email/run_failed/subject.txt")),
+    ("run_failed/body.txt", include_str!("../../templates/email/run_failed/body.txt")),
+    ("run_failed/body.html", include_str!("../../templates/email/run_failed/body.html")),
+];
+
+/// Steps of the template engine that one mail may take; a loop over a few thousand rows needs some ten thousand.
+const FUEL: u64 = 1_000_000;
+
+/// All templates of a folder and those that ship.
+pub(super) struct Templates {
+    folder: PathBuf,
+}
+
+impl Templates {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        let shipped = SHIPPED.iter().filter_map(|(path, _)| path.split_once('/')).map(|(name, _)| name.to_owned());
+        let own = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let own = own.filter(|entry| entry.path().join("subject.txt").is_file());
+        shipped.chain(own.filter_map(|entry| entry.file_name().into_string().ok())).collect()
+    }
+
+    /// Files are read anew each time: a changed template takes effect with the next mail, and a mail costs far more than
+    /// reading three small files.
+    pub(super) fn render(&self, name: &str, subject: Option<String>, mut vars: Map<String, Value>) -> Result<Content> {
+        let has = |file: &str| match source(&self.folder, &format!("{name}/{file}")) {
+            Ok(found) => Ok(found.is_some()),
+            Err(error) => Err(Error::from(error).context(format!("reading `{file}` of mail template `{name}`"))),
+        };
+        if name.contains('/') || !has("subject.txt")? {
+            return Err(self.not_found(name));
+        }
+        let env = self.environment();
+        let subject = match subject {
+            Some(subject) => one_line(&subject),
+            None => one_line(&self.fill(&env, &format!("{name}/subject.txt"), &vars)?),
+        };
+        vars.insert("subject".into(), subject.clone().into());
+        let html = match has("body.html")? {
+            true => Some(self.fill(&env, &format!("{name}/body.html"), &vars)?),
+            false => None,
+        };
+        let text = match (has("body.txt")?, &html) {
+            (true, _) => self.fill(&env, &format!("{name}/body.txt"), &vars)?,
+            (false, Some(html)) => text::from_html(html),
+            (false, None) => {
+                let message = format!("mail template `{name}` has neither `body.txt` nor `body.html`");
+                return Err(Error::permanent("mail_template_invalid", message));
+            }
+        };
+        Ok(Content { subject, text, html })
+    }
+
+    fn environment(&self) -> Environment<'static> {
+        let mut env = Environment::new();
+        let folder = self.folder.clone();
+        env.set_loader(move |path| {
+            source(&folder, path).map_err(|error| {
+                minijinja::Error::new(ErrorKind::InvalidOperation, "the file cannot be read").with_source(error)
+            })
+        });
+        env.set_undefined_behavior(UndefinedBehavior::Strict);
+        env.set_fuel(Some(FUEL));
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        env.set_syntax(syntax.expect("the default delimiters differ from each other"));
+        env.add_filter("number", grouped);
+        // Keeps the places of errors; costs little.
+        env.set_debug(true);
+        env
+    }
+
+    fn fill(&self, env: &Environment<'_>, path: &str, vars: &Map<String, Value>) -> Result<String> {
+        let filled = env.get_template(path).and_then(|template| template.render(Serde(vars)));
+        filled.map_err(|error| self.invalid(path, &error))
+    }
+
+    fn not_found(&self, name: &str) -> Error {
+        let names = self.names().iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        Error::permanent("mail_template_not_found", format!("there is no mail template `{name}`")).hint(format!(
+            "there are {names}; a template is a folder of `{}` with a `subject.txt`",
+            self.folder.display()
+        ))
+    }
+
+    fn invalid(&self, path: &str, error: &minijinja::Error) -> Error {
+        // The innermost error names the file that holds the fault, not the one that includes it.
+        let mut innermost = error;
+        while let Some(inner) = std::error::Error::source(innermost).and_then(|inner| inner.downcast_ref()) {
+            innermost = inner;
+        }
+        let file = self.folder.join(innermost.name().unwrap_or(path));
+        let place = format!("{}:{}", file.display(), innermost.line().unwrap_or(1));
+        let fault = match innermost.detail() {
+            Some(detail) => format!("{}: {detail}", innermost.kind()),
+            None => innermost.kind().to_string(),
+        };
+        let culprit = innermost.template_source().zip(innermost.range()).and_then(|(source, range)| source.get(range));
+        match (innermost.kind(), culprit) {
+            (ErrorKind::UndefinedError, Some(culprit)) => {
+                Error::permanent("mail_template_invalid", format!("{place}: `{}` is not defined", one_line(culprit)))
+                    .hint("give it under `vars:`, or ask with `is defined` first")
+            }
+            _ => Error::permanent("mail_template_invalid", format!("{place}: {fault}")),
+        }
+    }
+}
+
+/// The filter `number`: 18771 as `18,771`; what is no whole number stays as it is.
+fn grouped(value: minijinja::Value) -> minijinja::Value {
+    let Ok(number) = i64::try_from(value.clone()) else { return value };
+    let digits = number.unsigned_abs().to_string();
+    let sign = if number < 0 { "-" } else { "" };
+    let first = digits.len() % 3;
+    let mut groups: Vec<&str> = Some(&digits[..first]).filter(|group| !group.is_empty()).into_iter().collect();
+    groups.extend((first..digits.len()).step_by(3).map(|at| &digits[at..at + 3]));
+    format!("{sign}{}", groups.join(",")).into()
+}
+
+/// The text of `NAME/file`, or of a file beside the templates. `None`: neither there nor shipped.
+fn source(folder: &Path, path: &str) -> io::Result<Option<String>> {
+    if path.is_empty() || !Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) {
+        return Ok(None);
+    }
+    match fs::read_to_string(folder.join(path)) {
+        Ok(text) => return Ok(Some(text)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+        Err(error) => return Err(error),
+    }
+    let replaced = path.split_once('/').is_some_and(|(name, _)| folder.join(name).is_dir());
+    Ok(SHIPPED.iter().find(|(name, _)| !replaced && *name == path).map(|(_, text)| (*text).to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    struct Own(tempfile::TempDir);
+
+    impl Own {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            for (path, text) in files {
+                let path = folder.path().join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            Self(folder)
+        }
+
+        fn render(&self, name: &str, vars: Value) -> Result<Content> {
+            let Value::Object(vars) = vars else { panic!("vars are a map") };
+            Templates::new(self.0.path().into()).render(name, None, vars)
+        }
+    }
+
+    #[test]
+    fn html_is_escaped_and_text_is_not() {
+        let own =
+            Own::new(&[("t/subject.txt", "Hi {{ n }}"), ("t/body.txt", "{{ n }}"), ("t/body.html", "<p>{{ n }}</p>")]);
+        let content = own.render("t", json!({ "n": "<b>&\"\r\nBcc: x" })).unwrap();
+        assert_eq!(content.subject, "Hi <b>&\" Bcc: x");
+        assert_eq!(content.text, "<b>&\"\r\nBcc: x");
+        assert_eq!(content.html.unwrap(), "<p>&lt;b&gt;&amp;&quot;\r\nBcc: x</p>");
+    }
+
+    #[test]
+    fn text_comes_from_html_when_there_is_none() {
+        let own = Own::new(&[("t/subject.txt", "S"), ("t/body.html", "<p>{{ n }}</p>")]);
+        assert_eq!(own.render("t", json!({ "n": "a < b" })).unwrap().text, "a < b\n");
+    }
+
+    #[test]
+    fn faults_name_their_file_and_line() {
+        let faults = [
+            ("a\n\n{{ nope.x }}", "body.txt:3: `nope.x` is not defined"),
+            ("a\n{% if %}", "body.txt:2: "),
+            ("{% for a in range(100000) %}{% for b in range(100000) %}.{% endfor %}{% endfor %}", "body.txt:1: "),
+            ("{% include 'part.txt' %}", "part.txt:2: `gone` is not defined"),
+            ("{% include '../secret.txt' %}", "body.txt:1: "),
+        ];
+        for (body, place) in faults {
+            let own = Own::new(&[("t/subject.txt", "S"), ("t/body.txt", body), ("part.txt", "\n{{ gone }}")]);
+            let error = own.render("t", json!({})).unwrap_err();
+            assert_eq!((error.code(), error.is_transient()), ("mail_template_invalid", false));
+            assert!(error.message().contains(place), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_templates_are_found() {
+        let own = Own::new(&[("t/subject.txt", "S"), ("half/body.txt", "x")]);
+        assert_eq!(own.render("t", json!({})).unwrap_err().code(), "mail_template_invalid");
+        for name in ["nope", "half", "", ".", "..", "../t", "t/../t", "/etc", "import_done/subject.txt"] {
+            let error = own.render(name, json!({})).unwrap_err();
+            assert_eq!(error.code(), "mail_template_not_found", "{name}");
+        }
+        let names = Templates::new(own.0.path().into()).names();
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["import_done", "run_failed", "t"]);
+    }
+
+    #[test]
+    fn a_folder_replaces_a_shipped_template_as_a_whole() {
+        let own = Own::new(&[("run_failed/subject.txt", "Mine"), ("run_failed/body.txt", "own words")]);
+        let content = own.render("run_failed", json!({})).unwrap();
+        assert_eq!((content.subject.as_str(), content.html), ("Mine", None));
+    }
+
+    #[test]
+    fn what_ships_is_what_lies_in_the_repository() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/email");
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => files.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path())),
+                false => files.push(path),
+            }
+        }
+        let files = files.iter().map(|path| path.strip_prefix(&folder).unwrap().to_str().unwrap().to_owned());
+        let shipped = SHIPPED.iter().map(|(path, _)| (*path).to_owned());
+        assert_eq!(files.collect::<BTreeSet<_>>(), shipped.collect::<BTreeSet<_>>());
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (18771, "18,771"), (-1234567, "-1,234,567")] {
+            assert_eq!(grouped(number.into()).to_string(), text);
+        }
+        assert_eq!(grouped("abc".into()).to_string(), "abc");
+    }
+}

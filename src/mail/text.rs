@@ -1,0 +1,187 @@
+//! Text from HTML, for templates that bring no text of their own.
+
+/// What a reader without HTML sees: the text with its paragraphs and the addresses of its links.
+pub(super) fn from_html(html: &str) -> String {
+    let mut out = Text::default();
+    let mut rest = html;
+    while let Some(at) = rest.find('<') {
+        out.text(&rest[..at]);
+        rest = &rest[at..];
+        let end = if rest.starts_with("<!--") { rest.find("-->").map(|at| at + 2) } else { tag_end(rest) };
+        let Some(end) = end else { break };
+        let tag = &rest[1..end];
+        rest = &rest[end + 1..];
+        let name = tag.trim_start_matches('/').split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+        let name = name.to_ascii_lowercase();
+        let closes = tag.starts_with('/');
+        match name.as_str() {
+            // What readers never see.
+            "head" | "style" | "script" | "title" if !closes => rest = after_close(rest, &name),
+            "a" if closes => out.link_ends(),
+            "a" => out.link = attribute(tag, "href"),
+            "br" => out.text.push('\n'),
+            "td" | "th" if closes => out.text.push(' '),
+            "li" if !closes => out.text.push_str("\n- "),
+            "tr" => out.text.push('\n'),
+            "p" | "div" | "table" | "ul" | "ol" | "h1" | "h2" | "h3" | "h4" | "blockquote" | "pre" | "hr" => {
+                out.text.push_str("\n\n");
+            }
+            _ => {}
+        }
+    }
+    if !rest.starts_with('<') {
+        out.text(rest);
+    }
+    tidy(&out.text)
+}
+
+#[derive(Default)]
+struct Text {
+    text: String,
+    link: Option<String>,
+}
+
+impl Text {
+    /// Adds text as HTML means it: runs of white space are one space.
+    fn text(&mut self, html: &str) {
+        let text = decode(html);
+        let mut space = false;
+        for c in text.chars() {
+            match c {
+                ' ' | '\t' | '\r' | '\n' => space = true,
+                c => {
+                    if space {
+                        self.text.push(' ');
+                    }
+                    space = false;
+                    self.text.push(c);
+                }
+            }
+        }
+        if space {
+            self.text.push(' ');
+        }
+    }
+
+    fn link_ends(&mut self) {
+        let Some(url) = self.link.take() else { return };
+        if !self.text.ends_with(&url) {
+            self.text.push_str(": ");
+            self.text.push_str(&url);
+        }
+    }
+}
+
+/// The `>` that ends the tag, past any inside quotes.
+fn tag_end(html: &str) -> Option<usize> {
+    let mut quote = None;
+    html.char_indices().find_map(|(at, c)| {
+        match (quote, c) {
+            (None, '>') => return Some(at),
+            (None, '"' | '\'') => quote = Some(c),
+            (Some(open), c) if open == c => quote = None,
+            _ => {}
+        }
+        None
+    })
+}
+
+fn after_close<'a>(html: &'a str, name: &str) -> &'a str {
+    let close = html
+        .match_indices("</")
+        .find(|(at, _)| html.get(at + 2..at + 2 + name.len()).is_some_and(|found| found.eq_ignore_ascii_case(name)));
+    let rest = close.map_or("", |(at, _)| &html[at..]);
+    rest.split_once('>').map_or("", |(_, rest)| rest)
+}
+
+fn attribute(tag: &str, name: &str) -> Option<String> {
+    let at = tag.to_ascii_lowercase().find(&format!("{name}="))? + name.len() + 1;
+    let value = &tag[at..];
+    let value = match value.chars().next()? {
+        quote @ ('"' | '\'') => value[1..].split(quote).next()?,
+        _ => value.split(|c: char| c.is_whitespace() || c == '>').next()?,
+    };
+    Some(decode(value)).filter(|value| !value.is_empty())
+}
+
+fn decode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('&') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let entity = rest[1..].find(';').filter(|end| *end <= 10).map(|end| &rest[1..=end]);
+        match entity.and_then(|entity| Some((entity, character(entity)?))) {
+            Some((entity, c)) => {
+                out.push(c);
+                rest = &rest[entity.len() + 2..];
+            }
+            None => {
+                out.push('&');
+                rest = &rest[1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+fn character(entity: &str) -> Option<char> {
+    let named = [("amp", '&'), ("lt", '<'), ("gt", '>'), ("quot", '"'), ("apos", '\''), ("nbsp", ' ')];
+    if let Some((_, c)) =
+        named.iter().chain(&[("ndash", '–'), ("mdash", '—'), ("middot", '·')]).find(|(name, _)| *name == entity)
+    {
+        return Some(*c);
+    }
+    let number = entity.strip_prefix('#')?;
+    let code = match number.strip_prefix(['x', 'X']) {
+        Some(hex) => u32::from_str_radix(hex, 16).ok()?,
+        None => number.parse().ok()?,
+    };
+    char::from_u32(code)
+}
+
+/// No spaces at the ends of lines, no more than one empty line, none at either end.
+fn tidy(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut empty = 0;
+    for line in text.lines().map(str::trim) {
+        if line.is_empty() {
+            empty += 1;
+            continue;
+        }
+        if !out.is_empty() {
+            out.push_str(if empty > 0 { "\n\n" } else { "\n" });
+        }
+        out.push_str(line);
+        empty = 0;
+    }
+    out.push('\n');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::from_html;
+
+    #[test]
+    fn keeps_what_readers_see() {
+        let html = r#"<!DOCTYPE html><html><head><title>No</title><style>p { color: red }</style></head><body>
+            <!-- <p>no</p> --><h1>Done &amp; dusted</h1>
+            <p>A &lt;b&gt; is<br>two&nbsp;lines,  <b>really</b>.</p>
+            <table><tr><td>Rows</td><td>18771</td></tr><tr><td>Bad</td><td>3</td></tr></table>
+            <ul><li>one</li><li>two</li></ul>
+            <p><a title="a > b" href="http://x/?a=1&amp;b=2">rejected rows</a> or <a href='http://y'>http://y</a></p></body></html>"#;
+        let text = "Done & dusted\n\nA <b> is\ntwo lines, really.\n\nRows 18771\n\nBad 3\n\n- one\n- two\n\n\
+                    rejected rows: http://x/?a=1&b=2 or http://y\n";
+        assert_eq!(from_html(html), text);
+    }
+
+    #[test]
+    fn broken_html_ends_somewhere() {
+        for html in ["<", "<a href=", "a < b", "<style>", "&", "&#xffffffff;", "&#0", "<!--", "é<é>é"] {
+            from_html(html);
+        }
+        assert_eq!(from_html("fish & chips"), "fish & chips\n");
+    }
+}
