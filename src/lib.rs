@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod connections;
 pub mod error;
 pub mod mail;
 pub mod objects;

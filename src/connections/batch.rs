@@ -1,0 +1,141 @@
+//! Many typed rows in little memory: cells are small and copyable, and all text lies in one buffer.
+
+use std::ops::Range;
+
+use chrono::{DateTime, NaiveDate};
+
+/// One typed value. Text, decimals, UUIDs and JSON are ranges of the batch's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cell {
+    /// Nothing.
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// Days since 1970-01-01.
+    Date(i32),
+    /// Microseconds since 1970-01-01T00:00:00Z.
+    DateTime(i64),
+    /// Valid UTF-8 without NUL in the batch's text.
+    Text {
+        /// The first byte.
+        start: u32,
+        /// How many bytes.
+        len: u32,
+    },
+}
+
+/// What all cells of a column are, where they are not null.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Any text.
+    Text,
+    /// [`Cell::Int`].
+    Integer,
+    /// Text that is a decimal number: an optional `-`, digits, an optional point and more digits.
+    Decimal,
+    /// [`Cell::Bool`].
+    Boolean,
+    /// [`Cell::Date`].
+    Date,
+    /// [`Cell::DateTime`].
+    DateTime,
+    /// Text that is a UUID, in lower case with hyphens.
+    Uuid,
+    /// Text that is JSON.
+    Json,
+}
+
+/// Rows of equal width.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The text that cells point into; whoever fills the batch may keep more there.
+    pub text: Vec<u8>,
+    /// The cells, row after row.
+    pub cells: Vec<Cell>,
+    /// Cells per row, at least one.
+    pub width: usize,
+}
+
+impl Batch {
+    /// An empty batch of `width` columns.
+    pub fn new(width: usize) -> Self {
+        Self { text: Vec::new(), cells: Vec::new(), width: width.max(1) }
+    }
+
+    /// Forgets all rows and keeps the memory.
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.cells.clear();
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.cells.len() / self.width
+    }
+
+    /// The cells of a row.
+    pub fn row(&self, index: usize) -> &[Cell] {
+        &self.cells[index * self.width..(index + 1) * self.width]
+    }
+
+    /// The cell for a range of the text.
+    pub fn text_cell(range: Range<usize>) -> Cell {
+        // A batch is cut at a few megabytes, so its offsets fit.
+        Cell::Text { start: range.start as u32, len: range.len() as u32 }
+    }
+
+    /// The text of a range, lossless because cells hold valid UTF-8.
+    pub fn str(&self, start: u32, len: u32) -> &str {
+        std::str::from_utf8(&self.text[start as usize..(start + len) as usize]).unwrap_or_default()
+    }
+
+    /// A cell as text, the way both databases read it; nothing for null.
+    pub fn render(&self, cell: Cell, out: &mut String) {
+        use std::fmt::Write;
+        // Writing to a string cannot fail.
+        let _ = match cell {
+            Cell::Null => Ok(()),
+            Cell::Bool(value) => write!(out, "{value}"),
+            Cell::Int(value) => write!(out, "{value}"),
+            Cell::Text { start, len } => out.write_str(self.str(start, len)),
+            Cell::Date(days) => {
+                let date = NaiveDate::from_num_days_from_ce_opt(days + DAYS_TO_1970).unwrap_or_default();
+                write!(out, "{}", date.format("%Y-%m-%d"))
+            }
+            Cell::DateTime(micros) => {
+                let time = DateTime::from_timestamp_micros(micros).unwrap_or_default();
+                write!(out, "{}", time.format("%Y-%m-%d %H:%M:%S%.f"))
+            }
+        };
+    }
+}
+
+impl AsRef<Batch> for Batch {
+    fn as_ref(&self) -> &Batch {
+        self
+    }
+}
+
+/// Days from 0000-12-31 to 1970-01-01, as chrono counts.
+pub const DAYS_TO_1970: i32 = 719_163;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_small_and_render_as_iso() {
+        assert_eq!(std::mem::size_of::<Cell>(), 16);
+        let mut batch = Batch::new(1);
+        batch.text.extend_from_slice("naïve".as_bytes());
+        let cells = [Cell::Date(-1), Cell::DateTime(1_500_000), Cell::Bool(true), Batch::text_cell(0..6), Cell::Null];
+        let mut out = String::new();
+        for cell in cells {
+            batch.render(cell, &mut out);
+            out.push('|');
+        }
+        assert_eq!(out, "1969-12-31|1970-01-01 00:00:01.500|true|naïve||");
+    }
+}
