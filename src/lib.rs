@@ -11,6 +11,7 @@ pub mod mail;
 pub mod objects;
 pub mod pipeline;
 pub mod secrets;
+pub mod steps;
 pub mod store;
 pub mod units;
 pub mod yaml;

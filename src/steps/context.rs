@@ -1,0 +1,203 @@
+//! What a running step can reach: who it is, its progress, and the outside world. Nothing else.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::connections::Connections;
+use crate::error::{Error, Result};
+use crate::mail::Mailer;
+use crate::objects::{File, Objects};
+
+/// The run that a step belongs to, as expressions name it.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunFacts {
+    /// The run's id.
+    pub id: String,
+    /// Where the run can be seen.
+    pub url: String,
+    /// The name of its pipeline.
+    pub pipeline: String,
+}
+
+/// The step itself.
+#[derive(Clone, Debug)]
+pub struct StepFacts {
+    /// The id in the pipeline, such as `import`.
+    pub id: String,
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// Stable over all attempts of this step of this run: `{run}/{step}`. Idempotency keys derive from it.
+    pub key: String,
+    /// Rises with every attempt; writers outside the service's database fence with it.
+    pub epoch: i64,
+}
+
+/// Everything that a running step can reach.
+#[derive(Clone)]
+pub struct Context {
+    /// The run.
+    pub run: RunFacts,
+    /// The step.
+    pub step: StepFacts,
+    /// Where the step says how far it is.
+    pub progress: Progress,
+    /// Ends when the step should stop: asked for, timed out, lease lost, or the process is going down. Chunked steps
+    /// look at it between chunks and return [`Context::stopped`].
+    pub stop: CancellationToken,
+    /// When the attempt times out.
+    pub deadline: Instant,
+    /// Files in any bucket.
+    pub objects: Objects,
+    /// Files that belong to this run.
+    pub files: Files,
+    /// The databases that pipelines work on.
+    pub connections: Connections,
+    /// Outgoing mail.
+    pub mail: Mailer,
+    /// The record of effects that must not be repeated.
+    pub effects: Arc<dyn Effects>,
+}
+
+impl Context {
+    /// An error if the step should stop now.
+    ///
+    /// # Errors
+    /// `step_stopped` once [`Context::stop`] has been cancelled.
+    pub fn stopped(&self) -> Result<()> {
+        match self.stop.is_cancelled() {
+            true => Err(Error::stopped("step_stopped", "the step was asked to stop")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Named counts of a progress, such as `inserted`.
+pub type Counts = BTreeMap<String, u64>;
+
+/// How far a step is, as it was last committed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Units done.
+    pub done: u64,
+    /// Units in all; `None` while unknown.
+    pub total: Option<u64>,
+    /// What is counted, such as `rows` or `bytes`.
+    pub unit: String,
+    /// What is going on, for people.
+    pub message: Option<String>,
+    /// Further counts, such as `inserted` and `rejected`.
+    pub counts: Counts,
+}
+
+/// Where a step says how far it is. Saying it is cheap; the engine stores it at most twice a second.
+#[derive(Clone)]
+pub struct Progress(Arc<watch::Sender<Report>>);
+
+impl Progress {
+    /// A progress and the end that the engine listens to.
+    pub fn channel() -> (Self, watch::Receiver<Report>) {
+        let (sender, receiver) = watch::channel(Report::default());
+        (Self(Arc::new(sender)), receiver)
+    }
+
+    /// Says what has been committed. `done` never falls: a lower one is raised to what was said before.
+    pub fn committed(&self, report: Report) {
+        self.0.send_modify(|last| {
+            let done = report.done.max(last.done);
+            *last = Report { done, ..report };
+        });
+    }
+}
+
+/// What is known of an effect before it is tried.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Begun {
+    /// Never tried: go ahead.
+    Fresh,
+    /// Tried, but the outcome was lost.
+    Uncertain,
+    /// Done; holds what was recorded with it.
+    Done(serde_json::Value),
+}
+
+type Answer<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+
+/// The record of effects that must not knowingly be repeated (mails, calls), kept in the service's database.
+pub trait Effects: Send + Sync {
+    /// Records that the effect `key` of this step is about to be tried, and says what was known before.
+    fn begin(&self, key: &str) -> Answer<Begun>;
+    /// Records that it is done, with what later attempts need to know of it.
+    fn done(&self, key: &str, detail: serde_json::Value) -> Answer<()>;
+    /// Records that it certainly did not happen, so that it may be tried again freely.
+    fn undone(&self, key: &str) -> Answer<()>;
+}
+
+/// Files that belong to the run. They become its artifacts when the attempt succeeds, and vanish when it does not.
+#[derive(Clone)]
+pub struct Files {
+    objects: Objects,
+    bucket: String,
+    prefix: String,
+    base_url: String,
+    made: Arc<Mutex<Vec<File>>>,
+}
+
+impl Files {
+    /// Files under `prefix` of `bucket`; artifact links start with `base_url`.
+    pub fn new(objects: Objects, bucket: String, prefix: String, base_url: String) -> Self {
+        Self { objects, bucket, prefix, base_url, made: Arc::default() }
+    }
+
+    /// Starts a file with this name for people.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn create(&self, name: &str, content_type: &str) -> Result<FileSink> {
+        let id = ulid::Ulid::generate().to_string();
+        let key = format!("{}{id}", self.prefix);
+        let upload = self.objects.upload(&self.bucket, &key, content_type).await?;
+        Ok(FileSink { files: self.clone(), id, name: name.to_owned(), upload })
+    }
+
+    /// What has been made so far.
+    pub fn made(&self) -> Vec<File> {
+        self.made.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+/// A file that is being written. Dropped before [`FileSink::finish`], it leaves nothing behind.
+pub struct FileSink {
+    files: Files,
+    id: String,
+    name: String,
+    upload: crate::objects::Upload,
+}
+
+impl FileSink {
+    /// Adds bytes; waits while the store is slower than the writer.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn write(&mut self, bytes: bytes::Bytes) -> Result<()> {
+        self.upload.write(bytes).await
+    }
+
+    /// Makes the file whole.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn finish(self) -> Result<File> {
+        let stored = self.upload.finish().await?;
+        let url = format!("{}/v1/artifacts/{}", self.files.base_url, self.id);
+        let file = stored.into_file(Some(self.id), self.name, Some(url));
+        self.files.made.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(file.clone());
+        Ok(file)
+    }
+}

@@ -1,0 +1,72 @@
+//! From the bytes of the store to UTF-8, in small pieces.
+
+use encoding_rs::{CoderResult, Decoder, UTF_8};
+
+use super::detect::Found;
+
+/// Turns bytes into UTF-8 and leaves out what earlier attempts have read.
+pub struct Decode {
+    /// `None`: the bytes are UTF-8 already, and the store leaves out the rest.
+    decoder: Option<Decoder>,
+    /// Bytes (of UTF-8) still to be left out.
+    skip: u64,
+    piece: Vec<u8>,
+}
+
+const PIECE: usize = 64 << 10;
+
+impl Decode {
+    /// A decoder, and the byte of the object from which it has to be fed so that the first byte that comes out is the one
+    /// at `offset` of the decoded text. Offsets of UTF-8 count the mark, so that they are those of the object.
+    pub fn new(found: Found, offset: u64) -> (Self, u64) {
+        if found.encoding == UTF_8 {
+            return (Self { decoder: None, skip: 0, piece: Vec::new() }, offset);
+        }
+        let decoder = found.encoding.new_decoder_with_bom_removal();
+        (Self { decoder: Some(decoder), skip: offset, piece: vec![0; PIECE] }, 0)
+    }
+
+    /// Hands the text of `bytes` on, piece by piece.
+    ///
+    /// # Errors
+    /// Those of `then`.
+    pub fn feed<E>(&mut self, bytes: &[u8], last: bool, mut then: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        let Some(decoder) = &mut self.decoder else { return then(bytes) };
+        let mut rest = bytes;
+        loop {
+            let (result, read, written, _) = decoder.decode_to_utf8(rest, &mut self.piece, last);
+            rest = &rest[read..];
+            let skipped = self.skip.min(written as u64);
+            self.skip -= skipped;
+            then(&self.piece[skipped as usize..written])?;
+            if result == CoderResult::InputEmpty {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use encoding_rs::UTF_16LE;
+
+    use super::*;
+
+    #[test]
+    fn utf16_comes_out_whole_whatever_the_cuts_and_from_any_offset() {
+        let text = "näme;📦\r\n".repeat(20_000);
+        let bytes = [vec![0xff, 0xfe], text.encode_utf16().flat_map(u16::to_le_bytes).collect()].concat();
+        for (cut, offset) in [(1, 0), (7, 6), (100_000, 70_002)] {
+            let (mut decode, from) = Decode::new(Found { encoding: UTF_16LE, mark: 2 }, offset);
+            assert_eq!(from, 0);
+            let mut out = Vec::new();
+            let mut keep = |piece: &[u8]| {
+                out.extend_from_slice(piece);
+                Ok::<(), ()>(())
+            };
+            bytes.chunks(cut).for_each(|piece| decode.feed(piece, false, &mut keep).unwrap());
+            decode.feed(&[], true, &mut keep).unwrap();
+            assert!(out == text.as_bytes()[offset as usize..]);
+        }
+    }
+}

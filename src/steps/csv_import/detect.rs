@@ -1,0 +1,137 @@
+//! Finding out what a file is written in: its encoding and its delimiter.
+
+use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
+use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
+
+use super::parser::{Dialect, Parser, Record};
+
+/// The delimiters that are tried, the likelier first.
+const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
+/// How much of a file is looked at for its encoding.
+const SAMPLE: usize = 64 << 10;
+/// How many records are looked at for the delimiter.
+const RECORDS: usize = 50;
+
+/// An encoding, and the length of the byte order mark in front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The encoding.
+    pub encoding: &'static Encoding,
+    /// The bytes of the mark.
+    pub mark: usize,
+}
+
+/// The encoding of a file that begins like this. A byte order mark wins over everything, also over what was declared.
+pub fn encoding(start: &[u8], whole: bool, declared: Option<&'static Encoding>) -> Found {
+    if let Some((encoding, mark)) = Encoding::for_bom(start) {
+        return Found { encoding, mark };
+    }
+    let sample = &start[..start.len().min(SAMPLE)];
+    let encoding = declared.or_else(|| utf16(sample)).unwrap_or_else(|| match is_utf8(sample, whole) {
+        true => UTF_8,
+        false => {
+            let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
+            detector.feed(sample, whole && sample.len() == start.len());
+            detector.guess(None, Utf8Detection::Deny)
+        }
+    });
+    Found { encoding, mark: 0 }
+}
+
+/// UTF-16 without a mark: in text that is mostly Latin, every other byte is zero.
+fn utf16(sample: &[u8]) -> Option<&'static Encoding> {
+    let pairs = sample.len() / 2;
+    let zeros = |from: usize| sample.iter().skip(from).step_by(2).filter(|byte| **byte == 0).count();
+    let (even, odd) = (zeros(0), zeros(1));
+    match pairs > 1 {
+        true if odd * 10 > pairs * 4 && even * 10 < pairs => Some(UTF_16LE),
+        true if even * 10 > pairs * 4 && odd * 10 < pairs => Some(UTF_16BE),
+        _ => None,
+    }
+}
+
+/// The sample may end within a character.
+fn is_utf8(sample: &[u8], whole: bool) -> bool {
+    match std::str::from_utf8(sample) {
+        Ok(_) => true,
+        Err(error) => error.error_len().is_none() && !(whole && sample.len() < SAMPLE),
+    }
+}
+
+/// The delimiter of a file that begins like this: the one by which most records have as many fields as the first.
+pub fn delimiter(start: &[u8], whole: bool, quote: Option<u8>) -> u8 {
+    let rated = DELIMITERS.iter().rev().map(|delimiter| (rate(start, whole, *delimiter, quote), *delimiter));
+    let best = rated.max_by(|(one, _), (two, _)| one.cmp(two));
+    best.filter(|(rate, _)| rate.1 > 1).map_or(b',', |(_, delimiter)| delimiter)
+}
+
+/// The share of records like the first (in percent, 0 if it has one field only), and the fields of the first.
+fn rate(start: &[u8], whole: bool, delimiter: u8, quote: Option<u8>) -> (usize, usize) {
+    let mut parser = Parser::new(Dialect { delimiter, quote }, 0, 1);
+    let (mut record, mut input, mut counts) = (Record::default(), start, Vec::new());
+    while counts.len() < RECORDS && matches!(parser.read(&mut input, &mut record), Ok(true)) {
+        counts.push(record.ends.len());
+    }
+    if counts.len() < RECORDS && (whole || counts.is_empty()) && matches!(parser.finish(&mut record), Ok(true)) {
+        counts.push(record.ends.len());
+    }
+    match counts.first() {
+        Some(&first) if first > 1 => {
+            let like = counts.iter().filter(|count| **count == first).count();
+            (like * 100 / counts.len(), first)
+        }
+        _ => (0, counts.first().copied().unwrap_or(0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use encoding_rs::WINDOWS_1252;
+
+    use super::*;
+
+    fn utf16(text: &str, big: bool) -> Vec<u8> {
+        text.encode_utf16().flat_map(|unit| if big { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect()
+    }
+
+    #[test]
+    fn encodings_are_found() {
+        let text = "name;city\nZoë;Zürich\nJürgen;Köln\n";
+        let (latin, ..) = WINDOWS_1252.encode(text);
+        let marked = [b"\xff\xfe".to_vec(), utf16(text, false)].concat();
+        let cases: [(&[u8], _, _); 6] = [
+            (text.as_bytes(), UTF_8, 0),
+            (b"\xef\xbb\xbfa,b", UTF_8, 3),
+            (&marked, UTF_16LE, 2),
+            (&utf16(text, false), UTF_16LE, 0),
+            (&utf16(text, true), UTF_16BE, 0),
+            (&latin, WINDOWS_1252, 0),
+        ];
+        for (bytes, encoding, mark) in cases {
+            assert_eq!(super::encoding(bytes, true, None), Found { encoding, mark });
+        }
+    }
+
+    #[test]
+    fn a_sample_may_end_within_a_character() {
+        assert_eq!(encoding(&"aé".as_bytes()[..2], false, None).encoding, UTF_8);
+        assert_ne!(encoding(&"aé".as_bytes()[..2], true, None).encoding, UTF_8);
+    }
+
+    #[test]
+    fn delimiters_are_found() {
+        let cases: [(&str, u8); 8] = [
+            ("a,b\n1,2\n", b','),
+            ("a;b;c\n1,5;2,5;3,5\n", b';'),
+            ("a\tb\n1,2\t3\n", b'\t'),
+            ("a|b\n1|2\n", b'|'),
+            ("a\n1\n", b','),
+            ("", b','),
+            ("\"a;b;c\",d\n\"1;2;3\",4\n", b','),
+            ("name, first;age\nx;1\ny;2\n", b';'),
+        ];
+        for (text, delimiter) in cases {
+            assert_eq!(super::delimiter(text.as_bytes(), true, Some(b'"')) as char, delimiter as char, "{text:?}");
+        }
+    }
+}

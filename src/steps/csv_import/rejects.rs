@@ -1,0 +1,191 @@
+//! The error file: rejected rows as they were, with where and why behind them.
+
+use bytes::Bytes;
+
+use super::import::{Shelf, Sink};
+use super::parser::Dialect;
+use crate::error::Result;
+use crate::objects::File;
+
+/// What is added to every rejected row. In a file that comes in, these columns are not data.
+pub const ADDED: [&str; 6] = ["_run", "_row", "_line", "_error_column", "_error_code", "_error_message"];
+
+const BUFFER: usize = 256 << 10;
+
+/// How rejected rows are written.
+#[derive(Clone, Debug)]
+pub struct RejectFormat {
+    /// As in the file that came in, so that one pipeline reads both.
+    pub dialect: Dialect,
+    /// The run.
+    pub run: String,
+    /// The columns of the file that came in.
+    pub header: Vec<String>,
+    /// Whether a byte order mark says that this is UTF-8, where the file that came in was something else.
+    pub mark: bool,
+}
+
+/// Where and why a row was rejected.
+pub struct Place<'a> {
+    /// Its number.
+    pub row: u64,
+    /// Its line.
+    pub line: u64,
+    /// The column at fault, if one is.
+    pub column: &'a str,
+    /// The stable code.
+    pub code: &'a str,
+    /// The sentence.
+    pub message: &'a str,
+}
+
+impl RejectFormat {
+    /// The header line.
+    pub fn header(&self) -> String {
+        let mut out = String::from(if self.mark { "\u{feff}" } else { "" });
+        self.write(self.header.iter().map(String::as_bytes), ADDED.iter().copied(), &mut out);
+        out
+    }
+
+    /// A rejected row; short rows are filled up, so that what is added stands under its header.
+    pub fn line<'a>(&self, fields: impl Iterator<Item = &'a [u8]>, place: &Place<'_>) -> String {
+        let mut out = String::new();
+        let (row, line) = (place.row.to_string(), place.line.to_string());
+        let added = [&self.run, &row, &line, place.column, place.code, place.message];
+        let fields = fields.collect::<Vec<_>>();
+        let missing = self.header.len().saturating_sub(fields.len());
+        self.write(fields.into_iter().chain(std::iter::repeat_n(&b""[..], missing)), added.into_iter(), &mut out);
+        out
+    }
+
+    fn write<'a>(
+        &self,
+        fields: impl Iterator<Item = &'a [u8]>,
+        added: impl Iterator<Item = &'a str>,
+        out: &mut String,
+    ) {
+        let mut first = true;
+        for field in fields.chain(added.map(str::as_bytes)) {
+            if !std::mem::take(&mut first) {
+                out.push(self.dialect.delimiter as char);
+            }
+            self.field(&String::from_utf8_lossy(field).replace('\0', "\u{fffd}"), out);
+        }
+        out.push('\n');
+    }
+
+    fn field(&self, text: &str, out: &mut String) {
+        let guard = if is_formula(text) { "'" } else { "" };
+        let delimiter = self.dialect.delimiter as char;
+        let special = |c: char| c == delimiter || c == '\n' || c == '\r';
+        match self.dialect.quote.map(char::from) {
+            Some(quote) if text.contains(|c| special(c) || c == quote) => {
+                let doubled = text.replace(quote, &format!("{quote}{quote}"));
+                out.extend([&quote.to_string(), guard, &doubled, &quote.to_string()]);
+            }
+            Some(_) => out.extend([guard, text]),
+            // Without quoting, what would need it can only come from our own messages.
+            None => {
+                out.push_str(guard);
+                out.extend(text.chars().map(|c| if special(c) { ' ' } else { c }));
+            }
+        }
+    }
+}
+
+/// Whether a spreadsheet would take the cell for a formula; or whether it begins like a guarded one.
+fn is_formula(text: &str) -> bool {
+    text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '\'']) && !is_number(text)
+}
+
+/// A sign, digits, at most one point or comma between them, and an exponent.
+fn is_number(text: &str) -> bool {
+    let text = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    let (whole, fraction) = mantissa.split_once(['.', ',']).unwrap_or((mantissa, "0"));
+    [whole, fraction, exponent].iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// An error file that is begun with its first row.
+pub struct ErrorFile<'a, S: Shelf> {
+    shelf: &'a S,
+    name: &'a str,
+    format: &'a RejectFormat,
+    sink: Option<S::Sink>,
+    buffer: Vec<u8>,
+}
+
+impl<'a, S: Shelf> ErrorFile<'a, S> {
+    /// A file that does not exist until a row is written.
+    pub fn new(shelf: &'a S, name: &'a str, format: &'a RejectFormat) -> Self {
+        Self { shelf, name, format, sink: None, buffer: Vec::new() }
+    }
+
+    /// Adds a line made by [`RejectFormat::line`].
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn write(&mut self, line: &str) -> Result<()> {
+        let sink = match &mut self.sink {
+            Some(sink) => sink,
+            None => {
+                self.buffer.extend_from_slice(self.format.header().as_bytes());
+                self.sink.insert(self.shelf.create(self.name, "text/csv").await?)
+            }
+        };
+        self.buffer.extend_from_slice(line.as_bytes());
+        if self.buffer.len() >= BUFFER {
+            sink.write(Bytes::from(std::mem::take(&mut self.buffer))).await?;
+        }
+        Ok(())
+    }
+
+    /// The file, if anything was written.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn finish(self) -> Result<Option<File>> {
+        let Some(mut sink) = self.sink else { return Ok(None) };
+        sink.write(Bytes::from(self.buffer)).await?;
+        sink.finish().await.map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn format(delimiter: u8, quote: Option<u8>) -> RejectFormat {
+        let header = vec!["a".to_owned(), "b".to_owned()];
+        RejectFormat { dialect: Dialect { delimiter, quote }, run: "r1".into(), header, mark: false }
+    }
+
+    #[test]
+    fn formulas_are_guarded_and_numbers_are_not() {
+        for text in ["=1+1", "+SUM(A1)", "-cmd", "@x", "\t=1", "\r=1", "\n=1", "'quoted", "-", "+1-2", "-1e", "=1"] {
+            assert!(is_formula(text), "{text:?}");
+        }
+        for text in ["", "a", "-1", "+1.5", "-1,5", "-1.5e-3", "a=b", " =1"] {
+            assert!(!is_formula(text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn rows_are_written_as_they_were() {
+        let format = format(b',', Some(b'"'));
+        let place = Place { row: 7, line: 9, column: "a", code: "value_invalid", message: "`x,y` is not \"it\"" };
+        let line = format.line([&b"x,y"[..], b"=1"].into_iter(), &place);
+        assert_eq!(format.header(), "a,b,_run,_row,_line,_error_column,_error_code,_error_message\n");
+        assert_eq!(line, "\"x,y\",'=1,r1,7,9,a,value_invalid,\"`x,y` is not \"\"it\"\"\"\n");
+        let short = format.line([&b"x\0\xff"[..]].into_iter(), &place);
+        assert!(short.starts_with("x\u{fffd}\u{fffd},,r1,7"), "{short}");
+    }
+
+    #[test]
+    fn without_quoting_messages_are_made_to_fit() {
+        let place = Place { row: 1, line: 1, column: "", code: "x", message: "a\tb" };
+        let line = format(b'\t', None).line([&b"1"[..], b"2"].into_iter(), &place);
+        assert_eq!(line.matches('\t').count(), 7);
+    }
+}

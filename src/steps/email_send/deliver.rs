@@ -1,0 +1,132 @@
+//! The work of `email.send`: one text, one copy per recipient, each an effect that is recorded before and after.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{Addresses, EmailSend, Links, OnUncertain, Outputs};
+use crate::error::{Error, Result};
+use crate::mail::{Address, Content, Mail, Mailer, MessageId, NotSent};
+use crate::pipeline::Dynamic;
+use crate::steps::{Begun, Counts, Effects, Progress, Report, RunFacts};
+
+/// Every copy names everybody in `To` and `Cc`, so their number is bounded. Larger audiences are no mail but a fan-out.
+const MOST_RECIPIENTS: usize = 100;
+
+/// What sending needs of the step's context.
+pub(super) struct Post<'a> {
+    pub mailer: &'a Mailer,
+    pub run: &'a RunFacts,
+    pub key: &'a str,
+    pub effects: &'a dyn Effects,
+    pub progress: &'a Progress,
+    pub stop: &'a CancellationToken,
+}
+
+impl Post<'_> {
+    pub(super) async fn send(&self, step: EmailSend) -> Result<Outputs> {
+        let (to, cc) = (addresses(step.to)?, addresses(step.cc)?);
+        let recipients = distinct(to.iter().chain(&cc).chain(&addresses(step.bcc)?));
+        let mail = Mail {
+            from: match step.from {
+                Some(from) => Address::sender(&from.value()?)?,
+                None => self.mailer.from().clone(),
+            },
+            reply_to: step.reply_to.map(|text| Address::recipient(&text.value()?)).transpose()?,
+            to,
+            cc,
+            content: self.content(step.template, step.body, step.subject, step.vars, step.links)?,
+            run: self.run.id.clone(),
+        };
+        if recipients.is_empty() || recipients.len() > MOST_RECIPIENTS {
+            let message = format!("the mail has {} recipients; expected 1 to {MOST_RECIPIENTS}", recipients.len());
+            return Err(Error::permanent("mail_recipient_count", message));
+        }
+        let mut message_ids = Vec::with_capacity(recipients.len());
+        for recipient in &recipients {
+            if self.stop.is_cancelled() {
+                return Err(Error::stopped("step_stopped", "the step was asked to stop"));
+            }
+            let id = MessageId::derive(self.key, recipient, &mail.from);
+            self.once(&mail, recipient, &id, step.on_uncertain).await?;
+            message_ids.push(id.to_string());
+            self.progress.committed(Report {
+                done: message_ids.len() as u64,
+                total: Some(recipients.len() as u64),
+                unit: "mails".into(),
+                message: None,
+                counts: Counts::new(),
+            });
+        }
+        Ok(Outputs { sent: message_ids.len() as u64, message_ids })
+    }
+
+    /// Sends one copy, unless an earlier attempt is known to have done so.
+    async fn once(&self, mail: &Mail, recipient: &Address, id: &MessageId, on_uncertain: OnUncertain) -> Result<()> {
+        let key = format!("mail:{}", recipient.key());
+        match (self.effects.begin(&key).await?, on_uncertain) {
+            (Begun::Done(_), _) => return Ok(()),
+            (Begun::Uncertain, OnUncertain::Hold) => {
+                let message = format!("nobody knows whether the mail `{id}` to `{recipient}` has left");
+                return Err(Error::permanent("mail_uncertain", message)
+                    .hint("look for it at the recipient; `on_uncertain: resend` would send it again"));
+            }
+            (Begun::Fresh, _) | (Begun::Uncertain, OnUncertain::Resend) => {}
+        }
+        match self.mailer.send(mail, recipient, id).await {
+            Ok(()) => self.effects.done(&key, json!({ "message_id": id.to_string() })).await,
+            Err(NotSent::Certain(error)) => {
+                self.effects.undone(&key).await?;
+                Err(error)
+            }
+            Err(NotSent::Uncertain(error)) => Err(error),
+        }
+    }
+
+    fn content(
+        &self,
+        template: Option<String>,
+        body: Option<Dynamic<String>>,
+        subject: Option<Dynamic<String>>,
+        mut vars: Map<String, Value>,
+        links: Links,
+    ) -> Result<Content> {
+        let links = addressed(links)?;
+        let subject = subject.map(Dynamic::value).transpose()?;
+        let (Some(template), None) = (template, &body) else {
+            let body = body.ok_or_else(|| Error::permanent("with_invalid", "the mail has no text"))?;
+            let lines = links.iter().map(|(label, url)| format!("\n\n{label}: {url}")).collect::<String>();
+            let text = format!("{}{lines}\n", body.value()?.trim_end());
+            return Ok(Content { subject: subject.unwrap_or_default(), text, html: None });
+        };
+        let links = links.into_iter().map(|(label, url)| json!({ "label": label, "url": url })).collect::<Value>();
+        vars.insert("links".into(), links);
+        vars.insert("run".into(), json!(self.run));
+        self.mailer.render(&template, subject, vars)
+    }
+}
+
+fn addresses(field: Dynamic<Addresses>) -> Result<Vec<Address>> {
+    field.value()?.iter().map(Address::recipient).collect()
+}
+
+/// Each mailbox once, in order: somebody in `to` and `cc` receives one copy.
+fn distinct<'a>(addresses: impl Iterator<Item = &'a Address>) -> Vec<Address> {
+    let mut seen = BTreeSet::new();
+    addresses.filter(|address| seen.insert(address.key())).cloned().collect()
+}
+
+/// The label and the address of every file that is there.
+fn addressed(links: Links) -> Result<Vec<(String, String)>> {
+    let mut addressed = Vec::new();
+    for (label, file) in links.0 {
+        let Some(file) = file.value()? else { continue };
+        let url = file.url.ok_or_else(|| {
+            Error::permanent("mail_link_impossible", format!("`{}` of link `{label}` has no address", file.name))
+                .hint("only files that a run made can be linked")
+        })?;
+        addressed.push((label, url));
+    }
+    Ok(addressed)
+}

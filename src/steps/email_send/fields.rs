@@ -1,0 +1,113 @@
+//! Fields of `email.send` that people may write in more than one way.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::objects::File;
+use crate::pipeline::Dynamic;
+
+/// One address or a list of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses(Vec<String>);
+
+impl Addresses {
+    /// The addresses as they were written.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+/// Files to link to, in the order in which they were written.
+#[derive(Clone, Debug, Default)]
+pub struct Links(pub(super) Vec<(String, Dynamic<Option<File>>)>);
+
+struct AddressesVisitor;
+
+impl<'de> Visitor<'de> for AddressesVisitor {
+    type Value = Addresses;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an e-mail address or a list of them")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Addresses, E> {
+        Ok(Addresses(vec![text.to_owned()]))
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Addresses, E> {
+        Ok(Addresses::default())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Addresses, A::Error> {
+        let mut addresses = Vec::new();
+        while let Some(item) = items.next_element::<serde_json::Value>()? {
+            match item {
+                serde_json::Value::String(text) => addresses.push(text),
+                other => return Err(A::Error::custom(format!("expected an e-mail address, found `{other}`"))),
+            }
+        }
+        Ok(Addresses(addresses))
+    }
+}
+
+impl<'de> Deserialize<'de> for Addresses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AddressesVisitor)
+    }
+}
+
+impl JsonSchema for Addresses {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Addresses".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] })
+    }
+}
+
+struct LinksVisitor;
+
+impl<'de> Visitor<'de> for LinksVisitor {
+    type Value = Links;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("labels with the file that each links to")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Links, A::Error> {
+        let mut links = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            links.push(entry);
+        }
+        Ok(Links(links))
+    }
+}
+
+impl<'de> Deserialize<'de> for Links {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(LinksVisitor)
+    }
+}
+
+impl JsonSchema for Links {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Links".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "object", "additionalProperties": generator.subschema_for::<Dynamic<Option<File>>>() })
+    }
+}

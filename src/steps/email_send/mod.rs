@@ -1,0 +1,184 @@
+//! `email.send`: a mail to one or a few people, with links to files of the run.
+
+mod deliver;
+mod fields;
+
+use std::collections::BTreeSet;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+pub use fields::{Addresses, Links};
+
+use super::{Context, Step};
+use crate::error::Result;
+use crate::mail::Address;
+use crate::pipeline::{Check, Dynamic};
+
+/// Sends a mail, one copy per recipient. Promise: at least once and never silently lost; a copy that is known to have left is
+/// not sent again by a retry, and every copy of the same mail to the same recipient carries the same Message-ID.
+///
+/// Its progress counts `mails`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EmailSend {
+    /// Who receives it: one address or a list, each `ops@example.com` or `Ops <ops@example.com>`.
+    pub to: Dynamic<Addresses>,
+    /// Who receives a copy.
+    #[serde(default)]
+    pub cc: Dynamic<Addresses>,
+    /// Who receives a copy that the others are not told of.
+    #[serde(default)]
+    pub bcc: Dynamic<Addresses>,
+    /// Where answers go, if not to the sender.
+    #[serde(default)]
+    pub reply_to: Option<Dynamic<String>>,
+    /// The sender; default `mail.from` of the configuration.
+    #[serde(default)]
+    pub from: Option<Dynamic<String>>,
+    /// The subject; takes the place of the template's.
+    #[serde(default)]
+    pub subject: Option<Dynamic<String>>,
+    /// The name of a folder under `templates/email/` with `subject.txt`, `body.txt` and `body.html` (one body may be missing).
+    #[serde(default)]
+    pub template: Option<String>,
+    /// The mail as plain text, instead of a template; needs a `subject`.
+    #[serde(default)]
+    pub body: Option<Dynamic<String>>,
+    /// What the template can name, beside `run` (`id`, `url`, `pipeline`), `links` (each `label`, `url`) and `subject`.
+    #[serde(default)]
+    pub vars: Map<String, Value>,
+    /// Files to link to, by label; one that is `none` is left out.
+    #[serde(default)]
+    pub links: Links,
+    /// What a retry does when the answer of an earlier attempt was lost, so that nobody knows whether the mail left.
+    #[serde(default)]
+    pub on_uncertain: OnUncertain,
+    /// Files to attach; not supported yet.
+    #[serde(default)]
+    #[schemars(skip)]
+    attach: Option<Value>,
+    /// How long links live; not supported yet.
+    #[serde(default)]
+    #[schemars(skip)]
+    expires: Option<Value>,
+}
+
+/// What a retry does when nobody knows whether the mail left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUncertain {
+    /// Sends it again, with the same Message-ID; somebody may receive it twice.
+    #[default]
+    Resend,
+    /// Fails with `mail_uncertain`, for a person to decide.
+    Hold,
+}
+
+/// What later steps can name.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Outputs {
+    /// The Message-ID of every copy, in the order `to`, `cc`, `bcc`.
+    pub message_ids: Vec<String>,
+    /// How many copies have been sent.
+    pub sent: u64,
+}
+
+impl Step for EmailSend {
+    const KIND: &'static str = "email.send";
+    const EXAMPLE: &'static str = r#"
+to: "${{ params.email }}"
+template: import_done
+vars: { rows: 10, inserted: 8, updated: 1, skipped: 0, rejected: 1 }
+links: { rejected rows: "${{ steps.import.errors_file }}" }
+"#;
+    type Outputs = Outputs;
+
+    fn check(&self, check: &mut Check<'_>) {
+        self.check_text(check);
+        self.check_addresses(check);
+        for name in ["links", "run", "subject"].into_iter().filter(|name| self.vars.contains_key(*name)) {
+            check.problem(
+                &["vars", name],
+                format!("`{name}` is a name of its own in templates"),
+                "choose another name",
+            );
+        }
+        if self.attach.is_some() {
+            check.not_yet(&["attach"], "`attach`");
+        }
+        if self.expires.is_some() {
+            check.not_yet(&["expires"], "`expires`");
+        }
+    }
+
+    async fn run(self, ctx: Context) -> Result<Outputs> {
+        let post = deliver::Post {
+            mailer: &ctx.mail,
+            run: &ctx.run,
+            key: &ctx.step.key,
+            effects: ctx.effects.as_ref(),
+            progress: &ctx.progress,
+            stop: &ctx.stop,
+        };
+        post.send(self).await
+    }
+}
+
+impl EmailSend {
+    fn check_text(&self, check: &mut Check<'_>) {
+        match (&self.template, &self.body) {
+            (None, None) => check.problem(&[], "the mail has no text", "name a `template`, or write a `body`"),
+            (Some(_), Some(_)) => {
+                check.problem(&["body"], "`body` and `template` exclude each other", "remove one of them");
+            }
+            (None, Some(_)) if self.subject.is_none() => {
+                check.problem(&["body"], "a mail with a `body` needs a `subject`", "add `subject: …`");
+            }
+            (None, Some(_)) => {}
+            (Some(template), None) => {
+                let Some(known) = &check.around.templates else { return };
+                if !known.contains(template) {
+                    let choices = choices(known);
+                    check.problem(&["template"], format!("unknown mail template `{template}`"), choices);
+                }
+            }
+        }
+    }
+
+    fn check_addresses(&self, check: &mut Check<'_>) {
+        for (field, addresses) in [("to", &self.to), ("cc", &self.cc), ("bcc", &self.bcc)] {
+            let Some(addresses) = addresses.known() else { continue };
+            if field == "to" && addresses.iter().next().is_none() {
+                check.problem(&["to"], "the mail has no recipient", "name at least one address");
+            }
+            for (index, text) in addresses.iter().enumerate() {
+                check_address(check, &[field, &index.to_string()], text);
+            }
+        }
+        for (field, address) in [("from", &self.from), ("reply_to", &self.reply_to)] {
+            if let Some(text) = address.as_ref().and_then(Dynamic::known) {
+                check_address(check, &[field], text);
+            }
+        }
+    }
+}
+
+/// An item of a list may still hold an expression, which only the run resolves.
+fn check_address(check: &mut Check<'_>, path: &[&str], text: &str) {
+    if text.contains("${{") {
+        return;
+    }
+    if let Err(error) = Address::recipient(text) {
+        check.problem(path, error.message(), error.hint_text().unwrap_or_default());
+    }
+}
+
+fn choices(known: &BTreeSet<String>) -> String {
+    let names = known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    format!("there are {names}; a template is a folder under `templates/email/`")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,248 @@
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Mutex;
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::deliver::Post;
+use super::*;
+use crate::config::Config;
+use crate::mail::Mailer;
+use crate::pipeline::Surroundings;
+use crate::steps::{Begun, Effects, Progress, RunFacts};
+use crate::yaml::Problem;
+
+/// The record of effects in memory; `lost` forgets the outcome of what was begun, as a crash does.
+#[derive(Default)]
+struct Memory {
+    known: Mutex<HashMap<String, Begun>>,
+    lost: bool,
+}
+
+type Answer<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+
+impl Effects for Memory {
+    fn begin(&self, key: &str) -> Answer<Begun> {
+        let before = self.known.lock().unwrap().get(key).cloned();
+        if !matches!(before, Some(Begun::Done(_))) {
+            self.known.lock().unwrap().insert(key.to_owned(), Begun::Uncertain);
+        }
+        Box::pin(async move { Ok(before.unwrap_or(Begun::Fresh)) })
+    }
+
+    fn done(&self, key: &str, detail: Value) -> Answer<()> {
+        if self.lost {
+            return Box::pin(async { Err(crate::Error::transient("database_unavailable", "gone")) });
+        }
+        self.known.lock().unwrap().insert(key.to_owned(), Begun::Done(detail));
+        Box::pin(async { Ok(()) })
+    }
+
+    fn undone(&self, key: &str) -> Answer<()> {
+        self.known.lock().unwrap().remove(key);
+        Box::pin(async { Ok(()) })
+    }
+}
+
+struct Desk {
+    folder: tempfile::TempDir,
+    mailer: Mailer,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mailer = Mailer::new(&config(folder.path())).unwrap();
+        Self { folder, mailer }
+    }
+
+    async fn send(&self, with: Value, effects: &Memory) -> Result<Outputs> {
+        let run =
+            RunFacts { id: "01RUN".into(), url: "http://x/v1/runs/01RUN".into(), pipeline: "contacts-import".into() };
+        let (progress, reports) = Progress::channel();
+        let post = Post {
+            mailer: &self.mailer,
+            run: &run,
+            key: "01RUN/mail",
+            effects,
+            progress: &progress,
+            stop: &CancellationToken::new(),
+        };
+        let sent = post.send(serde_json::from_value(with).unwrap()).await?;
+        let last = reports.borrow().clone();
+        assert_eq!((last.done, last.total, last.unit.as_str()), (sent.sent, Some(sent.sent), "mails"));
+        Ok(sent)
+    }
+
+    fn mails(&self) -> Vec<String> {
+        let outbox = std::fs::read_dir(self.folder.path().join("outbox"));
+        let files = outbox.into_iter().flatten().map(|entry| entry.unwrap().path());
+        let mut mails = files.map(|path| std::fs::read_to_string(path).unwrap()).collect::<Vec<_>>();
+        mails.sort();
+        mails
+    }
+}
+
+fn config(folder: &Path) -> Config {
+    Config { data: folder.into(), templates: folder.join("templates"), ..Config::default() }
+}
+
+fn plain() -> Value {
+    json!({ "to": "Ops <ops@example.com>", "subject": "Hello", "body": "Text" })
+}
+
+fn file(url: Option<&str>) -> Value {
+    json!({ "bucket": "artifacts", "key": "k", "name": "rejected.csv", "url": url })
+}
+
+#[tokio::test]
+async fn everybody_receives_one_copy() {
+    let (desk, effects) = (Desk::new(), Memory::default());
+    let mut with = plain();
+    with["to"] = json!(["a@example.com", "B <b@example.com>"]);
+    with["cc"] = json!(["A@EXAMPLE.com"]);
+    with["bcc"] = json!("secret@example.com");
+    let sent = desk.send(with, &effects).await.unwrap();
+    assert_eq!(sent.sent, 3);
+    let mails = desk.mails();
+    let with_line = |line: &str| mails.iter().filter(|mail| mail.lines().any(|found| found == line)).count();
+    assert_eq!((mails.len(), with_line("X-Envelope-To: secret@example.com")), (3, 1));
+    assert_eq!((with_line("To: a@example.com, B <b@example.com>"), with_line("Cc: A@EXAMPLE.com")), (3, 3));
+    assert!(!mails.iter().any(|mail| mail.contains("Bcc")));
+    for id in &sent.message_ids {
+        assert_eq!(with_line(&format!("Message-ID: {id}")), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_known_to_have_left_is_not_sent_again() {
+    let (desk, effects) = (Desk::new(), Memory::default());
+    let first = desk.send(plain(), &effects).await.unwrap();
+    std::fs::remove_dir_all(desk.folder.path().join("outbox")).unwrap();
+    let second = desk.send(plain(), &effects).await.unwrap();
+    assert_eq!((first.message_ids, desk.mails().len()), (second.message_ids, 0));
+}
+
+#[tokio::test]
+async fn a_lost_outcome_is_resent_under_the_same_id() {
+    let (desk, mut effects) = (Desk::new(), Memory { lost: true, ..Memory::default() });
+    assert!(desk.send(plain(), &effects).await.unwrap_err().is_transient());
+    assert_eq!(desk.mails().len(), 1);
+    effects.lost = false;
+    let sent = desk.send(plain(), &effects).await.unwrap();
+    let mails = desk.mails();
+    assert_eq!(mails.len(), 1);
+    assert!(mails[0].contains(&sent.message_ids[0]));
+}
+
+#[tokio::test]
+async fn a_lost_outcome_can_be_held_for_a_person() {
+    let (desk, mut effects) = (Desk::new(), Memory { lost: true, ..Memory::default() });
+    desk.send(plain(), &effects).await.unwrap_err();
+    effects.lost = false;
+    let mut with = plain();
+    with["on_uncertain"] = json!("hold");
+    let error = desk.send(with, &effects).await.unwrap_err();
+    assert_eq!((error.code(), error.is_transient()), ("mail_uncertain", false));
+    assert!(error.message().contains("ops@example.com"));
+}
+
+#[tokio::test]
+async fn what_certainly_did_not_leave_is_free_to_be_tried_again() {
+    let (desk, effects) = (Desk::new(), Memory::default());
+    // A file where the outbox should be: nothing can be written.
+    std::fs::write(desk.folder.path().join("outbox"), "").unwrap();
+    desk.send(plain(), &effects).await.unwrap_err();
+    assert!(effects.known.lock().unwrap().is_empty());
+    std::fs::remove_file(desk.folder.path().join("outbox")).unwrap();
+    let mut with = plain();
+    with["on_uncertain"] = json!("hold");
+    desk.send(with, &effects).await.unwrap();
+    assert_eq!(desk.mails().len(), 1);
+}
+
+#[tokio::test]
+async fn links_stand_in_the_text_in_order_and_absent_files_are_left_out() {
+    let (desk, effects) = (Desk::new(), Memory::default());
+    let mut with = plain();
+    with["links"] = json!({ "z last": file(Some("http://x/z")), "none": null, "a first": file(Some("http://x/a")) });
+    desk.send(with, &effects).await.unwrap();
+    let mail = &desk.mails()[0];
+    assert!(mail.contains("Text\r\n\r\nz last: http://x/z\r\n\r\na first: http://x/a\r\n"), "{mail}");
+
+    let mut with = plain();
+    with["links"] = json!({ "upload": file(None) });
+    let error = desk.send(with, &Memory::default()).await.unwrap_err();
+    assert_eq!(error.code(), "mail_link_impossible");
+}
+
+#[tokio::test]
+async fn a_template_names_the_run_its_links_and_its_vars() {
+    let (desk, effects) = (Desk::new(), Memory::default());
+    let counts = json!({ "rows": 18771, "inserted": 16872, "updated": 0, "skipped": 0, "rejected": 1899 });
+    let with = json!({
+        "to": "ops@example.com",
+        "template": "import_done",
+        "vars": counts,
+        "links": { "rejected rows": file(Some("http://x/v1/artifacts/7")) },
+    });
+    desk.send(with, &effects).await.unwrap();
+    let mail = &desk.mails()[0];
+    assert!(mail.contains("Subject: contacts-import: 16,872 of 18,771 rows imported, 1,899 rejected\r\n"), "{mail}");
+    assert!(mail.contains("Rejected rows: http://x/v1/artifacts/7\r\n"), "{mail}");
+    assert!(mail.contains("X-Afterload-Run: 01RUN\r\n") && mail.contains("Auto-Submitted: auto-generated\r\n"));
+    assert!(mail.contains("multipart/alternative"));
+}
+
+#[tokio::test]
+async fn recipients_are_bounded_and_must_be_addresses() {
+    let desk = Desk::new();
+    for (to, code) in [
+        (json!([]), "mail_recipient_count"),
+        (json!((0..101).map(|n| format!("u{n}@example.com")).collect::<Vec<_>>()), "mail_recipient_count"),
+        (json!("nobody"), "mail_invalid_recipient"),
+    ] {
+        let mut with = plain();
+        with["to"] = to;
+        assert_eq!(desk.send(with, &Memory::default()).await.unwrap_err().code(), code);
+    }
+    assert!(desk.mails().is_empty());
+}
+
+fn check(with: Value) -> Vec<Problem> {
+    let around = Surroundings { templates: Some(["import_done".to_owned()].into()), ..Surroundings::default() };
+    let node = crate::yaml::parse("").unwrap();
+    let mut check = Check::new(&node, &around);
+    serde_json::from_value::<EmailSend>(with).unwrap().check(&mut check);
+    check.finish()
+}
+
+fn messages(with: Value) -> Vec<String> {
+    check(with).into_iter().map(|problem| problem.message).collect()
+}
+
+#[test]
+fn the_check_finds_what_types_cannot_say() {
+    assert!(messages(plain()).is_empty());
+    let templated = json!({ "to": ["${{ params.email }}"], "template": "import_done", "vars": { "rows": 1 } });
+    assert!(messages(templated.clone()).is_empty());
+
+    assert_eq!(messages(json!({ "to": [] })), ["the mail has no text", "the mail has no recipient"]);
+    assert_eq!(messages(json!({ "to": "a@b.c", "body": "x" })), ["a mail with a `body` needs a `subject`"]);
+    let mut both = plain();
+    both["template"] = json!("import_done");
+    assert_eq!(messages(both), ["`body` and `template` exclude each other"]);
+    assert_eq!(messages(json!({ "to": "a@b.c", "template": "x" })), ["unknown mail template `x`"]);
+    let mut bad = plain();
+    bad["cc"] = json!(["ok@example.com", "not ok"]);
+    bad["from"] = json!("me");
+    bad["vars"] = json!({ "run": 1 });
+    assert_eq!(messages(bad).len(), 3);
+    let mut later = templated;
+    later["attach"] = json!([]);
+    later["expires"] = json!("7d");
+    assert!(check(later).iter().map(|problem| problem.code).eq(["not_supported_yet"; 2]));
+}
