@@ -1,0 +1,466 @@
+//! The queue under the engine. The only module that names apalis or its tables.
+//!
+//! apalis is used as a lease queue: push, fetch with a lock, reclaim of what dead workers held. One step is one job,
+//! whose id is the step's; the locked row is the lease. Acknowledging is ours: the row is deleted in the transaction
+//! that ends the step, so that a lost lease and a lost write are the same thing. apalis's own acknowledgement,
+//! retries, time limits and panic handling stay off.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use apalis::layers::WorkerBuilderExt;
+use apalis::prelude::{
+    Attempt, BoxDynError, Data, Monitor, ParallelizeExt, Task, TaskBuilder, TaskId, WorkerBuilder, WorkerContext,
+};
+use apalis_core::backend::ext::BackendExt;
+use apalis_postgres::PostgresStorage;
+use apalis_sqlite::SqliteStorage;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgListener;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use ulid::Ulid;
+
+use crate::clock::Millis;
+use crate::error::{Error, Result};
+use crate::store::{Db, Dialect, Tx, args};
+
+/// What is due later than this stays out of the queue until the sweep finds it due: fetching slows down with the
+/// number of jobs that wait there.
+pub const HORIZON: Duration = Duration::from_secs(60);
+
+const HEARTBEAT: Duration = Duration::from_secs(5);
+const MISSED_HEARTBEATS: usize = 3;
+/// How often a worker looks into the queue unprompted; commits of this process and PostgreSQL's notices wake it at once.
+const POLL: Duration = Duration::from_secs(1);
+
+/// The queue's priorities start at 0, the language's at -100.
+const PRIORITY_SHIFT: i64 = 100;
+
+/// The payload of a job. Only a reference: the truth lies in `step_runs`, under the job's own id.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct StepJob {
+    #[serde(default)]
+    step_run: String,
+}
+
+/// The right to work on a step: the job's row as it was fetched. The worker's name alone would not do, for a paused
+/// worker can fetch its own reclaimed job again.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// The step, and its job.
+    pub step_run: String,
+    worker: String,
+    attempts: i64,
+}
+
+/// A job to push.
+pub struct Push<'a> {
+    /// The step, and its job.
+    pub step_run: &'a str,
+    /// The queue.
+    pub queue: &'a str,
+    /// Higher goes first.
+    pub priority: i64,
+    /// When it may start; `None`: now.
+    pub due_at: Option<Millis>,
+}
+
+/// What a worker does with a job. It may not fail: it returns when the lease has been given back or lost.
+pub type Handler = Arc<dyn Fn(Lease) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// The queue as the engine sees it.
+pub struct Chain {
+    db: Db,
+    process: Ulid,
+    signals: Mutex<HashMap<String, Arc<Notify>>>,
+    workers: Mutex<Vec<String>>,
+}
+
+impl Chain {
+    /// Prepares the queue's own tables.
+    ///
+    /// # Errors
+    /// `queue_unsupported` if the tables are not those this version was made for; `database_extension_missing`; those of
+    /// the database.
+    pub async fn open(db: Db) -> Result<Arc<Self>> {
+        if let (Some(pool), Some(path)) = (db.sqlite(), db.path()) {
+            let _lock = crate::store::lock(path).await?;
+            // Not `SqliteStorage::setup`: it would leave a connection at `synchronous = OFF`.
+            let mut migrator = SqliteStorage::migrations();
+            migrator.set_ignore_missing(true);
+            migrator.run(pool).await.map_err(sqlx::Error::from)?;
+        }
+        if let Some(pool) = db.postgres() {
+            require_extensions(pool).await?;
+            PostgresStorage::setup(pool)
+                .await
+                .map_err(|error| Error::permanent("migration_failed", error.to_string()))?;
+        }
+        let chain = Self { db, process: Ulid::generate(), signals: Mutex::default(), workers: Mutex::default() };
+        let columns = format!(
+            "SELECT id, job, job_type, status, attempts, run_at, lock_at, lock_by, priority FROM {} LIMIT 0",
+            chain.jobs()
+        );
+        chain.db.fetch(&columns, &[]).await.map_err(|error| Error::permanent("queue_unsupported", error.message()))?;
+        Ok(Arc::new(chain))
+    }
+
+    fn jobs(&self) -> &'static str {
+        match self.db.dialect() {
+            Dialect::Sqlite => "Jobs",
+            Dialect::Postgres => "apalis.jobs",
+        }
+    }
+
+    fn workers_table(&self) -> &'static str {
+        match self.db.dialect() {
+            Dialect::Sqlite => "Workers",
+            Dialect::Postgres => "apalis.workers",
+        }
+    }
+
+    /// Pushes jobs in the caller's transaction; [`Chain::wake`] the queues after its commit. What is due beyond
+    /// [`HORIZON`] is left to the sweep.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn push(&self, tx: &mut Tx, jobs: &[Push<'_>]) -> Result<()> {
+        let horizon = crate::clock::now() + HORIZON.as_millis() as i64;
+        for job in jobs.iter().filter(|job| job.due_at.is_none_or(|due| due <= horizon)) {
+            let payload = serde_json::to_vec(&StepJob { step_run: job.step_run.to_owned() });
+            let payload = payload.map_err(|error| Error::permanent("queue_error", error.to_string()))?;
+            let id =
+                Ulid::from_string(job.step_run).map_err(|error| Error::permanent("queue_error", error.to_string()))?;
+            let mut task: TaskBuilder<Vec<u8>> = TaskBuilder::new(payload)
+                .task_id(TaskId::from_ulid(id))
+                .priority((job.priority + PRIORITY_SHIFT).max(0) as usize);
+            if let Some(due) = job.due_at {
+                task = task.run_at_timestamp(seconds(due) as u64);
+            }
+            let task: Task<Vec<u8>> = task.build();
+            match tx {
+                Tx::Sqlite(tx, _) => {
+                    apalis_sqlite::queries::push_tasks(&mut **tx, job.queue, &[task]).await.map_err(queue_error)?;
+                }
+                Tx::Postgres(tx) => {
+                    apalis_postgres::queries::push_tasks(&mut **tx, job.queue, vec![task])
+                        .await
+                        .map_err(queue_error)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// True if the lease still holds. The row stays locked until the end of the transaction.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn hold(&self, tx: &mut Tx, lease: &Lease) -> Result<bool> {
+        // SQLite's transaction is the only writer already.
+        let lock = if tx.dialect() == Dialect::Postgres { " FOR UPDATE" } else { "" };
+        let sql = format!("SELECT id FROM {} WHERE id = $1 AND lock_by = $2 AND attempts = $3{lock}", self.jobs());
+        Ok(!tx.fetch(&sql, &lease.args()).await?.is_empty())
+    }
+
+    /// Deletes the job if the lease still holds: acknowledgement and fence in one. False: write nothing.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn acknowledge(&self, tx: &mut Tx, lease: &Lease) -> Result<bool> {
+        let sql = format!("DELETE FROM {} WHERE id = $1 AND lock_by = $2 AND attempts = $3", self.jobs());
+        Ok(tx.execute(&sql, &lease.args()).await? == 1)
+    }
+
+    /// Gives the job back, to be fetched from `due_at` on, if the lease still holds. False: write nothing.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn postpone(&self, tx: &mut Tx, lease: &Lease, due_at: Millis) -> Result<bool> {
+        if due_at > crate::clock::now() + HORIZON.as_millis() as i64 {
+            return self.acknowledge(tx, lease).await;
+        }
+        let run_at = if tx.dialect() == Dialect::Postgres { "to_timestamp($4)" } else { "$4" };
+        let sql = format!(
+            "UPDATE {} SET status = 'Pending', lock_by = NULL, lock_at = NULL, attempts = attempts + 1, run_at = {run_at}
+             WHERE id = $1 AND lock_by = $2 AND attempts = $3",
+            self.jobs()
+        );
+        let args = args![&lease.step_run, &lease.worker, lease.attempts, seconds(due_at)];
+        Ok(tx.execute(&sql, &args).await? == 1)
+    }
+
+    /// True if the step has a job, whoever holds it.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn has_job(&self, tx: &mut Tx, step_run: &str) -> Result<bool> {
+        let sql = format!("SELECT id FROM {} WHERE id = $1", self.jobs());
+        Ok(!tx.fetch(&sql, &args![step_run]).await?.is_empty())
+    }
+
+    /// Steps due by `until` that should have a job and have none.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn missing(&self, until: Millis, limit: u32) -> Result<Vec<String>> {
+        let sql = format!(
+            "SELECT s.id FROM step_runs s WHERE s.status IN ('queued', 'retrying') AND (s.due_at IS NULL OR s.due_at <= $1)
+             AND NOT EXISTS (SELECT 1 FROM {} j WHERE j.id = s.id) LIMIT $2",
+            self.jobs()
+        );
+        self.db.fetch(&sql, &args![until, limit]).await?.iter().map(|row| row.text("id")).collect()
+    }
+
+    /// How many jobs there are, in the queue or with workers.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn depth(&self) -> Result<i64> {
+        let row = self.db.fetch_one(&format!("SELECT COUNT(*) AS jobs FROM {}", self.jobs()), &[]).await?;
+        row.map_or(Ok(0), |row| row.int("jobs"))
+    }
+
+    /// Takes back every lease. Only for a process that knows it is alone on its database.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn reclaim_all(&self) -> Result<u64> {
+        let sql = format!(
+            "UPDATE {} SET status = 'Pending', lock_by = NULL, lock_at = NULL, attempts = attempts + 1 WHERE lock_by IS NOT NULL",
+            self.jobs()
+        );
+        self.db.execute(&sql, &[]).await
+    }
+
+    /// Forgets workers that are long gone and hold nothing.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn prune_workers(&self) -> Result<u64> {
+        let old = match self.db.dialect() {
+            Dialect::Sqlite => "last_seen < unixepoch() - 3600",
+            Dialect::Postgres => "last_seen < now() - interval '1 hour'",
+        };
+        let (workers, jobs) = (self.workers_table(), self.jobs());
+        let sql = format!(
+            "DELETE FROM {workers} WHERE {old} AND NOT EXISTS (SELECT 1 FROM {jobs} j WHERE j.lock_by = {workers}.id)"
+        );
+        self.db.execute(&sql, &[]).await
+    }
+
+    /// Wakes the workers of a queue in this process.
+    pub fn wake(&self, queue: &str) {
+        self.signal(queue).notify_one();
+    }
+
+    fn signal(&self, queue: &str) -> Arc<Notify> {
+        let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
+        signals.entry(queue.to_owned()).or_default().clone()
+    }
+
+    /// Works a queue until `stop`, then waits at most `drain` for the jobs in hand.
+    ///
+    /// # Errors
+    /// `queue_error` if the workers could not be run.
+    #[expect(clippy::disallowed_methods, reason = "the queue's worker owns the tasks of its jobs")]
+    pub async fn work(
+        self: Arc<Self>,
+        queue: String,
+        concurrency: usize,
+        handler: Handler,
+        stop: CancellationToken,
+        drain: Duration,
+    ) -> Result<()> {
+        let chain = self.clone();
+        // A name is never used twice: the queue takes the row of a dead worker of the same name for a live one.
+        macro_rules! worker {
+            ($storage:ident, $config:ty, $pool:expr) => {{
+                let (pool, queue, signal) = ($pool.clone(), queue.clone(), self.signal(&queue));
+                move |restart: usize| {
+                    let config = <$config>::default()
+                        .queue(&queue)
+                        .batch_size(1)
+                        .heartbeat_interval(HEARTBEAT)
+                        .missed_heartbeats(MISSED_HEARTBEATS as _)
+                        .lock_tasks(false)
+                        .persist_results(false);
+                    let backend = $storage::<StepJob>::new(&pool)
+                        .with_config(config)
+                        .poll_with_stream(wake_stream(signal.clone()));
+                    WorkerBuilder::new(chain.register(&queue, restart))
+                        .backend(backend)
+                        .data(handler.clone())
+                        .concurrency(concurrency)
+                        .parallelize(tokio::spawn)
+                        .build(handle)
+                }
+            }};
+        }
+        let monitor = Monitor::new().should_restart(|_, _| true);
+        let monitor = if let Some(pool) = self.db.sqlite() {
+            monitor.register(worker!(SqliteStorage, apalis_sqlite::Config, pool))
+        } else if let Some(pool) = self.db.postgres() {
+            monitor.register(worker!(PostgresStorage, apalis_postgres::Config, pool))
+        } else {
+            monitor
+        };
+        let signal = async move {
+            stop.cancelled().await;
+            Ok(())
+        };
+        let ended = monitor.shutdown_timeout(drain).run_with_signal(signal).await;
+        ended.map_err(|error| Error::transient("queue_error", error.to_string()))
+    }
+
+    fn register(&self, queue: &str, restart: usize) -> String {
+        let name = format!("{}-{queue}-{restart}", self.process);
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
+        name
+    }
+
+    /// Keeps the leases of this process alive, in one statement for all its workers, so that nothing depends on the
+    /// queue polling while its slots are busy.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn keep_alive(&self) -> Result<()> {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if workers.is_empty() {
+            return Ok(());
+        }
+        let now = match self.db.dialect() {
+            Dialect::Sqlite => "unixepoch()",
+            Dialect::Postgres => "now()",
+        };
+        let places: Vec<_> = (1..=workers.len()).map(|place| format!("${place}")).collect();
+        let sql = format!("UPDATE {} SET last_seen = {now} WHERE id IN ({})", self.workers_table(), places.join(", "));
+        let args: Vec<_> = workers.into_iter().map(Into::into).collect();
+        self.db.execute(&sql, &args).await.map(drop)
+    }
+
+    /// Passes PostgreSQL's notices of new jobs on to the workers of this process, until `stop`. Nothing to do on SQLite.
+    ///
+    /// # Errors
+    /// Those of the connection; the caller calls again.
+    pub async fn listen(&self, stop: &CancellationToken) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Inserted {
+            job_type: String,
+        }
+        let Some(pool) = self.db.postgres() else {
+            stop.cancelled().await;
+            return Ok(());
+        };
+        let mut listener = PgListener::connect_with(pool).await?;
+        listener.listen("apalis::job::insert").await?;
+        loop {
+            let notice = tokio::select! {
+                notice = listener.recv() => notice?,
+                () = stop.cancelled() => return Ok(()),
+            };
+            if let Ok(Inserted { job_type }) = serde_json::from_str(notice.payload()) {
+                self.wake(&job_type);
+            }
+        }
+    }
+
+    /// How often [`Chain::keep_alive`] wants to be called.
+    pub const KEEP_ALIVE: Duration = HEARTBEAT;
+}
+
+impl Lease {
+    fn args(&self) -> [crate::store::Arg; 3] {
+        args![&self.step_run, &self.worker, self.attempts]
+    }
+}
+
+async fn handle(
+    _: StepJob,
+    id: TaskId,
+    attempt: Attempt,
+    worker: WorkerContext,
+    handler: Data<Handler>,
+) -> Result<(), BoxDynError> {
+    // The worker counts the attempt up before it calls; the row still holds the number as fetched.
+    let attempts = attempt.current() as i64 - 1;
+    handler(Lease { step_run: id.to_string(), worker: worker.name().to_owned(), attempts }).await;
+    Ok(())
+}
+
+/// Whole seconds, as the queue stores times; rounded up, so that nothing starts early.
+fn seconds(millis: Millis) -> i64 {
+    millis.div_euclid(1000) + i64::from(millis.rem_euclid(1000) > 0)
+}
+
+fn queue_error(error: impl std::fmt::Display) -> Error {
+    Error::transient("queue_error", error.to_string())
+}
+
+async fn require_extensions(pool: &sqlx::PgPool) -> Result<()> {
+    for name in ["hstore", "pgcrypto"] {
+        let present: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pg_extension WHERE extname = $1)")
+            .bind(name)
+            .fetch_one(pool)
+            .await?;
+        if present {
+            continue;
+        }
+        let create = format!("CREATE EXTENSION IF NOT EXISTS {name}");
+        sqlx::query(sqlx::AssertSqlSafe(create.clone())).execute(pool).await.map_err(|error| {
+            Error::permanent(
+                "database_extension_missing",
+                format!("PostgreSQL lacks the extension `{name}`, and creating it failed: {error}"),
+            )
+            .hint(format!("let an administrator run `{create};` in this database"))
+        })?;
+    }
+    Ok(())
+}
+
+/// Wakes a worker by `signal` and by the tick. It re-arms itself after every event: the queue's poller drops a ready
+/// event without arming a waker for the next, and would sleep until its heartbeat.
+struct Rewake(BoxStream<'static, ()>);
+
+impl Stream for Rewake {
+    type Item = ();
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<()>> {
+        match self.0.poll_next_unpin(cx) {
+            Poll::Ready(Some(())) => {
+                cx.waker().wake_by_ref();
+                Poll::Ready(Some(()))
+            }
+            _ => Poll::Pending,
+        }
+    }
+}
+
+fn wake_stream(signal: Arc<Notify>) -> Rewake {
+    let tick = futures::stream::unfold(tokio::time::interval(POLL), |mut interval| async move {
+        interval.tick().await;
+        Some(((), interval))
+    });
+    let signal = futures::stream::unfold(signal, |signal| async move {
+        signal.notified().await;
+        Some(((), signal))
+    });
+    Rewake(futures::stream::select(tick, signal).boxed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seconds;
+
+    #[test]
+    fn due_times_are_rounded_up_to_whole_seconds() {
+        assert_eq!([seconds(0), seconds(1), seconds(1000), seconds(1001)], [0, 1, 1, 2]);
+    }
+}

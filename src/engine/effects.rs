@@ -1,0 +1,48 @@
+//! The record of effects, as one step sees it.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use serde_json::Value;
+
+use crate::error::Result;
+use crate::steps::{Begun, Effects};
+use crate::store::Db;
+
+/// The effects of one step, kept in the service's database.
+pub(super) struct Journal {
+    db: Db,
+    run: String,
+    step: String,
+}
+
+impl Journal {
+    pub(super) fn new(db: Db, run: &str, step: &str) -> Self {
+        Self { db, run: run.to_owned(), step: step.to_owned() }
+    }
+}
+
+type Answer<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+
+impl Effects for Journal {
+    fn begin(&self, key: &str) -> Answer<Begun> {
+        let (db, run, step, key) = (self.db.clone(), self.run.clone(), self.step.clone(), key.to_owned());
+        Box::pin(async move {
+            Ok(match db.begin_effect(&run, &step, &key).await? {
+                None => Begun::Fresh,
+                Some(None) => Begun::Uncertain,
+                Some(Some(detail)) => Begun::Done(detail),
+            })
+        })
+    }
+
+    fn done(&self, key: &str, detail: Value) -> Answer<()> {
+        let (db, run, step, key) = (self.db.clone(), self.run.clone(), self.step.clone(), key.to_owned());
+        Box::pin(async move { db.end_effect(&run, &step, &key, &detail).await })
+    }
+
+    fn undone(&self, key: &str) -> Answer<()> {
+        let (db, run, step, key) = (self.db.clone(), self.run.clone(), self.step.clone(), key.to_owned());
+        Box::pin(async move { db.forget_effect(&run, &step, &key).await })
+    }
+}

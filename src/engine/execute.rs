@@ -1,0 +1,374 @@
+//! One attempt of one step: claim, run, end. What the lease does not cover is never written.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info, warn};
+
+use super::Inner;
+use super::chain::Lease;
+use super::compiled::{Compiled, CompiledStep, backoff};
+use super::progress::{Gauge, PACE, ProgressView};
+use super::view::run_url;
+use crate::clock;
+use crate::error::{Class, Error, Result};
+use crate::objects::File;
+use crate::pipeline;
+use crate::steps::{Context, Files, Progress, Report, RunFacts, StepFacts};
+use crate::store::{Claimed, Ending, RunRecord, StepStatus};
+
+/// How long a step that was asked to stop may take before its task is aborted.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long to wait before trying a database that failed us again.
+const DATABASE_PAUSE: Duration = Duration::from_millis(500);
+
+/// What an attempt left behind.
+struct Outcome {
+    result: Result<Value>,
+    progress: Option<ProgressView>,
+    files: Vec<File>,
+}
+
+/// Works on a job until its lease has been given back or lost.
+pub(super) async fn work_on(engine: Arc<Inner>, lease: Lease) {
+    let Some(claimed) = engine.claim(&lease).await else { return };
+    let step = &claimed.step;
+    let span = tracing::info_span!("step", run.id = step.run_id, step.id = step.step_id, step.uses = step.uses);
+    async {
+        let started = Instant::now();
+        let (outcome, ending) = engine.attempt(&claimed).await;
+        engine.end(&lease, &claimed, outcome, ending, started).await;
+    }
+    .instrument(span)
+    .await;
+}
+
+impl Inner {
+    /// Takes the step for this attempt. `None`: the wake-up was stale, or the lease is lost.
+    async fn claim(&self, lease: &Lease) -> Option<Claimed> {
+        loop {
+            match self.try_claim(lease).await {
+                Ok(claimed) => return claimed,
+                Err(error) => self.pause(&error, "claiming a step").await,
+            }
+        }
+    }
+
+    async fn try_claim(&self, lease: &Lease) -> Result<Option<Claimed>> {
+        let mut tx = self.db.begin().await?;
+        if !self.chain.hold(&mut tx, lease).await? {
+            return Ok(None);
+        }
+        let claimed = tx.claim_step(&lease.step_run).await?;
+        match &claimed {
+            Some(claimed) => {
+                tx.touch_run(&claimed.step.run_id).await?;
+                tx.start_run(&claimed.step.run_id).await?;
+            }
+            // The step has ended without its job: the job is left over.
+            None => drop(self.chain.acknowledge(&mut tx, lease).await?),
+        }
+        tx.commit().await?;
+        Ok(claimed)
+    }
+
+    /// Runs the step and decides how the attempt ends.
+    async fn attempt(self: &Arc<Self>, claimed: &Claimed) -> (Outcome, Ending) {
+        let crashes = claimed.step.crashes;
+        if crashes >= self.config.limits.crashes {
+            let error = Error::permanent(
+                "step_quarantined",
+                format!("the step took its process down {crashes} times without progress"),
+            )
+            .hint("look at the logs of the processes that died; `limits.crashes` sets the number");
+            let ending =
+                Ending::Final { status: StepStatus::Quarantined, outputs: None, error: Some(error_json(&error)) };
+            return (Outcome { result: Err(error), progress: None, files: Vec::new() }, ending);
+        }
+        let (outcome, step) = match self.compiled_step(claimed).await {
+            Ok((run, compiled, index)) => {
+                (self.run_step(claimed, &run, &compiled, index).await, Some((compiled, index)))
+            }
+            Err(error) => (Outcome { result: Err(error), progress: None, files: Vec::new() }, None),
+        };
+        let ending = match &outcome.result {
+            Ok(outputs) => Ending::Final { status: StepStatus::Succeeded, outputs: Some(outputs.clone()), error: None },
+            Err(error) => {
+                self.after_failure(claimed, step.as_ref().map(|(compiled, index)| &compiled.steps[*index]), error)
+            }
+        };
+        (outcome, ending)
+    }
+
+    async fn compiled_step(&self, claimed: &Claimed) -> Result<(RunRecord, Arc<Compiled>, usize)> {
+        let step = &claimed.step;
+        let run =
+            self.db.run(&step.run_id).await?.ok_or_else(|| Error::permanent("run_not_found", "the run is gone"))?;
+        let compiled = self.compiled(&run.digest).await?;
+        let index = compiled.position(&step.step_id);
+        index
+            .map(|index| (run, compiled, index))
+            .ok_or_else(|| Error::permanent("definition_invalid", "the step is not in its definition"))
+    }
+
+    async fn run_step(&self, claimed: &Claimed, run: &RunRecord, compiled: &Compiled, index: usize) -> Outcome {
+        let step = &claimed.step;
+        let stop = self.draining.child_token();
+        let (progress, reports) = Progress::channel();
+        let files = self.files(claimed);
+        let prepared = async {
+            if claimed.crashed {
+                // What the attempt before wrote and never published.
+                self.objects
+                    .delete_prefix(&self.config.objects.artifacts, &files_prefix(&step.run_id, &step.step_id))
+                    .await?;
+            }
+            let known = &compiled.steps[index];
+            let scope = self.scope(run, compiled, known.section).await?;
+            pipeline::resolve(&known.step.with, &scope)
+        };
+        let with = match prepared.await {
+            Ok(with) => with,
+            Err(error) => return Outcome { result: Err(error), progress: None, files: Vec::new() },
+        };
+        let timeout = Duration::from_millis(compiled.steps[index].step.timeout_ms.max(0) as u64);
+        let ctx = Context {
+            run: RunFacts {
+                id: step.run_id.clone(),
+                url: run_url(&self.base_url, &step.run_id),
+                pipeline: compiled.plan.name.clone(),
+            },
+            step: StepFacts {
+                id: step.step_id.clone(),
+                attempt: step.failures + 1,
+                key: format!("{}/{}", step.run_id, step.step_id),
+                epoch: step.claims,
+            },
+            progress,
+            stop: stop.clone(),
+            deadline: Instant::now() + timeout,
+            objects: self.objects.clone(),
+            files: files.clone(),
+            connections: self.connections.clone(),
+            mail: self.mail.clone(),
+            effects: Arc::new(super::effects::Journal::new(self.db.clone(), &step.run_id, &step.step_id)),
+        };
+        let before: Option<ProgressView> = step.progress.clone().and_then(|view| serde_json::from_value(view).ok());
+        let gauge = Gauge::new(before.as_ref());
+        // A task of its own: a panic of the step ends there, and it can be aborted.
+        #[expect(clippy::disallowed_methods, reason = "`supervise` waits for it or aborts it")]
+        let run = match self.steps.iter().find(|kind| kind.name() == step.uses) {
+            Some(kind) => tokio::spawn(kind.run(with, ctx).in_current_span()),
+            None => {
+                let error = Error::permanent("not_supported_yet", format!("this version does not run `{}`", step.uses));
+                return Outcome { result: Err(error), progress: None, files: Vec::new() };
+            }
+        };
+        let ended = CancellationToken::new();
+        let store = self.store_progress(claimed, &gauge, reports.clone(), &stop, &ended);
+        let (result, ()) = tokio::join!(
+            async {
+                let result = supervise(run, timeout, &stop).await;
+                ended.cancel();
+                result
+            },
+            store
+        );
+        let last = reports.borrow().clone();
+        let progress = (last != Report::default()).then(|| gauge.view(&last));
+        Outcome { result, progress, files: files.made() }
+    }
+
+    fn files(&self, claimed: &Claimed) -> Files {
+        let step = &claimed.step;
+        let prefix = format!("{}{}/", files_prefix(&step.run_id, &step.step_id), step.claims);
+        Files::new(self.objects.clone(), self.config.objects.artifacts.clone(), prefix, self.base_url.clone())
+    }
+
+    /// Stores what the step reports until it has ended. Stops the step when the claim is lost.
+    async fn store_progress(
+        &self,
+        claimed: &Claimed,
+        gauge: &Gauge,
+        mut reports: watch::Receiver<Report>,
+        stop: &CancellationToken,
+        ended: &CancellationToken,
+    ) {
+        let mut pace = tokio::time::interval(PACE);
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = reports.changed() => if changed.is_err() { return },
+                () = ended.cancelled() => return,
+            }
+            tokio::select! {
+                _ = pace.tick() => {}
+                () = ended.cancelled() => return,
+            }
+            let view = json!(gauge.view(&reports.borrow_and_update().clone()));
+            match self.try_store_progress(claimed, &view).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    warn!("the step's lease is lost; stopping it");
+                    stop.cancel();
+                    return;
+                }
+                // The next report tries again; the end stores the last one in any case.
+                Err(error) => warn!(error.code = error.code(), "progress was not stored: {error}"),
+            }
+        }
+    }
+
+    async fn try_store_progress(&self, claimed: &Claimed, view: &Value) -> Result<bool> {
+        let mut tx = self.db.begin().await?;
+        let held = tx.move_step(&claimed.step.id, claimed.step.claims, view).await?;
+        if held {
+            tx.touch_run(&claimed.step.run_id).await?;
+            tx.commit().await?;
+        }
+        Ok(held)
+    }
+
+    fn after_failure(&self, claimed: &Claimed, step: Option<&CompiledStep>, error: &Error) -> Ending {
+        if error.class() == Class::Stopped && self.draining.is_cancelled() {
+            return Ending::Park;
+        }
+        let failures = claimed.step.failures + 1;
+        let again = error.class() != Class::Permanent;
+        match step.map(|known| &known.step.retry) {
+            Some(retry) if again && failures < retry.attempts => {
+                let wait = error.wait().unwrap_or_default().max(backoff(retry, failures, rand::rng().random()));
+                Ending::Retry { error: error_json(error), due_at: clock::now() + wait.as_millis() as i64 }
+            }
+            // Without its definition at hand the step cannot know its retries; a database that was away comes back.
+            None if again => Ending::Retry { error: error_json(error), due_at: clock::now() + 1000 },
+            _ => Ending::Final { status: StepStatus::Failed, outputs: None, error: Some(error_json(error)) },
+        }
+    }
+
+    /// Ends the attempt in one transaction, however long the database is away.
+    async fn end(&self, lease: &Lease, claimed: &Claimed, outcome: Outcome, ending: Ending, started: Instant) {
+        let mut uncertain = false;
+        let held = loop {
+            let tried = match self.try_end(lease, claimed, &outcome, &ending).await {
+                // A commit whose answer was lost may have been ours.
+                Ok(false) if uncertain => self.has_ended(claimed).await,
+                tried => tried,
+            };
+            match tried {
+                Ok(held) => break held,
+                Err(error) => {
+                    uncertain = true;
+                    self.pause(&error, "ending a step").await;
+                }
+            }
+        };
+        if !held || outcome.result.is_err() {
+            for file in &outcome.files {
+                if let Err(error) = self.objects.delete(&file.bucket, &file.key).await {
+                    warn!(error.code = error.code(), "a file of a failed attempt was not deleted: {error}");
+                }
+            }
+        }
+        let duration_ms = started.elapsed().as_millis() as u64;
+        match (&ending, &outcome.result) {
+            _ if !held => warn!(duration_ms, "the step's lease was lost; nothing of this attempt was kept"),
+            (Ending::Park, _) => info!(duration_ms, "step parked"),
+            (_, Ok(_)) => info!(duration_ms, "step succeeded"),
+            (Ending::Retry { due_at, .. }, Err(error)) => {
+                warn!(
+                    duration_ms,
+                    error.code = error.code(),
+                    retry_at = clock::rfc3339(*due_at),
+                    "step failed and will be tried again: {error}"
+                );
+            }
+            (_, Err(error)) => warn!(duration_ms, error.code = error.code(), "step failed: {error}"),
+        }
+    }
+
+    /// True if this very claim has left the step's running state.
+    async fn has_ended(&self, claimed: &Claimed) -> Result<bool> {
+        let now = self.db.step(&claimed.step.id).await?;
+        Ok(now.is_some_and(|now| now.claims == claimed.step.claims && now.status != StepStatus::Running))
+    }
+
+    /// True: written. False: the lease is lost, nothing was written.
+    async fn try_end(&self, lease: &Lease, claimed: &Claimed, outcome: &Outcome, ending: &Ending) -> Result<bool> {
+        let step = &claimed.step;
+        let progress = outcome.progress.as_ref().map(|view| json!(view));
+        let mut tx = self.db.begin().await?;
+        let held = match ending {
+            Ending::Final { .. } => self.chain.acknowledge(&mut tx, lease).await?,
+            Ending::Retry { due_at, .. } => self.chain.postpone(&mut tx, lease, *due_at).await?,
+            Ending::Park => self.chain.postpone(&mut tx, lease, clock::now()).await?,
+        };
+        if !held || !tx.end_step(&step.id, claimed.step.claims, progress.as_ref(), ending).await? {
+            return Ok(false);
+        }
+        let run = tx.touch_run(&step.run_id).await?;
+        let mut wake = vec![step.queue.clone()];
+        if let Ending::Final { status, .. } = ending {
+            if *status == StepStatus::Succeeded {
+                for file in &outcome.files {
+                    let id = file.artifact_id.as_deref().unwrap_or_default();
+                    tx.insert_artifact(id, &step.run_id, Some(&step.step_id), &json!(file)).await?;
+                }
+            }
+            wake.extend(self.advance(&mut tx, &run).await?);
+        }
+        tx.commit().await?;
+        wake.iter().for_each(|queue| self.chain.wake(queue));
+        Ok(true)
+    }
+
+    async fn pause(&self, error: &Error, doing: &str) {
+        warn!(error.code = error.code(), "{doing} failed and will be tried again: {error}");
+        tokio::time::sleep(DATABASE_PAUSE).await;
+    }
+}
+
+fn files_prefix(run: &str, step: &str) -> String {
+    format!("runs/{run}/{step}/")
+}
+
+/// An error as runs and steps store it.
+pub(super) fn error_json(error: &Error) -> Value {
+    let mut json = json!({ "code": error.code(), "message": error.message() });
+    if let Some(hint) = error.hint_text() {
+        json["hint"] = hint.into();
+    }
+    if let Some(details) = error.facts() {
+        json["details"] = details.clone();
+    }
+    json
+}
+
+/// Waits for the step's task. A timeout asks it to stop, and aborts it when it does not.
+async fn supervise(mut run: JoinHandle<Result<Value>>, timeout: Duration, stop: &CancellationToken) -> Result<Value> {
+    let ended = tokio::select! {
+        ended = &mut run => ended,
+        () = tokio::time::sleep(timeout) => {
+            stop.cancel();
+            if tokio::time::timeout(GRACE, &mut run).await.is_err() {
+                run.abort();
+            }
+            let limit = crate::units::Duration(timeout);
+            return Err(Error::transient("step_timeout", format!("the step took longer than its timeout of {limit}")).hint("raise `timeout`"));
+        }
+    };
+    ended.unwrap_or_else(|error| {
+        let what = if error.is_panic() { panic_text(error.into_panic()) } else { "its task was aborted".to_owned() };
+        Err(Error::transient("step_panicked", format!("the step broke down: {what}")))
+    })
+}
+
+fn panic_text(panic: Box<dyn std::any::Any + Send>) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".into())
+}

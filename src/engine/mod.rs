@@ -1,0 +1,118 @@
+//! Runs and their steps: what starts, what comes next, what happens when something fails.
+//!
+//! The way of a run: [`Engine::start`] writes it with its first jobs; a worker claims a job, runs the step and ends it
+//! (`execute`), and in the same transaction `advance` applies what the `machine` says comes next. `chain` is the queue
+//! underneath.
+
+mod advance;
+mod chain;
+mod compiled;
+mod effects;
+mod execute;
+mod machine;
+mod progress;
+mod scope;
+mod start;
+mod view;
+mod workers;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use self::chain::Chain;
+use self::compiled::Cache;
+use crate::config::Config;
+use crate::connections::Connections;
+use crate::error::Result;
+use crate::mail::Mailer;
+use crate::objects::Objects;
+use crate::pipeline::Kinds;
+use crate::steps::AnyStep;
+use crate::store::Db;
+
+pub use progress::ProgressView;
+pub use start::NewRun;
+pub use view::{ArtifactView, RunView, StepView, artifact_url, run_url};
+
+/// The engine of one process. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+/// What an engine is made of.
+pub struct Parts {
+    /// The service's database.
+    pub db: Db,
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The files.
+    pub objects: Objects,
+    /// The databases that pipelines work on.
+    pub connections: Connections,
+    /// Outgoing mail.
+    pub mail: Mailer,
+    /// The step kinds that it can run.
+    pub steps: Vec<Arc<dyn AnyStep>>,
+}
+
+struct Inner {
+    db: Db,
+    config: Arc<Config>,
+    base_url: String,
+    objects: Objects,
+    connections: Connections,
+    mail: Mailer,
+    steps: Vec<Arc<dyn AnyStep>>,
+    kinds: Kinds,
+    chain: Arc<Chain>,
+    cache: Cache,
+    /// Cancelled once the process goes down: steps in hand stop at their next checkpoint.
+    draining: CancellationToken,
+}
+
+impl Engine {
+    /// Makes an engine and prepares its queue.
+    ///
+    /// # Errors
+    /// `database_extension_missing`, `queue_unsupported`, or those of the database.
+    pub async fn open(parts: Parts) -> Result<Self> {
+        let Parts { db, config, objects, connections, mail, steps } = parts;
+        let inner = Inner {
+            chain: Chain::open(db.clone()).await?,
+            base_url: config.base_url(),
+            kinds: crate::steps::language(&steps),
+            cache: Cache::default(),
+            draining: CancellationToken::new(),
+            db,
+            config,
+            objects,
+            connections,
+            mail,
+            steps,
+        };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// The service's database, for reading.
+    pub fn db(&self) -> &Db {
+        &self.0.db
+    }
+
+    /// The files.
+    pub fn objects(&self) -> &Objects {
+        &self.0.objects
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// How many jobs there are, waiting or with workers.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn depth(&self) -> Result<i64> {
+        self.0.chain.depth().await
+    }
+}

@@ -1,0 +1,46 @@
+//! What the expressions of a run can name, built from its records.
+
+use serde_json::json;
+
+use super::Inner;
+use super::advance::blame;
+use super::compiled::Compiled;
+use super::view::run_url;
+use crate::error::Result;
+use crate::pipeline::{Scope, Section};
+use crate::store::{RunRecord, StepRecord, StepStatus};
+
+impl Inner {
+    /// The scope of a step that is about to run.
+    pub(super) async fn scope(&self, run: &RunRecord, compiled: &Compiled, section: Section) -> Result<Scope> {
+        let steps = self.db.steps(&run.id).await?;
+        let statuses: Vec<_> = steps.iter().map(|step| step.status).collect();
+        Ok(self.scope_of(run, compiled, &steps, &statuses, section))
+    }
+
+    /// The scope with these records and statuses.
+    pub(super) fn scope_of(
+        &self,
+        run: &RunRecord,
+        compiled: &Compiled,
+        steps: &[StepRecord],
+        statuses: &[StepStatus],
+        section: Section,
+    ) -> Scope {
+        let mut facts = json!({ "id": run.id, "url": run_url(&self.base_url, &run.id), "pipeline": run.pipeline });
+        if section != Section::Main {
+            let error = blame(compiled, steps);
+            facts["status"] = if error.is_some() { "failed" } else { "succeeded" }.into();
+            facts["error"] = error.unwrap_or_default();
+        }
+        let secrets = self.config.secrets.clone();
+        let params = run.params.as_object().cloned().unwrap_or_default();
+        let mut scope = Scope::new().params(&params).run(&facts);
+        scope = scope.secrets(move |name| secrets.get(name).map(|secret| secret.reveal().to_owned()));
+        for (known, (step, status)) in compiled.steps.iter().zip(steps.iter().zip(statuses)) {
+            let (outputs, error) = (step.outputs.clone().unwrap_or_default(), step.error.clone().unwrap_or_default());
+            scope = scope.step(&known.step.id, &outputs, status.as_str(), &error);
+        }
+        scope
+    }
+}

@@ -1,0 +1,96 @@
+//! Accepting a run: bound parameters, the run, its steps and its first jobs in one transaction.
+
+use serde_json::{Map, Value, json};
+use ulid::Ulid;
+
+use super::Engine;
+use super::compiled::{Compiled, CompiledStep};
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::objects::File;
+use crate::store::{RunRecord, RunStatus, StepRecord, StepStatus};
+
+/// A run to start.
+pub struct NewRun {
+    /// Its id; uploads already lie under it.
+    pub id: String,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The parameters as given; they are bound and checked here.
+    pub params: Map<String, Value>,
+    /// What starts it, such as `api`.
+    pub origin: &'static str,
+    /// Files uploaded for it; they become its artifacts.
+    pub uploads: Vec<File>,
+}
+
+impl Engine {
+    /// Accepts a run: when this returns, it is on disk.
+    ///
+    /// # Errors
+    /// `pipeline_not_found`, `params_invalid`, or those of the database.
+    pub async fn start(&self, new: NewRun) -> Result<RunRecord> {
+        let inner = &self.0;
+        let definition = inner.db.live_definition(&new.pipeline).await?;
+        let definition = definition.ok_or_else(|| not_found(&new.pipeline))?;
+        let compiled = inner.compiled(&definition.digest).await?;
+        let params = compiled.plan.bind(new.params)?;
+        let run = RunRecord {
+            id: new.id,
+            pipeline: definition.name,
+            digest: definition.digest,
+            status: RunStatus::Queued,
+            origin: new.origin.to_owned(),
+            params: Value::Object(params),
+            error: None,
+            revision: 1,
+            created_at: clock::now(),
+            started_at: None,
+            finished_at: None,
+        };
+        let mut tx = inner.db.begin().await?;
+        tx.insert_run(&run).await?;
+        for step in steps(&run.id, &compiled) {
+            tx.insert_step(&step).await?;
+        }
+        for file in &new.uploads {
+            let id = file.artifact_id.as_deref().unwrap_or_default();
+            tx.insert_artifact(id, &run.id, None, &json!(file)).await?;
+        }
+        let wake = inner.advance(&mut tx, &run).await?;
+        tx.commit().await?;
+        wake.iter().for_each(|queue| inner.chain.wake(queue));
+        tracing::info!(run.id = run.id, pipeline.name = run.pipeline, origin = run.origin, "run accepted");
+        Ok(run)
+    }
+}
+
+/// The error for a name without a live definition.
+pub(super) fn not_found(name: &str) -> Error {
+    Error::permanent("pipeline_not_found", format!("there is no live pipeline `{name}`"))
+        .hint("`GET /v1/pipelines` lists those that are")
+}
+
+fn steps(run: &str, compiled: &Compiled) -> Vec<StepRecord> {
+    let step = |(position, CompiledStep { step, section, .. }): (usize, &CompiledStep)| StepRecord {
+        id: Ulid::generate().to_string(),
+        run_id: run.to_owned(),
+        section: section.field().to_owned(),
+        position: position as i64,
+        step_id: step.id.clone(),
+        uses: step.uses.clone(),
+        queue: step.queue.clone(),
+        priority: step.priority.into(),
+        status: StepStatus::Waiting,
+        claims: 0,
+        failures: 0,
+        crashes: 0,
+        progress: None,
+        outputs: None,
+        error: None,
+        due_at: None,
+        started_at: None,
+        finished_at: None,
+    };
+    compiled.steps.iter().enumerate().map(step).collect()
+}

@@ -1,0 +1,179 @@
+//! A run as the API shows it.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::progress::{ProgressView, percent};
+use crate::clock;
+use crate::error::Result;
+use crate::store::{ArtifactRecord, Db, RunRecord, StepRecord, StepStatus};
+
+/// A run with its steps and artifacts. The shape is frozen: fields are added, never changed.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunView {
+    /// The id.
+    pub id: String,
+    /// Where it can be seen.
+    pub url: String,
+    /// Its pipeline.
+    pub pipeline: String,
+    /// `queued`, `running`, `succeeded`, `failed` or `cancelled`.
+    pub status: &'static str,
+    /// What started it.
+    pub origin: String,
+    /// Its parameters.
+    pub params: Value,
+    /// Steps done of all, with a share for those that run.
+    pub progress: ProgressView,
+    /// Its steps in the order of the definition.
+    pub steps: Vec<StepView>,
+    /// The files that belong to it.
+    pub artifacts: Vec<ArtifactView>,
+    /// Why it failed: `{code, message, step}`.
+    pub error: Option<Value>,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+    /// RFC 3339, UTC.
+    pub started_at: Option<String>,
+    /// RFC 3339, UTC.
+    pub finished_at: Option<String>,
+    /// Rises with every change.
+    pub revision: i64,
+}
+
+/// A step of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepView {
+    /// Its id in the definition.
+    pub id: String,
+    /// `steps`, `on_success`, `on_failure` or `finally`.
+    pub section: String,
+    /// Its kind.
+    pub uses: String,
+    /// `waiting`, `queued`, `running`, `retrying`, `succeeded`, `failed`, `skipped`, `cancelled` or `quarantined`.
+    pub status: &'static str,
+    /// The attempt, from 1; 0 before the first.
+    pub attempt: u32,
+    /// How far it is.
+    pub progress: Option<Value>,
+    /// What it offers to later steps.
+    pub outputs: Option<Value>,
+    /// Its last error: `{code, message, hint}`.
+    pub error: Option<Value>,
+    /// When its next attempt is due.
+    pub retry_at: Option<String>,
+    /// RFC 3339, UTC.
+    pub started_at: Option<String>,
+    /// RFC 3339, UTC.
+    pub finished_at: Option<String>,
+}
+
+/// A file that belongs to a run.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ArtifactView {
+    /// The id.
+    pub id: String,
+    /// The step that made it; null for what was uploaded.
+    pub step: Option<String>,
+    /// The name for people.
+    pub name: Value,
+    /// Bytes.
+    pub size: Value,
+    /// The media type.
+    pub content_type: Value,
+    /// Where it can be downloaded with an API key.
+    pub url: String,
+}
+
+impl RunView {
+    /// Reads a run with all that belongs to it. `None`: there is no such run.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn read(db: &Db, id: &str, base_url: &str) -> Result<Option<Self>> {
+        let Some(run) = db.run(id).await? else { return Ok(None) };
+        let steps = db.steps(id).await?;
+        let artifacts = db.artifacts(id).await?;
+        Ok(Some(Self::new(run, steps, artifacts, base_url)))
+    }
+
+    fn new(run: RunRecord, steps: Vec<StepRecord>, artifacts: Vec<ArtifactRecord>, base_url: &str) -> Self {
+        Self {
+            url: run_url(base_url, &run.id),
+            id: run.id,
+            pipeline: run.pipeline,
+            status: run.status.as_str(),
+            origin: run.origin,
+            params: run.params,
+            progress: overall(&steps),
+            steps: steps.into_iter().map(StepView::from).collect(),
+            artifacts: artifacts.into_iter().map(|artifact| ArtifactView::new(artifact, base_url)).collect(),
+            error: run.error,
+            created_at: clock::rfc3339(run.created_at),
+            started_at: run.started_at.map(clock::rfc3339),
+            finished_at: run.finished_at.map(clock::rfc3339),
+            revision: run.revision,
+        }
+    }
+}
+
+/// Where a run can be seen.
+pub fn run_url(base_url: &str, id: &str) -> String {
+    format!("{base_url}/v1/runs/{id}")
+}
+
+/// Where an artifact can be downloaded.
+pub fn artifact_url(base_url: &str, id: &str) -> String {
+    format!("{base_url}/v1/artifacts/{id}")
+}
+
+/// Counts ended steps; those that run add their share to `percent`.
+fn overall(steps: &[StepRecord]) -> ProgressView {
+    let total = steps.len() as u64;
+    let done = steps.iter().filter(|step| step.status.is_final()).count() as u64;
+    let running = steps.iter().filter(|step| !step.status.is_final());
+    let share: f64 = running
+        .filter_map(|step| step.progress.as_ref()?.get("percent")?.as_f64())
+        .map(|percent| percent / 100.0)
+        .sum();
+    let exact = percent((done as f64 * 1000.0 + share * 1000.0) as u64, total * 1000);
+    ProgressView { done, total: Some(total), unit: "steps".into(), percent: Some(exact), ..ProgressView::default() }
+}
+
+impl From<StepRecord> for StepView {
+    fn from(step: StepRecord) -> Self {
+        let attempt = match (step.started_at, step.status) {
+            (None, _) => 0,
+            (Some(_), StepStatus::Retrying) => step.failures,
+            (Some(_), _) => step.failures + 1,
+        };
+        Self {
+            id: step.step_id,
+            section: step.section,
+            uses: step.uses,
+            status: step.status.as_str(),
+            attempt,
+            progress: step.progress,
+            outputs: step.outputs,
+            error: step.error,
+            retry_at: step.due_at.filter(|_| step.status == StepStatus::Retrying).map(clock::rfc3339),
+            started_at: step.started_at.map(clock::rfc3339),
+            finished_at: step.finished_at.map(clock::rfc3339),
+        }
+    }
+}
+
+impl ArtifactView {
+    fn new(artifact: ArtifactRecord, base_url: &str) -> Self {
+        let field = |name: &str| artifact.file.get(name).cloned().unwrap_or_default();
+        Self {
+            name: field("name"),
+            size: field("size"),
+            content_type: field("content_type"),
+            url: artifact_url(base_url, &artifact.id),
+            id: artifact.id,
+            step: artifact.step_id,
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The tasks of a process that works: one worker per queue, the keep-alive, the sweep, the listener.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::chain::{Chain, Handler, Push};
+use super::{Engine, Inner, execute};
+use crate::clock;
+use crate::config::QueueConfig;
+use crate::error::Result;
+
+/// How often the sweep looks for what has come due.
+const SWEEP: Duration = Duration::from_secs(5);
+/// The sweep pushes this much ahead of time, so that what is due between two sweeps waits in the queue.
+const AHEAD: Duration = Duration::from_secs(10);
+/// How many steps one sweep pushes; the rest follows in the next.
+const SWEEP_BATCH: u32 = 1000;
+/// How often long-gone workers are forgotten, in sweeps.
+const PRUNE_EVERY: u32 = 120;
+/// How often the queues of newly published pipelines are looked for.
+const QUEUES: Duration = Duration::from_secs(1);
+
+impl Engine {
+    /// Works until `stop`, then parks what can be parked and waits for the rest, at most `limits.drain`.
+    ///
+    /// # Errors
+    /// Those of the database at the start; later ones are logged and survived.
+    pub async fn work(&self, stop: CancellationToken) -> Result<()> {
+        let inner = self.0.clone();
+        let _alive = inner.reclaim_if_alone().await?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(every(Chain::KEEP_ALIVE, stop.clone(), inner.clone(), |inner, _| async move {
+            inner.chain.keep_alive().await
+        }));
+        tasks.spawn(every(SWEEP, stop.clone(), inner.clone(), |inner, turn| async move { inner.sweep(turn).await }));
+        tasks.spawn(listen(inner.clone(), stop.clone()));
+        tasks.spawn(drain_at(inner.clone(), stop.clone()));
+        inner.clone().work_queues(&stop).await;
+        tasks.shutdown().await;
+        Ok(())
+    }
+}
+
+/// Steps in hand are asked to stop as soon as the process is.
+async fn drain_at(inner: Arc<Inner>, stop: CancellationToken) {
+    stop.cancelled().await;
+    inner.draining.cancel();
+}
+
+async fn listen(inner: Arc<Inner>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        if let Err(error) = inner.chain.listen(&stop).await {
+            warn!(error.code = error.code(), "listening for new jobs failed; polling meanwhile: {error}");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+/// Calls `work` at every tick; a failure is logged and does not end it. The keep-alive goes on while the process drains.
+async fn every<F>(period: Duration, stop: CancellationToken, inner: Arc<Inner>, work: impl Fn(Arc<Inner>, u32) -> F)
+where
+    F: Future<Output = Result<()>>,
+{
+    let mut tick = tokio::time::interval(period);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for turn in 0.. {
+        tick.tick().await;
+        if let Err(error) = work(inner.clone(), turn).await {
+            warn!(
+                error.code = error.code(),
+                stopping = stop.is_cancelled(),
+                "a regular task failed and will be tried again: {error}"
+            );
+        }
+    }
+}
+
+impl Inner {
+    /// Runs a worker for every queue that is configured or that a live pipeline names, also those published later.
+    async fn work_queues(self: Arc<Self>, stop: &CancellationToken) {
+        let inner = self.clone();
+        let handler: Handler = Arc::new(move |lease| Box::pin(execute::work_on(inner.clone(), lease)));
+        let drain = self.config.limits.drain.0;
+        let (mut working, mut workers) = (HashSet::new(), JoinSet::new());
+        while !stop.is_cancelled() {
+            for queue in self.queues().await {
+                if working.insert(queue.clone()) {
+                    let concurrency =
+                        self.config.queues.get(&queue).copied().unwrap_or(QueueConfig::default()).concurrency;
+                    info!(queue, concurrency, "working a queue");
+                    workers.spawn(self.chain.clone().work(queue, concurrency, handler.clone(), stop.clone(), drain));
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(QUEUES) => {}
+            }
+        }
+        while let Some(ended) = workers.join_next().await {
+            if let Ok(Err(error)) = ended {
+                warn!(error.code = error.code(), "a worker ended badly: {error}");
+            }
+        }
+    }
+
+    async fn queues(&self) -> BTreeSet<String> {
+        let mut queues: BTreeSet<String> = self.config.queues.keys().cloned().collect();
+        match self.named_queues().await {
+            Ok(named) => queues.extend(named),
+            Err(error) => warn!(error.code = error.code(), "the queues could not be read: {error}"),
+        }
+        queues
+    }
+
+    /// On SQLite a process that is alone takes back at once what a crash left, instead of waiting for the leases to
+    /// end. The returned file is the sign that somebody lives; hold it.
+    async fn reclaim_if_alone(&self) -> Result<Option<File>> {
+        let Some(path) = self.db.path() else { return Ok(None) };
+        let file = File::options().create(true).append(true).open(path.with_added_extension("alive"))?;
+        if file.try_lock().is_ok() {
+            let reclaimed = self.chain.reclaim_all().await?;
+            if reclaimed > 0 {
+                info!(steps = reclaimed, "took back the steps that a crash left");
+            }
+        }
+        let shared = tokio::task::spawn_blocking(move || file.lock_shared().map(|()| file));
+        Ok(Some(shared.await.map_err(|error| crate::Error::transient("io_error", error.to_string()))??))
+    }
+
+    /// Pushes the jobs of steps that have come due, and of any step that should have one and does not.
+    async fn sweep(&self, turn: u32) -> Result<()> {
+        let until = clock::now() + AHEAD.as_millis() as i64;
+        for id in self.chain.missing(until, SWEEP_BATCH).await? {
+            let mut tx = self.db.begin().await?;
+            let Some(step) = tx.lock_due_step(&id).await? else { continue };
+            if !self.chain.has_job(&mut tx, &id).await? {
+                let push = Push { step_run: &id, queue: &step.queue, priority: step.priority, due_at: step.due_at };
+                self.chain.push(&mut tx, &[push]).await?;
+                tx.commit().await?;
+                self.chain.wake(&step.queue);
+            }
+        }
+        if turn % PRUNE_EVERY == 1 {
+            self.chain.prune_workers().await?;
+        }
+        Ok(())
+    }
+}
