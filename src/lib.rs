@@ -15,6 +15,7 @@ pub mod secrets;
 pub mod steps;
 pub mod store;
 pub mod units;
+pub mod web;
 pub mod yaml;
 
 pub use error::{Error, Result};

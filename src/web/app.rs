@@ -1,0 +1,102 @@
+//! What the handlers share.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::pipelines::Live;
+use crate::config::Config;
+use crate::engine::{Engine, NewRun};
+use crate::error::{Error, Result};
+use crate::objects::Objects;
+use crate::store::{Db, RunRecord};
+
+/// Accepts a run: when it returns one, that is on disk. [`Engine::start`], as the handlers see it.
+pub type Start = Arc<dyn Fn(NewRun) -> Pin<Box<dyn Future<Output = Result<RunRecord>> + Send>> + Send + Sync>;
+
+/// What the handlers share. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+struct Inner {
+    db: Db,
+    objects: Objects,
+    config: Config,
+    base_url: String,
+    start: Start,
+    live: Live,
+    schema: Value,
+}
+
+impl App {
+    /// An application over an engine. `schema` is what `GET /v1/schema` answers.
+    ///
+    /// # Errors
+    /// `secret_key_missing` if the configuration holds none: the links of runs are signed with it.
+    pub fn new(engine: Engine, live: Live, schema: Value) -> Result<Self> {
+        let (db, objects, config) = (engine.db().clone(), engine.objects().clone(), engine.config().clone());
+        let start: Start = Arc::new(move |run| {
+            let engine = engine.clone();
+            Box::pin(async move { engine.start(run).await })
+        });
+        Self::assemble(db, objects, config, start, live, schema)
+    }
+
+    /// The same from its parts.
+    pub(super) fn assemble(
+        db: Db,
+        objects: Objects,
+        config: Config,
+        start: Start,
+        live: Live,
+        schema: Value,
+    ) -> Result<Self> {
+        if config.secret_key.as_ref().is_none_or(|key| key.reveal().is_empty()) {
+            return Err(Error::permanent("secret_key_missing", "the configuration holds no `secret_key`"));
+        }
+        let base_url = config.base_url();
+        Ok(Self(Arc::new(Inner { db, objects, config, base_url, start, live, schema })))
+    }
+
+    /// The service's database.
+    pub(super) fn db(&self) -> &Db {
+        &self.0.db
+    }
+
+    /// The files.
+    pub(super) fn objects(&self) -> &Objects {
+        &self.0.objects
+    }
+
+    /// The configuration.
+    pub(super) fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// How others reach this service.
+    pub(super) fn base_url(&self) -> &str {
+        &self.0.base_url
+    }
+
+    /// The pipelines that are live.
+    pub(super) fn live(&self) -> &Live {
+        &self.0.live
+    }
+
+    /// The JSON Schema of the language.
+    pub(super) fn schema(&self) -> &Value {
+        &self.0.schema
+    }
+
+    /// The key that signs links.
+    pub(super) fn secret(&self) -> &[u8] {
+        self.0.config.secret_key.as_ref().map_or(&[], |key| key.reveal().as_bytes())
+    }
+
+    /// Accepts a run.
+    pub(super) async fn start(&self, run: NewRun) -> Result<RunRecord> {
+        (self.0.start)(run).await
+    }
+}

@@ -1,0 +1,60 @@
+//! The API: axum routes, keys and scopes, uploads that stream, errors as problem+json.
+
+mod app;
+mod artifacts;
+mod auth;
+mod create;
+mod extract;
+mod files;
+mod form;
+mod names;
+mod observe;
+mod pipelines;
+mod probes;
+mod problem;
+mod range;
+mod runs;
+mod serve;
+mod token;
+mod uploads;
+
+#[cfg(test)]
+mod tests;
+
+pub use app::{App, Start};
+pub use auth::{Caller, Scope, ensure_admin_key, make_key};
+pub use pipelines::{Catalogue, Fault, Live, LivePipeline, LiveStep, RefusedFile};
+pub use problem::Problem;
+pub use serve::serve;
+pub use token::watch_token;
+
+use axum::Router;
+use axum::routing::{get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+
+/// The API.
+pub fn router(app: App) -> Router {
+    observed(routes()).with_state(app)
+}
+
+fn routes() -> Router<App> {
+    Router::new()
+        .route("/v1/pipelines", get(pipelines::list))
+        .route("/v1/pipelines/{name}", get(pipelines::show))
+        .route("/v1/pipelines/{name}/runs", post(create::create))
+        .route("/v1/runs", get(runs::list))
+        .route("/v1/runs/{id}", get(runs::show))
+        .route("/v1/artifacts/{id}", get(artifacts::download))
+        .route("/v1/schema", get(pipelines::schema))
+        .route("/healthz", get(probes::alive))
+        .route("/readyz", get(probes::ready))
+}
+
+/// What holds for every route, and for all that is none.
+fn observed(routes: Router<App>) -> Router<App> {
+    routes
+        .fallback(problem::not_found)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(axum::middleware::from_fn(observe::observe))
+}

@@ -1,0 +1,66 @@
+//! The outermost layer: the request's id, its span, its line in the log, and the bodies of problems.
+
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use tracing::{Instrument, field};
+use ulid::Ulid;
+
+use super::problem::Problem;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const LONGEST_ID: usize = 128;
+
+/// Gives every request an id and a span, and every answer the headers that all answers have.
+pub(super) async fn observe(request: Request, next: Next) -> Response {
+    let id = request_id(request.headers());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    // The path alone: the query may hold a token.
+    let span = tracing::info_span!("request", request.id = id, method = %method, path, status = field::Empty);
+    let started = Instant::now();
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let status = response.status().as_u16();
+    span.record("status", status);
+    span.in_scope(|| {
+        if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+            if response.status().is_server_error() {
+                let error = problem.error();
+                tracing::error!(code = error.code(), error = error.message(), "a request could not be served");
+            }
+            write_problem(&mut response, &problem, &id);
+        }
+        let duration_ms = started.elapsed().as_millis() as u64;
+        match path.as_str() {
+            "/healthz" | "/readyz" => tracing::debug!(duration_ms, "a probe was answered"),
+            _ => tracing::info!(duration_ms, "a request was answered"),
+        }
+    });
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    response
+}
+
+fn write_problem(response: &mut Response, problem: &Problem, id: &str) {
+    let body = problem.body(id).to_string();
+    response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
+    *response.body_mut() = Body::from(body);
+}
+
+/// The caller's id, if it is one that may stand in a log; a new one otherwise.
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let plain = |id: &&str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        !id.is_empty() && id.len() <= LONGEST_ID && id.bytes().all(allowed)
+    };
+    given.filter(plain).map_or_else(|| Ulid::generate().to_string(), str::to_owned)
+}

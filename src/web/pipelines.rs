@@ -1,0 +1,220 @@
+//! Which pipelines are live, and which files were refused and why.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::App;
+use super::auth::{Caller, Scope, lacks};
+use super::extract::Id;
+use super::problem::Problem;
+use crate::error::Error;
+use crate::pipeline::Pipeline;
+use crate::pipeline::catalogue::Folder;
+use crate::units::ByteSize;
+use crate::yaml;
+
+/// The pipelines of this moment.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Catalogue {
+    /// Those that can be started, by name.
+    pub pipelines: Vec<LivePipeline>,
+    /// The files that were refused.
+    pub refused: Vec<RefusedFile>,
+}
+
+/// A pipeline that can be started.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct LivePipeline {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// The digest of its definition.
+    pub digest: String,
+    /// Its parameters as the definition declares them: `{NAME: {type, …}}`.
+    pub params: Map<String, Value>,
+    /// Its steps.
+    pub steps: Vec<LiveStep>,
+    /// The definition; shown with one pipeline, not in the list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+}
+
+/// A step of a pipeline.
+#[derive(Clone, Debug, Serialize)]
+pub struct LiveStep {
+    /// Its id.
+    pub id: String,
+    /// Its kind.
+    pub uses: String,
+}
+
+/// A file that was refused. What was live before under its name still is.
+#[derive(Clone, Debug, Serialize)]
+pub struct RefusedFile {
+    /// The file.
+    pub file: String,
+    /// What is wrong with it.
+    pub problems: Vec<Fault>,
+}
+
+/// One fault of a file, at its place.
+#[derive(Clone, Debug, Serialize)]
+pub struct Fault {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub col: usize,
+    /// A stable code.
+    pub code: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl Catalogue {
+    /// What a folder of pipelines holds.
+    pub fn new(folder: &Folder) -> Self {
+        let pipelines = folder.pipelines.iter().map(|(pipeline, source)| LivePipeline::new(pipeline, source)).collect();
+        let refused = folder.refused.iter().map(|refused| RefusedFile {
+            file: refused.file.clone(),
+            problems: refused.problems.iter().map(Fault::from).collect(),
+        });
+        Self { pipelines, refused: refused.collect() }
+    }
+}
+
+impl From<&yaml::Problem> for Fault {
+    fn from(problem: &yaml::Problem) -> Self {
+        let yaml::Problem { code, span, message, hint } = problem.clone();
+        Self { line: span.line, col: span.col, code, message, hint }
+    }
+}
+
+impl LivePipeline {
+    fn new(pipeline: &Pipeline, source: &str) -> Self {
+        let plan = &pipeline.plan;
+        let steps = plan.sections.all().map(|(_, step)| LiveStep { id: step.id.clone(), uses: step.uses.clone() });
+        let params = plan.params.iter().map(|(name, param)| (name.clone(), said(serde_json::json!(param))));
+        Self {
+            name: plan.name.clone(),
+            description: pipeline.description.clone(),
+            digest: plan.digest.clone(),
+            params: params.collect(),
+            steps: steps.collect(),
+            source: Some(source.to_owned()),
+        }
+    }
+
+    /// The parameters that take files.
+    pub(super) fn file_params(&self) -> impl Iterator<Item = (&str, Takes)> {
+        self.params.iter().filter_map(|(name, param)| Some((name.as_str(), takes(param)?)))
+    }
+
+    /// Whether the parameter takes files.
+    pub(super) fn takes(&self, name: &str) -> Option<Takes> {
+        self.params.get(name).and_then(takes)
+    }
+
+    /// The largest file that the parameter takes, if it says so.
+    pub(super) fn max_size(&self, name: &str) -> Option<ByteSize> {
+        let param = self.params.get(name)?;
+        let param = if takes(param) == Some(Takes::Many) { param.get("items")? } else { param };
+        match param.get("max_size")? {
+            Value::String(text) => text.parse().ok(),
+            size => size.as_u64().map(ByteSize),
+        }
+    }
+}
+
+/// Without the fields that the definition leaves open.
+fn said(mut param: Value) -> Value {
+    if let Value::Object(fields) = &mut param {
+        fields.retain(|_, value| !value.is_null());
+    }
+    param
+}
+
+/// How many files a parameter takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Takes {
+    /// `type: file`
+    One,
+    /// `type: list` of files
+    Many,
+}
+
+fn takes(param: &Value) -> Option<Takes> {
+    match (param["type"].as_str()?, param["items"]["type"].as_str()) {
+        ("file", _) => Some(Takes::One),
+        ("list", Some("file")) => Some(Takes::Many),
+        _ => None,
+    }
+}
+
+/// The catalogue as it changes while the service runs. Cheap to clone; all clones see the same.
+#[derive(Clone, Default)]
+pub struct Live(Arc<RwLock<Arc<Catalogue>>>);
+
+impl Live {
+    /// Replaces the catalogue; requests under way keep the one they began with.
+    pub fn publish(&self, mut catalogue: Catalogue) {
+        catalogue.pipelines.sort_by(|a, b| a.name.cmp(&b.name));
+        catalogue.refused.sort_by(|a, b| a.file.cmp(&b.file));
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
+    }
+
+    /// The catalogue of this moment.
+    pub fn now(&self) -> Arc<Catalogue> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The live pipeline of this name.
+    pub fn get(&self, name: &str) -> Option<LivePipeline> {
+        self.now().pipelines.iter().find(|pipeline| pipeline.name == name).cloned()
+    }
+}
+
+/// `GET /v1/pipelines`: what the key may read or start. Refused files are for keys that may read everything.
+pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Catalogue>, Problem> {
+    let all = app.live().now();
+    let visible = all.pipelines.iter().filter(|pipeline| is_visible(&caller, &pipeline.name));
+    let pipelines: Vec<_> = visible.map(|pipeline| LivePipeline { source: None, ..pipeline.clone() }).collect();
+    if pipelines.is_empty() && !may_read_or_write_any(&caller) {
+        return Err(lacks(&Scope::RunsRead(None)).into());
+    }
+    let refused = if caller.readable().is_none() { all.refused.clone() } else { Vec::new() };
+    Ok(Json(Catalogue { pipelines, refused }))
+}
+
+/// `GET /v1/pipelines/{name}`, with its definition for keys that may read its runs.
+pub(super) async fn show(State(app): State<App>, caller: Caller, Id(name): Id) -> Result<Json<LivePipeline>, Problem> {
+    let visible = app.live().get(&name).filter(|_| is_visible(&caller, &name));
+    let mut pipeline = visible.ok_or_else(|| not_live(&name))?;
+    pipeline.source = pipeline.source.filter(|_| caller.may_read(&name));
+    Ok(Json(pipeline))
+}
+
+/// `GET /v1/schema`: the JSON Schema of the language.
+pub(super) async fn schema(State(app): State<App>, _caller: Caller) -> Json<Value> {
+    Json(app.schema().clone())
+}
+
+/// The refusal of a name that is not live.
+pub(super) fn not_live(name: &str) -> Error {
+    Error::permanent("pipeline_not_found", format!("there is no pipeline `{name}`"))
+        .hint("`GET /v1/pipelines` lists those that are live, and the files that were refused")
+}
+
+fn is_visible(caller: &Caller, name: &str) -> bool {
+    caller.may_read(name) || caller.may_write(name)
+}
+
+fn may_read_or_write_any(caller: &Caller) -> bool {
+    caller.must_read().is_ok() || caller.writes_any()
+}

@@ -1,0 +1,201 @@
+//! Every refusal in one shape, RFC 9457 `application/problem+json`; the one place that gives a code its status.
+
+use std::any::Any;
+
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+use crate::error::{Class, Error};
+
+/// Codes, their status and their title. Codes that are not here are ours to mend (500) or the outside world's (503).
+const KINDS: &[(&str, StatusCode, &str)] = &[
+    ("header_invalid", StatusCode::BAD_REQUEST, "A header cannot be read"),
+    ("json_invalid", StatusCode::BAD_REQUEST, "The body is not the JSON that was expected"),
+    ("multipart_invalid", StatusCode::BAD_REQUEST, "The form cannot be read"),
+    ("body_incomplete", StatusCode::BAD_REQUEST, "The body ended early"),
+    ("query_invalid", StatusCode::BAD_REQUEST, "The query cannot be read"),
+    ("key_missing", StatusCode::UNAUTHORIZED, "An API key is needed"),
+    ("key_invalid", StatusCode::UNAUTHORIZED, "The API key is not valid"),
+    ("token_invalid", StatusCode::UNAUTHORIZED, "The token is not valid"),
+    ("scope_missing", StatusCode::FORBIDDEN, "The API key may not do this"),
+    ("bucket_forbidden", StatusCode::FORBIDDEN, "The API key may not name this bucket"),
+    ("not_found", StatusCode::NOT_FOUND, "There is nothing here"),
+    ("pipeline_not_found", StatusCode::NOT_FOUND, "There is no such pipeline"),
+    ("run_not_found", StatusCode::NOT_FOUND, "There is no such run"),
+    ("artifact_not_found", StatusCode::NOT_FOUND, "There is no such file"),
+    ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "The method does not fit"),
+    ("request_timeout", StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time"),
+    ("artifact_gone", StatusCode::GONE, "The file is no longer there"),
+    ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
+    ("upload_too_large", StatusCode::PAYLOAD_TOO_LARGE, "The file is too large"),
+    ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "The content type is not understood"),
+    ("range_not_satisfiable", StatusCode::RANGE_NOT_SATISFIABLE, "The range lies outside of the file"),
+    ("params_invalid", StatusCode::UNPROCESSABLE_ENTITY, "The parameters do not fit the pipeline"),
+    ("object_not_found", StatusCode::UNPROCESSABLE_ENTITY, "The file is not in the store"),
+    ("object_changed", StatusCode::UNPROCESSABLE_ENTITY, "The file in the store is another one"),
+    ("object_access_denied", StatusCode::UNPROCESSABLE_ENTITY, "The store does not let us read the file"),
+    ("bucket_not_configured", StatusCode::UNPROCESSABLE_ENTITY, "The bucket is not configured"),
+    ("not_supported_yet", StatusCode::UNPROCESSABLE_ENTITY, "This is not supported yet"),
+    ("not_ready", StatusCode::SERVICE_UNAVAILABLE, "The service is not ready"),
+    ("database_unavailable", StatusCode::SERVICE_UNAVAILABLE, "The database does not answer"),
+    ("object_store_unavailable", StatusCode::SERVICE_UNAVAILABLE, "The object store does not answer"),
+];
+
+const OURS: (StatusCode, &str) = (StatusCode::INTERNAL_SERVER_ERROR, "Something is wrong with the service");
+const OUTSIDE: (StatusCode, &str) = (StatusCode::SERVICE_UNAVAILABLE, "The service is not ready");
+/// What a client is told to wait when the outside world named no time.
+const PATIENCE: u64 = 2;
+
+/// An error on its way to the client.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    error: Error,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Self { error, headers: Vec::new() }
+    }
+}
+
+impl Problem {
+    /// A refusal.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Error::permanent(code, message).into()
+    }
+
+    /// Says what the client can do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.error = self.error.hint(hint);
+        self
+    }
+
+    /// Adds a header to the answer.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The error as it happened, for the log.
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+
+    fn kind(&self) -> (&'static str, StatusCode, &'static str) {
+        let code = self.error.code();
+        match (KINDS.iter().find(|(known, ..)| *known == code), self.error.class()) {
+            (Some((_, status, title)), _) => (code, *status, title),
+            (None, Class::Permanent) => ("internal_error", OURS.0, OURS.1),
+            (None, Class::Transient | Class::Stopped) => (code, OUTSIDE.0, OUTSIDE.1),
+        }
+    }
+
+    /// The body. What went wrong inside of the service stays in the log.
+    pub(super) fn body(&self, request_id: &str) -> Value {
+        let (code, status, title) = self.kind();
+        let mut body = Map::new();
+        body.insert("type".into(), format!("urn:afterload:{code}").into());
+        body.insert("title".into(), title.into());
+        body.insert("status".into(), status.as_u16().into());
+        body.insert("code".into(), code.into());
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            body.insert("detail".into(), "something went wrong inside of the service; its log says what".into());
+        } else if status.is_server_error() {
+            body.insert("detail".into(), "the service cannot answer at the moment".into());
+            body.insert("hint".into(), "try again in a moment".into());
+        } else {
+            body.insert("detail".into(), self.error.message().into());
+            if let Some(hint) = self.error.hint_text() {
+                body.insert("hint".into(), hint.into());
+            }
+            if let Some(details) = self.error.facts() {
+                body.insert("details".into(), details.clone());
+            }
+        }
+        body.insert("request_id".into(), request_id.into());
+        body.into()
+    }
+}
+
+/// An answer without a body yet: the outermost layer knows the request's id, writes the body and logs.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (code, status, _) = self.kind();
+        let mut response = status.into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            let seconds = self.error.wait().map_or(PATIENCE, |wait| wait.as_secs().max(1));
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = match code {
+                "key_missing" => HeaderValue::from_static("Bearer"),
+                _ => HeaderValue::from_static(r#"Bearer error="invalid_token""#),
+            };
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+        for (name, value) in &self.headers {
+            headers.insert(name, value.clone());
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Answers for paths that nothing serves.
+pub(super) async fn not_found(uri: Uri) -> Problem {
+    Problem::new("not_found", format!("nothing is served at `{}`", uri.path()))
+}
+
+/// Answers for methods that a path does not serve; the router adds `Allow`.
+pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+    Problem::new("method_not_allowed", format!("`{}` does not take `{method}`", uri.path()))
+        .hint("the header `Allow` lists the methods that it takes")
+}
+
+/// Answers for a handler that panicked.
+pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let text = text.unwrap_or("no message");
+    Problem::from(Error::permanent("internal_error", format!("a handler panicked: {text}"))).into_response()
+}
+
+/// The details of a parameter that does not fit.
+pub(super) fn param_invalid(name: &str, message: impl Into<String>) -> Error {
+    let message = message.into();
+    let details = json!({ "params": [{ "name": name, "message": message }] });
+    Error::permanent("params_invalid", message).details(details)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_table_of_codes_is_clean() {
+        let codes: BTreeSet<_> = KINDS.iter().map(|(code, ..)| *code).collect();
+        assert_eq!(codes.len(), KINDS.len(), "every code stands once");
+        for (code, status, title) in KINDS {
+            assert!(code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "`{code}`");
+            assert!(status.is_client_error() || *status == StatusCode::SERVICE_UNAVAILABLE, "`{code}`: {status}");
+            assert!(title.starts_with(|first: char| first.is_ascii_uppercase()), "`{code}`: {title}");
+        }
+    }
+
+    #[test]
+    fn what_is_ours_stays_inside() {
+        let secret = "no such table: step_runs at /srv/data";
+        for error in [Error::permanent("database_error", secret), Error::transient("database_unavailable", secret)] {
+            let problem = Problem::from(error.hint(secret).details(json!(secret)));
+            assert!(!problem.body("1").to_string().contains("step_runs"), "{}", problem.body("1"));
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Who may do what.
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use serde_json::json;
+
+use super::stage::Stage;
+
+const RUNS: &str = "/v1/pipelines/contacts-import/runs";
+
+async fn started(stage: &Stage) -> serde_json::Value {
+    stage.run(&stage.admin, json!({})).await.json()
+}
+
+#[tokio::test]
+async fn every_call_but_the_probes_needs_a_key() {
+    let stage = Stage::new().await;
+    let paths = ["/v1/pipelines", "/v1/pipelines/quiet", "/v1/runs", "/v1/runs/x", "/v1/artifacts/x", "/v1/schema"];
+    for path in paths {
+        let answer = stage.send(Request::get(path).body(Body::empty()).unwrap()).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (401, "key_missing"), "{path}");
+        let altered = format!("{}0", &stage.admin[..stage.admin.len() - 1]);
+        for key in ["", "x", "al_aaaaaaaaaa_00", &format!("{}0", stage.admin), &altered.replace("_0", "_1")] {
+            let answer = stage.get(key, path).await;
+            assert_eq!((answer.status.as_u16(), answer.code().as_str()), (401, "key_invalid"), "{path} `{key}`");
+        }
+        let basic = Request::get(path).header("authorization", format!("Basic {}", stage.admin));
+        assert_eq!(stage.send(basic.body(Body::empty()).unwrap()).await.code(), "key_invalid");
+    }
+    for path in ["/healthz", "/readyz"] {
+        let answer = stage.send(Request::get(path).body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_does_what_its_scopes_say_and_no_more() {
+    let stage = Stage::new().await;
+    let run = started(&stage).await;
+    let path = format!("/v1/runs/{}", run["id"].as_str().unwrap());
+    let reader = stage.key(&["runs:read"]).await;
+    let writer = stage.key(&["runs:write:contacts-import"]).await;
+    let other = stage.key(&["runs:read:quiet", "runs:write:quiet"]).await;
+    let events = stage.key(&["events:write"]).await;
+
+    assert_eq!(stage.get(&reader, &path).await.status, 200);
+    assert_eq!(stage.get(&writer, &path).await.code(), "scope_missing");
+    assert_eq!(stage.get(&other, &path).await.code(), "run_not_found");
+    assert_eq!(stage.get(&events, &path).await.code(), "scope_missing");
+
+    assert_eq!(stage.run(&reader, json!({})).await.json()["details"]["scope"], "runs:write:contacts-import");
+    assert_eq!(stage.run(&other, json!({})).await.code(), "scope_missing");
+    let made = stage.run(&writer, json!({})).await;
+    assert_eq!((made.status.as_u16(), made.json()["status"].as_str()), (202, Some("queued")));
+
+    let listed = |answer: super::stage::Answer| answer.json()["runs"].as_array().map(Vec::len);
+    assert_eq!(listed(stage.get(&reader, "/v1/runs").await), Some(2));
+    assert_eq!(listed(stage.get(&other, "/v1/runs").await), Some(0));
+    assert_eq!(stage.get(&writer, "/v1/runs").await.code(), "scope_missing");
+    assert_eq!(stage.get(&other, "/v1/runs?pipeline=contacts-import").await.code(), "scope_missing");
+
+    let pipelines = stage.get(&writer, "/v1/pipelines").await.json();
+    assert_eq!(pipelines["pipelines"].as_array().unwrap().len(), 1);
+    assert_eq!(pipelines["refused"], json!([]));
+    assert_eq!(stage.get(&writer, "/v1/pipelines/quiet").await.code(), "pipeline_not_found");
+    assert_eq!(stage.get(&writer, "/v1/pipelines/contacts-import").await.json().get("source"), None);
+    assert_eq!(stage.get(&events, "/v1/pipelines").await.code(), "scope_missing");
+    stage.db.delete_key(reader.split('_').nth(1).unwrap()).await.unwrap();
+    assert_eq!(stage.get(&reader, &path).await.code(), "key_invalid");
+}
+
+#[tokio::test]
+async fn a_page_follows_its_own_run_and_no_other() {
+    let stage = Stage::new().await;
+    let (mine, other) = (started(&stage).await, started(&stage).await);
+    let watch = |run: &serde_json::Value| {
+        let url = run["watch_url"].as_str().unwrap();
+        url.strip_prefix("http://127.0.0.1:8080").unwrap().to_owned()
+    };
+    let anonymous = |path: String| Request::get(path).body(Body::empty()).unwrap();
+    let seen = stage.send(anonymous(watch(&mine))).await;
+    assert_eq!((seen.status.as_u16(), &seen.json()["id"]), (200, &mine["id"]));
+    let token = watch(&mine).rsplit_once('?').unwrap().1.to_owned();
+    let stolen = format!("/v1/runs/{}?{token}", other["id"].as_str().unwrap());
+    assert_eq!(stage.send(anonymous(stolen)).await.code(), "token_invalid");
+    assert_eq!(stage.send(anonymous(format!("/v1/runs?{token}"))).await.code(), "key_missing");
+    assert_eq!(stage.send(anonymous(format!("{}x", watch(&mine)))).await.code(), "token_invalid");
+}
+
+#[tokio::test]
+async fn files_are_named_only_by_those_who_may() {
+    let stage = Stage::new().await;
+    for bucket in ["uploads", "secret"] {
+        stage.objects.put(bucket, "a/b.csv", "text/csv", "a,b\n".into()).await.unwrap();
+    }
+    let key = stage.key(&["runs:write"]).await;
+    let run = stage.run(&key, json!({ "file": "s3://uploads/a/b.csv" })).await;
+    assert_eq!(run.status, 202, "{:?}", run.bytes);
+    let file = &run.json()["params"]["file"];
+    let pinned = stage.objects.head("uploads", "a/b.csv").await.unwrap();
+    assert_eq!((&file["etag"], &file["size"], &file["name"]), (&json!(pinned.etag), &json!(4), &json!("b.csv")));
+
+    let secret = json!({ "bucket": "secret", "key": "a/b.csv", "name": "b.csv" });
+    for params in [json!({ "file": secret }), json!({ "file": "s3://secret/a/b.csv" }), json!({ "extras": [secret] })] {
+        assert_eq!(stage.run(&key, params.clone()).await.code(), "bucket_forbidden", "{params}");
+        assert_eq!(stage.run(&stage.admin, params).await.status, 202);
+    }
+    assert_eq!(stage.run(&key, json!({ "file": "s3://uploads/none" })).await.code(), "object_not_found");
+    let stale = json!({ "bucket": "uploads", "key": "a/b.csv", "etag": "other" });
+    assert_eq!(stage.run(&key, json!({ "file": stale })).await.code(), "object_changed");
+}
+
+#[tokio::test]
+async fn files_of_earlier_runs_are_for_those_who_may_read_them() {
+    let stage = Stage::new().await;
+    let form = "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.csv\"\r\n\r\na,b\r\n--b--\r\n";
+    let made = stage.post(&stage.admin, RUNS, "multipart/form-data; boundary=b", form).await.json();
+    let file = made["params"]["file"].clone();
+    let again = json!({ "file": { "artifact_id": file["artifact_id"] } });
+    let reader = stage.key(&["runs:read:contacts-import", "runs:write"]).await;
+    let writer = stage.key(&["runs:write"]).await;
+    assert_eq!(stage.run(&reader, again.clone()).await.json()["params"]["file"], file);
+    assert_eq!(stage.run(&reader, json!({ "file": file })).await.status, 202);
+    assert_eq!(stage.run(&writer, again).await.code(), "object_not_found");
+    let mut moved = file.clone();
+    moved["key"] = json!("other");
+    assert_eq!(stage.run(&reader, json!({ "file": moved })).await.code(), "params_invalid");
+    assert_eq!(stage.run(&reader, json!({ "file": { "artifact_id": "\u{0}" } })).await.code(), "object_not_found");
+}
