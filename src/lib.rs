@@ -3,6 +3,8 @@
 //! The rooms of the house, top to bottom; each imports only from those below it.
 //! `ARCHITECTURE.md` draws the way of a run through them.
 
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connections;

@@ -1,3 +1,5 @@
-//! The `afterload` binary.
+//! The `afterload` binary; see [`afterload::cli`].
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    afterload::cli::main()
+}

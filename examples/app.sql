@@ -1,0 +1,25 @@
+-- The tables that the pipelines of this repository import into, for SQLite and PostgreSQL alike.
+CREATE TABLE IF NOT EXISTS contacts (
+    email   VARCHAR(254) PRIMARY KEY,
+    name    VARCHAR(200) NOT NULL,
+    company TEXT,
+    country CHAR(2),
+    joined  DATE
+);
+
+CREATE TABLE IF NOT EXISTS airports (
+    icao         CHAR(4) PRIMARY KEY,
+    iata         CHAR(3),
+    name         VARCHAR(200) NOT NULL,
+    country      CHAR(2) NOT NULL,
+    continent    CHAR(2) NOT NULL,
+    latitude     NUMERIC(9, 6) NOT NULL,
+    longitude    NUMERIC(9, 6) NOT NULL,
+    elevation_ft INTEGER,
+    runway_ft    INTEGER,
+    kind         TEXT,
+    scheduled    BOOLEAN,
+    timezone     TEXT,
+    website      TEXT,
+    wikipedia    TEXT
+);

@@ -1,0 +1,164 @@
+//! `afterload check`: every fault of every file at once, each at its place.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::pipeline::{Kinds, Surroundings, catalogue, load};
+use crate::yaml::{Problem, Span};
+
+/// Checks pipeline files and shows every fault at its place.
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// The files; without any, all `*.yaml` and `*.yml` of the pipelines folder.
+    pub files: Vec<PathBuf>,
+    /// How to show the faults.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// How to show faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// A JSON array of `{file, line, col, code, message, hint}`.
+    Json,
+}
+
+/// A fault of a file, as `--format json` shows it.
+#[derive(Debug, Serialize)]
+struct Fault<'a> {
+    file: &'a str,
+    line: usize,
+    col: usize,
+    code: &'a str,
+    message: &'a str,
+    hint: Option<&'a str>,
+}
+
+/// What was found in one file.
+struct Checked {
+    file: String,
+    text: String,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+/// Checks the files and writes what it finds to `out`. Fails if there is any fault; a warning is none.
+///
+/// # Errors
+/// Those of writing.
+pub fn run(
+    args: &CheckArgs,
+    folder: &Path,
+    kinds: &Kinds,
+    around: &Surroundings,
+    out: &mut impl Write,
+) -> io::Result<ExitCode> {
+    let files = match args.files.as_slice() {
+        [] => match catalogue::files(folder) {
+            Ok(files) => files,
+            Err(error) => {
+                eprintln!("error: {error}");
+                return Ok(ExitCode::FAILURE);
+            }
+        },
+        files => files.to_vec(),
+    };
+    let checked: Vec<Checked> = files.iter().map(|file| check(file, kinds, around)).collect();
+    match args.format {
+        Format::Text => text(&checked, out)?,
+        Format::Json => json(&checked, out)?,
+    }
+    Ok(match checked.iter().any(|file| !file.problems.is_empty()) {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    })
+}
+
+fn check(path: &Path, kinds: &Kinds, around: &Surroundings) -> Checked {
+    let file = path.display().to_string();
+    let failed = |problem: Problem| (String::new(), vec![problem], Vec::new());
+    let start = Span { line: 1, col: 1, offset: 0, len: 0 };
+    let (text, problems, warnings) = match std::fs::read(path).map(String::from_utf8) {
+        Err(error) => failed(Problem::new("io_error", start, format!("the file cannot be read: {error}"))),
+        Ok(Err(error)) => {
+            let at = error.utf8_error().valid_up_to();
+            let message = format!("the file is not UTF-8; byte {at} is the first that is wrong");
+            failed(Problem::new("definition_invalid", start, message))
+        }
+        Ok(Ok(text)) => match load(path.file_name().and_then(|name| name.to_str()), &text, kinds, around) {
+            Ok(pipeline) => (text, Vec::new(), pipeline.warnings),
+            Err(problems) => (text, problems, Vec::new()),
+        },
+    };
+    Checked { file, text, problems, warnings }
+}
+
+fn text(checked: &[Checked], out: &mut impl Write) -> io::Result<()> {
+    for Checked { file, text, problems, warnings } in checked {
+        for problem in problems {
+            show(file, text, "", problem, out)?;
+        }
+        for warning in warnings {
+            show(file, text, "warning: ", warning, out)?;
+        }
+    }
+    let faults: usize = checked.iter().map(|file| file.problems.len()).sum();
+    let bad = checked.iter().filter(|file| !file.problems.is_empty()).count();
+    match faults {
+        0 => writeln!(out, "checked {}: no problems", count(checked.len(), "file")),
+        _ => writeln!(out, "checked {}: {} in {bad}", count(checked.len(), "file"), count(faults, "problem")),
+    }
+}
+
+/// The place and the message, the line with a caret under the place, and the hint.
+fn show(file: &str, text: &str, prefix: &str, problem: &Problem, out: &mut impl Write) -> io::Result<()> {
+    let Problem { code, span, message, hint } = problem;
+    writeln!(out, "{file}:{}:{}: {prefix}{message} [{code}]", span.line, span.col)?;
+    if let Some(line) = text.trim_start_matches('\u{feff}').lines().nth(span.line.saturating_sub(1)) {
+        let number = span.line.to_string();
+        let margin = " ".repeat(number.len());
+        let before: Vec<char> = line.chars().take(span.col.saturating_sub(1)).collect();
+        let pad: String = before.iter().map(|c| if *c == '\t' { '\t' } else { ' ' }).collect();
+        let rest: String = line.chars().skip(before.len()).collect();
+        let marked = marked(&rest, span.len);
+        writeln!(out, "  {number} | {line}\n  {margin} | {pad}{}", "^".repeat(marked))?;
+    }
+    if let Some(hint) = hint {
+        writeln!(out, "  hint: {hint}")?;
+    }
+    writeln!(out)
+}
+
+/// How many characters to mark: `len` bytes, but at least one and not past the end of the line.
+fn marked(rest: &str, len: usize) -> usize {
+    let end = rest.trim_end();
+    let inside = end.char_indices().take_while(|(at, _)| *at < len).count();
+    inside.max(1)
+}
+
+fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+fn json(checked: &[Checked], out: &mut impl Write) -> io::Result<()> {
+    let faults: Vec<Fault<'_>> = checked
+        .iter()
+        .flat_map(|checked| checked.problems.iter().map(|problem| (checked.file.as_str(), problem)))
+        .map(|(file, problem)| Fault {
+            file,
+            line: problem.span.line,
+            col: problem.span.col,
+            code: problem.code,
+            message: &problem.message,
+            hint: problem.hint.as_deref(),
+        })
+        .collect();
+    serde_json::to_writer_pretty(&mut *out, &faults)?;
+    writeln!(out)
+}

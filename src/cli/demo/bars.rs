@@ -1,0 +1,65 @@
+//! A run's progress on the terminal: live bars, or plain lines where there is none.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+const STEP: &str = "  {prefix:<10} {bar:32} {percent:>3}%  {msg}";
+
+/// One bar per step, or one line per change.
+pub(super) struct Bars {
+    live: Option<MultiProgress>,
+    bars: HashMap<String, ProgressBar>,
+    said: HashMap<String, String>,
+}
+
+impl Bars {
+    pub(super) fn new() -> Self {
+        let live = std::io::stdout()
+            .is_terminal()
+            .then(|| MultiProgress::with_draw_target(indicatif::ProgressDrawTarget::stdout()));
+        Self { live, bars: HashMap::new(), said: HashMap::new() }
+    }
+
+    /// Shows where every step is that has been called for.
+    pub(super) fn show(&mut self, run: &Value) {
+        let steps = run["steps"].as_array().into_iter().flatten();
+        for step in steps.filter(|step| !matches!(step["status"].as_str(), Some("waiting" | "skipped"))) {
+            let (id, status) = (step["id"].as_str().unwrap_or_default(), step["status"].as_str().unwrap_or_default());
+            let percent = match status {
+                "succeeded" => 100,
+                _ => step["progress"]["percent"].as_f64().unwrap_or_default() as u64,
+            };
+            let message = step["progress"]["message"].as_str().unwrap_or(status);
+            let text = if status == "running" { message.to_owned() } else { format!("{status}, {message}") };
+            match &self.live {
+                Some(live) => bar(&mut self.bars, live, id, percent, text),
+                None => line(&mut self.said, id, percent, &text),
+            }
+        }
+    }
+
+    /// Leaves the last state on the screen.
+    pub(super) fn finish(&self) {
+        self.bars.values().for_each(ProgressBar::abandon);
+    }
+}
+
+fn bar(bars: &mut HashMap<String, ProgressBar>, live: &MultiProgress, id: &str, percent: u64, text: String) {
+    let bar = bars.entry(id.to_owned()).or_insert_with(|| {
+        let style = ProgressStyle::with_template(STEP).unwrap_or_else(|_| ProgressStyle::default_bar());
+        live.add(ProgressBar::new(100).with_style(style).with_prefix(id.to_owned()))
+    });
+    bar.set_position(percent);
+    bar.set_message(text);
+}
+
+fn line(said: &mut HashMap<String, String>, id: &str, percent: u64, text: &str) {
+    let line = format!("  {id}: {percent}% {text}");
+    if said.get(id) != Some(&line) {
+        println!("{line}");
+        said.insert(id.to_owned(), line);
+    }
+}

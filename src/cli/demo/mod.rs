@@ -1,0 +1,150 @@
+//! `afterload demo`: the main job on real sample data, as a user of the API would run it.
+
+mod bars;
+mod client;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::Value;
+use sqlx::Connection;
+
+use self::bars::Bars;
+use self::client::Client;
+use super::{asked_to_stop, init_logs};
+use crate::app::App;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::store::Db;
+
+const SAMPLE: &[u8] = include_bytes!("../../../examples/airports.csv");
+const TABLES: &str = include_str!("../../../examples/app.sql");
+const PIPELINES: [(&str, &str); 2] = [
+    ("airports-import.yaml", include_str!("../../../pipelines/airports-import.yaml")),
+    ("contacts-import.yaml", include_str!("../../../pipelines/contacts-import.yaml")),
+];
+
+/// What the demo may be told.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The folder that holds everything the demo makes; it may be deleted afterwards.
+    #[arg(long, default_value = "demo-data", value_name = "FOLDER")]
+    dir: PathBuf,
+    /// End when the runs have, with status 0 only if every one succeeded.
+    #[arg(long)]
+    exit: bool,
+}
+
+/// Starts the service, runs the main job through its API, and stays up.
+pub(super) async fn run(args: Args) -> Result<ExitCode> {
+    init_logs("warn");
+    let config = prepare(&args.dir).await?;
+    println!(
+        "afterload demo: an application database, an upload, an import, a mail; everything lies in {}/",
+        args.dir.display()
+    );
+    let mut app = App::start(config.clone(), None).await?;
+    let (url, db) = (app.url.clone(), app.engine.db().clone());
+    let ended = tokio::select! {
+        ended = import(&url, &db, &config, &args.dir) => ended,
+        error = app.failed() => Err(error),
+        () = asked_to_stop() => Err(Error::stopped("demo_stopped", "the demo was interrupted")),
+    };
+    let succeeded = match ended {
+        Ok(run) => run["status"] == "succeeded",
+        Err(error) => {
+            app.stop().await;
+            return Err(error);
+        }
+    };
+    if !args.exit {
+        println!("\nThe API stays up at {} (Ctrl-C ends it). To run the same again:", app.url);
+        println!("  curl -H \"Authorization: Bearer $(cat {})\" \\", key_file(&args.dir).display());
+        println!("    -F file=@{} {}/v1/pipelines/airports-import/runs", sample_file(&args.dir).display(), app.url);
+        tokio::select! {
+            () = asked_to_stop() => {}
+            error = app.failed() => eprintln!("error: {error}"),
+        }
+    }
+    app.stop().await;
+    Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The folder with the sample, the pipelines and a small application database.
+async fn prepare(dir: &Path) -> Result<Config> {
+    let mut config = Config { data: dir.join("data"), pipelines: dir.join("pipelines"), ..Config::default() };
+    config.templates = dir.join("templates");
+    config.fill();
+    for folder in [&config.data, &config.pipelines] {
+        tokio::fs::create_dir_all(folder).await?;
+    }
+    tokio::fs::write(sample_file(dir), SAMPLE).await?;
+    for (name, text) in PIPELINES {
+        tokio::fs::write(config.pipelines.join(name), text).await?;
+    }
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(app_database(&config)).create_if_missing(true);
+    let mut app = sqlx::SqliteConnection::connect_with(&options).await?;
+    sqlx::raw_sql(TABLES).execute(&mut app).await?;
+    app.close().await?;
+    // A second demo beside a first, or beside a service, takes free ports.
+    if std::net::TcpListener::bind(config.listen).is_err() {
+        config.listen.set_port(0);
+    }
+    Ok(config)
+}
+
+/// Uploads the sample and follows its run to the end.
+async fn import(url: &str, db: &Db, config: &Config, dir: &Path) -> Result<Value> {
+    let (stored, key) = crate::web::make_key("demo", &["admin".into()], &[])?;
+    db.insert_key(&stored).await?;
+    crate::secrets::write(&key_file(dir), &key).await?;
+    let client = Client::new(url, key);
+    let run = client.upload("airports-import", &sample_file(dir)).await?;
+    let id = run["id"].as_str().unwrap_or_default().to_owned();
+    println!("uploaded {} ({} bytes); run {id}", sample_file(dir).display(), SAMPLE.len());
+    let mut bars = Bars::new();
+    let run = client.follow(&id, |run| bars.show(run)).await?;
+    bars.finish();
+    report(&client, config, dir, &run).await?;
+    Ok(run)
+}
+
+async fn report(client: &Client, config: &Config, dir: &Path, run: &Value) -> Result<()> {
+    println!("\nthe run {}", run["status"].as_str().unwrap_or_default());
+    if let Some(error) = run["error"]["message"].as_str() {
+        println!("  because {error}");
+    }
+    let outputs = &run["steps"][0]["outputs"];
+    let count = |name: &str| outputs[name].as_u64().unwrap_or_default();
+    println!(
+        "  rows      {} read: {} inserted, {} updated, {} skipped, {} rejected",
+        count("rows"),
+        count("inserted"),
+        count("updated"),
+        count("skipped"),
+        count("rejected")
+    );
+    println!("  table     airports in {}", app_database(config).display());
+    if let (Some(url), Some(name)) = (outputs["errors_file"]["url"].as_str(), outputs["errors_file"]["name"].as_str()) {
+        let path = dir.join(name);
+        client.download(url, &path).await?;
+        println!("  rejected  {} (downloaded from {url})", path.display());
+    }
+    let mut mails = tokio::fs::read_dir(config.outbox()).await?;
+    while let Some(mail) = mails.next_entry().await? {
+        println!("  mail      {}", mail.path().display());
+    }
+    Ok(())
+}
+
+fn sample_file(dir: &Path) -> PathBuf {
+    dir.join("airports.csv")
+}
+
+fn key_file(dir: &Path) -> PathBuf {
+    dir.join("demo.key")
+}
+
+fn app_database(config: &Config) -> PathBuf {
+    config.data.join("app.db")
+}

@@ -1,0 +1,108 @@
+//! `afterload key`: API keys are made, listed and revoked here.
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::store::Db;
+use crate::web::make_key;
+
+/// What to do with API keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key and show it, once.
+    New(NewKey),
+    /// List the keys; they themselves are not stored.
+    List,
+    /// Delete a key. It stops working at once.
+    Revoke {
+        /// The key's id, as `key list` shows it.
+        id: String,
+    },
+}
+
+/// A key to make.
+#[derive(Debug, Args)]
+pub struct NewKey {
+    /// What it is for, such as `web`.
+    #[arg(long)]
+    pub name: String,
+    /// What it may do: `admin`, `runs:read`, `runs:write`, or with a pipeline `runs:read:NAME`; may be repeated.
+    #[arg(long = "scope", required = true, value_name = "SCOPE")]
+    pub scopes: Vec<String>,
+    /// A bucket whose files it may name in parameters; may be repeated.
+    #[arg(long = "bucket", value_name = "BUCKET")]
+    pub buckets: Vec<String>,
+}
+
+/// Does it. The key goes to `out`, all else to `notes`, so that `KEY=$(afterload key new …)` works.
+///
+/// # Errors
+/// `scope_invalid`, `bucket_invalid`, `key_not_found`, or those of the database and of the terminal.
+pub async fn run(db: &Db, command: KeyCommand, out: &mut impl Write, notes: &mut impl Write) -> Result<()> {
+    match command {
+        KeyCommand::New(new) => {
+            let (stored, text) = make_key(&new.name, &new.scopes, &new.buckets)?;
+            if !db.insert_key(&stored).await? {
+                return Err(Error::transient("key_taken", "another key has the same id").hint("try again"));
+            }
+            writeln!(out, "{text}")?;
+            writeln!(notes, "this is the only time that the key `{}` is shown", stored.id)?;
+        }
+        KeyCommand::List => list(db, out).await?,
+        KeyCommand::Revoke { id } => {
+            if !db.delete_key(&id).await? {
+                return Err(Error::permanent("key_not_found", format!("there is no key `{id}`"))
+                    .hint("`afterload key list` shows them"));
+            }
+            writeln!(notes, "revoked `{id}`")?;
+        }
+    }
+    Ok(())
+}
+
+async fn list(db: &Db, out: &mut impl Write) -> Result<()> {
+    let mut rows = vec![["ID", "NAME", "SCOPES", "BUCKETS", "CREATED"].map(str::to_owned)];
+    for key in db.keys().await? {
+        let buckets = if key.buckets.is_empty() { "-".to_owned() } else { key.buckets.join(" ") };
+        rows.push([key.id, key.name, key.scopes.join(" "), buckets, clock::rfc3339(key.created_at)]);
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths = [width(0), width(1), width(2), width(3), 0];
+    for row in &rows {
+        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        writeln!(out, "{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn call(db: &Db, command: KeyCommand) -> Result<(String, String)> {
+        let (mut out, mut notes) = (Vec::new(), Vec::new());
+        run(db, command, &mut out, &mut notes).await?;
+        Ok((String::from_utf8(out).unwrap(), String::from_utf8(notes).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn keys_are_made_listed_and_revoked() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
+        let new = NewKey { name: "web".into(), scopes: vec!["runs:write".into()], buckets: vec!["uploads".into()] };
+        let (key, _) = call(&db, KeyCommand::New(new)).await.unwrap();
+        let id = key.split('_').nth(1).unwrap().to_owned();
+        let (listed, _) = call(&db, KeyCommand::List).await.unwrap();
+        assert!(listed.starts_with("ID          NAME  SCOPES      BUCKETS  CREATED\n"), "{listed}");
+        assert!(listed.contains(&format!("{id}  web   runs:write  uploads  2")), "{listed}");
+        assert!(!listed.contains(key.trim().rsplit('_').next().unwrap()));
+        let (_, notes) = call(&db, KeyCommand::Revoke { id: id.clone() }).await.unwrap();
+        assert_eq!(notes, format!("revoked `{id}`\n"));
+        assert_eq!(call(&db, KeyCommand::Revoke { id }).await.unwrap_err().code(), "key_not_found");
+        let wrong = NewKey { name: "web".into(), scopes: vec!["all".into()], buckets: Vec::new() };
+        assert_eq!(call(&db, KeyCommand::New(wrong)).await.unwrap_err().code(), "scope_invalid");
+    }
+}

@@ -1,0 +1,112 @@
+//! The commands. Everything that reads the terminal or writes to it is here.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the commands talk to the terminal")]
+#![expect(clippy::disallowed_methods, reason = "the commands hand the environment to the configuration")]
+
+pub mod check;
+mod demo;
+pub mod key;
+pub mod schema;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+use crate::error::Result;
+use crate::mail::Mailer;
+use crate::pipeline::Kinds;
+use crate::store::Db;
+use crate::{app, steps};
+
+/// Everything that happens after the upload: pipelines in YAML, compiled into chains of durable jobs.
+#[derive(Debug, Parser)]
+#[command(name = "afterload", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// The configuration; default `afterload.yaml`, and without that everything embedded under `data/`.
+    #[arg(long, global = true, env = "AFTERLOAD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service: the API, the embedded store, and workers for every queue.
+    Serve,
+    /// Run the main job on real sample data, with nothing to set up, and stay up for a look around.
+    Demo(demo::Args),
+    /// Find every fault of every pipeline file, each at its place.
+    Check(check::CheckArgs),
+    /// Print the JSON Schema of a pipeline file, for editors.
+    Schema(schema::SchemaArgs),
+    /// Make, list and revoke API keys.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+}
+
+/// Runs the command line. The exit status is 0 for success, 1 for a command that found or met a fault, 2 for wrong usage.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    let ended = runtime.block_on(run(cli));
+    // What still blocks (a step that would not stop in time) must not keep the process from ending.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    ended.unwrap_or_else(|error| fail(&error))
+}
+
+async fn run(cli: Cli) -> Result<ExitCode> {
+    let load = || Config::load(cli.config.as_deref(), std::env::vars());
+    match cli.command {
+        Command::Serve => serve::run(load()?).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Check(args) => {
+            let config = load()?;
+            let around = app::surroundings(&config, &Mailer::new(&config)?);
+            Ok(check::run(&args, &config.pipelines, &kinds(), &around, &mut std::io::stdout())?)
+        }
+        Command::Schema(args) => Ok(schema::run(&args, &kinds(), &mut std::io::stdout())?),
+        Command::Key(command) => {
+            let db = Db::open(&load()?.database_url()).await?;
+            key::run(&db, command, &mut std::io::stdout(), &mut std::io::stderr()).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn kinds() -> Kinds {
+    steps::language(&steps::kinds())
+}
+
+fn fail(error: &crate::Error) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+/// Logs to standard error: `AFTERLOAD_LOG` filters as `RUST_LOG` does; text on a terminal, JSON elsewhere.
+fn init_logs(default: &str) {
+    use std::io::IsTerminal;
+    use tracing_subscriber::EnvFilter;
+
+    let filter = std::env::var("AFTERLOAD_LOG").ok().and_then(|filter| EnvFilter::try_new(filter).ok());
+    let filter = filter.unwrap_or_else(|| EnvFilter::new(default));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = if std::io::stderr().is_terminal() { logs.compact().try_init() } else { logs.json().try_init() };
+    drop(started);
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+async fn asked_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

@@ -1,0 +1,22 @@
+//! `afterload schema`: the JSON Schema of a pipeline file, for editors.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::pipeline::{Kinds, schema};
+
+/// Prints the JSON Schema of pipeline files, for editors.
+#[derive(Clone, Debug, Args)]
+pub struct SchemaArgs {}
+
+/// Writes the schema to `out`.
+///
+/// # Errors
+/// Those of writing.
+pub fn run(_: &SchemaArgs, kinds: &Kinds, out: &mut impl Write) -> io::Result<ExitCode> {
+    serde_json::to_writer_pretty(&mut *out, &schema(kinds))?;
+    writeln!(out)?;
+    Ok(ExitCode::SUCCESS)
+}
