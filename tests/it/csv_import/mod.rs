@@ -1,0 +1,364 @@
+//! `csv.import` against real databases, each test on SQLite and on PostgreSQL.
+
+mod bench;
+mod resume;
+
+use afterload::config::Checkpoints;
+use bench::{BOTH, Bench, Db, Memory, spec};
+use serde_json::{Value, json};
+
+const CONTACTS: &str =
+    "CREATE TABLE contacts (email VARCHAR(40) PRIMARY KEY, name TEXT, age INTEGER CHECK (age <> 13))";
+
+fn contacts(extra: Value) -> Value {
+    let mut with = json!({
+        "into": { "table": "contacts" },
+        "columns": {
+            "email": { "match": ["E-mail", "email"], "type": "email", "required": true },
+            "name": {},
+            "age": { "type": "integer", "min": 0 },
+        },
+    });
+    for (key, value) in extra.as_object().unwrap() {
+        with[key] = value.clone();
+    }
+    with
+}
+
+fn conflict(action: &str) -> Value {
+    json!({ "into": { "table": "contacts", "on_conflict": { "keys": ["email"], "action": action } } })
+}
+
+#[tokio::test]
+async fn good_rows_arrive_and_bad_rows_come_back() {
+    for db in BOTH {
+        let bench = Bench::new(db, CONTACTS).await;
+        let source =
+            Memory::new("E-MAIL ,name,age,other\na@b.de,Ann,1,x\nbad,\"=1+1\",2,\"y,z\"\nc@d.de,,,\nd@e.de,D,-3,\n");
+        let done = bench.import(&spec(contacts(json!({}))), &source).await.unwrap();
+        assert_eq!(done.counts(), [4, 2, 0, 0, 2]);
+        assert_eq!(bench.rows("contacts", &["email", "name", "age"]).await, ["a@b.de|Ann|1", "c@d.de|-|-"]);
+        assert_eq!(
+            done.errors,
+            "E-MAIL,name,age,other,_run,_row,_line,_error_column,_error_code,_error_message\n\
+             bad,'=1+1,2,\"y,z\",run1,2,3,email,value_invalid,`bad` is not an e-mail address\n\
+             d@e.de,D,-3,,run1,4,5,age,value_out_of_range,`-3` is too small\n"
+        );
+        let file = done.outputs.errors_file.as_ref().unwrap();
+        assert_eq!((file.name.as_str(), file.size), ("rejected.csv", done.errors.len() as u64));
+        assert_eq!(done.outputs.report.faults["email.value_invalid"], 1);
+        let progress = done.progress();
+        assert_eq!((progress.done, progress.total), (source.len(), Some(source.len())));
+        assert_eq!((progress.counts["rows"], progress.message.as_deref()), (4, Some("4 rows")));
+    }
+}
+
+#[tokio::test]
+async fn an_error_file_can_be_corrected_and_sent_again() {
+    for db in BOTH {
+        let bench = Bench::new(db, CONTACTS).await;
+        let with = contacts(json!({ "skip_rows": 2, "delimiter": ";" }));
+        let source = Memory::new("Export\n\nE-mail;name;age\nbad;'=1;x\nbad2;=2;2\n");
+        let first = bench.import(&spec(with.clone()), &source).await.unwrap();
+        assert_eq!(first.counts(), [2, 0, 0, 0, 2]);
+        let corrected =
+            first.errors.replace("\nbad;", "\na@b.de;").replace(";x;", ";7;").replace("\nbad2;", "\nc@d.de;");
+        let second = bench.attempt(&spec(with), &Memory::new(corrected), 2, Default::default()).await;
+        // The same key goes on where it was; another run has another key.
+        assert_eq!(second.unwrap().counts(), [2, 0, 0, 0, 2]);
+        bench.execute("DELETE FROM afterload_checkpoints").await;
+        bench.execute("DELETE FROM afterload_rejects").await;
+        let corrected =
+            first.errors.replace("\nbad;", "\na@b.de;").replace(";x;", ";7;").replace("\nbad2;", "\nc@d.de;");
+        let with = contacts(json!({ "skip_rows": 2, "delimiter": ";" }));
+        let third = bench.import(&spec(with), &Memory::new(corrected)).await.unwrap();
+        assert_eq!(third.counts(), [2, 2, 0, 0, 0]);
+        assert!(third.outputs.errors_file.is_none() && third.errors.is_empty());
+        assert_eq!(bench.rows("contacts", &["email", "name", "age"]).await, ["a@b.de|'=1|7", "c@d.de|=2|2"]);
+    }
+}
+
+#[tokio::test]
+async fn every_type_arrives_as_it_should() {
+    let columns = [
+        ("id", "INTEGER", json!({}), "7", "7", "7"),
+        ("small", "SMALLINT", json!({}), "-32768", "-32768", "-32768"),
+        ("big", "BIGINT", json!({}), "9223372036854775807", "9223372036854775807", "9223372036854775807"),
+        ("single", "REAL", json!({}), "1.5", "1.5", "1.5"),
+        ("twice", "DOUBLE PRECISION", json!({}), "-0.25e1", "-2.5", "-2.5"),
+        ("amount", "NUMERIC(12, 3)", json!({}), "12345678.905", "12345678.905", "12345678.905"),
+        ("words", "TEXT", json!({}), "Zoë 📦", "Zoë 📦", "Zoë 📦"),
+        ("number_text", "TEXT", json!({ "type": "decimal" }), "1.10", "1.10", "1.10"),
+        ("flag", "BOOLEAN", json!({}), "Yes", "1", "true"),
+        ("day", "DATE", json!({ "formats": ["%d.%m.%Y"] }), "29.02.2024", "2024-02-29", "2024-02-29"),
+        ("at", "TIMESTAMP", json!({}), "2024-02-29T12:00:00+02:00", "2024-02-29 10:00:00", "2024-02-29 10:00:00"),
+        (
+            "uid",
+            "UUID",
+            json!({}),
+            "67E5504410B1426F9247BB680E5FE0C8",
+            "67e55044-10b1-426f-9247-bb680e5fe0c8",
+            "67e55044-10b1-426f-9247-bb680e5fe0c8",
+        ),
+        ("doc", "JSON", json!({}), "{\"\"a\"\": 1}", "{\"a\": 1}", "{\"a\": 1}"),
+        ("blank", "INTEGER", json!({}), "", "-", "-"),
+        ("given", "TEXT", json!({ "default": "x" }), "", "x", "x"),
+    ];
+    let only_postgres = [
+        ("jsonb_doc", "JSONB", json!({}), "{\"\"a\"\":1}", "", "{\"a\": 1}"),
+        ("zoned", "TIMESTAMPTZ", json!({}), "2024-02-29 12:00", "", "2024-02-29 12:00:00+00"),
+        ("address", "INET", json!({}), "10.0.0.1", "", "10.0.0.1/32"),
+        ("words_array", "TEXT[]", json!({}), "{a,b}", "", "{a,b}"),
+        ("mood", "mood", json!({}), "happy", "", "happy"),
+        ("cents", "INTEGER", json!({ "type": "string" }), "99", "", "99"),
+        ("fixed", "CHAR(3)", json!({}), "ab", "", "ab"),
+    ];
+    for db in BOTH {
+        let own = if db == Db::Postgres { &only_postgres[..] } else { &[] };
+        let all = columns.iter().chain(own).collect::<Vec<_>>();
+        let ddl = all.iter().map(|(name, kind, ..)| format!("{name} {kind}")).collect::<Vec<_>>().join(", ");
+        let kinds = if db == Db::Postgres { "CREATE TYPE mood AS ENUM ('happy', 'sad');;" } else { "" };
+        let bench = Bench::new(db, &format!("{kinds}CREATE TABLE t ({ddl})")).await;
+        let names = all.iter().map(|(name, ..)| *name).collect::<Vec<_>>();
+        let cells = all.iter().map(|(_, _, _, cell, ..)| format!("\"{cell}\"")).collect::<Vec<_>>();
+        let rules = all.iter().map(|(name, _, rule, ..)| ((*name).to_owned(), rule.clone()));
+        let with = json!({ "into": { "table": "t" }, "columns": rules.collect::<serde_json::Map<_, _>>() });
+        let source = Memory::new(format!("{}\n{}\n", names.join(","), cells.join(",")));
+        let done = bench.import(&spec(with), &source).await.unwrap();
+        assert_eq!(done.counts(), [1, 1, 0, 0, 0], "{}", done.errors);
+        for (name, _, _, _, sqlite, postgres) in all {
+            let expected = if db == Db::Sqlite { sqlite } else { postgres };
+            assert_eq!(bench.rows("t", &[name]).await, [*expected], "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_that_are_there_are_updated_skipped_or_rejected() {
+    let file = "email,name,age\nold@x.de,new,1\na@x.de,first,2\na@x.de,second,3\nb@x.de,B,4\n";
+    let cases = [
+        ("update", [4, 2, 2, 0, 0], ["a@x.de|second|3", "b@x.de|B|4", "old@x.de|new|1"]),
+        ("skip", [4, 2, 0, 2, 0], ["a@x.de|first|2", "b@x.de|B|4", "old@x.de|old|9"]),
+        ("reject", [4, 2, 0, 0, 2], ["a@x.de|first|2", "b@x.de|B|4", "old@x.de|old|9"]),
+    ];
+    for db in BOTH {
+        for (action, counts, rows) in cases {
+            // Chunks of one row and of all must agree.
+            for chunk in [1, 100] {
+                let bench = Bench::new(db, CONTACTS).await;
+                bench.execute("INSERT INTO contacts VALUES ('old@x.de', 'old', 9)").await;
+                let mut with = contacts(conflict(action));
+                with["chunk"] = chunk.into();
+                let done = bench.import(&spec(with), &Memory::new(file)).await.unwrap();
+                assert_eq!(done.counts(), counts, "{db:?} {action} {chunk}");
+                assert_eq!(bench.rows("contacts", &["email", "name", "age"]).await, rows, "{db:?} {action} {chunk}");
+                let conflicts = done.codes().into_iter().map(|(row, _, code)| (row, code)).collect::<Vec<_>>();
+                if action == "reject" {
+                    assert_eq!(conflicts, [(1, "conflict".to_owned()), (3, "conflict".to_owned())]);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn rows_that_the_database_refuses_are_told_one_by_one() {
+    for db in BOTH {
+        for action in [None, Some("update")] {
+            let bench = Bench::new(db, CONTACTS).await;
+            let rows = (0..500).map(|row| format!("p{row}@x.de,P,{}\n", if row % 100 == 7 { 13 } else { 20 }));
+            let file = format!("email,name,age\n{}p1@x.de,again,1\n", rows.collect::<String>());
+            let with = contacts(action.map_or(json!({}), conflict));
+            let done = bench.import(&spec(with), &Memory::new(file)).await.unwrap();
+            let mut expected =
+                [8, 108, 208, 308, 408].map(|row| (row, String::new(), "database_refused".to_owned())).to_vec();
+            if action.is_none() {
+                expected.push((501, String::new(), "database_refused".to_owned()));
+                assert_eq!(done.counts(), [501, 495, 0, 0, 6]);
+            } else {
+                assert_eq!(done.counts(), [501, 495, 1, 0, 5]);
+            }
+            assert_eq!(done.codes(), expected, "{db:?} {action:?}");
+            assert!(done.errors.to_lowercase().contains("check constraint"), "{}", done.errors);
+        }
+    }
+}
+
+#[tokio::test]
+async fn any_common_encoding_delimiter_and_line_end_is_read() {
+    let text = "email;name;age\na@b.de;Zoë Müller;1\nc@d.de;\"Jürgen;\nKöln\";2\n";
+    let utf16 = |big: bool| {
+        let units = std::iter::once(0xfeff).chain(text.encode_utf16());
+        units.flat_map(|unit: u16| if big { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect::<Vec<_>>()
+    };
+    let latin = text.chars().map(|c| c as u8).collect::<Vec<_>>();
+    let files = [
+        ("utf-8", text.as_bytes().to_vec()),
+        ("utf-8", [b"\xef\xbb\xbf", text.as_bytes()].concat()),
+        ("utf-16le", utf16(false)),
+        ("utf-16be", utf16(true)),
+        ("utf-16le", utf16(false)[2..].to_vec()),
+        ("windows-1252", latin),
+        ("utf-8", text.replace(';', "\t").replace("Jürgen\t", "Jürgen;").into_bytes()),
+        ("utf-8", text.replace(';', "|").replace("Jürgen|", "Jürgen;").into_bytes()),
+        ("utf-8", text.replace('\n', "\r").into_bytes()),
+        ("utf-8", text.replace('\n', "\r\n").into_bytes()),
+    ];
+    for db in BOTH {
+        let bench = Bench::new(db, CONTACTS).await;
+        for (encoding, file) in &files {
+            bench.execute("DELETE FROM contacts").await;
+            if bench.connection.table("afterload_checkpoints").await.is_ok() {
+                bench.execute("DELETE FROM afterload_checkpoints").await;
+            }
+            let source = Memory::new(file.clone()).pieces(3);
+            let done = bench.import(&spec(contacts(json!({ "chunk": 1 }))), &source).await.unwrap();
+            assert_eq!(done.counts(), [2, 2, 0, 0, 0], "{}", done.errors);
+            assert_eq!(&done.outputs.report.encoding, encoding);
+            let rows = bench.rows("contacts", &["email", "name", "age"]).await;
+            let rows = rows.iter().map(|row| row.replace("\r\n", "\n").replace('\r', "\n")).collect::<Vec<_>>();
+            assert_eq!(rows, ["a@b.de|Zoë Müller|1", "c@d.de|Jürgen;\nKöln|2"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn faults_of_the_file_stop_the_import_behind_the_rows_before() {
+    let good = "a@b.de,A,1\nc@d.de,C,2\n";
+    let cases = [
+        (format!("email,name,age\n{good}x,\"open\n{}", "y,z,1\n".repeat(20_000)), "csv_unclosed_quote", 2),
+        (format!("email,name,age\n{good}x,{},1\n", "y".repeat(65_537)), "csv_field_too_large", 2),
+        (
+            format!("email,name,age\n{good}{}\n", format!("{},", "y".repeat(60_000)).repeat(20)),
+            "csv_record_too_large",
+            2,
+        ),
+        (format!("email,name,age\n{good}{}\n", ",".repeat(1024)), "csv_too_many_columns", 2),
+        (format!("{}\n{good}", ",".repeat(1024)), "csv_too_many_columns", 0),
+        (format!("email,nam,years\n{good}"), "csv_header_missing", 0),
+        (format!("email,name,Email,age\n{good}"), "csv_header_duplicate", 0),
+        (String::new(), "csv_empty", 0),
+    ];
+    for db in BOTH {
+        let bench = Bench::new(db, CONTACTS).await;
+        for (epoch, (file, code, rows)) in (1..).zip(&cases) {
+            let source = Memory::new(file.clone());
+            let error =
+                bench.attempt(&spec(contacts(json!({}))), &source, epoch, Default::default()).await.err().unwrap();
+            assert_eq!((error.code(), error.is_transient()), (*code, false), "{error}");
+            assert_eq!(bench.rows("contacts", &["email"]).await.len(), *rows, "{code}");
+            if *rows > 0 {
+                assert!(error.facts().unwrap()["line"].is_u64() && error.facts().unwrap()["offset"].is_u64());
+                bench.execute("DELETE FROM contacts").await;
+                bench.execute("DELETE FROM afterload_checkpoints").await;
+            }
+        }
+        let error = bench.import(&spec(contacts(json!({}))), &Memory::new("mail,name,age\n")).await.err().unwrap();
+        assert!(
+            error.to_string().contains("`E-mail`, `email`")
+                && error.to_string().contains("it has `mail`, `name`, `age`")
+        );
+    }
+}
+
+#[tokio::test]
+async fn faults_of_a_row_reject_only_that_row() {
+    let file = b"email,name,age\n1@x.de,A,1,2\n2@x.de,A\n3@x.de,N\0L,3\n4@x.de,\xff,4\n5@x.de,\"a\"b,5\n6@x.de,F,6";
+    for db in BOTH {
+        let bench = Bench::new(db, CONTACTS).await;
+        let done = bench.import(&spec(contacts(json!({ "encoding": "utf-8" }))), &Memory::new(*file)).await.unwrap();
+        assert_eq!(done.counts(), [6, 1, 0, 0, 5]);
+        let codes = done.codes().into_iter().map(|(_, _, code)| code).collect::<Vec<_>>();
+        assert_eq!(codes, ["csv_ragged", "csv_ragged", "csv_nul", "csv_invalid_text", "csv_stray_quote"]);
+    }
+}
+
+#[tokio::test]
+async fn tables_columns_and_keys_that_are_not_there_are_told() {
+    for db in BOTH {
+        let bench = Bench::new(db, CONTACTS).await;
+        let cases = [
+            (contacts(json!({ "into": { "table": "contact" } })), "table_not_found"),
+            (contacts(json!({ "into": { "table": "contacts\"; DROP TABLE contacts; --" } })), "table_not_found"),
+            (contacts(json!({ "columns": { "mail": { "match": "email" } } })), "column_not_found"),
+            (
+                contacts(
+                    json!({ "into": { "table": "contacts", "on_conflict": { "keys": ["name"], "action": "skip" } } }),
+                ),
+                "conflict_keys_not_unique",
+            ),
+        ];
+        for (with, code) in cases {
+            let error = bench.import(&spec(with), &Memory::new("email,name,age\n")).await.err().unwrap();
+            assert_eq!(error.code(), code, "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn limits_of_the_import_hold() {
+    let rows =
+        (0..3000).map(|row| format!("{row}{},N,1\n", if row % 2 == 0 { "" } else { "@x.de" })).collect::<String>();
+    let file = format!("email,name,age\n{rows}");
+    for db in BOTH {
+        let bench = Bench::new(db, CONTACTS).await;
+        let done = bench
+            .import(&spec(contacts(json!({ "max_rows": 10, "errors": { "max": 2 } }))), &Memory::new(&*file))
+            .await;
+        let done = done.unwrap();
+        assert_eq!(done.counts(), [10, 5, 0, 0, 5]);
+        assert_eq!(done.codes().len(), 2);
+
+        let bench = Bench::new(db, CONTACTS).await;
+        let with = contacts(json!({ "chunk": 500, "tolerate": "20%" }));
+        let error = bench.import(&spec(with), &Memory::new(&*file)).await.err().unwrap();
+        assert_eq!((error.code(), &error.facts().unwrap()["rows"]), ("csv_too_many_rejects", &json!(1000)));
+        assert_eq!(bench.rows("contacts", &["email"]).await.len(), 500);
+
+        let bench = Bench::new(db, CONTACTS).await;
+        let done = bench.import(&spec(contacts(json!({ "dry_run": true }))), &Memory::new(&*file)).await.unwrap();
+        assert_eq!(done.counts(), [3000, 0, 0, 1500, 1500]);
+        assert_eq!(done.codes().len(), 1500);
+        assert!(bench.rows("contacts", &["email"]).await.is_empty());
+        assert!(bench.connection.table("afterload_checkpoints").await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_connection_without_checkpoints_takes_only_what_may_repeat() {
+    for db in BOTH {
+        let bench = Bench::with(db, CONTACTS, Checkpoints::None, None).await;
+        let file = "email,name,age\na@b.de,A,1\nbad,B,2\n";
+        for extra in [json!({}), conflict("reject")] {
+            let error = bench.import(&spec(contacts(extra)), &Memory::new(file)).await.err().unwrap();
+            assert_eq!(error.code(), "connection_needs_checkpoints");
+        }
+        let first = bench.import(&spec(contacts(conflict("update"))), &Memory::new(file)).await.unwrap();
+        let again = bench.import(&spec(contacts(conflict("update"))), &Memory::new(file)).await.unwrap();
+        assert_eq!((first.counts(), again.counts()), ([2, 1, 0, 0, 1], [2, 0, 1, 0, 1]));
+        assert_eq!(first.errors, again.errors);
+        assert!(bench.connection.table("afterload_checkpoints").await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_schema_of_its_own_holds_table_and_checkpoints() {
+    let ddl = format!("CREATE SCHEMA \"my crm\";;{}", CONTACTS.replace("contacts", "\"my crm\".contacts"));
+    let bench = Bench::with(Db::Postgres, &ddl, Checkpoints::Table, Some("my crm")).await;
+    let done = bench.import(&spec(contacts(json!({}))), &Memory::new("email,name,age\na@b.de,A,1\n")).await.unwrap();
+    assert_eq!(done.counts(), [1, 1, 0, 0, 0]);
+    assert_eq!(bench.rows("\"my crm\".afterload_checkpoints", &["epoch"]).await, ["1"]);
+}
+
+#[tokio::test]
+async fn a_partitioned_table_takes_upserts() {
+    let ddl = "CREATE TABLE contacts (email TEXT, name TEXT, age INTEGER, PRIMARY KEY (email)) PARTITION BY HASH (email);;\
+               CREATE TABLE contacts_0 PARTITION OF contacts FOR VALUES WITH (MODULUS 2, REMAINDER 0);;\
+               CREATE TABLE contacts_1 PARTITION OF contacts FOR VALUES WITH (MODULUS 2, REMAINDER 1)";
+    let bench = Bench::new(Db::Postgres, ddl).await;
+    let file = "email,name,age\na@b.de,A,1\nc@d.de,C,2\na@b.de,A,3\n";
+    let mut with = contacts(conflict("update"));
+    with["chunk"] = 2.into();
+    let done = bench.import(&spec(with), &Memory::new(file)).await.unwrap();
+    assert_eq!(done.counts(), [3, 2, 1, 0, 0], "{}", done.errors);
+}

@@ -1,0 +1,13 @@
+//! The one integration binary: everything here drives the real thing.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic, and is the outside world")]
+
+mod api;
+mod check;
+mod crash;
+mod csv_import;
+mod engine;
+mod house;
+mod mail;
+mod main_job;
+mod objects;
+mod support;

@@ -1,0 +1,175 @@
+//! The main job as it ships: the sample files through the shipped pipelines, and the commands of the README.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::{Database, TestApp, both};
+
+both!(airports_are_imported_and_the_rejects_mailed, contacts_are_imported_twice, a_corrected_error_file_goes_in);
+
+fn repository(path: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(repository(path)).unwrap()
+}
+
+async fn shipped(database: Database, pipeline: &str) -> TestApp {
+    let yaml = read(&format!("pipelines/{pipeline}.yaml"));
+    let app = TestApp::builder(database).pipeline(pipeline, &yaml).start().await;
+    app.sql(&read("examples/app.sql")).await;
+    app
+}
+
+async fn download(app: &TestApp, url: &serde_json::Value) -> String {
+    let request = app.client.get(url.as_str().expect("a URL")).bearer_auth(&app.admin_key);
+    request.send().await.unwrap().error_for_status().unwrap().text().await.unwrap()
+}
+
+/// The numbers stand in `examples/README.md`; they were counted with another program.
+async fn airports_are_imported_and_the_rejects_mailed(database: Database) {
+    let app = shipped(database, "airports-import").await;
+    let sample = read("examples/airports.csv");
+    let run = app.upload("airports-import", "airports.csv", sample.clone().into_bytes()).await;
+    let run = app.ended(&run).await;
+    assert_eq!(run["status"], "succeeded", "{run}");
+    let outputs = &run["steps"][0]["outputs"];
+    let counts = ["rows", "inserted", "updated", "skipped", "rejected"].map(|name| outputs[name].as_u64().unwrap());
+    assert_eq!(counts, [18_771, 16_872, 0, 0, 1_899]);
+    assert_eq!(app.numbers("SELECT COUNT(*) FROM airports").await, [16_872]);
+    assert_eq!(app.numbers("SELECT COUNT(*) FROM airports WHERE elevation_ft > 14500").await, [0]);
+
+    let rejects = download(&app, &outputs["errors_file"]["url"]).await;
+    let originals: std::collections::HashSet<_> = sample.lines().collect();
+    let mut lines = rejects.lines();
+    assert!(lines.next().unwrap().starts_with(sample.lines().next().unwrap()));
+    let mut seen = 0;
+    for line in lines {
+        let own = line.rsplitn(7, ',').last().unwrap();
+        // A message may hold a comma; then the cut is further left.
+        assert!(originals.iter().any(|original| original.starts_with(own) || own.starts_with(original)), "{line}");
+        seen += 1;
+    }
+    assert_eq!(seen, 1_899);
+
+    let mails = app.mails();
+    assert_eq!(mails.len(), 1);
+    assert!(
+        mails[0].contains("Subject: airports-import: 16,872 of 18,771 rows imported, 1,899 rejected"),
+        "{}",
+        mails[0]
+    );
+    assert_eq!(run["steps"][1]["outputs"]["message_ids"].as_array().unwrap().len(), 1);
+    app.finish().await;
+}
+
+async fn contacts_are_imported_twice(database: Database) {
+    let app = shipped(database, "contacts-import").await;
+    let sample = read("examples/contacts.csv").into_bytes();
+    let first = app.upload("contacts-import", "contacts.csv", sample.clone()).await;
+    let first = app.ended(&first).await;
+    let second = app.upload("contacts-import", "contacts.csv", sample).await;
+    let second = app.ended(&second).await;
+    let counts = |run: &serde_json::Value| {
+        ["rows", "inserted", "updated", "skipped", "rejected"]
+            .map(|name| run["steps"][0]["outputs"][name].as_u64().unwrap())
+    };
+    let ([rows, inserted, updated, skipped, rejected], again) = (counts(&first), counts(&second));
+    assert_eq!(rows, inserted + updated + skipped + rejected);
+    assert!(inserted > 0 && rejected > 0);
+    assert_eq!(again, [rows, 0, inserted + updated, skipped, rejected]);
+    assert_eq!(app.numbers("SELECT COUNT(*) FROM contacts").await, [inserted as i64]);
+    app.finish().await;
+}
+
+async fn a_corrected_error_file_goes_in(database: Database) {
+    let app = shipped(database, "contacts-import").await;
+    let run = app.upload("contacts-import", "contacts.csv", read("examples/contacts.csv").into_bytes()).await;
+    let run = app.ended(&run).await;
+    let rejects = download(&app, &run["steps"][0]["outputs"]["errors_file"]["url"]).await;
+    let before = app.numbers("SELECT COUNT(*) FROM contacts").await[0];
+    // One corrected row, with the header and the six columns as they came back.
+    let header = rejects.lines().next().unwrap();
+    let fields = header.split(',').count();
+    let mut row = vec!["corrected@example.com", "Corrected", "Fixed Ltd", "GB", "2024-01-02"];
+    row.resize(fields, "x");
+    let corrected = format!("{header}\n{}\n", row.join(","));
+    let run = app.upload("contacts-import", "rejected.csv", corrected.into_bytes()).await;
+    let run = app.ended(&run).await;
+    assert_eq!(run["steps"][0]["outputs"]["inserted"], 1, "{run}");
+    assert_eq!(run["steps"][0]["outputs"]["errors_file"], json!(null));
+    assert_eq!(app.numbers("SELECT COUNT(*) FROM contacts").await, [before + 1]);
+    app.finish().await;
+}
+
+fn afterload(dir: &std::path::Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_afterload"));
+    command.current_dir(dir).env_remove("AFTERLOAD_CONFIG");
+    command
+}
+
+#[test]
+fn the_demo_works_and_a_second_one_too() {
+    let dir = tempfile::tempdir().unwrap();
+    for counts in ["16872 inserted, 0 updated", "0 inserted, 16872 updated"] {
+        let output = afterload(dir.path()).args(["demo", "--exit"]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        assert!(text.contains(counts), "{text}");
+    }
+    assert!(dir.path().join("demo-data").join("rejected-airports.csv").exists());
+}
+
+#[test]
+fn check_says_where_and_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = afterload(dir.path()).arg("check").arg(repository("pipelines/contacts-import.yaml")).output().unwrap();
+    assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stdout));
+    std::fs::write(dir.path().join("orders.yaml"), "name: orders\nsteps:\n  - id: a\n    uses: csv.imprt\n").unwrap();
+    let bad = afterload(dir.path()).args(["check", "orders.yaml"]).output().unwrap();
+    assert_eq!(bad.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&bad.stdout).contains("orders.yaml:4:11: "),
+        "{}",
+        String::from_utf8_lossy(&bad.stdout)
+    );
+    let json = afterload(dir.path()).args(["check", "--format", "json", "orders.yaml"]).output().unwrap();
+    let faults: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((&faults[0]["line"], &faults[0]["col"]), (&json!(4), &json!(11)));
+}
+
+#[test]
+fn the_shipped_pipelines_have_no_faults() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut check = afterload(dir.path());
+    check.arg("check");
+    for entry in std::fs::read_dir(repository("pipelines")).unwrap() {
+        check.arg(entry.unwrap().path());
+    }
+    let output = check.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn every_kind_is_documented_and_its_example_is_good() {
+    let kinds = afterload::steps::kinds();
+    let mut names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+    names.extend(afterload::steps::PLANNED);
+    let distinct: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(distinct.len(), names.len());
+    for kind in kinds {
+        let name = kind.name();
+        assert!(name.chars().all(|letter| letter.is_ascii_lowercase() || letter == '.' || letter == '_'), "{name}");
+        let example = afterload::yaml::parse(kind.example()).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
+        let problems = kind.check(&example, &afterload::pipeline::Surroundings::default());
+        assert!(problems.is_empty(), "{name}: {problems:?}");
+        for (schema, what) in [(kind.schema(), "with"), (kind.outputs(), "outputs")] {
+            for (field, schema) in schema.get("properties").and_then(serde_json::Value::as_object).into_iter().flatten()
+            {
+                assert!(schema.get("description").is_some(), "`{name}`: `{what}.{field}` has no description");
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The real application on free ports, with a folder and a database of its own.
+
+use std::time::Duration;
+
+use afterload::app::App;
+use afterload::config::{Config, ConnectionConfig, Secret};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Server, eventually, kinds};
+
+/// The admin key of every test application.
+const ADMIN_KEY: &str = "test-admin-key-of-at-least-24-characters";
+
+/// Which database the service runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// A file.
+    Sqlite,
+    /// A server of its own.
+    Postgres,
+}
+
+/// What to start.
+pub struct Builder {
+    database: Database,
+    dir: TempDir,
+    config: Config,
+}
+
+/// A running application. [`TestApp::finish`] ends it and checks that nothing is left behind.
+pub struct TestApp {
+    /// Where the API is.
+    pub url: String,
+    /// A client without a key.
+    pub client: reqwest::Client,
+    /// A key that may do everything.
+    pub admin_key: String,
+    /// The folder with everything.
+    pub dir: TempDir,
+    /// The service's PostgreSQL, if it runs on one; the connection `app` lies there too.
+    pub server: Option<Server>,
+    /// The application.
+    pub app: App,
+    /// What it was started with.
+    pub config: Config,
+}
+
+impl Builder {
+    /// Writes a pipeline.
+    pub fn pipeline(self, name: &str, yaml: &str) -> Self {
+        std::fs::write(self.config.pipelines.join(format!("{name}.yaml")), yaml).expect("a pipeline");
+        self
+    }
+
+    /// Changes the configuration.
+    pub fn config(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Starts the application.
+    pub async fn start(self) -> TestApp {
+        let Self { database, dir, mut config } = self;
+        let server = match database {
+            Database::Sqlite => None,
+            Database::Postgres => Some(Server::start().await),
+        };
+        if let Some(server) = &server {
+            config.database = Some(Secret::new(server.url()));
+            config.secret_key = Some(Secret::new("a-secret-key-for-tests-of-32-characters"));
+            let app = ConnectionConfig {
+                url: Secret::new(server.url()),
+                schema: None,
+                read_only: false,
+                checkpoints: Default::default(),
+            };
+            config.connections.insert("app".into(), app);
+        }
+        config.fill();
+        let app =
+            App::start_with(config.clone(), Some(ADMIN_KEY.into()), kinds()).await.expect("the application starts");
+        TestApp {
+            url: app.url.clone(),
+            client: reqwest::Client::new(),
+            admin_key: ADMIN_KEY.into(),
+            dir,
+            server,
+            app,
+            config,
+        }
+    }
+}
+
+impl TestApp {
+    /// An application to be: free ports, an empty folder.
+    pub fn builder(database: Database) -> Builder {
+        // Shown with a failure, and with `AFTERLOAD_TEST_LOG=debug` in more detail.
+        let filter = std::env::var("AFTERLOAD_TEST_LOG").unwrap_or_else(|_| "info,s3s=off".into());
+        let logs = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer();
+        drop(logs.try_init());
+        let dir = TempDir::new().expect("a temporary folder");
+        let mut config = Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            data: dir.path().join("data"),
+            pipelines: dir.path().join("pipelines"),
+            templates: dir.path().join("templates"),
+            ..Config::default()
+        };
+        config.objects.listen = ([127, 0, 0, 1], 0).into();
+        std::fs::create_dir_all(&config.pipelines).expect("the folder of the pipelines");
+        Builder { database, dir, config }
+    }
+
+    /// Starts a run and gives the answer's body.
+    pub async fn run(&self, pipeline: &str, params: Value) -> Value {
+        let request =
+            self.client.post(format!("{}/v1/pipelines/{pipeline}/runs", self.url)).bearer_auth(&self.admin_key);
+        let response = request.json(&serde_json::json!({ "params": params })).send().await.expect("an answer");
+        let status = response.status();
+        let body: Value = response.json().await.expect("JSON");
+        assert_eq!(status, 202, "{body}");
+        body
+    }
+
+    /// Starts a run with a file.
+    pub async fn upload(&self, pipeline: &str, name: &str, bytes: Vec<u8>) -> Value {
+        let part = reqwest::multipart::Part::bytes(bytes).file_name(name.to_owned());
+        let request =
+            self.client.post(format!("{}/v1/pipelines/{pipeline}/runs", self.url)).bearer_auth(&self.admin_key);
+        let response =
+            request.multipart(reqwest::multipart::Form::new().part("file", part)).send().await.expect("an answer");
+        let status = response.status();
+        let body: Value = response.json().await.expect("JSON");
+        assert_eq!(status, 202, "{body}");
+        body
+    }
+
+    /// Reads a path of the API with the admin key.
+    pub async fn get(&self, path: &str) -> reqwest::Response {
+        self.client.get(format!("{}{path}", self.url)).bearer_auth(&self.admin_key).send().await.expect("an answer")
+    }
+
+    /// Reads a run.
+    pub async fn show(&self, id: &str) -> Value {
+        self.get(&format!("/v1/runs/{id}")).await.json().await.expect("JSON")
+    }
+
+    /// Waits for the end of a run and gives it.
+    pub async fn ended(&self, run: &Value) -> Value {
+        let id = run["id"].as_str().expect("an id");
+        eventually("the end of a run", async || {
+            let run = self.show(id).await;
+            (!run["finished_at"].is_null()).then_some(run)
+        })
+        .await
+    }
+
+    /// Starts a run and waits for its end.
+    pub async fn run_to_end(&self, pipeline: &str, params: Value) -> Value {
+        let run = self.run(pipeline, params).await;
+        self.ended(&run).await
+    }
+
+    /// Runs SQL in the connection `app`.
+    pub async fn sql(&self, sql: &str) {
+        super::sql::execute(self.config.connections["app"].url.reveal(), sql).await;
+    }
+
+    /// Reads one row of whole numbers from the connection `app`.
+    pub async fn numbers(&self, sql: &str) -> Vec<i64> {
+        super::sql::numbers(self.config.connections["app"].url.reveal(), sql).await
+    }
+
+    /// The mails in the outbox, oldest first.
+    pub fn mails(&self) -> Vec<String> {
+        let mut paths: Vec<_> =
+            std::fs::read_dir(self.config.outbox()).into_iter().flatten().flatten().map(|file| file.path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "eml"));
+        paths.sort();
+        paths.iter().map(|path| std::fs::read_to_string(path).expect("a mail")).collect()
+    }
+
+    /// Ends the application and checks that no job is left.
+    pub async fn finish(self) {
+        let jobs = self.app.engine.depth().await.expect("the queue");
+        assert_eq!(jobs, 0, "jobs are left in the queue");
+        tokio::time::timeout(Duration::from_secs(60), self.app.stop()).await.expect("the application stops");
+    }
+
+    /// Ends the application as SIGTERM does, whatever it is doing, and starts it again on the same folder and database.
+    pub async fn restart(self) -> Self {
+        let Self { dir, server, config, app, .. } = self;
+        app.stop().await;
+        Self::again(dir, server, config).await
+    }
+
+    /// Drops the application with all that it was doing, as a crash does, and starts it again.
+    pub async fn crash(self) -> Self {
+        let Self { dir, server, config, app, .. } = self;
+        drop(app);
+        Self::again(dir, server, config).await
+    }
+
+    async fn again(dir: TempDir, server: Option<Server>, config: Config) -> Self {
+        let app = App::start_with(config.clone(), Some(ADMIN_KEY.into()), kinds())
+            .await
+            .expect("the application starts again");
+        TestApp {
+            url: app.url.clone(),
+            client: reqwest::Client::new(),
+            admin_key: ADMIN_KEY.into(),
+            dir,
+            server,
+            app,
+            config,
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The real binary as a child process, to be killed.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use super::{Database, Server, eventually};
+
+const ADMIN_KEY: &str = "test-admin-key-of-at-least-24-characters";
+
+/// A running `afterload serve` in a folder of its own.
+pub struct Process {
+    child: Child,
+    /// Where its API is.
+    pub url: String,
+    client: reqwest::Client,
+}
+
+/// The folder and the database that outlive a process.
+pub struct Place {
+    /// The folder.
+    pub dir: tempfile::TempDir,
+    server: Option<Server>,
+}
+
+impl Place {
+    /// An empty folder and database.
+    pub async fn new(database: Database) -> Self {
+        let server = match database {
+            Database::Sqlite => None,
+            Database::Postgres => Some(Server::start().await),
+        };
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        std::fs::create_dir_all(dir.path().join("pipelines")).expect("the folder of the pipelines");
+        Self { dir, server }
+    }
+
+    /// The URL of the connection `app`.
+    pub fn app_url(&self) -> String {
+        match &self.server {
+            Some(server) => server.url(),
+            None => format!("sqlite://{}", self.dir.path().join("app.db").display()),
+        }
+    }
+
+    /// Writes a pipeline.
+    pub fn pipeline(&self, name: &str, yaml: &str) {
+        std::fs::write(self.dir.path().join("pipelines").join(format!("{name}.yaml")), yaml).expect("a pipeline");
+    }
+
+    /// Runs SQL in the connection `app`.
+    pub async fn sql(&self, sql: &str) {
+        super::sql::execute(&self.app_url(), sql).await;
+    }
+
+    /// Reads one row of whole numbers from the connection `app`.
+    pub async fn numbers(&self, sql: &str) -> Vec<i64> {
+        super::sql::numbers(&self.app_url(), sql).await
+    }
+
+    /// Starts the service and waits until it listens.
+    pub async fn start(&self) -> Process {
+        let path = |name: &str| self.dir.path().join(name).display().to_string();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_afterload"));
+        command
+            .arg("serve")
+            .current_dir(self.dir.path())
+            .env("AFTERLOAD_LISTEN", "127.0.0.1:0")
+            .env("AFTERLOAD_OBJECTS__LISTEN", "127.0.0.1:0")
+            .env("AFTERLOAD_DATA", path("data"))
+            .env("AFTERLOAD_PIPELINES", path("pipelines"))
+            .env("AFTERLOAD_ADMIN_KEY", ADMIN_KEY)
+            .env("AFTERLOAD_LIMITS__CRASHES", "1000")
+            .env("AFTERLOAD_CONNECTIONS__APP__URL", self.app_url())
+            .env("AFTERLOAD_LOG", "info")
+            .stdout(Stdio::piped())
+            .stderr(log(self.dir.path()))
+            .kill_on_drop(true);
+        if let Some(server) = &self.server {
+            command
+                .env("AFTERLOAD_DATABASE", server.url())
+                .env("AFTERLOAD_SECRET_KEY", "a-secret-key-for-tests-of-32-characters");
+        }
+        let mut child = command.spawn().expect("the binary starts");
+        let stdout = child.stdout.take().expect("its output");
+        let mut lines = BufReader::new(stdout).lines();
+        let line = lines.next_line().await.expect("its output").unwrap_or_default();
+        let url = line.strip_prefix("afterload is up: ");
+        let url = url.unwrap_or_else(|| panic!("the service did not start: {line}{}", self.log())).to_owned();
+        Process { child, url, client: reqwest::Client::new() }
+    }
+
+    /// What the processes logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+fn log(dir: &Path) -> std::fs::File {
+    std::fs::File::options().create(true).append(true).open(dir.join("log")).expect("a log")
+}
+
+impl Process {
+    /// `kill -9`.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("a kill");
+    }
+
+    /// SIGTERM, and the exit status.
+    pub async fn terminate(mut self) -> std::process::ExitStatus {
+        let pid = self.child.id().expect("a process").to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
+        assert!(sent.success());
+        self.child.wait().await.expect("an exit status")
+    }
+
+    /// Uploads a file from the disk and starts a run.
+    pub async fn upload(&self, pipeline: &str, path: &Path) -> Value {
+        let file = tokio::fs::File::open(path).await.expect("the file");
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let body = reqwest::Body::wrap_stream(tokio_util::io::ReaderStream::new(file));
+        let form = reqwest::multipart::Form::new().part("file", reqwest::multipart::Part::stream(body).file_name(name));
+        let request = self.client.post(format!("{}/v1/pipelines/{pipeline}/runs", self.url)).bearer_auth(ADMIN_KEY);
+        let response = request.multipart(form).send().await.expect("an answer");
+        let status = response.status();
+        let body: Value = response.json().await.expect("JSON");
+        assert_eq!(status, 202, "{body}");
+        body
+    }
+
+    /// Reads a run.
+    pub async fn show(&self, id: &str) -> Value {
+        let request = self.client.get(format!("{}/v1/runs/{id}", self.url)).bearer_auth(ADMIN_KEY);
+        request.send().await.expect("an answer").json().await.expect("JSON")
+    }
+
+    /// Downloads a file of the API.
+    pub async fn download(&self, path: &str) -> Vec<u8> {
+        let request = self.client.get(format!("{}{path}", self.url)).bearer_auth(ADMIN_KEY);
+        let response = request.send().await.expect("an answer").error_for_status().expect("a file");
+        response.bytes().await.expect("bytes").to_vec()
+    }
+
+    /// Waits until a run shows what `look` wants to see.
+    pub async fn until<T>(&self, what: &str, id: &str, look: impl Fn(&Value) -> Option<T>) -> T {
+        eventually(what, async || look(&self.show(id).await)).await
+    }
+}

@@ -1,0 +1,120 @@
+//! `test.step`: succeeds, fails, waits, panics or reports progress as its `with:` says, and writes down that it ran.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex};
+
+use afterload::pipeline::Dynamic;
+use afterload::steps::{AnyStep, Context, Report, Step, erase};
+use afterload::{Error, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What ran, by run: `id#attempt`, in order. The tests of one process share it, so it goes by run.
+static LOG: LazyLock<Mutex<HashMap<String, Vec<String>>>> = LazyLock::new(Mutex::default);
+
+/// What ran in a run, in order, as `step#attempt`.
+pub fn log_of(run: &str) -> Vec<String> {
+    LOG.lock().expect("the log").get(run).cloned().unwrap_or_default()
+}
+
+/// All kinds that ship, and `test.step`.
+pub fn kinds() -> Vec<Arc<dyn AnyStep>> {
+    let mut kinds = afterload::steps::kinds();
+    kinds.push(erase::<TestStep>());
+    kinds
+}
+
+/// A step that does as it is told.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TestStep {
+    /// What to give back.
+    #[serde(default)]
+    give: Value,
+    /// Fail so many attempts with a transient error first.
+    #[serde(default)]
+    fail: u32,
+    /// Fail with a permanent error.
+    #[serde(default)]
+    refuse: Option<Dynamic<String>>,
+    /// Panic in the first attempt.
+    #[serde(default)]
+    panic: bool,
+    /// Wait for the stop before ending.
+    #[serde(default)]
+    wait: bool,
+    /// Never end and never look at the stop.
+    #[serde(default)]
+    hang: bool,
+    /// Report this many units, one by one.
+    #[serde(default)]
+    units: u64,
+    /// Abort the whole process (in a child of the test) if this file can be removed, or always if it is empty.
+    #[serde(default)]
+    abort: Option<String>,
+    /// Wait until this file exists.
+    #[serde(default)]
+    until: Option<String>,
+    /// Make a file of this name with one line.
+    #[serde(default)]
+    file: Option<String>,
+}
+
+/// What the step gave.
+#[derive(Serialize, JsonSchema)]
+pub struct Outputs {
+    /// As `with.give` says.
+    value: Value,
+    /// The file, if one was asked for.
+    file: Option<afterload::objects::File>,
+}
+
+impl Step for TestStep {
+    const KIND: &'static str = "test.step";
+    const EXAMPLE: &'static str = "give: 1\n";
+    type Outputs = Outputs;
+
+    async fn run(self, ctx: Context) -> Result<Outputs> {
+        let line = format!("{}#{}", ctx.step.id, ctx.step.attempt);
+        LOG.lock().expect("the log").entry(ctx.run.id.clone()).or_default().push(line);
+        if let Some(path) = &self.abort
+            && (path.is_empty() || std::fs::remove_file(path).is_ok())
+        {
+            std::process::abort();
+        }
+        for done in 1..=self.units {
+            ctx.progress.committed(Report { done, total: Some(self.units), unit: "units".into(), ..Report::default() });
+            tokio::task::yield_now().await;
+        }
+        if let Some(path) = &self.until {
+            while !std::path::Path::new(path).exists() {
+                ctx.stopped()?;
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        }
+        if self.wait {
+            ctx.stop.cancelled().await;
+            ctx.stopped()?;
+        }
+        if self.hang {
+            std::future::pending::<()>().await;
+        }
+        assert!(!self.panic || ctx.step.attempt > 1, "told to panic");
+        let file = match &self.file {
+            Some(name) => {
+                let mut file = ctx.files.create(name, "text/plain").await?;
+                file.write("made by a test\n".into()).await?;
+                Some(file.finish().await?)
+            }
+            None => None,
+        };
+        if ctx.step.attempt <= self.fail {
+            return Err(Error::transient("test_transient", "told to fail"));
+        }
+        if let Some(reason) = self.refuse {
+            return Err(Error::permanent("test_refused", reason.value()?));
+        }
+        Ok(Outputs { value: self.give, file })
+    }
+}

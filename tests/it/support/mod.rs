@@ -1,0 +1,41 @@
+//! What the tests share: real servers, the real application, and a step kind that does as it is told.
+
+mod app;
+mod child;
+mod kinds;
+mod postgres;
+mod sql;
+
+pub use app::{Database, TestApp};
+pub use child::Place;
+pub use kinds::{kinds, log_of};
+pub use postgres::Server;
+
+/// One test body for both databases: `both!(name)` makes `name::sqlite` and `name::postgres` of `async fn name(Database)`.
+macro_rules! both {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                super::$name($crate::support::Database::Sqlite).await;
+            }
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                super::$name($crate::support::Database::Postgres).await;
+            }
+        }
+    )*};
+}
+pub(crate) use both;
+
+/// Waits for a condition, and fails with what was being waited for when it takes absurdly long.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(std::time::Instant::now() < deadline, "waited too long: {what}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}

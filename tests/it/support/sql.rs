@@ -1,0 +1,31 @@
+//! SQL in the application's own database, as the application itself would run it.
+
+use sqlx::{AssertSqlSafe, PgPool, Row, SqlitePool};
+
+/// Runs statements.
+pub async fn execute(url: &str, sql: &str) {
+    let sql = AssertSqlSafe(sql.to_owned());
+    if url.starts_with("sqlite") {
+        let pool = SqlitePool::connect(&format!("{url}?mode=rwc")).await.unwrap();
+        sqlx::raw_sql(sql).execute(&pool).await.unwrap();
+        pool.close().await;
+    } else {
+        let pool = PgPool::connect(url).await.unwrap();
+        sqlx::raw_sql(sql).execute(&pool).await.unwrap();
+        pool.close().await;
+    }
+}
+
+/// Reads one row of whole numbers.
+pub async fn numbers(url: &str, sql: &str) -> Vec<i64> {
+    let sql = AssertSqlSafe(sql.to_owned());
+    if url.starts_with("sqlite") {
+        let pool = SqlitePool::connect(url).await.unwrap();
+        let row = sqlx::query(sql).fetch_one(&pool).await.unwrap();
+        (0..row.len()).map(|column| row.get(column)).collect()
+    } else {
+        let pool = PgPool::connect(url).await.unwrap();
+        let row = sqlx::query(sql).fetch_one(&pool).await.unwrap();
+        (0..row.len()).map(|column| row.get(column)).collect()
+    }
+}
