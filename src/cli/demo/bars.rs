@@ -32,8 +32,11 @@ impl Bars {
                 "succeeded" => 100,
                 _ => step["progress"]["percent"].as_f64().unwrap_or_default() as u64,
             };
-            let message = step["progress"]["message"].as_str().unwrap_or(status);
-            let text = if status == "running" { message.to_owned() } else { format!("{status}, {message}") };
+            let text = match (status, step["progress"]["message"].as_str()) {
+                ("running", Some(message)) => message.to_owned(),
+                (_, Some(message)) => format!("{status}, {message}"),
+                (_, None) => status.to_owned(),
+            };
             match &self.live {
                 Some(live) => bar(&mut self.bars, live, id, percent, text),
                 None => line(&mut self.said, id, percent, &text),

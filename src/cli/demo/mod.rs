@@ -130,9 +130,9 @@ async fn report(client: &Client, config: &Config, dir: &Path, run: &Value) -> Re
         client.download(url, &path).await?;
         println!("  rejected  {} (downloaded from {url})", path.display());
     }
-    let mut mails = tokio::fs::read_dir(config.outbox()).await?;
-    while let Some(mail) = mails.next_entry().await? {
-        println!("  mail      {}", mail.path().display());
+    for id in run["steps"][1]["outputs"]["message_ids"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        let name = id.trim_matches(['<', '>']).split('@').next().unwrap_or_default();
+        println!("  mail      {}", config.outbox().join(format!("{name}.eml")).display());
     }
     Ok(())
 }
