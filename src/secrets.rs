@@ -1,10 +1,65 @@
-//! Secrets that the service makes for itself and keeps in files that only their owner can read.
+//! Secrets that the service makes for itself and keeps in files that only their owner can read, and the tokens of
+//! links that it signs with them.
 
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
 
 use crate::error::{Error, Result};
+
+/// What a token in a link is good for.
+#[derive(Clone, Copy, Debug)]
+pub enum Purpose {
+    /// Reading one run.
+    Watch,
+    /// Downloading one file.
+    File,
+}
+
+/// Makes the tokens of links, and knows its own again without a record of them.
+#[derive(Clone)]
+pub struct Signer(Arc<[u8]>);
+
+impl Signer {
+    /// Signs with this key.
+    pub fn new(key: &str) -> Self {
+        Self(key.as_bytes().into())
+    }
+
+    fn mac(&self, purpose: Purpose, id: &str) -> Hmac<Sha256> {
+        let mac = Hmac::<Sha256>::new_from_slice(&self.0);
+        // HMAC hashes keys that are too long and pads those that are too short.
+        let mut mac = mac.expect("HMAC takes keys of any length");
+        mac.update(match purpose {
+            Purpose::Watch => b"watch:",
+            Purpose::File => b"file:",
+        });
+        mac.update(id.as_bytes());
+        mac
+    }
+
+    /// The token that is good for this and nothing else.
+    pub fn token(&self, purpose: Purpose, id: &str) -> String {
+        URL_SAFE_NO_PAD.encode(self.mac(purpose, id).finalize().into_bytes())
+    }
+
+    /// True if `token` is the one for this. Takes the same time for all wrong ones.
+    pub fn holds(&self, purpose: Purpose, id: &str, token: &str) -> bool {
+        URL_SAFE_NO_PAD.decode(token).is_ok_and(|token| self.mac(purpose, id).verify_slice(&token).is_ok())
+    }
+}
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Signer")
+    }
+}
 
 /// The secret in a file; made and written first if there is none. Processes that start at once get the same one.
 ///
@@ -58,6 +113,20 @@ async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+
+    use super::{Purpose, Signer};
+
+    #[test]
+    fn a_token_is_good_for_one_thing_alone() {
+        let signer = Signer::new("secret");
+        let token = signer.token(Purpose::Watch, "A");
+        assert!(signer.holds(Purpose::Watch, "A", &token));
+        assert!(!signer.holds(Purpose::File, "A", &token));
+        assert!(!signer.holds(Purpose::Watch, "B", &token));
+        assert!(!Signer::new("other").holds(Purpose::Watch, "A", &token));
+        assert!(!signer.holds(Purpose::Watch, "A", &token[1..]));
+        assert!(!signer.holds(Purpose::Watch, "A", ""));
+    }
 
     #[tokio::test]
     async fn a_secret_is_made_once_and_only_its_owner_can_read_it() {

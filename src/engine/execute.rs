@@ -14,12 +14,12 @@ use super::Inner;
 use super::chain::Lease;
 use super::compiled::{Compiled, CompiledStep, backoff};
 use super::progress::{Gauge, PACE, ProgressView};
-use super::view::run_url;
+use super::view::{artifact_link, run_url};
 use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::objects::File;
 use crate::pipeline;
-use crate::steps::{Context, Files, Progress, Report, RunFacts, StepFacts};
+use crate::steps::{Context, FileLinks, Files, Progress, Report, RunFacts, StepFacts};
 use crate::store::{Claimed, Ending, RunRecord, StepStatus};
 
 /// How long a step that was asked to stop may take before its task is aborted.
@@ -156,6 +156,7 @@ impl Inner {
             files: files.clone(),
             connections: self.connections.clone(),
             mail: self.mail.clone(),
+            links: self.links(),
             effects: Arc::new(super::effects::Journal::new(self.db.clone(), &step.run_id, &step.step_id)),
         };
         let before: Option<ProgressView> = step.progress.clone().and_then(|view| serde_json::from_value(view).ok());
@@ -182,6 +183,12 @@ impl Inner {
         let last = reports.borrow().clone();
         let progress = (last != Report::default()).then(|| gauge.view(&last));
         Outcome { result, progress, files: files.made() }
+    }
+
+    /// Links that open without a key, for people.
+    fn links(&self) -> FileLinks {
+        let (base_url, signer) = (self.base_url.clone(), self.signer.clone());
+        FileLinks::new(move |id| artifact_link(&base_url, &signer, id))
     }
 
     fn files(&self, claimed: &Claimed) -> Files {

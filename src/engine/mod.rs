@@ -22,18 +22,19 @@ use tokio_util::sync::CancellationToken;
 
 use self::chain::Chain;
 use self::compiled::Cache;
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::connections::Connections;
 use crate::error::Result;
 use crate::mail::Mailer;
 use crate::objects::Objects;
 use crate::pipeline::Kinds;
+use crate::secrets::Signer;
 use crate::steps::AnyStep;
 use crate::store::Db;
 
 pub use progress::ProgressView;
 pub use start::NewRun;
-pub use view::{ArtifactView, RunView, StepView, artifact_url, run_url};
+pub use view::{ArtifactView, RunView, StepView, artifact_link, artifact_url, run_url};
 
 /// The engine of one process. Cheap to clone.
 #[derive(Clone)]
@@ -59,6 +60,7 @@ struct Inner {
     db: Db,
     config: Arc<Config>,
     base_url: String,
+    signer: Signer,
     objects: Objects,
     connections: Connections,
     mail: Mailer,
@@ -80,6 +82,7 @@ impl Engine {
         let inner = Inner {
             chain: Chain::open(db.clone()).await?,
             base_url: config.base_url(),
+            signer: Signer::new(config.secret_key.as_ref().map_or("", Secret::reveal)),
             kinds: crate::steps::language(&steps),
             cache: Cache::default(),
             draining: CancellationToken::new(),

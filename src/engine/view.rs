@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::progress::{ProgressView, percent};
 use crate::clock;
 use crate::error::Result;
+use crate::secrets::{Purpose, Signer};
 use crate::store::{ArtifactRecord, Db, RunRecord, StepRecord, StepStatus};
 
 /// A run with its steps and artifacts. The shape is frozen: fields are added, never changed.
@@ -123,9 +124,14 @@ pub fn run_url(base_url: &str, id: &str) -> String {
     format!("{base_url}/v1/runs/{id}")
 }
 
-/// Where an artifact can be downloaded.
+/// Where an artifact can be downloaded with an API key.
 pub fn artifact_url(base_url: &str, id: &str) -> String {
     format!("{base_url}/v1/artifacts/{id}")
+}
+
+/// Where an artifact can be downloaded by whoever has the link.
+pub fn artifact_link(base_url: &str, signer: &Signer, id: &str) -> String {
+    format!("{}?token={}", artifact_url(base_url, id), signer.token(Purpose::File, id))
 }
 
 /// Counts ended steps; those that run add their share to `percent`.

@@ -61,6 +61,8 @@ pub struct Context {
     pub connections: Connections,
     /// Outgoing mail.
     pub mail: Mailer,
+    /// Links to files for people, who have no API key.
+    pub links: FileLinks,
     /// The record of effects that must not be repeated.
     pub effects: Arc<dyn Effects>,
 }
@@ -137,6 +139,22 @@ pub trait Effects: Send + Sync {
     fn done(&self, key: &str, detail: serde_json::Value) -> Answer<()>;
     /// Records that it certainly did not happen, so that it may be tried again freely.
     fn undone(&self, key: &str) -> Answer<()>;
+}
+
+/// Makes links to files for people, who have no API key.
+#[derive(Clone)]
+pub struct FileLinks(Arc<dyn Fn(&str) -> String + Send + Sync>);
+
+impl FileLinks {
+    /// `link` makes the link to an artifact from its id.
+    pub fn new(link: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        Self(Arc::new(link))
+    }
+
+    /// The link to a file; `None` if afterload does not own it.
+    pub fn of(&self, file: &File) -> Option<String> {
+        file.artifact_id.as_deref().map(|id| (self.0)(id))
+    }
 }
 
 /// Files that belong to the run. They become its artifacts when the attempt succeeds, and vanish when it does not.

@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use context::{Begun, Context, Counts, Effects, FileSink, Files, Progress, Report, RunFacts, StepFacts};
+pub use context::{Begun, Context, Counts, Effects, FileLinks, FileSink, Files, Progress, Report, RunFacts, StepFacts};
 
 use crate::error::{Error, Result};
 use crate::pipeline::{Check, Kind, Kinds, Surroundings};

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::engine::{Engine, NewRun};
 use crate::error::{Error, Result};
 use crate::objects::Objects;
+use crate::secrets::Signer;
 use crate::store::{Db, RunRecord};
 
 /// Accepts a run: when it returns one, that is on disk. [`Engine::start`], as the handlers see it.
@@ -25,6 +26,7 @@ struct Inner {
     objects: Objects,
     config: Config,
     base_url: String,
+    signer: Signer,
     start: Start,
     live: Live,
     schema: Value,
@@ -53,11 +55,12 @@ impl App {
         live: Live,
         schema: Value,
     ) -> Result<Self> {
-        if config.secret_key.as_ref().is_none_or(|key| key.reveal().is_empty()) {
+        let Some(key) = config.secret_key.as_ref().filter(|key| !key.reveal().is_empty()) else {
             return Err(Error::permanent("secret_key_missing", "the configuration holds no `secret_key`"));
-        }
+        };
+        let signer = Signer::new(key.reveal());
         let base_url = config.base_url();
-        Ok(Self(Arc::new(Inner { db, objects, config, base_url, start, live, schema })))
+        Ok(Self(Arc::new(Inner { db, objects, config, base_url, signer, start, live, schema })))
     }
 
     /// The service's database.
@@ -90,9 +93,9 @@ impl App {
         &self.0.schema
     }
 
-    /// The key that signs links.
-    pub(super) fn secret(&self) -> &[u8] {
-        self.0.config.secret_key.as_ref().map_or(&[], |key| key.reveal().as_bytes())
+    /// Signs links, and knows its own again.
+    pub(super) fn signer(&self) -> &Signer {
+        &self.0.signer
     }
 
     /// Accepts a run.

@@ -5,36 +5,58 @@ use std::future::ready;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
-    CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE,
+    ACCEPT_RANGES, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use serde::Deserialize;
 use ulid::Ulid;
 
 use super::App;
 use super::auth::Caller;
-use super::extract::Id;
+use super::extract::{Id, Query};
 use super::problem::Problem;
 use super::range::{Wanted, wanted};
 use super::{files, names};
 use crate::error::{Error, Result};
 use crate::objects::File;
+use crate::secrets::Purpose;
 
-/// `GET /v1/artifacts/{id}`, whole or one range of it.
+/// The query of a file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DownloadQuery {
+    token: Option<String>,
+}
+
+/// `GET /v1/artifacts/{id}`, whole or one range of it, with a key or with the file's own token.
 pub(super) async fn download(
     State(app): State<App>,
-    caller: Caller,
     Id(id): Id,
+    Query(query): Query<DownloadQuery>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    caller.must_read()?;
+    let caller = match &query.token {
+        Some(token) if !headers.contains_key(AUTHORIZATION) => {
+            if !app.signer().holds(Purpose::File, &id, token) {
+                return Err(Problem::new("token_invalid", "the token is not the one of this file")
+                    .hint("use the link as it came, whole"));
+            }
+            None
+        }
+        _ => {
+            let caller = Caller::of(&app, &headers).await?;
+            caller.must_read()?;
+            Some(caller)
+        }
+    };
     let file = match Ulid::from_string(&id) {
-        Ok(_) => files::artifact(&app, &caller, &id).await?,
+        Ok(_) => files::artifact(&app, caller.as_ref(), &id).await?,
         Err(_) => None,
     };
     let file = file.ok_or_else(|| Problem::new("artifact_not_found", format!("there is no file `{id}`")))?;

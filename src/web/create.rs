@@ -18,10 +18,10 @@ use super::form::{Form, Given};
 use super::pipelines::{LivePipeline, Takes, not_live};
 use super::problem::Problem;
 use super::runs::RunSummary;
-use super::token::watch_token;
 use super::uploads::Uploads;
 use crate::engine::{NewRun, RunView, run_url};
 use crate::error::{Error, Result};
+use crate::secrets::Purpose;
 use crate::store::RunRecord;
 
 const ORIGIN: &str = "api";
@@ -163,7 +163,7 @@ impl Order {
         };
         let mut body = body.unwrap_or_default();
         let url = run_url(base_url, &self.id);
-        let token = watch_token(self.app.secret(), &self.id);
+        let token = self.app.signer().token(Purpose::Watch, &self.id);
         if let Value::Object(fields) = &mut body {
             fields.insert("watch_url".into(), format!("{url}?token={token}").into());
         }

@@ -15,7 +15,6 @@ mod problem;
 mod range;
 mod runs;
 mod serve;
-mod token;
 mod uploads;
 
 #[cfg(test)]
@@ -26,7 +25,6 @@ pub use auth::{Caller, Scope, ensure_admin_key, make_key};
 pub use pipelines::{Catalogue, Fault, Live, LivePipeline, LiveStep, RefusedFile};
 pub use problem::Problem;
 pub use serve::serve;
-pub use token::watch_token;
 
 use axum::Router;
 use axum::routing::{get, post};

@@ -12,10 +12,10 @@ use super::App;
 use super::auth::{Caller, Scope, lacks};
 use super::extract::{Id, Query};
 use super::problem::Problem;
-use super::token::is_watch_token;
 use crate::clock;
-use crate::engine::{RunView, run_url};
+use crate::engine::{RunView, artifact_link, run_url};
 use crate::error::{Error, Result};
+use crate::secrets::Purpose;
 use crate::store::{RunFilter, RunRecord, RunStatus};
 
 const PAGE: u32 = 50;
@@ -142,7 +142,7 @@ pub(super) async fn show(
 ) -> Result<Json<RunView>, Problem> {
     let caller = match &query.token {
         Some(token) if !headers.contains_key(AUTHORIZATION) => {
-            if !is_watch_token(app.secret(), &id, token) {
+            if !app.signer().holds(Purpose::Watch, &id, token) {
                 return Err(Problem::new("token_invalid", "the token is not the one of this run")
                     .hint("use the `watch_url` that came with the run"));
             }
@@ -161,6 +161,12 @@ pub(super) async fn show(
     };
     let readable = |run: &RunView| caller.as_ref().is_none_or(|caller| caller.may_read(&run.pipeline));
     let run = run.filter(readable);
-    let run = run.ok_or_else(|| Problem::new("run_not_found", format!("there is no run `{id}`")))?;
+    let mut run = run.ok_or_else(|| Problem::new("run_not_found", format!("there is no run `{id}`")))?;
+    if caller.is_none() {
+        // Who may watch the run may have its files.
+        for artifact in &mut run.artifacts {
+            artifact.url = artifact_link(app.base_url(), app.signer(), &artifact.id);
+        }
+    }
     Ok(Json(run))
 }

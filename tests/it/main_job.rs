@@ -62,6 +62,15 @@ async fn airports_are_imported_and_the_rejects_mailed(database: Database) {
         mails[0]
     );
     assert_eq!(run["steps"][1]["outputs"]["message_ids"].as_array().unwrap().len(), 1);
+
+    // The recipient has no API key: the link alone opens the file, and no other.
+    let text = mails[0].replace("=\r\n", "").replace("=\n", "").replace("=3D", "=");
+    let link = text.split_whitespace().find(|word| word.contains("/v1/artifacts/")).expect("a link");
+    let stranger = reqwest::Client::new();
+    assert_eq!(stranger.get(link).send().await.unwrap().text().await.unwrap(), rejects);
+    let upload = run["params"]["file"]["url"].as_str().unwrap();
+    let token = link.split_once('?').expect("a token").1;
+    assert_eq!(stranger.get(format!("{upload}?{token}")).send().await.unwrap().status(), 401);
     app.finish().await;
 }
 

@@ -9,7 +9,7 @@ use super::{Addresses, EmailSend, Links, OnUncertain, Outputs};
 use crate::error::{Error, Result};
 use crate::mail::{Address, Content, Mail, Mailer, MessageId, NotSent};
 use crate::pipeline::Dynamic;
-use crate::steps::{Begun, Counts, Effects, Progress, Report, RunFacts};
+use crate::steps::{Begun, Counts, Effects, FileLinks, Progress, Report, RunFacts};
 
 /// Every copy names everybody in `To` and `Cc`, so their number is bounded. Larger audiences are no mail but a fan-out.
 const MOST_RECIPIENTS: usize = 100;
@@ -18,6 +18,7 @@ const MOST_RECIPIENTS: usize = 100;
 pub(super) struct Post<'a> {
     pub mailer: &'a Mailer,
     pub run: &'a RunFacts,
+    pub files: &'a FileLinks,
     pub key: &'a str,
     pub effects: &'a dyn Effects,
     pub progress: &'a Progress,
@@ -92,7 +93,7 @@ impl Post<'_> {
         mut vars: Map<String, Value>,
         links: Links,
     ) -> Result<Content> {
-        let links = addressed(links)?;
+        let links = self.addressed(links)?;
         let subject = subject.map(Dynamic::value).transpose()?;
         let (Some(template), None) = (template, &body) else {
             let body = body.ok_or_else(|| Error::permanent("with_invalid", "the mail has no text"))?;
@@ -105,6 +106,20 @@ impl Post<'_> {
         vars.insert("run".into(), json!(self.run));
         self.mailer.render(&template, subject, vars)
     }
+
+    /// The label and the address of every file that is there.
+    fn addressed(&self, links: Links) -> Result<Vec<(String, String)>> {
+        let mut addressed = Vec::new();
+        for (label, file) in links.0 {
+            let Some(file) = file.value()? else { continue };
+            let url = self.files.of(&file).ok_or_else(|| {
+                Error::permanent("mail_link_impossible", format!("`{}` of link `{label}` has no address", file.name))
+                    .hint("only files that a run made can be linked")
+            })?;
+            addressed.push((label, url));
+        }
+        Ok(addressed)
+    }
 }
 
 fn addresses(field: Dynamic<Addresses>) -> Result<Vec<Address>> {
@@ -115,18 +130,4 @@ fn addresses(field: Dynamic<Addresses>) -> Result<Vec<Address>> {
 fn distinct<'a>(addresses: impl Iterator<Item = &'a Address>) -> Vec<Address> {
     let mut seen = BTreeSet::new();
     addresses.filter(|address| seen.insert(address.key())).cloned().collect()
-}
-
-/// The label and the address of every file that is there.
-fn addressed(links: Links) -> Result<Vec<(String, String)>> {
-    let mut addressed = Vec::new();
-    for (label, file) in links.0 {
-        let Some(file) = file.value()? else { continue };
-        let url = file.url.ok_or_else(|| {
-            Error::permanent("mail_link_impossible", format!("`{}` of link `{label}` has no address", file.name))
-                .hint("only files that a run made can be linked")
-        })?;
-        addressed.push((label, url));
-    }
-    Ok(addressed)
 }

@@ -117,6 +117,7 @@ links: { rejected rows: "${{ steps.import.errors_file }}" }
         let post = deliver::Post {
             mailer: &ctx.mail,
             run: &ctx.run,
+            files: &ctx.links,
             key: &ctx.step.key,
             effects: ctx.effects.as_ref(),
             progress: &ctx.progress,

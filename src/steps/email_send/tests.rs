@@ -12,7 +12,7 @@ use super::*;
 use crate::config::Config;
 use crate::mail::Mailer;
 use crate::pipeline::Surroundings;
-use crate::steps::{Begun, Effects, Progress, RunFacts};
+use crate::steps::{Begun, Effects, FileLinks, Progress, RunFacts};
 use crate::yaml::Problem;
 
 /// The record of effects in memory; `lost` forgets the outcome of what was begun, as a crash does.
@@ -66,6 +66,7 @@ impl Desk {
         let post = Post {
             mailer: &self.mailer,
             run: &run,
+            files: &FileLinks::new(|id| format!("http://x/files/{id}")),
             key: "01RUN/mail",
             effects,
             progress: &progress,
@@ -94,8 +95,8 @@ fn plain() -> Value {
     json!({ "to": "Ops <ops@example.com>", "subject": "Hello", "body": "Text" })
 }
 
-fn file(url: Option<&str>) -> Value {
-    json!({ "bucket": "artifacts", "key": "k", "name": "rejected.csv", "url": url })
+fn file(artifact: Option<&str>) -> Value {
+    json!({ "artifact_id": artifact, "bucket": "artifacts", "key": "k", "name": "rejected.csv" })
 }
 
 #[tokio::test]
@@ -168,10 +169,10 @@ async fn what_certainly_did_not_leave_is_free_to_be_tried_again() {
 async fn links_stand_in_the_text_in_order_and_absent_files_are_left_out() {
     let (desk, effects) = (Desk::new(), Memory::default());
     let mut with = plain();
-    with["links"] = json!({ "z last": file(Some("http://x/z")), "none": null, "a first": file(Some("http://x/a")) });
+    with["links"] = json!({ "z last": file(Some("z")), "none": null, "a first": file(Some("a")) });
     desk.send(with, &effects).await.unwrap();
     let mail = &desk.mails()[0];
-    assert!(mail.contains("Text\r\n\r\nz last: http://x/z\r\n\r\na first: http://x/a\r\n"), "{mail}");
+    assert!(mail.contains("Text\r\n\r\nz last: http://x/files/z\r\n\r\na first: http://x/files/a\r\n"), "{mail}");
 
     let mut with = plain();
     with["links"] = json!({ "upload": file(None) });
@@ -187,12 +188,12 @@ async fn a_template_names_the_run_its_links_and_its_vars() {
         "to": "ops@example.com",
         "template": "import_done",
         "vars": counts,
-        "links": { "rejected rows": file(Some("http://x/v1/artifacts/7")) },
+        "links": { "rejected rows": file(Some("7")) },
     });
     desk.send(with, &effects).await.unwrap();
     let mail = &desk.mails()[0];
     assert!(mail.contains("Subject: contacts-import: 16,872 of 18,771 rows imported, 1,899 rejected\r\n"), "{mail}");
-    assert!(mail.contains("Rejected rows: http://x/v1/artifacts/7\r\n"), "{mail}");
+    assert!(mail.contains("Rejected rows: http://x/files/7\r\n"), "{mail}");
     assert!(mail.contains("X-Afterload-Run: 01RUN\r\n") && mail.contains("Auto-Submitted: auto-generated\r\n"));
     assert!(mail.contains("multipart/alternative"));
 }
