@@ -68,7 +68,6 @@ impl App {
         let (close, mut store) = (CancellationToken::new(), JoinSet::new());
         let (objects, s3) = open_objects(&config, &close, &mut store).await?;
         let db = Db::open(&config.database_url()).await?;
-        let new_admin_key = web::ensure_admin_key(&db, config.listen, admin_key.as_deref()).await?;
         let mail = Mailer::new(&config)?;
         let connections = Connections::new(&config.connections);
         let kinds = steps::language(&steps);
@@ -76,6 +75,8 @@ impl App {
         let config = Arc::new(config);
         let engine = Engine::open(Parts { db, config: config.clone(), objects, connections, mail, steps }).await?;
         let app = web::App::new(engine.clone(), live, pipeline::schema(&kinds))?;
+        // Last of all that can fail: a key that is made is shown only once.
+        let new_admin_key = web::ensure_admin_key(engine.db(), config.listen, admin_key.as_deref()).await?;
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let (serving, working, worker) = (stop.clone(), stop.clone(), engine.clone());
         tasks.spawn(async move {
@@ -173,7 +174,10 @@ async fn publish(db: &Db, config: &Config, kinds: &Kinds, around: &Surroundings)
     };
     let definitions: Vec<_> = folder.pipelines.iter().map(definition).collect();
     let kept: Vec<_> = folder.refused.iter().map(|refused| refused.name.clone()).collect();
-    db.publish(&definitions, &kept).await?;
+    // A process without the folder works on what others have published.
+    if config.pipelines.is_dir() {
+        db.publish(&definitions, &kept).await?;
+    }
     let live = Live::default();
     live.publish(Catalogue::new(&folder));
     Ok(live)

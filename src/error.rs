@@ -143,20 +143,28 @@ impl From<sqlx::Error> for Error {
                 Self::transient("database_unavailable", error.to_string())
             }
             sqlx::Error::Database(db) if is_transient(db.code().as_deref()) => {
-                Self::transient("database_unavailable", db.to_string())
+                Self::transient("database_unavailable", reason(&error))
             }
-            _ => Self::permanent("database_error", error.to_string()),
+            _ => Self::permanent("database_error", reason(&error)),
         }
     }
 }
 
+/// What a database says, without where in its own source it says so.
+pub fn reason(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        other => other.to_string(),
+    }
+}
+
 /// SQLSTATE classes 08, 40, 53, 57 and 58 (connection, rollback, resources, shutdown, system), 55P03 (lock not
-/// available); SQLite's BUSY (5), LOCKED (6), IOERR (10), FULL (13) and their extended codes.
+/// available), 25006 (read-only: an old primary after a failover), 0A000 (a cached plan that no longer fits); SQLite's BUSY (5), LOCKED (6), IOERR (10), FULL (13) and their extended codes.
 fn is_transient(code: Option<&str>) -> bool {
     let Some(code) = code else { return false };
     match code.parse::<u32>() {
         Ok(number) if code.len() < 5 => matches!(number & 0xff, 5 | 6 | 10 | 13),
-        _ => ["08", "40", "53", "57", "58", "55P03"].iter().any(|class| code.starts_with(class)),
+        _ => ["08", "40", "53", "57", "58", "55P03", "25006", "0A000"].iter().any(|class| code.starts_with(class)),
     }
 }
 

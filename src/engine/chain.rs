@@ -5,10 +5,11 @@
 //! that ends the step, so that a lost lease and a lost write are the same thing. apalis's own acknowledgement,
 //! retries, time limits and panic handling stay off.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,16 +21,16 @@ use apalis_core::backend::ext::BackendExt;
 use apalis_postgres::PostgresStorage;
 use apalis_sqlite::SqliteStorage;
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use crate::clock::Millis;
 use crate::error::{Error, Result};
-use crate::store::{Db, Dialect, Tx, args};
+use crate::store::{Arg, Db, Dialect, Tx, args};
 
 /// What is due later than this stays out of the queue until the sweep finds it due: fetching slows down with the
 /// number of jobs that wait there.
@@ -39,6 +40,9 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const MISSED_HEARTBEATS: usize = 3;
 /// How often a worker looks into the queue unprompted; commits of this process and PostgreSQL's notices wake it at once.
 const POLL: Duration = Duration::from_secs(1);
+
+/// How long to wait before a worker that ended is made anew.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The queue's priorities start at 0, the language's at -100.
 const PRIORITY_SHIFT: i64 = 100;
@@ -58,6 +62,8 @@ pub struct Lease {
     pub step_run: String,
     worker: String,
     attempts: i64,
+    /// Cancelled once the job is found with somebody else.
+    pub lost: CancellationToken,
 }
 
 /// A job to push.
@@ -80,7 +86,37 @@ pub struct Chain {
     db: Db,
     process: Ulid,
     signals: Mutex<HashMap<String, Arc<Notify>>>,
-    workers: Mutex<Vec<String>>,
+    /// The worker of each queue.
+    workers: Mutex<HashMap<String, String>>,
+    /// The leases that somebody in this process works under, by step.
+    hands: Mutex<HashMap<String, Lease>>,
+    /// Leases of this process that nobody worked under at the last look.
+    ghosts: Mutex<HashSet<(String, String, i64)>>,
+}
+
+/// What every job of a queue is given.
+#[derive(Clone)]
+struct Work {
+    chain: Arc<Chain>,
+    handler: Handler,
+    /// Outlives the queue's worker, which is made anew after an error of the database while its jobs go on.
+    slots: Arc<Semaphore>,
+}
+
+/// A lease in hand, until dropped.
+struct Hand(Arc<Chain>, Lease);
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        let mut hands = lock(&self.0.hands);
+        if hands.get(&self.1.step_run).is_some_and(|held| held.is(&self.1)) {
+            hands.remove(&self.1.step_run);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Chain {
@@ -99,14 +135,25 @@ impl Chain {
         }
         if let Some(pool) = db.postgres() {
             require_extensions(pool).await?;
-            PostgresStorage::setup(pool)
-                .await
-                .map_err(|error| Error::permanent("migration_failed", error.to_string()))?;
+            PostgresStorage::setup(pool).await.map_err(|error| match error {
+                apalis_postgres::Error::Database(error) => crate::store::migration_failed(Dialect::Postgres, error),
+                other => Error::permanent("migration_failed", other.to_string()),
+            })?;
         }
-        let chain = Self { db, process: Ulid::generate(), signals: Mutex::default(), workers: Mutex::default() };
+        let chain = Self {
+            db,
+            process: Ulid::generate(),
+            signals: Mutex::default(),
+            workers: Mutex::default(),
+            hands: Mutex::default(),
+            ghosts: Mutex::default(),
+        };
+        // What our own statements rely on: an upgrade that changes it fails here, loudly.
         let columns = format!(
-            "SELECT id, job, job_type, status, attempts, run_at, lock_at, lock_by, priority FROM {} LIMIT 0",
-            chain.jobs()
+            "SELECT j.id, job, job_type, status, attempts, max_attempts, run_at, lock_at, lock_by, priority, last_seen
+             FROM {} j, {} w LIMIT 0",
+            chain.jobs(),
+            chain.workers_table()
         );
         chain.db.fetch(&columns, &[]).await.map_err(|error| Error::permanent("queue_unsupported", error.message()))?;
         Ok(Arc::new(chain))
@@ -146,7 +193,7 @@ impl Chain {
             }
             let task: Task<Vec<u8>> = task.build();
             match tx {
-                Tx::Sqlite(tx, _) => {
+                Tx::Sqlite(tx) => {
                     apalis_sqlite::queries::push_tasks(&mut **tx, job.queue, &[task]).await.map_err(queue_error)?;
                 }
                 Tx::Postgres(tx) => {
@@ -262,15 +309,11 @@ impl Chain {
     }
 
     fn signal(&self, queue: &str) -> Arc<Notify> {
-        let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
-        signals.entry(queue.to_owned()).or_default().clone()
+        lock(&self.signals).entry(queue.to_owned()).or_default().clone()
     }
 
-    /// Works a queue until `stop`, then waits at most `drain` for the jobs in hand.
-    ///
-    /// # Errors
-    /// `queue_error` if the workers could not be run.
-    #[expect(clippy::disallowed_methods, reason = "the queue's worker owns the tasks of its jobs")]
+    /// Works a queue until `stop`, then waits at most `drain` for the jobs in hand. A worker that an error of the
+    /// database ends is made anew, under a name of its own, once the leases of this process have been kept alive.
     pub async fn work(
         self: Arc<Self>,
         queue: String,
@@ -278,13 +321,49 @@ impl Chain {
         handler: Handler,
         stop: CancellationToken,
         drain: Duration,
-    ) -> Result<()> {
-        let chain = self.clone();
+    ) {
+        let work = Work { chain: self.clone(), handler, slots: Arc::new(Semaphore::new(concurrency)) };
+        let mut restart = 0;
+        loop {
+            self.work_once(&queue, restart, concurrency, work.clone(), stop.clone(), drain).await;
+            lock(&self.workers).remove(&queue);
+            if stop.is_cancelled() {
+                break;
+            }
+            restart += 1;
+            tracing::warn!(queue, restart, "the worker of a queue ended; making a new one");
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = tokio::time::sleep(PAUSE) => {}
+                }
+                if self.keep_alive().await.is_ok() {
+                    break;
+                }
+            }
+        }
+        // Jobs whose worker ended before the stop are not the last worker's to wait for.
+        let idle = async { drop(work.slots.acquire_many(u32::try_from(concurrency).unwrap_or(u32::MAX)).await) };
+        drop(tokio::time::timeout(drain, idle).await);
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the queue's worker owns the tasks of its jobs")]
+    async fn work_once(
+        &self,
+        queue: &str,
+        restart: u32,
+        concurrency: usize,
+        work: Work,
+        stop: CancellationToken,
+        drain: Duration,
+    ) {
         // A name is never used twice: the queue takes the row of a dead worker of the same name for a live one.
+        let name = format!("{}-{queue}-{restart}", self.process);
+        lock(&self.workers).insert(queue.to_owned(), name.clone());
         macro_rules! worker {
             ($storage:ident, $config:ty, $pool:expr) => {{
-                let (pool, queue, signal) = ($pool.clone(), queue.clone(), self.signal(&queue));
-                move |restart: usize| {
+                let (pool, queue, signal) = ($pool.clone(), queue.to_owned(), self.signal(queue));
+                move |_| {
                     let config = <$config>::default()
                         .queue(&queue)
                         .batch_size(1)
@@ -295,16 +374,16 @@ impl Chain {
                     let backend = $storage::<StepJob>::new(&pool)
                         .with_config(config)
                         .poll_with_stream(wake_stream(signal.clone()));
-                    WorkerBuilder::new(chain.register(&queue, restart))
+                    WorkerBuilder::new(name.clone())
                         .backend(backend)
-                        .data(handler.clone())
+                        .data(work.clone())
                         .concurrency(concurrency)
                         .parallelize(tokio::spawn)
                         .build(handle)
                 }
             }};
         }
-        let monitor = Monitor::new().should_restart(|_, _| true);
+        let monitor = Monitor::new().should_restart(|_, _| false);
         let monitor = if let Some(pool) = self.db.sqlite() {
             monitor.register(worker!(SqliteStorage, apalis_sqlite::Config, pool))
         } else if let Some(pool) = self.db.postgres() {
@@ -316,23 +395,21 @@ impl Chain {
             stop.cancelled().await;
             Ok(())
         };
-        let ended = monitor.shutdown_timeout(drain).run_with_signal(signal).await;
-        ended.map_err(|error| Error::transient("queue_error", error.to_string()))
-    }
-
-    fn register(&self, queue: &str, restart: usize) -> String {
-        let name = format!("{}-{queue}-{restart}", self.process);
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
-        name
+        if let Err(error) = monitor.shutdown_timeout(drain).run_with_signal(signal).await {
+            tracing::warn!(queue, "a worker ended badly: {error}");
+        }
     }
 
     /// Keeps the leases of this process alive, in one statement for all its workers, so that nothing depends on the
-    /// queue polling while its slots are busy.
+    /// queue polling while its slots are busy. A worker that ended is kept alive only while its jobs go on. Then tells
+    /// those whose lease is gone all the same.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn keep_alive(&self) -> Result<()> {
-        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let hands: Vec<Lease> = lock(&self.hands).values().cloned().collect();
+        let mut workers: BTreeSet<String> = lock(&self.workers).values().cloned().collect();
+        workers.extend(hands.iter().map(|lease| lease.worker.clone()));
         if workers.is_empty() {
             return Ok(());
         }
@@ -340,10 +417,55 @@ impl Chain {
             Dialect::Sqlite => "unixepoch()",
             Dialect::Postgres => "now()",
         };
-        let places: Vec<_> = (1..=workers.len()).map(|place| format!("${place}")).collect();
-        let sql = format!("UPDATE {} SET last_seen = {now} WHERE id IN ({})", self.workers_table(), places.join(", "));
-        let args: Vec<_> = workers.into_iter().map(Into::into).collect();
-        self.db.execute(&sql, &args).await.map(drop)
+        let sql =
+            format!("UPDATE {} SET last_seen = {now} WHERE id IN ({})", self.workers_table(), places(workers.len()));
+        self.db.execute(&sql, &workers.into_iter().map(Into::into).collect::<Vec<_>>()).await?;
+        if hands.is_empty() {
+            return Ok(());
+        }
+        let sql = format!("SELECT id, lock_by, attempts FROM {} WHERE id IN ({})", self.jobs(), places(hands.len()));
+        let ids: Vec<_> = hands.iter().map(|lease| (&lease.step_run).into()).collect();
+        let held = self.locks(&sql, &ids).await?;
+        for lease in hands {
+            if !held.contains(&lease.token()) {
+                lease.lost.cancel();
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees jobs that are locked by this process but that nobody in it works on: a fetch whose answer was lost, or a
+    /// job that waits behind long ones. Only what was so at two looks is freed, for a job is locked a moment before it
+    /// is handed out.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn free_ghosts(&self) -> Result<()> {
+        let sql = format!("SELECT id, lock_by, attempts FROM {} WHERE lock_by LIKE $1", self.jobs());
+        let mut locked = self.locks(&sql, &args![format!("{}-%", self.process)]).await?;
+        for lease in lock(&self.hands).values() {
+            locked.remove(&lease.token());
+        }
+        let before = std::mem::replace(&mut *lock(&self.ghosts), locked.clone());
+        for (id, worker, attempts) in locked.intersection(&before) {
+            let sql = format!(
+                "UPDATE {} SET status = 'Pending', lock_by = NULL, lock_at = NULL, attempts = attempts + 1
+                 WHERE id = $1 AND lock_by = $2 AND attempts = $3",
+                self.jobs()
+            );
+            self.db.execute(&sql, &args![id, worker, *attempts]).await?;
+        }
+        Ok(())
+    }
+
+    async fn locks(&self, sql: &str, args: &[Arg]) -> Result<HashSet<(String, String, i64)>> {
+        // The queue's attempts are a narrower number on PostgreSQL.
+        let sql = sql.replace(
+            "SELECT id, lock_by, attempts",
+            "SELECT id, COALESCE(lock_by, '') AS lock_by, CAST(attempts AS BIGINT) AS attempts",
+        );
+        let rows = self.db.fetch(&sql, args).await?;
+        rows.iter().map(|row| Ok((row.text("id")?, row.text("lock_by")?, row.int("attempts")?))).collect()
     }
 
     /// Passes PostgreSQL's notices of new jobs on to the workers of this process, until `stop`. Nothing to do on SQLite.
@@ -377,8 +499,16 @@ impl Chain {
 }
 
 impl Lease {
-    fn args(&self) -> [crate::store::Arg; 3] {
+    fn args(&self) -> [Arg; 3] {
         args![&self.step_run, &self.worker, self.attempts]
+    }
+
+    fn token(&self) -> (String, String, i64) {
+        (self.step_run.clone(), self.worker.clone(), self.attempts)
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.token() == other.token()
     }
 }
 
@@ -387,12 +517,25 @@ async fn handle(
     id: TaskId,
     attempt: Attempt,
     worker: WorkerContext,
-    handler: Data<Handler>,
+    work: Data<Work>,
 ) -> Result<(), BoxDynError> {
     // The worker counts the attempt up before it calls; the row still holds the number as fetched.
     let attempts = attempt.current() as i64 - 1;
-    handler(Lease { step_run: id.to_string(), worker: worker.name().to_owned(), attempts }).await;
+    let (step_run, worker, lost) = (id.to_string(), worker.name().to_owned(), CancellationToken::new());
+    let lease = Lease { step_run, worker, attempts, lost };
+    let _slot = work.slots.acquire().await?;
+    lock(&work.chain.hands).insert(lease.step_run.clone(), lease.clone());
+    let hand = Hand(work.chain.clone(), lease.clone());
+    if AssertUnwindSafe((work.handler)(lease)).catch_unwind().await.is_err() {
+        // Out of hand, its job is freed by the sweep and fetched again.
+        tracing::error!(step_run = hand.1.step_run, "working on a job broke down");
+    }
     Ok(())
+}
+
+/// `$1, $2, …`
+fn places(count: usize) -> String {
+    (1..=count).map(|place| format!("${place}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Whole seconds, as the queue stores times; rounded up, so that nothing starts early.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 use serde_json::{Value, json};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, warn};
 
@@ -24,6 +24,8 @@ use crate::store::{Claimed, Ending, RunRecord, StepStatus};
 
 /// How long a step that was asked to stop may take before its task is aborted.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long a step that was left by a crash waits while another one is being tried.
+const SUSPECT_PAUSE: Duration = Duration::from_secs(1);
 /// How long to wait before trying a database that failed us again.
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
 
@@ -36,12 +38,12 @@ struct Outcome {
 
 /// Works on a job until its lease has been given back or lost.
 pub(super) async fn work_on(engine: Arc<Inner>, lease: Lease) {
-    let Some(claimed) = engine.claim(&lease).await else { return };
+    let Some((claimed, _suspect)) = engine.claim(&lease).await else { return };
     let step = &claimed.step;
     let span = tracing::info_span!("step", run.id = step.run_id, step.id = step.step_id, step.uses = step.uses);
     async {
         let started = Instant::now();
-        let (outcome, ending) = engine.attempt(&claimed).await;
+        let (outcome, ending) = engine.attempt(&lease, &claimed).await;
         engine.end(&lease, &claimed, outcome, ending, started).await;
     }
     .instrument(span)
@@ -49,36 +51,56 @@ pub(super) async fn work_on(engine: Arc<Inner>, lease: Lease) {
 }
 
 impl Inner {
-    /// Takes the step for this attempt. `None`: the wake-up was stale, or the lease is lost.
-    async fn claim(&self, lease: &Lease) -> Option<Claimed> {
+    /// Takes the step for this attempt, and with a suspect the right to work on one. `None`: the wake-up was stale, the
+    /// lease is lost, or it is not this step's turn.
+    async fn claim(&self, lease: &Lease) -> Option<(Claimed, Option<OwnedSemaphorePermit>)> {
         loop {
             match self.try_claim(lease).await {
                 Ok(claimed) => return claimed,
-                Err(error) => self.pause(&error, "claiming a step").await,
+                Err(error) if error.is_transient() => self.pause(&error, "claiming a step").await,
+                Err(error) => {
+                    // Out of hand, the job is freed by the sweep and fetched again.
+                    warn!(error.code = error.code(), "claiming a step failed: {error}");
+                    return None;
+                }
             }
         }
     }
 
-    async fn try_claim(&self, lease: &Lease) -> Result<Option<Claimed>> {
+    async fn try_claim(&self, lease: &Lease) -> Result<Option<(Claimed, Option<OwnedSemaphorePermit>)>> {
         let mut tx = self.db.begin().await?;
         if !self.chain.hold(&mut tx, lease).await? {
             return Ok(None);
         }
-        let claimed = tx.claim_step(&lease.step_run).await?;
-        match &claimed {
-            Some(claimed) => {
-                tx.touch_run(&claimed.step.run_id).await?;
-                tx.start_run(&claimed.step.run_id).await?;
-            }
+        let Some(claimed) = tx.claim_step(&lease.step_run).await? else {
             // The step has ended without its job: the job is left over.
-            None => drop(self.chain.acknowledge(&mut tx, lease).await?),
-        }
+            self.chain.acknowledge(&mut tx, lease).await?;
+            tx.commit().await?;
+            return Ok(None);
+        };
+        tx.touch_run(&claimed.step.run_id).await?;
+        // A process runs at most one step that was left by a crash, so that innocents do not share its fate.
+        let suspect = match claimed.step.crashes {
+            0 => None,
+            _ => match self.suspects.clone().try_acquire_owned() {
+                Ok(permit) => Some(permit),
+                Err(_) => {
+                    let due_at = clock::now() + SUSPECT_PAUSE.as_millis() as i64;
+                    self.chain.postpone(&mut tx, lease, due_at).await?;
+                    tx.end_step(&lease.step_run, claimed.step.claims, None, &Ending::Park { due_at }).await?;
+                    tx.commit().await?;
+                    return Ok(None);
+                }
+            },
+        };
+        tx.start_run(&claimed.step.run_id).await?;
         tx.commit().await?;
-        Ok(claimed)
+        Ok(Some((claimed, suspect)))
     }
 
     /// Runs the step and decides how the attempt ends.
-    async fn attempt(self: &Arc<Self>, claimed: &Claimed) -> (Outcome, Ending) {
+    async fn attempt(&self, lease: &Lease, claimed: &Claimed) -> (Outcome, Ending) {
+        self.clean_up(claimed).await;
         let crashes = claimed.step.crashes;
         if crashes >= self.config.limits.crashes {
             let error = Error::permanent(
@@ -92,7 +114,7 @@ impl Inner {
         }
         let (outcome, step) = match self.compiled_step(claimed).await {
             Ok((run, compiled, index)) => {
-                (self.run_step(claimed, &run, &compiled, index).await, Some((compiled, index)))
+                (self.run_step(lease, claimed, &run, &compiled, index).await, Some((compiled, index)))
             }
             Err(error) => (Outcome { result: Err(error), progress: None, files: Vec::new() }, None),
         };
@@ -116,18 +138,26 @@ impl Inner {
             .ok_or_else(|| Error::permanent("definition_invalid", "the step is not in its definition"))
     }
 
-    async fn run_step(&self, claimed: &Claimed, run: &RunRecord, compiled: &Compiled, index: usize) -> Outcome {
+    async fn run_step(
+        &self,
+        lease: &Lease,
+        claimed: &Claimed,
+        run: &RunRecord,
+        compiled: &Compiled,
+        index: usize,
+    ) -> Outcome {
         let step = &claimed.step;
         let stop = self.draining.child_token();
+        // A lease that is found with somebody else stops the step too.
+        let (lost, stopped) = (lease.lost.clone(), stop.clone());
+        let fence = async move {
+            lost.cancelled().await;
+            stopped.cancel();
+            std::future::pending::<()>().await;
+        };
         let (progress, reports) = Progress::channel();
         let files = self.files(claimed);
         let prepared = async {
-            if claimed.crashed {
-                // What the attempt before wrote and never published.
-                self.objects
-                    .delete_prefix(&self.config.objects.artifacts, &files_prefix(&step.run_id, &step.step_id))
-                    .await?;
-            }
             let known = &compiled.steps[index];
             let scope = self.scope(run, compiled, known.section).await?;
             pipeline::resolve(&known.step.with, &scope)
@@ -172,14 +202,15 @@ impl Inner {
         };
         let ended = CancellationToken::new();
         let store = self.store_progress(claimed, &gauge, reports.clone(), &stop, &ended);
-        let (result, ()) = tokio::join!(
-            async {
-                let result = supervise(run, timeout, &stop).await;
-                ended.cancel();
-                result
-            },
-            store
-        );
+        let supervised = async {
+            let result = self.supervise(run, timeout, &stop).await;
+            ended.cancel();
+            result
+        };
+        let (result, ()) = tokio::select! {
+            done = async { tokio::join!(supervised, store) } => done,
+            () = fence => unreachable!("the fence only stops the step"),
+        };
         let last = reports.borrow().clone();
         let progress = (last != Report::default()).then(|| gauge.view(&last));
         Outcome { result, progress, files: files.made() }
@@ -217,8 +248,8 @@ impl Inner {
                 _ = pace.tick() => {}
                 () = ended.cancelled() => return,
             }
-            let view = json!(gauge.view(&reports.borrow_and_update().clone()));
-            match self.try_store_progress(claimed, &view).await {
+            let view = gauge.view(&reports.borrow_and_update().clone());
+            match self.try_store_progress(claimed, &json!(view), gauge.moved(&view)).await {
                 Ok(true) => {}
                 Ok(false) => {
                     warn!("the step's lease is lost; stopping it");
@@ -231,9 +262,9 @@ impl Inner {
         }
     }
 
-    async fn try_store_progress(&self, claimed: &Claimed, view: &Value) -> Result<bool> {
+    async fn try_store_progress(&self, claimed: &Claimed, view: &Value, moved: bool) -> Result<bool> {
         let mut tx = self.db.begin().await?;
-        let held = tx.move_step(&claimed.step.id, claimed.step.claims, view).await?;
+        let held = tx.move_step(&claimed.step.id, claimed.step.claims, view, moved).await?;
         if held {
             tx.touch_run(&claimed.step.run_id).await?;
             tx.commit().await?;
@@ -243,7 +274,7 @@ impl Inner {
 
     fn after_failure(&self, claimed: &Claimed, step: Option<&CompiledStep>, error: &Error) -> Ending {
         if error.class() == Class::Stopped && self.draining.is_cancelled() {
-            return Ending::Park;
+            return Ending::Park { due_at: clock::now() };
         }
         let failures = claimed.step.failures + 1;
         let again = error.class() != Class::Permanent;
@@ -253,7 +284,7 @@ impl Inner {
                 Ending::Retry { error: error_json(error), due_at: clock::now() + wait.as_millis() as i64 }
             }
             // Without its definition at hand the step cannot know its retries; a database that was away comes back.
-            None if again => Ending::Retry { error: error_json(error), due_at: clock::now() + 1000 },
+            None if again => Ending::Park { due_at: clock::now() + 1000 },
             _ => Ending::Final { status: StepStatus::Failed, outputs: None, error: Some(error_json(error)) },
         }
     }
@@ -285,7 +316,7 @@ impl Inner {
         let duration_ms = started.elapsed().as_millis() as u64;
         match (&ending, &outcome.result) {
             _ if !held => warn!(duration_ms, "the step's lease was lost; nothing of this attempt was kept"),
-            (Ending::Park, _) => info!(duration_ms, "step parked"),
+            (Ending::Park { .. }, _) => info!(duration_ms, "step parked"),
             (_, Ok(_)) => info!(duration_ms, "step succeeded"),
             (Ending::Retry { due_at, .. }, Err(error)) => {
                 warn!(
@@ -312,8 +343,9 @@ impl Inner {
         let mut tx = self.db.begin().await?;
         let held = match ending {
             Ending::Final { .. } => self.chain.acknowledge(&mut tx, lease).await?,
-            Ending::Retry { due_at, .. } => self.chain.postpone(&mut tx, lease, *due_at).await?,
-            Ending::Park => self.chain.postpone(&mut tx, lease, clock::now()).await?,
+            Ending::Retry { due_at, .. } | Ending::Park { due_at } => {
+                self.chain.postpone(&mut tx, lease, *due_at).await?
+            }
         };
         if !held || !tx.end_step(&step.id, claimed.step.claims, progress.as_ref(), ending).await? {
             return Ok(false);
@@ -327,11 +359,61 @@ impl Inner {
                     tx.insert_artifact(id, &step.run_id, Some(&step.step_id), &json!(file)).await?;
                 }
             }
-            wake.extend(self.advance(&mut tx, &run).await?);
+            match self.advance(&mut tx, &run).await {
+                Ok(queues) => wake.extend(queues),
+                // The step has ended all the same; of the run this version cannot say what comes next.
+                Err(error) if error.code().starts_with("definition_") => {
+                    tx.abandon_run(&run.id, &error_json(&error)).await?;
+                }
+                Err(error) => return Err(error),
+            }
         }
         tx.commit().await?;
         wake.iter().for_each(|queue| self.chain.wake(queue));
         Ok(true)
+    }
+
+    /// Waits for the step's task. A timeout asks it to stop, the end of the drain does not even ask; then it is aborted.
+    async fn supervise(
+        &self,
+        mut run: JoinHandle<Result<Value>>,
+        timeout: Duration,
+        stop: &CancellationToken,
+    ) -> Result<Value> {
+        let drained = async {
+            self.draining.cancelled().await;
+            tokio::time::sleep(self.config.limits.drain.0.saturating_sub(GRACE)).await;
+        };
+        let error = tokio::select! {
+            ended = &mut run => return outcome_of(ended),
+            () = tokio::time::sleep(timeout) => {
+                stop.cancel();
+                let message = format!("the step took longer than its timeout of {}", crate::units::Duration(timeout));
+                let error = Error::transient("step_timeout", message).hint("raise `timeout`");
+                match tokio::time::timeout(GRACE, &mut run).await {
+                    // What it finished all the same counts.
+                    Ok(Ok(Ok(outputs))) => return Ok(outputs),
+                    Ok(_) => return Err(error),
+                    Err(_) => error,
+                }
+            }
+            () = drained => Error::stopped("step_stopped", "the process is going down"),
+        };
+        run.abort();
+        // What the task holds is dropped before anybody looks at what it made.
+        drop(tokio::time::timeout(GRACE, run).await);
+        Err(error)
+    }
+
+    /// Removes what attempts before wrote and never published. That it fails is no reason not to work.
+    async fn clean_up(&self, claimed: &Claimed) {
+        let step = &claimed.step;
+        if step.claims > 1 {
+            let prefix = files_prefix(&step.run_id, &step.step_id);
+            if let Err(error) = self.objects.delete_prefix(&self.config.objects.artifacts, &prefix).await {
+                warn!(error.code = error.code(), "files of an earlier attempt were not removed: {error}");
+            }
+        }
     }
 
     async fn pause(&self, error: &Error, doing: &str) {
@@ -356,19 +438,8 @@ pub(super) fn error_json(error: &Error) -> Value {
     json
 }
 
-/// Waits for the step's task. A timeout asks it to stop, and aborts it when it does not.
-async fn supervise(mut run: JoinHandle<Result<Value>>, timeout: Duration, stop: &CancellationToken) -> Result<Value> {
-    let ended = tokio::select! {
-        ended = &mut run => ended,
-        () = tokio::time::sleep(timeout) => {
-            stop.cancel();
-            if tokio::time::timeout(GRACE, &mut run).await.is_err() {
-                run.abort();
-            }
-            let limit = crate::units::Duration(timeout);
-            return Err(Error::transient("step_timeout", format!("the step took longer than its timeout of {limit}")).hint("raise `timeout`"));
-        }
-    };
+/// What a step's task came to.
+fn outcome_of(ended: std::result::Result<Result<Value>, JoinError>) -> Result<Value> {
     ended.unwrap_or_else(|error| {
         let what = if error.is_panic() { panic_text(error.into_panic()) } else { "its task was aborted".to_owned() };
         Err(Error::transient("step_panicked", format!("the step broke down: {what}")))

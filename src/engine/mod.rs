@@ -18,6 +18,7 @@ mod workers;
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::chain::Chain;
@@ -68,6 +69,8 @@ struct Inner {
     kinds: Kinds,
     chain: Arc<Chain>,
     cache: Cache,
+    /// At most one step that was left by a crash runs at a time.
+    suspects: Arc<Semaphore>,
     /// Cancelled once the process goes down: steps in hand stop at their next checkpoint.
     draining: CancellationToken,
 }
@@ -85,6 +88,7 @@ impl Engine {
             signer: Signer::new(config.secret_key.as_ref().map_or("", Secret::reveal)),
             kinds: crate::steps::language(&steps),
             cache: Cache::default(),
+            suspects: Arc::new(Semaphore::new(1)),
             draining: CancellationToken::new(),
             db,
             config,

@@ -1,5 +1,6 @@
 //! From what a step reports to the record that the API shows, and on to the database, at most twice a second.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -33,31 +34,42 @@ pub struct ProgressView {
 
 /// Turns one attempt's reports into views that never fall, not even below what an attempt before it had stored.
 pub struct Gauge {
-    started: Instant,
-    resumed_at: u64,
+    /// What was stored before this attempt.
+    stored: u64,
+    /// Where this attempt began to gain: at 0 with its start, or, resumed, with its first report, for the cursor may be
+    /// ahead of what was stored.
+    base: OnceLock<(Instant, u64)>,
 }
 
 impl Gauge {
     /// Starts with an attempt; `before` is what was stored until now.
     pub fn new(before: Option<&ProgressView>) -> Self {
-        Self { started: Instant::now(), resumed_at: before.map_or(0, |view| view.done) }
+        match before {
+            None => Self { stored: 0, base: OnceLock::from((Instant::now(), 0)) },
+            Some(view) => Self { stored: view.done, base: OnceLock::new() },
+        }
+    }
+
+    /// True if the view shows more than the attempts before had stored: work that a crash did not undo.
+    pub fn moved(&self, view: &ProgressView) -> bool {
+        view.done > self.stored
     }
 
     /// The view of a report.
     pub fn view(&self, report: &Report) -> ProgressView {
-        let done = report.done.max(self.resumed_at);
+        let done = report.done.max(self.stored);
         let done = report.total.map_or(done, |total| done.min(total));
-        let elapsed = self.started.elapsed().as_secs_f64();
-        let gained = done.saturating_sub(self.resumed_at);
-        let rate = (gained > 0 && elapsed > 0.0).then(|| round(gained as f64 / elapsed));
+        let (since, base) = self.base.get_or_init(|| (Instant::now(), done));
+        let (elapsed, gained) = (since.elapsed().as_secs_f64(), done.saturating_sub(*base));
+        let exact = (gained > 0 && elapsed > 0.0).then(|| gained as f64 / elapsed);
         let left = report.total.map(|total| total - done);
-        let eta = left.zip(rate).map(|(left, rate)| (left as f64 / rate).ceil() as u64);
+        let eta = left.zip(exact).map(|(left, rate)| (left as f64 / rate).ceil() as u64);
         ProgressView {
             done,
             total: report.total,
             unit: report.unit.clone(),
             percent: report.total.map(|total| percent(done, total)),
-            rate,
+            rate: exact.map(round),
             eta_seconds: eta,
             message: report.message.clone(),
             counts: report.counts.clone(),
@@ -89,6 +101,14 @@ mod tests {
         assert_eq!(gauge.view(&report(10, Some(100))).done, 50);
         assert_eq!(gauge.view(&report(70, Some(100))).percent, Some(70.0));
         assert_eq!(gauge.view(&report(170, Some(100))).done, 100);
+    }
+
+    #[test]
+    fn what_an_earlier_attempt_did_is_no_gain_of_this_one() {
+        let before = ProgressView { done: 50, ..ProgressView::default() };
+        let gauge = Gauge::new(Some(&before));
+        assert_eq!(gauge.view(&report(900, Some(1000))).rate, None);
+        assert!(gauge.view(&report(901, Some(1000))).rate.is_some());
     }
 
     #[test]

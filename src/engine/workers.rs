@@ -102,11 +102,7 @@ impl Inner {
                 () = tokio::time::sleep(QUEUES) => {}
             }
         }
-        while let Some(ended) = workers.join_next().await {
-            if let Ok(Err(error)) = ended {
-                warn!(error.code = error.code(), "a worker ended badly: {error}");
-            }
-        }
+        while workers.join_next().await.is_some() {}
     }
 
     async fn queues(&self) -> BTreeSet<String> {
@@ -146,6 +142,7 @@ impl Inner {
                 self.chain.wake(&step.queue);
             }
         }
+        self.chain.free_ghosts().await?;
         if turn % PRUNE_EVERY == 1 {
             self.chain.prune_workers().await?;
         }

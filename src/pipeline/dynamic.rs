@@ -32,11 +32,17 @@ impl<T> Dynamic<T> {
     /// The value, when the step runs.
     ///
     /// # Errors
-    /// `with_invalid` if the expression was not resolved, which the engine does before it runs a step.
-    pub fn value(self) -> Result<T> {
+    /// `with_invalid` for text where `T` is something else.
+    pub fn value(self) -> Result<T>
+    where
+        T: DeserializeOwned,
+    {
         match self {
             Self::Value(value) => Ok(value),
-            Self::Expression(text) => Err(Error::permanent("with_invalid", format!("`{text}` was not resolved"))),
+            // Once resolved, what looks like an expression is somebody's text.
+            Self::Expression(text) => T::deserialize(serde_json::Value::String(text)).map_err(|_| {
+                Error::permanent("with_invalid", "an expression gave text where something else is needed")
+            }),
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct StoredKey {
     pub created_at: Millis,
 }
 
+const COLUMNS: &str = "SELECT id, hash, name, scopes, buckets, created_at FROM api_keys";
+
 fn key(row: &Row) -> Result<StoredKey> {
     Ok(StoredKey {
         id: row.text("id")?,
@@ -51,7 +53,7 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn key(&self, id: &str) -> Result<Option<StoredKey>> {
-        self.fetch_one("SELECT * FROM api_keys WHERE id = $1", &args![id]).await?.as_ref().map(key).transpose()
+        self.fetch_one(&format!("{COLUMNS} WHERE id = $1"), &args![id]).await?.as_ref().map(key).transpose()
     }
 
     /// All keys, oldest first.
@@ -59,7 +61,7 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn keys(&self) -> Result<Vec<StoredKey>> {
-        self.fetch("SELECT * FROM api_keys ORDER BY created_at, id", &[]).await?.iter().map(key).collect()
+        self.fetch(&format!("{COLUMNS} ORDER BY created_at, id"), &[]).await?.iter().map(key).collect()
     }
 
     /// Deletes a key. True if there was one.

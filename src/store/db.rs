@@ -5,16 +5,19 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use sqlx::postgres::{PgPoolOptions, PgRow};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Transaction};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Transaction};
 
 use crate::error::{Error, Result};
+
+/// How long to wait for a connection.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a writer waits for its turn on SQLite's one connection.
+const TURN: Duration = Duration::from_secs(60);
 
 /// Which database it is, for the few statements that differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +34,11 @@ pub struct Db(Inner);
 
 #[derive(Clone)]
 enum Inner {
-    /// Writers of this process queue at the gate rather than at SQLite's lock, which polls and starves.
+    /// One connection writes, ours and the queue's: writers wait their turn in the pool rather than at SQLite's lock,
+    /// which polls and starves.
     Sqlite {
         write: SqlitePool,
         read: SqlitePool,
-        gate: Arc<Mutex<()>>,
         path: PathBuf,
     },
     Postgres {
@@ -46,7 +49,7 @@ enum Inner {
 /// A transaction. Nothing outside of the database may be awaited while it is open.
 pub enum Tx {
     /// Begun `IMMEDIATE`: it holds the only write lock.
-    Sqlite(Transaction<'static, Sqlite>, OwnedMutexGuard<()>),
+    Sqlite(Transaction<'static, Sqlite>),
     /// Read committed.
     Postgres(Transaction<'static, Postgres>),
 }
@@ -180,7 +183,7 @@ impl Tx {
     /// Those of the database.
     pub async fn execute(&mut self, sql: &str, args: &[Arg]) -> Result<u64> {
         Ok(match self {
-            Tx::Sqlite(tx, _) => bound!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
+            Tx::Sqlite(tx) => bound!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
             Tx::Postgres(tx) => bound!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
         })
     }
@@ -191,7 +194,7 @@ impl Tx {
     /// Those of the database.
     pub async fn fetch(&mut self, sql: &str, args: &[Arg]) -> Result<Vec<Row>> {
         Ok(match self {
-            Tx::Sqlite(tx, _) => {
+            Tx::Sqlite(tx) => {
                 bound!(sql.to_owned(), args).fetch_all(&mut **tx).await?.into_iter().map(Row::Sqlite).collect()
             }
             Tx::Postgres(tx) => {
@@ -214,7 +217,7 @@ impl Tx {
     /// Those of the database; the outcome may then be unknown.
     pub async fn commit(self) -> Result<()> {
         match self {
-            Tx::Sqlite(tx, _gate) => tx.commit().await?,
+            Tx::Sqlite(tx) => tx.commit().await?,
             Tx::Postgres(tx) => tx.commit().await?,
         }
         Ok(())
@@ -228,11 +231,7 @@ impl Db {
     /// `database_url_invalid`, `database_extension_missing`, or those of the database.
     pub async fn open(url: &str) -> Result<Self> {
         let db = if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            let pool =
-                PgPoolOptions::new().max_connections(16).acquire_timeout(Duration::from_secs(10)).connect(url).await;
-            Self(Inner::Postgres {
-                pool: pool.map_err(|error| Error::from(error).context("connecting to the database"))?,
-            })
+            Self(Inner::Postgres { pool: open_postgres(url).await? })
         } else {
             Self::open_sqlite(url).await?
         };
@@ -259,9 +258,10 @@ impl Db {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10));
-        let write = SqlitePoolOptions::new().max_connections(4).connect_with(options.clone()).await?;
+        let write =
+            SqlitePoolOptions::new().max_connections(1).acquire_timeout(TURN).connect_with(options.clone()).await?;
         let read = SqlitePoolOptions::new().max_connections(4).connect_with(options.pragma("query_only", "ON")).await?;
-        Ok(Self(Inner::Sqlite { write, read, gate: Arc::default(), path }))
+        Ok(Self(Inner::Sqlite { write, read, path }))
     }
 
     /// Which database it is.
@@ -302,10 +302,7 @@ impl Db {
     /// Those of the database.
     pub async fn begin(&self) -> Result<Tx> {
         Ok(match &self.0 {
-            Inner::Sqlite { write, gate, .. } => {
-                let gate = gate.clone().lock_owned().await;
-                Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?, gate)
-            }
+            Inner::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
             Inner::Postgres { pool } => Tx::Postgres(pool.begin().await?),
         })
     }
@@ -354,4 +351,21 @@ impl Db {
             Inner::Postgres { pool } => pool.close().await,
         }
     }
+}
+
+/// Connects once by itself first: a pool would only say that it waited in vain, not why.
+async fn open_postgres(url: &str) -> Result<PgPool> {
+    let options = PgConnectOptions::from_str(url).map_err(|error| {
+        Error::permanent("database_url_invalid", format!("the address of the database is not valid: {error}"))
+    })?;
+    let place = format!("PostgreSQL at {}:{}", options.get_host(), options.get_port());
+    let connected = tokio::time::timeout(PATIENCE, PgConnection::connect_with(&options)).await;
+    let connected = connected.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut));
+    let first = connected.map_err(|error| {
+        Error::transient("database_unavailable", format!("cannot connect to {place}: {}", crate::error::reason(&error)))
+            .hint("check the address, the role and its password in `database`, and that the server runs")
+    })?;
+    drop(first.close().await);
+    let pool = PgPoolOptions::new().max_connections(16).acquire_timeout(PATIENCE);
+    Ok(pool.connect_lazy_with(options))
 }

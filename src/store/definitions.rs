@@ -63,15 +63,6 @@ impl Db {
         tx.commit().await
     }
 
-    /// The live definitions, by name.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn live(&self) -> Result<Vec<Definition>> {
-        let sql = "SELECT d.name, d.digest, d.source FROM pipelines p JOIN definitions d ON d.digest = p.digest ORDER BY p.name";
-        self.fetch(sql, &[]).await?.iter().map(definition).collect()
-    }
-
     /// The digests of the live definitions.
     ///
     /// # Errors

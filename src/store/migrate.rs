@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::path::Path;
 
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{MigrateError, Migrator};
 
-use super::db::Db;
+use super::db::{Db, Dialect};
 use crate::error::{Error, Result};
 
 /// Ours must not share the default table: the queue's migrations keep their history there.
@@ -34,9 +34,26 @@ pub(super) async fn run(db: &Db) -> Result<()> {
     } else {
         Ok(())
     };
-    migrated.map_err(|error| {
-        Error::permanent("migration_failed", format!("the tables could not be brought up to date: {error}"))
-    })
+    migrated.map_err(|error| failed(db.dialect(), error.into()))
+}
+
+/// The error of migrations, ours or the queue's.
+pub(crate) fn failed(dialect: Dialect, error: sqlx::Error) -> Error {
+    let reason = match &error {
+        sqlx::Error::Migrate(inner) => match inner.as_ref() {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => crate::error::reason(error),
+            other => other.to_string(),
+        },
+        other => crate::error::reason(other),
+    };
+    let error = Error::permanent("migration_failed", format!("the tables could not be brought up to date: {reason}"));
+    match dialect {
+        Dialect::Sqlite => error,
+        Dialect::Postgres => error.hint(
+            "the role of the service needs `GRANT CREATE ON DATABASE … TO …` (for the queue's schema `apalis`) and \
+             `GRANT CREATE, USAGE ON SCHEMA public TO …`; an administrator can run both",
+        ),
+    }
 }
 
 /// Holds `PATH.lock` until dropped.

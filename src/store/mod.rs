@@ -6,7 +6,7 @@ mod db;
 mod definitions;
 mod effects;
 mod migrate;
-pub(crate) use migrate::lock;
+pub(crate) use migrate::{failed as migration_failed, lock};
 mod runs;
 mod steps;
 

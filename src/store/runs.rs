@@ -40,11 +40,6 @@ impl RunStatus {
             .into_iter()
             .find(|status| status.as_str() == text)
     }
-
-    /// True if nothing will change any more.
-    pub fn is_final(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
-    }
 }
 
 /// A run as stored.
@@ -87,6 +82,10 @@ pub struct RunFilter {
     pub limit: u32,
 }
 
+/// Named one by one: a later version's new column must not change what an older process reads.
+const COLUMNS: &str =
+    "id, pipeline, digest, status, origin, params, error, revision, created_at, started_at, finished_at";
+
 fn run(row: &Row) -> Result<RunRecord> {
     let status = row.text("status")?;
     Ok(RunRecord {
@@ -124,7 +123,9 @@ impl Tx {
     /// # Errors
     /// Those of the database.
     pub async fn touch_run(&mut self, id: &str) -> Result<RunRecord> {
-        let rows = self.fetch("UPDATE runs SET revision = revision + 1 WHERE id = $1 RETURNING *", &args![id]).await?;
+        let rows = self
+            .fetch(&format!("UPDATE runs SET revision = revision + 1 WHERE id = $1 RETURNING {COLUMNS}"), &args![id])
+            .await?;
         rows.first()
             .map(run)
             .transpose()?
@@ -148,6 +149,18 @@ impl Tx {
         self.execute("UPDATE runs SET error = $2 WHERE id = $1 AND error IS NULL", &args![id, error]).await.map(drop)
     }
 
+    /// Gives a run up whose definition this version cannot read: what still waits never runs.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn abandon_run(&mut self, id: &str, error: &serde_json::Value) -> Result<()> {
+        let sql =
+            "UPDATE step_runs SET status = 'cancelled', finished_at = $2 WHERE run_id = $1 AND status = 'waiting'";
+        self.execute(sql, &args![id, clock::now()]).await?;
+        self.blame_run(id, error).await?;
+        self.finish_run(id, RunStatus::Failed).await
+    }
+
     /// Ends a run.
     ///
     /// # Errors
@@ -164,7 +177,11 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn run(&self, id: &str) -> Result<Option<RunRecord>> {
-        self.fetch_one("SELECT * FROM runs WHERE id = $1", &args![id]).await?.as_ref().map(run).transpose()
+        self.fetch_one(&format!("SELECT {COLUMNS} FROM runs WHERE id = $1"), &args![id])
+            .await?
+            .as_ref()
+            .map(run)
+            .transpose()
     }
 
     /// Runs, newest first.
@@ -172,7 +189,7 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRecord>> {
-        let mut sql = String::from("SELECT * FROM runs WHERE 1 = 1");
+        let mut sql = format!("SELECT {COLUMNS} FROM runs WHERE 1 = 1");
         let mut args: Vec<Arg> = Vec::new();
         if let Some(pipelines) = &filter.pipelines {
             let places: Vec<_> = (1..=pipelines.len()).map(|place| format!("${place}")).collect();

@@ -142,9 +142,16 @@ pub enum Ending {
         /// When to try again.
         due_at: Millis,
     },
-    /// Given back untouched by a process that goes down.
-    Park,
+    /// Given back untouched: its process goes down, or cannot work on it now.
+    Park {
+        /// When it may be claimed again.
+        due_at: Millis,
+    },
 }
+
+/// Named one by one: a later version's new column must not change what an older process reads.
+const COLUMNS: &str = "id, run_id, section, position, step_id, uses, queue, priority, status, claims, failures, crashes, \
+     progress, outputs, error, due_at, started_at, finished_at";
 
 fn step(row: &Row) -> Result<StepRecord> {
     Ok(StepRecord {
@@ -196,23 +203,26 @@ impl Tx {
         let before = self.fetch("SELECT status FROM step_runs WHERE id = $1", &args![id]).await?;
         let Some(before) = before.first() else { return Ok(None) };
         let crashed = before.text("status")? == StepStatus::Running.as_str();
-        let sql = "UPDATE step_runs SET
+        let sql = format!(
+            "UPDATE step_runs SET
                 crashes = CASE WHEN status <> 'running' THEN crashes WHEN moves > moves_at_claim THEN 1 ELSE crashes + 1 END,
                 status = 'running', claims = claims + 1, moves_at_claim = moves, due_at = NULL,
                 started_at = COALESCE(started_at, $2)
-            WHERE id = $1 AND status IN ('queued', 'retrying', 'running') RETURNING *";
-        let rows = self.fetch(sql, &args![id, clock::now()]).await?;
+            WHERE id = $1 AND status IN ('queued', 'retrying', 'running') RETURNING {COLUMNS}"
+        );
+        let rows = self.fetch(&sql, &args![id, clock::now()]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         Ok(Some(Claimed { step: step(row)?, crashed }))
     }
 
-    /// Stores progress. False: the claim is lost.
+    /// Stores progress; `moved` says that it is more than the attempts before had. False: the claim is lost.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn move_step(&mut self, id: &str, claim: i64, progress: &Value) -> Result<bool> {
-        let sql = "UPDATE step_runs SET progress = $3, moves = moves + 1 WHERE id = $1 AND claims = $2 AND status = 'running'";
-        Ok(self.execute(sql, &args![id, claim, progress]).await? == 1)
+    pub async fn move_step(&mut self, id: &str, claim: i64, progress: &Value, moved: bool) -> Result<bool> {
+        let sql = "UPDATE step_runs SET progress = $3, moves = moves + $4
+                   WHERE id = $1 AND claims = $2 AND status = 'running'";
+        Ok(self.execute(sql, &args![id, claim, progress, moved]).await? == 1)
     }
 
     /// Ends an attempt. False: the claim is lost, and nothing of the attempt may be written.
@@ -238,9 +248,11 @@ impl Tx {
                 );
                 self.execute(&sql, &args![id, claim, progress, error, *due_at]).await?
             }
-            Ending::Park => {
-                let sql = format!("UPDATE step_runs SET status = 'queued', progress = COALESCE($3, progress) {held}");
-                self.execute(&sql, &args![id, claim, progress]).await?
+            Ending::Park { due_at } => {
+                let sql = format!(
+                    "UPDATE step_runs SET status = 'queued', due_at = $4, progress = COALESCE($3, progress) {held}"
+                );
+                self.execute(&sql, &args![id, claim, progress, *due_at]).await?
             }
         };
         Ok(touched == 1)
@@ -261,8 +273,10 @@ impl Tx {
     /// # Errors
     /// Those of the database.
     pub async fn lock_due_step(&mut self, id: &str) -> Result<Option<StepRecord>> {
-        let sql = "UPDATE step_runs SET due_at = due_at WHERE id = $1 AND status IN ('queued', 'retrying') RETURNING *";
-        self.fetch(sql, &args![id]).await?.first().map(step).transpose()
+        let sql = format!(
+            "UPDATE step_runs SET due_at = due_at WHERE id = $1 AND status IN ('queued', 'retrying') RETURNING {COLUMNS}"
+        );
+        self.fetch(&sql, &args![id]).await?.first().map(step).transpose()
     }
 
     /// The steps of a run, in their order.
@@ -270,7 +284,9 @@ impl Tx {
     /// # Errors
     /// Those of the database.
     pub async fn steps(&mut self, run: &str) -> Result<Vec<StepRecord>> {
-        let rows = self.fetch("SELECT * FROM step_runs WHERE run_id = $1 ORDER BY position", &args![run]).await?;
+        let rows = self
+            .fetch(&format!("SELECT {COLUMNS} FROM step_runs WHERE run_id = $1 ORDER BY position"), &args![run])
+            .await?;
         rows.iter().map(step).collect()
     }
 }
@@ -281,7 +297,9 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn steps(&self, run: &str) -> Result<Vec<StepRecord>> {
-        let rows = self.fetch("SELECT * FROM step_runs WHERE run_id = $1 ORDER BY position", &args![run]).await?;
+        let rows = self
+            .fetch(&format!("SELECT {COLUMNS} FROM step_runs WHERE run_id = $1 ORDER BY position"), &args![run])
+            .await?;
         rows.iter().map(step).collect()
     }
 
@@ -299,6 +317,10 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn step(&self, id: &str) -> Result<Option<StepRecord>> {
-        self.fetch_one("SELECT * FROM step_runs WHERE id = $1", &args![id]).await?.as_ref().map(step).transpose()
+        self.fetch_one(&format!("SELECT {COLUMNS} FROM step_runs WHERE id = $1"), &args![id])
+            .await?
+            .as_ref()
+            .map(step)
+            .transpose()
     }
 }

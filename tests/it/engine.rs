@@ -21,6 +21,7 @@ both!(
     an_expression_that_fails_at_run_time_fails_the_step,
     a_step_that_crashes_its_process_again_and_again_is_quarantined,
     crashes_with_progress_between_them_do_not_add_up,
+    innocents_do_not_share_the_fate_of_a_deadly_step,
     a_pipeline_taken_away_stops_starting_but_its_runs_go_on,
 );
 
@@ -349,19 +350,17 @@ finally:
 async fn crashes_with_progress_between_them_do_not_add_up(database: Database) {
     let dir = tempfile::tempdir().expect("a folder");
     let gate = dir.path().join("gate");
-    let yaml =
-        format!("steps:\n  - {{ id: long, uses: test.step, with: {{ units: 5, until: \"{}\" }} }}\n", gate.display());
-    let builder = TestApp::builder(database).pipeline("p", &format!("name: p\n{yaml}"));
+    let yaml = format!(
+        "name: p\nsteps:\n  - {{ id: long, uses: test.step, with: {{ climb: true, until: \"{}\" }} }}\n",
+        gate.display()
+    );
+    let builder = TestApp::builder(database).pipeline("p", &yaml);
     let mut app = builder.config(|config| config.limits.crashes = 2).start().await;
     let run = app.run("p", json!({})).await;
     let id = run["id"].as_str().expect("an id").to_owned();
     for crash in 1..=3 {
-        eventually("the next attempt", async || (log_of(&id).len() == crash).then_some(())).await;
-        let seen = app.show(&id).await["revision"].as_i64().expect("a revision");
-        eventually("its progress stored", async || {
-            let run = app.show(&id).await;
-            let moved = run["revision"].as_i64() > Some(seen) || run["steps"][0]["progress"]["done"] == 5;
-            (moved && run["steps"][0]["status"] == "running").then_some(())
+        eventually("progress beyond the attempt before", async || {
+            (app.show(&id).await["steps"][0]["progress"]["done"] == crash).then_some(())
         })
         .await;
         app = app.crash().await;
@@ -369,6 +368,40 @@ async fn crashes_with_progress_between_them_do_not_add_up(database: Database) {
     std::fs::write(&gate, "").expect("the gate opens");
     let run = app.ended(&run).await;
     assert_eq!(run["status"], "succeeded", "{run}");
+    app.finish().await;
+}
+
+/// All are left by the same crash; from then on they run one at a time, so that only the deadly one is there to blame.
+async fn innocents_do_not_share_the_fate_of_a_deadly_step(database: Database) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let gate = dir.path().join("gate");
+    let innocent = |id: &str| {
+        format!("  - {{ id: {id}, uses: test.step, needs: [], with: {{ until: \"{}\" }} }}\n", gate.display())
+    };
+    let yaml = format!(
+        "name: p\nsteps:\n{}  - {{ id: deadly, uses: test.step, needs: [], with: {{ hang: true }} }}\n{}",
+        innocent("a"),
+        innocent("b")
+    );
+    let builder = TestApp::builder(database).pipeline("p", &yaml);
+    let mut app = builder.config(|config| config.limits.crashes = 2).start().await;
+    let run = app.run("p", json!({})).await;
+    let id = run["id"].as_str().expect("an id").to_owned();
+    eventually("all three running", async || {
+        (statuses(&app.show(&id).await) == ["a:running", "deadly:running", "b:running"]).then_some(())
+    })
+    .await;
+    app = app.crash().await;
+    std::fs::write(&gate, "").expect("the gate opens");
+    eventually("the deadly step's second attempt", async || {
+        (log_of(&id).iter().filter(|line| *line == "deadly#1").count() == 2).then_some(())
+    })
+    .await;
+    let others = statuses(&app.show(&id).await).into_iter().filter(|step| step.ends_with(":running")).count();
+    assert!(others <= 1, "suspects run side by side");
+    app = app.crash().await;
+    let run = app.ended(&run).await;
+    assert_eq!(statuses(&run), ["a:succeeded", "deadly:quarantined", "b:succeeded"]);
     app.finish().await;
 }
 

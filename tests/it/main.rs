@@ -10,4 +10,5 @@ mod house;
 mod mail;
 mod main_job;
 mod objects;
+mod store;
 mod support;
