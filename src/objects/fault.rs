@@ -62,8 +62,8 @@ fn refused(what: &str, status: u16, code: Option<&str>, message: Option<&str>) -
         _ => format!("the store answered HTTP {status}"),
     };
     match (status, code.unwrap_or_default()) {
-        (_, "NoSuchBucket") => Error::permanent("object_not_found", "there is no such bucket")
-            .hint("create the bucket, or correct its name"),
+        (_, "NoSuchBucket") => no_bucket(),
+        (404, _) if what == "bucket" => no_bucket(),
         (404, _) => Error::permanent("object_not_found", format!("there is no such {what}")),
         (412, _) => Error::permanent("object_changed", "another object is there now")
             .hint("upload it again, or start over with the object that is there now"),
@@ -79,6 +79,10 @@ fn refused(what: &str, status: u16, code: Option<&str>, message: Option<&str>) -
         }
         _ => Error::permanent("object_store_error", text),
     }
+}
+
+fn no_bucket() -> Error {
+    Error::permanent("object_not_found", "there is no such bucket").hint("create the bucket, or correct its name")
 }
 
 /// The innermost cause: the SDK's outer messages are all alike (`dispatch failure`).

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ObjectsConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub use stores::EmbeddedAccess;
 pub use upload::Upload;
@@ -128,8 +128,16 @@ impl Objects {
     /// # Errors
     /// `object_not_found`, or those of the store.
     pub async fn head(&self, bucket: &str, key: &str) -> Result<Stored> {
-        let answer = self.0.client(bucket)?.head_object().bucket(bucket).key(key).send().await;
-        let output = answer.map_err(|error| fault::at("looking up", bucket, key, error))?;
+        let client = self.0.client(bucket)?;
+        let output = match client.head_object().bucket(bucket).key(key).send().await {
+            Ok(output) => output,
+            Err(error) => {
+                let error = fault::at("looking up", bucket, key, error);
+                // HEAD is answered without a body, so only a second question tells which of the two is missing.
+                let missing = error.code() == "object_not_found";
+                return Err(if missing { self.missing_bucket(bucket).await.unwrap_or(error) } else { error });
+            }
+        };
         Ok(Stored {
             bucket: bucket.to_owned(),
             key: key.to_owned(),
@@ -138,6 +146,13 @@ impl Objects {
             content_type: output.content_type().unwrap_or_default().to_owned(),
             version: output.version_id,
         })
+    }
+
+    /// What to say of a bucket that is not there.
+    async fn missing_bucket(&self, bucket: &str) -> Option<Error> {
+        let answer = self.0.client(bucket).ok()?.head_bucket().bucket(bucket).send().await;
+        let error = answer.err().map(|error| fault::of_bucket("looking up", bucket, error));
+        error.filter(|error| error.code() == "object_not_found")
     }
 
     /// Deletes an object; one that is not there counts as deleted.

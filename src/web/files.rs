@@ -1,5 +1,7 @@
 //! Files that a caller names instead of sending: objects in buckets, and artifacts of earlier runs.
 
+use std::net::Ipv4Addr;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use ulid::Ulid;
@@ -15,6 +17,9 @@ use crate::objects::File;
 
 const EXPECTED: &str =
     "expected a part of a form, `\"s3://bucket/key\"`, `{\"bucket\": …, \"key\": …}` or `{\"artifact_id\": …}`";
+
+const BUCKETS: &str = "expected 3 to 63 lower-case letters, digits, `-` and `.`, and no IP address";
+const LONGEST_KEY: usize = 1024;
 
 /// A file as a caller may write it: any part of the shape that the API shows.
 #[derive(Debug, Default, Deserialize)]
@@ -124,6 +129,7 @@ async fn foreign(app: &App, caller: &Caller, param: &str, reference: &Reference)
         let message = format!("`{param}` names neither an artifact nor a bucket with a key");
         return Err(param_invalid(param, message).hint(EXPECTED));
     };
+    place(app, bucket, key).map_err(|message| param_invalid(param, message))?;
     if !caller.may_name(bucket) {
         let message = format!("the API key may not name files of bucket `{bucket}`");
         let hint = format!("make a key with `afterload key new --bucket {bucket}`");
@@ -140,6 +146,34 @@ async fn foreign(app: &App, caller: &Caller, param: &str, reference: &Reference)
     let mut file = stored.into_file(None, name, None);
     file.content_type = names::content_type(Some(&file.content_type), &file.name);
     Ok(file)
+}
+
+/// What no store could have, told before a store is asked. A bucket that the configuration names is called as it is.
+fn place(app: &App, bucket: &str, key: &str) -> Result<(), String> {
+    if !is_bucket(bucket) && !app.config().objects.buckets.contains_key(bucket) {
+        return Err(format!("`{}` is not the name of a bucket; {BUCKETS}", shown(bucket)));
+    }
+    match key.len() {
+        1..=LONGEST_KEY => Ok(()),
+        length => Err(format!("the key has {length} bytes; expected 1 to {LONGEST_KEY}")),
+    }
+}
+
+/// The rules of S3.
+fn is_bucket(name: &str) -> bool {
+    let label = |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-');
+    (3..=63).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte))
+        && name.split('.').all(label)
+        && name.parse::<Ipv4Addr>().is_err()
+}
+
+/// At most 80 characters, for messages.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(80) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// The file of an artifact; `None` if there is none that the caller may read. No caller: the link was its own proof.

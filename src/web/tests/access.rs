@@ -108,6 +108,28 @@ async fn files_are_named_only_by_those_who_may() {
 }
 
 #[tokio::test]
+async fn places_that_no_store_has_are_the_callers_fault() {
+    let stage = Stage::new().await;
+    let key = stage.key(&["runs:write"]).await;
+    let (long_bucket, long_key) = (format!("s3://{}/k", "b".repeat(70)), format!("s3://uploads/{}", "k".repeat(1025)));
+    let places =
+        ["s3://UPPER/k", "s3://a/k", "s3://bu cket/k", &long_bucket, "s3://192.168.0.1/k", "s3://-ab/k", &long_key];
+    for place in places {
+        for key in [&key, &stage.admin] {
+            let refused = stage.run(key, json!({ "file": place })).await;
+            assert_eq!((refused.status.as_u16(), refused.code().as_str()), (422, "params_invalid"), "{place}");
+            let wanted = if place == long_key { "the key has 1025 bytes" } else { "is not the name of a bucket" };
+            assert!(refused.json()["detail"].as_str().unwrap().contains(wanted), "{}", refused.json());
+        }
+    }
+    let longest = json!({ "file": format!("s3://uploads/{}", "k".repeat(1024)) });
+    assert_eq!(stage.run(&key, longest).await.code(), "object_not_found");
+    let nobody = stage.run(&stage.admin, json!({ "file": "s3://nobody/k" })).await;
+    assert_eq!(nobody.code(), "object_not_found");
+    assert!(nobody.json()["detail"].as_str().unwrap().ends_with("there is no such bucket"), "{}", nobody.json());
+}
+
+#[tokio::test]
 async fn files_of_earlier_runs_are_for_those_who_may_read_them() {
     let stage = Stage::new().await;
     let form = "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.csv\"\r\n\r\na,b\r\n--b--\r\n";
