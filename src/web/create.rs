@@ -104,8 +104,9 @@ impl Order {
             }
             other => return Err(media_unknown(other)),
         };
-        files::resolve(&self.app, &self.caller, &self.pipeline, &mut params).await?;
+        let unfit = files::resolve(&self.app, &self.caller, &self.pipeline, &mut params).await?;
         params.extend(files);
+        unfit.refuse(&self.pipeline, &params)?;
         Ok(params)
     }
 

@@ -10,10 +10,10 @@ use super::App;
 use super::auth::Caller;
 use super::names;
 use super::pipelines::{LivePipeline, Takes};
-use super::problem::param_invalid;
 use crate::engine::artifact_url;
 use crate::error::{Error, Result};
 use crate::objects::File;
+use crate::pipeline::params::{self, Invalid};
 
 const EXPECTED: &str =
     "expected a part of a form, `\"s3://bucket/key\"`, `{\"bucket\": …, \"key\": …}` or `{\"artifact_id\": …}`";
@@ -40,58 +40,140 @@ struct Reference {
     _url: Option<String>,
 }
 
-/// Replaces what the caller wrote for file parameters by the files that it names, pinned to their present state.
+/// What is wrong with the files that a caller names.
+#[derive(Debug, Default)]
+pub(super) struct Unfit {
+    faults: Vec<(String, Invalid)>,
+    /// The first error that the store had.
+    error: Option<Error>,
+}
+
+/// Errors of the store that are about one file, and that the caller can mend.
+const OF_A_FILE: &[&str] = &["object_not_found", "object_changed", "object_access_denied", "bucket_not_configured"];
+
+/// Why a file is not taken.
+enum Refusal {
+    Fault(Invalid),
+    Error(Error),
+}
+
+impl From<Invalid> for Refusal {
+    fn from(fault: Invalid) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl Unfit {
+    fn add(&mut self, param: &str, refusal: Refusal) -> Result<()> {
+        let fault = match refusal {
+            Refusal::Fault(fault) => fault,
+            Refusal::Error(error) if OF_A_FILE.contains(&error.code()) => {
+                let fault = Invalid::new(error.code(), error.message());
+                self.error.get_or_insert_with(|| error.context(format!("`{param}`")));
+                fault
+            }
+            Refusal::Error(error) => return Err(error),
+        };
+        self.faults.push((param.to_owned(), fault));
+        Ok(())
+    }
+
+    /// Refuses the files together with whatever else is wrong with the params. Where all that is wrong is that the
+    /// store does not have the files, its error stands.
+    ///
+    /// # Errors
+    /// `params_invalid`, `object_not_found`, `object_changed`, or those of the store.
+    pub(super) fn refuse(mut self, pipeline: &LivePipeline, params: &Map<String, Value>) -> Result<()> {
+        if self.faults.is_empty() {
+            return Ok(());
+        }
+        let mut others = params::faults(&pipeline.declared, params.clone());
+        others.retain(|(param, _)| self.faults.iter().all(|(known, _)| known != param));
+        let stored = others.is_empty() && self.faults.iter().all(|(_, fault)| OF_A_FILE.contains(&fault.code));
+        self.faults.extend(others);
+        match self.error {
+            Some(error) if stored => Err(error.details(params::details(&self.faults))),
+            _ => Err(params::refusal(&self.faults)),
+        }
+    }
+}
+
+/// Replaces what the caller wrote for file parameters by the files that it names, pinned to their present state. What
+/// does not fit stays as it is and is returned.
 ///
 /// # Errors
-/// `params_invalid`, `bucket_forbidden`, `object_not_found`, `object_changed`, or those of the store.
+/// `bucket_forbidden`, or those of the store and of the database that are not about the file.
 pub(super) async fn resolve(
     app: &App,
     caller: &Caller,
     pipeline: &LivePipeline,
     params: &mut Map<String, Value>,
-) -> Result<()> {
+) -> Result<Unfit> {
+    let mut unfit = Unfit::default();
     for (name, takes) in pipeline.file_params() {
         let Some(value) = params.get_mut(name).filter(|value| !value.is_null()) else { continue };
         match (takes, value) {
-            (Takes::One, value) => *value = resolved(app, caller, name, value).await?,
+            (Takes::One, value) => match resolved(app, caller, name, value).await {
+                Ok(file) => *value = file,
+                Err(refusal) => unfit.add(name, refusal)?,
+            },
             (Takes::Many, Value::Array(items)) => {
-                for item in items {
-                    *item = resolved(app, caller, name, item).await?;
+                for (index, item) in items.iter_mut().enumerate() {
+                    match resolved(app, caller, name, item).await {
+                        Ok(file) => *item = file,
+                        Err(refusal) => unfit.add(name, refusal.of_item(index + 1))?,
+                    }
                 }
             }
             (Takes::Many, value) => {
-                let message = format!("`{name}` is a list of files, but a {} was given", kind(value));
-                return Err(param_invalid(name, message).hint(EXPECTED));
+                let message = format!("expected a list of files, found a {}", kind(value));
+                unfit.add(name, Invalid::new("param_wrong_type", message).into())?;
             }
         }
     }
-    Ok(())
+    Ok(unfit)
 }
 
-async fn resolved(app: &App, caller: &Caller, param: &str, value: &Value) -> Result<Value> {
-    let reference = read(param, value)?;
+impl Refusal {
+    fn of_item(self, number: usize) -> Self {
+        match self {
+            Self::Fault(fault) => Self::Fault(Invalid::new(fault.code, format!("item {number}: {}", fault.message))),
+            Self::Error(error) => Self::Error(error.context(format!("item {number}"))),
+        }
+    }
+}
+
+async fn resolved(app: &App, caller: &Caller, param: &str, value: &Value) -> Result<Value, Refusal> {
+    let reference = read(value)?;
     let file = match &reference.artifact_id {
-        Some(id) => owned(app, caller, param, id, &reference).await?,
+        Some(id) => owned(app, caller, id, &reference).await?,
         None => foreign(app, caller, param, &reference).await?,
     };
-    serde_json::to_value(file).map_err(|error| Error::permanent("internal_error", error.to_string()))
+    serde_json::to_value(file).map_err(|error| Error::permanent("internal_error", error.to_string()).into())
 }
 
-fn read(param: &str, value: &Value) -> Result<Reference> {
-    let unlike = |message: String| param_invalid(param, message).hint(EXPECTED);
+fn read(value: &Value) -> Result<Reference, Invalid> {
     match value {
         Value::String(text) => {
             let place = text.strip_prefix("s3://").and_then(|rest| rest.split_once('/'));
             let Some((bucket, key)) = place.filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty()) else {
-                return Err(unlike(format!("`{text}`, given for `{param}`, names no file")));
+                return Err(unlike(format!("`{}` names no file", shown(text))));
             };
             Ok(Reference { bucket: Some(bucket.into()), key: Some(key.into()), ..Reference::default() })
         }
-        Value::Object(_) => {
-            Reference::deserialize(value).map_err(|error| unlike(format!("`{param}` is not a file: {error}")))
-        }
-        _ => Err(unlike(format!("`{param}` is a file, but a {} was given", kind(value)))),
+        Value::Object(_) => Reference::deserialize(value).map_err(|error| unlike(format!("it is not a file: {error}"))),
+        _ => Err(unlike(format!("a {} is not a file", kind(value)))),
     }
+}
+
+fn unlike(message: String) -> Invalid {
+    Invalid::new("param_wrong_type", format!("{message}; {EXPECTED}"))
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -106,41 +188,41 @@ fn kind(value: &Value) -> &'static str {
 }
 
 /// A file of an earlier run.
-async fn owned(app: &App, caller: &Caller, param: &str, id: &str, reference: &Reference) -> Result<File> {
+async fn owned(app: &App, caller: &Caller, id: &str, reference: &Reference) -> Result<File, Refusal> {
     let file = match Ulid::from_string(id) {
         Ok(_) => artifact(app, Some(caller), id).await?,
         Err(_) => None,
     };
     let file = file.ok_or_else(|| {
-        Error::permanent("object_not_found", format!("`{param}` names the artifact `{id}`, which is not there"))
+        Error::permanent("object_not_found", format!("there is no artifact `{}`", shown(id)))
             .hint("the key must also have `runs:read` for the pipeline of its run")
     })?;
     let same = |given: &Option<String>, known: &str| given.as_ref().is_none_or(|given| given == known);
     if same(&reference.bucket, &file.bucket) && same(&reference.key, &file.key) && same(&reference.etag, &file.etag) {
         Ok(file)
     } else {
-        Err(param_invalid(param, format!("`{param}` names the artifact `{id}` and the place of another file")))
+        let message = format!("it names the artifact `{id}` and the place of another file");
+        Err(Invalid::new("param_file_ambiguous", message).into())
     }
 }
 
 /// A file that belongs to the user.
-async fn foreign(app: &App, caller: &Caller, param: &str, reference: &Reference) -> Result<File> {
+async fn foreign(app: &App, caller: &Caller, param: &str, reference: &Reference) -> Result<File, Refusal> {
     let (Some(bucket), Some(key)) = (&reference.bucket, &reference.key) else {
-        let message = format!("`{param}` names neither an artifact nor a bucket with a key");
-        return Err(param_invalid(param, message).hint(EXPECTED));
+        return Err(unlike("it names neither an artifact nor a bucket with a key".into()).into());
     };
-    place(app, bucket, key).map_err(|message| param_invalid(param, message))?;
+    place(app, bucket, key)?;
     if !caller.may_name(bucket) {
         let message = format!("the API key may not name files of bucket `{bucket}`");
         let hint = format!("make a key with `afterload key new --bucket {bucket}`");
-        return Err(Error::permanent("bucket_forbidden", message).hint(hint));
+        return Err(Error::permanent("bucket_forbidden", message).hint(hint).into());
     }
-    let stored = app.objects().head(bucket, key).await.map_err(|error| error.context(format!("`{param}`")))?;
+    let stored = app.objects().head(bucket, key).await?;
     let other_etag = reference.etag.as_deref().is_some_and(|etag| !etag.is_empty() && etag != stored.etag);
     let other_version = reference.version.is_some() && reference.version != stored.version;
     if other_etag || other_version {
-        let message = format!("`{param}` names another state of `{key}` in bucket `{bucket}` than is there now");
-        return Err(Error::permanent("object_changed", message));
+        let message = format!("it names another state of `{key}` in bucket `{bucket}` than is there now");
+        return Err(Error::permanent("object_changed", message).into());
     }
     let name = names::clean(reference.name.as_deref().unwrap_or(key), param);
     let mut file = stored.into_file(None, name, None);
@@ -149,13 +231,17 @@ async fn foreign(app: &App, caller: &Caller, param: &str, reference: &Reference)
 }
 
 /// What no store could have, told before a store is asked. A bucket that the configuration names is called as it is.
-fn place(app: &App, bucket: &str, key: &str) -> Result<(), String> {
+fn place(app: &App, bucket: &str, key: &str) -> Result<(), Invalid> {
     if !is_bucket(bucket) && !app.config().objects.buckets.contains_key(bucket) {
-        return Err(format!("`{}` is not the name of a bucket; {BUCKETS}", shown(bucket)));
+        let message = format!("`{}` is not the name of a bucket; {BUCKETS}", shown(bucket));
+        return Err(Invalid::new("param_bucket_invalid", message));
     }
     match key.len() {
         1..=LONGEST_KEY => Ok(()),
-        length => Err(format!("the key has {length} bytes; expected 1 to {LONGEST_KEY}")),
+        length => {
+            let message = format!("the key has {length} bytes; expected 1 to {LONGEST_KEY}");
+            Err(Invalid::new("param_key_invalid", message))
+        }
     }
 }
 
@@ -202,7 +288,7 @@ mod tests {
 
     #[test]
     fn files_are_named_in_three_ways() {
-        let place = |value: Value| read("file", &value).map(|file| (file.bucket, file.key, file.artifact_id));
+        let place = |value: Value| read(&value).map(|file| (file.bucket, file.key, file.artifact_id));
         let uploads = || Some("uploads".to_owned());
         assert_eq!(place(json!("s3://uploads/a//b %2B")).unwrap(), (uploads(), Some("a//b %2B".into()), None));
         assert_eq!(place(json!({"bucket": "uploads", "key": "a"})).unwrap(), (uploads(), Some("a".into()), None));
@@ -210,8 +296,8 @@ mod tests {
         for wrong in
             [json!("a.csv"), json!("s3://uploads"), json!("s3:///a"), json!("s3://uploads/"), json!(3), json!([])]
         {
-            assert_eq!(read("file", &wrong).unwrap_err().code(), "params_invalid", "{wrong}");
+            assert_eq!(read(&wrong).unwrap_err().code, "param_wrong_type", "{wrong}");
         }
-        assert_eq!(read("file", &json!({"bucket": "uploads", "path": "a"})).unwrap_err().code(), "params_invalid");
+        assert_eq!(read(&json!({"bucket": "uploads", "path": "a"})).unwrap_err().code, "param_wrong_type");
     }
 }

@@ -14,9 +14,9 @@ use serde_json::{Map, Value};
 
 use super::extract::{body_too_large, json_invalid, late};
 use super::pipelines::{LivePipeline, Takes};
-use super::problem::param_invalid;
 use super::uploads::Uploads;
 use crate::error::{Error, Result};
+use crate::pipeline::params::{Invalid, refusal};
 use crate::units::ByteSize;
 
 /// How long a client may send nothing.
@@ -164,7 +164,7 @@ impl Given {
     fn must_take(&self, name: &str, takes: Takes) -> Result<()> {
         let full = takes == Takes::One && self.files.contains_key(name);
         match full || self.params.contains_key(name) {
-            true => Err(param_invalid(name, format!("`{name}` is given twice"))),
+            true => Err(unfit(name, "param_repeated", "it is given twice")),
             false => Ok(()),
         }
     }
@@ -200,7 +200,11 @@ fn must_take_files(pipeline: &LivePipeline, name: &str) -> Result<Takes> {
         true => format!("`{}` takes no files", pipeline.name),
         false => format!("files can be given for {}", choices.join(", ")),
     };
-    Err(param_invalid(name, format!("`{name}` is not a file parameter of `{}`", pipeline.name)).hint(hint))
+    Err(unfit(name, "param_takes_no_file", format!("it is not a file param of `{}`", pipeline.name)).hint(hint))
+}
+
+fn unfit(name: &str, code: &'static str, message: impl Into<String>) -> Error {
+    refusal(&[(name.to_owned(), Invalid::new(code, message))])
 }
 
 /// `None` for what a browser sends when no file was chosen: no name and no bytes.

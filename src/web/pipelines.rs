@@ -1,5 +1,6 @@
 //! Which pipelines are live, and which files were refused and why.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::Json;
@@ -12,8 +13,8 @@ use super::auth::{Caller, Scope, lacks};
 use super::extract::Id;
 use super::problem::Problem;
 use crate::error::Error;
-use crate::pipeline::Pipeline;
 use crate::pipeline::catalogue::Folder;
+use crate::pipeline::{Param, Pipeline};
 use crate::units::ByteSize;
 use crate::yaml;
 
@@ -37,6 +38,9 @@ pub struct LivePipeline {
     pub digest: String,
     /// Its parameters as the definition declares them: `{NAME: {type, …}}`.
     pub params: Map<String, Value>,
+    /// The same, to check what a run is given.
+    #[serde(skip)]
+    pub declared: BTreeMap<String, Param>,
     /// Its steps.
     pub steps: Vec<LiveStep>,
     /// The definition; shown with one pipeline, not in the list.
@@ -106,6 +110,7 @@ impl LivePipeline {
             description: pipeline.description.clone(),
             digest: plan.digest.clone(),
             params: params.collect(),
+            declared: plan.params.clone(),
             steps: steps.collect(),
             source: Some(source.to_owned()),
         }

@@ -5,7 +5,7 @@ use std::any::Any;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::error::{Class, Error};
 
@@ -166,16 +166,11 @@ pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     Problem::from(Error::permanent("internal_error", format!("a handler panicked: {text}"))).into_response()
 }
 
-/// The details of a parameter that does not fit.
-pub(super) fn param_invalid(name: &str, message: impl Into<String>) -> Error {
-    let message = message.into();
-    let details = json!({ "params": [{ "name": name, "message": message }] });
-    Error::permanent("params_invalid", message).details(details)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use serde_json::json;
 
     use super::*;
 

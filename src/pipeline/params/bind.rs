@@ -13,7 +13,23 @@ use crate::yaml::choices;
 ///
 /// # Errors
 /// `params_invalid`; its facts are a list of `{param, code, message}`, one for each fault.
-pub fn bind(params: &BTreeMap<String, Param>, mut given: Map<String, Value>) -> Result<Map<String, Value>> {
+pub fn bind(params: &BTreeMap<String, Param>, given: Map<String, Value>) -> Result<Map<String, Value>> {
+    let (bound, faults) = attempt(params, given);
+    match faults.is_empty() {
+        true => Ok(bound),
+        false => Err(refusal(&faults)),
+    }
+}
+
+/// What [`bind`] would refuse, for those who know of further faults.
+pub fn faults(params: &BTreeMap<String, Param>, given: Map<String, Value>) -> Vec<(String, Invalid)> {
+    attempt(params, given).1
+}
+
+fn attempt(
+    params: &BTreeMap<String, Param>,
+    mut given: Map<String, Value>,
+) -> (Map<String, Value>, Vec<(String, Invalid)>) {
     let mut bound = Map::new();
     let mut faults = Vec::new();
     for (name, param) in params {
@@ -37,20 +53,21 @@ pub fn bind(params: &BTreeMap<String, Param>, mut given: Map<String, Value>) -> 
         };
         faults.push((name.clone(), Invalid::new("param_unknown", message)));
     }
-    match faults.is_empty() {
-        true => Ok(bound),
-        false => Err(invalid(&faults)),
-    }
+    (bound, faults)
 }
 
-fn invalid(faults: &[(String, Invalid)]) -> Error {
+/// `params_invalid` for these faults: the one shape in which params are refused.
+pub fn refusal(faults: &[(String, Invalid)]) -> Error {
     let sentences: Vec<_> = faults.iter().map(|(name, fault)| format!("`{name}`: {}", fault.message)).collect();
-    let details: Vec<_> = faults
-        .iter()
-        .map(|(name, fault)| json!({ "param": name, "code": fault.code, "message": fault.message }))
-        .collect();
     let message = format!("the params are not valid: {}", sentences.join("; "));
-    Error::permanent("params_invalid", message).details(details.into())
+    Error::permanent("params_invalid", message).details(details(faults))
+}
+
+/// The faults for programs: a list of `{param, code, message}`.
+pub fn details(faults: &[(String, Invalid)]) -> Value {
+    let detail =
+        |(name, fault): &(String, Invalid)| json!({ "param": name, "code": fault.code, "message": fault.message });
+    faults.iter().map(detail).collect()
 }
 
 #[cfg(test)]

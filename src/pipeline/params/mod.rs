@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use bind::bind;
+pub use bind::{bind, details, faults, refusal};
 pub use value::{Invalid, check_file, coerce};
 
 /// A checked param.

@@ -130,6 +130,33 @@ async fn places_that_no_store_has_are_the_callers_fault() {
 }
 
 #[tokio::test]
+async fn all_that_is_wrong_is_told_at_once() {
+    let stage = Stage::new().await;
+    let told = async |params: serde_json::Value| {
+        let refused = stage.run(&stage.admin, params).await;
+        assert_eq!(refused.status, 422, "{:?}", refused.bytes);
+        let problem = refused.json();
+        let details = problem["details"].as_array().unwrap().iter();
+        let fault = |fault: &serde_json::Value| {
+            assert_eq!(fault.as_object().unwrap().len(), 3, "{fault}");
+            assert!(fault["message"].is_string(), "{fault}");
+            format!("{}:{}", fault["param"].as_str().unwrap(), fault["code"].as_str().unwrap())
+        };
+        (refused.code(), details.map(fault).collect::<Vec<_>>().join(" "))
+    };
+    let list = json!(["s3://uploads/none", 5, { "bucket": "uploads" }]);
+    let wrong = "file:param_wrong_type extras:object_not_found extras:param_wrong_type extras:param_wrong_type";
+    assert_eq!(
+        told(json!({ "file": "a.csv", "email": "nobody", "colour": "red", "extras": list })).await,
+        ("params_invalid".into(), format!("{wrong} email:param_wrong_type colour:param_unknown"))
+    );
+    let missing = told(json!({ "file": "s3://uploads/none", "extras": ["s3://nobody/k"] })).await;
+    assert_eq!(missing, ("object_not_found".into(), "file:object_not_found extras:object_not_found".into()));
+    let mixed = told(json!({ "file": "s3://uploads/none", "email": "nobody" })).await;
+    assert_eq!(mixed, ("params_invalid".into(), "file:object_not_found email:param_wrong_type".into()));
+}
+
+#[tokio::test]
 async fn files_of_earlier_runs_are_for_those_who_may_read_them() {
     let stage = Stage::new().await;
     let form = "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.csv\"\r\n\r\na,b\r\n--b--\r\n";
