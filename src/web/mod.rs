@@ -27,6 +27,7 @@ pub use problem::Problem;
 pub use serve::serve;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -41,7 +42,7 @@ fn routes() -> Router<App> {
         .route("/v1/pipelines/{name}", get(pipelines::show))
         .route("/v1/pipelines/{name}/runs", post(create::create))
         .route("/v1/runs", get(runs::list))
-        .route("/v1/runs/{id}", get(runs::show))
+        .route("/v1/runs/{id}", get(runs::show).route_layer(from_fn(runs::open_to_pages)))
         .route("/v1/artifacts/{id}", get(artifacts::download))
         .route("/v1/schema", get(pipelines::schema))
         .route("/healthz", get(probes::alive))
@@ -54,5 +55,5 @@ fn observed(routes: Router<App>) -> Router<App> {
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(axum::middleware::from_fn(observe::observe))
+        .layer(from_fn(observe::observe))
 }

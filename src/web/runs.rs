@@ -1,9 +1,11 @@
 //! Reading runs.
 
 use axum::Json;
-use axum::extract::State;
-use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
+use axum::extract::{Request, State};
+use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, VARY};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use ulid::Ulid;
@@ -131,6 +133,20 @@ impl ListQuery {
 #[serde(deny_unknown_fields)]
 pub(super) struct ShowQuery {
     token: Option<String>,
+}
+
+/// Lets a page of any origin read what the token in the link lets it see, refusals too. No cookie and no stored key
+/// takes part, so nobody sees more than they were given; answers to keys stay closed.
+pub(super) async fn open_to_pages(request: Request, next: Next) -> Response {
+    let tokens = request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("token=")));
+    let by_token = tokens && !request.headers().contains_key(AUTHORIZATION);
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(VARY, HeaderValue::from_static("authorization"));
+    if by_token {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    }
+    response
 }
 
 /// `GET /v1/runs/{id}`, with a key or with the run's own token.

@@ -85,6 +85,35 @@ async fn a_page_follows_its_own_run_and_no_other() {
 }
 
 #[tokio::test]
+async fn pages_of_other_origins_read_what_the_token_allows_and_no_more() {
+    let stage = Stage::new().await;
+    let run = started(&stage).await;
+    let path = format!("/v1/runs/{}", run["id"].as_str().unwrap());
+    let (_, token) = run["watch_url"].as_str().unwrap().rsplit_once('?').unwrap();
+    let none = "/v1/runs/01ARZ3NDEKTSV4RRFFQ69G5FAV";
+    let cases = [
+        (format!("{path}?{token}"), false, 200, Some("*")),
+        (format!("{path}?{token}x"), false, 401, Some("*")),
+        (format!("{none}?{token}"), false, 401, Some("*")),
+        (format!("{path}?{token}&x=1"), false, 400, Some("*")),
+        (path.clone(), true, 200, None),
+        (format!("{path}?{token}"), true, 200, None),
+        (path.clone(), false, 401, None),
+        ("/v1/runs".to_owned(), true, 200, None),
+    ];
+    for (path, with_key, status, allowed) in cases {
+        let mut request = Request::get(&path).header("origin", "https://shop.example");
+        if with_key {
+            request = request.header("authorization", format!("Bearer {}", stage.admin));
+        }
+        let answer = stage.send(request.body(Body::empty()).unwrap()).await;
+        let origin = answer.headers.get("access-control-allow-origin").map(|value| value.to_str().unwrap());
+        assert_eq!((answer.status.as_u16(), origin), (status, allowed), "{path}");
+        assert!(!answer.headers.contains_key("access-control-allow-credentials"), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn files_are_named_only_by_those_who_may() {
     let stage = Stage::new().await;
     for bucket in ["uploads", "secret"] {
