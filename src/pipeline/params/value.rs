@@ -142,15 +142,31 @@ pub fn check_file(rule: &FileRule, file: &File) -> Fit<()> {
         return Err(Invalid::new("param_file_too_large", message));
     }
     let found = file.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let fits = |accepted: &String| match accepted.strip_suffix("/*") {
-        Some(family) => found.split_once('/').is_some_and(|(first, _)| first == family) || family == "*",
-        None => found == *accepted,
-    };
-    if found.is_empty() || rule.accept.is_empty() || rule.accept.iter().any(fits) {
+    if found.is_empty() || rule.accept.is_empty() || rule.accept.iter().any(fits(&found)) {
+        return Ok(());
+    }
+    if is_csv(&found, &file.name) && rule.accept.iter().any(fits("text/csv")) {
         return Ok(());
     }
     let message = format!("files of type `{}` are not accepted; expected {}", shown(&found), rule.accept.join(", "));
     Err(Invalid::new("param_file_type", message))
+}
+
+/// Whether files of this type are accepted by an entry of `accept`.
+fn fits(found: &str) -> impl Fn(&String) -> bool {
+    move |accepted| match accepted.strip_suffix("/*") {
+        Some(family) => found.split_once('/').is_some_and(|(first, _)| first == family) || family == "*",
+        None => found == *accepted,
+    }
+}
+
+/// A CSV has several names, and clients name it after the program that would open it, or not at all: browsers on Windows
+/// say Excel, curl says that it is some bytes. Then the end of the name decides.
+fn is_csv(found: &str, name: &str) -> bool {
+    let spelled = ["application/csv", "application/x-csv", "text/x-csv", "text/comma-separated-values"];
+    let vague = ["application/vnd.ms-excel", "application/octet-stream", "binary/octet-stream", "text/plain"];
+    let named = name.to_ascii_lowercase().ends_with(".csv");
+    spelled.contains(&found) || (named && vague.contains(&found))
 }
 
 /// Form fields bring lists, maps and files as JSON text.
@@ -284,5 +300,41 @@ fn shown(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_csv_is_taken_under_every_name_that_clients_give_it() {
+        let accepts = |accept: &[&str], content_type: &str, name: &str| {
+            let rule = FileRule { accept: accept.iter().map(|media| (*media).to_owned()).collect(), max_size: None };
+            let file = from_place(&format!("s3://uploads/{name}")).unwrap();
+            check_file(&rule, &File { content_type: content_type.into(), ..file }).is_ok()
+        };
+        for media in [
+            "text/csv",
+            "text/csv; charset=utf-8",
+            "application/vnd.ms-excel",
+            "application/csv",
+            "Text/Plain",
+            "application/octet-stream",
+        ] {
+            assert!(accepts(&["text/csv"], media, "Contacts.CSV"), "{media}");
+            assert!(accepts(&["text/*"], media, "contacts.csv"), "{media}");
+            assert!(!accepts(&["image/png"], media, "contacts.csv"), "{media}");
+        }
+        assert!(accepts(&["text/csv"], "application/csv", "contacts"));
+        for (media, name) in [
+            ("application/vnd.ms-excel", "contacts.xls"),
+            ("application/octet-stream", "contacts"),
+            ("text/plain", "notes.txt"),
+            ("image/png", "contacts.csv"),
+        ] {
+            assert!(!accepts(&["text/csv"], media, name), "{media} {name}");
+        }
+        assert!(accepts(&["application/vnd.ms-excel"], "application/vnd.ms-excel", "contacts.csv"));
     }
 }
