@@ -16,7 +16,7 @@ use super::extract::{body_too_large, json_invalid, late};
 use super::pipelines::{LivePipeline, Takes};
 use super::uploads::Uploads;
 use crate::error::{Error, Result};
-use crate::pipeline::params::{Invalid, refusal};
+use crate::pipeline::params::{Invalid, from_form, refusal};
 use crate::units::ByteSize;
 
 /// How long a client may send nothing.
@@ -106,8 +106,8 @@ impl Form {
                 for (name, value) in params {
                     given.insert(name, value)?;
                 }
-            } else {
-                given.insert(name, text.into())?;
+            } else if let Some(value) = said(pipeline, &name, text) {
+                given.insert(name, value)?;
             }
         }
         Ok(given)
@@ -181,6 +181,14 @@ impl Given {
         self.must_take(&name, Takes::One)?;
         self.params.insert(name, value);
         Ok(())
+    }
+}
+
+/// The value of a part that is no file.
+fn said(pipeline: &LivePipeline, name: &str, text: String) -> Option<Value> {
+    match pipeline.declared.get(name) {
+        Some(param) => from_form(param, text),
+        None => Some(text.into()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Params: their types, and binding what a run is given to them.
 
 mod bind;
+mod form;
 mod value;
 
 use schemars::JsonSchema;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use bind::{bind, details, faults, refusal};
+pub use form::from_form;
 pub use value::{Invalid, check_file, coerce};
 
 /// A checked param.

@@ -170,7 +170,7 @@ fn is_csv(found: &str, name: &str) -> bool {
 }
 
 /// Form fields bring lists, maps and files as JSON text.
-fn structured(value: Value) -> Value {
+pub(super) fn structured(value: Value) -> Value {
     match &value {
         Value::String(text) if text.trim_start().starts_with(['[', '{']) => serde_json::from_str(text).unwrap_or(value),
         _ => value,

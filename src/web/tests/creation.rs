@@ -80,6 +80,10 @@ async fn parameters_come_as_parts_or_as_json() {
     stage.objects.put("uploads", "a.csv", "text/csv", "a".into()).await.unwrap();
     let named = send(&stage, &[("name=\"file\"", b"s3://uploads/a.csv")]).await;
     assert_eq!(given(named)["file"]["key"], "a.csv");
+    let html = send(&stage, &[("name=\"email\"", b""), ("name=\"active\"", b"on"), ("name=\"extras\"", b"")]).await;
+    assert_eq!(given(html), json!({ "active": true }), "fields left empty are not given");
+    let by_json = stage.run(&stage.admin, json!({ "active": "on" })).await;
+    assert_eq!(by_json.code(), "params_invalid", "JSON has truths of its own");
     let nothing = stage.post(&stage.admin, RUNS, "application/json", "").await;
     assert_eq!(given(nothing), json!({}));
 }
