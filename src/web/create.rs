@@ -25,6 +25,8 @@ use crate::secrets::Purpose;
 use crate::store::RunRecord;
 
 const ORIGIN: &str = "api";
+/// A body, for those who send another one.
+const EXAMPLE: &str = "{\"params\": {}}";
 /// What a form may weigh beside its files.
 const FORM_ROOM: u64 = 4 << 20;
 
@@ -99,7 +101,7 @@ impl Order {
             _ if body.is_end_stream() => Given::default(),
             Some("multipart/form-data") => self.form(headers, body, uploads).await?,
             Some(media) if media == "application/json" || media.ends_with("+json") => {
-                let body: Option<NewRunBody> = extract::json_body(body, limits.body).await?;
+                let body: Option<NewRunBody> = extract::json_body(body, limits.body, EXAMPLE).await?;
                 Given { params: body.unwrap_or_default().checked()?, files: Map::new() }
             }
             other => return Err(media_unknown(other)),

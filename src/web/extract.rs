@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::json;
 
 use super::problem::{Problem, not_found};
@@ -56,11 +56,11 @@ pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
     (!essence.is_empty()).then(|| essence.to_ascii_lowercase())
 }
 
-/// Reads a JSON body of at most `limit`; `None` if it is empty.
+/// Reads a JSON object of at most `limit`; `None` if the body is empty. `example` shows what is expected.
 ///
 /// # Errors
 /// `json_invalid`, `body_too_large`, `body_incomplete`, `request_timeout`
-pub(super) async fn json_body<T: DeserializeOwned>(body: Body, limit: ByteSize) -> Result<Option<T>> {
+pub(super) async fn json_body<T: DeserializeOwned>(body: Body, limit: ByteSize, example: &str) -> Result<Option<T>> {
     let most = usize::try_from(limit.0).unwrap_or(usize::MAX);
     let read = tokio::time::timeout(PATIENCE, Limited::new(body, most).collect()).await;
     let read = read.map_err(|_| late())?;
@@ -71,6 +71,12 @@ pub(super) async fn json_body<T: DeserializeOwned>(body: Body, limit: ByteSize) 
     let bytes = bytes.to_bytes();
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
+    }
+    // A list of the right length would pass for the object, and serde would speak of our types.
+    let is_object = bytes.trim_ascii_start().starts_with(b"{");
+    if !is_object && serde_json::from_slice::<IgnoredAny>(&bytes).is_ok() {
+        let message = format!("the body is not the JSON that was expected: expected an object such as `{example}`");
+        return Err(Error::permanent("json_invalid", message).details(json!({ "line": 1, "column": 1 })));
     }
     serde_json::from_slice(&bytes).map(Some).map_err(|error| json_invalid("the body", &error))
 }
