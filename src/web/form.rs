@@ -12,6 +12,7 @@ use futures::{Stream, StreamExt};
 use multer::{Field, Multipart};
 use serde_json::{Map, Value};
 
+use super::disposition::file_name;
 use super::extract::{body_too_large, json_invalid, late};
 use super::pipelines::{LivePipeline, Takes};
 use super::uploads::Uploads;
@@ -196,7 +197,7 @@ fn said(pipeline: &LivePipeline, name: &str, text: String) -> Option<Value> {
 /// are not ASCII in a way that the parser does not know.
 fn is_file(field: &Field<'_>, pipeline: &LivePipeline) -> bool {
     let for_file = field.name().is_some_and(|name| pipeline.takes(name).is_some());
-    field.file_name().is_some() || (for_file && field.content_type().is_some())
+    file_name(field).is_some() || (for_file && field.content_type().is_some())
 }
 
 fn must_take_files(pipeline: &LivePipeline, name: &str) -> Result<Takes> {
@@ -217,7 +218,7 @@ fn unfit(name: &str, code: &'static str, message: impl Into<String>) -> Error {
 
 /// `None` for what a browser sends when no file was chosen: no name and no bytes.
 async fn chosen(mut field: Field<'static>) -> Result<Option<Field<'static>>> {
-    if field.file_name() != Some("") {
+    if file_name(&field).as_deref() != Some("") {
         return Ok(Some(field));
     }
     while let Some(bytes) = chunk(&mut field).await? {

@@ -4,6 +4,7 @@ mod app;
 mod artifacts;
 mod auth;
 mod create;
+mod disposition;
 mod extract;
 mod files;
 mod form;

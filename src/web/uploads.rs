@@ -4,6 +4,7 @@ use multer::Field;
 use serde_json::Value;
 use ulid::Ulid;
 
+use super::disposition::file_name;
 use super::form::chunk;
 use super::pipelines::LivePipeline;
 use super::{App, names};
@@ -37,7 +38,7 @@ impl Uploads {
         param: &str,
         mut field: Field<'_>,
     ) -> Result<Value> {
-        let name = names::clean(field.file_name().unwrap_or_default(), param);
+        let name = names::clean(&file_name(&field).unwrap_or_default(), param);
         let media = names::content_type(field.content_type().map(AsRef::as_ref), &name);
         let limit = self.limit(pipeline, param);
         let id = Ulid::generate().to_string();

@@ -89,6 +89,21 @@ async fn parameters_come_as_parts_or_as_json() {
 }
 
 #[tokio::test]
+async fn files_keep_the_names_that_they_have_on_disk() {
+    let stage = Stage::new().await;
+    for (head, name) in [
+        ("filename=\"a%22b.csv\"", "a\"b.csv"),
+        ("filename=\"a%0D%0Ab.csv\"", "ab.csv"),
+        ("filename=\"x.csv\"; filename*=UTF-8''na%C3%AFve.csv", "na\u{ef}ve.csv"),
+        ("filename*=UTF-8''%E2%82%AC.csv", "\u{20ac}.csv"),
+    ] {
+        let answer = send(&stage, &[(&format!("name=\"file\"; {head}"), b"a")]).await;
+        assert_eq!(answer.status, 202, "{:?}", answer.bytes);
+        assert_eq!(answer.json()["params"]["file"]["name"], name, "{head}");
+    }
+}
+
+#[tokio::test]
 async fn forms_that_do_not_fit_are_refused_and_leave_nothing() {
     let stage = Stage::new().await;
     let file: Part<'_> = ("name=\"file\"; filename=\"a.csv\"", b"a");

@@ -1,0 +1,78 @@
+//! What a part of a form calls its file.
+
+use axum::http::header::CONTENT_DISPOSITION;
+use multer::Field;
+
+/// The name of the file as it is on the client's disk; `None` if the part names none. `filename*=` counts before
+/// `filename=`, which cannot hold every name.
+pub(super) fn file_name(field: &Field<'_>) -> Option<String> {
+    let header =
+        field.headers().get(CONTENT_DISPOSITION).and_then(|header| std::str::from_utf8(header.as_bytes()).ok());
+    header.and_then(extended).or_else(|| field.file_name().map(unescaped))
+}
+
+/// The HTML standard writes `"`, CR and LF in this way, and nothing else: `100%25.csv` is called just that.
+fn unescaped(name: &str) -> String {
+    name.replace("%22", "\"").replace("%0D", "\r").replace("%0A", "\n")
+}
+
+/// `filename*=UTF-8''na%C3%AFve.csv`, as RFC 5987 writes it.
+fn extended(header: &str) -> Option<String> {
+    let (mut quoted, mut escaped) = (false, false);
+    let ends = |c: char| {
+        let (was_escaped, ends) = (escaped, c == ';' && !quoted);
+        escaped = c == '\\' && quoted && !was_escaped;
+        quoted ^= c == '"' && !was_escaped;
+        ends
+    };
+    let value = header.split(ends).find_map(|attribute| {
+        let (name, value) = attribute.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("filename*").then(|| value.trim())
+    })?;
+    let mut pieces = value.splitn(3, '\'');
+    let (charset, _language, encoded) = (pieces.next()?, pieces.next()?, pieces.next()?);
+    if !charset.eq_ignore_ascii_case("utf-8") {
+        return None;
+    }
+    let mut rest = encoded.as_bytes();
+    let mut name = Vec::with_capacity(rest.len());
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        if first == b'%' {
+            let (digits, after) = after.split_at_checked(2)?;
+            name.push(hex::decode(digits).ok()?[0]);
+            rest = after;
+        } else {
+            name.push(first);
+        }
+    }
+    String::from_utf8(name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_browsers_write_them() {
+        assert_eq!(unescaped("a%22b%0D%0A.csv"), "a\"b\r\n.csv");
+        assert_eq!(unescaped("100%25 %41.csv"), "100%25 %41.csv");
+    }
+
+    #[test]
+    fn extended_names_are_found_where_they_stand() {
+        for (header, name) in [
+            ("form-data; name=\"file\"; filename*=UTF-8''na%C3%AFve%20%22x%22.csv", Some("na\u{ef}ve \"x\".csv")),
+            ("form-data; filename=\"a.csv\"; FileName* = utf-8'de'b.csv", Some("b.csv")),
+            ("form-data; filename=\"a; filename*=UTF-8''b.csv\"", None),
+            ("form-data; filename=\"a\\\"; filename*=UTF-8''b.csv\"", None),
+            ("form-data; filename*=latin-1''b.csv", None),
+            ("form-data; filename*=UTF-8''%ff.csv", None),
+            ("form-data; filename*=UTF-8''%2", None),
+            ("form-data; filename*=b.csv", None),
+            ("form-data; filename=\"a.csv\"", None),
+        ] {
+            assert_eq!(extended(header).as_deref(), name, "{header}");
+        }
+    }
+}
