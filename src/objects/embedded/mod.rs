@@ -20,6 +20,7 @@ mod fault;
 mod get;
 mod index;
 mod list;
+mod message;
 mod multipart;
 mod put;
 mod serve;

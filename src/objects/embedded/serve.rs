@@ -21,8 +21,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::access;
 use super::index::lock;
+use super::{access, message};
 
 /// How long a client may take for the head of a request.
 const HEAD: Duration = Duration::from_secs(30);
@@ -102,7 +102,7 @@ async fn answer(service: S3Service, request: Request<Incoming>) -> Result<HttpRe
     {
         let _ = timeout(HEAD, drain(unread)).await;
     }
-    Ok(response)
+    Ok(message::explained(response))
 }
 
 /// Reads what is left of a body that was refused, up to a limit: a connection that is closed with bytes unread may

@@ -90,6 +90,29 @@ async fn strangers_are_refused() {
     assert!(store.bodies().is_empty());
 }
 
+#[tokio::test]
+async fn every_refusal_says_something() {
+    let store = Store::start().await;
+    let sdk = store.sdk();
+    store.objects.put(BUCKET, "k", "", Bytes::from_static(b"x")).await.unwrap();
+    let stranger = super::support::sdk(&store.endpoint, &store.credentials.access_key, "wrong");
+    let got = [
+        ("NoSuchBucket", sdk.get_object().bucket("nobucket").key("k").send().await.unwrap_err()),
+        ("NoSuchKey", sdk.get_object().bucket(BUCKET).key("none").send().await.unwrap_err()),
+        ("InvalidRange", sdk.get_object().bucket(BUCKET).key("k").range("bytes=9-").send().await.unwrap_err()),
+        ("InvalidBucketName", sdk.get_object().bucket("UPPER").key("k").send().await.unwrap_err()),
+        ("KeyTooLongError", sdk.get_object().bucket(BUCKET).key("k".repeat(1025)).send().await.unwrap_err()),
+        ("SignatureDoesNotMatch", stranger.get_object().bucket(BUCKET).key("k").send().await.unwrap_err()),
+    ];
+    for (code, error) in got {
+        assert_eq!(error.code(), Some(code));
+        let message = error.message().unwrap_or_default();
+        assert!(message.ends_with('.') && message.len() > 20, "{code}: `{message}`");
+    }
+    let full = sdk.delete_bucket().bucket(BUCKET).send().await.unwrap_err();
+    assert_eq!((full.code(), full.message()), (Some("BucketNotEmpty"), Some("The bucket is not empty.")));
+}
+
 /// An answer that comes before the body has been read must reach the client all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_reach_clients_that_are_still_sending() {

@@ -1,0 +1,71 @@
+//! A sentence in every refusal, also where s3s has but a code to say.
+
+use s3s::{Body, HttpResponse};
+
+const SENTENCES: &[(&str, &str)] = &[
+    ("AccessDenied", "Access is denied."),
+    ("BadDigest", "The body does not have the checksum that came with it."),
+    ("BucketAlreadyOwnedByYou", "The bucket is there already."),
+    ("BucketNotEmpty", "The bucket is not empty."),
+    ("EntityTooLarge", "The object is larger than this store takes."),
+    ("EntityTooSmall", "Every part but the last has at least 5 MiB."),
+    ("IncompleteBody", "The body ended early."),
+    ("InternalError", "The store failed; its log says why."),
+    ("InvalidArgument", "An argument is not valid."),
+    ("InvalidBucketName", "A bucket is named by 3 to 63 lower-case letters, digits, hyphens and dots."),
+    ("InvalidDigest", "The checksum cannot be read."),
+    ("InvalidPart", "A part is missing or is another one."),
+    ("InvalidPartOrder", "The parts are not listed in the order of their numbers."),
+    ("InvalidRange", "The range lies outside of the object."),
+    ("InvalidRequest", "The request is not valid."),
+    ("InvalidURI", "The path names neither a bucket nor an object."),
+    ("KeyTooLongError", "A key has at most 1,024 bytes."),
+    ("MalformedXML", "The body is not the XML that was expected."),
+    ("MetadataTooLarge", "The metadata has more than 2 KiB."),
+    ("MethodNotAllowed", "The method is not allowed here."),
+    ("NoSuchBucket", "There is no such bucket."),
+    ("NoSuchKey", "There is no such object."),
+    ("NoSuchUpload", "There is no such upload: it was completed or given up."),
+    ("NoSuchVersion", "There is no such version."),
+    ("NotImplemented", "This is not implemented by this store."),
+    ("PreconditionFailed", "A condition of the request does not hold."),
+    ("RequestTimeout", "The body did not arrive in time."),
+    ("SignatureDoesNotMatch", "The signature is not the one of this request; check the secret key."),
+];
+const OTHERWISE: &str = "The store refuses the request.";
+
+/// Adds the sentence to an answer that has none. s3s makes many of its refusals before any code of ours sees the
+/// request, so that the answer is the one place for all of them.
+pub(super) fn explained(response: HttpResponse) -> HttpResponse {
+    let refused = response.status().is_client_error() || response.status().is_server_error();
+    let text = response.body().bytes().filter(|_| refused);
+    let Some(text) = text.and_then(|bytes| with_sentence(std::str::from_utf8(&bytes).ok()?)) else { return response };
+    let (mut parts, _) = response.into_parts();
+    parts.headers.remove(hyper::header::CONTENT_LENGTH);
+    HttpResponse::from_parts(parts, Body::from(text))
+}
+
+/// `None` if there is nothing to add.
+fn with_sentence(xml: &str) -> Option<String> {
+    let (before, rest) = xml.split_once("<Code>")?;
+    let (code, after) = rest.split_once("</Code>")?;
+    if xml.contains("<Message>") {
+        return None;
+    }
+    let sentence = SENTENCES.iter().find(|(known, _)| *known == code).map_or(OTHERWISE, |(_, sentence)| sentence);
+    Some(format!("{before}<Code>{code}</Code><Message>{sentence}</Message>{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_sentence;
+
+    #[test]
+    fn a_sentence_is_added_where_there_is_none() {
+        let told = with_sentence("<Error><Code>NoSuchBucket</Code></Error>").unwrap();
+        assert_eq!(told, "<Error><Code>NoSuchBucket</Code><Message>There is no such bucket.</Message></Error>");
+        assert!(with_sentence("<Error><Code>New</Code></Error>").unwrap().contains("The store refuses the request."));
+        assert_eq!(with_sentence("<Error><Code>NoSuchKey</Code><Message>Ours.</Message></Error>"), None);
+        assert_eq!(with_sentence(""), None);
+    }
+}
