@@ -79,8 +79,9 @@ impl App {
         let new_admin_key = web::ensure_admin_key(engine.db(), config.listen, admin_key.as_deref()).await?;
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let (serving, working, worker) = (stop.clone(), stop.clone(), engine.clone());
+        let drain = config.limits.drain.0;
         tasks.spawn(async move {
-            web::serve(listener, web::router(app), serving).await;
+            web::serve(listener, web::router(app), serving, drain).await;
             Ok(())
         });
         tasks.spawn(async move { worker.work(working).await });

@@ -16,9 +16,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long accepting rests when the process has run out of file descriptors.
 const REST: Duration = Duration::from_millis(200);
 
-/// Serves connections until `stop`, then waits for the requests under way. Dropped, it cuts them off: the caller bounds
-/// the wait.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+/// Serves connections until `stop`, then waits at most `drain` for the requests under way, and cuts off the rest.
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, drain: Duration) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -31,7 +30,11 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
         }
     }
     drop(listener);
-    while connections.join_next().await.is_some() {}
+    let ended = tokio::time::timeout(drain, async { while connections.join_next().await.is_some() {} }).await;
+    if ended.is_err() {
+        tracing::warn!(connections = connections.len(), "requests that did not end in time are cut off");
+        connections.shutdown().await;
+    }
 }
 
 async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {

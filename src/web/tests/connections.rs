@@ -16,11 +16,15 @@ use crate::web::serve;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn listening(stage: &Stage) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
+    listening_with(stage, PATIENCE).await
+}
+
+async fn listening_with(stage: &Stage, drain: Duration) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     #[expect(clippy::disallowed_methods, reason = "the test waits for it")]
-    let served = tokio::spawn(serve(listener, stage.router.clone(), stop.clone()));
+    let served = tokio::spawn(serve(listener, stage.router.clone(), stop.clone(), drain));
     (address, stop, served)
 }
 
@@ -127,4 +131,18 @@ async fn a_request_under_way_is_finished_before_the_service_stops() {
     assert_eq!(answer(&mut busy).await.0, 202);
     tokio::time::timeout(PATIENCE, served).await.expect("the service ends").unwrap();
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_end_is_cut_off() {
+    let stage = Stage::new().await;
+    let (address, stop, served) = listening_with(&stage, Duration::from_millis(100)).await;
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    let body = format!("{}one\r\n--b", part("file"));
+    slow.write_all(format!("{}{body}", head(&stage, "Content-Length: 100000\r\n")).as_bytes()).await.unwrap();
+    uploads(&stage, 1).await;
+    stop.cancel();
+    tokio::time::timeout(PATIENCE / 2, served).await.expect("the service ends").unwrap();
+    assert_eq!(slow.read(&mut [0; 1]).await.unwrap_or(0), 0, "the connection is closed");
+    uploads(&stage, 0).await;
 }
