@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::pipelines::Live;
 use crate::config::Config;
@@ -30,7 +31,11 @@ struct Inner {
     start: Start,
     live: Live,
     schema: Value,
+    forms: Semaphore,
 }
+
+/// So many forms are read at once: each may hold some 24 MiB on its way to the store.
+pub(super) const MOST_FORMS: usize = 64;
 
 impl App {
     /// An application over an engine. `schema` is what `GET /v1/schema` answers.
@@ -60,7 +65,8 @@ impl App {
         };
         let signer = Signer::new(key.reveal());
         let base_url = config.base_url();
-        Ok(Self(Arc::new(Inner { db, objects, config, base_url, signer, start, live, schema })))
+        let forms = Semaphore::new(MOST_FORMS);
+        Ok(Self(Arc::new(Inner { db, objects, config, base_url, signer, start, live, schema, forms })))
     }
 
     /// The service's database.
@@ -76,6 +82,11 @@ impl App {
     /// The configuration.
     pub(super) fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    /// Room for one more form, if there is any.
+    pub(super) fn room(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.forms.try_acquire().ok()
     }
 
     /// How others reach this service.

@@ -1,5 +1,7 @@
 //! Starting a run: parameters and files in, 202 out once the run is on disk.
 
+use std::time::Duration;
+
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
@@ -10,7 +12,7 @@ use serde_json::{Map, Value};
 use tracing::Instrument;
 use ulid::Ulid;
 
-use super::App;
+use super::app::{App, MOST_FORMS};
 use super::auth::{Caller, Scope, lacks};
 use super::extract::{self, Id};
 use super::files;
@@ -27,6 +29,8 @@ use crate::store::RunRecord;
 const ORIGIN: &str = "api";
 /// A body, for those who send another one.
 const EXAMPLE: &str = "{\"params\": {}}";
+/// When a client should try again that came when too many were sending.
+const RETRY: Duration = Duration::from_secs(5);
 /// What a form may weigh beside its files.
 const FORM_ROOM: u64 = 4 << 20;
 
@@ -129,6 +133,11 @@ impl Order {
                 .hint(format!("`limits.upload` in the configuration is {}", limits.upload)));
         }
         let mut form = Form::new(body, &boundary, limits.body);
+        let Some(_room) = self.app.room() else {
+            form.leave().await;
+            let message = format!("{MOST_FORMS} uploads are under way");
+            return Err(Error::transient("too_many_uploads", message).retry_after(RETRY));
+        };
         match form.read(&self.pipeline, uploads).await {
             Ok(given) => Ok(given),
             Err(error) => {

@@ -39,6 +39,7 @@ const KINDS: &[(&str, StatusCode, &str)] = &[
     ("bucket_not_configured", StatusCode::UNPROCESSABLE_ENTITY, "The bucket is not configured"),
     ("not_supported_yet", StatusCode::UNPROCESSABLE_ENTITY, "This is not supported yet"),
     ("not_ready", StatusCode::SERVICE_UNAVAILABLE, "The service is not ready"),
+    ("too_many_uploads", StatusCode::SERVICE_UNAVAILABLE, "Too many uploads are under way"),
     ("database_unavailable", StatusCode::SERVICE_UNAVAILABLE, "The database does not answer"),
     ("object_store_unavailable", StatusCode::SERVICE_UNAVAILABLE, "The object store does not answer"),
 ];

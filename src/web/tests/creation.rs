@@ -158,3 +158,19 @@ async fn a_head_without_end_is_refused_before_it_fills_the_memory() {
         assert_eq!(answer.code(), "multipart_invalid");
     }
 }
+
+#[tokio::test]
+async fn too_many_uploads_at_once_are_put_off() {
+    let stage = Stage::new().await;
+    let file: Part<'_> = ("name=\"file\"; filename=\"a.csv\"", b"a");
+    let under_way: Vec<_> = std::iter::from_fn(|| stage.app.room()).collect();
+    let refused = send(&stage, &[file]).await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (503, "too_many_uploads"));
+    assert_eq!(refused.headers["retry-after"], "5");
+    assert_eq!(stage.run(&stage.admin, json!({})).await.status, 202, "what uploads nothing needs no room");
+    drop(under_way);
+    for _ in 0..3 {
+        assert_eq!(send(&stage, &[file]).await.status, 202);
+    }
+    assert_eq!(std::iter::from_fn(|| stage.app.room()).count(), crate::web::app::MOST_FORMS, "all room is given back");
+}

@@ -26,6 +26,7 @@ use crate::web::{App, Catalogue, Fault, Live, LivePipeline, LiveStep, RefusedFil
 /// What a test works with.
 pub(super) struct Stage {
     pub router: Router,
+    pub app: App,
     pub db: Db,
     pub objects: Objects,
     pub admin: String,
@@ -53,12 +54,13 @@ impl Stage {
         let live = Live::default();
         live.publish(catalogue());
         let app =
-            App::assemble(db.clone(), objects.clone(), config, player(db.clone()), live, json!({ "type": "object" }));
+            App::assemble(db.clone(), objects.clone(), config, player(db.clone()), live, json!({ "type": "object" }))
+                .unwrap();
         let routes = routes().route("/panic", axum::routing::get(panicking));
-        let router = observed(routes).with_state(app.unwrap());
+        let router = observed(routes).with_state(app.clone());
         let (key, admin) = make_key("admin", &["admin".into()], &[]).unwrap();
         db.insert_key(&key).await.unwrap();
-        Self { router, db, objects, admin, _store: store, folder }
+        Self { router, app, db, objects, admin, _store: store, folder }
     }
 
     /// The folder of everything.
