@@ -92,6 +92,34 @@ async fn refusals_have_one_shape() {
 }
 
 #[tokio::test]
+async fn refusals_about_files_have_the_same_shape() {
+    let stage = Stage::new().await;
+    let admin = stage.admin.clone();
+    let upload = |content: &str| {
+        let head = "--b\nContent-Disposition: form-data; name=\"file\"; filename=\"a.csv\"\n\n";
+        post(&admin, RUNS, "multipart/form-data; boundary=b", form(&format!("{head}{content}\n--b--\n")))
+    };
+    let artifact = |run: &serde_json::Value| format!("/v1/artifacts/{}", run["artifacts"][0]["id"].as_str().unwrap());
+    let (kept, gone) = (stage.send(upload("kept")).await.json(), stage.send(upload("gone")).await.json());
+    let place = |field: &str| gone["params"]["file"][field].as_str().unwrap();
+    stage.objects.delete(place("bucket"), place("key")).await.unwrap();
+    stage.objects.put("uploads", "a.csv", "text/csv", "a".into()).await.unwrap();
+    let stale = json!({ "params": { "file": { "bucket": "uploads", "key": "a.csv", "etag": "other" } } });
+    let mut range = get(&admin, &artifact(&kept));
+    range.headers_mut().insert("range", "bytes=4-".parse().unwrap());
+    let cases = vec![
+        ("too large", upload(&"x".repeat((1 << 20) + 1))),
+        ("changed", post(&admin, RUNS, "application/json", stale.to_string())),
+        ("gone", get(&admin, &artifact(&gone))),
+        ("range", range),
+    ];
+    let mut text = shown(&stage, cases).await;
+    stage.db.close().await;
+    text += &shown(&stage, vec![("not ready", Request::get("/readyz").body(Body::empty()).unwrap())]).await;
+    filters().bind(|| insta::assert_snapshot!("refusals_about_files", text));
+}
+
+#[tokio::test]
 async fn answers_have_frozen_shapes() {
     let stage = Stage::new().await;
     let admin = stage.admin.clone();
