@@ -99,6 +99,14 @@ impl Statements {
     pub(super) fn reject(&self) -> String {
         format!("INSERT INTO {} (key, seq, line) VALUES ($1, $2, $3)", self.rejects)
     }
+
+    /// The same for many, because on PostgreSQL each statement is a way there and back: binds key, all seqs and all lines.
+    pub(super) fn reject_all(&self) -> String {
+        format!(
+            "INSERT INTO {} (key, seq, line) SELECT $1, seq, line FROM unnest($2::bigint[], $3::text[]) AS new (seq, line)",
+            self.rejects
+        )
+    }
 }
 
 impl Connection {

@@ -134,9 +134,11 @@ impl Loader {
             let now = clock::now();
             let advance = sqlx::query(AssertSqlSafe(statements.advance())).bind(&sealed.cursor).bind(now);
             advance.bind(sealed.finished.then_some(now)).bind(&fence.key).execute(&mut *transaction).await?;
-            for reject in &sealed.rejects {
-                let insert = sqlx::query(AssertSqlSafe(statements.reject()));
-                insert.bind(&fence.key).bind(reject.seq).bind(&reject.line).execute(&mut *transaction).await?;
+            if !sealed.rejects.is_empty() {
+                let (seqs, lines): (Vec<_>, Vec<_>) =
+                    sealed.rejects.iter().map(|reject| (reject.seq, reject.line.as_str())).unzip();
+                let insert = sqlx::query(AssertSqlSafe(statements.reject_all()));
+                insert.bind(&fence.key).bind(seqs).bind(lines).execute(&mut *transaction).await?;
             }
         }
         transaction.commit().await?;
