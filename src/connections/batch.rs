@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use chrono::{DateTime, NaiveDate};
+use chrono::{DateTime, Datelike, NaiveDate, Timelike};
 
 /// One typed value. Text, decimals, UUIDs and JSON are ranges of the batch's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,14 +101,40 @@ impl Batch {
             Cell::Int(value) => write!(out, "{value}"),
             Cell::Text { start, len } => out.write_str(self.str(start, len)),
             Cell::Date(days) => {
-                let date = NaiveDate::from_num_days_from_ce_opt(days + DAYS_TO_1970).unwrap_or_default();
-                write!(out, "{}", date.format("%Y-%m-%d"))
+                iso(NaiveDate::from_num_days_from_ce_opt(days + DAYS_TO_1970).unwrap_or_default(), out);
+                Ok(())
             }
             Cell::DateTime(micros) => {
                 let time = DateTime::from_timestamp_micros(micros).unwrap_or_default();
-                write!(out, "{}", time.format("%Y-%m-%d %H:%M:%S%.f"))
+                iso(time.date_naive(), out);
+                for (mark, part) in [(' ', time.hour()), (':', time.minute()), (':', time.second())] {
+                    out.push(mark);
+                    digits(part, 10, out);
+                }
+                match time.nanosecond() / 1000 {
+                    0 => Ok(()),
+                    micros if micros % 1000 == 0 => write!(out, ".{:03}", micros / 1000),
+                    micros => write!(out, ".{micros:06}"),
+                }
             }
         };
+    }
+}
+
+/// `2024-02-29`; chrono's formats take many times as long. The rules let only years of four digits through.
+fn iso(date: NaiveDate, out: &mut String) {
+    digits(date.year().unsigned_abs(), 1000, out);
+    for part in [date.month(), date.day()] {
+        out.push('-');
+        digits(part, 10, out);
+    }
+}
+
+/// As many digits as `scale`, a power of ten, has.
+fn digits(number: u32, mut scale: u32, out: &mut String) {
+    while scale > 0 {
+        out.push((b'0' + (number / scale % 10) as u8) as char);
+        scale /= 10;
     }
 }
 
@@ -130,12 +156,13 @@ mod tests {
         assert_eq!(std::mem::size_of::<Cell>(), 16);
         let mut batch = Batch::new(1);
         batch.text.extend_from_slice("naïve".as_bytes());
-        let cells = [Cell::Date(-1), Cell::DateTime(1_500_000), Cell::Bool(true), Batch::text_cell(0..6), Cell::Null];
+        let times = [Cell::DateTime(1_500_000), Cell::DateTime(-1), Cell::DateTime(-62_135_596_800_000_000)];
+        let cells = [Cell::Date(-1), times[0], times[1], times[2], Cell::Bool(true), Batch::text_cell(0..6), Cell::Null];
         let mut out = String::new();
         for cell in cells {
             batch.render(cell, &mut out);
             out.push('|');
         }
-        assert_eq!(out, "1969-12-31|1970-01-01 00:00:01.500|true|naïve||");
+        assert_eq!(out, "1969-12-31|1970-01-01 00:00:01.500|1969-12-31 23:59:59.999999|0001-01-01 00:00:00|true|naïve||");
     }
 }

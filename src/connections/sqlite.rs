@@ -214,7 +214,7 @@ impl ToSql for Bound<'_> {
                 ToSqlOutput::Borrowed(ValueRef::Text(&self.rows.text[start as usize..(start + len) as usize]))
             }
             cell => {
-                let mut text = String::new();
+                let mut text = String::with_capacity(32);
                 self.rows.render(cell, &mut text);
                 ToSqlOutput::Owned(Value::Text(text))
             }

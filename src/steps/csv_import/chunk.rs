@@ -7,7 +7,7 @@ use memchr::memchr;
 use super::layout::Layout;
 use super::parser::Record;
 use super::rejects::{Place, RejectFormat};
-use super::rule::{Fault, Rule};
+use super::rule::{Fault, Fresh, Rule};
 use crate::connections::Batch;
 
 /// A chunk ends early at this size, so that wide rows do not need more memory than narrow ones.
@@ -22,6 +22,7 @@ pub struct Chunk {
     pub good: Vec<Origin>,
     /// The ends of the original fields in the batch's text.
     ends: Vec<u32>,
+    fresh: Fresh,
     /// The rows that broke a rule, in order.
     pub rejects: Vec<Rejected>,
     rejected_bytes: usize,
@@ -150,16 +151,24 @@ impl Chunk {
     }
 
     fn cells(&mut self, origin: &Origin, rules: &[Ruled]) -> Result<(), (String, Fault)> {
+        let start = origin.start as usize;
+        // The row is sound, so this is all of it.
+        let row = std::str::from_utf8(&self.batch.text[start..]).unwrap_or_default();
+        let ends = &self.ends[origin.ends.start as usize..origin.ends.end as usize];
+        self.fresh.text.clear();
+        self.fresh.at = self.batch.text.len();
         for Ruled { rule, field } in rules {
-            let range = field.map(|field| {
-                let end = |index: usize| self.ends[origin.ends.start as usize + index] as usize;
-                if field == 0 { origin.start as usize..end(0) } else { end(field - 1)..end(field) }
-            });
-            match rule.cell(range, &mut self.batch.text) {
+            let (from, to) = match *field {
+                None => (0, 0),
+                Some(0) => (0, ends[0] as usize - start),
+                Some(field) => (ends[field - 1] as usize - start, ends[field] as usize - start),
+            };
+            match rule.cell(row.get(from..to).unwrap_or_default(), start + from, &mut self.fresh) {
                 Ok(cell) => self.batch.cells.push(cell),
                 Err(fault) => return Err((rule.name.clone(), fault)),
             }
         }
+        self.batch.text.extend_from_slice(&self.fresh.text);
         Ok(())
     }
 }
@@ -185,8 +194,8 @@ fn sound(record: &Record, layout: &Layout) -> Result<(), Fault> {
     if memchr(0, &record.bytes).is_some() {
         return fault("csv_nul", "the row holds a NUL character".into());
     }
-    let text = std::str::from_utf8(&record.bytes);
-    match text.is_ok_and(|text| record.ends.iter().all(|end| text.is_char_boundary(*end as usize))) {
+    let cuts_well = |text: &str| record.ends.iter().all(|end| text.is_char_boundary(*end as usize));
+    match record.bytes.is_ascii() || std::str::from_utf8(&record.bytes).is_ok_and(cuts_well) {
         true => Ok(()),
         false => {
             fault("csv_invalid_text", "the row is not valid UTF-8; name the file's `encoding` if it has another".into())

@@ -3,7 +3,7 @@
 //! It reads what the `csv` crate reads, but knows where each quote opened and each record ended (also for CR-only files),
 //! and stops at limits: an unclosed quote must not swallow the rest of the file.
 
-use memchr::{memchr, memchr3};
+use memchr::{memchr, memchr2, memchr3, memchr3_iter};
 
 use crate::error::{Error, Result};
 
@@ -111,6 +111,7 @@ impl Parser {
                         self.take(input, 1);
                         self.line_end(byte);
                     }
+                    _ if self.at_once(input, record) => return Ok(true),
                     _ => {
                         record.clear();
                         record.line = self.line;
@@ -167,6 +168,60 @@ impl Parser {
             }
         }
         Ok(false)
+    }
+
+    /// The common case, which needs no state: a record without anything odd lies in the input whole. Otherwise nothing is
+    /// taken, and the states find out what it is.
+    fn at_once(&mut self, input: &mut &[u8], record: &mut Record) -> bool {
+        let (text, delimiter) = (*input, self.dialect.delimiter);
+        record.clear();
+        record.line = self.line;
+        let (mut start, mut behind) = (0, 0);
+        if self.dialect.quote == Some(delimiter) {
+            return false;
+        }
+        for at in memchr3_iter(delimiter, b'\n', b'\r', text) {
+            if at < behind {
+                continue;
+            }
+            let mut field = start..at;
+            if self.dialect.quote == Some(text[start]) {
+                let Some(length) = memchr(text[start], &text[start + 1..]) else { return false };
+                let close = start + 1 + length;
+                field = start + 1..close;
+                if close >= at {
+                    // This delimiter is part of the text; the one behind the quote comes later.
+                    if memchr2(b'\n', b'\r', &text[field]).is_some() {
+                        return false;
+                    }
+                    behind = close + 1;
+                    continue;
+                }
+                if close + 1 != at {
+                    return false;
+                }
+            }
+            let full = record.ends.len() == COLUMNS || record.bytes.len() + field.len() > RECORD;
+            if full || field.len() > FIELD {
+                return false;
+            }
+            record.bytes.extend_from_slice(&text[field]);
+            record.ends.push(record.bytes.len() as u32);
+            if text[at] == delimiter {
+                start = at + 1;
+                continue;
+            }
+            let length = match (text[at], text.get(at + 1)) {
+                (b'\n', _) => 1,
+                (_, Some(b'\n')) => 2,
+                (_, Some(_)) => 1,
+                (_, None) => return false,
+            };
+            self.take(input, at + length);
+            self.line += 1;
+            return self.finished(record);
+        }
+        false
     }
 
     /// At the end of the input: says whether `record` is complete.

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::ops::Range;
 
 use regex::Regex;
 use serde_json::Value;
@@ -39,6 +38,23 @@ pub struct Rule {
     min_length: usize,
     max_length: usize,
     bounds: Bounds,
+}
+
+/// Text that the rules made, on its way to the end of the batch's.
+#[derive(Debug, Default)]
+pub struct Fresh {
+    /// The text.
+    pub text: Vec<u8>,
+    /// Where it will stand.
+    pub at: usize,
+}
+
+impl Fresh {
+    fn add(&mut self, text: &str) -> Cell {
+        let start = self.at + self.text.len();
+        self.text.extend_from_slice(text.as_bytes());
+        Batch::text_cell(start..start + text.len())
+    }
 }
 
 /// The least and the greatest value.
@@ -104,15 +120,13 @@ impl Rule {
         }
     }
 
-    /// Turns the text of a cell into a value. New text goes to the end of `text`.
+    /// Turns the text of a cell, which stands at `at` in the batch, into a value.
     ///
     /// # Errors
     /// Why the cell is not taken.
-    pub fn cell(&self, range: Option<Range<usize>>, text: &mut Vec<u8>) -> Result<Cell, Fault> {
-        let range = range.unwrap_or(0..0);
-        let whole = std::str::from_utf8(&text[range.clone()]).unwrap_or_default();
-        let trimmed = if self.trim { whole.trim() } else { whole };
-        let start = range.start + if self.trim { whole.len() - whole.trim_start().len() } else { 0 };
+    pub fn cell(&self, whole: &str, at: usize, fresh: &mut Fresh) -> Result<Cell, Fault> {
+        let trimmed = if self.trim && !is_trimmed(whole) { whole.trim() } else { whole };
+        let start = if trimmed.len() < whole.len() { at + whole.len() - whole.trim_start().len() } else { at };
         let same = start..start + trimmed.len();
         let (read, value) = if self.nulls.iter().any(|null| null == trimmed) {
             match &self.default {
@@ -123,6 +137,8 @@ impl Rule {
         } else {
             let value = match self.case {
                 None => Cow::Borrowed(trimmed),
+                Some(Case::Upper) if is_ascii_but(trimmed, u8::is_ascii_lowercase) => Cow::Borrowed(trimmed),
+                Some(Case::Lower) if is_ascii_but(trimmed, u8::is_ascii_uppercase) => Cow::Borrowed(trimmed),
                 Some(Case::Upper) => Cow::Owned(trimmed.to_uppercase()),
                 Some(Case::Lower) => Cow::Owned(trimmed.to_lowercase()),
             };
@@ -131,11 +147,7 @@ impl Rule {
         match (read, value) {
             (Read::Cell(cell), _) => Ok(cell),
             (Read::Same, Cow::Borrowed(_)) => Ok(Batch::text_cell(same)),
-            (Read::Same, Cow::Owned(value)) | (Read::Text(value), _) => {
-                let start = text.len();
-                text.extend_from_slice(value.as_bytes());
-                Ok(Batch::text_cell(start..text.len()))
-            }
+            (Read::Same, Cow::Owned(value)) | (Read::Text(value), _) => Ok(fresh.add(&value)),
         }
     }
 
@@ -282,6 +294,16 @@ fn bounds(kind: ColumnType, column: &Column, target: Kind) -> Result<Bounds, (&'
     }
 }
 
+/// Whether there is surely nothing to trim.
+fn is_trimmed(text: &str) -> bool {
+    let ends = [text.as_bytes().first(), text.as_bytes().last()];
+    ends.iter().all(|end| end.is_none_or(u8::is_ascii_graphic))
+}
+
+fn is_ascii_but(text: &str, not: fn(&u8) -> bool) -> bool {
+    text.bytes().all(|byte| byte.is_ascii() && !not(&byte))
+}
+
 fn fault(code: &'static str, message: impl Into<String>) -> Fault {
     Fault { code, message: message.into() }
 }
@@ -317,9 +339,11 @@ mod tests {
     fn outcome(rule: &Rule, value: &str) -> String {
         let mut batch = Batch::new(1);
         batch.text.extend_from_slice(value.as_bytes());
-        match rule.cell(Some(0..value.len()), &mut batch.text) {
+        let mut fresh = Fresh { text: Vec::new(), at: value.len() };
+        match rule.cell(value, 0, &mut fresh) {
             Ok(Cell::Null) => "null".into(),
             Ok(cell) => {
+                batch.text.append(&mut fresh.text);
                 let mut text = String::new();
                 batch.render(cell, &mut text);
                 text

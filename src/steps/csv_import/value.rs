@@ -39,6 +39,9 @@ pub fn integer(text: &str) -> Result<i64, BadInteger> {
 
 /// A decimal number, as `-?[0-9]+(\.[0-9]+)?`; `+`, a bare point and an exponent up to 40 are read and written out.
 pub fn decimal(text: &str) -> Option<Cow<'_, str>> {
+    if is_plain(text) {
+        return Some(Cow::Borrowed(text));
+    }
     let (mantissa, exponent) = match text.find(['e', 'E']) {
         Some(at) => (&text[..at], text[at + 1..].parse::<i32>().ok().filter(|exponent| exponent.abs() <= 40)?),
         None => (text, 0),
@@ -64,8 +67,24 @@ pub fn decimal(text: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }))
 }
 
+/// `-?[0-9]+(\.[0-9]+)?`, the common case.
+fn is_plain(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text).as_bytes();
+    let whole = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    match &digits[whole..] {
+        [] => whole > 0,
+        [b'.', fraction @ ..] => whole > 0 && !fraction.is_empty() && fraction.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
+}
+
 /// True or false, in the words that spreadsheets and databases use.
 pub fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "true" => return Some(true),
+        "0" | "false" => return Some(false),
+        _ => {}
+    }
     let is = |words: &[&str]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
     match () {
         () if is(&["true", "t", "yes", "y", "on", "1"]) => Some(true),
@@ -126,24 +145,27 @@ fn days(date: NaiveDate) -> Option<i32> {
 
 /// An address as people have them: one `@`, a local part without space, a domain with a dot.
 pub fn email(text: &str) -> bool {
-    let Some((local, domain)) = text.rsplit_once('@') else { return false };
-    let local_char = |c: char| c.is_alphanumeric() || "!#$%&'*+/=?^_`{|}~.-".contains(c);
-    let label = |label: &str| {
-        let inner = |c: char| c.is_alphanumeric() || c == '-';
-        !label.is_empty()
-            && label.len() <= 63
-            && label.chars().all(inner)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
+    let Some(at) = text.bytes().rposition(|byte| byte == b'@') else { return false };
+    let (local, domain) = (&text[..at], &text[at + 1..]);
+    let local_char = |c: char| {
+        c.is_alphanumeric()
+            || matches!(
+                c,
+                '.' | '_' | '-' | '+' | '!' | '#' | '$' | '%' | '&' | '\'' | '*' | '/' | '=' | '?' | '^' | '`' | '{' | '|' | '}' | '~'
+            )
     };
+    let domain_char = |c: char| c.is_alphanumeric() || matches!(c, '-' | '.');
+    let label =
+        |label: &[u8]| (1..=63).contains(&label.len()) && !label.starts_with(b"-") && !label.ends_with(b"-");
     (1..=64).contains(&local.len())
         && local.chars().all(local_char)
         && !local.starts_with('.')
         && !local.ends_with('.')
-        && !local.contains("..")
+        && !local.as_bytes().windows(2).any(|pair| pair == b"..")
         && domain.len() <= 253
-        && domain.contains('.')
-        && domain.split('.').all(label)
+        && domain.bytes().any(|byte| byte == b'.')
+        && domain.chars().all(domain_char)
+        && domain.as_bytes().split(|byte| *byte == b'.').all(label)
 }
 
 /// An absolute URL with a host.
