@@ -23,6 +23,9 @@ use crate::error::{Error, Result};
 use crate::objects::File;
 use crate::steps::{Context, Progress};
 
+/// How many bytes wake the reader: a socket hands out a few tens of kilobytes at a time.
+const FEED: usize = 256 << 10;
+
 /// Bytes that can be read from any place on.
 pub trait Source: Send + Sync {
     /// The bytes from `from` on, and the size of the whole.
@@ -211,19 +214,35 @@ impl<H: Shelf> Importer<'_, H> {
             size: self.size,
         };
         let (_, mut stream) = source.open(from).await?;
-        let (feed, fed) = mpsc::channel::<Fed>(8);
+        let (feed, fed) = mpsc::channel::<Fed>(4);
         let (sender, mut chunks) = mpsc::channel(1);
         let (give_back, spare) = std_mpsc::channel();
         // It ends by itself when either channel closes.
         let reading = tokio::task::spawn_blocking(move || reader.run(fed, &sender, &spare));
         let feeding = async {
+            let (mut gathered, mut size) = (Vec::new(), 0);
             while let Some(bytes) = stream.next().await {
-                let failed = bytes.is_err();
-                if feed.send(bytes.map(Some)).await.is_err() || failed {
-                    return;
+                match bytes {
+                    Ok(bytes) => {
+                        size += bytes.len();
+                        gathered.push(bytes);
+                    }
+                    Err(error) => {
+                        let _ = feed.send(Ok(Some(gathered))).await;
+                        let _ = feed.send(Err(error)).await;
+                        return;
+                    }
+                }
+                if size >= FEED {
+                    size = 0;
+                    if feed.send(Ok(Some(std::mem::take(&mut gathered)))).await.is_err() {
+                        return;
+                    }
                 }
             }
-            let _ = feed.send(Ok(None)).await;
+            if feed.send(Ok(Some(gathered))).await.is_ok() {
+                let _ = feed.send(Ok(None)).await;
+            }
         };
         let writing = async {
             loop {

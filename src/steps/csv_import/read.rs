@@ -13,7 +13,7 @@ use super::rejects::RejectFormat;
 use crate::error::{Error, Result};
 
 /// What the store hands over: bytes, or `None` at the very end.
-pub type Fed = Result<Option<Bytes>>;
+pub type Fed = Result<Option<Vec<Bytes>>>;
 
 /// Everything that the reader needs.
 pub struct Reader {
@@ -94,10 +94,10 @@ impl State<'_> {
             let done = match fed.blocking_recv() {
                 None => Err(Stop::Deaf),
                 Some(Err(error)) => Err(Stop::Fault(error)),
-                Some(Ok(Some(bytes))) => {
+                Some(Ok(Some(pieces))) => pieces.iter().try_for_each(|bytes| {
                     self.reader.read += bytes.len() as u64;
-                    self.bytes(&bytes, false)
-                }
+                    self.bytes(bytes, false)
+                }),
                 Some(Ok(None)) => self.end(),
             };
             if let Err(stop) = done {
@@ -155,11 +155,14 @@ impl State<'_> {
     }
 
     fn send(&mut self, last: bool) -> Result<(), Stop> {
-        let mut next = self.spare.try_recv().unwrap_or_else(|_| Chunk::new(self.reader.rules.len()));
-        next.clear();
-        (next.offset, next.line, next.read) = (self.current.offset, self.current.line, self.current.read);
-        let mut full = std::mem::replace(&mut self.current, next);
+        let mut full = std::mem::take(&mut self.current);
+        let (offset, line, read) = (full.offset, full.line, full.read);
         full.last = last;
-        self.chunks.blocking_send(Ok(full)).map_err(|_| Stop::Deaf)
+        self.chunks.blocking_send(Ok(full)).map_err(|_| Stop::Deaf)?;
+        // Only now: while it waited, a chunk may have come back.
+        self.current = self.spare.try_recv().unwrap_or_else(|_| Chunk::new(self.reader.rules.len()));
+        self.current.clear();
+        self.mark((offset, line), read);
+        Ok(())
     }
 }
