@@ -157,12 +157,16 @@ mod tests {
         let mut batch = Batch::new(1);
         batch.text.extend_from_slice("naïve".as_bytes());
         let times = [Cell::DateTime(1_500_000), Cell::DateTime(-1), Cell::DateTime(-62_135_596_800_000_000)];
-        let cells = [Cell::Date(-1), times[0], times[1], times[2], Cell::Bool(true), Batch::text_cell(0..6), Cell::Null];
+        let cells =
+            [Cell::Date(-1), times[0], times[1], times[2], Cell::Bool(true), Batch::text_cell(0..6), Cell::Null];
         let mut out = String::new();
         for cell in cells {
             batch.render(cell, &mut out);
             out.push('|');
         }
-        assert_eq!(out, "1969-12-31|1970-01-01 00:00:01.500|1969-12-31 23:59:59.999999|0001-01-01 00:00:00|true|naïve||");
+        assert_eq!(
+            out,
+            "1969-12-31|1970-01-01 00:00:01.500|1969-12-31 23:59:59.999999|0001-01-01 00:00:00|true|naïve||"
+        );
     }
 }

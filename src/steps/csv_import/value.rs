@@ -147,16 +147,9 @@ fn days(date: NaiveDate) -> Option<i32> {
 pub fn email(text: &str) -> bool {
     let Some(at) = text.bytes().rposition(|byte| byte == b'@') else { return false };
     let (local, domain) = (&text[..at], &text[at + 1..]);
-    let local_char = |c: char| {
-        c.is_alphanumeric()
-            || matches!(
-                c,
-                '.' | '_' | '-' | '+' | '!' | '#' | '$' | '%' | '&' | '\'' | '*' | '/' | '=' | '?' | '^' | '`' | '{' | '|' | '}' | '~'
-            )
-    };
+    let local_char = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-') || "!#$%&'*+/=?^`{|}~".contains(c);
     let domain_char = |c: char| c.is_alphanumeric() || matches!(c, '-' | '.');
-    let label =
-        |label: &[u8]| (1..=63).contains(&label.len()) && !label.starts_with(b"-") && !label.ends_with(b"-");
+    let label = |label: &[u8]| (1..=63).contains(&label.len()) && !label.starts_with(b"-") && !label.ends_with(b"-");
     (1..=64).contains(&local.len())
         && local.chars().all(local_char)
         && !local.starts_with('.')
