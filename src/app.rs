@@ -15,7 +15,9 @@ use crate::error::{Error, Result};
 use crate::mail::Mailer;
 use crate::objects::embedded::{self, Embedded};
 use crate::objects::{EmbeddedAccess, Objects};
+use crate::pipeline::catalogue::Folder;
 use crate::pipeline::{self, Kinds, Pipeline, Surroundings, catalogue};
+use crate::secrets;
 use crate::steps::{self, AnyStep};
 use crate::store::{Db, Definition};
 use crate::web::{self, Catalogue, Live};
@@ -30,6 +32,8 @@ pub struct App {
     pub s3: Option<String>,
     /// The admin key, if this start made it. It is not stored and cannot be shown again.
     pub new_admin_key: Option<String>,
+    /// The pipelines, as they were read at the start.
+    pub pipelines: Folder,
     /// Ends the API and the workers.
     stop: CancellationToken,
     tasks: JoinSet<Result<()>>,
@@ -56,13 +60,13 @@ impl App {
         admin_key: Option<String>,
         steps: Vec<Arc<dyn AnyStep>>,
     ) -> Result<Self> {
-        let made = tokio::fs::create_dir_all(&config.data).await;
+        let made = secrets::make_folder(&config.data);
         made.map_err(|error| Error::from(error).context(format!("making the folder `{}`", config.data.display())))?;
         let listener = listen(config.listen).await?;
         config.listen = listener.local_addr()?;
         if config.secret_key.is_none() {
             let path = config.data.join("secret_key");
-            let key = crate::secrets::load_or_make(&path, || hex::encode(rand::random::<[u8; 32]>())).await?;
+            let key = secrets::load_or_make(&path, || hex::encode(rand::random::<[u8; 32]>())).await?;
             config.secret_key = Some(Secret::new(key));
         }
         let (close, mut store) = (CancellationToken::new(), JoinSet::new());
@@ -71,7 +75,7 @@ impl App {
         let mail = Mailer::new(&config)?;
         let connections = Connections::new(&config.connections);
         let kinds = steps::language(&steps);
-        let live = publish(&db, &config, &kinds, &surroundings(&config, &mail)).await?;
+        let (live, pipelines) = publish(&db, &config, &kinds, &surroundings(&config, &mail)).await?;
         let config = Arc::new(config);
         let engine = Engine::open(Parts { db, config: config.clone(), objects, connections, mail, steps }).await?;
         let app = web::App::new(engine.clone(), live, pipeline::schema(&kinds))?;
@@ -86,7 +90,7 @@ impl App {
         });
         tasks.spawn(async move { worker.work(working).await });
         info!(url = config.base_url(), s3 = s3.as_deref(), "afterload is up");
-        Ok(Self { engine, url: config.base_url(), s3, new_admin_key, stop, tasks, close, store })
+        Ok(Self { engine, url: config.base_url(), s3, new_admin_key, pipelines, stop, tasks, close, store })
     }
 
     /// Waits until a part ends that should not, or for ever.
@@ -127,6 +131,7 @@ pub fn surroundings(config: &Config, mail: &Mailer) -> Surroundings {
             .map(|(name, _)| name.clone())
             .collect(),
         templates: Some(mail.template_names()),
+        broken_templates: mail.broken_templates(),
         secrets: Some(config.secrets.keys().cloned().collect()),
         queues: Some(config.queues.keys().cloned().collect()),
     }
@@ -163,7 +168,7 @@ async fn open_objects(
 }
 
 /// Makes the pipelines of the folder live. A file that is refused leaves what was live under its name.
-async fn publish(db: &Db, config: &Config, kinds: &Kinds, around: &Surroundings) -> Result<Live> {
+async fn publish(db: &Db, config: &Config, kinds: &Kinds, around: &Surroundings) -> Result<(Live, Folder)> {
     let folder = catalogue::read(&config.pipelines, kinds, around)?;
     for refused in &folder.refused {
         warn!(pipeline.file = refused.file, "pipeline refused: {}", refused.summary());
@@ -181,5 +186,5 @@ async fn publish(db: &Db, config: &Config, kinds: &Kinds, around: &Surroundings)
     }
     let live = Live::default();
     live.publish(Catalogue::new(&folder));
-    Ok(live)
+    Ok((live, folder))
 }

@@ -2,7 +2,7 @@
 //! links that it signs with them.
 
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -93,6 +93,14 @@ pub async fn write(path: &Path, secret: &str) -> Result<()> {
         std::fs::rename(&temporary, &path)
     })
     .await
+}
+
+/// Makes a folder that only its owner can enter; one that is there stays as it is.
+///
+/// # Errors
+/// Those of the file system.
+pub fn make_folder(path: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 fn create(path: &Path, secret: &str) -> std::io::Result<()> {

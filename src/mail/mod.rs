@@ -9,7 +9,7 @@ mod outbox;
 mod templates;
 mod text;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use address::Address;
@@ -61,9 +61,14 @@ impl Mailer {
         &self.0.from
     }
 
-    /// The names of all templates, those of the configured folder and those that ship.
+    /// The names of the templates that can be used, those of the configured folder and those that ship.
     pub fn template_names(&self) -> BTreeSet<String> {
-        self.0.templates.names()
+        self.0.templates.all().into_iter().filter(|(_, fault)| fault.is_none()).map(|(name, _)| name).collect()
+    }
+
+    /// The templates that cannot be used, each with the reason.
+    pub fn broken_templates(&self) -> BTreeMap<String, String> {
+        self.0.templates.all().into_iter().filter_map(|(name, fault)| Some((name, fault?))).collect()
     }
 
     /// Fills in a template. A `subject` takes the place of the template's own.

@@ -1,6 +1,6 @@
 //! Mail templates: a folder `NAME/` with `subject.txt`, `body.txt` and `body.html`, of which one body may be missing.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -38,11 +38,32 @@ impl Templates {
         Self { folder }
     }
 
-    pub(super) fn names(&self) -> BTreeSet<String> {
+    /// All templates by name, each with why it cannot be used, if it cannot.
+    pub(super) fn all(&self) -> BTreeMap<String, Option<String>> {
         let shipped = SHIPPED.iter().filter_map(|(path, _)| path.split_once('/')).map(|(name, _)| name.to_owned());
         let own = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let own = own.filter(|entry| entry.path().join("subject.txt").is_file());
-        shipped.chain(own.filter_map(|entry| entry.file_name().into_string().ok())).collect()
+        let own = own.filter(|entry| entry.path().is_dir());
+        let all = shipped.chain(own.filter_map(|entry| entry.file_name().into_string().ok()));
+        all.map(|name| (self.fault(&name), name)).map(|(fault, name)| (name, fault)).collect()
+    }
+
+    /// Why a template cannot be used, if it cannot.
+    fn fault(&self, name: &str) -> Option<String> {
+        let env = self.environment();
+        let mut files = Vec::new();
+        for file in ["subject.txt", "body.txt", "body.html"] {
+            let path = format!("{name}/{file}");
+            match env.get_template(&path) {
+                Ok(_) => files.push(file),
+                Err(error) if error.kind() == ErrorKind::TemplateNotFound => {}
+                Err(error) => return Some(self.invalid(&path, &error).message().to_owned()),
+            }
+        }
+        match files.as_slice() {
+            ["subject.txt"] => Some("it has neither `body.txt` nor `body.html`".into()),
+            ["subject.txt", ..] => None,
+            _ => Some("it has no `subject.txt`".into()),
+        }
     }
 
     /// Files are read anew each time: a changed template takes effect with the next mail, and a mail costs far more than
@@ -100,7 +121,7 @@ impl Templates {
     }
 
     fn not_found(&self, name: &str) -> Error {
-        let names = self.names().iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let names = self.all().keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         Error::permanent("mail_template_not_found", format!("there is no mail template `{name}`")).hint(format!(
             "there are {names}; a template is a folder of `{}` with a `subject.txt`",
             self.folder.display()
@@ -157,6 +178,8 @@ fn source(folder: &Path, path: &str) -> io::Result<Option<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::json;
 
     use super::*;
@@ -221,8 +244,8 @@ mod tests {
             let error = own.render(name, json!({})).unwrap_err();
             assert_eq!(error.code(), "mail_template_not_found", "{name}");
         }
-        let names = Templates::new(own.0.path().into()).names();
-        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["import_done", "run_failed", "t"]);
+        let names = Templates::new(own.0.path().into()).all();
+        assert_eq!(names.into_keys().collect::<Vec<_>>(), ["half", "import_done", "run_failed", "t"]);
     }
 
     #[test]
@@ -254,5 +277,23 @@ mod tests {
             assert_eq!(grouped(number.into()).to_string(), text);
         }
         assert_eq!(grouped("abc".into()).to_string(), "abc");
+    }
+
+    #[test]
+    fn templates_that_cannot_be_used_are_known_before() {
+        let own = Own::new(&[
+            ("good/subject.txt", "Hello {{ name }}"),
+            ("good/body.html", "{% if a %}b{% endif %}"),
+            ("open/subject.txt", "Hello"),
+            ("open/body.txt", "a\n{% if b %}"),
+            ("silent/body.txt", "no subject"),
+            ("empty/subject.txt", "no body"),
+        ]);
+        let all = Templates::new(own.0.path().into()).all();
+        let fault = |name: &str| all[name].as_deref().unwrap_or_default();
+        assert_eq!((fault("good"), fault("import_done"), fault("run_failed")), ("", "", ""));
+        assert!(fault("open").contains("open/body.txt:2: syntax error"), "{}", fault("open"));
+        assert_eq!(fault("silent"), "it has no `subject.txt`");
+        assert_eq!(fault("empty"), "it has neither `body.txt` nor `body.html`");
     }
 }

@@ -25,6 +25,7 @@ use stores::Stores;
 
 /// A file in the store, in the one shape that it has everywhere: parameters, outputs, the API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(expecting = "a file such as `${{ … }}`")]
 pub struct File {
     /// The artifact, if afterload owns the file.
     #[serde(default)]

@@ -22,6 +22,8 @@ pub struct Refused {
     pub file: String,
     /// The name that it should have had.
     pub name: String,
+    /// What it holds.
+    pub text: String,
     /// What is wrong with it.
     pub problems: Vec<Problem>,
 }
@@ -69,7 +71,7 @@ pub fn read(folder: &Path, kinds: &Kinds, around: &Surroundings) -> Result<Folde
         let text = String::from_utf8_lossy(&text).into_owned();
         match load(Some(&file), &text, kinds, around) {
             Ok(pipeline) => found.pipelines.push((pipeline, text)),
-            Err(problems) => found.refused.push(Refused { file, name: stem, problems }),
+            Err(problems) => found.refused.push(Refused { file, name: stem, text, problems }),
         }
     }
     Ok(found)

@@ -1,9 +1,9 @@
 //! What the language has to know of a step kind, and what a kind may ask about its surroundings.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::yaml::{Node, Problem};
+use crate::yaml::{Key, Node, Problem, Span, Value, closest};
 
 /// A step kind as the language sees it. `steps/` makes one from every type that implements `Step`.
 pub trait Kind: Send + Sync {
@@ -43,6 +43,8 @@ pub struct Surroundings {
     pub read_only: BTreeSet<String>,
     /// Names of mail templates.
     pub templates: Option<BTreeSet<String>>,
+    /// Mail templates that cannot be used, each with the reason.
+    pub broken_templates: BTreeMap<String, String>,
     /// Names of secrets.
     pub secrets: Option<BTreeSet<String>>,
     /// Names of declared queues.
@@ -54,17 +56,67 @@ pub struct Check<'a> {
     /// What the block may refer to.
     pub around: &'a Surroundings,
     with: &'a Node,
+    unread: &'a [Problem],
     problems: Vec<Problem>,
 }
 
 impl<'a> Check<'a> {
     /// Starts a check of `with`.
     pub fn new(with: &'a Node, around: &'a Surroundings) -> Self {
-        Self { around, with, problems: Vec::new() }
+        Self { around, with, unread: &[], problems: Vec::new() }
+    }
+
+    /// Some of the block could not be read and holds something empty; `unread` says where. What follows from that alone is
+    /// not told.
+    #[must_use]
+    pub fn without(mut self, unread: &'a [Problem]) -> Self {
+        self.unread = unread;
+        self
+    }
+
+    /// Whether something stands at `path`, and be it something that could not be read.
+    pub fn written(&self, path: &[&str]) -> bool {
+        path.iter().try_fold(self.with, |node, name| node.get(name)).is_some()
+    }
+
+    /// Whether everything at `path` and below it could be read.
+    pub fn readable(&self, path: &[&str]) -> bool {
+        fn clean(node: &Node, unread: &[Problem]) -> bool {
+            let at = |span: Span| unread.iter().any(|problem| problem.span == span);
+            !at(node.span)
+                && match &node.value {
+                    Value::Seq(items) => items.iter().all(|item| clean(item, unread)),
+                    Value::Map(entries) => entries.iter().all(|(key, item)| !at(key.span) && clean(item, unread)),
+                    _ => true,
+                }
+        }
+        if self.written(path) { clean(self.with.nearest(path), self.unread) } else { !self.lost(path) }
+    }
+
+    /// Whether nothing stands at `path` because a field on the way was reported as missing, or stands under a misspelt name.
+    fn lost(&self, path: &[&str]) -> bool {
+        let Some(depth) = (0..path.len()).find(|depth| !self.written(&path[..=*depth])) else { return false };
+        let (above, name) = (self.with.nearest(&path[..depth]), path[depth]);
+        let missing = format!("missing field `{name}`");
+        let misspelt = |key: &Key| {
+            self.unread.iter().any(|problem| problem.span == key.span) && closest(&key.text, [name]).is_some()
+        };
+        self.unread.iter().any(|problem| problem.span == above.span && problem.message == missing)
+            || matches!(&above.value, Value::Map(entries) if entries.iter().any(|(key, _)| misspelt(key)))
+    }
+
+    /// Whether a problem at `path` is but the consequence of what could not be read.
+    fn follows(&self, path: &[&str]) -> bool {
+        let at = self.with.nearest(path);
+        let unread = |problem: &Problem| problem.span == at.span && !problem.message.starts_with("missing field");
+        self.lost(path) || !std::ptr::eq(at, self.with) && self.unread.iter().any(unread)
     }
 
     /// Records a problem at `path` below `with:`, such as `["into", "table"]`; at the nearest existing place above it.
     pub fn problem(&mut self, path: &[&str], message: impl Into<String>, hint: impl Into<String>) {
+        if self.follows(path) {
+            return;
+        }
         let at = self.with.nearest(path).span;
         self.problems.push(Problem::new("definition_invalid", at, message).hint(hint));
     }

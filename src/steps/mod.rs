@@ -100,14 +100,14 @@ impl<S: Step> Kind for Erased<S> {
     }
 
     fn check(&self, with: &Node, around: &Surroundings) -> Vec<Problem> {
-        match yaml::read::<S>(with) {
-            Err(problems) => problems,
-            Ok(step) => {
-                let mut check = Check::new(with, around);
-                step.check(&mut check);
-                check.finish()
-            }
+        let (step, mut problems) = yaml::read_most::<S>(with);
+        if let Some(step) = step {
+            let mut check = Check::new(with, around).without(&problems);
+            step.check(&mut check);
+            let found = check.finish();
+            problems.extend(found);
         }
+        yaml::sorted(problems)
     }
 }
 
@@ -118,11 +118,76 @@ impl<S: Step> AnyStep for Erased<S> {
         ctx: Context,
     ) -> Pin<Box<dyn Future<Output = Result<serde_json::Value>> + Send>> {
         Box::pin(async move {
-            let step: S = serde_json::from_value(with).map_err(|error| {
-                Error::permanent("with_invalid", format!("the resolved `with:` of `{}` is not valid: {error}", S::KIND))
+            let step: S = yaml::read_resolved(&with).map_err(|faults| {
+                let message = format!("the resolved `with:` of `{}` is not valid: {}", S::KIND, faults.join("; "));
+                Error::permanent("with_invalid", message)
             })?;
             let outputs = step.run(ctx).await?;
             serde_json::to_value(outputs).map_err(|error| Error::permanent("outputs_invalid", error.to_string()))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found<S: Step>(text: &str) -> Vec<String> {
+        let around = Surroundings {
+            connections: Some(["app".to_owned()].into()),
+            templates: Some(["import_done".to_owned()].into()),
+            broken_templates: [("broken".to_owned(), "it has no `subject.txt`".to_owned())].into(),
+            ..Surroundings::default()
+        };
+        let with = yaml::parse(text).expect("valid YAML");
+        let place = |problem: &Problem| format!("{}:{} {}", problem.span.line, problem.span.col, problem.message);
+        erase::<S>().check(&with, &around).iter().map(place).collect()
+    }
+
+    #[test]
+    fn a_field_that_cannot_be_read_hides_no_other_fault() {
+        let text = "source: abc\nconnection: nowhere\ninto: { table: t, on_conflict: { keys: [id, a, c], action: skip } }\n\
+                    columns:\n  a: { type: enm, values: [x] }\n  b: { type: enum }\n  c: 5\ntolerate: 120%\nchunk: 0\nencoding: klingon\n";
+        insta::assert_snapshot!(found::<csv_import::CsvImport>(text).join("\n"), @r"
+        1:9 expected a file such as `${{ … }}`, found the text `abc`
+        2:13 unknown connection `nowhere`
+        3:40 key `id` is not imported
+        5:14 unknown value `enm`
+        6:14 a column of type `enum` needs `values`
+        7:6 expected a map, found the number 5
+        8:11 `120%` is not a share; expected a percentage such as `5%`
+        9:8 `chunk` must be from 1 to 100000
+        10:11 unknown encoding `klingon`
+        ");
+        let text =
+            "to: [nobody, ok@example.com]\ntemplate: welcom\nvars: [1]\nlinks: { file: abc }\nfrom: me\nexpires: 7d\n";
+        insta::assert_snapshot!(found::<email_send::EmailSend>(text).join("\n"), @r"
+        1:6 `nobody` is not an e-mail address: it has no `@`
+        2:11 unknown mail template `welcom`
+        3:7 expected a map, found a list
+        4:16 expected a file such as `${{ … }}`, found the text `abc`
+        5:7 `me` is not an e-mail address: it has no `@`
+        6:10 `expires` is not supported yet
+        ");
+    }
+
+    #[test]
+    fn what_follows_from_an_unreadable_field_is_not_told() {
+        assert_eq!(
+            found::<csv_import::CsvImport>("source: '${{ params.f }}'\ninto: { table: t }\n"),
+            ["1:1 missing field `columns`"]
+        );
+        let faults =
+            found::<csv_import::CsvImport>("source: '${{ params.f }}'\ninto: 3\ncolumns: { a: 5 }\nconnection: [1]\n");
+        assert_eq!(faults.len(), 3, "{faults:?}");
+        for text in ["to: a@example.com\ntemplate: [1]\n", "to: a@example.com\nsubject: [1]\nbody: x\n"] {
+            assert_eq!(found::<email_send::EmailSend>(text).len(), 1, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_broken_template_is_a_fault_of_the_pipelines_that_use_it() {
+        let faults = found::<email_send::EmailSend>("to: a@example.com\ntemplate: broken\n");
+        assert_eq!(faults, ["2:11 the mail template `broken` cannot be used: it has no `subject.txt`"]);
     }
 }

@@ -249,7 +249,7 @@ impl Db {
         };
         let path = PathBuf::from(path);
         if let Some(folder) = path.parent() {
-            tokio::fs::create_dir_all(folder).await?;
+            crate::secrets::make_folder(folder)?;
         }
         let options = SqliteConnectOptions::from_str("sqlite://")?
             .filename(&path)

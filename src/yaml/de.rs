@@ -86,7 +86,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fault> {
         let result = match (name, &self.node.value) {
-            (DYNAMIC, Value::Str(text)) if text.contains("${{") => visitor.visit_str(text),
+            (DYNAMIC, Value::Str(text)) if text.contains("${{") && !self.gone.resolved => visitor.visit_str(text),
             (DYNAMIC, _) => visitor.visit_some(self),
             _ => visitor.visit_newtype_struct(self),
         };

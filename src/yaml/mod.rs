@@ -7,6 +7,7 @@ mod fault;
 mod parse;
 mod placeholder;
 mod read;
+mod resolved;
 mod scalar;
 mod suggest;
 
@@ -14,6 +15,7 @@ pub(crate) use de::DYNAMIC;
 pub use parse::parse;
 pub(crate) use read::sorted;
 pub use read::{read, read_most};
+pub use resolved::read_resolved;
 pub use suggest::{choices, closest};
 
 /// A place in a file: line and column from 1 (columns count characters), byte offset and length.
@@ -95,7 +97,7 @@ pub struct Problem {
 impl Problem {
     /// A fault at a place.
     pub fn new(code: &'static str, span: Span, message: impl Into<String>) -> Self {
-        Self { code, span, message: message.into(), hint: None }
+        Self { code, span, message: one_line(message.into()), hint: None }
     }
 
     /// Says what to do; an empty hint is none.
@@ -103,6 +105,19 @@ impl Problem {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into()).filter(|hint| !hint.is_empty());
         self
+    }
+}
+
+/// Messages of others may have several lines; of those with a drawing in them (regular expressions) the last says it all.
+fn one_line(message: String) -> String {
+    if !message.contains('\n') {
+        return message;
+    }
+    let mut lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    match lines.clone().find_map(|line| line.strip_prefix("error: ")) {
+        Some(error) => format!("{} {error}", first.trim_end_matches("regex parse error:").trim_end()),
+        None => lines.fold(first.to_owned(), |all, line| format!("{all} {line}")),
     }
 }
 

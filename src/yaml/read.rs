@@ -19,6 +19,8 @@ pub struct Gone {
     pub nodes: HashSet<Id>,
     /// Fields that were missing from a map.
     pub filled: HashMap<Id, Vec<&'static str>>,
+    /// No text is an expression any more.
+    pub resolved: bool,
 }
 
 /// Reads a typed value from a node and gathers every problem on the way, sorted by place.
@@ -35,7 +37,11 @@ pub fn read<T: DeserializeOwned>(node: &Node) -> Result<T, Vec<Problem>> {
 /// The same, but also gives what could be read without the parts that have problems, so that it can be checked
 /// further. Missing fields in it hold something empty.
 pub fn read_most<T: DeserializeOwned>(node: &Node) -> (Option<T>, Vec<Problem>) {
-    let mut gone = Gone::default();
+    read_on(node, Gone::default())
+}
+
+/// The same, from what has been left out on.
+pub fn read_on<T: DeserializeOwned>(node: &Node, mut gone: Gone) -> (Option<T>, Vec<Problem>) {
     let mut problems = Vec::new();
     for _ in 0..MAX_ROUNDS {
         match T::deserialize(Reader::new(node, &gone)) {

@@ -119,6 +119,7 @@ fn around() -> Surroundings {
         connections: Some(set(&["app", "archive"])),
         read_only: set(&["archive"]),
         templates: Some(set(&["done"])),
+        broken_templates: [("broken".to_owned(), "it has no `subject.txt`".to_owned())].into(),
         secrets: Some(set(&["API_TOKEN"])),
         queues: Some(set(&["imports"])),
     }

@@ -4,6 +4,7 @@
 //! one look shows everything. Whatever is not reached by a check here is checked by the step's kind.
 
 mod expressions;
+mod files;
 mod later;
 mod needs;
 mod params;
@@ -50,7 +51,7 @@ pub fn load(
     let (params, fields) = params::check(&root, raw.params, &mut faults);
     later::check_triggers(&root, &params, &mut faults);
     later::check_pipeline(&root, &raw.concurrency, &mut faults);
-    let file = steps::File { root: &root, kinds, around, defaults: &raw.defaults, params: &fields };
+    let file = steps::File { root: &root, kinds, around, defaults: &raw.defaults, params: &fields, types: &params };
     let sections = steps::check(&file, &mut faults);
     if !faults.problems.is_empty() {
         return Err(yaml::sorted(faults.problems));

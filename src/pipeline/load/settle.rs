@@ -13,8 +13,8 @@ pub fn settle(node: &Node, schema: &Json) -> Json {
     Settler { root: schema }.value(node, vec![schema])
 }
 
-struct Settler<'a> {
-    root: &'a Json,
+pub(super) struct Settler<'a> {
+    pub(super) root: &'a Json,
 }
 
 impl<'a> Settler<'a> {
@@ -42,7 +42,7 @@ impl<'a> Settler<'a> {
     }
 
     /// A schema, what it refers to, and its alternatives.
-    fn expand(&self, schema: &'a Json, depth: usize, all: &mut Vec<&'a Json>) {
+    pub(super) fn expand(&self, schema: &'a Json, depth: usize, all: &mut Vec<&'a Json>) {
         if depth > MAX_DEPTH {
             return;
         }
@@ -58,7 +58,7 @@ impl<'a> Settler<'a> {
     }
 }
 
-fn field<'a>(schema: &'a Json, name: &str) -> Option<&'a Json> {
+pub(super) fn field<'a>(schema: &'a Json, name: &str) -> Option<&'a Json> {
     let own = schema.get("properties").and_then(|fields| fields.get(name));
     own.or_else(|| schema.get("additionalProperties").filter(|more| more.is_object()))
 }

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::expr::Condition;
 use super::super::expr::check::{Fields, Known};
 use super::super::kind::{Kind, Kinds, Surroundings};
+use super::super::params::Param;
 use super::super::plan::{Backoff, Retry, Section, Sections, Step};
 use super::super::raw::{Defaults, RawRetry, RawStep};
 use super::needs::{self, Written};
 use super::settle::settle;
-use super::{Faults, expressions, is_id, items, later};
+use super::{Faults, expressions, files, is_id, items, later};
 use crate::units::{Duration, is_name};
 use crate::yaml::{self, Node, Span, Value, choices};
 
@@ -25,6 +26,7 @@ pub struct File<'a> {
     pub around: &'a Surroundings,
     pub defaults: &'a Defaults,
     pub params: &'a BTreeMap<String, Fields>,
+    pub types: &'a BTreeMap<String, Param>,
 }
 
 /// The settled steps; only of use if no fault was found.
@@ -134,6 +136,7 @@ fn check_step(
     } else {
         if let Some(kind) = kind {
             faults.problems.extend(kind.check(with, file.around));
+            files::check(with, kind.schema().as_value(), file.types, faults);
         }
         expressions::check_all(with, known, faults);
     }

@@ -27,12 +27,14 @@ pub struct RawPipeline {
     pub description: Option<String>,
     /// What starts the pipeline, besides the API which always can.
     #[serde(default)]
+    #[schemars(extend("deprecated" = true))]
     pub triggers: Vec<Trigger>,
     /// What a run has to be given.
     #[serde(default)]
     pub params: BTreeMap<String, RawParam>,
     /// How many runs may go on at the same time.
     #[serde(default)]
+    #[schemars(extend("deprecated" = true))]
     pub concurrency: Option<Concurrency>,
     /// Settings of every step that does not say otherwise.
     #[serde(default)]
@@ -50,6 +52,7 @@ pub struct RawPipeline {
     pub finally: Vec<RawStep>,
     /// How long runs and their files are kept.
     #[serde(default)]
+    #[schemars(extend("deprecated" = true))]
     pub retention: Option<Retention>,
 }
 
@@ -105,6 +108,7 @@ pub struct RawStep {
     pub condition: Option<String>,
     /// Runs the step once per item.
     #[serde(default)]
+    #[schemars(extend("deprecated" = true))]
     pub for_each: Option<ForEach>,
     /// Records an error and goes on.
     #[serde(default)]
@@ -127,12 +131,15 @@ pub struct RawStep {
     pub priority: Option<i32>,
     /// How often the step may start.
     #[serde(default)]
+    #[schemars(extend("deprecated" = true))]
     pub rate_limit: Option<RateLimit>,
     /// How long the step waits after it is ready.
     #[serde(default)]
+    #[schemars(extend("deprecated" = true))]
     pub delay: Option<Dynamic<Duration>>,
     /// Where the files that the step makes are written.
     #[serde(default)]
+    #[schemars(extend("deprecated" = true))]
     pub output: Option<Output>,
 }
 

@@ -13,7 +13,7 @@ impl CsvImport {
     pub(super) fn problems(&self, check: &mut Check<'_>) {
         check.connection(&["connection"], &self.connection, !self.dry_run);
         self.format_problems(check);
-        if self.columns.is_empty() {
+        if self.columns.is_empty() && check.readable(&["columns"]) {
             check.problem(&["columns"], "`columns` names no column", "list the columns of the table to import");
         }
         for (name, column) in &self.columns {
@@ -67,6 +67,9 @@ impl CsvImport {
             check.problem(&path, "`keys` names no column", "name the columns of a unique constraint");
         }
         for key in conflict.keys.iter().filter(|key| !self.columns.contains_key(*key)) {
+            if check.written(&["columns", key]) || !check.readable(&["columns"]) && self.columns.is_empty() {
+                continue;
+            }
             check.problem(&path, format!("key `{key}` is not imported"), "add it to `columns`");
         }
     }
@@ -113,6 +116,9 @@ fn column_problems(name: &str, column: &Column, check: &mut Check<'_>) {
     let later = [("unique", column.unique), ("lookup", column.lookup.is_some()), ("split", column.split.is_some())];
     for (field, _) in later.into_iter().filter(|(_, used)| *used) {
         check.not_yet(&at(field), &format!("`{field}` of a column"));
+    }
+    if !check.readable(&at("type")) {
+        return;
     }
     let untyped = connections::Column {
         name: name.to_owned(),

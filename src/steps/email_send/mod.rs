@@ -130,15 +130,20 @@ links: { rejected rows: "${{ steps.import.errors_file }}" }
 impl EmailSend {
     fn check_text(&self, check: &mut Check<'_>) {
         match (&self.template, &self.body) {
+            (None, None) if !check.readable(&["template"]) || !check.readable(&["body"]) => {}
             (None, None) => check.problem(&[], "the mail has no text", "name a `template`, or write a `body`"),
             (Some(_), Some(_)) => {
                 check.problem(&["body"], "`body` and `template` exclude each other", "remove one of them");
             }
-            (None, Some(_)) if self.subject.is_none() => {
+            (None, Some(_)) if self.subject.is_none() && check.readable(&["subject"]) => {
                 check.problem(&["body"], "a mail with a `body` needs a `subject`", "add `subject: …`");
             }
             (None, Some(_)) => {}
             (Some(template), None) => {
+                if let Some(fault) = check.around.broken_templates.get(template) {
+                    let message = format!("the mail template `{template}` cannot be used: {fault}");
+                    return check.problem(&["template"], message, "");
+                }
                 let Some(known) = &check.around.templates else { return };
                 if !known.contains(template) {
                     let choices = choices(known);
