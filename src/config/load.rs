@@ -42,6 +42,7 @@ impl Config {
         }
         let mut problems = Vec::new();
         let substituted = substitute(&mut root, &env, &mut problems);
+        let unset: Vec<Span> = problems.iter().map(|problem| problem.span).collect();
         let origins = overlay(&mut root, &env, &mut problems).with_substituted(substituted);
         refuse_later(&root, &mut problems);
         let (config, found) = yaml::read_most::<Self>(&without_later(&root));
@@ -49,6 +50,13 @@ impl Config {
         let Some(mut config) = config else { return Err(invalid(name, &problems)) };
         config.fill();
         problems.extend(check(&config, &root).into_iter().map(|problem| origins.named(problem)));
+        // Of a value whose variable is not set, only that is worth telling.
+        let mut told: Vec<Span> = Vec::new();
+        problems.retain(|problem| {
+            let first = !unset.contains(&problem.span) || !told.contains(&problem.span);
+            told.push(problem.span);
+            first
+        });
         match problems.is_empty() {
             true => Ok(config),
             false => Err(invalid(name, &yaml::sorted(problems))),
@@ -160,6 +168,23 @@ mod tests {
         assert_eq!(config.queues["images"].concurrency, 7);
         assert_eq!(config.connections["shop"].url.reveal(), "postgres://db/shop");
         assert_eq!(config.secrets["token"].reveal(), "abc-x${y}");
+    }
+
+    #[test]
+    fn of_a_variable_that_is_not_set_only_that_is_told() {
+        let text = "listen: ${NOPE}\nqueues: { images: { concurrency: '${NOPE}' } }\nsecret_key: ${NOPE}\n";
+        let error = config(text, &[]).expect_err("not set");
+        assert_eq!(error.message().lines().count(), 4, "{error}");
+        assert_eq!(error.message().matches("environment variable `NOPE` is not set").count(), 3, "{error}");
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_told_with_what_is_expected() {
+        let expected = "expected an address such as `127.0.0.1:8080`";
+        let error = config("", &[("AFTERLOAD_LISTEN", "foo")]).expect_err("no address");
+        assert!(error.message().contains(&format!("variable `AFTERLOAD_LISTEN`: {expected}")), "{error}");
+        let error = config("objects: { listen: foo }", &[]).expect_err("no address");
+        assert!(error.message().contains(&format!("afterload.yaml:1:20: {expected}, found the text `foo`")), "{error}");
     }
 
     #[test]

@@ -11,7 +11,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, Unexpected};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::units::{ByteSize, Duration};
 
@@ -49,6 +50,7 @@ impl Serialize for Secret {
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where the API listens.
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
     /// How others reach this service, for links in mails and answers; default `http://{listen}`.
     pub public_url: Option<String>,
@@ -101,6 +103,7 @@ impl Default for Config {
 #[serde(default, deny_unknown_fields)]
 pub struct ObjectsConfig {
     /// Where the embedded S3 endpoint listens; when the port is taken, a free one is used.
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
     /// S3 stores by name.
     pub stores: BTreeMap<String, StoreConfig>,
@@ -241,6 +244,13 @@ impl Default for Limits {
             drain: Duration(std::time::Duration::from_secs(25)),
         }
     }
+}
+
+/// An address to listen on; the standard message does not say what one looks like.
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let expected = "an address such as `127.0.0.1:8080`";
+    text.parse().map_err(|_| D::Error::invalid_value(Unexpected::Str(&text), &expected))
 }
 
 impl Config {
