@@ -1,5 +1,6 @@
 //! `afterload check`: every fault of every file at once, each at its place.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,13 +8,19 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use crate::error::{Error, Result};
 use crate::pipeline::{Kinds, Surroundings, catalogue, load};
 use crate::yaml::{Problem, Span};
+
+/// The longest line, in characters, that is shown as a whole.
+const MAX_LINE: usize = 120;
+/// How many problems with the same message are shown for one file.
+const MAX_ALIKE: usize = 10;
 
 /// Checks pipeline files and shows every fault at its place.
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
-    /// The files; without any, all `*.yaml` and `*.yml` of the pipelines folder.
+    /// Files, or folders with `*.yaml` and `*.yml` files; without any, the pipelines folder.
     pub files: Vec<PathBuf>,
     /// How to show the faults.
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -59,15 +66,12 @@ pub fn run(
     around: &Surroundings,
     out: &mut impl Write,
 ) -> io::Result<ExitCode> {
-    let files = match args.files.as_slice() {
-        [] => match catalogue::files(folder) {
-            Ok(files) => files,
-            Err(error) => {
-                eprintln!("error: {error}");
-                return Ok(ExitCode::FAILURE);
-            }
-        },
-        files => files.to_vec(),
+    let files = match files(&args.files, folder) {
+        Ok(files) => files,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Ok(ExitCode::FAILURE);
+        }
     };
     let checked: Vec<Checked> = files.iter().map(|file| check(file, kinds, around)).collect();
     match args.format {
@@ -78,6 +82,26 @@ pub fn run(
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     })
+}
+
+/// The named files and those in the named folders; without any, those of the pipelines folder. At least one.
+fn files(named: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
+    let named = if named.is_empty() { vec![folder.to_owned()] } else { named.to_vec() };
+    let mut files = Vec::new();
+    for path in named {
+        if path != folder && !path.is_dir() {
+            files.push(path);
+            continue;
+        }
+        let inside = catalogue::files(&path)?;
+        if inside.is_empty() {
+            let message = format!("there is no pipeline file (`*.yaml` or `*.yml`) in `{}`", path.display());
+            let hint = "name files or folders, or set `pipelines` in the configuration";
+            return Err(Error::permanent("pipelines_not_found", message).hint(hint));
+        }
+        files.extend(inside);
+    }
+    Ok(files)
 }
 
 fn check(path: &Path, kinds: &Kinds, around: &Surroundings) -> Checked {
@@ -101,9 +125,7 @@ fn check(path: &Path, kinds: &Kinds, around: &Surroundings) -> Checked {
 
 fn text(checked: &[Checked], out: &mut impl Write) -> io::Result<()> {
     for Checked { file, text, problems, warnings } in checked {
-        for problem in problems {
-            show(file, text, "", problem, out)?;
-        }
+        show_all(file, text, problems, out)?;
         for warning in warnings {
             show(file, text, "warning: ", warning, out)?;
         }
@@ -116,6 +138,22 @@ fn text(checked: &[Checked], out: &mut impl Write) -> io::Result<()> {
     }
 }
 
+/// Every problem of a file; of many alike, the first ones and how many more there are.
+pub(super) fn show_all(file: &str, text: &str, problems: &[Problem], out: &mut impl Write) -> io::Result<()> {
+    let mut alike: BTreeMap<&str, usize> = BTreeMap::new();
+    for problem in problems {
+        let seen = alike.entry(&problem.message).or_default();
+        *seen += 1;
+        if *seen <= MAX_ALIKE {
+            show(file, text, "", problem, out)?;
+        }
+    }
+    for (message, count) in alike.into_iter().filter(|(_, count)| *count > MAX_ALIKE) {
+        writeln!(out, "{file}: {message}: … and {} more like it\n", count - MAX_ALIKE)?;
+    }
+    Ok(())
+}
+
 /// The place and the message, the line with a caret under the place, and the hint.
 fn show(file: &str, text: &str, prefix: &str, problem: &Problem, out: &mut impl Write) -> io::Result<()> {
     let Problem { code, span, message, hint } = problem;
@@ -123,7 +161,8 @@ fn show(file: &str, text: &str, prefix: &str, problem: &Problem, out: &mut impl 
     if let Some(line) = text.trim_start_matches('\u{feff}').lines().nth(span.line.saturating_sub(1)) {
         let number = span.line.to_string();
         let margin = " ".repeat(number.len());
-        let before: Vec<char> = line.chars().take(span.col.saturating_sub(1)).collect();
+        let (line, at) = clipped(line, span.col.saturating_sub(1));
+        let before: Vec<char> = line.chars().take(at).collect();
         let pad: String = before.iter().map(|c| if *c == '\t' { '\t' } else { ' ' }).collect();
         let rest: String = line.chars().skip(before.len()).collect();
         let marked = marked(&rest, span.len);
@@ -135,6 +174,19 @@ fn show(file: &str, text: &str, prefix: &str, problem: &Problem, out: &mut impl 
     writeln!(out)
 }
 
+/// The part of a long line around character `at`, and where that character is in it.
+fn clipped(line: &str, at: usize) -> (String, usize) {
+    let chars: Vec<char> = line.chars().collect();
+    if chars.len() <= MAX_LINE {
+        return (line.to_owned(), at);
+    }
+    let start = at.saturating_sub(MAX_LINE / 2).min(chars.len() - MAX_LINE);
+    let end = start + MAX_LINE;
+    let (lead, tail) = (if start > 0 { "…" } else { "" }, if end < chars.len() { "…" } else { "" });
+    let part: String = chars[start..end].iter().collect();
+    (format!("{lead}{part}{tail}"), at - start + lead.chars().count())
+}
+
 /// How many characters to mark: `len` bytes, but at least one and not past the end of the line.
 fn marked(rest: &str, len: usize) -> usize {
     let end = rest.trim_end();
@@ -142,7 +194,7 @@ fn marked(rest: &str, len: usize) -> usize {
     inside.max(1)
 }
 
-fn count(number: usize, what: &str) -> String {
+pub(super) fn count(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 

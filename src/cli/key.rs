@@ -41,7 +41,13 @@ pub struct NewKey {
 ///
 /// # Errors
 /// `scope_invalid`, `bucket_invalid`, `key_not_found`, or those of the database and of the terminal.
-pub async fn run(db: &Db, command: KeyCommand, out: &mut impl Write, notes: &mut impl Write) -> Result<()> {
+pub async fn run(
+    db: &Db,
+    database: &str,
+    command: KeyCommand,
+    out: &mut impl Write,
+    notes: &mut impl Write,
+) -> Result<()> {
     match command {
         KeyCommand::New(new) => {
             let (stored, text) = make_key(&new.name, &new.scopes, &new.buckets)?;
@@ -49,7 +55,7 @@ pub async fn run(db: &Db, command: KeyCommand, out: &mut impl Write, notes: &mut
                 return Err(Error::transient("key_taken", "another key has the same id").hint("try again"));
             }
             writeln!(out, "{text}")?;
-            writeln!(notes, "this is the only time that the key `{}` is shown", stored.id)?;
+            writeln!(notes, "this is the only time that the key `{}` is shown; it works on {database}", stored.id)?;
         }
         KeyCommand::List => list(db, out).await?,
         KeyCommand::Revoke { id } => {
@@ -61,6 +67,18 @@ pub async fn run(db: &Db, command: KeyCommand, out: &mut impl Write, notes: &mut
         }
     }
     Ok(())
+}
+
+/// A database as people may see it: without user and password.
+pub(super) fn shown(url: &str) -> String {
+    match url.strip_prefix("sqlite://") {
+        Some(path) => format!("the database `{path}`"),
+        None => {
+            let place = url.split(['?', '#']).next().unwrap_or_default();
+            let place = place.rsplit_once('@').or_else(|| place.split_once("://")).map_or("", |(_, place)| place);
+            format!("the PostgreSQL database `{place}`")
+        }
+    }
 }
 
 async fn list(db: &Db, out: &mut impl Write) -> Result<()> {
@@ -84,7 +102,7 @@ mod tests {
 
     async fn call(db: &Db, command: KeyCommand) -> Result<(String, String)> {
         let (mut out, mut notes) = (Vec::new(), Vec::new());
-        run(db, command, &mut out, &mut notes).await?;
+        run(db, "the database `a.db`", command, &mut out, &mut notes).await?;
         Ok((String::from_utf8(out).unwrap(), String::from_utf8(notes).unwrap()))
     }
 
@@ -93,7 +111,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let db = Db::open(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
         let new = NewKey { name: "web".into(), scopes: vec!["runs:write".into()], buckets: vec!["uploads".into()] };
-        let (key, _) = call(&db, KeyCommand::New(new)).await.unwrap();
+        let (key, notes) = call(&db, KeyCommand::New(new)).await.unwrap();
+        assert!(notes.ends_with("is shown; it works on the database `a.db`\n"), "{notes}");
         let id = key.split('_').nth(1).unwrap().to_owned();
         let (listed, _) = call(&db, KeyCommand::List).await.unwrap();
         assert!(listed.starts_with("ID          NAME  SCOPES      BUCKETS  CREATED\n"), "{listed}");
@@ -104,5 +123,12 @@ mod tests {
         assert_eq!(call(&db, KeyCommand::Revoke { id }).await.unwrap_err().code(), "key_not_found");
         let wrong = NewKey { name: "web".into(), scopes: vec!["all".into()], buckets: Vec::new() };
         assert_eq!(call(&db, KeyCommand::New(wrong)).await.unwrap_err().code(), "scope_invalid");
+    }
+
+    #[test]
+    fn a_database_is_shown_without_its_password() {
+        assert_eq!(shown("sqlite://data/a.db"), "the database `data/a.db`");
+        assert_eq!(shown("postgres://me:can@ry@db:5432/x?password=canary"), "the PostgreSQL database `db:5432/x`");
+        assert_eq!(shown("postgres:///x"), "the PostgreSQL database `/x`");
     }
 }

@@ -1,11 +1,12 @@
 //! The commands. Everything that reads the terminal or writes to it is here.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the commands talk to the terminal")]
+#![expect(clippy::print_stderr, reason = "the commands talk to the terminal")]
 #![expect(clippy::disallowed_methods, reason = "the commands hand the environment to the configuration")]
 
 pub mod check;
 mod demo;
 pub mod key;
+mod out;
 pub mod schema;
 mod serve;
 
@@ -68,12 +69,13 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Check(args) => {
             let config = load()?;
             let around = app::surroundings(&config, &Mailer::new(&config)?);
-            Ok(check::run(&args, &config.pipelines, &kinds(), &around, &mut std::io::stdout())?)
+            Ok(check::run(&args, &config.pipelines, &kinds(), &around, &mut out::out())?)
         }
-        Command::Schema(args) => Ok(schema::run(&args, &kinds(), &mut std::io::stdout())?),
+        Command::Schema(args) => Ok(schema::run(&args, &kinds(), &mut out::out())?),
         Command::Key(command) => {
-            let db = Db::open(&load()?.database_url()).await?;
-            key::run(&db, command, &mut std::io::stdout(), &mut std::io::stderr()).await?;
+            let url = load()?.database_url();
+            let db = Db::open(&url).await?;
+            key::run(&db, &key::shown(&url), command, &mut out::out(), &mut std::io::stderr()).await?;
             Ok(ExitCode::SUCCESS)
         }
     }

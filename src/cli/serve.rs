@@ -1,20 +1,27 @@
 //! `afterload serve`
 
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
+use super::check::{count, show_all};
+use super::out::{out, say};
 use super::{asked_to_stop, init_logs};
 use crate::app::App;
 use crate::config::Config;
 use crate::error::Result;
+use crate::pipeline::catalogue::Folder;
 
 /// Runs the service until SIGTERM or Ctrl-C.
 pub(super) async fn run(config: Config) -> Result<ExitCode> {
     init_logs("info,apalis=warn,apalis_core=warn");
+    let folder = config.pipelines.clone();
     let mut app = App::start(config, std::env::var("AFTERLOAD_ADMIN_KEY").ok()).await?;
-    println!("afterload is up: {}", app.url);
+    say!("afterload is up: {}", app.url);
     if let Some(key) = &app.new_admin_key {
-        println!("admin key, shown only this once: {key}");
+        say!("admin key, shown only this once: {key}");
     }
+    announce(&app.pipelines, &folder, &mut out())?;
     let failed = tokio::select! {
         () = asked_to_stop() => None,
         error = app.failed() => Some(error),
@@ -23,5 +30,35 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
     match failed {
         None => Ok(ExitCode::SUCCESS),
         Some(error) => Err(error),
+    }
+}
+
+/// How many pipelines are live, and each refused file with its problems as `check` shows them.
+fn announce(pipelines: &Folder, folder: &Path, out: &mut impl Write) -> io::Result<()> {
+    let (live, refused) = (pipelines.pipelines.len(), pipelines.refused.len());
+    let from = folder.display();
+    writeln!(out, "{} live, {refused} refused, from `{from}`; restart to read changes", count(live, "pipeline"))?;
+    for file in &pipelines.refused {
+        show_all(&file.file, &file.text, &file.problems, out)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::{Surroundings, catalogue};
+
+    #[test]
+    fn what_is_live_and_what_was_refused_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::copy("pipelines/contacts-import.yaml", folder.path().join("contacts-import.yaml")).unwrap();
+        std::fs::write(folder.path().join("bad.yaml"), "name: bad\nstep: []\n").unwrap();
+        let found = catalogue::read(folder.path(), &super::super::kinds(), &Surroundings::default()).unwrap();
+        let mut out = Vec::new();
+        announce(&found, Path::new("pipelines"), &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("1 pipeline live, 1 refused, from `pipelines`; restart to read changes\n"), "{text}");
+        assert!(text.contains("bad.yaml:2:1: unknown field `step` [definition_invalid]\n  2 | step: []\n"), "{text}");
     }
 }

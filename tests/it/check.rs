@@ -203,3 +203,56 @@ fn a_good_file_is_settled_into_a_plan() {
     let again = load(None, &windows, &kinds(), &around()).expect("valid");
     assert_eq!(again.plan, pipeline.plan, "line ends and a byte-order mark make no difference");
 }
+
+#[test]
+fn nothing_to_check_is_a_failure() {
+    let empty = tempfile::tempdir().expect("a folder");
+    for format in [Format::Text, Format::Json] {
+        for folder in [empty.path(), &empty.path().join("missing")] {
+            let args = CheckArgs { files: Vec::new(), format };
+            let code = run(&args, folder, &kinds(), &around(), &mut Vec::new()).expect("memory takes everything");
+            assert_eq!(format!("{code:?}"), format!("{:?}", std::process::ExitCode::FAILURE), "{}", folder.display());
+        }
+        assert!(!check(vec![empty.path().to_owned()], format).1);
+    }
+}
+
+#[test]
+fn the_files_of_a_named_folder_are_checked() {
+    let (text, success) = check(vec!["tests/it/good".into()], Format::Text);
+    assert!(success && text == check(Vec::new(), Format::Text).0, "{text}");
+}
+
+#[test]
+fn hostile_files_do_not_flood_the_terminal() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("bomb.yaml");
+    std::fs::write(&file, "[".repeat(100_000)).expect("a file");
+    let (text, _) = check(vec![file.clone()], Format::Text);
+    let lines: Vec<&str> = text.lines().collect();
+    let shown = format!("  1 | …{}…", "[".repeat(120));
+    assert_eq!((lines[1], lines[2].find('^')), (shown.as_str(), Some(6 + 1 + 60)), "{text}");
+    std::fs::write(&file, format!("a: &a 1\nb: [{}]\n", vec!["*a"; 100].join(", "))).expect("a file");
+    let (text, _) = check(vec![file.clone()], Format::Text);
+    assert_eq!(text.matches(":2:").count(), 10, "{text}");
+    assert!(text.contains("bomb.yaml: aliases are not allowed: … and 39 more like it"), "{text}");
+    let late = text.lines().skip_while(|line| !line.contains(":2:")).nth(2).expect("a caret");
+    assert!(late.ends_with('^') || late.ends_with("^^"), "{text}");
+    std::fs::write(&file, "name: bomb\nparams: { a: { type: string, pattern: '(' } }\n").expect("a file");
+    let (text, _) = check(vec![file], Format::Text);
+    assert!(text.contains("not a regular expression: unclosed group [definition_invalid]"), "{text}");
+}
+
+#[test]
+fn the_readme_shows_what_check_prints() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipeline = std::fs::read_to_string("pipelines/contacts-import.yaml").expect("the file");
+    let file = folder.path().join("contacts-import.yaml");
+    std::fs::write(&file, pipeline.replace("columns:", "colums:")).expect("a file");
+    let kinds = afterload::steps::language(&afterload::steps::kinds());
+    let (mut out, args) = (Vec::new(), CheckArgs { files: Vec::new(), format: Format::Text });
+    run(&args, folder.path(), &kinds, &Surroundings::default(), &mut out).expect("memory takes everything");
+    let text = String::from_utf8(out).expect("text").replace(&folder.path().display().to_string(), "pipelines");
+    let readme = std::fs::read_to_string("README.md").expect("the file");
+    assert!(readme.contains(&format!("$ afterload check\n{text}```\n")), "{text}");
+}

@@ -6,6 +6,8 @@ use std::io::IsTerminal;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 
+use crate::cli::out::say;
+
 const STEP: &str = "  {prefix:<10} {bar:32} {percent:>3}%  {msg}";
 
 /// One bar per step, or one line per change.
@@ -62,7 +64,7 @@ fn bar(bars: &mut HashMap<String, ProgressBar>, live: &MultiProgress, id: &str, 
 fn line(said: &mut HashMap<String, String>, id: &str, percent: u64, text: &str) {
     let line = format!("  {id}: {percent}% {text}");
     if said.get(id) != Some(&line) {
-        println!("{line}");
+        say!("{line}");
         said.insert(id.to_owned(), line);
     }
 }

@@ -11,6 +11,7 @@ use sqlx::Connection;
 
 use self::bars::Bars;
 use self::client::Client;
+use super::out::say;
 use super::{asked_to_stop, init_logs};
 use crate::app::App;
 use crate::config::Config;
@@ -39,7 +40,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result<ExitCode> {
     init_logs("warn");
     let config = prepare(&args.dir).await?;
-    println!(
+    say!(
         "afterload demo: an application database, an upload, an import, a mail; everything lies in {}/",
         args.dir.display()
     );
@@ -58,9 +59,9 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
         }
     };
     if !args.exit {
-        println!("\nThe API stays up at {} (Ctrl-C ends it). To run the same again:", app.url);
-        println!("  curl -H \"Authorization: Bearer $(cat {})\" \\", key_file(&args.dir).display());
-        println!("    -F file=@{} {}/v1/pipelines/airports-import/runs", sample_file(&args.dir).display(), app.url);
+        say!("\nThe API stays up at {} (Ctrl-C ends it). To run the same again:", app.url);
+        say!("  curl -H \"Authorization: Bearer $(cat {})\" \\", key_file(&args.dir).display());
+        say!("    -F file=@{} {}/v1/pipelines/airports-import/runs", sample_file(&args.dir).display(), app.url);
         tokio::select! {
             () = asked_to_stop() => {}
             error = app.failed() => eprintln!("error: {error}"),
@@ -101,7 +102,7 @@ async fn import(url: &str, db: &Db, config: &Config, dir: &Path) -> Result<Value
     let client = Client::new(url, key);
     let run = client.upload("airports-import", &sample_file(dir)).await?;
     let id = run["id"].as_str().unwrap_or_default().to_owned();
-    println!("uploaded {} ({} bytes); run {id}", sample_file(dir).display(), SAMPLE.len());
+    say!("uploaded {} ({} bytes); run {id}", sample_file(dir).display(), SAMPLE.len());
     let mut bars = Bars::new();
     let run = client.follow(&id, |run| bars.show(run)).await?;
     bars.finish();
@@ -110,13 +111,13 @@ async fn import(url: &str, db: &Db, config: &Config, dir: &Path) -> Result<Value
 }
 
 async fn report(client: &Client, config: &Config, dir: &Path, run: &Value) -> Result<()> {
-    println!("\nthe run {}", run["status"].as_str().unwrap_or_default());
+    say!("\nthe run {}", run["status"].as_str().unwrap_or_default());
     if let Some(error) = run["error"]["message"].as_str() {
-        println!("  because {error}");
+        say!("  because {error}");
     }
     let outputs = &run["steps"][0]["outputs"];
     let count = |name: &str| outputs[name].as_u64().unwrap_or_default();
-    println!(
+    say!(
         "  rows      {} read: {} inserted, {} updated, {} skipped, {} rejected",
         count("rows"),
         count("inserted"),
@@ -124,15 +125,15 @@ async fn report(client: &Client, config: &Config, dir: &Path, run: &Value) -> Re
         count("skipped"),
         count("rejected")
     );
-    println!("  table     airports in {}", app_database(config).display());
+    say!("  table     airports in {}", app_database(config).display());
     if let (Some(url), Some(name)) = (outputs["errors_file"]["url"].as_str(), outputs["errors_file"]["name"].as_str()) {
         let path = dir.join(name);
         client.download(url, &path).await?;
-        println!("  rejected  {} (downloaded from {url})", path.display());
+        say!("  rejected  {} (downloaded from {url})", path.display());
     }
     for id in run["steps"][1]["outputs"]["message_ids"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         let name = id.trim_matches(['<', '>']).split('@').next().unwrap_or_default();
-        println!("  mail      {}", config.outbox().join(format!("{name}.eml")).display());
+        say!("  mail      {}", config.outbox().join(format!("{name}.eml")).display());
     }
     Ok(())
 }
