@@ -219,31 +219,7 @@ impl<H: Shelf> Importer<'_, H> {
         let (give_back, spare) = std_mpsc::channel();
         // It ends by itself when either channel closes.
         let reading = tokio::task::spawn_blocking(move || reader.run(fed, &sender, &spare));
-        let feeding = async {
-            let (mut gathered, mut size) = (Vec::new(), 0);
-            while let Some(bytes) = stream.next().await {
-                match bytes {
-                    Ok(bytes) => {
-                        size += bytes.len();
-                        gathered.push(bytes);
-                    }
-                    Err(error) => {
-                        let _ = feed.send(Ok(Some(gathered))).await;
-                        let _ = feed.send(Err(error)).await;
-                        return;
-                    }
-                }
-                if size >= FEED {
-                    size = 0;
-                    if feed.send(Ok(Some(std::mem::take(&mut gathered)))).await.is_err() {
-                        return;
-                    }
-                }
-            }
-            if feed.send(Ok(Some(gathered))).await.is_ok() {
-                let _ = feed.send(Ok(None)).await;
-            }
-        };
+        let feeding = deliver(&mut stream, &feed);
         let writing = async {
             loop {
                 let chunk = tokio::select! {
@@ -330,6 +306,33 @@ impl<H: Shelf> Importer<'_, H> {
             faults,
         };
         Ok(Outputs { rows, inserted, updated, skipped, rejected, errors_file, report })
+    }
+}
+
+/// Hands the bytes of the store to the reader, as far as they come.
+async fn deliver(stream: &mut BoxStream<'static, Result<Bytes>>, reader: &mpsc::Sender<Fed>) {
+    let (mut gathered, mut size) = (Vec::new(), 0);
+    while let Some(bytes) = stream.next().await {
+        match bytes {
+            Ok(bytes) => {
+                size += bytes.len();
+                gathered.push(bytes);
+            }
+            Err(error) => {
+                let _ = reader.send(Ok(Some(gathered))).await;
+                let _ = reader.send(Err(error)).await;
+                return;
+            }
+        }
+        if size >= FEED {
+            size = 0;
+            if reader.send(Ok(Some(std::mem::take(&mut gathered)))).await.is_err() {
+                return;
+            }
+        }
+    }
+    if reader.send(Ok(Some(gathered))).await.is_ok() {
+        let _ = reader.send(Ok(None)).await;
     }
 }
 
