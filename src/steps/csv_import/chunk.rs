@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use memchr::memchr;
+use memchr::{memchr, memmem};
 
 use super::layout::Layout;
 use super::parser::Record;
-use super::rejects::{Place, RejectFormat};
+use super::rejects::{Place, RESHAPED, RejectFormat, stamp};
 use super::rule::{Fault, Fresh, Rule};
 use crate::connections::Batch;
 
@@ -109,7 +109,8 @@ impl Chunk {
     pub fn push(&mut self, record: &Record, row: u64, layout: &Layout, rules: &[Ruled], format: &RejectFormat) {
         let origin = self.keep(record, row, layout);
         let cells = self.batch.cells.len();
-        let checked = sound(record, layout).map_err(|fault| (String::new(), fault));
+        let checked = sound(record, layout).and_then(|()| self.corrected(&origin, record, layout));
+        let checked = checked.map_err(|fault| (String::new(), fault));
         let checked = checked.and_then(|()| self.cells(&origin, rules));
         let Err((column, fault)) = checked else {
             self.good.push(origin);
@@ -148,6 +149,23 @@ impl Chunk {
             }
         }
         Origin { row, line: record.line, start, ends: first..self.ends.len() as u32 }
+    }
+
+    /// In a corrected error file: what could not be written as it was must have been changed since.
+    fn corrected(&self, origin: &Origin, record: &Record, layout: &Layout) -> Result<(), Fault> {
+        let Some((code, message)) = layout.notes else { return Ok(()) };
+        if self.fields(origin).any(|field| memmem::find(field, "\u{fffd}".as_bytes()).is_some()) {
+            let message = "a cell holds U+FFFD, which stands for what was not text; write what it should be";
+            return Err(Fault { code: "csv_invalid_text", message: message.into() });
+        }
+        let note = |at: usize| record.fields().nth(at).unwrap_or_default();
+        match RESHAPED.iter().find(|known| known.as_bytes() == note(code)) {
+            Some(code) if note(message).ends_with(stamp(self.fields(origin)).as_bytes()) => {
+                let message = "the row is as it was when it was rejected; correct it, or empty its `_error_code`";
+                Err(Fault { code, message: message.into() })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn cells(&mut self, origin: &Origin, rules: &[Ruled]) -> Result<(), (String, Fault)> {

@@ -26,6 +26,8 @@ pub struct Layout {
     pub width: usize,
     /// In a corrected error file: which fields are data.
     pub data: Option<Vec<usize>>,
+    /// In a corrected error file: the fields `_error_code` and `_error_message`.
+    pub notes: Option<(usize, usize)>,
     /// Where the first data record may begin.
     pub offset: u64,
     /// Its line.
@@ -64,13 +66,15 @@ impl Layout {
         };
         let data = corrected
             .then(|| (0..header.len()).filter(|at| !ADDED.contains(&header[*at].as_str())).collect::<Vec<_>>());
+        let place = |name: &str| header.iter().position(|known| known == name);
+        let notes = if corrected { place("_error_code").zip(place("_error_message")) } else { None };
         let width = header.len();
         let header = match &data {
             Some(data) => data.iter().map(|at| header[*at].clone()).collect(),
             None => header,
         };
         let (offset, line) = if behind { (record.end, parser.line()) } else { (from, line) };
-        Ok(Self { found, dialect, header, width, data, offset, line })
+        Ok(Self { found, dialect, header, width, data, notes, offset, line })
     }
 
     /// The field of each configured column; `None` where the column's default stands for it.

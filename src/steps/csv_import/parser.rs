@@ -47,6 +47,14 @@ impl Record {
         starts.zip(&self.ends).map(|(start, end)| &self.bytes[start as usize..*end as usize])
     }
 
+    /// Takes off the fields behind the first `width` if they are all empty, as exports with trailing delimiters have them.
+    pub fn drop_empty(&mut self, width: usize) {
+        let filled = |end: &u32| (*end as usize) < self.bytes.len();
+        if self.ends.len() > width && !width.checked_sub(1).and_then(|last| self.ends.get(last)).is_none_or(filled) {
+            self.ends.truncate(width);
+        }
+    }
+
     fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();

@@ -136,6 +136,7 @@ impl State<'_> {
     fn row(&mut self) -> Result<(), Stop> {
         let Reader { layout, rules, format, row, .. } = &mut *self.reader;
         *row += 1;
+        self.record.drop_empty(layout.width);
         self.current.push(&self.record, *row, layout, rules, format);
         // For UTF-8 the offsets are those of the file; otherwise what has been fed is the best that is known.
         let utf8 = layout.found.encoding == encoding_rs::UTF_8;

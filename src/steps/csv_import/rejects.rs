@@ -10,6 +10,10 @@ use crate::objects::File;
 /// What is added to every rejected row. In a file that comes in, these columns are not data.
 pub const ADDED: [&str; 6] = ["_run", "_row", "_line", "_error_column", "_error_code", "_error_message"];
 
+/// The faults of rows that cannot be written as they were. Such a row is stamped, so that it is known again if nobody
+/// changed it. (What was not text shows as U+FFFD and needs no stamp.)
+pub const RESHAPED: [&str; 2] = ["csv_ragged", "csv_stray_quote"];
+
 const BUFFER: usize = 256 << 10;
 
 /// How rejected rows are written.
@@ -43,33 +47,46 @@ impl RejectFormat {
     /// The header line.
     pub fn header(&self) -> String {
         let mut out = String::from(if self.mark { "\u{feff}" } else { "" });
-        self.write(self.header.iter().map(String::as_bytes), ADDED.iter().copied(), &mut out);
+        self.write(self.header.iter().map(String::as_str), ADDED.iter().copied(), &mut out);
         out
     }
 
-    /// A rejected row; short rows are filled up, so that what is added stands under its header.
+    /// A rejected row. Short rows are filled up and the surplus of long ones joins the last field, so that what is added
+    /// stands under its header.
     pub fn line<'a>(&self, fields: impl Iterator<Item = &'a [u8]>, place: &Place<'_>) -> String {
         let mut out = String::new();
         let (row, line) = (place.row.to_string(), place.line.to_string());
-        let added = [&self.run, &row, &line, place.column, place.code, place.message];
-        let fields = fields.collect::<Vec<_>>();
-        let missing = self.header.len().saturating_sub(fields.len());
-        self.write(fields.into_iter().chain(std::iter::repeat_n(&b""[..], missing)), added.into_iter(), &mut out);
+        let mut cells = fields.map(|field| self.text(field)).collect::<Vec<_>>();
+        if let (true, Some(last)) = (cells.len() > self.header.len(), self.header.len().checked_sub(1)) {
+            let joined = cells.split_off(last).join(&(self.dialect.delimiter as char).to_string());
+            cells.push(self.text(joined.as_bytes()));
+        }
+        cells.resize(self.header.len(), String::new());
+        let stamped = RESHAPED.contains(&place.code);
+        let stamp = if stamped { stamp(cells.iter().map(String::as_bytes)) } else { String::new() };
+        let message = format!("{}{stamp}", place.message);
+        let added = [&self.run, &row, &line, place.column, place.code, &message];
+        self.write(cells.iter().map(String::as_str), added.into_iter(), &mut out);
         out
     }
 
-    fn write<'a>(
-        &self,
-        fields: impl Iterator<Item = &'a [u8]>,
-        added: impl Iterator<Item = &'a str>,
-        out: &mut String,
-    ) {
+    /// A field as far as it can be written.
+    fn text(&self, field: &[u8]) -> String {
+        let text = String::from_utf8_lossy(field).replace('\0', "\u{fffd}");
+        match self.dialect.quote {
+            Some(_) => text,
+            // Without quoting, what would need it can only come from our own messages, or from joined fields.
+            None => text.replace([self.dialect.delimiter as char, '\n', '\r'], " "),
+        }
+    }
+
+    fn write<'a>(&self, fields: impl Iterator<Item = &'a str>, added: impl Iterator<Item = &'a str>, out: &mut String) {
         let mut first = true;
-        for field in fields.chain(added.map(str::as_bytes)) {
+        for field in fields.chain(added) {
             if !std::mem::take(&mut first) {
                 out.push(self.dialect.delimiter as char);
             }
-            self.field(&String::from_utf8_lossy(field).replace('\0', "\u{fffd}"), out);
+            self.field(&self.text(field.as_bytes()), out);
         }
         out.push('\n');
     }
@@ -83,14 +100,16 @@ impl RejectFormat {
                 let doubled = text.replace(quote, &format!("{quote}{quote}"));
                 out.extend([&quote.to_string(), guard, &doubled, &quote.to_string()]);
             }
-            Some(_) => out.extend([guard, text]),
-            // Without quoting, what would need it can only come from our own messages.
-            None => {
-                out.push_str(guard);
-                out.extend(text.chars().map(|c| if special(c) { ' ' } else { c }));
-            }
+            _ => out.extend([guard, text]),
         }
     }
+}
+
+/// Behind the message of a row that was written otherwise than it was: what its fields were then (FNV-1a).
+pub fn stamp<'a>(fields: impl Iterator<Item = &'a [u8]>) -> String {
+    let bytes = fields.flat_map(|field| field.iter().copied().chain([0x1f]));
+    let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!(" [{hash:08x}]")
 }
 
 /// Whether a spreadsheet would take the cell for a formula; or whether it begins like a guarded one.
