@@ -8,7 +8,7 @@ use super::parser::{Dialect, Parser, Record};
 /// The delimiters that are tried, the likelier first.
 const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 /// How much of a file is looked at for its encoding.
-const SAMPLE: usize = 64 << 10;
+const SAMPLE: usize = 256 << 10;
 /// How many records are looked at for the delimiter.
 const RECORDS: usize = 50;
 
