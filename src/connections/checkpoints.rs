@@ -151,16 +151,16 @@ impl Connection {
         Ok(rows.into_iter().map(|(seq, line)| Reject { seq, line }).collect())
     }
 
-    /// Finished work is forgotten after a week, abandoned work after a quarter.
+    /// Finished work is forgotten after a day, abandoned work after a quarter.
     async fn prune(&self) -> Result<()> {
         let Statements { checkpoints, rejects } = self.statements();
         let over = "(finished_at < $1 OR updated_at < $2)";
         let of_rejects = format!("DELETE FROM {rejects} WHERE key IN (SELECT key FROM {checkpoints} WHERE {over})");
         let of_checkpoints = format!("DELETE FROM {checkpoints} WHERE {over}");
-        let (week, quarter) = (clock::now() - 7 * DAY, clock::now() - 90 * DAY);
+        let (day, quarter) = (clock::now() - DAY, clock::now() - 90 * DAY);
         for sql in [of_rejects, of_checkpoints] {
             on_pool!(self, pool => {
-                sqlx::query(AssertSqlSafe(sql)).bind(week).bind(quarter).execute(pool).await?;
+                sqlx::query(AssertSqlSafe(sql)).bind(day).bind(quarter).execute(pool).await?;
             });
         }
         Ok(())
