@@ -58,6 +58,17 @@ fn is_utf8(sample: &[u8], whole: bool) -> bool {
     }
 }
 
+/// What the commonest wrong uploads are, by their first bytes.
+pub fn other_file(start: &[u8]) -> Option<&'static str> {
+    let kinds: [(&[u8], &str); 4] = [
+        (b"PK\x03\x04", "an Excel workbook or another zip archive"),
+        (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
+        (b"\x1f\x8b", "a gzip archive"),
+        (b"%PDF-", "a PDF"),
+    ];
+    kinds.into_iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, what)| what)
+}
+
 /// The delimiter of a file that begins like this: the one by which most records have as many fields as the first.
 pub fn delimiter(start: &[u8], whole: bool, quote: Option<u8>) -> u8 {
     let rated = DELIMITERS.iter().rev().map(|delimiter| (rate(start, whole, *delimiter, quote), *delimiter));
@@ -133,5 +144,12 @@ mod tests {
         for (text, delimiter) in cases {
             assert_eq!(super::delimiter(text.as_bytes(), true, Some(b'"')) as char, delimiter as char, "{text:?}");
         }
+    }
+
+    #[test]
+    fn workbooks_and_archives_are_told_by_their_first_bytes() {
+        assert_eq!(other_file(b"PK\x03\x04\x14\0"), Some("an Excel workbook or another zip archive"));
+        assert_eq!(other_file(b"\x1f\x8b\x08"), Some("a gzip archive"));
+        assert_eq!(other_file(b"PK,name\n1,a\n"), None);
     }
 }

@@ -40,6 +40,10 @@ impl Layout {
     /// # Errors
     /// `csv_empty`, `csv_header_too_large`, those of the parser, or a setting that cannot be read.
     pub fn find(sample: &[u8], whole: bool, spec: &CsvImport) -> Result<Self> {
+        if let Some(what) = detect::other_file(sample) {
+            return Err(Error::permanent("csv_not_text", format!("this is {what}, not a CSV"))
+                .hint("save or unpack it as CSV and upload that"));
+        }
         let found = detect::encoding(sample, whole, spec.declared_encoding()?);
         let (text, base) = decoded(sample, whole, found);
         let (skipped, line) = skip_lines(&text, spec.skip_rows);

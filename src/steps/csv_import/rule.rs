@@ -90,12 +90,26 @@ impl Rule {
         if let Some(format) = column.formats.iter().find(|format| !value::is_format(format)) {
             return Err(("formats", format!("`{format}` is not a format of dates")));
         }
+        if let Some(format) =
+            column.formats.iter().find(|format| kind == ColumnType::Date && !value::names_a_day(format))
+        {
+            return Err((
+                "formats",
+                format!("`{format}` does not say which day it is; expected one such as `%Y-%m-%d`"),
+            ));
+        }
         let default = match &column.default {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) => Some(text.clone()),
             Some(value @ (Value::Bool(_) | Value::Number(_))) => Some(value.to_string()),
             Some(_) => return Err(("default", "`default` must be a single value".into())),
         };
+        let bounds = bounds(kind, column, target.kind)?;
+        if matches!(bounds, Bounds::Whole(min, max) if min > max)
+            || matches!(bounds, Bounds::Decimal(min, max) if min > max)
+        {
+            return Err(("max", "nothing lies between `min` and `max`".into()));
+        }
         let rule = Self {
             name: target.name.clone(),
             shape: kind.shape(),
@@ -112,7 +126,7 @@ impl Rule {
             formats: column.formats.clone(),
             min_length: column.min_length.unwrap_or(0),
             max_length: column.max_length.unwrap_or(usize::MAX).min(target.max_length.unwrap_or(usize::MAX)),
-            bounds: bounds(kind, column, target.kind)?,
+            bounds,
         };
         match rule.default.as_deref().map(|default| rule.read(default)) {
             Some(Err(fault)) => Err(("default", format!("`default` breaks the column's own rules: {}", fault.message))),
@@ -414,6 +428,10 @@ mod tests {
             (json!({ "type": "integer", "min": "x" }), "min"),
             (json!({ "type": "date", "max": "x" }), "max"),
             (json!({ "min": 1 }), "min"),
+            (json!({ "type": "date", "formats": ["yyyy-mm-dd"] }), "formats"),
+            (json!({ "type": "date", "formats": ["%d.%m"] }), "formats"),
+            (json!({ "type": "integer", "min": 10, "max": 1 }), "max"),
+            (json!({ "type": "decimal", "min": 1.5, "max": 1 }), "max"),
         ];
         for (column, field) in cases {
             assert_eq!(rule_for(column.clone(), Kind::Text).err().unwrap().0, field, "{column}");

@@ -128,6 +128,17 @@ pub fn is_format(format: &str) -> bool {
     !format.is_empty() && StrftimeItems::new(format).all(|item| item != Item::Error)
 }
 
+/// Whether a format says which day it is: a date written in it reads back as the same.
+pub fn names_a_day(format: &str) -> bool {
+    use std::fmt::Write;
+    let mut text = String::new();
+    let day = NaiveDate::from_ymd_opt(2024, 11, 23);
+    // A format of times cannot be written from a date alone.
+    day.is_some_and(|day| {
+        write!(text, "{}", day.format(format)).is_ok() && NaiveDate::parse_from_str(&text, format) == Ok(day)
+    })
+}
+
 /// `2024-02-29`, the common case, without the detour through a format.
 fn iso(text: &[u8]) -> Option<i32> {
     let number = |range: std::ops::Range<usize>| {
@@ -233,6 +244,8 @@ mod tests {
         assert_eq!(datetime("1970-01-02", &[]), Some(86_400 * second));
         assert_eq!(datetime("02.01.1970 00:00", &["%d.%m.%Y %H:%M".to_owned()]), Some(86_400 * second));
         assert_eq!(datetime("yesterday", &[]), None);
+        assert!(names_a_day("%d.%m.%Y") && names_a_day("%y%j") && names_a_day("%G-W%V-%u"));
+        assert!(!names_a_day("yyyy-mm-dd") && !names_a_day("%d.%m") && !names_a_day("%H:%M"));
         assert!(is_format("%d.%m.%Y") && !is_format("%Q") && !is_format(""));
     }
 
