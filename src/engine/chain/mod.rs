@@ -1,49 +1,37 @@
-//! The queue under the engine. The only module that names apalis or its tables.
+//! The queue under the engine. The only folder that names apalis or its tables.
 //!
 //! apalis is used as a lease queue: push, fetch with a lock, reclaim of what dead workers held. One step is one job,
 //! whose id is the step's; the locked row is the lease. Acknowledging is ours: the row is deleted in the transaction
 //! that ends the step, so that a lost lease and a lost write are the same thing. apalis's own acknowledgement,
 //! retries, time limits and panic handling stay off.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+mod leases;
+mod workers;
+
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use apalis::layers::WorkerBuilderExt;
-use apalis::prelude::{
-    Attempt, BoxDynError, Data, Monitor, ParallelizeExt, Task, TaskBuilder, TaskId, WorkerBuilder, WorkerContext,
-};
-use apalis_core::backend::ext::BackendExt;
+use apalis::prelude::{Task, TaskBuilder, TaskId};
 use apalis_postgres::PostgresStorage;
 use apalis_sqlite::SqliteStorage;
-use futures::stream::BoxStream;
-use futures::{FutureExt, Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgListener;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use crate::clock::Millis;
 use crate::error::{Error, Result};
-use crate::store::{Arg, Db, Dialect, Tx, args};
+use crate::store::{Db, Dialect, Tx, args};
 
 /// What is due later than this stays out of the queue until the sweep finds it due: fetching slows down with the
 /// number of jobs that wait there.
 pub const HORIZON: Duration = Duration::from_secs(60);
 
 const HEARTBEAT: Duration = Duration::from_secs(5);
-const MISSED_HEARTBEATS: usize = 3;
-/// How often a worker looks into the queue unprompted; commits of this process and PostgreSQL's notices wake it at once.
-const POLL: Duration = Duration::from_secs(1);
-
-/// How long to wait before a worker that ended is made anew.
-const PAUSE: Duration = Duration::from_secs(1);
-
 /// The queue's priorities start at 0, the language's at -100.
 const PRIORITY_SHIFT: i64 = 100;
 
@@ -92,27 +80,6 @@ pub struct Chain {
     hands: Mutex<HashMap<String, Lease>>,
     /// Leases of this process that nobody worked under at the last look.
     ghosts: Mutex<HashSet<(String, String, i64)>>,
-}
-
-/// What every job of a queue is given.
-#[derive(Clone)]
-struct Work {
-    chain: Arc<Chain>,
-    handler: Handler,
-    /// Outlives the queue's worker, which is made anew after an error of the database while its jobs go on.
-    slots: Arc<Semaphore>,
-}
-
-/// A lease in hand, until dropped.
-struct Hand(Arc<Chain>, Lease);
-
-impl Drop for Hand {
-    fn drop(&mut self) {
-        let mut hands = lock(&self.0.hands);
-        if hands.get(&self.1.step_run).is_some_and(|held| held.is(&self.1)) {
-            hands.remove(&self.1.step_run);
-        }
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -275,34 +242,6 @@ impl Chain {
         row.map_or(Ok(0), |row| row.int("jobs"))
     }
 
-    /// Takes back every lease. Only for a process that knows it is alone on its database.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn reclaim_all(&self) -> Result<u64> {
-        let sql = format!(
-            "UPDATE {} SET status = 'Pending', lock_by = NULL, lock_at = NULL, attempts = attempts + 1 WHERE lock_by IS NOT NULL",
-            self.jobs()
-        );
-        self.db.execute(&sql, &[]).await
-    }
-
-    /// Forgets workers that are long gone and hold nothing.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn prune_workers(&self) -> Result<u64> {
-        let old = match self.db.dialect() {
-            Dialect::Sqlite => "last_seen < unixepoch() - 3600",
-            Dialect::Postgres => "last_seen < now() - interval '1 hour'",
-        };
-        let (workers, jobs) = (self.workers_table(), self.jobs());
-        let sql = format!(
-            "DELETE FROM {workers} WHERE {old} AND NOT EXISTS (SELECT 1 FROM {jobs} j WHERE j.lock_by = {workers}.id)"
-        );
-        self.db.execute(&sql, &[]).await
-    }
-
     /// Wakes the workers of a queue in this process.
     pub fn wake(&self, queue: &str) {
         self.signal(queue).notify_one();
@@ -310,162 +249,6 @@ impl Chain {
 
     fn signal(&self, queue: &str) -> Arc<Notify> {
         lock(&self.signals).entry(queue.to_owned()).or_default().clone()
-    }
-
-    /// Works a queue until `stop`, then waits at most `drain` for the jobs in hand. A worker that an error of the
-    /// database ends is made anew, under a name of its own, once the leases of this process have been kept alive.
-    pub async fn work(
-        self: Arc<Self>,
-        queue: String,
-        concurrency: usize,
-        handler: Handler,
-        stop: CancellationToken,
-        drain: Duration,
-    ) {
-        let work = Work { chain: self.clone(), handler, slots: Arc::new(Semaphore::new(concurrency)) };
-        let mut restart = 0;
-        loop {
-            self.work_once(&queue, restart, concurrency, work.clone(), stop.clone(), drain).await;
-            lock(&self.workers).remove(&queue);
-            if stop.is_cancelled() {
-                break;
-            }
-            restart += 1;
-            tracing::warn!(queue, restart, "the worker of a queue ended; making a new one");
-            loop {
-                tokio::select! {
-                    () = stop.cancelled() => break,
-                    () = tokio::time::sleep(PAUSE) => {}
-                }
-                if self.keep_alive().await.is_ok() {
-                    break;
-                }
-            }
-        }
-        // Jobs whose worker ended before the stop are not the last worker's to wait for.
-        let idle = async { drop(work.slots.acquire_many(u32::try_from(concurrency).unwrap_or(u32::MAX)).await) };
-        drop(tokio::time::timeout(drain, idle).await);
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "the queue's worker owns the tasks of its jobs")]
-    async fn work_once(
-        &self,
-        queue: &str,
-        restart: u32,
-        concurrency: usize,
-        work: Work,
-        stop: CancellationToken,
-        drain: Duration,
-    ) {
-        // A name is never used twice: the queue takes the row of a dead worker of the same name for a live one.
-        let name = format!("{}-{queue}-{restart}", self.process);
-        lock(&self.workers).insert(queue.to_owned(), name.clone());
-        macro_rules! worker {
-            ($storage:ident, $config:ty, $pool:expr) => {{
-                let (pool, queue, signal) = ($pool.clone(), queue.to_owned(), self.signal(queue));
-                move |_| {
-                    let config = <$config>::default()
-                        .queue(&queue)
-                        .batch_size(1)
-                        .heartbeat_interval(HEARTBEAT)
-                        .missed_heartbeats(MISSED_HEARTBEATS as _)
-                        .lock_tasks(false)
-                        .persist_results(false);
-                    let backend = $storage::<StepJob>::new(&pool)
-                        .with_config(config)
-                        .poll_with_stream(wake_stream(signal.clone()));
-                    WorkerBuilder::new(name.clone())
-                        .backend(backend)
-                        .data(work.clone())
-                        .concurrency(concurrency)
-                        .parallelize(tokio::spawn)
-                        .build(handle)
-                }
-            }};
-        }
-        let monitor = Monitor::new().should_restart(|_, _| false);
-        let monitor = if let Some(pool) = self.db.sqlite() {
-            monitor.register(worker!(SqliteStorage, apalis_sqlite::Config, pool))
-        } else if let Some(pool) = self.db.postgres() {
-            monitor.register(worker!(PostgresStorage, apalis_postgres::Config, pool))
-        } else {
-            monitor
-        };
-        let signal = async move {
-            stop.cancelled().await;
-            Ok(())
-        };
-        if let Err(error) = monitor.shutdown_timeout(drain).run_with_signal(signal).await {
-            tracing::warn!(queue, "a worker ended badly: {error}");
-        }
-    }
-
-    /// Keeps the leases of this process alive, in one statement for all its workers, so that nothing depends on the
-    /// queue polling while its slots are busy. A worker that ended is kept alive only while its jobs go on. Then tells
-    /// those whose lease is gone all the same.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn keep_alive(&self) -> Result<()> {
-        let hands: Vec<Lease> = lock(&self.hands).values().cloned().collect();
-        let mut workers: BTreeSet<String> = lock(&self.workers).values().cloned().collect();
-        workers.extend(hands.iter().map(|lease| lease.worker.clone()));
-        if workers.is_empty() {
-            return Ok(());
-        }
-        let now = match self.db.dialect() {
-            Dialect::Sqlite => "unixepoch()",
-            Dialect::Postgres => "now()",
-        };
-        let sql =
-            format!("UPDATE {} SET last_seen = {now} WHERE id IN ({})", self.workers_table(), places(workers.len()));
-        self.db.execute(&sql, &workers.into_iter().map(Into::into).collect::<Vec<_>>()).await?;
-        if hands.is_empty() {
-            return Ok(());
-        }
-        let sql = format!("SELECT id, lock_by, attempts FROM {} WHERE id IN ({})", self.jobs(), places(hands.len()));
-        let ids: Vec<_> = hands.iter().map(|lease| (&lease.step_run).into()).collect();
-        let held = self.locks(&sql, &ids).await?;
-        for lease in hands {
-            if !held.contains(&lease.token()) {
-                lease.lost.cancel();
-            }
-        }
-        Ok(())
-    }
-
-    /// Frees jobs that are locked by this process but that nobody in it works on: a fetch whose answer was lost, or a
-    /// job that waits behind long ones. Only what was so at two looks is freed, for a job is locked a moment before it
-    /// is handed out.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn free_ghosts(&self) -> Result<()> {
-        let sql = format!("SELECT id, lock_by, attempts FROM {} WHERE lock_by LIKE $1", self.jobs());
-        let mut locked = self.locks(&sql, &args![format!("{}-%", self.process)]).await?;
-        for lease in lock(&self.hands).values() {
-            locked.remove(&lease.token());
-        }
-        let before = std::mem::replace(&mut *lock(&self.ghosts), locked.clone());
-        for (id, worker, attempts) in locked.intersection(&before) {
-            let sql = format!(
-                "UPDATE {} SET status = 'Pending', lock_by = NULL, lock_at = NULL, attempts = attempts + 1
-                 WHERE id = $1 AND lock_by = $2 AND attempts = $3",
-                self.jobs()
-            );
-            self.db.execute(&sql, &args![id, worker, *attempts]).await?;
-        }
-        Ok(())
-    }
-
-    async fn locks(&self, sql: &str, args: &[Arg]) -> Result<HashSet<(String, String, i64)>> {
-        // The queue's attempts are a narrower number on PostgreSQL.
-        let sql = sql.replace(
-            "SELECT id, lock_by, attempts",
-            "SELECT id, COALESCE(lock_by, '') AS lock_by, CAST(attempts AS BIGINT) AS attempts",
-        );
-        let rows = self.db.fetch(&sql, args).await?;
-        rows.iter().map(|row| Ok((row.text("id")?, row.text("lock_by")?, row.int("attempts")?))).collect()
     }
 
     /// Passes PostgreSQL's notices of new jobs on to the workers of this process, until `stop`. Nothing to do on SQLite.
@@ -496,41 +279,6 @@ impl Chain {
 
     /// How often [`Chain::keep_alive`] wants to be called.
     pub const KEEP_ALIVE: Duration = HEARTBEAT;
-}
-
-impl Lease {
-    fn args(&self) -> [Arg; 3] {
-        args![&self.step_run, &self.worker, self.attempts]
-    }
-
-    fn token(&self) -> (String, String, i64) {
-        (self.step_run.clone(), self.worker.clone(), self.attempts)
-    }
-
-    fn is(&self, other: &Self) -> bool {
-        self.token() == other.token()
-    }
-}
-
-async fn handle(
-    _: StepJob,
-    id: TaskId,
-    attempt: Attempt,
-    worker: WorkerContext,
-    work: Data<Work>,
-) -> Result<(), BoxDynError> {
-    // The worker counts the attempt up before it calls; the row still holds the number as fetched.
-    let attempts = attempt.current() as i64 - 1;
-    let (step_run, worker, lost) = (id.to_string(), worker.name().to_owned(), CancellationToken::new());
-    let lease = Lease { step_run, worker, attempts, lost };
-    let _slot = work.slots.acquire().await?;
-    lock(&work.chain.hands).insert(lease.step_run.clone(), lease.clone());
-    let hand = Hand(work.chain.clone(), lease.clone());
-    if AssertUnwindSafe((work.handler)(lease)).catch_unwind().await.is_err() {
-        // Out of hand, its job is freed by the sweep and fetched again.
-        tracing::error!(step_run = hand.1.step_run, "working on a job broke down");
-    }
-    Ok(())
 }
 
 /// `$1, $2, …`
@@ -566,36 +314,6 @@ async fn require_extensions(pool: &sqlx::PgPool) -> Result<()> {
         })?;
     }
     Ok(())
-}
-
-/// Wakes a worker by `signal` and by the tick. It re-arms itself after every event: the queue's poller drops a ready
-/// event without arming a waker for the next, and would sleep until its heartbeat.
-struct Rewake(BoxStream<'static, ()>);
-
-impl Stream for Rewake {
-    type Item = ();
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<()>> {
-        match self.0.poll_next_unpin(cx) {
-            Poll::Ready(Some(())) => {
-                cx.waker().wake_by_ref();
-                Poll::Ready(Some(()))
-            }
-            _ => Poll::Pending,
-        }
-    }
-}
-
-fn wake_stream(signal: Arc<Notify>) -> Rewake {
-    let tick = futures::stream::unfold(tokio::time::interval(POLL), |mut interval| async move {
-        interval.tick().await;
-        Some(((), interval))
-    });
-    let signal = futures::stream::unfold(signal, |signal| async move {
-        signal.notified().await;
-        Some(((), signal))
-    });
-    Rewake(futures::stream::select(tick, signal).boxed())
 }
 
 #[cfg(test)]
