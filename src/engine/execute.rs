@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, warn};
 
@@ -22,8 +21,6 @@ use crate::pipeline;
 use crate::steps::{Context, FileLinks, Files, Progress, Report, RunFacts, StepFacts};
 use crate::store::{Claimed, Ending, RunRecord, StepStatus};
 
-/// How long a step that was asked to stop may take before its task is aborted.
-const GRACE: Duration = Duration::from_secs(5);
 /// How long a step that was left by a crash waits while another one is being tried.
 const SUSPECT_PAUSE: Duration = Duration::from_secs(1);
 /// How long to wait before trying a database that failed us again.
@@ -181,7 +178,6 @@ impl Inner {
             },
             progress,
             stop: stop.clone(),
-            deadline: Instant::now() + timeout,
             objects: self.objects.clone(),
             files: files.clone(),
             connections: self.connections.clone(),
@@ -373,38 +369,6 @@ impl Inner {
         Ok(true)
     }
 
-    /// Waits for the step's task. A timeout asks it to stop, the end of the drain does not even ask; then it is aborted.
-    async fn supervise(
-        &self,
-        mut run: JoinHandle<Result<Value>>,
-        timeout: Duration,
-        stop: &CancellationToken,
-    ) -> Result<Value> {
-        let drained = async {
-            self.draining.cancelled().await;
-            tokio::time::sleep(self.config.limits.drain.0.saturating_sub(GRACE)).await;
-        };
-        let error = tokio::select! {
-            ended = &mut run => return outcome_of(ended),
-            () = tokio::time::sleep(timeout) => {
-                stop.cancel();
-                let message = format!("the step took longer than its timeout of {}", crate::units::Duration(timeout));
-                let error = Error::transient("step_timeout", message).hint("raise `timeout`");
-                match tokio::time::timeout(GRACE, &mut run).await {
-                    // What it finished all the same counts.
-                    Ok(Ok(Ok(outputs))) => return Ok(outputs),
-                    Ok(_) => return Err(error),
-                    Err(_) => error,
-                }
-            }
-            () = drained => Error::stopped("step_stopped", "the process is going down"),
-        };
-        run.abort();
-        // What the task holds is dropped before anybody looks at what it made.
-        drop(tokio::time::timeout(GRACE, run).await);
-        Err(error)
-    }
-
     /// Removes what attempts before wrote and never published. That it fails is no reason not to work.
     async fn clean_up(&self, claimed: &Claimed) {
         let step = &claimed.step;
@@ -436,17 +400,4 @@ pub(super) fn error_json(error: &Error) -> Value {
         json["details"] = details.clone();
     }
     json
-}
-
-/// What a step's task came to.
-fn outcome_of(ended: std::result::Result<Result<Value>, JoinError>) -> Result<Value> {
-    ended.unwrap_or_else(|error| {
-        let what = if error.is_panic() { panic_text(error.into_panic()) } else { "its task was aborted".to_owned() };
-        Err(Error::transient("step_panicked", format!("the step broke down: {what}")))
-    })
-}
-
-fn panic_text(panic: Box<dyn std::any::Any + Send>) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".into())
 }

@@ -13,6 +13,7 @@ mod machine;
 mod progress;
 mod scope;
 mod start;
+mod supervise;
 mod view;
 mod workers;
 

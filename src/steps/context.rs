@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -51,8 +50,6 @@ pub struct Context {
     /// Ends when the step should stop: asked for, timed out, lease lost, or the process is going down. Chunked steps
     /// look at it between chunks and return [`Context::stopped`].
     pub stop: CancellationToken,
-    /// When the attempt times out.
-    pub deadline: Instant,
     /// Files in any bucket.
     pub objects: Objects,
     /// Files that belong to this run.
