@@ -35,7 +35,7 @@ use crate::steps::AnyStep;
 use crate::store::Db;
 
 pub use progress::ProgressView;
-pub use start::NewRun;
+pub use start::{Inbox, NewRun, Started};
 pub use view::{ArtifactView, RunView, StepView, artifact_link, artifact_url, run_url};
 
 /// The engine of one process. Cheap to clone.

@@ -8,7 +8,7 @@ use super::compiled::{Compiled, CompiledStep};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::objects::File;
-use crate::store::{RunRecord, RunStatus, StepRecord, StepStatus};
+use crate::store::{InboxRecord, RunRecord, RunStatus, StepRecord, StepStatus};
 
 /// A run to start.
 pub struct NewRun {
@@ -22,15 +22,56 @@ pub struct NewRun {
     pub origin: &'static str,
     /// Files uploaded for it; they become its artifacts.
     pub uploads: Vec<File>,
+    /// What starts it, as its expressions see it.
+    pub event: Option<Value>,
+    /// What must start no more than one run.
+    pub inbox: Option<Inbox>,
+}
+
+/// What must start no more than one run of a pipeline, however often it is told.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    /// Who counts the keys.
+    pub source: &'static str,
+    /// The key, unique for pipeline and source.
+    pub key: String,
+    /// What came with the key, to be compared by whoever meets the key again.
+    pub fingerprint: Option<String>,
+}
+
+/// What became of a run to start.
+#[derive(Debug)]
+pub enum Started {
+    /// It is on disk.
+    New(Box<RunRecord>),
+    /// The inbox knows its key: nothing was written.
+    Known {
+        /// The run that was started before. It may have been deleted since.
+        run_id: String,
+        /// What came with the key then.
+        fingerprint: Option<String>,
+    },
+}
+
+impl From<InboxRecord> for Started {
+    fn from(known: InboxRecord) -> Self {
+        Self::Known { run_id: known.run_id, fingerprint: known.fingerprint }
+    }
 }
 
 impl Engine {
-    /// Accepts a run: when this returns, it is on disk.
+    /// Accepts a run: when this returns, it is on disk. Of several with one inbox key the first is accepted; the others
+    /// wait for it and learn which it is. After an error of the database the same call may be made again.
     ///
     /// # Errors
     /// `pipeline_not_found`, `params_invalid`, or those of the database.
-    pub async fn start(&self, new: NewRun) -> Result<RunRecord> {
+    pub async fn start(&self, new: NewRun) -> Result<Started> {
         let inner = &self.0;
+        if let Some(Inbox { source, key, .. }) = &new.inbox
+            && let Some(known) = inner.db.inbox(&new.pipeline, source, key).await?
+        {
+            return Ok(known.into());
+        }
         let definition = inner.db.live_definition(&new.pipeline).await?;
         let definition = definition.ok_or_else(|| not_found(&new.pipeline))?;
         let compiled = inner.compiled(&definition.digest).await?;
@@ -42,13 +83,26 @@ impl Engine {
             status: RunStatus::Queued,
             origin: new.origin.to_owned(),
             params: Value::Object(params),
+            event: new.event,
             error: None,
             revision: 1,
             created_at: clock::now(),
             started_at: None,
             finished_at: None,
         };
+        let inbox = new.inbox.map(|Inbox { source, key, fingerprint }| InboxRecord {
+            pipeline: run.pipeline.clone(),
+            source: source.to_owned(),
+            key,
+            fingerprint,
+            run_id: run.id.clone(),
+        });
         let mut tx = inner.db.begin().await?;
+        if let Some(inbox) = &inbox
+            && let Some(known) = tx.insert_inbox(inbox).await?
+        {
+            return Ok(known.into());
+        }
         tx.insert_run(&run).await?;
         for step in steps(&run.id, &compiled) {
             tx.insert_step(&step).await?;
@@ -61,7 +115,7 @@ impl Engine {
         tx.commit().await?;
         wake.iter().for_each(|queue| inner.chain.wake(queue));
         tracing::info!(run.id = run.id, pipeline.name = run.pipeline, origin = run.origin, "run accepted");
-        Ok(run)
+        Ok(Started::New(Box::new(run)))
     }
 }
 

@@ -57,6 +57,8 @@ pub struct RunRecord {
     pub origin: String,
     /// The bound parameters.
     pub params: serde_json::Value,
+    /// What started it, as its expressions see it; none for a call of the API.
+    pub event: Option<serde_json::Value>,
     /// Why it failed: `{code, message, step}`.
     pub error: Option<serde_json::Value>,
     /// Rises with every change of the run or its steps.
@@ -84,7 +86,7 @@ pub struct RunFilter {
 
 /// Named one by one: a later version's new column must not change what an older process reads.
 const COLUMNS: &str =
-    "id, pipeline, digest, status, origin, params, error, revision, created_at, started_at, finished_at";
+    "id, pipeline, digest, status, origin, params, event, error, revision, created_at, started_at, finished_at";
 
 fn run(row: &Row) -> Result<RunRecord> {
     let status = row.text("status")?;
@@ -96,6 +98,7 @@ fn run(row: &Row) -> Result<RunRecord> {
             .ok_or_else(|| Error::permanent("database_error", format!("unknown run status `{status}`")))?,
         origin: row.text("origin")?,
         params: row.json("params")?.unwrap_or_default(),
+        event: row.json("event")?,
         error: row.json("error")?,
         revision: row.int("revision")?,
         created_at: row.int("created_at")?,
@@ -110,10 +113,11 @@ impl Tx {
     /// # Errors
     /// Those of the database.
     pub async fn insert_run(&mut self, run: &RunRecord) -> Result<()> {
-        let sql = "INSERT INTO runs (id, pipeline, digest, status, origin, params, revision, created_at)
-                   VALUES ($1, $2, $3, $4, $5, $6, 1, $7)";
-        let args =
-            args![&run.id, &run.pipeline, &run.digest, run.status.as_str(), &run.origin, &run.params, run.created_at];
+        let sql = "INSERT INTO runs (id, pipeline, digest, status, origin, params, event, revision, created_at)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8)";
+        let RunRecord { id, pipeline, digest, origin, params, created_at, .. } = run;
+        let event = run.event.as_ref().map(ToString::to_string);
+        let args = args![id, pipeline, digest, run.status.as_str(), origin, params, event, *created_at];
         self.execute(sql, &args).await.map(drop)
     }
 

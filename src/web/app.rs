@@ -9,14 +9,14 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::pipelines::Live;
 use crate::config::Config;
-use crate::engine::{Engine, NewRun};
+use crate::engine::{Engine, NewRun, Started};
 use crate::error::{Error, Result};
 use crate::objects::Objects;
 use crate::secrets::Signer;
-use crate::store::{Db, RunRecord};
+use crate::store::Db;
 
 /// Accepts a run: when it returns one, that is on disk. [`Engine::start`], as the handlers see it.
-pub type Start = Arc<dyn Fn(NewRun) -> Pin<Box<dyn Future<Output = Result<RunRecord>> + Send>> + Send + Sync>;
+pub type Start = Arc<dyn Fn(NewRun) -> Pin<Box<dyn Future<Output = Result<Started>> + Send>> + Send + Sync>;
 
 /// What the handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -110,7 +110,7 @@ impl App {
     }
 
     /// Accepts a run.
-    pub(super) async fn start(&self, run: NewRun) -> Result<RunRecord> {
+    pub(super) async fn start(&self, run: NewRun) -> Result<Started> {
         (self.0.start)(run).await
     }
 }

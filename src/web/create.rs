@@ -21,7 +21,7 @@ use super::pipelines::{LivePipeline, Takes, not_live};
 use super::problem::Problem;
 use super::runs::RunSummary;
 use super::uploads::Uploads;
-use crate::engine::{NewRun, RunView, run_url};
+use crate::engine::{NewRun, RunView, Started, run_url};
 use crate::error::{Error, Result};
 use crate::secrets::Purpose;
 use crate::store::RunRecord;
@@ -150,8 +150,10 @@ impl Order {
     async fn start(&self, params: Map<String, Value>, uploads: &mut Uploads) -> Result<RunRecord> {
         let files = std::mem::take(&mut uploads.files);
         let (id, pipeline) = (self.id.clone(), self.pipeline.name.clone());
-        let started = self.app.start(NewRun { id, pipeline, params, origin: ORIGIN, uploads: files }).await;
-        match started {
+        let new = NewRun { id, pipeline, params, origin: ORIGIN, uploads: files, event: None, inbox: None };
+        match self.app.start(new).await {
+            Ok(Started::New(run)) => Ok(*run),
+            Ok(Started::Known { run_id, .. }) => self.app.db().run(&run_id).await?.ok_or_else(|| gone(&run_id)),
             // A commit whose answer was lost may have happened; then the files belong to the run.
             Err(error) if error.is_transient() => match self.app.db().run(&self.id).await {
                 Ok(Some(run)) => Ok(run),
@@ -161,7 +163,7 @@ impl Order {
                     Err(error)
                 }
             },
-            started => started,
+            Err(error) => Err(error),
         }
     }
 
@@ -195,6 +197,10 @@ impl NewRunBody {
             None => Ok(self.params),
         }
     }
+}
+
+fn gone(id: &str) -> Error {
+    Error::permanent("run_not_found", format!("the run `{id}` has been deleted"))
 }
 
 fn media_unknown(media: Option<&str>) -> Error {

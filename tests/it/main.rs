@@ -12,3 +12,4 @@ mod main_job;
 mod objects;
 mod store;
 mod support;
+mod triggers;

@@ -48,6 +48,7 @@ fn run(id: &str, pipeline: &str) -> RunRecord {
         status: RunStatus::Queued,
         origin: "api".into(),
         params: json!({ "name": "Zoë" }),
+        event: None,
         error: None,
         revision: 1,
         created_at: 1,

@@ -13,7 +13,7 @@ use tower::ServiceExt;
 
 use crate::clock;
 use crate::config::{Config, Secret};
-use crate::engine::NewRun;
+use crate::engine::{NewRun, Started};
 use crate::error::{Error, Result};
 use crate::objects::embedded::{self, Embedded};
 use crate::objects::{EmbeddedAccess, Objects};
@@ -187,7 +187,7 @@ fn player(db: Db) -> Start {
     })
 }
 
-async fn play(db: &Db, run: NewRun) -> Result<RunRecord> {
+async fn play(db: &Db, run: NewRun) -> Result<Started> {
     if run.params.get("email").is_some_and(|email| email == "unavailable") {
         return Err(Error::transient("database_unavailable", "a secret about the database"));
     }
@@ -199,6 +199,7 @@ async fn play(db: &Db, run: NewRun) -> Result<RunRecord> {
         status: RunStatus::Queued,
         origin: run.origin.into(),
         params: run.params.into(),
+        event: run.event,
         error: None,
         revision: 1,
         created_at: clock::now(),
@@ -212,7 +213,7 @@ async fn play(db: &Db, run: NewRun) -> Result<RunRecord> {
         tx.insert_artifact(&file.artifact_id.unwrap(), &record.id, None, &shape).await?;
     }
     tx.commit().await?;
-    Ok(record)
+    Ok(Started::New(Box::new(record)))
 }
 
 async fn objects(folder: &std::path::Path) -> (Objects, DropGuard) {

@@ -1,0 +1,16 @@
+-- What has started a run starts no second one. Rows outlive their runs, so they do not refer to them.
+CREATE TABLE inbox (
+    pipeline TEXT NOT NULL,
+    -- Who counts the keys, such as `s3`.
+    source TEXT NOT NULL,
+    key TEXT NOT NULL,
+    -- What came with the key, for those that must tell another request under the same key.
+    fingerprint TEXT,
+    run_id TEXT NOT NULL,
+    received_at BIGINT NOT NULL,
+    PRIMARY KEY (pipeline, source, key)
+);
+CREATE INDEX inbox_by_age ON inbox (source, received_at);
+
+-- What started the run, as its expressions see it.
+ALTER TABLE runs ADD COLUMN event TEXT;

@@ -1,0 +1,53 @@
+//! The inbox: of many that bring the same key, one starts a run.
+
+use afterload::engine::{Inbox, NewRun, Started};
+use serde_json::{Value, json};
+use ulid::Ulid;
+
+use crate::support::{Database, TestApp, both};
+
+both!(of_many_with_one_key_one_starts_a_run, an_event_is_seen_by_the_steps);
+
+const PIPELINE: &str = "name: p\nsteps:\n  - { id: one, uses: test.step, with: { give: \"${{ event.key }}\" } }\n";
+
+fn new(key: &str, fingerprint: &str) -> NewRun {
+    NewRun {
+        id: Ulid::generate().to_string(),
+        pipeline: "p".into(),
+        params: serde_json::Map::new(),
+        origin: "test",
+        uploads: Vec::new(),
+        event: Some(json!({ "key": key })),
+        inbox: Some(Inbox { source: "test", key: key.into(), fingerprint: Some(fingerprint.into()) }),
+    }
+}
+
+async fn of_many_with_one_key_one_starts_a_run(database: Database) {
+    let app = TestApp::builder(database).pipeline("p", PIPELINE).start().await;
+    let engine = &app.app.engine;
+    let starts = (0..40).map(|number| engine.start(new("a", &number.to_string())));
+    let (mut fresh, mut known) = (Vec::new(), Vec::new());
+    for started in futures::future::join_all(starts).await {
+        match started.unwrap() {
+            Started::New(run) => fresh.push(run.id),
+            Started::Known { run_id, fingerprint } => known.push((run_id, fingerprint.unwrap())),
+        }
+    }
+    assert_eq!((fresh.len(), known.len()), (1, 39));
+    assert!(known.iter().all(|(id, fingerprint)| *id == fresh[0] && *fingerprint == known[0].1));
+    assert!(matches!(engine.start(new("b", "0")).await.unwrap(), Started::New(_)), "another key is another run");
+    let runs: Value = app.get("/v1/runs?limit=100").await.json().await.unwrap();
+    assert_eq!(runs["runs"].as_array().unwrap().len(), 2);
+    for run in runs["runs"].as_array().unwrap() {
+        app.ended(run).await;
+    }
+    app.finish().await;
+}
+
+async fn an_event_is_seen_by_the_steps(database: Database) {
+    let app = TestApp::builder(database).pipeline("p", PIPELINE).start().await;
+    let Started::New(run) = app.app.engine.start(new("a b", "0")).await.unwrap() else { panic!("a new run") };
+    let run = app.ended(&json!({ "id": run.id })).await;
+    assert_eq!(run["steps"][0]["outputs"]["value"], "a b");
+    app.finish().await;
+}
