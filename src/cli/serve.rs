@@ -8,20 +8,20 @@ use super::check::{count, show_all};
 use super::out::{out, say};
 use super::{asked_to_stop, init_logs};
 use crate::app::App;
-use crate::config::Config;
+use crate::config::{Config, Watch};
 use crate::error::Result;
 use crate::pipeline::catalogue::Folder;
 
 /// Runs the service until SIGTERM or Ctrl-C.
 pub(super) async fn run(config: Config) -> Result<ExitCode> {
-    init_logs("info,apalis=warn,apalis_core=warn");
-    let folder = config.pipelines.clone();
+    init_logs("info,apalis=warn,apalis_core=warn,notify=warn");
+    let (folder, watch) = (config.pipelines.clone(), config.watch);
     let mut app = App::start(config, std::env::var("AFTERLOAD_ADMIN_KEY").ok()).await?;
     say!("afterload is up: {}", app.url);
     if let Some(key) = &app.new_admin_key {
         say!("admin key, shown only this once: {key}");
     }
-    announce(&app.pipelines, &folder, &mut out())?;
+    announce(&app.pipelines, &folder, watch, &mut out())?;
     let failed = tokio::select! {
         () = asked_to_stop() => None,
         error = app.failed() => Some(error),
@@ -34,10 +34,14 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
 }
 
 /// How many pipelines are live, and each refused file with its problems as `check` shows them.
-fn announce(pipelines: &Folder, folder: &Path, out: &mut impl Write) -> io::Result<()> {
+fn announce(pipelines: &Folder, folder: &Path, watch: Watch, out: &mut impl Write) -> io::Result<()> {
     let (live, refused) = (pipelines.pipelines.len(), pipelines.refused.len());
     let from = folder.display();
-    writeln!(out, "{} live, {refused} refused, from `{from}`; restart to read changes", count(live, "pipeline"))?;
+    let changes = match watch {
+        Watch::Off => "restart to read changes",
+        Watch::Auto | Watch::Poll => "changes take effect within a second",
+    };
+    writeln!(out, "{} live, {refused} refused, from `{from}`; {changes}", count(live, "pipeline"))?;
     for file in &pipelines.refused {
         show_all(&file.file, &file.text, &file.problems, out)?;
     }
@@ -56,9 +60,12 @@ mod tests {
         std::fs::write(folder.path().join("bad.yaml"), "name: bad\nstep: []\n").unwrap();
         let found = catalogue::read(folder.path(), &super::super::kinds(), &Surroundings::default()).unwrap();
         let mut out = Vec::new();
-        announce(&found, Path::new("pipelines"), &mut out).unwrap();
+        announce(&found, Path::new("pipelines"), Watch::Auto, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
-        assert!(text.starts_with("1 pipeline live, 1 refused, from `pipelines`; restart to read changes\n"), "{text}");
+        assert!(
+            text.starts_with("1 pipeline live, 1 refused, from `pipelines`; changes take effect within a second\n"),
+            "{text}"
+        );
         assert!(text.contains("bad.yaml:2:1: unknown field `step` [definition_invalid]\n  2 | step: []\n"), "{text}");
     }
 }

@@ -62,6 +62,8 @@ pub struct Config {
     pub database: Option<Secret>,
     /// The folder of the pipelines.
     pub pipelines: PathBuf,
+    /// How changes of the pipelines and templates are noticed while the service runs.
+    pub watch: Watch,
     /// The folder of the mail templates.
     pub templates: PathBuf,
     /// Where files are kept.
@@ -87,6 +89,7 @@ impl Default for Config {
             data: "data".into(),
             database: None,
             pipelines: "pipelines".into(),
+            watch: Watch::default(),
             templates: "templates".into(),
             objects: ObjectsConfig::default(),
             mail: MailConfig::default(),
@@ -96,6 +99,19 @@ impl Default for Config {
             secrets: BTreeMap::new(),
         }
     }
+}
+
+/// How changes of the pipelines are noticed while the service runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Watch {
+    /// The system says so; a look twice a second covers mounts on which it does not.
+    #[default]
+    Auto,
+    /// A look twice a second alone.
+    Poll,
+    /// Not at all: the folder is read at the start.
+    Off,
 }
 
 /// Where files are kept. A bucket that names no store lies in the embedded one.

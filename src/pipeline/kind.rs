@@ -35,7 +35,7 @@ impl Kinds {
 }
 
 /// What a pipeline may refer to outside of itself. `None`: not known here (as in an editor), so not checked.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
     /// Names of connections.
     pub connections: Option<BTreeSet<String>>,

@@ -22,6 +22,26 @@ fn definition(row: &Row) -> Result<Definition> {
 }
 
 impl Tx {
+    /// Stores definitions and makes them live.
+    async fn make_live(&mut self, definitions: &[Definition]) -> Result<()> {
+        for Definition { name, digest, source } in definitions {
+            self.execute(
+                "INSERT INTO definitions (digest, name, source, created_at) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (digest) DO NOTHING",
+                &args![digest, name, source, clock::now()],
+            )
+            .await?;
+            self.execute(
+                "INSERT INTO pipelines (name, digest, published_at) VALUES ($1, $2, $3)
+                 ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, published_at = excluded.published_at
+                 WHERE pipelines.digest <> excluded.digest",
+                &args![name, digest, clock::now()],
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
     /// A definition by its digest.
     ///
     /// # Errors
@@ -45,22 +65,30 @@ impl Db {
                 tx.execute("DELETE FROM pipelines WHERE name = $1", &args![name]).await?;
             }
         }
-        for Definition { name, digest, source } in definitions {
-            tx.execute(
-                "INSERT INTO definitions (digest, name, source, created_at) VALUES ($1, $2, $3, $4)
-                 ON CONFLICT (digest) DO NOTHING",
-                &args![digest, name, source, clock::now()],
-            )
-            .await?;
-            tx.execute(
-                "INSERT INTO pipelines (name, digest, published_at) VALUES ($1, $2, $3)
-                 ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, published_at = excluded.published_at
-                 WHERE pipelines.digest <> excluded.digest",
-                &args![name, digest, clock::now()],
-            )
-            .await?;
-        }
+        tx.make_live(definitions).await?;
         tx.commit().await
+    }
+
+    /// Stores definitions and makes them live; the names in `gone` stop being live, all others stay as they are.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn republish(&self, definitions: &[Definition], gone: &[String]) -> Result<()> {
+        let mut tx = self.begin().await?;
+        for name in gone {
+            tx.execute("DELETE FROM pipelines WHERE name = $1", &args![name]).await?;
+        }
+        tx.make_live(definitions).await?;
+        tx.commit().await
+    }
+
+    /// The name and digest of every live definition, by name.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn live(&self) -> Result<Vec<(String, String)>> {
+        let rows = self.fetch("SELECT name, digest FROM pipelines ORDER BY name", &[]).await?;
+        rows.iter().map(|row| Ok((row.text("name")?, row.text("digest")?))).collect()
     }
 
     /// The digests of the live definitions.

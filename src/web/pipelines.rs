@@ -13,7 +13,7 @@ use super::auth::{Caller, Scope, lacks};
 use super::extract::Id;
 use super::problem::Problem;
 use crate::error::Error;
-use crate::pipeline::catalogue::Folder;
+use crate::pipeline::catalogue::Refused;
 use crate::pipeline::{Param, Pipeline};
 use crate::units::ByteSize;
 use crate::yaml;
@@ -81,15 +81,9 @@ pub struct Fault {
     pub hint: Option<String>,
 }
 
-impl Catalogue {
-    /// What a folder of pipelines holds.
-    pub fn new(folder: &Folder) -> Self {
-        let pipelines = folder.pipelines.iter().map(|(pipeline, source)| LivePipeline::new(pipeline, source)).collect();
-        let refused = folder.refused.iter().map(|refused| RefusedFile {
-            file: refused.file.clone(),
-            problems: refused.problems.iter().map(Fault::from).collect(),
-        });
-        Self { pipelines, refused: refused.collect() }
+impl From<&Refused> for RefusedFile {
+    fn from(refused: &Refused) -> Self {
+        Self { file: refused.file.clone(), problems: refused.problems.iter().map(Fault::from).collect() }
     }
 }
 
@@ -101,7 +95,8 @@ impl From<&yaml::Problem> for Fault {
 }
 
 impl LivePipeline {
-    fn new(pipeline: &Pipeline, source: &str) -> Self {
+    /// What people see of a pipeline and its text.
+    pub fn new(pipeline: &Pipeline, source: &str) -> Self {
         let plan = &pipeline.plan;
         let steps = plan.sections.all().map(|(_, step)| LiveStep { id: step.id.clone(), uses: step.uses.clone() });
         let params = plan.params.iter().map(|(name, param)| (name.clone(), said(serde_json::json!(param))));

@@ -10,6 +10,7 @@ mod house;
 mod mail;
 mod main_job;
 mod objects;
+mod reload;
 mod store;
 mod support;
 mod triggers;

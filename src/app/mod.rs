@@ -1,8 +1,14 @@
 //! Puts the parts of one process together, from the configuration to the listening service, and takes them apart.
 
+mod files;
+mod reload;
+mod view;
+mod watch;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use reload::Reload;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -16,11 +22,11 @@ use crate::mail::Mailer;
 use crate::objects::embedded::{self, Embedded};
 use crate::objects::{EmbeddedAccess, Objects};
 use crate::pipeline::catalogue::Folder;
-use crate::pipeline::{self, Kinds, Pipeline, Surroundings, catalogue};
+use crate::pipeline::{self, Surroundings};
 use crate::secrets;
 use crate::steps::{self, AnyStep};
-use crate::store::{Db, Definition};
-use crate::web::{self, Catalogue, Live};
+use crate::store::Db;
+use crate::web;
 
 /// A running service.
 pub struct App {
@@ -75,20 +81,26 @@ impl App {
         let mail = Mailer::new(&config)?;
         let connections = Connections::new(&config.connections);
         let kinds = steps::language(&steps);
-        let (live, pipelines) = publish(&db, &config, &kinds, &surroundings(&config, &mail)).await?;
+        let schema = pipeline::schema(&kinds);
+        let reload = Reload::open(&db, &config, kinds, &mail).await?;
+        let (live, pipelines) = (reload.live(), reload.folder());
         let config = Arc::new(config);
         let engine = Engine::open(Parts { db, config: config.clone(), objects, connections, mail, steps }).await?;
-        let app = web::App::new(engine.clone(), live, pipeline::schema(&kinds))?;
+        let app = web::App::new(engine.clone(), live, schema)?;
         // Last of all that can fail: a key that is made is shown only once.
         let new_admin_key = web::ensure_admin_key(engine.db(), config.listen, admin_key.as_deref()).await?;
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
-        let (serving, working, worker) = (stop.clone(), stop.clone(), engine.clone());
+        let (serving, working, watching, worker) = (stop.clone(), stop.clone(), stop.clone(), engine.clone());
         let drain = config.limits.drain.0;
         tasks.spawn(async move {
             web::serve(listener, web::router(app), serving, drain).await;
             Ok(())
         });
         tasks.spawn(async move { worker.work(working).await });
+        tasks.spawn(async move {
+            reload.run(watching).await;
+            Ok(())
+        });
         info!(url = config.base_url(), s3 = s3.as_deref(), "afterload is up");
         Ok(Self { engine, url: config.base_url(), s3, new_admin_key, pipelines, stop, tasks, close, store })
     }
@@ -165,26 +177,4 @@ async fn open_objects(
     let objects = Objects::connect(&config.objects, access).await?;
     objects.ensure_bucket(artifacts).await?;
     Ok((objects, s3))
-}
-
-/// Makes the pipelines of the folder live. A file that is refused leaves what was live under its name.
-async fn publish(db: &Db, config: &Config, kinds: &Kinds, around: &Surroundings) -> Result<(Live, Folder)> {
-    let folder = catalogue::read(&config.pipelines, kinds, around)?;
-    for refused in &folder.refused {
-        warn!(pipeline.file = refused.file, "pipeline refused: {}", refused.summary());
-    }
-    let definition = |(pipeline, source): &(Pipeline, String)| Definition {
-        name: pipeline.plan.name.clone(),
-        digest: pipeline.plan.digest.clone(),
-        source: source.clone(),
-    };
-    let definitions: Vec<_> = folder.pipelines.iter().map(definition).collect();
-    let kept: Vec<_> = folder.refused.iter().map(|refused| refused.name.clone()).collect();
-    // A process without the folder works on what others have published.
-    if config.pipelines.is_dir() {
-        db.publish(&definitions, &kept).await?;
-    }
-    let live = Live::default();
-    live.publish(Catalogue::new(&folder));
-    Ok((live, folder))
 }

@@ -1,0 +1,197 @@
+//! Files of pipelines that come, change and go while the service runs.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use afterload::app::App;
+use afterload::config::{Config, Watch};
+use serde_json::{Value, json};
+
+use crate::support::{Database, Place, TestApp, both, eventually, kinds};
+
+both!(
+    a_file_is_live_while_it_is_there,
+    a_bad_file_is_refused_and_the_version_before_stays_live,
+    without_a_word_from_the_system_changes_are_seen_all_the_same,
+    a_run_keeps_the_definition_that_it_began_with,
+    another_service_on_the_same_database_shows_what_was_published
+);
+
+fn yaml(name: &str, give: u32) -> String {
+    format!("name: {name}\nsteps:\n  - {{ id: a, uses: test.step, with: {{ give: {give} }} }}\n")
+}
+
+async fn catalogue(app: &TestApp) -> Value {
+    app.get("/v1/pipelines").await.json().await.unwrap()
+}
+
+/// Waits until the pipeline is live as this text.
+async fn live(app: &TestApp, name: &str, text: &str) {
+    eventually("a pipeline to be live", async || {
+        let one: Value = app.get(&format!("/v1/pipelines/{name}")).await.json().await.unwrap();
+        (one["source"] == text).then_some(())
+    })
+    .await;
+}
+
+async fn gone(app: &TestApp, name: &str) {
+    let path = format!("/v1/pipelines/{name}");
+    eventually("a pipeline to be gone", async || (app.get(&path).await.status() == 404).then_some(())).await;
+}
+
+/// What the files are refused for, as `file: code line:col`.
+async fn refused(app: &TestApp) -> Vec<String> {
+    let line = |file: &Value| {
+        let (path, problem) = (file["file"].as_str().unwrap(), &file["problems"][0]);
+        let name = Path::new(path).file_name().unwrap().to_str().unwrap();
+        format!("{name}: {} {}:{}", problem["code"].as_str().unwrap(), problem["line"], problem["col"])
+    };
+    catalogue(app).await["refused"].as_array().unwrap().iter().map(line).collect()
+}
+
+/// As editors do it: beside the place, then onto it.
+fn replace(path: &Path, text: &str) {
+    let beside = path.with_extension("swp");
+    std::fs::write(&beside, text).unwrap();
+    std::fs::rename(beside, path).unwrap();
+}
+
+async fn a_file_is_live_while_it_is_there(database: Database) {
+    let app = TestApp::builder(database).start().await;
+    let path = app.config.pipelines.join("p.yaml");
+    for give in 1..4 {
+        let text = yaml("p", give);
+        if give == 2 {
+            std::fs::write(&path, &text).unwrap();
+        } else {
+            replace(&path, &text);
+        }
+        live(&app, "p", &text).await;
+        let run = app.run_to_end("p", json!({})).await;
+        assert_eq!(run["steps"][0]["outputs"]["value"], give);
+    }
+    std::fs::rename(&path, app.config.pipelines.join("q.yaml")).unwrap();
+    gone(&app, "p").await;
+    assert_eq!(refused(&app).await, ["q.yaml: definition_invalid 1:7"], "its name is another one than the file's");
+    replace(&app.config.pipelines.join("q.yaml"), &yaml("q", 4));
+    live(&app, "q", &yaml("q", 4)).await;
+    assert!(refused(&app).await.is_empty());
+    std::fs::remove_file(app.config.pipelines.join("q.yaml")).unwrap();
+    gone(&app, "q").await;
+    let start = app.client.post(format!("{}/v1/pipelines/q/runs", app.url)).bearer_auth(&app.admin_key);
+    assert_eq!(start.send().await.unwrap().status(), 404);
+    app.finish().await;
+}
+
+async fn a_bad_file_is_refused_and_the_version_before_stays_live(database: Database) {
+    let app = TestApp::builder(database).pipeline("p", &yaml("p", 1)).start().await;
+    let path = app.config.pipelines.join("p.yaml");
+    std::fs::write(&path, "name: p\nsteps:\n  - { id: a, uses: test.stepp }\n").unwrap();
+    let told = eventually("a refusal", async || Some(refused(&app).await).filter(|told| !told.is_empty())).await;
+    assert_eq!(told, ["p.yaml: definition_invalid 3:20"]);
+    live(&app, "p", &yaml("p", 1)).await;
+    assert_eq!(app.run_to_end("p", json!({})).await["status"], "succeeded");
+    std::fs::write(&path, yaml("p", 2)).unwrap();
+    live(&app, "p", &yaml("p", 2)).await;
+    assert!(refused(&app).await.is_empty());
+    // A template that is missing is a fault of the pipeline; adding it mends the pipeline.
+    let mail = "name: m\nsteps:\n  - { id: m, uses: email.send, with: { to: a@example.com, template: hello } }\n";
+    std::fs::write(app.config.pipelines.join("m.yaml"), mail).unwrap();
+    eventually("a refusal", async || (refused(&app).await == ["m.yaml: definition_invalid 3:69"]).then_some(())).await;
+    let template = app.config.templates.join("email/hello");
+    std::fs::create_dir_all(&template).unwrap();
+    std::fs::write(template.join("subject.txt"), "Hello").unwrap();
+    std::fs::write(template.join("body.txt"), "You").unwrap();
+    live(&app, "m", mail).await;
+    app.finish().await;
+}
+
+/// The way in which Kubernetes changes the files of a mounted map: links to a link that changes.
+async fn without_a_word_from_the_system_changes_are_seen_all_the_same(database: Database) {
+    let app = TestApp::builder(database).config(|config| config.watch = Watch::Poll).start().await;
+    let folder = app.config.pipelines.clone();
+    for give in 1..3 {
+        let version = format!("..version_{give}");
+        std::fs::create_dir(folder.join(&version)).unwrap();
+        std::fs::write(folder.join(&version).join("p.yaml"), yaml("p", give)).unwrap();
+        symlink(&version, folder.join("..data_new")).unwrap();
+        std::fs::rename(folder.join("..data_new"), folder.join("..data")).unwrap();
+        if give == 1 {
+            symlink("..data/p.yaml", folder.join("p.yaml")).unwrap();
+        }
+        live(&app, "p", &yaml("p", give)).await;
+    }
+    // The folder itself may go and come back.
+    let aside = folder.with_extension("aside");
+    std::fs::rename(&folder, &aside).unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    gone(&app, "p").await;
+    std::fs::remove_dir(&folder).unwrap();
+    std::fs::rename(&aside, &folder).unwrap();
+    live(&app, "p", &yaml("p", 2)).await;
+    app.finish().await;
+}
+
+async fn a_run_keeps_the_definition_that_it_began_with(database: Database) {
+    let app = TestApp::builder(database).start().await;
+    let gate = app.dir.path().join("gate");
+    let text = |give: u32| {
+        let wait = format!("  - {{ id: wait, uses: test.step, with: {{ until: \"{}\" }} }}\n", gate.display());
+        let (head, step) =
+            ("name: p\nsteps:\n", format!("  - {{ id: a, uses: test.step, with: {{ give: {give} }} }}\n"));
+        format!("{head}{wait}{step}")
+    };
+    std::fs::write(app.config.pipelines.join("p.yaml"), text(1)).unwrap();
+    live(&app, "p", &text(1)).await;
+    let run = app.run("p", json!({})).await;
+    std::fs::write(app.config.pipelines.join("p.yaml"), text(2)).unwrap();
+    live(&app, "p", &text(2)).await;
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(app.ended(&run).await["steps"][1]["outputs"]["value"], 1);
+    assert_eq!(app.run_to_end("p", json!({})).await["steps"][1]["outputs"]["value"], 2);
+    app.finish().await;
+}
+
+async fn another_service_on_the_same_database_shows_what_was_published(database: Database) {
+    let app = TestApp::builder(database).start().await;
+    let other = Config { pipelines: app.dir.path().join("nowhere"), ..app.config.clone() };
+    let other = App::start_with(other, Some(app.admin_key.clone()), kinds()).await.unwrap();
+    let seen = async || {
+        let request = app.client.get(format!("{}/v1/pipelines/p", other.url)).bearer_auth(&app.admin_key);
+        request.send().await.unwrap().json::<Value>().await.unwrap()
+    };
+    let path = app.config.pipelines.join("p.yaml");
+    for give in 1..3 {
+        std::fs::write(&path, yaml("p", give)).unwrap();
+        eventually("the other to show it", async || (seen().await["source"] == yaml("p", give)).then_some(())).await;
+    }
+    std::fs::remove_file(path).unwrap();
+    eventually("the other to show it no more", async || (seen().await["code"] == "pipeline_not_found").then_some(()))
+        .await;
+    other.stop().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_logged_once_with_its_places() {
+    let place = Place::new(Database::Sqlite).await;
+    let process = place.start().await;
+    let told = async |name: &str| {
+        eventually("a refusal", async || {
+            let seen: Value = serde_json::from_slice(&process.download("/v1/pipelines").await).unwrap();
+            let files = seen["refused"].as_array().unwrap().iter();
+            files.map(|file| file["file"].as_str().unwrap().to_owned()).find(|file| file.ends_with(name))
+        })
+        .await;
+    };
+    place.pipeline("bad", "name: bad\nsteps:\n  - { id: a, uses: nothing }\n");
+    told("bad.yaml").await;
+    // Another file makes it look at all of them again.
+    place.pipeline("worse", "name: worse\nsteps: 3\n");
+    told("worse.yaml").await;
+    let log = place.log();
+    let lines: Vec<_> =
+        log.lines().filter(|line| line.contains("bad.yaml:3:20: unknown step kind `nothing`")).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(process.terminate().await.success());
+}
