@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::steps::{Counts, Report};
@@ -11,7 +12,7 @@ use crate::steps::{Counts, Report};
 pub const PACE: Duration = Duration::from_millis(500);
 
 /// How far a step is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ProgressView {
     /// Units done, never falling.

@@ -8,10 +8,10 @@ use super::progress::{ProgressView, percent};
 use crate::clock;
 use crate::error::Result;
 use crate::secrets::{Purpose, Signer};
-use crate::store::{ArtifactRecord, Db, RunRecord, StepRecord, StepStatus};
+use crate::store::{ArtifactRecord, Db, RunRecord, RunStatus, StepRecord, StepStatus};
 
 /// A run with its steps and artifacts. The shape is frozen: fields are added, never changed.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RunView {
     /// The id.
     pub id: String,
@@ -20,6 +20,7 @@ pub struct RunView {
     /// Its pipeline.
     pub pipeline: String,
     /// `queued`, `running`, `succeeded`, `failed` or `cancelled`.
+    #[schemars(with = "RunStatus")]
     pub status: &'static str,
     /// What started it.
     pub origin: String,
@@ -44,7 +45,7 @@ pub struct RunView {
 }
 
 /// A step of a run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct StepView {
     /// Its id in the definition.
     pub id: String,
@@ -53,6 +54,7 @@ pub struct StepView {
     /// Its kind.
     pub uses: String,
     /// `waiting`, `queued`, `running`, `retrying`, `succeeded`, `failed`, `skipped`, `cancelled` or `quarantined`.
+    #[schemars(with = "StepStatus")]
     pub status: &'static str,
     /// The attempt, from 1; 0 before the first.
     pub attempt: u32,
@@ -78,10 +80,13 @@ pub struct ArtifactView {
     /// The step that made it; null for what was uploaded.
     pub step: Option<String>,
     /// The name for people.
+    #[schemars(with = "String")]
     pub name: Value,
     /// Bytes.
+    #[schemars(with = "u64")]
     pub size: Value,
     /// The media type.
+    #[schemars(with = "String")]
     pub content_type: Value,
     /// Where it can be downloaded with an API key.
     pub url: String,

@@ -1,5 +1,6 @@
 //! Runs: one row each, from acceptance to the end.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::db::{Arg, Db, Row, Tx, args};
@@ -7,7 +8,7 @@ use crate::clock::{self, Millis};
 use crate::error::{Error, Result};
 
 /// Where a run is. `ARCHITECTURE.md` draws the transitions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RunStatus {
     /// Accepted; nothing has started yet.

@@ -1,5 +1,6 @@
 //! The steps of runs: their state, and the statements by which it changes.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -8,7 +9,7 @@ use crate::clock::{self, Millis};
 use crate::error::{Error, Result};
 
 /// Where a step is. `ARCHITECTURE.md` draws the transitions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StepStatus {
     /// What it needs has not ended yet.

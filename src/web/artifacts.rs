@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use ulid::Ulid;
 
@@ -27,7 +28,7 @@ use crate::objects::File;
 use crate::secrets::Purpose;
 
 /// The query of a file.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DownloadQuery {
     token: Option<String>,

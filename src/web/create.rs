@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tracing::Instrument;
@@ -35,9 +36,9 @@ const RETRY: Duration = Duration::from_secs(5);
 const FORM_ROOM: u64 = 4 << 20;
 
 /// The JSON body.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct NewRunBody {
+pub(super) struct NewRunBody {
     #[serde(default)]
     params: Map<String, Value>,
     run_at: Option<Value>,

@@ -10,10 +10,12 @@ mod files;
 mod form;
 mod names;
 mod observe;
+mod openapi;
 mod pipelines;
 mod probes;
 mod problem;
 mod range;
+mod routes;
 mod runs;
 mod serve;
 mod uploads;
@@ -29,7 +31,6 @@ pub use serve::serve;
 
 use axum::Router;
 use axum::middleware::from_fn;
-use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 /// The API.
@@ -38,16 +39,7 @@ pub fn router(app: App) -> Router {
 }
 
 fn routes() -> Router<App> {
-    Router::new()
-        .route("/v1/pipelines", get(pipelines::list))
-        .route("/v1/pipelines/{name}", get(pipelines::show))
-        .route("/v1/pipelines/{name}/runs", post(create::create))
-        .route("/v1/runs", get(runs::list))
-        .route("/v1/runs/{id}", get(runs::show).route_layer(from_fn(runs::open_to_pages)))
-        .route("/v1/artifacts/{id}", get(artifacts::download))
-        .route("/v1/schema", get(pipelines::schema))
-        .route("/healthz", get(probes::alive))
-        .route("/readyz", get(probes::ready))
+    routes::table().router()
 }
 
 /// What holds for every route, and for all that is none.

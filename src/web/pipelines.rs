@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::Json;
 use axum::extract::State;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -19,7 +20,7 @@ use crate::units::ByteSize;
 use crate::yaml;
 
 /// The pipelines of this moment.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub struct Catalogue {
     /// Those that can be started, by name.
     pub pipelines: Vec<LivePipeline>,
@@ -28,7 +29,7 @@ pub struct Catalogue {
 }
 
 /// A pipeline that can be started.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub struct LivePipeline {
     /// Its name.
     pub name: String,
@@ -49,7 +50,7 @@ pub struct LivePipeline {
 }
 
 /// A step of a pipeline.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct LiveStep {
     /// Its id.
     pub id: String,
@@ -58,7 +59,7 @@ pub struct LiveStep {
 }
 
 /// A file that was refused. What was live before under its name still is.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RefusedFile {
     /// The file.
     pub file: String,
@@ -67,7 +68,7 @@ pub struct RefusedFile {
 }
 
 /// One fault of a file, at its place.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Fault {
     /// Line, from 1.
     pub line: usize,

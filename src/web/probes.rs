@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
-use serde_json::{Value, json};
+use axum::extract;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::App;
 use super::problem::Problem;
@@ -12,17 +13,24 @@ use crate::error::Error;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What a probe says.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Probe")]
+pub(super) struct State {
+    status: &'static str,
+}
+
 /// `GET /healthz`: the process answers. Touches nothing.
-pub(super) async fn alive() -> Json<Value> {
-    Json(json!({ "status": "ok" }))
+pub(super) async fn alive() -> Json<State> {
+    Json(State { status: "ok" })
 }
 
 /// `GET /readyz`: the database answers, too.
-pub(super) async fn ready(State(app): State<App>) -> Result<Json<Value>, Problem> {
+pub(super) async fn ready(extract::State(app): extract::State<App>) -> Result<Json<State>, Problem> {
     let asked = tokio::time::timeout(PATIENCE, app.db().fetch("SELECT 1", &[])).await;
     let answered = asked.unwrap_or_else(|_| Err(Error::transient("not_ready", "it did not answer in time")));
     match answered {
-        Ok(_) => Ok(Json(json!({ "status": "ready" }))),
+        Ok(_) => Ok(Json(State { status: "ready" })),
         Err(error) => Err(Error::transient("not_ready", format!("asking the database: {}", error.message())).into()),
     }
 }

@@ -5,7 +5,9 @@ use std::any::Any;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::error::{Class, Error};
 
@@ -99,28 +101,55 @@ impl Problem {
     /// The body. What went wrong inside of the service stays in the log.
     pub(super) fn body(&self, request_id: &str) -> Value {
         let (code, status, title) = self.kind();
-        let mut body = Map::new();
-        body.insert("type".into(), format!("urn:afterload:{code}").into());
-        body.insert("title".into(), title.into());
-        body.insert("status".into(), status.as_u16().into());
-        body.insert("code".into(), code.into());
-        if status == StatusCode::INTERNAL_SERVER_ERROR {
-            body.insert("detail".into(), "something went wrong inside of the service; its log says what".into());
-        } else if status.is_server_error() {
-            body.insert("detail".into(), "the service cannot answer at the moment".into());
-            body.insert("hint".into(), "try again in a moment".into());
-        } else {
-            body.insert("detail".into(), self.error.message().into());
-            if let Some(hint) = self.error.hint_text() {
-                body.insert("hint".into(), hint.into());
+        let (detail, hint, details) = match status {
+            StatusCode::INTERNAL_SERVER_ERROR => {
+                ("something went wrong inside of the service; its log says what".into(), None, None)
             }
-            if let Some(details) = self.error.facts() {
-                body.insert("details".into(), details.clone());
+            status if status.is_server_error() => {
+                ("the service cannot answer at the moment".into(), Some("try again in a moment".into()), None)
             }
-        }
-        body.insert("request_id".into(), request_id.into());
-        body.into()
+            _ => {
+                let hint = self.error.hint_text().map(str::to_owned);
+                (self.error.message().to_owned(), hint, self.error.facts().cloned())
+            }
+        };
+        let kind = format!("urn:afterload:{code}");
+        let (status, request_id) = (status.as_u16(), request_id.to_owned());
+        let body =
+            ProblemBody { kind, title: title.into(), status, code: code.into(), detail, hint, details, request_id };
+        serde_json::to_value(body).unwrap_or_default()
     }
+}
+
+/// The body of every refusal.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub(super) struct ProblemBody {
+    /// `urn:afterload:CODE`
+    #[serde(rename = "type")]
+    kind: String,
+    /// What the code means.
+    title: String,
+    /// The status of the answer.
+    status: u16,
+    /// A stable code, for programs.
+    code: String,
+    /// What is wrong, for people.
+    detail: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+    /// Facts for programs; of `params_invalid`, every fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Value>,
+    /// The id of the request, as in the log and in the header `X-Request-Id`.
+    request_id: String,
+}
+
+/// The status and the title of a code.
+pub(super) fn meaning(code: &str) -> (StatusCode, &'static str) {
+    let known = KINDS.iter().find(|(known, ..)| *known == code);
+    known.map_or(OURS, |(_, status, title)| (*status, *title))
 }
 
 /// An answer without a body yet: the outermost layer knows the request's id, writes the body and logs.

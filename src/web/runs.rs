@@ -6,6 +6,7 @@ use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, VARY};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use ulid::Ulid;
@@ -24,11 +25,12 @@ const PAGE: u32 = 50;
 const LARGEST_PAGE: u32 = 200;
 
 /// A run in a list: without its steps, files and parameters.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(super) struct RunSummary {
     id: String,
     url: String,
     pipeline: String,
+    #[schemars(with = "RunStatus")]
     status: &'static str,
     origin: String,
     error: Option<Value>,
@@ -57,19 +59,25 @@ impl RunSummary {
 }
 
 /// A page of runs, newest first.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(super) struct Page {
     runs: Vec<RunSummary>,
     next_cursor: Option<String>,
 }
 
 /// The query of a list of runs.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
+    /// Only runs of this pipeline.
     pipeline: Option<String>,
+    /// Only runs of this status.
+    #[schemars(with = "Option<RunStatus>")]
     status: Option<String>,
+    /// `next_cursor` of the page before.
     cursor: Option<String>,
+    /// At most so many; default 50.
+    #[schemars(with = "Option<u32>", range(min = 1, max = LARGEST_PAGE))]
     limit: Option<String>,
 }
 
@@ -129,7 +137,7 @@ impl ListQuery {
 }
 
 /// The query of one run.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ShowQuery {
     token: Option<String>,

@@ -21,6 +21,7 @@ use crate::pipeline::Param;
 use crate::pipeline::params::bind;
 use crate::store::{Db, Definition, RunRecord, RunStatus};
 use crate::units::ByteSize;
+use crate::web::openapi::tests::is_documented;
 use crate::web::{App, Catalogue, Fault, Live, LivePipeline, LiveStep, RefusedFile, Start, make_key, observed, routes};
 
 /// What a test works with.
@@ -77,10 +78,18 @@ impl Stage {
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        Answer { status: parts.status, headers: parts.headers, bytes }
+        let answer = Answer { status: parts.status, headers: parts.headers, bytes };
+        let code = match answer.status.is_success() || answer.bytes.is_empty() {
+            true => String::new(),
+            false => answer.code(),
+        };
+        let documented = is_documented(&method, &path, answer.status, &code).unwrap_or(true);
+        assert!(documented, "{method} {path}: {} `{code}` is not in the OpenAPI document", answer.status);
+        answer
     }
 
     pub(super) async fn get(&self, key: &str, path: &str) -> Answer {

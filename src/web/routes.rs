@@ -1,0 +1,162 @@
+//! Every route of the service, with what the OpenAPI document says of it. A new route is one entry here.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Method;
+use axum::middleware::from_fn;
+use axum::routing::{get, post};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::openapi::{Operation, Routes, document};
+use super::pipelines::{Catalogue, LivePipeline};
+use super::{App, artifacts, create, pipelines, probes, runs};
+use crate::engine::RunView;
+
+const GET: Method = Method::GET;
+const POST: Method = Method::POST;
+
+/// The table of all routes.
+pub(super) fn table() -> Routes {
+    about_service(about_files(about_runs(about_pipelines(Routes::default()))))
+}
+
+fn about_pipelines(routes: Routes) -> Routes {
+    routes
+        .add(
+            GET,
+            "/v1/pipelines",
+            get(pipelines::list),
+            Operation::new("listPipelines", "The pipelines that are live, and the files that are refused and why")
+                .key()
+                .answers::<Catalogue>(200, "what the key may read or start"),
+        )
+        .add(
+            GET,
+            "/v1/pipelines/{name}",
+            get(pipelines::show),
+            Operation::new("showPipeline", "One live pipeline, with its definition for keys that may read its runs")
+                .key()
+                .answers::<LivePipeline>(200, "the pipeline")
+                .refuses(&["pipeline_not_found"]),
+        )
+        .add(
+            GET,
+            "/v1/schema",
+            get(pipelines::schema),
+            Operation::new("showSchema", "The JSON Schema of a pipeline file, for editors")
+                .key()
+                .answers::<Map<String, Value>>(200, "a JSON Schema"),
+        )
+}
+
+fn about_runs(routes: Routes) -> Routes {
+    routes
+        .add(
+            POST,
+            "/v1/pipelines/{name}/runs",
+            post(create::create),
+            Operation::new("createRun", "Starts a run; file parts of a form stream into the store")
+                .key()
+                .json::<create::NewRunBody>()
+                .body::<Map<String, Value>>("multipart/form-data")
+                .answers::<Accepted>(202, "the run is on disk and will happen")
+                .refuses(&["header_invalid", "multipart_invalid", "pipeline_not_found", "upload_too_large"])
+                .refuses(&["params_invalid", "bucket_forbidden", "not_supported_yet"])
+                .refuses(&["object_not_found", "object_changed", "object_access_denied", "bucket_not_configured"]),
+        )
+        .add(
+            GET,
+            "/v1/runs",
+            get(runs::list),
+            Operation::new("listRuns", "Runs, newest first, a page at a time")
+                .key()
+                .query::<runs::ListQuery>()
+                .answers::<runs::Page>(200, "a page"),
+        )
+        .add(
+            GET,
+            "/v1/runs/{id}",
+            get(runs::show).route_layer(from_fn(runs::open_to_pages)),
+            Operation::new("showRun", "A run with its steps, its progress and its files")
+                .key_or_token()
+                .query::<runs::ShowQuery>()
+                .answers::<RunView>(200, "the run")
+                .refuses(&["run_not_found"]),
+        )
+}
+
+fn about_files(routes: Routes) -> Routes {
+    routes.add(
+        GET,
+        "/v1/artifacts/{id}",
+        get(artifacts::download),
+        Operation::new("downloadArtifact", "A file, whole or one range of it")
+            .key_or_token()
+            .query::<artifacts::DownloadQuery>()
+            .header("Range", "one range of bytes, such as `bytes=0-1023`")
+            .header("If-None-Match", "an `ETag` that the caller has already")
+            .header("If-Range", "an `ETag` for which the range is meant")
+            .gives::<Bytes>(200, "the whole file", "*/*")
+            .gives::<Bytes>(206, "the range", "*/*")
+            .empty(304, "the file is the one that the caller has")
+            .refuses(&["artifact_not_found", "artifact_gone", "range_not_satisfiable"]),
+    )
+}
+
+fn about_service(routes: Routes) -> Routes {
+    routes
+        .add(
+            GET,
+            "/healthz",
+            get(probes::alive),
+            Operation::new("isAlive", "Whether the process answers").answers::<probes::State>(200, "it does"),
+        )
+        .add(
+            GET,
+            "/readyz",
+            get(probes::ready),
+            Operation::new("isReady", "Whether the database answers, too").answers::<probes::State>(200, "it does"),
+        )
+        .add(
+            GET,
+            "/openapi.json",
+            get(openapi),
+            Operation::new("showOpenApi", "This document")
+                .answers::<Map<String, Value>>(200, "an OpenAPI 3.1 document"),
+        )
+}
+
+/// `GET /openapi.json`
+async fn openapi(State(app): State<App>) -> Json<Value> {
+    let mut document = document().clone();
+    document["servers"] = serde_json::json!([{ "url": app.base_url() }]);
+    Json(document)
+}
+
+/// The bytes of a file.
+struct Bytes;
+
+impl JsonSchema for Bytes {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Bytes".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({})
+    }
+}
+
+/// A run that has been accepted.
+#[derive(Serialize, JsonSchema)]
+struct Accepted {
+    #[serde(flatten)]
+    run: RunView,
+    /// Where a page can follow the run without a key.
+    watch_url: String,
+}
