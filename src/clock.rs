@@ -11,6 +11,11 @@ pub fn now() -> Millis {
     Utc::now().timestamp_millis()
 }
 
+/// The time that a text in RFC 3339 names, with whatever offset.
+pub fn parse_rfc3339(text: &str) -> Option<Millis> {
+    DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_millis())
+}
+
 /// A stored time as the API shows it: RFC 3339, UTC, milliseconds.
 pub fn rfc3339(millis: Millis) -> String {
     DateTime::<Utc>::from_timestamp_millis(millis).unwrap_or_default().to_rfc3339_opts(SecondsFormat::Millis, true)

@@ -146,6 +146,7 @@ pub fn surroundings(config: &Config, mail: &Mailer) -> Surroundings {
         broken_templates: mail.broken_templates(),
         secrets: Some(config.secrets.keys().cloned().collect()),
         queues: Some(config.queues.keys().cloned().collect()),
+        artifacts: Some(config.objects.artifacts.clone()),
     }
 }
 

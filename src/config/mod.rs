@@ -175,6 +175,9 @@ pub enum Checksums {
 pub struct BucketConfig {
     /// The name of a store under `objects.stores`.
     pub store: String,
+    /// Where the world finds its objects, such as `https://cdn.example.com`; default the store's endpoint and the bucket.
+    #[serde(default)]
+    pub public_url: Option<String>,
 }
 
 /// How mail leaves.
@@ -249,6 +252,10 @@ pub struct Limits {
     pub crashes: u32,
     /// How long a stopping process waits for its steps to park.
     pub drain: Duration,
+    /// How long the answer to a request waits for `inline` steps.
+    pub inline_wait: Duration,
+    /// How long at most the answer to a request with `Prefer: wait=…` waits for the end of the run.
+    pub wait: Duration,
 }
 
 impl Default for Limits {
@@ -258,6 +265,8 @@ impl Default for Limits {
             body: ByteSize(1 << 20),
             crashes: 3,
             drain: Duration(std::time::Duration::from_secs(25)),
+            inline_wait: Duration(std::time::Duration::from_secs(10)),
+            wait: Duration(std::time::Duration::from_secs(60)),
         }
     }
 }

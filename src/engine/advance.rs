@@ -5,8 +5,9 @@ use serde_json::json;
 use super::Inner;
 use super::chain::Push;
 use super::compiled::Compiled;
-use super::execute::error_json;
+use super::end::error_json;
 use super::machine::{self, Change, Node};
+use crate::clock;
 use crate::error::Result;
 use crate::store::{RunRecord, StepRecord, StepStatus, Tx};
 
@@ -16,7 +17,7 @@ impl Inner {
         let compiled = self.compiled_in(tx, &run.digest).await?;
         let mut steps = tx.steps(&run.id).await?;
         let mut nodes = nodes(&compiled, &steps);
-        let advance = machine::advance(&mut nodes, |index, nodes| {
+        let advance = machine::advance(&mut nodes, run.cancel_requested_at.is_some(), |index, nodes| {
             let step = &compiled.steps[index];
             let Some(condition) = &step.condition else { return Ok(true) };
             let statuses: Vec<_> = nodes.iter().map(|node| node.status).collect();
@@ -26,16 +27,18 @@ impl Inner {
         for (index, change) in &advance.changes {
             let error = if let Change::Fail(error) = change { Some(error_json(error)) } else { None };
             let step = &mut steps[*index];
-            tx.release_step(&step.id, change.status(), error.as_ref()).await?;
+            // Only the first steps of a run can have to wait for its time; later ones come after it.
+            let due_at = run.run_at.filter(|due| matches!(change, Change::Queue) && *due > clock::now());
+            tx.release_step(&step.id, change.status(), error.as_ref(), due_at).await?;
             step.status = change.status();
             step.error = error;
             if let Change::Queue = change {
-                let push = Push { step_run: &step.id, queue: &step.queue, priority: step.priority, due_at: None };
+                let push = Push { step_run: &step.id, queue: &step.queue, priority: step.priority, due_at };
                 self.chain.push(tx, &[push]).await?;
                 wake.push(step.queue.clone());
             }
         }
-        if let Some(blame) = blame(&compiled, &steps) {
+        if let Some(blame) = blame(&compiled, &steps).filter(|_| run.cancel_requested_at.is_none()) {
             tx.blame_run(&run.id, &blame).await?;
         }
         if let Some(status) = advance.ended {

@@ -3,35 +3,26 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rand::Rng;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info, warn};
+use tracing::{Instrument, warn};
 
 use super::Inner;
 use super::chain::Lease;
-use super::compiled::{Compiled, CompiledStep, backoff};
+use super::compiled::Compiled;
+use super::end::{Outcome, cancelled, error_json, files_prefix};
 use super::progress::{Gauge, PACE, ProgressView};
 use super::view::{artifact_link, run_url};
 use crate::clock;
-use crate::error::{Class, Error, Result};
-use crate::objects::File;
-use crate::pipeline;
-use crate::steps::{Context, FileLinks, Files, Progress, Report, RunFacts, StepFacts};
+use crate::error::{Error, Result};
+use crate::pipeline::plan::Output;
+use crate::pipeline::{self, Scope, Section};
+use crate::steps::{Context, Destination, FileLinks, Files, Progress, Report, RunFacts, StepFacts};
 use crate::store::{Claimed, Ending, RunRecord, StepStatus};
 
 /// How long a step that was left by a crash waits while another one is being tried.
 const SUSPECT_PAUSE: Duration = Duration::from_secs(1);
-/// How long to wait before trying a database that failed us again.
-const DATABASE_PAUSE: Duration = Duration::from_millis(500);
-
-/// What an attempt left behind.
-struct Outcome {
-    result: Result<Value>,
-    progress: Option<ProgressView>,
-    files: Vec<File>,
-}
 
 /// Works on a job until its lease has been given back or lost.
 pub(super) async fn work_on(engine: Arc<Inner>, lease: Lease) {
@@ -75,7 +66,17 @@ impl Inner {
             tx.commit().await?;
             return Ok(None);
         };
-        tx.touch_run(&claimed.step.run_id).await?;
+        let run = tx.touch_run(&claimed.step.run_id).await?;
+        if run.cancel_requested_at.is_some() && claimed.step.section != Section::Finally.field() {
+            let ending = cancelled();
+            self.chain.acknowledge(&mut tx, lease).await?;
+            tx.end_step(&lease.step_run, claimed.step.claims, None, &ending).await?;
+            let wake = self.advance(&mut tx, &run).await?;
+            tx.commit().await?;
+            self.changed(&run);
+            wake.iter().for_each(|queue| self.chain.wake(queue));
+            return Ok(None);
+        }
         // A process runs at most one step that was left by a crash, so that innocents do not share its fate.
         let suspect = match claimed.step.crashes {
             0 => None,
@@ -92,12 +93,16 @@ impl Inner {
         };
         tx.start_run(&claimed.step.run_id).await?;
         tx.commit().await?;
+        self.changed(&run);
         Ok(Some((claimed, suspect)))
     }
 
     /// Runs the step and decides how the attempt ends.
     async fn attempt(&self, lease: &Lease, claimed: &Claimed) -> (Outcome, Ending) {
         self.clean_up(claimed).await;
+        let stoppable = self.attempts.add(&claimed.step.run_id);
+        let is_finally = claimed.step.section == Section::Finally.field();
+        let cancel = if is_finally { CancellationToken::new() } else { stoppable.cancelled.clone() };
         let crashes = claimed.step.crashes;
         if crashes >= self.config.limits.crashes {
             let error = Error::permanent(
@@ -107,16 +112,17 @@ impl Inner {
             .hint("look at the logs of the processes that died; `limits.crashes` sets the number");
             let ending =
                 Ending::Final { status: StepStatus::Quarantined, outputs: None, error: Some(error_json(&error)) };
-            return (Outcome { result: Err(error), progress: None, files: Vec::new() }, ending);
+            return (Outcome::failed(error), ending);
         }
         let (outcome, step) = match self.compiled_step(claimed).await {
             Ok((run, compiled, index)) => {
-                (self.run_step(lease, claimed, &run, &compiled, index).await, Some((compiled, index)))
+                (self.run_step((lease, claimed, &cancel), &run, &compiled, index).await, Some((compiled, index)))
             }
-            Err(error) => (Outcome { result: Err(error), progress: None, files: Vec::new() }, None),
+            Err(error) => (Outcome::failed(error), None),
         };
         let ending = match &outcome.result {
             Ok(outputs) => Ending::Final { status: StepStatus::Succeeded, outputs: Some(outputs.clone()), error: None },
+            Err(_) if cancel.is_cancelled() => cancelled(),
             Err(error) => {
                 self.after_failure(claimed, step.as_ref().map(|(compiled, index)| &compiled.steps[*index]), error)
             }
@@ -137,8 +143,7 @@ impl Inner {
 
     async fn run_step(
         &self,
-        lease: &Lease,
-        claimed: &Claimed,
+        (lease, claimed, cancel): (&Lease, &Claimed, &CancellationToken),
         run: &RunRecord,
         compiled: &Compiled,
         index: usize,
@@ -153,17 +158,16 @@ impl Inner {
             std::future::pending::<()>().await;
         };
         let (progress, reports) = Progress::channel();
-        let files = self.files(claimed);
+        let known = &compiled.steps[index];
         let prepared = async {
-            let known = &compiled.steps[index];
             let scope = self.scope(run, compiled, known.section).await?;
-            pipeline::resolve(&known.step.with, &scope)
+            Ok((pipeline::resolve(&known.step.with, &scope)?, self.files(claimed, known.step.output.as_ref(), scope)))
         };
-        let with = match prepared.await {
-            Ok(with) => with,
-            Err(error) => return Outcome { result: Err(error), progress: None, files: Vec::new() },
+        let (with, files) = match prepared.await {
+            Ok(prepared) => prepared,
+            Err(error) => return Outcome::failed(error),
         };
-        let timeout = Duration::from_millis(compiled.steps[index].step.timeout_ms.max(0) as u64);
+        let timeout = Duration::from_millis(known.step.timeout_ms.max(0) as u64);
         let ctx = Context {
             run: RunFacts {
                 id: step.run_id.clone(),
@@ -173,7 +177,7 @@ impl Inner {
             step: StepFacts {
                 id: step.step_id.clone(),
                 attempt: step.failures + 1,
-                key: format!("{}/{}", step.run_id, step.step_id),
+                key: format!("{}/{}", step.run_id, step.key()),
                 epoch: step.claims,
             },
             progress,
@@ -183,7 +187,7 @@ impl Inner {
             connections: self.connections.clone(),
             mail: self.mail.clone(),
             links: self.links(),
-            effects: Arc::new(super::effects::Journal::new(self.db.clone(), &step.run_id, &step.step_id)),
+            effects: Arc::new(super::effects::Journal::new(self.db.clone(), &step.run_id, &step.key())),
         };
         let before: Option<ProgressView> = step.progress.clone().and_then(|view| serde_json::from_value(view).ok());
         let gauge = Gauge::new(before.as_ref());
@@ -193,13 +197,13 @@ impl Inner {
             Some(kind) => tokio::spawn(kind.run(with, ctx).in_current_span()),
             None => {
                 let error = Error::permanent("not_supported_yet", format!("this version does not run `{}`", step.uses));
-                return Outcome { result: Err(error), progress: None, files: Vec::new() };
+                return Outcome::failed(error);
             }
         };
         let ended = CancellationToken::new();
         let store = self.store_progress(claimed, &gauge, reports.clone(), &stop, &ended);
         let supervised = async {
-            let result = self.supervise(run, timeout, &stop).await;
+            let result = self.supervise(run, timeout, &stop, cancel).await;
             ended.cancel();
             result
         };
@@ -209,7 +213,7 @@ impl Inner {
         };
         let last = reports.borrow().clone();
         let progress = (last != Report::default()).then(|| gauge.view(&last));
-        Outcome { result, progress, files: files.made() }
+        Outcome { result, progress, made: files.so_far() }
     }
 
     /// Links that open without a key, for people.
@@ -218,10 +222,15 @@ impl Inner {
         FileLinks::new(move |id| artifact_link(&base_url, &signer, id))
     }
 
-    fn files(&self, claimed: &Claimed) -> Files {
+    fn files(&self, claimed: &Claimed, output: Option<&Output>, scope: Scope) -> Files {
         let step = &claimed.step;
-        let prefix = format!("{}{}/", files_prefix(&step.run_id, &step.step_id), step.claims);
-        Files::new(self.objects.clone(), self.config.objects.artifacts.clone(), prefix, self.base_url.clone())
+        let prefix = format!("{}{}/", files_prefix(step), step.claims);
+        let destination = output.cloned().map(|Output { bucket, key, cache_control }| {
+            let key = move |file: &Value| pipeline::resolve_to_text(&key, &scope.clone().file(file));
+            Destination { bucket, key: Arc::new(key), cache_control }
+        });
+        let place = (self.config.objects.artifacts.clone(), prefix);
+        Files::new(self.objects.clone(), place, self.base_url.clone(), step.step_id.clone(), destination)
     }
 
     /// Stores what the step reports until it has ended. Stops the step when the claim is lost.
@@ -262,142 +271,10 @@ impl Inner {
         let mut tx = self.db.begin().await?;
         let held = tx.move_step(&claimed.step.id, claimed.step.claims, view, moved).await?;
         if held {
-            tx.touch_run(&claimed.step.run_id).await?;
+            let run = tx.touch_run(&claimed.step.run_id).await?;
             tx.commit().await?;
+            self.changed(&run);
         }
         Ok(held)
     }
-
-    fn after_failure(&self, claimed: &Claimed, step: Option<&CompiledStep>, error: &Error) -> Ending {
-        if error.class() == Class::Stopped && self.draining.is_cancelled() {
-            return Ending::Park { due_at: clock::now() };
-        }
-        let failures = claimed.step.failures + 1;
-        let again = error.class() != Class::Permanent;
-        match step.map(|known| &known.step.retry) {
-            Some(retry) if again && failures < retry.attempts => {
-                let wait = error.wait().unwrap_or_default().max(backoff(retry, failures, rand::rng().random()));
-                Ending::Retry { error: error_json(error), due_at: clock::now() + wait.as_millis() as i64 }
-            }
-            // Without its definition at hand the step cannot know its retries; a database that was away comes back.
-            None if again => Ending::Park { due_at: clock::now() + 1000 },
-            _ => Ending::Final { status: StepStatus::Failed, outputs: None, error: Some(error_json(error)) },
-        }
-    }
-
-    /// Ends the attempt in one transaction, however long the database is away.
-    async fn end(&self, lease: &Lease, claimed: &Claimed, outcome: Outcome, ending: Ending, started: Instant) {
-        let mut uncertain = false;
-        let held = loop {
-            let tried = match self.try_end(lease, claimed, &outcome, &ending).await {
-                // A commit whose answer was lost may have been ours.
-                Ok(false) if uncertain => self.has_ended(claimed).await,
-                tried => tried,
-            };
-            match tried {
-                Ok(held) => break held,
-                Err(error) => {
-                    uncertain = true;
-                    self.pause(&error, "ending a step").await;
-                }
-            }
-        };
-        if !held || outcome.result.is_err() {
-            for file in &outcome.files {
-                if let Err(error) = self.objects.delete(&file.bucket, &file.key).await {
-                    warn!(error.code = error.code(), "a file of a failed attempt was not deleted: {error}");
-                }
-            }
-        }
-        let duration_ms = started.elapsed().as_millis() as u64;
-        match (&ending, &outcome.result) {
-            _ if !held => warn!(duration_ms, "the step's lease was lost; nothing of this attempt was kept"),
-            (Ending::Park { .. }, _) => info!(duration_ms, "step parked"),
-            (_, Ok(_)) => info!(duration_ms, "step succeeded"),
-            (Ending::Retry { due_at, .. }, Err(error)) => {
-                warn!(
-                    duration_ms,
-                    error.code = error.code(),
-                    retry_at = clock::rfc3339(*due_at),
-                    "step failed and will be tried again: {error}"
-                );
-            }
-            (_, Err(error)) => warn!(duration_ms, error.code = error.code(), "step failed: {error}"),
-        }
-    }
-
-    /// True if this very claim has left the step's running state.
-    async fn has_ended(&self, claimed: &Claimed) -> Result<bool> {
-        let now = self.db.step(&claimed.step.id).await?;
-        Ok(now.is_some_and(|now| now.claims == claimed.step.claims && now.status != StepStatus::Running))
-    }
-
-    /// True: written. False: the lease is lost, nothing was written.
-    async fn try_end(&self, lease: &Lease, claimed: &Claimed, outcome: &Outcome, ending: &Ending) -> Result<bool> {
-        let step = &claimed.step;
-        let progress = outcome.progress.as_ref().map(|view| json!(view));
-        let mut tx = self.db.begin().await?;
-        let held = match ending {
-            Ending::Final { .. } => self.chain.acknowledge(&mut tx, lease).await?,
-            Ending::Retry { due_at, .. } | Ending::Park { due_at } => {
-                self.chain.postpone(&mut tx, lease, *due_at).await?
-            }
-        };
-        if !held || !tx.end_step(&step.id, claimed.step.claims, progress.as_ref(), ending).await? {
-            return Ok(false);
-        }
-        let run = tx.touch_run(&step.run_id).await?;
-        let mut wake = vec![step.queue.clone()];
-        if let Ending::Final { status, .. } = ending {
-            if *status == StepStatus::Succeeded {
-                for file in &outcome.files {
-                    let id = file.artifact_id.as_deref().unwrap_or_default();
-                    tx.insert_artifact(id, &step.run_id, Some(&step.step_id), &json!(file)).await?;
-                }
-            }
-            match self.advance(&mut tx, &run).await {
-                Ok(queues) => wake.extend(queues),
-                // The step has ended all the same; of the run this version cannot say what comes next.
-                Err(error) if error.code().starts_with("definition_") => {
-                    tx.abandon_run(&run.id, &error_json(&error)).await?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        tx.commit().await?;
-        wake.iter().for_each(|queue| self.chain.wake(queue));
-        Ok(true)
-    }
-
-    /// Removes what attempts before wrote and never published. That it fails is no reason not to work.
-    async fn clean_up(&self, claimed: &Claimed) {
-        let step = &claimed.step;
-        if step.claims > 1 {
-            let prefix = files_prefix(&step.run_id, &step.step_id);
-            if let Err(error) = self.objects.delete_prefix(&self.config.objects.artifacts, &prefix).await {
-                warn!(error.code = error.code(), "files of an earlier attempt were not removed: {error}");
-            }
-        }
-    }
-
-    async fn pause(&self, error: &Error, doing: &str) {
-        warn!(error.code = error.code(), "{doing} failed and will be tried again: {error}");
-        tokio::time::sleep(DATABASE_PAUSE).await;
-    }
-}
-
-fn files_prefix(run: &str, step: &str) -> String {
-    format!("runs/{run}/{step}/")
-}
-
-/// An error as runs and steps store it.
-pub(super) fn error_json(error: &Error) -> Value {
-    let mut json = json!({ "code": error.code(), "message": error.message() });
-    if let Some(hint) = error.hint_text() {
-        json["hint"] = hint.into();
-    }
-    if let Some(details) = error.facts() {
-        json["details"] = details.clone();
-    }
-    json
 }

@@ -26,7 +26,7 @@ pub enum Change {
     Queue,
     /// It ends without an attempt: its condition does not hold, or its section is not called for.
     Skip,
-    /// It ends without an attempt: something it needs failed.
+    /// It ends without an attempt: something it needs failed, or the run is asked to stop.
     Cancel,
     /// Its condition could not be evaluated.
     Fail(Error),
@@ -54,16 +54,24 @@ pub struct Advance {
 }
 
 /// Moves every waiting step that can move, until nothing does. `holds` evaluates a step's condition with the statuses
-/// reached so far.
-pub fn advance(nodes: &mut [Node<'_>], mut holds: impl FnMut(usize, &[Node<'_>]) -> Result<bool>) -> Advance {
+/// reached so far. In a run that is asked to stop nothing new begins but `finally`.
+pub fn advance(
+    nodes: &mut [Node<'_>],
+    cancelled: bool,
+    mut holds: impl FnMut(usize, &[Node<'_>]) -> Result<bool>,
+) -> Advance {
     let mut changes = Vec::new();
     for section in Section::ALL {
-        let called_for = match section {
-            Section::Main | Section::Finally => true,
-            Section::OnSuccess => outcome(nodes, Section::Main) == RunStatus::Succeeded,
-            Section::OnFailure => outcome(nodes, Section::Main) == RunStatus::Failed,
+        let call = match section {
+            Section::Finally => Call::Go,
+            Section::Main if cancelled => Call::Stop,
+            Section::Main => Call::Go,
+            Section::OnSuccess | Section::OnFailure if cancelled => Call::Skip,
+            Section::OnSuccess if outcome(nodes, Section::Main) == RunStatus::Succeeded => Call::Go,
+            Section::OnFailure if outcome(nodes, Section::Main) == RunStatus::Failed => Call::Go,
+            Section::OnSuccess | Section::OnFailure => Call::Skip,
         };
-        while let Some((index, change)) = next(nodes, section, called_for, &mut holds) {
+        while let Some((index, change)) = next(nodes, section, call, &mut holds) {
             nodes[index].status = change.status();
             changes.push((index, change));
         }
@@ -72,8 +80,23 @@ pub fn advance(nodes: &mut [Node<'_>], mut holds: impl FnMut(usize, &[Node<'_>])
         }
     }
     let failed = Section::ALL.into_iter().any(|section| outcome(nodes, section) == RunStatus::Failed);
-    let ended = if failed { RunStatus::Failed } else { RunStatus::Succeeded };
+    let ended = match (cancelled, failed) {
+        (true, _) => RunStatus::Cancelled,
+        (false, true) => RunStatus::Failed,
+        (false, false) => RunStatus::Succeeded,
+    };
     Advance { changes, ended: Some(ended) }
+}
+
+/// What becomes of a section's waiting steps.
+#[derive(Clone, Copy)]
+enum Call {
+    /// They run as their needs end.
+    Go,
+    /// The section is not called for.
+    Skip,
+    /// The run is asked to stop.
+    Stop,
 }
 
 /// How a section ended, once all its steps have.
@@ -85,14 +108,16 @@ pub fn outcome(nodes: &[Node<'_>], section: Section) -> RunStatus {
 fn next(
     nodes: &[Node<'_>],
     section: Section,
-    called_for: bool,
+    call: Call,
     holds: &mut impl FnMut(usize, &[Node<'_>]) -> Result<bool>,
 ) -> Option<(usize, Change)> {
     let waiting =
         nodes.iter().enumerate().filter(|(_, node)| node.section == section && node.status == StepStatus::Waiting);
     for (index, node) in waiting {
-        if !called_for {
-            return Some((index, Change::Skip));
+        match call {
+            Call::Go => {}
+            Call::Skip => return Some((index, Change::Skip)),
+            Call::Stop => return Some((index, Change::Cancel)),
         }
         let needed =
             || nodes.iter().filter(|other| other.section == section && node.needs.iter().any(|need| need == other.id));
@@ -145,7 +170,7 @@ mod tests {
                 status,
             })
             .collect();
-        let advance = advance(&mut nodes, |index, nodes| condition(nodes[index].id));
+        let advance = advance(&mut nodes, false, |index, nodes| condition(nodes[index].id));
         (nodes.iter().map(|node| node.status).collect(), advance.ended)
     }
 
@@ -236,5 +261,25 @@ mod tests {
     fn a_run_whose_steps_are_all_skipped_succeeds() {
         let specs = [("a", Section::Main, "", false, Waiting), ("b", Section::Finally, "", false, Waiting)];
         assert_eq!(run(&specs, |_| Ok(false)), (vec![Skipped, Skipped], Some(RunStatus::Succeeded)));
+    }
+
+    #[test]
+    fn a_run_asked_to_stop_begins_nothing_but_finally() {
+        let needs: [String; 0] = [];
+        let node = |id, section, status| Node { id, section, needs: &needs, continue_on_error: false, status };
+        let mut nodes = [
+            node("a", Section::Main, Running),
+            node("b", Section::Main, Waiting),
+            node("alarm", Section::OnFailure, Waiting),
+            node("clean", Section::Finally, Waiting),
+        ];
+        let first = advance(&mut nodes, true, |_, _| Ok(true));
+        assert_eq!(nodes.each_ref().map(|node| node.status), [Running, Cancelled, Waiting, Waiting]);
+        assert_eq!(first.ended, None);
+        nodes[0].status = Cancelled;
+        advance(&mut nodes, true, |_, _| Ok(true));
+        assert_eq!(nodes.each_ref().map(|node| node.status), [Cancelled, Cancelled, Skipped, Queued]);
+        nodes[3].status = Failed;
+        assert_eq!(advance(&mut nodes, true, |_, _| Ok(true)).ended, Some(RunStatus::Cancelled));
     }
 }

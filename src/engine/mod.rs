@@ -5,9 +5,12 @@
 //! underneath.
 
 mod advance;
+mod again;
+mod cancel;
 mod chain;
 mod compiled;
 mod effects;
+mod end;
 mod execute;
 mod machine;
 mod progress;
@@ -15,6 +18,7 @@ mod scope;
 mod start;
 mod supervise;
 mod view;
+mod watch;
 mod workers;
 
 use std::sync::Arc;
@@ -22,8 +26,10 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use self::cancel::Attempts;
 use self::chain::Chain;
 use self::compiled::Cache;
+use self::watch::Watches;
 use crate::config::{Config, Secret};
 use crate::connections::Connections;
 use crate::error::Result;
@@ -37,6 +43,7 @@ use crate::store::Db;
 pub use progress::ProgressView;
 pub use start::{Inbox, NewRun, Started};
 pub use view::{ArtifactView, RunView, StepView, artifact_link, artifact_url, run_url};
+pub use watch::Watch;
 
 /// The engine of one process. Cheap to clone.
 #[derive(Clone)]
@@ -70,6 +77,8 @@ struct Inner {
     kinds: Kinds,
     chain: Arc<Chain>,
     cache: Cache,
+    watches: Watches,
+    attempts: Arc<Attempts>,
     /// At most one step that was left by a crash runs at a time.
     suspects: Arc<Semaphore>,
     /// Cancelled once the process goes down: steps in hand stop at their next checkpoint.
@@ -89,6 +98,8 @@ impl Engine {
             signer: Signer::new(config.secret_key.as_ref().map_or("", Secret::reveal)),
             kinds: crate::steps::language(&steps),
             cache: Cache::default(),
+            watches: Watches::default(),
+            attempts: Arc::default(),
             suspects: Arc::new(Semaphore::new(1)),
             draining: CancellationToken::new(),
             db,
@@ -111,8 +122,13 @@ impl Engine {
         &self.0.objects
     }
 
+    /// Cancelled once the process goes down.
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.0.draining
+    }
+
     /// The configuration.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &Arc<Config> {
         &self.0.config
     }
 

@@ -8,7 +8,7 @@ use super::compiled::Compiled;
 use super::view::run_url;
 use crate::error::Result;
 use crate::pipeline::{Scope, Section};
-use crate::store::{RunRecord, StepRecord, StepStatus};
+use crate::store::{RunRecord, RunStatus, StepRecord, StepStatus};
 
 impl Inner {
     /// The scope of a step that is about to run.
@@ -30,7 +30,12 @@ impl Inner {
         let mut facts = json!({ "id": run.id, "url": run_url(&self.base_url, &run.id), "pipeline": run.pipeline });
         if section != Section::Main {
             let error = blame(compiled, steps);
-            facts["status"] = if error.is_some() { "failed" } else { "succeeded" }.into();
+            let status = match (run.cancel_requested_at, &error) {
+                (Some(_), _) => RunStatus::Cancelled,
+                (None, Some(_)) => RunStatus::Failed,
+                (None, None) => RunStatus::Succeeded,
+            };
+            facts["status"] = status.as_str().into();
             facts["error"] = error.unwrap_or_default();
         }
         let secrets = self.config.secrets.clone();

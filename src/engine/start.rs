@@ -1,16 +1,19 @@
 //! Accepting a run: bound parameters, the run, its steps and its first jobs in one transaction.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 use ulid::Ulid;
 
 use super::Engine;
 use super::compiled::{Compiled, CompiledStep};
-use crate::clock;
+use crate::clock::{self, Millis};
 use crate::error::{Error, Result};
 use crate::objects::File;
 use crate::store::{InboxRecord, RunRecord, RunStatus, StepRecord, StepStatus};
 
 /// A run to start.
+#[derive(Default)]
 pub struct NewRun {
     /// Its id; uploads already lie under it.
     pub id: String,
@@ -22,6 +25,12 @@ pub struct NewRun {
     pub origin: &'static str,
     /// Files uploaded for it; they become its artifacts.
     pub uploads: Vec<File>,
+    /// When it may start; `None`: at once.
+    pub run_at: Option<Millis>,
+    /// The priority of all its steps, in place of their own.
+    pub priority: Option<i32>,
+    /// The queue of all its steps, in place of their own.
+    pub queue: Option<String>,
     /// What starts it, as its expressions see it.
     pub event: Option<Value>,
     /// What must start no more than one run.
@@ -37,6 +46,13 @@ pub struct Inbox {
     pub key: String,
     /// What came with the key, to be compared by whoever meets the key again.
     pub fingerprint: Option<String>,
+}
+
+impl Inbox {
+    /// Who counts the keys of `Idempotency-Key`. They are remembered for [`Self::REMEMBERED`].
+    pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+    /// How long such a key is remembered.
+    pub const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 }
 
 /// What became of a run to start.
@@ -86,6 +102,8 @@ impl Engine {
             event: new.event,
             error: None,
             revision: 1,
+            run_at: new.run_at,
+            cancel_requested_at: None,
             created_at: clock::now(),
             started_at: None,
             finished_at: None,
@@ -104,7 +122,9 @@ impl Engine {
             return Ok(known.into());
         }
         tx.insert_run(&run).await?;
-        for step in steps(&run.id, &compiled) {
+        for mut step in steps(&run.id, &compiled) {
+            step.priority = new.priority.map_or(step.priority, i64::from);
+            step.queue = new.queue.clone().unwrap_or(step.queue);
             tx.insert_step(&step).await?;
         }
         for file in &new.uploads {
@@ -139,6 +159,7 @@ fn steps(run: &str, compiled: &Compiled) -> Vec<StepRecord> {
         claims: 0,
         failures: 0,
         crashes: 0,
+        round: 0,
         progress: None,
         outputs: None,
         error: None,

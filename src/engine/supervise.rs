@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 
 /// How long a step that was asked to stop may take before its task is aborted.
 const GRACE: Duration = Duration::from_secs(5);
+/// The same for a step whose run was cancelled: people wait for that.
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
 impl Inner {
     /// Waits for the step's task. A timeout asks it to stop, the end of the drain does not even ask; then it is aborted.
@@ -19,6 +21,7 @@ impl Inner {
         mut run: JoinHandle<Result<Value>>,
         timeout: Duration,
         stop: &CancellationToken,
+        cancel: &CancellationToken,
     ) -> Result<Value> {
         let drained = async {
             self.draining.cancelled().await;
@@ -32,6 +35,15 @@ impl Inner {
                 let error = Error::transient("step_timeout", message).hint("raise `timeout`");
                 match tokio::time::timeout(GRACE, &mut run).await {
                     // What it finished all the same counts.
+                    Ok(Ok(Ok(outputs))) => return Ok(outputs),
+                    Ok(_) => return Err(error),
+                    Err(_) => error,
+                }
+            }
+            () = cancel.cancelled() => {
+                stop.cancel();
+                let error = Error::stopped("run_cancelled", "the run was cancelled");
+                match tokio::time::timeout(CANCEL_GRACE, &mut run).await {
                     Ok(Ok(Ok(outputs))) => return Ok(outputs),
                     Ok(_) => return Err(error),
                     Err(_) => error,

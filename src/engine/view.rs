@@ -34,6 +34,10 @@ pub struct RunView {
     pub artifacts: Vec<ArtifactView>,
     /// Why it failed: `{code, message, step}`.
     pub error: Option<Value>,
+    /// When it may start, if it is not to start at once. RFC 3339, UTC.
+    pub run_at: Option<String>,
+    /// When somebody asked it to stop. RFC 3339, UTC.
+    pub cancel_requested_at: Option<String>,
     /// RFC 3339, UTC.
     pub created_at: String,
     /// RFC 3339, UTC.
@@ -70,6 +74,8 @@ pub struct StepView {
     pub started_at: Option<String>,
     /// RFC 3339, UTC.
     pub finished_at: Option<String>,
+    #[serde(skip)]
+    is_final: bool,
 }
 
 /// A file that belongs to a run.
@@ -93,6 +99,16 @@ pub struct ArtifactView {
 }
 
 impl RunView {
+    /// True if the run has ended.
+    pub fn is_final(&self) -> bool {
+        self.finished_at.is_some()
+    }
+
+    /// True if the step of this id under `steps` has ended.
+    pub fn has_ended(&self, step: &str) -> bool {
+        self.steps.iter().any(|known| known.id == step && known.is_final)
+    }
+
     /// Reads a run with all that belongs to it. `None`: there is no such run.
     ///
     /// # Errors
@@ -116,6 +132,8 @@ impl RunView {
             steps: steps.into_iter().map(StepView::from).collect(),
             artifacts: artifacts.into_iter().map(|artifact| ArtifactView::new(artifact, base_url)).collect(),
             error: run.error,
+            run_at: run.run_at.map(clock::rfc3339),
+            cancel_requested_at: run.cancel_requested_at.map(clock::rfc3339),
             created_at: clock::rfc3339(run.created_at),
             started_at: run.started_at.map(clock::rfc3339),
             finished_at: run.finished_at.map(clock::rfc3339),
@@ -164,6 +182,7 @@ impl From<StepRecord> for StepView {
             section: step.section,
             uses: step.uses,
             status: step.status.as_str(),
+            is_final: step.status.is_final(),
             attempt,
             progress: step.progress,
             outputs: step.outputs,

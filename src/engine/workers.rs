@@ -10,13 +10,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::chain::{Chain, Handler, Push};
-use super::{Engine, Inner, execute};
+use super::{Engine, Inbox, Inner, execute};
 use crate::clock;
 use crate::config::QueueConfig;
 use crate::error::Result;
 
 /// How often the sweep looks for what has come due.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How often it is looked for what other processes did: changes of runs that are watched here, cancels.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often, in looks, cancels are settled that a crash left half done.
+const SETTLE_EVERY: u32 = 20;
 /// The sweep pushes this much ahead of time, so that what is due between two sweeps waits in the queue.
 const AHEAD: Duration = Duration::from_secs(10);
 /// How many steps one sweep pushes; the rest follows in the next.
@@ -39,6 +43,10 @@ impl Engine {
             inner.chain.keep_alive().await
         }));
         tasks.spawn(every(SWEEP, stop.clone(), inner.clone(), |inner, turn| async move { inner.sweep(turn).await }));
+        tasks.spawn(every(LOOK, stop.clone(), inner.clone(), |inner, turn| async move {
+            inner.look_for_cancelled(turn % SETTLE_EVERY == 0).await?;
+            inner.look_at_watched().await
+        }));
         tasks.spawn(listen(inner.clone(), stop.clone()));
         tasks.spawn(drain_at(inner.clone(), stop.clone()));
         inner.clone().work_queues(&stop).await;
@@ -145,6 +153,8 @@ impl Inner {
         self.chain.free_ghosts().await?;
         if turn % PRUNE_EVERY == 1 {
             self.chain.prune_workers().await?;
+            let before = clock::now() - Inbox::REMEMBERED.as_millis() as i64;
+            self.db.forget_inbox(Inbox::IDEMPOTENCY_KEY, before).await?;
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use crate::config::ObjectsConfig;
 use crate::error::{Error, Result};
 
 pub use stores::EmbeddedAccess;
-pub use upload::Upload;
+pub use upload::{Headers, Upload};
 
 use stores::Stores;
 
@@ -104,8 +104,8 @@ impl Objects {
     ///
     /// # Errors
     /// `bucket_not_configured`.
-    pub async fn upload(&self, bucket: &str, key: &str, content_type: &str) -> Result<Upload> {
-        Ok(Upload::new(self.0.client(bucket)?.clone(), bucket, key, content_type))
+    pub async fn upload(&self, bucket: &str, key: &str, headers: impl Into<Headers>) -> Result<Upload> {
+        Ok(Upload::new(self.0.client(bucket)?.clone(), bucket, key, headers.into()))
     }
 
     /// Writes a small object in one request.
@@ -113,7 +113,7 @@ impl Objects {
     /// # Errors
     /// Those of the store.
     pub async fn put(&self, bucket: &str, key: &str, content_type: &str, bytes: Bytes) -> Result<Stored> {
-        upload::put(self.0.client(bucket)?, bucket, key, content_type, bytes).await
+        upload::put(self.0.client(bucket)?, bucket, key, &content_type.into(), bytes).await
     }
 
     /// Reads an object from byte `from` on, the very one that `file` names (its ETag or version must still match).
@@ -177,6 +177,16 @@ impl Objects {
     /// `prefix_empty`, which would empty the bucket, or those of the store.
     pub async fn delete_prefix(&self, bucket: &str, prefix: &str) -> Result<u64> {
         clean::delete_prefix(self, self.0.client(bucket)?, bucket, prefix).await
+    }
+
+    /// True if the bucket lies in the embedded store.
+    pub fn is_embedded(&self, bucket: &str) -> bool {
+        self.0.is_embedded(bucket)
+    }
+
+    /// Where the world finds an object whose bucket it may read; `None` if that is not known.
+    pub fn url(&self, bucket: &str, key: &str) -> Option<String> {
+        self.0.url(bucket, key)
     }
 
     /// Makes the bucket unless it is there.

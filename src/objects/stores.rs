@@ -34,6 +34,7 @@ pub struct EmbeddedAccess {
 struct Store {
     client: Client,
     region: String,
+    endpoint: Option<String>,
 }
 
 /// All stores, and where each bucket lies.
@@ -41,6 +42,7 @@ pub(super) struct Stores {
     embedded: Option<Store>,
     named: BTreeMap<String, Store>,
     buckets: BTreeMap<String, String>,
+    public_urls: BTreeMap<String, String>,
 }
 
 impl Stores {
@@ -49,7 +51,7 @@ impl Stores {
         for (name, store) in &config.stores {
             named.insert(name.clone(), open(name, store, None).await?);
         }
-        let mut buckets = BTreeMap::new();
+        let (mut buckets, mut public_urls) = (BTreeMap::new(), BTreeMap::new());
         for (bucket, place) in &config.buckets {
             if !named.contains_key(&place.store) {
                 let message = format!("bucket `{bucket}` names the store `{}`, which is not defined", place.store);
@@ -61,6 +63,7 @@ impl Stores {
                 return Err(Error::permanent("config_invalid", message).hint(hint));
             }
             buckets.insert(bucket.clone(), place.store.clone());
+            public_urls.extend(place.public_url.clone().map(|url| (bucket.clone(), url)));
         }
         let embedded = match embedded {
             Some(EmbeddedAccess { endpoint, access_key, secret_key }) => {
@@ -75,7 +78,7 @@ impl Stores {
             }
             None => None,
         };
-        Ok(Self { embedded, named, buckets })
+        Ok(Self { embedded, named, buckets, public_urls })
     }
 
     fn store(&self, bucket: &str) -> Result<&Store> {
@@ -89,12 +92,26 @@ impl Stores {
         })
     }
 
+    pub(super) fn is_embedded(&self, bucket: &str) -> bool {
+        !self.buckets.contains_key(bucket) && self.embedded.is_some()
+    }
+
+    pub(super) fn url(&self, bucket: &str, key: &str) -> Option<String> {
+        let base = match self.public_urls.get(bucket) {
+            Some(url) => url.clone(),
+            None => format!("{}/{bucket}", self.store(bucket).ok()?.endpoint.as_deref()?.trim_end_matches('/')),
+        };
+        let mut url = url::Url::parse(&base).ok()?;
+        url.path_segments_mut().ok()?.pop_if_empty().extend(key.split('/'));
+        Some(url.into())
+    }
+
     pub(super) fn client(&self, bucket: &str) -> Result<&Client> {
         self.store(bucket).map(|store| &store.client)
     }
 
     pub(super) async fn ensure_bucket(&self, bucket: &str) -> Result<()> {
-        let Store { client, region } = self.store(bucket)?;
+        let Store { client, region, .. } = self.store(bucket)?;
         let missing = match client.head_bucket().bucket(bucket).send().await {
             Ok(_) => return Ok(()),
             Err(error) => fault::of_bucket("looking up", bucket, error),
@@ -159,7 +176,7 @@ async fn open(name: &str, store: &StoreConfig, http: Option<SharedHttpClient>) -
         builder = builder.endpoint_url(endpoint);
     }
     builder.set_http_client(http);
-    Ok(Store { client: Client::from_conf(builder.build()), region })
+    Ok(Store { client: Client::from_conf(builder.build()), region, endpoint: store.endpoint.clone() })
 }
 
 /// HTTP past the proxy of the environment: what is in the same process is not reached through one.

@@ -22,11 +22,27 @@ fn part_size(number: i32) -> usize {
     PART.saturating_mul(1 << doublings).min(LARGEST_PART)
 }
 
+/// What is kept with an object.
+#[derive(Clone, Debug)]
+pub struct Headers {
+    /// The media type.
+    pub content_type: String,
+    /// How long others may keep it.
+    pub cache_control: Option<String>,
+}
+
+impl From<&str> for Headers {
+    /// Nothing but the media type.
+    fn from(content_type: &str) -> Self {
+        Self { content_type: content_type.to_owned(), cache_control: None }
+    }
+}
+
 /// An object that is being written; a multipart upload once it is larger than one part. Dropped before
 /// [`Upload::finish`], it is aborted.
 pub struct Upload {
     target: Target,
-    content_type: String,
+    headers: Headers,
     gathered: BytesMut,
     size: u64,
     multipart: Option<Multipart>,
@@ -49,9 +65,9 @@ struct Multipart {
 }
 
 impl Upload {
-    pub(super) fn new(client: Client, bucket: &str, key: &str, content_type: &str) -> Self {
+    pub(super) fn new(client: Client, bucket: &str, key: &str, headers: Headers) -> Self {
         let target = Target { client, bucket: bucket.to_owned(), key: key.to_owned() };
-        Self { target, content_type: content_type.to_owned(), gathered: BytesMut::new(), size: 0, multipart: None }
+        Self { target, headers, gathered: BytesMut::new(), size: 0, multipart: None }
     }
 
     /// Bytes written so far.
@@ -84,22 +100,22 @@ impl Upload {
     /// Those of the store.
     pub async fn finish(mut self) -> Result<Stored> {
         if self.multipart.is_none() {
-            let Self { target, content_type, gathered, .. } = self;
-            return put(&target.client, &target.bucket, &target.key, &content_type, gathered.freeze()).await;
+            let Self { target, headers, gathered, .. } = self;
+            return put(&target.client, &target.bucket, &target.key, &headers, gathered.freeze()).await;
         }
         if !self.gathered.is_empty() {
             self.send_part().await?;
         }
-        let Self { target, content_type, size, multipart, .. } = self;
+        let Self { target, headers, size, multipart, .. } = self;
         let Some(mut multipart) = multipart else { unreachable!("checked above") };
         let (etag, version) = multipart.complete().await?;
-        Ok(Stored { bucket: target.bucket, key: target.key, version, etag, size, content_type })
+        Ok(Stored { bucket: target.bucket, key: target.key, version, etag, size, content_type: headers.content_type })
     }
 
     async fn send_part(&mut self) -> Result<()> {
         let multipart = match &mut self.multipart {
             Some(multipart) => multipart,
-            none => none.insert(Multipart::create(&self.target, &self.content_type).await?),
+            none => none.insert(Multipart::create(&self.target, &self.headers).await?),
         };
         multipart.room().await?;
         multipart.send(self.gathered.split().freeze());
@@ -110,9 +126,10 @@ impl Upload {
 }
 
 impl Multipart {
-    async fn create(target: &Target, content_type: &str) -> Result<Self> {
+    async fn create(target: &Target, headers: &Headers) -> Result<Self> {
         let Target { client, bucket, key } = target;
-        let answer = client.create_multipart_upload().bucket(bucket).key(key).content_type(content_type).send().await;
+        let request = client.create_multipart_upload().bucket(bucket).key(key).content_type(&headers.content_type);
+        let answer = request.set_cache_control(headers.cache_control.clone()).send().await;
         let output = answer.map_err(|error| fault::at("starting to write", bucket, key, error))?;
         let id = output.upload_id.ok_or_else(|| {
             Error::permanent(
@@ -203,10 +220,11 @@ impl Drop for Multipart {
 }
 
 /// One PutObject.
-pub(super) async fn put(client: &Client, bucket: &str, key: &str, content_type: &str, bytes: Bytes) -> Result<Stored> {
+pub(super) async fn put(client: &Client, bucket: &str, key: &str, headers: &Headers, bytes: Bytes) -> Result<Stored> {
     let size = bytes.len();
     let patience = Builder::new().timeout_config(timeouts(size));
-    let request = client.put_object().bucket(bucket).key(key).content_type(content_type).body(streamed(bytes));
+    let request = client.put_object().bucket(bucket).key(key).content_type(&headers.content_type);
+    let request = request.set_cache_control(headers.cache_control.clone()).body(streamed(bytes));
     let output = request.customize().config_override(patience).send().await;
     let output = output.map_err(|error| fault::at("writing", bucket, key, error))?;
     Ok(Stored {
@@ -214,7 +232,7 @@ pub(super) async fn put(client: &Client, bucket: &str, key: &str, content_type: 
         key: key.to_owned(),
         etag: unquoted(output.e_tag()),
         size: size as u64,
-        content_type: content_type.to_owned(),
+        content_type: headers.content_type.clone(),
         version: output.version_id,
     })
 }

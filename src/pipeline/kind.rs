@@ -15,6 +15,10 @@ pub trait Kind: Send + Sync {
     fn outputs(&self) -> schemars::Schema;
     /// An example of its `with:` block.
     fn example(&self) -> &'static str;
+    /// Whether it makes files, so that `output` may stand on it.
+    fn makes_files(&self) -> bool {
+        false
+    }
     /// All problems of a `with:` block, each at its place.
     fn check(&self, with: &Node, around: &Surroundings) -> Vec<Problem>;
 }
@@ -49,6 +53,8 @@ pub struct Surroundings {
     pub secrets: Option<BTreeSet<String>>,
     /// Names of declared queues.
     pub queues: Option<BTreeSet<String>>,
+    /// The bucket of the service itself, which no step may write by name.
+    pub artifacts: Option<String>,
 }
 
 /// Gathers the problems that a step finds in its own checked `with:` block.

@@ -13,7 +13,7 @@ pub mod raw;
 mod schema;
 
 pub use dynamic::Dynamic;
-pub use expr::{Condition, Scope, resolve};
+pub use expr::{Condition, Scope, resolve, resolve_to_text};
 pub use kind::{Check, Kind, Kinds, Surroundings};
 pub use load::{Pipeline, load};
 pub use params::{FileRule, Param, ParamType};

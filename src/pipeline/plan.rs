@@ -118,8 +118,28 @@ pub struct Step {
     pub timeout_ms: i64,
     /// What happens after a failure.
     pub retry: Retry,
+    /// Whether the answer to the request that starts a run waits for the step.
+    pub inline: bool,
+    /// Where the files that it makes are written; `None`: to the run's own files.
+    pub output: Option<Output>,
     /// The fields of the kind, with their expressions.
     pub with: Value,
+}
+
+/// Where the files of a step are written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// The bucket.
+    pub bucket: String,
+    /// The key of each file, with its expressions; `file.name`, `file.stem` and `file.extension` are the file's.
+    pub key: String,
+    /// The `Cache-Control` header of the objects.
+    pub cache_control: Option<String>,
+}
+
+impl Output {
+    /// The key where a step names none: no two runs, steps or files share it.
+    pub const DEFAULT_KEY: &str = "${{ run.pipeline }}/${{ run.id }}/${{ file.step }}/${{ file.name }}";
 }
 
 /// What happens after a failure that another try may not meet.

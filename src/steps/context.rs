@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::files::Files;
 use crate::connections::Connections;
 use crate::error::{Error, Result};
 use crate::mail::Mailer;
@@ -151,68 +152,5 @@ impl FileLinks {
     /// The link to a file; `None` if afterload does not own it.
     pub fn of(&self, file: &File) -> Option<String> {
         file.artifact_id.as_deref().map(|id| (self.0)(id))
-    }
-}
-
-/// Files that belong to the run. They become its artifacts when the attempt succeeds, and vanish when it does not.
-#[derive(Clone)]
-pub struct Files {
-    objects: Objects,
-    bucket: String,
-    prefix: String,
-    base_url: String,
-    made: Arc<Mutex<Vec<File>>>,
-}
-
-impl Files {
-    /// Files under `prefix` of `bucket`; artifact links start with `base_url`.
-    pub fn new(objects: Objects, bucket: String, prefix: String, base_url: String) -> Self {
-        Self { objects, bucket, prefix, base_url, made: Arc::default() }
-    }
-
-    /// Starts a file with this name for people.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub async fn create(&self, name: &str, content_type: &str) -> Result<FileSink> {
-        let id = ulid::Ulid::generate().to_string();
-        let key = format!("{}{id}", self.prefix);
-        let upload = self.objects.upload(&self.bucket, &key, content_type).await?;
-        Ok(FileSink { files: self.clone(), id, name: name.to_owned(), upload })
-    }
-
-    /// What has been made so far.
-    pub fn made(&self) -> Vec<File> {
-        self.made.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
-    }
-}
-
-/// A file that is being written. Dropped before [`FileSink::finish`], it leaves nothing behind.
-pub struct FileSink {
-    files: Files,
-    id: String,
-    name: String,
-    upload: crate::objects::Upload,
-}
-
-impl FileSink {
-    /// Adds bytes; waits while the store is slower than the writer.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub async fn write(&mut self, bytes: bytes::Bytes) -> Result<()> {
-        self.upload.write(bytes).await
-    }
-
-    /// Makes the file whole.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub async fn finish(self) -> Result<File> {
-        let stored = self.upload.finish().await?;
-        let url = format!("{}/v1/artifacts/{}", self.files.base_url, self.id);
-        let file = stored.into_file(Some(self.id), self.name, Some(url));
-        self.files.made.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(file.clone());
-        Ok(file)
     }
 }

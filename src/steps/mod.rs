@@ -5,6 +5,7 @@
 mod context;
 pub mod csv_import;
 pub mod email_send;
+mod files;
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -15,7 +16,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use context::{Begun, Context, Counts, Effects, FileLinks, FileSink, Files, Progress, Report, RunFacts, StepFacts};
+pub use context::{Begun, Context, Counts, Effects, FileLinks, Progress, Report, RunFacts, StepFacts};
+pub use files::{Destination, FileSink, Files, KeyOf, Made};
 
 use crate::error::{Error, Result};
 use crate::pipeline::{Check, Kind, Kinds, Surroundings};
@@ -30,6 +32,8 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     const KIND: &'static str;
     /// An example of the `with:` block, as YAML; checked by a test.
     const EXAMPLE: &'static str;
+    /// Whether it makes files, so that `output` may say where they go.
+    const MAKES_FILES: bool = false;
     /// What `steps.ID.…` offers to later steps.
     type Outputs: Serialize + JsonSchema;
 
@@ -97,6 +101,10 @@ impl<S: Step> Kind for Erased<S> {
 
     fn example(&self) -> &'static str {
         S::EXAMPLE
+    }
+
+    fn makes_files(&self) -> bool {
+        S::MAKES_FILES
     }
 
     fn check(&self, with: &Node, around: &Surroundings) -> Vec<Problem> {

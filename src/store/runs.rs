@@ -64,6 +64,10 @@ pub struct RunRecord {
     pub error: Option<serde_json::Value>,
     /// Rises with every change of the run or its steps.
     pub revision: i64,
+    /// When it may start; `None`: at once.
+    pub run_at: Option<Millis>,
+    /// When somebody asked it to stop.
+    pub cancel_requested_at: Option<Millis>,
     /// When it was accepted.
     pub created_at: Millis,
     /// When its first step started.
@@ -86,8 +90,8 @@ pub struct RunFilter {
 }
 
 /// Named one by one: a later version's new column must not change what an older process reads.
-const COLUMNS: &str =
-    "id, pipeline, digest, status, origin, params, event, error, revision, created_at, started_at, finished_at";
+const COLUMNS: &str = "id, pipeline, digest, status, origin, params, event, error, revision, run_at, cancel_requested_at, \
+     created_at, started_at, finished_at";
 
 fn run(row: &Row) -> Result<RunRecord> {
     let status = row.text("status")?;
@@ -102,6 +106,8 @@ fn run(row: &Row) -> Result<RunRecord> {
         event: row.json("event")?,
         error: row.json("error")?,
         revision: row.int("revision")?,
+        run_at: row.opt_int("run_at")?,
+        cancel_requested_at: row.opt_int("cancel_requested_at")?,
         created_at: row.int("created_at")?,
         started_at: row.opt_int("started_at")?,
         finished_at: row.opt_int("finished_at")?,
@@ -114,11 +120,11 @@ impl Tx {
     /// # Errors
     /// Those of the database.
     pub async fn insert_run(&mut self, run: &RunRecord) -> Result<()> {
-        let sql = "INSERT INTO runs (id, pipeline, digest, status, origin, params, event, revision, created_at)
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8)";
+        let sql = "INSERT INTO runs (id, pipeline, digest, status, origin, params, event, revision, created_at, run_at)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9)";
         let RunRecord { id, pipeline, digest, origin, params, created_at, .. } = run;
         let event = run.event.as_ref().map(ToString::to_string);
-        let args = args![id, pipeline, digest, run.status.as_str(), origin, params, event, *created_at];
+        let args = args![id, pipeline, digest, run.status.as_str(), origin, params, event, *created_at, run.run_at];
         self.execute(sql, &args).await.map(drop)
     }
 
@@ -137,12 +143,32 @@ impl Tx {
             .ok_or_else(|| Error::permanent("run_not_found", format!("there is no run `{id}`")))
     }
 
+    /// Asks a run to stop, if it has not ended. False: it was asked before, or has ended.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn request_cancel(&mut self, id: &str) -> Result<bool> {
+        let sql = "UPDATE runs SET cancel_requested_at = $2
+                   WHERE id = $1 AND cancel_requested_at IS NULL AND finished_at IS NULL";
+        Ok(self.execute(sql, &args![id, clock::now()]).await? == 1)
+    }
+
+    /// Opens a run that has ended, to go on.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn reopen_run(&mut self, id: &str) -> Result<()> {
+        let sql = "UPDATE runs SET status = 'queued', error = NULL, finished_at = NULL, cancel_requested_at = NULL,
+                   run_at = NULL WHERE id = $1";
+        self.execute(sql, &args![id]).await.map(drop)
+    }
+
     /// Says that a run's first step has started.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn start_run(&mut self, id: &str) -> Result<()> {
-        let sql = "UPDATE runs SET status = 'running', started_at = $2 WHERE id = $1 AND status = 'queued'";
+        let sql = "UPDATE runs SET status = 'running', started_at = COALESCE(started_at, $2) WHERE id = $1 AND status = 'queued'";
         self.execute(sql, &args![id, clock::now()]).await.map(drop)
     }
 
@@ -187,6 +213,26 @@ impl Db {
             .as_ref()
             .map(run)
             .transpose()
+    }
+
+    /// The runs that somebody asked to stop and that have not ended.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn cancelling(&self) -> Result<Vec<String>> {
+        let sql = "SELECT id FROM runs WHERE cancel_requested_at IS NOT NULL AND finished_at IS NULL";
+        self.fetch(sql, &[]).await?.iter().map(|row| row.text("id")).collect()
+    }
+
+    /// The revisions of these runs; those that are gone are left out.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn revisions(&self, ids: &[String]) -> Result<Vec<(String, i64)>> {
+        let places: Vec<_> = (1..=ids.len()).map(|place| format!("${place}")).collect();
+        let sql = format!("SELECT id, revision FROM runs WHERE id IN ({})", places.join(", "));
+        let args: Vec<Arg> = ids.iter().map(Arg::from).collect();
+        self.fetch(&sql, &args).await?.iter().map(|row| Ok((row.text("id")?, row.int("revision")?))).collect()
     }
 
     /// Runs, newest first.

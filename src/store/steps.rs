@@ -101,6 +101,8 @@ pub struct StepRecord {
     pub failures: u32,
     /// Crashes since its progress last moved.
     pub crashes: u32,
+    /// How often it has run anew after it had succeeded.
+    pub round: i64,
     /// Its progress as last committed.
     pub progress: Option<Value>,
     /// Its outputs, once it succeeded.
@@ -113,6 +115,16 @@ pub struct StepRecord {
     pub started_at: Option<Millis>,
     /// When it ended.
     pub finished_at: Option<Millis>,
+}
+
+impl StepRecord {
+    /// Its name within the run, another one for each round: what it does outside of the database goes by it.
+    pub fn key(&self) -> String {
+        match self.round {
+            0 => self.step_id.clone(),
+            round => format!("{}.{round}", self.step_id),
+        }
+    }
 }
 
 /// What a claim gives to the attempt that holds it.
@@ -152,7 +164,7 @@ pub enum Ending {
 
 /// Named one by one: a later version's new column must not change what an older process reads.
 const COLUMNS: &str = "id, run_id, section, position, step_id, uses, queue, priority, status, claims, failures, crashes, \
-     progress, outputs, error, due_at, started_at, finished_at";
+     round, progress, outputs, error, due_at, started_at, finished_at";
 
 fn step(row: &Row) -> Result<StepRecord> {
     Ok(StepRecord {
@@ -168,6 +180,7 @@ fn step(row: &Row) -> Result<StepRecord> {
         claims: row.int("claims")?,
         failures: row.count("failures")?,
         crashes: row.count("crashes")?,
+        round: row.int("round")?,
         progress: row.json("progress")?,
         outputs: row.json("outputs")?,
         error: row.json("error")?,
@@ -263,10 +276,40 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn release_step(&mut self, id: &str, status: StepStatus, error: Option<&Value>) -> Result<()> {
+    pub async fn release_step(
+        &mut self,
+        id: &str,
+        status: StepStatus,
+        error: Option<&Value>,
+        due_at: Option<Millis>,
+    ) -> Result<()> {
         let finished = status.is_final().then(clock::now);
-        let sql = "UPDATE step_runs SET status = $2, error = $3, finished_at = $4 WHERE id = $1 AND status = 'waiting'";
-        self.execute(sql, &args![id, status.as_str(), error.map(Value::to_string), finished]).await.map(drop)
+        let sql = "UPDATE step_runs SET status = $2, error = $3, finished_at = $4, due_at = $5
+                   WHERE id = $1 AND status = 'waiting'";
+        let args = args![id, status.as_str(), error.map(Value::to_string), finished, due_at];
+        self.execute(sql, &args).await.map(drop)
+    }
+
+    /// Ends a step whose attempt has not begun. False: it has begun, or has ended.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn cancel_step(&mut self, id: &str) -> Result<bool> {
+        let sql = "UPDATE step_runs SET status = 'cancelled', due_at = NULL, finished_at = $2
+                   WHERE id = $1 AND status IN ('queued', 'retrying')";
+        Ok(self.execute(sql, &args![id, clock::now()]).await? == 1)
+    }
+
+    /// Sets a step that has ended back to where it waited. One that had succeeded begins a new round.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn reset_step(&mut self, id: &str) -> Result<()> {
+        let sql = "UPDATE step_runs SET round = CASE WHEN status = 'succeeded' THEN round + 1 ELSE round END,
+                   progress = CASE WHEN status = 'succeeded' THEN NULL ELSE progress END, status = 'waiting',
+                   failures = 0, crashes = 0, outputs = NULL, error = NULL, due_at = NULL, started_at = NULL,
+                   finished_at = NULL WHERE id = $1";
+        self.execute(sql, &args![id]).await.map(drop)
     }
 
     /// A step whose job is to be pushed, locked until the end of the transaction. `None`: it no longer is.

@@ -23,9 +23,8 @@ pub type Start = Arc<dyn Fn(NewRun) -> Pin<Box<dyn Future<Output = Result<Starte
 pub struct App(Arc<Inner>);
 
 struct Inner {
-    db: Db,
-    objects: Objects,
-    config: Config,
+    engine: Engine,
+    config: Arc<Config>,
     base_url: String,
     signer: Signer,
     start: Start,
@@ -43,40 +42,39 @@ impl App {
     /// # Errors
     /// `secret_key_missing` if the configuration holds none: the links of runs are signed with it.
     pub fn new(engine: Engine, live: Live, schema: Value) -> Result<Self> {
-        let (db, objects, config) = (engine.db().clone(), engine.objects().clone(), engine.config().clone());
+        let starter = engine.clone();
         let start: Start = Arc::new(move |run| {
-            let engine = engine.clone();
+            let engine = starter.clone();
             Box::pin(async move { engine.start(run).await })
         });
-        Self::assemble(db, objects, config, start, live, schema)
+        Self::assemble(engine, start, live, schema)
     }
 
-    /// The same from its parts.
-    pub(super) fn assemble(
-        db: Db,
-        objects: Objects,
-        config: Config,
-        start: Start,
-        live: Live,
-        schema: Value,
-    ) -> Result<Self> {
+    /// The same with another way to accept runs.
+    pub(super) fn assemble(engine: Engine, start: Start, live: Live, schema: Value) -> Result<Self> {
+        let config = engine.config().clone();
         let Some(key) = config.secret_key.as_ref().filter(|key| !key.reveal().is_empty()) else {
             return Err(Error::permanent("secret_key_missing", "the configuration holds no `secret_key`"));
         };
         let signer = Signer::new(key.reveal());
         let base_url = config.base_url();
         let forms = Semaphore::new(MOST_FORMS);
-        Ok(Self(Arc::new(Inner { db, objects, config, base_url, signer, start, live, schema, forms })))
+        Ok(Self(Arc::new(Inner { engine, config, base_url, signer, start, live, schema, forms })))
     }
 
     /// The service's database.
     pub(super) fn db(&self) -> &Db {
-        &self.0.db
+        self.0.engine.db()
+    }
+
+    /// The engine.
+    pub(super) fn engine(&self) -> &Engine {
+        &self.0.engine
     }
 
     /// The files.
     pub(super) fn objects(&self) -> &Objects {
-        &self.0.objects
+        self.0.engine.objects()
     }
 
     /// The configuration.

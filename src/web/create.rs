@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -15,17 +15,21 @@ use ulid::Ulid;
 
 use super::app::{App, MOST_FORMS};
 use super::auth::{Caller, Scope, lacks};
-use super::extract::{self, Id};
+use super::extract::{self, Id, Query};
 use super::files;
 use super::form::{Form, Given};
+use super::idempotency::{self, Fingerprint};
 use super::pipelines::{LivePipeline, Takes, not_live};
 use super::problem::Problem;
 use super::runs::RunSummary;
 use super::uploads::Uploads;
-use crate::engine::{NewRun, RunView, Started, run_url};
+use super::wait::Patience;
+use crate::clock::{self, Millis};
+use crate::engine::{Inbox, NewRun, Started, run_url};
 use crate::error::{Error, Result};
 use crate::secrets::Purpose;
 use crate::store::RunRecord;
+use crate::units::is_name;
 
 const ORIGIN: &str = "api";
 /// A body, for those who send another one.
@@ -41,9 +45,18 @@ const FORM_ROOM: u64 = 4 << 20;
 pub(super) struct NewRunBody {
     #[serde(default)]
     params: Map<String, Value>,
-    run_at: Option<Value>,
+    run_at: Option<String>,
     priority: Option<Value>,
-    queue: Option<Value>,
+    queue: Option<String>,
+}
+
+/// When and where the run goes: in a JSON body, or in the query beside any body.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Wishes {
+    run_at: Option<String>,
+    priority: Option<Value>,
+    queue: Option<String>,
 }
 
 /// `POST /v1/pipelines/{name}/runs`
@@ -51,17 +64,15 @@ pub(super) async fn create(
     State(app): State<App>,
     caller: Caller,
     Id(name): Id,
+    Query(wishes): Query<Wishes>,
     request: Request,
 ) -> Result<Response, Problem> {
     if !caller.may_write(&name) {
         return Err(lacks(&Scope::RunsWrite(Some(name))).into());
     }
     let pipeline = app.live().get(&name).ok_or_else(|| not_live(&name))?;
-    if request.headers().contains_key("idempotency-key") {
-        return Err(Problem::new("not_supported_yet", "the header `Idempotency-Key` is not supported yet")
-            .hint("leave it out; every request then starts a run"));
-    }
-    let order = Order { app, caller, pipeline, id: Ulid::generate().to_string() };
+    let key = idempotency::key(request.headers())?;
+    let order = Order { app, caller, pipeline, key, wishes, id: Ulid::generate().to_string() };
     let (parts, body) = request.into_parts();
     // A task of its own, so that a client that goes away cannot stop it between the store and the database: the body
     // then breaks off, and what was stored is deleted.
@@ -81,18 +92,34 @@ struct Order {
     app: App,
     caller: Caller,
     pipeline: LivePipeline,
+    key: Option<String>,
+    wishes: Wishes,
     id: String,
+}
+
+/// The run that an order came to.
+struct Filled {
+    run: RunRecord,
+    /// The same request had started it before.
+    before: bool,
 }
 
 impl Order {
     async fn fill(self, headers: &HeaderMap, body: Body) -> Result<Response> {
         let mut uploads = Uploads::new(self.app.clone(), self.id.clone());
-        let run = match self.params(headers, body, &mut uploads).await {
-            Ok(params) => self.start(params, &mut uploads).await,
+        uploads.fingerprint = self.key.as_ref().map(|_| Fingerprint::new());
+        let run = match self.new_run(headers, body, &mut uploads).await {
+            Ok(new) => self.start(new, &mut uploads).await,
             Err(error) => Err(error),
         };
         match run {
-            Ok(run) => Ok(self.answer(run).await),
+            Ok(filled) => {
+                if filled.before {
+                    uploads.discard().await;
+                }
+                let patience = Patience::new(&self.app, headers, &self.pipeline);
+                Ok(self.answer(filled, patience).await)
+            }
             Err(error) => {
                 uploads.discard().await;
                 Err(error)
@@ -100,21 +127,36 @@ impl Order {
         }
     }
 
-    async fn params(&self, headers: &HeaderMap, body: Body, uploads: &mut Uploads) -> Result<Map<String, Value>> {
+    async fn new_run(&self, headers: &HeaderMap, body: Body, uploads: &mut Uploads) -> Result<NewRun> {
         let limits = &self.app.config().limits;
+        let mut wishes = self.wishes.clone();
         let Given { mut params, files } = match extract::media_type(headers).as_deref() {
             _ if body.is_end_stream() => Given::default(),
             Some("multipart/form-data") => self.form(headers, body, uploads).await?,
             Some(media) if media == "application/json" || media.ends_with("+json") => {
                 let body: Option<NewRunBody> = extract::json_body(body, limits.body, EXAMPLE).await?;
-                Given { params: body.unwrap_or_default().checked()?, files: Map::new() }
+                let body = body.unwrap_or_default();
+                let NewRunBody { params, run_at, priority, queue } = body;
+                wishes = Wishes { run_at, priority, queue }.or(wishes);
+                Given { params, files: Map::new() }
             }
             other => return Err(media_unknown(other)),
         };
+        if let Some(fingerprint) = &mut uploads.fingerprint {
+            fingerprint.add_params(&params);
+            fingerprint.add(format!("{wishes:?}").as_bytes());
+        }
         let unfit = files::resolve(&self.app, &self.caller, &self.pipeline, &mut params).await?;
         params.extend(files);
         unfit.refuse(&self.pipeline, &params)?;
-        Ok(params)
+        let inbox = self.key.clone().map(|key| Inbox {
+            source: idempotency::SOURCE,
+            key,
+            fingerprint: uploads.fingerprint.take().map(Fingerprint::finish),
+        });
+        let (run_at, priority, queue) = wishes.checked()?;
+        let (id, pipeline, uploads) = (self.id.clone(), self.pipeline.name.clone(), uploads.files.clone());
+        Ok(NewRun { id, pipeline, params, origin: ORIGIN, uploads, run_at, priority, queue, inbox, event: None })
     }
 
     async fn form(&self, headers: &HeaderMap, body: Body, uploads: &mut Uploads) -> Result<Given> {
@@ -148,16 +190,19 @@ impl Order {
         }
     }
 
-    async fn start(&self, params: Map<String, Value>, uploads: &mut Uploads) -> Result<RunRecord> {
-        let files = std::mem::take(&mut uploads.files);
-        let (id, pipeline) = (self.id.clone(), self.pipeline.name.clone());
-        let new = NewRun { id, pipeline, params, origin: ORIGIN, uploads: files, event: None, inbox: None };
+    async fn start(&self, new: NewRun, uploads: &mut Uploads) -> Result<Filled> {
+        let said = new.inbox.as_ref().and_then(|inbox| inbox.fingerprint.clone());
         match self.app.start(new).await {
-            Ok(Started::New(run)) => Ok(*run),
-            Ok(Started::Known { run_id, .. }) => self.app.db().run(&run_id).await?.ok_or_else(|| gone(&run_id)),
+            Ok(Started::New(run)) => Ok(Filled { run: *run, before: false }),
+            Ok(Started::Known { fingerprint, .. }) if fingerprint != said => Err(idempotency::reused()),
+            Ok(Started::Known { run_id, .. }) => {
+                let run = self.app.db().run(&run_id).await?.ok_or_else(|| gone(&run_id))?;
+                let before = run.id != self.id;
+                Ok(Filled { run, before })
+            }
             // A commit whose answer was lost may have happened; then the files belong to the run.
             Err(error) if error.is_transient() => match self.app.db().run(&self.id).await {
-                Ok(Some(run)) => Ok(run),
+                Ok(Some(run)) => Ok(Filled { run, before: false }),
                 Ok(None) => Err(error),
                 Err(_) => {
                     uploads.keep();
@@ -168,35 +213,67 @@ impl Order {
         }
     }
 
-    /// The run is on disk: from here on the answer is 202, whatever happens.
-    async fn answer(&self, run: RunRecord) -> Response {
-        let base_url = self.app.base_url();
-        let view = RunView::read(self.app.db(), &run.id, base_url).await;
+    /// The run is on disk: from here on the answer is no refusal, whatever happens.
+    async fn answer(&self, Filled { run, before }: Filled, patience: Patience) -> Response {
+        let (base_url, id) = (self.app.base_url(), run.id.clone());
+        let view = patience.wait(&self.app, &id, &self.pipeline).await;
+        let ended = matches!(&view, Ok(Some(view)) if view.is_final());
         let body = match view {
             Ok(Some(view)) => serde_json::to_value(view),
             _ => serde_json::to_value(RunSummary::new(run, base_url)),
         };
         let mut body = body.unwrap_or_default();
-        let url = run_url(base_url, &self.id);
-        let token = self.app.signer().token(Purpose::Watch, &self.id);
+        let url = run_url(base_url, &id);
+        let token = self.app.signer().token(Purpose::Watch, &id);
         if let Value::Object(fields) = &mut body {
             fields.insert("watch_url".into(), format!("{url}?token={token}").into());
         }
-        let mut response = (StatusCode::ACCEPTED, axum::Json(body)).into_response();
-        if let Ok(location) = HeaderValue::from_str(&format!("/v1/runs/{}", self.id)) {
-            response.headers_mut().insert(LOCATION, location);
+        // Only who asked to wait for the end is told of it by the status.
+        let status = if ended && patience != Patience::default() { StatusCode::OK } else { StatusCode::ACCEPTED };
+        let mut response = (status, axum::Json(body)).into_response();
+        let headers = response.headers_mut();
+        if let Ok(location) = HeaderValue::from_str(&format!("/v1/runs/{id}")) {
+            headers.insert(LOCATION, location);
+        }
+        if let Some(wait) = patience.run {
+            let applied = HeaderValue::from_str(&format!("wait={}", wait.as_secs()));
+            headers.extend(applied.ok().map(|applied| (HeaderName::from_static("preference-applied"), applied)));
+        }
+        if before {
+            headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
         }
         response
     }
 }
 
-impl NewRunBody {
-    fn checked(self) -> Result<Map<String, Value>> {
-        let later = [("run_at", &self.run_at), ("priority", &self.priority), ("queue", &self.queue)];
-        match later.iter().find(|(_, value)| value.is_some()) {
-            Some((name, _)) => Err(Error::permanent("not_supported_yet", format!("`{name}` is not supported yet"))),
-            None => Ok(self.params),
+impl Wishes {
+    /// These, and the others where these say nothing.
+    fn or(self, other: Self) -> Self {
+        Self {
+            run_at: self.run_at.or(other.run_at),
+            priority: self.priority.or(other.priority),
+            queue: self.queue.or(other.queue),
         }
+    }
+
+    fn checked(self) -> Result<(Option<Millis>, Option<i32>, Option<String>)> {
+        let invalid = |message: String, hint: &str| Error::permanent("run_options_invalid", message).hint(hint);
+        let run_at = self.run_at.map(|text| {
+            clock::parse_rfc3339(&text)
+                .ok_or_else(|| invalid(format!("`{text}` is not a time"), "write it as `2030-01-31T08:00:00Z`"))
+        });
+        let priority = self.priority.map(|value| {
+            let number = value.as_i64().or_else(|| value.as_str()?.parse().ok());
+            let fits = number.filter(|number| (-100..=100).contains(number)).map(|number| number as i32);
+            fits.ok_or_else(|| {
+                invalid(format!("{value} is not a priority"), "expected a whole number from -100 to 100")
+            })
+        });
+        if let Some(queue) = self.queue.as_ref().filter(|queue| !is_name(queue)) {
+            let hint = "start with a small letter, go on with small letters, digits, `-` and `_`";
+            return Err(invalid(format!("`{queue}` is not a name for a queue"), hint));
+        }
+        Ok((run_at.transpose()?, priority.transpose()?, self.queue))
     }
 }
 

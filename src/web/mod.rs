@@ -5,9 +5,11 @@ mod artifacts;
 mod auth;
 mod create;
 mod disposition;
+mod events;
 mod extract;
 mod files;
 mod form;
+mod idempotency;
 mod names;
 mod observe;
 mod openapi;
@@ -19,6 +21,7 @@ mod routes;
 mod runs;
 mod serve;
 mod uploads;
+mod wait;
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use super::extract::Id;
 use super::problem::Problem;
 use crate::error::Error;
 use crate::pipeline::catalogue::Refused;
-use crate::pipeline::{Param, Pipeline};
+use crate::pipeline::{Param, Pipeline, Step};
 use crate::units::ByteSize;
 use crate::yaml;
 
@@ -56,6 +56,8 @@ pub struct LiveStep {
     pub id: String,
     /// Its kind.
     pub uses: String,
+    /// `inline` if the answer to a request waits for it, `background` otherwise.
+    pub mode: &'static str,
 }
 
 /// A file that was refused. What was live before under its name still is.
@@ -95,11 +97,23 @@ impl From<&yaml::Problem> for Fault {
     }
 }
 
+impl From<&Step> for LiveStep {
+    fn from(step: &Step) -> Self {
+        let mode = if step.inline { "inline" } else { "background" };
+        Self { id: step.id.clone(), uses: step.uses.clone(), mode }
+    }
+}
+
 impl LivePipeline {
+    /// The steps that the answer to a request waits for.
+    pub(super) fn inline_steps(&self) -> impl Iterator<Item = &str> {
+        self.steps.iter().filter(|step| step.mode == "inline").map(|step| step.id.as_str())
+    }
+
     /// What people see of a pipeline and its text.
     pub fn new(pipeline: &Pipeline, source: &str) -> Self {
         let plan = &pipeline.plan;
-        let steps = plan.sections.all().map(|(_, step)| LiveStep { id: step.id.clone(), uses: step.uses.clone() });
+        let steps = plan.sections.all().map(|(_, step)| LiveStep::from(step));
         let params = plan.params.iter().map(|(name, param)| (name.clone(), said(serde_json::json!(param))));
         Self {
             name: plan.name.clone(),

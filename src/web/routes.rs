@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::openapi::{Operation, Routes, document};
 use super::pipelines::{Catalogue, LivePipeline};
-use super::{App, artifacts, create, pipelines, probes, runs};
+use super::{App, artifacts, create, events, pipelines, probes, runs};
 use crate::engine::RunView;
 
 const GET: Method = Method::GET;
@@ -59,11 +59,15 @@ fn about_runs(routes: Routes) -> Routes {
             post(create::create),
             Operation::new("createRun", "Starts a run; file parts of a form stream into the store")
                 .key()
+                .query::<create::Wishes>()
+                .header("Idempotency-Key", "the same request may be sent again under it for a day")
+                .header("Prefer", "`wait=SECONDS`: answer when the run has ended, if that is soon enough")
                 .json::<create::NewRunBody>()
                 .body::<Map<String, Value>>("multipart/form-data")
                 .answers::<Accepted>(202, "the run is on disk and will happen")
+                .answers::<Accepted>(200, "the run has ended, for callers that waited")
                 .refuses(&["header_invalid", "multipart_invalid", "pipeline_not_found", "upload_too_large"])
-                .refuses(&["params_invalid", "bucket_forbidden", "not_supported_yet"])
+                .refuses(&["params_invalid", "bucket_forbidden", "run_options_invalid", "idempotency_key_reused"])
                 .refuses(&["object_not_found", "object_changed", "object_access_denied", "bucket_not_configured"]),
         )
         .add(
@@ -82,8 +86,41 @@ fn about_runs(routes: Routes) -> Routes {
             Operation::new("showRun", "A run with its steps, its progress and its files")
                 .key_or_token()
                 .query::<runs::ShowQuery>()
+                .header("Accept", "`text/event-stream` for events, as browsers' `EventSource` sends")
                 .answers::<RunView>(200, "the run")
                 .refuses(&["run_not_found"]),
+        )
+        .add(
+            GET,
+            "/v1/runs/{id}/events",
+            get(runs::events).route_layer(from_fn(runs::open_to_pages)),
+            Operation::new("followRun", "A run as server-sent events: the whole run at each change, then one `end`")
+                .key_or_token()
+                .query::<runs::ShowQuery>()
+                .header("Last-Event-ID", "the revision that was seen last")
+                .gives::<String>(200, "events until the run has ended", events::MEDIA_TYPE)
+                .empty(204, "the end was seen before")
+                .refuses(&["run_not_found"]),
+        )
+        .add(
+            POST,
+            "/v1/runs/{id}/cancel",
+            post(runs::cancel),
+            Operation::new("cancelRun", "Stops a run; `finally` still runs")
+                .key()
+                .answers::<RunView>(202, "the run is asked to stop")
+                .answers::<RunView>(200, "the run has stopped")
+                .refuses(&["run_not_found", "run_ended"]),
+        )
+        .add(
+            POST,
+            "/v1/runs/{id}/retry",
+            post(runs::retry),
+            Operation::new("retryRun", "Goes on with a failed or cancelled run from the steps that did not succeed")
+                .key()
+                .answers::<RunView>(202, "the run goes on")
+                .answers::<RunView>(200, "the run has ended again")
+                .refuses(&["run_not_found", "run_not_ended", "run_succeeded", "definition_invalid"]),
         )
 }
 

@@ -2,10 +2,10 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, VARY};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::header::{ACCEPT, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, VARY};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,6 +13,7 @@ use ulid::Ulid;
 
 use super::App;
 use super::auth::{Caller, Scope, lacks};
+use super::events;
 use super::extract::{Id, Query};
 use super::problem::Problem;
 use crate::clock;
@@ -157,40 +158,125 @@ pub(super) async fn open_to_pages(request: Request, next: Next) -> Response {
     response
 }
 
-/// `GET /v1/runs/{id}`, with a key or with the run's own token.
+/// Somebody who may read one run: by key, or by the run's own token.
+#[derive(Clone)]
+pub(super) struct Reader {
+    app: App,
+    id: String,
+    /// `None`: by the token.
+    caller: Option<Caller>,
+}
+
+impl Reader {
+    async fn new(app: App, id: String, query: &ShowQuery, headers: &HeaderMap) -> Result<Self, Problem> {
+        let caller = match &query.token {
+            Some(token) if !headers.contains_key(AUTHORIZATION) => {
+                if !app.signer().holds(Purpose::Watch, &id, token) {
+                    return Err(Problem::new("token_invalid", "the token is not the one of this run")
+                        .hint("use the `watch_url` that came with the run"));
+                }
+                None
+            }
+            _ => {
+                let caller = Caller::of(&app, headers).await?;
+                caller.must_read()?;
+                Some(caller)
+            }
+        };
+        Ok(Self { app, id, caller })
+    }
+
+    /// The run as this reader may see it.
+    ///
+    /// # Errors
+    /// `run_not_found`, those of the database.
+    pub(super) async fn read(&self) -> Result<RunView> {
+        let Self { app, id, caller } = self;
+        // What is no id is not asked for: PostgreSQL takes no NUL, for one.
+        let run = match Ulid::from_string(id) {
+            Ok(_) => RunView::read(app.db(), id, app.base_url()).await?,
+            Err(_) => None,
+        };
+        let readable = |run: &RunView| caller.as_ref().is_none_or(|caller| caller.may_read(&run.pipeline));
+        let mut run = run.filter(readable).ok_or_else(|| not_found(id))?;
+        if caller.is_none() {
+            // Who may watch the run may have its files.
+            for artifact in &mut run.artifacts {
+                artifact.url = artifact_link(app.base_url(), app.signer(), &artifact.id);
+            }
+        }
+        Ok(run)
+    }
+
+    pub(super) fn app(&self) -> &App {
+        &self.app
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+fn not_found(id: &str) -> Error {
+    Error::permanent("run_not_found", format!("there is no run `{id}`"))
+}
+
+/// `GET /v1/runs/{id}`, with a key or with the run's own token; as server-sent events for who accepts those.
 pub(super) async fn show(
     State(app): State<App>,
     Id(id): Id,
     Query(query): Query<ShowQuery>,
     headers: HeaderMap,
-) -> Result<Json<RunView>, Problem> {
-    let caller = match &query.token {
-        Some(token) if !headers.contains_key(AUTHORIZATION) => {
-            if !app.signer().holds(Purpose::Watch, &id, token) {
-                return Err(Problem::new("token_invalid", "the token is not the one of this run")
-                    .hint("use the `watch_url` that came with the run"));
-            }
-            None
-        }
-        _ => {
-            let caller = Caller::of(&app, &headers).await?;
-            caller.must_read()?;
-            Some(caller)
-        }
-    };
-    // What is no id is not asked for: PostgreSQL takes no NUL, for one.
-    let run = match Ulid::from_string(&id) {
-        Ok(_) => RunView::read(app.db(), &id, app.base_url()).await?,
+) -> Result<Response, Problem> {
+    let reader = Reader::new(app, id, &query, &headers).await?;
+    let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match accepted.split(',').any(|media| media.trim().starts_with(events::MEDIA_TYPE)) {
+        true => Ok(events::follow(reader, &headers).await?),
+        false => Ok(Json(reader.read().await?).into_response()),
+    }
+}
+
+/// `GET /v1/runs/{id}/events`, with a key or with the run's own token.
+pub(super) async fn events(
+    State(app): State<App>,
+    Id(id): Id,
+    Query(query): Query<ShowQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let reader = Reader::new(app, id, &query, &headers).await?;
+    Ok(events::follow(reader, &headers).await?)
+}
+
+/// `POST /v1/runs/{id}/cancel`
+pub(super) async fn cancel(State(app): State<App>, caller: Caller, Id(id): Id) -> Result<Response, Problem> {
+    may_change(&app, &caller, &id).await?;
+    app.engine().cancel(&id).await?;
+    changed(&app, &id).await
+}
+
+/// `POST /v1/runs/{id}/retry`
+pub(super) async fn retry(State(app): State<App>, caller: Caller, Id(id): Id) -> Result<Response, Problem> {
+    may_change(&app, &caller, &id).await?;
+    app.engine().retry(&id).await?;
+    changed(&app, &id).await
+}
+
+/// A run that the key may not see is none; one that it may only see is not for it to change.
+async fn may_change(app: &App, caller: &Caller, id: &str) -> Result<()> {
+    let run = match Ulid::from_string(id) {
+        Ok(_) => app.db().run(id).await?,
         Err(_) => None,
     };
-    let readable = |run: &RunView| caller.as_ref().is_none_or(|caller| caller.may_read(&run.pipeline));
-    let run = run.filter(readable);
-    let mut run = run.ok_or_else(|| Problem::new("run_not_found", format!("there is no run `{id}`")))?;
-    if caller.is_none() {
-        // Who may watch the run may have its files.
-        for artifact in &mut run.artifacts {
-            artifact.url = artifact_link(app.base_url(), app.signer(), &artifact.id);
-        }
+    match run {
+        Some(run) if caller.may_write(&run.pipeline) => Ok(()),
+        Some(run) if caller.may_read(&run.pipeline) => Err(lacks(&Scope::RunsWrite(Some(run.pipeline)))),
+        _ => Err(not_found(id)),
     }
-    Ok(Json(run))
+}
+
+/// What was asked for is on disk; the run as it is now.
+async fn changed(app: &App, id: &str) -> Result<Response, Problem> {
+    let run = RunView::read(app.db(), id, app.base_url()).await?.ok_or_else(|| not_found(id))?;
+    let status = if run.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(run)).into_response())
 }

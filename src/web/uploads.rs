@@ -6,6 +6,7 @@ use ulid::Ulid;
 
 use super::disposition::file_name;
 use super::form::chunk;
+use super::idempotency::Fingerprint;
 use super::pipelines::LivePipeline;
 use super::{App, names};
 use crate::engine::artifact_url;
@@ -20,12 +21,14 @@ pub(super) struct Uploads {
     keys: Vec<String>,
     /// Those that are whole.
     pub files: Vec<File>,
+    /// What was sent, for a request that may be sent again.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 impl Uploads {
     /// No files yet, for the run that will have this id.
     pub(super) fn new(app: App, run: String) -> Self {
-        Self { app, run, keys: Vec::new(), files: Vec::new() }
+        Self { app, run, keys: Vec::new(), files: Vec::new(), fingerprint: None }
     }
 
     /// Streams one part into the store and gives the file's shape.
@@ -44,16 +47,22 @@ impl Uploads {
         let id = Ulid::generate().to_string();
         let key = format!("uploads/{}/{id}", self.run);
         let bucket = self.app.config().objects.artifacts.clone();
-        let mut upload = self.app.objects().upload(&bucket, &key, &media).await?;
+        let mut upload = self.app.objects().upload(&bucket, &key, &*media).await?;
         self.keys.push(key);
         let mut size = 0;
         while let Some(bytes) = chunk(&mut field).await? {
             size += bytes.len() as u64;
+            if let Some(fingerprint) = &mut self.fingerprint {
+                fingerprint.add_part(&bytes);
+            }
             if size > limit.0 {
                 return Err(Error::permanent("upload_too_large", format!("`{name}` is larger than {limit}"))
                     .hint(format!("`limits.upload` in the configuration and `max_size` of `{param}` limit it")));
             }
             upload.write(bytes).await?;
+        }
+        if let Some(fingerprint) = &mut self.fingerprint {
+            [param, &name, &media, &size.to_string()].into_iter().for_each(|fact| fingerprint.add(fact.as_bytes()));
         }
         let url = artifact_url(self.app.base_url(), &id);
         let file = upload.finish().await?.into_file(Some(id), name, Some(url));

@@ -145,7 +145,10 @@ async fn the_live_pipelines_are_listed(database: Database) {
     let listed: Value = get(&app, "/v1/pipelines").await.json().await.unwrap();
     assert_eq!(listed["pipelines"][0]["name"], "people-import");
     assert_eq!(listed["pipelines"][0]["params"]["file"]["type"], "file", "the form knows files by this");
-    assert_eq!(listed["pipelines"][0]["steps"][0], json!({ "id": "import", "uses": "csv.import" }));
+    assert_eq!(
+        listed["pipelines"][0]["steps"][0],
+        json!({ "id": "import", "uses": "csv.import", "mode": "background" })
+    );
     let one: Value = get(&app, "/v1/pipelines/people-import").await.json().await.unwrap();
     assert_eq!(one["source"], IMPORT);
     let schema: Value = get(&app, "/v1/schema").await.json().await.unwrap();

@@ -59,6 +59,10 @@ impl Kind for Load {
         "{ source: x, connection: app, into: { table: t } }"
     }
 
+    fn makes_files(&self) -> bool {
+        true
+    }
+
     fn check(&self, with: &Node, around: &Surroundings) -> Vec<Problem> {
         match yaml::read::<Load>(with) {
             Err(problems) => problems,
@@ -122,6 +126,7 @@ fn around() -> Surroundings {
         broken_templates: [("broken".to_owned(), "it has no `subject.txt`".to_owned())].into(),
         secrets: Some(set(&["API_TOKEN"])),
         queues: Some(set(&["imports"])),
+        artifacts: Some("artifacts".to_owned()),
     }
 }
 

@@ -211,6 +211,27 @@ impl Chain {
         Ok(tx.execute(&sql, &args).await? == 1)
     }
 
+    /// Locks the jobs of these steps until the end of the transaction, in an order that all follow.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn lock(&self, tx: &mut Tx, steps: &[String]) -> Result<()> {
+        if tx.dialect() == Dialect::Postgres && !steps.is_empty() {
+            let sql =
+                format!("SELECT id FROM {} WHERE id IN ({}) ORDER BY id FOR UPDATE", self.jobs(), places(steps.len()));
+            tx.fetch(&sql, &steps.iter().map(Into::into).collect::<Vec<_>>()).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the job of a step out of the queue.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn remove(&self, tx: &mut Tx, step_run: &str) -> Result<()> {
+        tx.execute(&format!("DELETE FROM {} WHERE id = $1", self.jobs()), &args![step_run]).await.map(drop)
+    }
+
     /// True if the step has a job, whoever holds it.
     ///
     /// # Errors

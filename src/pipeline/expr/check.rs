@@ -6,7 +6,8 @@ use std::ops::Range;
 use super::LANGUAGE;
 use crate::yaml::choices;
 
-const ROOTS: [&str; 7] = ["params", "event", "steps", "run", "secrets", "item", "index"];
+const ROOTS: [&str; 8] = ["params", "event", "steps", "run", "secrets", "item", "index", "file"];
+const FILE: [&str; 4] = ["name", "stem", "extension", "step"];
 const RUN: [&str; 3] = ["id", "url", "pipeline"];
 const RUN_ENDED: [&str; 5] = ["id", "url", "pipeline", "status", "error"];
 /// What every step offers besides the outputs of its kind.
@@ -27,6 +28,8 @@ pub struct Known<'a> {
     pub ended: bool,
     /// Whether `item` and `index` exist.
     pub items: bool,
+    /// Whether `file` exists.
+    pub file: bool,
 }
 
 static NOTHING: BTreeMap<String, Fields> = BTreeMap::new();
@@ -34,7 +37,15 @@ static NOTHING: BTreeMap<String, Fields> = BTreeMap::new();
 impl Default for Known<'_> {
     /// Knows no name but the roots.
     fn default() -> Self {
-        Self { params: &NOTHING, steps: &NOTHING, before: BTreeSet::new(), secrets: None, ended: false, items: false }
+        Self {
+            params: &NOTHING,
+            steps: &NOTHING,
+            before: BTreeSet::new(),
+            secrets: None,
+            ended: false,
+            items: false,
+            file: false,
+        }
     }
 }
 
@@ -128,6 +139,10 @@ fn look_up(name: &str, known: &Known<'_>) -> Option<Fault> {
         (root @ ("item" | "index"), _) if !known.items => {
             Some((1, format!("`{root}` exists only in a step with `for_each`"), String::new()))
         }
+        ("file", _) if !known.file => Some((1, "`file` exists only in `output.key`".into(), String::new())),
+        ("file", Some(field)) if !FILE.contains(&field) => {
+            Some((2, format!("`file` has no `{field}`"), choices(field, FILE)))
+        }
         (root, _) if ROOTS.contains(&root) => None,
         ("null" | "nil" | "None", _) => Some((1, format!("unknown name `{}`", parts[0]), "write `none`".into())),
         (root, _) => Some((1, format!("unknown name `{root}`"), root_hint(root, known))),
@@ -178,7 +193,7 @@ fn root_hint(root: &str, known: &Known<'_>) -> String {
     if known.steps.contains_key(root) {
         return format!("did you mean `steps.{root}`?");
     }
-    choices(root, ROOTS)
+    choices(root, ROOTS.into_iter().filter(|root| *root != "file" || known.file))
 }
 
 /// Marks the first `parts` parts of `name` where it first occurs.

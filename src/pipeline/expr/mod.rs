@@ -62,6 +62,14 @@ fn resolve_text(text: &str, scope: &Scope) -> Result<Value> {
     Ok(Value::String(whole))
 }
 
+/// Resolves a text to a text.
+///
+/// # Errors
+/// `expression_failed`, also for an expression that gives none.
+pub fn resolve_to_text(text: &str, scope: &Scope) -> Result<String> {
+    as_text(text, resolve(&Value::String(text.to_owned()), scope)?)
+}
+
 fn as_text(expression: &str, value: Value) -> Result<String> {
     match value {
         Value::Null => Err(failed(expression, "it gives none, which has no text")

@@ -46,6 +46,12 @@ impl Scope {
         self.set("item", plain(item)).set("index", index.into())
     }
 
+    /// Sets `file`: what a key of `output` may name of the file at hand.
+    #[must_use]
+    pub fn file(self, file: &Value) -> Self {
+        self.set("file", plain(file))
+    }
+
     /// Sets `secrets`; each is looked up only when an expression reads it.
     #[must_use]
     pub fn secrets(self, lookup: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {

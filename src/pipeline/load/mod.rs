@@ -8,6 +8,7 @@ mod files;
 mod later;
 mod needs;
 mod params;
+mod place;
 mod settle;
 mod steps;
 

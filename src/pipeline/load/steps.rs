@@ -10,7 +10,7 @@ use super::super::plan::{Backoff, Retry, Section, Sections, Step};
 use super::super::raw::{Defaults, RawRetry, RawStep};
 use super::needs::{self, Written};
 use super::settle::settle;
-use super::{Faults, expressions, files, is_id, items, later};
+use super::{Faults, expressions, files, is_id, items, later, place};
 use crate::units::{Duration, is_name};
 use crate::yaml::{self, Node, Span, Value, choices};
 
@@ -64,8 +64,10 @@ pub fn check(file: &File<'_>, faults: &mut Faults) -> Sections {
                 secrets: file.around.secrets.as_ref(),
                 ended: section != Section::Main,
                 items: step.node.get("for_each").is_some(),
+                file: false,
             };
-            settled.extend(check_step(file, step, &needs, &known, faults));
+            let inline = place::inline(step, &needs, &steps, faults);
+            settled.extend(check_step(file, step, inline, &needs, &known, faults));
         }
         *match section {
             Section::Main => &mut sections.main,
@@ -120,6 +122,7 @@ fn outputs(step: &RawStep, kinds: &Kinds) -> Fields {
 fn check_step(
     file: &File<'_>,
     step: &Written<'_>,
+    inline: bool,
     needs: &[&str],
     known: &Known<'_>,
     faults: &mut Faults,
@@ -144,6 +147,7 @@ fn check_step(
         expressions::check_condition(place, condition, known, faults);
     }
     later::check_step(node, raw, known, faults);
+    let output = place::output(node, raw, kind, file.around, known, faults);
     check_queue(node.get("queue"), file.around, faults);
     check_limits(node, raw.timeout, raw.priority, raw.retry.as_ref(), faults);
     let retry = settle_retry(raw.retry.as_ref(), file.defaults.retry.as_ref());
@@ -159,9 +163,12 @@ fn check_step(
         condition: raw.condition.as_deref().map(|text| Condition::new(text).expression().to_owned()),
         continue_on_error: raw.continue_on_error,
         queue: raw.queue.clone().or_else(|| file.defaults.queue.clone()).unwrap_or_else(|| "default".into()),
-        priority: raw.priority.or(file.defaults.priority).unwrap_or(0),
+        // Somebody waits for an inline step.
+        priority: raw.priority.or(file.defaults.priority).unwrap_or(if inline { 100 } else { 0 }),
         timeout_ms: raw.timeout.or(file.defaults.timeout).map_or(HOUR, Duration::millis),
         retry,
+        inline,
+        output,
         with: kind.map_or_else(|| with.to_json(), |kind| settle(with, kind.schema().as_value())),
     })
 }

@@ -104,16 +104,6 @@ pub struct ForEach {
     pub max_concurrency: Option<u32>,
 }
 
-/// Whether the answer to the request waits for a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// The answer waits, so that the step's result is in it.
-    Inline,
-    /// The answer is given at once.
-    Background,
-}
-
 /// How often a step may start.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -123,20 +113,6 @@ pub struct RateLimit {
     pub key: Option<String>,
     /// Starts per second.
     pub per_second: f64,
-}
-
-/// Where the files that a step makes are written; they belong to the user.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Output {
-    /// The bucket.
-    pub bucket: String,
-    /// The key.
-    #[serde(default)]
-    pub key: Option<String>,
-    /// The `Cache-Control` header of the objects.
-    #[serde(default)]
-    pub cache_control: Option<String>,
 }
 
 /// How long runs and their files are kept.

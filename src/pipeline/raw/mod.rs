@@ -2,14 +2,16 @@
 
 mod later;
 mod param;
+mod place;
 
 use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
-pub use later::{Concurrency, ForEach, Mode, Output, RateLimit, Retention, Trigger, TriggerType};
+pub use later::{Concurrency, ForEach, RateLimit, Retention, Trigger, TriggerType};
 pub use param::{RawItem, RawParam, TypeName};
+pub use place::{Mode, RawOutput};
 
 use super::Dynamic;
 use crate::units::Duration;
@@ -139,8 +141,7 @@ pub struct RawStep {
     pub delay: Option<Dynamic<Duration>>,
     /// Where the files that the step makes are written.
     #[serde(default)]
-    #[schemars(extend("deprecated" = true))]
-    pub output: Option<Output>,
+    pub output: Option<RawOutput>,
 }
 
 /// One step id or a list of them.

@@ -191,6 +191,7 @@ columns:
 tolerate: 20%
 errors: { file: rejected.csv, max: 10000 }
 "#;
+    const MAKES_FILES: bool = true;
     type Outputs = Outputs;
 
     fn check(&self, check: &mut Check<'_>) {

@@ -13,8 +13,10 @@ use tower::ServiceExt;
 
 use crate::clock;
 use crate::config::{Config, Secret};
-use crate::engine::{NewRun, Started};
+use crate::connections::Connections;
+use crate::engine::{Engine, NewRun, Parts, Started};
 use crate::error::{Error, Result};
+use crate::mail::Mailer;
 use crate::objects::embedded::{self, Embedded};
 use crate::objects::{EmbeddedAccess, Objects};
 use crate::pipeline::Param;
@@ -52,11 +54,18 @@ impl Stage {
         let mut config = Config { secret_key: Some(Secret::new("a secret for tests")), ..Config::default() };
         config.limits.upload = ByteSize(2 << 20);
         config.limits.body = ByteSize(64 << 10);
+        let parts = Parts {
+            db: db.clone(),
+            connections: Connections::new(&config.connections),
+            mail: Mailer::new(&config).unwrap(),
+            config: Arc::new(config),
+            objects: objects.clone(),
+            steps: Vec::new(),
+        };
+        let engine = Engine::open(parts).await.unwrap();
         let live = Live::default();
         live.publish(catalogue());
-        let app =
-            App::assemble(db.clone(), objects.clone(), config, player(db.clone()), live, json!({ "type": "object" }))
-                .unwrap();
+        let app = App::assemble(engine, player(db.clone()), live, json!({ "type": "object" })).unwrap();
         let routes = routes().route("/panic", axum::routing::get(panicking));
         let router = observed(routes).with_state(app.clone());
         let (key, admin) = make_key("admin", &["admin".into()], &[]).unwrap();
@@ -156,7 +165,7 @@ fn catalogue() -> Catalogue {
         digest: name.into(),
         params: params.as_object().cloned().unwrap_or_default(),
         declared: if name == "quiet" { BTreeMap::new() } else { declared() },
-        steps: vec![LiveStep { id: "import".into(), uses: "csv.import".into() }],
+        steps: vec![LiveStep { id: "import".into(), uses: "csv.import".into(), mode: "background" }],
         source: Some(format!("name: {name}\n")),
     };
     let params = json!({
@@ -211,6 +220,8 @@ async fn play(db: &Db, run: NewRun) -> Result<Started> {
         event: run.event,
         error: None,
         revision: 1,
+        run_at: run.run_at,
+        cancel_requested_at: None,
         created_at: clock::now(),
         started_at: None,
         finished_at: None,

@@ -103,7 +103,7 @@ pub async fn connect(endpoint: &str, credentials: &Credentials) -> Objects {
 pub async fn connect_named(config: StoreConfig) -> Objects {
     let mut objects = ObjectsConfig::default();
     objects.stores.insert("named".to_owned(), config);
-    objects.buckets.insert(BUCKET.to_owned(), BucketConfig { store: "named".to_owned() });
+    objects.buckets.insert(BUCKET.to_owned(), BucketConfig { store: "named".to_owned(), public_url: None });
     Objects::connect(&objects, None).await.unwrap()
 }
 

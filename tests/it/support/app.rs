@@ -47,6 +47,11 @@ pub struct TestApp {
 }
 
 impl Builder {
+    /// The folder with everything.
+    pub fn folder(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     /// Writes a pipeline.
     pub fn pipeline(self, name: &str, yaml: &str) -> Self {
         std::fs::write(self.config.pipelines.join(format!("{name}.yaml")), yaml).expect("a pipeline");
@@ -139,6 +144,24 @@ impl TestApp {
     /// Reads a path of the API with the admin key.
     pub async fn get(&self, path: &str) -> reqwest::Response {
         self.client.get(format!("{}{path}", self.url)).bearer_auth(&self.admin_key).send().await.expect("an answer")
+    }
+
+    /// Sends a body to a path of the API with the admin key.
+    pub async fn post(&self, path: &str, body: Value) -> (u16, Value) {
+        let request = self.client.post(format!("{}{path}", self.url)).bearer_auth(&self.admin_key);
+        let response = request.json(&body).send().await.expect("an answer");
+        (response.status().as_u16(), response.json().await.expect("JSON"))
+    }
+
+    /// Waits until a step of a run has this status.
+    pub async fn step_is(&self, run: &Value, step: &str, status: &str) {
+        let id = run["id"].as_str().expect("an id");
+        eventually("the status of a step", async || {
+            let run = self.show(id).await;
+            let steps = run["steps"].as_array().expect("steps");
+            steps.iter().any(|known| known["id"] == step && known["status"] == status).then_some(())
+        })
+        .await;
     }
 
     /// Reads a run.

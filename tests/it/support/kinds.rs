@@ -56,9 +56,15 @@ pub struct TestStep {
     /// Report one unit more than the start before did.
     #[serde(default)]
     climb: bool,
+    /// Fail for good while this file does not exist.
+    #[serde(default)]
+    needs_file: Option<Dynamic<String>>,
     /// Make a file of this name with one line.
     #[serde(default)]
     file: Option<String>,
+    /// Make a second file of this name.
+    #[serde(default)]
+    second_file: Option<String>,
 }
 
 /// What the step gave.
@@ -73,6 +79,7 @@ pub struct Outputs {
 impl Step for TestStep {
     const KIND: &'static str = "test.step";
     const EXAMPLE: &'static str = "give: 1\n";
+    const MAKES_FILES: bool = true;
     type Outputs = Outputs;
 
     async fn run(self, ctx: Context) -> Result<Outputs> {
@@ -92,6 +99,12 @@ impl Step for TestStep {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         }
+        let mut files = Vec::new();
+        for name in self.file.iter().chain(&self.second_file) {
+            let mut file = ctx.files.create(name, "text/plain").await?;
+            file.write("made by a test\n".into()).await?;
+            files.push(file.finish().await?);
+        }
         if self.wait {
             ctx.stop.cancelled().await;
             ctx.stopped()?;
@@ -100,20 +113,18 @@ impl Step for TestStep {
             std::future::pending::<()>().await;
         }
         assert!(!self.panic || ctx.step.attempt > 1, "told to panic");
-        let file = match &self.file {
-            Some(name) => {
-                let mut file = ctx.files.create(name, "text/plain").await?;
-                file.write("made by a test\n".into()).await?;
-                Some(file.finish().await?)
+        if let Some(path) = self.needs_file {
+            let path = path.value()?;
+            if !std::path::Path::new(&path).exists() {
+                return Err(Error::permanent("test_refused", format!("there is no {path}")));
             }
-            None => None,
-        };
+        }
         if ctx.step.attempt <= self.fail {
             return Err(Error::transient("test_transient", "told to fail"));
         }
         if let Some(reason) = self.refuse {
             return Err(Error::permanent("test_refused", reason.value()?));
         }
-        Ok(Outputs { value: self.give, file })
+        Ok(Outputs { value: self.give, file: files.into_iter().next() })
     }
 }

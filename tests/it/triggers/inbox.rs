@@ -14,11 +14,10 @@ fn new(key: &str, fingerprint: &str) -> NewRun {
     NewRun {
         id: Ulid::generate().to_string(),
         pipeline: "p".into(),
-        params: serde_json::Map::new(),
         origin: "test",
-        uploads: Vec::new(),
         event: Some(json!({ "key": key })),
         inbox: Some(Inbox { source: "test", key: key.into(), fingerprint: Some(fingerprint.into()) }),
+        ..NewRun::default()
     }
 }
 

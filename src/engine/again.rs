@@ -1,0 +1,59 @@
+//! Going on with a run that failed or was cancelled, from the steps that did not succeed.
+
+use super::compiled::Compiled;
+use super::{Engine, cancel};
+use crate::error::{Error, Result};
+use crate::pipeline::Section;
+use crate::store::{RunRecord, RunStatus, StepRecord, StepStatus};
+
+impl Engine {
+    /// Runs what failed or was cancelled once more, and what depends on it. What succeeded stays. Hooks run anew if the
+    /// main steps do; if only hooks failed, only those run.
+    ///
+    /// # Errors
+    /// `run_not_found`; `run_not_ended` and `run_succeeded` if there is nothing to go on with; `definition_invalid` if this
+    /// version cannot read the definition; those of the database.
+    pub async fn retry(&self, id: &str) -> Result<RunRecord> {
+        let inner = &self.0;
+        let known = inner.db.run(id).await?.ok_or_else(|| cancel::not_found(id))?;
+        let compiled = inner.compiled(&known.digest).await?;
+        let mut tx = inner.db.begin().await?;
+        let run = tx.touch_run(id).await?;
+        match run.status {
+            RunStatus::Failed | RunStatus::Cancelled => {}
+            RunStatus::Succeeded => {
+                return Err(Error::permanent("run_succeeded", "the run has succeeded")
+                    .hint("start a new run to do the same again"));
+            }
+            RunStatus::Queued | RunStatus::Running => {
+                return Err(Error::permanent("run_not_ended", "the run has not ended yet"));
+            }
+        }
+        for step in to_reset(&compiled, &tx.steps(id).await?) {
+            tx.reset_step(&step.id).await?;
+        }
+        tx.reopen_run(id).await?;
+        let run = RunRecord { cancel_requested_at: None, run_at: None, ..run };
+        let wake = inner.advance(&mut tx, &run).await?;
+        tx.commit().await?;
+        inner.changed(&run);
+        wake.iter().for_each(|queue| inner.chain.wake(queue));
+        tracing::info!(run.id = run.id, pipeline.name = run.pipeline, "the run goes on from where it failed");
+        inner.db.run(id).await?.ok_or_else(|| cancel::not_found(id))
+    }
+}
+
+/// The steps that have to run once more.
+fn to_reset<'a>(compiled: &Compiled, steps: &'a [StepRecord]) -> Vec<&'a StepRecord> {
+    let forgiven = |step: &StepRecord| {
+        compiled.position(&step.step_id).is_some_and(|index| compiled.steps[index].step.continue_on_error)
+    };
+    let undone = |step: &&StepRecord| match step.status {
+        StepStatus::Failed | StepStatus::Quarantined => !forgiven(step),
+        StepStatus::Cancelled => true,
+        _ => false,
+    };
+    let is_main = |step: &&StepRecord| step.section == Section::Main.field();
+    let main_again = steps.iter().filter(is_main).any(|step| undone(&step));
+    steps.iter().filter(|step| undone(step) || main_again && !is_main(step)).collect()
+}

@@ -1,0 +1,186 @@
+//! The end of an attempt: what is written, what is thrown away, what comes next.
+
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
+use super::Inner;
+use super::chain::Lease;
+use super::compiled::{CompiledStep, backoff};
+use super::progress::ProgressView;
+use crate::clock;
+use crate::error::{Class, Error, Result};
+use crate::steps::Made;
+use crate::store::{Claimed, Ending, StepRecord, StepStatus};
+
+/// How long to wait before trying a database that failed us again.
+const DATABASE_PAUSE: Duration = Duration::from_millis(500);
+
+/// What an attempt left behind.
+pub(super) struct Outcome {
+    pub result: Result<Value>,
+    pub progress: Option<ProgressView>,
+    pub made: Made,
+}
+
+impl Outcome {
+    /// An attempt that made nothing.
+    pub fn failed(error: Error) -> Self {
+        Self { result: Err(error), progress: None, made: Made::default() }
+    }
+}
+
+impl Inner {
+    pub(super) fn after_failure(&self, claimed: &Claimed, step: Option<&CompiledStep>, error: &Error) -> Ending {
+        if error.class() == Class::Stopped && self.draining.is_cancelled() {
+            return Ending::Park { due_at: clock::now() };
+        }
+        let failures = claimed.step.failures + 1;
+        let again = error.class() != Class::Permanent;
+        match step.map(|known| &known.step.retry) {
+            Some(retry) if again && failures < retry.attempts => {
+                let wait = error.wait().unwrap_or_default().max(backoff(retry, failures, rand::rng().random()));
+                Ending::Retry { error: error_json(error), due_at: clock::now() + wait.as_millis() as i64 }
+            }
+            // Without its definition at hand the step cannot know its retries; a database that was away comes back.
+            None if again => Ending::Park { due_at: clock::now() + 1000 },
+            _ => Ending::Final { status: StepStatus::Failed, outputs: None, error: Some(error_json(error)) },
+        }
+    }
+
+    /// Ends the attempt in one transaction, however long the database is away.
+    pub(super) async fn end(
+        &self,
+        lease: &Lease,
+        claimed: &Claimed,
+        outcome: Outcome,
+        ending: Ending,
+        started: Instant,
+    ) {
+        let mut uncertain = false;
+        let held = loop {
+            let tried = match self.try_end(lease, claimed, &outcome, &ending).await {
+                // A commit whose answer was lost may have been ours.
+                Ok(false) if uncertain => self.has_ended(claimed).await,
+                tried => tried,
+            };
+            match tried {
+                Ok(held) => break held,
+                Err(error) => {
+                    uncertain = true;
+                    self.pause(&error, "ending a step").await;
+                }
+            }
+        };
+        // What was written to the user's bucket under a lease that is lost may by now be another attempt's.
+        let fresh = if held { outcome.made.fresh.as_slice() } else { &[] };
+        if !held || outcome.result.is_err() {
+            for file in outcome.made.artifacts.iter().chain(fresh) {
+                if let Err(error) = self.objects.delete(&file.bucket, &file.key).await {
+                    warn!(error.code = error.code(), "a file of a failed attempt was not deleted: {error}");
+                }
+            }
+        }
+        let duration_ms = started.elapsed().as_millis() as u64;
+        match (&ending, &outcome.result) {
+            _ if !held => warn!(duration_ms, "the step's lease was lost; nothing of this attempt was kept"),
+            (Ending::Park { .. }, _) => info!(duration_ms, "step parked"),
+            (Ending::Final { status: StepStatus::Cancelled, .. }, _) => info!(duration_ms, "step cancelled"),
+            (_, Ok(_)) => info!(duration_ms, "step succeeded"),
+            (Ending::Retry { due_at, .. }, Err(error)) => {
+                warn!(
+                    duration_ms,
+                    error.code = error.code(),
+                    retry_at = clock::rfc3339(*due_at),
+                    "step failed and will be tried again: {error}"
+                );
+            }
+            (_, Err(error)) => warn!(duration_ms, error.code = error.code(), "step failed: {error}"),
+        }
+    }
+
+    /// True if this very claim has left the step's running state.
+    async fn has_ended(&self, claimed: &Claimed) -> Result<bool> {
+        let now = self.db.step(&claimed.step.id).await?;
+        Ok(now.is_some_and(|now| now.claims == claimed.step.claims && now.status != StepStatus::Running))
+    }
+
+    /// True: written. False: the lease is lost, nothing was written.
+    async fn try_end(&self, lease: &Lease, claimed: &Claimed, outcome: &Outcome, ending: &Ending) -> Result<bool> {
+        let step = &claimed.step;
+        let progress = outcome.progress.as_ref().map(|view| json!(view));
+        let mut tx = self.db.begin().await?;
+        let held = match ending {
+            Ending::Final { .. } => self.chain.acknowledge(&mut tx, lease).await?,
+            Ending::Retry { due_at, .. } | Ending::Park { due_at } => {
+                self.chain.postpone(&mut tx, lease, *due_at).await?
+            }
+        };
+        if !held || !tx.end_step(&step.id, claimed.step.claims, progress.as_ref(), ending).await? {
+            return Ok(false);
+        }
+        let run = tx.touch_run(&step.run_id).await?;
+        let mut wake = vec![step.queue.clone()];
+        if let Ending::Final { status, .. } = ending {
+            if *status == StepStatus::Succeeded {
+                for file in &outcome.made.artifacts {
+                    let id = file.artifact_id.as_deref().unwrap_or_default();
+                    tx.insert_artifact(id, &step.run_id, Some(&step.step_id), &json!(file)).await?;
+                }
+            }
+            match self.advance(&mut tx, &run).await {
+                Ok(queues) => wake.extend(queues),
+                // The step has ended all the same; of the run this version cannot say what comes next.
+                Err(error) if error.code().starts_with("definition_") => {
+                    tx.abandon_run(&run.id, &error_json(&error)).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        tx.commit().await?;
+        self.changed(&run);
+        wake.iter().for_each(|queue| self.chain.wake(queue));
+        Ok(true)
+    }
+
+    /// Removes what attempts before wrote and never published. That it fails is no reason not to work.
+    pub(super) async fn clean_up(&self, claimed: &Claimed) {
+        let step = &claimed.step;
+        if step.claims > 1 {
+            let prefix = files_prefix(step);
+            if let Err(error) = self.objects.delete_prefix(&self.config.objects.artifacts, &prefix).await {
+                warn!(error.code = error.code(), "files of an earlier attempt were not removed: {error}");
+            }
+        }
+    }
+
+    pub(super) async fn pause(&self, error: &Error, doing: &str) {
+        warn!(error.code = error.code(), "{doing} failed and will be tried again: {error}");
+        tokio::time::sleep(DATABASE_PAUSE).await;
+    }
+}
+
+/// Where the artifacts of a step lie, whichever attempt made them.
+pub(super) fn files_prefix(step: &StepRecord) -> String {
+    format!("runs/{}/{}/", step.run_id, step.key())
+}
+
+/// How a step ends whose run was asked to stop.
+pub(super) fn cancelled() -> Ending {
+    let error = Error::stopped("run_cancelled", "the run was cancelled");
+    Ending::Final { status: StepStatus::Cancelled, outputs: None, error: Some(error_json(&error)) }
+}
+
+/// An error as runs and steps store it.
+pub(super) fn error_json(error: &Error) -> Value {
+    let mut json = json!({ "code": error.code(), "message": error.message() });
+    if let Some(hint) = error.hint_text() {
+        json["hint"] = hint.into();
+    }
+    if let Some(details) = error.facts() {
+        json["details"] = details.clone();
+    }
+    json
+}
