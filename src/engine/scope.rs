@@ -40,10 +40,8 @@ impl Inner {
         }
         let secrets = self.config.secrets.clone();
         let params = run.params.as_object().cloned().unwrap_or_default();
-        let mut scope = Scope::new().params(&params).run(&facts);
-        if let Some(event) = &run.event {
-            scope = scope.event(event);
-        }
+        let event = run.event.clone().unwrap_or_default();
+        let mut scope = Scope::new().params(&params).event(&event).run(&facts);
         scope = scope.secrets(move |name| secrets.get(name).map(|secret| secret.reveal().to_owned()));
         for (known, (step, status)) in compiled.steps.iter().zip(steps.iter().zip(statuses)) {
             let (outputs, error) = (step.outputs.clone().unwrap_or_default(), step.error.clone().unwrap_or_default());

@@ -4,6 +4,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::types::EncodingType;
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::names::decoded;
 use super::{Objects, fault};
 use crate::error::{Error, Result};
 
@@ -57,37 +58,4 @@ async fn give_up_uploads(client: &Client, bucket: &str, prefix: &str) -> Result<
         }
     }
     Ok(())
-}
-
-/// `encoding-type=url` as stores write it: `%20` or `+` is a space.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let mut decoded = [0];
-        let escaped = (byte == b'%').then(|| after.get(..2)).flatten();
-        match escaped.filter(|pair| hex::decode_to_slice(pair, &mut decoded).is_ok()) {
-            Some(_) => {
-                bytes.push(decoded[0]);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(if byte == b'+' { b' ' } else { byte });
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::decoded;
-
-    #[test]
-    fn keys_come_back_from_lists() {
-        assert_eq!(decoded("a%2Fb+c%20d%2Be%C3%A9%0A"), "a/b c d+eé\n");
-        assert_eq!(decoded("100%"), "100%");
-        assert_eq!(decoded("%zz%+"), "%zz% ");
-    }
 }

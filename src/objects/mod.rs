@@ -4,6 +4,7 @@ mod clean;
 mod download;
 pub mod embedded;
 mod fault;
+pub mod names;
 mod stores;
 mod upload;
 

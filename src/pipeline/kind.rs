@@ -53,7 +53,7 @@ pub struct Surroundings {
     pub secrets: Option<BTreeSet<String>>,
     /// Names of declared queues.
     pub queues: Option<BTreeSet<String>>,
-    /// The bucket of the service itself, which no step may write by name.
+    /// The bucket of the service itself, which no step may write by name and no trigger may name.
     pub artifacts: Option<String>,
 }
 

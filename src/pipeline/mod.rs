@@ -17,5 +17,5 @@ pub use expr::{Condition, Scope, resolve, resolve_to_text};
 pub use kind::{Check, Kind, Kinds, Surroundings};
 pub use load::{Pipeline, load};
 pub use params::{FileRule, Param, ParamType};
-pub use plan::{Backoff, Plan, Retry, Section, Sections, Step};
+pub use plan::{Backoff, Plan, Retry, S3Trigger, Section, Sections, Step, Trigger};
 pub use schema::schema;

@@ -19,8 +19,43 @@ pub struct Plan {
     pub digest: String,
     /// What a run has to be given.
     pub params: BTreeMap<String, Param>,
+    /// What starts it, beside the API.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggers: Vec<Trigger>,
     /// The steps.
     pub sections: Sections,
+}
+
+/// What starts a pipeline, beside the API.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Trigger {
+    /// An object has been created.
+    S3(S3Trigger),
+}
+
+/// New objects of a bucket.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct S3Trigger {
+    /// The bucket.
+    pub bucket: String,
+    /// How keys start.
+    pub prefix: String,
+    /// How keys end.
+    pub suffix: String,
+    /// How often to look for new objects, in milliseconds; never without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poll_ms: Option<i64>,
+    /// The params of the run, with expressions over `event`.
+    pub with: Map<String, Value>,
+}
+
+impl S3Trigger {
+    /// Whether a new object of this name starts a run.
+    pub fn matches(&self, bucket: &str, key: &str) -> bool {
+        let Self { prefix, suffix, .. } = self;
+        bucket == self.bucket && key.starts_with(prefix) && key.ends_with(suffix)
+    }
 }
 
 impl Plan {

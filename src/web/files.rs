@@ -1,18 +1,16 @@
 //! Files that a caller names instead of sending: objects in buckets, and artifacts of earlier runs.
 
-use std::net::Ipv4Addr;
-
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use ulid::Ulid;
 
 use super::App;
 use super::auth::Caller;
-use super::names;
 use super::pipelines::{LivePipeline, Takes};
 use crate::engine::artifact_url;
 use crate::error::{Error, Result};
-use crate::objects::File;
+use crate::objects::names::is_bucket;
+use crate::objects::{File, names};
 use crate::pipeline::params::{self, Invalid};
 
 const EXPECTED: &str =
@@ -243,15 +241,6 @@ fn place(app: &App, bucket: &str, key: &str) -> Result<(), Invalid> {
             Err(Invalid::new("param_key_invalid", message))
         }
     }
-}
-
-/// The rules of S3.
-fn is_bucket(name: &str) -> bool {
-    let label = |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-');
-    (3..=63).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte))
-        && name.split('.').all(label)
-        && name.parse::<Ipv4Addr>().is_err()
 }
 
 /// At most 80 characters, for messages.

@@ -1,76 +1,6 @@
-//! Names and media types that clients give to their files.
+//! The names of downloads.
 
-const LONGEST: usize = 200;
-
-/// Media types by the end of the name, for clients that name none.
-const TYPES: &[(&str, &str)] = &[
-    ("avif", "image/avif"),
-    ("csv", "text/csv"),
-    ("gif", "image/gif"),
-    ("gz", "application/gzip"),
-    ("heic", "image/heic"),
-    ("html", "text/html"),
-    ("jpeg", "image/jpeg"),
-    ("jpg", "image/jpeg"),
-    ("json", "application/json"),
-    ("jsonl", "application/x-ndjson"),
-    ("mp4", "video/mp4"),
-    ("pdf", "application/pdf"),
-    ("png", "image/png"),
-    ("svg", "image/svg+xml"),
-    ("tsv", "text/tab-separated-values"),
-    ("txt", "text/plain"),
-    ("webp", "image/webp"),
-    ("xls", "application/vnd.ms-excel"),
-    ("xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
-    ("xml", "application/xml"),
-    ("zip", "application/zip"),
-];
-const UNKNOWN: &str = "application/octet-stream";
-
-/// The last segment of a name without anything that could mislead: no path, no control characters, no marks that turn
-/// the direction of the text. `fallback` where nothing is left.
-pub(super) fn clean(name: &str, fallback: &str) -> String {
-    let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let misleading = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let kept: String = last.chars().filter(|c| !misleading(*c)).collect();
-    let kept = shorten(kept.trim());
-    if kept.is_empty() || kept.chars().all(|c| c == '.') { fallback.to_owned() } else { kept }
-}
-
-/// Cuts before the ending, so that the kind of file can still be seen.
-fn shorten(name: &str) -> String {
-    if name.len() <= LONGEST {
-        return name.to_owned();
-    }
-    let ending = name.rfind('.').map(|dot| &name[dot..]).filter(|ending| ending.len() <= 16).unwrap_or_default();
-    let mut cut = LONGEST - ending.len();
-    while !name.is_char_boundary(cut) {
-        cut -= 1;
-    }
-    format!("{}{ending}", &name[..cut])
-}
-
-/// The media type of a file: the one that was given, or the one that its name suggests.
-pub(super) fn content_type(given: Option<&str>, name: &str) -> String {
-    let given = given.map(str::trim).filter(|given| is_media_type(given));
-    let vague = |given: &&str| [UNKNOWN, "binary/octet-stream"].iter().any(|vague| given.eq_ignore_ascii_case(vague));
-    if let Some(given) = given.filter(|given| !vague(given)) {
-        return given.to_owned();
-    }
-    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase()).unwrap_or_default();
-    TYPES.iter().find(|(known, _)| *known == ending).map_or(UNKNOWN, |(_, media)| media).to_owned()
-}
-
-fn is_media_type(text: &str) -> bool {
-    let token =
-        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b));
-    let essence = text.split(';').next().unwrap_or_default().trim();
-    let halves = essence.split_once('/').is_some_and(|(kind, subtype)| token(kind) && token(subtype));
-    halves && text.len() <= 127 && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
-}
+pub(super) use crate::objects::names::{clean, content_type};
 
 /// `Content-Disposition` of a download: always to be saved, never to be shown by a browser.
 pub(super) fn attachment(name: &str) -> String {
@@ -92,33 +22,6 @@ fn is_plain(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_lose_what_could_mislead() {
-        for (given, kept) in [
-            ("contacts.csv", "contacts.csv"),
-            ("../../etc/passwd", "passwd"),
-            (r"C:\Users\me\kontakte größe.csv", "kontakte größe.csv"),
-            ("a\r\nSet-Cookie: b.csv", "aSet-Cookie: b.csv"),
-            ("photo\u{202e}gpj.exe", "photogpj.exe"),
-            ("..", "file"),
-            ("", "file"),
-            ("folder/", "file"),
-        ] {
-            assert_eq!(clean(given, "file"), kept, "{given:?}");
-        }
-        let long = format!("{}.csv", "ä".repeat(300));
-        let short = clean(&long, "file");
-        assert!(short.len() <= LONGEST && short.ends_with("ä.csv"), "{short}");
-    }
-
-    #[test]
-    fn the_type_is_given_or_guessed() {
-        assert_eq!(content_type(Some("text/csv; charset=latin1"), "a.json"), "text/csv; charset=latin1");
-        assert_eq!(content_type(Some("application/octet-stream"), "a.CSV"), "text/csv");
-        assert_eq!(content_type(Some("text/html\r\nx: y"), "a.png"), "image/png");
-        assert_eq!(content_type(None, "a"), "application/octet-stream");
-    }
 
     #[test]
     fn downloads_are_named_in_both_ways() {

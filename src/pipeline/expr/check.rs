@@ -20,6 +20,8 @@ pub struct Known<'a> {
     pub params: &'a BTreeMap<String, Fields>,
     /// All steps of the pipeline, with the outputs of each.
     pub steps: &'a BTreeMap<String, Fields>,
+    /// What `event` has.
+    pub event: EventRoot<'a>,
     /// The steps that have ended for certain.
     pub before: BTreeSet<&'a str>,
     /// The names of secrets, if they are known here.
@@ -40,6 +42,7 @@ impl Default for Known<'_> {
         Self {
             params: &NOTHING,
             steps: &NOTHING,
+            event: EventRoot::Any,
             before: BTreeSet::new(),
             secrets: None,
             ended: false,
@@ -47,6 +50,17 @@ impl Default for Known<'_> {
             file: false,
         }
     }
+}
+
+/// What `event` has.
+#[derive(Clone, Copy, Debug)]
+pub enum EventRoot<'a> {
+    /// There never is one.
+    Never,
+    /// Not known, or anything.
+    Any,
+    /// These, with the fields of each.
+    Only(&'a BTreeMap<String, Fields>),
 }
 
 /// The fields that a value has.
@@ -113,6 +127,7 @@ fn look_up(name: &str, known: &Known<'_>) -> Option<Fault> {
             Some(fields) => missing_field(fields, &parts, 2),
         },
         ("steps", Some(step)) => step_fault(step, &parts, known),
+        ("event", field) => event_fault(field, &parts, known.event),
         ("secrets", Some(secret)) => match known.secrets {
             Some(secrets) if !secrets.contains(secret) => {
                 let hint = match choices(secret, secrets.iter().map(String::as_str)) {
@@ -146,6 +161,23 @@ fn look_up(name: &str, known: &Known<'_>) -> Option<Fault> {
         (root, _) if ROOTS.contains(&root) => None,
         ("null" | "nil" | "None", _) => Some((1, format!("unknown name `{}`", parts[0]), "write `none`".into())),
         (root, _) => Some((1, format!("unknown name `{root}`"), root_hint(root, known))),
+    }
+}
+
+fn event_fault(field: Option<&str>, parts: &[&str], event: EventRoot<'_>) -> Option<Fault> {
+    match (event, field) {
+        (EventRoot::Never, _) => {
+            let hint = "add the trigger under `triggers`, or use a param";
+            Some((1, "`event` exists only in a pipeline with triggers".into(), hint.into()))
+        }
+        (EventRoot::Only(fields), Some(field)) => match fields.get(field) {
+            None => {
+                let hint = choices(field, fields.keys().map(String::as_str));
+                Some((2, format!("`event` has no `{field}`"), hint))
+            }
+            Some(fields) => missing_field(fields, parts, 2),
+        },
+        _ => None,
     }
 }
 

@@ -118,15 +118,25 @@ impl Condition {
 /// `expression_failed`.
 pub fn evaluate(expression: &str, scope: &Scope) -> Result<Value> {
     let compiled = LANGUAGE.compile_expression(expression);
-    let value = compiled.and_then(|compiled| compiled.eval(scope.root()));
+    let mut eventless = false;
+    let value = compiled.and_then(|compiled| {
+        let value = compiled.eval(scope.root());
+        eventless = !scope.has_event() && compiled.undeclared_variables(false).contains("event");
+        value
+    });
     // What an operator or a filter says may quote its operand.
     let quiet = mentions_secrets(expression);
+    let no_event = || {
+        failed(expression, "the run has no `event`: no trigger started it")
+            .hint("write `default('…', true)` after it, or ask with `event is not none`")
+    };
     let value = value.map_err(|error| match quiet {
+        _ if eventless && error.kind() == minijinja::ErrorKind::UndefinedError => no_event(),
         true => failed(expression, "it cannot be evaluated"),
         false => failed(expression, reason(&error)),
     })?;
     if value.is_undefined() {
-        return Err(failed(expression, "it gives something that does not exist"));
+        return Err(if eventless { no_event() } else { failed(expression, "it gives something that does not exist") });
     }
     serde_json::to_value(&value).map_err(|_| failed(expression, "its result is not a plain value"))
 }

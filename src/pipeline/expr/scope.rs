@@ -28,10 +28,15 @@ impl Scope {
         self.set("params", plain(params))
     }
 
-    /// Sets `event`.
+    /// Sets `event`; null for a run that no trigger started.
     #[must_use]
     pub fn event(self, event: &Value) -> Self {
         self.set("event", plain(event))
+    }
+
+    /// Whether something happened that started the run.
+    pub(super) fn has_event(&self) -> bool {
+        self.roots.get("event").is_some_and(|event| !event.is_none())
     }
 
     /// Sets `run`: `id`, `url` and `pipeline`, and outside of the main steps `status` and `error`.

@@ -6,11 +6,13 @@
 mod expressions;
 mod files;
 mod later;
+mod loops;
 mod needs;
 mod params;
 mod place;
 mod settle;
 mod steps;
+mod triggers;
 
 use std::path::Path;
 
@@ -50,14 +52,17 @@ pub fn load(
     let mut faults = Faults { problems, warnings: Vec::new() };
     check_name(&root, file_name, &mut faults);
     let (params, fields) = params::check(&root, raw.params, &mut faults);
-    later::check_triggers(&root, &params, &mut faults);
+    let triggers = triggers::check(&root, &params, around, &mut faults);
+    loops::check(&root, &triggers, &mut faults);
+    let event = triggers::EventFields::of(&root);
     later::check_pipeline(&root, &raw.concurrency, &mut faults);
-    let file = steps::File { root: &root, kinds, around, defaults: &raw.defaults, params: &fields, types: &params };
+    let (defaults, event) = (&raw.defaults, event.root());
+    let file = steps::File { root: &root, kinds, around, defaults, params: &fields, types: &params, event };
     let sections = steps::check(&file, &mut faults);
     if !faults.problems.is_empty() {
         return Err(yaml::sorted(faults.problems));
     }
-    let plan = Plan { name: raw.name, digest: digest(text), params, sections };
+    let plan = Plan { name: raw.name, digest: digest(text), params, triggers, sections };
     Ok(Pipeline { description: raw.description, plan, warnings: yaml::sorted(faults.warnings) })
 }
 

@@ -10,7 +10,7 @@ use super::{Faults, is_id};
 use crate::yaml::{self, Node, Value};
 
 const EVERY: [&str; 4] = ["type", "description", "required", "default"];
-const FILE_FIELDS: [&str; 9] =
+pub(super) const FILE_FIELDS: [&str; 9] =
     ["artifact_id", "bucket", "key", "version", "etag", "name", "size", "content_type", "url"];
 
 /// The checked params, and what expressions may name of every param that stands in the file.

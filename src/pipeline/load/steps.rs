@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::expr::Condition;
-use super::super::expr::check::{Fields, Known};
+use super::super::expr::check::{EventRoot, Fields, Known};
 use super::super::kind::{Kind, Kinds, Surroundings};
 use super::super::params::Param;
 use super::super::plan::{Backoff, Retry, Section, Sections, Step};
@@ -27,11 +27,12 @@ pub struct File<'a> {
     pub defaults: &'a Defaults,
     pub params: &'a BTreeMap<String, Fields>,
     pub types: &'a BTreeMap<String, Param>,
+    pub event: EventRoot<'a>,
 }
 
 /// The settled steps; only of use if no fault was found.
 pub fn check(file: &File<'_>, faults: &mut Faults) -> Sections {
-    later::check_concurrency_key(file.root, file.params, faults);
+    later::check_concurrency_key(file.root, file.params, file.event, faults);
     check_defaults(file, faults);
     let steps = read(file.root);
     if let Some(empty) = file.root.get("steps").filter(|node| items(Some(node)).is_empty()) {
@@ -61,6 +62,7 @@ pub fn check(file: &File<'_>, faults: &mut Faults) -> Sections {
                 params: file.params,
                 steps: &outputs,
                 before,
+                event: file.event,
                 secrets: file.around.secrets.as_ref(),
                 ended: section != Section::Main,
                 items: step.node.get("for_each").is_some(),

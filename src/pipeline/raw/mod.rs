@@ -3,15 +3,17 @@
 mod later;
 mod param;
 mod place;
+mod trigger;
 
 use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
-pub use later::{Concurrency, ForEach, RateLimit, Retention, Trigger, TriggerType};
+pub use later::{Concurrency, ForEach, RateLimit, Retention};
 pub use param::{RawItem, RawParam, TypeName};
 pub use place::{Mode, RawOutput};
+pub use trigger::{RawTrigger, TriggerType};
 
 use super::Dynamic;
 use crate::units::Duration;
@@ -29,8 +31,7 @@ pub struct RawPipeline {
     pub description: Option<String>,
     /// What starts the pipeline, besides the API which always can.
     #[serde(default)]
-    #[schemars(extend("deprecated" = true))]
-    pub triggers: Vec<Trigger>,
+    pub triggers: Vec<RawTrigger>,
     /// What a run has to be given.
     #[serde(default)]
     pub params: BTreeMap<String, RawParam>,

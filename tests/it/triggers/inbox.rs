@@ -8,7 +8,7 @@ use crate::support::{Database, TestApp, both};
 
 both!(of_many_with_one_key_one_starts_a_run, an_event_is_seen_by_the_steps);
 
-const PIPELINE: &str = "name: p\nsteps:\n  - { id: one, uses: test.step, with: { give: \"${{ event.key }}\" } }\n";
+const PIPELINE: &str = "name: p\ntriggers: [{ type: s3, bucket: uploads }]\nsteps:\n  - { id: one, uses: test.step, with: { give: \"${{ event.key }}\" } }\n";
 
 fn new(key: &str, fingerprint: &str) -> NewRun {
     NewRun {
