@@ -16,6 +16,7 @@ pub mod pipeline;
 pub mod secrets;
 pub mod steps;
 pub mod store;
+pub mod triggers;
 pub mod units;
 pub mod web;
 pub mod yaml;

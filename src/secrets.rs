@@ -20,6 +20,8 @@ pub enum Purpose {
     Watch,
     /// Downloading one file.
     File,
+    /// Telling of events.
+    Hook,
 }
 
 /// Makes the tokens of links, and knows its own again without a record of them.
@@ -39,6 +41,7 @@ impl Signer {
         mac.update(match purpose {
             Purpose::Watch => b"watch:",
             Purpose::File => b"file:",
+            Purpose::Hook => b"hook:",
         });
         mac.update(id.as_bytes());
         mac

@@ -26,6 +26,7 @@ use crate::pipeline::{self, Surroundings};
 use crate::secrets;
 use crate::steps::{self, AnyStep};
 use crate::store::Db;
+use crate::triggers::Triggers;
 use crate::web;
 
 /// A running service.
@@ -70,13 +71,9 @@ impl App {
         made.map_err(|error| Error::from(error).context(format!("making the folder `{}`", config.data.display())))?;
         let listener = listen(config.listen).await?;
         config.listen = listener.local_addr()?;
-        if config.secret_key.is_none() {
-            let path = config.data.join("secret_key");
-            let key = secrets::load_or_make(&path, || hex::encode(rand::random::<[u8; 32]>())).await?;
-            config.secret_key = Some(Secret::new(key));
-        }
+        settle_secret_key(&mut config).await?;
         let (close, mut store) = (CancellationToken::new(), JoinSet::new());
-        let (objects, s3) = open_objects(&config, &close, &mut store).await?;
+        let (objects, s3, embedded) = open_objects(&config, &close, &mut store).await?;
         let db = Db::open(&config.database_url()).await?;
         let mail = Mailer::new(&config)?;
         let connections = Connections::new(&config.connections);
@@ -86,11 +83,14 @@ impl App {
         let (live, pipelines) = (reload.live(), reload.folder());
         let config = Arc::new(config);
         let engine = Engine::open(Parts { db, config: config.clone(), objects, connections, mail, steps }).await?;
+        let triggers = Triggers::new(engine.clone(), embedded);
+        triggers.prepare().await?;
         let app = web::App::new(engine.clone(), live, schema)?;
         // Last of all that can fail: a key that is made is shown only once.
         let new_admin_key = web::ensure_admin_key(engine.db(), config.listen, admin_key.as_deref()).await?;
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let (serving, working, watching, worker) = (stop.clone(), stop.clone(), stop.clone(), engine.clone());
+        let triggering = stop.clone();
         let drain = config.limits.drain.0;
         tasks.spawn(async move {
             web::serve(listener, web::router(app), serving, drain).await;
@@ -101,6 +101,7 @@ impl App {
             reload.run(watching).await;
             Ok(())
         });
+        tasks.spawn(async move { triggers.work(triggering).await });
         info!(url = config.base_url(), s3 = s3.as_deref(), "afterload is up");
         Ok(Self { engine, url: config.base_url(), s3, new_admin_key, pipelines, stop, tasks, close, store })
     }
@@ -130,6 +131,20 @@ impl App {
         while self.store.join_next().await.is_some() {}
         self.engine.db().close().await;
     }
+}
+
+/// Sees to it that there is a secret key: the configured one, or one made for this folder.
+///
+/// # Errors
+/// `io_error`
+pub async fn settle_secret_key(config: &mut Config) -> Result<()> {
+    if config.secret_key.is_none() {
+        secrets::make_folder(&config.data)?;
+        let path = config.data.join("secret_key");
+        let key = secrets::load_or_make(&path, || hex::encode(rand::random::<[u8; 32]>())).await?;
+        config.secret_key = Some(Secret::new(key));
+    }
+    Ok(())
 }
 
 /// What the pipelines of this configuration may refer to.
@@ -162,8 +177,9 @@ async fn open_objects(
     config: &Config,
     close: &CancellationToken,
     tasks: &mut JoinSet<()>,
-) -> Result<(Objects, Option<String>)> {
+) -> Result<(Objects, Option<String>, Option<Embedded>)> {
     let artifacts = &config.objects.artifacts;
+    let mut embedded = None;
     let access = if config.objects.buckets.contains_key(artifacts) {
         None
     } else {
@@ -171,11 +187,13 @@ async fn open_objects(
         let store = Embedded::open(&config.data.join("objects"), credentials.clone())?;
         let listener = embedded::bind(config.objects.listen).await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
+        embedded::note_endpoint(&config.data, &endpoint).await?;
         tasks.spawn(store.serve(listener, close.clone()));
+        embedded = Some(store);
         Some(EmbeddedAccess { endpoint, access_key: credentials.access_key, secret_key: credentials.secret_key })
     };
     let s3 = access.as_ref().map(|access| access.endpoint.clone());
     let objects = Objects::connect(&config.objects, access).await?;
     objects.ensure_bucket(artifacts).await?;
-    Ok((objects, s3))
+    Ok((objects, s3, embedded))
 }

@@ -4,16 +4,23 @@ use std::io::Write;
 
 use clap::{Args, Subcommand};
 
-use crate::clock;
+use crate::config::{Config, Secret};
 use crate::error::{Error, Result};
+use crate::objects::embedded::{self, Credentials};
+use crate::secrets::{Purpose, Signer};
 use crate::store::Db;
-use crate::web::make_key;
+use crate::web::{S3_HOOK, make_key};
+use crate::{app, clock};
 
 /// What to do with API keys.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Make a key and show it, once.
     New(NewKey),
+    /// Print what S3 clients need for the embedded store, as exports of a shell.
+    S3,
+    /// Print the address to which S3 stores send their event notifications, with its token.
+    Hook,
     /// List the keys; they themselves are not stored.
     List,
     /// Delete a key. It stops working at once.
@@ -29,7 +36,8 @@ pub struct NewKey {
     /// What it is for, such as `web`.
     #[arg(long)]
     pub name: String,
-    /// What it may do: `admin`, `runs:read`, `runs:write`, or with a pipeline `runs:read:NAME`; may be repeated.
+    /// What it may do: `admin`, `runs:read`, `runs:write`, or with a pipeline `runs:read:NAME`, `events:write`; may be
+    /// repeated.
     #[arg(long = "scope", required = true, value_name = "SCOPE")]
     pub scopes: Vec<String>,
     /// A bucket whose files it may name in parameters; may be repeated.
@@ -57,6 +65,7 @@ pub async fn run(
             writeln!(out, "{text}")?;
             writeln!(notes, "this is the only time that the key `{}` is shown; it works on {database}", stored.id)?;
         }
+        KeyCommand::S3 | KeyCommand::Hook => {}
         KeyCommand::List => list(db, out).await?,
         KeyCommand::Revoke { id } => {
             if !db.delete_key(&id).await? {
@@ -66,6 +75,39 @@ pub async fn run(
             writeln!(notes, "revoked `{id}`")?;
         }
     }
+    Ok(())
+}
+
+/// Prints how S3 clients reach the embedded store, for `eval "$(afterload key s3)"`.
+///
+/// # Errors
+/// `store_not_embedded` where there is none, `io_error`.
+pub fn s3(config: &Config, out: &mut impl Write) -> Result<()> {
+    if config.objects.buckets.contains_key(&config.objects.artifacts) {
+        return Err(Error::permanent(
+            "store_not_embedded",
+            "the files lie in a store of their own, not in the embedded one",
+        )
+        .hint("use the keys of that store"));
+    }
+    let Credentials { access_key, secret_key } = embedded::load_or_make_credentials(&config.data)?;
+    let endpoint = embedded::endpoint(&config.data, config.objects.listen);
+    writeln!(out, "export AWS_ACCESS_KEY_ID={access_key}")?;
+    writeln!(out, "export AWS_SECRET_ACCESS_KEY={}", secret_key.reveal())?;
+    writeln!(out, "export AWS_ENDPOINT_URL={endpoint}")?;
+    writeln!(out, "export AWS_DEFAULT_REGION=us-east-1")?;
+    Ok(())
+}
+
+/// Prints the address of the webhook for S3 event notifications, for senders that cannot send a key.
+///
+/// # Errors
+/// `io_error`
+pub async fn hook(config: &mut Config, out: &mut impl Write) -> Result<()> {
+    app::settle_secret_key(config).await?;
+    let signer = Signer::new(config.secret_key.as_ref().map_or("", Secret::reveal));
+    let token = signer.token(Purpose::Hook, S3_HOOK);
+    writeln!(out, "{}/v1/hooks/s3?token={token}", config.base_url())?;
     Ok(())
 }
 

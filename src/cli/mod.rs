@@ -72,6 +72,14 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             Ok(check::run(&args, &config.pipelines, &kinds(), &around, &mut out::out())?)
         }
         Command::Schema(args) => Ok(schema::run(&args, &kinds(), &mut out::out())?),
+        Command::Key(key::KeyCommand::S3) => {
+            key::s3(&load()?, &mut out::out())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Key(key::KeyCommand::Hook) => {
+            key::hook(&mut load()?, &mut out::out()).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Key(command) => {
             let url = load()?.database_url();
             let db = Db::open(&url).await?;

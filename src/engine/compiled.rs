@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::Inner;
+use super::{Engine, Inner};
+use crate::clock::Millis;
 use crate::error::{Error, Result};
 use crate::pipeline::plan::{Backoff, Plan, Retry, Step};
 use crate::pipeline::{self, Condition, Section, Surroundings};
@@ -16,7 +17,7 @@ const CACHE: usize = 256;
 /// A definition ready to run.
 pub(super) struct Compiled {
     /// The checked pipeline.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// All its steps in one list: `steps`, then the hooks.
     pub steps: Vec<CompiledStep>,
 }
@@ -38,7 +39,7 @@ impl Compiled {
             condition: step.condition.as_deref().map(Condition::new),
             step: step.clone(),
         };
-        Self { steps: plan.sections.all().map(step).collect(), plan }
+        Self { steps: plan.sections.all().map(step).collect(), plan: Arc::new(plan) }
     }
 
     /// Where the step of this id stands in the list.
@@ -75,6 +76,34 @@ impl Cache {
             cache.clear();
         }
         cache.insert(digest.to_owned(), compiled.clone());
+    }
+}
+
+/// A pipeline that is live.
+#[derive(Clone, Debug)]
+pub struct LivePlan {
+    /// The checked pipeline.
+    pub plan: Arc<Plan>,
+    /// When this definition went live.
+    pub published_at: Millis,
+}
+
+impl Engine {
+    /// The pipelines that are live at this moment, as the database has them. One that this version cannot read is left
+    /// out: its runs say so themselves.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn live(&self) -> Result<Vec<LivePlan>> {
+        let mut live = Vec::new();
+        for (digest, published_at) in self.0.db.live_definitions().await? {
+            match self.0.compiled(&digest).await {
+                Ok(compiled) => live.push(LivePlan { plan: compiled.plan.clone(), published_at }),
+                Err(error) if !error.is_transient() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(live)
     }
 }
 

@@ -40,6 +40,7 @@ use crate::secrets::Signer;
 use crate::steps::AnyStep;
 use crate::store::Db;
 
+pub use compiled::LivePlan;
 pub use progress::ProgressView;
 pub use start::{Inbox, NewRun, Started};
 pub use view::{ArtifactView, RunView, StepView, artifact_link, artifact_url, run_url};

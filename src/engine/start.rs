@@ -7,13 +7,14 @@ use ulid::Ulid;
 
 use super::Engine;
 use super::compiled::{Compiled, CompiledStep};
+use super::end::error_json;
 use crate::clock::{self, Millis};
 use crate::error::{Error, Result};
 use crate::objects::File;
 use crate::store::{InboxRecord, RunRecord, RunStatus, StepRecord, StepStatus};
 
 /// A run to start.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub struct NewRun {
     /// Its id; uploads already lie under it.
     pub id: String,
@@ -53,6 +54,12 @@ impl Inbox {
     pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
     /// How long such a key is remembered.
     pub const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+
+    fn of(self, run: &RunRecord) -> InboxRecord {
+        let Self { source, key, fingerprint } = self;
+        let (pipeline, run_id) = (run.pipeline.clone(), run.id.clone());
+        InboxRecord { pipeline, source: source.to_owned(), key, fingerprint, run_id }
+    }
 }
 
 /// What became of a run to start.
@@ -108,16 +115,9 @@ impl Engine {
             started_at: None,
             finished_at: None,
         };
-        let inbox = new.inbox.map(|Inbox { source, key, fingerprint }| InboxRecord {
-            pipeline: run.pipeline.clone(),
-            source: source.to_owned(),
-            key,
-            fingerprint,
-            run_id: run.id.clone(),
-        });
         let mut tx = inner.db.begin().await?;
-        if let Some(inbox) = &inbox
-            && let Some(known) = tx.insert_inbox(inbox).await?
+        if let Some(inbox) = new.inbox
+            && let Some(known) = tx.insert_inbox(&inbox.of(&run)).await?
         {
             return Ok(known.into());
         }
@@ -135,6 +135,47 @@ impl Engine {
         tx.commit().await?;
         wake.iter().for_each(|queue| inner.chain.wake(queue));
         tracing::info!(run.id = run.id, pipeline.name = run.pipeline, origin = run.origin, "run accepted");
+        Ok(Started::New(Box::new(run)))
+    }
+}
+
+impl Engine {
+    /// Records a run that failed before its first step, such as for params that do not fit, where nobody waits for an
+    /// answer that could say so. Its params are kept as they were given.
+    ///
+    /// # Errors
+    /// `pipeline_not_found`, or those of the database.
+    pub async fn refuse(&self, new: NewRun, error: &Error) -> Result<Started> {
+        let db = &self.0.db;
+        let definition = db.live_definition(&new.pipeline).await?.ok_or_else(|| not_found(&new.pipeline))?;
+        let run = RunRecord {
+            id: new.id,
+            pipeline: definition.name,
+            digest: definition.digest,
+            status: RunStatus::Queued,
+            origin: new.origin.to_owned(),
+            params: Value::Object(new.params),
+            event: new.event,
+            error: None,
+            revision: 1,
+            run_at: None,
+            cancel_requested_at: None,
+            created_at: clock::now(),
+            started_at: None,
+            finished_at: None,
+        };
+        let mut tx = db.begin().await?;
+        if let Some(inbox) = new.inbox
+            && let Some(known) = tx.insert_inbox(&inbox.of(&run)).await?
+        {
+            return Ok(known.into());
+        }
+        tx.insert_run(&run).await?;
+        tx.blame_run(&run.id, &error_json(error)).await?;
+        tx.finish_run(&run.id, RunStatus::Failed).await?;
+        tx.commit().await?;
+        let (code, name) = (error.code(), &run.pipeline);
+        tracing::warn!(run.id = run.id, pipeline.name = name, error.code = code, "a run failed at its start: {error}");
         Ok(Started::New(Box::new(run)))
     }
 }

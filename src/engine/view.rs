@@ -26,6 +26,8 @@ pub struct RunView {
     pub origin: String,
     /// Its parameters.
     pub params: Value,
+    /// What the trigger that started it saw; null for a call of the API.
+    pub event: Option<Value>,
     /// Steps done of all, with a share for those that run.
     pub progress: ProgressView,
     /// Its steps in the order of the definition.
@@ -128,6 +130,7 @@ impl RunView {
             status: run.status.as_str(),
             origin: run.origin,
             params: run.params,
+            event: run.event,
             progress: overall(&steps),
             steps: steps.into_iter().map(StepView::from).collect(),
             artifacts: artifacts.into_iter().map(|artifact| ArtifactView::new(artifact, base_url)).collect(),

@@ -4,6 +4,7 @@ mod clean;
 mod download;
 pub mod embedded;
 mod fault;
+mod list;
 pub mod names;
 mod stores;
 mod upload;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::ObjectsConfig;
 use crate::error::{Error, Result};
 
+pub use list::{Listed, Page};
 pub use stores::EmbeddedAccess;
 pub use upload::{Headers, Upload};
 
@@ -130,8 +132,16 @@ impl Objects {
     /// # Errors
     /// `object_not_found`, or those of the store.
     pub async fn head(&self, bucket: &str, key: &str) -> Result<Stored> {
-        let client = self.0.client(bucket)?;
-        let output = match client.head_object().bucket(bucket).key(key).send().await {
+        self.head_version(bucket, key, None).await
+    }
+
+    /// The same of one version.
+    ///
+    /// # Errors
+    /// `object_not_found`, or those of the store.
+    pub async fn head_version(&self, bucket: &str, key: &str, version: Option<&str>) -> Result<Stored> {
+        let request = self.0.client(bucket)?.head_object().bucket(bucket).key(key);
+        let output = match request.set_version_id(version.map(str::to_owned)).send().await {
             Ok(output) => output,
             Err(error) => {
                 let error = fault::at("looking up", bucket, key, error);
@@ -146,7 +156,7 @@ impl Objects {
             etag: unquoted(output.e_tag()),
             size: output.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or_default(),
             content_type: output.content_type().unwrap_or_default().to_owned(),
-            version: output.version_id,
+            version: output.version_id.filter(|version| version != "null"),
         })
     }
 
@@ -178,6 +188,15 @@ impl Objects {
     /// `prefix_empty`, which would empty the bucket, or those of the store.
     pub async fn delete_prefix(&self, bucket: &str, prefix: &str) -> Result<u64> {
         clean::delete_prefix(self, self.0.client(bucket)?, bucket, prefix).await
+    }
+
+    /// One page of the objects whose keys start with `prefix`, in the order of their keys. `from` is the `next` of the
+    /// page before.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn list(&self, bucket: &str, prefix: &str, from: Option<String>) -> Result<Page> {
+        list::page(self.0.client(bucket)?, bucket, prefix, from).await
     }
 
     /// True if the bucket lies in the embedded store.

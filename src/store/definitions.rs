@@ -1,7 +1,7 @@
 //! Definitions by digest, and which one is live under each name.
 
 use super::db::{Db, Row, Tx, args};
-use crate::clock;
+use crate::clock::{self, Millis};
 use crate::error::Result;
 
 /// A definition as it was when it was published.
@@ -97,6 +97,15 @@ impl Db {
     /// Those of the database.
     pub async fn live_digests(&self) -> Result<Vec<String>> {
         self.fetch("SELECT digest FROM pipelines", &[]).await?.iter().map(|row| row.text("digest")).collect()
+    }
+
+    /// The digests of the live definitions, with the time when each went live.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn live_definitions(&self) -> Result<Vec<(String, Millis)>> {
+        let rows = self.fetch("SELECT digest, published_at FROM pipelines ORDER BY name", &[]).await?;
+        rows.iter().map(|row| Ok((row.text("digest")?, row.int("published_at")?))).collect()
     }
 
     /// The live definition of a name.

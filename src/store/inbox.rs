@@ -1,6 +1,8 @@
 //! The inbox: what has started a run, so that it starts no second one.
 
-use super::db::{Db, Row, Tx, args};
+use std::collections::HashSet;
+
+use super::db::{Arg, Db, Row, Tx, args};
 use crate::clock::{self, Millis};
 use crate::error::Result;
 
@@ -62,6 +64,22 @@ impl Db {
     /// Those of the database.
     pub async fn inbox(&self, pipeline: &str, source: &str, key: &str) -> Result<Option<InboxRecord>> {
         self.fetch_one(SELECT, &args![pipeline, source, key]).await?.as_ref().map(record).transpose()
+    }
+
+    /// Which of the keys are known, from either of two sources.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn known_keys(&self, pipeline: &str, sources: [&str; 2], keys: &[String]) -> Result<HashSet<String>> {
+        if keys.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let mut args: Vec<Arg> = args![pipeline, sources[0], sources[1]].into();
+        let places: Vec<_> = (0..keys.len()).map(|at| format!("${}", at + 4)).collect();
+        args.extend(keys.iter().map(Arg::from));
+        let places = places.join(", ");
+        let sql = format!("SELECT key FROM inbox WHERE pipeline = $1 AND source IN ($2, $3) AND key IN ({places})");
+        self.fetch(&sql, &args).await?.iter().map(|row| row.text("key")).collect()
     }
 
     /// Forgets what a source noted before this time. Gives how many there were.

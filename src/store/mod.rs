@@ -8,6 +8,7 @@ mod effects;
 mod inbox;
 mod migrate;
 pub(crate) use migrate::{failed as migration_failed, lock};
+mod polls;
 mod runs;
 mod steps;
 
@@ -17,5 +18,6 @@ pub(crate) use db::args;
 pub use db::{Arg, Db, Dialect, Row, Tx};
 pub use definitions::Definition;
 pub use inbox::InboxRecord;
+pub use polls::Poll;
 pub use runs::{RunFilter, RunRecord, RunStatus};
 pub use steps::{Claimed, Ending, StepRecord, StepStatus};

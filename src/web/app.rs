@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::objects::Objects;
 use crate::secrets::Signer;
 use crate::store::Db;
+use crate::triggers::Triggers;
 
 /// Accepts a run: when it returns one, that is on disk. [`Engine::start`], as the handlers see it.
 pub type Start = Arc<dyn Fn(NewRun) -> Pin<Box<dyn Future<Output = Result<Started>> + Send>> + Send + Sync>;
@@ -31,6 +32,7 @@ struct Inner {
     live: Live,
     schema: Value,
     forms: Semaphore,
+    triggers: Triggers,
 }
 
 /// So many forms are read at once: each may hold some 24 MiB on its way to the store.
@@ -59,7 +61,8 @@ impl App {
         let signer = Signer::new(key.reveal());
         let base_url = config.base_url();
         let forms = Semaphore::new(MOST_FORMS);
-        Ok(Self(Arc::new(Inner { engine, config, base_url, signer, start, live, schema, forms })))
+        let triggers = Triggers::new(engine.clone(), None);
+        Ok(Self(Arc::new(Inner { engine, config, base_url, signer, start, live, schema, forms, triggers })))
     }
 
     /// The service's database.
@@ -100,6 +103,11 @@ impl App {
     /// The JSON Schema of the language.
     pub(super) fn schema(&self) -> &Value {
         &self.0.schema
+    }
+
+    /// What starts runs beside the API.
+    pub(super) fn triggers(&self) -> &Triggers {
+        &self.0.triggers
     }
 
     /// Signs links, and knows its own again.

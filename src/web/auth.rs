@@ -37,6 +37,8 @@ pub enum Scope {
     RunsRead(Option<String>),
     /// Starting runs.
     RunsWrite(Option<String>),
+    /// Telling of what has happened, such as new objects.
+    EventsWrite,
 }
 
 impl FromStr for Scope {
@@ -54,11 +56,13 @@ impl FromStr for Scope {
             "admin" if name.is_none() => Ok(Self::Admin),
             "runs:read" if name_fits => Ok(Self::RunsRead(name)),
             "runs:write" if name_fits => Ok(Self::RunsWrite(name)),
+            "events:write" if name.is_none() => Ok(Self::EventsWrite),
             "events:write" => {
-                Err(Error::permanent("not_supported_yet", "the scope `events:write` is not supported yet"))
+                Err(Error::permanent("not_supported_yet", "the scope `events:write` for one event is not supported yet")
+                    .hint("`events:write` holds for all"))
             }
             _ => Err(Error::permanent("scope_invalid", format!("`{text}` is not a scope"))
-                .hint("scopes are `admin`, `runs:read`, `runs:read:PIPELINE`, `runs:write` and `runs:write:PIPELINE`")),
+                .hint("scopes are `admin`, `runs:read`, `runs:read:PIPELINE`, `runs:write`, `runs:write:PIPELINE` and `events:write`")),
         }
     }
 }
@@ -69,6 +73,7 @@ impl fmt::Display for Scope {
             Self::Admin => ("admin", &None),
             Self::RunsRead(name) => ("runs:read", name),
             Self::RunsWrite(name) => ("runs:write", name),
+            Self::EventsWrite => ("events:write", &None),
         };
         f.write_str(kind)?;
         name.as_ref().map_or(Ok(()), |name| write!(f, ":{name}"))
@@ -232,6 +237,11 @@ impl Caller {
         })
     }
 
+    /// True if the key may tell of events.
+    pub fn may_tell(&self) -> bool {
+        self.scopes.iter().any(|scope| matches!(scope, Scope::Admin | Scope::EventsWrite))
+    }
+
     /// True if there may be a pipeline whose runs the key may start.
     pub fn writes_any(&self) -> bool {
         self.scopes.iter().any(|scope| matches!(scope, Scope::Admin | Scope::RunsWrite(_)))
@@ -284,7 +294,7 @@ mod tests {
 
     #[test]
     fn scopes_are_read_as_they_are_written() {
-        for text in ["admin", "runs:read", "runs:read:a-b", "runs:write:a", "runs:write"] {
+        for text in ["admin", "runs:read", "runs:read:a-b", "runs:write:a", "runs:write", "events:write"] {
             assert_eq!(text.parse::<Scope>().unwrap().to_string(), text);
         }
         for text in ["", "admin:x", "runs", "runs:read:", "runs:read:a b", "runs:delete", "Admin", "runs:read:a:b"] {

@@ -7,6 +7,7 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
+use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::json;
@@ -61,14 +62,7 @@ pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
 /// # Errors
 /// `json_invalid`, `body_too_large`, `body_incomplete`, `request_timeout`
 pub(super) async fn json_body<T: DeserializeOwned>(body: Body, limit: ByteSize, example: &str) -> Result<Option<T>> {
-    let most = usize::try_from(limit.0).unwrap_or(usize::MAX);
-    let read = tokio::time::timeout(PATIENCE, Limited::new(body, most).collect()).await;
-    let read = read.map_err(|_| late())?;
-    let bytes = read.map_err(|error| match error.downcast::<LengthLimitError>() {
-        Ok(_) => body_too_large(limit),
-        Err(error) => Error::permanent("body_incomplete", format!("the body could not be read to its end: {error}")),
-    })?;
-    let bytes = bytes.to_bytes();
+    let bytes = bytes(body, limit).await?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
@@ -79,6 +73,21 @@ pub(super) async fn json_body<T: DeserializeOwned>(body: Body, limit: ByteSize, 
         return Err(Error::permanent("json_invalid", message).details(json!({ "line": 1, "column": 1 })));
     }
     serde_json::from_slice(&bytes).map(Some).map_err(|error| json_invalid("the body", &error))
+}
+
+/// Reads a body of at most `limit`.
+///
+/// # Errors
+/// `body_too_large`, `body_incomplete`, `request_timeout`
+pub(super) async fn bytes(body: Body, limit: ByteSize) -> Result<Bytes> {
+    let most = usize::try_from(limit.0).unwrap_or(usize::MAX);
+    let read = tokio::time::timeout(PATIENCE, Limited::new(body, most).collect()).await;
+    let read = read.map_err(|_| late())?;
+    let read = read.map_err(|error| match error.downcast::<LengthLimitError>() {
+        Ok(_) => body_too_large(limit),
+        Err(error) => Error::permanent("body_incomplete", format!("the body could not be read to its end: {error}")),
+    })?;
+    Ok(read.to_bytes())
 }
 
 /// What is wrong with `what`, and where.

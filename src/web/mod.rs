@@ -9,6 +9,7 @@ mod events;
 mod extract;
 mod files;
 mod form;
+mod hooks;
 mod idempotency;
 mod names;
 mod observe;
@@ -28,6 +29,7 @@ mod tests;
 
 pub use app::{App, Start};
 pub use auth::{Caller, Scope, ensure_admin_key, make_key};
+pub use hooks::S3 as S3_HOOK;
 pub use pipelines::{Catalogue, Fault, Live, LivePipeline, LiveStep, RefusedFile};
 pub use problem::Problem;
 pub use serve::serve;

@@ -15,8 +15,8 @@ use super::extract::Id;
 use super::problem::Problem;
 use crate::error::Error;
 use crate::pipeline::catalogue::Refused;
-use crate::pipeline::{Param, Pipeline, Step};
-use crate::units::ByteSize;
+use crate::pipeline::{Param, Pipeline, S3Trigger, Step, Trigger};
+use crate::units::{ByteSize, Duration};
 use crate::yaml;
 
 /// The pipelines of this moment.
@@ -37,6 +37,8 @@ pub struct LivePipeline {
     pub description: Option<String>,
     /// The digest of its definition.
     pub digest: String,
+    /// What starts it, beside this API: `[{type, …}]`.
+    pub triggers: Vec<Value>,
     /// Its parameters as the definition declares them: `{NAME: {type, …}}`.
     pub params: Map<String, Value>,
     /// The same, to check what a run is given.
@@ -119,6 +121,7 @@ impl LivePipeline {
             name: plan.name.clone(),
             description: pipeline.description.clone(),
             digest: plan.digest.clone(),
+            triggers: plan.triggers.iter().map(shown).collect(),
             params: params.collect(),
             declared: plan.params.clone(),
             steps: steps.collect(),
@@ -145,6 +148,15 @@ impl LivePipeline {
             size => size.as_u64().map(ByteSize),
         }
     }
+}
+
+/// A trigger with the fields that the definition gives it.
+fn shown(trigger: &Trigger) -> Value {
+    let Trigger::S3(S3Trigger { bucket, prefix, suffix, poll_ms, .. }) = trigger;
+    let poll = poll_ms.map(|millis| Duration(std::time::Duration::from_millis(millis.unsigned_abs())).to_string());
+    let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let (prefix, suffix) = (given(prefix), given(suffix));
+    said(serde_json::json!({ "type": "s3", "bucket": bucket, "prefix": prefix, "suffix": suffix, "poll": poll }))
 }
 
 /// Without the fields that the definition leaves open.

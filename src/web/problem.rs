@@ -17,6 +17,7 @@ const KINDS: &[(&str, StatusCode, &str)] = &[
     ("json_invalid", StatusCode::BAD_REQUEST, "The body is not the JSON that was expected"),
     ("multipart_invalid", StatusCode::BAD_REQUEST, "The form cannot be read"),
     ("body_incomplete", StatusCode::BAD_REQUEST, "The body ended early"),
+    ("notification_invalid", StatusCode::BAD_REQUEST, "The notification cannot be read"),
     ("query_invalid", StatusCode::BAD_REQUEST, "The query cannot be read"),
     ("key_missing", StatusCode::UNAUTHORIZED, "An API key is needed"),
     ("key_invalid", StatusCode::UNAUTHORIZED, "The API key is not valid"),

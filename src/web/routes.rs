@@ -11,15 +11,16 @@ use serde_json::{Map, Value};
 
 use super::openapi::{Operation, Routes, document};
 use super::pipelines::{Catalogue, LivePipeline};
-use super::{App, artifacts, create, events, pipelines, probes, runs};
+use super::{App, artifacts, create, events, hooks, pipelines, probes, runs};
 use crate::engine::RunView;
+use crate::triggers::Received;
 
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;
 
 /// The table of all routes.
 pub(super) fn table() -> Routes {
-    about_service(about_files(about_runs(about_pipelines(Routes::default()))))
+    about_service(about_events(about_files(about_runs(about_pipelines(Routes::default())))))
 }
 
 fn about_pipelines(routes: Routes) -> Routes {
@@ -139,6 +140,20 @@ fn about_files(routes: Routes) -> Routes {
             .gives::<Bytes>(206, "the range", "*/*")
             .empty(304, "the file is the one that the caller has")
             .refuses(&["artifact_not_found", "artifact_gone", "range_not_satisfiable"]),
+    )
+}
+
+fn about_events(routes: Routes) -> Routes {
+    routes.add(
+        POST,
+        "/v1/hooks/s3",
+        post(hooks::s3),
+        Operation::new("tellOfObjects", "Event notifications of S3 stores: AWS (also through SNS), MinIO, Ceph")
+            .key_or_token()
+            .query::<hooks::Token>()
+            .body::<Map<String, Value>>("application/json")
+            .answers::<Received>(200, "every run that the notification starts is on disk")
+            .refuses(&["notification_invalid"]),
     )
 }
 

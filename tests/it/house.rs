@@ -10,6 +10,7 @@ const ROOMS: &[&[&str]] = &[
     &["cli"],
     &["app"],
     &["web"],
+    &["triggers"],
     &["engine"],
     &["steps"],
     &["pipeline"],

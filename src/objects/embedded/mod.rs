@@ -33,6 +33,7 @@ use std::sync::Arc;
 
 use s3s::service::S3ServiceBuilder;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
@@ -54,6 +55,8 @@ pub struct Embedded {
 struct Store {
     index: Index,
     bodies: Bodies,
+    /// Told when this process has created an object.
+    news: Notify,
 }
 
 impl Embedded {
@@ -68,7 +71,7 @@ impl Embedded {
         };
         let bodies = Bodies::open(dir).map_err(|error| failed(error.into()))?;
         let index = Index::open(&dir.join("index.db")).map_err(failed)?;
-        let store = Arc::new(Store { index, bodies });
+        let store = Arc::new(Store { index, bodies, news: Notify::new() });
         sweep::in_background(&store);
         Ok(Self { store, credentials })
     }
@@ -90,6 +93,12 @@ impl Embedded {
         read.map_err(|error| Error::transient("object_store_error", format!("reading the events: {error}")))
     }
 
+    /// Returns once this process has created an object since the last call. What other processes of the folder create is
+    /// seen only by looking.
+    pub async fn news(&self) {
+        self.store.news.notified().await;
+    }
+
     /// Forgets the events up to and including `seq`, once they have been dealt with.
     ///
     /// # Errors
@@ -98,6 +107,24 @@ impl Embedded {
         let done = self.store.write(move |tx| index::events::forget(&tx.sql, seq)).await;
         done.map_err(|error| Error::transient("object_store_error", format!("forgetting events: {error}")))
     }
+}
+
+/// The file that says where the store listens, which `afterload key s3` prints.
+const ENDPOINT: &str = "s3-endpoint";
+
+/// Notes where the store of this folder listens.
+///
+/// # Errors
+/// `io_error`
+pub async fn note_endpoint(data: &Path, endpoint: &str) -> Result<()> {
+    crate::secrets::write(&data.join(ENDPOINT), endpoint).await
+}
+
+/// Where the store of this folder listens, or will if its port is free.
+pub fn endpoint(data: &Path, configured: SocketAddr) -> String {
+    let noted = std::fs::read_to_string(data.join(ENDPOINT)).ok();
+    let noted = noted.map(|text| text.trim().to_owned()).filter(|text| text.starts_with("http://"));
+    noted.unwrap_or_else(|| format!("http://{configured}")).replacen("//0.0.0.0:", "//127.0.0.1:", 1)
 }
 
 /// Listens on the configured address or, if that is taken, on a free port of the same IP.

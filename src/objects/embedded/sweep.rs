@@ -91,7 +91,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let bodies = Bodies::open(dir.path()).unwrap();
         let index = Index::open(&dir.path().join("index.db")).unwrap();
-        let store = Arc::new(Store { index, bodies });
+        let store = Arc::new(Store { index, bodies, news: tokio::sync::Notify::new() });
         let sealed = || {
             let mut incoming = store.bodies.incoming(Expected::default().digests()).unwrap();
             incoming.write(b"bytes").unwrap();

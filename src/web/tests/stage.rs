@@ -163,6 +163,7 @@ fn catalogue() -> Catalogue {
         name: name.into(),
         description: Some("For tests".into()),
         digest: name.into(),
+        triggers: Vec::new(),
         params: params.as_object().cloned().unwrap_or_default(),
         declared: if name == "quiet" { BTreeMap::new() } else { declared() },
         steps: vec![LiveStep { id: "import".into(), uses: "csv.import".into(), mode: "background" }],

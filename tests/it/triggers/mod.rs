@@ -1,3 +1,64 @@
 //! What starts runs beside the API: each happening starts one run, however often and by however many ways it is told.
 
+mod embedded;
+mod hooks;
 mod inbox;
+
+use afterload::objects::Stored;
+use afterload::objects::embedded::{Embedded, load_or_make_credentials};
+use afterload::store::{RunFilter, RunRecord};
+use bytes::Bytes;
+
+use crate::support::{TestApp, eventually};
+
+/// A pipeline that new `.csv` under `in/` start.
+const UP: &str = r#"
+name: up
+triggers:
+  - { type: s3, bucket: uploads, prefix: in/, suffix: .csv }
+params:
+  file: { type: file, accept: [text/csv], max_size: 1kb }
+steps:
+  - { id: one, uses: test.step, with: { give: "${{ event.key }} ${{ params.file.size }}" } }
+"#;
+
+impl TestApp {
+    /// Writes an object to a bucket, as any S3 client does.
+    async fn put(&self, bucket: &str, key: &str, bytes: &str) -> Stored {
+        let bytes = Bytes::from(bytes.to_owned());
+        self.app.engine.objects().put(bucket, key, "text/csv", bytes).await.expect("the object is written")
+    }
+
+    /// Makes a pipeline live, as another process of the same database would.
+    async fn publish(&self, name: &str, yaml: &str) {
+        let digest = afterload::pipeline::plan::digest(yaml);
+        let definition = afterload::store::Definition { name: name.into(), digest, source: yaml.into() };
+        self.app.engine.db().publish(&[definition], &[]).await.expect("published");
+    }
+
+    /// Waits until everything that happened in the embedded store has been dealt with.
+    async fn until_no_events(&self) {
+        let credentials = load_or_make_credentials(&self.config.data).expect("credentials");
+        let store = Embedded::open(&self.config.data.join("objects"), credentials).expect("the store");
+        eventually("the events", async || store.events_after(0, 1).await.expect("events").is_empty().then_some(()))
+            .await;
+    }
+
+    /// All runs, oldest first.
+    async fn runs(&self) -> Vec<RunRecord> {
+        let filter = RunFilter { limit: 10_000, ..RunFilter::default() };
+        let mut runs = self.app.engine.db().runs(&filter).await.expect("the runs");
+        runs.reverse();
+        runs
+    }
+
+    /// Waits until so many runs have ended, and no event of the store is left.
+    async fn until_runs(&self, count: usize) -> Vec<RunRecord> {
+        eventually("the ends of the runs", async || {
+            let runs = self.runs().await;
+            assert!(runs.len() <= count, "{} runs, more than {count}", runs.len());
+            (runs.len() == count && runs.iter().all(|run| run.finished_at.is_some())).then_some(runs)
+        })
+        .await
+    }
+}

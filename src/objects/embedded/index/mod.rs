@@ -35,6 +35,8 @@ pub(super) struct Tx<'a> {
     pub(super) garbage: Vec<Garbage>,
     /// Bodies that now have a name; removed if there is no commit.
     pub(super) kept: Vec<Sealed>,
+    /// Whether an object has been created.
+    pub(super) created: bool,
 }
 
 impl Index {
@@ -93,13 +95,16 @@ impl Store {
             let (result, garbage) = {
                 let mut writer = lock(&store.index.writer);
                 let sql = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let mut tx = Tx { sql, garbage: Vec::new(), kept: Vec::new() };
+                let mut tx = Tx { sql, garbage: Vec::new(), kept: Vec::new(), created: false };
                 let result = work(&mut tx)?;
-                let Tx { sql, garbage, kept } = tx;
+                let Tx { sql, garbage, kept, created } = tx;
                 let committed = sql.commit();
                 // Also after a failed commit, because it may have reached the disk; the sweep finds out.
                 kept.into_iter().for_each(Sealed::keep);
                 committed?;
+                if created {
+                    store.news.notify_one();
+                }
                 (result, garbage)
             };
             store.bodies.discard(garbage);

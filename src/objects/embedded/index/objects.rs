@@ -188,6 +188,7 @@ pub(super) fn replace(
         object.modified_at
     ])?;
     drop(insert);
+    tx.created = true;
     events::note(&tx.sql, EventKind::Created, bucket, key, &object.etag, object.size)
 }
 

@@ -14,3 +14,15 @@ CREATE INDEX inbox_by_age ON inbox (source, received_at);
 
 -- What started the run, as its expressions see it.
 ALTER TABLE runs ADD COLUMN event TEXT;
+
+-- Prefixes of buckets that are looked at again and again.
+CREATE TABLE polls (
+    id TEXT NOT NULL PRIMARY KEY,
+    -- When the trigger was first seen: what is older starts nothing.
+    since BIGINT NOT NULL,
+    -- When the last complete look began.
+    passed_at BIGINT,
+    -- Who looks now, and until when nobody else does.
+    holder TEXT,
+    held_until BIGINT NOT NULL DEFAULT 0
+);

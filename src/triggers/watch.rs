@@ -1,0 +1,74 @@
+//! What follows the live pipelines beside their events: the buckets of their triggers, and the age of the inbox.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::accept::SOURCE;
+use super::{Inner, poll};
+use crate::clock::{self, Millis};
+use crate::error::Result;
+
+/// How often to look at what is live.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often the inbox is swept, in looks.
+const SWEEP_EVERY: u32 = 3600;
+const DAY: Millis = 86_400_000;
+/// How long an object is remembered: longer than anybody tells of it again.
+const REMEMBERED: Millis = 30 * DAY;
+
+/// The buckets that are there for certain.
+#[derive(Default)]
+pub struct Made(BTreeSet<String>);
+
+pub async fn work(inner: Arc<Inner>, stop: CancellationToken) {
+    let mut made = Made::default();
+    let mut tick = tokio::time::interval(LOOK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for turn in 0_u32.. {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let worked = async {
+            make_buckets(&inner, &mut made).await?;
+            if turn.is_multiple_of(SWEEP_EVERY) { sweep(&inner).await } else { Ok(()) }
+        };
+        let worked = tokio::select! {
+            () = stop.cancelled() => return,
+            worked = worked => worked,
+        };
+        if let Err(error) = worked {
+            tracing::warn!(error.code = error.code(), "following the live triggers failed: {error}");
+        }
+    }
+}
+
+/// Makes the embedded buckets that triggers name.
+pub async fn make_buckets(inner: &Inner, made: &mut Made) -> Result<()> {
+    let objects = inner.engine.objects();
+    for target in inner.targets().await? {
+        let bucket = target.trigger.bucket;
+        if objects.is_embedded(&bucket) && !made.0.contains(&bucket) {
+            objects.ensure_bucket(&bucket).await?;
+            made.0.insert(bucket);
+        }
+    }
+    Ok(())
+}
+
+/// Forgets objects that nobody will tell of any more. What is polled is told of at every look, so that counts from the
+/// last one.
+async fn sweep(inner: &Inner) -> Result<()> {
+    let db = inner.engine.db();
+    let targets = inner.targets().await?;
+    let live: Vec<String> = targets.iter().map(poll::id).collect();
+    db.forget_polls(clock::now() - DAY, &live).await?;
+    let seen = db.all_polled_at().await?.unwrap_or_else(clock::now).min(clock::now());
+    for source in [SOURCE, poll::LISTED] {
+        db.forget_inbox(source, seen - REMEMBERED).await?;
+    }
+    Ok(())
+}
