@@ -7,6 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # One folder for everything that is built, so that no check compiles what another has compiled.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
 venv="$CARGO_TARGET_DIR/test-venv"
+node="$CARGO_TARGET_DIR/test-node"
 
 say() { printf '\n== %s\n' "$*"; }
 die() { printf 'test.sh: %s\n' "$*" >&2; exit 2; }
@@ -25,6 +26,8 @@ install_missing() {
     local missing=()
     has_postgres || missing+=(postgresql)
     has cc || missing+=(gcc libc6-dev)
+    has chromium || missing+=(chromium)
+    has npm || missing+=(npm)
     has curl || missing+=(curl ca-certificates)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
     [ ${#missing[@]} -eq 0 ] && return
@@ -52,6 +55,19 @@ make_venv() {
     fi
     export AFTERLOAD_TEST_PYTHON="$venv/bin/python"
     export PATH="$PATH:$venv/bin"
+}
+
+# Node packages that the tests use; installed anew when the list changes.
+make_node() {
+    if ! cmp -s scripts/test-packages.json "$node/installed.json"; then
+        say "making $node"
+        rm -rf "$node"
+        mkdir -p "$node"
+        cp scripts/test-packages.json "$node/package.json"
+        npm install --prefix "$node" --silent --no-audit --no-fund --no-package-lock
+        cp scripts/test-packages.json "$node/installed.json"
+    fi
+    export AFTERLOAD_TEST_NODE="$node"
 }
 
 # A cargo subcommand from a ready-made binary, which takes seconds.
@@ -82,6 +98,7 @@ check_dependencies() {
 has cargo || die "please install Rust first, from https://rustup.rs"
 install_missing
 make_venv
+make_node
 get_tools
 
 say "formatting"

@@ -3,10 +3,13 @@
 #![expect(clippy::print_stderr, reason = "the commands talk to the terminal")]
 #![expect(clippy::disallowed_methods, reason = "the commands hand the environment to the configuration")]
 
+mod bars;
 pub mod check;
+mod client;
 mod demo;
 pub mod key;
 mod out;
+mod runs;
 pub mod schema;
 mod serve;
 
@@ -39,6 +42,10 @@ enum Command {
     Serve,
     /// Run the main job on real sample data, with nothing to set up, and stay up for a look around.
     Demo(demo::Args),
+    /// Start a run of a service that is up, and follow it.
+    Run(runs::RunArgs),
+    /// List runs; show, follow, cancel and retry one.
+    Runs(runs::RunsArgs),
     /// Find every fault of every pipeline file, each at its place.
     Check(check::CheckArgs),
     /// Print the JSON Schema of a pipeline file, for editors.
@@ -66,6 +73,8 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Serve => serve::run(load()?).await,
         Command::Demo(args) => demo::run(args).await,
+        Command::Run(args) => runs::start(args, &load()?).await,
+        Command::Runs(args) => runs::look(args, &load()?).await,
         Command::Check(args) => {
             let config = load()?;
             let around = app::surroundings(&config, &Mailer::new(&config)?);

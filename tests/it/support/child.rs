@@ -9,7 +9,8 @@ use tokio::process::{Child, Command};
 
 use super::{Database, Server, eventually};
 
-const ADMIN_KEY: &str = "test-admin-key-of-at-least-24-characters";
+/// The admin key of every process.
+pub const ADMIN_KEY: &str = "test-admin-key-of-at-least-24-characters";
 
 /// A running `afterload serve` in a folder of its own.
 pub struct Process {
@@ -23,6 +24,8 @@ pub struct Process {
 pub struct Place {
     /// The folder.
     pub dir: tempfile::TempDir,
+    /// More of the environment of its processes.
+    pub env: Vec<(String, String)>,
     server: Option<Server>,
 }
 
@@ -35,7 +38,7 @@ impl Place {
         };
         let dir = tempfile::tempdir().expect("a temporary folder");
         std::fs::create_dir_all(dir.path().join("pipelines")).expect("the folder of the pipelines");
-        Self { dir, server }
+        Self { dir, env: Vec::new(), server }
     }
 
     /// The URL of the connection `app`.
@@ -61,14 +64,19 @@ impl Place {
         super::sql::numbers(&self.app_url(), sql).await
     }
 
-    /// Starts the service and waits until it listens.
+    /// Starts the service on a free port and waits until it listens.
     pub async fn start(&self) -> Process {
+        self.start_at("127.0.0.1:0").await
+    }
+
+    /// Starts the service at an address and waits until it listens.
+    pub async fn start_at(&self, listen: &str) -> Process {
         let path = |name: &str| self.dir.path().join(name).display().to_string();
         let mut command = Command::new(env!("CARGO_BIN_EXE_afterload"));
         command
             .arg("serve")
             .current_dir(self.dir.path())
-            .env("AFTERLOAD_LISTEN", "127.0.0.1:0")
+            .env("AFTERLOAD_LISTEN", listen)
             .env("AFTERLOAD_OBJECTS__LISTEN", "127.0.0.1:0")
             .env("AFTERLOAD_DATA", path("data"))
             .env("AFTERLOAD_PIPELINES", path("pipelines"))
@@ -76,6 +84,7 @@ impl Place {
             .env("AFTERLOAD_LIMITS__CRASHES", "1000")
             .env("AFTERLOAD_CONNECTIONS__APP__URL", self.app_url())
             .env("AFTERLOAD_LOG", "info")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .stderr(log(self.dir.path()))
             .kill_on_drop(true);

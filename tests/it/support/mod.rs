@@ -7,7 +7,7 @@ mod postgres;
 mod sql;
 
 pub use app::{Database, TestApp};
-pub use child::Place;
+pub use child::{ADMIN_KEY, Place};
 pub use kinds::{kinds, log_of};
 pub use postgres::Server;
 

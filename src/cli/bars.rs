@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use crate::cli::out::say;
+use super::out::say;
 
 const STEP: &str = "  {prefix:<10} {bar:32} {percent:>3}%  {msg}";
 

@@ -1,16 +1,13 @@
 //! `afterload demo`: the main job on real sample data, as a user of the API would run it.
 
-mod bars;
-mod client;
-
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::Value;
 use sqlx::Connection;
 
-use self::bars::Bars;
-use self::client::Client;
+use super::bars::Bars;
+use super::client::{Client, Given};
 use super::out::say;
 use super::{asked_to_stop, init_logs};
 use crate::app::App;
@@ -18,11 +15,11 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::store::Db;
 
-const SAMPLE: &[u8] = include_bytes!("../../../examples/airports.csv");
-const TABLES: &str = include_str!("../../../examples/app.sql");
+const SAMPLE: &[u8] = include_bytes!("../../examples/airports.csv");
+const TABLES: &str = include_str!("../../examples/app.sql");
 const PIPELINES: [(&str, &str); 2] = [
-    ("airports-import.yaml", include_str!("../../../pipelines/airports-import.yaml")),
-    ("contacts-import.yaml", include_str!("../../../pipelines/contacts-import.yaml")),
+    ("airports-import.yaml", include_str!("../../pipelines/airports-import.yaml")),
+    ("contacts-import.yaml", include_str!("../../pipelines/contacts-import.yaml")),
 ];
 
 /// What the demo may be told.
@@ -99,8 +96,9 @@ async fn import(url: &str, db: &Db, config: &Config, dir: &Path) -> Result<Value
     let (stored, key) = crate::web::make_key("demo", &["admin".into()], &[])?;
     db.insert_key(&stored).await?;
     crate::secrets::write(&key_file(dir), &key).await?;
-    let client = Client::new(url, key);
-    let run = client.upload("airports-import", &sample_file(dir)).await?;
+    let client = Client::new(url, key)?;
+    let file = ("file".to_owned(), Given::File(sample_file(dir)));
+    let run = client.start("airports-import", &[file], &[], None).await?;
     let id = run["id"].as_str().unwrap_or_default().to_owned();
     say!("uploaded {} ({} bytes); run {id}", sample_file(dir).display(), SAMPLE.len());
     let mut bars = Bars::new();

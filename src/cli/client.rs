@@ -1,0 +1,185 @@
+//! The calls of the API that the commands make, as any client would make them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use reqwest::multipart::{Form, Part};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+
+/// How long to wait before following again after a broken connection.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How long to wait for a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A service that says nothing for so long is gone: it sends at least a comment every 15 s.
+const SILENCE: Duration = Duration::from_secs(45);
+
+/// A client of the API with its key.
+pub(super) struct Client {
+    http: reqwest::Client,
+    url: String,
+    key: String,
+}
+
+/// A parameter as the command line gives it.
+#[derive(Clone, Debug)]
+pub(super) enum Given {
+    /// A value.
+    Text(String),
+    /// A file to upload.
+    File(std::path::PathBuf),
+}
+
+impl Client {
+    /// # Errors
+    /// `url_invalid`
+    pub(super) fn new(url: &str, key: String) -> Result<Self> {
+        let invalid = |why: String| Error::permanent("url_invalid", format!("`{url}` is no address: {why}"));
+        let parsed: Url = url.parse().map_err(|error: url::ParseError| invalid(error.to_string()))?;
+        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT);
+        if parsed.host_str().is_some_and(|host| host == "localhost" || host.starts_with("127.") || host == "[::1]") {
+            // What runs on this machine is not reached through a proxy.
+            builder = builder.no_proxy();
+        }
+        let http = builder.build().map_err(|error| invalid(error.to_string()))?;
+        Ok(Self { http, url: url.trim_end_matches('/').to_owned(), key })
+    }
+
+    /// Starts a run. Files are streamed from the disk; `wishes` are `run_at`, `priority` and `queue`.
+    pub(super) async fn start(
+        &self,
+        pipeline: &str,
+        params: &[(String, Given)],
+        wishes: &[(&str, String)],
+        key: Option<&str>,
+    ) -> Result<Value> {
+        let request = self.http.post(format!("{}/v1/pipelines/{pipeline}/runs", self.url)).query(wishes);
+        let request = match key {
+            Some(key) => request.header("idempotency-key", key),
+            None => request,
+        };
+        if params.is_empty() {
+            return self.send(request.json(&json!({}))).await;
+        }
+        let mut form = Form::new();
+        for (name, given) in params {
+            form = match given {
+                Given::Text(text) => form.text(name.clone(), text.clone()),
+                Given::File(path) => form.part(name.clone(), part(path).await?),
+            };
+        }
+        self.send(request.multipart(form)).await
+    }
+
+    /// Reads a path of the API.
+    pub(super) async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value> {
+        self.send(self.http.get(format!("{}{path}", self.url)).query(query)).await
+    }
+
+    /// Asks for something that needs no body.
+    pub(super) async fn post(&self, path: &str) -> Result<Value> {
+        self.send(self.http.post(format!("{}{path}", self.url))).await
+    }
+
+    /// Shows a run each time that it has changed, until it has ended, and gives its end. A service that goes away is
+    /// waited for.
+    pub(super) async fn follow(&self, id: &str, mut show: impl FnMut(&Value)) -> Result<Value> {
+        let mut last = json!({ "revision": 0 });
+        loop {
+            match self.follow_once(id, &mut last, &mut show).await {
+                Ok(true) => return Ok(last),
+                Err(error) if !error.is_transient() => return Err(error),
+                Ok(false) | Err(_) => tokio::time::sleep(AGAIN).await,
+            }
+        }
+    }
+
+    /// True once the run has ended; false if the connection did.
+    async fn follow_once(&self, id: &str, last: &mut Value, show: &mut impl FnMut(&Value)) -> Result<bool> {
+        let request = self.http.get(format!("{}/v1/runs/{id}/events", self.url)).bearer_auth(&self.key);
+        let response =
+            request.header("last-event-id", last["revision"].to_string()).send().await.map_err(unreachable)?;
+        if response.status() == StatusCode::NO_CONTENT {
+            return Ok(true);
+        }
+        let mut body = checked(response).await?.bytes_stream();
+        let mut line = Vec::new();
+        while let Ok(Some(bytes)) = tokio::time::timeout(SILENCE, body.next()).await {
+            for byte in bytes.map_err(unreachable)? {
+                if byte != b'\n' {
+                    line.push(byte);
+                    continue;
+                }
+                let data = line.strip_prefix(b"data:").and_then(|data| serde_json::from_slice::<Value>(data).ok());
+                line.clear();
+                // The event `end` follows the last state; that has its time already.
+                let Some(run) = data.filter(|run| run["revision"].is_number()) else { continue };
+                show(&run);
+                *last = run;
+                if !last["finished_at"].is_null() {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Saves a file.
+    pub(super) async fn download(&self, url: &str, path: &Path) -> Result<()> {
+        let response = self.http.get(url).bearer_auth(&self.key).send().await.map_err(unreachable)?;
+        let body = checked(response).await?.bytes_stream().map_err(std::io::Error::other);
+        let mut file = tokio::fs::File::create(path).await?;
+        tokio::io::copy(&mut tokio_util::io::StreamReader::new(body), &mut file).await?;
+        Ok(())
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Value> {
+        let response = request.bearer_auth(&self.key).send().await.map_err(unreachable)?;
+        checked(response).await?.json().await.map_err(unreachable)
+    }
+}
+
+async fn part(path: &Path) -> Result<Part> {
+    let opened = |error: std::io::Error| Error::from(error).context(format!("reading `{}`", path.display()));
+    let file = tokio::fs::File::open(path).await.map_err(opened)?;
+    let size = file.metadata().await.map_err(opened)?.len();
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let body = reqwest::Body::wrap_stream(tokio_util::io::ReaderStream::new(file));
+    Ok(Part::stream_with_length(body, size).file_name(name))
+}
+
+/// A refusal as the service words it.
+async fn checked(response: Response) -> Result<Response> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let problem: Map<String, Value> = response.json().await.unwrap_or_default();
+    let text = |name: &str| problem.get(name).and_then(Value::as_str);
+    let mut message = text("detail").map_or_else(|| format!("the service answered {status}"), str::to_owned);
+    if let Some(code) = text("code") {
+        message.push_str(&format!(" [{code}]"));
+    }
+    let error = match status.is_server_error() {
+        true => Error::transient("request_refused", message),
+        false => Error::permanent("request_refused", message),
+    };
+    Err(match text("hint") {
+        Some(hint) => error.hint(hint),
+        None => error,
+    })
+}
+
+/// What reqwest says, down to the innermost cause.
+fn unreachable(error: reqwest::Error) -> Error {
+    let url = error.url().map(|url| url.origin().ascii_serialization()).unwrap_or_default();
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    let message = format!("the service at {url} cannot be reached: {cause}");
+    Error::transient("service_unreachable", message).hint("is `afterload serve` running? `--url` says where it is")
+}

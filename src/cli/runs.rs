@@ -1,0 +1,263 @@
+//! `afterload run` and `afterload runs`: the API from the terminal.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::bars::Bars;
+use super::client::{Client, Given};
+use super::out::say;
+use crate::config::Config;
+use crate::error::{Error, Result};
+
+/// Where the service is and who asks.
+#[derive(Debug, Args)]
+pub(super) struct Service {
+    /// The address of the service; default the one of the configuration.
+    #[arg(long, env = "AFTERLOAD_URL", global = true, value_name = "URL")]
+    url: Option<String>,
+    /// An API key; `afterload key new` makes one.
+    #[arg(long, env = "AFTERLOAD_KEY", global = true, hide_env_values = true, value_name = "KEY")]
+    key: Option<String>,
+    /// Print the API's JSON.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// A run to start.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// The pipeline.
+    pipeline: String,
+    /// A parameter: `NAME=VALUE`, or `NAME=@FILE` to upload a file; `@@` begins a value with `@`.
+    #[arg(long = "param", short = 'p', value_name = "NAME=VALUE", value_parser = param)]
+    params: Vec<(String, Given)>,
+    /// Show the progress until the run has ended; the exit status is then 0 only if it succeeded.
+    #[arg(long, short = 'f')]
+    follow: bool,
+    /// When it may start, such as `2030-01-31T08:00:00Z`.
+    #[arg(long, value_name = "TIME")]
+    run_at: Option<String>,
+    /// From -100 to 100; higher goes first.
+    #[arg(long, allow_hyphen_values = true)]
+    priority: Option<i32>,
+    /// The queue of all its steps.
+    #[arg(long)]
+    queue: Option<String>,
+    /// Start no second run if this key has been used within a day.
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+    #[command(flatten)]
+    service: Service,
+}
+
+/// Runs to look at.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct RunsArgs {
+    #[command(subcommand)]
+    command: Option<RunsCommand>,
+    /// Only runs of this pipeline.
+    #[arg(long)]
+    pipeline: Option<String>,
+    /// Only runs in this status.
+    #[arg(long)]
+    status: Option<String>,
+    /// How many, at most 200.
+    #[arg(long, short = 'n', default_value_t = 20)]
+    limit: u32,
+    #[command(flatten)]
+    service: Service,
+}
+
+#[derive(Debug, Subcommand)]
+enum RunsCommand {
+    /// Show one run with its steps and files.
+    Show {
+        /// The run's id.
+        id: String,
+    },
+    /// Show the progress of a run until it has ended.
+    Follow {
+        /// The run's id.
+        id: String,
+    },
+    /// Stop a run; `finally` still runs.
+    Cancel {
+        /// The run's id.
+        id: String,
+    },
+    /// Go on with a failed or cancelled run from the steps that did not succeed.
+    Retry {
+        /// The run's id.
+        id: String,
+        /// Show the progress until the run has ended.
+        #[arg(long, short = 'f')]
+        follow: bool,
+    },
+}
+
+/// `NAME=VALUE` or `NAME=@FILE`.
+fn param(text: &str) -> std::result::Result<(String, Given), String> {
+    let (name, value) = text.split_once('=').ok_or("expected `NAME=VALUE` or `NAME=@FILE`")?;
+    let given = match value.strip_prefix('@') {
+        Some(rest) if rest.starts_with('@') => Given::Text(rest.to_owned()),
+        Some("") => return Err("a file's name is missing after `@`".into()),
+        Some(path) => Given::File(PathBuf::from(path)),
+        None => Given::Text(value.to_owned()),
+    };
+    Ok((name.to_owned(), given))
+}
+
+impl Service {
+    fn client(&self, config: &Config) -> Result<Client> {
+        let Some(key) = self.key.clone().filter(|key| !key.is_empty()) else {
+            return Err(Error::permanent("key_missing", "the service wants an API key")
+                .hint("export AFTERLOAD_KEY=$(afterload key new --name me --scope admin), or give it with `--key`"));
+        };
+        Client::new(&self.url.clone().unwrap_or_else(|| config.base_url()), key)
+    }
+}
+
+/// `afterload run`
+pub(super) async fn start(args: RunArgs, config: &Config) -> Result<ExitCode> {
+    let client = args.service.client(config)?;
+    let wishes = [
+        ("run_at", args.run_at),
+        ("priority", args.priority.map(|priority| priority.to_string())),
+        ("queue", args.queue),
+    ];
+    let wishes: Vec<_> = wishes.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let run = client.start(&args.pipeline, &args.params, &wishes, args.idempotency_key.as_deref()).await?;
+    match args.follow {
+        true => follow(&client, id(&run), args.service.json).await,
+        false => {
+            match args.service.json {
+                true => say!("{run:#}"),
+                false => say!("run {} of {} is {}", id(&run), args.pipeline, text(&run["status"])),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// `afterload runs`
+pub(super) async fn look(args: RunsArgs, config: &Config) -> Result<ExitCode> {
+    let (client, json) = (args.service.client(config)?, args.service.json);
+    let run = match args.command {
+        None => {
+            let query = [("pipeline", args.pipeline), ("status", args.status), ("limit", Some(args.limit.to_string()))];
+            let query: Vec<_> = query.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+            let page = client.get("/v1/runs", &query).await?;
+            match json {
+                true => say!("{page:#}"),
+                false => list(page["runs"].as_array().map(Vec::as_slice).unwrap_or_default()),
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(RunsCommand::Follow { id }) => return follow(&client, &id, json).await,
+        Some(RunsCommand::Retry { id, follow: true }) => {
+            client.post(&format!("/v1/runs/{id}/retry")).await?;
+            return follow(&client, &id, json).await;
+        }
+        Some(RunsCommand::Show { id }) => client.get(&format!("/v1/runs/{id}"), &[]).await?,
+        Some(RunsCommand::Cancel { id }) => client.post(&format!("/v1/runs/{id}/cancel")).await?,
+        Some(RunsCommand::Retry { id, follow: false }) => client.post(&format!("/v1/runs/{id}/retry")).await?,
+    };
+    match json {
+        true => say!("{run:#}"),
+        false => show(&run),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn follow(client: &Client, id: &str, json: bool) -> Result<ExitCode> {
+    let mut bars = Bars::new();
+    let run = match json {
+        true => client.follow(id, |_| {}).await?,
+        false => client.follow(id, |run| bars.show(run)).await?,
+    };
+    bars.finish();
+    match json {
+        true => say!("{run:#}"),
+        false => show(&run),
+    }
+    Ok(if run["status"] == "succeeded" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn list(runs: &[Value]) {
+    say!("{:26}  {:24}  {:9}  {:8}  {:20}  ERROR", "ID", "PIPELINE", "STATUS", "ORIGIN", "CREATED");
+    for run in runs {
+        let created: String = text(&run["created_at"]).chars().take(19).collect();
+        let line = format!(
+            "{:26}  {:24}  {:9}  {:8}  {:20}  {}",
+            id(run),
+            text(&run["pipeline"]),
+            text(&run["status"]),
+            text(&run["origin"]),
+            format!("{created}Z"),
+            text(&run["error"]["code"])
+        );
+        say!("{}", line.trim_end());
+    }
+}
+
+/// A run for people: its status, its steps, its files.
+fn show(run: &Value) {
+    say!("run {} of {}: {}", id(run), text(&run["pipeline"]), text(&run["status"]));
+    if let Some(message) = run["error"]["message"].as_str() {
+        say!("  because {message} [{}]", text(&run["error"]["code"]));
+    }
+    for step in run["steps"].as_array().into_iter().flatten() {
+        say!("  {:20} {}", text(&step["id"]), text(&step["status"]));
+        if step["status"] == "succeeded" {
+            outputs(&step["outputs"], "");
+        }
+    }
+    for file in run["artifacts"].as_array().into_iter().flatten() {
+        say!("  file {} ({} bytes) {}", text(&file["name"]), file["size"], text(&file["url"]));
+    }
+}
+
+/// The outputs of a step, a line each; of files where they are.
+fn outputs(value: &Value, name: &str) {
+    match value {
+        Value::Object(fields) if fields.contains_key("bucket") && fields.contains_key("key") => {
+            let place = format!("s3://{}/{}", text(&fields["bucket"]), text(&fields["key"]));
+            say!("    {name:18} {}", fields.get("url").and_then(Value::as_str).unwrap_or(&place));
+        }
+        Value::Object(fields) => {
+            for (field, value) in fields {
+                outputs(value, &if name.is_empty() { field.clone() } else { format!("{name}.{field}") });
+            }
+        }
+        Value::Null => {}
+        Value::String(text) => say!("    {name:18} {text}"),
+        other => say!("    {name:18} {other}"),
+    }
+}
+
+fn id(run: &Value) -> &str {
+    text(&run["id"])
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn params_are_values_or_files() {
+        let given = |text: &str| param(text).map(|(name, given)| format!("{name} {given:?}"));
+        assert_eq!(given("a=b=c").unwrap(), "a Text(\"b=c\")");
+        assert_eq!(given("file=@a b.jpg").unwrap(), "file File(\"a b.jpg\")");
+        assert_eq!(given("handle=@@ana").unwrap(), "handle Text(\"@ana\")");
+        assert_eq!(given("empty=").unwrap(), "empty Text(\"\")");
+        assert!(given("nothing").is_err() && given("file=@").is_err());
+    }
+}
