@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
+use ulid::Ulid;
 
 use crate::error::{Error, Result};
 
@@ -22,7 +23,12 @@ pub enum Purpose {
     File,
     /// Telling of events.
     Hook,
+    /// The link to a file in a mail.
+    Link,
 }
+
+/// The part of a signature that the token of a link carries.
+const LINK_MAC: usize = 16;
 
 /// Makes the tokens of links, and knows its own again without a record of them.
 #[derive(Clone)]
@@ -39,9 +45,10 @@ impl Signer {
         // HMAC hashes keys that are too long and pads those that are too short.
         let mut mac = mac.expect("HMAC takes keys of any length");
         mac.update(match purpose {
-            Purpose::Watch => b"watch:",
+            Purpose::Watch => b"watch:" as &[u8],
             Purpose::File => b"file:",
             Purpose::Hook => b"hook:",
+            Purpose::Link => b"link:",
         });
         mac.update(id.as_bytes());
         mac
@@ -55,6 +62,22 @@ impl Signer {
     /// True if `token` is the one for this. Takes the same time for all wrong ones.
     pub fn holds(&self, purpose: Purpose, id: &str, token: &str) -> bool {
         URL_SAFE_NO_PAD.decode(token).is_ok_and(|token| self.mac(purpose, id).verify_slice(&token).is_ok())
+    }
+
+    /// The token of a link: the id that the link is stored under, and a signature. 43 characters.
+    pub fn link_token(&self, id: Ulid) -> String {
+        let mac = self.mac(Purpose::Link, &id.to_string()).finalize().into_bytes();
+        URL_SAFE_NO_PAD.encode([&id.to_bytes()[..], &mac[..LINK_MAC]].concat())
+    }
+
+    /// The id of the link whose token this is; `None` if it was not signed here.
+    pub fn link_id(&self, token: &str) -> Option<Ulid> {
+        let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (id, mac) = bytes.split_first_chunk::<16>()?;
+        let id = Ulid::from_bytes(*id);
+        let signed =
+            mac.len() == LINK_MAC && self.mac(Purpose::Link, &id.to_string()).verify_truncated_left(mac).is_ok();
+        signed.then_some(id)
     }
 }
 
@@ -137,6 +160,18 @@ mod tests {
         assert!(!Signer::new("other").holds(Purpose::Watch, "A", &token));
         assert!(!signer.holds(Purpose::Watch, "A", &token[1..]));
         assert!(!signer.holds(Purpose::Watch, "A", ""));
+    }
+
+    #[test]
+    fn the_token_of_a_link_holds_its_id_and_is_known_again() {
+        let (signer, id) = (Signer::new("secret"), ulid::Ulid::from_bytes([7; 16]));
+        let token = signer.link_token(id);
+        assert_eq!((token.len(), signer.link_id(&token)), (43, Some(id)));
+        assert_eq!(token, signer.link_token(id), "a mail that is sent again carries the same link");
+        assert_eq!(Signer::new("other").link_id(&token), None);
+        for wrong in ["", "x", &token[1..], &token[..42], &format!("{token}AAAA"), &token.replacen("Bw", "Bx", 1)] {
+            assert_eq!(signer.link_id(wrong), None, "{wrong}");
+        }
     }
 
     #[tokio::test]

@@ -13,12 +13,12 @@ use super::chain::Lease;
 use super::compiled::Compiled;
 use super::end::{Outcome, cancelled, error_json, files_prefix};
 use super::progress::{Gauge, PACE, ProgressView};
-use super::view::{artifact_link, run_url};
+use super::view::run_url;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::pipeline::plan::Output;
 use crate::pipeline::{self, Scope, Section};
-use crate::steps::{Context, Destination, FileLinks, Files, Progress, Report, RunFacts, StepFacts};
+use crate::steps::{Context, Destination, Files, Progress, Report, RunFacts, StepFacts};
 use crate::store::{Claimed, Ending, RunRecord, StepStatus};
 
 /// How long a step that was left by a crash waits while another one is being tried.
@@ -186,7 +186,7 @@ impl Inner {
             files: files.clone(),
             connections: self.connections.clone(),
             mail: self.mail.clone(),
-            links: self.links(),
+            links: Arc::new(super::links::Links::new(self, &step.run_id, &step.key())),
             effects: Arc::new(super::effects::Journal::new(self.db.clone(), &step.run_id, &step.key())),
         };
         let before: Option<ProgressView> = step.progress.clone().and_then(|view| serde_json::from_value(view).ok());
@@ -214,12 +214,6 @@ impl Inner {
         let last = reports.borrow().clone();
         let progress = (last != Report::default()).then(|| gauge.view(&last));
         Outcome { result, progress, made: files.so_far() }
-    }
-
-    /// Links that open without a key, for people.
-    fn links(&self) -> FileLinks {
-        let (base_url, signer) = (self.base_url.clone(), self.signer.clone());
-        FileLinks::new(move |id| artifact_link(&base_url, &signer, id))
     }
 
     fn files(&self, claimed: &Claimed, output: Option<&Output>, scope: Scope) -> Files {

@@ -12,6 +12,7 @@ mod compiled;
 mod effects;
 mod end;
 mod execute;
+mod links;
 mod machine;
 mod progress;
 mod scope;
@@ -43,7 +44,7 @@ use crate::store::Db;
 pub use compiled::LivePlan;
 pub use progress::ProgressView;
 pub use start::{Inbox, NewRun, Started};
-pub use view::{ArtifactView, RunView, StepView, artifact_link, artifact_url, run_url};
+pub use view::{ArtifactView, RunView, StepView, artifact_link, artifact_url, link_url, run_url};
 pub use watch::Watch;
 
 /// The engine of one process. Cheap to clone.

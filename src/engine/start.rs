@@ -1,5 +1,6 @@
 //! Accepting a run: bound parameters, the run, its steps and its first jobs in one transaction.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -131,6 +132,11 @@ impl Engine {
             let id = file.artifact_id.as_deref().unwrap_or_default();
             tx.insert_artifact(id, &run.id, None, &json!(file)).await?;
         }
+        for id in referred(&run.params) {
+            if tx.hold_artifact(&id).await? {
+                tx.refer_to_artifact(&id, &run.id).await?;
+            }
+        }
         let wake = inner.advance(&mut tx, &run).await?;
         tx.commit().await?;
         wake.iter().for_each(|queue| inner.chain.wake(queue));
@@ -184,6 +190,18 @@ impl Engine {
 pub(super) fn not_found(name: &str) -> Error {
     Error::permanent("pipeline_not_found", format!("there is no live pipeline `{name}`"))
         .hint("`GET /v1/pipelines` lists those that are")
+}
+
+/// The artifacts that the parameters name, in order: everybody locks them in the same one.
+fn referred(params: &Value) -> BTreeSet<String> {
+    match params {
+        Value::Object(fields) => {
+            let own = fields.get("artifact_id").and_then(Value::as_str).map(str::to_owned);
+            fields.values().flat_map(referred).chain(own).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(referred).collect(),
+        _ => BTreeSet::new(),
+    }
 }
 
 fn steps(run: &str, compiled: &Compiled) -> Vec<StepRecord> {

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
+use ulid::Ulid;
 
 use super::progress::{ProgressView, percent};
 use crate::clock;
@@ -98,6 +99,8 @@ pub struct ArtifactView {
     pub content_type: Value,
     /// Where it can be downloaded with an API key.
     pub url: String,
+    /// When it was let go of; it is gone since. RFC 3339, UTC.
+    pub expired_at: Option<String>,
 }
 
 impl RunView {
@@ -160,6 +163,11 @@ pub fn artifact_link(base_url: &str, signer: &Signer, id: &str) -> String {
     format!("{}?token={}", artifact_url(base_url, id), signer.token(Purpose::File, id))
 }
 
+/// Where the file of a link can be downloaded by whoever has the link.
+pub fn link_url(base_url: &str, signer: &Signer, id: Ulid) -> String {
+    format!("{base_url}/d/{}", signer.link_token(id))
+}
+
 /// Counts ended steps; those that run add their share to `percent`.
 fn overall(steps: &[StepRecord]) -> ProgressView {
     let total = steps.len() as u64;
@@ -207,6 +215,7 @@ impl ArtifactView {
             url: artifact_url(base_url, &artifact.id),
             id: artifact.id,
             step: artifact.step_id,
+            expired_at: artifact.expired_at.map(clock::rfc3339),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -13,7 +14,7 @@ use super::files::Files;
 use crate::connections::Connections;
 use crate::error::{Error, Result};
 use crate::mail::Mailer;
-use crate::objects::{File, Objects};
+use crate::objects::Objects;
 
 /// The run that a step belongs to, as expressions name it.
 #[derive(Clone, Debug, Serialize)]
@@ -60,7 +61,7 @@ pub struct Context {
     /// Outgoing mail.
     pub mail: Mailer,
     /// Links to files for people, who have no API key.
-    pub links: FileLinks,
+    pub links: Arc<dyn FileLinks>,
     /// The record of effects that must not be repeated.
     pub effects: Arc<dyn Effects>,
 }
@@ -127,7 +128,8 @@ pub enum Begun {
     Done(serde_json::Value),
 }
 
-type Answer<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+/// What the outside world answers in time.
+pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
 /// The record of effects that must not knowingly be repeated (mails, calls), kept in the service's database.
 pub trait Effects: Send + Sync {
@@ -140,17 +142,8 @@ pub trait Effects: Send + Sync {
 }
 
 /// Makes links to files for people, who have no API key.
-#[derive(Clone)]
-pub struct FileLinks(Arc<dyn Fn(&str) -> String + Send + Sync>);
-
-impl FileLinks {
-    /// `link` makes the link to an artifact from its id.
-    pub fn new(link: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
-        Self(Arc::new(link))
-    }
-
-    /// The link to a file; `None` if afterload does not own it.
-    pub fn of(&self, file: &File) -> Option<String> {
-        file.artifact_id.as_deref().map(|id| (self.0)(id))
-    }
+pub trait FileLinks: Send + Sync {
+    /// The link to an artifact, good for at least `lives` from now on. The same step gets the same link each time.
+    /// `None`: the artifact is not there.
+    fn link(&self, artifact: &str, lives: Duration) -> Answer<Option<String>>;
 }

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use context::{Begun, Context, Counts, Effects, FileLinks, Progress, Report, RunFacts, StepFacts};
+pub use context::{Answer, Begun, Context, Counts, Effects, FileLinks, Progress, Report, RunFacts, StepFacts};
 pub use files::{Destination, FileSink, Files, KeyOf, Made};
 
 use crate::error::{Error, Result};
@@ -167,15 +167,13 @@ mod tests {
         9:8 `chunk` must be from 1 to 100000
         10:11 unknown encoding `klingon`
         ");
-        let text =
-            "to: [nobody, ok@example.com]\ntemplate: welcom\nvars: [1]\nlinks: { file: abc }\nfrom: me\nexpires: 7d\n";
+        let text = "to: [nobody, ok@example.com]\ntemplate: welcom\nvars: [1]\nlinks: { file: abc }\nfrom: me\n";
         insta::assert_snapshot!(found::<email_send::EmailSend>(text).join("\n"), @r"
         1:6 `nobody` is not an e-mail address: it has no `@`
         2:11 unknown mail template `welcom`
         3:7 expected a map, found a list
         4:16 expected a file such as `${{ … }}`, found the text `abc`
         5:7 `me` is not an e-mail address: it has no `@`
-        6:10 `expires` is not supported yet
         ");
     }
 

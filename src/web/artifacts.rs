@@ -61,11 +61,21 @@ pub(super) async fn download(
         Err(_) => None,
     };
     let file = file.ok_or_else(|| Problem::new("artifact_not_found", format!("there is no file `{id}`")))?;
+    hand_out(&app, &file, &method, &headers).await
+}
+
+/// The answer to whoever may have the file: whole, a range of it, or that it has not changed.
+pub(super) async fn hand_out(
+    app: &App,
+    file: &File,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
     let etag = HeaderValue::from_str(&format!("\"{}\"", file.etag)).ok().filter(|_| !file.etag.is_empty());
-    if let Some(etag) = etag.as_ref().filter(|etag| is_known(&headers, etag)) {
+    if let Some(etag) = etag.as_ref().filter(|etag| is_known(headers, etag)) {
         return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag.clone())]).into_response());
     }
-    let part = match range(&headers, etag.as_ref(), file.size) {
+    let part = match range(headers, etag.as_ref(), file.size) {
         Wanted::Nothing => {
             let message = format!("the file has {} bytes, and the range lies outside of them", file.size);
             let size = HeaderValue::from_str(&format!("bytes */{}", file.size));
@@ -75,11 +85,11 @@ pub(super) async fn download(
         Wanted::Part(first, last) => Some((first, last)),
         Wanted::All => None,
     };
-    let body = match method {
+    let body = match *method {
         Method::HEAD => Body::empty(),
-        _ => Body::from_stream(bytes(&app, &file, part).await?),
+        _ => Body::from_stream(bytes(app, file, part).await?),
     };
-    Ok(answer(&file, part, etag, body))
+    Ok(answer(file, part, etag, body))
 }
 
 fn answer(file: &File, part: Option<(u64, u64)>, etag: Option<HeaderValue>, body: Body) -> Response {

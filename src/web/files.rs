@@ -18,6 +18,7 @@ const EXPECTED: &str =
 
 const BUCKETS: &str = "expected 3 to 63 lower-case letters, digits, `-` and `.`, and no IP address";
 const LONGEST_KEY: usize = 1024;
+const EXPIRED: &str = "file_expired";
 
 /// A file as a caller may write it: any part of the shape that the API shows.
 #[derive(Debug, Default, Deserialize)]
@@ -188,7 +189,10 @@ fn kind(value: &Value) -> &'static str {
 /// A file of an earlier run.
 async fn owned(app: &App, caller: &Caller, id: &str, reference: &Reference) -> Result<File, Refusal> {
     let file = match Ulid::from_string(id) {
-        Ok(_) => artifact(app, Some(caller), id).await?,
+        Ok(_) => match artifact(app, Some(caller), id).await {
+            Err(error) if error.code() == EXPIRED => None,
+            found => found?,
+        },
         Err(_) => None,
     };
     let file = file.ok_or_else(|| {
@@ -254,7 +258,7 @@ fn shown(text: &str) -> String {
 /// The file of an artifact; `None` if there is none that the caller may read. No caller: the link was its own proof.
 ///
 /// # Errors
-/// Those of the database.
+/// `file_expired`, or those of the database.
 pub(super) async fn artifact(app: &App, caller: Option<&Caller>, id: &str) -> Result<Option<File>> {
     let Some(artifact) = app.db().artifact(id).await? else { return Ok(None) };
     if let Some(caller) = caller {
@@ -263,10 +267,19 @@ pub(super) async fn artifact(app: &App, caller: Option<&Caller>, id: &str) -> Re
             return Ok(None);
         }
     }
+    if artifact.expired_at.is_some() {
+        return Err(expired());
+    }
     let file: File = serde_json::from_value(artifact.file)
         .map_err(|error| Error::permanent("internal_error", format!("artifact `{id}` holds no file: {error}")))?;
     let url = Some(artifact_url(app.base_url(), id));
     Ok(Some(File { artifact_id: Some(id.to_owned()), url, ..file }))
+}
+
+/// The refusal of a file that nobody needed any more.
+pub(super) fn expired() -> Error {
+    Error::permanent(EXPIRED, "the file has expired and is no longer kept")
+        .hint("`retention` of the pipeline or of the configuration says how long files are kept")
 }
 
 #[cfg(test)]

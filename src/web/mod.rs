@@ -11,6 +11,7 @@ mod files;
 mod form;
 mod hooks;
 mod idempotency;
+mod links;
 mod names;
 mod observe;
 mod openapi;

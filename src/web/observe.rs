@@ -19,8 +19,7 @@ const LONGEST_ID: usize = 128;
 /// Gives every request an id and a span, and every answer the headers that all answers have.
 pub(super) async fn observe(request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    // The path alone: the query may hold a token.
+    let (method, path) = (request.method().clone(), shown(request.uri().path()).to_owned());
     let span = tracing::info_span!("request", request.id = id, method = %method, path, status = field::Empty);
     let started = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
@@ -47,6 +46,11 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
         headers.insert(REQUEST_ID, id);
     }
     response
+}
+
+/// The path as logs may show it. The query may hold a token, and a link in a mail is one.
+fn shown(path: &str) -> &str {
+    if path.starts_with("/d/") { "/d/…" } else { path }
 }
 
 fn write_problem(response: &mut Response, problem: &Problem, id: &str) {

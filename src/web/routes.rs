@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::openapi::{Operation, Routes, document};
 use super::pipelines::{Catalogue, LivePipeline};
-use super::{App, artifacts, create, events, hooks, pipelines, probes, runs};
+use super::{App, artifacts, create, events, hooks, links, pipelines, probes, runs};
 use crate::engine::RunView;
 use crate::triggers::Received;
 
@@ -20,7 +20,9 @@ const POST: Method = Method::POST;
 
 /// The table of all routes.
 pub(super) fn table() -> Routes {
-    about_service(about_events(about_files(about_runs(about_pipelines(Routes::default())))))
+    let parts: [fn(Routes) -> Routes; 6] =
+        [about_pipelines, about_runs, about_files, about_links, about_events, about_service];
+    parts.into_iter().fold(Routes::default(), |routes, part| part(routes))
 }
 
 fn about_pipelines(routes: Routes) -> Routes {
@@ -139,7 +141,7 @@ fn about_files(routes: Routes) -> Routes {
             .gives::<Bytes>(200, "the whole file", "*/*")
             .gives::<Bytes>(206, "the range", "*/*")
             .empty(304, "the file is the one that the caller has")
-            .refuses(&["artifact_not_found", "artifact_gone", "range_not_satisfiable"]),
+            .refuses(&["artifact_not_found", "artifact_gone", "file_expired", "range_not_satisfiable"]),
     )
 }
 
@@ -155,6 +157,40 @@ fn about_events(routes: Routes) -> Routes {
             .answers::<Received>(200, "every run that the notification starts is on disk")
             .refuses(&["notification_invalid"]),
     )
+}
+
+fn about_links(routes: Routes) -> Routes {
+    routes
+        .add(
+            GET,
+            "/d/{token}",
+            get(links::open),
+            Operation::new("openLink", "The file of a link in a mail; for browsers, refusals are pages")
+                .header("Range", "one range of bytes, such as `bytes=0-1023`")
+                .gives::<Bytes>(200, "the whole file", "*/*")
+                .gives::<Bytes>(206, "the range", "*/*")
+                .empty(304, "the file is the one that the caller has")
+                .refuses(&["link_not_found", "link_expired", "link_revoked", "file_expired", "artifact_gone"])
+                .refuses(&["range_not_satisfiable"]),
+        )
+        .add(
+            GET,
+            "/v1/artifacts/{id}/links",
+            get(links::list),
+            Operation::new("listLinks", "The links to a file, and how often each was used")
+                .key()
+                .answers::<links::LinkList>(200, "the links")
+                .refuses(&["artifact_not_found"]),
+        )
+        .add(
+            POST,
+            "/v1/links/{id}/revoke",
+            post(links::revoke),
+            Operation::new("revokeLink", "Takes a link back")
+                .key()
+                .answers::<links::LinkView>(200, "the link, which opens nothing any more")
+                .refuses(&["link_not_found"]),
+        )
 }
 
 fn about_service(routes: Routes) -> Routes {

@@ -8,6 +8,7 @@ mod csv_import;
 mod engine;
 mod house;
 mod life;
+mod links;
 mod mail;
 mod main_job;
 mod objects;

@@ -1,6 +1,7 @@
 //! The work of `email.send`: one text, one copy per recipient, each an effect that is recorded before and after.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -10,15 +11,28 @@ use crate::error::{Error, Result};
 use crate::mail::{Address, Content, Mail, Mailer, MessageId, NotSent};
 use crate::pipeline::Dynamic;
 use crate::steps::{Begun, Counts, Effects, FileLinks, Progress, Report, RunFacts};
+use crate::units;
 
 /// Every copy names everybody in `To` and `Cc`, so their number is bounded. Larger audiences are no mail but a fan-out.
 const MOST_RECIPIENTS: usize = 100;
+
+/// How long links live where nothing is said.
+const LIFETIME: Duration = Duration::from_secs(7 * 86_400);
+const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
+/// What lifetimes are possible.
+pub(super) const LIFETIMES: &str = "`expires` must be from `1m` to `3650d`";
+
+/// How long links live if this is said.
+pub(super) fn lifetime(said: units::Duration) -> Result<Duration> {
+    let fits = (Duration::from_secs(60)..=LONGEST).contains(&said.0);
+    if fits { Ok(said.0) } else { Err(Error::permanent("with_invalid", LIFETIMES)) }
+}
 
 /// What sending needs of the step's context.
 pub(super) struct Post<'a> {
     pub mailer: &'a Mailer,
     pub run: &'a RunFacts,
-    pub files: &'a FileLinks,
+    pub files: &'a dyn FileLinks,
     pub key: &'a str,
     pub effects: &'a dyn Effects,
     pub progress: &'a Progress,
@@ -29,6 +43,8 @@ impl Post<'_> {
     pub(super) async fn send(&self, step: EmailSend) -> Result<Outputs> {
         let (to, cc) = (addresses(step.to)?, addresses(step.cc)?);
         let recipients = distinct(to.iter().chain(&cc).chain(&addresses(step.bcc)?));
+        let lives = step.expires.map(Dynamic::value).transpose()?.map_or(Ok(LIFETIME), lifetime)?;
+        let links = self.addressed(step.links, lives).await?;
         let mail = Mail {
             from: match step.from {
                 Some(from) => Address::sender(&from.value()?)?,
@@ -37,7 +53,7 @@ impl Post<'_> {
             reply_to: step.reply_to.map(|text| Address::recipient(&text.value()?)).transpose()?,
             to,
             cc,
-            content: self.content(step.template, step.body, step.subject, step.vars, step.links)?,
+            content: self.content(step.template, step.body, step.subject, step.vars, links)?,
             run: self.run.id.clone(),
         };
         if recipients.is_empty() || recipients.len() > MOST_RECIPIENTS {
@@ -91,9 +107,8 @@ impl Post<'_> {
         body: Option<Dynamic<String>>,
         subject: Option<Dynamic<String>>,
         mut vars: Map<String, Value>,
-        links: Links,
+        links: Vec<(String, String)>,
     ) -> Result<Content> {
-        let links = self.addressed(links)?;
         let subject = subject.map(Dynamic::value).transpose()?;
         let (Some(template), None) = (template, &body) else {
             let body = body.ok_or_else(|| Error::permanent("with_invalid", "the mail has no text"))?;
@@ -108,14 +123,19 @@ impl Post<'_> {
     }
 
     /// The label and the address of every file that is there.
-    fn addressed(&self, links: Links) -> Result<Vec<(String, String)>> {
+    async fn addressed(&self, links: Links, lives: Duration) -> Result<Vec<(String, String)>> {
         let mut addressed = Vec::new();
         for (label, file) in links.0 {
             let Some(file) = file.value()? else { continue };
-            let url = self.files.of(&file).ok_or_else(|| {
-                Error::permanent("mail_link_impossible", format!("`{}` of link `{label}` has no address", file.name))
-                    .hint("only files that a run made can be linked")
-            })?;
+            let url = match &file.artifact_id {
+                Some(id) => self.files.link(id, lives).await?,
+                None => None,
+            };
+            let Some(url) = url else {
+                let message = format!("`{}` of link `{label}` cannot be linked", file.name);
+                return Err(Error::permanent("mail_link_impossible", message)
+                    .hint("only files that a run received or made can be linked, as long as they are kept"));
+            };
             addressed.push((label, url));
         }
         Ok(addressed)

@@ -15,6 +15,7 @@ use super::{Context, Step};
 use crate::error::Result;
 use crate::mail::Address;
 use crate::pipeline::{Check, Dynamic};
+use crate::units::Duration;
 
 /// Sends a mail, one copy per recipient. Promise: at least once and never silently lost; a copy that is known to have left is
 /// not sent again by a retry, and every copy of the same mail to the same recipient carries the same Message-ID.
@@ -52,6 +53,9 @@ pub struct EmailSend {
     /// Files to link to, by label; one that is `none` is left out.
     #[serde(default)]
     pub links: Links,
+    /// How long the links live, and their files at least as long; default `7d`.
+    #[serde(default)]
+    pub expires: Option<Dynamic<Duration>>,
     /// What a retry does when the answer of an earlier attempt was lost, so that nobody knows whether the mail left.
     #[serde(default)]
     pub on_uncertain: OnUncertain,
@@ -59,10 +63,6 @@ pub struct EmailSend {
     #[serde(default)]
     #[schemars(skip)]
     attach: Option<Value>,
-    /// How long links live; not supported yet.
-    #[serde(default)]
-    #[schemars(skip)]
-    expires: Option<Value>,
 }
 
 /// What a retry does when nobody knows whether the mail left.
@@ -108,8 +108,10 @@ links: { rejected rows: "${{ steps.import.errors_file }}" }
         if self.attach.is_some() {
             check.not_yet(&["attach"], "`attach`");
         }
-        if self.expires.is_some() {
-            check.not_yet(&["expires"], "`expires`");
+        if let Some(expires) = self.expires.as_ref().and_then(Dynamic::known)
+            && deliver::lifetime(*expires).is_err()
+        {
+            check.problem(&["expires"], deliver::LIFETIMES, "write a duration such as `7d`");
         }
     }
 
@@ -117,7 +119,7 @@ links: { rejected rows: "${{ steps.import.errors_file }}" }
         let post = deliver::Post {
             mailer: &ctx.mail,
             run: &ctx.run,
-            files: &ctx.links,
+            files: ctx.links.as_ref(),
             key: &ctx.step.key,
             effects: ctx.effects.as_ref(),
             progress: &ctx.progress,

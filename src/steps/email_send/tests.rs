@@ -47,6 +47,17 @@ impl Effects for Memory {
     }
 }
 
+/// Links without a record of them. An artifact `gone` is not there any more.
+struct Addresses;
+
+impl FileLinks for Addresses {
+    fn link(&self, artifact: &str, lives: std::time::Duration) -> Answer<Option<String>> {
+        let link = format!("http://x/files/{artifact}/{}d", lives.as_secs() / 86_400);
+        let there = artifact != "gone";
+        Box::pin(async move { Ok(there.then_some(link)) })
+    }
+}
+
 struct Desk {
     folder: tempfile::TempDir,
     mailer: Mailer,
@@ -66,7 +77,7 @@ impl Desk {
         let post = Post {
             mailer: &self.mailer,
             run: &run,
-            files: &FileLinks::new(|id| format!("http://x/files/{id}")),
+            files: &Addresses,
             key: "01RUN/mail",
             effects,
             progress: &progress,
@@ -172,12 +183,29 @@ async fn links_stand_in_the_text_in_order_and_absent_files_are_left_out() {
     with["links"] = json!({ "z last": file(Some("z")), "none": null, "a first": file(Some("a")) });
     desk.send(with, &effects).await.unwrap();
     let mail = &desk.mails()[0];
-    assert!(mail.contains("Text\r\n\r\nz last: http://x/files/z\r\n\r\na first: http://x/files/a\r\n"), "{mail}");
+    assert!(mail.contains("Text\r\n\r\nz last: http://x/files/z/7d\r\n\r\na first: http://x/files/a/7d\r\n"), "{mail}");
 
+    for artifact in [None, Some("gone")] {
+        let mut with = plain();
+        with["links"] = json!({ "upload": file(artifact) });
+        let error = desk.send(with, &Memory::default()).await.unwrap_err();
+        assert_eq!(error.code(), "mail_link_impossible");
+    }
+}
+
+#[tokio::test]
+async fn links_live_as_long_as_is_said() {
+    let desk = Desk::new();
     let mut with = plain();
-    with["links"] = json!({ "upload": file(None) });
-    let error = desk.send(with, &Memory::default()).await.unwrap_err();
-    assert_eq!(error.code(), "mail_link_impossible");
+    (with["links"], with["expires"]) = (json!({ "file": file(Some("a")) }), json!("30d"));
+    desk.send(with.clone(), &Memory::default()).await.unwrap();
+    assert!(desk.mails()[0].contains("file: http://x/files/a/30d\r\n"));
+    assert!(messages(with.clone()).is_empty());
+    for expires in ["1s", "9999d"] {
+        with["expires"] = json!(expires);
+        assert_eq!(messages(with.clone()), ["`expires` must be from `1m` to `3650d`"]);
+        assert_eq!(desk.send(with.clone(), &Memory::default()).await.unwrap_err().code(), "with_invalid");
+    }
 }
 
 #[tokio::test]
@@ -193,7 +221,7 @@ async fn a_template_names_the_run_its_links_and_its_vars() {
     desk.send(with, &effects).await.unwrap();
     let mail = &desk.mails()[0];
     assert!(mail.contains("Subject: contacts-import: 16,872 of 18,771 rows imported, 1,899 rejected\r\n"), "{mail}");
-    assert!(mail.contains("Rejected rows: http://x/files/7\r\n"), "{mail}");
+    assert!(mail.contains("Rejected rows: http://x/files/7/7d\r\n"), "{mail}");
     assert!(mail.contains("X-Afterload-Run: 01RUN\r\n") && mail.contains("Auto-Submitted: auto-generated\r\n"));
     assert!(mail.contains("multipart/alternative"));
 }
@@ -244,6 +272,5 @@ fn the_check_finds_what_types_cannot_say() {
     assert_eq!(messages(bad).len(), 3);
     let mut later = templated;
     later["attach"] = json!([]);
-    later["expires"] = json!("7d");
-    assert!(check(later).iter().map(|problem| problem.code).eq(["not_supported_yet"; 2]));
+    assert!(check(later).iter().map(|problem| problem.code).eq(["not_supported_yet"]));
 }
