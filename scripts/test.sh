@@ -28,6 +28,7 @@ install_missing() {
     has cc || missing+=(gcc libc6-dev)
     has chromium || missing+=(chromium)
     has npm || missing+=(npm)
+    has magick || has convert || missing+=(imagemagick)
     has curl || missing+=(curl ca-certificates)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
     [ ${#missing[@]} -eq 0 ] && return

@@ -11,6 +11,7 @@ pub mod connections;
 pub mod engine;
 pub mod error;
 pub mod mail;
+pub mod media;
 pub mod objects;
 pub mod pipeline;
 pub mod secrets;

@@ -54,6 +54,11 @@ pub fn check(config: &Config, root: &Node) -> Vec<Problem> {
     if !(1..=1000).contains(&config.limits.crashes) {
         problem(&["limits", "crashes"], "`crashes` must be from 1 to 1000".into(), "");
     }
+    let image = &config.limits.image;
+    if image.decode > image.memory {
+        let hint = "all pictures together must be allowed what one is";
+        problem(&["limits", "image", "decode"], "`decode` is more than `memory`".into(), hint);
+    }
     if let Some(url) = &config.public_url
         && !url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
     {

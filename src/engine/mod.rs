@@ -39,6 +39,7 @@ use crate::objects::Objects;
 use crate::pipeline::Kinds;
 use crate::secrets::Signer;
 use crate::steps::AnyStep;
+use crate::steps::image_resize::Images;
 use crate::store::Db;
 
 pub use compiled::LivePlan;
@@ -75,6 +76,7 @@ struct Inner {
     objects: Objects,
     connections: Connections,
     mail: Mailer,
+    images: Images,
     steps: Vec<Arc<dyn AnyStep>>,
     kinds: Kinds,
     chain: Arc<Chain>,
@@ -99,6 +101,7 @@ impl Engine {
             base_url: config.base_url(),
             signer: Signer::new(config.secret_key.as_ref().map_or("", Secret::reveal)),
             kinds: crate::steps::language(&steps),
+            images: Images::new(&config.limits.image),
             cache: Cache::default(),
             watches: Watches::default(),
             attempts: Arc::default(),

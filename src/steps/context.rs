@@ -15,6 +15,7 @@ use crate::connections::Connections;
 use crate::error::{Error, Result};
 use crate::mail::Mailer;
 use crate::objects::Objects;
+use crate::steps::image_resize::Images;
 
 /// The run that a step belongs to, as expressions name it.
 #[derive(Clone, Debug, Serialize)]
@@ -60,6 +61,8 @@ pub struct Context {
     pub connections: Connections,
     /// Outgoing mail.
     pub mail: Mailer,
+    /// Room for pictures.
+    pub images: Images,
     /// Links to files for people, who have no API key.
     pub links: Arc<dyn FileLinks>,
     /// The record of effects that must not be repeated.

@@ -5,7 +5,9 @@
 mod context;
 pub mod csv_import;
 pub mod email_send;
+pub mod file_check;
 mod files;
+pub mod image_resize;
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -58,21 +60,17 @@ pub trait AnyStep: Kind {
 
 /// The step kinds that run.
 pub fn kinds() -> Vec<Arc<dyn AnyStep>> {
-    vec![erase::<csv_import::CsvImport>(), erase::<email_send::EmailSend>()]
+    vec![
+        erase::<csv_import::CsvImport>(),
+        erase::<email_send::EmailSend>(),
+        erase::<file_check::FileCheck>(),
+        erase::<image_resize::ImageResize>(),
+    ]
 }
 
 /// The kinds of the language that this version does not run yet.
-pub const PLANNED: &[&str] = &[
-    "image.resize",
-    "report.query",
-    "geo.lookup",
-    "notify.fanout",
-    "http.request",
-    "sql.execute",
-    "sql.batch",
-    "wait",
-    "file.check",
-];
+pub const PLANNED: &[&str] =
+    &["report.query", "geo.lookup", "notify.fanout", "http.request", "sql.execute", "sql.batch", "wait"];
 
 /// The kinds as the language sees them.
 pub fn language(kinds: &[Arc<dyn AnyStep>]) -> Kinds {
@@ -175,6 +173,27 @@ mod tests {
         4:16 expected a file such as `${{ … }}`, found the text `abc`
         5:7 `me` is not an e-mail address: it has no `@`
         ");
+    }
+
+    #[test]
+    fn styles_are_checked_each_at_its_place() {
+        let text = "source: '${{ params.file }}'\nquality: 0\nbackground: blau\nanimated: keep\nstyles:\n  small: 100x100##\n  \
+                    Big: 100\n  odd: { geometry: 5x, format: gif }\n  more: { geometry: '!', quality: 101, backgroud: '#fff' }\n  \
+                    none: { format: webp }\n  list: [1]\n  later: '${{ params.size }}'\n";
+        insta::assert_snapshot!(found::<image_resize::ImageResize>(text).join("\n"), @r"
+        2:10 `quality` must be from 1 to 100
+        3:13 `blau` is not a colour
+        4:11 `animated` is not supported yet
+        6:10 `100x100##` is not a geometry: `#` stands there twice
+        7:8 `Big` is not a name for a style
+        8:32 unknown value `gif`
+        9:21 `!` is not a geometry: it names neither a width nor a height
+        9:35 `quality` must be from 1 to 100
+        9:40 unknown field `backgroud`
+        10:9 missing field `geometry`
+        11:9 expected a geometry such as `800x600>`, or a map with `geometry`, found a list
+        ");
+        assert_eq!(found::<image_resize::ImageResize>("source: '${{ params.file }}'\nstyles: {}\n").len(), 1);
     }
 
     #[test]

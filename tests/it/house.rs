@@ -18,7 +18,7 @@ const ROOMS: &[&[&str]] = &[
     &["store"],
     &["config"],
     &["yaml"],
-    &["secrets", "units"],
+    &["media", "secrets", "units"],
     &["clock"],
     &["error"],
 ];

@@ -7,6 +7,7 @@ mod crash;
 mod csv_import;
 mod engine;
 mod house;
+mod image_resize;
 mod life;
 mod links;
 mod mail;

@@ -7,6 +7,7 @@ use regex::Regex;
 use serde_json::{Number, Value};
 
 use super::{FileRule, ParamType};
+use crate::media;
 use crate::objects::File;
 use crate::units::ByteSize;
 use crate::yaml::choices;
@@ -142,31 +143,11 @@ pub fn check_file(rule: &FileRule, file: &File) -> Fit<()> {
         return Err(Invalid::new("param_file_too_large", message));
     }
     let found = file.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if found.is_empty() || rule.accept.is_empty() || rule.accept.iter().any(fits(&found)) {
-        return Ok(());
-    }
-    if is_csv(&found, &file.name) && rule.accept.iter().any(fits("text/csv")) {
+    if found.is_empty() || media::accepts(&rule.accept, &found, &file.name) {
         return Ok(());
     }
     let message = format!("files of type `{}` are not accepted; expected {}", shown(&found), rule.accept.join(", "));
     Err(Invalid::new("param_file_type", message))
-}
-
-/// Whether files of this type are accepted by an entry of `accept`.
-fn fits(found: &str) -> impl Fn(&String) -> bool {
-    move |accepted| match accepted.strip_suffix("/*") {
-        Some(family) => found.split_once('/').is_some_and(|(first, _)| first == family) || family == "*",
-        None => found == *accepted,
-    }
-}
-
-/// A CSV has several names, and clients name it after the program that would open it, or not at all: browsers on Windows
-/// say Excel, curl says that it is some bytes. Then the end of the name decides.
-fn is_csv(found: &str, name: &str) -> bool {
-    let spelled = ["application/csv", "application/x-csv", "text/x-csv", "text/comma-separated-values"];
-    let vague = ["application/vnd.ms-excel", "application/octet-stream", "binary/octet-stream", "text/plain"];
-    let named = name.to_ascii_lowercase().ends_with(".csv");
-    spelled.contains(&found) || (named && vague.contains(&found))
 }
 
 /// Form fields bring lists, maps and files as JSON text.

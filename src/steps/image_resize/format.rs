@@ -1,0 +1,85 @@
+//! The formats that are read and written.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The format of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// JPEG.
+    Jpeg,
+    /// PNG.
+    Png,
+    /// WebP.
+    Webp,
+    /// GIF; it is read only.
+    Gif,
+}
+
+/// The format of a result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// JPEG, without transparency.
+    Jpeg,
+    /// PNG, without loss.
+    Png,
+    /// WebP, with loss.
+    Webp,
+    /// The format of the source; PNG for a GIF.
+    #[default]
+    Keep,
+}
+
+impl Target {
+    /// The format to write for a source.
+    pub fn of(self, source: Format) -> Format {
+        match (self, source) {
+            (Self::Jpeg, _) | (Self::Keep, Format::Jpeg) => Format::Jpeg,
+            (Self::Webp, _) | (Self::Keep, Format::Webp) => Format::Webp,
+            (Self::Png, _) | (Self::Keep, Format::Png | Format::Gif) => Format::Png,
+        }
+    }
+}
+
+impl Format {
+    /// As people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Jpeg => "JPEG",
+            Self::Png => "PNG",
+            Self::Webp => "WebP",
+            Self::Gif => "GIF",
+        }
+    }
+
+    /// The end of file names.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Jpeg => "jpg",
+            Self::Png => "png",
+            Self::Webp => "webp",
+            Self::Gif => "gif",
+        }
+    }
+
+    /// The media type.
+    pub fn media(self) -> &'static str {
+        match self {
+            Self::Jpeg => "image/jpeg",
+            Self::Png => "image/png",
+            Self::Webp => "image/webp",
+            Self::Gif => "image/gif",
+        }
+    }
+
+    /// The longest side that it can hold.
+    pub fn longest_side(self) -> u32 {
+        match self {
+            Self::Jpeg | Self::Gif => 65_535,
+            Self::Webp => 16_383,
+            Self::Png => i32::MAX as u32,
+        }
+    }
+}

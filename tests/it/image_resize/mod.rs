@@ -1,0 +1,8 @@
+//! `image.resize` beside programs of others: ImageMagick for sizes, Pillow for pixels.
+
+mod geometry;
+mod hostile;
+mod metadata;
+mod pictures;
+mod service;
+mod support;

@@ -1,0 +1,90 @@
+//! What comes out is what Pillow shows: every kind of source, and every kind of result.
+
+use afterload::steps::image_resize::{ProfileState, Target};
+use serde_json::{Value, json};
+
+use super::support::{pillow, resize, style};
+
+/// Losing nothing, a decoder may still round another way; JPEG decoders also smooth colours in their own ways.
+fn settings(source: &str) -> Value {
+    match source.rsplit('.').next() {
+        Some("png" | "gif") => json!({ "same": true, "mean": 0.5, "largest": 1 }),
+        _ if source.starts_with("lossless") || source.starts_with("animated") => {
+            json!({ "same": true, "mean": 0.0, "largest": 0 })
+        }
+        _ => json!({ "same": true, "mean": 1.5, "largest": 40 }),
+    }
+}
+
+#[test]
+fn sources_of_every_kind_look_as_they_should() {
+    let folder = tempfile::tempdir().unwrap();
+    pillow(&["make"], folder.path());
+    let mut results = Vec::new();
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let source = entry.unwrap().file_name().into_string().unwrap();
+        let bytes = std::fs::read(folder.path().join(&source)).unwrap();
+        let wanted = vec![
+            style("same", "100%", Target::Png),
+            style("small", "37%", Target::Png),
+            style("crop", "31x23#", Target::Png),
+        ];
+        let (pictures, state) = resize(&bytes, wanted, false).unwrap_or_else(|error| panic!("{source}: {error:?}"));
+        assert_eq!(state, if source == "srgb.jpg" { ProfileState::Srgb } else { ProfileState::None }, "{source}");
+        for picture in pictures {
+            let result = format!("{source}-{}.png", picture.name);
+            std::fs::write(folder.path().join(&result), picture.bytes).unwrap();
+            match picture.name.as_str() {
+                "same" => results.push(json!([source, result, settings(&source)])),
+                "small" => results.push(json!([source, result, { "mean": 3.0, "largest": 60 }])),
+                _ => assert_eq!((picture.size.width, picture.size.height), (31, 23)),
+            }
+        }
+    }
+    assert!(results.len() > 90, "{}", results.len());
+    std::fs::write(folder.path().join("results.json"), serde_json::to_string(&results).unwrap()).unwrap();
+    assert_eq!(pillow(&["compare"], folder.path()), "");
+}
+
+#[test]
+fn results_of_every_kind_look_as_they_should() {
+    let folder = tempfile::tempdir().unwrap();
+    pillow(&["make"], folder.path());
+    let mut results = Vec::new();
+    for source in ["rgb.png", "rgba.png", "grey.png", "grey-alpha.png", "cmyk.jpg", "exif-6.jpg"] {
+        let bytes = std::fs::read(folder.path().join(source)).unwrap();
+        let transparent = source.contains('a') && source.ends_with("a.png") || source == "grey-alpha.png";
+        let mut blue = style("blue", "100%", Target::Jpeg);
+        blue.background = Some([0, 0, 255]);
+        let wanted = vec![
+            style("jpeg", "100%", Target::Jpeg),
+            style("webp", "100%", Target::Webp),
+            blue,
+            style("half", "50%", Target::Webp),
+        ];
+        for picture in resize(&bytes, wanted, false).unwrap().0 {
+            let result = format!("{source}-{}.{}", picture.name, picture.format.extension());
+            std::fs::write(folder.path().join(&result), &picture.bytes).unwrap();
+            let mut settings = json!({ "mean": 4.0, "largest": 90 });
+            if transparent && picture.format.extension() == "jpg" {
+                settings["background"] = if picture.name == "blue" { "#0000ff" } else { "#ffffff" }.into();
+            }
+            results.push(json!([source, result, settings]));
+        }
+    }
+    std::fs::write(folder.path().join("results.json"), serde_json::to_string(&results).unwrap()).unwrap();
+    assert_eq!(pillow(&["compare"], folder.path()), "");
+}
+
+#[test]
+fn the_same_source_gives_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    pillow(&["make"], folder.path());
+    let bytes = std::fs::read(folder.path().join("large.jpg")).unwrap();
+    let make = || {
+        let targets = [Target::Jpeg, Target::Png, Target::Webp];
+        let wanted = targets.map(|target| style("one", "300x200", target)).to_vec();
+        resize(&bytes, wanted, false).unwrap().0.into_iter().map(|picture| picture.bytes).collect::<Vec<_>>()
+    };
+    assert_eq!(make(), make());
+}

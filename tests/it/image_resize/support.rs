@@ -1,0 +1,62 @@
+//! Runs the step's own functions on bytes, and Pillow beside them.
+
+use std::path::Path;
+use std::process::Command;
+
+use afterload::Result;
+use afterload::config::ImageLimits;
+use afterload::steps::image_resize::{Inspected, Picture, Plan, ProfileState, Target, Wanted, inspect, render};
+
+/// The results of a source, in the order in which they were made, and what became of its profile.
+pub fn resize(bytes: &[u8], wanted: Vec<Wanted>, keep: bool) -> Result<(Vec<Picture>, ProfileState)> {
+    resize_within(bytes, wanted, keep, &ImageLimits::default())
+}
+
+/// The same with limits.
+pub fn resize_within(
+    bytes: &[u8],
+    wanted: Vec<Wanted>,
+    keep: bool,
+    limits: &ImageLimits,
+) -> Result<(Vec<Picture>, ProfileState)> {
+    let inspected = inspect(bytes, limits)?;
+    resize_inspected(&inspected, bytes, wanted, keep, limits)
+}
+
+fn resize_inspected(
+    inspected: &Inspected,
+    bytes: &[u8],
+    wanted: Vec<Wanted>,
+    keep: bool,
+    limits: &ImageLimits,
+) -> Result<(Vec<Picture>, ProfileState)> {
+    let plan = Plan::new(inspected, wanted, keep, limits)?;
+    let mut pictures = Vec::new();
+    let state = render(inspected, bytes, plan, limits, &|| Ok(()), |picture| {
+        pictures.push(picture);
+        Ok(())
+    })?;
+    Ok((pictures, state))
+}
+
+/// A style.
+pub fn style(name: &str, geometry: &str, format: Target) -> Wanted {
+    let geometry = geometry.parse().expect("a geometry");
+    Wanted { name: name.into(), geometry, format, quality: 90, background: None }
+}
+
+/// One result as PNG, so that its pixels can be looked at.
+pub fn one(bytes: &[u8], geometry: &str) -> Result<Picture> {
+    resize(bytes, vec![style("one", geometry, Target::Png)], false).map(|(mut pictures, _)| pictures.remove(0))
+}
+
+/// Runs `pillow.py` with the tests' Python and gives what it prints.
+pub fn pillow(args: &[&str], folder: &Path) -> String {
+    let program = std::env::var("AFTERLOAD_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/image_resize/pillow.py");
+    let output = Command::new(program).arg(script).args(args).arg(folder).output().expect("Python");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let hint = "needs Pillow; scripts/test.sh makes a Python with it and names it in AFTERLOAD_TEST_PYTHON";
+    assert!(output.status.success(), "{out}{err}\n{hint}");
+    out.into_owned()
+}
