@@ -30,6 +30,7 @@ install_missing() {
     has npm || missing+=(npm)
     has magick || has convert || missing+=(imagemagick)
     has curl || missing+=(curl ca-certificates)
+    has rclone || missing+=(rclone)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
     [ ${#missing[@]} -eq 0 ] && return
     local as=()

@@ -180,11 +180,12 @@ async fn open_objects(
 ) -> Result<(Objects, Option<String>, Option<Embedded>)> {
     let artifacts = &config.objects.artifacts;
     let mut embedded = None;
-    let access = if config.objects.buckets.contains_key(artifacts) {
+    let access = if config.objects.store_of(artifacts).is_some() {
         None
     } else {
         let credentials = embedded::load_or_make_credentials(&config.data)?;
-        let store = Embedded::open(&config.data.join("objects"), credentials.clone())?;
+        let public = config.objects.buckets.iter().filter(|(_, bucket)| bucket.public).map(|(name, _)| name.clone());
+        let store = Embedded::open(&config.data.join("objects"), credentials.clone())?.public(public);
         let listener = embedded::bind(config.objects.listen).await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
         embedded::note_endpoint(&config.data, &endpoint).await?;
@@ -195,5 +196,8 @@ async fn open_objects(
     let s3 = access.as_ref().map(|access| access.endpoint.clone());
     let objects = Objects::connect(&config.objects, access).await?;
     objects.ensure_bucket(artifacts).await?;
+    for bucket in config.objects.buckets.keys().filter(|bucket| objects.is_embedded(bucket)) {
+        objects.ensure_bucket(bucket).await?;
+    }
     Ok((objects, s3, embedded))
 }

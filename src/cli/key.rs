@@ -83,7 +83,7 @@ pub async fn run(
 /// # Errors
 /// `store_not_embedded` where there is none, `io_error`.
 pub fn s3(config: &Config, out: &mut impl Write) -> Result<()> {
-    if config.objects.buckets.contains_key(&config.objects.artifacts) {
+    if config.objects.store_of(&config.objects.artifacts).is_some() {
         return Err(Error::permanent(
             "store_not_embedded",
             "the files lie in a store of their own, not in the embedded one",

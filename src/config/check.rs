@@ -43,12 +43,17 @@ pub fn check(config: &Config, root: &Node) -> Vec<Problem> {
         }
     }
     for (name, bucket) in &config.objects.buckets {
-        if !config.objects.stores.contains_key(&bucket.store) {
-            let hint = match choices(&bucket.store, config.objects.stores.keys().map(String::as_str)) {
+        let Some(store) = &bucket.store else { continue };
+        if bucket.public {
+            let hint = "let the store itself say who may read the bucket";
+            problem(&["objects", "buckets", name, "public"], "`public` is for embedded buckets".into(), hint);
+        }
+        if !config.objects.stores.contains_key(store) {
+            let hint = match choices(store, config.objects.stores.keys().map(String::as_str)) {
                 hint if hint.is_empty() => "declare it under `objects.stores`".into(),
                 hint => hint,
             };
-            problem(&["objects", "buckets", name, "store"], format!("unknown store `{}`", bucket.store), &hint);
+            problem(&["objects", "buckets", name, "store"], format!("unknown store `{store}`"), &hint);
         }
     }
     if !(1..=1000).contains(&config.limits.crashes) {

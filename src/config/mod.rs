@@ -170,14 +170,23 @@ pub enum Checksums {
 }
 
 /// Where a bucket lies.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct BucketConfig {
-    /// The name of a store under `objects.stores`.
-    pub store: String,
+    /// The name of a store under `objects.stores`; default the embedded store.
+    pub store: Option<String>,
+    /// Whether anybody may read its objects from the embedded store, such as thumbnails that a site serves. Other stores
+    /// have settings of their own for that.
+    pub public: bool,
     /// Where the world finds its objects, such as `https://cdn.example.com`; default the store's endpoint and the bucket.
-    #[serde(default)]
     pub public_url: Option<String>,
+}
+
+impl ObjectsConfig {
+    /// The store that holds a bucket; `None`: the embedded one.
+    pub fn store_of(&self, bucket: &str) -> Option<&str> {
+        self.buckets.get(bucket)?.store.as_deref()
+    }
 }
 
 /// How mail leaves.

@@ -53,8 +53,10 @@ impl Stores {
         }
         let (mut buckets, mut public_urls) = (BTreeMap::new(), BTreeMap::new());
         for (bucket, place) in &config.buckets {
-            if !named.contains_key(&place.store) {
-                let message = format!("bucket `{bucket}` names the store `{}`, which is not defined", place.store);
+            public_urls.extend(place.public_url.clone().map(|url| (bucket.clone(), url)));
+            let Some(store) = &place.store else { continue };
+            if !named.contains_key(store) {
+                let message = format!("bucket `{bucket}` names the store `{store}`, which is not defined");
                 let known: Vec<_> = named.keys().map(|name| format!("`{name}`")).collect();
                 let hint = match known.is_empty() {
                     true => "define it under `objects.stores`".to_owned(),
@@ -62,8 +64,7 @@ impl Stores {
                 };
                 return Err(Error::permanent("config_invalid", message).hint(hint));
             }
-            buckets.insert(bucket.clone(), place.store.clone());
-            public_urls.extend(place.public_url.clone().map(|url| (bucket.clone(), url)));
+            buckets.insert(bucket.clone(), store.clone());
         }
         let embedded = match embedded {
             Some(EmbeddedAccess { endpoint, access_key, secret_key }) => {

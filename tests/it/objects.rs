@@ -6,6 +6,7 @@ mod storage;
 mod support;
 
 use support::Store;
+pub use support::sdk;
 
 /// The operations that people use, driven by another client than ours.
 #[tokio::test(flavor = "multi_thread")]

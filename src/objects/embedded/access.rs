@@ -1,5 +1,8 @@
 //! Who may ask, and for what: one key pair, signature version 4, and nothing that we would have to ignore.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use hyper::{HeaderMap, Method, Request};
 use s3s::access::{S3Access, S3AccessContext};
@@ -23,16 +26,40 @@ impl S3Auth for OneKey {
     }
 }
 
-/// Every request must be signed, and must not ask for more than the store does.
-pub(super) struct Rules;
+/// Every request must be signed, but for those that read an object of a public bucket, and must not ask for more than the
+/// store does.
+pub(super) struct Rules(pub(super) Arc<BTreeSet<String>>);
 
 #[async_trait]
 impl S3Access for Rules {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
-        if cx.credentials().is_none() {
+        if cx.credentials().is_none() && !self.is_public(cx) {
             return Err(answer(S3ErrorCode::AccessDenied, "The request must be signed."));
         }
+        not_signed(cx.uri().query().unwrap_or_default(), cx.headers())?;
         asks_too_much(cx.method(), cx.uri().query().unwrap_or_default(), cx.headers())
+    }
+}
+
+impl Rules {
+    /// The headers of the answer are those of the object: who may not sign may not choose them.
+    fn is_public(&self, cx: &S3AccessContext<'_>) -> bool {
+        let reads = matches!(cx.s3_op().name(), "GetObject" | "HeadObject");
+        let plain = parameters(cx.uri().query().unwrap_or_default()).all(|(name, _)| !name.starts_with("response-"));
+        reads && plain && cx.s3_path().get_bucket_name().is_some_and(|bucket| self.0.contains(bucket))
+    }
+}
+
+/// Whoever presigned an address has not said yes to headers of S3 that somebody else adds.
+fn not_signed(query: &str, headers: &HeaderMap) -> S3Result<()> {
+    let Some((_, signed)) = parameters(query).find(|(name, _)| *name == "X-Amz-SignedHeaders") else { return Ok(()) };
+    let signed = signed.to_ascii_lowercase().replace("%3b", ";");
+    let added = headers.keys().map(hyper::header::HeaderName::as_str).find(|name| {
+        name.starts_with("x-amz-") && *name != "x-amz-content-sha256" && !signed.split(';').any(|known| known == *name)
+    });
+    match added {
+        None => Ok(()),
+        Some(name) => Err(answer(S3ErrorCode::AccessDenied, format!("The header {name} was not signed."))),
     }
 }
 
@@ -53,10 +80,9 @@ pub(super) fn refused_at_the_door<B>(request: &Request<B>) -> Option<S3Error> {
 }
 
 /// Headers that name something the store does not do, each with the values that mean the same as their absence.
-const REFUSED: [(&str, &[&str]); 12] = [
+const REFUSED: [(&str, &[&str]); 11] = [
     ("x-amz-acl", &["private", "bucket-owner-full-control"]),
     ("x-amz-bucket-object-lock-enabled", &["false"]),
-    ("x-amz-copy-source", &[]),
     ("x-amz-expected-bucket-owner", &[]),
     ("x-amz-mfa", &[]),
     ("x-amz-object-lock-legal-hold", &["OFF"]),
@@ -74,7 +100,8 @@ fn asks_too_much(method: &Method, query: &str, headers: &HeaderMap) -> S3Result<
         let name = name.as_str();
         let listed = REFUSED.iter().find(|(refused, _)| *refused == name);
         let harmless = listed.is_some_and(|(_, values)| values.iter().any(|harmless| value == harmless));
-        let refused = listed.is_some() || REFUSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        let misplaced = name.starts_with("x-amz-copy-source") && method != Method::PUT;
+        let refused = listed.is_some() || misplaced || REFUSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
         if refused && !harmless {
             return Err(unsupported(&format!("The header {name}")));
         }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use s3s::dto;
 use s3s::{S3, S3Request, S3Response, S3Result};
 
-use super::{Store, buckets, get, list, multipart, put};
+use super::{Store, buckets, copy, get, list, multipart, put};
 
 /// The store as s3s wants it.
 pub(super) struct Api(pub(super) Arc<Store>);
@@ -31,6 +31,8 @@ operations! {
     list_buckets: ListBucketsInput -> ListBucketsOutput = buckets::list;
     delete_bucket: DeleteBucketInput -> DeleteBucketOutput = buckets::delete;
     put_object: PutObjectInput -> PutObjectOutput = put::object;
+    copy_object: CopyObjectInput -> CopyObjectOutput = copy::object;
+    get_object_tagging: GetObjectTaggingInput -> GetObjectTaggingOutput = get::tags;
     get_object: GetObjectInput -> GetObjectOutput = get::object;
     head_object: HeadObjectInput -> HeadObjectOutput = get::head;
     delete_object: DeleteObjectInput -> DeleteObjectOutput = buckets::delete_object;
@@ -39,6 +41,7 @@ operations! {
     list_objects_v2: ListObjectsV2Input -> ListObjectsV2Output = list::version_2;
     create_multipart_upload: CreateMultipartUploadInput -> CreateMultipartUploadOutput = multipart::create;
     upload_part: UploadPartInput -> UploadPartOutput = multipart::part;
+    upload_part_copy: UploadPartCopyInput -> UploadPartCopyOutput = copy::part;
     complete_multipart_upload: CompleteMultipartUploadInput -> CompleteMultipartUploadOutput = multipart::complete;
     abort_multipart_upload: AbortMultipartUploadInput -> AbortMultipartUploadOutput = multipart::abort;
     list_parts: ListPartsInput -> ListPartsOutput = multipart::list_parts;

@@ -7,8 +7,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use hyper::header::{ETAG, LAST_MODIFIED};
 use hyper::{HeaderMap, StatusCode};
 use s3s::dto::{
-    ChecksumMode, ChecksumType, ETag, ETagCondition, GetObjectInput, GetObjectOutput, HeadObjectInput,
-    HeadObjectOutput, Range as RangeHeader, StreamingBlob, Timestamp, TimestampFormat,
+    ChecksumMode, ChecksumType, ETag, ETagCondition, GetObjectInput, GetObjectOutput, GetObjectTaggingInput,
+    GetObjectTaggingOutput, HeadObjectInput, HeadObjectOutput, Range as RangeHeader, StreamingBlob, Timestamp,
+    TimestampFormat,
 };
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
@@ -42,16 +43,16 @@ macro_rules! describe {
 }
 
 /// Conditions on what is read.
-struct Conditions {
-    matches: Option<ETagCondition>,
-    none_matches: Option<ETagCondition>,
-    modified_since: Option<Timestamp>,
-    unmodified_since: Option<Timestamp>,
+pub(super) struct Conditions {
+    pub(super) matches: Option<ETagCondition>,
+    pub(super) none_matches: Option<ETagCondition>,
+    pub(super) modified_since: Option<Timestamp>,
+    pub(super) unmodified_since: Option<Timestamp>,
 }
 
 impl Conditions {
     /// In the order of RFC 9110, 13.2.2.
-    fn check(&self, object: &Object) -> S3Result<()> {
+    pub(super) fn check(&self, object: &Object) -> S3Result<()> {
         // HTTP dates have no fractions.
         let modified = time(object.modified_at - object.modified_at.rem_euclid(1000));
         let meets = |condition: &ETagCondition| match condition {
@@ -163,6 +164,16 @@ pub(super) async fn head(
     Ok(partial(output, range))
 }
 
+/// No object has tags; clients that copy ask for them all the same.
+pub(super) async fn tags(
+    store: &Arc<Store>,
+    request: S3Request<GetObjectTaggingInput>,
+) -> S3Result<S3Response<GetObjectTaggingOutput>> {
+    let GetObjectTaggingInput { bucket, key, .. } = request.input;
+    store.read(move |sql| objects::get(sql, &bucket, &key)).await?;
+    Ok(S3Response::new(GetObjectTaggingOutput { tag_set: Vec::new(), version_id: None }))
+}
+
 fn wants_checksums(mode: Option<&ChecksumMode>) -> bool {
     mode.is_some_and(|mode| mode.as_str() == ChecksumMode::ENABLED)
 }
@@ -181,7 +192,7 @@ fn partial<T>(output: T, range: Option<RangeHeader>) -> S3Response<T> {
 /// Finds the object, takes hold of its bodies and looks again: what is still there then stays there while it is read.
 /// (Another process cannot see the hold. Whoever loses a body to one gets a broken connection, and `If-Match` tells
 /// them why when they come back.)
-fn open(
+pub(super) fn open(
     store: &Store,
     bucket: &str,
     key: &str,

@@ -14,6 +14,7 @@ mod access;
 mod api;
 mod bodies;
 mod buckets;
+mod copy;
 mod credentials;
 mod digest;
 mod fault;
@@ -22,10 +23,12 @@ mod index;
 mod list;
 mod message;
 mod multipart;
+mod pages;
 mod put;
 mod serve;
 mod sweep;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -49,6 +52,8 @@ use index::Index;
 pub struct Embedded {
     store: Arc<Store>,
     credentials: Credentials,
+    /// Buckets whose objects anybody may read.
+    public: Arc<BTreeSet<String>>,
 }
 
 /// What every request works on.
@@ -73,14 +78,21 @@ impl Embedded {
         let index = Index::open(&dir.join("index.db")).map_err(failed)?;
         let store = Arc::new(Store { index, bodies, news: Notify::new() });
         sweep::in_background(&store);
-        Ok(Self { store, credentials })
+        Ok(Self { store, credentials, public: Arc::default() })
+    }
+
+    /// Lets anybody read the objects of these buckets, by their address.
+    #[must_use]
+    pub fn public(mut self, buckets: impl IntoIterator<Item = String>) -> Self {
+        self.public = Arc::new(buckets.into_iter().collect());
+        self
     }
 
     /// Answers S3 requests on `listener` until `stop`, then finishes the requests under way (for at most ten seconds).
     pub fn serve(&self, listener: TcpListener, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
         let mut builder = S3ServiceBuilder::new(api::Api(Arc::clone(&self.store)));
         builder.set_auth(access::OneKey(self.credentials.clone()));
-        builder.set_access(access::Rules);
+        builder.set_access(access::Rules(Arc::clone(&self.public)));
         serve::serve(builder.build(), listener, stop)
     }
 

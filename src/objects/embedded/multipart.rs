@@ -61,14 +61,20 @@ pub(super) async fn create(
     }))
 }
 
+/// Refuses numbers that no part has.
+pub(super) fn check_number(number: i32) -> S3Result<()> {
+    match (1..=MOST_PARTS).contains(&number) {
+        true => Ok(()),
+        false => Err(answer(S3ErrorCode::InvalidArgument, "The part number is from 1 to 10,000.")),
+    }
+}
+
 pub(super) async fn part(
     store: &Arc<Store>,
     mut request: S3Request<UploadPartInput>,
 ) -> S3Result<S3Response<UploadPartOutput>> {
     let input = &mut request.input;
-    if !(1..=MOST_PARTS).contains(&input.part_number) {
-        return Err(answer(S3ErrorCode::InvalidArgument, "The part number is from 1 to 10,000."));
-    }
+    check_number(input.part_number)?;
     let mut expected = expected(&request.headers, input.content_length, input.content_md5.as_deref())?;
     for (algorithm, value) in given_checksums!(input) {
         value.into_iter().for_each(|value| expected.checksum(algorithm, value));

@@ -18,7 +18,7 @@ use super::index::objects::{self, Conditions, Details};
 use super::index::{blocking, buckets};
 
 /// The most that one request may bring.
-const LARGEST: u64 = 5 << 30;
+pub(super) const LARGEST: u64 = 5 << 30;
 /// How long a client may pause.
 const PAUSE: Duration = Duration::from_secs(60);
 /// Bytes gathered before they are written.

@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::index::lock;
+use super::pages::Page;
 use super::{access, message};
 
 /// How long a client may take for the head of a request.
@@ -77,6 +78,10 @@ async fn connection(service: S3Service, stream: TcpStream, stop: CancellationTok
 }
 
 async fn answer(service: S3Service, request: Request<Incoming>) -> Result<HttpResponse, Infallible> {
+    let page = Page::of(&request);
+    if let Some(response) = page.preflight(&request) {
+        return Ok(response);
+    }
     // A client that waits for a `100 Continue` has not begun to send, and need not; too much is not worth reading.
     let waits = request.headers().contains_key(EXPECT) || request.body().size_hint().lower() > DRAINED as u64;
     let mut unread = None;
@@ -91,12 +96,13 @@ async fn answer(service: S3Service, request: Request<Incoming>) -> Result<HttpRe
             service.call(request).await.map_err(|error| S3Error::internal_error(Unanswered(error.into())))
         }
     };
-    let response = answered.unwrap_or_else(|error| {
+    let mut response = answered.unwrap_or_else(|error| {
         tracing::error!("the embedded object store could not write an answer: {error}");
         let mut response = HttpResponse::new(Body::empty());
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         response
     });
+    page.open(&mut response);
     if let Some(unread) = unread
         && (response.status().is_client_error() || response.status().is_server_error())
     {

@@ -410,6 +410,120 @@ def test_signatures(bucket):
             assert error.code == 403
 
 
+def http_call(method, url, body=None, **headers):
+    """Without boto3: (status, headers, body)."""
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data=body, method=method, headers=headers)) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, error.read()
+
+
+def test_presigned(bucket):
+    from unittest import mock
+
+    import botocore.auth
+
+    given = {"Bucket": bucket, "Key": "a.csv", "ContentType": "text/csv", "Metadata": {"a": "b"}}
+    url = s3.generate_presigned_url("put_object", Params=given, ExpiresIn=60)
+    signed = {"Content-Type": "text/csv", "x-amz-meta-a": "b"}
+    status, _, body = http_call("PUT", url, b"x", **signed)
+    assert status == 200, body
+    head = s3.head_object(Bucket=bucket, Key="a.csv")
+    assert (head["ContentType"], head["Metadata"]) == ("text/csv", {"a": "b"})
+    for wrong in ({**signed, "Content-Type": "text/html"}, {"Content-Type": "text/csv"}):
+        status, _, body = http_call("PUT", url, b"x", **wrong)
+        assert status in (400, 403), (wrong, status, body)
+    status, _, body = http_call("PUT", url, b"x", **signed, x_amz_meta_evil="1")
+    assert status == 403 and b"not signed" in body, (status, body)
+    assert http_call("GET", url)[0] == 403, "an address to write is none to read"
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "a.csv", "ResponseContentDisposition": "attachment"}, ExpiresIn=60)
+    status, headers, body = http_call("GET", url, Range="bytes=0-0")
+    assert (status, body, headers["Content-Disposition"]) == (206, b"x", "attachment")
+    name = "get_current_datetime" if hasattr(botocore.auth, "get_current_datetime") else None
+    assert name, "botocore asks for the time in another way now"
+    for ago, expected in ((59, 200), (120, 403)):
+        past = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=ago)
+        with mock.patch.object(botocore.auth, name, lambda *_, **__: past):
+            url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "a.csv"}, ExpiresIn=90)
+        assert http_call("GET", url)[0] == expected, ago
+
+
+def test_pages_of_other_origins(bucket):
+    url = s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "k"}, ExpiresIn=60)
+    asked = {"Origin": "https://example.com", "Access-Control-Request-Method": "PUT"}
+    status, headers, _ = http_call("OPTIONS", url, **asked, Access_Control_Request_Headers="content-type, authorization")
+    assert (status, headers["Access-Control-Allow-Origin"]) == (204, "*")
+    assert "PUT" in headers["Access-Control-Allow-Methods"]
+    assert headers["Access-Control-Allow-Headers"] == "content-type"
+    status, headers, _ = http_call("PUT", url, b"x", Origin="https://example.com")
+    assert (status, headers["Access-Control-Allow-Origin"]) == (200, "*")
+    assert "ETag" in headers["Access-Control-Expose-Headers"]
+
+
+def test_public_buckets(bucket):
+    s3.create_bucket(Bucket="public")
+    s3.put_object(Bucket="public", Key="a b/ü.jpg", Body=b"jpeg", ContentType="image/jpeg", CacheControl="max-age=60")
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    address = f"{ENDPOINT}/public/{urllib.parse.quote('a b/ü.jpg')}"
+    status, headers, body = http_call("GET", address, Origin="https://example.com")
+    assert (status, body, headers["Content-Type"], headers["Cache-Control"]) == (200, b"jpeg", "image/jpeg", "max-age=60")
+    assert (headers["X-Content-Type-Options"], headers["Access-Control-Allow-Origin"]) == ("nosniff", "*")
+    assert http_call("GET", address, If_None_Match=headers["ETag"])[0] == 304
+    assert http_call("HEAD", address)[0] == 200
+    assert http_call("GET", f"{ENDPOINT}/public/nothing")[0] == 404
+    for method, other in (
+        ("GET", f"{ENDPOINT}/public"),
+        ("GET", f"{ENDPOINT}/public?list-type=2"),
+        ("GET", f"{address}?response-content-type=text/html"),
+        ("GET", f"{address}?acl"),
+        ("GET", f"{ENDPOINT}/{bucket}/k"),
+        ("PUT", f"{ENDPOINT}/public/k"),
+        ("DELETE", address),
+        ("POST", f"{ENDPOINT}/public?delete"),
+    ):
+        status = http_call(method, other, b"" if method in ("PUT", "POST") else None)[0]
+        assert status in (403, 501), (method, other, status)
+
+
+def test_copies(bucket):
+    body = os.urandom(6 * MIB)
+    put = s3.put_object(Bucket=bucket, Key="a b+ü", Body=body, ContentType="text/csv", CacheControl="no-store", Metadata={"a": "b"})
+    source = {"Bucket": bucket, "Key": "a b+ü"}
+    copied = s3.copy_object(Bucket=bucket, Key="copy", CopySource=source)["CopyObjectResult"]
+    assert copied["ETag"] == put["ETag"] and copied["LastModified"]
+    answer = s3.get_object(Bucket=bucket, Key="copy")
+    assert answer["Body"].read() == body
+    assert (answer["ContentType"], answer["CacheControl"], answer["Metadata"]) == ("text/csv", "no-store", {"a": "b"})
+    refused("InvalidRequest", 400, s3.copy_object, Bucket=bucket, Key="a b+ü", CopySource=source)
+    s3.copy_object(Bucket=bucket, Key="a b+ü", CopySource=source, MetadataDirective="REPLACE", ContentType="text/plain", Metadata={"c": "d"})
+    head = s3.head_object(Bucket=bucket, Key="a b+ü")
+    assert (head["ContentType"], head["Metadata"], head["ContentLength"]) == ("text/plain", {"c": "d"}, len(body))
+    refused("NoSuchKey", 404, s3.copy_object, Bucket=bucket, Key="x", CopySource=f"{bucket}/nothing")
+    refused("NoSuchBucket", 404, s3.copy_object, Bucket=bucket, Key="x", CopySource="nobucket/nothing")
+    refused("NoSuchBucket", 404, s3.copy_object, Bucket="nobucket", Key="x", CopySource=source)
+    refused("PreconditionFailed", 412, s3.copy_object, Bucket=bucket, Key="x", CopySource=source, CopySourceIfMatch='"other"')
+    refused("PreconditionFailed", 412, s3.copy_object, Bucket=bucket, Key="x", CopySource=source, CopySourceIfNoneMatch=put["ETag"])
+    s3.copy_object(Bucket=bucket, Key="x", CopySource=source, CopySourceIfMatch=put["ETag"])
+
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="joined")
+    to = {"Bucket": bucket, "Key": "joined", "UploadId": upload["UploadId"]}
+    ranges = ((1, "bytes=0-5242879"), (2, f"bytes=5242880-{len(body) - 1}"))
+    parts = []
+    for number, stretch in ranges:
+        part = s3.upload_part_copy(PartNumber=number, CopySource=source, CopySourceRange=stretch, **to)["CopyPartResult"]
+        parts.append({"PartNumber": number, "ETag": part["ETag"]})
+    for wrong in ("bytes=0-", "bytes=5-4", f"bytes=0-{len(body)}", "0-1"):
+        code = "InvalidRequest" if wrong.endswith(str(len(body))) else "InvalidArgument"
+        refused(code, 400, s3.upload_part_copy, PartNumber=3, CopySource=source, CopySourceRange=wrong, **to)
+    s3.complete_multipart_upload(MultipartUpload={"Parts": parts}, **to)
+    assert read(bucket, "joined") == body
+    s3.copy({"Bucket": bucket, "Key": "joined"}, bucket, "managed", Config=TransferConfig(multipart_threshold=5 * MIB, multipart_chunksize=5 * MIB))
+    assert read(bucket, "managed") == body
+    assert s3.get_object_tagging(Bucket=bucket, Key="managed")["TagSet"] == []
+
+
 def test_too_large(bucket):
     url = s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "k"}, ExpiresIn=60)
     parts = urllib.parse.urlsplit(url)
@@ -442,7 +556,7 @@ def test_half_a_body(bucket):
 def test_not_implemented(bucket):
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     refused("NotImplemented", 501, s3.get_bucket_versioning, Bucket=bucket)
-    refused("NotImplemented", 501, s3.copy_object, Bucket=bucket, Key="l", CopySource=f"{bucket}/k")
+    refused("NotImplemented", 501, s3.copy_object, Bucket=bucket, Key="l", CopySource=f"{bucket}/k", ChecksumAlgorithm="SHA1")
     refused("NotImplemented", 501, s3.put_object, Bucket=bucket, Key="k", Body=b"y", ACL="public-read")
     refused("NotImplemented", 501, s3.put_object_tagging, Bucket=bucket, Key="k", Tagging={"TagSet": []})
     refused("NotImplemented", 501, s3.get_object, Bucket=bucket, Key="k", PartNumber=1)

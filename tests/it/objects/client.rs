@@ -94,7 +94,9 @@ async fn buckets_go_to_their_stores() {
     let (here, there) = (Store::start().await, Store::start().await);
     let mut config = ObjectsConfig::default();
     config.stores.insert("there".to_owned(), named(&there.endpoint, &there.credentials));
-    config.buckets.insert("elsewhere".to_owned(), BucketConfig { store: "there".to_owned(), public_url: None });
+    config
+        .buckets
+        .insert("elsewhere".to_owned(), BucketConfig { store: Some("there".to_owned()), ..BucketConfig::default() });
     let access = afterload::objects::EmbeddedAccess {
         endpoint: here.endpoint.clone(),
         access_key: here.credentials.access_key.clone(),
@@ -112,7 +114,9 @@ async fn buckets_go_to_their_stores() {
 
     let alone = Objects::connect(&config, None).await.unwrap();
     assert_eq!(code(alone.head("embedded", "k").await), "bucket_not_configured");
-    config.buckets.insert("lost".to_owned(), BucketConfig { store: "nowhere".to_owned(), public_url: None });
+    config
+        .buckets
+        .insert("lost".to_owned(), BucketConfig { store: Some("nowhere".to_owned()), ..BucketConfig::default() });
     assert_eq!(code(Objects::connect(&config, None).await), "config_invalid");
     let half = StoreConfig { access_key: Some(Secret::new("half")), ..StoreConfig::default() };
     let config = ObjectsConfig { stores: [("half".to_owned(), half)].into(), ..ObjectsConfig::default() };

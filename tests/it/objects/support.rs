@@ -35,6 +35,7 @@ impl Store {
         let dir = tempfile::tempdir().unwrap();
         let credentials = load_or_make_credentials(dir.path()).unwrap();
         let embedded = Embedded::open(&dir.path().join("objects"), credentials.clone()).unwrap();
+        let embedded = embedded.public(["public".to_owned()]);
         let stop = CancellationToken::new();
         let endpoint = serve(&embedded, &stop).await;
         let objects = connect(&endpoint, &credentials).await;
@@ -103,7 +104,9 @@ pub async fn connect(endpoint: &str, credentials: &Credentials) -> Objects {
 pub async fn connect_named(config: StoreConfig) -> Objects {
     let mut objects = ObjectsConfig::default();
     objects.stores.insert("named".to_owned(), config);
-    objects.buckets.insert(BUCKET.to_owned(), BucketConfig { store: "named".to_owned(), public_url: None });
+    objects
+        .buckets
+        .insert(BUCKET.to_owned(), BucketConfig { store: Some("named".to_owned()), ..BucketConfig::default() });
     Objects::connect(&objects, None).await.unwrap()
 }
 

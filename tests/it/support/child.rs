@@ -140,6 +140,12 @@ impl Process {
         body
     }
 
+    /// Reads a path of the API.
+    pub async fn get(&self, path: &str) -> Value {
+        let request = self.client.get(format!("{}{path}", self.url)).bearer_auth(ADMIN_KEY);
+        request.send().await.expect("an answer").json().await.expect("JSON")
+    }
+
     /// Reads a run.
     pub async fn show(&self, id: &str) -> Value {
         let request = self.client.get(format!("{}/v1/runs/{id}", self.url)).bearer_auth(ADMIN_KEY);

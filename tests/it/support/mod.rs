@@ -5,11 +5,13 @@ mod child;
 mod kinds;
 mod postgres;
 mod sql;
+mod tools;
 
 pub use app::{Database, TestApp};
 pub use child::{ADMIN_KEY, Place};
 pub use kinds::{kinds, log_of};
 pub use postgres::Server;
+pub use tools::{Moto, tool};
 
 /// One test body for both databases: `both!(name)` makes `name::sqlite` and `name::postgres` of `async fn name(Database)`.
 macro_rules! both {

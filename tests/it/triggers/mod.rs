@@ -1,8 +1,12 @@
 //! What starts runs beside the API: each happening starts one run, however often and by however many ways it is told.
 
+mod clients;
+mod crash;
 mod embedded;
 mod hooks;
 mod inbox;
+mod many;
+mod poll;
 
 use afterload::objects::Stored;
 use afterload::objects::embedded::{Embedded, load_or_make_credentials};

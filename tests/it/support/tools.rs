@@ -1,0 +1,52 @@
+//! Clients and servers that others wrote, from the Python environment of the tests.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// The Python of the tests.
+pub fn python() -> PathBuf {
+    std::env::var("AFTERLOAD_TEST_PYTHON").map_or_else(|_| "python3".into(), PathBuf::from)
+}
+
+/// A program that was installed into the environment of that Python.
+pub fn tool(name: &str) -> PathBuf {
+    let beside = python().with_file_name(name);
+    assert!(
+        beside.exists(),
+        "there is no `{}`; set AFTERLOAD_TEST_PYTHON to a Python with the packages of scripts/test-requirements.txt \
+         (scripts/test.sh makes one)",
+        beside.display()
+    );
+    beside
+}
+
+/// An S3 that is not ours: moto, on a free port, until it is dropped.
+pub struct Moto {
+    _child: Child,
+    /// Its address.
+    pub endpoint: String,
+}
+
+impl Moto {
+    /// Starts it.
+    pub async fn start() -> Self {
+        let script = "import sys\nfrom moto.server import ThreadedMotoServer\n\
+                      server = ThreadedMotoServer('127.0.0.1', 0, verbose=False)\nserver.start()\n\
+                      print('%s:%s' % server.get_host_and_port(), flush=True)\nsys.stdin.read()\n";
+        let mut child = Command::new(python())
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("Python starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let address = lines.next_line().await.expect("its output");
+        let address = address.expect("moto starts; install it with: pip install -r scripts/test-requirements.txt");
+        Self { _child: child, endpoint: format!("http://{address}") }
+    }
+}

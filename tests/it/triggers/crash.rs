@@ -1,0 +1,74 @@
+//! The process is killed while objects come in: each of them is imported, and once.
+
+use bytes::Bytes;
+
+use crate::objects::sdk;
+use crate::support::{Database, Place, both, eventually};
+
+both!(a_kill_between_upload_and_run_loses_nothing);
+
+const PIPELINE: &str = r#"
+name: rows
+triggers: [{ type: s3, bucket: uploads, prefix: in/ }]
+params:
+  file: { type: file }
+steps:
+  - id: import
+    uses: csv.import
+    with:
+      source: "${{ params.file }}"
+      into: { table: rows_of }
+      columns:
+        id: { type: integer, required: true }
+"#;
+/// Objects that are written before each kill.
+const BEFORE: [usize; 4] = [3, 11, 1, 20];
+
+async fn a_kill_between_upload_and_run_loses_nothing(database: Database) {
+    let place = Place::new(database).await;
+    place.pipeline("rows", PIPELINE);
+    // No unique key: a file that was imported twice would be there twice.
+    place.sql("CREATE TABLE rows_of (id BIGINT NOT NULL)").await;
+    let mut process = place.start().await;
+    let mut written = 0;
+    for count in BEFORE {
+        let client = place.s3();
+        for _ in 0..count {
+            written += 1;
+            let body = Bytes::from(format!("id\n{written}\n"));
+            let put = client.put_object().bucket("uploads").key(format!("in/{written}.csv"));
+            put.content_type("text/csv").body(body.into()).send().await.expect("the object is written");
+        }
+        process.kill().await;
+        process = place.start().await;
+    }
+    let found = eventually("all imports", async || {
+        let found = place.numbers("SELECT COUNT(*), COUNT(DISTINCT id) FROM rows_of").await;
+        (found[1] == written).then_some(found)
+    });
+    assert_eq!(found.await, [written, written]);
+    let runs = eventually("the ends of all runs", async || {
+        let runs = process.get("/v1/runs?limit=100").await["runs"].as_array().expect("runs").clone();
+        runs.iter().all(|run| run["status"] == "succeeded").then_some(runs)
+    });
+    assert_eq!(runs.await.len() as i64, written);
+    assert_eq!(place.numbers("SELECT COUNT(*) FROM rows_of").await[0], written);
+    assert!(process.terminate().await.success());
+}
+
+impl Place {
+    /// A client of the embedded store, with what `afterload key s3` prints.
+    fn s3(&self) -> aws_sdk_s3::Client {
+        let data = self.dir.path().join("data");
+        let mut out = Vec::new();
+        let mut config = afterload::config::Config { data, ..Default::default() };
+        config.objects.listen = ([127, 0, 0, 1], 0).into();
+        afterload::cli::key::s3(&config, &mut out).expect("credentials");
+        let text = String::from_utf8(out).expect("text");
+        let export = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));
+            line.expect("an export").to_owned()
+        };
+        sdk(&export("AWS_ENDPOINT_URL"), &export("AWS_ACCESS_KEY_ID"), &export("AWS_SECRET_ACCESS_KEY"))
+    }
+}

@@ -1,0 +1,66 @@
+//! A thousand objects, told of in every way at once.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::support::{Database, TestApp, both};
+
+both!(a_thousand_objects_told_of_again_and_again_are_a_thousand_runs);
+
+const MANY: &str = "name: many\ntriggers: [{ type: s3, bucket: uploads, prefix: in/, poll: 1s }]\n\
+                    params: { file: { type: file } }\nsteps:\n  - { id: one, uses: test.step }\n";
+const OBJECTS: usize = 1000;
+const WRITERS: usize = 8;
+
+/// In another order each time, and the same in every test.
+fn shuffled<T: Clone>(items: &[T], seed: u64) -> Vec<T> {
+    let mut keyed: Vec<_> = items
+        .iter()
+        .enumerate()
+        .map(|(at, item)| {
+            ((at as u64 + 1).wrapping_mul(seed.wrapping_mul(2_654_435_761) | 1) % 1_000_003, item.clone())
+        })
+        .collect();
+    keyed.sort_by_key(|(key, _)| *key);
+    keyed.into_iter().map(|(_, item)| item).collect()
+}
+
+/// The webhook, the store's own events and the poll all find each object; the webhook three times.
+async fn a_thousand_objects_told_of_again_and_again_are_a_thousand_runs(database: Database) {
+    let app = TestApp::builder(database).pipeline("many", MANY).start().await;
+    let writers = (0..WRITERS).map(|writer| {
+        let app = &app;
+        async move {
+            let mut records = Vec::new();
+            for number in (writer..OBJECTS).step_by(WRITERS) {
+                let key = format!("in/{number}");
+                let stored = app.put("uploads", &key, &number.to_string()).await;
+                let object = json!({ "key": key.replace('/', "%2F"), "size": stored.size, "eTag": stored.etag });
+                records.push(json!({ "eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
+                                     "s3": { "bucket": { "name": "uploads" }, "object": object } }));
+                if records.len() == 25 || number + WRITERS >= OBJECTS {
+                    let tellings = (1..=3).map(|seed| tell(app, shuffled(&records, seed + writer as u64)));
+                    futures::future::join_all(tellings).await;
+                    records.clear();
+                }
+            }
+        }
+    });
+    futures::future::join_all(writers).await;
+    app.until_no_events().await;
+    let runs = app.until_runs(OBJECTS).await;
+    let keys: BTreeSet<_> = runs.iter().map(|run| run.params["file"]["key"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(keys.len(), OBJECTS);
+    app.finish().await;
+}
+
+async fn tell(app: &TestApp, records: Vec<Value>) {
+    let count = records.len();
+    let request = app.client.post(format!("{}/v1/hooks/s3", app.url)).bearer_auth(&app.admin_key);
+    let response = request.json(&json!({ "Records": records })).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let told: Value = response.json().await.unwrap();
+    let started = told["started"].as_array().unwrap().len() as u64;
+    assert_eq!(started + told["known"].as_u64().unwrap(), count as u64, "{told}");
+}

@@ -1,0 +1,72 @@
+//! A prefix of a store that tells nobody of anything.
+
+use afterload::config::{BucketConfig, Config, Secret, StoreConfig};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
+
+use crate::support::{Database, Moto, TestApp, both};
+
+both!(a_prefix_is_looked_at_again_and_again, a_bucket_that_cannot_be_read_is_waited_for);
+
+const POLL: &str = "name: poll\ntriggers: [{ type: s3, bucket: foreign, prefix: in/, suffix: .csv, poll: 1s }]\n\
+                    params: { file: { type: file } }\nsteps:\n  \
+                    - { id: one, uses: test.step, with: { give: \"${{ event.version }}\" } }\n";
+
+fn lies_in(moto: &Moto) -> impl FnOnce(&mut Config) {
+    let store = StoreConfig {
+        endpoint: Some(moto.endpoint.clone()),
+        access_key: Some(Secret::new("key")),
+        secret_key: Some(Secret::new("secret")),
+        path_style: true,
+        ..StoreConfig::default()
+    };
+    |config| {
+        config.objects.stores.insert("foreign".into(), store);
+        config
+            .objects
+            .buckets
+            .insert("foreign".into(), BucketConfig { store: Some("foreign".into()), ..Default::default() });
+    }
+}
+
+fn sdk(moto: &Moto) -> Client {
+    crate::objects::sdk(&moto.endpoint, "key", "secret")
+}
+
+async fn a_prefix_is_looked_at_again_and_again(database: Database) {
+    let moto = Moto::start().await;
+    let sdk = sdk(&moto);
+    sdk.create_bucket().bucket("foreign").send().await.unwrap();
+    let app = TestApp::builder(database).config(lies_in(&moto)).pipeline("poll", POLL).start().await;
+    for key in ["in/a b+ü%2B.csv", "in/b.csv", "in/c.txt", "out/d.csv"] {
+        app.put("foreign", key, "one").await;
+    }
+    let runs = app.until_runs(2).await;
+    assert_eq!(runs[0].params["file"]["key"], "in/a b+ü%2B.csv");
+    // Another process begins with what the database knows.
+    let app = app.restart().await;
+    app.put("foreign", "in/b.csv", "two").await;
+    app.until_runs(3).await;
+    // A list shows no versions, and the same bytes under a new version are another object only to those who see them.
+    let versions = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+    sdk.put_bucket_versioning().bucket("foreign").versioning_configuration(versions).send().await.unwrap();
+    app.put("foreign", "in/e.csv", "one").await;
+    let run = app.until_runs(4).await.remove(3);
+    assert!(run.event.as_ref().unwrap()["version"].is_string(), "{:?}", run.event);
+    let app = app.restart().await;
+    app.put("foreign", "in/f.csv", "one").await;
+    app.until_runs(5).await;
+    app.finish().await;
+}
+
+async fn a_bucket_that_cannot_be_read_is_waited_for(database: Database) {
+    let moto = Moto::start().await;
+    let app = TestApp::builder(database).config(lies_in(&moto)).pipeline("poll", POLL).start().await;
+    // The first look has found no bucket.
+    let db = app.app.engine.db();
+    crate::support::eventually("a look", async || db.all_polled_at().await.unwrap()).await;
+    sdk(&moto).create_bucket().bucket("foreign").send().await.unwrap();
+    app.put("foreign", "in/a.csv", "one").await;
+    app.until_runs(1).await;
+    app.finish().await;
+}
