@@ -100,6 +100,7 @@ check_dependencies() {
 has cargo || die "please install Rust first, from https://rustup.rs"
 install_missing
 make_venv
+scripts/corpora.sh
 make_node
 get_tools
 

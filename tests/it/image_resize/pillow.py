@@ -3,6 +3,7 @@
     pillow.py make FOLDER      writes sources
     pillow.py compare FOLDER   reads FOLDER/results.json, a list of [source, result, settings], and prints a line for each
                                result that is not what Pillow would have made
+    pillow.py sizes FOLDER     prints the sizes of the pictures below a folder that can be read to their end
     pillow.py metadata FOLDER  prints what each picture carries besides its pixels
 """
 
@@ -10,6 +11,7 @@ import io
 import json
 import math
 import sys
+import warnings
 from pathlib import Path
 
 from PIL import Image, ImageCms, ImageOps
@@ -119,6 +121,20 @@ def compare(folder):
             print(f"{result}: off by {mean:.2f} in the mean and {largest} at most, for {settings}")
 
 
+def sizes(folder):
+    """The size of each picture below a folder that can be read to its end, of the formats that are of interest."""
+    warnings.simplefilter("ignore")
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            with Image.open(path, formats=["JPEG", "PNG", "GIF", "WEBP"]) as picture:
+                picture.seek(0)
+                picture.load()
+                picture = ImageOps.exif_transpose(picture)
+                print(f"{path.relative_to(folder)}\t{picture.width}x{picture.height}")
+        except Exception:
+            pass
+
+
 def metadata(folder):
     for path in sorted(folder.iterdir()):
         if path.suffix == ".json":
@@ -134,4 +150,4 @@ def metadata(folder):
 
 
 if __name__ == "__main__":
-    {"make": sources, "compare": compare, "metadata": metadata}[sys.argv[1]](Path(sys.argv[2]))
+    {"make": sources, "compare": compare, "metadata": metadata, "sizes": sizes}[sys.argv[1]](Path(sys.argv[2]))

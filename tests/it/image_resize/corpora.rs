@@ -1,0 +1,105 @@
+//! Pictures that others have collected to break decoders: each is shown as it should be, or refused with a code.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use afterload::config::ImageLimits;
+use afterload::media;
+use afterload::steps::image_resize::{Target, inspect};
+use serde_json::json;
+
+use super::support::{pillow, resize, style};
+
+fn corpus(name: &str) -> PathBuf {
+    let target = std::env::var("CARGO_TARGET_DIR")
+        .map_or_else(|_| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
+    let folder = target.join("corpora").join(name);
+    assert!(folder.is_dir(), "{} is missing; run scripts/corpora.sh", folder.display());
+    folder
+}
+
+/// All files below a folder by their path in it.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let (mut folders, mut files) = (vec![folder.to_owned()], BTreeMap::new());
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => {
+                    let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+                    files.insert(name, std::fs::read(&path).unwrap());
+                }
+            }
+        }
+    }
+    files
+}
+
+const CODES: [&str; 4] = ["image_invalid", "image_truncated", "image_unsupported", "image_too_large"];
+
+#[test]
+fn pngsuite_is_shown_as_pillow_shows_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut results, mut refused) = (Vec::new(), Vec::new());
+    let suite = files(&corpus("pngsuite"));
+    assert!(suite.len() > 170);
+    for (name, bytes) in suite.into_iter().filter(|(name, _)| name.ends_with(".png")) {
+        match resize(&bytes, vec![style("same", "100%", Target::Png), style("half", "50%", Target::Webp)], false) {
+            Ok((pictures, _)) => {
+                std::fs::write(folder.path().join(&name), bytes).unwrap();
+                let same = pictures.into_iter().find(|picture| picture.name == "same").unwrap();
+                let result = format!("{name}.same.png");
+                std::fs::write(folder.path().join(&result), same.bytes).unwrap();
+                // Pillow looks for the key of four-bit grey among eight-bit pixels and finds none; ImageMagick sees what we see.
+                if name == "tbbn0g04.png" {
+                    continue;
+                }
+                // Of sixteen bits, the upper eight are taken; Pillow rounds some of them.
+                results.push(json!([name, result, { "same": true, "mean": 1.0, "largest": 1 }]));
+            }
+            Err(error) => {
+                assert!(CODES.contains(&error.code()), "{name}: {error:?}");
+                refused.push(format!("{name}: {} [{}]", error.message(), error.code()));
+            }
+        }
+    }
+    // The files that begin with an x are broken on purpose.
+    insta::assert_snapshot!(refused.join("\n"));
+    std::fs::write(folder.path().join("results.json"), serde_json::to_string(&results).unwrap()).unwrap();
+    assert_eq!(pillow(&["compare"], folder.path()), "");
+}
+
+/// Names with the sizes that Pillow sees, of all files that it can read to their end.
+fn sizes(folder: &Path) -> BTreeMap<String, String> {
+    let told = pillow(&["sizes"], folder);
+    told.lines().filter_map(|line| line.split_once('\t')).map(|(name, size)| (name.into(), size.into())).collect()
+}
+
+#[test]
+fn pillows_images_are_shown_or_refused_with_a_code() {
+    let folder = corpus("pillow");
+    let theirs = sizes(&folder);
+    let (mut shown, mut refused, mut wrong) = (0, Vec::new(), Vec::new());
+    for (name, bytes) in files(&folder) {
+        match resize(&bytes, vec![style("a", "100x100>", Target::Jpeg), style("b", "7x5#", Target::Keep)], false) {
+            Ok(_) => {
+                shown += 1;
+                let seen = inspect(&bytes, &ImageLimits::default()).unwrap().seen().to_string();
+                match theirs.get(&name) {
+                    Some(size) if *size == seen => {}
+                    other => wrong.push(format!("{name}: we see {seen}, Pillow {other:?}")),
+                }
+            }
+            Err(error) => {
+                assert!(CODES.contains(&error.code()), "{name}: {error:?}");
+                if theirs.contains_key(&name) || media::dimensions(&bytes).is_some() {
+                    let whose = if theirs.contains_key(&name) { "" } else { " (Pillow neither)" };
+                    refused.push(format!("{name}: {} [{}]{whose}", error.message(), error.code()));
+                }
+            }
+        }
+    }
+    assert!(shown > 400, "{shown}");
+    insta::assert_snapshot!(format!("refused:\n{}\nseen otherwise:\n{}", refused.join("\n"), wrong.join("\n")));
+}
