@@ -1,6 +1,6 @@
 //! What types cannot say of a configuration.
 
-use super::Config;
+use super::{Config, SmtpConfig, SmtpTls};
 use crate::yaml::{Node, Problem, choices};
 
 /// The shortest secret key.
@@ -69,7 +69,28 @@ pub fn check(config: &Config, root: &Node) -> Vec<Problem> {
     {
         problem(&["public_url"], "`public_url` must start with `http://` or `https://`".into(), "");
     }
+    problems.extend(config.mail.smtp.iter().flat_map(|smtp| check_smtp(smtp, root)));
     problems
+}
+
+fn check_smtp(smtp: &SmtpConfig, root: &Node) -> Vec<Problem> {
+    let unprotected = smtp.password.is_some() && smtp.tls == SmtpTls::None;
+    let rules = [
+        (smtp.host.is_empty(), "host", "`host` must not be empty", ""),
+        (
+            smtp.user.is_some() != smtp.password.is_some(),
+            "user",
+            "`user` and `password` go together",
+            "set both or none",
+        ),
+        (unprotected, "password", "a password needs TLS: anybody on the way could read it", "set `tls` to `starttls`"),
+        (!(1..=100).contains(&smtp.connections), "connections", "`connections` must be from 1 to 100", ""),
+    ];
+    let broken = rules.into_iter().filter(|(is_broken, ..)| *is_broken);
+    let problem = |(_, field, message, hint): (bool, &str, &str, &str)| {
+        Problem::new("definition_invalid", root.nearest(&["mail", "smtp", field]).span, message).hint(hint)
+    };
+    broken.map(problem).collect()
 }
 
 const DATABASES: &str = "write `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/NAME`";

@@ -85,7 +85,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// Settings that a later version reads.
-const LATER: [&str; 5] = ["geo", "http", "cors", "mail.smtp", "mail.dkim"];
+const LATER: [&str; 4] = ["geo", "http", "cors", "mail.dkim"];
 
 fn refuse_later(root: &Node, problems: &mut Vec<Problem>) {
     for setting in LATER {
@@ -194,7 +194,7 @@ lsten: 127.0.0.1:1
 data: ${NOWHERE}
 database: postgres://user:canary@db/x
 geo: {}
-mail: { smtp: {}, from: a@example.com }
+mail: { dkim: {}, from: a@example.com }
 objects: { buckets: { uploads: { store: minio } } }
 queues: { Bad Queue: { concurrency: 0 } }
 connections: { shop: { url: mysql://canary } }

@@ -1,11 +1,12 @@
 //! Outgoing mail: addresses, templates, messages, and the ways out.
 //!
-//! Today mail leaves into a folder of `.eml` files (`outbox.rs`). Another way out is one more file beside it and one more
-//! arm of `Transport`.
+//! Mail leaves through a server (`smtp.rs`), or into a folder of `.eml` files where none is configured (`outbox.rs`).
+//! Another way out is one more file beside them and one more arm of `Transport`.
 
 mod address;
 mod message;
 mod outbox;
+mod smtp;
 mod templates;
 mod text;
 
@@ -19,6 +20,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use outbox::Outbox;
+use smtp::Smtp;
 use templates::Templates;
 
 /// The way out for mail. Cheap to clone.
@@ -33,6 +35,7 @@ struct Inner {
 
 enum Transport {
     Outbox(Outbox),
+    Smtp(Box<Smtp>),
 }
 
 /// A mail that was not, or perhaps not, handed over.
@@ -45,14 +48,17 @@ pub enum NotSent {
 }
 
 impl Mailer {
-    /// The mailer that `config` asks for. Touches no file yet.
+    /// The mailer that `config` asks for. Sends nothing yet.
     ///
     /// # Errors
-    /// `mail_invalid_sender` if `mail.from` is not an address.
+    /// `mail_invalid_sender` if `mail.from` is not an address, `mail_tls_failed` if `mail.smtp.ca` cannot be read.
     pub fn new(config: &Config) -> Result<Self> {
         let from = Address::sender(&config.mail.from).map_err(|error| error.context("`mail.from`"))?;
         let templates = Templates::new(config.templates.join("email"));
-        let transport = Transport::Outbox(Outbox::new(config.outbox()));
+        let transport = match &config.mail.smtp {
+            Some(smtp) => Transport::Smtp(Box::new(Smtp::new(smtp)?)),
+            None => Transport::Outbox(Outbox::new(config.outbox())),
+        };
         Ok(Self(Arc::new(Inner { from, templates, transport })))
     }
 
@@ -93,6 +99,7 @@ impl Mailer {
         let message = mail.build(recipient, id, clock::now()).map_err(NotSent::Certain)?;
         match &self.0.transport {
             Transport::Outbox(outbox) => outbox.deliver(id, recipient, &message.formatted()).await,
+            Transport::Smtp(smtp) => smtp.deliver(message.envelope(), &message.formatted()).await,
         }
     }
 }

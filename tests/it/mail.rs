@@ -7,7 +7,8 @@ use afterload::mail::{Address, Content, Mail, Mailer, MessageId};
 use mailparse::{MailHeaderMap, ParsedMail};
 
 fn mailer(folder: &Path) -> Mailer {
-    let mail = MailConfig { outbox: Some(folder.join("out")), from: "Afterload <noreply@bücher.example>".into() };
+    let mail =
+        MailConfig { outbox: Some(folder.join("out")), from: "Afterload <noreply@bücher.example>".into(), smtp: None };
     Mailer::new(&Config { mail, templates: folder.join("templates"), ..Config::default() }).unwrap()
 }
 

@@ -28,6 +28,9 @@ pub(super) fn lifetime(said: units::Duration) -> Result<Duration> {
     if fits { Ok(said.0) } else { Err(Error::permanent("with_invalid", LIFETIMES)) }
 }
 
+/// Errors that say nothing of the next recipient.
+const OF_A_RECIPIENT: [&str; 4] = ["mail_recipient_refused", "mail_refused", "mail_deferred", "mail_uncertain"];
+
 /// What sending needs of the step's context.
 pub(super) struct Post<'a> {
     pub mailer: &'a Mailer,
@@ -60,14 +63,21 @@ impl Post<'_> {
             let message = format!("the mail has {} recipients; expected 1 to {MOST_RECIPIENTS}", recipients.len());
             return Err(Error::permanent("mail_recipient_count", message));
         }
-        let mut message_ids = Vec::with_capacity(recipients.len());
+        let (mut message_ids, mut failed) = (Vec::with_capacity(recipients.len()), Vec::new());
         for recipient in &recipients {
             if self.stop.is_cancelled() {
                 return Err(Error::stopped("step_stopped", "the step was asked to stop"));
             }
             let id = MessageId::derive(self.key, recipient, &mail.from);
-            self.once(&mail, recipient, &id, step.on_uncertain).await?;
-            message_ids.push(id.to_string());
+            match self.once(&mail, recipient, &id, step.on_uncertain).await {
+                Ok(()) => message_ids.push(id.to_string()),
+                // What is wrong with one recipient is no reason to keep the mail from the others.
+                Err(error) if OF_A_RECIPIENT.contains(&error.code()) => {
+                    failed.push(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
             self.progress.committed(Report {
                 done: message_ids.len() as u64,
                 total: Some(recipients.len() as u64),
@@ -76,7 +86,11 @@ impl Post<'_> {
                 counts: Counts::new(),
             });
         }
-        Ok(Outputs { sent: message_ids.len() as u64, message_ids })
+        match failed.iter().position(Error::is_transient) {
+            Some(first) => Err(failed.swap_remove(first)),
+            None if failed.is_empty() => Ok(Outputs { sent: message_ids.len() as u64, message_ids }),
+            None => Err(refused(failed, recipients.len())),
+        }
     }
 
     /// Sends one copy, unless an earlier attempt is known to have done so.
@@ -140,6 +154,14 @@ impl Post<'_> {
         }
         Ok(addressed)
     }
+}
+
+/// One error for all recipients who did not and will not receive the mail.
+fn refused(mut failed: Vec<Error>, recipients: usize) -> Error {
+    let of_all = format!("{} of {recipients} recipients did not receive the mail", failed.len());
+    let details = failed.iter().map(|error| json!({ "code": error.code(), "message": error.message() })).collect();
+    let first = failed.swap_remove(0);
+    if recipients == 1 { first } else { first.context(of_all).details(details) }
 }
 
 fn addresses(field: Dynamic<Addresses>) -> Result<Vec<Address>> {

@@ -1,0 +1,84 @@
+"""A mail server for tests: python smtp.py FOLDER MODE, with MODE one of starttls, implicit, plain.
+
+It writes the certificate of its authority to FOLDER/ca.pem and each mail that it took to FOLDER/mails/N.json, prints its
+port, and serves until its standard input ends. Some recipients make it misbehave:
+defer@ is put off, refuse@ is unknown, bounce@ is refused after the text, drop@ loses the connection after the text,
+hang@ never gets an answer.
+"""
+
+import asyncio
+import base64
+import json
+import pathlib
+import ssl
+import sys
+
+import trustme
+from aiosmtpd.smtp import SMTP, AuthResult
+
+folder, mode = pathlib.Path(sys.argv[1]), sys.argv[2]
+mails = folder / "mails"
+mails.mkdir()
+authority = trustme.CA()
+authority.cert_pem.write_to_path(folder / "ca.pem")
+trustme.CA().cert_pem.write_to_path(folder / "other.pem")
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+authority.issue_cert("localhost").configure_cert(context)
+
+
+class Handler:
+    connections = 0
+
+    async def handle_RCPT(self, server, session, envelope, address, options):
+        user = address.split("@")[0]
+        if user == "defer":
+            return "451 4.7.1 come back later"
+        if user == "refuse":
+            return "550 5.1.1 nobody of that name"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server, session, envelope):
+        user = envelope.rcpt_tos[0].split("@")[0]
+        if user == "bounce":
+            return "554 5.7.1 it looks like spam"
+        seen = {
+            "from": envelope.mail_from,
+            "to": envelope.rcpt_tos,
+            "content": base64.b64encode(envelope.original_content).decode(),
+            "peer": session.peer[1],
+            "tls": session.ssl is not None or mode == "implicit",
+            "user": session.auth_data.decode() if session.auth_data else None,
+        }
+        path = mails / f"{len(list(mails.iterdir()))}.json"
+        path.with_suffix(".tmp").write_text(json.dumps(seen))
+        path.with_suffix(".tmp").rename(path)
+        if user == "drop":
+            server.transport.abort()
+        if user == "hang":
+            await asyncio.sleep(3600)
+        return "250 OK"
+
+
+def authenticate(server, session, envelope, mechanism, data):
+    good = (data.login, data.password) == (b"afterload", b"the password of the tests")
+    return AuthResult(success=good, handled=good, auth_data=data.login)
+
+
+async def main():
+    handler = Handler()
+    more = {"starttls": {"tls_context": context, "require_starttls": True}}.get(mode, {})
+    if mode != "plain":
+        more |= {"authenticator": authenticate, "auth_required": True, "auth_require_tls": mode == "starttls"}
+    serve = asyncio.get_running_loop().create_server
+    server = await serve(
+        lambda: SMTP(handler, enable_SMTPUTF8=True, **more),
+        "127.0.0.1",
+        0,
+        ssl=context if mode == "implicit" else None,
+    )
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+asyncio.run(main())
