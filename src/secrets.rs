@@ -23,6 +23,8 @@ pub enum Purpose {
     File,
     /// Telling of events.
     Hook,
+    /// Sending one file and starting its run.
+    Upload,
     /// The link to a file in a mail.
     Link,
 }
@@ -48,6 +50,7 @@ impl Signer {
             Purpose::Watch => b"watch:" as &[u8],
             Purpose::File => b"file:",
             Purpose::Hook => b"hook:",
+            Purpose::Upload => b"upload:",
             Purpose::Link => b"link:",
         });
         mac.update(id.as_bytes());

@@ -146,6 +146,8 @@ impl Default for ObjectsConfig {
 pub struct StoreConfig {
     /// The address of the store; absent for AWS.
     pub endpoint: Option<String>,
+    /// The address at which browsers reach the store, for direct uploads; default `endpoint`.
+    pub public_endpoint: Option<String>,
     /// The region; default `us-east-1`.
     pub region: Option<String>,
     /// The access key; absent: the AWS credential chain (environment, profile, instance role).

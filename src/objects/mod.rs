@@ -10,7 +10,9 @@ mod stores;
 mod upload;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -197,6 +199,27 @@ impl Objects {
     /// Those of the store.
     pub async fn list(&self, bucket: &str, prefix: &str, from: Option<String>) -> Result<Page> {
         list::page(self.0.client(bucket)?, bucket, prefix, from).await
+    }
+
+    /// An address to which whoever has it may send one object of exactly this size and type, for a while.
+    ///
+    /// # Errors
+    /// `bucket_not_configured`, or those of the credentials.
+    pub async fn presign_put(
+        &self,
+        bucket: &str,
+        key: &str,
+        content_type: &str,
+        size: u64,
+        expires: Duration,
+    ) -> Result<String> {
+        let failed = |error: &dyn std::error::Error| Error::permanent("object_store_error", error.to_string());
+        let config = PresigningConfig::expires_in(expires).map_err(|error| failed(&error))?;
+        let request = self.0.presigner(bucket)?.put_object().bucket(bucket).key(key).content_type(content_type);
+        let size = i64::try_from(size).unwrap_or(i64::MAX);
+        let presigned = request.content_length(size).presigned(config).await;
+        let presigned = presigned.map_err(|error| fault::at("presigning", bucket, key, error))?;
+        Ok(presigned.uri().to_owned())
     }
 
     /// True if the bucket lies in the embedded store.

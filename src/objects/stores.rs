@@ -33,6 +33,8 @@ pub struct EmbeddedAccess {
 
 struct Store {
     client: Client,
+    /// Makes addresses for browsers.
+    presigner: Client,
     region: String,
     endpoint: Option<String>,
 }
@@ -107,6 +109,10 @@ impl Stores {
         Some(url.into())
     }
 
+    pub(super) fn presigner(&self, bucket: &str) -> Result<&Client> {
+        self.store(bucket).map(|store| &store.presigner)
+    }
+
     pub(super) fn client(&self, bucket: &str) -> Result<&Client> {
         self.store(bucket).map(|store| &store.client)
     }
@@ -177,7 +183,14 @@ async fn open(name: &str, store: &StoreConfig, http: Option<SharedHttpClient>) -
         builder = builder.endpoint_url(endpoint);
     }
     builder.set_http_client(http);
-    Ok(Store { client: Client::from_conf(builder.build()), region, endpoint: store.endpoint.clone() })
+    let config = builder.build();
+    // A checksum of bytes that are not there yet cannot be signed.
+    let mut presigning = config.to_builder().request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
+    if let Some(endpoint) = &store.public_endpoint {
+        presigning = presigning.endpoint_url(endpoint);
+    }
+    let (client, presigner) = (Client::from_conf(config), Client::from_conf(presigning.build()));
+    Ok(Store { client, presigner, region, endpoint: store.endpoint.clone() })
 }
 
 /// HTTP past the proxy of the environment: what is in the same process is not reached through one.

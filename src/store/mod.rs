@@ -12,6 +12,7 @@ pub(crate) use migrate::{failed as migration_failed, lock};
 mod polls;
 mod runs;
 mod steps;
+mod uploads;
 
 pub use access::StoredKey;
 pub use artifacts::ArtifactRecord;
@@ -23,3 +24,4 @@ pub use links::LinkRecord;
 pub use polls::Poll;
 pub use runs::{RunFilter, RunRecord, RunStatus};
 pub use steps::{Claimed, Ending, StepRecord, StepStatus};
+pub use uploads::UploadRecord;

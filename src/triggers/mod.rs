@@ -20,6 +20,7 @@ use crate::error::Result;
 use crate::objects::embedded::Embedded;
 
 pub use hook::{Received, Subscription};
+pub use watch::UPLOADS;
 
 /// The triggers of one process. Cheap to clone.
 #[derive(Clone)]

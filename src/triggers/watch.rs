@@ -15,9 +15,16 @@ use crate::error::Result;
 const LOOK: Duration = Duration::from_secs(1);
 /// How often the inbox is swept, in looks.
 const SWEEP_EVERY: u32 = 3600;
+/// How often uploads that never came are swept, in looks.
+const UPLOADS_EVERY: u32 = 60;
+/// How long after its end an upload may still be arriving.
+const LATE: Millis = 3_600_000;
 const DAY: Millis = 86_400_000;
 /// How long an object is remembered: longer than anybody tells of it again.
 const REMEMBERED: Millis = 30 * DAY;
+
+/// Who counts the announced uploads in the inbox.
+pub const UPLOADS: &str = "uploads";
 
 /// The buckets that are there for certain.
 #[derive(Default)]
@@ -34,6 +41,9 @@ pub async fn work(inner: Arc<Inner>, stop: CancellationToken) {
         }
         let worked = async {
             make_buckets(&inner, &mut made).await?;
+            if turn.is_multiple_of(UPLOADS_EVERY) {
+                sweep_uploads(&inner).await?;
+            }
             if turn.is_multiple_of(SWEEP_EVERY) { sweep(&inner).await } else { Ok(()) }
         };
         let worked = tokio::select! {
@@ -59,6 +69,21 @@ pub async fn make_buckets(inner: &Inner, made: &mut Made) -> Result<()> {
     Ok(())
 }
 
+/// Forgets announced uploads that were never completed, with their bytes.
+async fn sweep_uploads(inner: &Inner) -> Result<()> {
+    let db = inner.engine.db();
+    for upload in db.expired_uploads(clock::now() - LATE, 100).await? {
+        if db.run(&upload.id).await?.is_none() {
+            let (bucket, key) = (upload.file["bucket"].as_str(), upload.file["key"].as_str());
+            if let (Some(bucket), Some(key)) = (bucket, key) {
+                inner.engine.objects().delete(bucket, key).await?;
+            }
+        }
+        db.delete_upload(&upload.id).await?;
+    }
+    Ok(())
+}
+
 /// Forgets objects that nobody will tell of any more. What is polled is told of at every look, so that counts from the
 /// last one.
 async fn sweep(inner: &Inner) -> Result<()> {
@@ -67,7 +92,7 @@ async fn sweep(inner: &Inner) -> Result<()> {
     let live: Vec<String> = targets.iter().map(poll::id).collect();
     db.forget_polls(clock::now() - DAY, &live).await?;
     let seen = db.all_polled_at().await?.unwrap_or_else(clock::now).min(clock::now());
-    for source in [SOURCE, poll::LISTED] {
+    for source in [SOURCE, poll::LISTED, UPLOADS] {
         db.forget_inbox(source, seen - REMEMBERED).await?;
     }
     Ok(())

@@ -98,10 +98,10 @@ struct Order {
 }
 
 /// The run that an order came to.
-struct Filled {
-    run: RunRecord,
+pub(super) struct Filled {
+    pub run: RunRecord,
     /// The same request had started it before.
-    before: bool,
+    pub before: bool,
 }
 
 impl Order {
@@ -118,7 +118,7 @@ impl Order {
                     uploads.discard().await;
                 }
                 let patience = Patience::new(&self.app, headers, &self.pipeline);
-                Ok(self.answer(filled, patience).await)
+                Ok(answer(&self.app, &self.pipeline, filled, patience).await)
             }
             Err(error) => {
                 uploads.discard().await;
@@ -212,38 +212,43 @@ impl Order {
             Err(error) => Err(error),
         }
     }
+}
 
-    /// The run is on disk: from here on the answer is no refusal, whatever happens.
-    async fn answer(&self, Filled { run, before }: Filled, patience: Patience) -> Response {
-        let (base_url, id) = (self.app.base_url(), run.id.clone());
-        let view = patience.wait(&self.app, &id, &self.pipeline).await;
-        let ended = matches!(&view, Ok(Some(view)) if view.is_final());
-        let body = match view {
-            Ok(Some(view)) => serde_json::to_value(view),
-            _ => serde_json::to_value(RunSummary::new(run, base_url)),
-        };
-        let mut body = body.unwrap_or_default();
-        let url = run_url(base_url, &id);
-        let token = self.app.signer().token(Purpose::Watch, &id);
-        if let Value::Object(fields) = &mut body {
-            fields.insert("watch_url".into(), format!("{url}?token={token}").into());
-        }
-        // Only who asked to wait for the end is told of it by the status.
-        let status = if ended && patience != Patience::default() { StatusCode::OK } else { StatusCode::ACCEPTED };
-        let mut response = (status, axum::Json(body)).into_response();
-        let headers = response.headers_mut();
-        if let Ok(location) = HeaderValue::from_str(&format!("/v1/runs/{id}")) {
-            headers.insert(LOCATION, location);
-        }
-        if let Some(wait) = patience.run {
-            let applied = HeaderValue::from_str(&format!("wait={}", wait.as_secs()));
-            headers.extend(applied.ok().map(|applied| (HeaderName::from_static("preference-applied"), applied)));
-        }
-        if before {
-            headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
-        }
-        response
+/// The run is on disk: from here on the answer is no refusal, whatever happens.
+pub(super) async fn answer(
+    app: &App,
+    pipeline: &LivePipeline,
+    Filled { run, before }: Filled,
+    patience: Patience,
+) -> Response {
+    let (base_url, id) = (app.base_url(), run.id.clone());
+    let view = patience.wait(app, &id, pipeline).await;
+    let ended = matches!(&view, Ok(Some(view)) if view.is_final());
+    let body = match view {
+        Ok(Some(view)) => serde_json::to_value(view),
+        _ => serde_json::to_value(RunSummary::new(run, base_url)),
+    };
+    let mut body = body.unwrap_or_default();
+    let url = run_url(base_url, &id);
+    let token = app.signer().token(Purpose::Watch, &id);
+    if let Value::Object(fields) = &mut body {
+        fields.insert("watch_url".into(), format!("{url}?token={token}").into());
     }
+    // Only who asked to wait for the end is told of it by the status.
+    let status = if ended && patience != Patience::default() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let mut response = (status, axum::Json(body)).into_response();
+    let headers = response.headers_mut();
+    if let Ok(location) = HeaderValue::from_str(&format!("/v1/runs/{id}")) {
+        headers.insert(LOCATION, location);
+    }
+    if let Some(wait) = patience.run {
+        let applied = HeaderValue::from_str(&format!("wait={}", wait.as_secs()));
+        headers.extend(applied.ok().map(|applied| (HeaderName::from_static("preference-applied"), applied)));
+    }
+    if before {
+        headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
+    }
+    response
 }
 
 impl Wishes {

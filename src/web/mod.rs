@@ -4,6 +4,7 @@ mod app;
 mod artifacts;
 mod auth;
 mod create;
+mod direct;
 mod disposition;
 mod events;
 mod extract;

@@ -4,14 +4,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::Method;
 use axum::middleware::from_fn;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::openapi::{Operation, Routes, document};
 use super::pipelines::{Catalogue, LivePipeline};
-use super::{App, artifacts, create, events, hooks, links, pipelines, probes, runs};
+use super::{App, artifacts, create, direct, events, hooks, links, pipelines, probes, runs};
 use crate::engine::RunView;
 use crate::triggers::Received;
 
@@ -146,17 +146,52 @@ fn about_files(routes: Routes) -> Routes {
 }
 
 fn about_events(routes: Routes) -> Routes {
-    routes.add(
-        POST,
-        "/v1/hooks/s3",
-        post(hooks::s3),
-        Operation::new("tellOfObjects", "Event notifications of S3 stores: AWS (also through SNS), MinIO, Ceph")
-            .key_or_token()
-            .query::<hooks::Token>()
-            .body::<Map<String, Value>>("application/json")
-            .answers::<Received>(200, "every run that the notification starts is on disk")
-            .refuses(&["notification_invalid"]),
-    )
+    routes
+        .add(
+            POST,
+            "/v1/uploads",
+            post(direct::begin),
+            Operation::new("beginUpload", "Where to send a file straight to the store")
+                .key()
+                .json::<direct::NewUpload>()
+                .answers::<direct::Ticket>(201, "where to PUT the bytes, and what to call then")
+                .refuses(&["pipeline_not_found", "params_invalid", "upload_too_large", "bucket_forbidden"])
+                .refuses(&["object_not_found", "object_changed", "object_access_denied", "bucket_not_configured"]),
+        )
+        .add(
+            Method::PUT,
+            "/v1/uploads/{token}",
+            put(direct::receive).options(direct::preflight).route_layer(from_fn(direct::open_to_pages)),
+            Operation::new(
+                "sendUpload",
+                "Takes in the bytes of an upload; the token in the address is the right to send",
+            )
+            .body::<Bytes>("*/*")
+            .empty(204, "the file is there")
+            .refuses(&["token_invalid", "upload_not_found", "upload_expired", "upload_size_differs"]),
+        )
+        .add(
+            POST,
+            "/v1/uploads/{id}/complete",
+            post(direct::complete).options(direct::preflight).route_layer(from_fn(direct::open_to_pages)),
+            Operation::new("completeUpload", "Starts the run of an upload; the same again gives the same run")
+                .key_or_token()
+                .query::<direct::Token>()
+                .answers::<Accepted>(202, "the run is on disk and will happen")
+                .refuses(&["upload_not_found", "upload_expired", "upload_incomplete", "upload_size_differs"])
+                .refuses(&["pipeline_not_found", "params_invalid"]),
+        )
+        .add(
+            POST,
+            "/v1/hooks/s3",
+            post(hooks::s3),
+            Operation::new("tellOfObjects", "Event notifications of S3 stores: AWS (also through SNS), MinIO, Ceph")
+                .key_or_token()
+                .query::<hooks::Token>()
+                .body::<Map<String, Value>>("application/json")
+                .answers::<Received>(200, "every run that the notification starts is on disk")
+                .refuses(&["notification_invalid"]),
+        )
 }
 
 fn about_links(routes: Routes) -> Routes {

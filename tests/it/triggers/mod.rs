@@ -7,6 +7,7 @@ mod hooks;
 mod inbox;
 mod many;
 mod poll;
+mod uploads;
 
 use afterload::objects::Stored;
 use afterload::objects::embedded::{Embedded, load_or_make_credentials};

@@ -26,3 +26,15 @@ CREATE TABLE polls (
     holder TEXT,
     held_until BIGINT NOT NULL DEFAULT 0
 );
+
+-- Files that somebody may send straight to the store. The id becomes the run's.
+CREATE TABLE uploads (
+    id TEXT NOT NULL PRIMARY KEY,
+    pipeline TEXT NOT NULL,
+    -- The param that the file is for, and all others.
+    param TEXT NOT NULL,
+    params TEXT NOT NULL,
+    file TEXT NOT NULL,
+    expires_at BIGINT NOT NULL
+);
+CREATE INDEX uploads_by_age ON uploads (expires_at);

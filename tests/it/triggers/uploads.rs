@@ -1,0 +1,136 @@
+//! Files that are announced, sent straight to where they will lie, and become runs.
+
+use afterload::config::{BucketConfig, Secret, StoreConfig};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use super::UP;
+use crate::support::{Database, Moto, TestApp, both};
+
+both!(a_page_sends_a_file_and_gets_a_run, a_file_goes_straight_to_another_store, what_does_not_fit_is_refused);
+
+impl TestApp {
+    async fn announce(&self, body: Value) -> (StatusCode, Value) {
+        let request = self.client.post(format!("{}/v1/uploads", self.url)).bearer_auth(&self.admin_key);
+        let response = request.json(&body).send().await.unwrap();
+        (response.status(), response.json().await.unwrap())
+    }
+
+    /// PUTs to the address of a ticket, as a page does.
+    async fn send(&self, ticket: &Value, bytes: &str) -> StatusCode {
+        let request = self.client.put(ticket["url"].as_str().unwrap()).header("origin", "https://example.com");
+        let request = request.header("content-type", ticket["headers"]["Content-Type"].as_str().unwrap());
+        request.body(bytes.to_owned()).send().await.unwrap().status()
+    }
+
+    async fn complete(&self, ticket: &Value) -> (StatusCode, Value) {
+        let response = self.client.post(ticket["complete_url"].as_str().unwrap()).send().await.unwrap();
+        assert_eq!(response.headers()["access-control-allow-origin"], "*");
+        (response.status(), response.json().await.unwrap())
+    }
+}
+
+fn announcement() -> Value {
+    json!({ "pipeline": "up", "filename": "../größe.csv", "content_type": "text/csv", "size": 3 })
+}
+
+const PLAIN: &str = "name: up\nparams:\n  file: { type: file, accept: [text/csv], max_size: 1kb }\n  \
+                     word: { type: string, required: false }\nsteps:\n  \
+                     - { id: one, uses: test.step, with: { give: \"${{ params.file.size }} ${{ params.file.etag }}\" } }\n";
+
+async fn a_page_sends_a_file_and_gets_a_run(database: Database) {
+    let app = TestApp::builder(database).pipeline("up", PLAIN).start().await;
+    let mut body = announcement();
+    body["params"] = json!({ "word": "a" });
+    let (status, ticket) = app.announce(body).await;
+    assert_eq!((status.as_u16(), ticket["method"].as_str()), (201, Some("PUT")), "{ticket}");
+    let (status, refused) = app.complete(&ticket).await;
+    assert_eq!((status.as_u16(), refused["code"].as_str()), (409, Some("upload_incomplete")));
+    for (bytes, expected) in [("four", 409), ("on", 409), ("one", 204), ("two", 204)] {
+        assert_eq!(app.send(&ticket, bytes).await.as_u16(), expected, "{bytes}");
+    }
+    let url = ticket["url"].as_str().unwrap();
+    let asked = app.client.request(reqwest::Method::OPTIONS, url).header("origin", "https://example.com");
+    let asked = asked.header("access-control-request-method", "PUT").send().await.unwrap();
+    assert_eq!(
+        (asked.status().as_u16(), &asked.headers()["access-control-allow-origin"]),
+        (204, &"*".parse().unwrap())
+    );
+    assert_eq!(app.client.put(format!("{url}x")).body("one").send().await.unwrap().status(), 401);
+    // However often and at once it is called for, it is one run.
+    let completed = futures::future::join_all((0..8).map(|_| app.complete(&ticket))).await;
+    assert!(completed.iter().all(|(status, run)| *status == 202 && run["id"] == ticket["id"]), "{completed:?}");
+    let run = app.ended(&completed[0].1).await;
+    let file = &run["params"]["file"];
+    assert_eq!((file["name"].as_str(), file["content_type"].as_str()), (Some("größe.csv"), Some("text/csv")));
+    assert_eq!(run["steps"][0]["outputs"]["value"], format!("3 {}", file["etag"].as_str().unwrap()));
+    assert_eq!((run["params"]["word"].as_str(), run["origin"].as_str()), (Some("a"), Some("uploads")));
+    let path = format!("/v1/artifacts/{}", file["artifact_id"].as_str().unwrap());
+    assert_eq!(app.get(&path).await.text().await.unwrap(), "two");
+    assert_eq!(app.complete(&ticket).await.1["id"], ticket["id"]);
+    assert_eq!(app.send(&ticket, "one").await, 404, "what has been completed is not written again");
+    assert_eq!(app.runs().await.len(), 1);
+    app.finish().await;
+}
+
+async fn a_file_goes_straight_to_another_store(database: Database) {
+    let moto = Moto::start().await;
+    let endpoint = Some(moto.endpoint.clone());
+    let app = TestApp::builder(database)
+        .config(|config| {
+            let store = StoreConfig {
+                public_endpoint: endpoint.as_ref().map(|endpoint| endpoint.replace("127.0.0.1", "localhost")),
+                endpoint,
+                access_key: Some(Secret::new("key")),
+                secret_key: Some(Secret::new("secret")),
+                path_style: true,
+                ..StoreConfig::default()
+            };
+            config.objects.stores.insert("foreign".into(), store);
+            let bucket = BucketConfig { store: Some("foreign".into()), ..BucketConfig::default() };
+            config.objects.buckets.insert("artifacts".into(), bucket);
+        })
+        .pipeline("up", PLAIN)
+        .start()
+        .await;
+    let (_, ticket) = app.announce(announcement()).await;
+    let url = ticket["url"].as_str().unwrap();
+    assert!(url.starts_with("http://localhost:") && url.contains("X-Amz-Signature="), "{url}");
+    assert!(url.contains("content-length"), "the size is signed: {url}");
+    assert_eq!(app.send(&ticket, "one").await, 200);
+    let (status, run) = app.complete(&ticket).await;
+    assert_eq!(status, 202, "{run}");
+    assert_eq!(app.ended(&run).await["status"], "succeeded");
+    app.finish().await;
+}
+
+async fn what_does_not_fit_is_refused(database: Database) {
+    let app = TestApp::builder(database).pipeline("up", UP).start().await;
+    let with = |field: &str, value: Value| {
+        let mut body = announcement();
+        body[field] = value;
+        body
+    };
+    for (body, code) in [
+        (with("pipeline", json!("nobody")), "pipeline_not_found"),
+        (with("param", json!("word")), "params_invalid"),
+        (with("content_type", json!("image/png")), "params_invalid"),
+        (with("params", json!({ "nobody": 1 })), "params_invalid"),
+        (with("size", json!(2000)), "upload_too_large"),
+        (with("size", json!(-1)), "json_invalid"),
+        (json!({}), "json_invalid"),
+    ] {
+        let (_, refused) = app.announce(body.clone()).await;
+        assert_eq!(refused["code"].as_str(), Some(code), "{body}: {refused}");
+    }
+    let (_, ticket) = app.announce(announcement()).await;
+    let nowhere = ticket["complete_url"].as_str().unwrap().replace("token=", "token=x");
+    assert_eq!(app.client.post(nowhere).send().await.unwrap().status(), 401);
+    // Who may not start the pipeline may not complete its uploads.
+    let (stored, key) = afterload::web::make_key("other", &["runs:write:other".into()], &[]).unwrap();
+    app.app.engine.db().insert_key(&stored).await.unwrap();
+    let complete = format!("{}/v1/uploads/{}/complete", app.url, ticket["id"].as_str().unwrap());
+    assert_eq!(app.client.post(complete).bearer_auth(key).send().await.unwrap().status(), 403);
+    assert!(app.runs().await.is_empty());
+    app.finish().await;
+}
