@@ -118,6 +118,7 @@ pub struct SourceImage {
 
 impl Step for ImageResize {
     const KIND: &'static str = "image.resize";
+    const MAKES_FILES: bool = true;
     const EXAMPLE: &'static str = r##"source: "${{ params.file }}"
 styles:
   small: "100x100#"

@@ -1,5 +1,6 @@
 //! `image.resize` beside programs of others: ImageMagick for sizes, Pillow for pixels.
 
+mod avatar;
 mod corpora;
 mod geometry;
 mod hostile;
