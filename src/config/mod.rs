@@ -76,6 +76,8 @@ pub struct Config {
     pub queues: BTreeMap<String, QueueConfig>,
     /// Limits on what comes in and on what may go wrong.
     pub limits: Limits,
+    /// How long runs and their files are kept where the pipeline does not say so.
+    pub retention: RetentionConfig,
     /// Values for `${{ secrets.NAME }}`.
     pub secrets: BTreeMap<String, Secret>,
 }
@@ -96,6 +98,7 @@ impl Default for Config {
             connections: BTreeMap::new(),
             queues: BTreeMap::new(),
             limits: Limits::default(),
+            retention: RetentionConfig::default(),
             secrets: BTreeMap::new(),
         }
     }
@@ -311,6 +314,23 @@ pub struct QueueConfig {
 impl Default for QueueConfig {
     fn default() -> Self {
         Self { concurrency: 4 }
+    }
+}
+
+/// How long runs and their files are kept, from the end of the run on.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// Runs; default `90d`. A run is kept at least as long as its files.
+    pub runs: Duration,
+    /// Files; default `30d`. What another run or a link still needs is kept longer.
+    pub artifacts: Duration,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        let days = |days: u64| Duration(std::time::Duration::from_secs(days * 86_400));
+        Self { runs: days(90), artifacts: days(30) }
     }
 }
 

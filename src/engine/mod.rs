@@ -15,6 +15,7 @@ mod execute;
 mod links;
 mod machine;
 mod progress;
+mod retention;
 mod scope;
 mod start;
 mod supervise;

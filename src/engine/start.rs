@@ -12,7 +12,8 @@ use super::end::error_json;
 use crate::clock::{self, Millis};
 use crate::error::{Error, Result};
 use crate::objects::File;
-use crate::store::{InboxRecord, RunRecord, RunStatus, StepRecord, StepStatus};
+use crate::pipeline::plan::Retention;
+use crate::store::{InboxRecord, Keep, RunRecord, RunStatus, StepRecord, StepStatus};
 
 /// A run to start.
 #[derive(Clone, Debug, Default)]
@@ -123,6 +124,9 @@ impl Engine {
             return Ok(known.into());
         }
         tx.insert_run(&run).await?;
+        if let Some(Retention { runs_ms, artifacts_ms }) = compiled.plan.retention {
+            tx.keep_run(&run.id, Keep { runs: runs_ms, files: artifacts_ms }).await?;
+        }
         for mut step in steps(&run.id, &compiled) {
             step.priority = new.priority.map_or(step.priority, i64::from);
             step.queue = new.queue.clone().unwrap_or(step.queue);

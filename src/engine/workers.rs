@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::chain::{Chain, Handler, Push};
-use super::{Engine, Inbox, Inner, execute};
+use super::{Engine, Inbox, Inner, execute, retention};
 use crate::clock;
 use crate::config::QueueConfig;
 use crate::error::Result;
@@ -46,6 +46,9 @@ impl Engine {
         tasks.spawn(every(LOOK, stop.clone(), inner.clone(), |inner, turn| async move {
             inner.look_for_cancelled(turn % SETTLE_EVERY == 0).await?;
             inner.look_at_watched().await
+        }));
+        tasks.spawn(every(retention::EVERY, stop.clone(), inner.clone(), |inner, turn| async move {
+            inner.let_go(turn).await
         }));
         tasks.spawn(listen(inner.clone(), stop.clone()));
         tasks.spawn(drain_at(inner.clone(), stop.clone()));

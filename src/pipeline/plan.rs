@@ -24,6 +24,18 @@ pub struct Plan {
     pub triggers: Vec<Trigger>,
     /// The steps.
     pub sections: Sections,
+    /// How long its runs and their files are kept, if it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+}
+
+/// How long runs and their files are kept, from the end of the run on; `None`: as the configuration says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// The runs, in milliseconds.
+    pub runs_ms: Option<i64>,
+    /// Their files, in milliseconds.
+    pub artifacts_ms: Option<i64>,
 }
 
 /// What starts a pipeline, beside the API.

@@ -159,7 +159,7 @@ impl Tx {
     /// Those of the database.
     pub async fn reopen_run(&mut self, id: &str) -> Result<()> {
         let sql = "UPDATE runs SET status = 'queued', error = NULL, finished_at = NULL, cancel_requested_at = NULL,
-                   run_at = NULL WHERE id = $1";
+                   released_at = NULL, run_at = NULL WHERE id = $1";
         self.execute(sql, &args![id]).await.map(drop)
     }
 

@@ -15,6 +15,7 @@ mod main_job;
 mod objects;
 mod pages;
 mod reload;
+mod retention;
 mod smtp;
 mod store;
 mod support;

@@ -7,16 +7,13 @@ use super::super::raw::{Concurrency, RawStep};
 use super::{Faults, expressions};
 use crate::yaml::Node;
 
-/// `concurrency` and `retention`.
+/// `concurrency`.
 pub fn check_pipeline(root: &Node, concurrency: &Option<Concurrency>, faults: &mut Faults) {
-    let keys = [("concurrency", "`concurrency`"), ("retention", "`retention`")];
     if concurrency.as_ref().is_some_and(|concurrency| concurrency.limit == Some(0)) {
         faults.invalid(root.nearest(&["concurrency", "limit"]).span, "`limit` must be at least 1", "");
     }
-    for (field, what) in keys {
-        if let Some(key) = root.key(field) {
-            faults.later(key.span, what);
-        }
+    if let Some(key) = root.key("concurrency") {
+        faults.later(key.span, "`concurrency`");
     }
 }
 

@@ -17,9 +17,13 @@ mod triggers;
 use std::path::Path;
 
 use super::kind::{Kinds, Surroundings};
-use super::plan::{Plan, digest};
-use super::raw::RawPipeline;
+use super::plan::{self, Plan, digest};
+use super::raw::{RawPipeline, Retention};
+use crate::units::Duration;
 use crate::yaml::{self, Node, Problem, Span, Value};
+
+/// Ten years, in milliseconds.
+const LONGEST_RETENTION: i64 = 3650 * 86_400_000;
 
 /// A checked pipeline.
 #[derive(Clone, Debug)]
@@ -55,6 +59,7 @@ pub fn load(
     let triggers = triggers::check(&root, &params, around, &mut faults);
     loops::check(&root, &triggers, &mut faults);
     let event = triggers::EventFields::of(&root);
+    check_retention(&root, raw.retention.as_ref(), &mut faults);
     later::check_pipeline(&root, &raw.concurrency, &mut faults);
     let (defaults, event) = (&raw.defaults, event.root());
     let file = steps::File { root: &root, kinds, around, defaults, params: &fields, types: &params, event };
@@ -62,7 +67,11 @@ pub fn load(
     if !faults.problems.is_empty() {
         return Err(yaml::sorted(faults.problems));
     }
-    let plan = Plan { name: raw.name, digest: digest(text), params, triggers, sections };
+    let retention = raw.retention.map(|Retention { runs, artifacts }| plan::Retention {
+        runs_ms: runs.map(Duration::millis),
+        artifacts_ms: artifacts.map(Duration::millis),
+    });
+    let plan = Plan { name: raw.name, digest: digest(text), params, triggers, sections, retention };
     Ok(Pipeline { description: raw.description, plan, warnings: yaml::sorted(faults.warnings) })
 }
 
@@ -85,6 +94,22 @@ impl Faults {
 
     fn warn(&mut self, span: Span, message: impl Into<String>, hint: impl Into<String>) {
         self.warnings.push(Problem::new("definition_suspicious", span, message).hint(hint));
+    }
+}
+
+fn check_retention(root: &Node, retention: Option<&Retention>, faults: &mut Faults) {
+    let Some(Retention { runs, artifacts }) = retention else { return };
+    for (field, said) in [("runs", runs), ("artifacts", artifacts)] {
+        if said.is_some_and(|said| said.millis() > LONGEST_RETENTION) {
+            let span = root.nearest(&["retention", field]).span;
+            faults.invalid(span, format!("`{field}` must be at most `3650d`"), "");
+        }
+    }
+    if let (Some(runs), Some(artifacts)) = (runs, artifacts)
+        && runs < artifacts
+    {
+        let message = "files are kept longer than their runs: the runs will be kept as long";
+        faults.warn(root.nearest(&["retention", "runs"]).span, message, "raise `runs`, or lower `artifacts`");
     }
 }
 

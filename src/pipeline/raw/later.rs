@@ -3,8 +3,6 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::units::Duration;
-
 /// How many runs may go on at the same time.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -54,14 +52,4 @@ pub struct RateLimit {
     pub key: Option<String>,
     /// Starts per second.
     pub per_second: f64,
-}
-
-/// How long runs and their files are kept.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Retention {
-    /// How long a run is remembered.
-    pub runs: Option<Duration>,
-    /// How long its files are kept.
-    pub artifacts: Option<Duration>,
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
-pub use later::{Concurrency, ForEach, RateLimit, Retention};
+pub use later::{Concurrency, ForEach, RateLimit};
 pub use param::{RawItem, RawParam, TypeName};
 pub use place::{Mode, RawOutput};
 pub use trigger::{RawTrigger, TriggerType};
@@ -53,10 +53,19 @@ pub struct RawPipeline {
     /// Steps that run at the end, whatever happened.
     #[serde(default)]
     pub finally: Vec<RawStep>,
-    /// How long runs and their files are kept.
+    /// How long runs and their files are kept, from the end of the run on.
     #[serde(default)]
-    #[schemars(extend("deprecated" = true))]
     pub retention: Option<Retention>,
+}
+
+/// How long runs and their files are kept.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// How long a run is remembered.
+    pub runs: Option<Duration>,
+    /// How long its files are kept.
+    pub artifacts: Option<Duration>,
 }
 
 /// Settings of every step that does not say otherwise.
