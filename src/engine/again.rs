@@ -29,7 +29,12 @@ impl Engine {
                 return Err(Error::permanent("run_not_ended", "the run has not ended yet"));
             }
         }
-        for step in to_reset(&compiled, &tx.steps(id).await?) {
+        let steps = tx.steps(id).await?;
+        if steps.is_empty() {
+            return Err(Error::permanent("run_never_began", "the run failed before its first step")
+                .hint("mend what its `error` names, and start a new run"));
+        }
+        for step in to_reset(&compiled, &steps) {
             tx.reset_step(&step.id).await?;
         }
         tx.reopen_run(id).await?;

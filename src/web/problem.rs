@@ -36,6 +36,7 @@ const KINDS: &[(&str, StatusCode, &str)] = &[
     ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "The method does not fit"),
     ("run_ended", StatusCode::CONFLICT, "The run has ended"),
     ("run_succeeded", StatusCode::CONFLICT, "The run has succeeded"),
+    ("run_never_began", StatusCode::CONFLICT, "The run has no step to go on from"),
     ("run_not_ended", StatusCode::CONFLICT, "The run has not ended"),
     ("definition_invalid", StatusCode::CONFLICT, "The definition cannot be run by this version"),
     ("request_timeout", StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time"),

@@ -62,6 +62,9 @@ async fn an_object_that_does_not_fit_is_a_failed_run(database: Database) {
     assert_eq!(shown["error"]["details"][0]["code"], "param_file_too_large");
     assert_eq!(shown["event"]["key"], "in/large.csv");
     assert!(shown["steps"].as_array().unwrap().is_empty());
+    let retry = app.client.post(format!("{}/v1/runs/{}/retry", app.url, run.id)).bearer_auth(&app.admin_key);
+    let refused: Value = retry.send().await.unwrap().json().await.unwrap();
+    assert_eq!(refused["code"], "run_never_began", "what never began is not done when it is tried again");
     app.finish().await;
 }
 
