@@ -1,5 +1,7 @@
 //! Applies what the machine says: in the transaction that ends a step, or that accepts a run.
 
+use std::collections::HashMap;
+
 use serde_json::json;
 
 use super::Inner;
@@ -7,9 +9,11 @@ use super::chain::Push;
 use super::compiled::Compiled;
 use super::end::error_json;
 use super::machine::{self, Change, Node};
-use crate::clock;
-use crate::error::Result;
+use crate::clock::{self, Millis};
+use crate::error::{Error, Result};
+use crate::pipeline::{Scope, resolve_to_text};
 use crate::store::{RunRecord, StepRecord, StepStatus, Tx};
+use crate::units::Duration;
 
 impl Inner {
     /// Moves what can move in a run and gives the queues to wake after the commit.
@@ -17,18 +21,25 @@ impl Inner {
         let compiled = self.compiled_in(tx, &run.digest).await?;
         let mut steps = tx.steps(&run.id).await?;
         let mut nodes = nodes(&compiled, &steps);
+        let mut delays = HashMap::new();
         let advance = machine::advance(&mut nodes, run.cancel_requested_at.is_some(), |index, nodes| {
             let step = &compiled.steps[index];
-            let Some(condition) = &step.condition else { return Ok(true) };
+            if step.condition.is_none() && step.step.delay.is_none() {
+                return Ok(true);
+            }
             let statuses: Vec<_> = nodes.iter().map(|node| node.status).collect();
-            condition.holds(&self.scope_of(run, &compiled, &steps, &statuses, step.section))
+            let scope = self.scope_of(run, &compiled, &steps, &statuses, step.section);
+            let holds = step.condition.as_ref().map_or(Ok(true), |condition| condition.holds(&scope))?;
+            if let Some(delay) = step.step.delay.as_ref().filter(|_| holds) {
+                delays.insert(index, length(delay, &scope)?);
+            }
+            Ok(holds)
         });
         let mut wake = Vec::new();
         for (index, change) in &advance.changes {
             let error = if let Change::Fail(error) = change { Some(error_json(error)) } else { None };
             let step = &mut steps[*index];
-            // Only the first steps of a run can have to wait for its time; later ones come after it.
-            let due_at = run.run_at.filter(|due| matches!(change, Change::Queue) && *due > clock::now());
+            let due_at = matches!(change, Change::Queue).then(|| due(run, delays.get(index).copied())).flatten();
             tx.release_step(&step.id, change.status(), error.as_ref(), due_at).await?;
             step.status = change.status();
             step.error = error;
@@ -46,6 +57,21 @@ impl Inner {
         }
         Ok(wake)
     }
+}
+
+/// When a step that is ready now may start; `None`: at once. Only the first steps of a run can have to wait for its time:
+/// later ones come after it.
+fn due(run: &RunRecord, delay: Option<Millis>) -> Option<Millis> {
+    let now = clock::now();
+    let due = run.run_at.unwrap_or(now).max(now).saturating_add(delay.unwrap_or(0));
+    (due > now).then_some(due)
+}
+
+/// A `delay` in milliseconds.
+fn length(delay: &str, scope: &Scope) -> Result<Millis> {
+    let text = resolve_to_text(delay, scope)?;
+    let length = text.parse::<Duration>().map_err(|why| Error::permanent("delay_invalid", why))?;
+    Ok(length.millis())
 }
 
 /// The steps as the machine sees them. Both lists are in the order of the definition.

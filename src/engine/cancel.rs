@@ -148,5 +148,6 @@ pub(super) fn not_found(id: &str) -> Error {
 
 /// True if a cancel may end the step: its attempt has not begun, and it does not belong to `finally`.
 fn in_queue(step: &StepRecord) -> bool {
-    matches!(step.status, StepStatus::Queued | StepStatus::Retrying) && step.section != Section::Finally.field()
+    let idle = matches!(step.status, StepStatus::Queued | StepStatus::Retrying | StepStatus::Sleeping);
+    idle && step.section != Section::Finally.field()
 }

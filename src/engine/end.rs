@@ -13,7 +13,7 @@ use super::progress::ProgressView;
 use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::steps::Made;
-use crate::store::{Claimed, Ending, StepRecord, StepStatus};
+use crate::store::{Claimed, Ending, Sleep, StepRecord, StepStatus};
 
 /// How long to wait before trying a database that failed us again.
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
@@ -23,12 +23,14 @@ pub(super) struct Outcome {
     pub result: Result<Value>,
     pub progress: Option<ProgressView>,
     pub made: Made,
+    /// What it wants to wait for without a worker.
+    pub sleep: Option<Sleep>,
 }
 
 impl Outcome {
     /// An attempt that made nothing.
     pub fn failed(error: Error) -> Self {
-        Self { result: Err(error), progress: None, made: Made::default() }
+        Self { result: Err(error), progress: None, made: Made::default(), sleep: None }
     }
 }
 
@@ -87,6 +89,7 @@ impl Inner {
         match (&ending, &outcome.result) {
             _ if !held => warn!(duration_ms, "the step's lease was lost; nothing of this attempt was kept"),
             (Ending::Park { .. }, _) => info!(duration_ms, "step parked"),
+            (Ending::Sleep(_), _) => info!(duration_ms, "step sleeps"),
             (Ending::Final { status: StepStatus::Cancelled, .. }, _) => info!(duration_ms, "step cancelled"),
             (_, Ok(_)) => info!(duration_ms, "step succeeded"),
             (Ending::Retry { due_at, .. }, Err(error)) => {
@@ -113,7 +116,7 @@ impl Inner {
         let progress = outcome.progress.as_ref().map(|view| json!(view));
         let mut tx = self.db.begin().await?;
         let held = match ending {
-            Ending::Final { .. } => self.chain.acknowledge(&mut tx, lease).await?,
+            Ending::Final { .. } | Ending::Sleep(_) => self.chain.acknowledge(&mut tx, lease).await?,
             Ending::Retry { due_at, .. } | Ending::Park { due_at } => {
                 self.chain.postpone(&mut tx, lease, *due_at).await?
             }
@@ -121,7 +124,14 @@ impl Inner {
         if !held || !tx.end_step(&step.id, claimed.step.claims, progress.as_ref(), ending).await? {
             return Ok(false);
         }
+        // Before the run: who tells of the event does it in this order.
+        if let Ending::Sleep(Sleep { event: Some(event), .. }) = ending {
+            tx.lock_event(&event.name).await?;
+        }
         let run = tx.touch_run(&step.run_id).await?;
+        if let Ending::Sleep(sleep) = ending {
+            self.asleep(&mut tx, step, sleep, run.created_at).await?;
+        }
         let mut wake = vec![step.queue.clone()];
         if let Ending::Final { status, .. } = ending {
             if *status == StepStatus::Succeeded {

@@ -18,7 +18,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::pipeline::plan::Output;
 use crate::pipeline::{self, Scope, Section};
-use crate::steps::{Context, Destination, Files, Progress, Report, RunFacts, StepFacts};
+use crate::steps::{Bed, Context, Destination, Files, Progress, Report, RunFacts, Slept, StepFacts};
 use crate::store::{Claimed, Ending, RunRecord, StepStatus};
 
 /// How long a step that was left by a crash waits while another one is being tried.
@@ -123,6 +123,7 @@ impl Inner {
         let ending = match &outcome.result {
             Ok(outputs) => Ending::Final { status: StepStatus::Succeeded, outputs: Some(outputs.clone()), error: None },
             Err(_) if cancel.is_cancelled() => cancelled(),
+            Err(_) if outcome.sleep.is_some() => Ending::Sleep(outcome.sleep.clone().unwrap_or_default()),
             Err(error) => {
                 self.after_failure(claimed, step.as_ref().map(|(compiled, index)| &compiled.steps[*index]), error)
             }
@@ -168,7 +169,10 @@ impl Inner {
             Err(error) => return Outcome::failed(error),
         };
         let timeout = Duration::from_millis(known.step.timeout_ms.max(0) as u64);
+        let bed = Bed::default();
         let ctx = Context {
+            bed: bed.clone(),
+            slept: (step.sleeps > 0).then(|| Slept { until: step.sleep_until, event: step.woken.clone() }),
             run: RunFacts {
                 id: step.run_id.clone(),
                 url: run_url(&self.base_url, &step.run_id),
@@ -214,7 +218,8 @@ impl Inner {
         };
         let last = reports.borrow().clone();
         let progress = (last != Report::default()).then(|| gauge.view(&last));
-        Outcome { result, progress, made: files.so_far() }
+        let sleep = bed.taken().filter(|_| result.is_err()).map(|wanted| Self::sleep(&wanted));
+        Outcome { result, progress, made: files.so_far(), sleep }
     }
 
     fn files(&self, claimed: &Claimed, output: Option<&Output>, scope: Scope) -> Files {

@@ -141,7 +141,8 @@ fn blocks(node: &Node<'_>) -> bool {
     match node.status {
         StepStatus::Failed | StepStatus::Quarantined => !node.continue_on_error,
         StepStatus::Cancelled => true,
-        StepStatus::Waiting | StepStatus::Queued | StepStatus::Running | StepStatus::Retrying => false,
+        StepStatus::Waiting | StepStatus::Queued | StepStatus::Running => false,
+        StepStatus::Sleeping | StepStatus::Retrying => false,
         StepStatus::Succeeded | StepStatus::Skipped => false,
     }
 }

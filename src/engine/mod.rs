@@ -17,6 +17,7 @@ mod machine;
 mod progress;
 mod retention;
 mod scope;
+mod sleep;
 mod start;
 mod supervise;
 mod view;
@@ -45,6 +46,7 @@ use crate::store::Db;
 
 pub use compiled::LivePlan;
 pub use progress::ProgressView;
+pub use sleep::Told;
 pub use start::{Inbox, NewRun, Started};
 pub use view::{ArtifactView, RunView, StepView, artifact_link, artifact_url, link_url, run_url};
 pub use watch::Watch;

@@ -60,7 +60,7 @@ pub struct StepView {
     pub section: String,
     /// Its kind.
     pub uses: String,
-    /// `waiting`, `queued`, `running`, `retrying`, `succeeded`, `failed`, `skipped`, `cancelled` or `quarantined`.
+    /// `waiting`, `queued`, `running`, `sleeping`, `retrying`, `succeeded`, `failed`, `skipped`, `cancelled` or `quarantined`.
     #[schemars(with = "StepStatus")]
     pub status: &'static str,
     /// The attempt, from 1; 0 before the first.
@@ -73,6 +73,8 @@ pub struct StepView {
     pub error: Option<Value>,
     /// When its next attempt is due.
     pub retry_at: Option<String>,
+    /// Until when it sleeps at the latest; an event may wake it earlier.
+    pub sleeps_until: Option<String>,
     /// RFC 3339, UTC.
     pub started_at: Option<String>,
     /// RFC 3339, UTC.
@@ -199,6 +201,7 @@ impl From<StepRecord> for StepView {
             outputs: step.outputs,
             error: step.error,
             retry_at: step.due_at.filter(|_| step.status == StepStatus::Retrying).map(clock::rfc3339),
+            sleeps_until: step.due_at.filter(|_| step.status == StepStatus::Sleeping).map(clock::rfc3339),
             started_at: step.started_at.map(clock::rfc3339),
             finished_at: step.finished_at.map(clock::rfc3339),
         }

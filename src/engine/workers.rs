@@ -157,6 +157,7 @@ impl Inner {
         if turn % PRUNE_EVERY == 1 {
             self.chain.prune_workers().await?;
             let before = clock::now() - Inbox::REMEMBERED.as_millis() as i64;
+            self.db.forget_app_events(clock::now() - super::sleep::KEPT).await?;
             self.db.forget_inbox(Inbox::IDEMPOTENCY_KEY, before).await?;
         }
         Ok(())

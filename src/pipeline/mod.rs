@@ -10,6 +10,7 @@ mod load;
 pub mod params;
 pub mod plan;
 pub mod raw;
+mod schedule;
 mod schema;
 
 pub use dynamic::Dynamic;
@@ -17,5 +18,7 @@ pub use expr::{Condition, Scope, resolve, resolve_to_text};
 pub use kind::{Check, Kind, Kinds, Surroundings};
 pub use load::{Pipeline, load};
 pub use params::{FileRule, Param, ParamType};
-pub use plan::{Backoff, Plan, Retry, S3Trigger, Section, Sections, Step, Trigger};
+pub use plan::{Backoff, CronTrigger, EventTrigger, Plan, Retry, S3Trigger, Section, Sections, Step, Trigger};
+pub use raw::CatchUp;
+pub use schedule::Schedule;
 pub use schema::schema;

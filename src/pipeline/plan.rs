@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::params::{self, Param};
+use super::raw::CatchUp;
 use crate::error::Result;
 
 /// A checked pipeline as the engine executes it.
@@ -44,6 +45,49 @@ pub struct Retention {
 pub enum Trigger {
     /// An object has been created.
     S3(S3Trigger),
+    /// A moment of a schedule has come.
+    Cron(CronTrigger),
+    /// The application tells of something.
+    Event(EventTrigger),
+}
+
+impl Trigger {
+    /// The trigger, if it is one for objects.
+    pub fn as_s3(&self) -> Option<&S3Trigger> {
+        if let Self::S3(trigger) = self { Some(trigger) } else { None }
+    }
+
+    /// The trigger, if it is a schedule.
+    pub fn as_cron(&self) -> Option<&CronTrigger> {
+        if let Self::Cron(trigger) = self { Some(trigger) } else { None }
+    }
+
+    /// The trigger, if it is one for events of the application.
+    pub fn as_event(&self) -> Option<&EventTrigger> {
+        if let Self::Event(trigger) = self { Some(trigger) } else { None }
+    }
+}
+
+/// The moments of a schedule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CronTrigger {
+    /// Minute, hour, day, month, weekday.
+    pub schedule: String,
+    /// The time zone of the schedule.
+    pub timezone: String,
+    /// Which missed moments are made up for.
+    pub catch_up: CatchUp,
+    /// The params of the run, with expressions over `event`.
+    pub with: Map<String, Value>,
+}
+
+/// Events of the application.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventTrigger {
+    /// The event's name.
+    pub name: String,
+    /// The params of the run, with expressions over `event`.
+    pub with: Map<String, Value>,
 }
 
 /// New objects of a bucket.
@@ -161,6 +205,9 @@ pub struct Step {
     pub queue: String,
     /// Higher ones first.
     pub priority: i32,
+    /// How long it waits once it is ready, with its expressions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<String>,
     /// How long one attempt may take, in milliseconds.
     pub timeout_ms: i64,
     /// What happens after a failure.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::files::Files;
+use crate::clock::Millis;
 use crate::connections::Connections;
 use crate::error::{Error, Result};
 use crate::mail::Mailer;
@@ -67,9 +68,49 @@ pub struct Context {
     pub links: Arc<dyn FileLinks>,
     /// The record of effects that must not be repeated.
     pub effects: Arc<dyn Effects>,
+    /// What woke the step, if it has slept.
+    pub slept: Option<Slept>,
+    /// Where it says that it wants to sleep.
+    pub bed: Bed,
+}
+
+/// What a step wants to wait for without a worker.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Suspension {
+    /// Until when at the latest.
+    pub until: Option<Millis>,
+    /// The name of an event, and what its fields must be.
+    pub event: Option<(String, serde_json::Map<String, serde_json::Value>)>,
+}
+
+/// How a step slept before this attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slept {
+    /// Until when it was to sleep.
+    pub until: Option<Millis>,
+    /// The event that woke it.
+    pub event: Option<serde_json::Value>,
+}
+
+/// Where a step leaves what it wants to wait for.
+#[derive(Clone, Default)]
+pub struct Bed(Arc<Mutex<Option<Suspension>>>);
+
+impl Bed {
+    /// What the step wants to wait for.
+    pub fn taken(&self) -> Option<Suspension> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Context {
+    /// Ends the attempt without an end of the step: it is started again when what it waits for has come, and then finds
+    /// it in [`Context::slept`]. Return the error that this gives.
+    pub fn suspend(&self, wanted: Suspension) -> Error {
+        *self.bed.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(wanted);
+        Error::stopped("step_suspended", "the step waits")
+    }
+
     /// An error if the step should stop now.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ pub mod email_send;
 pub mod file_check;
 mod files;
 pub mod image_resize;
+mod wait;
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -18,7 +19,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use context::{Answer, Begun, Context, Counts, Effects, FileLinks, Progress, Report, RunFacts, StepFacts};
+pub use context::{
+    Answer, Bed, Begun, Context, Counts, Effects, FileLinks, Progress, Report, RunFacts, Slept, StepFacts, Suspension,
+};
 pub use files::{Destination, FileSink, Files, KeyOf, Made};
 
 use crate::error::{Error, Result};
@@ -65,12 +68,13 @@ pub fn kinds() -> Vec<Arc<dyn AnyStep>> {
         erase::<email_send::EmailSend>(),
         erase::<file_check::FileCheck>(),
         erase::<image_resize::ImageResize>(),
+        erase::<wait::Wait>(),
     ]
 }
 
 /// The kinds of the language that this version does not run yet.
 pub const PLANNED: &[&str] =
-    &["report.query", "geo.lookup", "notify.fanout", "http.request", "sql.execute", "sql.batch", "wait"];
+    &["report.query", "geo.lookup", "notify.fanout", "http.request", "sql.execute", "sql.batch"];
 
 /// The kinds as the language sees them.
 pub fn language(kinds: &[Arc<dyn AnyStep>]) -> Kinds {

@@ -12,6 +12,8 @@ pub(crate) use migrate::{failed as migration_failed, lock};
 mod polls;
 mod retention;
 mod runs;
+mod schedules;
+mod sleep;
 mod steps;
 mod uploads;
 
@@ -25,5 +27,6 @@ pub use links::LinkRecord;
 pub use polls::Poll;
 pub use retention::Keep;
 pub use runs::{RunFilter, RunRecord, RunStatus};
+pub use sleep::{AwaitedEvent, EventRecord, Sleep};
 pub use steps::{Claimed, Ending, StepRecord, StepStatus};
 pub use uploads::UploadRecord;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::db::{Db, Row, Tx, args};
+use super::sleep::Sleep;
 use crate::clock::{self, Millis};
 use crate::error::{Error, Result};
 
@@ -18,6 +19,8 @@ pub enum StepStatus {
     Queued,
     /// A worker holds its job.
     Running,
+    /// It waits for a time or an event; no worker holds it.
+    Sleeping,
     /// It failed and will be tried again.
     Retrying,
     /// It ended as it should.
@@ -33,10 +36,11 @@ pub enum StepStatus {
 }
 
 impl StepStatus {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Waiting,
         Self::Queued,
         Self::Running,
+        Self::Sleeping,
         Self::Retrying,
         Self::Succeeded,
         Self::Failed,
@@ -51,6 +55,7 @@ impl StepStatus {
             Self::Waiting => "waiting",
             Self::Queued => "queued",
             Self::Running => "running",
+            Self::Sleeping => "sleeping",
             Self::Retrying => "retrying",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
@@ -63,7 +68,7 @@ impl StepStatus {
     /// True if nothing will change any more.
     pub fn is_final(self) -> bool {
         match self {
-            Self::Waiting | Self::Queued | Self::Running | Self::Retrying => false,
+            Self::Waiting | Self::Queued | Self::Running | Self::Sleeping | Self::Retrying => false,
             Self::Succeeded | Self::Failed | Self::Skipped | Self::Cancelled | Self::Quarantined => true,
         }
     }
@@ -101,6 +106,12 @@ pub struct StepRecord {
     pub failures: u32,
     /// Crashes since its progress last moved.
     pub crashes: u32,
+    /// How often it has slept.
+    pub sleeps: i64,
+    /// When it wakes, or woke, at the latest.
+    pub sleep_until: Option<Millis>,
+    /// The event that woke it.
+    pub woken: Option<Value>,
     /// How often it has run anew after it had succeeded.
     pub round: i64,
     /// Its progress as last committed.
@@ -155,6 +166,8 @@ pub enum Ending {
         /// When to try again.
         due_at: Millis,
     },
+    /// Not done yet: it waits for something without a worker.
+    Sleep(Sleep),
     /// Given back untouched: its process goes down, or cannot work on it now.
     Park {
         /// When it may be claimed again.
@@ -163,10 +176,10 @@ pub enum Ending {
 }
 
 /// Named one by one: a later version's new column must not change what an older process reads.
-const COLUMNS: &str = "id, run_id, section, position, step_id, uses, queue, priority, status, claims, failures, crashes, \
-     round, progress, outputs, error, due_at, started_at, finished_at";
+pub(super) const COLUMNS: &str = "id, run_id, section, position, step_id, uses, queue, priority, status, claims, failures, crashes, \
+     sleeps, sleep_until, woken, round, progress, outputs, error, due_at, started_at, finished_at";
 
-fn step(row: &Row) -> Result<StepRecord> {
+pub(super) fn step(row: &Row) -> Result<StepRecord> {
     Ok(StepRecord {
         id: row.text("id")?,
         run_id: row.text("run_id")?,
@@ -180,6 +193,9 @@ fn step(row: &Row) -> Result<StepRecord> {
         claims: row.int("claims")?,
         failures: row.count("failures")?,
         crashes: row.count("crashes")?,
+        sleeps: row.int("sleeps")?,
+        sleep_until: row.opt_int("sleep_until")?,
+        woken: row.json("woken")?,
         round: row.int("round")?,
         progress: row.json("progress")?,
         outputs: row.json("outputs")?,
@@ -222,7 +238,7 @@ impl Tx {
                 crashes = CASE WHEN status <> 'running' THEN crashes WHEN moves > moves_at_claim THEN 1 ELSE crashes + 1 END,
                 status = 'running', claims = claims + 1, moves_at_claim = moves, due_at = NULL,
                 started_at = COALESCE(started_at, $2)
-            WHERE id = $1 AND status IN ('queued', 'retrying', 'running') RETURNING {COLUMNS}"
+            WHERE id = $1 AND status IN ('queued', 'retrying', 'running', 'sleeping') RETURNING {COLUMNS}"
         );
         let rows = self.fetch(&sql, &args![id, clock::now()]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
@@ -262,6 +278,7 @@ impl Tx {
                 );
                 self.execute(&sql, &args![id, claim, progress, error, *due_at]).await?
             }
+            Ending::Sleep(sleep) => return self.put_to_sleep(id, claim, sleep).await,
             Ending::Park { due_at } => {
                 let sql = format!(
                     "UPDATE step_runs SET status = 'queued', due_at = $4, progress = COALESCE($3, progress) {held}"
@@ -296,7 +313,7 @@ impl Tx {
     /// Those of the database.
     pub async fn cancel_step(&mut self, id: &str) -> Result<bool> {
         let sql = "UPDATE step_runs SET status = 'cancelled', due_at = NULL, finished_at = $2
-                   WHERE id = $1 AND status IN ('queued', 'retrying')";
+                   WHERE id = $1 AND status IN ('queued', 'retrying', 'sleeping')";
         Ok(self.execute(sql, &args![id, clock::now()]).await? == 1)
     }
 
@@ -308,7 +325,8 @@ impl Tx {
         let sql = "UPDATE step_runs SET round = CASE WHEN status = 'succeeded' THEN round + 1 ELSE round END,
                    progress = CASE WHEN status = 'succeeded' THEN NULL ELSE progress END, status = 'waiting',
                    failures = 0, crashes = 0, outputs = NULL, error = NULL, due_at = NULL, started_at = NULL,
-                   finished_at = NULL WHERE id = $1";
+                   finished_at = NULL, sleeps = 0, sleep_until = NULL, sleep_event = NULL, sleep_fields = NULL,
+                   sleep_match = NULL, woken = NULL WHERE id = $1";
         self.execute(sql, &args![id]).await.map(drop)
     }
 
@@ -318,7 +336,7 @@ impl Tx {
     /// Those of the database.
     pub async fn lock_due_step(&mut self, id: &str) -> Result<Option<StepRecord>> {
         let sql = format!(
-            "UPDATE step_runs SET due_at = due_at WHERE id = $1 AND status IN ('queued', 'retrying') RETURNING {COLUMNS}"
+            "UPDATE step_runs SET due_at = due_at WHERE id = $1 AND status IN ('queued', 'retrying', 'sleeping') RETURNING {COLUMNS}"
         );
         self.fetch(&sql, &args![id]).await?.first().map(step).transpose()
     }
@@ -352,7 +370,7 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn open_queues(&self) -> Result<Vec<String>> {
-        let sql = "SELECT DISTINCT queue FROM step_runs WHERE status IN ('waiting', 'queued', 'running', 'retrying')";
+        let sql = "SELECT DISTINCT queue FROM step_runs WHERE status IN ('waiting', 'queued', 'running', 'retrying', 'sleeping')";
         self.fetch(sql, &[]).await?.iter().map(|row| row.text("queue")).collect()
     }
 

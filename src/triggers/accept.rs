@@ -1,15 +1,12 @@
 //! From an object that somebody tells of to the runs that it starts.
 
-use serde_json::{Map, Value, json};
-use ulid::Ulid;
-
 use super::Inner;
 use super::event::{self, Told, event, is_folder};
 use crate::clock::Millis;
-use crate::engine::{Inbox, NewRun, Started, run_url};
+use crate::engine::{Inbox, Started};
 use crate::error::{Error, Result};
 use crate::objects::Stored;
-use crate::pipeline::{S3Trigger, Scope, Trigger, resolve};
+use crate::pipeline::{S3Trigger, Trigger};
 
 /// Who counts the identities of objects in the inbox.
 pub const SOURCE: &str = "s3";
@@ -49,7 +46,7 @@ impl Inner {
     pub async fn targets(&self) -> Result<Vec<Target>> {
         let mut targets = Vec::new();
         for live in self.engine.live().await? {
-            for Trigger::S3(trigger) in &live.plan.triggers {
+            for trigger in live.plan.triggers.iter().filter_map(Trigger::as_s3) {
                 let (pipeline, trigger) = (live.plan.name.clone(), trigger.clone());
                 targets.push(Target { pipeline, trigger, published_at: live.published_at });
             }
@@ -111,7 +108,7 @@ impl Inner {
         let mut accepted = Accepted { identity: Some(identity.clone()), ..Accepted::default() };
         for target in wanted {
             let inbox = Inbox { source: SOURCE, key: identity.clone(), fingerprint: None };
-            match self.start_one(target, &event, inbox).await {
+            match self.begin(&target.pipeline, &target.trigger.with, &event, inbox).await {
                 Ok(Started::New(run)) => accepted.started.push(run.id),
                 Ok(Started::Known { .. }) => accepted.known += 1,
                 // It went away a moment ago.
@@ -120,35 +117,6 @@ impl Inner {
             }
         }
         Ok(accepted)
-    }
-
-    async fn start_one(&self, target: &Target, event: &Value, inbox: Inbox) -> Result<Started> {
-        let id = Ulid::generate().to_string();
-        let run = json!({
-            "id": id,
-            "url": run_url(&self.engine.config().base_url(), &id),
-            "pipeline": target.pipeline,
-        });
-        let scope = Scope::new().event(event).run(&run);
-        let with = Value::Object(target.trigger.with.clone());
-        let new = |params: Map<String, Value>| NewRun {
-            id: id.clone(),
-            pipeline: target.pipeline.clone(),
-            params,
-            origin: SOURCE,
-            event: Some(event.clone()),
-            inbox: Some(inbox.clone()),
-            ..NewRun::default()
-        };
-        let params = match resolve(&with, &scope) {
-            Ok(params) => params.as_object().cloned().unwrap_or_default(),
-            Err(error) => return self.engine.refuse(new(Map::new()), &error).await,
-        };
-        match self.engine.start(new(params.clone())).await {
-            // Nobody waits for an answer that could say what is wrong with the object, so a run does.
-            Err(error) if error.code() == "params_invalid" => self.engine.refuse(new(params), &error).await,
-            started => started,
-        }
     }
 }
 

@@ -4,10 +4,13 @@
 //! happening is forgotten by whoever told it only after the run is on disk.
 
 mod accept;
+mod begin;
+mod cron;
 mod drain;
 mod event;
 mod hook;
 mod poll;
+mod tell;
 mod watch;
 
 use std::sync::Arc;
@@ -20,6 +23,7 @@ use crate::error::Result;
 use crate::objects::embedded::Embedded;
 
 pub use hook::{Received, Subscription};
+pub use tell::Heard;
 pub use watch::UPLOADS;
 
 /// The triggers of one process. Cheap to clone.
@@ -58,6 +62,7 @@ impl Triggers {
             tasks.spawn(drain::work(self.0.clone(), embedded, stop.clone()));
         }
         tasks.spawn(watch::work(self.0.clone(), stop.clone()));
+        tasks.spawn(cron::work(self.0.clone(), stop.clone()));
         tasks.spawn(poll::work(self.0.clone(), stop));
         while tasks.join_next().await.is_some() {}
         Ok(())

@@ -38,7 +38,7 @@ pub enum Scope {
     /// Starting runs.
     RunsWrite(Option<String>),
     /// Telling of what has happened, such as new objects.
-    EventsWrite,
+    EventsWrite(Option<String>),
 }
 
 impl FromStr for Scope {
@@ -56,13 +56,9 @@ impl FromStr for Scope {
             "admin" if name.is_none() => Ok(Self::Admin),
             "runs:read" if name_fits => Ok(Self::RunsRead(name)),
             "runs:write" if name_fits => Ok(Self::RunsWrite(name)),
-            "events:write" if name.is_none() => Ok(Self::EventsWrite),
-            "events:write" => {
-                Err(Error::permanent("not_supported_yet", "the scope `events:write` for one event is not supported yet")
-                    .hint("`events:write` holds for all"))
-            }
+            "events:write" if name_fits => Ok(Self::EventsWrite(name)),
             _ => Err(Error::permanent("scope_invalid", format!("`{text}` is not a scope"))
-                .hint("scopes are `admin`, `runs:read`, `runs:read:PIPELINE`, `runs:write`, `runs:write:PIPELINE` and `events:write`")),
+                .hint("scopes are `admin`, `runs:read`, `runs:read:PIPELINE`, `runs:write`, `runs:write:PIPELINE`, `events:write` and `events:write:NAME`")),
         }
     }
 }
@@ -73,7 +69,7 @@ impl fmt::Display for Scope {
             Self::Admin => ("admin", &None),
             Self::RunsRead(name) => ("runs:read", name),
             Self::RunsWrite(name) => ("runs:write", name),
-            Self::EventsWrite => ("events:write", &None),
+            Self::EventsWrite(name) => ("events:write", name),
         };
         f.write_str(kind)?;
         name.as_ref().map_or(Ok(()), |name| write!(f, ":{name}"))
@@ -237,9 +233,13 @@ impl Caller {
         })
     }
 
-    /// True if the key may tell of events.
-    pub fn may_tell(&self) -> bool {
-        self.scopes.iter().any(|scope| matches!(scope, Scope::Admin | Scope::EventsWrite))
+    /// True if the key may tell of the application's event of this name; without one, of everything.
+    pub fn may_tell(&self, event: Option<&str>) -> bool {
+        self.scopes.iter().any(|scope| match scope {
+            Scope::Admin | Scope::EventsWrite(None) => true,
+            Scope::EventsWrite(Some(name)) => event == Some(name),
+            _ => false,
+        })
     }
 
     /// True if there may be a pipeline whose runs the key may start.
@@ -294,17 +294,20 @@ mod tests {
 
     #[test]
     fn scopes_are_read_as_they_are_written() {
-        for text in ["admin", "runs:read", "runs:read:a-b", "runs:write:a", "runs:write", "events:write"] {
+        for text in [
+            "admin",
+            "runs:read",
+            "runs:read:a-b",
+            "runs:write:a",
+            "runs:write",
+            "events:write",
+            "events:write:user.signed_in",
+        ] {
             assert_eq!(text.parse::<Scope>().unwrap().to_string(), text);
         }
         for text in ["", "admin:x", "runs", "runs:read:", "runs:read:a b", "runs:delete", "Admin", "runs:read:a:b"] {
             assert_eq!(text.parse::<Scope>().unwrap_err().code(), "scope_invalid", "`{text}`");
         }
-    }
-
-    #[test]
-    fn scopes_to_come_are_refused() {
-        assert_eq!("events:write:user.signed_in".parse::<Scope>().unwrap_err().code(), "not_supported_yet");
     }
 
     #[test]

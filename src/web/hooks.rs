@@ -42,8 +42,8 @@ pub(super) async fn s3(
         }
         None => {
             let caller = Caller::of(&app, &with_scheme(headers)).await?;
-            if !caller.may_tell() {
-                return Err(lacks(&Scope::EventsWrite).into());
+            if !caller.may_tell(None) {
+                return Err(lacks(&Scope::EventsWrite(None)).into());
             }
         }
     }

@@ -23,6 +23,7 @@ mod range;
 mod routes;
 mod runs;
 mod serve;
+mod tell;
 mod uploads;
 mod wait;
 

@@ -15,7 +15,7 @@ use super::extract::Id;
 use super::problem::Problem;
 use crate::error::Error;
 use crate::pipeline::catalogue::Refused;
-use crate::pipeline::{Param, Pipeline, S3Trigger, Step, Trigger};
+use crate::pipeline::{CronTrigger, EventTrigger, Param, Pipeline, S3Trigger, Step, Trigger};
 use crate::units::{ByteSize, Duration};
 use crate::yaml;
 
@@ -152,7 +152,15 @@ impl LivePipeline {
 
 /// A trigger with the fields that the definition gives it.
 fn shown(trigger: &Trigger) -> Value {
-    let Trigger::S3(S3Trigger { bucket, prefix, suffix, poll_ms, .. }) = trigger;
+    let S3Trigger { bucket, prefix, suffix, poll_ms, .. } = match trigger {
+        Trigger::S3(trigger) => trigger,
+        Trigger::Cron(CronTrigger { schedule, timezone, catch_up, .. }) => {
+            return serde_json::json!({
+                "type": "cron", "schedule": schedule, "timezone": timezone, "catch_up": catch_up,
+            });
+        }
+        Trigger::Event(EventTrigger { name, .. }) => return serde_json::json!({ "type": "event", "name": name }),
+    };
     let poll = poll_ms.map(|millis| Duration(std::time::Duration::from_millis(millis.unsigned_abs())).to_string());
     let given = |text: &String| (!text.is_empty()).then(|| text.clone());
     let (prefix, suffix) = (given(prefix), given(suffix));

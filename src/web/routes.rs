@@ -11,9 +11,9 @@ use serde_json::{Map, Value};
 
 use super::openapi::{Operation, Routes, document};
 use super::pipelines::{Catalogue, LivePipeline};
-use super::{App, artifacts, create, direct, events, hooks, links, pipelines, probes, runs};
+use super::{App, artifacts, create, direct, events, hooks, links, pipelines, probes, runs, tell};
 use crate::engine::RunView;
-use crate::triggers::Received;
+use crate::triggers::{Heard, Received};
 
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;
@@ -191,6 +191,20 @@ fn about_events(routes: Routes) -> Routes {
                 .body::<Map<String, Value>>("application/json")
                 .answers::<Received>(200, "every run that the notification starts is on disk")
                 .refuses(&["notification_invalid"]),
+        )
+        .add(
+            POST,
+            "/v1/events/{name}",
+            post(tell::tell),
+            Operation::new(
+                "tellOfEvent",
+                "An event of the application: it starts pipelines and wakes steps that wait for it",
+            )
+            .key()
+            .header("Idempotency-Key", "the event's own id: told again, it is the same event")
+            .json::<Map<String, Value>>()
+            .answers::<Heard>(202, "all that it starts and wakes is on disk")
+            .refuses(&["header_invalid", "event_invalid"]),
         )
 }
 

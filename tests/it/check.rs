@@ -114,7 +114,8 @@ fn kinds() -> Kinds {
         chunk: Dynamic::default(),
         _dry_run: false,
     };
-    Kinds { ready: vec![Arc::new(load), Arc::new(Note)], planned: &["image.resize", "wait"] }
+    let wait = afterload::steps::kinds().into_iter().find(|kind| kind.name() == "wait").expect("the kind `wait`");
+    Kinds { ready: vec![Arc::new(load), Arc::new(Note), wait], planned: &["image.resize", "sql.batch"] }
 }
 
 fn around() -> Surroundings {

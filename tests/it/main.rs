@@ -21,4 +21,5 @@ mod store;
 mod support;
 mod terminal;
 mod triggers;
+mod waiting;
 mod watching;

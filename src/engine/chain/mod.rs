@@ -247,7 +247,8 @@ impl Chain {
     /// Those of the database.
     pub async fn missing(&self, until: Millis, limit: u32) -> Result<Vec<String>> {
         let sql = format!(
-            "SELECT s.id FROM step_runs s WHERE s.status IN ('queued', 'retrying') AND (s.due_at IS NULL OR s.due_at <= $1)
+            "SELECT s.id FROM step_runs s WHERE s.status IN ('queued', 'retrying', 'sleeping')
+             AND (s.due_at <= $1 OR s.due_at IS NULL AND s.status <> 'sleeping')
              AND NOT EXISTS (SELECT 1 FROM {} j WHERE j.id = s.id) LIMIT $2",
             self.jobs()
         );

@@ -12,7 +12,7 @@ pub fn check(root: &Node, triggers: &[Trigger], faults: &mut Faults) {
         let Some(bucket) = output.get("bucket").and_then(Node::as_str) else { continue };
         let key = output.get("key").and_then(Node::as_str).unwrap_or(Output::DEFAULT_KEY);
         let key = key.replace("${{ run.pipeline }}", name);
-        for Trigger::S3(trigger) in triggers {
+        for trigger in triggers.iter().filter_map(Trigger::as_s3) {
             if may_be(bucket, &trigger.bucket) && may_match(&key, trigger) {
                 let S3Trigger { bucket, prefix, suffix, .. } = trigger;
                 let message =

@@ -149,6 +149,9 @@ fn check_step(
         expressions::check_condition(place, condition, known, faults);
     }
     later::check_step(node, raw, known, faults);
+    if let Some(delay) = node.get("delay") {
+        expressions::check_all(delay, known, faults);
+    }
     let output = place::output(node, raw, kind, file.around, known, faults);
     check_queue(node.get("queue"), file.around, faults);
     check_limits(node, raw.timeout, raw.priority, raw.retry.as_ref(), faults);
@@ -169,6 +172,7 @@ fn check_step(
         priority: raw.priority.or(file.defaults.priority).unwrap_or(if inline { 100 } else { 0 }),
         timeout_ms: raw.timeout.or(file.defaults.timeout).map_or(HOUR, Duration::millis),
         retry,
+        delay: node.get("delay").and_then(Node::as_str).map(str::to_owned),
         inline,
         output,
         with: kind.map_or_else(|| with.to_json(), |kind| settle(with, kind.schema().as_value())),

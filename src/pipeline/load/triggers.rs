@@ -8,11 +8,13 @@ use super::super::expr::check::{EventRoot, Fields, Known};
 use super::super::expr::{self, dynamic};
 use super::super::kind::Surroundings;
 use super::super::params::{Param, ParamType};
-use super::super::plan::{S3Trigger, Trigger};
+use super::super::plan::{CronTrigger, EventTrigger, S3Trigger, Trigger};
 use super::super::raw::{RawTrigger, TriggerType};
+use super::super::schedule::{self, Schedule};
 use super::params::FILE_FIELDS;
 use super::{Faults, expressions, items};
 use crate::objects::names::is_bucket;
+use crate::units::is_event;
 use crate::yaml::{self, Node, Value, choices};
 
 /// What an `event` of an s3 trigger has. `triggers/` makes them.
@@ -77,15 +79,11 @@ pub fn check(
             TriggerType::Event => ("event", "name", &["name"]),
         };
         check_fields(node, name, needed, allowed, faults);
-        if let Some(schedule) = node.get("schedule").filter(|_| trigger.kind == TriggerType::Cron) {
-            check_schedule(schedule, faults);
-        }
         check_filling(node, trigger.kind, params, faults);
         match trigger.kind {
             TriggerType::S3 => triggers.extend(s3(node, trigger, params, around, faults).map(Trigger::S3)),
-            TriggerType::Cron | TriggerType::Event => {
-                faults.later(node.nearest(&["type"]).span, &format!("a trigger of type `{name}`"));
-            }
+            TriggerType::Cron => triggers.extend(cron(node, trigger, faults).map(Trigger::Cron)),
+            TriggerType::Event => triggers.extend(app_event(node, trigger, faults).map(Trigger::Event)),
         }
     }
     triggers
@@ -123,16 +121,49 @@ fn s3(
     if raw.poll.is_some_and(|poll| !(SECOND..=DAY).contains(&poll.millis())) {
         faults.invalid(node.nearest(&["poll"]).span, "`poll` must be from 1s to 1d", "");
     }
-    let with = match node.get("with").map(|with| &with.value) {
-        Some(Value::Map(entries)) => entries.iter().map(|(key, value)| (key.text.clone(), value.to_json())).collect(),
-        _ => Map::new(),
-    };
+    let with = with(node);
     let with = match only_file(params) {
         Some(name) if with.is_empty() => Map::from_iter([(name.to_owned(), "${{ event.file }}".into())]),
         _ => with,
     };
     let (prefix, suffix) = (raw.prefix.unwrap_or_default(), raw.suffix.unwrap_or_default());
     Some(S3Trigger { bucket, prefix, suffix, poll_ms: raw.poll.map(crate::units::Duration::millis), with })
+}
+
+/// The params as the trigger fills them.
+fn with(node: &Node) -> Map<String, serde_json::Value> {
+    match node.get("with").map(|with| &with.value) {
+        Some(Value::Map(entries)) => entries.iter().map(|(key, value)| (key.text.clone(), value.to_json())).collect(),
+        _ => Map::new(),
+    }
+}
+
+fn cron(node: &Node, raw: RawTrigger, faults: &mut Faults) -> Option<CronTrigger> {
+    let schedule = raw.schedule?;
+    let timezone = raw.timezone.unwrap_or_else(|| "UTC".into());
+    if let Err(fault) = Schedule::parse(&schedule, &timezone) {
+        let (place, message, hint) = match fault {
+            schedule::Fault::Schedule => {
+                let hint = "minute, hour, day, month and weekday, such as `0 6 * * MON`";
+                ("schedule", format!("`{schedule}` is not a schedule"), hint)
+            }
+            schedule::Fault::Zone => {
+                ("timezone", format!("`{timezone}` is not a time zone"), "such as `Europe/Paris` or `UTC`")
+            }
+        };
+        faults.invalid(node.nearest(&[place]).span, message, hint);
+        return None;
+    }
+    Some(CronTrigger { schedule, timezone, catch_up: raw.catch_up.unwrap_or_default(), with: with(node) })
+}
+
+fn app_event(node: &Node, raw: RawTrigger, faults: &mut Faults) -> Option<EventTrigger> {
+    let name = raw.name?;
+    if !is_event(&name) {
+        let hint = "letters, digits, `.`, `_` and `-`, such as `user.signed_in`; it cannot hold an expression";
+        faults.invalid(node.nearest(&["name"]).span, format!("`{name}` is not a name for an event"), hint);
+    }
+    Some(EventTrigger { name, with: with(node) })
 }
 
 /// The param that an s3 trigger without `with` fills.
@@ -164,16 +195,6 @@ fn check_fields(node: &Node, name: &str, needed: &str, allowed: &[&str], faults:
         if own && !allowed.contains(&key.text.as_str()) {
             faults.invalid(key.span, format!("a trigger of type `{name}` has no `{}`", key.text), "");
         }
-    }
-}
-
-fn check_schedule(node: &Node, faults: &mut Faults) {
-    let Some(text) = node.as_str() else { return };
-    let field = |part: &str| part.chars().all(|c| c.is_ascii_alphanumeric() || "*/,-?#".contains(c));
-    let fields: Vec<&str> = text.split_whitespace().collect();
-    if !text.starts_with('@') && (fields.len() != 5 || !fields.iter().all(|part| field(part))) {
-        let hint = "minute, hour, day, month and weekday, such as `0 6 * * MON`";
-        faults.invalid(node.span, format!("`{text}` is not a schedule"), hint);
     }
 }
 

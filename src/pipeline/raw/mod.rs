@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 pub use later::{Concurrency, ForEach, RateLimit};
 pub use param::{RawItem, RawParam, TypeName};
 pub use place::{Mode, RawOutput};
-pub use trigger::{RawTrigger, TriggerType};
+pub use trigger::{CatchUp, RawTrigger, TriggerType};
 
 use super::Dynamic;
 use crate::units::Duration;
@@ -147,7 +147,6 @@ pub struct RawStep {
     pub rate_limit: Option<RateLimit>,
     /// How long the step waits after it is ready.
     #[serde(default)]
-    #[schemars(extend("deprecated" = true))]
     pub delay: Option<Dynamic<Duration>>,
     /// Where the files that the step makes are written.
     #[serde(default)]

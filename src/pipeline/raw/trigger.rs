@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::units::Duration;
 
@@ -29,19 +29,15 @@ pub struct RawTrigger {
     pub poll: Option<Duration>,
     /// `cron`: minute, hour, day, month, weekday.
     #[serde(default)]
-    #[schemars(extend("deprecated" = true))]
     pub schedule: Option<String>,
     /// `cron`: the time zone of the schedule, such as `Europe/Paris`; default `UTC`.
     #[serde(default)]
-    #[schemars(extend("deprecated" = true))]
     pub timezone: Option<String>,
     /// `cron`: which of the ticks missed while nothing was running are made up for; default `last`.
     #[serde(default)]
-    #[schemars(extend("deprecated" = true))]
     pub catch_up: Option<CatchUp>,
     /// `event`: the name of the event.
     #[serde(default)]
-    #[schemars(extend("deprecated" = true))]
     pub name: Option<String>,
     /// The params of the run, from `event`. Without it an `s3` trigger fills the only `file` param.
     #[serde(default)]
@@ -61,12 +57,13 @@ pub enum TriggerType {
 }
 
 /// Which missed ticks are made up for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CatchUp {
     /// None of them.
     None,
     /// The last one.
+    #[default]
     Last,
     /// Each of them.
     All,

@@ -11,6 +11,7 @@ pub use app::{Database, TestApp};
 pub use child::{ADMIN_KEY, Place};
 pub use kinds::{kinds, log_of};
 pub use postgres::Server;
+pub use sql::{execute, numbers};
 pub use tools::{Moto, tool};
 
 /// One test body for both databases: `both!(name)` makes `name::sqlite` and `name::postgres` of `async fn name(Database)`.

@@ -1,0 +1,30 @@
+//! How far the schedules of cron triggers have come.
+
+use super::db::{Db, args};
+use crate::clock::Millis;
+use crate::error::Result;
+
+impl Db {
+    /// Up to which time the moments of a schedule have had their runs. One that is new begins at `since`.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn schedule_reached(&self, id: &str, since: Millis) -> Result<Millis> {
+        let sql = "SELECT reached FROM schedules WHERE id = $1";
+        if let Some(row) = self.fetch_one(sql, &args![id]).await? {
+            return row.int("reached");
+        }
+        let insert = "INSERT INTO schedules (id, reached) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        self.execute(insert, &args![id, since]).await?;
+        Ok(since)
+    }
+
+    /// Says that the moments of a schedule up to a time have their runs. It never goes back.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn reach_schedule(&self, id: &str, time: Millis) -> Result<()> {
+        let sql = "UPDATE schedules SET reached = $2 WHERE id = $1 AND reached < $2";
+        self.execute(sql, &args![id, time]).await.map(drop)
+    }
+}

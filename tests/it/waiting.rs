@@ -1,0 +1,287 @@
+//! What waits without a worker: delays, waits, events, schedules.
+
+use serde_json::{Value, json};
+
+use crate::support::{Database, TestApp, both, eventually, log_of};
+
+both!(
+    a_delay_holds_a_step_back,
+    a_wait_ends_at_its_time_and_holds_no_worker,
+    an_event_wakes_the_step_that_waits_for_it,
+    an_event_that_came_before_the_wait_counts,
+    a_wait_times_out,
+    waits_go_on_after_a_restart,
+    a_sleeping_step_can_be_cancelled,
+    an_event_starts_pipelines_once,
+    events_and_waits_race_and_none_is_lost,
+    a_schedule_starts_one_run_for_each_moment,
+);
+
+async fn app(database: Database, steps: &str) -> TestApp {
+    TestApp::builder(database).pipeline("p", &format!("name: p\n{steps}")).start().await
+}
+
+fn id(run: &Value) -> &str {
+    run["id"].as_str().expect("an id")
+}
+
+async fn tell(app: &TestApp, name: &str, body: Value) -> Value {
+    let (status, heard) = app.post(&format!("/v1/events/{name}"), body).await;
+    assert_eq!(status, 202, "{heard}");
+    heard
+}
+
+/// How long lies between two times of a run, in milliseconds.
+fn between(one: &Value, other: &Value) -> i64 {
+    let time = |value: &Value| {
+        chrono::DateTime::parse_from_rfc3339(value.as_str().expect("a time")).expect("a time").timestamp_millis()
+    };
+    time(other) - time(one)
+}
+
+async fn a_delay_holds_a_step_back(database: Database) {
+    let yaml = "
+params: { pause: { type: string } }
+steps:
+  - { id: one, uses: test.step }
+  - { id: two, uses: test.step, delay: \"${{ params.pause }}\" }
+  - { id: far, uses: test.step, delay: 4w, needs: [] }
+";
+    let app = app(database, yaml).await;
+    let run = app.run("p", json!({ "pause": "1200ms" })).await;
+    app.step_is(&run, "two", "succeeded").await;
+    let shown = app.show(id(&run)).await;
+    let steps = &shown["steps"];
+    assert!(between(&steps[0]["finished_at"], &steps[1]["started_at"]) >= 1200, "{steps}");
+    assert_eq!((&steps[2]["status"], &steps[2]["started_at"]), (&json!("queued"), &Value::Null));
+    app.post(&format!("/v1/runs/{}/cancel", id(&run)), json!({})).await;
+    app.ended(&run).await;
+    let run = app.run("p", json!({ "pause": "soon" })).await;
+    app.step_is(&run, "two", "failed").await;
+    app.post(&format!("/v1/runs/{}/cancel", id(&run)), json!({})).await;
+    assert_eq!(app.ended(&run).await["steps"][1]["error"]["code"], "delay_invalid");
+    app.finish().await;
+}
+
+async fn a_wait_ends_at_its_time_and_holds_no_worker(database: Database) {
+    let yaml = "
+steps:
+  - { id: pause, uses: wait, with: { for: 1500ms } }
+  - { id: after, uses: test.step, with: { give: \"${{ steps.pause.timed_out }}\" } }
+";
+    let app = TestApp::builder(database)
+        .pipeline("p", &format!("name: p\n{yaml}"))
+        .config(|config| {
+            config.queues.insert("default".into(), afterload::config::QueueConfig { concurrency: 1 });
+        })
+        .start()
+        .await;
+    let mut runs = Vec::new();
+    // Many more than there are workers: they sleep side by side.
+    for _ in 0..12 {
+        runs.push(app.run("p", json!({})).await);
+    }
+    for run in &runs {
+        app.step_is(run, "pause", "sleeping").await;
+    }
+    let shown = app.show(id(&runs[0])).await;
+    assert!(shown["steps"][0]["sleeps_until"].is_string());
+    for run in &runs {
+        let run = app.ended(run).await;
+        assert_eq!(run["steps"][1]["outputs"]["value"], false);
+        assert!(between(&run["steps"][0]["started_at"], &run["steps"][0]["finished_at"]) >= 1500);
+    }
+    app.finish().await;
+}
+
+const ORDER: &str = "
+params: { order: { type: integer } }
+steps:
+  - { id: accepted, uses: wait, with: { event: order.accepted, match: { order_id: \"${{ params.order }}\" }, timeout: 1h } }
+  - { id: done, uses: test.step, with: { give: \"${{ steps.accepted.event }}\" } }
+";
+
+async fn an_event_wakes_the_step_that_waits_for_it(database: Database) {
+    let app = app(database, ORDER).await;
+    let runs = [app.run("p", json!({ "order": 7 })).await, app.run("p", json!({ "order": 8 })).await];
+    for run in &runs {
+        app.step_is(run, "accepted", "sleeping").await;
+    }
+    assert_eq!(tell(&app, "order.rejected", json!({ "order_id": 7 })).await["woken"], 0);
+    assert_eq!(tell(&app, "order.accepted", json!({ "order_id": 9 })).await["woken"], 0);
+    assert_eq!(tell(&app, "order.accepted", json!({ "order_id": "7", "by": "vendor" })).await["woken"], 1);
+    let run = app.ended(&runs[0]).await;
+    assert_eq!(run["steps"][0]["outputs"], json!({ "timed_out": false, "event": { "order_id": "7", "by": "vendor" } }));
+    assert_eq!(run["steps"][1]["outputs"]["value"]["by"], "vendor");
+    assert_eq!(app.show(id(&runs[1])).await["steps"][0]["status"], "sleeping");
+    tell(&app, "order.accepted", json!({ "order_id": 8 })).await;
+    app.ended(&runs[1]).await;
+    app.finish().await;
+}
+
+async fn an_event_that_came_before_the_wait_counts(database: Database) {
+    let builder = TestApp::builder(database);
+    let gate = builder.folder().join("gate");
+    let yaml = format!(
+        "name: p\nsteps:\n  - {{ id: slow, uses: test.step, with: {{ until: \"{}\" }} }}\n  - {{ id: heard, uses: wait, with: {{ event: news }} }}\n",
+        gate.display()
+    );
+    let app = builder.pipeline("p", &yaml).start().await;
+    tell(&app, "news", json!({ "n": 0 })).await;
+    // What came before the run does not count.
+    eventually("another millisecond", async || {
+        let now = chrono::Utc::now().timestamp_millis();
+        (chrono::Utc::now().timestamp_millis() > now).then_some(())
+    })
+    .await;
+    let run = app.run("p", json!({})).await;
+    app.step_is(&run, "slow", "running").await;
+    tell(&app, "news", json!({ "n": 1 })).await;
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(app.ended(&run).await["steps"][1]["outputs"]["event"], json!({ "n": 1 }));
+    app.finish().await;
+}
+
+async fn a_wait_times_out(database: Database) {
+    let yaml = "
+steps:
+  - { id: accepted, uses: wait, with: { event: order.accepted, timeout: 1s } }
+  - { id: reject, uses: test.step, if: steps.accepted.timed_out }
+  - { id: past, uses: wait, with: { until: \"2001-01-01T00:00:00Z\" } }
+";
+    let app = app(database, yaml).await;
+    let run = app.run_to_end("p", json!({})).await;
+    assert_eq!(run["steps"][0]["outputs"], json!({ "timed_out": true, "event": null }));
+    assert_eq!(log_of(id(&run)), ["reject#1"]);
+    assert_eq!(run["steps"][2]["outputs"]["timed_out"], false);
+    app.finish().await;
+}
+
+async fn waits_go_on_after_a_restart(database: Database) {
+    let app = app(database, ORDER).await;
+    let yaml = "name: q\nsteps: [{ id: pause, uses: wait, with: { for: 3s } }]\n";
+    std::fs::write(app.config.pipelines.join("q.yaml"), yaml).unwrap();
+    let pause = eventually("the new pipeline", async || {
+        let (status, run) = app.post("/v1/pipelines/q/runs", json!({})).await;
+        (status == 202).then_some(run)
+    })
+    .await;
+    let order = app.run("p", json!({ "order": 7 })).await;
+    app.step_is(&pause, "pause", "sleeping").await;
+    app.step_is(&order, "accepted", "sleeping").await;
+    let until = app.show(id(&pause)).await["steps"][0]["sleeps_until"].clone();
+    let app = app.crash().await;
+    let shown = app.show(id(&pause)).await;
+    if shown["steps"][0]["status"] == "sleeping" {
+        assert_eq!(shown["steps"][0]["sleeps_until"], until);
+    }
+    tell(&app, "order.accepted", json!({ "order_id": 7 })).await;
+    assert_eq!(app.ended(&order).await["status"], "succeeded");
+    let pause = app.ended(&pause).await;
+    assert!(between(&until, &pause["steps"][0]["finished_at"]) >= 0);
+    app.finish().await;
+}
+
+async fn a_sleeping_step_can_be_cancelled(database: Database) {
+    let app = app(database, ORDER).await;
+    let run = app.run("p", json!({ "order": 7 })).await;
+    app.step_is(&run, "accepted", "sleeping").await;
+    app.post(&format!("/v1/runs/{}/cancel", id(&run)), json!({})).await;
+    assert_eq!(app.ended(&run).await["status"], "cancelled");
+    assert_eq!(tell(&app, "order.accepted", json!({ "order_id": 7 })).await["woken"], 0);
+    // Taken up again, it waits anew; what it was told of since it began counts.
+    app.post(&format!("/v1/runs/{}/retry", id(&run)), json!({})).await;
+    assert_eq!(app.ended(&run).await["status"], "succeeded");
+    app.finish().await;
+}
+
+async fn an_event_starts_pipelines_once(database: Database) {
+    let yaml = "
+triggers: [{ type: event, name: user.signed_in, with: { user: \"${{ event.user.id }}\" } }]
+params: { user: { type: integer } }
+steps: [{ id: one, uses: test.step, with: { give: \"${{ event.user.name }} ${{ params.user }}\" } }]
+";
+    let app = app(database, yaml).await;
+    let url = format!("{}/v1/events/user.signed_in", app.url);
+    let body = json!({ "user": { "id": 5, "name": "Ana" } });
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let request = app.client.post(&url).bearer_auth(&app.admin_key).header("idempotency-key", "login-1");
+        let heard: Value = request.json(&body).send().await.unwrap().json().await.unwrap();
+        ids.push(heard["runs"][0].as_str().expect("a run").to_owned());
+    }
+    ids.dedup();
+    assert_eq!(ids.len(), 1, "told again, it is the same event");
+    let run = app.ended(&json!({ "id": ids[0] })).await;
+    assert_eq!((&run["origin"], &run["steps"][0]["outputs"]["value"]), (&json!("event"), &json!("Ana 5")));
+    // An event that does not fit is no silence: its run says what is wrong.
+    let heard = tell(&app, "user.signed_in", json!({ "user": { "id": "x" } })).await;
+    let run = app.ended(&json!({ "id": heard["runs"][0] })).await;
+    assert_eq!((&run["status"], &run["error"]["code"]), (&json!("failed"), &json!("params_invalid")));
+    let (status, problem) = app.post("/v1/events/no%20name", json!({})).await;
+    assert_eq!((status, &problem["code"]), (422, &json!("event_invalid")));
+    app.finish().await;
+}
+
+async fn events_and_waits_race_and_none_is_lost(database: Database) {
+    let app = app(database, ORDER).await;
+    // Each event is told while its run is on the way to its wait.
+    let orders = (0..40).map(async |order| {
+        let (run, _) = tokio::join!(app.run("p", json!({ "order": order })), tokio::task::yield_now());
+        tell(&app, "order.accepted", json!({ "order_id": order })).await;
+        run
+    });
+    for run in futures::future::join_all(orders).await {
+        assert_eq!(app.ended(&run).await["steps"][0]["outputs"]["timed_out"], false);
+    }
+    app.finish().await;
+}
+
+async fn a_schedule_starts_one_run_for_each_moment(database: Database) {
+    // A moment that has just passed, made up for: the test need not wait for the clock.
+    let yaml = "
+triggers: [{ type: cron, schedule: \"* * * * *\", timezone: Europe/Paris, catch_up: last, with: { at: \"${{ event.time }}\" } }]
+params: { at: { type: datetime } }
+steps: [{ id: one, uses: test.step, with: { give: \"${{ params.at }}\" } }]
+";
+    let app = app(database, yaml).await;
+    let listed: Value = app.get("/v1/pipelines/p").await.json().await.unwrap();
+    assert_eq!(listed["triggers"][0]["timezone"], "Europe/Paris");
+    let server = app.server.as_ref().map(super::support::Server::url);
+    let path = app.config.data.join("afterload.db");
+    let service = server.unwrap_or_else(|| format!("sqlite://{}", path.display()));
+    // As after three and a half minutes without a process, for every process that looks.
+    let other = afterload::app::App::start_with(
+        {
+            let mut other = app.config.clone();
+            other.secret_key.get_or_insert(afterload::config::Secret::new("another key for the tests"));
+            other
+        },
+        None,
+        super::support::kinds(),
+    )
+    .await
+    .expect("a second process");
+    eventually("the schedule", async || {
+        (super::support::numbers(&service, "SELECT COUNT(*) FROM schedules").await == [1]).then_some(())
+    })
+    .await;
+    super::support::execute(&service, "UPDATE schedules SET reached = reached - 210000").await;
+    let run = eventually("a run", async || {
+        let runs: Value = app.get("/v1/runs").await.json().await.unwrap();
+        runs["runs"].as_array().unwrap().last().cloned()
+    })
+    .await;
+    let run = app.ended(&run).await;
+    assert_eq!((&run["status"], &run["origin"]), (&json!("succeeded"), &json!("cron")));
+    other.stop().await;
+    eventually("an empty queue", async || (app.app.engine.depth().await.unwrap() == 0).then_some(())).await;
+    let runs: Value = app.get("/v1/runs").await.json().await.unwrap();
+    let mut moments: Vec<_> = runs["runs"].as_array().unwrap().iter().map(id).collect();
+    moments.sort_unstable();
+    let times =
+        futures::future::join_all(moments.iter().map(async |id| app.show(id).await["params"]["at"].clone())).await;
+    let distinct: std::collections::BTreeSet<String> = times.iter().map(Value::to_string).collect();
+    assert_eq!(distinct.len(), times.len(), "one run for each moment: {times:?}");
+    app.finish().await;
+}
