@@ -1,7 +1,9 @@
-//! `afterload demo`: the main job on real sample data, as a user of the API would run it.
+//! `afterload demo`: the main job on real sample data, as a user of the API would run it, and thumbnails of a photo that
+//! is written to the embedded S3 store.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::Value;
 use sqlx::Connection;
@@ -11,16 +13,21 @@ use super::client::{Client, Given};
 use super::out::say;
 use super::{asked_to_stop, init_logs};
 use crate::app::App;
-use crate::config::Config;
+use crate::config::{BucketConfig, Config};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::store::Db;
 
 const SAMPLE: &[u8] = include_bytes!("../../examples/airports.csv");
+const PHOTO: &[u8] = include_bytes!("../../examples/photo.jpg");
 const TABLES: &str = include_str!("../../examples/app.sql");
-const PIPELINES: [(&str, &str); 2] = [
+const PIPELINES: [(&str, &str); 3] = [
+    ("avatar.yaml", include_str!("../../pipelines/avatar.yaml")),
     ("airports-import.yaml", include_str!("../../pipelines/airports-import.yaml")),
     ("contacts-import.yaml", include_str!("../../pipelines/contacts-import.yaml")),
 ];
+
+/// How often it is looked whether the photo has started its run.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What the demo may be told.
 #[derive(Debug, clap::Args)]
@@ -38,18 +45,18 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
     init_logs("warn");
     let config = prepare(&args.dir).await?;
     say!(
-        "afterload demo: an application database, an upload, an import, a mail; everything lies in {}/",
+        "afterload demo: an application database, an upload, an import, a mail, a photo; everything lies in {}/",
         args.dir.display()
     );
     let mut app = App::start(config.clone(), None).await?;
-    let (url, db) = (app.url.clone(), app.engine.db().clone());
+    let (url, engine) = (app.url.clone(), app.engine.clone());
     let ended = tokio::select! {
-        ended = import(&url, &db, &config, &args.dir) => ended,
+        ended = both_jobs(&url, &engine, &config, &args.dir) => ended,
         error = app.failed() => Err(error),
         () = asked_to_stop() => Err(Error::stopped("demo_stopped", "the demo was interrupted")),
     };
     let succeeded = match ended {
-        Ok(run) => run["status"] == "succeeded",
+        Ok(runs) => runs.iter().all(|run| run["status"] == "succeeded"),
         Err(error) => {
             app.stop().await;
             return Err(error);
@@ -72,6 +79,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
 async fn prepare(dir: &Path) -> Result<Config> {
     let mut config = Config { data: dir.join("data"), pipelines: dir.join("pipelines"), ..Config::default() };
     config.templates = dir.join("templates");
+    // What a site serves.
+    config.objects.buckets.insert("thumbnails".into(), BucketConfig { public: true, ..BucketConfig::default() });
     config.fill();
     for folder in [&config.data, &config.pipelines] {
         tokio::fs::create_dir_all(folder).await?;
@@ -91,12 +100,48 @@ async fn prepare(dir: &Path) -> Result<Config> {
     Ok(config)
 }
 
-/// Uploads the sample and follows its run to the end.
-async fn import(url: &str, db: &Db, config: &Config, dir: &Path) -> Result<Value> {
+async fn both_jobs(url: &str, engine: &Engine, config: &Config, dir: &Path) -> Result<[Value; 2]> {
     let (stored, key) = crate::web::make_key("demo", &["admin".into()], &[])?;
-    db.insert_key(&stored).await?;
+    engine.db().insert_key(&stored).await?;
     crate::secrets::write(&key_file(dir), &key).await?;
     let client = Client::new(url, key)?;
+    Ok([import(&client, config, dir).await?, avatar(&client, engine).await?])
+}
+
+/// Writes a photo to the store, as `aws s3 cp` does, and follows the run that this starts.
+async fn avatar(client: &Client, engine: &Engine) -> Result<Value> {
+    // A name of its own each time: the same bytes under the same name are no news.
+    let key = format!("avatars/{}.jpg", ulid::Ulid::generate());
+    engine.objects().put("uploads", &key, "image/jpeg", PHOTO.into()).await?;
+    say!("\nwrote s3://uploads/{key} ({} bytes); its pipeline starts by itself", PHOTO.len());
+    let id = loop {
+        let newest = client.get("/v1/runs", &[("pipeline", "avatar".into()), ("limit", "1".into())]).await?;
+        if let Some(id) = newest["runs"][0]["id"].as_str() {
+            let run = client.get(&format!("/v1/runs/{id}"), &[]).await?;
+            if run["event"]["key"] == key.as_str() {
+                break id.to_owned();
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    };
+    let mut bars = Bars::new();
+    let run = client.follow(&id, |run| bars.show(run)).await?;
+    bars.finish();
+    say!("\nthe run {}", run["status"].as_str().unwrap_or_default());
+    if let Some(error) = run["error"]["message"].as_str() {
+        say!("  because {error}");
+    }
+    for step in run["steps"].as_array().into_iter().flatten() {
+        for (name, style) in step["outputs"]["styles"].as_object().into_iter().flatten() {
+            let size = format!("{}x{}", style["width"], style["height"]);
+            say!("  {name:9} {size:9} {}", style["url"].as_str().unwrap_or_default());
+        }
+    }
+    Ok(run)
+}
+
+/// Uploads the sample and follows its run to the end.
+async fn import(client: &Client, config: &Config, dir: &Path) -> Result<Value> {
     let file = ("file".to_owned(), Given::File(sample_file(dir)));
     let run = client.start("airports-import", &[file], &[], None).await?;
     let id = run["id"].as_str().unwrap_or_default().to_owned();
@@ -104,7 +149,7 @@ async fn import(url: &str, db: &Db, config: &Config, dir: &Path) -> Result<Value
     let mut bars = Bars::new();
     let run = client.follow(&id, |run| bars.show(run)).await?;
     bars.finish();
-    report(&client, config, dir, &run).await?;
+    report(client, config, dir, &run).await?;
     Ok(run)
 }
 

@@ -127,6 +127,9 @@ fn the_demo_works_and_a_second_one_too() {
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
         assert!(text.contains(counts), "{text}");
+        for size in ["small     96x96", "medium    320x320", "large     "] {
+            assert!(text.contains(size), "{text}");
+        }
     }
     assert!(dir.path().join("demo-data").join("rejected-airports.csv").exists());
 }
