@@ -51,6 +51,21 @@ async fn place(database: Database) -> Place {
     place.pipeline("people", PIPELINE);
     // No unique key: a row that took effect twice would be there twice.
     place.sql("CREATE TABLE people (id BIGINT NOT NULL, name TEXT NOT NULL, amount BIGINT)").await;
+    // Every chunk takes a while, however fast the machine is, so that a kill finds the import under way.
+    place
+        .sql(match database {
+            Database::Sqlite => {
+                "CREATE TRIGGER slow AFTER INSERT ON people WHEN NEW.id % 2000 = 0 BEGIN
+                 SELECT COUNT(*) FROM (WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 300000) SELECT x FROM c);
+                 END"
+            }
+            Database::Postgres => {
+                "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END $$;
+                 CREATE TRIGGER slow BEFORE INSERT ON people FOR EACH ROW WHEN (NEW.id % 2000 = 0) EXECUTE FUNCTION slow()"
+            }
+        })
+        .await;
     place
 }
 
