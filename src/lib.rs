@@ -12,6 +12,7 @@ pub mod engine;
 pub mod error;
 pub mod mail;
 pub mod media;
+pub mod metrics;
 pub mod objects;
 pub mod pipeline;
 pub mod secrets;

@@ -12,12 +12,31 @@ use super::machine::{self, Change, Node};
 use crate::clock::{self, Millis};
 use crate::error::{Error, Result};
 use crate::pipeline::{Scope, resolve_to_text};
-use crate::store::{RunRecord, StepRecord, StepStatus, Tx};
+use crate::store::{RunRecord, RunStatus, StepRecord, StepStatus, Tx};
 use crate::units::Duration;
 
+/// What has moved in a run; [`Inner::moved`] tells of it after the commit.
+#[derive(Default)]
+pub(super) struct Moves {
+    /// The queues with new jobs.
+    pub wake: Vec<String>,
+    /// How the run has ended, if it has.
+    pub ended: Option<RunStatus>,
+}
+
 impl Inner {
-    /// Moves what can move in a run and gives the queues to wake after the commit.
-    pub(super) async fn advance(&self, tx: &mut Tx, run: &RunRecord) -> Result<Vec<String>> {
+    /// Tells those who wait for it what a commit has moved.
+    pub(super) fn moved(&self, run: &RunRecord, moves: &Moves) {
+        self.changed(run);
+        moves.wake.iter().for_each(|queue| self.chain.wake(queue));
+        if let Some(status) = moves.ended {
+            self.metrics.run_ended(&run.pipeline, status.as_str());
+            tracing::info!(run.id = run.id, pipeline.name = run.pipeline, run.status = status.as_str(), "run ended");
+        }
+    }
+
+    /// Moves what can move in a run.
+    pub(super) async fn advance(&self, tx: &mut Tx, run: &RunRecord) -> Result<Moves> {
         let compiled = self.compiled_in(tx, &run.digest).await?;
         let mut steps = tx.steps(&run.id).await?;
         let mut nodes = nodes(&compiled, &steps);
@@ -55,7 +74,7 @@ impl Inner {
         if let Some(status) = advance.ended {
             tx.finish_run(&run.id, status).await?;
         }
-        Ok(wake)
+        Ok(Moves { wake, ended: advance.ended })
     }
 }
 

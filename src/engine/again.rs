@@ -39,10 +39,9 @@ impl Engine {
         }
         tx.reopen_run(id).await?;
         let run = RunRecord { cancel_requested_at: None, run_at: None, ..run };
-        let wake = inner.advance(&mut tx, &run).await?;
+        let moves = inner.advance(&mut tx, &run).await?;
         tx.commit().await?;
-        inner.changed(&run);
-        wake.iter().for_each(|queue| inner.chain.wake(queue));
+        inner.moved(&run, &moves);
         tracing::info!(run.id = run.id, pipeline.name = run.pipeline, "the run goes on from where it failed");
         inner.db.run(id).await?.ok_or_else(|| cancel::not_found(id))
     }

@@ -118,10 +118,9 @@ impl Inner {
             }
         }
         let run = tx.touch_run(id).await?;
-        let wake = self.advance(&mut tx, &run).await?;
+        let moves = self.advance(&mut tx, &run).await?;
         tx.commit().await?;
-        self.changed(&run);
-        wake.iter().for_each(|queue| self.chain.wake(queue));
+        self.moved(&run, &moves);
         Ok(())
     }
 

@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::Inner;
+use super::advance::Moves;
 use super::chain::Lease;
 use super::compiled::{CompiledStep, backoff};
 use super::progress::ProgressView;
 use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::steps::Made;
-use crate::store::{Claimed, Ending, Sleep, StepRecord, StepStatus};
+use crate::store::{Claimed, Ending, RunStatus, Sleep, StepRecord, StepStatus};
 
 /// How long to wait before trying a database that failed us again.
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
@@ -86,6 +87,7 @@ impl Inner {
             }
         }
         let duration_ms = started.elapsed().as_millis() as u64;
+        self.metrics.step_ended(&claimed.step.uses, said(held, &ending), started.elapsed());
         match (&ending, &outcome.result) {
             _ if !held => warn!(duration_ms, "the step's lease was lost; nothing of this attempt was kept"),
             (Ending::Park { .. }, _) => info!(duration_ms, "step parked"),
@@ -132,7 +134,7 @@ impl Inner {
         if let Ending::Sleep(sleep) = ending {
             self.asleep(&mut tx, step, sleep, run.created_at).await?;
         }
-        let mut wake = vec![step.queue.clone()];
+        let mut moves = Moves::default();
         if let Ending::Final { status, .. } = ending {
             if *status == StepStatus::Succeeded {
                 for file in &outcome.made.artifacts {
@@ -141,17 +143,18 @@ impl Inner {
                 }
             }
             match self.advance(&mut tx, &run).await {
-                Ok(queues) => wake.extend(queues),
+                Ok(moved) => moves = moved,
                 // The step has ended all the same; of the run this version cannot say what comes next.
                 Err(error) if error.code().starts_with("definition_") => {
                     tx.abandon_run(&run.id, &error_json(&error)).await?;
+                    moves.ended = Some(RunStatus::Failed);
                 }
                 Err(error) => return Err(error),
             }
         }
         tx.commit().await?;
-        self.changed(&run);
-        wake.iter().for_each(|queue| self.chain.wake(queue));
+        moves.wake.push(step.queue.clone());
+        self.moved(&run, &moves);
         Ok(true)
     }
 
@@ -169,6 +172,17 @@ impl Inner {
     pub(super) async fn pause(&self, error: &Error, doing: &str) {
         warn!(error.code = error.code(), "{doing} failed and will be tried again: {error}");
         tokio::time::sleep(DATABASE_PAUSE).await;
+    }
+}
+
+/// How an attempt ended, in a word.
+fn said(held: bool, ending: &Ending) -> &'static str {
+    match ending {
+        _ if !held => "lost",
+        Ending::Final { status, .. } => status.as_str(),
+        Ending::Retry { .. } => "retried",
+        Ending::Park { .. } => "parked",
+        Ending::Sleep(_) => "slept",
     }
 }
 

@@ -24,11 +24,26 @@ use crate::store::{Claimed, Ending, RunRecord, StepStatus};
 /// How long a step that was left by a crash waits while another one is being tried.
 const SUSPECT_PAUSE: Duration = Duration::from_secs(1);
 
+/// A step that is taken for an attempt.
+struct Taken {
+    claimed: Claimed,
+    /// The pipeline of its run.
+    pipeline: String,
+    /// The right to work on a suspect, if it is one.
+    _suspect: Option<OwnedSemaphorePermit>,
+}
+
 /// Works on a job until its lease has been given back or lost.
 pub(super) async fn work_on(engine: Arc<Inner>, lease: Lease) {
-    let Some((claimed, _suspect)) = engine.claim(&lease).await else { return };
+    let Some(Taken { claimed, pipeline, _suspect }) = engine.claim(&lease).await else { return };
     let step = &claimed.step;
-    let span = tracing::info_span!("step", run.id = step.run_id, step.id = step.step_id, step.uses = step.uses);
+    let span = tracing::info_span!(
+        "step",
+        run.id = step.run_id,
+        pipeline.name = pipeline,
+        step.id = step.step_id,
+        step.uses = step.uses
+    );
     async {
         let started = Instant::now();
         let (outcome, ending) = engine.attempt(&lease, &claimed).await;
@@ -41,7 +56,7 @@ pub(super) async fn work_on(engine: Arc<Inner>, lease: Lease) {
 impl Inner {
     /// Takes the step for this attempt, and with a suspect the right to work on one. `None`: the wake-up was stale, the
     /// lease is lost, or it is not this step's turn.
-    async fn claim(&self, lease: &Lease) -> Option<(Claimed, Option<OwnedSemaphorePermit>)> {
+    async fn claim(&self, lease: &Lease) -> Option<Taken> {
         loop {
             match self.try_claim(lease).await {
                 Ok(claimed) => return claimed,
@@ -55,7 +70,7 @@ impl Inner {
         }
     }
 
-    async fn try_claim(&self, lease: &Lease) -> Result<Option<(Claimed, Option<OwnedSemaphorePermit>)>> {
+    async fn try_claim(&self, lease: &Lease) -> Result<Option<Taken>> {
         let mut tx = self.db.begin().await?;
         if !self.chain.hold(&mut tx, lease).await? {
             return Ok(None);
@@ -71,10 +86,9 @@ impl Inner {
             let ending = cancelled();
             self.chain.acknowledge(&mut tx, lease).await?;
             tx.end_step(&lease.step_run, claimed.step.claims, None, &ending).await?;
-            let wake = self.advance(&mut tx, &run).await?;
+            let moves = self.advance(&mut tx, &run).await?;
             tx.commit().await?;
-            self.changed(&run);
-            wake.iter().for_each(|queue| self.chain.wake(queue));
+            self.moved(&run, &moves);
             return Ok(None);
         }
         // A process runs at most one step that was left by a crash, so that innocents do not share its fate.
@@ -94,7 +108,7 @@ impl Inner {
         tx.start_run(&claimed.step.run_id).await?;
         tx.commit().await?;
         self.changed(&run);
-        Ok(Some((claimed, suspect)))
+        Ok(Some(Taken { claimed, pipeline: run.pipeline, _suspect: suspect }))
     }
 
     /// Runs the step and decides how the attempt ends.

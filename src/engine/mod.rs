@@ -9,6 +9,7 @@ mod again;
 mod cancel;
 mod chain;
 mod compiled;
+mod depth;
 mod effects;
 mod end;
 mod execute;
@@ -32,11 +33,13 @@ use tokio_util::sync::CancellationToken;
 use self::cancel::Attempts;
 use self::chain::Chain;
 use self::compiled::Cache;
+use self::depth::Depths;
 use self::watch::Watches;
 use crate::config::{Config, Secret};
 use crate::connections::Connections;
 use crate::error::Result;
 use crate::mail::Mailer;
+use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::pipeline::Kinds;
 use crate::secrets::Signer;
@@ -86,6 +89,8 @@ struct Inner {
     cache: Cache,
     watches: Watches,
     attempts: Arc<Attempts>,
+    metrics: Metrics,
+    depths: Depths,
     /// At most one step that was left by a crash runs at a time.
     suspects: Arc<Semaphore>,
     /// Cancelled once the process goes down: steps in hand stop at their next checkpoint.
@@ -99,7 +104,11 @@ impl Engine {
     /// `database_extension_missing`, `queue_unsupported`, or those of the database.
     pub async fn open(parts: Parts) -> Result<Self> {
         let Parts { db, config, objects, connections, mail, steps } = parts;
+        let metrics = Metrics::default();
         let inner = Inner {
+            mail: mail.counted(metrics.clone()),
+            metrics,
+            depths: Depths::default(),
             chain: Chain::open(db.clone()).await?,
             base_url: config.base_url(),
             signer: Signer::new(config.secret_key.as_ref().map_or("", Secret::reveal)),
@@ -114,7 +123,6 @@ impl Engine {
             config,
             objects,
             connections,
-            mail,
             steps,
         };
         Ok(Self(Arc::new(inner)))
@@ -138,6 +146,11 @@ impl Engine {
     /// The configuration.
     pub fn config(&self) -> &Arc<Config> {
         &self.0.config
+    }
+
+    /// What this process counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     /// How many jobs there are, waiting or with workers.

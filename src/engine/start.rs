@@ -141,10 +141,11 @@ impl Engine {
                 tx.refer_to_artifact(&id, &run.id).await?;
             }
         }
-        let wake = inner.advance(&mut tx, &run).await?;
+        let moves = inner.advance(&mut tx, &run).await?;
         tx.commit().await?;
-        wake.iter().for_each(|queue| inner.chain.wake(queue));
+        inner.metrics.run_accepted(&run.pipeline, &run.origin);
         tracing::info!(run.id = run.id, pipeline.name = run.pipeline, origin = run.origin, "run accepted");
+        inner.moved(&run, &moves);
         Ok(Started::New(Box::new(run)))
     }
 }
@@ -184,6 +185,8 @@ impl Engine {
         tx.blame_run(&run.id, &error_json(error)).await?;
         tx.finish_run(&run.id, RunStatus::Failed).await?;
         tx.commit().await?;
+        self.0.metrics.run_accepted(&run.pipeline, &run.origin);
+        self.0.metrics.run_ended(&run.pipeline, RunStatus::Failed.as_str());
         let (code, name) = (error.code(), &run.pipeline);
         tracing::warn!(run.id = run.id, pipeline.name = name, error.code = code, "a run failed at its start: {error}");
         Ok(Started::New(Box::new(run)))

@@ -19,13 +19,14 @@ pub use message::{Content, Mail, MessageId};
 use crate::clock;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::metrics::Metrics;
 use outbox::Outbox;
 use smtp::Smtp;
 use templates::Templates;
 
 /// The way out for mail. Cheap to clone.
 #[derive(Clone)]
-pub struct Mailer(Arc<Inner>);
+pub struct Mailer(Arc<Inner>, Metrics);
 
 struct Inner {
     from: Address,
@@ -59,7 +60,12 @@ impl Mailer {
             Some(smtp) => Transport::Smtp(Box::new(Smtp::new(smtp)?)),
             None => Transport::Outbox(Outbox::new(config.outbox())),
         };
-        Ok(Self(Arc::new(Inner { from, templates, transport })))
+        Ok(Self(Arc::new(Inner { from, templates, transport }), Metrics::default()))
+    }
+
+    /// The same, counted by `metrics`.
+    pub fn counted(self, metrics: Metrics) -> Self {
+        Self(self.0, metrics)
     }
 
     /// The sender where a step names none.
@@ -97,10 +103,16 @@ impl Mailer {
     /// Whether the mail may have left all the same.
     pub async fn send(&self, mail: &Mail, recipient: &Address, id: &MessageId) -> Result<(), NotSent> {
         let message = mail.build(recipient, id, clock::now()).map_err(NotSent::Certain)?;
-        match &self.0.transport {
+        let handed = match &self.0.transport {
             Transport::Outbox(outbox) => outbox.deliver(id, recipient, &message.formatted()).await,
             Transport::Smtp(smtp) => smtp.deliver(message.envelope(), &message.formatted()).await,
-        }
+        };
+        self.1.mail(match &handed {
+            Ok(()) => "sent",
+            Err(NotSent::Certain(_)) => "failed",
+            Err(NotSent::Uncertain(_)) => "uncertain",
+        });
+        handed
     }
 }
 

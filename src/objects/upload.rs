@@ -212,7 +212,7 @@ impl Drop for Multipart {
             if let Err(error) = answer {
                 let error = fault::at("giving up", &bucket, &key, error);
                 if error.code() != "object_not_found" {
-                    tracing::warn!(code = error.code(), "an unfinished upload was left in the store: {error}");
+                    tracing::warn!(error.code = error.code(), "an unfinished upload was left in the store: {error}");
                 }
             }
         });

@@ -135,7 +135,7 @@ async fn bytes(app: &App, file: &File, part: Option<(u64, u64)>) -> Result<BoxSt
     // The store may have more than was asked for: the end is what was promised in `Content-Length`.
     let stream = stream.try_take_while(|bytes| ready(Ok(!bytes.is_empty())));
     let logged = stream.inspect_err(|error| {
-        tracing::warn!(code = error.code(), error = error.message(), "a download broke off");
+        tracing::warn!(error.code = error.code(), "a download broke off: {}", error.message());
     });
     Ok(logged.boxed())
 }

@@ -39,6 +39,8 @@ pub enum Scope {
     RunsWrite(Option<String>),
     /// Telling of what has happened, such as new objects.
     EventsWrite(Option<String>),
+    /// Reading what the service counts.
+    MetricsRead,
 }
 
 impl FromStr for Scope {
@@ -57,8 +59,9 @@ impl FromStr for Scope {
             "runs:read" if name_fits => Ok(Self::RunsRead(name)),
             "runs:write" if name_fits => Ok(Self::RunsWrite(name)),
             "events:write" if name_fits => Ok(Self::EventsWrite(name)),
+            "metrics:read" if name.is_none() => Ok(Self::MetricsRead),
             _ => Err(Error::permanent("scope_invalid", format!("`{text}` is not a scope"))
-                .hint("scopes are `admin`, `runs:read`, `runs:read:PIPELINE`, `runs:write`, `runs:write:PIPELINE`, `events:write` and `events:write:NAME`")),
+                .hint("scopes are `admin`, `runs:read`, `runs:read:PIPELINE`, `runs:write`, `runs:write:PIPELINE`, `events:write`, `events:write:NAME` and `metrics:read`")),
         }
     }
 }
@@ -70,6 +73,7 @@ impl fmt::Display for Scope {
             Self::RunsRead(name) => ("runs:read", name),
             Self::RunsWrite(name) => ("runs:write", name),
             Self::EventsWrite(name) => ("events:write", name),
+            Self::MetricsRead => ("metrics:read", &None),
         };
         f.write_str(kind)?;
         name.as_ref().map_or(Ok(()), |name| write!(f, ":{name}"))
@@ -242,6 +246,11 @@ impl Caller {
         })
     }
 
+    /// True if the key may read what the service counts.
+    pub fn may_watch(&self) -> bool {
+        self.scopes.iter().any(|scope| matches!(scope, Scope::Admin | Scope::MetricsRead))
+    }
+
     /// True if there may be a pipeline whose runs the key may start.
     pub fn writes_any(&self) -> bool {
         self.scopes.iter().any(|scope| matches!(scope, Scope::Admin | Scope::RunsWrite(_)))
@@ -302,10 +311,21 @@ mod tests {
             "runs:write",
             "events:write",
             "events:write:user.signed_in",
+            "metrics:read",
         ] {
             assert_eq!(text.parse::<Scope>().unwrap().to_string(), text);
         }
-        for text in ["", "admin:x", "runs", "runs:read:", "runs:read:a b", "runs:delete", "Admin", "runs:read:a:b"] {
+        for text in [
+            "",
+            "admin:x",
+            "runs",
+            "runs:read:",
+            "runs:read:a b",
+            "runs:delete",
+            "Admin",
+            "runs:read:a:b",
+            "metrics:read:a",
+        ] {
             assert_eq!(text.parse::<Scope>().unwrap_err().code(), "scope_invalid", "`{text}`");
         }
     }

@@ -13,6 +13,7 @@ mod form;
 mod hooks;
 mod idempotency;
 mod links;
+mod metrics;
 mod names;
 mod observe;
 mod openapi;
@@ -38,12 +39,14 @@ pub use problem::Problem;
 pub use serve::serve;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::metrics::Metrics;
 
 /// The API.
 pub fn router(app: App) -> Router {
-    observed(routes()).with_state(app)
+    observed(routes(), app.engine().metrics()).with_state(app)
 }
 
 fn routes() -> Router<App> {
@@ -51,10 +54,10 @@ fn routes() -> Router<App> {
 }
 
 /// What holds for every route, and for all that is none.
-fn observed(routes: Router<App>) -> Router<App> {
+fn observed(routes: Router<App>, metrics: &Metrics) -> Router<App> {
     routes
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(from_fn(observe::observe))
+        .layer(from_fn_with_state(metrics.clone(), observe::observe))
 }

@@ -31,6 +31,7 @@ enum Access {
     Anybody,
     Key,
     KeyOrToken,
+    KeyFromAfar,
 }
 
 /// A good answer: its status, what it means, and the media type and shape of its body.
@@ -75,6 +76,13 @@ impl Operation {
         let mut keyed = self.key();
         keyed.access = Access::KeyOrToken;
         keyed.refuses(&["token_invalid"])
+    }
+
+    /// Needs an API key where others than this machine can reach the service.
+    pub(super) fn key_from_afar(self) -> Self {
+        let mut keyed = self.key();
+        keyed.access = Access::KeyFromAfar;
+        keyed
     }
 
     /// The fields of `T` are parameters of the query; no others are taken.
@@ -232,6 +240,7 @@ impl Operation {
                 Access::Anybody => json!([]),
                 Access::Key => json!([{ "key": [] }]),
                 Access::KeyOrToken => json!([{ "key": [] }, { "token": [] }]),
+                Access::KeyFromAfar => json!([{}, { "key": [] }]),
             },
         });
         if !self.bodies.is_empty() {

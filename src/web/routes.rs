@@ -11,8 +11,9 @@ use serde_json::{Map, Value};
 
 use super::openapi::{Operation, Routes, document};
 use super::pipelines::{Catalogue, LivePipeline};
-use super::{App, artifacts, create, direct, events, hooks, links, pipelines, probes, runs, tell};
+use super::{App, artifacts, create, direct, events, hooks, links, metrics, pipelines, probes, runs, tell};
 use crate::engine::RunView;
+use crate::metrics::MEDIA_TYPE;
 use crate::triggers::{Heard, Received};
 
 const GET: Method = Method::GET;
@@ -255,6 +256,14 @@ fn about_service(routes: Routes) -> Routes {
             "/readyz",
             get(probes::ready),
             Operation::new("isReady", "Whether the database answers, too").answers::<probes::State>(200, "it does"),
+        )
+        .add(
+            GET,
+            "/metrics",
+            get(metrics::show),
+            Operation::new("showMetrics", "What this process counts, and how long the queues are")
+                .key_from_afar()
+                .gives::<String>(200, "the text format of OpenMetrics, as Prometheus reads it", MEDIA_TYPE),
         )
         .add(
             GET,

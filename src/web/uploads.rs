@@ -91,9 +91,9 @@ impl Uploads {
             if let Err(error) = self.app.objects().delete(bucket, key).await {
                 tracing::warn!(
                     object.key = key,
-                    code = error.code(),
-                    error = error.message(),
-                    "an upload that nobody needs stays in the store"
+                    error.code = error.code(),
+                    "an upload that nobody needs stays in the store: {}",
+                    error.message()
                 );
             }
         }

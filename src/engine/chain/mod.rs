@@ -25,7 +25,8 @@ use ulid::Ulid;
 
 use crate::clock::Millis;
 use crate::error::{Error, Result};
-use crate::store::{Db, Dialect, Tx, args};
+use crate::metrics::Depth;
+use crate::store::{Db, Dialect, Row, Tx, args};
 
 /// What is due later than this stays out of the queue until the sweep finds it due: fetching slows down with the
 /// number of jobs that wait there.
@@ -262,6 +263,20 @@ impl Chain {
     pub async fn depth(&self) -> Result<i64> {
         let row = self.db.fetch_one(&format!("SELECT COUNT(*) AS jobs FROM {}", self.jobs()), &[]).await?;
         row.map_or(Ok(0), |row| row.int("jobs"))
+    }
+
+    /// The jobs of each queue.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn depths(&self) -> Result<Vec<Depth>> {
+        let sql =
+            format!("SELECT job_type, COUNT(*) AS jobs, COUNT(lock_by) AS held FROM {} GROUP BY job_type", self.jobs());
+        let depth = |row: &Row| {
+            let held = row.int("held")?;
+            Ok(Depth { queue: row.text("job_type")?, waiting: row.int("jobs")? - held, held })
+        };
+        self.db.fetch(&sql, &[]).await?.iter().map(depth).collect()
     }
 
     /// Wakes the workers of a queue in this process.

@@ -67,7 +67,7 @@ impl Stage {
         live.publish(catalogue());
         let app = App::assemble(engine, player(db.clone()), live, json!({ "type": "object" })).unwrap();
         let routes = routes().route("/panic", axum::routing::get(panicking));
-        let router = observed(routes).with_state(app.clone());
+        let router = observed(routes, app.engine().metrics()).with_state(app.clone());
         let (key, admin) = make_key("admin", &["admin".into()], &[]).unwrap();
         db.insert_key(&key).await.unwrap();
         Self { router, app, db, objects, admin, _store: store, folder }
