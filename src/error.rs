@@ -82,6 +82,25 @@ impl Error {
         self
     }
 
+    /// Puts every text of it through `word`: message, hint and facts.
+    #[must_use]
+    pub fn reworded(mut self, word: impl Fn(&str) -> String) -> Self {
+        fn facts(value: &mut serde_json::Value, word: &impl Fn(&str) -> String) {
+            match value {
+                serde_json::Value::String(text) => *text = word(text),
+                serde_json::Value::Array(items) => items.iter_mut().for_each(|item| facts(item, word)),
+                serde_json::Value::Object(fields) => fields.values_mut().for_each(|field| facts(field, word)),
+                _ => {}
+            }
+        }
+        self.0.message = word(&self.0.message);
+        self.0.hint = self.0.hint.as_deref().map(&word);
+        if let Some(details) = &mut self.0.details {
+            facts(details, &word);
+        }
+        self
+    }
+
     /// The stable code.
     pub fn code(&self) -> &'static str {
         self.0.code

@@ -42,7 +42,7 @@ pub(super) struct Args {
 
 /// Starts the service, runs the main job through its API, and stays up.
 pub(super) async fn run(args: Args) -> Result<ExitCode> {
-    init_logs("warn");
+    init_logs("warn")?;
     let config = prepare(&args.dir).await?;
     say!(
         "afterload demo: an application database, an upload, an import, a mail, a photo; everything lies in {}/",

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::mail::Mailer;
 use crate::pipeline::Kinds;
 use crate::store::Db;
@@ -107,16 +107,26 @@ fn fail(error: &crate::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Logs to standard error: `AFTERLOAD_LOG` filters as `RUST_LOG` does; text on a terminal, JSON elsewhere.
-fn init_logs(default: &str) {
+/// Logs to standard error: `AFTERLOAD_LOG` filters as `RUST_LOG` does, `AFTERLOAD_LOG_FORMAT` is `text` or `json`; without
+/// it, text on a terminal and JSON elsewhere.
+fn init_logs(default: &str) -> Result<()> {
     use std::io::IsTerminal;
     use tracing_subscriber::EnvFilter;
 
     let filter = std::env::var("AFTERLOAD_LOG").ok().and_then(|filter| EnvFilter::try_new(filter).ok());
     let filter = filter.unwrap_or_else(|| EnvFilter::new(default));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = if std::io::stderr().is_terminal() { logs.compact().try_init() } else { logs.json().try_init() };
+    let text = match std::env::var("AFTERLOAD_LOG_FORMAT").as_deref().unwrap_or_default() {
+        "" => std::io::stderr().is_terminal(),
+        "text" => true,
+        "json" => false,
+        _ => {
+            return Err(Error::permanent("log_format_invalid", "`AFTERLOAD_LOG_FORMAT` must be `text` or `json`"));
+        }
+    };
+    let started = if text { logs.compact().try_init() } else { logs.json().flatten_event(true).try_init() };
     drop(started);
+    Ok(())
 }
 
 /// Waits for SIGTERM or Ctrl-C.

@@ -14,7 +14,7 @@ use crate::pipeline::catalogue::Folder;
 
 /// Runs the service until SIGTERM or Ctrl-C.
 pub(super) async fn run(config: Config) -> Result<ExitCode> {
-    init_logs("info,apalis=warn,apalis_core=warn,notify=warn");
+    init_logs("info,apalis=warn,apalis_core=warn,notify=warn")?;
     let (folder, watch) = (config.pipelines.clone(), config.watch);
     let mut app = App::start(config, std::env::var("AFTERLOAD_ADMIN_KEY").ok()).await?;
     say!("afterload is up: {}", app.url);

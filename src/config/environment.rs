@@ -8,7 +8,7 @@ use crate::yaml::{self, Key, Node, Problem, Span, Value};
 
 const PREFIX: &str = "AFTERLOAD_";
 /// Variables that are not settings.
-const OTHERS: [&str; 5] = ["ADMIN_KEY", "LOG", "CONFIG", "URL", "KEY"];
+const OTHERS: [&str; 6] = ["ADMIN_KEY", "LOG", "LOG_FORMAT", "CONFIG", "URL", "KEY"];
 
 /// Which values came from the environment. A node that a variable has put there has line 0 and the variable's number
 /// as its offset; those that hold a `${NAME}` are known by their place.

@@ -56,7 +56,10 @@ impl Inner {
         });
         let mut wake = Vec::new();
         for (index, change) in &advance.changes {
-            let error = if let Change::Fail(error) = change { Some(error_json(error)) } else { None };
+            let error = match change {
+                Change::Fail(error) => Some(error_json(&self.hidden.from(error.clone()))),
+                _ => None,
+            };
             let step = &mut steps[*index];
             let due_at = matches!(change, Change::Queue).then(|| due(run, delays.get(index).copied())).flatten();
             tx.release_step(&step.id, change.status(), error.as_ref(), due_at).await?;

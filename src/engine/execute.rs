@@ -134,6 +134,7 @@ impl Inner {
             }
             Err(error) => (Outcome::failed(error), None),
         };
+        let outcome = Outcome { result: outcome.result.map_err(|error| self.hidden.from(error)), ..outcome };
         let ending = match &outcome.result {
             Ok(outputs) => Ending::Final { status: StepStatus::Succeeded, outputs: Some(outputs.clone()), error: None },
             Err(_) if cancel.is_cancelled() => cancelled(),

@@ -10,6 +10,7 @@ mod cancel;
 mod chain;
 mod compiled;
 mod depth;
+mod discreet;
 mod effects;
 mod end;
 mod execute;
@@ -34,6 +35,7 @@ use self::cancel::Attempts;
 use self::chain::Chain;
 use self::compiled::Cache;
 use self::depth::Depths;
+use self::discreet::Hidden;
 use self::watch::Watches;
 use crate::config::{Config, Secret};
 use crate::connections::Connections;
@@ -91,6 +93,7 @@ struct Inner {
     attempts: Arc<Attempts>,
     metrics: Metrics,
     depths: Depths,
+    hidden: Hidden,
     /// At most one step that was left by a crash runs at a time.
     suspects: Arc<Semaphore>,
     /// Cancelled once the process goes down: steps in hand stop at their next checkpoint.
@@ -109,6 +112,7 @@ impl Engine {
             mail: mail.counted(metrics.clone()),
             metrics,
             depths: Depths::default(),
+            hidden: Hidden::new(&config),
             chain: Chain::open(db.clone()).await?,
             base_url: config.base_url(),
             signer: Signer::new(config.secret_key.as_ref().map_or("", Secret::reveal)),

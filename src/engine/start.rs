@@ -158,6 +158,7 @@ impl Engine {
     /// `pipeline_not_found`, or those of the database.
     pub async fn refuse(&self, new: NewRun, error: &Error) -> Result<Started> {
         let db = &self.0.db;
+        let error = &self.0.hidden.from(error.clone());
         let definition = db.live_definition(&new.pipeline).await?.ok_or_else(|| not_found(&new.pipeline))?;
         let run = RunRecord {
             id: new.id,

@@ -53,7 +53,7 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection broke");
+        tracing::debug!("a connection broke: {error}");
     }
 }
 
@@ -61,7 +61,7 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
 async fn rest(error: &std::io::Error) {
     let gone = [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset, ErrorKind::ConnectionRefused];
     if !gone.contains(&error.kind()) {
-        tracing::error!(%error, "a connection could not be accepted");
+        tracing::error!("a connection could not be accepted: {error}");
         tokio::time::sleep(REST).await;
     }
 }

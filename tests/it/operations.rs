@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use regex::Regex;
 use serde_json::{Value, json};
 
-use crate::support::{Database, TestApp, eventually};
+use crate::support::{ADMIN_KEY, Database, Place, Process, TestApp, eventually};
 
 const PIPELINE: &str = r#"
 name: greet
@@ -89,4 +89,104 @@ async fn what_happens_is_counted() {
     let id = run["id"].as_str().unwrap();
     assert_eq!(app.post(&format!("/v1/runs/{id}/cancel"), json!({})).await.0, 200);
     app.finish().await;
+}
+
+async fn ended(process: &Process, run: &Value) -> Value {
+    let id = run["id"].as_str().unwrap_or_else(|| panic!("no run: {run}"));
+    process.until("the end", id, |run| (!run["finished_at"].is_null()).then(|| run.clone())).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_of_a_run_is_found_by_its_ids() {
+    let mut place = Place::new(Database::Sqlite).await;
+    place.env.push(("AFTERLOAD_LOG_FORMAT".into(), "json".into()));
+    place.pipeline("greet", PIPELINE);
+    let process = place.start().await;
+    let run = ended(&process, &process.start_run("greet", json!({ "who": "ada@example.com" })).await).await;
+    assert_eq!(run["status"], "succeeded", "{run}");
+    assert!(process.terminate().await.success());
+    let log = place.log();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let line = |message: &str| {
+        let found = lines.iter().find(|line| line["message"] == message);
+        found.unwrap_or_else(|| panic!("no line says `{message}`:\n{log}"))
+    };
+    let (id, accepted) = (&run["id"], line("run accepted"));
+    assert_eq!((&accepted["run.id"], &accepted["pipeline.name"]), (id, &json!("greet")), "{accepted}");
+    assert!(accepted["span"]["request.id"].is_string(), "{accepted}");
+    let request = lines
+        .iter()
+        .find(|line| line["span"]["request.id"] == accepted["span"]["request.id"] && line["duration_ms"].is_u64());
+    assert!(request.is_some_and(|line| line["span"]["status"] == 202), "{log}");
+    let step = line("step succeeded");
+    let span = &step["span"];
+    assert_eq!((&span["run.id"], &span["pipeline.name"]), (id, &json!("greet")), "{step}");
+    assert_eq!((&span["step.id"], &span["step.uses"]), (&json!("mail"), &json!("email.send")), "{step}");
+    assert!(step["duration_ms"].is_u64(), "{step}");
+    let end = line("run ended");
+    assert_eq!((&end["run.id"], &end["run.status"]), (id, &json!("succeeded")), "{end}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_are_shown_nowhere() {
+    const CANARY: &str = "canary-of-a-secret-5e1f";
+    const SMTP: &str = "canary-of-smtp-77aa";
+    const DATABASE: &str = "canary-of-a-database-90cd";
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut place = Place::new(Database::Sqlite).await;
+    let url = format!("postgres://app:{DATABASE}@{nowhere}/app");
+    for (name, value) in [
+        ("LOG", "debug"),
+        ("SECRETS__CANARY", CANARY),
+        ("CONNECTIONS__AWAY__URL", url.as_str()),
+        ("MAIL__SMTP__HOST", "localhost"),
+        ("MAIL__SMTP__PORT", &nowhere.port().to_string()),
+        ("MAIL__SMTP__USER", "shop"),
+        ("MAIL__SMTP__PASSWORD", SMTP),
+    ] {
+        place.env.push((format!("AFTERLOAD_{name}"), value.to_owned()));
+    }
+    let mail = "uses: email.send, retry: { attempts: 1 }, with: { subject: Hello, body: Hello, to: ";
+    let to = |to: &str| format!("steps:\n  - {{ id: mail, {mail}{to} }} }}\n");
+    place.pipeline("address", &format!("name: address\n{}", to("\"${{ secrets.canary }}\"")));
+    place.pipeline("smtp", &format!("name: smtp\n{}", to("ada@example.com")));
+    let late = "steps:\n  - { id: late, uses: wait, delay: \"${{ secrets.canary }}\", with: { for: 1s } }\n";
+    place.pipeline("late", &format!("name: late\n{late}"));
+    let import = "params: { file: { type: file } }\nsteps:\n  - id: import\n    uses: csv.import\n    timeout: 5s\n    \
+                  retry: { attempts: 1 }\n    with:\n      source: \"${{ params.file }}\"\n      connection: away\n      \
+                  into: { table: t }\n      columns: { a: { type: string } }\n";
+    place.pipeline("import", &format!("name: import\n{import}"));
+    std::fs::write(place.dir.path().join("a.csv"), "a\n1\n").unwrap();
+
+    let process = place.start().await;
+    let mut shown = String::new();
+    for name in ["address", "smtp", "late", "import"] {
+        let run = match name {
+            "import" => process.upload(name, &place.dir.path().join("a.csv")).await,
+            _ => process.start_run(name, json!({})).await,
+        };
+        let run = ended(&process, &run).await;
+        assert_eq!(run["status"], "failed", "{run}");
+        shown.push_str(&run.to_string());
+    }
+    assert!(shown.contains("`***` is not an e-mail address"), "the step quotes what it refuses: {shown}");
+    let paths = [
+        "/openapi.json",
+        "/metrics",
+        "/v1/pipelines",
+        "/v1/pipelines/address",
+        "/v1/runs",
+        "/v1/runs/x",
+        "/x",
+        "/readyz",
+    ];
+    for path in paths {
+        shown.push_str(&process.text(path).await);
+    }
+    assert!(process.terminate().await.success());
+    shown.push_str(&place.log());
+    for secret in [CANARY, SMTP, DATABASE, ADMIN_KEY] {
+        let at = shown.find(secret).map(|at| &shown[at.saturating_sub(300)..(at + 100).min(shown.len())]);
+        assert_eq!(at, None, "`{secret}` is shown");
+    }
 }

@@ -140,6 +140,19 @@ impl Process {
         body
     }
 
+    /// Reads a path of the API as it is, whatever the status.
+    pub async fn text(&self, path: &str) -> String {
+        let request = self.client.get(format!("{}{path}", self.url)).bearer_auth(ADMIN_KEY);
+        request.send().await.expect("an answer").text().await.expect("text")
+    }
+
+    /// Starts a run without files.
+    pub async fn start_run(&self, pipeline: &str, params: Value) -> Value {
+        let request = self.client.post(format!("{}/v1/pipelines/{pipeline}/runs", self.url)).bearer_auth(ADMIN_KEY);
+        let request = request.json(&serde_json::json!({ "params": params }));
+        request.send().await.expect("an answer").json().await.expect("JSON")
+    }
+
     /// Reads a path of the API.
     pub async fn get(&self, path: &str) -> Value {
         let request = self.client.get(format!("{}{path}", self.url)).bearer_auth(ADMIN_KEY);

@@ -8,11 +8,11 @@ mod sql;
 mod tools;
 
 pub use app::{Database, TestApp};
-pub use child::{ADMIN_KEY, Place};
+pub use child::{ADMIN_KEY, Place, Process};
 pub use kinds::{kinds, log_of};
 pub use postgres::Server;
 pub use sql::{execute, numbers};
-pub use tools::{Moto, tool};
+pub use tools::{Moto, python, tool};
 
 /// One test body for both databases: `both!(name)` makes `name::sqlite` and `name::postgres` of `async fn name(Database)`.
 macro_rules! both {
