@@ -270,9 +270,11 @@ impl Operation {
                 let mut schema = schema.clone();
                 let what = schema.as_object_mut().and_then(|schema| schema.remove("description"));
                 let is_required = required.iter().any(|field| field == name.as_str());
-                parameters.push(json!({
-                    "name": name, "in": "query", "required": is_required, "description": what, "schema": schema,
-                }));
+                let mut parameter = json!({ "name": name, "in": "query", "required": is_required, "schema": schema });
+                if let Some(what) = what {
+                    parameter["description"] = what;
+                }
+                parameters.push(parameter);
             }
         }
         let header = |(name, what): &(&str, &str)| json!({ "name": name, "in": "header", "required": false, "description": what, "schema": text });

@@ -13,6 +13,7 @@ mod links;
 mod mail;
 mod main_job;
 mod objects;
+mod openapi;
 mod operations;
 mod pages;
 mod reload;
