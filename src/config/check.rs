@@ -27,6 +27,10 @@ pub fn check(config: &Config, root: &Node) -> Vec<Problem> {
         }
         _ => {}
     }
+    for origin in config.cors.iter().flatten().filter(|origin| !is_origin(origin)) {
+        let hint = "write it as browsers do, without a path: `https://shop.example`";
+        problem(&["cors"], format!("`{origin}` is not an origin"), hint);
+    }
     for (name, connection) in &config.connections {
         if !is_database(connection.url.reveal()) {
             problem(&["connections", name, "url"], "not the address of a database".into(), DATABASES);
@@ -101,4 +105,27 @@ fn is_postgres(url: &str) -> bool {
 
 fn is_database(url: &str) -> bool {
     url.starts_with("sqlite:") || is_postgres(url)
+}
+
+/// True for what a browser sends as `Origin`.
+fn is_origin(text: &str) -> bool {
+    let url = url::Url::parse(text);
+    url.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_origin;
+
+    #[test]
+    fn origins_are_what_browsers_send() {
+        for good in ["https://shop.example", "http://localhost:3000", "https://[::1]:8443"] {
+            assert!(is_origin(good), "{good}");
+        }
+        for bad in
+            ["*", "null", "shop.example", "https://shop.example/", "https://Shop.example", "https://shop.example:443"]
+        {
+            assert!(!is_origin(bad), "{bad}");
+        }
+    }
 }

@@ -85,7 +85,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// Settings that a later version reads.
-const LATER: [&str; 4] = ["geo", "http", "cors", "mail.dkim"];
+const LATER: [&str; 3] = ["geo", "http", "mail.dkim"];
 
 fn refuse_later(root: &Node, problems: &mut Vec<Problem>) {
     for setting in LATER {

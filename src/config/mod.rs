@@ -54,6 +54,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// How others reach this service, for links in mails and answers; default `http://{listen}`.
     pub public_url: Option<String>,
+    /// The origins whose pages may read what the token of an address shows, such as `https://shop.example`; default: all.
+    pub cors: Option<Vec<String>>,
     /// Derives the tokens of links; made in `data/` when absent, required with PostgreSQL.
     pub secret_key: Option<Secret>,
     /// The folder of everything embedded.
@@ -89,6 +91,7 @@ impl Default for Config {
             public_url: None,
             secret_key: None,
             data: "data".into(),
+            cors: None,
             database: None,
             pipelines: "pipelines".into(),
             watch: Watch::default(),

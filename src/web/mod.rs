@@ -3,6 +3,7 @@
 mod app;
 mod artifacts;
 mod auth;
+mod cors;
 mod create;
 mod direct;
 mod disposition;
@@ -46,7 +47,8 @@ use crate::metrics::Metrics;
 
 /// The API.
 pub fn router(app: App) -> Router {
-    observed(routes(), app.engine().metrics()).with_state(app)
+    let routes = routes().layer(from_fn_with_state(app.engine().config().clone(), cors::narrow));
+    observed(routes, app.engine().metrics()).with_state(app)
 }
 
 fn routes() -> Router<App> {

@@ -190,3 +190,30 @@ async fn secrets_are_shown_nowhere() {
         assert_eq!(at, None, "`{secret}` is shown");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_pages_of_named_origins_read_what_tokens_show() {
+    let named = TestApp::builder(Database::Sqlite).pipeline("greet", PIPELINE);
+    let named = named.config(|config| config.cors = Some(vec!["https://shop.example".into()])).start().await;
+    let all = TestApp::builder(Database::Sqlite).pipeline("greet", PIPELINE).start().await;
+    for (app, origin, allowed) in [
+        (&named, "https://shop.example", Some("https://shop.example")),
+        (&named, "https://other.example", None),
+        (&named, "null", None),
+        (&all, "https://other.example", Some("*")),
+    ] {
+        let run = app.run("greet", json!({ "who": "ada@example.com" })).await;
+        app.ended(&run).await;
+        let run = app.client.get(run["watch_url"].as_str().unwrap());
+        let preflight = app.client.request(reqwest::Method::OPTIONS, format!("{}/v1/uploads/x", app.url));
+        for request in [run, preflight] {
+            let answer = request.header("origin", origin).send().await.unwrap();
+            let header = answer.headers().get("access-control-allow-origin").map(|value| value.to_str().unwrap());
+            assert_eq!(header, allowed, "{origin}");
+            let varies = answer.headers().get_all("vary").iter().any(|value| value == "origin");
+            assert_eq!(varies, app.config.cors.is_some(), "{origin}");
+        }
+    }
+    named.finish().await;
+    all.finish().await;
+}
