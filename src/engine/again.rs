@@ -34,7 +34,11 @@ impl Engine {
             return Err(Error::permanent("run_never_began", "the run failed before its first step")
                 .hint("mend what its `error` names, and start a new run"));
         }
-        for step in to_reset(&compiled, &steps) {
+        if tx.has_let_go(id).await? {
+            return Err(Error::permanent("run_files_expired", "the files of the run are no longer kept")
+                .hint("start a new run; `retention.artifacts` says how long files are kept"));
+        }
+        for step in to_reset(&compiled, &steps, run.cancel_requested_at.is_some()) {
             tx.reset_step(&step.id).await?;
         }
         tx.reopen_run(id).await?;
@@ -47,8 +51,9 @@ impl Engine {
     }
 }
 
-/// The steps that have to run once more.
-fn to_reset<'a>(compiled: &Compiled, steps: &'a [StepRecord]) -> Vec<&'a StepRecord> {
+/// The steps that have to run once more. In a run that was `cut_short` hooks were skipped that may be called for after
+/// all; the machine skips again those that are not.
+fn to_reset<'a>(compiled: &Compiled, steps: &'a [StepRecord], cut_short: bool) -> Vec<&'a StepRecord> {
     let forgiven = |step: &StepRecord| {
         compiled.position(&step.step_id).is_some_and(|index| compiled.steps[index].step.continue_on_error)
     };
@@ -59,5 +64,6 @@ fn to_reset<'a>(compiled: &Compiled, steps: &'a [StepRecord]) -> Vec<&'a StepRec
     };
     let is_main = |step: &&StepRecord| step.section == Section::Main.field();
     let main_again = steps.iter().filter(is_main).any(|step| undone(&step));
-    steps.iter().filter(|step| undone(step) || main_again && !is_main(step)).collect()
+    let skipped = |step: &&StepRecord| cut_short && !is_main(step) && step.status == StepStatus::Skipped;
+    steps.iter().filter(|step| undone(step) || main_again && !is_main(step) || skipped(step)).collect()
 }

@@ -118,6 +118,10 @@ impl Inner {
             }
         }
         let run = tx.touch_run(id).await?;
+        // It may have ended meanwhile, and even have been taken up again: then nothing of this is wanted.
+        if run.cancel_requested_at.is_none() || run.finished_at.is_some() {
+            return Ok(());
+        }
         let moves = self.advance(&mut tx, &run).await?;
         tx.commit().await?;
         self.moved(&run, &moves);

@@ -13,9 +13,12 @@ use super::compiled::{CompiledStep, backoff};
 use super::progress::ProgressView;
 use crate::clock;
 use crate::error::{Class, Error, Result};
+use crate::objects::File;
 use crate::steps::Made;
 use crate::store::{Claimed, Ending, RunStatus, Sleep, StepRecord, StepStatus};
 
+/// So many attempts back an attempt looks for files that were left behind; those before did the same.
+const OLD_CLAIMS: i64 = 3;
 /// How long to wait before trying a database that failed us again.
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
 
@@ -62,6 +65,10 @@ impl Inner {
         ending: Ending,
         started: Instant,
     ) {
+        // While the lease is held: afterwards another attempt may be at the same keys.
+        if matches!(ending, Ending::Final { .. }) && outcome.result.is_err() && !lease.lost.is_cancelled() {
+            self.take_back(&outcome.made.fresh).await;
+        }
         let mut uncertain = false;
         let held = loop {
             let tried = match self.try_end(lease, claimed, &outcome, &ending).await {
@@ -77,10 +84,8 @@ impl Inner {
                 }
             }
         };
-        // What was written to the user's bucket under a lease that is lost may by now be another attempt's.
-        let fresh = if held { outcome.made.fresh.as_slice() } else { &[] };
         if !held || outcome.result.is_err() {
-            for file in outcome.made.artifacts.iter().chain(fresh) {
+            for file in &outcome.made.artifacts {
                 if let Err(error) = self.objects.delete(&file.bucket, &file.key).await {
                     warn!(error.code = error.code(), "a file of a failed attempt was not deleted: {error}");
                 }
@@ -103,6 +108,20 @@ impl Inner {
                 );
             }
             (_, Err(error)) => warn!(duration_ms, error.code = error.code(), "step failed: {error}"),
+        }
+    }
+
+    /// Deletes what a step that failed for good has written to the user's bucket, unless it was replaced since. An
+    /// attempt that is followed by another one leaves it to that.
+    async fn take_back(&self, fresh: &[File]) {
+        for file in fresh {
+            let ours = match self.objects.head(&file.bucket, &file.key).await {
+                Ok(found) => found.etag == file.etag && found.version == file.version,
+                Err(_) => false,
+            };
+            if ours && let Err(error) = self.objects.delete(&file.bucket, &file.key).await {
+                warn!(error.code = error.code(), "an object of a failed step was not deleted: {error}");
+            }
         }
     }
 
@@ -162,9 +181,12 @@ impl Inner {
     pub(super) async fn clean_up(&self, claimed: &Claimed) {
         let step = &claimed.step;
         if step.claims > 1 {
-            let prefix = files_prefix(step);
-            if let Err(error) = self.objects.delete_prefix(&self.config.objects.artifacts, &prefix).await {
-                warn!(error.code = error.code(), "files of an earlier attempt were not removed: {error}");
+            // Only what is older than this attempt: if this one is stale, a later one may have published its own.
+            for claim in (step.claims - OLD_CLAIMS).max(1)..step.claims {
+                let prefix = format!("{}{claim}/", files_prefix(step));
+                if let Err(error) = self.objects.delete_prefix(&self.config.objects.artifacts, &prefix).await {
+                    warn!(error.code = error.code(), "files of an earlier attempt were not removed: {error}");
+                }
             }
         }
     }

@@ -53,7 +53,8 @@ impl Inner {
         if deleted > 0 {
             info!(runs = deleted, "runs whose time was over were deleted");
         }
-        if turn % ORPHANS_EVERY == ORPHANS_EVERY - 1 {
+        // A store elsewhere may be shared with another installation, whose files are no orphans.
+        if turn % ORPHANS_EVERY == ORPHANS_EVERY - 1 && self.objects.is_embedded(&self.config.objects.artifacts) {
             self.delete_orphans(ORPHAN_AGE).await?;
         }
         Ok(())

@@ -15,6 +15,10 @@ use crate::store::{AwaitedEvent, EventRecord, Sleep, StepRecord, Tx};
 
 /// How long an event is kept for the steps that begin to wait for it after it has come.
 pub(super) const KEPT: Millis = 24 * 3_600_000;
+/// So many events are looked at in one go.
+const PAGE: u32 = 100;
+/// How often an event is told anew when others hold the same rows.
+const TRIES: u32 = 5;
 /// Stands between the names of fields.
 const BETWEEN: char = '\n';
 
@@ -37,26 +41,43 @@ impl Engine {
         let inner = &self.0;
         let id = Ulid::generate().to_string();
         let event = EventRecord { id, name: name.to_owned(), key, body, received_at: clock::now() };
-        let mut tx = inner.db.begin().await?;
-        tx.lock_event(name).await?;
-        if let Some(known) = tx.insert_event(&event).await? {
-            return Ok((Told { id: known.id.clone(), woken: 0 }, known));
+        let mut tries = 1;
+        loop {
+            match inner.try_tell(&event).await {
+                Err(error) if error.is_transient() && tries < TRIES => tries += 1,
+                told => return Ok(told?.unwrap_or_else(|known| (Told { id: known.id.clone(), woken: 0 }, known))),
+            }
         }
-        let (mut wake, mut runs) = (Vec::new(), Vec::new());
+    }
+}
+
+impl Inner {
+    /// The inner error is the event as it was told before.
+    async fn try_tell(&self, event: &EventRecord) -> Result<std::result::Result<(Told, EventRecord), EventRecord>> {
+        let name = &event.name;
+        let mut tx = self.db.begin().await?;
+        tx.lock_event(name).await?;
+        if let Some(known) = tx.insert_event(event).await? {
+            return Ok(Err(known));
+        }
+        let mut sleepers = Vec::new();
         for fields in tx.awaited_fields(name).await? {
-            let Some(awaited) = awaited_by(name, &fields, &event.body) else { continue };
-            let sleepers = tx.sleepers(&awaited).await?;
-            // Jobs before steps before runs, as those do it who claim a step. The sweep may have pushed one already.
-            let ids: Vec<String> = sleepers.iter().map(|step| step.id.clone()).collect();
-            inner.chain.lock(&mut tx, &ids).await?;
-            for step in sleepers {
-                if tx.wake_step(&step.id, &event.body).await? {
-                    let push = Push { step_run: &step.id, queue: &step.queue, priority: step.priority, due_at: None };
-                    inner.chain.remove(&mut tx, &step.id).await?;
-                    inner.chain.push(&mut tx, &[push]).await?;
-                    wake.push(step.queue);
-                    runs.push(step.run_id);
-                }
+            if let Some(awaited) = awaited_by(name, &fields, &event.body) {
+                sleepers.extend(tx.sleepers(&awaited).await?);
+            }
+        }
+        sleepers.sort_by(|one, other| one.id.cmp(&other.id));
+        // Jobs before steps before runs, as those do it who claim a step. The sweep may have pushed one already.
+        let ids: Vec<String> = sleepers.iter().map(|step| step.id.clone()).collect();
+        self.chain.lock(&mut tx, &ids).await?;
+        let (mut wake, mut runs) = (Vec::new(), Vec::new());
+        for step in sleepers {
+            if tx.wake_step(&step.id, &event.body).await? {
+                let push = Push { step_run: &step.id, queue: &step.queue, priority: step.priority, due_at: None };
+                self.chain.remove(&mut tx, &step.id).await?;
+                self.chain.push(&mut tx, &[push]).await?;
+                wake.push(step.queue);
+                runs.push(step.run_id);
             }
         }
         // One after another in an order that all follow: several events may wake steps of the same runs.
@@ -68,10 +89,10 @@ impl Engine {
             touched.push(tx.touch_run(run).await?);
         }
         tx.commit().await?;
-        wake.iter().for_each(|queue| inner.chain.wake(queue));
-        touched.iter().for_each(|run| inner.changed(run));
+        wake.iter().for_each(|queue| self.chain.wake(queue));
+        touched.iter().for_each(|run| self.changed(run));
         tracing::info!(event.id = event.id, event.name = name, woken, "an event was told");
-        Ok((Told { id: event.id.clone(), woken }, event))
+        Ok(Ok((Told { id: event.id.clone(), woken }, event.clone())))
     }
 }
 
@@ -102,9 +123,16 @@ impl Inner {
 }
 
 async fn came_before(tx: &mut Tx, event: &AwaitedEvent, since: Millis) -> Result<Option<Value>> {
-    let events = tx.events_since(&event.name, since.max(clock::now() - KEPT)).await?;
-    let fits = |body: &Value| awaited_by(&event.name, &event.fields, body).as_ref() == Some(event);
-    Ok(events.into_iter().map(|known| known.body).find(fits))
+    let fits = |known: &EventRecord| awaited_by(&event.name, &event.fields, &known.body).as_ref() == Some(event);
+    let (mut time, mut id) = (since.max(clock::now() - KEPT), String::new());
+    loop {
+        let page = tx.events_after(&event.name, time, &id, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(None) };
+        (time, id) = (last.received_at, last.id.clone());
+        if let Some(known) = page.into_iter().find(fits) {
+            return Ok(Some(known.body));
+        }
+    }
 }
 
 /// What a step waits for, in the form in which events are compared with it.

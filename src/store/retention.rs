@@ -28,6 +28,15 @@ impl Tx {
         self.execute(sql, &args![id, keep.runs, keep.files]).await.map(drop)
     }
 
+    /// True if a run has let go of its files.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn has_let_go(&mut self, id: &str) -> Result<bool> {
+        let sql = "SELECT id FROM runs WHERE id = $1 AND released_at IS NOT NULL";
+        Ok(!self.fetch(sql, &args![id]).await?.is_empty())
+    }
+
     /// Lets a run go of its files. Of those that nobody else holds, all expire.
     ///
     /// # Errors

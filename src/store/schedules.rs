@@ -19,6 +19,20 @@ impl Db {
         Ok(since)
     }
 
+    /// Forgets the schedules that are not among these: what comes back later has missed nothing.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn forget_schedules(&self, live: &[String]) -> Result<()> {
+        for row in self.fetch("SELECT id FROM schedules", &[]).await? {
+            let id = row.text("id")?;
+            if !live.contains(&id) {
+                self.execute("DELETE FROM schedules WHERE id = $1", &args![&id]).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Says that the moments of a schedule up to a time have their runs. It never goes back.
     ///
     /// # Errors

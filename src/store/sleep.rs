@@ -84,13 +84,16 @@ impl Tx {
         rows.first().map(event).transpose()
     }
 
-    /// The events of a name since a time, oldest first.
+    /// Some of the events of a name, oldest first, after the one of this time and id.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn events_since(&mut self, name: &str, since: Millis) -> Result<Vec<EventRecord>> {
-        let sql = format!("{EVENT} WHERE name = $1 AND received_at >= $2 ORDER BY received_at, id");
-        self.fetch(&sql, &args![name, since]).await?.iter().map(event).collect()
+    pub async fn events_after(&mut self, name: &str, time: Millis, id: &str, limit: u32) -> Result<Vec<EventRecord>> {
+        let sql = format!(
+            "{EVENT} WHERE name = $1 AND (received_at > $2 OR received_at = $2 AND id > $3)
+             ORDER BY received_at, id LIMIT $4"
+        );
+        self.fetch(&sql, &args![name, time, id, limit]).await?.iter().map(event).collect()
     }
 
     /// The sets of fields that the sleepers for an event look at.

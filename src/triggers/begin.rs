@@ -3,9 +3,9 @@
 use serde_json::{Map, Value, json};
 use ulid::Ulid;
 
-use super::Inner;
+use super::{Inner, tell};
 use crate::engine::{Inbox, NewRun, Started, run_url};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pipeline::{Scope, resolve};
 
 impl Inner {
@@ -41,10 +41,37 @@ impl Inner {
             Ok(params) => params.as_object().cloned().unwrap_or_default(),
             Err(error) => return self.engine.refuse(new(Map::new()), &error).await,
         };
+        // Who tells of an event need not have the right to read a file; what a store tells of is there.
+        if origin == tell::SOURCE && (names_object(event) || params.values().any(holds_file)) {
+            let error = Error::permanent("params_invalid", "an event of the application cannot bring a file")
+                .hint("start the run through the API, with a key that may name the bucket");
+            return self.engine.refuse(new(params), &error).await;
+        }
         match self.engine.start(new(params.clone())).await {
             // Nobody waits for an answer that could say what is wrong with the event, so a run does.
             Err(error) if error.code() == "params_invalid" => self.engine.refuse(new(params), &error).await,
             started => started,
         }
+    }
+}
+
+/// True for what names an object of a store, wherever in the value.
+fn holds_file(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.starts_with("s3://"),
+        Value::Array(items) => items.iter().any(holds_file),
+        Value::Object(fields) => names_object(value) || fields.values().any(holds_file),
+        _ => false,
+    }
+}
+
+/// True for the shape of a file, wherever in the value: steps may read it from `event`.
+fn names_object(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(names_object),
+        Value::Object(fields) => {
+            fields.contains_key("bucket") && fields.contains_key("key") || fields.values().any(names_object)
+        }
+        _ => false,
     }
 }

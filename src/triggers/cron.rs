@@ -46,13 +46,14 @@ fn id(pipeline: &str, trigger: &CronTrigger) -> String {
 
 impl Inner {
     async fn look_at_schedules(&self) -> Result<()> {
-        let now = clock::now();
+        let (now, mut known) = (clock::now(), Vec::new());
         for live in self.engine.live().await? {
             for trigger in live.plan.triggers.iter().filter_map(Trigger::as_cron) {
                 self.look_at(&live, trigger, now).await?;
+                known.push(id(&live.plan.name, trigger));
             }
         }
-        Ok(())
+        self.engine.db().forget_schedules(&known).await
     }
 
     async fn look_at(&self, live: &LivePlan, trigger: &CronTrigger, now: Millis) -> Result<()> {

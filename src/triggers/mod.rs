@@ -24,7 +24,7 @@ use crate::objects::embedded::Embedded;
 
 pub use hook::{Received, Subscription};
 pub use tell::Heard;
-pub use watch::UPLOADS;
+pub use watch::{LATE, UPLOADS};
 
 /// The triggers of one process. Cheap to clone.
 #[derive(Clone)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::SOURCE;
-use super::{Inner, poll};
+use super::{Inner, cron, poll, tell};
 use crate::clock::{self, Millis};
 use crate::error::Result;
 
@@ -18,7 +18,7 @@ const SWEEP_EVERY: u32 = 3600;
 /// How often uploads that never came are swept, in looks.
 const UPLOADS_EVERY: u32 = 60;
 /// How long after its end an upload may still be arriving.
-const LATE: Millis = 3_600_000;
+pub const LATE: Millis = 2 * 3_600_000;
 const DAY: Millis = 86_400_000;
 /// How long an object is remembered: longer than anybody tells of it again.
 const REMEMBERED: Millis = 30 * DAY;
@@ -75,8 +75,14 @@ async fn sweep_uploads(inner: &Inner) -> Result<()> {
     for upload in db.expired_uploads(clock::now() - LATE, 100).await? {
         if db.run(&upload.id).await?.is_none() {
             let (bucket, key) = (upload.file["bucket"].as_str(), upload.file["key"].as_str());
-            if let (Some(bucket), Some(key)) = (bucket, key) {
-                inner.engine.objects().delete(bucket, key).await?;
+            if let (Some(bucket), Some(key)) = (bucket, key)
+                && let Err(error) = inner.engine.objects().delete(bucket, key).await
+            {
+                // One that cannot be deleted must not keep the others.
+                tracing::warn!(error.code = error.code(), "an upload that never came was not deleted: {error}");
+                if error.is_transient() {
+                    continue;
+                }
             }
         }
         db.delete_upload(&upload.id).await?;
@@ -92,7 +98,7 @@ async fn sweep(inner: &Inner) -> Result<()> {
     let live: Vec<String> = targets.iter().map(poll::id).collect();
     db.forget_polls(clock::now() - DAY, &live).await?;
     let seen = db.all_polled_at().await?.unwrap_or_else(clock::now).min(clock::now());
-    for source in [SOURCE, poll::LISTED, UPLOADS] {
+    for source in [SOURCE, poll::LISTED, UPLOADS, tell::SOURCE, cron::SOURCE] {
         db.forget_inbox(source, seen - REMEMBERED).await?;
     }
     Ok(())

@@ -146,17 +146,27 @@ impl Order {
             fingerprint.add_params(&params);
             fingerprint.add(format!("{wishes:?}").as_bytes());
         }
-        let unfit = files::resolve(&self.app, &self.caller, &self.pipeline, &mut params).await?;
-        params.extend(files);
-        unfit.refuse(&self.pipeline, &params)?;
         let inbox = self.key.clone().map(|key| Inbox {
             source: idempotency::SOURCE,
             key,
             fingerprint: uploads.fingerprint.take().map(Fingerprint::finish),
         });
+        let id = self.id.clone();
+        // What was accepted before is not looked at again: its files may be gone by now.
+        if self.is_known(inbox.as_ref()).await? {
+            return Ok(NewRun { id, pipeline: self.pipeline.name.clone(), inbox, ..NewRun::default() });
+        }
+        let unfit = files::resolve(&self.app, &self.caller, &self.pipeline, &mut params).await?;
+        params.extend(files);
+        unfit.refuse(&self.pipeline, &params)?;
         let (run_at, priority, queue) = wishes.checked()?;
-        let (id, pipeline, uploads) = (self.id.clone(), self.pipeline.name.clone(), uploads.files.clone());
+        let (pipeline, uploads) = (self.pipeline.name.clone(), uploads.files.clone());
         Ok(NewRun { id, pipeline, params, origin: ORIGIN, uploads, run_at, priority, queue, inbox, event: None })
+    }
+
+    async fn is_known(&self, inbox: Option<&Inbox>) -> Result<bool> {
+        let Some(Inbox { source, key, .. }) = inbox else { return Ok(false) };
+        Ok(self.app.db().inbox(&self.pipeline.name, source, key).await?.is_some())
     }
 
     async fn form(&self, headers: &HeaderMap, body: Body, uploads: &mut Uploads) -> Result<Given> {

@@ -27,14 +27,14 @@ use super::pipelines::{LivePipeline, Takes, not_live};
 use super::problem::Problem;
 use super::wait::Patience;
 use super::{App, files, names};
-use crate::clock;
+use crate::clock::{self, Millis};
 use crate::engine::{Inbox, NewRun, Started, artifact_url};
 use crate::error::{Error, Result};
 use crate::objects::File;
 use crate::pipeline::params::{self, Invalid};
 use crate::secrets::Purpose;
 use crate::store::UploadRecord;
-use crate::triggers::UPLOADS;
+use crate::triggers::{LATE, UPLOADS};
 use crate::units::ByteSize;
 
 const EXAMPLE: &str = "{\"pipeline\": \"avatar\", \"filename\": \"photo.jpg\", \"size\": 12345}";
@@ -191,11 +191,11 @@ fn file(upload: &UploadRecord) -> Result<File> {
         .map_err(|error| Error::permanent("internal_error", format!("upload `{}` holds no file: {error}", upload.id)))
 }
 
-/// The upload with this id, if it may still come.
-async fn open(app: &App, id: &str) -> Result<UploadRecord> {
+/// The upload with this id, if it may still come, or came no later than `late` after its time.
+async fn open(app: &App, id: &str, late: Millis) -> Result<UploadRecord> {
     let known = if Ulid::from_string(id).is_ok() { app.db().upload(id).await? } else { None };
     let upload = known.ok_or_else(not_found)?;
-    match upload.expires_at > clock::now() {
+    match upload.expires_at.saturating_add(late) > clock::now() {
         true => Ok(upload),
         false => Err(Error::permanent("upload_expired", "the upload has expired").hint("announce it again")),
     }
@@ -227,7 +227,7 @@ pub(super) async fn receive(
     if !app.signer().holds(Purpose::Upload, id, token) {
         return Err(token_invalid().into());
     }
-    let upload = open(&app, id).await?;
+    let upload = open(&app, id, 0).await?;
     let file = file(&upload)?;
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if let Some(length) = length.filter(|length| *length != file.size) {
@@ -278,8 +278,20 @@ pub(super) async fn complete(
     if Ulid::from_string(&id).is_err() {
         return Err(not_found().into());
     }
-    let done = app.db().run(&id).await?.filter(|run| run.origin == UPLOADS);
-    let upload = if done.is_some() { None } else { Some(open(&app, &id).await?) };
+    let mut done = app.db().run(&id).await?.filter(|run| run.origin == UPLOADS);
+    let mut upload = None;
+    if done.is_none() {
+        match open(&app, &id, LATE).await {
+            Ok(found) => upload = Some(found),
+            Err(error) => {
+                // Another call may have completed it between the two looks.
+                done = app.db().run(&id).await?.filter(|run| run.origin == UPLOADS);
+                if done.is_none() {
+                    return Err(error.into());
+                }
+            }
+        }
+    }
     let name = done.as_ref().map(|run| &run.pipeline).or(upload.as_ref().map(|upload| &upload.pipeline)).cloned();
     let name = name.unwrap_or_default();
     if caller.is_some_and(|caller| !caller.may_write(&name)) {

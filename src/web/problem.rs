@@ -35,6 +35,7 @@ const KINDS: &[(&str, StatusCode, &str)] = &[
     ("link_not_found", StatusCode::NOT_FOUND, "There is no such link"),
     ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "The method does not fit"),
     ("run_ended", StatusCode::CONFLICT, "The run has ended"),
+    ("run_files_expired", StatusCode::CONFLICT, "The files of the run are no longer kept"),
     ("run_succeeded", StatusCode::CONFLICT, "The run has succeeded"),
     ("run_never_began", StatusCode::CONFLICT, "The run has no step to go on from"),
     ("run_not_ended", StatusCode::CONFLICT, "The run has not ended"),

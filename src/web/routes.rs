@@ -124,7 +124,14 @@ fn about_runs(routes: Routes) -> Routes {
                 .key()
                 .answers::<RunView>(202, "the run goes on")
                 .answers::<RunView>(200, "the run has ended again")
-                .refuses(&["run_not_found", "run_not_ended", "run_succeeded", "run_never_began", "definition_invalid"]),
+                .refuses(&[
+                    "run_not_found",
+                    "run_not_ended",
+                    "run_succeeded",
+                    "run_files_expired",
+                    "run_never_began",
+                    "definition_invalid",
+                ]),
         )
 }
 

@@ -14,6 +14,7 @@ both!(
     a_retry_goes_on_from_the_failed_step,
     a_retry_of_a_failed_hook_runs_that_hook_alone,
     a_cancelled_run_can_go_on,
+    a_retry_of_a_cancelled_run_catches_up_on_its_hooks,
     a_run_starts_at_its_time_and_not_before,
     a_run_takes_a_queue_and_a_priority,
     a_hundred_requests_with_one_key_start_one_run,
@@ -234,6 +235,25 @@ async fn a_cancelled_run_can_go_on(database: Database) {
     app.post(&format!("/v1/runs/{}/retry", id(&run)), json!({})).await;
     let run = app.ended(&run).await;
     assert_eq!((&run["status"], &run["cancel_requested_at"]), (&json!("succeeded"), &Value::Null));
+    app.finish().await;
+}
+
+async fn a_retry_of_a_cancelled_run_catches_up_on_its_hooks(database: Database) {
+    let builder = TestApp::builder(database);
+    let gate = builder.folder().join("gate");
+    let yaml = format!(
+        "name: p\nsteps: [{{ id: one, uses: test.step }}]\non_success:\n  - {{ id: slow, uses: test.step, with: {{ until: \"{}\" }} }}\n  \
+         - {{ id: cheer, uses: test.step }}\n",
+        gate.display()
+    );
+    let app = builder.pipeline("p", &yaml).start().await;
+    let run = app.run("p", json!({})).await;
+    app.step_is(&run, "slow", "running").await;
+    app.post(&format!("/v1/runs/{}/cancel", id(&run)), json!({})).await;
+    assert_eq!(statuses(&app.ended(&run).await), ["one:succeeded", "slow:cancelled", "cheer:skipped"]);
+    std::fs::write(&gate, "").unwrap();
+    app.post(&format!("/v1/runs/{}/retry", id(&run)), json!({})).await;
+    assert_eq!(statuses(&app.ended(&run).await), ["one:succeeded", "slow:succeeded", "cheer:succeeded"]);
     app.finish().await;
 }
 
