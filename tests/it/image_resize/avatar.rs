@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both, eventually};
 
-both!(a_profile_picture_gets_its_sizes);
+both!(a_profile_picture_gets_its_sizes, the_answer_to_an_upload_holds_the_small_size);
 
 fn repository(path: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -65,5 +65,26 @@ async fn a_profile_picture_gets_its_sizes(database: Database) {
     let large = stored(&app, &others["large"]).await;
     let size = afterload::media::dimensions(&large).unwrap();
     assert_eq!((afterload::media::sniff(&large), size.width, size.height), ("image/webp", 768, 1024));
+    app.finish().await;
+}
+
+async fn the_answer_to_an_upload_holds_the_small_size(database: Database) {
+    let yaml = std::fs::read_to_string(repository("pipelines/avatar.yaml")).unwrap();
+    let photo = std::fs::read(repository("examples/photo.jpg")).unwrap();
+    let app = TestApp::builder(database).pipeline("avatar", &yaml).start().await;
+    let answer = app.upload("avatar", "me.jpg", photo).await;
+    let small = &answer["steps"][0]["outputs"]["styles"]["small"];
+    assert_eq!((&small["width"], &small["height"]), (&json!(96), &json!(96)), "{answer}");
+    assert_eq!(colour(&stored(&app, small).await, (0.1, 0.1)).len(), 3);
+    // The others follow in the background, and no size is made twice.
+    let run = app.ended(&answer).await;
+    let made = |step: usize| -> Vec<String> {
+        let styles = run["steps"][step]["outputs"]["styles"].as_object().expect("styles");
+        styles.keys().cloned().collect()
+    };
+    assert_eq!((made(0), made(1)), (vec!["small".to_owned()], vec!["large".to_owned(), "medium".to_owned()]));
+    assert_eq!(run["steps"][0]["outputs"], answer["steps"][0]["outputs"]);
+    let objects = app.app.engine.objects().list("thumbnails", "avatars/", None).await.unwrap();
+    assert_eq!(objects.objects.len(), 3);
     app.finish().await;
 }
