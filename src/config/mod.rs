@@ -2,8 +2,10 @@
 
 mod check;
 mod environment;
+mod limits;
 mod load;
 
+pub use limits::{ImageLimits, Limits, RetentionConfig};
 pub use load::DEFAULT_FILE;
 
 use std::collections::BTreeMap;
@@ -14,7 +16,7 @@ use schemars::JsonSchema;
 use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::units::{ByteSize, Duration};
+use crate::units::Duration;
 
 /// A value that is never shown: not in logs, errors, pages or records.
 #[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -317,87 +319,6 @@ pub struct QueueConfig {
 impl Default for QueueConfig {
     fn default() -> Self {
         Self { concurrency: 4 }
-    }
-}
-
-/// How long runs and their files are kept, from the end of the run on.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct RetentionConfig {
-    /// Runs; default `90d`. A run is kept at least as long as its files.
-    pub runs: Duration,
-    /// Files; default `30d`. What another run or a link still needs is kept longer.
-    pub artifacts: Duration,
-}
-
-impl Default for RetentionConfig {
-    fn default() -> Self {
-        let days = |days: u64| Duration(std::time::Duration::from_secs(days * 86_400));
-        Self { runs: days(90), artifacts: days(30) }
-    }
-}
-
-/// Limits on what comes in and on what may go wrong.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// The largest upload.
-    pub upload: ByteSize,
-    /// The largest JSON body.
-    pub body: ByteSize,
-    /// Crashes without progress after which a step is quarantined.
-    #[schemars(range(min = 1, max = 1000))]
-    pub crashes: u32,
-    /// How long a stopping process waits for its steps to park.
-    pub drain: Duration,
-    /// How long the answer to a request waits for `inline` steps.
-    pub inline_wait: Duration,
-    /// How long at most the answer to a request with `Prefer: wait=…` waits for the end of the run.
-    pub wait: Duration,
-    /// Limits on pictures.
-    pub image: ImageLimits,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            upload: ByteSize(5 << 30),
-            body: ByteSize(1 << 20),
-            crashes: 3,
-            drain: Duration(std::time::Duration::from_secs(25)),
-            inline_wait: Duration(std::time::Duration::from_secs(10)),
-            wait: Duration(std::time::Duration::from_secs(60)),
-            image: ImageLimits::default(),
-        }
-    }
-}
-
-/// Limits on pictures, because a few kilobytes can decode to gigabytes.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct ImageLimits {
-    /// The largest file.
-    pub file: ByteSize,
-    /// The most pixels, width times height.
-    pub pixels: u64,
-    /// The longest side in pixels.
-    pub side: u32,
-    /// The most memory that decoding one picture may take.
-    pub decode: ByteSize,
-    /// The most memory that all pictures together may take while one process works on them. Files that wait to be decoded
-    /// come on top, at most the same again.
-    pub memory: ByteSize,
-}
-
-impl Default for ImageLimits {
-    fn default() -> Self {
-        Self {
-            file: ByteSize(64 << 20),
-            pixels: 100_000_000,
-            side: 16_384,
-            decode: ByteSize(512 << 20),
-            memory: ByteSize(1 << 30),
-        }
     }
 }
 
