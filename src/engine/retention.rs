@@ -22,7 +22,7 @@ const ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
 
 impl Engine {
     /// Deletes objects under our own keys that are older than `age` and no artifact. Workers do so by themselves twice a
-    /// day, with an age of a day. Gives how many there were.
+    /// day, with an age of a day, in the embedded store; never call it on a bucket that another installation writes. Gives how many there were.
     ///
     /// # Errors
     /// Those of the store and of the database.
