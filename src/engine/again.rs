@@ -40,6 +40,10 @@ impl Engine {
         }
         for step in to_reset(&compiled, &steps, run.cancel_requested_at.is_some()) {
             tx.reset_step(&step.id).await?;
+            // Of a step that failed only the items that failed run again.
+            if step.status == StepStatus::Succeeded && step.items.is_some() {
+                tx.reset_items(&step.id).await?;
+            }
         }
         tx.reopen_run(id).await?;
         let run = RunRecord { cancel_requested_at: None, run_at: None, ..run };

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
+use super::advance::Moves;
 use super::{Engine, Inner};
 use crate::error::{Error, Result};
 use crate::pipeline::Section;
@@ -107,8 +108,8 @@ impl Inner {
 
     /// Ends the steps of a run, asked to stop, whose attempts have not begun, and moves on.
     async fn cancel_queued(&self, id: &str) -> Result<()> {
-        let steps = self.db.steps(id).await?;
-        let open: Vec<String> = steps.into_iter().filter(in_queue).map(|step| step.id).collect();
+        let idle: Vec<StepRecord> = self.db.idle_steps(id).await?.into_iter().filter(in_queue).collect();
+        let open: Vec<String> = idle.iter().map(|step| step.id.clone()).collect();
         let mut tx = self.db.begin().await?;
         // Jobs before steps before the run, as those do it who end a step.
         self.chain.lock(&mut tx, &open).await?;
@@ -122,7 +123,12 @@ impl Inner {
         if run.cancel_requested_at.is_none() || run.finished_at.is_some() {
             return Ok(());
         }
-        let moves = self.advance(&mut tx, &run).await?;
+        // Items that never begin end their steps; those that run do it when they have stopped.
+        let mut moves = self.advance(&mut tx, &run).await?;
+        for step in tx.idle_steps(id).await?.into_iter().filter(in_queue).filter(|step| step.items.is_some()) {
+            let more = self.go_on(&mut tx, &run, (&step.id, &step.section), 0).await?;
+            moves = Moves { wake: [moves.wake, more.wake].concat(), ended: moves.ended.or(more.ended) };
+        }
         tx.commit().await?;
         self.moved(&run, &moves);
         Ok(())
@@ -136,7 +142,7 @@ impl Inner {
         }
         for id in self.db.cancelling().await? {
             self.attempts.cancel(&id);
-            if settle && self.db.steps(&id).await?.iter().any(in_queue) {
+            if settle && self.db.idle_steps(&id).await?.iter().any(in_queue) {
                 self.cancel_queued(&id).await?;
             }
         }
@@ -152,5 +158,5 @@ pub(super) fn not_found(id: &str) -> Error {
 /// True if a cancel may end the step: its attempt has not begun, and it does not belong to `finally`.
 fn in_queue(step: &StepRecord) -> bool {
     let idle = matches!(step.status, StepStatus::Queued | StepStatus::Retrying | StepStatus::Sleeping);
-    idle && step.section != Section::Finally.field()
+    (idle || step.items.is_some()) && step.section != Section::Finally.field()
 }

@@ -10,12 +10,13 @@ use super::Inner;
 use super::advance::Moves;
 use super::chain::Lease;
 use super::compiled::{CompiledStep, backoff};
+use super::fan_out::Fan;
 use super::progress::ProgressView;
 use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::objects::File;
 use crate::steps::Made;
-use crate::store::{Claimed, Ending, RunStatus, Sleep, StepRecord, StepStatus};
+use crate::store::{Claimed, Ending, RunRecord, RunStatus, Sleep, StepRecord, StepStatus, Tx};
 
 /// So many attempts back an attempt looks for files that were left behind; those before did the same.
 const OLD_CLAIMS: i64 = 3;
@@ -29,12 +30,19 @@ pub(super) struct Outcome {
     pub made: Made,
     /// What it wants to wait for without a worker.
     pub sleep: Option<Sleep>,
+    /// The items that it found out, if that is all it had to do.
+    pub fan: Option<Fan>,
 }
 
 impl Outcome {
     /// An attempt that made nothing.
     pub fn failed(error: Error) -> Self {
-        Self { result: Err(error), progress: None, made: Made::default(), sleep: None }
+        Self { result: Err(error), progress: None, made: Made::default(), sleep: None, fan: None }
+    }
+
+    /// An attempt that found out the items of its step.
+    pub fn fanned(fan: Fan) -> Self {
+        Self { result: Ok(Value::Null), progress: None, made: Made::default(), sleep: None, fan: Some(fan) }
     }
 }
 
@@ -97,6 +105,7 @@ impl Inner {
             _ if !held => warn!(duration_ms, "the step's lease was lost; nothing of this attempt was kept"),
             (Ending::Park { .. }, _) => info!(duration_ms, "step parked"),
             (Ending::Sleep(_), _) => info!(duration_ms, "step sleeps"),
+            (Ending::FanOut, _) => info!(duration_ms, "step fans out"),
             (Ending::Final { status: StepStatus::Cancelled, .. }, _) => info!(duration_ms, "step cancelled"),
             (_, Ok(_)) => info!(duration_ms, "step succeeded"),
             (Ending::Retry { due_at, .. }, Err(error)) => {
@@ -137,7 +146,7 @@ impl Inner {
         let progress = outcome.progress.as_ref().map(|view| json!(view));
         let mut tx = self.db.begin().await?;
         let held = match ending {
-            Ending::Final { .. } | Ending::Sleep(_) => self.chain.acknowledge(&mut tx, lease).await?,
+            Ending::Final { .. } | Ending::Sleep(_) | Ending::FanOut => self.chain.acknowledge(&mut tx, lease).await?,
             Ending::Retry { due_at, .. } | Ending::Park { due_at } => {
                 self.chain.postpone(&mut tx, lease, *due_at).await?
             }
@@ -154,6 +163,11 @@ impl Inner {
             self.asleep(&mut tx, step, sleep, run.created_at).await?;
         }
         let mut moves = Moves::default();
+        if let Some(fan) = &outcome.fan
+            && matches!(ending, Ending::FanOut)
+        {
+            moves = self.fan_out(&mut tx, &run, step, fan).await?;
+        }
         if let Ending::Final { status, .. } = ending {
             if *status == StepStatus::Succeeded {
                 for file in &outcome.made.artifacts {
@@ -161,7 +175,7 @@ impl Inner {
                     tx.insert_artifact(id, &step.run_id, Some(&step.step_id), &json!(file)).await?;
                 }
             }
-            match self.advance(&mut tx, &run).await {
+            match self.next(&mut tx, &run, step, *status).await {
                 Ok(moved) => moves = moved,
                 // The step has ended all the same; of the run this version cannot say what comes next.
                 Err(error) if error.code().starts_with("definition_") => {
@@ -175,6 +189,20 @@ impl Inner {
         moves.wake.push(step.queue.clone());
         self.moved(&run, &moves);
         Ok(true)
+    }
+
+    /// Moves on after a step has ended for good: of an item, its step; else the run.
+    pub(super) async fn next(
+        &self,
+        tx: &mut Tx,
+        run: &RunRecord,
+        step: &StepRecord,
+        status: StepStatus,
+    ) -> Result<Moves> {
+        match &step.parent {
+            Some(parent) => self.join(tx, run, (step, parent), status).await,
+            None => self.advance(tx, run).await,
+        }
     }
 
     /// Removes what attempts before wrote and never published. That it fails is no reason not to work.
@@ -205,6 +233,7 @@ fn said(held: bool, ending: &Ending) -> &'static str {
         Ending::Retry { .. } => "retried",
         Ending::Park { .. } => "parked",
         Ending::Sleep(_) => "slept",
+        Ending::FanOut => "fanned_out",
     }
 }
 

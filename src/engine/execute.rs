@@ -12,6 +12,7 @@ use super::Inner;
 use super::chain::Lease;
 use super::compiled::Compiled;
 use super::end::{Outcome, cancelled, error_json, files_prefix};
+use super::fan_out::Fan;
 use super::progress::{Gauge, PACE, ProgressView};
 use super::view::run_url;
 use crate::clock;
@@ -31,6 +32,14 @@ struct Taken {
     pipeline: String,
     /// The right to work on a suspect, if it is one.
     _suspect: Option<OwnedSemaphorePermit>,
+}
+
+/// What there is to do in an attempt.
+enum Prepared {
+    /// To run the step.
+    Step(Value, Files),
+    /// To write its items.
+    Fan(Fan),
 }
 
 /// Works on a job until its lease has been given back or lost.
@@ -86,7 +95,7 @@ impl Inner {
             let ending = cancelled();
             self.chain.acknowledge(&mut tx, lease).await?;
             tx.end_step(&lease.step_run, claimed.step.claims, None, &ending).await?;
-            let moves = self.advance(&mut tx, &run).await?;
+            let moves = self.next(&mut tx, &run, &claimed.step, StepStatus::Cancelled).await?;
             tx.commit().await?;
             self.moved(&run, &moves);
             return Ok(None);
@@ -136,6 +145,7 @@ impl Inner {
         };
         let outcome = Outcome { result: outcome.result.map_err(|error| self.hidden.from(error)), ..outcome };
         let ending = match &outcome.result {
+            Ok(_) if outcome.fan.is_some() => Ending::FanOut,
             Ok(outputs) => Ending::Final { status: StepStatus::Succeeded, outputs: Some(outputs.clone()), error: None },
             Err(_) if cancel.is_cancelled() => cancelled(),
             Err(_) if outcome.sleep.is_some() => Ending::Sleep(outcome.sleep.clone().unwrap_or_default()),
@@ -151,7 +161,7 @@ impl Inner {
         let run =
             self.db.run(&step.run_id).await?.ok_or_else(|| Error::permanent("run_not_found", "the run is gone"))?;
         let compiled = self.compiled(&run.digest).await?;
-        let index = compiled.position(&step.step_id);
+        let index = compiled.position(step.defined_as());
         index
             .map(|index| (run, compiled, index))
             .ok_or_else(|| Error::permanent("definition_invalid", "the step is not in its definition"))
@@ -176,11 +186,23 @@ impl Inner {
         let (progress, reports) = Progress::channel();
         let known = &compiled.steps[index];
         let prepared = async {
-            let scope = self.scope(run, compiled, known.section).await?;
-            Ok((pipeline::resolve(&known.step.with, &scope)?, self.files(claimed, known.step.output.as_ref(), scope)))
+            let mut scope = self.scope(run, compiled, known.section).await?;
+            match &known.step.for_each {
+                Some(for_each) if step.parent.is_none() => return Ok(Prepared::Fan(Fan::new(for_each, &scope)?)),
+                Some(_) => {
+                    let index = step.item_index.unwrap_or_default().unsigned_abs();
+                    scope = scope.item(index, step.item.as_ref().unwrap_or(&Value::Null));
+                }
+                None => {}
+            }
+            Ok(Prepared::Step(
+                pipeline::resolve(&known.step.with, &scope)?,
+                self.files(claimed, known.step.output.as_ref(), scope),
+            ))
         };
         let (with, files) = match prepared.await {
-            Ok(prepared) => prepared,
+            Ok(Prepared::Step(with, files)) => (with, files),
+            Ok(Prepared::Fan(fan)) => return Outcome::fanned(fan),
             Err(error) => return Outcome::failed(error),
         };
         let timeout = Duration::from_millis(known.step.timeout_ms.max(0) as u64);
@@ -234,7 +256,7 @@ impl Inner {
         let last = reports.borrow().clone();
         let progress = (last != Report::default()).then(|| gauge.view(&last));
         let sleep = bed.taken().filter(|_| result.is_err()).map(|wanted| Self::sleep(&wanted));
-        Outcome { result, progress, made: files.so_far(), sleep }
+        Outcome { result, progress, made: files.so_far(), sleep, fan: None }
     }
 
     fn files(&self, claimed: &Claimed, output: Option<&Output>, scope: Scope) -> Files {

@@ -14,6 +14,7 @@ mod discreet;
 mod effects;
 mod end;
 mod execute;
+mod fan_out;
 mod links;
 mod machine;
 mod progress;
@@ -53,7 +54,7 @@ pub use compiled::LivePlan;
 pub use progress::ProgressView;
 pub use sleep::Told;
 pub use start::{Inbox, NewRun, Started};
-pub use view::{ArtifactView, RunView, StepView, artifact_link, artifact_url, link_url, run_url};
+pub use view::{ArtifactView, ItemView, RunView, StepView, artifact_link, artifact_url, link_url, run_url};
 pub use watch::Watch;
 
 /// The engine of one process. Cheap to clone.

@@ -2,14 +2,14 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use ulid::Ulid;
 
 use super::progress::{ProgressView, percent};
 use crate::clock;
 use crate::error::Result;
 use crate::secrets::{Purpose, Signer};
-use crate::store::{ArtifactRecord, Db, RunRecord, RunStatus, StepRecord, StepStatus};
+use crate::store::{ArtifactRecord, Db, RunRecord, RunStatus, StepRecord, StepStatus, Tally};
 
 /// A run with its steps and artifacts. The shape is frozen: fields are added, never changed.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -81,6 +81,30 @@ pub struct StepView {
     pub finished_at: Option<String>,
     #[serde(skip)]
     is_final: bool,
+}
+
+/// An item of a step with `for_each`.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ItemView {
+    /// Its place in the list, from 0.
+    pub index: u64,
+    /// What it is.
+    pub item: Value,
+    /// As that of a step.
+    #[schemars(with = "StepStatus")]
+    pub status: &'static str,
+    /// The attempt, from 1; 0 before the first.
+    pub attempt: u32,
+    /// How far it is.
+    pub progress: Option<Value>,
+    /// What it offers, in `steps.ID.items`.
+    pub outputs: Option<Value>,
+    /// Its last error: `{code, message, hint}`.
+    pub error: Option<Value>,
+    /// RFC 3339, UTC.
+    pub started_at: Option<String>,
+    /// RFC 3339, UTC.
+    pub finished_at: Option<String>,
 }
 
 /// A file that belongs to a run.
@@ -175,33 +199,65 @@ fn overall(steps: &[StepRecord]) -> ProgressView {
     let total = steps.len() as u64;
     let done = steps.iter().filter(|step| step.status.is_final()).count() as u64;
     let running = steps.iter().filter(|step| !step.status.is_final());
-    let share: f64 = running
-        .filter_map(|step| step.progress.as_ref()?.get("percent")?.as_f64())
-        .map(|percent| percent / 100.0)
-        .sum();
+    let share: f64 =
+        running.filter_map(|step| progress(step)?.get("percent")?.as_f64()).map(|percent| percent / 100.0).sum();
     let exact = percent((done as f64 * 1000.0 + share * 1000.0) as u64, total * 1000);
     ProgressView { done, total: Some(total), unit: "steps".into(), percent: Some(exact), ..ProgressView::default() }
 }
 
+/// How far a step is: as it says, or by its items that have ended.
+fn progress(step: &StepRecord) -> Option<Value> {
+    let Some(Tally { items, ended, failed }) = step.items else { return step.progress.clone() };
+    let (done, total) = (ended.unsigned_abs(), items.unsigned_abs());
+    Some(json!(ProgressView {
+        done,
+        total: Some(total),
+        unit: "items".into(),
+        percent: Some(percent(done, total)),
+        counts: [("failed".to_owned(), failed.unsigned_abs())].into(),
+        ..ProgressView::default()
+    }))
+}
+
+/// The attempt of a step, from 1; 0 before the first.
+fn attempt(step: &StepRecord) -> u32 {
+    match (step.started_at, step.status) {
+        (None, _) => 0,
+        (Some(_), StepStatus::Retrying) => step.failures,
+        (Some(_), _) => step.failures + 1,
+    }
+}
+
 impl From<StepRecord> for StepView {
     fn from(step: StepRecord) -> Self {
-        let attempt = match (step.started_at, step.status) {
-            (None, _) => 0,
-            (Some(_), StepStatus::Retrying) => step.failures,
-            (Some(_), _) => step.failures + 1,
-        };
         Self {
+            attempt: attempt(&step),
+            progress: progress(&step),
             id: step.step_id,
             section: step.section,
             uses: step.uses,
             status: step.status.as_str(),
             is_final: step.status.is_final(),
-            attempt,
-            progress: step.progress,
             outputs: step.outputs,
             error: step.error,
             retry_at: step.due_at.filter(|_| step.status == StepStatus::Retrying).map(clock::rfc3339),
             sleeps_until: step.due_at.filter(|_| step.status == StepStatus::Sleeping).map(clock::rfc3339),
+            started_at: step.started_at.map(clock::rfc3339),
+            finished_at: step.finished_at.map(clock::rfc3339),
+        }
+    }
+}
+
+impl From<StepRecord> for ItemView {
+    fn from(step: StepRecord) -> Self {
+        Self {
+            attempt: attempt(&step),
+            index: step.item_index.unwrap_or_default().unsigned_abs(),
+            item: step.item.unwrap_or_default(),
+            status: step.status.as_str(),
+            progress: step.progress,
+            outputs: step.outputs,
+            error: step.error,
             started_at: step.started_at.map(clock::rfc3339),
             finished_at: step.finished_at.map(clock::rfc3339),
         }

@@ -214,10 +214,29 @@ pub struct Step {
     pub retry: Retry,
     /// Whether the answer to the request that starts a run waits for the step.
     pub inline: bool,
+    /// Runs it once per item.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_each: Option<ForEach>,
     /// Where the files that it makes are written; `None`: to the run's own files.
     pub output: Option<Output>,
     /// The fields of the kind, with their expressions.
     pub with: Value,
+}
+
+/// Runs a step once per item.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ForEach {
+    /// The items, with their expressions.
+    pub items: Value,
+    /// How many are worked on at the same time.
+    pub max_concurrency: u32,
+}
+
+impl ForEach {
+    /// More than this is one step that works in chunks, not a job per item.
+    pub const MOST_ITEMS: usize = 10_000;
+    /// The one output of such a step: the outputs of its items, in their order.
+    pub const OUTPUT: &str = "items";
 }
 
 /// Where the files of a step are written.

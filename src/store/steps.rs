@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::db::{Db, Row, Tx, args};
+use super::items::Tally;
 use super::sleep::Sleep;
 use crate::clock::{self, Millis};
 use crate::error::{Error, Result};
@@ -73,9 +74,13 @@ impl StepStatus {
         }
     }
 
-    fn parse(text: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|status| status.as_str() == text);
-        found.ok_or_else(|| Error::permanent("database_error", format!("unknown step status `{text}`")))
+    /// The status of this name.
+    pub fn from_name(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        Self::from_name(text).ok_or_else(|| Error::permanent("database_error", format!("unknown step status `{text}`")))
     }
 }
 
@@ -114,6 +119,14 @@ pub struct StepRecord {
     pub woken: Option<Value>,
     /// How often it has run anew after it had succeeded.
     pub round: i64,
+    /// Of an item of a step with `for_each`: the row of that step.
+    pub parent: Option<String>,
+    /// Of an item: its place in the list, from 0.
+    pub item_index: Option<i64>,
+    /// Of an item: what it is.
+    pub item: Option<Value>,
+    /// Of a step with `for_each` that has begun: how its items stand.
+    pub items: Option<Tally>,
     /// Its progress as last committed.
     pub progress: Option<Value>,
     /// Its outputs, once it succeeded.
@@ -129,6 +142,11 @@ pub struct StepRecord {
 }
 
 impl StepRecord {
+    /// The id in the definition: of an item, that of its step.
+    pub fn defined_as(&self) -> &str {
+        self.step_id.split_once('[').map_or(&self.step_id, |(step, _)| step)
+    }
+
     /// Its name within the run, another one for each round: what it does outside of the database goes by it.
     pub fn key(&self) -> String {
         match self.round {
@@ -168,6 +186,8 @@ pub enum Ending {
     },
     /// Not done yet: it waits for something without a worker.
     Sleep(Sleep),
+    /// Not done yet: its items are written in the same transaction, and nobody works on it until they have ended.
+    FanOut,
     /// Given back untouched: its process goes down, or cannot work on it now.
     Park {
         /// When it may be claimed again.
@@ -177,7 +197,8 @@ pub enum Ending {
 
 /// Named one by one: a later version's new column must not change what an older process reads.
 pub(super) const COLUMNS: &str = "id, run_id, section, position, step_id, uses, queue, priority, status, claims, failures, crashes, \
-     sleeps, sleep_until, woken, round, progress, outputs, error, due_at, started_at, finished_at";
+     sleeps, sleep_until, woken, round, parent, item_index, item, items, items_ended, items_failed, \
+     progress, outputs, error, due_at, started_at, finished_at";
 
 pub(super) fn step(row: &Row) -> Result<StepRecord> {
     Ok(StepRecord {
@@ -197,6 +218,13 @@ pub(super) fn step(row: &Row) -> Result<StepRecord> {
         sleep_until: row.opt_int("sleep_until")?,
         woken: row.json("woken")?,
         round: row.int("round")?,
+        parent: row.opt_text("parent")?,
+        item_index: row.opt_int("item_index")?,
+        item: row.json("item")?,
+        items: match row.opt_int("items")? {
+            Some(items) => Some(Tally { items, ended: row.int("items_ended")?, failed: row.int("items_failed")? }),
+            None => None,
+        },
         progress: row.json("progress")?,
         outputs: row.json("outputs")?,
         error: row.json("error")?,
@@ -205,6 +233,13 @@ pub(super) fn step(row: &Row) -> Result<StepRecord> {
         finished_at: row.opt_int("finished_at")?,
     })
 }
+
+/// Back to where a step waited; one that had succeeded begins a new round.
+const RESET: &str = "UPDATE step_runs SET round = CASE WHEN status = 'succeeded' THEN round + 1 ELSE round END,
+                   progress = CASE WHEN status = 'succeeded' THEN NULL ELSE progress END, status = 'waiting',
+                   failures = 0, crashes = 0, outputs = NULL, error = NULL, due_at = NULL, started_at = NULL,
+                   finished_at = NULL, sleeps = 0, sleep_until = NULL, sleep_event = NULL, sleep_fields = NULL,
+                   sleep_match = NULL, woken = NULL, items = NULL, items_ended = 0, items_failed = 0";
 
 impl Tx {
     /// Stores a new step.
@@ -279,6 +314,9 @@ impl Tx {
                 self.execute(&sql, &args![id, claim, progress, error, *due_at]).await?
             }
             Ending::Sleep(sleep) => return self.put_to_sleep(id, claim, sleep).await,
+            Ending::FanOut => {
+                self.execute(&format!("UPDATE step_runs SET crashes = 0 {held}"), &args![id, claim]).await?
+            }
             Ending::Park { due_at } => {
                 let sql = format!(
                     "UPDATE step_runs SET status = 'queued', due_at = $4, progress = COALESCE($3, progress) {held}"
@@ -322,12 +360,15 @@ impl Tx {
     /// # Errors
     /// Those of the database.
     pub async fn reset_step(&mut self, id: &str) -> Result<()> {
-        let sql = "UPDATE step_runs SET round = CASE WHEN status = 'succeeded' THEN round + 1 ELSE round END,
-                   progress = CASE WHEN status = 'succeeded' THEN NULL ELSE progress END, status = 'waiting',
-                   failures = 0, crashes = 0, outputs = NULL, error = NULL, due_at = NULL, started_at = NULL,
-                   finished_at = NULL, sleeps = 0, sleep_until = NULL, sleep_event = NULL, sleep_fields = NULL,
-                   sleep_match = NULL, woken = NULL WHERE id = $1";
-        self.execute(sql, &args![id]).await.map(drop)
+        self.execute(&format!("{RESET} WHERE id = $1"), &args![id]).await.map(drop)
+    }
+
+    /// Sets the items of a step that had succeeded back to where they waited.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn reset_items(&mut self, parent: &str) -> Result<()> {
+        self.execute(&format!("{RESET} WHERE parent = $1"), &args![parent]).await.map(drop)
     }
 
     /// A step whose job is to be pushed, locked until the end of the transaction. `None`: it no longer is.
@@ -341,26 +382,32 @@ impl Tx {
         self.fetch(&sql, &args![id]).await?.first().map(step).transpose()
     }
 
-    /// The steps of a run, in their order.
+    /// The steps of a run, in their order, without the items of steps.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn steps(&mut self, run: &str) -> Result<Vec<StepRecord>> {
         let rows = self
-            .fetch(&format!("SELECT {COLUMNS} FROM step_runs WHERE run_id = $1 ORDER BY position"), &args![run])
+            .fetch(
+                &format!("SELECT {COLUMNS} FROM step_runs WHERE run_id = $1 AND parent IS NULL ORDER BY position"),
+                &args![run],
+            )
             .await?;
         rows.iter().map(step).collect()
     }
 }
 
 impl Db {
-    /// The steps of a run, in their order.
+    /// The steps of a run, in their order, without the items of steps.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn steps(&self, run: &str) -> Result<Vec<StepRecord>> {
         let rows = self
-            .fetch(&format!("SELECT {COLUMNS} FROM step_runs WHERE run_id = $1 ORDER BY position"), &args![run])
+            .fetch(
+                &format!("SELECT {COLUMNS} FROM step_runs WHERE run_id = $1 AND parent IS NULL ORDER BY position"),
+                &args![run],
+            )
             .await?;
         rows.iter().map(step).collect()
     }

@@ -34,6 +34,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
+/// The names and ids in the path, in their order.
+pub(super) struct Ids<const N: usize>(pub [String; N]);
+
+impl<S: Send + Sync, const N: usize> FromRequestParts<S> for Ids<N> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let ids = Path::<Vec<String>>::from_request_parts(parts, state).await.ok();
+        match ids.and_then(|Path(ids)| ids.try_into().ok()) {
+            Some(ids) => Ok(Self(ids)),
+            None => Err(not_found(parts.uri.clone()).await),
+        }
+    }
+}
+
 /// The query, every field known.
 pub(super) struct Query<T>(pub T);
 

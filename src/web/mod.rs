@@ -13,6 +13,7 @@ mod files;
 mod form;
 mod hooks;
 mod idempotency;
+mod items;
 mod links;
 mod metrics;
 mod names;

@@ -18,6 +18,7 @@ const KINDS: &[(&str, StatusCode, &str)] = &[
     ("multipart_invalid", StatusCode::BAD_REQUEST, "The form cannot be read"),
     ("body_incomplete", StatusCode::BAD_REQUEST, "The body ended early"),
     ("notification_invalid", StatusCode::BAD_REQUEST, "The notification cannot be read"),
+    ("step_not_found", StatusCode::NOT_FOUND, "There is no such step"),
     ("query_invalid", StatusCode::BAD_REQUEST, "The query cannot be read"),
     ("key_missing", StatusCode::UNAUTHORIZED, "An API key is needed"),
     ("key_invalid", StatusCode::UNAUTHORIZED, "The API key is not valid"),

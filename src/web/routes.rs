@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::openapi::{Operation, Routes, document};
 use super::pipelines::{Catalogue, LivePipeline};
-use super::{App, artifacts, create, direct, events, hooks, links, metrics, pipelines, probes, runs, tell};
+use super::{App, artifacts, create, direct, events, hooks, items, links, metrics, pipelines, probes, runs, tell};
 use crate::engine::RunView;
 use crate::metrics::MEDIA_TYPE;
 use crate::triggers::{Heard, Received};
@@ -105,6 +105,16 @@ fn about_runs(routes: Routes) -> Routes {
                 .gives::<String>(200, "events until the run has ended", events::MEDIA_TYPE)
                 .empty(204, "the end was seen before")
                 .refuses(&["run_not_found"]),
+        )
+        .add(
+            GET,
+            "/v1/runs/{id}/steps/{step}/items",
+            get(items::list),
+            Operation::new("listItems", "The items of a step with `for_each`, in their order, a page at a time")
+                .key()
+                .query::<items::ItemsQuery>()
+                .answers::<items::Page>(200, "a page; an empty one for a step without items")
+                .refuses(&["run_not_found", "step_not_found"]),
         )
         .add(
             POST,

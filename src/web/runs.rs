@@ -123,18 +123,26 @@ impl ListQuery {
                 .map(|id| id.to_string())
                 .map_err(|_| invalid(format!("`{text}` is not a cursor"), hint))
         });
-        let limit = self.limit.as_deref().map(|text| {
-            let fits = text.parse().ok().filter(|limit| (1..=LARGEST_PAGE).contains(limit));
-            let hint = format!("expected a whole number from 1 to {LARGEST_PAGE}");
-            fits.ok_or_else(|| invalid(format!("`{text}` is not a limit"), &hint))
-        });
         Ok(RunFilter {
             pipelines: None,
             status: status.transpose()?,
             before: before.transpose()?,
-            limit: limit.transpose()?.unwrap_or(PAGE),
+            limit: page_limit(self.limit.as_deref())?,
         })
     }
+}
+
+/// How many entries a page may have.
+///
+/// # Errors
+/// `query_invalid`
+pub(super) fn page_limit(limit: Option<&str>) -> Result<u32> {
+    let Some(text) = limit else { return Ok(PAGE) };
+    let fits = text.parse().ok().filter(|limit| (1..=LARGEST_PAGE).contains(limit));
+    fits.ok_or_else(|| {
+        Error::permanent("query_invalid", format!("`{text}` is not a limit"))
+            .hint(format!("expected a whole number from 1 to {LARGEST_PAGE}"))
+    })
 }
 
 /// The query of one run.
@@ -259,6 +267,19 @@ pub(super) async fn retry(State(app): State<App>, caller: Caller, Id(id): Id) ->
     may_change(&app, &caller, &id).await?;
     app.engine().retry(&id).await?;
     changed(&app, &id).await
+}
+
+/// A run that the key may not see is none.
+///
+/// # Errors
+/// `run_not_found`, those of the database.
+pub(super) async fn may_read(app: &App, caller: &Caller, id: &str) -> Result<()> {
+    caller.must_read()?;
+    let run = match Ulid::from_string(id) {
+        Ok(_) => app.db().run(id).await?,
+        Err(_) => None,
+    };
+    run.filter(|run| caller.may_read(&run.pipeline)).map(drop).ok_or_else(|| not_found(id))
 }
 
 /// A run that the key may not see is none; one that it may only see is not for it to change.

@@ -6,6 +6,7 @@ mod check;
 mod crash;
 mod csv_import;
 mod engine;
+mod fan_out;
 mod house;
 mod image_resize;
 mod life;

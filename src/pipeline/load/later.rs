@@ -19,21 +19,10 @@ pub fn check_pipeline(root: &Node, concurrency: &Option<Concurrency>, faults: &m
 
 /// The fields of a step that are not executed yet.
 pub fn check_step(node: &Node, raw: &RawStep, known: &Known<'_>, faults: &mut Faults) {
-    if let Some(for_each) = &raw.for_each {
-        let max = node.nearest(&["for_each", "max_concurrency"]).span;
-        if for_each.max_concurrency.is_some_and(|most| !(1..=1000).contains(&most)) {
-            faults.invalid(max, "`max_concurrency` must be from 1 to 1000", "");
-        }
-        let items = &for_each.items;
-        if !(items.is_array() || items.as_str().is_some_and(super::super::expr::dynamic)) {
-            let span = node.nearest(&["for_each", "items"]).span;
-            faults.invalid(span, "`items` must be a list or an expression", "");
-        }
-    }
     if raw.rate_limit.as_ref().is_some_and(|limit| limit.per_second <= 0.0) {
         faults.invalid(node.nearest(&["rate_limit", "per_second"]).span, "`per_second` must be more than 0", "");
     }
-    for field in ["for_each", "rate_limit"] {
+    for field in ["rate_limit"] {
         if let (Some(key), Some(value)) = (node.key(field), node.get(field)) {
             expressions::check_all(value, known, faults);
             faults.later(key.span, &format!("`{field}`"));

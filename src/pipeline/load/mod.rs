@@ -4,6 +4,7 @@
 //! one look shows everything. Whatever is not reached by a check here is checked by the step's kind.
 
 mod expressions;
+mod fan_out;
 mod files;
 mod later;
 mod loops;

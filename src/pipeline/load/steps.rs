@@ -10,7 +10,7 @@ use super::super::plan::{Backoff, Retry, Section, Sections, Step};
 use super::super::raw::{Defaults, RawRetry, RawStep};
 use super::needs::{self, Written};
 use super::settle::settle;
-use super::{Faults, expressions, files, is_id, items, later, place};
+use super::{Faults, expressions, fan_out, files, is_id, items, later, place};
 use crate::units::{Duration, is_name};
 use crate::yaml::{self, Node, Span, Value, choices};
 
@@ -110,6 +110,9 @@ fn check_ids(steps: &[Written<'_>], faults: &mut Faults) {
 
 /// What expressions may name of a step: the properties of its kind's outputs.
 fn outputs(step: &RawStep, kinds: &Kinds) -> Fields {
+    if step.for_each.is_some() {
+        return Fields::Only([super::super::plan::ForEach::OUTPUT.to_owned()].into());
+    }
     let Some(kind) = kinds.get(&step.uses) else { return Fields::Any };
     let schema = kind.outputs();
     let object = schema.as_value();
@@ -145,12 +148,15 @@ fn check_step(
         }
         expressions::check_all(with, known, faults);
     }
+    // Asked once for the whole step, before there are items.
+    let whole = &Known { items: false, ..known.clone() };
     if let (Some(condition), Some(place)) = (&raw.condition, node.get("if")) {
-        expressions::check_condition(place, condition, known, faults);
+        expressions::check_condition(place, condition, whole, faults);
     }
+    let for_each = fan_out::check(node, raw, whole, faults);
     later::check_step(node, raw, known, faults);
     if let Some(delay) = node.get("delay") {
-        expressions::check_all(delay, known, faults);
+        expressions::check_all(delay, whole, faults);
     }
     let output = place::output(node, raw, kind, file.around, known, faults);
     check_queue(node.get("queue"), file.around, faults);
@@ -174,6 +180,7 @@ fn check_step(
         retry,
         delay: node.get("delay").and_then(Node::as_str).map(str::to_owned),
         inline,
+        for_each,
         output,
         with: kind.map_or_else(|| with.to_json(), |kind| settle(with, kind.schema().as_value())),
     })

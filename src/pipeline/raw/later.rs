@@ -31,18 +31,6 @@ pub enum OnConflict {
     CancelPrevious,
 }
 
-/// Runs a step once per item.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ForEach {
-    /// A list, or an expression that gives one; at most 10,000 items.
-    pub items: serde_json::Value,
-    /// How many items are worked on at the same time; default 8.
-    #[serde(default)]
-    #[schemars(range(min = 1, max = 1000))]
-    pub max_concurrency: Option<u32>,
-}
-
 /// How often a step may start.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -1,5 +1,6 @@
 //! The language as it is written: every field of a pipeline file, before it is checked.
 
+mod fan_out;
 mod later;
 mod param;
 mod place;
@@ -10,7 +11,8 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
-pub use later::{Concurrency, ForEach, RateLimit};
+pub use fan_out::ForEach;
+pub use later::{Concurrency, RateLimit};
 pub use param::{RawItem, RawParam, TypeName};
 pub use place::{Mode, RawOutput};
 pub use trigger::{CatchUp, RawTrigger, TriggerType};
@@ -118,9 +120,8 @@ pub struct RawStep {
     /// An expression; the step is skipped unless it gives `true`.
     #[serde(default, rename = "if")]
     pub condition: Option<String>,
-    /// Runs the step once per item.
+    /// Runs the step once per item, then joins: `steps.ID.items` lists the outputs in the order of the items.
     #[serde(default)]
-    #[schemars(extend("deprecated" = true))]
     pub for_each: Option<ForEach>,
     /// Records an error and goes on.
     #[serde(default)]
