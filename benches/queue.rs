@@ -273,7 +273,8 @@ mod bare {
                     tx.commit().await.unwrap();
                 }
                 Pool::Postgres(pool) => {
-                    apalis_postgres::queries::push_tasks(pool, "default", tasks.to_vec()).await.unwrap();
+                    let mut connection = pool.acquire().await.unwrap();
+                    apalis_postgres::queries::push_tasks(&mut *connection, "default", tasks.to_vec()).await.unwrap();
                 }
             }
         }
