@@ -16,7 +16,7 @@ use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::objects::File;
 use crate::steps::Made;
-use crate::store::{Claimed, Ending, RunRecord, RunStatus, Sleep, StepRecord, StepStatus, Tx};
+use crate::store::{Claimed, Ending, RunRecord, RunStatus, Sleep, StepRecord, StepStatus, Tx, Verdict};
 
 /// So many attempts back an attempt looks for files that were left behind; those before did the same.
 const OLD_CLAIMS: i64 = 3;
@@ -144,15 +144,34 @@ impl Inner {
     async fn try_end(&self, lease: &Lease, claimed: &Claimed, outcome: &Outcome, ending: &Ending) -> Result<bool> {
         let step = &claimed.step;
         let progress = outcome.progress.as_ref().map(|view| json!(view));
-        let mut tx = self.db.begin().await?;
+        let written = self.db.write(async |tx| {
+            Ok(match self.write_end(tx, lease, claimed, outcome, (progress.as_ref(), ending)).await? {
+                Some(moved) => Verdict::Keep(Some(moved)),
+                None => Verdict::Undo(None),
+            })
+        });
+        let Some((run, mut moves)) = written.await? else { return Ok(false) };
+        moves.wake.push(step.queue.clone());
+        self.moved(&run, &moves);
+        Ok(true)
+    }
+
+    /// `None`: the lease is lost, and nothing may be written.
+    async fn write_end(
+        &self,
+        tx: &mut Tx,
+        lease: &Lease,
+        claimed: &Claimed,
+        outcome: &Outcome,
+        (progress, ending): (Option<&Value>, &Ending),
+    ) -> Result<Option<(RunRecord, Moves)>> {
+        let step = &claimed.step;
         let held = match ending {
-            Ending::Final { .. } | Ending::Sleep(_) | Ending::FanOut => self.chain.acknowledge(&mut tx, lease).await?,
-            Ending::Retry { due_at, .. } | Ending::Park { due_at } => {
-                self.chain.postpone(&mut tx, lease, *due_at).await?
-            }
+            Ending::Final { .. } | Ending::Sleep(_) | Ending::FanOut => self.chain.acknowledge(tx, lease).await?,
+            Ending::Retry { due_at, .. } | Ending::Park { due_at } => self.chain.postpone(tx, lease, *due_at).await?,
         };
-        if !held || !tx.end_step(&step.id, claimed.step.claims, progress.as_ref(), ending).await? {
-            return Ok(false);
+        if !held || !tx.end_step(&step.id, claimed.step.claims, progress, ending).await? {
+            return Ok(None);
         }
         // Before the run: who tells of the event does it in this order.
         if let Ending::Sleep(Sleep { event: Some(event), .. }) = ending {
@@ -160,13 +179,13 @@ impl Inner {
         }
         let run = tx.touch_run(&step.run_id).await?;
         if let Ending::Sleep(sleep) = ending {
-            self.asleep(&mut tx, step, sleep, run.created_at).await?;
+            self.asleep(tx, step, sleep, run.created_at).await?;
         }
         let mut moves = Moves::default();
         if let Some(fan) = &outcome.fan
             && matches!(ending, Ending::FanOut)
         {
-            moves = self.fan_out(&mut tx, &run, step, fan).await?;
+            moves = self.fan_out(tx, &run, step, fan).await?;
         }
         if let Ending::Final { status, .. } = ending {
             if *status == StepStatus::Succeeded {
@@ -175,7 +194,7 @@ impl Inner {
                     tx.insert_artifact(id, &step.run_id, Some(&step.step_id), &json!(file)).await?;
                 }
             }
-            match self.next(&mut tx, &run, step, *status).await {
+            match self.next(tx, &run, step, *status).await {
                 Ok(moved) => moves = moved,
                 // The step has ended all the same; of the run this version cannot say what comes next.
                 Err(error) if error.code().starts_with("definition_") => {
@@ -185,10 +204,7 @@ impl Inner {
                 Err(error) => return Err(error),
             }
         }
-        tx.commit().await?;
-        moves.wake.push(step.queue.clone());
-        self.moved(&run, &moves);
-        Ok(true)
+        Ok(Some((run, moves)))
     }
 
     /// Moves on after a step has ended for good: of an item, its step; else the run.

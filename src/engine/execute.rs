@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, warn};
 
 use super::Inner;
+use super::advance::Moves;
 use super::chain::Lease;
 use super::compiled::Compiled;
 use super::end::{Outcome, cancelled, error_json, files_prefix};
@@ -20,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::pipeline::plan::Output;
 use crate::pipeline::{self, Scope, Section};
 use crate::steps::{Bed, Context, Destination, Files, Progress, Report, RunFacts, Slept, StepFacts};
-use crate::store::{Claimed, Ending, RunRecord, StepStatus};
+use crate::store::{Claimed, Ending, RunRecord, StepStatus, Tx, Verdict};
 
 /// How long a step that was left by a crash waits while another one is being tried.
 const SUSPECT_PAUSE: Duration = Duration::from_secs(1);
@@ -32,6 +33,18 @@ struct Taken {
     pipeline: String,
     /// The right to work on a suspect, if it is one.
     _suspect: Option<OwnedSemaphorePermit>,
+}
+
+/// What came of a claim.
+enum Claim {
+    /// The lease is lost; nothing may be written.
+    Lost,
+    /// It is not this step's turn: its job is given back, or was left over.
+    Dropped,
+    /// The run was asked to stop, and so the step has ended.
+    Ended(RunRecord, Moves),
+    /// The step is taken.
+    Taken(RunRecord, Box<Taken>),
 }
 
 /// What there is to do in an attempt.
@@ -80,25 +93,41 @@ impl Inner {
     }
 
     async fn try_claim(&self, lease: &Lease) -> Result<Option<Taken>> {
-        let mut tx = self.db.begin().await?;
-        if !self.chain.hold(&mut tx, lease).await? {
-            return Ok(None);
+        let claim = self.db.write(async |tx| {
+            Ok(match self.write_claim(tx, lease).await? {
+                Claim::Lost => Verdict::Undo(Claim::Lost),
+                claim => Verdict::Keep(claim),
+            })
+        });
+        Ok(match claim.await? {
+            Claim::Lost | Claim::Dropped => None,
+            Claim::Ended(run, moves) => {
+                self.moved(&run, &moves);
+                None
+            }
+            Claim::Taken(run, taken) => {
+                self.changed(&run);
+                Some(*taken)
+            }
+        })
+    }
+
+    async fn write_claim(&self, tx: &mut Tx, lease: &Lease) -> Result<Claim> {
+        if !self.chain.hold(tx, lease).await? {
+            return Ok(Claim::Lost);
         }
         let Some(claimed) = tx.claim_step(&lease.step_run).await? else {
             // The step has ended without its job: the job is left over.
-            self.chain.acknowledge(&mut tx, lease).await?;
-            tx.commit().await?;
-            return Ok(None);
+            self.chain.acknowledge(tx, lease).await?;
+            return Ok(Claim::Dropped);
         };
         let run = tx.touch_run(&claimed.step.run_id).await?;
         if run.cancel_requested_at.is_some() && claimed.step.section != Section::Finally.field() {
             let ending = cancelled();
-            self.chain.acknowledge(&mut tx, lease).await?;
+            self.chain.acknowledge(tx, lease).await?;
             tx.end_step(&lease.step_run, claimed.step.claims, None, &ending).await?;
-            let moves = self.next(&mut tx, &run, &claimed.step, StepStatus::Cancelled).await?;
-            tx.commit().await?;
-            self.moved(&run, &moves);
-            return Ok(None);
+            let moves = self.next(tx, &run, &claimed.step, StepStatus::Cancelled).await?;
+            return Ok(Claim::Ended(run, moves));
         }
         // A process runs at most one step that was left by a crash, so that innocents do not share its fate.
         let suspect = match claimed.step.crashes {
@@ -107,17 +136,15 @@ impl Inner {
                 Ok(permit) => Some(permit),
                 Err(_) => {
                     let due_at = clock::now() + SUSPECT_PAUSE.as_millis() as i64;
-                    self.chain.postpone(&mut tx, lease, due_at).await?;
+                    self.chain.postpone(tx, lease, due_at).await?;
                     tx.end_step(&lease.step_run, claimed.step.claims, None, &Ending::Park { due_at }).await?;
-                    tx.commit().await?;
-                    return Ok(None);
+                    return Ok(Claim::Dropped);
                 }
             },
         };
         tx.start_run(&claimed.step.run_id).await?;
-        tx.commit().await?;
-        self.changed(&run);
-        Ok(Some(Taken { claimed, pipeline: run.pipeline, _suspect: suspect }))
+        let taken = Taken { claimed, pipeline: run.pipeline.clone(), _suspect: suspect };
+        Ok(Claim::Taken(run, Box::new(taken)))
     }
 
     /// Runs the step and decides how the attempt ends.
@@ -305,13 +332,14 @@ impl Inner {
     }
 
     async fn try_store_progress(&self, claimed: &Claimed, view: &Value, moved: bool) -> Result<bool> {
-        let mut tx = self.db.begin().await?;
-        let held = tx.move_step(&claimed.step.id, claimed.step.claims, view, moved).await?;
-        if held {
-            let run = tx.touch_run(&claimed.step.run_id).await?;
-            tx.commit().await?;
-            self.changed(&run);
-        }
-        Ok(held)
+        let stored = self.db.write(async |tx| {
+            if !tx.move_step(&claimed.step.id, claimed.step.claims, view, moved).await? {
+                return Ok(Verdict::Undo(None));
+            }
+            tx.touch_run(&claimed.step.run_id).await.map(|run| Verdict::Keep(Some(run)))
+        });
+        let run = stored.await?;
+        run.iter().for_each(|run| self.changed(run));
+        Ok(run.is_some())
     }
 }

@@ -12,6 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Transaction};
 
+use super::group::{Group, Verdict};
 use crate::error::{Error, Result};
 
 /// How long to wait for a connection.
@@ -40,6 +41,7 @@ enum Inner {
         write: SqlitePool,
         read: SqlitePool,
         path: PathBuf,
+        group: Group,
     },
     Postgres {
         pool: PgPool,
@@ -261,7 +263,7 @@ impl Db {
         let write =
             SqlitePoolOptions::new().max_connections(1).acquire_timeout(TURN).connect_with(options.clone()).await?;
         let read = SqlitePoolOptions::new().max_connections(4).connect_with(options.pragma("query_only", "ON")).await?;
-        Ok(Self(Inner::Sqlite { write, read, path }))
+        Ok(Self(Inner::Sqlite { write, read, path, group: Group::default() }))
     }
 
     /// Which database it is.
@@ -307,15 +309,30 @@ impl Db {
         })
     }
 
-    /// Runs one statement in a transaction of its own and says how many rows it touched.
+    /// Does work in a transaction; what it keeps is on disk when this returns. On SQLite, those who wait for their turn
+    /// share a commit, each undone without the others. After an error the same call may be made again.
+    ///
+    /// # Errors
+    /// Those of the work, then nothing of it is kept, and those of the database.
+    pub async fn write<T>(&self, work: impl AsyncFnOnce(&mut Tx) -> Result<Verdict<T>>) -> Result<T> {
+        match &self.0 {
+            Inner::Sqlite { write, group, .. } => group.write(write, work).await,
+            Inner::Postgres { pool } => {
+                let mut tx = Tx::Postgres(pool.begin().await?);
+                match work(&mut tx).await? {
+                    Verdict::Keep(value) => tx.commit().await.map(|()| value),
+                    Verdict::Undo(value) => Ok(value),
+                }
+            }
+        }
+    }
+
+    /// Runs one statement in a transaction and says how many rows it touched.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn execute(&self, sql: &str, args: &[Arg]) -> Result<u64> {
-        let mut tx = self.begin().await?;
-        let touched = tx.execute(sql, args).await?;
-        tx.commit().await?;
-        Ok(touched)
+        self.write(async |tx| Ok(Verdict::Keep(tx.execute(sql, args).await?))).await
     }
 
     /// Reads rows, beside all writers.
@@ -344,7 +361,8 @@ impl Db {
     /// Ends all connections.
     pub async fn close(&self) {
         match &self.0 {
-            Inner::Sqlite { write, read, .. } => {
+            Inner::Sqlite { write, read, group, .. } => {
+                group.close().await;
                 read.close().await;
                 write.close().await;
             }
