@@ -317,8 +317,7 @@ mod bare {
             Ok(())
         };
         monitor.shutdown_timeout(Duration::from_secs(1)).run_with_signal(signal).await.unwrap();
-        let seconds = *seconds.lock().unwrap();
-        seconds
+        *seconds.lock().unwrap()
     }
 }
 

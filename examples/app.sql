@@ -23,3 +23,21 @@ CREATE TABLE IF NOT EXISTS airports (
     website      TEXT,
     wikipedia    TEXT
 );
+
+CREATE TABLE IF NOT EXISTS accounts (
+    id    BIGINT PRIMARY KEY,
+    email VARCHAR(254) NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS account_events (
+    id         BIGINT PRIMARY KEY,
+    account_id BIGINT NOT NULL,
+    kind       TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS account_events_of_account ON account_events (account_id);
+
+CREATE TABLE IF NOT EXISTS orders (
+    id             BIGINT PRIMARY KEY,
+    customer_email VARCHAR(254) NOT NULL,
+    status         TEXT NOT NULL DEFAULT 'open'
+);

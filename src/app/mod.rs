@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::{Config, Secret};
-use crate::connections::Connections;
+use crate::connections::{Connections, Dialect};
 use crate::engine::{Engine, Parts};
 use crate::error::{Error, Result};
 use crate::mail::Mailer;
@@ -151,6 +151,11 @@ pub async fn settle_secret_key(config: &mut Config) -> Result<()> {
 pub fn surroundings(config: &Config, mail: &Mailer) -> Surroundings {
     Surroundings {
         connections: Some(config.connections.keys().cloned().collect()),
+        dialects: config
+            .connections
+            .iter()
+            .filter_map(|(name, known)| Some((name.clone(), Dialect::of(known.url.reveal())?)))
+            .collect(),
         read_only: config
             .connections
             .iter()

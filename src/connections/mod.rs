@@ -4,14 +4,18 @@
 //! a [`Batch`] of typed cells and a [`Conflict`] rule; a [`Loader`] knows how to do it fast.
 
 mod batch;
+mod bind;
 mod bulk;
 mod checkpoints;
 mod copy;
+mod dialect;
 mod postgres;
 mod quote;
 mod sqlite;
 mod staging;
+mod statement;
 mod table;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,9 +23,12 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 pub use batch::{Batch, Cell, DAYS_TO_1970, Shape};
+pub use bind::{Bind, ForPostgres, ForSqlite, Statement};
 pub use bulk::{Action, Conflict, Loader, Outcome, Refusal, Seal, Sealed};
 pub use checkpoints::{Fence, Reject};
+pub use dialect::Dialect;
 pub use quote::TableName;
+pub use statement::{Call, Command, Effect, Keep, Note, order};
 pub use table::{Column, Kind, Table};
 
 use crate::config::{self, ConnectionConfig};
@@ -84,12 +91,20 @@ impl Connection {
             checkpoints: config.checkpoints == config::Checkpoints::Table,
         });
         let url = config.url.reveal();
-        match url.split_once(':').map(|(scheme, _)| scheme) {
-            Some("sqlite") => sqlite::Sqlite::open(url, facts).await.map(Self::Sqlite),
-            Some("postgres" | "postgresql") => {
+        match Dialect::of(url) {
+            Some(Dialect::Sqlite) => sqlite::Sqlite::open(url, facts).await.map(Self::Sqlite),
+            Some(Dialect::Postgres) => {
                 postgres::Postgres::open(url, config.schema.as_deref(), facts).await.map(Self::Postgres)
             }
-            _ => Err(invalid(name)),
+            None => Err(invalid(name)),
+        }
+    }
+
+    /// The SQL that it speaks.
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::Postgres(_) => Dialect::Postgres,
         }
     }
 

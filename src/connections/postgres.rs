@@ -42,6 +42,8 @@ impl Postgres {
                         let set = sqlx::query("SELECT set_config('search_path', $1, false)").bind(path);
                         set.execute(&mut *connection).await?;
                     }
+                    // A server that cannot do it sees that a process has died when its statement ends.
+                    drop(connection.execute("SET client_connection_check_interval = '2s'").await);
                     if read_only {
                         connection.execute("SET default_transaction_read_only = on").await?;
                     }
@@ -322,7 +324,7 @@ impl Work<'_> {
     }
 }
 
-fn sqlstate(error: &sqlx::Error) -> Option<String> {
+pub(super) fn sqlstate(error: &sqlx::Error) -> Option<String> {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned)
 }
 

@@ -6,15 +6,20 @@ use std::time::Duration;
 
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{ErrorCode, ToSql, TransactionBehavior, ffi};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{LockedSqliteHandle, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, SqlitePool};
+use tokio_util::sync::CancellationToken;
 
 use super::bulk::{Action, Outcome, Plan, Refusal, Seal, Sealed, not_unique};
 use super::checkpoints::{Fence, Statements};
 use super::quote::list;
-use super::{Batch, Cell, Facts, Kind, invalid, unavailable};
+use super::{Batch, Cell, Facts, Kind, invalid, statement, unavailable};
 use crate::clock;
 use crate::error::{Error, Result};
+
+/// How many operations of its virtual machine SQLite does between two looks at whether it should stop: a millisecond at
+/// most.
+const OPERATIONS: i32 = 10_000;
 
 /// A SQLite file.
 #[derive(Clone)]
@@ -56,15 +61,54 @@ impl Sqlite {
         let mut pooled = self.pool.acquire().await?;
         let done = tokio::task::spawn_blocking(move || {
             let mut locked = futures::executor::block_on(pooled.lock_handle())?;
-            let handle = locked.as_raw_handle().as_ptr();
-            #[expect(unsafe_code, reason = "rusqlite works on a handle of sqlx only this way")]
-            // SAFETY: the handle is open, and sqlx's worker keeps off it for as long as `locked` lives, which is longer
-            // than `connection`; `from_handle` does not close it.
-            let mut connection = unsafe { rusqlite::Connection::from_handle(handle) }.map_err(failed)?;
-            work(&mut connection)
+            on_handle(&mut locked, work)
         });
-        done.await.map_err(|error| Error::permanent("internal_error", format!("bulk work panicked: {error}")))?
+        done.await.map_err(panicked)?
     }
+
+    /// The same for work that is interrupted when it is asked to stop.
+    pub(super) async fn stoppable<T: Send + 'static>(
+        &self,
+        stop: &CancellationToken,
+        work: impl FnOnce(&mut rusqlite::Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let mut pooled = tokio::select! {
+            pooled = self.pool.acquire() => pooled?,
+            () = stop.cancelled() => return Err(statement::stopped()),
+        };
+        let stop = stop.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let mut watched = Watched(futures::executor::block_on(pooled.lock_handle())?);
+            watched.0.set_progress_handler(OPERATIONS, move || !stop.is_cancelled());
+            on_handle(&mut watched.0, work)
+        });
+        done.await.map_err(panicked)?
+    }
+}
+
+/// A handle that somebody may interrupt for as long as this lives, also through a panic.
+struct Watched<'a>(LockedSqliteHandle<'a>);
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.0.remove_progress_handler();
+    }
+}
+
+fn on_handle<T>(
+    locked: &mut LockedSqliteHandle<'_>,
+    work: impl FnOnce(&mut rusqlite::Connection) -> Result<T>,
+) -> Result<T> {
+    let handle = locked.as_raw_handle().as_ptr();
+    #[expect(unsafe_code, reason = "rusqlite works on a handle of sqlx only this way")]
+    // SAFETY: the handle is open, and sqlx's worker keeps off it for as long as `locked` lives, which is longer than
+    // `connection`; `from_handle` does not close it.
+    let mut connection = unsafe { rusqlite::Connection::from_handle(handle) }.map_err(failed)?;
+    work(&mut connection)
+}
+
+fn panicked(error: tokio::task::JoinError) -> Error {
+    Error::permanent("internal_error", format!("the work on a database panicked: {error}"))
 }
 
 /// A table made ready to receive rows.
@@ -235,12 +279,13 @@ fn message(error: &rusqlite::Error) -> String {
     }
 }
 
-fn failed(error: rusqlite::Error) -> Error {
+pub(super) fn failed(error: rusqlite::Error) -> Error {
     let code = error.sqlite_error().map(|error| error.extended_code & 0xff);
     match code {
         Some(ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_IOERR | ffi::SQLITE_FULL) => {
             Error::transient("database_unavailable", message(&error))
         }
+        Some(ffi::SQLITE_INTERRUPT) => statement::stopped(),
         _ => Error::permanent("database_error", message(&error)),
     }
 }

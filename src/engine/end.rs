@@ -107,6 +107,7 @@ impl Inner {
             (Ending::Sleep(_), _) => info!(duration_ms, "step sleeps"),
             (Ending::FanOut, _) => info!(duration_ms, "step fans out"),
             (Ending::Final { status: StepStatus::Cancelled, .. }, _) => info!(duration_ms, "step cancelled"),
+            (Ending::Final { status: StepStatus::Skipped, .. }, _) => info!(duration_ms, "step skipped"),
             (_, Ok(_)) => info!(duration_ms, "step succeeded"),
             (Ending::Retry { due_at, .. }, Err(error)) => {
                 warn!(

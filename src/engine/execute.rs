@@ -11,7 +11,7 @@ use tracing::{Instrument, warn};
 use super::Inner;
 use super::advance::Moves;
 use super::chain::Lease;
-use super::compiled::Compiled;
+use super::compiled::{Compiled, CompiledStep};
 use super::end::{Outcome, cancelled, error_json, files_prefix};
 use super::fan_out::Fan;
 use super::progress::{Gauge, PACE, ProgressView};
@@ -175,6 +175,7 @@ impl Inner {
             Ok(_) if outcome.fan.is_some() => Ending::FanOut,
             Ok(outputs) => Ending::Final { status: StepStatus::Succeeded, outputs: Some(outputs.clone()), error: None },
             Err(_) if cancel.is_cancelled() => cancelled(),
+            Err(error) if super::records::skips(error) => super::records::skipped(error),
             Err(_) if outcome.sleep.is_some() => Ending::Sleep(outcome.sleep.clone().unwrap_or_default()),
             Err(error) => {
                 self.after_failure(claimed, step.as_ref().map(|(compiled, index)| &compiled.steps[*index]), error)
@@ -212,22 +213,7 @@ impl Inner {
         };
         let (progress, reports) = Progress::channel();
         let known = &compiled.steps[index];
-        let prepared = async {
-            let mut scope = self.scope(run, compiled, known.section).await?;
-            match &known.step.for_each {
-                Some(for_each) if step.parent.is_none() => return Ok(Prepared::Fan(Fan::new(for_each, &scope)?)),
-                Some(_) => {
-                    let index = step.item_index.unwrap_or_default().unsigned_abs();
-                    scope = scope.item(index, step.item.as_ref().unwrap_or(&Value::Null));
-                }
-                None => {}
-            }
-            Ok(Prepared::Step(
-                pipeline::resolve(&known.step.with, &scope)?,
-                self.files(claimed, known.step.output.as_ref(), scope),
-            ))
-        };
-        let (with, files) = match prepared.await {
+        let (with, files) = match self.prepare(claimed, run, compiled, known).await {
             Ok(Prepared::Step(with, files)) => (with, files),
             Ok(Prepared::Fan(fan)) => return Outcome::fanned(fan),
             Err(error) => return Outcome::failed(error),
@@ -284,6 +270,31 @@ impl Inner {
         let progress = (last != Report::default()).then(|| gauge.view(&last));
         let sleep = bed.taken().filter(|_| result.is_err()).map(|wanted| Self::sleep(&wanted));
         Outcome { result, progress, made: files.so_far(), sleep, fan: None }
+    }
+
+    /// Resolves what the step is given, or finds out its items.
+    async fn prepare(
+        &self,
+        claimed: &Claimed,
+        run: &RunRecord,
+        compiled: &Compiled,
+        known: &CompiledStep,
+    ) -> Result<Prepared> {
+        let step = &claimed.step;
+        let mut scope = self.scope(run, compiled, known.section).await?;
+        match &known.step.for_each {
+            Some(for_each) if step.parent.is_none() => return Ok(Prepared::Fan(Fan::new(for_each, &scope)?)),
+            Some(_) => {
+                let index = step.item_index.unwrap_or_default().unsigned_abs();
+                scope = scope.item(index, step.item.as_ref().unwrap_or(&Value::Null));
+            }
+            None => {}
+        }
+        let scope = self.with_records(scope, run, &compiled.plan, &known.step).await?;
+        Ok(Prepared::Step(
+            pipeline::resolve(&known.step.with, &scope)?,
+            self.files(claimed, known.step.output.as_ref(), scope),
+        ))
     }
 
     fn files(&self, claimed: &Claimed, output: Option<&Output>, scope: Scope) -> Files {

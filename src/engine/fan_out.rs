@@ -96,7 +96,7 @@ impl Inner {
         (item, parent): (&StepRecord, &str),
         status: StepStatus,
     ) -> Result<Moves> {
-        tx.count_item(parent, status != StepStatus::Succeeded).await?;
+        tx.count_item(parent, !is_good(status)).await?;
         self.go_on(tx, run, (parent, &item.section), 1).await
     }
 
@@ -137,9 +137,14 @@ impl Inner {
     }
 }
 
+/// An item that was skipped, such as for a row that is gone, is no failure.
+fn is_good(status: StepStatus) -> bool {
+    matches!(status, StepStatus::Succeeded | StepStatus::Skipped)
+}
+
 /// What a step says of the items that did not succeed; `None` if all did.
 fn failed(items: &[EndedItem]) -> Option<Value> {
-    let failed: Vec<_> = items.iter().filter(|item| item.status != StepStatus::Succeeded).collect();
+    let failed: Vec<_> = items.iter().filter(|item| !is_good(item.status)).collect();
     let first = failed.first()?;
     let text = |item: &EndedItem, field: &str| item.error.as_ref().and_then(|error| error.get(field)).cloned();
     let why = text(first, "message").unwrap_or_else(|| first.status.as_str().into());

@@ -18,6 +18,7 @@ mod fan_out;
 mod links;
 mod machine;
 mod progress;
+mod records;
 mod retention;
 mod scope;
 mod sleep;

@@ -39,7 +39,7 @@ impl Inner {
             facts["error"] = error.unwrap_or_default();
         }
         let secrets = self.config.secrets.clone();
-        let params = run.params.as_object().cloned().unwrap_or_default();
+        let params = super::records::references(&compiled.plan, run);
         let event = run.event.clone().unwrap_or_default();
         let mut scope = Scope::new().params(&params).event(&event).run(&facts);
         scope = scope.secrets(move |name| secrets.get(name).map(|secret| secret.reveal().to_owned()));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::connections::Dialect;
 use crate::yaml::{Key, Node, Problem, Span, Value, closest};
 
 /// A step kind as the language sees it. `steps/` makes one from every type that implements `Step`.
@@ -43,6 +44,8 @@ impl Kinds {
 pub struct Surroundings {
     /// Names of connections.
     pub connections: Option<BTreeSet<String>>,
+    /// What the connections speak, as far as that is known.
+    pub dialects: BTreeMap<String, Dialect>,
     /// Names of connections that may not be written.
     pub read_only: BTreeSet<String>,
     /// Names of mail templates.

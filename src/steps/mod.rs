@@ -8,6 +8,7 @@ pub mod email_send;
 pub mod file_check;
 mod files;
 pub mod image_resize;
+pub mod sql;
 mod wait;
 
 use std::future::Future;
@@ -68,13 +69,14 @@ pub fn kinds() -> Vec<Arc<dyn AnyStep>> {
         erase::<email_send::EmailSend>(),
         erase::<file_check::FileCheck>(),
         erase::<image_resize::ImageResize>(),
+        erase::<sql::SqlBatch>(),
+        erase::<sql::SqlExecute>(),
         erase::<wait::Wait>(),
     ]
 }
 
 /// The kinds of the language that this version does not run yet.
-pub const PLANNED: &[&str] =
-    &["report.query", "geo.lookup", "notify.fanout", "http.request", "sql.execute", "sql.batch"];
+pub const PLANNED: &[&str] = &["report.query", "geo.lookup", "notify.fanout", "http.request"];
 
 /// The kinds as the language sees them.
 pub fn language(kinds: &[Arc<dyn AnyStep>]) -> Kinds {

@@ -21,8 +21,8 @@ const POST: Method = Method::POST;
 
 /// The table of all routes.
 pub(super) fn table() -> Routes {
-    let parts: [fn(Routes) -> Routes; 6] =
-        [about_pipelines, about_runs, about_files, about_links, about_events, about_service];
+    let parts: [fn(Routes) -> Routes; 7] =
+        [about_pipelines, about_runs, about_items, about_files, about_links, about_events, about_service];
     parts.into_iter().fold(Routes::default(), |routes, part| part(routes))
 }
 
@@ -105,16 +105,6 @@ fn about_runs(routes: Routes) -> Routes {
                 .gives::<String>(200, "events until the run has ended", events::MEDIA_TYPE)
                 .empty(204, "the end was seen before")
                 .refuses(&["run_not_found"]),
-        )
-        .add(
-            GET,
-            "/v1/runs/{id}/steps/{step}/items",
-            get(items::list),
-            Operation::new("listItems", "The items of a step with `for_each`, in their order, a page at a time")
-                .key()
-                .query::<items::ItemsQuery>()
-                .answers::<items::Page>(200, "a page; an empty one for a step without items")
-                .refuses(&["run_not_found", "step_not_found"]),
         )
         .add(
             POST,
@@ -224,6 +214,19 @@ fn about_events(routes: Routes) -> Routes {
             .answers::<Heard>(202, "all that it starts and wakes is on disk")
             .refuses(&["header_invalid", "event_invalid"]),
         )
+}
+
+fn about_items(routes: Routes) -> Routes {
+    routes.add(
+        GET,
+        "/v1/runs/{id}/steps/{step}/items",
+        get(items::list),
+        Operation::new("listItems", "The items of a step with `for_each`, in their order, a page at a time")
+            .key()
+            .query::<items::ItemsQuery>()
+            .answers::<items::Page>(200, "a page; an empty one for a step without items")
+            .refuses(&["run_not_found", "step_not_found"]),
+    )
 }
 
 fn about_links(routes: Routes) -> Routes {

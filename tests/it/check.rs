@@ -128,6 +128,7 @@ fn around() -> Surroundings {
         secrets: Some(set(&["API_TOKEN"])),
         queues: Some(set(&["imports"])),
         artifacts: Some("artifacts".to_owned()),
+        ..Surroundings::default()
     }
 }
 

@@ -20,6 +20,7 @@ mod pages;
 mod reload;
 mod retention;
 mod smtp;
+mod sql;
 mod store;
 mod support;
 mod terminal;

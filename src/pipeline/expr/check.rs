@@ -32,6 +32,8 @@ pub struct Known<'a> {
     pub items: bool,
     /// Whether `file` exists.
     pub file: bool,
+    /// Whether the rows of records can be read.
+    pub rows: bool,
 }
 
 static NOTHING: BTreeMap<String, Fields> = BTreeMap::new();
@@ -48,6 +50,7 @@ impl Default for Known<'_> {
             ended: false,
             items: false,
             file: false,
+            rows: false,
         }
     }
 }
@@ -70,6 +73,8 @@ pub enum Fields {
     Any,
     /// These; none if the value is not a map.
     Only(Vec<String>),
+    /// A row, of which only these are known without reading it.
+    Row(Vec<String>),
 }
 
 /// A fault of an expression and where in it.
@@ -124,6 +129,7 @@ fn look_up(name: &str, known: &Known<'_>) -> Option<Fault> {
     match (parts[0], parts.get(1).copied()) {
         ("params", Some(param)) => match known.params.get(param) {
             None => Some((2, format!("unknown param `{param}`"), params_hint(param, known))),
+            Some(Fields::Row(names)) if !known.rows => unread(names, &parts),
             Some(fields) => missing_field(fields, &parts, 2),
         },
         ("steps", Some(step)) => step_fault(step, &parts, known),
@@ -208,6 +214,17 @@ fn missing_field(fields: &Fields, parts: &[&str], at: usize) -> Option<Fault> {
     let owner = parts[..at].join(".");
     let hint = choices(field, names.iter().map(String::as_str));
     Some((at + 1, format!("`{owner}` has no `{field}`"), hint))
+}
+
+/// Where a row cannot be read, only its reference can be named.
+fn unread(names: &[String], parts: &[&str]) -> Option<Fault> {
+    if parts.get(2).is_some_and(|field| names.iter().any(|name| name == field)) {
+        return None;
+    }
+    let owner = parts[..2].join(".");
+    let known = names.iter().map(|name| format!("`{owner}.{name}`")).collect::<Vec<_>>().join(" and ");
+    let hint = format!("only {known} can be named here; let a step such as `sql.execute` read the row before");
+    Some((parts.len().min(3), format!("the row of `{owner}` is read only for `with` and `output`"), hint))
 }
 
 fn params_hint(param: &str, known: &Known<'_>) -> String {

@@ -2,9 +2,11 @@
 
 pub mod check;
 mod find;
+mod names;
 mod scope;
 
 pub use find::{Piece, dynamic, only, pieces};
+pub use names::names;
 pub use scope::Scope;
 
 use std::sync::LazyLock;

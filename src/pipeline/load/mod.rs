@@ -11,6 +11,7 @@ mod loops;
 mod needs;
 mod params;
 mod place;
+mod records;
 mod settle;
 mod steps;
 mod triggers;
@@ -56,7 +57,7 @@ pub fn load(
     let Some(raw) = raw else { return Err(problems) };
     let mut faults = Faults { problems, warnings: Vec::new() };
     check_name(&root, file_name, &mut faults);
-    let (params, fields) = params::check(&root, raw.params, &mut faults);
+    let (params, fields) = params::check(&root, raw.params, around, &mut faults);
     let triggers = triggers::check(&root, &params, around, &mut faults);
     loops::check(&root, &triggers, &mut faults);
     let event = triggers::EventFields::of(&root);
@@ -148,5 +149,11 @@ fn items(node: Option<&Node>) -> &[Node] {
 pub(super) fn params_of(text: &str) -> std::collections::BTreeMap<String, super::params::Param> {
     let root = yaml::parse(text).expect("valid YAML");
     let raw = yaml::read_most::<RawPipeline>(&root).0.expect("a pipeline");
-    params::check(&root, raw.params, &mut Faults { problems: Vec::new(), warnings: Vec::new() }).0
+    params::check(
+        &root,
+        raw.params,
+        &Surroundings::default(),
+        &mut Faults { problems: Vec::new(), warnings: Vec::new() },
+    )
+    .0
 }

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Number;
+
 use super::super::expr::check::Fields;
 use super::super::expr::dynamic;
+use super::super::kind::Surroundings;
 use super::super::params::{FileRule, Param, ParamType, coerce};
 use super::super::raw::{RawParam, TypeName};
-use super::{Faults, is_id};
+use super::{Faults, is_id, records};
 use crate::yaml::{self, Node, Value};
 
 const EVERY: [&str; 4] = ["type", "description", "required", "default"];
@@ -17,6 +20,7 @@ pub(super) const FILE_FIELDS: [&str; 9] =
 pub fn check(
     root: &Node,
     raw: BTreeMap<String, RawParam>,
+    around: &Surroundings,
     faults: &mut Faults,
 ) -> (BTreeMap<String, Param>, BTreeMap<String, Fields>) {
     let mut params = BTreeMap::new();
@@ -34,8 +38,8 @@ pub fn check(
         if node.get("type").is_none_or(|kind| yaml::read::<TypeName>(kind).is_err()) {
             continue;
         }
-        fields.insert(name.to_owned(), fields_of(param.kind));
-        if let Some(param) = check_one(node, param, faults) {
+        fields.insert(name.to_owned(), fields_of(&param));
+        if let Some(param) = check_one(node, param, around, faults) {
             params.insert(name.to_owned(), param);
         }
     }
@@ -43,22 +47,23 @@ pub fn check(
 }
 
 /// What an expression may name of a value of this type.
-fn fields_of(kind: TypeName) -> Fields {
-    match kind {
+fn fields_of(param: &RawParam) -> Fields {
+    match param.kind {
         TypeName::File => Fields::Only(FILE_FIELDS.map(ToOwned::to_owned).to_vec()),
-        TypeName::Object | TypeName::Record | TypeName::List => Fields::Any,
+        TypeName::Record => Fields::Row(records::rule(param).field_names().map(ToOwned::to_owned).to_vec()),
+        TypeName::Object | TypeName::List => Fields::Any,
         _ => Fields::Only(Vec::new()),
     }
 }
 
-fn check_one(node: &Node, mut raw: RawParam, faults: &mut Faults) -> Option<Param> {
+fn check_one(node: &Node, mut raw: RawParam, around: &Surroundings, faults: &mut Faults) -> Option<Param> {
     let (description, default) = (raw.description.take(), raw.default.take());
     let required = raw.required.unwrap_or(default.is_none());
     if raw.required == Some(true) && default.is_some() {
         let hint = "leave one of them out";
         faults.invalid(place(node, "required"), "a required param has no use for a default", hint);
     }
-    let kind = kind(node, raw, faults)?;
+    let kind = kind(node, raw, around, faults)?;
     let default = match default {
         None | Some(serde_json::Value::Null) => None,
         Some(value) => check_default(node, &kind, value, faults),
@@ -93,18 +98,18 @@ fn check_default(
 }
 
 /// The checked type; none if it cannot be made.
-fn kind(node: &Node, raw: RawParam, faults: &mut Faults) -> Option<ParamType> {
+fn kind(node: &Node, raw: RawParam, around: &Surroundings, faults: &mut Faults) -> Option<ParamType> {
     let allowed: &[&str] = match raw.kind {
         TypeName::String => &["min_length", "max_length", "pattern"],
         TypeName::Integer | TypeName::Number => &["min", "max"],
         TypeName::Enum => &["values"],
         TypeName::List => &["items"],
         TypeName::File => &["accept", "max_size"],
-        TypeName::Record => &["connection", "table", "key"],
+        TypeName::Record => &["connection", "table", "key", "missing"],
         _ => &[],
     };
     only_fields(node, allowed, faults);
-    let (min, max) = (raw.min.and_then(|min| min.as_f64()), raw.max.and_then(|max| max.as_f64()));
+    let (min, max) = (raw.min.as_ref().and_then(Number::as_f64), raw.max.as_ref().and_then(Number::as_f64));
     if min.zip(max).is_some_and(|(min, max)| min > max) {
         faults.invalid(place(node, "min"), "`min` is more than `max`", "");
     }
@@ -136,7 +141,7 @@ fn kind(node: &Node, raw: RawParam, faults: &mut Faults) -> Option<ParamType> {
         }
         TypeName::List => {
             let items = match (raw.items, node.get("items")) {
-                (Some(item), Some(node)) => Some(Box::new(kind_of_item(node, item.into(), faults)?)),
+                (Some(item), Some(node)) => Some(Box::new(kind_of_item(node, item.into(), around, faults)?)),
                 _ => None,
             };
             ParamType::List { items }
@@ -147,25 +152,21 @@ fn kind(node: &Node, raw: RawParam, faults: &mut Faults) -> Option<ParamType> {
             let accept = raw.accept.unwrap_or_default().iter().map(|media| media.to_ascii_lowercase()).collect();
             ParamType::File(FileRule { accept, max_size: raw.max_size.map(|size| size.0) })
         }
-        TypeName::Record => {
-            for (field, value) in [("connection", &raw.connection), ("table", &raw.table)] {
-                if value.is_none() {
-                    faults.invalid(node.span, format!("a record needs `{field}`"), "");
-                }
-            }
-            faults.later(place(node, "type"), "a param of type `record`");
-            return None;
-        }
+        TypeName::Record => ParamType::Record(records::check(node, &raw, around, faults)?),
     };
     Some(kind)
 }
 
-fn kind_of_item(node: &Node, item: RawParam, faults: &mut Faults) -> Option<ParamType> {
+fn kind_of_item(node: &Node, item: RawParam, around: &Surroundings, faults: &mut Faults) -> Option<ParamType> {
     if item.kind == TypeName::List {
         faults.invalid(place(node, "type"), "a list of lists is not allowed", "use a list of objects");
         return None;
     }
-    kind(node, item, faults)
+    if item.kind == TypeName::Record {
+        faults.invalid(place(node, "type"), "a list of records is not allowed", "use a list of their keys");
+        return None;
+    }
+    kind(node, item, around, faults)
 }
 
 fn check_text(node: &Node, min: Option<usize>, max: Option<usize>, pattern: Option<&str>, faults: &mut Faults) {
@@ -196,7 +197,7 @@ fn only_fields(node: &Node, allowed: &[&str], faults: &mut Faults) {
     let kind = node.get("type").and_then(Node::as_str).unwrap_or_default();
     for (key, _) in entries {
         let name = key.text.as_str();
-        let foreign = known.contains(&name) || ["connection", "table", "key"].contains(&name);
+        let foreign = known.contains(&name) || ["connection", "table", "key", "missing"].contains(&name);
         if foreign && !allowed.contains(&name) && !EVERY.contains(&name) {
             let hint = match allowed {
                 [] => String::new(),

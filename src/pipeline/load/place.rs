@@ -35,7 +35,7 @@ pub fn output(
         faults.invalid(at("bucket"), format!("the bucket `{bucket}` holds the service's own files"), hint);
     }
     if let Some(key) = place.get("key") {
-        expressions::check_all(key, &Known { file: true, ..known.clone() }, faults);
+        expressions::check_all(key, &Known { file: true, rows: true, ..known.clone() }, faults);
     }
     if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > 4 * LONGEST_KEY) {
         faults.invalid(at("key"), "`key` must have 1 to 1024 bytes", "");

@@ -2,6 +2,7 @@
 
 mod bind;
 mod form;
+mod record;
 mod value;
 
 use schemars::JsonSchema;
@@ -10,6 +11,7 @@ use serde_json::Value;
 
 pub use bind::{bind, details, faults, refusal};
 pub use form::from_form;
+pub use record::{Missing, RecordRule};
 pub use value::{Invalid, check_file, coerce};
 
 /// A checked param.
@@ -79,6 +81,8 @@ pub enum ParamType {
     Object,
     /// A file in the store.
     File(FileRule),
+    /// A reference to a row of a database.
+    Record(RecordRule),
 }
 
 /// Which files a param accepts.

@@ -83,6 +83,7 @@ pub fn coerce(kind: &ParamType, value: Value) -> Fit {
             other => Err(wrong_type("a map", &other)),
         },
         ParamType::File(rule) => file(rule, value),
+        ParamType::Record(rule) => rule.reference(&value).map(Value::String),
     }
 }
 
@@ -265,7 +266,7 @@ fn is_url(text: &str) -> bool {
     parsed.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
-fn wrong_type(expected: &str, found: &Value) -> Invalid {
+pub(super) fn wrong_type(expected: &str, found: &Value) -> Invalid {
     let found = match found {
         Value::Null => "nothing".into(),
         Value::Array(_) => "a list".into(),
@@ -277,7 +278,7 @@ fn wrong_type(expected: &str, found: &Value) -> Invalid {
 }
 
 /// At most 60 characters, for messages.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::super::params::Missing;
 use crate::units::ByteSize;
 
 /// What a run has to be given under one name.
@@ -55,9 +56,12 @@ pub struct RawParam {
     /// `record`: its table.
     #[serde(default)]
     pub table: Option<String>,
-    /// `record`: the column that identifies it.
+    /// `record`: the column that identifies it, unique in the table; default `id`.
     #[serde(default)]
     pub key: Option<String>,
+    /// `record`: what happens to a step that reads a row that is gone; default `fail`.
+    #[serde(default)]
+    pub missing: Option<Missing>,
 }
 
 /// What each item of a list must be.
@@ -114,6 +118,7 @@ impl From<RawItem> for RawParam {
             connection: None,
             table: None,
             key: None,
+            missing: None,
         }
     }
 }
@@ -148,6 +153,6 @@ pub enum TypeName {
     Object,
     /// A file in the store, never bytes.
     File,
-    /// A reference to a row of a database, read when a step runs.
+    /// A reference to a row of a database, `app/tweets/42` or just its key; the row is read when a step runs.
     Record,
 }

@@ -35,7 +35,7 @@ impl TestApp {
     }
 
     /// Makes a pipeline live, as another process of the same database would.
-    async fn publish(&self, name: &str, yaml: &str) {
+    pub(crate) async fn publish(&self, name: &str, yaml: &str) {
         let digest = afterload::pipeline::plan::digest(yaml);
         let definition = afterload::store::Definition { name: name.into(), digest, source: yaml.into() };
         self.app.engine.db().publish(&[definition], &[]).await.expect("published");

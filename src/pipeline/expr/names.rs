@@ -1,0 +1,54 @@
+//! What the expressions of a step name.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{LANGUAGE, Piece, pieces};
+
+/// The names in all expressions of a value, such as `params.tweet.body`; of one that is looked up in another way only the
+/// part in front of that, such as `params` for `params["tweet"]`.
+pub fn names(value: &Value) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    gather(value, &mut found);
+    found
+}
+
+fn gather(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::String(text) => {
+            for piece in pieces(text).unwrap_or_default() {
+                let Piece::Expression(range) = piece else { continue };
+                // One that cannot be compiled fails when it is resolved.
+                if let Ok(expression) = LANGUAGE.compile_expression(&text[range]) {
+                    found.extend(expression.undeclared_variables(true));
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| gather(item, found)),
+        Value::Object(fields) => fields.values().for_each(|field| gather(field, found)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_name_is_found_or_what_it_stands_under() {
+        let with = json!({
+            "a": ["x ${{ params.tweet.body | upper }} ${{ steps.one.rows + 1 }}"],
+            "b": { "c": "${{ params['tweet'].body }}" },
+            "e": "params.not",
+            "f": 1,
+        });
+        let found = names(&with);
+        for name in ["params.tweet.body", "steps.one.rows", "params"] {
+            assert!(found.contains(name), "{name}: {found:?}");
+        }
+        assert!(!found.contains("params.not"));
+    }
+}

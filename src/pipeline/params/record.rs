@@ -1,0 +1,128 @@
+//! A reference to a row of a database, as text: `app/tweets/42`. The row itself is never stored with a run.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::Invalid;
+use super::value::{shown, wrong_type};
+
+/// The most bytes of a key.
+const LONGEST_KEY: usize = 1024;
+/// The field that holds the reference as text.
+const REF: &str = "ref";
+
+/// Which row a param refers to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordRule {
+    /// The connection of its database.
+    pub connection: String,
+    /// Its table: `tweets`, or `crm.tweets` in another schema.
+    pub table: String,
+    /// The column that identifies it.
+    pub key: String,
+    /// What happens to a step that reads a row that is gone.
+    pub missing: Missing,
+}
+
+/// What happens to a step that reads a row that is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Missing {
+    /// It fails with `record_not_found`.
+    #[default]
+    Fail,
+    /// It is skipped.
+    Skip,
+}
+
+impl RecordRule {
+    /// The reference for a value: the reference itself, or the bare key. A key with a `/` in it is only taken as part of
+    /// a whole reference, so that the reference to another table is not mistaken for a key.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn reference(&self, value: &Value) -> Result<String, Invalid> {
+        let expected = format!("a key, or a reference such as `{}42`", self.prefix());
+        let key = match value {
+            Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
+            Value::String(text) => match text.strip_prefix(&self.prefix()) {
+                Some(key) => key.to_owned(),
+                None if text.contains('/') => return Err(wrong_type(&expected, value)),
+                None => text.clone(),
+            },
+            _ => return Err(wrong_type(&expected, value)),
+        };
+        if key.is_empty() || key.len() > LONGEST_KEY || key.contains('\0') {
+            return Err(Invalid::new("param_wrong_type", format!("expected {expected}, found `{}`", shown(&key))));
+        }
+        Ok(format!("{}{key}", self.prefix()))
+    }
+
+    /// What a reference holds without a look at its row: itself as `ref`, and the key under the name of its column.
+    pub fn fields(&self, reference: &str) -> Map<String, Value> {
+        let key = reference.strip_prefix(&self.prefix()).unwrap_or(reference);
+        let key = match key.parse::<i64>() {
+            // `007` is no number but a text.
+            Ok(number) if number.to_string() == key => number.into(),
+            _ => Value::from(key),
+        };
+        Map::from_iter([(self.key.clone(), key), (REF.to_owned(), reference.into())])
+    }
+
+    /// The names of [`Self::fields`].
+    pub fn field_names(&self) -> [&str; 2] {
+        [&self.key, REF]
+    }
+
+    fn prefix(&self) -> String {
+        format!("{}/{}/", self.connection, self.table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn rule() -> RecordRule {
+        RecordRule { connection: "app".into(), table: "tweets".into(), key: "id".into(), missing: Missing::default() }
+    }
+
+    #[test]
+    fn a_reference_is_taken_whole_or_as_its_key() {
+        for (value, reference) in [
+            (json!(42), "app/tweets/42"),
+            (json!("42"), "app/tweets/42"),
+            (json!("app/tweets/42"), "app/tweets/42"),
+            (json!("app/tweets/a/b"), "app/tweets/a/b"),
+            (json!("a'; DROP TABLE tweets; --"), "app/tweets/a'; DROP TABLE tweets; --"),
+        ] {
+            assert_eq!(rule().reference(&value).as_deref(), Ok(reference), "{value}");
+        }
+        let long = "x".repeat(LONGEST_KEY + 1);
+        for value in [
+            json!("app/users/42"),
+            json!("other/tweets/42"),
+            json!("app/tweets/"),
+            json!(""),
+            json!("a\0b"),
+            json!(long),
+            json!(1.5),
+            json!(true),
+            json!({ "id": 42 }),
+            json!([42]),
+        ] {
+            assert_eq!(rule().reference(&value).map_err(|fault| fault.code), Err("param_wrong_type"), "{value}");
+        }
+    }
+
+    #[test]
+    fn the_key_of_a_reference_is_a_number_where_it_is_written_as_one() {
+        for (key, value) in [("42", json!(42)), ("-7", json!(-7)), ("007", json!("007")), ("a/b", json!("a/b"))] {
+            let reference = format!("app/tweets/{key}");
+            assert_eq!(Value::Object(rule().fields(&reference)), json!({ "id": value, "ref": reference }));
+        }
+    }
+}

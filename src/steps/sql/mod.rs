@@ -1,0 +1,72 @@
+//! `sql.execute` and `sql.batch`: statements in the users' databases.
+
+mod batch;
+mod execute;
+mod pace;
+
+use serde::de::DeserializeOwned;
+
+pub use batch::SqlBatch;
+pub use execute::SqlExecute;
+
+use super::Context;
+use crate::connections::{Bind, Command, Fence};
+use crate::error::{Error, Result};
+use crate::pipeline::Check;
+
+/// What can be said of a statement at `field` before it runs. `own` are the parameters that the step fills itself.
+fn check_sql(
+    check: &mut Check<'_>,
+    connection: &str,
+    (field, text): (&str, &str),
+    bind: &Bind,
+    own: &[&str],
+) -> Option<Command> {
+    if text.contains("${{") {
+        let hint = "write `:name` there, and `bind: { name: \"${{ … }}\" }` beside it";
+        check.problem(&[field], "SQL cannot hold an expression", hint);
+        return None;
+    }
+    let statement = match check.around.dialects.get(connection) {
+        Some(dialect) => Command::parse(text, *dialect),
+        None => Command::parse_any(text),
+    };
+    let statement = match statement {
+        Ok(statement) => statement,
+        Err(error) => {
+            check.problem(&[field], error.message(), error.hint_text().unwrap_or_default());
+            return None;
+        }
+    };
+    for name in statement.names().iter().filter(|name| !own.contains(&name.as_str())) {
+        if !bind.contains_key(name.as_str()) {
+            check.problem(&[field], format!("nothing fills `:{name}`"), format!("add `{name}` to `bind`"));
+        }
+    }
+    Some(statement)
+}
+
+/// Values that no statement names are slips.
+fn check_bind(check: &mut Check<'_>, bind: &Bind, statements: &[Option<Command>]) {
+    // What could not be read may name anything.
+    let Some(statements) = statements.iter().map(Option::as_ref).collect::<Option<Vec<_>>>() else { return };
+    for name in bind.keys() {
+        if !statements.iter().any(|statement| statement.takes(name)) {
+            check.problem(&["bind", name], format!("the SQL has no `:{name}`"), "");
+        }
+    }
+}
+
+fn fence(ctx: &Context) -> Fence {
+    Fence { key: ctx.step.key.clone(), epoch: ctx.step.epoch }
+}
+
+/// What an attempt before has committed.
+fn recorded<T: DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text)
+        .map_err(|error| Error::permanent("checkpoint_invalid", format!("the checkpoint cannot be read: {error}")))
+}
+
+fn app() -> String {
+    "app".into()
+}

@@ -1,0 +1,38 @@
+//! How many rows the next chunk takes, so that nobody waits long for its locks.
+
+use std::time::Duration;
+
+/// How long a chunk may hold its locks.
+const WANTED: Duration = Duration::from_millis(50);
+/// Where nothing is known yet.
+const FIRST: u64 = 100;
+
+/// The number of rows for the first chunk.
+pub fn first(most: u64) -> u64 {
+    FIRST.min(most)
+}
+
+/// The number of rows for the next chunk after one of `rows` that took `held`. What took too long shrinks at once; what
+/// was quick grows by half, for the next rows may lie elsewhere.
+pub fn next(rows: u64, held: Duration, most: u64) -> u64 {
+    let fitting = rows as f64 * WANTED.as_secs_f64() / held.as_secs_f64().max(1e-6);
+    let grown = (rows as f64 * 1.5).ceil();
+    (fitting.min(grown) as u64).clamp(1, most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_grow_slowly_and_shrink_at_once() {
+        let millis = Duration::from_millis;
+        assert_eq!([first(10_000), first(7)], [100, 7]);
+        assert_eq!(next(100, millis(1), 10_000), 150);
+        assert_eq!(next(1, Duration::ZERO, 10_000), 2);
+        assert_eq!(next(1_000, millis(45), 10_000), 1_111);
+        assert_eq!(next(1_000, millis(500), 10_000), 100);
+        assert_eq!(next(9_000, millis(10), 10_000), 10_000);
+        assert_eq!(next(3, Duration::from_secs(60), 10_000), 1);
+    }
+}

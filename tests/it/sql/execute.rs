@@ -1,0 +1,194 @@
+//! `sql.execute`: one statement that takes effect once, whatever is bound to it.
+
+use afterload::connections::{Bind, Call, Command, Connections, Fence, Keep};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{app, faults, id};
+use crate::support::{Database, Place, both};
+
+both!(
+    rows_and_counts_are_given,
+    it_takes_effect_once_through_kills,
+    a_retry_gives_what_was_recorded,
+    what_is_bound_stays_a_value,
+    a_database_refuses_what_the_text_hides,
+    a_statement_that_takes_long_can_be_stopped,
+);
+
+const T: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, name TEXT, code CHAR(3));
+    INSERT INTO t VALUES (1, 'a', 'abc'), (2, 'b', 'abd'), (3, 'c', 'xyz')";
+
+/// The pipeline with one `sql.execute`.
+fn one(sql: &str, bind: &str) -> String {
+    let with = format!("{{ sql: {}, bind: {bind} }}", json!(sql));
+    let params = "{ value: { type: string, required: false } }";
+    format!("params: {params}\nsteps: [{{ id: one, uses: sql.execute, with: {with} }}]\n")
+}
+
+async fn rows_and_counts_are_given(database: Database) {
+    let app = app(database, "steps: [{ id: one, uses: wait, with: { for: 1ms } }]\n", T).await;
+    for (sql, bind, affected, rows) in [
+        ("UPDATE t SET name = 'z' WHERE id < :id", "{ id: 3 }", 2, json!([])),
+        (
+            "DELETE FROM t WHERE id = :id RETURNING id, name AS who -- :no\n;",
+            "{ id: '3' }",
+            1,
+            json!([{ "id": 3, "who": "c" }]),
+        ),
+        // The type of a parameter is that of the column, with all of its letters.
+        ("SELECT id FROM t WHERE code = :code", "{ code: abd }", 1, json!([{ "id": 2 }])),
+        (
+            "SELECT ':x' AS a, CAST(:n AS INTEGER) AS n, NULL AS z /* :y ; */",
+            "{ n: 7 }",
+            1,
+            json!([{ "a": ":x", "n": 7, "z": null }]),
+        ),
+        ("SELECT id FROM t WHERE id > :id", "{ id: 99 }", 0, json!([])),
+        ("CREATE TABLE made (id BIGINT)", "{}", 0, json!([])),
+    ] {
+        app.publish("p", &format!("name: p\n{}", one(sql, bind))).await;
+        let run = app.run_to_end("p", json!({})).await;
+        let outputs = &run["steps"][0]["outputs"];
+        assert_eq!(outputs, &json!({ "rows_affected": affected, "rows": rows }), "{sql}: {run}");
+    }
+    if database == Database::Postgres {
+        let sql = "SELECT :n::int AS n, $$ :x ; $$ AS x, ARRAY[1, 2]::int[] = :list AS same, 1.50 AS d";
+        app.publish("p", &format!("name: p\n{}", one(sql, "{ n: 5, list: [1, 2] }"))).await;
+        let run = app.run_to_end("p", json!({})).await;
+        let row = json!([{ "n": 5, "x": " :x ; ", "same": true, "d": 1.5 }]);
+        assert_eq!(run["steps"][0]["outputs"]["rows"], row, "{run}");
+    }
+    app.finish().await;
+}
+
+/// Thirty steps that each add one, and kills in between: a step that took effect twice would be seen in the sum.
+async fn it_takes_effect_once_through_kills(database: Database) {
+    const STEPS: usize = 30;
+    let place = Place::new(database).await;
+    place.sql("CREATE TABLE counter (n BIGINT NOT NULL); INSERT INTO counter VALUES (0)").await;
+    let step = |at: usize| {
+        format!("  - {{ id: s{at}, uses: sql.execute, with: {{ sql: UPDATE counter SET n = n + 1 RETURNING n }} }}\n")
+    };
+    let steps: String = (0..STEPS).map(step).collect();
+    place.pipeline("p", &format!("name: p\nsteps:\n{steps}"));
+    let mut process = place.start().await;
+    let run = process.start_run("p", json!({})).await;
+    let done = |run: &Value| {
+        let steps = run["steps"].as_array().expect("steps");
+        steps.iter().filter(|step| step["status"] == "succeeded").count()
+    };
+    let mut killed_at = Vec::new();
+    for quarter in [1, 2, 3] {
+        let look = |run: &Value| Some(done(run)).filter(|done| *done >= STEPS * quarter / 4);
+        killed_at.push(process.until("some steps", id(&run), look).await);
+        process.kill().await;
+        process = place.start().await;
+    }
+    assert!(killed_at[0] < STEPS, "the first kill came too late to prove anything: {killed_at:?}");
+    let run = process.until("the end", id(&run), |run| (!run["finished_at"].is_null()).then(|| run.clone())).await;
+    assert_eq!(run["status"], "succeeded", "{run}\n{}", place.log());
+    assert_eq!(place.numbers("SELECT n FROM counter").await, [STEPS as i64]);
+    for (at, step) in run["steps"].as_array().expect("steps").iter().enumerate() {
+        assert_eq!(step["outputs"]["rows"], json!([{ "n": at + 1 }]), "also what was given is that of the one time");
+    }
+    assert!(process.terminate().await.success());
+}
+
+async fn a_retry_gives_what_was_recorded(database: Database) {
+    let app = app(database, "steps: [{ id: one, uses: wait, with: { for: 1ms } }]\n", T).await;
+    let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
+    let command = Command::parse("UPDATE t SET name = name || 'x' WHERE id = :id", connection.dialect()).unwrap();
+    let write = async |fence: &Fence| {
+        let values = Bind::from([("id".to_owned(), json!(1)), ("not_named".to_owned(), json!(2))]);
+        let call = Call { values, keep: Keep::Nothing, stop: CancellationToken::new() };
+        let note = Box::new(|effect: &afterload::connections::Effect| Ok((format!("{}", effect.affected), true)));
+        connection.write(&command, call, Some(fence), note).await
+    };
+    let fences = [1, 2].map(|epoch| Fence { key: "run/one".into(), epoch });
+    assert_eq!(connection.claim(&fences[0]).await.unwrap(), None);
+    let (effect, (noted, over)) = write(&fences[0]).await.unwrap();
+    assert_eq!((effect.affected, noted.as_str(), over), (1, "1", true));
+    assert_eq!(connection.claim(&fences[1]).await.unwrap().as_deref(), Some("1"));
+    // The attempt that was overtaken changes nothing any more.
+    assert_eq!(write(&fences[0]).await.unwrap_err().code(), "lease_lost");
+    assert_eq!(app.numbers("SELECT COUNT(*) FROM t WHERE name = 'ax'").await, [1]);
+    app.finish().await;
+}
+
+async fn what_is_bound_stays_a_value(database: Database) {
+    let yaml = one("UPDATE t SET name = :value WHERE id = 1", "{ value: \"${{ params.value }}\" }");
+    let app = app(database, &yaml, T).await;
+    for text in
+        ["'; DROP TABLE t; --", "x', code = 'bad", r"\'; DELETE FROM t; --", ":id $1 ?1", "$$;--", "\u{1f4a3}\n\t'\"`"]
+    {
+        let run = app.run_to_end("p", json!({ "value": text })).await;
+        assert_eq!(run["status"], "succeeded", "{run}");
+        let quoted = text.replace('\'', "''");
+        let found = app.numbers(&format!("SELECT COUNT(*) FROM t WHERE name = '{quoted}' AND code = 'abc'")).await;
+        assert_eq!(found, [1], "{text}");
+        assert_eq!(app.numbers("SELECT COUNT(*) FROM t").await, [3]);
+    }
+    app.finish().await;
+}
+
+async fn a_database_refuses_what_the_text_hides(database: Database) {
+    let text = match database {
+        // Inside a string of the one dialect, and outside of it in the other.
+        Database::Sqlite => r"SELECT E'\'; DELETE FROM t; --'",
+        Database::Postgres => r"SELECT '\'; DELETE FROM t; --'",
+    };
+    let app = app(database, &one("SELECT 1 AS one", "{}"), T).await;
+    app.publish("p", &format!("name: p\n{}", one("SELECT nothing FROM nowhere", "{}"))).await;
+    let run = app.run_to_end("p", json!({})).await;
+    assert_eq!(run["status"], "failed", "{run}");
+    let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
+    assert!(Command::parse(text, connection.dialect()).is_err());
+    // What begins as a query and changes rows is seen by the database.
+    let hidden = match database {
+        Database::Sqlite => "WITH x AS (SELECT 4 AS id) REPLACE INTO t SELECT id, 'd', 'x' FROM x",
+        Database::Postgres => "SELECT id FROM t FOR UPDATE",
+    };
+    let command = Command::parse(hidden, connection.dialect()).unwrap();
+    assert!(command.reads(), "{hidden}");
+    let call = Call { values: Bind::new(), keep: Keep::Nothing, stop: CancellationToken::new() };
+    connection.read(&command, call).await.unwrap_err();
+    assert_eq!(app.numbers("SELECT COUNT(*) FROM t").await, [3]);
+    app.finish().await;
+}
+
+async fn a_statement_that_takes_long_can_be_stopped(database: Database) {
+    let sql = match database {
+        Database::Sqlite => {
+            "INSERT INTO t (id) WITH RECURSIVE c(x) AS (SELECT 10 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c WHERE x < 0"
+        }
+        Database::Postgres => "UPDATE t SET name = 'z' WHERE pg_sleep(600) IS NOT NULL",
+    };
+    let app = app(database, &one(sql, "{}"), T).await;
+    let run = app.run("p", json!({})).await;
+    app.step_is(&run, "one", "running").await;
+    app.post(&format!("/v1/runs/{}/cancel", id(&run)), json!({})).await;
+    assert_eq!(app.ended(&run).await["status"], "cancelled");
+    // Its transaction is over, so nobody waits for its locks.
+    app.sql("UPDATE t SET name = 'free'").await;
+    app.finish().await;
+}
+
+#[test]
+fn hostile_and_mistaken_sql_is_refused_by_check() {
+    let told = |sql: &str, bind: &str| faults(&one(sql, bind)).join("\n");
+    for (sql, bind, fault) in [
+        ("DELETE FROM t; DROP TABLE t", "{}", "more than one statement"),
+        ("DELETE FROM t WHERE id = ${{ params.value }}", "{}", "SQL cannot hold an expression"),
+        ("DELETE FROM t WHERE id = :id", "{}", "nothing fills `:id`"),
+        ("DELETE FROM t WHERE id = ':id'", "{ id: 1 }", "the SQL has no `:id`"),
+        ("SELECT a::text -- :id", "{ id: 1 }", "the SQL has no `:id`"),
+        ("COMMIT", "{}", "a statement cannot begin with `COMMIT`"),
+        ("ATTACH 'other.db' AS o", "{}", "a statement cannot begin with `ATTACH`"),
+        ("SELECT 'open", "{}", "a quote is opened and not closed"),
+        ("", "{}", "the SQL is empty"),
+    ] {
+        assert!(told(sql, bind).contains(fault), "{sql}: {}", told(sql, bind));
+    }
+    assert_eq!(told("SELECT ':a', b::int, \":c\" /* ; */ FROM t WHERE x = :x;", "{ x: 1 }"), "");
+}

@@ -1,0 +1,31 @@
+//! Statements in the users' databases, and params that refer to their rows.
+
+mod batch;
+mod execute;
+mod pipelines;
+mod records;
+
+use afterload::pipeline::{Surroundings, load};
+use serde_json::Value;
+
+use crate::support::{Database, TestApp};
+
+/// An application with the pipeline `p` of these steps, and tables.
+async fn app(database: Database, yaml: &str, ddl: &str) -> TestApp {
+    let app = TestApp::builder(database).pipeline("p", &format!("name: p\n{yaml}")).start().await;
+    app.sql(ddl).await;
+    app
+}
+
+fn id(run: &Value) -> &str {
+    run["id"].as_str().expect("an id")
+}
+
+/// What `check` has against the pipeline `p`.
+fn faults(yaml: &str) -> Vec<String> {
+    let kinds = afterload::steps::language(&afterload::steps::kinds());
+    match load(Some("p.yaml"), &format!("name: p\n{yaml}"), &kinds, &Surroundings::default()) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.into_iter().map(|problem| problem.message).collect(),
+    }
+}
