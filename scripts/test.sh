@@ -21,6 +21,11 @@ has_postgres() {
     return 1
 }
 
+# Other programs are called `convert`, too: only what says so itself is ImageMagick.
+has_imagemagick() {
+    { magick -version || convert -version; } 2>/dev/null | grep -q '^Version: ImageMagick'
+}
+
 # Debian packages that are missing, by what they are needed for.
 install_missing() {
     local missing=()
@@ -28,7 +33,7 @@ install_missing() {
     has cc || missing+=(gcc libc6-dev)
     has chromium || missing+=(chromium)
     has npm || missing+=(npm)
-    has magick || has convert || missing+=(imagemagick)
+    has_imagemagick || missing+=(imagemagick)
     has curl || missing+=(curl ca-certificates)
     has rclone || missing+=(rclone)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
