@@ -61,12 +61,13 @@ impl Inner {
     /// on after a failure, items that had succeeded stay as they are.
     pub(super) async fn fan_out(&self, tx: &mut Tx, run: &RunRecord, step: &StepRecord, fan: &Fan) -> Result<Moves> {
         let known = tx.items(&step.id).await?;
-        let mut new = Vec::new();
+        let (mut new, mut done) = (Vec::new(), 0);
         for (index, item) in (0..).zip(&fan.items) {
             let round = match known.get(index as usize) {
                 Some(known) if known.item.as_ref() == Some(item) => {
-                    if known.status != StepStatus::Succeeded {
-                        tx.reset_step(&known.id).await?;
+                    match is_good(known.status) {
+                        true => done += 1,
+                        false => tx.reset_step(&known.id).await?,
                     }
                     continue;
                 }
@@ -82,9 +83,7 @@ impl Inner {
             tx.delete_item(&gone.id).await?;
         }
         tx.insert_items(step, &new).await?;
-        let kept = known.iter().zip(&fan.items);
-        let done = kept.filter(|(old, item)| old.status == StepStatus::Succeeded && old.item.as_ref() == Some(*item));
-        tx.begin_items(&step.id, fan.items.len() as i64, done.count() as i64).await?;
+        tx.begin_items(&step.id, fan.items.len() as i64, done).await?;
         self.go_on(tx, run, (&step.id, &step.section), fan.side_by_side).await
     }
 

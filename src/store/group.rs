@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use sqlx::SqlitePool;
-use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::sync::{Mutex, watch};
 use tokio_util::task::TaskTracker;
 
 use super::db::Tx;
@@ -37,7 +37,30 @@ struct Batch {
     done: watch::Sender<Option<Result<()>>>,
 }
 
+/// The transaction cannot go on, for nobody in it.
+struct Torn(Error);
+
 impl Batch {
+    async fn work<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Tx) -> Result<Verdict<T>>,
+    ) -> std::result::Result<Result<Verdict<T>>, Torn> {
+        if self.torn {
+            self.undo().await.map_err(Torn)?;
+        }
+        self.tx.execute("SAVEPOINT work", &[]).await.map_err(Torn)?;
+        self.torn = true;
+        let outcome = work(&mut self.tx).await;
+        match outcome {
+            Ok(Verdict::Keep(_)) => {
+                self.tx.execute("RELEASE work", &[]).await.map_err(Torn)?;
+                self.torn = false;
+            }
+            Ok(Verdict::Undo(_)) | Err(_) => self.undo().await.map_err(Torn)?,
+        }
+        Ok(outcome)
+    }
+
     async fn undo(&mut self) -> Result<()> {
         self.tx.execute("ROLLBACK TO work", &[]).await?;
         self.tx.execute("RELEASE work", &[]).await?;
@@ -63,85 +86,50 @@ impl Group {
         pool: &SqlitePool,
         work: impl AsyncFnOnce(&mut Tx) -> Result<Verdict<T>>,
     ) -> Result<T> {
-        let mut open = self.open.clone().lock_owned().await;
-        let done = match self.work(&mut open, pool, work).await {
-            Ok((Verdict::Undo(value), _)) => return Ok(value),
-            Ok((Verdict::Keep(value), done)) => (value, done),
-            Err(error) => return Err(error),
+        let mut line = self.open.clone().lock_owned().await;
+        let batch = match &mut *line {
+            Some(batch) => batch,
+            empty => {
+                let tx = Tx::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?);
+                self.close_after_those_in_line();
+                empty.insert(Batch { tx, torn: false, done: watch::channel(None).0 })
+            }
         };
-        drop(open);
-        let (value, mut done) = done;
+        let outcome = match batch.work(work).await {
+            Ok(outcome) => outcome?,
+            Err(Torn(error)) => {
+                // What the others did is lost with it; they do it again.
+                batch.done.send_replace(Some(Err(error.clone())));
+                *line = None;
+                return Err(error);
+            }
+        };
+        let value = match outcome {
+            Verdict::Keep(value) => value,
+            Verdict::Undo(value) => return Ok(value),
+        };
+        let mut done = batch.done.subscribe();
+        drop(line);
+        let committed = done.wait_for(Option::is_some).await.ok().and_then(|committed| committed.clone());
         let lost = || Error::transient("database_error", "the transaction was lost before its commit");
-        match done.wait_for(Option::is_some).await {
-            Ok(committed) => committed.clone().unwrap_or_else(|| Err(lost())).map(|()| value),
-            Err(_) => Err(lost()),
-        }
+        committed.unwrap_or_else(|| Err(lost())).map(|()| value)
     }
 
-    async fn work<T>(
-        &self,
-        open: &mut OwnedMutexGuard<Option<Batch>>,
-        pool: &SqlitePool,
-        work: impl AsyncFnOnce(&mut Tx) -> Result<Verdict<T>>,
-    ) -> Result<(Verdict<T>, watch::Receiver<Option<Result<()>>>)> {
-        if open.is_none() {
-            let tx = Tx::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?);
-            **open = Some(Batch { tx, torn: false, done: watch::channel(None).0 });
-            let line = self.open.clone();
-            self.closing.spawn(async move {
-                let batch = line.lock_owned().await.take();
-                if let Some(batch) = batch {
-                    batch.commit().await;
-                }
-            });
-        }
-        let worked = match &mut **open {
-            Some(batch) => batch.work(work).await,
-            None => return Err(Error::transient("database_error", "there is no transaction to work in")),
-        };
-        if let Err(Torn(error)) = worked {
-            // What the others did is lost with it; they do it again.
-            if let Some(batch) = open.take() {
-                batch.done.send_replace(Some(Err(error.clone())));
+    /// Gets in line behind all who wait now, to commit what they will have done.
+    fn close_after_those_in_line(&self) {
+        let line = self.open.clone();
+        self.closing.spawn(async move {
+            let batch = line.lock_owned().await.take();
+            if let Some(batch) = batch {
+                batch.commit().await;
             }
-            return Err(error);
-        }
-        let done = open.as_ref().map(|batch| batch.done.subscribe());
-        match (worked, done) {
-            (Ok(verdict), Some(done)) => Ok((verdict?, done)),
-            _ => Err(Error::transient("database_error", "the transaction was lost before its commit")),
-        }
+        });
     }
 
     /// Waits until nothing is open any more.
     pub async fn close(&self) {
         self.closing.close();
         self.closing.wait().await;
-    }
-}
-
-/// The transaction cannot go on, for nobody in it.
-struct Torn(Error);
-
-impl Batch {
-    async fn work<T>(
-        &mut self,
-        work: impl AsyncFnOnce(&mut Tx) -> Result<Verdict<T>>,
-    ) -> std::result::Result<Result<Verdict<T>>, Torn> {
-        if self.torn {
-            self.undo().await.map_err(Torn)?;
-        }
-        self.tx.execute("SAVEPOINT work", &[]).await.map_err(Torn)?;
-        self.torn = true;
-        let outcome = work(&mut self.tx).await;
-        match outcome {
-            Ok(Verdict::Keep(_)) => {
-                self.tx.execute("RELEASE work", &[]).await.map_err(Torn)?;
-                self.torn = false;
-            }
-            Ok(Verdict::Undo(_)) | Err(_) => self.undo().await.map_err(Torn)?,
-        }
-        Ok(outcome)
     }
 }
 

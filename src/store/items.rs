@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::db::{Arg, Db, Row, Tx, args};
-use super::steps::{COLUMNS, StepRecord, StepStatus, step};
+use super::status::StepStatus;
+use super::steps::{COLUMNS, StepRecord, step};
 use crate::clock;
 use crate::error::Result;
 

@@ -16,6 +16,7 @@ mod retention;
 mod runs;
 mod schedules;
 mod sleep;
+mod status;
 mod steps;
 mod uploads;
 
@@ -32,5 +33,6 @@ pub use polls::Poll;
 pub use retention::Keep;
 pub use runs::{RunFilter, RunRecord, RunStatus};
 pub use sleep::{AwaitedEvent, EventRecord, Sleep};
-pub use steps::{Claimed, Ending, StepRecord, StepStatus};
+pub use status::StepStatus;
+pub use steps::{Claimed, Ending, StepRecord};
 pub use uploads::UploadRecord;

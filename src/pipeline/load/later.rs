@@ -22,11 +22,9 @@ pub fn check_step(node: &Node, raw: &RawStep, known: &Known<'_>, faults: &mut Fa
     if raw.rate_limit.as_ref().is_some_and(|limit| limit.per_second <= 0.0) {
         faults.invalid(node.nearest(&["rate_limit", "per_second"]).span, "`per_second` must be more than 0", "");
     }
-    for field in ["rate_limit"] {
-        if let (Some(key), Some(value)) = (node.key(field), node.get(field)) {
-            expressions::check_all(value, known, faults);
-            faults.later(key.span, &format!("`{field}`"));
-        }
+    if let (Some(key), Some(value)) = (node.key("rate_limit"), node.get("rate_limit")) {
+        expressions::check_all(value, known, faults);
+        faults.later(key.span, "`rate_limit`");
     }
 }
 
