@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use hyper::header::EXPECT;
+use hyper::header::{CONNECTION, EXPECT, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
@@ -84,16 +84,14 @@ async fn answer(service: S3Service, request: Request<Incoming>) -> Result<HttpRe
     }
     // A client that waits for a `100 Continue` has not begun to send, and need not; too much is not worth reading.
     let waits = request.headers().contains_key(EXPECT) || request.body().size_hint().lower() > DRAINED as u64;
-    let mut unread = None;
-    let answered = match access::refused_at_the_door(&request) {
+    let refused = access::refused_at_the_door(&request);
+    let request = request.map(|body| Shared(Arc::new(Mutex::new(body))));
+    let unread = Shared(Arc::clone(&request.body().0));
+    let answered = match refused {
         Some(error) => error.to_http_response(),
         None => {
-            let request = request.map(|body| {
-                let body = Arc::new(Mutex::new(body));
-                unread = (!waits).then(|| Shared(Arc::clone(&body)));
-                Body::http_body_unsync(Shared(body))
-            });
-            service.call(request).await.map_err(|error| S3Error::internal_error(Unanswered(error.into())))
+            let answered = service.call(request.map(Body::http_body_unsync)).await;
+            answered.map_err(|error| S3Error::internal_error(Unanswered(error.into())))
         }
     };
     let mut response = answered.unwrap_or_else(|error| {
@@ -103,18 +101,22 @@ async fn answer(service: S3Service, request: Request<Incoming>) -> Result<HttpRe
         response
     });
     page.open(&mut response);
-    if let Some(unread) = unread
-        && (response.status().is_client_error() || response.status().is_server_error())
-    {
-        let _ = timeout(HEAD, drain(unread)).await;
+    if (response.status().is_client_error() || response.status().is_server_error()) && !unread.is_end_stream() {
+        if !waits {
+            let _ = timeout(HEAD, drain(&unread)).await;
+        }
+        // What the client sends of this body all the same would be taken for its next request.
+        if !unread.is_end_stream() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
     }
     Ok(message::explained(response))
 }
 
 /// Reads what is left of a body that was refused, up to a limit: a connection that is closed with bytes unread may
 /// take the answer with it, and the client would not learn why.
-async fn drain(mut unread: Shared) {
-    let mut size = 0;
+async fn drain(unread: &Shared) {
+    let (mut unread, mut size) = (Shared(Arc::clone(&unread.0)), 0);
     while let Some(Ok(frame)) = unread.frame().await {
         size += frame.data_ref().map_or(0, Bytes::len);
         if size > DRAINED {

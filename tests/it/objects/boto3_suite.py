@@ -553,6 +553,23 @@ def test_half_a_body(bucket):
     refused("404", 404, s3.head_object, Bucket=bucket, Key="k")
 
 
+def test_a_refused_body_is_not_the_next_request(bucket):
+    # Nobody read the body, so the connection must not be used again: who does so is told to open another.
+    for waits in (True, False):
+        connection = http.client.HTTPConnection(urllib.parse.urlsplit(ENDPOINT).netloc, timeout=20)
+        connection.putrequest("PUT", f"/{bucket}/k")
+        connection.putheader("Content-Length", "1000000000" if not waits else "1")
+        if waits:
+            connection.putheader("Expect", "100-continue")
+        connection.endheaders()
+        answer = connection.getresponse()
+        assert (answer.status, answer.getheader("Connection")) == (403, "close"), answer.getheaders()
+        connection.close()
+    for _ in range(50):
+        refused("NotImplemented", 501, s3.put_object, Bucket=bucket, Key="k", Body=b"y", ACL="public-read")
+        refused("NotImplemented", 501, s3.put_object_tagging, Bucket=bucket, Key="k", Tagging={"TagSet": []})
+
+
 def test_not_implemented(bucket):
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     refused("NotImplemented", 501, s3.get_bucket_versioning, Bucket=bucket)
