@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use afterload::config::{Config, QueueConfig, Secret};
 use afterload::connections::Connections;
-use afterload::engine::{Engine, NewRun, Parts};
+use afterload::engine::{Engine, NewRun, Parts, Queues};
 use afterload::error::Result;
 use afterload::mail::Mailer;
 use afterload::objects::Objects;
@@ -80,7 +80,7 @@ async fn drained(engine: &Engine, chains: usize) -> f64 {
     let stop = CancellationToken::new();
     let begun = Instant::now();
     let (worker, stopped) = (engine.clone(), stop.clone());
-    let work = tokio::spawn(async move { worker.work(stopped).await.unwrap() });
+    let work = tokio::spawn(async move { worker.work(Queues::All, stopped).await.unwrap() });
     // The work itself counts what it did; looking into the database meanwhile would cost it time.
     while STARTED.lock().unwrap().len() < chains || engine.depth().await.unwrap() > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -95,7 +95,7 @@ async fn paced(url: &str, runs: usize, steps: usize, concurrency: usize) {
     let engine = engine(url, steps, concurrency).await;
     let stop = CancellationToken::new();
     let (worker, stopped) = (engine.clone(), stop.clone());
-    let work = tokio::spawn(async move { worker.work(stopped).await.unwrap() });
+    let work = tokio::spawn(async move { worker.work(Queues::All, stopped).await.unwrap() });
     let (mut starts, mut overheads) = (Vec::new(), Vec::new());
     for run in 0..runs + 5 {
         STARTED.lock().unwrap().clear();

@@ -9,15 +9,18 @@ mod client;
 mod demo;
 pub mod key;
 mod out;
+mod pauses;
 mod runs;
 pub mod schema;
 mod serve;
+mod worker;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::app::Process;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::mail::Mailer;
@@ -38,14 +41,20 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the service: the API, the embedded store, and workers for every queue.
-    Serve,
+    /// Run the service: the API, the embedded store, triggers, and workers for every queue or those that you name.
+    Serve(serve::ServeArgs),
+    /// Work queues and nothing else: no API, no pipelines folder; on any machine that reaches the database and the files.
+    Worker(worker::WorkerArgs),
     /// Run the main job on real sample data, with nothing to set up, and stay up for a look around.
     Demo(demo::Args),
     /// Start a run of a service that is up, and follow it.
     Run(runs::RunArgs),
     /// List runs; show, follow, cancel and retry one.
     Runs(runs::RunsArgs),
+    /// List the queues; pause and resume one, in all processes.
+    Queues(pauses::PausesArgs),
+    /// List the live pipelines; pause and resume one, in all processes.
+    Pipelines(pauses::PausesArgs),
     /// Find every fault of every pipeline file, each at its place.
     Check(check::CheckArgs),
     /// Print the JSON Schema of a pipeline file, for editors.
@@ -71,10 +80,13 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<ExitCode> {
     let load = || Config::load(cli.config.as_deref(), std::env::vars());
     match cli.command {
-        Command::Serve => serve::run(load()?).await,
+        Command::Serve(args) => serve::run(args, load()?).await,
+        Command::Worker(args) => worker::run(args, load()?).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Run(args) => runs::start(args, &load()?).await,
         Command::Runs(args) => runs::look(args, &load()?).await,
+        Command::Queues(args) => pauses::run(pauses::QUEUES, args, &load()?).await,
+        Command::Pipelines(args) => pauses::run(pauses::PIPELINES, args, &load()?).await,
         Command::Check(args) => {
             let config = load()?;
             let around = app::surroundings(&config, &Mailer::new(&config)?);
@@ -127,6 +139,19 @@ fn init_logs(default: &str) -> Result<()> {
     let started = if text { logs.compact().try_init() } else { logs.json().flatten_event(true).try_init() };
     drop(started);
     Ok(())
+}
+
+/// What a process logs where `AFTERLOAD_LOG` does not say.
+const LOGS: &str = "info,apalis=warn,apalis_core=warn,notify=warn";
+
+/// Waits for SIGTERM, Ctrl-C or a part that fails, and takes the process apart.
+async fn until_stopped(mut process: Process) -> Result<ExitCode> {
+    let failed = tokio::select! {
+        () = asked_to_stop() => None,
+        error = process.failed() => Some(error),
+    };
+    process.stop().await;
+    failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 /// Waits for SIGTERM or Ctrl-C.

@@ -23,7 +23,7 @@ pub(super) struct Service {
     key: Option<String>,
     /// Print the API's JSON.
     #[arg(long, global = true)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// A run to start.
@@ -112,7 +112,9 @@ fn param(text: &str) -> std::result::Result<(String, Given), String> {
 }
 
 impl Service {
-    fn client(&self, config: &Config) -> Result<Client> {
+    /// # Errors
+    /// `key_missing`, `url_invalid`
+    pub(super) fn client(&self, config: &Config) -> Result<Client> {
         let Some(key) = self.key.clone().filter(|key| !key.is_empty()) else {
             return Err(Error::permanent("key_missing", "the service wants an API key")
                 .hint("export AFTERLOAD_KEY=$(afterload key new --name me --scope admin), or give it with `--key`"));
@@ -243,7 +245,8 @@ fn id(run: &Value) -> &str {
     text(&run["id"])
 }
 
-fn text(value: &Value) -> &str {
+/// A text of the API, empty where there is none.
+pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 

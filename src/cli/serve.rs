@@ -4,33 +4,37 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::Args;
+
 use super::check::{count, show_all};
 use super::out::{out, say};
-use super::{asked_to_stop, init_logs};
-use crate::app::App;
+use super::{LOGS, init_logs, until_stopped};
+use crate::app::{App, Work};
 use crate::config::{Config, Watch};
+use crate::engine::Queues;
 use crate::error::Result;
 use crate::pipeline::catalogue::Folder;
 
+/// What the service works beside its API.
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// The queues to work, such as `images,imports`; `none` leaves all work to `afterload worker`. Default: all.
+    #[arg(long, value_name = "NAMES")]
+    queues: Option<Queues>,
+}
+
 /// Runs the service until SIGTERM or Ctrl-C.
-pub(super) async fn run(config: Config) -> Result<ExitCode> {
-    init_logs("info,apalis=warn,apalis_core=warn,notify=warn")?;
+pub(super) async fn run(args: ServeArgs, config: Config) -> Result<ExitCode> {
+    init_logs(LOGS)?;
     let (folder, watch) = (config.pipelines.clone(), config.watch);
-    let mut app = App::start(config, std::env::var("AFTERLOAD_ADMIN_KEY").ok()).await?;
+    let work = Work::on(args.queues.unwrap_or_default());
+    let app = App::serve(config, std::env::var("AFTERLOAD_ADMIN_KEY").ok(), work).await?;
     say!("afterload is up: {}", app.url);
     if let Some(key) = &app.new_admin_key {
         say!("admin key, shown only this once: {key}");
     }
     announce(&app.pipelines, &folder, watch, &mut out())?;
-    let failed = tokio::select! {
-        () = asked_to_stop() => None,
-        error = app.failed() => Some(error),
-    };
-    app.stop().await;
-    match failed {
-        None => Ok(ExitCode::SUCCESS),
-        Some(error) => Err(error),
-    }
+    until_stopped(app.process).await
 }
 
 /// How many pipelines are live, and each refused file with its problems as `check` shows them.

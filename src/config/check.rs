@@ -23,7 +23,8 @@ pub fn check(config: &Config, root: &Node) -> Vec<Problem> {
         }
         None if is_postgres(&database) => {
             let hint = "all processes must share one; make it with `openssl rand -hex 32`";
-            problem(&["database"], "a PostgreSQL database needs `secret_key`".into(), hint);
+            let message = "missing field `secret_key`, which a PostgreSQL database needs";
+            problem(&["database"], message.into(), hint);
         }
         _ => {}
     }

@@ -116,6 +116,9 @@ impl Inner {
         if !self.chain.hold(tx, lease).await? {
             return Ok(Claim::Lost);
         }
+        if self.hold_back(tx, lease).await? {
+            return Ok(Claim::Dropped);
+        }
         let Some(claimed) = tx.claim_step(&lease.step_run).await? else {
             // The step has ended without its job: the job is left over.
             self.chain.acknowledge(tx, lease).await?;

@@ -17,7 +17,9 @@ mod execute;
 mod fan_out;
 mod links;
 mod machine;
+mod pause;
 mod progress;
+mod queues;
 mod records;
 mod retention;
 mod scope;
@@ -38,6 +40,7 @@ use self::chain::Chain;
 use self::compiled::Cache;
 use self::depth::Depths;
 use self::discreet::Hidden;
+use self::pause::Pauses;
 use self::watch::Watches;
 use crate::config::{Config, Secret};
 use crate::connections::Connections;
@@ -53,6 +56,7 @@ use crate::store::Db;
 
 pub use compiled::LivePlan;
 pub use progress::ProgressView;
+pub use queues::{QueueState, Queues};
 pub use sleep::Told;
 pub use start::{Inbox, NewRun, Started};
 pub use view::{ArtifactView, ItemView, RunView, StepView, artifact_link, artifact_url, link_url, run_url};
@@ -95,6 +99,7 @@ struct Inner {
     attempts: Arc<Attempts>,
     metrics: Metrics,
     depths: Depths,
+    pauses: Pauses,
     hidden: Hidden,
     /// At most one step that was left by a crash runs at a time.
     suspects: Arc<Semaphore>,
@@ -114,6 +119,7 @@ impl Engine {
             mail: mail.counted(metrics.clone()),
             metrics,
             depths: Depths::default(),
+            pauses: Pauses::default(),
             hidden: Hidden::new(&config),
             chain: Chain::open(db.clone()).await?,
             base_url: config.base_url(),

@@ -1,6 +1,5 @@
 //! The tasks of a process that works: one worker per queue, the keep-alive, the sweep, the listener.
 
-use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +8,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::chain::{Chain, Handler, Push};
-use super::{Engine, Inbox, Inner, execute, retention};
+use super::chain::{Chain, Push};
+use super::{Engine, Inbox, Inner, Queues, retention};
 use crate::clock;
-use crate::config::QueueConfig;
 use crate::error::Result;
 
 /// How often the sweep looks for what has come due.
@@ -27,15 +25,14 @@ const AHEAD: Duration = Duration::from_secs(10);
 const SWEEP_BATCH: u32 = 1000;
 /// How often long-gone workers are forgotten, in sweeps.
 const PRUNE_EVERY: u32 = 120;
-/// How often the queues of newly published pipelines are looked for.
-const QUEUES: Duration = Duration::from_secs(1);
 
 impl Engine {
-    /// Works until `stop`, then parks what can be parked and waits for the rest, at most `limits.drain`.
+    /// Works these queues, and does what every process does, until `stop`; then parks what can be parked and waits for
+    /// the rest, at most `limits.drain`.
     ///
     /// # Errors
     /// Those of the database at the start; later ones are logged and survived.
-    pub async fn work(&self, stop: CancellationToken) -> Result<()> {
+    pub async fn work(&self, queues: Queues, stop: CancellationToken) -> Result<()> {
         let inner = self.0.clone();
         let _alive = inner.reclaim_if_alone().await?;
         let mut tasks = JoinSet::new();
@@ -51,8 +48,9 @@ impl Engine {
             inner.let_go(turn).await
         }));
         tasks.spawn(listen(inner.clone(), stop.clone()));
+        tasks.spawn(go_on(inner.clone()));
         tasks.spawn(drain_at(inner.clone(), stop.clone()));
-        inner.clone().work_queues(&stop).await;
+        inner.clone().work_queues(&queues, &stop).await;
         tasks.shutdown().await;
         Ok(())
     }
@@ -62,6 +60,20 @@ impl Engine {
 async fn drain_at(inner: Arc<Inner>, stop: CancellationToken) {
     stop.cancelled().await;
     inner.draining.cancel();
+}
+
+/// What this process resumes gets its jobs at once.
+async fn go_on(inner: Arc<Inner>) {
+    loop {
+        inner.pauses.ended().await;
+        let pushed = async {
+            while inner.push_missing().await? {}
+            Ok::<_, crate::Error>(())
+        };
+        if let Err(error) = pushed.await {
+            warn!(error.code = error.code(), "what was resumed is left to the next sweep: {error}");
+        }
+    }
 }
 
 async fn listen(inner: Arc<Inner>, stop: CancellationToken) {
@@ -93,38 +105,6 @@ where
 }
 
 impl Inner {
-    /// Runs a worker for every queue that is configured or that a live pipeline names, also those published later.
-    async fn work_queues(self: Arc<Self>, stop: &CancellationToken) {
-        let inner = self.clone();
-        let handler: Handler = Arc::new(move |lease| Box::pin(execute::work_on(inner.clone(), lease)));
-        let drain = self.config.limits.drain.0;
-        let (mut working, mut workers) = (HashSet::new(), JoinSet::new());
-        while !stop.is_cancelled() {
-            for queue in self.queues().await {
-                if working.insert(queue.clone()) {
-                    let concurrency =
-                        self.config.queues.get(&queue).copied().unwrap_or(QueueConfig::default()).concurrency;
-                    info!(queue, concurrency, "working a queue");
-                    workers.spawn(self.chain.clone().work(queue, concurrency, handler.clone(), stop.clone(), drain));
-                }
-            }
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(QUEUES) => {}
-            }
-        }
-        while workers.join_next().await.is_some() {}
-    }
-
-    async fn queues(&self) -> BTreeSet<String> {
-        let mut queues: BTreeSet<String> = self.config.queues.keys().cloned().collect();
-        match self.named_queues().await {
-            Ok(named) => queues.extend(named),
-            Err(error) => warn!(error.code = error.code(), "the queues could not be read: {error}"),
-        }
-        queues
-    }
-
     /// On SQLite a process that is alone takes back at once what a crash left, instead of waiting for the leases to
     /// end. The returned file is the sign that somebody lives; hold it.
     async fn reclaim_if_alone(&self) -> Result<Option<File>> {
@@ -140,10 +120,13 @@ impl Inner {
         Ok(Some(shared.await.map_err(|error| crate::Error::transient("io_error", error.to_string()))??))
     }
 
-    /// Pushes the jobs of steps that have come due, and of any step that should have one and does not.
-    async fn sweep(&self, turn: u32) -> Result<()> {
+    /// Pushes the jobs of steps that have come due, and of any step that should have one and does not. True: there may
+    /// be more.
+    async fn push_missing(&self) -> Result<bool> {
         let until = clock::now() + AHEAD.as_millis() as i64;
-        for id in self.chain.missing(until, SWEEP_BATCH).await? {
+        let missing = self.chain.missing(until, SWEEP_BATCH).await?;
+        let more = missing.len() == SWEEP_BATCH as usize;
+        for id in missing {
             let mut tx = self.db.begin().await?;
             let Some(step) = tx.lock_due_step(&id).await? else { continue };
             if !self.chain.has_job(&mut tx, &id).await? {
@@ -153,6 +136,12 @@ impl Inner {
                 self.chain.wake(&step.queue);
             }
         }
+        Ok(more)
+    }
+
+    /// Pushes what is missing, frees what nobody works on, and forgets what is long over.
+    async fn sweep(&self, turn: u32) -> Result<()> {
+        self.push_missing().await?;
         self.chain.free_ghosts().await?;
         if turn % PRUNE_EVERY == 1 {
             self.chain.prune_workers().await?;

@@ -25,6 +25,8 @@ const DEFAULT_REGION: &str = "us-east-1";
 pub struct EmbeddedAccess {
     /// Its address, such as `http://127.0.0.1:9000`.
     pub endpoint: String,
+    /// The address that others are told; another one where several processes open the folder.
+    pub public_endpoint: String,
     /// Its access key.
     pub access_key: String,
     /// The secret key that goes with it.
@@ -36,7 +38,8 @@ struct Store {
     /// Makes addresses for browsers.
     presigner: Client,
     region: String,
-    endpoint: Option<String>,
+    /// The address that others are told.
+    address: Option<String>,
 }
 
 /// All stores, and where each bucket lies.
@@ -69,9 +72,10 @@ impl Stores {
             buckets.insert(bucket.clone(), store.clone());
         }
         let embedded = match embedded {
-            Some(EmbeddedAccess { endpoint, access_key, secret_key }) => {
+            Some(EmbeddedAccess { endpoint, public_endpoint, access_key, secret_key }) => {
                 let store = StoreConfig {
                     endpoint: Some(endpoint),
+                    public_endpoint: Some(public_endpoint),
                     access_key: Some(Secret::new(access_key)),
                     secret_key: Some(secret_key),
                     path_style: true,
@@ -102,7 +106,7 @@ impl Stores {
     pub(super) fn url(&self, bucket: &str, key: &str) -> Option<String> {
         let base = match self.public_urls.get(bucket) {
             Some(url) => url.clone(),
-            None => format!("{}/{bucket}", self.store(bucket).ok()?.endpoint.as_deref()?.trim_end_matches('/')),
+            None => format!("{}/{bucket}", self.store(bucket).ok()?.address.as_deref()?.trim_end_matches('/')),
         };
         let mut url = url::Url::parse(&base).ok()?;
         url.path_segments_mut().ok()?.pop_if_empty().extend(key.split('/'));
@@ -190,7 +194,8 @@ async fn open(name: &str, store: &StoreConfig, http: Option<SharedHttpClient>) -
         presigning = presigning.endpoint_url(endpoint);
     }
     let (client, presigner) = (Client::from_conf(config), Client::from_conf(presigning.build()));
-    Ok(Store { client, presigner, region, endpoint: store.endpoint.clone() })
+    let address = store.public_endpoint.clone().or_else(|| store.endpoint.clone());
+    Ok(Store { client, presigner, region, address })
 }
 
 /// HTTP past the proxy of the environment: what is in the same process is not reached through one.

@@ -19,6 +19,7 @@ mod metrics;
 mod names;
 mod observe;
 mod openapi;
+mod pauses;
 mod pipelines;
 mod probes;
 mod problem;

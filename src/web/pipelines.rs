@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::App;
 use super::auth::{Caller, Scope, lacks};
 use super::extract::Id;
+use super::pauses::paused_pipelines;
 use super::problem::Problem;
 use crate::error::Error;
 use crate::pipeline::catalogue::Refused;
@@ -46,6 +47,8 @@ pub struct LivePipeline {
     pub declared: BTreeMap<String, Param>,
     /// Its steps.
     pub steps: Vec<LiveStep>,
+    /// Since when it is paused: its runs are accepted, and none of their steps starts.
+    pub paused_at: Option<String>,
     /// The definition; shown with one pipeline, not in the list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
@@ -125,6 +128,7 @@ impl LivePipeline {
             params: params.collect(),
             declared: plan.params.clone(),
             steps: steps.collect(),
+            paused_at: None,
             source: Some(source.to_owned()),
         }
     }
@@ -218,8 +222,13 @@ impl Live {
 /// `GET /v1/pipelines`: what the key may read or start. Refused files are for keys that may read everything.
 pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Catalogue>, Problem> {
     let all = app.live().now();
+    let mut paused = paused_pipelines(&app).await?;
     let visible = all.pipelines.iter().filter(|pipeline| is_visible(&caller, &pipeline.name));
-    let pipelines: Vec<_> = visible.map(|pipeline| LivePipeline { source: None, ..pipeline.clone() }).collect();
+    let listed = visible.map(|pipeline| {
+        let paused_at = paused.remove(&pipeline.name);
+        LivePipeline { source: None, paused_at, ..pipeline.clone() }
+    });
+    let pipelines: Vec<_> = listed.collect();
     if pipelines.is_empty() && !may_read_or_write_any(&caller) {
         return Err(lacks(&Scope::RunsRead(None)).into());
     }
@@ -232,6 +241,7 @@ pub(super) async fn show(State(app): State<App>, caller: Caller, Id(name): Id) -
     let visible = app.live().get(&name).filter(|_| is_visible(&caller, &name));
     let mut pipeline = visible.ok_or_else(|| not_live(&name))?;
     pipeline.source = pipeline.source.filter(|_| caller.may_read(&name));
+    pipeline.paused_at = paused_pipelines(&app).await?.remove(&name);
     Ok(Json(pipeline))
 }
 

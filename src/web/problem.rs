@@ -27,6 +27,7 @@ const KINDS: &[(&str, StatusCode, &str)] = &[
     ("bucket_forbidden", StatusCode::FORBIDDEN, "The API key may not name this bucket"),
     ("not_found", StatusCode::NOT_FOUND, "There is nothing here"),
     ("pipeline_not_found", StatusCode::NOT_FOUND, "There is no such pipeline"),
+    ("queue_not_found", StatusCode::NOT_FOUND, "There is no such queue"),
     ("run_not_found", StatusCode::NOT_FOUND, "There is no such run"),
     ("upload_not_found", StatusCode::NOT_FOUND, "There is no such upload"),
     ("upload_incomplete", StatusCode::CONFLICT, "The file has not arrived"),

@@ -11,7 +11,9 @@ use serde_json::{Map, Value};
 
 use super::openapi::{Operation, Routes, document};
 use super::pipelines::{Catalogue, LivePipeline};
-use super::{App, artifacts, create, direct, events, hooks, items, links, metrics, pipelines, probes, runs, tell};
+use super::{
+    App, artifacts, create, direct, events, hooks, items, links, metrics, pauses, pipelines, probes, runs, tell,
+};
 use crate::engine::RunView;
 use crate::metrics::MEDIA_TYPE;
 use crate::triggers::{Heard, Received};
@@ -21,8 +23,8 @@ const POST: Method = Method::POST;
 
 /// The table of all routes.
 pub(super) fn table() -> Routes {
-    let parts: [fn(Routes) -> Routes; 7] =
-        [about_pipelines, about_runs, about_items, about_files, about_links, about_events, about_service];
+    let parts: [fn(Routes) -> Routes; 8] =
+        [about_pipelines, about_pauses, about_runs, about_items, about_files, about_links, about_events, about_service];
     parts.into_iter().fold(Routes::default(), |routes, part| part(routes))
 }
 
@@ -52,6 +54,54 @@ fn about_pipelines(routes: Routes) -> Routes {
             Operation::new("showSchema", "The JSON Schema of a pipeline file, for editors")
                 .key()
                 .answers::<Map<String, Value>>(200, "a JSON Schema"),
+        )
+}
+
+fn about_pauses(routes: Routes) -> Routes {
+    routes
+        .add(
+            GET,
+            "/v1/queues",
+            get(pauses::queues),
+            Operation::new("listQueues", "The queues, how many steps wait in them, and which are paused")
+                .key()
+                .answers::<pauses::QueueList>(200, "all queues"),
+        )
+        .add(
+            POST,
+            "/v1/queues/{name}/pause",
+            post(pauses::pause_queue),
+            Operation::new("pauseQueue", "Starts no step of the queue in any process; what runs goes on to its end")
+                .key()
+                .answers::<pauses::QueueView>(200, "the queue, which is paused")
+                .refuses(&["queue_not_found"]),
+        )
+        .add(
+            POST,
+            "/v1/queues/{name}/resume",
+            post(pauses::resume_queue),
+            Operation::new("resumeQueue", "Lets a paused queue go on")
+                .key()
+                .answers::<pauses::QueueView>(200, "the queue, which goes on")
+                .refuses(&["queue_not_found"]),
+        )
+        .add(
+            POST,
+            "/v1/pipelines/{name}/pause",
+            post(pauses::pause_pipeline),
+            Operation::new("pausePipeline", "Starts no step of its runs; they are accepted and wait")
+                .key()
+                .answers::<pauses::PipelineState>(200, "the pipeline is paused")
+                .refuses(&["pipeline_not_found"]),
+        )
+        .add(
+            POST,
+            "/v1/pipelines/{name}/resume",
+            post(pauses::resume_pipeline),
+            Operation::new("resumePipeline", "Lets the runs of a paused pipeline go on")
+                .key()
+                .answers::<pauses::PipelineState>(200, "the pipeline goes on")
+                .refuses(&["pipeline_not_found"]),
         )
 }
 

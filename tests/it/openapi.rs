@@ -85,6 +85,13 @@ async fn the_service_answers_as_its_document_says() {
     }
     calls.get("/v1/pipelines/{name}", "/v1/pipelines/greet").await;
     calls.get("/v1/pipelines/{name}", "/v1/pipelines/none").await;
+    for (what, name) in [("queues", "default"), ("pipelines", "greet"), ("queues", "none"), ("pipelines", "none")] {
+        for change in ["pause", "resume"] {
+            let (template, path) = (format!("/v1/{what}/{{name}}/{change}"), format!("/v1/{what}/{name}/{change}"));
+            calls.post(&template, &path, json!({})).await;
+            calls.get(&format!("/v1/{what}"), &format!("/v1/{what}")).await;
+        }
+    }
 
     let runs = "/v1/pipelines/greet/runs";
     let good = calls.post(RUNS, runs, json!({ "params": { "who": "ada@example.com" } })).await;

@@ -54,15 +54,37 @@ impl Chain {
             locked.remove(&lease.token());
         }
         let before = std::mem::replace(&mut *lock(&self.ghosts), locked.clone());
-        for (id, worker, attempts) in locked.intersection(&before) {
-            let sql = format!(
-                "UPDATE {} SET status = 'Pending', lock_by = NULL, lock_at = NULL, attempts = attempts + 1
-                 WHERE id = $1 AND lock_by = $2 AND attempts = $3",
-                self.jobs()
-            );
-            self.db.execute(&sql, &args![id, worker, *attempts]).await?;
+        for ghost in locked.intersection(&before) {
+            self.free(ghost).await?;
         }
         Ok(())
+    }
+
+    /// Frees what a worker that has ended had fetched and not begun. What fails is left to [`Self::free_ghosts`].
+    pub(super) async fn free_fetched(&self, worker: &str) {
+        let sql = format!("SELECT id, lock_by, attempts FROM {} WHERE lock_by = $1", self.jobs());
+        let freed = async {
+            let mut locked = self.locks(&sql, &args![worker]).await?;
+            for lease in lock(&self.hands).values() {
+                locked.remove(&lease.token());
+            }
+            for ghost in &locked {
+                self.free(ghost).await?;
+            }
+            Ok::<_, crate::Error>(())
+        };
+        if let Err(error) = freed.await {
+            tracing::warn!(error.code = error.code(), "what a worker had fetched is freed later: {error}");
+        }
+    }
+
+    async fn free(&self, (id, worker, attempts): &(String, String, i64)) -> Result<()> {
+        let sql = format!(
+            "UPDATE {} SET status = 'Pending', lock_by = NULL, lock_at = NULL, attempts = attempts + 1
+             WHERE id = $1 AND lock_by = $2 AND attempts = $3",
+            self.jobs()
+        );
+        self.db.execute(&sql, &args![id, worker, *attempts]).await.map(drop)
     }
 
     async fn locks(&self, sql: &str, args: &[Arg]) -> Result<HashSet<(String, String, i64)>> {

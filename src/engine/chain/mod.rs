@@ -5,6 +5,7 @@
 //! that ends the step, so that a lost lease and a lost write are the same thing. apalis's own acknowledgement,
 //! retries, time limits and panic handling stay off.
 
+mod gate;
 mod leases;
 mod workers;
 
@@ -26,7 +27,10 @@ use ulid::Ulid;
 use crate::clock::Millis;
 use crate::error::{Error, Result};
 use crate::metrics::Depth;
-use crate::store::{Db, Dialect, Row, Tx, args};
+use crate::store::{Db, Dialect, NOT_PAUSED, Row, Tx, args};
+
+pub use gate::Gate;
+pub use workers::Queue;
 
 /// What is due later than this stays out of the queue until the sweep finds it due: fetching slows down with the
 /// number of jobs that wait there.
@@ -242,7 +246,7 @@ impl Chain {
         Ok(!tx.fetch(&sql, &args![step_run]).await?.is_empty())
     }
 
-    /// Steps due by `until` that should have a job and have none.
+    /// Steps due by `until` that should have a job and have none; what is paused should have none.
     ///
     /// # Errors
     /// Those of the database.
@@ -250,7 +254,7 @@ impl Chain {
         let sql = format!(
             "SELECT s.id FROM step_runs s WHERE s.status IN ('queued', 'retrying', 'sleeping')
              AND (s.due_at <= $1 OR s.due_at IS NULL AND s.status <> 'sleeping')
-             AND NOT EXISTS (SELECT 1 FROM {} j WHERE j.id = s.id) LIMIT $2",
+             AND NOT EXISTS (SELECT 1 FROM {} j WHERE j.id = s.id) AND {NOT_PAUSED} LIMIT $2",
             self.jobs()
         );
         self.db.fetch(&sql, &args![until, limit]).await?.iter().map(|row| row.text("id")).collect()

@@ -16,13 +16,23 @@ use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{Chain, HEARTBEAT, Handler, Lease, StepJob, lock};
+use super::{Chain, Gate, HEARTBEAT, Handler, Lease, StepJob, lock};
 
 const MISSED_HEARTBEATS: usize = 3;
 /// How often a worker looks into the queue unprompted; commits of this process and PostgreSQL's notices wake it at once.
 const POLL: Duration = Duration::from_secs(1);
 /// How long to wait before a worker that ended is made anew.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// A queue to work.
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// Jobs that this process works on at the same time.
+    pub concurrency: usize,
+    /// Whether it is worked at the moment.
+    pub gate: Gate,
+}
 
 /// What every job of a queue is given.
 #[derive(Clone)]
@@ -47,24 +57,24 @@ impl Drop for Hand {
 
 impl Chain {
     /// Works a queue until `stop`, then waits at most `drain` for the jobs in hand. A worker that an error of the
-    /// database ends is made anew, under a name of its own, once the leases of this process have been kept alive.
-    pub async fn work(
-        self: Arc<Self>,
-        queue: String,
-        concurrency: usize,
-        handler: Handler,
-        stop: CancellationToken,
-        drain: Duration,
-    ) {
+    /// database ends is made anew, under a name of its own, once the leases of this process have been kept alive. So is
+    /// one that a closed gate has ended, once the gate opens; its jobs go on meanwhile.
+    pub async fn work(self: Arc<Self>, queue: Queue, handler: Handler, stop: CancellationToken, drain: Duration) {
+        let Queue { name: queue, concurrency, mut gate } = queue;
         let work = Work { chain: self.clone(), handler, slots: Arc::new(Semaphore::new(concurrency)) };
         let mut restart = 0;
-        loop {
-            self.work_once(&queue, restart, concurrency, work.clone(), stop.clone(), drain).await;
-            lock(&self.workers).remove(&queue);
-            if stop.is_cancelled() {
-                break;
-            }
+        while gate.opened(&stop).await {
+            let end = stop.child_token();
+            let working = self.work_once(&queue, restart, concurrency, work.clone(), end.clone(), drain);
+            gate.guard(working, &end).await;
+            let ended = lock(&self.workers).remove(&queue);
             restart += 1;
+            if end.is_cancelled() {
+                if let Some(worker) = ended.filter(|_| !stop.is_cancelled()) {
+                    self.free_fetched(&worker).await;
+                }
+                continue;
+            }
             tracing::warn!(queue, restart, "the worker of a queue ended; making a new one");
             loop {
                 tokio::select! {

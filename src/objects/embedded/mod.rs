@@ -47,6 +47,9 @@ pub use index::events::{Event, EventKind};
 use bodies::Bodies;
 use index::Index;
 
+/// The file of the index.
+const INDEX: &str = "index.db";
+
 /// The embedded store: a folder and the keys to it; cheap to clone.
 #[derive(Clone)]
 pub struct Embedded {
@@ -75,7 +78,7 @@ impl Embedded {
                 .context(format!("opening the object store in `{}`", dir.display()))
         };
         let bodies = Bodies::open(dir).map_err(|error| failed(error.into()))?;
-        let index = Index::open(&dir.join("index.db")).map_err(failed)?;
+        let index = Index::open(&dir.join(INDEX)).map_err(failed)?;
         let store = Arc::new(Store { index, bodies, news: Notify::new() });
         sweep::in_background(&store);
         Ok(Self { store, credentials, public: Arc::default() })
@@ -119,6 +122,11 @@ impl Embedded {
         let done = self.store.write(move |tx| index::events::forget(&tx.sql, seq)).await;
         done.map_err(|error| Error::transient("object_store_error", format!("forgetting events: {error}")))
     }
+}
+
+/// True if a store has been made in `dir`.
+pub fn exists(dir: &Path) -> bool {
+    dir.join(INDEX).exists()
 }
 
 /// The file that says where the store listens, which `afterload key s3` prints.

@@ -1,6 +1,7 @@
 //! Removing what crashes left: half-written bodies, and bodies that no row names.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -35,8 +36,7 @@ fn sweep(store: &Store, age: Duration) -> Result<u64, Fault> {
     let before = SystemTime::UNIX_EPOCH + Duration::from_millis(clock::now().unsigned_abs()) - age;
     let mut removed = 0;
     for path in old_files(store.bodies.incoming_dir(), before)? {
-        fs::remove_file(path)?;
-        removed += 1;
+        removed += remove(&path)?;
     }
     for shard in fs::read_dir(store.bodies.bodies_dir())? {
         let shard = shard?.path();
@@ -56,11 +56,19 @@ fn sweep(store: &Store, age: Duration) -> Result<u64, Fault> {
             Ok(unnamed)
         })?;
         for path in unnamed {
-            fs::remove_file(path)?;
-            removed += 1;
+            removed += remove(&path)?;
         }
     }
     Ok(removed)
+}
+
+/// Another process of the folder may have been faster.
+fn remove(path: &Path) -> std::io::Result<u64> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(1),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
 }
 
 fn old_files(dir: &Path, before: SystemTime) -> std::io::Result<Vec<std::path::PathBuf>> {

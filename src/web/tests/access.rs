@@ -68,6 +68,22 @@ async fn a_key_does_what_its_scopes_say_and_no_more() {
 }
 
 #[tokio::test]
+async fn only_who_may_do_everything_pauses() {
+    let stage = Stage::new().await;
+    let key = stage.key(&["runs:read", "runs:write", "metrics:read"]).await;
+    let paths = ["queues/default/pause", "queues/default/resume", "pipelines/quiet/pause", "pipelines/quiet/resume"];
+    for path in paths {
+        let refused = stage.post(&key, &format!("/v1/{path}"), "application/json", "{}").await;
+        assert_eq!((refused.status.as_u16(), refused.code().as_str()), (403, "scope_missing"), "{path}");
+        let unknown = format!("/v1/{path}").replace("quiet", "%00");
+        let unknown = stage.post(&stage.admin, &unknown, "application/json", "{}").await;
+        assert_eq!(unknown.status, 404, "{path}");
+    }
+    assert_eq!(stage.get(&key, "/v1/queues").await.code(), "scope_missing");
+    assert_eq!(stage.get(&stage.admin, "/v1/queues").await.json(), json!({ "queues": [] }));
+}
+
+#[tokio::test]
 async fn a_page_follows_its_own_run_and_no_other() {
     let stage = Stage::new().await;
     let (mine, other) = (started(&stage).await, started(&stage).await);

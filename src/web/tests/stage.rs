@@ -165,6 +165,7 @@ fn catalogue() -> Catalogue {
         params: params.as_object().cloned().unwrap_or_default(),
         declared: if name == "quiet" { BTreeMap::new() } else { declared() },
         steps: vec![LiveStep { id: "import".into(), uses: "csv.import".into(), mode: "background" }],
+        paused_at: None,
         source: Some(format!("name: {name}\n")),
     };
     let params = json!({
@@ -240,6 +241,7 @@ async fn objects(folder: &std::path::Path) -> (Objects, DropGuard) {
     let credentials = embedded::load_or_make_credentials(&folder).unwrap();
     let listener = embedded::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let access = EmbeddedAccess {
+        public_endpoint: format!("http://{}", listener.local_addr().unwrap()),
         endpoint: format!("http://{}", listener.local_addr().unwrap()),
         access_key: credentials.access_key.clone(),
         secret_key: credentials.secret_key.clone(),

@@ -99,6 +99,7 @@ async fn buckets_go_to_their_stores() {
         .insert("elsewhere".to_owned(), BucketConfig { store: Some("there".to_owned()), ..BucketConfig::default() });
     let access = afterload::objects::EmbeddedAccess {
         endpoint: here.endpoint.clone(),
+        public_endpoint: here.endpoint.clone(),
         access_key: here.credentials.access_key.clone(),
         secret_key: here.credentials.secret_key.clone(),
     };

@@ -94,6 +94,7 @@ pub fn sdk(endpoint: &str, access_key: &str, secret_key: &str) -> Client {
 pub async fn connect(endpoint: &str, credentials: &Credentials) -> Objects {
     let access = EmbeddedAccess {
         endpoint: endpoint.to_owned(),
+        public_endpoint: endpoint.to_owned(),
         access_key: credentials.access_key.clone(),
         secret_key: credentials.secret_key.clone(),
     };

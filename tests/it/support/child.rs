@@ -1,7 +1,8 @@
 //! The real binary as a child process, to be killed.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -20,13 +21,22 @@ pub struct Process {
     client: reqwest::Client,
 }
 
+/// A running `afterload worker`.
+pub struct Worker {
+    child: Child,
+    /// What it says that it works.
+    pub queues: String,
+}
+
 /// The folder and the database that outlive a process.
 pub struct Place {
     /// The folder.
     pub dir: tempfile::TempDir,
     /// More of the environment of its processes.
     pub env: Vec<(String, String)>,
-    server: Option<Server>,
+    server: Option<Arc<Server>>,
+    /// The URL of the connection `app`.
+    app: String,
 }
 
 impl Place {
@@ -34,19 +44,18 @@ impl Place {
     pub async fn new(database: Database) -> Self {
         let server = match database {
             Database::Sqlite => None,
-            Database::Postgres => Some(Server::start().await),
+            Database::Postgres => Some(Arc::new(Server::start().await)),
         };
         let dir = tempfile::tempdir().expect("a temporary folder");
         std::fs::create_dir_all(dir.path().join("pipelines")).expect("the folder of the pipelines");
-        Self { dir, env: Vec::new(), server }
+        let file = || format!("sqlite://{}", dir.path().join("app.db").display());
+        let app = server.as_ref().map_or_else(file, |server| server.url());
+        Self { dir, env: Vec::new(), server, app }
     }
 
     /// The URL of the connection `app`.
     pub fn app_url(&self) -> String {
-        match &self.server {
-            Some(server) => server.url(),
-            None => format!("sqlite://{}", self.dir.path().join("app.db").display()),
-        }
+        self.app.clone()
     }
 
     /// Writes a pipeline.
@@ -71,12 +80,41 @@ impl Place {
 
     /// Starts the service at an address and waits until it listens.
     pub async fn start_at(&self, listen: &str) -> Process {
+        let mut command = self.command(&["serve"]);
+        command.env("AFTERLOAD_LISTEN", listen);
+        self.serving(command).await
+    }
+
+    /// Starts the service with these arguments and waits until it listens.
+    pub async fn serve(&self, args: &[&str]) -> Process {
+        self.serving(self.command(&[&["serve"], args].concat())).await
+    }
+
+    async fn serving(&self, command: Command) -> Process {
+        let (child, url) = self.up(command, "afterload is up: ").await;
+        Process { child, url, client: reqwest::Client::new() }
+    }
+
+    /// Starts a worker with these arguments and waits until it works.
+    pub async fn worker(&self, args: &[&str]) -> Worker {
+        let (child, queues) = self.up(self.command(&[&["worker"], args].concat()), "afterload is working: ").await;
+        Worker { child, queues }
+    }
+
+    /// Another machine: a folder of its own, the same database.
+    pub fn elsewhere(&self) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        Self { dir, env: self.env.clone(), server: self.server.clone(), app: self.app_url() }
+    }
+
+    /// The binary in this place, with these arguments.
+    pub fn command(&self, args: &[&str]) -> Command {
         let path = |name: &str| self.dir.path().join(name).display().to_string();
         let mut command = Command::new(env!("CARGO_BIN_EXE_afterload"));
         command
-            .arg("serve")
+            .args(args)
             .current_dir(self.dir.path())
-            .env("AFTERLOAD_LISTEN", listen)
+            .env("AFTERLOAD_LISTEN", "127.0.0.1:0")
             .env("AFTERLOAD_OBJECTS__LISTEN", "127.0.0.1:0")
             .env("AFTERLOAD_DATA", path("data"))
             .env("AFTERLOAD_PIPELINES", path("pipelines"))
@@ -93,13 +131,18 @@ impl Place {
                 .env("AFTERLOAD_DATABASE", server.url())
                 .env("AFTERLOAD_SECRET_KEY", "a-secret-key-for-tests-of-32-characters");
         }
+        command
+    }
+
+    /// Starts a process and gives the rest of the line that says that it is up.
+    async fn up(&self, mut command: Command, says: &str) -> (Child, String) {
         let mut child = command.spawn().expect("the binary starts");
         let stdout = child.stdout.take().expect("its output");
         let mut lines = BufReader::new(stdout).lines();
         let line = lines.next_line().await.expect("its output").unwrap_or_default();
-        let url = line.strip_prefix("afterload is up: ");
-        let url = url.unwrap_or_else(|| panic!("the service did not start: {line}{}", self.log())).to_owned();
-        Process { child, url, client: reqwest::Client::new() }
+        let rest = line.strip_prefix(says);
+        let rest = rest.unwrap_or_else(|| panic!("the process did not start: {line}{}", self.log())).to_owned();
+        (child, rest)
     }
 
     /// What the processes logged.
@@ -112,6 +155,25 @@ fn log(dir: &Path) -> std::fs::File {
     std::fs::File::options().create(true).append(true).open(dir.join("log")).expect("a log")
 }
 
+async fn terminated(mut child: Child) -> ExitStatus {
+    let pid = child.id().expect("a process").to_string();
+    let sent = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
+    assert!(sent.success());
+    child.wait().await.expect("an exit status")
+}
+
+impl Worker {
+    /// `kill -9`.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("a kill");
+    }
+
+    /// SIGTERM, and the exit status.
+    pub async fn terminate(self) -> ExitStatus {
+        terminated(self.child).await
+    }
+}
+
 impl Process {
     /// `kill -9`.
     pub async fn kill(mut self) {
@@ -119,11 +181,8 @@ impl Process {
     }
 
     /// SIGTERM, and the exit status.
-    pub async fn terminate(mut self) -> std::process::ExitStatus {
-        let pid = self.child.id().expect("a process").to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
-        assert!(sent.success());
-        self.child.wait().await.expect("an exit status")
+    pub async fn terminate(self) -> ExitStatus {
+        terminated(self.child).await
     }
 
     /// Uploads a file from the disk and starts a run.

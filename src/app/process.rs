@@ -1,0 +1,129 @@
+//! What every process has: the database, the stores, an engine, and tasks that end in good order.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::settle_secret_key;
+use super::stores::{self, Endpoint, Stores};
+use crate::config::Config;
+use crate::connections::Connections;
+use crate::engine::{Engine, Parts, Queues};
+use crate::error::{Error, Result};
+use crate::mail::Mailer;
+use crate::objects::embedded::Embedded;
+use crate::secrets;
+use crate::steps::{self, AnyStep};
+use crate::store::Db;
+
+/// What a process works on.
+pub struct Work {
+    /// The queues.
+    pub queues: Queues,
+    /// The step kinds that it can run.
+    pub steps: Vec<Arc<dyn AnyStep>>,
+}
+
+impl Work {
+    /// All step kinds, on these queues.
+    pub fn on(queues: Queues) -> Self {
+        Self { queues, steps: steps::kinds() }
+    }
+}
+
+/// A running process.
+pub struct Process {
+    pub(super) engine: Engine,
+    /// Ends what it does.
+    stop: CancellationToken,
+    tasks: JoinSet<Result<()>>,
+    /// Ends the embedded store, which the workers need to the last.
+    close: CancellationToken,
+    store: JoinSet<()>,
+}
+
+/// A process that does nothing yet, and what it has beside its engine.
+pub(super) struct Opened {
+    pub process: Process,
+    pub mail: Mailer,
+    pub embedded: Option<Embedded>,
+    /// Where the embedded store is.
+    pub s3: Option<String>,
+}
+
+impl Process {
+    /// Opens everything that a process needs to work.
+    ///
+    /// # Errors
+    /// Each part's own.
+    pub(super) async fn open(mut config: Config, endpoint: Endpoint, steps: Vec<Arc<dyn AnyStep>>) -> Result<Opened> {
+        let made = secrets::make_folder(&config.data);
+        made.map_err(|error| Error::from(error).context(format!("making the folder `{}`", config.data.display())))?;
+        settle_secret_key(&mut config).await?;
+        let (close, mut store) = (CancellationToken::new(), JoinSet::new());
+        let Stores { objects, embedded, address } = stores::open(&config, endpoint, &close, &mut store).await?;
+        let db = Db::open(&config.database_url()).await?;
+        let mail = Mailer::new(&config)?;
+        let connections = Connections::new(&config.connections);
+        let parts = Parts { db, config: Arc::new(config), objects, connections, mail: mail.clone(), steps };
+        let engine = Engine::open(parts).await?;
+        let process = Self { engine, stop: CancellationToken::new(), tasks: JoinSet::new(), close, store };
+        Ok(Opened { process, mail, embedded, s3: address })
+    }
+
+    /// Adds what goes on until the process stops.
+    pub(super) fn spawn<F>(&mut self, task: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.tasks.spawn(task(self.stop.clone()));
+    }
+
+    /// Works these queues.
+    pub(super) fn work(&mut self, queues: Queues) {
+        let engine = self.engine.clone();
+        self.spawn(|stop| async move { engine.work(queues, stop).await });
+    }
+
+    /// Waits until a part ends that should not, or for ever.
+    pub async fn failed(&mut self) -> Error {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(Err(error))) => return error,
+                Some(Err(error)) => return Error::permanent("internal_error", error.to_string()),
+                Some(Ok(Ok(()))) => {}
+                None => return Error::permanent("internal_error", "every part of the service has ended"),
+            }
+        }
+    }
+
+    /// Stops taking work, parks or finishes the steps in hand, and closes what is open.
+    pub async fn stop(mut self) {
+        info!("stopping; steps in hand are parked or finished first");
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Ok(Err(error)) = ended {
+                warn!(error.code = error.code(), "a part of the service ended badly: {error}");
+            }
+        }
+        self.close.cancel();
+        while self.store.join_next().await.is_some() {}
+        self.engine.db().close().await;
+    }
+}
+
+/// Starts a process that works and nothing else: it answers no requests, publishes no pipelines and fires no triggers. The
+/// live pipelines are those that the database holds.
+///
+/// # Errors
+/// `object_store_missing`, and each part's own.
+pub async fn work(config: Config, work: Work) -> Result<Process> {
+    stores::must_be_there(&config)?;
+    let Opened { mut process, s3, .. } = Process::open(config, Endpoint::Private, work.steps).await?;
+    let (queues, url) = (work.queues.to_string(), process.engine.config().base_url());
+    process.work(work.queues);
+    info!(queues, url, s3 = s3.as_deref(), "afterload is working");
+    Ok(process)
+}

@@ -1,0 +1,102 @@
+//! The stores of a process, and the embedded one beside them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::objects::embedded::{self, Embedded};
+use crate::objects::{EmbeddedAccess, Objects};
+
+/// Where a process that opens the embedded store answers for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    /// At the configured address, which is noted for the clients of the store.
+    Public,
+    /// On a free port of this machine, for itself alone: it opens the folder of a `serve`, whose address stays the one
+    /// that others are told.
+    Private,
+}
+
+/// The stores as a process has opened them.
+pub(super) struct Stores {
+    pub objects: Objects,
+    /// The embedded store, unless the bucket of the artifacts lies elsewhere.
+    pub embedded: Option<Embedded>,
+    /// Where others reach the embedded store.
+    pub address: Option<String>,
+}
+
+/// True if the service itself keeps its files in the embedded store.
+fn is_embedded(config: &Config) -> bool {
+    config.objects.store_of(&config.objects.artifacts).is_none()
+}
+
+/// Refuses to work where the files of the service are not: its embedded store lies in another folder, or on another
+/// machine, and every step would fail.
+///
+/// # Errors
+/// `object_store_missing`
+pub(super) fn must_be_there(config: &Config) -> Result<()> {
+    let folder = config.data.join("objects");
+    if !is_embedded(config) || embedded::exists(&folder) {
+        return Ok(());
+    }
+    let artifacts = &config.objects.artifacts;
+    let message =
+        format!("the files of the service lie in its embedded store, and there is none in `{}`", folder.display());
+    Err(Error::permanent("object_store_missing", message).hint(format!(
+        "start the worker in the folder of `afterload serve`, once that has been up; on another machine, name under \
+         `objects` an S3 store for the bucket `{artifacts}` that all processes reach"
+    )))
+}
+
+/// Opens the stores, with the embedded one beside them unless every bucket that the service itself needs lies elsewhere.
+pub(super) async fn open(
+    config: &Config,
+    endpoint: Endpoint,
+    close: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> Result<Stores> {
+    let (mut embedded, mut access) = (None, None);
+    if is_embedded(config) {
+        let (store, found) = open_embedded(config, endpoint, close, tasks).await?;
+        (embedded, access) = (Some(store), Some(found));
+    }
+    let address = access.as_ref().map(|access| access.public_endpoint.clone());
+    let objects = Objects::connect(&config.objects, access).await?;
+    objects.ensure_bucket(&config.objects.artifacts).await?;
+    for bucket in config.objects.buckets.keys().filter(|bucket| objects.is_embedded(bucket)) {
+        objects.ensure_bucket(bucket).await?;
+    }
+    Ok(Stores { objects, embedded, address })
+}
+
+async fn open_embedded(
+    config: &Config,
+    endpoint: Endpoint,
+    close: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> Result<(Embedded, EmbeddedAccess)> {
+    let credentials = embedded::load_or_make_credentials(&config.data)?;
+    let public = config.objects.buckets.iter().filter(|(_, bucket)| bucket.public).map(|(name, _)| name.clone());
+    let store = Embedded::open(&config.data.join("objects"), credentials.clone())?.public(public);
+    let listen = match endpoint {
+        Endpoint::Public => config.objects.listen,
+        Endpoint::Private => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+    };
+    let listener = embedded::bind(listen).await?;
+    let here = format!("http://{}", listener.local_addr()?);
+    let public_endpoint = match endpoint {
+        Endpoint::Public => {
+            embedded::note_endpoint(&config.data, &here).await?;
+            here.clone()
+        }
+        Endpoint::Private => embedded::endpoint(&config.data, config.objects.listen),
+    };
+    tasks.spawn(store.serve(listener, close.clone()));
+    let embedded::Credentials { access_key, secret_key } = credentials;
+    Ok((store, EmbeddedAccess { endpoint: here, public_endpoint, access_key, secret_key }))
+}
