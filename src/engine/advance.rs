@@ -22,6 +22,18 @@ pub(super) struct Moves {
     pub wake: Vec<String>,
     /// How the run has ended, if it has.
     pub ended: Option<RunStatus>,
+    /// Runs that waited for room and begin now, with what has moved in each.
+    pub released: Vec<(RunRecord, Moves)>,
+}
+
+impl Moves {
+    /// What has moved in the same run after this.
+    pub fn add(&mut self, more: Self) {
+        let Self { wake, ended, released } = more;
+        self.wake.extend(wake);
+        self.ended = self.ended.or(ended);
+        self.released.extend(released);
+    }
 }
 
 impl Inner {
@@ -33,10 +45,11 @@ impl Inner {
             self.metrics.run_ended(&run.pipeline, status.as_str());
             tracing::info!(run.id = run.id, pipeline.name = run.pipeline, run.status = status.as_str(), "run ended");
         }
+        moves.released.iter().for_each(|(run, moves)| self.moved(run, moves));
     }
 
-    /// Moves what can move in a run.
-    pub(super) async fn advance(&self, tx: &mut Tx, run: &RunRecord) -> Result<Moves> {
+    /// Moves what can move in a run that is under way, without a look at those that wait for its end: `advance` has it.
+    pub(super) async fn advance_alone(&self, tx: &mut Tx, run: &RunRecord) -> Result<Moves> {
         let compiled = self.compiled_in(tx, &run.digest).await?;
         let mut steps = tx.steps(&run.id).await?;
         let mut nodes = nodes(&compiled, &steps);
@@ -77,7 +90,7 @@ impl Inner {
         if let Some(status) = advance.ended {
             tx.finish_run(&run.id, status).await?;
         }
-        Ok(Moves { wake, ended: advance.ended })
+        Ok(Moves { wake, ended: advance.ended, released: Vec::new() })
     }
 }
 

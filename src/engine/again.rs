@@ -1,5 +1,6 @@
 //! Going on with a run that failed or was cancelled, from the steps that did not succeed.
 
+use super::admission::Asked;
 use super::compiled::Compiled;
 use super::{Engine, cancel};
 use crate::error::{Error, Result};
@@ -47,9 +48,10 @@ impl Engine {
         }
         tx.reopen_run(id).await?;
         let run = RunRecord { cancel_requested_at: None, run_at: None, ..run };
-        let moves = inner.advance(&mut tx, &run).await?;
+        let moves = inner.admit(&mut tx, &run, &compiled.plan, Asked::Again).await?;
         tx.commit().await?;
         inner.moved(&run, &moves);
+        inner.make_room_for(&run).await;
         tracing::info!(run.id = run.id, pipeline.name = run.pipeline, "the run goes on from where it failed");
         inner.db.run(id).await?.ok_or_else(|| cancel::not_found(id))
     }

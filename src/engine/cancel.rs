@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::advance::Moves;
 use super::{Engine, Inner};
 use crate::error::{Error, Result};
 use crate::pipeline::Section;
@@ -69,23 +68,29 @@ impl Engine {
     /// `run_not_found`, `run_ended`, those of the database.
     pub async fn cancel(&self, id: &str) -> Result<RunRecord> {
         let inner = &self.0;
-        let mut tries = 1;
-        loop {
-            match inner.request_cancel(id).await {
-                Err(error) if error.is_transient() && tries < TRIES => tries += 1,
-                requested => break requested?,
-            }
-        }
-        inner.attempts.cancel(id);
-        // That it fails for now does no harm: whoever looks next goes on.
-        if let Err(error) = inner.cancel_queued(id).await {
-            tracing::warn!(run.id = id, error.code = error.code(), "a run is not yet stopped: {error}");
-        }
+        inner.cancel(id).await?;
         inner.db.run(id).await?.ok_or_else(|| not_found(id))
     }
 }
 
 impl Inner {
+    /// As [`Engine::cancel`].
+    pub(super) async fn cancel(&self, id: &str) -> Result<()> {
+        let mut tries = 1;
+        loop {
+            match self.request_cancel(id).await {
+                Err(error) if error.is_transient() && tries < TRIES => tries += 1,
+                requested => break requested?,
+            }
+        }
+        self.attempts.cancel(id);
+        // That it fails for now does no harm: whoever looks next goes on.
+        if let Err(error) = self.cancel_queued(id).await {
+            tracing::warn!(run.id = id, error.code = error.code(), "a run is not yet stopped: {error}");
+        }
+        Ok(())
+    }
+
     async fn request_cancel(&self, id: &str) -> Result<()> {
         let mut tx = self.db.begin().await?;
         let run = tx.touch_run(id).await?;
@@ -107,7 +112,7 @@ impl Inner {
     }
 
     /// Ends the steps of a run, asked to stop, whose attempts have not begun, and moves on.
-    async fn cancel_queued(&self, id: &str) -> Result<()> {
+    pub(super) async fn cancel_queued(&self, id: &str) -> Result<()> {
         let idle: Vec<StepRecord> = self.db.idle_steps(id).await?.into_iter().filter(in_queue).collect();
         let open: Vec<String> = idle.iter().map(|step| step.id.clone()).collect();
         let mut tx = self.db.begin().await?;
@@ -127,7 +132,7 @@ impl Inner {
         let mut moves = self.advance(&mut tx, &run).await?;
         for step in tx.idle_steps(id).await?.into_iter().filter(in_queue).filter(|step| step.items.is_some()) {
             let more = self.go_on(&mut tx, &run, (&step.id, &step.section), 0).await?;
-            moves = Moves { wake: [moves.wake, more.wake].concat(), ended: moves.ended.or(more.ended) };
+            moves.add(more);
         }
         tx.commit().await?;
         self.moved(&run, &moves);

@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::{Engine, Inner};
 use crate::clock::Millis;
 use crate::error::{Error, Result};
-use crate::pipeline::plan::{Backoff, Plan, Retry, Step};
+use crate::pipeline::plan::{Backoff, ForEach, Plan, Retry, Step};
 use crate::pipeline::{self, Condition, Section, Surroundings};
-use crate::store::{Definition, Tx};
+use crate::store::{Definition, StepRecord, Tx};
 
 /// How many definitions are kept ready.
 const CACHE: usize = 256;
@@ -30,6 +30,13 @@ pub(super) struct CompiledStep {
     pub section: Section,
     /// Its `if`.
     pub condition: Option<Condition>,
+}
+
+impl CompiledStep {
+    /// What a step does first that has `for_each`: it only finds out its items, which then run.
+    pub fn fans_out(&self, step: &StepRecord) -> Option<&ForEach> {
+        self.step.for_each.as_ref().filter(|_| step.parent.is_none())
+    }
 }
 
 impl Compiled {

@@ -8,7 +8,6 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, warn};
 
-use super::Inner;
 use super::advance::Moves;
 use super::chain::Lease;
 use super::compiled::{Compiled, CompiledStep};
@@ -16,6 +15,7 @@ use super::end::{Outcome, cancelled, error_json, files_prefix};
 use super::fan_out::Fan;
 use super::progress::{Gauge, PACE, ProgressView};
 use super::view::run_url;
+use super::{Inner, rate};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::pipeline::plan::Output;
@@ -168,9 +168,13 @@ impl Inner {
             return (Outcome::failed(error), ending);
         }
         let (outcome, step) = match self.compiled_step(claimed).await {
-            Ok((run, compiled, index)) => {
-                (self.run_step((lease, claimed, &cancel), &run, &compiled, index).await, Some((compiled, index)))
-            }
+            Ok((run, compiled, index)) => match self.pace((lease, claimed, &cancel), &run, &compiled, index).await {
+                Ok(None) => {
+                    (self.run_step((lease, claimed, &cancel), &run, &compiled, index).await, Some((compiled, index)))
+                }
+                Ok(Some(due_at)) => return (Outcome::failed(rate::waits()), Ending::Park { due_at }),
+                Err(error) => (Outcome::failed(error), Some((compiled, index))),
+            },
             Err(error) => (Outcome::failed(error), None),
         };
         let outcome = Outcome { result: outcome.result.map_err(|error| self.hidden.from(error)), ..outcome };
@@ -284,14 +288,9 @@ impl Inner {
         known: &CompiledStep,
     ) -> Result<Prepared> {
         let step = &claimed.step;
-        let mut scope = self.scope(run, compiled, known.section).await?;
-        match &known.step.for_each {
-            Some(for_each) if step.parent.is_none() => return Ok(Prepared::Fan(Fan::new(for_each, &scope)?)),
-            Some(_) => {
-                let index = step.item_index.unwrap_or_default().unsigned_abs();
-                scope = scope.item(index, step.item.as_ref().unwrap_or(&Value::Null));
-            }
-            None => {}
+        let scope = self.scope(run, compiled, known.section, step).await?;
+        if let Some(for_each) = known.fans_out(step) {
+            return Ok(Prepared::Fan(Fan::new(for_each, &scope)?));
         }
         let scope = self.with_records(scope, run, &compiled.plan, &known.step).await?;
         Ok(Prepared::Step(

@@ -121,7 +121,7 @@ impl Inner {
             wake.push(item.queue);
         }
         if !wake.is_empty() || tx.has_open_items(parent).await? {
-            return Ok(Moves { wake, ended: None });
+            return Ok(Moves { wake, ..Moves::default() });
         }
         let items = tx.ended_items(parent).await?;
         let outputs: Vec<_> = items.iter().map(|item| item.outputs.clone().unwrap_or_default()).collect();

@@ -4,6 +4,7 @@
 //! (`execute`), and in the same transaction `advance` applies what the `machine` says comes next. `chain` is the queue
 //! underneath.
 
+mod admission;
 mod advance;
 mod again;
 mod cancel;
@@ -20,6 +21,7 @@ mod machine;
 mod pause;
 mod progress;
 mod queues;
+mod rate;
 mod records;
 mod retention;
 mod scope;
@@ -41,6 +43,7 @@ use self::compiled::Cache;
 use self::depth::Depths;
 use self::discreet::Hidden;
 use self::pause::Pauses;
+use self::rate::Lanes;
 use self::watch::Watches;
 use crate::config::{Config, Secret};
 use crate::connections::Connections;
@@ -101,6 +104,7 @@ struct Inner {
     depths: Depths,
     pauses: Pauses,
     hidden: Hidden,
+    lanes: Lanes,
     /// At most one step that was left by a crash runs at a time.
     suspects: Arc<Semaphore>,
     /// Cancelled once the process goes down: steps in hand stop at their next checkpoint.
@@ -121,6 +125,7 @@ impl Engine {
             depths: Depths::default(),
             pauses: Pauses::default(),
             hidden: Hidden::new(&config),
+            lanes: Lanes::default(),
             chain: Chain::open(db.clone()).await?,
             base_url: config.base_url(),
             signer: Signer::new(config.secret_key.as_ref().map_or("", Secret::reveal)),

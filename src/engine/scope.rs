@@ -1,6 +1,6 @@
 //! What the expressions of a run can name, built from its records.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Inner;
 use super::advance::blame;
@@ -11,11 +11,21 @@ use crate::pipeline::{Scope, Section};
 use crate::store::{RunRecord, RunStatus, StepRecord, StepStatus};
 
 impl Inner {
-    /// The scope of a step that is about to run.
-    pub(super) async fn scope(&self, run: &RunRecord, compiled: &Compiled, section: Section) -> Result<Scope> {
+    /// The scope of a step, or of an item of one, that is about to run.
+    pub(super) async fn scope(
+        &self,
+        run: &RunRecord,
+        compiled: &Compiled,
+        section: Section,
+        step: &StepRecord,
+    ) -> Result<Scope> {
         let steps = self.db.steps(&run.id).await?;
         let statuses: Vec<_> = steps.iter().map(|step| step.status).collect();
-        Ok(self.scope_of(run, compiled, &steps, &statuses, section))
+        let scope = self.scope_of(run, compiled, &steps, &statuses, section);
+        Ok(match step.item_index {
+            Some(index) => scope.item(index.unsigned_abs(), step.item.as_ref().unwrap_or(&Value::Null)),
+            None => scope,
+        })
     }
 
     /// The scope with these records and statuses.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use ulid::Ulid;
 
 use super::Engine;
+use super::admission::Asked;
 use super::compiled::{Compiled, CompiledStep};
 use super::end::error_json;
 use crate::clock::{self, Millis};
@@ -89,7 +90,7 @@ impl Engine {
     /// wait for it and learn which it is. After an error of the database the same call may be made again.
     ///
     /// # Errors
-    /// `pipeline_not_found`, `params_invalid`, or those of the database.
+    /// `pipeline_not_found`, `params_invalid`, `concurrency_key_invalid`, or those of the database.
     pub async fn start(&self, new: NewRun) -> Result<Started> {
         let inner = &self.0;
         if let Some(Inbox { source, key, .. }) = &new.inbox
@@ -101,7 +102,7 @@ impl Engine {
         let definition = definition.ok_or_else(|| not_found(&new.pipeline))?;
         let compiled = inner.compiled(&definition.digest).await?;
         let params = compiled.plan.bind(new.params)?;
-        let run = RunRecord {
+        let mut run = RunRecord {
             id: new.id,
             pipeline: definition.name,
             digest: definition.digest,
@@ -116,7 +117,9 @@ impl Engine {
             created_at: clock::now(),
             started_at: None,
             finished_at: None,
+            place: None,
         };
+        run.place = inner.place(&compiled.plan, &run)?;
         let mut tx = inner.db.begin().await?;
         if let Some(inbox) = new.inbox
             && let Some(known) = tx.insert_inbox(&inbox.of(&run)).await?
@@ -141,11 +144,12 @@ impl Engine {
                 tx.refer_to_artifact(&id, &run.id).await?;
             }
         }
-        let moves = inner.advance(&mut tx, &run).await?;
+        let moves = inner.admit(&mut tx, &run, &compiled.plan, Asked::First).await?;
         tx.commit().await?;
         inner.metrics.run_accepted(&run.pipeline, &run.origin);
         tracing::info!(run.id = run.id, pipeline.name = run.pipeline, origin = run.origin, "run accepted");
         inner.moved(&run, &moves);
+        inner.make_room_for(&run).await;
         Ok(Started::New(Box::new(run)))
     }
 }
@@ -175,6 +179,7 @@ impl Engine {
             created_at: clock::now(),
             started_at: None,
             finished_at: None,
+            place: None,
         };
         let mut tx = db.begin().await?;
         if let Some(inbox) = new.inbox

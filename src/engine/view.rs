@@ -39,6 +39,8 @@ pub struct RunView {
     pub error: Option<Value>,
     /// When it may start, if it is not to start at once. RFC 3339, UTC.
     pub run_at: Option<String>,
+    /// Since when it waits for other runs of the same `concurrency.key`, or for its time before it can. RFC 3339, UTC.
+    pub held_at: Option<String>,
     /// When somebody asked it to stop. RFC 3339, UTC.
     pub cancel_requested_at: Option<String>,
     /// RFC 3339, UTC.
@@ -71,6 +73,8 @@ pub struct StepView {
     pub outputs: Option<Value>,
     /// Its last error: `{code, message, hint}`.
     pub error: Option<Value>,
+    /// When it may start at the earliest, while its job is put off: by `delay`, `run_at` or `rate_limit`.
+    pub starts_at: Option<String>,
     /// When its next attempt is due.
     pub retry_at: Option<String>,
     /// Until when it sleeps at the latest; an event may wake it earlier.
@@ -165,6 +169,11 @@ impl RunView {
             artifacts: artifacts.into_iter().map(|artifact| ArtifactView::new(artifact, base_url)).collect(),
             error: run.error,
             run_at: run.run_at.map(clock::rfc3339),
+            held_at: run
+                .place
+                .and_then(|place| place.held_at)
+                .filter(|_| run.finished_at.is_none())
+                .map(clock::rfc3339),
             cancel_requested_at: run.cancel_requested_at.map(clock::rfc3339),
             created_at: clock::rfc3339(run.created_at),
             started_at: run.started_at.map(clock::rfc3339),
@@ -240,6 +249,7 @@ impl From<StepRecord> for StepView {
             is_final: step.status.is_final(),
             outputs: step.outputs,
             error: step.error,
+            starts_at: step.due_at.filter(|_| step.status == StepStatus::Queued).map(clock::rfc3339),
             retry_at: step.due_at.filter(|_| step.status == StepStatus::Retrying).map(clock::rfc3339),
             sleeps_until: step.due_at.filter(|_| step.status == StepStatus::Sleeping).map(clock::rfc3339),
             started_at: step.started_at.map(clock::rfc3339),

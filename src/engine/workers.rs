@@ -19,6 +19,8 @@ const SWEEP: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(500);
 /// How often, in looks, cancels are settled that a crash left half done.
 const SETTLE_EVERY: u32 = 20;
+/// How often, in looks, runs that wait for room are looked after.
+const PLACES_EVERY: u32 = 2;
 /// The sweep pushes this much ahead of time, so that what is due between two sweeps waits in the queue.
 const AHEAD: Duration = Duration::from_secs(10);
 /// How many steps one sweep pushes; the rest follows in the next.
@@ -42,6 +44,9 @@ impl Engine {
         tasks.spawn(every(SWEEP, stop.clone(), inner.clone(), |inner, turn| async move { inner.sweep(turn).await }));
         tasks.spawn(every(LOOK, stop.clone(), inner.clone(), |inner, turn| async move {
             inner.look_for_cancelled(turn % SETTLE_EVERY == 0).await?;
+            if turn % PLACES_EVERY == 0 {
+                inner.look_after_places().await?;
+            }
             inner.look_at_watched().await
         }));
         tasks.spawn(every(retention::EVERY, stop.clone(), inner.clone(), |inner, turn| async move {
@@ -146,6 +151,7 @@ impl Inner {
         if turn % PRUNE_EVERY == 1 {
             self.chain.prune_workers().await?;
             let before = clock::now() - Inbox::REMEMBERED.as_millis() as i64;
+            self.db.forget_rates(clock::now() - super::rate::KEPT).await?;
             self.db.forget_app_events(clock::now() - super::sleep::KEPT).await?;
             self.db.forget_inbox(Inbox::IDEMPOTENCY_KEY, before).await?;
         }

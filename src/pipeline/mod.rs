@@ -19,6 +19,6 @@ pub use kind::{Check, Kind, Kinds, Surroundings};
 pub use load::{Pipeline, load};
 pub use params::{FileRule, Param, ParamType};
 pub use plan::{Backoff, CronTrigger, EventTrigger, Plan, Retry, S3Trigger, Section, Sections, Step, Trigger};
-pub use raw::CatchUp;
+pub use raw::{CatchUp, OnConflict};
 pub use schedule::Schedule;
 pub use schema::schema;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::params::{self, Param};
-use super::raw::CatchUp;
+use super::raw::{CatchUp, OnConflict};
 use crate::error::Result;
 
 /// A checked pipeline as the engine executes it.
@@ -23,6 +23,9 @@ pub struct Plan {
     /// What starts it, beside the API.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggers: Vec<Trigger>,
+    /// How many of its runs may be under way at the same time, if it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
     /// The steps.
     pub sections: Sections,
     /// How long its runs and their files are kept, if it says so.
@@ -37,6 +40,26 @@ pub struct Retention {
     pub runs_ms: Option<i64>,
     /// Their files, in milliseconds.
     pub artifacts_ms: Option<i64>,
+}
+
+/// How many runs may be under way at the same time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Concurrency {
+    /// Which runs count together, with its expressions; `None`: all of the pipeline.
+    pub key: Option<String>,
+    /// How many.
+    pub limit: u32,
+    /// What happens to one too many.
+    pub on_conflict: OnConflict,
+}
+
+/// How often a step may start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// Which steps count together, with its expressions; `None`: the runs of this step.
+    pub key: Option<String>,
+    /// What lies between two starts at least, in milliseconds.
+    pub interval_ms: i64,
 }
 
 /// What starts a pipeline, beside the API.
@@ -208,6 +231,9 @@ pub struct Step {
     /// How long it waits once it is ready, with its expressions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay: Option<String>,
+    /// How often it may start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
     /// How long one attempt may take, in milliseconds.
     pub timeout_ms: i64,
     /// What happens after a failure.

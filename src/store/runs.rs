@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::db::{Arg, Db, Row, Tx, args};
+use super::places::{self, Place};
 use crate::clock::{self, Millis};
 use crate::error::{Error, Result};
 
@@ -74,6 +75,8 @@ pub struct RunRecord {
     pub started_at: Option<Millis>,
     /// When it ended.
     pub finished_at: Option<Millis>,
+    /// Its place, if its pipeline says how many runs may be under way.
+    pub place: Option<Place>,
 }
 
 /// Which runs to list.
@@ -90,10 +93,15 @@ pub struct RunFilter {
 }
 
 /// Named one by one: a later version's new column must not change what an older process reads.
-const COLUMNS: &str = "id, pipeline, digest, status, origin, params, event, error, revision, run_at, cancel_requested_at, \
+const OWN: &str = "id, pipeline, digest, status, origin, params, event, error, revision, run_at, cancel_requested_at, \
      created_at, started_at, finished_at";
 
-fn run(row: &Row) -> Result<RunRecord> {
+/// What [`run`] reads.
+pub(super) fn columns() -> String {
+    format!("{OWN}, {}", places::COLUMNS)
+}
+
+pub(super) fn run(row: &Row) -> Result<RunRecord> {
     let status = row.text("status")?;
     Ok(RunRecord {
         id: row.text("id")?,
@@ -111,6 +119,7 @@ fn run(row: &Row) -> Result<RunRecord> {
         created_at: row.int("created_at")?,
         started_at: row.opt_int("started_at")?,
         finished_at: row.opt_int("finished_at")?,
+        place: places::place(row)?,
     })
 }
 
@@ -135,7 +144,10 @@ impl Tx {
     /// Those of the database.
     pub async fn touch_run(&mut self, id: &str) -> Result<RunRecord> {
         let rows = self
-            .fetch(&format!("UPDATE runs SET revision = revision + 1 WHERE id = $1 RETURNING {COLUMNS}"), &args![id])
+            .fetch(
+                &format!("UPDATE runs SET revision = revision + 1 WHERE id = $1 RETURNING {}", columns()),
+                &args![id],
+            )
             .await?;
         rows.first()
             .map(run)
@@ -208,7 +220,7 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn run(&self, id: &str) -> Result<Option<RunRecord>> {
-        self.fetch_one(&format!("SELECT {COLUMNS} FROM runs WHERE id = $1"), &args![id])
+        self.fetch_one(&format!("SELECT {} FROM runs WHERE id = $1", columns()), &args![id])
             .await?
             .as_ref()
             .map(run)
@@ -240,7 +252,7 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRecord>> {
-        let mut sql = format!("SELECT {COLUMNS} FROM runs WHERE 1 = 1");
+        let mut sql = format!("SELECT {} FROM runs WHERE 1 = 1", columns());
         let mut args: Vec<Arg> = Vec::new();
         if let Some(pipelines) = &filter.pipelines {
             let places: Vec<_> = (1..=pipelines.len()).map(|place| format!("${place}")).collect();

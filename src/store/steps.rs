@@ -164,7 +164,8 @@ const RESET: &str = "UPDATE step_runs SET round = CASE WHEN status = 'succeeded'
                    progress = CASE WHEN status = 'succeeded' THEN NULL ELSE progress END, status = 'waiting',
                    failures = 0, crashes = 0, outputs = NULL, error = NULL, due_at = NULL, started_at = NULL,
                    finished_at = NULL, sleeps = 0, sleep_until = NULL, sleep_event = NULL, sleep_fields = NULL,
-                   sleep_match = NULL, woken = NULL, items = NULL, items_ended = 0, items_failed = 0";
+                   sleep_match = NULL, woken = NULL, items = NULL, items_ended = 0, items_failed = 0,
+                   slot_at = NULL, slots = 0";
 
 impl Tx {
     /// Stores a new step.

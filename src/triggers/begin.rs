@@ -8,6 +8,9 @@ use crate::engine::{Inbox, NewRun, Started, run_url};
 use crate::error::{Error, Result};
 use crate::pipeline::{Scope, resolve};
 
+/// What is wrong with the event, not with the service.
+const UNFIT: [&str; 2] = ["params_invalid", "concurrency_key_invalid"];
+
 impl Inner {
     /// Starts the run of a pipeline whose trigger fills its params from the event by `with`.
     ///
@@ -49,7 +52,7 @@ impl Inner {
         }
         match self.engine.start(new(params.clone())).await {
             // Nobody waits for an answer that could say what is wrong with the event, so a run does.
-            Err(error) if error.code() == "params_invalid" => self.engine.refuse(new(params), &error).await,
+            Err(error) if UNFIT.contains(&error.code()) => self.engine.refuse(new(params), &error).await,
             started => started,
         }
     }

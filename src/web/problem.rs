@@ -53,6 +53,7 @@ const KINDS: &[(&str, StatusCode, &str)] = &[
     ("range_not_satisfiable", StatusCode::RANGE_NOT_SATISFIABLE, "The range lies outside of the file"),
     ("params_invalid", StatusCode::UNPROCESSABLE_ENTITY, "The parameters do not fit the pipeline"),
     ("run_options_invalid", StatusCode::UNPROCESSABLE_ENTITY, "The run cannot be started in this way"),
+    ("concurrency_key_invalid", StatusCode::UNPROCESSABLE_ENTITY, "The `concurrency.key` of the run has no value"),
     ("event_invalid", StatusCode::UNPROCESSABLE_ENTITY, "The event cannot be taken"),
     ("idempotency_key_reused", StatusCode::UNPROCESSABLE_ENTITY, "The key came with another request before"),
     ("object_not_found", StatusCode::UNPROCESSABLE_ENTITY, "The file is not in the store"),

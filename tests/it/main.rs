@@ -1,6 +1,7 @@
 //! The one integration binary: everything here drives the real thing.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic, and is the outside world")]
 
+mod admission;
 mod api;
 mod check;
 mod crash;
@@ -18,6 +19,7 @@ mod openapi;
 mod operations;
 mod pages;
 mod pauses;
+mod rate;
 mod reload;
 mod retention;
 mod smtp;

@@ -56,6 +56,7 @@ fn run(id: &str, pipeline: &str) -> RunRecord {
         created_at: 1,
         started_at: None,
         finished_at: None,
+        place: None,
     }
 }
 

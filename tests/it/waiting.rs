@@ -65,8 +65,9 @@ steps:
 
 async fn a_wait_ends_at_its_time_and_holds_no_worker(database: Database) {
     let yaml = "
+params: { pause: { type: string } }
 steps:
-  - { id: pause, uses: wait, with: { for: 1500ms } }
+  - { id: pause, uses: wait, with: { for: \"${{ params.pause }}\" } }
   - { id: after, uses: test.step, with: { give: \"${{ steps.pause.timed_out }}\" } }
 ";
     let app = TestApp::builder(database)
@@ -79,18 +80,16 @@ steps:
     let mut runs = Vec::new();
     // Many more than there are workers: they sleep side by side.
     for _ in 0..12 {
-        runs.push(app.run("p", json!({})).await);
+        runs.push(app.run("p", json!({ "pause": "1h" })).await);
     }
     for run in &runs {
         app.step_is(run, "pause", "sleeping").await;
     }
     let shown = app.show(id(&runs[0])).await;
     assert!(shown["steps"][0]["sleeps_until"].is_string());
-    for run in &runs {
-        let run = app.ended(run).await;
-        assert_eq!(run["steps"][1]["outputs"]["value"], false);
-        assert!(between(&run["steps"][0]["started_at"], &run["steps"][0]["finished_at"]) >= 1500);
-    }
+    let run = app.run_to_end("p", json!({ "pause": "1500ms" })).await;
+    assert_eq!(run["steps"][1]["outputs"]["value"], false);
+    assert!(between(&run["steps"][0]["started_at"], &run["steps"][0]["finished_at"]) >= 1500);
     app.finish().await;
 }
 
@@ -252,21 +251,8 @@ steps: [{ id: one, uses: test.step, with: { give: \"${{ params.at }}\" } }]
     let app = app(database, yaml).await;
     let listed: Value = app.get("/v1/pipelines/p").await.json().await.unwrap();
     assert_eq!(listed["triggers"][0]["timezone"], "Europe/Paris");
-    let server = app.server.as_ref().map(super::support::Server::url);
-    let path = app.config.data.join("afterload.db");
-    let service = server.unwrap_or_else(|| format!("sqlite://{}", path.display()));
     // As after three and a half minutes without a process, for every process that looks.
-    let other = afterload::app::App::start_with(
-        {
-            let mut other = app.config.clone();
-            other.secret_key.get_or_insert(afterload::config::Secret::new("another key for the tests"));
-            other
-        },
-        None,
-        super::support::kinds(),
-    )
-    .await
-    .expect("a second process");
+    let (service, other) = (app.service(), app.another().await);
     eventually("the schedule", async || {
         (super::support::numbers(&service, "SELECT COUNT(*) FROM schedules").await == [1]).then_some(())
     })

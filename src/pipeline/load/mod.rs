@@ -6,7 +6,7 @@
 mod expressions;
 mod fan_out;
 mod files;
-mod later;
+mod limits;
 mod loops;
 mod needs;
 mod params;
@@ -62,9 +62,9 @@ pub fn load(
     loops::check(&root, &triggers, &mut faults);
     let event = triggers::EventFields::of(&root);
     check_retention(&root, raw.retention.as_ref(), &mut faults);
-    later::check_pipeline(&root, &raw.concurrency, &mut faults);
     let (defaults, event) = (&raw.defaults, event.root());
     let file = steps::File { root: &root, kinds, around, defaults, params: &fields, types: &params, event };
+    let concurrency = limits::concurrency(&file, raw.concurrency.as_ref(), &mut faults);
     let sections = steps::check(&file, &mut faults);
     if !faults.problems.is_empty() {
         return Err(yaml::sorted(faults.problems));
@@ -73,7 +73,7 @@ pub fn load(
         runs_ms: runs.map(Duration::millis),
         artifacts_ms: artifacts.map(Duration::millis),
     });
-    let plan = Plan { name: raw.name, digest: digest(text), params, triggers, sections, retention };
+    let plan = Plan { name: raw.name, digest: digest(text), params, triggers, concurrency, sections, retention };
     Ok(Pipeline { description: raw.description, plan, warnings: yaml::sorted(faults.warnings) })
 }
 

@@ -10,7 +10,7 @@ use super::super::plan::{Backoff, Retry, Section, Sections, Step};
 use super::super::raw::{Defaults, RawRetry, RawStep};
 use super::needs::{self, Written};
 use super::settle::settle;
-use super::{Faults, expressions, fan_out, files, is_id, items, later, place};
+use super::{Faults, expressions, fan_out, files, is_id, items, limits, place};
 use crate::units::{Duration, is_name};
 use crate::yaml::{self, Node, Span, Value, choices};
 
@@ -32,7 +32,6 @@ pub struct File<'a> {
 
 /// The settled steps; only of use if no fault was found.
 pub fn check(file: &File<'_>, faults: &mut Faults) -> Sections {
-    later::check_concurrency_key(file.root, file.params, file.event, faults);
     check_defaults(file, faults);
     let steps = read(file.root);
     if let Some(empty) = file.root.get("steps").filter(|node| items(Some(node)).is_empty()) {
@@ -155,7 +154,7 @@ fn check_step(
         expressions::check_condition(place, condition, whole, faults);
     }
     let for_each = fan_out::check(node, raw, whole, faults);
-    later::check_step(node, raw, known, faults);
+    let rate_limit = limits::rate(node, raw, known, faults);
     if let Some(delay) = node.get("delay") {
         expressions::check_all(delay, whole, faults);
     }
@@ -180,6 +179,7 @@ fn check_step(
         timeout_ms: raw.timeout.or(file.defaults.timeout).map_or(HOUR, Duration::millis),
         retry,
         delay: node.get("delay").and_then(Node::as_str).map(str::to_owned),
+        rate_limit,
         inline,
         for_each,
         output,

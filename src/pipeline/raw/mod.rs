@@ -1,7 +1,7 @@
 //! The language as it is written: every field of a pipeline file, before it is checked.
 
 mod fan_out;
-mod later;
+mod limits;
 mod param;
 mod place;
 mod trigger;
@@ -12,7 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
 pub use fan_out::ForEach;
-pub use later::{Concurrency, RateLimit};
+pub use limits::{Concurrency, OnConflict, RateLimit};
 pub use param::{RawItem, RawParam, TypeName};
 pub use place::{Mode, RawOutput};
 pub use trigger::{CatchUp, RawTrigger, TriggerType};
@@ -37,9 +37,8 @@ pub struct RawPipeline {
     /// What a run has to be given.
     #[serde(default)]
     pub params: BTreeMap<String, RawParam>,
-    /// How many runs may go on at the same time.
+    /// How many runs may be under way at the same time.
     #[serde(default)]
-    #[schemars(extend("deprecated" = true))]
     pub concurrency: Option<Concurrency>,
     /// Settings of every step that does not say otherwise.
     #[serde(default)]
@@ -144,7 +143,6 @@ pub struct RawStep {
     pub priority: Option<i32>,
     /// How often the step may start.
     #[serde(default)]
-    #[schemars(extend("deprecated" = true))]
     pub rate_limit: Option<RateLimit>,
     /// How long the step waits after it is ready.
     #[serde(default)]

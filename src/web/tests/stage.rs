@@ -225,6 +225,7 @@ async fn play(db: &Db, run: NewRun) -> Result<Started> {
         created_at: clock::now(),
         started_at: None,
         finished_at: None,
+        place: None,
     };
     let mut tx = db.begin().await?;
     tx.insert_run(&record).await?;

@@ -185,6 +185,19 @@ impl TestApp {
         self.ended(&run).await
     }
 
+    /// A second process of the same folder and database.
+    pub async fn another(&self) -> App {
+        let mut config = self.config.clone();
+        config.secret_key.get_or_insert(Secret::new("another key for the tests"));
+        App::start_with(config, None, kinds()).await.expect("a second process")
+    }
+
+    /// The URL of the service's own database.
+    pub fn service(&self) -> String {
+        let file = || format!("sqlite://{}", self.config.data.join("afterload.db").display());
+        self.server.as_ref().map_or_else(file, Server::url)
+    }
+
     /// Runs SQL in the connection `app`.
     pub async fn sql(&self, sql: &str) {
         super::sql::execute(self.config.connections["app"].url.reveal(), sql).await;

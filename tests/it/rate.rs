@@ -1,0 +1,179 @@
+//! `rate_limit`: how often steps of a key start, in whichever process.
+
+use serde_json::{Value, json};
+
+use crate::support::{Database, TestApp, both, eventually, log_of, numbers};
+
+both!(
+    starts_are_spaced_over_all_processes,
+    a_step_that_waits_for_its_slot_holds_no_worker,
+    each_attempt_takes_a_slot,
+    a_crash_before_the_slot_starts_nothing_twice,
+    a_crash_after_the_start_takes_another_slot,
+    each_key_has_slots_of_its_own,
+    each_item_takes_a_slot,
+    keys_out_of_use_are_forgotten,
+);
+
+fn id(run: &Value) -> &str {
+    run["id"].as_str().expect("an id")
+}
+
+fn time(value: &Value) -> i64 {
+    chrono::DateTime::parse_from_rfc3339(value.as_str().expect("a time")).expect("a time").timestamp_millis()
+}
+
+async fn app(database: Database, steps: &str) -> TestApp {
+    TestApp::builder(database).pipeline("p", &format!("name: p\n{steps}")).start().await
+}
+
+async fn starts_are_spaced_over_all_processes(database: Database) {
+    // Two pipelines, one key.
+    let yaml = |name: &str| {
+        format!("name: {name}\nsteps: [{{ id: one, uses: test.step, rate_limit: {{ key: shared, per_second: 4 }} }}]\n")
+    };
+    let app = TestApp::builder(database).pipeline("p", &yaml("p")).pipeline("q", &yaml("q")).start().await;
+    let other = app.another().await;
+    let runs = (0..24).map(async |turn| {
+        let url = if turn % 2 == 0 { &app.url } else { &other.url };
+        let name = if turn % 3 == 0 { "p" } else { "q" };
+        let request = app.client.post(format!("{url}/v1/pipelines/{name}/runs")).bearer_auth(&app.admin_key);
+        request.json(&json!({})).send().await.unwrap().json::<Value>().await.unwrap()
+    });
+    let mut starts = Vec::new();
+    for run in futures::future::join_all(runs).await {
+        let run = app.ended(&run).await;
+        assert_eq!((&run["status"], &run["steps"][0]["attempt"]), (&json!("succeeded"), &json!(1)), "{run}");
+        assert_eq!(log_of(id(&run)), ["one#1"]);
+        starts.push(time(&run["steps"][0]["started_at"]));
+    }
+    starts.sort_unstable();
+    let gaps: Vec<_> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.iter().all(|gap| *gap >= 250), "{gaps:?}");
+    assert_eq!(numbers(&app.service(), "SELECT COUNT(*) FROM step_runs WHERE slots = 1 AND crashes = 0").await, [24]);
+    other.stop().await;
+    app.finish().await;
+}
+
+async fn a_step_that_waits_for_its_slot_holds_no_worker(database: Database) {
+    let limited = "name: p\nsteps: [{ id: one, uses: test.step, rate_limit: { per_second: 0.001 } }]\n";
+    let app = TestApp::builder(database)
+        .pipeline("p", limited)
+        .pipeline("free", "name: free\nsteps: [{ id: one, uses: test.step }]\n")
+        .config(|config| {
+            config.queues.insert("default".into(), afterload::config::QueueConfig { concurrency: 1 });
+        })
+        .start()
+        .await;
+    let first = app.run_to_end("p", json!({})).await;
+    assert_eq!(first["status"], "succeeded");
+    let second = app.run("p", json!({})).await;
+    let shown = eventually("the slot to be known", async || {
+        Some(app.show(id(&second)).await).filter(|run| run["steps"][0]["starts_at"].is_string())
+    })
+    .await;
+    let step = &shown["steps"][0];
+    assert_eq!((&step["status"], &step["attempt"], &step["started_at"]), (&json!("queued"), &json!(0), &Value::Null));
+    // Rounded down to the second, which is the queue's grain.
+    let gap = time(&step["starts_at"]) - time(&first["steps"][0]["started_at"]);
+    assert!((999_001..=1_000_000).contains(&gap), "{gap}");
+    assert_eq!(app.run_to_end("free", json!({})).await["status"], "succeeded");
+    app.post(&format!("/v1/runs/{}/cancel", id(&second)), json!({})).await;
+    assert_eq!(app.ended(&second).await["status"], "cancelled");
+    assert_eq!(log_of(id(&second)), [""; 0]);
+    app.finish().await;
+}
+
+async fn each_attempt_takes_a_slot(database: Database) {
+    let yaml = "
+steps:
+  - { id: one, uses: test.step, rate_limit: { per_second: 2 }, retry: { delay: 1ms, backoff: constant }, with: { fail: 2 } }
+";
+    let app = app(database, yaml).await;
+    let run = app.run_to_end("p", json!({})).await;
+    let step = &run["steps"][0];
+    assert_eq!((&step["status"], &step["attempt"]), (&json!("succeeded"), &json!(3)));
+    assert!(time(&step["finished_at"]) - time(&step["started_at"]) >= 1000, "{step}");
+    assert_eq!(numbers(&app.service(), "SELECT slots, failures FROM step_runs").await, [3, 2]);
+    app.finish().await;
+}
+
+async fn a_crash_before_the_slot_starts_nothing_twice(database: Database) {
+    let app = app(database, "steps: [{ id: one, uses: test.step, rate_limit: { per_second: 0.2 } }]\n").await;
+    let first = app.run_to_end("p", json!({})).await;
+    let second = app.run("p", json!({})).await;
+    eventually("the slot to be known", async || {
+        app.show(id(&second)).await["steps"][0]["starts_at"].is_string().then_some(())
+    })
+    .await;
+    let app = app.crash().await;
+    let second = app.ended(&second).await;
+    assert_eq!(second["status"], "succeeded");
+    assert!(time(&second["steps"][0]["started_at"]) - time(&first["steps"][0]["started_at"]) >= 5000, "{second}");
+    let sql = "SELECT SUM(slots), SUM(crashes), SUM(failures) FROM step_runs";
+    let sql = sql.replace("SUM(", "CAST(SUM(").replace("),", ") AS BIGINT),").replace(") FROM", ") AS BIGINT) FROM");
+    assert_eq!(numbers(&app.service(), &sql).await, [2, 0, 0]);
+    app.finish().await;
+}
+
+async fn a_crash_after_the_start_takes_another_slot(database: Database) {
+    let builder = TestApp::builder(database);
+    let gate = builder.folder().join("gate");
+    let yaml = format!(
+        "name: p\nsteps: [{{ id: one, uses: test.step, rate_limit: {{ per_second: 1 }}, with: {{ until: \"{}\" }} }}]\n",
+        gate.display()
+    );
+    let app = builder.pipeline("p", &yaml).start().await;
+    let run = app.run("p", json!({})).await;
+    eventually("the start", async || (log_of(id(&run)).len() == 1).then_some(())).await;
+    let app = app.crash().await;
+    eventually("the second start", async || (log_of(id(&run)).len() == 2).then_some(())).await;
+    std::fs::write(&gate, "").unwrap();
+    let run = app.ended(&run).await;
+    assert_eq!((&run["status"], &run["steps"][0]["attempt"]), (&json!("succeeded"), &json!(1)));
+    assert_eq!(numbers(&app.service(), "SELECT slots FROM step_runs").await, [2]);
+    app.finish().await;
+}
+
+async fn each_key_has_slots_of_its_own(database: Database) {
+    let yaml = "
+params: { shop: { type: object } }
+steps: [{ id: one, uses: test.step, rate_limit: { key: \"shop-${{ params.shop.id }}\", per_second: 0.001 } }]
+";
+    let app = app(database, yaml).await;
+    for shop in [1, 2, 3] {
+        let run = app.run_to_end("p", json!({ "shop": { "id": shop } })).await;
+        assert_eq!(run["status"], "succeeded");
+    }
+    let run = app.run_to_end("p", json!({ "shop": {} })).await;
+    assert_eq!(run["steps"][0]["error"]["code"], "expression_failed", "{run}");
+    app.finish().await;
+}
+
+async fn each_item_takes_a_slot(database: Database) {
+    let yaml = "
+steps:
+  - id: one
+    uses: test.step
+    for_each: { items: [a, b, a, a] }
+    rate_limit: { key: \"letter-${{ item }}\", per_second: 2 }
+";
+    let app = app(database, yaml).await;
+    let run = app.run_to_end("p", json!({})).await;
+    assert_eq!(run["status"], "succeeded", "{run}");
+    // The step itself only finds out its items.
+    assert_eq!(numbers(&app.service(), "SELECT slots FROM step_runs WHERE parent IS NULL").await, [0]);
+    let sql = "SELECT COUNT(*), MAX(started_at) - MIN(started_at) FROM step_runs WHERE slots = 1 AND item_index <> 1";
+    let found = numbers(&app.service(), sql).await;
+    assert!(found[0] == 3 && found[1] >= 1000, "{found:?}");
+    app.finish().await;
+}
+
+async fn keys_out_of_use_are_forgotten(database: Database) {
+    let app = app(database, "steps: [{ id: one, uses: test.step, rate_limit: { per_second: 1 } }]\n").await;
+    app.run_to_end("p", json!({})).await;
+    let (db, now) = (app.app.engine.db(), chrono::Utc::now().timestamp_millis());
+    assert_eq!(db.forget_rates(now - 86_400_000).await.unwrap(), 0);
+    assert_eq!(db.forget_rates(now + 86_400_000).await.unwrap(), 1);
+    app.finish().await;
+}
