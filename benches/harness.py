@@ -145,7 +145,7 @@ class Postgres:
 class Service:
     """`afterload serve` in a folder of its own."""
 
-    def __init__(self, program, pipelines, settings=None):
+    def __init__(self, program, pipelines, settings=None, arguments=()):
         self.folder = Path(tempfile.mkdtemp(prefix="afterload-bench-"))
         (self.folder / "pipelines").mkdir()
         for name, text in pipelines.items():
@@ -153,9 +153,8 @@ class Service:
         places = {"AFTERLOAD_LISTEN": "127.0.0.1:0", "AFTERLOAD_OBJECTS__LISTEN": "127.0.0.1:0", "AFTERLOAD_ADMIN_KEY": KEY}
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AFTERLOAD_")}
         self.log = (self.folder / "log").open("wb")
-        self.child = subprocess.Popen(
-            [program, "serve"], cwd=self.folder, env=environment | places | (settings or {}), stdout=subprocess.PIPE, stderr=self.log, text=True
-        )
+        self.program, self.environment, self.workers = program, environment | places | (settings or {}), []
+        self.child = self.spawn("serve", *arguments)
         if not select.select([self.child.stdout], [], [], 60)[0]:
             raise SystemExit("the service did not start within 60 s")
         line = self.child.stdout.readline()
@@ -163,6 +162,17 @@ class Service:
             raise SystemExit(f"the service did not start:\n{(self.folder / 'log').read_text()}")
         self.address = found[1]
         self.pid = self.child.pid
+
+    def spawn(self, *arguments):
+        return subprocess.Popen(
+            [self.program, *arguments], cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=self.log, text=True
+        )
+
+    def worker(self):
+        """`afterload worker` beside the service, once it works."""
+        self.workers.append(self.spawn("worker"))
+        if "is working" not in self.workers[-1].stdout.readline():
+            raise SystemExit(f"the worker did not start:\n{(self.folder / 'log').read_text()}")
 
     def call(self, method, path, body=None):
         """Status and JSON of a call, on a connection of its own."""
@@ -199,8 +209,9 @@ class Service:
         return run["id"]
 
     def stop(self):
-        self.child.send_signal(signal.SIGTERM)
-        self.child.wait()
+        for child in (*self.workers, self.child):
+            child.send_signal(signal.SIGTERM)
+            child.wait()
         self.log.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -6,6 +6,7 @@
 //! `queue paced URL RUNS STEPS CONCURRENCY` starts one chain after the other, each when the one before has ended, and prints
 //! `START OVERHEAD`, milliseconds at the median: from the accepted run to the start of its first step, and from the
 //! readiness of a step to its end.
+//! `queue fill URL RUNS STEPS` puts RUNS runs with STEPS steps that have ended into the database.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::disallowed_methods, reason = "a program of its own")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +21,7 @@ use afterload::mail::Mailer;
 use afterload::objects::Objects;
 use afterload::pipeline::plan;
 use afterload::steps::{Context, Step, erase};
-use afterload::store::{Db, Definition};
+use afterload::store::{Arg, Db, Definition};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -115,6 +116,37 @@ async fn paced(url: &str, runs: usize, steps: usize, concurrency: usize) {
     stop.cancel();
     work.await.unwrap();
     println!("{:.3} {:.3}", median(&mut starts), median(&mut overheads));
+}
+
+/// Runs that have ended, as the engine leaves them.
+async fn fill(url: &str, runs: usize, steps: usize) {
+    let engine = engine(url, steps, 1).await;
+    let digest = engine.db().live_definition("chain").await.unwrap().unwrap().digest;
+    // The ids lie before those of all runs to come, as those of earlier runs do.
+    let run = "'01ARZ3NDEKTSV4' || (100000000000 + n.i)";
+    let count = |name: &str, to: usize| {
+        format!("{name}(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM {name} WHERE i < {})", to.max(1) - 1)
+    };
+    let (digest, now) = (Arg::from(&digest), Arg::from(afterload::clock::now()));
+    for sql in [
+        format!(
+            "INSERT INTO runs (id, pipeline, digest, status, origin, params, revision, created_at, started_at, finished_at)
+             WITH RECURSIVE {} SELECT {run}, 'chain', $1, 'succeeded', 'api', '{{}}', 12, $2, $2, $2 FROM n",
+            count("n", runs)
+        ),
+        format!(
+            "INSERT INTO step_runs (id, run_id, section, position, step_id, uses, queue, priority, status, claims,
+                outputs, started_at, finished_at)
+             WITH RECURSIVE {}, {} SELECT '01BRZ3NDEKTSV4' || (100000000000 + n.i * 100 + m.i), {run}, 'steps', m.i,
+                's' || m.i, 'bench.nothing', 'default', 0, 'succeeded', 1, '{{}}', $2, $2 FROM n, m WHERE $1 <> ''",
+            count("n", runs),
+            count("m", steps)
+        ),
+    ] {
+        engine.db().execute(&sql, &[digest.clone(), now.clone()]).await.unwrap();
+    }
+    engine.db().execute("ANALYZE", &[]).await.unwrap();
+    engine.db().close().await;
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -325,10 +357,10 @@ mod bare {
 async fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let [mode, url, numbers @ ..] = &args[..] else {
-        panic!("queue engine|bare|paced URL RUNS STEPS CONCURRENCY BATCH")
+        panic!("queue engine|bare|paced|fill URL RUNS STEPS CONCURRENCY BATCH")
     };
     let numbers: Vec<usize> = numbers.iter().map(|number| number.parse().unwrap()).collect();
-    let (runs, steps, concurrency) = (numbers[0], numbers[1], numbers[2]);
+    let (runs, steps, concurrency) = (numbers[0], numbers[1], numbers.get(2).copied().unwrap_or(1));
     match mode.as_str() {
         "engine" => {
             let engine = engine(url, steps, concurrency).await;
@@ -339,6 +371,7 @@ async fn main() {
         }
         "bare" => println!("{:.4}", bare::run(url, runs, steps, concurrency, numbers[3]).await),
         "paced" => paced(url, runs, steps, concurrency).await,
+        "fill" => fill(url, runs, steps).await,
         other => panic!("unknown mode {other}"),
     }
 }

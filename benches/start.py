@@ -3,8 +3,9 @@
 
     python3 benches/start.py
 
-On each database: memory and CPU of the idle service, then many small runs, one after the other and in bursts. The time to the start
-is that from `created_at` of the run to `started_at` of its first step.
+On each database: memory and CPU of the idle service with five queues, then many small runs, one after the other and in bursts, and
+one after the other where a service that works nothing leaves them to a worker beside it. The time to the start is that from
+`created_at` of the run to `started_at` of its first step.
 """
 
 import argparse
@@ -55,7 +56,20 @@ def line(name, runs, answers):
     return [name, *(f"{value:.1f}" for value in (share(begins, 0.5), share(begins, 0.99), share(answers, 0.5), share(answers, 0.99)))]
 
 
+def one_by_one(name, service, arguments):
+    runs, answers = [], []
+    for _ in range(arguments.runs):
+        run, answer = start(service)
+        runs += finished(service, [run])
+        answers.append(answer)
+    return line(name, runs, answers)
+
+
+QUEUES = {f"AFTERLOAD_QUEUES__Q{number}__CONCURRENCY": "2" for number in range(4)}
+
+
 def measure(name, program, settings, arguments):
+    settings = settings | QUEUES
     service = Service(program, {"small": PIPELINE}, settings)
     try:
         time.sleep(3)
@@ -63,21 +77,24 @@ def measure(name, program, settings, arguments):
         time.sleep(arguments.idle)
         idle = (cpu(service.pid) - used) / (time.monotonic() - begun) * 100
         print(f"{name}: idle {memory(service.pid, 'VmRSS') / MB:.1f} MB ({memory(service.pid, 'RssAnon') / MB:.1f} MB of it private), {idle:.2f} % of a core\n")
-        runs, answers = [], []
-        for _ in range(arguments.runs):
-            run, answer = start(service)
-            runs += finished(service, [run])
-            answers.append(answer)
-        rows = [line("one after the other", runs, answers)]
+        rows = [one_by_one("one after the other", service, arguments)]
         begun = time.monotonic()
         with ThreadPoolExecutor(8) as threads:
             started = list(threads.map(lambda _: start(service), range(arguments.runs)))
         runs = finished(service, [run for run, _ in started])
         rows.append(line("8 at once", runs, [answer for _, answer in started]))
-        table(["ms", "to the start, median", "p99", "to the answer, median", "p99"], rows)
-        print(f"memory afterwards {memory(service.pid, 'VmRSS') / MB:.1f} MB, {arguments.runs / (time.monotonic() - begun):.0f} runs/s in the burst\n", flush=True)
+        burst = arguments.runs / (time.monotonic() - begun)
+        after = memory(service.pid, "VmRSS") / MB
     finally:
         service.stop()
+    service = Service(program, {"small": PIPELINE}, settings, ["--queues", "none"])
+    try:
+        service.worker()
+        rows.append(one_by_one("by a worker beside", service, arguments))
+    finally:
+        service.stop()
+    table(["ms", "to the start, median", "p99", "to the answer, median", "p99"], rows)
+    print(f"memory afterwards {after:.1f} MB, {burst:.0f} runs/s in the burst\n", flush=True)
 
 
 def main():

@@ -113,10 +113,9 @@ impl Inner {
     }
 
     async fn write_claim(&self, tx: &mut Tx, lease: &Lease) -> Result<Claim> {
-        if !self.chain.hold(tx, lease).await? {
-            return Ok(Claim::Lost);
-        }
-        if self.hold_back(tx, lease).await? {
+        let Some(held) = self.chain.hold(tx, lease).await? else { return Ok(Claim::Lost) };
+        if held.paused {
+            self.hold_back(tx, lease, &held).await?;
             return Ok(Claim::Dropped);
         }
         let Some(claimed) = tx.claim_step(&lease.step_run).await? else {
@@ -124,8 +123,9 @@ impl Inner {
             self.chain.acknowledge(tx, lease).await?;
             return Ok(Claim::Dropped);
         };
-        let run = tx.touch_run(&claimed.step.run_id).await?;
-        if run.cancel_requested_at.is_some() && claimed.step.section != Section::Finally.field() {
+        let cleans_up = claimed.step.section == Section::Finally.field();
+        let run = tx.start_run(&claimed.step.run_id, cleans_up).await?;
+        if run.cancel_requested_at.is_some() && !cleans_up {
             let ending = cancelled();
             self.chain.acknowledge(tx, lease).await?;
             tx.end_step(&lease.step_run, claimed.step.claims, None, &ending).await?;
@@ -145,7 +145,6 @@ impl Inner {
                 }
             },
         };
-        tx.start_run(&claimed.step.run_id).await?;
         let taken = Taken { claimed, pipeline: run.pipeline.clone(), _suspect: suspect };
         Ok(Claim::Taken(run, Box::new(taken)))
     }

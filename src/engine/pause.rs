@@ -7,7 +7,7 @@
 
 use tokio::sync::Notify;
 
-use super::chain::Lease;
+use super::chain::{Held, Lease};
 use super::start::not_found;
 use super::{Engine, Inner};
 use crate::clock::{self, Millis};
@@ -76,16 +76,15 @@ impl Engine {
 }
 
 impl Inner {
-    /// Gives the job of a step back while its queue or its pipeline is paused. True: it did.
-    pub(super) async fn hold_back(&self, tx: &mut Tx, lease: &Lease) -> Result<bool> {
-        let Some(status) = tx.paused_step(&lease.step_run).await? else { return Ok(false) };
+    /// Gives the job of a paused step back.
+    pub(super) async fn hold_back(&self, tx: &mut Tx, lease: &Lease, held: &Held) -> Result<()> {
         // One that a crash left counts that crash, and is found again only as queued.
-        if status == StepStatus::Running
+        if held.status == Some(StepStatus::Running)
             && let Some(claimed) = tx.claim_step(&lease.step_run).await?
         {
             let parked = Ending::Park { due_at: clock::now() };
             tx.end_step(&lease.step_run, claimed.step.claims, None, &parked).await?;
         }
-        self.chain.acknowledge(tx, lease).await
+        self.chain.acknowledge(tx, lease).await.map(drop)
     }
 }

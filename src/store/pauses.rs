@@ -1,7 +1,6 @@
 //! Queues and pipelines that nobody works on for now.
 
-use super::db::{Db, Row, Tx, args};
-use super::status::StepStatus;
+use super::db::{Db, Row, args};
 use crate::clock::{self, Millis};
 use crate::error::Result;
 
@@ -42,18 +41,6 @@ pub(crate) const NOT_PAUSED: &str = "NOT EXISTS (SELECT 1 FROM pauses p
 
 fn pause(row: &Row) -> Result<(String, Millis)> {
     Ok((row.text("name")?, row.int("paused_at")?))
-}
-
-impl Tx {
-    /// Where a step is whose queue or pipeline is paused; `None`: nothing pauses it.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn paused_step(&mut self, id: &str) -> Result<Option<StepStatus>> {
-        let sql = format!("SELECT s.status FROM step_runs s WHERE s.id = $1 AND NOT ({NOT_PAUSED})");
-        let rows = self.fetch(&sql, &args![id]).await?;
-        rows.first().map(|row| StepStatus::parse(&row.text("status")?)).transpose()
-    }
 }
 
 impl Db {

@@ -123,6 +123,11 @@ pub(super) fn run(row: &Row) -> Result<RunRecord> {
     })
 }
 
+fn the_run(id: &str, rows: &[Row]) -> Result<RunRecord> {
+    let found = rows.first().map(run).transpose()?;
+    found.ok_or_else(|| Error::permanent("run_not_found", format!("there is no run `{id}`")))
+}
+
 impl Tx {
     /// Stores a new run.
     ///
@@ -143,16 +148,24 @@ impl Tx {
     /// # Errors
     /// Those of the database.
     pub async fn touch_run(&mut self, id: &str) -> Result<RunRecord> {
-        let rows = self
-            .fetch(
-                &format!("UPDATE runs SET revision = revision + 1 WHERE id = $1 RETURNING {}", columns()),
-                &args![id],
-            )
-            .await?;
-        rows.first()
-            .map(run)
-            .transpose()?
-            .ok_or_else(|| Error::permanent("run_not_found", format!("there is no run `{id}`")))
+        let sql = format!("UPDATE runs SET revision = revision + 1 WHERE id = $1 RETURNING {}", columns());
+        the_run(id, &self.fetch(&sql, &args![id]).await?)
+    }
+
+    /// As [`Self::touch_run`], for a step of the run that starts: with it the run does, too. If it was asked to stop,
+    /// only steps that clean up start.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn start_run(&mut self, id: &str, cleans_up: bool) -> Result<RunRecord> {
+        let sql = format!(
+            "UPDATE runs SET revision = revision + 1,
+                status = CASE WHEN status = 'queued' AND (cancel_requested_at IS NULL OR $3 = 1) THEN 'running' ELSE status END,
+                started_at = CASE WHEN cancel_requested_at IS NULL OR $3 = 1 THEN COALESCE(started_at, $2) ELSE started_at END
+             WHERE id = $1 RETURNING {}",
+            columns()
+        );
+        the_run(id, &self.fetch(&sql, &args![id, clock::now(), i64::from(cleans_up)]).await?)
     }
 
     /// Asks a run to stop, if it has not ended. False: it was asked before, or has ended.
@@ -173,15 +186,6 @@ impl Tx {
         let sql = "UPDATE runs SET status = 'queued', error = NULL, finished_at = NULL, cancel_requested_at = NULL,
                    released_at = NULL, run_at = NULL WHERE id = $1";
         self.execute(sql, &args![id]).await.map(drop)
-    }
-
-    /// Says that a run's first step has started.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn start_run(&mut self, id: &str) -> Result<()> {
-        let sql = "UPDATE runs SET status = 'running', started_at = COALESCE(started_at, $2) WHERE id = $1 AND status = 'queued'";
-        self.execute(sql, &args![id, clock::now()]).await.map(drop)
     }
 
     /// Records why a run fails; the first reason stays.

@@ -74,7 +74,7 @@ impl StepStatus {
         Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         Self::from_name(text).ok_or_else(|| Error::permanent("database_error", format!("unknown step status `{text}`")))
     }
 }

@@ -86,8 +86,6 @@ impl StepRecord {
 pub struct Claimed {
     /// The step; its `claims` is the number of this claim.
     pub step: StepRecord,
-    /// True if the attempt before was left by a crash.
-    pub crashed: bool,
 }
 
 /// How an attempt leaves its step.
@@ -190,10 +188,6 @@ impl Tx {
     /// Those of the database.
     pub async fn claim_step(&mut self, id: &str) -> Result<Option<Claimed>> {
         // A step found running was left by a crash. The count starts anew when its progress had moved since its claim.
-        // The status before is read first; nobody else can claim meanwhile, for the caller holds the job's row.
-        let before = self.fetch("SELECT status FROM step_runs WHERE id = $1", &args![id]).await?;
-        let Some(before) = before.first() else { return Ok(None) };
-        let crashed = before.text("status")? == StepStatus::Running.as_str();
         let sql = format!(
             "UPDATE step_runs SET
                 crashes = CASE WHEN status <> 'running' THEN crashes WHEN moves > moves_at_claim THEN 1 ELSE crashes + 1 END,
@@ -203,7 +197,7 @@ impl Tx {
         );
         let rows = self.fetch(&sql, &args![id, clock::now()]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        Ok(Some(Claimed { step: step(row)?, crashed }))
+        Ok(Some(Claimed { step: step(row)? }))
     }
 
     /// Stores progress; `moved` says that it is more than the attempts before had. False: the claim is lost.

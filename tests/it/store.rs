@@ -129,7 +129,7 @@ async fn an_attempt_writes_under_its_own_claim_only(database: Database) {
     let first = within(&store.db, async |tx| tx.claim_step("s1").await.unwrap().unwrap()).await;
     let second = within(&store.db, async |tx| tx.claim_step("s1").await.unwrap().unwrap()).await;
     assert_eq!((first.step.claims, second.step.claims), (1, 2));
-    assert!(!first.crashed && second.crashed);
+    assert_eq!((first.step.crashes, second.step.crashes), (0, 1));
     let progress = json!({ "done": 1 });
     let ending = Ending::Final { status: StepStatus::Succeeded, outputs: Some(json!({ "n": 1 })), error: None };
     within(&store.db, async |tx| {
@@ -166,11 +166,11 @@ async fn parked_and_retried_steps_can_be_claimed_again(database: Database) {
         assert!(tx.end_step("s1", 1, None, &Ending::Park { due_at: 5 }).await.unwrap());
         assert!(tx.lock_due_step("s1").await.unwrap().is_some());
         let parked = tx.claim_step("s1").await.unwrap().unwrap();
-        assert_eq!((parked.crashed, parked.step.failures), (false, 0));
+        assert_eq!((parked.step.crashes, parked.step.failures), (0, 0));
         let retry = Ending::Retry { error: json!({ "code": "x" }), due_at: 7 };
         assert!(tx.end_step("s1", 2, None, &retry).await.unwrap());
         let retried = tx.claim_step("s1").await.unwrap().unwrap();
-        assert_eq!((retried.crashed, retried.step.failures, retried.step.due_at), (false, 1, None));
+        assert_eq!((retried.step.crashes, retried.step.failures, retried.step.due_at), (0, 1, None));
         assert!(tx.lock_due_step("s1").await.unwrap().is_none(), "what runs is not due");
     })
     .await;

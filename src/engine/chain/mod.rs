@@ -7,6 +7,7 @@
 
 mod gate;
 mod leases;
+mod listen;
 mod workers;
 
 use std::collections::{HashMap, HashSet};
@@ -19,7 +20,6 @@ use apalis::prelude::{Task, TaskBuilder, TaskId};
 use apalis_postgres::PostgresStorage;
 use apalis_sqlite::SqliteStorage;
 use serde::{Deserialize, Serialize};
-use sqlx::postgres::PgListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
@@ -27,7 +27,7 @@ use ulid::Ulid;
 use crate::clock::Millis;
 use crate::error::{Error, Result};
 use crate::metrics::Depth;
-use crate::store::{Db, Dialect, NOT_PAUSED, Row, Tx, args};
+use crate::store::{Db, Dialect, NOT_PAUSED, Row, StepStatus, Tx, args};
 
 pub use gate::Gate;
 pub use workers::Queue;
@@ -69,6 +69,14 @@ pub struct Push<'a> {
     pub priority: i64,
     /// When it may start; `None`: now.
     pub due_at: Option<Millis>,
+}
+
+/// A step whose job is held.
+pub struct Held {
+    /// Where it is; `None`: it is gone.
+    pub status: Option<StepStatus>,
+    /// Its queue or its pipeline is paused.
+    pub paused: bool,
 }
 
 /// What a worker does with a job. It may not fail: it returns when the lease has been given back or lost.
@@ -178,15 +186,23 @@ impl Chain {
         Ok(())
     }
 
-    /// True if the lease still holds. The row stays locked until the end of the transaction.
+    /// Holds the job of a lease until the end of the transaction, and says how its step is. `None`: the lease is lost.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn hold(&self, tx: &mut Tx, lease: &Lease) -> Result<bool> {
+    pub async fn hold(&self, tx: &mut Tx, lease: &Lease) -> Result<Option<Held>> {
         // SQLite's transaction is the only writer already.
-        let lock = if tx.dialect() == Dialect::Postgres { " FOR UPDATE" } else { "" };
-        let sql = format!("SELECT id FROM {} WHERE id = $1 AND lock_by = $2 AND attempts = $3{lock}", self.jobs());
-        Ok(!tx.fetch(&sql, &lease.args()).await?.is_empty())
+        let lock = if tx.dialect() == Dialect::Postgres { " FOR UPDATE OF j" } else { "" };
+        let sql = format!(
+            "SELECT s.status, CAST(CASE WHEN {NOT_PAUSED} THEN 0 ELSE 1 END AS BIGINT) AS paused
+             FROM {} j LEFT JOIN step_runs s ON s.id = j.id
+             WHERE j.id = $1 AND j.lock_by = $2 AND j.attempts = $3{lock}",
+            self.jobs()
+        );
+        let rows = tx.fetch(&sql, &lease.args()).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let status = row.opt_text("status")?.map(|status| StepStatus::parse(&status)).transpose()?;
+        Ok(Some(Held { status, paused: row.int("paused")? == 1 }))
     }
 
     /// Deletes the job if the lease still holds: acknowledgement and fence in one. False: write nothing.
@@ -290,32 +306,6 @@ impl Chain {
 
     fn signal(&self, queue: &str) -> Arc<Notify> {
         lock(&self.signals).entry(queue.to_owned()).or_default().clone()
-    }
-
-    /// Passes PostgreSQL's notices of new jobs on to the workers of this process, until `stop`. Nothing to do on SQLite.
-    ///
-    /// # Errors
-    /// Those of the connection; the caller calls again.
-    pub async fn listen(&self, stop: &CancellationToken) -> Result<()> {
-        #[derive(Deserialize)]
-        struct Inserted {
-            job_type: String,
-        }
-        let Some(pool) = self.db.postgres() else {
-            stop.cancelled().await;
-            return Ok(());
-        };
-        let mut listener = PgListener::connect_with(pool).await?;
-        listener.listen("apalis::job::insert").await?;
-        loop {
-            let notice = tokio::select! {
-                notice = listener.recv() => notice?,
-                () = stop.cancelled() => return Ok(()),
-            };
-            if let Ok(Inserted { job_type }) = serde_json::from_str(notice.payload()) {
-                self.wake(&job_type);
-            }
-        }
     }
 
     /// How often [`Chain::keep_alive`] wants to be called.
