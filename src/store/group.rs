@@ -51,12 +51,14 @@ impl Batch {
         self.tx.execute("SAVEPOINT work", &[]).await.map_err(Torn)?;
         self.torn = true;
         let outcome = work(&mut self.tx).await;
+        // An error that has ended the whole transaction, such as a full disk, is what the others should hear of.
+        let failed = outcome.as_ref().err().cloned();
         match outcome {
             Ok(Verdict::Keep(_)) => {
                 self.tx.execute("RELEASE work", &[]).await.map_err(Torn)?;
                 self.torn = false;
             }
-            Ok(Verdict::Undo(_)) | Err(_) => self.undo().await.map_err(Torn)?,
+            Ok(Verdict::Undo(_)) | Err(_) => self.undo().await.map_err(|error| Torn(failed.unwrap_or(error)))?,
         }
         Ok(outcome)
     }
@@ -185,6 +187,27 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(50), dropped).await.is_err());
         db.execute("INSERT INTO notes (id) VALUES ($1)", &args![2_i64]).await.unwrap();
         assert_eq!(ids(&db).await, [2]);
+        db.close().await;
+    }
+
+    /// `OR ROLLBACK` does what a full disk does: SQLite ends the transaction by itself.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_transaction_that_sqlite_has_ended_stops_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = db(folder.path()).await;
+        let insert = "INSERT OR ROLLBACK INTO notes (id) VALUES (1)";
+        db.execute(insert, &[]).await.unwrap();
+        let ended = db.execute(insert, &[]).await.unwrap_err();
+        assert!(ended.message().contains("UNIQUE"), "{ended}");
+        db.execute("INSERT INTO notes (id) VALUES (2)", &[]).await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        tx.execute(insert, &[]).await.unwrap_err();
+        drop(tx);
+        db.execute("INSERT INTO notes (id) VALUES (3)", &[]).await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        tx.execute("INSERT INTO notes (id) VALUES (4)", &[]).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(ids(&db).await, [1, 2, 3, 4]);
         db.close().await;
     }
 }
