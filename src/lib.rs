@@ -3,6 +3,9 @@
 //! The rooms of the house, top to bottom; each imports only from those below it.
 //! `ARCHITECTURE.md` draws the way of a run through them.
 
+#[macro_use]
+pub mod crash;
+
 pub mod app;
 pub mod cli;
 pub mod clock;

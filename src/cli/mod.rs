@@ -78,6 +78,8 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<ExitCode> {
+    #[cfg(any(debug_assertions, feature = "crash-points"))]
+    arm()?;
     let load = || Config::load(cli.config.as_deref(), std::env::vars());
     match cli.command {
         Command::Serve(args) => serve::run(args, load()?).await,
@@ -108,6 +110,17 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// For tests: `AFTERLOAD_CRASH_AT` says at which point this process is to die, `AFTERLOAD_CRASH_LOG` where the points that
+/// it passes are written down; see [`crate::crash`].
+#[cfg(any(debug_assertions, feature = "crash-points"))]
+fn arm() -> Result<()> {
+    let (at, log) = (std::env::var("AFTERLOAD_CRASH_AT").ok(), std::env::var_os("AFTERLOAD_CRASH_LOG"));
+    if at.is_some() || log.is_some() {
+        crate::crash::arm(at.as_deref(), log.as_deref().map(std::path::Path::new))?;
+    }
+    Ok(())
 }
 
 fn kinds() -> Kinds {

@@ -48,7 +48,8 @@ pub fn overlay(root: &mut Node, env: &BTreeMap<String, String>, problems: &mut V
     let mut origins = Origins::default();
     for (name, value) in env {
         let Some(path) = name.strip_prefix(PREFIX) else { continue };
-        if OTHERS.contains(&path) || path.starts_with("TEST_") || path.is_empty() {
+        let for_tests = path.starts_with("TEST_") || path.starts_with("CRASH_");
+        if OTHERS.contains(&path) || for_tests || path.is_empty() {
             continue;
         }
         origins.variables.push(name.clone());

@@ -135,6 +135,7 @@ impl Connection {
             let query = sqlx::query_scalar(AssertSqlSafe(sql));
             query.bind(&fence.key).bind(fence.epoch).bind(clock::now()).fetch_optional(pool).await?
         });
+        crash_point!("checkpoint.claimed");
         claimed.ok_or_else(|| fence.lost())
     }
 

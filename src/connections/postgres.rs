@@ -143,7 +143,9 @@ impl Loader {
                 insert.bind(&fence.key).bind(seqs).bind(lines).execute(&mut *transaction).await?;
             }
         }
+        crash_point!("chunk.before_commit");
         transaction.commit().await?;
+        crash_point!("chunk.after_commit");
         Ok((outcome, sealed))
     }
 }

@@ -185,7 +185,9 @@ impl Shared {
                 insert.execute((&fence.key, reject.seq, &reject.line)).map_err(failed)?;
             }
         }
+        crash_point!("chunk.before_commit");
         transaction.commit().map_err(failed)?;
+        crash_point!("chunk.after_commit");
         Ok((outcome, sealed))
     }
 

@@ -169,7 +169,9 @@ impl Inner {
             Err(error) if error.code().starts_with("definition_") => abandoned(&mut tx, &run, &error).await?,
             Err(error) => return Err(error),
         };
+        crash_point!("line_up.before_commit");
         tx.commit().await?;
+        crash_point!("line_up.after_commit");
         self.moved(&run, &moves);
         Ok(())
     }
@@ -178,7 +180,9 @@ impl Inner {
         let mut tx = self.db.begin().await?;
         tx.lock_places(key).await?;
         let released = self.fill(&mut tx, key).await?;
+        crash_point!("places.before_commit");
         tx.commit().await?;
+        crash_point!("places.after_commit");
         released.iter().for_each(|(run, moves)| self.moved(run, moves));
         Ok(())
     }

@@ -49,7 +49,9 @@ impl Engine {
         tx.reopen_run(id).await?;
         let run = RunRecord { cancel_requested_at: None, run_at: None, ..run };
         let moves = inner.admit(&mut tx, &run, &compiled.plan, Asked::Again).await?;
+        crash_point!("retry.before_commit");
         tx.commit().await?;
+        crash_point!("retry.after_commit");
         inner.moved(&run, &moves);
         inner.make_room_for(&run).await;
         tracing::info!(run.id = run.id, pipeline.name = run.pipeline, "the run goes on from where it failed");

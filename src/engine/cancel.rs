@@ -104,7 +104,9 @@ impl Inner {
             }
         }
         if tx.request_cancel(id).await? {
+            crash_point!("cancel.before_commit");
             tx.commit().await?;
+            crash_point!("cancel.after_commit");
             self.changed(&run);
             tracing::info!(run.id = id, pipeline.name = run.pipeline, "the run is asked to stop");
         }
@@ -134,7 +136,9 @@ impl Inner {
             let more = self.go_on(&mut tx, &run, (&step.id, &step.section), 0).await?;
             moves.add(more);
         }
+        crash_point!("cancel.queued.before_commit");
         tx.commit().await?;
+        crash_point!("cancel.queued.after_commit");
         self.moved(&run, &moves);
         Ok(())
     }

@@ -28,7 +28,10 @@ impl Effects for Journal {
     fn begin(&self, key: &str) -> Answer<Begun> {
         let (db, run, step, key) = (self.db.clone(), self.run.clone(), self.step.clone(), key.to_owned());
         Box::pin(async move {
-            Ok(match db.begin_effect(&run, &step, &key).await? {
+            crash_point!("effect.before_begin");
+            let known = db.begin_effect(&run, &step, &key).await?;
+            crash_point!("effect.begun");
+            Ok(match known {
                 None => Begun::Fresh,
                 Some(None) => Begun::Uncertain,
                 Some(Some(detail)) => Begun::Done(detail),
@@ -38,11 +41,21 @@ impl Effects for Journal {
 
     fn done(&self, key: &str, detail: Value) -> Answer<()> {
         let (db, run, step, key) = (self.db.clone(), self.run.clone(), self.step.clone(), key.to_owned());
-        Box::pin(async move { db.end_effect(&run, &step, &key, &detail).await })
+        Box::pin(async move {
+            crash_point!("effect.before_done");
+            db.end_effect(&run, &step, &key, &detail).await?;
+            crash_point!("effect.done");
+            Ok(())
+        })
     }
 
     fn undone(&self, key: &str) -> Answer<()> {
         let (db, run, step, key) = (self.db.clone(), self.run.clone(), self.step.clone(), key.to_owned());
-        Box::pin(async move { db.forget_effect(&run, &step, &key).await })
+        Box::pin(async move {
+            crash_point!("effect.before_undone");
+            db.forget_effect(&run, &step, &key).await?;
+            crash_point!("effect.undone");
+            Ok(())
+        })
     }
 }

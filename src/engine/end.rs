@@ -152,6 +152,7 @@ impl Inner {
             })
         });
         let Some((run, mut moves)) = written.await? else { return Ok(false) };
+        crash_point!("end.after_commit");
         moves.wake.push(step.queue.clone());
         self.moved(&run, &moves);
         Ok(true)
@@ -205,6 +206,7 @@ impl Inner {
                 Err(error) => return Err(error),
             }
         }
+        crash_point!("end.before_commit");
         Ok(Some((run, moves)))
     }
 

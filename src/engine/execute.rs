@@ -94,12 +94,16 @@ impl Inner {
 
     async fn try_claim(&self, lease: &Lease) -> Result<Option<Taken>> {
         let claim = self.db.write(async |tx| {
-            Ok(match self.write_claim(tx, lease).await? {
+            let claim = self.write_claim(tx, lease).await?;
+            crash_point!("claim.before_commit");
+            Ok(match claim {
                 Claim::Lost => Verdict::Undo(Claim::Lost),
                 claim => Verdict::Keep(claim),
             })
         });
-        Ok(match claim.await? {
+        let claim = claim.await?;
+        crash_point!("claim.after_commit");
+        Ok(match claim {
             Claim::Lost | Claim::Dropped => None,
             Claim::Ended(run, moves) => {
                 self.moved(&run, &moves);
@@ -250,6 +254,7 @@ impl Inner {
             links: Arc::new(super::links::Links::new(self, &step.run_id, &step.key())),
             effects: Arc::new(super::effects::Journal::new(self.db.clone(), &step.run_id, &step.key())),
         };
+        crash_point!("step.start", &step.step_id);
         let before: Option<ProgressView> = step.progress.clone().and_then(|view| serde_json::from_value(view).ok());
         let gauge = Gauge::new(before.as_ref());
         // A task of its own: a panic of the step ends there, and it can be aborted.
@@ -348,9 +353,12 @@ impl Inner {
             if !tx.move_step(&claimed.step.id, claimed.step.claims, view, moved).await? {
                 return Ok(Verdict::Undo(None));
             }
-            tx.touch_run(&claimed.step.run_id).await.map(|run| Verdict::Keep(Some(run)))
+            let run = tx.touch_run(&claimed.step.run_id).await?;
+            crash_point!("progress.before_commit");
+            Ok(Verdict::Keep(Some(run)))
         });
         let run = stored.await?;
+        crash_point!("progress.after_commit");
         run.iter().for_each(|run| self.changed(run));
         Ok(run.is_some())
     }

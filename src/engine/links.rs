@@ -60,7 +60,9 @@ impl FileLinks for Links {
         Box::pin(async move {
             let mut tx = db.begin().await?;
             let kept = tx.keep_link(&record).await?;
+            crash_point!("link.before_commit");
             tx.commit().await?;
+            crash_point!("link.after_commit");
             Ok(kept.then_some(url))
         })
     }

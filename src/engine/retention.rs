@@ -37,18 +37,24 @@ impl Inner {
         for (artifact, holder) in self.db.links_to_release(BATCH).await? {
             let mut tx = self.db.begin().await?;
             tx.release_link(&artifact, &holder).await?;
+            crash_point!("retention.before_unlink");
             tx.commit().await?;
+            crash_point!("retention.unlinked");
         }
         let retention = &self.config.retention;
         for run in self.db.runs_to_release(retention.artifacts.millis(), BATCH).await? {
             let mut tx = self.db.begin().await?;
             tx.release_run(&run).await?;
+            crash_point!("retention.before_release");
             tx.commit().await?;
+            crash_point!("retention.released");
         }
         self.purge().await?;
         let mut deleted = 0;
         for run in self.db.runs_to_delete(retention.runs.millis(), BATCH).await? {
+            crash_point!("retention.before_delete");
             deleted += u32::from(self.db.delete_run(&run).await?);
+            crash_point!("retention.deleted");
         }
         if deleted > 0 {
             info!(runs = deleted, "runs whose time was over were deleted");
@@ -68,7 +74,11 @@ impl Inner {
                 Err(_) => Ok(()),
             };
             match gone {
-                Ok(()) => self.db.purged(&id).await?,
+                Ok(()) => {
+                    crash_point!("retention.object_deleted");
+                    self.db.purged(&id).await?;
+                    crash_point!("retention.purged");
+                }
                 Err(error) => {
                     warn!(artifact.id = id, error.code = error.code(), "an expired file was not deleted yet: {error}");
                     if error.is_transient() {

@@ -88,7 +88,9 @@ impl Inner {
         for run in &runs {
             touched.push(tx.touch_run(run).await?);
         }
+        crash_point!("tell.before_commit");
         tx.commit().await?;
+        crash_point!("tell.after_commit");
         wake.iter().for_each(|queue| self.chain.wake(queue));
         touched.iter().for_each(|run| self.changed(run));
         tracing::info!(event.id = event.id, event.name = name, woken, "an event was told");

@@ -145,7 +145,9 @@ impl Engine {
             }
         }
         let moves = inner.admit(&mut tx, &run, &compiled.plan, Asked::First).await?;
+        crash_point!("start.before_commit");
         tx.commit().await?;
+        crash_point!("start.after_commit");
         inner.metrics.run_accepted(&run.pipeline, &run.origin);
         tracing::info!(run.id = run.id, pipeline.name = run.pipeline, origin = run.origin, "run accepted");
         inner.moved(&run, &moves);
@@ -190,7 +192,9 @@ impl Engine {
         tx.insert_run(&run).await?;
         tx.blame_run(&run.id, &error_json(error)).await?;
         tx.finish_run(&run.id, RunStatus::Failed).await?;
+        crash_point!("refuse.before_commit");
         tx.commit().await?;
+        crash_point!("refuse.after_commit");
         self.0.metrics.run_accepted(&run.pipeline, &run.origin);
         self.0.metrics.run_ended(&run.pipeline, RunStatus::Failed.as_str());
         let (code, name) = (error.code(), &run.pipeline);

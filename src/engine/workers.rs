@@ -137,7 +137,9 @@ impl Inner {
             if !self.chain.has_job(&mut tx, &id).await? {
                 let push = Push { step_run: &id, queue: &step.queue, priority: step.priority, due_at: step.due_at };
                 self.chain.push(&mut tx, &[push]).await?;
+                crash_point!("sweep.push.before_commit");
                 tx.commit().await?;
+                crash_point!("sweep.push.after_commit");
                 self.chain.wake(&step.queue);
             }
         }

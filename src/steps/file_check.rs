@@ -54,7 +54,7 @@ pub struct Outputs {
 impl Step for FileCheck {
     const KIND: &'static str = "file.check";
     const EXAMPLE: &'static str =
-        "source: \"${{ params.file }}\"\naccept: [image/*, application/pdf]\nmax_size: 20mb\n";
+        "source: \"${{ params.photo }}\"\naccept: [image/*, application/pdf]\nmax_size: 20mb\n";
     type Outputs = Outputs;
 
     fn check(&self, check: &mut Check<'_>) {

@@ -157,7 +157,9 @@ impl FileSink {
     /// Those of the store.
     pub async fn finish(self) -> Result<File> {
         let Self { files, place, name, upload } = self;
+        crash_point!("file.before_put");
         let stored = upload.finish().await?;
+        crash_point!("file.put");
         Ok(match place {
             Place::Artifact(id) => {
                 let url = format!("{}/v1/artifacts/{id}", files.0.base_url);

@@ -326,7 +326,12 @@ impl Db {
             Inner::Postgres { pool } => {
                 let mut tx = Tx::Postgres(pool.begin().await?);
                 match work(&mut tx).await? {
-                    Verdict::Keep(value) => tx.commit().await.map(|()| value),
+                    Verdict::Keep(value) => {
+                        crash_point!("write.before_commit");
+                        tx.commit().await?;
+                        crash_point!("write.after_commit");
+                        Ok(value)
+                    }
                     Verdict::Undo(value) => Ok(value),
                 }
             }

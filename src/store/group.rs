@@ -73,10 +73,12 @@ impl Batch {
     async fn commit(mut self) {
         let whole = if self.torn { self.undo().await } else { Ok(()) };
         let Self { tx, done, .. } = self;
+        crash_point!("write.before_commit");
         let committed = match whole {
             Ok(()) => tx.commit().await,
             Err(error) => Err(error),
         };
+        crash_point!("write.after_commit");
         done.send_replace(Some(committed));
     }
 }

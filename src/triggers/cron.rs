@@ -65,13 +65,14 @@ impl Inner {
         for moment in &due {
             let inbox = Inbox { source: SOURCE, key: format!("{id}/{moment}"), fingerprint: None };
             match self.begin(&live.plan.name, &trigger.with, &event(trigger, *moment), inbox).await {
-                Ok(_) => {}
+                Ok(_) => crash_point!("cron.begun"),
                 Err(error) if error.code() == "pipeline_not_found" => {}
                 Err(error) => return Err(error),
             }
         }
         if schedule.after(reached).is_some_and(|next| next <= now) {
             db.reach_schedule(&id, now).await?;
+            crash_point!("cron.reached");
         }
         Ok(())
     }

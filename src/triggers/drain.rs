@@ -69,7 +69,9 @@ async fn drain(inner: &Inner, embedded: &Embedded) -> Result<()> {
                 );
             }
         }
+        crash_point!("drain.before_forget");
         embedded.forget_events(last.seq).await?;
+        crash_point!("drain.forgotten");
     }
 }
 

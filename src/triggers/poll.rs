@@ -118,9 +118,11 @@ async fn look(
                 () = stop.cancelled() => Ok(false),
                 passed = inner.pass(&target, &id, poll, &mut seen) => passed,
             };
+            crash_point!("poll.passed");
             let pause = if passed.is_err() { period.min(PAUSE) } else { 0 };
             let passed_at = matches!(passed, Ok(true)).then_some(began);
             let released = db.release_poll(&id, &inner.name, passed_at, pause).await;
+            crash_point!("poll.released");
             passed.map(drop).and(released).err()
         }
         Err(error) => Some(error),
@@ -160,6 +162,7 @@ impl Inner {
             for (object, identity) in new {
                 if !known.contains(&identity) {
                     self.found(target, object, &identity).await?;
+                    crash_point!("poll.found");
                     if !db.keep_poll(id, &self.name, LEASE).await? {
                         return Ok(false);
                     }

@@ -21,6 +21,7 @@ const ROOMS: &[&[&str]] = &[
     &["media", "metrics", "secrets", "units"],
     &["clock"],
     &["error"],
+    &["crash"],
 ];
 
 fn sources() -> BTreeMap<PathBuf, String> {

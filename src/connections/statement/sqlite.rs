@@ -37,7 +37,9 @@ pub(super) async fn run(database: &Sqlite, job: Job) -> Result<(Effect, Noted)> 
         if call.stop.is_cancelled() {
             return Err(super::stopped());
         }
+        crash_point!("statement.before_commit");
         transaction.commit().map_err(failed)?;
+        crash_point!("statement.after_commit");
         effect.held = begun.elapsed();
         Ok((effect, noted))
     };

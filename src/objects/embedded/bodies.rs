@@ -176,7 +176,9 @@ impl Incoming {
         }
         let path = shard.join(&id);
         if let Some(from) = &left.path {
+            crash_point!("store.body_written");
             fs::rename(from, &path)?;
+            crash_point!("store.body_renamed");
         }
         left.path = Some(path);
         sync(&shard)?;

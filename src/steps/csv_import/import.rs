@@ -298,6 +298,7 @@ impl<H: Shelf> Importer<'_, H> {
                 self.file.write(&reject.line).await?;
             }
         }
+        crash_point!("csv.before_errors_file");
         let errors_file = self.file.finish().await?;
         let Cursor { rows, inserted, updated, skipped, rejected, faults, .. } = self.cursor;
         let report = Summary {

@@ -119,7 +119,7 @@ pub struct SourceImage {
 impl Step for ImageResize {
     const KIND: &'static str = "image.resize";
     const MAKES_FILES: bool = true;
-    const EXAMPLE: &'static str = r##"source: "${{ params.file }}"
+    const EXAMPLE: &'static str = r##"source: "${{ params.photo }}"
 styles:
   small: "100x100#"
   medium: "600x600>"

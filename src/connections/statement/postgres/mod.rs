@@ -87,7 +87,9 @@ async fn transaction(database: &Postgres, connection: &mut PgConnection, job: Jo
     if call.stop.is_cancelled() {
         return Err(super::stopped());
     }
+    crash_point!("statement.before_commit");
     transaction.commit().await.map_err(failed)?;
+    crash_point!("statement.after_commit");
     effect.held = begun.elapsed();
     Ok((effect, noted))
 }

@@ -98,7 +98,9 @@ impl Store {
                 let mut tx = Tx { sql, garbage: Vec::new(), kept: Vec::new(), created: false };
                 let result = work(&mut tx)?;
                 let Tx { sql, garbage, kept, created } = tx;
+                crash_point!("store.before_commit");
                 let committed = sql.commit();
+                crash_point!("store.after_commit");
                 // Also after a failed commit, because it may have reached the disk; the sweep finds out.
                 kept.into_iter().for_each(Sealed::keep);
                 committed?;
