@@ -3,7 +3,7 @@
 It writes the certificate of its authority to FOLDER/ca.pem and each mail that it took to FOLDER/mails/N.json, prints its
 port, and serves until its standard input ends. Some recipients make it misbehave:
 defer@ is put off, refuse@ is unknown, bounce@ is refused after the text, drop@ loses the connection after the text,
-hang@ never gets an answer.
+hang@ never gets an answer, slow7@ gets one after seven seconds, once7.a@ the first time only.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ authority.issue_cert("localhost").configure_cert(context)
 
 class Handler:
     connections = 0
+    known = set()
 
     async def handle_RCPT(self, server, session, envelope, address, options):
         user = address.split("@")[0]
@@ -55,6 +56,11 @@ class Handler:
         path.with_suffix(".tmp").rename(path)
         if user == "drop":
             server.transport.abort()
+        if user.startswith("slow"):
+            await asyncio.sleep(int(user.removeprefix("slow")))
+        if user.startswith("once") and user not in self.known:
+            self.known.add(user)
+            await asyncio.sleep(int(user.removeprefix("once").split(".")[0]))
         if user == "hang":
             await asyncio.sleep(3600)
         return "250 OK"

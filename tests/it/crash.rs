@@ -9,7 +9,8 @@ use crate::support::{Database, Place, both};
 
 both!(an_import_survives_kills, a_second_process_takes_over);
 
-const ROWS: u64 = 120_000;
+/// The rows of the file.
+pub const ROWS: u64 = 120_000;
 
 const PIPELINE: &str = r#"
 name: people
@@ -30,7 +31,7 @@ steps:
 "#;
 
 /// Writes the file and gives the sum of the good amounts and the number of bad rows.
-fn people(path: &Path) -> (i64, u64) {
+pub fn people(path: &Path) -> (i64, u64) {
     let (mut text, mut sum, mut bad) = (String::from("id,name,amount\n"), 0, 0);
     for id in 1..=ROWS {
         let amount = if id % 200 == 7 { -1 } else { (id % 1000) as i64 };
@@ -42,11 +43,12 @@ fn people(path: &Path) -> (i64, u64) {
 }
 
 /// The rows read so far by the import.
-fn rows(run: &Value) -> u64 {
+pub fn rows(run: &Value) -> u64 {
     run["steps"][0]["progress"]["counts"]["rows"].as_u64().unwrap_or(0)
 }
 
-async fn place(database: Database) -> Place {
+/// A place with the pipeline and a table into which each chunk takes a while.
+pub async fn place(database: Database) -> Place {
     let place = Place::new(database).await;
     place.pipeline("people", PIPELINE);
     // No unique key: a row that took effect twice would be there twice.

@@ -18,7 +18,7 @@ both!(a_run_sends_its_mail_and_one_bad_recipient_keeps_it_from_nobody);
 const PASSWORD: &str = "the password of the tests";
 
 /// A mail server that serves until it is dropped.
-struct Server {
+pub struct Server {
     child: Child,
     folder: TempDir,
     port: u16,
@@ -26,7 +26,8 @@ struct Server {
 }
 
 impl Server {
-    fn start(tls: SmtpTls) -> Self {
+    /// Starts one on a free port.
+    pub fn start(tls: SmtpTls) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let python = std::env::var("AFTERLOAD_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
         let mode = match tls {
@@ -46,7 +47,8 @@ impl Server {
         Self { child, folder, port, tls }
     }
 
-    fn config(&self) -> SmtpConfig {
+    /// How it is reached.
+    pub fn config(&self) -> SmtpConfig {
         SmtpConfig {
             host: "localhost".into(),
             port: Some(self.port),
@@ -60,11 +62,11 @@ impl Server {
     }
 
     /// What it took, oldest first.
-    fn mails(&self) -> Vec<Value> {
+    pub fn mails(&self) -> Vec<Value> {
         let files = std::fs::read_dir(self.folder.path().join("mails")).unwrap();
         let mut files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
         files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
-        files.sort();
+        files.sort_by_key(|file| (file.as_os_str().len(), file.clone()));
         files.iter().map(|file| serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()).collect()
     }
 }

@@ -13,6 +13,9 @@ use super::{Database, Server, eventually};
 /// The admin key of every process.
 pub const ADMIN_KEY: &str = "test-admin-key-of-at-least-24-characters";
 
+/// How the service says that it is up.
+const SERVES: &str = "afterload is up: ";
+
 /// A running `afterload serve` in a folder of its own.
 pub struct Process {
     child: Child,
@@ -37,25 +40,85 @@ pub struct Place {
     server: Option<Arc<Server>>,
     /// The URL of the connection `app`.
     app: String,
+    /// Its database, if it is not a file.
+    app_server: Option<Arc<Server>>,
 }
 
 impl Place {
     /// An empty folder and database.
     pub async fn new(database: Database) -> Self {
-        let server = match database {
-            Database::Sqlite => None,
-            Database::Postgres => Some(Arc::new(Server::start().await)),
-        };
+        match database {
+            Database::Sqlite => Self::on(None, None),
+            Database::Postgres => Self::on(Some(Server::start().await), Some(Server::start().await)),
+        }
+    }
+
+    /// An empty folder, with the service and the application on these databases.
+    pub fn on(server: Option<Server>, app: Option<Server>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         std::fs::create_dir_all(dir.path().join("pipelines")).expect("the folder of the pipelines");
         let file = || format!("sqlite://{}", dir.path().join("app.db").display());
-        let app = server.as_ref().map_or_else(file, |server| server.url());
-        Self { dir, env: Vec::new(), server, app }
+        let url = app.as_ref().map_or_else(file, Server::url);
+        Self { dir, env: Vec::new(), server: server.map(Arc::new), app: url, app_server: app.map(Arc::new) }
+    }
+
+    /// Sets a variable of the environment of its processes.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.env.push((format!("AFTERLOAD_{name}"), value.into()));
     }
 
     /// The URL of the connection `app`.
     pub fn app_url(&self) -> String {
         self.app.clone()
+    }
+
+    /// The URL of the service's own database.
+    pub fn service_url(&self) -> String {
+        match &self.server {
+            Some(server) => server.url(),
+            None => format!("sqlite://{}", self.dir.path().join("data").join("afterload.db").display()),
+        }
+    }
+
+    /// How many jobs there are, in the queue or with workers.
+    pub async fn jobs(&self) -> i64 {
+        let table = if self.server.is_some() { "apalis.jobs" } else { "Jobs" };
+        super::sql::numbers(&self.service_url(), &format!("SELECT COUNT(*) FROM {table}")).await[0]
+    }
+
+    /// Ends what processes hold that are known to be dead, as a minute would: their leases (on SQLite the next start does
+    /// so by itself) and their turns to look at a prefix.
+    pub async fn forget_the_dead(&self) {
+        let mut sql = String::from("UPDATE polls SET held_until = 0;");
+        if self.server.is_some() {
+            sql.push_str("UPDATE apalis.workers SET last_seen = now() - interval '1 hour'");
+        }
+        super::sql::execute(&self.service_url(), &sql).await;
+    }
+
+    /// Whether nobody holds the lock of the service's SQLite at this moment. PostgreSQL has no such lock.
+    pub async fn is_unlocked(&self) -> bool {
+        use sqlx::Connection;
+        if self.server.is_some() {
+            return true;
+        }
+        let mut db = sqlx::SqliteConnection::connect(&self.service_url()).await.expect("the service's database");
+        sqlx::raw_sql("PRAGMA busy_timeout = 0; BEGIN IMMEDIATE; ROLLBACK").execute(&mut db).await.is_ok()
+    }
+
+    /// A client of the embedded store, with what `afterload key s3` prints.
+    pub fn s3(&self) -> aws_sdk_s3::Client {
+        let data = self.dir.path().join("data");
+        let mut out = Vec::new();
+        let mut config = afterload::config::Config { data, ..Default::default() };
+        config.objects.listen = ([127, 0, 0, 1], 0).into();
+        afterload::cli::key::s3(&config, &mut out).expect("credentials");
+        let text = String::from_utf8(out).expect("text");
+        let export = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));
+            line.expect("an export").to_owned()
+        };
+        crate::objects::sdk(&export("AWS_ENDPOINT_URL"), &export("AWS_ACCESS_KEY_ID"), &export("AWS_SECRET_ACCESS_KEY"))
     }
 
     /// Writes a pipeline.
@@ -85,14 +148,20 @@ impl Place {
         self.serving(command).await
     }
 
+    /// Starts the service on a free port; `None` if it is gone before it is up.
+    pub async fn try_start(&self) -> Option<Process> {
+        let (child, url) = Self::launch(self.command(&["serve"]), SERVES).await.ok()?;
+        Some(Process::new(child, url))
+    }
+
     /// Starts the service with these arguments and waits until it listens.
     pub async fn serve(&self, args: &[&str]) -> Process {
         self.serving(self.command(&[&["serve"], args].concat())).await
     }
 
     async fn serving(&self, command: Command) -> Process {
-        let (child, url) = self.up(command, "afterload is up: ").await;
-        Process { child, url, client: reqwest::Client::new() }
+        let (child, url) = self.up(command, SERVES).await;
+        Process::new(child, url)
     }
 
     /// Starts a worker with these arguments and waits until it works.
@@ -104,7 +173,8 @@ impl Place {
     /// Another machine: a folder of its own, the same database.
     pub fn elsewhere(&self) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        Self { dir, env: self.env.clone(), server: self.server.clone(), app: self.app_url() }
+        let (server, app_server) = (self.server.clone(), self.app_server.clone());
+        Self { dir, env: self.env.clone(), server, app: self.app_url(), app_server }
     }
 
     /// The binary in this place, with these arguments.
@@ -135,14 +205,19 @@ impl Place {
     }
 
     /// Starts a process and gives the rest of the line that says that it is up.
-    async fn up(&self, mut command: Command, says: &str) -> (Child, String) {
+    async fn up(&self, command: Command, says: &str) -> (Child, String) {
+        let launched = Self::launch(command, says).await;
+        launched.unwrap_or_else(|line| panic!("the process did not start: {line}{}", self.log()))
+    }
+
+    /// The error is what it said instead of being up.
+    async fn launch(mut command: Command, says: &str) -> Result<(Child, String), String> {
         let mut child = command.spawn().expect("the binary starts");
         let stdout = child.stdout.take().expect("its output");
         let mut lines = BufReader::new(stdout).lines();
         let line = lines.next_line().await.expect("its output").unwrap_or_default();
-        let rest = line.strip_prefix(says);
-        let rest = rest.unwrap_or_else(|| panic!("the process did not start: {line}{}", self.log())).to_owned();
-        (child, rest)
+        let rest = line.strip_prefix(says).ok_or_else(|| line.clone())?.to_owned();
+        Ok((child, rest))
     }
 
     /// What the processes logged.
@@ -155,10 +230,14 @@ fn log(dir: &Path) -> std::fs::File {
     std::fs::File::options().create(true).append(true).open(dir.join("log")).expect("a log")
 }
 
-async fn terminated(mut child: Child) -> ExitStatus {
+async fn signal(child: &Child, name: &str) {
     let pid = child.id().expect("a process").to_string();
-    let sent = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
+    let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().await.expect("kill");
     assert!(sent.success());
+}
+
+async fn terminated(mut child: Child) -> ExitStatus {
+    signal(&child, "TERM").await;
     child.wait().await.expect("an exit status")
 }
 
@@ -175,9 +254,28 @@ impl Worker {
 }
 
 impl Process {
+    fn new(child: Child, url: String) -> Self {
+        Self { child, url, client: reqwest::Client::new() }
+    }
+
     /// `kill -9`.
     pub async fn kill(mut self) {
         self.child.kill().await.expect("a kill");
+    }
+
+    /// Sends a signal, such as `STOP`.
+    pub async fn signal(&self, name: &str) {
+        signal(&self.child, name).await;
+    }
+
+    /// Whether the process is gone.
+    pub fn is_dead(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
+    /// A request to a path of the API with the admin key.
+    pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url)).bearer_auth(ADMIN_KEY)
     }
 
     /// SIGTERM, and the exit status.

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -16,9 +16,9 @@ pub struct Server {
 }
 
 struct Process {
-    child: Child,
+    child: Mutex<Child>,
     port: u16,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -40,10 +40,29 @@ impl Server {
                 }
             }
         };
+        Self::on(process).await
+    }
+
+    /// An empty database on a server that nobody else uses, so that it may be stopped.
+    pub async fn start_alone() -> Self {
+        Self::on(Arc::new(Process::start().await)).await
+    }
+
+    /// Another empty database on the same server.
+    pub async fn beside(&self) -> Self {
+        Self::on(self.process.clone()).await
+    }
+
+    async fn on(process: Arc<Process>) -> Self {
         let database = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         let mut admin = PgConnection::connect(&process.url("postgres")).await.unwrap();
         admin.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {database}"))).await.unwrap();
         Self { process, database }
+    }
+
+    /// Stops the server as an administrator in a hurry does, all sessions with it, and starts it again.
+    pub async fn restart(&self) {
+        self.process.restart().await;
     }
 
     /// `postgres://…`
@@ -68,13 +87,23 @@ impl Process {
         let made = init.output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut run = command("postgres", owner);
-        run.arg("-D").arg(&data).arg("-k").arg(folder.path()).args(["-F", "-h", "127.0.0.1", "-p", &port.to_string()]);
-        let child = run.stderr(Stdio::null()).spawn().unwrap();
-        let process = Self { child, port, _folder: folder };
-        super::eventually("PostgreSQL listening", async || PgConnection::connect(&process.url("postgres")).await.ok())
-            .await;
+        let process = Self { child: Mutex::new(serve(folder.path(), port)), port, folder };
+        process.until_it_listens().await;
         process
+    }
+
+    async fn until_it_listens(&self) {
+        super::eventually("PostgreSQL listening", async || PgConnection::connect(&self.url("postgres")).await.ok())
+            .await;
+    }
+
+    async fn restart(&self) {
+        {
+            let mut child = self.child.lock().unwrap();
+            stop(&mut child);
+            *child = serve(self.folder.path(), self.port);
+        }
+        self.until_it_listens().await;
     }
 
     fn url(&self, database: &str) -> String {
@@ -84,10 +113,20 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // SIGINT ends all sessions and stops.
-        let _ = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
-        let _ = self.child.wait();
+        stop(&mut self.child.lock().unwrap());
     }
+}
+
+fn serve(folder: &Path, port: u16) -> Child {
+    let mut run = command("postgres", owner());
+    run.arg("-D").arg(folder.join("data")).arg("-k").arg(folder);
+    run.args(["-F", "-h", "127.0.0.1", "-p", &port.to_string()]).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// SIGINT ends all sessions and stops.
+fn stop(child: &mut Child) {
+    let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    let _ = child.wait();
 }
 
 /// PostgreSQL refuses to run as root: then it runs as the user that its package made.

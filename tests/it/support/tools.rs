@@ -31,6 +31,11 @@ pub struct Moto {
 }
 
 impl Moto {
+    /// A client of it.
+    pub fn sdk(&self) -> aws_sdk_s3::Client {
+        crate::objects::sdk(&self.endpoint, "key", "secret")
+    }
+
     /// Starts it.
     pub async fn start() -> Self {
         let script = "import sys\nfrom moto.server import ThreadedMotoServer\n\

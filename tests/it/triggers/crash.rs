@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 
-use crate::objects::sdk;
 use crate::support::{Database, Place, both, eventually};
 
 both!(a_kill_between_upload_and_run_loses_nothing);
@@ -54,21 +53,4 @@ async fn a_kill_between_upload_and_run_loses_nothing(database: Database) {
     assert_eq!(runs.await.len() as i64, written);
     assert_eq!(place.numbers("SELECT COUNT(*) FROM rows_of").await[0], written);
     assert!(process.terminate().await.success());
-}
-
-impl Place {
-    /// A client of the embedded store, with what `afterload key s3` prints.
-    fn s3(&self) -> aws_sdk_s3::Client {
-        let data = self.dir.path().join("data");
-        let mut out = Vec::new();
-        let mut config = afterload::config::Config { data, ..Default::default() };
-        config.objects.listen = ([127, 0, 0, 1], 0).into();
-        afterload::cli::key::s3(&config, &mut out).expect("credentials");
-        let text = String::from_utf8(out).expect("text");
-        let export = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));
-            line.expect("an export").to_owned()
-        };
-        sdk(&export("AWS_ENDPOINT_URL"), &export("AWS_ACCESS_KEY_ID"), &export("AWS_SECRET_ACCESS_KEY"))
-    }
 }

@@ -1,0 +1,117 @@
+//! Figure 1: runs of all kinds side by side while the service is killed every two seconds.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{at_most, figure, size};
+use crate::support::{Database, both};
+use crate::sweep::fixture;
+use crate::sweep::seen::{self, Done};
+use crate::sweep::stage::Stage;
+
+both!(figure_1_mixed_runs_under_kills);
+
+/// How often the service is killed.
+const EVERY: Duration = Duration::from_secs(2);
+/// After so long everything has to have ended.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// So many jobs are there at most, so that it does not matter how fast a machine is.
+const OPEN: i64 = 60;
+/// Mails that one process sends at the same time.
+const AT_ONCE: usize = 4;
+
+/// Rows go into a table without a key: what is done twice is there twice.
+const COUNT: (&str, &str) = (
+    "count",
+    "name: count\nparams: { file: { type: file } }\nsteps:\n  - id: count\n    uses: csv.import\n    \
+     with: { source: \"${{ params.file }}\", into: { table: counted }, chunk: 10, columns: { email: { match: [E-mail] } } }\n",
+);
+/// Rows of the file of the fixture.
+const ROWS: usize = 50;
+
+/// What has to be the same in each run of a pipeline.
+fn end(run: &Value) -> Value {
+    let mut end = seen::run(run);
+    // An attempt may fail for what happens beside it: two imports of the same rows.
+    for step in end["steps"].as_array_mut().into_iter().flatten() {
+        step["attempt"] = Value::Null;
+    }
+    end
+}
+
+/// When it is time, tells steps that sleep, and kills the service, until it was killed so often.
+async fn kill_in_time(stage: &mut Stage, kills: usize, started: &mut Instant) {
+    if started.elapsed() >= EVERY {
+        stage.tell().await;
+        if stage.kills < kills {
+            stage.kill_and_wait_for_leases().await;
+        }
+        *started = Instant::now();
+    }
+}
+
+async fn figure_1_mixed_runs_under_kills(database: Database) {
+    let (kills, runs) = (size(6, 30), size(60, 1000));
+    let mut stage = Stage::new(database, &[COUNT]).await;
+    stage.place.sql("CREATE TABLE counted (email TEXT NOT NULL)").await;
+    let file = json!(format!("s3://{}/contacts.csv", fixture::BUCKET));
+    let mut plays: Vec<(String, Value)> =
+        stage.samples.iter().map(|sample| (sample.name.clone(), sample.params.clone())).collect();
+    plays.push(("count".into(), json!({ "file": file })));
+    // The second time nothing is new to the application's database, as for all that follow.
+    let mut expected = Vec::new();
+    for round in 0..2 {
+        expected.clear();
+        for (name, params) in &plays {
+            let id = stage.start(name, params, &format!("{round}/{name}")).await;
+            expected.push(end(&stage.ended(&id).await));
+        }
+    }
+    stage.place.sql("DELETE FROM counted").await;
+    let rows = seen::rows(&stage.place.app_url()).await;
+    let mark = stage.mark();
+
+    let (mut ids, mut started) = (Vec::new(), Instant::now());
+    for number in 0..runs {
+        let (name, params) = &plays[number % plays.len()];
+        while stage.kills < number * kills / runs || stage.place.jobs().await >= OPEN {
+            kill_in_time(&mut stage, kills, &mut started).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        ids.push(stage.start(name, params, &format!("soak/{number}")).await);
+    }
+    while stage.kills < kills {
+        kill_in_time(&mut stage, kills, &mut started).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let last = Instant::now();
+    let (mut stuck, mut wrong, mut lost) = (0, Vec::new(), 0);
+    for (number, id) in ids.iter().enumerate() {
+        let Some(run) = stage.ended_within(id, PATIENCE.saturating_sub(last.elapsed())).await else {
+            let (_, run) = stage.get(&format!("/v1/runs/{id}")).await;
+            println!("stuck: {run}");
+            stuck += 1;
+            continue;
+        };
+        lost += usize::from(run["id"].as_str() != Some(id));
+        let (expected, found) = (&expected[number % plays.len()], end(&run));
+        if *expected != found {
+            wrong.push(format!("expected {expected:#}\nfound {found:#}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}\n{}", wrong[0], stage.log());
+    let what = format!("{runs} mixed runs, a kill every 2 s, {kills} times: lost, wrong, stuck");
+    figure("1", database, &what, &[0, 0, 0], &[lost, wrong.len(), stuck]);
+    let counted = stage.place.numbers("SELECT COUNT(*) FROM counted").await;
+    let counting = (0..runs).filter(|number| plays[number % plays.len()].0 == "count").count();
+    figure("1", database, "rows in a table without a key", &vec![(counting * ROWS) as i64], &counted);
+    stage.place.sql("DELETE FROM counted").await;
+    let same = rows == seen::rows(&stage.place.app_url()).await;
+    figure("1", database, "the application's rows are those of an undisturbed run", &true, &same);
+    let mailing = (0..runs).filter(|number| plays[number % plays.len()].0 == "email-send").count();
+    let Done { things, again } = stage.mails_since(&mark);
+    figure("1", database, "mails with a Message-ID of their own", &mailing, &things.len());
+    at_most("1", database, "further copies of them", kills * AT_ONCE, again);
+    stage.finish().await;
+}

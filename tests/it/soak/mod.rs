@@ -1,0 +1,37 @@
+//! The soak: what `ARCHITECTURE.md` promises, measured. Each test prints a line for the table of `scripts/soak.sh` and fails when
+//! its figure does not hold. Ordinary tests run the short form; `AFTERLOAD_TEST_SOAK=full` asks for the full one.
+
+mod keys;
+mod kills;
+mod leases;
+mod outage;
+mod poison;
+mod progress;
+
+use std::fmt::Debug;
+
+use crate::support::Database;
+
+/// Whether this is the full form.
+pub fn full() -> bool {
+    std::env::var("AFTERLOAD_TEST_SOAK").is_ok_and(|size| size == "full")
+}
+
+/// How much of it: the first in the short form, the second in the full one.
+fn size(short: usize, long: usize) -> usize {
+    if full() { long } else { short }
+}
+
+/// A line of the table; the figure has to hold.
+pub fn figure<T: PartialEq + Debug>(number: &str, database: Database, what: &str, expected: &T, found: &T) {
+    let holds = if expected == found { "holds" } else { "FAILS" };
+    println!("FIGURE\t{number}\t{database:?}\t{what}\t{expected:?}\t{found:?}\t{holds}");
+    assert_eq!(found, expected, "figure {number} on {database:?}: {what}");
+}
+
+/// A line of the table for something that may not be more than this.
+pub fn at_most(number: &str, database: Database, what: &str, most: usize, found: usize) {
+    let holds = if found <= most { "holds" } else { "FAILS" };
+    println!("FIGURE\t{number}\t{database:?}\t{what}\tat most {most}\t{found}\t{holds}");
+    assert!(found <= most, "figure {number} on {database:?}: {what}: {found}, more than {most}");
+}

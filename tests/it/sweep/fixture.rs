@@ -1,0 +1,214 @@
+//! The world in which the example of every step kind runs: params, files, tables, events and earlier steps by the names
+//! that examples use. A kind joins by being in the list of kinds; what its example names and this world lacks is said.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::sync::LazyLock;
+
+use afterload::steps::{AnyStep, kinds};
+use regex::Regex;
+use serde_json::{Value, json};
+
+/// Where the files lie.
+pub const BUCKET: &str = "uploads";
+/// How large the chunks are of kinds that have any: small, so that there are some.
+const CHUNK: u64 = 20;
+/// The rows of the file, of which some are bad.
+const ROWS: usize = 50;
+
+/// Params by name: their type and their value. `HTTP` is the address of the server of the fixture.
+fn params() -> Vec<(&'static str, &'static str, Value)> {
+    let file = |key: &str| json!(format!("s3://{BUCKET}/{key}"));
+    vec![
+        ("file", "file", file("contacts.csv")),
+        ("photo", "file", file("photo.jpg")),
+        ("email", "email", json!("ada@example.com")),
+        ("name", "string", json!("Ada")),
+        ("ip", "ip", json!("203.0.113.7")),
+        ("url", "string", json!("HTTP/hooks/orders")),
+        ("since", "date", json!("2024-01-01")),
+        ("until", "date", json!("2030-01-01")),
+        ("country", "string", json!("DE")),
+        ("text", "string", json!("thanks @user3 and @user5")),
+        ("body", "string", json!("thanks @user3 and @user5")),
+        ("account_id", "integer", json!(1)),
+        ("user_id", "integer", json!(1)),
+        ("author_id", "integer", json!(1)),
+        ("tweet_id", "integer", json!(7)),
+        ("order_id", "integer", json!(7)),
+        ("sign_in_id", "integer", json!(7)),
+    ]
+}
+
+/// Events that are told to a step that sleeps, whoever waits for which.
+pub fn events() -> Vec<(&'static str, Value)> {
+    vec![("order.accepted", json!({ "order_id": 7, "by": "vendor" }))]
+}
+
+/// Steps that examples name as earlier ones, and the kind that each of them is: its own example runs before.
+const EARLIER: &[(&str, &str)] = &[
+    ("check", "file.check"),
+    ("geo", "geo.lookup"),
+    ("import", "csv.import"),
+    ("report", "report.query"),
+    ("resize", "image.resize"),
+];
+
+/// The tables of the application, for both databases, as they are before a run.
+pub fn tables() -> String {
+    // One transaction: each has to reach the disk.
+    let mut sql = String::from(
+        "BEGIN; DROP TABLE IF EXISTS contacts; DROP TABLE IF EXISTS users; DROP TABLE IF EXISTS followers;
+         DROP TABLE IF EXISTS tweets; DROP TABLE IF EXISTS notifications; DROP TABLE IF EXISTS orders;
+         DROP TABLE IF EXISTS sign_ins; DROP TABLE IF EXISTS events; DROP TABLE IF EXISTS sales;
+         CREATE TABLE contacts (email VARCHAR(254) PRIMARY KEY, name VARCHAR(200), joined DATE, country CHAR(2),
+             amount NUMERIC(12, 2));
+         CREATE TABLE users (id BIGINT PRIMARY KEY, name TEXT NOT NULL, email TEXT NOT NULL UNIQUE, country CHAR(2),
+             created_at TIMESTAMP NOT NULL);
+         CREATE TABLE followers (user_id BIGINT NOT NULL, follower_id BIGINT NOT NULL, PRIMARY KEY (user_id, follower_id));
+         CREATE TABLE tweets (id BIGINT PRIMARY KEY, user_id BIGINT NOT NULL, author_id BIGINT NOT NULL, body TEXT NOT NULL,
+             created_at TIMESTAMP NOT NULL);
+         CREATE TABLE notifications (user_id BIGINT NOT NULL, tweet_id BIGINT NOT NULL, kind TEXT, created_at TIMESTAMP,
+             PRIMARY KEY (user_id, tweet_id));
+         CREATE TABLE orders (id BIGINT PRIMARY KEY, user_id BIGINT NOT NULL, customer_email TEXT NOT NULL,
+             country CHAR(2), total NUMERIC(12, 2) NOT NULL, status TEXT NOT NULL, created_at TIMESTAMP NOT NULL);
+         CREATE TABLE sign_ins (id BIGINT PRIMARY KEY, user_id BIGINT NOT NULL, ip TEXT NOT NULL, country TEXT, city TEXT,
+             created_at TIMESTAMP NOT NULL);
+         CREATE TABLE events (id BIGINT PRIMARY KEY, account_id BIGINT NOT NULL, name TEXT NOT NULL);
+         CREATE TABLE sales (id BIGINT PRIMARY KEY, day DATE NOT NULL, product TEXT NOT NULL, amount NUMERIC(12, 2) NOT NULL);
+         INSERT INTO contacts (email, name, amount) VALUES ('person3@example.com', 'Known before', 1);",
+    );
+    for id in 1..=60 {
+        let at = format!("'2024-03-01 10:00:{:02}'", id % 60);
+        let country = ["DE", "FR", "IT"][id % 3];
+        let rows = [
+            format!("users VALUES ({id}, 'user{id}', 'user{id}@example.com', '{country}', {at})"),
+            format!("tweets VALUES ({id}, {0}, {0}, 'tweet {id}', {at})", id % 5 + 1),
+            format!(
+                "orders VALUES ({id}, {id}, 'user{id}@example.com', '{country}', {id}.50, '{}', {at})",
+                if id % 2 == 0 { "paid" } else { "open" }
+            ),
+            format!("sign_ins (id, user_id, ip, created_at) VALUES ({id}, {id}, '203.0.113.{id}', {at})"),
+            format!("events VALUES ({id}, {}, 'clicked')", id % 2),
+            format!("sales VALUES ({id}, '2024-03-{:02}', 'product{}', {id}.25)", id % 28 + 1, id % 7),
+        ];
+        rows.iter().for_each(|row| writeln!(sql, "INSERT INTO {row};").expect("a string"));
+        if id > 1 {
+            writeln!(sql, "INSERT INTO followers VALUES (1, {id});").expect("a string");
+        }
+    }
+    sql.push_str("COMMIT;");
+    sql
+}
+
+/// The files of the bucket, with their types.
+pub fn files() -> [(&'static str, &'static str, Vec<u8>); 2] {
+    let mut csv = String::from("E-mail,name,joined,country,amount\n");
+    for row in 0..ROWS {
+        let country = if row % 17 == 5 { "XX" } else { ["de", "FR", "it"][row % 3] };
+        writeln!(csv, "Person{row}@example.com,\"Person, {row}\",2024-01-{:02},{country},{row}.25", row % 28 + 1)
+            .expect("a string");
+    }
+    let photo = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/photo.jpg");
+    [
+        ("contacts.csv", "text/csv", csv.into_bytes()),
+        ("photo.jpg", "image/jpeg", std::fs::read(photo).expect("the sample picture")),
+    ]
+}
+
+/// A pipeline that runs the example of a kind, as the fixture knows it.
+pub struct Sample {
+    /// The pipeline's name.
+    pub name: String,
+    /// Its definition.
+    pub yaml: String,
+    /// The params of its runs.
+    pub params: Value,
+}
+
+impl Sample {
+    /// The pipeline of a kind.
+    pub fn of(kind: &dyn AnyStep, http: &str) -> Self {
+        let (mut steps, mut names) = (Vec::new(), BTreeSet::new());
+        step(kind, "sample", http, &mut steps, &mut names);
+        let (mut declared, mut given) = (serde_json::Map::new(), serde_json::Map::new());
+        for name in names {
+            let known = params();
+            let (_, of_type, value) = known.iter().find(|(known, ..)| *known == name).unwrap_or_else(|| {
+                panic!(
+                    "the example of `{}` names `params.{name}`, which the fixture of the crash sweep lacks: add it to \
+                     `params` in tests/it/sweep/fixture.rs, or use one of {:?}",
+                    kind.name(),
+                    known.iter().map(|(name, ..)| name).collect::<Vec<_>>()
+                )
+            });
+            declared.insert(name.clone(), json!({ "type": of_type }));
+            let value = value.as_str().map_or_else(|| value.clone(), |text| json!(text.replace("HTTP", http)));
+            given.insert(name, value);
+        }
+        let name = kind.name().replace(['.', '_'], "-");
+        // JSON is YAML.
+        let mut yaml = json!({ "name": name, "steps": steps });
+        if !declared.is_empty() {
+            yaml["params"] = declared.into();
+        }
+        Self { name, yaml: yaml.to_string(), params: given.into() }
+    }
+
+    /// One of each kind that runs.
+    pub fn all(http: &str) -> Vec<Self> {
+        kinds().iter().map(|kind| Self::of(kind.as_ref(), http)).collect()
+    }
+}
+
+static PARAM: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"params\.([a-z0-9_]+)").expect("a pattern"));
+static STEP: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"steps\.([a-z0-9_]+)\.").expect("a pattern"));
+static SECRET: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"secrets\.([A-Za-z0-9_]+)").expect("a pattern"));
+
+static HOST: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^https?://[a-z0-9.-]+").expect("a pattern"));
+
+/// The secrets that examples name; what they are does not matter.
+pub fn secrets() -> BTreeSet<String> {
+    let names = |kind: &str| SECRET.captures_iter(kind).map(|found| found[1].to_owned()).collect::<Vec<_>>();
+    kinds().iter().flat_map(|kind| names(kind.example())).collect()
+}
+
+/// Adds the step of a kind behind those that its example names.
+fn step(kind: &dyn AnyStep, id: &str, http: &str, steps: &mut Vec<Value>, params: &mut BTreeSet<String>) {
+    let (name, example) = (kind.name(), kind.example());
+    params.extend(PARAM.captures_iter(example).map(|found| found[1].to_owned()));
+    for found in STEP.captures_iter(example) {
+        let earlier = &found[1];
+        if steps.iter().any(|step| step["id"] == earlier) {
+            continue;
+        }
+        let ran = EARLIER.iter().find(|(known, _)| *known == earlier);
+        let of_kind = ran.and_then(|(_, of_kind)| kinds().into_iter().find(|kind| kind.name() == *of_kind));
+        let Some(of_kind) = of_kind else {
+            panic!(
+                "the example of `{name}` names `steps.{earlier}`, which the fixture of the crash sweep lacks: add it to \
+                 `EARLIER` in tests/it/sweep/fixture.rs with the kind that it is, or use one of {EARLIER:?}"
+            );
+        };
+        self::step(of_kind.as_ref(), earlier, http, steps, params);
+    }
+    let parsed = afterload::yaml::parse(example).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
+    let mut with = parsed.to_json();
+    localise(&mut with, http);
+    let schema = kind.schema();
+    let has_chunks = schema.get("properties").is_some_and(|fields| fields.get("chunk").is_some());
+    if has_chunks && with.get("chunk").is_none() {
+        with["chunk"] = CHUNK.into();
+    }
+    steps.push(json!({ "id": id, "uses": name, "with": with, "retry": { "attempts": 3, "delay": "100ms" } }));
+}
+
+/// The server of the fixture stands for every other one that an example names.
+fn localise(with: &mut Value, http: &str) {
+    match with {
+        Value::String(text) => *text = HOST.replace(text, http).into_owned(),
+        Value::Array(items) => items.iter_mut().for_each(|item| localise(item, http)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| localise(field, http)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}

@@ -1,0 +1,298 @@
+//! The ways by which runs start, stop and are let go, each with a crash at every point: accepted means that it happens, once.
+
+use reqwest::Method;
+use serde_json::json;
+
+use super::stage::Stage;
+use super::{Play, fixture, sweep};
+use crate::support::{Database, Moto, both};
+
+both!(uploads, polls, schedules_and_events, stops_and_ends);
+
+/// A way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// An object is written to the embedded store.
+    Upload,
+    /// A prefix is looked at again and again.
+    Poll,
+    /// A file comes with the request, under an `Idempotency-Key`.
+    Request,
+    /// A moment of a schedule has come.
+    Cron,
+    /// The application tells of an event.
+    Event,
+    /// A run is held until another one of its pipeline has ended.
+    Places,
+    /// A step runs once per item, and joins.
+    Items,
+    /// A run is cancelled while it waits.
+    Cancel,
+    /// A run that failed goes on.
+    Retry,
+    /// A run and its files are let go.
+    Retention,
+}
+
+/// What is imported.
+const ROWS: &str = "id\n1\n2\n";
+
+/// Rows are counted in a table without a key: what is done twice is there twice.
+const PIPELINES: [(&str, &str); 9] = [
+    (
+        "upload",
+        "name: upload\ntriggers: [{ type: s3, bucket: incoming, prefix: uploads/ }]\nparams: { file: { type: file } }\nsteps:\n  \
+         - { id: count, uses: csv.import, with: { source: \"${{ params.file }}\", into: { table: counted }, columns: { id: { type: integer } } } }\n",
+    ),
+    (
+        "poll",
+        "name: poll\ntriggers: [{ type: s3, bucket: foreign, prefix: in/, poll: 1s }]\nparams: { file: { type: file } }\nsteps:\n  \
+         - { id: count, uses: csv.import, with: { source: \"${{ params.file }}\", into: { table: counted }, columns: { id: { type: integer } } } }\n",
+    ),
+    (
+        "request",
+        "name: request\nparams: { file: { type: file } }\nsteps:\n  \
+         - { id: count, uses: csv.import, with: { source: \"${{ params.file }}\", into: { table: counted }, columns: { id: { type: integer } } } }\n",
+    ),
+    (
+        "cron",
+        "name: cron\ntriggers: [{ type: cron, schedule: \"0 0 1 1 *\", catch_up: all }]\nsteps:\n  \
+         - { id: mail, uses: email.send, with: { to: ops@example.com, subject: \"${{ event.time }}\", body: tick } }\n",
+    ),
+    (
+        "event",
+        "name: event\ntriggers: [{ type: event, name: user.signed_in }]\nsteps:\n  \
+         - { id: mail, uses: email.send, with: { to: ops@example.com, subject: \"${{ event.user }}\", body: hello } }\n",
+    ),
+    (
+        "places",
+        "name: places\nconcurrency: { limit: 1 }\nsteps:\n  - { id: wait, uses: wait, with: { event: order.accepted, timeout: 1h } }\n",
+    ),
+    (
+        "items",
+        "name: items\nparams: { to: { type: list } }\nsteps:\n  - id: mails\n    uses: email.send\n    \
+         for_each: { items: \"${{ params.to }}\", max_concurrency: 2 }\n    \
+         with: { to: \"${{ item }}\", subject: hello, body: hello }\n  \
+         - { id: last, uses: email.send, with: { to: ops@example.com, subject: last, body: hello } }\n",
+    ),
+    (
+        "cancel",
+        "name: cancel\nsteps:\n  - { id: long, uses: wait, with: { for: 1h } }\nfinally:\n  \
+         - { id: mail, uses: email.send, with: { to: ops@example.com, subject: cancelled, body: hello } }\n",
+    ),
+    (
+        "retention",
+        "name: retention\nparams: { file: { type: file } }\nretention: { artifacts: 1s, runs: 1s }\nsteps:\n  \
+         - { id: check, uses: file.check, with: { source: \"${{ params.file }}\" } }\n",
+    ),
+];
+
+/// A run that fails until the table is there.
+const RETRY: (&str, &str) = (
+    "retry",
+    "name: retry\nparams: { file: { type: file } }\nsteps:\n  \
+     - { id: count, uses: csv.import, with: { source: \"${{ params.file }}\", into: { table: late }, columns: { email: { match: [E-mail] } } } }\n",
+);
+
+async fn uploads(database: Database) {
+    ways(database, &[Path::Upload, Path::Request, Path::Places]).await;
+}
+
+async fn polls(database: Database) {
+    ways(database, &[Path::Poll]).await;
+}
+
+async fn schedules_and_events(database: Database) {
+    ways(database, &[Path::Cron, Path::Event, Path::Items]).await;
+}
+
+async fn stops_and_ends(database: Database) {
+    ways(database, &[Path::Cancel, Path::Retry, Path::Retention]).await;
+}
+
+async fn ways(database: Database, paths: &[Path]) {
+    let other = paths.contains(&Path::Poll);
+    let stages = (0..super::LANES).map(async |_| {
+        let store = if other { Some(Moto::start().await) } else { None };
+        let here =
+            PIPELINES.into_iter().chain([RETRY]).filter(|(name, _)| other || *name != "poll").collect::<Vec<_>>();
+        Stage::beside(database, &here, store).await
+    });
+    let mut stages = futures::future::join_all(stages).await;
+    for path in paths {
+        sweep(&mut stages, &Play::Path(*path)).await;
+    }
+    futures::future::join_all(stages.into_iter().map(Stage::finish)).await;
+}
+
+impl Path {
+    /// How much may be under way to the outside at the same time.
+    pub fn at_once(self) -> usize {
+        if matches!(self, Self::Cron | Self::Items) { 2 } else { 1 }
+    }
+
+    /// Goes the way to its end and gives the runs that came of it.
+    pub async fn play(self, stage: &mut Stage, key: &str) -> Vec<String> {
+        stage
+            .place
+            .sql("DROP TABLE IF EXISTS counted; CREATE TABLE counted (id BIGINT NOT NULL); DROP TABLE IF EXISTS late")
+            .await;
+        match self {
+            Self::Upload => put(stage, "upload", &format!("uploads/{key}.csv")).await,
+            Self::Poll => {
+                let before = runs(stage, "poll").await;
+                let sdk = stage.store.as_ref().expect("another store").sdk();
+                let put = sdk.put_object().bucket("foreign").key(format!("in/{key}.csv")).content_type("text/csv");
+                put.body(ROWS.as_bytes().to_vec().into()).send().await.expect("the object is written");
+                new_runs(stage, "poll", &before, 1).await
+            }
+            Self::Request => request(stage, key).await,
+            Self::Cron => cron(stage).await,
+            Self::Event => {
+                let before = runs(stage, "event").await;
+                let body = json!({ "user": "ada" });
+                let (status, told) = stage.ask(Method::POST, "/v1/events/user.signed_in", Some(key), Some(&body)).await;
+                assert_eq!(status, 202, "{told}");
+                new_runs(stage, "event", &before, 1).await
+            }
+            Self::Places => {
+                // The first waits for an event that nobody tells of before the second is there.
+                let mut ids = Vec::new();
+                for number in 1..=2 {
+                    ids.push(stage.start("places", &json!({}), &format!("{key}/{number}")).await);
+                }
+                for id in &ids {
+                    assert_eq!(stage.ended(id).await["status"], "succeeded");
+                }
+                ids
+            }
+            Self::Items => {
+                let to = ["ada@example.com", "bob@example.com", "eve@example.com"];
+                let id = stage.start("items", &json!({ "to": to }), key).await;
+                assert_eq!(stage.ended(&id).await["status"], "succeeded");
+                vec![id]
+            }
+            Self::Cancel => {
+                let id = stage.start("cancel", &json!({}), key).await;
+                sleeping(stage, &id).await;
+                let (status, run) =
+                    stage.ask(Method::POST, &format!("/v1/runs/{id}/cancel"), None, Some(&json!({}))).await;
+                assert!(status == 200 || status == 202, "{status} {run}");
+                assert_eq!(stage.ended(&id).await["status"], "cancelled");
+                vec![id]
+            }
+            Self::Retry => {
+                let params = json!({ "file": format!("s3://{}/contacts.csv", fixture::BUCKET) });
+                let id = stage.start("retry", &params, key).await;
+                assert_eq!(stage.ended(&id).await["status"], "failed");
+                stage.place.sql("CREATE TABLE late (email TEXT NOT NULL)").await;
+                retry(stage, &id).await;
+                assert_eq!(stage.ended(&id).await["status"], "succeeded");
+                vec![id]
+            }
+            Self::Retention => {
+                let id = request_of(stage, "retention", key).await;
+                let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+                while stage.get(&format!("/v1/runs/{id}")).await.0 != 404 {
+                    assert!(std::time::Instant::now() < deadline, "the run is kept\n{}", stage.log());
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+                // The file goes with its run; those of the fixture stay.
+                let s3 = stage.place.s3();
+                let left = s3.list_objects_v2().bucket("artifacts").prefix(format!("uploads/{id}/")).send().await;
+                assert_eq!(left.map_or(0, |left| left.contents().len()), 0, "a file is left without its run");
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// The runs of a pipeline.
+async fn runs(stage: &mut Stage, pipeline: &str) -> Vec<String> {
+    let (_, page) = stage.get(&format!("/v1/runs?pipeline={pipeline}&limit=100")).await;
+    let runs = page["runs"].as_array().unwrap_or_else(|| panic!("{page}"));
+    runs.iter().map(|run| run["id"].as_str().expect("an id").to_owned()).collect()
+}
+
+/// Waits for the ends of so many new runs of a pipeline; more are too many.
+async fn new_runs(stage: &mut Stage, pipeline: &str, before: &[String], count: usize) -> Vec<String> {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        stage.revive().await;
+        let new: Vec<_> = runs(stage, pipeline).await.into_iter().filter(|id| !before.contains(id)).collect();
+        assert!(new.len() <= count, "{} runs, more than {count}\n{}", new.len(), stage.log());
+        if new.len() == count {
+            for id in &new {
+                stage.ended(id).await;
+            }
+            return new;
+        }
+        assert!(std::time::Instant::now() < deadline, "no run came\n{}", stage.log());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// Writes an object until the store says that it has it.
+async fn put(stage: &mut Stage, pipeline: &str, key: &str) -> Vec<String> {
+    let before = runs(stage, pipeline).await;
+    let mut tries = 0;
+    loop {
+        // Each process of the store has an address of its own.
+        let put = stage.place.s3().put_object().bucket("incoming").key(key).content_type("text/csv");
+        match put.body(ROWS.as_bytes().to_vec().into()).send().await {
+            Ok(_) => break,
+            Err(error) => assert!(tries < 200, "{error:?}\n{}", stage.log()),
+        }
+        tries += 1;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        stage.revive().await;
+    }
+    new_runs(stage, pipeline, &before, 1).await
+}
+
+async fn request(stage: &mut Stage, key: &str) -> Vec<String> {
+    let before = runs(stage, "request").await;
+    let id = request_of(stage, "request", key).await;
+    let new = new_runs(stage, "request", &before, 1).await;
+    assert_eq!(new, [id]);
+    new
+}
+
+/// Starts a run with a file in the request, again with the same key until there is an answer.
+async fn request_of(stage: &mut Stage, pipeline: &str, key: &str) -> String {
+    let (status, run) = stage.send_file(&format!("/v1/pipelines/{pipeline}/runs"), key, ROWS).await;
+    assert_eq!(status, 202, "{run}");
+    run["id"].as_str().expect("an id").to_owned()
+}
+
+/// Sets the schedule back by two years and a day: the moments since then were missed, and each gets a run.
+async fn cron(stage: &mut Stage) -> Vec<String> {
+    use chrono::Datelike;
+    let before = runs(stage, "cron").await;
+    let now = chrono::Utc::now();
+    let back = now - chrono::Duration::days(731);
+    // The moments are the same each time, so the runs of the time before are forgotten.
+    let reached = back.timestamp_millis();
+    let sql = format!("DELETE FROM inbox WHERE source = 'cron'; UPDATE schedules SET reached = {reached}");
+    crate::support::execute(&stage.place.service_url(), &sql).await;
+    new_runs(stage, "cron", &before, usize::try_from(now.year() - back.year()).expect("years")).await
+}
+
+async fn sleeping(stage: &mut Stage, id: &str) {
+    for _ in 0..1000 {
+        let (_, run) = stage.get(&format!("/v1/runs/{id}")).await;
+        if run["steps"][0]["status"] == "sleeping" {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        stage.revive().await;
+    }
+    panic!("the step does not sleep\n{}", stage.log());
+}
+
+/// Asks for it once more until it has been understood: what goes on already cannot be asked for again.
+async fn retry(stage: &mut Stage, id: &str) {
+    let (status, answer) = stage.ask(Method::POST, &format!("/v1/runs/{id}/retry"), None, Some(&json!({}))).await;
+    let goes_on = ["run_not_ended", "run_succeeded"].iter().any(|code| answer["code"] == **code);
+    assert!(status == 200 || status == 202 || goes_on && stage.deaths > 0, "{status} {answer}");
+}

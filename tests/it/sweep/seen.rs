@@ -1,0 +1,148 @@
+//! What can be seen of a run when everything has come to rest, with what differs from run to run taken out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+use regex::Regex;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use sqlx::{AssertSqlSafe, PgPool, SqlitePool};
+
+/// What differs from run to run, and what stands for it: ids, addresses, times, the number of an attempt.
+static DIFFERENT: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
+    [
+        (r"\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b", "ULID"),
+        (r"http://(127\.0\.0\.1|localhost):\d+", "http://HOST"),
+        (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)", "TIME"),
+        (r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", "TIME"),
+        (r"<[^<>@\s]+@[^<>@\s]+>", "<MESSAGE-ID>"),
+        (r"runs/ULID/([a-z0-9_.#-]+)/\d+/", "runs/ULID/$1/CLAIM/"),
+    ]
+    .map(|(pattern, instead)| (Regex::new(pattern).expect("a pattern"), instead))
+    .into()
+});
+
+/// The text without what differs from run to run.
+pub fn plain(text: &str) -> String {
+    DIFFERENT.iter().fold(text.to_owned(), |text, (pattern, instead)| pattern.replace_all(&text, *instead).into_owned())
+}
+
+/// The same for JSON. The ETag of a text that names its run differs too: bytes are compared by themselves. In how many chunks
+/// `sql.batch` does its work depends on how fast the database is.
+pub fn plain_json(value: &Value) -> Value {
+    match value {
+        Value::String(text) => plain(text).into(),
+        Value::Array(items) => items.iter().map(plain_json).collect(),
+        Value::Object(fields) => {
+            let kept = fields.iter().filter(|(name, _)| !matches!(name.as_str(), "etag" | "chunks"));
+            kept.map(|(name, value)| (name.clone(), plain_json(value))).collect::<serde_json::Map<_, _>>().into()
+        }
+        other => other.clone(),
+    }
+}
+
+/// The digest of bytes, without what differs from run to run if they are text.
+pub fn digest(bytes: &[u8]) -> String {
+    let digest = match std::str::from_utf8(bytes) {
+        Ok(text) => Sha256::digest(plain(text)),
+        Err(_) => Sha256::digest(bytes),
+    };
+    hex::encode(digest)
+}
+
+/// A run as it ended; `artifacts` with their bytes are added by whoever can download them.
+pub fn run(run: &Value) -> Value {
+    let pick = |from: &Value, names: &[&str]| {
+        names.iter().map(|name| ((*name).to_owned(), from[*name].clone())).collect::<serde_json::Map<_, _>>()
+    };
+    let steps = run["steps"].as_array().expect("steps").iter().map(|step| {
+        let mut seen = pick(step, &["id", "uses", "status", "attempt", "outputs", "error"]);
+        seen.insert("progress".into(), pick(&step["progress"], &["done", "total", "unit", "counts"]).into());
+        Value::from(seen)
+    });
+    let mut seen = pick(run, &["pipeline", "status", "error"]);
+    seen.insert("steps".into(), steps.collect());
+    plain_json(&seen.into())
+}
+
+/// Every row of every table of the application, in order. What afterload keeps there beside them is not the application's.
+pub async fn rows(url: &str) -> Value {
+    let tables = if url.starts_with("sqlite") { sqlite(url).await } else { postgres(url).await };
+    let mut all = BTreeMap::new();
+    for (table, mut rows) in tables {
+        rows.sort();
+        all.insert(table, rows);
+    }
+    json!(all)
+}
+
+async fn sqlite(url: &str) -> Vec<(String, Vec<String>)> {
+    let pool = SqlitePool::connect(url).await.expect("the application's database");
+    let names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'afterload_%' ORDER BY name";
+    let mut tables = Vec::new();
+    for table in sqlx::query_scalar::<_, String>(names).fetch_all(&pool).await.expect("tables") {
+        let columns = format!("SELECT name FROM pragma_table_info('{table}')");
+        let columns: Vec<String> = sqlx::query_scalar(AssertSqlSafe(columns)).fetch_all(&pool).await.expect("columns");
+        let fields = columns.iter().map(|name| format!("'{name}', \"{name}\"")).collect::<Vec<_>>().join(", ");
+        let rows = format!("SELECT json_object({fields}) FROM \"{table}\"");
+        let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_all(&pool).await.expect("rows");
+        tables.push((table, rows.iter().map(|row| plain(row)).collect()));
+    }
+    pool.close().await;
+    tables
+}
+
+async fn postgres(url: &str) -> Vec<(String, Vec<String>)> {
+    let pool = PgPool::connect(url).await.expect("the application's database");
+    let names =
+        "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE 'afterload_%'";
+    let mut tables = Vec::new();
+    for table in sqlx::query_scalar::<_, String>(names).fetch_all(&pool).await.expect("tables") {
+        let rows = format!("SELECT row_to_json(t)::text FROM \"{table}\" t");
+        let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_all(&pool).await.expect("rows");
+        tables.push((table, rows.iter().map(|row| plain(row)).collect()));
+    }
+    pool.close().await;
+    tables
+}
+
+/// What was done to the outside, where nothing can be taken back: each thing once, and how often one was done again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Each thing.
+    pub things: Vec<String>,
+    /// How many were repetitions.
+    pub again: usize,
+}
+
+impl Done {
+    /// From things and what names them. Without a name each thing is its own.
+    pub fn new(all: impl IntoIterator<Item = (Option<String>, String)>) -> Self {
+        let (mut done, mut seen) = (Self::default(), BTreeSet::new());
+        for (name, thing) in all {
+            if name.is_some_and(|name| !seen.insert(name)) {
+                done.again += 1;
+            } else {
+                done.things.push(plain(&thing));
+            }
+        }
+        done.things.sort();
+        done
+    }
+}
+
+/// The mails that a server took, by their Message-ID.
+pub fn mails(taken: &[Value]) -> Done {
+    use base64::Engine as _;
+    Done::new(taken.iter().map(|mail| {
+        let content = mail["content"].as_str().unwrap_or_default();
+        let bytes = base64::engine::general_purpose::STANDARD.decode(content).expect("a mail");
+        let parsed = mailparse::parse_mail(&bytes).expect("a mail");
+        let header = |name: &str| {
+            let found = parsed.headers.iter().find(|header| header.get_key_ref().eq_ignore_ascii_case(name));
+            found.map(mailparse::MailHeader::get_value)
+        };
+        let subject = header("Subject").unwrap_or_default();
+        (header("Message-ID"), format!("to {}: {subject}", mail["to"]))
+    }))
+}

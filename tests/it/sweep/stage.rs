@@ -1,0 +1,310 @@
+//! The service as a child process with all that it works on, brought back whenever it dies.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use afterload::config::SmtpTls;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::fixture::{self, Sample};
+use super::http::Http;
+use super::seen::{self, Done};
+use crate::smtp;
+use crate::support::{Database, Moto, Place, Process, eventually};
+
+/// Everything that outlives a process, and the process.
+pub struct Stage {
+    /// Which database it is on.
+    pub database: Database,
+    /// The folder and the databases.
+    pub place: Place,
+    process: Process,
+    mail: smtp::Server,
+    http: Http,
+    /// A store that is not ours.
+    pub store: Option<Moto>,
+    /// The kinds that can be played.
+    pub samples: Vec<Sample>,
+    /// How often the process has died by itself.
+    pub deaths: usize,
+    /// How often it was killed.
+    pub kills: usize,
+    armed: usize,
+    tellings: usize,
+}
+
+/// What could be seen before something was played.
+pub struct Mark {
+    mails: usize,
+    requests: usize,
+}
+
+impl Stage {
+    /// A stage with the pipelines of all kinds, and these.
+    pub async fn new(database: Database, pipelines: &[(&str, &str)]) -> Self {
+        Self::beside(database, pipelines, None).await
+    }
+
+    /// The same, with a bucket `foreign` in a store that tells nobody of anything.
+    pub async fn beside(database: Database, pipelines: &[(&str, &str)], store: Option<Moto>) -> Self {
+        let (mail, http) = (smtp::Server::start(SmtpTls::None), Http::start().await);
+        let mut place = Place::new(database).await;
+        place.set("MAIL__SMTP__HOST", "localhost");
+        place.set("MAIL__SMTP__PORT", mail.config().port().to_string());
+        place.set("MAIL__SMTP__TLS", "none");
+        place.set("LOG", "info,afterload::web=warn,s3s=off");
+        place.set("LOG_FORMAT", "text");
+        place.set("CRASH_AT", format!("@{}", place.dir.path().join("crash-at").display()));
+        place.set("CRASH_LOG", place.dir.path().join("crash-log").display().to_string());
+        if let Some(store) = &store {
+            place.set("OBJECTS__STORES__OTHER__ENDPOINT", store.endpoint.clone());
+            place.set("OBJECTS__STORES__OTHER__ACCESS_KEY", "key");
+            place.set("OBJECTS__STORES__OTHER__SECRET_KEY", "secret");
+            place.set("OBJECTS__STORES__OTHER__PATH_STYLE", "true");
+            place.set("OBJECTS__BUCKETS__FOREIGN__STORE", "other");
+            let made = store.sdk().create_bucket().bucket("foreign").send().await;
+            made.expect("a bucket");
+        }
+        for name in fixture::secrets() {
+            place.set(&format!("SECRETS__{}", name.to_uppercase()), "a-secret-of-the-fixture");
+        }
+        let samples = Sample::all(&http.url);
+        if samples.iter().any(|sample| sample.yaml.contains(&http.url) || sample.params.to_string().contains(&http.url))
+        {
+            place.set("HTTP__ALLOW", "[127.0.0.1]");
+        }
+        for sample in &samples {
+            place.pipeline(&sample.name, &sample.yaml);
+        }
+        for (name, yaml) in pipelines {
+            place.pipeline(name, yaml);
+        }
+        place.sql(&fixture::tables()).await;
+        let process = place.start().await;
+        let s3 = place.s3();
+        // A trigger may have made it already.
+        drop(s3.create_bucket().bucket(fixture::BUCKET).send().await);
+        for (key, of_type, bytes) in fixture::files() {
+            let put = s3.put_object().bucket(fixture::BUCKET).key(key).content_type(of_type).body(bytes.into());
+            put.send().await.expect("the object is written");
+        }
+        Self { database, store, place, process, mail, http, samples, deaths: 0, kills: 0, armed: 0, tellings: 0 }
+    }
+
+    /// The end of what the processes logged.
+    pub fn log(&self) -> String {
+        let log = self.place.log();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+
+    /// Makes the point deadly, from now on and once.
+    pub fn arm(&mut self, point: &str) {
+        self.armed += 1;
+        // Whole at once: a process looks at any time. The second line tells one time from the next.
+        let temp = self.place.dir.path().join("crash-at.tmp");
+        std::fs::write(&temp, format!("{point}\n{}", self.armed)).expect("a file");
+        std::fs::rename(&temp, self.place.dir.path().join("crash-at")).expect("a file");
+    }
+
+    /// Takes it back. True if it had not killed anybody yet.
+    pub fn disarm(&self) -> bool {
+        std::fs::remove_file(self.place.dir.path().join("crash-at")).is_ok()
+    }
+
+    /// True while the deadly point has not been passed.
+    pub fn is_armed(&self) -> bool {
+        self.place.dir.path().join("crash-at").exists()
+    }
+
+    /// How many points have been passed so far.
+    pub fn passed(&self) -> usize {
+        self.points(0).len()
+    }
+
+    /// The points that were passed after the first `from`.
+    pub fn points(&self, from: usize) -> Vec<String> {
+        let log: PathBuf = self.place.dir.path().join("crash-log");
+        let log = std::fs::read_to_string(log).unwrap_or_default();
+        log.lines().skip(from).map(str::to_owned).collect()
+    }
+
+    /// Waits for the death of a process that has passed the deadly point, if it was not seen yet, and brings it back.
+    pub async fn revive_after_death(&mut self) {
+        if self.deaths == 0 {
+            eventually("the end of a process", async || self.process.is_dead().then_some(())).await;
+            self.revive().await;
+        }
+    }
+
+    /// Brings the process back if it is dead.
+    pub async fn revive(&mut self) {
+        if self.process.is_dead() {
+            self.deaths += 1;
+            self.place.forget_the_dead().await;
+            self.process = self.place.start().await;
+        }
+    }
+
+    /// Kills the process and starts another one, which waits for the leases of the first to end.
+    pub async fn kill_and_wait_for_leases(&mut self) {
+        self.process.signal("KILL").await;
+        eventually("the end of a killed process", async || self.process.is_dead().then_some(())).await;
+        self.kills += 1;
+        self.process = self.place.start().await;
+    }
+
+    /// Asks until there is an answer, as a careful client does: the same request again when a connection breaks.
+    pub async fn ask(&mut self, method: Method, path: &str, key: Option<&str>, body: Option<&Value>) -> (u16, Value) {
+        for _ in 0..500 {
+            let mut request = self.process.request(method.clone(), path);
+            if let Some(key) = key {
+                request = request.header("idempotency-key", key);
+            }
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            if let Ok(answer) = request.send().await {
+                let status = answer.status().as_u16();
+                if let Ok(body) = answer.bytes().await {
+                    return (status, serde_json::from_slice(&body).unwrap_or(Value::Null));
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            self.revive().await;
+        }
+        panic!("no answer from {path}\n{}", self.log());
+    }
+
+    /// Sends a file until there is an answer.
+    pub async fn send_file(&mut self, path: &str, key: &str, text: &str) -> (u16, Value) {
+        for _ in 0..500 {
+            let part = reqwest::multipart::Part::text(text.to_owned()).file_name("sent.csv").mime_str("text/csv");
+            let form = reqwest::multipart::Form::new().part("file", part.expect("a media type"));
+            let request = self.process.request(Method::POST, path).header("idempotency-key", key).multipart(form);
+            if let Ok(answer) = request.send().await {
+                let status = answer.status().as_u16();
+                if let Ok(body) = answer.bytes().await {
+                    return (status, serde_json::from_slice(&body).unwrap_or(Value::Null));
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            self.revive().await;
+        }
+        panic!("no answer from {path}\n{}", self.log());
+    }
+
+    /// Reads a path of the API.
+    pub async fn get(&mut self, path: &str) -> (u16, Value) {
+        self.ask(Method::GET, path, None, None).await
+    }
+
+    /// Starts a run under an `Idempotency-Key`.
+    pub async fn start(&mut self, pipeline: &str, params: &Value, key: &str) -> String {
+        let path = format!("/v1/pipelines/{pipeline}/runs");
+        let (status, run) = self.ask(Method::POST, &path, Some(key), Some(&json!({ "params": params }))).await;
+        assert_eq!(status, 202, "{run}\n{}", self.log());
+        run["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Waits for the end of a run; tells steps that sleep of the events that the fixture knows.
+    pub async fn ended(&mut self, id: &str) -> Value {
+        let ended = self.ended_within(id, Duration::from_secs(90)).await;
+        ended.unwrap_or_else(|| panic!("the run {id} is stuck\n{}", self.log()))
+    }
+
+    /// The same; `None` if it takes longer.
+    pub async fn ended_within(&mut self, id: &str, patience: Duration) -> Option<Value> {
+        let began = Instant::now();
+        loop {
+            let (_, run) = self.get(&format!("/v1/runs/{id}")).await;
+            if !run["finished_at"].is_null() {
+                return Some(run);
+            }
+            let mut steps = run["steps"].as_array().into_iter().flatten();
+            if steps.any(|step| step["status"] == "sleeping") {
+                self.tell_as(id).await;
+            }
+            if began.elapsed() > patience {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Tells of all events that the fixture knows.
+    pub async fn tell(&mut self) {
+        self.tellings += 1;
+        let name = format!("telling {}", self.tellings);
+        self.tell_as(&name).await;
+    }
+
+    async fn tell_as(&mut self, who: &str) {
+        for (name, body) in fixture::events() {
+            self.ask(Method::POST, &format!("/v1/events/{name}"), Some(&format!("{who}/{name}")), Some(&body)).await;
+        }
+    }
+
+    /// Puts the application's database back to what it was, and remembers what the outside has seen.
+    pub async fn reset(&self) -> Mark {
+        self.place.sql(&fixture::tables()).await;
+        self.mark()
+    }
+
+    /// What the outside has seen so far.
+    pub fn mark(&self) -> Mark {
+        Mark { mails: self.mail.mails().len(), requests: self.http.requests().len() }
+    }
+
+    /// All that can be seen of runs, and what was done to the outside since the mark.
+    pub async fn seen(&mut self, ids: &[String], mark: &Mark) -> (Value, [Done; 2]) {
+        let mut runs = Vec::new();
+        for id in ids {
+            let (_, run) = self.get(&format!("/v1/runs/{id}")).await;
+            let mut seen = seen::run(&run);
+            let mut artifacts = Vec::new();
+            for file in run["artifacts"].as_array().into_iter().flatten() {
+                let bytes = self.download(file["id"].as_str().expect("an id")).await;
+                let facts = [&file["name"], &file["content_type"], &file["size"]].map(Value::to_string);
+                artifacts.push(format!("{} {}", facts.join(" "), seen::digest(&bytes)));
+            }
+            artifacts.sort();
+            seen["artifacts"] = json!(artifacts);
+            runs.push(seen);
+        }
+        runs.sort_by_key(Value::to_string);
+        eventually("an empty queue", async || (self.place.jobs().await == 0).then_some(())).await;
+        let rows = seen::rows(&self.place.app_url()).await;
+        let taken = self.mail.mails().split_off(mark.mails);
+        let requests = self.http.requests().split_off(mark.requests);
+        let requests = Done::new(requests.into_iter().map(|request| (request.id, request.what)));
+        (json!({ "runs": runs, "database": rows }), [seen::mails(&taken), requests])
+    }
+
+    /// The mails since the mark.
+    pub fn mails_since(&self, mark: &Mark) -> Done {
+        seen::mails(&self.mail.mails().split_off(mark.mails))
+    }
+
+    async fn download(&mut self, id: &str) -> Vec<u8> {
+        for _ in 0..100 {
+            let request = self.process.request(Method::GET, &format!("/v1/artifacts/{id}"));
+            if let Ok(answer) = request.send().await {
+                assert!(answer.status().is_success(), "{id}: {}", answer.status());
+                if let Ok(bytes) = answer.bytes().await {
+                    return bytes.to_vec();
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            self.revive().await;
+        }
+        panic!("no file {id}\n{}", self.log());
+    }
+
+    /// Stops the service, which has to be able to.
+    pub async fn finish(self) {
+        let Self { process, place, .. } = self;
+        assert!(process.terminate().await.success(), "{}", place.log());
+    }
+}
