@@ -17,6 +17,7 @@ use afterload::config::{Config, QueueConfig, Secret};
 use afterload::connections::Connections;
 use afterload::engine::{Engine, NewRun, Parts, Queues};
 use afterload::error::Result;
+use afterload::http::Http;
 use afterload::mail::Mailer;
 use afterload::objects::Objects;
 use afterload::pipeline::plan;
@@ -63,6 +64,7 @@ async fn engine(url: &str, steps: usize, concurrency: usize) -> Engine {
         objects: Objects::connect(&config.objects, None).await.unwrap(),
         connections: Connections::new(&config.connections),
         mail: Mailer::new(&config).unwrap(),
+        http: Http::new(&config),
         config: Arc::new(config),
         steps: vec![erase::<Nothing>()],
     };

@@ -1,6 +1,6 @@
 //! The only place that asks what time it is.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, NaiveDateTime, SecondsFormat, Utc};
 
 /// Milliseconds since 1970-01-01T00:00:00Z, as every table stores a time.
 pub type Millis = i64;
@@ -14,6 +14,13 @@ pub fn now() -> Millis {
 /// The time that a text in RFC 3339 names, with whatever offset.
 pub fn parse_rfc3339(text: &str) -> Option<Millis> {
     DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_millis())
+}
+
+/// The time that a date in a header of HTTP names, in any of its three shapes.
+pub fn parse_http_date(text: &str) -> Option<Millis> {
+    let shapes = ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
+    let time = shapes.iter().find_map(|shape| NaiveDateTime::parse_from_str(text, shape).ok());
+    time.map(|time| time.and_utc().timestamp_millis())
 }
 
 /// A stored time as the API shows it: RFC 3339, UTC, milliseconds.

@@ -27,6 +27,8 @@ pub enum Purpose {
     Upload,
     /// The link to a file in a mail.
     Link,
+    /// Signing what is sent as a webhook.
+    Webhook,
 }
 
 /// The part of a signature that the token of a link carries.
@@ -52,6 +54,7 @@ impl Signer {
             Purpose::Hook => b"hook:",
             Purpose::Upload => b"upload:",
             Purpose::Link => b"link:",
+            Purpose::Webhook => b"webhook:",
         });
         mac.update(id.as_bytes());
         mac
@@ -60,6 +63,11 @@ impl Signer {
     /// The token that is good for this and nothing else.
     pub fn token(&self, purpose: Purpose, id: &str) -> String {
         URL_SAFE_NO_PAD.encode(self.mac(purpose, id).finalize().into_bytes())
+    }
+
+    /// A key of its own for this, from which nothing follows for any other.
+    pub fn derive(&self, purpose: Purpose) -> [u8; 32] {
+        self.mac(purpose, "").finalize().into_bytes().into()
     }
 
     /// True if `token` is the one for this. Takes the same time for all wrong ones.

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::connections::Connections;
 use crate::engine::{Engine, Parts, Queues};
 use crate::error::{Error, Result};
+use crate::http::Http;
 use crate::mail::Mailer;
 use crate::objects::embedded::Embedded;
 use crate::secrets;
@@ -67,7 +68,8 @@ impl Process {
         let db = Db::open(&config.database_url()).await?;
         let mail = Mailer::new(&config)?;
         let connections = Connections::new(&config.connections);
-        let parts = Parts { db, config: Arc::new(config), objects, connections, mail: mail.clone(), steps };
+        let http = Http::new(&config);
+        let parts = Parts { db, config: Arc::new(config), objects, connections, mail: mail.clone(), http, steps };
         let engine = Engine::open(parts).await?;
         let process = Self { engine, stop: CancellationToken::new(), tasks: JoinSet::new(), close, store };
         Ok(Opened { process, mail, embedded, s3: address })

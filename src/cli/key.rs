@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use crate::config::{Config, Secret};
 use crate::error::{Error, Result};
+use crate::http::Webhooks;
 use crate::objects::embedded::{self, Credentials};
 use crate::secrets::{Purpose, Signer};
 use crate::store::Db;
@@ -21,6 +22,8 @@ pub enum KeyCommand {
     S3,
     /// Print the address to which S3 stores send their event notifications, with its token.
     Hook,
+    /// Print the secret that outgoing webhooks are signed with, for their receivers.
+    Webhook,
     /// List the keys; they themselves are not stored.
     List,
     /// Delete a key. It stops working at once.
@@ -65,7 +68,7 @@ pub async fn run(
             writeln!(out, "{text}")?;
             writeln!(notes, "this is the only time that the key `{}` is shown; it works on {database}", stored.id)?;
         }
-        KeyCommand::S3 | KeyCommand::Hook => {}
+        KeyCommand::S3 | KeyCommand::Hook | KeyCommand::Webhook => {}
         KeyCommand::List => list(db, out).await?,
         KeyCommand::Revoke { id } => {
             if !db.delete_key(&id).await? {
@@ -108,6 +111,16 @@ pub async fn hook(config: &mut Config, out: &mut impl Write) -> Result<()> {
     let signer = Signer::new(config.secret_key.as_ref().map_or("", Secret::reveal));
     let token = signer.token(Purpose::Hook, S3_HOOK);
     writeln!(out, "{}/v1/hooks/s3?token={token}", config.base_url())?;
+    Ok(())
+}
+
+/// Prints the secret that outgoing webhooks are signed with.
+///
+/// # Errors
+/// `io_error`
+pub async fn webhook(config: &mut Config, out: &mut impl Write) -> Result<()> {
+    app::settle_secret_key(config).await?;
+    writeln!(out, "{}", Webhooks::new(config).secret())?;
     Ok(())
 }
 

@@ -103,6 +103,10 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             key::hook(&mut load()?, &mut out::out()).await?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Key(key::KeyCommand::Webhook) => {
+            key::webhook(&mut load()?, &mut out::out()).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Key(command) => {
             let url = load()?.database_url();
             let db = Db::open(&url).await?;

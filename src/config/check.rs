@@ -1,10 +1,15 @@
 //! What types cannot say of a configuration.
 
-use super::{Config, SmtpConfig, SmtpTls};
+use std::time::Duration;
+
+use super::{Allowed, Config, Secret, SmtpConfig, SmtpTls, WebhooksConfig};
 use crate::yaml::{Node, Problem, choices};
 
+/// The longest time that a call may be given.
+const LONGEST_CALL: Duration = Duration::from_secs(86_400);
 /// The shortest secret key.
 const MIN_SECRET: usize = 32;
+const WEBHOOK_SECRETS: &str = "write `whsec_` and 24 to 64 bytes in Base64, such as `whsec_$(openssl rand -base64 32)`";
 
 /// All problems, each at its place in the file if it has one.
 pub fn check(config: &Config, root: &Node) -> Vec<Problem> {
@@ -74,7 +79,38 @@ pub fn check(config: &Config, root: &Node) -> Vec<Problem> {
     {
         problem(&["public_url"], "`public_url` must start with `http://` or `https://`".into(), "");
     }
+    problems.extend(check_http(config, root));
     problems.extend(config.mail.smtp.iter().flat_map(|smtp| check_smtp(smtp, root)));
+    problems
+}
+
+fn check_http(config: &Config, root: &Node) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut problem = |path: &[&str], message: String, hint: &str| {
+        problems.push(Problem::new("definition_invalid", root.nearest(path).span, message).hint(hint));
+    };
+    for entry in config.http.allow.iter().filter(|entry| Allowed::parse(entry).is_none()) {
+        let hint = "such as `127.0.0.1`, `10.0.0.0/8`, `internal.example` or `*.corp.example:8080`";
+        problem(&["http", "allow"], format!("`{entry}` is neither an address, a network nor a name"), hint);
+    }
+    let total = config.limits.http.total.0;
+    if total.is_zero() || total > LONGEST_CALL {
+        problem(&["limits", "http", "total"], "`total` must be more than nothing and at most `1d`".into(), "");
+    }
+    let unfit = |secret: &&Secret| WebhooksConfig::key(secret).is_none();
+    if config.webhooks.secret.as_ref().filter(unfit).is_some() {
+        problem(&["webhooks", "secret"], "`secret` is not a secret for webhooks".into(), WEBHOOK_SECRETS);
+    }
+    for (name, secret) in &config.webhooks.events {
+        if !crate::units::is_event(name) {
+            let hint = "letters, digits, `.`, `_` and `-`, at most 100, such as `order.accepted`";
+            problem(&["webhooks", "events", name], format!("`{name}` is not a name for an event"), hint);
+        }
+        if unfit(&secret) {
+            let message = format!("`{name}` has no secret for webhooks");
+            problem(&["webhooks", "events", name], message, WEBHOOK_SECRETS);
+        }
+    }
     problems
 }
 

@@ -41,6 +41,8 @@ pub struct Limits {
     pub wait: Duration,
     /// Limits on pictures.
     pub image: ImageLimits,
+    /// Limits on outgoing calls.
+    pub http: HttpLimits,
 }
 
 impl Default for Limits {
@@ -53,6 +55,7 @@ impl Default for Limits {
             inline_wait: Duration(std::time::Duration::from_secs(10)),
             wait: Duration(std::time::Duration::from_secs(60)),
             image: ImageLimits::default(),
+            http: HttpLimits::default(),
         }
     }
 }
@@ -83,5 +86,24 @@ impl Default for ImageLimits {
             decode: ByteSize(512 << 20),
             memory: ByteSize(1 << 30),
         }
+    }
+}
+
+/// Limits on outgoing calls, because a server may hang, drip or flood.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpLimits {
+    /// How long it may take to connect; default `5s`.
+    pub connect: Duration,
+    /// How long a call may take in all, where nothing else is said; default `30s`.
+    pub total: Duration,
+    /// The largest body of an answer that is read into memory; default `1mb`.
+    pub body: ByteSize,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        let seconds = |seconds: u64| Duration(std::time::Duration::from_secs(seconds));
+        Self { connect: seconds(5), total: seconds(30), body: ByteSize(1 << 20) }
     }
 }

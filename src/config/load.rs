@@ -85,7 +85,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// Settings that a later version reads.
-const LATER: [&str; 3] = ["geo", "http", "mail.dkim"];
+const LATER: [&str; 2] = ["geo", "mail.dkim"];
 
 fn refuse_later(root: &Node, problems: &mut Vec<Problem>) {
     for setting in LATER {
@@ -185,6 +185,31 @@ mod tests {
         assert!(error.message().contains(&format!("variable `AFTERLOAD_LISTEN`: {expected}")), "{error}");
         let error = config("objects: { listen: foo }", &[]).expect_err("no address");
         assert!(error.message().contains(&format!("afterload.yaml:1:20: {expected}, found the text `foo`")), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_calls_and_webhooks_is_told_and_no_secret() {
+        let text = "
+http: { allow: [127.1, 10.0.0.0/8] }
+webhooks: { secret: canary, events: { a b: whsec_canary, order.paid: whsec_canary } }
+limits: { http: { total: 0s } }
+";
+        let error = config(text, &[]).expect_err("full of faults");
+        assert!(!format!("{error} {:?}", error.facts()).contains("canary"), "{error}");
+        for fault in [
+            "`127.1` is neither an address, a network nor a name",
+            "`secret` is not a secret for webhooks",
+            "`a b` is not a name for an event",
+            "`order.paid` has no secret for webhooks",
+            "`total` must be more than nothing",
+        ] {
+            assert!(error.message().contains(fault), "{fault}: {error}");
+        }
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let text = format!(
+            "http: {{ allow: ['127.0.0.1:80'] }}\nwebhooks: {{ secret: {secret}, events: {{ a.b: {secret} }} }}\n"
+        );
+        config(&text, &[]).expect("nothing is wrong");
     }
 
     #[test]

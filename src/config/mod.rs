@@ -2,10 +2,14 @@
 
 mod check;
 mod environment;
+mod hidden;
+mod http;
 mod limits;
 mod load;
 
-pub use limits::{ImageLimits, Limits, RetentionConfig};
+pub use hidden::Hidden;
+pub use http::{Allowed, Hosts, HttpConfig, WebhooksConfig};
+pub use limits::{HttpLimits, ImageLimits, Limits, RetentionConfig};
 pub use load::DEFAULT_FILE;
 
 use std::collections::BTreeMap;
@@ -74,6 +78,10 @@ pub struct Config {
     pub objects: ObjectsConfig,
     /// How mail leaves.
     pub mail: MailConfig,
+    /// Outgoing calls.
+    pub http: HttpConfig,
+    /// Outgoing calls that are signed.
+    pub webhooks: WebhooksConfig,
     /// The databases that pipelines work on; default `app`, a SQLite file under `data/`.
     pub connections: BTreeMap<String, ConnectionConfig>,
     /// Queues with settings of their own; other queues run with the defaults.
@@ -100,6 +108,8 @@ impl Default for Config {
             templates: "templates".into(),
             objects: ObjectsConfig::default(),
             mail: MailConfig::default(),
+            http: HttpConfig::default(),
+            webhooks: WebhooksConfig::default(),
             connections: BTreeMap::new(),
             queues: BTreeMap::new(),
             limits: Limits::default(),

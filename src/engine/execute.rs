@@ -250,6 +250,7 @@ impl Inner {
             files: files.clone(),
             connections: self.connections.clone(),
             mail: self.mail.clone(),
+            http: self.http.clone(),
             images: self.images.clone(),
             links: Arc::new(super::links::Links::new(self, &step.run_id, &step.key())),
             effects: Arc::new(super::effects::Journal::new(self.db.clone(), &step.run_id, &step.key())),

@@ -11,7 +11,6 @@ mod cancel;
 mod chain;
 mod compiled;
 mod depth;
-mod discreet;
 mod effects;
 mod end;
 mod execute;
@@ -41,13 +40,13 @@ use self::cancel::Attempts;
 use self::chain::Chain;
 use self::compiled::Cache;
 use self::depth::Depths;
-use self::discreet::Hidden;
 use self::pause::Pauses;
 use self::rate::Lanes;
 use self::watch::Watches;
-use crate::config::{Config, Secret};
+use crate::config::{Config, Hidden, Secret};
 use crate::connections::Connections;
 use crate::error::Result;
+use crate::http::Http;
 use crate::mail::Mailer;
 use crate::metrics::Metrics;
 use crate::objects::Objects;
@@ -81,6 +80,8 @@ pub struct Parts {
     pub connections: Connections,
     /// Outgoing mail.
     pub mail: Mailer,
+    /// Outgoing calls.
+    pub http: Http,
     /// The step kinds that it can run.
     pub steps: Vec<Arc<dyn AnyStep>>,
 }
@@ -93,6 +94,7 @@ struct Inner {
     objects: Objects,
     connections: Connections,
     mail: Mailer,
+    http: Http,
     images: Images,
     steps: Vec<Arc<dyn AnyStep>>,
     kinds: Kinds,
@@ -117,7 +119,7 @@ impl Engine {
     /// # Errors
     /// `database_extension_missing`, `queue_unsupported`, or those of the database.
     pub async fn open(parts: Parts) -> Result<Self> {
-        let Parts { db, config, objects, connections, mail, steps } = parts;
+        let Parts { db, config, objects, connections, mail, http, steps } = parts;
         let metrics = Metrics::default();
         let inner = Inner {
             mail: mail.counted(metrics.clone()),
@@ -140,6 +142,7 @@ impl Engine {
             config,
             objects,
             connections,
+            http,
             steps,
         };
         Ok(Self(Arc::new(inner)))

@@ -14,6 +14,7 @@ use super::files::Files;
 use crate::clock::Millis;
 use crate::connections::Connections;
 use crate::error::{Error, Result};
+use crate::http::Http;
 use crate::mail::Mailer;
 use crate::objects::Objects;
 use crate::steps::image_resize::Images;
@@ -62,6 +63,8 @@ pub struct Context {
     pub connections: Connections,
     /// Outgoing mail.
     pub mail: Mailer,
+    /// Outgoing calls.
+    pub http: Http,
     /// Room for pictures.
     pub images: Images,
     /// Links to files for people, who have no API key.

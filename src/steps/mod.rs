@@ -7,6 +7,7 @@ pub mod csv_import;
 pub mod email_send;
 pub mod file_check;
 mod files;
+pub mod http_request;
 pub mod image_resize;
 pub mod sql;
 mod wait;
@@ -68,6 +69,7 @@ pub fn kinds() -> Vec<Arc<dyn AnyStep>> {
         erase::<csv_import::CsvImport>(),
         erase::<email_send::EmailSend>(),
         erase::<file_check::FileCheck>(),
+        erase::<http_request::HttpRequest>(),
         erase::<image_resize::ImageResize>(),
         erase::<sql::SqlBatch>(),
         erase::<sql::SqlExecute>(),
@@ -76,7 +78,7 @@ pub fn kinds() -> Vec<Arc<dyn AnyStep>> {
 }
 
 /// The kinds of the language that this version does not run yet.
-pub const PLANNED: &[&str] = &["report.query", "geo.lookup", "notify.fanout", "http.request"];
+pub const PLANNED: &[&str] = &["report.query", "geo.lookup", "notify.fanout"];
 
 /// The kinds as the language sees them.
 pub fn language(kinds: &[Arc<dyn AnyStep>]) -> Kinds {

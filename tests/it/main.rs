@@ -9,6 +9,7 @@ mod csv_import;
 mod engine;
 mod fan_out;
 mod house;
+mod http;
 mod image_resize;
 mod life;
 mod links;

@@ -16,6 +16,7 @@ use crate::config::{Config, Secret};
 use crate::connections::Connections;
 use crate::engine::{Engine, NewRun, Parts, Started};
 use crate::error::{Error, Result};
+use crate::http::Http;
 use crate::mail::Mailer;
 use crate::objects::embedded::{self, Embedded};
 use crate::objects::{EmbeddedAccess, Objects};
@@ -58,6 +59,7 @@ impl Stage {
             db: db.clone(),
             connections: Connections::new(&config.connections),
             mail: Mailer::new(&config).unwrap(),
+            http: Http::new(&config),
             config: Arc::new(config),
             objects: objects.clone(),
             steps: Vec::new(),

@@ -1,0 +1,54 @@
+//! Real servers on loopback, and a keeper of names that says what a test wants.
+
+mod egress;
+mod limits;
+mod server;
+mod statuses;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use super::guard::{Looked, Names};
+use super::*;
+use crate::config::HttpConfig;
+use server::Server;
+
+/// Says for every name what comes next in a list, and its last answer for ever.
+struct Told(Mutex<VecDeque<Vec<IpAddr>>>);
+
+impl Names for Told {
+    fn look_up(&self, _: &str) -> Looked {
+        let mut answers = self.0.lock().unwrap();
+        let answer = if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0].clone() };
+        Box::pin(async move { Ok(answer) })
+    }
+}
+
+fn config(allow: &[&str]) -> Config {
+    let allow = allow.iter().map(|entry| (*entry).to_owned()).collect();
+    Config { http: HttpConfig { allow }, ..Config::default() }
+}
+
+/// With the names of the system.
+fn http(allow: &[&str]) -> Http {
+    Http::new(&config(allow))
+}
+
+/// With names that lead where the test says, each time a list of addresses.
+fn told(allow: &[&str], answers: &[&[&str]]) -> Http {
+    let parsed = |list: &&[&str]| list.iter().map(|ip| ip.parse().unwrap()).collect();
+    let answers = answers.iter().map(parsed).collect();
+    Http::with_names(&config(allow), Arc::new(Told(Mutex::new(answers))))
+}
+
+async fn get(http: &Http, url: &str) -> Result<Answer> {
+    http.send(Request::get(url)?).await
+}
+
+async fn refused(http: &Http, url: &str) -> Error {
+    match get(http, url).await {
+        Ok(answer) => panic!("{url} was answered with {}", answer.status()),
+        Err(error) => error,
+    }
+}

@@ -1,0 +1,335 @@
+//! `http.request`, as runs use it.
+
+use serde_json::{Value, json};
+
+use super::receiver::{Receiver, says};
+use super::{error, outputs, secret, verify};
+use crate::support::{Database, Place, Server, TestApp, both, eventually, execute};
+
+both!(
+    a_call_is_sent_as_it_is_written_and_its_answer_can_be_used,
+    a_call_that_fails_is_repeated_with_the_same_id_and_a_valid_signature,
+    items_call_under_keys_of_their_own,
+    what_is_known_to_be_done_is_not_repeated,
+    a_body_is_saved_as_a_file_up_to_its_limit,
+    what_the_status_says_decides,
+);
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+async fn app(database: Database, yaml: &str) -> TestApp {
+    let name = yaml.lines().find_map(|line| line.strip_prefix("name: ")).unwrap().to_owned();
+    let app = TestApp::builder(database).pipeline(&name, yaml);
+    app.config(|config| config.http.allow = vec!["127.0.0.1".into()]).start().await
+}
+
+async fn a_call_is_sent_as_it_is_written_and_its_answer_can_be_used(database: Database) {
+    let server = Receiver::start(|call| match call.path.as_str() {
+        "/moved" => says(307, &[("location", "/orders?page=2")], ""),
+        path if path.starts_with("/form") => says(200, &[], "not JSON"),
+        _ => says(201, &[JSON, ("x-rate", "9"), ("set-cookie", "canary")], r#"{"id": 7, "deep": {"list": [1, 2]}}"#),
+    })
+    .await;
+    let yaml = r#"
+name: calls
+params: { base: { type: string }, who: { type: string } }
+steps:
+  - id: order
+    uses: http.request
+    with:
+      url: "${{ params.base }}/orders?page=1"
+      headers: { X-Who: "${{ params.who }}", accept: application/json }
+      query: { q: "${{ params.who }}", tag: [a, b], none: "${{ none }}" }
+      json: { who: "${{ params.who }}", count: 2 }
+  - id: form
+    uses: http.request
+    with: { method: PUT, url: "${{ params.base }}/form/${{ steps.order.json.id }}", form: { n: "${{ steps.order.json.deep.list }}" } }
+  - { id: text, uses: http.request, with: { url: "${{ params.base }}/text", body: "${{ steps.order.text }}" } }
+  - { id: moved, uses: http.request, with: { url: "${{ params.base }}/moved" } }
+  - { id: seen, uses: http.request, with: { url: "${{ params.base }}/moved", expect: 307 } }
+  - { id: end, uses: test.step, with: { give: "${{ steps.order.headers['x-rate'] ~ steps.seen.status }}" } }
+"#;
+    let app = app(database, yaml).await;
+    let run = app.run_to_end("calls", json!({ "base": server.url, "who": "Ä & co" })).await;
+    assert_eq!(run["status"], "succeeded", "{run}");
+    let order = outputs(&run, "order");
+    assert_eq!((&order["status"], &order["json"]["id"], &order["file"]), (&json!(201), &json!(7), &Value::Null));
+    assert!(order["text"].as_str().unwrap().starts_with("{\"id\": 7"), "{order}");
+    assert_eq!((&order["headers"]["x-rate"], &order["headers"]["set-cookie"]), (&json!("9"), &Value::Null));
+    assert_eq!(outputs(&run, "form")["json"], Value::Null);
+    assert_eq!(outputs(&run, "end")["value"], "9307");
+    let calls = server.calls();
+    let (id, heads) = (run["id"].as_str().unwrap(), calls.iter().map(|call| format!("{} {}", call.method, call.path)));
+    assert_eq!(
+        heads.collect::<Vec<_>>(),
+        [
+            "POST /orders?page=1&q=%C3%84+%26+co&tag=a&tag=b",
+            "PUT /form/7",
+            "POST /text",
+            "GET /moved",
+            "GET /orders?page=2",
+            "GET /moved",
+        ]
+    );
+    let header = |call: usize, name: &str| calls[call].headers.get(name).cloned().unwrap_or_default();
+    assert_eq!(serde_json::from_str::<Value>(&calls[0].body).unwrap(), json!({ "who": "Ä & co", "count": 2 }));
+    assert_eq!(
+        (header(0, "content-type"), header(0, "accept")),
+        ("application/json".into(), "application/json".into())
+    );
+    assert_eq!(
+        (header(1, "content-type"), &calls[1].body),
+        ("application/x-www-form-urlencoded".into(), &"n=1&n=2".into())
+    );
+    assert_eq!(
+        (header(2, "content-type"), &calls[2].body),
+        ("text/plain; charset=utf-8".into(), &order["text"].as_str().unwrap().into())
+    );
+    for (call, step) in [(0, "order"), (1, "form"), (2, "text"), (3, "moved"), (4, "moved"), (5, "seen")] {
+        assert_eq!(header(call, "idempotency-key"), format!("{id}/{step}"));
+        assert_eq!(header(call, "accept-encoding"), "identity");
+        assert!(header(call, "user-agent").starts_with("afterload/"));
+    }
+    app.finish().await;
+}
+
+async fn a_call_that_fails_is_repeated_with_the_same_id_and_a_valid_signature(database: Database) {
+    let server = Receiver::start(|call| match call.before {
+        0 => says(503, &[("retry-after", "1")], "busy"),
+        1 => says(429, &[("retry-after", "1")], "busy"),
+        _ => says(200, &[], ""),
+    })
+    .await;
+    let yaml = r#"
+name: signed
+params: { url: { type: string } }
+steps:
+  - id: call
+    uses: http.request
+    retry: { attempts: 5, delay: 1ms, max_delay: 2ms }
+    with: { url: "${{ params.url }}", json: { hello: wörld }, sign: standard-webhooks }
+"#;
+    let app = app(database, yaml).await;
+    let run = app.run_to_end("signed", json!({ "url": server.url })).await;
+    assert_eq!((&run["status"], &run["steps"][0]["attempt"]), (&json!("succeeded"), &json!(3)), "{run}");
+    let (calls, secret) = (server.calls(), secret(&app));
+    assert_eq!(calls.len(), 3);
+    for call in &calls {
+        verify(&secret, call);
+        assert_eq!(call.headers["webhook-id"], calls[0].headers["webhook-id"]);
+        assert_eq!(call.headers["idempotency-key"], format!("{}/call", run["id"].as_str().unwrap()));
+    }
+    let sent = |call: usize| calls[call].headers["webhook-timestamp"].parse::<i64>().unwrap();
+    assert!(sent(2) > sent(1) && sent(1) > sent(0), "`Retry-After` is waited for, and each says when it was made");
+    app.finish().await;
+}
+
+async fn items_call_under_keys_of_their_own(database: Database) {
+    let server = Receiver::start(|call| says(200, &[], call.path.clone())).await;
+    let yaml = r#"
+name: items
+params: { url: { type: string } }
+steps:
+  - id: each
+    uses: http.request
+    for_each: { items: ["a", "b"] }
+    with: { url: "${{ params.url }}/${{ item }}", sign: standard-webhooks }
+"#;
+    let app = app(database, yaml).await;
+    let run = app.run_to_end("items", json!({ "url": server.url })).await;
+    assert_eq!(
+        (&run["status"], &outputs(&run, "each")["items"][1]["text"]),
+        (&json!("succeeded"), &json!("/b")),
+        "{run}"
+    );
+    let (calls, id) = (server.calls(), run["id"].as_str().unwrap());
+    let by_path = |path: &str| calls.iter().find(|call| call.path == path).expect("the call");
+    for (path, key) in [("/a", "each[0]"), ("/b", "each[1]")] {
+        assert_eq!(by_path(path).headers["idempotency-key"], format!("{id}/{key}"));
+    }
+    assert_ne!(by_path("/a").headers["webhook-id"], by_path("/b").headers["webhook-id"]);
+    app.finish().await;
+}
+
+async fn what_is_known_to_be_done_is_not_repeated(database: Database) {
+    let server = Receiver::start(|_| says(200, &[JSON], r#"{"from": "the server"}"#)).await;
+    let yaml = r#"
+name: once
+params: { url: { type: string } }
+steps:
+  - { id: hold, uses: wait, with: { event: go } }
+  - { id: call, uses: http.request, with: { url: "${{ params.url }}", body: x } }
+"#;
+    let app = app(database, yaml).await;
+    let service = app.server.as_ref().map_or_else(|| app.config.database_url(), Server::url);
+    let recorded = r#"{"status": 202, "headers": {"x": "y"}, "text": "{\"from\": \"the record\"}"}"#;
+    for (state, detail, from, calls) in
+        [("done", format!("'{recorded}'"), "the record", 0), ("begun", "NULL".into(), "the server", 1)]
+    {
+        let run = app.run("once", json!({ "url": server.url })).await;
+        app.step_is(&run, "hold", "sleeping").await;
+        let id = run["id"].as_str().unwrap();
+        // As a crash leaves it, after the answer came and before the step has ended, or before the answer came.
+        execute(&service, &format!("INSERT INTO effects VALUES ('{id}', 'call', 'call', '{state}', {detail}, 0)"))
+            .await;
+        app.post("/v1/events/go", json!({})).await;
+        let run = app.ended(&run).await;
+        assert_eq!(
+            (&run["status"], &outputs(&run, "call")["json"]["from"]),
+            (&json!("succeeded"), &json!(from)),
+            "{run}"
+        );
+        assert_eq!(server.calls().len(), calls);
+    }
+    assert!(server.calls()[0].headers["idempotency-key"].ends_with("/call"));
+    app.finish().await;
+}
+
+async fn a_body_is_saved_as_a_file_up_to_its_limit(database: Database) {
+    let large: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
+    let body = large.clone();
+    let server = Receiver::start(move |_| says(200, &[("content-type", "application/pdf")], body.clone())).await;
+    let yaml = r#"
+name: saves
+params: { url: { type: string }, name: { type: string } }
+steps:
+  - { id: save, uses: http.request, with: { url: "${{ params.url }}", save: "${{ params.name }}" } }
+  - { id: tight, uses: http.request, continue_on_error: true, with: { url: "${{ params.url }}", save: small.bin, max_size: 2mb } }
+  - { id: memory, uses: http.request, continue_on_error: true, with: { url: "${{ params.url }}" } }
+  - { id: type, uses: test.step, with: { give: "${{ steps.save.file.content_type }}" } }
+"#;
+    let app = app(database, yaml).await;
+    let run = app.run_to_end("saves", json!({ "url": server.url, "name": "report.pdf" })).await;
+    assert_eq!(run["status"], "succeeded", "{run}");
+    let save = outputs(&run, "save");
+    assert_eq!((&save["file"]["name"], &save["file"]["size"]), (&json!("report.pdf"), &json!(large.len())));
+    assert_eq!(
+        (&save["text"], &save["json"], outputs(&run, "type")["value"].as_str()),
+        (&Value::Null, &Value::Null, Some("application/pdf"))
+    );
+    let progress = &run["steps"][0]["progress"];
+    assert_eq!(
+        (&progress["done"], &progress["total"], &progress["unit"]),
+        (&json!(large.len()), &json!(large.len()), &json!("bytes"))
+    );
+    for step in ["tight", "memory"] {
+        assert_eq!(error(&run, step)["code"], "http_body_too_large", "{run}");
+    }
+    let artifacts = run["artifacts"].as_array().unwrap();
+    assert_eq!(artifacts.len(), 1, "{run}");
+    let stored = app.get(&format!("/v1/artifacts/{}", artifacts[0]["id"].as_str().unwrap())).await;
+    assert!(stored.bytes().await.unwrap() == large, "the file is what was sent");
+    app.finish().await;
+}
+
+async fn what_the_status_says_decides(database: Database) {
+    let server = Receiver::start(|call| {
+        let status = call.path[1..4].parse().unwrap();
+        says(status, &[], "canary")
+    })
+    .await;
+    let yaml = r#"
+name: statuses
+params: { url: { type: string } }
+defaults: { retry: { attempts: 3, delay: 1ms, max_delay: 2ms } }
+steps:
+  - { id: missing, uses: http.request, continue_on_error: true, with: { url: "${{ params.url }}/404?canary" } }
+  - { id: expected, uses: http.request, with: { url: "${{ params.url }}/404", expect: [200, 404] } }
+  - { id: broken, uses: http.request, continue_on_error: true, with: { url: "${{ params.url }}/500" } }
+  - { id: other, uses: http.request, continue_on_error: true, with: { url: "${{ params.url }}/200", expect: 204 } }
+  - { id: nobody, uses: http.request, continue_on_error: true, with: { url: "http://127.0.0.1:1/canary" } }
+"#;
+    let app = app(database, yaml).await;
+    let run = app.run_to_end("statuses", json!({ "url": server.url })).await;
+    assert_eq!((&run["status"], &outputs(&run, "expected")["status"]), (&json!("succeeded"), &json!(404)), "{run}");
+    for (step, code, attempts) in [
+        ("missing", "http_refused", 1),
+        ("broken", "http_server_error", 3),
+        ("other", "http_unexpected_status", 1),
+        ("nobody", "http_unreachable", 3),
+    ] {
+        let found = run["steps"].as_array().unwrap().iter().find(|known| known["id"] == step).unwrap();
+        assert_eq!((&found["error"]["code"], &found["attempt"]), (&json!(code), &json!(attempts)), "{run}");
+        assert!(!found["error"].to_string().contains("canary"), "{run}");
+    }
+    let tries = |path: &str| server.calls().iter().filter(|call| call.path.starts_with(path)).count();
+    assert_eq!((tries("/404?"), tries("/500")), (1, 3));
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_private_is_called_without_leave() {
+    let server = Receiver::start(|_| says(200, &[], "the inside")).await;
+    let yaml = "name: ssrf\nparams: { url: { type: string } }\nsteps:\n  - { id: call, uses: http.request, with: { url: \"${{ params.url }}\" } }\n";
+    let app = TestApp::builder(Database::Sqlite).pipeline("ssrf", yaml).start().await;
+    let port = server.port;
+    for host in ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254"] {
+        let run = app.run_to_end("ssrf", json!({ "url": format!("http://{host}:{port}/") })).await;
+        let step = &run["steps"][0];
+        assert_eq!((&step["error"]["code"], &step["attempt"]), (&json!("egress_blocked"), &json!(1)), "{host}: {run}");
+    }
+    assert!(server.calls().is_empty());
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_shows_up_nowhere_not_even_when_a_server_echoes_it() {
+    const CANARY: &str = "canary-of-\"quotes\"-and-more";
+    // Says back everything that it was sent, and fails the second call.
+    let server = Receiver::start(|call| {
+        let status = if call.path.starts_with("/fail") { 400 } else { 200 };
+        says(status, &[JSON, ("x-echo", &call.headers["authorization"])], serde_json::to_string(call).unwrap())
+    })
+    .await;
+    let yaml = r#"
+name: secret
+params: { url: { type: string } }
+steps:
+  - id: echo
+    uses: http.request
+    with:
+      url: "${{ params.url }}/${{ secrets.token }}"
+      headers: { Authorization: "Bearer ${{ secrets.token }}" }
+      query: { key: "${{ secrets.token }}" }
+      json: { key: "${{ secrets.token }}" }
+  - id: fail
+    uses: http.request
+    with:
+      url: "${{ params.url }}/fail/${{ secrets.token }}?key=${{ secrets.token }}"
+      headers: { Authorization: "Bearer ${{ secrets.token }}" }
+      json: { key: "${{ secrets.token }}" }
+"#;
+    let mut place = Place::new(Database::Sqlite).await;
+    place.env.push(("AFTERLOAD_SECRETS__TOKEN".into(), format!("'{CANARY}'")));
+    place.env.push(("AFTERLOAD_HTTP__ALLOW".into(), "[127.0.0.1]".into()));
+    place.env.push(("AFTERLOAD_LOG".into(), "debug".into()));
+    place.pipeline("secret", yaml);
+    let process = place.start().await;
+    let run = process.start_run("secret", json!({ "url": server.url })).await;
+    let path = format!("/v1/runs/{}", run["id"].as_str().unwrap());
+    let text = eventually("the end of the run", async || {
+        let text = process.text(&path).await;
+        (!serde_json::from_str::<Value>(&text).unwrap()["finished_at"].is_null()).then_some(text)
+    })
+    .await;
+    process.terminate().await;
+    let run: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((error(&run, "fail")["code"].as_str(), server.calls().len()), (Some("http_refused"), 2), "{run}");
+    assert!(server.calls()[0].headers["authorization"].ends_with(CANARY), "the server got it");
+    let echo = outputs(&run, "echo");
+    assert_eq!(
+        (&echo["headers"]["x-echo"], &echo["json"]["body"]),
+        (&json!("Bearer ***"), &json!("{\"key\":\"***\"}")),
+        "{run}"
+    );
+    // The quotes are written in other ways in JSON, and in an address.
+    for part in ["canary-of", "and-more"] {
+        assert!(!text.contains(part), "{text}");
+        assert!(!place.log().contains(part), "{}", place.log());
+        for file in std::fs::read_dir(place.dir.path().join("data")).unwrap().flatten() {
+            let bytes = std::fs::read(file.path()).unwrap_or_default();
+            let found = bytes.windows(part.len()).any(|window| window == part.as_bytes());
+            assert!(!found, "{}", file.path().display());
+        }
+    }
+}
