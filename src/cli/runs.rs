@@ -46,6 +46,9 @@ pub(super) struct RunArgs {
     /// The queue of all its steps.
     #[arg(long)]
     queue: Option<String>,
+    /// Whom to tell when it has ended: an address that receives a Standard Webhook.
+    #[arg(long, value_name = "URL")]
+    notify_url: Option<String>,
     /// Start no second run if this key has been used within a day.
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -130,6 +133,7 @@ pub(super) async fn start(args: RunArgs, config: &Config) -> Result<ExitCode> {
         ("run_at", args.run_at),
         ("priority", args.priority.map(|priority| priority.to_string())),
         ("queue", args.queue),
+        ("notify_url", args.notify_url),
     ];
     let wishes: Vec<_> = wishes.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     let run = client.start(&args.pipeline, &args.params, &wishes, args.idempotency_key.as_deref()).await?;

@@ -75,7 +75,7 @@ impl Inner {
                 .hint("`concurrency` of the pipeline says that a run too many is skipped; a retry waits until there is room")
                 .details(json!({ "run": other }));
             tx.blame_run(&run.id, &error_json(&error)).await?;
-            tx.end_held(&run.id).await?;
+            moves.notify = tx.end_held(&run.id).await?;
             moves.ended = Some(RunStatus::Cancelled);
         }
         Ok(moves)
@@ -95,8 +95,8 @@ impl Inner {
             }
             // Nothing of it has begun, so there is nothing to clean up: `finally` does not run either.
             (Some(_), Some(_)) => {
-                tx.end_held(&run.id).await?;
-                Ok(Moves { ended: Some(RunStatus::Cancelled), ..Moves::default() })
+                let notify = tx.end_held(&run.id).await?;
+                Ok(Moves { ended: Some(RunStatus::Cancelled), notify, ..Moves::default() })
             }
             (Some(_), None) => Ok(Moves::default()),
         }
@@ -190,8 +190,8 @@ impl Inner {
 
 /// Gives a run up whose definition this version cannot read, so that it takes nobody's place.
 async fn abandoned(tx: &mut Tx, run: &RunRecord, error: &Error) -> Result<Moves> {
-    tx.abandon_run(&run.id, &error_json(error)).await?;
-    Ok(Moves { ended: Some(RunStatus::Failed), ..Moves::default() })
+    let notify = tx.abandon_run(&run.id, &error_json(error)).await?;
+    Ok(Moves { ended: Some(RunStatus::Failed), notify, ..Moves::default() })
 }
 
 fn survived(what: &str, done: Result<()>) {

@@ -22,6 +22,8 @@ pub(super) struct Moves {
     pub wake: Vec<String>,
     /// How the run has ended, if it has.
     pub ended: Option<RunStatus>,
+    /// Whether somebody has to be told of that.
+    pub notify: bool,
     /// Runs that waited for room and begin now, with what has moved in each.
     pub released: Vec<(RunRecord, Moves)>,
 }
@@ -29,9 +31,10 @@ pub(super) struct Moves {
 impl Moves {
     /// What has moved in the same run after this.
     pub fn add(&mut self, more: Self) {
-        let Self { wake, ended, released } = more;
+        let Self { wake, ended, notify, released } = more;
         self.wake.extend(wake);
         self.ended = self.ended.or(ended);
+        self.notify |= notify;
         self.released.extend(released);
     }
 }
@@ -41,6 +44,9 @@ impl Inner {
     pub(super) fn moved(&self, run: &RunRecord, moves: &Moves) {
         self.changed(run);
         moves.wake.iter().for_each(|queue| self.chain.wake(queue));
+        if moves.notify {
+            self.ended.notify_one();
+        }
         if let Some(status) = moves.ended {
             self.metrics.run_ended(&run.pipeline, status.as_str());
             tracing::info!(run.id = run.id, pipeline.name = run.pipeline, run.status = status.as_str(), "run ended");
@@ -87,10 +93,11 @@ impl Inner {
         if let Some(blame) = blame(&compiled, &steps).filter(|_| run.cancel_requested_at.is_none()) {
             tx.blame_run(&run.id, &blame).await?;
         }
-        if let Some(status) = advance.ended {
-            tx.finish_run(&run.id, status).await?;
-        }
-        Ok(Moves { wake, ended: advance.ended, released: Vec::new() })
+        let notify = match advance.ended {
+            Some(status) => tx.finish_run(&run.id, status).await?,
+            None => false,
+        };
+        Ok(Moves { wake, ended: advance.ended, notify, released: Vec::new() })
     }
 }
 

@@ -200,7 +200,7 @@ impl Inner {
                 Ok(moved) => moves = moved,
                 // The step has ended all the same; of the run this version cannot say what comes next.
                 Err(error) if error.code().starts_with("definition_") => {
-                    tx.abandon_run(&run.id, &error_json(&error)).await?;
+                    moves.notify = tx.abandon_run(&run.id, &error_json(&error)).await?;
                     moves.ended = Some(RunStatus::Failed);
                 }
                 Err(error) => return Err(error),

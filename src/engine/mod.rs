@@ -17,6 +17,7 @@ mod execute;
 mod fan_out;
 mod links;
 mod machine;
+mod notify;
 mod pause;
 mod progress;
 mod queues;
@@ -33,7 +34,7 @@ mod workers;
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use self::cancel::Attempts;
@@ -57,6 +58,7 @@ use crate::steps::image_resize::Images;
 use crate::store::Db;
 
 pub use compiled::LivePlan;
+pub use notify::NotificationView;
 pub use progress::ProgressView;
 pub use queues::{QueueState, Queues};
 pub use sleep::Told;
@@ -106,6 +108,8 @@ struct Inner {
     depths: Depths,
     pauses: Pauses,
     hidden: Hidden,
+    /// Told when a run has ended in this process of whose end somebody wants to know.
+    ended: Notify,
     lanes: Lanes,
     /// At most one step that was left by a crash runs at a time.
     suspects: Arc<Semaphore>,
@@ -136,6 +140,7 @@ impl Engine {
             cache: Cache::default(),
             watches: Watches::default(),
             attempts: Arc::default(),
+            ended: Notify::new(),
             suspects: Arc::new(Semaphore::new(1)),
             draining: CancellationToken::new(),
             db,

@@ -37,6 +37,8 @@ pub struct NewRun {
     pub queue: Option<String>,
     /// What starts it, as its expressions see it.
     pub event: Option<Value>,
+    /// Whom to tell when it has ended.
+    pub notify_url: Option<String>,
     /// What must start no more than one run.
     pub inbox: Option<Inbox>,
 }
@@ -129,6 +131,9 @@ impl Engine {
         tx.insert_run(&run).await?;
         if let Some(Retention { runs_ms, artifacts_ms }) = compiled.plan.retention {
             tx.keep_run(&run.id, Keep { runs: runs_ms, files: artifacts_ms }).await?;
+        }
+        if let Some(url) = &new.notify_url {
+            tx.insert_notification(&run.id, url).await?;
         }
         for mut step in steps(&run.id, &compiled) {
             step.priority = new.priority.map_or(step.priority, i64::from);

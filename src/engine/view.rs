@@ -5,11 +5,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use ulid::Ulid;
 
+use super::notify::NotificationView;
 use super::progress::{ProgressView, percent};
 use crate::clock;
 use crate::error::Result;
 use crate::secrets::{Purpose, Signer};
-use crate::store::{ArtifactRecord, Db, RunRecord, RunStatus, StepRecord, StepStatus, Tally};
+use crate::store::{ArtifactRecord, Db, NotificationRecord, RunRecord, RunStatus, StepRecord, StepStatus, Tally};
 
 /// A run with its steps and artifacts. The shape is frozen: fields are added, never changed.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -37,6 +38,8 @@ pub struct RunView {
     pub artifacts: Vec<ArtifactView>,
     /// Why it failed: `{code, message, step}`.
     pub error: Option<Value>,
+    /// Who is told of its end, if somebody asked for that.
+    pub notification: Option<NotificationView>,
     /// When it may start, if it is not to start at once. RFC 3339, UTC.
     pub run_at: Option<String>,
     /// Since when it waits for other runs of the same `concurrency.key`, or for its time before it can. RFC 3339, UTC.
@@ -152,10 +155,17 @@ impl RunView {
         let Some(run) = db.run(id).await? else { return Ok(None) };
         let steps = db.steps(id).await?;
         let artifacts = db.artifacts(id).await?;
-        Ok(Some(Self::new(run, steps, artifacts, base_url)))
+        let notification = db.notification(id).await?;
+        Ok(Some(Self::new(run, steps, artifacts, notification, base_url)))
     }
 
-    fn new(run: RunRecord, steps: Vec<StepRecord>, artifacts: Vec<ArtifactRecord>, base_url: &str) -> Self {
+    fn new(
+        run: RunRecord,
+        steps: Vec<StepRecord>,
+        artifacts: Vec<ArtifactRecord>,
+        notification: Option<NotificationRecord>,
+        base_url: &str,
+    ) -> Self {
         Self {
             url: run_url(base_url, &run.id),
             id: run.id,
@@ -168,6 +178,7 @@ impl RunView {
             steps: steps.into_iter().map(StepView::from).collect(),
             artifacts: artifacts.into_iter().map(|artifact| ArtifactView::new(artifact, base_url)).collect(),
             error: run.error,
+            notification: notification.map(NotificationView::from),
             run_at: run.run_at.map(clock::rfc3339),
             held_at: run
                 .place

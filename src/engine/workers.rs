@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::chain::{Chain, Push};
-use super::{Engine, Inbox, Inner, Queues, retention};
+use super::{Engine, Inbox, Inner, Queues, notify, retention};
 use crate::clock;
 use crate::error::Result;
 
@@ -52,6 +52,7 @@ impl Engine {
         tasks.spawn(every(retention::EVERY, stop.clone(), inner.clone(), |inner, turn| async move {
             inner.let_go(turn).await
         }));
+        tasks.spawn(notify::send(inner.clone(), stop.clone()));
         tasks.spawn(listen(inner.clone(), stop.clone()));
         tasks.spawn(go_on(inner.clone()));
         tasks.spawn(drain_at(inner.clone(), stop.clone()));

@@ -100,17 +100,17 @@ impl Tx {
         self.fetch(sql, &args![key]).await?.first().map(|row| row.text("id")).transpose()
     }
 
-    /// Ends a run that waits for room: nothing of it has begun, and nothing will.
+    /// Ends a run that waits for room: nothing of it has begun, and nothing will. True: somebody has to be told of its end.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn end_held(&mut self, id: &str) -> Result<()> {
+    pub async fn end_held(&mut self, id: &str) -> Result<bool> {
         let now = clock::now();
         let sql =
             "UPDATE step_runs SET status = 'cancelled', finished_at = $2 WHERE run_id = $1 AND status = 'waiting'";
         self.execute(sql, &args![id, now]).await?;
         let sql = "UPDATE runs SET status = 'cancelled', finished_at = $2, held_at = NULL WHERE id = $1";
-        self.execute(sql, &args![id, now]).await.map(drop)
+        self.end_run(id, sql, &args![id, now]).await
     }
 }
 

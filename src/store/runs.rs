@@ -185,7 +185,8 @@ impl Tx {
     pub async fn reopen_run(&mut self, id: &str) -> Result<()> {
         let sql = "UPDATE runs SET status = 'queued', error = NULL, finished_at = NULL, cancel_requested_at = NULL,
                    released_at = NULL, run_at = NULL WHERE id = $1";
-        self.execute(sql, &args![id]).await.map(drop)
+        self.execute(sql, &args![id]).await?;
+        self.await_end(id).await
     }
 
     /// Records why a run fails; the first reason stays.
@@ -196,11 +197,12 @@ impl Tx {
         self.execute("UPDATE runs SET error = $2 WHERE id = $1 AND error IS NULL", &args![id, error]).await.map(drop)
     }
 
-    /// Gives a run up whose definition this version cannot read: what still waits never runs.
+    /// Gives a run up whose definition this version cannot read: what still waits never runs. True: somebody has to be
+    /// told of its end.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn abandon_run(&mut self, id: &str, error: &serde_json::Value) -> Result<()> {
+    pub async fn abandon_run(&mut self, id: &str, error: &serde_json::Value) -> Result<bool> {
         let sql =
             "UPDATE step_runs SET status = 'cancelled', finished_at = $2 WHERE run_id = $1 AND status = 'waiting'";
         self.execute(sql, &args![id, clock::now()]).await?;
@@ -208,13 +210,13 @@ impl Tx {
         self.finish_run(id, RunStatus::Failed).await
     }
 
-    /// Ends a run.
+    /// Ends a run, and makes the notification of its end due. True: it has one.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn finish_run(&mut self, id: &str, status: RunStatus) -> Result<()> {
+    pub async fn finish_run(&mut self, id: &str, status: RunStatus) -> Result<bool> {
         let sql = "UPDATE runs SET status = $2, finished_at = $3, started_at = COALESCE(started_at, $3) WHERE id = $1";
-        self.execute(sql, &args![id, status.as_str(), clock::now()]).await.map(drop)
+        self.end_run(id, sql, &args![id, status.as_str(), clock::now()]).await
     }
 }
 

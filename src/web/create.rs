@@ -27,6 +27,7 @@ use super::wait::Patience;
 use crate::clock::{self, Millis};
 use crate::engine::{Inbox, NewRun, Started, run_url};
 use crate::error::{Error, Result};
+use crate::http::parse_url;
 use crate::secrets::Purpose;
 use crate::store::RunRecord;
 use crate::units::is_name;
@@ -48,15 +49,25 @@ pub(super) struct NewRunBody {
     run_at: Option<String>,
     priority: Option<Value>,
     queue: Option<String>,
+    notify_url: Option<String>,
 }
 
-/// When and where the run goes: in a JSON body, or in the query beside any body.
+/// When and where the run goes, and who is told of its end: in a JSON body, or in the query beside any body.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Wishes {
     run_at: Option<String>,
     priority: Option<Value>,
     queue: Option<String>,
+    notify_url: Option<String>,
+}
+
+/// What a run is to be, once its wishes have been checked.
+struct Granted {
+    run_at: Option<Millis>,
+    priority: Option<i32>,
+    queue: Option<String>,
+    notify_url: Option<String>,
 }
 
 /// `POST /v1/pipelines/{name}/runs`
@@ -136,8 +147,8 @@ impl Order {
             Some(media) if media == "application/json" || media.ends_with("+json") => {
                 let body: Option<NewRunBody> = extract::json_body(body, limits.body, EXAMPLE).await?;
                 let body = body.unwrap_or_default();
-                let NewRunBody { params, run_at, priority, queue } = body;
-                wishes = Wishes { run_at, priority, queue }.or(wishes);
+                let NewRunBody { params, run_at, priority, queue, notify_url } = body;
+                wishes = Wishes { run_at, priority, queue, notify_url }.or(wishes);
                 Given { params, files: Map::new() }
             }
             other => return Err(media_unknown(other)),
@@ -159,9 +170,10 @@ impl Order {
         let unfit = files::resolve(&self.app, &self.caller, &self.pipeline, &mut params).await?;
         params.extend(files);
         unfit.refuse(&self.pipeline, &params)?;
-        let (run_at, priority, queue) = wishes.checked()?;
+        let Granted { run_at, priority, queue, notify_url } = wishes.checked()?;
         let (pipeline, uploads) = (self.pipeline.name.clone(), uploads.files.clone());
-        Ok(NewRun { id, pipeline, params, origin: ORIGIN, uploads, run_at, priority, queue, inbox, event: None })
+        let origin = ORIGIN;
+        Ok(NewRun { id, pipeline, params, origin, uploads, run_at, priority, queue, notify_url, inbox, event: None })
     }
 
     async fn is_known(&self, inbox: Option<&Inbox>) -> Result<bool> {
@@ -268,10 +280,11 @@ impl Wishes {
             run_at: self.run_at.or(other.run_at),
             priority: self.priority.or(other.priority),
             queue: self.queue.or(other.queue),
+            notify_url: self.notify_url.or(other.notify_url),
         }
     }
 
-    fn checked(self) -> Result<(Option<Millis>, Option<i32>, Option<String>)> {
+    fn checked(self) -> Result<Granted> {
         let invalid = |message: String, hint: &str| Error::permanent("run_options_invalid", message).hint(hint);
         let run_at = self.run_at.map(|text| {
             clock::parse_rfc3339(&text)
@@ -288,7 +301,12 @@ impl Wishes {
             let hint = "start with a small letter, go on with small letters, digits, `-` and `_`";
             return Err(invalid(format!("`{queue}` is not a name for a queue"), hint));
         }
-        Ok((run_at.transpose()?, priority.transpose()?, self.queue))
+        if let Some(Err(error)) = self.notify_url.as_ref().map(|url| parse_url(url)) {
+            let hint = "write an address such as `https://app.example/hooks/runs`, without a password";
+            return Err(invalid(format!("`notify_url`: {}", error.message()), hint));
+        }
+        let (run_at, priority) = (run_at.transpose()?, priority.transpose()?);
+        Ok(Granted { run_at, priority, queue: self.queue, notify_url: self.notify_url })
     }
 }
 

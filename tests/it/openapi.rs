@@ -96,7 +96,8 @@ async fn the_service_answers_as_its_document_says() {
     let runs = "/v1/pipelines/greet/runs";
     let good = calls.post(RUNS, runs, json!({ "params": { "who": "ada@example.com" } })).await;
     let failed = calls.post(RUNS, runs, json!({ "params": { "who": "nobody" } })).await;
-    let later = json!({ "params": { "who": "ada@example.com" }, "run_at": "2999-01-01T00:00:00Z" });
+    let later = json!({ "params": { "who": "ada@example.com" }, "run_at": "2999-01-01T00:00:00Z",
+                        "notify_url": "http://127.0.0.1:1/" });
     let later = calls.post(RUNS, runs, later).await;
     calls.post(RUNS, runs, json!({ "params": { "whom": 1 } })).await;
     calls.post(RUNS, runs, json!({ "parameters": {} })).await;

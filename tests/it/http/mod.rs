@@ -1,6 +1,7 @@
-//! Calls of other services: `http.request`.
+//! Calls of other services: `http.request`, and who is told of the end of a run.
 
 mod hostile;
+mod notify;
 mod receiver;
 mod request;
 

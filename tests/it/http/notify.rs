@@ -1,0 +1,269 @@
+//! Who is told of the end of a run, and how often.
+
+use std::time::Duration;
+
+use afterload::store::{Db, Definition, NotificationStatus, RunStatus};
+use serde_json::{Value, json};
+
+use super::receiver::{Receiver, says};
+use super::{secret, verify};
+use crate::support::{Database, Server, TestApp, both, eventually, execute};
+
+both!(
+    the_end_of_a_run_is_told_to_who_asked_for_it,
+    a_receiver_that_is_busy_is_told_again_under_the_same_id,
+    a_run_that_goes_on_is_told_of_again,
+    what_must_not_be_called_is_given_up_at_once,
+    a_receiver_that_hangs_holds_up_nobody,
+    runs_that_never_begin_are_told_of_too,
+    two_senders_do_not_tell_at_once_and_a_lost_one_is_made_up_for,
+);
+
+const PIPELINE: &str = r#"
+name: p
+params: { refuse: { type: string, default: "" }, file: { type: string, default: "" } }
+steps:
+  - { id: hold, uses: test.step, if: "params.refuse == 'hold'", with: { wait: true } }
+  - { id: work, uses: test.step, if: "params.file != ''", with: { needs_file: "${{ params.file }}" } }
+"#;
+
+async fn app(database: Database) -> TestApp {
+    let app = TestApp::builder(database).pipeline("p", PIPELINE);
+    app.config(|config| config.http.allow = vec!["127.0.0.1".into()]).start().await
+}
+
+async fn start(app: &TestApp, params: Value, url: &str) -> Value {
+    let (status, run) = app.post("/v1/pipelines/p/runs", json!({ "params": params, "notify_url": url })).await;
+    assert_eq!(status, 202, "{run}");
+    run
+}
+
+/// The run, once the state of its notification is this.
+async fn told(app: &TestApp, run: &Value, status: &str) -> Value {
+    let id = run["id"].as_str().unwrap();
+    eventually("a notification", async || {
+        let run = app.show(id).await;
+        (run["notification"]["status"] == status).then_some(run)
+    })
+    .await
+}
+
+async fn the_end_of_a_run_is_told_to_who_asked_for_it(database: Database) {
+    let server = Receiver::start(|_| says(204, &[], "")).await;
+    let (app, url) = (app(database).await, format!("{}/hook?token=canary", server.url));
+    let secret = secret(&app);
+    let held = start(&app, json!({ "refuse": "hold" }), &url).await;
+    app.step_is(&held, "hold", "running").await;
+    let waiting = &app.show(held["id"].as_str().unwrap()).await["notification"];
+    assert_eq!(
+        (&waiting["status"], &waiting["attempts"], &waiting["next_at"]),
+        (&json!("waiting"), &json!(0), &Value::Null)
+    );
+    assert_eq!(waiting["url"], json!(server.url), "path and query may be a secret");
+    app.post(&format!("/v1/runs/{}/cancel", held["id"].as_str().unwrap()), json!({})).await;
+    told(&app, &held, "sent").await;
+    let good = start(&app, json!({}), &url).await;
+    let good = told(&app, &good, "sent").await;
+    let bad = start(&app, json!({ "file": "/nowhere" }), &url).await;
+    told(&app, &bad, "sent").await;
+    let calls = server.calls();
+    let kinds: Vec<_> = calls.iter().map(|call| serde_json::from_str::<Value>(&call.body).unwrap()).collect();
+    let types: Vec<_> = kinds.iter().map(|body| body["type"].as_str().unwrap()).collect();
+    assert_eq!(types, ["run.cancelled", "run.succeeded", "run.failed"]);
+    for call in &calls {
+        verify(&secret, call);
+        assert_eq!((call.method.as_str(), call.path.as_str()), ("POST", "/hook?token=canary"));
+        assert_eq!(call.headers["content-type"], "application/json");
+        assert!(!call.body.contains("canary"), "{}", call.body);
+    }
+    // The same as the API shows, but for how far the telling was.
+    let (mut shown, mut sent) = (good.clone(), kinds[1]["data"].clone());
+    assert_eq!((&sent["notification"]["status"], &sent["finished_at"]), (&json!("pending"), &kinds[1]["timestamp"]));
+    (shown["notification"], sent["notification"]) = (Value::Null, Value::Null);
+    assert_eq!(shown, sent);
+    let notification = &good["notification"];
+    assert_eq!(
+        (&notification["attempts"], &notification["error"], &notification["next_at"]),
+        (&json!(1), &Value::Null, &Value::Null)
+    );
+    // In the query beside a form, and not at all.
+    let form = reqwest::multipart::Form::new().text("file", "");
+    let request = app.client.post(format!("{}/v1/pipelines/p/runs", app.url)).query(&[("notify_url", &url)]);
+    let run: Value = request.bearer_auth(&app.admin_key).multipart(form).send().await.unwrap().json().await.unwrap();
+    told(&app, &run, "sent").await;
+    let quiet = app.run_to_end("p", json!({})).await;
+    assert_eq!((&quiet["notification"], server.calls().len()), (&Value::Null, 4));
+    app.finish().await;
+}
+
+async fn a_receiver_that_is_busy_is_told_again_under_the_same_id(database: Database) {
+    let server = Receiver::start(|call| match call.before {
+        0 => says(503, &[("retry-after", "1")], "canary"),
+        1 => says(302, &[("location", "/elsewhere")], ""),
+        _ => says(200, &[], ""),
+    })
+    .await;
+    let app = app(database).await;
+    let run = start(&app, json!({}), &server.url).await;
+    let pending = eventually("a failed attempt", async || {
+        let run = app.show(run["id"].as_str().unwrap()).await;
+        (!run["notification"]["error"].is_null()).then_some(run)
+    })
+    .await;
+    let error = &pending["notification"]["error"];
+    assert!(["http_server_error", "http_unexpected_status"].contains(&error["code"].as_str().unwrap()), "{pending}");
+    assert!(!error.to_string().contains("canary"), "{pending}");
+    let run = told(&app, &run, "sent").await;
+    assert_eq!((&run["notification"]["attempts"], &run["notification"]["error"]), (&json!(3), &Value::Null), "{run}");
+    let (calls, secret) = (server.calls(), secret(&app));
+    assert_eq!(calls.len(), 3, "a webhook follows no redirect: {calls:?}");
+    for call in &calls {
+        verify(&secret, call);
+        assert_eq!(call.headers["webhook-id"], calls[0].headers["webhook-id"]);
+    }
+    app.finish().await;
+}
+
+async fn a_run_that_goes_on_is_told_of_again(database: Database) {
+    let server = Receiver::start(|_| says(200, &[], "")).await;
+    let app = app(database).await;
+    let path = app.dir.path().join("there");
+    let run = start(&app, json!({ "file": path }), &server.url).await;
+    told(&app, &run, "sent").await;
+    std::fs::write(path, "").unwrap();
+    let (status, again) = app.post(&format!("/v1/runs/{}/retry", run["id"].as_str().unwrap()), json!({})).await;
+    assert!((200..300).contains(&status), "{again}");
+    eventually("the second message", async || (server.calls().len() == 2).then_some(())).await;
+    let run = told(&app, &run, "sent").await;
+    let calls = server.calls();
+    let types: Vec<_> =
+        calls.iter().map(|call| serde_json::from_str::<Value>(&call.body).unwrap()["type"].clone()).collect();
+    assert_eq!((types, &run["status"]), (vec![json!("run.failed"), json!("run.succeeded")], &json!("succeeded")));
+    assert_ne!(calls[0].headers["webhook-id"], calls[1].headers["webhook-id"]);
+    app.finish().await;
+}
+
+async fn what_must_not_be_called_is_given_up_at_once(database: Database) {
+    let server = Receiver::start(|_| says(200, &[], "")).await;
+    let app = TestApp::builder(database).pipeline("p", PIPELINE).start().await;
+    let run = start(&app, json!({}), &format!("http://localhost:{}/canary", server.port)).await;
+    let run = told(&app, &run, "failed").await;
+    let (notification, error) = (&run["notification"], &run["notification"]["error"]);
+    assert_eq!(
+        (&notification["attempts"], &error["code"], &run["status"]),
+        (&json!(1), &json!("egress_blocked"), &json!("succeeded"))
+    );
+    assert!(server.calls().is_empty() && !error.to_string().contains("canary"), "{run}");
+    for url in ["canary", "ftp://a.example/", "http://user:canary@a.example/", "http://", ""] {
+        let (status, problem) = app.post("/v1/pipelines/p/runs", json!({ "notify_url": url })).await;
+        assert_eq!((status, &problem["code"]), (422, &json!("run_options_invalid")), "{url}: {problem}");
+        assert!(!problem.to_string().contains("canary"), "{problem}");
+    }
+    app.finish().await;
+}
+
+async fn runs_that_never_begin_are_told_of_too(database: Database) {
+    let steps = "steps: [{ id: hold, uses: test.step, with: { wait: true } }]\n";
+    let one_at_a_time = |name: &str, conflict: &str| {
+        format!("name: {name}\nconcurrency: {{ key: one, limit: 1, on_conflict: {conflict} }}\n{steps}")
+    };
+    let server = Receiver::start(|_| says(200, &[], "")).await;
+    let app = TestApp::builder(database)
+        .pipeline("skips", &one_at_a_time("skips", "skip"))
+        .pipeline("queues", &one_at_a_time("queues", "queue"))
+        .config(|config| config.http.allow = vec!["127.0.0.1".into()]);
+    let app = app.start().await;
+    for name in ["skips", "queues"] {
+        let first = app.run(name, json!({})).await;
+        app.step_is(&first, "hold", "running").await;
+        let (status, second) =
+            app.post(&format!("/v1/pipelines/{name}/runs"), json!({ "notify_url": server.url })).await;
+        assert!((200..300).contains(&status), "{second}");
+        if name == "queues" {
+            app.post(&format!("/v1/runs/{}/cancel", second["id"].as_str().unwrap()), json!({})).await;
+        }
+        let second = told(&app, &second, "sent").await;
+        assert_eq!((&second["status"], &second["steps"][0]["status"]), (&json!("cancelled"), &json!("cancelled")));
+        app.post(&format!("/v1/runs/{}/cancel", first["id"].as_str().unwrap()), json!({})).await;
+        app.ended(&first).await;
+    }
+    let bodies = server.calls().into_iter().map(|call| serde_json::from_str::<Value>(&call.body).unwrap());
+    assert_eq!(bodies.map(|body| body["type"].clone()).collect::<Vec<_>>(), ["run.cancelled", "run.cancelled"]);
+    app.finish().await;
+}
+
+async fn a_receiver_that_hangs_holds_up_nobody(database: Database) {
+    // Connections are made, and nobody ever says a word.
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let deaf = format!("http://{}/", deaf.local_addr().unwrap());
+    let (server, app) = (Receiver::start(|_| says(200, &[], "")).await, app(database).await);
+    let hanging = start(&app, json!({}), &deaf).await;
+    app.ended(&hanging).await;
+    eventually("the attempt", async || {
+        let run = app.show(hanging["id"].as_str().unwrap()).await;
+        (run["notification"]["attempts"] == 1).then_some(())
+    })
+    .await;
+    let good = start(&app, json!({}), &server.url).await;
+    told(&app, &good, "sent").await;
+    let hanging = app.show(hanging["id"].as_str().unwrap()).await;
+    assert_eq!((&hanging["status"], &hanging["notification"]["status"]), (&json!("succeeded"), &json!("pending")));
+    // Nor the end of the process.
+    app.finish().await;
+}
+
+async fn two_senders_do_not_tell_at_once_and_a_lost_one_is_made_up_for(database: Database) {
+    let server = if database == Database::Postgres { Some(Server::start().await) } else { None };
+    let dir = tempfile::tempdir().unwrap();
+    let url = server.as_ref().map_or_else(|| format!("sqlite://{}", dir.path().join("s.db").display()), Server::url);
+    let db = Db::open(&url).await.unwrap();
+    db.publish(&[Definition { name: "p".into(), digest: "d".into(), source: String::new() }], &[]).await.unwrap();
+    for id in ["told", "other", "quiet"] {
+        let sql = "INSERT INTO runs (id, pipeline, digest, status, origin, params, revision, created_at) VALUES";
+        execute(&url, &format!("{sql} ('{id}', 'p', 'd', 'running', 'api', '{{}}', 1, 1)")).await;
+    }
+    let mut tx = db.begin().await.unwrap();
+    tx.insert_notification("told", "http://a.example/").await.unwrap();
+    tx.insert_notification("other", "http://a.example/").await.unwrap();
+    tx.commit().await.unwrap();
+    let claim = async |seconds| db.claim_notifications(Duration::from_secs(seconds), 10).await.unwrap();
+    assert!(claim(60).await.is_empty(), "no run has ended");
+    let mut tx = db.begin().await.unwrap();
+    for id in ["told", "quiet"] {
+        tx.finish_run(id, RunStatus::Succeeded).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+
+    // Of many that look at once one gets it. It dies, and its time is over.
+    let claims = futures::future::join_all((0..8).map(|_| claim(60))).await;
+    let lost: Vec<_> = claims.into_iter().flatten().collect();
+    assert_eq!((lost.len(), lost[0].run_id.as_str(), lost[0].attempts), (1, "told", 1));
+    execute(&url, "UPDATE notifications SET next_at = 1 WHERE run_id = 'told'").await;
+    let found = claim(60).await;
+    assert_eq!((found.len(), found[0].attempts, found[0].since), (1, 2, lost[0].since));
+
+    // Who lost it writes nothing any more; who holds it does.
+    let error = json!({ "code": "x" });
+    db.settle_notification(&lost[0], NotificationStatus::Failed, None, Some(&error)).await.unwrap();
+    let state = async || db.notification("told").await.unwrap().unwrap();
+    assert_eq!(state().await.status, NotificationStatus::Pending);
+    db.settle_notification(&found[0], NotificationStatus::Pending, Some(1), Some(&error)).await.unwrap();
+    assert_eq!((state().await.next_at, state().await.error), (Some(1), Some(error)));
+    let third = claim(60).await;
+
+    // The run goes on meanwhile, and is told of once more when it ends again.
+    let mut tx = db.begin().await.unwrap();
+    tx.reopen_run("told").await.unwrap();
+    tx.commit().await.unwrap();
+    db.settle_notification(&third[0], NotificationStatus::Sent, None, None).await.unwrap();
+    let waiting = state().await;
+    assert_eq!((waiting.status, waiting.attempts, waiting.error), (NotificationStatus::Waiting, 0, None));
+    let mut tx = db.begin().await.unwrap();
+    tx.finish_run("told", RunStatus::Failed).await.unwrap();
+    tx.commit().await.unwrap();
+    let last = claim(60).await;
+    assert_eq!((last.len(), last[0].attempts), (1, 1));
+    db.settle_notification(&last[0], NotificationStatus::Sent, None, None).await.unwrap();
+    assert_eq!((state().await.status, claim(60).await.len()), (NotificationStatus::Sent, 0));
+    db.close().await;
+}
