@@ -31,6 +31,7 @@ enum Access {
     Anybody,
     Key,
     KeyOrToken,
+    KeyOrSignature,
     KeyFromAfar,
 }
 
@@ -76,6 +77,17 @@ impl Operation {
         let mut keyed = self.key();
         keyed.access = Access::KeyOrToken;
         keyed.refuses(&["token_invalid"])
+    }
+
+    /// Needs an API key, or the signature of a webhook.
+    pub(super) fn key_or_signature(self) -> Self {
+        let mut keyed = self.key();
+        keyed.access = Access::KeyOrSignature;
+        keyed
+            .header("webhook-id", "the id of a Standard Webhook: sent again, it is the same event")
+            .header("webhook-timestamp", "when it was signed, in seconds since 1970")
+            .header("webhook-signature", "in place of a key: `v1,` and the signature in Base64")
+            .refuses(&["webhook_invalid", "webhook_expired"])
     }
 
     /// Needs an API key where others than this machine can reach the service.
@@ -240,7 +252,8 @@ impl Operation {
                 Access::Anybody => json!([]),
                 Access::Key => json!([{ "key": [] }]),
                 Access::KeyOrToken => json!([{ "key": [] }, { "token": [] }]),
-                Access::KeyFromAfar => json!([{}, { "key": [] }]),
+                // A signature stands in headers of its own, for which OpenAPI has no name.
+                Access::KeyFromAfar | Access::KeyOrSignature => json!([{}, { "key": [] }]),
             },
         });
         if !self.bodies.is_empty() {

@@ -23,6 +23,8 @@ const KINDS: &[(&str, StatusCode, &str)] = &[
     ("key_missing", StatusCode::UNAUTHORIZED, "An API key is needed"),
     ("key_invalid", StatusCode::UNAUTHORIZED, "The API key is not valid"),
     ("token_invalid", StatusCode::UNAUTHORIZED, "The token is not valid"),
+    ("webhook_invalid", StatusCode::UNAUTHORIZED, "The webhook is not signed by its sender"),
+    ("webhook_expired", StatusCode::UNAUTHORIZED, "The webhook is too old"),
     ("scope_missing", StatusCode::FORBIDDEN, "The API key may not do this"),
     ("bucket_forbidden", StatusCode::FORBIDDEN, "The API key may not name this bucket"),
     ("not_found", StatusCode::NOT_FOUND, "There is nothing here"),

@@ -258,10 +258,11 @@ fn about_events(routes: Routes) -> Routes {
                 "tellOfEvent",
                 "An event of the application: it starts pipelines and wakes steps that wait for it",
             )
-            .key()
+            .key_or_signature()
             .header("Idempotency-Key", "the event's own id: told again, it is the same event")
             .json::<Map<String, Value>>()
             .answers::<Heard>(202, "all that it starts and wakes is on disk")
+            .answers::<Heard>(200, "the same, for a webhook")
             .refuses(&["header_invalid", "event_invalid"]),
         )
 }

@@ -1,9 +1,10 @@
-//! Calls of other services: `http.request`, and who is told of the end of a run.
+//! Calls: `http.request`, who is told of the end of a run, and webhooks that come in.
 
 mod hostile;
 mod notify;
 mod receiver;
 mod request;
+mod telling;
 
 use std::io::Write;
 use std::process::{Command, Stdio};
