@@ -41,3 +41,30 @@ CREATE TABLE IF NOT EXISTS orders (
     customer_email VARCHAR(254) NOT NULL,
     status         TEXT NOT NULL DEFAULT 'open'
 );
+
+CREATE TABLE IF NOT EXISTS users (
+    id     BIGINT PRIMARY KEY,
+    -- In small letters.
+    handle VARCHAR(100) NOT NULL UNIQUE,
+    email  VARCHAR(254)
+);
+
+CREATE TABLE IF NOT EXISTS tweets (
+    id        BIGINT PRIMARY KEY,
+    author_id BIGINT NOT NULL,
+    body      TEXT NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS follows (
+    author_id   BIGINT NOT NULL,
+    follower_id BIGINT NOT NULL,
+    PRIMARY KEY (author_id, follower_id)
+);
+
+CREATE TABLE IF NOT EXISTS timelines (
+    user_id   BIGINT NOT NULL,
+    tweet_id  BIGINT NOT NULL,
+    author_id BIGINT NOT NULL,
+    reason    TEXT NOT NULL,
+    PRIMARY KEY (user_id, tweet_id)
+);

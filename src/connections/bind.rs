@@ -112,6 +112,11 @@ impl Statement {
         self.filled(|place| format!("{sign}{}", place + 1))
     }
 
+    /// The text as it was written, without semicolons and comments at its end.
+    pub fn named(&self) -> String {
+        self.filled(|place| format!(":{}", self.names[place]))
+    }
+
     fn filled(&self, parameter: impl Fn(usize) -> String) -> String {
         let piece = |piece: &Piece| match piece {
             Piece::Text(text) => text.clone(),

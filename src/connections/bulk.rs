@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::quote::{identifier, list};
+use super::quote::{TableName, identifier, list};
 use super::{Batch, Column, Connection, Fence, Kind, Reject, Shape, Table, checkpoints, postgres, sqlite};
 use crate::error::{Error, Result};
 
@@ -130,10 +130,7 @@ impl Connection {
         conflict: Option<Conflict>,
     ) -> Result<Loader> {
         self.writable()?;
-        if checkpoints::is_ours(&table.name) {
-            let message = format!("`{}` belongs to afterload", table.name);
-            return Err(Error::permanent("table_reserved", message).hint("import into a table of your own"));
-        }
+        checkpoints::refuse_ours(&table.name)?;
         let resolve = |(name, shape): &(String, Shape)| Ok((table.column(name)?.clone(), *shape));
         let columns = columns.iter().map(resolve).collect::<Result<Vec<_>>>()?;
         let conflict = match conflict {
@@ -176,11 +173,15 @@ impl Loader {
 
 /// The error for keys that no unique constraint covers.
 pub(super) fn not_unique(plan: &Plan) -> Error {
-    let keys = plan.conflict.iter().flat_map(|conflict| &conflict.keys).map(|key| format!("`{key}`"));
-    let keys = keys.collect::<Vec<_>>().join(", ");
-    let message = format!("no unique constraint of `{}` covers just {keys}", plan.table.name);
-    Error::permanent("conflict_keys_not_unique", message)
-        .hint("`on_conflict.keys` must name the columns of a primary key or of a unique index")
+    let keys = plan.conflict.as_ref().map_or(&[][..], |conflict| &conflict.keys);
+    keys_not_unique(&plan.table.name, keys)
+}
+
+/// The same for the keys of a table.
+pub(super) fn keys_not_unique(table: &TableName, keys: &[String]) -> Error {
+    let keys = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+    Error::permanent("conflict_keys_not_unique", format!("no unique constraint of `{table}` covers just {keys}"))
+        .hint("`keys` must name the columns of a primary key or of a unique index")
 }
 
 /// Whether cells of a shape can be sent to a column of a kind as they are; otherwise the database casts them from text.

@@ -139,6 +139,20 @@ impl Connection {
         claimed.ok_or_else(|| fence.lost())
     }
 
+    /// Notes a cursor by itself, without rows.
+    ///
+    /// # Errors
+    /// `lease_lost` if a later attempt has taken over, or those of the database.
+    pub async fn note(&self, fence: &Fence, cursor: &str, finished: bool) -> Result<()> {
+        let sql = format!("{} AND epoch = $5", self.statements().advance());
+        let now = clock::now();
+        let noted = on_pool!(self, pool => {
+            let query = sqlx::query(AssertSqlSafe(sql)).bind(cursor).bind(now).bind(finished.then_some(now));
+            query.bind(&fence.key).bind(fence.epoch).execute(pool).await?.rows_affected()
+        });
+        if noted == 0 { Err(fence.lost()) } else { Ok(()) }
+    }
+
     /// The rejected rows of a step after `seq`, in order, at most `limit`.
     ///
     /// # Errors
@@ -175,7 +189,13 @@ impl Connection {
     }
 }
 
-/// The names that users may not import into.
-pub(super) fn is_ours(name: &TableName) -> bool {
-    matches!(name.table.as_str(), "afterload_checkpoints" | "afterload_rejects")
+/// An error for the tables that users may not write into.
+pub(super) fn refuse_ours(name: &TableName) -> Result<()> {
+    match name.table.as_str() {
+        "afterload_checkpoints" | "afterload_rejects" => {
+            Err(Error::permanent("table_reserved", format!("`{name}` belongs to afterload"))
+                .hint("write into a table of your own"))
+        }
+        _ => Ok(()),
+    }
 }

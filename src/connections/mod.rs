@@ -9,6 +9,7 @@ mod bulk;
 mod checkpoints;
 mod copy;
 mod dialect;
+mod people;
 mod postgres;
 mod quote;
 mod sqlite;
@@ -27,8 +28,9 @@ pub use bind::{Bind, ForPostgres, ForSqlite, Statement};
 pub use bulk::{Action, Conflict, Loader, Outcome, Refusal, Seal, Sealed};
 pub use checkpoints::{Fence, Reject};
 pub use dialect::Dialect;
+pub use people::{People, Person, Row, Span, Target};
 pub use quote::TableName;
-pub use statement::{Call, Command, Effect, Keep, Note, order};
+pub use statement::{Call, Command, Effect, Keep, Note, Noted, order};
 pub use table::{Column, Kind, Table};
 
 use crate::config::{self, ConnectionConfig};

@@ -254,6 +254,7 @@ impl Inner {
             images: self.images.clone(),
             links: Arc::new(super::links::Links::new(self, &step.run_id, &step.key())),
             effects: Arc::new(super::effects::Journal::new(self.db.clone(), &step.run_id, &step.key())),
+            deliveries: Arc::new(super::deliveries::Book::new(self.db.clone(), &step.run_id, &step.key())),
         };
         crash_point!("step.start", &step.step_id);
         let before: Option<ProgressView> = step.progress.clone().and_then(|view| serde_json::from_value(view).ok());

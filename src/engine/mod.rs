@@ -10,6 +10,7 @@ mod again;
 mod cancel;
 mod chain;
 mod compiled;
+mod deliveries;
 mod depth;
 mod effects;
 mod end;

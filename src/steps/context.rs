@@ -71,6 +71,8 @@ pub struct Context {
     pub links: Arc<dyn FileLinks>,
     /// The record of effects that must not be repeated.
     pub effects: Arc<dyn Effects>,
+    /// The record of whom the step has told.
+    pub deliveries: Arc<dyn Deliveries>,
     /// What woke the step, if it has slept.
     pub slept: Option<Slept>,
     /// Where it says that it wants to sleep.
@@ -186,6 +188,27 @@ pub trait Effects: Send + Sync {
     fn done(&self, key: &str, detail: serde_json::Value) -> Answer<()>;
     /// Records that it certainly did not happen, so that it may be tried again freely.
     fn undone(&self, key: &str) -> Answer<()>;
+}
+
+/// What became of a message to somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Who it was for, by a key that tells people apart.
+    pub person: String,
+    /// Why, such as `mention`.
+    pub reason: &'static str,
+    /// The code of the error for which it cannot be delivered; `None`: it was.
+    pub failure: Option<&'static str>,
+}
+
+/// The record of whom a step has told, kept in the service's database.
+pub trait Deliveries: Send + Sync {
+    /// Whose deliveries among these have ended, by their keys.
+    fn known(&self, people: Vec<String>) -> Answer<Vec<String>>;
+    /// Records the end of a delivery. A second one for the same person changes nothing.
+    fn record(&self, delivery: Delivery) -> Answer<()>;
+    /// How many were delivered, and how many cannot be.
+    fn tally(&self) -> Answer<(u64, u64)>;
 }
 
 /// Makes links to files for people, who have no API key.

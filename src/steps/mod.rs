@@ -9,6 +9,7 @@ pub mod file_check;
 mod files;
 pub mod http_request;
 pub mod image_resize;
+pub mod notify_fanout;
 pub mod sql;
 mod wait;
 
@@ -22,7 +23,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use context::{
-    Answer, Bed, Begun, Context, Counts, Effects, FileLinks, Progress, Report, RunFacts, Slept, StepFacts, Suspension,
+    Answer, Bed, Begun, Context, Counts, Deliveries, Delivery, Effects, FileLinks, Progress, Report, RunFacts, Slept,
+    StepFacts, Suspension,
 };
 pub use files::{Destination, FileSink, Files, KeyOf, Made};
 
@@ -71,6 +73,7 @@ pub fn kinds() -> Vec<Arc<dyn AnyStep>> {
         erase::<file_check::FileCheck>(),
         erase::<http_request::HttpRequest>(),
         erase::<image_resize::ImageResize>(),
+        erase::<notify_fanout::NotifyFanout>(),
         erase::<sql::SqlBatch>(),
         erase::<sql::SqlExecute>(),
         erase::<wait::Wait>(),
@@ -78,7 +81,7 @@ pub fn kinds() -> Vec<Arc<dyn AnyStep>> {
 }
 
 /// The kinds of the language that this version does not run yet.
-pub const PLANNED: &[&str] = &["report.query", "geo.lookup", "notify.fanout"];
+pub const PLANNED: &[&str] = &["report.query", "geo.lookup"];
 
 /// The kinds as the language sees them.
 pub fn language(kinds: &[Arc<dyn AnyStep>]) -> Kinds {

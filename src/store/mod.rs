@@ -4,6 +4,7 @@ mod access;
 mod artifacts;
 mod db;
 mod definitions;
+mod deliveries;
 mod effects;
 mod group;
 mod inbox;

@@ -15,6 +15,7 @@ mod life;
 mod links;
 mod mail;
 mod main_job;
+mod notify;
 mod objects;
 mod openapi;
 mod operations;

@@ -16,7 +16,7 @@ const CHANGES: [&str; 4] = ["INSERT", "UPDATE", "DELETE", "MERGE"];
 /// One statement that a step may run.
 #[derive(Clone, Debug)]
 pub struct Command {
-    pub(super) statement: Statement,
+    pub(in crate::connections) statement: Statement,
     reads: bool,
 }
 

@@ -31,6 +31,11 @@ pub(super) fn lifetime(said: units::Duration) -> Result<Duration> {
 /// Errors that say nothing of the next recipient.
 const OF_A_RECIPIENT: [&str; 4] = ["mail_recipient_refused", "mail_refused", "mail_deferred", "mail_uncertain"];
 
+/// Whether an error of sending says nothing of the next recipient.
+pub fn of_a_recipient(error: &Error) -> bool {
+    OF_A_RECIPIENT.contains(&error.code())
+}
+
 /// What sending needs of the step's context.
 pub(super) struct Post<'a> {
     pub mailer: &'a Mailer,
@@ -72,7 +77,7 @@ impl Post<'_> {
             match self.once(&mail, recipient, &id, step.on_uncertain).await {
                 Ok(()) => message_ids.push(id.to_string()),
                 // What is wrong with one recipient is no reason to keep the mail from the others.
-                Err(error) if OF_A_RECIPIENT.contains(&error.code()) => {
+                Err(error) if of_a_recipient(&error) => {
                     failed.push(error);
                     continue;
                 }

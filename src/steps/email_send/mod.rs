@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub(super) use deliver::of_a_recipient;
 pub use fields::{Addresses, Links};
 
 use super::{Context, Step};
@@ -96,7 +97,7 @@ links: { rejected rows: "${{ steps.import.errors_file }}" }
     type Outputs = Outputs;
 
     fn check(&self, check: &mut Check<'_>) {
-        self.check_text(check);
+        check_text(check, &[], (&self.template, self.body.is_some(), self.subject.is_some()));
         self.check_addresses(check);
         for name in ["links", "run", "subject"].into_iter().filter(|name| self.vars.contains_key(*name)) {
             check.problem(
@@ -130,31 +131,6 @@ links: { rejected rows: "${{ steps.import.errors_file }}" }
 }
 
 impl EmailSend {
-    fn check_text(&self, check: &mut Check<'_>) {
-        match (&self.template, &self.body) {
-            (None, None) if !check.readable(&["template"]) || !check.readable(&["body"]) => {}
-            (None, None) => check.problem(&[], "the mail has no text", "name a `template`, or write a `body`"),
-            (Some(_), Some(_)) => {
-                check.problem(&["body"], "`body` and `template` exclude each other", "remove one of them");
-            }
-            (None, Some(_)) if self.subject.is_none() && check.readable(&["subject"]) => {
-                check.problem(&["body"], "a mail with a `body` needs a `subject`", "add `subject: …`");
-            }
-            (None, Some(_)) => {}
-            (Some(template), None) => {
-                if let Some(fault) = check.around.broken_templates.get(template) {
-                    let message = format!("the mail template `{template}` cannot be used: {fault}");
-                    return check.problem(&["template"], message, "");
-                }
-                let Some(known) = &check.around.templates else { return };
-                if !known.contains(template) {
-                    let choices = choices(known);
-                    check.problem(&["template"], format!("unknown mail template `{template}`"), choices);
-                }
-            }
-        }
-    }
-
     fn check_addresses(&self, check: &mut Check<'_>) {
         for (field, addresses) in [("to", &self.to), ("cc", &self.cc), ("bcc", &self.bcc)] {
             let Some(addresses) = addresses.known() else { continue };
@@ -166,10 +142,42 @@ impl EmailSend {
             }
         }
         for (field, address) in [("from", &self.from), ("reply_to", &self.reply_to)] {
-            if let Some(text) = address.as_ref().and_then(Dynamic::known) {
-                check_address(check, &[field], text);
+            check_sender(check, &[field], address.as_ref());
+        }
+    }
+}
+
+/// A mail at `at` has a template, or a body with a subject; of both it is said whether they are there.
+pub(super) fn check_text(check: &mut Check<'_>, at: &[&str], (template, body, subject): (&Option<String>, bool, bool)) {
+    let place = |name| [at, &[name]].concat();
+    match (template, body) {
+        (None, false) if !check.readable(&place("template")) || !check.readable(&place("body")) => {}
+        (None, false) => check.problem(at, "the mail has no text", "name a `template`, or write a `body`"),
+        (Some(_), true) => {
+            check.problem(&place("body"), "`body` and `template` exclude each other", "remove one of them");
+        }
+        (None, true) if !subject && check.readable(&place("subject")) => {
+            check.problem(&place("body"), "a mail with a `body` needs a `subject`", "add `subject: …`");
+        }
+        (None, true) => {}
+        (Some(template), false) => {
+            if let Some(fault) = check.around.broken_templates.get(template) {
+                let message = format!("the mail template `{template}` cannot be used: {fault}");
+                return check.problem(&place("template"), message, "");
+            }
+            let Some(known) = &check.around.templates else { return };
+            if !known.contains(template) {
+                let choices = choices(known);
+                check.problem(&place("template"), format!("unknown mail template `{template}`"), choices);
             }
         }
+    }
+}
+
+/// An address that is known before the step runs.
+pub(super) fn check_sender(check: &mut Check<'_>, at: &[&str], address: Option<&Dynamic<String>>) {
+    if let Some(text) = address.and_then(Dynamic::known) {
+        check_address(check, at, text);
     }
 }
 

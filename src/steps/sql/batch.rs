@@ -86,7 +86,7 @@ bind: { account: "${{ params.account_id }}" }
 
     fn check(&self, check: &mut Check<'_>) {
         check.connection(&["connection"], &self.connection, true);
-        let statement = check_sql(check, &self.connection, ("sql", &self.sql), &self.bind, &[LIMIT, AFTER]);
+        let statement = check_sql(check, &self.connection, (&["sql"], &self.sql), &self.bind, &[LIMIT, AFTER]);
         if let Some(statement) = &statement {
             let example = "such as `DELETE FROM t WHERE id IN (SELECT id FROM t WHERE … LIMIT :limit)`";
             if statement.reads() {
@@ -104,14 +104,14 @@ bind: { account: "${{ params.account_id }}" }
         }
         let mut statements = vec![statement];
         if let Some(count) = &self.count {
-            let count = check_sql(check, &self.connection, ("count", count), &self.bind, &[]);
+            let count = check_sql(check, &self.connection, (&["count"], count), &self.bind, &[]);
             if count.as_ref().is_some_and(|count| !count.reads()) {
                 check.problem(&["count"], "`count` must be a `SELECT`", "");
             }
             statements.push(count);
         }
         if !self.bind.contains_key(LIMIT) {
-            check_bind(check, &self.bind, &statements);
+            check_bind(check, (&["bind"], &self.bind), &statements);
         }
         if !(1..=100_000).contains(&self.chunk) {
             check.problem(&["chunk"], "`chunk` must be from 1 to 100000", "10000 is a good choice");

@@ -49,10 +49,10 @@ bind: { id: "${{ params.order_id }}" }
     type Outputs = Outputs;
 
     fn check(&self, check: &mut Check<'_>) {
-        let statement = check_sql(check, &self.connection, ("sql", &self.sql), &self.bind, &[]);
+        let statement = check_sql(check, &self.connection, (&["sql"], &self.sql), &self.bind, &[]);
         let writes = statement.as_ref().is_some_and(|statement| !statement.reads());
         check.connection(&["connection"], &self.connection, writes);
-        check_bind(check, &self.bind, &[statement]);
+        check_bind(check, (&["bind"], &self.bind), &[statement]);
     }
 
     async fn run(self, ctx: Context) -> Result<Outputs> {

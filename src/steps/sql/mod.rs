@@ -14,17 +14,17 @@ use crate::connections::{Bind, Command, Fence};
 use crate::error::{Error, Result};
 use crate::pipeline::Check;
 
-/// What can be said of a statement at `field` before it runs. `own` are the parameters that the step fills itself.
-fn check_sql(
+/// What can be said of a statement at a place of `with` before it runs. `own` are the parameters that the step fills itself.
+pub(super) fn check_sql(
     check: &mut Check<'_>,
     connection: &str,
-    (field, text): (&str, &str),
+    (at, text): (&[&str], &str),
     bind: &Bind,
     own: &[&str],
 ) -> Option<Command> {
     if text.contains("${{") {
         let hint = "write `:name` there, and `bind: { name: \"${{ … }}\" }` beside it";
-        check.problem(&[field], "SQL cannot hold an expression", hint);
+        check.problem(at, "SQL cannot hold an expression", hint);
         return None;
     }
     let statement = match check.around.dialects.get(connection) {
@@ -34,39 +34,39 @@ fn check_sql(
     let statement = match statement {
         Ok(statement) => statement,
         Err(error) => {
-            check.problem(&[field], error.message(), error.hint_text().unwrap_or_default());
+            check.problem(at, error.message(), error.hint_text().unwrap_or_default());
             return None;
         }
     };
     for name in statement.names().iter().filter(|name| !own.contains(&name.as_str())) {
         if !bind.contains_key(name.as_str()) {
-            check.problem(&[field], format!("nothing fills `:{name}`"), format!("add `{name}` to `bind`"));
+            check.problem(at, format!("nothing fills `:{name}`"), format!("add `{name}` to `bind`"));
         }
     }
     Some(statement)
 }
 
-/// Values that no statement names are slips.
-fn check_bind(check: &mut Check<'_>, bind: &Bind, statements: &[Option<Command>]) {
+/// Values, at a place of `with`, that no statement names are slips.
+pub(super) fn check_bind(check: &mut Check<'_>, (at, bind): (&[&str], &Bind), statements: &[Option<Command>]) {
     // What could not be read may name anything.
     let Some(statements) = statements.iter().map(Option::as_ref).collect::<Option<Vec<_>>>() else { return };
     for name in bind.keys() {
         if !statements.iter().any(|statement| statement.takes(name)) {
-            check.problem(&["bind", name], format!("the SQL has no `:{name}`"), "");
+            check.problem(&[at, &[name]].concat(), format!("the SQL has no `:{name}`"), "");
         }
     }
 }
 
-fn fence(ctx: &Context) -> Fence {
+pub(super) fn fence(ctx: &Context) -> Fence {
     Fence { key: ctx.step.key.clone(), epoch: ctx.step.epoch }
 }
 
 /// What an attempt before has committed.
-fn recorded<T: DeserializeOwned>(text: &str) -> Result<T> {
+pub(super) fn recorded<T: DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text)
         .map_err(|error| Error::permanent("checkpoint_invalid", format!("the checkpoint cannot be read: {error}")))
 }
 
-fn app() -> String {
+pub(super) fn app() -> String {
     "app".into()
 }

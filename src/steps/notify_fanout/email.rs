@@ -1,0 +1,88 @@
+//! A mail for everybody, from a template that knows the person.
+
+use serde_json::{Value, json};
+
+use super::each::{self, Trouble};
+use super::fields::Letter;
+use crate::connections::Person;
+use crate::error::{Error, Result};
+use crate::mail::{Address, Content, Mail, Mailer, MessageId, NotSent};
+use crate::pipeline::Dynamic;
+use crate::steps::email_send::of_a_recipient;
+use crate::steps::{Context, RunFacts};
+
+use super::audience::key_text;
+
+/// The way of mails.
+pub struct Channel {
+    mailer: Mailer,
+    run: RunFacts,
+    key: String,
+    from: Address,
+    reply_to: Option<Address>,
+    subject: Option<String>,
+    body: Option<String>,
+    letter: Letter,
+}
+
+impl Channel {
+    /// Reads what is the same for everybody.
+    pub fn new(ctx: &Context, mut letter: Letter) -> Result<Self> {
+        let text = |field: Option<Dynamic<String>>| field.map(Dynamic::value).transpose();
+        let from = match text(letter.from.take())? {
+            Some(from) => Address::sender(&from)?,
+            None => ctx.mail.from().clone(),
+        };
+        let reply_to = text(letter.reply_to.take())?.map(|address| Address::recipient(&address)).transpose()?;
+        let (subject, body) = (text(letter.subject.take())?, text(letter.body.take())?);
+        let (mailer, run, key) = (ctx.mail.clone(), ctx.run.clone(), ctx.step.key.clone());
+        Ok(Self { mailer, run, key, from, reply_to, subject, body, letter })
+    }
+
+    fn content(&self, person: &Person, reason: &str) -> Result<Content> {
+        let Some(template) = &self.letter.template else {
+            let text = self.body.clone().unwrap_or_default();
+            return Ok(Content { subject: self.subject.clone().unwrap_or_default(), text, html: None });
+        };
+        let mut vars = self.letter.vars.clone();
+        for (name, value) in [("person", json!(person.row)), ("reason", reason.into()), ("run", json!(self.run))] {
+            vars.insert(name.to_owned(), value);
+        }
+        self.mailer.render(template, self.subject.clone(), vars)
+    }
+
+    fn address(&self, person: &Person) -> Result<Address> {
+        let column = &self.letter.address;
+        match person.row.get(column) {
+            Some(Value::String(text)) => Address::recipient(text),
+            Some(Value::Null) => {
+                Err(Error::permanent("mail_invalid_recipient", format!("`{}` has no address", key_text(person))))
+            }
+            _ => Err(Error::permanent("column_not_found", format!("the query gives no text in a column `{column}`"))
+                .hint("name the column with the address in `deliver.email.address`")),
+        }
+    }
+}
+
+impl each::Channel for Channel {
+    async fn tell(&self, person: &Person, reason: &'static str) -> Result<(), Trouble> {
+        let to = self.address(person).map_err(|error| match error.code() {
+            "column_not_found" => Trouble::Channel(error),
+            _ => Trouble::Person(error),
+        })?;
+        let id = MessageId::derive(&format!("{}/{}", self.key, key_text(person)), &to, &self.from);
+        let mail = Mail {
+            from: self.from.clone(),
+            reply_to: self.reply_to.clone(),
+            to: vec![to.clone()],
+            cc: Vec::new(),
+            content: self.content(person, reason).map_err(Trouble::Channel)?,
+            run: self.run.id.clone(),
+        };
+        let sent = self.mailer.send(&mail, &to, &id).await;
+        sent.map_err(|(NotSent::Certain(error) | NotSent::Uncertain(error))| match of_a_recipient(&error) {
+            true => Trouble::Person(error),
+            false => Trouble::Channel(error),
+        })
+    }
+}

@@ -1,0 +1,184 @@
+//! Who is named in a text: `@name`, as people write it.
+
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+/// A name behind its sign. Letters, marks and digits of any script; a hyphen only between two of them.
+#[expect(clippy::unwrap_used, reason = "a constant that a test compiles")]
+static NAME: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"[@＠](\w+(?:-+\w+)*)").unwrap());
+/// What follows the first part of a mail address's host.
+#[expect(clippy::unwrap_used, reason = "a constant that a test compiles")]
+static HOST: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\.\w").unwrap());
+/// What may end in front of the `@` of a mail address, besides quotes.
+#[expect(clippy::unwrap_used, reason = "a constant that a test compiles")]
+static MAILBOX: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"[\w.!#$%&'*+/=?^`{|}~-]*\w[.!#$%&'*+/=?^`{|}~-]*$").unwrap());
+/// What Markdown and HTML show as code, but for spans in backticks.
+#[expect(clippy::unwrap_used, reason = "a constant that a test compiles")]
+static TAGS: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"(?is)<code(?:\s[^>]*)?>.*?</code\s*>|<pre(?:\s[^>]*)?>.*?</pre\s*>").unwrap());
+
+/// The names, each once, in the order of the text: without the sign, spelt as they are there. What stands in code (in
+/// backticks, fences, `<code>` or `<pre>`), in a mail address or in a web address names nobody.
+pub fn names(text: &str) -> Vec<String> {
+    let text = without_code(text);
+    let mut names: Vec<String> = Vec::new();
+    for found in NAME.captures_iter(&text) {
+        let (Some(whole), Some(name)) = (found.get(0), found.get(1)) else { continue };
+        let known = names.iter().any(|known| known == name.as_str());
+        if !known && names_somebody(&text[..whole.start()], &text[whole.end()..]) {
+            names.push(name.as_str().to_owned());
+        }
+    }
+    names
+}
+
+/// Whether what stands around a name leaves it one.
+fn names_somebody(before: &str, after: &str) -> bool {
+    let sign = |letter: char| letter == '@' || letter == '＠';
+    let last = before.chars().next_back();
+    if last.is_some_and(|letter| sign(letter) || is_word(letter)) || after.starts_with(sign) {
+        return false;
+    }
+    let piece = before.rsplit(char::is_whitespace).next().unwrap_or_default();
+    if piece.contains("://") || piece.to_ascii_lowercase().contains("www.") {
+        return false;
+    }
+    // `"ann lee"@example.com` is an address, `"@ann` is somebody quoted.
+    let mailbox = last == Some('"') || MAILBOX.is_match(piece);
+    !(mailbox && HOST.is_match(after))
+}
+
+fn is_word(letter: char) -> bool {
+    letter == '_' || letter.is_alphanumeric()
+}
+
+/// The text with blanks where code was.
+fn without_code(text: &str) -> String {
+    let text = blanked(text, TAGS.find_iter(text).map(|found| found.range()));
+    let text = blanked(&text, fences(&text).into_iter());
+    let spans = spans(&text);
+    blanked(&text, spans.into_iter())
+}
+
+/// Blanks keep the lines of the text.
+fn blanked(text: &str, ranges: impl Iterator<Item = Range<usize>>) -> String {
+    let (mut out, mut at) = (String::with_capacity(text.len()), 0);
+    for range in ranges {
+        out.push_str(&text[at..range.start]);
+        out.extend(text[range.clone()].chars().map(|letter| if letter == '\n' { '\n' } else { ' ' }));
+        at = range.end;
+    }
+    out.push_str(&text[at..]);
+    out
+}
+
+/// Lines between fences of backticks or tildes, also in quotations. A fence that nobody closes goes to the end.
+fn fences(text: &str) -> Vec<Range<usize>> {
+    let (mut ranges, mut open, mut at) = (Vec::new(), None::<(char, usize, usize)>, 0);
+    for line in text.split_inclusive('\n') {
+        let content = line.trim_start_matches([' ', '>']).trim_end();
+        let sign = content.chars().next().filter(|sign| ['`', '~'].contains(sign));
+        let length = sign.map_or(0, |sign| content.chars().take_while(|letter| *letter == sign).count());
+        let rest = &content[length..];
+        match (open, sign) {
+            (None, Some(sign)) if length >= 3 && !(sign == '`' && rest.contains('`')) => {
+                open = Some((sign, length, at))
+            }
+            (Some((opened, least, start)), Some(sign)) if sign == opened && length >= least && rest.is_empty() => {
+                ranges.push(start..at + line.len());
+                open = None;
+            }
+            _ => {}
+        }
+        at += line.len();
+    }
+    ranges.extend(open.map(|(_, _, start)| start..text.len()));
+    ranges
+}
+
+/// Spans between equally long runs of backticks; none goes over an empty line.
+fn spans(text: &str) -> Vec<Range<usize>> {
+    let bytes = text.as_bytes();
+    let run = |at: usize| bytes[at..].iter().take_while(|byte| **byte == b'`').count();
+    let (mut ranges, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' => at += 2,
+            b'`' => {
+                let length = run(at);
+                let end = closing(text, at + length, length);
+                ranges.extend(end.map(|end| at..end));
+                at = end.unwrap_or(at + length);
+            }
+            _ => at += 1,
+        }
+    }
+    ranges
+}
+
+/// The end of the run of `length` backticks that closes a span, looked for from `at` on.
+fn closing(text: &str, mut at: usize, length: usize) -> Option<usize> {
+    let paragraph = text[at..].split("\n\n").next().map_or(text.len(), |rest| at + rest.len());
+    while let Some(found) = text[at..paragraph].find('`') {
+        at += found;
+        let run = text[at..paragraph].bytes().take_while(|byte| *byte == b'`').count();
+        at += run;
+        if run == length {
+            return Some(at);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_are_named_in_any_script() {
+        for (text, found) in [
+            ("@ann and @bob_2, hello (@Ann)! cc:@eve/@mallory .@zoë", "ann bob_2 Ann eve mallory zoë"),
+            ("@ann @ann @ann's \"@quoted\" «@guillemets» 'and @single'", "ann quoted guillemets single"),
+            ("こんにちは @田中 さん、＠鈴木。@हिन्दी @Ελένη @жанна @جميلة", "田中 鈴木 हिन्दी Ελένη жанна جميلة"),
+            ("@jose\u{301} 👋@wave @mary-ann- @a--b @bob.Thanks", "jose\u{301} wave mary-ann a--b bob"),
+            ("@ @- @. @@ann @ann@example.social x@y _@y 1@y", ""),
+            ("", ""),
+        ] {
+            assert_eq!(names(text).join(" "), found, "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_name_nobody() {
+        for text in [
+            "write to bob@example.com, BOB+news@mail.example.org or <bob.@example.com>",
+            "mailto:bob@example.com, \"bob lee\"@example.com, o'neil-@example.com, jürgen@münchen.example",
+            "https://example.com/@bob http://bob:pw@example.com/x?y=@z www.example.com/@bob",
+        ] {
+            assert_eq!(names(text), [""; 0], "{text}");
+        }
+        assert_eq!(names("(see https://example.com/@no) @yes"), ["yes"]);
+        assert_eq!(names("Thanks!@bob"), ["bob"]);
+    }
+
+    #[test]
+    fn code_names_nobody() {
+        for (text, found) in [
+            ("`@no` @yes ``a ` @no`` @too", "yes too"),
+            ("a ` lonely backtick and @yes", "yes"),
+            ("\\`@yes\\` `@no`", "yes"),
+            ("`starts here\n\n@yes` ends nowhere", "yes"),
+            ("```rust\n@no\n```\n@yes\n~~~\n@no\n```\n@no\n~~~\n@too", "yes too"),
+            ("> ```\n> @no\n> ```\n@yes", "yes"),
+            ("@yes\n```\n@no to the end", "yes"),
+            ("``` @no ``` @yes", "yes"),
+            ("<code>@no</code> <PRE class='x'>\n@no\n</pre> <codex>@yes</codex>", "yes"),
+            ("`ü@no` @ü", "ü"),
+        ] {
+            assert_eq!(names(text).join(" "), found, "{text}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! `notify.fanout`: tells everybody who is named or follows, once each.
+
+mod audience;
+mod check;
+mod each;
+mod email;
+mod fields;
+mod mentions;
+mod table;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use fields::{Audience, Deliver, Followers, Letter, Mentions, TableRow};
+
+use super::{Context, Report, Step};
+use crate::error::{Error, Result};
+use crate::pipeline::Check;
+
+/// Why somebody is told, as it is written down.
+const MENTION: &str = "mention";
+const FOLLOW: &str = "follow";
+
+/// Tells everybody who is named in a text, and everybody whom a query finds, such as the followers of an author: with a row
+/// in a table of theirs, or by mail. Everybody is told once; who is named is told of that.
+///
+/// The query is read page by page and never held whole. Rows of a table are written by the database itself, in chunks.
+///
+/// Progress counts people. Promise for a table: exactly one row per person, because rows and cursor are committed together
+/// in `afterload_checkpoints`; with `checkpoints: none` on the connection a new attempt starts over, and `keys` still
+/// keeps the rows single. For mails: at least once, with a Message-ID that stays the same for the person in this run; who is
+/// known to have been sent one is sent no second one.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NotifyFanout {
+    /// Who is told.
+    audience: Audience,
+    /// How they are told.
+    deliver: Deliver,
+    /// How many people a chunk has: as many rows are written in one transaction.
+    #[serde(default = "chunk")]
+    #[schemars(range(min = 1, max = 100_000))]
+    chunk: u64,
+    /// How many chunks are written, or mails sent, at once. SQLite has one writer, whatever is said here.
+    #[serde(default = "parallel")]
+    #[schemars(range(min = 1, max = 8))]
+    parallel: usize,
+}
+
+/// How many were told.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Outputs {
+    /// People who are named.
+    mentioned: u64,
+    /// People whom the query found.
+    followers: u64,
+    /// Deliveries that were made.
+    delivered: u64,
+    /// People who had theirs already: who is named and follows, and whose row was there before.
+    skipped: u64,
+    /// People who cannot be told, such as those whose address does not exist.
+    failed: u64,
+}
+
+impl Step for NotifyFanout {
+    const KIND: &'static str = "notify.fanout";
+    const EXAMPLE: &'static str = r#"audience:
+  followers:
+    connection: app
+    sql: SELECT follower_id FROM follows WHERE author_id = :author
+    key: follower_id
+    bind: { author: "${{ params.author }}" }
+  mentions:
+    text: "${{ params.text }}"
+    sql: SELECT id AS follower_id FROM users WHERE name = :name
+deliver:
+  table:
+    into: timeline
+    person: user_id
+    reason: reason
+    values: { post_id: "${{ params.post }}" }
+    keys: [user_id, post_id]
+"#;
+    type Outputs = Outputs;
+
+    fn check(&self, check: &mut Check<'_>) {
+        check::check(self, check);
+    }
+
+    async fn run(self, ctx: Context) -> Result<Outputs> {
+        let audience = audience::Members::of(self.audience, &ctx).await?;
+        match (&self.deliver.table, self.deliver.email) {
+            (Some(row), None) => table::run(&ctx, &audience, row, self.chunk, self.parallel).await,
+            (None, Some(letter)) => {
+                let channel = email::Channel::new(&ctx, letter)?;
+                each::run(&ctx, &audience, &channel, self.chunk, self.parallel).await
+            }
+            _ => Err(Error::permanent("with_invalid", "`deliver` needs either `table` or `email`")),
+        }
+    }
+}
+
+impl Outputs {
+    /// Says how far it is; `total` is how many people there are, if that is known.
+    fn tell(&self, ctx: &Context, total: Option<u64>) {
+        let done = self.mentioned + self.followers;
+        let counts = [("delivered", self.delivered), ("skipped", self.skipped), ("failed", self.failed)];
+        let counts = counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+        let total = total.map(|total| total.max(done));
+        ctx.progress.committed(Report { done, total, unit: "people".into(), message: None, counts });
+    }
+}
+
+fn chunk() -> u64 {
+    10_000
+}
+
+fn parallel() -> usize {
+    4
+}

@@ -1,0 +1,227 @@
+//! Rows for everybody: the database writes them itself, in chunks that are committed with their cursor.
+//!
+//! The people are cut into as many lanes as write at once, each with a checkpoint of its own, because those who share one
+//! would wait for one another. The step's own checkpoint holds the plan.
+
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::audience::{Members, Named};
+use super::fields::TableRow;
+use super::{FOLLOW, MENTION, Outputs};
+use crate::connections::{Connection, Effect, Fence, Noted, People, Row, Span, Target};
+use crate::error::{Class, Error, Result};
+use crate::steps::Context;
+use crate::steps::sql::{fence, recorded};
+
+/// What is committed for the step: who is named and how far that is, and how the followers are cut up.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Plan {
+    names: Option<Vec<String>>,
+    named: usize,
+    mentioned: u64,
+    delivered: u64,
+    /// How many followers there are, once the lanes are known.
+    followers: Option<u64>,
+    lanes: Vec<Span>,
+    outputs: Option<Outputs>,
+}
+
+/// What is committed for a lane.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Lane {
+    after: Option<Value>,
+    people: u64,
+    delivered: u64,
+    finished: bool,
+}
+
+struct Work<'a> {
+    ctx: &'a Context,
+    connection: &'a Connection,
+    target: Target,
+    fence: Option<Fence>,
+    chunk: u64,
+}
+
+/// Gives everybody a row, from where the last attempt got to.
+pub async fn run(ctx: &Context, members: &Members, row: &TableRow, chunk: u64, parallel: usize) -> Result<Outputs> {
+    let connection = members.followers.as_ref().map(|(connection, _)| connection);
+    let Some(connection) = connection.or(members.named.as_ref().map(|named| &named.connection)) else {
+        return Ok(Outputs::default());
+    };
+    let copy: Vec<_> = row.copy.iter().map(|(to, from)| (to.clone(), from.clone())).collect();
+    let TableRow { table, person, reason, values, keys, .. } = row;
+    let wanted = Row { table, person, reason: reason.as_deref(), values, copy: &copy, keys };
+    let target = connection.target(&wanted).await?;
+    let fence = connection.keeps_checkpoints().then(|| fence(ctx));
+    let claimed = match &fence {
+        Some(fence) => connection.claim(fence).await?,
+        None => None,
+    };
+    let mut plan: Plan = claimed.as_deref().map_or_else(|| Ok(Plan::default()), recorded)?;
+    let work = Work { ctx, connection, target, fence, chunk };
+    if let Some(outputs) = plan.outputs {
+        outputs.tell(ctx, Some(0));
+        return Ok(outputs);
+    }
+    if let Some(named) = &members.named {
+        work.mentions(named, &mut plan).await?;
+    }
+    let mut outputs = plan.told(&[]);
+    if let Some((_, people)) = &members.followers {
+        if plan.followers.is_none() {
+            work.cut(people, connection.writers(parallel), &mut plan).await?;
+        }
+        outputs = plan.told(&work.lanes(people, &plan).await?);
+    }
+    plan.outputs = Some(outputs.clone());
+    work.note(&plan, true).await?;
+    outputs.tell(ctx, Some(0));
+    Ok(outputs)
+}
+
+impl Work<'_> {
+    async fn note(&self, plan: &Plan, finished: bool) -> Result<()> {
+        match &self.fence {
+            Some(fence) => self.connection.note(fence, &text(plan), finished).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Those who are named come first, so that their row says so.
+    async fn mentions(&self, named: &Named, plan: &mut Plan) -> Result<()> {
+        if plan.names.is_none() {
+            plan.mentioned = named.all(&named.names, self.ctx).await?.len() as u64;
+            plan.names = Some(named.names.clone());
+            self.note(plan, false).await?;
+        }
+        let names = plan.names.clone().unwrap_or_default();
+        for name in &names[plan.named..] {
+            self.ctx.stopped()?;
+            let next = Plan { named: plan.named + 1, ..plan.clone() };
+            let note = move |effect: &Effect| {
+                let next = Plan { delivered: next.delivered + effect.affected, ..next };
+                Ok((text(&next), false))
+            };
+            let who = (&Span::default(), MENTION);
+            let fence = (self.fence.as_ref(), Box::new(note) as Box<_>);
+            let people = named.called(name);
+            let (_, noted) = people.put(self.connection, &self.target, who, &self.ctx.stop, fence).await?;
+            *plan = recorded(&noted)?;
+        }
+        Ok(())
+    }
+
+    /// Counts the followers and cuts them into lanes of the same length.
+    async fn cut(&self, people: &People, lanes: usize, plan: &mut Plan) -> Result<()> {
+        let Self { ctx, connection, chunk, .. } = self;
+        let mut rest = Span::default();
+        let followers = people.count(connection, &rest, &ctx.stop).await?;
+        let lanes = (followers / chunk).clamp(1, lanes as u64);
+        for _ in 1..lanes {
+            let Some(end) = people.key_at(connection, &rest, followers / lanes, &ctx.stop).await? else { break };
+            plan.lanes.push(Span { after: rest.after, until: Some(end.clone()) });
+            rest.after = Some(end);
+        }
+        plan.lanes.push(rest);
+        plan.followers = Some(followers);
+        self.note(plan, false).await
+    }
+
+    /// Works through all lanes at once. One that fails stops the others at their next chunk.
+    async fn lanes(&self, people: &People, plan: &Plan) -> Result<Vec<Lane>> {
+        let seen = Mutex::new(vec![Lane::default(); plan.lanes.len()]);
+        let stop = self.ctx.stop.child_token();
+        let lane = async |(place, span): (usize, &Span)| {
+            let tell = |lane: &Lane| {
+                let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                seen[place] = lane.clone();
+                plan.told(&seen).tell(self.ctx, plan.followers.map(|followers| followers + plan.mentioned));
+            };
+            let done = self.lane(people, place, span, &stop, tell).await;
+            if done.is_err() {
+                stop.cancel();
+            }
+            done
+        };
+        let done = futures::future::join_all(plan.lanes.iter().enumerate().map(lane)).await;
+        let (done, failed): (Vec<_>, Vec<_>) = done.into_iter().partition(Result::is_ok);
+        let mut failed = failed.into_iter().filter_map(Result::err).collect::<Vec<_>>();
+        // What stopped a lane because another failed is not the reason.
+        failed.sort_by_key(|error| error.class() == Class::Stopped);
+        match failed.into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(done.into_iter().filter_map(Result::ok).collect()),
+        }
+    }
+
+    async fn lane(
+        &self,
+        people: &People,
+        place: usize,
+        span: &Span,
+        stop: &CancellationToken,
+        tell: impl Fn(&Lane),
+    ) -> Result<Lane> {
+        let Self { connection, target, chunk, .. } = self;
+        let fence = self.fence.as_ref().map(|fence| Fence { key: format!("{}#{place}", fence.key), ..fence.clone() });
+        let claimed = match &fence {
+            Some(fence) => connection.claim(fence).await?,
+            None => None,
+        };
+        let mut lane: Lane = claimed.as_deref().map_or_else(|| Ok(Lane::default()), recorded)?;
+        tell(&lane);
+        while !lane.finished {
+            if stop.is_cancelled() {
+                return Err(Error::stopped("step_stopped", "the step was asked to stop"));
+            }
+            let rest = Span { after: lane.after.clone().or_else(|| span.after.clone()), until: span.until.clone() };
+            let end = people.key_at(connection, &rest, *chunk, stop).await?;
+            let found = match end {
+                Some(_) => *chunk,
+                None => people.count(connection, &rest, stop).await?,
+            };
+            let part = Span { until: end.clone().or_else(|| rest.until.clone()), ..rest };
+            let before = lane.clone();
+            let note = move |effect: &Effect| -> Result<Noted> {
+                let next = before.behind(end, found, effect.affected);
+                Ok((text(&next), next.finished))
+            };
+            let note = (fence.as_ref(), Box::new(note) as Box<_>);
+            let (_, noted) = people.put(connection, target, (&part, FOLLOW), stop, note).await?;
+            lane = recorded(&noted)?;
+            tell(&lane);
+        }
+        Ok(lane)
+    }
+}
+
+impl Lane {
+    /// The lane behind a chunk of so many people, who may have become more since they were counted.
+    fn behind(&self, end: Option<Value>, found: u64, delivered: u64) -> Self {
+        Self {
+            finished: end.is_none(),
+            after: end.or_else(|| self.after.clone()),
+            people: self.people + found.max(delivered),
+            delivered: self.delivered + delivered,
+        }
+    }
+}
+
+impl Plan {
+    /// What has been committed.
+    fn told(&self, lanes: &[Lane]) -> Outputs {
+        let (followers, delivered) =
+            lanes.iter().fold((0, self.delivered), |sum, lane| (sum.0 + lane.people, sum.1 + lane.delivered));
+        let skipped = (self.mentioned + followers).saturating_sub(delivered);
+        Outputs { mentioned: self.mentioned, followers, delivered, skipped, failed: 0 }
+    }
+}
+
+fn text(cursor: &impl Serialize) -> String {
+    serde_json::to_string(cursor).unwrap_or_default()
+}

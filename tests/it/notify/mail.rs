@@ -1,0 +1,149 @@
+//! Mails for everybody.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use afterload::config::SmtpTls;
+use serde_json::{Value, json};
+
+use super::{counts, id};
+use crate::smtp::Server;
+use crate::support::{Database, Place, TestApp, both, eventually};
+
+both!(
+    everybody_is_mailed_once_and_the_mention_wins,
+    a_server_that_puts_somebody_off_keeps_the_mail_from_nobody_else,
+    nobody_is_knowingly_mailed_twice_through_kills,
+);
+
+const USERS: &str = "CREATE TABLE users (id BIGINT PRIMARY KEY, name TEXT NOT NULL, email TEXT);
+    INSERT INTO users VALUES (1, 'ann', 'ann@example.com'), (2, 'bob', 'bob@example.com'), (3, 'eve', 'eve@example.com'),
+    (4, 'nomail', NULL), (5, 'broken', 'nowhere'), (6, 'zoë', 'zoe@example.com')";
+
+fn yaml(letter: &str, rest: &str) -> String {
+    format!(
+        r#"name: p
+params: {{ text: {{ type: string, default: "" }} }}
+steps:
+  - id: tell
+    uses: notify.fanout
+    with:
+      audience:
+        followers: {{ sql: 'SELECT id, name, email FROM users WHERE id <> 6', key: id }}
+        mentions: {{ text: "${{{{ params.text }}}}", sql: 'SELECT id, name, email FROM users WHERE name = :name' }}
+      deliver: {{ email: {{ {letter} }} }}
+      {rest}
+"#
+    )
+}
+
+async fn everybody_is_mailed_once_and_the_mention_wins(database: Database) {
+    let builder = TestApp::builder(database)
+        .pipeline("p", &yaml("template: hello, vars: { sign: \"${{ run.pipeline }}\" }", "chunk: 2"));
+    let folder = builder.folder().join("templates/email/hello");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("subject.txt"), "{{ person.name }} by {{ reason }}").unwrap();
+    std::fs::write(folder.join("body.txt"), "Dear {{ person.name }}, number {{ person.id }}, yours {{ sign }}")
+        .unwrap();
+    let app = builder.start().await;
+    app.sql(USERS).await;
+    let run = app.run_to_end("p", json!({ "text": "hello @bob, @zoë and @nobody" })).await;
+    assert_eq!(run["status"], "succeeded", "{run}");
+    // Six people: two are named, of whom one does not follow; two cannot be reached.
+    assert_eq!(counts(&run), [2, 5, 4, 1, 2], "{run}");
+    assert_eq!(run["steps"][0]["progress"]["done"], 7, "{run}");
+    let mails = app.mails();
+    assert_eq!(mails.len(), 4, "{mails:?}");
+    for (address, subject, text) in [
+        ("ann@example.com", "Subject: ann by follow", "Dear ann, number 1, yours p"),
+        ("bob@example.com", "Subject: bob by mention", "Dear bob, number 2, yours p"),
+        ("eve@example.com", "Subject: eve by follow", "Dear eve, number 3, yours p"),
+        ("zoe@example.com", "", "number 6, yours p"),
+    ] {
+        let mail = mails.iter().find(|mail| mail.contains(&format!("X-Envelope-To: {address}"))).expect(address);
+        assert!(mail.contains(subject) && mail.contains(text), "{mail}");
+    }
+    // Another run is another message.
+    app.run_to_end("p", json!({ "text": "@bob" })).await;
+    assert_eq!(app.mails().len(), 4 + 3);
+    app.finish().await;
+}
+
+async fn a_server_that_puts_somebody_off_keeps_the_mail_from_nobody_else(database: Database) {
+    let server = Server::start(SmtpTls::None);
+    let letter = "subject: News, body: There are news.";
+    let yaml = yaml(letter, "chunk: 1\n    retry: { attempts: 3, backoff: constant, delay: 10ms }");
+    let app = TestApp::builder(database)
+        .pipeline("p", &yaml)
+        .config(|config| config.mail.smtp = Some(server.config()))
+        .start()
+        .await;
+    app.sql(USERS).await;
+    app.sql("UPDATE users SET email = 'refuse@example.com' WHERE id = 1; UPDATE users SET email = 'defer@example.com' WHERE id = 2").await;
+    let run = app.run_to_end("p", json!({})).await;
+    let step = &run["steps"][0];
+    assert_eq!((&step["error"]["code"], &step["attempt"]), (&json!("mail_deferred"), &json!(3)), "{run}");
+    assert_eq!(step["progress"]["counts"], json!({ "delivered": 1, "failed": 3, "skipped": 0 }), "{run}");
+    assert_eq!(server.mails().len(), 1, "she was told in the first attempt alone");
+    // Now he is there, and a retry tells him alone.
+    app.sql("UPDATE users SET email = 'bob@example.com' WHERE id = 2").await;
+    app.post(&format!("/v1/runs/{}/retry", id(&run)), json!({})).await;
+    let run = app.ended(&run).await;
+    assert_eq!((&run["status"], counts(&run)), (&json!("succeeded"), [0, 5, 2, 0, 3]), "{run}");
+    assert_eq!(
+        server.mails().iter().map(|mail| &mail["to"][0]).collect::<Vec<_>>(),
+        ["eve@example.com", "bob@example.com"]
+    );
+    app.finish().await;
+}
+
+/// The mails of an outbox and when each was written.
+fn outbox(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "eml"));
+    files.map(|file| (file.path(), file.metadata().and_then(|facts| facts.modified()).expect("a time"))).collect()
+}
+
+async fn nobody_is_knowingly_mailed_twice_through_kills(database: Database) {
+    const PEOPLE: usize = 600;
+    const PARALLEL: usize = 3;
+    let place = Place::new(database).await;
+    place
+        .sql(&format!(
+            "CREATE TABLE users (id BIGINT PRIMARY KEY, name TEXT NOT NULL, email TEXT NOT NULL);
+         INSERT INTO users WITH RECURSIVE c(x) AS (SELECT 100 UNION ALL SELECT x + 1 FROM c WHERE x < {})
+         SELECT x, 'u' || x, 'u' || x || '@example.com' FROM c",
+            99 + PEOPLE
+        ))
+        .await;
+    place.pipeline(
+        "p",
+        &yaml("subject: News, body: There are news.", &format!("chunk: 100\n      parallel: {PARALLEL}")),
+    );
+    let folder = place.dir.path().join("data").join("outbox");
+    let mut process = place.start().await;
+    let run = process.start_run("p", json!({ "text": "@u101" })).await;
+    let mut seen: BTreeMap<PathBuf, SystemTime> = BTreeMap::new();
+    let mut killed_at = Vec::new();
+    for third in [1, 2, 3] {
+        eventually("some mails", async || (outbox(&folder).len() >= PEOPLE * third / 5).then_some(())).await;
+        process.kill().await;
+        let there = outbox(&folder);
+        killed_at.push(there.len());
+        for (path, time) in there {
+            seen.entry(path).or_insert(time);
+        }
+        process = place.start().await;
+    }
+    assert!(killed_at[0] < PEOPLE, "the first kill came too late to prove anything: {killed_at:?}");
+    let run: Value =
+        process.until("the end", id(&run), |run| (!run["finished_at"].is_null()).then(|| run.clone())).await;
+    assert_eq!(run["status"], "succeeded", "{run}\n{}", place.log());
+    assert_eq!(counts(&run), [1, PEOPLE as i64, PEOPLE as i64, 1, 0], "{run}");
+    let there = outbox(&folder);
+    assert_eq!(there.len(), PEOPLE);
+    let again = seen.iter().filter(|(path, time)| there[*path] != **time).count();
+    assert!(again <= 3 * PARALLEL, "{again} mails were written again after the kills");
+    assert!(process.terminate().await.success());
+}

@@ -1,0 +1,125 @@
+//! `notify.fanout`: everybody who is named or follows is told once.
+
+mod mail;
+mod table;
+
+use afterload::pipeline::{Surroundings, load};
+use serde_json::{Value, json};
+
+use crate::support::{Database, TestApp, both};
+
+both!(a_tweet_goes_to_timelines_and_inboxes);
+
+fn id(run: &Value) -> &str {
+    run["id"].as_str().expect("an id")
+}
+
+/// The outputs of the first step, in the order of the documentation.
+fn counts(run: &Value) -> [i64; 5] {
+    ["mentioned", "followers", "delivered", "skipped", "failed"]
+        .map(|name| run["steps"][0]["outputs"][name].as_i64().unwrap_or_else(|| panic!("no `{name}`: {run}")))
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// The pipeline that ships, on the tables that ship.
+async fn a_tweet_goes_to_timelines_and_inboxes(database: Database) {
+    let app = TestApp::builder(database).pipeline("tweet-notify", &read("pipelines/tweet-notify.yaml")).start().await;
+    app.sql(&read("examples/app.sql")).await;
+    app.sql(
+        "INSERT INTO users (id, handle, email) VALUES (1, 'ann', 'ann@example.com'), (2, 'bob', 'bob@example.com'),
+         (3, 'zoë', 'zoe@example.com'), (4, 'eve', 'eve@example.com'), (5, 'dan', 'dan@example.com');
+         INSERT INTO follows (author_id, follower_id) VALUES (1, 2), (1, 4), (1, 5), (2, 1);
+         INSERT INTO tweets (id, author_id, body) VALUES (7, 1, 'Hi @Bob and @zoë! Not eve@example.com, nor `@dan`.')",
+    )
+    .await;
+    let (status, heard) = app.post("/v1/events/tweet.posted", json!({ "tweet_id": 7 })).await;
+    assert_eq!(status, 202, "{heard}");
+    let run = crate::support::eventually("the run", async || {
+        let runs: Value = app.get("/v1/runs").await.json().await.expect("JSON");
+        runs["runs"].get(0).cloned()
+    })
+    .await;
+    let run = app.ended(&run).await;
+    assert_eq!(run["status"], "succeeded", "{run}");
+    // Bob is named and follows; Zoë is named alone.
+    assert_eq!(counts(&run), [2, 3, 4, 1, 0], "{run}");
+    let timelines = "SELECT COUNT(*), SUM(CASE WHEN reason = 'mention' AND user_id IN (2, 3) THEN 1 ELSE 0 END), \
+        SUM(CASE WHEN reason = 'follow' AND user_id IN (4, 5) THEN 1 ELSE 0 END), MIN(tweet_id), MAX(author_id) FROM timelines";
+    assert_eq!(app.numbers(timelines).await, [4, 2, 2, 7, 1]);
+    let mails = app.mails();
+    assert_eq!(mails.len(), 2, "{mails:?}");
+    for address in ["bob@example.com", "zoe@example.com"] {
+        assert!(mails.iter().any(|mail| mail.contains(&format!("X-Envelope-To: {address}"))), "{address}: {mails:?}");
+    }
+    app.finish().await;
+}
+
+/// What `check` has against a fan-out with this block.
+fn faults(with: &str) -> Vec<String> {
+    let kinds = afterload::steps::language(&afterload::steps::kinds());
+    let yaml = format!("name: p\nsteps:\n  - id: a\n    uses: notify.fanout\n    with: {{ {with} }}\n");
+    match load(Some("p.yaml"), &yaml, &kinds, &Surroundings::default()) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.into_iter().map(|problem| problem.message).collect(),
+    }
+}
+
+#[test]
+fn a_fan_out_that_tells_nobody_is_refused() {
+    let follow = "followers: { sql: 'SELECT id FROM f', key: id }";
+    let name = "mentions: { text: '@a', sql: 'SELECT id FROM u WHERE name = :name' }";
+    let table = "deliver: { table: { into: t, person: p, keys: [p] } }";
+    for (with, fault) in [
+        (format!("audience: {{}}, {table}"), "nobody would be told"),
+        (format!("audience: {{ {follow} }}, deliver: {{}}"), "nobody would be told anything"),
+        (
+            format!("audience: {{ {follow} }}, deliver: {{ table: {{ into: t, person: p, keys: [p] }}, email: {{}} }}"),
+            "`table` and `email` exclude each other",
+        ),
+        (format!("audience: {{ {follow} }}, deliver: {{ webhook: {{}} }}"), "`webhook` is not supported yet"),
+        (
+            format!("audience: {{ followers: {{ sql: DELETE FROM f, key: id }} }}, {table}"),
+            "people are found by a `SELECT`",
+        ),
+        (
+            format!("audience: {{ followers: {{ sql: 'SELECT id FROM f WHERE a = :a', key: id }} }}, {table}"),
+            "nothing fills `:a`",
+        ),
+        (
+            format!("audience: {{ mentions: {{ text: '@a', sql: SELECT id FROM u }} }}, {table}"),
+            "nobody can be found by name without `:name`",
+        ),
+        (
+            format!(
+                "audience: {{ {follow}, mentions: {{ text: '@a', connection: other, sql: 'SELECT id FROM u WHERE name = :name' }} }}, {table}"
+            ),
+            "rows are written by the database that the people are in, so there is one for all of them",
+        ),
+        (
+            format!(
+                "audience: {{ {name} }}, deliver: {{ table: {{ into: t, person: p, values: {{ x: 1 }}, keys: [x, y] }} }}"
+            ),
+            "key `y` is not written",
+        ),
+        (
+            format!(
+                "audience: {{ {name} }}, deliver: {{ table: {{ into: t, person: p, values: {{ x: 1 }}, keys: [x] }} }}"
+            ),
+            "`keys` lacks `p`, so that only one person would get a row",
+        ),
+        (
+            format!("audience: {{ {name} }}, deliver: {{ table: {{ into: t, person: p, reason: p, keys: [p] }} }}"),
+            "the column `p` is written twice",
+        ),
+        (format!("audience: {{ {name} }}, deliver: {{ email: {{}} }}"), "the mail has no text"),
+        (format!("audience: {{ {name} }}, {table}, chunk: 0"), "`chunk` must be from 1 to 100000"),
+        (format!("audience: {{ {name} }}, {table}, parallel: 9"), "`parallel` must be from 1 to 8"),
+    ] {
+        let told = faults(&with);
+        assert!(told.iter().any(|told| told == fault), "{with}: {told:?}");
+    }
+    assert_eq!(faults(&format!("audience: {{ {follow}, {name} }}, {table}")), [""; 0]);
+}

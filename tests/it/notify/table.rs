@@ -1,0 +1,195 @@
+//! Rows for everybody.
+
+use afterload::config::Checkpoints;
+use serde_json::{Value, json};
+
+use super::{counts, id};
+use crate::support::{Database, Place, TestApp, both};
+
+both!(
+    everybody_gets_one_row_and_the_mention_wins,
+    keys_of_any_order_are_paged,
+    rows_come_once_through_kills,
+    what_does_not_fit_is_told,
+    without_checkpoints_the_rows_are_single_too,
+);
+
+/// Everybody follows 1, and every tenth is followed by 2 too.
+const FOLLOWS: &str = "
+    CREATE TABLE follows (author BIGINT NOT NULL, follower BIGINT NOT NULL, lang TEXT, PRIMARY KEY (author, follower));
+    CREATE TABLE users (id BIGINT PRIMARY KEY, name TEXT NOT NULL);
+    CREATE TABLE timeline (person BIGINT NOT NULL, post BIGINT NOT NULL, reason TEXT, lang TEXT, PRIMARY KEY (person, post));
+    INSERT INTO follows WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 1000)
+        SELECT 1, x * 3, 'en' FROM c UNION ALL SELECT 2, x * 3, 'de' FROM c WHERE x % 10 = 0;
+    INSERT INTO users VALUES (3, 'ann'), (6, 'bob'), (7, 'stranger')";
+
+fn yaml(rest: &str, row: &str) -> String {
+    format!(
+        r#"name: p
+params: {{ post: {{ type: integer }}, text: {{ type: string, default: "" }} }}
+steps:
+  - id: tell
+    uses: notify.fanout
+    with:
+      audience:
+        followers:
+          sql: SELECT follower, lang FROM follows WHERE author = :author -- all of them
+          key: follower
+          bind: {{ author: 1 }}
+        mentions: {{ text: "${{{{ params.text }}}}", sql: 'SELECT id AS follower, NULL AS lang FROM users WHERE name = LOWER(:name)' }}
+      deliver: {{ table: {{ into: timeline, person: person, values: {{ post: "${{{{ params.post }}}}" }}, {row} }} }}
+      {rest}
+"#
+    )
+}
+
+const WHOLE: &str = "reason: reason, copy: { lang: lang }, keys: [person, post]";
+
+async fn app(database: Database, yaml: &str) -> TestApp {
+    let app = TestApp::builder(database).pipeline("p", yaml).start().await;
+    app.sql(FOLLOWS).await;
+    app
+}
+
+const TIMELINE: &str = "SELECT COUNT(*), COUNT(DISTINCT person), SUM(CASE WHEN reason = 'mention' THEN 1 ELSE 0 END), \
+    SUM(CASE WHEN lang = 'en' THEN 1 ELSE 0 END) FROM timeline WHERE post = ";
+
+async fn everybody_gets_one_row_and_the_mention_wins(database: Database) {
+    let app = app(database, &yaml("chunk: 64", WHOLE)).await;
+    let text = "@Ann, @ann and @stranger, `@bob` and @nobody";
+    let run = app.run_to_end("p", json!({ "post": 1, "text": text })).await;
+    assert_eq!(run["status"], "succeeded", "{run}");
+    assert_eq!(counts(&run), [2, 1000, 1001, 1, 0], "{run}");
+    assert_eq!(app.numbers(&format!("{TIMELINE} 1")).await, [1001, 1001, 2, 999]);
+    let progress = &run["steps"][0]["progress"];
+    assert_eq!(
+        (&progress["done"], &progress["total"], &progress["unit"]),
+        (&json!(1002), &json!(1002), &json!("people"))
+    );
+    // Once more for the same post: everybody has a row.
+    let run = app.run_to_end("p", json!({ "post": 1, "text": text })).await;
+    assert_eq!(counts(&run), [2, 1000, 0, 1002, 0], "{run}");
+    // A post that nobody is named in, in chunks that end with the last follower.
+    app.publish("p", &yaml("chunk: 250", WHOLE)).await;
+    let run = app.run_to_end("p", json!({ "post": 2 })).await;
+    assert_eq!(counts(&run), [0, 1000, 1000, 0, 0], "{run}");
+    assert_eq!(app.numbers(&format!("{TIMELINE} 2")).await, [1000, 1000, 0, 1000]);
+    // And one that nobody follows.
+    app.sql("DELETE FROM follows").await;
+    let run = app.run_to_end("p", json!({ "post": 3 })).await;
+    assert_eq!(counts(&run), [0; 5], "{run}");
+    app.finish().await;
+}
+
+/// Texts in the order that the database gives them, times to the microsecond, and UUIDs where there are some; also when
+/// the query finds people twice.
+async fn keys_of_any_order_are_paged(database: Database) {
+    let app = app(database, &yaml("", WHOLE)).await;
+    let mut keys = vec![("texts", "CASE x % 4 WHEN 0 THEN 'a' WHEN 1 THEN 'B' WHEN 2 THEN 'é' ELSE '_' END || x")];
+    match database {
+        Database::Sqlite => keys.push(("halves", "x / 2.0")),
+        Database::Postgres => keys.extend([
+            ("uuids", "CAST(MD5(CAST(x AS text)) AS uuid)"),
+            ("times", "TIMESTAMPTZ '2024-01-01' + x * INTERVAL '1 microsecond'"),
+        ]),
+    }
+    for (table, key) in keys {
+        let numbers = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 300)";
+        app.sql(&format!("CREATE TABLE {table} AS {numbers} SELECT {key} AS k FROM c")).await;
+        app.sql(&format!("CREATE TABLE to_{table} AS SELECT * FROM {table} WHERE 1 = 0; CREATE UNIQUE INDEX one_{table} ON to_{table} (k)")).await;
+        let yaml = format!(
+            "name: p\nsteps:\n  - id: tell\n    uses: notify.fanout\n    with:\n      audience: {{ followers: {{ sql: SELECT k FROM {table} UNION ALL SELECT k FROM {table}, key: k }} }}\n      \
+             deliver: {{ table: {{ into: to_{table}, person: k, keys: [k] }} }}\n      chunk: 7\n"
+        );
+        app.publish("p", &yaml).await;
+        let run = app.run_to_end("p", json!({})).await;
+        assert_eq!(run["status"], "succeeded", "{table}: {run}");
+        assert_eq!(run["steps"][0]["outputs"]["delivered"], 300, "{table}: {run}");
+        assert_eq!(app.numbers(&format!("SELECT COUNT(*), COUNT(DISTINCT k) FROM to_{table}")).await, [300, 300]);
+    }
+    app.finish().await;
+}
+
+async fn what_does_not_fit_is_told(database: Database) {
+    let app = app(database, &yaml("", "keys: [person, post, lang], copy: { lang: lang }")).await;
+    for (row, code) in [
+        ("keys: [person, post, lang], copy: { lang: lang }", "conflict_keys_not_unique"),
+        ("keys: [person, post], copy: { language: lang }", "column_not_found"),
+        (
+            "keys: [person, post], copy: { lang: language }",
+            if database == Database::Sqlite { "database_error" } else { "sql_invalid" },
+        ),
+    ] {
+        app.publish("p", &yaml("", row)).await;
+        let run = app.run_to_end("p", json!({ "post": 1 })).await;
+        assert_eq!(run["steps"][0]["error"]["code"], code, "{row}: {run}");
+    }
+    assert_eq!(app.numbers("SELECT COUNT(*) FROM timeline").await, [0]);
+    app.publish("p", &yaml("", WHOLE).replace("into: timeline", "into: afterload_checkpoints")).await;
+    let run = app.run_to_end("p", json!({ "post": 1 })).await;
+    assert_eq!(run["steps"][0]["error"]["code"], "table_reserved", "{run}");
+    app.finish().await;
+}
+
+async fn without_checkpoints_the_rows_are_single_too(database: Database) {
+    let mut app = app(database, &yaml("chunk: 100", WHOLE)).await;
+    app.config.connections.get_mut("app").expect("the connection").checkpoints = Checkpoints::None;
+    let app = app.restart().await;
+    let run = app.run_to_end("p", json!({ "post": 1, "text": "@ann @stranger" })).await;
+    assert_eq!(counts(&run), [2, 1000, 1001, 1, 0], "{run}");
+    let run = app.run_to_end("p", json!({ "post": 1, "text": "@ann @stranger" })).await;
+    assert_eq!(counts(&run), [2, 1000, 0, 1002, 0], "{run}");
+    assert_eq!(app.numbers(&format!("{TIMELINE} 1")).await, [1001, 1001, 2, 999]);
+    app.finish().await;
+}
+
+const ROWS: i64 = 50_000;
+
+/// Rows that take a while, and a log in which a row that was written twice would be there twice.
+fn slow(database: Database) -> String {
+    let slow = match database {
+        Database::Sqlite => {
+            "CREATE TRIGGER note AFTER INSERT ON timeline BEGIN INSERT INTO made VALUES (NEW.person); END;
+             CREATE TRIGGER slow AFTER INSERT ON timeline WHEN NEW.person % 500 = 0 BEGIN
+             SELECT COUNT(*) FROM (WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 200000) SELECT x FROM c);
+             END"
+        }
+        Database::Postgres => {
+            "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO made VALUES (NEW.person); IF NEW.person % 500 = 0 THEN PERFORM pg_sleep(0.08); END IF; RETURN NEW; END $$;
+             CREATE TRIGGER note AFTER INSERT ON timeline FOR EACH ROW EXECUTE FUNCTION note()"
+        }
+    };
+    format!(
+        "{FOLLOWS};
+         DELETE FROM follows;
+         INSERT INTO follows WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < {ROWS}) SELECT 1, x, 'en' FROM c;
+         CREATE TABLE made (person BIGINT NOT NULL);
+         {slow}"
+    )
+}
+
+async fn rows_come_once_through_kills(database: Database) {
+    let done = |run: &Value| run["steps"][0]["progress"]["done"].as_i64().unwrap_or(0);
+    let place = Place::new(database).await;
+    place.sql(&slow(database)).await;
+    place.pipeline("p", &yaml("chunk: 500", WHOLE));
+    let mut process = place.start().await;
+    let run = process.start_run("p", json!({ "post": 1, "text": "@ann @stranger" })).await;
+    let mut killed_at = Vec::new();
+    for third in [1, 2, 3] {
+        let look = |run: &Value| (done(run) >= ROWS * third / 5 || !run["finished_at"].is_null()).then(|| done(run));
+        killed_at.push(process.until("progress", id(&run), look).await);
+        process.kill().await;
+        process = place.start().await;
+    }
+    assert!(killed_at[0] < ROWS, "the first kill came too late to prove anything: {killed_at:?}");
+    let run = process.until("the end", id(&run), |run| (!run["finished_at"].is_null()).then(|| run.clone())).await;
+    assert_eq!(run["status"], "succeeded", "{run}\n{}", place.log());
+    // Both who are named follow.
+    assert_eq!(counts(&run), [2, ROWS, ROWS, 2, 0], "{run}");
+    assert_eq!(done(&run), ROWS + 2);
+    assert_eq!(place.numbers(&format!("{TIMELINE} 1")).await, [ROWS, ROWS, 2, ROWS - 2]);
+    assert_eq!(place.numbers("SELECT COUNT(*), COUNT(DISTINCT person) FROM made").await, [ROWS, ROWS]);
+    assert!(process.terminate().await.success());
+}
