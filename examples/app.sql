@@ -68,3 +68,11 @@ CREATE TABLE IF NOT EXISTS timelines (
     reason    TEXT NOT NULL,
     PRIMARY KEY (user_id, tweet_id)
 );
+
+CREATE TABLE IF NOT EXISTS sign_ins (
+    id      BIGINT PRIMARY KEY,
+    user_id BIGINT NOT NULL,
+    ip      TEXT NOT NULL,
+    country TEXT,
+    city    TEXT
+);

@@ -13,6 +13,7 @@ pub mod config;
 pub mod connections;
 pub mod engine;
 pub mod error;
+pub mod geo;
 pub mod http;
 pub mod mail;
 pub mod media;

@@ -2,11 +2,13 @@
 
 mod check;
 mod environment;
+mod geo;
 mod hidden;
 mod http;
 mod limits;
 mod load;
 
+pub use geo::GeoConfig;
 pub use hidden::Hidden;
 pub use http::{Allowed, Hosts, HttpConfig, WebhooksConfig};
 pub use limits::{HttpLimits, ImageLimits, Limits, RetentionConfig};
@@ -84,6 +86,8 @@ pub struct Config {
     pub webhooks: WebhooksConfig,
     /// The databases that pipelines work on; default `app`, a SQLite file under `data/`.
     pub connections: BTreeMap<String, ConnectionConfig>,
+    /// Who can be asked where an address is.
+    pub geo: GeoConfig,
     /// Queues with settings of their own; other queues run with the defaults.
     pub queues: BTreeMap<String, QueueConfig>,
     /// Limits on what comes in and on what may go wrong.
@@ -111,6 +115,7 @@ impl Default for Config {
             http: HttpConfig::default(),
             webhooks: WebhooksConfig::default(),
             connections: BTreeMap::new(),
+            geo: GeoConfig::default(),
             queues: BTreeMap::new(),
             limits: Limits::default(),
             retention: RetentionConfig::default(),
@@ -351,6 +356,11 @@ impl Config {
     /// Where `.eml` files go.
     pub fn outbox(&self) -> PathBuf {
         self.mail.outbox.clone().unwrap_or_else(|| self.data.join("outbox"))
+    }
+
+    /// Where the files are that say where addresses are.
+    pub fn geo_folder(&self) -> PathBuf {
+        self.geo.folder.clone().unwrap_or_else(|| self.data.join("geo"))
     }
 
     /// The database of state and queue.

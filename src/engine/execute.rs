@@ -252,6 +252,7 @@ impl Inner {
             mail: self.mail.clone(),
             http: self.http.clone(),
             images: self.images.clone(),
+            geo: self.geo.clone(),
             links: Arc::new(super::links::Links::new(self, &step.run_id, &step.key())),
             effects: Arc::new(super::effects::Journal::new(self.db.clone(), &step.run_id, &step.key())),
             deliveries: Arc::new(super::deliveries::Book::new(self.db.clone(), &step.run_id, &step.key())),

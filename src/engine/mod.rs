@@ -48,6 +48,7 @@ use self::watch::Watches;
 use crate::config::{Config, Hidden, Secret};
 use crate::connections::Connections;
 use crate::error::Result;
+use crate::geo::Geo;
 use crate::http::Http;
 use crate::mail::Mailer;
 use crate::metrics::Metrics;
@@ -99,6 +100,7 @@ struct Inner {
     mail: Mailer,
     http: Http,
     images: Images,
+    geo: Geo,
     steps: Vec<Arc<dyn AnyStep>>,
     kinds: Kinds,
     chain: Arc<Chain>,
@@ -138,6 +140,7 @@ impl Engine {
             signer: Signer::new(config.secret_key.as_ref().map_or("", Secret::reveal)),
             kinds: crate::steps::language(&steps),
             images: Images::new(&config.limits.image),
+            geo: Geo::new(&config),
             cache: Cache::default(),
             watches: Watches::default(),
             attempts: Arc::default(),

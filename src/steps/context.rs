@@ -14,6 +14,7 @@ use super::files::Files;
 use crate::clock::Millis;
 use crate::connections::Connections;
 use crate::error::{Error, Result};
+use crate::geo::Geo;
 use crate::http::Http;
 use crate::mail::Mailer;
 use crate::objects::Objects;
@@ -65,6 +66,8 @@ pub struct Context {
     pub mail: Mailer,
     /// Outgoing calls.
     pub http: Http,
+    /// Where addresses are.
+    pub geo: Geo,
     /// Room for pictures.
     pub images: Images,
     /// Links to files for people, who have no API key.

@@ -7,6 +7,7 @@ pub mod csv_import;
 pub mod email_send;
 pub mod file_check;
 mod files;
+pub mod geo_lookup;
 pub mod http_request;
 pub mod image_resize;
 pub mod notify_fanout;
@@ -71,6 +72,7 @@ pub fn kinds() -> Vec<Arc<dyn AnyStep>> {
         erase::<csv_import::CsvImport>(),
         erase::<email_send::EmailSend>(),
         erase::<file_check::FileCheck>(),
+        erase::<geo_lookup::GeoLookup>(),
         erase::<http_request::HttpRequest>(),
         erase::<image_resize::ImageResize>(),
         erase::<notify_fanout::NotifyFanout>(),
@@ -81,7 +83,7 @@ pub fn kinds() -> Vec<Arc<dyn AnyStep>> {
 }
 
 /// The kinds of the language that this version does not run yet.
-pub const PLANNED: &[&str] = &["report.query", "geo.lookup"];
+pub const PLANNED: &[&str] = &["report.query"];
 
 /// The kinds as the language sees them.
 pub fn language(kinds: &[Arc<dyn AnyStep>]) -> Kinds {

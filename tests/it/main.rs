@@ -8,6 +8,7 @@ mod crash;
 mod csv_import;
 mod engine;
 mod fan_out;
+mod geo;
 mod house;
 mod http;
 mod image_resize;

@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""A hundred thousand sign-ins learn where they were, beside one `UPDATE` of the same rows with values that are known.
+
+    python3 benches/geo.py
+
+builds the release binary, fills the tables, and prints a table. It needs python3, sqlite3, PostgreSQL with psql, and for the file of
+addresses the packages of scripts/test-requirements.txt.
+
+Each round runs `geo.lookup` on the rows of a table and, in a fresh database, a single statement that sets the same columns, as `sqlite3`
+and `psql` send it. Medians are shown, and the ratio of their times.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+
+from fanout import Server, Sqlite
+from harness import MB, ROOT, Service, binary, cpu, forget_peak, median, memory, table, timed, until
+
+PIPELINE = """name: bench
+steps:
+  - id: where
+    uses: geo.lookup
+    timeout: 1d
+    with:
+      rows: { connection: app, sql: SELECT id, ip FROM sign_ins WHERE country IS NULL, key: id }
+      into: { table: sign_ins, columns: { country: country_code, city: city, latitude: latitude, longitude: longitude } }
+      providers: [mmdb:large]
+"""
+UPDATE = "UPDATE sign_ins SET country = 'US', city = 'City 17', latitude = 37.5, longitude = -122.25 WHERE country IS NULL"
+TABLES = ["CREATE TABLE sign_ins (id BIGINT PRIMARY KEY, ip TEXT NOT NULL, country CHAR(2), city TEXT, latitude DOUBLE PRECISION, longitude DOUBLE PRECISION)"]
+FILL = """INSERT INTO sign_ins (id, ip) WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < %d)
+SELECT n, '20.' || (n %% 256) || '.' || (n / 256 %% 256) || '.' || (n / 65536) FROM numbers"""
+
+
+class Settled:
+    """What the databases of the other benchmark lack here."""
+
+    def settled(self, where):
+        self.sql(where, "ANALYZE sign_ins")
+
+    def update(self, where):
+        return [*self.insert(where)[:-1], UPDATE]
+
+
+class SqliteHere(Settled, Sqlite):
+    pass
+
+
+class ServerHere(Settled, Server):
+    pass
+
+
+def fill(place, where, rows):
+    for text in [*TABLES, FILL % rows]:
+        place.sql(where, text)
+    place.settled(where)
+
+
+def filled(place, where):
+    return int(place.sql(where, "SELECT count(city) FROM sign_ins WHERE country = 'US' AND latitude IS NOT NULL"))
+
+
+def ours(place, program, rows, folder):
+    """One look-up by a fresh service."""
+    service = Service(program, {"bench": PIPELINE}, place.settings() | {"AFTERLOAD_GEO__FOLDER": str(folder)})
+    try:
+        where = place.where(service)
+        fill(place, where, rows)
+        forget_peak(service.pid)
+        idle, begun, used, served = memory(service.pid, "VmRSS"), time.monotonic(), cpu(service.pid), place.server_cpu()
+        status, run = service.call("POST", "/v1/pipelines/bench/runs", {"params": {}})
+        if status != 202:
+            raise SystemExit(f"the start was answered {status}: {run}")
+
+        def ended():
+            view = service.call("GET", f"/v1/runs/{run['id']}")[1]
+            return view if view["status"] in ("succeeded", "failed", "cancelled") else None
+
+        view = until("the run", ended, 3600)
+        seen = {"wall": time.monotonic() - begun, "cpu": cpu(service.pid) - used, "server": place.server_cpu() - served}
+        seen |= {"peak": memory(service.pid, "VmHWM") - idle}
+        if view["status"] != "succeeded":
+            raise SystemExit(f"the run {view['status']}: {json.dumps(view['error'])}")
+        counts = (view["steps"][0]["outputs"]["found"], filled(place, where))
+        if counts != (rows, rows):
+            raise SystemExit(f"found, rows: {counts}")
+        return seen
+    finally:
+        service.stop()
+
+
+def theirs(place, rows, folder):
+    """The same columns by one statement."""
+    where = place.fresh(folder)
+    fill(place, where, rows)
+    before = place.server_cpu()
+    wall, used = timed(place.update(where))
+    if filled(place, where) != rows:
+        raise SystemExit(f"rows: {filled(place, where)}")
+    return {"wall": wall, "cpu": used, "server": place.server_cpu() - before}
+
+
+def measure(place, program, arguments, folder):
+    """The rounds of one database."""
+    mine, peers = [], []
+    for turn in range(arguments.repeats):
+        mine.append(ours(place, program, arguments.rows, folder))
+        peers.append(theirs(place, arguments.rows, folder))
+        print(f"{place.name} round {turn + 1}: geo.lookup {mine[-1]['wall']:.2f} s, {place.peer} {peers[-1]['wall']:.2f} s", flush=True)
+    print()
+    peer = median([seen["wall"] for seen in peers])
+
+    def row(name, rounds):
+        typical = [median([seen[field] for seen in rounds]) for field in ("wall", "cpu", "server")]
+        return [name, *typical, typical[0] / peer]
+
+    head = [place.name, "wall s", "cpu s", "server cpu s", "ratio"]
+    table(head, [row(f"one UPDATE, {place.peer}", peers), row("afterload: geo.lookup", mine)])
+    table(["", ""], [["memory above idle, peak", f"{max(seen['peak'] for seen in mine) / MB:.1f} MB"]])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", choices=["sqlite", "postgres"])
+    parser.add_argument("--binary", help="an afterload that is built already")
+    arguments = parser.parse_args()
+    program = binary(arguments.binary)
+    folder = ROOT / "target" / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run([sys.executable, ROOT / "tests" / "geo.py", folder], check=True)
+    print(f"{arguments.rows} rows, {arguments.repeats} rounds\n", flush=True)
+    kinds = {"sqlite": SqliteHere, "postgres": ServerHere}
+    for kind in [arguments.only] if arguments.only else kinds:
+        place = kinds[kind]()
+        try:
+            measure(place, program, arguments, folder)
+        finally:
+            place.stop()
+
+
+if __name__ == "__main__":
+    main()

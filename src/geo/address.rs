@@ -1,0 +1,87 @@
+//! Addresses as they are written, and those that are nowhere in the world.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::LazyLock;
+
+use ipnet::IpNet;
+
+/// Networks of machines, houses and offices, and of carriers: asking others of them would only give them away.
+static LOCAL: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
+    let nets = [
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "::/128",
+        "::1/128",
+        "fc00::/7",
+        "fe80::/10",
+        "fec0::/10",
+        "255.255.255.255/32",
+    ];
+    nets.iter().filter_map(|net| net.parse().ok()).collect()
+});
+
+/// Reads an address as it stands in logs and headers: with white space around, with a port, in brackets, or as IPv4
+/// within IPv6, which gives the IPv4 address.
+pub fn parse(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    // `fe80::1%eth0` names a network card too.
+    let plain = bare.split_once('%').map_or(bare, |(address, _)| address);
+    let found = plain.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()))?;
+    Some(found.to_canonical())
+}
+
+/// Whether an address is nowhere in the world: it is loopback, private, or of the link.
+pub fn is_local(ip: IpAddr) -> bool {
+    LOCAL.iter().any(|net| net.contains(&ip))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_logs_write_them() {
+        for (text, ip) in [
+            (" 8.8.8.8 ", "8.8.8.8"),
+            ("8.8.8.8:443", "8.8.8.8"),
+            ("[2001:4860:4860::8888]:53", "2001:4860:4860::8888"),
+            ("[2001:4860:4860::8888]", "2001:4860:4860::8888"),
+            ("2001:4860:4860:0:0:0:0:8888", "2001:4860:4860::8888"),
+            ("::ffff:8.8.8.8", "8.8.8.8"),
+            ("fe80::1%eth0", "fe80::1"),
+        ] {
+            assert_eq!(parse(text).map(|ip| ip.to_string()).as_deref(), Some(ip), "{text}");
+        }
+        for text in ["", "8.8.8", "8.8.8.8.8", "010.1.1.1", "localhost", "8.8.8.8, 1.1.1.1", "::g"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn homes_and_carriers_are_local() {
+        for text in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.31.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "169.254.1.1",
+            "0.0.0.0",
+            "::1",
+            "fd00::1",
+            "fe80::1",
+            "::ffff:10.0.0.1",
+        ] {
+            assert!(parse(text).is_some_and(is_local), "{text}");
+        }
+        for text in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2001:4860:4860::8888", "192.169.0.1"] {
+            assert!(!parse(text).is_some_and(is_local), "{text}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What is known of an address, whoever knows it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where an address is. What nobody knows is null.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Answer {
+    /// The address, as addresses are written.
+    pub ip: Option<String>,
+    /// The name of the country, in English.
+    pub country: Option<String>,
+    /// The two letters of the country.
+    pub country_code: Option<String>,
+    /// The region, such as a state or a county.
+    pub region: Option<String>,
+    /// The city.
+    pub city: Option<String>,
+    /// The postal code.
+    pub postal_code: Option<String>,
+    /// Degrees to the north.
+    pub latitude: Option<f64>,
+    /// Degrees to the east.
+    pub longitude: Option<f64>,
+    /// The time zone, such as `Europe/Paris`.
+    pub timezone: Option<String>,
+    /// The number of the network.
+    pub asn: Option<u64>,
+    /// Who runs the network.
+    pub isp: Option<String>,
+    /// Who knew it, such as `mmdb:city`; `local` for addresses that are nowhere in the world; null when nobody did.
+    pub provider: Option<String>,
+}
+
+impl Answer {
+    /// The names of its fields.
+    pub const FIELDS: [&str; 12] = [
+        "ip",
+        "country",
+        "country_code",
+        "region",
+        "city",
+        "postal_code",
+        "latitude",
+        "longitude",
+        "timezone",
+        "asn",
+        "isp",
+        "provider",
+    ];
+
+    /// Whether it says anything of the place or the network.
+    pub fn says_something(&self) -> bool {
+        let nothing = Self { ip: self.ip.clone(), provider: self.provider.clone(), ..Self::default() };
+        *self != nothing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_has_its_name() {
+        let value = serde_json::to_value(Answer::default()).unwrap();
+        let names: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(names, Answer::FIELDS);
+        assert!(!Answer { provider: Some("x".into()), ..Answer::default() }.says_something());
+        assert!(Answer { asn: Some(1), ..Answer::default() }.says_something());
+    }
+}
