@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Allowed, Config, Secret, SmtpConfig, SmtpTls, WebhooksConfig};
+use super::{Allowed, Config, GeoHttpConfig, Secret, SmtpConfig, SmtpTls, WebhooksConfig};
 use crate::yaml::{Node, Problem, choices};
 
 /// The longest time that a call may be given.
@@ -80,7 +80,50 @@ pub fn check(config: &Config, root: &Node) -> Vec<Problem> {
         problem(&["public_url"], "`public_url` must start with `http://` or `https://`".into(), "");
     }
     problems.extend(check_http(config, root));
+    problems.extend(check_geo(config, root));
     problems.extend(config.mail.smtp.iter().flat_map(|smtp| check_smtp(smtp, root)));
+    problems
+}
+
+fn check_geo(config: &Config, root: &Node) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, service) in &config.geo.http {
+        let mut problem = |path: &[&str], message: String, hint: String| {
+            let at = root.nearest(&[&["geo", "http", name], path].concat()).span;
+            problems.push(Problem::new("definition_invalid", at, message).hint(hint));
+        };
+        let service = service.filled();
+        // A value that the environment is to give may be missing here.
+        let url = service.url.as_deref().unwrap_or_default();
+        let address = url::Url::parse(&url.replace("{ip}", "192.0.2.1"));
+        if !url.contains("{ip}") || !address.is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
+            let message = "`url` is not the address of a service, with `{ip}` where the address goes".into();
+            problem(&["url"], message, "such as `https://geo.example/{ip}`, or name a `preset`".into());
+        }
+        if service.fields.is_empty() {
+            problem(
+                &["fields"],
+                "nothing would be read of the answers".into(),
+                "such as `fields: { city: /city }`".into(),
+            );
+        }
+        for (field, pointer) in &service.fields {
+            if !GeoHttpConfig::FIELDS.contains(&field.as_str()) {
+                let known = GeoHttpConfig::FIELDS.map(|field| format!("`{field}`")).join(", ");
+                problem(&["fields", field], format!("there is no field `{field}`"), format!("there are {known}"));
+            }
+            if !pointer.starts_with('/') {
+                let message = format!("`{pointer}` is not a JSON pointer");
+                problem(&["fields", field], message, "such as `/location/city`".into());
+            }
+        }
+        if service.per_minute.is_some_and(|calls| !(1..=60_000).contains(&calls)) {
+            problem(&["per_minute"], "`per_minute` must be from 1 to 60000".into(), String::new());
+        }
+        if service.timeout.0.is_zero() || service.timeout.0 > LONGEST_CALL {
+            problem(&["timeout"], "`timeout` must be more than nothing and at most `1d`".into(), String::new());
+        }
+    }
     problems
 }
 

@@ -30,6 +30,7 @@ impl Hidden {
             .chain(&config.secret_key)
             .chain(&config.webhooks.secret)
             .chain(config.webhooks.events.values())
+            .chain(config.geo.http.values().flat_map(|service| service.headers.values()))
             .map(Secret::reveal);
         let mut texts: Vec<String> = secrets.flat_map(shapes).filter(|text| text.len() >= SHORTEST).collect();
         // The longest first: a text that holds another goes as a whole.

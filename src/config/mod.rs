@@ -8,7 +8,7 @@ mod http;
 mod limits;
 mod load;
 
-pub use geo::GeoConfig;
+pub use geo::{GeoConfig, GeoHttpConfig, GeoPreset};
 pub use hidden::Hidden;
 pub use http::{Allowed, Hosts, HttpConfig, WebhooksConfig};
 pub use limits::{HttpLimits, ImageLimits, Limits, RetentionConfig};

@@ -140,7 +140,7 @@ impl Engine {
             signer: Signer::new(config.secret_key.as_ref().map_or("", Secret::reveal)),
             kinds: crate::steps::language(&steps),
             images: Images::new(&config.limits.image),
-            geo: Geo::new(&config),
+            geo: Geo::new(&config, db.clone(), &http),
             cache: Cache::default(),
             watches: Watches::default(),
             attempts: Arc::default(),

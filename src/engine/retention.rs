@@ -50,6 +50,7 @@ impl Inner {
             crash_point!("retention.released");
         }
         self.purge().await?;
+        self.db.forget_places(BATCH).await?;
         let mut deleted = 0;
         for run in self.db.runs_to_delete(retention.runs.millis(), BATCH).await? {
             crash_point!("retention.before_delete");

@@ -1,7 +1,8 @@
-//! Where addresses are: files in MaxMind's format, asked in the order that a step names.
+//! Where addresses are: files in MaxMind's format and services on the web, asked in the order that a step names.
 
 mod address;
 mod answer;
+mod http;
 mod mmdb;
 
 use std::collections::BTreeMap;
@@ -9,16 +10,28 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
 
 pub use address::{is_local, parse};
 pub use answer::Answer;
 
+use self::http::Service;
 use self::mmdb::Mmdb;
+use crate::clock::{self, Millis};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::http::Http;
+use crate::store::Db;
 
 /// Who says where addresses are that are nowhere in the world.
 const LOCAL: &str = "local";
+/// Addresses that one service is asked for at once.
+const AT_ONCE: usize = 4;
+/// That a service does not know an address is believed for a day at most.
+const UNKNOWN: Duration = Duration::from_secs(86_400);
 
 /// Everybody who can be asked where an address is. Cheap to clone.
 #[derive(Clone)]
@@ -27,6 +40,8 @@ pub struct Geo(Arc<Inner>);
 struct Inner {
     folder: PathBuf,
     files: Mutex<BTreeMap<String, Arc<Mmdb>>>,
+    services: BTreeMap<String, Service>,
+    db: Db,
 }
 
 /// Somebody who can be asked.
@@ -34,6 +49,8 @@ struct Inner {
 pub enum Provider {
     /// The file of this name, without its ending, in the folder of the configuration.
     Mmdb(String),
+    /// The service of this name in the configuration.
+    Http(String),
 }
 
 /// Whom to ask, in this order, and what to say of addresses that are nowhere in the world.
@@ -43,10 +60,12 @@ pub struct Chain {
     pub providers: Vec<Provider>,
     /// What to say of loopback and private addresses.
     pub local: Answer,
+    /// How long what services say is believed.
+    pub cache: Duration,
 }
 
 impl Provider {
-    /// Reads `mmdb:NAME`.
+    /// Reads `mmdb:NAME` or `http:NAME`.
     ///
     /// # Errors
     /// `geo_provider_unknown`
@@ -58,8 +77,11 @@ impl Provider {
         };
         match text.split_once(':') {
             Some(("mmdb", name)) if sound(name) => Ok(Self::Mmdb(name.to_owned())),
+            Some(("http", name)) if sound(name) => Ok(Self::Http(name.to_owned())),
             _ => Err(Error::permanent("geo_provider_unknown", format!("`{text}` cannot be asked where an address is"))
-                .hint("write `mmdb:city` for the file `city.mmdb` in `geo.folder` of the configuration")),
+                .hint(
+                    "write `mmdb:city` for the file `city.mmdb` in `geo.folder`, or `http:NAME` for one of `geo.http`",
+                )),
         }
     }
 }
@@ -68,22 +90,31 @@ impl fmt::Display for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mmdb(name) => write!(f, "mmdb:{name}"),
+            Self::Http(name) => write!(f, "http:{name}"),
         }
     }
 }
 
 impl Geo {
-    /// Reads no file yet.
-    pub fn new(config: &Config) -> Self {
-        Self(Arc::new(Inner { folder: config.geo_folder(), files: Mutex::default() }))
+    /// Reads no file yet, and calls nobody.
+    pub fn new(config: &Config, db: Db, http: &Http) -> Self {
+        let service = |(name, config)| (String::clone(name), Service::new(name, config, http.clone()));
+        let services = config.geo.http.iter().map(service).collect();
+        Self(Arc::new(Inner { folder: config.geo_folder(), files: Mutex::default(), services, db }))
     }
 
     /// Where each address is, in their order; `None` where nobody knows. Who fails is passed over for those that others
     /// know.
     ///
     /// # Errors
-    /// `geo_file_missing`, `geo_file_invalid`: of the first who failed, where nobody else knew an address.
-    pub async fn find(&self, chain: &Chain, addresses: &[IpAddr]) -> Result<Vec<Option<Answer>>> {
+    /// Where somebody failed and nobody else knew an address: `geo_file_missing`, `geo_file_invalid`,
+    /// `geo_provider_unknown`, `geo_provider_resting`, and those of calls. `step_stopped`.
+    pub async fn find(
+        &self,
+        chain: &Chain,
+        addresses: &[IpAddr],
+        stop: &CancellationToken,
+    ) -> Result<Vec<Option<Answer>>> {
         let local = |ip: &IpAddr| {
             let answer =
                 || Answer { ip: Some(ip.to_string()), provider: Some(LOCAL.to_owned()), ..chain.local.clone() };
@@ -95,7 +126,14 @@ impl Geo {
             if open.is_empty() {
                 break;
             }
-            let answers = self.ask(provider, open.iter().map(|place| addresses[*place]).collect()).await;
+            let wanted: Vec<IpAddr> = open.iter().map(|place| addresses[*place]).collect();
+            let answers = match provider {
+                Provider::Mmdb(name) => self.read(name, wanted).await,
+                Provider::Http(name) => self.ask(name, &wanted, chain.cache, stop).await,
+            };
+            if stop.is_cancelled() {
+                return Err(Error::stopped("step_stopped", "the step was asked to stop"));
+            }
             if let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err()) {
                 tracing::warn!(geo.provider = %provider, %error, "some addresses could not be looked up there");
             }
@@ -110,20 +148,56 @@ impl Geo {
     }
 
     /// One answer for each address, in their order.
-    async fn ask(&self, provider: &Provider, addresses: Vec<IpAddr>) -> Vec<Result<Option<Answer>>> {
-        let count = addresses.len();
-        let asked = match provider {
-            Provider::Mmdb(name) => {
-                let file = self.file(name);
-                tokio::task::spawn_blocking(move || file.find(&addresses)).await.unwrap_or_else(|error| {
-                    Err(Error::permanent("internal_error", format!("the look-up panicked: {error}")))
-                })
-            }
-        };
-        match asked {
+    async fn read(&self, name: &str, addresses: Vec<IpAddr>) -> Vec<Result<Option<Answer>>> {
+        let (count, file) = (addresses.len(), self.file(name));
+        let read = tokio::task::spawn_blocking(move || file.find(&addresses)).await;
+        match read
+            .unwrap_or_else(|error| Err(Error::permanent("internal_error", format!("the look-up panicked: {error}"))))
+        {
             Ok(answers) => answers.into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error); count],
         }
+    }
+
+    /// The same of a service, of which is asked only what it has not been asked lately.
+    async fn ask(
+        &self,
+        name: &str,
+        addresses: &[IpAddr],
+        cache: Duration,
+        stop: &CancellationToken,
+    ) -> Vec<Result<Option<Answer>>> {
+        let Some(service) = self.0.services.get(name) else {
+            let unknown =
+                Error::permanent("geo_provider_unknown", format!("the configuration has no `geo.http.{name}`"));
+            return vec![Err(unknown); addresses.len()];
+        };
+        let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        let known = match self.0.db.known_places(&service.cached_as, &texts, clock::now() - millis(cache)).await {
+            Ok(known) => known,
+            Err(error) => return vec![Err(error); addresses.len()],
+        };
+        let one = async |place: usize| match known.get(&texts[place]) {
+            Some(answer) => Ok(answer.clone().and_then(|answer| serde_json::from_value(answer).ok())),
+            None => self.call(service, addresses[place], cache, stop).await,
+        };
+        futures::stream::iter(0..addresses.len()).map(one).buffered(AT_ONCE).collect().await
+    }
+
+    /// Calls a service, and remembers what it says.
+    async fn call(
+        &self,
+        service: &Service,
+        ip: IpAddr,
+        cache: Duration,
+        stop: &CancellationToken,
+    ) -> Result<Option<Answer>> {
+        let answer = service.find(ip, stop).await?;
+        let value = answer.as_ref().and_then(|answer| serde_json::to_value(answer).ok());
+        let believed = if answer.is_some() { cache } else { cache.min(UNKNOWN) };
+        let expires = clock::now().saturating_add(millis(believed));
+        self.0.db.keep_place(&service.cached_as, &ip.to_string(), value.as_ref(), expires).await?;
+        Ok(answer)
     }
 
     fn file(&self, name: &str) -> Arc<Mmdb> {
@@ -131,4 +205,8 @@ impl Geo {
         let open = || Arc::new(Mmdb::new(&self.0.folder, name));
         files.entry(name.to_owned()).or_insert_with(open).clone()
     }
+}
+
+fn millis(time: Duration) -> Millis {
+    Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)
 }

@@ -6,6 +6,7 @@ mod db;
 mod definitions;
 mod deliveries;
 mod effects;
+mod geo;
 mod group;
 mod inbox;
 mod items;

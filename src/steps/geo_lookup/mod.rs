@@ -14,6 +14,7 @@ use crate::connections::Bind;
 use crate::error::{Error, Result};
 use crate::geo::{self, Answer, Chain, Provider};
 use crate::pipeline::{Check, Dynamic};
+use crate::units::Duration;
 
 /// The most addresses of a list: their answers are stored with the run.
 const MOST: usize = 1_000;
@@ -42,8 +43,12 @@ pub struct GeoLookup {
     #[serde(default)]
     into: Option<Filled>,
     /// Who is asked, in this order: `mmdb:city` is the file `city.mmdb` in `geo.folder` of the configuration, with the schema
-    /// of MaxMind or of ip-location-db. It is read again when it has changed.
+    /// of MaxMind or of ip-location-db. It is read again when it has changed. `http:ipapi` is the service `ipapi` of `geo.http`
+    /// in the configuration, which is called no more often than it allows, and not while it keeps failing.
     providers: Vec<String>,
+    /// How long what services say is believed; that they do not know an address for a day at most.
+    #[serde(default = "cache")]
+    cache: Duration,
     /// What is said of loopback and private addresses, by the names of the outputs; default nothing.
     #[serde(default)]
     local: Answer,
@@ -144,11 +149,11 @@ local: { country: nowhere, city: office }
 
     async fn run(self, ctx: Context) -> Result<Outputs> {
         let providers = self.providers.iter().map(|text| Provider::parse(text)).collect::<Result<Vec<_>>>()?;
-        let chain = Chain { providers, local: self.local };
+        let chain = Chain { providers, local: self.local, cache: self.cache.0 };
         match (self.ip, self.ips, self.rows, self.into) {
             (Some(ip), None, None, None) => {
                 let ip = address(&ip.value()?)?;
-                let answer = ctx.geo.find(&chain, &[ip]).await?.pop().flatten();
+                let answer = ctx.geo.find(&chain, &[ip], &ctx.stop).await?.pop().flatten();
                 let found = u64::from(answer.is_some());
                 let answer = answer.unwrap_or_else(|| unknown(ip));
                 told(&ctx, 1);
@@ -161,7 +166,7 @@ local: { country: nowhere, city: office }
                     return Err(Error::permanent("geo_too_many", message).hint("look up the `rows` of a table"));
                 }
                 let ips = ips.iter().map(|ip| address(ip)).collect::<Result<Vec<_>>>()?;
-                let found = ctx.geo.find(&chain, &ips).await?;
+                let found = ctx.geo.find(&chain, &ips, &ctx.stop).await?;
                 let known = found.iter().flatten().count() as u64;
                 let answers = found.into_iter().zip(&ips).map(|(answer, ip)| answer.unwrap_or_else(|| unknown(*ip)));
                 told(&ctx, ips.len() as u64);
@@ -217,6 +222,10 @@ fn unknown(ip: IpAddr) -> Answer {
 
 fn told(ctx: &Context, done: u64) {
     ctx.progress.committed(Report { done, total: Some(done), unit: "addresses".into(), ..Report::default() });
+}
+
+fn cache() -> Duration {
+    Duration(std::time::Duration::from_secs(30 * 86_400))
 }
 
 fn ip() -> String {

@@ -96,7 +96,7 @@ async fn look(ctx: &Context, chain: &Chain, page: &[Person], column: &str) -> Re
     let mut distinct: Vec<IpAddr> = addresses.iter().flatten().copied().collect();
     distinct.sort_unstable();
     distinct.dedup();
-    let answers = ctx.geo.find(chain, &distinct).await?;
+    let answers = ctx.geo.find(chain, &distinct, &ctx.stop).await?;
     let answers: BTreeMap<IpAddr, Option<Answer>> = distinct.into_iter().zip(answers).collect();
     let looked = |ip: Option<IpAddr>| match ip.map(|ip| answers.get(&ip).and_then(Option::as_ref)) {
         None => Looked::Invalid,

@@ -1,5 +1,6 @@
 //! `geo.lookup`: where addresses are, from files that another program has written.
 
+mod http;
 mod rows;
 
 use std::path::{Path, PathBuf};

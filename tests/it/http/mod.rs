@@ -2,7 +2,7 @@
 
 mod hostile;
 mod notify;
-mod receiver;
+pub(crate) mod receiver;
 mod request;
 mod telling;
 

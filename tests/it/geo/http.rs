@@ -1,0 +1,126 @@
+//! Services on the web that are asked where addresses are.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use afterload::config::{Config, GeoHttpConfig, Secret};
+use serde_json::{Value, json};
+
+use super::{LIST, yaml};
+use crate::http::receiver::{Receiver, says};
+use crate::support::{Database, TestApp, both};
+
+both!(
+    a_service_is_asked_once_and_also_what_it_does_not_know_is_remembered,
+    a_service_that_fails_is_passed_over_and_left_alone_for_a_while,
+    a_service_that_wants_a_pause_gets_it,
+);
+
+/// A service at an address of ours.
+fn service(config: &mut Config, name: &str, url: &str) {
+    let fields = [("country_code", "/where/c"), ("latitude", "/where/at"), ("longitude", "/where/at"), ("asn", "/as")];
+    let fields = fields.map(|(name, pointer)| (name.to_owned(), pointer.to_owned())).into();
+    let service = GeoHttpConfig {
+        url: Some(format!("{url}/{name}/{{ip}}?full=1")),
+        headers: [("X-Key".to_owned(), Secret::new("a-key-that-nobody-shows"))].into(),
+        fields,
+        unknown: [("/ok".to_owned(), json!(false))].into(),
+        ..GeoHttpConfig::default()
+    };
+    config.geo.http.insert(name.into(), service);
+    config.http.allow = vec!["127.0.0.1".into()];
+}
+
+async fn app(database: Database, with: &str, change: impl FnOnce(&mut Config)) -> TestApp {
+    TestApp::builder(database).pipeline("p", &yaml(with)).config(change).start().await
+}
+
+fn good() -> axum::response::Response {
+    says(
+        200,
+        &[("content-type", "application/json")],
+        json!({ "where": { "c": "fr", "at": "48.9,2.4" }, "as": "AS3215 Orange" }).to_string(),
+    )
+}
+
+async fn a_service_is_asked_once_and_also_what_it_does_not_know_is_remembered(database: Database) {
+    let receiver = Receiver::start(|call| match call.path.as_str() {
+        path if path.contains("9.9.9.9") => says(200, &[], r#"{"ok": false}"#),
+        path if path.contains("7.7.7.7") => says(404, &[], "nobody"),
+        _ => good(),
+    })
+    .await;
+    let app =
+        app(database, &format!("{LIST}, providers: ['http:one']"), |config| service(config, "one", &receiver.url))
+            .await;
+    let ips = json!({ "ips": ["8.8.8.8", "9.9.9.9", "7.7.7.7", "192.168.0.1", "2001:4860:4860::8888"] });
+    let first = app.run_to_end("p", ips.clone()).await;
+    assert_eq!(first["status"], "succeeded", "{first}");
+    let outputs = &first["steps"][0]["outputs"];
+    let answer = &outputs["answers"][0];
+    let facts =
+        ["ip", "country_code", "latitude", "longitude", "asn", "provider", "city"].map(|name| answer[name].clone());
+    assert_eq!(json!(facts), json!(["8.8.8.8", "FR", 48.9, 2.4, 3215, "http:one", null]), "{first}");
+    assert_eq!((&outputs["found"], &outputs["missing"]), (&json!(3), &json!(2)), "{first}");
+    let calls = receiver.calls();
+    assert_eq!(calls.len(), 4, "{calls:?}");
+    assert!(calls.iter().all(|call| call.headers["x-key"] == "a-key-that-nobody-shows"), "{calls:?}");
+    assert!(calls.iter().any(|call| call.path == "/one/2001:4860:4860::8888?full=1"), "{calls:?}");
+    let again = app.run_to_end("p", ips.clone()).await;
+    assert_eq!(&again["steps"][0]["outputs"], outputs);
+    assert_eq!(receiver.calls().len(), 4, "everything was remembered");
+    // Who believes nothing asks again.
+    app.publish("p", &yaml(&format!("{LIST}, providers: ['http:one'], cache: 1ms"))).await;
+    app.run_to_end("p", ips).await;
+    assert_eq!(receiver.calls().len(), 8);
+    app.finish().await;
+}
+
+async fn a_service_that_fails_is_passed_over_and_left_alone_for_a_while(database: Database) {
+    let receiver =
+        Receiver::start(|call| if call.path.starts_with("/bad/") { says(500, &[], "oops") } else { good() }).await;
+    let with = format!("{LIST}, providers: ['http:bad', 'http:good']");
+    let app = app(database, &with, |config| {
+        service(config, "bad", &receiver.url);
+        service(config, "good", &receiver.url);
+    })
+    .await;
+    let ips = |from: u8| json!({ "ips": (from..from + 20).map(|last| format!("8.8.8.{last}")).collect::<Vec<_>>() });
+    let to = |name: &str| receiver.calls().iter().filter(|call| call.path.starts_with(name)).count();
+    for from in [0, 100] {
+        let run = app.run_to_end("p", ips(from)).await;
+        assert_eq!((&run["status"], &run["steps"][0]["outputs"]["found"]), (&json!("succeeded"), &json!(20)), "{run}");
+    }
+    // Four are on their way at once when the fifth failure closes the gate.
+    assert!((5..=8).contains(&to("/bad/")), "{}", to("/bad/"));
+    assert_eq!(to("/good/"), 40);
+    app.publish("p", &yaml("ip: 1.2.3.4, providers: ['http:none', 'http:good']")).await;
+    assert_eq!(app.run_to_end("p", json!({})).await["steps"][0]["outputs"]["found"], 1);
+    app.finish().await;
+}
+
+async fn a_service_that_wants_a_pause_gets_it(database: Database) {
+    let wait = Arc::new(AtomicU16::new(1));
+    let wanted = wait.clone();
+    let receiver = Receiver::start(move |call| match (call.before, wanted.load(Ordering::SeqCst)) {
+        (0, seconds) if seconds > 0 => says(429, &[("retry-after", seconds.to_string().as_str())], "slowly"),
+        _ => good(),
+    })
+    .await;
+    let with = "ip: \"${{ params.ip }}\", providers: ['http:one']";
+    let yaml = yaml(with).replace("uses: geo.lookup", "uses: geo.lookup, retry: { attempts: 1 }");
+    let app = TestApp::builder(database)
+        .pipeline("p", &yaml)
+        .config(|config| service(config, "one", &receiver.url))
+        .start()
+        .await;
+    let run = app.run_to_end("p", json!({ "ip": "8.8.8.8" })).await;
+    assert_eq!((&run["status"], &run["steps"][0]["attempt"]), (&json!("succeeded"), &json!(1)), "{run}");
+    let error = |run: &Value| run["steps"][0]["error"]["code"].clone();
+    wait.store(300, Ordering::SeqCst);
+    assert_eq!(error(&app.run_to_end("p", json!({ "ip": "8.8.4.4" })).await), "http_rate_limited");
+    let calls = receiver.calls().len();
+    assert_eq!(error(&app.run_to_end("p", json!({ "ip": "8.8.4.5" })).await), "geo_provider_resting");
+    assert_eq!((calls, receiver.calls().len()), (3, 3), "it is not called while it wants to be left alone");
+    app.finish().await;
+}
