@@ -1,4 +1,4 @@
--- The tables that the pipelines of this repository import into, for SQLite and PostgreSQL alike.
+-- The tables that the pipelines of this repository read and write, for SQLite and PostgreSQL alike.
 CREATE TABLE IF NOT EXISTS contacts (
     email   VARCHAR(254) PRIMARY KEY,
     name    VARCHAR(200) NOT NULL,
@@ -75,4 +75,13 @@ CREATE TABLE IF NOT EXISTS sign_ins (
     ip      TEXT NOT NULL,
     country TEXT,
     city    TEXT
+);
+
+CREATE TABLE IF NOT EXISTS sales (
+    id       BIGINT PRIMARY KEY,
+    day      DATE NOT NULL,
+    country  CHAR(2) NOT NULL,
+    product  TEXT NOT NULL,
+    quantity INTEGER NOT NULL,
+    amount   NUMERIC(12, 2) NOT NULL
 );

@@ -1,4 +1,4 @@
-//! What is looked at to keep the pipelines up to date: their folder, and the templates that they may name.
+//! What is looked at to keep the pipelines up to date: their folder, and the templates and files of SQL that they may name.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::config::{Config, Watch};
 use crate::error::Result;
 use crate::mail::Mailer;
 use crate::pipeline::catalogue::Folder;
-use crate::pipeline::{Kinds, Surroundings};
+use crate::pipeline::{Kinds, Surroundings, sql_files};
 
 /// The folder of the pipelines and what it depends on. Looking at it may block.
 pub(super) struct View {
@@ -22,8 +22,8 @@ pub(super) struct View {
     files: Files,
     events: Option<Events>,
     around: Surroundings,
-    /// The files of the templates, at the last look and when the pipelines were last judged by them.
-    templates: BTreeMap<PathBuf, Option<Stamp>>,
+    /// The files of the templates and of SQL, at the last look and when the pipelines were last judged by them.
+    others: BTreeMap<PathBuf, Option<Stamp>>,
     judged_by: BTreeMap<PathBuf, Option<Stamp>>,
     moving: bool,
 }
@@ -32,17 +32,17 @@ impl View {
     /// Reads everything for the first time.
     pub(super) fn open(config: &Config, kinds: Arc<Kinds>, mail: &Mailer) -> Result<Self> {
         let events = (config.watch == Watch::Auto).then(|| Events::new(config.pipelines.clone()));
-        let templates = stamps(&config.templates.join("email"));
+        let others = others(config);
         let mut view = Self {
             files: Files::new(config.pipelines.clone()),
             around: surroundings(config, mail),
-            judged_by: templates.clone(),
+            judged_by: others.clone(),
             config: config.clone(),
             mail: mail.clone(),
             moving: false,
             kinds,
             events,
-            templates,
+            others,
         };
         view.renew();
         view.moving = view.files.look(Instant::now(), Duration::ZERO)?.moving;
@@ -83,25 +83,28 @@ impl View {
         self.renew();
         let Look { changed, moving } = self.files.look(Instant::now(), SETTLE)?;
         self.moving = moving;
-        Ok((self.look_at_templates() || changed).then(|| self.folder()))
+        Ok((self.look_at_others() || changed).then(|| self.folder()))
     }
 
-    /// Judges the pipelines anew once templates have changed and are the same for two looks.
-    fn look_at_templates(&mut self) -> bool {
-        let now = stamps(&self.config.templates.join("email"));
-        let settled = now == self.templates;
+    /// Judges the pipelines anew once templates or files of SQL have changed and are the same for two looks.
+    fn look_at_others(&mut self) -> bool {
+        let now = others(&self.config);
+        let settled = now == self.others;
         self.moving |= !settled;
-        self.templates = now;
-        if !settled || self.templates == self.judged_by {
+        self.others = now;
+        if !settled || self.others == self.judged_by {
             return false;
         }
-        self.judged_by = self.templates.clone();
-        let around = surroundings(&self.config, &self.mail);
-        let news = around != self.around;
-        self.around = around;
-        if news {
-            self.files.reconsider();
-        }
-        news
+        self.judged_by = self.others.clone();
+        self.around = surroundings(&self.config, &self.mail);
+        self.files.reconsider();
+        true
     }
+}
+
+/// The states of the files that pipelines may name.
+fn others(config: &Config) -> BTreeMap<PathBuf, Option<Stamp>> {
+    let mut others = stamps(&config.templates.join("email"));
+    others.extend(sql_files(&config.pipelines).into_iter().map(|path| (path.clone(), Stamp::of(&path))));
+    others
 }

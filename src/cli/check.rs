@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::pipeline::{Kinds, Surroundings, catalogue, load};
+use crate::pipeline::{Kinds, Surroundings, catalogue, load_whole};
 use crate::yaml::{Problem, Span};
 
 /// The longest line, in characters, that is shown as a whole.
@@ -115,10 +115,13 @@ fn check(path: &Path, kinds: &Kinds, around: &Surroundings) -> Checked {
             let message = format!("the file is not UTF-8; byte {at} is the first that is wrong");
             failed(Problem::new("definition_invalid", start, message))
         }
-        Ok(Ok(text)) => match load(path.file_name().and_then(|name| name.to_str()), &text, kinds, around) {
-            Ok(pipeline) => (text, Vec::new(), pipeline.warnings),
-            Err(problems) => (text, problems, Vec::new()),
-        },
+        Ok(Ok(text)) => {
+            let (name, folder) = (path.file_name().and_then(|name| name.to_str()), path.parent());
+            match load_whole(name, &text, folder.unwrap_or(Path::new("")), kinds, around) {
+                Ok((pipeline, _)) => (text, Vec::new(), pipeline.warnings),
+                Err(problems) => (text, problems, Vec::new()),
+            }
+        }
     };
     Checked { file, text, problems, warnings }
 }

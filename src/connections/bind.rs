@@ -10,7 +10,7 @@ use rusqlite::types::Value as SqliteValue;
 use serde_json::Value as Json;
 use sqlx::postgres::{PgArguments, PgTypeInfo};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Either, Executor as _, PgConnection, Postgres, SqlSafeStr, Statement as _};
+use sqlx::{AssertSqlSafe, Column as _, Either, Executor as _, PgConnection, Postgres, SqlSafeStr, Statement as _};
 
 use super::Dialect;
 use super::tokens::{Token, tokens};
@@ -166,8 +166,11 @@ impl Statement {
         }
         let texts = self.names.iter().zip(values).zip(&types);
         let texts = texts.map(|((name, value), kind)| text(name, value, kind)).collect::<Result<Vec<_>>>()?;
+        let column = |column: &sqlx::postgres::PgColumn| (column.name().to_owned(), column.type_info().clone());
+        let columns = prepared.columns().iter().map(column).collect();
         let sql = self.filled(|place| format!("CAST(CAST(${} AS text) AS {})", place + 1, types[place]));
-        Ok(ForPostgres { sql, values: texts })
+        let literal = |place: usize| format!("CAST({} AS {})", literal(texts[place].as_deref()), types[place]);
+        Ok(ForPostgres { inlined: self.filled(literal), sql, values: texts, columns })
     }
 
     fn refused(&self, error: &sqlx::Error) -> Error {
@@ -206,6 +209,9 @@ pub struct ForPostgres {
     pub sql: String,
     /// The values in this order.
     pub values: Vec<Option<String>>,
+    /// The columns that it gives, with their types; none if it gives no rows.
+    pub columns: Vec<(String, PgTypeInfo)>,
+    inlined: String,
 }
 
 impl ForPostgres {
@@ -213,6 +219,11 @@ impl ForPostgres {
     pub fn query(&self) -> Query<'static, Postgres, PgArguments> {
         let query = sqlx::query(AssertSqlSafe(self.sql.clone()));
         self.values.iter().cloned().fold(query, Query::bind)
+    }
+
+    /// The text with its values as quoted literals, for what takes no parameters, such as `COPY (…) TO STDOUT`.
+    pub fn inlined(&self) -> &str {
+        &self.inlined
     }
 }
 
@@ -255,6 +266,15 @@ fn array(items: &[Json]) -> String {
         other => quoted(&other.to_string()),
     };
     format!("{{{}}}", items.iter().map(item).collect::<Vec<_>>().join(","))
+}
+
+/// As libpq's `PQescapeLiteral`: right whatever `standard_conforming_strings` says.
+fn literal(text: Option<&str>) -> String {
+    match text {
+        None => "NULL".to_owned(),
+        Some(text) if text.contains('\\') => format!(" E'{}'", text.replace('\\', r"\\").replace('\'', "''")),
+        Some(text) => format!("'{}'", text.replace('\'', "''")),
+    }
 }
 
 #[cfg(test)]
@@ -306,7 +326,10 @@ mod tests {
     }
 
     #[test]
-    fn arrays_cannot_break_out() {
+    fn literals_and_arrays_cannot_break_out() {
+        assert_eq!(literal(Some("it's")), "'it''s'");
+        assert_eq!(literal(Some(r"\'; DROP TABLE x; --")), r" E'\\''; DROP TABLE x; --'");
+        assert_eq!(literal(None), "NULL");
         let items = json!(["a\"},{\\", null, 1, [true]]);
         assert_eq!(array(items.as_array().unwrap()), r#"{"a\"},{\\",NULL,"1",{"true"}}"#);
         assert_eq!(text("a", &json!([1]), "jsonb").unwrap().as_deref(), Some("[1]"));

@@ -13,6 +13,7 @@ mod fill;
 mod people;
 mod postgres;
 mod quote;
+mod select;
 mod sqlite;
 mod staging;
 mod statement;
@@ -32,6 +33,7 @@ pub use dialect::Dialect;
 pub use fill::Filling;
 pub use people::{People, Person, Row, Span, Target};
 pub use quote::TableName;
+pub use select::{Reading, Receiver, Select, Sort};
 pub use statement::{Call, Command, Effect, Keep, Note, Noted, order};
 pub use table::{Column, Kind, Table};
 

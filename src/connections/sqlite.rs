@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 
 /// How many operations of its virtual machine SQLite does between two looks at whether it should stop: a millisecond at
 /// most.
-const OPERATIONS: i32 = 10_000;
+pub(super) const OPERATIONS: i32 = 10_000;
 
 /// A SQLite file.
 #[derive(Clone)]
@@ -87,7 +87,7 @@ impl Sqlite {
 }
 
 /// A handle that somebody may interrupt for as long as this lives, also through a panic.
-struct Watched<'a>(LockedSqliteHandle<'a>);
+pub(super) struct Watched<'a>(pub(super) LockedSqliteHandle<'a>);
 
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
@@ -95,7 +95,7 @@ impl Drop for Watched<'_> {
     }
 }
 
-fn on_handle<T>(
+pub(super) fn on_handle<T>(
     locked: &mut LockedSqliteHandle<'_>,
     work: impl FnOnce(&mut rusqlite::Connection) -> Result<T>,
 ) -> Result<T> {
@@ -107,7 +107,7 @@ fn on_handle<T>(
     work(&mut connection)
 }
 
-fn panicked(error: tokio::task::JoinError) -> Error {
+pub(super) fn panicked(error: tokio::task::JoinError) -> Error {
     Error::permanent("internal_error", format!("the work on a database panicked: {error}"))
 }
 

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 
 /// What ships. A folder of the same name in the configured place replaces a template as a whole, so that nobody's HTML is
 /// sent beside our text.
-const SHIPPED: [(&str, &str); 7] = [
+const SHIPPED: [(&str, &str); 10] = [
     ("layout.html", include_str!("../../templates/email/layout.html")),
     ("import_done/subject.txt", include_str!("../../templates/email/import_done/subject.txt")),
     ("import_done/body.txt", include_str!("../../templates/email/import_done/body.txt")),
@@ -23,6 +23,9 @@ const SHIPPED: [(&str, &str); 7] = [
     ("run_failed/subject.txt", include_str!("../../templates/email/run_failed/subject.txt")),
     ("run_failed/body.txt", include_str!("../../templates/email/run_failed/body.txt")),
     ("run_failed/body.html", include_str!("../../templates/email/run_failed/body.html")),
+    ("sales_report/subject.txt", include_str!("../../templates/email/sales_report/subject.txt")),
+    ("sales_report/body.txt", include_str!("../../templates/email/sales_report/body.txt")),
+    ("sales_report/body.html", include_str!("../../templates/email/sales_report/body.html")),
 ];
 
 /// Steps of the template engine that one mail may take; a loop over a few thousand rows needs some ten thousand.
@@ -245,7 +248,7 @@ mod tests {
             assert_eq!(error.code(), "mail_template_not_found", "{name}");
         }
         let names = Templates::new(own.0.path().into()).all();
-        assert_eq!(names.into_keys().collect::<Vec<_>>(), ["half", "import_done", "run_failed", "t"]);
+        assert_eq!(names.into_keys().collect::<Vec<_>>(), ["half", "import_done", "run_failed", "sales_report", "t"]);
     }
 
     #[test]

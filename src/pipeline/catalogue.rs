@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use super::{Kinds, Pipeline, Surroundings, load};
+use super::{Kinds, Pipeline, Surroundings, load_whole};
 use crate::error::{Error, Result};
 use crate::yaml::{Problem, Span};
 
@@ -98,13 +98,14 @@ pub fn judge(path: &Path, text: std::result::Result<String, String>, kinds: &Kin
         Ok(text) => text,
         Err(why) => return Err(Refused { file, name, text: String::new(), problems: vec![at_start("io_error", why)] }),
     };
-    match load(Some(&file), &text, kinds, around) {
-        Ok(pipeline) => Ok((pipeline, text)),
+    let folder = path.parent().unwrap_or(Path::new(""));
+    match load_whole(Some(&file), &text, folder, kinds, around) {
+        Ok(whole) => Ok(whole),
         Err(problems) => Err(Refused { file, name, text, problems }),
     }
 }
 
-/// A pipeline with its text, or the refusal of its file.
+/// A pipeline with its text, which holds what it names by `sql_file`, or the refusal of its file.
 pub type Judged = std::result::Result<(Pipeline, String), Refused>;
 
 fn at_start(code: &'static str, message: String) -> Problem {

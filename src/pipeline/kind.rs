@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::connections::Dialect;
+use crate::error::Error;
 use crate::yaml::{Key, Node, Problem, Span, Value, closest};
 
 /// A step kind as the language sees it. `steps/` makes one from every type that implements `Step`.
@@ -128,6 +129,16 @@ impl<'a> Check<'a> {
         }
         let at = self.with.nearest(path).span;
         self.problems.push(Problem::new("definition_invalid", at, message).hint(hint));
+    }
+
+    /// Records that something at `path` is refused, under the code that it would have when the step runs.
+    pub fn refused(&mut self, path: &[&str], error: &Error) {
+        if self.follows(path) {
+            return;
+        }
+        let at = self.with.nearest(path).span;
+        let problem = Problem::new(error.code(), at, error.message());
+        self.problems.push(problem.hint(error.hint_text().unwrap_or_default()));
     }
 
     /// Records that `what`, at `path`, belongs to the language but is not executed by this version.

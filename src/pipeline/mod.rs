@@ -5,6 +5,7 @@
 pub mod catalogue;
 pub mod dynamic;
 pub mod expr;
+mod inline;
 pub mod kind;
 mod load;
 pub mod params;
@@ -15,6 +16,7 @@ mod schema;
 
 pub use dynamic::Dynamic;
 pub use expr::{Condition, Scope, resolve, resolve_to_text};
+pub use inline::{load_whole, sql_files};
 pub use kind::{Check, Kind, Kinds, Surroundings};
 pub use load::{Pipeline, load};
 pub use params::{FileRule, Param, ParamType};

@@ -7,10 +7,12 @@ pub mod csv_import;
 pub mod email_send;
 pub mod file_check;
 mod files;
+mod formula;
 pub mod geo_lookup;
 pub mod http_request;
 pub mod image_resize;
 pub mod notify_fanout;
+pub mod report_query;
 pub mod sql;
 mod wait;
 
@@ -76,6 +78,7 @@ pub fn kinds() -> Vec<Arc<dyn AnyStep>> {
         erase::<http_request::HttpRequest>(),
         erase::<image_resize::ImageResize>(),
         erase::<notify_fanout::NotifyFanout>(),
+        erase::<report_query::ReportQuery>(),
         erase::<sql::SqlBatch>(),
         erase::<sql::SqlExecute>(),
         erase::<wait::Wait>(),
@@ -83,7 +86,7 @@ pub fn kinds() -> Vec<Arc<dyn AnyStep>> {
 }
 
 /// The kinds of the language that this version does not run yet.
-pub const PLANNED: &[&str] = &["report.query"];
+pub const PLANNED: &[&str] = &[];
 
 /// The kinds as the language sees them.
 pub fn language(kinds: &[Arc<dyn AnyStep>]) -> Kinds {

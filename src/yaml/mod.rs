@@ -84,7 +84,7 @@ pub struct Key {
 /// One fault of a file, at its place.
 #[derive(Clone, Debug)]
 pub struct Problem {
-    /// A stable code, `definition_invalid` or `not_supported_yet`.
+    /// A stable code: `definition_invalid`, `not_supported_yet`, or what a step would fail with.
     pub code: &'static str,
     /// Where.
     pub span: Span,

@@ -24,6 +24,7 @@ mod pages;
 mod pauses;
 mod rate;
 mod reload;
+mod report_query;
 mod retention;
 mod smtp;
 mod soak;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use answer::{Keep, order};
 pub use parse::Command;
+pub(super) use postgres::until_stopped;
 
 use super::bind::Bind;
 use super::checkpoints::Fence;
@@ -157,9 +158,12 @@ impl Job {
     }
 }
 
+/// The code of a statement that was stopped.
+pub(super) const STOPPED: &str = "step_stopped";
+
 /// The error of a statement that was stopped; nothing of it has taken effect.
 pub(super) fn stopped() -> Error {
-    Error::stopped("step_stopped", "the statement was stopped")
+    Error::stopped(STOPPED, "the statement was stopped")
 }
 
 fn may_write() -> Error {

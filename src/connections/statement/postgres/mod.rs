@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
 use sqlx::{AssertSqlSafe, Column, Connection as _, Either, Executor as _, PgConnection, Row};
+use tokio_util::sync::CancellationToken;
 
 use super::answer::Taker;
 use super::{Call, Command, Effect, Job, Noted};
@@ -25,19 +26,7 @@ pub(super) async fn run(database: &Postgres, job: Job) -> Result<(Effect, Noted)
         () = stop.cancelled() => return Err(super::stopped()),
     };
     let backend: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *connection).await?;
-    let done = {
-        let work = transaction(database, &mut connection, job);
-        tokio::pin!(work);
-        tokio::select! {
-            done = &mut work => done,
-            () = stop.cancelled() => loop {
-                cancel(database, backend).await;
-                if let Ok(done) = tokio::time::timeout(ASKING, &mut work).await {
-                    break done;
-                }
-            },
-        }
-    };
+    let done = until_stopped(database, backend, &stop, transaction(database, &mut connection, job)).await;
     if done.is_err() || stop.is_cancelled() {
         // Neither rows that nobody reads nor a late request to cancel may be met by the next user.
         connection.close_on_drop();
@@ -46,6 +35,25 @@ pub(super) async fn run(database: &Postgres, job: Job) -> Result<(Effect, Noted)
         true => super::stopped(),
         false => error,
     })
+}
+
+/// Does the work; once `stop` is cancelled, asks the server to end what `backend` does until the work is over.
+pub(in crate::connections) async fn until_stopped<T>(
+    database: &Postgres,
+    backend: i32,
+    stop: &CancellationToken,
+    work: impl Future<Output = T>,
+) -> T {
+    tokio::pin!(work);
+    tokio::select! {
+        done = &mut work => done,
+        () = stop.cancelled() => loop {
+            cancel(database, backend).await;
+            if let Ok(done) = tokio::time::timeout(ASKING, &mut work).await {
+                break done;
+            }
+        },
+    }
 }
 
 /// Asks another process of the server to stop what it does. That the asking fails is seen by what goes on.

@@ -1,0 +1,118 @@
+//! Rows from SQLite: a handle of its own that can only read, whose query others interrupt.
+
+use std::io::Write;
+use std::time::Instant;
+
+use rusqlite::ffi;
+use rusqlite::types::ValueRef;
+use sqlx::{Connection as _, SqliteConnection};
+
+use super::super::bind::ForSqlite;
+use super::super::sqlite::{OPERATIONS, Sqlite, Watched, failed, on_handle, panicked};
+use super::super::statement;
+use super::{Reading, Receiver, Select, Sort, too_long, writes};
+use crate::error::Result;
+
+pub(super) async fn run<R: Receiver>(
+    database: &Sqlite,
+    select: &Select,
+    reading: Reading,
+    mut receiver: R,
+) -> Result<R> {
+    let bound = select.statement.for_sqlite(&reading.values)?;
+    let options = (*database.pool.connect_options()).clone().read_only(true).create_if_missing(false);
+    let mut connection = SqliteConnection::connect_with(&options.pragma("query_only", "1")).await?;
+    let (deadline, stop, asked) = (Instant::now() + reading.timeout, reading.stop.clone(), reading.stop);
+    let done = tokio::task::spawn_blocking(move || {
+        let mut watched = Watched(futures::executor::block_on(connection.lock_handle())?);
+        watched.0.set_progress_handler(OPERATIONS, move || !stop.is_cancelled() && Instant::now() < deadline);
+        on_handle(&mut watched.0, |connection| read(connection, bound, &mut receiver)).map(|()| receiver)
+    });
+    let done = done.await.map_err(panicked)?;
+    done.map_err(|error| match error.code() == statement::STOPPED && !asked.is_cancelled() {
+        true => too_long(reading.timeout),
+        false => error,
+    })
+}
+
+fn read(connection: &rusqlite::Connection, bound: ForSqlite, receiver: &mut impl Receiver) -> Result<()> {
+    // One transaction, so that also a query that is read again sees the same.
+    let transaction = connection.unchecked_transaction().map_err(failed)?;
+    let mut statement = transaction.prepare(&bound.sql).map_err(failed)?;
+    if !statement.readonly() {
+        return Err(writes("the statement writes"));
+    }
+    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    receiver.begin(&names, None)?;
+    let mut scratch = Vec::with_capacity(32);
+    let mut rows = statement.query(rusqlite::params_from_iter(bound.values)).map_err(refused)?;
+    while let Some(row) = rows.next().map_err(refused)? {
+        for index in 0..names.len() {
+            scratch.clear();
+            cell(row.get_ref(index).map_err(failed)?, &mut scratch, receiver);
+        }
+        receiver.end_row()?;
+    }
+    Ok(())
+}
+
+fn cell(value: ValueRef<'_>, scratch: &mut Vec<u8>, receiver: &mut impl Receiver) {
+    match value {
+        ValueRef::Null => receiver.cell(None),
+        ValueRef::Integer(number) => {
+            whole(number, scratch);
+            receiver.cell(Some((Sort::Exact, scratch)));
+        }
+        ValueRef::Real(number) if number.is_infinite() => {
+            let text: &[u8] = if number > 0.0 { b"Infinity" } else { b"-Infinity" };
+            receiver.cell(Some((Sort::Text, text)));
+        }
+        ValueRef::Real(number) => {
+            // The shortest text that is this number; a vector takes everything.
+            drop(write!(scratch, "{number:?}"));
+            receiver.cell(Some((Sort::Float, scratch)));
+        }
+        ValueRef::Text(text) => match std::str::from_utf8(text) {
+            Ok(_) => receiver.cell(Some((Sort::Text, text))),
+            Err(_) => receiver.cell(Some((Sort::Text, String::from_utf8_lossy(text).as_bytes()))),
+        },
+        // As PostgreSQL shows bytes.
+        ValueRef::Blob(bytes) => receiver.cell(Some((Sort::Text, format!("\\x{}", hex::encode(bytes)).as_bytes()))),
+    }
+}
+
+/// The digits of a number; the machinery of `write!` would take several times as long.
+fn whole(number: i64, out: &mut Vec<u8>) {
+    let (mut digits, mut at, mut rest) = ([0_u8; 20], 20, number.unsigned_abs());
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+fn refused(error: rusqlite::Error) -> crate::error::Error {
+    match error.sqlite_error().map(|error| error.extended_code & 0xff) {
+        Some(ffi::SQLITE_READONLY) => writes(&error.to_string()),
+        _ => failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn numbers_are_written_out() {
+        for number in [0, 7, -1, 10, 1_234_567_890, i64::MAX, i64::MIN] {
+            let mut out = Vec::new();
+            super::whole(number, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), number.to_string());
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! CSV: RFC 4180 with `\n`, UTF-8. Null is an empty field, an empty text is `""`.
+
+use super::columns::Shape;
+use crate::connections::Sort;
+use crate::steps::formula::is_formula;
+
+/// Which bytes need quotes around their field.
+const SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    special[b',' as usize] = true;
+    special[b'"' as usize] = true;
+    special[b'\n' as usize] = true;
+    special[b'\r' as usize] = true;
+    special
+};
+
+/// Writes the header.
+pub fn header(shapes: &[Shape], out: &mut Vec<u8>) {
+    for (column, shape) in shapes.iter().enumerate() {
+        if column > 0 {
+            out.push(b',');
+        }
+        text(shape.title.as_bytes(), out);
+    }
+    out.push(b'\n');
+}
+
+/// Writes a cell.
+pub fn cell(shape: &Shape, cell: Option<(Sort, &[u8])>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+    let Some((sort, value)) = cell else { return };
+    if let Some(format) = &shape.format {
+        scratch.clear();
+        let shown = match sort {
+            Sort::Exact | Sort::Float => format.number(value, scratch),
+            Sort::Text | Sort::Date | Sort::Moment => format.moment(value, scratch),
+            Sort::Bool | Sort::Json => false,
+        };
+        if shown {
+            return quoted(scratch, false, out);
+        }
+    }
+    match sort {
+        Sort::Text | Sort::Json => text(value, out),
+        // Nothing in them could be taken for something else.
+        Sort::Exact | Sort::Float | Sort::Bool | Sort::Date | Sort::Moment => out.extend_from_slice(value),
+    }
+}
+
+fn text(value: &[u8], out: &mut Vec<u8>) {
+    match value.is_empty() {
+        true => out.extend_from_slice(b"\"\""),
+        false => quoted(value, is_formula(value), out),
+    }
+}
+
+fn quoted(value: &[u8], guard: bool, out: &mut Vec<u8>) {
+    let special = value.iter().any(|byte| SPECIAL[usize::from(*byte)]);
+    if special {
+        out.push(b'"');
+    }
+    if guard {
+        out.push(b'\'');
+    }
+    match special {
+        false => out.extend_from_slice(value),
+        true => {
+            for byte in value {
+                if *byte == b'"' {
+                    out.push(b'"');
+                }
+                out.push(*byte);
+            }
+            out.push(b'"');
+        }
+    }
+}

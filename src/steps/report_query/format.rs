@@ -1,0 +1,326 @@
+//! How the values of a column are shown: the formats of spreadsheets.
+//!
+//! In XLSX the spreadsheet shows them; a CSV holds what it would show, for the formats that are made of digits
+//! (`0.00`, `#,##0`, `0.0%`) or of parts of a date (`dd.mm.yyyy hh:mm`).
+
+use super::moment::Moment;
+
+/// A format of spreadsheets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Format {
+    /// As it was written.
+    pub code: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Kind {
+    Number(Number),
+    Date(Vec<Part>),
+    /// Only spreadsheets know what it shows; whether it is for days or moments.
+    Other {
+        date: bool,
+    },
+}
+
+/// `#,##0.00%`.
+#[derive(Clone, Debug, PartialEq)]
+struct Number {
+    /// The fewest digits before the point.
+    whole: usize,
+    /// Whether thousands are set apart.
+    grouped: bool,
+    /// The fewest and the most digits behind the point.
+    fraction: (usize, usize),
+    percent: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Part {
+    Year { short: bool },
+    Month { wide: bool },
+    Day { wide: bool },
+    Hour { wide: bool },
+    Minute { wide: bool },
+    Second { wide: bool },
+    Other(char),
+}
+
+impl Format {
+    /// Reads a format; whatever is not known here is left to the spreadsheet.
+    pub fn new(code: &str) -> Self {
+        let kind = number(code).map(Kind::Number).or_else(|| date(code).map(Kind::Date));
+        Self { code: code.to_owned(), kind: kind.unwrap_or_else(|| Kind::Other { date: is_date(code) }) }
+    }
+
+    /// Whether a CSV can show it.
+    pub fn is_known(&self) -> bool {
+        !matches!(self.kind, Kind::Other { .. })
+    }
+
+    /// Whether it is for days and moments.
+    pub fn is_date(&self) -> bool {
+        matches!(self.kind, Kind::Date(_) | Kind::Other { date: true })
+    }
+
+    /// Whether it is for numbers.
+    pub fn is_number(&self) -> bool {
+        matches!(self.kind, Kind::Number(_))
+    }
+
+    /// Writes a number as it is shown. False: it is not one, or nothing is known of the format.
+    pub fn number(&self, text: &[u8], out: &mut Vec<u8>) -> bool {
+        match (&self.kind, Decimal::parse(text)) {
+            (Kind::Number(number), Some(decimal)) => {
+                number.write(decimal, out);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Writes a day or moment as it is shown. False: it is not one, or nothing is known of the format.
+    pub fn moment(&self, text: &[u8], out: &mut Vec<u8>) -> bool {
+        let (Kind::Date(parts), Some(moment)) = (&self.kind, Moment::parse(text)) else { return false };
+        let (hour, minute, second) = moment.clock();
+        for part in parts {
+            let (number, width) = match part {
+                Part::Year { short: true } => (moment.year % 100, 2),
+                Part::Year { short: false } => (moment.year, 4),
+                Part::Month { wide } => (moment.month, 1 + usize::from(*wide)),
+                Part::Day { wide } => (moment.day, 1 + usize::from(*wide)),
+                Part::Hour { wide } => (hour, 1 + usize::from(*wide)),
+                Part::Minute { wide } => (minute, 1 + usize::from(*wide)),
+                Part::Second { wide } => (second, 1 + usize::from(*wide)),
+                Part::Other(mark) => {
+                    out.extend_from_slice(mark.encode_utf8(&mut [0; 4]).as_bytes());
+                    continue;
+                }
+            };
+            out.extend_from_slice(format!("{number:0width$}").as_bytes());
+        }
+        true
+    }
+}
+
+/// Whether the letters of a format, outside of quotes, brackets and escapes, are those of a date.
+fn is_date(code: &str) -> bool {
+    let (mut letters, mut digits) = (false, false);
+    let mut rest = code.chars();
+    while let Some(mark) = rest.next() {
+        match mark {
+            '"' => drop(rest.by_ref().find(|end| *end == '"')),
+            '[' => drop(rest.by_ref().find(|end| *end == ']')),
+            '\\' | '_' | '*' => drop(rest.next()),
+            'y' | 'Y' | 'm' | 'M' | 'd' | 'D' | 'h' | 'H' | 's' | 'S' => letters = true,
+            '#' | '?' => digits = true,
+            _ => {}
+        }
+    }
+    letters && !digits
+}
+
+fn number(code: &str) -> Option<Number> {
+    let (digits, percent) = code.strip_suffix('%').map_or((code, false), |digits| (digits, true));
+    let (whole, fraction) = digits.split_once('.').map_or((digits, None), |(whole, rest)| (whole, Some(rest)));
+    let (whole, grouped) = whole.strip_prefix("#,##").map_or((whole, false), |whole| (whole, true));
+    let zeros = |text: &str| {
+        (!text.is_empty() && text.len() <= 30 && text.bytes().all(|byte| byte == b'0')).then_some(text.len())
+    };
+    let whole = zeros(whole)?;
+    let fraction = match fraction {
+        None => (0, 0),
+        Some(text) => {
+            let least = text.trim_end_matches('#').len();
+            (
+                if least == 0 { 0 } else { zeros(&text[..least])? },
+                Some(text.len()).filter(|most| (1..=30).contains(most))?,
+            )
+        }
+    };
+    Some(Number { whole, grouped, fraction, percent })
+}
+
+fn date(code: &str) -> Option<Vec<Part>> {
+    let code = code.to_ascii_lowercase();
+    let (mut parts, mut rest) = (Vec::new(), code.as_str());
+    while let Some(mark) = rest.chars().next() {
+        let run = rest.len() - rest.trim_start_matches(mark).len();
+        let clock = parts.iter().rev().find(|part| !matches!(part, Part::Other(_)));
+        let after_hour = matches!(clock, Some(Part::Hour { .. }));
+        let before_second = rest[run..].trim_start_matches([':', '.', ' ']).starts_with('s');
+        let wide = run == 2;
+        parts.push(match (mark, run) {
+            ('y', 4) => Part::Year { short: false },
+            ('y', 2) => Part::Year { short: true },
+            ('m', 1 | 2) if after_hour || before_second => Part::Minute { wide },
+            ('m', 1 | 2) => Part::Month { wide },
+            ('d', 1 | 2) => Part::Day { wide },
+            ('h', 1 | 2) => Part::Hour { wide },
+            ('s', 1 | 2) => Part::Second { wide },
+            ('-' | '.' | '/' | ':' | ' ' | ',', 1) => Part::Other(mark),
+            _ => return None,
+        });
+        rest = &rest[run..];
+    }
+    parts.iter().any(|part| !matches!(part, Part::Other(_))).then_some(parts)
+}
+
+/// A decimal number: its digits, and how many of them stand before the point (none or fewer: zeros follow it).
+struct Decimal {
+    negative: bool,
+    digits: Vec<u8>,
+    point: i64,
+}
+
+/// More digits than any number of a database has; beyond it nobody wants to see them all.
+const LONGEST: i64 = 200_000;
+
+impl Decimal {
+    fn parse(text: &[u8]) -> Option<Self> {
+        let (negative, text) = match text {
+            [b'-', rest @ ..] => (true, rest),
+            [b'+', rest @ ..] => (false, rest),
+            rest => (false, rest),
+        };
+        let (mantissa, exponent) = match text.iter().position(|byte| matches!(byte, b'e' | b'E')) {
+            Some(at) => (&text[..at], std::str::from_utf8(&text[at + 1..]).ok()?.parse::<i64>().ok()?),
+            None => (text, 0),
+        };
+        let whole = mantissa.iter().position(|byte| *byte == b'.').unwrap_or(mantissa.len());
+        let fraction = mantissa.get(whole + 1..).unwrap_or_default();
+        let digits = [&mantissa[..whole], fraction].concat();
+        let point = (whole as i64).checked_add(exponent)?;
+        let sound = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) && point.abs() <= LONGEST;
+        sound.then_some(Self { negative, digits, point })
+    }
+
+    /// The digit at a place: 0 is the one before the point, -1 the one behind it.
+    fn digit(&self, place: i64) -> u8 {
+        let index = self.point - 1 - place;
+        usize::try_from(index).ok().and_then(|index| self.digits.get(index)).copied().unwrap_or(b'0')
+    }
+
+    /// Rounds to so many digits behind the point, a half away from zero, as spreadsheets do.
+    fn round(&mut self, fraction: i64) {
+        let up = self.digit(-fraction - 1) >= b'5';
+        let kept = self.point + fraction;
+        if kept < 0 {
+            (self.digits, self.point) = (vec![b'0'], 1);
+            return;
+        }
+        self.digits.resize(kept as usize, b'0');
+        if !up {
+            return;
+        }
+        for digit in self.digits.iter_mut().rev() {
+            if *digit < b'9' {
+                *digit += 1;
+                return;
+            }
+            *digit = b'0';
+        }
+        self.digits.insert(0, b'1');
+        self.point += 1;
+    }
+}
+
+impl Number {
+    fn write(&self, mut decimal: Decimal, out: &mut Vec<u8>) {
+        if self.percent {
+            decimal.point += 2;
+        }
+        let (least, most) = self.fraction;
+        decimal.round(most as i64);
+        if decimal.negative && decimal.digits.iter().any(|digit| *digit != b'0') {
+            out.push(b'-');
+        }
+        let leading = decimal.digits.iter().take_while(|digit| **digit == b'0').count() as i64;
+        let whole = (decimal.point - leading).max(self.whole as i64).max(1);
+        for place in (0..whole).rev() {
+            out.push(decimal.digit(place));
+            if self.grouped && place > 0 && place % 3 == 0 {
+                out.push(b',');
+            }
+        }
+        let needed = (1..=most).rev().find(|place| decimal.digit(-(*place as i64)) != b'0').unwrap_or(0).max(least);
+        if needed > 0 {
+            out.push(b'.');
+            out.extend((1..=needed as i64).map(|place| decimal.digit(-place)));
+        }
+        if self.percent {
+            out.push(b'%');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(code: &str, text: &str) -> Option<String> {
+        let (format, mut out) = (Format::new(code), Vec::new());
+        let text = text.as_bytes();
+        let done = if format.is_date() { format.moment(text, &mut out) } else { format.number(text, &mut out) };
+        done.then(|| String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn numbers_are_rounded_as_spreadsheets_do() {
+        for (code, text, expected) in [
+            ("0.00", "1.005", "1.01"),
+            ("0.00", "-1.005", "-1.01"),
+            ("0.00", "-0.001", "0.00"),
+            ("0.00", "999.995", "1000.00"),
+            ("0", "0.5", "1"),
+            ("0", "0.49", "0"),
+            ("0", "12345678901234567890", "12345678901234567890"),
+            ("#,##0.00", "1234567.891", "1,234,567.89"),
+            ("#,##0", "-123", "-123"),
+            ("0.0#", "1.25", "1.25"),
+            ("0.0#", "1", "1.0"),
+            ("0.##", "3", "3"),
+            ("000", "7", "007"),
+            ("0.0%", "0.1234", "12.3%"),
+            ("0%", "1", "100%"),
+            ("0.00", "1.5e3", "1500.00"),
+            ("0.00", "1e-7", "0.00"),
+            ("0.000", "0.00049999", "0.000"),
+            ("0.000", "0.0005", "0.001"),
+        ] {
+            assert_eq!(shown(code, text).as_deref(), Some(expected), "{code} {text}");
+        }
+        assert_eq!(shown("0.00", "NaN"), None);
+        assert_eq!(shown("0.00", "1e999999999"), None);
+    }
+
+    #[test]
+    fn days_and_moments_are_shown_by_their_parts() {
+        let moment = "2024-02-09 07:05:03+00";
+        for (code, expected) in [
+            ("dd.mm.yyyy", "09.02.2024"),
+            ("d/m/yy", "9/2/24"),
+            ("yyyy-mm-dd hh:mm:ss", "2024-02-09 07:05:03"),
+            ("hh:mm", "07:05"),
+            ("mm:ss", "05:03"),
+            ("m/d/yyyy h:mm", "2/9/2024 7:05"),
+        ] {
+            assert_eq!(shown(code, moment).as_deref(), Some(expected), "{code}");
+        }
+        assert_eq!(shown("dd.mm.yyyy", "soon"), None);
+    }
+
+    #[test]
+    fn other_formats_are_left_to_spreadsheets() {
+        for (code, date) in [
+            ("d mmm yyyy", true),
+            ("#,##0.00 \"days\"", false),
+            ("[Red]0;-0", false),
+            ("hh:mm AM/PM", true),
+            ("?/?", false),
+        ] {
+            let format = Format::new(code);
+            assert_eq!((format.is_known(), format.is_date()), (false, date), "{code}");
+        }
+    }
+}

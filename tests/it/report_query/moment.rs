@@ -1,0 +1,97 @@
+//! The rows are those of one moment, and the planner's estimate is told before the first.
+
+use std::sync::mpsc::{Receiver as Answers, Sender};
+use std::time::Duration;
+
+use afterload::connections::{Bind, Connections, Reading, Receiver, Select, Sort};
+use afterload::{Error, Result};
+use tokio_util::sync::CancellationToken;
+
+use super::app;
+use crate::support::{Database, both};
+
+both!(others_write_meanwhile, a_receiver_that_gives_up_ends_the_query);
+
+/// Waits after the first row until others have written.
+struct Slow {
+    begun: Option<tokio::sync::oneshot::Sender<Option<u64>>>,
+    go_on: Answers<()>,
+    expected: Option<u64>,
+    rows: Vec<i64>,
+    most: usize,
+}
+
+impl Receiver for Slow {
+    fn begin(&mut self, _: &[String], expected: Option<u64>) -> Result<()> {
+        self.expected = expected;
+        Ok(())
+    }
+
+    fn cell(&mut self, cell: Option<(Sort, &[u8])>) {
+        if let Some((Sort::Exact, number)) = cell {
+            self.rows.push(std::str::from_utf8(number).unwrap().parse().unwrap());
+        }
+    }
+
+    fn end_row(&mut self) -> Result<()> {
+        if let Some(begun) = self.begun.take() {
+            begun.send(self.expected).unwrap();
+            self.go_on.recv().unwrap();
+        }
+        match self.rows.len() > self.most {
+            true => Err(Error::permanent("test", "enough")),
+            false => Ok(()),
+        }
+    }
+}
+
+fn slow(most: usize) -> (Slow, tokio::sync::oneshot::Receiver<Option<u64>>, Sender<()>) {
+    let ((begun, started), (sender, go_on)) = (tokio::sync::oneshot::channel(), std::sync::mpsc::channel());
+    (Slow { begun: Some(begun), go_on, expected: None, rows: Vec::new(), most }, started, sender)
+}
+
+const ROWS: i64 = 60_000;
+
+const FILL: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, pad TEXT);
+    INSERT INTO t WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 60000)
+    SELECT x, 'some text that makes the table larger than what lies between two processes' FROM c";
+
+fn reading() -> Reading {
+    Reading { values: Bind::new(), timeout: Duration::from_secs(600), stop: CancellationToken::new() }
+}
+
+async fn others_write_meanwhile(database: Database) {
+    let app = app(database, FILL).await;
+    if database == Database::Postgres {
+        app.sql("ANALYZE t").await;
+    }
+    let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
+    let select = Select::parse("SELECT id, pad FROM t ORDER BY id", connection.dialect()).unwrap();
+    let (receiver, started, go_on) = slow(usize::MAX);
+    let write = async {
+        let expected = started.await.unwrap();
+        app.sql("UPDATE t SET id = -id WHERE id % 2 = 0").await;
+        app.sql("DELETE FROM t WHERE id > 50000").await;
+        app.sql("INSERT INTO t VALUES (1000000, 'late')").await;
+        go_on.send(()).unwrap();
+        expected
+    };
+    let (read, expected) = tokio::join!(connection.select(&select, reading(), receiver), write);
+    assert!(read.unwrap().rows.into_iter().eq(1..=ROWS));
+    assert_eq!(expected, (database == Database::Postgres).then_some(ROWS as u64));
+    assert_eq!(app.numbers("SELECT COUNT(*) FROM t WHERE id < 0").await, [ROWS / 2]);
+    app.finish().await;
+}
+
+async fn a_receiver_that_gives_up_ends_the_query(database: Database) {
+    let app = app(database, FILL).await;
+    let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
+    let select = Select::parse(super::ENDLESS, connection.dialect()).unwrap();
+    let (receiver, _started, go_on) = slow(1000);
+    go_on.send(()).unwrap();
+    // `begun` finds nobody who listens.
+    let receiver = Slow { begun: None, ..receiver };
+    let error = connection.select(&select, reading(), receiver).await.map(|_| ()).unwrap_err();
+    assert_eq!((error.code(), error.message()), ("test", "enough"));
+    app.finish().await;
+}
