@@ -32,8 +32,8 @@ pub(super) async fn run<R: Receiver>(database: &Postgres, select: &Select, readi
     let work = transaction(&mut connection, select, &reading, receiver);
     let done = statement::until_stopped(database, backend, &stop, work).await;
     done.map_err(|fault| match fault {
+        _ if stop.is_cancelled() => statement::stopped(),
         Fault::Ours(error) => error,
-        Fault::Database(_) if stop.is_cancelled() => statement::stopped(),
         Fault::Database(error) => match sqlstate(&error).as_deref() {
             Some("57014") => too_long(timeout),
             Some("25006") => writes(&reason(&error)),
@@ -161,7 +161,7 @@ fn row(line: &[u8], sorts: &[Sort], scratch: &mut Vec<u8>, receiver: &mut impl R
 /// A cell as it is told: booleans by their names, and `NaN` and the infinities, which are no numbers to others, as text.
 fn seen(sort: Sort, cell: &[u8]) -> (Sort, &[u8]) {
     match sort {
-        Sort::Bool => (sort, if cell == b"t" { b"true" } else { b"false" }),
+        Sort::Bool => (sort, if cell == b"t" { &b"true"[..] } else { &b"false"[..] }),
         Sort::Exact | Sort::Float if !cell.last().is_some_and(u8::is_ascii_digit) => (Sort::Text, cell),
         _ => (sort, cell),
     }

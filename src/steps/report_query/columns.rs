@@ -27,8 +27,6 @@ pub struct Columns(pub BTreeMap<String, Column>);
 /// A column as it is written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shape {
-    /// The name in the query.
-    pub name: String,
     /// What stands in the header.
     pub title: String,
     /// How its values are shown.
@@ -53,7 +51,7 @@ impl Columns {
         let shape = |name: &String| {
             let said = self.0.get(name).cloned().unwrap_or_default();
             let format = said.format.map(|code| Format::new(&code));
-            Shape { name: name.clone(), title: said.title.unwrap_or_else(|| name.clone()), format }
+            Shape { title: said.title.unwrap_or_else(|| name.clone()), format }
         };
         Ok(names.iter().map(shape).collect())
     }

@@ -63,11 +63,6 @@ impl Format {
         matches!(self.kind, Kind::Date(_) | Kind::Other { date: true })
     }
 
-    /// Whether it is for numbers.
-    pub fn is_number(&self) -> bool {
-        matches!(self.kind, Kind::Number(_))
-    }
-
     /// Writes a number as it is shown. False: it is not one, or nothing is known of the format.
     pub fn number(&self, text: &[u8], out: &mut Vec<u8>) -> bool {
         match (&self.kind, Decimal::parse(text)) {
@@ -109,15 +104,21 @@ fn is_date(code: &str) -> bool {
     let mut rest = code.chars();
     while let Some(mark) = rest.next() {
         match mark {
-            '"' => drop(rest.by_ref().find(|end| *end == '"')),
-            '[' => drop(rest.by_ref().find(|end| *end == ']')),
-            '\\' | '_' | '*' => drop(rest.next()),
+            '"' => skip(&mut rest, '"'),
+            '[' => skip(&mut rest, ']'),
+            '\\' | '_' | '*' => {
+                rest.next();
+            }
             'y' | 'Y' | 'm' | 'M' | 'd' | 'D' | 'h' | 'H' | 's' | 'S' => letters = true,
             '#' | '?' => digits = true,
             _ => {}
         }
     }
     letters && !digits
+}
+
+fn skip(rest: &mut std::str::Chars<'_>, end: char) {
+    rest.find(|mark| *mark == end);
 }
 
 fn number(code: &str) -> Option<Number> {

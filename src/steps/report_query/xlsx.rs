@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn what_a_sheet_cannot_hold_goes_into_a_further_one() {
         let (pipe, mut pieces) = Pipe::new();
-        let shapes = [Shape { name: "a".into(), title: "A & B".into(), format: None }];
+        let shapes = [Shape { title: "A & B".into(), format: None }];
         let mut book = Xlsx::with_rows(pipe, &shapes, 3).unwrap();
         for row in 0..5 {
             book.cell(Some((Sort::Exact, row.to_string().as_bytes())));
