@@ -171,7 +171,6 @@ mod tests {
             "SELECT DISTINCT ON (a) a, b FROM t CROSS JOIN LATERAL (SELECT 1) AS x ORDER BY a, b DESC NULLS LAST",
             "SELECT * FROM t WHERE a = ANY(:ids) AND b BETWEEN now() - interval '7 days' AND now()",
             "SELECT to_char(a AT TIME ZONE 'Europe/Paris', 'YYYY') FROM generate_series(1, :n) AS a",
-            "TABLE t",
         ] {
             assert_eq!(verdict(text, Dialect::Postgres), None, "{text}");
         }
