@@ -85,7 +85,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// Settings that a later version reads.
-const LATER: [&str; 2] = ["geo", "mail.dkim"];
+const LATER: [&str; 1] = ["mail.dkim"];
 
 fn refuse_later(root: &Node, problems: &mut Vec<Problem>) {
     for setting in LATER {
@@ -218,7 +218,7 @@ limits: { http: { total: 0s } }
 lsten: 127.0.0.1:1
 data: ${NOWHERE}
 database: postgres://user:canary@db/x
-geo: {}
+geo: { http: { here: { url: https://geo.example/ask } } }
 mail: { dkim: {}, from: a@example.com }
 objects: { buckets: { uploads: { store: minio } } }
 queues: { Bad Queue: { concurrency: 0 } }

@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_refused_and_not_waited_for() {
         let folder = tempfile::tempdir().expect("a folder");
-        let kinds = Kinds { ready: Vec::new(), planned: &[] };
+        let kinds = Kinds(Vec::new());
         std::fs::create_dir(folder.path().join("folder.yaml")).expect("a folder");
         std::os::unix::fs::symlink("nowhere", folder.path().join("dangling.yml")).expect("a link");
         let pipe = std::process::Command::new("mkfifo").arg(folder.path().join("pipe.yaml")).status().expect("mkfifo");

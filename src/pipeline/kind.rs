@@ -25,18 +25,13 @@ pub trait Kind: Send + Sync {
     fn check(&self, with: &Node, around: &Surroundings) -> Vec<Problem>;
 }
 
-/// All step kinds: those that run, and the names of those that the language knows but this version does not run yet.
-pub struct Kinds {
-    /// The kinds that run.
-    pub ready: Vec<Arc<dyn Kind>>,
-    /// The names of the kinds to come; refused as `not_supported_yet`.
-    pub planned: &'static [&'static str],
-}
+/// All step kinds.
+pub struct Kinds(pub Vec<Arc<dyn Kind>>);
 
 impl Kinds {
     /// The kind with this name.
     pub fn get(&self, name: &str) -> Option<&dyn Kind> {
-        self.ready.iter().find(|kind| kind.name() == name).map(AsRef::as_ref)
+        self.0.iter().find(|kind| kind.name() == name).map(AsRef::as_ref)
     }
 }
 

@@ -14,7 +14,7 @@ pub fn schema(kinds: &Kinds) -> Value {
     let mut root = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<RawPipeline>().to_value();
     let mut rules = Vec::new();
     let mut hoisted = Map::new();
-    for kind in &kinds.ready {
+    for kind in &kinds.0 {
         let with = with_schema(kind.as_ref(), &mut hoisted);
         let needed = with.get("required").and_then(Value::as_array).is_some_and(|required| !required.is_empty());
         let mut then = json!({ "properties": { "with": with } });
@@ -36,7 +36,7 @@ pub fn schema(kinds: &Kinds) -> Value {
 }
 
 fn bind(step: &mut Map<String, Value>, rules: Vec<Value>, kinds: &Kinds) {
-    let names: Vec<&str> = kinds.ready.iter().map(|kind| kind.name()).collect();
+    let names: Vec<&str> = kinds.0.iter().map(|kind| kind.name()).collect();
     if let Some(uses) = step.get_mut("properties").and_then(|fields| fields.get_mut("uses")) {
         uses["enum"] = json!(names);
     }

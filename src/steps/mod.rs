@@ -85,12 +85,9 @@ pub fn kinds() -> Vec<Arc<dyn AnyStep>> {
     ]
 }
 
-/// The kinds of the language that this version does not run yet.
-pub const PLANNED: &[&str] = &[];
-
 /// The kinds as the language sees them.
 pub fn language(kinds: &[Arc<dyn AnyStep>]) -> Kinds {
-    Kinds { ready: kinds.iter().map(|kind| kind.clone() as Arc<dyn Kind>).collect(), planned: PLANNED }
+    Kinds(kinds.iter().map(|kind| kind.clone() as Arc<dyn Kind>).collect())
 }
 
 /// Erases the type of a step kind: the one place where types become a list.

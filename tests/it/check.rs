@@ -115,7 +115,7 @@ fn kinds() -> Kinds {
         _dry_run: false,
     };
     let wait = afterload::steps::kinds().into_iter().find(|kind| kind.name() == "wait").expect("the kind `wait`");
-    Kinds { ready: vec![Arc::new(load), Arc::new(Note), wait], planned: &["image.resize", "sql.batch"] }
+    Kinds(vec![Arc::new(load), Arc::new(Note), wait])
 }
 
 fn around() -> Surroundings {

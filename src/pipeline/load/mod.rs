@@ -88,12 +88,6 @@ impl Faults {
         self.problems.push(Problem::new("definition_invalid", span, message).hint(hint));
     }
 
-    /// Known to the language, not executed by this version.
-    fn later(&mut self, span: Span, what: &str) {
-        let message = format!("{what} is not supported yet");
-        self.problems.push(Problem::new("not_supported_yet", span, message).hint("it is planned for a later version"));
-    }
-
     fn warn(&mut self, span: Span, message: impl Into<String>, hint: impl Into<String>) {
         self.warnings.push(Problem::new("definition_suspicious", span, message).hint(hint));
     }

@@ -193,13 +193,8 @@ fn check_kind<'a>(node: &Node, raw: &RawStep, kinds: &'a Kinds, faults: &mut Fau
     if let Some(kind) = kinds.get(uses) {
         return Some(kind);
     }
-    if kinds.planned.contains(&uses) {
-        faults.later(place.span, &format!("the step kind `{uses}`"));
-    } else {
-        let names = kinds.ready.iter().map(|kind| kind.name()).chain(kinds.planned.iter().copied());
-        let hint = choices(uses, names.collect::<Vec<_>>());
-        faults.invalid(place.span, format!("unknown step kind `{uses}`"), hint);
-    }
+    let hint = choices(uses, kinds.0.iter().map(|kind| kind.name()).collect::<Vec<_>>());
+    faults.invalid(place.span, format!("unknown step kind `{uses}`"), hint);
     None
 }
 

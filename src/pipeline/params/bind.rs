@@ -95,7 +95,7 @@ params:
   file: { type: file, accept: [text/csv, "image/*"], max_size: 1kb, required: false }
 steps: [{ id: one, uses: wait }]
 "#;
-        let kinds = Kinds { ready: Vec::new(), planned: &[] };
+        let kinds = Kinds(Vec::new());
         // The kind is unknown here, but the params are not: read them through the checks that `load` uses.
         let problems = load(None, text, &kinds, &Surroundings::default()).expect_err("an unknown kind");
         assert_eq!(problems.len(), 1, "{problems:?}");

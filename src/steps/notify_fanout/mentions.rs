@@ -85,7 +85,7 @@ fn fences(text: &str) -> Vec<Range<usize>> {
         let rest = &content[length..];
         match (open, sign) {
             (None, Some(sign)) if length >= 3 && !(sign == '`' && rest.contains('`')) => {
-                open = Some((sign, length, at))
+                open = Some((sign, length, at));
             }
             (Some((opened, least, start)), Some(sign)) if sign == opened && length >= least && rest.is_empty() => {
                 ranges.push(start..at + line.len());

@@ -21,7 +21,7 @@ pub enum Pack {
     /// As they are.
     Plain(Pipe),
     /// As gzip.
-    Gzip(GzEncoder<Pipe>),
+    Gzip(Box<GzEncoder<Pipe>>),
     /// As the entry at hand of a zip archive.
     Zip(Box<Archive>),
 }
@@ -29,7 +29,7 @@ pub enum Pack {
 impl Pack {
     /// As gzip.
     pub fn gzip(pipe: Pipe) -> Self {
-        Self::Gzip(GzEncoder::new(pipe, Compression::new(LEVEL)))
+        Self::Gzip(Box::new(GzEncoder::new(pipe, Compression::new(LEVEL))))
     }
 
     /// As the only file, of this name, in a zip archive.

@@ -1,4 +1,5 @@
 //! Figure 1: runs of all kinds side by side while the service is killed every two seconds.
+#![expect(clippy::print_stdout, reason = "what it prints is the table")]
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,6 @@
 //! The soak: what `ARCHITECTURE.md` promises, measured. Each test prints a line for the table of `scripts/soak.sh` and fails when
 //! its figure does not hold. Ordinary tests run the short form; `AFTERLOAD_TEST_SOAK=full` asks for the full one.
+#![expect(clippy::print_stdout, reason = "what it prints is the table")]
 
 mod keys;
 mod kills;

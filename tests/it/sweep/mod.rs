@@ -2,6 +2,7 @@
 //! of the list runs once undisturbed; then it runs anew for every point that it passed, the process dies there and is
 //! started again, and the end must be the same: runs, steps, outputs, files by their bytes, every row of the application's
 //! database. What was done to the outside may be repeated at most once for each crash, under the same id.
+#![expect(clippy::print_stdout, reason = "what it prints is the table")]
 
 pub mod fixture;
 pub mod http;

@@ -1,5 +1,6 @@
 //! The service as a child process with all that it works on, brought back whenever it dies.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -66,14 +67,12 @@ impl Stage {
             let made = store.sdk().create_bucket().bucket("foreign").send().await;
             made.expect("a bucket");
         }
-        for name in fixture::secrets() {
-            place.set(&format!("SECRETS__{}", name.to_uppercase()), "a-secret-of-the-fixture");
-        }
         let samples = Sample::all(&http.url);
-        if samples.iter().any(|sample| sample.yaml.contains(&http.url) || sample.params.to_string().contains(&http.url))
-        {
-            place.set("HTTP__ALLOW", "[127.0.0.1]");
-        }
+        let secrets: BTreeMap<_, _> =
+            fixture::secrets().into_iter().map(|name| (name, "a-secret-of-the-fixture")).collect();
+        // JSON is YAML. Variables of the environment could not name secrets in capitals.
+        let config = json!({ "secrets": secrets, "http": { "allow": ["127.0.0.1"] } });
+        std::fs::write(place.dir.path().join("afterload.yaml"), config.to_string()).expect("a configuration");
         for sample in &samples {
             place.pipeline(&sample.name, &sample.yaml);
         }
