@@ -11,7 +11,7 @@ use sqlx::Connection;
 use super::bars::Bars;
 use super::client::{Client, Given};
 use super::out::say;
-use super::{asked_to_stop, init_logs};
+use super::{Stops, init_logs};
 use crate::app::App;
 use crate::config::{BucketConfig, Config};
 use crate::engine::Engine;
@@ -43,6 +43,7 @@ pub(super) struct Args {
 /// Starts the service, runs the main job through its API, and stays up.
 pub(super) async fn run(args: Args) -> Result<ExitCode> {
     init_logs("warn")?;
+    let mut stops = Stops::listen()?;
     let config = prepare(&args.dir).await?;
     say!(
         "afterload demo: an application database, an upload, an import, a mail, a photo; everything lies in {}/",
@@ -53,7 +54,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
     let ended = tokio::select! {
         ended = both_jobs(&url, &engine, &config, &args.dir) => ended,
         error = app.failed() => Err(error),
-        () = asked_to_stop() => Err(Error::stopped("demo_stopped", "the demo was interrupted")),
+        () = stops.asked() => Err(Error::stopped("demo_stopped", "the demo was interrupted")),
     };
     let succeeded = match ended {
         Ok(runs) => runs.iter().all(|run| run["status"] == "succeeded"),
@@ -67,7 +68,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
         say!("  curl -H \"Authorization: Bearer $(cat {})\" \\", key_file(&args.dir).display());
         say!("    -F file=@{} {}/v1/pipelines/airports-import/runs", sample_file(&args.dir).display(), app.url);
         tokio::select! {
-            () = asked_to_stop() => {}
+            () = stops.asked() => {}
             error = app.failed() => eprintln!("error: {error}"),
         }
     }

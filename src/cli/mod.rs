@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::Process;
 use crate::config::Config;
@@ -162,22 +163,31 @@ fn init_logs(default: &str) -> Result<()> {
 const LOGS: &str = "info,apalis=warn,apalis_core=warn,notify=warn";
 
 /// Waits for SIGTERM, Ctrl-C or a part that fails, and takes the process apart.
-async fn until_stopped(mut process: Process) -> Result<ExitCode> {
+async fn until_stopped(mut process: Process, mut stops: Stops) -> Result<ExitCode> {
     let failed = tokio::select! {
-        () = asked_to_stop() => None,
+        () = stops.asked() => None,
         error = process.failed() => Some(error),
     };
     process.stop().await;
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
-/// Waits for SIGTERM or Ctrl-C.
-async fn asked_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
+/// SIGTERM and Ctrl-C, from when it is made on: who is asked to stop while it starts stops once it is up.
+struct Stops {
+    terminate: Signal,
+    interrupt: Signal,
+}
 
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+impl Stops {
+    fn listen() -> Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one of them.
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::check::{count, show_all};
 use super::out::{out, say};
-use super::{LOGS, init_logs, until_stopped};
+use super::{LOGS, Stops, init_logs, until_stopped};
 use crate::app::{App, Work};
 use crate::config::{Config, Watch};
 use crate::engine::Queues;
@@ -26,6 +26,7 @@ pub(super) struct ServeArgs {
 /// Runs the service until SIGTERM or Ctrl-C.
 pub(super) async fn run(args: ServeArgs, config: Config) -> Result<ExitCode> {
     init_logs(LOGS)?;
+    let stops = Stops::listen()?;
     let (folder, watch) = (config.pipelines.clone(), config.watch);
     let work = Work::on(args.queues.unwrap_or_default());
     let app = App::serve(config, std::env::var("AFTERLOAD_ADMIN_KEY").ok(), work).await?;
@@ -34,7 +35,7 @@ pub(super) async fn run(args: ServeArgs, config: Config) -> Result<ExitCode> {
         say!("admin key, shown only this once: {key}");
     }
     announce(&app.pipelines, &folder, watch, &mut out())?;
-    until_stopped(app.process).await
+    until_stopped(app.process, stops).await
 }
 
 /// How many pipelines are live, and each refused file with its problems as `check` shows them.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::out::say;
-use super::{LOGS, init_logs, until_stopped};
+use super::{LOGS, Stops, init_logs, until_stopped};
 use crate::app::{self, Work};
 use crate::config::Config;
 use crate::engine::Queues;
@@ -31,9 +31,10 @@ fn some(text: &str) -> Result<Queues> {
 /// Works until SIGTERM or Ctrl-C.
 pub(super) async fn run(args: WorkerArgs, config: Config) -> Result<ExitCode> {
     init_logs(LOGS)?;
+    let stops = Stops::listen()?;
     let queues = args.queues.unwrap_or_default();
     let working = queues.to_string();
     let process = app::work(config, Work::on(queues)).await?;
     say!("afterload is working: {working}");
-    until_stopped(process).await
+    until_stopped(process, stops).await
 }

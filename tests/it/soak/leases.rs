@@ -106,11 +106,11 @@ async fn figure_3_long_steps_run_once(database: Database) {
 /// A process that is stopped while it holds the lock of SQLite holds it until it goes on: stopped again a moment later.
 async fn stop_outside_of_transactions(place: &Place, process: &Process) {
     eventually("a moment without a transaction", async || {
-        process.signal("STOP").await;
+        process.signal("STOP");
         if place.is_unlocked().await {
             return Some(());
         }
-        process.signal("CONT").await;
+        process.signal("CONT");
         None
     })
     .await;
@@ -135,7 +135,7 @@ async fn figure_4_a_stale_attempt_writes_nothing(database: Database) {
         // Whoever takes over sends each mail once more.
         eventually("another process to take over", async || (mail.mails().len() >= sent + steps).then_some(())).await;
         let before = lost_leases(&place);
-        stale.signal("CONT").await;
+        stale.signal("CONT");
         eventually("the end of stale attempts", async || (lost_leases(&place) >= before + steps).then_some(())).await;
         rejected += lost_leases(&place) - before;
         let runs = until(&other, &ids, "the end of the runs", |run| !run["finished_at"].is_null()).await;

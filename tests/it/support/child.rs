@@ -230,15 +230,15 @@ fn log(dir: &Path) -> std::fs::File {
     std::fs::File::options().create(true).append(true).open(dir.join("log")).expect("a log")
 }
 
-async fn signal(child: &Child, name: &str) {
+fn signal(child: &Child, name: &str) {
     let pid = child.id().expect("a process").to_string();
-    let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().await.expect("kill");
+    let sent = std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill");
     assert!(sent.success());
 }
 
 async fn terminated(mut child: Child) -> ExitStatus {
-    signal(&child, "TERM").await;
-    child.wait().await.expect("an exit status")
+    signal(&child, "TERM");
+    eventually("the end of a process that was asked to stop", async || child.try_wait().expect("a child")).await
 }
 
 impl Worker {
@@ -264,8 +264,8 @@ impl Process {
     }
 
     /// Sends a signal, such as `STOP`.
-    pub async fn signal(&self, name: &str) {
-        signal(&self.child, name).await;
+    pub fn signal(&self, name: &str) {
+        signal(&self.child, name);
     }
 
     /// Whether the process is gone.

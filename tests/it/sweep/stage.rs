@@ -148,7 +148,7 @@ impl Stage {
 
     /// Kills the process and starts another one, which waits for the leases of the first to end.
     pub async fn kill_and_wait_for_leases(&mut self) {
-        self.process.signal("KILL").await;
+        self.process.signal("KILL");
         eventually("the end of a killed process", async || self.process.is_dead().then_some(())).await;
         self.kills += 1;
         self.process = self.place.start().await;
