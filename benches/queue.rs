@@ -1,4 +1,4 @@
-//! The measured side of `benches/queue.py`: chains of steps that do nothing, through the engine or on the bare queue.
+//! The measured side of `benches/throughput.py`: chains of steps that do nothing, through the engine or on the bare queue.
 //!
 //! `queue engine|bare URL RUNS STEPS CONCURRENCY BATCH` puts RUNS chains of STEPS steps into an empty database, then works
 //! them and prints the seconds that took. `bare` is the peer: the same queue with the same settings, that deletes each job

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The engine beside the bare queue under it: chains of steps that do nothing, on both databases at full durability.
 
-    python3 benches/queue.py
+    python3 benches/throughput.py
 
 The peer is the same queue with the same settings, which deletes each job and pushes the next in one transaction and keeps no
 other record: no runs, no outputs, no progress. Engine and peer take turns; the table shows the medians and the ratio of the
