@@ -17,7 +17,7 @@ import sqlite3
 import subprocess
 import time
 
-from harness import MB, ROOT, Health, Postgres, Service, binary, cpu, forget_peak, median, memory, share, table, timed, until
+from harness import MB, ROOT, Health, Postgres, PostgresDatabases, Service, SqliteDatabases, binary, cpu, forget_peak, median, memory, share, table, timed, until
 
 PIPELINE = """name: bench
 steps:
@@ -68,63 +68,14 @@ class Writer:
         return times
 
 
-class Sqlite:
-    name, peer = "SQLite", "sqlite3"
-
-    def settings(self):
-        return {}
-
-    def where(self, service):
-        return service.folder / "data" / "app.db"
-
-    def sql(self, path, text):
-        return subprocess.run(["sqlite3", path, text], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-
-    def fresh(self, folder):
-        path = folder / "peer.db"
-        for file in folder.glob("peer.db*"):
-            file.unlink()
-        # As the service opens its own.
-        self.sql(path, "PRAGMA journal_mode = WAL")
-        return path
-
-    def delete(self, path):
-        return ["sqlite3", path, "-cmd", ".timeout 60000", DELETE]
-
+class Sqlite(SqliteDatabases):
     @staticmethod
     def inserts(path):
         connection = sqlite3.connect(path, timeout=600, isolation_level=None)
         return lambda number: connection.execute("INSERT INTO events VALUES (?, 2, 'written meanwhile')", (number,))
 
-    def server_cpu(self):
-        return 0.0
 
-    def stop(self):
-        pass
-
-
-class Server:
-    name, peer = "PostgreSQL", "psql"
-
-    def __init__(self):
-        self.server = Postgres()
-
-    def settings(self):
-        self.app = self.server.database()
-        return {"AFTERLOAD_DATABASE": self.server.database(), "AFTERLOAD_CONNECTIONS__APP__URL": self.app, "AFTERLOAD_SECRET_KEY": "5" * 64}
-
-    def where(self, _service):
-        return self.app
-
-    def sql(self, url, text):
-        return self.server.sql(url, text)
-
-    def fresh(self, _folder):
-        return self.server.database()
-
-    def delete(self, url):
-        return [self.server.tool("psql"), url, "-Xq", "-v", "ON_ERROR_STOP=1", "-c", DELETE]
-
+class Server(PostgresDatabases):
     @staticmethod
     def inserts(url):
         psql = subprocess.Popen([Postgres.tool("psql"), url, "-XqAt", "-v", "ON_ERROR_STOP=1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -136,12 +87,6 @@ class Server:
                 raise SystemExit("the writer's row was refused")
 
         return insert
-
-    def server_cpu(self):
-        return self.server.cpu()
-
-    def stop(self):
-        self.server.stop()
 
 
 def fill(place, where, rows):
@@ -194,7 +139,7 @@ def theirs(place, rows, folder):
     where = place.fresh(folder)
     fill(place, where, rows)
     writer, before = Writer(place, where), place.server_cpu()
-    wall, used = timed(place.delete(where))
+    wall, used = timed(place.statement(where, DELETE))
     seen = {"wall": wall, "cpu": used, "server": place.server_cpu() - before, "waits": writer.end()}
     if left(place, where) != (0, rows // 10):
         raise SystemExit(f"rows left and of others: {left(place, where)}")

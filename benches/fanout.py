@@ -11,10 +11,9 @@ key, and with no regard for rows that are there. Medians are shown, and the rati
 
 import argparse
 import json
-import subprocess
 import time
 
-from harness import MB, ROOT, Postgres, Service, binary, cpu, forget_peak, median, memory, table, timed, until
+from harness import MB, ROOT, PostgresDatabases, Service, SqliteDatabases, binary, cpu, forget_peak, median, memory, table, timed, until
 
 PIPELINE = """name: bench
 steps:
@@ -39,70 +38,15 @@ FILL = """INSERT INTO follows WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL S
 SELECT 1, 3 * n FROM numbers UNION ALL SELECT 2, 3 * n FROM numbers WHERE n %% 2 = 0"""
 
 
-class Sqlite:
-    name, peer = "SQLite", "sqlite3"
-
-    def settings(self):
-        return {}
-
-    def where(self, service):
-        return service.folder / "data" / "app.db"
-
-    def sql(self, path, text):
-        return subprocess.run(["sqlite3", path, text], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-
-    def fresh(self, folder):
-        path = folder / "peer.db"
-        for file in folder.glob("peer.db*"):
-            file.unlink()
-        # As the service opens its own.
-        self.sql(path, "PRAGMA journal_mode = WAL")
-        return path
-
-    def insert(self, path):
-        return ["sqlite3", path, "-cmd", "PRAGMA synchronous = FULL", INSERT]
-
+class Sqlite(SqliteDatabases):
     def settled(self, path):
         self.sql(path, "ANALYZE; PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def server_cpu(self):
-        return 0.0
 
-    def stop(self):
-        pass
-
-
-class Server:
-    name, peer = "PostgreSQL", "psql"
-
-    def __init__(self):
-        self.server = Postgres()
-
-    def settings(self):
-        self.app = self.server.database()
-        return {"AFTERLOAD_DATABASE": self.server.database(), "AFTERLOAD_CONNECTIONS__APP__URL": self.app, "AFTERLOAD_SECRET_KEY": "5" * 64}
-
-    def where(self, _service):
-        return self.app
-
-    def sql(self, url, text):
-        return self.server.sql(url, text)
-
-    def fresh(self, _folder):
-        return self.server.database()
-
-    def insert(self, url):
-        return [self.server.tool("psql"), url, "-Xq", "-v", "ON_ERROR_STOP=1", "-c", INSERT]
-
+class Server(PostgresDatabases):
     def settled(self, url):
         for text in ("VACUUM ANALYZE follows", "CHECKPOINT"):
             self.sql(url, text)
-
-    def server_cpu(self):
-        return self.server.cpu()
-
-    def stop(self):
-        self.server.stop()
 
 
 def fill(place, where, rows):
@@ -152,7 +96,7 @@ def theirs(place, rows, folder):
     where = place.fresh(folder)
     fill(place, where, rows)
     before = place.server_cpu()
-    wall, used = timed(place.insert(where))
+    wall, used = timed(place.statement(where, INSERT))
     if written(place, where) != (rows, rows):
         raise SystemExit(f"rows, people: {written(place, where)}")
     return {"wall": wall, "cpu": used, "server": place.server_cpu() - before}

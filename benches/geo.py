@@ -16,8 +16,7 @@ import subprocess
 import sys
 import time
 
-from fanout import Server, Sqlite
-from harness import MB, ROOT, Service, binary, cpu, forget_peak, median, memory, table, timed, until
+from harness import MB, ROOT, PostgresDatabases, Service, SqliteDatabases, binary, cpu, forget_peak, median, memory, table, timed, until
 
 PIPELINE = """name: bench
 steps:
@@ -25,7 +24,7 @@ steps:
     uses: geo.lookup
     timeout: 1d
     with:
-      rows: { connection: app, sql: SELECT id, ip FROM sign_ins WHERE country IS NULL, key: id }
+      rows: { connection: app, sql: "SELECT id, ip FROM sign_ins WHERE country IS NULL", key: id }
       into: { table: sign_ins, columns: { country: country_code, city: city, latitude: latitude, longitude: longitude } }
       providers: [mmdb:large]
 """
@@ -35,28 +34,10 @@ FILL = """INSERT INTO sign_ins (id, ip) WITH RECURSIVE numbers(n) AS (SELECT 1 U
 SELECT n, '20.' || (n %% 256) || '.' || (n / 256 %% 256) || '.' || (n / 65536) FROM numbers"""
 
 
-class Settled:
-    """What the databases of the other benchmark lack here."""
-
-    def settled(self, where):
-        self.sql(where, "ANALYZE sign_ins")
-
-    def update(self, where):
-        return [*self.insert(where)[:-1], UPDATE]
-
-
-class SqliteHere(Settled, Sqlite):
-    pass
-
-
-class ServerHere(Settled, Server):
-    pass
-
-
 def fill(place, where, rows):
     for text in [*TABLES, FILL % rows]:
         place.sql(where, text)
-    place.settled(where)
+    place.sql(where, "ANALYZE sign_ins")
 
 
 def filled(place, where):
@@ -97,7 +78,7 @@ def theirs(place, rows, folder):
     where = place.fresh(folder)
     fill(place, where, rows)
     before = place.server_cpu()
-    wall, used = timed(place.update(where))
+    wall, used = timed(place.statement(where, UPDATE))
     if filled(place, where) != rows:
         raise SystemExit(f"rows: {filled(place, where)}")
     return {"wall": wall, "cpu": used, "server": place.server_cpu() - before}
@@ -134,7 +115,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run([sys.executable, ROOT / "tests" / "geo.py", folder], check=True)
     print(f"{arguments.rows} rows, {arguments.repeats} rounds\n", flush=True)
-    kinds = {"sqlite": SqliteHere, "postgres": ServerHere}
+    kinds = {"sqlite": SqliteDatabases, "postgres": PostgresDatabases}
     for kind in [arguments.only] if arguments.only else kinds:
         place = kinds[kind]()
         try:

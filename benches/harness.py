@@ -142,6 +142,70 @@ class Postgres:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class SqliteDatabases:
+    """The application's databases as SQLite files: that of a service, and fresh ones for the peer."""
+
+    name, peer = "SQLite", "sqlite3"
+
+    def settings(self):
+        return {}
+
+    def where(self, service):
+        return service.folder / "data" / "app.db"
+
+    def sql(self, path, text):
+        return subprocess.run(["sqlite3", path, text], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+    def fresh(self, folder):
+        path = folder / "peer.db"
+        for file in folder.glob("peer.db*"):
+            file.unlink()
+        # As the service opens its own.
+        self.sql(path, "PRAGMA journal_mode = WAL")
+        return path
+
+    def statement(self, path, sql):
+        """The peer's command for one statement, at full durability."""
+        return ["sqlite3", path, "-cmd", ".timeout 60000", "-cmd", "PRAGMA synchronous = FULL", sql]
+
+    def server_cpu(self):
+        return 0.0
+
+    def stop(self):
+        pass
+
+
+class PostgresDatabases:
+    """The same on a server of its own."""
+
+    name, peer = "PostgreSQL", "psql"
+
+    def __init__(self):
+        self.server = Postgres()
+
+    def settings(self):
+        self.app = self.server.database()
+        return {"AFTERLOAD_DATABASE": self.server.database(), "AFTERLOAD_CONNECTIONS__APP__URL": self.app, "AFTERLOAD_SECRET_KEY": "5" * 64}
+
+    def where(self, _service):
+        return self.app
+
+    def sql(self, url, text):
+        return self.server.sql(url, text)
+
+    def fresh(self, _folder):
+        return self.server.database()
+
+    def statement(self, url, sql):
+        return [self.server.tool("psql"), url, "-Xq", "-v", "ON_ERROR_STOP=1", "-c", sql]
+
+    def server_cpu(self):
+        return self.server.cpu()
+
+    def stop(self):
+        self.server.stop()
+
+
 class Service:
     """`afterload serve` in a folder of its own."""
 
