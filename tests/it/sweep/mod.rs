@@ -26,8 +26,10 @@ both!(every_kind_1, every_kind_2, every_kind_3, every_kind_4);
 const GROUPS: usize = 4;
 /// Stages side by side in each of them.
 const LANES: usize = 2;
-/// How often a point is tried that is passed in one run and not in the next, because it depends on time.
+/// How often a point is tried that is passed in one run and not in the next.
 const TRIES: usize = 3;
+/// Points that depend on time: progress is stored while a step goes on, and a quick one may be faster than its progress.
+const BY_CHANCE: &str = "progress.";
 
 async fn every_kind_1(database: Database) {
     kinds_of(database, 0).await;
@@ -156,7 +158,7 @@ async fn sweep(stages: &mut [Stage], play: &Play) {
     let met = met.into_inner().expect("the points");
     let names: BTreeSet<_> =
         points.iter().map(|point| point.split('#').next().unwrap_or_default().to_owned()).collect();
-    let missed: Vec<_> = names.difference(&met).cloned().collect();
+    let missed: Vec<_> = names.difference(&met).filter(|name| !name.starts_with(BY_CHANCE)).cloned().collect();
     let what = format!("{name}: {} crashes; points at which nobody died", points.len());
     figure("2", stages[0].database, &what, &Vec::new(), &missed);
 }
