@@ -2,7 +2,8 @@
 
 It writes the certificate of its authority to FOLDER/ca.pem and each mail that it took to FOLDER/mails/N.json, prints its
 port, and serves until its standard input ends. Some recipients make it misbehave:
-defer@ is put off, refuse@ is unknown, bounce@ is refused after the text, drop@ loses the connection after the text,
+defer@ is put off, grey.a@ the first time only, refuse@ is unknown, bounce@ is refused after the text, drop@ loses the connection after the text,
+full@ has no room for the text,
 hang@ never gets an answer, slow7@ gets one after seven seconds, once7.a@ the first time only.
 """
 
@@ -32,7 +33,8 @@ class Handler:
 
     async def handle_RCPT(self, server, session, envelope, address, options):
         user = address.split("@")[0]
-        if user == "defer":
+        if user == "defer" or user.startswith("grey") and user not in self.known:
+            self.known.add(user)
             return "451 4.7.1 come back later"
         if user == "refuse":
             return "550 5.1.1 nobody of that name"
@@ -41,6 +43,8 @@ class Handler:
 
     async def handle_DATA(self, server, session, envelope):
         user = envelope.rcpt_tos[0].split("@")[0]
+        if user == "full":
+            return "452 4.2.2 no room left"
         if user == "bounce":
             return "554 5.7.1 it looks like spam"
         seen = {
@@ -67,6 +71,10 @@ class Handler:
 
 
 def authenticate(server, session, envelope, mechanism, data):
+    if data.login == b"echo":
+        # Some servers quote what they were told.
+        said = f"535 5.7.8 nobody is called {data.login.decode()} with {data.password.decode()}"
+        return AuthResult(success=False, handled=False, message=said)
     good = (data.login, data.password) == (b"afterload", b"the password of the tests")
     return AuthResult(success=good, handled=good, auth_data=data.login)
 

@@ -8,6 +8,7 @@ pub mod check;
 mod client;
 mod demo;
 pub mod key;
+mod mail;
 mod out;
 mod pauses;
 mod runs;
@@ -60,6 +61,9 @@ enum Command {
     Check(check::CheckArgs),
     /// Print the JSON Schema of a pipeline file, for editors.
     Schema(schema::SchemaArgs),
+    /// Look at mails before they are sent.
+    #[command(subcommand)]
+    Mail(mail::MailCommand),
     /// Make, list and revoke API keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -96,6 +100,10 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             Ok(check::run(&args, &config.pipelines, &kinds(), &around, &mut out::out())?)
         }
         Command::Schema(args) => Ok(schema::run(&args, &kinds(), &mut out::out())?),
+        Command::Mail(mail::MailCommand::Preview(args)) => {
+            mail::preview(args, &load()?, &mut out::out())?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Key(key::KeyCommand::S3) => {
             key::s3(&load()?, &mut out::out())?;
             Ok(ExitCode::SUCCESS)

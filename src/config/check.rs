@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Allowed, Config, GeoHttpConfig, Secret, SmtpConfig, SmtpTls, WebhooksConfig};
+use super::{Allowed, Config, GeoHttpConfig, MailConfig, Secret, SmtpConfig, SmtpTls, WebhooksConfig};
 use crate::yaml::{Node, Problem, choices};
 
 /// The longest time that a call may be given.
@@ -82,6 +82,7 @@ pub fn check(config: &Config, root: &Node) -> Vec<Problem> {
     problems.extend(check_http(config, root));
     problems.extend(check_geo(config, root));
     problems.extend(config.mail.smtp.iter().flat_map(|smtp| check_smtp(smtp, root)));
+    problems.extend(check_rates(&config.mail, root));
     problems
 }
 
@@ -175,6 +176,26 @@ fn check_smtp(smtp: &SmtpConfig, root: &Node) -> Vec<Problem> {
         Problem::new("definition_invalid", root.nearest(&["mail", "smtp", field]).span, message).hint(hint)
     };
     broken.map(problem).collect()
+}
+
+fn check_rates(mail: &MailConfig, root: &Node) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (domain, mails) in &mail.per_minute {
+        let at = root.nearest(&["mail", "per_minute", domain]).span;
+        let mut problem = |message: String, hint: &str| {
+            problems.push(Problem::new("definition_invalid", at, message).hint(hint));
+        };
+        let is_domain = !domain.contains('*') && matches!(url::Host::parse(domain), Ok(url::Host::Domain(_)));
+        if domain != MailConfig::OTHERS && !is_domain {
+            let hint =
+                "write what stands behind the `@`, such as `gmail.com`, or `*` for each domain that is not named";
+            problem(format!("`{domain}` is not the domain of an address"), hint);
+        }
+        if !(1..=60_000).contains(mails) {
+            problem(format!("the mails a minute for `{domain}` must be from 1 to 60000"), "");
+        }
+    }
+    problems
 }
 
 const DATABASES: &str = "write `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/NAME`";

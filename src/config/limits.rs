@@ -43,6 +43,8 @@ pub struct Limits {
     pub image: ImageLimits,
     /// Limits on outgoing calls.
     pub http: HttpLimits,
+    /// Limits on mails.
+    pub mail: MailLimits,
 }
 
 impl Default for Limits {
@@ -56,7 +58,22 @@ impl Default for Limits {
             wait: Duration(std::time::Duration::from_secs(60)),
             image: ImageLimits::default(),
             http: HttpLimits::default(),
+            mail: MailLimits::default(),
         }
+    }
+}
+
+/// Limits on mails, because servers refuse large ones, and each is held in memory.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct MailLimits {
+    /// How large the attachments of a mail may be together; default `10mb`. On their way they grow by a third.
+    pub attachments: ByteSize,
+}
+
+impl Default for MailLimits {
+    fn default() -> Self {
+        Self { attachments: ByteSize(10 << 20) }
     }
 }
 

@@ -213,6 +213,23 @@ limits: { http: { total: 0s } }
     }
 
     #[test]
+    fn how_often_mail_may_leave_is_checked() {
+        let text = "mail: { per_minute: { gmail.com: 60, bücher.example: 1, '*': 60000 } }\nlimits: { mail: { attachments: 1mb } }";
+        let good = config(text, &[]).expect("valid");
+        assert_eq!((good.mail.per_minute["*"], good.limits.mail.attachments.0), (60_000, 1 << 20));
+        let error = config("mail: { per_minute: { 'a@b.example': 5, '*.example': 5, gmail.com: 0, '*': 60001 } }", &[]);
+        let error = error.expect_err("four faults");
+        for fault in [
+            "afterload.yaml:1:38: `a@b.example` is not the domain of an address",
+            "`*.example` is not the domain of an address",
+            "the mails a minute for `gmail.com` must be from 1 to 60000",
+            "the mails a minute for `*` must be from 1 to 60000",
+        ] {
+            assert!(error.message().contains(fault), "{fault}: {error}");
+        }
+    }
+
+    #[test]
     fn every_problem_is_told_and_no_value() {
         let text = "
 lsten: 127.0.0.1:1

@@ -11,7 +11,7 @@ mod load;
 pub use geo::{GeoConfig, GeoHttpConfig, GeoPreset};
 pub use hidden::Hidden;
 pub use http::{Allowed, Hosts, HttpConfig, WebhooksConfig};
-pub use limits::{HttpLimits, ImageLimits, Limits, RetentionConfig};
+pub use limits::{HttpLimits, ImageLimits, Limits, MailLimits, RetentionConfig};
 pub use load::DEFAULT_FILE;
 
 use std::collections::BTreeMap;
@@ -224,11 +224,20 @@ pub struct MailConfig {
     pub from: String,
     /// The server that takes our mail; without one, mail goes into the outbox.
     pub smtp: Option<SmtpConfig>,
+    /// How many mails may leave in a minute, in all processes together, for the people of a domain: `gmail.com: 60`; `*`
+    /// stands for each domain that is not named. What has to wait does so in its step, which may need a longer `timeout`.
+    pub per_minute: BTreeMap<String, u32>,
+}
+
+impl MailConfig {
+    /// What stands in `per_minute` for the domains that are not named.
+    pub const OTHERS: &str = "*";
 }
 
 impl Default for MailConfig {
     fn default() -> Self {
-        Self { outbox: None, from: "afterload <afterload@localhost>".into(), smtp: None }
+        let from = "afterload <afterload@localhost>".into();
+        Self { outbox: None, from, smtp: None, per_minute: BTreeMap::new() }
     }
 }
 

@@ -24,18 +24,28 @@ impl Journal {
 
 type Answer<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
+/// What the record says, as a step knows it.
+fn begun(known: Option<Option<Value>>) -> Begun {
+    match known {
+        None => Begun::Fresh,
+        Some(None) => Begun::Uncertain,
+        Some(Some(detail)) => Begun::Done(detail),
+    }
+}
+
 impl Effects for Journal {
+    fn known(&self, key: &str) -> Answer<Begun> {
+        let (db, run, step, key) = (self.db.clone(), self.run.clone(), self.step.clone(), key.to_owned());
+        Box::pin(async move { db.effect(&run, &step, &key).await.map(begun) })
+    }
+
     fn begin(&self, key: &str) -> Answer<Begun> {
         let (db, run, step, key) = (self.db.clone(), self.run.clone(), self.step.clone(), key.to_owned());
         Box::pin(async move {
             crash_point!("effect.before_begin");
             let known = db.begin_effect(&run, &step, &key).await?;
             crash_point!("effect.begun");
-            Ok(match known {
-                None => Begun::Fresh,
-                Some(None) => Begun::Uncertain,
-                Some(Some(detail)) => Begun::Done(detail),
-            })
+            Ok(begun(known))
         })
     }
 

@@ -129,7 +129,7 @@ impl Engine {
         let Parts { db, config, objects, connections, mail, http, steps } = parts;
         let metrics = Metrics::default();
         let inner = Inner {
-            mail: mail.counted(metrics.clone()),
+            mail: mail.counted(metrics.clone(), db.clone()),
             metrics,
             depths: Depths::default(),
             pauses: Pauses::default(),

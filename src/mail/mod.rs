@@ -4,8 +4,10 @@
 //! Another way out is one more file beside them and one more arm of `Transport`.
 
 mod address;
+mod inline;
 mod message;
 mod outbox;
+mod pace;
 mod smtp;
 mod templates;
 mod text;
@@ -13,25 +15,38 @@ mod text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
 pub use address::Address;
-pub use message::{Content, Mail, MessageId};
+pub use message::{Attachment, Content, Mail, MessageId};
 
 use crate::clock;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
+use crate::store::Db;
+use crate::units::ByteSize;
 use outbox::Outbox;
+use pace::Pace;
 use smtp::Smtp;
 use templates::Templates;
 
 /// The way out for mail. Cheap to clone.
 #[derive(Clone)]
-pub struct Mailer(Arc<Inner>, Metrics);
+pub struct Mailer {
+    inner: Arc<Inner>,
+    metrics: Metrics,
+    /// Where all processes count what leaves for a domain; `None`: nobody counts.
+    db: Option<Db>,
+}
 
 struct Inner {
     from: Address,
     templates: Templates,
     transport: Transport,
+    pace: Pace,
+    attachments: ByteSize,
 }
 
 enum Transport {
@@ -60,40 +75,66 @@ impl Mailer {
             Some(smtp) => Transport::Smtp(Box::new(Smtp::new(smtp)?)),
             None => Transport::Outbox(Outbox::new(config.outbox())),
         };
-        Ok(Self(Arc::new(Inner { from, templates, transport }), Metrics::default()))
+        let (pace, attachments) = (Pace::new(&config.mail), config.limits.mail.attachments);
+        let inner = Arc::new(Inner { from, templates, transport, pace, attachments });
+        Ok(Self { inner, metrics: Metrics::default(), db: None })
     }
 
-    /// The same, counted by `metrics`.
-    pub fn counted(self, metrics: Metrics) -> Self {
-        Self(self.0, metrics)
+    /// The same, counted by `metrics`, and paced over all processes that share `db`.
+    pub fn counted(self, metrics: Metrics, db: Db) -> Self {
+        Self { metrics, db: Some(db), ..self }
     }
 
     /// The sender where a step names none.
     pub fn from(&self) -> &Address {
-        &self.0.from
+        &self.inner.from
     }
 
     /// The names of the templates that can be used, those of the configured folder and those that ship.
     pub fn template_names(&self) -> BTreeSet<String> {
-        self.0.templates.all().into_iter().filter(|(_, fault)| fault.is_none()).map(|(name, _)| name).collect()
+        self.inner.templates.all().into_iter().filter(|(_, fault)| fault.is_none()).map(|(name, _)| name).collect()
     }
 
     /// The templates that cannot be used, each with the reason.
     pub fn broken_templates(&self) -> BTreeMap<String, String> {
-        self.0.templates.all().into_iter().filter_map(|(name, fault)| Some((name, fault?))).collect()
+        self.inner.templates.all().into_iter().filter_map(|(name, fault)| Some((name, fault?))).collect()
     }
 
     /// Fills in a template. A `subject` takes the place of the template's own.
     ///
     /// # Errors
     /// `mail_template_not_found`; `mail_template_invalid` with the file and line.
-    pub fn render(
-        &self,
-        template: &str,
-        subject: Option<String>,
-        vars: serde_json::Map<String, serde_json::Value>,
-    ) -> Result<Content> {
-        self.0.templates.render(template, subject, vars)
+    pub fn render(&self, template: &str, subject: Option<String>, vars: Map<String, Value>) -> Result<Content> {
+        self.inner.templates.render(template, subject, vars)
+    }
+
+    /// What a preview of a template fills in, from the `preview.yaml` beside its bodies; nothing without one.
+    ///
+    /// # Errors
+    /// `mail_template_invalid` with the file and line.
+    pub fn sample(&self, template: &str) -> Result<Map<String, Value>> {
+        self.inner.templates.sample(template)
+    }
+
+    /// How large the attachments of a mail may be together.
+    pub fn attachment_limit(&self) -> ByteSize {
+        self.inner.attachments
+    }
+
+    /// Whether mail for this recipient has to wait for its turn.
+    pub fn is_paced(&self, recipient: &Address) -> bool {
+        self.db.is_some() && self.inner.pace.of(recipient).is_some()
+    }
+
+    /// Waits until a mail may leave for this recipient, as often as `mail.per_minute` allows.
+    ///
+    /// # Errors
+    /// `step_stopped` once `stop` has been cancelled, and those of the database.
+    pub async fn turn(&self, recipient: &Address, stop: &CancellationToken) -> Result<()> {
+        match (&self.db, self.inner.pace.of(recipient)) {
+            (Some(db), Some(lane)) => lane.turn(db, stop).await,
+            _ => Ok(()),
+        }
     }
 
     /// Hands `mail` over for one of its recipients. The same `id` again replaces what was handed over before, where the way
@@ -103,11 +144,11 @@ impl Mailer {
     /// Whether the mail may have left all the same.
     pub async fn send(&self, mail: &Mail, recipient: &Address, id: &MessageId) -> Result<(), NotSent> {
         let message = mail.build(recipient, id, clock::now()).map_err(NotSent::Certain)?;
-        let handed = match &self.0.transport {
+        let handed = match &self.inner.transport {
             Transport::Outbox(outbox) => outbox.deliver(id, recipient, &message.formatted()).await,
             Transport::Smtp(smtp) => smtp.deliver(message.envelope(), &message.formatted()).await,
         };
-        self.1.mail(match &handed {
+        self.metrics.mail(match &handed {
             Ok(()) => "sent",
             Err(NotSent::Certain(_)) => "failed",
             Err(NotSent::Uncertain(_)) => "uncertain",

@@ -12,6 +12,7 @@ use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
 use lettre::transport::smtp::extension::ClientId;
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use super::NotSent;
@@ -133,12 +134,7 @@ impl Smtp {
 
     async fn connect(&self) -> Result<AsyncSmtpConnection> {
         let told = |stage, error| self.meaning(stage, error, "");
-        let address = (self.config.host.as_str(), self.config.port());
-        let implicit = self.tls.clone().filter(|_| self.config.tls == SmtpTls::Implicit);
-        let connecting =
-            AsyncSmtpConnection::connect_tokio1(address, Some(self.config.timeout.0), &self.hello, implicit, None);
-        let connected = self.timed(connecting).await.map_err(|_| told(Stage::Connecting, None))?;
-        let mut connection = connected.map_err(|error| told(Stage::Connecting, Some(error)))?;
+        let mut connection = self.timed(self.reach()).await.map_err(|_| told(Stage::Connecting, None))??;
         if let (SmtpTls::Starttls, Some(tls)) = (self.config.tls, &self.tls) {
             if !connection.can_starttls() {
                 let message = format!("{} does not offer STARTTLS", self.place());
@@ -156,6 +152,22 @@ impl Smtp {
                 .map_err(|(stage, error)| told(stage, error))?;
         }
         Ok(connection)
+    }
+
+    /// A connection that has been greeted, with TLS if that comes from the start.
+    async fn reach(&self) -> Result<AsyncSmtpConnection> {
+        let told = |error| self.meaning(Stage::Connecting, Some(error), "");
+        let address = (self.config.host.as_str(), self.config.port());
+        if let (SmtpTls::Implicit, Some(tls)) = (self.config.tls, self.tls.clone()) {
+            let timeout = Some(self.config.timeout.0);
+            let connected = AsyncSmtpConnection::connect_tokio1(address, timeout, &self.hello, Some(tls), None);
+            return connected.await.map_err(told);
+        }
+        // The end of a text is written by itself. Unless it may leave at once, each mail waits the 40 ms that the other side
+        // takes to confirm the text.
+        let stream = TcpStream::connect(address).await.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+        let stream = stream.map_err(|error| self.unavailable(&error.to_string()))?;
+        AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.hello).await.map_err(told)
     }
 
     /// What an answer, or the lack of one, means to whoever wants to send. No error: it took too long.

@@ -1,4 +1,5 @@
-//! Mail templates: a folder `NAME/` with `subject.txt`, `body.txt` and `body.html`, of which one body may be missing.
+//! Mail templates: a folder `NAME/` with `subject.txt`, `body.txt` and `body.html`, of which one body may be missing, and
+//! perhaps a `preview.yaml` with what a preview fills in.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,22 +11,26 @@ use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value};
 
-use super::{Content, one_line, text};
+use super::{Content, inline, one_line, text};
 use crate::error::{Error, Result};
+use crate::yaml;
 
 /// What ships. A folder of the same name in the configured place replaces a template as a whole, so that nobody's HTML is
 /// sent beside our text.
-const SHIPPED: [(&str, &str); 10] = [
+const SHIPPED: [(&str, &str); 13] = [
     ("layout.html", include_str!("../../templates/email/layout.html")),
     ("import_done/subject.txt", include_str!("../../templates/email/import_done/subject.txt")),
     ("import_done/body.txt", include_str!("../../templates/email/import_done/body.txt")),
     ("import_done/body.html", include_str!("../../templates/email/import_done/body.html")),
+    ("import_done/preview.yaml", include_str!("../../templates/email/import_done/preview.yaml")),
     ("run_failed/subject.txt", include_str!("../../templates/email/run_failed/subject.txt")),
     ("run_failed/body.txt", include_str!("../../templates/email/run_failed/body.txt")),
     ("run_failed/body.html", include_str!("../../templates/email/run_failed/body.html")),
+    ("run_failed/preview.yaml", include_str!("../../templates/email/run_failed/preview.yaml")),
     ("sales_report/subject.txt", include_str!("../../templates/email/sales_report/subject.txt")),
     ("sales_report/body.txt", include_str!("../../templates/email/sales_report/body.txt")),
     ("sales_report/body.html", include_str!("../../templates/email/sales_report/body.html")),
+    ("sales_report/preview.yaml", include_str!("../../templates/email/sales_report/preview.yaml")),
 ];
 
 /// Steps of the template engine that one mail may take; a loop over a few thousand rows needs some ten thousand.
@@ -86,7 +91,7 @@ impl Templates {
         };
         vars.insert("subject".into(), subject.clone().into());
         let html = match has("body.html")? {
-            true => Some(self.fill(&env, &format!("{name}/body.html"), &vars)?),
+            true => Some(self.styled(&env, &format!("{name}/body.html"), &vars)?),
             false => None,
         };
         let text = match (has("body.txt")?, &html) {
@@ -121,6 +126,36 @@ impl Templates {
     fn fill(&self, env: &Environment<'_>, path: &str, vars: &Map<String, Value>) -> Result<String> {
         let filled = env.get_template(path).and_then(|template| template.render(Serde(vars)));
         filled.map_err(|error| self.invalid(path, &error))
+    }
+
+    /// The same, with its styles where mail programs look for them.
+    fn styled(&self, env: &Environment<'_>, path: &str, vars: &Map<String, Value>) -> Result<String> {
+        let html = self.fill(env, path, vars)?;
+        inline::inlined(&html).map_err(|error| {
+            let message = format!("{}: the styles cannot be inlined: {error}", self.folder.join(path).display());
+            Error::permanent("mail_template_invalid", message)
+        })
+    }
+
+    /// What a preview of a template fills in: its `preview.yaml`, nothing without one.
+    pub(super) fn sample(&self, name: &str) -> Result<Map<String, Value>> {
+        let path = format!("{name}/preview.yaml");
+        let file = self.folder.join(&path);
+        let text = source(&self.folder, &path)
+            .map_err(|error| Error::from(error).context(format!("reading `{}`", file.display())))?;
+        let invalid = |line: usize, why: &str| {
+            Error::permanent("mail_template_invalid", format!("{}:{line}: {why}", file.display()))
+                .hint("write names with values, such as `rows: 10`")
+        };
+        let sample = yaml::parse(&text.unwrap_or_default()).map_err(|problems| match problems.first() {
+            Some(problem) => invalid(problem.span.line, &problem.message),
+            None => invalid(1, "it cannot be read"),
+        })?;
+        match sample.to_json() {
+            Value::Object(vars) => Ok(vars),
+            Value::Null => Ok(Map::new()),
+            _ => Err(invalid(sample.span.line, "it holds no names")),
+        }
     }
 
     fn not_found(&self, name: &str) -> Error {
@@ -213,13 +248,82 @@ mod tests {
         let content = own.render("t", json!({ "n": "<b>&\"\r\nBcc: x" })).unwrap();
         assert_eq!(content.subject, "Hi <b>&\" Bcc: x");
         assert_eq!(content.text, "<b>&\"\r\nBcc: x");
-        assert_eq!(content.html.unwrap(), "<p>&lt;b&gt;&amp;&quot;\r\nBcc: x</p>");
+        let html = content.html.unwrap();
+        assert!(html.contains("<p>&lt;b&gt;&amp;\"\nBcc: x</p>"), "{html}");
     }
 
     #[test]
     fn text_comes_from_html_when_there_is_none() {
         let own = Own::new(&[("t/subject.txt", "S"), ("t/body.html", "<p>{{ n }}</p>")]);
         assert_eq!(own.render("t", json!({ "n": "a < b" })).unwrap().text, "a < b\n");
+    }
+
+    #[test]
+    fn styles_of_a_layout_reach_the_elements_of_a_template() {
+        let own = Own::new(&[
+            ("frame.html", "<head><style>.loud { color: red }</style></head>{% block content %}{% endblock %}"),
+            ("t/subject.txt", "S"),
+            ("t/body.html", "{% extends 'frame.html' %}{% block content %}<p class=loud>{{ n }}</p>{% endblock %}"),
+        ]);
+        let content = own.render("t", json!({ "n": "</p><style>*{display:none}</style>" })).unwrap();
+        let html = content.html.unwrap();
+        assert!(html.contains("style=\"color: red") && !html.contains("<style"), "{html}");
+        assert_eq!(content.text, "</p><style>*{display:none}</style>\n");
+    }
+
+    #[test]
+    fn what_ships_can_be_previewed_escapes_and_suits_small_and_dark_screens() {
+        let templates = Templates::new("/nowhere".into());
+        // What a visitor may have typed as his name, or called his file.
+        let evil = "\"><script>alert(1)</script><img src=x onerror=alert(1)>\r\nBcc: victim@example.com\0";
+        for name in templates.all().into_keys() {
+            let mut vars = templates.sample(&name).unwrap();
+            assert!(!vars.is_empty(), "{name}");
+            vars.insert("run".into(), json!({ "id": "01RUN", "url": "http://x/run", "pipeline": evil }));
+            vars.insert("links".into(), json!([{ "label": evil, "url": "http://x/d/1?a=1&b=2" }]));
+            for text in ["file", "since", "until"] {
+                if vars.contains_key(text) {
+                    vars.insert(text.into(), evil.into());
+                }
+            }
+            if vars.contains_key("error") {
+                vars.insert("error".into(), json!({ "code": "c", "message": evil }));
+            }
+            let content = templates.render(&name, None, vars).unwrap();
+            assert!(!content.subject.contains(['\r', '\n', '\0']), "{}", content.subject);
+            let html = content.html.unwrap();
+            for tag in ["<script", "<img"] {
+                assert!(!html.contains(tag), "{name}: {html}");
+            }
+            assert!(html.contains("&lt;script&gt;"), "{name} shows what was typed: {html}");
+            assert!(html.contains("href=\"http://x/d/1?a=1&amp;b=2\""), "{name}: {html}");
+            let (head, body) = html.split_once("</style>").unwrap();
+            for part in ["width=device-width", "prefers-color-scheme: dark", "max-width: 560px"] {
+                assert!(head.contains(part), "{name} lacks {part}: {html}");
+            }
+            assert!(body.contains("padding: 28px 24px") && !head.contains("padding: 28px 24px"), "{name}: {html}");
+            assert!(html.len() < 20_000, "{name} is short enough to be shown whole");
+            assert!(content.text.contains("http://x/d/1?a=1&b=2"), "{name}: {}", content.text);
+        }
+    }
+
+    #[test]
+    fn a_preview_takes_the_sample_beside_the_bodies() {
+        let own = Own::new(&[
+            ("good/preview.yaml", "rows: 3\nperson: { name: Ada }\n"),
+            ("empty/preview.yaml", ""),
+            ("list/preview.yaml", "- 1\n"),
+            ("broken/preview.yaml", "a: 1\nb: [\n"),
+        ]);
+        let templates = Templates::new(own.0.path().into());
+        assert_eq!(json!(templates.sample("good").unwrap()), json!({ "rows": 3, "person": { "name": "Ada" } }));
+        for name in ["empty", "none", "../good", ""] {
+            assert!(templates.sample(name).unwrap().is_empty(), "{name}");
+        }
+        for (name, place) in [("list", "list/preview.yaml:1: "), ("broken", "broken/preview.yaml:")] {
+            let error = templates.sample(name).unwrap_err();
+            assert!(error.code() == "mail_template_invalid" && error.message().contains(place), "{error}");
+        }
     }
 
     #[test]

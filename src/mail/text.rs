@@ -20,6 +20,7 @@ pub(super) fn from_html(html: &str) -> String {
             "a" if closes => out.link_ends(),
             "a" => out.link = attribute(tag, "href"),
             "br" => out.text.push('\n'),
+            "img" => out.text.extend(attribute(tag, "alt")),
             "td" | "th" if closes => out.text.push(' '),
             "li" if !closes => out.text.push_str("\n- "),
             "tr" => out.text.push('\n'),
@@ -95,7 +96,7 @@ fn after_close<'a>(html: &'a str, name: &str) -> &'a str {
 }
 
 fn attribute(tag: &str, name: &str) -> Option<String> {
-    let at = tag.to_ascii_lowercase().find(&format!("{name}="))? + name.len() + 1;
+    let at = tag.to_ascii_lowercase().find(&format!(" {name}="))? + name.len() + 2;
     let value = &tag[at..];
     let value = match value.chars().next()? {
         quote @ ('"' | '\'') => value[1..].split(quote).next()?,
@@ -171,9 +172,10 @@ mod tests {
             <p>A &lt;b&gt; is<br>two&nbsp;lines,  <b>really</b>.</p>
             <table><tr><td>Rows</td><td>18771</td></tr><tr><td>Bad</td><td>3</td></tr></table>
             <ul><li>one</li><li>two</li></ul>
-            <p><a title="a > b" href="http://x/?a=1&amp;b=2">rejected rows</a> or <a href='http://y'>http://y</a></p></body></html>"#;
+            <p><a title="a > b" href="http://x/?a=1&amp;b=2">rejected rows</a> or <a href='http://y'>http://y</a></p>
+            <p><img src="x.png" alt="A &lt;logo&gt;" width="9"><img src="y.png" data-alt="no"></p></body></html>"#;
         let text = "Done & dusted\n\nA <b> is\ntwo lines, really.\n\nRows 18771\n\nBad 3\n\n- one\n- two\n\n\
-                    rejected rows: http://x/?a=1&b=2 or http://y\n";
+                    rejected rows: http://x/?a=1&b=2 or http://y\n\nA <logo>\n";
         assert_eq!(from_html(html), text);
     }
 

@@ -185,6 +185,8 @@ pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
 /// The record of effects that must not knowingly be repeated (mails, calls), kept in the service's database.
 pub trait Effects: Send + Sync {
+    /// What is known of the effect `key` of this step; records nothing.
+    fn known(&self, key: &str) -> Answer<Begun>;
     /// Records that the effect `key` of this step is about to be tried, and says what was known before.
     fn begin(&self, key: &str) -> Answer<Begun>;
     /// Records that it is done, with what later attempts need to know of it.

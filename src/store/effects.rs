@@ -4,7 +4,19 @@ use super::db::{Db, args};
 use crate::clock;
 use crate::error::Result;
 
+/// Its detail is null while the outcome is unknown.
+const KNOWN: &str = "SELECT detail FROM effects WHERE run_id = $1 AND step_id = $2 AND effect = $3";
+
 impl Db {
+    /// What was recorded of an effect: `None` if it was never tried, a detail of `None` if its outcome is unknown.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn effect(&self, run: &str, step: &str, effect: &str) -> Result<Option<Option<serde_json::Value>>> {
+        let row = self.fetch_one(KNOWN, &args![run, step, effect]).await?;
+        row.map(|row| row.json("detail")).transpose()
+    }
+
     /// Records that an effect is about to be tried. `None`: never tried before; otherwise what was recorded, whose
     /// detail is null while the outcome is unknown.
     ///
@@ -22,8 +34,7 @@ impl Db {
         let known = match fresh {
             1 => None,
             _ => {
-                let sql = "SELECT detail FROM effects WHERE run_id = $1 AND step_id = $2 AND effect = $3";
-                let rows = tx.fetch(sql, &args![run, step, effect]).await?;
+                let rows = tx.fetch(KNOWN, &args![run, step, effect]).await?;
                 Some(rows.first().map(|row| row.json("detail")).transpose()?.flatten())
             }
         };

@@ -83,6 +83,7 @@ fn some_names_stand_in_one_place_only() {
         (r"\baws_sdk_s3::", &["objects/"]),
         (r"\bs3s::", &["objects/"]),
         (r"\blettre::", &["mail/"]),
+        (r"\bcss_inline::", &["mail/"]),
         (r"\brusqlite::", &["connections/", "objects/"]),
         (r"\bminijinja::", &["pipeline/", "mail/"]),
         (r"\baxum::", &["web/"]),

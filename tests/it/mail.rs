@@ -3,18 +3,19 @@
 use std::path::Path;
 
 use afterload::config::{Config, MailConfig};
-use afterload::mail::{Address, Content, Mail, Mailer, MessageId};
+use afterload::mail::{Address, Attachment, Content, Mail, Mailer, MessageId};
 use mailparse::{MailHeaderMap, ParsedMail};
 
 fn mailer(folder: &Path) -> Mailer {
-    let mail =
-        MailConfig { outbox: Some(folder.join("out")), from: "Afterload <noreply@bücher.example>".into(), smtp: None };
+    let from = "Afterload <noreply@bücher.example>".into();
+    let mail = MailConfig { outbox: Some(folder.join("out")), from, ..MailConfig::default() };
     Mailer::new(&Config { mail, templates: folder.join("templates"), ..Config::default() }).unwrap()
 }
 
 fn mail(mailer: &Mailer, to: &str, content: Content) -> Mail {
     let to = vec![Address::recipient(to).unwrap()];
-    Mail { from: mailer.from().clone(), reply_to: None, to, cc: Vec::new(), content, run: "01RUN".into() }
+    let (cc, attachments) = (Vec::new(), Vec::new());
+    Mail { from: mailer.from().clone(), reply_to: None, to, cc, content, attachments, run: "01RUN".into() }
 }
 
 /// Sends to the first of `To` and gives back the only file of the outbox.
@@ -112,4 +113,67 @@ fn ids_differ_by_step_and_recipient_and_by_nothing_else() {
     assert_ne!(id("run/mail", "a@example.com"), id("run/mail", "b@example.com"));
     assert_ne!(id("run/mail", "a@example.com"), id("run/other", "a@example.com"));
     assert!(id("run/mail", "a@example.com").ends_with("@example.com>"));
+}
+
+/// A file as the receiving side finds it: its name, its type, its bytes.
+fn file(part: &ParsedMail<'_>) -> (String, String, Vec<u8>) {
+    let disposition = part.get_content_disposition();
+    assert_eq!(disposition.disposition, mailparse::DispositionType::Attachment);
+    (disposition.params["filename"].clone(), part.ctype.mimetype.clone(), part.get_body_raw().unwrap())
+}
+
+#[tokio::test]
+async fn files_arrive_byte_for_byte_beside_both_bodies() {
+    let text_file = b"a,b\n.\n1,2\r\n.\r\n\rFrom x\n".to_vec();
+    let every_byte: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    for html in [None, Some("<p>html</p>".to_owned())] {
+        let folder = tempfile::tempdir().unwrap();
+        let mailer = mailer(folder.path());
+        let content = Content { subject: "S".into(), text: "text".into(), html: html.clone() };
+        let mut mail = mail(&mailer, "a@example.com", content);
+        mail.attachments = vec![
+            Attachment::new("report.csv", "text/csv", text_file.clone()),
+            Attachment::new("größe 日本.bin", "application/x-test", every_byte.clone()),
+            Attachment::new("empty", "", Vec::new()),
+        ];
+        let bytes = deliver(folder.path(), &mailer, &mail).await;
+        assert!(bytes.is_ascii());
+        let parsed = mailparse::parse_mail(&bytes).unwrap();
+        assert_eq!((parsed.ctype.mimetype.as_str(), parsed.subparts.len()), ("multipart/mixed", 4));
+        let kinds: Vec<_> = parsed.parts().map(|part| part.ctype.mimetype.as_str()).collect();
+        let said = if html.is_some() { "multipart/alternative" } else { "text/plain" };
+        assert_eq!((kinds[1], kinds.contains(&"text/html")), (said, html.is_some()));
+        let files: Vec<_> = parsed.subparts[1..].iter().map(file).collect();
+        assert_eq!(files[0], ("report.csv".into(), "text/csv".into(), text_file.clone()));
+        assert_eq!(files[1], ("größe 日本.bin".into(), "application/x-test".into(), every_byte.clone()));
+        assert_eq!(files[2], ("empty".into(), "application/octet-stream".into(), Vec::new()));
+    }
+}
+
+#[tokio::test]
+async fn names_and_types_of_files_make_no_headers_and_no_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    let mailer = mailer(folder.path());
+    let content = Content { subject: "S".into(), text: "nul \0 is gone".into(), html: None };
+    let mut mail = mail(&mailer, "a@example.com", content);
+    let evil = "x\"\r\nBcc: victim@example.com\r\n\r\n--boundary\0\\.csv";
+    let bytes = b"--boundary\r\nContent-Type: text/html\r\n\r\n<b>".to_vec();
+    mail.attachments = vec![
+        Attachment::new(evil, "text/csv\r\nBcc: victim@example.com", bytes.clone()),
+        Attachment::new("b", "multipart/mixed; boundary=boundary", bytes.clone()),
+        Attachment::new("c", "Message/rfc822", bytes.clone()),
+        Attachment::new("d", "no type at all", bytes.clone()),
+    ];
+    let written = deliver(folder.path(), &mailer, &mail).await;
+    let parsed = mailparse::parse_mail(&written).unwrap();
+    // The whole, its text and its files: nothing else came to be.
+    assert_eq!(parsed.parts().count(), 1 + 1 + 4);
+    let bcc = |part: &ParsedMail<'_>| part.headers.get_first_value("Bcc");
+    assert!(parsed.parts().all(|part| bcc(part).is_none()), "{}", String::from_utf8_lossy(&written));
+    assert_eq!(parsed.subparts[0].get_body().unwrap().trim_end(), "nul  is gone");
+    for part in &parsed.subparts[1..] {
+        let (name, kind, found) = file(part);
+        assert!(!name.contains(['\r', '\n', '\0']) && found == bytes, "{name}");
+        assert_eq!(kind, "application/octet-stream");
+    }
 }

@@ -1,11 +1,12 @@
 //! Mail over SMTP, against a server that others wrote: TLS, sign-in, and everything that a server may answer.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use afterload::config::{Config, MailConfig, Secret, SmtpConfig, SmtpTls};
-use afterload::mail::{Address, Content, Mail, Mailer, MessageId, NotSent};
+use afterload::mail::{Address, Attachment, Content, Mail, Mailer, MessageId, NotSent};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -13,7 +14,14 @@ use tempfile::TempDir;
 
 use crate::support::{Database, TestApp, both};
 
-both!(a_run_sends_its_mail_and_one_bad_recipient_keeps_it_from_nobody);
+both!(
+    a_run_sends_its_mail_and_one_bad_recipient_keeps_it_from_nobody,
+    who_is_put_off_receives_the_mail_later_and_the_others_no_second_one,
+    what_bounces_fails_at_once,
+    a_host_that_nobody_knows_is_looked_for_again_and_told,
+    a_server_that_quotes_the_password_is_not_quoted,
+    a_mail_whose_answer_is_lost_is_sent_again_or_held,
+);
 
 const PASSWORD: &str = "the password of the tests";
 
@@ -79,14 +87,20 @@ impl Drop for Server {
 }
 
 fn mailer(smtp: SmtpConfig) -> Mailer {
-    let mail = MailConfig { outbox: None, from: "Afterload <noreply@bücher.example>".into(), smtp: Some(smtp) };
+    let from = "Afterload <noreply@bücher.example>".into();
+    let mail = MailConfig { from, smtp: Some(smtp), ..MailConfig::default() };
     Mailer::new(&Config { mail, ..Config::default() }).unwrap()
 }
 
 async fn send(mailer: &Mailer, to: &str, text: &str) -> Result<(), NotSent> {
+    send_with(mailer, to, text, Vec::new()).await
+}
+
+async fn send_with(mailer: &Mailer, to: &str, text: &str, attachments: Vec<Attachment>) -> Result<(), NotSent> {
     let to = vec![Address::recipient(to).unwrap()];
     let content = Content { subject: "Grüße — 🎉".into(), text: text.into(), html: None };
-    let mail = Mail { from: mailer.from().clone(), reply_to: None, to, cc: Vec::new(), content, run: "01RUN".into() };
+    let (from, cc, run) = (mailer.from().clone(), Vec::new(), "01RUN".into());
+    let mail = Mail { from, reply_to: None, to, cc, content, attachments, run };
     mailer.send(&mail, &mail.to[0], &MessageId::derive("01RUN/mail", &mail.to[0], &mail.from)).await
 }
 
@@ -127,6 +141,36 @@ async fn a_mail_arrives_as_it_was_written() {
 }
 
 #[tokio::test]
+async fn files_pass_through_a_server_as_they_are() {
+    // What a server must not take for the end of the mail, and what it must not mend.
+    let bytes = [&b"a\r\n.\r\nQUIT\r\n..\nb\rc\n"[..], &(0..=255).cycle().take(300_000).collect::<Vec<u8>>()].concat();
+    let server = Server::start(SmtpTls::Starttls);
+    let file = Attachment::new("größe.bin", "application/x-test", bytes.clone());
+    send_with(&mailer(server.config()), "a@example.com", "text", vec![file]).await.unwrap();
+    let content = STANDARD.decode(server.mails()[0]["content"].as_str().unwrap()).unwrap();
+    let parsed = mailparse::parse_mail(&content).unwrap();
+    assert_eq!(parsed.subparts[0].get_body().unwrap().trim_end(), "text");
+    assert_eq!(parsed.subparts[1].get_body_raw().unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn many_mails_at_once_share_a_few_connections() {
+    let server = Server::start(SmtpTls::Starttls);
+    let mailer = mailer(SmtpConfig { connections: 2, ..server.config() });
+    let sends = (0..20).map(|number| {
+        let mailer = mailer.clone();
+        async move {
+            send(&mailer, &format!("user{number}@example.com"), "x").await.unwrap();
+        }
+    });
+    futures::future::join_all(sends).await;
+    let mails = server.mails();
+    let peers: BTreeSet<_> = mails.iter().map(|mail| mail["peer"].as_u64().unwrap()).collect();
+    assert_eq!(mails.len(), 20);
+    assert!(peers.len() <= 2, "{peers:?}");
+}
+
+#[tokio::test]
 async fn what_the_server_answers_says_what_comes_next() {
     let server = Server::start(SmtpTls::Starttls);
     let mailer = mailer(SmtpConfig { timeout: "1s".parse().unwrap(), ..server.config() });
@@ -140,6 +184,7 @@ async fn what_the_server_answers_says_what_comes_next() {
             "`refuse@example.com`: permanent error (550): 5.1.1 nobody",
         ),
         ("bounce", "certain", "mail_refused", false, "5.7.1 it looks like spam"),
+        ("full", "certain", "mail_deferred", true, "4.2.2 no room left"),
         ("drop", "uncertain", "mail_outcome_unknown", true, "broke while it took the mail"),
         ("hang", "uncertain", "mail_outcome_unknown", true, "did not say within 1s"),
     ] {
@@ -229,5 +274,111 @@ steps:
     assert!(app.client.post(url).bearer_auth(&app.admin_key).send().await.unwrap().status().is_success());
     let again = app.ended(&run).await;
     assert_eq!((&again["status"], server.mails().len()), (&json!("failed"), 2), "{again}");
+    app.finish().await;
+}
+
+/// A pipeline that mails those it is told to.
+const MAILS: &str = r#"
+name: mails
+params: { to: { type: list, items: { type: email } } }
+steps:
+  - id: mail
+    uses: email.send
+    retry: { attempts: 3, backoff: constant, delay: 10ms }
+    with: { to: "${{ params.to }}", subject: Hello, body: You }
+"#;
+
+async fn start(database: Database, smtp: SmtpConfig) -> TestApp {
+    TestApp::builder(database).pipeline("mails", MAILS).config(|config| config.mail.smtp = Some(smtp)).start().await
+}
+
+fn received(server: &Server) -> Vec<Value> {
+    server.mails().iter().map(|mail| mail["to"][0].clone()).collect()
+}
+
+async fn who_is_put_off_receives_the_mail_later_and_the_others_no_second_one(database: Database) {
+    let server = Server::start(SmtpTls::Starttls);
+    let app = start(database, server.config()).await;
+    let run = app.run_to_end("mails", json!({ "to": ["a@example.com", "grey.1@example.com", "b@example.com"] })).await;
+    assert_eq!((&run["status"], &run["steps"][0]["attempt"]), (&json!("succeeded"), &json!(2)), "{run}");
+    assert_eq!(run["steps"][0]["outputs"]["sent"], 3, "{run}");
+    assert_eq!(received(&server), ["a@example.com", "b@example.com", "grey.1@example.com"]);
+    // Who is put off for good is told of as such, and the process and its queue go on.
+    let run = app.run_to_end("mails", json!({ "to": ["defer@example.com"] })).await;
+    let (code, attempt) = (&run["error"]["code"], &run["steps"][0]["attempt"]);
+    assert_eq!((code, attempt), (&json!("mail_deferred"), &json!(3)), "{run}");
+    let run = app.run_to_end("mails", json!({ "to": ["c@example.com"] })).await;
+    assert_eq!((&run["status"], received(&server).len()), (&json!("succeeded"), 4), "{run}");
+    app.finish().await;
+}
+
+async fn what_bounces_fails_at_once(database: Database) {
+    let server = Server::start(SmtpTls::Starttls);
+    let app = start(database, server.config()).await;
+    for (to, code) in [("refuse", "mail_recipient_refused"), ("bounce", "mail_refused")] {
+        let run = app.run_to_end("mails", json!({ "to": [format!("{to}@example.com")] })).await;
+        let (status, attempt) = (&run["status"], &run["steps"][0]["attempt"]);
+        assert_eq!((status, attempt), (&json!("failed"), &json!(1)), "no second try: {run}");
+        assert_eq!(run["error"]["code"], code, "{run}");
+    }
+    assert!(server.mails().is_empty());
+    app.finish().await;
+}
+
+async fn a_host_that_nobody_knows_is_looked_for_again_and_told(database: Database) {
+    let server = Server::start(SmtpTls::Starttls);
+    let app = start(database, SmtpConfig { host: "nowhere.invalid".into(), ..server.config() }).await;
+    // The process and its queue live on.
+    for _ in 0..2 {
+        let run = app.run_to_end("mails", json!({ "to": ["a@example.com", "b@example.com"] })).await;
+        let (code, attempt) = (&run["error"]["code"], &run["steps"][0]["attempt"]);
+        assert_eq!((code, attempt), (&json!("mail_server_unavailable"), &json!(3)), "{run}");
+        assert!(run["error"]["message"].as_str().unwrap().contains("nowhere.invalid"), "{run}");
+    }
+    assert!(server.mails().is_empty());
+    app.finish().await;
+}
+
+async fn a_server_that_quotes_the_password_is_not_quoted(database: Database) {
+    const CANARY: &str = "canary of a password 4711";
+    let server = Server::start(SmtpTls::Starttls);
+    let smtp = SmtpConfig { user: Some("echo".into()), password: Some(Secret::new(CANARY)), ..server.config() };
+    let app = start(database, smtp).await;
+    let run = app.run_to_end("mails", json!({ "to": ["a@example.com"] })).await;
+    assert_eq!(run["error"]["code"], "mail_auth_failed", "{run}");
+    let message = run["error"]["message"].as_str().unwrap();
+    assert!(message.contains("nobody is called echo with ***"), "{run}");
+    assert!(!run.to_string().contains("canary"), "{run}");
+    app.finish().await;
+}
+
+async fn a_mail_whose_answer_is_lost_is_sent_again_or_held(database: Database) {
+    let server = Server::start(SmtpTls::Starttls);
+    let held = MAILS.replace("name: mails", "name: held").replace("body: You", "body: You, on_uncertain: hold");
+    let app = TestApp::builder(database)
+        .pipeline("mails", MAILS)
+        .pipeline("held", &held)
+        .config(|config| config.mail.smtp = Some(server.config()))
+        .start()
+        .await;
+    let mut before = 0;
+    for (pipeline, code, attempts, copies) in
+        [("mails", "mail_outcome_unknown", 3, 3), ("held", "mail_uncertain", 2, 1)]
+    {
+        let run = app.run_to_end(pipeline, json!({ "to": ["drop@example.com"] })).await;
+        let (found, attempt) = (&run["error"]["code"], &run["steps"][0]["attempt"]);
+        assert_eq!((found, attempt), (&json!(code), &json!(attempts)), "{run}");
+        let mails = server.mails().split_off(before);
+        before += mails.len();
+        let ids: BTreeSet<_> = mails
+            .iter()
+            .map(|mail| {
+                let content = STANDARD.decode(mail["content"].as_str().unwrap()).unwrap();
+                let parsed = mailparse::parse_mail(&content).unwrap();
+                mailparse::MailHeaderMap::get_first_value(&parsed.headers[..], "Message-ID").unwrap()
+            })
+            .collect();
+        assert_eq!((mails.len(), ids.len()), (copies, 1), "{pipeline}: copies can be told by their Message-ID");
+    }
     app.finish().await;
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Addresses, EmailSend, Links, OnUncertain, Outputs};
 use crate::error::{Error, Result};
-use crate::mail::{Address, Content, Mail, Mailer, MessageId, NotSent};
+use crate::mail::{Address, Attachment, Content, Mail, Mailer, MessageId, NotSent};
 use crate::pipeline::Dynamic;
 use crate::steps::{Begun, Counts, Effects, FileLinks, Progress, Report, RunFacts};
 use crate::units;
@@ -48,7 +48,7 @@ pub(super) struct Post<'a> {
 }
 
 impl Post<'_> {
-    pub(super) async fn send(&self, step: EmailSend) -> Result<Outputs> {
+    pub(super) async fn send(&self, step: EmailSend, attachments: Vec<Attachment>) -> Result<Outputs> {
         let (to, cc) = (addresses(step.to)?, addresses(step.cc)?);
         let recipients = distinct(to.iter().chain(&cc).chain(&addresses(step.bcc)?));
         let lives = step.expires.map(Dynamic::value).transpose()?.map_or(Ok(LIFETIME), lifetime)?;
@@ -62,6 +62,7 @@ impl Post<'_> {
             to,
             cc,
             content: self.content(step.template, step.body, step.subject, step.vars, links)?,
+            attachments,
             run: self.run.id.clone(),
         };
         if recipients.is_empty() || recipients.len() > MOST_RECIPIENTS {
@@ -101,6 +102,10 @@ impl Post<'_> {
     /// Sends one copy, unless an earlier attempt is known to have done so.
     async fn once(&self, mail: &Mail, recipient: &Address, id: &MessageId, on_uncertain: OnUncertain) -> Result<()> {
         let key = format!("mail:{}", recipient.key());
+        // Before the effect has begun: nobody who waits is uncertain. Who has the mail does not wait.
+        if self.mailer.is_paced(recipient) && !matches!(self.effects.known(&key).await?, Begun::Done(_)) {
+            self.mailer.turn(recipient, self.stop).await?;
+        }
         match (self.effects.begin(&key).await?, on_uncertain) {
             (Begun::Done(_), _) => return Ok(()),
             (Begun::Uncertain, OnUncertain::Hold) => {

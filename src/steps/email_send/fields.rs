@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -24,6 +25,10 @@ impl Addresses {
 /// Files to link to, in the order in which they were written.
 #[derive(Clone, Debug, Default)]
 pub struct Links(pub(super) Vec<(String, Dynamic<Option<File>>)>);
+
+/// Files to attach, in the order in which they were written.
+#[derive(Clone, Debug, Default)]
+pub struct Attach(pub(super) Vec<Dynamic<Option<File>>>);
 
 struct AddressesVisitor;
 
@@ -71,6 +76,54 @@ impl JsonSchema for Addresses {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] })
+    }
+}
+
+struct AttachVisitor;
+
+impl<'de> Visitor<'de> for AttachVisitor {
+    type Value = Attach;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a file such as `${{ … }}`, or a list of files")
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Attach, E> {
+        Ok(Attach::default())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Attach, A::Error> {
+        let mut files = Vec::new();
+        while let Some(file) = items.next_element()? {
+            files.push(file);
+        }
+        Ok(Attach(files))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Attach, A::Error> {
+        let file = File::deserialize(MapAccessDeserializer::new(fields))?;
+        Ok(Attach(vec![Dynamic::Value(Some(file))]))
+    }
+}
+
+impl<'de> Deserialize<'de> for Attach {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AttachVisitor)
+    }
+}
+
+impl JsonSchema for Attach {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Attach".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let files = generator.subschema_for::<Vec<Dynamic<Option<File>>>>();
+        json_schema!({ "anyOf": [generator.subschema_for::<Option<File>>(), files] })
     }
 }
 

@@ -1,5 +1,6 @@
-//! `email.send`: a mail to one or a few people, with links to files of the run.
+//! `email.send`: a mail to one or a few people, with links to files of the run, or with the files.
 
+mod attach;
 mod deliver;
 mod fields;
 
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub(super) use deliver::of_a_recipient;
-pub use fields::{Addresses, Links};
+pub use fields::{Addresses, Attach, Links};
 
 use super::{Context, Step};
 use crate::error::Result;
@@ -43,6 +44,7 @@ pub struct EmailSend {
     #[serde(default)]
     pub subject: Option<Dynamic<String>>,
     /// The name of a folder under `templates/email/` with `subject.txt`, `body.txt` and `body.html` (one body may be missing).
+    /// The styles of the HTML are written into its elements, where mail programs look for them.
     #[serde(default)]
     pub template: Option<String>,
     /// The mail as plain text, instead of a template; needs a `subject`.
@@ -60,10 +62,10 @@ pub struct EmailSend {
     /// What a retry does when the answer of an earlier attempt was lost, so that nobody knows whether the mail left.
     #[serde(default)]
     pub on_uncertain: OnUncertain,
-    /// Files to attach; not supported yet.
+    /// Files that travel in the mail itself: one or a list; one that is `none` is left out. Together they may have
+    /// `limits.mail.attachments` (10 MiB); what is larger is better linked to.
     #[serde(default)]
-    #[schemars(skip)]
-    attach: Option<Value>,
+    pub attach: Dynamic<Attach>,
 }
 
 /// What a retry does when nobody knows whether the mail left.
@@ -106,9 +108,6 @@ links: { rejected rows: "${{ steps.import.errors_file }}" }
                 "choose another name",
             );
         }
-        if self.attach.is_some() {
-            check.not_yet(&["attach"], "`attach`");
-        }
         if let Some(expires) = self.expires.as_ref().and_then(Dynamic::known)
             && deliver::lifetime(*expires).is_err()
         {
@@ -116,7 +115,8 @@ links: { rejected rows: "${{ steps.import.errors_file }}" }
         }
     }
 
-    async fn run(self, ctx: Context) -> Result<Outputs> {
+    async fn run(mut self, ctx: Context) -> Result<Outputs> {
+        let attachments = attach::read(std::mem::take(&mut self.attach), &ctx).await?;
         let post = deliver::Post {
             mailer: &ctx.mail,
             run: &ctx.run,
@@ -126,7 +126,7 @@ links: { rejected rows: "${{ steps.import.errors_file }}" }
             progress: &ctx.progress,
             stop: &ctx.stop,
         };
-        post.send(self).await
+        post.send(self, attachments).await
     }
 }
 

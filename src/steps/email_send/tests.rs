@@ -4,15 +4,19 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Mutex;
 
+use mailparse::MailHeaderMap;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::deliver::Post;
 use super::*;
+use crate::clock;
 use crate::config::Config;
 use crate::mail::Mailer;
+use crate::metrics::Metrics;
 use crate::pipeline::Surroundings;
 use crate::steps::{Begun, Effects, FileLinks, Progress, RunFacts};
+use crate::store::{Db, Verdict};
 use crate::yaml::Problem;
 
 /// The record of effects in memory; `lost` forgets the outcome of what was begun, as a crash does.
@@ -25,6 +29,11 @@ struct Memory {
 type Answer<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
 impl Effects for Memory {
+    fn known(&self, key: &str) -> Answer<Begun> {
+        let known = self.known.lock().unwrap().get(key).cloned().unwrap_or(Begun::Fresh);
+        Box::pin(async move { Ok(known) })
+    }
+
     fn begin(&self, key: &str) -> Answer<Begun> {
         let before = self.known.lock().unwrap().get(key).cloned();
         if !matches!(before, Some(Begun::Done(_))) {
@@ -61,13 +70,24 @@ impl FileLinks for Addresses {
 struct Desk {
     folder: tempfile::TempDir,
     mailer: Mailer,
+    stop: CancellationToken,
 }
 
 impl Desk {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mailer = Mailer::new(&config(folder.path())).unwrap();
-        Self { folder, mailer }
+        Self { folder, mailer, stop: CancellationToken::new() }
+    }
+
+    /// One that sends a mail a minute to each domain, at most, together with whoever else works on the database.
+    async fn paced() -> (Self, Db) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(folder.path());
+        config.mail.per_minute = [("*".to_owned(), 1)].into();
+        let db = Db::open(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
+        let mailer = Mailer::new(&config).unwrap().counted(Metrics::default(), db.clone());
+        (Self { folder, mailer, stop: CancellationToken::new() }, db)
     }
 
     async fn send(&self, with: Value, effects: &Memory) -> Result<Outputs> {
@@ -81,9 +101,9 @@ impl Desk {
             key: "01RUN/mail",
             effects,
             progress: &progress,
-            stop: &CancellationToken::new(),
+            stop: &self.stop,
         };
-        let sent = post.send(serde_json::from_value(with).unwrap()).await?;
+        let sent = post.send(serde_json::from_value(with).unwrap(), Vec::new()).await?;
         let last = reports.borrow().clone();
         assert_eq!((last.done, last.total, last.unit.as_str()), (sent.sent, Some(sent.sent), "mails"));
         Ok(sent)
@@ -176,6 +196,69 @@ async fn what_certainly_did_not_leave_is_free_to_be_tried_again() {
     assert_eq!(desk.mails().len(), 1);
 }
 
+/// When the next mail may leave for a domain.
+async fn next_turn(db: &Db, domain: &str) -> i64 {
+    let (key, now) = (format!("mail:{domain}"), clock::now());
+    db.write(async |tx| Ok(Verdict::Undo(tx.take_slot(&key, now, 0).await?))).await.unwrap()
+}
+
+#[tokio::test]
+async fn who_has_the_mail_takes_no_turn_and_who_waits_for_one_is_not_uncertain() {
+    let (mut desk, db) = Desk::paced().await;
+    let effects = Memory::default();
+    let with = |to: &str| json!({ "to": to, "subject": "Hello", "body": "Text", "on_uncertain": "hold" });
+    desk.send(with("a@one.example"), &effects).await.unwrap();
+    let turn = next_turn(&db, "one.example").await;
+    assert!(turn > clock::now());
+    desk.send(with("a@one.example"), &effects).await.unwrap();
+    assert_eq!(next_turn(&db, "one.example").await, turn, "the second attempt sent nothing, and waited for nothing");
+    // Another domain does not wait for the first; the next one of the first does, until the step is stopped.
+    desk.send(with("a@two.example"), &effects).await.unwrap();
+    let waiting = desk.send(with("b@one.example"), &effects);
+    let stopping = async {
+        while next_turn(&db, "one.example").await == turn {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        desk.stop.cancel();
+    };
+    let (waited, ()) = tokio::join!(waiting, stopping);
+    assert_eq!(waited.unwrap_err().code(), "step_stopped");
+    assert_eq!((desk.mails().len(), effects.known.lock().unwrap().len()), (2, 2), "it was not begun");
+    // With nobody to wait for, the same recipient receives the mail although what is uncertain would be held.
+    desk.mailer = Mailer::new(&config(desk.folder.path())).unwrap();
+    desk.stop = CancellationToken::new();
+    desk.send(with("b@one.example"), &effects).await.unwrap();
+    assert_eq!(desk.mails().len(), 3);
+}
+
+#[tokio::test]
+async fn what_visitors_call_themselves_is_no_header_and_no_markup() {
+    let desk = Desk::new();
+    let own = desk.folder.path().join("templates/email/hello");
+    std::fs::create_dir_all(&own).unwrap();
+    for (name, text) in [("subject.txt", "Hello {{ name }}"), ("body.html", "<p>Dear {{ name }}</p>")] {
+        std::fs::write(own.join(name), text).unwrap();
+    }
+    let evil = "<script>x</script>\r\nBcc: victim@example.com\r\n\r\n\0";
+    let with = json!({
+        "to": format!("{evil} <a@example.com>"),
+        "reply_to": format!("{evil} <b@example.com>"),
+        "template": "hello",
+        "vars": { "name": evil },
+        "links": { evil: file(Some("1")) },
+    });
+    desk.send(with, &Memory::default()).await.unwrap();
+    let mails = desk.mails();
+    let mail = mailparse::parse_mail(mails[0].as_bytes()).unwrap();
+    assert_eq!(mails.len(), 1);
+    assert!(mail.headers.get_first_value("Bcc").is_none(), "{}", mails[0]);
+    let flat = "<script>x</script> Bcc: victim@example.com";
+    assert_eq!(mail.headers.get_first_value("Subject").unwrap(), format!("Hello {flat}"));
+    let html = mail.subparts[1].get_body().unwrap();
+    assert!(html.contains("<p>Dear &lt;script&gt;x&lt;/script&gt;") && !html.contains("<script"), "{html}");
+    assert!(mail.subparts[0].get_body().unwrap().starts_with("Dear <script>x</script>"), "text is text");
+}
+
 #[tokio::test]
 async fn links_stand_in_the_text_in_order_and_absent_files_are_left_out() {
     let (desk, effects) = (Desk::new(), Memory::default());
@@ -233,6 +316,8 @@ async fn recipients_are_bounded_and_must_be_addresses() {
         (json!([]), "mail_recipient_count"),
         (json!((0..101).map(|n| format!("u{n}@example.com")).collect::<Vec<_>>()), "mail_recipient_count"),
         (json!("nobody"), "mail_invalid_recipient"),
+        (json!(["a@example.com", "b@example.com\r\nBcc: c@example.com"]), "mail_invalid_recipient"),
+        (json!("a@example.com\0"), "mail_invalid_recipient"),
     ] {
         let mut with = plain();
         with["to"] = to;
@@ -257,7 +342,7 @@ fn messages(with: Value) -> Vec<String> {
 fn the_check_finds_what_types_cannot_say() {
     assert!(messages(plain()).is_empty());
     let templated = json!({ "to": ["${{ params.email }}"], "template": "import_done", "vars": { "rows": 1 } });
-    assert!(messages(templated.clone()).is_empty());
+    assert!(messages(templated).is_empty());
 
     assert_eq!(messages(json!({ "to": [] })), ["the mail has no text", "the mail has no recipient"]);
     assert_eq!(messages(json!({ "to": "a@b.c", "body": "x" })), ["a mail with a `body` needs a `subject`"]);
@@ -270,7 +355,25 @@ fn the_check_finds_what_types_cannot_say() {
     bad["from"] = json!("me");
     bad["vars"] = json!({ "run": 1 });
     assert_eq!(messages(bad).len(), 3);
-    let mut later = templated;
-    later["attach"] = json!([]);
-    assert!(check(later).iter().map(|problem| problem.code).eq(["not_supported_yet"]));
+}
+
+#[test]
+fn files_to_attach_are_one_or_a_list_known_now_or_later() {
+    for attach in [
+        json!("${{ params.files }}"),
+        json!(["${{ steps.report.file }}", null]),
+        json!([file(Some("1")), "${{ params.file }}"]),
+        file(None),
+        json!([]),
+        Value::Null,
+    ] {
+        let mut with = plain();
+        with["attach"] = attach.clone();
+        assert!(messages(with).is_empty(), "{attach}");
+    }
+    for attach in [json!(5), json!("report.csv"), json!(["report.csv"]), json!({ "name": "x" })] {
+        let mut with = plain();
+        with["attach"] = attach.clone();
+        assert!(serde_json::from_value::<EmailSend>(with).is_err(), "{attach}");
+    }
 }

@@ -1,6 +1,7 @@
 //! A mail for everybody, from a template that knows the person.
 
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::each::{self, Trouble};
 use super::fields::Letter;
@@ -18,6 +19,7 @@ pub struct Channel {
     mailer: Mailer,
     run: RunFacts,
     key: String,
+    stop: CancellationToken,
     from: Address,
     reply_to: Option<Address>,
     subject: Option<String>,
@@ -36,7 +38,7 @@ impl Channel {
         let reply_to = text(letter.reply_to.take())?.map(|address| Address::recipient(&address)).transpose()?;
         let (subject, body) = (text(letter.subject.take())?, text(letter.body.take())?);
         let (mailer, run, key) = (ctx.mail.clone(), ctx.run.clone(), ctx.step.key.clone());
-        Ok(Self { mailer, run, key, from, reply_to, subject, body, letter })
+        Ok(Self { mailer, run, key, stop: ctx.stop.clone(), from, reply_to, subject, body, letter })
     }
 
     fn content(&self, person: &Person, reason: &str) -> Result<Content> {
@@ -77,8 +79,10 @@ impl each::Channel for Channel {
             to: vec![to.clone()],
             cc: Vec::new(),
             content: self.content(person, reason).map_err(Trouble::Channel)?,
+            attachments: Vec::new(),
             run: self.run.id.clone(),
         };
+        self.mailer.turn(&to, &self.stop).await.map_err(Trouble::Channel)?;
         let sent = self.mailer.send(&mail, &to, &id).await;
         sent.map_err(|(NotSent::Certain(error) | NotSent::Uncertain(error))| match of_a_recipient(&error) {
             true => Trouble::Person(error),

@@ -1,0 +1,134 @@
+//! `afterload mail`: what a mail will look like, before anybody receives it.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use crate::config::Config;
+use crate::engine::run_url;
+use crate::error::{Error, Result};
+use crate::mail::Mailer;
+
+/// The run that a preview belongs to.
+const RUN: &str = "01J00000000000000000000000";
+
+/// What to do with mails.
+#[derive(Debug, Subcommand)]
+pub enum MailCommand {
+    /// Fill in a template and write its HTML and its text to files, for a look in a browser.
+    Preview(PreviewArgs),
+}
+
+/// A mail to look at.
+#[derive(Debug, Args)]
+pub struct PreviewArgs {
+    /// The template: a folder under `templates/email/`, or one that ships.
+    pub template: String,
+    /// What the template can name: `NAME=VALUE`, the value as JSON or as text. What is not given comes from the template's
+    /// `preview.yaml`.
+    #[arg(long = "param", short = 'p', value_name = "NAME=VALUE", value_parser = param)]
+    pub params: Vec<(String, Value)>,
+    /// The folder for the files.
+    #[arg(long, default_value = "mail-preview", value_name = "FOLDER")]
+    pub dir: PathBuf,
+}
+
+/// `NAME=VALUE`; what is no JSON is text.
+fn param(text: &str) -> std::result::Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("expected `NAME=VALUE`")?;
+    Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
+}
+
+/// Writes the preview and says where.
+///
+/// # Errors
+/// `mail_template_not_found`, `mail_template_invalid`, `io_error`.
+pub fn preview(args: PreviewArgs, config: &Config, out: &mut impl Write) -> Result<()> {
+    let mailer = Mailer::new(config)?;
+    let url = config.base_url();
+    let mut vars = Map::new();
+    vars.insert("run".into(), json!({ "id": RUN, "url": run_url(&url, RUN), "pipeline": "example" }));
+    vars.insert("links".into(), json!([{ "label": "example", "url": format!("{url}/d/example") }]));
+    vars.extend(mailer.sample(&args.template)?);
+    vars.extend(args.params);
+    let content = mailer.render(&args.template, None, vars)?;
+    writeln!(out, "subject: {}", content.subject)?;
+    let files = [("txt", Some(content.text)), ("html", content.html)];
+    for (ending, text) in files {
+        let path = args.dir.join(format!("{}.{ending}", args.template));
+        match text {
+            Some(text) => {
+                write(&path, &text)?;
+                writeln!(out, "wrote {}", path.display())?;
+            }
+            None => writeln!(out, "no {ending}: the template has no `body.html`")?,
+        }
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    made.and_then(|()| std::fs::write(path, text))
+        .map_err(|error| Error::from(error).context(format!("writing `{}`", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(folder: &Path, template: &str, params: &[&str]) -> Result<String> {
+        let config = Config { templates: folder.join("templates"), ..Config::default() };
+        let params = params.iter().map(|text| param(text).unwrap()).collect();
+        let args = PreviewArgs { template: template.into(), params, dir: folder.join("out") };
+        let mut out = Vec::new();
+        preview(args, &config, &mut out).map(|()| String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn params_are_json_or_text() {
+        assert_eq!(param("rows=3").unwrap(), ("rows".into(), json!(3)));
+        assert_eq!(param("person={\"name\":\"Ada\"}").unwrap(), ("person".into(), json!({ "name": "Ada" })));
+        assert_eq!(param("since=2026-01-01").unwrap(), ("since".into(), json!("2026-01-01")));
+        assert_eq!(param("a=b=c").unwrap(), ("a".into(), json!("b=c")));
+        assert_eq!(param("empty=").unwrap(), ("empty".into(), json!("")));
+        assert!(param("nothing").is_err() && param("=x").is_err());
+    }
+
+    #[test]
+    fn a_preview_writes_what_would_be_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = shown(folder.path(), "import_done", &["rejected=0", "file=mine.csv"]).unwrap();
+        assert!(out.starts_with("subject: example: 16,872 of 18,771 rows imported\n"), "{out}");
+        let read =
+            |ending: &str| std::fs::read_to_string(folder.path().join(format!("out/import_done.{ending}"))).unwrap();
+        let (text, html) = (read("txt"), read("html"));
+        assert!(out.contains("import_done.txt\n") && out.contains("import_done.html\n"), "{out}");
+        assert!(text.starts_with("The import of mine.csv is done.\n"), "{text}");
+        assert!(html.contains("mine.csv") && html.contains("style=\"") && !html.contains("{{"), "{html}");
+    }
+
+    #[test]
+    fn a_template_of_ones_own_is_shown_with_its_sample() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("templates/email/hello");
+        std::fs::create_dir_all(&own).unwrap();
+        for (name, text) in [("subject.txt", "Hello"), ("body.txt", "{{ person.name }}: {{ run.url }}")] {
+            std::fs::write(own.join(name), text).unwrap();
+        }
+        let error = shown(folder.path(), "hello", &[]).unwrap_err();
+        assert!(error.code() == "mail_template_invalid" && error.message().contains("`person"), "{error}");
+        std::fs::write(own.join("preview.yaml"), "person: { name: Ada }\n").unwrap();
+        let out = shown(folder.path(), "hello", &[]).unwrap();
+        assert!(out.contains("no html"), "{out}");
+        let text = std::fs::read_to_string(folder.path().join("out/hello.txt")).unwrap();
+        assert_eq!(text, format!("Ada: http://127.0.0.1:8080/v1/runs/{RUN}"));
+        assert!(!folder.path().join("out/hello.html").exists());
+        for name in ["nope", "../hello", "hello/body.txt", ""] {
+            assert_eq!(shown(folder.path(), name, &[]).unwrap_err().code(), "mail_template_not_found", "{name}");
+        }
+        assert_eq!(std::fs::read_dir(folder.path().join("out")).unwrap().count(), 1);
+    }
+}
