@@ -1,5 +1,8 @@
 //! The example page in a real browser: an upload with its progress, then the run's, across a restart of the service.
 
+mod mails;
+
+use std::ffi::OsStr;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -44,6 +47,21 @@ fn installed(variable: &str, default: &str) -> String {
     found
 }
 
+/// A script beside this file, with what it needs to drive a browser.
+fn browser(script: &str, args: &[impl AsRef<OsStr>]) -> Command {
+    let packages = repository("target/test-node").display().to_string();
+    let mut command = Command::new("node");
+    command
+        .arg(repository("tests/it/pages").join(script))
+        .args(args)
+        .env("AFTERLOAD_TEST_NODE", installed("AFTERLOAD_TEST_NODE", &packages))
+        .env("AFTERLOAD_TEST_CHROMIUM", installed("AFTERLOAD_TEST_CHROMIUM", "/usr/bin/chromium"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
 /// The address that a server prints in its first line.
 async fn first_line(child: &mut tokio::process::Child) -> String {
     let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
@@ -52,9 +70,6 @@ async fn first_line(child: &mut tokio::process::Child) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_uploads_and_follows_its_run_across_a_restart() {
-    let packages = repository("target/test-node").display().to_string();
-    let packages = installed("AFTERLOAD_TEST_NODE", &packages);
-    let chromium = installed("AFTERLOAD_TEST_CHROMIUM", "/usr/bin/chromium");
     let mut place = Place::new(Database::Sqlite).await;
     let archive = format!("sqlite://{}", place.dir.path().join("archive.db").display());
     place.env.push(("AFTERLOAD_CONNECTIONS__ARCHIVE__URL".into(), archive.clone()));
@@ -87,16 +102,8 @@ async fn a_page_uploads_and_follows_its_run_across_a_restart() {
         .expect("node, which the tests need");
     let page = first_line(&mut site).await;
     let under_way = place.dir.path().join("under-way");
-    let browser = Command::new("node")
-        .arg(repository("tests/it/pages/upload.mjs"))
-        .args([page.as_ref(), file.as_os_str(), under_way.as_os_str()])
-        .env("AFTERLOAD_TEST_NODE", packages)
-        .env("AFTERLOAD_TEST_CHROMIUM", chromium)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("node, which the tests need");
+    let args = [page.as_ref(), file.as_os_str(), under_way.as_os_str()];
+    let browser = browser("upload.mjs", &args).spawn().expect("node, which the tests need");
     let (output, service) = tokio::join!(browser.wait_with_output(), async {
         eventually("the run to be under way in the page", async || under_way.exists().then_some(())).await;
         service.kill().await;

@@ -1,23 +1,11 @@
 // Drives the example page in a real browser. Arguments: the page, the file to upload, and a file that is written once
 // the run is under way, so that the test can restart the service. Prints what the page showed as JSON.
-import { createRequire } from "node:module";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-
-const require = createRequire(join(process.env.AFTERLOAD_TEST_NODE, "package.json"));
-const { chromium } = require("playwright-core");
+import { writeFileSync } from "node:fs";
+import { browsing } from "./browser.mjs";
 
 const [page_url, file, under_way] = process.argv.slice(2);
-const profile = mkdtempSync(join(tmpdir(), "afterload-browser-"));
-const browser = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.AFTERLOAD_TEST_CHROMIUM,
-  headless: true,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync"],
-});
-try {
-  const page = await browser.newPage();
+
+await browsing(async (page) => {
   const faults = [];
   page.on("pageerror", (error) => faults.push(String(error)));
   await page.goto(page_url);
@@ -40,7 +28,4 @@ try {
   const links = await page.$$eval("#files a", (links) => links.map((link) => [link.textContent, link.href]));
   if (process.env.AFTERLOAD_TEST_SCREENSHOT) await page.screenshot({ path: process.env.AFTERLOAD_TEST_SCREENSHOT });
   console.log(JSON.stringify({ ...seen, links, faults }));
-} finally {
-  await browser.close();
-  rmSync(profile, { recursive: true, force: true });
-}
+});
