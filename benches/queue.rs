@@ -277,6 +277,7 @@ mod bare {
     }
 
     pub async fn run(url: &str, runs: usize, steps: usize, concurrency: usize, batch: usize) -> f64 {
+        let mut takers = None;
         let pool = match url.strip_prefix("sqlite://") {
             Some(path) => {
                 let options = SqliteConnectOptions::new()
@@ -295,6 +296,7 @@ mod bare {
                 let options = sqlx::postgres::PgPoolOptions::new().max_connections(16);
                 let pool = options.connect(url).await.unwrap();
                 PostgresStorage::setup(&pool).await.unwrap();
+                takers = Some(afterload::store::takers().connect(url).await.unwrap());
                 Pool::Postgres(pool)
             }
         };
@@ -338,7 +340,9 @@ mod bare {
         }
         let monitor = match &shared.pool {
             Pool::Sqlite(pool) => Monitor::new().register(worker!(SqliteStorage, apalis_sqlite::Config, pool)),
-            Pool::Postgres(pool) => Monitor::new().register(worker!(PostgresStorage, apalis_postgres::Config, pool)),
+            Pool::Postgres(_) => {
+                Monitor::new().register(worker!(PostgresStorage, apalis_postgres::Config, takers.unwrap()))
+            }
         };
         let ended = shared.ended.clone();
         let seconds = Arc::new(Mutex::new(0.0));

@@ -7,6 +7,7 @@
 pub mod crash;
 
 pub mod app;
+mod bell;
 pub mod cli;
 pub mod clock;
 pub mod config;

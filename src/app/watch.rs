@@ -1,16 +1,15 @@
 //! Says when it is time to look at a folder: at once when the system tells of a change, and twice a second in any case,
 //! for the mounts on which it does not (network file systems, folders shared with a virtual machine).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode, EventKind};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tracing::debug;
 
 use super::files::Stamp;
+use crate::bell::Bell;
 
 /// How often a folder is looked at when nothing was told.
 pub(super) const POLL: Duration = Duration::from_millis(500);
@@ -19,14 +18,14 @@ pub(super) const POLL: Duration = Duration::from_millis(500);
 pub(super) struct Events {
     folder: PathBuf,
     told: Arc<Notify>,
-    watcher: Option<RecommendedWatcher>,
+    bell: Option<Bell>,
     /// The folder that is watched; another one may stand in its place later.
     watched: Option<(u64, u64)>,
 }
 
 impl Events {
     pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, told: Arc::new(Notify::new()), watcher: None, watched: None }
+        Self { folder, told: Arc::new(Notify::new()), bell: None, watched: None }
     }
 
     /// Watches the folder that is there now, unless it does already. That it cannot be watched (there is a limit for each
@@ -36,10 +35,10 @@ impl Events {
         if here == self.watched {
             return;
         }
-        (self.watcher, self.watched) = (None, here);
+        (self.bell, self.watched) = (None, here);
         if here.is_some() {
-            match watch(&self.folder, self.told.clone()) {
-                Ok(watcher) => self.watcher = Some(watcher),
+            match Bell::hang(&self.folder, self.told.clone()) {
+                Ok(bell) => self.bell = Some(bell),
                 Err(error) => debug!("the folder of the pipelines is only looked at twice a second: {error}"),
             }
         }
@@ -52,20 +51,4 @@ impl Events {
             () = tokio::time::sleep(period) => {}
         }
     }
-}
-
-fn watch(folder: &Path, told: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // That somebody reads is no news: we do so ourselves.
-        let written = AccessKind::Close(AccessMode::Write);
-        let news = event.map_or(true, |event| match event.kind {
-            EventKind::Access(kind) => kind == written,
-            _ => true,
-        });
-        if news {
-            told.notify_one();
-        }
-    })?;
-    watcher.watch(folder, RecursiveMode::NonRecursive)?;
-    Ok(watcher)
 }

@@ -29,8 +29,8 @@ const SUSPECT_PAUSE: Duration = Duration::from_secs(1);
 /// A step that is taken for an attempt.
 struct Taken {
     claimed: Claimed,
-    /// The pipeline of its run.
-    pipeline: String,
+    /// Its run, as of the claim.
+    run: RunRecord,
     /// The right to work on a suspect, if it is one.
     _suspect: Option<OwnedSemaphorePermit>,
 }
@@ -44,7 +44,7 @@ enum Claim {
     /// The run was asked to stop, and so the step has ended.
     Ended(RunRecord, Moves),
     /// The step is taken.
-    Taken(RunRecord, Box<Taken>),
+    Taken(Box<Taken>),
 }
 
 /// What there is to do in an attempt.
@@ -57,18 +57,18 @@ enum Prepared {
 
 /// Works on a job until its lease has been given back or lost.
 pub(super) async fn work_on(engine: Arc<Inner>, lease: Lease) {
-    let Some(Taken { claimed, pipeline, _suspect }) = engine.claim(&lease).await else { return };
+    let Some(Taken { claimed, run, _suspect }) = engine.claim(&lease).await else { return };
     let step = &claimed.step;
     let span = tracing::info_span!(
         "step",
         run.id = step.run_id,
-        pipeline.name = pipeline,
+        pipeline.name = run.pipeline,
         step.id = step.step_id,
         step.uses = step.uses
     );
     async {
         let started = Instant::now();
-        let (outcome, ending) = engine.attempt(&lease, &claimed).await;
+        let (outcome, ending) = engine.attempt(&lease, &claimed, &run).await;
         engine.end(&lease, &claimed, outcome, ending, started).await;
     }
     .instrument(span)
@@ -109,8 +109,8 @@ impl Inner {
                 self.moved(&run, &moves);
                 None
             }
-            Claim::Taken(run, taken) => {
-                self.changed(&run);
+            Claim::Taken(taken) => {
+                self.changed(&taken.run);
                 Some(*taken)
             }
         })
@@ -149,12 +149,11 @@ impl Inner {
                 }
             },
         };
-        let taken = Taken { claimed, pipeline: run.pipeline.clone(), _suspect: suspect };
-        Ok(Claim::Taken(run, Box::new(taken)))
+        Ok(Claim::Taken(Box::new(Taken { claimed, run, _suspect: suspect })))
     }
 
     /// Runs the step and decides how the attempt ends.
-    async fn attempt(&self, lease: &Lease, claimed: &Claimed) -> (Outcome, Ending) {
+    async fn attempt(&self, lease: &Lease, claimed: &Claimed, run: &RunRecord) -> (Outcome, Ending) {
         self.clean_up(claimed).await;
         let stoppable = self.attempts.add(&claimed.step.run_id);
         let is_finally = claimed.step.section == Section::Finally.field();
@@ -170,10 +169,10 @@ impl Inner {
                 Ending::Final { status: StepStatus::Quarantined, outputs: None, error: Some(error_json(&error)) };
             return (Outcome::failed(error), ending);
         }
-        let (outcome, step) = match self.compiled_step(claimed).await {
-            Ok((run, compiled, index)) => match self.pace((lease, claimed, &cancel), &run, &compiled, index).await {
+        let (outcome, step) = match self.compiled_step(claimed, run).await {
+            Ok((compiled, index)) => match self.pace((lease, claimed, &cancel), run, &compiled, index).await {
                 Ok(None) => {
-                    (self.run_step((lease, claimed, &cancel), &run, &compiled, index).await, Some((compiled, index)))
+                    (self.run_step((lease, claimed, &cancel), run, &compiled, index).await, Some((compiled, index)))
                 }
                 Ok(Some(due_at)) => return (Outcome::failed(rate::waits()), Ending::Park { due_at }),
                 Err(error) => (Outcome::failed(error), Some((compiled, index))),
@@ -194,14 +193,11 @@ impl Inner {
         (outcome, ending)
     }
 
-    async fn compiled_step(&self, claimed: &Claimed) -> Result<(RunRecord, Arc<Compiled>, usize)> {
-        let step = &claimed.step;
-        let run =
-            self.db.run(&step.run_id).await?.ok_or_else(|| Error::permanent("run_not_found", "the run is gone"))?;
+    async fn compiled_step(&self, claimed: &Claimed, run: &RunRecord) -> Result<(Arc<Compiled>, usize)> {
         let compiled = self.compiled(&run.digest).await?;
-        let index = compiled.position(step.defined_as());
+        let index = compiled.position(claimed.step.defined_as());
         index
-            .map(|index| (run, compiled, index))
+            .map(|index| (compiled, index))
             .ok_or_else(|| Error::permanent("definition_invalid", "the step is not in its definition"))
     }
 

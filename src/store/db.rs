@@ -10,13 +10,18 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Transaction};
+use sqlx::{
+    AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, Postgres, Row as _, Sqlite, SqlitePool,
+    Transaction,
+};
 
 use super::group::{Group, Verdict};
 use crate::error::{Error, Result};
 
 /// How long to wait for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A connection that was not used for so long may have been ended by the server meanwhile.
+const RESTED: Duration = Duration::from_secs(1);
 /// How long a writer waits for its turn on SQLite's one connection.
 const TURN: Duration = Duration::from_secs(60);
 
@@ -37,14 +42,11 @@ pub struct Db(Inner);
 enum Inner {
     /// One connection writes, ours and the queue's: writers wait their turn in the pool rather than at SQLite's lock,
     /// which polls and starves.
-    Sqlite {
-        write: SqlitePool,
-        read: SqlitePool,
-        path: PathBuf,
-        group: Group,
-    },
+    Sqlite { write: SqlitePool, read: SqlitePool, path: PathBuf, group: Group },
     Postgres {
         pool: PgPool,
+        /// Takes jobs out of the queue.
+        takers: PgPool,
     },
 }
 
@@ -233,7 +235,7 @@ impl Db {
     /// `database_url_invalid`, `database_extension_missing`, or those of the database.
     pub async fn open(url: &str) -> Result<Self> {
         let db = if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            Self(Inner::Postgres { pool: open_postgres(url).await? })
+            open_postgres(url).await?
         } else {
             Self::open_sqlite(url).await?
         };
@@ -296,11 +298,20 @@ impl Db {
         }
     }
 
-    /// The pool of PostgreSQL, which the queue shares.
+    /// The pool of PostgreSQL.
     pub fn postgres(&self) -> Option<&PgPool> {
         match &self.0 {
             Inner::Sqlite { .. } => None,
-            Inner::Postgres { pool } => Some(pool),
+            Inner::Postgres { pool, .. } => Some(pool),
+        }
+    }
+
+    /// The pool of PostgreSQL with which the queue takes jobs. Its commits do not wait for the disk: taking a job means
+    /// nothing until the claim that follows is on it, and with that what came before.
+    pub fn takers(&self) -> Option<&PgPool> {
+        match &self.0 {
+            Inner::Sqlite { .. } => None,
+            Inner::Postgres { takers, .. } => Some(takers),
         }
     }
 
@@ -311,7 +322,7 @@ impl Db {
     pub async fn begin(&self) -> Result<Tx> {
         Ok(match &self.0 {
             Inner::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
-            Inner::Postgres { pool } => Tx::Postgres(pool.begin().await?),
+            Inner::Postgres { pool, .. } => Tx::Postgres(pool.begin().await?),
         })
     }
 
@@ -323,7 +334,7 @@ impl Db {
     pub async fn write<T>(&self, work: impl AsyncFnOnce(&mut Tx) -> Result<Verdict<T>>) -> Result<T> {
         match &self.0 {
             Inner::Sqlite { write, group, .. } => group.write(write, work).await,
-            Inner::Postgres { pool } => {
+            Inner::Postgres { pool, .. } => {
                 let mut tx = Tx::Postgres(pool.begin().await?);
                 match work(&mut tx).await? {
                     Verdict::Keep(value) => {
@@ -355,7 +366,7 @@ impl Db {
             Inner::Sqlite { read, .. } => {
                 bound!(sql.to_owned(), args).fetch_all(read).await?.into_iter().map(Row::Sqlite).collect()
             }
-            Inner::Postgres { pool } => {
+            Inner::Postgres { pool, .. } => {
                 bound!(sql.to_owned(), args).fetch_all(pool).await?.into_iter().map(Row::Postgres).collect()
             }
         })
@@ -377,13 +388,16 @@ impl Db {
                 read.close().await;
                 write.close().await;
             }
-            Inner::Postgres { pool } => pool.close().await,
+            Inner::Postgres { pool, takers } => {
+                takers.close().await;
+                pool.close().await;
+            }
         }
     }
 }
 
 /// Connects once by itself first: a pool would only say that it waited in vain, not why.
-async fn open_postgres(url: &str) -> Result<PgPool> {
+async fn open_postgres(url: &str) -> Result<Db> {
     let options = PgConnectOptions::from_str(url).map_err(|error| {
         Error::permanent("database_url_invalid", format!("the address of the database is not valid: {error}"))
     })?;
@@ -395,6 +409,32 @@ async fn open_postgres(url: &str) -> Result<PgPool> {
             .hint("check the address, the role and its password in `database`, and that the server runs")
     })?;
     drop(first.close().await);
-    let pool = PgPoolOptions::new().max_connections(16).acquire_timeout(PATIENCE);
-    Ok(pool.connect_lazy_with(options))
+    Ok(Db(Inner::Postgres {
+        pool: postgres_pool(16).connect_lazy_with(options.clone()),
+        takers: takers().connect_lazy_with(options),
+    }))
+}
+
+/// The settings of the pool with which the queue takes jobs out of PostgreSQL; see [`Db::takers`].
+pub fn takers() -> PgPoolOptions {
+    postgres_pool(4).after_connect(|connection, _| {
+        Box::pin(async move { connection.execute("SET synchronous_commit = off").await.map(drop) })
+    })
+}
+
+/// A pool that asks a connection whether it still lives only after it has rested: a step takes several connections in a few
+/// milliseconds.
+fn postgres_pool(connections: u32) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(PATIENCE)
+        .test_before_acquire(false)
+        .before_acquire(|connection, about| {
+            Box::pin(async move {
+                if about.idle_for > RESTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
 }

@@ -29,7 +29,7 @@ mod uploads;
 pub use access::StoredKey;
 pub use artifacts::ArtifactRecord;
 pub(crate) use db::args;
-pub use db::{Arg, Db, Dialect, Row, Tx};
+pub use db::{Arg, Db, Dialect, Row, Tx, takers};
 pub use definitions::Definition;
 pub use group::Verdict;
 pub use inbox::InboxRecord;

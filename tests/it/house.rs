@@ -20,7 +20,7 @@ const ROOMS: &[&[&str]] = &[
     &["config"],
     &["yaml"],
     &["media", "metrics", "secrets", "units"],
-    &["clock"],
+    &["bell", "clock"],
     &["error"],
     &["crash"],
 ];

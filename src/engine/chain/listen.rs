@@ -2,25 +2,30 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{Chain, lock};
-use crate::error::Result;
+use crate::bell::Bell;
+use crate::error;
 
 /// How often it is looked whether somebody has written to SQLite's log.
 const GLANCE: Duration = Duration::from_millis(20);
+/// After so many looks in vain the system is asked to say when there is something to see.
+const QUIET: u32 = 5;
 
 impl Chain {
     /// Wakes the workers of this process when another one has pushed a job, until `stop`.
     ///
     /// # Errors
     /// Those of the connection; the caller calls again.
-    pub async fn listen(&self, stop: &CancellationToken) -> Result<()> {
+    pub async fn listen(&self, stop: &CancellationToken) -> error::Result<()> {
         match (self.db.postgres(), self.db.path()) {
             (Some(pool), _) => self.hear(pool, stop).await,
             (None, Some(path)) => {
@@ -32,7 +37,7 @@ impl Chain {
     }
 
     /// PostgreSQL tells of new jobs itself.
-    async fn hear(&self, pool: &PgPool, stop: &CancellationToken) -> Result<()> {
+    async fn hear(&self, pool: &PgPool, stop: &CancellationToken) -> error::Result<()> {
         #[derive(Deserialize)]
         struct Inserted {
             job_type: String,
@@ -50,23 +55,39 @@ impl Chain {
         }
     }
 
-    /// SQLite tells nobody: every commit writes to the log beside the database, and its file shows when.
+    /// SQLite tells nobody: every commit writes to the log beside the database, and its file shows when. While something is
+    /// written it is looked at often; else the system says when to begin.
     async fn watch(&self, path: &Path, stop: &CancellationToken) {
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
-        let (mut before, mut again) = (written(Path::new(&log)), false);
+        let log = Path::new(&log);
+        let (mut before, mut quiet, mut bells) = (written(log), 0, true);
         while !stop.is_cancelled() {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(GLANCE) => {}
+            let told = Arc::new(Notify::new());
+            let bell = (quiet > QUIET && bells).then(|| Bell::hang(log, told.clone()));
+            // There is a limit for each user.
+            bells = bells && !matches!(bell, Some(Err(_)));
+            let bell = bell.and_then(Result::ok);
+            // What is written from here on rings; what was written just before shows in the file.
+            if bell.is_some() && written(log) == before {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = told.notified() => quiet = 0,
+                }
+            } else {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(GLANCE) => {}
+                }
             }
-            let now = written(Path::new(&log));
-            let changed = now != before;
+            drop(bell);
+            let now = written(log);
+            quiet = if now == before { quiet + 1 } else { 0 };
             // Once more after a change: the clock of files is coarse, and may hide what was written right behind it.
-            if changed || again {
+            if quiet < 2 {
                 lock(&self.signals).values().for_each(|signal| signal.notify_one());
             }
-            (before, again) = (now, changed);
+            before = now;
         }
     }
 }

@@ -130,7 +130,7 @@ impl Chain {
         let monitor = Monitor::new().should_restart(|_, _| false);
         let monitor = if let Some(pool) = self.db.sqlite() {
             monitor.register(worker!(SqliteStorage, apalis_sqlite::Config, pool))
-        } else if let Some(pool) = self.db.postgres() {
+        } else if let Some(pool) = self.db.takers() {
             monitor.register(worker!(PostgresStorage, apalis_postgres::Config, pool))
         } else {
             monitor
@@ -157,13 +157,26 @@ async fn handle(
     let (step_run, worker, lost) = (id.to_string(), worker.name().to_owned(), CancellationToken::new());
     let lease = Lease { step_run, worker, attempts, lost };
     let _slot = work.slots.acquire().await?;
-    lock(&work.chain.hands).insert(lease.step_run.clone(), lease.clone());
+    if !take_in_hand(&work.chain, &lease) {
+        return Ok(());
+    }
     let hand = Hand(work.chain.clone(), lease.clone());
     if AssertUnwindSafe((work.handler)(lease)).catch_unwind().await.is_err() {
         // Out of hand, its job is freed by the sweep and fetched again.
         tracing::error!(step_run = hand.1.step_run, "working on a job broke down");
     }
     Ok(())
+}
+
+/// False if somebody here works under this very lease: the server broke down right behind a fetch and forgot it, so that the
+/// same worker could fetch the job once more.
+fn take_in_hand(chain: &Chain, lease: &Lease) -> bool {
+    let mut hands = lock(&chain.hands);
+    if hands.get(&lease.step_run).is_some_and(|held| held.is(lease)) {
+        return false;
+    }
+    hands.insert(lease.step_run.clone(), lease.clone());
+    true
 }
 
 /// Wakes a worker by `signal` and by the tick. It re-arms itself after every event: the queue's poller drops a ready
