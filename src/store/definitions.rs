@@ -1,6 +1,7 @@
 //! Definitions by digest, and which one is live under each name.
 
 use super::db::{Db, Row, Tx, args};
+use super::group::Verdict;
 use crate::clock::{self, Millis};
 use crate::error::Result;
 
@@ -57,16 +58,18 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn publish(&self, definitions: &[Definition], kept: &[String]) -> Result<()> {
-        let mut tx = self.begin().await?;
-        let live = tx.fetch("SELECT name FROM pipelines", &[]).await?;
-        for row in live {
-            let name = row.text("name")?;
-            if !kept.contains(&name) && !definitions.iter().any(|definition| definition.name == name) {
-                tx.execute("DELETE FROM pipelines WHERE name = $1", &args![name]).await?;
+        self.write(async |tx| {
+            let live = tx.fetch("SELECT name FROM pipelines", &[]).await?;
+            for row in live {
+                let name = row.text("name")?;
+                if !kept.contains(&name) && !definitions.iter().any(|definition| definition.name == name) {
+                    tx.execute("DELETE FROM pipelines WHERE name = $1", &args![name]).await?;
+                }
             }
-        }
-        tx.make_live(definitions).await?;
-        tx.commit().await
+            tx.make_live(definitions).await?;
+            Ok(Verdict::Keep(()))
+        })
+        .await
     }
 
     /// Stores definitions and makes them live; the names in `gone` stop being live, all others stay as they are.
@@ -74,12 +77,14 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn republish(&self, definitions: &[Definition], gone: &[String]) -> Result<()> {
-        let mut tx = self.begin().await?;
-        for name in gone {
-            tx.execute("DELETE FROM pipelines WHERE name = $1", &args![name]).await?;
-        }
-        tx.make_live(definitions).await?;
-        tx.commit().await
+        self.write(async |tx| {
+            for name in gone {
+                tx.execute("DELETE FROM pipelines WHERE name = $1", &args![name]).await?;
+            }
+            tx.make_live(definitions).await?;
+            Ok(Verdict::Keep(()))
+        })
+        .await
     }
 
     /// The name and digest of every live definition, by name.

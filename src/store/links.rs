@@ -1,6 +1,7 @@
 //! Links to files, as mails carry them.
 
 use super::db::{Db, Row, Tx, args};
+use super::group::Verdict;
 use crate::clock::{self, Millis};
 use crate::error::Result;
 
@@ -70,22 +71,25 @@ impl Tx {
         self.execute(sql, &args![id, holder(id)]).await?;
         Ok(true)
     }
+}
 
+impl Db {
     /// Takes a link back; gives it, unless there is none. Its file is no longer kept for its sake.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn revoke_link(&mut self, id: &str) -> Result<Option<LinkRecord>> {
+    pub async fn revoke_link(&self, id: &str) -> Result<Option<LinkRecord>> {
         let now = clock::now();
         let sql = format!("UPDATE links SET revoked_at = COALESCE(revoked_at, $2) WHERE id = $1 RETURNING {COLUMNS}");
-        let rows = self.fetch(&sql, &args![id, now]).await?;
-        // The sweep lets go of what has ended.
-        self.execute("UPDATE artifact_refs SET until = $2 WHERE holder = $1", &args![holder(id), now]).await?;
-        rows.first().map(link).transpose()
+        self.write(async |tx| {
+            let rows = tx.fetch(&sql, &args![id, now]).await?;
+            // The sweep lets go of what has ended.
+            tx.execute("UPDATE artifact_refs SET until = $2 WHERE holder = $1", &args![holder(id), now]).await?;
+            Ok(Verdict::Keep(rows.first().map(link).transpose()?))
+        })
+        .await
     }
-}
 
-impl Db {
     /// One link.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Queues and pipelines that nobody works on for now.
 
 use super::db::{Db, Row, args};
+use super::group::Verdict;
 use crate::clock::{self, Millis};
 use crate::error::Result;
 
@@ -49,15 +50,16 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn pause(&self, what: Pausable, name: &str) -> Result<Millis> {
-        let mut tx = self.begin().await?;
         let insert = "INSERT INTO pauses (kind, name, paused_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
-        let now = clock::now();
-        tx.execute(insert, &args![what.as_str(), name, now]).await?;
         let select = "SELECT name, paused_at FROM pauses WHERE kind = $1 AND name = $2";
-        let rows = tx.fetch(select, &args![what.as_str(), name]).await?;
-        let since = rows.first().map(pause).transpose()?;
-        tx.commit().await?;
-        Ok(since.map_or(now, |(_, since)| since))
+        let now = clock::now();
+        self.write(async |tx| {
+            tx.execute(insert, &args![what.as_str(), name, now]).await?;
+            let rows = tx.fetch(select, &args![what.as_str(), name]).await?;
+            let since = rows.first().map(pause).transpose()?;
+            Ok(Verdict::Keep(since.map_or(now, |(_, since)| since)))
+        })
+        .await
     }
 
     /// Ends a pause. False: there was none.

@@ -191,9 +191,7 @@ pub(super) async fn revoke(State(app): State<App>, caller: Caller, Id(id): Id) -
     };
     let none = || Problem::new("link_not_found", format!("there is no link `{id}`"));
     run.filter(|run| caller.may_write(&run.pipeline)).ok_or_else(none)?;
-    let mut tx = app.db().begin().await?;
-    let link = tx.revoke_link(&id).await?.ok_or_else(none)?;
-    tx.commit().await?;
+    let link = app.db().revoke_link(&id).await?.ok_or_else(none)?;
     tracing::info!(link.id = link.id, run.id = link.run_id, "a link was taken back");
     Ok(Json(LinkView::new(&app, link)))
 }

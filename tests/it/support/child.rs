@@ -87,9 +87,12 @@ impl Place {
     }
 
     /// Ends what processes hold that are known to be dead, as a minute would: their leases (on SQLite the next start does
-    /// so by itself) and their turns to look at a prefix.
+    /// so by itself), their turns to look at a prefix and to tell of the end of a run.
     pub async fn forget_the_dead(&self) {
-        let mut sql = String::from("UPDATE polls SET held_until = 0;");
+        let mut sql = String::from(
+            "UPDATE polls SET held_until = 0;
+             UPDATE notifications SET next_at = since WHERE status = 'pending';",
+        );
         if self.server.is_some() {
             sql.push_str("UPDATE apalis.workers SET last_seen = now() - interval '1 hour'");
         }

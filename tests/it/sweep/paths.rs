@@ -7,7 +7,7 @@ use super::stage::Stage;
 use super::{Play, fixture, sweep};
 use crate::support::{Database, Moto, both};
 
-both!(uploads, polls, schedules_and_events, stops_and_ends);
+both!(uploads, polls, schedules_and_events, stops_and_ends, changes_and_tellings);
 
 /// A way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +32,21 @@ pub enum Path {
     Retry,
     /// A run and its files are let go.
     Retention,
+    /// A pipeline is paused, and resumed with a run in it.
+    Pause,
+    /// The file of a pipeline is changed.
+    Change,
+    /// A link to a file is taken back.
+    TakeBack,
+    /// Somebody is told of the end of a run.
+    Tell,
 }
 
 /// What is imported.
 const ROWS: &str = "id\n1\n2\n";
 
 /// Rows are counted in a table without a key: what is done twice is there twice.
-const PIPELINES: [(&str, &str); 9] = [
+const PIPELINES: [(&str, &str); 11] = [
     (
         "upload",
         "name: upload\ntriggers: [{ type: s3, bucket: incoming, prefix: uploads/ }]\nparams: { file: { type: file } }\nsteps:\n  \
@@ -85,6 +93,15 @@ const PIPELINES: [(&str, &str); 9] = [
         "name: retention\nparams: { file: { type: file } }\nretention: { artifacts: 1s, runs: 1s }\nsteps:\n  \
          - { id: check, uses: file.check, with: { source: \"${{ params.file }}\" } }\n",
     ),
+    (
+        "pause",
+        "name: pause\nsteps:\n  - { id: mail, uses: email.send, with: { to: ops@example.com, subject: hello, body: hello } }\n",
+    ),
+    (
+        "link",
+        "name: link\nsteps:\n  - { id: make, uses: report.query, with: { connection: app, sql: SELECT 1 AS one, format: csv } }\n  \
+         - { id: mail, uses: email.send, with: { to: ops@example.com, subject: link, body: here, links: { it: \"${{ steps.make.file }}\" } } }\n",
+    ),
 ];
 
 /// A run that fails until the table is there.
@@ -108,6 +125,10 @@ async fn schedules_and_events(database: Database) {
 
 async fn stops_and_ends(database: Database) {
     ways(database, &[Path::Cancel, Path::Retry, Path::Retention]).await;
+}
+
+async fn changes_and_tellings(database: Database) {
+    ways(database, &[Path::Pause, Path::Change, Path::TakeBack, Path::Tell]).await;
 }
 
 async fn ways(database: Database, paths: &[Path]) {
@@ -203,8 +224,68 @@ impl Path {
                 assert_eq!(left.map_or(0, |left| left.contents().len()), 0, "a file is left without its run");
                 Vec::new()
             }
+            Self::Pause => {
+                done(stage, "/v1/pipelines/pause/pause").await;
+                let id = stage.start("pause", &json!({}), key).await;
+                done(stage, "/v1/pipelines/pause/resume").await;
+                assert_eq!(stage.ended(&id).await["status"], "succeeded");
+                vec![id]
+            }
+            Self::Change => change(stage, key).await,
+            Self::TakeBack => take_back(stage, key).await,
+            Self::Tell => tell(stage, key).await,
         }
     }
+}
+
+/// Asks for something that may be asked for twice.
+async fn done(stage: &mut Stage, path: &str) {
+    let (status, answer) = stage.ask(Method::POST, path, None, Some(&json!({}))).await;
+    assert_eq!(status, 200, "{path}: {answer}");
+}
+
+/// Writes the file of a pipeline anew and runs what it says now.
+async fn change(stage: &mut Stage, key: &str) -> Vec<String> {
+    let mail = "{ to: ops@example.com, subject: changed, body: hello }";
+    let steps = format!("steps:\n  - {{ id: mail, uses: email.send, with: {mail} }}\n");
+    stage.place.pipeline("changing", &format!("name: changing\ndescription: {key}\n{steps}"));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while stage.get("/v1/pipelines/changing").await.1["description"] != key {
+        assert!(std::time::Instant::now() < deadline, "the change is not live\n{}", stage.log());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let id = stage.start("changing", &json!({}), key).await;
+    assert_eq!(stage.ended(&id).await["status"], "succeeded");
+    vec![id]
+}
+
+/// Runs what mails a link, and takes the link back.
+async fn take_back(stage: &mut Stage, key: &str) -> Vec<String> {
+    let id = stage.start("link", &json!({}), key).await;
+    let run = stage.ended(&id).await;
+    assert_eq!(run["status"], "succeeded", "{run}");
+    let links = format!("/v1/artifacts/{}/links", run["artifacts"][0]["id"].as_str().expect("a file"));
+    let (_, before) = stage.get(&links).await;
+    assert_eq!(before["links"][0]["revoked_at"], json!(null), "{before}");
+    done(stage, &format!("/v1/links/{}/revoke", before["links"][0]["id"].as_str().expect("a link"))).await;
+    let (_, after) = stage.get(&links).await;
+    assert!(after["links"][0]["revoked_at"].is_string(), "{after}");
+    vec![id]
+}
+
+/// Runs something whose end somebody wants to know.
+async fn tell(stage: &mut Stage, key: &str) -> Vec<String> {
+    let body = json!({ "params": {}, "notify_url": stage.told_url() });
+    let (status, run) = stage.ask(Method::POST, "/v1/pipelines/pause/runs", Some(key), Some(&body)).await;
+    assert_eq!(status, 202, "{run}");
+    let id = run["id"].as_str().expect("an id").to_owned();
+    stage.ended(&id).await;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(90);
+    while stage.get(&format!("/v1/runs/{id}")).await.1["notification"]["status"] != "sent" {
+        assert!(std::time::Instant::now() < deadline, "nobody is told\n{}", stage.log());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    vec![id]
 }
 
 /// The runs of a pipeline.

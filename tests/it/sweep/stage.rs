@@ -251,6 +251,11 @@ impl Stage {
         self.mark()
     }
 
+    /// Where somebody waits to be told of the end of a run.
+    pub fn told_url(&self) -> String {
+        format!("{}{}", self.http.url, super::http::TOLD)
+    }
+
     /// What the outside has seen so far.
     pub fn mark(&self) -> Mark {
         Mark { mails: self.mail.mails().len(), requests: self.http.requests().len() }
