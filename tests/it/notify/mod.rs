@@ -1,7 +1,7 @@
 //! `notify.fanout`: everybody who is named or follows is told once.
 
 mod mail;
-mod table;
+pub mod table;
 
 use afterload::pipeline::{Surroundings, load};
 use serde_json::{Value, json};
@@ -10,12 +10,12 @@ use crate::support::{Database, TestApp, both};
 
 both!(a_tweet_goes_to_timelines_and_inboxes);
 
-fn id(run: &Value) -> &str {
+pub fn id(run: &Value) -> &str {
     run["id"].as_str().expect("an id")
 }
 
 /// The outputs of the first step, in the order of the documentation.
-fn counts(run: &Value) -> [i64; 5] {
+pub fn counts(run: &Value) -> [i64; 5] {
     ["mentioned", "followers", "delivered", "skipped", "failed"]
         .map(|name| run["steps"][0]["outputs"][name].as_i64().unwrap_or_else(|| panic!("no `{name}`: {run}")))
 }

@@ -1,21 +1,20 @@
 //! Rows for everybody.
 
 use afterload::config::Checkpoints;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{counts, id};
-use crate::support::{Database, Place, TestApp, both};
+use super::counts;
+use crate::support::{Database, TestApp, both};
 
 both!(
     everybody_gets_one_row_and_the_mention_wins,
     keys_of_any_order_are_paged,
-    rows_come_once_through_kills,
     what_does_not_fit_is_told,
     without_checkpoints_the_rows_are_single_too,
 );
 
 /// Everybody follows 1, and every tenth is followed by 2 too.
-const FOLLOWS: &str = "
+pub const FOLLOWS: &str = "
     CREATE TABLE follows (author BIGINT NOT NULL, follower BIGINT NOT NULL, lang TEXT, PRIMARY KEY (author, follower));
     CREATE TABLE users (id BIGINT PRIMARY KEY, name TEXT NOT NULL);
     CREATE TABLE timeline (person BIGINT NOT NULL, post BIGINT NOT NULL, reason TEXT, lang TEXT, PRIMARY KEY (person, post));
@@ -23,7 +22,7 @@ const FOLLOWS: &str = "
         SELECT 1, x * 3, 'en' FROM c UNION ALL SELECT 2, x * 3, 'de' FROM c WHERE x % 10 = 0;
     INSERT INTO users VALUES (3, 'ann'), (6, 'bob'), (7, 'stranger')";
 
-fn yaml(rest: &str, row: &str) -> String {
+pub fn yaml(rest: &str, row: &str) -> String {
     format!(
         r#"name: p
 params: {{ post: {{ type: integer }}, text: {{ type: string, default: "" }} }}
@@ -43,7 +42,7 @@ steps:
     )
 }
 
-const WHOLE: &str = "reason: reason, copy: { lang: lang }, keys: [person, post]";
+pub const WHOLE: &str = "reason: reason, copy: { lang: lang }, keys: [person, post]";
 
 async fn app(database: Database, yaml: &str) -> TestApp {
     let app = TestApp::builder(database).pipeline("p", yaml).start().await;
@@ -51,7 +50,7 @@ async fn app(database: Database, yaml: &str) -> TestApp {
     app
 }
 
-const TIMELINE: &str = "SELECT COUNT(*), COUNT(DISTINCT person), SUM(CASE WHEN reason = 'mention' THEN 1 ELSE 0 END), \
+pub const TIMELINE: &str = "SELECT COUNT(*), COUNT(DISTINCT person), SUM(CASE WHEN reason = 'mention' THEN 1 ELSE 0 END), \
     SUM(CASE WHEN lang = 'en' THEN 1 ELSE 0 END) FROM timeline WHERE post = ";
 
 async fn everybody_gets_one_row_and_the_mention_wins(database: Database) {
@@ -141,55 +140,4 @@ async fn without_checkpoints_the_rows_are_single_too(database: Database) {
     assert_eq!(counts(&run), [2, 1000, 0, 1002, 0], "{run}");
     assert_eq!(app.numbers(&format!("{TIMELINE} 1")).await, [1001, 1001, 2, 999]);
     app.finish().await;
-}
-
-const ROWS: i64 = 50_000;
-
-/// Rows that take a while, and a log in which a row that was written twice would be there twice.
-fn slow(database: Database) -> String {
-    let slow = match database {
-        Database::Sqlite => {
-            "CREATE TRIGGER note AFTER INSERT ON timeline BEGIN INSERT INTO made VALUES (NEW.person); END;
-             CREATE TRIGGER slow AFTER INSERT ON timeline WHEN NEW.person % 500 = 0 BEGIN
-             SELECT COUNT(*) FROM (WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 200000) SELECT x FROM c);
-             END"
-        }
-        Database::Postgres => {
-            "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-             INSERT INTO made VALUES (NEW.person); IF NEW.person % 500 = 0 THEN PERFORM pg_sleep(0.08); END IF; RETURN NEW; END $$;
-             CREATE TRIGGER note AFTER INSERT ON timeline FOR EACH ROW EXECUTE FUNCTION note()"
-        }
-    };
-    format!(
-        "{FOLLOWS};
-         DELETE FROM follows;
-         INSERT INTO follows WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < {ROWS}) SELECT 1, x, 'en' FROM c;
-         CREATE TABLE made (person BIGINT NOT NULL);
-         {slow}"
-    )
-}
-
-async fn rows_come_once_through_kills(database: Database) {
-    let done = |run: &Value| run["steps"][0]["progress"]["done"].as_i64().unwrap_or(0);
-    let place = Place::new(database).await;
-    place.sql(&slow(database)).await;
-    place.pipeline("p", &yaml("chunk: 500", WHOLE));
-    let mut process = place.start().await;
-    let run = process.start_run("p", json!({ "post": 1, "text": "@ann @stranger" })).await;
-    let mut killed_at = Vec::new();
-    for third in [1, 2, 3] {
-        let look = |run: &Value| (done(run) >= ROWS * third / 5 || !run["finished_at"].is_null()).then(|| done(run));
-        killed_at.push(process.until("progress", id(&run), look).await);
-        process.kill().await;
-        process = place.start().await;
-    }
-    assert!(killed_at[0] < ROWS, "the first kill came too late to prove anything: {killed_at:?}");
-    let run = process.until("the end", id(&run), |run| (!run["finished_at"].is_null()).then(|| run.clone())).await;
-    assert_eq!(run["status"], "succeeded", "{run}\n{}", place.log());
-    // Both who are named follow.
-    assert_eq!(counts(&run), [2, ROWS, ROWS, 2, 0], "{run}");
-    assert_eq!(done(&run), ROWS + 2);
-    assert_eq!(place.numbers(&format!("{TIMELINE} 1")).await, [ROWS, ROWS, 2, ROWS - 2]);
-    assert_eq!(place.numbers("SELECT COUNT(*), COUNT(DISTINCT person) FROM made").await, [ROWS, ROWS]);
-    assert!(process.terminate().await.success());
 }

@@ -2,6 +2,9 @@
 //! its figure does not hold. Ordinary tests run the short form; `AFTERLOAD_TEST_SOAK=full` asks for the full one.
 #![expect(clippy::print_stdout, reason = "what it prints is the table")]
 
+mod events;
+mod fan_out;
+mod import;
 mod keys;
 mod kills;
 mod leases;

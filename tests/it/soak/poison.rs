@@ -83,7 +83,7 @@ async fn figure_5_deployments_are_no_crashes(database: Database) {
     let mut place = crash::place(database).await;
     place.set("LIMITS__CRASHES", "3");
     let file = place.dir.path().join("people.csv");
-    let (sum, bad) = crash::people(&file);
+    let (sum, bad) = crash::people(&file, crash::ROWS);
     let mut process = place.start().await;
     let id = process.upload("people", &file).await["id"].as_str().expect("an id").to_owned();
     let mut deployments = 0;

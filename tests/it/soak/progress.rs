@@ -70,7 +70,7 @@ async fn figure_11_progress_never_falls(database: Database) {
     let kills = size(4, 20) as u64;
     let place = crash::place(database).await;
     let file = place.dir.path().join("people.csv");
-    crash::people(&file);
+    crash::people(&file, crash::ROWS);
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     let listen = port.to_string();
     let mut process = place.start_at(&listen).await;

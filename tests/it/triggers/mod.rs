@@ -5,7 +5,6 @@ mod crash;
 mod embedded;
 mod hooks;
 mod inbox;
-mod many;
 mod poll;
 mod uploads;
 
@@ -29,7 +28,7 @@ steps:
 
 impl TestApp {
     /// Writes an object to a bucket, as any S3 client does.
-    async fn put(&self, bucket: &str, key: &str, bytes: &str) -> Stored {
+    pub async fn put(&self, bucket: &str, key: &str, bytes: &str) -> Stored {
         let bytes = Bytes::from(bytes.to_owned());
         self.app.engine.objects().put(bucket, key, "text/csv", bytes).await.expect("the object is written")
     }
@@ -42,7 +41,7 @@ impl TestApp {
     }
 
     /// Waits until everything that happened in the embedded store has been dealt with.
-    async fn until_no_events(&self) {
+    pub async fn until_no_events(&self) {
         let credentials = load_or_make_credentials(&self.config.data).expect("credentials");
         let store = Embedded::open(&self.config.data.join("objects"), credentials).expect("the store");
         eventually("the events", async || store.events_after(0, 1).await.expect("events").is_empty().then_some(()))
@@ -58,7 +57,7 @@ impl TestApp {
     }
 
     /// Waits until so many runs have ended, and no event of the store is left.
-    async fn until_runs(&self, count: usize) -> Vec<RunRecord> {
+    pub async fn until_runs(&self, count: usize) -> Vec<RunRecord> {
         eventually("the ends of the runs", async || {
             let runs = self.runs().await;
             assert!(runs.len() <= count, "{} runs, more than {count}", runs.len());
