@@ -105,6 +105,10 @@ async fn paced(url: &str, runs: usize, steps: usize, concurrency: usize) {
         let id = start(&engine).await;
         let accepted = Instant::now();
         let mut watch = engine.watch(&id);
+        // Looking into the database meanwhile would cost it time.
+        while STARTED.lock().unwrap().len() < steps {
+            watch.changed().await;
+        }
         while engine.db().run(&id).await.unwrap().unwrap().finished_at.is_none() {
             watch.changed().await;
         }
@@ -276,9 +280,9 @@ mod bare {
         Again(futures::stream::select(tick, signal).boxed())
     }
 
-    pub async fn run(url: &str, runs: usize, steps: usize, concurrency: usize, batch: usize) -> f64 {
-        let mut takers = None;
-        let pool = match url.strip_prefix("sqlite://") {
+    /// The database, and where jobs are taken from on PostgreSQL, as the engine does it.
+    async fn open(url: &str) -> (Pool, Option<PgPool>) {
+        match url.strip_prefix("sqlite://") {
             Some(path) => {
                 let options = SqliteConnectOptions::new()
                     .filename(path)
@@ -290,16 +294,20 @@ mod bare {
                 let mut migrator = SqliteStorage::migrations();
                 migrator.set_ignore_missing(true);
                 migrator.run(&pool).await.unwrap();
-                Pool::Sqlite(pool)
+                (Pool::Sqlite(pool), None)
             }
             None => {
                 let options = sqlx::postgres::PgPoolOptions::new().max_connections(16);
                 let pool = options.connect(url).await.unwrap();
                 PostgresStorage::setup(&pool).await.unwrap();
-                takers = Some(afterload::store::takers().connect(url).await.unwrap());
-                Pool::Postgres(pool)
+                let takers = afterload::store::takers().connect(url).await.unwrap();
+                (Pool::Postgres(pool), Some(takers))
             }
-        };
+        }
+    }
+
+    pub async fn run(url: &str, runs: usize, steps: usize, concurrency: usize, batch: usize) -> f64 {
+        let (pool, takers) = open(url).await;
         let tasks: Vec<_> = (0..runs).map(|_| task(&Job { left: steps })).collect();
         for tasks in tasks.chunks(500) {
             match &pool {

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::{Engine, Inner};
 use crate::clock::Millis;
 use crate::error::{Error, Result};
@@ -30,6 +32,8 @@ pub(super) struct CompiledStep {
     pub section: Section,
     /// Its `if`.
     pub condition: Option<Condition>,
+    /// Whether what it is given may depend on other steps.
+    pub sees_steps: bool,
 }
 
 impl CompiledStep {
@@ -44,6 +48,8 @@ impl Compiled {
         let step = |(section, step): (Section, &Step)| CompiledStep {
             section,
             condition: step.condition.as_deref().map(Condition::new),
+            // Hooks are told how the steps ended.
+            sees_steps: section != Section::Main || json!(step).to_string().contains("steps"),
             step: step.clone(),
         };
         Self { steps: plan.sections.all().map(step).collect(), plan: Arc::new(plan) }

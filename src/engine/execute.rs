@@ -42,7 +42,7 @@ enum Claim {
     /// It is not this step's turn: its job is given back, or was left over.
     Dropped,
     /// The run was asked to stop, and so the step has ended.
-    Ended(RunRecord, Moves),
+    Ended(Box<(RunRecord, Moves)>),
     /// The step is taken.
     Taken(Box<Taken>),
 }
@@ -105,8 +105,8 @@ impl Inner {
         crash_point!("claim.after_commit");
         Ok(match claim {
             Claim::Lost | Claim::Dropped => None,
-            Claim::Ended(run, moves) => {
-                self.moved(&run, &moves);
+            Claim::Ended(ended) => {
+                self.moved(&ended.0, &ended.1);
                 None
             }
             Claim::Taken(taken) => {
@@ -117,15 +117,23 @@ impl Inner {
     }
 
     async fn write_claim(&self, tx: &mut Tx, lease: &Lease) -> Result<Claim> {
-        let Some(held) = self.chain.hold(tx, lease).await? else { return Ok(Claim::Lost) };
-        if held.paused {
-            self.hold_back(tx, lease, &held).await?;
-            return Ok(Claim::Dropped);
-        }
-        let Some(claimed) = tx.claim_step(&lease.step_run).await? else {
-            // The step has ended without its job: the job is left over.
-            self.chain.acknowledge(tx, lease).await?;
-            return Ok(Claim::Dropped);
+        let claimed = match self.chain.claim(tx, lease).await? {
+            Some(claimed) => claimed,
+            None => match self.chain.hold(tx, lease).await? {
+                None => return Ok(Claim::Lost),
+                Some(held) if held.paused => {
+                    self.hold_back(tx, lease, &held).await?;
+                    return Ok(Claim::Dropped);
+                }
+                // It was resumed just now, or has ended without its job, and the job is left over.
+                Some(_) => match tx.claim_step(&lease.step_run).await? {
+                    Some(claimed) => claimed,
+                    None => {
+                        self.chain.acknowledge(tx, lease).await?;
+                        return Ok(Claim::Dropped);
+                    }
+                },
+            },
         };
         let cleans_up = claimed.step.section == Section::Finally.field();
         let run = tx.start_run(&claimed.step.run_id, cleans_up).await?;
@@ -134,7 +142,7 @@ impl Inner {
             self.chain.acknowledge(tx, lease).await?;
             tx.end_step(&lease.step_run, claimed.step.claims, None, &ending).await?;
             let moves = self.next(tx, &run, &claimed.step, StepStatus::Cancelled).await?;
-            return Ok(Claim::Ended(run, moves));
+            return Ok(Claim::Ended(Box::new((run, moves))));
         }
         // A process runs at most one step that was left by a crash, so that innocents do not share its fate.
         let suspect = match claimed.step.crashes {
@@ -291,7 +299,7 @@ impl Inner {
         known: &CompiledStep,
     ) -> Result<Prepared> {
         let step = &claimed.step;
-        let scope = self.scope(run, compiled, known.section, step).await?;
+        let scope = self.scope(run, compiled, known, step).await?;
         if let Some(for_each) = known.fans_out(step) {
             return Ok(Prepared::Fan(Fan::new(for_each, &scope)?));
         }

@@ -102,7 +102,7 @@ impl Inner {
         let limited = known.step.rate_limit.as_ref().filter(|_| known.fans_out(&claimed.step).is_none());
         let Some(limit) = limited else { return Ok(None) };
         let key = match &limit.key {
-            Some(key) => resolve_to_text(key, &self.scope(run, compiled, known.section, &claimed.step).await?)?,
+            Some(key) => resolve_to_text(key, &self.scope(run, compiled, known, &claimed.step).await?)?,
             None => format!("{}/{}", compiled.plan.name, known.step.id),
         };
         // A digest: what the key says may be long, or a secret.

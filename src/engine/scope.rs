@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Inner;
 use super::advance::blame;
-use super::compiled::Compiled;
+use super::compiled::{Compiled, CompiledStep};
 use super::view::run_url;
 use crate::error::Result;
 use crate::pipeline::{Scope, Section};
@@ -16,12 +16,12 @@ impl Inner {
         &self,
         run: &RunRecord,
         compiled: &Compiled,
-        section: Section,
+        known: &CompiledStep,
         step: &StepRecord,
     ) -> Result<Scope> {
-        let steps = self.db.steps(&run.id).await?;
+        let steps = if known.sees_steps { self.db.steps(&run.id).await? } else { Vec::new() };
         let statuses: Vec<_> = steps.iter().map(|step| step.status).collect();
-        let scope = self.scope_of(run, compiled, &steps, &statuses, section);
+        let scope = self.scope_of(run, compiled, &steps, &statuses, known.section);
         Ok(match step.item_index {
             Some(index) => scope.item(index.unsigned_abs(), step.item.as_ref().unwrap_or(&Value::Null)),
             None => scope,

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::db::{Db, Row, Tx, args};
+use super::db::{Arg, Db, Row, Tx, args};
 use super::items::Tally;
 use super::sleep::Sleep;
 use super::status::StepStatus;
@@ -187,15 +187,24 @@ impl Tx {
     /// # Errors
     /// Those of the database.
     pub async fn claim_step(&mut self, id: &str) -> Result<Option<Claimed>> {
+        self.claim_step_if(id, "1 = 1", &[]).await
+    }
+
+    /// The same if a condition holds, whose values are `$3` and so on; the step is `s`, its id `$1`.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn claim_step_if(&mut self, id: &str, condition: &str, values: &[Arg]) -> Result<Option<Claimed>> {
         // A step found running was left by a crash. The count starts anew when its progress had moved since its claim.
         let sql = format!(
-            "UPDATE step_runs SET
+            "UPDATE step_runs AS s SET
                 crashes = CASE WHEN status <> 'running' THEN crashes WHEN moves > moves_at_claim THEN 1 ELSE crashes + 1 END,
                 status = 'running', claims = claims + 1, moves_at_claim = moves, due_at = NULL,
                 started_at = COALESCE(started_at, $2)
-            WHERE id = $1 AND status IN ('queued', 'retrying', 'running', 'sleeping') RETURNING {COLUMNS}"
+            WHERE id = $1 AND status IN ('queued', 'retrying', 'running', 'sleeping') AND {condition} RETURNING {COLUMNS}"
         );
-        let rows = self.fetch(&sql, &args![id, clock::now()]).await?;
+        let args: Vec<_> = args![id, clock::now()].into_iter().chain(values.iter().cloned()).collect();
+        let rows = self.fetch(&sql, &args).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         Ok(Some(Claimed { step: step(row)? }))
     }

@@ -40,6 +40,7 @@ impl Chain {
     async fn hear(&self, pool: &PgPool, stop: &CancellationToken) -> error::Result<()> {
         #[derive(Deserialize)]
         struct Inserted {
+            id: String,
             job_type: String,
         }
         let mut listener = PgListener::connect_with(pool).await?;
@@ -49,7 +50,10 @@ impl Chain {
                 notice = listener.recv() => notice?,
                 () = stop.cancelled() => return Ok(()),
             };
-            if let Ok(Inserted { job_type }) = serde_json::from_str(notice.payload()) {
+            // Of what this process pushed its workers know already; to look once more would only cost the server.
+            if let Ok(Inserted { id, job_type }) = serde_json::from_str(notice.payload())
+                && !lock(&self.pushed).remove(&id)
+            {
                 self.wake(&job_type);
             }
         }

@@ -27,7 +27,7 @@ use ulid::Ulid;
 use crate::clock::Millis;
 use crate::error::{Error, Result};
 use crate::metrics::Depth;
-use crate::store::{Db, Dialect, NOT_PAUSED, Row, StepStatus, Tx, args};
+use crate::store::{Claimed, Db, Dialect, NOT_PAUSED, Row, StepStatus, Tx, args};
 
 pub use gate::Gate;
 pub use workers::Queue;
@@ -36,6 +36,8 @@ pub use workers::Queue;
 /// number of jobs that wait there.
 pub const HORIZON: Duration = Duration::from_secs(60);
 
+/// How many jobs that were pushed here are remembered at most.
+const REMEMBERED: usize = 10_000;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// The queue's priorities start at 0, the language's at -100.
 const PRIORITY_SHIFT: i64 = 100;
@@ -91,6 +93,8 @@ pub struct Chain {
     workers: Mutex<HashMap<String, String>>,
     /// The leases that somebody in this process works under, by step.
     hands: Mutex<HashMap<String, Lease>>,
+    /// Jobs that this process has pushed and PostgreSQL has not told of yet.
+    pushed: Mutex<HashSet<String>>,
     /// Leases of this process that nobody worked under at the last look.
     ghosts: Mutex<HashSet<(String, String, i64)>>,
 }
@@ -126,6 +130,7 @@ impl Chain {
             signals: Mutex::default(),
             workers: Mutex::default(),
             hands: Mutex::default(),
+            pushed: Mutex::default(),
             ghosts: Mutex::default(),
         };
         // What our own statements rely on: an upgrade that changes it fails here, loudly.
@@ -177,6 +182,7 @@ impl Chain {
                     apalis_sqlite::queries::push_tasks(&mut **tx, job.queue, &[task]).await.map_err(queue_error)?;
                 }
                 Tx::Postgres(tx) => {
+                    self.remember(job);
                     apalis_postgres::queries::push_tasks(&mut **tx, job.queue, vec![task])
                         .await
                         .map_err(queue_error)?;
@@ -186,13 +192,38 @@ impl Chain {
         Ok(())
     }
 
+    /// Remembers that a job was pushed here, if PostgreSQL will tell of it.
+    fn remember(&self, job: &Push<'_>) {
+        let mut pushed = lock(&self.pushed);
+        if job.due_at.is_none_or(|due| due <= crate::clock::now()) {
+            // Those of transactions that failed are never told of.
+            if pushed.len() >= REMEMBERED {
+                pushed.clear();
+            }
+            pushed.insert(job.step_run.to_owned());
+        }
+    }
+
+    /// Claims the step of a lease that holds, unless it is paused, and holds its job until the end of the transaction.
+    /// `None`: [`Self::hold`] says why not.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn claim(&self, tx: &mut Tx, lease: &Lease) -> Result<Option<Claimed>> {
+        let held = format!(
+            "EXISTS (SELECT 1 FROM {} j WHERE j.id = $1 AND j.lock_by = $3 AND j.attempts = $4{}) AND {NOT_PAUSED}",
+            self.jobs(),
+            until_the_end(tx)
+        );
+        tx.claim_step_if(&lease.step_run, &held, &args![&lease.worker, lease.attempts]).await
+    }
+
     /// Holds the job of a lease until the end of the transaction, and says how its step is. `None`: the lease is lost.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn hold(&self, tx: &mut Tx, lease: &Lease) -> Result<Option<Held>> {
-        // SQLite's transaction is the only writer already.
-        let lock = if tx.dialect() == Dialect::Postgres { " FOR UPDATE OF j" } else { "" };
+        let lock = until_the_end(tx);
         let sql = format!(
             "SELECT s.status, CAST(CASE WHEN {NOT_PAUSED} THEN 0 ELSE 1 END AS BIGINT) AS paused
              FROM {} j LEFT JOIN step_runs s ON s.id = j.id
@@ -310,6 +341,11 @@ impl Chain {
 
     /// How often [`Chain::keep_alive`] wants to be called.
     pub const KEEP_ALIVE: Duration = HEARTBEAT;
+}
+
+/// What locks the jobs `j` of a query until the end of the transaction. SQLite's is the only writer already.
+fn until_the_end(tx: &Tx) -> &'static str {
+    if tx.dialect() == Dialect::Postgres { " FOR UPDATE OF j" } else { "" }
 }
 
 /// `$1, $2, …`
