@@ -25,7 +25,12 @@ impl Deliveries for Book {
     fn record(&self, delivery: Delivery) -> Answer<()> {
         let (db, run, step) = (self.db.clone(), self.run.clone(), self.step.clone());
         let Delivery { person, reason, failure } = delivery;
-        Box::pin(async move { db.end_delivery(&run, &step, (&person, reason), failure).await })
+        Box::pin(async move {
+            crash_point!("delivery.before_record");
+            db.end_delivery(&run, &step, (&person, reason), failure).await?;
+            crash_point!("delivery.recorded");
+            Ok(())
+        })
     }
 
     fn tally(&self) -> Answer<(u64, u64)> {

@@ -50,7 +50,7 @@ enum Claim {
 /// What there is to do in an attempt.
 enum Prepared {
     /// To run the step.
-    Step(Value, Files),
+    Step(Value, Scope, Files),
     /// To write its items.
     Fan(Fan),
 }
@@ -227,8 +227,8 @@ impl Inner {
         };
         let (progress, reports) = Progress::channel();
         let known = &compiled.steps[index];
-        let (with, files) = match self.prepare(claimed, run, compiled, known).await {
-            Ok(Prepared::Step(with, files)) => (with, files),
+        let (with, scope, files) = match self.prepare(claimed, run, compiled, known).await {
+            Ok(Prepared::Step(with, scope, files)) => (with, scope, files),
             Ok(Prepared::Fan(fan)) => return Outcome::fanned(fan),
             Err(error) => return Outcome::failed(error),
         };
@@ -248,6 +248,7 @@ impl Inner {
                 key: format!("{}/{}", step.run_id, step.key()),
                 epoch: step.claims,
             },
+            scope,
             progress,
             stop: stop.clone(),
             objects: self.objects.clone(),
@@ -304,10 +305,10 @@ impl Inner {
             return Ok(Prepared::Fan(Fan::new(for_each, &scope)?));
         }
         let scope = self.with_records(scope, run, &compiled.plan, &known.step).await?;
-        Ok(Prepared::Step(
-            pipeline::resolve(&known.step.with, &scope)?,
-            self.files(claimed, known.step.output.as_ref(), scope),
-        ))
+        let kind = self.steps.iter().find(|kind| kind.name() == step.uses);
+        let with = pipeline::resolve_but(&known.step.with, &scope, kind.map_or(&[], |kind| kind.repeated()))?;
+        let files = self.files(claimed, known.step.output.as_ref(), scope.clone());
+        Ok(Prepared::Step(with, scope, files))
     }
 
     fn files(&self, claimed: &Claimed, output: Option<&Output>, scope: Scope) -> Files {

@@ -17,12 +17,47 @@ pub trait Kind: Send + Sync {
     fn outputs(&self) -> schemars::Schema;
     /// An example of its `with:` block.
     fn example(&self) -> &'static str;
+    /// Examples of other ways to use it.
+    fn more_examples(&self) -> &'static [&'static str] {
+        &[]
+    }
     /// Whether it makes files, so that `output` may stand on it.
     fn makes_files(&self) -> bool {
         false
     }
+    /// The parts of its `with:` block that it resolves itself.
+    fn repeated(&self) -> &'static [Repeated] {
+        &[]
+    }
     /// All problems of a `with:` block, each at its place.
     fn check(&self, with: &Node, around: &Surroundings) -> Vec<Problem>;
+}
+
+/// A part of a `with:` block that a kind resolves itself, once for each of many things that it comes upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeated {
+    /// Where it stands below `with:`.
+    pub path: &'static [&'static str],
+    /// What its expressions can name besides everything else.
+    pub names: &'static [&'static str],
+}
+
+impl Repeated {
+    /// What its expressions can name, if one of the parts stands at `key`; else the parts below that.
+    ///
+    /// # Errors
+    /// The parts below.
+    pub fn at(parts: &[Self], key: &str) -> Result<&'static [&'static str], Vec<Self>> {
+        let mut below = Vec::new();
+        for part in parts {
+            match part.path {
+                [first] if *first == key => return Ok(part.names),
+                [first, rest @ ..] if *first == key => below.push(Self { path: rest, ..*part }),
+                _ => {}
+            }
+        }
+        Err(below)
+    }
 }
 
 /// All step kinds.

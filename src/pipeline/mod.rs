@@ -15,9 +15,9 @@ mod schedule;
 mod schema;
 
 pub use dynamic::Dynamic;
-pub use expr::{Condition, Scope, resolve, resolve_to_text};
+pub use expr::{Condition, Scope, names, resolve, resolve_but, resolve_to_text};
 pub use inline::{load_whole, sql_files};
-pub use kind::{Check, Kind, Kinds, Surroundings};
+pub use kind::{Check, Kind, Kinds, Repeated, Surroundings};
 pub use load::{Pipeline, load};
 pub use params::{FileRule, Param, ParamType};
 pub use plan::{Backoff, CronTrigger, EventTrigger, Plan, Retry, S3Trigger, Section, Sections, Step, Trigger};

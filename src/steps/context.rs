@@ -18,6 +18,7 @@ use crate::geo::Geo;
 use crate::http::Http;
 use crate::mail::Mailer;
 use crate::objects::Objects;
+use crate::pipeline::Scope;
 use crate::steps::image_resize::Images;
 
 /// The run that a step belongs to, as expressions name it.
@@ -51,6 +52,8 @@ pub struct Context {
     pub run: RunFacts,
     /// The step.
     pub step: StepFacts,
+    /// What expressions can name, for the parts of `with` that the step resolves itself.
+    pub scope: Scope,
     /// Where the step says how far it is.
     pub progress: Progress,
     /// Ends when the step should stop: asked for, timed out, lease lost, or the process is going down. Chunked steps

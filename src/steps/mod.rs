@@ -32,20 +32,24 @@ pub use context::{
 pub use files::{Destination, FileSink, Files, KeyOf, Made};
 
 use crate::error::{Error, Result};
-use crate::pipeline::{Check, Kind, Kinds, Surroundings};
+use crate::pipeline::{Check, Kind, Kinds, Repeated, Surroundings};
 use crate::yaml::{self, Node, Problem};
 
 /// A step kind. The type *is* the `with:` block: its fields' doc comments are the reference and the JSON Schema.
 ///
 /// Fields that may hold a `${{ }}` expression are `Dynamic<T>` (or `serde_json::Value`); by the time of [`Step::run`]
-/// every expression has been resolved.
+/// every expression has been resolved but those of [`Step::REPEATED`].
 pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// The name after `uses:`.
     const KIND: &'static str;
     /// An example of the `with:` block, as YAML; checked by a test.
     const EXAMPLE: &'static str;
+    /// Examples of other ways to use it.
+    const MORE_EXAMPLES: &'static [&'static str] = &[];
     /// Whether it makes files, so that `output` may say where they go.
     const MAKES_FILES: bool = false;
+    /// The parts of `with:` that it resolves itself with [`Context::scope`], because they are about each of many things.
+    const REPEATED: &'static [Repeated] = &[];
     /// What `steps.ID.…` offers to later steps.
     type Outputs: Serialize + JsonSchema;
 
@@ -114,8 +118,16 @@ impl<S: Step> Kind for Erased<S> {
         S::EXAMPLE
     }
 
+    fn more_examples(&self) -> &'static [&'static str] {
+        S::MORE_EXAMPLES
+    }
+
     fn makes_files(&self) -> bool {
         S::MAKES_FILES
+    }
+
+    fn repeated(&self) -> &'static [Repeated] {
+        S::REPEATED
     }
 
     fn check(&self, with: &Node, around: &Surroundings) -> Vec<Problem> {

@@ -173,9 +173,11 @@ fn every_kind_is_documented_and_its_example_is_good() {
     for kind in kinds {
         let name = kind.name();
         assert!(name.chars().all(|letter| letter.is_ascii_lowercase() || letter == '.' || letter == '_'), "{name}");
-        let example = afterload::yaml::parse(kind.example()).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
-        let problems = kind.check(&example, &afterload::pipeline::Surroundings::default());
-        assert!(problems.is_empty(), "{name}: {problems:?}");
+        for example in std::iter::once(kind.example()).chain(kind.more_examples().iter().copied()) {
+            let example = afterload::yaml::parse(example).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
+            let problems = kind.check(&example, &afterload::pipeline::Surroundings::default());
+            assert!(problems.is_empty(), "{name}: {problems:?}");
+        }
         for (schema, what) in [(kind.schema(), "with"), (kind.outputs(), "outputs")] {
             for (field, schema) in schema.get("properties").and_then(serde_json::Value::as_object).into_iter().flatten()
             {

@@ -34,6 +34,8 @@ pub struct Known<'a> {
     pub file: bool,
     /// Whether the rows of records can be read.
     pub rows: bool,
+    /// Further roots, with anything below them.
+    pub more: &'a [&'a str],
 }
 
 static NOTHING: BTreeMap<String, Fields> = BTreeMap::new();
@@ -51,6 +53,7 @@ impl Default for Known<'_> {
             items: false,
             file: false,
             rows: false,
+            more: &[],
         }
     }
 }
@@ -164,7 +167,7 @@ fn look_up(name: &str, known: &Known<'_>) -> Option<Fault> {
         ("file", Some(field)) if !FILE.contains(&field) => {
             Some((2, format!("`file` has no `{field}`"), choices(field, FILE)))
         }
-        (root, _) if ROOTS.contains(&root) => None,
+        (root, _) if ROOTS.contains(&root) || known.more.contains(&root) => None,
         ("null" | "nil" | "None", _) => Some((1, format!("unknown name `{}`", parts[0]), "write `none`".into())),
         (root, _) => Some((1, format!("unknown name `{root}`"), root_hint(root, known))),
     }
@@ -242,7 +245,7 @@ fn root_hint(root: &str, known: &Known<'_>) -> String {
     if known.steps.contains_key(root) {
         return format!("did you mean `steps.{root}`?");
     }
-    choices(root, ROOTS.into_iter().filter(|root| *root != "file" || known.file))
+    choices(root, ROOTS.into_iter().chain(known.more.iter().copied()).filter(|root| *root != "file" || known.file))
 }
 
 /// Marks the first `parts` parts of `name` where it first occurs.

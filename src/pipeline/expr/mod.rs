@@ -14,6 +14,7 @@ use std::sync::LazyLock;
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::Value;
 
+use super::kind::Repeated;
 use crate::error::{Error, Result};
 
 /// Work that one expression may do.
@@ -47,6 +48,22 @@ pub fn resolve(with: &Value, scope: &Scope) -> Result<Value> {
         }
         other => Ok(other.clone()),
     }
+}
+
+/// The same for a `with:` block of which some parts stay as they are written.
+///
+/// # Errors
+/// Those of [`resolve`].
+pub fn resolve_but(with: &Value, scope: &Scope, kept: &[Repeated]) -> Result<Value> {
+    let Value::Object(fields) = with else { return resolve(with, scope) };
+    let resolved = fields.iter().map(|(key, value)| {
+        let value = match Repeated::at(kept, key) {
+            Ok(_) => value.clone(),
+            Err(below) => resolve_but(value, scope, &below)?,
+        };
+        Ok((key.clone(), value))
+    });
+    resolved.collect::<Result<serde_json::Map<_, _>>>().map(Value::Object)
 }
 
 fn resolve_text(text: &str, scope: &Scope) -> Result<Value> {

@@ -57,6 +57,12 @@ impl Scope {
         self.set("file", plain(file))
     }
 
+    /// Sets a root that only some parts of a step can name.
+    #[must_use]
+    pub fn with(self, root: &'static str, value: &Value) -> Self {
+        self.set(root, plain(value))
+    }
+
     /// Sets `secrets`; each is looked up only when an expression reads it.
     #[must_use]
     pub fn secrets(self, lookup: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {

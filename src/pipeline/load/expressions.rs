@@ -2,11 +2,17 @@
 
 use super::super::expr::check::{Known, check};
 use super::super::expr::{Condition, Piece, dynamic, only, pieces};
+use super::super::kind::Repeated;
 use super::Faults;
 use crate::yaml::{Node, Value};
 
 /// Checks every expression in the text leaves of a node.
 pub fn check_all(node: &Node, known: &Known<'_>, faults: &mut Faults) {
+    check_parts(node, known, &[], faults);
+}
+
+/// The same for a `with:` block, of which some parts can name more.
+pub fn check_parts(node: &Node, known: &Known<'_>, parts: &[Repeated], faults: &mut Faults) {
     match &node.value {
         Value::Str(text) if dynamic(text) => check_text(node, text, known, faults),
         Value::Seq(items) => items.iter().for_each(|item| check_all(item, known, faults)),
@@ -15,7 +21,10 @@ pub fn check_all(node: &Node, known: &Known<'_>, faults: &mut Faults) {
                 if dynamic(&key.text) {
                     faults.invalid(key.span, "a key cannot hold an expression", "");
                 }
-                check_all(value, known, faults);
+                match Repeated::at(parts, &key.text) {
+                    Ok(more) => check_all(value, &Known { more, ..known.clone() }, faults),
+                    Err(below) => check_parts(value, known, &below, faults),
+                }
             }
         }
         _ => {}

@@ -67,6 +67,7 @@ pub fn check(file: &File<'_>, faults: &mut Faults) -> Sections {
                 items: step.node.get("for_each").is_some(),
                 file: false,
                 rows: false,
+                more: &[],
             };
             let inline = place::inline(step, &needs, &steps, faults);
             settled.extend(check_step(file, step, inline, &needs, &known, faults));
@@ -146,7 +147,8 @@ fn check_step(
             faults.problems.extend(kind.check(with, file.around));
             files::check(with, kind.schema().as_value(), file.types, faults);
         }
-        expressions::check_all(with, &Known { rows: true, ..known.clone() }, faults);
+        let repeated = kind.map_or(&[][..], Kind::repeated);
+        expressions::check_parts(with, &Known { rows: true, ..known.clone() }, repeated, faults);
     }
     // Asked once for the whole step, before there are items.
     let whole = &Known { items: false, ..known.clone() };

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use fields::{Expect, Verb};
+pub(super) use fields::{Headers, OURS, check_target};
 
 use super::{Context, Step};
 use crate::error::Result;
-use crate::http::{header_name, parse_url};
 use crate::objects::File;
 use crate::pipeline::{Check, Dynamic};
 use crate::units::{ByteSize, Duration};
@@ -35,7 +35,7 @@ pub struct HttpRequest {
     pub url: Dynamic<String>,
     /// More headers, such as `Authorization: "Bearer ${{ secrets.TOKEN }}"`.
     #[serde(default)]
-    pub headers: BTreeMap<String, Dynamic<String>>,
+    pub headers: Headers,
     /// Fields added to the query of the address, each a value or a list of them; those that are `none` are left out.
     #[serde(default)]
     pub query: Map<String, Value>,
@@ -89,9 +89,6 @@ pub struct Outputs {
     pub file: Option<File>,
 }
 
-/// Headers that are the same for every attempt, and therefore nobody else's to set.
-const OURS: [&str; 4] = ["idempotency-key", "webhook-id", "webhook-timestamp", "webhook-signature"];
-
 impl Step for HttpRequest {
     const KIND: &'static str = "http.request";
     const EXAMPLE: &'static str = r#"
@@ -105,17 +102,7 @@ timeout: 10s
     type Outputs = Outputs;
 
     fn check(&self, check: &mut Check<'_>) {
-        if let Some(Err(error)) = self.url.known().map(|url| parse_url(url)) {
-            check.problem(&["url"], error.message(), error.hint_text().unwrap_or_default());
-        }
-        for name in self.headers.keys() {
-            if OURS.contains(&name.to_ascii_lowercase().as_str()) {
-                let hint = "it is the same for every attempt; write `sign: standard-webhooks` for those of webhooks";
-                check.problem(&["headers", name], format!("`{name}` is a header that the service sets itself"), hint);
-            } else if let Err(error) = header_name(name) {
-                check.problem(&["headers", name], error.message(), "");
-            }
-        }
+        check_target(check, &[], &self.url, &self.headers);
         let bodies: Vec<_> = ["body", "json", "form"].into_iter().filter(|name| check.written(&[name])).collect();
         if let [first, second, ..] = bodies[..] {
             let message = format!("`{first}` and `{second}` exclude each other");

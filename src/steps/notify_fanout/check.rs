@@ -4,6 +4,7 @@ use super::NotifyFanout;
 use super::fields::{Deliver, Letter, TableRow};
 use crate::pipeline::Check;
 use crate::steps::email_send::{check_sender, check_text};
+use crate::steps::http_request::check_target;
 use crate::steps::sql::{app, check_bind, check_sql};
 
 const NAME: &str = "name";
@@ -64,20 +65,23 @@ fn audience(step: &NotifyFanout, check: &mut Check<'_>) {
 }
 
 fn deliver(deliver: &Deliver, check: &mut Check<'_>) {
-    if deliver.webhook.is_some() {
-        return check.not_yet(&["deliver", "webhook"], "`webhook`");
+    let Deliver { table: row, email: letter, webhook: hook } = deliver;
+    let ways = [("table", row.is_some()), ("email", letter.is_some()), ("webhook", hook.is_some())];
+    let there: Vec<_> = ways.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect();
+    if let [first, second, ..] = there[..] {
+        let message = format!("`{first}` and `{second}` exclude each other");
+        check.problem(&["deliver", second], message, "use two steps");
+    } else if there.is_empty() && ways.iter().all(|(name, _)| check.readable(&["deliver", name])) {
+        check.problem(&["deliver"], "nobody would be told anything", "name `table`, `email` or `webhook`");
     }
-    match (&deliver.table, &deliver.email) {
-        (Some(row), None) => table(row, check),
-        (None, Some(letter)) => email(letter, check),
-        (None, None) => {
-            if ["table", "email"].iter().all(|name| check.readable(&["deliver", name])) {
-                check.problem(&["deliver"], "nobody would be told anything", "name `table` or `email`");
-            }
-        }
-        (Some(_), Some(_)) => {
-            check.problem(&["deliver", "email"], "`table` and `email` exclude each other", "use two steps");
-        }
+    if let Some(row) = row {
+        table(row, check);
+    }
+    if let Some(letter) = letter {
+        email(letter, check);
+    }
+    if let Some(hook) = hook {
+        check_target(check, &["deliver", "webhook"], &hook.url, &hook.headers);
     }
 }
 

@@ -5,6 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::each::{self, Trouble};
 use super::fields::Letter;
+use super::personal::{Part, Personal};
 use crate::connections::Person;
 use crate::error::{Error, Result};
 use crate::mail::{Address, Content, Mail, Mailer, MessageId, NotSent};
@@ -22,8 +23,9 @@ pub struct Channel {
     stop: CancellationToken,
     from: Address,
     reply_to: Option<Address>,
-    subject: Option<String>,
-    body: Option<String>,
+    personal: Personal,
+    subject: Option<Part>,
+    body: Option<Part>,
     letter: Letter,
 }
 
@@ -36,21 +38,26 @@ impl Channel {
             None => ctx.mail.from().clone(),
         };
         let reply_to = text(letter.reply_to.take())?.map(|address| Address::recipient(&address)).transpose()?;
-        let (subject, body) = (text(letter.subject.take())?, text(letter.body.take())?);
+        let [subject, body] =
+            [letter.subject.take(), letter.body.take()].map(|text| text.map(|text| Part::new(json!(text))));
+        let personal = Personal::new(&ctx.scope, subject.iter().chain(&body));
         let (mailer, run, key) = (ctx.mail.clone(), ctx.run.clone(), ctx.step.key.clone());
-        Ok(Self { mailer, run, key, stop: ctx.stop.clone(), from, reply_to, subject, body, letter })
+        let stop = ctx.stop.clone();
+        Ok(Self { mailer, run, key, stop, from, reply_to, personal, subject, body, letter })
     }
 
-    fn content(&self, person: &Person, reason: &str) -> Result<Content> {
+    fn content(&self, person: &Person, reason: &str) -> Result<Content, Trouble> {
+        let scope = self.personal.of(person, reason)?;
+        let text = |part: &Option<Part>| part.as_ref().map(|part| part.text(&scope)).transpose();
+        let (subject, body) = (text(&self.subject)?, text(&self.body)?);
         let Some(template) = &self.letter.template else {
-            let text = self.body.clone().unwrap_or_default();
-            return Ok(Content { subject: self.subject.clone().unwrap_or_default(), text, html: None });
+            return Ok(Content { subject: subject.unwrap_or_default(), text: body.unwrap_or_default(), html: None });
         };
         let mut vars = self.letter.vars.clone();
         for (name, value) in [("person", json!(person.row)), ("reason", reason.into()), ("run", json!(self.run))] {
             vars.insert(name.to_owned(), value);
         }
-        self.mailer.render(template, self.subject.clone(), vars)
+        self.mailer.render(template, subject, vars).map_err(Trouble::Channel)
     }
 
     fn address(&self, person: &Person) -> Result<Address> {
@@ -78,7 +85,7 @@ impl each::Channel for Channel {
             reply_to: self.reply_to.clone(),
             to: vec![to.clone()],
             cc: Vec::new(),
-            content: self.content(person, reason).map_err(Trouble::Channel)?,
+            content: self.content(person, reason)?,
             attachments: Vec::new(),
             run: self.run.id.clone(),
         };

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::connections::Bind;
 use crate::pipeline::Dynamic;
+use crate::steps::http_request::{Headers, Sign};
 
 /// Who is told. At least one of them.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -63,9 +64,8 @@ pub struct Deliver {
     pub(super) table: Option<TableRow>,
     /// A mail to everybody.
     pub(super) email: Option<Letter>,
-    /// Not supported yet.
-    #[schemars(skip)]
-    pub(super) webhook: Option<Value>,
+    /// A signed call about everybody.
+    pub(super) webhook: Option<Hook>,
 }
 
 /// A row for everybody.
@@ -103,19 +103,37 @@ pub struct Letter {
     /// Where answers go, if not to the sender.
     #[serde(default)]
     pub(super) reply_to: Option<Dynamic<String>>,
-    /// The subject; takes the place of the template's.
+    /// The subject; takes the place of the template's. It can name `person` and `reason`.
     #[serde(default)]
     pub(super) subject: Option<Dynamic<String>>,
     /// The name of a folder under `templates/email/`. It can name `person` (the columns that the query gives), `reason`
     /// (`mention` or `follow`), `run` and the `vars`.
     #[serde(default)]
     pub(super) template: Option<String>,
-    /// The mail as plain text, the same for everybody, instead of a template; needs a `subject`.
+    /// The mail as plain text instead of a template; needs a `subject`. It can name `person` and `reason`, as in
+    /// `Dear ${{ person.name }}`.
     #[serde(default)]
     pub(super) body: Option<Dynamic<String>>,
     /// What the template can name besides.
     #[serde(default)]
     pub(super) vars: Map<String, Value>,
+}
+
+/// A call about everybody, by `POST`. Its fields can name `person` (the columns that the query gives) and `reason` (`mention`
+/// or `follow`).
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hook {
+    /// The address, such as `https://push.example.com/devices/${{ person.device }}` or `${{ person.hook_url }}`.
+    pub(super) url: Dynamic<String>,
+    /// More headers, such as `Authorization: "Bearer ${{ secrets.TOKEN }}"`.
+    #[serde(default)]
+    pub(super) headers: Headers,
+    /// The body.
+    pub(super) json: Value,
+    /// How the receiver can tell that the call is ours. Signed calls follow no redirect.
+    #[serde(default)]
+    pub(super) sign: Option<Sign>,
 }
 
 fn email() -> String {

@@ -6,30 +6,34 @@ mod each;
 mod email;
 mod fields;
 mod mentions;
+mod personal;
 mod table;
+mod webhook;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use fields::{Audience, Deliver, Followers, Letter, Mentions, TableRow};
+pub use fields::{Audience, Deliver, Followers, Hook, Letter, Mentions, TableRow};
 
 use super::{Context, Report, Step};
 use crate::error::{Error, Result};
-use crate::pipeline::Check;
+use crate::pipeline::{Check, Repeated};
 
 /// Why somebody is told, as it is written down.
 const MENTION: &str = "mention";
 const FOLLOW: &str = "follow";
 
 /// Tells everybody who is named in a text, and everybody whom a query finds, such as the followers of an author: with a row
-/// in a table of theirs, or by mail. Everybody is told once; who is named is told of that.
+/// in a table of theirs, by mail, or by a webhook. Everybody is told once; who is named is told of that.
 ///
 /// The query is read page by page and never held whole. Rows of a table are written by the database itself, in chunks.
 ///
 /// Progress counts people. Promise for a table: exactly one row per person, because rows and cursor are committed together
 /// in `afterload_checkpoints`; with `checkpoints: none` on the connection a new attempt starts over, and `keys` still
 /// keeps the rows single. For mails: at least once, with a Message-ID that stays the same for the person in this run; who is
-/// known to have been sent one is sent no second one.
+/// known to have been sent one is sent no second one. The same for webhooks, with a `webhook-id` and an `Idempotency-Key`;
+/// only the public internet is called, and what `http.allow` in the configuration names. An answer of 4xx means that the
+/// person cannot be told; 408, 425, 429 and 5xx and a connection that breaks are tried again in the next attempt.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NotifyFanout {
@@ -41,7 +45,7 @@ pub struct NotifyFanout {
     #[serde(default = "chunk")]
     #[schemars(range(min = 1, max = 100_000))]
     chunk: u64,
-    /// How many chunks are written, or mails sent, at once. SQLite has one writer, whatever is said here.
+    /// How many chunks are written, or mails and webhooks sent, at once. SQLite has one writer, whatever is said here.
     #[serde(default = "parallel")]
     #[schemars(range(min = 1, max = 8))]
     parallel: usize,
@@ -81,6 +85,23 @@ deliver:
     values: { post_id: "${{ params.post }}" }
     keys: [user_id, post_id]
 "#;
+    const MORE_EXAMPLES: &'static [&'static str] = &[r#"audience:
+  followers:
+    sql: SELECT id, name FROM users WHERE country = :country
+    key: id
+    bind: { country: "${{ params.country }}" }
+deliver:
+  webhook:
+    url: https://push.example.com/users/${{ person.id }}
+    headers: { Authorization: "Bearer ${{ secrets.PUSH_TOKEN }}" }
+    json: { title: "News for ${{ person.name }}", reason: "${{ reason }}" }
+    sign: standard-webhooks
+"#];
+    const REPEATED: &'static [Repeated] = &[
+        Repeated { path: &["deliver", "email", "subject"], names: &personal::NAMES },
+        Repeated { path: &["deliver", "email", "body"], names: &personal::NAMES },
+        Repeated { path: &["deliver", "webhook"], names: &personal::NAMES },
+    ];
     type Outputs = Outputs;
 
     fn check(&self, check: &mut Check<'_>) {
@@ -89,13 +110,18 @@ deliver:
 
     async fn run(self, ctx: Context) -> Result<Outputs> {
         let audience = audience::Members::of(self.audience, &ctx).await?;
-        match (&self.deliver.table, self.deliver.email) {
-            (Some(row), None) => table::run(&ctx, &audience, row, self.chunk, self.parallel).await,
-            (None, Some(letter)) => {
+        let Deliver { table, email, webhook } = self.deliver;
+        match (table, email, webhook) {
+            (Some(row), None, None) => table::run(&ctx, &audience, &row, self.chunk, self.parallel).await,
+            (None, Some(letter), None) => {
                 let channel = email::Channel::new(&ctx, letter)?;
                 each::run(&ctx, &audience, &channel, self.chunk, self.parallel).await
             }
-            _ => Err(Error::permanent("with_invalid", "`deliver` needs either `table` or `email`")),
+            (None, None, Some(hook)) => {
+                let channel = webhook::Channel::new(&ctx, hook);
+                each::run(&ctx, &audience, &channel, self.chunk, self.parallel).await
+            }
+            _ => Err(Error::permanent("with_invalid", "`deliver` needs one of `table`, `email` and `webhook`")),
         }
     }
 }

@@ -30,7 +30,7 @@ for other in [dict(given, body=given['body'] + ' '), dict(given, headers=dict(gi
 ";
 
 /// Fails unless the reference implementation takes the call for ours.
-fn verify(secret: &str, call: &Call) {
+pub(crate) fn verify(secret: &str, call: &Call) {
     let mut child = Command::new(python()).args(["-c", VERIFY]).stdin(Stdio::piped()).spawn().expect("Python starts");
     let given = json!({ "secret": secret, "body": call.body, "headers": call.headers });
     child.stdin.take().unwrap().write_all(given.to_string().as_bytes()).unwrap();
@@ -38,7 +38,7 @@ fn verify(secret: &str, call: &Call) {
 }
 
 /// The secret of an application's webhooks, as `afterload key webhook` prints it.
-fn secret(app: &TestApp) -> String {
+pub(crate) fn secret(app: &TestApp) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_afterload"));
     command.args(["key", "webhook"]).current_dir(app.dir.path()).env("AFTERLOAD_DATA", &app.config.data);
     if let Some(key) = &app.config.secret_key {

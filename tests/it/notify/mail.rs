@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use afterload::config::SmtpTls;
+use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::{counts, id};
@@ -72,7 +73,7 @@ async fn everybody_is_mailed_once_and_the_mention_wins(database: Database) {
 
 async fn a_server_that_puts_somebody_off_keeps_the_mail_from_nobody_else(database: Database) {
     let server = Server::start(SmtpTls::None);
-    let letter = "subject: News, body: There are news.";
+    let letter = "subject: \"News for ${{ person.name }}\", body: \"You ${{ reason }} us.\"";
     let yaml = yaml(letter, "chunk: 1\n    retry: { attempts: 3, backoff: constant, delay: 10ms }");
     let app = TestApp::builder(database)
         .pipeline("p", &yaml)
@@ -86,6 +87,8 @@ async fn a_server_that_puts_somebody_off_keeps_the_mail_from_nobody_else(databas
     assert_eq!((&step["error"]["code"], &step["attempt"]), (&json!("mail_deferred"), &json!(3)), "{run}");
     assert_eq!(step["progress"]["counts"], json!({ "delivered": 1, "failed": 3, "skipped": 0 }), "{run}");
     assert_eq!(server.mails().len(), 1, "she was told in the first attempt alone");
+    let mail = content(&server.mails()[0]);
+    assert!(mail.contains("Subject: News for eve") && mail.contains("You follow us."), "{mail}");
     // Now he is there, and a retry tells him alone.
     app.sql("UPDATE users SET email = 'bob@example.com' WHERE id = 2").await;
     app.post(&format!("/v1/runs/{}/retry", id(&run)), json!({})).await;
@@ -96,6 +99,11 @@ async fn a_server_that_puts_somebody_off_keeps_the_mail_from_nobody_else(databas
         ["eve@example.com", "bob@example.com"]
     );
     app.finish().await;
+}
+
+fn content(mail: &Value) -> String {
+    let content = mail["content"].as_str().expect("a mail");
+    String::from_utf8(base64::engine::general_purpose::STANDARD.decode(content).expect("base64")).expect("text")
 }
 
 /// The mails of an outbox and when each was written.

@@ -2,6 +2,7 @@
 
 mod mail;
 pub mod table;
+mod webhook;
 
 use afterload::pipeline::{Surroundings, load};
 use serde_json::{Value, json};
@@ -79,7 +80,34 @@ fn a_fan_out_that_tells_nobody_is_refused() {
             format!("audience: {{ {follow} }}, deliver: {{ table: {{ into: t, person: p, keys: [p] }}, email: {{}} }}"),
             "`table` and `email` exclude each other",
         ),
-        (format!("audience: {{ {follow} }}, deliver: {{ webhook: {{}} }}"), "`webhook` is not supported yet"),
+        (format!("audience: {{ {follow} }}, deliver: {{ webhook: {{}} }}"), "missing field `json`"),
+        (
+            format!(
+                "audience: {{ {follow} }}, deliver: {{ email: {{}}, webhook: {{ url: 'https://a.example/', json: 1 }} }}"
+            ),
+            "`email` and `webhook` exclude each other",
+        ),
+        (
+            format!("audience: {{ {follow} }}, deliver: {{ webhook: {{ url: 'ftp://a.example/', json: 1 }} }}"),
+            "the address begins with `ftp:`",
+        ),
+        (
+            format!(
+                "audience: {{ {follow} }}, deliver: {{ webhook: {{ url: 'https://a.example/', json: 1, headers: {{ Webhook-Id: x }} }} }}"
+            ),
+            "`Webhook-Id` is a header that the service sets itself",
+        ),
+        (
+            format!(
+                "audience: {{ {follow} }}, deliver: {{ webhook: {{ url: 'https://a.example/', json: '${{{{ persn.id }}}}' }} }}"
+            ),
+            "unknown name `persn`",
+        ),
+        // There is nobody yet.
+        (
+            format!("audience: {{ mentions: {{ text: '${{{{ person.id }}}}', sql: 'SELECT :name AS id' }} }}, {table}"),
+            "unknown name `person`",
+        ),
         (
             format!("audience: {{ followers: {{ sql: DELETE FROM f, key: id }} }}, {table}"),
             "people are found by a `SELECT`",

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 /// Where the files lie.
 pub const BUCKET: &str = "uploads";
-/// How large the chunks are of kinds that have any: small, so that there are some.
+/// How large the chunks are of kinds that have any: small, so that there are some. One thing is done after the other, so that
+/// a crash repeats at most one.
 const CHUNK: u64 = 20;
 /// The rows of the file, of which some are bad.
 const ROWS: usize = 50;
@@ -120,10 +121,10 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// The pipeline of a kind.
-    pub fn of(kind: &dyn AnyStep, http: &str) -> Self {
+    /// The pipeline of the example of a kind of this number.
+    pub fn of(kind: &dyn AnyStep, number: usize, example: &str, http: &str) -> Self {
         let (mut steps, mut names) = (Vec::new(), BTreeSet::new());
-        step(kind, "sample", http, &mut steps, &mut names);
+        step((kind, example), "sample", http, &mut steps, &mut names);
         let (mut declared, mut given) = (serde_json::Map::new(), serde_json::Map::new());
         for name in names {
             let known = params();
@@ -139,7 +140,10 @@ impl Sample {
             let value = value.as_str().map_or_else(|| value.clone(), |text| json!(text.replace("HTTP", http)));
             given.insert(name, value);
         }
-        let name = kind.name().replace(['.', '_'], "-");
+        let mut name = kind.name().replace(['.', '_'], "-");
+        if number > 0 {
+            write!(name, "-{}", number + 1).expect("a string");
+        }
         // JSON is YAML.
         let mut yaml = json!({ "name": name, "steps": steps });
         if !declared.is_empty() {
@@ -148,10 +152,18 @@ impl Sample {
         Self { name, yaml: yaml.to_string(), params: given.into() }
     }
 
-    /// One of each kind that runs.
+    /// One for each example of each kind that runs.
     pub fn all(http: &str) -> Vec<Self> {
-        kinds().iter().map(|kind| Self::of(kind.as_ref(), http)).collect()
+        let of = |kind: &dyn AnyStep| {
+            let examples = examples(kind).enumerate();
+            examples.map(|(number, example)| Self::of(kind, number, example, http)).collect::<Vec<_>>()
+        };
+        kinds().iter().flat_map(|kind| of(kind.as_ref())).collect()
     }
+}
+
+fn examples(kind: &dyn AnyStep) -> impl Iterator<Item = &'static str> + use<> {
+    std::iter::once(kind.example()).chain(kind.more_examples().iter().copied())
 }
 
 static PARAM: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"params\.([a-z0-9_]+)").expect("a pattern"));
@@ -163,12 +175,18 @@ static HOST: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^https?://[a-z0-9.-
 /// The secrets that examples name; what they are does not matter.
 pub fn secrets() -> BTreeSet<String> {
     let names = |kind: &str| SECRET.captures_iter(kind).map(|found| found[1].to_owned()).collect::<Vec<_>>();
-    kinds().iter().flat_map(|kind| names(kind.example())).collect()
+    kinds().iter().flat_map(|kind| examples(kind.as_ref()).flat_map(names).collect::<Vec<_>>()).collect()
 }
 
 /// Adds the step of a kind behind those that its example names.
-fn step(kind: &dyn AnyStep, id: &str, http: &str, steps: &mut Vec<Value>, params: &mut BTreeSet<String>) {
-    let (name, example) = (kind.name(), kind.example());
+fn step(
+    (kind, example): (&dyn AnyStep, &str),
+    id: &str,
+    http: &str,
+    steps: &mut Vec<Value>,
+    params: &mut BTreeSet<String>,
+) {
+    let name = kind.name();
     params.extend(PARAM.captures_iter(example).map(|found| found[1].to_owned()));
     for found in STEP.captures_iter(example) {
         let earlier = &found[1];
@@ -183,15 +201,17 @@ fn step(kind: &dyn AnyStep, id: &str, http: &str, steps: &mut Vec<Value>, params
                  `EARLIER` in tests/it/sweep/fixture.rs with the kind that it is, or use one of {EARLIER:?}"
             );
         };
-        self::step(of_kind.as_ref(), earlier, http, steps, params);
+        self::step((of_kind.as_ref(), of_kind.example()), earlier, http, steps, params);
     }
     let parsed = afterload::yaml::parse(example).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
     let mut with = parsed.to_json();
     localise(&mut with, http);
     let schema = kind.schema();
-    let has_chunks = schema.get("properties").is_some_and(|fields| fields.get("chunk").is_some());
-    if has_chunks && with.get("chunk").is_none() {
-        with["chunk"] = CHUNK.into();
+    for (field, value) in [("chunk", CHUNK), ("parallel", 1)] {
+        let has = schema.get("properties").is_some_and(|fields| fields.get(field).is_some());
+        if has && with.get(field).is_none() {
+            with[field] = value.into();
+        }
     }
     steps.push(json!({ "id": id, "uses": name, "with": with, "retry": { "attempts": 3, "delay": "100ms" } }));
 }

@@ -116,7 +116,8 @@ fn numbered(points: Vec<String>) -> Vec<String> {
 }
 
 /// Points inside of an attempt.
-const INSIDE: [&str; 8] = ["checkpoint.", "chunk.", "csv.", "effect.", "file.", "link.", "progress.", "step."];
+const INSIDE: [&str; 9] =
+    ["checkpoint.", "chunk.", "csv.", "delivery.", "effect.", "file.", "link.", "progress.", "step."];
 
 /// The full form crashes each time that a point is passed. The short one crashes once at each, and leaves out the ways on
 /// which runs come and go what is inside of an attempt: the kinds have passed it already.
