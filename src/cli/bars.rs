@@ -46,6 +46,11 @@ impl Bars {
         }
     }
 
+    /// Takes the bars off the screen.
+    pub(super) fn clear(&self) {
+        self.bars.values().for_each(ProgressBar::finish_and_clear);
+    }
+
     /// Leaves the last state on the screen.
     pub(super) fn finish(&self) {
         self.bars.values().for_each(ProgressBar::abandon);

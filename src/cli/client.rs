@@ -79,6 +79,11 @@ impl Client {
         self.send(self.http.get(format!("{}{path}", self.url)).query(query)).await
     }
 
+    /// Tells of an event of the application.
+    pub(super) async fn tell(&self, name: &str, body: &Value) -> Result<Value> {
+        self.send(self.http.post(format!("{}/v1/events/{name}", self.url)).json(body)).await
+    }
+
     /// Asks for something that needs no body.
     pub(super) async fn post(&self, path: &str) -> Result<Value> {
         self.send(self.http.post(format!("{}{path}", self.url))).await

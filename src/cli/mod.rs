@@ -47,7 +47,7 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Work queues and nothing else: no API, no pipelines folder; on any machine that reaches the database and the files.
     Worker(worker::WorkerArgs),
-    /// Run the main job on real sample data, with nothing to set up, and stay up for a look around.
+    /// Run every pipeline of the repository on sample data, with nothing to set up, and stay up for a look around.
     Demo(demo::Args),
     /// Start a run of a service that is up, and follow it.
     Run(runs::RunArgs),

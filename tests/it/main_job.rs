@@ -119,19 +119,49 @@ fn afterload(dir: &std::path::Path) -> Command {
     command
 }
 
+/// A pipeline that is added has to be played, and to succeed.
 #[test]
-fn the_demo_works_and_a_second_one_too() {
+fn the_demo_plays_every_pipeline_and_does_so_again() {
     let dir = tempfile::tempdir().unwrap();
-    for counts in ["16872 inserted, 0 updated", "0 inserted, 16872 updated"] {
+    for counts in ["inserted=16872 updated=0", "inserted=0 updated=16872"] {
         let output = afterload(dir.path()).args(["demo", "--exit"]).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-        assert!(text.contains(counts), "{text}");
-        for size in ["small     96x96", "medium    320x320", "large     "] {
-            assert!(text.contains(size), "{text}");
+        let (text, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && log.is_empty(), "{text}\n{log}");
+        let mut plays = std::collections::BTreeMap::<&str, Vec<&str>>::new();
+        for play in text.split("\n\n") {
+            plays.entry(play.split(':').next().unwrap()).or_default().push(play);
+        }
+        for entry in std::fs::read_dir(repository("pipelines")).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let played =
+                plays.get(name).unwrap_or_else(|| panic!("`{name}` is not in examples/demo/plays.yaml: {text}"));
+            assert!(played.iter().all(|play| play.contains("\n  succeeded in ")), "{played:?}");
+        }
+        for (pipeline, facts) in [
+            (
+                "airports-import",
+                &[counts, "airports has 16872 rows", "demo-data/rejected-airports.csv", "to ops@example.com: "][..],
+            ),
+            ("contacts-import", &["demo-data/rejected.csv"]),
+            ("avatar", &["96x96", "320x320", "/thumbnails/avatars/"]),
+            ("sales-report", &["rows=180", ".xlsx (", "to ops@example.com: ", "to sales@example.com: "]),
+            ("sign-in-geo", &["sign-in from 203.0.113.7 noted as Kyoto, JP"]),
+            (
+                "tweet-notify",
+                &["4999 timelines have it by follow", "2 timelines have it by mention", "to zoe@example.com: "],
+            ),
+            ("order-auto-reject", &["order 1 is accepted", "order 2 is rejected", "to bob@example.com: "]),
+            ("purge-account", &["rows_affected=20000", "1 account is left, with 500 events"]),
+        ] {
+            let played = plays[pipeline].join("\n");
+            facts.iter().for_each(|fact| assert!(played.contains(fact), "no {fact} in {played}"));
+        }
+        // What is named is there.
+        for word in text.split_whitespace().filter(|word| word.starts_with("demo-data/") && word.contains('.')) {
+            assert!(dir.path().join(word).exists(), "{word}");
         }
     }
-    assert!(dir.path().join("demo-data").join("rejected-airports.csv").exists());
 }
 
 #[test]

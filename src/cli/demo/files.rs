@@ -1,0 +1,64 @@
+//! The folder of the demo: pipelines, sample files, and an application's database.
+
+use std::path::{Path, PathBuf};
+
+use sqlx::Connection;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+
+use crate::config::{BucketConfig, Config};
+use crate::error::Result;
+
+const TABLES: &str = include_str!("../../../examples/app.sql");
+const ROWS: &str = include_str!("../../../examples/demo/rows.sql");
+const CITIES: &[u8] = include_bytes!("../../../examples/demo/city.mmdb");
+const SAMPLES: [(&str, &[u8]); 3] = [
+    ("airports.csv", include_bytes!("../../../examples/airports.csv")),
+    ("contacts.csv", include_bytes!("../../../examples/contacts.csv")),
+    ("photo.jpg", include_bytes!("../../../examples/photo.jpg")),
+];
+const PIPELINES: [(&str, &str); 8] = [
+    ("airports-import.yaml", include_str!("../../../pipelines/airports-import.yaml")),
+    ("avatar.yaml", include_str!("../../../pipelines/avatar.yaml")),
+    ("contacts-import.yaml", include_str!("../../../pipelines/contacts-import.yaml")),
+    ("order-auto-reject.yaml", include_str!("../../../pipelines/order-auto-reject.yaml")),
+    ("purge-account.yaml", include_str!("../../../pipelines/purge-account.yaml")),
+    ("sales-report.yaml", include_str!("../../../pipelines/sales-report.yaml")),
+    ("sign-in-geo.yaml", include_str!("../../../pipelines/sign-in-geo.yaml")),
+    ("tweet-notify.yaml", include_str!("../../../pipelines/tweet-notify.yaml")),
+];
+
+/// Writes all that the service needs, and configures it.
+pub async fn prepare(dir: &Path) -> Result<Config> {
+    let mut config = Config { data: dir.join("data"), pipelines: dir.join("pipelines"), ..Config::default() };
+    config.templates = dir.join("templates");
+    // What a site serves.
+    config.objects.buckets.insert("thumbnails".into(), BucketConfig { public: true, ..BucketConfig::default() });
+    config.fill();
+    for folder in [&config.pipelines, &config.geo_folder()] {
+        tokio::fs::create_dir_all(folder).await?;
+    }
+    for (name, bytes) in SAMPLES {
+        tokio::fs::write(dir.join(name), bytes).await?;
+    }
+    for (name, text) in PIPELINES {
+        tokio::fs::write(config.pipelines.join(name), text).await?;
+    }
+    tokio::fs::write(config.geo_folder().join("city.mmdb"), CITIES).await?;
+    let options = SqliteConnectOptions::new().filename(app_database(&config)).create_if_missing(true);
+    let mut app = SqliteConnection::connect_with(&options).await?;
+    sqlx::raw_sql(TABLES).execute(&mut app).await?;
+    let mut rows = app.begin().await?;
+    sqlx::raw_sql(ROWS).execute(&mut *rows).await?;
+    rows.commit().await?;
+    app.close().await?;
+    // A second demo beside a first, or beside a service, takes free ports.
+    if std::net::TcpListener::bind(config.listen).is_err() {
+        config.listen.set_port(0);
+    }
+    Ok(config)
+}
+
+/// The application's database.
+pub fn app_database(config: &Config) -> PathBuf {
+    config.data.join("app.db")
+}

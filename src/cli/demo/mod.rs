@@ -1,0 +1,94 @@
+//! `afterload demo`: every pipeline of the repository on sample data, each started as a user or an application would.
+
+mod files;
+mod play;
+mod show;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use super::client::Client;
+use super::out::say;
+use super::{Stops, init_logs};
+use crate::app::App;
+use crate::error::{Error, Result};
+use play::{Play, Stage};
+
+/// What the demo may be told.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The folder that holds everything the demo makes; it may be deleted afterwards.
+    #[arg(long, default_value = "demo-data", value_name = "FOLDER")]
+    dir: PathBuf,
+    /// End when the runs have, with status 0 only if every one succeeded.
+    #[arg(long)]
+    exit: bool,
+}
+
+/// Starts the service, plays the pipelines through its API and its store, and stays up.
+pub(super) async fn run(args: Args) -> Result<ExitCode> {
+    init_logs("warn")?;
+    let mut stops = Stops::listen()?;
+    let plays = play::all()?;
+    let config = files::prepare(&args.dir).await?;
+    say!("afterload demo: every pipeline of its repository, on sample data; all of it lies in {}/", args.dir.display());
+    let mut app = App::start(config.clone(), None).await?;
+    let (url, engine) = (app.url.clone(), app.engine.clone());
+    let began = Instant::now();
+    let all = async {
+        let (stored, key) = crate::web::make_key("demo", &["admin".into()], &[])?;
+        engine.db().insert_key(&stored).await?;
+        crate::secrets::write(&key_file(&args.dir), &key).await?;
+        let stage = Stage { client: Client::new(&url, key)?, engine: &engine, config: &config, dir: &args.dir };
+        play_all(&stage, &plays).await
+    };
+    let ended = tokio::select! {
+        ended = all => ended,
+        error = app.failed() => Err(error),
+        () = stops.asked() => Err(Error::stopped("demo_stopped", "the demo was interrupted")),
+    };
+    let succeeded = match ended {
+        Ok(succeeded) => succeeded,
+        Err(error) => {
+            app.stop().await;
+            return Err(error);
+        }
+    };
+    let (number, seconds) = (plays.len(), began.elapsed().as_secs_f32());
+    say!("\n{succeeded} of {number} runs succeeded, in {seconds:.0} s");
+    if !args.exit {
+        say!("\nThe API stays up at {} (Ctrl-C ends it). To run the first one again:", app.url);
+        say!("  curl -H \"Authorization: Bearer $(cat {})\" \\", key_file(&args.dir).display());
+        let sample = args.dir.join("airports.csv");
+        say!("    -F file=@{} {}/v1/pipelines/airports-import/runs", sample.display(), app.url);
+        tokio::select! {
+            () = stops.asked() => {}
+            error = app.failed() => eprintln!("error: {error}"),
+        }
+    }
+    app.stop().await;
+    Ok(if succeeded == number { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Plays one after the other and gives how many succeeded.
+async fn play_all(stage: &Stage<'_>, plays: &[Play]) -> Result<usize> {
+    let mut succeeded = 0;
+    for play in plays {
+        say!("\n{}: {}", play.pipeline, play.title);
+        let began = Instant::now();
+        let run = stage.play(play).await?;
+        show::steps(stage, &run).await?;
+        show::mails(&stage.config.outbox(), &run)?;
+        if let Some(look) = &play.look {
+            show::rows(&files::app_database(stage.config), look).await?;
+        }
+        show::end(&run, began.elapsed());
+        succeeded += usize::from(run["status"] == "succeeded");
+    }
+    Ok(succeeded)
+}
+
+fn key_file(dir: &Path) -> PathBuf {
+    dir.join("demo.key")
+}

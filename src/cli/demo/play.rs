@@ -1,0 +1,156 @@
+//! What is played, as `examples/demo/plays.yaml` says, and how its runs are started and followed.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection};
+
+use super::files::app_database;
+use crate::cli::bars::Bars;
+use crate::cli::client::{Client, Given};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::yaml;
+
+const PLAYS: &str = include_str!("../../../examples/demo/plays.yaml");
+/// How often it is looked whether something has come about.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A run of a pipeline.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Play {
+    /// The pipeline.
+    pub pipeline: String,
+    /// What a user does, for people.
+    pub title: String,
+    start: Start,
+    /// A query of the application's database, for texts that say what came of it.
+    #[serde(default)]
+    pub look: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Start {
+    /// The file comes with the request.
+    Upload(String),
+    /// The file is written to a bucket, under a prefix.
+    Put { file: String, to: String },
+    /// A request with params.
+    Call(BTreeMap<String, String>),
+    /// An event of the application.
+    Event(Event),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Event {
+    /// What the application writes to its database before it tells of it.
+    sql: String,
+    name: String,
+    body: Value,
+    /// The next one, once the run waits.
+    #[serde(default)]
+    then: Option<Box<Event>>,
+}
+
+/// All plays.
+///
+/// # Errors
+/// That they cannot be read.
+pub fn all() -> Result<Vec<Play>> {
+    yaml::parse(PLAYS).and_then(|plays| yaml::read(&plays)).map_err(|problems| {
+        let first = problems.first().map_or_else(String::new, |problem| problem.message.clone());
+        Error::permanent("demo_invalid", format!("the plays of the demo cannot be read: {first}"))
+    })
+}
+
+/// Where it is played.
+pub struct Stage<'a> {
+    /// A client of the API.
+    pub client: Client,
+    /// The engine, whose store stands for an S3 client.
+    pub engine: &'a Engine,
+    /// The configuration of the service.
+    pub config: &'a Config,
+    /// The folder of the demo.
+    pub dir: &'a Path,
+}
+
+impl Stage<'_> {
+    /// Starts a run and follows it to its end.
+    ///
+    /// # Errors
+    /// Those of the API; a run that fails is none.
+    pub async fn play(&self, play: &Play) -> Result<Value> {
+        let id = match &play.start {
+            Start::Upload(file) => {
+                self.call(&play.pipeline, &[("file".into(), Given::File(self.dir.join(file)))]).await?
+            }
+            Start::Call(params) => {
+                let given = params.iter().map(|(name, value)| (name.clone(), Given::Text(value.clone())));
+                self.call(&play.pipeline, &given.collect::<Vec<_>>()).await?
+            }
+            Start::Put { file, to } => self.put(&play.pipeline, file, to).await?,
+            Start::Event(event) => text(&self.tell(event).await?["runs"][0]),
+        };
+        let mut bars = std::io::stdout().is_terminal().then(Bars::new);
+        let mut show = |run: &Value| bars.iter_mut().for_each(|bars| bars.show(run));
+        if let Start::Event(Event { then: Some(next), .. }) = &play.start {
+            let waits = |run: &Value| {
+                let mut steps = run["steps"].as_array().into_iter().flatten();
+                steps.any(|step| step["status"] == "sleeping") || !run["finished_at"].is_null()
+            };
+            while !waits(&self.client.get(&format!("/v1/runs/{id}"), &[]).await?) {
+                tokio::time::sleep(LOOK).await;
+            }
+            self.tell(next).await?;
+        }
+        let run = self.client.follow(&id, &mut show).await?;
+        bars.iter().for_each(Bars::clear);
+        Ok(run)
+    }
+
+    async fn call(&self, pipeline: &str, params: &[(String, Given)]) -> Result<String> {
+        Ok(text(&self.client.start(pipeline, params, &[], None).await?["id"]))
+    }
+
+    async fn tell(&self, event: &Event) -> Result<Value> {
+        let options = SqliteConnectOptions::new().filename(app_database(self.config));
+        let mut app = SqliteConnection::connect_with(&options).await?;
+        sqlx::raw_sql(AssertSqlSafe(event.sql.as_str())).execute(&mut app).await?;
+        app.close().await?;
+        self.client.tell(&event.name, &event.body).await
+    }
+
+    /// Writes a file to the store, as `aws s3 cp` does, and finds the run that this starts.
+    async fn put(&self, pipeline: &str, file: &str, to: &str) -> Result<String> {
+        let (bucket, prefix) = to.split_once('/').unwrap_or((to, ""));
+        // A name of its own each time: the same bytes under the same name are no news.
+        let key = format!("{prefix}{}/{file}", ulid::Ulid::generate());
+        let bytes = tokio::fs::read(self.dir.join(file)).await?;
+        let media = if file.ends_with(".csv") { "text/csv" } else { "image/jpeg" };
+        self.engine.objects().put(bucket, &key, media, bytes.into()).await?;
+        loop {
+            let newest = self.client.get("/v1/runs", &[("pipeline", pipeline.into()), ("limit", "1".into())]).await?;
+            if let Some(id) = newest["runs"][0]["id"].as_str() {
+                let run = self.client.get(&format!("/v1/runs/{id}"), &[]).await?;
+                if run["event"]["key"] == key.as_str() {
+                    return Ok(id.to_owned());
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
