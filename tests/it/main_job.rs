@@ -119,6 +119,19 @@ fn afterload(dir: &std::path::Path) -> Command {
     command
 }
 
+#[test]
+fn the_demo_leaves_what_is_not_its_own_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("data")).unwrap();
+    std::fs::write(dir.path().join("data/app.db"), "of somebody").unwrap();
+    let output = afterload(dir.path()).args(["demo", "--exit", "--dir", "."]).output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("holds files that no demo has made"), "{log}");
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["data"]);
+    assert_eq!(std::fs::read(dir.path().join("data/app.db")).unwrap(), b"of somebody");
+}
+
 /// A pipeline that is added has to be played, and to succeed.
 #[test]
 fn the_demo_plays_every_pipeline_and_does_so_again() {

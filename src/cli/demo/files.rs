@@ -6,7 +6,7 @@ use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use crate::config::{BucketConfig, Config};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 const TABLES: &str = include_str!("../../../examples/app.sql");
 const ROWS: &str = include_str!("../../../examples/demo/rows.sql");
@@ -28,7 +28,11 @@ const PIPELINES: [(&str, &str); 8] = [
 ];
 
 /// Writes all that the service needs, and configures it.
+///
+/// # Errors
+/// `demo_folder_in_use` if the folder holds anything that no demo has made.
 pub async fn prepare(dir: &Path) -> Result<Config> {
+    claim(dir).await?;
     let mut config = Config { data: dir.join("data"), pipelines: dir.join("pipelines"), ..Config::default() };
     config.templates = dir.join("templates");
     // What a site serves.
@@ -56,6 +60,26 @@ pub async fn prepare(dir: &Path) -> Result<Config> {
         config.listen.set_port(0);
     }
     Ok(config)
+}
+
+/// Makes the folder the demo's own: it deletes rows and writes over files.
+async fn claim(dir: &Path) -> Result<()> {
+    let key = key_file(dir);
+    if tokio::fs::try_exists(&key).await? {
+        return Ok(());
+    }
+    tokio::fs::create_dir_all(dir).await?;
+    if tokio::fs::read_dir(dir).await?.next_entry().await?.is_some() {
+        let why = format!("`{}` holds files that no demo has made", dir.display());
+        return Err(Error::permanent("demo_folder_in_use", why)
+            .hint("name a folder that does not exist yet with `--dir`; the demo writes over what it finds"));
+    }
+    crate::secrets::write(&key, "").await
+}
+
+/// The key of the demo's administrator, and the sign that a folder is a demo's.
+pub fn key_file(dir: &Path) -> PathBuf {
+    dir.join("demo.key")
 }
 
 /// The application's database.

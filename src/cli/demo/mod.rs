@@ -4,7 +4,7 @@ mod files;
 mod play;
 mod show;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -39,7 +39,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
     let all = async {
         let (stored, key) = crate::web::make_key("demo", &["admin".into()], &[])?;
         engine.db().insert_key(&stored).await?;
-        crate::secrets::write(&key_file(&args.dir), &key).await?;
+        crate::secrets::write(&files::key_file(&args.dir), &key).await?;
         let stage = Stage { client: Client::new(&url, key)?, engine: &engine, config: &config, dir: &args.dir };
         play_all(&stage, &plays).await
     };
@@ -59,7 +59,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
     say!("\n{succeeded} of {number} runs succeeded, in {seconds:.0} s");
     if !args.exit {
         say!("\nThe API stays up at {} (Ctrl-C ends it). To run the first one again:", app.url);
-        say!("  curl -H \"Authorization: Bearer $(cat {})\" \\", key_file(&args.dir).display());
+        say!("  curl -H \"Authorization: Bearer $(cat {})\" \\", files::key_file(&args.dir).display());
         let sample = args.dir.join("airports.csv");
         say!("    -F file=@{} {}/v1/pipelines/airports-import/runs", sample.display(), app.url);
         tokio::select! {
@@ -87,8 +87,4 @@ async fn play_all(stage: &Stage<'_>, plays: &[Play]) -> Result<usize> {
         succeeded += usize::from(run["status"] == "succeeded");
     }
     Ok(succeeded)
-}
-
-fn key_file(dir: &Path) -> PathBuf {
-    dir.join("demo.key")
 }

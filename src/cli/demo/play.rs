@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -21,6 +21,8 @@ use crate::yaml;
 const PLAYS: &str = include_str!("../../../examples/demo/plays.yaml");
 /// How often it is looked whether something has come about.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long it may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A run of a pipeline.
 #[derive(Debug, Deserialize)]
@@ -138,6 +140,7 @@ impl Stage<'_> {
         let bytes = tokio::fs::read(self.dir.join(file)).await?;
         let media = if file.ends_with(".csv") { "text/csv" } else { "image/jpeg" };
         self.engine.objects().put(bucket, &key, media, bytes.into()).await?;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let newest = self.client.get("/v1/runs", &[("pipeline", pipeline.into()), ("limit", "1".into())]).await?;
             if let Some(id) = newest["runs"][0]["id"].as_str() {
@@ -145,6 +148,9 @@ impl Stage<'_> {
                 if run["event"]["key"] == key.as_str() {
                     return Ok(id.to_owned());
                 }
+            }
+            if Instant::now() > deadline {
+                return Err(Error::transient("demo_failed", format!("no run of `{pipeline}` started for `{key}`")));
             }
             tokio::time::sleep(LOOK).await;
         }
