@@ -300,7 +300,7 @@ mod bare {
                 let options = sqlx::postgres::PgPoolOptions::new().max_connections(16);
                 let pool = options.connect(url).await.unwrap();
                 PostgresStorage::setup(&pool).await.unwrap();
-                let takers = afterload::store::takers().connect(url).await.unwrap();
+                let takers = afterload::store::taker_options().connect(url).await.unwrap();
                 (Pool::Postgres(pool), Some(takers))
             }
         }

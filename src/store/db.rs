@@ -8,20 +8,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::postgres::PgRow;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
-use sqlx::{
-    AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, Postgres, Row as _, Sqlite, SqlitePool,
-    Transaction,
-};
+use sqlx::{AssertSqlSafe, Connection as _, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Transaction};
 
 use super::group::{Group, Verdict};
 use crate::error::{Error, Result};
 
-/// How long to wait for a connection.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// A connection that was not used for so long may have been ended by the server meanwhile.
-const RESTED: Duration = Duration::from_secs(1);
 /// How long a writer waits for its turn on SQLite's one connection.
 const TURN: Duration = Duration::from_secs(60);
 
@@ -235,7 +228,8 @@ impl Db {
     /// `database_url_invalid`, `database_extension_missing`, or those of the database.
     pub async fn open(url: &str) -> Result<Self> {
         let db = if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            open_postgres(url).await?
+            let (pool, takers) = super::postgres::open(url).await?;
+            Self(Inner::Postgres { pool, takers })
         } else {
             Self::open_sqlite(url).await?
         };
@@ -394,48 +388,4 @@ impl Db {
             }
         }
     }
-}
-
-/// Connects once by itself first: a pool would only say that it waited in vain, not why.
-async fn open_postgres(url: &str) -> Result<Db> {
-    let options = PgConnectOptions::from_str(url).map_err(|error| {
-        Error::permanent("database_url_invalid", format!("the address of the database is not valid: {error}"))
-    })?;
-    let place = format!("PostgreSQL at {}:{}", options.get_host(), options.get_port());
-    let connected = tokio::time::timeout(PATIENCE, PgConnection::connect_with(&options)).await;
-    let connected = connected.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut));
-    let first = connected.map_err(|error| {
-        Error::transient("database_unavailable", format!("cannot connect to {place}: {}", crate::error::reason(&error)))
-            .hint("check the address, the role and its password in `database`, and that the server runs")
-    })?;
-    drop(first.close().await);
-    Ok(Db(Inner::Postgres {
-        pool: postgres_pool(16).connect_lazy_with(options.clone()),
-        takers: takers().connect_lazy_with(options),
-    }))
-}
-
-/// The settings of the pool with which the queue takes jobs out of PostgreSQL; see [`Db::takers`].
-pub fn takers() -> PgPoolOptions {
-    // Planned anew each time, its function takes longer to plan than to run.
-    const SETTINGS: &str = "SET synchronous_commit = off; SET plan_cache_mode = force_generic_plan";
-    postgres_pool(4)
-        .after_connect(|connection, _| Box::pin(async move { connection.execute(SETTINGS).await.map(drop) }))
-}
-
-/// A pool that asks a connection whether it still lives only after it has rested: a step takes several connections in a few
-/// milliseconds.
-fn postgres_pool(connections: u32) -> PgPoolOptions {
-    PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(PATIENCE)
-        .test_before_acquire(false)
-        .before_acquire(|connection, about| {
-            Box::pin(async move {
-                if about.idle_for > RESTED {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        })
 }

@@ -1,9 +1,10 @@
 //! Learning of the jobs that other processes push.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
 use sqlx::PgPool;
@@ -19,6 +20,8 @@ use crate::error;
 const GLANCE: Duration = Duration::from_millis(20);
 /// After so many looks in vain the system is asked to say when there is something to see.
 const QUIET: u32 = 5;
+/// When it cannot, it is asked again after so long.
+const NO_BELL: Duration = Duration::from_secs(60);
 
 impl Chain {
     /// Wakes the workers of this process when another one has pushed a job, until `stop`.
@@ -27,7 +30,11 @@ impl Chain {
     /// Those of the connection; the caller calls again.
     pub async fn listen(&self, stop: &CancellationToken) -> error::Result<()> {
         match (self.db.postgres(), self.db.path()) {
-            (Some(pool), _) => self.hear(pool, stop).await,
+            (Some(pool), _) => {
+                let heard = self.hear(pool, stop).await;
+                *lock(&self.pushed) = None;
+                heard
+            }
             (None, Some(path)) => {
                 self.watch(path, stop).await;
                 Ok(())
@@ -45,6 +52,7 @@ impl Chain {
         }
         let mut listener = PgListener::connect_with(pool).await?;
         listener.listen("apalis::job::insert").await?;
+        *lock(&self.pushed) = Some(HashSet::new());
         loop {
             let notice = tokio::select! {
                 notice = listener.recv() => notice?,
@@ -52,7 +60,7 @@ impl Chain {
             };
             // Of what this process pushed its workers know already; to look once more would only cost the server.
             if let Ok(Inserted { id, job_type }) = serde_json::from_str(notice.payload())
-                && !lock(&self.pushed).remove(&id)
+                && !self.recalls(&id)
             {
                 self.wake(&job_type);
             }
@@ -65,12 +73,15 @@ impl Chain {
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
         let log = Path::new(&log);
-        let (mut before, mut quiet, mut bells) = (written(log), 0, true);
+        let (mut before, mut quiet, mut bells_from) = (written(log), 0, Instant::now());
         while !stop.is_cancelled() {
             let told = Arc::new(Notify::new());
-            let bell = (quiet > QUIET && bells).then(|| Bell::hang(log, told.clone()));
+            let bell = (quiet > QUIET && Instant::now() >= bells_from).then(|| Bell::hang(log, told.clone()));
             // There is a limit for each user.
-            bells = bells && !matches!(bell, Some(Err(_)));
+            if let Some(Err(error)) = &bell {
+                tracing::debug!("the log of SQLite is looked at fifty times a second: {error}");
+                bells_from = Instant::now() + NO_BELL;
+            }
             let bell = bell.and_then(Result::ok);
             // What is written from here on rings; what was written just before shows in the file.
             if bell.is_some() && written(log) == before {
@@ -100,4 +111,50 @@ impl Chain {
 fn written(path: &Path) -> Option<(SystemTime, u64)> {
     let facts = fs::metadata(path).ok()?;
     Some((facts.modified().ok()?, facts.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::{Chain, lock};
+    use crate::store::Db;
+
+    async fn chain(folder: &tempfile::TempDir) -> Arc<Chain> {
+        let url = format!("sqlite://{}", folder.path().join("afterload.db").display());
+        Chain::open(Db::open(&url).await.unwrap()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_another_process_writes_wakes_the_workers_of_this_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (here, there, stop) = (chain(&folder).await, chain(&folder).await, CancellationToken::new());
+        let signal = here.signal("default");
+        let writes = async {
+            for number in 0..20_i64 {
+                let sql = "INSERT INTO pauses (kind, name, paused_at) VALUES ('queue', $1, 0)";
+                there.db.execute(sql, &crate::store::args![number.to_string()]).await.unwrap();
+                // Nothing but a look at the log tells of it.
+                signal.notified().await;
+            }
+            stop.cancel();
+        };
+        let (listened, ()) = tokio::join!(here.listen(&stop), writes);
+        listened.unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_what_was_pushed_here_and_not_told_of_is_recalled() {
+        let folder = tempfile::tempdir().unwrap();
+        let chain = chain(&folder).await;
+        let push = super::super::Push { step_run: "a", queue: "default", priority: 0, due_at: None };
+        chain.remember(&push);
+        assert!(!chain.recalls("a"), "nobody listens");
+        *lock(&chain.pushed) = Some(std::collections::HashSet::new());
+        chain.remember(&push);
+        chain.remember(&super::super::Push { step_run: "later", due_at: Some(i64::MAX), ..push });
+        assert_eq!(["a", "a", "later", "b"].map(|id| chain.recalls(id)), [true, false, false, false]);
+    }
 }

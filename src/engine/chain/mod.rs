@@ -93,8 +93,8 @@ pub struct Chain {
     workers: Mutex<HashMap<String, String>>,
     /// The leases that somebody in this process works under, by step.
     hands: Mutex<HashMap<String, Lease>>,
-    /// Jobs that this process has pushed and PostgreSQL has not told of yet.
-    pushed: Mutex<HashSet<String>>,
+    /// While PostgreSQL is listened to: the jobs that this process has pushed and was not told of yet.
+    pushed: Mutex<Option<HashSet<String>>>,
     /// Leases of this process that nobody worked under at the last look.
     ghosts: Mutex<HashSet<(String, String, i64)>>,
 }
@@ -195,7 +195,9 @@ impl Chain {
     /// Remembers that a job was pushed here, if PostgreSQL will tell of it.
     fn remember(&self, job: &Push<'_>) {
         let mut pushed = lock(&self.pushed);
-        if job.due_at.is_none_or(|due| due <= crate::clock::now()) {
+        if let Some(pushed) = pushed.as_mut()
+            && job.due_at.is_none_or(|due| due <= crate::clock::now())
+        {
             // Those of transactions that failed are never told of.
             if pushed.len() >= REMEMBERED {
                 pushed.clear();
@@ -204,18 +206,23 @@ impl Chain {
         }
     }
 
+    /// True if the job is one that this process has pushed and was not told of yet.
+    fn recalls(&self, step_run: &str) -> bool {
+        lock(&self.pushed).as_mut().is_some_and(|pushed| pushed.remove(step_run))
+    }
+
     /// Claims the step of a lease that holds, unless it is paused, and holds its job until the end of the transaction.
     /// `None`: [`Self::hold`] says why not.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn claim(&self, tx: &mut Tx, lease: &Lease) -> Result<Option<Claimed>> {
-        let held = format!(
+        let condition = format!(
             "EXISTS (SELECT 1 FROM {} j WHERE j.id = $1 AND j.lock_by = $3 AND j.attempts = $4{}) AND {NOT_PAUSED}",
             self.jobs(),
             until_the_end(tx)
         );
-        tx.claim_step_if(&lease.step_run, &held, &args![&lease.worker, lease.attempts]).await
+        tx.claim_step_if(&lease.step_run, &condition, &args![&lease.worker, lease.attempts]).await
     }
 
     /// Holds the job of a lease until the end of the transaction, and says how its step is. `None`: the lease is lost.

@@ -208,3 +208,23 @@ fn wake_stream(signal: Arc<Notify>) -> Rewake {
     });
     Rewake(futures::stream::select(tick, signal).boxed())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Db;
+
+    #[tokio::test]
+    async fn a_lease_is_taken_in_hand_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("afterload.db").display());
+        let chain = Chain::open(Db::open(&url).await.unwrap()).await.unwrap();
+        let lease = |attempts| {
+            let (step_run, worker, lost) = ("step".to_owned(), "worker".to_owned(), CancellationToken::new());
+            Lease { step_run, worker, attempts, lost }
+        };
+        // Another attempt is another lease.
+        let taken = [0, 0, 1].map(|attempts| take_in_hand(&chain, &lease(attempts)));
+        assert_eq!(taken, [true, false, true]);
+    }
+}
