@@ -10,6 +10,7 @@ Each round sends the mails three times: by the peer, which keeps no record of th
 table; and by runs of `email.send` with a hundred recipients each. Ours write down, on disk, whom they are about to mail and whom
 they have. All use as many connections, and the server, a process of its own, takes every mail and counts those that differ.
 The peer waits 40 ms for each mail, as long as Linux takes to confirm a text whose end is written by itself; ours sends that end at once.
+With `--confirm` the server confirms every piece at once, as few servers do, and nobody waits.
 Medians are shown: mails a second, CPU milliseconds for a mail (of the process, and of the database's server), and the ratio of the
 times to the peer's.
 """
@@ -19,6 +20,7 @@ import asyncio
 import json
 import multiprocessing
 import re
+import socket
 import subprocess
 import time
 
@@ -50,6 +52,7 @@ class Sink(asyncio.Protocol):
     """An SMTP server that takes everything, and remembers the Message-IDs."""
 
     seen = []
+    confirms = False
 
     def connection_made(self, transport):
         self.transport, self.rest, self.data = transport, b"", None
@@ -57,6 +60,9 @@ class Sink(asyncio.Protocol):
 
     def data_received(self, received):
         self.rest += received
+        if self.confirms:
+            # The system takes it back by itself.
+            self.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         while True:
             if self.data is not None:
                 text, end, rest = self.rest.partition(b"\r\n.\r\n")
@@ -91,16 +97,17 @@ async def serve(pipe):
         Sink.seen.clear()
 
 
-def work(pipe):
+def work(pipe, confirms):
+    Sink.confirms = confirms
     asyncio.run(serve(pipe))
 
 
 class Server:
     """The sink as a process."""
 
-    def __init__(self):
+    def __init__(self, confirms):
         self.pipe, theirs = multiprocessing.Pipe()
-        self.process = multiprocessing.Process(target=work, args=(theirs,), daemon=True)
+        self.process = multiprocessing.Process(target=work, args=(theirs, confirms), daemon=True)
         self.process.start()
         self.port = self.pipe.recv()
 
@@ -185,10 +192,10 @@ def measure(place, program, loop, server, arguments):
             taken[name].append(way())
             server.expect(name, arguments.mails)
     typical = {name: [median(values) for values in zip(*rounds)] for name, rounds in taken.items()}
-    least = next(iter(typical.values()))[0]
+    peer_wall = next(iter(typical.values()))[0]
     rows = []
     for name, (wall, *used) in typical.items():
-        rows.append([name, arguments.mails / wall, *(seconds * 1000 / arguments.mails for seconds in used), wall / least])
+        rows.append([name, arguments.mails / wall, *(seconds * 1000 / arguments.mails for seconds in used), wall / peer_wall])
     table([place.name, "mails/s", "CPU ms a mail", "server CPU ms a mail", "time"], rows)
 
 
@@ -197,11 +204,12 @@ def main():
     parser.add_argument("--mails", type=int, default=1000)
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--confirm", action="store_true", help="the server confirms every piece at once")
     parser.add_argument("--only", choices=["sqlite", "postgres"])
     parser.add_argument("--binary", help="an afterload that is built already")
     parser.add_argument("--peer", help="a program `mail` that is built already")
     arguments = parser.parse_args()
-    program, loop, server = binary(arguments.binary), arguments.peer or peer(), Server()
+    program, loop, server = binary(arguments.binary), arguments.peer or peer(), Server(arguments.confirm)
     print(f"{arguments.mails} mails, {arguments.connections} connections, {arguments.repeats} rounds\n", flush=True)
     kinds = {"sqlite": SqliteDatabases, "postgres": PostgresDatabases}
     for kind in [arguments.only] if arguments.only else kinds:
