@@ -225,7 +225,8 @@ pub struct MailConfig {
     /// The server that takes our mail; without one, mail goes into the outbox.
     pub smtp: Option<SmtpConfig>,
     /// How many mails may leave in a minute, in all processes together, for the people of a domain: `gmail.com: 60`; `*`
-    /// stands for each domain that is not named. What has to wait does so in its step, which may need a longer `timeout`.
+    /// stands for each domain that is not named. What has to wait does so in its step, and holds up what the step would send
+    /// after it; a step with many mails for such a domain needs a `timeout` to match.
     pub per_minute: BTreeMap<String, u32>,
 }
 

@@ -64,7 +64,7 @@ pub struct Deliver {
     pub(super) table: Option<TableRow>,
     /// A mail to everybody.
     pub(super) email: Option<Letter>,
-    /// A signed call about everybody.
+    /// A call for each person, signed if it says so.
     pub(super) webhook: Option<Hook>,
 }
 
@@ -119,7 +119,7 @@ pub struct Letter {
     pub(super) vars: Map<String, Value>,
 }
 
-/// A call about everybody, by `POST`. Its fields can name `person` (the columns that the query gives) and `reason` (`mention`
+/// A call for each person, by `POST`. Its fields can name `person` (the columns that the query gives) and `reason` (`mention`
 /// or `follow`).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -131,7 +131,8 @@ pub struct Hook {
     pub(super) headers: Headers,
     /// The body.
     pub(super) json: Value,
-    /// How the receiver can tell that the call is ours. Signed calls follow no redirect.
+    /// How the receiver can tell that the call is ours. Signed calls follow no redirect. One secret signs for all: a receiver
+    /// who knows it could write to the others in our name.
     #[serde(default)]
     pub(super) sign: Option<Sign>,
 }
