@@ -1,6 +1,7 @@
 //! What people do with runs besides starting them: stop them, go on with them, put them off, send them twice.
 
 use afterload::app::App;
+use afterload::config::QueueConfig;
 use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both, eventually, kinds, log_of};
@@ -17,6 +18,7 @@ both!(
     a_retry_of_a_cancelled_run_catches_up_on_its_hooks,
     a_run_starts_at_its_time_and_not_before,
     a_run_takes_a_queue_and_a_priority,
+    what_matters_more_overtakes_what_waits,
     a_hundred_requests_with_one_key_start_one_run,
     files_go_where_the_output_says,
 );
@@ -282,6 +284,40 @@ async fn a_run_takes_a_queue_and_a_priority(database: Database) {
         let (status, problem) = app.post("/v1/pipelines/p/runs", body).await;
         assert_eq!((status, &problem["code"]), (422, &json!("run_options_invalid")), "{problem}");
     }
+    app.finish().await;
+}
+
+async fn what_matters_more_overtakes_what_waits(database: Database) {
+    let yaml = "
+name: p
+params: { mode: { type: string, default: go } }
+steps:
+  - { id: hold, uses: test.step, if: \"params.mode == 'hold'\", with: { wait: true } }
+  - { id: one, uses: test.step }
+";
+    let app = TestApp::builder(database).pipeline("p", yaml);
+    let app = app
+        .config(|config| {
+            config.queues.insert("default".into(), QueueConfig { concurrency: 1 });
+        })
+        .start()
+        .await;
+    let first = app.run("p", json!({ "mode": "hold" })).await;
+    app.step_is(&first, "hold", "running").await;
+    let mut others = Vec::new();
+    for priority in [0, 0, 0, 0, 0, 0, 9] {
+        let (_, run) = app.post("/v1/pipelines/p/runs", json!({ "priority": priority })).await;
+        others.push(run);
+    }
+    app.post(&format!("/v1/runs/{}/cancel", id(&first)), json!({})).await;
+    let mut started = Vec::new();
+    for run in &others {
+        started.push(app.ended(run).await["steps"][1]["started_at"].as_str().expect("a time").to_owned());
+    }
+    // The worker had a few of them in hand already.
+    let last = started.pop().expect("the last");
+    let overtaken = started.iter().filter(|other| **other > last).count();
+    assert!(overtaken >= 2, "{last} after {started:?}");
     app.finish().await;
 }
 

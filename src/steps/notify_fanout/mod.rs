@@ -85,7 +85,8 @@ deliver:
     values: { post_id: "${{ params.post }}" }
     keys: [user_id, post_id]
 "#;
-    const MORE_EXAMPLES: &'static [&'static str] = &[r#"audience:
+    const MORE_EXAMPLES: &'static [&'static str] = &[
+        r#"audience:
   followers:
     sql: SELECT id, name FROM users WHERE country = :country
     key: id
@@ -96,7 +97,17 @@ deliver:
     headers: { Authorization: "Bearer ${{ secrets.PUSH_TOKEN }}" }
     json: { title: "News for ${{ person.name }}", reason: "${{ reason }}" }
     sign: standard-webhooks
-"#];
+"#,
+        r#"audience:
+  mentions:
+    text: "${{ params.text }}"
+    sql: SELECT id, name, email FROM users WHERE name = :name
+deliver:
+  email:
+    subject: "${{ person.name }}, you are mentioned"
+    body: "Somebody writes: ${{ params.text }}"
+"#,
+    ];
     const REPEATED: &'static [Repeated] = &[
         Repeated { path: &["deliver", "email", "subject"], names: &personal::NAMES },
         Repeated { path: &["deliver", "email", "body"], names: &personal::NAMES },

@@ -1,8 +1,9 @@
 //! Figure 9: an import through kills.
 
-use super::{at_most, figure, size};
+use super::{at_most, figure, killed, size};
 use crate::crash;
 use crate::support::{Database, both};
+use crate::sweep::seen;
 
 both!(figure_9_an_import_through_kills);
 
@@ -21,31 +22,18 @@ async fn figure_9_an_import_through_kills(database: Database) {
     }
     let file = place.dir.path().join("people.csv");
     let facts = crash::people(&file, rows as u64);
-    let mut process = place.start().await;
+    let process = place.start().await;
     let run = process.upload("people", &file).await;
     let id = run["id"].as_str().expect("an id").to_owned();
-    let mut in_time = 0;
-    for kill in 1..=kills {
-        // The import goes on after each kill before the next one comes.
-        let wanted = (rows * kill / (kills + 2)) as u64;
-        let ended = process
-            .until("progress", &id, |run| {
-                let ended = !run["finished_at"].is_null();
-                (ended || crash::rows(run) >= wanted).then_some(ended)
-            })
-            .await;
-        in_time += usize::from(!ended);
-        process.kill().await;
-        place.forget_the_dead().await;
-        process = place.start().await;
-    }
+    let good = rows - facts.1 as usize;
+    let (in_time, process) = killed(&place, process, kills, "SELECT COUNT(*) FROM people", good).await;
     let run = process.until("the end", &id, |run| (!run["finished_at"].is_null()).then(|| run.clone())).await;
     let errors = crash::check(&place, &process, &run, rows as u64, facts).await;
     let what = format!("{rows} rows through kills: kills before the end, rows and their sum as in the file");
     figure("9", database, &what, &(kills, true), &(in_time, true));
     if let Database::Postgres = database {
         let tries = place.numbers("SELECT last_value FROM tries").await[0] as usize;
-        let in_vain = tries - (rows - facts.1 as usize);
+        let in_vain = tries - good;
         at_most("9", database, "rows written in vain, a chunk for each kill", kills * CHUNK, in_vain);
     }
     let gone = match database {
@@ -57,12 +45,11 @@ async fn figure_9_an_import_through_kills(database: Database) {
     let id = run["id"].as_str().expect("an id").to_owned();
     let run = process.until("the end", &id, |run| (!run["finished_at"].is_null()).then(|| run.clone())).await;
     let undisturbed = crash::check(&place, &process, &run, rows as u64, facts).await;
-    figure(
-        "9",
-        database,
-        "the error file is that of an undisturbed import, byte for byte",
-        &true,
-        &(errors == undisturbed),
-    );
+    // Each line names its run.
+    let [errors, undisturbed] = [errors, undisturbed].map(|file| seen::plain(&String::from_utf8_lossy(&file)));
+    let differs = errors.lines().zip(undisturbed.lines()).find(|(one, other)| one != other);
+    let what =
+        "the error file is that of an undisturbed import, byte for byte but for the run's id; what differs first";
+    figure("9", database, what, &(true, None), &(errors == undisturbed, differs));
     assert!(process.terminate().await.success());
 }

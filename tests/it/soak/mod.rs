@@ -14,7 +14,7 @@ mod progress;
 
 use std::fmt::Debug;
 
-use crate::support::Database;
+use crate::support::{Database, Place, Process, eventually};
 
 /// Whether this is the full form.
 pub fn full() -> bool {
@@ -38,4 +38,24 @@ pub fn at_most(number: &str, database: Database, what: &str, most: usize, found:
     let holds = if found <= most { "holds" } else { "FAILS" };
     println!("FIGURE\t{number}\t{database:?}\t{what}\tat most {most}\t{found}\t{holds}");
     assert!(found <= most, "figure {number} on {database:?}: {what}: {found}, more than {most}");
+}
+
+/// Kills the service so often while rows are written, each time once there are more than at the last kill: those that `rows`
+/// counts in the application's database, of which there are `total` at the end. Gives how many kills were in time, and the
+/// process that goes on.
+async fn killed(place: &Place, mut process: Process, kills: usize, rows: &str, total: usize) -> (usize, Process) {
+    let (mut in_time, mut before) = (0, 0);
+    for kill in 1..=kills {
+        let wanted = total * kill / (kills + 2);
+        before = eventually("more rows", async || {
+            let now = place.numbers(rows).await[0] as usize;
+            (now >= total || now >= wanted && now > before).then_some(now)
+        })
+        .await;
+        in_time += usize::from(before < total);
+        process.kill().await;
+        place.forget_the_dead().await;
+        process = place.start().await;
+    }
+    (in_time, process)
 }

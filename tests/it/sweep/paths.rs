@@ -193,15 +193,7 @@ impl Path {
                 assert_eq!(stage.ended(&id).await["status"], "succeeded");
                 vec![id]
             }
-            Self::Cancel => {
-                let id = stage.start("cancel", &json!({}), key).await;
-                sleeping(stage, &id).await;
-                let (status, run) =
-                    stage.ask(Method::POST, &format!("/v1/runs/{id}/cancel"), None, Some(&json!({}))).await;
-                assert!(status == 200 || status == 202, "{status} {run}");
-                assert_eq!(stage.ended(&id).await["status"], "cancelled");
-                vec![id]
-            }
+            Self::Cancel => cancel(stage, key).await,
             Self::Retry => {
                 let params = json!({ "file": format!("s3://{}/contacts.csv", fixture::BUCKET) });
                 let id = stage.start("retry", &params, key).await;
@@ -236,6 +228,16 @@ impl Path {
             Self::Tell => tell(stage, key).await,
         }
     }
+}
+
+/// Cancels a run that sleeps.
+async fn cancel(stage: &mut Stage, key: &str) -> Vec<String> {
+    let id = stage.start("cancel", &json!({}), key).await;
+    sleeping(stage, &id).await;
+    let (status, run) = stage.ask(Method::POST, &format!("/v1/runs/{id}/cancel"), None, Some(&json!({}))).await;
+    assert!(status == 200 || status == 202, "{status} {run}");
+    assert_eq!(stage.ended(&id).await["status"], "cancelled");
+    vec![id]
 }
 
 /// Asks for something that may be asked for twice.
