@@ -35,7 +35,7 @@ QUERY = "SELECT * FROM people ORDER BY id"
 TYPES = "id integer PRIMARY KEY, email text, name text, company text, city text, country text, amount %s, score integer, active integer, joined text"
 # The same rows each time, by arithmetic that both databases have.
 FILL = """INSERT INTO people WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d)
-SELECT i, 'person.' || i || '@example' || (i %% 97) || '.com', 'Person ' || (i * 7919 %% 10007), CASE i %% 7 WHEN 0 THEN 'Hooli, Inc.' WHEN 1 THEN NULL ELSE 'Company ' || (i %% 1000) END,
+SELECT i, 'person.' || i || '@example' || (i %% 97) || '.com', 'Person ' || (i %% 10007 * 7919 %% 10007), CASE i %% 7 WHEN 0 THEN 'Hooli, Inc.' WHEN 1 THEN NULL ELSE 'Company ' || (i %% 1000) END,
 'City ' || (i %% 500), substr('CHDEFRUSPEKEJPITESBR', 1 + 2 * (i %% 10), 2), (i %% 9999999) / 100.0, i %% 101, i %% 2, '20' || (10 + i %% 15) || '-0' || (1 + i %% 9) || '-1' || (i %% 10) FROM n"""
 XLSXWRITER = """import sqlite3, sys, xlsxwriter
 book = xlsxwriter.Workbook(sys.argv[2], {"constant_memory": True, "tmpdir": sys.argv[3]})
