@@ -31,7 +31,7 @@ pub use bulk::{Action, Conflict, Loader, Outcome, Refusal, Seal, Sealed};
 pub use checkpoints::{Fence, Reject};
 pub use dialect::Dialect;
 pub use fill::Filling;
-pub use people::{People, Person, Row, Span, Target};
+pub use people::{People, Person, Present, Row, Span, Target};
 pub use quote::TableName;
 pub use select::{Reading, Receiver, Select, Sort};
 pub use statement::{Call, Command, Effect, Keep, Note, Noted, order};

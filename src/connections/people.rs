@@ -55,6 +55,16 @@ pub struct Row<'a> {
     pub keys: &'a [String],
 }
 
+/// What is done about people who have their row already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Present {
+    /// They keep it.
+    Skip,
+    /// Nobody is expected to have one. On PostgreSQL one who does fails the whole part, which is then to be put again with
+    /// [`Present::Skip`]: to look for rows that are there takes it as long as to write new ones.
+    Unexpected,
+}
+
 /// A table made ready for deliveries.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -133,7 +143,7 @@ impl People {
     }
 
     /// Gives everybody of a part a row, in one statement of the database and in the order of their keys, which indices
-    /// like. Who has one keeps it. `note` is committed with them, as [`Connection::write`] says.
+    /// like. `note` is committed with them, as [`Connection::write`] says.
     ///
     /// # Errors
     /// `conflict_keys_not_unique`; those of [`Connection::write`].
@@ -141,19 +151,23 @@ impl People {
         &self,
         connection: &Connection,
         target: &Target,
-        (span, reason): (&Span, &str),
+        (span, reason, present): (&Span, &str, Present),
         stop: &CancellationToken,
         (fence, note): (Option<&Fence>, Note),
     ) -> Result<(Effect, String)> {
         let sources = target.sources.iter().map(|source| if source.is_empty() { &self.key } else { source });
+        let keys = list(target.keys.iter().map(String::as_str));
+        let present = match (present, connection.dialect()) {
+            (Present::Unexpected, Dialect::Postgres) => String::new(),
+            _ => format!(" ON CONFLICT ({keys}) DO NOTHING"),
+        };
         let sql = format!(
-            "INSERT INTO {} ({}) SELECT {} {} ORDER BY {} ON CONFLICT ({}) DO NOTHING",
+            "INSERT INTO {} ({}) SELECT {} {} ORDER BY {}{present}",
             target.table.quoted(),
             target.columns,
             sources.map(String::as_str).collect::<Vec<_>>().join(", "),
             self.of(span),
             self.key,
-            list(target.keys.iter().map(String::as_str)),
         );
         let command = Command::parse(&sql, connection.dialect())?;
         let mut values = self.bound(span, &[("reason", reason.into())]);

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::audience::{Members, Named};
 use super::fields::TableRow;
 use super::{FOLLOW, MENTION, Outputs};
-use crate::connections::{Connection, Effect, Fence, Noted, People, Row, Span, Target};
+use crate::connections::{Connection, Effect, Fence, Noted, People, Present, Row, Span, Target};
 use crate::error::{Class, Error, Result};
 use crate::steps::Context;
 use crate::steps::sql::{fence, recorded};
@@ -107,7 +107,7 @@ impl Work<'_> {
                 let next = Plan { delivered: next.delivered + effect.affected, ..next };
                 Ok((text(&next), false))
             };
-            let who = (&Span::default(), MENTION);
+            let who = (&Span::default(), MENTION, Present::Skip);
             let fence = (self.fence.as_ref(), Box::new(note) as Box<_>);
             let people = named.called(name);
             let (_, noted) = people.put(self.connection, &self.target, who, &self.ctx.stop, fence).await?;
@@ -175,6 +175,8 @@ impl Work<'_> {
         };
         let mut lane: Lane = claimed.as_deref().map_or_else(|| Ok(Lane::default()), recorded)?;
         tell(&lane);
+        // The first rows also show whether the keys are unique.
+        let mut present = Present::Skip;
         while !lane.finished {
             if stop.is_cancelled() {
                 return Err(Error::stopped("step_stopped", "the step was asked to stop"));
@@ -186,13 +188,22 @@ impl Work<'_> {
                 None => people.count(connection, &rest, stop).await?,
             };
             let part = Span { until: end.clone().or_else(|| rest.until.clone()), ..rest };
-            let before = lane.clone();
-            let note = move |effect: &Effect| -> Result<Noted> {
-                let next = before.behind(end, found, effect.affected);
-                Ok((text(&next), next.finished))
+            let put = async |present| {
+                let (before, end) = (lane.clone(), end.clone());
+                let note = move |effect: &Effect| -> Result<Noted> {
+                    let next = before.behind(end, found, effect.affected);
+                    Ok((text(&next), next.finished))
+                };
+                let note = (fence.as_ref(), Box::new(note) as Box<_>);
+                people.put(connection, target, (&part, FOLLOW, present), stop, note).await
             };
-            let note = (fence.as_ref(), Box::new(note) as Box<_>);
-            let (_, noted) = people.put(connection, target, (&part, FOLLOW), stop, note).await?;
+            let (effect, noted) = match put(present).await {
+                Err(error) if present == Present::Unexpected && error.code() == "database_error" => {
+                    put(Present::Skip).await?
+                }
+                done => done?,
+            };
+            present = if effect.affected == found { Present::Unexpected } else { Present::Skip };
             lane = recorded(&noted)?;
             tell(&lane);
         }

@@ -8,6 +8,7 @@ use crate::support::{Database, TestApp, both};
 
 both!(
     everybody_gets_one_row_and_the_mention_wins,
+    who_has_a_row_already_keeps_it,
     keys_of_any_order_are_paged,
     what_does_not_fit_is_told,
     without_checkpoints_the_rows_are_single_too,
@@ -82,6 +83,19 @@ async fn everybody_gets_one_row_and_the_mention_wins(database: Database) {
 
 /// Texts in the order that the database gives them, times to the microsecond, and UUIDs where there are some; also when
 /// the query finds people twice.
+async fn who_has_a_row_already_keeps_it(database: Database) {
+    let app = app(database, &yaml("chunk: 64", WHOLE)).await;
+    // In the middle, after parts in which nobody had one.
+    app.sql(
+        "INSERT INTO timeline VALUES (900, 1, 'before', 'fr'), (1500, 1, 'before', 'fr'), (3000, 1, 'before', 'fr')",
+    )
+    .await;
+    let run = app.run_to_end("p", json!({ "post": 1 })).await;
+    assert_eq!(counts(&run), [0, 1000, 997, 3, 0], "{run}");
+    assert_eq!(app.numbers(&format!("{TIMELINE} 1")).await, [1000, 1000, 0, 997]);
+    app.finish().await;
+}
+
 async fn keys_of_any_order_are_paged(database: Database) {
     let app = app(database, &yaml("", WHOLE)).await;
     let mut keys = vec![("texts", "CASE x % 4 WHEN 0 THEN 'a' WHEN 1 THEN 'B' WHEN 2 THEN 'é' ELSE '_' END || x")];
