@@ -34,6 +34,17 @@ def binary(given=None):
     return (ROOT / target / "release" / "afterload").resolve()
 
 
+def bench_program(name):
+    """The program of a bench target, built."""
+    command = ["cargo", "bench", "--bench", name, "--no-run", "--message-format=json"]
+    built = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    for line in built.splitlines():
+        message = json.loads(line)
+        if message.get("reason") == "compiler-artifact" and message["target"]["name"] == name and message.get("executable"):
+            return message["executable"]
+    raise SystemExit(f"cargo built no program `{name}`")
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -17,14 +17,13 @@ times to the peer's.
 
 import argparse
 import asyncio
-import json
 import multiprocessing
 import re
 import socket
 import subprocess
 import time
 
-from harness import ROOT, PostgresDatabases, Service, SqliteDatabases, binary, cpu, median, table, until
+from harness import PostgresDatabases, Service, SqliteDatabases, bench_program, binary, cpu, median, table, until
 
 FANOUT = """name: fanout
 steps:
@@ -122,17 +121,6 @@ class Server:
         self.process.join()
 
 
-def peer():
-    """The measured peer, built."""
-    command = ["cargo", "bench", "--bench", "mail", "--no-run", "--message-format=json"]
-    built = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
-    for line in built.splitlines():
-        message = json.loads(line)
-        if message.get("reason") == "compiler-artifact" and message["target"]["name"] == "mail" and message.get("executable"):
-            return message["executable"]
-    raise SystemExit("cargo built no program `mail`")
-
-
 def ours(place, program, port, arguments, start):
     """What a fresh service takes from the first request to the end of the last run: seconds, CPU seconds, those of the database's server."""
     settings = place.settings() | {
@@ -209,7 +197,7 @@ def main():
     parser.add_argument("--binary", help="an afterload that is built already")
     parser.add_argument("--peer", help="a program `mail` that is built already")
     arguments = parser.parse_args()
-    program, loop, server = binary(arguments.binary), arguments.peer or peer(), Server(arguments.confirm)
+    program, loop, server = binary(arguments.binary), arguments.peer or bench_program("mail"), Server(arguments.confirm)
     print(f"{arguments.mails} mails, {arguments.connections} connections, {arguments.repeats} rounds\n", flush=True)
     kinds = {"sqlite": SqliteDatabases, "postgres": PostgresDatabases}
     for kind in [arguments.only] if arguments.only else kinds:

@@ -11,24 +11,12 @@ beside the same in empty ones (the goal is at most 1.2 times as long).
 """
 
 import argparse
-import json
 import os
 import subprocess
 import tempfile
 from pathlib import Path
 
-from harness import ROOT, Postgres, median, table
-
-
-def program():
-    """The measured program, built."""
-    command = ["cargo", "bench", "--bench", "queue", "--no-run", "--message-format=json"]
-    built = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
-    for line in built.splitlines():
-        message = json.loads(line)
-        if message.get("reason") == "compiler-artifact" and message["target"]["name"] == "queue" and message.get("executable"):
-            return message["executable"]
-    raise SystemExit("cargo built no program `queue`")
+from harness import Postgres, bench_program, median, table
 
 
 def run(queue, mode, url, *numbers):
@@ -73,7 +61,7 @@ def main():
     parser.add_argument("--finished", type=int, default=1_000_000, help="finished runs in the last measurement; 0: leave it out")
     parser.add_argument("--binary", help="a program `queue` that is built already")
     arguments = parser.parse_args()
-    queue = arguments.binary or program()
+    queue = arguments.binary or bench_program("queue")
     with tempfile.TemporaryDirectory(prefix="afterload-bench-") as folder:
         files = iter(range(1_000_000))
         measure("SQLite", queue, lambda: f"sqlite://{Path(folder) / f'{next(files)}.db'}", arguments)
