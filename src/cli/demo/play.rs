@@ -150,7 +150,8 @@ impl Stage<'_> {
                 }
             }
             if Instant::now() > deadline {
-                return Err(Error::transient("demo_failed", format!("no run of `{pipeline}` started for `{key}`")));
+                let why = format!("no run of `{pipeline}` started for `{key}`");
+                return Err(Error::transient("demo_failed", why).hint("`afterload runs` shows what did start"));
             }
             tokio::time::sleep(LOOK).await;
         }
