@@ -168,18 +168,11 @@ impl Inner {
         (progress, ending): (Option<&Value>, &Ending),
     ) -> Result<Option<(RunRecord, Moves)>> {
         let step = &claimed.step;
-        let held = match ending {
-            Ending::Final { .. } | Ending::Sleep(_) | Ending::FanOut => self.chain.acknowledge(tx, lease).await?,
-            Ending::Retry { due_at, .. } | Ending::Park { due_at } => self.chain.postpone(tx, lease, *due_at).await?,
+        let run = match ending {
+            Ending::Final { .. } | Ending::FanOut => self.chain.finish(tx, lease, step, progress, ending).await?,
+            _ => self.leave(tx, lease, step, progress, ending).await?,
         };
-        if !held || !tx.end_step(&step.id, claimed.step.claims, progress, ending).await? {
-            return Ok(None);
-        }
-        // Before the run: who tells of the event does it in this order.
-        if let Ending::Sleep(Sleep { event: Some(event), .. }) = ending {
-            tx.lock_event(&event.name).await?;
-        }
-        let run = tx.touch_run(&step.run_id).await?;
+        let Some(run) = run else { return Ok(None) };
         if let Ending::Sleep(sleep) = ending {
             self.asleep(tx, step, sleep, run.created_at).await?;
         }
@@ -208,6 +201,29 @@ impl Inner {
         }
         crash_point!("end.before_commit");
         Ok(Some((run, moves)))
+    }
+
+    /// Ends an attempt that another one follows. `None`: the lease is lost.
+    async fn leave(
+        &self,
+        tx: &mut Tx,
+        lease: &Lease,
+        step: &StepRecord,
+        progress: Option<&Value>,
+        ending: &Ending,
+    ) -> Result<Option<RunRecord>> {
+        let held = match ending {
+            Ending::Retry { due_at, .. } | Ending::Park { due_at } => self.chain.postpone(tx, lease, *due_at).await?,
+            _ => self.chain.acknowledge(tx, lease).await?,
+        };
+        if !held || !tx.end_step(&step.id, step.claims, progress, ending).await? {
+            return Ok(None);
+        }
+        // Before the run: who tells of the event does it in this order.
+        if let Ending::Sleep(Sleep { event: Some(event), .. }) = ending {
+            tx.lock_event(&event.name).await?;
+        }
+        tx.touch_run(&step.run_id).await.map(Some)
     }
 
     /// Moves on after a step has ended for good: of an item, its step; else the run.

@@ -75,6 +75,16 @@ pub(super) async fn work_on(engine: Arc<Inner>, lease: Lease) {
     .await;
 }
 
+/// Whether the step runs whatever becomes of its run.
+fn cleans_up(claimed: &Claimed) -> bool {
+    claimed.step.section == Section::Finally.field()
+}
+
+/// Whether the run was asked to stop, and the step has to end with it.
+fn is_called_off(claimed: &Claimed, run: &RunRecord) -> bool {
+    run.cancel_requested_at.is_some() && !cleans_up(claimed)
+}
+
 impl Inner {
     /// Takes the step for this attempt, and with a suspect the right to work on one. `None`: the wake-up was stale, the
     /// lease is lost, or it is not this step's turn.
@@ -93,15 +103,21 @@ impl Inner {
     }
 
     async fn try_claim(&self, lease: &Lease) -> Result<Option<Taken>> {
-        let claim = self.db.write(async |tx| {
-            let claim = self.write_claim(tx, lease).await?;
-            crash_point!("claim.before_commit");
-            Ok(match claim {
-                Claim::Lost => Verdict::Undo(Claim::Lost),
-                claim => Verdict::Keep(claim),
-            })
-        });
-        let claim = claim.await?;
+        let alone = self.chain.claim_alone(lease).await?;
+        let claim = match alone.filter(|(claimed, run)| !is_called_off(claimed, run)) {
+            Some((claimed, run)) => Claim::Taken(Box::new(Taken { claimed, run, _suspect: None })),
+            None => {
+                let written = self.db.write(async |tx| {
+                    let claim = self.write_claim(tx, lease).await?;
+                    crash_point!("claim.before_commit");
+                    Ok(match claim {
+                        Claim::Lost => Verdict::Undo(Claim::Lost),
+                        claim => Verdict::Keep(claim),
+                    })
+                });
+                written.await?
+            }
+        };
         crash_point!("claim.after_commit");
         Ok(match claim {
             Claim::Lost | Claim::Dropped => None,
@@ -135,9 +151,8 @@ impl Inner {
                 },
             },
         };
-        let cleans_up = claimed.step.section == Section::Finally.field();
-        let run = tx.start_run(&claimed.step.run_id, cleans_up).await?;
-        if run.cancel_requested_at.is_some() && !cleans_up {
+        let run = tx.start_run(&claimed.step.run_id, cleans_up(&claimed)).await?;
+        if is_called_off(&claimed, &run) {
             let ending = cancelled();
             self.chain.acknowledge(tx, lease).await?;
             tx.end_step(&lease.step_run, claimed.step.claims, None, &ending).await?;
@@ -164,8 +179,7 @@ impl Inner {
     async fn attempt(&self, lease: &Lease, claimed: &Claimed, run: &RunRecord) -> (Outcome, Ending) {
         self.clean_up(claimed).await;
         let stoppable = self.attempts.add(&claimed.step.run_id);
-        let is_finally = claimed.step.section == Section::Finally.field();
-        let cancel = if is_finally { CancellationToken::new() } else { stoppable.cancelled.clone() };
+        let cancel = if cleans_up(claimed) { CancellationToken::new() } else { stoppable.cancelled.clone() };
         let crashes = claimed.step.crashes;
         if crashes >= self.config.limits.crashes {
             let error = Error::permanent(

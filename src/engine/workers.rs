@@ -41,6 +41,9 @@ impl Engine {
         tasks.spawn(every(Chain::KEEP_ALIVE, stop.clone(), inner.clone(), |inner, _| async move {
             inner.chain.keep_alive().await
         }));
+        tasks.spawn(every(Chain::WAKE_DUE, stop.clone(), inner.clone(), |inner, _| async move {
+            inner.chain.wake_due().await
+        }));
         tasks.spawn(every(SWEEP, stop.clone(), inner.clone(), |inner, turn| async move { inner.sweep(turn).await }));
         tasks.spawn(every(LOOK, stop.clone(), inner.clone(), |inner, turn| async move {
             inner.look_for_cancelled(turn % SETTLE_EVERY == 0).await?;

@@ -3,6 +3,7 @@
 //! The common subset: `$1` placeholders, `TEXT` and `BIGINT` columns (times in milliseconds, booleans as 0 and 1,
 //! JSON as text), `ON CONFLICT`, `RETURNING`. What differs is named where it occurs.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -89,24 +90,49 @@ macro_rules! args {
 pub(crate) use args;
 
 /// A row of either database.
-pub enum Row {
-    /// From SQLite.
+pub struct Row {
+    cells: Cells,
+    /// What stands before the names of the columns.
+    prefix: &'static str,
+}
+
+enum Cells {
     Sqlite(SqliteRow),
-    /// From PostgreSQL.
     Postgres(PgRow),
 }
 
 macro_rules! column {
-    ($row:expr, $name:expr) => {
-        match $row {
-            Row::Sqlite(row) => row.try_get($name),
-            Row::Postgres(row) => row.try_get($name),
+    ($row:expr, $name:expr) => {{
+        let name = match $row.prefix {
+            "" => Cow::Borrowed($name),
+            prefix => Cow::Owned(format!("{prefix}{}", $name)),
+        };
+        match &$row.cells {
+            Cells::Sqlite(row) => row.try_get(&*name),
+            Cells::Postgres(row) => row.try_get(&*name),
         }
         .map_err(Error::from)
-    };
+    }};
+}
+
+impl From<SqliteRow> for Row {
+    fn from(row: SqliteRow) -> Self {
+        Self { cells: Cells::Sqlite(row), prefix: "" }
+    }
+}
+
+impl From<PgRow> for Row {
+    fn from(row: PgRow) -> Self {
+        Self { cells: Cells::Postgres(row), prefix: "" }
+    }
 }
 
 impl Row {
+    /// The part of a joined row whose columns have this before their names.
+    pub(super) fn part(self, prefix: &'static str) -> Self {
+        Self { prefix, ..self }
+    }
+
     /// A `TEXT` that is not null.
     ///
     /// # Errors
@@ -192,10 +218,10 @@ impl Tx {
     pub async fn fetch(&mut self, sql: &str, args: &[Arg]) -> Result<Vec<Row>> {
         Ok(match self {
             Tx::Sqlite(tx) => {
-                bound!(sql.to_owned(), args).fetch_all(&mut **tx).await?.into_iter().map(Row::Sqlite).collect()
+                bound!(sql.to_owned(), args).fetch_all(&mut **tx).await?.into_iter().map(Row::from).collect()
             }
             Tx::Postgres(tx) => {
-                bound!(sql.to_owned(), args).fetch_all(&mut **tx).await?.into_iter().map(Row::Postgres).collect()
+                bound!(sql.to_owned(), args).fetch_all(&mut **tx).await?.into_iter().map(Row::from).collect()
             }
         })
     }
@@ -358,10 +384,10 @@ impl Db {
     pub async fn fetch(&self, sql: &str, args: &[Arg]) -> Result<Vec<Row>> {
         Ok(match &self.0 {
             Inner::Sqlite { read, .. } => {
-                bound!(sql.to_owned(), args).fetch_all(read).await?.into_iter().map(Row::Sqlite).collect()
+                bound!(sql.to_owned(), args).fetch_all(read).await?.into_iter().map(Row::from).collect()
             }
             Inner::Postgres { pool, .. } => {
-                bound!(sql.to_owned(), args).fetch_all(pool).await?.into_iter().map(Row::Postgres).collect()
+                bound!(sql.to_owned(), args).fetch_all(pool).await?.into_iter().map(Row::from).collect()
             }
         })
     }

@@ -46,5 +46,6 @@ pub use retention::Keep;
 pub use runs::{RunFilter, RunRecord, RunStatus};
 pub use sleep::{AwaitedEvent, EventRecord, Sleep};
 pub use status::StepStatus;
+pub(crate) use steps::IS_TO_PUSH;
 pub use steps::{Claimed, Ending, StepRecord};
 pub use uploads::UploadRecord;

@@ -2,6 +2,7 @@
 
 use super::db::{Db, Row, args};
 use super::group::Verdict;
+use super::steps::IS_OPEN;
 use crate::clock::{self, Millis};
 use crate::error::Result;
 
@@ -96,12 +97,13 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn queue_counts(&self) -> Result<Vec<QueueCount>> {
-        let sql = "SELECT queue, COUNT(CASE WHEN status IN ('queued', 'retrying') THEN 1 END) AS waiting,
-                   COUNT(CASE WHEN status = 'running' THEN 1 END) AS running FROM step_runs
-                   WHERE status IN ('waiting', 'queued', 'running', 'retrying', 'sleeping') GROUP BY queue";
+        let sql = format!(
+            "SELECT queue, COUNT(CASE WHEN status IN ('queued', 'retrying') THEN 1 END) AS waiting,
+             COUNT(CASE WHEN status = 'running' THEN 1 END) AS running FROM step_runs s WHERE {IS_OPEN} GROUP BY queue"
+        );
         let count = |row: &Row| {
             Ok(QueueCount { queue: row.text("queue")?, waiting: row.int("waiting")?, running: row.int("running")? })
         };
-        self.fetch(sql, &[]).await?.iter().map(count).collect()
+        self.fetch(&sql, &[]).await?.iter().map(count).collect()
     }
 }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, Executor, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 
 use crate::error::{Error, Result};
 
@@ -34,20 +34,28 @@ pub(super) async fn open(url: &str) -> Result<(PgPool, PgPool)> {
             .hint("check the address, the role and its password in `database`, and that the server runs")
     })?;
     drop(first.close().await);
-    Ok((pool(CONNECTIONS).connect_lazy_with(options.clone()), taker_options().connect_lazy_with(options)))
+    Ok((pool(CONNECTIONS, "").connect_lazy_with(options.clone()), taker_options().connect_lazy_with(options)))
 }
 
 /// The settings of the pool with which the queue takes jobs; see [`Db::takers`](super::Db::takers).
 pub fn taker_options() -> PgPoolOptions {
     // Planned anew each time, its function takes longer to plan than to run.
-    const SETTINGS: &str = "SET synchronous_commit = off; SET plan_cache_mode = force_generic_plan";
-    pool(TAKERS).after_connect(|connection, _| Box::pin(async move { connection.execute(SETTINGS).await.map(drop) }))
+    pool(TAKERS, "; SET synchronous_commit = off; SET plan_cache_mode = force_generic_plan")
 }
 
-/// A pool that asks a connection whether it still lives only after it has rested: a step takes several connections in a few
-/// milliseconds.
-fn pool(connections: u32) -> PgPoolOptions {
+/// Every statement has its index. The tables that work goes through, such as the queue's, are empty at one moment and long at
+/// the next; what was planned for the one must not read all of the other.
+const PLANS: &str = "SET enable_seqscan = off; SET jit = off";
+
+/// A pool with further settings that asks a connection whether it still lives only after it has rested: a step takes several
+/// connections in a few milliseconds.
+fn pool(connections: u32, further: &str) -> PgPoolOptions {
+    let settings = format!("{PLANS}{further}");
     PgPoolOptions::new()
+        .after_connect(move |connection, _| {
+            let settings = AssertSqlSafe(settings.clone());
+            Box::pin(async move { connection.execute(settings).await.map(drop) })
+        })
         .max_connections(connections)
         .acquire_timeout(PATIENCE)
         .test_before_acquire(false)

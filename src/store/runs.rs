@@ -123,6 +123,21 @@ pub(super) fn run(row: &Row) -> Result<RunRecord> {
     })
 }
 
+/// Raises the revision of the run of an id and gives it.
+pub(super) fn touch(id: &str) -> String {
+    format!("UPDATE runs SET revision = revision + 1 WHERE id = {id} RETURNING {}", columns())
+}
+
+/// Starts the run of an id at the time `$2`; only steps that clean up start one that was asked to stop.
+pub(super) fn start(id: &str, cleans_up: &str) -> String {
+    format!(
+        "UPDATE runs SET revision = revision + 1,
+            status = CASE WHEN status = 'queued' AND (cancel_requested_at IS NULL OR {cleans_up}) THEN 'running' ELSE status END,
+            started_at = CASE WHEN cancel_requested_at IS NULL OR {cleans_up} THEN COALESCE(started_at, $2) ELSE started_at END
+         WHERE id = {id}"
+    )
+}
+
 fn the_run(id: &str, rows: &[Row]) -> Result<RunRecord> {
     let found = rows.first().map(run).transpose()?;
     found.ok_or_else(|| Error::permanent("run_not_found", format!("there is no run `{id}`")))
@@ -148,8 +163,7 @@ impl Tx {
     /// # Errors
     /// Those of the database.
     pub async fn touch_run(&mut self, id: &str) -> Result<RunRecord> {
-        let sql = format!("UPDATE runs SET revision = revision + 1 WHERE id = $1 RETURNING {}", columns());
-        the_run(id, &self.fetch(&sql, &args![id]).await?)
+        the_run(id, &self.fetch(&touch("$1"), &args![id]).await?)
     }
 
     /// As [`Self::touch_run`], for a step of the run that starts: with it the run does, too. If it was asked to stop,
@@ -158,13 +172,7 @@ impl Tx {
     /// # Errors
     /// Those of the database.
     pub async fn start_run(&mut self, id: &str, cleans_up: bool) -> Result<RunRecord> {
-        let sql = format!(
-            "UPDATE runs SET revision = revision + 1,
-                status = CASE WHEN status = 'queued' AND (cancel_requested_at IS NULL OR $3 = 1) THEN 'running' ELSE status END,
-                started_at = CASE WHEN cancel_requested_at IS NULL OR $3 = 1 THEN COALESCE(started_at, $2) ELSE started_at END
-             WHERE id = $1 RETURNING {}",
-            columns()
-        );
+        let sql = format!("{} RETURNING {}", start("$1", "$3 = 1"), columns());
         the_run(id, &self.fetch(&sql, &args![id, clock::now(), i64::from(cleans_up)]).await?)
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Database, TestApp, both, eventually, log_of};
+use crate::support::{Database, TestApp, both, eventually, execute, log_of, numbers};
 
 both!(
     steps_follow_one_another_and_pass_outputs,
@@ -398,6 +398,15 @@ async fn innocents_do_not_share_the_fate_of_a_deadly_step(database: Database) {
         (running == 1).then_some(())
     })
     .await;
+    // Those that were put back come again, and each time only to be put back: by now all three have been claimed twice.
+    eventually("two more turns of the others", async || {
+        let sql = "SELECT CAST(SUM(claims) AS BIGINT) AS claims,
+                   COUNT(CASE WHEN status = 'running' THEN 1 END) AS running FROM step_runs";
+        let row = app.app.engine.db().fetch_one(sql, &[]).await.expect("the steps").expect("a row");
+        assert_eq!(row.int("running").expect("a count"), 1, "suspects run one at a time");
+        (row.int("claims").expect("a sum") >= 3 + 3 + 4).then_some(())
+    })
+    .await;
     std::fs::write(&gate, "").expect("the gate opens");
     eventually("the deadly step's second attempt", async || {
         (log_of(&id).iter().filter(|line| *line == "deadly#1").count() == 2).then_some(())
@@ -432,4 +441,41 @@ async fn a_pipeline_taken_away_stops_starting_but_its_runs_go_on(database: Datab
     let run = app.ended(&run).await;
     assert_eq!(run["status"], "succeeded");
     app.finish().await;
+}
+
+/// PostgreSQL plans with what it has counted: no open step among many that have ended. With many open ones that plan must not
+/// read all of them for each step.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_step_is_looked_for_among_all_that_are_open() {
+    const RUNS: i64 = 15;
+    let mut app =
+        app(Database::Postgres, "steps:\n  - { id: a, uses: test.step }\n  - { id: b, uses: test.step }\n").await;
+    app.run_to_end("p", json!({})).await;
+    let server = app.server.take().expect("a server");
+    let url = server.url();
+    for sql in [
+        "INSERT INTO runs (id, pipeline, digest, status, origin, params, revision, created_at, started_at, finished_at)
+         SELECT 'R' || n, 'p', digest, 'succeeded', 'api', '{}', 1, created_at, started_at, finished_at
+         FROM runs, generate_series(1, 20000) n",
+        "INSERT INTO step_runs (id, run_id, section, position, step_id, uses, queue, priority, status, finished_at)
+         SELECT 'S' || n, 'R' || n, 'steps', 0, 'a', 'test.step', 'default', 0, 'succeeded', 1 FROM generate_series(1, 20000) n",
+        "VACUUM ANALYZE",
+    ] {
+        execute(&url, sql).await;
+    }
+    let scans = "SELECT (SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'step_runs_pkey'),
+                        (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'step_runs')";
+    let before = numbers(&url, scans).await;
+    for _ in 0..RUNS {
+        app.run_to_end("p", json!({})).await;
+    }
+    // What its sessions have counted the server tells once they have ended.
+    app.finish().await;
+    // Each step is claimed, ended and released by its id.
+    eventually("looks by the primary key", async || {
+        let after = numbers(&url, scans).await;
+        assert!(after[1] - before[1] < 20_000, "all of the table was read");
+        (after[0] - before[0] >= RUNS * 2 * 3).then_some(())
+    })
+    .await;
 }

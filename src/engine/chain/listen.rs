@@ -99,8 +99,10 @@ impl Chain {
             let now = written(log);
             quiet = if now == before { quiet + 1 } else { 0 };
             // Once more after a change: the clock of files is coarse, and may hide what was written right behind it.
-            if quiet < 2 {
-                lock(&self.signals).values().for_each(|signal| signal.notify_one());
+            if quiet < 2
+                && let Err(error) = self.wake_due().await
+            {
+                tracing::debug!("looking for jobs failed; the next look comes in a second: {error}");
             }
             before = now;
         }
@@ -131,13 +133,20 @@ mod tests {
     async fn what_another_process_writes_wakes_the_workers_of_this_one() {
         let folder = tempfile::tempdir().unwrap();
         let (here, there, stop) = (chain(&folder).await, chain(&folder).await, CancellationToken::new());
+        lock(&here.workers).insert("default".to_owned(), "a worker".to_owned());
         let signal = here.signal("default");
         let writes = async {
-            for number in 0..20_i64 {
-                let sql = "INSERT INTO pauses (kind, name, paused_at) VALUES ('queue', $1, 0)";
-                there.db.execute(sql, &crate::store::args![number.to_string()]).await.unwrap();
+            for _ in 0..20 {
+                let id = ulid::Ulid::generate().to_string();
+                let mut tx = there.db.begin().await.unwrap();
+                let push = super::super::Push { step_run: &id, queue: "default", priority: 0, due_at: None };
+                there.push(&mut tx, &[push]).await.unwrap();
+                tx.commit().await.unwrap();
                 // Nothing but a look at the log tells of it.
                 signal.notified().await;
+                let mut tx = there.db.begin().await.unwrap();
+                there.remove(&mut tx, &id).await.unwrap();
+                tx.commit().await.unwrap();
             }
             stop.cancel();
         };

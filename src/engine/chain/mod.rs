@@ -20,6 +20,7 @@ use apalis::prelude::{Task, TaskBuilder, TaskId};
 use apalis_postgres::PostgresStorage;
 use apalis_sqlite::SqliteStorage;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
@@ -27,7 +28,9 @@ use ulid::Ulid;
 use crate::clock::Millis;
 use crate::error::{Error, Result};
 use crate::metrics::Depth;
-use crate::store::{Claimed, Db, Dialect, NOT_PAUSED, Row, StepStatus, Tx, args};
+use crate::store::{
+    Arg, Claimed, Db, Dialect, Ending, IS_TO_PUSH, NOT_PAUSED, Row, RunRecord, StepRecord, StepStatus, Tx, args,
+};
 
 pub use gate::Gate;
 pub use workers::Queue;
@@ -217,12 +220,31 @@ impl Chain {
     /// # Errors
     /// Those of the database.
     pub async fn claim(&self, tx: &mut Tx, lease: &Lease) -> Result<Option<Claimed>> {
-        let condition = format!(
+        let condition = self.may_claim(tx.dialect());
+        tx.claim_step_if(&lease.step_run, &condition, &args![&lease.worker, lease.attempts]).await
+    }
+
+    /// The same and the start of the step's run, in a transaction of its own, where that takes one round trip. `None`: it has
+    /// to be claimed in steps.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn claim_alone(&self, lease: &Lease) -> Result<Option<(Claimed, RunRecord)>> {
+        let dialect = self.db.dialect();
+        if dialect == Dialect::Sqlite {
+            return Ok(None);
+        }
+        let values = args![&lease.worker, lease.attempts];
+        self.db.claim_alone(&lease.step_run, &self.may_claim(dialect), &values).await
+    }
+
+    /// Holds for a step `s` of the id `$1` under a lease of the worker `$3` and the attempts `$4`.
+    fn may_claim(&self, dialect: Dialect) -> String {
+        format!(
             "EXISTS (SELECT 1 FROM {} j WHERE j.id = $1 AND j.lock_by = $3 AND j.attempts = $4{}) AND {NOT_PAUSED}",
             self.jobs(),
-            until_the_end(tx)
-        );
-        tx.claim_step_if(&lease.step_run, &condition, &args![&lease.worker, lease.attempts]).await
+            until_the_end(dialect)
+        )
     }
 
     /// Holds the job of a lease until the end of the transaction, and says how its step is. `None`: the lease is lost.
@@ -230,7 +252,7 @@ impl Chain {
     /// # Errors
     /// Those of the database.
     pub async fn hold(&self, tx: &mut Tx, lease: &Lease) -> Result<Option<Held>> {
-        let lock = until_the_end(tx);
+        let lock = until_the_end(tx.dialect());
         let sql = format!(
             "SELECT s.status, CAST(CASE WHEN {NOT_PAUSED} THEN 0 ELSE 1 END AS BIGINT) AS paused
              FROM {} j LEFT JOIN step_runs s ON s.id = j.id
@@ -250,6 +272,32 @@ impl Chain {
     pub async fn acknowledge(&self, tx: &mut Tx, lease: &Lease) -> Result<bool> {
         let sql = format!("DELETE FROM {} WHERE id = $1 AND lock_by = $2 AND attempts = $3", self.jobs());
         Ok(tx.execute(&sql, &lease.args()).await? == 1)
+    }
+
+    /// Ends a step for good and deletes its job, and gives its run with a higher revision, whose row is held until the end of the
+    /// transaction. `None`: the lease or the claim is lost, and nothing may be kept.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn finish(
+        &self,
+        tx: &mut Tx,
+        lease: &Lease,
+        step: &StepRecord,
+        progress: Option<&Value>,
+        ending: &Ending,
+    ) -> Result<Option<RunRecord>> {
+        if let (Dialect::Postgres, Ending::Final { status, outputs, error }) = (tx.dialect(), ending) {
+            let last = (*status, outputs.as_ref(), error.as_ref());
+            let give_up =
+                format!("DELETE FROM {} WHERE id = $1 AND lock_by = $8 AND attempts = $9 RETURNING id", self.jobs());
+            let values = args![&lease.worker, lease.attempts];
+            return tx.end_step_with((&step.id, step.claims), progress, last, (&give_up, &values)).await;
+        }
+        if !self.acknowledge(tx, lease).await? || !tx.end_step(&step.id, step.claims, progress, ending).await? {
+            return Ok(None);
+        }
+        tx.touch_run(&step.run_id).await.map(Some)
     }
 
     /// Gives the job back, to be fetched from `due_at` on, if the lease still holds. False: write nothing.
@@ -306,7 +354,7 @@ impl Chain {
     /// Those of the database.
     pub async fn missing(&self, until: Millis, limit: u32) -> Result<Vec<String>> {
         let sql = format!(
-            "SELECT s.id FROM step_runs s WHERE s.status IN ('queued', 'retrying', 'sleeping')
+            "SELECT s.id FROM step_runs s WHERE {IS_TO_PUSH}
              AND (s.due_at <= $1 OR s.due_at IS NULL AND s.status <> 'sleeping')
              AND NOT EXISTS (SELECT 1 FROM {} j WHERE j.id = s.id) AND {NOT_PAUSED} LIMIT $2",
             self.jobs()
@@ -342,17 +390,48 @@ impl Chain {
         self.signal(queue).notify_one();
     }
 
+    /// Wakes the workers of this process that have a job to take: those whose time has come, and those that nobody told of.
+    /// One look that reads does for all of them, where each worker's own would begin a transaction that writes.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn wake_due(&self) -> Result<()> {
+        let queues: Vec<String> = lock(&self.workers).keys().cloned().collect();
+        if queues.is_empty() {
+            return Ok(());
+        }
+        let jobs = self.jobs();
+        let now = match self.db.dialect() {
+            Dialect::Sqlite => "unixepoch()",
+            Dialect::Postgres => "now()",
+        };
+        let looks = (1..=queues.len()).map(|place| {
+            format!(
+                "SELECT CAST(${place} AS TEXT) AS queue WHERE EXISTS
+                 (SELECT 1 FROM {jobs} WHERE job_type = ${place} AND status = 'Pending' AND run_at <= {now})"
+            )
+        });
+        let sql = looks.collect::<Vec<_>>().join(" UNION ALL ");
+        for row in self.db.fetch(&sql, &queues.iter().map(Arg::from).collect::<Vec<_>>()).await? {
+            self.wake(&row.text("queue")?);
+        }
+        Ok(())
+    }
+
     fn signal(&self, queue: &str) -> Arc<Notify> {
         lock(&self.signals).entry(queue.to_owned()).or_default().clone()
     }
 
     /// How often [`Chain::keep_alive`] wants to be called.
     pub const KEEP_ALIVE: Duration = HEARTBEAT;
+
+    /// How often [`Chain::wake_due`] wants to be called.
+    pub const WAKE_DUE: Duration = Duration::from_secs(1);
 }
 
 /// What locks the jobs `j` of a query until the end of the transaction. SQLite's is the only writer already.
-fn until_the_end(tx: &Tx) -> &'static str {
-    if tx.dialect() == Dialect::Postgres { " FOR UPDATE OF j" } else { "" }
+fn until_the_end(dialect: Dialect) -> &'static str {
+    if dialect == Dialect::Postgres { " FOR UPDATE OF j" } else { "" }
 }
 
 /// `$1, $2, …`

@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Chain, Gate, HEARTBEAT, Handler, Lease, StepJob, lock};
 
 const MISSED_HEARTBEATS: usize = 3;
-/// How often a worker looks into the queue unprompted; commits of this process and PostgreSQL's notices wake it at once.
-const POLL: Duration = Duration::from_secs(1);
+/// How often a worker looks into the queue unprompted; commits and [`Chain::wake_due`] wake it in time.
+const POLL: Duration = Duration::from_secs(5);
 /// How long to wait before a worker that ended is made anew.
 const PAUSE: Duration = Duration::from_secs(1);
 
