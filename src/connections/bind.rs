@@ -215,9 +215,10 @@ pub struct ForPostgres {
 }
 
 impl ForPostgres {
-    /// As a query, to be executed on the connection that was asked.
+    /// As a query, to be executed on the connection that was asked. It is planned for these values: a plan for any values would
+    /// bring them to their types anew for every row.
     pub fn query(&self) -> Query<'static, Postgres, PgArguments> {
-        let query = sqlx::query(AssertSqlSafe(self.sql.clone()));
+        let query = sqlx::query(AssertSqlSafe(self.sql.clone())).persistent(false);
         self.values.iter().cloned().fold(query, Query::bind)
     }
 
@@ -227,7 +228,8 @@ impl ForPostgres {
     }
 }
 
-fn native(value: &Json) -> SqliteValue {
+/// A value as SQLite has it.
+pub(super) fn native(value: &Json) -> SqliteValue {
     match value {
         Json::Null => SqliteValue::Null,
         Json::Bool(value) => SqliteValue::Integer((*value).into()),

@@ -110,8 +110,10 @@ impl People {
         place: u64,
         stop: &CancellationToken,
     ) -> Result<Option<Value>> {
-        let key = self.told(connection);
-        let sql = format!("SELECT {key} AS bound {} ORDER BY {} LIMIT 1 OFFSET :{OWN}skip", self.of(span), self.key);
+        let at =
+            format!("SELECT {key} AS key {} ORDER BY {key} LIMIT 1 OFFSET :{OWN}skip", self.of(span), key = self.key);
+        // Brought to text behind the place: of those before it nobody asks.
+        let sql = format!("SELECT {} AS bound FROM ({at}) AS person", told("person.key", connection.dialect()));
         let own = [("skip", Value::from(place.saturating_sub(1)))];
         let mut rows = self.read(connection, &sql, span, &own, Keep::All { rows: 1, bytes: 64 << 10 }, stop).await?;
         let found = rows.pop().and_then(|mut row| row.remove("bound"));
@@ -133,7 +135,7 @@ impl People {
         limit: usize,
         stop: &CancellationToken,
     ) -> Result<Vec<Person>> {
-        let key = self.told(connection);
+        let key = told(&self.key, connection.dialect());
         let own = format!("{OWN}key");
         let sql = format!("SELECT {key} AS {own}, person.* {} ORDER BY {} LIMIT :{OWN}limit", self.of(span), self.key);
         let keep = Keep::All { rows: limit, bytes: 16 << 20 };
@@ -193,14 +195,6 @@ impl People {
         text
     }
 
-    /// The key as it can be bound again without loss: PostgreSQL makes any type from its own text.
-    fn told(&self, connection: &Connection) -> String {
-        match connection.dialect() {
-            Dialect::Sqlite => self.key.clone(),
-            Dialect::Postgres => format!("CAST({} AS text)", self.key),
-        }
-    }
-
     fn bound(&self, span: &Span, own: &[(&str, Value)]) -> Bind {
         let mut values = self.values.clone();
         let bounds = [("after", &span.after), ("until", &span.until)];
@@ -221,6 +215,14 @@ impl People {
         let command = Command::parse(sql, connection.dialect())?;
         let call = Call { values: self.bound(span, own), keep, stop: stop.clone() };
         connection.read(&command, call).await.map(|effect| effect.rows)
+    }
+}
+
+/// A key as it can be bound again without loss: PostgreSQL makes any type from its own text.
+fn told(key: &str, dialect: Dialect) -> String {
+    match dialect {
+        Dialect::Sqlite => key.to_owned(),
+        Dialect::Postgres => format!("CAST({key} AS text)"),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Where an address is. What nobody knows is null.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -50,6 +51,25 @@ impl Answer {
         "provider",
     ];
 
+    /// A field by its name; null for what it has none of.
+    pub fn field(&self, name: &str) -> Value {
+        match name {
+            "ip" => self.ip.clone().into(),
+            "country" => self.country.clone().into(),
+            "country_code" => self.country_code.clone().into(),
+            "region" => self.region.clone().into(),
+            "city" => self.city.clone().into(),
+            "postal_code" => self.postal_code.clone().into(),
+            "latitude" => self.latitude.into(),
+            "longitude" => self.longitude.into(),
+            "timezone" => self.timezone.clone().into(),
+            "asn" => self.asn.into(),
+            "isp" => self.isp.clone().into(),
+            "provider" => self.provider.clone().into(),
+            _ => Value::Null,
+        }
+    }
+
     /// Whether it says anything of the place or the network.
     pub fn says_something(&self) -> bool {
         let nothing = Self { ip: self.ip.clone(), provider: self.provider.clone(), ..Self::default() };
@@ -66,6 +86,19 @@ mod tests {
         let value = serde_json::to_value(Answer::default()).unwrap();
         let names: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(names, Answer::FIELDS);
+        let mut full = serde_json::Map::new();
+        for (place, name) in names.iter().enumerate() {
+            let value = match *name {
+                "latitude" | "longitude" => Value::from(place as f64 + 0.5),
+                "asn" => Value::from(place),
+                name => Value::from(name),
+            };
+            full.insert((*name).to_owned(), value);
+        }
+        let answer: Answer = serde_json::from_value(Value::Object(full.clone())).unwrap();
+        for (name, value) in &full {
+            assert_eq!(&answer.field(name), value, "{name}");
+        }
         assert!(!Answer { provider: Some("x".into()), ..Answer::default() }.says_something());
         assert!(Answer { asn: Some(1), ..Answer::default() }.says_something());
     }

@@ -56,6 +56,9 @@ pub type Note = Box<dyn FnOnce(&Effect) -> Result<Noted> + Send>;
 struct Job {
     command: Command,
     call: Call,
+    /// On SQLite: rows of values in the order of the statement's parameters, with each of which it is run; none: it is run once,
+    /// with those of the call.
+    rows: Option<Vec<Vec<Value>>>,
     writes: bool,
     fence: Option<Fence>,
     note: Note,
@@ -72,7 +75,7 @@ impl Connection {
             return Err(may_write());
         }
         let note: Note = Box::new(|_| Ok((String::new(), false)));
-        let job = Job { command: command.clone(), call, writes: false, fence: None, note };
+        let job = Job { command: command.clone(), call, rows: None, writes: false, fence: None, note };
         self.run(job).await.map(|(effect, _)| effect)
     }
 
@@ -90,7 +93,24 @@ impl Connection {
         note: Note,
     ) -> Result<(Effect, Noted)> {
         self.writable()?;
-        self.run(Job { command: command.clone(), call, writes: true, fence: fence.cloned(), note }).await
+        self.run(Job { command: command.clone(), call, rows: None, writes: true, fence: fence.cloned(), note }).await
+    }
+
+    /// The same on SQLite for a statement that is run once for each of the rows, whose values are those of its parameters in
+    /// their order, and gives none itself.
+    ///
+    /// # Errors
+    /// Those of [`Connection::write`].
+    pub async fn write_each(
+        &self,
+        command: &Command,
+        (rows, call): (Vec<Vec<Value>>, Call),
+        fence: Option<&Fence>,
+        note: Note,
+    ) -> Result<(Effect, Noted)> {
+        self.writable()?;
+        self.run(Job { command: command.clone(), call, rows: Some(rows), writes: true, fence: fence.cloned(), note })
+            .await
     }
 
     async fn run(&self, mut job: Job) -> Result<(Effect, Noted)> {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::answer::Taker;
 use super::{Effect, Job, Noted};
 use crate::clock;
+use crate::connections::bind::native;
 use crate::connections::sqlite::{Sqlite, failed};
 use crate::error::Result;
 
@@ -26,7 +27,10 @@ pub(super) async fn run(database: &Sqlite, job: Job) -> Result<(Effect, Noted)> 
         {
             return Err(fence.lost());
         }
-        let mut effect = execute(&transaction, &job)?;
+        let mut effect = match &job.rows {
+            Some(rows) => execute_each(&transaction, &job, rows)?,
+            None => execute(&transaction, &job)?,
+        };
         let Job { fence, note, call, .. } = job;
         let noted = note(&effect)?;
         if let Some(fence) = fence {
@@ -70,6 +74,22 @@ fn execute(connection: &rusqlite::Connection, job: &Job) -> Result<Effect> {
         false => connection.changes(),
     };
     Ok(taker.finish(affected))
+}
+
+fn execute_each(connection: &rusqlite::Connection, job: &Job, rows: &[Vec<Value>]) -> Result<Effect> {
+    let mut statement = connection.prepare(&job.command.statement.numbered()).map_err(failed)?;
+    let mut affected = 0;
+    for row in rows {
+        for (place, value) in row.iter().enumerate() {
+            match value {
+                Value::String(text) => statement.raw_bind_parameter(place + 1, text.as_str()),
+                other => statement.raw_bind_parameter(place + 1, native(other)),
+            }
+            .map_err(failed)?;
+        }
+        affected += statement.raw_execute().map_err(failed)? as u64;
+    }
+    Ok(Effect { affected, ..Effect::default() })
 }
 
 /// Bytes are shown as PostgreSQL shows them.

@@ -1,6 +1,5 @@
 //! Rows of a table, whose columns are filled in chunks that are committed with their cursor.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -48,11 +47,15 @@ pub async fn run(ctx: &Context, chain: &Chain, source: Rows, into: Filled) -> Re
         let span = Span { after: cursor.after.clone(), until: None };
         let page = rows.page(&connection, &span, chunk, &ctx.stop).await?;
         let next = cursor.behind(&page, chunk);
-        let looked = look(ctx, chain, &page, &ip).await?;
-        let invalid = looked.iter().filter(|looked| matches!(looked, Looked::Invalid)).count() as u64;
+        let seen = look(ctx, chain, &page, &ip).await?;
+        let invalid = seen.places.iter().filter(|place| place.is_none()).count() as u64;
         let wanted = Wanted { ip: &ip, keys: &keys, fields: &fields };
-        let filled = page.iter().zip(looked).filter_map(|(row, looked)| wanted.filled(row, looked).transpose());
-        let filled = filled.collect::<Result<Vec<_>>>()?;
+        let mut filled = Vec::with_capacity(page.len());
+        for (row, place) in page.iter().zip(seen.places) {
+            if let Some(answer) = place.and_then(|place| seen.answers[place].as_ref()) {
+                filled.push(wanted.filled(row, answer)?);
+            }
+        }
         let known = filled.len() as u64;
         let next = Cursor {
             found: cursor.found + known,
@@ -71,11 +74,12 @@ pub async fn run(ctx: &Context, chain: &Chain, source: Rows, into: Filled) -> Re
     Ok(Outputs { rows, found, missing, invalid, ..Outputs::default() })
 }
 
-/// What became of the address of a row.
-enum Looked {
-    Found(serde_json::Map<String, Value>),
-    Missing,
-    Invalid,
+/// What became of the addresses of a page.
+struct Seen {
+    /// For each row the place of its answer; none where it has no address.
+    places: Vec<Option<usize>>,
+    /// Of each address once; none where nobody knows it.
+    answers: Vec<Option<Answer>>,
 }
 
 struct Wanted<'a> {
@@ -85,7 +89,7 @@ struct Wanted<'a> {
 }
 
 /// Looks up the addresses of a page, each once.
-async fn look(ctx: &Context, chain: &Chain, page: &[Person], column: &str) -> Result<Vec<Looked>> {
+async fn look(ctx: &Context, chain: &Chain, page: &[Person], column: &str) -> Result<Seen> {
     let address = |row: &Person| match row.row.get(column) {
         Some(Value::String(text)) => Ok(geo::parse(text)),
         Some(Value::Null) => Ok(None),
@@ -97,22 +101,13 @@ async fn look(ctx: &Context, chain: &Chain, page: &[Person], column: &str) -> Re
     distinct.sort_unstable();
     distinct.dedup();
     let answers = ctx.geo.find(chain, &distinct, &ctx.stop).await?;
-    let answers: BTreeMap<IpAddr, Option<Answer>> = distinct.into_iter().zip(answers).collect();
-    let looked = |ip: Option<IpAddr>| match ip.map(|ip| answers.get(&ip).and_then(Option::as_ref)) {
-        None => Looked::Invalid,
-        Some(None) => Looked::Missing,
-        Some(Some(answer)) => match serde_json::to_value(answer) {
-            Ok(Value::Object(fields)) => Looked::Found(fields),
-            _ => Looked::Missing,
-        },
-    };
-    Ok(addresses.into_iter().map(looked).collect())
+    let place = |ip: Option<IpAddr>| ip.and_then(|ip| distinct.binary_search(&ip).ok());
+    Ok(Seen { places: addresses.into_iter().map(place).collect(), answers })
 }
 
 impl Wanted<'_> {
     /// The keys and the values of a row that is filled.
-    fn filled(&self, row: &Person, looked: Looked) -> Result<Option<Vec<Value>>> {
-        let Looked::Found(answer) = looked else { return Ok(None) };
+    fn filled(&self, row: &Person, answer: &Answer) -> Result<Vec<Value>> {
         let key = |name: &String| {
             row.row.get(name).cloned().ok_or_else(|| {
                 Error::permanent("column_not_found", format!("the query gives no column `{name}`"))
@@ -120,8 +115,8 @@ impl Wanted<'_> {
             })
         };
         let mut values = self.keys.iter().map(key).collect::<Result<Vec<_>>>()?;
-        values.extend(self.fields.iter().map(|field| answer.get(field).cloned().unwrap_or_default()));
-        Ok(Some(values))
+        values.extend(self.fields.iter().map(|field| answer.field(field)));
+        Ok(values)
     }
 }
 
