@@ -235,13 +235,15 @@ impl Stage {
     /// Tells of all events that the fixture knows.
     pub async fn tell(&mut self) {
         self.tellings += 1;
-        let name = format!("telling {}", self.tellings);
+        let name = format!("telling-{}", self.tellings);
         self.tell_as(&name).await;
     }
 
     async fn tell_as(&mut self, who: &str) {
         for (name, body) in fixture::events() {
-            self.ask(Method::POST, &format!("/v1/events/{name}"), Some(&format!("{who}/{name}")), Some(&body)).await;
+            let (path, key) = (format!("/v1/events/{name}"), format!("{who}/{name}"));
+            let (status, told) = self.ask(Method::POST, &path, Some(&key), Some(&body)).await;
+            assert!((200..300).contains(&status), "{status}: {told}\n{}", self.log());
         }
     }
 
