@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What afterload promises, measured on SQLite and on PostgreSQL: a table of figures, each expected and found. Without
-# arguments the short form, which the tests also run; `--full` the full one, which takes about half an hour on two cores with nothing else to do.
+# arguments the short form, which the tests also run; `--full` the full one, which takes about half an
+# hour on two cores.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

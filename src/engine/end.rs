@@ -16,7 +16,7 @@ use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::objects::File;
 use crate::steps::Made;
-use crate::store::{Claimed, Ending, RunRecord, RunStatus, Sleep, StepRecord, StepStatus, Tx, Verdict};
+use crate::store::{Claimed, Dialect, Ending, RunRecord, RunStatus, Sleep, StepRecord, StepStatus, Tx, Verdict};
 
 /// So many attempts back an attempt looks for files that were left behind; those before did the same.
 const OLD_CLAIMS: i64 = 3;
@@ -169,7 +169,10 @@ impl Inner {
     ) -> Result<Option<(RunRecord, Moves)>> {
         let step = &claimed.step;
         let run = match ending {
-            Ending::Final { .. } | Ending::FanOut => self.chain.finish(tx, lease, step, progress, ending).await?,
+            Ending::Final { status, outputs, error } if tx.dialect() == Dialect::Postgres => {
+                let last = (*status, outputs.as_ref(), error.as_ref());
+                self.chain.finish(tx, lease, step, progress, last).await?
+            }
             _ => self.leave(tx, lease, step, progress, ending).await?,
         };
         let Some(run) = run else { return Ok(None) };
@@ -203,7 +206,7 @@ impl Inner {
         Ok(Some((run, moves)))
     }
 
-    /// Ends an attempt that another one follows. `None`: the lease is lost.
+    /// Ends an attempt statement by statement. `None`: the lease is lost.
     async fn leave(
         &self,
         tx: &mut Tx,
