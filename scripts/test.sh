@@ -98,7 +98,8 @@ check_dependencies() {
         cargo deny --locked check
     else
         echo "the list of advisories cannot be fetched: licences, bans and sources are checked without it"
-        cargo deny --locked --offline check licenses bans sources
+        # Not `--offline`: cargo still has to fetch the crates that only other systems need.
+        cargo deny --locked check licenses bans sources
     fi
 }
 
