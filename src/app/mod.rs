@@ -73,7 +73,7 @@ impl App {
         config.listen = listener.local_addr()?;
         let kinds = steps::language(&work.steps);
         let schema = pipeline::schema(&kinds);
-        let Opened { mut process, mail, embedded, s3 } = Process::open(config, Endpoint::Public, work.steps).await?;
+        let Opened { mut process, mail, embedded, s3 } = Process::open(config, Endpoint::Here, work.steps).await?;
         let engine = process.engine.clone();
         let config = engine.config().clone();
         let reload = Reload::open(engine.db(), &config, kinds, &mail).await?;

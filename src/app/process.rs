@@ -123,7 +123,7 @@ impl Process {
 /// `object_store_missing`, and each part's own.
 pub async fn work(config: Config, work: Work) -> Result<Process> {
     stores::must_be_there(&config)?;
-    let Opened { mut process, s3, .. } = Process::open(config, Endpoint::Private, work.steps).await?;
+    let Opened { mut process, s3, .. } = Process::open(config, Endpoint::Elsewhere, work.steps).await?;
     let (queues, url) = (work.queues.to_string(), process.engine.config().base_url());
     process.work(work.queues);
     info!(queues, url, s3 = s3.as_deref(), "afterload is working");

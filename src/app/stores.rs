@@ -1,7 +1,5 @@
 //! The stores of a process, and the embedded one beside them.
 
-use std::net::{Ipv4Addr, SocketAddr};
-
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -10,14 +8,13 @@ use crate::error::{Error, Result};
 use crate::objects::embedded::{self, Embedded};
 use crate::objects::{EmbeddedAccess, Objects};
 
-/// Where a process that opens the embedded store answers for it.
+/// Who answers for the embedded store that a process opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
-    /// At the configured address, which is noted for the clients of the store.
-    Public,
-    /// On a free port of this machine, for itself alone: it opens the folder of a `serve`, whose address stays the one
-    /// that others are told.
-    Private,
+    /// This process, at the configured address, which is noted for the clients of the store.
+    Here,
+    /// The `serve` whose folder it is.
+    Elsewhere,
 }
 
 /// The stores as a process has opened them.
@@ -60,12 +57,11 @@ pub(super) async fn open(
     close: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> Result<Stores> {
-    let (mut embedded, mut access) = (None, None);
+    let mut access = None;
     if is_embedded(config) {
-        let (store, found) = open_embedded(config, endpoint, close, tasks).await?;
-        (embedded, access) = (Some(store), Some(found));
+        access = Some(open_embedded(config, endpoint, close, tasks).await?);
     }
-    let address = access.as_ref().map(|access| access.public_endpoint.clone());
+    let (embedded, address) = access.clone().map(|EmbeddedAccess { store, endpoint }| (store, endpoint)).unzip();
     let objects = Objects::connect(&config.objects, access).await?;
     objects.ensure_bucket(&config.objects.artifacts).await?;
     for bucket in config.objects.buckets.keys().filter(|bucket| objects.is_embedded(bucket)) {
@@ -79,24 +75,19 @@ async fn open_embedded(
     endpoint: Endpoint,
     close: &CancellationToken,
     tasks: &mut JoinSet<()>,
-) -> Result<(Embedded, EmbeddedAccess)> {
+) -> Result<EmbeddedAccess> {
     let credentials = embedded::load_or_make_credentials(&config.data)?;
     let public = config.objects.buckets.iter().filter(|(_, bucket)| bucket.public).map(|(name, _)| name.clone());
-    let store = Embedded::open(&config.data.join("objects"), credentials.clone())?.public(public);
-    let listen = match endpoint {
-        Endpoint::Public => config.objects.listen,
-        Endpoint::Private => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-    };
-    let listener = embedded::bind(listen).await?;
-    let here = format!("http://{}", listener.local_addr()?);
-    let public_endpoint = match endpoint {
-        Endpoint::Public => {
+    let store = Embedded::open(&config.data.join("objects"), credentials)?.public(public);
+    let endpoint = match endpoint {
+        Endpoint::Here => {
+            let listener = embedded::bind(config.objects.listen).await?;
+            let here = format!("http://{}", listener.local_addr()?);
             embedded::note_endpoint(&config.data, &here).await?;
-            here.clone()
+            tasks.spawn(store.serve(listener, close.clone()));
+            here
         }
-        Endpoint::Private => embedded::endpoint(&config.data, config.objects.listen),
+        Endpoint::Elsewhere => embedded::endpoint(&config.data, config.objects.listen),
     };
-    tasks.spawn(store.serve(listener, close.clone()));
-    let embedded::Credentials { access_key, secret_key } = credentials;
-    Ok((store, EmbeddedAccess { endpoint: here, public_endpoint, access_key, secret_key }))
+    Ok(EmbeddedAccess { store, endpoint })
 }

@@ -110,7 +110,7 @@ impl Objects {
     /// # Errors
     /// `bucket_not_configured`.
     pub async fn upload(&self, bucket: &str, key: &str, headers: impl Into<Headers>) -> Result<Upload> {
-        Ok(Upload::new(self.0.client(bucket)?.clone(), bucket, key, headers.into()))
+        Ok(Upload::new(self.0.store(bucket)?, bucket, key, headers.into()))
     }
 
     /// Writes a small object in one request.
@@ -118,7 +118,7 @@ impl Objects {
     /// # Errors
     /// Those of the store.
     pub async fn put(&self, bucket: &str, key: &str, content_type: &str, bytes: Bytes) -> Result<Stored> {
-        upload::put(self.0.client(bucket)?, bucket, key, &content_type.into(), bytes).await
+        upload::Target::new(self.0.store(bucket)?, bucket, key).put(&content_type.into(), bytes).await
     }
 
     /// Reads an object from byte `from` on, the very one that `file` names (its ETag or version must still match).

@@ -12,29 +12,28 @@ use aws_sdk_s3::config::{
     StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
-use aws_smithy_http_client::tls;
 
+use super::embedded::{Embedded, WITHIN};
 use super::fault;
 use crate::config::{Checksums, ObjectsConfig, Secret, StoreConfig};
 use crate::error::{Error, Result};
 
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// How to reach the embedded endpoint.
-#[derive(Clone, Debug)]
+/// The embedded store, as a process has opened it.
+#[derive(Clone)]
 pub struct EmbeddedAccess {
-    /// Its address, such as `http://127.0.0.1:9000`.
+    /// The store.
+    pub store: Embedded,
+    /// The address that others are told, such as `http://127.0.0.1:9000`.
     pub endpoint: String,
-    /// The address that others are told; another one where several processes open the folder.
-    pub public_endpoint: String,
-    /// Its access key.
-    pub access_key: String,
-    /// The secret key that goes with it.
-    pub secret_key: Secret,
 }
 
-struct Store {
-    client: Client,
+/// A store that is configured.
+pub(super) struct Store {
+    pub(super) client: Client,
+    /// Whether nobody can change what is on its way there unseen: it is encrypted and checked, or stays in the process.
+    pub(super) sealed: bool,
     /// Makes addresses for browsers.
     presigner: Client,
     region: String,
@@ -72,23 +71,24 @@ impl Stores {
             buckets.insert(bucket.clone(), store.clone());
         }
         let embedded = match embedded {
-            Some(EmbeddedAccess { endpoint, public_endpoint, access_key, secret_key }) => {
-                let store = StoreConfig {
-                    endpoint: Some(endpoint),
-                    public_endpoint: Some(public_endpoint),
-                    access_key: Some(Secret::new(access_key)),
-                    secret_key: Some(secret_key),
+            Some(EmbeddedAccess { store, endpoint }) => {
+                let keys = store.credentials().clone();
+                let config = StoreConfig {
+                    endpoint: Some(WITHIN.to_owned()),
+                    public_endpoint: Some(endpoint),
+                    access_key: Some(Secret::new(keys.access_key)),
+                    secret_key: Some(keys.secret_key),
                     path_style: true,
                     ..StoreConfig::default()
                 };
-                Some(open("embedded", &store, Some(direct())).await?)
+                Some(open("embedded", &config, Some(store.within())).await?)
             }
             None => None,
         };
         Ok(Self { embedded, named, buckets, public_urls })
     }
 
-    fn store(&self, bucket: &str) -> Result<&Store> {
+    pub(super) fn store(&self, bucket: &str) -> Result<&Store> {
         let store = match self.buckets.get(bucket) {
             Some(name) => self.named.get(name),
             None => self.embedded.as_ref(),
@@ -186,6 +186,7 @@ async fn open(name: &str, store: &StoreConfig, http: Option<SharedHttpClient>) -
     if let Some(endpoint) = &store.endpoint {
         builder = builder.endpoint_url(endpoint);
     }
+    let sealed = http.is_some() || is_sealed(store);
     builder.set_http_client(http);
     let config = builder.build();
     // A checksum of bytes that are not there yet cannot be signed.
@@ -195,13 +196,17 @@ async fn open(name: &str, store: &StoreConfig, http: Option<SharedHttpClient>) -
     }
     let (client, presigner) = (Client::from_conf(config), Client::from_conf(presigning.build()));
     let address = store.public_endpoint.clone().or_else(|| store.endpoint.clone());
-    Ok(Store { client, presigner, region, address })
+    Ok(Store { client, sealed, presigner, region, address })
 }
 
-/// HTTP past the proxy of the environment: what is in the same process is not reached through one.
-fn direct() -> SharedHttpClient {
-    let tls = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc);
-    aws_smithy_http_client::Builder::new().tls_provider(tls).build_https()
+/// Whether a store is reached through TLS, and told the checksum of what is sent. Without an endpoint and keys, the environment
+/// may name an address of any kind.
+fn is_sealed(store: &StoreConfig) -> bool {
+    let encrypted = match &store.endpoint {
+        Some(endpoint) => endpoint.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:")),
+        None => store.access_key.is_some(),
+    };
+    encrypted && store.checksums == Checksums::WhenSupported
 }
 
 /// The limits of one try. The SDK's read timeout spans from the first byte sent to the first byte of the answer, so a
@@ -213,4 +218,25 @@ pub(super) fn timeouts(body: usize) -> TimeoutConfig {
         .connect_timeout(Duration::from_secs(5))
         .read_timeout(Duration::from_secs(60) + sending)
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_go_unsigned_only_where_nobody_can_change_them() {
+        let keys = || Some(Secret::new("key"));
+        let at = |endpoint: Option<&str>, keys: Option<Secret>| StoreConfig {
+            endpoint: endpoint.map(str::to_owned),
+            access_key: keys.clone(),
+            secret_key: keys,
+            ..StoreConfig::default()
+        };
+        assert!(is_sealed(&at(Some("HTTPS://s3.example.com"), keys())) && is_sealed(&at(None, keys())));
+        assert!(!is_sealed(&at(Some("http://minio:9000"), keys())), "anybody on the way");
+        assert!(!is_sealed(&at(None, None)), "the environment may name http");
+        let unchecked = StoreConfig { checksums: Checksums::WhenRequired, ..at(None, keys()) };
+        assert!(!is_sealed(&unchecked), "the signature is all there is");
+    }
 }

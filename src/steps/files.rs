@@ -74,7 +74,7 @@ impl Files {
         let Some(destination) = &inner.destination else {
             let id = ulid::Ulid::generate().to_string();
             let key = format!("{}{id}", inner.prefix);
-            let upload = inner.objects.upload(&inner.bucket, &key, content_type).await?;
+            let upload = inner.objects.upload(&inner.bucket, &key, content_type).await?.ours();
             return Ok(FileSink { files: self.clone(), place: Place::Artifact(id), name: name.to_owned(), upload });
         };
         let key = self.key(destination, name)?;
@@ -91,7 +91,7 @@ impl Files {
         };
         let headers =
             Headers { content_type: content_type.to_owned(), cache_control: destination.cache_control.clone() };
-        let upload = inner.objects.upload(bucket, &key, headers).await?;
+        let upload = inner.objects.upload(bucket, &key, headers).await?.ours();
         Ok(FileSink { files: self.clone(), place: Place::User { fresh }, name: name.to_owned(), upload })
     }
 

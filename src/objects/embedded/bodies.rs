@@ -23,6 +23,9 @@ use super::index::objects::Stretch;
 /// How much is read from a file at once.
 const CHUNK: u64 = 256 << 10;
 
+/// How much is hashed and then written at once.
+const PIECE: usize = 128 << 10;
+
 /// The folder of the bodies.
 #[derive(Clone)]
 pub(super) struct Bodies(Arc<Inner>);
@@ -159,10 +162,14 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
+    /// In pieces that are still at hand when they are read again.
     pub(super) fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
-        self.digests.update(chunk);
         self.size += chunk.len() as u64;
-        self.file.write_all(chunk)
+        for piece in chunk.chunks(PIECE) {
+            self.digests.update(piece);
+            self.file.write_all(piece)?;
+        }
+        Ok(())
     }
 
     /// Puts the body on disk, in its place. Nothing names it yet.
@@ -191,7 +198,7 @@ impl Incoming {
 pub(super) struct Sealed {
     pub(super) id: String,
     pub(super) size: u64,
-    /// In hexadecimal.
+    /// In hexadecimal; for bytes of our own what stands in its place.
     pub(super) md5: String,
     pub(super) checksums: Checksums,
     left: Leftover,

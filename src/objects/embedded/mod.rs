@@ -27,6 +27,7 @@ mod pages;
 mod put;
 mod serve;
 mod sweep;
+mod within;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -34,12 +35,16 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use s3s::service::S3ServiceBuilder;
+use aws_sdk_s3::config::SharedHttpClient;
+use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
+
+pub(super) use multipart::AnyName;
+pub(super) use within::ENDPOINT as WITHIN;
 
 pub use credentials::{Credentials, load_or_make_credentials};
 pub use index::events::{Event, EventKind};
@@ -93,10 +98,24 @@ impl Embedded {
 
     /// Answers S3 requests on `listener` until `stop`, then finishes the requests under way (for at most ten seconds).
     pub fn serve(&self, listener: TcpListener, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+        serve::serve(self.service(), listener, stop)
+    }
+
+    fn service(&self) -> S3Service {
         let mut builder = S3ServiceBuilder::new(api::Api(Arc::clone(&self.store)));
         builder.set_auth(access::OneKey(self.credentials.clone()));
         builder.set_access(access::Rules(Arc::clone(&self.public)));
-        serve::serve(builder.build(), listener, stop)
+        builder.build()
+    }
+
+    /// The keys to it.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Takes requests of the SDK in this process.
+    pub(super) fn within(&self) -> SharedHttpClient {
+        SharedHttpClient::new(within::Within { service: self.service(), patience: None })
     }
 
     /// What happened to objects after event `seq`, oldest first, at most `limit` of it.

@@ -87,19 +87,10 @@ async fn answer(service: S3Service, request: Request<Incoming>) -> Result<HttpRe
     let refused = access::refused_at_the_door(&request);
     let request = request.map(|body| Shared(Arc::new(Mutex::new(body))));
     let unread = Shared(Arc::clone(&request.body().0));
-    let answered = match refused {
-        Some(error) => error.to_http_response(),
-        None => {
-            let answered = service.call(request.map(Body::http_body_unsync)).await;
-            answered.map_err(|error| S3Error::internal_error(Unanswered(error.into())))
-        }
+    let mut response = match refused {
+        Some(error) => written(error.to_http_response()),
+        None => answered(&service, request.map(Body::http_body_unsync)).await,
     };
-    let mut response = answered.unwrap_or_else(|error| {
-        tracing::error!("the embedded object store could not write an answer: {error}");
-        let mut response = HttpResponse::new(Body::empty());
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        response
-    });
     page.open(&mut response);
     if (response.status().is_client_error() || response.status().is_server_error()) && !unread.is_end_stream() {
         if !waits {
@@ -110,7 +101,22 @@ async fn answer(service: S3Service, request: Request<Incoming>) -> Result<HttpRe
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
-    Ok(message::explained(response))
+    Ok(response)
+}
+
+/// What the service says to a request, from wherever it came.
+pub(super) async fn answered(service: &S3Service, request: Request<Body>) -> HttpResponse {
+    let answered = service.call(request).await;
+    written(answered.map_err(|error| S3Error::internal_error(Unanswered(error.into()))))
+}
+
+fn written(answered: Result<HttpResponse, S3Error>) -> HttpResponse {
+    message::explained(answered.unwrap_or_else(|error| {
+        tracing::error!("the embedded object store could not write an answer: {error}");
+        let mut response = HttpResponse::new(Body::empty());
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        response
+    }))
 }
 
 /// Reads what is left of a body that was refused, up to a limit: a connection that is closed with bytes unread may

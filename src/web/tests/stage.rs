@@ -243,15 +243,12 @@ async fn objects(folder: &std::path::Path) -> (Objects, DropGuard) {
     let folder = folder.join("objects");
     let credentials = embedded::load_or_make_credentials(&folder).unwrap();
     let listener = embedded::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let access = EmbeddedAccess {
-        public_endpoint: format!("http://{}", listener.local_addr().unwrap()),
-        endpoint: format!("http://{}", listener.local_addr().unwrap()),
-        access_key: credentials.access_key.clone(),
-        secret_key: credentials.secret_key.clone(),
-    };
+    let store = Embedded::open(&folder, credentials).unwrap();
     let stop = CancellationToken::new();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
     #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
-    tokio::spawn(Embedded::open(&folder, credentials).unwrap().serve(listener, stop.clone()));
+    tokio::spawn(store.serve(listener, stop.clone()));
+    let access = EmbeddedAccess { store, endpoint };
     let objects = Objects::connect(&Config::default().objects, Some(access)).await.unwrap();
     for bucket in ["artifacts", "uploads", "secret"] {
         objects.ensure_bucket(bucket).await.unwrap();

@@ -24,6 +24,7 @@ pub struct Store {
     pub embedded: Embedded,
     pub endpoint: String,
     pub credentials: Credentials,
+    /// Within the process, as the service uses its own store.
     pub objects: Objects,
     pub stop: CancellationToken,
     _stop: DropGuard,
@@ -38,7 +39,8 @@ impl Store {
         let embedded = embedded.public(["public".to_owned()]);
         let stop = CancellationToken::new();
         let endpoint = serve(&embedded, &stop).await;
-        let objects = connect(&endpoint, &credentials).await;
+        let access = EmbeddedAccess { store: embedded.clone(), endpoint: endpoint.clone() };
+        let objects = Objects::connect(&ObjectsConfig::default(), Some(access)).await.unwrap();
         objects.ensure_bucket(BUCKET).await.unwrap();
         let _stop = stop.clone().drop_guard();
         Self { dir, embedded, endpoint, credentials, objects, stop, _stop }
@@ -91,14 +93,9 @@ pub fn sdk(endpoint: &str, access_key: &str, secret_key: &str) -> Client {
     Client::from_conf(config.build())
 }
 
+/// By HTTP, as any other store is used.
 pub async fn connect(endpoint: &str, credentials: &Credentials) -> Objects {
-    let access = EmbeddedAccess {
-        endpoint: endpoint.to_owned(),
-        public_endpoint: endpoint.to_owned(),
-        access_key: credentials.access_key.clone(),
-        secret_key: credentials.secret_key.clone(),
-    };
-    Objects::connect(&ObjectsConfig::default(), Some(access)).await.unwrap()
+    connect_named(named(endpoint, credentials)).await
 }
 
 /// The same store under a name, with settings of its own.
