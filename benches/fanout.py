@@ -13,7 +13,7 @@ import argparse
 import json
 import time
 
-from harness import MB, ROOT, PostgresDatabases, Service, SqliteDatabases, binary, cpu, forget_peak, median, memory, table, timed, until
+from harness import MB, ROOT, PostgresDatabases, Service, SqliteDatabases, binary, cpu, ended_at, forget_peak, median, memory, table, timed, until
 
 PIPELINE = """name: bench
 steps:
@@ -66,7 +66,7 @@ def ours(place, program, rows):
         where = place.where(service)
         fill(place, where, rows)
         forget_peak(service.pid)
-        idle, begun, used, served, told = memory(service.pid, "VmRSS"), time.monotonic(), cpu(service.pid), place.server_cpu(), []
+        idle, begun, used, served, told = memory(service.pid, "VmRSS"), time.time(), cpu(service.pid), place.server_cpu(), []
         status, run = service.call("POST", "/v1/pipelines/bench/runs", {"params": {}})
         if status != 202:
             raise SystemExit(f"the start was answered {status}: {run}")
@@ -74,10 +74,10 @@ def ours(place, program, rows):
         def ended():
             view = service.call("GET", f"/v1/runs/{run['id']}")[1]
             told.append((view["steps"][0]["progress"] or {}).get("done", 0))
-            return view if view["status"] in ("succeeded", "failed", "cancelled") else None
+            return view if view["status"] in ("succeeded", "failed", "cancelled") else time.sleep(0.1)
 
         view = until("the run", ended, 3600)
-        seen = {"wall": time.monotonic() - begun, "cpu": cpu(service.pid) - used, "server": place.server_cpu() - served}
+        seen = {"wall": ended_at(view) - begun, "cpu": cpu(service.pid) - used, "server": place.server_cpu() - served}
         seen |= {"peak": memory(service.pid, "VmHWM") - idle, "told": len(set(told))}
         if view["status"] != "succeeded":
             raise SystemExit(f"the run {view['status']}: {json.dumps(view['error'])}")

@@ -1,6 +1,7 @@
 """What the benchmarks share: the service and PostgreSQL as processes, and what they cost."""
 
 import contextlib
+import datetime
 import http.client
 import json
 import multiprocessing
@@ -59,6 +60,11 @@ def until(what, probe, seconds=60):
             return answer
         time.sleep(0.02)
     raise SystemExit(f"timed out waiting for {what}")
+
+
+def ended_at(view):
+    """When a run ended, as `time.time` counts: asking often enough to see it would take the time that is measured."""
+    return datetime.datetime.fromisoformat(view["finished_at"]).timestamp()
 
 
 def _stat(pid):

@@ -260,14 +260,32 @@ fn text(name: &str, value: &Json, kind: &str) -> Result<Option<String>> {
 
 /// PostgreSQL's way to write an array; lists in lists are further dimensions.
 fn array(items: &[Json]) -> String {
-    let quoted = |text: &str| format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""));
-    let item = |item: &Json| match item {
-        Json::Null => "NULL".to_owned(),
-        Json::Array(items) => array(items),
-        Json::String(text) => quoted(text),
-        other => quoted(&other.to_string()),
-    };
-    format!("{{{}}}", items.iter().map(item).collect::<Vec<_>>().join(","))
+    let mut text = String::from("{");
+    for (place, item) in items.iter().enumerate() {
+        text.push_str(if place == 0 { "" } else { "," });
+        match item {
+            Json::Null => text.push_str("NULL"),
+            Json::Array(items) => text.push_str(&array(items)),
+            Json::String(item) => quoted(item, &mut text),
+            other => quoted(&other.to_string(), &mut text),
+        }
+    }
+    text.push('}');
+    text
+}
+
+/// Appends an item of an array as PostgreSQL reads it.
+pub(super) fn quoted(item: &str, text: &mut String) {
+    text.push('"');
+    for part in item.split_inclusive(['\\', '"']) {
+        let plain = part.trim_end_matches(['\\', '"']);
+        text.push_str(plain);
+        if plain.len() < part.len() {
+            text.push('\\');
+            text.push_str(&part[plain.len()..]);
+        }
+    }
+    text.push('"');
 }
 
 /// As libpq's `PQescapeLiteral`: right whatever `standard_conforming_strings` says.

@@ -30,11 +30,11 @@ pub use bind::{Bind, ForPostgres, ForSqlite, Statement};
 pub use bulk::{Action, Conflict, Loader, Outcome, Refusal, Seal, Sealed};
 pub use checkpoints::{Fence, Reject};
 pub use dialect::Dialect;
-pub use fill::Filling;
-pub use people::{People, Person, Present, Row, Span, Target};
+pub use fill::{Filling, Given, Plain};
+pub use people::{Page, People, Person, Present, Row, Span, Target};
 pub use quote::TableName;
 pub use select::{Reading, Receiver, Select, Sort};
-pub use statement::{Call, Command, Effect, Keep, Note, Noted, order};
+pub use statement::{Call, Command, Effect, Keep, Note, Noted, Rows, order};
 pub use table::{Column, Kind, Table};
 
 use crate::config::{self, ConnectionConfig};

@@ -6,11 +6,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::bulk::keys_not_unique;
 use super::quote::{TableName, identifier, list};
-use super::{Bind, Call, Command, Connection, Dialect, Effect, Fence, Keep, Note, checkpoints};
+use super::{Bind, Call, Command, Connection, Dialect, Effect, Fence, Keep, Note, Rows, checkpoints};
 use crate::error::{Error, Result};
 
 /// The bounds of a part and the values of a row; no parameter of a user's has such a name.
 const OWN: &str = "afterload_";
+/// The column of a page with the key.
+const KEY: &str = "afterload_key";
 
 /// A query whose rows are people, told apart by one of its columns.
 #[derive(Clone, Debug)]
@@ -36,6 +38,29 @@ pub struct Person {
     pub key: Value,
     /// The columns that the query gives.
     pub row: Map<String, Value>,
+}
+
+/// People who follow one another.
+#[derive(Debug)]
+pub struct Page {
+    /// Their rows: the keys as they can be bound again, then the columns that the query gives.
+    pub rows: Rows,
+}
+
+impl Page {
+    /// The key of the last one.
+    pub fn last(&self) -> Option<&Value> {
+        Some(self.rows.value(self.rows.len().checked_sub(1)?, 0))
+    }
+
+    /// The people one by one.
+    pub fn people(&self) -> impl Iterator<Item = Person> {
+        (0..self.rows.len()).map(|place| {
+            let mut row = self.rows.map(place);
+            row.shift_remove(KEY);
+            Person { key: self.rows.value(place, 0).clone(), row }
+        })
+    }
 }
 
 /// What a row says of a delivery.
@@ -96,10 +121,10 @@ impl People {
     pub async fn count(&self, connection: &Connection, span: &Span, stop: &CancellationToken) -> Result<u64> {
         let sql = format!("SELECT COUNT(*) AS people {}", self.of(span));
         let rows = self.read(connection, &sql, span, &[], Keep::All { rows: 1, bytes: 1 << 10 }, stop).await?;
-        Ok(rows.first().and_then(|row| row.get("people")).and_then(Value::as_u64).unwrap_or_default())
+        Ok(rows.first().and_then(Value::as_u64).unwrap_or_default())
     }
 
-    /// The key of the person at `place`, from 1, of a part.
+    /// The key of the person at `place`, from 1, of a part; none where there are fewer.
     ///
     /// # Errors
     /// `audience_key_invalid` where the keys have no order; those of [`Connection::read`].
@@ -115,8 +140,8 @@ impl People {
         // Brought to text behind the place: of those before it nobody asks.
         let sql = format!("SELECT {} AS bound FROM ({at}) AS person", told("person.key", connection.dialect()));
         let own = [("skip", Value::from(place.saturating_sub(1)))];
-        let mut rows = self.read(connection, &sql, span, &own, Keep::All { rows: 1, bytes: 64 << 10 }, stop).await?;
-        let found = rows.pop().and_then(|mut row| row.remove("bound"));
+        let rows = self.read(connection, &sql, span, &own, Keep::All { rows: 1, bytes: 64 << 10 }, stop).await?;
+        let found = rows.first().cloned();
         if found.is_some() && found == span.after {
             return Err(Error::permanent("audience_key_invalid", "the keys of the people cannot be put in order")
                 .hint("`key` must name a column of whole numbers, texts or UUIDs"));
@@ -134,14 +159,12 @@ impl People {
         span: &Span,
         limit: usize,
         stop: &CancellationToken,
-    ) -> Result<Vec<Person>> {
+    ) -> Result<Page> {
         let key = told(&self.key, connection.dialect());
-        let own = format!("{OWN}key");
-        let sql = format!("SELECT {key} AS {own}, person.* {} ORDER BY {} LIMIT :{OWN}limit", self.of(span), self.key);
+        let sql = format!("SELECT {key} AS {KEY}, person.* {} ORDER BY {} LIMIT :{OWN}limit", self.of(span), self.key);
         let keep = Keep::All { rows: limit, bytes: 16 << 20 };
         let rows = self.read(connection, &sql, span, &[("limit", limit.into())], keep, stop).await?;
-        let person = |mut row: Map<String, Value>| Some(Person { key: row.shift_remove(&own)?, row });
-        Ok(rows.into_iter().filter_map(person).collect())
+        Ok(Page { rows })
     }
 
     /// Gives everybody of a part a row, in one statement of the database and in the order of their keys, which indices
@@ -211,7 +234,7 @@ impl People {
         own: &[(&str, Value)],
         keep: Keep,
         stop: &CancellationToken,
-    ) -> Result<Vec<Map<String, Value>>> {
+    ) -> Result<Rows> {
         let command = Command::parse(sql, connection.dialect())?;
         let call = Call { values: self.bound(span, own), keep, stop: stop.clone() };
         connection.read(&command, call).await.map(|effect| effect.rows)

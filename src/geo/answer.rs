@@ -2,7 +2,17 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+
+/// What a field of an answer holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Field<'a> {
+    /// A name or a code.
+    Text(&'a str),
+    /// Degrees.
+    Degrees(f64),
+    /// The number of a network.
+    Number(u64),
+}
 
 /// Where an address is. What nobody knows is null.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -51,23 +61,24 @@ impl Answer {
         "provider",
     ];
 
-    /// A field by its name; null for what it has none of.
-    pub fn field(&self, name: &str) -> Value {
-        match name {
-            "ip" => self.ip.clone().into(),
-            "country" => self.country.clone().into(),
-            "country_code" => self.country_code.clone().into(),
-            "region" => self.region.clone().into(),
-            "city" => self.city.clone().into(),
-            "postal_code" => self.postal_code.clone().into(),
-            "latitude" => self.latitude.into(),
-            "longitude" => self.longitude.into(),
-            "timezone" => self.timezone.clone().into(),
-            "asn" => self.asn.into(),
-            "isp" => self.isp.clone().into(),
-            "provider" => self.provider.clone().into(),
-            _ => Value::Null,
-        }
+    /// A field by its name, if it has it.
+    pub fn field(&self, name: &str) -> Option<Field<'_>> {
+        let text = match name {
+            "ip" => &self.ip,
+            "country" => &self.country,
+            "country_code" => &self.country_code,
+            "region" => &self.region,
+            "city" => &self.city,
+            "postal_code" => &self.postal_code,
+            "latitude" => return self.latitude.map(Field::Degrees),
+            "longitude" => return self.longitude.map(Field::Degrees),
+            "timezone" => &self.timezone,
+            "asn" => return self.asn.map(Field::Number),
+            "isp" => &self.isp,
+            "provider" => &self.provider,
+            _ => return None,
+        };
+        text.as_deref().map(Field::Text)
     }
 
     /// Whether it says anything of the place or the network.
@@ -79,6 +90,8 @@ impl Answer {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -97,7 +110,12 @@ mod tests {
         }
         let answer: Answer = serde_json::from_value(Value::Object(full.clone())).unwrap();
         for (name, value) in &full {
-            assert_eq!(&answer.field(name), value, "{name}");
+            let told = match answer.field(name).unwrap() {
+                Field::Text(text) => text.into(),
+                Field::Degrees(degrees) => degrees.into(),
+                Field::Number(number) => Value::from(number),
+            };
+            assert_eq!(&told, value, "{name}");
         }
         assert!(!Answer { provider: Some("x".into()), ..Answer::default() }.says_something());
         assert!(Answer { asn: Some(1), ..Answer::default() }.says_something());

@@ -16,7 +16,7 @@ use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 pub use address::{is_local, parse};
-pub use answer::Answer;
+pub use answer::{Answer, Field};
 
 use self::http::Service;
 use self::mmdb::Mmdb;
@@ -103,8 +103,8 @@ impl Geo {
         Self(Arc::new(Inner { folder: config.geo_folder(), files: Mutex::default(), services, db }))
     }
 
-    /// Where each address is, in their order; `None` where nobody knows. Who fails is passed over for those that others
-    /// know.
+    /// Where each address is, in their order, without the address itself; `None` where nobody knows. Who fails is passed over
+    /// for those that others know.
     ///
     /// # Errors
     /// Where somebody failed and nobody else knew an address: `geo_file_missing`, `geo_file_invalid`,
@@ -114,13 +114,10 @@ impl Geo {
         chain: &Chain,
         addresses: &[IpAddr],
         stop: &CancellationToken,
-    ) -> Result<Vec<Option<Answer>>> {
-        let local = |ip: &IpAddr| {
-            let answer =
-                || Answer { ip: Some(ip.to_string()), provider: Some(LOCAL.to_owned()), ..chain.local.clone() };
-            is_local(*ip).then(answer)
-        };
-        let mut found: Vec<Result<Option<Answer>>> = addresses.iter().map(|ip| Ok(local(ip))).collect();
+    ) -> Result<Vec<Option<Arc<Answer>>>> {
+        let local = Arc::new(Answer { provider: Some(LOCAL.to_owned()), ..chain.local.clone() });
+        let mut found: Vec<Result<Option<Arc<Answer>>>> =
+            addresses.iter().map(|ip| Ok(is_local(*ip).then(|| local.clone()))).collect();
         for provider in &chain.providers {
             let open: Vec<usize> = (0..found.len()).filter(|place| !matches!(found[*place], Ok(Some(_)))).collect();
             if open.is_empty() {
@@ -148,7 +145,7 @@ impl Geo {
     }
 
     /// One answer for each address, in their order.
-    async fn read(&self, name: &str, addresses: Vec<IpAddr>) -> Vec<Result<Option<Answer>>> {
+    async fn read(&self, name: &str, addresses: Vec<IpAddr>) -> Vec<Result<Option<Arc<Answer>>>> {
         let (count, file) = (addresses.len(), self.file(name));
         let read = tokio::task::spawn_blocking(move || file.find(&addresses)).await;
         match read
@@ -166,7 +163,7 @@ impl Geo {
         addresses: &[IpAddr],
         cache: Duration,
         stop: &CancellationToken,
-    ) -> Vec<Result<Option<Answer>>> {
+    ) -> Vec<Result<Option<Arc<Answer>>>> {
         let Some(service) = self.0.services.get(name) else {
             let unknown =
                 Error::permanent("geo_provider_unknown", format!("the configuration has no `geo.http.{name}`"));
@@ -178,8 +175,8 @@ impl Geo {
             Err(error) => return vec![Err(error); addresses.len()],
         };
         let one = async |place: usize| match known.get(&texts[place]) {
-            Some(answer) => Ok(answer.clone().and_then(|answer| serde_json::from_value(answer).ok())),
-            None => self.call(service, addresses[place], cache, stop).await,
+            Some(answer) => Ok(answer.clone().and_then(|answer| serde_json::from_value(answer).ok()).map(Arc::new)),
+            None => self.call(service, addresses[place], cache, stop).await.map(|answer| answer.map(Arc::new)),
         };
         futures::stream::iter(0..addresses.len()).map(one).buffered(AT_ONCE).collect().await
     }

@@ -1,6 +1,5 @@
 //! Rows from SQLite: a handle of its own that can only read, whose query others interrupt.
 
-use std::io::Write;
 use std::time::Instant;
 
 use rusqlite::ffi;
@@ -44,34 +43,34 @@ fn read(connection: &rusqlite::Connection, bound: ForSqlite, receiver: &mut impl
     }
     let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
     receiver.begin(&names, None)?;
-    let mut scratch = Vec::with_capacity(32);
+    let mut digits = Digits::default();
     let mut rows = statement.query(rusqlite::params_from_iter(bound.values)).map_err(refused)?;
     while let Some(row) = rows.next().map_err(refused)? {
         for index in 0..names.len() {
-            scratch.clear();
-            cell(row.get_ref(index).map_err(failed)?, &mut scratch, receiver);
+            cell(row.get_ref(index).map_err(failed)?, &mut digits, receiver);
         }
         receiver.end_row()?;
     }
     Ok(())
 }
 
-fn cell(value: ValueRef<'_>, scratch: &mut Vec<u8>, receiver: &mut impl Receiver) {
+/// Where numbers are written out.
+#[derive(Default)]
+struct Digits {
+    whole: itoa::Buffer,
+    real: zmij::Buffer,
+}
+
+fn cell(value: ValueRef<'_>, digits: &mut Digits, receiver: &mut impl Receiver) {
     match value {
         ValueRef::Null => receiver.cell(None),
-        ValueRef::Integer(number) => {
-            whole(number, scratch);
-            receiver.cell(Some((Sort::Exact, scratch)));
-        }
+        ValueRef::Integer(number) => receiver.cell(Some((Sort::Exact, digits.whole.format(number).as_bytes()))),
         ValueRef::Real(number) if number.is_infinite() => {
             let text: &[u8] = if number > 0.0 { b"Infinity" } else { b"-Infinity" };
             receiver.cell(Some((Sort::Text, text)));
         }
-        ValueRef::Real(number) => {
-            // The shortest text that is this number; a vector takes everything.
-            drop(write!(scratch, "{number:?}"));
-            receiver.cell(Some((Sort::Float, scratch)));
-        }
+        // The shortest text that is this number.
+        ValueRef::Real(number) => receiver.cell(Some((Sort::Float, digits.real.format(number).as_bytes()))),
         ValueRef::Text(text) => match std::str::from_utf8(text) {
             Ok(_) => receiver.cell(Some((Sort::Text, text))),
             Err(_) => receiver.cell(Some((Sort::Text, String::from_utf8_lossy(text).as_bytes()))),
@@ -81,38 +80,9 @@ fn cell(value: ValueRef<'_>, scratch: &mut Vec<u8>, receiver: &mut impl Receiver
     }
 }
 
-/// The digits of a number; the machinery of `write!` would take several times as long.
-fn whole(number: i64, out: &mut Vec<u8>) {
-    let (mut digits, mut at, mut rest) = ([0_u8; 20], 20, number.unsigned_abs());
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    if number < 0 {
-        out.push(b'-');
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
 fn refused(error: rusqlite::Error) -> crate::error::Error {
     match error.sqlite_error().map(|error| error.extended_code & 0xff) {
         Some(ffi::SQLITE_READONLY) => writes(&error.to_string()),
         _ => failed(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn numbers_are_written_out() {
-        for number in [0, 7, -1, 10, 1_234_567_890, i64::MAX, i64::MIN] {
-            let mut out = Vec::new();
-            super::whole(number, &mut out);
-            assert_eq!(String::from_utf8(out).unwrap(), number.to_string());
-        }
     }
 }

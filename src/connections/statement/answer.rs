@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::Effect;
 use crate::error::{Error, Result};
@@ -21,6 +21,52 @@ pub enum Keep {
     Nothing,
     /// The greatest value of the first column, which must hold whole numbers or text. Text is compared byte by byte.
     Greatest,
+}
+
+/// Rows that a statement has given. All have the same columns, so their names are kept once.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    names: Vec<String>,
+    values: Vec<Value>,
+    count: usize,
+}
+
+impl Rows {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The place of a column; of several of the same name the last one.
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.names.iter().rposition(|known| known == name)
+    }
+
+    /// The value of a column in a row, both counted from 0.
+    pub fn value(&self, row: usize, column: usize) -> &Value {
+        &self.values[row * self.names.len() + column]
+    }
+
+    /// The first value of the first row.
+    pub fn first(&self) -> Option<&Value> {
+        self.values.first()
+    }
+
+    /// A row as JSON.
+    pub fn map(&self, row: usize) -> Map<String, Value> {
+        let values = (0..self.names.len()).map(|column| self.value(row, column).clone());
+        self.names.iter().cloned().zip(values).collect()
+    }
+
+    /// All rows as JSON.
+    pub fn maps(&self) -> Vec<Map<String, Value>> {
+        (0..self.count).map(|row| self.map(row)).collect()
+    }
 }
 
 /// Takes the rows of a statement one by one.
@@ -48,19 +94,22 @@ impl Taker {
             Keep::Greatest => return self.greatest(read(0)?),
             Keep::All { rows, bytes } => (rows, bytes),
         };
-        if self.effect.rows.len() == rows {
+        let taken = &mut self.effect.rows;
+        if taken.count == rows {
             return Err(too_large(format!("the statement gives more than {rows} rows")));
         }
-        let mut row = Map::new();
-        for (index, name) in names.enumerate() {
+        if taken.count == 0 {
+            taken.names = names.map(str::to_owned).collect();
+        }
+        for (index, name) in taken.names.iter().enumerate() {
             let value = read(index)?;
             self.bytes += name.len() + 6 + size(&value);
             if self.bytes > bytes {
                 return Err(too_large(format!("the rows of the statement have more than {bytes} bytes")));
             }
-            row.insert(name.to_owned(), value);
+            taken.values.push(value);
         }
-        self.effect.rows.push(row);
+        taken.count += 1;
         Ok(())
     }
 
@@ -107,8 +156,15 @@ fn size(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len() + 2,
         Value::Null | Value::Bool(_) => 4,
+        Value::Number(number) => digits(number).unwrap_or_else(|| number.to_string().len()),
         other => other.to_string().len(),
     }
+}
+
+/// How long a whole number is.
+fn digits(number: &Number) -> Option<usize> {
+    let whole = number.as_i64()?;
+    Some(whole.unsigned_abs().checked_ilog10().unwrap_or_default() as usize + 1 + usize::from(whole < 0))
 }
 
 fn too_large(message: String) -> Error {
@@ -137,6 +193,23 @@ mod tests {
         for rows in [vec![json!(1); 3], vec![json!("x".repeat(100))], vec![json!(["x".repeat(50), "x".repeat(50)])]] {
             assert_eq!(take(keep, &rows).unwrap_err().code(), "sql_result_too_large");
         }
+    }
+
+    #[test]
+    fn whole_numbers_are_as_long_as_they_are_written() {
+        for number in [0, 9, 10, -1, i64::MAX, i64::MIN] {
+            assert_eq!(size(&json!(number)), number.to_string().len());
+        }
+        assert_eq!(size(&json!(-1.5)), 4);
+    }
+
+    #[test]
+    fn of_columns_of_the_same_name_the_last_one_counts() {
+        let mut taker = Taker::new(Keep::All { rows: 1, bytes: 100 });
+        taker.row(["a", "b", "a"].into_iter(), |index| Ok(json!(index))).unwrap();
+        let rows = taker.finish(0).rows;
+        assert_eq!((rows.column("a"), rows.column("b"), rows.column("c")), (Some(2), Some(1), None));
+        assert_eq!(Value::Object(rows.map(0)), json!({ "a": 2, "b": 1 }));
     }
 
     #[test]

@@ -13,14 +13,14 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-pub use answer::{Keep, order};
+pub use answer::{Keep, Rows, order};
 pub use parse::Command;
 pub(super) use postgres::until_stopped;
 
 use super::bind::Bind;
 use super::checkpoints::Fence;
 use super::quote::{identifier, list};
-use super::{Connection, Kind};
+use super::{Connection, Given, Kind};
 use crate::error::{Error, Result};
 
 /// What a statement is run with.
@@ -40,7 +40,7 @@ pub struct Effect {
     /// Rows that it inserted, updated or deleted; for a `SELECT` those that it gave.
     pub affected: u64,
     /// The rows that it gave, if they were to be kept.
-    pub rows: Vec<Map<String, Value>>,
+    pub rows: Rows,
     /// The greatest value of the first column of the rows that it gave, if that was to be kept.
     pub greatest: Option<Value>,
     /// How long its transaction has held its locks.
@@ -58,7 +58,7 @@ struct Job {
     call: Call,
     /// On SQLite: rows of values in the order of the statement's parameters, with each of which it is run; none: it is run once,
     /// with those of the call.
-    rows: Option<Vec<Vec<Value>>>,
+    rows: Option<Box<dyn Given>>,
     writes: bool,
     fence: Option<Fence>,
     note: Note,
@@ -104,7 +104,7 @@ impl Connection {
     pub async fn write_each(
         &self,
         command: &Command,
-        (rows, call): (Vec<Vec<Value>>, Call),
+        (rows, call): (Box<dyn Given>, Call),
         fence: Option<&Fence>,
         note: Note,
     ) -> Result<(Effect, Noted)> {
@@ -156,19 +156,18 @@ impl Connection {
         let command = Command::parse(&sql, self.dialect())?;
         let values = Bind::from([("key".to_owned(), value.clone())]);
         let call = Call { values, keep: Keep::All { rows: 2, bytes: 2 << 20 }, stop: stop.clone() };
-        let mut rows = match self.read(&command, call).await {
+        let rows = match self.read(&command, call).await {
             // No row can have a key that its column cannot hold.
-            Err(error) if error.code() == postgres::NOT_OF_TYPE => Vec::new(),
+            Err(error) if error.code() == postgres::NOT_OF_TYPE => Rows::default(),
             read => read?.rows,
         };
-        match (rows.pop(), rows.pop()) {
-            (Some(_), Some(_)) => {
-                let message = format!("several rows of `{}` have the same `{key}`", table.name);
-                Err(Error::permanent("record_ambiguous", message)
-                    .hint("name a unique column as the `key` of the param"))
-            }
-            (row, _) => Ok(row),
+        if rows.len() > 1 {
+            let message = format!("several rows of `{}` have the same `{key}`", table.name);
+            return Err(
+                Error::permanent("record_ambiguous", message).hint("name a unique column as the `key` of the param")
+            );
         }
+        Ok((!rows.is_empty()).then(|| rows.map(0)))
     }
 }
 

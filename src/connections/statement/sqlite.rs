@@ -11,6 +11,7 @@ use super::{Effect, Job, Noted};
 use crate::clock;
 use crate::connections::bind::native;
 use crate::connections::sqlite::{Sqlite, failed};
+use crate::connections::{Given, Plain};
 use crate::error::Result;
 
 pub(super) async fn run(database: &Sqlite, job: Job) -> Result<(Effect, Noted)> {
@@ -28,7 +29,7 @@ pub(super) async fn run(database: &Sqlite, job: Job) -> Result<(Effect, Noted)> 
             return Err(fence.lost());
         }
         let mut effect = match &job.rows {
-            Some(rows) => execute_each(&transaction, &job, rows)?,
+            Some(rows) => execute_each(&transaction, &job, rows.as_ref())?,
             None => execute(&transaction, &job)?,
         };
         let Job { fence, note, call, .. } = job;
@@ -76,14 +77,17 @@ fn execute(connection: &rusqlite::Connection, job: &Job) -> Result<Effect> {
     Ok(taker.finish(affected))
 }
 
-fn execute_each(connection: &rusqlite::Connection, job: &Job, rows: &[Vec<Value>]) -> Result<Effect> {
+fn execute_each(connection: &rusqlite::Connection, job: &Job, rows: &dyn Given) -> Result<Effect> {
     let mut statement = connection.prepare(&job.command.statement.numbered()).map_err(failed)?;
     let mut affected = 0;
-    for row in rows {
-        for (place, value) in row.iter().enumerate() {
-            match value {
-                Value::String(text) => statement.raw_bind_parameter(place + 1, text.as_str()),
-                other => statement.raw_bind_parameter(place + 1, native(other)),
+    for row in 0..rows.rows() {
+        for place in 0..statement.parameter_count() {
+            match rows.value(row, place) {
+                Plain::Null => statement.raw_bind_parameter(place + 1, rusqlite::types::Null),
+                Plain::Whole(number) => statement.raw_bind_parameter(place + 1, number),
+                Plain::Real(number) => statement.raw_bind_parameter(place + 1, number),
+                Plain::Text(text) => statement.raw_bind_parameter(place + 1, text.as_ref()),
+                Plain::Json(value) => statement.raw_bind_parameter(place + 1, native(value)),
             }
             .map_err(failed)?;
         }

@@ -86,7 +86,7 @@ impl Service {
             return Ok(None);
         }
         let answer = fields::answer(&body, &self.fields);
-        let named = |answer| Answer { ip: Some(ip.to_string()), provider: Some(self.name.clone()), ..answer };
+        let named = |answer| Answer { provider: Some(self.name.clone()), ..answer };
         Ok(Some(answer).filter(Answer::says_something).map(named))
     }
 }

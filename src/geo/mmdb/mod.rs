@@ -2,6 +2,7 @@
 
 mod record;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -41,22 +42,26 @@ impl Mmdb {
     }
 
     /// What it knows of each address, in their order. Reading a file blocks.
-    pub(super) fn find(&self, addresses: &[IpAddr]) -> Result<Vec<Option<Answer>>> {
+    pub(super) fn find(&self, addresses: &[IpAddr]) -> Result<Vec<Option<Arc<Answer>>>> {
         let reader = self.reader()?;
         let of_four = reader.metadata().ip_version == 4;
-        let one = |ip: &IpAddr| {
+        // Many networks share a record, which is decoded once.
+        let mut records: HashMap<usize, Option<Arc<Answer>>> = HashMap::new();
+        let mut one = |ip: &IpAddr| {
             if of_four && ip.is_ipv6() {
                 return Ok(None);
             }
-            let found = reader.lookup(*ip).and_then(|found| found.decode::<Record<'_>>());
-            let answer = found.map_err(|error| self.failed(&error))?.map(Record::answer);
-            Ok(answer.filter(Answer::says_something).map(|answer| Answer {
-                ip: Some(ip.to_string()),
-                provider: Some(self.name.clone()),
-                ..answer
-            }))
+            let found = reader.lookup(*ip)?;
+            let Some(at) = found.offset() else { return Ok(None) };
+            if let Some(answer) = records.get(&at) {
+                return Ok(answer.clone());
+            }
+            let answer = found.decode::<Record<'_>>()?.map(Record::answer).filter(Answer::says_something);
+            let answer = answer.map(|answer| Arc::new(Answer { provider: Some(self.name.clone()), ..answer }));
+            records.insert(at, answer.clone());
+            Ok(answer)
         };
-        addresses.iter().map(one).collect()
+        addresses.iter().map(|ip| one(ip).map_err(|error| self.failed(&error))).collect()
     }
 
     fn reader(&self) -> Result<Arc<Reader<Vec<u8>>>> {

@@ -4,6 +4,7 @@ mod rows;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -155,7 +156,7 @@ local: { country: nowhere, city: office }
                 let ip = address(&ip.value()?)?;
                 let answer = ctx.geo.find(&chain, &[ip], &ctx.stop).await?.pop().flatten();
                 let found = u64::from(answer.is_some());
-                let answer = answer.unwrap_or_else(|| unknown(ip));
+                let answer = told_of(ip, answer);
                 told(&ctx, 1);
                 Ok(Outputs { answer, found, missing: 1 - found, ..Outputs::default() })
             }
@@ -168,7 +169,7 @@ local: { country: nowhere, city: office }
                 let ips = ips.iter().map(|ip| address(ip)).collect::<Result<Vec<_>>>()?;
                 let found = ctx.geo.find(&chain, &ips, &ctx.stop).await?;
                 let known = found.iter().flatten().count() as u64;
-                let answers = found.into_iter().zip(&ips).map(|(answer, ip)| answer.unwrap_or_else(|| unknown(*ip)));
+                let answers = found.into_iter().zip(&ips).map(|(answer, ip)| told_of(*ip, answer));
                 told(&ctx, ips.len() as u64);
                 let missing = ips.len() as u64 - known;
                 Ok(Outputs { answers: answers.collect(), found: known, missing, ..Outputs::default() })
@@ -216,8 +217,9 @@ fn address(text: &str) -> Result<IpAddr> {
     })
 }
 
-fn unknown(ip: IpAddr) -> Answer {
-    Answer { ip: Some(ip.to_string()), ..Answer::default() }
+/// What is said of an address.
+fn told_of(ip: IpAddr, answer: Option<Arc<Answer>>) -> Answer {
+    Answer { ip: Some(ip.to_string()), ..answer.map(Arc::unwrap_or_clone).unwrap_or_default() }
 }
 
 fn told(ctx: &Context, done: u64) {

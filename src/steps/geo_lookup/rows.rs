@@ -1,14 +1,15 @@
 //! Rows of a table, whose columns are filled in chunks that are committed with their cursor.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Filled, Outputs, Rows};
-use crate::connections::{Command, Effect, People, Person, Span};
+use crate::connections::{Command, Effect, Given, Page, People, Plain, Span};
 use crate::error::{Error, Result};
-use crate::geo::{self, Answer, Chain};
+use crate::geo::{self, Answer, Chain, Field};
 use crate::steps::sql::{fence, recorded};
 use crate::steps::{Context, Report};
 
@@ -30,6 +31,7 @@ pub async fn run(ctx: &Context, chain: &Chain, source: Rows, into: Filled) -> Re
     let connection = ctx.connections.get(&connection).await?;
     let keys = if into.keys.is_empty() { vec![key.clone()] } else { into.keys };
     let (columns, fields): (Vec<_>, Vec<_>) = into.columns.into_iter().unzip();
+    let fields = Arc::<[String]>::from(fields);
     let filling = connection.filling(&into.table, &keys, &columns).await?;
     let rows = People::new(&Command::parse(&sql, connection.dialect())?, &key, bind);
     let fence = connection.keeps_checkpoints().then(|| fence(ctx));
@@ -46,21 +48,14 @@ pub async fn run(ctx: &Context, chain: &Chain, source: Rows, into: Filled) -> Re
         ctx.stopped()?;
         let span = Span { after: cursor.after.clone(), until: None };
         let page = rows.page(&connection, &span, chunk, &ctx.stop).await?;
+        let count = page.rows.len() as u64;
         let next = cursor.behind(&page, chunk);
-        let seen = look(ctx, chain, &page, &ip).await?;
-        let invalid = seen.places.iter().filter(|place| place.is_none()).count() as u64;
-        let wanted = Wanted { ip: &ip, keys: &keys, fields: &fields };
-        let mut filled = Vec::with_capacity(page.len());
-        for (row, place) in page.iter().zip(seen.places) {
-            if let Some(answer) = place.and_then(|place| seen.answers[place].as_ref()) {
-                filled.push(wanted.filled(row, answer)?);
-            }
-        }
-        let known = filled.len() as u64;
+        let (filled, invalid) = look(ctx, chain, page, (&ip, &keys, fields.clone())).await?;
+        let known = filled.rows() as u64;
         let next = Cursor {
             found: cursor.found + known,
             invalid: cursor.invalid + invalid,
-            missing: cursor.missing + page.len() as u64 - known - invalid,
+            missing: cursor.missing + count - known - invalid,
             ..next
         };
         let text = serde_json::to_string(&next).unwrap_or_default();
@@ -74,58 +69,91 @@ pub async fn run(ctx: &Context, chain: &Chain, source: Rows, into: Filled) -> Re
     Ok(Outputs { rows, found, missing, invalid, ..Outputs::default() })
 }
 
-/// What became of the addresses of a page.
-struct Seen {
-    /// For each row the place of its answer; none where it has no address.
-    places: Vec<Option<usize>>,
-    /// Of each address once; none where nobody knows it.
-    answers: Vec<Option<Answer>>,
+/// Rows of a page whose addresses are known, as they are filled: the columns of the keys, then the fields of the answers.
+struct Known {
+    page: Page,
+    keys: Vec<usize>,
+    fields: Arc<[String]>,
+    /// Each row with its address and the place of its answer.
+    rows: Vec<(usize, IpAddr, usize)>,
+    /// Of each address once.
+    answers: Vec<Option<Arc<Answer>>>,
 }
 
-struct Wanted<'a> {
-    ip: &'a str,
-    keys: &'a [String],
-    fields: &'a [String],
-}
+impl Given for Known {
+    fn rows(&self) -> usize {
+        self.rows.len()
+    }
 
-/// Looks up the addresses of a page, each once.
-async fn look(ctx: &Context, chain: &Chain, page: &[Person], column: &str) -> Result<Seen> {
-    let address = |row: &Person| match row.row.get(column) {
-        Some(Value::String(text)) => Ok(geo::parse(text)),
-        Some(Value::Null) => Ok(None),
-        _ => Err(Error::permanent("column_not_found", format!("the query gives no text in a column `{column}`"))
-            .hint("name the column with the address in `rows.ip`, and cast it to text if it is none")),
-    };
-    let addresses = page.iter().map(address).collect::<Result<Vec<_>>>()?;
-    let mut distinct: Vec<IpAddr> = addresses.iter().flatten().copied().collect();
-    distinct.sort_unstable();
-    distinct.dedup();
-    let answers = ctx.geo.find(chain, &distinct, &ctx.stop).await?;
-    let place = |ip: Option<IpAddr>| ip.and_then(|ip| distinct.binary_search(&ip).ok());
-    Ok(Seen { places: addresses.into_iter().map(place).collect(), answers })
-}
-
-impl Wanted<'_> {
-    /// The keys and the values of a row that is filled.
-    fn filled(&self, row: &Person, answer: &Answer) -> Result<Vec<Value>> {
-        let key = |name: &String| {
-            row.row.get(name).cloned().ok_or_else(|| {
-                Error::permanent("column_not_found", format!("the query gives no column `{name}`"))
-                    .hint(format!("`into.keys` names columns of the query too; beside them it gives `{}`", self.ip))
-            })
+    fn value(&self, row: usize, column: usize) -> Plain<'_> {
+        let (row, ip, answer) = self.rows[row];
+        let Some(field) = column.checked_sub(self.keys.len()) else {
+            return self.page.rows.value(row, self.keys[column]).into();
         };
-        let mut values = self.keys.iter().map(key).collect::<Result<Vec<_>>>()?;
-        values.extend(self.fields.iter().map(|field| answer.field(field)));
-        Ok(values)
+        match self.fields[field].as_str() {
+            "ip" => Plain::Text(ip.to_string().into()),
+            name => match self.answers[answer].as_ref().and_then(|answer| answer.field(name)) {
+                Some(Field::Text(text)) => Plain::Text(text.into()),
+                Some(Field::Degrees(degrees)) => Plain::Real(degrees),
+                // The number of a network has 32 bits.
+                Some(Field::Number(number)) => i64::try_from(number).map_or(Plain::Null, Plain::Whole),
+                None => Plain::Null,
+            },
+        }
     }
 }
 
+/// Looks up the addresses of a page, each once. Also says how many rows have none.
+async fn look(
+    ctx: &Context,
+    chain: &Chain,
+    page: Page,
+    (ip, keys, fields): (&str, &[String], Arc<[String]>),
+) -> Result<(Known, u64)> {
+    let Some(column) = page.rows.column(ip) else {
+        return match page.rows.is_empty() {
+            true => Ok((Known { page, keys: Vec::new(), fields, rows: Vec::new(), answers: Vec::new() }, 0)),
+            false => Err(no_address(ip)),
+        };
+    };
+    let key = |name: &String| {
+        page.rows.column(name).ok_or_else(|| {
+            Error::permanent("column_not_found", format!("the query gives no column `{name}`"))
+                .hint(format!("`into.keys` names columns of the query too; beside them it gives `{ip}`"))
+        })
+    };
+    let keys = keys.iter().map(key).collect::<Result<Vec<_>>>()?;
+    let address = |row: usize| match page.rows.value(row, column) {
+        Value::String(text) => Ok(geo::parse(text)),
+        Value::Null => Ok(None),
+        _ => Err(no_address(ip)),
+    };
+    let addresses = (0..page.rows.len()).map(address).collect::<Result<Vec<_>>>()?;
+    let mut distinct: Vec<IpAddr> = addresses.iter().flatten().copied().collect();
+    let invalid = (addresses.len() - distinct.len()) as u64;
+    distinct.sort_unstable();
+    distinct.dedup();
+    let answers = ctx.geo.find(chain, &distinct, &ctx.stop).await?;
+    let known = |(row, ip): (usize, &Option<IpAddr>)| {
+        let ip = (*ip)?;
+        let place = distinct.binary_search(&ip).ok()?;
+        answers[place].is_some().then_some((row, ip, place))
+    };
+    let rows = addresses.iter().enumerate().filter_map(known).collect();
+    Ok((Known { page, keys, fields, rows, answers }, invalid))
+}
+
+fn no_address(column: &str) -> Error {
+    Error::permanent("column_not_found", format!("the query gives no text in a column `{column}`"))
+        .hint("name the column with the address in `rows.ip`, and cast it to text if it is none")
+}
+
 impl Cursor {
-    fn behind(&self, page: &[Person], chunk: usize) -> Self {
+    fn behind(&self, page: &Page, chunk: usize) -> Self {
         Self {
-            after: page.last().map(|row| row.key.clone()).or_else(|| self.after.clone()),
-            rows: self.rows + page.len() as u64,
-            finished: page.len() < chunk,
+            after: page.last().cloned().or_else(|| self.after.clone()),
+            rows: self.rows + page.rows.len() as u64,
+            finished: page.rows.len() < chunk,
             ..self.clone()
         }
     }

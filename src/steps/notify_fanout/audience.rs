@@ -74,12 +74,12 @@ impl Named {
         let mut all = BTreeMap::new();
         for name in names {
             let page = self.called(name).page(&self.connection, &Span::default(), NAMESAKES + 1, &ctx.stop).await?;
-            if page.len() > NAMESAKES {
+            if page.rows.len() > NAMESAKES {
                 let message = format!("more than {NAMESAKES} people are called `{name}`");
                 return Err(Error::permanent("audience_too_large", message)
                     .hint("let the query of `mentions` find who is meant; larger audiences are `followers`"));
             }
-            all.extend(page.into_iter().map(|person| (key_text(&person), person)));
+            all.extend(page.people().map(|person| (key_text(&person), person)));
         }
         Ok(all)
     }

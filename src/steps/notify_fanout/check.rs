@@ -16,7 +16,7 @@ pub fn check(step: &NotifyFanout, check: &mut Check<'_>) {
     if !(1..=100_000).contains(&step.chunk) {
         check.problem(&["chunk"], "`chunk` must be from 1 to 100000", "10000 is a good choice");
     }
-    if !(1..=8).contains(&step.parallel) {
+    if step.parallel.is_some_and(|parallel| !(1..=8).contains(&parallel)) {
         check.problem(&["parallel"], "`parallel` must be from 1 to 8", "");
     }
 }

@@ -112,12 +112,12 @@ impl<C: Channel> Work<'_, C> {
             self.told().tell(ctx, Some(self.outputs.mentioned + cursor.total));
             ctx.stopped()?;
             let found = people.page(connection, &span, page as usize, &ctx.stop).await?;
-            let over = (found.len() as u64) < page;
+            let count = found.rows.len() as u64;
+            let over = count < page;
             if let Some(last) = found.last() {
-                span.after = Some(last.key.clone());
+                span.after = Some(last.clone());
             }
-            let count = found.len() as u64;
-            self.tell(found, FOLLOW).await?;
+            self.tell(found.people().collect(), FOLLOW).await?;
             self.outputs.followers += count;
             if self.later.is_none() {
                 cursor.after.clone_from(&span.after);

@@ -45,22 +45,29 @@ pub struct NotifyFanout {
     #[serde(default = "chunk")]
     #[schemars(range(min = 1, max = 100_000))]
     chunk: u64,
-    /// How many chunks are written, or mails and webhooks sent, at once. SQLite has one writer, whatever is said here.
-    #[serde(default = "parallel")]
+    /// How many mails or webhooks are sent at once, by default 4, or chunks written, by default 2: more writers take more of the
+    /// server than they save. SQLite has one writer, whatever is said here.
+    #[serde(default)]
     #[schemars(range(min = 1, max = 8))]
-    parallel: usize,
+    parallel: Option<usize>,
 }
+
+/// Writers at once, unless the step says otherwise.
+const WRITERS: usize = 2;
+/// Mails or webhooks at once, unless the step says otherwise.
+const SENDERS: usize = 4;
 
 /// How many were told.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Outputs {
     /// People who are named.
     mentioned: u64,
-    /// People whom the query found.
+    /// People whom the query found, and who came between them while they were told.
     followers: u64,
     /// Deliveries that were made.
     delivered: u64,
-    /// People who had theirs already: who is named and follows, and whose row was there before.
+    /// People who had theirs already: who is named and follows, and whose row was there before. Of rows also who has left since
+    /// the query found them.
     skipped: u64,
     /// People who cannot be told, such as those whose address does not exist.
     failed: u64,
@@ -123,14 +130,16 @@ deliver:
         let audience = audience::Members::of(self.audience, &ctx).await?;
         let Deliver { table, email, webhook } = self.deliver;
         match (table, email, webhook) {
-            (Some(row), None, None) => table::run(&ctx, &audience, &row, self.chunk, self.parallel).await,
+            (Some(row), None, None) => {
+                table::run(&ctx, &audience, &row, self.chunk, self.parallel.unwrap_or(WRITERS)).await
+            }
             (None, Some(letter), None) => {
                 let channel = email::Channel::new(&ctx, letter)?;
-                each::run(&ctx, &audience, &channel, self.chunk, self.parallel).await
+                each::run(&ctx, &audience, &channel, self.chunk, self.parallel.unwrap_or(SENDERS)).await
             }
             (None, None, Some(hook)) => {
                 let channel = webhook::Channel::new(&ctx, hook);
-                each::run(&ctx, &audience, &channel, self.chunk, self.parallel).await
+                each::run(&ctx, &audience, &channel, self.chunk, self.parallel.unwrap_or(SENDERS)).await
             }
             _ => Err(Error::permanent("with_invalid", "`deliver` needs one of `table`, `email` and `webhook`")),
         }
@@ -150,8 +159,4 @@ impl Outputs {
 
 fn chunk() -> u64 {
     10_000
-}
-
-fn parallel() -> usize {
-    4
 }

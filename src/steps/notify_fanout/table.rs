@@ -1,9 +1,12 @@
 //! Rows for everybody: the database writes them itself, in chunks that are committed with their cursor.
 //!
-//! The people are cut into as many lanes as write at once, each with a checkpoint of its own, because those who share one
-//! would wait for one another. The step's own checkpoint holds the plan.
+//! The followers are first cut into chunks, each found behind the one before, which also counts them; then the chunks are dealt
+//! to as many lanes as write at once. Each lane has a checkpoint of its own, because those who share one would wait for one
+//! another. The step's own checkpoint holds the plan.
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,6 +20,9 @@ use crate::error::{Class, Error, Result};
 use crate::steps::Context;
 use crate::steps::sql::{fence, recorded};
 
+/// How often it is noted how far the cutting is.
+const NOTED: Duration = Duration::from_secs(5);
+
 /// What is committed for the step: who is named and how far that is, and how the followers are cut up.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Plan {
@@ -24,19 +30,27 @@ struct Plan {
     named: usize,
     mentioned: u64,
     delivered: u64,
-    /// How many followers there are, once the lanes are known.
-    followers: Option<u64>,
-    lanes: Vec<Span>,
+    cut: Cut,
     outputs: Option<Outputs>,
+}
+
+/// The followers in chunks, in the order of their keys.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Cut {
+    /// How many there were.
+    followers: u64,
+    /// The keys with which the chunks end. All chunks but the last one are of the same length.
+    ends: Vec<Value>,
+    /// How many chunks a lane has, once all are known.
+    lane: Option<usize>,
 }
 
 /// What is committed for a lane.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Lane {
-    after: Option<Value>,
+    chunks: usize,
     people: u64,
     delivered: u64,
-    finished: bool,
 }
 
 struct Work<'a> {
@@ -73,11 +87,10 @@ pub async fn run(ctx: &Context, members: &Members, row: &TableRow, chunk: u64, p
     }
     let mut outputs = plan.told(&[]);
     if let Some((_, people)) = &members.followers {
-        if plan.followers.is_none() {
-            work.cut(people, connection.writers(parallel), &mut plan).await?;
-        }
-        outputs = plan.told(&work.lanes(people, &plan).await?);
+        let lane = work.cut(people, connection.writers(parallel), &mut plan).await?;
+        outputs = plan.told(&work.lanes(people, &plan, lane).await?);
     }
+    plan.cut = Cut::default();
     plan.outputs = Some(outputs.clone());
     work.note(&plan, true).await?;
     outputs.tell(ctx, Some(0));
@@ -116,39 +129,57 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Counts the followers and cuts them into lanes of the same length.
-    async fn cut(&self, people: &People, lanes: usize, plan: &mut Plan) -> Result<()> {
+    /// Cuts the followers into chunks, from where the last attempt got to, and says how many of them a lane has. Who comes behind
+    /// the last of them is not told.
+    async fn cut(&self, people: &People, lanes: usize, plan: &mut Plan) -> Result<usize> {
         let Self { ctx, connection, chunk, .. } = self;
-        let mut rest = Span::default();
-        let followers = people.count(connection, &rest, &ctx.stop).await?;
-        let lanes = (followers / chunk).clamp(1, lanes as u64);
-        for _ in 1..lanes {
-            let Some(end) = people.key_at(connection, &rest, followers / lanes, &ctx.stop).await? else { break };
-            plan.lanes.push(Span { after: rest.after, until: Some(end.clone()) });
-            rest.after = Some(end);
+        let mut noted = Instant::now();
+        loop {
+            if let Some(lane) = plan.cut.lane {
+                return Ok(lane);
+            }
+            ctx.stopped()?;
+            let rest = Span { after: plan.cut.ends.last().cloned(), until: None };
+            let mut length = *chunk;
+            let mut end = people.key_at(connection, &rest, length, &ctx.stop).await?;
+            if end.is_none() {
+                length = people.count(connection, &rest, &ctx.stop).await?;
+                end = people.key_at(connection, &rest, length, &ctx.stop).await?;
+                // Otherwise somebody has left between the two.
+                if end.is_some() || length == 0 {
+                    plan.cut.lane = Some((plan.cut.ends.len() + 1).div_ceil(lanes));
+                }
+            }
+            if let Some(end) = end {
+                plan.cut.followers += length;
+                plan.cut.ends.push(end);
+            }
+            if plan.cut.lane.is_some() || noted.elapsed() > NOTED {
+                self.note(plan, false).await?;
+                noted = Instant::now();
+            }
         }
-        plan.lanes.push(rest);
-        plan.followers = Some(followers);
-        self.note(plan, false).await
     }
 
     /// Works through all lanes at once. One that fails stops the others at their next chunk.
-    async fn lanes(&self, people: &People, plan: &Plan) -> Result<Vec<Lane>> {
-        let seen = Mutex::new(vec![Lane::default(); plan.lanes.len()]);
+    async fn lanes(&self, people: &People, plan: &Plan, length: usize) -> Result<Vec<Lane>> {
+        let cut = &plan.cut;
+        let lanes: Vec<_> = (0..cut.ends.len()).step_by(length).enumerate().collect();
+        let seen = Mutex::new(vec![Lane::default(); lanes.len()]);
         let stop = self.ctx.stop.child_token();
-        let lane = async |(place, span): (usize, &Span)| {
+        let lane = async |(place, first): (usize, usize)| {
             let tell = |lane: &Lane| {
                 let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
                 seen[place] = lane.clone();
-                plan.told(&seen).tell(self.ctx, plan.followers.map(|followers| followers + plan.mentioned));
+                plan.told(&seen).tell(self.ctx, Some(cut.followers + plan.mentioned));
             };
-            let done = self.lane(people, place, span, &stop, tell).await;
+            let done = self.lane(people, cut, (place, first..(first + length).min(cut.ends.len())), &stop, tell).await;
             if done.is_err() {
                 stop.cancel();
             }
             done
         };
-        let done = futures::future::join_all(plan.lanes.iter().enumerate().map(lane)).await;
+        let done = futures::future::join_all(lanes.into_iter().map(lane)).await;
         let (done, failed): (Vec<_>, Vec<_>) = done.into_iter().partition(Result::is_ok);
         let mut failed = failed.into_iter().filter_map(Result::err).collect::<Vec<_>>();
         // What stopped a lane because another failed is not the reason.
@@ -162,12 +193,12 @@ impl Work<'_> {
     async fn lane(
         &self,
         people: &People,
-        place: usize,
-        span: &Span,
+        cut: &Cut,
+        (place, chunks): (usize, Range<usize>),
         stop: &CancellationToken,
         tell: impl Fn(&Lane),
     ) -> Result<Lane> {
-        let Self { connection, target, chunk, .. } = self;
+        let Self { connection, target, .. } = self;
         let fence = self.fence.as_ref().map(|fence| Fence { key: format!("{}#{place}", fence.key), ..fence.clone() });
         let claimed = match &fence {
             Some(fence) => connection.claim(fence).await?,
@@ -177,25 +208,19 @@ impl Work<'_> {
         tell(&lane);
         // The first rows also show whether the keys are unique.
         let mut present = Present::Skip;
-        while !lane.finished {
+        while lane.chunks < chunks.len() {
             if stop.is_cancelled() {
                 return Err(Error::stopped("step_stopped", "the step was asked to stop"));
             }
-            let rest = Span { after: lane.after.clone().or_else(|| span.after.clone()), until: span.until.clone() };
-            let end = people.key_at(connection, &rest, *chunk, stop).await?;
-            let found = match end {
-                Some(_) => *chunk,
-                None => people.count(connection, &rest, stop).await?,
-            };
-            let part = Span { until: end.clone().or_else(|| rest.until.clone()), ..rest };
+            let (span, found) = cut.chunk(chunks.start + lane.chunks, self.chunk);
             let put = async |present| {
-                let (before, end) = (lane.clone(), end.clone());
+                let (before, all) = (lane.clone(), chunks.len());
                 let note = move |effect: &Effect| -> Result<Noted> {
-                    let next = before.behind(end, found, effect.affected);
-                    Ok((text(&next), next.finished))
+                    let next = before.behind(found, effect.affected);
+                    Ok((text(&next), next.chunks == all))
                 };
                 let note = (fence.as_ref(), Box::new(note) as Box<_>);
-                people.put(connection, target, (&part, FOLLOW, present), stop, note).await
+                people.put(connection, target, (&span, FOLLOW, present), stop, note).await
             };
             let (effect, noted) = match put(present).await {
                 Err(error) if present == Present::Unexpected && error.code() == "database_error" => {
@@ -211,12 +236,20 @@ impl Work<'_> {
     }
 }
 
+impl Cut {
+    /// The chunk at a place, from 0, and how many people it had.
+    fn chunk(&self, place: usize, length: u64) -> (Span, u64) {
+        let end = |place: usize| self.ends.get(place).cloned();
+        let before = length * place as u64;
+        (Span { after: place.checked_sub(1).and_then(end), until: end(place) }, length.min(self.followers - before))
+    }
+}
+
 impl Lane {
     /// The lane behind a chunk of so many people, who may have become more since they were counted.
-    fn behind(&self, end: Option<Value>, found: u64, delivered: u64) -> Self {
+    fn behind(&self, found: u64, delivered: u64) -> Self {
         Self {
-            finished: end.is_none(),
-            after: end.or_else(|| self.after.clone()),
+            chunks: self.chunks + 1,
             people: self.people + found.max(delivered),
             delivered: self.delivered + delivered,
         }

@@ -4,15 +4,26 @@ use super::columns::Shape;
 use crate::connections::Sort;
 use crate::steps::formula::is_formula;
 
+const fn is_special(byte: u8) -> bool {
+    (byte == b',') | (byte == b'"') | (byte == b'\n') | (byte == b'\r')
+}
+
 /// Which bytes need quotes around their field.
 const SPECIAL: [bool; 256] = {
-    let mut special = [false; 256];
-    special[b',' as usize] = true;
-    special[b'"' as usize] = true;
-    special[b'\n' as usize] = true;
-    special[b'\r' as usize] = true;
+    let (mut special, mut byte) = ([false; 256], 0);
+    while byte < special.len() {
+        special[byte] = is_special(byte as u8);
+        byte += 1;
+    }
     special
 };
+
+/// Whether a field needs quotes around it. With no way out between them, sixteen bytes are looked at together.
+fn needs_quotes(value: &[u8]) -> bool {
+    let (whole, rest) = value.as_chunks::<16>();
+    whole.iter().any(|bytes| bytes.iter().fold(false, |any, byte| any | is_special(*byte)))
+        || rest.iter().any(|byte| SPECIAL[usize::from(*byte)])
+}
 
 /// Writes the header.
 pub fn header(shapes: &[Shape], out: &mut Vec<u8>) {
@@ -54,7 +65,7 @@ fn text(value: &[u8], out: &mut Vec<u8>) {
 }
 
 fn quoted(value: &[u8], guard: bool, out: &mut Vec<u8>) {
-    let special = value.iter().any(|byte| SPECIAL[usize::from(*byte)]);
+    let special = needs_quotes(value);
     if special {
         out.push(b'"');
     }
@@ -71,6 +82,24 @@ fn quoted(value: &[u8], guard: bool, out: &mut Vec<u8>) {
                 out.push(*byte);
             }
             out.push(b'"');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::needs_quotes;
+
+    #[test]
+    fn quotes_are_needed_wherever_the_byte_stands() {
+        for length in 0..40 {
+            let plain = vec![b'x'; length];
+            assert!(!needs_quotes(&plain));
+            for (at, byte) in (0..length).flat_map(|at| b",\"\n\r".map(|byte| (at, byte))) {
+                let mut value = plain.clone();
+                value[at] = byte;
+                assert!(needs_quotes(&value), "{byte} at {at} of {length}");
+            }
         }
     }
 }

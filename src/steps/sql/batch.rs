@@ -156,7 +156,7 @@ impl SqlBatch {
         let values = self.bind.clone();
         let keep = Keep::All { rows: 1, bytes: 1 << 10 };
         let effect = connection.read(&command, Call { values, keep, stop: ctx.stop.clone() }).await?;
-        let number = effect.rows.first().and_then(|row| row.values().next()).and_then(Value::as_u64);
+        let number = effect.rows.first().and_then(Value::as_u64);
         match number {
             Some(number) => Ok(Some(number)),
             None => Err(Error::permanent("batch_count_invalid", "`count` does not give a whole number")

@@ -78,7 +78,7 @@ bind: { id: "${{ params.order_id }}" }
 
 impl Outputs {
     fn of(effect: &Effect) -> Self {
-        Self { rows_affected: effect.affected, rows: effect.rows.clone() }
+        Self { rows_affected: effect.affected, rows: effect.rows.maps() }
     }
 }
 

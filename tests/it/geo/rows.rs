@@ -5,7 +5,12 @@ use serde_json::{Value, json};
 use super::{app, files, id, place};
 use crate::support::{Database, Place, TestApp, both};
 
-both!(rows_are_filled_and_others_stay, rows_are_filled_once_through_kills, the_shipped_pipeline_fills_sign_ins);
+both!(
+    rows_are_filled_and_others_stay,
+    rows_are_found_by_keys_of_any_kind,
+    rows_are_filled_once_through_kills,
+    the_shipped_pipeline_fills_sign_ins,
+);
 
 const SIGN_INS: &str = "CREATE TABLE sign_ins (id BIGINT PRIMARY KEY, ip TEXT, country TEXT, city TEXT, lat DOUBLE PRECISION, asn BIGINT, extra JSON);
     INSERT INTO sign_ins (id, ip, country) VALUES (1, '89.160.20.113', NULL), (2, '10.0.0.1', NULL), (3, 'nonsense', NULL),
@@ -52,6 +57,36 @@ async fn rows_are_filled_and_others_stay(database: Database) {
         app.publish("p", &super::yaml(&WITH.replace(from, to))).await;
         let run = app.run_to_end("p", json!({})).await;
         assert_eq!(run["steps"][0]["error"]["code"], code, "{to}: {run}");
+    }
+    app.finish().await;
+}
+
+/// The last row has the key of another, but for a part.
+const VISITS: &str =
+    "CREATE TABLE visits (seq BIGINT PRIMARY KEY, node UUID, day SMALLINT, name TEXT, ip TEXT, city TEXT);
+    INSERT INTO visits (seq, node, day, name, ip) VALUES
+    (1, 'f1000000-0000-4000-8000-000000000000', -7, 'b', '89.160.20.113'),
+    (2, '0a000000-0000-4000-8000-000000000000', 300, 'a', '89.160.20.113'),
+    (3, NULL, 4, NULL, '89.160.20.113'), (4, '0a000000-0000-4000-8000-000000000001', NULL, 'A', '89.160.20.113'),
+    (5, '0a000000-0000-4000-8000-000000000000', 301, '10', NULL)";
+
+async fn rows_are_found_by_keys_of_any_kind(database: Database) {
+    let with = |keys: &str| {
+        format!(
+            "rows: {{ sql: 'SELECT seq, node, day, name, ip FROM visits', key: seq, chunk: 3 }}, \
+             into: {{ table: visits, keys: [{keys}], columns: {{ city: city }} }}, providers: ['mmdb:nested']"
+        )
+    };
+    let app = app(database, &with("seq"), &["nested"]).await;
+    app.sql(VISITS).await;
+    for (keys, filled) in
+        [("seq", 4), ("node", 4), ("day", 3), ("name", 3), ("node, day", 2), ("day, seq", 3), ("name, node", 3)]
+    {
+        app.sql("UPDATE visits SET city = NULL").await;
+        app.publish("p", &super::yaml(&with(keys))).await;
+        let run = app.run_to_end("p", json!({})).await;
+        assert_eq!(run["steps"][0]["outputs"]["found"], 4, "{keys}: {run}");
+        assert_eq!(app.numbers("SELECT COUNT(*) FROM visits WHERE city = 'Linköping'").await, [filled], "{keys}");
     }
     app.finish().await;
 }

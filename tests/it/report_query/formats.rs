@@ -48,7 +48,6 @@ async fn each_format_is_read_as_it_was_meant(database: Database) {
         Database::Postgres => format!("{}.2500", id * 1000),
     };
     let minus_one = if database == Database::Sqlite { "-1" } else { "-1.0000" };
-    let large = if database == Database::Sqlite { "1e300" } else { "1e+300" };
 
     let (outputs, bytes) = file(&app, json!({ "sql": ALL, "format": "csv", "name": "all" })).await;
     assert_eq!((&outputs["rows"], &outputs["file"]["name"]), (&json!(12), &json!("all.csv")));
@@ -60,7 +59,7 @@ async fn each_format_is_read_as_it_was_meant(database: Database) {
         let expected = json!([id.to_string(), guarded, (id as i64 - 5).to_string(), decimal(id), "0.1"]);
         assert_eq!(rows[id + 1], expected);
     }
-    assert_eq!(rows[11], json!(["10", "", "9007199254740993", "", large]));
+    assert_eq!(rows[11], json!(["10", "", "9007199254740993", "", "1e+300"]));
     assert_eq!(rows[12], json!(["11", "last", "", minus_one, ""]));
     // An empty text can be told from none.
     let text = String::from_utf8(bytes).unwrap();

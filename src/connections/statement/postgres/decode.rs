@@ -19,14 +19,15 @@ pub fn value(row: &PgRow, index: usize, keep: Keep) -> Result<Value> {
     if raw.is_null() {
         return Ok(Value::Null);
     }
-    let kind = raw.type_info().name().to_owned();
-    let ordered = ["INT2", "INT4", "INT8", "TEXT", "VARCHAR", "UUID"].contains(&kind.as_str());
+    let info = raw.type_info().into_owned();
+    let kind = info.name();
+    let ordered = ["INT2", "INT4", "INT8", "TEXT", "VARCHAR", "UUID"].contains(&kind);
     if keep == Keep::Greatest && !ordered {
         return Err(Error::permanent("batch_cursor_invalid", format!("a column of type `{kind}` cannot be a cursor"))
             .hint("let `RETURNING` give a whole number, a text or a UUID first, such as the primary key"));
     }
-    let name = row.columns().get(index).map_or("", sqlx::Column::name).to_owned();
-    plain(&kind, &raw, row, index).unwrap_or_else(|| {
+    plain(kind, &raw, row, index).unwrap_or_else(|| {
+        let name = row.columns().get(index).map_or("", sqlx::Column::name);
         let message = format!("column `{name}` has the type `{kind}`, which has no JSON");
         Err(Error::permanent("sql_type_unsupported", message)
             .hint("cast it, as in `CAST(x AS text)`, or use `to_jsonb(x)`"))
