@@ -32,8 +32,9 @@ impl<'a> From<&'a Value> for Plain<'a> {
             Value::String(text) => Self::Text(text.into()),
             Value::Number(number) => match (number.as_i64(), number.as_f64()) {
                 (Some(number), _) => Self::Whole(number),
-                (None, Some(number)) => Self::Real(number),
-                (None, None) => Self::Json(value),
+                (None, Some(real)) if number.is_f64() => Self::Real(real),
+                // Whole numbers beyond 64 bits with a sign keep all their digits.
+                _ => Self::Json(value),
             },
             other => Self::Json(other),
         }
@@ -246,6 +247,7 @@ mod tests {
         assert_eq!(text(&[], false), "{}");
         assert_eq!(text(&[json!(null), json!(-7), json!(0.25), json!(true)], false), r#"{NULL,-7,0.25,"true"}"#);
         assert_eq!(text(&[json!("a\"b\\c"), json!([1])], false), r#"{"a\"b\\c","[1]"}"#);
+        assert_eq!(text(&[json!(u64::MAX)], false), r#"{"18446744073709551615"}"#, "with all its digits");
         assert_eq!(text(&[json!("a\"b"), json!(1)], true), r#"{"\"a\\\"b\"",1}"#);
     }
 

@@ -13,7 +13,7 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 
-use super::embedded::{Embedded, WITHIN};
+use super::embedded::{Embedded, IN_PROCESS};
 use super::fault;
 use crate::config::{Checksums, ObjectsConfig, Secret, StoreConfig};
 use crate::error::{Error, Result};
@@ -74,7 +74,7 @@ impl Stores {
             Some(EmbeddedAccess { store, endpoint }) => {
                 let keys = store.credentials().clone();
                 let config = StoreConfig {
-                    endpoint: Some(WITHIN.to_owned()),
+                    endpoint: Some(IN_PROCESS.to_owned()),
                     public_endpoint: Some(endpoint),
                     access_key: Some(Secret::new(keys.access_key)),
                     secret_key: Some(keys.secret_key),

@@ -55,6 +55,7 @@ pub(super) struct Target {
     client: Client,
     /// Whether the bytes go without a signature of their own, which costs a hash of them all and protects nothing there.
     sealed: bool,
+    /// Whether they are the service's own.
     ours: bool,
     bucket: String,
     key: String,

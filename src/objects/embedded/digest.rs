@@ -1,4 +1,4 @@
-//! MD5 for the ETag, and the checksums that a client sends along.
+//! What a body is named by in its ETag, the MD5 of all that others bring, and the checksums that a client sends along.
 
 use std::collections::BTreeMap;
 

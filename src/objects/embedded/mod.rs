@@ -44,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, Result};
 
 pub(super) use multipart::AnyName;
-pub(super) use within::ENDPOINT as WITHIN;
+pub(super) use within::IN_PROCESS;
 
 pub use credentials::{Credentials, load_or_make_credentials};
 pub use index::events::{Event, EventKind};

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::serve::answered;
 
 /// Where requests to the store are addressed, for whoever signs and reads them; nobody listens there.
-pub(in crate::objects) const ENDPOINT: &str = "http://embedded";
+pub(in crate::objects) const IN_PROCESS: &str = "http://embedded";
 
 /// The service as an HTTP client of the SDK.
 #[derive(Clone)]

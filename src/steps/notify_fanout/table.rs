@@ -140,19 +140,22 @@ impl Work<'_> {
             }
             ctx.stopped()?;
             let rest = Span { after: plan.cut.ends.last().cloned(), until: None };
-            let mut length = *chunk;
+            let (mut length, mut last) = (*chunk, false);
             let mut end = people.key_at(connection, &rest, length, &ctx.stop).await?;
             if end.is_none() {
                 length = people.count(connection, &rest, &ctx.stop).await?;
-                end = people.key_at(connection, &rest, length, &ctx.stop).await?;
-                // Otherwise somebody has left between the two.
-                if end.is_some() || length == 0 {
-                    plan.cut.lane = Some((plan.cut.ends.len() + 1).div_ceil(lanes));
+                if length > 0 {
+                    end = people.key_at(connection, &rest, length, &ctx.stop).await?;
                 }
+                // Otherwise somebody has left between the two.
+                last = end.is_some() || length == 0;
             }
             if let Some(end) = end {
                 plan.cut.followers += length;
                 plan.cut.ends.push(end);
+            }
+            if last {
+                plan.cut.lane = Some(plan.cut.ends.len().div_ceil(lanes).max(1));
             }
             if plan.cut.lane.is_some() || noted.elapsed() > NOTED {
                 self.note(plan, false).await?;

@@ -9,6 +9,7 @@ use crate::support::{Database, TestApp, both};
 both!(
     everybody_gets_one_row_and_the_mention_wins,
     who_has_a_row_already_keeps_it,
+    who_comes_or_leaves_meanwhile_is_counted_once,
     keys_of_any_order_are_paged,
     what_does_not_fit_is_told,
     without_checkpoints_the_rows_are_single_too,
@@ -78,6 +79,28 @@ async fn everybody_gets_one_row_and_the_mention_wins(database: Database) {
     app.sql("DELETE FROM follows").await;
     let run = app.run_to_end("p", json!({ "post": 3 })).await;
     assert_eq!(counts(&run), [0; 5], "{run}");
+    app.finish().await;
+}
+
+/// The first chunk brings somebody into the second one and behind the last one, and takes somebody out of the third.
+async fn who_comes_or_leaves_meanwhile_is_counted_once(database: Database) {
+    let app = app(database, &yaml("chunk: 250\n      parallel: 1", WHOLE)).await;
+    let change = "INSERT INTO follows VALUES (1, 1000, 'en'), (1, 4000, 'en'); DELETE FROM follows WHERE author = 1 AND follower = 2100;";
+    app.sql(&match database {
+        Database::Sqlite => {
+            format!("CREATE TRIGGER moved AFTER INSERT ON timeline WHEN NEW.person = 3 BEGIN {change} END")
+        }
+        Database::Postgres => format!(
+            "CREATE FUNCTION moved() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {change} RETURN NEW; END $$;
+             CREATE TRIGGER moved AFTER INSERT ON timeline FOR EACH ROW WHEN (NEW.person = 3) EXECUTE FUNCTION moved()"
+        ),
+    })
+    .await;
+    let run = app.run_to_end("p", json!({ "post": 1 })).await;
+    assert_eq!(run["status"], "succeeded", "{run}");
+    assert_eq!(counts(&run), [0, 1001, 1000, 1, 0], "{run}");
+    let told = "SELECT COUNT(*), SUM(CASE WHEN person = 1000 THEN 1 ELSE 0 END), SUM(CASE WHEN person IN (2100, 4000) THEN 1 ELSE 0 END) FROM timeline";
+    assert_eq!(app.numbers(told).await, [1000, 1, 0]);
     app.finish().await;
 }
 
