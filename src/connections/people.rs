@@ -206,16 +206,14 @@ impl People {
         Ok((effect, noted))
     }
 
-    /// Nobody has no key. A query whose end is a comment keeps its line.
+    /// Nobody has no key, which no bound lets through either. A query whose end is a comment keeps its line.
     fn of(&self, span: &Span) -> String {
         let Self { sql, key, .. } = self;
-        let mut text = format!("FROM ({sql}\n) AS person WHERE {key} IS NOT NULL");
-        for (bound, name) in [(&span.after, "> :afterload_after"), (&span.until, "<= :afterload_until")] {
-            if bound.is_some() {
-                text.push_str(&format!(" AND {key} {name}"));
-            }
-        }
-        text
+        let bounds = [(&span.after, "> :afterload_after"), (&span.until, "<= :afterload_until")];
+        let bounds = bounds.into_iter().filter(|(bound, _)| bound.is_some()).map(|(_, name)| format!("{key} {name}"));
+        let bounds = bounds.collect::<Vec<_>>().join(" AND ");
+        let bounds = if bounds.is_empty() { format!("{key} IS NOT NULL") } else { bounds };
+        format!("FROM ({sql}\n) AS person WHERE {bounds}")
     }
 
     fn bound(&self, span: &Span, own: &[(&str, Value)]) -> Bind {

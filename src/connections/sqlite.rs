@@ -40,7 +40,9 @@ impl Sqlite {
                 .journal_mode(SqliteJournalMode::Wal)
                 .synchronous(SqliteSynchronous::Full),
         };
-        let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(30));
+        // A file does not go away as a server does, so nothing is tried before each use.
+        let pool = SqlitePoolOptions::new().max_connections(4).test_before_acquire(false);
+        let pool = pool.acquire_timeout(Duration::from_secs(30));
         let pool = pool.connect_with(options).await.map_err(|error| unavailable(&facts.name, &error))?;
         Ok(Self { pool, facts, statements: Statements::new(None) })
     }

@@ -2,6 +2,7 @@
 
 mod audience;
 mod check;
+mod chunks;
 mod each;
 mod email;
 mod fields;

@@ -1,54 +1,51 @@
 //! Rows for everybody: the database writes them itself, in chunks that are committed with their cursor.
 //!
-//! The followers are first cut into chunks, each found behind the one before, which also counts them; then the chunks are dealt
-//! to as many lanes as write at once. Each lane has a checkpoint of its own, because those who share one would wait for one
-//! another. The step's own checkpoint holds the plan.
+//! Where one writes, the next chunks are found while it does. Where several write, all chunks are found first, which also
+//! counts the followers, and are dealt to as many lanes, because those who write at one place of an index wait for one another;
+//! so do those who share a checkpoint: each lane has one of its own. The step's own checkpoint holds the plan.
 
-use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::channel::mpsc;
+use futures::{SinkExt, Stream, TryStreamExt, future, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::audience::{Members, Named};
+use super::chunks::{Chunks, End};
 use super::fields::TableRow;
 use super::{FOLLOW, MENTION, Outputs};
-use crate::connections::{Connection, Effect, Fence, Noted, People, Present, Row, Span, Target};
+use crate::connections::{Connection, Effect, Fence, People, Present, Row, Span, Target};
 use crate::error::{Class, Error, Result};
 use crate::steps::Context;
 use crate::steps::sql::{fence, recorded};
 
-/// How often it is noted how far the cutting is.
+/// How often it is noted which chunks were found.
 const NOTED: Duration = Duration::from_secs(5);
+/// How many chunks are found ahead of the only writer, at most.
+const AHEAD: usize = 1_000;
 
-/// What is committed for the step: who is named and how far that is, and how the followers are cut up.
+/// What is committed for the step: who is named and how far that is, and how the followers are dealt where several write.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Plan {
     names: Option<Vec<String>>,
     named: usize,
     mentioned: u64,
     delivered: u64,
-    cut: Cut,
-    outputs: Option<Outputs>,
-}
-
-/// The followers in chunks, in the order of their keys.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Cut {
-    /// How many there were.
-    followers: u64,
-    /// The keys with which the chunks end. All chunks but the last one are of the same length.
-    ends: Vec<Value>,
-    /// How many chunks a lane has, once all are known.
+    ends: Vec<End>,
+    /// How many chunks a lane has, once all are found.
     lane: Option<usize>,
+    outputs: Option<Outputs>,
 }
 
 /// What is committed for a lane.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Lane {
-    chunks: usize,
+    /// The key up to which everybody has a row.
+    after: Option<Value>,
     people: u64,
     delivered: u64,
 }
@@ -59,6 +56,15 @@ struct Work<'a> {
     target: Target,
     fence: Option<Fence>,
     chunk: u64,
+}
+
+/// What is seen of the lanes from outside.
+struct Seen<'a> {
+    ctx: &'a Context,
+    plan: &'a Plan,
+    lanes: Mutex<Vec<Lane>>,
+    /// How many followers there are, once that is known.
+    followers: OnceLock<u64>,
 }
 
 /// Gives everybody a row, from where the last attempt got to.
@@ -87,10 +93,16 @@ pub async fn run(ctx: &Context, members: &Members, row: &TableRow, chunk: u64, p
     }
     let mut outputs = plan.told(&[]);
     if let Some((_, people)) = &members.followers {
-        let lane = work.cut(people, connection.writers(parallel), &mut plan).await?;
-        outputs = plan.told(&work.lanes(people, &plan, lane).await?);
+        let lanes = match connection.writers(parallel) {
+            1 => vec![work.alone(people, &plan).await?],
+            lanes => {
+                let length = work.deal(people, lanes, &mut plan).await?;
+                work.together(people, &plan, length).await?
+            }
+        };
+        outputs = plan.told(&lanes);
     }
-    plan.cut = Cut::default();
+    plan.ends.clear();
     plan.outputs = Some(outputs.clone());
     work.note(&plan, true).await?;
     outputs.tell(ctx, Some(0));
@@ -129,35 +141,50 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Cuts the followers into chunks, from where the last attempt got to, and says how many of them a lane has. Who comes behind
-    /// the last of them is not told.
-    async fn cut(&self, people: &People, lanes: usize, plan: &mut Plan) -> Result<usize> {
-        let Self { ctx, connection, chunk, .. } = self;
+    /// One lane, ahead of which chunks are found.
+    async fn alone(&self, people: &People, plan: &Plan) -> Result<Lane> {
+        let (fence, lane) = self.claim(0, Lane::default()).await?;
+        let seen = Seen::new(self.ctx, plan, 1);
+        let stop = self.ctx.stop.child_token();
+        let mut chunks = Chunks::new(self.connection, people, self.chunk, lane.after.clone());
+        let mut followers = lane.people;
+        let (mut found, ends) = mpsc::channel(AHEAD);
+        let find = async {
+            while let Some(end) = chunks.next(&stop).await.transpose() {
+                followers += end.as_ref().map_or(0, |end| end.people);
+                let failed = end.is_err();
+                // Nobody waits for it where the lane has failed.
+                if found.send(end).await.is_err() || failed {
+                    return;
+                }
+            }
+            seen.all(followers);
+            found.close_channel();
+        };
+        let work = async {
+            let done = self.lane(people, (0, fence, lane), ends, &stop, &seen).await;
+            stop.cancel();
+            done
+        };
+        future::join(find, work).await.1
+    }
+
+    /// Finds all chunks, from where the last attempt got to, and says how many of them a lane has. Who comes behind the last of
+    /// them is not told.
+    async fn deal(&self, people: &People, lanes: usize, plan: &mut Plan) -> Result<usize> {
+        let after = plan.ends.last().map(|end| end.key.clone());
+        let mut chunks = Chunks::new(self.connection, people, self.chunk, after);
         let mut noted = Instant::now();
         loop {
-            if let Some(lane) = plan.cut.lane {
+            if let Some(lane) = plan.lane {
                 return Ok(lane);
             }
-            ctx.stopped()?;
-            let rest = Span { after: plan.cut.ends.last().cloned(), until: None };
-            let (mut length, mut last) = (*chunk, false);
-            let mut end = people.key_at(connection, &rest, length, &ctx.stop).await?;
-            if end.is_none() {
-                length = people.count(connection, &rest, &ctx.stop).await?;
-                if length > 0 {
-                    end = people.key_at(connection, &rest, length, &ctx.stop).await?;
-                }
-                // Otherwise somebody has left between the two.
-                last = end.is_some() || length == 0;
+            self.ctx.stopped()?;
+            match chunks.next(&self.ctx.stop).await? {
+                Some(end) => plan.ends.push(end),
+                None => plan.lane = Some(plan.ends.len().div_ceil(lanes).max(1)),
             }
-            if let Some(end) = end {
-                plan.cut.followers += length;
-                plan.cut.ends.push(end);
-            }
-            if last {
-                plan.cut.lane = Some(plan.cut.ends.len().div_ceil(lanes).max(1));
-            }
-            if plan.cut.lane.is_some() || noted.elapsed() > NOTED {
+            if plan.lane.is_some() || noted.elapsed() > NOTED {
                 self.note(plan, false).await?;
                 noted = Instant::now();
             }
@@ -165,24 +192,27 @@ impl Work<'_> {
     }
 
     /// Works through all lanes at once. One that fails stops the others at their next chunk.
-    async fn lanes(&self, people: &People, plan: &Plan, length: usize) -> Result<Vec<Lane>> {
-        let cut = &plan.cut;
-        let lanes: Vec<_> = (0..cut.ends.len()).step_by(length).enumerate().collect();
-        let seen = Mutex::new(vec![Lane::default(); lanes.len()]);
+    async fn together(&self, people: &People, plan: &Plan, length: usize) -> Result<Vec<Lane>> {
+        let lanes: Vec<_> = plan.ends.chunks(length).enumerate().collect();
+        let seen = Seen::new(self.ctx, plan, lanes.len());
+        seen.all(plan.ends.iter().map(|end| end.people).sum());
         let stop = self.ctx.stop.child_token();
-        let lane = async |(place, first): (usize, usize)| {
-            let tell = |lane: &Lane| {
-                let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                seen[place] = lane.clone();
-                plan.told(&seen).tell(self.ctx, Some(cut.followers + plan.mentioned));
+        let lane = async |(place, ends): (usize, &[End])| {
+            let before = (place * length).checked_sub(1).and_then(|last| plan.ends.get(last));
+            let fresh = Lane { after: before.map(|end| end.key.clone()), ..Lane::default() };
+            let done = async {
+                let (fence, lane) = self.claim(place, fresh).await?;
+                let over = ends.iter().position(|end| lane.after.as_ref() == Some(&end.key)).map_or(0, |last| last + 1);
+                let ends = stream::iter(ends[over..].iter().cloned().map(Ok));
+                self.lane(people, (place, fence, lane), ends, &stop, &seen).await
             };
-            let done = self.lane(people, cut, (place, first..(first + length).min(cut.ends.len())), &stop, tell).await;
+            let done = done.await;
             if done.is_err() {
                 stop.cancel();
             }
             done
         };
-        let done = futures::future::join_all(lanes.into_iter().map(lane)).await;
+        let done = future::join_all(lanes.into_iter().map(lane)).await;
         let (done, failed): (Vec<_>, Vec<_>) = done.into_iter().partition(Result::is_ok);
         let mut failed = failed.into_iter().filter_map(Result::err).collect::<Vec<_>>();
         // What stopped a lane because another failed is not the reason.
@@ -193,35 +223,39 @@ impl Work<'_> {
         }
     }
 
+    /// Takes the checkpoint of a lane, and says how far it is.
+    async fn claim(&self, place: usize, fresh: Lane) -> Result<(Option<Fence>, Lane)> {
+        let fence = self.fence.as_ref().map(|fence| Fence { key: format!("{}#{place}", fence.key), ..fence.clone() });
+        let claimed = match &fence {
+            Some(fence) => self.connection.claim(fence).await?,
+            None => None,
+        };
+        let lane = claimed.as_deref().map_or(Ok(fresh), recorded)?;
+        Ok((fence, lane))
+    }
+
+    /// Works through the chunks of a lane.
     async fn lane(
         &self,
         people: &People,
-        cut: &Cut,
-        (place, chunks): (usize, Range<usize>),
+        (place, fence, mut lane): (usize, Option<Fence>, Lane),
+        ends: impl Stream<Item = Result<End>>,
         stop: &CancellationToken,
-        tell: impl Fn(&Lane),
+        seen: &Seen<'_>,
     ) -> Result<Lane> {
         let Self { connection, target, .. } = self;
-        let fence = self.fence.as_ref().map(|fence| Fence { key: format!("{}#{place}", fence.key), ..fence.clone() });
-        let claimed = match &fence {
-            Some(fence) => connection.claim(fence).await?,
-            None => None,
-        };
-        let mut lane: Lane = claimed.as_deref().map_or_else(|| Ok(Lane::default()), recorded)?;
-        tell(&lane);
+        let mut ends = pin!(ends);
+        seen.lane(place, &lane);
         // The first rows also show whether the keys are unique.
         let mut present = Present::Skip;
-        while lane.chunks < chunks.len() {
+        while let Some(end) = ends.try_next().await? {
             if stop.is_cancelled() {
                 return Err(Error::stopped("step_stopped", "the step was asked to stop"));
             }
-            let (span, found) = cut.chunk(chunks.start + lane.chunks, self.chunk);
+            let span = Span { after: lane.after.clone(), until: Some(end.key.clone()) };
             let put = async |present| {
-                let (before, all) = (lane.clone(), chunks.len());
-                let note = move |effect: &Effect| -> Result<Noted> {
-                    let next = before.behind(found, effect.affected);
-                    Ok((text(&next), next.chunks == all))
-                };
+                let (before, end) = (lane.clone(), end.clone());
+                let note = move |effect: &Effect| Ok((text(&before.behind(end, effect.affected)), false));
                 let note = (fence.as_ref(), Box::new(note) as Box<_>);
                 people.put(connection, target, (&span, FOLLOW, present), stop, note).await
             };
@@ -231,29 +265,42 @@ impl Work<'_> {
                 }
                 done => done?,
             };
-            present = if effect.affected == found { Present::Unexpected } else { Present::Skip };
+            present = if effect.affected == end.people { Present::Unexpected } else { Present::Skip };
             lane = recorded(&noted)?;
-            tell(&lane);
+            seen.lane(place, &lane);
+        }
+        if let Some(fence) = &fence {
+            connection.note(fence, &text(&lane), true).await?;
         }
         Ok(lane)
     }
 }
 
-impl Cut {
-    /// The chunk at a place, from 0, and how many people it had.
-    fn chunk(&self, place: usize, length: u64) -> (Span, u64) {
-        let end = |place: usize| self.ends.get(place).cloned();
-        let before = length * place as u64;
-        (Span { after: place.checked_sub(1).and_then(end), until: end(place) }, length.min(self.followers - before))
+impl<'a> Seen<'a> {
+    fn new(ctx: &'a Context, plan: &'a Plan, lanes: usize) -> Self {
+        Self { ctx, plan, lanes: Mutex::new(vec![Lane::default(); lanes]), followers: OnceLock::new() }
+    }
+
+    /// Tells how far a lane is.
+    fn lane(&self, place: usize, lane: &Lane) {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes[place] = lane.clone();
+        let total = self.followers.get().map(|followers| followers + self.plan.mentioned);
+        self.plan.told(&lanes).tell(self.ctx, total);
+    }
+
+    /// From now on it is known how many followers there are.
+    fn all(&self, followers: u64) {
+        let _known = self.followers.set(followers);
     }
 }
 
 impl Lane {
-    /// The lane behind a chunk of so many people, who may have become more since they were counted.
-    fn behind(&self, found: u64, delivered: u64) -> Self {
+    /// The lane behind a chunk, whose people may have become more since they were counted.
+    fn behind(self, chunk: End, delivered: u64) -> Self {
         Self {
-            chunks: self.chunks + 1,
-            people: self.people + found.max(delivered),
+            after: Some(chunk.key),
+            people: self.people + chunk.people.max(delivered),
             delivered: self.delivered + delivered,
         }
     }
