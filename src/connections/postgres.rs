@@ -25,38 +25,58 @@ pub struct Postgres {
     pub(super) facts: Arc<Facts>,
     pub(super) statements: Statements,
     schema: Option<Arc<str>>,
+    session: Arc<Session>,
+}
+
+/// How each session begins.
+struct Session {
+    path: Option<String>,
+    read_only: bool,
+}
+
+impl Session {
+    async fn begin(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
+        if let Some(path) = &self.path {
+            let set = sqlx::query("SELECT set_config('search_path', $1, false)").bind(path);
+            set.execute(&mut *connection).await?;
+        }
+        // A server that cannot do it sees that a process has died when its statement ends.
+        drop(connection.execute("SET client_connection_check_interval = '2s'").await);
+        if self.read_only {
+            connection.execute("SET default_transaction_read_only = on").await?;
+        }
+        Ok(())
+    }
 }
 
 impl Postgres {
     pub(super) async fn open(url: &str, schema: Option<&str>, facts: Arc<Facts>) -> Result<Self> {
         let options = PgConnectOptions::from_str(url).map_err(|_| invalid(&facts.name))?;
         let options = options.application_name("afterload");
-        // `public` stays reachable for the types and operators of extensions.
-        let path = schema.map(|schema| format!("{}, public", identifier(schema)));
-        let read_only = facts.read_only;
-        let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(Duration::from_secs(10)).after_connect(
-            move |connection, _| {
-                let path = path.clone();
-                Box::pin(async move {
-                    if let Some(path) = path {
-                        let set = sqlx::query("SELECT set_config('search_path', $1, false)").bind(path);
-                        set.execute(&mut *connection).await?;
-                    }
-                    // A server that cannot do it sees that a process has died when its statement ends.
-                    drop(connection.execute("SET client_connection_check_interval = '2s'").await);
-                    if read_only {
-                        connection.execute("SET default_transaction_read_only = on").await?;
-                    }
-                    Ok(())
-                })
-            },
-        );
+        let session = Arc::new(Session {
+            // `public` stays reachable for the types and operators of extensions.
+            path: schema.map(|schema| format!("{}, public", identifier(schema))),
+            read_only: facts.read_only,
+        });
+        let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(Duration::from_secs(10));
+        let begun = Arc::clone(&session);
+        let pool = pool.after_connect(move |connection, _| {
+            let begun = Arc::clone(&begun);
+            Box::pin(async move { begun.begin(connection).await })
+        });
         // A pool would try again until its timeout where nobody listens; the step's own retries do that better.
         let probe = PgConnection::connect_with(&options).await.map_err(|error| unavailable(&facts.name, &error))?;
         let closed = probe.close().await;
         let pool =
             closed.map(|()| pool.connect_lazy_with(options)).map_err(|error| unavailable(&facts.name, &error))?;
-        Ok(Self { pool, facts, statements: Statements::new(schema), schema: schema.map(Arc::from) })
+        Ok(Self { pool, facts, statements: Statements::new(schema), schema: schema.map(Arc::from), session })
+    }
+
+    /// A connection that belongs to no pool, and to the runtime of whoever opens it.
+    pub(super) async fn connect(&self) -> sqlx::Result<PgConnection> {
+        let mut connection = PgConnection::connect_with(&self.pool.connect_options()).await?;
+        self.session.begin(&mut connection).await?;
+        Ok(connection)
     }
 
     /// An unqualified name, in the connection's schema if it has one.

@@ -4,6 +4,7 @@ mod clean;
 mod download;
 pub mod embedded;
 mod fault;
+mod gathered;
 mod list;
 pub mod names;
 mod stores;
@@ -13,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_s3::presigning::PresigningConfig;
-use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use schemars::JsonSchema;
@@ -243,8 +243,4 @@ impl Objects {
 
 fn unquoted(etag: Option<&str>) -> String {
     etag.unwrap_or_default().trim_matches('"').to_owned()
-}
-
-fn streamed(bytes: Bytes) -> ByteStream {
-    ByteStream::from(bytes)
 }

@@ -32,13 +32,43 @@ pub struct EmbeddedAccess {
 /// A store that is configured.
 pub(super) struct Store {
     pub(super) client: Client,
-    /// Whether nobody can change what is on its way there unseen: it is encrypted and checked, or stays in the process.
-    pub(super) sealed: bool,
+    pub(super) way: Way,
     /// Makes addresses for browsers.
     presigner: Client,
     region: String,
     /// The address that others are told.
     address: Option<String>,
+}
+
+/// How requests get to a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// So that somebody could change them.
+    Open,
+    /// Encrypted and checked.
+    Sealed,
+    /// Not out of the process.
+    Within,
+}
+
+impl Way {
+    /// Whether nobody can change what is on its way unseen: to sign bodies costs a hash of them all, and protects nothing there.
+    pub(super) fn is_sealed(self) -> bool {
+        self != Self::Open
+    }
+
+    /// Through TLS, and told the checksum of what is sent? Without an endpoint and keys, the environment may name an address
+    /// of any kind.
+    fn to(store: &StoreConfig) -> Self {
+        let encrypted = match &store.endpoint {
+            Some(endpoint) => endpoint.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:")),
+            None => store.access_key.is_some(),
+        };
+        match encrypted && store.checksums == Checksums::WhenSupported {
+            true => Self::Sealed,
+            false => Self::Open,
+        }
+    }
 }
 
 /// All stores, and where each bucket lies.
@@ -186,7 +216,7 @@ async fn open(name: &str, store: &StoreConfig, http: Option<SharedHttpClient>) -
     if let Some(endpoint) = &store.endpoint {
         builder = builder.endpoint_url(endpoint);
     }
-    let sealed = http.is_some() || is_sealed(store);
+    let way = if http.is_some() { Way::Within } else { Way::to(store) };
     builder.set_http_client(http);
     let config = builder.build();
     // A checksum of bytes that are not there yet cannot be signed.
@@ -196,17 +226,7 @@ async fn open(name: &str, store: &StoreConfig, http: Option<SharedHttpClient>) -
     }
     let (client, presigner) = (Client::from_conf(config), Client::from_conf(presigning.build()));
     let address = store.public_endpoint.clone().or_else(|| store.endpoint.clone());
-    Ok(Store { client, sealed, presigner, region, address })
-}
-
-/// Whether a store is reached through TLS, and told the checksum of what is sent. Without an endpoint and keys, the environment
-/// may name an address of any kind.
-fn is_sealed(store: &StoreConfig) -> bool {
-    let encrypted = match &store.endpoint {
-        Some(endpoint) => endpoint.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:")),
-        None => store.access_key.is_some(),
-    };
-    encrypted && store.checksums == Checksums::WhenSupported
+    Ok(Store { client, way, presigner, region, address })
 }
 
 /// The limits of one try. The SDK's read timeout spans from the first byte sent to the first byte of the answer, so a
@@ -233,10 +253,11 @@ mod tests {
             secret_key: keys,
             ..StoreConfig::default()
         };
-        assert!(is_sealed(&at(Some("HTTPS://s3.example.com"), keys())) && is_sealed(&at(None, keys())));
-        assert!(!is_sealed(&at(Some("http://minio:9000"), keys())), "anybody on the way");
-        assert!(!is_sealed(&at(None, None)), "the environment may name http");
+        assert_eq!(Way::to(&at(Some("HTTPS://s3.example.com"), keys())), Way::Sealed);
+        assert_eq!(Way::to(&at(None, keys())), Way::Sealed);
+        assert_eq!(Way::to(&at(Some("http://minio:9000"), keys())), Way::Open, "anybody on the way");
+        assert_eq!(Way::to(&at(None, None)), Way::Open, "the environment may name http");
         let unchecked = StoreConfig { checksums: Checksums::WhenRequired, ..at(None, keys()) };
-        assert!(!is_sealed(&unchecked), "the signature is all there is");
+        assert_eq!(Way::to(&unchecked), Way::Open, "the signature is all there is");
     }
 }

@@ -1,15 +1,17 @@
 //! Writing objects of any size in bounded memory: one request while the object fits one part, a multipart upload beyond.
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::Builder;
+use aws_sdk_s3::config::{Builder, RequestChecksumCalculation};
+use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::embedded::AnyName;
-use super::stores::{Store, timeouts};
-use super::{Stored, fault, streamed, unquoted};
+use super::gathered::{Gathered, Pieces};
+use super::stores::{Store, Way, timeouts};
+use super::{Stored, fault, unquoted};
 use crate::error::{Error, Result};
 
 const PART: usize = 8 << 20;
@@ -44,7 +46,7 @@ impl From<&str> for Headers {
 pub struct Upload {
     target: Target,
     headers: Headers,
-    gathered: BytesMut,
+    gathered: Gathered,
     size: u64,
     multipart: Option<Multipart>,
 }
@@ -53,8 +55,7 @@ pub struct Upload {
 #[derive(Clone)]
 pub(super) struct Target {
     client: Client,
-    /// Whether the bytes go without a signature of their own, which costs a hash of them all and protects nothing there.
-    sealed: bool,
+    way: Way,
     /// Whether they are the service's own.
     ours: bool,
     bucket: String,
@@ -73,7 +74,8 @@ struct Multipart {
 impl Upload {
     pub(super) fn new(store: &Store, bucket: &str, key: &str, headers: Headers) -> Self {
         let target = Target::new(store, bucket, key);
-        Self { target, headers, gathered: BytesMut::new(), size: 0, multipart: None }
+        let gathered = Gathered::new(target.way == Way::Within);
+        Self { target, headers, gathered, size: 0, multipart: None }
     }
 
     /// Says that the bytes are what the service itself has made. The embedded store then names their parts by less than an MD5,
@@ -102,8 +104,7 @@ impl Upload {
                 self.send_part().await?;
                 continue;
             }
-            let taken = bytes.split_to(room.min(bytes.len()));
-            self.gathered.extend_from_slice(&taken);
+            self.gathered.push(bytes.split_to(room.min(bytes.len())));
         }
         Ok(())
     }
@@ -114,10 +115,10 @@ impl Upload {
     /// Those of the store.
     pub async fn finish(mut self) -> Result<Stored> {
         if self.multipart.is_none() {
-            let Self { target, headers, gathered, .. } = self;
-            return target.put(&headers, gathered.freeze()).await;
+            let Self { target, headers, mut gathered, .. } = self;
+            return target.put(&headers, gathered.take(0).whole()).await;
         }
-        if !self.gathered.is_empty() {
+        if self.gathered.len() > 0 {
             self.send_part().await?;
         }
         let Self { target, headers, size, multipart, .. } = self;
@@ -132,9 +133,8 @@ impl Upload {
             none => none.insert(Multipart::create(&self.target, &self.headers).await?),
         };
         multipart.room().await?;
-        multipart.send(self.gathered.split().freeze());
-        // A fresh buffer: the old one lives as long as its part is on the way.
-        self.gathered = BytesMut::with_capacity(part_size(multipart.number));
+        let next = part_size(multipart.number + 1);
+        multipart.send(self.gathered.take(next));
         Ok(())
     }
 }
@@ -174,15 +174,19 @@ impl Multipart {
         Ok(())
     }
 
-    fn send(&mut self, bytes: Bytes) {
+    fn send(&mut self, bytes: Pieces) {
         let number = self.number;
         self.number += 1;
-        let (Target { client, sealed, ours, bucket, key }, id) = (self.target.clone(), self.id.clone());
+        let (Target { client, way, ours, bucket, key }, id) = (self.target.clone(), self.id.clone());
         self.sending.spawn(async move {
-            let patience = Builder::new().timeout_config(timeouts(bytes.len()));
+            let mut adapted = Builder::new().timeout_config(timeouts(bytes.len()));
+            if way == Way::Within {
+                // Nothing changes them on the way, and no checksum of a part is one of the object.
+                adapted = adapted.request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
+            }
             let request = client.upload_part().bucket(&bucket).key(&key).upload_id(id).part_number(number);
-            let request = request.body(streamed(bytes)).customize().config_override(patience);
-            let request = if sealed { request.disable_payload_signing() } else { request };
+            let request = request.body(bytes.body()).customize().config_override(adapted);
+            let request = if way.is_sealed() { request.disable_payload_signing() } else { request };
             let marked = request.mutate_request(move |request| {
                 if ours {
                     request.add_extension(AnyName);
@@ -243,18 +247,18 @@ impl Drop for Multipart {
 impl Target {
     pub(super) fn new(store: &Store, bucket: &str, key: &str) -> Self {
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
-        Self { client: store.client.clone(), sealed: store.sealed, ours: false, bucket, key }
+        Self { client: store.client.clone(), way: store.way, ours: false, bucket, key }
     }
 
     /// One PutObject.
     pub(super) async fn put(self, headers: &Headers, bytes: Bytes) -> Result<Stored> {
-        let Self { client, sealed, bucket, key, .. } = self;
+        let Self { client, way, bucket, key, .. } = self;
         let size = bytes.len();
         let patience = Builder::new().timeout_config(timeouts(size));
         let request = client.put_object().bucket(&bucket).key(&key).content_type(&headers.content_type);
-        let request = request.set_cache_control(headers.cache_control.clone()).body(streamed(bytes));
+        let request = request.set_cache_control(headers.cache_control.clone()).body(ByteStream::from(bytes));
         let request = request.customize().config_override(patience);
-        let request = if sealed { request.disable_payload_signing() } else { request };
+        let request = if way.is_sealed() { request.disable_payload_signing() } else { request };
         let output = request.send().await.map_err(|error| fault::at("writing", &bucket, &key, error))?;
         Ok(Stored {
             etag: unquoted(output.e_tag()),

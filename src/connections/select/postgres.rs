@@ -1,12 +1,21 @@
 //! Rows from PostgreSQL: `COPY … TO STDOUT` in its text format, in a transaction that can only read.
+//!
+//! They are read and worked on in one thread, with a connection and a runtime of its own: the server sends 8 KiB at a time, and
+//! to wake threads of a shared runtime for each of them takes longer than to read it.
 
+use std::task::Poll;
+use std::thread;
 use std::time::Duration;
 
-use futures::StreamExt;
+use bytes::Bytes;
+use futures::{Stream, StreamExt, poll};
 use memchr::{memchr, memchr_iter};
 use sqlx::postgres::PgTypeInfo;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, TypeInfo};
-use tokio::sync::mpsc;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::super::postgres::{Postgres, sqlstate};
 use super::super::sqlite::panicked;
@@ -14,23 +23,40 @@ use super::super::statement;
 use super::{Reading, Receiver, Select, Sort, too_long, writes};
 use crate::error::{Error, Result, reason};
 
-/// How many bytes of rows go to the other thread at once.
+/// How many bytes of rows are worked on at once, about.
 const PIECE: usize = 128 << 10;
-/// How many such pieces may wait.
-const WAITING: usize = 4;
+/// How long the server is left alone to send some more.
+const GATHERING: Duration = Duration::from_micros(500);
+/// How long the server has for ending what it is asked to end.
+const ENDING: Duration = Duration::from_secs(10);
 
 pub(super) async fn run<R: Receiver>(database: &Postgres, select: &Select, reading: Reading, receiver: R) -> Result<R> {
-    let stop = reading.stop.clone();
-    let mut connection = tokio::select! {
-        acquired = database.pool.acquire() => acquired?,
+    let (stop, timeout) = (reading.stop.clone(), reading.timeout);
+    let (begun, backend) = oneshot::channel();
+    let (own, select) = (database.clone(), select.clone());
+    let work = tokio::task::spawn_blocking(move || {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Error::transient("internal_error", format!("no runtime: {error}")))?;
+        let mut connection = runtime.block_on(own.connect())?;
+        let backend = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection);
+        if begun.send(runtime.block_on(backend)?).is_err() {
+            return Err(statement::stopped().into());
+        }
+        let receiver = copied(&runtime, &mut connection, &select, &reading, receiver)?;
+        // All rows are here, however the connection ends.
+        drop(runtime.block_on(connection.close()));
+        Ok(receiver)
+    });
+    let work = async { work.await.map_err(panicked)? };
+    let backend: Option<i32> = tokio::select! {
+        backend = backend => backend.ok(),
         () = stop.cancelled() => return Err(statement::stopped()),
     };
-    // Rows that nobody reads, settings and a late request to cancel are not met by anybody else.
-    connection.close_on_drop();
-    let backend: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *connection).await?;
-    let timeout = reading.timeout;
-    let work = transaction(&mut connection, select, &reading, receiver);
-    let done = statement::until_stopped(database, backend, &stop, work).await;
+    let done = match backend {
+        Some(backend) => statement::until_stopped(database, backend, &stop, work).await,
+        // It has failed before.
+        None => work.await,
+    };
     done.map_err(|fault| match fault {
         _ if stop.is_cancelled() => statement::stopped(),
         Fault::Ours(error) => error,
@@ -60,28 +86,87 @@ impl From<Error> for Fault {
     }
 }
 
-async fn transaction<R: Receiver>(
+/// Reads all rows. The receiver may block, so that it is called outside of the runtime.
+fn copied<R: Receiver>(
+    runtime: &Runtime,
     connection: &mut PgConnection,
     select: &Select,
     reading: &Reading,
-    receiver: R,
+    mut receiver: R,
 ) -> std::result::Result<R, Fault> {
-    let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    transaction.execute(AssertSqlSafe(settings(reading.timeout))).await?;
-    let bound = select.statement.for_postgres(&mut transaction, &reading.values).await?;
-    let expected = expected(&mut transaction, bound.inlined()).await?;
-    let columns: Vec<String> = bound.columns.iter().map(|(name, _)| name.clone()).collect();
-    let sorts: Vec<Sort> = bound.columns.iter().map(|(_, kind)| sort(kind)).collect();
-    // A line of its own, so that no comment takes the bracket with it.
-    let copy = format!("COPY (\n{}\n) TO STDOUT (FORMAT text, ENCODING 'UTF8')", bound.inlined());
-    let (sender, pieces) = mpsc::channel(WAITING);
-    let taking = tokio::task::spawn_blocking(move || take(receiver, &columns, expected, &sorts, pieces));
-    let copied = copy_out(&mut transaction, &copy, sender).await;
-    let taken = taking.await.map_err(panicked)?;
-    match (copied, taken) {
-        (Err(error), Ok(_)) => Err(error.into()),
-        (_, taken) => Ok(taken?),
+    let mut transaction = runtime.block_on(connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"))?;
+    let Copy { sql, columns, sorts, expected } = runtime.block_on(prepared(&mut transaction, select, reading))?;
+    receiver.begin(&columns, expected)?;
+    let mut rows = runtime.block_on(transaction.copy_out_raw(&sql))?.fuse();
+    let (mut piece, mut scratch) = (Vec::with_capacity(PIECE), Vec::new());
+    while runtime.block_on(gather(&mut rows, &mut piece, &reading.stop))? {
+        let mut start = 0;
+        for end in memchr_iter(b'\n', &piece) {
+            row(&piece[start..end], &sorts, &mut scratch, &mut receiver);
+            receiver.end_row()?;
+            start = end + 1;
+        }
+        piece.clear();
     }
+    Ok(receiver)
+}
+
+/// What is to be copied, and what is known of it.
+struct Copy {
+    sql: String,
+    columns: Vec<String>,
+    sorts: Vec<Sort>,
+    expected: Option<u64>,
+}
+
+async fn prepared(
+    connection: &mut PgConnection,
+    select: &Select,
+    reading: &Reading,
+) -> std::result::Result<Copy, Fault> {
+    connection.execute(AssertSqlSafe(settings(reading.timeout))).await?;
+    let bound = select.statement.for_postgres(connection, &reading.values).await?;
+    let expected = expected(connection, bound.inlined()).await?;
+    let columns = bound.columns.iter().map(|(name, _)| name.clone()).collect();
+    let sorts = bound.columns.iter().map(|(_, kind)| sort(kind)).collect();
+    // A line of its own, so that no comment takes the bracket with it.
+    let sql = format!("COPY (\n{}\n) TO STDOUT (FORMAT text, ENCODING 'UTF8')", bound.inlined());
+    Ok(Copy { sql, columns, sorts, expected })
+}
+
+/// Gathers rows that are there, each of which comes in a message of its own. False if there are no more.
+async fn gather(
+    rows: &mut (impl Stream<Item = sqlx::Result<Bytes>> + Unpin),
+    piece: &mut Vec<u8>,
+    stop: &CancellationToken,
+) -> std::result::Result<bool, Fault> {
+    while piece.len() < PIECE {
+        let row = match poll!(rows.next()) {
+            Poll::Ready(row) => row,
+            // What is there is worked on while more of them come.
+            Poll::Pending if !piece.is_empty() => break,
+            Poll::Pending => {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "nothing else runs in this thread, and no timer wakes so little"
+                )]
+                thread::sleep(GATHERING);
+                let ended = async {
+                    stop.cancelled().await;
+                    sleep(ENDING).await;
+                };
+                tokio::select! {
+                    row = rows.next() => row,
+                    () = ended => return Err(statement::stopped().into()),
+                }
+            }
+        };
+        match row {
+            Some(row) => piece.extend_from_slice(&row?),
+            None => break,
+        }
+    }
+    Ok(!piece.is_empty())
 }
 
 /// The deadline, and what the look of values depends on, whatever the database or the role have set.
@@ -99,43 +184,6 @@ async fn expected(connection: &mut PgConnection, sql: &str) -> std::result::Resu
     let explain = AssertSqlSafe(format!("EXPLAIN (FORMAT JSON)\n{sql}"));
     let plan: serde_json::Value = sqlx::query_scalar(explain).fetch_one(connection).await?;
     Ok(plan[0]["Plan"]["Plan Rows"].as_u64())
-}
-
-/// Gathers the rows, each of which comes in a message of its own, into pieces. Ends early if nobody takes them any more.
-async fn copy_out(connection: &mut PgConnection, copy: &str, sender: mpsc::Sender<Vec<u8>>) -> sqlx::Result<()> {
-    let mut rows = connection.copy_out_raw(copy).await?;
-    let mut piece = Vec::with_capacity(PIECE);
-    while let Some(row) = rows.next().await {
-        piece.extend_from_slice(&row?);
-        if piece.len() >= PIECE {
-            let full = std::mem::replace(&mut piece, Vec::with_capacity(PIECE));
-            if sender.send(full).await.is_err() {
-                return Ok(());
-            }
-        }
-    }
-    drop(sender.send(piece).await);
-    Ok(())
-}
-
-fn take<R: Receiver>(
-    mut receiver: R,
-    columns: &[String],
-    expected: Option<u64>,
-    sorts: &[Sort],
-    mut pieces: mpsc::Receiver<Vec<u8>>,
-) -> Result<R> {
-    receiver.begin(columns, expected)?;
-    let mut scratch = Vec::new();
-    while let Some(piece) = pieces.blocking_recv() {
-        let mut start = 0;
-        for end in memchr_iter(b'\n', &piece) {
-            row(&piece[start..end], sorts, &mut scratch, &mut receiver);
-            receiver.end_row()?;
-            start = end + 1;
-        }
-    }
-    Ok(receiver)
 }
 
 /// One line of the text format: cells between tabs; a backslash begins whatever could not stand there as it is.

@@ -11,7 +11,7 @@ use crate::steps::{Progress, Report};
 
 /// How many bytes are gathered before they are packed. The pieces follow from the rows alone, so that packing them gives
 /// the same bytes each time.
-const PIECE: usize = 128 << 10;
+const PIECE: usize = 256 << 10;
 /// After how many rows it is told how far the report is.
 const TELL: u64 = 2_000;
 
