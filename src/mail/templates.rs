@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::{Content, inline, one_line, text};
 use crate::error::{Error, Result};
+use crate::units::grouped;
 use crate::yaml;
 
 /// What ships. A folder of the same name in the configured place replaces a template as a whole, so that nobody's HTML is
@@ -117,7 +118,7 @@ impl Templates {
         env.set_fuel(Some(FUEL));
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         env.set_syntax(syntax.expect("the default delimiters differ from each other"));
-        env.add_filter("number", grouped);
+        env.add_filter("number", number);
         // Keeps the places of errors; costs little.
         env.set_debug(true);
         env
@@ -190,14 +191,10 @@ impl Templates {
 }
 
 /// The filter `number`: 18771 as `18,771`; what is no whole number stays as it is.
-fn grouped(value: minijinja::Value) -> minijinja::Value {
+fn number(value: minijinja::Value) -> minijinja::Value {
     let Ok(number) = i64::try_from(value.clone()) else { return value };
-    let digits = number.unsigned_abs().to_string();
     let sign = if number < 0 { "-" } else { "" };
-    let first = digits.len() % 3;
-    let mut groups: Vec<&str> = Some(&digits[..first]).filter(|group| !group.is_empty()).into_iter().collect();
-    groups.extend((first..digits.len()).step_by(3).map(|at| &digits[at..at + 3]));
-    format!("{sign}{}", groups.join(",")).into()
+    format!("{sign}{}", grouped(number.unsigned_abs())).into()
 }
 
 /// The text of `NAME/file`, or of a file beside the templates. `None`: neither there nor shipped.
@@ -380,10 +377,10 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (18771, "18,771"), (-1234567, "-1,234,567")] {
-            assert_eq!(grouped(number.into()).to_string(), text);
+        for (value, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (18771, "18,771"), (-1234567, "-1,234,567")] {
+            assert_eq!(number(value.into()).to_string(), text);
         }
-        assert_eq!(grouped("abc".into()).to_string(), "abc");
+        assert_eq!(number("abc".into()).to_string(), "abc");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod access;
 mod artifacts;
+mod attempts;
 mod db;
 mod definitions;
 mod deliveries;
@@ -29,6 +30,7 @@ mod uploads;
 
 pub use access::StoredKey;
 pub use artifacts::ArtifactRecord;
+pub use attempts::{Claimed, Ending};
 pub(crate) use db::args;
 pub use db::{Arg, Db, Dialect, Row, Tx};
 pub use definitions::Definition;
@@ -47,5 +49,5 @@ pub use runs::{RunFilter, RunRecord, RunStatus};
 pub use sleep::{AwaitedEvent, EventRecord, Sleep};
 pub use status::StepStatus;
 pub(crate) use steps::IS_TO_PUSH;
-pub use steps::{Claimed, Ending, StepRecord};
+pub use steps::StepRecord;
 pub use uploads::UploadRecord;

@@ -69,3 +69,47 @@ fn received(request: HttpRequest) -> Result<Request<Body>, BoxError> {
     parts.uri = Uri::try_from(path)?;
     Ok(Request::from_parts(parts, Body::http_body_unsync(body)))
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use aws_sdk_s3::Client;
+    use aws_sdk_s3::config::retry::RetryConfig;
+    use aws_sdk_s3::config::timeout::TimeoutConfig;
+    use aws_sdk_s3::config::{BehaviorVersion, Builder, Region, SharedHttpClient};
+    use aws_sdk_s3::error::SdkError;
+    use s3s::dto::{HeadBucketInput, HeadBucketOutput};
+    use s3s::service::S3ServiceBuilder;
+    use s3s::{S3, S3Request, S3Response, S3Result};
+
+    use super::*;
+
+    /// A store that never answers.
+    struct Silent;
+
+    #[async_trait]
+    impl S3 for Silent {
+        async fn head_bucket(&self, _: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn no_answer_is_awaited_longer_than_the_client_says() {
+        let service = S3ServiceBuilder::new(Silent).build();
+        let config = Builder::new()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .allow_no_auth()
+            .endpoint_url(IN_PROCESS)
+            .force_path_style(true)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().read_timeout(Duration::from_millis(20)).build())
+            .http_client(SharedHttpClient::new(Within { service, patience: None }));
+        let answer = Client::from_conf(config.build()).head_bucket().bucket("bucket").send().await;
+        match answer.unwrap_err() {
+            SdkError::DispatchFailure(failure) => assert!(failure.is_timeout(), "{failure:?}"),
+            other => panic!("no timeout: {other:?}"),
+        }
+    }
+}

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::chunk::Chunk;
 use crate::connections::Outcome;
 use crate::steps::{Counts, Report};
+use crate::units::grouped;
 
 /// The most kinds of faults that are counted apart.
 const FAULTS: usize = 100;
@@ -83,13 +84,6 @@ impl Cursor {
             counts: counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect::<Counts>(),
         }
     }
-}
-
-/// `1234567` as `1,234,567`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
-    groups.collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -150,11 +150,15 @@ deliver:
 impl Outputs {
     /// Says how far it is; `total` is how many people there are, if that is known.
     fn tell(&self, ctx: &Context, total: Option<u64>) {
+        ctx.progress.committed(self.report(total));
+    }
+
+    fn report(&self, total: Option<u64>) -> Report {
         let done = self.mentioned + self.followers;
         let counts = [("delivered", self.delivered), ("skipped", self.skipped), ("failed", self.failed)];
         let counts = counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
         let total = total.map(|total| total.max(done));
-        ctx.progress.committed(Report { done, total, unit: "people".into(), message: None, counts });
+        Report { done, total, unit: "people".into(), message: None, counts }
     }
 }
 

@@ -20,8 +20,9 @@ use super::fields::TableRow;
 use super::{FOLLOW, MENTION, Outputs};
 use crate::connections::{Connection, Effect, Fence, People, Present, Row, Span, Target};
 use crate::error::{Class, Error, Result};
-use crate::steps::Context;
 use crate::steps::sql::{fence, recorded};
+use crate::steps::{Context, Report};
+use crate::units::grouped;
 
 /// How often it is noted which chunks were found.
 const NOTED: Duration = Duration::from_secs(5);
@@ -174,14 +175,19 @@ impl Work<'_> {
     async fn deal(&self, people: &People, lanes: usize, plan: &mut Plan) -> Result<usize> {
         let after = plan.ends.last().map(|end| end.key.clone());
         let mut chunks = Chunks::new(self.connection, people, self.chunk, after);
-        let mut noted = Instant::now();
+        let (mut found, mut noted) = (plan.followers(), Instant::now());
         loop {
             if let Some(lane) = plan.lane {
                 return Ok(lane);
             }
             self.ctx.stopped()?;
             match chunks.next(&self.ctx.stop).await? {
-                Some(end) => plan.ends.push(end),
+                Some(end) => {
+                    found += end.people;
+                    plan.ends.push(end);
+                    let message = Some(format!("{} followers found", grouped(found)));
+                    self.ctx.progress.committed(Report { message, ..plan.told(&[]).report(None) });
+                }
                 None => plan.lane = Some(plan.ends.len().div_ceil(lanes).max(1)),
             }
             if plan.lane.is_some() || noted.elapsed() > NOTED {
@@ -195,7 +201,7 @@ impl Work<'_> {
     async fn together(&self, people: &People, plan: &Plan, length: usize) -> Result<Vec<Lane>> {
         let lanes: Vec<_> = plan.ends.chunks(length).enumerate().collect();
         let seen = Seen::new(self.ctx, plan, lanes.len());
-        seen.all(plan.ends.iter().map(|end| end.people).sum());
+        seen.all(plan.followers());
         let stop = self.ctx.stop.child_token();
         let lane = async |(place, ends): (usize, &[End])| {
             let before = (place * length).checked_sub(1).and_then(|last| plan.ends.get(last));
@@ -307,6 +313,11 @@ impl Lane {
 }
 
 impl Plan {
+    /// How many followers there are in the chunks that were found.
+    fn followers(&self) -> u64 {
+        self.ends.iter().map(|end| end.people).sum()
+    }
+
     /// What has been committed.
     fn told(&self, lanes: &[Lane]) -> Outputs {
         let (followers, delivered) =
