@@ -138,13 +138,17 @@ impl People {
         let at =
             format!("SELECT {key} AS key {} ORDER BY {key} LIMIT 1 OFFSET :{OWN}skip", self.of(span), key = self.key);
         // Brought to text behind the place: of those before it nobody asks.
-        let sql = format!("SELECT {} AS bound FROM ({at}) AS person", told("person.key", connection.dialect()));
+        let bound = match connection.dialect() {
+            // Bytes come as text, and all of them are behind any text.
+            Dialect::Sqlite => "CASE typeof(person.key) WHEN 'blob' THEN NULL ELSE person.key END".to_owned(),
+            dialect => told("person.key", dialect),
+        };
+        let sql = format!("SELECT {bound} AS bound FROM ({at}) AS person");
         let own = [("skip", Value::from(place.saturating_sub(1)))];
         let rows = self.read(connection, &sql, span, &own, Keep::All { rows: 1, bytes: 64 << 10 }, stop).await?;
         let found = rows.first().cloned();
-        if found.is_some() && found == span.after {
-            return Err(Error::permanent("audience_key_invalid", "the keys of the people cannot be put in order")
-                .hint("`key` must name a column of whole numbers, texts or UUIDs"));
+        if found.as_ref().is_some_and(Value::is_null) || found.is_some() && found == span.after {
+            return Err(keys_without_order());
         }
         Ok(found)
     }
@@ -152,7 +156,8 @@ impl People {
     /// The first people of a part, at most `limit`.
     ///
     /// # Errors
-    /// `sql_result_too_large` where they have more than 16 MiB; those of [`Connection::read`].
+    /// `audience_key_invalid` where the keys have no order; `sql_result_too_large` where they have more than 16 MiB; those of
+    /// [`Connection::read`].
     pub async fn page(
         &self,
         connection: &Connection,
@@ -164,7 +169,11 @@ impl People {
         let sql = format!("SELECT {key} AS {KEY}, person.* {} ORDER BY {} LIMIT :{OWN}limit", self.of(span), self.key);
         let keep = Keep::All { rows: limit, bytes: 16 << 20 };
         let rows = self.read(connection, &sql, span, &[("limit", limit.into())], keep, stop).await?;
-        Ok(Page { rows })
+        let page = Page { rows };
+        match page.last().is_some_and(|last| span.after.as_ref() == Some(last)) {
+            true => Err(keys_without_order()),
+            false => Ok(page),
+        }
     }
 
     /// Gives everybody of a part a row, in one statement of the database and in the order of their keys, which indices
@@ -245,6 +254,11 @@ fn told(key: &str, dialect: Dialect) -> String {
         Dialect::Sqlite => key.to_owned(),
         Dialect::Postgres => format!("CAST({key} AS text)"),
     }
+}
+
+fn keys_without_order() -> Error {
+    Error::permanent("audience_key_invalid", "the keys of the people cannot be put in order")
+        .hint("`key` must name a column of whole numbers, texts or UUIDs, in SQLite no bytes: `hex(id) AS id` makes a text of them")
 }
 
 impl Connection {

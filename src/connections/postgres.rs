@@ -9,6 +9,8 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::bulk::{Action, Outcome, Plan, Refusal, Seal, Sealed, fits, not_unique};
 use super::checkpoints::{Fence, Statements};
@@ -18,6 +20,9 @@ use super::{Batch, Cell, Facts, Kind, copy, invalid, unavailable};
 use crate::clock;
 use crate::error::{Error, Result};
 
+/// How long a connection may take to come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A PostgreSQL database.
 #[derive(Clone)]
 pub struct Postgres {
@@ -26,6 +31,8 @@ pub struct Postgres {
     pub(super) statements: Statements,
     schema: Option<Arc<str>>,
     session: Arc<Session>,
+    /// How many may still read with a connection of their own.
+    pub(super) readers: Arc<Semaphore>,
 }
 
 /// How each session begins.
@@ -35,6 +42,16 @@ struct Session {
 }
 
 impl Session {
+    fn pool(self: &Arc<Self>, connections: u32, options: PgConnectOptions) -> PgPool {
+        let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE);
+        let session = Arc::clone(self);
+        let pool = pool.after_connect(move |connection, _| {
+            let session = Arc::clone(&session);
+            Box::pin(async move { session.begin(connection).await })
+        });
+        pool.connect_lazy_with(options)
+    }
+
     async fn begin(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
         if let Some(path) = &self.path {
             let set = sqlx::query("SELECT set_config('search_path', $1, false)").bind(path);
@@ -58,25 +75,20 @@ impl Postgres {
             path: schema.map(|schema| format!("{}, public", identifier(schema))),
             read_only: facts.read_only,
         });
-        let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(Duration::from_secs(10));
-        let begun = Arc::clone(&session);
-        let pool = pool.after_connect(move |connection, _| {
-            let begun = Arc::clone(&begun);
-            Box::pin(async move { begun.begin(connection).await })
-        });
         // A pool would try again until its timeout where nobody listens; the step's own retries do that better.
-        let probe = PgConnection::connect_with(&options).await.map_err(|error| unavailable(&facts.name, &error))?;
-        let closed = probe.close().await;
-        let pool =
-            closed.map(|()| pool.connect_lazy_with(options)).map_err(|error| unavailable(&facts.name, &error))?;
-        Ok(Self { pool, facts, statements: Statements::new(schema), schema: schema.map(Arc::from), session })
+        let probe = async { PgConnection::connect_with(&options).await?.close().await };
+        let probed = timeout(PATIENCE, probe).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        probed.map_err(|error| unavailable(&facts.name, &error))?;
+        let pool = session.pool(8, options);
+        let (statements, schema) = (Statements::new(schema), schema.map(Arc::from));
+        Ok(Self { pool, facts, statements, schema, session, readers: Arc::new(Semaphore::new(8)) })
     }
 
-    /// A connection that belongs to no pool, and to the runtime of whoever opens it.
+    /// A connection that belongs to no pool, and to the runtime of whoever opens it. As a pool does, it waits a while for a server
+    /// that starts or has no connection left.
     pub(super) async fn connect(&self) -> sqlx::Result<PgConnection> {
-        let mut connection = PgConnection::connect_with(&self.pool.connect_options()).await?;
-        self.session.begin(&mut connection).await?;
-        Ok(connection)
+        let alone = self.session.pool(1, (*self.pool.connect_options()).clone());
+        alone.acquire().await.map(PoolConnection::detach)
     }
 
     /// An unqualified name, in the connection's schema if it has one.

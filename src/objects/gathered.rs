@@ -138,10 +138,16 @@ mod tests {
         assert_eq!(Gathered::new(true).take(1).whole(), Bytes::new());
     }
 
-    #[test]
-    fn a_body_in_pieces_says_its_length_and_is_sent_again() {
+    #[tokio::test]
+    async fn a_body_in_pieces_says_its_length_and_is_sent_again() {
         let body = pieces(true).body().into_inner();
         assert_eq!(body.content_length(), Some(4 * APART as u64 + 20));
-        assert_eq!(body.try_clone().unwrap().content_length(), body.content_length());
+        let again = body.try_clone().unwrap();
+        assert_eq!(again.content_length(), body.content_length());
+        let first = ByteStream::new(body).collect().await.unwrap().into_bytes();
+        assert_eq!(first, pieces(false).whole());
+        let sent = again.try_clone().unwrap();
+        assert_eq!(ByteStream::new(again).collect().await.unwrap().into_bytes(), first);
+        assert_eq!(ByteStream::new(sent).collect().await.unwrap().into_bytes(), first);
     }
 }

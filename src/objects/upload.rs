@@ -1,7 +1,7 @@
 //! Writing objects of any size in bounded memory: one request while the object fits one part, a multipart upload beyond.
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{Builder, RequestChecksumCalculation};
+use aws_sdk_s3::config::{Builder, RequestChecksumCalculation, StalledStreamProtectionConfig};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
@@ -181,8 +181,11 @@ impl Multipart {
         self.sending.spawn(async move {
             let mut adapted = Builder::new().timeout_config(timeouts(bytes.len()));
             if way == Way::Within {
-                // Nothing changes them on the way, and no checksum of a part is one of the object.
-                adapted = adapted.request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
+                // Nothing changes them on the way, and no checksum of a part is one of the object. They stand still only while
+                // the disk does.
+                adapted = adapted
+                    .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+                    .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
             }
             let request = client.upload_part().bucket(&bucket).key(&key).upload_id(id).part_number(number);
             let request = request.body(bytes.body()).customize().config_override(adapted);

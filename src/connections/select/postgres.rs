@@ -3,6 +3,7 @@
 //! They are read and worked on in one thread, with a connection and a runtime of its own: the server sends 8 KiB at a time, and
 //! to wake threads of a shared runtime for each of them takes longer than to read it.
 
+use std::sync::Arc;
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
@@ -28,27 +29,30 @@ const PIECE: usize = 128 << 10;
 /// How long the server is left alone to send some more.
 const GATHERING: Duration = Duration::from_micros(500);
 /// How long the server has for ending what it is asked to end.
-const ENDING: Duration = Duration::from_secs(10);
+const ENDING: Duration = Duration::from_secs(5);
 
 pub(super) async fn run<R: Receiver>(database: &Postgres, select: &Select, reading: Reading, receiver: R) -> Result<R> {
     let (stop, timeout) = (reading.stop.clone(), reading.timeout);
+    let permit = tokio::select! {
+        permit = Arc::clone(&database.readers).acquire_owned() => permit,
+        () = stop.cancelled() => return Err(statement::stopped()),
+    };
     let (begun, backend) = oneshot::channel();
     let (own, select) = (database.clone(), select.clone());
     let work = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
         let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Error::transient("internal_error", format!("no runtime: {error}")))?;
-        let mut connection = runtime.block_on(own.connect())?;
-        let backend = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection);
-        if begun.send(runtime.block_on(backend)?).is_err() {
-            return Err(statement::stopped().into());
-        }
-        let receiver = copied(&runtime, &mut connection, &select, &reading, receiver)?;
-        // All rows are here, however the connection ends.
-        drop(runtime.block_on(connection.close()));
-        Ok(receiver)
+        let runtime = runtime
+            .map_err(|error| Error::transient("connection_unavailable", format!("nothing can wait for it: {error}")))?;
+        let reader = Reader { runtime, stop: reading.stop.clone() };
+        let read = reader.read(&own, &select, &reading, receiver, begun);
+        // A name that is still looked up is not waited for.
+        reader.runtime.shutdown_background();
+        read
     });
     let work = async { work.await.map_err(panicked)? };
     let backend: Option<i32> = tokio::select! {
+        biased;
         backend = backend => backend.ok(),
         () = stop.cancelled() => return Err(statement::stopped()),
     };
@@ -86,29 +90,79 @@ impl From<Error> for Fault {
     }
 }
 
-/// Reads all rows. The receiver may block, so that it is called outside of the runtime.
-fn copied<R: Receiver>(
-    runtime: &Runtime,
-    connection: &mut PgConnection,
-    select: &Select,
-    reading: &Reading,
-    mut receiver: R,
-) -> std::result::Result<R, Fault> {
-    let mut transaction = runtime.block_on(connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"))?;
-    let Copy { sql, columns, sorts, expected } = runtime.block_on(prepared(&mut transaction, select, reading))?;
-    receiver.begin(&columns, expected)?;
-    let mut rows = runtime.block_on(transaction.copy_out_raw(&sql))?.fuse();
-    let (mut piece, mut scratch) = (Vec::with_capacity(PIECE), Vec::new());
-    while runtime.block_on(gather(&mut rows, &mut piece, &reading.stop))? {
-        let mut start = 0;
-        for end in memchr_iter(b'\n', &piece) {
-            row(&piece[start..end], &sorts, &mut scratch, &mut receiver);
-            receiver.end_row()?;
-            start = end + 1;
-        }
-        piece.clear();
+/// Who reads in a thread. The receiver may block, so that it is called outside of the runtime.
+struct Reader {
+    runtime: Runtime,
+    stop: CancellationToken,
+}
+
+impl Reader {
+    /// Waits for the server, after a stop for as long as it has to end by itself. Whoever asked it to may be gone.
+    fn wait<T, E: Into<Fault>>(
+        &self,
+        ending: Duration,
+        work: impl Future<Output = std::result::Result<T, E>>,
+    ) -> std::result::Result<T, Fault> {
+        self.runtime.block_on(async {
+            let ended = async {
+                self.stop.cancelled().await;
+                sleep(ending).await;
+            };
+            tokio::select! {
+                biased;
+                done = work => done.map_err(Into::into),
+                () = ended => Err(statement::stopped().into()),
+            }
+        })
     }
-    Ok(receiver)
+
+    fn read<R: Receiver>(
+        &self,
+        database: &Postgres,
+        select: &Select,
+        reading: &Reading,
+        receiver: R,
+        begun: oneshot::Sender<i32>,
+    ) -> std::result::Result<R, Fault> {
+        let mut connection = self.wait(Duration::ZERO, database.connect())?;
+        let backend = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection);
+        if begun.send(self.wait(Duration::ZERO, backend)?).is_err() {
+            return Err(statement::stopped().into());
+        }
+        let receiver = self.copied(&mut connection, select, reading, receiver)?;
+        // All rows are here, however the connection ends.
+        drop(self.wait(ENDING, connection.close()));
+        Ok(receiver)
+    }
+
+    fn copied<R: Receiver>(
+        &self,
+        connection: &mut PgConnection,
+        select: &Select,
+        reading: &Reading,
+        mut receiver: R,
+    ) -> std::result::Result<R, Fault> {
+        let begin = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+        let mut transaction = self.wait(ENDING, begin)?;
+        let Copy { sql, columns, sorts, expected } = self.wait(ENDING, prepared(&mut transaction, select, reading))?;
+        receiver.begin(&columns, expected)?;
+        let mut rows = self.wait(ENDING, transaction.copy_out_raw(&sql))?.fuse();
+        let (mut piece, mut scratch) = (Vec::with_capacity(PIECE), Vec::new());
+        while self.wait(ENDING, gather(&mut rows, &mut piece))? {
+            let mut start = 0;
+            for end in memchr_iter(b'\n', &piece) {
+                row(&piece[start..end], &sorts, &mut scratch, &mut receiver);
+                receiver.end_row()?;
+                start = end + 1;
+            }
+            piece.clear();
+            // As long as there are rows, there is no need to wait for the end of the others.
+            if self.stop.is_cancelled() {
+                return Err(statement::stopped().into());
+            }
+        }
+        Ok(receiver)
+    }
 }
 
 /// What is to be copied, and what is known of it.
@@ -134,41 +188,6 @@ async fn prepared(
     Ok(Copy { sql, columns, sorts, expected })
 }
 
-/// Gathers rows that are there, each of which comes in a message of its own. False if there are no more.
-async fn gather(
-    rows: &mut (impl Stream<Item = sqlx::Result<Bytes>> + Unpin),
-    piece: &mut Vec<u8>,
-    stop: &CancellationToken,
-) -> std::result::Result<bool, Fault> {
-    while piece.len() < PIECE {
-        let row = match poll!(rows.next()) {
-            Poll::Ready(row) => row,
-            // What is there is worked on while more of them come.
-            Poll::Pending if !piece.is_empty() => break,
-            Poll::Pending => {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "nothing else runs in this thread, and no timer wakes so little"
-                )]
-                thread::sleep(GATHERING);
-                let ended = async {
-                    stop.cancelled().await;
-                    sleep(ENDING).await;
-                };
-                tokio::select! {
-                    row = rows.next() => row,
-                    () = ended => return Err(statement::stopped().into()),
-                }
-            }
-        };
-        match row {
-            Some(row) => piece.extend_from_slice(&row?),
-            None => break,
-        }
-    }
-    Ok(!piece.is_empty())
-}
-
 /// The deadline, and what the look of values depends on, whatever the database or the role have set.
 fn settings(timeout: Duration) -> String {
     let millis = timeout.as_millis().clamp(1, i32::MAX as u128);
@@ -184,6 +203,33 @@ async fn expected(connection: &mut PgConnection, sql: &str) -> std::result::Resu
     let explain = AssertSqlSafe(format!("EXPLAIN (FORMAT JSON)\n{sql}"));
     let plan: serde_json::Value = sqlx::query_scalar(explain).fetch_one(connection).await?;
     Ok(plan[0]["Plan"]["Plan Rows"].as_u64())
+}
+
+/// Gathers rows that are there, each of which comes in a message of its own. False if there are no more.
+async fn gather(
+    rows: &mut (impl Stream<Item = sqlx::Result<Bytes>> + Unpin),
+    piece: &mut Vec<u8>,
+) -> sqlx::Result<bool> {
+    while piece.len() < PIECE {
+        let row = match poll!(rows.next()) {
+            Poll::Ready(row) => row,
+            // What is there is worked on while more of them come.
+            Poll::Pending if !piece.is_empty() => break,
+            Poll::Pending => {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "nothing else runs in this thread, and no timer wakes so little"
+                )]
+                thread::sleep(GATHERING);
+                rows.next().await
+            }
+        };
+        match row {
+            Some(row) => piece.extend_from_slice(&row?),
+            None => break,
+        }
+    }
+    Ok(!piece.is_empty())
 }
 
 /// One line of the text format: cells between tabs; a backslash begins whatever could not stand there as it is.

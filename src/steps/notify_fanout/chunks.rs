@@ -16,7 +16,7 @@ pub struct End {
     pub people: u64,
 }
 
-/// Finds the chunks behind a key, each by a range of the index that is read once.
+/// Finds the chunks behind a key, each by a range of the index; only that of the last one is read more than once.
 pub struct Chunks<'a> {
     connection: &'a Connection,
     people: &'a People,

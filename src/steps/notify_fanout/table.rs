@@ -27,7 +27,7 @@ use crate::units::grouped;
 /// How often it is noted which chunks were found.
 const NOTED: Duration = Duration::from_secs(5);
 /// How many chunks are found ahead of the only writer, at most.
-const AHEAD: usize = 1_000;
+const AHEAD: usize = 10_000;
 
 /// What is committed for the step: who is named and how far that is, and how the followers are dealt where several write.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -92,30 +92,41 @@ pub async fn run(ctx: &Context, members: &Members, row: &TableRow, chunk: u64, p
     if let Some(named) = &members.named {
         work.mentions(named, &mut plan).await?;
     }
-    let mut outputs = plan.told(&[]);
-    if let Some((_, people)) = &members.followers {
-        let lanes = match connection.writers(parallel) {
-            1 => vec![work.alone(people, &plan).await?],
-            lanes => {
-                let length = work.deal(people, lanes, &mut plan).await?;
-                work.together(people, &plan, length).await?
-            }
-        };
-        outputs = plan.told(&lanes);
-    }
+    let lanes = match (&members.followers, connection.writers(parallel)) {
+        (None, _) => Vec::new(),
+        (Some((_, people)), 1) => vec![work.alone(people, &plan).await?],
+        (Some((_, people)), lanes) => {
+            let length = work.deal(people, lanes, &mut plan).await?;
+            work.together(people, &plan, length).await?
+        }
+    };
+    let outputs = plan.told(&lanes);
     plan.ends.clear();
     plan.outputs = Some(outputs.clone());
-    work.note(&plan, true).await?;
+    work.note(None, &plan, true).await?;
+    // Only now, for what is finished is soon forgotten.
+    for (place, lane) in lanes.iter().enumerate() {
+        work.note(Some(place), lane, true).await?;
+    }
     outputs.tell(ctx, Some(0));
     Ok(outputs)
 }
 
 impl Work<'_> {
-    async fn note(&self, plan: &Plan, finished: bool) -> Result<()> {
-        match &self.fence {
-            Some(fence) => self.connection.note(fence, &text(plan), finished).await,
+    /// Notes how far a lane or the step is.
+    async fn note(&self, lane: Option<usize>, cursor: &impl Serialize, finished: bool) -> Result<()> {
+        match self.fence(lane) {
+            Some(fence) => self.connection.note(&fence, &text(cursor), finished).await,
             None => Ok(()),
         }
+    }
+
+    fn fence(&self, lane: Option<usize>) -> Option<Fence> {
+        let mut fence = self.fence.clone()?;
+        if let Some(place) = lane {
+            fence.key.push_str(&format!("#{place}"));
+        }
+        Some(fence)
     }
 
     /// Those who are named come first, so that their row says so.
@@ -123,7 +134,7 @@ impl Work<'_> {
         if plan.names.is_none() {
             plan.mentioned = named.all(&named.names, self.ctx).await?.len() as u64;
             plan.names = Some(named.names.clone());
-            self.note(plan, false).await?;
+            self.note(None, plan, false).await?;
         }
         let names = plan.names.clone().unwrap_or_default();
         for name in &names[plan.named..] {
@@ -191,13 +202,13 @@ impl Work<'_> {
                 None => plan.lane = Some(plan.ends.len().div_ceil(lanes).max(1)),
             }
             if plan.lane.is_some() || noted.elapsed() > NOTED {
-                self.note(plan, false).await?;
+                self.note(None, plan, false).await?;
                 noted = Instant::now();
             }
         }
     }
 
-    /// Works through all lanes at once. One that fails stops the others at their next chunk.
+    /// Works through all lanes at once. One that fails stops the others.
     async fn together(&self, people: &People, plan: &Plan, length: usize) -> Result<Vec<Lane>> {
         let lanes: Vec<_> = plan.ends.chunks(length).enumerate().collect();
         let seen = Seen::new(self.ctx, plan, lanes.len());
@@ -231,7 +242,7 @@ impl Work<'_> {
 
     /// Takes the checkpoint of a lane, and says how far it is.
     async fn claim(&self, place: usize, fresh: Lane) -> Result<(Option<Fence>, Lane)> {
-        let fence = self.fence.as_ref().map(|fence| Fence { key: format!("{}#{place}", fence.key), ..fence.clone() });
+        let fence = self.fence(Some(place));
         let claimed = match &fence {
             Some(fence) => self.connection.claim(fence).await?,
             None => None,
@@ -274,9 +285,6 @@ impl Work<'_> {
             present = if effect.affected == end.people { Present::Unexpected } else { Present::Skip };
             lane = recorded(&noted)?;
             seen.lane(place, &lane);
-        }
-        if let Some(fence) = &fence {
-            connection.note(fence, &text(&lane), true).await?;
         }
         Ok(lane)
     }

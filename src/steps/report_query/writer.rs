@@ -1,5 +1,7 @@
 //! Takes the rows of the database and writes the report.
 
+use std::time::{Duration, Instant};
+
 use super::columns::{Columns, Shape};
 use super::pack::Pack;
 use super::pipe::{Broken, Pipe};
@@ -11,9 +13,11 @@ use crate::steps::{Progress, Report};
 
 /// How many bytes are gathered before they are packed. The pieces follow from the rows alone, so that packing them gives
 /// the same bytes each time.
-const PIECE: usize = 256 << 10;
-/// After how many rows it is told how far the report is.
-const TELL: u64 = 2_000;
+const PIECE: usize = 512 << 10;
+/// After how many rows it is looked whether to tell how far the report is.
+const LOOK: u64 = 2_000;
+/// How long nothing is told after something was: to wake whoever listens takes longer than to write some rows.
+const QUIET: Duration = Duration::from_millis(100);
 
 /// What a report is to be.
 pub struct Order {
@@ -42,6 +46,7 @@ pub struct Writer {
     book: Book,
     expected: Option<u64>,
     rows: u64,
+    told: Instant,
     /// The column of the next cell.
     column: usize,
 }
@@ -57,7 +62,16 @@ impl Writer {
     /// A report of which nothing is known but what it is to be.
     pub fn new(order: Order, pipe: Pipe) -> Self {
         let broken = pipe.broken();
-        Self { order, pipe: Some(pipe), broken, book: Book::Unbegun, expected: None, rows: 0, column: 0 }
+        Self {
+            order,
+            pipe: Some(pipe),
+            broken,
+            book: Book::Unbegun,
+            expected: None,
+            rows: 0,
+            told: Instant::now(),
+            column: 0,
+        }
     }
 
     /// Ends the report and gives the number of rows. Without it, no part of the last piece goes on.
@@ -160,10 +174,14 @@ impl Receiver for Writer {
             Book::Xlsx(book) => book.end_row()?,
             Book::Unbegun => {}
         }
-        if self.rows.is_multiple_of(TELL) {
+        if self.rows.is_multiple_of(LOOK) {
             if self.broken.is() {
                 return Err(Error::stopped("step_stopped", "nobody takes the report any more"));
             }
+            if self.told.elapsed() < QUIET {
+                return Ok(());
+            }
+            self.told = Instant::now();
             let left = self.expected.map(|expected| expected.min(self.order.max_rows));
             self.tell(left.filter(|expected| *expected > self.rows));
         }

@@ -68,6 +68,13 @@ async fn everybody_is_mailed_once_and_the_mention_wins(database: Database) {
     // Another run is another message.
     app.run_to_end("p", json!({ "text": "@bob" })).await;
     assert_eq!(app.mails().len(), 4 + 3);
+    if database == Database::Sqlite {
+        // The second page of keys of bytes would be the first one again.
+        let yaml = yaml("subject: a, body: b", "chunk: 2").replace("'SELECT id,", "'SELECT CAST(id AS blob) AS id,");
+        app.publish("p", &yaml).await;
+        let run = app.run_to_end("p", json!({})).await;
+        assert_eq!(run["steps"][0]["error"]["code"], "audience_key_invalid", "{run}");
+    }
     app.finish().await;
 }
 

@@ -5,6 +5,7 @@ mod guard;
 mod limits;
 mod moment;
 mod sales;
+mod silence;
 
 use std::io::Write;
 use std::process::{Command, Stdio};

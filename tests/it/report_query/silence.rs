@@ -1,0 +1,127 @@
+//! A server that falls silent: a network that breaks, a machine that hangs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use afterload::Result;
+use afterload::config::Secret;
+use afterload::connections::{Bind, Connection, Connections, Reading, Receiver, Select, Sort};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{SILENT, app};
+use crate::support::{Database, TestApp, eventually};
+
+/// Between us and the server, until it passes nothing on any more.
+struct Relay {
+    address: String,
+    accepted: Arc<AtomicUsize>,
+    silent: watch::Sender<bool>,
+}
+
+impl Relay {
+    async fn start(server: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (accepted, (silent, hears)) = (Arc::new(AtomicUsize::new(0)), watch::channel(false));
+        let count = Arc::clone(&accepted);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                let (client, server) = (client.into_split(), TcpStream::connect(&server).await.unwrap().into_split());
+                tokio::spawn(pass(client.0, server.1, hears.clone()));
+                tokio::spawn(pass(server.0, client.1, hears.clone()));
+            }
+        });
+        Self { address, accepted, silent }
+    }
+}
+
+/// Passes bytes on. In silence both ends stay open.
+async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut silent: watch::Receiver<bool>) {
+    let mut bytes = [0; 8192];
+    loop {
+        let read = tokio::select! {
+            biased;
+            _ = silent.wait_for(|silent| *silent) => break,
+            read = from.read(&mut bytes) => read.unwrap_or(0),
+        };
+        if read == 0 || to.write_all(&bytes[..read]).await.is_err() {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Says when it has been let go.
+struct Held(Option<oneshot::Sender<()>>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(held) = self.0.take() {
+            let _ = held.send(());
+        }
+    }
+}
+
+impl Receiver for Held {
+    fn begin(&mut self, _: &[String], _: Option<u64>) -> Result<()> {
+        Ok(())
+    }
+
+    fn cell(&mut self, _: Option<(Sort, &[u8])>) {}
+
+    fn end_row(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The application's database behind a relay.
+async fn behind_a_relay(app: &mut TestApp) -> (Relay, Connection) {
+    let config = app.config.connections.get_mut("app").unwrap();
+    let mut url = url::Url::parse(config.url.reveal()).unwrap();
+    let relay = Relay::start(format!("{}:{}", url.host_str().unwrap(), url.port().unwrap())).await;
+    url.set_port(Some(relay.address.rsplit_once(':').unwrap().1.parse().unwrap())).unwrap();
+    config.url = Secret::new(url.to_string());
+    let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
+    (relay, connection)
+}
+
+/// Stops a report once it has got somewhere, and waits until its thread holds nothing any more.
+async fn stops(connection: &Connection, relay: &Relay, silent_before: bool, somewhere: impl AsyncFnOnce()) {
+    relay.silent.send_replace(silent_before);
+    let (held, let_go) = oneshot::channel();
+    let stop = CancellationToken::new();
+    let reading = Reading { values: Bind::new(), timeout: Duration::from_secs(3600), stop: stop.clone() };
+    let select = Select::parse(SILENT, connection.dialect()).unwrap();
+    let read = connection.select(&select, reading, Held(Some(held)));
+    let stopped = async {
+        somewhere().await;
+        relay.silent.send_replace(true);
+        stop.cancel();
+    };
+    let (read, ()) = tokio::join!(read, stopped);
+    assert_eq!(read.map(|_| ()).unwrap_err().code(), "step_stopped");
+    let_go.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_silent_server() {
+    let mut app = app(Database::Postgres, "CREATE TABLE t (id BIGINT)").await;
+    let (relay, connection) = behind_a_relay(&mut app).await;
+    // In the middle of the query, and of a connection that is never made.
+    stops(&connection, &relay, false, async || {
+        let running = "SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND state = 'active'";
+        eventually("the query", async || (app.numbers(running).await == [1]).then_some(())).await;
+    })
+    .await;
+    let before = relay.accepted.load(Ordering::SeqCst);
+    stops(&connection, &relay, true, async || {
+        eventually("the connection", async || (relay.accepted.load(Ordering::SeqCst) > before).then_some(())).await;
+    })
+    .await;
+    app.finish().await;
+}
