@@ -36,7 +36,13 @@ async fn files_travel_in_the_mail(database: Database) {
   - { id: nothing, uses: test.step, with: { give: 1 } }
   - id: mail
     uses: email.send
-    with: { to: [a@example.com, b@example.com], subject: Files, body: Here they are., attach: ATTACH }
+    with:
+      to: [a@example.com, b@example.com]
+      from: Shop <files@shop.example>
+      reply_to: help@shop.example
+      subject: Files
+      body: Here they are.
+      attach: ATTACH
 "#;
     let yaml = |name: &str, attach: &str| {
         format!("name: {name}\nparams: {{ file: {{ type: file }} }}\nsteps:{}", steps.replace("ATTACH", attach))
@@ -61,6 +67,9 @@ async fn files_travel_in_the_mail(database: Database) {
         known += 2;
         assert_eq!((mails.len(), app.mails().len()), (2, known));
         for mail in &mails {
+            let headers = mailparse::parse_mail(mail.as_bytes()).unwrap().headers;
+            let [from, reply_to] = ["From", "Reply-To"].map(|name| headers.get_first_value(name).unwrap());
+            assert_eq!((&*from, &*reply_to), ("Shop <files@shop.example>", "help@shop.example"));
             let (found, text) = parts(mail);
             assert_eq!((found, text.trim_end()), (files.clone(), "Here they are."), "{pipeline}");
         }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use rusqlite::ffi;
+use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
 use sqlx::{Connection as _, SqliteConnection};
 
@@ -35,6 +36,8 @@ pub(super) async fn run<R: Receiver>(
 }
 
 fn read(connection: &rusqlite::Connection, bound: ForSqlite, receiver: &mut impl Receiver) -> Result<()> {
+    // No other file, whatever the text hides.
+    connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0).map_err(failed)?;
     // One transaction, so that also a query that is read again sees the same.
     let transaction = connection.unchecked_transaction().map_err(failed)?;
     let mut statement = transaction.prepare(&bound.sql).map_err(failed)?;
@@ -84,5 +87,34 @@ fn refused(error: rusqlite::Error) -> crate::error::Error {
     match error.sqlite_error().map(|error| error.extended_code & 0xff) {
         Some(ffi::SQLITE_READONLY) => writes(&error.to_string()),
         _ => failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl Receiver for Nobody {
+        fn begin(&mut self, _: &[String], _: Option<u64>) -> Result<()> {
+            Ok(())
+        }
+
+        fn cell(&mut self, _: Option<(Sort, &[u8])>) {}
+
+        fn end_row(&mut self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn no_other_file_is_reached() {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        let read =
+            |sql: &str| super::read(&connection, ForSqlite { sql: sql.to_owned(), values: Vec::new() }, &mut Nobody);
+        let error = read("ATTACH ':memory:' AS other").unwrap_err();
+        assert!(error.message().contains("too many attached databases"), "{error}");
+        read("SELECT 1").unwrap();
     }
 }

@@ -44,28 +44,37 @@ impl Gate {
     /// `geo_provider_resting`, with the time until then, where it is closed for longer than anybody should wait;
     /// `step_stopped`.
     pub async fn enter(&self, name: &str, stop: &CancellationToken) -> Result<()> {
-        let at = self.turn(Instant::now()).map_err(|rest| {
-            Error::transient(
-                "geo_provider_resting",
-                format!("`{name}` is not asked for now, because it failed or asked for that"),
-            )
-            .retry_after(rest)
-        })?;
-        tokio::select! {
-            () = tokio::time::sleep_until(at) => Ok(()),
-            () = stop.cancelled() => Err(Error::stopped("step_stopped", "the step was asked to stop")),
+        loop {
+            let at = self.turn(Instant::now()).map_err(|rest| {
+                Error::transient(
+                    "geo_provider_resting",
+                    format!("`{name}` is not asked for now, because it failed or asked for that"),
+                )
+                .retry_after(rest)
+            })?;
+            tokio::select! {
+                () = tokio::time::sleep_until(at) => {}
+                () = stop.cancelled() => return Err(Error::stopped("step_stopped", "the step was asked to stop")),
+            }
+            // Another call may have been told to come later meanwhile.
+            if self.is_open(Instant::now()) {
+                return Ok(());
+            }
         }
     }
 
-    /// The call went well.
+    /// The call went well. That opens nothing: another one on its way may have been told to come later.
     pub fn well(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        (state.failures, state.closed) = (0, None);
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).failures = 0;
     }
 
     /// The call failed; gives whether the same may be tried again after a short wait, because the service asked for that.
     pub fn failed(&self, error: &Error) -> bool {
         self.closed_by(error.wait(), Instant::now())
+    }
+
+    fn is_open(&self, now: Instant) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).closed.is_none_or(|closed| closed <= now)
     }
 
     fn turn(&self, now: Instant) -> Result<Instant, Duration> {
@@ -110,8 +119,22 @@ mod tests {
         assert_eq!(gate.turn(now), Ok(now + Duration::from_secs(3)));
         assert!(!gate.closed_by(Some(Duration::from_secs(300)), now));
         assert_eq!(gate.turn(now), Err(Duration::from_secs(300)));
+        // A call that was on its way all the time.
         gate.well();
-        assert_eq!(gate.turn(now + Duration::from_secs(4)), Ok(now + Duration::from_secs(4)));
+        assert_eq!(gate.turn(now + Duration::from_secs(4)), Err(Duration::from_secs(296)));
+        assert!(gate.turn(now + Duration::from_secs(300)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_turn_hears_of_a_pause() {
+        let (gate, now) = (Gate::new(None), Instant::now());
+        gate.closed_by(Some(Duration::from_millis(20)), now);
+        let stop = CancellationToken::new();
+        // Its turn is taken before the longer pause is known.
+        let (entered, ()) = tokio::join!(gate.enter("one", &stop), async {
+            gate.closed_by(Some(Duration::from_secs(300)), now);
+        });
+        assert_eq!(entered.unwrap_err().code(), "geo_provider_resting");
     }
 
     #[tokio::test]

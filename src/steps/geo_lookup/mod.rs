@@ -88,8 +88,10 @@ struct Filled {
     /// The columns, of the table and of the query, by which its rows are found; default the `key` of the rows.
     #[serde(default)]
     keys: Vec<String>,
-    /// The columns, each with the name of the output that it holds, such as `{ country: country_code }`.
-    columns: BTreeMap<String, String>,
+    /// The columns, each with the name of the output that it holds, such as `{ country: country_code }`; default those that are
+    /// named as outputs are, but for `ip` and the keys.
+    #[serde(default)]
+    columns: Option<BTreeMap<String, String>>,
 }
 
 /// What was found out.
@@ -191,10 +193,11 @@ impl GeoLookup {
         if !(1..=100_000).contains(&rows.chunk) {
             check.problem(&["rows", "chunk"], "`chunk` must be from 1 to 100000", "10000 is a good choice");
         }
-        if into.columns.is_empty() {
+        let Some(columns) = &into.columns else { return };
+        if columns.is_empty() {
             check.problem(&["into", "columns"], "nothing would be filled", "such as `columns: { city: city }`");
         }
-        for (column, field) in &into.columns {
+        for (column, field) in columns {
             if !Answer::FIELDS.contains(&field.as_str()) {
                 let known = Answer::FIELDS.map(|name| format!("`{name}`")).join(", ");
                 check.problem(

@@ -1,5 +1,6 @@
 //! Rows of a table, whose columns are filled in chunks that are committed with their cursor.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Filled, Outputs, Rows};
-use crate::connections::{Command, Effect, Given, Page, People, Plain, Span};
+use crate::connections::{Command, Effect, Given, Page, People, Plain, Span, Table};
 use crate::error::{Error, Result};
 use crate::geo::{self, Answer, Chain, Field};
 use crate::steps::sql::{fence, recorded};
@@ -30,7 +31,11 @@ pub async fn run(ctx: &Context, chain: &Chain, source: Rows, into: Filled) -> Re
     let Rows { connection, sql, key, ip, bind, chunk } = source;
     let connection = ctx.connections.get(&connection).await?;
     let keys = if into.keys.is_empty() { vec![key.clone()] } else { into.keys };
-    let (columns, fields): (Vec<_>, Vec<_>) = into.columns.into_iter().unzip();
+    let columns = match into.columns {
+        Some(columns) => columns,
+        None => like_outputs(&connection.table(&into.table).await?, &keys)?,
+    };
+    let (columns, fields): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
     let fields = Arc::<[String]>::from(fields);
     let filling = connection.filling(&into.table, &keys, &columns).await?;
     let rows = People::new(&Command::parse(&sql, connection.dialect())?, &key, bind);
@@ -67,6 +72,23 @@ pub async fn run(ctx: &Context, chain: &Chain, source: Rows, into: Filled) -> Re
     }
     let Cursor { rows, found, missing, invalid, .. } = cursor;
     Ok(Outputs { rows, found, missing, invalid, ..Outputs::default() })
+}
+
+/// The columns of a table that are named as outputs are.
+fn like_outputs(table: &Table, keys: &[String]) -> Result<BTreeMap<String, String>> {
+    let outputs = Answer::FIELDS.into_iter().filter(|name| *name != "ip" && !keys.iter().any(|key| key == name));
+    let outputs: Vec<_> = outputs.collect();
+    let columns = table.columns.iter().map(|column| &column.name).filter(|name| outputs.contains(&name.as_str()));
+    let columns: BTreeMap<_, _> = columns.map(|name| (name.clone(), name.clone())).collect();
+    match columns.is_empty() {
+        true => {
+            let message = format!("no column of `{}` is named as what is known of an address", table.name);
+            let known = outputs.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            Err(Error::permanent("column_not_found", message)
+                .hint(format!("say `columns`, such as `{{ town: city }}`; there are {known}")))
+        }
+        false => Ok(columns),
+    }
 }
 
 /// Rows of a page whose addresses are known, as they are filled: the columns of the keys, then the fields of the answers.

@@ -8,12 +8,14 @@ use serde_json::{Value, json};
 
 use super::{LIST, yaml};
 use crate::http::receiver::{Receiver, says};
-use crate::support::{Database, TestApp, both};
+use crate::support::{Database, TestApp, both, execute, numbers};
 
 both!(
     a_service_is_asked_once_and_also_what_it_does_not_know_is_remembered,
     a_service_that_fails_is_passed_over_and_left_alone_for_a_while,
     a_service_that_wants_a_pause_gets_it,
+    a_key_that_a_service_echoes_is_shown_nowhere,
+    what_was_not_known_is_asked_again_in_time,
 );
 
 /// A service at an address of ours.
@@ -122,5 +124,43 @@ async fn a_service_that_wants_a_pause_gets_it(database: Database) {
     let calls = receiver.calls().len();
     assert_eq!(error(&app.run_to_end("p", json!({ "ip": "8.8.4.5" })).await), "geo_provider_resting");
     assert_eq!((calls, receiver.calls().len()), (3, 3), "it is not called while it wants to be left alone");
+    app.finish().await;
+}
+
+async fn a_key_that_a_service_echoes_is_shown_nowhere(database: Database) {
+    let receiver = Receiver::start(|call| {
+        let key = call.headers["x-key"].clone();
+        says(200, &[("content-type", "application/json")], json!({ "where": { "c": "fr" }, "city": key }).to_string())
+    })
+    .await;
+    let app = app(database, "ip: 8.8.8.8, providers: ['http:one']", |config| {
+        service(config, "one", &receiver.url);
+        let fields = &mut config.geo.http.get_mut("one").unwrap().fields;
+        fields.insert("city".into(), "/city".into());
+    })
+    .await;
+    let run = app.run_to_end("p", json!({})).await;
+    assert_eq!(run["steps"][0]["outputs"]["city"], "***", "{run}");
+    assert!(!run.to_string().contains("nobody-shows"), "{run}");
+    let kept = "SELECT COUNT(*), SUM(CASE WHEN answer LIKE '%nobody-shows%' THEN 1 ELSE 0 END) FROM geo_cache";
+    assert_eq!(numbers(&app.service(), kept).await, [1, 0]);
+    app.finish().await;
+}
+
+async fn what_was_not_known_is_asked_again_in_time(database: Database) {
+    let receiver = Receiver::start(|_| says(404, &[], "nobody")).await;
+    let app = app(database, "ip: 8.8.8.8, providers: ['http:one'], cache: 30d", |config| {
+        service(config, "one", &receiver.url);
+    })
+    .await;
+    for _ in 0..2 {
+        assert_eq!(app.run_to_end("p", json!({})).await["steps"][0]["outputs"]["found"], 0);
+    }
+    assert_eq!(receiver.calls().len(), 1, "that nobody knows is remembered");
+    let span = "SELECT MAX(expires_at - looked_at) FROM geo_cache";
+    assert_eq!(numbers(&app.service(), span).await, [86_400_000], "for a day, whatever `cache` says");
+    execute(&app.service(), "UPDATE geo_cache SET expires_at = looked_at").await;
+    app.run_to_end("p", json!({})).await;
+    assert_eq!(receiver.calls().len(), 2);
     app.finish().await;
 }

@@ -88,6 +88,16 @@ async fn rows_are_found_by_keys_of_any_kind(database: Database) {
         assert_eq!(run["steps"][0]["outputs"]["found"], 4, "{keys}: {run}");
         assert_eq!(app.numbers("SELECT COUNT(*) FROM visits WHERE city = 'Linköping'").await, [filled], "{keys}");
     }
+    // Without a word about columns those that are named as outputs are: the city, and not the address.
+    app.sql("UPDATE visits SET city = NULL").await;
+    app.publish("p", &super::yaml(&with("seq").replace(", columns: { city: city }", ""))).await;
+    let run = app.run_to_end("p", json!({})).await;
+    assert_eq!(run["status"], "succeeded", "{run}");
+    let filled = "SELECT COUNT(*), COUNT(DISTINCT ip) FROM visits WHERE city = 'Linköping'";
+    assert_eq!(app.numbers(filled).await, [4, 1]);
+    app.publish("p", &super::yaml(&with("city").replace(", columns: { city: city }", ""))).await;
+    let run = app.run_to_end("p", json!({})).await;
+    assert_eq!(run["steps"][0]["error"]["code"], "column_not_found", "{run}");
     app.finish().await;
 }
 

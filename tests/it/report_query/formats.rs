@@ -188,6 +188,19 @@ async fn values_are_bound_and_never_pasted(database: Database) {
         json!({ "sql": sql, "format": "jsonl", "bind": { "value": "${{ params.value }}", "id": 3, "none": null } });
     let (_, bytes) = file(&app, with).await;
     assert_eq!(read("jsonl", &bytes), json!([{ "v": "it's \\ :x", "id": 3 }]));
+    for text in [
+        "'; DROP TABLE t; --",
+        "x') TO STDOUT; --",
+        r"\'; DELETE FROM t; --",
+        ":id $1 ?1",
+        "$$;--",
+        "\u{1f4a3}\n\t'\"`",
+    ] {
+        let with = json!({ "sql": "SELECT CAST(:value AS TEXT) AS v", "format": "jsonl", "bind": { "value": text } });
+        let (_, bytes) = file(&app, with).await;
+        assert_eq!(read("jsonl", &bytes), json!([{ "v": text }]));
+    }
+    assert_eq!(app.numbers("SELECT COUNT(*) FROM t").await, [12]);
     app.finish().await;
 }
 

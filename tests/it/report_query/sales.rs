@@ -1,13 +1,15 @@
 //! The pipeline that ships: by call with filters and by cron, mailed as a link to several people.
 
+use chrono::{Datelike, NaiveDate, Weekday};
 use serde_json::{Value, json};
 
 use super::read;
-use crate::support::{Database, TestApp, both, eventually};
+use crate::support::{Database, TestApp, both, eventually, execute, numbers};
 
 both!(
     sales_are_mailed_as_a_link_to_several_people,
     a_period_without_sales_is_not_mailed,
+    the_schedule_starts_it,
     a_tick_reports_the_month_so_far
 );
 
@@ -69,6 +71,29 @@ async fn a_period_without_sales_is_not_mailed(database: Database) {
         (&json!("succeeded"), &Value::Null, &json!("skipped"))
     );
     assert!(app.mails().is_empty());
+    app.finish().await;
+}
+
+/// The schedule as it ships, once its last moment has passed.
+async fn the_schedule_starts_it(database: Database) {
+    let app = shipped(database, |yaml| yaml).await;
+    let service = app.service();
+    eventually("the schedule", async || {
+        (numbers(&service, "SELECT COUNT(*) FROM schedules").await == [1]).then_some(())
+    })
+    .await;
+    // As after eight days without a process.
+    execute(&service, "UPDATE schedules SET reached = reached - 691200000").await;
+    let run = eventually("the run", async || {
+        let runs: Value = app.get("/v1/runs").await.json().await.unwrap();
+        runs["runs"].get(0).cloned()
+    })
+    .await;
+    let run = app.ended(&run).await;
+    assert_eq!((&run["status"], &run["origin"]), (&json!("succeeded"), &json!("cron")), "{run}");
+    let day = |name: &str| run["params"][name].as_str().unwrap().parse::<NaiveDate>().unwrap();
+    assert_eq!(day("until").weekday(), Weekday::Mon, "{run}");
+    assert_eq!(day("since"), day("until").with_day(1).unwrap(), "{run}");
     app.finish().await;
 }
 
