@@ -57,8 +57,8 @@ impl Way {
         self != Self::Open
     }
 
-    /// Through TLS, and told the checksum of what is sent? Without an endpoint and keys, the environment may name an address
-    /// of any kind.
+    /// Sealed is what goes through TLS to a store that is told checksums. Without an endpoint and keys, the environment may name
+    /// an address of any kind.
     fn to(store: &StoreConfig) -> Self {
         let encrypted = match &store.endpoint {
             Some(endpoint) => endpoint.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:")),

@@ -16,7 +16,6 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, TypeInfo
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
 use super::super::postgres::{Postgres, sqlstate};
 use super::super::sqlite::panicked;
@@ -44,8 +43,8 @@ pub(super) async fn run<R: Receiver>(database: &Postgres, select: &Select, readi
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime
             .map_err(|error| Error::transient("connection_unavailable", format!("nothing can wait for it: {error}")))?;
-        let reader = Reader { runtime, stop: reading.stop.clone() };
-        let read = reader.read(&own, &select, &reading, receiver, begun);
+        let reader = Reader { runtime, reading };
+        let read = reader.read(&own, &select, receiver, begun);
         // A name that is still looked up is not waited for.
         reader.runtime.shutdown_background();
         read
@@ -93,7 +92,7 @@ impl From<Error> for Fault {
 /// Who reads in a thread. The receiver may block, so that it is called outside of the runtime.
 struct Reader {
     runtime: Runtime,
-    stop: CancellationToken,
+    reading: Reading,
 }
 
 impl Reader {
@@ -105,7 +104,7 @@ impl Reader {
     ) -> std::result::Result<T, Fault> {
         self.runtime.block_on(async {
             let ended = async {
-                self.stop.cancelled().await;
+                self.reading.stop.cancelled().await;
                 sleep(ending).await;
             };
             tokio::select! {
@@ -120,7 +119,6 @@ impl Reader {
         &self,
         database: &Postgres,
         select: &Select,
-        reading: &Reading,
         receiver: R,
         begun: oneshot::Sender<i32>,
     ) -> std::result::Result<R, Fault> {
@@ -129,7 +127,7 @@ impl Reader {
         if begun.send(self.wait(Duration::ZERO, backend)?).is_err() {
             return Err(statement::stopped().into());
         }
-        let receiver = self.copied(&mut connection, select, reading, receiver)?;
+        let receiver = self.copied(&mut connection, select, receiver)?;
         // All rows are here, however the connection ends.
         drop(self.wait(ENDING, connection.close()));
         Ok(receiver)
@@ -139,12 +137,12 @@ impl Reader {
         &self,
         connection: &mut PgConnection,
         select: &Select,
-        reading: &Reading,
         mut receiver: R,
     ) -> std::result::Result<R, Fault> {
         let begin = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
         let mut transaction = self.wait(ENDING, begin)?;
-        let Copy { sql, columns, sorts, expected } = self.wait(ENDING, prepared(&mut transaction, select, reading))?;
+        let Copy { sql, columns, sorts, expected } =
+            self.wait(ENDING, prepared(&mut transaction, select, &self.reading))?;
         receiver.begin(&columns, expected)?;
         let mut rows = self.wait(ENDING, transaction.copy_out_raw(&sql))?.fuse();
         let (mut piece, mut scratch) = (Vec::with_capacity(PIECE), Vec::new());
@@ -157,7 +155,7 @@ impl Reader {
             }
             piece.clear();
             // As long as there are rows, there is no need to wait for the end of the others.
-            if self.stop.is_cancelled() {
+            if self.reading.stop.is_cancelled() {
                 return Err(statement::stopped().into());
             }
         }

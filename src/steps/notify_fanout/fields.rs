@@ -28,7 +28,7 @@ pub struct Followers {
     /// A `SELECT` without order and limit, whose rows are people. It is paged by `key`, so an index should lead from its
     /// conditions to that column. Parameters are written `:name`; it cannot hold an expression.
     pub(super) sql: String,
-    /// The column of the query that tells people apart: whole numbers, texts or UUIDs.
+    /// The column of the query that tells people apart: whole numbers, texts or UUIDs, in SQLite not as bytes.
     pub(super) key: String,
     /// The values of the parameters.
     #[serde(default)]

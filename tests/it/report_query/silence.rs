@@ -1,7 +1,7 @@
-//! A server that falls silent: a network that breaks, a machine that hangs.
+//! A server that falls silent: a network that breaks, a machine that hangs. And how many connections it has to bear.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use afterload::Result;
@@ -123,5 +123,50 @@ async fn a_stop_does_not_wait_for_a_silent_server() {
         eventually("the connection", async || (relay.accepted.load(Ordering::SeqCst) > before).then_some(())).await;
     })
     .await;
+    app.finish().await;
+}
+
+/// Notes who has begun.
+struct Noted(usize, Arc<Mutex<Vec<usize>>>);
+
+impl Receiver for Noted {
+    fn begin(&mut self, _: &[String], _: Option<u64>) -> Result<()> {
+        self.1.lock().unwrap().push(self.0);
+        Ok(())
+    }
+
+    fn cell(&mut self, _: Option<(Sort, &[u8])>) {}
+
+    fn end_row(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_reports_read_at_once() {
+    let app = app(Database::Postgres, "CREATE TABLE t (id BIGINT)").await;
+    let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
+    let begun = Arc::new(Mutex::new(Vec::new()));
+    let stops: Vec<_> = (0..9).map(|_| CancellationToken::new()).collect();
+    let reports = stops.iter().enumerate().map(|(place, stop)| {
+        let (connection, receiver) = (connection.clone(), Noted(place, Arc::clone(&begun)));
+        let reading = Reading { values: Bind::new(), timeout: Duration::from_secs(3600), stop: stop.clone() };
+        tokio::spawn(async move {
+            let select = Select::parse(SILENT, connection.dialect()).unwrap();
+            connection.select(&select, reading, receiver).await.map(|_| ()).unwrap_err().code()
+        })
+    });
+    let reports: Vec<_> = reports.collect();
+    let running = "SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND state = 'active'";
+    eventually("eight queries", async || (app.numbers(running).await == [8]).then_some(())).await;
+    assert_eq!(begun.lock().unwrap().len(), 8);
+    // The ninth goes on when another one has ended.
+    let first = begun.lock().unwrap()[0];
+    stops[first].cancel();
+    eventually("the ninth", async || (begun.lock().unwrap().len() == 9).then_some(())).await;
+    stops.iter().for_each(CancellationToken::cancel);
+    for report in reports {
+        assert_eq!(report.await.unwrap(), "step_stopped");
+    }
     app.finish().await;
 }
