@@ -14,17 +14,19 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use afterload::config::{Config, QueueConfig, Secret};
-use afterload::connections::Connections;
-use afterload::engine::{Engine, NewRun, Parts, Queues};
+use afterload::engine::{Engine, NewRun, Parts, Queues, RecordSource};
 use afterload::error::Result;
 use afterload::http::Http;
-use afterload::mail::Mailer;
+use afterload::metrics::Metrics;
 use afterload::objects::Objects;
+use afterload::pipeline::params::RecordRule;
 use afterload::pipeline::plan;
-use afterload::steps::{Context, Step, erase};
+use afterload::steps::{Context, Step, register};
 use afterload::store::{Arg, Db, Definition};
+use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 /// When each step of the paced chains ran.
@@ -42,10 +44,25 @@ impl Step for Nothing {
     const KIND: &'static str = "bench.nothing";
     const EXAMPLE: &'static str = "{}";
     type Outputs = Outputs;
+    type Deps = ();
 
-    async fn run(self, _: Context) -> Result<Outputs> {
+    async fn run(self, _: Context, (): ()) -> Result<Outputs> {
         STARTED.lock().unwrap().push(Instant::now());
         Ok(Outputs {})
+    }
+}
+
+/// No pipeline of this bench refers to rows.
+struct NoRecords;
+
+impl RecordSource for NoRecords {
+    fn read_record<'a>(
+        &'a self,
+        _: &'a RecordRule,
+        _: &'a Value,
+        _: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Option<Map<String, Value>>>> {
+        Box::pin(async { Ok(None) })
     }
 }
 
@@ -62,11 +79,12 @@ async fn engine(url: &str, steps: usize, concurrency: usize) -> Engine {
     let parts = Parts {
         db,
         objects: Objects::connect(&config.objects, None).await.unwrap(),
-        connections: Connections::new(&config.connections),
-        mail: Mailer::new(&config).unwrap(),
-        http: Http::new(&config),
-        config: Arc::new(config),
-        steps: vec![erase::<Nothing>()],
+        records: Arc::new(NoRecords),
+        http: Http::new(&config.http, &config.limits.http, config.webhook_signer(), config.redactor()),
+        redactor: config.redactor(),
+        metrics: Metrics::default(),
+        config: config.engine_config(),
+        steps: vec![register::<Nothing>(())],
     };
     Engine::open(parts).await.unwrap()
 }

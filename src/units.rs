@@ -1,9 +1,11 @@
 //! Durations (`30s`, `10m`, `2h`, `7d`, `1w`), sizes (`20mb`) and shares (`5%`) as people write them.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use schemars::JsonSchema;
+use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A length of time: a whole number and one of `ms s m h d w`.
@@ -146,3 +148,13 @@ macro_rules! written_as_text {
     )*};
 }
 written_as_text!(Duration, ByteSize, Share);
+
+/// Reads an address to listen on; the standard message does not say what one looks like.
+///
+/// # Errors
+/// For any text that is not an address.
+pub fn listen_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let expected = "an address such as `127.0.0.1:8080`";
+    text.parse().map_err(|_| D::Error::invalid_value(Unexpected::Str(&text), &expected))
+}

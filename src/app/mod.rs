@@ -1,5 +1,6 @@
 //! Puts the parts of one process together, from the configuration to the listening service, and takes them apart.
 
+mod adapters;
 mod files;
 mod process;
 mod reload;
@@ -8,21 +9,20 @@ mod view;
 mod watch;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use reload::Reload;
 use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::config::{Config, Secret};
-use crate::connections::Dialect;
+use crate::dialect::Dialect;
 use crate::engine::{Engine, Queues};
 use crate::error::{Error, Result};
 use crate::mail::Mailer;
 use crate::pipeline::catalogue::Folder;
 use crate::pipeline::{self, Surroundings};
+use crate::registry::{StepRegistry, step_kinds};
 use crate::secrets;
-use crate::steps::{self, AnyStep};
 use crate::triggers::Triggers;
 use crate::web;
 
@@ -53,14 +53,14 @@ impl App {
     /// # Errors
     /// What keeps the service from starting: each part's own errors.
     pub async fn start(config: Config, admin_key: Option<String>) -> Result<Self> {
-        Self::start_with(config, admin_key, steps::kinds()).await
+        Self::start_with(config, admin_key, step_kinds()).await
     }
 
     /// The same with step kinds of the caller's choice.
     ///
     /// # Errors
     /// What keeps the service from starting: each part's own errors.
-    pub async fn start_with(config: Config, admin_key: Option<String>, steps: Vec<Arc<dyn AnyStep>>) -> Result<Self> {
+    pub async fn start_with(config: Config, admin_key: Option<String>, steps: StepRegistry) -> Result<Self> {
         Self::serve(config, admin_key, Work { queues: Queues::All, steps }).await
     }
 
@@ -71,16 +71,16 @@ impl App {
     pub async fn serve(mut config: Config, admin_key: Option<String>, work: Work) -> Result<Self> {
         let listener = listen(config.listen).await?;
         config.listen = listener.local_addr()?;
-        let kinds = steps::language(&work.steps);
+        let kinds = work.steps.catalog();
         let schema = pipeline::schema(&kinds);
-        let Opened { mut process, mail, embedded, s3 } = Process::open(config, Endpoint::Here, work.steps).await?;
+        let Opened { mut process, config, mail, embedded, s3 } =
+            Process::open(config, Endpoint::Here, &work.steps).await?;
         let engine = process.engine.clone();
-        let config = engine.config().clone();
         let reload = Reload::open(engine.db(), &config, kinds, &mail).await?;
         let (live, pipelines) = (reload.live(), reload.folder());
         let triggers = Triggers::new(engine.clone(), embedded);
         triggers.prepare().await?;
-        let app = web::App::new(engine.clone(), live, schema)?;
+        let app = web::App::new(engine.clone(), config.server_config(), live, schema)?;
         // Last of all that can fail: a key that is made is shown only once.
         let new_admin_key = web::ensure_admin_key(engine.db(), config.listen, admin_key.as_deref()).await?;
         let drain = config.limits.drain.0;

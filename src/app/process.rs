@@ -6,17 +6,21 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::adapters::{DbAnswerCache, DbRateSlots, EgressGet, TargetRecords};
 use super::settle_secret_key;
 use super::stores::{self, Endpoint, Stores};
 use crate::config::Config;
 use crate::connections::Connections;
 use crate::engine::{Engine, Parts, Queues};
 use crate::error::{Error, Result};
+use crate::geo::Geo;
 use crate::http::Http;
 use crate::mail::Mailer;
+use crate::metrics::Metrics;
 use crate::objects::embedded::Embedded;
+use crate::registry::{Services, StepRegistry, step_kinds};
 use crate::secrets;
-use crate::steps::{self, AnyStep};
+use crate::steps::image_resize::Images;
 use crate::store::Db;
 
 /// What a process works on.
@@ -24,13 +28,13 @@ pub struct Work {
     /// The queues.
     pub queues: Queues,
     /// The step kinds that it can run.
-    pub steps: Vec<Arc<dyn AnyStep>>,
+    pub steps: StepRegistry,
 }
 
 impl Work {
     /// All step kinds, on these queues.
     pub fn on(queues: Queues) -> Self {
-        Self { queues, steps: steps::kinds() }
+        Self { queues, steps: step_kinds() }
     }
 }
 
@@ -48,6 +52,7 @@ pub struct Process {
 /// A process that does nothing yet, and what it has beside its engine.
 pub(super) struct Opened {
     pub process: Process,
+    pub config: Arc<Config>,
     pub mail: Mailer,
     pub embedded: Option<Embedded>,
     /// Where the embedded store is.
@@ -59,20 +64,39 @@ impl Process {
     ///
     /// # Errors
     /// Each part's own.
-    pub(super) async fn open(mut config: Config, endpoint: Endpoint, steps: Vec<Arc<dyn AnyStep>>) -> Result<Opened> {
+    pub(super) async fn open(mut config: Config, endpoint: Endpoint, steps: &StepRegistry) -> Result<Opened> {
         let made = secrets::make_folder(&config.data);
         made.map_err(|error| Error::from(error).context(format!("making the folder `{}`", config.data.display())))?;
         settle_secret_key(&mut config).await?;
         let (close, mut store) = (CancellationToken::new(), JoinSet::new());
         let Stores { objects, embedded, address } = stores::open(&config, endpoint, &close, &mut store).await?;
         let db = Db::open(&config.database_url()).await?;
-        let mail = Mailer::new(&config)?;
+        let metrics = Metrics::default();
+        let mail = Mailer::new(&config.mailer_options())?;
         let connections = Connections::new(&config.connections);
-        let http = Http::new(&config);
-        let parts = Parts { db, config: Arc::new(config), objects, connections, mail: mail.clone(), http, steps };
+        let http = Http::new(&config.http, &config.limits.http, config.webhook_signer(), config.redactor());
+        let geo = Geo::new(config.geo_options(), Arc::new(DbAnswerCache(db.clone())), &EgressGet::shared(&http));
+        let services = Services {
+            objects: objects.clone(),
+            connections: connections.clone(),
+            mailer: mail.clone().with_shared(metrics.clone(), Arc::new(DbRateSlots(db.clone()))),
+            http: http.clone(),
+            geo,
+            images: Images::new(&config.limits.image),
+        };
+        let parts = Parts {
+            db,
+            config: config.engine_config(),
+            objects,
+            records: Arc::new(TargetRecords(connections)),
+            http,
+            redactor: config.redactor(),
+            metrics,
+            steps: steps.registered(&services),
+        };
         let engine = Engine::open(parts).await?;
         let process = Self { engine, stop: CancellationToken::new(), tasks: JoinSet::new(), close, store };
-        Ok(Opened { process, mail, embedded, s3: address })
+        Ok(Opened { process, config: Arc::new(config), mail, embedded, s3: address })
     }
 
     /// Adds what goes on until the process stops.
@@ -123,8 +147,8 @@ impl Process {
 /// `object_store_missing`, and each part's own.
 pub async fn work(config: Config, work: Work) -> Result<Process> {
     stores::must_be_there(&config)?;
-    let Opened { mut process, s3, .. } = Process::open(config, Endpoint::Elsewhere, work.steps).await?;
-    let (queues, url) = (work.queues.to_string(), process.engine.config().base_url());
+    let Opened { mut process, s3, .. } = Process::open(config, Endpoint::Elsewhere, &work.steps).await?;
+    let (queues, url) = (work.queues.to_string(), process.engine.config().base_url.clone());
     process.work(work.queues);
     info!(queues, url, s3 = s3.as_deref(), "afterload is working");
     Ok(process)

@@ -4,9 +4,8 @@ use std::io::Write;
 
 use clap::{Args, Subcommand};
 
-use crate::config::{Config, Secret};
+use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::http::Webhooks;
 use crate::objects::embedded::{self, Credentials};
 use crate::secrets::{Purpose, Signer};
 use crate::store::Db;
@@ -108,7 +107,7 @@ pub fn s3(config: &Config, out: &mut impl Write) -> Result<()> {
 /// `io_error`
 pub async fn hook(config: &mut Config, out: &mut impl Write) -> Result<()> {
     app::settle_secret_key(config).await?;
-    let signer = Signer::new(config.secret_key.as_ref().map_or("", Secret::reveal));
+    let signer = Signer::new(config.signing_key());
     let token = signer.token(Purpose::Hook, S3_HOOK);
     writeln!(out, "{}/v1/hooks/s3?token={token}", config.base_url())?;
     Ok(())
@@ -120,7 +119,7 @@ pub async fn hook(config: &mut Config, out: &mut impl Write) -> Result<()> {
 /// `io_error`
 pub async fn webhook(config: &mut Config, out: &mut impl Write) -> Result<()> {
     app::settle_secret_key(config).await?;
-    writeln!(out, "{}", Webhooks::new(config).secret())?;
+    writeln!(out, "{}", config.webhook_signer().secret())?;
     Ok(())
 }
 

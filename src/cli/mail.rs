@@ -46,7 +46,7 @@ fn param(text: &str) -> std::result::Result<(String, Value), String> {
 /// # Errors
 /// `mail_template_not_found`, `mail_template_invalid`, `io_error`.
 pub fn preview(args: PreviewArgs, config: &Config, out: &mut impl Write) -> Result<()> {
-    let mailer = Mailer::new(config)?;
+    let mailer = Mailer::new(&config.mailer_options())?;
     let url = config.base_url();
     let mut vars = Map::new();
     vars.insert("run".into(), json!({ "id": RUN, "url": run_url(&url, RUN), "pipeline": "example" }));

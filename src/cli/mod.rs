@@ -22,13 +22,14 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::app;
 use crate::app::Process;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::mail::Mailer;
 use crate::pipeline::Kinds;
+use crate::registry::step_kinds;
 use crate::store::Db;
-use crate::{app, steps};
 
 /// Everything that happens after the upload: pipelines in YAML, compiled into chains of durable jobs.
 #[derive(Debug, Parser)]
@@ -96,7 +97,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Pipelines(args) => pauses::run(pauses::PIPELINES, args, &load()?).await,
         Command::Check(args) => {
             let config = load()?;
-            let around = app::surroundings(&config, &Mailer::new(&config)?);
+            let around = app::surroundings(&config, &Mailer::new(&config.mailer_options())?);
             Ok(check::run(&args, &config.pipelines, &kinds(), &around, &mut out::out())?)
         }
         Command::Schema(args) => Ok(schema::run(&args, &kinds(), &mut out::out())?),
@@ -137,7 +138,7 @@ fn arm() -> Result<()> {
 }
 
 fn kinds() -> Kinds {
-    steps::language(&steps::kinds())
+    step_kinds().catalog()
 }
 
 fn fail(error: &crate::Error) -> ExitCode {

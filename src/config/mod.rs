@@ -2,63 +2,41 @@
 
 mod check;
 mod environment;
-mod geo;
-mod hidden;
-mod http;
 mod limits;
 mod load;
 
-pub use geo::{GeoConfig, GeoHttpConfig, GeoPreset};
-pub use hidden::Hidden;
-pub use http::{Allowed, Hosts, HttpConfig, WebhooksConfig};
-pub use limits::{HttpLimits, ImageLimits, Limits, MailLimits, RetentionConfig};
+pub use limits::Limits;
 pub use load::DEFAULT_FILE;
+
+pub use crate::connections::{Checkpoints, ConnectionConfig};
+pub use crate::engine::{EngineConfig, QueueConfig, RetentionConfig};
+pub use crate::geo::{GeoConfig, GeoHttpConfig};
+pub use crate::http::{Allowed, HttpConfig, HttpLimits, WebhooksConfig};
+pub use crate::mail::{MailConfig, MailLimits, SmtpConfig, SmtpTls};
+pub use crate::objects::{BucketConfig, Checksums, ObjectsConfig, StoreConfig};
+pub use crate::secret::Secret;
+pub use crate::steps::image_resize::ImageLimits;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::de::{Error as _, Unexpected};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
-use crate::units::Duration;
-
-/// A value that is never shown: not in logs, errors, pages or records.
-#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps `value` from being shown by accident.
-    pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
-    }
-
-    /// The value, for the one place that needs it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("***")
-    }
-}
+use crate::geo::GeoOptions;
+use crate::http::Webhooks;
+use crate::mail::MailerOptions;
+use crate::redact::Redactor;
+use crate::units::listen_address;
+use crate::web::ServerConfig;
 
 /// The whole configuration. Absent file and environment: everything embedded under `data/`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where the API listens.
-    #[serde(deserialize_with = "address")]
+    #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
     /// How others reach this service, for links in mails and answers; default `http://{listen}`.
     pub public_url: Option<String>,
@@ -137,223 +115,6 @@ pub enum Watch {
     Off,
 }
 
-/// Where files are kept. A bucket that names no store lies in the embedded one.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct ObjectsConfig {
-    /// Where the embedded S3 endpoint listens; when the port is taken, a free one is used.
-    #[serde(deserialize_with = "address")]
-    pub listen: SocketAddr,
-    /// S3 stores by name.
-    pub stores: BTreeMap<String, StoreConfig>,
-    /// Buckets and the store that holds each.
-    pub buckets: BTreeMap<String, BucketConfig>,
-    /// The bucket of uploads and results.
-    pub artifacts: String,
-}
-
-impl Default for ObjectsConfig {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 9000)),
-            stores: BTreeMap::new(),
-            buckets: BTreeMap::new(),
-            artifacts: "artifacts".into(),
-        }
-    }
-}
-
-/// An S3 store: AWS, MinIO, SeaweedFS, R2, Garage, Ceph.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct StoreConfig {
-    /// The address of the store; absent for AWS.
-    pub endpoint: Option<String>,
-    /// The address at which browsers reach the store, for direct uploads; default `endpoint`.
-    pub public_endpoint: Option<String>,
-    /// The region; default `us-east-1`.
-    pub region: Option<String>,
-    /// The access key; absent: the AWS credential chain (environment, profile, instance role).
-    pub access_key: Option<Secret>,
-    /// The secret key that goes with it.
-    pub secret_key: Option<Secret>,
-    /// `http://host/bucket/key` rather than `http://bucket.host/key`; what most stores but AWS want.
-    pub path_style: bool,
-    /// When request checksums are sent; some stores refuse the SDK's streamed ones.
-    pub checksums: Checksums,
-}
-
-/// When request checksums are sent to a store.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Checksums {
-    /// With every upload.
-    #[default]
-    WhenSupported,
-    /// Only where the operation requires one (Garage and Ceph need this).
-    WhenRequired,
-}
-
-/// Where a bucket lies.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct BucketConfig {
-    /// The name of a store under `objects.stores`; default the embedded store.
-    pub store: Option<String>,
-    /// Whether anybody may read its objects from the embedded store, such as thumbnails that a site serves. Other stores
-    /// have settings of their own for that.
-    pub public: bool,
-    /// Where the world finds its objects, such as `https://cdn.example.com`; default the store's endpoint and the bucket.
-    pub public_url: Option<String>,
-}
-
-impl ObjectsConfig {
-    /// The store that holds a bucket; `None`: the embedded one.
-    pub fn store_of(&self, bucket: &str) -> Option<&str> {
-        self.buckets.get(bucket)?.store.as_deref()
-    }
-}
-
-/// How mail leaves.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct MailConfig {
-    /// The folder that receives `.eml` files; default `data/outbox`.
-    pub outbox: Option<PathBuf>,
-    /// The sender where a step names none.
-    pub from: String,
-    /// The server that takes our mail; without one, mail goes into the outbox.
-    pub smtp: Option<SmtpConfig>,
-    /// How many mails may leave in a minute, in all processes together, for the people of a domain: `gmail.com: 60`; `*`
-    /// stands for each domain that is not named. What has to wait does so in its step, and holds up what the step would send
-    /// after it; a step with many mails for such a domain needs a `timeout` to match.
-    pub per_minute: BTreeMap<String, u32>,
-}
-
-impl MailConfig {
-    /// What stands in `per_minute` for the domains that are not named.
-    pub const OTHERS: &str = "*";
-}
-
-impl Default for MailConfig {
-    fn default() -> Self {
-        let from = "afterload <afterload@localhost>".into();
-        Self { outbox: None, from, smtp: None, per_minute: BTreeMap::new() }
-    }
-}
-
-/// A server that takes our mail.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SmtpConfig {
-    /// Its name, the same as in its certificate.
-    pub host: String,
-    /// Its port; default 587, with `tls: implicit` 465, with `tls: none` 25.
-    #[serde(default)]
-    pub port: Option<u16>,
-    /// How the connection is protected.
-    #[serde(default)]
-    pub tls: SmtpTls,
-    /// Who we are to the server.
-    #[serde(default)]
-    pub user: Option<String>,
-    /// The password that goes with it.
-    #[serde(default)]
-    pub password: Option<Secret>,
-    /// A file with certificates in PEM form that are trusted beside those of the system.
-    #[serde(default)]
-    pub ca: Option<PathBuf>,
-    /// How long each exchange with the server may take; default `60s`.
-    #[serde(default = "smtp_timeout")]
-    pub timeout: Duration,
-    /// Connections at the same time; default 4.
-    #[serde(default = "smtp_connections")]
-    #[schemars(range(min = 1, max = 100))]
-    pub connections: usize,
-}
-
-impl SmtpConfig {
-    /// The port.
-    pub fn port(&self) -> u16 {
-        self.port.unwrap_or(match self.tls {
-            SmtpTls::None => 25,
-            SmtpTls::Starttls => 587,
-            SmtpTls::Implicit => 465,
-        })
-    }
-}
-
-fn smtp_timeout() -> Duration {
-    Duration(std::time::Duration::from_secs(60))
-}
-
-fn smtp_connections() -> usize {
-    4
-}
-
-/// How a connection to a mail server is protected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum SmtpTls {
-    /// TLS after a greeting in the clear; a server that does not offer it gets no mail.
-    #[default]
-    Starttls,
-    /// TLS from the start.
-    Implicit,
-    /// None at all; only for a server on this machine or on a network of its own.
-    None,
-}
-
-/// A database that pipelines work on.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ConnectionConfig {
-    /// `sqlite://PATH` or `postgres://…`.
-    pub url: Secret,
-    /// The PostgreSQL schema of unqualified tables and of `afterload_checkpoints`.
-    #[serde(default)]
-    pub schema: Option<String>,
-    /// Refuses every step that writes.
-    #[serde(default)]
-    pub read_only: bool,
-    /// Whether `afterload_checkpoints` may be created there.
-    #[serde(default)]
-    pub checkpoints: Checkpoints,
-}
-
-/// Whether chunked work may keep its cursor in the target database.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Checkpoints {
-    /// The table is created when first needed; each row takes effect once.
-    #[default]
-    Table,
-    /// No table; only steps that may safely repeat are allowed.
-    None,
-}
-
-/// How a queue is worked.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct QueueConfig {
-    /// Steps that one process runs at the same time.
-    #[schemars(range(min = 1, max = 1000))]
-    pub concurrency: usize,
-}
-
-impl Default for QueueConfig {
-    fn default() -> Self {
-        Self { concurrency: 4 }
-    }
-}
-
-/// An address to listen on; the standard message does not say what one looks like.
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let expected = "an address such as `127.0.0.1:8080`";
-    text.parse().map_err(|_| D::Error::invalid_value(Unexpected::Str(&text), &expected))
-}
-
 impl Config {
     /// How others reach this service, without a slash at the end.
     pub fn base_url(&self) -> String {
@@ -363,14 +124,84 @@ impl Config {
         }
     }
 
-    /// Where `.eml` files go.
+    /// The folder that receives `.eml` files.
     pub fn outbox(&self) -> PathBuf {
         self.mail.outbox.clone().unwrap_or_else(|| self.data.join("outbox"))
     }
 
-    /// Where the files are that say where addresses are.
+    /// The folder of the files that `mmdb:NAME` names.
     pub fn geo_folder(&self) -> PathBuf {
         self.geo.folder.clone().unwrap_or_else(|| self.data.join("geo"))
+    }
+
+    /// The key from which tokens and signatures derive; empty if there is none.
+    pub fn signing_key(&self) -> &str {
+        self.secret_key.as_ref().map_or("", Secret::reveal)
+    }
+
+    /// What the engine needs to know.
+    pub fn engine_config(&self) -> EngineConfig {
+        EngineConfig {
+            base_url: self.base_url(),
+            signing_key: Secret::new(self.signing_key()),
+            artifacts: self.objects.artifacts.clone(),
+            queues: self.queues.clone(),
+            max_crashes: self.limits.crashes,
+            drain: self.limits.drain.0,
+            retention: self.retention.clone(),
+            secrets: self.secrets.clone(),
+        }
+    }
+
+    /// What the server needs to know.
+    pub fn server_config(&self) -> ServerConfig {
+        ServerConfig {
+            listen: self.listen,
+            base_url: self.base_url(),
+            signing_key: Secret::new(self.signing_key()),
+            cors: self.cors.clone(),
+            artifacts: self.objects.artifacts.clone(),
+            buckets: self.objects.buckets.keys().cloned().collect(),
+            max_upload: self.limits.upload,
+            max_body: self.limits.body,
+            inline_wait: self.limits.inline_wait.0,
+            max_wait: self.limits.wait.0,
+            webhooks: self.webhooks.clone(),
+        }
+    }
+
+    /// What the mailer needs to know.
+    pub fn mailer_options(&self) -> MailerOptions {
+        MailerOptions {
+            mail: self.mail.clone(),
+            limits: self.limits.mail.clone(),
+            templates: self.templates.join("email"),
+            outbox: self.outbox(),
+        }
+    }
+
+    /// What geo look-ups need to know.
+    pub fn geo_options(&self) -> GeoOptions {
+        GeoOptions { folder: self.geo_folder(), services: self.geo.http.clone() }
+    }
+
+    /// Signs outgoing webhooks.
+    pub fn webhook_signer(&self) -> Webhooks {
+        Webhooks::new(&self.webhooks, self.signing_key())
+    }
+
+    /// Removes the secrets of this configuration from texts.
+    pub fn redactor(&self) -> Redactor {
+        let smtp = self.mail.smtp.as_ref().and_then(|smtp| smtp.password.as_ref());
+        let secrets = self
+            .secrets
+            .values()
+            .chain(smtp)
+            .chain(&self.secret_key)
+            .chain(&self.webhooks.secret)
+            .chain(self.webhooks.events.values())
+            .chain(self.geo.http.values().flat_map(|service| service.headers.values()));
+        Redactor::new(secrets)
     }
 
     /// The database of state and queue.

@@ -12,8 +12,8 @@ use sqlx::postgres::{PgArguments, PgTypeInfo};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Column as _, Either, Executor as _, PgConnection, Postgres, SqlSafeStr, Statement as _};
 
-use super::Dialect;
 use super::tokens::{Token, tokens};
+use crate::dialect::Dialect;
 use crate::error::{Error, Result};
 
 /// Values by the names of their parameters.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::quote::{TableName, identifier, list};
 use super::{Batch, Column, Connection, Fence, Kind, Reject, Shape, Table, checkpoints, postgres, sqlite};
 use crate::error::{Error, Result};
+use crate::table_name::{TableName, identifier, list};
 
 /// What to do with a row whose key is already there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,9 +7,9 @@
 use sqlx::AssertSqlSafe;
 
 use super::Connection;
-use super::quote::{TableName, identifier};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::table_name::{TableName, identifier};
 
 /// Who may write: the step of a run, and the attempt.
 #[derive(Clone, Debug)]

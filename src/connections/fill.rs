@@ -6,9 +6,10 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::bind::quoted;
-use super::quote::identifier;
-use super::{Bind, Call, Column, Command, Connection, Dialect, Effect, Fence, Keep, Kind, Note, checkpoints};
+use super::{Bind, Call, Column, Command, Connection, Effect, Fence, Keep, Kind, Note, checkpoints};
+use crate::dialect::Dialect;
 use crate::error::{Error, Result};
+use crate::table_name::identifier;
 
 /// A value on its way into a column.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,12 +7,11 @@ mod batch;
 mod bind;
 mod bulk;
 mod checkpoints;
+mod config;
 mod copy;
-mod dialect;
 mod fill;
 mod people;
 mod postgres;
-mod quote;
 mod select;
 mod sqlite;
 mod staging;
@@ -29,16 +28,16 @@ pub use batch::{Batch, Cell, DAYS_TO_1970, Shape};
 pub use bind::{Bind, ForPostgres, ForSqlite, Statement};
 pub use bulk::{Action, Conflict, Loader, Outcome, Refusal, Seal, Sealed};
 pub use checkpoints::{Fence, Reject};
-pub use dialect::Dialect;
+pub use config::{Checkpoints, ConnectionConfig};
 pub use fill::{Filling, Given, Plain};
 pub use people::{Page, People, Person, Present, Row, Span, Target};
-pub use quote::TableName;
 pub use select::{Reading, Receiver, Select, Sort};
 pub use statement::{Call, Command, Effect, Keep, Note, Noted, Rows, order};
 pub use table::{Column, Kind, Table};
 
-use crate::config::{self, ConnectionConfig};
+use crate::dialect::Dialect;
 use crate::error::{Error, Result};
+use crate::table_name::TableName;
 
 /// All connections of the configuration, opened when first used. Cheap to clone.
 #[derive(Clone)]
@@ -94,7 +93,7 @@ impl Connection {
         let facts = Arc::new(Facts {
             name: name.to_owned(),
             read_only: config.read_only,
-            checkpoints: config.checkpoints == config::Checkpoints::Table,
+            checkpoints: config.checkpoints == Checkpoints::Table,
         });
         let url = config.url.reveal();
         match Dialect::of(url) {
@@ -173,7 +172,7 @@ fn unavailable(name: &str, error: &sqlx::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secret;
+    use crate::secret::Secret;
 
     fn one(url: &str) -> Connections {
         let config =

@@ -5,9 +5,10 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::bulk::keys_not_unique;
-use super::quote::{TableName, identifier, list};
-use super::{Bind, Call, Command, Connection, Dialect, Effect, Fence, Keep, Note, Rows, checkpoints};
+use super::{Bind, Call, Command, Connection, Effect, Fence, Keep, Note, Rows, checkpoints};
+use crate::dialect::Dialect;
 use crate::error::{Error, Result};
+use crate::table_name::{TableName, identifier, list};
 
 /// The bounds of a part and the values of a row; no parameter of a user's has such a name.
 const OWN: &str = "afterload_";

@@ -14,11 +14,11 @@ use tokio::time::timeout;
 
 use super::bulk::{Action, Outcome, Plan, Refusal, Seal, Sealed, fits, not_unique};
 use super::checkpoints::{Fence, Statements};
-use super::quote::{TableName, identifier};
 use super::staging::{STAGE, Sql};
 use super::{Batch, Cell, Facts, Kind, copy, invalid, unavailable};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::table_name::{TableName, identifier};
 
 /// How long a connection may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);

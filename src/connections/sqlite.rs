@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::bulk::{Action, Outcome, Plan, Refusal, Seal, Sealed, not_unique};
 use super::checkpoints::{Fence, Statements};
-use super::quote::list;
 use super::{Batch, Cell, Facts, Kind, invalid, statement, unavailable};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::table_name::list;
 
 /// How many operations of its virtual machine SQLite does between two looks at whether it should stop: a millisecond at
 /// most.

@@ -1,7 +1,7 @@
 //! The statements that load PostgreSQL tables: straight, or by way of a temporary table.
 
 use super::bulk::{Action, Plan, fits};
-use super::quote::{identifier, list};
+use crate::table_name::{identifier, list};
 
 /// The temporary table.
 pub const STAGE: &str = "pg_temp.afterload_stage";

@@ -3,8 +3,8 @@
 use sqlx::{AssertSqlSafe, Row, SqlitePool};
 
 use super::postgres::Postgres;
-use super::quote::{TableName, identifier};
 use crate::error::{Error, Result};
+use crate::table_name::{TableName, identifier};
 
 /// A table that exists.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! SQL that others wrote, cut into tokens: just enough to tell a parameter from what only looks like one.
 
-use super::Dialect;
+use crate::dialect::Dialect;
 use crate::error::{Error, Result};
 
 /// A piece of SQL. Together, all pieces are the text.

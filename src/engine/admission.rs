@@ -38,13 +38,13 @@ impl Inner {
     /// `concurrency_key_invalid`
     pub(super) fn place(&self, plan: &Plan, run: &RunRecord) -> Result<Option<Place>> {
         let Some(said) = &plan.concurrency else { return Ok(None) };
-        let facts = json!({ "id": run.id, "url": run_url(&self.base_url, &run.id), "pipeline": run.pipeline });
+        let facts = json!({ "id": run.id, "url": run_url(&self.config.base_url, &run.id), "pipeline": run.pipeline });
         let params = super::records::references(plan, run);
         let secrets = self.config.secrets.clone();
         let scope = Scope::new().params(&params).event(&run.event.clone().unwrap_or_default()).run(&facts);
         let scope = scope.secrets(move |name| secrets.get(name).map(|secret| secret.reveal().to_owned()));
         let key = resolve_to_text(said.key.as_deref().unwrap_or_default(), &scope).map_err(|error| {
-            let error = self.hidden.from(error);
+            let error = self.redactor.redact_error(error);
             let told = Error::permanent("concurrency_key_invalid", error.message()).context("`concurrency.key`");
             match error.hint_text() {
                 Some(hint) => told.hint(hint),

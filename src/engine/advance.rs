@@ -76,7 +76,7 @@ impl Inner {
         let mut wake = Vec::new();
         for (index, change) in &advance.changes {
             let error = match change {
-                Change::Fail(error) => Some(error_json(&self.hidden.from(error.clone()))),
+                Change::Fail(error) => Some(error_json(&self.redactor.redact_error(error.clone()))),
                 _ => None,
             };
             let step = &mut steps[*index];

@@ -13,10 +13,11 @@ use super::compiled::{CompiledStep, backoff};
 use super::fan_out::Fan;
 use super::progress::ProgressView;
 use crate::clock;
+use crate::dialect::Dialect;
 use crate::error::{Class, Error, Result};
-use crate::objects::File;
+use crate::file::File;
 use crate::steps::Made;
-use crate::store::{Claimed, Dialect, Ending, RunRecord, RunStatus, Sleep, StepRecord, StepStatus, Tx, Verdict};
+use crate::store::{Claimed, Ending, RunRecord, RunStatus, Sleep, StepRecord, StepStatus, Tx, Verdict};
 
 /// So many attempts back an attempt looks for files that were left behind; those before did the same.
 const OLD_CLAIMS: i64 = 3;
@@ -250,7 +251,7 @@ impl Inner {
             // Only what is older than this attempt: if this one is stale, a later one may have published its own.
             for claim in (step.claims - OLD_CLAIMS).max(1)..step.claims {
                 let prefix = format!("{}{claim}/", files_prefix(step));
-                if let Err(error) = self.objects.delete_prefix(&self.config.objects.artifacts, &prefix).await {
+                if let Err(error) = self.objects.delete_prefix(&self.config.artifacts, &prefix).await {
                     warn!(error.code = error.code(), "files of an earlier attempt were not removed: {error}");
                 }
             }

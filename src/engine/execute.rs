@@ -181,7 +181,7 @@ impl Inner {
         let stoppable = self.attempts.add(&claimed.step.run_id);
         let cancel = if cleans_up(claimed) { CancellationToken::new() } else { stoppable.cancelled.clone() };
         let crashes = claimed.step.crashes;
-        if crashes >= self.config.limits.crashes {
+        if crashes >= self.config.max_crashes {
             let error = Error::permanent(
                 "step_quarantined",
                 format!("the step took its process down {crashes} times without progress"),
@@ -201,7 +201,7 @@ impl Inner {
             },
             Err(error) => (Outcome::failed(error), None),
         };
-        let outcome = Outcome { result: outcome.result.map_err(|error| self.hidden.from(error)), ..outcome };
+        let outcome = Outcome { result: outcome.result.map_err(|error| self.redactor.redact_error(error)), ..outcome };
         let ending = match &outcome.result {
             Ok(_) if outcome.fan.is_some() => Ending::FanOut,
             Ok(outputs) => Ending::Final { status: StepStatus::Succeeded, outputs: Some(outputs.clone()), error: None },
@@ -253,7 +253,7 @@ impl Inner {
             slept: (step.sleeps > 0).then(|| Slept { until: step.sleep_until, event: step.woken.clone() }),
             run: RunFacts {
                 id: step.run_id.clone(),
-                url: run_url(&self.base_url, &step.run_id),
+                url: run_url(&self.config.base_url, &step.run_id),
                 pipeline: compiled.plan.name.clone(),
             },
             step: StepFacts {
@@ -265,13 +265,7 @@ impl Inner {
             scope,
             progress,
             stop: stop.clone(),
-            objects: self.objects.clone(),
             files: files.clone(),
-            connections: self.connections.clone(),
-            mail: self.mail.clone(),
-            http: self.http.clone(),
-            images: self.images.clone(),
-            geo: self.geo.clone(),
             links: Arc::new(super::links::Links::new(self, &step.run_id, &step.key())),
             effects: Arc::new(super::effects::Journal::new(self.db.clone(), &step.run_id, &step.key())),
             deliveries: Arc::new(super::deliveries::Book::new(self.db.clone(), &step.run_id, &step.key())),
@@ -281,8 +275,8 @@ impl Inner {
         let gauge = Gauge::new(before.as_ref());
         // A task of its own: a panic of the step ends there, and it can be aborted.
         #[expect(clippy::disallowed_methods, reason = "`supervise` waits for it or aborts it")]
-        let run = match self.steps.iter().find(|kind| kind.name() == step.uses) {
-            Some(kind) => tokio::spawn(kind.run(with, ctx).in_current_span()),
+        let run = match self.steps.iter().find(|known| known.kind.name() == step.uses) {
+            Some(registered) => tokio::spawn(registered.run(with, ctx).in_current_span()),
             None => {
                 let error = Error::permanent("not_supported_yet", format!("this version does not run `{}`", step.uses));
                 return Outcome::failed(error);
@@ -319,8 +313,9 @@ impl Inner {
             return Ok(Prepared::Fan(Fan::new(for_each, &scope)?));
         }
         let scope = self.with_records(scope, run, &compiled.plan, &known.step).await?;
-        let kind = self.steps.iter().find(|kind| kind.name() == step.uses);
-        let with = pipeline::resolve_but(&known.step.with, &scope, kind.map_or(&[], |kind| kind.repeated()))?;
+        let registered = self.steps.iter().find(|known| known.kind.name() == step.uses);
+        let with =
+            pipeline::resolve_but(&known.step.with, &scope, registered.map_or(&[], |known| known.kind.repeated()))?;
         let files = self.files(claimed, known.step.output.as_ref(), scope.clone());
         Ok(Prepared::Step(with, scope, files))
     }
@@ -332,8 +327,8 @@ impl Inner {
             let key = move |file: &Value| pipeline::resolve_to_text(&key, &scope.clone().file(file));
             Destination { bucket, key: Arc::new(key), cache_control }
         });
-        let place = (self.config.objects.artifacts.clone(), prefix);
-        Files::new(self.objects.clone(), place, self.base_url.clone(), step.step_id.clone(), destination)
+        let place = (self.config.artifacts.clone(), prefix);
+        Files::new(self.objects.clone(), place, self.config.base_url.clone(), step.step_id.clone(), destination)
     }
 
     /// Stores what the step reports until it has ended. Stops the step when the claim is lost.

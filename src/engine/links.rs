@@ -24,7 +24,7 @@ impl Links {
     pub(super) fn new(engine: &Inner, run: &str, step: &str) -> Self {
         Self {
             db: engine.db.clone(),
-            base_url: engine.base_url.clone(),
+            base_url: engine.config.base_url.clone(),
             signer: engine.signer.clone(),
             run: run.to_owned(),
             step: step.to_owned(),

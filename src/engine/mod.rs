@@ -10,6 +10,7 @@ mod again;
 mod cancel;
 mod chain;
 mod compiled;
+mod config;
 mod deliveries;
 mod depth;
 mod effects;
@@ -45,24 +46,22 @@ use self::depth::Depths;
 use self::pause::Pauses;
 use self::rate::Lanes;
 use self::watch::Watches;
-use crate::config::{Config, Hidden, Secret};
-use crate::connections::Connections;
 use crate::error::Result;
-use crate::geo::Geo;
 use crate::http::Http;
-use crate::mail::Mailer;
 use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::pipeline::Kinds;
+use crate::redact::Redactor;
 use crate::secrets::Signer;
-use crate::steps::AnyStep;
-use crate::steps::image_resize::Images;
+use crate::steps::RegisteredStep;
 use crate::store::Db;
 
 pub use compiled::LivePlan;
+pub use config::{EngineConfig, QueueConfig, RetentionConfig};
 pub use notify::NotificationView;
 pub use progress::ProgressView;
 pub use queues::{QueueState, Queues};
+pub use records::RecordSource;
 pub use sleep::Told;
 pub use start::{Inbox, NewRun, Started};
 pub use view::{ArtifactView, ItemView, RunView, StepView, artifact_link, artifact_url, link_url, run_url};
@@ -77,31 +76,29 @@ pub struct Parts {
     /// The service's database.
     pub db: Db,
     /// The configuration.
-    pub config: Arc<Config>,
+    pub config: EngineConfig,
     /// The files.
     pub objects: Objects,
-    /// The databases that pipelines work on.
-    pub connections: Connections,
-    /// Outgoing mail.
-    pub mail: Mailer,
-    /// Outgoing calls.
+    /// Reads the rows that params of type `record` refer to.
+    pub records: Arc<dyn RecordSource>,
+    /// Outgoing calls, for the notifications of runs.
     pub http: Http,
+    /// Removes secrets from errors.
+    pub redactor: Redactor,
+    /// What this process counts.
+    pub metrics: Metrics,
     /// The step kinds that it can run.
-    pub steps: Vec<Arc<dyn AnyStep>>,
+    pub steps: Vec<RegisteredStep>,
 }
 
 struct Inner {
     db: Db,
-    config: Arc<Config>,
-    base_url: String,
+    config: EngineConfig,
     signer: Signer,
     objects: Objects,
-    connections: Connections,
-    mail: Mailer,
+    records: Arc<dyn RecordSource>,
     http: Http,
-    images: Images,
-    geo: Geo,
-    steps: Vec<Arc<dyn AnyStep>>,
+    steps: Vec<RegisteredStep>,
     kinds: Kinds,
     chain: Arc<Chain>,
     cache: Cache,
@@ -110,7 +107,7 @@ struct Inner {
     metrics: Metrics,
     depths: Depths,
     pauses: Pauses,
-    hidden: Hidden,
+    redactor: Redactor,
     /// Told when a run has ended in this process of whose end somebody wants to know.
     ended: Notify,
     lanes: Lanes,
@@ -126,21 +123,16 @@ impl Engine {
     /// # Errors
     /// `database_extension_missing`, `queue_unsupported`, or those of the database.
     pub async fn open(parts: Parts) -> Result<Self> {
-        let Parts { db, config, objects, connections, mail, http, steps } = parts;
-        let metrics = Metrics::default();
+        let Parts { db, config, objects, records, http, redactor, metrics, steps } = parts;
         let inner = Inner {
-            mail: mail.counted(metrics.clone(), db.clone()),
             metrics,
             depths: Depths::default(),
             pauses: Pauses::default(),
-            hidden: Hidden::new(&config),
+            redactor,
             lanes: Lanes::default(),
             chain: Chain::open(db.clone()).await?,
-            base_url: config.base_url(),
-            signer: Signer::new(config.secret_key.as_ref().map_or("", Secret::reveal)),
-            kinds: crate::steps::language(&steps),
-            images: Images::new(&config.limits.image),
-            geo: Geo::new(&config, db.clone(), &http),
+            signer: Signer::new(config.signing_key.reveal()),
+            kinds: Kinds(steps.iter().map(|step| step.kind.clone()).collect()),
             cache: Cache::default(),
             watches: Watches::default(),
             attempts: Arc::default(),
@@ -150,7 +142,7 @@ impl Engine {
             db,
             config,
             objects,
-            connections,
+            records,
             http,
             steps,
         };
@@ -173,7 +165,7 @@ impl Engine {
     }
 
     /// The configuration.
-    pub fn config(&self) -> &Arc<Config> {
+    pub fn config(&self) -> &EngineConfig {
         &self.0.config
     }
 

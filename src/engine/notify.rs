@@ -109,7 +109,7 @@ async fn tell(inner: Arc<Inner>, due: NotificationRecord) {
             inner.db.settle_notification(&due, NotificationStatus::Sent, None, None).await
         }
         Err(error) => {
-            let error = inner.hidden.from(error);
+            let error = inner.redactor.redact_error(error);
             let next_at = next(due.attempts, due.since.unwrap_or(0), clock::now(), &error, rand::rng().random::<f64>());
             let code = error.code();
             let status = match next_at {
@@ -137,7 +137,7 @@ async fn tell(inner: Arc<Inner>, due: NotificationRecord) {
 impl Inner {
     /// False: there is nothing to tell, the run goes on.
     async fn deliver(&self, due: &NotificationRecord) -> Result<bool> {
-        let view = RunView::read(&self.db, &due.run_id, &self.base_url).await?;
+        let view = RunView::read(&self.db, &due.run_id, &self.config.base_url).await?;
         let Some(view) = view.filter(RunView::is_final) else { return Ok(false) };
         let id = Webhooks::id(&format!("{}/{}", due.run_id, due.since.unwrap_or(0)));
         let event = format!("run.{}", view.status);

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::chain::{Gate, Handler, Queue};
+use super::config::QueueConfig;
 use super::{Engine, Inner, execute};
 use crate::clock::Millis;
-use crate::config::QueueConfig;
 use crate::error::{Error, Result};
 use crate::store::Pausable;
 use crate::units::is_name;
@@ -121,7 +121,7 @@ impl Inner {
     pub(super) async fn work_queues(self: Arc<Self>, queues: &Queues, stop: &CancellationToken) {
         let inner = self.clone();
         let handler: Handler = Arc::new(move |lease| Box::pin(execute::work_on(inner.clone(), lease)));
-        let drain = self.config.limits.drain.0;
+        let drain = self.config.drain;
         let (mut gates, mut workers) = (HashMap::<String, watch::Sender<bool>>::new(), JoinSet::new());
         let mut paused = BTreeSet::new();
         while !stop.is_cancelled() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +15,17 @@ use crate::pipeline::params::{Missing, RecordRule};
 use crate::pipeline::plan::{Plan, Step};
 use crate::pipeline::{ParamType, Scope};
 use crate::store::{Ending, RunRecord, StepStatus};
+
+/// Reads rows of the databases that pipelines work on.
+pub trait RecordSource: Send + Sync {
+    /// The row that `rule` finds by this key, read now; `None` if there is none. `stop` ends the statement itself.
+    fn read_record<'a>(
+        &'a self,
+        rule: &'a RecordRule,
+        key: &'a Value,
+        stop: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Option<Map<String, Value>>>>;
+}
 
 /// How long a row may take: it is found by its key.
 const READING: Duration = Duration::from_secs(10);
@@ -91,8 +103,7 @@ impl Inner {
         let stop = CancellationToken::new();
         // Ends the statement itself, not just the wait for it.
         let _ends = stop.clone().drop_guard();
-        let reading =
-            async { self.connections.get(&rule.connection).await?.record(&rule.table, &rule.key, &key, &stop).await };
+        let reading = self.records.read_record(rule, &key, &stop);
         let read = tokio::time::timeout(READING, reading).await.map_err(|_| {
             let message = format!("reading a row of `{}` took longer than {} s", rule.table, READING.as_secs());
             Error::transient("record_timeout", message).hint(format!("is there an index on `{}`?", rule.key))

@@ -8,7 +8,7 @@ use ulid::Ulid;
 use super::{Engine, Inner};
 use crate::clock;
 use crate::error::Result;
-use crate::objects::File;
+use crate::file::File;
 
 /// How often it looks.
 pub(super) const EVERY: Duration = Duration::from_secs(5);
@@ -61,7 +61,7 @@ impl Inner {
             info!(runs = deleted, "runs whose time was over were deleted");
         }
         // A store elsewhere may be shared with another installation, whose files are no orphans.
-        if turn % ORPHANS_EVERY == ORPHANS_EVERY - 1 && self.objects.is_embedded(&self.config.objects.artifacts) {
+        if turn % ORPHANS_EVERY == ORPHANS_EVERY - 1 && self.objects.is_embedded(&self.config.artifacts) {
             self.delete_orphans(ORPHAN_AGE).await?;
         }
         Ok(())
@@ -96,7 +96,7 @@ impl Inner {
     async fn delete_orphans(&self, age: Duration) -> Result<u64> {
         let before = clock::now().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         let mut all = 0;
-        let bucket = &self.config.objects.artifacts;
+        let bucket = &self.config.artifacts;
         for prefix in ["runs/", "uploads/"] {
             let (mut from, mut deleted) = (None, 0_u64);
             loop {

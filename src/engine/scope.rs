@@ -37,7 +37,8 @@ impl Inner {
         statuses: &[StepStatus],
         section: Section,
     ) -> Scope {
-        let mut facts = json!({ "id": run.id, "url": run_url(&self.base_url, &run.id), "pipeline": run.pipeline });
+        let mut facts =
+            json!({ "id": run.id, "url": run_url(&self.config.base_url, &run.id), "pipeline": run.pipeline });
         if section != Section::Main {
             let error = blame(compiled, steps);
             let status = match (run.cancel_requested_at, &error) {

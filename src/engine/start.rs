@@ -12,7 +12,7 @@ use super::compiled::{Compiled, CompiledStep};
 use super::end::error_json;
 use crate::clock::{self, Millis};
 use crate::error::{Error, Result};
-use crate::objects::File;
+use crate::file::File;
 use crate::pipeline::plan::Retention;
 use crate::store::{InboxRecord, Keep, RunRecord, RunStatus, StepRecord, StepStatus};
 
@@ -169,7 +169,7 @@ impl Engine {
     /// `pipeline_not_found`, or those of the database.
     pub async fn refuse(&self, new: NewRun, error: &Error) -> Result<Started> {
         let db = &self.0.db;
-        let error = &self.0.hidden.from(error.clone());
+        let error = &self.0.redactor.redact_error(error.clone());
         let definition = db.live_definition(&new.pipeline).await?.ok_or_else(|| not_found(&new.pipeline))?;
         let run = RunRecord {
             id: new.id,

@@ -25,7 +25,7 @@ impl Inner {
     ) -> Result<Value> {
         let drained = async {
             self.draining.cancelled().await;
-            tokio::time::sleep(self.config.limits.drain.0.saturating_sub(GRACE)).await;
+            tokio::time::sleep(self.config.drain.saturating_sub(GRACE)).await;
         };
         let error = tokio::select! {
             ended = &mut run => return outcome_of(ended),

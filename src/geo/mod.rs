@@ -2,10 +2,11 @@
 
 mod address;
 mod answer;
+mod config;
 mod http;
 mod mmdb;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -13,18 +14,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::BoxFuture;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 pub use address::{is_local, parse};
 pub use answer::{Answer, Field};
+pub use config::{GeoConfig, GeoHttpConfig, GeoPreset};
 
 use self::http::Service;
 use self::mmdb::Mmdb;
 use crate::clock::{self, Millis};
-use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::http::Http;
-use crate::store::Db;
+use crate::secret::Secret;
 
 /// Who says where addresses are that are nowhere in the world.
 const LOCAL: &str = "local";
@@ -41,7 +43,48 @@ struct Inner {
     folder: PathBuf,
     files: Mutex<BTreeMap<String, Arc<Mmdb>>>,
     services: BTreeMap<String, Service>,
-    db: Db,
+    cache: Arc<dyn AnswerCache>,
+}
+
+/// What geo look-ups need to know. The binary makes it from the configuration file.
+#[derive(Clone, Debug)]
+pub struct GeoOptions {
+    /// The folder of the files that `mmdb:NAME` names.
+    pub folder: PathBuf,
+    /// Services on the web that `http:NAME` names.
+    pub services: BTreeMap<String, GeoHttpConfig>,
+}
+
+/// Remembers what services answered, for all processes.
+pub trait AnswerCache: Send + Sync {
+    /// What `provider` answered for these addresses at `since` or later and that has not expired. A value of `None`: the
+    /// service does not know the address.
+    fn answers<'a>(
+        &'a self,
+        provider: &'a str,
+        addresses: &'a [String],
+        since: Millis,
+    ) -> BoxFuture<'a, Result<HashMap<String, Option<Value>>>>;
+
+    /// Stores what `provider` answered for an address.
+    fn store_answer<'a>(
+        &'a self,
+        provider: &'a str,
+        address: &'a str,
+        answer: Option<&'a Value>,
+        expires_at: Millis,
+    ) -> BoxFuture<'a, Result<()>>;
+}
+
+/// Calls services on the web.
+pub trait HttpGet: Send + Sync {
+    /// The JSON of the answer, without secrets that it echoes; `None` for a 404.
+    fn get_json<'a>(
+        &'a self,
+        url: &'a str,
+        headers: &'a [(String, Secret)],
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Option<Value>>>;
 }
 
 /// Somebody who can be asked.
@@ -97,10 +140,10 @@ impl fmt::Display for Provider {
 
 impl Geo {
     /// Reads no file yet, and calls nobody.
-    pub fn new(config: &Config, db: Db, http: &Http) -> Self {
+    pub fn new(options: GeoOptions, cache: Arc<dyn AnswerCache>, http: &Arc<dyn HttpGet>) -> Self {
         let service = |(name, config)| (String::clone(name), Service::new(name, config, http.clone()));
-        let services = config.geo.http.iter().map(service).collect();
-        Self(Arc::new(Inner { folder: config.geo_folder(), files: Mutex::default(), services, db }))
+        let services = options.services.iter().map(service).collect();
+        Self(Arc::new(Inner { folder: options.folder, files: Mutex::default(), services, cache }))
     }
 
     /// Where each address is, in their order, without the address itself; `None` where nobody knows. Who fails is passed over
@@ -170,7 +213,7 @@ impl Geo {
             return vec![Err(unknown); addresses.len()];
         };
         let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        let known = match self.0.db.known_places(&service.cached_as, &texts, clock::now() - millis(cache)).await {
+        let known = match self.0.cache.answers(&service.cached_as, &texts, clock::now() - millis(cache)).await {
             Ok(known) => known,
             Err(error) => return vec![Err(error); addresses.len()],
         };
@@ -193,7 +236,7 @@ impl Geo {
         let value = answer.as_ref().and_then(|answer| serde_json::to_value(answer).ok());
         let believed = if answer.is_some() { cache } else { cache.min(UNKNOWN) };
         let expires = clock::now().saturating_add(millis(believed));
-        self.0.db.keep_place(&service.cached_as, &ip.to_string(), value.as_ref(), expires).await?;
+        self.0.cache.store_answer(&service.cached_as, &ip.to_string(), value.as_ref(), expires).await?;
         Ok(answer)
     }
 

@@ -11,7 +11,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
 use super::address::private;
-use crate::config::{Allowed, Hosts};
+use super::config::{Allowed, Hosts};
 
 /// Knows the addresses of names. The tests put one here that changes its mind.
 pub(crate) trait Names: Send + Sync {

@@ -7,6 +7,7 @@
 
 mod address;
 mod answer;
+mod config;
 mod fault;
 mod guard;
 mod redirect;
@@ -24,14 +25,15 @@ use tokio::time::{Instant, timeout_at};
 
 pub use answer::Answer;
 use answer::Within;
+pub use config::{Allowed, Hosts, HttpConfig, HttpLimits, WebhooksConfig};
 pub use request::{Request, encode_form, header_name};
 pub use reqwest::Method;
 pub use target::{parse_url, shown};
 pub use webhook::Webhooks;
 
 use self::guard::{Guard, Names, Resolver, System};
-use crate::config::{Allowed, Config, Hidden, HttpLimits};
 use crate::error::{Error, Result};
+use crate::redact::Redactor;
 
 /// How many redirects are followed.
 pub const MOST_REDIRECTS: usize = 3;
@@ -46,7 +48,7 @@ struct Inner {
     clients: Result<Clients>,
     limits: HttpLimits,
     webhooks: Webhooks,
-    hidden: Hidden,
+    redactor: Redactor,
 }
 
 struct Clients {
@@ -57,22 +59,26 @@ struct Clients {
 }
 
 impl Http {
-    /// With the rules, the limits and the secrets of the configuration.
-    pub fn new(config: &Config) -> Self {
-        Self::with_names(config, Arc::new(System))
+    /// With these rules and limits. `webhooks` signs requests, `redactor` removes secrets that servers echo.
+    pub fn new(config: &HttpConfig, limits: &HttpLimits, webhooks: Webhooks, redactor: Redactor) -> Self {
+        Self::with_names(config, limits, (webhooks, redactor), Arc::new(System))
     }
 
     /// The same with somebody else to look up names.
-    pub(crate) fn with_names(config: &Config, names: Arc<dyn Names>) -> Self {
-        let allowed = config.http.allow.iter().filter_map(|entry| Allowed::parse(entry)).collect();
+    pub(crate) fn with_names(
+        config: &HttpConfig,
+        limits: &HttpLimits,
+        (webhooks, redactor): (Webhooks, Redactor),
+        names: Arc<dyn Names>,
+    ) -> Self {
+        let allowed = config.allow.iter().filter_map(|entry| Allowed::parse(entry)).collect();
         let guard = Arc::new(Guard::new(allowed));
-        let limits = config.limits.http.clone();
+        let limits = limits.clone();
         let clients = Clients::new(&guard, &names, &limits);
         if let Err(error) = &clients {
             tracing::warn!(error.code = error.code(), "calls of other services will fail: {error}");
         }
-        let (webhooks, hidden) = (Webhooks::new(config), Hidden::new(config));
-        Self(Arc::new(Inner { guard, clients, limits, webhooks, hidden }))
+        Self(Arc::new(Inner { guard, clients, limits, webhooks, redactor }))
     }
 
     /// What webhooks are signed with.
@@ -81,8 +87,8 @@ impl Http {
     }
 
     /// What must not be kept of an answer: servers echo what they were sent.
-    pub fn hidden(&self) -> &Hidden {
-        &self.0.hidden
+    pub fn redactor(&self) -> &Redactor {
+        &self.0.redactor
     }
 
     /// Sends a request, follows redirects, and gives the answer, whatever its status; its body is not read yet.

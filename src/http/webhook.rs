@@ -10,8 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
+use super::config::WebhooksConfig;
 use crate::clock;
-use crate::config::{Config, Secret, WebhooksConfig};
 use crate::error::{Error, Result};
 use crate::secrets::{Purpose, Signer};
 
@@ -25,18 +25,15 @@ const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 pub struct Webhooks(Arc<[u8]>);
 
 impl Webhooks {
-    /// With the secret of the configuration, or one that follows from its `secret_key`.
-    pub fn new(config: &Config) -> Self {
-        let derived = || {
-            let signer = Signer::new(config.secret_key.as_ref().map_or("", Secret::reveal));
-            signer.derive(Purpose::Webhook).to_vec()
-        };
-        Self(config.webhooks.secret.as_ref().and_then(WebhooksConfig::key).unwrap_or_else(derived).into())
+    /// With the configured secret, or one that derives from `signing_key`.
+    pub fn new(config: &WebhooksConfig, signing_key: &str) -> Self {
+        let derived = || Signer::new(signing_key).derive(Purpose::Webhook).to_vec();
+        Self(config.secret.as_ref().and_then(WebhooksConfig::key).unwrap_or_else(derived).into())
     }
 
     /// With the secret of who may tell of this event; `None`: nobody may.
-    pub fn telling(config: &Config, event: &str) -> Option<Self> {
-        config.webhooks.events.get(event).and_then(WebhooksConfig::key).map(|key| Self(key.into()))
+    pub fn verifier(config: &WebhooksConfig, event: &str) -> Option<Self> {
+        config.events.get(event).and_then(WebhooksConfig::key).map(|key| Self(key.into()))
     }
 
     /// The secret, as receivers write it into their own configuration.

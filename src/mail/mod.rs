@@ -4,6 +4,7 @@
 //! Another way out is one more file beside them and one more arm of `Transport`.
 
 mod address;
+mod config;
 mod inline;
 mod message;
 mod outbox;
@@ -13,19 +14,20 @@ mod templates;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 pub use address::Address;
+pub use config::{MailConfig, MailLimits, SmtpConfig, SmtpTls};
 pub use message::{Attachment, Content, Mail, MessageId};
 
-use crate::clock;
-use crate::config::Config;
+use crate::clock::{self, Millis};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
-use crate::store::Db;
 use crate::units::ByteSize;
 use outbox::Outbox;
 use pace::Pace;
@@ -37,8 +39,27 @@ use templates::Templates;
 pub struct Mailer {
     inner: Arc<Inner>,
     metrics: Metrics,
-    /// Where all processes count what leaves for a domain; `None`: nobody counts.
-    db: Option<Db>,
+    /// Spaces mails to a domain over all processes; `None`: no domain is paced.
+    slots: Option<Arc<dyn RateSlots>>,
+}
+
+/// What the mailer needs to know. The binary makes it from the configuration file.
+#[derive(Clone, Debug)]
+pub struct MailerOptions {
+    /// How mail leaves.
+    pub mail: MailConfig,
+    /// How large mails may be.
+    pub limits: MailLimits,
+    /// The folder of the mail templates.
+    pub templates: PathBuf,
+    /// The folder that receives `.eml` files where no server is configured.
+    pub outbox: PathBuf,
+}
+
+/// Gives out moments of a key that all processes share, such as a row of a database.
+pub trait RateSlots: Send + Sync {
+    /// Takes the next free moment of `key`, now or later; the one after it is free `interval` milliseconds later.
+    fn take_slot<'a>(&'a self, key: &'a str, interval: i64) -> BoxFuture<'a, Result<Millis>>;
 }
 
 struct Inner {
@@ -64,25 +85,26 @@ pub enum NotSent {
 }
 
 impl Mailer {
-    /// The mailer that `config` asks for. Sends nothing yet.
+    /// The mailer that `options` ask for. Sends nothing yet.
     ///
     /// # Errors
     /// `mail_invalid_sender` if `mail.from` is not an address, `mail_tls_failed` if `mail.smtp.ca` cannot be read.
-    pub fn new(config: &Config) -> Result<Self> {
-        let from = Address::sender(&config.mail.from).map_err(|error| error.context("`mail.from`"))?;
-        let templates = Templates::new(config.templates.join("email"));
-        let transport = match &config.mail.smtp {
+    pub fn new(options: &MailerOptions) -> Result<Self> {
+        let config = &options.mail;
+        let from = Address::sender(&config.from).map_err(|error| error.context("`mail.from`"))?;
+        let templates = Templates::new(options.templates.clone());
+        let transport = match &config.smtp {
             Some(smtp) => Transport::Smtp(Box::new(Smtp::new(smtp)?)),
-            None => Transport::Outbox(Outbox::new(config.outbox())),
+            None => Transport::Outbox(Outbox::new(options.outbox.clone())),
         };
-        let (pace, attachments) = (Pace::new(&config.mail), config.limits.mail.attachments);
+        let (pace, attachments) = (Pace::new(config), options.limits.attachments);
         let inner = Arc::new(Inner { from, templates, transport, pace, attachments });
-        Ok(Self { inner, metrics: Metrics::default(), db: None })
+        Ok(Self { inner, metrics: Metrics::default(), slots: None })
     }
 
-    /// The same, counted by `metrics`, and paced over all processes that share `db`.
-    pub fn counted(self, metrics: Metrics, db: Db) -> Self {
-        Self { metrics, db: Some(db), ..self }
+    /// The same, counted by `metrics`, and paced over all processes that share `slots`.
+    pub fn with_shared(self, metrics: Metrics, slots: Arc<dyn RateSlots>) -> Self {
+        Self { metrics, slots: Some(slots), ..self }
     }
 
     /// The sender where a step names none.
@@ -123,7 +145,7 @@ impl Mailer {
 
     /// Whether mail for this recipient has to wait for its turn.
     pub fn is_paced(&self, recipient: &Address) -> bool {
-        self.db.is_some() && self.inner.pace.of(recipient).is_some()
+        self.slots.is_some() && self.inner.pace.of(recipient).is_some()
     }
 
     /// Waits until a mail may leave for this recipient, as often as `mail.per_minute` allows.
@@ -131,8 +153,8 @@ impl Mailer {
     /// # Errors
     /// `step_stopped` once `stop` has been cancelled, and those of the database.
     pub async fn turn(&self, recipient: &Address, stop: &CancellationToken) -> Result<()> {
-        match (&self.db, self.inner.pace.of(recipient)) {
-            (Some(db), Some(lane)) => lane.turn(db, stop).await,
+        match (&self.slots, self.inner.pace.of(recipient)) {
+            (Some(slots), Some(lane)) => lane.turn(slots.as_ref(), stop).await,
             _ => Ok(()),
         }
     }

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Address;
+use super::config::MailConfig;
+use super::{Address, RateSlots};
 use crate::clock;
-use crate::config::MailConfig;
 use crate::error::{Error, Result};
-use crate::store::{Db, Verdict};
 
 const MINUTE: i64 = 60_000;
 
@@ -48,9 +47,9 @@ impl Pace {
 
 impl Lane {
     /// Takes the next free moment of the domain and waits for it. All processes take theirs from the same row.
-    pub(super) async fn turn(&self, db: &Db, stop: &CancellationToken) -> Result<()> {
-        let taken = db.write(async |tx| Ok(Verdict::Keep(tx.take_slot(&self.key, clock::now(), self.interval).await?)));
-        let rest = u64::try_from(taken.await? - clock::now()).unwrap_or(0);
+    pub(super) async fn turn(&self, slots: &dyn RateSlots, stop: &CancellationToken) -> Result<()> {
+        let slot = slots.take_slot(&self.key, self.interval).await?;
+        let rest = u64::try_from(slot - clock::now()).unwrap_or(0);
         tokio::select! {
             biased;
             () = stop.cancelled() => Err(Error::stopped("step_stopped", "the step was asked to stop")),
@@ -83,25 +82,32 @@ mod tests {
         assert_eq!(free.of(&Address::recipient("a@gmail.com").unwrap()), None);
     }
 
+    /// The moments of one key.
+    #[derive(Default)]
+    struct OneKey(std::sync::Mutex<i64>);
+
+    impl RateSlots for OneKey {
+        fn take_slot<'a>(&'a self, _: &'a str, interval: i64) -> futures::future::BoxFuture<'a, Result<clock::Millis>> {
+            let mut next = self.0.lock().unwrap();
+            let slot = (*next).max(clock::now());
+            *next = slot + interval;
+            Box::pin(async move { Ok(slot) })
+        }
+    }
+
     #[tokio::test]
-    async fn turns_keep_their_distance_in_all_processes_and_end_with_the_step() {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}", folder.path().join("a.db").display());
-        let (one, other) = (Db::open(&url).await.unwrap(), Db::open(&url).await.unwrap());
+    async fn a_mail_waits_for_its_slot_and_a_stop_ends_the_wait() {
+        let slots = OneKey::default();
         let lane = Lane { key: "mail:a.example".into(), interval: 3_600_000 };
         let stop = CancellationToken::new();
-        lane.turn(&one, &stop).await.unwrap();
-        // The next turn is in an hour, also for another process: it would wait.
-        let waiting = lane.turn(&other, &stop);
+        lane.turn(&slots, &stop).await.unwrap();
+        // The next slot is in an hour.
+        let waiting = lane.turn(&slots, &stop);
         let (waited, ()) = tokio::join!(waiting, async {
             tokio::task::yield_now().await;
             stop.cancel();
         });
         assert_eq!(waited.unwrap_err().code(), "step_stopped");
-        let now = clock::now();
-        let next = one.write(async |tx| Ok(Verdict::Undo(tx.take_slot(&lane.key, now, 0).await?))).await.unwrap();
-        assert!(next > now + lane.interval, "both took their turn from the same row");
-        let free = Lane { key: "mail:b.example".into(), interval: 3_600_000 };
-        free.turn(&other, &CancellationToken::new()).await.unwrap();
+        assert!(*slots.0.lock().unwrap() > clock::now() + lane.interval, "both took a slot of the same key");
     }
 }

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use super::NotSent;
-use crate::config::{SmtpConfig, SmtpTls};
+use super::config::{SmtpConfig, SmtpTls};
 use crate::error::{Error, Result};
 
 /// How long a connection without work is kept. Servers close theirs after some minutes.

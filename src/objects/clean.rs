@@ -4,9 +4,9 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::types::EncodingType;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::names::decoded;
 use super::{Objects, fault};
 use crate::error::{Error, Result};
+use crate::object_names::decoded;
 
 const AT_ONCE: usize = 8;
 

@@ -3,10 +3,10 @@
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::EncodingType;
 
-use super::names::decoded;
 use super::{fault, unquoted};
 use crate::clock::Millis;
 use crate::error::Result;
+use crate::object_names::decoded;
 
 /// An object in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,12 +1,12 @@
 //! Files in S3, whichever S3: one client for the embedded endpoint and for every other store.
 
 mod clean;
+mod config;
 mod download;
 pub mod embedded;
 mod fault;
 mod gathered;
 mod list;
-pub mod names;
 mod stores;
 mod upload;
 
@@ -16,47 +16,16 @@ use std::time::Duration;
 use aws_sdk_s3::presigning::PresigningConfig;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
-use crate::config::ObjectsConfig;
 use crate::error::{Error, Result};
+use crate::file::File;
 
+pub use config::{BucketConfig, Checksums, ObjectsConfig, StoreConfig};
 pub use list::{Listed, Page};
 pub use stores::EmbeddedAccess;
 pub use upload::{Headers, Upload};
 
 use stores::Stores;
-
-/// A file in the store, in the one shape that it has everywhere: parameters, outputs, the API.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(expecting = "a file such as `${{ … }}`")]
-pub struct File {
-    /// The artifact, if afterload owns the file.
-    #[serde(default)]
-    pub artifact_id: Option<String>,
-    /// The bucket.
-    pub bucket: String,
-    /// The key, opaque.
-    pub key: String,
-    /// The version, where the bucket keeps versions.
-    #[serde(default)]
-    pub version: Option<String>,
-    /// The ETag, without quotes.
-    #[serde(default)]
-    pub etag: String,
-    /// The name for people.
-    pub name: String,
-    /// Bytes.
-    #[serde(default)]
-    pub size: u64,
-    /// The media type.
-    #[serde(default)]
-    pub content_type: String,
-    /// Where the API hands it out.
-    #[serde(default)]
-    pub url: Option<String>,
-}
 
 /// What the store knows of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]

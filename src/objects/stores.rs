@@ -13,10 +13,11 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 
+use super::config::{Checksums, ObjectsConfig, StoreConfig};
 use super::embedded::{Embedded, IN_PROCESS};
 use super::fault;
-use crate::config::{Checksums, ObjectsConfig, Secret, StoreConfig};
 use crate::error::{Error, Result};
+use crate::secret::Secret;
 
 const DEFAULT_REGION: &str = "us-east-1";
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::connections::Dialect;
+use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::yaml::{Key, Node, Problem, Span, Value, closest};
 

@@ -1,4 +1,5 @@
-//! What a running step can reach: who it is, its progress, and the outside world. Nothing else.
+//! What every running step has: who it is, its progress, its files, and the records of what it did. What a kind needs
+//! beyond that it names as its `Deps`.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -12,14 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::files::Files;
 use crate::clock::Millis;
-use crate::connections::Connections;
 use crate::error::{Error, Result};
-use crate::geo::Geo;
-use crate::http::Http;
-use crate::mail::Mailer;
-use crate::objects::Objects;
 use crate::pipeline::Scope;
-use crate::steps::image_resize::Images;
 
 /// The run that a step belongs to, as expressions name it.
 #[derive(Clone, Debug, Serialize)]
@@ -45,7 +40,7 @@ pub struct StepFacts {
     pub epoch: i64,
 }
 
-/// Everything that a running step can reach.
+/// What every running step has.
 #[derive(Clone)]
 pub struct Context {
     /// The run.
@@ -59,20 +54,8 @@ pub struct Context {
     /// Ends when the step should stop: asked for, timed out, lease lost, or the process is going down. Chunked steps
     /// look at it between chunks and return [`Context::stopped`].
     pub stop: CancellationToken,
-    /// Files in any bucket.
-    pub objects: Objects,
     /// Files that belong to this run.
     pub files: Files,
-    /// The databases that pipelines work on.
-    pub connections: Connections,
-    /// Outgoing mail.
-    pub mail: Mailer,
-    /// Outgoing calls.
-    pub http: Http,
-    /// Where addresses are.
-    pub geo: Geo,
-    /// Room for pictures.
-    pub images: Images,
     /// Links to files for people, who have no API key.
     pub links: Arc<dyn FileLinks>,
     /// The record of effects that must not be repeated.

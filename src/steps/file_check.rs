@@ -7,8 +7,9 @@ use sha2::{Digest, Sha256};
 
 use super::{Context, Report, Step};
 use crate::error::{Error, Result};
+use crate::file::File;
 use crate::media;
-use crate::objects::File;
+use crate::objects::Objects;
 use crate::pipeline::{Check, Dynamic};
 use crate::units::ByteSize;
 
@@ -56,6 +57,7 @@ impl Step for FileCheck {
     const EXAMPLE: &'static str =
         "source: \"${{ params.photo }}\"\naccept: [image/*, application/pdf]\nmax_size: 20mb\n";
     type Outputs = Outputs;
+    type Deps = Objects;
 
     fn check(&self, check: &mut Check<'_>) {
         for media in &self.accept {
@@ -70,11 +72,11 @@ impl Step for FileCheck {
         }
     }
 
-    async fn run(self, ctx: Context) -> Result<Outputs> {
+    async fn run(self, ctx: Context, objects: Objects) -> Result<Outputs> {
         let source = self.source.value()?;
         let expected = self.sha256.map(Dynamic::value).transpose()?;
         let accept: Vec<_> = self.accept.iter().map(|media| media.to_ascii_lowercase()).collect();
-        let mut body = ctx.objects.open(&source, 0).await?;
+        let mut body = objects.open(&source, 0).await?;
         check_size(body.stored.size, self.max_size)?;
         let total = Some(body.stored.size);
         let (mut head, mut digest, mut size) = (Vec::new(), Sha256::new(), 0);

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::objects::{File, Headers, Objects, Upload};
+use crate::file::File;
+use crate::objects::{Headers, Objects, Upload};
 
 /// The longest key that S3 takes.
 const LONGEST_KEY: usize = 1024;

@@ -1,6 +1,6 @@
-//! The step kinds: the [`Step`] trait, the list, and one file or folder per kind.
+//! The step kinds: the [`Step`] trait, and one file or folder per kind.
 //!
-//! A new kind is one file, one `mod` line and one line in [`kinds`].
+//! A new kind is one file, one `mod` line and one line in `registry.rs`.
 
 mod context;
 pub mod csv_import;
@@ -14,7 +14,7 @@ pub mod image_resize;
 pub mod notify_fanout;
 pub mod report_query;
 pub mod sql;
-mod wait;
+pub mod wait;
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -32,7 +32,7 @@ pub use context::{
 pub use files::{Destination, FileSink, Files, KeyOf, Made};
 
 use crate::error::{Error, Result};
-use crate::pipeline::{Check, Kind, Kinds, Repeated, Surroundings};
+use crate::pipeline::{Check, Kind, Repeated, Surroundings};
 use crate::yaml::{self, Node, Problem};
 
 /// A step kind. The type *is* the `with:` block: its fields' doc comments are the reference and the JSON Schema.
@@ -52,6 +52,8 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     const REPEATED: &'static [Repeated] = &[];
     /// What `steps.ID.…` offers to later steps.
     type Outputs: Serialize + JsonSchema;
+    /// What it needs of the outside world, such as a mailer; `()` for nothing.
+    type Deps: Clone + Send + Sync + 'static;
 
     /// Checks what types cannot say, before anything runs.
     fn check(&self, check: &mut Check<'_>) {
@@ -59,49 +61,51 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     }
 
     /// Does the work. It may be called again with the same `ctx.step.key` after a crash or a failure.
-    fn run(self, ctx: Context) -> impl Future<Output = Result<Self::Outputs>> + Send;
+    fn run(self, ctx: Context, deps: Self::Deps) -> impl Future<Output = Result<Self::Outputs>> + Send;
 }
 
-/// A step kind with its type erased, as the engine calls it.
-pub trait AnyStep: Kind {
+/// A step kind that can run: what the language knows of it, and its code with the dependencies it was registered with.
+#[derive(Clone)]
+pub struct RegisteredStep {
+    /// What the language knows of it.
+    pub kind: Arc<dyn Kind>,
+    run: Arc<dyn Fn(serde_json::Value, Context) -> StepFuture + Send + Sync>,
+}
+
+/// The outputs of a step, in time.
+pub type StepFuture = Pin<Box<dyn Future<Output = Result<serde_json::Value>> + Send>>;
+
+impl RegisteredStep {
     /// Reads the resolved `with:` block and runs the step.
-    fn run(
-        &self,
-        with: serde_json::Value,
-        ctx: Context,
-    ) -> Pin<Box<dyn Future<Output = Result<serde_json::Value>> + Send>>;
+    pub fn run(&self, with: serde_json::Value, ctx: Context) -> StepFuture {
+        (self.run)(with, ctx)
+    }
 }
 
-/// The step kinds that run.
-pub fn kinds() -> Vec<Arc<dyn AnyStep>> {
-    vec![
-        erase::<csv_import::CsvImport>(),
-        erase::<email_send::EmailSend>(),
-        erase::<file_check::FileCheck>(),
-        erase::<geo_lookup::GeoLookup>(),
-        erase::<http_request::HttpRequest>(),
-        erase::<image_resize::ImageResize>(),
-        erase::<notify_fanout::NotifyFanout>(),
-        erase::<report_query::ReportQuery>(),
-        erase::<sql::SqlBatch>(),
-        erase::<sql::SqlExecute>(),
-        erase::<wait::Wait>(),
-    ]
+/// A step kind as the language sees it: its fields, outputs and examples.
+pub fn describe<S: Step>() -> Arc<dyn Kind> {
+    Arc::new(Described::<S>(PhantomData))
 }
 
-/// The kinds as the language sees them.
-pub fn language(kinds: &[Arc<dyn AnyStep>]) -> Kinds {
-    Kinds(kinds.iter().map(|kind| kind.clone() as Arc<dyn Kind>).collect())
+/// A step kind that runs with `deps`: the one place where a type becomes an entry of the registry.
+pub fn register<S: Step>(deps: S::Deps) -> RegisteredStep {
+    let run = move |with: serde_json::Value, ctx: Context| -> StepFuture {
+        let deps = deps.clone();
+        Box::pin(async move {
+            let step: S = yaml::read_resolved(&with).map_err(|faults| {
+                let message = format!("the resolved `with:` of `{}` is not valid: {}", S::KIND, faults.join("; "));
+                Error::permanent("with_invalid", message)
+            })?;
+            let outputs = step.run(ctx, deps).await?;
+            serde_json::to_value(outputs).map_err(|error| Error::permanent("outputs_invalid", error.to_string()))
+        })
+    };
+    RegisteredStep { kind: describe::<S>(), run: Arc::new(run) }
 }
 
-/// Erases the type of a step kind: the one place where types become a list.
-pub fn erase<S: Step>() -> Arc<dyn AnyStep> {
-    Arc::new(Erased::<S>(PhantomData))
-}
+struct Described<S>(PhantomData<fn() -> S>);
 
-struct Erased<S>(PhantomData<fn() -> S>);
-
-impl<S: Step> Kind for Erased<S> {
+impl<S: Step> Kind for Described<S> {
     fn name(&self) -> &'static str {
         S::KIND
     }
@@ -142,23 +146,6 @@ impl<S: Step> Kind for Erased<S> {
     }
 }
 
-impl<S: Step> AnyStep for Erased<S> {
-    fn run(
-        &self,
-        with: serde_json::Value,
-        ctx: Context,
-    ) -> Pin<Box<dyn Future<Output = Result<serde_json::Value>> + Send>> {
-        Box::pin(async move {
-            let step: S = yaml::read_resolved(&with).map_err(|faults| {
-                let message = format!("the resolved `with:` of `{}` is not valid: {}", S::KIND, faults.join("; "));
-                Error::permanent("with_invalid", message)
-            })?;
-            let outputs = step.run(ctx).await?;
-            serde_json::to_value(outputs).map_err(|error| Error::permanent("outputs_invalid", error.to_string()))
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,7 +159,7 @@ mod tests {
         };
         let with = yaml::parse(text).expect("valid YAML");
         let place = |problem: &Problem| format!("{}:{} {}", problem.span.line, problem.span.col, problem.message);
-        erase::<S>().check(&with, &around).iter().map(place).collect()
+        describe::<S>().check(&with, &around).iter().map(place).collect()
     }
 
     #[test]

@@ -46,6 +46,7 @@ impl Step for Wait {
     const EXAMPLE: &'static str =
         "event: order.accepted\nmatch: { order_id: \"${{ params.order_id }}\" }\ntimeout: 2m\n";
     type Outputs = Outputs;
+    type Deps = ();
 
     fn check(&self, check: &mut Check<'_>) {
         let ways: Vec<_> = ["for", "until", "event"].into_iter().filter(|way| check.written(&[way])).collect();
@@ -72,7 +73,7 @@ impl Step for Wait {
         }
     }
 
-    async fn run(self, ctx: Context) -> Result<Outputs> {
+    async fn run(self, ctx: Context, (): ()) -> Result<Outputs> {
         let waits_for_event = self.event.is_some();
         if let Some(slept) = &ctx.slept {
             let time_is_up = slept.until.is_some_and(|until| clock::now() >= until);

@@ -14,19 +14,11 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{AssertSqlSafe, Connection as _, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Transaction};
 
 use super::group::{Group, Verdict};
+use crate::dialect::Dialect;
 use crate::error::{Error, Result};
 
 /// How long a writer waits for its turn on SQLite's one connection.
 const TURN: Duration = Duration::from_secs(60);
-
-/// Which database it is, for the few statements that differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// A SQLite file.
-    Sqlite,
-    /// A PostgreSQL server.
-    Postgres,
-}
 
 /// The service's database. Cheap to clone.
 #[derive(Clone)]

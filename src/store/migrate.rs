@@ -5,7 +5,8 @@ use std::path::Path;
 
 use sqlx::migrate::{MigrateError, Migrator};
 
-use super::db::{Db, Dialect};
+use super::db::Db;
+use crate::dialect::Dialect;
 use crate::error::{Error, Result};
 
 /// Ours must not share the default table: the queue's migrations keep their history there.

@@ -32,7 +32,7 @@ pub use access::StoredKey;
 pub use artifacts::ArtifactRecord;
 pub use attempts::{Claimed, Ending};
 pub(crate) use db::args;
-pub use db::{Arg, Db, Dialect, Row, Tx};
+pub use db::{Arg, Db, Row, Tx};
 pub use definitions::Definition;
 pub use group::Verdict;
 pub use inbox::InboxRecord;

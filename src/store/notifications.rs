@@ -6,9 +6,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::db::{Arg, Db, Dialect, Row, Tx, args};
+use super::db::{Arg, Db, Row, Tx, args};
 use super::group::Verdict;
 use crate::clock::{self, Millis};
+use crate::dialect::Dialect;
 use crate::error::{Error, Result};
 
 /// How far a notification is.

@@ -3,9 +3,10 @@
 //! What is counted is the runs themselves, so that nothing can be counted wrong for longer than a transaction. Whoever
 //! decides about places holds the lock of the key.
 
-use super::db::{Arg, Db, Dialect, Row, Tx, args};
+use super::db::{Arg, Db, Row, Tx, args};
 use super::runs::{self, RunRecord};
 use crate::clock::{self, Millis};
+use crate::dialect::Dialect;
 use crate::error::Result;
 
 /// The place of a run among those that it counts together with.

@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use super::db::{Db, Dialect, Row, Tx, args};
+use super::db::{Db, Row, Tx, args};
 use super::steps::{self, StepRecord};
 use crate::clock::{self, Millis};
+use crate::dialect::Dialect;
 use crate::error::Result;
 
 /// What a sleeping step waits for.

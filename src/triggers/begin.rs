@@ -26,7 +26,7 @@ impl Inner {
         let id = Ulid::generate().to_string();
         let run = json!({
             "id": id,
-            "url": run_url(&self.engine.config().base_url(), &id),
+            "url": run_url(&self.engine.config().base_url, &id),
             "pipeline": pipeline,
         });
         let scope = Scope::new().event(event).run(&run);

@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::clock::{self, Millis};
-use crate::objects::{File, Stored, names};
+use crate::file::File;
+use crate::object_names as names;
+use crate::objects::Stored;
 
 /// An object that was created, as somebody tells. What is not known is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use super::accept::may_pass;
 use super::event::Told;
 use crate::clock::{self, Millis};
 use crate::error::{Error, Result};
-use crate::objects::names::decoded;
+use crate::object_names::decoded;
 
 /// What became of a notification.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]

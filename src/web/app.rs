@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::ServerConfig;
 use super::pipelines::Live;
-use crate::config::Config;
 use crate::engine::{Engine, NewRun, Started};
 use crate::error::{Error, Result};
 use crate::objects::Objects;
@@ -25,8 +25,7 @@ pub struct App(Arc<Inner>);
 
 struct Inner {
     engine: Engine,
-    config: Arc<Config>,
-    base_url: String,
+    config: ServerConfig,
     signer: Signer,
     start: Start,
     live: Live,
@@ -43,26 +42,30 @@ impl App {
     ///
     /// # Errors
     /// `secret_key_missing` if the configuration holds none: the links of runs are signed with it.
-    pub fn new(engine: Engine, live: Live, schema: Value) -> Result<Self> {
+    pub fn new(engine: Engine, config: ServerConfig, live: Live, schema: Value) -> Result<Self> {
         let starter = engine.clone();
         let start: Start = Arc::new(move |run| {
             let engine = starter.clone();
             Box::pin(async move { engine.start(run).await })
         });
-        Self::assemble(engine, start, live, schema)
+        Self::assemble(engine, config, start, live, schema)
     }
 
     /// The same with another way to accept runs.
-    pub(super) fn assemble(engine: Engine, start: Start, live: Live, schema: Value) -> Result<Self> {
-        let config = engine.config().clone();
-        let Some(key) = config.secret_key.as_ref().filter(|key| !key.reveal().is_empty()) else {
+    pub(super) fn assemble(
+        engine: Engine,
+        config: ServerConfig,
+        start: Start,
+        live: Live,
+        schema: Value,
+    ) -> Result<Self> {
+        if config.signing_key.reveal().is_empty() {
             return Err(Error::permanent("secret_key_missing", "the configuration holds no `secret_key`"));
-        };
-        let signer = Signer::new(key.reveal());
-        let base_url = config.base_url();
+        }
+        let signer = Signer::new(config.signing_key.reveal());
         let forms = Semaphore::new(MOST_FORMS);
         let triggers = Triggers::new(engine.clone(), None);
-        Ok(Self(Arc::new(Inner { engine, config, base_url, signer, start, live, schema, forms, triggers })))
+        Ok(Self(Arc::new(Inner { engine, config, signer, start, live, schema, forms, triggers })))
     }
 
     /// The service's database.
@@ -81,7 +84,7 @@ impl App {
     }
 
     /// The configuration.
-    pub(super) fn config(&self) -> &Config {
+    pub(super) fn config(&self) -> &ServerConfig {
         &self.0.config
     }
 
@@ -92,7 +95,7 @@ impl App {
 
     /// How others reach this service.
     pub(super) fn base_url(&self) -> &str {
-        &self.0.base_url
+        &self.0.config.base_url
     }
 
     /// The pipelines that are live.

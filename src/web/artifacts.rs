@@ -24,7 +24,7 @@ use super::problem::Problem;
 use super::range::{Wanted, wanted};
 use super::{files, names};
 use crate::error::{Error, Result};
-use crate::objects::File;
+use crate::file::File;
 use crate::secrets::Purpose;
 
 /// The query of a file.

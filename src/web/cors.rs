@@ -1,18 +1,16 @@
 //! Which pages may read the answers that are open to pages: those of the origins that `cors` names, or all.
 
-use std::sync::Arc;
-
 use axum::extract::{Request, State};
 use axum::http::HeaderValue;
 use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ORIGIN, VARY};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use crate::config::Config;
+use super::App;
 
 /// Where a handler has opened its answer to all pages, leaves it open to those of the configured origins.
-pub(super) async fn narrow(State(config): State<Arc<Config>>, request: Request, next: Next) -> Response {
-    let Some(origins) = &config.cors else { return next.run(request).await };
+pub(super) async fn narrow(State(app): State<App>, request: Request, next: Next) -> Response {
+    let Some(origins) = &app.config().cors else { return next.run(request).await };
     let origin = request.headers().get(ORIGIN).cloned();
     let mut response = next.run(request).await;
     if response.headers_mut().remove(ACCESS_CONTROL_ALLOW_ORIGIN).is_some() {

@@ -139,13 +139,13 @@ impl Order {
     }
 
     async fn new_run(&self, headers: &HeaderMap, body: Body, uploads: &mut Uploads) -> Result<NewRun> {
-        let limits = &self.app.config().limits;
+        let limits = self.app.config();
         let mut wishes = self.wishes.clone();
         let Given { mut params, files } = match extract::media_type(headers).as_deref() {
             _ if body.is_end_stream() => Given::default(),
             Some("multipart/form-data") => self.form(headers, body, uploads).await?,
             Some(media) if media == "application/json" || media.ends_with("+json") => {
-                let body: Option<NewRunBody> = extract::json_body(body, limits.body, EXAMPLE).await?;
+                let body: Option<NewRunBody> = extract::json_body(body, limits.max_body, EXAMPLE).await?;
                 let body = body.unwrap_or_default();
                 let NewRunBody { params, run_at, priority, queue, notify_url } = body;
                 wishes = Wishes { run_at, priority, queue, notify_url }.or(wishes);
@@ -182,7 +182,7 @@ impl Order {
     }
 
     async fn form(&self, headers: &HeaderMap, body: Body, uploads: &mut Uploads) -> Result<Given> {
-        let limits = &self.app.config().limits;
+        let limits = self.app.config();
         let boundary = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(multer::parse_boundary);
         let Some(Ok(boundary)) = boundary else {
             return Err(Error::permanent("multipart_invalid", "the content type names no boundary"));
@@ -190,14 +190,14 @@ impl Order {
         let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         let mut takes = self.pipeline.file_params().map(|(_, takes)| takes);
         let files = takes.try_fold(0_u64, |files, takes| (takes == Takes::One).then_some(files + 1));
-        let most = files.map_or(u64::MAX, |files| limits.upload.0.saturating_mul(files));
-        let most = most.saturating_add(limits.body.0).saturating_add(FORM_ROOM);
+        let most = files.map_or(u64::MAX, |files| limits.max_upload.0.saturating_mul(files));
+        let most = most.saturating_add(limits.max_body.0).saturating_add(FORM_ROOM);
         if length.is_some_and(|length| length > most) {
             let message = format!("the form is larger than the files that `{}` takes", self.pipeline.name);
             return Err(Error::permanent("upload_too_large", message)
-                .hint(format!("`limits.upload` in the configuration is {}", limits.upload)));
+                .hint(format!("`limits.upload` in the configuration is {}", limits.max_upload)));
         }
-        let mut form = Form::new(body, &boundary, limits.body);
+        let mut form = Form::new(body, &boundary, limits.max_body);
         let Some(_room) = self.app.room() else {
             form.leave().await;
             let message = format!("{MOST_FORMS} uploads are under way");

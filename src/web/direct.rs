@@ -30,7 +30,7 @@ use super::{App, files, names};
 use crate::clock::{self, Millis};
 use crate::engine::{Inbox, NewRun, Started, artifact_url};
 use crate::error::{Error, Result};
-use crate::objects::File;
+use crate::file::File;
 use crate::pipeline::params::{self, Invalid};
 use crate::secrets::Purpose;
 use crate::store::UploadRecord;
@@ -98,7 +98,7 @@ pub(super) async fn begin(
     caller: Caller,
     body: Body,
 ) -> Result<(StatusCode, Json<Ticket>), Problem> {
-    let new: Option<NewUpload> = extract::json_body(body, app.config().limits.body, EXAMPLE).await?;
+    let new: Option<NewUpload> = extract::json_body(body, app.config().max_body, EXAMPLE).await?;
     let new = new.ok_or_else(|| {
         Error::permanent("json_invalid", format!("the body is empty; expected an object such as `{EXAMPLE}`"))
     })?;
@@ -116,14 +116,14 @@ async fn announced(app: &App, caller: &Caller, pipeline: &LivePipeline, new: New
     let param = file_param(pipeline, new.param)?;
     let name = names::clean(&new.filename, &param);
     let own = pipeline.max_size(&param).unwrap_or(LARGEST);
-    let limit = own.min(app.config().limits.upload).min(LARGEST);
+    let limit = own.min(app.config().max_upload).min(LARGEST);
     if new.size > limit.0 {
         return Err(Error::permanent("upload_too_large", format!("`{name}` is larger than {limit}"))
             .hint(format!("`limits.upload` in the configuration and `max_size` of `{param}` limit it")));
     }
     let (id, artifact) = (Ulid::generate().to_string(), Ulid::generate().to_string());
     let file = File {
-        bucket: app.config().objects.artifacts.clone(),
+        bucket: app.config().artifacts.clone(),
         key: format!("uploads/{id}/{artifact}"),
         version: None,
         etag: String::new(),

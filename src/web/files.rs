@@ -9,8 +9,9 @@ use super::auth::Caller;
 use super::pipelines::{LivePipeline, Takes};
 use crate::engine::artifact_url;
 use crate::error::{Error, Result};
-use crate::objects::names::is_bucket;
-use crate::objects::{File, names};
+use crate::file::File;
+use crate::object_names as names;
+use crate::object_names::is_bucket;
 use crate::pipeline::params::{self, Invalid};
 
 const EXPECTED: &str =
@@ -234,7 +235,7 @@ async fn foreign(app: &App, caller: &Caller, param: &str, reference: &Reference)
 
 /// What no store could have, told before a store is asked. A bucket that the configuration names is called as it is.
 fn place(app: &App, bucket: &str, key: &str) -> Result<(), Invalid> {
-    if !is_bucket(bucket) && !app.config().objects.buckets.contains_key(bucket) {
+    if !is_bucket(bucket) && !app.config().buckets.contains(bucket) {
         let message = format!("`{}` is not the name of a bucket; {BUCKETS}", shown(bucket));
         return Err(Invalid::new("param_bucket_invalid", message));
     }

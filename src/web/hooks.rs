@@ -47,7 +47,7 @@ pub(super) async fn s3(
             }
         }
     }
-    let body = extract::bytes(body, app.config().limits.body).await?;
+    let body = extract::bytes(body, app.config().max_body).await?;
     Ok(Json(app.triggers().receive(&body).await?))
 }
 

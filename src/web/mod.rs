@@ -3,6 +3,7 @@
 mod app;
 mod artifacts;
 mod auth;
+mod config;
 mod cors;
 mod create;
 mod direct;
@@ -36,6 +37,7 @@ mod tests;
 
 pub use app::{App, Start};
 pub use auth::{Caller, Scope, ensure_admin_key, make_key};
+pub use config::ServerConfig;
 pub use hooks::S3 as S3_HOOK;
 pub use pipelines::{Catalogue, Fault, Live, LivePipeline, LiveStep, RefusedFile};
 pub use problem::Problem;
@@ -49,7 +51,7 @@ use crate::metrics::Metrics;
 
 /// The API.
 pub fn router(app: App) -> Router {
-    let routes = routes().layer(from_fn_with_state(app.engine().config().clone(), cors::narrow));
+    let routes = routes().layer(from_fn_with_state(app.clone(), cors::narrow));
     observed(routes, app.engine().metrics()).with_state(app)
 }
 

@@ -1,6 +1,6 @@
 //! The names of downloads.
 
-pub(super) use crate::objects::names::{clean, content_type};
+pub(super) use crate::object_names::{clean, content_type};
 
 /// `Content-Disposition` of a download: always to be saved, never to be shown by a browser.
 pub(super) fn attachment(name: &str) -> String {

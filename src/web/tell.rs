@@ -29,7 +29,7 @@ pub(super) async fn tell(
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Heard>), Problem> {
-    let limit = app.config().limits.body;
+    let limit = app.config().max_body;
     let (status, key, body) = if headers.contains_key(SIGNATURE) && !headers.contains_key(AUTHORIZATION) {
         let bytes = extract::bytes(body, limit).await?;
         (StatusCode::OK, Some(signed(&app, &name, &headers, &bytes)?), Body::from(bytes))
@@ -54,7 +54,7 @@ fn signed(app: &App, name: &str, headers: &HeaderMap, body: &[u8]) -> Result<Str
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (id, signatures) = (header("webhook-id"), header(SIGNATURE));
     let (Some(sender), Ok(timestamp), 1..=LONGEST_ID) =
-        (Webhooks::telling(app.config(), name), header("webhook-timestamp").parse(), id.len())
+        (Webhooks::verifier(&app.config().webhooks, name), header("webhook-timestamp").parse(), id.len())
     else {
         return Err(Error::permanent("webhook_invalid", "the webhook is not one that its event takes").hint(
             "`webhooks.events` names the event and its secret; `webhook-id` and `webhook-timestamp` are needed",

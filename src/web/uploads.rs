@@ -11,7 +11,7 @@ use super::pipelines::LivePipeline;
 use super::{App, names};
 use crate::engine::artifact_url;
 use crate::error::{Error, Result};
-use crate::objects::File;
+use crate::file::File;
 use crate::units::ByteSize;
 
 /// The files that came with one request.
@@ -46,7 +46,7 @@ impl Uploads {
         let limit = self.limit(pipeline, param);
         let id = Ulid::generate().to_string();
         let key = format!("uploads/{}/{id}", self.run);
-        let bucket = self.app.config().objects.artifacts.clone();
+        let bucket = self.app.config().artifacts.clone();
         let mut upload = self.app.objects().upload(&bucket, &key, &*media).await?;
         self.keys.push(key);
         let mut size = 0;
@@ -73,7 +73,7 @@ impl Uploads {
     }
 
     fn limit(&self, pipeline: &LivePipeline, param: &str) -> ByteSize {
-        let most = self.app.config().limits.upload;
+        let most = self.app.config().max_upload;
         pipeline.max_size(param).map_or(most, |own| own.min(most))
     }
 
@@ -86,7 +86,7 @@ impl Uploads {
 
     /// Deletes what has been stored: the run it came for will not be.
     pub(super) async fn discard(self) {
-        let bucket = &self.app.config().objects.artifacts;
+        let bucket = &self.app.config().artifacts;
         for key in &self.keys {
             if let Err(error) = self.app.objects().delete(bucket, key).await {
                 tracing::warn!(

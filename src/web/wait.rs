@@ -22,10 +22,10 @@ pub(super) struct Patience {
 impl Patience {
     /// What the request asks for with `Prefer: wait=SECONDS`, and the pipeline with `mode: inline`.
     pub(super) fn new(app: &App, headers: &HeaderMap, pipeline: &LivePipeline) -> Self {
-        let limits = &app.config().limits;
+        let limits = app.config();
         Self {
-            run: preferred(headers).map(|wait| wait.min(limits.wait.0)),
-            inline: pipeline.inline_steps().next().map(|_| limits.inline_wait.0),
+            run: preferred(headers).map(|wait| wait.min(limits.max_wait)),
+            inline: pipeline.inline_steps().next().map(|_| limits.inline_wait),
         }
     }
 

@@ -94,7 +94,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::objects::File;
+    use crate::file::File;
     use crate::pipeline::Dynamic;
 
     #[derive(Debug, Deserialize)]

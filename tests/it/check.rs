@@ -114,7 +114,12 @@ fn kinds() -> Kinds {
         chunk: Dynamic::default(),
         _dry_run: false,
     };
-    let wait = afterload::steps::kinds().into_iter().find(|kind| kind.name() == "wait").expect("the kind `wait`");
+    let wait = afterload::registry::step_kinds()
+        .catalog()
+        .0
+        .into_iter()
+        .find(|kind| kind.name() == "wait")
+        .expect("the kind `wait`");
     Kinds(vec![Arc::new(load), Arc::new(Note), wait])
 }
 
@@ -256,7 +261,7 @@ fn the_readme_shows_what_check_prints() {
     let pipeline = std::fs::read_to_string("pipelines/contacts-import.yaml").expect("the file");
     let file = folder.path().join("contacts-import.yaml");
     std::fs::write(&file, pipeline.replace("columns:", "colums:")).expect("a file");
-    let kinds = afterload::steps::language(&afterload::steps::kinds());
+    let kinds = afterload::registry::step_kinds().catalog();
     let (mut out, args) = (Vec::new(), CheckArgs { files: Vec::new(), format: Format::Text });
     run(&args, folder.path(), &kinds, &Surroundings::default(), &mut out).expect("memory takes everything");
     let text = String::from_utf8(out).expect("text").replace(&folder.path().display().to_string(), "pipelines");

@@ -9,7 +9,7 @@ use mailparse::{MailHeaderMap, ParsedMail};
 fn mailer(folder: &Path) -> Mailer {
     let from = "Afterload <noreply@bücher.example>".into();
     let mail = MailConfig { outbox: Some(folder.join("out")), from, ..MailConfig::default() };
-    Mailer::new(&Config { mail, templates: folder.join("templates"), ..Config::default() }).unwrap()
+    Mailer::new(&Config { mail, templates: folder.join("templates"), ..Config::default() }.mailer_options()).unwrap()
 }
 
 fn mail(mailer: &Mailer, to: &str, content: Content) -> Mail {

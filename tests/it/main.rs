@@ -30,6 +30,7 @@ mod retention;
 mod smtp;
 mod soak;
 mod sql;
+mod sql_files;
 mod store;
 mod support;
 mod sweep;

@@ -209,7 +209,7 @@ fn the_shipped_pipelines_have_no_faults() {
 
 #[test]
 fn every_kind_is_documented_and_its_example_is_good() {
-    let kinds = afterload::steps::kinds();
+    let kinds = afterload::registry::step_kinds().catalog().0;
     let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
     let distinct: std::collections::BTreeSet<_> = names.iter().collect();
     assert_eq!(distinct.len(), names.len());

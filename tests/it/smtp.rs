@@ -89,7 +89,7 @@ impl Drop for Server {
 fn mailer(smtp: SmtpConfig) -> Mailer {
     let from = "Afterload <noreply@bücher.example>".into();
     let mail = MailConfig { from, smtp: Some(smtp), ..MailConfig::default() };
-    Mailer::new(&Config { mail, ..Config::default() }).unwrap()
+    Mailer::new(&Config { mail, ..Config::default() }.mailer_options()).unwrap()
 }
 
 async fn send(mailer: &Mailer, to: &str, text: &str) -> Result<(), NotSent> {
@@ -246,7 +246,7 @@ async fn a_server_that_cannot_be_trusted_or_reached_gets_no_mail() {
     }
     let missing = SmtpConfig { ca: Some("/nowhere/ca.pem".into()), tls: SmtpTls::Implicit, ..port(closed) };
     let mail = MailConfig { smtp: Some(missing), ..MailConfig::default() };
-    let error = Mailer::new(&Config { mail, ..Config::default() }).err().unwrap();
+    let error = Mailer::new(&Config { mail, ..Config::default() }.mailer_options()).err().unwrap();
     assert!(error.code() == "mail_tls_failed" && error.message().contains("/nowhere/ca.pem"), "{error}");
 }
 

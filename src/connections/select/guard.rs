@@ -9,8 +9,8 @@ use sqlparser::ast::{Ident, Query, Select, SetExpr, Statement as Parsed, Visit, 
 use sqlparser::dialect::{PostgreSqlDialect, SQLiteDialect};
 use sqlparser::parser::Parser;
 
-use super::super::Dialect;
 use super::super::bind::Statement;
+use crate::dialect::Dialect;
 use crate::error::{Error, Result};
 
 /// Functions that act on the server, its files, other sessions, the limits of this one, or other databases.

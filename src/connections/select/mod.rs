@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::Connection;
 use super::bind::{Bind, Statement};
-use super::{Connection, Dialect};
+use crate::dialect::Dialect;
 use crate::error::{Error, Result};
 
 /// A `SELECT` that can do nothing but read.

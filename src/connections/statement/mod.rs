@@ -19,9 +19,9 @@ pub(super) use postgres::until_stopped;
 
 use super::bind::Bind;
 use super::checkpoints::Fence;
-use super::quote::{identifier, list};
 use super::{Connection, Given, Kind};
 use crate::error::{Error, Result};
+use crate::table_name::{identifier, list};
 
 /// What a statement is run with.
 #[derive(Clone, Debug)]

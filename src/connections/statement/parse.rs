@@ -1,8 +1,8 @@
 //! What can be said of a statement before it runs.
 
-use super::super::Dialect;
 use super::super::bind::Statement;
 use super::super::tokens::{Token, tokens};
+use crate::dialect::Dialect;
 use crate::error::{Error, Result};
 
 /// What a statement may begin with. What controls transactions or outlives them (`BEGIN`, `SET`, `ATTACH`, `LISTEN`, …)

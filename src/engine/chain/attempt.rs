@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use super::{Chain, HORIZON, Held, Lease, seconds};
 use crate::clock::Millis;
+use crate::dialect::Dialect;
 use crate::error::Result;
-use crate::store::{Claimed, Dialect, NOT_PAUSED, RunRecord, StepRecord, StepStatus, Tx, args};
+use crate::store::{Claimed, NOT_PAUSED, RunRecord, StepRecord, StepStatus, Tx, args};
 
 impl Chain {
     /// Claims the step of a lease that holds, unless it is paused, and holds its job until the end of the transaction.

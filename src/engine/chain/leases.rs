@@ -3,8 +3,9 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::{Chain, Lease, lock, places};
+use crate::dialect::Dialect;
 use crate::error::Result;
-use crate::store::{Arg, Dialect, args};
+use crate::store::{Arg, args};
 
 impl Chain {
     /// Keeps the leases of this process alive, in one statement for all its workers, so that nothing depends on the

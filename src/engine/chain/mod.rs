@@ -26,9 +26,10 @@ use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use crate::clock::Millis;
+use crate::dialect::Dialect;
 use crate::error::{Error, Result};
 use crate::metrics::Depth;
-use crate::store::{Arg, Db, Dialect, IS_TO_PUSH, NOT_PAUSED, Row, StepStatus, Tx, args};
+use crate::store::{Arg, Db, IS_TO_PUSH, NOT_PAUSED, Row, StepStatus, Tx, args};
 
 pub use gate::Gate;
 pub use workers::Queue;

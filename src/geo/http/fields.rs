@@ -71,7 +71,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::{GeoHttpConfig, GeoPreset};
+    use crate::geo::{GeoHttpConfig, GeoPreset};
 
     /// Answers as the services document them.
     #[test]

@@ -4,6 +4,7 @@ mod fields;
 mod gate;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -11,10 +12,9 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use self::gate::Gate;
-use super::Answer;
-use crate::config::{GeoHttpConfig, Secret};
+use super::{Answer, GeoHttpConfig, HttpGet};
 use crate::error::Result;
-use crate::http::{Http, Request};
+use crate::secret::Secret;
 
 /// A service on the web.
 pub(super) struct Service {
@@ -25,13 +25,13 @@ pub(super) struct Service {
     unknown: Vec<(String, Value)>,
     timeout: Duration,
     gate: Gate,
-    http: Http,
+    http: Arc<dyn HttpGet>,
     /// Tells what it answered from what it would answer if it were configured otherwise.
     pub(super) cached_as: String,
 }
 
 impl Service {
-    pub(super) fn new(name: &str, config: &GeoHttpConfig, http: Http) -> Self {
+    pub(super) fn new(name: &str, config: &GeoHttpConfig, http: Arc<dyn HttpGet>) -> Self {
         let GeoHttpConfig { url, headers, fields, unknown, per_minute, timeout, .. } = config.filled();
         let name = format!("http:{name}");
         let url = url.unwrap_or_default();
@@ -72,17 +72,8 @@ impl Service {
     }
 
     async fn ask(&self, ip: IpAddr) -> Result<Option<Answer>> {
-        let mut request = Request::get(&self.url.replace("{ip}", &ip.to_string()))?;
-        request = request.header("accept", "application/json")?.timeout(self.timeout);
-        for (name, value) in &self.headers {
-            request = request.header(name, value.reveal())?;
-        }
-        let answer = self.http.send(request).await?;
-        if answer.status() == 404 {
-            return Ok(None);
-        }
-        // Some show the request in what they answer.
-        let body = self.http.hidden().json(answer.success()?.json().await?);
+        let url = self.url.replace("{ip}", &ip.to_string());
+        let Some(body) = self.http.get_json(&url, &self.headers, self.timeout).await? else { return Ok(None) };
         if self.unknown.iter().any(|(pointer, value)| body.pointer(pointer) == Some(value)) {
             return Ok(None);
         }

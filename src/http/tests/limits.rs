@@ -68,8 +68,7 @@ async fn a_body_is_read_up_to_its_limit_and_no_further() {
     }
     assert_eq!(get(&http, &server.url("/full")).await.unwrap().bytes().await.unwrap().len(), most);
     let http_limits = HttpLimits { body: ByteSize(1000), ..HttpLimits::default() };
-    let limits = crate::config::Limits { http: http_limits, ..Default::default() };
-    let tight = Http::new(&Config { limits, ..config(&["127.0.0.1"]) });
+    let tight = limited(&["127.0.0.1"], &http_limits);
     let error = get(&tight, &server.url("/full")).await.unwrap().bytes().await.unwrap_err();
     assert!(error.code() == "http_body_too_large" && error.message().contains("1000"), "{error}");
     let error = get(&http, &server.url("/short")).await.unwrap().bytes().await.unwrap_err();

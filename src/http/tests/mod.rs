@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex};
 
 use super::guard::{Looked, Names};
 use super::*;
-use crate::config::HttpConfig;
 use server::Server;
 
 /// Says for every name what comes next in a list, and its last answer for ever.
@@ -25,21 +24,30 @@ impl Names for Told {
     }
 }
 
-fn config(allow: &[&str]) -> Config {
-    let allow = allow.iter().map(|entry| (*entry).to_owned()).collect();
-    Config { http: HttpConfig { allow }, ..Config::default() }
+fn rules(allow: &[&str]) -> HttpConfig {
+    HttpConfig { allow: allow.iter().map(|entry| (*entry).to_owned()).collect() }
+}
+
+fn signing() -> (Webhooks, Redactor) {
+    (Webhooks::new(&WebhooksConfig::default(), ""), Redactor::new([]))
 }
 
 /// With the names of the system.
 fn http(allow: &[&str]) -> Http {
-    Http::new(&config(allow))
+    limited(allow, &HttpLimits::default())
+}
+
+/// The same within these limits.
+fn limited(allow: &[&str], limits: &HttpLimits) -> Http {
+    let (webhooks, redactor) = signing();
+    Http::new(&rules(allow), limits, webhooks, redactor)
 }
 
 /// With names that lead where the test says, each time a list of addresses.
 fn told(allow: &[&str], answers: &[&[&str]]) -> Http {
     let parsed = |list: &&[&str]| list.iter().map(|ip| ip.parse().unwrap()).collect();
     let answers = answers.iter().map(parsed).collect();
-    Http::with_names(&config(allow), Arc::new(Told(Mutex::new(answers))))
+    Http::with_names(&rules(allow), &HttpLimits::default(), signing(), Arc::new(Told(Mutex::new(answers))))
 }
 
 async fn get(http: &Http, url: &str) -> Result<Answer> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::server::{Does, answer};
 use super::*;
-use crate::config::{Secret, WebhooksConfig};
+use crate::secret::Secret;
 
 #[tokio::test]
 async fn a_status_says_whether_to_come_again_and_when() {
@@ -103,7 +103,7 @@ fn headers_are_one_line_and_not_those_of_the_connection() {
 fn a_signature_is_that_of_the_standard() {
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let webhooks = WebhooksConfig { secret: Some(Secret::new(secret)), ..WebhooksConfig::default() };
-    let webhooks = Webhooks::new(&Config { webhooks, ..Config::default() });
+    let webhooks = Webhooks::new(&webhooks, "");
     assert_eq!(webhooks.secret(), secret);
     let signature = webhooks.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b"{\"test\": 2432232314}");
     assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
@@ -111,10 +111,10 @@ fn a_signature_is_that_of_the_standard() {
 
 #[test]
 fn without_a_secret_one_follows_from_the_secret_key() {
-    let with = |key: &str| Config { secret_key: Some(Secret::new(key)), ..Config::default() };
-    let secret = Webhooks::new(&with("a")).secret();
-    assert_eq!((secret.len(), &secret), ("whsec_".len() + 44, &Webhooks::new(&with("a")).secret()));
-    assert_ne!(secret, Webhooks::new(&with("b")).secret());
+    let derived = |key: &str| Webhooks::new(&WebhooksConfig::default(), key).secret();
+    let secret = derived("a");
+    assert_eq!((secret.len(), &secret), ("whsec_".len() + 44, &derived("a")));
+    assert_ne!(secret, derived("b"));
     assert_eq!(Webhooks::id("run/step"), Webhooks::id("run/step"));
     assert_ne!(Webhooks::id("run/step"), Webhooks::id("run/other"));
 }

@@ -10,8 +10,8 @@ use rand::distr::Alphanumeric;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use crate::config::Secret;
 use crate::error::{Error, Result};
+use crate::secret::Secret;
 
 const NAME: &str = "s3-credentials.json";
 

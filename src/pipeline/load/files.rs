@@ -57,7 +57,7 @@ mod tests {
     use schemars::JsonSchema;
 
     use super::*;
-    use crate::objects::File;
+    use crate::file::File;
     use crate::pipeline::Dynamic;
     use crate::pipeline::load::params_of;
     use crate::yaml;

@@ -4,7 +4,7 @@ use super::super::kind::Surroundings;
 use super::super::params::RecordRule;
 use super::super::raw::RawParam;
 use super::Faults;
-use crate::connections::TableName;
+use crate::table_name::TableName;
 use crate::yaml::Node;
 
 /// The rule as it is written, with what it leaves out filled in.

@@ -13,7 +13,7 @@ use super::super::raw::{RawTrigger, TriggerType};
 use super::super::schedule::{self, Schedule};
 use super::params::FILE_FIELDS;
 use super::{Faults, expressions, items};
-use crate::objects::names::is_bucket;
+use crate::object_names::is_bucket;
 use crate::units::is_event;
 use crate::yaml::{self, Node, Value, choices};
 

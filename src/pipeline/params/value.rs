@@ -7,8 +7,8 @@ use regex::Regex;
 use serde_json::{Number, Value};
 
 use super::{FileRule, ParamType};
+use crate::file::File;
 use crate::media;
-use crate::objects::File;
 use crate::units::ByteSize;
 use crate::yaml::choices;
 

@@ -20,7 +20,7 @@ use super::rule::Rule;
 use super::{Action, CsvImport, Outputs, Summary};
 use crate::connections::{self, Connection, Fence, Loader, Outcome, Reject, Sealed};
 use crate::error::{Error, Result};
-use crate::objects::File;
+use crate::file::File;
 use crate::steps::{Context, Progress};
 
 /// How many bytes wake the reader: a socket hands out a few tens of kilobytes at a time.

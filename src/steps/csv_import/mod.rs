@@ -31,9 +31,10 @@ use serde_json::Value;
 pub use columns::{Case, Column, ColumnType};
 pub use import::{Job, Shelf, Sink, Source, import};
 
-use crate::connections;
+use crate::connections::{self, Connections};
 use crate::error::Result;
-use crate::objects::{File, Objects};
+use crate::file::File;
+use crate::objects::Objects;
 use crate::pipeline::{Check, Dynamic};
 use crate::steps::{Context, FileSink, Files, Step};
 use crate::units::Share;
@@ -175,6 +176,15 @@ pub struct Summary {
     pub faults: BTreeMap<String, u64>,
 }
 
+/// What `CsvImport` works with.
+#[derive(Clone)]
+pub struct CsvImportDeps {
+    /// Files in any bucket.
+    pub objects: Objects,
+    /// The databases that pipelines work on.
+    pub connections: Connections,
+}
+
 impl Step for CsvImport {
     const KIND: &'static str = "csv.import";
     const EXAMPLE: &'static str = r#"source: "${{ params.file }}"
@@ -193,14 +203,15 @@ errors: { file: rejected.csv, max: 10000 }
 "#;
     const MAKES_FILES: bool = true;
     type Outputs = Outputs;
+    type Deps = CsvImportDeps;
 
     fn check(&self, check: &mut Check<'_>) {
         self.problems(check);
     }
 
-    async fn run(self, ctx: Context) -> Result<Outputs> {
-        let source = Stored { objects: ctx.objects.clone(), file: self.source.clone().value()? };
-        let target = ctx.connections.get(&self.connection).await?;
+    async fn run(self, ctx: Context, deps: CsvImportDeps) -> Result<Outputs> {
+        let source = Stored { objects: deps.objects, file: self.source.clone().value()? };
+        let target = deps.connections.get(&self.connection).await?;
         import(&self, &Job::of(&ctx), &source, &ctx.files, &target).await
     }
 }

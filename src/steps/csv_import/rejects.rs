@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::import::{Shelf, Sink};
 use super::parser::Dialect;
 use crate::error::Result;
-use crate::objects::File;
+use crate::file::File;
 use crate::steps::formula::is_formula;
 
 /// What is added to every rejected row. In a file that comes in, these columns are not data.

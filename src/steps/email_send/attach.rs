@@ -2,11 +2,12 @@
 
 use futures::StreamExt;
 
-use super::Attach;
+use super::{Attach, EmailSendDeps};
 use crate::error::{Error, Result};
+use crate::file::File;
 use crate::mail::Attachment;
-use crate::objects::File;
-use crate::objects::names::{clean, content_type};
+use crate::object_names::{clean, content_type};
+use crate::objects::Objects;
 use crate::pipeline::Dynamic;
 use crate::steps::Context;
 use crate::units::ByteSize;
@@ -15,21 +16,21 @@ use crate::units::ByteSize;
 const MOST: usize = 100;
 
 /// Reads the files that are there.
-pub(super) async fn read(files: Dynamic<Attach>, ctx: &Context) -> Result<Vec<Attachment>> {
+pub(super) async fn read(files: Dynamic<Attach>, ctx: &Context, deps: &EmailSendDeps) -> Result<Vec<Attachment>> {
     let files = files.value()?.0.into_iter().map(Dynamic::value).collect::<Result<Vec<_>>>()?;
     let files = files.into_iter().flatten().collect::<Vec<File>>();
     if files.len() > MOST {
         let message = format!("the mail has {} attachments; expected at most {MOST}", files.len());
         return Err(Error::permanent("mail_attachment_count", message).hint("pack them, or link to them with `links`"));
     }
-    let limit = ctx.mail.attachment_limit();
+    let limit = deps.mailer.attachment_limit();
     // What they are said to have: nothing is read in vain.
     if files.iter().map(|file| file.size).fold(0, u64::saturating_add) > limit.0 {
         return Err(too_large(limit));
     }
     let (mut attachments, mut left) = (Vec::with_capacity(files.len()), limit.0);
     for file in files {
-        let bytes = whole(&file, left, ctx).await?.ok_or_else(|| too_large(limit))?;
+        let bytes = whole(&file, left, ctx, &deps.objects).await?.ok_or_else(|| too_large(limit))?;
         left -= bytes.len() as u64;
         let name = clean(&file.name, "file");
         attachments.push(Attachment::new(&name, &content_type(Some(&file.content_type), &name), bytes));
@@ -38,8 +39,8 @@ pub(super) async fn read(files: Dynamic<Attach>, ctx: &Context) -> Result<Vec<At
 }
 
 /// The bytes of a file; `None`: there are more than `most`.
-async fn whole(file: &File, most: u64, ctx: &Context) -> Result<Option<Vec<u8>>> {
-    let mut body = ctx.objects.open(file, 0).await?;
+async fn whole(file: &File, most: u64, ctx: &Context, objects: &Objects) -> Result<Option<Vec<u8>>> {
+    let mut body = objects.open(file, 0).await?;
     let mut bytes = Vec::new();
     while let Some(chunk) = body.stream.next().await {
         ctx.stopped()?;

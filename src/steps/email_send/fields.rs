@@ -8,7 +8,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::objects::File;
+use crate::file::File;
 use crate::pipeline::Dynamic;
 
 /// One address or a list of them.

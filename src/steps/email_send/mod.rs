@@ -15,7 +15,8 @@ pub use fields::{Addresses, Attach, Links};
 
 use super::{Context, Step};
 use crate::error::Result;
-use crate::mail::Address;
+use crate::mail::{Address, Mailer};
+use crate::objects::Objects;
 use crate::pipeline::{Check, Dynamic};
 use crate::units::Duration;
 
@@ -88,6 +89,15 @@ pub struct Outputs {
     pub sent: u64,
 }
 
+/// What `EmailSend` works with.
+#[derive(Clone)]
+pub struct EmailSendDeps {
+    /// Outgoing mail.
+    pub mailer: Mailer,
+    /// Files in any bucket.
+    pub objects: Objects,
+}
+
 impl Step for EmailSend {
     const KIND: &'static str = "email.send";
     const EXAMPLE: &'static str = r#"
@@ -97,6 +107,7 @@ vars: { rows: 10, inserted: 8, updated: 1, skipped: 0, rejected: 1 }
 links: { rejected rows: "${{ steps.import.errors_file }}" }
 "#;
     type Outputs = Outputs;
+    type Deps = EmailSendDeps;
 
     fn check(&self, check: &mut Check<'_>) {
         check_text(check, &[], (&self.template, self.body.is_some(), self.subject.is_some()));
@@ -115,10 +126,10 @@ links: { rejected rows: "${{ steps.import.errors_file }}" }
         }
     }
 
-    async fn run(mut self, ctx: Context) -> Result<Outputs> {
-        let attachments = attach::read(std::mem::take(&mut self.attach), &ctx).await?;
+    async fn run(mut self, ctx: Context, deps: EmailSendDeps) -> Result<Outputs> {
+        let attachments = attach::read(std::mem::take(&mut self.attach), &ctx, &deps).await?;
         let post = deliver::Post {
-            mailer: &ctx.mail,
+            mailer: &deps.mailer,
             run: &ctx.run,
             files: ctx.links.as_ref(),
             key: &ctx.step.key,

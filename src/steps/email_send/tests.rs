@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use mailparse::MailHeaderMap;
 use serde_json::json;
@@ -11,12 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::deliver::Post;
 use super::*;
 use crate::clock;
-use crate::config::Config;
-use crate::mail::Mailer;
+use crate::mail::{MailConfig, MailLimits, Mailer, MailerOptions, RateSlots};
 use crate::metrics::Metrics;
 use crate::pipeline::Surroundings;
 use crate::steps::{Begun, Effects, FileLinks, Progress, RunFacts};
-use crate::store::{Db, Verdict};
 use crate::yaml::Problem;
 
 /// The record of effects in memory; `lost` forgets the outcome of what was begun, as a crash does.
@@ -76,18 +74,18 @@ struct Desk {
 impl Desk {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mailer = Mailer::new(&config(folder.path())).unwrap();
+        let mailer = Mailer::new(&options(folder.path())).unwrap();
         Self { folder, mailer, stop: CancellationToken::new() }
     }
 
-    /// One that sends a mail a minute to each domain, at most, together with whoever else works on the database.
-    async fn paced() -> (Self, Db) {
+    /// One that sends a mail a minute to each domain, at most.
+    fn paced() -> (Self, Arc<Slots>) {
         let folder = tempfile::tempdir().unwrap();
-        let mut config = config(folder.path());
-        config.mail.per_minute = [("*".to_owned(), 1)].into();
-        let db = Db::open(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
-        let mailer = Mailer::new(&config).unwrap().counted(Metrics::default(), db.clone());
-        (Self { folder, mailer, stop: CancellationToken::new() }, db)
+        let mut options = options(folder.path());
+        options.mail.per_minute = [("*".to_owned(), 1)].into();
+        let slots = Arc::new(Slots::default());
+        let mailer = Mailer::new(&options).unwrap().with_shared(Metrics::default(), slots.clone());
+        (Self { folder, mailer, stop: CancellationToken::new() }, slots)
     }
 
     async fn send(&self, with: Value, effects: &Memory) -> Result<Outputs> {
@@ -118,8 +116,34 @@ impl Desk {
     }
 }
 
-fn config(folder: &Path) -> Config {
-    Config { data: folder.into(), templates: folder.join("templates"), ..Config::default() }
+fn options(folder: &Path) -> MailerOptions {
+    MailerOptions {
+        mail: MailConfig::default(),
+        limits: MailLimits::default(),
+        templates: folder.join("templates/email"),
+        outbox: folder.join("outbox"),
+    }
+}
+
+/// The next free moment of each key, in memory.
+#[derive(Default)]
+struct Slots(Mutex<HashMap<String, i64>>);
+
+impl Slots {
+    /// When the next mail may leave for a domain.
+    fn next(&self, domain: &str) -> i64 {
+        self.0.lock().unwrap().get(&format!("mail:{domain}")).copied().unwrap_or_default()
+    }
+}
+
+impl RateSlots for Slots {
+    fn take_slot<'a>(&'a self, key: &'a str, interval: i64) -> Answer<i64> {
+        let mut slots = self.0.lock().unwrap();
+        let next = slots.entry(key.to_owned()).or_default();
+        let slot = (*next).max(clock::now());
+        *next = slot + interval;
+        Box::pin(async move { Ok(slot) })
+    }
 }
 
 fn plain() -> Value {
@@ -196,28 +220,22 @@ async fn what_certainly_did_not_leave_is_free_to_be_tried_again() {
     assert_eq!(desk.mails().len(), 1);
 }
 
-/// When the next mail may leave for a domain.
-async fn next_turn(db: &Db, domain: &str) -> i64 {
-    let (key, now) = (format!("mail:{domain}"), clock::now());
-    db.write(async |tx| Ok(Verdict::Undo(tx.take_slot(&key, now, 0).await?))).await.unwrap()
-}
-
 #[tokio::test]
 async fn who_has_the_mail_takes_no_turn_and_who_waits_for_one_is_not_uncertain() {
-    let (mut desk, db) = Desk::paced().await;
+    let (mut desk, slots) = Desk::paced();
     let effects = Memory::default();
     let with = |to: &str| json!({ "to": to, "subject": "Hello", "body": "Text", "on_uncertain": "hold" });
     desk.send(with("a@one.example"), &effects).await.unwrap();
-    let turn = next_turn(&db, "one.example").await;
+    let turn = slots.next("one.example");
     assert!(turn > clock::now());
     desk.send(with("a@one.example"), &effects).await.unwrap();
-    assert_eq!(next_turn(&db, "one.example").await, turn, "the second attempt sent nothing, and waited for nothing");
+    assert_eq!(slots.next("one.example"), turn, "the second attempt sent nothing, and waited for nothing");
     // Another domain does not wait for the first; the next one of the first does, until the step is stopped.
     desk.send(with("a@two.example"), &effects).await.unwrap();
     let waiting = desk.send(with("b@one.example"), &effects);
     let stopping = async {
-        while next_turn(&db, "one.example").await == turn {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        while slots.next("one.example") == turn {
+            tokio::task::yield_now().await;
         }
         desk.stop.cancel();
     };
@@ -225,7 +243,7 @@ async fn who_has_the_mail_takes_no_turn_and_who_waits_for_one_is_not_uncertain()
     assert_eq!(waited.unwrap_err().code(), "step_stopped");
     assert_eq!((desk.mails().len(), effects.known.lock().unwrap().len()), (2, 2), "it was not begun");
     // With nobody to wait for, the same recipient receives the mail although what is uncertain would be held.
-    desk.mailer = Mailer::new(&config(desk.folder.path())).unwrap();
+    desk.mailer = Mailer::new(&options(desk.folder.path())).unwrap();
     desk.stop = CancellationToken::new();
     desk.send(with("b@one.example"), &effects).await.unwrap();
     assert_eq!(desk.mails().len(), 3);

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::sql::{check_bind, check_sql};
 use super::{Context, Report, Step};
-use crate::connections::Bind;
+use crate::connections::{Bind, Connections};
 use crate::error::{Error, Result};
-use crate::geo::{self, Answer, Chain, Provider};
+use crate::geo::{self, Answer, Chain, Geo, Provider};
 use crate::pipeline::{Check, Dynamic};
 use crate::units::Duration;
 
@@ -112,6 +112,15 @@ pub struct Outputs {
     invalid: u64,
 }
 
+/// What `GeoLookup` works with.
+#[derive(Clone)]
+pub struct GeoLookupDeps {
+    /// Where addresses are.
+    pub geo: Geo,
+    /// The databases that pipelines work on.
+    pub connections: Connections,
+}
+
 impl Step for GeoLookup {
     const KIND: &'static str = "geo.lookup";
     const EXAMPLE: &'static str = r#"ip: "${{ params.ip }}"
@@ -119,6 +128,7 @@ providers: [mmdb:city]
 local: { country: nowhere, city: office }
 "#;
     type Outputs = Outputs;
+    type Deps = GeoLookupDeps;
 
     fn check(&self, check: &mut Check<'_>) {
         let sources = [self.ip.is_some(), self.ips.is_some(), self.rows.is_some()];
@@ -150,13 +160,13 @@ local: { country: nowhere, city: office }
         }
     }
 
-    async fn run(self, ctx: Context) -> Result<Outputs> {
+    async fn run(self, ctx: Context, deps: GeoLookupDeps) -> Result<Outputs> {
         let providers = self.providers.iter().map(|text| Provider::parse(text)).collect::<Result<Vec<_>>>()?;
         let chain = Chain { providers, local: self.local, cache: self.cache.0 };
         match (self.ip, self.ips, self.rows, self.into) {
             (Some(ip), None, None, None) => {
                 let ip = address(&ip.value()?)?;
-                let answer = ctx.geo.find(&chain, &[ip], &ctx.stop).await?.pop().flatten();
+                let answer = deps.geo.find(&chain, &[ip], &ctx.stop).await?.pop().flatten();
                 let found = u64::from(answer.is_some());
                 let answer = told_of(ip, answer);
                 told(&ctx, 1);
@@ -169,14 +179,14 @@ local: { country: nowhere, city: office }
                     return Err(Error::permanent("geo_too_many", message).hint("look up the `rows` of a table"));
                 }
                 let ips = ips.iter().map(|ip| address(ip)).collect::<Result<Vec<_>>>()?;
-                let found = ctx.geo.find(&chain, &ips, &ctx.stop).await?;
+                let found = deps.geo.find(&chain, &ips, &ctx.stop).await?;
                 let known = found.iter().flatten().count() as u64;
                 let answers = found.into_iter().zip(&ips).map(|(answer, ip)| told_of(*ip, answer));
                 told(&ctx, ips.len() as u64);
                 let missing = ips.len() as u64 - known;
                 Ok(Outputs { answers: answers.collect(), found: known, missing, ..Outputs::default() })
             }
-            (None, None, Some(source), Some(into)) => rows::run(&ctx, &chain, source, into).await,
+            (None, None, Some(source), Some(into)) => rows::run(&ctx, &deps, &chain, source, into).await,
             _ => Err(Error::permanent("with_invalid", "expected one of `ip`, `ips` and `rows` with `into`")),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Filled, Outputs, Rows};
+use super::{Filled, GeoLookupDeps, Outputs, Rows};
 use crate::connections::{Command, Effect, Given, Page, People, Plain, Span, Table};
 use crate::error::{Error, Result};
 use crate::geo::{self, Answer, Chain, Field};
@@ -27,9 +27,9 @@ struct Cursor {
 }
 
 /// Fills the rows, from where the last attempt got to.
-pub async fn run(ctx: &Context, chain: &Chain, source: Rows, into: Filled) -> Result<Outputs> {
+pub async fn run(ctx: &Context, deps: &GeoLookupDeps, chain: &Chain, source: Rows, into: Filled) -> Result<Outputs> {
     let Rows { connection, sql, key, ip, bind, chunk } = source;
-    let connection = ctx.connections.get(&connection).await?;
+    let connection = deps.connections.get(&connection).await?;
     let keys = if into.keys.is_empty() { vec![key.clone()] } else { into.keys };
     let columns = match into.columns {
         Some(columns) => columns,
@@ -55,7 +55,7 @@ pub async fn run(ctx: &Context, chain: &Chain, source: Rows, into: Filled) -> Re
         let page = rows.page(&connection, &span, chunk, &ctx.stop).await?;
         let count = page.rows.len() as u64;
         let next = cursor.behind(&page, chunk);
-        let (filled, invalid) = look(ctx, chain, page, (&ip, &keys, fields.clone())).await?;
+        let (filled, invalid) = look(ctx, deps, chain, page, (&ip, &keys, fields.clone())).await?;
         let known = filled.rows() as u64;
         let next = Cursor {
             found: cursor.found + known,
@@ -128,6 +128,7 @@ impl Given for Known {
 /// Looks up the addresses of a page, each once. Also says how many rows have none.
 async fn look(
     ctx: &Context,
+    deps: &GeoLookupDeps,
     chain: &Chain,
     page: Page,
     (ip, keys, fields): (&str, &[String], Arc<[String]>),
@@ -155,7 +156,7 @@ async fn look(
     let invalid = (addresses.len() - distinct.len()) as u64;
     distinct.sort_unstable();
     distinct.dedup();
-    let answers = ctx.geo.find(chain, &distinct, &ctx.stop).await?;
+    let answers = deps.geo.find(chain, &distinct, &ctx.stop).await?;
     let known = |(row, ip): (usize, &Option<IpAddr>)| {
         let ip = (*ip)?;
         let place = distinct.binary_search(&ip).ok()?;

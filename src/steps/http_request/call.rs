@@ -9,11 +9,11 @@ use serde_json::json;
 
 use super::fields::pairs;
 use super::{Expect, HttpRequest, OURS, Outputs, Verb};
-use crate::config::Hidden;
 use crate::error::{Error, Result};
-use crate::http::{Answer, Request, Webhooks, encode_form};
-use crate::objects::File;
+use crate::file::File;
+use crate::http::{Answer, Http, Request, Webhooks, encode_form};
 use crate::pipeline::Dynamic;
+use crate::redact::Redactor;
 use crate::steps::{Begun, Context, Report};
 use crate::units::{self, ByteSize};
 
@@ -84,10 +84,10 @@ impl Call {
     }
 
     /// Makes the call, unless an earlier attempt is known to have done so.
-    pub(super) async fn make(self, ctx: &Context) -> Result<Outputs> {
-        let hidden = ctx.http.hidden();
+    pub(super) async fn make(self, ctx: &Context, http: &Http) -> Result<Outputs> {
+        let hidden = http.redactor();
         if let Some((name, most)) = &self.save {
-            let answer = self.answer(ctx).await?;
+            let answer = self.answer(ctx, http).await?;
             let (status, headers) = (answer.status(), headers(&answer, hidden));
             let file = save(answer, name, *most, ctx).await?;
             return Ok(Outputs { status, headers, json: None, text: None, file: Some(file) });
@@ -97,20 +97,20 @@ impl Call {
                 .map_err(|error| Error::permanent("effect_unreadable", format!("the recorded answer: {error}")))?;
             return Ok(recorded.outputs(hidden));
         }
-        let answer = self.answer(ctx).await?;
+        let answer = self.answer(ctx, http).await?;
         let (status, headers) = (answer.status(), headers(&answer, hidden));
         let text = String::from_utf8(answer.bytes().await?.into()).ok();
-        let recorded = Recorded { status, headers, text: text.map(|text| hidden.text(&text)) };
+        let recorded = Recorded { status, headers, text: text.map(|text| hidden.redact_text(&text)) };
         ctx.effects.done(EFFECT, json!(recorded)).await?;
         Ok(recorded.outputs(hidden))
     }
 
-    async fn answer(&self, ctx: &Context) -> Result<Answer> {
+    async fn answer(&self, ctx: &Context, http: &Http) -> Result<Answer> {
         let mut request = self.request.clone();
         if self.signed {
-            request = request.signed(ctx.http.webhooks(), &Webhooks::id(&ctx.step.key))?;
+            request = request.signed(http.webhooks(), &Webhooks::id(&ctx.step.key))?;
         }
-        let answer = ctx.http.send(request).await?;
+        let answer = http.send(request).await?;
         match self.expect.holds(answer.status()) {
             true => Ok(answer),
             false => Err(answer.unexpected().hint("`expect` says which statuses are a success")),
@@ -119,11 +119,11 @@ impl Call {
 }
 
 impl Recorded {
-    fn outputs(self, hidden: &Hidden) -> Outputs {
+    fn outputs(self, hidden: &Redactor) -> Outputs {
         let Self { status, headers, text } = self;
         // What is not text, or compressed although we did not ask for that, is no JSON.
         let json = text.as_deref().and_then(|text| serde_json::from_str(text).ok());
-        Outputs { status, headers, json: json.map(|json| hidden.json(json)), text, file: None }
+        Outputs { status, headers, json: json.map(|json| hidden.redact_json(json)), text, file: None }
     }
 }
 
@@ -144,8 +144,8 @@ fn body(
     })
 }
 
-fn headers(answer: &Answer, hidden: &Hidden) -> BTreeMap<String, String> {
-    answer.headers().into_iter().map(|(name, value)| (name, hidden.text(&value))).collect()
+fn headers(answer: &Answer, hidden: &Redactor) -> BTreeMap<String, String> {
+    answer.headers().into_iter().map(|(name, value)| (name, hidden.redact_text(&value))).collect()
 }
 
 /// Streams the body to a file.

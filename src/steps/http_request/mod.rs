@@ -14,7 +14,8 @@ pub(super) use fields::{Headers, OURS, check_target};
 
 use super::{Context, Step};
 use crate::error::Result;
-use crate::objects::File;
+use crate::file::File;
+use crate::http::Http;
 use crate::pipeline::{Check, Dynamic};
 use crate::units::{ByteSize, Duration};
 
@@ -100,6 +101,7 @@ timeout: 10s
 "#;
     const MAKES_FILES: bool = true;
     type Outputs = Outputs;
+    type Deps = Http;
 
     fn check(&self, check: &mut Check<'_>) {
         check_target(check, &[], &self.url, &self.headers);
@@ -122,8 +124,8 @@ timeout: 10s
         }
     }
 
-    async fn run(self, ctx: Context) -> Result<Outputs> {
-        call::Call::new(self, &ctx)?.make(&ctx).await
+    async fn run(self, ctx: Context, http: Http) -> Result<Outputs> {
+        call::Call::new(self, &ctx)?.make(&ctx, &http).await
     }
 }
 
@@ -131,12 +133,12 @@ timeout: 10s
 mod tests {
     use super::HttpRequest;
     use crate::pipeline::Surroundings;
-    use crate::steps::erase;
+    use crate::steps::describe;
     use crate::yaml;
 
     fn found(text: &str) -> Vec<String> {
         let with = yaml::parse(text).unwrap();
-        let problems = erase::<HttpRequest>().check(&with, &Surroundings::default());
+        let problems = describe::<HttpRequest>().check(&with, &Surroundings::default());
         problems
             .iter()
             .map(|problem| format!("{}:{} {}", problem.span.line, problem.span.col, problem.message))

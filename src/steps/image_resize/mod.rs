@@ -13,6 +13,7 @@ mod fault;
 mod format;
 mod geometry;
 mod inspect;
+mod limits;
 mod orient;
 mod pixels;
 mod pool;
@@ -34,13 +35,15 @@ pub use colour::ProfileState;
 pub use format::{Format, Target};
 pub use geometry::{Fit, Geometry, GeometryFault};
 pub use inspect::{Inspected, inspect};
+pub use limits::ImageLimits;
 pub use pool::Images;
 pub use render::{Picture, Plan, render};
 pub use style::{Settings, Style, Wanted};
 
 use super::{Context, Report, Step};
 use crate::error::{Error, Result};
-use crate::objects::File;
+use crate::file::File;
+use crate::objects::Objects;
 use crate::pipeline::{Check, Dynamic};
 
 /// Makes pictures of other sizes and formats: thumbnails, previews, versions for the web. JPEG, PNG, WebP and GIF are
@@ -116,6 +119,15 @@ pub struct SourceImage {
     pub profile: ProfileState,
 }
 
+/// What `ImageResize` works with.
+#[derive(Clone)]
+pub struct ImageResizeDeps {
+    /// Memory and cores for pictures.
+    pub images: Images,
+    /// Files in any bucket.
+    pub objects: Objects,
+}
+
 impl Step for ImageResize {
     const KIND: &'static str = "image.resize";
     const MAKES_FILES: bool = true;
@@ -129,21 +141,22 @@ format: keep
 quality: 80
 "##;
     type Outputs = Outputs;
+    type Deps = ImageResizeDeps;
 
     fn check(&self, check: &mut Check<'_>) {
         self.problems(check);
     }
 
-    async fn run(self, ctx: Context) -> Result<Outputs> {
+    async fn run(self, ctx: Context, deps: ImageResizeDeps) -> Result<Outputs> {
         let wanted = self.wanted()?;
         let source = self.source.value()?;
-        let limits = Arc::new(ctx.images.limits.clone());
-        let _file = ctx.images.file(&ctx.stop).await?;
-        let bytes = load(&ctx, &source).await?;
+        let limits = Arc::new(deps.images.limits.clone());
+        let _file = deps.images.file(&ctx.stop).await?;
+        let bytes = load(&ctx, &deps, &source).await?;
         let (looked_at, inspecting) = (bytes.clone(), limits.clone());
         let inspected = blocking(move || inspect(&looked_at, &inspecting)).await?;
         let plan = Plan::new(&inspected, wanted, self.keep_metadata, &limits)?;
-        let room = ctx.images.room(plan.memory, &ctx.stop).await?;
+        let room = deps.images.room(plan.memory, &ctx.stop).await?;
 
         let total = self.styles.len() as u64;
         let facts = inspected.clone();
@@ -187,9 +200,9 @@ quality: 80
 }
 
 /// Reads the source, all of it: pictures are small, and their limit is looked at before the first byte.
-async fn load(ctx: &Context, source: &File) -> Result<Bytes> {
-    let limits = &ctx.images.limits;
-    let mut body = ctx.objects.open(source, 0).await?;
+async fn load(ctx: &Context, deps: &ImageResizeDeps, source: &File) -> Result<Bytes> {
+    let limits = &deps.images.limits;
+    let mut body = deps.objects.open(source, 0).await?;
     render::check_file(body.stored.size, limits)?;
     let mut bytes = Vec::with_capacity(body.stored.size as usize);
     while let Some(piece) = body.stream.try_next().await? {

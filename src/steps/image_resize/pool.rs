@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::ImageLimits;
 use crate::error::{Error, Result};
+use crate::steps::image_resize::ImageLimits;
 
 const MIB: u64 = 1 << 20;
 

@@ -11,9 +11,9 @@ use super::geometry::Fit;
 use super::inspect::{Inspected, check_size};
 use super::resize::Ladder;
 use super::style::Wanted;
-use crate::config::ImageLimits;
 use crate::error::Result;
 use crate::media::Size;
+use crate::steps::image_resize::ImageLimits;
 
 /// One result.
 #[derive(Clone, Debug)]

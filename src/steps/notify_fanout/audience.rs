@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::fields::{Audience, Followers, Mentions};
 use super::mentions;
-use crate::connections::{Command, Connection, People, Person, Span};
+use crate::connections::{Command, Connection, Connections, People, Person, Span};
 use crate::error::{Error, Result};
 use crate::steps::Context;
 
@@ -32,16 +32,16 @@ pub struct Named {
 
 impl Members {
     /// Reads the text and the queries.
-    pub async fn of(audience: Audience, ctx: &Context) -> Result<Self> {
+    pub async fn of(audience: Audience, connections: &Connections) -> Result<Self> {
         let Audience { followers, mentions } = audience;
         let known = followers.as_ref().map(|followers| (followers.connection.clone(), followers.key.clone()));
         let named = match mentions {
-            Some(mentions) => Some(Named::of(mentions, known, ctx).await?),
+            Some(mentions) => Some(Named::of(mentions, known, connections).await?),
             None => None,
         };
         let followers = match followers {
             Some(Followers { connection, sql, key, bind }) => {
-                let connection = ctx.connections.get(&connection).await?;
+                let connection = connections.get(&connection).await?;
                 let people = People::new(&Command::parse(&sql, connection.dialect())?, &key, bind);
                 Some((connection, people))
             }
@@ -52,11 +52,11 @@ impl Members {
 }
 
 impl Named {
-    async fn of(mentions: Mentions, followers: Option<(String, String)>, ctx: &Context) -> Result<Self> {
+    async fn of(mentions: Mentions, followers: Option<(String, String)>, connections: &Connections) -> Result<Self> {
         let Mentions { text, sql, connection, key, bind } = mentions;
         let (known, known_key) = followers.unzip();
         let connection = connection.or(known).unwrap_or_else(crate::steps::sql::app);
-        let connection = ctx.connections.get(&connection).await?;
+        let connection = connections.get(&connection).await?;
         let key = key.or(known_key).unwrap_or_else(|| "id".into());
         let people = People::new(&Command::parse(&sql, connection.dialect())?, &key, bind);
         let mut names = mentions::names(&text.value()?);

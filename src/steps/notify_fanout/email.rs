@@ -31,17 +31,17 @@ pub struct Channel {
 
 impl Channel {
     /// Reads what is the same for everybody.
-    pub fn new(ctx: &Context, mut letter: Letter) -> Result<Self> {
+    pub fn new(ctx: &Context, mailer: &Mailer, mut letter: Letter) -> Result<Self> {
         let text = |field: Option<Dynamic<String>>| field.map(Dynamic::value).transpose();
         let from = match text(letter.from.take())? {
             Some(from) => Address::sender(&from)?,
-            None => ctx.mail.from().clone(),
+            None => mailer.from().clone(),
         };
         let reply_to = text(letter.reply_to.take())?.map(|address| Address::recipient(&address)).transpose()?;
         let [subject, body] =
             [letter.subject.take(), letter.body.take()].map(|text| text.map(|text| Part::new(json!(text))));
         let personal = Personal::new(&ctx.scope, subject.iter().chain(&body));
-        let (mailer, run, key) = (ctx.mail.clone(), ctx.run.clone(), ctx.step.key.clone());
+        let (mailer, run, key) = (mailer.clone(), ctx.run.clone(), ctx.step.key.clone());
         let stop = ctx.stop.clone();
         Ok(Self { mailer, run, key, stop, from, reply_to, personal, subject, body, letter })
     }

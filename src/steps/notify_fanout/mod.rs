@@ -17,7 +17,10 @@ use serde::{Deserialize, Serialize};
 pub use fields::{Audience, Deliver, Followers, Hook, Letter, Mentions, TableRow};
 
 use super::{Context, Report, Step};
+use crate::connections::Connections;
 use crate::error::{Error, Result};
+use crate::http::Http;
+use crate::mail::Mailer;
 use crate::pipeline::{Check, Repeated};
 
 /// Why somebody is told, as it is written down.
@@ -74,6 +77,17 @@ pub struct Outputs {
     failed: u64,
 }
 
+/// What `NotifyFanout` works with.
+#[derive(Clone)]
+pub struct NotifyFanoutDeps {
+    /// The databases that pipelines work on.
+    pub connections: Connections,
+    /// Outgoing mail.
+    pub mailer: Mailer,
+    /// Outgoing calls.
+    pub http: Http,
+}
+
 impl Step for NotifyFanout {
     const KIND: &'static str = "notify.fanout";
     const EXAMPLE: &'static str = r#"audience:
@@ -122,24 +136,25 @@ deliver:
         Repeated { path: &["deliver", "webhook"], names: &personal::NAMES },
     ];
     type Outputs = Outputs;
+    type Deps = NotifyFanoutDeps;
 
     fn check(&self, check: &mut Check<'_>) {
         check::check(self, check);
     }
 
-    async fn run(self, ctx: Context) -> Result<Outputs> {
-        let audience = audience::Members::of(self.audience, &ctx).await?;
+    async fn run(self, ctx: Context, deps: NotifyFanoutDeps) -> Result<Outputs> {
+        let audience = audience::Members::of(self.audience, &deps.connections).await?;
         let Deliver { table, email, webhook } = self.deliver;
         match (table, email, webhook) {
             (Some(row), None, None) => {
                 table::run(&ctx, &audience, &row, self.chunk, self.parallel.unwrap_or(WRITERS)).await
             }
             (None, Some(letter), None) => {
-                let channel = email::Channel::new(&ctx, letter)?;
+                let channel = email::Channel::new(&ctx, &deps.mailer, letter)?;
                 each::run(&ctx, &audience, &channel, self.chunk, self.parallel.unwrap_or(SENDERS)).await
             }
             (None, None, Some(hook)) => {
-                let channel = webhook::Channel::new(&ctx, hook);
+                let channel = webhook::Channel::new(&ctx, &deps.http, hook);
                 each::run(&ctx, &audience, &channel, self.chunk, self.parallel.unwrap_or(SENDERS)).await
             }
             _ => Err(Error::permanent("with_invalid", "`deliver` needs one of `table`, `email` and `webhook`")),

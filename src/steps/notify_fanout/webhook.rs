@@ -34,7 +34,7 @@ pub struct Channel {
 
 impl Channel {
     /// Reads what is the same for everybody.
-    pub fn new(ctx: &Context, hook: Hook) -> Self {
+    pub fn new(ctx: &Context, http: &Http, hook: Hook) -> Self {
         let Hook { url, headers, json, sign } = hook;
         let headers = headers.into_iter().filter(|(name, _)| !OURS.contains(&name.to_ascii_lowercase().as_str()));
         let headers: Vec<_> = headers.map(|(name, value)| (name, Part::new(json!(value)))).collect();
@@ -42,7 +42,7 @@ impl Channel {
         // `https:`, nothing, the server, and what is behind its `/`.
         let one_server = !url.differs() || url.start(&ctx.scope).splitn(4, '/').count() == 4;
         Self {
-            http: ctx.http.clone(),
+            http: http.clone(),
             key: ctx.step.key.clone(),
             personal: Personal::new(&ctx.scope, headers.iter().map(|(_, value)| value).chain([&url, &json])),
             signed: sign.is_some(),

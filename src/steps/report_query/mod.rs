@@ -29,10 +29,10 @@ pub use columns::{Column, Columns};
 
 use self::pipe::Pipe;
 use self::writer::{Order, Writer};
-use crate::connections::{Bind, Reading, Select};
+use crate::connections::{Bind, Connections, Reading, Select};
 use crate::error::{Error, Result};
-use crate::objects::File;
-use crate::objects::names::{clean, content_type};
+use crate::file::File;
+use crate::object_names::{clean, content_type};
 use crate::pipeline::{Check, Dynamic};
 use crate::steps::{Context, FileSink, Files, Step};
 use crate::units::Duration;
@@ -130,13 +130,14 @@ timeout: 10m
 "#;
     const MAKES_FILES: bool = true;
     type Outputs = Outputs;
+    type Deps = Connections;
 
     fn check(&self, check: &mut Check<'_>) {
         self.problems(check);
     }
 
-    async fn run(self, ctx: Context) -> Result<Outputs> {
-        let connection = ctx.connections.get(&self.connection).await?;
+    async fn run(self, ctx: Context, connections: Connections) -> Result<Outputs> {
+        let connection = connections.get(&self.connection).await?;
         let Some(text) = &self.sql else {
             return Err(Error::permanent("report_sql_missing", "the definition holds no SQL"));
         };

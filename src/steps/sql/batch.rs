@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{app, check_bind, check_sql, fence, pace, recorded};
-use crate::connections::{Bind, Call, Command, Connection, Effect, Fence, Keep, order};
+use crate::connections::{Bind, Call, Command, Connection, Connections, Effect, Fence, Keep, order};
 use crate::error::{Error, Result};
 use crate::pipeline::Check;
 use crate::steps::{Context, Report, Step};
@@ -83,6 +83,7 @@ count: SELECT COUNT(*) FROM events WHERE account_id = :account
 bind: { account: "${{ params.account_id }}" }
 "#;
     type Outputs = Outputs;
+    type Deps = Connections;
 
     fn check(&self, check: &mut Check<'_>) {
         check.connection(&["connection"], &self.connection, true);
@@ -124,8 +125,8 @@ bind: { account: "${{ params.account_id }}" }
         }
     }
 
-    async fn run(self, ctx: Context) -> Result<Outputs> {
-        let connection = ctx.connections.get(&self.connection).await?;
+    async fn run(self, ctx: Context, connections: Connections) -> Result<Outputs> {
+        let connection = connections.get(&self.connection).await?;
         let fence = connection.keeps_checkpoints().then(|| fence(&ctx));
         let claimed = match &fence {
             Some(fence) => connection.claim(fence).await?,

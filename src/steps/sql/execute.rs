@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{app, check_bind, check_sql, fence, recorded};
-use crate::connections::{Bind, Call, Command, Effect, Keep};
+use crate::connections::{Bind, Call, Command, Connections, Effect, Keep};
 use crate::error::Result;
 use crate::pipeline::Check;
 use crate::steps::{Context, Report, Step};
@@ -47,6 +47,7 @@ sql: UPDATE orders SET status = 'rejected' WHERE id = :id AND status = 'open' RE
 bind: { id: "${{ params.order_id }}" }
 "#;
     type Outputs = Outputs;
+    type Deps = Connections;
 
     fn check(&self, check: &mut Check<'_>) {
         let statement = check_sql(check, &self.connection, (&["sql"], &self.sql), &self.bind, &[]);
@@ -55,8 +56,8 @@ bind: { id: "${{ params.order_id }}" }
         check_bind(check, (&["bind"], &self.bind), &[statement]);
     }
 
-    async fn run(self, ctx: Context) -> Result<Outputs> {
-        let connection = ctx.connections.get(&self.connection).await?;
+    async fn run(self, ctx: Context, connections: Connections) -> Result<Outputs> {
+        let connection = connections.get(&self.connection).await?;
         let command = Command::parse(&self.sql, connection.dialect())?;
         let call = Call { values: self.bind, keep: KEPT, stop: ctx.stop.clone() };
         if connection.writable().is_err() {

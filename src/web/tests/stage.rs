@@ -1,31 +1,35 @@
 //! The router over a real database and a real object store; only the engine is played, by a closure that stores runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
+use futures::future::BoxFuture;
 use http_body_util::BodyExt;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
 use crate::clock;
-use crate::config::{Config, Secret};
-use crate::connections::Connections;
-use crate::engine::{Engine, NewRun, Parts, Started};
+use crate::engine::{Engine, EngineConfig, NewRun, Parts, RecordSource, RetentionConfig, Started};
 use crate::error::{Error, Result};
-use crate::http::Http;
-use crate::mail::Mailer;
+use crate::http::{Http, HttpConfig, HttpLimits, Webhooks, WebhooksConfig};
+use crate::metrics::Metrics;
 use crate::objects::embedded::{self, Embedded};
-use crate::objects::{EmbeddedAccess, Objects};
+use crate::objects::{EmbeddedAccess, Objects, ObjectsConfig};
 use crate::pipeline::Param;
-use crate::pipeline::params::bind;
+use crate::pipeline::params::{RecordRule, bind};
+use crate::redact::Redactor;
+use crate::secret::Secret;
 use crate::store::{Db, Definition, RunRecord, RunStatus};
 use crate::units::ByteSize;
 use crate::web::openapi::tests::is_documented;
-use crate::web::{App, Catalogue, Fault, Live, LivePipeline, LiveStep, RefusedFile, Start, make_key, observed, routes};
+use crate::web::{
+    App, Catalogue, Fault, Live, LivePipeline, LiveStep, RefusedFile, ServerConfig, Start, make_key, observed, routes,
+};
 
 /// What a test works with.
 pub(super) struct Stage {
@@ -52,22 +56,22 @@ impl Stage {
         let definition = |name: &str| Definition { name: name.into(), digest: name.into(), source: String::new() };
         db.publish(&[definition("contacts-import"), definition("quiet")], &[]).await.unwrap();
         let (objects, store) = objects(folder.path()).await;
-        let mut config = Config { secret_key: Some(Secret::new("a secret for tests")), ..Config::default() };
-        config.limits.upload = ByteSize(2 << 20);
-        config.limits.body = ByteSize(64 << 10);
+        let (webhooks, redactor) = (Webhooks::new(&WebhooksConfig::default(), ""), Redactor::new([]));
         let parts = Parts {
             db: db.clone(),
-            connections: Connections::new(&config.connections),
-            mail: Mailer::new(&config).unwrap(),
-            http: Http::new(&config),
-            config: Arc::new(config),
+            config: engine_config(),
             objects: objects.clone(),
+            records: Arc::new(NoRecords),
+            http: Http::new(&HttpConfig::default(), &HttpLimits::default(), webhooks, redactor.clone()),
+            redactor,
+            metrics: Metrics::default(),
             steps: Vec::new(),
         };
         let engine = Engine::open(parts).await.unwrap();
         let live = Live::default();
         live.publish(catalogue());
-        let app = App::assemble(engine, player(db.clone()), live, json!({ "type": "object" })).unwrap();
+        let app =
+            App::assemble(engine, server_config(), player(db.clone()), live, json!({ "type": "object" })).unwrap();
         let routes = routes().route("/panic", axum::routing::get(panicking));
         let router = observed(routes, app.engine().metrics()).with_state(app.clone());
         let (key, admin) = make_key("admin", &["admin".into()], &[]).unwrap();
@@ -239,6 +243,52 @@ async fn play(db: &Db, run: NewRun) -> Result<Started> {
     Ok(Started::New(Box::new(record)))
 }
 
+const BASE_URL: &str = "http://127.0.0.1:8080";
+const ARTIFACTS: &str = "artifacts";
+
+fn engine_config() -> EngineConfig {
+    EngineConfig {
+        base_url: BASE_URL.into(),
+        signing_key: Secret::new("a secret for tests"),
+        artifacts: ARTIFACTS.into(),
+        queues: BTreeMap::new(),
+        max_crashes: 3,
+        drain: Duration::from_secs(25),
+        retention: RetentionConfig::default(),
+        secrets: BTreeMap::new(),
+    }
+}
+
+fn server_config() -> ServerConfig {
+    ServerConfig {
+        listen: ([127, 0, 0, 1], 8080).into(),
+        base_url: BASE_URL.into(),
+        signing_key: Secret::new("a secret for tests"),
+        cors: None,
+        artifacts: ARTIFACTS.into(),
+        buckets: BTreeSet::new(),
+        max_upload: ByteSize(2 << 20),
+        max_body: ByteSize(64 << 10),
+        inline_wait: Duration::from_secs(10),
+        max_wait: Duration::from_secs(60),
+        webhooks: WebhooksConfig::default(),
+    }
+}
+
+/// There are no databases beside the service's own.
+struct NoRecords;
+
+impl RecordSource for NoRecords {
+    fn read_record<'a>(
+        &'a self,
+        _: &'a RecordRule,
+        _: &'a Value,
+        _: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Option<Map<String, Value>>>> {
+        Box::pin(async { Ok(None) })
+    }
+}
+
 async fn objects(folder: &std::path::Path) -> (Objects, DropGuard) {
     let folder = folder.join("objects");
     let credentials = embedded::load_or_make_credentials(&folder).unwrap();
@@ -249,7 +299,7 @@ async fn objects(folder: &std::path::Path) -> (Objects, DropGuard) {
     #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
     tokio::spawn(store.serve(listener, stop.clone()));
     let access = EmbeddedAccess { store, endpoint };
-    let objects = Objects::connect(&Config::default().objects, Some(access)).await.unwrap();
+    let objects = Objects::connect(&ObjectsConfig::default(), Some(access)).await.unwrap();
     for bucket in ["artifacts", "uploads", "secret"] {
         objects.ensure_bucket(bucket).await.unwrap();
     }

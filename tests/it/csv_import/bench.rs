@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use afterload::config::{Checkpoints, ConnectionConfig, Secret};
 use afterload::connections::{Connection, Connections, Fence};
-use afterload::objects::File;
+use afterload::file::File;
 use afterload::steps::csv_import::{CsvImport, Job, Outputs, Shelf, Sink, Source, import};
 use afterload::steps::{Progress, Report};
 use afterload::{Error, Result};

@@ -153,7 +153,7 @@ async fn a_missing_or_broken_file_is_passed_over(database: Database) {
 
 #[test]
 fn a_look_up_without_sense_is_refused() {
-    let kinds = afterload::steps::language(&afterload::steps::kinds());
+    let kinds = afterload::registry::step_kinds().catalog();
     let faults = |with: &str| match load(Some("p.yaml"), &yaml(with), &kinds, &Surroundings::default()) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.into_iter().map(|problem| problem.message).collect::<Vec<_>>(),

@@ -60,7 +60,7 @@ async fn a_tweet_goes_to_timelines_and_inboxes(database: Database) {
 
 /// What `check` has against a fan-out with this block.
 fn faults(with: &str) -> Vec<String> {
-    let kinds = afterload::steps::language(&afterload::steps::kinds());
+    let kinds = afterload::registry::step_kinds().catalog();
     let yaml = format!("name: p\nsteps:\n  - id: a\n    uses: notify.fanout\n    with: {{ {with} }}\n");
     match load(Some("p.yaml"), &yaml, &kinds, &Surroundings::default()) {
         Ok(_) => Vec::new(),

@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use afterload::config::{BucketConfig, Checksums, ObjectsConfig, Secret, StoreConfig};
-use afterload::objects::{File, Objects};
+use afterload::file::File;
+use afterload::objects::Objects;
 use bytes::Bytes;
 
 use super::support::{BUCKET, Cutter, Store, all, connect, connect_named, named, noise};

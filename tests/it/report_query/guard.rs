@@ -1,6 +1,6 @@
 //! SQL that is no report: refused when the pipeline is loaded, by the database, and by its time.
 
-use afterload::connections::Dialect;
+use afterload::dialect::Dialect;
 use afterload::pipeline::{Surroundings, load, load_whole};
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ both!(what_the_text_hides_is_refused_by_the_database, what_has_no_end_is_stopped
 
 /// The code and the message of each problem.
 fn problems(with: &Value, dialect: Option<Dialect>) -> Vec<(&'static str, String)> {
-    let kinds = afterload::steps::language(&afterload::steps::kinds());
+    let kinds = afterload::registry::step_kinds().catalog();
     let dialects = dialect.map(|dialect| ("app".to_owned(), dialect)).into_iter().collect();
     let around = Surroundings { dialects, ..Surroundings::default() };
     match load(Some("p.yaml"), &pipeline(with), &kinds, &around) {
@@ -134,7 +134,7 @@ async fn sql_lies_in_a_file_of_its_own(database: Database) {
     })
     .await;
     assert_eq!(app.run_to_end("p", json!({})).await["status"], "succeeded");
-    let kinds = afterload::steps::language(&afterload::steps::kinds());
+    let kinds = afterload::registry::step_kinds().catalog();
     let text = pipeline(&with);
     assert!(load_whole(None, &text, &app.config.pipelines, &kinds, &Surroundings::default()).is_err());
     app.finish().await;

@@ -23,7 +23,7 @@ fn id(run: &Value) -> &str {
 
 /// What `check` has against the pipeline `p`.
 fn faults(yaml: &str) -> Vec<String> {
-    let kinds = afterload::steps::language(&afterload::steps::kinds());
+    let kinds = afterload::registry::step_kinds().catalog();
     match load(Some("p.yaml"), &format!("name: p\n{yaml}"), &kinds, &Surroundings::default()) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.into_iter().map(|problem| problem.message).collect(),

@@ -1,10 +1,11 @@
 //! `test.step`: succeeds, fails, waits, panics or reports progress as its `with:` says, and writes down that it ran.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{LazyLock, Mutex};
 
 use afterload::pipeline::Dynamic;
-use afterload::steps::{AnyStep, Context, Report, Step, erase};
+use afterload::registry::{StepRegistry, step_kinds};
+use afterload::steps::{Context, Report, Step};
 use afterload::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,10 +20,8 @@ pub fn log_of(run: &str) -> Vec<String> {
 }
 
 /// All kinds that ship, and `test.step`.
-pub fn kinds() -> Vec<Arc<dyn AnyStep>> {
-    let mut kinds = afterload::steps::kinds();
-    kinds.push(erase::<TestStep>());
-    kinds
+pub fn kinds() -> StepRegistry {
+    step_kinds().with::<TestStep>(|_| ())
 }
 
 /// A step that does as it is told.
@@ -73,7 +72,7 @@ pub struct Outputs {
     /// As `with.give` says.
     value: Value,
     /// The file, if one was asked for.
-    file: Option<afterload::objects::File>,
+    file: Option<afterload::file::File>,
 }
 
 impl Step for TestStep {
@@ -81,8 +80,9 @@ impl Step for TestStep {
     const EXAMPLE: &'static str = "give: 1\n";
     const MAKES_FILES: bool = true;
     type Outputs = Outputs;
+    type Deps = ();
 
-    async fn run(self, ctx: Context) -> Result<Outputs> {
+    async fn run(self, ctx: Context, (): ()) -> Result<Outputs> {
         let line = format!("{}#{}", ctx.step.id, ctx.step.attempt);
         LOG.lock().expect("the log").entry(ctx.run.id.clone()).or_default().push(line);
         if self.climb {

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::LazyLock;
 
-use afterload::steps::{AnyStep, kinds};
+use afterload::pipeline::Kind;
+use afterload::registry::step_kinds;
 use regex::Regex;
 use serde_json::{Value, json};
 
@@ -122,7 +123,7 @@ pub struct Sample {
 
 impl Sample {
     /// The pipeline of the example of a kind of this number.
-    pub fn of(kind: &dyn AnyStep, number: usize, example: &str, http: &str) -> Self {
+    pub fn of(kind: &dyn Kind, number: usize, example: &str, http: &str) -> Self {
         let (mut steps, mut names) = (Vec::new(), BTreeSet::new());
         step((kind, example), "sample", http, &mut steps, &mut names);
         let (mut declared, mut given) = (serde_json::Map::new(), serde_json::Map::new());
@@ -154,15 +155,15 @@ impl Sample {
 
     /// One for each example of each kind that runs.
     pub fn all(http: &str) -> Vec<Self> {
-        let of = |kind: &dyn AnyStep| {
+        let of = |kind: &dyn Kind| {
             let examples = examples(kind).enumerate();
             examples.map(|(number, example)| Self::of(kind, number, example, http)).collect::<Vec<_>>()
         };
-        kinds().iter().flat_map(|kind| of(kind.as_ref())).collect()
+        step_kinds().catalog().0.iter().flat_map(|kind| of(kind.as_ref())).collect()
     }
 }
 
-fn examples(kind: &dyn AnyStep) -> impl Iterator<Item = &'static str> + use<> {
+fn examples(kind: &dyn Kind) -> impl Iterator<Item = &'static str> + use<> {
     std::iter::once(kind.example()).chain(kind.more_examples().iter().copied())
 }
 
@@ -175,12 +176,17 @@ static HOST: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^https?://[a-z0-9.-
 /// The secrets that examples name; what they are does not matter.
 pub fn secrets() -> BTreeSet<String> {
     let names = |kind: &str| SECRET.captures_iter(kind).map(|found| found[1].to_owned()).collect::<Vec<_>>();
-    kinds().iter().flat_map(|kind| examples(kind.as_ref()).flat_map(names).collect::<Vec<_>>()).collect()
+    step_kinds()
+        .catalog()
+        .0
+        .iter()
+        .flat_map(|kind| examples(kind.as_ref()).flat_map(names).collect::<Vec<_>>())
+        .collect()
 }
 
 /// Adds the step of a kind behind those that its example names.
 fn step(
-    (kind, example): (&dyn AnyStep, &str),
+    (kind, example): (&dyn Kind, &str),
     id: &str,
     http: &str,
     steps: &mut Vec<Value>,
@@ -194,7 +200,8 @@ fn step(
             continue;
         }
         let ran = EARLIER.iter().find(|(known, _)| *known == earlier);
-        let of_kind = ran.and_then(|(_, of_kind)| kinds().into_iter().find(|kind| kind.name() == *of_kind));
+        let of_kind =
+            ran.and_then(|(_, of_kind)| step_kinds().catalog().0.into_iter().find(|kind| kind.name() == *of_kind));
         let Some(of_kind) = of_kind else {
             panic!(
                 "the example of `{name}` names `steps.{earlier}`, which the fixture of the crash sweep lacks: add it to \

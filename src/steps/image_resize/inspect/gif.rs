@@ -1,9 +1,9 @@
 //! The blocks of a GIF, up to its trailer.
 
 use super::{Cursor, Found, check_size};
-use crate::config::ImageLimits;
 use crate::error::Result;
 use crate::media::Size;
+use crate::steps::image_resize::ImageLimits;
 use crate::steps::image_resize::fault;
 
 const NAME: &str = "GIF";

@@ -10,9 +10,9 @@ use image::metadata::Orientation as Exif;
 use super::fault;
 use super::format::Format;
 use super::orient::Orientation;
-use crate::config::ImageLimits;
 use crate::error::Result;
 use crate::media::{self, Size};
+use crate::steps::image_resize::ImageLimits;
 
 pub use jpeg::Frame;
 

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Secret;
+use crate::secret::Secret;
 use crate::units::Duration;
 
 /// Who can be asked where an address is.

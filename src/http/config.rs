@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Secret;
+use crate::secret::Secret;
+use crate::units::{ByteSize, Duration};
 
 /// Outgoing calls.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -39,6 +40,25 @@ impl WebhooksConfig {
     pub fn key(secret: &Secret) -> Option<Vec<u8>> {
         let bytes = STANDARD.decode(secret.reveal().strip_prefix(Self::PREFIX)?).ok()?;
         (24..=64).contains(&bytes.len()).then_some(bytes)
+    }
+}
+
+/// Limits on outgoing calls, because a server may hang, drip or flood.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpLimits {
+    /// How long it may take to connect; default `5s`.
+    pub connect: Duration,
+    /// How long a call may take in all, where nothing else is said; default `30s`.
+    pub total: Duration,
+    /// The largest body of an answer that is read into memory; default `1mb`.
+    pub body: ByteSize,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        let seconds = |seconds: u64| Duration(std::time::Duration::from_secs(seconds));
+        Self { connect: seconds(5), total: seconds(30), body: ByteSize(1 << 20) }
     }
 }
 

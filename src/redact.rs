@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Config, Secret};
 use crate::error::Error;
+use crate::secret::Secret;
 
 /// Texts shorter than this hide nothing, and would be found everywhere.
 const SHORTEST: usize = 4;
@@ -15,24 +15,15 @@ const SHORTEST_IN_ANSWERS: usize = 8;
 /// Errors quote no more than the beginning of a long text.
 const BEGINNING: usize = 40;
 
-/// The secrets of the configuration, in the shapes in which errors quote them.
+/// The secrets to remove, in the shapes in which errors and answers quote them.
 #[derive(Clone)]
-pub struct Hidden(Arc<[String]>);
+pub struct Redactor(Arc<[String]>);
 
-impl Hidden {
-    /// Hides what this configuration keeps secret.
-    pub fn new(config: &Config) -> Self {
-        let smtp = config.mail.smtp.as_ref().and_then(|smtp| smtp.password.as_ref());
-        let secrets = config
-            .secrets
-            .values()
-            .chain(smtp)
-            .chain(&config.secret_key)
-            .chain(&config.webhooks.secret)
-            .chain(config.webhooks.events.values())
-            .chain(config.geo.http.values().flat_map(|service| service.headers.values()))
-            .map(Secret::reveal);
-        let mut texts: Vec<String> = secrets.flat_map(shapes).filter(|text| text.len() >= SHORTEST).collect();
+impl Redactor {
+    /// Removes these secrets.
+    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
+        let mut texts: Vec<String> =
+            secrets.into_iter().map(Secret::reveal).flat_map(shapes).filter(|text| text.len() >= SHORTEST).collect();
         // The longest first: a text that holds another goes as a whole.
         texts.sort_by(|one, other| other.len().cmp(&one.len()).then(one.cmp(other)));
         texts.dedup();
@@ -40,23 +31,23 @@ impl Hidden {
     }
 
     /// The error without them.
-    pub fn from(&self, error: Error) -> Error {
+    pub fn redact_error(&self, error: Error) -> Error {
         error.reworded(|text| without(&self.0, text))
     }
 
     /// The text of an answer without them, but for those of less than 8 bytes.
-    pub fn text(&self, text: &str) -> String {
+    pub fn redact_text(&self, text: &str) -> String {
         let long = self.0.partition_point(|hidden| hidden.len() >= SHORTEST_IN_ANSWERS);
         without(&self.0[..long], text)
     }
 
     /// The value of an answer with none of these in its texts.
-    pub fn json(&self, value: Value) -> Value {
+    pub fn redact_json(&self, value: Value) -> Value {
         match value {
-            Value::String(text) => Value::String(self.text(&text)),
-            Value::Array(items) => items.into_iter().map(|item| self.json(item)).collect(),
+            Value::String(text) => Value::String(self.redact_text(&text)),
+            Value::Array(items) => items.into_iter().map(|item| self.redact_json(item)).collect(),
             Value::Object(fields) => {
-                fields.into_iter().map(|(name, field)| (self.text(&name), self.json(field))).collect()
+                fields.into_iter().map(|(name, field)| (self.redact_text(&name), self.redact_json(field))).collect()
             }
             other => other,
         }
@@ -109,11 +100,11 @@ mod tests {
     fn errors_do_not_quote_secrets() {
         let key = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7\n-----END KEY-----\n";
         let secrets = [("KEY", key), ("PIN", "12"), ("WORD", "open sesame")];
-        let secrets = secrets.map(|(name, value)| (name.to_owned(), Secret::new(value)));
-        let hidden = Hidden::new(&Config { secrets: secrets.into(), ..Config::default() });
+        let secrets = secrets.map(|(_, value)| Secret::new(value));
+        let hidden = Redactor::new(&secrets);
         let error =
             Error::permanent("x", "`open sesame` and `-----BEGIN KEY----- MIIEvQIBADANBgkqhkiG9w0BAQEFAA` of 12");
-        let error = hidden.from(error.hint("not `OPEN`").details(json!([{ "given": "open sesame" }])));
+        let error = hidden.redact_error(error.hint("not `OPEN`").details(json!([{ "given": "open sesame" }])));
         assert!(error.message().starts_with("`***` and `***"), "{error}");
         assert!(error.message().ends_with(" of 12") && !error.message().contains("BEGIN"), "{error}");
         assert_eq!(error.facts(), Some(&json!([{ "given": "***" }])));
@@ -122,20 +113,20 @@ mod tests {
     #[test]
     fn answers_do_not_echo_secrets_in_any_writing() {
         let secrets = [("TOKEN", "a \"b\" + c/d"), ("USER", "acme")];
-        let secrets = secrets.map(|(name, value)| (name.to_owned(), Secret::new(value)));
-        let hidden = Hidden::new(&Config { secrets: secrets.into(), ..Config::default() });
-        assert_eq!(hidden.text("a@acme.example"), "a@acme.example", "a short one stands there by chance");
-        assert_eq!(hidden.from(Error::permanent("x", "`acme`")).message(), "`***`");
+        let secrets = secrets.map(|(_, value)| Secret::new(value));
+        let hidden = Redactor::new(&secrets);
+        assert_eq!(hidden.redact_text("a@acme.example"), "a@acme.example", "a short one stands there by chance");
+        assert_eq!(hidden.redact_error(Error::permanent("x", "`acme`")).message(), "`***`");
         let echo =
             json!({ "a \"b\" + c/d": ["x a \"b\" + c/d x", 1, null, { "raw": "{\"k\":\"a \\\"b\\\" + c/d\"}" }] });
         let clean = json!({ "***": ["x *** x", 1, null, { "raw": "{\"k\":\"***\"}" }] });
-        assert_eq!(hidden.json(echo.clone()), clean);
-        assert_eq!(hidden.text(&echo.to_string()), clean.to_string());
+        assert_eq!(hidden.redact_json(echo.clone()), clean);
+        assert_eq!(hidden.redact_text(&echo.to_string()), clean.to_string());
         for url in ["/x/a%20%22b%22%20+%20c/d/", "/?k=a+%22b%22+%2B+c%2Fd&l", "/?k=a%20%22b%22%20+%20c/d"] {
             assert!(
-                hidden.text(url).contains("***") && !hidden.text(url).contains("%22"),
+                hidden.redact_text(url).contains("***") && !hidden.redact_text(url).contains("%22"),
                 "{url}: {}",
-                hidden.text(url)
+                hidden.redact_text(url)
             );
         }
     }

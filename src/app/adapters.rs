@@ -1,0 +1,101 @@
+//! Joins parts that do not know each other: what one declares as a small trait, another implements here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{self, Millis};
+use crate::connections::Connections;
+use crate::engine::RecordSource;
+use crate::error::Result;
+use crate::geo::{AnswerCache, HttpGet};
+use crate::http::{Http, Request};
+use crate::mail::RateSlots;
+use crate::pipeline::params::RecordRule;
+use crate::secret::Secret;
+use crate::store::{Db, Verdict};
+
+/// The rate limits of mail domains, in the service's database.
+pub(super) struct DbRateSlots(pub Db);
+
+impl RateSlots for DbRateSlots {
+    fn take_slot<'a>(&'a self, key: &'a str, interval: i64) -> BoxFuture<'a, Result<Millis>> {
+        Box::pin(self.0.write(async move |tx| Ok(Verdict::Keep(tx.take_slot(key, clock::now(), interval).await?))))
+    }
+}
+
+/// What geo services answered, in the service's database.
+pub(super) struct DbAnswerCache(pub Db);
+
+impl AnswerCache for DbAnswerCache {
+    fn answers<'a>(
+        &'a self,
+        provider: &'a str,
+        addresses: &'a [String],
+        since: Millis,
+    ) -> BoxFuture<'a, Result<HashMap<String, Option<Value>>>> {
+        Box::pin(self.0.known_places(provider, addresses, since))
+    }
+
+    fn store_answer<'a>(
+        &'a self,
+        provider: &'a str,
+        address: &'a str,
+        answer: Option<&'a Value>,
+        expires_at: Millis,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.0.keep_place(provider, address, answer, expires_at))
+    }
+}
+
+/// Calls of geo services, by the rules for all outgoing calls.
+pub(super) struct EgressGet(Http);
+
+impl EgressGet {
+    pub(super) fn shared(http: &Http) -> Arc<dyn HttpGet> {
+        Arc::new(Self(http.clone()))
+    }
+}
+
+impl HttpGet for EgressGet {
+    fn get_json<'a>(
+        &'a self,
+        url: &'a str,
+        headers: &'a [(String, Secret)],
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Option<Value>>> {
+        Box::pin(async move {
+            let mut request = Request::get(url)?.header("accept", "application/json")?.timeout(timeout);
+            for (name, value) in headers {
+                request = request.header(name, value.reveal())?;
+            }
+            let answer = self.0.send(request).await?;
+            if answer.status() == 404 {
+                return Ok(None);
+            }
+            // Some services repeat the request in the answer, with its key.
+            Ok(Some(self.0.redactor().redact_json(answer.success()?.json().await?)))
+        })
+    }
+}
+
+/// Rows that params of type `record` refer to, in the databases that pipelines work on.
+pub(super) struct TargetRecords(pub Connections);
+
+impl RecordSource for TargetRecords {
+    fn read_record<'a>(
+        &'a self,
+        rule: &'a RecordRule,
+        key: &'a Value,
+        stop: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Option<Map<String, Value>>>> {
+        Box::pin(async move {
+            let connection = self.0.get(&rule.connection).await?;
+            connection.record(&rule.table, &rule.key, key, stop).await
+        })
+    }
+}

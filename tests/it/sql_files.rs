@@ -1,0 +1,71 @@
+//! `sql_file`: the text of a file beside the pipelines becomes part of the definition.
+
+use std::path::Path;
+
+use afterload::pipeline::{Kinds, Pipeline, Surroundings, load, load_whole};
+use afterload::registry::step_kinds;
+use afterload::yaml::{Problem, Span};
+
+fn kinds() -> Kinds {
+    step_kinds().catalog()
+}
+
+fn loaded(folder: &Path, text: &str) -> Result<(Pipeline, String), Vec<Problem>> {
+    load_whole(None, text, folder, &kinds(), &Surroundings::default())
+}
+
+#[test]
+fn the_text_of_the_file_is_in_the_definition() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("sql")).expect("a folder");
+    let sql = "-- \"é\"\nSELECT 1 AS one,\r\n\t':x' AS \\\nFROM t WHERE a = :a;\n".replace("AS \\", "AS \"b\\\"");
+    std::fs::write(folder.path().join("sql/one.sql"), format!("\u{feff}{sql}")).expect("a file");
+    let text = "\u{feff}name: p\nsteps:\n  - id: r\n    uses: report.query\n    \
+                with: { sql_file: sql/one.sql, bind: { a: 1 }, format: csv }\n";
+    let (pipeline, whole) = loaded(folder.path(), text).expect("valid");
+    assert_eq!(pipeline.plan.sections.main[0].with["sql"], serde_json::Value::from(sql.as_str()));
+    let again = load(None, &whole, &kinds(), &Surroundings::default()).expect("valid");
+    assert_eq!(again.plan, pipeline.plan, "what is stored needs no file");
+    std::fs::write(folder.path().join("sql/one.sql"), "SELECT :a AS two").expect("a file");
+    let (changed, _) = loaded(folder.path(), text).expect("valid");
+    assert_ne!(changed.plan.digest, pipeline.plan.digest);
+}
+
+#[test]
+fn problems_are_where_they_were_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("good.sql"), "SELECT\n1 AS é").expect("a file");
+    std::fs::write(folder.path().join("bad.sql"), "DELETE FROM t").expect("a file");
+    let step =
+        |id: &str, rest: &str| format!("  - {{ id: {id}, uses: report.query, with: {{ {rest}, format: csv }} }}\n");
+    let text = format!(
+        "name: p\nsteps:\n{}{}{}{}{}",
+        step("a", "sql_file: good.sql, oops: 1"),
+        step("b", "sql_file: bad.sql"),
+        step("c", "sql_file: ../bad.sql"),
+        step("d", "sql_file: none.sql"),
+        step("e", "sql_file: good.sql, max_rows: 0"),
+    );
+    let problems = loaded(folder.path(), &text).expect_err("five problems");
+    let told: Vec<_> = problems
+        .iter()
+        .map(|problem| {
+            let Span { offset, len, .. } = problem.span;
+            (problem.span.line, problem.code, &text[offset..offset + len])
+        })
+        .collect();
+    let expected = [
+        (3, "definition_invalid", "oops"),
+        (4, "report_sql_refused", "bad.sql"),
+        (5, "definition_invalid", "../bad.sql"),
+        (6, "definition_invalid", "none.sql"),
+        (7, "definition_invalid", "0"),
+    ];
+    assert_eq!(told, expected);
+    for problem in &problems {
+        let line = text.lines().nth(problem.span.line - 1).expect("a line");
+        let at: String = line.chars().skip(problem.span.col - 1).collect();
+        let Span { offset, len, .. } = problem.span;
+        assert!(at.starts_with(&text[offset..offset + len]), "{problem:?}");
+    }
+}
