@@ -4,7 +4,7 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::disallowed_methods, reason = "a program of its own")]
 
 use afterload::config::ImageLimits;
-use afterload::steps::image_resize::{Picture, Plan, Target, Wanted, inspect, render};
+use afterload_image_resize::{Picture, Plan, Target, Wanted, inspect, render};
 
 fn styles(args: &[String]) -> Vec<Wanted> {
     let style = |arg: &String| {

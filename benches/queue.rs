@@ -14,15 +14,15 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use afterload::config::{Config, QueueConfig, Secret};
-use afterload::engine::{Engine, NewRun, Parts, Queues, RecordSource};
-use afterload::error::Result;
-use afterload::http::Http;
-use afterload::metrics::Metrics;
-use afterload::objects::Objects;
-use afterload::pipeline::params::RecordRule;
-use afterload::pipeline::plan;
-use afterload::steps::{Context, Step, register};
-use afterload::store::{Arg, Db, Definition};
+use afterload_core::error::Result;
+use afterload_egress::Http;
+use afterload_engine::{Engine, NewRun, Parts, Queues, RecordSource};
+use afterload_metrics::Metrics;
+use afterload_object_store::Objects;
+use afterload_pipeline::params::RecordRule;
+use afterload_pipeline::plan;
+use afterload_state::{Arg, Db, Definition};
+use afterload_step_api::{Context, Step, register};
 use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -151,7 +151,7 @@ async fn fill(url: &str, runs: usize, steps: usize) {
     let count = |name: &str, to: usize| {
         format!("{name}(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM {name} WHERE i < {})", to.max(1) - 1)
     };
-    let (digest, now) = (Arg::from(&digest), Arg::from(afterload::clock::now()));
+    let (digest, now) = (Arg::from(&digest), Arg::from(afterload_core::clock::now()));
     for sql in [
         format!(
             "INSERT INTO runs (id, pipeline, digest, status, origin, params, revision, created_at, started_at, finished_at)
@@ -318,7 +318,7 @@ mod bare {
                 let options = sqlx::postgres::PgPoolOptions::new().max_connections(16);
                 let pool = options.connect(url).await.unwrap();
                 PostgresStorage::setup(&pool).await.unwrap();
-                let takers = afterload::store::taker_options().connect(url).await.unwrap();
+                let takers = afterload_state::taker_options().connect(url).await.unwrap();
                 (Pool::Postgres(pool), Some(takers))
             }
         }

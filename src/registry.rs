@@ -2,23 +2,23 @@
 
 use std::sync::Arc;
 
-use crate::connections::Connections;
-use crate::geo::Geo;
-use crate::http::Http;
-use crate::mail::Mailer;
-use crate::objects::Objects;
-use crate::pipeline::{Kind, Kinds};
-use crate::steps::csv_import::{CsvImport, CsvImportDeps};
-use crate::steps::email_send::{EmailSend, EmailSendDeps};
-use crate::steps::file_check::FileCheck;
-use crate::steps::geo_lookup::{GeoLookup, GeoLookupDeps};
-use crate::steps::http_request::HttpRequest;
-use crate::steps::image_resize::{ImageResize, ImageResizeDeps, Images};
-use crate::steps::notify_fanout::{NotifyFanout, NotifyFanoutDeps};
-use crate::steps::report_query::ReportQuery;
-use crate::steps::sql::{SqlBatch, SqlExecute};
-use crate::steps::wait::Wait;
-use crate::steps::{RegisteredStep, Step, describe, register};
+use afterload_basic_steps::email_send::{EmailSend, EmailSendDeps};
+use afterload_basic_steps::file_check::FileCheck;
+use afterload_basic_steps::geo_lookup::{GeoLookup, GeoLookupDeps};
+use afterload_basic_steps::http_request::HttpRequest;
+use afterload_basic_steps::sql::{SqlBatch, SqlExecute};
+use afterload_basic_steps::wait::Wait;
+use afterload_egress::Http;
+use afterload_geoip::Geo;
+use afterload_image_resize::{ImageResize, ImageResizeDeps, Images};
+use afterload_mailer::Mailer;
+use afterload_notify_fanout::{NotifyFanout, NotifyFanoutDeps};
+use afterload_object_store::Objects;
+use afterload_pipeline::{Kind, Kinds};
+use afterload_report_query::ReportQuery;
+use afterload_step_api::{RegisteredStep, Step, describe, register};
+use afterload_table_import::{CsvImport, CsvImportDeps};
+use afterload_target_db::Connections;
 
 /// What step kinds may work with.
 #[derive(Clone)]
@@ -97,4 +97,89 @@ pub fn step_kinds() -> StepRegistry {
         .with::<SqlBatch>(|services| services.connections.clone())
         .with::<SqlExecute>(|services| services.connections.clone())
         .with::<Wait>(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use afterload_pipeline::Surroundings;
+    use afterload_spanned_yaml::{self as yaml, Problem};
+
+    use super::*;
+
+    fn found<S: Step>(text: &str) -> Vec<String> {
+        let around = Surroundings {
+            connections: Some(["app".to_owned()].into()),
+            templates: Some(["import_done".to_owned()].into()),
+            broken_templates: [("broken".to_owned(), "it has no `subject.txt`".to_owned())].into(),
+            ..Surroundings::default()
+        };
+        let with = yaml::parse(text).expect("valid YAML");
+        let place = |problem: &Problem| format!("{}:{} {}", problem.span.line, problem.span.col, problem.message);
+        describe::<S>().check(&with, &around).iter().map(place).collect()
+    }
+
+    #[test]
+    fn a_field_that_cannot_be_read_hides_no_other_fault() {
+        let text = "source: abc\nconnection: nowhere\ninto: { table: t, on_conflict: { keys: [id, a, c], action: skip } }\n\
+                    columns:\n  a: { type: enm, values: [x] }\n  b: { type: enum }\n  c: 5\ntolerate: 120%\nchunk: 0\nencoding: klingon\n";
+        insta::assert_snapshot!(found::<CsvImport>(text).join("\n"), @r"
+        1:9 expected a file such as `${{ … }}`, found the text `abc`
+        2:13 unknown connection `nowhere`
+        3:40 key `id` is not imported
+        5:14 unknown value `enm`
+        6:14 a column of type `enum` needs `values`
+        7:6 expected a map, found the number 5
+        8:11 `120%` is not a share; expected a percentage such as `5%`
+        9:8 `chunk` must be from 1 to 100000
+        10:11 unknown encoding `klingon`
+        ");
+        let text = "to: [nobody, ok@example.com]\ntemplate: welcom\nvars: [1]\nlinks: { file: abc }\nfrom: me\n";
+        insta::assert_snapshot!(found::<EmailSend>(text).join("\n"), @r"
+        1:6 `nobody` is not an e-mail address: it has no `@`
+        2:11 unknown mail template `welcom`
+        3:7 expected a map, found a list
+        4:16 expected a file such as `${{ … }}`, found the text `abc`
+        5:7 `me` is not an e-mail address: it has no `@`
+        ");
+    }
+
+    #[test]
+    fn styles_are_checked_each_at_its_place() {
+        let text = "source: '${{ params.file }}'\nquality: 0\nbackground: blau\nanimated: keep\nstyles:\n  small: 100x100##\n  \
+                    Big: 100\n  odd: { geometry: 5x, format: gif }\n  more: { geometry: '!', quality: 101, backgroud: '#fff' }\n  \
+                    none: { format: webp }\n  list: [1]\n  later: '${{ params.size }}'\n";
+        insta::assert_snapshot!(found::<ImageResize>(text).join("\n"), @r"
+        2:10 `quality` must be from 1 to 100
+        3:13 `blau` is not a colour
+        4:11 `animated` is not supported yet
+        6:10 `100x100##` is not a geometry: `#` stands there twice
+        7:8 `Big` is not a name for a style
+        8:32 unknown value `gif`
+        9:21 `!` is not a geometry: it names neither a width nor a height
+        9:35 `quality` must be from 1 to 100
+        9:40 unknown field `backgroud`
+        10:9 missing field `geometry`
+        11:9 expected a geometry such as `800x600>`, or a map with `geometry`, found a list
+        ");
+        assert_eq!(found::<ImageResize>("source: '${{ params.file }}'\nstyles: {}\n").len(), 1);
+    }
+
+    #[test]
+    fn what_follows_from_an_unreadable_field_is_not_told() {
+        assert_eq!(
+            found::<CsvImport>("source: '${{ params.f }}'\ninto: { table: t }\n"),
+            ["1:1 missing field `columns`"]
+        );
+        let faults = found::<CsvImport>("source: '${{ params.f }}'\ninto: 3\ncolumns: { a: 5 }\nconnection: [1]\n");
+        assert_eq!(faults.len(), 3, "{faults:?}");
+        for text in ["to: a@example.com\ntemplate: [1]\n", "to: a@example.com\nsubject: [1]\nbody: x\n"] {
+            assert_eq!(found::<EmailSend>(text).len(), 1, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_broken_template_is_a_fault_of_the_pipelines_that_use_it() {
+        let faults = found::<EmailSend>("to: a@example.com\ntemplate: broken\n");
+        assert_eq!(faults, ["2:11 the mail template `broken` cannot be used: it has no `subject.txt`"]);
+    }
 }

@@ -8,16 +8,16 @@ use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{self, Millis};
-use crate::connections::Connections;
-use crate::engine::RecordSource;
-use crate::error::Result;
-use crate::geo::{AnswerCache, HttpGet};
-use crate::http::{Http, Request};
-use crate::mail::RateSlots;
-use crate::pipeline::params::RecordRule;
-use crate::secret::Secret;
-use crate::store::{Db, Verdict};
+use afterload_core::clock::{self, Millis};
+use afterload_core::error::Result;
+use afterload_core::secret::Secret;
+use afterload_egress::{Http, Request};
+use afterload_engine::RecordSource;
+use afterload_geoip::{AnswerCache, HttpGet};
+use afterload_mailer::RateSlots;
+use afterload_pipeline::params::RecordRule;
+use afterload_state::{Db, Verdict};
+use afterload_target_db::Connections;
 
 /// The rate limits of mail domains, in the service's database.
 pub(super) struct DbRateSlots(pub Db);

@@ -7,9 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::error::Result;
-use crate::pipeline::catalogue::{self, Folder, Judged};
-use crate::pipeline::{Kinds, Surroundings};
+use afterload_core::error::Result;
+use afterload_pipeline::catalogue::{self, Folder, Judged};
+use afterload_pipeline::{Kinds, Surroundings};
 
 /// How long a file must have been the same.
 pub(super) const SETTLE: Duration = Duration::from_millis(150);

@@ -15,16 +15,16 @@ use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::config::{Config, Secret};
-use crate::dialect::Dialect;
-use crate::engine::{Engine, Queues};
-use crate::error::{Error, Result};
-use crate::mail::Mailer;
-use crate::pipeline::catalogue::Folder;
-use crate::pipeline::{self, Surroundings};
 use crate::registry::{StepRegistry, step_kinds};
-use crate::secrets;
-use crate::triggers::Triggers;
-use crate::web;
+use afterload_core::dialect::Dialect;
+use afterload_core::error::{Error, Result};
+use afterload_core::secrets;
+use afterload_engine::{Engine, Queues};
+use afterload_mailer::Mailer;
+use afterload_pipeline::catalogue::Folder;
+use afterload_pipeline::{self as pipeline, Surroundings};
+use afterload_server::api;
+use afterload_server::triggers::Triggers;
 
 pub use process::{Process, Work, work};
 
@@ -80,12 +80,12 @@ impl App {
         let (live, pipelines) = (reload.live(), reload.folder());
         let triggers = Triggers::new(engine.clone(), embedded);
         triggers.prepare().await?;
-        let app = web::App::new(engine.clone(), config.server_config(), live, schema)?;
+        let app = api::App::new(engine.clone(), config.server_config(), live, schema)?;
         // Last of all that can fail: a key that is made is shown only once.
-        let new_admin_key = web::ensure_admin_key(engine.db(), config.listen, admin_key.as_deref()).await?;
+        let new_admin_key = api::ensure_admin_key(engine.db(), config.listen, admin_key.as_deref()).await?;
         let drain = config.limits.drain.0;
         process.spawn(|stop| async move {
-            web::serve(listener, web::router(app), stop, drain).await;
+            api::serve(listener, api::router(app), stop, drain).await;
             Ok(())
         });
         let queues = work.queues.to_string();

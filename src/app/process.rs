@@ -10,18 +10,18 @@ use super::adapters::{DbAnswerCache, DbRateSlots, EgressGet, TargetRecords};
 use super::settle_secret_key;
 use super::stores::{self, Endpoint, Stores};
 use crate::config::Config;
-use crate::connections::Connections;
-use crate::engine::{Engine, Parts, Queues};
-use crate::error::{Error, Result};
-use crate::geo::Geo;
-use crate::http::Http;
-use crate::mail::Mailer;
-use crate::metrics::Metrics;
-use crate::objects::embedded::Embedded;
 use crate::registry::{Services, StepRegistry, step_kinds};
-use crate::secrets;
-use crate::steps::image_resize::Images;
-use crate::store::Db;
+use afterload_core::error::{Error, Result};
+use afterload_core::secrets;
+use afterload_egress::Http;
+use afterload_engine::{Engine, Parts, Queues};
+use afterload_geoip::Geo;
+use afterload_image_resize::Images;
+use afterload_mailer::Mailer;
+use afterload_metrics::Metrics;
+use afterload_s3_server::Embedded;
+use afterload_state::Db;
+use afterload_target_db::Connections;
 
 /// What a process works on.
 pub struct Work {

@@ -13,12 +13,12 @@ use tracing::{info, warn};
 
 use super::view::View;
 use crate::config::{Config, Watch};
-use crate::error::{Error, Result};
-use crate::mail::Mailer;
-use crate::pipeline::catalogue::{Folder, Refused};
-use crate::pipeline::{self, Kinds, Pipeline, Surroundings};
-use crate::store::{Db, Definition};
-use crate::web::{Catalogue, Live, LivePipeline, RefusedFile};
+use afterload_core::error::{Error, Result};
+use afterload_mailer::Mailer;
+use afterload_pipeline::catalogue::{Folder, Refused};
+use afterload_pipeline::{self as pipeline, Kinds, Pipeline, Surroundings};
+use afterload_server::api::{Catalogue, Live, LivePipeline, RefusedFile};
+use afterload_state::{Db, Definition};
 
 /// How often the database is asked for what others have published.
 const REFRESH: Duration = Duration::from_secs(1);

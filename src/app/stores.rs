@@ -4,9 +4,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::error::{Error, Result};
-use crate::objects::embedded::{self, Embedded};
-use crate::objects::{EmbeddedAccess, Objects};
+use afterload_core::error::{Error, Result};
+use afterload_object_store::Objects;
+use afterload_s3_server::{self as embedded, Embedded};
 
 /// Who answers for the embedded store that a process opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,11 +57,12 @@ pub(super) async fn open(
     close: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> Result<Stores> {
-    let mut access = None;
+    let mut opened = None;
     if is_embedded(config) {
-        access = Some(open_embedded(config, endpoint, close, tasks).await?);
+        opened = Some(open_embedded(config, endpoint, close, tasks).await?);
     }
-    let (embedded, address) = access.clone().map(|EmbeddedAccess { store, endpoint }| (store, endpoint)).unzip();
+    let (embedded, address) = opened.unzip();
+    let access = embedded.as_ref().zip(address.clone()).map(|(store, address)| store.access(address));
     let objects = Objects::connect(&config.objects, access).await?;
     objects.ensure_bucket(&config.objects.artifacts).await?;
     for bucket in config.objects.buckets.keys().filter(|bucket| objects.is_embedded(bucket)) {
@@ -75,7 +76,7 @@ async fn open_embedded(
     endpoint: Endpoint,
     close: &CancellationToken,
     tasks: &mut JoinSet<()>,
-) -> Result<EmbeddedAccess> {
+) -> Result<(Embedded, String)> {
     let credentials = embedded::load_or_make_credentials(&config.data)?;
     let public = config.objects.buckets.iter().filter(|(_, bucket)| bucket.public).map(|(name, _)| name.clone());
     let store = Embedded::open(&config.data.join("objects"), credentials)?.public(public);
@@ -89,5 +90,5 @@ async fn open_embedded(
         }
         Endpoint::Elsewhere => embedded::endpoint(&config.data, config.objects.listen),
     };
-    Ok(EmbeddedAccess { store, endpoint })
+    Ok((store, endpoint))
 }

@@ -9,10 +9,10 @@ use super::files::{Files, Look, SETTLE, Stamp, stamps};
 use super::surroundings;
 use super::watch::{Events, POLL};
 use crate::config::{Config, Watch};
-use crate::error::Result;
-use crate::mail::Mailer;
-use crate::pipeline::catalogue::Folder;
-use crate::pipeline::{Kinds, Surroundings, sql_files};
+use afterload_core::error::Result;
+use afterload_mailer::Mailer;
+use afterload_pipeline::catalogue::Folder;
+use afterload_pipeline::{Kinds, Surroundings, sql_files};
 
 /// The folder of the pipelines and what it depends on. Looking at it may block.
 pub(super) struct View {

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tracing::debug;
 
 use super::files::Stamp;
-use crate::bell::Bell;
+use afterload_fs_watch::Bell;
 
 /// How often a folder is looked at when nothing was told.
 pub(super) const POLL: Duration = Duration::from_millis(500);

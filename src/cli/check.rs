@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use crate::error::{Error, Result};
-use crate::pipeline::{Kinds, Surroundings, catalogue, load_whole};
-use crate::yaml::{Problem, Span};
+use afterload_core::error::{Error, Result};
+use afterload_pipeline::{Kinds, Surroundings, catalogue, load_whole};
+use afterload_spanned_yaml::{Problem, Span};
 
 /// The longest line, in characters, that is shown as a whole.
 const MAX_LINE: usize = 120;

@@ -8,7 +8,7 @@ use reqwest::multipart::{Form, Part};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, Result};
+use afterload_core::error::{Error, Result};
 
 /// How long to wait before following again after a broken connection.
 const AGAIN: Duration = Duration::from_secs(1);

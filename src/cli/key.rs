@@ -4,13 +4,14 @@ use std::io::Write;
 
 use clap::{Args, Subcommand};
 
+use crate::app;
 use crate::config::Config;
-use crate::error::{Error, Result};
-use crate::objects::embedded::{self, Credentials};
-use crate::secrets::{Purpose, Signer};
-use crate::store::Db;
-use crate::web::{S3_HOOK, make_key};
-use crate::{app, clock};
+use afterload_core::clock;
+use afterload_core::error::{Error, Result};
+use afterload_core::secrets::{Purpose, Signer};
+use afterload_s3_server::{self as embedded, Credentials};
+use afterload_server::api::{S3_HOOK, make_key};
+use afterload_state::Db;
 
 /// What to do with API keys.
 #[derive(Debug, Subcommand)]

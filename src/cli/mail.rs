@@ -7,9 +7,9 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;
-use crate::engine::run_url;
-use crate::error::{Error, Result};
-use crate::mail::Mailer;
+use afterload_core::error::{Error, Result};
+use afterload_engine::run_url;
+use afterload_mailer::Mailer;
 
 /// The run that a preview belongs to.
 const RUN: &str = "01J00000000000000000000000";

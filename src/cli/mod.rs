@@ -25,11 +25,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::app;
 use crate::app::Process;
 use crate::config::Config;
-use crate::error::{Error, Result};
-use crate::mail::Mailer;
-use crate::pipeline::Kinds;
 use crate::registry::step_kinds;
-use crate::store::Db;
+use afterload_core::error::{Error, Result};
+use afterload_mailer::Mailer;
+use afterload_pipeline::Kinds;
+use afterload_state::Db;
 
 /// Everything that happens after the upload: pipelines in YAML, compiled into chains of durable jobs.
 #[derive(Debug, Parser)]
@@ -84,8 +84,7 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<ExitCode> {
-    #[cfg(any(debug_assertions, feature = "crash-points"))]
-    arm()?;
+    configure_failpoints()?;
     let load = || Config::load(cli.config.as_deref(), std::env::vars());
     match cli.command {
         Command::Serve(args) => serve::run(args, load()?).await,
@@ -126,13 +125,12 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     }
 }
 
-/// For tests: `AFTERLOAD_CRASH_AT` says at which point this process is to die, `AFTERLOAD_CRASH_LOG` where the points that
-/// it passes are written down; see [`crate::crash`].
-#[cfg(any(debug_assertions, feature = "crash-points"))]
-fn arm() -> Result<()> {
+/// For tests: `AFTERLOAD_CRASH_AT` names the failpoint at which this process dies, `AFTERLOAD_CRASH_LOG` the file that lists
+/// the failpoints it passes; see [`crate::failpoint`].
+fn configure_failpoints() -> Result<()> {
     let (at, log) = (std::env::var("AFTERLOAD_CRASH_AT").ok(), std::env::var_os("AFTERLOAD_CRASH_LOG"));
     if at.is_some() || log.is_some() {
-        crate::crash::arm(at.as_deref(), log.as_deref().map(std::path::Path::new))?;
+        afterload_core::failpoint::configure(at.as_deref(), log.as_deref().map(std::path::Path::new))?;
     }
     Ok(())
 }
@@ -141,7 +139,7 @@ fn kinds() -> Kinds {
     step_kinds().catalog()
 }
 
-fn fail(error: &crate::Error) -> ExitCode {
+fn fail(error: &afterload_core::error::Error) -> ExitCode {
     eprintln!("error: {error}");
     ExitCode::FAILURE
 }

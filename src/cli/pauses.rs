@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::out::say;
 use super::runs::{Service, text};
 use crate::config::Config;
-use crate::error::Result;
+use afterload_core::error::Result;
 
 /// What a command lists and pauses.
 pub(super) struct Kind {

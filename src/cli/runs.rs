@@ -10,7 +10,7 @@ use super::bars::Bars;
 use super::client::{Client, Given};
 use super::out::say;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use afterload_core::error::{Error, Result};
 
 /// Where the service is and who asks.
 #[derive(Debug, Args)]

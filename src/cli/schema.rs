@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::pipeline::{Kinds, schema};
+use afterload_pipeline::{Kinds, schema};
 
 /// Prints the JSON Schema of pipeline files, for editors.
 #[derive(Clone, Debug, Args)]

@@ -11,9 +11,9 @@ use super::out::{out, say};
 use super::{LOGS, Stops, init_logs, until_stopped};
 use crate::app::{App, Work};
 use crate::config::{Config, Watch};
-use crate::engine::Queues;
-use crate::error::Result;
-use crate::pipeline::catalogue::Folder;
+use afterload_core::error::Result;
+use afterload_engine::Queues;
+use afterload_pipeline::catalogue::Folder;
 
 /// What the service works beside its API.
 #[derive(Debug, Args)]
@@ -56,7 +56,7 @@ fn announce(pipelines: &Folder, folder: &Path, watch: Watch, out: &mut impl Writ
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::{Surroundings, catalogue};
+    use afterload_pipeline::{Surroundings, catalogue};
 
     #[test]
     fn what_is_live_and_what_was_refused_is_said() {

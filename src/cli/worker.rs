@@ -8,8 +8,8 @@ use super::out::say;
 use super::{LOGS, Stops, init_logs, until_stopped};
 use crate::app::{self, Work};
 use crate::config::Config;
-use crate::engine::Queues;
-use crate::error::{Error, Result};
+use afterload_core::error::{Error, Result};
+use afterload_engine::Queues;
 
 /// What to work.
 #[derive(Debug, Args)]

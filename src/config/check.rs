@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Allowed, Config, GeoHttpConfig, MailConfig, Secret, SmtpConfig, SmtpTls, WebhooksConfig};
-use crate::yaml::{Node, Problem, choices};
+use afterload_spanned_yaml::{Node, Problem, choices};
 
 /// The longest time that a call may be given.
 const LONGEST_CALL: Duration = Duration::from_secs(86_400);
@@ -43,7 +43,7 @@ pub fn check(config: &Config, root: &Node) -> Vec<Problem> {
         }
     }
     for (name, queue) in &config.queues {
-        if !crate::units::is_name(name) {
+        if !afterload_core::units::is_name(name) {
             let hint =
                 "start with a small letter, go on with small letters, digits, `-` and `_`, at most 63 characters";
             problem(&["queues", name], format!("`{name}` is not a name for a queue"), hint);
@@ -146,7 +146,7 @@ fn check_http(config: &Config, root: &Node) -> Vec<Problem> {
         problem(&["webhooks", "secret"], "`secret` is not a secret for webhooks".into(), WEBHOOK_SECRETS);
     }
     for (name, secret) in &config.webhooks.events {
-        if !crate::units::is_event(name) {
+        if !afterload_core::units::is_event(name) {
             let hint = "letters, digits, `.`, `_` and `-`, at most 100, such as `order.accepted`";
             problem(&["webhooks", "events", name], format!("`{name}` is not a name for an event"), hint);
         }

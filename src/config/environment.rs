@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::yaml::{self, Key, Node, Problem, Span, Value};
+use afterload_spanned_yaml::{self as yaml, Key, Node, Problem, Span, Value};
 
 const PREFIX: &str = "AFTERLOAD_";
 /// Variables that are not settings.

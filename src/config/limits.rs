@@ -3,10 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::http::HttpLimits;
-use crate::mail::MailLimits;
-use crate::steps::image_resize::ImageLimits;
-use crate::units::{ByteSize, Duration};
+use afterload_core::units::{ByteSize, Duration};
+use afterload_egress::HttpLimits;
+use afterload_image_resize::ImageLimits;
+use afterload_mailer::MailLimits;
 
 /// Limits on what comes in and on what may go wrong.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

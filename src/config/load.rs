@@ -9,8 +9,8 @@ use serde_json::json;
 use super::check::check;
 use super::environment::{overlay, substitute};
 use super::{Checkpoints, Config, ConnectionConfig, Secret};
-use crate::error::{Error, Result};
-use crate::yaml::{self, Node, Problem, Span, Value};
+use afterload_core::error::{Error, Result};
+use afterload_spanned_yaml::{self as yaml, Node, Problem, Span, Value};
 
 /// The file that is read when none is named.
 pub const DEFAULT_FILE: &str = "afterload.yaml";

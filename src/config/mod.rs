@@ -8,14 +8,14 @@ mod load;
 pub use limits::Limits;
 pub use load::DEFAULT_FILE;
 
-pub use crate::connections::{Checkpoints, ConnectionConfig};
-pub use crate::engine::{EngineConfig, QueueConfig, RetentionConfig};
-pub use crate::geo::{GeoConfig, GeoHttpConfig};
-pub use crate::http::{Allowed, HttpConfig, HttpLimits, WebhooksConfig};
-pub use crate::mail::{MailConfig, MailLimits, SmtpConfig, SmtpTls};
-pub use crate::objects::{BucketConfig, Checksums, ObjectsConfig, StoreConfig};
-pub use crate::secret::Secret;
-pub use crate::steps::image_resize::ImageLimits;
+pub use afterload_core::secret::Secret;
+pub use afterload_egress::{Allowed, HttpConfig, HttpLimits, WebhooksConfig};
+pub use afterload_engine::{EngineConfig, QueueConfig, RetentionConfig};
+pub use afterload_geoip::{GeoConfig, GeoHttpConfig};
+pub use afterload_image_resize::ImageLimits;
+pub use afterload_mailer::{MailConfig, MailLimits, SmtpConfig, SmtpTls};
+pub use afterload_object_store::{BucketConfig, Checksums, ObjectsConfig, StoreConfig};
+pub use afterload_target_db::{Checkpoints, ConnectionConfig};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,12 +24,12 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::geo::GeoOptions;
-use crate::http::Webhooks;
-use crate::mail::MailerOptions;
-use crate::redact::Redactor;
-use crate::units::listen_address;
-use crate::web::ServerConfig;
+use afterload_core::redact::Redactor;
+use afterload_core::units::listen_address;
+use afterload_egress::Webhooks;
+use afterload_geoip::GeoOptions;
+use afterload_mailer::MailerOptions;
+use afterload_server::api::ServerConfig;
 
 /// The whole configuration. Absent file and environment: everything embedded under `data/`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use afterload::cli::check::{CheckArgs, Format, run};
-use afterload::pipeline::{Check, Dynamic, Kind, Kinds, Plan, Surroundings, load, schema};
-use afterload::yaml::{self, Node, Problem};
+use afterload_pipeline::{Check, Dynamic, Kind, Kinds, Plan, Surroundings, load, schema};
+use afterload_spanned_yaml::{self as yaml, Node, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

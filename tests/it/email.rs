@@ -4,8 +4,8 @@
 use std::process::Output;
 
 use afterload::config::Secret;
-use afterload::store::Verdict;
-use afterload::units::ByteSize;
+use afterload_core::units::ByteSize;
+use afterload_state::Verdict;
 use mailparse::{MailHeaderMap, ParsedMail};
 use serde_json::json;
 use tokio::process::Command;

@@ -111,7 +111,7 @@ async fn a_link_that_has_ended_says_so_plainly(database: Database) {
     let revoke = async |key: &str, id: &str| {
         app.client.post(format!("{}/v1/links/{id}/revoke", app.url)).bearer_auth(key).send().await.unwrap()
     };
-    let (stored, other) = afterload::web::make_key("other", &["runs:write:other".into()], &[]).unwrap();
+    let (stored, other) = afterload_server::api::make_key("other", &["runs:write:other".into()], &[]).unwrap();
     db.insert_key(&stored).await.unwrap();
     assert_eq!(revoke(&other, &id).await.status(), 404, "another pipeline's key knows of no link");
     let revoked: Value = revoke(&app.admin_key, &id).await.json().await.unwrap();

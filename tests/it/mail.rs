@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use afterload::config::{Config, MailConfig};
-use afterload::mail::{Address, Attachment, Content, Mail, Mailer, MessageId};
+use afterload_mailer::{Address, Attachment, Content, Mail, Mailer, MessageId};
 use mailparse::{MailHeaderMap, ParsedMail};
 
 fn mailer(folder: &Path) -> Mailer {

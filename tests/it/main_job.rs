@@ -217,8 +217,9 @@ fn every_kind_is_documented_and_its_example_is_good() {
         let name = kind.name();
         assert!(name.chars().all(|letter| letter.is_ascii_lowercase() || letter == '.' || letter == '_'), "{name}");
         for example in std::iter::once(kind.example()).chain(kind.more_examples().iter().copied()) {
-            let example = afterload::yaml::parse(example).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
-            let problems = kind.check(&example, &afterload::pipeline::Surroundings::default());
+            let example =
+                afterload_spanned_yaml::parse(example).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
+            let problems = kind.check(&example, &afterload_pipeline::Surroundings::default());
             assert!(problems.is_empty(), "{name}: {problems:?}");
         }
         for (schema, what) in [(kind.schema(), "with"), (kind.outputs(), "outputs")] {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use afterload::app::{App, Process, Work, work};
 use afterload::config::Secret;
-use afterload::engine::Queues;
+use afterload_engine::Queues;
 use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both, eventually, kinds, log_of};
@@ -146,7 +146,7 @@ async fn what_was_fetched_when_a_pause_began_does_not_start(database: Database) 
     std::fs::write(&gate, "").unwrap();
     // Written as another process would: the workers of this one learn of it a second later, and fetch meanwhile.
     let db = app.app.engine.db();
-    db.pause(afterload::store::Pausable::Queue, "slow").await.unwrap();
+    db.pause(afterload_state::Pausable::Queue, "slow").await.unwrap();
     let run = app.run("slow", json!({})).await;
     assert_eq!(app.run_to_end("quick", json!({})).await["status"], "succeeded");
     app.step_is(&run, "one", "queued").await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use afterload::store::Row;
+use afterload_state::Row;
 use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both, eventually};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use afterload::config::{Config, MailConfig, Secret, SmtpConfig, SmtpTls};
-use afterload::mail::{Address, Attachment, Content, Mail, Mailer, MessageId, NotSent};
+use afterload_mailer::{Address, Attachment, Content, Mail, Mailer, MessageId, NotSent};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use afterload::pipeline::{Kinds, Pipeline, Surroundings, load, load_whole};
 use afterload::registry::step_kinds;
-use afterload::yaml::{Problem, Span};
+use afterload_pipeline::{Kinds, Pipeline, Surroundings, load, load_whole};
+use afterload_spanned_yaml::{Problem, Span};
 
 fn kinds() -> Kinds {
     step_kinds().catalog()

@@ -1,8 +1,6 @@
 //! The store's promises, the same on both databases.
 
-use afterload::store::{
-    Db, Definition, Ending, RunFilter, RunRecord, RunStatus, StepRecord, StepStatus, StoredKey, Tx,
-};
+use afterload_state::{Db, Definition, Ending, RunFilter, RunRecord, RunStatus, StepRecord, StepStatus, StoredKey, Tx};
 use serde_json::{Value, json};
 
 use crate::support::{Database, Server, both};

@@ -6,7 +6,7 @@ use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use crate::config::{BucketConfig, Config};
-use crate::error::{Error, Result};
+use afterload_core::error::{Error, Result};
 
 const TABLES: &str = include_str!("../../../examples/app.sql");
 const ROWS: &str = include_str!("../../../examples/demo/rows.sql");
@@ -74,7 +74,7 @@ async fn claim(dir: &Path) -> Result<()> {
         return Err(Error::permanent("demo_folder_in_use", why)
             .hint("name a folder that does not exist yet with `--dir`; the demo writes over what it finds"));
     }
-    crate::secrets::write(&key, "").await
+    afterload_core::secrets::write(&key, "").await
 }
 
 /// The key of the demo's administrator, and the sign that a folder is a demo's.

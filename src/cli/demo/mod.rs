@@ -12,7 +12,7 @@ use super::client::Client;
 use super::out::say;
 use super::{Stops, init_logs};
 use crate::app::App;
-use crate::error::{Error, Result};
+use afterload_core::error::{Error, Result};
 use play::{Play, Stage};
 
 /// What the demo may be told.
@@ -37,9 +37,9 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
     let (url, engine) = (app.url.clone(), app.engine.clone());
     let began = Instant::now();
     let all = async {
-        let (stored, key) = crate::web::make_key("demo", &["admin".into()], &[])?;
+        let (stored, key) = afterload_server::api::make_key("demo", &["admin".into()], &[])?;
         engine.db().insert_key(&stored).await?;
-        crate::secrets::write(&files::key_file(&args.dir), &key).await?;
+        afterload_core::secrets::write(&files::key_file(&args.dir), &key).await?;
         let stage = Stage { client: Client::new(&url, key)?, engine: &engine, config: &config, dir: &args.dir };
         play_all(&stage, &plays).await
     };

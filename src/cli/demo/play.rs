@@ -14,9 +14,9 @@ use super::files::app_database;
 use crate::cli::bars::Bars;
 use crate::cli::client::{Client, Given};
 use crate::config::Config;
-use crate::engine::Engine;
-use crate::error::{Error, Result};
-use crate::yaml;
+use afterload_core::error::{Error, Result};
+use afterload_engine::Engine;
+use afterload_spanned_yaml as yaml;
 
 const PLAYS: &str = include_str!("../../../examples/demo/plays.yaml");
 /// How often it is looked whether something has come about.

@@ -12,7 +12,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use super::play::Stage;
 use crate::cli::out::say;
-use crate::error::Result;
+use afterload_core::error::Result;
 
 fn line(label: &str, text: &str) {
     say!("  {label:<10} {text}");

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use afterload::config::{Checkpoints, ConnectionConfig, Secret};
-use afterload::connections::{Connection, Connections, Fence};
-use afterload::file::File;
-use afterload::steps::csv_import::{CsvImport, Job, Outputs, Shelf, Sink, Source, import};
-use afterload::steps::{Progress, Report};
-use afterload::{Error, Result};
+use afterload_core::error::{Error, Result};
+use afterload_core::file::File;
+use afterload_step_api::{Progress, Report};
+use afterload_table_import::{CsvImport, Job, Outputs, Shelf, Sink, Source, import};
+use afterload_target_db::{Connection, Connections, Fence};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;

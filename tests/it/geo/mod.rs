@@ -6,7 +6,7 @@ mod rows;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use afterload::pipeline::{Surroundings, load};
+use afterload_pipeline::{Surroundings, load};
 use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both, eventually};

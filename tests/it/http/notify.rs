@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use afterload::store::{Db, Definition, NotificationStatus, RunStatus};
+use afterload_state::{Db, Definition, NotificationStatus, RunStatus};
 use serde_json::{Value, json};
 
 use super::receiver::{Receiver, says};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use afterload::clock;
 use afterload::config::Secret;
+use afterload_core::clock;
 use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both, eventually, python};

@@ -63,8 +63,8 @@ async fn a_profile_picture_gets_its_sizes(database: Database) {
         assert!(green > blue, "{green} {blue}");
     }
     let large = stored(&app, &others["large"]).await;
-    let size = afterload::media::dimensions(&large).unwrap();
-    assert_eq!((afterload::media::sniff(&large), size.width, size.height), ("image/webp", 768, 1024));
+    let size = afterload_media_type::dimensions(&large).unwrap();
+    assert_eq!((afterload_media_type::sniff(&large), size.width, size.height), ("image/webp", 768, 1024));
     app.finish().await;
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use afterload::config::ImageLimits;
-use afterload::media;
-use afterload::steps::image_resize::{Target, inspect};
+use afterload_image_resize::{Target, inspect};
+use afterload_media_type as media;
 use serde_json::json;
 
 use super::support::{pillow, resize, style};

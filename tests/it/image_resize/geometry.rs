@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use afterload::media::Size;
-use afterload::steps::image_resize::Geometry;
+use afterload_image_resize::Geometry;
+use afterload_media_type::Size;
 
 /// Asks ImageMagick for the size of each result, all in one process.
 fn imagemagick(cases: &[(Size, String)]) -> Vec<String> {

@@ -1,8 +1,8 @@
 //! Files that mean harm, and files that met with it: each is refused with a code, or shown; none panics or hangs.
 
 use afterload::config::ImageLimits;
-use afterload::steps::image_resize::{Target, inspect};
-use afterload::units::ByteSize;
+use afterload_core::units::ByteSize;
+use afterload_image_resize::{Target, inspect};
 
 use super::support::{one, pillow, resize_within, style};
 

@@ -1,7 +1,7 @@
 //! What a picture carries besides its pixels: colour profiles, EXIF, the place where it was taken.
 
-use afterload::media::Size;
-use afterload::steps::image_resize::{ProfileState, Target};
+use afterload_image_resize::{ProfileState, Target};
+use afterload_media_type::Size;
 use moxcms::ColorProfile;
 use serde_json::json;
 

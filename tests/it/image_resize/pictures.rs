@@ -1,6 +1,6 @@
 //! What comes out is what Pillow shows: every kind of source, and every kind of result.
 
-use afterload::steps::image_resize::{ProfileState, Target};
+use afterload_image_resize::{ProfileState, Target};
 use serde_json::{Value, json};
 
 use super::support::{pillow, resize, style};

@@ -65,8 +65,8 @@ async fn pictures_become_files_of_the_run(database: Database) {
         let style = &outputs["styles"][name];
         let bytes = download(&app, style).await;
         assert_eq!(style["size"], bytes.len());
-        assert_eq!(style["content_type"], afterload::media::sniff(&bytes));
-        let size = afterload::media::dimensions(&bytes).unwrap();
+        assert_eq!(style["content_type"], afterload_media_type::sniff(&bytes));
+        let size = afterload_media_type::dimensions(&bytes).unwrap();
         assert_eq!(json!([style["width"], style["height"]]), json!([size.width, size.height]));
     }
     assert_eq!(run["steps"][1]["outputs"]["styles"]["tiny"]["width"], 4);
@@ -78,7 +78,7 @@ async fn pictures_become_files_of_the_run(database: Database) {
 async fn what_is_no_picture_fails_the_run(database: Database) {
     let app = TestApp::builder(database)
         .pipeline("resize", RESIZE)
-        .config(|config| config.limits.image.file = afterload::units::ByteSize(20_000))
+        .config(|config| config.limits.image.file = afterload_core::units::ByteSize(20_000))
         .start()
         .await;
     let jpeg = sample("exif-6.jpg");

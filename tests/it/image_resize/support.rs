@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use afterload::Result;
 use afterload::config::ImageLimits;
-use afterload::steps::image_resize::{Inspected, Picture, Plan, ProfileState, Target, Wanted, inspect, render};
+use afterload_core::error::Result;
+use afterload_image_resize::{Inspected, Picture, Plan, ProfileState, Target, Wanted, inspect, render};
 
 /// The results of a source, in the order in which they were made, and what became of its profile.
 pub fn resize(bytes: &[u8], wanted: Vec<Wanted>, keep: bool) -> Result<(Vec<Picture>, ProfileState)> {

@@ -4,7 +4,7 @@ mod mail;
 pub mod table;
 mod webhook;
 
-use afterload::pipeline::{Surroundings, load};
+use afterload_pipeline::{Surroundings, load};
 use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both};

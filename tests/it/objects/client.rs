@@ -3,13 +3,13 @@
 use std::sync::atomic::Ordering;
 
 use afterload::config::{BucketConfig, Checksums, ObjectsConfig, Secret, StoreConfig};
-use afterload::file::File;
-use afterload::objects::Objects;
+use afterload_core::file::File;
+use afterload_object_store::Objects;
 use bytes::Bytes;
 
 use super::support::{BUCKET, Cutter, Store, all, connect, connect_named, named, noise};
 
-fn code<T>(result: afterload::Result<T>) -> &'static str {
+fn code<T>(result: afterload_core::error::Result<T>) -> &'static str {
     match result {
         Ok(_) => "ok",
         Err(error) => error.code(),
@@ -120,7 +120,7 @@ async fn buckets_go_to_their_stores() {
     config
         .buckets
         .insert("elsewhere".to_owned(), BucketConfig { store: Some("there".to_owned()), ..BucketConfig::default() });
-    let access = afterload::objects::EmbeddedAccess { store: here.embedded.clone(), endpoint: here.endpoint.clone() };
+    let access = here.embedded.access(here.endpoint.clone());
     let both = Objects::connect(&config, Some(access)).await.unwrap();
     for bucket in ["elsewhere", "embedded"] {
         both.ensure_bucket(bucket).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use afterload::objects::embedded::{Embedded, EventKind, bind};
+use afterload_s3_server::{Embedded, EventKind, bind};
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use futures::StreamExt;

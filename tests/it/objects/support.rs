@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use afterload::config::{BucketConfig, ObjectsConfig, Secret, StoreConfig};
-use afterload::objects::embedded::{Credentials, Embedded, bind, load_or_make_credentials};
-use afterload::objects::{EmbeddedAccess, Objects};
+use afterload_object_store::Objects;
+use afterload_s3_server::{Credentials, Embedded, bind, load_or_make_credentials};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Builder, Region};
 use bytes::Bytes;
@@ -39,7 +39,7 @@ impl Store {
         let embedded = embedded.public(["public".to_owned()]);
         let stop = CancellationToken::new();
         let endpoint = serve(&embedded, &stop).await;
-        let access = EmbeddedAccess { store: embedded.clone(), endpoint: endpoint.clone() };
+        let access = embedded.access(endpoint.clone());
         let objects = Objects::connect(&ObjectsConfig::default(), Some(access)).await.unwrap();
         objects.ensure_bucket(BUCKET).await.unwrap();
         let _stop = stop.clone().drop_guard();
@@ -122,7 +122,7 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
-pub async fn all(body: afterload::objects::Body) -> Vec<u8> {
+pub async fn all(body: afterload_object_store::Body) -> Vec<u8> {
     let parts: Vec<Bytes> = body.stream.try_collect().await.unwrap();
     parts.concat()
 }

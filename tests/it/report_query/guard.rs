@@ -1,7 +1,7 @@
 //! SQL that is no report: refused when the pipeline is loaded, by the database, and by its time.
 
-use afterload::dialect::Dialect;
-use afterload::pipeline::{Surroundings, load, load_whole};
+use afterload_core::dialect::Dialect;
+use afterload_pipeline::{Surroundings, load, load_whole};
 use serde_json::{Value, json};
 
 use super::{ENDLESS, SILENT, app, failure, pipeline};

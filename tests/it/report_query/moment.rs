@@ -3,8 +3,8 @@
 use std::sync::mpsc::{Receiver as Answers, Sender};
 use std::time::Duration;
 
-use afterload::connections::{Bind, Connections, Reading, Receiver, Select, Sort};
-use afterload::{Error, Result};
+use afterload_core::error::{Error, Result};
+use afterload_target_db::{Bind, Connections, Reading, Receiver, Select, Sort};
 use tokio_util::sync::CancellationToken;
 
 use super::app;

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use afterload::Result;
 use afterload::config::Secret;
-use afterload::connections::{Bind, Connection, Connections, Reading, Receiver, Select, Sort};
+use afterload_core::error::Result;
+use afterload_target_db::{Bind, Connection, Connections, Reading, Receiver, Select, Sort};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};

@@ -1,6 +1,6 @@
 //! `sql.execute`: one statement that takes effect once, whatever is bound to it.
 
-use afterload::connections::{Bind, Call, Command, Connections, Fence, Keep};
+use afterload_target_db::{Bind, Call, Command, Connections, Fence, Keep};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -102,7 +102,7 @@ async fn a_retry_gives_what_was_recorded(database: Database) {
     let write = async |fence: &Fence| {
         let values = Bind::from([("id".to_owned(), json!(1)), ("not_named".to_owned(), json!(2))]);
         let call = Call { values, keep: Keep::Nothing, stop: CancellationToken::new() };
-        let note = Box::new(|effect: &afterload::connections::Effect| Ok((format!("{}", effect.affected), true)));
+        let note = Box::new(|effect: &afterload_target_db::Effect| Ok((format!("{}", effect.affected), true)));
         connection.write(&command, call, Some(fence), note).await
     };
     let fences = [1, 2].map(|epoch| Fence { key: "run/one".into(), epoch });

@@ -5,7 +5,7 @@ mod execute;
 mod pipelines;
 mod records;
 
-use afterload::pipeline::{Surroundings, load};
+use afterload_pipeline::{Surroundings, load};
 use serde_json::Value;
 
 use crate::support::{Database, TestApp};

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
 
-use afterload::pipeline::Dynamic;
 use afterload::registry::{StepRegistry, step_kinds};
-use afterload::steps::{Context, Report, Step};
-use afterload::{Error, Result};
+use afterload_core::error::{Error, Result};
+use afterload_pipeline::Dynamic;
+use afterload_step_api::{Context, Report, Step};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -72,7 +72,7 @@ pub struct Outputs {
     /// As `with.give` says.
     value: Value,
     /// The file, if one was asked for.
-    file: Option<afterload::file::File>,
+    file: Option<afterload_core::file::File>,
 }
 
 impl Step for TestStep {

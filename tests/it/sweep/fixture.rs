@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::LazyLock;
 
-use afterload::pipeline::Kind;
 use afterload::registry::step_kinds;
+use afterload_pipeline::Kind;
 use regex::Regex;
 use serde_json::{Value, json};
 
@@ -210,7 +210,7 @@ fn step(
         };
         self::step((of_kind.as_ref(), of_kind.example()), earlier, http, steps, params);
     }
-    let parsed = afterload::yaml::parse(example).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
+    let parsed = afterload_spanned_yaml::parse(example).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
     let mut with = parsed.to_json();
     localise(&mut with, http);
     let schema = kind.schema();

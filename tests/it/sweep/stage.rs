@@ -54,7 +54,7 @@ impl Stage {
         place.set("MAIL__SMTP__HOST", "localhost");
         place.set("MAIL__SMTP__PORT", mail.config().port().to_string());
         place.set("MAIL__SMTP__TLS", "none");
-        place.set("LOG", "info,afterload::web=warn,s3s=off");
+        place.set("LOG", "info,afterload_server::api=warn,s3s=off");
         place.set("LOG_FORMAT", "text");
         place.set("CRASH_AT", format!("@{}", place.dir.path().join("crash-at").display()));
         place.set("CRASH_LOG", place.dir.path().join("crash-log").display().to_string());

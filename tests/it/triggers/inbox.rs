@@ -1,6 +1,6 @@
 //! The inbox: of many that bring the same key, one starts a run.
 
-use afterload::engine::{Inbox, NewRun, Started};
+use afterload_engine::{Inbox, NewRun, Started};
 use serde_json::{Value, json};
 use ulid::Ulid;
 

@@ -8,9 +8,9 @@ mod inbox;
 mod poll;
 mod uploads;
 
-use afterload::objects::Stored;
-use afterload::objects::embedded::{Embedded, load_or_make_credentials};
-use afterload::store::{RunFilter, RunRecord};
+use afterload_object_store::Stored;
+use afterload_s3_server::{Embedded, load_or_make_credentials};
+use afterload_state::{RunFilter, RunRecord};
 use bytes::Bytes;
 
 use crate::support::{TestApp, eventually};
@@ -35,8 +35,8 @@ impl TestApp {
 
     /// Makes a pipeline live, as another process of the same database would.
     pub(crate) async fn publish(&self, name: &str, yaml: &str) {
-        let digest = afterload::pipeline::plan::digest(yaml);
-        let definition = afterload::store::Definition { name: name.into(), digest, source: yaml.into() };
+        let digest = afterload_pipeline::plan::digest(yaml);
+        let definition = afterload_state::Definition { name: name.into(), digest, source: yaml.into() };
         self.app.engine.db().publish(&[definition], &[]).await.expect("published");
     }
 

@@ -127,7 +127,7 @@ async fn what_does_not_fit_is_refused(database: Database) {
     let nowhere = ticket["complete_url"].as_str().unwrap().replace("token=", "token=x");
     assert_eq!(app.client.post(nowhere).send().await.unwrap().status(), 401);
     // Who may not start the pipeline may not complete its uploads.
-    let (stored, key) = afterload::web::make_key("other", &["runs:write:other".into()], &[]).unwrap();
+    let (stored, key) = afterload_server::api::make_key("other", &["runs:write:other".into()], &[]).unwrap();
     app.app.engine.db().insert_key(&stored).await.unwrap();
     let complete = format!("{}/v1/uploads/{}/complete", app.url, ticket["id"].as_str().unwrap());
     assert_eq!(app.client.post(complete).bearer_auth(key).send().await.unwrap().status(), 403);

@@ -1,0 +1,137 @@
+//! Failpoints: places at which a process can be made to die, so that tests prove what a crash leaves behind.
+//!
+//! `failpoint!("end.before_commit")` costs one atomic load until [`configure`] has been called. Failpoints stand at both
+//! sides of everything that lasts: commits, renames, deletions, mails.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// Passes a failpoint by its name, perhaps with the step or object it belongs to: `failpoint!("step.start", &step.id)`.
+#[macro_export]
+macro_rules! failpoint {
+    ($name:literal) => {
+        $crate::failpoint!($name, "")
+    };
+    ($name:literal, $subject:expr) => {
+        if $crate::failpoint::is_configured() {
+            $crate::failpoint::hit($name, $subject);
+        }
+    };
+}
+
+/// Set once [`configure`] has been called: all that a production process ever reads.
+static CONFIGURED: AtomicBool = AtomicBool::new(false);
+static STATE: OnceLock<Mutex<FailpointState>> = OnceLock::new();
+
+/// What makes this process die, and what it has passed.
+struct FailpointState {
+    trigger: Trigger,
+    log: Option<File>,
+    wanted: String,
+    passed: HashMap<String, u32>,
+}
+
+/// Where the name of the deadly failpoint comes from.
+enum Trigger {
+    Never,
+    Point(String),
+    File(PathBuf),
+}
+
+/// Configures the failpoints of this process. `at` is `N` for the point passed as the `N`th, `NAME` or `NAME#N` for the first or `N`th time that a
+/// point of this name is passed, or `@FILE` for a file that says one of these: it is looked at whenever a point is
+/// passed, counts from when it is written, and is gone before the process is (its first line counts, others only tell one
+/// writing from the next). `log` is a file to which the name of every point passed is added as a line.
+///
+/// # Errors
+/// That the log cannot be opened.
+pub fn configure(at: Option<&str>, log: Option<&Path>) -> io::Result<()> {
+    let trigger = match at.map(|at| at.strip_prefix('@').ok_or(at)) {
+        None => Trigger::Never,
+        Some(Ok(file)) => Trigger::File(file.into()),
+        Some(Err(at)) => Trigger::Point(at.to_owned()),
+    };
+    let log = log.map(|path| File::options().create(true).append(true).open(path)).transpose()?;
+    let state = FailpointState { trigger, log, wanted: String::new(), passed: HashMap::new() };
+    // A process configures its failpoints once, at its start.
+    drop(STATE.set(Mutex::new(state)));
+    CONFIGURED.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Whether failpoints are configured in this process.
+pub fn is_configured() -> bool {
+    CONFIGURED.load(Ordering::Relaxed)
+}
+
+/// Passes a failpoint; see `failpoint!`.
+pub fn hit(name: &str, of: &str) {
+    let Some(state) = STATE.get() else { return };
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    if state.is_deadly(name, of) {
+        if let Trigger::File(file) = &state.trigger {
+            // Whoever comes after this process is to live.
+            drop(fs::remove_file(file));
+        }
+        std::process::abort();
+    }
+}
+
+impl FailpointState {
+    fn is_deadly(&mut self, name: &str, of: &str) -> bool {
+        let whole = if of.is_empty() { name.to_owned() } else { format!("{name} {of}") };
+        if let Some(log) = &mut self.log {
+            // One write, so that lines of several processes do not mix.
+            drop(log.write_all(format!("{whole}\n").as_bytes()));
+        }
+        let wanted = match &self.trigger {
+            Trigger::Never => return false,
+            Trigger::Point(at) => at.clone(),
+            Trigger::File(file) => fs::read_to_string(file).unwrap_or_default(),
+        };
+        if wanted != self.wanted {
+            self.passed.clear();
+            self.wanted = wanted;
+        }
+        let mut count = |point: &str| {
+            let passed = self.passed.entry(point.to_owned()).or_default();
+            *passed += 1;
+            *passed
+        };
+        let (all, of_name, of_whole) = (count(""), count(&format!("{name}/")), count(&whole));
+        let wanted = self.wanted.lines().next().unwrap_or_default();
+        let (point, nth) = wanted.split_once('#').unwrap_or((wanted, "1"));
+        let nth: u32 = nth.parse().unwrap_or(0);
+        point.parse() == Ok(all) || point == name && nth == of_name || point == whole && nth == of_whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of these points would have been deadly.
+    fn deadly(at: &str, points: &[(&str, &str)]) -> Vec<usize> {
+        let trigger = Trigger::Point(at.into());
+        let mut state = FailpointState { trigger, log: None, wanted: String::new(), passed: HashMap::new() };
+        let dies = |(index, (name, of)): (usize, &(&str, &str))| state.is_deadly(name, of).then_some(index);
+        points.iter().enumerate().filter_map(dies).collect()
+    }
+
+    #[test]
+    fn a_point_is_known_by_its_number_its_name_or_whose_it_is() {
+        let points = [("a", ""), ("b", "x"), ("a", ""), ("b", "y"), ("b", "x")];
+        assert_eq!(deadly("3", &points), [2]);
+        assert_eq!(deadly("a", &points), [0]);
+        assert_eq!(deadly("a#2", &points), [2]);
+        assert_eq!(deadly("b#3", &points), [4]);
+        assert_eq!(deadly("b y", &points), [3]);
+        assert_eq!(deadly("b x#2", &points), [4]);
+        assert!(deadly("c", &points).is_empty());
+        assert!(deadly("", &points).is_empty());
+    }
+}

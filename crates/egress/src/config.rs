@@ -1,0 +1,154 @@
+//! Which addresses may be called besides those of the public internet, and what webhooks are signed with.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use afterload_core::secret::Secret;
+use afterload_core::units::{ByteSize, Duration};
+
+/// Outgoing calls.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// What may be called although it is private: addresses (`127.0.0.1`), networks (`10.0.0.0/8`), names
+    /// (`internal.example`, `*.corp.example`), each with a port (`127.0.0.1:8080`, `[::1]:8080`) or for every port.
+    pub allow: Vec<String>,
+}
+
+/// Calls that are signed as Standard Webhooks.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebhooksConfig {
+    /// What outgoing ones are signed with, `whsec_` and 24 to 64 bytes in Base64; default: derived from `secret_key`
+    /// (`afterload key webhook` prints it).
+    pub secret: Option<Secret>,
+    /// Which events may be told by a webhook instead of an API key: the name of each, and the secret of its sender.
+    pub events: BTreeMap<String, Secret>,
+}
+
+impl WebhooksConfig {
+    /// How a secret begins.
+    pub const PREFIX: &str = "whsec_";
+
+    /// The bytes of a secret; `None` if it is none, or has less than 24 or more than 64.
+    pub fn key(secret: &Secret) -> Option<Vec<u8>> {
+        let bytes = STANDARD.decode(secret.reveal().strip_prefix(Self::PREFIX)?).ok()?;
+        (24..=64).contains(&bytes.len()).then_some(bytes)
+    }
+}
+
+/// Limits on outgoing calls, because a server may hang, drip or flood.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpLimits {
+    /// How long it may take to connect; default `5s`.
+    pub connect: Duration,
+    /// How long a call may take in all, where nothing else is said; default `30s`.
+    pub total: Duration,
+    /// The largest body of an answer that is read into memory; default `1mb`.
+    pub body: ByteSize,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        let seconds = |seconds: u64| Duration(std::time::Duration::from_secs(seconds));
+        Self { connect: seconds(5), total: seconds(30), body: ByteSize(1 << 20) }
+    }
+}
+
+/// An entry of `http.allow`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// Which hosts.
+    pub hosts: Hosts,
+    /// Which port; `None`: all.
+    pub port: Option<u16>,
+}
+
+/// The hosts of an entry of `http.allow`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hosts {
+    /// These addresses, and names that lead to them.
+    Net(IpNet),
+    /// This name, whatever it leads to.
+    Name(String),
+    /// Every name that ends with this, which begins with a dot.
+    Under(String),
+}
+
+impl Allowed {
+    /// Reads an entry. `None`: it is neither an address, nor a network, nor a name.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Some(net) = net(text) {
+            return Some(Self { hosts: Hosts::Net(net), port: None });
+        }
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !text.ends_with(']') => (host, Some(port.parse().ok()?)),
+            _ => (text, None),
+        };
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let hosts = match (bare, net(bare.unwrap_or(host))) {
+            (_, Some(net)) => Hosts::Net(net),
+            (Some(_), None) => return None,
+            (None, None) => name(host)?,
+        };
+        Some(Self { hosts, port })
+    }
+
+    /// Whether it holds for this port; `None` is a port that no entry names.
+    pub fn on(&self, port: Option<u16>) -> bool {
+        self.port.is_none() || self.port == port
+    }
+}
+
+fn net(text: &str) -> Option<IpNet> {
+    let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    net.ok().map(|net| net.trunc())
+}
+
+/// A name as the parser of URLs knows it; what that takes for an address, or writes otherwise, would never match.
+fn name(text: &str) -> Option<Hosts> {
+    let (under, name) = match text.strip_prefix("*.") {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let name = name.strip_suffix('.').unwrap_or(name).to_lowercase();
+    let url = url::Url::parse(&format!("http://{name}/")).ok()?;
+    let plain = url.domain() == Some(name.as_str()) && url.port().is_none() && !name.contains('*');
+    plain.then(|| if under { Hosts::Under(format!(".{name}")) } else { Hosts::Name(name) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_addresses_networks_and_names_with_or_without_a_port() {
+        let net = |text: &str| Hosts::Net(text.parse().unwrap());
+        for (text, hosts, port) in [
+            ("127.0.0.1", net("127.0.0.1/32"), None),
+            ("127.0.0.1:8080", net("127.0.0.1/32"), Some(8080)),
+            ("10.1.2.3/8", net("10.0.0.0/8"), None),
+            ("10.0.0.0/8:443", net("10.0.0.0/8"), Some(443)),
+            ("::1", net("::1/128"), None),
+            ("[::1]:8080", net("::1/128"), Some(8080)),
+            ("[fd00::]", net("fd00::/128"), None),
+            ("fd00::/8", net("fd00::/8"), None),
+            ("Internal.Example.", Hosts::Name("internal.example".into()), None),
+            ("localhost:3000", Hosts::Name("localhost".into()), Some(3000)),
+            ("*.corp.example:8080", Hosts::Under(".corp.example".into()), Some(8080)),
+        ] {
+            assert_eq!(Allowed::parse(text), Some(Allowed { hosts, port }), "{text}");
+        }
+        let bad = ["", "*", "*.", "http://a.example", "a.example/path", "a.example:", "a.example:99999", "a@b.example"];
+        for text in bad.into_iter().chain(["127.1", "[a.example]", "a.*.example", "10.0.0.0/33", "user:pass@x:80"]) {
+            assert_eq!(Allowed::parse(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! `Retry-After`: seconds, or a date.
+
+use std::time::Duration;
+
+use afterload_core::clock;
+
+/// Nobody makes us wait longer.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// How long to wait, at most an hour.
+pub(super) fn parse(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let wait = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        // More digits than a number has are a long time.
+        Err(_) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => LONGEST,
+        Err(_) => {
+            let millis = clock::parse_http_date(text)?.saturating_sub(clock::now());
+            Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+        }
+    };
+    Some(wait.min(LONGEST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_and_dates_are_understood_and_capped() {
+        assert_eq!(parse(" 7 "), Some(Duration::from_secs(7)));
+        for long in ["99999", "99999999999999999999999", "Fri, 31 Dec 2100 23:59:59 GMT"] {
+            assert_eq!(parse(long), Some(LONGEST), "{long}");
+        }
+        for past in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
+            assert_eq!(parse(past), Some(Duration::ZERO), "{past}");
+        }
+        for other in ["", "soon", "-1", "1.5", "7 s", "Sun, 06 Nov"] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Servers that hang, drip and flood.
+
+use std::time::Duration;
+
+use super::server::{Does, answer};
+use super::*;
+use afterload_core::units::ByteSize;
+
+const SHORT: Duration = Duration::from_millis(300);
+
+async fn within(http: &Http, url: &str) -> Result<usize> {
+    let answer = http.send(Request::get(url)?.timeout(SHORT)).await?;
+    Ok(answer.bytes().await?.len())
+}
+
+#[tokio::test]
+async fn a_call_ends_in_time_whatever_the_server_does() {
+    let server = Server::start(|path| match path {
+        "/hang" => Does::Hangs,
+        "/drip-head" => Does::Drips("HTTP/1.1 200 OK\r\nX: ".into()),
+        "/drip-body" => Does::Drips("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n".into()),
+        "/drip-redirects" => {
+            Does::Drips("HTTP/1.1 302 Found\r\nLocation: /drip-redirects\r\nContent-Length: 0\r\n\r\n".into())
+        }
+        _ => Does::Leaves,
+    })
+    .await;
+    let http = http(&["127.0.0.1"]);
+    for path in ["/hang", "/drip-head", "/drip-body", "/drip-redirects"] {
+        let error = within(&http, &server.url(path)).await.unwrap_err();
+        assert_eq!((error.code(), error.is_transient()), ("http_timeout", true), "{path}");
+        assert!(error.message().contains("300ms"), "{error}");
+    }
+    let error = within(&http, &server.url("/leave")).await.unwrap_err();
+    assert_eq!((error.code(), error.is_transient()), ("http_broken", true), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_may_come_back() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let http = http(&["127.0.0.1", "nowhere.invalid"]);
+    for url in [format!("http://{closed}/canary?canary"), "http://nowhere.invalid/canary?canary".to_owned()] {
+        let error = refused(&http, &url).await;
+        assert_eq!((error.code(), error.is_transient()), ("http_unreachable", true), "{error}");
+        assert!(!error.to_string().contains("canary"), "{error}");
+    }
+    // A server that does not speak TLS.
+    let server = Server::saying(&answer("200 OK", "", "")).await;
+    let error = refused(&http, &format!("https://127.0.0.1:{}/", server.port)).await;
+    assert_eq!((error.code(), error.is_transient()), ("http_unreachable", true), "{error}");
+}
+
+#[tokio::test]
+async fn a_body_is_read_up_to_its_limit_and_no_further() {
+    let most = usize::try_from(HttpLimits::default().body.0).unwrap();
+    let server = Server::start(move |path| match path {
+        "/declared" => Does::Floods(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1_u64 << 40)),
+        "/endless" => Does::Floods("HTTP/1.1 200 OK\r\n\r\n".into()),
+        "/full" => Does::Says(answer("200 OK", "", &"x".repeat(most))),
+        "/over" => Does::Says(answer("200 OK", "", &"x".repeat(most + 1))),
+        _ => Does::Says("HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\nshort".into()),
+    })
+    .await;
+    let http = http(&["127.0.0.1"]);
+    for path in ["/declared", "/endless", "/over"] {
+        let error = get(&http, &server.url(path)).await.unwrap().bytes().await.unwrap_err();
+        assert_eq!((error.code(), error.is_transient()), ("http_body_too_large", false), "{path}");
+    }
+    assert_eq!(get(&http, &server.url("/full")).await.unwrap().bytes().await.unwrap().len(), most);
+    let http_limits = HttpLimits { body: ByteSize(1000), ..HttpLimits::default() };
+    let tight = limited(&["127.0.0.1"], &http_limits);
+    let error = get(&tight, &server.url("/full")).await.unwrap().bytes().await.unwrap_err();
+    assert!(error.code() == "http_body_too_large" && error.message().contains("1000"), "{error}");
+    let error = get(&http, &server.url("/short")).await.unwrap().bytes().await.unwrap_err();
+    assert_eq!((error.code(), error.is_transient()), ("http_broken", true), "{error}");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_too_large() {
+    let server = Server::start(|path| {
+        let status = if path == "/304" { "304 Not Modified" } else { "200 OK" };
+        Does::Says(format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", 1_u64 << 40))
+    })
+    .await;
+    let http = http(&["127.0.0.1"]);
+    for (method, path) in [(Method::HEAD, "/"), (Method::GET, "/304")] {
+        let answer = http.send(Request::new(method, &server.url(path)).unwrap()).await.unwrap();
+        assert_eq!((answer.length(), answer.header("content-length")), (Some(0), Some("1099511627776")), "{path}");
+        assert!(answer.bytes().await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_not_asked_for_and_stays_as_it_is() {
+    let server = Server::saying(&answer("200 OK", "Content-Encoding: gzip\r\n", "\u{1f}not unpacked")).await;
+    let answer = get(&http(&["127.0.0.1"]), &server.url("/")).await.unwrap();
+    assert_eq!(answer.header("content-encoding"), Some("gzip"));
+    assert_eq!(answer.bytes().await.unwrap(), "\u{1f}not unpacked");
+    let asked = server.asked()[0].to_ascii_lowercase();
+    assert!(asked.contains("accept-encoding: identity\r\n") && !asked.contains("gzip"), "{asked}");
+}

@@ -1,0 +1,120 @@
+//! What an answer means, and what a request looks like to who receives it.
+
+use std::time::Duration;
+
+use super::server::{Does, answer};
+use super::*;
+use afterload_core::secret::Secret;
+
+#[tokio::test]
+async fn a_status_says_whether_to_come_again_and_when() {
+    let server = Server::start(|path| {
+        let (status, wait) = path[1..].trim_end_matches("?canary").split_once('/').unwrap();
+        let head = if wait.is_empty() { String::new() } else { format!("Retry-After: {wait}\r\n") };
+        Does::Says(answer(&format!("{status} Canary"), &head, "canary"))
+    })
+    .await;
+    let http = http(&["127.0.0.1"]);
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    for (path, code, again, wait) in [
+        ("/429/7", "http_rate_limited", true, seconds(7)),
+        ("/429/", "http_rate_limited", true, None),
+        ("/503/99999", "http_server_error", true, seconds(3600)),
+        ("/500/soon", "http_server_error", true, None),
+        ("/599/", "http_server_error", true, None),
+        ("/400/7", "http_refused", false, None),
+        ("/401/", "http_refused", false, None),
+        ("/404/", "http_refused", false, None),
+        ("/408/", "http_refused", true, None),
+        ("/410/", "http_refused", false, None),
+        ("/425/3", "http_refused", true, seconds(3)),
+        ("/302/", "http_unexpected_status", false, None),
+        ("/304/", "http_unexpected_status", false, None),
+    ] {
+        let error = get(&http, &server.url(&format!("{path}?canary"))).await.unwrap().success().err().unwrap();
+        assert_eq!((error.code(), error.is_transient()), (code, again), "{path}");
+        let found = error.wait();
+        assert!(found == wait, "{path}: {found:?}");
+        assert!(!error.to_string().to_lowercase().contains("canary"), "{error}");
+        assert_eq!(error.facts().unwrap()["status"], path[1..4].parse::<u16>().unwrap());
+    }
+    assert_eq!(get(&http, &server.url("/204/")).await.unwrap().success().unwrap().status(), 204);
+}
+
+#[tokio::test]
+async fn headers_are_given_without_cookies_and_json_without_quotes() {
+    let head = "X-One: a\r\nX-One: b\r\nSet-Cookie: canary\r\n";
+    let server = Server::start(move |path| match path {
+        "/json" => Does::Says(answer("200 OK", head, "{\"a\": 1}")),
+        _ => Does::Says(answer("200 OK", head, "{\"canary\": canary}")),
+    })
+    .await;
+    let http = http(&["127.0.0.1"]);
+    let answer = get(&http, &server.url("/json")).await.unwrap();
+    let headers = answer.headers();
+    assert!(headers.contains(&("x-one".to_owned(), "a, b".to_owned())), "{headers:?}");
+    assert!(!format!("{headers:?}").contains("canary"), "{headers:?}");
+    assert_eq!(answer.json::<serde_json::Value>().await.unwrap()["a"], 1);
+    let error = get(&http, &server.url("/other")).await.unwrap().json::<serde_json::Value>().await.unwrap_err();
+    assert_eq!(error.code(), "http_answer_invalid");
+    assert!(!error.to_string().contains("canary"), "{error}");
+}
+
+#[test]
+fn an_address_is_absolute_and_holds_no_password() {
+    for bad in [
+        "",
+        "canary",
+        "/canary",
+        "//canary",
+        "ftp://canary",
+        "file:///canary",
+        "http://",
+        "http://user@canary/",
+        "http://:pass@canary/",
+        "http://[canary]/",
+        "javascript:canary",
+        "http://1.2.3.4.5canary:99999",
+        &format!("http://a.example/{}", "canary".repeat(2000)),
+    ] {
+        let error = Request::get(bad).unwrap_err();
+        assert_eq!(error.code(), "http_url_invalid", "{bad}");
+        assert!(!error.to_string().contains("canary"), "{error}");
+    }
+    let request = Request::get("HTTPS://A.example/x?y=1#fragment").unwrap().query([("q", "a b&c")]);
+    assert_eq!(request.url.as_str(), "https://a.example/x?y=1&q=a+b%26c");
+    assert_eq!(format!("{request:?}"), "GET https://a.example");
+}
+
+#[test]
+fn headers_are_one_line_and_not_those_of_the_connection() {
+    let request = Request::get("http://a.example").unwrap();
+    for (name, value) in
+        [("X", "canary\r\nY: 1"), ("X", "canary\0"), ("X\n", "1"), ("", "1"), ("Host", "b"), ("TE", "x")]
+    {
+        let error = request.clone().header(name, value).unwrap_err();
+        assert_eq!(error.code(), "http_header_invalid", "{name:?}");
+        assert!(!error.to_string().contains("canary"), "{error}");
+    }
+}
+
+/// The example of the standard's own documentation.
+#[test]
+fn a_signature_is_that_of_the_standard() {
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let webhooks = WebhooksConfig { secret: Some(Secret::new(secret)), ..WebhooksConfig::default() };
+    let webhooks = Webhooks::new(&webhooks, "");
+    assert_eq!(webhooks.secret(), secret);
+    let signature = webhooks.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b"{\"test\": 2432232314}");
+    assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+}
+
+#[test]
+fn without_a_secret_one_follows_from_the_secret_key() {
+    let derived = |key: &str| Webhooks::new(&WebhooksConfig::default(), key).secret();
+    let secret = derived("a");
+    assert_eq!((secret.len(), &secret), ("whsec_".len() + 44, &derived("a")));
+    assert_ne!(secret, derived("b"));
+    assert_eq!(Webhooks::id("run/step"), Webhooks::id("run/step"));
+    assert_ne!(Webhooks::id("run/step"), Webhooks::id("run/other"));
+}

@@ -1,0 +1,192 @@
+//! A definition ready to run: its steps in one list, in the order of their sections.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Engine, Inner};
+use afterload_core::clock::Millis;
+use afterload_core::error::{Error, Result};
+use afterload_pipeline::plan::{Backoff, ForEach, Plan, Retry, Step};
+use afterload_pipeline::{self as pipeline, Condition, Section, Surroundings};
+use afterload_state::{Definition, StepRecord, Tx};
+
+/// How many definitions are kept ready.
+const CACHE: usize = 256;
+
+/// A definition ready to run.
+pub(super) struct Compiled {
+    /// The checked pipeline.
+    pub plan: Arc<Plan>,
+    /// All its steps in one list: `steps`, then the hooks.
+    pub steps: Vec<CompiledStep>,
+}
+
+/// A step ready to run.
+pub(super) struct CompiledStep {
+    /// The step as it was checked.
+    pub step: Step,
+    /// When it runs.
+    pub section: Section,
+    /// Its `if`.
+    pub condition: Option<Condition>,
+    /// Whether what it is given may depend on other steps.
+    pub sees_steps: bool,
+}
+
+impl CompiledStep {
+    /// What a step does first that has `for_each`: it only finds out its items, which then run.
+    pub fn fans_out(&self, step: &StepRecord) -> Option<&ForEach> {
+        self.step.for_each.as_ref().filter(|_| step.parent.is_none())
+    }
+}
+
+impl Compiled {
+    fn new(plan: Plan) -> Self {
+        let step = |(section, step): (Section, &Step)| CompiledStep {
+            section,
+            condition: step.condition.as_deref().map(Condition::new),
+            // Hooks are told how the steps ended.
+            sees_steps: section != Section::Main || json!(step).to_string().contains("steps"),
+            step: step.clone(),
+        };
+        Self { steps: plan.sections.all().map(step).collect(), plan: Arc::new(plan) }
+    }
+
+    /// Where the step of this id stands in the list.
+    pub fn position(&self, id: &str) -> Option<usize> {
+        self.steps.iter().position(|known| known.step.id == id)
+    }
+}
+
+/// The wait after the `failures`th failure. Exponential with full jitter: `random` from 0 to 1 spreads it between nothing
+/// and the whole, so that many failures at once do not come back at once.
+pub(super) fn backoff(retry: &Retry, failures: u32, random: f64) -> Duration {
+    let millis = match retry.backoff {
+        Backoff::Constant => retry.delay_ms as f64,
+        Backoff::Exponential => {
+            let factor = 2f64.powi(failures.saturating_sub(1).min(62) as i32);
+            (retry.delay_ms as f64 * factor).min(retry.max_delay_ms as f64) * random
+        }
+    };
+    Duration::from_millis(millis as u64)
+}
+
+/// Definitions that were compiled before, by digest.
+#[derive(Default)]
+pub(super) struct Cache(Mutex<HashMap<String, Arc<Compiled>>>);
+
+impl Cache {
+    fn get(&self, digest: &str) -> Option<Arc<Compiled>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
+    }
+
+    fn put(&self, digest: &str, compiled: &Arc<Compiled>) {
+        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.len() >= CACHE {
+            cache.clear();
+        }
+        cache.insert(digest.to_owned(), compiled.clone());
+    }
+}
+
+/// A pipeline that is live.
+#[derive(Clone, Debug)]
+pub struct LivePlan {
+    /// The checked pipeline.
+    pub plan: Arc<Plan>,
+    /// When this definition went live.
+    pub published_at: Millis,
+}
+
+impl Engine {
+    /// The pipelines that are live at this moment, as the database has them. One that this version cannot read is left
+    /// out: its runs say so themselves.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn live(&self) -> Result<Vec<LivePlan>> {
+        let mut live = Vec::new();
+        for (digest, published_at) in self.0.db.live_definitions().await? {
+            match self.0.compiled(&digest).await {
+                Ok(compiled) => live.push(LivePlan { plan: compiled.plan.clone(), published_at }),
+                Err(error) if !error.is_transient() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(live)
+    }
+}
+
+impl Inner {
+    /// The definition of this digest.
+    pub(super) async fn compiled(&self, digest: &str) -> Result<Arc<Compiled>> {
+        if let Some(compiled) = self.cache.get(digest) {
+            return Ok(compiled);
+        }
+        self.compile(digest, self.db.definition(digest).await?)
+    }
+
+    /// The queues that somebody has to work: those of the live pipelines, and those with steps still open.
+    pub(super) async fn named_queues(&self) -> Result<Vec<String>> {
+        let mut queues = self.db.open_queues().await?;
+        for digest in self.db.live_digests().await? {
+            match self.compiled(&digest).await {
+                Ok(compiled) => queues.extend(compiled.steps.iter().map(|known| known.step.queue.clone())),
+                // It was live under an older version; its runs say so themselves.
+                Err(error) if !error.is_transient() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(queues)
+    }
+
+    /// As [`Self::compiled`], inside of a transaction.
+    pub(super) async fn compiled_in(&self, tx: &mut Tx, digest: &str) -> Result<Arc<Compiled>> {
+        if let Some(compiled) = self.cache.get(digest) {
+            return Ok(compiled);
+        }
+        let definition = tx.definition(digest).await?;
+        self.compile(digest, definition)
+    }
+
+    fn compile(&self, digest: &str, definition: Option<Definition>) -> Result<Arc<Compiled>> {
+        let definition = definition
+            .ok_or_else(|| Error::permanent("definition_not_found", format!("there is no definition `{digest}`")))?;
+        let pipeline =
+            pipeline::load(None, &definition.source, &self.kinds, &Surroundings::default()).map_err(|problems| {
+                let first = problems.first().map_or_else(String::new, |problem| problem.message.clone());
+                Error::permanent(
+                    "definition_invalid",
+                    format!("the stored definition of `{}` is not valid for this version: {first}", definition.name),
+                )
+            })?;
+        let compiled = Arc::new(Compiled::new(pipeline.plan));
+        self.cache.put(digest, &compiled);
+        Ok(compiled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retry(backoff: Backoff) -> Retry {
+        Retry { attempts: 9, backoff, delay_ms: 2_000, max_delay_ms: 60_000 }
+    }
+
+    #[test]
+    fn exponential_backoff_doubles_up_to_its_maximum() {
+        let retry = retry(Backoff::Exponential);
+        let waits: Vec<_> = (1..8).map(|failures| backoff(&retry, failures, 1.0).as_secs()).collect();
+        assert_eq!(waits, [2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(backoff(&retry, 40, 0.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn constant_backoff_is_constant() {
+        assert_eq!(backoff(&retry(Backoff::Constant), 5, 0.3), Duration::from_secs(2));
+    }
+}

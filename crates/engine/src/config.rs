@@ -1,0 +1,62 @@
+//! What the engine takes from the configuration.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use afterload_core::secret::Secret;
+use afterload_core::units::Duration;
+
+/// What the engine needs to know. The binary makes it from the configuration file.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// The address of this service, without a slash at the end.
+    pub base_url: String,
+    /// Signs the links of runs and files.
+    pub signing_key: Secret,
+    /// The bucket of uploads and results.
+    pub artifacts: String,
+    /// Queues with settings of their own.
+    pub queues: BTreeMap<String, QueueConfig>,
+    /// Crashes without progress after which a step is quarantined.
+    pub max_crashes: u32,
+    /// How long a stopping process waits for its steps to park.
+    pub drain: std::time::Duration,
+    /// How long runs and files are kept.
+    pub retention: RetentionConfig,
+    /// Values for `${{ secrets.NAME }}`.
+    pub secrets: BTreeMap<String, Secret>,
+}
+
+/// How long runs and their files are kept, from the end of the run on.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// Runs; default `90d`. A run is kept at least as long as its files.
+    pub runs: Duration,
+    /// Files; default `30d`. What another run or a link still needs is kept longer.
+    pub artifacts: Duration,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        let days = |days: u64| Duration(std::time::Duration::from_secs(days * 86_400));
+        Self { runs: days(90), artifacts: days(30) }
+    }
+}
+
+/// How a queue is worked.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueueConfig {
+    /// Steps that one process runs at the same time.
+    #[schemars(range(min = 1, max = 1000))]
+    pub concurrency: usize,
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        Self { concurrency: 4 }
+    }
+}

@@ -1,0 +1,70 @@
+//! Links to files, as one step makes them.
+
+use afterload_core::failpoint;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use ulid::Ulid;
+
+use super::{Inner, link_url};
+use afterload_core::clock;
+use afterload_core::secrets::Signer;
+use afterload_state::{Db, LinkRecord};
+use afterload_step_api::{Answer, FileLinks};
+
+/// The links of one step, kept in the service's database.
+pub(super) struct Links {
+    db: Db,
+    base_url: String,
+    signer: Signer,
+    run: String,
+    step: String,
+}
+
+impl Links {
+    pub(super) fn new(engine: &Inner, run: &str, step: &str) -> Self {
+        Self {
+            db: engine.db.clone(),
+            base_url: engine.config.base_url.clone(),
+            signer: engine.signer.clone(),
+            run: run.to_owned(),
+            step: step.to_owned(),
+        }
+    }
+}
+
+/// The id follows from what stays the same, so that a mail that is sent again carries the same link.
+fn id(run: &str, step: &str, artifact: &str) -> Ulid {
+    let digest = Sha256::digest(format!("{run}\n{step}\n{artifact}"));
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    Ulid::from_bytes(bytes)
+}
+
+impl FileLinks for Links {
+    fn link(&self, artifact: &str, lives: Duration) -> Answer<Option<String>> {
+        let id = id(&self.run, &self.step, artifact);
+        let url = link_url(&self.base_url, &self.signer, id);
+        let now = clock::now();
+        let record = LinkRecord {
+            id: id.to_string(),
+            artifact_id: artifact.to_owned(),
+            run_id: self.run.clone(),
+            step_id: self.step.clone(),
+            created_at: now,
+            expires_at: now.saturating_add(i64::try_from(lives.as_millis()).unwrap_or(i64::MAX)),
+            revoked_at: None,
+            downloads: 0,
+            last_download_at: None,
+        };
+        let db = self.db.clone();
+        Box::pin(async move {
+            let mut tx = db.begin().await?;
+            let kept = tx.keep_link(&record).await?;
+            failpoint!("link.before_commit");
+            tx.commit().await?;
+            failpoint!("link.after_commit");
+            Ok(kept.then_some(url))
+        })
+    }
+}

@@ -1,0 +1,286 @@
+//! What comes next in a run, as a pure function of its steps. `ARCHITECTURE.md` draws the same machine.
+
+use afterload_core::error::{Error, Result};
+use afterload_pipeline::Section;
+use afterload_state::{RunStatus, StepStatus};
+
+/// A step as the machine sees it.
+#[derive(Clone, Debug)]
+pub struct Node<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Where it stands.
+    pub section: Section,
+    /// The steps of the same section that must end first.
+    pub needs: &'a [String],
+    /// A failure of it is recorded and forgiven.
+    pub continue_on_error: bool,
+    /// Where it is.
+    pub status: StepStatus,
+}
+
+/// What becomes of a waiting step.
+#[derive(Debug)]
+pub enum Change {
+    /// Its job goes to the queue.
+    Queue,
+    /// It ends without an attempt: its condition does not hold, or its section is not called for.
+    Skip,
+    /// It ends without an attempt: something it needs failed, or the run is asked to stop.
+    Cancel,
+    /// Its condition could not be evaluated.
+    Fail(Error),
+}
+
+impl Change {
+    /// The status that the change leads to.
+    pub fn status(&self) -> StepStatus {
+        match self {
+            Self::Queue => StepStatus::Queued,
+            Self::Skip => StepStatus::Skipped,
+            Self::Cancel => StepStatus::Cancelled,
+            Self::Fail(_) => StepStatus::Failed,
+        }
+    }
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub struct Advance {
+    /// The waiting steps that move, by their index.
+    pub changes: Vec<(usize, Change)>,
+    /// How the run ends, if nothing is left to do.
+    pub ended: Option<RunStatus>,
+}
+
+/// Moves every waiting step that can move, until nothing does. `holds` evaluates a step's condition with the statuses
+/// reached so far. In a run that is asked to stop nothing new begins but `finally`.
+pub fn advance(
+    nodes: &mut [Node<'_>],
+    cancelled: bool,
+    mut holds: impl FnMut(usize, &[Node<'_>]) -> Result<bool>,
+) -> Advance {
+    let mut changes = Vec::new();
+    for section in Section::ALL {
+        let call = match section {
+            Section::Finally => Call::Go,
+            Section::Main if cancelled => Call::Stop,
+            Section::Main => Call::Go,
+            Section::OnSuccess | Section::OnFailure if cancelled => Call::Skip,
+            Section::OnSuccess if outcome(nodes, Section::Main) == RunStatus::Succeeded => Call::Go,
+            Section::OnFailure if outcome(nodes, Section::Main) == RunStatus::Failed => Call::Go,
+            Section::OnSuccess | Section::OnFailure => Call::Skip,
+        };
+        while let Some((index, change)) = next(nodes, section, call, &mut holds) {
+            nodes[index].status = change.status();
+            changes.push((index, change));
+        }
+        if nodes.iter().any(|node| node.section == section && !node.status.is_final()) {
+            return Advance { changes, ended: None };
+        }
+    }
+    let failed = Section::ALL.into_iter().any(|section| outcome(nodes, section) == RunStatus::Failed);
+    let ended = match (cancelled, failed) {
+        (true, _) => RunStatus::Cancelled,
+        (false, true) => RunStatus::Failed,
+        (false, false) => RunStatus::Succeeded,
+    };
+    Advance { changes, ended: Some(ended) }
+}
+
+/// What becomes of a section's waiting steps.
+#[derive(Clone, Copy)]
+enum Call {
+    /// They run as their needs end.
+    Go,
+    /// The section is not called for.
+    Skip,
+    /// The run is asked to stop.
+    Stop,
+}
+
+/// How a section ended, once all its steps have.
+pub fn outcome(nodes: &[Node<'_>], section: Section) -> RunStatus {
+    let failed = nodes.iter().any(|node| node.section == section && blocks(node));
+    if failed { RunStatus::Failed } else { RunStatus::Succeeded }
+}
+
+fn next(
+    nodes: &[Node<'_>],
+    section: Section,
+    call: Call,
+    holds: &mut impl FnMut(usize, &[Node<'_>]) -> Result<bool>,
+) -> Option<(usize, Change)> {
+    let waiting =
+        nodes.iter().enumerate().filter(|(_, node)| node.section == section && node.status == StepStatus::Waiting);
+    for (index, node) in waiting {
+        match call {
+            Call::Go => {}
+            Call::Skip => return Some((index, Change::Skip)),
+            Call::Stop => return Some((index, Change::Cancel)),
+        }
+        let needed =
+            || nodes.iter().filter(|other| other.section == section && node.needs.iter().any(|need| need == other.id));
+        if needed().any(blocks) {
+            return Some((index, Change::Cancel));
+        }
+        if needed().all(|need| need.status.is_final()) {
+            let change = match holds(index, nodes) {
+                Ok(true) => Change::Queue,
+                Ok(false) => Change::Skip,
+                Err(error) => Change::Fail(error),
+            };
+            return Some((index, change));
+        }
+    }
+    None
+}
+
+/// True if what needs this step cannot run, and the run has failed. A skipped step counts as satisfied.
+fn blocks(node: &Node<'_>) -> bool {
+    match node.status {
+        StepStatus::Failed | StepStatus::Quarantined => !node.continue_on_error,
+        StepStatus::Cancelled => true,
+        StepStatus::Waiting | StepStatus::Queued | StepStatus::Running => false,
+        StepStatus::Sleeping | StepStatus::Retrying => false,
+        StepStatus::Succeeded | StepStatus::Skipped => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use StepStatus::{Cancelled, Failed, Queued, Running, Skipped, Succeeded, Waiting};
+
+    /// `id`, section, needs (comma-separated), forgiven, status.
+    type Spec = (&'static str, Section, &'static str, bool, StepStatus);
+
+    fn run(specs: &[Spec], condition: impl Fn(&str) -> Result<bool>) -> (Vec<StepStatus>, Option<RunStatus>) {
+        let needs: Vec<Vec<String>> = specs
+            .iter()
+            .map(|spec| spec.2.split(',').filter(|need| !need.is_empty()).map(str::to_owned).collect())
+            .collect();
+        let mut nodes: Vec<_> = specs
+            .iter()
+            .zip(&needs)
+            .map(|(&(id, section, _, continue_on_error, status), needs)| Node {
+                id,
+                section,
+                needs,
+                continue_on_error,
+                status,
+            })
+            .collect();
+        let advance = advance(&mut nodes, false, |index, nodes| condition(nodes[index].id));
+        (nodes.iter().map(|node| node.status).collect(), advance.ended)
+    }
+
+    fn always(_: &str) -> Result<bool> {
+        Ok(true)
+    }
+
+    #[test]
+    fn a_new_run_queues_what_needs_nothing() {
+        let specs = [
+            ("a", Section::Main, "", false, Waiting),
+            ("b", Section::Main, "", false, Waiting),
+            ("c", Section::Main, "a,b", false, Waiting),
+        ];
+        assert_eq!(run(&specs, always), (vec![Queued, Queued, Waiting], None));
+    }
+
+    #[test]
+    fn a_join_waits_for_all_and_runs_once_all_ended() {
+        let specs = [
+            ("a", Section::Main, "", false, Succeeded),
+            ("b", Section::Main, "", false, Running),
+            ("c", Section::Main, "a,b", false, Waiting),
+        ];
+        assert_eq!(run(&specs, always), (vec![Succeeded, Running, Waiting], None));
+        let specs = [
+            ("a", Section::Main, "", false, Succeeded),
+            ("b", Section::Main, "", false, Skipped),
+            ("c", Section::Main, "a,b", false, Waiting),
+        ];
+        assert_eq!(run(&specs, always), (vec![Succeeded, Skipped, Queued], None));
+    }
+
+    #[test]
+    fn a_failure_cancels_what_needs_it_and_nothing_else() {
+        let specs = [
+            ("a", Section::Main, "", false, Failed),
+            ("b", Section::Main, "a", false, Waiting),
+            ("c", Section::Main, "b", false, Waiting),
+            ("d", Section::Main, "", false, Running),
+        ];
+        assert_eq!(run(&specs, always), (vec![Failed, Cancelled, Cancelled, Running], None));
+    }
+
+    #[test]
+    fn a_forgiven_failure_goes_on() {
+        let specs = [("a", Section::Main, "", true, Failed), ("b", Section::Main, "a", false, Waiting)];
+        assert_eq!(run(&specs, always), (vec![Failed, Queued], None));
+        let specs = [("a", Section::Main, "", true, Failed), ("b", Section::Main, "a", false, Succeeded)];
+        assert_eq!(run(&specs, always).1, Some(RunStatus::Succeeded));
+    }
+
+    #[test]
+    fn hooks_follow_the_outcome_and_finally_comes_last() {
+        let hooks = |main| {
+            [
+                ("a", Section::Main, "", false, main),
+                ("ok", Section::OnSuccess, "", false, Waiting),
+                ("alarm", Section::OnFailure, "", false, Waiting),
+                ("clean", Section::Finally, "", false, Waiting),
+            ]
+        };
+        assert_eq!(run(&hooks(Running), always), (vec![Running, Waiting, Waiting, Waiting], None));
+        assert_eq!(run(&hooks(Succeeded), always), (vec![Succeeded, Queued, Waiting, Waiting], None));
+        assert_eq!(run(&hooks(Failed), always), (vec![Failed, Skipped, Queued, Waiting], None));
+        let mut done = hooks(Failed);
+        done[2].4 = Succeeded;
+        assert_eq!(run(&done, always), (vec![Failed, Skipped, Succeeded, Queued], None));
+        done[3].4 = Succeeded;
+        assert_eq!(run(&done, always), (vec![Failed, Skipped, Succeeded, Succeeded], Some(RunStatus::Failed)));
+    }
+
+    #[test]
+    fn a_failed_hook_fails_the_run() {
+        let specs = [("a", Section::Main, "", false, Succeeded), ("ok", Section::OnSuccess, "", false, Failed)];
+        assert_eq!(run(&specs, always).1, Some(RunStatus::Failed));
+    }
+
+    #[test]
+    fn conditions_skip_or_fail() {
+        let specs = [("a", Section::Main, "", false, Waiting), ("b", Section::Main, "a", false, Waiting)];
+        assert_eq!(run(&specs, |id| Ok(id != "a")), (vec![Skipped, Queued], None));
+        let broken = |id: &str| if id == "a" { Err(Error::permanent("expression_failed", "no")) } else { Ok(true) };
+        assert_eq!(run(&specs, broken), (vec![Failed, Cancelled], Some(RunStatus::Failed)));
+    }
+
+    #[test]
+    fn a_run_whose_steps_are_all_skipped_succeeds() {
+        let specs = [("a", Section::Main, "", false, Waiting), ("b", Section::Finally, "", false, Waiting)];
+        assert_eq!(run(&specs, |_| Ok(false)), (vec![Skipped, Skipped], Some(RunStatus::Succeeded)));
+    }
+
+    #[test]
+    fn a_run_asked_to_stop_begins_nothing_but_finally() {
+        let needs: [String; 0] = [];
+        let node = |id, section, status| Node { id, section, needs: &needs, continue_on_error: false, status };
+        let mut nodes = [
+            node("a", Section::Main, Running),
+            node("b", Section::Main, Waiting),
+            node("alarm", Section::OnFailure, Waiting),
+            node("clean", Section::Finally, Waiting),
+        ];
+        let first = advance(&mut nodes, true, |_, _| Ok(true));
+        assert_eq!(nodes.each_ref().map(|node| node.status), [Running, Cancelled, Waiting, Waiting]);
+        assert_eq!(first.ended, None);
+        nodes[0].status = Cancelled;
+        advance(&mut nodes, true, |_, _| Ok(true));
+        assert_eq!(nodes.each_ref().map(|node| node.status), [Cancelled, Cancelled, Skipped, Queued]);
+        nodes[3].status = Failed;
+        assert_eq!(advance(&mut nodes, true, |_, _| Ok(true)).ended, Some(RunStatus::Cancelled));
+    }
+}

@@ -1,0 +1,153 @@
+//! What a process lets go of as time passes: links, files, runs, and objects that a crash left without an owner.
+
+use afterload_core::failpoint;
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+use ulid::Ulid;
+
+use super::{Engine, Inner};
+use afterload_core::clock;
+use afterload_core::error::Result;
+use afterload_core::file::File;
+
+/// How often it looks.
+pub(super) const EVERY: Duration = Duration::from_secs(5);
+/// How much one look does of each; the rest follows in the next.
+const BATCH: u32 = 200;
+/// How often it looks for objects without an owner, in looks: twice a day, and not at the start of a process, which has
+/// better things to do.
+const ORPHANS_EVERY: u32 = 12 * 3600 / 5;
+/// An object younger than this may still find its owner.
+const ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
+
+impl Engine {
+    /// Deletes objects under our own keys that are older than `age` and no artifact. Workers do so by themselves twice a
+    /// day, with an age of a day, in the embedded store; never call it on a bucket that another installation writes. Gives how many there were.
+    ///
+    /// # Errors
+    /// Those of the store and of the database.
+    pub async fn delete_orphans(&self, age: Duration) -> Result<u64> {
+        self.0.delete_orphans(age).await
+    }
+}
+
+impl Inner {
+    /// Lets go of what is over. Each part is bounded, and may be done by many processes at once.
+    pub(super) async fn let_go(&self, turn: u32) -> Result<()> {
+        for (artifact, holder) in self.db.links_to_release(BATCH).await? {
+            let mut tx = self.db.begin().await?;
+            tx.release_link(&artifact, &holder).await?;
+            failpoint!("retention.before_unlink");
+            tx.commit().await?;
+            failpoint!("retention.unlinked");
+        }
+        let retention = &self.config.retention;
+        for run in self.db.runs_to_release(retention.artifacts.millis(), BATCH).await? {
+            let mut tx = self.db.begin().await?;
+            tx.release_run(&run).await?;
+            failpoint!("retention.before_release");
+            tx.commit().await?;
+            failpoint!("retention.released");
+        }
+        self.purge().await?;
+        self.db.forget_places(BATCH).await?;
+        let mut deleted = 0;
+        for run in self.db.runs_to_delete(retention.runs.millis(), BATCH).await? {
+            failpoint!("retention.before_delete");
+            deleted += u32::from(self.db.delete_run(&run).await?);
+            failpoint!("retention.deleted");
+        }
+        if deleted > 0 {
+            info!(runs = deleted, "runs whose time was over were deleted");
+        }
+        // A store elsewhere may be shared with another installation, whose files are no orphans.
+        if turn % ORPHANS_EVERY == ORPHANS_EVERY - 1 && self.objects.is_embedded(&self.config.artifacts) {
+            self.delete_orphans(ORPHAN_AGE).await?;
+        }
+        Ok(())
+    }
+
+    /// The object goes before its row says so: a crash between the two deletes it once more, which is nothing.
+    async fn purge(&self) -> Result<()> {
+        for (id, file) in self.db.artifacts_to_purge(BATCH).await? {
+            let gone = match serde_json::from_value::<File>(file) {
+                Ok(file) => self.objects.delete(&file.bucket, &file.key).await,
+                Err(_) => Ok(()),
+            };
+            match gone {
+                Ok(()) => {
+                    failpoint!("retention.object_deleted");
+                    self.db.purged(&id).await?;
+                    failpoint!("retention.purged");
+                }
+                Err(error) => {
+                    warn!(artifact.id = id, error.code = error.code(), "an expired file was not deleted yet: {error}");
+                    if error.is_transient() {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes objects under our own keys that are no artifact, such as what a crash left between the store and the
+    /// database. Those of runs that go on are left to them.
+    async fn delete_orphans(&self, age: Duration) -> Result<u64> {
+        let before = clock::now().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        let mut all = 0;
+        let bucket = &self.config.artifacts;
+        for prefix in ["runs/", "uploads/"] {
+            let (mut from, mut deleted) = (None, 0_u64);
+            loop {
+                let page = self.objects.list(bucket, prefix, from).await?;
+                for object in &page.objects {
+                    let Some((run, artifact)) = owners(&object.key) else { continue };
+                    // Of one without a time nobody knows how old it is.
+                    let old = object.modified_at > 0 && object.modified_at <= before;
+                    if !old || self.db.is_owned(artifact, run).await? {
+                        continue;
+                    }
+                    self.objects.delete(bucket, &object.key).await?;
+                    debug!(object.key = object.key, "an object without an owner was deleted");
+                    deleted += 1;
+                }
+                from = page.next;
+                if from.is_none() {
+                    break;
+                }
+            }
+            if deleted > 0 {
+                info!(objects = deleted, prefix, "objects without an owner were deleted");
+            }
+            all += deleted;
+        }
+        Ok(all)
+    }
+}
+
+/// The run and the artifact of one of our keys, `uploads/RUN/ID` or `runs/RUN/STEP/CLAIM/ID`.
+fn owners(key: &str) -> Option<(&str, &str)> {
+    let mut parts = key.split('/').skip(1);
+    let (run, artifact) = (parts.next()?, parts.last()?);
+    let is_id = |text: &str| Ulid::from_string(text).is_ok();
+    (is_id(run) && is_id(artifact)).then_some((run, artifact))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::owners;
+
+    #[test]
+    fn our_own_keys_name_their_owners_and_others_do_not() {
+        let (run, id) = ("01ARZ3NDEKTSV4RRFFQ69G5FAV", "01BX5ZZKBKACTAV9WEVGEMMVRZ");
+        assert_eq!(owners(&format!("uploads/{run}/{id}")), Some((run, id)));
+        assert_eq!(owners(&format!("runs/{run}/import/3/{id}")), Some((run, id)));
+        for other in
+            ["uploads/", "uploads/a.csv", "runs/x/y", &format!("uploads/{run}"), &format!("runs/{run}/notes.txt")]
+        {
+            assert_eq!(owners(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Steps that wait without a worker, for a time or for an event, and the events that wake them.
+
+use afterload_core::failpoint;
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use ulid::Ulid;
+
+use super::{Engine, Inner};
+use afterload_core::clock::{self, Millis};
+use afterload_core::error::Result;
+use afterload_state::queue::Push;
+use afterload_state::{AwaitedEvent, EventRecord, Sleep, StepRecord, Tx};
+use afterload_step_api::Suspension;
+
+/// How long an event is kept for the steps that begin to wait for it after it has come.
+pub(super) const KEPT: Millis = 24 * 3_600_000;
+/// So many events are looked at in one go.
+const PAGE: u32 = 100;
+/// How often an event is told anew when others hold the same rows.
+const TRIES: u32 = 5;
+/// Stands between the names of fields.
+const BETWEEN: char = '\n';
+
+/// What became of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Its id.
+    pub id: String,
+    /// How many steps it woke.
+    pub woken: usize,
+}
+
+impl Engine {
+    /// Stores an event and wakes the steps that wait for it. When this returns, that is on disk. An event that came
+    /// before under the same key wakes nobody again.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn tell(&self, name: &str, key: Option<String>, body: Value) -> Result<(Told, EventRecord)> {
+        let inner = &self.0;
+        let id = Ulid::generate().to_string();
+        let event = EventRecord { id, name: name.to_owned(), key, body, received_at: clock::now() };
+        let mut tries = 1;
+        loop {
+            match inner.try_tell(&event).await {
+                Err(error) if error.is_transient() && tries < TRIES => tries += 1,
+                told => return Ok(told?.unwrap_or_else(|known| (Told { id: known.id.clone(), woken: 0 }, known))),
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// The inner error is the event as it was told before.
+    async fn try_tell(&self, event: &EventRecord) -> Result<std::result::Result<(Told, EventRecord), EventRecord>> {
+        let name = &event.name;
+        let mut tx = self.db.begin().await?;
+        tx.lock_event(name).await?;
+        if let Some(known) = tx.insert_event(event).await? {
+            return Ok(Err(known));
+        }
+        let mut sleepers = Vec::new();
+        for fields in tx.awaited_fields(name).await? {
+            if let Some(awaited) = awaited_by(name, &fields, &event.body) {
+                sleepers.extend(tx.sleepers(&awaited).await?);
+            }
+        }
+        sleepers.sort_by(|one, other| one.id.cmp(&other.id));
+        // Jobs before steps before runs, as those do it who claim a step. The sweep may have pushed one already.
+        let ids: Vec<String> = sleepers.iter().map(|step| step.id.clone()).collect();
+        self.chain.lock(&mut tx, &ids).await?;
+        let (mut wake, mut runs) = (Vec::new(), Vec::new());
+        for step in sleepers {
+            if tx.wake_step(&step.id, &event.body).await? {
+                let push = Push { step_run: &step.id, queue: &step.queue, priority: step.priority, due_at: None };
+                self.chain.remove(&mut tx, &step.id).await?;
+                self.chain.push(&mut tx, &[push]).await?;
+                wake.push(step.queue);
+                runs.push(step.run_id);
+            }
+        }
+        // One after another in an order that all follow: several events may wake steps of the same runs.
+        runs.sort();
+        let woken = runs.len();
+        runs.dedup();
+        let mut touched = Vec::new();
+        for run in &runs {
+            touched.push(tx.touch_run(run).await?);
+        }
+        failpoint!("tell.before_commit");
+        tx.commit().await?;
+        failpoint!("tell.after_commit");
+        wake.iter().for_each(|queue| self.chain.wake(queue));
+        touched.iter().for_each(|run| self.changed(run));
+        tracing::info!(event.id = event.id, event.name = name, woken, "an event was told");
+        Ok(Ok((Told { id: event.id.clone(), woken }, event.clone())))
+    }
+}
+
+impl Inner {
+    /// What a step waits for, as it is stored.
+    pub(super) fn sleep(wanted: &Suspension) -> Sleep {
+        Sleep { until: wanted.until, event: wanted.event.as_ref().map(|(name, fields)| awaited(name, fields)) }
+    }
+
+    /// Sees to it that a step wakes that has just been put to sleep: at its time, or at once if what it waits for has
+    /// come already since its run began.
+    pub(super) async fn asleep(&self, tx: &mut Tx, step: &StepRecord, sleep: &Sleep, since: Millis) -> Result<()> {
+        let known = match &sleep.event {
+            Some(event) => came_before(tx, event, since).await?,
+            None => None,
+        };
+        let due = match &known {
+            Some(body) => {
+                tx.wake_step(&step.id, body).await?;
+                None
+            }
+            None if sleep.until.is_none() => return Ok(()),
+            None => sleep.until,
+        };
+        let push = Push { step_run: &step.id, queue: &step.queue, priority: step.priority, due_at: due };
+        self.chain.push(tx, &[push]).await
+    }
+}
+
+async fn came_before(tx: &mut Tx, event: &AwaitedEvent, since: Millis) -> Result<Option<Value>> {
+    let fits = |known: &EventRecord| awaited_by(&event.name, &event.fields, &known.body).as_ref() == Some(event);
+    let (mut time, mut id) = (since.max(clock::now() - KEPT), String::new());
+    loop {
+        let page = tx.events_after(&event.name, time, &id, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(None) };
+        (time, id) = (last.received_at, last.id.clone());
+        if let Some(known) = page.into_iter().find(fits) {
+            return Ok(Some(known.body));
+        }
+    }
+}
+
+/// What a step waits for, in the form in which events are compared with it.
+fn awaited(name: &str, fields: &Map<String, Value>) -> AwaitedEvent {
+    // An object or a list is compared with nothing: it stands for itself.
+    let fields =
+        fields.iter().map(|(field, value)| (field.as_str(), scalar(value).unwrap_or_else(|| value.to_string())));
+    digest(name, fields.collect())
+}
+
+/// What a step that looks at these fields would have to wait for to be woken by this event. `None`: it lacks one.
+fn awaited_by(name: &str, fields: &str, body: &Value) -> Option<AwaitedEvent> {
+    let names = fields.split(BETWEEN).filter(|field| !field.is_empty());
+    let values: Option<BTreeMap<&str, String>> = names.map(|field| Some((field, scalar(at(body, field)?)?))).collect();
+    values.map(|values| digest(name, values))
+}
+
+/// The field at a path such as `order.id`.
+fn at<'a>(body: &'a Value, path: &str) -> Option<&'a Value> {
+    match body.get(path) {
+        Some(value) => Some(value),
+        None => path.split('.').try_fold(body, |value, field| value.get(field)),
+    }
+}
+
+/// A number is the same as its text: senders do not agree on which to send.
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+fn digest(name: &str, fields: BTreeMap<&str, String>) -> AwaitedEvent {
+    let mut digest = Sha256::new();
+    for (field, value) in &fields {
+        for part in [*field, value] {
+            digest.update((part.len() as u64).to_le_bytes());
+            digest.update(part);
+        }
+    }
+    let between = String::from(BETWEEN);
+    let fields = fields.into_keys().collect::<Vec<_>>().join(&between);
+    AwaitedEvent { name: name.to_owned(), fields, digest: hex::encode(digest.finalize()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn wakes(wanted: Value, body: Value) -> bool {
+        let wanted = awaited("order.accepted", wanted.as_object().expect("fields"));
+        awaited_by("order.accepted", &wanted.fields, &body) == Some(wanted)
+    }
+
+    #[test]
+    fn an_event_wakes_whom_all_its_fields_fit() {
+        let body = json!({ "order_id": 7, "shop": { "id": "a" }, "note": "n" });
+        assert!(wakes(json!({}), body.clone()));
+        assert!(wakes(json!({ "order_id": 7 }), body.clone()));
+        assert!(wakes(json!({ "order_id": "7", "shop.id": "a" }), body.clone()));
+        assert!(!wakes(json!({ "order_id": 8 }), body.clone()));
+        assert!(!wakes(json!({ "order_id": 7, "shop.id": "b" }), body.clone()));
+        assert!(!wakes(json!({ "shop": "a" }), body.clone()), "an object is no value");
+        assert!(!wakes(json!({ "missing": null }), body));
+        assert!(!wakes(json!({ "order_id": 7 }), json!([7])));
+    }
+}

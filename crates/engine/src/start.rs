@@ -1,0 +1,260 @@
+//! Accepting a run: bound parameters, the run, its steps and its first jobs in one transaction.
+
+use afterload_core::failpoint;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use ulid::Ulid;
+
+use super::Engine;
+use super::admission::Asked;
+use super::compiled::{Compiled, CompiledStep};
+use super::end::error_json;
+use afterload_core::clock::{self, Millis};
+use afterload_core::error::{Error, Result};
+use afterload_core::file::File;
+use afterload_pipeline::plan::Retention;
+use afterload_state::{InboxRecord, Keep, RunRecord, RunStatus, StepRecord, StepStatus};
+
+/// A run to start.
+#[derive(Clone, Debug, Default)]
+pub struct NewRun {
+    /// Its id; uploads already lie under it.
+    pub id: String,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The parameters as given; they are bound and checked here.
+    pub params: Map<String, Value>,
+    /// What starts it, such as `api`.
+    pub origin: &'static str,
+    /// Files uploaded for it; they become its artifacts.
+    pub uploads: Vec<File>,
+    /// When it may start; `None`: at once.
+    pub run_at: Option<Millis>,
+    /// The priority of all its steps, in place of their own.
+    pub priority: Option<i32>,
+    /// The queue of all its steps, in place of their own.
+    pub queue: Option<String>,
+    /// What starts it, as its expressions see it.
+    pub event: Option<Value>,
+    /// Whom to tell when it has ended.
+    pub notify_url: Option<String>,
+    /// What must start no more than one run.
+    pub inbox: Option<Inbox>,
+}
+
+/// What must start no more than one run of a pipeline, however often it is told.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    /// Who counts the keys.
+    pub source: &'static str,
+    /// The key, unique for pipeline and source.
+    pub key: String,
+    /// What came with the key, to be compared by whoever meets the key again.
+    pub fingerprint: Option<String>,
+}
+
+impl Inbox {
+    /// Who counts the keys of `Idempotency-Key`. They are remembered for [`Self::REMEMBERED`].
+    pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+    /// How long such a key is remembered.
+    pub const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+
+    fn of(self, run: &RunRecord) -> InboxRecord {
+        let Self { source, key, fingerprint } = self;
+        let (pipeline, run_id) = (run.pipeline.clone(), run.id.clone());
+        InboxRecord { pipeline, source: source.to_owned(), key, fingerprint, run_id }
+    }
+}
+
+/// What became of a run to start.
+#[derive(Debug)]
+pub enum Started {
+    /// It is on disk.
+    New(Box<RunRecord>),
+    /// The inbox knows its key: nothing was written.
+    Known {
+        /// The run that was started before. It may have been deleted since.
+        run_id: String,
+        /// What came with the key then.
+        fingerprint: Option<String>,
+    },
+}
+
+impl From<InboxRecord> for Started {
+    fn from(known: InboxRecord) -> Self {
+        Self::Known { run_id: known.run_id, fingerprint: known.fingerprint }
+    }
+}
+
+impl Engine {
+    /// Accepts a run: when this returns, it is on disk. Of several with one inbox key the first is accepted; the others
+    /// wait for it and learn which it is. After an error of the database the same call may be made again.
+    ///
+    /// # Errors
+    /// `pipeline_not_found`, `params_invalid`, `concurrency_key_invalid`, or those of the database.
+    pub async fn start(&self, new: NewRun) -> Result<Started> {
+        let inner = &self.0;
+        if let Some(Inbox { source, key, .. }) = &new.inbox
+            && let Some(known) = inner.db.inbox(&new.pipeline, source, key).await?
+        {
+            return Ok(known.into());
+        }
+        let definition = inner.db.live_definition(&new.pipeline).await?;
+        let definition = definition.ok_or_else(|| not_found(&new.pipeline))?;
+        let compiled = inner.compiled(&definition.digest).await?;
+        let params = compiled.plan.bind(new.params)?;
+        let mut run = RunRecord {
+            id: new.id,
+            pipeline: definition.name,
+            digest: definition.digest,
+            status: RunStatus::Queued,
+            origin: new.origin.to_owned(),
+            params: Value::Object(params),
+            event: new.event,
+            error: None,
+            revision: 1,
+            run_at: new.run_at,
+            cancel_requested_at: None,
+            created_at: clock::now(),
+            started_at: None,
+            finished_at: None,
+            place: None,
+        };
+        run.place = inner.place(&compiled.plan, &run)?;
+        let mut tx = inner.db.begin().await?;
+        if let Some(inbox) = new.inbox
+            && let Some(known) = tx.insert_inbox(&inbox.of(&run)).await?
+        {
+            return Ok(known.into());
+        }
+        tx.insert_run(&run).await?;
+        if let Some(Retention { runs_ms, artifacts_ms }) = compiled.plan.retention {
+            tx.keep_run(&run.id, Keep { runs: runs_ms, files: artifacts_ms }).await?;
+        }
+        if let Some(url) = &new.notify_url {
+            tx.insert_notification(&run.id, url).await?;
+        }
+        for mut step in steps(&run.id, &compiled) {
+            step.priority = new.priority.map_or(step.priority, i64::from);
+            step.queue = new.queue.clone().unwrap_or(step.queue);
+            tx.insert_step(&step).await?;
+        }
+        for file in &new.uploads {
+            let id = file.artifact_id.as_deref().unwrap_or_default();
+            tx.insert_artifact(id, &run.id, None, &json!(file)).await?;
+        }
+        for id in referred(&run.params) {
+            if tx.hold_artifact(&id).await? {
+                tx.refer_to_artifact(&id, &run.id).await?;
+            }
+        }
+        let moves = inner.admit(&mut tx, &run, &compiled.plan, Asked::First).await?;
+        failpoint!("start.before_commit");
+        tx.commit().await?;
+        failpoint!("start.after_commit");
+        inner.metrics.run_accepted(&run.pipeline, &run.origin);
+        tracing::info!(run.id = run.id, pipeline.name = run.pipeline, origin = run.origin, "run accepted");
+        inner.moved(&run, &moves);
+        inner.make_room_for(&run).await;
+        Ok(Started::New(Box::new(run)))
+    }
+}
+
+impl Engine {
+    /// Records a run that failed before its first step, such as for params that do not fit, where nobody waits for an
+    /// answer that could say so. Its params are kept as they were given.
+    ///
+    /// # Errors
+    /// `pipeline_not_found`, or those of the database.
+    pub async fn refuse(&self, new: NewRun, error: &Error) -> Result<Started> {
+        let db = &self.0.db;
+        let error = &self.0.redactor.redact_error(error.clone());
+        let definition = db.live_definition(&new.pipeline).await?.ok_or_else(|| not_found(&new.pipeline))?;
+        let run = RunRecord {
+            id: new.id,
+            pipeline: definition.name,
+            digest: definition.digest,
+            status: RunStatus::Queued,
+            origin: new.origin.to_owned(),
+            params: Value::Object(new.params),
+            event: new.event,
+            error: None,
+            revision: 1,
+            run_at: None,
+            cancel_requested_at: None,
+            created_at: clock::now(),
+            started_at: None,
+            finished_at: None,
+            place: None,
+        };
+        let mut tx = db.begin().await?;
+        if let Some(inbox) = new.inbox
+            && let Some(known) = tx.insert_inbox(&inbox.of(&run)).await?
+        {
+            return Ok(known.into());
+        }
+        tx.insert_run(&run).await?;
+        tx.blame_run(&run.id, &error_json(error)).await?;
+        tx.finish_run(&run.id, RunStatus::Failed).await?;
+        failpoint!("refuse.before_commit");
+        tx.commit().await?;
+        failpoint!("refuse.after_commit");
+        self.0.metrics.run_accepted(&run.pipeline, &run.origin);
+        self.0.metrics.run_ended(&run.pipeline, RunStatus::Failed.as_str());
+        let (code, name) = (error.code(), &run.pipeline);
+        tracing::warn!(run.id = run.id, pipeline.name = name, error.code = code, "a run failed at its start: {error}");
+        Ok(Started::New(Box::new(run)))
+    }
+}
+
+/// The error for a name without a live definition.
+pub(super) fn not_found(name: &str) -> Error {
+    Error::permanent("pipeline_not_found", format!("there is no live pipeline `{name}`"))
+        .hint("`GET /v1/pipelines` lists those that are")
+}
+
+/// The artifacts that the parameters name, in order: everybody locks them in the same one.
+fn referred(params: &Value) -> BTreeSet<String> {
+    match params {
+        Value::Object(fields) => {
+            let own = fields.get("artifact_id").and_then(Value::as_str).map(str::to_owned);
+            fields.values().flat_map(referred).chain(own).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(referred).collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
+fn steps(run: &str, compiled: &Compiled) -> Vec<StepRecord> {
+    let step = |(position, CompiledStep { step, section, .. }): (usize, &CompiledStep)| StepRecord {
+        id: Ulid::generate().to_string(),
+        run_id: run.to_owned(),
+        section: section.field().to_owned(),
+        position: position as i64,
+        step_id: step.id.clone(),
+        uses: step.uses.clone(),
+        queue: step.queue.clone(),
+        priority: step.priority.into(),
+        status: StepStatus::Waiting,
+        claims: 0,
+        failures: 0,
+        crashes: 0,
+        sleeps: 0,
+        sleep_until: None,
+        woken: None,
+        round: 0,
+        parent: None,
+        item_index: None,
+        item: None,
+        items: None,
+        progress: None,
+        outputs: None,
+        error: None,
+        due_at: None,
+        started_at: None,
+        finished_at: None,
+    };
+    compiled.steps.iter().enumerate().map(step).collect()
+}

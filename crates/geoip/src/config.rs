@@ -1,0 +1,154 @@
+//! Who can be asked where an address is.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use afterload_core::secret::Secret;
+use afterload_core::units::Duration;
+
+/// Who can be asked where an address is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct GeoConfig {
+    /// The folder of the files that `mmdb:NAME` names; default `data/geo`.
+    pub folder: Option<PathBuf>,
+    /// Services on the web that `http:NAME` names.
+    pub http: BTreeMap<String, GeoHttpConfig>,
+}
+
+/// A service on the web that says where addresses are.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct GeoHttpConfig {
+    /// A service whose address, fields and limits are known; what else is written here goes before.
+    pub preset: Option<GeoPreset>,
+    /// The address, with `{ip}` where the address goes that is looked up. It may hold `${NAME}` of the environment.
+    pub url: Option<String>,
+    /// Headers, such as `Authorization: Bearer ${TOKEN}`.
+    pub headers: BTreeMap<String, Secret>,
+    /// Where each output stands in the JSON of the answer, as a JSON pointer such as `/location/city`.
+    pub fields: BTreeMap<String, String>,
+    /// What stands in the answer, by JSON pointers, where the service does not know an address. A status of 404 says so too.
+    pub unknown: BTreeMap<String, Value>,
+    /// The most calls a minute of one process.
+    #[schemars(range(min = 1, max = 60_000))]
+    pub per_minute: Option<u32>,
+    /// How long a call may take.
+    pub timeout: Duration,
+}
+
+impl Default for GeoHttpConfig {
+    fn default() -> Self {
+        Self {
+            preset: None,
+            url: None,
+            headers: BTreeMap::new(),
+            fields: BTreeMap::new(),
+            unknown: BTreeMap::new(),
+            per_minute: None,
+            timeout: Duration(std::time::Duration::from_secs(5)),
+        }
+    }
+}
+
+/// Services that are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum GeoPreset {
+    /// ip-api.com: no key, 45 calls a minute, no commercial use, not encrypted.
+    IpApi,
+    /// ipinfo.io: `headers: { Authorization: "Bearer ${TOKEN}" }`.
+    Ipinfo,
+    /// ipapi.co.
+    Ipapi,
+}
+
+impl GeoHttpConfig {
+    /// What can be read of an answer.
+    pub const FIELDS: [&str; 10] =
+        ["country", "country_code", "region", "city", "postal_code", "latitude", "longitude", "timezone", "asn", "isp"];
+
+    /// With everything that its preset says.
+    #[must_use]
+    pub fn filled(&self) -> Self {
+        let Some(preset) = self.preset else { return self.clone() };
+        let known = preset.config();
+        Self {
+            preset: None,
+            url: self.url.clone().or(known.url),
+            headers: self.headers.clone(),
+            fields: if self.fields.is_empty() { known.fields } else { self.fields.clone() },
+            unknown: if self.unknown.is_empty() { known.unknown } else { self.unknown.clone() },
+            per_minute: self.per_minute.or(known.per_minute),
+            timeout: self.timeout,
+        }
+    }
+}
+
+impl GeoPreset {
+    fn config(self) -> GeoHttpConfig {
+        let (url, fields, (pointer, value), per_minute): (_, &[_], _, _) = match self {
+            Self::IpApi => (
+                "http://ip-api.com/json/{ip}?fields=status,country,countryCode,regionName,city,zip,lat,lon,timezone,isp,as",
+                &[
+                    ("country", "/country"),
+                    ("country_code", "/countryCode"),
+                    ("region", "/regionName"),
+                    ("city", "/city"),
+                    ("postal_code", "/zip"),
+                    ("latitude", "/lat"),
+                    ("longitude", "/lon"),
+                    ("timezone", "/timezone"),
+                    ("asn", "/as"),
+                    ("isp", "/isp"),
+                ],
+                ("/status", Value::from("fail")),
+                Some(45),
+            ),
+            Self::Ipinfo => (
+                "https://ipinfo.io/{ip}/json",
+                &[
+                    ("country_code", "/country"),
+                    ("region", "/region"),
+                    ("city", "/city"),
+                    ("postal_code", "/postal"),
+                    ("latitude", "/loc"),
+                    ("longitude", "/loc"),
+                    ("timezone", "/timezone"),
+                    ("asn", "/org"),
+                    ("isp", "/org"),
+                ],
+                ("/bogon", Value::from(true)),
+                None,
+            ),
+            Self::Ipapi => (
+                "https://ipapi.co/{ip}/json/",
+                &[
+                    ("country", "/country_name"),
+                    ("country_code", "/country_code"),
+                    ("region", "/region"),
+                    ("city", "/city"),
+                    ("postal_code", "/postal"),
+                    ("latitude", "/latitude"),
+                    ("longitude", "/longitude"),
+                    ("timezone", "/timezone"),
+                    ("asn", "/asn"),
+                    ("isp", "/org"),
+                ],
+                ("/error", Value::from(true)),
+                None,
+            ),
+        };
+        GeoHttpConfig {
+            url: Some(url.to_owned()),
+            fields: fields.iter().map(|(name, pointer)| ((*name).to_owned(), (*pointer).to_owned())).collect(),
+            unknown: BTreeMap::from([(pointer.to_owned(), value)]),
+            per_minute,
+            ..GeoHttpConfig::default()
+        }
+    }
+}

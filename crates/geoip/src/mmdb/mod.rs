@@ -1,0 +1,106 @@
+//! Files in MaxMind's format, with MaxMind's nested records or ip-location-db's flat ones.
+
+mod record;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use maxminddb::{MaxMindDbError, Reader};
+
+use self::record::Record;
+use super::Answer;
+use afterload_core::error::{Error, Result};
+
+/// How often it is looked whether a file has changed.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A file, read when it is first asked and again when it has changed.
+pub(super) struct Mmdb {
+    name: String,
+    path: PathBuf,
+    state: Mutex<Option<Opened>>,
+}
+
+#[derive(Clone)]
+struct Opened {
+    reader: Arc<Reader<Vec<u8>>>,
+    stamp: Stamp,
+    looked: Instant,
+}
+
+/// What tells that a file is another one.
+type Stamp = (Option<SystemTime>, u64);
+
+impl Mmdb {
+    pub(super) fn new(folder: &Path, name: &str) -> Self {
+        let path = folder.join(format!("{name}.mmdb"));
+        Self { name: format!("mmdb:{name}"), path, state: Mutex::default() }
+    }
+
+    /// What it knows of each address, in their order. Reading a file blocks.
+    pub(super) fn find(&self, addresses: &[IpAddr]) -> Result<Vec<Option<Arc<Answer>>>> {
+        let reader = self.reader()?;
+        let of_four = reader.metadata().ip_version == 4;
+        // Many networks share a record, which is decoded once.
+        let mut records: HashMap<usize, Option<Arc<Answer>>> = HashMap::new();
+        let mut one = |ip: &IpAddr| {
+            if of_four && ip.is_ipv6() {
+                return Ok(None);
+            }
+            let found = reader.lookup(*ip)?;
+            let Some(at) = found.offset() else { return Ok(None) };
+            if let Some(answer) = records.get(&at) {
+                return Ok(answer.clone());
+            }
+            let answer = found.decode::<Record<'_>>()?.map(Record::answer).filter(Answer::says_something);
+            let answer = answer.map(|answer| Arc::new(Answer { provider: Some(self.name.clone()), ..answer }));
+            records.insert(at, answer.clone());
+            Ok(answer)
+        };
+        addresses.iter().map(|ip| one(ip).map_err(|error| self.failed(&error))).collect()
+    }
+
+    fn reader(&self) -> Result<Arc<Reader<Vec<u8>>>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = state.as_ref().filter(|opened| opened.looked.elapsed() < LOOK) {
+            return Ok(opened.reader.clone());
+        }
+        let read = self.stamp().map_err(MaxMindDbError::Io).and_then(|stamp| match state.as_ref() {
+            Some(opened) if opened.stamp == stamp => Ok((opened.reader.clone(), stamp)),
+            _ => Ok((Arc::new(Reader::open_readfile(&self.path)?), stamp)),
+        });
+        let (reader, stamp) = match (read, state.as_ref()) {
+            (Ok(read), _) => read,
+            // Half a file, or none while it is replaced: what was read before goes on.
+            (Err(error), Some(opened)) => {
+                tracing::warn!(geo.provider = self.name, %error, "the file cannot be read; the one before is used");
+                (opened.reader.clone(), opened.stamp)
+            }
+            (Err(error), None) => return Err(self.failed(&error)),
+        };
+        *state = Some(Opened { reader: reader.clone(), stamp, looked: Instant::now() });
+        Ok(reader)
+    }
+
+    fn stamp(&self) -> io::Result<Stamp> {
+        let facts = self.path.metadata()?;
+        Ok((facts.modified().ok(), facts.len()))
+    }
+
+    fn failed(&self, error: &MaxMindDbError) -> Error {
+        match error {
+            MaxMindDbError::Io(error) => {
+                Error::permanent("geo_file_missing", format!("`{}` cannot be read: {error}", self.path.display()))
+                    .hint("put the file there; `geo.folder` of the configuration says where files are looked for")
+            }
+            error => {
+                let message = format!("`{}` is not a sound file of the MaxMind format: {error}", self.path.display());
+                Error::permanent("geo_file_invalid", message).hint("download it again")
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Addresses as people write them: `ops@example.com` or `Ops <ops@example.com>`.
+
+use std::fmt;
+
+use lettre::message::Mailbox;
+
+use super::one_line;
+use afterload_core::error::{Error, Result};
+
+/// An address that mail can be sent to or from, with a name for people if one was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address(pub(super) Mailbox);
+
+impl Address {
+    /// Reads the address of a recipient.
+    ///
+    /// # Errors
+    /// `mail_invalid_recipient`.
+    pub fn recipient(text: &str) -> Result<Self> {
+        read(text).map_err(|why| invalid("mail_invalid_recipient", text, why))
+    }
+
+    /// Reads the address of a sender.
+    ///
+    /// # Errors
+    /// `mail_invalid_sender`.
+    pub fn sender(text: &str) -> Result<Self> {
+        read(text).map_err(|why| invalid("mail_invalid_sender", text, why))
+    }
+
+    /// What two spellings of the same mailbox have in common. Hosts ignore case; nearly all mail servers ignore it before
+    /// the `@` too, and two mails to one person are worse than none to a namesake who differs by case.
+    pub fn key(&self) -> String {
+        self.0.email.to_string().to_lowercase()
+    }
+
+    /// The part after the `@`.
+    pub fn host(&self) -> &str {
+        self.0.email.domain()
+    }
+}
+
+/// The address alone, without the name.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.email.fmt(f)
+    }
+}
+
+fn invalid(code: &'static str, text: &str, why: &str) -> Error {
+    let shown = one_line(text).chars().take(100).collect::<String>();
+    Error::permanent(code, format!("`{shown}` is not an e-mail address: {why}"))
+        .hint("write `ops@example.com` or `Ops <ops@example.com>`; several addresses are a list")
+}
+
+fn read(text: &str) -> Result<Address, &'static str> {
+    let text = text.trim();
+    let (name, address) = match text.strip_suffix('>').and_then(|rest| rest.rsplit_once('<')) {
+        Some((name, address)) => (unquoted(name), address.trim()),
+        None => (String::new(), text),
+    };
+    if address.chars().any(char::is_control) {
+        return Err("it holds control characters");
+    }
+    if address.len() > 254 {
+        return Err("it is longer than 254 characters");
+    }
+    let Some((user, host)) = address.rsplit_once('@') else { return Err("it has no `@`") };
+    if !user.is_ascii() {
+        return Err("only ASCII can stand before the `@`");
+    }
+    // `münchen.example` travels as `xn--mnchen-3ya.example`, which every server understands.
+    let host = match host.is_ascii() {
+        true => host.to_owned(),
+        false => url::Host::parse(host).map_err(|_| "its host is not valid")?.to_string(),
+    };
+    let email = lettre::Address::new(user, host).map_err(|error| match error {
+        lettre::address::AddressError::InvalidDomain => "its host is not valid",
+        lettre::address::AddressError::InvalidUser => "what stands before the `@` is not valid",
+        _ => "it is not valid",
+    })?;
+    Ok(Address(Mailbox::new(Some(name).filter(|name| !name.is_empty()), email)))
+}
+
+/// The name without the quotes and backslashes that mail programs put around it.
+fn unquoted(name: &str) -> String {
+    let name = one_line(name);
+    let Some(inner) = name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return name };
+    let mut text = String::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        text.extend(if c == '\\' { chars.next() } else { Some(c) });
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Option<String> {
+        Address::recipient(text).unwrap().0.name
+    }
+
+    #[test]
+    fn names_are_read_as_mail_programs_write_them() {
+        assert_eq!(name("ops@example.com"), None);
+        assert_eq!(name("<ops@example.com>"), None);
+        assert_eq!(name("Ops <ops@example.com>").as_deref(), Some("Ops"));
+        assert_eq!(name("Example, Grace <grace@example.com>").as_deref(), Some("Example, Grace"));
+        assert_eq!(name(r#""O\"Neil, \\ A" <a@example.com>"#).as_deref(), Some(r#"O"Neil, \ A"#));
+        assert_eq!(name("Jürgen <j@example.com>").as_deref(), Some("Jürgen"));
+    }
+
+    #[test]
+    fn names_lose_control_characters() {
+        assert_eq!(name("Eve\r\nBcc: a@example.com\0 <eve@example.com>").as_deref(), Some("Eve Bcc: a@example.com"));
+    }
+
+    #[test]
+    fn hosts_travel_in_ascii_and_keys_ignore_case() {
+        let address = Address::recipient("Info@MÜNCHEN.example").unwrap();
+        assert_eq!(address.to_string(), "Info@xn--mnchen-3ya.example");
+        assert_eq!(address.key(), "info@xn--mnchen-3ya.example");
+        assert_eq!(Address::sender("afterload <afterload@localhost>").unwrap().host(), "localhost");
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        let long = format!("{}@example.com", "a".repeat(250));
+        let bad = [
+            "",
+            "nobody",
+            "a@",
+            "@b",
+            "a b@example.com",
+            "a@exa mple.com",
+            "a@b.com, c@d.com",
+            "a@b.com\r\nBcc: c@d.com",
+            "A <a\n@b.com>",
+            "a@b.com\0",
+            "jürgen@example.com",
+            long.as_str(),
+        ];
+        for text in bad {
+            let error = Address::recipient(text).expect_err(text);
+            assert_eq!(error.code(), "mail_invalid_recipient", "{text}");
+            assert!(!error.is_transient() && !error.message().contains(['\r', '\n', '\0']), "{error}");
+        }
+        assert_eq!(Address::sender("x").unwrap_err().code(), "mail_invalid_sender");
+    }
+}

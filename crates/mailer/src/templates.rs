@@ -1,0 +1,403 @@
+//! Mail templates: a folder `NAME/` with `subject.txt`, `body.txt` and `body.html`, of which one body may be missing, and
+//! perhaps a `preview.yaml` with what a preview fills in.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use serde_json::{Map, Value};
+
+use super::{Content, inline, one_line, text};
+use afterload_core::error::{Error, Result};
+use afterload_core::units::grouped;
+use afterload_spanned_yaml as yaml;
+
+/// What ships. A folder of the same name in the configured place replaces a template as a whole, so that nobody's HTML is
+/// sent beside our text.
+const SHIPPED: [(&str, &str); 13] = [
+    ("layout.html", include_str!("../../../templates/email/layout.html")),
+    ("import_done/subject.txt", include_str!("../../../templates/email/import_done/subject.txt")),
+    ("import_done/body.txt", include_str!("../../../templates/email/import_done/body.txt")),
+    ("import_done/body.html", include_str!("../../../templates/email/import_done/body.html")),
+    ("import_done/preview.yaml", include_str!("../../../templates/email/import_done/preview.yaml")),
+    ("run_failed/subject.txt", include_str!("../../../templates/email/run_failed/subject.txt")),
+    ("run_failed/body.txt", include_str!("../../../templates/email/run_failed/body.txt")),
+    ("run_failed/body.html", include_str!("../../../templates/email/run_failed/body.html")),
+    ("run_failed/preview.yaml", include_str!("../../../templates/email/run_failed/preview.yaml")),
+    ("sales_report/subject.txt", include_str!("../../../templates/email/sales_report/subject.txt")),
+    ("sales_report/body.txt", include_str!("../../../templates/email/sales_report/body.txt")),
+    ("sales_report/body.html", include_str!("../../../templates/email/sales_report/body.html")),
+    ("sales_report/preview.yaml", include_str!("../../../templates/email/sales_report/preview.yaml")),
+];
+
+/// Steps of the template engine that one mail may take; a loop over a few thousand rows needs some ten thousand.
+const FUEL: u64 = 1_000_000;
+
+/// All templates of a folder and those that ship.
+pub(super) struct Templates {
+    folder: PathBuf,
+}
+
+impl Templates {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// All templates by name, each with why it cannot be used, if it cannot.
+    pub(super) fn all(&self) -> BTreeMap<String, Option<String>> {
+        let shipped = SHIPPED.iter().filter_map(|(path, _)| path.split_once('/')).map(|(name, _)| name.to_owned());
+        let own = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let own = own.filter(|entry| entry.path().is_dir());
+        let all = shipped.chain(own.filter_map(|entry| entry.file_name().into_string().ok()));
+        all.map(|name| (self.fault(&name), name)).map(|(fault, name)| (name, fault)).collect()
+    }
+
+    /// Why a template cannot be used, if it cannot.
+    fn fault(&self, name: &str) -> Option<String> {
+        let env = self.environment();
+        let mut files = Vec::new();
+        for file in ["subject.txt", "body.txt", "body.html"] {
+            let path = format!("{name}/{file}");
+            match env.get_template(&path) {
+                Ok(_) => files.push(file),
+                Err(error) if error.kind() == ErrorKind::TemplateNotFound => {}
+                Err(error) => return Some(self.invalid(&path, &error).message().to_owned()),
+            }
+        }
+        match files.as_slice() {
+            ["subject.txt"] => Some("it has neither `body.txt` nor `body.html`".into()),
+            ["subject.txt", ..] => None,
+            _ => Some("it has no `subject.txt`".into()),
+        }
+    }
+
+    /// Files are read anew each time: a changed template takes effect with the next mail, and a mail costs far more than
+    /// reading three small files.
+    pub(super) fn render(&self, name: &str, subject: Option<String>, mut vars: Map<String, Value>) -> Result<Content> {
+        let has = |file: &str| match source(&self.folder, &format!("{name}/{file}")) {
+            Ok(found) => Ok(found.is_some()),
+            Err(error) => Err(Error::from(error).context(format!("reading `{file}` of mail template `{name}`"))),
+        };
+        if name.contains('/') || !has("subject.txt")? {
+            return Err(self.not_found(name));
+        }
+        let env = self.environment();
+        let subject = match subject {
+            Some(subject) => one_line(&subject),
+            None => one_line(&self.fill(&env, &format!("{name}/subject.txt"), &vars)?),
+        };
+        vars.insert("subject".into(), subject.clone().into());
+        let html = match has("body.html")? {
+            true => Some(self.styled(&env, &format!("{name}/body.html"), &vars)?),
+            false => None,
+        };
+        let text = match (has("body.txt")?, &html) {
+            (true, _) => self.fill(&env, &format!("{name}/body.txt"), &vars)?,
+            (false, Some(html)) => text::from_html(html),
+            (false, None) => {
+                let message = format!("mail template `{name}` has neither `body.txt` nor `body.html`");
+                return Err(Error::permanent("mail_template_invalid", message));
+            }
+        };
+        Ok(Content { subject, text, html })
+    }
+
+    fn environment(&self) -> Environment<'static> {
+        let mut env = Environment::new();
+        let folder = self.folder.clone();
+        env.set_loader(move |path| {
+            source(&folder, path).map_err(|error| {
+                minijinja::Error::new(ErrorKind::InvalidOperation, "the file cannot be read").with_source(error)
+            })
+        });
+        env.set_undefined_behavior(UndefinedBehavior::Strict);
+        env.set_fuel(Some(FUEL));
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        env.set_syntax(syntax.expect("the default delimiters differ from each other"));
+        env.add_filter("number", number);
+        // Keeps the places of errors; costs little.
+        env.set_debug(true);
+        env
+    }
+
+    fn fill(&self, env: &Environment<'_>, path: &str, vars: &Map<String, Value>) -> Result<String> {
+        let filled = env.get_template(path).and_then(|template| template.render(Serde(vars)));
+        filled.map_err(|error| self.invalid(path, &error))
+    }
+
+    /// The same, with its styles where mail programs look for them.
+    fn styled(&self, env: &Environment<'_>, path: &str, vars: &Map<String, Value>) -> Result<String> {
+        let html = self.fill(env, path, vars)?;
+        inline::inlined(&html).map_err(|error| {
+            let message = format!("{}: the styles cannot be inlined: {error}", self.folder.join(path).display());
+            Error::permanent("mail_template_invalid", message)
+        })
+    }
+
+    /// What a preview of a template fills in: its `preview.yaml`, nothing without one.
+    pub(super) fn sample(&self, name: &str) -> Result<Map<String, Value>> {
+        let path = format!("{name}/preview.yaml");
+        let file = self.folder.join(&path);
+        let text = source(&self.folder, &path)
+            .map_err(|error| Error::from(error).context(format!("reading `{}`", file.display())))?;
+        let invalid = |line: usize, why: &str| {
+            Error::permanent("mail_template_invalid", format!("{}:{line}: {why}", file.display()))
+                .hint("write names with values, such as `rows: 10`")
+        };
+        let sample = yaml::parse(&text.unwrap_or_default()).map_err(|problems| match problems.first() {
+            Some(problem) => invalid(problem.span.line, &problem.message),
+            None => invalid(1, "it cannot be read"),
+        })?;
+        match sample.to_json() {
+            Value::Object(vars) => Ok(vars),
+            Value::Null => Ok(Map::new()),
+            _ => Err(invalid(sample.span.line, "it holds no names")),
+        }
+    }
+
+    fn not_found(&self, name: &str) -> Error {
+        let names = self.all().keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        Error::permanent("mail_template_not_found", format!("there is no mail template `{name}`")).hint(format!(
+            "there are {names}; a template is a folder of `{}` with a `subject.txt`",
+            self.folder.display()
+        ))
+    }
+
+    fn invalid(&self, path: &str, error: &minijinja::Error) -> Error {
+        // The innermost error names the file that holds the fault, not the one that includes it.
+        let mut innermost = error;
+        while let Some(inner) = std::error::Error::source(innermost).and_then(|inner| inner.downcast_ref()) {
+            innermost = inner;
+        }
+        let file = self.folder.join(innermost.name().unwrap_or(path));
+        let place = format!("{}:{}", file.display(), innermost.line().unwrap_or(1));
+        let fault = match innermost.detail() {
+            Some(detail) => format!("{}: {detail}", innermost.kind()),
+            None => innermost.kind().to_string(),
+        };
+        let culprit = innermost.template_source().zip(innermost.range()).and_then(|(source, range)| source.get(range));
+        match (innermost.kind(), culprit) {
+            (ErrorKind::UndefinedError, Some(culprit)) => {
+                Error::permanent("mail_template_invalid", format!("{place}: `{}` is not defined", one_line(culprit)))
+                    .hint("give it under `vars:`, or ask with `is defined` first")
+            }
+            _ => Error::permanent("mail_template_invalid", format!("{place}: {fault}")),
+        }
+    }
+}
+
+/// The filter `number`: 18771 as `18,771`; what is no whole number stays as it is.
+fn number(value: minijinja::Value) -> minijinja::Value {
+    let Ok(number) = i64::try_from(value.clone()) else { return value };
+    let sign = if number < 0 { "-" } else { "" };
+    format!("{sign}{}", grouped(number.unsigned_abs())).into()
+}
+
+/// The text of `NAME/file`, or of a file beside the templates. `None`: neither there nor shipped.
+fn source(folder: &Path, path: &str) -> io::Result<Option<String>> {
+    if path.is_empty() || !Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) {
+        return Ok(None);
+    }
+    match fs::read_to_string(folder.join(path)) {
+        Ok(text) => return Ok(Some(text)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+        Err(error) => return Err(error),
+    }
+    let replaced = path.split_once('/').is_some_and(|(name, _)| folder.join(name).is_dir());
+    Ok(SHIPPED.iter().find(|(name, _)| !replaced && *name == path).map(|(_, text)| (*text).to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+
+    struct Own(tempfile::TempDir);
+
+    impl Own {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            for (path, text) in files {
+                let path = folder.path().join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            Self(folder)
+        }
+
+        fn render(&self, name: &str, vars: Value) -> Result<Content> {
+            let Value::Object(vars) = vars else { panic!("vars are a map") };
+            Templates::new(self.0.path().into()).render(name, None, vars)
+        }
+    }
+
+    #[test]
+    fn html_is_escaped_and_text_is_not() {
+        let own =
+            Own::new(&[("t/subject.txt", "Hi {{ n }}"), ("t/body.txt", "{{ n }}"), ("t/body.html", "<p>{{ n }}</p>")]);
+        let content = own.render("t", json!({ "n": "<b>&\"\r\nBcc: x" })).unwrap();
+        assert_eq!(content.subject, "Hi <b>&\" Bcc: x");
+        assert_eq!(content.text, "<b>&\"\r\nBcc: x");
+        let html = content.html.unwrap();
+        assert!(html.contains("<p>&lt;b&gt;&amp;\"\nBcc: x</p>"), "{html}");
+    }
+
+    #[test]
+    fn text_comes_from_html_when_there_is_none() {
+        let own = Own::new(&[("t/subject.txt", "S"), ("t/body.html", "<p>{{ n }}</p>")]);
+        assert_eq!(own.render("t", json!({ "n": "a < b" })).unwrap().text, "a < b\n");
+    }
+
+    #[test]
+    fn styles_of_a_layout_reach_the_elements_of_a_template() {
+        let own = Own::new(&[
+            ("frame.html", "<head><style>.loud { color: red }</style></head>{% block content %}{% endblock %}"),
+            ("t/subject.txt", "S"),
+            ("t/body.html", "{% extends 'frame.html' %}{% block content %}<p class=loud>{{ n }}</p>{% endblock %}"),
+        ]);
+        let content = own.render("t", json!({ "n": "</p><style>*{display:none}</style>" })).unwrap();
+        let html = content.html.unwrap();
+        assert!(html.contains("style=\"color: red") && !html.contains("<style"), "{html}");
+        assert_eq!(content.text, "</p><style>*{display:none}</style>\n");
+    }
+
+    #[test]
+    fn what_ships_can_be_previewed_escapes_and_suits_small_and_dark_screens() {
+        let templates = Templates::new("/nowhere".into());
+        // What a visitor may have typed as his name, or called his file.
+        let evil = "\"><script>alert(1)</script><img src=x onerror=alert(1)>\r\nBcc: victim@example.com\0";
+        for name in templates.all().into_keys() {
+            let mut vars = templates.sample(&name).unwrap();
+            assert!(!vars.is_empty(), "{name}");
+            vars.insert("run".into(), json!({ "id": "01RUN", "url": "http://x/run", "pipeline": evil }));
+            vars.insert("links".into(), json!([{ "label": evil, "url": "http://x/d/1?a=1&b=2" }]));
+            for text in ["file", "since", "until"] {
+                if vars.contains_key(text) {
+                    vars.insert(text.into(), evil.into());
+                }
+            }
+            if vars.contains_key("error") {
+                vars.insert("error".into(), json!({ "code": "c", "message": evil }));
+            }
+            let content = templates.render(&name, None, vars).unwrap();
+            assert!(!content.subject.contains(['\r', '\n', '\0']), "{}", content.subject);
+            let html = content.html.unwrap();
+            for tag in ["<script", "<img"] {
+                assert!(!html.contains(tag), "{name}: {html}");
+            }
+            assert!(html.contains("&lt;script&gt;"), "{name} shows what was typed: {html}");
+            assert!(html.contains("href=\"http://x/d/1?a=1&amp;b=2\""), "{name}: {html}");
+            let (head, body) = html.split_once("</style>").unwrap();
+            for part in ["width=device-width", "prefers-color-scheme: dark", "max-width: 560px"] {
+                assert!(head.contains(part), "{name} lacks {part}: {html}");
+            }
+            assert!(body.contains("padding: 28px 24px") && !head.contains("padding: 28px 24px"), "{name}: {html}");
+            assert!(html.len() < 20_000, "{name} is short enough to be shown whole");
+            assert!(content.text.contains("http://x/d/1?a=1&b=2"), "{name}: {}", content.text);
+        }
+    }
+
+    #[test]
+    fn a_preview_takes_the_sample_beside_the_bodies() {
+        let own = Own::new(&[
+            ("good/preview.yaml", "rows: 3\nperson: { name: Ada }\n"),
+            ("empty/preview.yaml", ""),
+            ("list/preview.yaml", "- 1\n"),
+            ("broken/preview.yaml", "a: 1\nb: [\n"),
+        ]);
+        let templates = Templates::new(own.0.path().into());
+        assert_eq!(json!(templates.sample("good").unwrap()), json!({ "rows": 3, "person": { "name": "Ada" } }));
+        for name in ["empty", "none", "../good", ""] {
+            assert!(templates.sample(name).unwrap().is_empty(), "{name}");
+        }
+        for (name, place) in [("list", "list/preview.yaml:1: "), ("broken", "broken/preview.yaml:")] {
+            let error = templates.sample(name).unwrap_err();
+            assert!(error.code() == "mail_template_invalid" && error.message().contains(place), "{error}");
+        }
+    }
+
+    #[test]
+    fn faults_name_their_file_and_line() {
+        let faults = [
+            ("a\n\n{{ nope.x }}", "body.txt:3: `nope.x` is not defined"),
+            ("a\n{% if %}", "body.txt:2: "),
+            ("{% for a in range(100000) %}{% for b in range(100000) %}.{% endfor %}{% endfor %}", "body.txt:1: "),
+            ("{% include 'part.txt' %}", "part.txt:2: `gone` is not defined"),
+            ("{% include '../secret.txt' %}", "body.txt:1: "),
+        ];
+        for (body, place) in faults {
+            let own = Own::new(&[("t/subject.txt", "S"), ("t/body.txt", body), ("part.txt", "\n{{ gone }}")]);
+            let error = own.render("t", json!({})).unwrap_err();
+            assert_eq!((error.code(), error.is_transient()), ("mail_template_invalid", false));
+            assert!(error.message().contains(place), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_templates_are_found() {
+        let own = Own::new(&[("t/subject.txt", "S"), ("half/body.txt", "x")]);
+        assert_eq!(own.render("t", json!({})).unwrap_err().code(), "mail_template_invalid");
+        for name in ["nope", "half", "", ".", "..", "../t", "t/../t", "/etc", "import_done/subject.txt"] {
+            let error = own.render(name, json!({})).unwrap_err();
+            assert_eq!(error.code(), "mail_template_not_found", "{name}");
+        }
+        let names = Templates::new(own.0.path().into()).all();
+        assert_eq!(names.into_keys().collect::<Vec<_>>(), ["half", "import_done", "run_failed", "sales_report", "t"]);
+    }
+
+    #[test]
+    fn a_folder_replaces_a_shipped_template_as_a_whole() {
+        let own = Own::new(&[("run_failed/subject.txt", "Mine"), ("run_failed/body.txt", "own words")]);
+        let content = own.render("run_failed", json!({})).unwrap();
+        assert_eq!((content.subject.as_str(), content.html), ("Mine", None));
+    }
+
+    #[test]
+    fn what_ships_is_what_lies_in_the_repository() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../templates/email");
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => files.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path())),
+                false => files.push(path),
+            }
+        }
+        let files = files.iter().map(|path| path.strip_prefix(&folder).unwrap().to_str().unwrap().to_owned());
+        let shipped = SHIPPED.iter().map(|(path, _)| (*path).to_owned());
+        assert_eq!(files.collect::<BTreeSet<_>>(), shipped.collect::<BTreeSet<_>>());
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        for (value, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (18771, "18,771"), (-1234567, "-1,234,567")] {
+            assert_eq!(number(value.into()).to_string(), text);
+        }
+        assert_eq!(number("abc".into()).to_string(), "abc");
+    }
+
+    #[test]
+    fn templates_that_cannot_be_used_are_known_before() {
+        let own = Own::new(&[
+            ("good/subject.txt", "Hello {{ name }}"),
+            ("good/body.html", "{% if a %}b{% endif %}"),
+            ("open/subject.txt", "Hello"),
+            ("open/body.txt", "a\n{% if b %}"),
+            ("silent/body.txt", "no subject"),
+            ("empty/subject.txt", "no body"),
+        ]);
+        let all = Templates::new(own.0.path().into()).all();
+        let fault = |name: &str| all[name].as_deref().unwrap_or_default();
+        assert_eq!((fault("good"), fault("import_done"), fault("run_failed")), ("", "", ""));
+        assert!(fault("open").contains("open/body.txt:2: syntax error"), "{}", fault("open"));
+        assert_eq!(fault("silent"), "it has no `subject.txt`");
+        assert_eq!(fault("empty"), "it has neither `body.txt` nor `body.html`");
+    }
+}

@@ -1,0 +1,50 @@
+//! Listing what is in a bucket.
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::types::EncodingType;
+
+use super::{fault, unquoted};
+use afterload_core::clock::Millis;
+use afterload_core::error::Result;
+use afterload_core::object_names::decoded;
+
+/// An object in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The key.
+    pub key: String,
+    /// The ETag, without quotes.
+    pub etag: String,
+    /// Bytes.
+    pub size: u64,
+    /// When it was written; of one that came in parts, when that was begun.
+    pub modified_at: Millis,
+}
+
+/// A page of a list.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// At most 1,000 objects.
+    pub objects: Vec<Listed>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<String>,
+}
+
+pub(super) async fn page(client: &Client, bucket: &str, prefix: &str, from: Option<String>) -> Result<Page> {
+    let request = client.list_objects_v2().bucket(bucket).prefix(prefix).encoding_type(EncodingType::Url);
+    let output = request.set_continuation_token(from).send().await;
+    let output = output.map_err(|error| fault::at("listing", bucket, prefix, error))?;
+    let encoded = output.encoding_type().is_some();
+    let objects = output.contents().iter().filter_map(|object| {
+        let key = object.key()?;
+        Some(Listed {
+            key: if encoded { decoded(key) } else { key.to_owned() },
+            etag: unquoted(object.e_tag()),
+            size: object.size().and_then(|size| size.try_into().ok()).unwrap_or_default(),
+            modified_at: object.last_modified().and_then(|time| time.to_millis().ok()).unwrap_or_default(),
+        })
+    });
+    let objects = objects.collect();
+    let next = output.next_continuation_token.filter(|_| output.is_truncated == Some(true));
+    Ok(Page { objects, next })
+}

@@ -1,0 +1,157 @@
+//! Fields that may hold an expression instead of a value.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::{DeserializeOwned, Error as _, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use afterload_core::error::{Error, Result};
+
+/// A value, or text with `${{ }}` that becomes one when the step runs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Dynamic<T> {
+    /// A value.
+    Value(T),
+    /// Text that holds at least one `${{ }}`; only before the step runs.
+    Expression(String),
+}
+
+impl<T> Dynamic<T> {
+    /// The value, if it is known before the step runs.
+    pub fn known(&self) -> Option<&T> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Expression(_) => None,
+        }
+    }
+
+    /// The value, when the step runs.
+    ///
+    /// # Errors
+    /// `with_invalid` for text where `T` is something else.
+    pub fn value(self) -> Result<T>
+    where
+        T: DeserializeOwned,
+    {
+        match self {
+            Self::Value(value) => Ok(value),
+            // Once resolved, what looks like an expression is somebody's text.
+            Self::Expression(text) => T::deserialize(serde_json::Value::String(text)).map_err(|_| {
+                Error::permanent("with_invalid", "an expression gave text where something else is needed")
+            }),
+        }
+    }
+}
+
+impl<T: Default> Default for Dynamic<T> {
+    fn default() -> Self {
+        Self::Value(T::default())
+    }
+}
+
+impl<T> From<T> for Dynamic<T> {
+    fn from(value: T) -> Self {
+        Self::Value(value)
+    }
+}
+
+/// Reads text with `${{` as an expression and anything else as `T`. Our own reader is asked by name to tell the two
+/// apart, so that an error inside `T` keeps its place; any other format goes through JSON.
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Dynamic<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_newtype_struct(afterload_spanned_yaml::DYNAMIC, Either(PhantomData))
+    }
+}
+
+struct Either<T>(PhantomData<T>);
+
+impl<'de, T: DeserializeOwned> Visitor<'de> for Either<T> {
+    type Value = Dynamic<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value or an expression")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<Self::Value, E> {
+        Ok(Dynamic::Expression(text.to_owned()))
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Self::Value, D::Error> {
+        T::deserialize(deserializer).map(Dynamic::Value)
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Self::Value, D::Error> {
+        match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::String(text) if text.contains("${{") => Ok(Dynamic::Expression(text)),
+            value => T::deserialize(value).map(Dynamic::Value).map_err(D::Error::custom),
+        }
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Dynamic<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Dynamic_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        schemars::json_schema!({
+            "anyOf": [generator.subschema_for::<T>(), { "type": "string", "pattern": r"\$\{\{" }]
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use afterload_core::file::File;
+    use afterload_spanned_yaml::read_resolved;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only read")]
+    struct Sample {
+        subject: Option<Dynamic<String>>,
+        source: Dynamic<File>,
+        #[serde(default)]
+        sizes: Vec<Dynamic<u32>>,
+    }
+
+    #[test]
+    fn faults_name_the_field_and_quote_no_value() {
+        let json = json!({ "subject": [1], "source": "canary", "sizes": [1, "canary", -5], "more": 1 });
+        let faults = read_resolved::<Sample>(&json).expect_err("full of faults");
+        assert_eq!(
+            faults,
+            [
+                "`subject`: expected text, found a list",
+                "`source`: expected a file, found text",
+                "`sizes.1`: expected a whole number from 0 on, found text",
+                "`sizes.2`: expected a whole number from 0 on, found a number",
+                "unknown field `more`",
+            ]
+        );
+        assert_eq!(read_resolved::<Sample>(&json!({})).expect_err("no source"), ["missing field `source`"]);
+    }
+
+    #[test]
+    fn where_text_is_wanted_a_number_is_its_text() {
+        let file = json!({ "bucket": "b", "key": "k", "name": "n" });
+        for (value, text) in [(json!(12), "12"), (json!(true), "true"), (json!(1.5), "1.5"), (json!("${{ x"), "${{ x")]
+        {
+            let sample: Sample = read_resolved(&json!({ "subject": value, "source": file })).expect("valid");
+            assert_eq!(sample.subject.and_then(|subject| subject.value().ok()).as_deref(), Some(text));
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Expressions: finding them, resolving them when a step runs, and checking them when a pipeline is loaded.
+
+pub mod check;
+mod find;
+mod names;
+mod scope;
+
+pub use find::{Piece, dynamic, only, pieces};
+pub use names::names;
+pub use scope::Scope;
+
+use std::sync::LazyLock;
+
+use minijinja::{Environment, UndefinedBehavior};
+use serde_json::Value;
+
+use super::kind::Repeated;
+use afterload_core::error::{Error, Result};
+
+/// Work that one expression may do.
+const FUEL: u64 = 100_000;
+
+/// The expression language: minijinja's, strict about what is undefined, without functions.
+static LANGUAGE: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut language = Environment::new();
+    language.set_undefined_behavior(UndefinedBehavior::Strict);
+    language.set_fuel(Some(FUEL));
+    language.set_recursion_limit(50);
+    let functions: Vec<String> = language.globals().map(|(name, _)| name.to_owned()).collect();
+    for name in functions {
+        language.remove_global(&name);
+    }
+    language
+});
+
+/// Resolves every expression of a `with:` block. A value that is nothing but one expression keeps its type; inside
+/// text it becomes text.
+///
+/// # Errors
+/// `expression_failed`, naming the expression but never a secret's value.
+pub fn resolve(with: &Value, scope: &Scope) -> Result<Value> {
+    match with {
+        Value::String(text) if dynamic(text) => resolve_text(text, scope),
+        Value::Array(items) => items.iter().map(|item| resolve(item, scope)).collect(),
+        Value::Object(fields) => {
+            let resolved = fields.iter().map(|(key, value)| Ok((key.clone(), resolve(value, scope)?)));
+            resolved.collect::<Result<serde_json::Map<_, _>>>().map(Value::Object)
+        }
+        other => Ok(other.clone()),
+    }
+}
+
+/// The same for a `with:` block of which some parts stay as they are written.
+///
+/// # Errors
+/// Those of [`resolve`].
+pub fn resolve_but(with: &Value, scope: &Scope, kept: &[Repeated]) -> Result<Value> {
+    let Value::Object(fields) = with else { return resolve(with, scope) };
+    let resolved = fields.iter().map(|(key, value)| {
+        let value = match Repeated::at(kept, key) {
+            Ok(_) => value.clone(),
+            Err(below) => resolve_but(value, scope, &below)?,
+        };
+        Ok((key.clone(), value))
+    });
+    resolved.collect::<Result<serde_json::Map<_, _>>>().map(Value::Object)
+}
+
+fn resolve_text(text: &str, scope: &Scope) -> Result<Value> {
+    if let Some(range) = only(text) {
+        return evaluate(&text[range], scope);
+    }
+    let pieces = pieces(text).map_err(|_| failed(text, "it does not end with `}}`"))?;
+    let mut whole = String::with_capacity(text.len());
+    for piece in pieces {
+        match piece {
+            Piece::Text(range) => whole.push_str(&text[range]),
+            Piece::Expression(range) => whole.push_str(&as_text(&text[range.clone()], evaluate(&text[range], scope)?)?),
+        }
+    }
+    Ok(Value::String(whole))
+}
+
+/// Resolves a text to a text.
+///
+/// # Errors
+/// `expression_failed`, also for an expression that gives none.
+pub fn resolve_to_text(text: &str, scope: &Scope) -> Result<String> {
+    as_text(text, resolve(&Value::String(text.to_owned()), scope)?)
+}
+
+fn as_text(expression: &str, value: Value) -> Result<String> {
+    match value {
+        Value::Null => Err(failed(expression, "it gives none, which has no text")
+            .hint("write `default('…', true)` after it, or use it as the whole value")),
+        Value::String(text) => Ok(text),
+        other => Ok(other.to_string()),
+    }
+}
+
+/// The condition of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition(String);
+
+impl Condition {
+    /// The condition in `text`, with or without `${{ }}`.
+    pub fn new(text: &str) -> Self {
+        match only(text) {
+            Some(range) => Self(text[range].to_owned()),
+            None => Self(text.trim().to_owned()),
+        }
+    }
+
+    /// The bare expression.
+    pub fn expression(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the step is to run.
+    ///
+    /// # Errors
+    /// `expression_failed`, also when the result is not a boolean.
+    pub fn holds(&self, scope: &Scope) -> Result<bool> {
+        match evaluate(&self.0, scope)? {
+            Value::Bool(holds) => Ok(holds),
+            other => {
+                let error = failed(&self.0, format!("`if` must give true or false, but it gives {}", kind_of(&other)));
+                Err(error.hint("compare it with something, such as `… > 0` or `… is not none`"))
+            }
+        }
+    }
+}
+
+/// Evaluates one expression, without `${{ }}`.
+///
+/// # Errors
+/// `expression_failed`.
+pub fn evaluate(expression: &str, scope: &Scope) -> Result<Value> {
+    let compiled = LANGUAGE.compile_expression(expression);
+    let mut eventless = false;
+    let value = compiled.and_then(|compiled| {
+        let value = compiled.eval(scope.root());
+        eventless = !scope.has_event() && compiled.undeclared_variables(false).contains("event");
+        value
+    });
+    // What an operator or a filter says may quote its operand.
+    let quiet = mentions_secrets(expression);
+    let no_event = || {
+        failed(expression, "the run has no `event`: no trigger started it")
+            .hint("write `default('…', true)` after it, or ask with `event is not none`")
+    };
+    let value = value.map_err(|error| match quiet {
+        _ if eventless && error.kind() == minijinja::ErrorKind::UndefinedError => no_event(),
+        true => failed(expression, "it cannot be evaluated"),
+        false => failed(expression, reason(&error)),
+    })?;
+    if value.is_undefined() {
+        return Err(if eventless { no_event() } else { failed(expression, "it gives something that does not exist") });
+    }
+    serde_json::to_value(&value).map_err(|_| failed(expression, "its result is not a plain value"))
+}
+
+/// Whether an expression reads a secret; what it gives must not be shown.
+pub fn mentions_secrets(expression: &str) -> bool {
+    expression.contains("secrets")
+}
+
+fn reason(error: &minijinja::Error) -> String {
+    match (error.kind(), error.detail()) {
+        (minijinja::ErrorKind::OutOfFuel, _) => "it takes too much work".into(),
+        (minijinja::ErrorKind::UndefinedError, detail) => {
+            detail.map_or_else(|| "it reads something that does not exist".into(), ToOwned::to_owned)
+        }
+        (_, Some(detail)) => detail.to_owned(),
+        (kind, None) => kind.to_string(),
+    }
+}
+
+fn failed(expression: &str, why: impl std::fmt::Display) -> Error {
+    Error::permanent("expression_failed", format!("the expression `{expression}` failed: {why}"))
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "none",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a map",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn scope() -> Scope {
+        let params = json!({ "name": "Ada", "list": [1, 2], "none": null, "price": 1.5 });
+        Scope::new()
+            .params(params.as_object().expect("a map"))
+            .run(&json!({ "id": "r1" }))
+            .step("import", &json!({ "rows": 3 }), "succeeded", &Value::Null)
+            .step("skipped", &Value::Null, "skipped", &Value::Null)
+            .secrets(|name| (name == "KEY").then(|| "canary".to_owned()))
+    }
+
+    fn one(text: &str) -> Result<Value> {
+        resolve(&json!({ "a": [text] }), &scope()).map(|value| value["a"][0].clone())
+    }
+
+    #[test]
+    fn a_lone_expression_keeps_its_type_and_text_takes_text() {
+        for (text, expected) in [
+            ("${{ params.list }}", json!([1, 2])),
+            (" ${{ steps.import.rows + 1 }} ", json!(4)),
+            ("${{ params.none }}", json!(null)),
+            ("${{ steps.skipped.anything }}", json!(null)),
+            ("${{ steps.skipped.state }}", json!("skipped")),
+            ("${{ {'a': {'b': params.name}} }}", json!({ "a": { "b": "Ada" } })),
+            (
+                "Hi ${{ params.name | upper }}: ${{ steps.import.rows }} ${{ params.list }} ${{ true }}",
+                json!("Hi ADA: 3 [1,2] true"),
+            ),
+            ("${{ params.price }} ${{ '}}' }}", json!("1.5 }}")),
+            ("${{ params.missing | default('x') }}", json!("x")),
+            ("${{ secrets.KEY }}", json!("canary")),
+            ("$ {{ x }}", json!("$ {{ x }}")),
+        ] {
+            assert_eq!(one(text).expect(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_resolved_fails_and_names_the_expression() {
+        for text in [
+            "${{ params.missing }}",
+            "${{ params.missing.more }}",
+            "x ${{ params.none }}",
+            "${{ steps.nobody.rows }}",
+            "${{ 1 / 0 }}",
+            "${{ 'x' * 100000000 }}",
+            "${{ secrets.OTHER }}",
+        ] {
+            let error = one(text).expect_err(text);
+            assert_eq!(error.code(), "expression_failed");
+            let inner = text.trim_start_matches("x ").trim_start_matches("${{ ").trim_end_matches(" }}");
+            assert!(error.message().contains(inner), "{}", error.message());
+        }
+    }
+
+    #[test]
+    fn errors_never_show_a_secret() {
+        for text in [
+            "${{ secrets.KEY | int }}",
+            "${{ secrets.KEY.more.more }}",
+            "${{ secrets.KEY + 1 }}",
+            "${{ (secrets.KEY ~ 'x') | abs }}",
+        ] {
+            let error = one(text).expect_err(text);
+            assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_condition_must_give_a_boolean() {
+        for (text, expected) in
+            [("steps.import.rows > 2", true), ("${{ params.name == 'Bob' }}", false), ("false", false)]
+        {
+            assert_eq!(Condition::new(text).holds(&scope()).expect(text), expected, "{text}");
+        }
+        let error = Condition::new("params.name").holds(&scope()).expect_err("text");
+        assert_eq!(
+            error.message(),
+            "the expression `params.name` failed: `if` must give true or false, but it gives text"
+        );
+    }
+}

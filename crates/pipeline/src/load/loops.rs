@@ -1,0 +1,81 @@
+//! A pipeline whose output starts it again would never end.
+
+use super::super::plan::{Output, S3Trigger, Section, Trigger};
+use super::{Faults, items};
+use afterload_spanned_yaml::Node;
+
+/// Refuses an `output` that lands, or may land, where an s3 trigger of the same pipeline looks.
+pub fn check(root: &Node, triggers: &[Trigger], faults: &mut Faults) {
+    let steps = Section::ALL.into_iter().flat_map(|section| items(root.get(section.field())));
+    let name = root.get("name").and_then(Node::as_str).unwrap_or_default();
+    for output in steps.filter_map(|step| step.get("output")) {
+        let Some(bucket) = output.get("bucket").and_then(Node::as_str) else { continue };
+        let key = output.get("key").and_then(Node::as_str).unwrap_or(Output::DEFAULT_KEY);
+        let key = key.replace("${{ run.pipeline }}", name);
+        for trigger in triggers.iter().filter_map(Trigger::as_s3) {
+            if may_be(bucket, &trigger.bucket) && may_match(&key, trigger) {
+                let S3Trigger { bucket, prefix, suffix, .. } = trigger;
+                let message =
+                    format!("what the step writes may start the pipeline again: `s3://{bucket}/{prefix}*{suffix}`");
+                let hint = "write to another bucket, or under a prefix that the trigger does not have";
+                faults.invalid(output.nearest(&["key"]).span, message, hint);
+                break;
+            }
+        }
+    }
+}
+
+/// The text before the first expression and after the last one; `None` if there is no expression.
+fn ends(text: &str) -> Option<(&str, &str)> {
+    let (head, rest) = text.split_once("${{")?;
+    Some((head, rest.rsplit_once("}}").map_or("", |(_, tail)| tail)))
+}
+
+fn may_be(template: &str, name: &str) -> bool {
+    match ends(template) {
+        None => template == name,
+        Some((head, tail)) => name.starts_with(head) && name.ends_with(tail),
+    }
+}
+
+fn may_match(key: &str, trigger: &S3Trigger) -> bool {
+    let S3Trigger { prefix, suffix, .. } = trigger;
+    match ends(key) {
+        None => key.starts_with(prefix.as_str()) && key.ends_with(suffix.as_str()),
+        Some((head, tail)) => {
+            let starts = head.starts_with(prefix.as_str()) || prefix.starts_with(head);
+            starts && (tail.ends_with(suffix.as_str()) || suffix.ends_with(tail))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_land_under_the_trigger_is_a_loop() {
+        let trigger = |prefix: &str, suffix: &str| S3Trigger {
+            bucket: "uploads".into(),
+            prefix: prefix.into(),
+            suffix: suffix.into(),
+            poll_ms: None,
+            with: serde_json::Map::new(),
+        };
+        for (key, prefix, suffix, expected) in [
+            ("in/a.jpg", "in/", "", true),
+            ("in/a.jpg", "in/", ".png", false),
+            ("in/${{ run.id }}.jpg", "in/", ".jpg", true),
+            ("in/${{ run.id }}.jpg", "in/", ".png", false),
+            ("in/${{ run.id }}", "in/", ".png", true),
+            ("thumbs/${{ run.id }}.jpg", "in/", "", false),
+            ("${{ params.folder }}/a.jpg", "in/", "", true),
+            ("i${{ params.rest }}", "in/", "", true),
+            ("out/a", "", "", true),
+        ] {
+            assert_eq!(may_match(key, &trigger(prefix, suffix)), expected, "{key} {prefix} {suffix}");
+        }
+        assert!(may_be("uploads", "uploads") && !may_be("public", "uploads"));
+        assert!(may_be("${{ event.bucket }}", "uploads") && !may_be("public-${{ run.id }}", "uploads"));
+    }
+}

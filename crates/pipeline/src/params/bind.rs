@@ -1,0 +1,139 @@
+//! Binding what a run is given to the params of its pipeline.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::{Invalid, Param, coerce};
+use afterload_core::error::{Error, Result};
+use afterload_spanned_yaml::choices;
+
+/// Fills in defaults and brings every value to its type. An optional param that nothing fills is null, so that
+/// expressions can name it.
+///
+/// # Errors
+/// `params_invalid`; its facts are a list of `{param, code, message}`, one for each fault.
+pub fn bind(params: &BTreeMap<String, Param>, given: Map<String, Value>) -> Result<Map<String, Value>> {
+    let (bound, faults) = attempt(params, given);
+    match faults.is_empty() {
+        true => Ok(bound),
+        false => Err(refusal(&faults)),
+    }
+}
+
+/// What [`bind`] would refuse, for those who know of further faults.
+pub fn faults(params: &BTreeMap<String, Param>, given: Map<String, Value>) -> Vec<(String, Invalid)> {
+    attempt(params, given).1
+}
+
+fn attempt(
+    params: &BTreeMap<String, Param>,
+    mut given: Map<String, Value>,
+) -> (Map<String, Value>, Vec<(String, Invalid)>) {
+    let mut bound = Map::new();
+    let mut faults = Vec::new();
+    for (name, param) in params {
+        match given.remove(name).filter(|value| !value.is_null()) {
+            Some(value) => match coerce(&param.kind, value) {
+                Ok(value) => drop(bound.insert(name.clone(), value)),
+                Err(invalid) => faults.push((name.clone(), invalid)),
+            },
+            None if param.required => {
+                faults.push((name.clone(), Invalid::new("param_missing", "it is required and was not given")));
+            }
+            None => drop(bound.insert(name.clone(), param.default.clone().unwrap_or_default())),
+        }
+    }
+    for name in given.keys() {
+        let hint = choices(name, params.keys().map(String::as_str));
+        let message = if hint.is_empty() {
+            "the pipeline has no such param".into()
+        } else {
+            format!("the pipeline has no such param; {hint}")
+        };
+        faults.push((name.clone(), Invalid::new("param_unknown", message)));
+    }
+    (bound, faults)
+}
+
+/// `params_invalid` for these faults: the one shape in which params are refused.
+pub fn refusal(faults: &[(String, Invalid)]) -> Error {
+    let sentences: Vec<_> = faults.iter().map(|(name, fault)| format!("`{name}`: {}", fault.message)).collect();
+    let message = format!("the params are not valid: {}", sentences.join("; "));
+    Error::permanent("params_invalid", message).details(details(faults))
+}
+
+/// The faults for programs: a list of `{param, code, message}`.
+pub fn details(faults: &[(String, Invalid)]) -> Value {
+    let detail =
+        |(name, fault): &(String, Invalid)| json!({ "param": name, "code": fault.code, "message": fault.message });
+    faults.iter().map(detail).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Kinds, Surroundings, load};
+
+    fn params() -> BTreeMap<String, Param> {
+        let text = r#"
+name: sample
+params:
+  text: { type: string, min_length: 2, max_length: 4, pattern: "^[a-z]+$" }
+  whole: { type: integer, min: 1, max: 10, default: 5 }
+  number: { type: number, required: false }
+  flag: { type: boolean, default: false }
+  day: { type: date, default: 2026-01-31 }
+  moment: { type: datetime, required: false }
+  mail: { type: email, required: false }
+  link: { type: url, required: false }
+  ip: { type: ip, required: false }
+  size: { type: enum, values: [small, large], default: small }
+  many: { type: list, items: { type: integer }, default: [] }
+  any: { type: object, default: {} }
+  version: { type: string, default: 1.10 }
+  file: { type: file, accept: [text/csv, "image/*"], max_size: 1kb, required: false }
+steps: [{ id: one, uses: wait }]
+"#;
+        let kinds = Kinds(Vec::new());
+        // The kind is unknown here, but the params are not: read them through the checks that `load` uses.
+        let problems = load(None, text, &kinds, &Surroundings::default()).expect_err("an unknown kind");
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        crate::load::params_of(text)
+    }
+
+    fn given(value: Value) -> Map<String, Value> {
+        value.as_object().cloned().unwrap_or_default()
+    }
+
+    #[test]
+    fn defaults_are_filled_and_values_brought_to_their_type() {
+        let bound = bind(
+            &params(),
+            given(json!({
+                "text": "abc", "whole": "7", "number": "1.5", "flag": "true", "many": "[1, \"2\"]", "ip": "::1",
+                "moment": "2026-01-31T09:30:00+01:00", "mail": "a.b+c@example.com", "link": "https://example.com/x",
+                "file": "s3://uploads/in/contacts.csv",
+            })),
+        );
+        insta::assert_json_snapshot!(bound.expect("all fit"));
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let error = bind(
+            &params(),
+            given(json!({
+                "text": "A", "whole": 11, "number": "x", "flag": "yes", "day": "2026-02-30", "moment": "2026-01-31",
+                "mail": "a@b\r\nBcc: c@d", "link": "ftp://example.com", "ip": "1.2.3", "size": "smal", "many": [1, "x"],
+                "any": [], "txt": 1,
+                "file": { "bucket": "b", "key": "k", "name": "n", "size": 2000, "content_type": "text/csv" },
+            })),
+        )
+        .expect_err("nothing fits");
+        assert_eq!(error.code(), "params_invalid");
+        insta::assert_json_snapshot!(error.facts());
+        let error = bind(&params(), Map::new()).expect_err("`text` is required");
+        assert_eq!(error.message(), "the params are not valid: `text`: it is required and was not given");
+    }
+}

@@ -1,0 +1,92 @@
+//! The moments of a `cron` trigger.
+
+use chrono::DateTime;
+use chrono_tz::Tz;
+use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
+
+use afterload_core::clock::Millis;
+
+/// A cron schedule in a time zone.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    cron: Cron,
+    zone: Tz,
+}
+
+impl Schedule {
+    /// Reads minute, hour, day of the month, month and weekday, or a word such as `@daily`.
+    ///
+    /// # Errors
+    /// Which part cannot be read.
+    pub fn parse(schedule: &str, zone: &str) -> Result<Self, Fault> {
+        let parsed = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build().parse(schedule);
+        let cron = parsed.map_err(|_| Fault::Schedule)?;
+        let zone = zone.parse().map_err(|_| Fault::Zone)?;
+        Ok(Self { cron, zone })
+    }
+
+    /// The first moment after a time. Where a clock is put forward, what lies in the gap comes right after it; where it is
+    /// put back, what is set for a fixed time comes once. `None`: never again.
+    pub fn after(&self, time: Millis) -> Option<Millis> {
+        let time = DateTime::from_timestamp_millis(time)?.with_timezone(&self.zone);
+        self.cron.find_next_occurrence(&time, false).ok().map(|next| next.timestamp_millis())
+    }
+}
+
+/// Which part cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The schedule.
+    Schedule,
+    /// The time zone.
+    Zone,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use afterload_core::clock::{parse_rfc3339, rfc3339};
+
+    /// The moments after a time, until `count`.
+    fn moments(schedule: &str, zone: &str, after: &str, count: usize) -> Vec<String> {
+        let schedule = Schedule::parse(schedule, zone).expect("a schedule");
+        let mut time = parse_rfc3339(after).expect("a time");
+        let next = || {
+            time = schedule.after(time)?;
+            Some(rfc3339(time).replace(":00.000Z", "Z"))
+        };
+        std::iter::from_fn(next).take(count).collect()
+    }
+
+    #[test]
+    fn a_schedule_follows_its_zone() {
+        let mondays = moments("0 6 * * MON", "Europe/Paris", "2026-03-20T00:00:00Z", 3);
+        assert_eq!(mondays, ["2026-03-23T05:00Z", "2026-03-30T04:00Z", "2026-04-06T04:00Z"]);
+        assert_eq!(moments("@daily", "UTC", "2026-12-31T23:59:59Z", 1), ["2027-01-01T00:00Z"]);
+        assert_eq!(moments("*/20 8-9 * * *", "Asia/Kolkata", "2026-01-01T00:00:00Z", 3).len(), 3);
+    }
+
+    #[test]
+    fn no_day_is_lost_or_doubled_when_the_clocks_change() {
+        // Europe/Berlin: 2026-03-29 02:00 becomes 03:00, 2026-10-25 03:00 becomes 02:00.
+        let spring = moments("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", 3);
+        assert_eq!(spring.len(), 3);
+        assert!(spring[0].starts_with("2026-03-29") && spring[1].starts_with("2026-03-30"), "{spring:?}");
+        let autumn = moments("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", 3);
+        assert!(autumn[0].starts_with("2026-10-25") && autumn[1].starts_with("2026-10-26"), "{autumn:?}");
+        // What comes every hour goes on coming every hour.
+        let hours = moments("0 * * * *", "Europe/Berlin", "2026-10-24T23:30:00Z", 4);
+        assert_eq!(hours, ["2026-10-25T00:00Z", "2026-10-25T01:00Z", "2026-10-25T02:00Z", "2026-10-25T03:00Z"]);
+    }
+
+    #[test]
+    fn what_is_no_schedule_is_refused() {
+        for text in ["", "* * * *", "60 * * * *", "0 0 31 2 x", "* * * * * *", "every day"] {
+            assert_eq!(Schedule::parse(text, "UTC").expect_err(text), Fault::Schedule, "{text}");
+        }
+        assert_eq!(Schedule::parse("@daily", "Europe/Pariss").expect_err("no zone"), Fault::Zone);
+        // A day that never comes is a schedule without moments.
+        assert_eq!(Schedule::parse("0 0 30 2 *", "UTC").ok().and_then(|schedule| schedule.after(0)), None);
+    }
+}

@@ -1,0 +1,95 @@
+//! What happened to objects, for triggers.
+
+use rusqlite::{Connection, Row, params};
+
+use super::super::fault::Fault;
+use afterload_core::clock::{self, Millis};
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// It was written, perhaps over an older one.
+    Created,
+    /// It was deleted.
+    Removed,
+}
+
+impl EventKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// One change of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Its place in the order of all changes; never used twice.
+    pub seq: i64,
+    /// What happened.
+    pub kind: EventKind,
+    /// The bucket.
+    pub bucket: String,
+    /// The key.
+    pub key: String,
+    /// The ETag of the object that was written or deleted, without quotes.
+    pub etag: String,
+    /// Its size.
+    pub size: u64,
+    /// When.
+    pub at: Millis,
+}
+
+/// Notes a change, in the transaction that makes it.
+pub(in super::super) fn note(
+    sql: &Connection,
+    kind: EventKind,
+    bucket: &str,
+    key: &str,
+    etag: &str,
+    size: u64,
+) -> Result<(), Fault> {
+    let mut insert =
+        sql.prepare_cached("INSERT INTO events (kind, bucket, key, etag, size, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    insert.execute(params![kind.as_str(), bucket, key.as_bytes(), etag, size as i64, clock::now()])?;
+    Ok(())
+}
+
+/// The events after `seq`.
+pub(in super::super) fn after(sql: &Connection, seq: i64, limit: u32) -> Result<Vec<Event>, Fault> {
+    let mut select = sql.prepare_cached(
+        "SELECT seq, kind, bucket, key, etag, size, at FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+    )?;
+    let rows = select.query_map(params![seq, limit], event)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Removes the events up to `seq`.
+pub(in super::super) fn forget(sql: &Connection, seq: i64) -> Result<(), Fault> {
+    sql.execute("DELETE FROM events WHERE seq <= ?1", [seq])?;
+    Ok(())
+}
+
+fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
+    let kind = match row.get_ref(1)?.as_str()? {
+        "removed" => EventKind::Removed,
+        _ => EventKind::Created,
+    };
+    let size: i64 = row.get(5)?;
+    Ok(Event {
+        seq: row.get(0)?,
+        kind,
+        bucket: row.get(2)?,
+        key: text(row, 3)?,
+        etag: row.get(4)?,
+        size: size.unsigned_abs(),
+        at: row.get(6)?,
+    })
+}
+
+/// A key: stored as bytes, but always UTF-8.
+pub(super) fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    Ok(String::from_utf8_lossy(row.get_ref(column)?.as_blob()?).into_owned())
+}

@@ -1,0 +1,142 @@
+//! Walking through keys in order, folding what a delimiter folds.
+
+use rusqlite::{Connection, params};
+
+use super::super::fault::Fault;
+use super::buckets;
+use super::events::text;
+use afterload_core::clock::Millis;
+
+/// Greater than any key: no UTF-8 text holds this byte.
+pub(super) const UPPER_END: &[u8] = &[0xff];
+/// Rows looked at in one query while folding.
+const BATCH: usize = 256;
+
+/// What of a bucket is wanted.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Wanted {
+    pub(in super::super) bucket: String,
+    pub(in super::super) prefix: String,
+    /// Empty: none.
+    pub(in super::super) delimiter: String,
+    /// The first key that may be listed.
+    pub(in super::super) from: Vec<u8>,
+    pub(in super::super) max: usize,
+}
+
+/// An object in a list.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Row {
+    pub(in super::super) key: String,
+    pub(in super::super) etag: String,
+    pub(in super::super) size: u64,
+    pub(in super::super) modified_at: Millis,
+}
+
+/// A page of a list.
+#[derive(Clone, Debug, Default)]
+pub(in super::super) struct Page {
+    pub(in super::super) rows: Vec<Row>,
+    pub(in super::super) prefixes: Vec<String>,
+    /// Where the next page begins, if there is one.
+    pub(in super::super) next: Option<Vec<u8>>,
+    /// The last key or prefix of this page.
+    pub(in super::super) last: String,
+}
+
+/// The least key after all keys with this prefix; `None` if there is none.
+pub(in super::super) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+    let end = prefix.iter().rposition(|byte| *byte < 0xff)?;
+    let mut next = prefix[..=end].to_vec();
+    next[end] += 1;
+    Some(next)
+}
+
+/// The least key after `key`.
+pub(in super::super) fn after_key(key: &str) -> Vec<u8> {
+    let mut next = key.as_bytes().to_vec();
+    next.push(0);
+    next
+}
+
+/// The part of `key` that a delimiter folds into one entry.
+pub(in super::super) fn folded<'a>(key: &'a str, prefix: &str, delimiter: &str) -> Option<&'a str> {
+    if delimiter.is_empty() {
+        return None;
+    }
+    let at = key.strip_prefix(prefix)?.find(delimiter)?;
+    Some(&key[..prefix.len() + at + delimiter.len()])
+}
+
+/// One page.
+pub(in super::super) fn page(sql: &Connection, wanted: &Wanted) -> Result<Page, Fault> {
+    let Wanted { bucket, prefix, delimiter, from, max } = wanted;
+    buckets::check(sql, bucket)?;
+    let mut page = Page::default();
+    if *max == 0 {
+        return Ok(page);
+    }
+    let end = after_prefix(prefix.as_bytes()).unwrap_or_else(|| UPPER_END.to_vec());
+    let mut low = prefix.as_bytes().max(from).to_vec();
+    let mut select = sql.prepare_cached(
+        "SELECT key, etag, size, modified_at FROM objects WHERE bucket = ?1 AND key >= ?2 AND key < ?3
+         ORDER BY key LIMIT ?4",
+    )?;
+    loop {
+        let limit = if delimiter.is_empty() { max - page.rows.len() + 1 } else { BATCH };
+        let rows = select.query_map(params![bucket, low, end, limit as i64], |row| {
+            let size: i64 = row.get(2)?;
+            Ok(Row { key: text(row, 0)?, etag: row.get(1)?, size: size.unsigned_abs(), modified_at: row.get(3)? })
+        })?;
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        let more = rows.len() == limit;
+        for row in rows {
+            // Still in the batch, but already folded into the entry before.
+            if row.key.as_bytes() < low.as_slice() {
+                continue;
+            }
+            if page.rows.len() + page.prefixes.len() == *max {
+                page.next = Some(low);
+                return Ok(page);
+            }
+            match folded(&row.key, prefix, delimiter) {
+                Some(fold) => {
+                    low = after_prefix(fold.as_bytes()).unwrap_or_else(|| UPPER_END.to_vec());
+                    page.last = fold.to_owned();
+                    page.prefixes.push(fold.to_owned());
+                }
+                None => {
+                    low = after_key(&row.key);
+                    page.last.clone_from(&row.key);
+                    page.rows.push(row);
+                }
+            }
+        }
+        if !more {
+            return Ok(page);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{after_prefix, folded};
+
+    #[test]
+    fn folds_at_the_first_delimiter_after_the_prefix() {
+        assert_eq!(folded("a/b/c", "", "/"), Some("a/"));
+        assert_eq!(folded("a/b/c", "a/", "/"), Some("a/b/"));
+        assert_eq!(folded("a/b/c", "a/b/", "/"), None);
+        assert_eq!(folded("a//b", "a/", "/"), Some("a//"));
+        assert_eq!(folded("a--b", "", "--"), Some("a--"));
+        assert_eq!(folded("a/b", "", ""), None);
+    }
+
+    #[test]
+    fn keys_after_a_prefix() {
+        assert_eq!(after_prefix(b"a/"), Some(b"a0".to_vec()));
+        assert_eq!(after_prefix("aÿ".as_bytes()), Some(vec![b'a', 0xc3, 0xc0]));
+        assert_eq!(after_prefix(&[b'a', 0xff]), Some(b"b".to_vec()));
+        assert_eq!(after_prefix(b""), None);
+    }
+}

@@ -1,0 +1,189 @@
+//! The S3 endpoint inside the process: bodies are files, everything else is in one SQLite file beside them.
+//!
+//! ```text
+//! data/objects/
+//!   index.db         buckets, objects, parts, uploads, events
+//!   bodies/XX/ID     one file per body; a multipart object has one per part
+//!   incoming/ID      bodies on their way in
+//! ```
+//! Several processes may open the same folder. A body is synced and moved to its place before the transaction that
+//! makes it visible, and removed after the transaction that forgets it, so a crash leaves at most a file that nothing
+//! names; the sweep removes those. Keys never become paths.
+
+mod access;
+mod api;
+mod bodies;
+mod buckets;
+mod copy;
+mod credentials;
+mod digest;
+mod fault;
+mod get;
+mod index;
+mod list;
+mod message;
+mod multipart;
+mod pages;
+mod put;
+mod serve;
+mod sweep;
+mod within;
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use aws_sdk_s3::config::SharedHttpClient;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use afterload_core::error::{Error, Result};
+use afterload_core::secret::Secret;
+use afterload_object_store::EmbeddedAccess;
+
+pub use credentials::{Credentials, load_or_make_credentials};
+pub use index::events::{Event, EventKind};
+
+use bodies::Bodies;
+use index::Index;
+
+/// The file of the index.
+const INDEX: &str = "index.db";
+
+/// The embedded store: a folder and the keys to it; cheap to clone.
+#[derive(Clone)]
+pub struct Embedded {
+    store: Arc<Store>,
+    credentials: Credentials,
+    /// Buckets whose objects anybody may read.
+    public: Arc<BTreeSet<String>>,
+}
+
+/// What every request works on.
+struct Store {
+    index: Index,
+    bodies: Bodies,
+    /// Told when this process has created an object.
+    news: Notify,
+}
+
+impl Embedded {
+    /// Opens the store in `dir`, and makes it if it is not there. Leftovers of crashes are removed in the background.
+    ///
+    /// # Errors
+    /// `object_store_error` if the folder cannot be written or was made by a newer version.
+    pub fn open(dir: &Path, credentials: Credentials) -> Result<Self> {
+        let failed = |error: fault::Fault| {
+            Error::permanent("object_store_error", error.to_string())
+                .context(format!("opening the object store in `{}`", dir.display()))
+        };
+        let bodies = Bodies::open(dir).map_err(|error| failed(error.into()))?;
+        let index = Index::open(&dir.join(INDEX)).map_err(failed)?;
+        let store = Arc::new(Store { index, bodies, news: Notify::new() });
+        sweep::in_background(&store);
+        Ok(Self { store, credentials, public: Arc::default() })
+    }
+
+    /// Lets anybody read the objects of these buckets, by their address.
+    #[must_use]
+    pub fn public(mut self, buckets: impl IntoIterator<Item = String>) -> Self {
+        self.public = Arc::new(buckets.into_iter().collect());
+        self
+    }
+
+    /// Answers S3 requests on `listener` until `stop`, then finishes the requests under way (for at most ten seconds).
+    pub fn serve(&self, listener: TcpListener, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+        serve::serve(self.service(), listener, stop)
+    }
+
+    fn service(&self) -> S3Service {
+        let mut builder = S3ServiceBuilder::new(api::Api(Arc::clone(&self.store)));
+        builder.set_auth(access::OneKey(self.credentials.clone()));
+        builder.set_access(access::Rules(Arc::clone(&self.public)));
+        builder.build()
+    }
+
+    /// The keys to it.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// What clients in this process need to reach the store without a socket. `public_endpoint` is the address for others.
+    pub fn access(&self, public_endpoint: String) -> EmbeddedAccess {
+        EmbeddedAccess {
+            http: SharedHttpClient::new(within::Within { service: self.service(), patience: None }),
+            endpoint: within::IN_PROCESS.to_owned(),
+            public_endpoint,
+            access_key: Secret::new(self.credentials.access_key.clone()),
+            secret_key: self.credentials.secret_key.clone(),
+        }
+    }
+
+    /// What happened to objects after event `seq`, oldest first, at most `limit` of it.
+    ///
+    /// # Errors
+    /// `object_store_error`.
+    pub async fn events_after(&self, seq: i64, limit: u32) -> Result<Vec<Event>> {
+        let read = self.store.read(move |connection| index::events::after(connection, seq, limit)).await;
+        read.map_err(|error| Error::transient("object_store_error", format!("reading the events: {error}")))
+    }
+
+    /// Returns once this process has created an object since the last call. What other processes of the folder create is
+    /// seen only by looking.
+    pub async fn news(&self) {
+        self.store.news.notified().await;
+    }
+
+    /// Forgets the events up to and including `seq`, once they have been dealt with.
+    ///
+    /// # Errors
+    /// `object_store_error`.
+    pub async fn forget_events(&self, seq: i64) -> Result<()> {
+        let done = self.store.write(move |tx| index::events::forget(&tx.sql, seq)).await;
+        done.map_err(|error| Error::transient("object_store_error", format!("forgetting events: {error}")))
+    }
+}
+
+/// True if a store has been made in `dir`.
+pub fn exists(dir: &Path) -> bool {
+    dir.join(INDEX).exists()
+}
+
+/// The file that says where the store listens, which `afterload key s3` prints.
+const ENDPOINT: &str = "s3-endpoint";
+
+/// Notes where the store of this folder listens.
+///
+/// # Errors
+/// `io_error`
+pub async fn note_endpoint(data: &Path, endpoint: &str) -> Result<()> {
+    afterload_core::secrets::write(&data.join(ENDPOINT), endpoint).await
+}
+
+/// Where the store of this folder listens, or will if its port is free.
+pub fn endpoint(data: &Path, configured: SocketAddr) -> String {
+    let noted = std::fs::read_to_string(data.join(ENDPOINT)).ok();
+    let noted = noted.map(|text| text.trim().to_owned()).filter(|text| text.starts_with("http://"));
+    noted.unwrap_or_else(|| format!("http://{configured}")).replacen("//0.0.0.0:", "//127.0.0.1:", 1)
+}
+
+/// Listens on the configured address or, if that is taken, on a free port of the same IP.
+///
+/// # Errors
+/// `listen_failed`.
+pub async fn bind(listen: SocketAddr) -> Result<TcpListener> {
+    let bound = match TcpListener::bind(listen).await {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            TcpListener::bind(SocketAddr::new(listen.ip(), 0)).await
+        }
+        bound => bound,
+    };
+    bound.map_err(|error| {
+        Error::permanent("listen_failed", format!("cannot listen on {listen}: {error}"))
+            .hint("set another address at `objects.listen`")
+    })
+}

@@ -1,0 +1,115 @@
+//! The way to the store from the same process: requests go to the service as they are, through no socket.
+
+use std::fmt;
+use std::time::Duration;
+
+use aws_sdk_s3::primitives::SdkBody;
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use hyper::header::{HOST, HeaderValue};
+use hyper::{Request, Uri};
+use s3s::Body;
+use s3s::service::S3Service;
+use tokio::time::timeout;
+
+use super::serve::answered;
+
+/// Where requests to the store are addressed, for whoever signs and reads them; nobody listens there.
+pub(super) const IN_PROCESS: &str = "http://embedded";
+
+/// The service as an HTTP client of the SDK.
+#[derive(Clone)]
+pub(super) struct Within {
+    pub(super) service: S3Service,
+    /// How long an answer may take.
+    pub(super) patience: Option<Duration>,
+}
+
+impl fmt::Debug for Within {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Within")
+    }
+}
+
+impl HttpClient for Within {
+    fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(Self { patience: settings.read_timeout(), ..self.clone() })
+    }
+}
+
+impl HttpConnector for Within {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let Self { service, patience } = self.clone();
+        HttpConnectorFuture::new(async move {
+            let request = received(request).map_err(ConnectorError::user)?;
+            let response = match patience {
+                Some(patience) => timeout(patience, answered(&service, request))
+                    .await
+                    .map_err(|elapsed| ConnectorError::timeout(elapsed.into()))?,
+                None => answered(&service, request).await,
+            };
+            let response = response.map(SdkBody::from_body_1_x);
+            HttpResponse::try_from(response).map_err(|error| ConnectorError::other(error.into(), None))
+        })
+    }
+}
+
+/// The request as it would arrive: the host in a header, and no more than the path and the query.
+fn received(request: HttpRequest) -> Result<Request<Body>, BoxError> {
+    let (mut parts, body) = request.try_into_http1x()?.into_parts();
+    if let Some(host) = parts.uri.authority() {
+        parts.headers.insert(HOST, HeaderValue::try_from(host.as_str())?);
+    }
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    parts.uri = Uri::try_from(path)?;
+    Ok(Request::from_parts(parts, Body::http_body_unsync(body)))
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use aws_sdk_s3::Client;
+    use aws_sdk_s3::config::retry::RetryConfig;
+    use aws_sdk_s3::config::timeout::TimeoutConfig;
+    use aws_sdk_s3::config::{BehaviorVersion, Builder, Region, SharedHttpClient};
+    use aws_sdk_s3::error::SdkError;
+    use s3s::dto::{HeadBucketInput, HeadBucketOutput};
+    use s3s::service::S3ServiceBuilder;
+    use s3s::{S3, S3Request, S3Response, S3Result};
+
+    use super::*;
+
+    /// A store that never answers.
+    struct Silent;
+
+    #[async_trait]
+    impl S3 for Silent {
+        async fn head_bucket(&self, _: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn no_answer_is_awaited_longer_than_the_client_says() {
+        let service = S3ServiceBuilder::new(Silent).build();
+        let config = Builder::new()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .allow_no_auth()
+            .endpoint_url(IN_PROCESS)
+            .force_path_style(true)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().read_timeout(Duration::from_millis(20)).build())
+            .http_client(SharedHttpClient::new(Within { service, patience: None }));
+        let answer = Client::from_conf(config.build()).head_bucket().bucket("bucket").send().await;
+        match answer.unwrap_err() {
+            SdkError::DispatchFailure(failure) => assert!(failure.is_timeout(), "{failure:?}"),
+            other => panic!("no timeout: {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What the handlers share.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::ServerConfig;
+use super::pipelines::Live;
+use crate::triggers::Triggers;
+use afterload_core::error::{Error, Result};
+use afterload_core::secrets::Signer;
+use afterload_engine::{Engine, NewRun, Started};
+use afterload_object_store::Objects;
+use afterload_state::Db;
+
+/// Accepts a run: when it returns one, that is on disk. [`Engine::start`], as the handlers see it.
+pub type Start = Arc<dyn Fn(NewRun) -> Pin<Box<dyn Future<Output = Result<Started>> + Send>> + Send + Sync>;
+
+/// What the handlers share. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    config: ServerConfig,
+    signer: Signer,
+    start: Start,
+    live: Live,
+    schema: Value,
+    forms: Semaphore,
+    triggers: Triggers,
+}
+
+/// So many forms are read at once: each may hold some 24 MiB on its way to the store.
+pub(super) const MOST_FORMS: usize = 64;
+
+impl App {
+    /// An application over an engine. `schema` is what `GET /v1/schema` answers.
+    ///
+    /// # Errors
+    /// `secret_key_missing` if the configuration holds none: the links of runs are signed with it.
+    pub fn new(engine: Engine, config: ServerConfig, live: Live, schema: Value) -> Result<Self> {
+        let starter = engine.clone();
+        let start: Start = Arc::new(move |run| {
+            let engine = starter.clone();
+            Box::pin(async move { engine.start(run).await })
+        });
+        Self::assemble(engine, config, start, live, schema)
+    }
+
+    /// The same with another way to accept runs.
+    pub(super) fn assemble(
+        engine: Engine,
+        config: ServerConfig,
+        start: Start,
+        live: Live,
+        schema: Value,
+    ) -> Result<Self> {
+        if config.signing_key.reveal().is_empty() {
+            return Err(Error::permanent("secret_key_missing", "the configuration holds no `secret_key`"));
+        }
+        let signer = Signer::new(config.signing_key.reveal());
+        let forms = Semaphore::new(MOST_FORMS);
+        let triggers = Triggers::new(engine.clone(), None);
+        Ok(Self(Arc::new(Inner { engine, config, signer, start, live, schema, forms, triggers })))
+    }
+
+    /// The service's database.
+    pub(super) fn db(&self) -> &Db {
+        self.0.engine.db()
+    }
+
+    /// The engine.
+    pub(super) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    /// The files.
+    pub(super) fn objects(&self) -> &Objects {
+        self.0.engine.objects()
+    }
+
+    /// The configuration.
+    pub(super) fn config(&self) -> &ServerConfig {
+        &self.0.config
+    }
+
+    /// Room for one more form, if there is any.
+    pub(super) fn room(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.forms.try_acquire().ok()
+    }
+
+    /// How others reach this service.
+    pub(super) fn base_url(&self) -> &str {
+        &self.0.config.base_url
+    }
+
+    /// The pipelines that are live.
+    pub(super) fn live(&self) -> &Live {
+        &self.0.live
+    }
+
+    /// The JSON Schema of the language.
+    pub(super) fn schema(&self) -> &Value {
+        &self.0.schema
+    }
+
+    /// What starts runs beside the API.
+    pub(super) fn triggers(&self) -> &Triggers {
+        &self.0.triggers
+    }
+
+    /// Signs links, and knows its own again.
+    pub(super) fn signer(&self) -> &Signer {
+        &self.0.signer
+    }
+
+    /// Accepts a run.
+    pub(super) async fn start(&self, run: NewRun) -> Result<Started> {
+        (self.0.start)(run).await
+    }
+}

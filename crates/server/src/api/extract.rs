@@ -1,0 +1,123 @@
+//! What comes in with a request, read so that every fault is a problem with a code.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Path};
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::json;
+
+use super::problem::{Problem, not_found};
+use afterload_core::error::{Error, Result};
+use afterload_core::units::ByteSize;
+
+/// How long a small body may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The one name or id in the path.
+pub(super) struct Id(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(id)) => Ok(Self(id)),
+            // Bytes that are no text name nothing.
+            Err(_) => Err(not_found(parts.uri.clone()).await),
+        }
+    }
+}
+
+/// The names and ids in the path, in their order.
+pub(super) struct Ids<const N: usize>(pub [String; N]);
+
+impl<S: Send + Sync, const N: usize> FromRequestParts<S> for Ids<N> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let ids = Path::<Vec<String>>::from_request_parts(parts, state).await.ok();
+        match ids.and_then(|Path(ids)| ids.try_into().ok()) {
+            Some(ids) => Ok(Self(ids)),
+            None => Err(not_found(parts.uri.clone()).await),
+        }
+    }
+}
+
+/// The query, every field known.
+pub(super) struct Query<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let read = axum::extract::Query::<T>::from_request_parts(parts, state).await;
+        read.map(|query| Self(query.0)).map_err(|rejection| {
+            let text = rejection.body_text();
+            let reason = text.rsplit_once("query string: ").map_or(text.as_str(), |(_, reason)| reason);
+            Problem::new("query_invalid", reason)
+        })
+    }
+}
+
+/// The media type without its parameters, in lower case.
+pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    (!essence.is_empty()).then(|| essence.to_ascii_lowercase())
+}
+
+/// Reads a JSON object of at most `limit`; `None` if the body is empty. `example` shows what is expected.
+///
+/// # Errors
+/// `json_invalid`, `body_too_large`, `body_incomplete`, `request_timeout`
+pub(super) async fn json_body<T: DeserializeOwned>(body: Body, limit: ByteSize, example: &str) -> Result<Option<T>> {
+    let bytes = bytes(body, limit).await?;
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(None);
+    }
+    // A list of the right length would pass for the object, and serde would speak of our types.
+    let is_object = bytes.trim_ascii_start().starts_with(b"{");
+    if !is_object && serde_json::from_slice::<IgnoredAny>(&bytes).is_ok() {
+        let message = format!("the body is not the JSON that was expected: expected an object such as `{example}`");
+        return Err(Error::permanent("json_invalid", message).details(json!({ "line": 1, "column": 1 })));
+    }
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| json_invalid("the body", &error))
+}
+
+/// Reads a body of at most `limit`.
+///
+/// # Errors
+/// `body_too_large`, `body_incomplete`, `request_timeout`
+pub(super) async fn bytes(body: Body, limit: ByteSize) -> Result<Bytes> {
+    let most = usize::try_from(limit.0).unwrap_or(usize::MAX);
+    let read = tokio::time::timeout(PATIENCE, Limited::new(body, most).collect()).await;
+    let read = read.map_err(|_| late())?;
+    let read = read.map_err(|error| match error.downcast::<LengthLimitError>() {
+        Ok(_) => body_too_large(limit),
+        Err(error) => Error::permanent("body_incomplete", format!("the body could not be read to its end: {error}")),
+    })?;
+    Ok(read.to_bytes())
+}
+
+/// What is wrong with `what`, and where.
+pub(super) fn json_invalid(what: &str, error: &serde_json::Error) -> Error {
+    Error::permanent("json_invalid", format!("{what} is not the JSON that was expected: {error}"))
+        .details(json!({ "line": error.line(), "column": error.column() }))
+}
+
+/// The refusal of a body that is too large to be read at once.
+pub(super) fn body_too_large(limit: ByteSize) -> Error {
+    Error::permanent("body_too_large", format!("the body is larger than {limit}"))
+        .hint("send files as parts of a form; `limits.body` in the configuration raises the limit")
+}
+
+/// The refusal of a body that does not come.
+pub(super) fn late() -> Error {
+    Error::permanent("request_timeout", "the body did not arrive in time")
+}

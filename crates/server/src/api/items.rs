@@ -1,0 +1,71 @@
+//! The items of a step with `for_each`.
+
+use axum::Json;
+use axum::extract::State;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::App;
+use super::auth::Caller;
+use super::extract::{Ids, Query};
+use super::problem::Problem;
+use super::runs::{may_read, page_limit};
+use afterload_core::error::{Error, Result};
+use afterload_engine::ItemView;
+use afterload_state::StepStatus;
+
+/// A page of items, in their order.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(super) struct Page {
+    items: Vec<ItemView>,
+    next_cursor: Option<String>,
+}
+
+/// The query of a page of items.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ItemsQuery {
+    /// Only items of this status.
+    #[schemars(with = "Option<StepStatus>")]
+    status: Option<String>,
+    /// `next_cursor` of the page before.
+    #[schemars(with = "Option<u32>")]
+    cursor: Option<String>,
+    /// At most so many, from 1 to 200; default 50.
+    #[schemars(with = "Option<u32>", range(min = 1, max = 200))]
+    limit: Option<String>,
+}
+
+/// `GET /v1/runs/{id}/steps/{step}/items`
+pub(super) async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Ids([run, step]): Ids<2>,
+    Query(query): Query<ItemsQuery>,
+) -> Result<Json<Page>, Problem> {
+    may_read(&app, &caller, &run).await?;
+    let invalid = |what: String, hint: &str| Error::permanent("query_invalid", what).hint(hint);
+    let status = query.status.as_deref().map(|text| {
+        let hint = "expected one of `waiting`, `queued`, `running`, `retrying`, `succeeded`, `failed`, `cancelled`";
+        StepStatus::from_name(text).ok_or_else(|| invalid(format!("`{text}` is not the status of an item"), hint))
+    });
+    let after = query.cursor.as_deref().map(|text| {
+        let known = text.parse::<u32>().map(i64::from);
+        known.map_err(|_| invalid(format!("`{text}` is not a cursor"), "take `next_cursor` from the page before"))
+    });
+    let (status, after) = (status.transpose()?, after.transpose()?.unwrap_or(-1));
+    let limit = page_limit(query.limit.as_deref())?;
+    let steps = app.db().steps(&run).await?;
+    let step = steps.into_iter().find(|known| known.step_id == step).ok_or_else(|| {
+        Error::permanent("step_not_found", "the run has no such step").hint("`GET /v1/runs/ID` lists its steps")
+    })?;
+    // One more than asked for tells whether there is a next page.
+    let mut items = app.db().items_after(&step.id, status, after, limit + 1).await?;
+    let more = items.len() > limit as usize;
+    items.truncate(limit as usize);
+    let last = items.last().filter(|_| more).and_then(|item| item.item_index);
+    Ok(Json(Page {
+        items: items.into_iter().map(ItemView::from).collect(),
+        next_cursor: last.map(|index| index.to_string()),
+    }))
+}

@@ -1,0 +1,197 @@
+//! Links in mails: `/d/TOKEN` hands out a file to whoever has the link, for as long as was promised.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::{ACCEPT, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
+use ulid::Ulid;
+
+use super::artifacts::hand_out;
+use super::auth::{Caller, Scope, lacks};
+use super::extract::Id;
+use super::problem::{self, Problem};
+use super::{App, files};
+use afterload_core::clock;
+use afterload_core::error::{Error, Result};
+use afterload_engine::link_url;
+use afterload_state::LinkRecord;
+
+/// A link to a file, as those see it who may read its run.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Link")]
+pub(super) struct LinkView {
+    /// The id.
+    id: String,
+    /// The link itself.
+    url: String,
+    /// The file.
+    artifact_id: String,
+    /// The run whose step made it.
+    run_id: String,
+    /// The step that made it.
+    step: String,
+    /// RFC 3339, UTC.
+    created_at: String,
+    /// RFC 3339, UTC.
+    expires_at: String,
+    /// When it was taken back. RFC 3339, UTC.
+    revoked_at: Option<String>,
+    /// How often the file has been fetched through it. Programs that look at links in mails count, too.
+    downloads: i64,
+    /// RFC 3339, UTC.
+    last_download_at: Option<String>,
+}
+
+impl LinkView {
+    fn new(app: &App, link: LinkRecord) -> Self {
+        let id = Ulid::from_string(&link.id).unwrap_or_default();
+        Self {
+            url: link_url(app.base_url(), app.signer(), id),
+            id: link.id,
+            artifact_id: link.artifact_id,
+            run_id: link.run_id,
+            step: link.step_id,
+            created_at: clock::rfc3339(link.created_at),
+            expires_at: clock::rfc3339(link.expires_at),
+            revoked_at: link.revoked_at.map(clock::rfc3339),
+            downloads: link.downloads,
+            last_download_at: link.last_download_at.map(clock::rfc3339),
+        }
+    }
+}
+
+/// The links to a file.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct LinkList {
+    /// Oldest first.
+    links: Vec<LinkView>,
+}
+
+/// `GET /d/{token}`: a refusal is a page for browsers, and a problem for programs.
+pub(super) async fn open(State(app): State<App>, Id(token): Id, method: Method, headers: HeaderMap) -> Response {
+    let answer = async {
+        let link = valid(&app, &token).await?;
+        let file = files::artifact(&app, None, &link.artifact_id).await?.ok_or_else(files::expired)?;
+        let response = hand_out(&app, &file, &method, &headers).await?;
+        if method == Method::GET
+            && begins_download(&response)
+            && let Err(error) = app.db().count_download(&link.id).await
+        {
+            tracing::warn!(link.id = link.id, error.code = error.code(), "a download was not counted: {error}");
+        }
+        Ok::<_, Problem>(response)
+    };
+    match answer.await {
+        Ok(response) => response,
+        Err(problem) if is_browser(&headers) => page(&problem),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn valid(app: &App, token: &str) -> Result<LinkRecord> {
+    let unknown = || {
+        Error::permanent("link_not_found", "there is no such link").hint("use the link as it came in the mail, whole")
+    };
+    let id = app.signer().link_id(token).ok_or_else(unknown)?;
+    // What we signed and do not know any more went with its run.
+    let link = app.db().link(&id.to_string()).await?.ok_or_else(expired)?;
+    match (link.revoked_at, link.expires_at > clock::now()) {
+        (Some(_), _) => {
+            Err(Error::permanent("link_revoked", "the link has been taken back").hint("ask whoever sent the mail"))
+        }
+        (None, false) => Err(expired()),
+        (None, true) => Ok(link),
+    }
+}
+
+fn expired() -> Error {
+    Error::permanent("link_expired", "the link has expired").hint("ask whoever sent the mail for a new one")
+}
+
+/// A download that goes on, or several parts at once, is one download: the one that begins at the first byte counts.
+fn begins_download(response: &Response) -> bool {
+    match response.status() {
+        StatusCode::OK => true,
+        StatusCode::PARTIAL_CONTENT => {
+            response.headers().get(CONTENT_RANGE).is_some_and(|range| range.as_bytes().starts_with(b"bytes 0-"))
+        }
+        _ => false,
+    }
+}
+
+fn is_browser(headers: &HeaderMap) -> bool {
+    headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("text/html"))
+}
+
+/// The refusal as people read it. Nothing in it comes from outside.
+fn page(problem: &Problem) -> Response {
+    let error = problem.error();
+    let (status, title) = problem::meaning(error.code());
+    let text = match error.code() {
+        "link_not_found" => "Please use the link as it came in the mail, whole.",
+        "link_expired" => "Please ask whoever sent the mail for a new one.",
+        "link_revoked" => "Please ask whoever sent the mail.",
+        "file_expired" | "artifact_gone" => "Files are kept for a limited time only. Please ask whoever sent the mail.",
+        "range_not_satisfiable" => "The file has changed or is complete already. Please download it again.",
+        _ => "Please try again in a moment.",
+    };
+    let (status, title) = match status {
+        StatusCode::INTERNAL_SERVER_ERROR => {
+            tracing::error!(error.code = error.code(), "a download could not be served: {}", error.message());
+            (StatusCode::SERVICE_UNAVAILABLE, "The file cannot be fetched at the moment")
+        }
+        _ => (status, title),
+    };
+    let body = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<meta name=\"color-scheme\" content=\"light dark\">\n\
+         <meta name=\"robots\" content=\"noindex\">\n<title>{title}</title>\n<h1>{title}</h1>\n<p>{text}</p>\n</html>\n"
+    );
+    let headers = [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CONTENT_SECURITY_POLICY, "default-src 'none'"),
+        (HeaderName::from_static("referrer-policy"), "no-referrer"),
+    ];
+    (status, headers.map(|(name, value)| (name, HeaderValue::from_static(value))), body).into_response()
+}
+
+/// `GET /v1/artifacts/{id}/links`
+pub(super) async fn list(State(app): State<App>, caller: Caller, Id(id): Id) -> Result<Json<LinkList>, Problem> {
+    caller.must_read()?;
+    let known = match Ulid::from_string(&id) {
+        Ok(_) => app.db().artifact(&id).await?,
+        Err(_) => None,
+    };
+    let run = match &known {
+        Some(artifact) => app.db().run(&artifact.run_id).await?,
+        None => None,
+    };
+    if !run.is_some_and(|run| caller.may_read(&run.pipeline)) {
+        return Err(Problem::new("artifact_not_found", format!("there is no file `{id}`")));
+    }
+    let links = app.db().links(&id).await?.into_iter().map(|link| LinkView::new(&app, link)).collect();
+    Ok(Json(LinkList { links }))
+}
+
+/// `POST /v1/links/{id}/revoke`, for keys that may start runs of the pipeline that made the link.
+pub(super) async fn revoke(State(app): State<App>, caller: Caller, Id(id): Id) -> Result<Json<LinkView>, Problem> {
+    if !caller.writes_any() {
+        return Err(lacks(&Scope::RunsWrite(None)).into());
+    }
+    let known = match Ulid::from_string(&id) {
+        Ok(_) => app.db().link(&id).await?,
+        Err(_) => None,
+    };
+    let run = match &known {
+        Some(link) => app.db().run(&link.run_id).await?,
+        None => None,
+    };
+    let none = || Problem::new("link_not_found", format!("there is no link `{id}`"));
+    run.filter(|run| caller.may_write(&run.pipeline)).ok_or_else(none)?;
+    let link = app.db().revoke_link(&id).await?.ok_or_else(none)?;
+    tracing::info!(link.id = link.id, run.id = link.run_id, "a link was taken back");
+    Ok(Json(LinkView::new(&app, link)))
+}

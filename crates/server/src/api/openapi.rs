@@ -1,0 +1,372 @@
+//! The routes and their description in one: each entry adds a route to the router and an operation to the OpenAPI
+//! document, so that neither can be without the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+use axum::Router;
+use axum::http::Method;
+use axum::routing::MethodRouter;
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+use super::App;
+use super::problem::{self, ProblemBody};
+
+/// What the document says of the service.
+const DESCRIPTION: &str =
+    "Everything that happens after the upload: YAML pipelines compiled into chains of durable jobs";
+
+/// Makes the schema of a type.
+type Make = fn(&mut SchemaGenerator) -> Schema;
+
+fn make<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+fn make_inline<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    T::json_schema(generator)
+}
+
+/// Who may call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Anybody,
+    Key,
+    KeyOrToken,
+    KeyOrSignature,
+    KeyFromAfar,
+}
+
+/// A good answer: its status, what it means, and the media type and shape of its body.
+struct Answer(u16, &'static str, Option<(&'static str, Make)>);
+
+/// What an operation takes and gives.
+pub(super) struct Operation {
+    id: &'static str,
+    summary: &'static str,
+    access: Access,
+    query: Option<Make>,
+    headers: Vec<(&'static str, &'static str)>,
+    bodies: Vec<(&'static str, Make)>,
+    answers: Vec<Answer>,
+    codes: BTreeSet<&'static str>,
+}
+
+impl Operation {
+    /// An operation for keys, with a name for programs and a sentence for people.
+    pub(super) fn new(id: &'static str, summary: &'static str) -> Self {
+        Self {
+            id,
+            summary,
+            access: Access::Anybody,
+            query: None,
+            headers: Vec::new(),
+            bodies: Vec::new(),
+            answers: Vec::new(),
+            codes: BTreeSet::new(),
+        }
+        .refuses(&["internal_error"])
+    }
+
+    /// Needs an API key.
+    pub(super) fn key(mut self) -> Self {
+        self.access = Access::Key;
+        self.refuses(&["key_missing", "key_invalid", "scope_missing"])
+    }
+
+    /// Needs an API key, or the token of a link.
+    pub(super) fn key_or_token(self) -> Self {
+        let mut keyed = self.key();
+        keyed.access = Access::KeyOrToken;
+        keyed.refuses(&["token_invalid"])
+    }
+
+    /// Needs an API key, or the signature of a webhook.
+    pub(super) fn key_or_signature(self) -> Self {
+        let mut keyed = self.key();
+        keyed.access = Access::KeyOrSignature;
+        keyed
+            .header("webhook-id", "the id of a Standard Webhook: sent again, it is the same event")
+            .header("webhook-timestamp", "when it was signed, in seconds since 1970")
+            .header("webhook-signature", "in place of a key: `v1,` and the signature in Base64")
+            .refuses(&["webhook_invalid", "webhook_expired"])
+    }
+
+    /// Needs an API key where others than this machine can reach the service.
+    pub(super) fn key_from_afar(self) -> Self {
+        let mut keyed = self.key();
+        keyed.access = Access::KeyFromAfar;
+        keyed
+    }
+
+    /// The fields of `T` are parameters of the query; no others are taken.
+    pub(super) fn query<T: JsonSchema>(mut self) -> Self {
+        self.query = Some(make_inline::<T>);
+        self.refuses(&["query_invalid"])
+    }
+
+    /// Looks at a header of the request.
+    pub(super) fn header(mut self, name: &'static str, what: &'static str) -> Self {
+        self.headers.push((name, what));
+        self
+    }
+
+    /// Takes a JSON body.
+    pub(super) fn json<T: JsonSchema>(self) -> Self {
+        self.body::<T>("application/json").refuses(&["json_invalid"])
+    }
+
+    /// Takes a body of this media type.
+    pub(super) fn body<T: JsonSchema>(mut self, media: &'static str) -> Self {
+        self.bodies.push((media, make::<T>));
+        self.refuses(&["unsupported_media_type", "body_too_large", "body_incomplete", "request_timeout"])
+    }
+
+    /// Answers with JSON.
+    pub(super) fn answers<T: JsonSchema>(self, status: u16, what: &'static str) -> Self {
+        self.gives::<T>(status, what, "application/json")
+    }
+
+    /// Answers with a body of this media type.
+    pub(super) fn gives<T: JsonSchema>(mut self, status: u16, what: &'static str, media: &'static str) -> Self {
+        self.answers.push(Answer(status, what, Some((media, make::<T>))));
+        self
+    }
+
+    /// Answers without a body.
+    pub(super) fn empty(mut self, status: u16, what: &'static str) -> Self {
+        self.answers.push(Answer(status, what, None));
+        self
+    }
+
+    /// May be refused with these codes, beside those that the rest of the description brings along. Whatever is not the
+    /// caller's fault (500, 503) need not be named.
+    pub(super) fn refuses(mut self, codes: &[&'static str]) -> Self {
+        self.codes.extend(codes);
+        self
+    }
+}
+
+/// The routes of the service.
+#[derive(Default)]
+pub(super) struct Routes {
+    router: Router<App>,
+    operations: Vec<(Method, &'static str, Operation)>,
+}
+
+impl Routes {
+    /// Adds a route: `handler` is what axum calls, with one method.
+    pub(super) fn add(
+        mut self,
+        method: Method,
+        path: &'static str,
+        handler: MethodRouter<App>,
+        mut operation: Operation,
+    ) -> Self {
+        if path.contains('{') {
+            // Bytes in the path that are no text name nothing.
+            operation.codes.insert("not_found");
+        }
+        self.router = self.router.route(path, handler);
+        self.operations.push((method, path, operation));
+        self
+    }
+
+    /// The router.
+    pub(super) fn router(self) -> Router<App> {
+        self.router
+    }
+
+    /// The OpenAPI document.
+    fn document(&self) -> Value {
+        let mut schemas = Schemas::new();
+        let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
+        for (method, path, operation) in &self.operations {
+            let described = operation.described(path, &mut schemas);
+            paths.entry(path).or_default().insert(method.as_str().to_ascii_lowercase(), described);
+        }
+        json!({
+            "openapi": "3.1.0",
+            "info": {
+                "title": "afterload",
+                "version": env!("CARGO_PKG_VERSION"),
+                "description": DESCRIPTION,
+                "license": { "name": env!("CARGO_PKG_LICENSE"), "identifier": env!("CARGO_PKG_LICENSE") },
+            },
+            "paths": paths,
+            "components": {
+                "schemas": schemas.finish(),
+                "securitySchemes": {
+                    "key": { "type": "http", "scheme": "bearer", "description": "an API key" },
+                    "token": { "type": "apiKey", "in": "query", "name": "token",
+                               "description": "the token of a link, good for the one thing that it was made for" },
+                },
+            },
+        })
+    }
+}
+
+/// The document, without the address of the service.
+pub(super) fn document() -> &'static Value {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(|| super::routes::table().document());
+    &DOCUMENT
+}
+
+/// What comes in and what goes out differ: a field with a default may be left out of the one and is always in the other.
+struct Schemas {
+    taken: SchemaGenerator,
+    given: SchemaGenerator,
+}
+
+impl Schemas {
+    fn new() -> Self {
+        let settings = |path: &str| {
+            SchemaSettings::draft2020_12().with(|settings| {
+                settings.definitions_path = format!("/components/schemas{path}").into();
+                settings.meta_schema = None;
+            })
+        };
+        Self {
+            taken: settings("").for_deserialize().into_generator(),
+            given: settings("").for_serialize().into_generator(),
+        }
+    }
+
+    fn finish(mut self) -> Map<String, Value> {
+        let mut all = self.given.take_definitions(true);
+        for (name, schema) in self.taken.take_definitions(true) {
+            let known = all.entry(name.clone()).or_insert_with(|| schema.clone());
+            debug_assert_eq!(*known, schema, "`{name}` comes in in another shape than it goes out");
+        }
+        all
+    }
+}
+
+impl Operation {
+    fn described(&self, path: &str, schemas: &mut Schemas) -> Value {
+        let mut operation = json!({
+            "operationId": self.id,
+            "summary": self.summary,
+            "tags": [path.strip_prefix("/v1/").and_then(|rest| rest.split('/').next()).unwrap_or("service")],
+            "parameters": self.parameters(path, schemas),
+            "responses": self.responses(schemas),
+            "security": match self.access {
+                Access::Anybody => json!([]),
+                Access::Key => json!([{ "key": [] }]),
+                Access::KeyOrToken => json!([{ "key": [] }, { "token": [] }]),
+                // A signature stands in headers of its own, for which OpenAPI has no name.
+                Access::KeyFromAfar | Access::KeyOrSignature => json!([{}, { "key": [] }]),
+            },
+        });
+        if !self.bodies.is_empty() {
+            let content: Map<String, Value> = self
+                .bodies
+                .iter()
+                .map(|(media, make)| ((*media).to_owned(), json!({ "schema": make(&mut schemas.taken) })))
+                .collect();
+            operation["requestBody"] = json!({ "content": content });
+        }
+        operation
+    }
+
+    fn parameters(&self, path: &str, schemas: &mut Schemas) -> Vec<Value> {
+        let text = json!({ "type": "string" });
+        let names = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+        let mut parameters: Vec<Value> =
+            names.map(|name| json!({ "name": name, "in": "path", "required": true, "schema": text })).collect();
+        if let Some(make) = self.query {
+            let schema = make(&mut schemas.taken).to_value();
+            let required = schema["required"].as_array().cloned().unwrap_or_default();
+            for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
+                // That token is named as a way to authenticate.
+                if name == "token" && self.access == Access::KeyOrToken {
+                    continue;
+                }
+                let mut schema = schema.clone();
+                let what = schema.as_object_mut().and_then(|schema| schema.remove("description"));
+                let is_required = required.iter().any(|field| field == name.as_str());
+                let mut parameter = json!({ "name": name, "in": "query", "required": is_required, "schema": schema });
+                if let Some(what) = what {
+                    parameter["description"] = what;
+                }
+                parameters.push(parameter);
+            }
+        }
+        let header = |(name, what): &(&str, &str)| json!({ "name": name, "in": "header", "required": false, "description": what, "schema": text });
+        parameters.extend(self.headers.iter().map(header));
+        parameters
+    }
+
+    fn responses(&self, schemas: &mut Schemas) -> Map<String, Value> {
+        let mut responses = Map::new();
+        for Answer(status, what, body) in &self.answers {
+            let mut answer = json!({ "description": what });
+            if let Some((media, make)) = body {
+                answer["content"] = json!({ *media: { "schema": make(&mut schemas.given) } });
+            }
+            responses.insert(status.to_string(), answer);
+        }
+        let mut refusals: BTreeMap<u16, Vec<(&str, &str)>> = BTreeMap::new();
+        for code in &self.codes {
+            let (status, title) = problem::meaning(code);
+            refusals.entry(status.as_u16()).or_default().push((code, title));
+        }
+        let problem = schemas.given.subschema_for::<ProblemBody>();
+        for (status, codes) in refusals {
+            let lines: Vec<_> = codes.iter().map(|(code, title)| format!("`{code}`: {title}")).collect();
+            let names: Vec<_> = codes.iter().map(|(code, _)| code).collect();
+            let schema = json!({ "allOf": [problem, { "properties": { "code": { "enum": names } } }] });
+            let content = json!({ "application/problem+json": { "schema": schema } });
+            responses.insert(status.to_string(), json!({ "description": lines.join("\n\n"), "content": content }));
+        }
+        let content = json!({ "application/problem+json": { "schema": problem } });
+        let away = "something that the service needs does not answer; `Retry-After` says when to try again";
+        responses.insert("503".into(), json!({ "description": away, "content": content }));
+        responses
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use axum::http::StatusCode;
+
+    use super::*;
+
+    /// Whether an answer is one that the document names; `None`: nothing is served at the path.
+    pub(in crate::api) fn is_documented(method: &Method, path: &str, status: StatusCode, code: &str) -> Option<bool> {
+        let matches = |template: &str| {
+            let (mut parts, mut given) = (template.split('/'), path.split('/'));
+            loop {
+                match (parts.next(), given.next()) {
+                    (None, None) => return true,
+                    (Some(part), Some(_)) if part.starts_with('{') => {}
+                    (Some(part), Some(given)) if part == given => {}
+                    _ => return false,
+                }
+            }
+        };
+        let method = if method == Method::HEAD { "get".to_owned() } else { method.as_str().to_ascii_lowercase() };
+        let paths = document()["paths"].as_object().unwrap();
+        let (_, operations) = paths.iter().find(|(template, _)| matches(template))?;
+        let Some(operation) = operations.get(&method) else { return Some(status == StatusCode::METHOD_NOT_ALLOWED) };
+        let Some(answer) = operation["responses"].get(status.as_str()) else { return Some(false) };
+        let codes = &answer["content"]["application/problem+json"]["schema"]["allOf"][1]["properties"]["code"]["enum"];
+        Some(codes.as_array().is_none_or(|codes| codes.iter().any(|known| known == code)))
+    }
+
+    #[test]
+    fn every_operation_is_named_once_and_answers() {
+        let mut ids = BTreeSet::new();
+        for (path, operations) in document()["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                assert!(ids.insert(operation["operationId"].as_str().unwrap()), "{method} {path}");
+                assert!(operation["summary"].as_str().is_some_and(|text| text.len() > 10), "{method} {path}");
+                let fine = operation["responses"].as_object().unwrap().keys().any(|status| status.starts_with('2'));
+                assert!(fine, "{method} {path} says no good answer");
+            }
+        }
+        assert!(ids.len() >= 10, "{ids:?}");
+    }
+}

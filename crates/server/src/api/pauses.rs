@@ -1,0 +1,112 @@
+//! Queues, and pausing them and pipelines; for keys that may do everything.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::App;
+use super::auth::{Caller, Scope, lacks};
+use super::extract::Id;
+use super::problem::Problem;
+use afterload_core::clock;
+use afterload_core::error::Result;
+use afterload_engine::QueueState;
+use afterload_state::Pausable;
+
+/// A queue.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct QueueView {
+    /// Its name.
+    name: String,
+    /// Steps that wait for a worker, or for the time of their next attempt.
+    waiting: i64,
+    /// Steps that workers hold.
+    running: i64,
+    /// Since when no step of it starts.
+    paused_at: Option<String>,
+}
+
+/// All queues, by name.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct QueueList {
+    queues: Vec<QueueView>,
+}
+
+/// A pipeline that was paused or goes on.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct PipelineState {
+    /// Its name.
+    name: String,
+    /// Since when no step of its runs starts.
+    paused_at: Option<String>,
+}
+
+impl From<QueueState> for QueueView {
+    fn from(state: QueueState) -> Self {
+        let QueueState { name, waiting, running, paused_at } = state;
+        Self { name, waiting, running, paused_at: paused_at.map(clock::rfc3339) }
+    }
+}
+
+/// `GET /v1/queues`
+pub(super) async fn queues(State(app): State<App>, caller: Caller) -> Result<Json<QueueList>, Problem> {
+    must_be_admin(&caller)?;
+    let queues = app.engine().queues().await?.into_iter().map(QueueView::from).collect();
+    Ok(Json(QueueList { queues }))
+}
+
+/// `POST /v1/queues/{name}/pause`
+pub(super) async fn pause_queue(app: State<App>, caller: Caller, Id(name): Id) -> Result<Json<QueueView>, Problem> {
+    must_be_admin(&caller)?;
+    app.engine().pause(Pausable::Queue, &name).await?;
+    queue(&app, name).await
+}
+
+/// `POST /v1/queues/{name}/resume`
+pub(super) async fn resume_queue(app: State<App>, caller: Caller, Id(name): Id) -> Result<Json<QueueView>, Problem> {
+    must_be_admin(&caller)?;
+    app.engine().resume(Pausable::Queue, &name).await?;
+    queue(&app, name).await
+}
+
+/// `POST /v1/pipelines/{name}/pause`
+pub(super) async fn pause_pipeline(
+    State(app): State<App>,
+    caller: Caller,
+    Id(name): Id,
+) -> Result<Json<PipelineState>, Problem> {
+    must_be_admin(&caller)?;
+    let since = app.engine().pause(Pausable::Pipeline, &name).await?;
+    Ok(Json(PipelineState { name, paused_at: Some(clock::rfc3339(since)) }))
+}
+
+/// `POST /v1/pipelines/{name}/resume`
+pub(super) async fn resume_pipeline(
+    State(app): State<App>,
+    caller: Caller,
+    Id(name): Id,
+) -> Result<Json<PipelineState>, Problem> {
+    must_be_admin(&caller)?;
+    app.engine().resume(Pausable::Pipeline, &name).await?;
+    Ok(Json(PipelineState { name, paused_at: None }))
+}
+
+/// The paused pipelines, each with the time since when it is.
+pub(super) async fn paused_pipelines(app: &App) -> Result<BTreeMap<String, String>> {
+    let paused = app.db().paused(Pausable::Pipeline).await?;
+    Ok(paused.into_iter().map(|(name, since)| (name, clock::rfc3339(since))).collect())
+}
+
+async fn queue(app: &App, name: String) -> Result<Json<QueueView>, Problem> {
+    let known = app.engine().queues().await?.into_iter().find(|queue| queue.name == name);
+    // Its last step may have ended meanwhile, and nothing else names it.
+    let state = known.unwrap_or(QueueState { name, waiting: 0, running: 0, paused_at: None });
+    Ok(Json(state.into()))
+}
+
+fn must_be_admin(caller: &Caller) -> Result<()> {
+    if caller.is_admin() { Ok(()) } else { Err(lacks(&Scope::Admin)) }
+}

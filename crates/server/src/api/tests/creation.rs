@@ -1,0 +1,177 @@
+//! Forms: what is streamed, what is refused, and what becomes of files whose run is not accepted.
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use serde_json::{Value, json};
+
+use super::stage::{Answer, Stage};
+
+const RUNS: &str = "/v1/pipelines/contacts-import/runs";
+const MEDIA: &str = "multipart/form-data; boundary=xYzZY";
+
+/// The head and the bytes of a part.
+type Part<'a> = (&'a str, &'a [u8]);
+
+/// A form of parts.
+fn form(parts: &[Part<'_>]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (head, bytes) in parts {
+        body.extend_from_slice(format!("--xYzZY\r\nContent-Disposition: form-data; {head}\r\n\r\n").as_bytes());
+        body.extend_from_slice(bytes);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(b"--xYzZY--\r\n");
+    body
+}
+
+/// In chunks of `size`, as a network would bring it.
+fn chunked(body: Vec<u8>, size: usize) -> Body {
+    let chunks: Vec<_> =
+        body.chunks(size).map(|chunk| Ok::<_, std::io::Error>(Bytes::copy_from_slice(chunk))).collect();
+    Body::from_stream(stream::iter(chunks))
+}
+
+async fn send(stage: &Stage, parts: &[Part<'_>]) -> Answer {
+    stage.post(&stage.admin, RUNS, MEDIA, form(parts)).await
+}
+
+/// No upload is left in the store.
+async fn nothing_stays(stage: &Stage) {
+    assert_eq!(stage.objects.delete_prefix("artifacts", "uploads/").await.unwrap(), 0, "an upload stays in the store");
+}
+
+#[tokio::test]
+async fn a_file_arrives_as_it_was_sent_however_it_is_cut() {
+    let stage = Stage::new().await;
+    let mut content = b"a,b\r\n--xYzZ\r\n\r\n--".repeat(5_000);
+    content.extend_from_slice(&[0, 255, 13, 10, 13]);
+    for size in [1 << 20, 4096, 77] {
+        let body = form(&[("name=\"email\"", b"a@b.c"), ("name=\"file\"; filename=\"../my fïle.csv\"", &content)]);
+        let answer = stage.post(&stage.admin, RUNS, MEDIA, chunked(body, size)).await;
+        assert_eq!(answer.status, 202, "{:?}", answer.bytes);
+        let run = answer.json();
+        assert_eq!(answer.headers["location"], format!("/v1/runs/{}", run["id"].as_str().unwrap()));
+        let file = &run["params"]["file"];
+        assert_eq!((&file["name"], &file["content_type"]), (&json!("my fïle.csv"), &json!("text/csv")));
+        assert_eq!(run["params"]["email"], "a@b.c");
+        assert_eq!(run["artifacts"][0]["id"], file["artifact_id"]);
+        let path = format!("/v1/artifacts/{}", file["artifact_id"].as_str().unwrap());
+        assert_eq!(stage.get(&stage.admin, &path).await.bytes, content);
+    }
+}
+
+#[tokio::test]
+async fn parameters_come_as_parts_or_as_json() {
+    let stage = Stage::new().await;
+    let given = |answer: Answer| {
+        assert_eq!(answer.status, 202, "{:?}", answer.bytes);
+        answer.json()["params"].clone()
+    };
+    let both =
+        send(&stage, &[("name=\"params\"", br#"{"email": "a@b.c"}"#), ("name=\"file\"; filename=\"\"", b"")]).await;
+    assert_eq!(given(both), json!({ "email": "a@b.c" }), "a file that nobody chose is none");
+    let many =
+        send(&stage, &[("name=\"extras\"; filename=\"1\"", b"1"), ("name=\"extras\"; filename=\"2\"", b"2")]).await;
+    let names = |params: &Value| -> Vec<Value> {
+        params["extras"].as_array().unwrap().iter().map(|file| file["name"].clone()).collect()
+    };
+    assert_eq!(names(&given(many)), ["1", "2"]);
+    stage.objects.put("uploads", "a.csv", "text/csv", "a".into()).await.unwrap();
+    let named = send(&stage, &[("name=\"file\"", b"s3://uploads/a.csv")]).await;
+    assert_eq!(given(named)["file"]["key"], "a.csv");
+    let html = send(&stage, &[("name=\"email\"", b""), ("name=\"active\"", b"on"), ("name=\"extras\"", b"")]).await;
+    assert_eq!(given(html), json!({ "active": true }), "fields left empty are not given");
+    let by_json = stage.run(&stage.admin, json!({ "active": "on" })).await;
+    assert_eq!(by_json.code(), "params_invalid", "JSON has truths of its own");
+    let nothing = stage.post(&stage.admin, RUNS, "application/json", "").await;
+    assert_eq!(given(nothing), json!({}));
+}
+
+#[tokio::test]
+async fn files_keep_the_names_that_they_have_on_disk() {
+    let stage = Stage::new().await;
+    for (head, name) in [
+        ("filename=\"a%22b.csv\"", "a\"b.csv"),
+        ("filename=\"a%0D%0Ab.csv\"", "ab.csv"),
+        ("filename=\"x.csv\"; filename*=UTF-8''na%C3%AFve.csv", "na\u{ef}ve.csv"),
+        ("filename*=UTF-8''%E2%82%AC.csv", "\u{20ac}.csv"),
+    ] {
+        let answer = send(&stage, &[(&format!("name=\"file\"; {head}"), b"a")]).await;
+        assert_eq!(answer.status, 202, "{:?}", answer.bytes);
+        assert_eq!(answer.json()["params"]["file"]["name"], name, "{head}");
+    }
+}
+
+#[tokio::test]
+async fn forms_that_do_not_fit_are_refused_and_leave_nothing() {
+    let stage = Stage::new().await;
+    let file: Part<'_> = ("name=\"file\"; filename=\"a.csv\"", b"a");
+    let large = vec![b'x'; (1 << 20) + 1];
+    let text = vec![b'x'; 70_000];
+    let cases: [(Part<'_>, &str); 11] = [
+        (file, "params_invalid"),
+        (("name=\"file\"", b"s3://uploads/a"), "params_invalid"),
+        (("name=\"email\"; filename=\"a\"", b"a"), "params_invalid"),
+        (("name=\"colour\"", b"red"), "params_invalid"),
+        (("name=\"params\"", br#"{"file": null}"#), "params_invalid"),
+        (("name=\"params\"", b"{"), "json_invalid"),
+        (("name=\"email\"", b"\xff"), "multipart_invalid"),
+        (("filename=\"a\"", b"a"), "multipart_invalid"),
+        (("name=\"extras\"; filename=\"\"", b"bytes"), "multipart_invalid"),
+        (("name=\"email\"", &text), "body_too_large"),
+        (("name=\"email\"", b"unavailable"), "database_unavailable"),
+    ];
+    for (part, code) in cases {
+        assert_eq!(send(&stage, &[file, part]).await.code(), code, "{}", part.0);
+        nothing_stays(&stage).await;
+    }
+    assert_eq!(send(&stage, &[("name=\"file\"; filename=\"a.csv\"", &large)]).await.code(), "upload_too_large");
+    nothing_stays(&stage).await;
+    assert_eq!(stage.get(&stage.admin, "/v1/runs").await.json()["runs"], json!([]));
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_leaves_nothing() {
+    let stage = Stage::new().await;
+    let whole = form(&[("name=\"file\"; filename=\"a.csv\"", b"a"), ("name=\"extras\"; filename=\"b\"", b"bytes")]);
+    for cut in [whole.len() - 2, whole.len() - 20, whole.len() - 100, 30] {
+        let gone = std::io::Error::other("connection reset");
+        let chunks = vec![Ok(Bytes::copy_from_slice(&whole[..cut])), Err(gone)];
+        let answer = stage.post(&stage.admin, RUNS, MEDIA, Body::from_stream(stream::iter(chunks))).await;
+        if answer.status != 202 {
+            assert_eq!(answer.code(), "body_incomplete", "cut at {cut}");
+            nothing_stays(&stage).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_head_without_end_is_refused_before_it_fills_the_memory() {
+    let stage = Stage::new().await;
+    let starts: [&[u8]; 2] = [b"", b"--xYzZY\r\nContent-Disposition: form-data; name=\"email\r\n"];
+    for start in starts {
+        let start = Bytes::copy_from_slice(start);
+        let noise = stream::repeat(Bytes::from(vec![b'x'; 8192]));
+        let body = Body::from_stream(stream::iter([start]).chain(noise).map(Ok::<_, std::io::Error>));
+        let answer = stage.post(&stage.admin, RUNS, MEDIA, body).await;
+        assert_eq!(answer.code(), "multipart_invalid");
+    }
+}
+
+#[tokio::test]
+async fn too_many_uploads_at_once_are_put_off() {
+    let stage = Stage::new().await;
+    let file: Part<'_> = ("name=\"file\"; filename=\"a.csv\"", b"a");
+    let under_way: Vec<_> = std::iter::from_fn(|| stage.app.room()).collect();
+    let refused = send(&stage, &[file]).await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (503, "too_many_uploads"));
+    assert_eq!(refused.headers["retry-after"], "5");
+    assert_eq!(stage.run(&stage.admin, json!({})).await.status, 202, "what uploads nothing needs no room");
+    drop(under_way);
+    for _ in 0..3 {
+        assert_eq!(send(&stage, &[file]).await.status, 202);
+    }
+    let room: Vec<_> = std::iter::from_fn(|| stage.app.room()).collect();
+    assert_eq!(room.len(), crate::api::app::MOST_FORMS, "all room is given back");
+}

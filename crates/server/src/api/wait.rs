@@ -1,0 +1,81 @@
+//! Answers that wait: for the run's end, as the client prefers, or for its inline steps.
+
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use tokio::time::{Instant, timeout_at};
+
+use super::App;
+use super::pipelines::LivePipeline;
+use afterload_core::error::Result;
+use afterload_engine::RunView;
+
+/// What an answer waits for, and how long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Patience {
+    /// For the run's end.
+    pub run: Option<Duration>,
+    /// For its inline steps.
+    pub inline: Option<Duration>,
+}
+
+impl Patience {
+    /// What the request asks for with `Prefer: wait=SECONDS`, and the pipeline with `mode: inline`.
+    pub(super) fn new(app: &App, headers: &HeaderMap, pipeline: &LivePipeline) -> Self {
+        let limits = app.config();
+        Self {
+            run: preferred(headers).map(|wait| wait.min(limits.max_wait)),
+            inline: pipeline.inline_steps().next().map(|_| limits.inline_wait),
+        }
+    }
+
+    /// The run as it is when the waiting ends: at once if there is nothing to wait for.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub(super) async fn wait(self, app: &App, id: &str, pipeline: &LivePipeline) -> Result<Option<RunView>> {
+        let start = Instant::now();
+        let mut watch = app.engine().watch(id);
+        loop {
+            let Some(view) = RunView::read(app.db(), id, app.base_url()).await? else { return Ok(None) };
+            let inline = self.inline.filter(|_| !pipeline.inline_steps().all(|step| view.has_ended(step)));
+            let wait = self.run.max(inline).filter(|_| !view.is_final());
+            let Some(wait) = wait.filter(|wait| start.elapsed() < *wait) else { return Ok(Some(view)) };
+            tokio::select! {
+                _ = timeout_at(start + wait, watch.changed()) => {}
+                // The run goes on elsewhere; whoever asked can watch it there.
+                () = app.engine().stopping().cancelled() => return Ok(Some(view)),
+            }
+        }
+    }
+}
+
+/// The seconds of `Prefer: wait=…`. Preferences that are not understood are left alone, as their standard says.
+fn preferred(headers: &HeaderMap) -> Option<Duration> {
+    let values = headers.get_all("prefer").into_iter().filter_map(|value| value.to_str().ok());
+    let mut preferences = values.flat_map(|value| value.split(',')).map(str::trim);
+    let seconds = preferences.find_map(|preference| {
+        let (name, value) = preference.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"').parse::<u32>().ok())?
+    });
+    seconds.map(|seconds| Duration::from_secs(seconds.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preferences_are_read_as_the_standard_writes_them() {
+        let wait = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("prefer", axum::http::HeaderValue::from_static(value));
+            preferred(&headers).map(|wait| wait.as_secs())
+        };
+        assert_eq!(wait("wait=20"), Some(20));
+        assert_eq!(wait("respond-async, Wait = \"7\""), Some(7));
+        for value in ["respond-async", "wait", "wait=", "wait=-1", "wait=soon", "waiting=3"] {
+            assert_eq!(wait(value), None, "{value}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The HTTP API, and what starts runs beside it.
+
+pub mod api;
+pub mod triggers;

@@ -1,0 +1,142 @@
+//! Schedules: each moment starts one run, however many processes look at the clock.
+
+use afterload_core::failpoint;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use super::Inner;
+use afterload_core::clock::{self, Millis, rfc3339};
+use afterload_core::error::Result;
+use afterload_engine::{Inbox, LivePlan};
+use afterload_pipeline::{CatchUp, CronTrigger, Schedule, Trigger};
+
+/// Who counts moments in the inbox.
+pub const SOURCE: &str = "cron";
+const LOOK: Duration = Duration::from_millis(500);
+/// How late a moment may be noticed and still be on time.
+const ON_TIME: Millis = 60_000;
+/// So many missed moments are made up for at most; the rest of a long absence is let go.
+const MOST: usize = 1000;
+
+pub async fn work(inner: Arc<Inner>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(LOOK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let look = async {
+            tick.tick().await;
+            inner.look_at_schedules().await
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            looked = look => if let Err(error) = looked {
+                tracing::warn!(error.code = error.code(), "looking at the schedules failed: {error}");
+            }
+        }
+    }
+}
+
+/// Names a schedule of a pipeline: another one is a new schedule, which has missed nothing.
+fn id(pipeline: &str, trigger: &CronTrigger) -> String {
+    let text = format!("{pipeline}\n{}\n{}", trigger.schedule, trigger.timezone);
+    hex::encode(Sha256::digest(text))
+}
+
+impl Inner {
+    async fn look_at_schedules(&self) -> Result<()> {
+        let (now, mut known) = (clock::now(), Vec::new());
+        for live in self.engine.live().await? {
+            for trigger in live.plan.triggers.iter().filter_map(Trigger::as_cron) {
+                self.look_at(&live, trigger, now).await?;
+                known.push(id(&live.plan.name, trigger));
+            }
+        }
+        self.engine.db().forget_schedules(&known).await
+    }
+
+    async fn look_at(&self, live: &LivePlan, trigger: &CronTrigger, now: Millis) -> Result<()> {
+        // It was checked when it was published.
+        let Ok(schedule) = Schedule::parse(&trigger.schedule, &trigger.timezone) else { return Ok(()) };
+        let (id, db) = (id(&live.plan.name, trigger), self.engine.db());
+        let reached = db.schedule_reached(&id, live.published_at.min(now)).await?;
+        let due = due(&schedule, trigger.catch_up, reached, now);
+        for moment in &due {
+            let inbox = Inbox { source: SOURCE, key: format!("{id}/{moment}"), fingerprint: None };
+            match self.begin(&live.plan.name, &trigger.with, &event(trigger, *moment), inbox).await {
+                Ok(_) => failpoint!("cron.begun"),
+                Err(error) if error.code() == "pipeline_not_found" => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if schedule.after(reached).is_some_and(|next| next <= now) {
+            db.reach_schedule(&id, now).await?;
+            failpoint!("cron.reached");
+        }
+        Ok(())
+    }
+}
+
+fn event(trigger: &CronTrigger, moment: Millis) -> Value {
+    json!({
+        "type": "cron",
+        "time": rfc3339(moment),
+        "schedule": trigger.schedule,
+        "timezone": trigger.timezone,
+    })
+}
+
+/// The moments after `reached` that get a run now.
+fn due(schedule: &Schedule, catch_up: CatchUp, reached: Millis, now: Millis) -> Vec<Millis> {
+    let mut moments = Vec::new();
+    let mut time = reached;
+    while let Some(next) = schedule.after(time).filter(|next| *next <= now) {
+        moments.push(next);
+        time = next;
+        // Of many, the latest count.
+        if moments.len() > MOST {
+            moments.remove(0);
+        }
+    }
+    let on_time = |moment: &Millis| *moment > now - ON_TIME;
+    match catch_up {
+        CatchUp::All => moments,
+        CatchUp::None => moments.into_iter().filter(on_time).collect(),
+        CatchUp::Last => {
+            let last_missed = moments.iter().rev().find(|moment| !on_time(moment)).copied();
+            // One on time makes up for those before it.
+            let timely: Vec<_> = moments.into_iter().filter(on_time).collect();
+            if timely.is_empty() { last_missed.into_iter().collect() } else { timely }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missed_moments_are_made_up_for_as_the_trigger_says() {
+        let schedule = Schedule::parse("0 * * * *", "UTC").expect("a schedule");
+        let hour: Millis = 3_600_000;
+        // Down from 00:30 to 05:30, and back in time for 05:00 with half a minute to spare.
+        let cases = [
+            (CatchUp::None, 5 * hour + 1_800_000, vec![]),
+            (CatchUp::Last, 5 * hour + 1_800_000, vec![5 * hour]),
+            (CatchUp::All, 5 * hour + 1_800_000, (1..=5).map(|hours| hours * hour).collect()),
+            (CatchUp::None, 5 * hour + 30_000, vec![5 * hour]),
+            (CatchUp::Last, 5 * hour + 30_000, vec![5 * hour]),
+        ];
+        for (catch_up, now, expected) in cases {
+            assert_eq!(due(&schedule, catch_up, 1_800_000, now), expected, "{catch_up:?} at {now}");
+        }
+    }
+
+    #[test]
+    fn a_long_absence_is_bounded() {
+        let schedule = Schedule::parse("* * * * *", "UTC").expect("a schedule");
+        assert_eq!(due(&schedule, CatchUp::All, 0, 2_000 * 60_000).len(), MOST);
+    }
+}

@@ -1,0 +1,211 @@
+//! Event notifications as S3 stores send them to a webhook: AWS (also through SNS), MinIO, Ceph, and what follows them.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Triggers;
+use super::accept::may_pass;
+use super::event::Told;
+use afterload_core::clock::{self, Millis};
+use afterload_core::error::{Error, Result};
+use afterload_core::object_names::decoded;
+
+/// What became of a notification.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Received {
+    /// The runs that it started, all on disk.
+    pub started: Vec<String>,
+    /// How often a pipeline had the object already.
+    pub known: usize,
+    /// How many records start nothing: no trigger waits for them, or the object is gone.
+    pub ignored: usize,
+    /// A subscription that somebody has to confirm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscription: Option<Subscription>,
+}
+
+/// A subscription of SNS. Whoever has the address confirms it, so a person has to look at it: it is never fetched here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Subscription {
+    /// The topic.
+    pub topic: String,
+    /// What confirms it.
+    pub confirm: String,
+}
+
+#[derive(Deserialize)]
+struct Notification {
+    #[serde(rename = "Records")]
+    records: Vec<Record>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    #[serde(default)]
+    event_name: String,
+    #[serde(default)]
+    event_source: String,
+    event_time: Option<String>,
+    s3: Option<S3>,
+}
+
+#[derive(Deserialize)]
+struct S3 {
+    bucket: Bucket,
+    object: Object,
+}
+
+#[derive(Deserialize)]
+struct Bucket {
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Object {
+    key: String,
+    #[serde(default)]
+    size: Option<u64>,
+    #[serde(default, alias = "etag")]
+    e_tag: Option<String>,
+    #[serde(default)]
+    version_id: Option<String>,
+}
+
+/// A message of SNS around the notification.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Envelope {
+    #[serde(rename = "Type")]
+    kind: String,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    topic_arn: String,
+    #[serde(default, rename = "SubscribeURL")]
+    subscribe_url: Option<String>,
+}
+
+/// What a body says.
+#[derive(Debug, PartialEq)]
+enum Said {
+    Objects { told: Vec<Told>, others: usize },
+    Confirm(Subscription),
+    Nothing,
+}
+
+impl Triggers {
+    /// Takes in the body of a webhook. When this returns, every run that it starts is on disk; records that nobody waits
+    /// for are ignored.
+    ///
+    /// # Errors
+    /// `notification_invalid`, or those of the database and of the store: then the sender has to send all of it again.
+    pub async fn receive(&self, body: &[u8]) -> Result<Received> {
+        let (told, others) = match read(body)? {
+            Said::Nothing => return Ok(Received::default()),
+            Said::Confirm(subscription) => {
+                let Subscription { topic, confirm } = &subscription;
+                tracing::warn!(topic, confirm, "a topic wants to send events here: open the address to confirm it");
+                return Ok(Received { subscription: Some(subscription), ..Received::default() });
+            }
+            Said::Objects { told, others } => (told, others),
+        };
+        let mut received = Received { ignored: others, ..Received::default() };
+        let targets = self.0.targets().await?;
+        for told in told {
+            match self.0.accept(&targets, &told).await {
+                Ok(accepted) if accepted.started.is_empty() && accepted.known == 0 => received.ignored += 1,
+                Ok(accepted) => {
+                    received.started.extend(accepted.started);
+                    received.known += accepted.known;
+                }
+                Err(error) if may_pass(&error) => {
+                    return Err(Error::transient("hook_unavailable", error.message()));
+                }
+                Err(error) => {
+                    tracing::error!(error.code = error.code(), "a new object starts nothing: {error}");
+                    received.ignored += 1;
+                }
+            }
+        }
+        Ok(received)
+    }
+}
+
+fn read(body: &[u8]) -> Result<Said> {
+    if body.trim_ascii().is_empty() {
+        return Ok(Said::Nothing);
+    }
+    let body: Value = serde_json::from_slice(body).map_err(|error| invalid(&error.to_string()))?;
+    if body.get("Records").is_some() {
+        return records(body);
+    }
+    // What AWS sends when notifications are switched on.
+    if body.get("Event").is_some_and(|event| event == "s3:TestEvent") {
+        return Ok(Said::Nothing);
+    }
+    let Ok(envelope) = serde_json::from_value::<Envelope>(body) else {
+        return Err(invalid("it has no `Records`"));
+    };
+    match (envelope.kind.as_str(), envelope.subscribe_url) {
+        ("SubscriptionConfirmation", Some(confirm)) => {
+            let confirm = confirm.chars().filter(|c| !c.is_control()).take(2000).collect();
+            Ok(Said::Confirm(Subscription { topic: envelope.topic_arn, confirm }))
+        }
+        ("UnsubscribeConfirmation", _) => Ok(Said::Nothing),
+        ("Notification", _) => {
+            let message: Value =
+                serde_json::from_str(&envelope.message).map_err(|error| invalid(&error.to_string()))?;
+            match message.get("Event").is_some_and(|event| event == "s3:TestEvent") {
+                true => Ok(Said::Nothing),
+                false => records(message),
+            }
+        }
+        _ => Err(invalid("it is neither a notification nor an envelope of SNS")),
+    }
+}
+
+fn records(body: Value) -> Result<Said> {
+    let notification: Notification = serde_json::from_value(body).map_err(|error| invalid(&error.to_string()))?;
+    let all = notification.records.len();
+    let told: Vec<Told> = notification.records.into_iter().filter_map(created).collect();
+    Ok(Said::Objects { others: all - told.len(), told })
+}
+
+fn created(record: Record) -> Option<Told> {
+    let name = record.event_name.strip_prefix("s3:").unwrap_or(&record.event_name);
+    let S3 { bucket, object } = record.s3.filter(|_| name.starts_with("ObjectCreated:"))?;
+    let text = |text: Option<String>| text.filter(|text| !text.is_empty() && text != "null");
+    Some(Told {
+        bucket: bucket.name,
+        keys: keys(&object.key, record.event_source == "ceph:s3"),
+        version: text(object.version_id),
+        etag: text(object.e_tag).map(|etag| etag.trim_matches('"').to_owned()).unwrap_or_default(),
+        size: object.size,
+        at: record.event_time.as_deref().and_then(time),
+    })
+}
+
+/// AWS, MinIO and most others encode keys as forms do; Ceph sends them as they are, or not, by version. The store then
+/// says which of the two is there.
+fn keys(key: &str, raw_first: bool) -> Vec<String> {
+    let mut keys = vec![decoded(key)];
+    if keys[0] != key {
+        keys.push(key.to_owned());
+    }
+    if raw_first {
+        keys.reverse();
+    }
+    keys
+}
+
+fn time(text: &str) -> Option<Millis> {
+    clock::parse_rfc3339(text)
+}
+
+fn invalid(why: &str) -> Error {
+    Error::permanent("notification_invalid", format!("the body is no S3 event notification: {why}"))
+        .hint("send event notifications in the format of S3, or messages of SNS that hold them")
+}

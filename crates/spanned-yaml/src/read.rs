@@ -1,0 +1,191 @@
+//! Reading a typed value and gathering every problem: a fault is noted, what caused it is left out, and the value is
+//! read again, until it reads or nothing is left to leave out.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::de::DeserializeOwned;
+
+use super::de::Reader;
+use super::fault::{Fault, Id};
+use super::{Node, Problem, Span, Value, suggest};
+
+/// A file with more problems than this is not worth reading on.
+const MAX_ROUNDS: usize = 100;
+
+/// What is left out of a tree, and which missing fields are filled, while it is read again.
+#[derive(Default)]
+pub struct Gone {
+    /// Nodes that could not be read.
+    pub nodes: HashSet<Id>,
+    /// Fields that were missing from a map.
+    pub filled: HashMap<Id, Vec<&'static str>>,
+    /// No text is an expression any more.
+    pub resolved: bool,
+}
+
+/// Reads a typed value from a node and gathers every problem on the way, sorted by place.
+///
+/// # Errors
+/// The problems, at least one.
+pub fn read<T: DeserializeOwned>(node: &Node) -> Result<T, Vec<Problem>> {
+    match read_most(node) {
+        (Some(value), problems) if problems.is_empty() => Ok(value),
+        (_, problems) => Err(problems),
+    }
+}
+
+/// The same, but also gives what could be read without the parts that have problems, so that it can be checked
+/// further. Missing fields in it hold something empty.
+pub fn read_most<T: DeserializeOwned>(node: &Node) -> (Option<T>, Vec<Problem>) {
+    read_on(node, Gone::default())
+}
+
+/// The same, from what has been left out on.
+pub fn read_on<T: DeserializeOwned>(node: &Node, mut gone: Gone) -> (Option<T>, Vec<Problem>) {
+    let mut problems = Vec::new();
+    for _ in 0..MAX_ROUNDS {
+        match T::deserialize(Reader::new(node, &gone)) {
+            Ok(value) => return (Some(value), sorted(problems)),
+            Err(fault) => {
+                if !set_aside(fault, node, &mut gone, &mut problems) {
+                    break;
+                }
+            }
+        }
+    }
+    (None, sorted(problems))
+}
+
+/// Notes a fault and leaves out what caused it. False if that is the root itself: then nothing more can be read.
+fn set_aside(fault: Fault, root: &Node, gone: &mut Gone, problems: &mut Vec<Problem>) -> bool {
+    let (span, id) = fault.at.unwrap_or((root.span, std::ptr::from_ref(root)));
+    let lost = fault.missing.is_some_and(|field| lost_field(root, id, field, gone));
+    // Whatever goes wrong is told at least once, even if it is the consequence of another thing.
+    if problems.is_empty() || !(lost || fault.follow_up) {
+        problems.push(problem(span, fault.message, fault.hint));
+    }
+    match fault.missing {
+        Some(field) if !gone.filled.get(&id).is_some_and(|fields| fields.contains(&field)) => {
+            gone.filled.entry(id).or_default().push(field);
+            true
+        }
+        _ => !std::ptr::eq(id, root) && gone.nodes.insert(id),
+    }
+}
+
+/// Whether `field` of the map `id` was there and has been left out, maybe under a misspelt name.
+fn lost_field(root: &Node, id: Id, field: &str, gone: &Gone) -> bool {
+    let Some(Value::Map(entries)) = find(root, id).map(|map| &map.value) else { return false };
+    let mut left_out = entries.iter().filter(|(_, node)| gone.nodes.contains(&std::ptr::from_ref(node)));
+    left_out.any(|(key, _)| suggest::closest(&key.text, [field]).is_some())
+}
+
+fn find(node: &Node, id: Id) -> Option<&Node> {
+    if std::ptr::eq(node, id) {
+        return Some(node);
+    }
+    match &node.value {
+        Value::Seq(items) => items.iter().find_map(|item| find(item, id)),
+        Value::Map(entries) => entries.iter().find_map(|(_, item)| find(item, id)),
+        _ => None,
+    }
+}
+
+/// Problems in the order of the file, each once.
+pub fn sorted(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort_by_key(|problem| (problem.span.line, problem.span.col));
+    let mut seen = HashSet::new();
+    problems.retain(|problem| seen.insert((problem.span.line, problem.span.col, problem.message.clone())));
+    problems
+}
+
+fn problem(span: Span, message: String, hint: String) -> Problem {
+    Problem::new("definition_invalid", span, message).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::parse;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        text: String,
+        number: i64,
+        #[serde(default)]
+        maybe: Option<bool>,
+        #[serde(default)]
+        list: Vec<Inner>,
+        #[serde(default)]
+        map: BTreeMap<String, Choice>,
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        a: u32,
+        b: f64,
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Choice {
+        Plain,
+        With { value: i32 },
+        Of(String),
+    }
+
+    fn faults(text: &str) -> Vec<String> {
+        let problems = read::<Sample>(&parse(text).expect("valid YAML")).expect_err("not a sample");
+        problems
+            .iter()
+            .map(|problem| format!("{}:{} {}", problem.span.line, problem.span.col, problem.message))
+            .collect()
+    }
+
+    #[test]
+    fn every_fault_is_told_once() {
+        let text = "text: [1]\nnumbr: 1\nlist:\n  - { a: x }\n  - { a: -1, b: 1, c: 2 }\nmap: { k: plan, l: { with: { value: z } } }\n";
+        insta::assert_snapshot!(faults(text).join("\n"), @r"
+        1:7 expected text, found a list
+        2:1 unknown field `numbr`
+        4:5 missing field `b`
+        4:10 expected a whole number from 0 on, found the text `x`
+        5:10 expected a whole number from 0 on, found the number -1
+        5:20 unknown field `c`
+        6:11 unknown value `plan`
+        6:37 expected a whole number, found the text `z`
+        ");
+    }
+
+    #[test]
+    fn text_is_taken_as_it_is_written() {
+        let sample: Sample =
+            read(&parse("{ text: 1.10, number: 1, map: { a: { of: true } } }").expect("valid")).expect("read");
+        assert_eq!((sample.text.as_str(), &sample.map["a"]), ("1.10", &Choice::Of("true".into())));
+    }
+
+    #[test]
+    fn all_missing_fields_are_told() {
+        assert_eq!(faults("{}"), ["1:1 missing field `text`", "1:1 missing field `number`"]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            text in "\\PC{0,20}", number: i64, maybe: Option<bool>, list in prop::collection::vec((any::<u32>(), -1e9..1e9), 0..4)
+        ) {
+            let list = list.into_iter().map(|(a, b)| Inner { a, b }).collect();
+            let map = [("a".to_owned(), Choice::Plain), ("b".to_owned(), Choice::With { value: 3 })].into();
+            let sample = Sample { text, number, maybe, list, map };
+            let yaml = serde_json::to_string(&sample).expect("JSON");
+            prop_assert_eq!(read::<Sample>(&parse(&yaml).expect("JSON is YAML")).expect("the same"), sample);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The record of effects that must not knowingly be repeated.
+
+use super::db::{Db, args};
+use afterload_core::clock;
+use afterload_core::error::Result;
+
+/// Its detail is null while the outcome is unknown.
+const KNOWN: &str = "SELECT detail FROM effects WHERE run_id = $1 AND step_id = $2 AND effect = $3";
+
+impl Db {
+    /// What was recorded of an effect: `None` if it was never tried, a detail of `None` if its outcome is unknown.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn effect(&self, run: &str, step: &str, effect: &str) -> Result<Option<Option<serde_json::Value>>> {
+        let row = self.fetch_one(KNOWN, &args![run, step, effect]).await?;
+        row.map(|row| row.json("detail")).transpose()
+    }
+
+    /// Records that an effect is about to be tried. `None`: never tried before; otherwise what was recorded, whose
+    /// detail is null while the outcome is unknown.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn begin_effect(&self, run: &str, step: &str, effect: &str) -> Result<Option<Option<serde_json::Value>>> {
+        let mut tx = self.begin().await?;
+        let fresh = tx
+            .execute(
+                "INSERT INTO effects (run_id, step_id, effect, state, updated_at) VALUES ($1, $2, $3, 'begun', $4)
+                 ON CONFLICT (run_id, step_id, effect) DO NOTHING",
+                &args![run, step, effect, clock::now()],
+            )
+            .await?;
+        let known = match fresh {
+            1 => None,
+            _ => {
+                let rows = tx.fetch(KNOWN, &args![run, step, effect]).await?;
+                Some(rows.first().map(|row| row.json("detail")).transpose()?.flatten())
+            }
+        };
+        tx.commit().await?;
+        Ok(known)
+    }
+
+    /// Records that an effect is done.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn end_effect(&self, run: &str, step: &str, effect: &str, detail: &serde_json::Value) -> Result<()> {
+        let sql = "UPDATE effects SET state = 'done', detail = $4, updated_at = $5
+                   WHERE run_id = $1 AND step_id = $2 AND effect = $3";
+        self.execute(sql, &args![run, step, effect, detail, clock::now()]).await.map(drop)
+    }
+
+    /// Forgets an effect that certainly did not happen.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn forget_effect(&self, run: &str, step: &str, effect: &str) -> Result<()> {
+        let sql = "DELETE FROM effects WHERE run_id = $1 AND step_id = $2 AND effect = $3 AND state = 'begun'";
+        self.execute(sql, &args![run, step, effect]).await.map(drop)
+    }
+}

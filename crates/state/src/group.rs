@@ -1,0 +1,216 @@
+//! Group commit on SQLite: the work of those who wait for the one writing connection shares a commit, and so a sync of the
+//! disk.
+//!
+//! Who comes first begins a transaction and, behind all that wait already, gets in line once more to commit it. Those in
+//! between do their work in the same transaction, each in a savepoint of its own, and wait for that commit. So nobody waits
+//! for company: without any, work is followed by its commit at once.
+
+use afterload_core::failpoint;
+use std::sync::Arc;
+
+use sqlx::SqlitePool;
+use tokio::sync::{Mutex, watch};
+use tokio_util::task::TaskTracker;
+
+use super::db::Tx;
+use afterload_core::error::{Error, Result};
+
+/// What becomes of the work that was done in a transaction.
+#[derive(Debug)]
+pub enum Verdict<T> {
+    /// It is committed.
+    Keep(T),
+    /// It is undone.
+    Undo(T),
+}
+
+/// The transaction that is open for company, if one is.
+#[derive(Clone, Default)]
+pub(super) struct Group {
+    open: Arc<Mutex<Option<Batch>>>,
+    closing: TaskTracker,
+}
+
+struct Batch {
+    tx: Tx,
+    /// A savepoint was left by work that was dropped on the way.
+    torn: bool,
+    done: watch::Sender<Option<Result<()>>>,
+}
+
+/// The transaction cannot go on, for nobody in it.
+struct Torn(Error);
+
+impl Batch {
+    async fn work<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Tx) -> Result<Verdict<T>>,
+    ) -> std::result::Result<Result<Verdict<T>>, Torn> {
+        if self.torn {
+            self.undo().await.map_err(Torn)?;
+        }
+        self.tx.execute("SAVEPOINT work", &[]).await.map_err(Torn)?;
+        self.torn = true;
+        let outcome = work(&mut self.tx).await;
+        // An error that has ended the whole transaction, such as a full disk, is what the others should hear of.
+        let failed = outcome.as_ref().err().cloned();
+        match outcome {
+            Ok(Verdict::Keep(_)) => {
+                self.tx.execute("RELEASE work", &[]).await.map_err(Torn)?;
+                self.torn = false;
+            }
+            Ok(Verdict::Undo(_)) | Err(_) => self.undo().await.map_err(|error| Torn(failed.unwrap_or(error)))?,
+        }
+        Ok(outcome)
+    }
+
+    async fn undo(&mut self) -> Result<()> {
+        self.tx.execute("ROLLBACK TO work", &[]).await?;
+        self.tx.execute("RELEASE work", &[]).await?;
+        self.torn = false;
+        Ok(())
+    }
+
+    async fn commit(mut self) {
+        let whole = if self.torn { self.undo().await } else { Ok(()) };
+        let Self { tx, done, .. } = self;
+        failpoint!("write.before_commit");
+        let committed = match whole {
+            Ok(()) => tx.commit().await,
+            Err(error) => Err(error),
+        };
+        failpoint!("write.after_commit");
+        done.send_replace(Some(committed));
+    }
+}
+
+impl Group {
+    /// Does work in a transaction that it may share. When this returns a kept value, it is on disk.
+    pub async fn write<T>(
+        &self,
+        pool: &SqlitePool,
+        work: impl AsyncFnOnce(&mut Tx) -> Result<Verdict<T>>,
+    ) -> Result<T> {
+        let mut line = self.open.clone().lock_owned().await;
+        let batch = match &mut *line {
+            Some(batch) => batch,
+            empty => {
+                let tx = Tx::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?);
+                self.close_after_those_in_line();
+                empty.insert(Batch { tx, torn: false, done: watch::channel(None).0 })
+            }
+        };
+        let outcome = match batch.work(work).await {
+            Ok(outcome) => outcome?,
+            Err(Torn(error)) => {
+                // What the others did is lost with it; they do it again.
+                batch.done.send_replace(Some(Err(error.clone())));
+                *line = None;
+                return Err(error);
+            }
+        };
+        let value = match outcome {
+            Verdict::Keep(value) => value,
+            Verdict::Undo(value) => return Ok(value),
+        };
+        let mut done = batch.done.subscribe();
+        drop(line);
+        let committed = done.wait_for(Option::is_some).await.ok().and_then(|committed| committed.clone());
+        let lost = || Error::transient("database_error", "the transaction was lost before its commit");
+        committed.unwrap_or_else(|| Err(lost())).map(|()| value)
+    }
+
+    /// Gets in line behind all who wait now, to commit what they will have done.
+    fn close_after_those_in_line(&self) {
+        let line = self.open.clone();
+        self.closing.spawn(async move {
+            let batch = line.lock_owned().await.take();
+            if let Some(batch) = batch {
+                batch.commit().await;
+            }
+        });
+    }
+
+    /// Waits until nothing is open any more.
+    pub async fn close(&self) {
+        self.closing.close();
+        self.closing.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Verdict;
+    use crate::{Db, args};
+    use afterload_core::error::Error;
+
+    async fn db(folder: &std::path::Path) -> Db {
+        let db = Db::open(&format!("sqlite://{}", folder.join("a.db").display())).await.unwrap();
+        db.execute("CREATE TABLE notes (id BIGINT NOT NULL PRIMARY KEY)", &[]).await.unwrap();
+        db
+    }
+
+    async fn ids(db: &Db) -> Vec<i64> {
+        let rows = db.fetch("SELECT id FROM notes ORDER BY id", &[]).await.unwrap();
+        rows.iter().map(|row| row.int("id").unwrap()).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_one_undoes_or_fails_at_is_nothing_to_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = db(folder.path()).await;
+        let work = async |id: i64| {
+            db.write(async |tx| {
+                tx.execute("INSERT INTO notes (id) VALUES ($1)", &args![id]).await?;
+                match id % 3 {
+                    0 => Ok(Verdict::Keep(id)),
+                    1 => Ok(Verdict::Undo(id)),
+                    _ => Err(Error::permanent("test", "no")),
+                }
+            })
+            .await
+        };
+        let outcomes = futures::future::join_all((0..60).map(work)).await;
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_err()).count(), 20);
+        assert_eq!(ids(&db).await, (0..60).filter(|id| id % 3 == 0).collect::<Vec<_>>());
+        db.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn work_that_is_dropped_on_the_way_leaves_nothing_and_stops_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = db(folder.path()).await;
+        let dropped = db.write(async |tx| {
+            tx.execute("INSERT INTO notes (id) VALUES ($1)", &args![1_i64]).await?;
+            std::future::pending::<()>().await;
+            Ok(Verdict::Keep(()))
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(50), dropped).await.is_err());
+        db.execute("INSERT INTO notes (id) VALUES ($1)", &args![2_i64]).await.unwrap();
+        assert_eq!(ids(&db).await, [2]);
+        db.close().await;
+    }
+
+    /// `OR ROLLBACK` does what a full disk does: SQLite ends the transaction by itself.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_transaction_that_sqlite_has_ended_stops_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = db(folder.path()).await;
+        let insert = "INSERT OR ROLLBACK INTO notes (id) VALUES (1)";
+        db.execute(insert, &[]).await.unwrap();
+        let ended = db.execute(insert, &[]).await.unwrap_err();
+        assert!(ended.message().contains("UNIQUE"), "{ended}");
+        db.execute("INSERT INTO notes (id) VALUES (2)", &[]).await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        tx.execute(insert, &[]).await.unwrap_err();
+        drop(tx);
+        db.execute("INSERT INTO notes (id) VALUES (3)", &[]).await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        tx.execute("INSERT INTO notes (id) VALUES (4)", &[]).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(ids(&db).await, [1, 2, 3, 4]);
+        db.close().await;
+    }
+}

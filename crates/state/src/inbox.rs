@@ -1,0 +1,92 @@
+//! The inbox: what has started a run, so that it starts no second one.
+
+use std::collections::HashSet;
+
+use super::db::{Arg, Db, Row, Tx, args};
+use afterload_core::clock::{self, Millis};
+use afterload_core::error::Result;
+
+/// A key of a source, and the run that it started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InboxRecord {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Who counts the keys.
+    pub source: String,
+    /// The key, unique for pipeline and source.
+    pub key: String,
+    /// What came with the key.
+    pub fingerprint: Option<String>,
+    /// The run; it may have been deleted since.
+    pub run_id: String,
+}
+
+const SELECT: &str = "SELECT pipeline, source, key, fingerprint, run_id FROM inbox
+                      WHERE pipeline = $1 AND source = $2 AND key = $3";
+
+fn record(row: &Row) -> Result<InboxRecord> {
+    Ok(InboxRecord {
+        pipeline: row.text("pipeline")?,
+        source: row.text("source")?,
+        key: row.text("key")?,
+        fingerprint: row.opt_text("fingerprint")?,
+        run_id: row.text("run_id")?,
+    })
+}
+
+impl Tx {
+    /// Notes the record, unless its key is there: then gives what is there. Whoever comes second waits here until the
+    /// first has committed, and then sees it.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn insert_inbox(&mut self, new: &InboxRecord) -> Result<Option<InboxRecord>> {
+        let InboxRecord { pipeline, source, key, fingerprint, run_id } = new;
+        let sql = "INSERT INTO inbox (pipeline, source, key, fingerprint, run_id, received_at)
+                   VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+        loop {
+            let args = args![pipeline, source, key, fingerprint.as_deref(), run_id, clock::now()];
+            if self.execute(sql, &args).await? == 1 {
+                return Ok(None);
+            }
+            // On PostgreSQL a sweep may delete it between the two statements.
+            if let Some(row) = self.fetch(SELECT, &args![pipeline, source, key]).await?.first() {
+                return record(row).map(Some);
+            }
+        }
+    }
+}
+
+impl Db {
+    /// What has come under this key before.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn inbox(&self, pipeline: &str, source: &str, key: &str) -> Result<Option<InboxRecord>> {
+        self.fetch_one(SELECT, &args![pipeline, source, key]).await?.as_ref().map(record).transpose()
+    }
+
+    /// Which of the keys are known, from either of two sources.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn known_keys(&self, pipeline: &str, sources: [&str; 2], keys: &[String]) -> Result<HashSet<String>> {
+        if keys.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let mut args: Vec<Arg> = args![pipeline, sources[0], sources[1]].into();
+        let places: Vec<_> = (0..keys.len()).map(|at| format!("${}", at + 4)).collect();
+        args.extend(keys.iter().map(Arg::from));
+        let places = places.join(", ");
+        let sql = format!("SELECT key FROM inbox WHERE pipeline = $1 AND source IN ($2, $3) AND key IN ({places})");
+        self.fetch(&sql, &args).await?.iter().map(|row| row.text("key")).collect()
+    }
+
+    /// Forgets what a source noted before this time. Gives how many there were.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn forget_inbox(&self, source: &str, before: Millis) -> Result<u64> {
+        self.execute("DELETE FROM inbox WHERE source = $1 AND received_at < $2", &args![source, before]).await
+    }
+}

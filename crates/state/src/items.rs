@@ -1,0 +1,246 @@
+//! The items of a step with `for_each`: a row each, whose `parent` is the row of the step.
+
+use serde_json::Value;
+
+use super::db::{Arg, Db, Row, Tx, args};
+use super::status::StepStatus;
+use super::steps::{COLUMNS, StepRecord, step};
+use afterload_core::clock;
+use afterload_core::error::Result;
+
+/// So many rows go into one statement, well below the placeholders that either database takes.
+const BATCH: usize = 200;
+
+/// An item to store.
+#[derive(Clone, Debug)]
+pub struct NewItem<'a> {
+    /// The id of its row, and of its job.
+    pub id: String,
+    /// Its place in the list, from 0.
+    pub index: i64,
+    /// What it is.
+    pub item: &'a Value,
+    /// Rises when another item has stood at this place before.
+    pub round: i64,
+}
+
+/// How the items of a step stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// How many there are.
+    pub items: i64,
+    /// How many have ended.
+    pub ended: i64,
+    /// How many of those did not succeed.
+    pub failed: i64,
+}
+
+/// How an item ended, as its step needs to know it.
+#[derive(Clone, Debug)]
+pub struct EndedItem {
+    /// Its place in the list.
+    pub index: i64,
+    /// A final status.
+    pub status: StepStatus,
+    /// Its outputs, if it succeeded.
+    pub outputs: Option<Value>,
+    /// Why it failed.
+    pub error: Option<Value>,
+}
+
+const OPEN: &str = "('queued', 'running', 'retrying', 'sleeping')";
+
+impl Tx {
+    /// Stores items of a step. Each waits.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn insert_items(&mut self, parent: &StepRecord, items: &[NewItem<'_>]) -> Result<()> {
+        for items in items.chunks(BATCH) {
+            let mut args: Vec<Arg> = args![
+                &parent.run_id,
+                &parent.section,
+                parent.position,
+                &parent.uses,
+                &parent.queue,
+                parent.priority,
+                &parent.id
+            ]
+            .into();
+            let mut rows = Vec::new();
+            for NewItem { id, index, item, round } in items {
+                let at = args.len();
+                rows.push(format!(
+                    "(${}, $1, $2, $3, ${}, $4, $5, $6, 'waiting', $7, ${}, ${}, ${})",
+                    at + 1,
+                    at + 2,
+                    at + 3,
+                    at + 4,
+                    at + 5
+                ));
+                args.extend(args![id, item_id(&parent.step_id, *index), *index, *item, *round]);
+            }
+            let sql = format!(
+                "INSERT INTO step_runs (id, run_id, section, position, step_id, uses, queue, priority, status, parent,
+                 item_index, item, round) VALUES {}",
+                rows.join(", ")
+            );
+            self.execute(&sql, &args).await?;
+        }
+        Ok(())
+    }
+
+    /// The items of a step that are stored, in their order.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn items(&mut self, parent: &str) -> Result<Vec<StepRecord>> {
+        let sql = format!("SELECT {COLUMNS} FROM step_runs WHERE parent = $1 ORDER BY item_index");
+        self.fetch(&sql, &args![parent]).await?.iter().map(step).collect()
+    }
+
+    /// Forgets an item that has no job.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn delete_item(&mut self, id: &str) -> Result<()> {
+        self.execute("DELETE FROM step_runs WHERE id = $1 AND parent IS NOT NULL", &args![id]).await.map(drop)
+    }
+
+    /// The first items of a step that wait.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn waiting_items(&mut self, parent: &str, limit: u32) -> Result<Vec<StepRecord>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM step_runs WHERE parent = $1 AND status = 'waiting' ORDER BY item_index LIMIT $2"
+        );
+        self.fetch(&sql, &args![parent, limit]).await?.iter().map(step).collect()
+    }
+
+    /// True if an item of the step is under way.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn has_open_items(&mut self, parent: &str) -> Result<bool> {
+        let sql = format!("SELECT id FROM step_runs WHERE parent = $1 AND status IN {OPEN} LIMIT 1");
+        Ok(!self.fetch(&sql, &args![parent]).await?.is_empty())
+    }
+
+    /// Ends the items of a step that wait: they will not be begun.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn cancel_waiting_items(&mut self, parent: &str) -> Result<()> {
+        let sql =
+            "UPDATE step_runs SET status = 'cancelled', finished_at = $2 WHERE parent = $1 AND status = 'waiting'";
+        self.execute(sql, &args![parent, clock::now()]).await.map(drop)
+    }
+
+    /// Says how many items a step has, and how many of them ended before.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn begin_items(&mut self, id: &str, items: i64, ended: i64) -> Result<()> {
+        let sql = "UPDATE step_runs SET items = $2, items_ended = $3, items_failed = 0 WHERE id = $1";
+        self.execute(sql, &args![id, items, ended]).await.map(drop)
+    }
+
+    /// Counts an item that has ended for its step.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn count_item(&mut self, parent: &str, failed: bool) -> Result<()> {
+        let sql = "UPDATE step_runs SET items_ended = items_ended + 1, items_failed = items_failed + $2 WHERE id = $1";
+        self.execute(sql, &args![parent, failed]).await.map(drop)
+    }
+
+    /// How the items of a step ended, in their order.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn ended_items(&mut self, parent: &str) -> Result<Vec<EndedItem>> {
+        let sql = "SELECT item_index, status, outputs, error FROM step_runs WHERE parent = $1 ORDER BY item_index";
+        let ended = |row: &Row| {
+            Ok(EndedItem {
+                index: row.int("item_index")?,
+                status: StepStatus::parse(&row.text("status")?)?,
+                outputs: row.json("outputs")?,
+                error: row.json("error")?,
+            })
+        };
+        self.fetch(sql, &args![parent]).await?.iter().map(ended).collect()
+    }
+
+    /// Ends a step all of whose items have ended.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn join_step(
+        &mut self,
+        id: &str,
+        status: StepStatus,
+        outputs: &Value,
+        error: Option<&Value>,
+    ) -> Result<()> {
+        let sql = "UPDATE step_runs SET status = $2, outputs = $3, error = $4, finished_at = $5
+                   WHERE id = $1 AND status = 'running'";
+        let args = args![id, status.as_str(), outputs, error.map(Value::to_string), clock::now()];
+        self.execute(sql, &args).await.map(drop)
+    }
+
+    /// The steps of a run that nobody works on and that a cancel may end: those in the queue, items too, and those with
+    /// items, whose row is worked on by nobody once it has them.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn idle_steps(&mut self, run: &str) -> Result<Vec<StepRecord>> {
+        let rows = self.fetch(&idle_steps(), &args![run]).await?;
+        rows.iter().map(step).collect()
+    }
+}
+
+fn idle_steps() -> String {
+    format!(
+        "SELECT {COLUMNS} FROM step_runs WHERE run_id = $1 AND (status IN ('queued', 'retrying', 'sleeping')
+         OR status = 'running' AND items IS NOT NULL) ORDER BY id"
+    )
+}
+
+impl Db {
+    /// As [`Tx::idle_steps`], beside all writers.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn idle_steps(&self, run: &str) -> Result<Vec<StepRecord>> {
+        let rows = self.fetch(&idle_steps(), &args![run]).await?;
+        rows.iter().map(step).collect()
+    }
+
+    /// A page of the items of a step, in their order: those after `after`, of one status if it is given.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn items_after(
+        &self,
+        parent: &str,
+        status: Option<StepStatus>,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<StepRecord>> {
+        let mut args: Vec<Arg> = args![parent, after, limit].into();
+        let filter = status.map_or_else(String::new, |status| {
+            args.push(status.as_str().into());
+            " AND status = $4".into()
+        });
+        let sql = format!(
+            "SELECT {COLUMNS} FROM step_runs WHERE parent = $1 AND item_index > $2{filter} ORDER BY item_index LIMIT $3"
+        );
+        self.fetch(&sql, &args).await?.iter().map(step).collect()
+    }
+}
+
+/// The id of an item within its run, such as `resize[3]`.
+fn item_id(step: &str, index: i64) -> String {
+    format!("{step}[{index}]")
+}

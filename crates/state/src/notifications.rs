@@ -1,0 +1,172 @@
+//! Notifications: who is told of the end of a run. A run has at most one; each end of the run makes it due anew.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::db::{Arg, Db, Row, Tx, args};
+use super::group::Verdict;
+use afterload_core::clock::{self, Millis};
+use afterload_core::dialect::Dialect;
+use afterload_core::error::{Error, Result};
+
+/// How far a notification is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NotificationStatus {
+    /// The run has not ended.
+    Waiting,
+    /// The run has ended; the receiver has not taken the message yet.
+    Pending,
+    /// The receiver has taken it.
+    Sent,
+    /// The receiver did not take it for so long that nobody tries any more.
+    Failed,
+}
+
+impl NotificationStatus {
+    /// As the database and the API write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Pending => "pending",
+            Self::Sent => "sent",
+            Self::Failed => "failed",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Waiting, Self::Pending, Self::Sent, Self::Failed].into_iter().find(|status| status.as_str() == text)
+    }
+}
+
+/// A notification as stored.
+#[derive(Clone, Debug)]
+pub struct NotificationRecord {
+    /// The run.
+    pub run_id: String,
+    /// Whom to tell.
+    pub url: String,
+    /// How far it is.
+    pub status: NotificationStatus,
+    /// Attempts that were begun since the run ended.
+    pub attempts: u32,
+    /// When the run ended.
+    pub since: Option<Millis>,
+    /// When the next attempt is due.
+    pub next_at: Option<Millis>,
+    /// Why the last attempt failed.
+    pub error: Option<Value>,
+}
+
+const COLUMNS: &str = "run_id, url, status, attempts, since, next_at, error";
+
+fn notification(row: &Row) -> Result<NotificationRecord> {
+    let status = row.text("status")?;
+    Ok(NotificationRecord {
+        run_id: row.text("run_id")?,
+        url: row.text("url")?,
+        status: NotificationStatus::parse(&status).ok_or_else(|| {
+            Error::permanent("database_error", format!("unknown status `{status}` of a notification"))
+        })?,
+        attempts: row.count("attempts")?,
+        since: row.opt_int("since")?,
+        next_at: row.opt_int("next_at")?,
+        error: row.json("error")?,
+    })
+}
+
+impl Tx {
+    /// Remembers whom to tell of the end of a new run.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn insert_notification(&mut self, run: &str, url: &str) -> Result<()> {
+        let sql = "INSERT INTO notifications (run_id, url, status) VALUES ($1, $2, 'waiting')";
+        self.execute(sql, &args![run, url]).await.map(drop)
+    }
+
+    /// Executes the statement that ends a run, whose first value is the run's id, and makes its notification due. True: it
+    /// has one.
+    pub(super) async fn end_run(&mut self, run: &str, ends: &str, args: &[Arg]) -> Result<bool> {
+        // Most runs have none, and pay no further statement.
+        let sql = format!("{ends} RETURNING (SELECT run_id FROM notifications WHERE run_id = $1) AS notified");
+        let rows = self.fetch(&sql, args).await?;
+        let notified = rows.first().map(|row| row.opt_text("notified")).transpose()?.flatten().is_some();
+        if notified {
+            let sql =
+                "UPDATE notifications SET status = 'pending', attempts = 0, since = $2, next_at = $2, error = NULL
+                       WHERE run_id = $1";
+            self.execute(sql, &args![run, clock::now()]).await?;
+        }
+        Ok(notified)
+    }
+
+    /// Takes back what has not been told yet: the run goes on.
+    pub(super) async fn await_end(&mut self, run: &str) -> Result<()> {
+        let sql =
+            "UPDATE notifications SET status = 'waiting', attempts = 0, since = NULL, next_at = NULL, error = NULL
+                   WHERE run_id = $1";
+        self.execute(sql, &args![run]).await.map(drop)
+    }
+}
+
+impl Db {
+    /// The notification of a run.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn notification(&self, run: &str) -> Result<Option<NotificationRecord>> {
+        let sql = format!("SELECT {COLUMNS} FROM notifications WHERE run_id = $1");
+        self.fetch_one(&sql, &args![run]).await?.as_ref().map(notification).transpose()
+    }
+
+    /// Takes at most `limit` notifications that are due, for as long as `lease`: nobody else gets them until then, and
+    /// somebody does afterwards unless they have been settled.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn claim_notifications(&self, lease: Duration, limit: u32) -> Result<Vec<NotificationRecord>> {
+        const DUE: &str =
+            "SELECT run_id FROM notifications WHERE status = 'pending' AND next_at <= $1 ORDER BY next_at";
+        let now = clock::now();
+        // Mostly there is nothing to do, and then nobody needs to wait for the right to write.
+        if self.fetch_one(&format!("{DUE} LIMIT 1"), &args![now]).await?.is_none() {
+            return Ok(Vec::new());
+        }
+        // SQLite has one writer at a time; on PostgreSQL what another one is about to change is not ours to wait for.
+        let lock = if self.dialect() == Dialect::Postgres { " FOR UPDATE SKIP LOCKED" } else { "" };
+        let sql = format!(
+            "WITH due AS MATERIALIZED ({DUE} LIMIT $3{lock})
+             UPDATE notifications SET next_at = $2, attempts = attempts + 1
+             WHERE run_id IN (SELECT run_id FROM due) RETURNING {COLUMNS}"
+        );
+        let until = now.saturating_add(i64::try_from(lease.as_millis()).unwrap_or(i64::MAX));
+        let claim = async |tx: &mut Tx| {
+            let rows = tx.fetch(&sql, &args![now, until, limit]).await?;
+            rows.iter().map(notification).collect::<Result<_>>().map(Verdict::Keep)
+        };
+        self.write(claim).await
+    }
+
+    /// Says what came of the attempt that a claim stands for. Nothing is written if the run has gone on, or somebody else
+    /// has claimed it since.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn settle_notification(
+        &self,
+        claimed: &NotificationRecord,
+        status: NotificationStatus,
+        next_at: Option<Millis>,
+        error: Option<&Value>,
+    ) -> Result<()> {
+        let sql = "UPDATE notifications SET status = $4, next_at = $5, error = $6
+                   WHERE run_id = $1 AND since = $2 AND attempts = $3 AND status = 'pending'";
+        let NotificationRecord { run_id, since, attempts, .. } = claimed;
+        let error = error.map(ToString::to_string);
+        self.execute(sql, &args![run_id, *since, *attempts, status.as_str(), next_at, error]).await.map(drop)
+    }
+}

@@ -1,0 +1,81 @@
+//! When steps with a `rate_limit` may start: a row for each key.
+//!
+//! A start takes two statements. A *slot* spreads those that wait: each takes the next free moment and comes back then.
+//! A step may be late for its slot, so what really keeps starts apart is the *start* itself, which is refused while the
+//! one before it is too near.
+
+use super::db::{Db, Tx, args};
+use afterload_core::clock::Millis;
+use afterload_core::error::Result;
+
+impl Tx {
+    /// The slot that a claimed step has taken. The outer `None`: the claim is lost.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn slot(&mut self, step: &str, claim: i64) -> Result<Option<Option<Millis>>> {
+        let sql = "SELECT slot_at FROM step_runs WHERE id = $1 AND claims = $2 AND status = 'running'";
+        self.fetch(sql, &args![step, claim]).await?.first().map(|row| row.opt_int("slot_at")).transpose()
+    }
+
+    /// Takes the next free moment of a key, `now` or later; the one after it is free `interval` milliseconds later.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn take_slot(&mut self, key: &str, now: Millis, interval: i64) -> Result<Millis> {
+        let sql = "INSERT INTO rate_limits (key, next_at, last_at) VALUES ($1, $2 + $3, 0)
+                   ON CONFLICT (key) DO UPDATE SET next_at = $3 +
+                       CASE WHEN rate_limits.next_at > $2 THEN rate_limits.next_at ELSE $2 END
+                   RETURNING next_at";
+        let rows = self.fetch(sql, &args![key, now, interval]).await?;
+        let next = rows.first().map_or(Ok(now + interval), |row| row.int("next_at"))?;
+        Ok(next - interval)
+    }
+
+    /// Starts now, unless the start before was less than `interval` milliseconds ago: then gives when the time has come.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn start_in_slot(&mut self, key: &str, now: Millis, interval: i64) -> Result<Option<Millis>> {
+        let sql = "INSERT INTO rate_limits (key, next_at, last_at) VALUES ($1, $2 + $3, $2)
+                   ON CONFLICT (key) DO UPDATE SET last_at = $2,
+                       next_at = CASE WHEN rate_limits.next_at > $2 + $3 THEN rate_limits.next_at ELSE $2 + $3 END
+                   WHERE rate_limits.last_at + $3 <= $2";
+        if self.execute(sql, &args![key, now, interval]).await? == 1 {
+            return Ok(None);
+        }
+        let rows = self.fetch("SELECT last_at FROM rate_limits WHERE key = $1", &args![key]).await?;
+        let last = rows.first().map_or(Ok(now), |row| row.int("last_at"))?;
+        Ok(Some(last + interval))
+    }
+
+    /// Says that a claimed step waits for its slot. One that never started in a slot has not started at all.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn wait_for_slot(&mut self, step: &str, claim: i64, slot: Millis) -> Result<()> {
+        let sql = "UPDATE step_runs SET slot_at = $3, started_at = CASE WHEN slots = 0 THEN NULL ELSE started_at END
+                   WHERE id = $1 AND claims = $2";
+        self.execute(sql, &args![step, claim, slot]).await.map(drop)
+    }
+
+    /// Says that a claimed step has started in its slot.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn use_slot(&mut self, step: &str, claim: i64, now: Millis) -> Result<()> {
+        let sql = "UPDATE step_runs SET slot_at = NULL, slots = slots + 1,
+                   started_at = CASE WHEN slots = 0 THEN $3 ELSE started_at END WHERE id = $1 AND claims = $2";
+        self.execute(sql, &args![step, claim, now]).await.map(drop)
+    }
+}
+
+impl Db {
+    /// Forgets the keys that nobody has used since a time.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn forget_rates(&self, before: Millis) -> Result<u64> {
+        self.execute("DELETE FROM rate_limits WHERE next_at < $1 AND last_at < $1", &args![before]).await
+    }
+}

@@ -1,0 +1,164 @@
+//! Letting go: of files that nobody needs any more, and of runs whose time is over.
+//!
+//! A file is held by rows of `artifact_refs`: by the runs that it belongs to or that were given it, until they let go, and
+//! by links that still work. Once the last of them is gone the file has expired; its object goes next, then its row, with
+//! the run. Each step is a transaction of its own that asks again whether it is still right, so that processes may do this
+//! side by side and be killed at any point.
+
+use super::db::{Db, Tx, args};
+use afterload_core::clock;
+use afterload_core::error::Result;
+
+/// What a pipeline says of how long its runs are kept, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// The runs.
+    pub runs: Option<i64>,
+    /// Their files.
+    pub files: Option<i64>,
+}
+
+impl Tx {
+    /// Says how long a run is kept.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn keep_run(&mut self, id: &str, keep: Keep) -> Result<()> {
+        let sql = "UPDATE runs SET keep_run_ms = $2, keep_files_ms = $3 WHERE id = $1";
+        self.execute(sql, &args![id, keep.runs, keep.files]).await.map(drop)
+    }
+
+    /// True if a run has let go of its files.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn has_let_go(&mut self, id: &str) -> Result<bool> {
+        let sql = "SELECT id FROM runs WHERE id = $1 AND released_at IS NOT NULL";
+        Ok(!self.fetch(sql, &args![id]).await?.is_empty())
+    }
+
+    /// Lets a run go of its files. Of those that nobody else holds, all expire.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn release_run(&mut self, id: &str) -> Result<()> {
+        let sql = "UPDATE runs SET released_at = $2 WHERE id = $1 AND finished_at IS NOT NULL AND released_at IS NULL";
+        if self.execute(sql, &args![id, clock::now()]).await? == 1 {
+            let sql = "DELETE FROM artifact_refs WHERE holder = $1 RETURNING artifact_id";
+            let rows = self.fetch(sql, &args![format!("run:{id}")]).await?;
+            self.expire(rows.iter().map(|row| row.text("artifact_id")).collect::<Result<_>>()?).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets a link go of its file, if it has ended.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn release_link(&mut self, artifact: &str, holder: &str) -> Result<()> {
+        let sql = "DELETE FROM artifact_refs WHERE artifact_id = $1 AND holder = $2 AND until <= $3";
+        if self.execute(sql, &args![artifact, holder, clock::now()]).await? == 1 {
+            self.expire(vec![artifact.to_owned()]).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets those files expire that nobody holds. Each row is locked first and asked about in a statement of its own: on
+    /// PostgreSQL one statement would not see a holder that came while it waited for the lock.
+    async fn expire(&mut self, mut artifacts: Vec<String>) -> Result<()> {
+        artifacts.sort();
+        for id in artifacts {
+            if self.hold_artifact(&id).await? {
+                let sql = "UPDATE artifacts SET expired_at = $2
+                           WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM artifact_refs WHERE artifact_id = $1)";
+                self.execute(sql, &args![&id, clock::now()]).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Db {
+    /// Runs that have to let go of their files: `keep` milliseconds after their end, or what their pipeline said.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn runs_to_release(&self, keep: i64, limit: u32) -> Result<Vec<String>> {
+        let open = "finished_at IS NOT NULL AND released_at IS NULL";
+        self.due_runs(open, "keep_files_ms", keep, limit).await
+    }
+
+    /// Runs whose time is over, but for those with files that are still there: they go with their last file.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn runs_to_delete(&self, keep: i64, limit: u32) -> Result<Vec<String>> {
+        let bare = "finished_at IS NOT NULL AND released_at IS NOT NULL AND NOT EXISTS
+                    (SELECT 1 FROM artifacts WHERE run_id = runs.id AND purged_at IS NULL)";
+        self.due_runs(bare, "keep_run_ms", keep, limit).await
+    }
+
+    /// Two conditions, each with an index of its own.
+    async fn due_runs(&self, which: &str, column: &str, keep: i64, limit: u32) -> Result<Vec<String>> {
+        let now = clock::now();
+        let sql = format!(
+            "SELECT id FROM runs WHERE {which} AND {column} IS NULL AND finished_at <= $1
+             UNION ALL
+             SELECT id FROM runs WHERE {which} AND {column} IS NOT NULL AND (finished_at + {column}) <= $2
+             LIMIT $3"
+        );
+        let rows = self.fetch(&sql, &args![now.saturating_sub(keep), now, limit]).await?;
+        rows.iter().map(|row| row.text("id")).collect()
+    }
+
+    /// Links that have ended and still hold their file, as `(artifact, holder)`.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn links_to_release(&self, limit: u32) -> Result<Vec<(String, String)>> {
+        let sql = "SELECT artifact_id, holder FROM artifact_refs WHERE until <= $1 LIMIT $2";
+        let rows = self.fetch(sql, &args![clock::now(), limit]).await?;
+        rows.iter().map(|row| Ok((row.text("artifact_id")?, row.text("holder")?))).collect()
+    }
+
+    /// Files that have expired and whose objects are still there, as `(id, file)`.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn artifacts_to_purge(&self, limit: u32) -> Result<Vec<(String, serde_json::Value)>> {
+        let sql = "SELECT id, file FROM artifacts WHERE expired_at IS NOT NULL AND purged_at IS NULL
+                   ORDER BY expired_at LIMIT $1";
+        let rows = self.fetch(sql, &args![limit]).await?;
+        rows.iter().map(|row| Ok((row.text("id")?, row.json("file")?.unwrap_or_default()))).collect()
+    }
+
+    /// Says that the object of a file is gone.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn purged(&self, artifact: &str) -> Result<()> {
+        self.execute("UPDATE artifacts SET purged_at = $2 WHERE id = $1", &args![artifact, clock::now()])
+            .await
+            .map(drop)
+    }
+
+    /// Deletes a run with all that hangs on it, unless it goes on again or has a file that is still there.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn delete_run(&self, id: &str) -> Result<bool> {
+        let sql = "DELETE FROM runs WHERE id = $1 AND finished_at IS NOT NULL AND released_at IS NOT NULL
+                   AND NOT EXISTS (SELECT 1 FROM artifacts WHERE run_id = $1 AND purged_at IS NULL)";
+        Ok(self.execute(sql, &args![id]).await? == 1)
+    }
+
+    /// True if the artifact is known, or if the run goes on and may still make it one.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn is_owned(&self, artifact: &str, run: &str) -> Result<bool> {
+        let sql = "SELECT id FROM artifacts WHERE id = $1 UNION ALL
+                   SELECT id FROM runs WHERE id = $2 AND finished_at IS NULL LIMIT 1";
+        Ok(self.fetch_one(sql, &args![artifact, run]).await?.is_some())
+    }
+}

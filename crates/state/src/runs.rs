@@ -1,0 +1,291 @@
+//! Runs: one row each, from acceptance to the end.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::db::{Arg, Db, Row, Tx, args};
+use super::places::{self, Place};
+use afterload_core::clock::{self, Millis};
+use afterload_core::error::{Error, Result};
+
+/// Where a run is. `ARCHITECTURE.md` draws the transitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RunStatus {
+    /// Accepted; nothing has started yet.
+    Queued,
+    /// At least one step has started.
+    Running,
+    /// Every step that had to succeed did.
+    Succeeded,
+    /// A step failed for good.
+    Failed,
+    /// Somebody stopped it.
+    Cancelled,
+}
+
+impl RunStatus {
+    /// As the database and the API write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The status of this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled]
+            .into_iter()
+            .find(|status| status.as_str() == text)
+    }
+}
+
+/// A run as stored.
+#[derive(Clone, Debug)]
+pub struct RunRecord {
+    /// The id, a ULID: runs sort by it in the order of their creation.
+    pub id: String,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The digest of the definition that it runs by, to the end.
+    pub digest: String,
+    /// Where it is.
+    pub status: RunStatus,
+    /// What started it, such as `api`.
+    pub origin: String,
+    /// The bound parameters.
+    pub params: serde_json::Value,
+    /// What started it, as its expressions see it; none for a call of the API.
+    pub event: Option<serde_json::Value>,
+    /// Why it failed: `{code, message, step}`.
+    pub error: Option<serde_json::Value>,
+    /// Rises with every change of the run or its steps.
+    pub revision: i64,
+    /// When it may start; `None`: at once.
+    pub run_at: Option<Millis>,
+    /// When somebody asked it to stop.
+    pub cancel_requested_at: Option<Millis>,
+    /// When it was accepted.
+    pub created_at: Millis,
+    /// When its first step started.
+    pub started_at: Option<Millis>,
+    /// When it ended.
+    pub finished_at: Option<Millis>,
+    /// Its place, if its pipeline says how many runs may be under way.
+    pub place: Option<Place>,
+}
+
+/// Which runs to list.
+#[derive(Clone, Debug, Default)]
+pub struct RunFilter {
+    /// Only these pipelines; `None`: all.
+    pub pipelines: Option<Vec<String>>,
+    /// Only this status.
+    pub status: Option<RunStatus>,
+    /// Only runs before this id.
+    pub before: Option<String>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Named one by one: a later version's new column must not change what an older process reads.
+const OWN: &str = "id, pipeline, digest, status, origin, params, event, error, revision, run_at, cancel_requested_at, \
+     created_at, started_at, finished_at";
+
+/// What [`run`] reads.
+pub(super) fn columns() -> String {
+    format!("{OWN}, {}", places::COLUMNS)
+}
+
+pub(super) fn run(row: &Row) -> Result<RunRecord> {
+    let status = row.text("status")?;
+    Ok(RunRecord {
+        id: row.text("id")?,
+        pipeline: row.text("pipeline")?,
+        digest: row.text("digest")?,
+        status: RunStatus::parse(&status)
+            .ok_or_else(|| Error::permanent("database_error", format!("unknown run status `{status}`")))?,
+        origin: row.text("origin")?,
+        params: row.json("params")?.unwrap_or_default(),
+        event: row.json("event")?,
+        error: row.json("error")?,
+        revision: row.int("revision")?,
+        run_at: row.opt_int("run_at")?,
+        cancel_requested_at: row.opt_int("cancel_requested_at")?,
+        created_at: row.int("created_at")?,
+        started_at: row.opt_int("started_at")?,
+        finished_at: row.opt_int("finished_at")?,
+        place: places::place(row)?,
+    })
+}
+
+/// Raises the revision of the run of an id and gives it.
+pub(super) fn touch(id: &str) -> String {
+    format!("UPDATE runs SET revision = revision + 1 WHERE id = {id} RETURNING {}", columns())
+}
+
+/// Starts the run of an id at the time `$2`; only steps that clean up start one that was asked to stop.
+pub(super) fn start(id: &str, cleans_up: &str) -> String {
+    format!(
+        "UPDATE runs SET revision = revision + 1,
+            status = CASE WHEN status = 'queued' AND (cancel_requested_at IS NULL OR {cleans_up}) THEN 'running' ELSE status END,
+            started_at = CASE WHEN cancel_requested_at IS NULL OR {cleans_up} THEN COALESCE(started_at, $2) ELSE started_at END
+         WHERE id = {id}"
+    )
+}
+
+fn the_run(id: &str, rows: &[Row]) -> Result<RunRecord> {
+    let found = rows.first().map(run).transpose()?;
+    found.ok_or_else(|| Error::permanent("run_not_found", format!("there is no run `{id}`")))
+}
+
+impl Tx {
+    /// Stores a new run.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn insert_run(&mut self, run: &RunRecord) -> Result<()> {
+        let sql = "INSERT INTO runs (id, pipeline, digest, status, origin, params, event, revision, created_at, run_at)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9)";
+        let RunRecord { id, pipeline, digest, origin, params, created_at, .. } = run;
+        let event = run.event.as_ref().map(ToString::to_string);
+        let args = args![id, pipeline, digest, run.status.as_str(), origin, params, event, *created_at, run.run_at];
+        self.execute(sql, &args).await.map(drop)
+    }
+
+    /// Raises the revision of a run and gives it. Holds the run's row until the end of the transaction, so that the
+    /// ends of two of its steps follow one another.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn touch_run(&mut self, id: &str) -> Result<RunRecord> {
+        the_run(id, &self.fetch(&touch("$1"), &args![id]).await?)
+    }
+
+    /// As [`Self::touch_run`], for a step of the run that starts: with it the run does, too. If it was asked to stop,
+    /// only steps that clean up start.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn start_run(&mut self, id: &str, cleans_up: bool) -> Result<RunRecord> {
+        let sql = format!("{} RETURNING {}", start("$1", "$3 = 1"), columns());
+        the_run(id, &self.fetch(&sql, &args![id, clock::now(), i64::from(cleans_up)]).await?)
+    }
+
+    /// Asks a run to stop, if it has not ended. False: it was asked before, or has ended.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn request_cancel(&mut self, id: &str) -> Result<bool> {
+        let sql = "UPDATE runs SET cancel_requested_at = $2
+                   WHERE id = $1 AND cancel_requested_at IS NULL AND finished_at IS NULL";
+        Ok(self.execute(sql, &args![id, clock::now()]).await? == 1)
+    }
+
+    /// Opens a run that has ended, to go on.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn reopen_run(&mut self, id: &str) -> Result<()> {
+        let sql = "UPDATE runs SET status = 'queued', error = NULL, finished_at = NULL, cancel_requested_at = NULL,
+                   released_at = NULL, run_at = NULL WHERE id = $1";
+        self.execute(sql, &args![id]).await?;
+        self.await_end(id).await
+    }
+
+    /// Records why a run fails; the first reason stays.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn blame_run(&mut self, id: &str, error: &serde_json::Value) -> Result<()> {
+        self.execute("UPDATE runs SET error = $2 WHERE id = $1 AND error IS NULL", &args![id, error]).await.map(drop)
+    }
+
+    /// Gives a run up whose definition this version cannot read: what still waits never runs. True: somebody has to be
+    /// told of its end.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn abandon_run(&mut self, id: &str, error: &serde_json::Value) -> Result<bool> {
+        let sql =
+            "UPDATE step_runs SET status = 'cancelled', finished_at = $2 WHERE run_id = $1 AND status = 'waiting'";
+        self.execute(sql, &args![id, clock::now()]).await?;
+        self.blame_run(id, error).await?;
+        self.finish_run(id, RunStatus::Failed).await
+    }
+
+    /// Ends a run, and makes the notification of its end due. True: it has one.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn finish_run(&mut self, id: &str, status: RunStatus) -> Result<bool> {
+        let sql = "UPDATE runs SET status = $2, finished_at = $3, started_at = COALESCE(started_at, $3) WHERE id = $1";
+        self.end_run(id, sql, &args![id, status.as_str(), clock::now()]).await
+    }
+}
+
+impl Db {
+    /// One run.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn run(&self, id: &str) -> Result<Option<RunRecord>> {
+        self.fetch_one(&format!("SELECT {} FROM runs WHERE id = $1", columns()), &args![id])
+            .await?
+            .as_ref()
+            .map(run)
+            .transpose()
+    }
+
+    /// The runs that somebody asked to stop and that have not ended.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn cancelling(&self) -> Result<Vec<String>> {
+        let sql = "SELECT id FROM runs WHERE cancel_requested_at IS NOT NULL AND finished_at IS NULL";
+        self.fetch(sql, &[]).await?.iter().map(|row| row.text("id")).collect()
+    }
+
+    /// The revisions of these runs; those that are gone are left out.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn revisions(&self, ids: &[String]) -> Result<Vec<(String, i64)>> {
+        let places: Vec<_> = (1..=ids.len()).map(|place| format!("${place}")).collect();
+        let sql = format!("SELECT id, revision FROM runs WHERE id IN ({})", places.join(", "));
+        let args: Vec<Arg> = ids.iter().map(Arg::from).collect();
+        self.fetch(&sql, &args).await?.iter().map(|row| Ok((row.text("id")?, row.int("revision")?))).collect()
+    }
+
+    /// Runs, newest first.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRecord>> {
+        let mut sql = format!("SELECT {} FROM runs WHERE 1 = 1", columns());
+        let mut args: Vec<Arg> = Vec::new();
+        if let Some(pipelines) = &filter.pipelines {
+            let places: Vec<_> = (1..=pipelines.len()).map(|place| format!("${place}")).collect();
+            sql.push_str(&format!(
+                " AND pipeline IN ({})",
+                if places.is_empty() { "NULL".into() } else { places.join(", ") }
+            ));
+            args.extend(pipelines.iter().map(Arg::from));
+        }
+        if let Some(status) = filter.status {
+            args.push(status.as_str().into());
+            sql.push_str(&format!(" AND status = ${}", args.len()));
+        }
+        if let Some(before) = &filter.before {
+            args.push(before.into());
+            sql.push_str(&format!(" AND id < ${}", args.len()));
+        }
+        args.push(filter.limit.into());
+        sql.push_str(&format!(" ORDER BY id DESC LIMIT ${}", args.len()));
+        self.fetch(&sql, &args).await?.iter().map(run).collect()
+    }
+}

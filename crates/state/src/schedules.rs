@@ -1,0 +1,44 @@
+//! How far the schedules of cron triggers have come.
+
+use super::db::{Db, args};
+use afterload_core::clock::Millis;
+use afterload_core::error::Result;
+
+impl Db {
+    /// Up to which time the moments of a schedule have had their runs. One that is new begins at `since`.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn schedule_reached(&self, id: &str, since: Millis) -> Result<Millis> {
+        let sql = "SELECT reached FROM schedules WHERE id = $1";
+        if let Some(row) = self.fetch_one(sql, &args![id]).await? {
+            return row.int("reached");
+        }
+        let insert = "INSERT INTO schedules (id, reached) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        self.execute(insert, &args![id, since]).await?;
+        Ok(since)
+    }
+
+    /// Forgets the schedules that are not among these: what comes back later has missed nothing.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn forget_schedules(&self, live: &[String]) -> Result<()> {
+        for row in self.fetch("SELECT id FROM schedules", &[]).await? {
+            let id = row.text("id")?;
+            if !live.contains(&id) {
+                self.execute("DELETE FROM schedules WHERE id = $1", &args![&id]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that the moments of a schedule up to a time have their runs. It never goes back.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn reach_schedule(&self, id: &str, time: Millis) -> Result<()> {
+        let sql = "UPDATE schedules SET reached = $2 WHERE id = $1 AND reached < $2";
+        self.execute(sql, &args![id, time]).await.map(drop)
+    }
+}

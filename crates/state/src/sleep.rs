@@ -1,0 +1,162 @@
+//! Steps that sleep without a worker, and the events that wake them.
+
+use serde_json::Value;
+
+use super::db::{Db, Row, Tx, args};
+use super::steps::{self, StepRecord};
+use afterload_core::clock::{self, Millis};
+use afterload_core::dialect::Dialect;
+use afterload_core::error::Result;
+
+/// What a sleeping step waits for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sleep {
+    /// When it wakes at the latest.
+    pub until: Option<Millis>,
+    /// The event that wakes it.
+    pub event: Option<AwaitedEvent>,
+}
+
+/// An event that a step waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwaitedEvent {
+    /// Its name.
+    pub name: String,
+    /// The fields of its body that count, as one text.
+    pub fields: String,
+    /// The digest of what they must be.
+    pub digest: String,
+}
+
+/// An event as it was told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventRecord {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What the sender calls it.
+    pub key: Option<String>,
+    /// What it says.
+    pub body: Value,
+    /// When it came.
+    pub received_at: Millis,
+}
+
+fn event(row: &Row) -> Result<EventRecord> {
+    Ok(EventRecord {
+        id: row.text("id")?,
+        name: row.text("name")?,
+        key: row.opt_text("key")?,
+        body: row.json("body")?.unwrap_or_default(),
+        received_at: row.int("received_at")?,
+    })
+}
+
+const EVENT: &str = "SELECT id, name, key, body, received_at FROM events";
+
+impl Tx {
+    /// Holds the name of an event until the end of the transaction: who tells of it and who begins to wait for it
+    /// follow one another.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn lock_event(&mut self, name: &str) -> Result<()> {
+        // SQLite's transaction is the only writer already.
+        if self.dialect() == Dialect::Postgres {
+            let sql = "SELECT 1 AS held FROM (SELECT pg_advisory_xact_lock(hashtext('afterload event'), hashtext($1))) AS lock";
+            self.fetch(sql, &args![name]).await?;
+        }
+        Ok(())
+    }
+
+    /// Stores an event, unless its sender told of it before: then gives what was stored.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn insert_event(&mut self, new: &EventRecord) -> Result<Option<EventRecord>> {
+        let EventRecord { id, name, key, body, received_at } = new;
+        let sql = "INSERT INTO events (id, name, key, body, received_at) VALUES ($1, $2, $3, $4, $5)
+                   ON CONFLICT (name, key) DO NOTHING";
+        if self.execute(sql, &args![id, name, key.as_deref(), body.to_string(), *received_at]).await? == 1 {
+            return Ok(None);
+        }
+        let rows = self.fetch(&format!("{EVENT} WHERE name = $1 AND key = $2"), &args![name, key.as_deref()]).await?;
+        rows.first().map(event).transpose()
+    }
+
+    /// Some of the events of a name, oldest first, after the one of this time and id.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn events_after(&mut self, name: &str, time: Millis, id: &str, limit: u32) -> Result<Vec<EventRecord>> {
+        let sql = format!(
+            "{EVENT} WHERE name = $1 AND (received_at > $2 OR received_at = $2 AND id > $3)
+             ORDER BY received_at, id LIMIT $4"
+        );
+        self.fetch(&sql, &args![name, time, id, limit]).await?.iter().map(event).collect()
+    }
+
+    /// The sets of fields that the sleepers for an event look at.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn awaited_fields(&mut self, name: &str) -> Result<Vec<String>> {
+        let sql = "SELECT DISTINCT sleep_fields FROM step_runs WHERE status = 'sleeping' AND sleep_event = $1";
+        self.fetch(sql, &args![name]).await?.iter().map(|row| row.text("sleep_fields")).collect()
+    }
+
+    /// The steps that sleep for exactly this.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn sleepers(&mut self, awaited: &AwaitedEvent) -> Result<Vec<StepRecord>> {
+        let AwaitedEvent { name, fields, digest } = awaited;
+        let sql = format!(
+            "SELECT {} FROM step_runs
+             WHERE status = 'sleeping' AND sleep_event = $1 AND sleep_fields = $2 AND sleep_match = $3 ORDER BY id",
+            steps::COLUMNS
+        );
+        self.fetch(&sql, &args![name, fields, digest]).await?.iter().map(steps::step).collect()
+    }
+
+    /// Lets a step sleep, under the claim of its attempt. False: the claim is lost.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub(super) async fn put_to_sleep(&mut self, id: &str, claim: i64, sleep: &Sleep) -> Result<bool> {
+        let sql = "UPDATE step_runs SET status = 'sleeping', sleeps = sleeps + 1, due_at = $3, sleep_until = $3,
+                   sleep_event = $4, sleep_fields = $5, sleep_match = $6, crashes = 0
+                   WHERE id = $1 AND claims = $2 AND status = 'running'";
+        let awaited = |field: fn(&AwaitedEvent) -> &String| sleep.event.as_ref().map(field).cloned();
+        let args = args![
+            id,
+            claim,
+            sleep.until,
+            awaited(|event| &event.name),
+            awaited(|event| &event.fields),
+            awaited(|event| &event.digest)
+        ];
+        Ok(self.execute(sql, &args).await? == 1)
+    }
+
+    /// Wakes a step with an event. False: it no longer sleeps.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn wake_step(&mut self, id: &str, event: &Value) -> Result<bool> {
+        let sql = "UPDATE step_runs SET status = 'queued', woken = $2, due_at = NULL
+                   WHERE id = $1 AND status = 'sleeping'";
+        Ok(self.execute(sql, &args![id, event.to_string()]).await? == 1)
+    }
+}
+
+impl Db {
+    /// Forgets the events that came before a time.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn forget_app_events(&self, before: Millis) -> Result<u64> {
+        self.execute("DELETE FROM events WHERE received_at < $1", &args![before.min(clock::now())]).await
+    }
+}

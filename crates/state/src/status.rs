@@ -1,0 +1,80 @@
+//! Where a step is.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use afterload_core::error::{Error, Result};
+
+/// Where a step is. `ARCHITECTURE.md` draws the transitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StepStatus {
+    /// What it needs has not ended yet.
+    Waiting,
+    /// Its job is in the queue.
+    Queued,
+    /// A worker holds its job.
+    Running,
+    /// It waits for a time or an event; no worker holds it.
+    Sleeping,
+    /// It failed and will be tried again.
+    Retrying,
+    /// It ended as it should.
+    Succeeded,
+    /// It failed for good.
+    Failed,
+    /// Its condition did not hold, or its section was not called for.
+    Skipped,
+    /// Something it needs failed.
+    Cancelled,
+    /// It took its process down again and again.
+    Quarantined,
+}
+
+impl StepStatus {
+    const ALL: [Self; 10] = [
+        Self::Waiting,
+        Self::Queued,
+        Self::Running,
+        Self::Sleeping,
+        Self::Retrying,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Skipped,
+        Self::Cancelled,
+        Self::Quarantined,
+    ];
+
+    /// As the database and the API write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Sleeping => "sleeping",
+            Self::Retrying => "retrying",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::Cancelled => "cancelled",
+            Self::Quarantined => "quarantined",
+        }
+    }
+
+    /// True if nothing will change any more.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Waiting | Self::Queued | Self::Running | Self::Sleeping | Self::Retrying => false,
+            Self::Succeeded | Self::Failed | Self::Skipped | Self::Cancelled | Self::Quarantined => true,
+        }
+    }
+
+    /// The status of this name.
+    pub fn from_name(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        Self::from_name(text).ok_or_else(|| Error::permanent("database_error", format!("unknown step status `{text}`")))
+    }
+}

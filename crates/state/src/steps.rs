@@ -1,0 +1,260 @@
+//! The steps of runs: what is kept of them, and how they wait, are released and begin anew.
+
+use serde_json::Value;
+
+use super::db::{Db, Row, Tx, args};
+use super::items::Tally;
+use super::status::StepStatus;
+use afterload_core::clock::{self, Millis};
+use afterload_core::error::Result;
+
+/// A step of a run, as stored.
+#[derive(Clone, Debug)]
+pub struct StepRecord {
+    /// The id, also of its job in the queue.
+    pub id: String,
+    /// The run.
+    pub run_id: String,
+    /// `steps`, `on_success`, `on_failure` or `finally`.
+    pub section: String,
+    /// Its place over all sections.
+    pub position: i64,
+    /// Its id in the pipeline.
+    pub step_id: String,
+    /// Its kind.
+    pub uses: String,
+    /// The queue that its job goes to.
+    pub queue: String,
+    /// The priority of its job; higher goes first.
+    pub priority: i64,
+    /// Where it is.
+    pub status: StepStatus,
+    /// How often it has been claimed; an attempt writes under the number of its own claim.
+    pub claims: i64,
+    /// Failed attempts.
+    pub failures: u32,
+    /// Crashes since its progress last moved.
+    pub crashes: u32,
+    /// How often it has slept.
+    pub sleeps: i64,
+    /// When it wakes, or woke, at the latest.
+    pub sleep_until: Option<Millis>,
+    /// The event that woke it.
+    pub woken: Option<Value>,
+    /// How often it has run anew after it had succeeded.
+    pub round: i64,
+    /// Of an item of a step with `for_each`: the row of that step.
+    pub parent: Option<String>,
+    /// Of an item: its place in the list, from 0.
+    pub item_index: Option<i64>,
+    /// Of an item: what it is.
+    pub item: Option<Value>,
+    /// Of a step with `for_each` that has begun: how its items stand.
+    pub items: Option<Tally>,
+    /// Its progress as last committed.
+    pub progress: Option<Value>,
+    /// Its outputs, once it succeeded.
+    pub outputs: Option<Value>,
+    /// Its last error: `{code, message}`.
+    pub error: Option<Value>,
+    /// When its retry is due.
+    pub due_at: Option<Millis>,
+    /// When its first attempt started.
+    pub started_at: Option<Millis>,
+    /// When it ended.
+    pub finished_at: Option<Millis>,
+}
+
+impl StepRecord {
+    /// The id in the definition: of an item, that of its step.
+    pub fn defined_as(&self) -> &str {
+        self.step_id.split_once('[').map_or(&self.step_id, |(step, _)| step)
+    }
+
+    /// Its name within the run, another one for each round: what it does outside of the database goes by it.
+    pub fn key(&self) -> String {
+        match self.round {
+            0 => self.step_id.clone(),
+            round => format!("{}.{round}", self.step_id),
+        }
+    }
+}
+
+/// Named one by one: a later version's new column must not change what an older process reads.
+pub(super) const COLUMNS: &str = "id, run_id, section, position, step_id, uses, queue, priority, status, claims, failures, crashes, \
+     sleeps, sleep_until, woken, round, parent, item_index, item, items, items_ended, items_failed, \
+     progress, outputs, error, due_at, started_at, finished_at";
+
+pub(super) fn step(row: &Row) -> Result<StepRecord> {
+    Ok(StepRecord {
+        id: row.text("id")?,
+        run_id: row.text("run_id")?,
+        section: row.text("section")?,
+        position: row.int("position")?,
+        step_id: row.text("step_id")?,
+        uses: row.text("uses")?,
+        queue: row.text("queue")?,
+        priority: row.int("priority")?,
+        status: StepStatus::parse(&row.text("status")?)?,
+        claims: row.int("claims")?,
+        failures: row.count("failures")?,
+        crashes: row.count("crashes")?,
+        sleeps: row.int("sleeps")?,
+        sleep_until: row.opt_int("sleep_until")?,
+        woken: row.json("woken")?,
+        round: row.int("round")?,
+        parent: row.opt_text("parent")?,
+        item_index: row.opt_int("item_index")?,
+        item: row.json("item")?,
+        items: match row.opt_int("items")? {
+            Some(items) => Some(Tally { items, ended: row.int("items_ended")?, failed: row.int("items_failed")? }),
+            None => None,
+        },
+        progress: row.json("progress")?,
+        outputs: row.json("outputs")?,
+        error: row.json("error")?,
+        due_at: row.opt_int("due_at")?,
+        started_at: row.opt_int("started_at")?,
+        finished_at: row.opt_int("finished_at")?,
+    })
+}
+
+/// Holds for a step `s` that has not ended; the condition of an index that only a look at all runs uses.
+pub(super) const IS_OPEN: &str = "(s.status || '') IN ('waiting', 'queued', 'running', 'retrying', 'sleeping')";
+
+/// Holds for a step `s` that should have a job once it is due; the condition of such an index, too.
+pub(crate) const IS_TO_PUSH: &str = "(s.status || '') IN ('queued', 'retrying', 'sleeping')";
+
+/// Back to where a step waited; one that had succeeded begins a new round.
+const RESET: &str = "UPDATE step_runs SET round = CASE WHEN status = 'succeeded' THEN round + 1 ELSE round END,
+                   progress = CASE WHEN status = 'succeeded' THEN NULL ELSE progress END, status = 'waiting',
+                   failures = 0, crashes = 0, outputs = NULL, error = NULL, due_at = NULL, started_at = NULL,
+                   finished_at = NULL, sleeps = 0, sleep_until = NULL, sleep_event = NULL, sleep_fields = NULL,
+                   sleep_match = NULL, woken = NULL, items = NULL, items_ended = 0, items_failed = 0,
+                   slot_at = NULL, slots = 0";
+
+impl Tx {
+    /// Stores a new step.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn insert_step(&mut self, step: &StepRecord) -> Result<()> {
+        let sql =
+            "INSERT INTO step_runs (id, run_id, section, position, step_id, uses, queue, priority, status, finished_at)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        let StepRecord { id, run_id, section, position, step_id, uses, queue, priority, status, finished_at, .. } =
+            step;
+        let args =
+            args![id, run_id, section, *position, step_id, uses, queue, *priority, status.as_str(), *finished_at];
+        self.execute(sql, &args).await.map(drop)
+    }
+
+    /// Moves a step that waits to the queue, or ends it without an attempt.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn release_step(
+        &mut self,
+        id: &str,
+        status: StepStatus,
+        error: Option<&Value>,
+        due_at: Option<Millis>,
+    ) -> Result<()> {
+        let finished = status.is_final().then(clock::now);
+        let sql = "UPDATE step_runs SET status = $2, error = $3, finished_at = $4, due_at = $5
+                   WHERE id = $1 AND status = 'waiting'";
+        let args = args![id, status.as_str(), error.map(Value::to_string), finished, due_at];
+        self.execute(sql, &args).await.map(drop)
+    }
+
+    /// Ends a step whose attempt has not begun. False: it has begun, or has ended.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn cancel_step(&mut self, id: &str) -> Result<bool> {
+        let sql = "UPDATE step_runs SET status = 'cancelled', due_at = NULL, finished_at = $2
+                   WHERE id = $1 AND status IN ('queued', 'retrying', 'sleeping')";
+        Ok(self.execute(sql, &args![id, clock::now()]).await? == 1)
+    }
+
+    /// Sets a step that has ended back to where it waited. One that had succeeded begins a new round.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn reset_step(&mut self, id: &str) -> Result<()> {
+        self.execute(&format!("{RESET} WHERE id = $1"), &args![id]).await.map(drop)
+    }
+
+    /// Sets the items of a step that had succeeded back to where they waited.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn reset_items(&mut self, parent: &str) -> Result<()> {
+        self.execute(&format!("{RESET} WHERE parent = $1"), &args![parent]).await.map(drop)
+    }
+
+    /// A step whose job is to be pushed, locked until the end of the transaction. `None`: it no longer is.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn lock_due_step(&mut self, id: &str) -> Result<Option<StepRecord>> {
+        let sql = format!(
+            "UPDATE step_runs SET due_at = due_at WHERE id = $1 AND status IN ('queued', 'retrying', 'sleeping') RETURNING {COLUMNS}"
+        );
+        self.fetch(&sql, &args![id]).await?.first().map(step).transpose()
+    }
+
+    /// The steps of a run, in their order, without the items of steps.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn steps(&mut self, run: &str) -> Result<Vec<StepRecord>> {
+        let rows = self
+            .fetch(
+                &format!("SELECT {COLUMNS} FROM step_runs WHERE run_id = $1 AND parent IS NULL ORDER BY position"),
+                &args![run],
+            )
+            .await?;
+        rows.iter().map(step).collect()
+    }
+}
+
+impl Db {
+    /// The steps of a run, in their order, without the items of steps.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn steps(&self, run: &str) -> Result<Vec<StepRecord>> {
+        let rows = self
+            .fetch(
+                &format!("SELECT {COLUMNS} FROM step_runs WHERE run_id = $1 AND parent IS NULL ORDER BY position"),
+                &args![run],
+            )
+            .await?;
+        rows.iter().map(step).collect()
+    }
+
+    /// The queues of all steps that have not ended.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn open_queues(&self) -> Result<Vec<String>> {
+        self.fetch(&format!("SELECT DISTINCT queue FROM step_runs s WHERE {IS_OPEN}"), &[])
+            .await?
+            .iter()
+            .map(|row| row.text("queue"))
+            .collect()
+    }
+
+    /// One step.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn step(&self, id: &str) -> Result<Option<StepRecord>> {
+        self.fetch_one(&format!("SELECT {COLUMNS} FROM step_runs WHERE id = $1"), &args![id])
+            .await?
+            .as_ref()
+            .map(step)
+            .transpose()
+    }
+}

@@ -1,0 +1,72 @@
+//! Uploads that were announced: files on their way straight to the store, each to become a run.
+
+use super::db::{Db, Row, args};
+use afterload_core::clock::Millis;
+use afterload_core::error::Result;
+
+/// A file that somebody may send.
+#[derive(Clone, Debug)]
+pub struct UploadRecord {
+    /// Its id, which becomes the run's.
+    pub id: String,
+    /// The pipeline to start.
+    pub pipeline: String,
+    /// The param that the file is for.
+    pub param: String,
+    /// All other params.
+    pub params: serde_json::Value,
+    /// The file as it will be.
+    pub file: serde_json::Value,
+    /// Until when it may come.
+    pub expires_at: Millis,
+}
+
+const COLUMNS: &str = "SELECT id, pipeline, param, params, file, expires_at FROM uploads";
+
+fn upload(row: &Row) -> Result<UploadRecord> {
+    Ok(UploadRecord {
+        id: row.text("id")?,
+        pipeline: row.text("pipeline")?,
+        param: row.text("param")?,
+        params: row.json("params")?.unwrap_or_default(),
+        file: row.json("file")?.unwrap_or_default(),
+        expires_at: row.int("expires_at")?,
+    })
+}
+
+impl Db {
+    /// Stores an upload.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn insert_upload(&self, new: &UploadRecord) -> Result<()> {
+        let UploadRecord { id, pipeline, param, params, file, expires_at } = new;
+        let sql = "INSERT INTO uploads (id, pipeline, param, params, file, expires_at) VALUES ($1, $2, $3, $4, $5, $6)";
+        self.execute(sql, &args![id, pipeline, param, params, file, *expires_at]).await.map(drop)
+    }
+
+    /// The upload with this id.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn upload(&self, id: &str) -> Result<Option<UploadRecord>> {
+        self.fetch_one(&format!("{COLUMNS} WHERE id = $1"), &args![id]).await?.as_ref().map(upload).transpose()
+    }
+
+    /// Uploads that could not come any more at this time.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn expired_uploads(&self, before: Millis, limit: u32) -> Result<Vec<UploadRecord>> {
+        let sql = format!("{COLUMNS} WHERE expires_at < $1 ORDER BY expires_at LIMIT $2");
+        self.fetch(&sql, &args![before, limit]).await?.iter().map(upload).collect()
+    }
+
+    /// Forgets an upload.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn delete_upload(&self, id: &str) -> Result<()> {
+        self.execute("DELETE FROM uploads WHERE id = $1", &args![id]).await.map(drop)
+    }
+}

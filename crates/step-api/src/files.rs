@@ -1,0 +1,182 @@
+//! The files that a step makes: artifacts of its run, or objects where its `output` says.
+
+use afterload_core::failpoint;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use afterload_core::error::{Error, Result};
+use afterload_core::file::File;
+use afterload_object_store::{Headers, Objects, Upload};
+
+/// The longest key that S3 takes.
+const LONGEST_KEY: usize = 1024;
+
+/// Makes the key of a file from what `file` offers to its expression.
+pub type KeyOf = Arc<dyn Fn(&Value) -> Result<String> + Send + Sync>;
+
+/// Where files go that belong to the user.
+#[derive(Clone)]
+pub struct Destination {
+    /// The bucket.
+    pub bucket: String,
+    /// The key of each file.
+    pub key: KeyOf,
+    /// The `Cache-Control` header of the objects.
+    pub cache_control: Option<String>,
+}
+
+/// The files of one attempt. They become artifacts of the run when it succeeds, and vanish when it does not; with an
+/// `output` they are written to the user's bucket instead, each whole or not at all.
+#[derive(Clone)]
+pub struct Files(Arc<Inner>);
+
+struct Inner {
+    objects: Objects,
+    bucket: String,
+    prefix: String,
+    base_url: String,
+    step: String,
+    destination: Option<Destination>,
+    made: Mutex<Made>,
+}
+
+/// What an attempt has made so far.
+#[derive(Clone, Debug, Default)]
+pub struct Made {
+    /// Files that become artifacts.
+    pub artifacts: Vec<File>,
+    /// Objects in the user's bucket that were not there before.
+    pub fresh: Vec<File>,
+    keys: BTreeSet<String>,
+}
+
+impl Files {
+    /// Files of the step `step` under `prefix` of `bucket`, or at the `destination`; artifact links start with
+    /// `base_url`.
+    pub fn new(
+        objects: Objects,
+        (bucket, prefix): (String, String),
+        base_url: String,
+        step: String,
+        destination: Option<Destination>,
+    ) -> Self {
+        Self(Arc::new(Inner { objects, bucket, prefix, base_url, step, destination, made: Mutex::default() }))
+    }
+
+    /// Starts a file with this name for people.
+    ///
+    /// # Errors
+    /// `output_key_invalid`, `output_key_repeated`, those of the expression of the key, those of the store.
+    pub async fn create(&self, name: &str, content_type: &str) -> Result<FileSink> {
+        let inner = &self.0;
+        let Some(destination) = &inner.destination else {
+            let id = ulid::Ulid::generate().to_string();
+            let key = format!("{}{id}", inner.prefix);
+            let upload = inner.objects.upload(&inner.bucket, &key, content_type).await?.ours();
+            return Ok(FileSink { files: self.clone(), place: Place::Artifact(id), name: name.to_owned(), upload });
+        };
+        let key = self.key(destination, name)?;
+        let bucket = &destination.bucket;
+        let fresh = match inner.objects.head(bucket, &key).await {
+            Ok(_) => false,
+            Err(error) if error.code() == "object_not_found" => {
+                if inner.objects.is_embedded(bucket) {
+                    inner.objects.ensure_bucket(bucket).await?;
+                }
+                true
+            }
+            Err(error) => return Err(error),
+        };
+        let headers =
+            Headers { content_type: content_type.to_owned(), cache_control: destination.cache_control.clone() };
+        let upload = inner.objects.upload(bucket, &key, headers).await?.ours();
+        Ok(FileSink { files: self.clone(), place: Place::User { fresh }, name: name.to_owned(), upload })
+    }
+
+    fn key(&self, destination: &Destination, name: &str) -> Result<String> {
+        let path = Path::new(name);
+        let part = |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).unwrap_or_default().to_owned();
+        let file = json!({
+            "name": name,
+            "stem": part(path.file_stem()),
+            "extension": part(path.extension()),
+            "step": self.0.step,
+        });
+        let key = (destination.key)(&file)?;
+        if key.is_empty() || key.len() > LONGEST_KEY || key.chars().any(char::is_control) {
+            let message = format!("the key {key:?} that `output` makes for `{name}` cannot be used");
+            return Err(Error::permanent("output_key_invalid", message)
+                .hint("a key has 1 to 1024 bytes and no control characters"));
+        }
+        if !self.made().keys.insert(key.clone()) {
+            let message = format!("two files of the step would be written to the key `{key}`");
+            return Err(Error::permanent("output_key_repeated", message).hint("use `${{ file.name }}` in `output.key`"));
+        }
+        Ok(key)
+    }
+
+    fn made(&self) -> MutexGuard<'_, Made> {
+        self.0.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What has been made so far.
+    pub fn so_far(&self) -> Made {
+        self.made().clone()
+    }
+}
+
+enum Place {
+    /// The run's own file of this id.
+    Artifact(String),
+    /// The user's, `fresh` if there was none of its key.
+    User { fresh: bool },
+}
+
+/// A file that is being written. Dropped before [`FileSink::finish`], it leaves nothing behind.
+pub struct FileSink {
+    files: Files,
+    place: Place,
+    name: String,
+    upload: Upload,
+}
+
+impl FileSink {
+    /// Adds bytes; waits while the store is slower than the writer.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.upload.write(bytes).await
+    }
+
+    /// Makes the file whole.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn finish(self) -> Result<File> {
+        let Self { files, place, name, upload } = self;
+        failpoint!("file.before_put");
+        let stored = upload.finish().await?;
+        failpoint!("file.put");
+        Ok(match place {
+            Place::Artifact(id) => {
+                let url = format!("{}/v1/artifacts/{id}", files.0.base_url);
+                let file = stored.into_file(Some(id), name, Some(url));
+                files.made().artifacts.push(file.clone());
+                file
+            }
+            Place::User { fresh } => {
+                let url = files.0.objects.url(&stored.bucket, &stored.key);
+                let file = stored.into_file(None, name, url);
+                if fresh {
+                    files.made().fresh.push(file.clone());
+                }
+                file
+            }
+        })
+    }
+}

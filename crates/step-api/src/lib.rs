@@ -1,0 +1,136 @@
+//! The step kinds: the [`Step`] trait, and one file or folder per kind.
+//!
+//! A new kind is one file, one `mod` line and one line in `registry.rs`.
+
+mod context;
+mod files;
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use context::{
+    Answer, Bed, Begun, Context, Counts, Deliveries, Delivery, Effects, FileLinks, Progress, Report, RunFacts, Slept,
+    StepFacts, Suspension,
+};
+pub use files::{Destination, FileSink, Files, KeyOf, Made};
+
+use afterload_core::error::{Error, Result};
+use afterload_pipeline::{Check, Kind, Repeated, Surroundings};
+use afterload_spanned_yaml::{self as yaml, Node, Problem};
+
+/// A step kind. The type *is* the `with:` block: its fields' doc comments are the reference and the JSON Schema.
+///
+/// Fields that may hold a `${{ }}` expression are `Dynamic<T>` (or `serde_json::Value`); by the time of [`Step::run`]
+/// every expression has been resolved but those of [`Step::REPEATED`].
+pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
+    /// The name after `uses:`.
+    const KIND: &'static str;
+    /// An example of the `with:` block, as YAML; checked by a test.
+    const EXAMPLE: &'static str;
+    /// Examples of other ways to use it.
+    const MORE_EXAMPLES: &'static [&'static str] = &[];
+    /// Whether it makes files, so that `output` may say where they go.
+    const MAKES_FILES: bool = false;
+    /// The parts of `with:` that it resolves itself with [`Context::scope`], because they are about each of many things.
+    const REPEATED: &'static [Repeated] = &[];
+    /// What `steps.ID.…` offers to later steps.
+    type Outputs: Serialize + JsonSchema;
+    /// What it needs of the outside world, such as a mailer; `()` for nothing.
+    type Deps: Clone + Send + Sync + 'static;
+
+    /// Checks what types cannot say, before anything runs.
+    fn check(&self, check: &mut Check<'_>) {
+        let _ = check;
+    }
+
+    /// Does the work. It may be called again with the same `ctx.step.key` after a crash or a failure.
+    fn run(self, ctx: Context, deps: Self::Deps) -> impl Future<Output = Result<Self::Outputs>> + Send;
+}
+
+/// A step kind that can run: what the language knows of it, and its code with the dependencies it was registered with.
+#[derive(Clone)]
+pub struct RegisteredStep {
+    /// What the language knows of it.
+    pub kind: Arc<dyn Kind>,
+    run: Arc<dyn Fn(serde_json::Value, Context) -> StepFuture + Send + Sync>,
+}
+
+/// The outputs of a step, in time.
+pub type StepFuture = Pin<Box<dyn Future<Output = Result<serde_json::Value>> + Send>>;
+
+impl RegisteredStep {
+    /// Reads the resolved `with:` block and runs the step.
+    pub fn run(&self, with: serde_json::Value, ctx: Context) -> StepFuture {
+        (self.run)(with, ctx)
+    }
+}
+
+/// A step kind as the language sees it: its fields, outputs and examples.
+pub fn describe<S: Step>() -> Arc<dyn Kind> {
+    Arc::new(Described::<S>(PhantomData))
+}
+
+/// A step kind that runs with `deps`: the one place where a type becomes an entry of the registry.
+pub fn register<S: Step>(deps: S::Deps) -> RegisteredStep {
+    let run = move |with: serde_json::Value, ctx: Context| -> StepFuture {
+        let deps = deps.clone();
+        Box::pin(async move {
+            let step: S = yaml::read_resolved(&with).map_err(|faults| {
+                let message = format!("the resolved `with:` of `{}` is not valid: {}", S::KIND, faults.join("; "));
+                Error::permanent("with_invalid", message)
+            })?;
+            let outputs = step.run(ctx, deps).await?;
+            serde_json::to_value(outputs).map_err(|error| Error::permanent("outputs_invalid", error.to_string()))
+        })
+    };
+    RegisteredStep { kind: describe::<S>(), run: Arc::new(run) }
+}
+
+struct Described<S>(PhantomData<fn() -> S>);
+
+impl<S: Step> Kind for Described<S> {
+    fn name(&self) -> &'static str {
+        S::KIND
+    }
+
+    fn schema(&self) -> schemars::Schema {
+        schemars::schema_for!(S)
+    }
+
+    fn outputs(&self) -> schemars::Schema {
+        schemars::schema_for!(S::Outputs)
+    }
+
+    fn example(&self) -> &'static str {
+        S::EXAMPLE
+    }
+
+    fn more_examples(&self) -> &'static [&'static str] {
+        S::MORE_EXAMPLES
+    }
+
+    fn makes_files(&self) -> bool {
+        S::MAKES_FILES
+    }
+
+    fn repeated(&self) -> &'static [Repeated] {
+        S::REPEATED
+    }
+
+    fn check(&self, with: &Node, around: &Surroundings) -> Vec<Problem> {
+        let (step, mut problems) = yaml::read_most::<S>(with);
+        if let Some(step) = step {
+            let mut check = Check::new(with, around).without(&problems);
+            step.check(&mut check);
+            let found = check.finish();
+            problems.extend(found);
+        }
+        yaml::sorted(problems)
+    }
+}

@@ -1,0 +1,397 @@
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use mailparse::MailHeaderMap;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::deliver::Post;
+use super::*;
+use afterload_core::clock;
+use afterload_mailer::{MailConfig, MailLimits, Mailer, MailerOptions, RateSlots};
+use afterload_metrics::Metrics;
+use afterload_pipeline::Surroundings;
+use afterload_spanned_yaml::Problem;
+use afterload_step_api::{Begun, Effects, FileLinks, Progress, RunFacts};
+
+/// The record of effects in memory; `lost` forgets the outcome of what was begun, as a crash does.
+#[derive(Default)]
+struct Memory {
+    known: Mutex<HashMap<String, Begun>>,
+    lost: bool,
+}
+
+type Answer<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+
+impl Effects for Memory {
+    fn known(&self, key: &str) -> Answer<Begun> {
+        let known = self.known.lock().unwrap().get(key).cloned().unwrap_or(Begun::Fresh);
+        Box::pin(async move { Ok(known) })
+    }
+
+    fn begin(&self, key: &str) -> Answer<Begun> {
+        let before = self.known.lock().unwrap().get(key).cloned();
+        if !matches!(before, Some(Begun::Done(_))) {
+            self.known.lock().unwrap().insert(key.to_owned(), Begun::Uncertain);
+        }
+        Box::pin(async move { Ok(before.unwrap_or(Begun::Fresh)) })
+    }
+
+    fn done(&self, key: &str, detail: Value) -> Answer<()> {
+        if self.lost {
+            return Box::pin(async { Err(afterload_core::error::Error::transient("database_unavailable", "gone")) });
+        }
+        self.known.lock().unwrap().insert(key.to_owned(), Begun::Done(detail));
+        Box::pin(async { Ok(()) })
+    }
+
+    fn undone(&self, key: &str) -> Answer<()> {
+        self.known.lock().unwrap().remove(key);
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// Links without a record of them. An artifact `gone` is not there any more.
+struct Addresses;
+
+impl FileLinks for Addresses {
+    fn link(&self, artifact: &str, lives: std::time::Duration) -> Answer<Option<String>> {
+        let link = format!("http://x/files/{artifact}/{}d", lives.as_secs() / 86_400);
+        let there = artifact != "gone";
+        Box::pin(async move { Ok(there.then_some(link)) })
+    }
+}
+
+struct Desk {
+    folder: tempfile::TempDir,
+    mailer: Mailer,
+    stop: CancellationToken,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mailer = Mailer::new(&options(folder.path())).unwrap();
+        Self { folder, mailer, stop: CancellationToken::new() }
+    }
+
+    /// One that sends a mail a minute to each domain, at most.
+    fn paced() -> (Self, Arc<Slots>) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = options(folder.path());
+        options.mail.per_minute = [("*".to_owned(), 1)].into();
+        let slots = Arc::new(Slots::default());
+        let mailer = Mailer::new(&options).unwrap().with_shared(Metrics::default(), slots.clone());
+        (Self { folder, mailer, stop: CancellationToken::new() }, slots)
+    }
+
+    async fn send(&self, with: Value, effects: &Memory) -> Result<Outputs> {
+        let run =
+            RunFacts { id: "01RUN".into(), url: "http://x/v1/runs/01RUN".into(), pipeline: "contacts-import".into() };
+        let (progress, reports) = Progress::channel();
+        let post = Post {
+            mailer: &self.mailer,
+            run: &run,
+            files: &Addresses,
+            key: "01RUN/mail",
+            effects,
+            progress: &progress,
+            stop: &self.stop,
+        };
+        let sent = post.send(serde_json::from_value(with).unwrap(), Vec::new()).await?;
+        let last = reports.borrow().clone();
+        assert_eq!((last.done, last.total, last.unit.as_str()), (sent.sent, Some(sent.sent), "mails"));
+        Ok(sent)
+    }
+
+    fn mails(&self) -> Vec<String> {
+        let outbox = std::fs::read_dir(self.folder.path().join("outbox"));
+        let files = outbox.into_iter().flatten().map(|entry| entry.unwrap().path());
+        let mut mails = files.map(|path| std::fs::read_to_string(path).unwrap()).collect::<Vec<_>>();
+        mails.sort();
+        mails
+    }
+}
+
+fn options(folder: &Path) -> MailerOptions {
+    MailerOptions {
+        mail: MailConfig::default(),
+        limits: MailLimits::default(),
+        templates: folder.join("templates/email"),
+        outbox: folder.join("outbox"),
+    }
+}
+
+/// The next free moment of each key, in memory.
+#[derive(Default)]
+struct Slots(Mutex<HashMap<String, i64>>);
+
+impl Slots {
+    /// When the next mail may leave for a domain.
+    fn next(&self, domain: &str) -> i64 {
+        self.0.lock().unwrap().get(&format!("mail:{domain}")).copied().unwrap_or_default()
+    }
+}
+
+impl RateSlots for Slots {
+    fn take_slot<'a>(&'a self, key: &'a str, interval: i64) -> Answer<i64> {
+        let mut slots = self.0.lock().unwrap();
+        let next = slots.entry(key.to_owned()).or_default();
+        let slot = (*next).max(clock::now());
+        *next = slot + interval;
+        Box::pin(async move { Ok(slot) })
+    }
+}
+
+fn plain() -> Value {
+    json!({ "to": "Ops <ops@example.com>", "subject": "Hello", "body": "Text" })
+}
+
+fn file(artifact: Option<&str>) -> Value {
+    json!({ "artifact_id": artifact, "bucket": "artifacts", "key": "k", "name": "rejected.csv" })
+}
+
+#[tokio::test]
+async fn everybody_receives_one_copy() {
+    let (desk, effects) = (Desk::new(), Memory::default());
+    let mut with = plain();
+    with["to"] = json!(["a@example.com", "B <b@example.com>"]);
+    with["cc"] = json!(["A@EXAMPLE.com"]);
+    with["bcc"] = json!("secret@example.com");
+    let sent = desk.send(with, &effects).await.unwrap();
+    assert_eq!(sent.sent, 3);
+    let mails = desk.mails();
+    let with_line = |line: &str| mails.iter().filter(|mail| mail.lines().any(|found| found == line)).count();
+    assert_eq!((mails.len(), with_line("X-Envelope-To: secret@example.com")), (3, 1));
+    assert_eq!((with_line("To: a@example.com, B <b@example.com>"), with_line("Cc: A@EXAMPLE.com")), (3, 3));
+    assert!(!mails.iter().any(|mail| mail.contains("Bcc")));
+    for id in &sent.message_ids {
+        assert_eq!(with_line(&format!("Message-ID: {id}")), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_known_to_have_left_is_not_sent_again() {
+    let (desk, effects) = (Desk::new(), Memory::default());
+    let first = desk.send(plain(), &effects).await.unwrap();
+    std::fs::remove_dir_all(desk.folder.path().join("outbox")).unwrap();
+    let second = desk.send(plain(), &effects).await.unwrap();
+    assert_eq!((first.message_ids, desk.mails().len()), (second.message_ids, 0));
+}
+
+#[tokio::test]
+async fn a_lost_outcome_is_resent_under_the_same_id() {
+    let (desk, mut effects) = (Desk::new(), Memory { lost: true, ..Memory::default() });
+    assert!(desk.send(plain(), &effects).await.unwrap_err().is_transient());
+    assert_eq!(desk.mails().len(), 1);
+    effects.lost = false;
+    let sent = desk.send(plain(), &effects).await.unwrap();
+    let mails = desk.mails();
+    assert_eq!(mails.len(), 1);
+    assert!(mails[0].contains(&sent.message_ids[0]));
+}
+
+#[tokio::test]
+async fn a_lost_outcome_can_be_held_for_a_person() {
+    let (desk, mut effects) = (Desk::new(), Memory { lost: true, ..Memory::default() });
+    desk.send(plain(), &effects).await.unwrap_err();
+    effects.lost = false;
+    let mut with = plain();
+    with["on_uncertain"] = json!("hold");
+    let error = desk.send(with, &effects).await.unwrap_err();
+    assert_eq!((error.code(), error.is_transient()), ("mail_uncertain", false));
+    assert!(error.message().contains("ops@example.com"));
+}
+
+#[tokio::test]
+async fn what_certainly_did_not_leave_is_free_to_be_tried_again() {
+    let (desk, effects) = (Desk::new(), Memory::default());
+    // A file where the outbox should be: nothing can be written.
+    std::fs::write(desk.folder.path().join("outbox"), "").unwrap();
+    desk.send(plain(), &effects).await.unwrap_err();
+    assert!(effects.known.lock().unwrap().is_empty());
+    std::fs::remove_file(desk.folder.path().join("outbox")).unwrap();
+    let mut with = plain();
+    with["on_uncertain"] = json!("hold");
+    desk.send(with, &effects).await.unwrap();
+    assert_eq!(desk.mails().len(), 1);
+}
+
+#[tokio::test]
+async fn who_has_the_mail_takes_no_turn_and_who_waits_for_one_is_not_uncertain() {
+    let (mut desk, slots) = Desk::paced();
+    let effects = Memory::default();
+    let with = |to: &str| json!({ "to": to, "subject": "Hello", "body": "Text", "on_uncertain": "hold" });
+    desk.send(with("a@one.example"), &effects).await.unwrap();
+    let turn = slots.next("one.example");
+    assert!(turn > clock::now());
+    desk.send(with("a@one.example"), &effects).await.unwrap();
+    assert_eq!(slots.next("one.example"), turn, "the second attempt sent nothing, and waited for nothing");
+    // Another domain does not wait for the first; the next one of the first does, until the step is stopped.
+    desk.send(with("a@two.example"), &effects).await.unwrap();
+    let waiting = desk.send(with("b@one.example"), &effects);
+    let stopping = async {
+        while slots.next("one.example") == turn {
+            tokio::task::yield_now().await;
+        }
+        desk.stop.cancel();
+    };
+    let (waited, ()) = tokio::join!(waiting, stopping);
+    assert_eq!(waited.unwrap_err().code(), "step_stopped");
+    assert_eq!((desk.mails().len(), effects.known.lock().unwrap().len()), (2, 2), "it was not begun");
+    // With nobody to wait for, the same recipient receives the mail although what is uncertain would be held.
+    desk.mailer = Mailer::new(&options(desk.folder.path())).unwrap();
+    desk.stop = CancellationToken::new();
+    desk.send(with("b@one.example"), &effects).await.unwrap();
+    assert_eq!(desk.mails().len(), 3);
+}
+
+#[tokio::test]
+async fn what_visitors_call_themselves_is_no_header_and_no_markup() {
+    let desk = Desk::new();
+    let own = desk.folder.path().join("templates/email/hello");
+    std::fs::create_dir_all(&own).unwrap();
+    for (name, text) in [("subject.txt", "Hello {{ name }}"), ("body.html", "<p>Dear {{ name }}</p>")] {
+        std::fs::write(own.join(name), text).unwrap();
+    }
+    let evil = "<script>x</script>\r\nBcc: victim@example.com\r\n\r\n\0";
+    let with = json!({
+        "to": format!("{evil} <a@example.com>"),
+        "reply_to": format!("{evil} <b@example.com>"),
+        "template": "hello",
+        "vars": { "name": evil },
+        "links": { evil: file(Some("1")) },
+    });
+    desk.send(with, &Memory::default()).await.unwrap();
+    let mails = desk.mails();
+    let mail = mailparse::parse_mail(mails[0].as_bytes()).unwrap();
+    assert_eq!(mails.len(), 1);
+    assert!(mail.headers.get_first_value("Bcc").is_none(), "{}", mails[0]);
+    let flat = "<script>x</script> Bcc: victim@example.com";
+    assert_eq!(mail.headers.get_first_value("Subject").unwrap(), format!("Hello {flat}"));
+    let html = mail.subparts[1].get_body().unwrap();
+    assert!(html.contains("<p>Dear &lt;script&gt;x&lt;/script&gt;") && !html.contains("<script"), "{html}");
+    assert!(mail.subparts[0].get_body().unwrap().starts_with("Dear <script>x</script>"), "text is text");
+}
+
+#[tokio::test]
+async fn links_stand_in_the_text_in_order_and_absent_files_are_left_out() {
+    let (desk, effects) = (Desk::new(), Memory::default());
+    let mut with = plain();
+    with["links"] = json!({ "z last": file(Some("z")), "none": null, "a first": file(Some("a")) });
+    desk.send(with, &effects).await.unwrap();
+    let mail = &desk.mails()[0];
+    assert!(mail.contains("Text\r\n\r\nz last: http://x/files/z/7d\r\n\r\na first: http://x/files/a/7d\r\n"), "{mail}");
+
+    for artifact in [None, Some("gone")] {
+        let mut with = plain();
+        with["links"] = json!({ "upload": file(artifact) });
+        let error = desk.send(with, &Memory::default()).await.unwrap_err();
+        assert_eq!(error.code(), "mail_link_impossible");
+    }
+}
+
+#[tokio::test]
+async fn links_live_as_long_as_is_said() {
+    let desk = Desk::new();
+    let mut with = plain();
+    (with["links"], with["expires"]) = (json!({ "file": file(Some("a")) }), json!("30d"));
+    desk.send(with.clone(), &Memory::default()).await.unwrap();
+    assert!(desk.mails()[0].contains("file: http://x/files/a/30d\r\n"));
+    assert!(messages(with.clone()).is_empty());
+    for expires in ["1s", "9999d"] {
+        with["expires"] = json!(expires);
+        assert_eq!(messages(with.clone()), ["`expires` must be from `1m` to `3650d`"]);
+        assert_eq!(desk.send(with.clone(), &Memory::default()).await.unwrap_err().code(), "with_invalid");
+    }
+}
+
+#[tokio::test]
+async fn a_template_names_the_run_its_links_and_its_vars() {
+    let (desk, effects) = (Desk::new(), Memory::default());
+    let counts = json!({ "rows": 18771, "inserted": 16872, "updated": 0, "skipped": 0, "rejected": 1899 });
+    let with = json!({
+        "to": "ops@example.com",
+        "template": "import_done",
+        "vars": counts,
+        "links": { "rejected rows": file(Some("7")) },
+    });
+    desk.send(with, &effects).await.unwrap();
+    let mail = &desk.mails()[0];
+    assert!(mail.contains("Subject: contacts-import: 16,872 of 18,771 rows imported, 1,899 rejected\r\n"), "{mail}");
+    assert!(mail.contains("Rejected rows: http://x/files/7/7d\r\n"), "{mail}");
+    assert!(mail.contains("X-Afterload-Run: 01RUN\r\n") && mail.contains("Auto-Submitted: auto-generated\r\n"));
+    assert!(mail.contains("multipart/alternative"));
+}
+
+#[tokio::test]
+async fn recipients_are_bounded_and_must_be_addresses() {
+    let desk = Desk::new();
+    for (to, code) in [
+        (json!([]), "mail_recipient_count"),
+        (json!((0..101).map(|n| format!("u{n}@example.com")).collect::<Vec<_>>()), "mail_recipient_count"),
+        (json!("nobody"), "mail_invalid_recipient"),
+        (json!(["a@example.com", "b@example.com\r\nBcc: c@example.com"]), "mail_invalid_recipient"),
+        (json!("a@example.com\0"), "mail_invalid_recipient"),
+    ] {
+        let mut with = plain();
+        with["to"] = to;
+        assert_eq!(desk.send(with, &Memory::default()).await.unwrap_err().code(), code);
+    }
+    assert!(desk.mails().is_empty());
+}
+
+fn check(with: Value) -> Vec<Problem> {
+    let around = Surroundings { templates: Some(["import_done".to_owned()].into()), ..Surroundings::default() };
+    let node = afterload_spanned_yaml::parse("").unwrap();
+    let mut check = Check::new(&node, &around);
+    serde_json::from_value::<EmailSend>(with).unwrap().check(&mut check);
+    check.finish()
+}
+
+fn messages(with: Value) -> Vec<String> {
+    check(with).into_iter().map(|problem| problem.message).collect()
+}
+
+#[test]
+fn the_check_finds_what_types_cannot_say() {
+    assert!(messages(plain()).is_empty());
+    let templated = json!({ "to": ["${{ params.email }}"], "template": "import_done", "vars": { "rows": 1 } });
+    assert!(messages(templated).is_empty());
+
+    assert_eq!(messages(json!({ "to": [] })), ["the mail has no text", "the mail has no recipient"]);
+    assert_eq!(messages(json!({ "to": "a@b.c", "body": "x" })), ["a mail with a `body` needs a `subject`"]);
+    let mut both = plain();
+    both["template"] = json!("import_done");
+    assert_eq!(messages(both), ["`body` and `template` exclude each other"]);
+    assert_eq!(messages(json!({ "to": "a@b.c", "template": "x" })), ["unknown mail template `x`"]);
+    let mut bad = plain();
+    bad["cc"] = json!(["ok@example.com", "not ok"]);
+    bad["from"] = json!("me");
+    bad["vars"] = json!({ "run": 1 });
+    assert_eq!(messages(bad).len(), 3);
+}
+
+#[test]
+fn files_to_attach_are_one_or_a_list_known_now_or_later() {
+    for attach in [
+        json!("${{ params.files }}"),
+        json!(["${{ steps.report.file }}", null]),
+        json!([file(Some("1")), "${{ params.file }}"]),
+        file(None),
+        json!([]),
+        Value::Null,
+    ] {
+        let mut with = plain();
+        with["attach"] = attach.clone();
+        assert!(messages(with).is_empty(), "{attach}");
+    }
+    for attach in [json!(5), json!("report.csv"), json!(["report.csv"]), json!({ "name": "x" })] {
+        let mut with = plain();
+        with["attach"] = attach.clone();
+        assert!(serde_json::from_value::<EmailSend>(with).is_err(), "{attach}");
+    }
+}

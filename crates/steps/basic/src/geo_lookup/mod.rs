@@ -1,0 +1,251 @@
+//! `geo.lookup`: where addresses are.
+
+mod rows;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use afterload_core::error::{Error, Result};
+use afterload_core::units::Duration;
+use afterload_geoip::{self as geo, Answer, Chain, Geo, Provider};
+use afterload_pipeline::{Check, Dynamic};
+use afterload_step_api::{Context, Report, Step};
+use afterload_target_db::{Bind, Connections, check_bind, check_sql, default_connection};
+
+/// The most addresses of a list: their answers are stored with the run.
+const MOST: usize = 1_000;
+
+/// Finds out where addresses are: of one (`ip`), of a list (`ips`), or of the rows of a table (`rows`), whose columns are
+/// filled.
+///
+/// The providers are asked in their order, until one knows. One that fails is passed over; the step fails only if no other
+/// knew. Loopback and private addresses are answered at once from `local`, and nobody is asked.
+///
+/// Progress counts addresses. Promise: look-ups may repeat; every chunk of rows is filled once, also through crashes,
+/// because its cursor is committed with it in `afterload_checkpoints`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GeoLookup {
+    /// The address. A port, brackets, and IPv4 within IPv6 do not matter.
+    #[serde(default)]
+    ip: Option<Dynamic<String>>,
+    /// Addresses, at most 1,000.
+    #[serde(default)]
+    ips: Option<Dynamic<Vec<String>>>,
+    /// Rows with an address each.
+    #[serde(default)]
+    rows: Option<Rows>,
+    /// What is filled in the rows.
+    #[serde(default)]
+    into: Option<Filled>,
+    /// Who is asked, in this order: `mmdb:city` is the file `city.mmdb` in `geo.folder` of the configuration, with the schema
+    /// of MaxMind or of ip-location-db. It is read again when it has changed. `http:ipapi` is the service `ipapi` of `geo.http`
+    /// in the configuration, which is called no more often than it allows, and not while it keeps failing.
+    providers: Vec<String>,
+    /// How long what services say is believed; that they do not know an address for a day at most.
+    #[serde(default = "cache")]
+    cache: Duration,
+    /// What is said of loopback and private addresses, by the names of the outputs; default nothing.
+    #[serde(default)]
+    local: Answer,
+}
+
+/// Rows with an address each.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Rows {
+    /// The connection of the database.
+    #[serde(default = "default_connection")]
+    connection: String,
+    /// A `SELECT` without order and limit. It is paged by `key`. Parameters are written `:name`; it cannot hold an
+    /// expression.
+    sql: String,
+    /// The column of the query that tells rows apart: whole numbers, texts or UUIDs.
+    key: String,
+    /// The column of the query with the address, as text; default `ip`.
+    #[serde(default = "ip")]
+    ip: String,
+    /// The values of the parameters.
+    #[serde(default)]
+    bind: Bind,
+    /// The most rows in a chunk, which is one transaction.
+    #[serde(default = "chunk")]
+    #[schemars(range(min = 1, max = 100_000))]
+    chunk: usize,
+}
+
+/// What is filled in the rows. A row whose address nobody knows stays as it is.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Filled {
+    /// The table, in the same database.
+    table: String,
+    /// The columns, of the table and of the query, by which its rows are found; default the `key` of the rows.
+    #[serde(default)]
+    keys: Vec<String>,
+    /// The columns, each with the name of the output that it holds, such as `{ country: country_code }`; default those that are
+    /// named as outputs are, but for `ip` and the keys.
+    #[serde(default)]
+    columns: Option<BTreeMap<String, String>>,
+}
+
+/// What was found out.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub struct Outputs {
+    /// Of `ip`.
+    #[serde(flatten)]
+    answer: Answer,
+    /// Of `ips`, in their order.
+    answers: Vec<Answer>,
+    /// How many rows were looked at.
+    rows: u64,
+    /// How many addresses are known.
+    found: u64,
+    /// How many addresses nobody knows.
+    missing: u64,
+    /// How many rows have no address, or something that is none.
+    invalid: u64,
+}
+
+/// What `GeoLookup` works with.
+#[derive(Clone)]
+pub struct GeoLookupDeps {
+    /// Where addresses are.
+    pub geo: Geo,
+    /// The databases that pipelines work on.
+    pub connections: Connections,
+}
+
+impl Step for GeoLookup {
+    const KIND: &'static str = "geo.lookup";
+    const EXAMPLE: &'static str = r#"ip: "${{ params.ip }}"
+providers: [mmdb:city]
+local: { country: nowhere, city: office }
+"#;
+    type Outputs = Outputs;
+    type Deps = GeoLookupDeps;
+
+    fn check(&self, check: &mut Check<'_>) {
+        let sources = [self.ip.is_some(), self.ips.is_some(), self.rows.is_some()];
+        let readable = ["ip", "ips", "rows"].iter().all(|name| check.readable(&[name]));
+        if readable && sources.iter().filter(|there| **there).count() != 1 {
+            check.problem(&[], "expected one of `ip`, `ips` and `rows`", "");
+        }
+        if self.providers.is_empty() {
+            check.problem(&["providers"], "nobody would be asked", "such as `providers: [mmdb:city]`");
+        }
+        for (place, provider) in self.providers.iter().enumerate() {
+            if let Err(error) = Provider::parse(provider) {
+                let at = place.to_string();
+                check.problem(&["providers", &at], error.message(), error.hint_text().unwrap_or_default());
+            }
+        }
+        for (name, there) in [("ip", self.local.ip.is_some()), ("provider", self.local.provider.is_some())] {
+            if there {
+                check.problem(&["local", name], format!("`{name}` is filled by the step"), "");
+            }
+        }
+        match (&self.rows, &self.into) {
+            (Some(rows), Some(into)) => self.check_rows(check, rows, into),
+            (Some(_), None) if check.readable(&["into"]) => {
+                check.problem(&["rows"], "`rows` needs `into`", "say which columns of which table are filled");
+            }
+            (None, Some(_)) if readable => check.problem(&["into"], "`into` is for `rows`", "remove it"),
+            _ => {}
+        }
+    }
+
+    async fn run(self, ctx: Context, deps: GeoLookupDeps) -> Result<Outputs> {
+        let providers = self.providers.iter().map(|text| Provider::parse(text)).collect::<Result<Vec<_>>>()?;
+        let chain = Chain { providers, local: self.local, cache: self.cache.0 };
+        match (self.ip, self.ips, self.rows, self.into) {
+            (Some(ip), None, None, None) => {
+                let ip = address(&ip.value()?)?;
+                let answer = deps.geo.find(&chain, &[ip], &ctx.stop).await?.pop().flatten();
+                let found = u64::from(answer.is_some());
+                let answer = told_of(ip, answer);
+                told(&ctx, 1);
+                Ok(Outputs { answer, found, missing: 1 - found, ..Outputs::default() })
+            }
+            (None, Some(ips), None, None) => {
+                let ips = ips.value()?;
+                if ips.len() > MOST {
+                    let message = format!("{} addresses are given; expected at most {MOST}", ips.len());
+                    return Err(Error::permanent("geo_too_many", message).hint("look up the `rows` of a table"));
+                }
+                let ips = ips.iter().map(|ip| address(ip)).collect::<Result<Vec<_>>>()?;
+                let found = deps.geo.find(&chain, &ips, &ctx.stop).await?;
+                let known = found.iter().flatten().count() as u64;
+                let answers = found.into_iter().zip(&ips).map(|(answer, ip)| told_of(*ip, answer));
+                told(&ctx, ips.len() as u64);
+                let missing = ips.len() as u64 - known;
+                Ok(Outputs { answers: answers.collect(), found: known, missing, ..Outputs::default() })
+            }
+            (None, None, Some(source), Some(into)) => rows::run(&ctx, &deps, &chain, source, into).await,
+            _ => Err(Error::permanent("with_invalid", "expected one of `ip`, `ips` and `rows` with `into`")),
+        }
+    }
+}
+
+impl GeoLookup {
+    fn check_rows(&self, check: &mut Check<'_>, rows: &Rows, into: &Filled) {
+        check.connection(&["rows", "connection"], &rows.connection, true);
+        let command = check_sql(check, &rows.connection, (&["rows", "sql"], &rows.sql), &rows.bind, &[]);
+        if command.as_ref().is_some_and(|command| !command.reads()) {
+            check.problem(&["rows", "sql"], "rows are found by a `SELECT`", "");
+        }
+        check_bind(check, (&["rows", "bind"], &rows.bind), &[command]);
+        if !(1..=100_000).contains(&rows.chunk) {
+            check.problem(&["rows", "chunk"], "`chunk` must be from 1 to 100000", "10000 is a good choice");
+        }
+        let Some(columns) = &into.columns else { return };
+        if columns.is_empty() {
+            check.problem(&["into", "columns"], "nothing would be filled", "such as `columns: { city: city }`");
+        }
+        for (column, field) in columns {
+            if !Answer::FIELDS.contains(&field.as_str()) {
+                let known = Answer::FIELDS.map(|name| format!("`{name}`")).join(", ");
+                check.problem(
+                    &["into", "columns", column],
+                    format!("nobody knows a `{field}`"),
+                    format!("there are {known}"),
+                );
+            }
+            if into.keys.contains(column) {
+                check.problem(&["into", "columns", column], format!("`{column}` is a key"), "");
+            }
+        }
+    }
+}
+
+fn address(text: &str) -> Result<IpAddr> {
+    geo::parse(text).ok_or_else(|| {
+        let shown: String = text.chars().filter(|letter| !letter.is_control()).take(60).collect();
+        Error::permanent("geo_ip_invalid", format!("`{shown}` is not an IP address"))
+    })
+}
+
+/// What is said of an address.
+fn told_of(ip: IpAddr, answer: Option<Arc<Answer>>) -> Answer {
+    Answer { ip: Some(ip.to_string()), ..answer.map(Arc::unwrap_or_clone).unwrap_or_default() }
+}
+
+fn told(ctx: &Context, done: u64) {
+    ctx.progress.committed(Report { done, total: Some(done), unit: "addresses".into(), ..Report::default() });
+}
+
+fn cache() -> Duration {
+    Duration(std::time::Duration::from_secs(30 * 86_400))
+}
+
+fn ip() -> String {
+    "ip".into()
+}
+
+fn chunk() -> usize {
+    10_000
+}

@@ -1,0 +1,190 @@
+//! Rows of a table, whose columns are filled in chunks that are committed with their cursor.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Filled, GeoLookupDeps, Outputs, Rows};
+use afterload_core::error::{Error, Result};
+use afterload_geoip::{self as geo, Answer, Chain, Field};
+use afterload_step_api::{Context, Report};
+use afterload_target_db::{Command, Effect, Fence, Given, Page, People, Plain, Span, Table, read_checkpoint};
+
+/// What is committed with every chunk.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Cursor {
+    after: Option<Value>,
+    total: u64,
+    rows: u64,
+    found: u64,
+    missing: u64,
+    invalid: u64,
+    finished: bool,
+}
+
+/// Fills the rows, from where the last attempt got to.
+pub async fn run(ctx: &Context, deps: &GeoLookupDeps, chain: &Chain, source: Rows, into: Filled) -> Result<Outputs> {
+    let Rows { connection, sql, key, ip, bind, chunk } = source;
+    let connection = deps.connections.get(&connection).await?;
+    let keys = if into.keys.is_empty() { vec![key.clone()] } else { into.keys };
+    let columns = match into.columns {
+        Some(columns) => columns,
+        None => like_outputs(&connection.table(&into.table).await?, &keys)?,
+    };
+    let (columns, fields): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
+    let fields = Arc::<[String]>::from(fields);
+    let filling = connection.filling(&into.table, &keys, &columns).await?;
+    let rows = People::new(&Command::parse(&sql, connection.dialect())?, &key, bind);
+    let fence = connection.keeps_checkpoints().then(|| Fence::new(&ctx.step.key, ctx.step.epoch));
+    let claimed = match &fence {
+        Some(fence) => connection.claim(fence).await?,
+        None => None,
+    };
+    let mut cursor = match claimed {
+        Some(text) => read_checkpoint(&text)?,
+        None => Cursor { total: rows.count(&connection, &Span::default(), &ctx.stop).await?, ..Cursor::default() },
+    };
+    cursor.tell(ctx);
+    while !cursor.finished {
+        ctx.stopped()?;
+        let span = Span { after: cursor.after.clone(), until: None };
+        let page = rows.page(&connection, &span, chunk, &ctx.stop).await?;
+        let count = page.rows.len() as u64;
+        let next = cursor.behind(&page, chunk);
+        let (filled, invalid) = look(ctx, deps, chain, page, (&ip, &keys, fields.clone())).await?;
+        let known = filled.rows() as u64;
+        let next = Cursor {
+            found: cursor.found + known,
+            invalid: cursor.invalid + invalid,
+            missing: cursor.missing + count - known - invalid,
+            ..next
+        };
+        let text = serde_json::to_string(&next).unwrap_or_default();
+        let finished = next.finished;
+        let note = move |_: &Effect| Ok((text, finished));
+        filling.write(&connection, filled, &ctx.stop, (fence.as_ref(), Box::new(note))).await?;
+        cursor = next;
+        cursor.tell(ctx);
+    }
+    let Cursor { rows, found, missing, invalid, .. } = cursor;
+    Ok(Outputs { rows, found, missing, invalid, ..Outputs::default() })
+}
+
+/// The columns of a table that are named as outputs are.
+fn like_outputs(table: &Table, keys: &[String]) -> Result<BTreeMap<String, String>> {
+    let outputs = Answer::FIELDS.into_iter().filter(|name| *name != "ip" && !keys.iter().any(|key| key == name));
+    let outputs: Vec<_> = outputs.collect();
+    let columns = table.columns.iter().map(|column| &column.name).filter(|name| outputs.contains(&name.as_str()));
+    let columns: BTreeMap<_, _> = columns.map(|name| (name.clone(), name.clone())).collect();
+    match columns.is_empty() {
+        true => {
+            let message = format!("no column of `{}` is named as what is known of an address", table.name);
+            let known = outputs.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            Err(Error::permanent("column_not_found", message)
+                .hint(format!("say `columns`, such as `{{ town: city }}`; there are {known}")))
+        }
+        false => Ok(columns),
+    }
+}
+
+/// Rows of a page whose addresses are known, as they are filled: the columns of the keys, then the fields of the answers.
+struct Known {
+    page: Page,
+    keys: Vec<usize>,
+    fields: Arc<[String]>,
+    /// Each row with its address and the place of its answer.
+    rows: Vec<(usize, IpAddr, usize)>,
+    /// Of each address once.
+    answers: Vec<Option<Arc<Answer>>>,
+}
+
+impl Given for Known {
+    fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn value(&self, row: usize, column: usize) -> Plain<'_> {
+        let (row, ip, answer) = self.rows[row];
+        let Some(field) = column.checked_sub(self.keys.len()) else {
+            return self.page.rows.value(row, self.keys[column]).into();
+        };
+        match self.fields[field].as_str() {
+            "ip" => Plain::Text(ip.to_string().into()),
+            name => match self.answers[answer].as_ref().and_then(|answer| answer.field(name)) {
+                Some(Field::Text(text)) => Plain::Text(text.into()),
+                Some(Field::Degrees(degrees)) => Plain::Real(degrees),
+                // The number of a network has 32 bits.
+                Some(Field::Number(number)) => i64::try_from(number).map_or(Plain::Null, Plain::Whole),
+                None => Plain::Null,
+            },
+        }
+    }
+}
+
+/// Looks up the addresses of a page, each once. Also says how many rows have none.
+async fn look(
+    ctx: &Context,
+    deps: &GeoLookupDeps,
+    chain: &Chain,
+    page: Page,
+    (ip, keys, fields): (&str, &[String], Arc<[String]>),
+) -> Result<(Known, u64)> {
+    let Some(column) = page.rows.column(ip) else {
+        return match page.rows.is_empty() {
+            true => Ok((Known { page, keys: Vec::new(), fields, rows: Vec::new(), answers: Vec::new() }, 0)),
+            false => Err(no_address(ip)),
+        };
+    };
+    let key = |name: &String| {
+        page.rows.column(name).ok_or_else(|| {
+            Error::permanent("column_not_found", format!("the query gives no column `{name}`"))
+                .hint(format!("`into.keys` names columns of the query too; beside them it gives `{ip}`"))
+        })
+    };
+    let keys = keys.iter().map(key).collect::<Result<Vec<_>>>()?;
+    let address = |row: usize| match page.rows.value(row, column) {
+        Value::String(text) => Ok(geo::parse(text)),
+        Value::Null => Ok(None),
+        _ => Err(no_address(ip)),
+    };
+    let addresses = (0..page.rows.len()).map(address).collect::<Result<Vec<_>>>()?;
+    let mut distinct: Vec<IpAddr> = addresses.iter().flatten().copied().collect();
+    let invalid = (addresses.len() - distinct.len()) as u64;
+    distinct.sort_unstable();
+    distinct.dedup();
+    let answers = deps.geo.find(chain, &distinct, &ctx.stop).await?;
+    let known = |(row, ip): (usize, &Option<IpAddr>)| {
+        let ip = (*ip)?;
+        let place = distinct.binary_search(&ip).ok()?;
+        answers[place].is_some().then_some((row, ip, place))
+    };
+    let rows = addresses.iter().enumerate().filter_map(known).collect();
+    Ok((Known { page, keys, fields, rows, answers }, invalid))
+}
+
+fn no_address(column: &str) -> Error {
+    Error::permanent("column_not_found", format!("the query gives no text in a column `{column}`"))
+        .hint("name the column with the address in `rows.ip`, and cast it to text if it is none")
+}
+
+impl Cursor {
+    fn behind(&self, page: &Page, chunk: usize) -> Self {
+        Self {
+            after: page.last().cloned().or_else(|| self.after.clone()),
+            rows: self.rows + page.rows.len() as u64,
+            finished: page.rows.len() < chunk,
+            ..self.clone()
+        }
+    }
+
+    fn tell(&self, ctx: &Context) {
+        let total = if self.finished { self.rows } else { self.total.max(self.rows) };
+        let counts = [("found", self.found), ("missing", self.missing), ("invalid", self.invalid)];
+        let counts = counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+        let unit = "addresses".into();
+        ctx.progress.committed(Report { done: self.rows, total: Some(total), unit, message: None, counts });
+    }
+}

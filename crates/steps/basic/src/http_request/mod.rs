@@ -1,0 +1,161 @@
+//! `http.request`: a call of another service.
+
+mod call;
+mod fields;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+pub use fields::{Expect, Verb};
+
+use afterload_core::error::Result;
+use afterload_core::file::File;
+use afterload_core::units::{ByteSize, Duration};
+use afterload_egress::{Headers, Http, Sign, check_target};
+use afterload_pipeline::{Check, Dynamic};
+use afterload_step_api::{Context, Step};
+
+/// Calls another service. Promise: at least once, with the same `Idempotency-Key` each time; a call that is known to have
+/// succeeded is not repeated, its answer was recorded (but for one with `save`, whose file goes with its attempt).
+///
+/// Only the public internet is called, and what `http.allow` in the configuration names. No answer is asked for or read
+/// compressed. An answer of 429 or 5xx and a connection that breaks are tried again, after `Retry-After` if that is said.
+/// Its progress counts `bytes` when it saves.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpRequest {
+    /// The method; default `GET`, with a body `POST`.
+    #[serde(default)]
+    pub method: Option<Verb>,
+    /// The address, `https://…` or `http://…`. Up to three redirects are followed; another origin than the first is told
+    /// no header but harmless ones.
+    pub url: Dynamic<String>,
+    /// More headers, such as `Authorization: "Bearer ${{ secrets.TOKEN }}"`.
+    #[serde(default)]
+    pub headers: Headers,
+    /// Fields added to the query of the address, each a value or a list of them; those that are `none` are left out.
+    #[serde(default)]
+    pub query: Map<String, Value>,
+    /// The body as text.
+    #[serde(default)]
+    pub body: Option<Dynamic<String>>,
+    /// The body as JSON.
+    #[serde(default)]
+    pub json: Option<Value>,
+    /// The body as the fields of a form, written as `query` is.
+    #[serde(default)]
+    pub form: Option<Map<String, Value>>,
+    /// Which status is a success: `2xx`, `204`, or a list such as `[200, 404]`; default `2xx`. A redirect that is
+    /// expected is not followed.
+    #[serde(default)]
+    pub expect: Expect,
+    /// How the receiver can tell that the call is ours. Signed calls follow no redirect.
+    #[serde(default)]
+    pub sign: Option<Sign>,
+    /// The name of a file that the body is saved to, of whatever size up to `max_size`, instead of `text` and `json`.
+    #[serde(default)]
+    pub save: Option<Dynamic<String>>,
+    /// The most bytes that are saved; default `1gb`.
+    #[serde(default)]
+    pub max_size: Option<ByteSize>,
+    /// How long the call may take in all, at most `1d`; default `limits.http.total` (30 s), with `save` `10m`.
+    #[serde(default)]
+    pub timeout: Option<Dynamic<Duration>>,
+}
+
+/// What later steps can name.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Outputs {
+    /// The status of the answer, such as 200.
+    pub status: u16,
+    /// The headers of the answer with small letters, without cookies.
+    pub headers: BTreeMap<String, String>,
+    /// The body, if it is JSON and was not saved; at most `limits.http.body` (1 MiB).
+    pub json: Option<Value>,
+    /// The body, if it is text in UTF-8 and was not saved; at most `limits.http.body` (1 MiB).
+    pub text: Option<String>,
+    /// The file, with `save`.
+    pub file: Option<File>,
+}
+
+impl Step for HttpRequest {
+    const KIND: &'static str = "http.request";
+    const EXAMPLE: &'static str = r#"
+url: https://api.example.com/v1/orders
+headers: { Authorization: "Bearer ${{ secrets.SHOP_TOKEN }}" }
+json: { email: "${{ params.email }}", paid: true }
+expect: [201, 409]
+timeout: 10s
+"#;
+    const MAKES_FILES: bool = true;
+    type Outputs = Outputs;
+    type Deps = Http;
+
+    fn check(&self, check: &mut Check<'_>) {
+        check_target(check, &[], &self.url, &self.headers);
+        let bodies: Vec<_> = ["body", "json", "form"].into_iter().filter(|name| check.written(&[name])).collect();
+        if let [first, second, ..] = bodies[..] {
+            let message = format!("`{first}` and `{second}` exclude each other");
+            check.problem(&[second], message, "a request has one body");
+        }
+        if check.written(&["max_size"]) && !check.written(&["save"]) {
+            check.problem(
+                &["max_size"],
+                "`max_size` has a meaning only with `save`",
+                "without it, `limits.http.body` (1 MiB) is the limit",
+            );
+        }
+        if let Some(timeout) = self.timeout.as_ref().and_then(Dynamic::known)
+            && call::time(*timeout).is_err()
+        {
+            check.problem(&["timeout"], call::TIMES, "write a duration such as `10s`");
+        }
+    }
+
+    async fn run(self, ctx: Context, http: Http) -> Result<Outputs> {
+        call::Call::new(self, &ctx)?.make(&ctx, &http).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HttpRequest;
+    use afterload_pipeline::Surroundings;
+    use afterload_spanned_yaml as yaml;
+    use afterload_step_api::describe;
+
+    fn found(text: &str) -> Vec<String> {
+        let with = yaml::parse(text).unwrap();
+        let problems = describe::<HttpRequest>().check(&with, &Surroundings::default());
+        problems
+            .iter()
+            .map(|problem| format!("{}:{} {}", problem.span.line, problem.span.col, problem.message))
+            .collect()
+    }
+
+    #[test]
+    fn every_fault_is_told_at_its_place() {
+        let text = "url: ftp://x\nmethod: get\nheaders: { Idempotency-Key: x, a b: y, Host: z }\nquery: [1]\nbody: x\n\
+                    json: { a: 1 }\nexpect: [200, abc]\nsign: hmac\nmax_size: 2mb\ntimeout: 2d\nnope: 1\n";
+        insta::assert_snapshot!(found(text).join("\n"), @r"
+        1:6 the address begins with `ftp:`
+        2:9 unknown value `get`
+        3:29 `Idempotency-Key` is a header that the service sets itself
+        3:37 `a b` is not a name for a header
+        3:46 `Host` is a header that the service sets itself
+        4:8 expected a map, found a list
+        6:7 `body` and `json` exclude each other
+        7:9 expected a status such as `200` or `2xx`, or a list of them, found `abc` in it
+        8:7 unknown value `hmac`
+        9:11 `max_size` has a meaning only with `save`
+        10:10 `timeout` must be more than nothing and at most `1d`
+        11:1 unknown field `nope`
+        ");
+        let fine = "url: '${{ params.url }}'\nmethod: DELETE\nheaders: { X: '${{ secrets.token }}' }\nexpect: [2xx, 404]\n\
+                    sign: standard-webhooks\nsave: x.bin\nmax_size: 2mb\ntimeout: 1h\n";
+        assert_eq!(found(fine), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,8 @@
+//! Step kinds that are small enough to live together.
+
+pub mod email_send;
+pub mod file_check;
+pub mod geo_lookup;
+pub mod http_request;
+pub mod sql;
+pub mod wait;

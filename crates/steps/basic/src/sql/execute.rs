@@ -1,0 +1,91 @@
+//! `sql.execute`: one statement, once.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use afterload_core::error::Result;
+use afterload_pipeline::Check;
+use afterload_step_api::{Context, Report, Step};
+use afterload_target_db::{
+    Bind, Call, Command, Connections, Effect, Fence, Keep, check_bind, check_sql, default_connection, read_checkpoint,
+};
+
+/// What is kept of the rows of a statement: outputs are stored with the run.
+const KEPT: Keep = Keep::All { rows: 1_000, bytes: 1 << 20 };
+
+/// Executes one SQL statement.
+///
+/// Progress counts rows. Promise: it takes effect once, also through crashes, because its outputs are recorded in the
+/// same transaction of the database, in `afterload_checkpoints`; a retry gives them back and executes nothing. With
+/// `checkpoints: none` on the connection: at least once.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SqlExecute {
+    /// The connection of the database. One that is `read_only` takes a `SELECT` alone.
+    #[serde(default = "default_connection")]
+    connection: String,
+    /// One statement. Parameters are written `:name`; it cannot hold an expression.
+    sql: String,
+    /// The values of the parameters. The database brings them to the types it wants; lists and maps go as JSON.
+    #[serde(default)]
+    bind: Bind,
+}
+
+/// What the statement did.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Outputs {
+    /// Rows that were inserted, updated or deleted; for a `SELECT` those that it gave.
+    rows_affected: u64,
+    /// The rows of a `SELECT` or of `RETURNING`, each a map of its columns: at most 1,000 rows and 1 MiB.
+    rows: Vec<Map<String, Value>>,
+}
+
+impl Step for SqlExecute {
+    const KIND: &'static str = "sql.execute";
+    const EXAMPLE: &'static str = r#"connection: app
+sql: UPDATE orders SET status = 'rejected' WHERE id = :id AND status = 'open' RETURNING customer_email
+bind: { id: "${{ params.order_id }}" }
+"#;
+    type Outputs = Outputs;
+    type Deps = Connections;
+
+    fn check(&self, check: &mut Check<'_>) {
+        let statement = check_sql(check, &self.connection, (&["sql"], &self.sql), &self.bind, &[]);
+        let writes = statement.as_ref().is_some_and(|statement| !statement.reads());
+        check.connection(&["connection"], &self.connection, writes);
+        check_bind(check, (&["bind"], &self.bind), &[statement]);
+    }
+
+    async fn run(self, ctx: Context, connections: Connections) -> Result<Outputs> {
+        let connection = connections.get(&self.connection).await?;
+        let command = Command::parse(&self.sql, connection.dialect())?;
+        let call = Call { values: self.bind, keep: KEPT, stop: ctx.stop.clone() };
+        if connection.writable().is_err() {
+            let effect = connection.read(&command, call).await?;
+            return Ok(told(&ctx, Outputs::of(&effect)));
+        }
+        let fence = connection.keeps_checkpoints().then(|| Fence::new(&ctx.step.key, ctx.step.epoch));
+        if let Some(fence) = &fence
+            && let Some(text) = connection.claim(fence).await?
+        {
+            return Ok(told(&ctx, read_checkpoint(&text)?));
+        }
+        // Whether a `SELECT` calls a function that writes only the database knows, so all are recorded alike.
+        let note = |effect: &Effect| Ok((serde_json::to_string(&Outputs::of(effect)).unwrap_or_default(), true));
+        let (effect, _) = connection.write(&command, call, fence.as_ref(), Box::new(note)).await?;
+        Ok(told(&ctx, Outputs::of(&effect)))
+    }
+}
+
+impl Outputs {
+    fn of(effect: &Effect) -> Self {
+        Self { rows_affected: effect.affected, rows: effect.rows.maps() }
+    }
+}
+
+fn told(ctx: &Context, outputs: Outputs) -> Outputs {
+    let done = outputs.rows_affected;
+    ctx.progress.committed(Report { done, total: Some(done), unit: "rows".into(), ..Report::default() });
+    outputs
+}

@@ -1,0 +1,54 @@
+//! Puts a colour profile and EXIF into a WebP.
+
+use super::Metadata;
+use afterload_media_type::Size;
+
+const PROFILE: u8 = 0x20;
+const ALPHA: u8 = 0x10;
+const EXIF: u8 = 0x08;
+
+/// The same picture with the metadata in its container. `None` if `bytes` are no WebP.
+pub fn with_metadata(bytes: Vec<u8>, size: Size, metadata: &Metadata) -> Option<Vec<u8>> {
+    if metadata.profile.is_none() && metadata.exif.is_none() {
+        return Some(bytes);
+    }
+    let mut flags = 0;
+    let mut pictures = Vec::new();
+    let mut rest = bytes.get(12..)?;
+    while let Some((head, after)) = rest.split_at_checked(8) {
+        let length = u32::from_le_bytes(head[4..].try_into().ok()?) as usize;
+        let (data, after) = after.split_at_checked(length)?;
+        rest = after.get(length % 2..).unwrap_or_default();
+        match &head[..4] {
+            b"VP8X" => flags |= data.first()? & ALPHA,
+            kind => chunk(&mut pictures, kind, data),
+        }
+    }
+    let mut body = b"WEBP".to_vec();
+    flags |= if metadata.profile.is_some() { PROFILE } else { 0 };
+    flags |= if metadata.exif.is_some() { EXIF } else { 0 };
+    let mut header = vec![flags, 0, 0, 0];
+    header.extend_from_slice(&(size.width - 1).to_le_bytes()[..3]);
+    header.extend_from_slice(&(size.height - 1).to_le_bytes()[..3]);
+    chunk(&mut body, b"VP8X", &header);
+    if let Some(profile) = &metadata.profile {
+        chunk(&mut body, b"ICCP", profile);
+    }
+    body.extend_from_slice(&pictures);
+    if let Some(exif) = &metadata.exif {
+        chunk(&mut body, b"EXIF", exif);
+    }
+    let mut whole = b"RIFF".to_vec();
+    whole.extend_from_slice(&u32::try_from(body.len()).ok()?.to_le_bytes());
+    whole.extend_from_slice(&body);
+    Some(whole)
+}
+
+fn chunk(into: &mut Vec<u8>, kind: &[u8], data: &[u8]) {
+    into.extend_from_slice(kind);
+    into.extend_from_slice(&(data.len() as u32).to_le_bytes());
+    into.extend_from_slice(data);
+    if data.len() % 2 == 1 {
+        into.push(0);
+    }
+}

@@ -1,0 +1,110 @@
+//! Pixels to bytes. The same pixels always give the same bytes.
+
+mod container;
+mod libwebp;
+
+use std::borrow::Cow;
+
+use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
+
+use super::fault;
+use super::format::Format;
+use super::pixels::{Layout, Pixels};
+use afterload_core::error::{Error, Result};
+
+/// What a result carries besides its pixels.
+#[derive(Clone, Debug, Default)]
+pub struct Metadata {
+    /// A colour profile.
+    pub profile: Option<Vec<u8>>,
+    /// An EXIF block, from the TIFF header on.
+    pub exif: Option<Vec<u8>>,
+}
+
+/// Encodes a picture. One with transparency must be flattened before it becomes a JPEG.
+///
+/// # Errors
+/// `image_too_large` where the format holds no such size.
+pub fn encode(pixels: Pixels, format: Format, quality: u8, metadata: &Metadata) -> Result<Vec<u8>> {
+    let (size, most) = (pixels.size, format.longest_side());
+    if size.width.max(size.height) > most {
+        let message = format!("a side of a {} may have {most} pixels; the result has {size}", format.name());
+        return Err(fault::too_large(message));
+    }
+    match format {
+        Format::Jpeg => jpeg(&pixels, quality, metadata),
+        Format::Webp => webp(&pixels, quality, metadata),
+        Format::Png | Format::Gif => png(&pixels, metadata),
+    }
+}
+
+fn internal(format: Format, error: &dyn std::fmt::Display) -> Error {
+    Error::permanent("internal_error", format!("encoding a {} failed: {error}", format.name()))
+}
+
+fn jpeg(pixels: &Pixels, quality: u8, metadata: &Metadata) -> Result<Vec<u8>> {
+    let failed = |error: jpeg_encoder::EncodingError| internal(Format::Jpeg, &error);
+    let colour = match pixels.layout {
+        Layout::Grey => ColorType::Luma,
+        Layout::Rgb => ColorType::Rgb,
+        other => return Err(internal(Format::Jpeg, &format!("it holds no {other:?}"))),
+    };
+    let mut bytes = Vec::new();
+    let mut encoder = Encoder::new(&mut bytes, quality);
+    encoder.set_sampling_factor(SamplingFactor::R_4_2_0);
+    encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
+    encoder.set_optimized_huffman_tables(true);
+    if let Some(profile) = &metadata.profile {
+        encoder.add_icc_profile(profile).map_err(failed)?;
+    }
+    // A segment holds no more; EXIF blocks of other formats may be longer.
+    if let Some(exif) = metadata.exif.as_ref().filter(|exif| exif.len() <= 65_527) {
+        encoder.add_exif_metadata(exif).map_err(failed)?;
+    }
+    let side = |pixels: u32| u16::try_from(pixels).unwrap_or(u16::MAX);
+    encoder.encode(&pixels.data, side(pixels.size.width), side(pixels.size.height), colour).map_err(failed)?;
+    Ok(bytes)
+}
+
+fn png(pixels: &Pixels, metadata: &Metadata) -> Result<Vec<u8>> {
+    let failed = |error: png::EncodingError| internal(Format::Png, &error);
+    let mut info = png::Info::with_size(pixels.size.width, pixels.size.height);
+    info.bit_depth = png::BitDepth::Eight;
+    info.color_type = match pixels.layout {
+        Layout::Grey => png::ColorType::Grayscale,
+        Layout::GreyAlpha => png::ColorType::GrayscaleAlpha,
+        Layout::Rgb => png::ColorType::Rgb,
+        Layout::Rgba => png::ColorType::Rgba,
+        Layout::Cmyk => return Err(internal(Format::Png, &"it holds no inks")),
+    };
+    info.icc_profile = metadata.profile.as_deref().map(Cow::Borrowed);
+    info.exif_metadata = metadata.exif.as_deref().map(Cow::Borrowed);
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::with_info(&mut bytes, info).map_err(failed)?;
+    encoder.set_compression(png::Compression::Balanced);
+    let mut writer = encoder.write_header().map_err(failed)?;
+    writer.write_image_data(&pixels.data).map_err(failed)?;
+    writer.finish().map_err(failed)?;
+    Ok(bytes)
+}
+
+fn webp(pixels: &Pixels, quality: u8, metadata: &Metadata) -> Result<Vec<u8>> {
+    let spread;
+    let (data, alpha) = match pixels.layout {
+        Layout::Rgb => (&pixels.data, false),
+        Layout::Rgba => (&pixels.data, true),
+        Layout::Grey => {
+            spread = pixels.map(Layout::Rgb, |[grey]: [u8; 1]| [grey; 3]);
+            (&spread.data, false)
+        }
+        Layout::GreyAlpha => {
+            spread = pixels.map(Layout::Rgba, |[grey, alpha]: [u8; 2]| [grey, grey, grey, alpha]);
+            (&spread.data, true)
+        }
+        Layout::Cmyk => return Err(internal(Format::Webp, &"it holds no inks")),
+    };
+    let bytes = libwebp::encode(data, pixels.size, alpha, quality)
+        .ok_or_else(|| internal(Format::Webp, &"libwebp took it for invalid or ran out of memory"))?;
+    container::with_metadata(bytes, pixels.size, metadata)
+        .ok_or_else(|| internal(Format::Webp, &"its container is odd"))
+}

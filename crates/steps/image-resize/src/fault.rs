@@ -1,0 +1,28 @@
+//! Why a picture is refused. Each is for good: the same bytes are refused again.
+
+use afterload_core::error::Error;
+
+/// What can be read, for messages.
+const READ: &str = "JPEG, PNG, WebP and GIF are read";
+
+/// It would cost more than the configuration allows.
+pub fn too_large(what: impl Into<String>) -> Error {
+    Error::permanent("image_too_large", what).hint("`limits.image` in the configuration sets the limits")
+}
+
+/// Its end is missing.
+pub fn truncated(format: &str) -> Error {
+    Error::permanent("image_truncated", format!("the {format} ends before its end"))
+        .hint("it was cut off, most likely while it was uploaded or copied; send it again")
+}
+
+/// It breaks the rules of its format.
+pub fn invalid(format: &str, why: impl std::fmt::Display) -> Error {
+    Error::permanent("image_invalid", format!("the {format} is damaged: {why}"))
+        .hint("open it in an image editor and save it again")
+}
+
+/// It is something else, or a rare kind that is not read.
+pub fn unsupported(what: impl std::fmt::Display) -> Error {
+    Error::permanent("image_unsupported", format!("{what}; {READ}")).hint("convert it to one of these first")
+}

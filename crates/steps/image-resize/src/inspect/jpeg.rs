@@ -1,0 +1,192 @@
+//! The segments of a JPEG, up to its end marker.
+
+use super::{Cursor, Found, MAX_PROFILE};
+use crate::fault;
+use afterload_core::error::Result;
+use afterload_media_type::{Size, jpeg_frame_size};
+
+const NAME: &str = "JPEG";
+/// Scans of a progressive file. Cameras and encoders write about ten; each costs a walk over the whole picture, and
+/// a few bytes are enough for one.
+const MAX_SCANS: u32 = 100;
+const ICC: &[u8] = b"ICC_PROFILE\0";
+
+/// The components of a JPEG and how they are coded.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// All coefficients are kept until the last scan.
+    progressive: bool,
+    /// Horizontal and vertical sampling of each component.
+    sampling: Vec<(u8, u8)>,
+}
+
+impl Frame {
+    /// The bytes that decoding takes at so many eighths of the size.
+    pub fn decoding(&self, size: Size, eighths: u32) -> u64 {
+        let most = |of: fn(&(u8, u8)) -> u8| u64::from(self.sampling.iter().map(of).max().unwrap_or(1).max(1));
+        let (across, down) = (most(|sampling| sampling.0), most(|sampling| sampling.1));
+        let units = u64::from(size.width).div_ceil(8 * across) * u64::from(size.height).div_ceil(8 * down);
+        let blocks: u64 = self.sampling.iter().map(|(h, v)| units * u64::from(*h) * u64::from(*v)).sum();
+        let eighths = u64::from(eighths);
+        let planes = blocks * eighths * eighths;
+        let coefficients = if self.progressive { blocks * 128 } else { 0 };
+        let output = size.pixels() * self.sampling.len() as u64 * eighths * eighths / 64;
+        planes + coefficients + output
+    }
+}
+
+pub fn read(bytes: &[u8]) -> Result<Found> {
+    let mut cursor = Cursor::new(bytes, 2);
+    let mut found = Found::new(Size::new(0, 0), 0);
+    let mut profile = Profile::default();
+    // Where the file ends too early, what was found until then is judged.
+    let walked = walk(&mut cursor, &mut found, &mut profile);
+    if let Some(Err(error)) = walked {
+        return Err(error);
+    }
+    match &found.frame {
+        Some(_) => {}
+        None if walked.is_some() => return Err(fault::invalid(NAME, "it holds no picture")),
+        None => return Err(fault::truncated(NAME)),
+    }
+    found.whole = walked.is_some();
+    (found.profile, found.broken_profile) = profile.whole();
+    Ok(found)
+}
+
+/// `None`: the file ends before its end marker.
+fn walk(cursor: &mut Cursor<'_>, found: &mut Found, profile: &mut Profile) -> Option<Result<()>> {
+    let mut scans = 0;
+    loop {
+        let marker = next_marker(cursor)?;
+        match marker {
+            0x01 | 0xd0..=0xd8 => continue,
+            0xd9 => return Some(Ok(())),
+            _ => {}
+        }
+        let length = usize::from(cursor.be16()?);
+        let Some(length) = length.checked_sub(2) else {
+            return Some(Err(fault::invalid(NAME, "a segment is shorter than its own length")));
+        };
+        let segment = cursor.take(length)?;
+        match marker {
+            0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
+                if let Err(error) = frame(marker, segment, found) {
+                    return Some(Err(error));
+                }
+            }
+            0xe1 if segment.starts_with(b"Exif\0\0") && found.exif.is_none() => found.exif = Some(segment.to_vec()),
+            0xe2 if segment.starts_with(ICC) => profile.add(&segment[ICC.len()..]),
+            0xda => {
+                scans += 1;
+                if scans > MAX_SCANS {
+                    return Some(Err(fault::too_large(format!("the {NAME} has more than {MAX_SCANS} scans"))));
+                }
+                skip_scan(cursor)?;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The next marker's code. Bytes between segments are skipped, as all readers do.
+fn next_marker(cursor: &mut Cursor<'_>) -> Option<u8> {
+    loop {
+        let rest = cursor.bytes.get(cursor.at..)?;
+        cursor.at += memchr::memchr(0xff, rest)? + 1;
+        while *cursor.bytes.get(cursor.at)? == 0xff {
+            cursor.at += 1;
+        }
+        match cursor.byte()? {
+            0 => {}
+            marker => return Some(marker),
+        }
+    }
+}
+
+/// Goes to the first marker that is not part of the scan.
+fn skip_scan(cursor: &mut Cursor<'_>) -> Option<()> {
+    loop {
+        let rest = cursor.bytes.get(cursor.at..)?;
+        let at = cursor.at + memchr::memchr(0xff, rest)?;
+        match *cursor.bytes.get(at + 1)? {
+            0 | 0xd0..=0xd7 => cursor.at = at + 2,
+            0xff => cursor.at = at + 1,
+            _ => {
+                cursor.at = at;
+                return Some(());
+            }
+        }
+    }
+}
+
+fn frame(marker: u8, segment: &[u8], found: &mut Found) -> Result<()> {
+    let short = || fault::invalid(NAME, "its frame header is too short");
+    let coding = match marker {
+        0xc0..=0xc2 => "",
+        0xc3 => "without loss",
+        0xc9..=0xcb => "with arithmetic coding",
+        _ => "in a hierarchy or without loss",
+    };
+    if !coding.is_empty() {
+        return Err(fault::unsupported(format!("the file is a {NAME} coded {coding}")));
+    }
+    if found.frame.is_some() {
+        return Err(fault::invalid(NAME, "it has two frame headers"));
+    }
+    let bits = *segment.first().ok_or_else(short)?;
+    if bits != 8 {
+        return Err(fault::unsupported(format!("the file is a {NAME} with {bits} bits a channel")));
+    }
+    found.stored = jpeg_frame_size(segment).ok_or_else(short)?;
+    if found.stored.height == 0 {
+        return Err(fault::unsupported(format!("the file is a {NAME} that names its height at its end")));
+    }
+    let components = *segment.get(5).ok_or_else(short)?;
+    if !matches!(components, 1 | 3 | 4) {
+        return Err(fault::unsupported(format!("the file is a {NAME} with {components} channels")));
+    }
+    let sampling = segment.get(6..).unwrap_or_default().as_chunks::<3>().0.iter().take(components.into());
+    let sampling: Vec<_> = sampling.map(|[_, sampling, _]| (sampling >> 4, sampling & 15)).collect();
+    if sampling.len() != usize::from(components) {
+        return Err(short());
+    }
+    if sampling.iter().any(|(h, v)| !(1..=4).contains(h) || !(1..=4).contains(v)) {
+        return Err(fault::invalid(NAME, "a channel's sampling is out of range"));
+    }
+    found.frame = Some(Frame { progressive: marker == 0xc2, sampling });
+    Ok(())
+}
+
+/// A colour profile in up to 255 numbered pieces.
+#[derive(Default)]
+struct Profile {
+    pieces: Vec<(u8, Vec<u8>)>,
+    size: usize,
+    broken: bool,
+}
+
+impl Profile {
+    fn add(&mut self, piece: &[u8]) {
+        match piece {
+            [number, _, data @ ..] if self.size + data.len() <= MAX_PROFILE && self.pieces.len() < 255 => {
+                self.size += data.len();
+                self.pieces.push((*number, data.to_vec()));
+            }
+            _ => self.broken = true,
+        }
+    }
+
+    /// The profile, and whether there is one that cannot be read.
+    fn whole(mut self) -> (Option<Vec<u8>>, bool) {
+        self.pieces.sort_by_key(|(number, _)| *number);
+        let in_order = self.pieces.iter().zip(1u8..).all(|((number, _), expected)| *number == expected);
+        if self.broken || !in_order {
+            return (None, true);
+        }
+        if self.pieces.is_empty() {
+            return (None, false);
+        }
+        (Some(self.pieces.into_iter().flat_map(|(_, data)| data).collect()), false)
+    }
+}

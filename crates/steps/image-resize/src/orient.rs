@@ -1,0 +1,129 @@
+//! EXIF orientation: results are turned, not the source, because they are smaller.
+
+use super::geometry::Fit;
+use super::pixels::Pixels;
+use afterload_media_type::Size;
+
+/// One of the eight ways in which a camera can have been held: exchange the axes, then mirror.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Orientation {
+    exif: u8,
+    swap: bool,
+    flip_x: bool,
+    flip_y: bool,
+}
+
+impl Default for Orientation {
+    fn default() -> Self {
+        Self { exif: 1, swap: false, flip_x: false, flip_y: false }
+    }
+}
+
+impl Orientation {
+    /// The orientation with a number of EXIF; upright for numbers that EXIF does not know.
+    pub fn from_exif(exif: u8) -> Self {
+        let (swap, flip_x, flip_y) = match exif {
+            2 => (false, true, false),
+            3 => (false, true, true),
+            4 => (false, false, true),
+            5 => (true, false, false),
+            6 => (true, false, true),
+            7 => (true, true, true),
+            8 => (true, true, false),
+            _ => return Self::default(),
+        };
+        Self { exif, swap, flip_x, flip_y }
+    }
+
+    /// The number that EXIF gives it.
+    pub fn exif(self) -> u8 {
+        self.exif
+    }
+
+    /// A size as it is seen, from one as it is stored, and the other way round.
+    pub fn seen(self, stored: Size) -> Size {
+        if self.swap { stored.turned() } else { stored }
+    }
+
+    /// A fit of the picture as it is seen, as a fit of the picture as it is stored.
+    pub fn stored(self, fit: Fit) -> Fit {
+        let (scaled, size) = (self.seen(fit.scaled), self.seen(fit.size));
+        let (left, top) = if self.swap { (fit.top, fit.left) } else { (fit.left, fit.top) };
+        let mirrored = |flip, at, part, whole: u32| if flip { whole - at - part } else { at };
+        Fit {
+            scaled,
+            size,
+            left: mirrored(self.flip_x, left, size.width, scaled.width),
+            top: mirrored(self.flip_y, top, size.height, scaled.height),
+        }
+    }
+
+    /// Turns a picture as it is stored into one as it is seen.
+    pub fn apply(self, stored: Pixels) -> Pixels {
+        if self.exif == 1 {
+            return stored;
+        }
+        let channels = stored.layout.channels();
+        let (from, to) = (stored.size, self.seen(stored.size));
+        let mut data = Vec::with_capacity(stored.data.len());
+        for y in 0..to.height {
+            for x in 0..to.width {
+                let (mut column, mut row) = if self.swap { (y, x) } else { (x, y) };
+                if self.flip_x {
+                    column = from.width - 1 - column;
+                }
+                if self.flip_y {
+                    row = from.height - 1 - row;
+                }
+                let at = (row as usize * from.width as usize + column as usize) * channels;
+                data.extend_from_slice(&stored.data[at..at + channels]);
+            }
+        }
+        Pixels { size: to, layout: stored.layout, data }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pixels::Layout;
+    use super::*;
+
+    /// `ab` above `cd`, twice as wide as high, so that no two of the eight look alike.
+    fn turned(exif: u8) -> String {
+        let stored = Pixels { size: Size::new(3, 2), layout: Layout::Grey, data: b"abcdef".to_vec() };
+        let seen = Orientation::from_exif(exif).apply(stored);
+        let rows = seen.data.chunks(seen.size.width as usize).map(String::from_utf8_lossy);
+        rows.collect::<Vec<_>>().join("/")
+    }
+
+    #[test]
+    fn all_eight_are_turned_as_exif_says() {
+        let turned: Vec<_> = (1..=8).map(turned).collect();
+        assert_eq!(
+            turned,
+            ["abc/def", "cba/fed", "fed/cba", "def/abc", "ad/be/cf", "da/eb/fc", "fc/eb/da", "cf/be/ad"]
+        );
+    }
+
+    #[test]
+    fn a_part_of_what_is_seen_is_the_same_part_of_what_is_stored() {
+        let data: Vec<u8> = (0..5 * 7).collect();
+        for exif in 1..=8 {
+            let orientation = Orientation::from_exif(exif);
+            let stored = Pixels { size: Size::new(5, 7), layout: Layout::Grey, data: data.clone() };
+            let seen = orientation.apply(stored.clone());
+            let fit = Fit { scaled: seen.size, left: 1, top: 2, size: Size::new(3, 2) };
+            let cut = |from: &Pixels, fit: Fit| {
+                let rows = fit.top..fit.top + fit.size.height;
+                let row = |y: u32| {
+                    let start = (y * from.size.width + fit.left) as usize;
+                    from.data[start..start + fit.size.width as usize].to_vec()
+                };
+                Pixels { size: fit.size, layout: Layout::Grey, data: rows.flat_map(row).collect() }
+            };
+            let expected = cut(&seen, fit);
+            let found = orientation.apply(cut(&stored, orientation.stored(fit)));
+            assert_eq!((found.size, found.data), (expected.size, expected.data), "orientation {exif}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Room for pictures: as many at once as there are cores, and no more memory than the configuration allows.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::ImageLimits;
+use afterload_core::error::{Error, Result};
+
+const MIB: u64 = 1 << 20;
+
+/// The room for pictures of one process. Cheap to clone.
+///
+/// Work asks for its three permits always in the same order, and who holds the later ones waits for nothing more: so
+/// nobody waits for ever.
+#[derive(Clone)]
+pub struct Images {
+    /// Limits on each picture.
+    pub limits: ImageLimits,
+    files: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
+    cores: Arc<Semaphore>,
+    total: u32,
+}
+
+/// Held while a picture is worked on.
+pub struct Room {
+    _memory: OwnedSemaphorePermit,
+    _core: OwnedSemaphorePermit,
+}
+
+impl Images {
+    /// The room that the limits leave.
+    pub fn new(limits: &ImageLimits) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let files = (limits.memory.0 / limits.file.0.max(1)).clamp(1, 2 * cores as u64) as usize;
+        let total = (limits.memory.0 / MIB).clamp(1, Semaphore::MAX_PERMITS as u64 >> 4) as u32;
+        Self {
+            limits: limits.clone(),
+            files: Arc::new(Semaphore::new(files)),
+            memory: Arc::new(Semaphore::new(total as usize)),
+            cores: Arc::new(Semaphore::new(cores)),
+            total,
+        }
+    }
+
+    /// Waits until one more file may be held in memory.
+    ///
+    /// # Errors
+    /// `step_stopped`.
+    pub async fn file(&self, stop: &CancellationToken) -> Result<OwnedSemaphorePermit> {
+        acquired(&self.files, 1, stop).await
+    }
+
+    /// Waits for so many bytes of memory, and then for a core.
+    ///
+    /// # Errors
+    /// `step_stopped`.
+    pub async fn room(&self, bytes: u64, stop: &CancellationToken) -> Result<Room> {
+        let mib = u32::try_from(bytes.div_ceil(MIB)).unwrap_or(u32::MAX).clamp(1, self.total);
+        let memory = acquired(&self.memory, mib, stop).await?;
+        let core = acquired(&self.cores, 1, stop).await?;
+        Ok(Room { _memory: memory, _core: core })
+    }
+}
+
+async fn acquired(semaphore: &Arc<Semaphore>, count: u32, stop: &CancellationToken) -> Result<OwnedSemaphorePermit> {
+    tokio::select! {
+        permit = semaphore.clone().acquire_many_owned(count) => {
+            permit.map_err(|error| Error::permanent("internal_error", error.to_string()))
+        }
+        () = stop.cancelled() => Err(Error::stopped("step_stopped", "the step was asked to stop")),
+    }
+}

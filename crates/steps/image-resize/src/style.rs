@@ -1,0 +1,130 @@
+//! What `styles:` may say, and what it comes to.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::format::Target;
+use super::geometry::Geometry;
+use afterload_core::error::{Error, Result};
+
+/// One result: a geometry alone, or with settings of its own.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// How large: `WxH` fits in, `W` and `xH` name one side, `N%` scales, `N@` limits the pixels in all. Behind it `>` only
+    /// shrinks, `<` only enlarges, `!` ignores the proportions, `^` fills and juts out, `#` fills and cuts off what juts out.
+    pub geometry: String,
+    /// The format; default: the step's.
+    #[serde(default)]
+    pub format: Option<Target>,
+    /// The quality of JPEG and WebP, from 1 to 100; default: the step's.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 100))]
+    pub quality: Option<u64>,
+    /// The colour behind transparent pixels; default: the step's.
+    #[serde(default)]
+    pub background: Option<String>,
+}
+
+/// One result as it may be written.
+#[derive(Clone, Debug)]
+pub struct Style(pub Settings);
+
+struct StyleVisitor;
+
+impl<'de> Visitor<'de> for StyleVisitor {
+    type Value = Style;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a geometry such as `800x600>`, or a map with `geometry`")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Style, E> {
+        Ok(Style(Settings { geometry: text.to_owned(), format: None, quality: None, background: None }))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, width: u64) -> Result<Style, E> {
+        self.visit_str(&width.to_string())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Style, A::Error> {
+        Settings::deserialize(MapAccessDeserializer::new(map)).map(Style)
+    }
+}
+
+impl<'de> Deserialize<'de> for Style {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StyleVisitor)
+    }
+}
+
+impl JsonSchema for Style {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Style".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let settings = generator.subschema_for::<Settings>();
+        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "integer", "minimum": 1 }, settings] })
+    }
+}
+
+/// One result with everything settled.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Its name.
+    pub name: String,
+    /// How large.
+    pub geometry: Geometry,
+    /// In which format.
+    pub format: Target,
+    /// From 1 to 100.
+    pub quality: u8,
+    /// The colour behind transparent pixels.
+    pub background: Option<[u8; 3]>,
+}
+
+/// Reads a colour.
+///
+/// # Errors
+/// What is wrong, and a hint.
+pub fn colour(text: &str) -> Result<[u8; 3], (String, &'static str)> {
+    let digits = text.strip_prefix('#').filter(|digits| digits.is_ascii());
+    let byte = |part: &str| u8::from_str_radix(part, 16).ok();
+    let read = match (text, digits) {
+        ("white", _) => Some([255; 3]),
+        ("black", _) => Some([0; 3]),
+        (_, Some(hex)) if hex.len() == 6 => byte(&hex[..2]).zip(byte(&hex[2..4])).zip(byte(&hex[4..])).map(triple),
+        (_, Some(hex)) if hex.len() == 3 => {
+            let twice = |at: usize| byte(&hex[at..=at]).map(|digit| digit * 17);
+            twice(0).zip(twice(1)).zip(twice(2)).map(triple)
+        }
+        _ => None,
+    };
+    read.ok_or_else(|| {
+        (format!("`{text}` is not a colour"), "write it as `\"#ffffff\"`, in quotes, or `white` or `black`")
+    })
+}
+
+fn triple(((red, green), blue): ((u8, u8), u8)) -> [u8; 3] {
+    [red, green, blue]
+}
+
+/// Whether a text becomes another one when the step runs.
+pub fn is_expression(text: &str) -> bool {
+    text.contains("${{")
+}
+
+/// What a resolved setting that cannot be used is answered.
+pub fn unusable(message: String, hint: &str) -> Error {
+    Error::permanent("with_invalid", message).hint(hint)
+}

@@ -1,0 +1,182 @@
+//! `notify.fanout`: tells everybody who is named or follows, once each.
+
+mod audience;
+mod check;
+mod chunks;
+mod each;
+mod email;
+mod fields;
+mod mentions;
+mod personal;
+mod table;
+mod webhook;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use fields::{Audience, Deliver, Followers, Hook, Letter, Mentions, TableRow};
+
+use afterload_core::error::{Error, Result};
+use afterload_egress::Http;
+use afterload_mailer::Mailer;
+use afterload_pipeline::{Check, Repeated};
+use afterload_step_api::{Context, Report, Step};
+use afterload_target_db::Connections;
+
+/// Why somebody is told, as it is written down.
+const MENTION: &str = "mention";
+const FOLLOW: &str = "follow";
+
+/// Tells everybody who is named in a text, and everybody whom a query finds, such as the followers of an author: with a row
+/// in a table of theirs, by mail, or by a webhook. Everybody is told once; who is named is told of that.
+///
+/// The query is read page by page and never held whole. Rows of a table are written by the database itself, in chunks.
+///
+/// Progress counts people. Promise for a table: exactly one row per person, because rows and cursor are committed together
+/// in `afterload_checkpoints`; with `checkpoints: none` on the connection a new attempt starts over, and `keys` still
+/// keeps the rows single. For mails: at least once, with a Message-ID that stays the same for the person in this run; who is
+/// known to have been sent one is sent no second one. The same for webhooks, with a `webhook-id` and an `Idempotency-Key`;
+/// only the public internet is called, and what `http.allow` in the configuration names. An answer of 4xx means that the
+/// person cannot be told; 408, 425, 429 and 5xx and a connection that breaks are tried again in the next attempt.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NotifyFanout {
+    /// Who is told.
+    audience: Audience,
+    /// How they are told.
+    deliver: Deliver,
+    /// How many people a chunk has: as many rows are written in one transaction.
+    #[serde(default = "chunk")]
+    #[schemars(range(min = 1, max = 100_000))]
+    chunk: u64,
+    /// How many mails or webhooks are sent at once, by default 4, or chunks written, by default 2: more writers take more of the
+    /// server than they save. SQLite has one writer, whatever is said here.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 8))]
+    parallel: Option<usize>,
+}
+
+/// Writers at once, unless the step says otherwise.
+const WRITERS: usize = 2;
+/// Mails or webhooks at once, unless the step says otherwise.
+const SENDERS: usize = 4;
+
+/// How many were told.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Outputs {
+    /// People who are named.
+    mentioned: u64,
+    /// People whom the query found, and who came between them while they were told.
+    followers: u64,
+    /// Deliveries that were made.
+    delivered: u64,
+    /// People who had theirs already: who is named and follows, and whose row was there before. Of rows also who has left since
+    /// the query found them.
+    skipped: u64,
+    /// People who cannot be told, such as those whose address does not exist.
+    failed: u64,
+}
+
+/// What `NotifyFanout` works with.
+#[derive(Clone)]
+pub struct NotifyFanoutDeps {
+    /// The databases that pipelines work on.
+    pub connections: Connections,
+    /// Outgoing mail.
+    pub mailer: Mailer,
+    /// Outgoing calls.
+    pub http: Http,
+}
+
+impl Step for NotifyFanout {
+    const KIND: &'static str = "notify.fanout";
+    const EXAMPLE: &'static str = r#"audience:
+  followers:
+    connection: app
+    sql: SELECT follower_id FROM follows WHERE author_id = :author
+    key: follower_id
+    bind: { author: "${{ params.author }}" }
+  mentions:
+    text: "${{ params.text }}"
+    sql: SELECT id AS follower_id FROM users WHERE name = :name
+deliver:
+  table:
+    into: timeline
+    person: user_id
+    reason: reason
+    values: { post_id: "${{ params.post }}" }
+    keys: [user_id, post_id]
+"#;
+    const MORE_EXAMPLES: &'static [&'static str] = &[
+        r#"audience:
+  followers:
+    sql: SELECT id, name FROM users WHERE country = :country
+    key: id
+    bind: { country: "${{ params.country }}" }
+deliver:
+  webhook:
+    url: https://push.example.com/users/${{ person.id }}
+    headers: { Authorization: "Bearer ${{ secrets.PUSH_TOKEN }}" }
+    json: { title: "News for ${{ person.name }}", reason: "${{ reason }}" }
+    sign: standard-webhooks
+"#,
+        r#"audience:
+  mentions:
+    text: "${{ params.text }}"
+    sql: SELECT id, name, email FROM users WHERE name = :name
+deliver:
+  email:
+    subject: "${{ person.name }}, you are mentioned"
+    body: "Somebody writes: ${{ params.text }}"
+"#,
+    ];
+    const REPEATED: &'static [Repeated] = &[
+        Repeated { path: &["deliver", "email", "subject"], names: &personal::NAMES },
+        Repeated { path: &["deliver", "email", "body"], names: &personal::NAMES },
+        Repeated { path: &["deliver", "webhook"], names: &personal::NAMES },
+    ];
+    type Outputs = Outputs;
+    type Deps = NotifyFanoutDeps;
+
+    fn check(&self, check: &mut Check<'_>) {
+        check::check(self, check);
+    }
+
+    async fn run(self, ctx: Context, deps: NotifyFanoutDeps) -> Result<Outputs> {
+        let audience = audience::Members::of(self.audience, &deps.connections).await?;
+        let Deliver { table, email, webhook } = self.deliver;
+        match (table, email, webhook) {
+            (Some(row), None, None) => {
+                table::run(&ctx, &audience, &row, self.chunk, self.parallel.unwrap_or(WRITERS)).await
+            }
+            (None, Some(letter), None) => {
+                let channel = email::Channel::new(&ctx, &deps.mailer, letter)?;
+                each::run(&ctx, &audience, &channel, self.chunk, self.parallel.unwrap_or(SENDERS)).await
+            }
+            (None, None, Some(hook)) => {
+                let channel = webhook::Channel::new(&ctx, &deps.http, hook);
+                each::run(&ctx, &audience, &channel, self.chunk, self.parallel.unwrap_or(SENDERS)).await
+            }
+            _ => Err(Error::permanent("with_invalid", "`deliver` needs one of `table`, `email` and `webhook`")),
+        }
+    }
+}
+
+impl Outputs {
+    /// Says how far it is; `total` is how many people there are, if that is known.
+    fn tell(&self, ctx: &Context, total: Option<u64>) {
+        ctx.progress.committed(self.report(total));
+    }
+
+    fn report(&self, total: Option<u64>) -> Report {
+        let done = self.mentioned + self.followers;
+        let counts = [("delivered", self.delivered), ("skipped", self.skipped), ("failed", self.failed)];
+        let counts = counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+        let total = total.map(|total| total.max(done));
+        Report { done, total, unit: "people".into(), message: None, counts }
+    }
+}
+
+fn chunk() -> u64 {
+    10_000
+}

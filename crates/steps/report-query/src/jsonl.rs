@@ -1,0 +1,80 @@
+//! JSON Lines: one object per row, by the columns' own names; numbers are numbers, whatever their length.
+
+use memchr::memchr2;
+
+use afterload_core::error::{Error, Result};
+use afterload_target_db::Sort;
+
+/// What is written before each value: `{"id":`, then `,"name":`.
+///
+/// # Errors
+/// `report_columns_repeated` for two columns of one name: in an object one would hide the other.
+pub fn keys(columns: &[String]) -> Result<Vec<Vec<u8>>> {
+    let mut keys = Vec::new();
+    for (index, name) in columns.iter().enumerate() {
+        if columns[..index].contains(name) {
+            return Err(Error::permanent("report_columns_repeated", format!("two columns are called `{name}`"))
+                .hint("give one of them another name with `AS`"));
+        }
+        let mut key = vec![if index == 0 { b'{' } else { b',' }];
+        text(name.as_bytes(), &mut key);
+        key.push(b':');
+        keys.push(key);
+    }
+    Ok(keys)
+}
+
+/// Writes a value.
+pub fn value(cell: Option<(Sort, &[u8])>, out: &mut Vec<u8>) {
+    let Some((sort, value)) = cell else { return out.extend_from_slice(b"null") };
+    match sort {
+        Sort::Exact | Sort::Float | Sort::Bool => out.extend_from_slice(value),
+        Sort::Text | Sort::Date => text(value, out),
+        Sort::Moment => moment(value, out),
+        // Inside of its texts a line cannot end, and between them it may be any space.
+        Sort::Json => {
+            let start = out.len();
+            out.extend_from_slice(value);
+            if memchr2(b'\n', b'\r', value).is_some() {
+                out[start..].iter_mut().filter(|byte| matches!(**byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+            }
+        }
+    }
+}
+
+/// As RFC 3339 has it: `2024-02-29T12:00:00Z`.
+fn moment(value: &[u8], out: &mut Vec<u8>) {
+    let (date, time) = match value.iter().position(|byte| *byte == b' ') {
+        Some(10) => (&value[..10], &value[11..]),
+        _ => return text(value, out),
+    };
+    out.push(b'"');
+    out.extend_from_slice(date);
+    out.push(b'T');
+    match time.strip_suffix(b"+00") {
+        Some(time) => out.extend_from_slice(&[time, b"Z"].concat()),
+        None => out.extend_from_slice(time),
+    }
+    out.push(b'"');
+}
+
+fn text(value: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    let special = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
+    match value.iter().any(special) {
+        false => out.extend_from_slice(value),
+        true => {
+            for byte in value {
+                match byte {
+                    b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
+                    b'\n' => out.extend_from_slice(b"\\n"),
+                    b'\r' => out.extend_from_slice(b"\\r"),
+                    b'\t' => out.extend_from_slice(b"\\t"),
+                    0..0x20 => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+                    _ => out.push(*byte),
+                }
+            }
+        }
+    }
+    out.push(b'"');
+}

@@ -1,0 +1,239 @@
+//! `report.query`: the rows of a `SELECT` as a file.
+//!
+//! ```text
+//! database -> rows -> writer -> packing -> pieces -> multipart upload
+//! ```
+//! Each part waits for the next one, so that nothing is held but a few pieces. The upload is ended only after the last
+//! row: a report that fails leaves no file.
+
+mod check;
+mod columns;
+mod csv;
+mod format;
+mod jsonl;
+mod moment;
+mod pack;
+mod pipe;
+mod sheet;
+mod writer;
+mod xlsx;
+
+use std::time;
+
+use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+pub use columns::{Column, Columns};
+
+use self::pipe::Pipe;
+use self::writer::{Order, Writer};
+use afterload_core::error::{Error, Result};
+use afterload_core::file::File;
+use afterload_core::object_names::{clean, content_type};
+use afterload_core::units::Duration;
+use afterload_pipeline::{Check, Dynamic};
+use afterload_step_api::{Context, FileSink, Files, Step};
+use afterload_target_db::{Bind, Connections, Reading, Select, default_connection};
+
+/// Writes the rows of a `SELECT` to a file, as they were at one moment, in constant memory.
+///
+/// Progress counts rows; on PostgreSQL the total is the planner's estimate until the last row. Promise: the query may be
+/// repeated, and one file is published, which is whole; the same rows in the same order give the same bytes.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReportQuery {
+    /// The connection of the database; one that is `read_only` will do.
+    #[serde(default = "default_connection")]
+    pub connection: String,
+    /// One `SELECT`. Parameters are written `:name`; it cannot hold an expression. Without `ORDER BY` the order of the rows
+    /// is the database's to choose.
+    #[serde(default)]
+    pub sql: Option<String>,
+    /// A file with the `SELECT` instead: `NAME.sql` beside the pipeline, or `FOLDER/NAME.sql` in a folder there. It is part of
+    /// the definition: a change makes a new version of the pipeline.
+    #[serde(default)]
+    pub sql_file: Option<String>,
+    /// The values of the parameters. The database brings them to the types it wants; lists and maps go as JSON.
+    #[serde(default)]
+    pub bind: Bind,
+    /// The format of the file.
+    pub format: FileFormat,
+    /// How columns are shown, by their names in the query; all others are shown as they are.
+    #[serde(default)]
+    pub columns: Columns,
+    /// The name of the file; the ending of its format is added if it has another one.
+    #[serde(default)]
+    pub name: Option<Dynamic<String>>,
+    /// How the file is packed.
+    #[serde(default)]
+    pub compress: Compress,
+    /// The most rows; one more fails the step.
+    #[serde(default = "max_rows")]
+    #[schemars(range(min = 1))]
+    pub max_rows: u64,
+    /// How long the query may take, to its last row.
+    #[serde(default = "timeout")]
+    pub timeout: Duration,
+    /// No file if there are no rows; `file` is none then.
+    #[serde(default)]
+    pub skip_if_empty: bool,
+}
+
+/// The format of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FileFormat {
+    /// Comma-separated values in UTF-8, with a header; text that a spreadsheet would run has a `'` in front.
+    Csv,
+    /// A workbook; past 1,048,576 rows it has further sheets.
+    Xlsx,
+    /// One JSON object per line.
+    Jsonl,
+}
+
+/// How a report is packed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compress {
+    /// Not at all.
+    #[default]
+    None,
+    /// As gzip; `.gz` is added to the name.
+    Gzip,
+    /// As the only file of a zip archive; `.zip` is added to the name.
+    Zip,
+}
+
+/// What later steps may use.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Outputs {
+    /// The report; none if there are no rows and `skip_if_empty` is set.
+    pub file: Option<File>,
+    /// How many rows it has, without the header.
+    pub rows: u64,
+    /// How many bytes it has.
+    pub size: u64,
+}
+
+impl Step for ReportQuery {
+    const KIND: &'static str = "report.query";
+    const EXAMPLE: &'static str = r#"connection: app
+sql: SELECT day, product, amount AS total FROM sales WHERE day >= :since ORDER BY day, id
+bind: { since: "${{ params.since }}" }
+format: xlsx
+columns: { day: { title: Day }, total: { title: Total, format: '#,##0.00' } }
+name: "sales-${{ params.since }}.xlsx"
+max_rows: 1000000
+timeout: 10m
+"#;
+    const MAKES_FILES: bool = true;
+    type Outputs = Outputs;
+    type Deps = Connections;
+
+    fn check(&self, check: &mut Check<'_>) {
+        self.problems(check);
+    }
+
+    async fn run(self, ctx: Context, connections: Connections) -> Result<Outputs> {
+        let connection = connections.get(&self.connection).await?;
+        let Some(text) = &self.sql else {
+            return Err(Error::permanent("report_sql_missing", "the definition holds no SQL"));
+        };
+        let select = Select::parse(text, connection.dialect())?;
+        let given = self.name.map(Dynamic::value).transpose()?;
+        let (inner, name) = names(given.as_deref(), self.format, self.compress);
+        let (pipe, pieces) = Pipe::new();
+        let order = Order {
+            format: self.format,
+            compress: self.compress,
+            name: inner,
+            columns: self.columns,
+            max_rows: self.max_rows,
+            skip_if_empty: self.skip_if_empty,
+            progress: ctx.progress.clone(),
+        };
+        let stop = ctx.stop.child_token();
+        let reading = Reading { values: self.bind, timeout: self.timeout.0, stop: stop.clone() };
+        let written = async {
+            let writer = connection.select(&select, reading, Writer::new(order, pipe)).await?;
+            let finished = tokio::task::spawn_blocking(move || writer.finish()).await;
+            finished
+                .map_err(|error| Error::permanent("internal_error", format!("writing a report panicked: {error}")))?
+        };
+        let sent = async {
+            let sent = send(&ctx.files, &name, pieces).await;
+            if sent.is_err() {
+                stop.cancel();
+            }
+            sent
+        };
+        let (rows, sent) = tokio::join!(written, sent);
+        // What ends the sending is the reason; that the reading ends with it is but the consequence.
+        let (sink, rows) = (sent?, rows?);
+        let file = match sink {
+            Some(sink) => Some(sink.finish().await?),
+            None => None,
+        };
+        Ok(Outputs { rows, size: file.as_ref().map_or(0, |file| file.size), file })
+    }
+}
+
+/// Sends the pieces to the store. `None`: there were none.
+async fn send(files: &Files, name: &str, mut pieces: mpsc::Receiver<Bytes>) -> Result<Option<FileSink>> {
+    let mut sink: Option<FileSink> = None;
+    while let Some(piece) = pieces.recv().await {
+        let sink = match &mut sink {
+            Some(sink) => sink,
+            none => none.insert(files.create(name, &content_type(None, name)).await?),
+        };
+        sink.write(piece).await?;
+    }
+    Ok(sink)
+}
+
+/// The name of the report itself, and that of the file.
+fn names(given: Option<&str>, format: FileFormat, compress: Compress) -> (String, String) {
+    let ending = match format {
+        FileFormat::Csv => ".csv",
+        FileFormat::Xlsx => ".xlsx",
+        FileFormat::Jsonl => ".jsonl",
+    };
+    let packed = match compress {
+        Compress::None => "",
+        Compress::Gzip => ".gz",
+        Compress::Zip => ".zip",
+    };
+    let given = clean(given.unwrap_or("report"), "report");
+    let bare = given.strip_suffix(packed).unwrap_or(&given);
+    let inner = if bare.ends_with(ending) { bare.to_owned() } else { format!("{bare}{ending}") };
+    let outer = format!("{inner}{packed}");
+    (inner, outer)
+}
+
+fn max_rows() -> u64 {
+    10_000_000
+}
+
+fn timeout() -> Duration {
+    Duration(time::Duration::from_secs(30 * 60))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_end_as_their_format_does() {
+        for (given, format, compress, inner, outer) in [
+            (None, FileFormat::Csv, Compress::None, "report.csv", "report.csv"),
+            (Some("sales"), FileFormat::Xlsx, Compress::None, "sales.xlsx", "sales.xlsx"),
+            (Some("a.csv"), FileFormat::Csv, Compress::Gzip, "a.csv", "a.csv.gz"),
+            (Some("a.csv.zip"), FileFormat::Csv, Compress::Zip, "a.csv", "a.csv.zip"),
+            (Some("../../x\r\n.csv"), FileFormat::Jsonl, Compress::None, "x.csv.jsonl", "x.csv.jsonl"),
+        ] {
+            assert_eq!(names(given, format, compress), (inner.to_owned(), outer.to_owned()), "{given:?}");
+        }
+    }
+}

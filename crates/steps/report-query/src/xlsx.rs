@@ -1,0 +1,279 @@
+//! XLSX, written from its beginning to its end: nothing but the row at hand is kept. What a sheet cannot hold goes into
+//! a further one, each with the header.
+
+use std::io::Write;
+
+use super::columns::Shape;
+use super::format::Format;
+use super::pack::{Archive, archive, failed, options};
+use super::pipe::Pipe;
+use super::sheet::{Column, FORMATS, LONGEST, escape};
+use afterload_core::error::{Error, Result};
+use afterload_target_db::Sort;
+
+/// The most rows of a sheet, with its header.
+const ROWS: u64 = 1_048_576;
+/// The most bytes of a sheet: spreadsheets do not read the kind of entry that larger ones need.
+const BYTES: u64 = 4_000_000_000;
+/// How many bytes are gathered before they are packed.
+const PIECE: usize = 64 << 10;
+
+const XML: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\" standalone=\"yes\"?>\n";
+const MAIN: &str = "http://schemas.openxmlformats.org/spreadsheetml/2006/main";
+const OFFICE: &str = "http://schemas.openxmlformats.org/officeDocument/2006/relationships";
+const PACKAGE: &str = "http://schemas.openxmlformats.org/package/2006";
+const TYPE: &str = "application/vnd.openxmlformats-officedocument.spreadsheetml";
+
+/// A workbook that is being written.
+pub struct Xlsx {
+    archive: Archive,
+    titles: Vec<String>,
+    columns: Vec<Column>,
+    sheets: usize,
+    /// The row at hand, and its number.
+    row: u64,
+    number: String,
+    column: usize,
+    buffer: Vec<u8>,
+    /// Bytes of the sheet at hand that have been packed.
+    packed: u64,
+    rows: u64,
+    fault: Option<Error>,
+}
+
+impl Xlsx {
+    /// Begins a workbook with a sheet.
+    ///
+    /// # Errors
+    /// `report_cell_too_large` for a title.
+    pub fn new(pipe: Pipe, shapes: &[Shape]) -> Result<Self> {
+        Self::with_rows(pipe, shapes, ROWS)
+    }
+
+    fn with_rows(pipe: Pipe, shapes: &[Shape], rows: u64) -> Result<Self> {
+        let mut book = Self {
+            archive: archive(pipe),
+            titles: shapes.iter().map(|shape| shape.title.clone()).collect(),
+            columns: Column::all(shapes),
+            sheets: 0,
+            row: 0,
+            number: String::new(),
+            column: 0,
+            buffer: Vec::with_capacity(2 * PIECE),
+            packed: 0,
+            rows,
+            fault: None,
+        };
+        // By what comes first, many programs tell such a file from other archives.
+        let target = format!("<Relationship Id=\"rId1\" Type=\"{OFFICE}/officeDocument\" Target=\"xl/workbook.xml\"/>");
+        book.part("_rels/.rels", &relations(&target))?;
+        book.part("xl/styles.xml", &styles(shapes.iter().filter_map(|shape| shape.format.as_ref())))?;
+        book.open_sheet()?;
+        Ok(book)
+    }
+
+    /// Takes the next cell of the row; the first one begins it.
+    pub fn cell(&mut self, cell: Option<(Sort, &[u8])>) {
+        if self.column == 0
+            && let Err(error) = self.begin_row()
+        {
+            self.fault.get_or_insert(error);
+        }
+        let column = &self.columns[self.column];
+        if let Some(cell) = cell
+            && !column.cell(&self.number, cell, &mut self.buffer)
+        {
+            self.fault.get_or_insert_with(|| too_large(&self.titles[self.column]));
+        }
+        self.column += 1;
+    }
+
+    /// Ends the row.
+    ///
+    /// # Errors
+    /// `report_cell_too_large`, `report_failed`.
+    pub fn end_row(&mut self) -> Result<()> {
+        if let Some(fault) = self.fault.take() {
+            return Err(fault);
+        }
+        self.column = 0;
+        self.buffer.extend_from_slice(b"</row>");
+        match self.buffer.len() >= PIECE {
+            true => self.pack(),
+            false => Ok(()),
+        }
+    }
+
+    fn begin_row(&mut self) -> Result<()> {
+        if self.row == self.rows || self.packed >= BYTES {
+            self.close_sheet()?;
+            self.open_sheet()?;
+        }
+        self.start_row();
+        Ok(())
+    }
+
+    /// Ends the workbook.
+    ///
+    /// # Errors
+    /// `report_failed`.
+    pub fn finish(mut self) -> Result<()> {
+        self.close_sheet()?;
+        let numbers = 1..=self.sheets;
+        let sheet = |at| format!("<sheet name=\"Sheet{at}\" sheetId=\"{at}\" r:id=\"rId{at}\"/>");
+        let sheets: String = numbers.clone().map(sheet).collect();
+        let book = format!("{XML}<workbook xmlns=\"{MAIN}\" xmlns:r=\"{OFFICE}\"><sheets>{sheets}</sheets></workbook>");
+        let relation = |at: usize, kind: &str, target: &str| {
+            format!("<Relationship Id=\"rId{at}\" Type=\"{OFFICE}/{kind}\" Target=\"{target}\"/>")
+        };
+        let mut targets: String =
+            numbers.clone().map(|at| relation(at, "worksheet", &format!("worksheets/sheet{at}.xml"))).collect();
+        targets.push_str(&relation(self.sheets + 1, "styles", "styles.xml"));
+        let part = |name: &str, kind: &str| {
+            format!("<Override PartName=\"/xl/{name}.xml\" ContentType=\"{TYPE}.{kind}+xml\"/>")
+        };
+        let parts: String = numbers.map(|at| part(&format!("worksheets/sheet{at}"), "worksheet")).collect();
+        let types = format!(
+            "{XML}<Types xmlns=\"{PACKAGE}/content-types\">\
+             <Default Extension=\"rels\" ContentType=\"application/vnd.openxmlformats-package.relationships+xml\"/>\
+             <Default Extension=\"xml\" ContentType=\"application/xml\"/>{}{}{parts}</Types>",
+            part("workbook", "sheet.main"),
+            part("styles", "styles"),
+        );
+        self.part("xl/workbook.xml", &book)?;
+        self.part("xl/_rels/workbook.xml.rels", &relations(&targets))?;
+        self.part("[Content_Types].xml", &types)?;
+        self.archive.finish().map_err(failed)?.into_inner().finish();
+        Ok(())
+    }
+
+    fn part(&mut self, name: &str, text: &str) -> Result<()> {
+        self.archive.start_file(name, options()).map_err(failed)?;
+        self.archive.write_all(text.as_bytes()).map_err(failed)
+    }
+
+    fn open_sheet(&mut self) -> Result<()> {
+        self.sheets += 1;
+        (self.row, self.packed) = (0, 0);
+        self.archive.start_file(format!("xl/worksheets/sheet{}.xml", self.sheets), options()).map_err(failed)?;
+        let selected = if self.sheets == 1 { " tabSelected=\"1\"" } else { "" };
+        let width = |(at, column): (usize, &Column)| {
+            let (at, width) = (at + 1, column.width());
+            format!("<col min=\"{at}\" max=\"{at}\" width=\"{width}\" customWidth=\"1\"/>")
+        };
+        let widths: String = self.columns.iter().enumerate().map(width).collect();
+        let head = format!(
+            "{XML}<worksheet xmlns=\"{MAIN}\"><sheetViews><sheetView{selected} workbookViewId=\"0\">\
+             <pane ySplit=\"1\" topLeftCell=\"A2\" activePane=\"bottomLeft\" state=\"frozen\"/></sheetView></sheetViews>\
+             <cols>{widths}</cols><sheetData>"
+        );
+        self.buffer.extend_from_slice(head.as_bytes());
+        self.start_row();
+        for (column, title) in self.columns.iter().zip(&self.titles) {
+            if !column.title(title, &mut self.buffer) {
+                return Err(too_large(title));
+            }
+        }
+        self.buffer.extend_from_slice(b"</row>");
+        Ok(())
+    }
+
+    fn start_row(&mut self) {
+        self.row += 1;
+        self.number.clear();
+        self.number.push_str(&self.row.to_string());
+        self.buffer.extend_from_slice(b"<row r=\"");
+        self.buffer.extend_from_slice(self.number.as_bytes());
+        self.buffer.extend_from_slice(b"\">");
+    }
+
+    fn close_sheet(&mut self) -> Result<()> {
+        self.buffer.extend_from_slice(b"</sheetData></worksheet>");
+        self.pack()
+    }
+
+    fn pack(&mut self) -> Result<()> {
+        self.archive.write_all(&self.buffer).map_err(failed)?;
+        self.packed += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+fn too_large(title: &str) -> Error {
+    let message =
+        format!("a value of the column `{title}` has more than the {LONGEST} characters that a cell can hold");
+    Error::permanent("report_cell_too_large", message).hint("shorten it in the query, or use `csv` or `jsonl`")
+}
+
+fn relations(targets: &str) -> String {
+    format!("{XML}<Relationships xmlns=\"{PACKAGE}/relationships\">{targets}</Relationships>")
+}
+
+/// Plain, bold for the header, days, moments, and then one style for each format.
+fn styles<'a>(formats: impl Iterator<Item = &'a Format>) -> String {
+    let codes: Vec<&str> =
+        ["yyyy-mm-dd", "yyyy-mm-dd hh:mm:ss"].into_iter().chain(formats.map(|format| format.code.as_str())).collect();
+    let (mut known, mut used) = (String::new(), String::new());
+    for (id, code) in (164..).zip(&codes) {
+        let mut escaped = Vec::new();
+        escape(code.as_bytes(), &mut escaped);
+        let code = String::from_utf8_lossy(&escaped).replace('"', "&quot;");
+        known.push_str(&format!("<numFmt numFmtId=\"{id}\" formatCode=\"{code}\"/>"));
+        used.push_str(&format!(
+            "<xf numFmtId=\"{id}\" fontId=\"0\" fillId=\"0\" borderId=\"0\" xfId=\"0\" applyNumberFormat=\"1\"/>"
+        ));
+    }
+    let (formats, all) = (codes.len(), codes.len() + FORMATS - 2);
+    let plain = "<xf numFmtId=\"0\" fontId=\"0\" fillId=\"0\" borderId=\"0\"";
+    format!(
+        "{XML}<styleSheet xmlns=\"{MAIN}\"><numFmts count=\"{formats}\">{known}</numFmts>\
+         <fonts count=\"2\"><font><sz val=\"11\"/><name val=\"Calibri\"/></font>\
+         <font><b/><sz val=\"11\"/><name val=\"Calibri\"/></font></fonts>\
+         <fills count=\"2\"><fill><patternFill patternType=\"none\"/></fill><fill><patternFill patternType=\"gray125\"/></fill></fills>\
+         <borders count=\"1\"><border><left/><right/><top/><bottom/><diagonal/></border></borders>\
+         <cellStyleXfs count=\"1\">{plain}/></cellStyleXfs>\
+         <cellXfs count=\"{all}\">{plain} xfId=\"0\"/>\
+         <xf numFmtId=\"0\" fontId=\"1\" fillId=\"0\" borderId=\"0\" xfId=\"0\" applyFont=\"1\"/>{used}</cellXfs>\
+         <cellStyles count=\"1\"><cellStyle name=\"Normal\" xfId=\"0\" builtinId=\"0\"/></cellStyles></styleSheet>"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    fn part(bytes: &[u8], name: &str) -> String {
+        let mut archive = zip::ZipArchive::new(std::io::Cursor::new(bytes)).unwrap();
+        let mut text = String::new();
+        archive.by_name(name).unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn what_a_sheet_cannot_hold_goes_into_a_further_one() {
+        let (pipe, mut pieces) = Pipe::new();
+        let shapes = [Shape { title: "A & B".into(), format: None }];
+        let mut book = Xlsx::with_rows(pipe, &shapes, 3).unwrap();
+        for row in 0..5 {
+            book.cell(Some((Sort::Exact, row.to_string().as_bytes())));
+            book.end_row().unwrap();
+        }
+        book.finish().unwrap();
+        let mut bytes = Vec::new();
+        while let Ok(piece) = pieces.try_recv() {
+            bytes.extend_from_slice(&piece);
+        }
+        let rows = |sheet| part(&bytes, &format!("xl/worksheets/sheet{sheet}.xml")).matches("<row ").count();
+        assert_eq!([rows(1), rows(2), rows(3)], [3, 3, 2]);
+        let last = part(&bytes, "xl/worksheets/sheet3.xml");
+        assert!(
+            last.contains("A &amp; B</t>") && last.contains("<row r=\"2\"><c r=\"A2\"><v>4</v></c></row>"),
+            "{last}"
+        );
+        assert_eq!(part(&bytes, "xl/workbook.xml").matches("<sheet ").count(), 3);
+        assert_eq!(part(&bytes, "[Content_Types].xml").matches("/xl/worksheets/").count(), 3);
+    }
+}

@@ -1,0 +1,217 @@
+//! What can be said of a `with:` block of `csv.import` before it runs.
+
+use encoding_rs::Encoding;
+
+use super::columns::{Column, ColumnType};
+use super::rule::Rule;
+use super::{CsvImport, Header, layout};
+use afterload_core::error::{Error, Result};
+use afterload_pipeline::Check;
+use afterload_target_db::{self as connections, Kind};
+
+impl CsvImport {
+    pub(super) fn problems(&self, check: &mut Check<'_>) {
+        check.connection(&["connection"], &self.connection, !self.dry_run);
+        self.format_problems(check);
+        if self.columns.is_empty() && check.readable(&["columns"]) {
+            check.problem(&["columns"], "`columns` names no column", "list the columns of the table to import");
+        }
+        for (name, column) in &self.columns {
+            column_problems(name, column, check);
+        }
+        self.conflict_problems(check);
+        if !(1..=100_000).contains(&self.chunk) {
+            check.problem(&["chunk"], "`chunk` must be from 1 to 100000", "10000 is a good choice");
+        }
+        if self.errors.file.is_empty() || self.errors.file.contains(['/', '\\', '\0', '\r', '\n']) {
+            check.problem(&["errors", "file"], "`errors.file` must be the name of a file", "such as `rejected.csv`");
+        }
+        if self.report.is_some() {
+            check.not_yet(&["report"], "`report`");
+        }
+    }
+
+    fn format_problems(&self, check: &mut Check<'_>) {
+        let settings = [
+            ("encoding", self.declared_encoding().err()),
+            ("delimiter", self.delimiter_byte().err()),
+            ("quote", self.quote_byte().err()),
+        ];
+        for (field, error) in settings {
+            if let Some(error) = error {
+                check.problem(&[field], error.message(), error.hint_text().unwrap_or_default());
+            }
+        }
+        match &self.header {
+            Header::Flag(true) => {}
+            Header::Flag(false) => {
+                let hint = "write `header: [first, second, …]`, as the columns stand in the file";
+                check.problem(&["header"], "a file without a header needs the names of its columns", hint);
+            }
+            Header::Names(names) => {
+                let repeated = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
+                if let Some((_, name)) = repeated {
+                    check.problem(&["header"], format!("`header` names `{name}` twice"), "");
+                }
+                if names.is_empty() {
+                    check.problem(&["header"], "`header` names no column", "");
+                }
+            }
+        }
+    }
+
+    fn conflict_problems(&self, check: &mut Check<'_>) {
+        let Some(conflict) = &self.into.on_conflict else { return };
+        let path = ["into", "on_conflict", "keys"];
+        if conflict.keys.is_empty() {
+            check.problem(&path, "`keys` names no column", "name the columns of a unique constraint");
+        }
+        for key in conflict.keys.iter().filter(|key| !self.columns.contains_key(*key)) {
+            if check.written(&["columns", key]) || !check.readable(&["columns"]) && self.columns.is_empty() {
+                continue;
+            }
+            check.problem(&path, format!("key `{key}` is not imported"), "add it to `columns`");
+        }
+    }
+
+    /// The encoding that was asked for; `None` for `auto`.
+    pub(super) fn declared_encoding(&self) -> Result<Option<&'static Encoding>> {
+        match self.encoding.as_str() {
+            "auto" => Ok(None),
+            label => layout::encoding(label).map(Some).ok_or_else(|| {
+                setting(format!("unknown encoding `{label}`"), "such as `auto`, `utf-8`, `utf-16le` or `windows-1252`")
+            }),
+        }
+    }
+
+    /// The delimiter that was asked for; `None` for `auto`.
+    pub(super) fn delimiter_byte(&self) -> Result<Option<u8>> {
+        match self.delimiter.as_bytes() {
+            b"auto" => Ok(None),
+            b"tab" => Ok(Some(b'\t')),
+            [byte] if byte.is_ascii() && !matches!(byte, b'\r' | b'\n' | b'"' | 0) => Ok(Some(*byte)),
+            _ => Err(setting(
+                format!("`{}` is not a delimiter", self.delimiter),
+                "`auto`, `tab`, or one ASCII character",
+            )),
+        }
+    }
+
+    /// The quote; `None` where quotes are ordinary characters.
+    pub(super) fn quote_byte(&self) -> Result<Option<u8>> {
+        match self.quote.as_bytes() {
+            b"none" | b"" => Ok(None),
+            [byte] if byte.is_ascii() && !byte.is_ascii_control() => Ok(Some(*byte)),
+            _ => Err(setting(format!("`{}` is not a quote", self.quote), "`none`, or one ASCII character")),
+        }
+    }
+}
+
+fn setting(message: String, hint: &str) -> Error {
+    Error::permanent("with_invalid", message).hint(hint)
+}
+
+fn column_problems(name: &str, column: &Column, check: &mut Check<'_>) {
+    let at = |field| ["columns", name, field];
+    let later = [("unique", column.unique), ("lookup", column.lookup.is_some()), ("split", column.split.is_some())];
+    for (field, _) in later.into_iter().filter(|(_, used)| *used) {
+        check.not_yet(&at(field), &format!("`{field}` of a column"));
+    }
+    if !check.readable(&at("type")) {
+        return;
+    }
+    let untyped = connections::Column {
+        name: name.to_owned(),
+        kind: Kind::Text,
+        type_name: String::new(),
+        not_null: false,
+        max_length: None,
+    };
+    // Without a type, only the table can say whether the values' rules fit.
+    let limited = column.kind.is_none() && (column.min.is_some() || column.max.is_some());
+    let assumed = match limited {
+        true => Column { min: None, max: None, ..column.clone() },
+        false => column.clone(),
+    };
+    if let Err((field, message)) = Rule::new(&assumed, &untyped, false).map(drop) {
+        check.problem(&at(field), message, "");
+    }
+    if column.min_length > column.max_length && column.max_length.is_some() {
+        check.problem(&at("min_length"), "`min_length` is greater than `max_length`", "");
+    }
+    if column.formats.is_empty() {
+        return;
+    }
+    if !matches!(column.kind, None | Some(ColumnType::Date | ColumnType::Datetime)) {
+        check.problem(&at("formats"), "`formats` is for dates and times", "set `type: date` or `type: datetime`");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use afterload_pipeline::Surroundings;
+    use afterload_spanned_yaml as yaml;
+    use afterload_step_api::Step;
+
+    fn found(with: serde_json::Value) -> Vec<(&'static str, String)> {
+        let mut whole = json!({ "source": "${{ params.file }}", "into": { "table": "t" }, "columns": { "a": {} } });
+        for (key, value) in with.as_object().unwrap() {
+            whole[key] = value.clone();
+        }
+        let step: CsvImport = serde_json::from_value(whole).unwrap();
+        let around = Surroundings { connections: Some(["app".to_owned()].into()), ..Surroundings::default() };
+        let node = yaml::parse("").unwrap();
+        let mut check = Check::new(&node, &around);
+        step.check(&mut check);
+        check.finish().into_iter().map(|problem| (problem.code, problem.message)).collect()
+    }
+
+    #[test]
+    fn a_plain_import_has_no_problem() {
+        assert_eq!(found(json!({})), []);
+    }
+
+    #[test]
+    fn each_fault_is_found() {
+        let cases = [
+            (json!({ "connection": "x" }), "unknown connection `x`"),
+            (json!({ "columns": {} }), "`columns` names no column"),
+            (json!({ "columns": { "a": { "pattern": "(" } } }), "`pattern` is not a regular expression"),
+            (json!({ "columns": { "a": { "type": "enum" } } }), "needs `values`"),
+            (
+                json!({ "columns": { "a": { "type": "integer", "formats": ["%Y"] } } }),
+                "`formats` is for dates and times",
+            ),
+            (json!({ "columns": { "a": { "min_length": 3, "max_length": 2 } } }), "`min_length` is greater"),
+            (json!({ "into": { "table": "t", "on_conflict": { "keys": ["b"], "action": "skip" } } }), "key `b`"),
+            (json!({ "encoding": "klingon" }), "unknown encoding `klingon`"),
+            (json!({ "delimiter": "ab" }), "`ab` is not a delimiter"),
+            (json!({ "quote": "é" }), "`é` is not a quote"),
+            (json!({ "header": false }), "needs the names of its columns"),
+            (json!({ "header": ["a", "a"] }), "names `a` twice"),
+            (json!({ "chunk": 0 }), "`chunk` must be"),
+            (json!({ "errors": { "file": "../x.csv" } }), "`errors.file`"),
+        ];
+        for (with, message) in cases {
+            let problems = found(with.clone());
+            let [(code, text)] = problems.as_slice() else { panic!("{with}: {problems:?}") };
+            assert!(*code == "definition_invalid" && text.contains(message), "{with}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_still_to_come_is_refused() {
+        let columns = json!({ "a": { "unique": true, "lookup": { "table": "users" }, "split": "," } });
+        let codes = found(json!({ "columns": columns, "report": { "table": "imports" } }));
+        assert_eq!(codes.iter().map(|(code, _)| *code).collect::<Vec<_>>(), ["not_supported_yet"; 4]);
+    }
+
+    #[test]
+    fn fields_that_nobody_knows_are_refused() {
+        let with = json!({ "source": "${{ x }}", "into": { "table": "t" }, "columns": { "a": { "typo": 1 } } });
+        assert!(serde_json::from_value::<CsvImport>(with).unwrap_err().to_string().contains("unknown field `typo`"));
+    }
+}

@@ -1,0 +1,106 @@
+//! How far an import is: what is committed with every chunk, and what the outputs are made of.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::chunk::Chunk;
+use afterload_core::units::grouped;
+use afterload_step_api::{Counts, Report};
+use afterload_target_db::Outcome;
+
+/// The most kinds of faults that are counted apart.
+const FAULTS: usize = 100;
+
+/// How far an import is. Its rows are `inserted + updated + skipped + rejected`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Where the next record begins, in the text as UTF-8 (for UTF-8 files: in the file).
+    pub offset: u64,
+    /// Its line.
+    pub line: u64,
+    /// Bytes of the file that were read for this.
+    pub read: u64,
+    /// Rows that were seen.
+    pub rows: u64,
+    /// New rows.
+    pub inserted: u64,
+    /// Rows that overwrote others.
+    pub updated: u64,
+    /// Rows that were left out.
+    pub skipped: u64,
+    /// Rows that were rejected; also the number of the last reject.
+    pub rejected: u64,
+    /// Rejected rows by `column.code`, or by `code` where the whole row is at fault.
+    pub faults: BTreeMap<String, u64>,
+    /// Whether nothing is left to do.
+    pub finished: bool,
+}
+
+impl Cursor {
+    /// The cursor behind a chunk.
+    pub fn after(&self, chunk: &Chunk, outcome: &Outcome) -> Self {
+        let mut next = self.clone();
+        (next.offset, next.line, next.read, next.finished) = (chunk.offset, chunk.line, chunk.read, chunk.last);
+        next.rows += chunk.rows();
+        next.inserted += outcome.inserted;
+        next.updated += outcome.updated;
+        next.skipped += outcome.skipped;
+        next.rejected += (chunk.rejects.len() + outcome.refused.len()) as u64;
+        for reject in &chunk.rejects {
+            next.count(&reject.kind());
+        }
+        for refusal in &outcome.refused {
+            next.count(refusal.code);
+        }
+        next
+    }
+
+    fn count(&mut self, kind: &str) {
+        if self.faults.len() < FAULTS || self.faults.contains_key(kind) {
+            *self.faults.entry(kind.to_owned()).or_default() += 1;
+        }
+    }
+
+    /// Whether more rows were rejected than `share` allows; never before the thousandth row.
+    pub fn too_many_rejects(&self, share: f64) -> bool {
+        self.rows >= 1000 && self.rejected as f64 > self.rows as f64 * share
+    }
+
+    /// As progress: bytes, because the number of rows is not known before the end.
+    pub fn report(&self, size: u64) -> Report {
+        let counts = [
+            ("rows", self.rows),
+            ("inserted", self.inserted),
+            ("updated", self.updated),
+            ("skipped", self.skipped),
+            ("rejected", self.rejected),
+        ];
+        Report {
+            done: if self.finished { size } else { self.read.min(size) },
+            total: Some(size),
+            unit: "bytes".into(),
+            message: Some(format!("{} rows", grouped(self.rows))),
+            counts: counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect::<Counts>(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejects_are_judged_from_the_thousandth_row_on() {
+        let at = |rows, rejected| Cursor { rows, rejected, ..Cursor::default() }.too_many_rejects(0.05);
+        assert_eq!([at(999, 999), at(1000, 50), at(1000, 51)], [false, false, true]);
+    }
+
+    #[test]
+    fn progress_is_told_in_bytes_and_rows() {
+        let cursor = Cursor { read: 70, rows: 1_234_567, ..Cursor::default() };
+        let report = cursor.report(100);
+        assert_eq!((report.done, report.total, report.message.as_deref()), (70, Some(100), Some("1,234,567 rows")));
+        assert_eq!(Cursor { finished: true, ..cursor }.report(100).done, 100);
+    }
+}

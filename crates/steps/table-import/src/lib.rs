@@ -1,0 +1,286 @@
+//! `csv.import`: rows of a CSV file into a table, and a file of what was rejected.
+//!
+//! ```text
+//! store -> decode -> parse -> check -> one transaction per chunk: cursor, rows, rejects -> error file
+//! ```
+//! An attempt goes on where the last committed chunk ended; see `connections` for the fence that keeps an attempt that was
+//! overtaken from writing.
+
+mod check;
+mod chunk;
+mod columns;
+mod cursor;
+mod decode;
+mod detect;
+mod import;
+mod layout;
+mod parser;
+mod read;
+mod rejects;
+mod rule;
+mod value;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use columns::{Case, Column, ColumnType};
+pub use import::{Job, Shelf, Sink, Source, import};
+
+use afterload_core::error::Result;
+use afterload_core::file::File;
+use afterload_core::units::Share;
+use afterload_object_store::Objects;
+use afterload_pipeline::{Check, Dynamic};
+use afterload_step_api::{Context, FileSink, Files, Step};
+use afterload_target_db::{self as connections, Connections, default_connection};
+
+/// Imports a CSV file into a table: detects encoding and delimiter, checks every row by the rules of its columns, and
+/// writes what was rejected to a file that can be corrected and imported again as it is.
+///
+/// Progress counts bytes, and rows by name. Promise: every row takes effect once, also through crashes, because rows and
+/// cursor are committed together in the target database (with `checkpoints: none` on the connection: at least once).
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CsvImport {
+    /// The file.
+    pub source: Dynamic<File>,
+    /// The connection that holds the table.
+    #[serde(default = "default_connection")]
+    pub connection: String,
+    /// The table, and what to do with rows that are already there.
+    pub into: Into,
+    /// The table's columns to fill, each with its rules.
+    pub columns: BTreeMap<String, Column>,
+    /// The encoding: `auto`, or a name such as `utf-8`, `utf-16le`, `windows-1252`. A byte order mark wins over it.
+    #[serde(default = "auto")]
+    pub encoding: String,
+    /// The delimiter: `auto` (one of `,` `;` tab `|`), `tab`, or one character.
+    #[serde(default = "auto")]
+    pub delimiter: String,
+    /// The quote around fields, or `none`.
+    #[serde(default = "quote")]
+    pub quote: String,
+    /// `true`: the first row names the columns. A list of names: the file has no such row.
+    #[serde(default)]
+    pub header: Header,
+    /// Lines above the table to leave out.
+    #[serde(default)]
+    pub skip_rows: u64,
+    /// The most rows to read.
+    #[serde(default)]
+    pub max_rows: Option<u64>,
+    /// Rows per transaction.
+    #[serde(default = "chunk")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub chunk: u64,
+    /// Checks everything and writes nothing but the error file; good rows count as skipped.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// The share of rows that may be rejected, looked at from the thousandth row on. Past it the step fails; rows that were
+    /// committed stay.
+    #[serde(default = "all")]
+    pub tolerate: Share,
+    /// One row per import in a table of the user's database. Not supported yet.
+    #[serde(default)]
+    pub report: Option<Value>,
+    /// The file of rejected rows.
+    #[serde(default)]
+    pub errors: Errors,
+}
+
+/// Where rows go.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Into {
+    /// The table: `contacts`, or `crm.contacts` in another schema.
+    pub table: String,
+    /// What to do with rows whose key is already there; without it the database refuses them, and they are rejected.
+    #[serde(default)]
+    pub on_conflict: Option<OnConflict>,
+}
+
+/// A key, and what to do when it is already there.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OnConflict {
+    /// The columns of a primary key or unique constraint.
+    pub keys: Vec<String>,
+    /// What to do.
+    pub action: Action,
+}
+
+/// What to do with a row whose key is already there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Overwrite the imported columns.
+    Update,
+    /// Keep what is there and count the row as skipped.
+    Skip,
+    /// Keep what is there and reject the row.
+    Reject,
+}
+
+/// Whether the file names its columns.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Header {
+    /// `true`: in its first row.
+    Flag(bool),
+    /// No: these are the names.
+    Names(Vec<String>),
+}
+
+/// The file of rejected rows.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Errors {
+    /// Its name.
+    pub file: String,
+    /// The most rows that it holds; further ones are only counted.
+    pub max: u64,
+}
+
+/// What later steps may use.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Outputs {
+    /// Rows of the file: inserted, updated, skipped and rejected ones.
+    pub rows: u64,
+    /// New rows.
+    pub inserted: u64,
+    /// Rows that overwrote others.
+    pub updated: u64,
+    /// Rows that were left out because their key was there.
+    pub skipped: u64,
+    /// Rows that were rejected.
+    pub rejected: u64,
+    /// The file of rejected rows, if there are any.
+    pub errors_file: Option<File>,
+    /// What the file looked like, and what was wrong with it.
+    pub report: Summary,
+}
+
+/// What a file looked like, and what was wrong with it.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Summary {
+    /// The encoding.
+    pub encoding: String,
+    /// The delimiter.
+    pub delimiter: String,
+    /// Rejected rows by `column.code`, or by `code` where the whole row is at fault.
+    pub faults: BTreeMap<String, u64>,
+}
+
+/// What `CsvImport` works with.
+#[derive(Clone)]
+pub struct CsvImportDeps {
+    /// Files in any bucket.
+    pub objects: Objects,
+    /// The databases that pipelines work on.
+    pub connections: Connections,
+}
+
+impl Step for CsvImport {
+    const KIND: &'static str = "csv.import";
+    const EXAMPLE: &'static str = r#"source: "${{ params.file }}"
+connection: app
+into:
+  table: contacts
+  on_conflict: { keys: [email], action: update }
+columns:
+  email: { match: [Email, E-mail], type: email, required: true, case: lower }
+  name: { max_length: 200 }
+  joined: { type: date, formats: ["%Y-%m-%d", "%d.%m.%Y"] }
+  country: { type: enum, values: [DE, FR, IT], case: upper }
+  amount: { type: decimal, min: 0, default: 0 }
+tolerate: 20%
+errors: { file: rejected.csv, max: 10000 }
+"#;
+    const MAKES_FILES: bool = true;
+    type Outputs = Outputs;
+    type Deps = CsvImportDeps;
+
+    fn check(&self, check: &mut Check<'_>) {
+        self.problems(check);
+    }
+
+    async fn run(self, ctx: Context, deps: CsvImportDeps) -> Result<Outputs> {
+        let source = Stored { objects: deps.objects, file: self.source.clone().value()? };
+        let target = deps.connections.get(&self.connection).await?;
+        import(&self, &Job::of(&ctx), &source, &ctx.files, &target).await
+    }
+}
+
+/// A file in the store.
+struct Stored {
+    objects: Objects,
+    file: File,
+}
+
+impl Source for Stored {
+    async fn open(&self, from: u64) -> Result<(u64, BoxStream<'static, Result<Bytes>>)> {
+        let body = self.objects.open(&self.file, from).await?;
+        Ok((body.stored.size, body.stream))
+    }
+}
+
+impl Shelf for Files {
+    type Sink = FileSink;
+
+    async fn create(&self, name: &str, content_type: &str) -> Result<FileSink> {
+        Files::create(self, name, content_type).await
+    }
+}
+
+impl Sink for FileSink {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        FileSink::write(self, bytes).await
+    }
+
+    async fn finish(self) -> Result<File> {
+        FileSink::finish(self).await
+    }
+}
+
+impl From<Action> for connections::Action {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::Update => Self::Update,
+            Action::Skip => Self::Skip,
+            Action::Reject => Self::Reject,
+        }
+    }
+}
+
+impl Default for Header {
+    fn default() -> Self {
+        Self::Flag(true)
+    }
+}
+
+impl Default for Errors {
+    fn default() -> Self {
+        Self { file: "rejected.csv".into(), max: 10_000 }
+    }
+}
+
+fn auto() -> String {
+    "auto".into()
+}
+
+fn quote() -> String {
+    "\"".into()
+}
+
+fn chunk() -> u64 {
+    10_000
+}
+
+fn all() -> Share {
+    Share(1.0)
+}

@@ -1,0 +1,502 @@
+//! The CSV reader: a state machine that is fed bytes as they come and never holds more than one record.
+//!
+//! It reads what the `csv` crate reads, but knows where each quote opened and each record ended (also for CR-only files),
+//! and stops at limits: an unclosed quote must not swallow the rest of the file.
+
+use memchr::{memchr, memchr2, memchr3, memchr3_iter};
+
+use afterload_core::error::{Error, Result};
+
+/// The largest field.
+pub const FIELD: usize = 64 << 10;
+/// The largest record.
+pub const RECORD: usize = 1 << 20;
+/// The most columns.
+pub const COLUMNS: usize = 1024;
+/// How far the closing quote of a field that is already too large is looked for, to tell which fault it is.
+const SEARCH: usize = 16 << 20;
+
+/// How the fields are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dialect {
+    /// Between fields.
+    pub delimiter: u8,
+    /// Around fields that hold delimiters or line ends; `None`: quotes are ordinary characters.
+    pub quote: Option<u8>,
+}
+
+/// One record, its fields one after the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// The text of all fields, without quotes.
+    pub bytes: Vec<u8>,
+    /// Where each field ends in `bytes`.
+    pub ends: Vec<u32>,
+    /// The line it begins on, from 1.
+    pub line: u64,
+    /// The offset just behind it and its line end.
+    pub end: u64,
+    /// Whether text followed a closing quote.
+    pub stray: bool,
+}
+
+impl Record {
+    /// The fields.
+    pub fn fields(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start as usize..*end as usize])
+    }
+
+    /// Takes off the fields behind the first `width` if they are all empty, as exports with trailing delimiters have them.
+    pub fn drop_empty(&mut self, width: usize) {
+        let filled = |end: &u32| (*end as usize) < self.bytes.len();
+        if self.ends.len() > width && !width.checked_sub(1).and_then(|last| self.ends.get(last)).is_none_or(filled) {
+            self.ends.truncate(width);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.stray = false;
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Before a record; line ends are skipped.
+    Start,
+    /// Before the first byte of a field.
+    FieldStart,
+    /// In a field without quotes.
+    Field,
+    /// In a quoted field.
+    Quoted,
+    /// Behind a quote in a quoted field: the end of it, or the first of two.
+    QuoteSeen,
+    /// Behind a CR that ended a record; a LF may belong to it.
+    AfterCr,
+}
+
+/// The reader.
+#[derive(Clone, Debug)]
+pub struct Parser {
+    dialect: Dialect,
+    state: State,
+    /// The offset of the next byte.
+    offset: u64,
+    /// The line of the next byte.
+    line: u64,
+    /// Whether the byte before was a CR that has been counted as a line.
+    cr: bool,
+    /// Line and offset where the field under way, or its opening quote, stands.
+    opened: (u64, u64),
+    /// Bytes of a quoted field beyond its limit.
+    beyond: usize,
+}
+
+impl Parser {
+    /// A reader whose first byte has this offset and stands on this line.
+    pub fn new(dialect: Dialect, offset: u64, line: u64) -> Self {
+        Self { dialect, state: State::Start, offset, line, cr: false, opened: (line, offset), beyond: 0 }
+    }
+
+    /// The line of the next byte.
+    pub fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// Reads on, takes what it reads off `input`, and says whether `record` is complete.
+    ///
+    /// # Errors
+    /// `csv_field_too_large`, `csv_record_too_large`, `csv_too_many_columns`, `csv_unclosed_quote`, each with `line` and
+    /// `offset` in its details.
+    pub fn read(&mut self, input: &mut &[u8], record: &mut Record) -> Result<bool> {
+        while let Some(&byte) = input.first() {
+            match self.state {
+                State::Start => match byte {
+                    b'\n' | b'\r' => {
+                        self.take(input, 1);
+                        self.line_end(byte);
+                    }
+                    _ if self.at_once(input, record) => return Ok(true),
+                    _ => {
+                        record.clear();
+                        record.line = self.line;
+                        self.cr = false;
+                        self.state = State::FieldStart;
+                    }
+                },
+                State::FieldStart if Some(byte) == self.dialect.quote => {
+                    self.opened = (self.line, self.offset);
+                    self.beyond = 0;
+                    self.cr = false;
+                    self.take(input, 1);
+                    self.state = State::Quoted;
+                }
+                State::FieldStart => {
+                    self.opened = (self.line, self.offset);
+                    self.state = State::Field;
+                }
+                State::Field => {
+                    let found = memchr3(self.dialect.delimiter, b'\n', b'\r', input);
+                    let text = &input[..found.unwrap_or(input.len())];
+                    self.append(text, record)?;
+                    self.take(input, text.len());
+                    if found.is_some() && self.end_field(input, record)? {
+                        return Ok(true);
+                    }
+                }
+                State::Quoted => self.quoted(input, record)?,
+                State::QuoteSeen if Some(byte) == self.dialect.quote => {
+                    let text = [byte];
+                    self.append_quoted(&text, record)?;
+                    self.take(input, 1);
+                    self.state = State::Quoted;
+                }
+                State::QuoteSeen => {
+                    let ends = byte == self.dialect.delimiter || byte == b'\n' || byte == b'\r';
+                    match (ends, self.beyond > 0) {
+                        (true, true) => return Err(self.field_too_large()),
+                        (true, false) if self.end_field(input, record)? => return Ok(true),
+                        (true, false) => {}
+                        (false, true) => return Err(self.unclosed()),
+                        (false, false) => {
+                            record.stray = true;
+                            self.state = State::Field;
+                        }
+                    }
+                }
+                State::AfterCr => {
+                    if byte == b'\n' {
+                        self.take(input, 1);
+                    }
+                    return Ok(self.finished(record));
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// The common case, which needs no state: a record without anything odd lies in the input whole. Otherwise nothing is
+    /// taken, and the states find out what it is.
+    fn at_once(&mut self, input: &mut &[u8], record: &mut Record) -> bool {
+        let (text, delimiter) = (*input, self.dialect.delimiter);
+        record.clear();
+        record.line = self.line;
+        let (mut start, mut behind) = (0, 0);
+        if self.dialect.quote == Some(delimiter) {
+            return false;
+        }
+        for at in memchr3_iter(delimiter, b'\n', b'\r', text) {
+            if at < behind {
+                continue;
+            }
+            let mut field = start..at;
+            if self.dialect.quote == Some(text[start]) {
+                let Some(length) = memchr(text[start], &text[start + 1..]) else { return false };
+                let close = start + 1 + length;
+                field = start + 1..close;
+                if close >= at {
+                    // This delimiter is part of the text; the one behind the quote comes later.
+                    if memchr2(b'\n', b'\r', &text[field]).is_some() {
+                        return false;
+                    }
+                    behind = close + 1;
+                    continue;
+                }
+                if close + 1 != at {
+                    return false;
+                }
+            }
+            let full = record.ends.len() == COLUMNS || record.bytes.len() + field.len() > RECORD;
+            if full || field.len() > FIELD {
+                return false;
+            }
+            record.bytes.extend_from_slice(&text[field]);
+            record.ends.push(record.bytes.len() as u32);
+            if text[at] == delimiter {
+                start = at + 1;
+                continue;
+            }
+            let length = match (text[at], text.get(at + 1)) {
+                (b'\n', _) => 1,
+                (_, Some(b'\n')) => 2,
+                (_, Some(_)) => 1,
+                (_, None) => return false,
+            };
+            self.take(input, at + length);
+            self.line += 1;
+            return self.finished(record);
+        }
+        false
+    }
+
+    /// At the end of the input: says whether `record` is complete.
+    ///
+    /// # Errors
+    /// Those of [`Parser::read`].
+    pub fn finish(&mut self, record: &mut Record) -> Result<bool> {
+        match self.state {
+            State::Start => Ok(false),
+            State::AfterCr => Ok(self.finished(record)),
+            State::Quoted => Err(self.unclosed()),
+            State::QuoteSeen if self.beyond > 0 => Err(self.field_too_large()),
+            State::FieldStart | State::Field | State::QuoteSeen => {
+                self.count_field(record)?;
+                Ok(self.finished(record))
+            }
+        }
+    }
+
+    /// The fault of a record that is still open where it had to end.
+    pub fn open_fault(&self, record: &Record) -> Error {
+        match self.state {
+            State::Quoted | State::QuoteSeen => self.unclosed(),
+            _ => self.record_too_large(record),
+        }
+    }
+
+    fn take(&mut self, input: &mut &[u8], count: usize) {
+        *input = &input[count..];
+        self.offset += count as u64;
+    }
+
+    /// Counts lines: LF, CR and CRLF end one each.
+    fn line_end(&mut self, byte: u8) {
+        if byte == b'\r' || !self.cr {
+            self.line += 1;
+        }
+        self.cr = byte == b'\r';
+    }
+
+    fn finished(&mut self, record: &mut Record) -> bool {
+        record.end = self.offset;
+        self.state = State::Start;
+        self.cr = false;
+        true
+    }
+
+    /// Ends the field at the delimiter or line end that comes next; true if that ends the record too.
+    fn end_field(&mut self, input: &mut &[u8], record: &mut Record) -> Result<bool> {
+        self.count_field(record)?;
+        let byte = input[0];
+        self.take(input, 1);
+        if byte == self.dialect.delimiter {
+            self.state = State::FieldStart;
+            return Ok(false);
+        }
+        self.line += 1;
+        if byte == b'\r' {
+            self.state = State::AfterCr;
+            return Ok(false);
+        }
+        Ok(self.finished(record))
+    }
+
+    fn count_field(&mut self, record: &mut Record) -> Result<()> {
+        if record.ends.len() == COLUMNS {
+            return Err(self.fault(
+                "csv_too_many_columns",
+                format!("a record has more than {COLUMNS} columns"),
+                record,
+            ));
+        }
+        record.ends.push(record.bytes.len() as u32);
+        Ok(())
+    }
+
+    fn append(&mut self, text: &[u8], record: &mut Record) -> Result<()> {
+        let start = record.ends.last().map_or(0, |end| *end as usize);
+        if record.bytes.len() - start + text.len() > FIELD {
+            return Err(self.field_too_large());
+        }
+        if record.bytes.len() + text.len() > RECORD {
+            return Err(self.record_too_large(record));
+        }
+        record.bytes.extend_from_slice(text);
+        Ok(())
+    }
+
+    fn quoted(&mut self, input: &mut &[u8], record: &mut Record) -> Result<()> {
+        let Some(quote) = self.dialect.quote else { return Ok(()) };
+        let found = memchr(quote, input);
+        let text = &input[..found.unwrap_or(input.len())];
+        if memchr3(b'\n', b'\r', b'\n', text).is_some() {
+            for &byte in text {
+                match byte {
+                    b'\n' | b'\r' => self.line_end(byte),
+                    _ => self.cr = false,
+                }
+            }
+        } else if !text.is_empty() {
+            self.cr = false;
+        }
+        self.append_quoted(text, record)?;
+        self.take(input, text.len());
+        if found.is_some() {
+            self.take(input, 1);
+            self.cr = false;
+            self.state = State::QuoteSeen;
+        }
+        Ok(())
+    }
+
+    fn append_quoted(&mut self, text: &[u8], record: &mut Record) -> Result<()> {
+        let start = record.ends.last().map_or(0, |end| *end as usize);
+        if self.beyond == 0 && record.bytes.len() - start + text.len() <= FIELD {
+            return self.append(text, record);
+        }
+        self.beyond += text.len().max(1);
+        if self.beyond > SEARCH { Err(self.unclosed()) } else { Ok(()) }
+    }
+
+    fn unclosed(&self) -> Error {
+        let (line, offset) = self.opened;
+        let message = format!("the quote that opens on line {line} (byte {offset}) is never closed");
+        at("csv_unclosed_quote", message, line, offset).hint(
+            "close the quote, double it if it is part of the text, or say `quote: none` if the file has no quoting",
+        )
+    }
+
+    fn field_too_large(&self) -> Error {
+        let (line, offset) = self.opened;
+        let message = format!("a field on line {line} (byte {offset}) is larger than {} KiB", FIELD >> 10);
+        at("csv_field_too_large", message, line, offset)
+    }
+
+    fn record_too_large(&self, record: &Record) -> Error {
+        self.fault("csv_record_too_large", format!("a record is larger than {} KiB", RECORD >> 10), record)
+    }
+
+    fn fault(&self, code: &'static str, message: String, record: &Record) -> Error {
+        let message = format!("{message}: it begins on line {} and goes beyond byte {}", record.line, self.opened.1);
+        at(code, message, record.line, self.opened.1)
+    }
+}
+
+fn at(code: &'static str, message: String, line: u64, offset: u64) -> Error {
+    Error::permanent(code, message).details(serde_json::json!({ "line": line, "offset": offset }))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const COMMA: Dialect = Dialect { delimiter: b',', quote: Some(b'"') };
+
+    /// All records, with the input cut into pieces of these sizes.
+    fn read(input: &[u8], sizes: &[usize]) -> Result<Vec<Record>> {
+        let mut parser = Parser::new(COMMA, 0, 1);
+        let (mut record, mut records) = (Record::default(), Vec::new());
+        let (mut rest, mut sizes) = (input, sizes.iter().cycle());
+        while !rest.is_empty() {
+            let size = sizes.next().map_or(rest.len(), |size| (*size).clamp(1, rest.len()));
+            let (mut piece, after) = rest.split_at(size);
+            while parser.read(&mut piece, &mut record)? {
+                records.push(record.clone());
+            }
+            rest = after;
+        }
+        if parser.finish(&mut record)? {
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    fn texts(records: &[Record]) -> Vec<Vec<String>> {
+        let fields = |record: &Record| record.fields().map(|field| String::from_utf8_lossy(field).into()).collect();
+        records.iter().map(fields).collect()
+    }
+
+    fn refusal(input: &[u8]) -> (&'static str, serde_json::Value) {
+        let error = read(input, &[4096]).unwrap_err();
+        (error.code(), error.facts().unwrap().clone())
+    }
+
+    #[test]
+    fn every_line_end_is_read_and_counted() {
+        for end in ["\n", "\r\n", "\r"] {
+            let text = format!("a,b{end}{end}\"1{end}x\",2{end}3,{end},");
+            let records = read(text.as_bytes(), &[]).unwrap();
+            assert_eq!(texts(&records), [vec!["a", "b"], vec![&format!("1{end}x"), "2"], vec!["3", ""], vec!["", ""]]);
+            assert_eq!(records.iter().map(|record| record.line).collect::<Vec<_>>(), [1, 3, 5, 6], "{end:?}");
+            assert_eq!(records[0].end as usize, 3 + end.len());
+            assert_eq!(records[3].end as usize, text.len());
+        }
+    }
+
+    #[test]
+    fn an_unclosed_quote_is_told_with_its_place() {
+        let mut input = b"a,b\n1,2\nx,\"open\n".to_vec();
+        let place = serde_json::json!({ "line": 3, "offset": 10 });
+        assert_eq!(refusal(&input), ("csv_unclosed_quote", place.clone()));
+        input.extend(b"1,2\n".repeat(100_000));
+        assert_eq!(refusal(&input), ("csv_unclosed_quote", place.clone()));
+        input.extend(b"1,2\n".repeat(5_000_000));
+        assert_eq!(refusal(&input), ("csv_unclosed_quote", place));
+    }
+
+    #[test]
+    fn limits_hold() {
+        let long = "x".repeat(FIELD);
+        assert!(read(format!("{long},\"{long}\"\n").as_bytes(), &[777]).is_ok());
+        assert_eq!(refusal(format!("a\n{long}x\n").as_bytes()).0, "csv_field_too_large");
+        let place = serde_json::json!({ "line": 2, "offset": 2 });
+        assert_eq!(refusal(format!("a\n\"{long}x\"\n").as_bytes()), ("csv_field_too_large", place));
+        assert_eq!(refusal(format!("{long},").repeat(17).as_bytes()).0, "csv_record_too_large");
+        assert!(read(",".repeat(COLUMNS - 1).as_bytes(), &[]).is_ok());
+        assert_eq!(refusal(",".repeat(COLUMNS).as_bytes()).0, "csv_too_many_columns");
+    }
+
+    #[test]
+    fn text_behind_a_closing_quote_is_marked() {
+        let records = read(b"\"a\"b,c\n\"d\",e\n", &[]).unwrap();
+        assert_eq!(texts(&records), [["ab", "c"], ["d", "e"]]);
+        assert_eq!([records[0].stray, records[1].stray], [true, false]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_csv_crate_writes_comes_back(rows in prop::collection::vec(prop::collection::vec("[a-c,\"\r\n é]{0,6}", 3), 0..20),
+                                                sizes in prop::collection::vec(1_usize..9, 1..9)) {
+            let mut writer = csv::Writer::from_writer(Vec::new());
+            for row in &rows {
+                writer.write_record(row).unwrap();
+            }
+            let input = writer.into_inner().unwrap();
+            let records = read(&input, &sizes).unwrap();
+            prop_assert_eq!(texts(&records), rows);
+        }
+
+        #[test]
+        fn cuts_change_nothing(input in "[ab,\"\r\n]{0,60}", sizes in prop::collection::vec(1_usize..5, 1..9)) {
+            let (whole, cut) = (read(input.as_bytes(), &[]), read(input.as_bytes(), &sizes));
+            match (whole, cut) {
+                (Ok(whole), Ok(cut)) => {
+                    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(input.as_bytes());
+                    let theirs = reader.records().map(|row| row.unwrap().iter().map(str::to_owned).collect::<Vec<_>>());
+                    prop_assert_eq!(texts(&whole), theirs.collect::<Vec<_>>());
+                    prop_assert_eq!(whole, cut);
+                }
+                (Err(whole), Err(cut)) => prop_assert_eq!(whole.to_string(), cut.to_string()),
+                (whole, cut) => prop_assert!(false, "{:?} and {:?}", whole, cut),
+            }
+        }
+
+        #[test]
+        fn reading_can_go_on_behind_any_record(input in "[ab,\r\n]{0,60}") {
+            let records = read(input.as_bytes(), &[]).unwrap();
+            for (index, record) in records.iter().enumerate() {
+                let rest = &input.as_bytes()[record.end as usize..];
+                let next_line = input[..record.end as usize].replace("\r\n", "\n").matches(['\r', '\n']).count() as u64 + 1;
+                let mut parser = Parser::new(COMMA, record.end, next_line);
+                let (mut next, mut piece) = (Record::default(), rest);
+                let found = parser.read(&mut piece, &mut next).unwrap() || parser.finish(&mut next).unwrap();
+                prop_assert_eq!(found.then_some(&next), records.get(index + 1));
+            }
+        }
+    }
+}

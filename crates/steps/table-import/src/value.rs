@@ -1,0 +1,279 @@
+//! Reading single values: what text is a number, a day, an address.
+
+use std::borrow::Cow;
+
+use chrono::format::{Item, StrftimeItems};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime};
+
+use afterload_target_db::DAYS_TO_1970;
+
+const TIMES: &[&str] = &[
+    "%Y-%m-%dT%H:%M:%S%.f%:z",
+    "%Y-%m-%dT%H:%M:%S%.fZ",
+    "%Y-%m-%d %H:%M:%S%.f",
+    "%Y-%m-%dT%H:%M:%S%.f",
+    "%Y-%m-%d %H:%M:%S%.f%#z",
+    "%Y-%m-%d %H:%M:%S%.fZ",
+    "%Y-%m-%d %H:%M",
+    "%Y-%m-%dT%H:%M",
+    "%Y-%m-%d",
+];
+
+/// What is wrong with a whole number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadInteger {
+    /// It is not one.
+    Invalid,
+    /// It does not fit 64 bits.
+    TooLarge,
+}
+
+/// A whole number with an optional sign.
+pub fn integer(text: &str) -> Result<i64, BadInteger> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(BadInteger::Invalid);
+    }
+    text.parse().map_err(|_| BadInteger::TooLarge)
+}
+
+/// A decimal number, as `-?[0-9]+(\.[0-9]+)?`; `+`, a bare point and an exponent up to 40 are read and written out.
+pub fn decimal(text: &str) -> Option<Cow<'_, str>> {
+    if is_plain(text) {
+        return Some(Cow::Borrowed(text));
+    }
+    let (mantissa, exponent) = match text.find(['e', 'E']) {
+        Some(at) => (&text[..at], text[at + 1..].parse::<i32>().ok().filter(|exponent| exponent.abs() <= 40)?),
+        None => (text, 0),
+    };
+    let digits = mantissa.strip_prefix(['-', '+']).unwrap_or(mantissa);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if (whole.is_empty() && fraction.is_empty()) || !all_digits(whole) || !all_digits(fraction) {
+        return None;
+    }
+    let plain = exponent == 0 && !whole.is_empty() && !mantissa.starts_with('+') && !mantissa.ends_with('.');
+    if plain {
+        return Some(Cow::Borrowed(mantissa));
+    }
+    let sign = if mantissa.starts_with('-') { "-" } else { "" };
+    let point = whole.len() as i32 + exponent;
+    let digits = format!("{whole}{fraction}");
+    let before = point.max(0) as usize;
+    let whole = digits.chars().chain(std::iter::repeat('0')).take(before).collect::<String>();
+    let zeros = "0".repeat((-point).max(0) as usize);
+    let fraction = format!("{zeros}{}", digits.get(before..).unwrap_or_default());
+    let whole = if whole.is_empty() { "0" } else { &whole };
+    Some(Cow::Owned(if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }))
+}
+
+/// `-?[0-9]+(\.[0-9]+)?`, the common case.
+fn is_plain(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text).as_bytes();
+    let whole = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    match &digits[whole..] {
+        [] => whole > 0,
+        [b'.', fraction @ ..] => whole > 0 && !fraction.is_empty() && fraction.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
+}
+
+/// True or false, in the words that spreadsheets and databases use.
+pub fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "true" => return Some(true),
+        "0" | "false" => return Some(false),
+        _ => {}
+    }
+    let is = |words: &[&str]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
+    match () {
+        () if is(&["true", "t", "yes", "y", "on", "1"]) => Some(true),
+        () if is(&["false", "f", "no", "n", "off", "0"]) => Some(false),
+        () => None,
+    }
+}
+
+/// A day, as days since 1970.
+pub fn date(text: &str, formats: &[String]) -> Option<i32> {
+    if formats.is_empty() {
+        return (text.len() == 10).then(|| iso(text.as_bytes())).flatten();
+    }
+    formats.iter().find_map(|format| NaiveDate::parse_from_str(text, format).ok()).and_then(days)
+}
+
+/// A time, as microseconds since 1970 in UTC.
+pub fn datetime(text: &str, formats: &[String]) -> Option<i64> {
+    if formats.is_empty() {
+        // chrono would also take years of two digits.
+        iso(text.as_bytes().get(..10)?)?;
+        return TIMES.iter().find_map(|format| moment(text, format));
+    }
+    formats.iter().find_map(|format| moment(text, format))
+}
+
+fn moment(text: &str, format: &str) -> Option<i64> {
+    let zoned = || DateTime::parse_from_str(text, format).ok().map(|time| time.naive_utc());
+    let local = || NaiveDateTime::parse_from_str(text, format).ok();
+    let day = || NaiveDate::parse_from_str(text, format).ok().map(|day| day.and_time(NaiveTime::MIN));
+    let time = if has_zone(format) { zoned() } else { local().or_else(day) }?;
+    days(time.date()).map(|_| time.and_utc().timestamp_micros())
+}
+
+fn has_zone(format: &str) -> bool {
+    ["%z", "%:z", "%#z", "%::z", "%+", "%s"].iter().any(|item| format.contains(item))
+}
+
+/// Whether a format of dates or times can be read.
+pub fn is_format(format: &str) -> bool {
+    !format.is_empty() && StrftimeItems::new(format).all(|item| item != Item::Error)
+}
+
+/// Whether a format says which day it is: a date written in it reads back as the same.
+pub fn names_a_day(format: &str) -> bool {
+    use std::fmt::Write;
+    let mut text = String::new();
+    let day = NaiveDate::from_ymd_opt(2024, 11, 23);
+    // A format of times cannot be written from a date alone.
+    day.is_some_and(|day| {
+        write!(text, "{}", day.format(format)).is_ok() && NaiveDate::parse_from_str(&text, format) == Ok(day)
+    })
+}
+
+/// `2024-02-29`, the common case, without the detour through a format.
+fn iso(text: &[u8]) -> Option<i32> {
+    let number = |range: std::ops::Range<usize>| {
+        text[range].iter().try_fold(0_u32, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + u32::from(byte - b'0')))
+    };
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let hyphens = text[4] == b'-' && text[7] == b'-';
+    hyphens.then(|| NaiveDate::from_ymd_opt(year as i32, month, day)).flatten().and_then(days)
+}
+
+/// Only years that both databases read back: 1 to 9999.
+fn days(date: NaiveDate) -> Option<i32> {
+    (1..=9999).contains(&date.year()).then(|| date.num_days_from_ce() - DAYS_TO_1970)
+}
+
+/// An address as people have them: one `@`, a local part without space, a domain with a dot.
+pub fn email(text: &str) -> bool {
+    let Some(at) = text.bytes().rposition(|byte| byte == b'@') else { return false };
+    let (local, domain) = (&text[..at], &text[at + 1..]);
+    let local_char = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-') || "!#$%&'*+/=?^`{|}~".contains(c);
+    let domain_char = |c: char| c.is_alphanumeric() || matches!(c, '-' | '.');
+    let label = |label: &[u8]| (1..=63).contains(&label.len()) && !label.starts_with(b"-") && !label.ends_with(b"-");
+    (1..=64).contains(&local.len())
+        && local.chars().all(local_char)
+        && !local.starts_with('.')
+        && !local.ends_with('.')
+        && !local.as_bytes().windows(2).any(|pair| pair == b"..")
+        && domain.len() <= 253
+        && domain.bytes().any(|byte| byte == b'.')
+        && domain.chars().all(domain_char)
+        && domain.as_bytes().split(|byte| *byte == b'.').all(label)
+}
+
+/// An absolute URL with a host.
+pub fn url(text: &str) -> bool {
+    !text.contains(char::is_whitespace) && url::Url::parse(text).is_ok_and(|url| url.has_host())
+}
+
+/// A UUID in lower case with hyphens.
+pub fn uuid(text: &str) -> Option<Cow<'_, str>> {
+    let bytes = text.as_bytes();
+    let usual = bytes.len() == 36
+        && bytes.iter().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(byte),
+        });
+    if usual {
+        return Some(Cow::Borrowed(text));
+    }
+    let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(text);
+    let hyphens = inner.len() == 36 && [8, 13, 18, 23].iter().all(|at| inner.as_bytes()[*at] == b'-');
+    let digits = if hyphens { inner.replace('-', "") } else { inner.to_owned() };
+    if digits.len() != 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let d = digits.to_ascii_lowercase();
+    Some(Cow::Owned(format!("{}-{}-{}-{}-{}", &d[..8], &d[8..12], &d[12..16], &d[16..20], &d[20..])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        assert_eq!(integer("+42"), Ok(42));
+        assert_eq!(integer("-9223372036854775808"), Ok(i64::MIN));
+        assert_eq!(integer("9223372036854775808"), Err(BadInteger::TooLarge));
+        for text in ["", "-", "1.0", "1_000", " 1", "0x1", "１"] {
+            assert_eq!(integer(text), Err(BadInteger::Invalid), "{text:?}");
+        }
+        let written = [("1.50", "1.50"), ("-0.5", "-0.5"), ("+3", "3"), (".5", "0.5"), ("5.", "5"), ("-.5", "-0.5")];
+        let powers = [("1E5", "100000"), ("1.5e-3", "0.0015"), ("12.345e1", "123.45"), ("1.5e1", "15"), ("-2e0", "-2")];
+        for (text, number) in written.into_iter().chain(powers) {
+            assert_eq!(decimal(text).as_deref(), Some(number), "{text:?}");
+        }
+        for text in ["", ".", "-", "1,5", "1.2.3", "NaN", "inf", "1e", "1e99", "e5", "1 000"] {
+            assert_eq!(decimal(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn days_and_times() {
+        assert_eq!(date("1970-01-02", &[]), Some(1));
+        assert_eq!(date("2024-02-29", &[]), Some(19_782));
+        for text in ["2023-02-29", "2024/02/29", "0000-01-01", "é24-02-29", "24-02-29", ""] {
+            assert_eq!(date(text, &[]), None, "{text:?}");
+        }
+        let formats = ["%d.%m.%Y".to_owned(), "%m/%d/%Y".to_owned()];
+        assert_eq!(date("02.01.1970", &formats), Some(1));
+        assert_eq!(date("01/02/1970", &formats), Some(1));
+        assert_eq!(date("1970-01-02", &formats), None);
+        let second = 1_000_000;
+        for text in [
+            "1970-01-01T01:00:01+01:00",
+            "1970-01-01T00:00:01Z",
+            "1970-01-01 00:00:01",
+            "1970-01-01T00:00:01.000",
+            "1970-01-01 02:00:01+02",
+        ] {
+            assert_eq!(datetime(text, &[]), Some(second), "{text:?}");
+        }
+        assert_eq!(datetime("1970-01-02", &[]), Some(86_400 * second));
+        assert_eq!(datetime("02.01.1970 00:00", &["%d.%m.%Y %H:%M".to_owned()]), Some(86_400 * second));
+        assert_eq!(datetime("yesterday", &[]), None);
+        assert!(names_a_day("%d.%m.%Y") && names_a_day("%y%j") && names_a_day("%G-W%V-%u"));
+        assert!(!names_a_day("yyyy-mm-dd") && !names_a_day("%d.%m") && !names_a_day("%H:%M"));
+        assert!(is_format("%d.%m.%Y") && !is_format("%Q") && !is_format(""));
+    }
+
+    #[test]
+    fn addresses_and_ids() {
+        for text in ["a@b.co", "first.last+tag@sub.example.org", "jürgen@köln.de"] {
+            assert!(email(text), "{text:?}");
+        }
+        for text in
+            ["", "a", "a@", "@b.co", "a b@c.de", "a@b", "a@b..de", "a@-b.de", ".a@b.de", "a@b.de\r\nBcc: x@y.de"]
+        {
+            assert!(!email(text), "{text:?}");
+        }
+        assert!(
+            url("https://example.org/a?b=c") && !url("example.org") && !url("mailto:a@b.de") && !url("http://a b/")
+        );
+        let id = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+        for text in [
+            id,
+            "67E55044-10B1-426F-9247-BB680E5FE0C8",
+            "67e5504410b1426f9247bb680e5fe0c8",
+            "{67e55044-10b1-426f-9247-bb680e5fe0c8}",
+        ] {
+            assert_eq!(uuid(text).as_deref(), Some(id), "{text:?}");
+        }
+        assert_eq!(uuid("67e55044-10b1-426f-9247-bb680e5fe0cg"), None);
+        assert_eq!(uuid("é7e55044-10b1-426f-9247-bb680e5fe0c"), None);
+        assert_eq!(boolean("Yes"), Some(true));
+        assert_eq!(boolean("2"), None);
+    }
+}

@@ -1,0 +1,3 @@
+//! Table formats in and out.
+
+pub mod formula;

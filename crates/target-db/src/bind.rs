@@ -1,0 +1,358 @@
+//! `:name` parameters of SQL that others wrote: bound by the database, never pasted into the text.
+//!
+//! A [`Statement`] is read once. [`Statement::for_sqlite`] gives numbered parameters with native values.
+//! [`Statement::for_postgres`] asks the server which type it expects of each parameter and then sends every value as
+//! text that the server itself turns into that type, so that a day compares with a timestamp as it does in `psql`.
+
+use std::collections::BTreeMap;
+
+use rusqlite::types::Value as SqliteValue;
+use serde_json::Value as Json;
+use sqlx::postgres::{PgArguments, PgTypeInfo};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Column as _, Either, Executor as _, PgConnection, Postgres, SqlSafeStr, Statement as _};
+
+use super::tokens::{Token, tokens};
+use afterload_core::dialect::Dialect;
+use afterload_core::error::{Error, Result};
+
+/// Values by the names of their parameters.
+pub type Bind = BTreeMap<String, Json>;
+
+/// SQL that others wrote, without semicolons and comments at its end.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    dialect: Dialect,
+    pieces: Vec<Piece>,
+    names: Vec<String>,
+    single: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Piece {
+    Text(String),
+    /// The parameter of this place in `names`.
+    Parameter(usize),
+}
+
+impl Statement {
+    /// Reads the text.
+    ///
+    /// # Errors
+    /// `sql_invalid` for an empty text, a quote or comment without an end, and parameters that are not written `:name`.
+    pub fn parse(text: &str, dialect: Dialect) -> Result<Self> {
+        let mut tokens = tokens(text, dialect)?;
+        while let Some(Token::Blank(_) | Token::Semicolon) = tokens.last() {
+            tokens.pop();
+        }
+        if tokens.is_empty() {
+            return Err(Error::permanent("sql_invalid", "the SQL is empty"));
+        }
+        if text.contains('\0') {
+            return Err(Error::permanent("sql_invalid", "the SQL holds a NUL character"));
+        }
+        let (mut pieces, mut names, mut single) = (Vec::new(), Vec::<String>::new(), true);
+        for token in tokens {
+            let text = match token {
+                Token::Parameter(name) => {
+                    let known = names.iter().position(|known| known == name);
+                    let place = known.unwrap_or_else(|| {
+                        names.push(name.to_owned());
+                        names.len() - 1
+                    });
+                    pieces.push(Piece::Parameter(place));
+                    continue;
+                }
+                Token::Semicolon => {
+                    single = false;
+                    ";"
+                }
+                Token::Blank(text) | Token::Other(text) => text,
+            };
+            match pieces.last_mut() {
+                Some(Piece::Text(last)) => last.push_str(text),
+                _ => pieces.push(Piece::Text(text.to_owned())),
+            }
+        }
+        Ok(Self { dialect, pieces, names, single })
+    }
+
+    /// Whose SQL it is.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// The names of the parameters, each once, as they first come.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Whether no semicolon stands between two parts of it.
+    pub fn is_single(&self) -> bool {
+        self.single
+    }
+
+    /// What does not fit together: a parameter without a value, a value without a parameter.
+    pub fn misfits<'a>(&self, given: impl IntoIterator<Item = &'a str>) -> Vec<Error> {
+        let given: Vec<&str> = given.into_iter().collect();
+        let missing = self.names.iter().filter(|name| !given.contains(&name.as_str())).map(|name| {
+            let message = format!("`bind` gives no value for the parameter `:{name}`");
+            Error::permanent("sql_parameter_missing", message).hint(format!("add `{name}: …` to `bind`"))
+        });
+        let unused = given.iter().filter(|name| !self.names.iter().any(|known| known == *name)).map(|name| {
+            let message = format!("the SQL has no parameter `:{name}`");
+            Error::permanent("sql_parameter_unknown", message).hint("remove it from `bind`, or use it in the SQL")
+        });
+        missing.chain(unused).collect()
+    }
+
+    /// The text with numbered parameters: `?1` for SQLite, `$1` for PostgreSQL.
+    pub fn numbered(&self) -> String {
+        let sign = if self.dialect == Dialect::Sqlite { '?' } else { '$' };
+        self.filled(|place| format!("{sign}{}", place + 1))
+    }
+
+    /// The text as it was written, without semicolons and comments at its end.
+    pub fn named(&self) -> String {
+        self.filled(|place| format!(":{}", self.names[place]))
+    }
+
+    fn filled(&self, parameter: impl Fn(usize) -> String) -> String {
+        let piece = |piece: &Piece| match piece {
+            Piece::Text(text) => text.clone(),
+            Piece::Parameter(place) => parameter(*place),
+        };
+        self.pieces.iter().map(piece).collect()
+    }
+
+    fn values<'a>(&'a self, bind: &'a Bind) -> Result<Vec<&'a Json>> {
+        match self.misfits(bind.keys().map(String::as_str)).into_iter().next() {
+            Some(misfit) => Err(misfit),
+            None => Ok(self.names.iter().filter_map(|name| bind.get(name)).collect()),
+        }
+    }
+
+    /// For SQLite. Booleans become 1 and 0, lists and maps their JSON, for `json_each`.
+    ///
+    /// # Errors
+    /// `sql_parameter_missing`, `sql_parameter_unknown`.
+    pub fn for_sqlite(&self, bind: &Bind) -> Result<ForSqlite> {
+        let values = self.values(bind)?.into_iter().map(native).collect();
+        Ok(ForSqlite { sql: self.numbered(), values })
+    }
+
+    /// For PostgreSQL. The server is asked, on this connection, what it makes of the text; nothing is executed, and of a
+    /// text with two statements it makes nothing. Lists become arrays where arrays are expected, else their JSON.
+    ///
+    /// # Errors
+    /// `sql_parameter_missing`, `sql_parameter_unknown`, `sql_parameter_invalid`, or what the server has against the text.
+    pub async fn for_postgres(&self, connection: &mut PgConnection, bind: &Bind) -> Result<ForPostgres> {
+        let values = self.values(bind)?;
+        let sql = AssertSqlSafe(self.numbered()).into_sql_str();
+        let prepared = connection.prepare_with(sql, &[]).await.map_err(|error| self.refused(&error))?;
+        let wanted = match prepared.parameters() {
+            Some(Either::Left(types)) => types.iter().filter_map(PgTypeInfo::oid).map(|oid| oid.0.into()).collect(),
+            _ => Vec::new(),
+        };
+        // With a modifier of -1 the server names `bpchar`, and not `character`, which is one letter long.
+        let names = "SELECT format_type(wanted.oid::oid, -1) \
+            FROM unnest($1::int8[]) WITH ORDINALITY AS wanted (oid, place) ORDER BY place";
+        let types: Vec<String> = match wanted.is_empty() {
+            true => Vec::new(),
+            false => sqlx::query_scalar(names).bind::<Vec<i64>>(wanted).fetch_all(&mut *connection).await?,
+        };
+        if types.len() != values.len() {
+            return Err(Error::permanent("sql_invalid", "the server sees other parameters than we do"));
+        }
+        let texts = self.names.iter().zip(values).zip(&types);
+        let texts = texts.map(|((name, value), kind)| text(name, value, kind)).collect::<Result<Vec<_>>>()?;
+        let column = |column: &sqlx::postgres::PgColumn| (column.name().to_owned(), column.type_info().clone());
+        let columns = prepared.columns().iter().map(column).collect();
+        let sql = self.filled(|place| format!("CAST(CAST(${} AS text) AS {})", place + 1, types[place]));
+        let literal = |place: usize| format!("CAST({} AS {})", literal(texts[place].as_deref()), types[place]);
+        Ok(ForPostgres { inlined: self.filled(literal), sql, values: texts, columns })
+    }
+
+    fn refused(&self, error: &sqlx::Error) -> Error {
+        let Some(database) = error.as_database_error() else {
+            return Error::transient("database_unavailable", error.to_string());
+        };
+        let told = Error::permanent("sql_invalid", format!("the database refuses the SQL: {}", database.message()));
+        match database.code().as_deref() {
+            // Undetermined, ambiguous and clashing types of parameters.
+            Some("42P18" | "42P08") if !self.names.is_empty() => {
+                let names = self.names.iter().map(|name| format!("`:{name}`")).collect::<Vec<_>>().join(", ");
+                told.hint(format!("say the type, as in `CAST(:{} AS date)`; the parameters are {names}", self.names[0]))
+            }
+            // Connections, resources, operators who step in: the text is not to blame.
+            Some(code) if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
+                Error::transient("database_unavailable", database.message())
+            }
+            _ => told,
+        }
+    }
+}
+
+/// A statement with its values, for rusqlite.
+#[derive(Clone, Debug)]
+pub struct ForSqlite {
+    /// The text, with `?1`, `?2`, …
+    pub sql: String,
+    /// The values in this order.
+    pub values: Vec<SqliteValue>,
+}
+
+/// A statement with its values, for PostgreSQL.
+#[derive(Clone, Debug)]
+pub struct ForPostgres {
+    /// The text, with `$1`, `$2`, … of type text that are cast to what is expected.
+    pub sql: String,
+    /// The values in this order.
+    pub values: Vec<Option<String>>,
+    /// The columns that it gives, with their types; none if it gives no rows.
+    pub columns: Vec<(String, PgTypeInfo)>,
+    inlined: String,
+}
+
+impl ForPostgres {
+    /// As a query, to be executed on the connection that was asked. It is planned for these values: a plan for any values would
+    /// bring them to their types anew for every row.
+    pub fn query(&self) -> Query<'static, Postgres, PgArguments> {
+        let query = sqlx::query(AssertSqlSafe(self.sql.clone())).persistent(false);
+        self.values.iter().cloned().fold(query, Query::bind)
+    }
+
+    /// The text with its values as quoted literals, for what takes no parameters, such as `COPY (…) TO STDOUT`.
+    pub fn inlined(&self) -> &str {
+        &self.inlined
+    }
+}
+
+/// A value as SQLite has it.
+pub(super) fn native(value: &Json) -> SqliteValue {
+    match value {
+        Json::Null => SqliteValue::Null,
+        Json::Bool(value) => SqliteValue::Integer((*value).into()),
+        Json::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(value), _) => SqliteValue::Integer(value),
+            (None, Some(value)) => SqliteValue::Real(value),
+            (None, None) => SqliteValue::Text(number.to_string()),
+        },
+        Json::String(text) => SqliteValue::Text(text.clone()),
+        Json::Array(_) | Json::Object(_) => SqliteValue::Text(value.to_string()),
+    }
+}
+
+/// A value as the text from which PostgreSQL makes the type `kind`.
+fn text(name: &str, value: &Json, kind: &str) -> Result<Option<String>> {
+    let text = match value {
+        Json::Null => return Ok(None),
+        Json::String(text) => text.clone(),
+        Json::Array(items) if kind.ends_with("[]") => array(items),
+        other => other.to_string(),
+    };
+    if text.contains('\0') {
+        let message = format!("the value of the parameter `:{name}` holds a NUL character");
+        return Err(Error::permanent("sql_parameter_invalid", message).hint("PostgreSQL has no text with NUL"));
+    }
+    Ok(Some(text))
+}
+
+/// PostgreSQL's way to write an array; lists in lists are further dimensions.
+fn array(items: &[Json]) -> String {
+    let mut text = String::from("{");
+    for (place, item) in items.iter().enumerate() {
+        text.push_str(if place == 0 { "" } else { "," });
+        match item {
+            Json::Null => text.push_str("NULL"),
+            Json::Array(items) => text.push_str(&array(items)),
+            Json::String(item) => quoted(item, &mut text),
+            other => quoted(&other.to_string(), &mut text),
+        }
+    }
+    text.push('}');
+    text
+}
+
+/// Appends an item of an array as PostgreSQL reads it.
+pub(super) fn quoted(item: &str, text: &mut String) {
+    text.push('"');
+    for part in item.split_inclusive(['\\', '"']) {
+        let plain = part.trim_end_matches(['\\', '"']);
+        text.push_str(plain);
+        if plain.len() < part.len() {
+            text.push('\\');
+            text.push_str(&part[plain.len()..]);
+        }
+    }
+    text.push('"');
+}
+
+/// As libpq's `PQescapeLiteral`: right whatever `standard_conforming_strings` says.
+fn literal(text: Option<&str>) -> String {
+    match text {
+        None => "NULL".to_owned(),
+        Some(text) if text.contains('\\') => format!(" E'{}'", text.replace('\\', r"\\").replace('\'', "''")),
+        Some(text) => format!("'{}'", text.replace('\'', "''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn bind(values: Json) -> Bind {
+        serde_json::from_value(values).unwrap()
+    }
+
+    #[test]
+    fn parameters_are_numbered_and_the_end_is_cut_off() {
+        let text = "SELECT :b, ':c', :a::date + :b -- :d\n ; -- the end\n";
+        let sqlite = Statement::parse(text, Dialect::Sqlite).unwrap();
+        assert_eq!(sqlite.numbered(), "SELECT ?1, ':c', ?2::date + ?1");
+        assert_eq!(Statement::parse(text, Dialect::Postgres).unwrap().numbered(), "SELECT $1, ':c', $2::date + $1");
+        assert_eq!((sqlite.names(), sqlite.is_single()), (&["b".to_owned(), "a".to_owned()][..], true));
+        assert!(!Statement::parse("SELECT 1; SELECT 2", Dialect::Sqlite).unwrap().is_single());
+        for text in ["", " ;; -- x\n", "/* x */"] {
+            assert_eq!(Statement::parse(text, Dialect::Postgres).unwrap_err().message(), "the SQL is empty");
+        }
+    }
+
+    #[test]
+    fn values_and_parameters_must_fit() {
+        let statement = Statement::parse("SELECT :a, :b", Dialect::Sqlite).unwrap();
+        let misfits = statement.misfits(["b", "c"]);
+        let codes: Vec<_> = misfits.iter().map(Error::code).collect();
+        assert_eq!(codes, ["sql_parameter_missing", "sql_parameter_unknown"]);
+        assert_eq!(statement.for_sqlite(&bind(json!({ "a": 1 }))).unwrap_err().code(), "sql_parameter_missing");
+    }
+
+    #[test]
+    fn values_keep_their_types_in_sqlite() {
+        let statement = Statement::parse("SELECT :i, :f, :s, :t, :n, :l", Dialect::Sqlite).unwrap();
+        let values = json!({ "i": 1, "f": 1.5, "s": "'; DROP TABLE x", "t": true, "n": null, "l": [1, "a"] });
+        let bound = statement.for_sqlite(&bind(values)).unwrap();
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        let types = bound.sql.replace("SELECT ", "SELECT typeof(").replace(", ", ") || ' ' || typeof(") + ")";
+        let found: String =
+            connection.query_row(&types, rusqlite::params_from_iter(&bound.values), |row| row.get(0)).unwrap();
+        assert_eq!(found, "integer real text integer null text");
+        let row = connection.query_row(&bound.sql, rusqlite::params_from_iter(&bound.values), |row| {
+            Ok((row.get::<_, String>(2)?, row.get::<_, i64>(3)?, row.get::<_, String>(5)?))
+        });
+        assert_eq!(row.unwrap(), ("'; DROP TABLE x".to_owned(), 1, "[1,\"a\"]".to_owned()));
+    }
+
+    #[test]
+    fn literals_and_arrays_cannot_break_out() {
+        assert_eq!(literal(Some("it's")), "'it''s'");
+        assert_eq!(literal(Some(r"\'; DROP TABLE x; --")), r" E'\\''; DROP TABLE x; --'");
+        assert_eq!(literal(None), "NULL");
+        let items = json!(["a\"},{\\", null, 1, [true]]);
+        assert_eq!(array(items.as_array().unwrap()), r#"{"a\"},{\\",NULL,"1",{"true"}}"#);
+        assert_eq!(text("a", &json!([1]), "jsonb").unwrap().as_deref(), Some("[1]"));
+        assert_eq!(text("a", &json!("a\0b"), "text").unwrap_err().code(), "sql_parameter_invalid");
+    }
+}

@@ -1,0 +1,61 @@
+//! Fields of step kinds that work on a database: the connection, the statement and its values.
+
+use serde::de::DeserializeOwned;
+
+use super::{Bind, Command};
+use afterload_core::error::{Error, Result};
+use afterload_pipeline::Check;
+
+/// What can be said of a statement at a place of `with` before it runs. `own` are the parameters that the step fills itself.
+pub fn check_sql(
+    check: &mut Check<'_>,
+    connection: &str,
+    (at, text): (&[&str], &str),
+    bind: &Bind,
+    own: &[&str],
+) -> Option<Command> {
+    if text.contains("${{") {
+        let hint = "write `:name` there, and `bind: { name: \"${{ … }}\" }` beside it";
+        check.problem(at, "SQL cannot hold an expression", hint);
+        return None;
+    }
+    let statement = match check.around.dialects.get(connection) {
+        Some(dialect) => Command::parse(text, *dialect),
+        None => Command::parse_any(text),
+    };
+    let statement = match statement {
+        Ok(statement) => statement,
+        Err(error) => {
+            check.problem(at, error.message(), error.hint_text().unwrap_or_default());
+            return None;
+        }
+    };
+    for name in statement.names().iter().filter(|name| !own.contains(&name.as_str())) {
+        if !bind.contains_key(name.as_str()) {
+            check.problem(at, format!("nothing fills `:{name}`"), format!("add `{name}` to `bind`"));
+        }
+    }
+    Some(statement)
+}
+
+/// Values, at a place of `with`, that no statement names are slips.
+pub fn check_bind(check: &mut Check<'_>, (at, bind): (&[&str], &Bind), statements: &[Option<Command>]) {
+    // What could not be read may name anything.
+    let Some(statements) = statements.iter().map(Option::as_ref).collect::<Option<Vec<_>>>() else { return };
+    for name in bind.keys() {
+        if !statements.iter().any(|statement| statement.takes(name)) {
+            check.problem(&[at, &[name]].concat(), format!("the SQL has no `:{name}`"), "");
+        }
+    }
+}
+
+/// What an attempt before has committed.
+pub fn read_checkpoint<T: DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text)
+        .map_err(|error| Error::permanent("checkpoint_invalid", format!("the checkpoint cannot be read: {error}")))
+}
+
+/// The connection of steps that name none.
+pub fn default_connection() -> String {
+    "app".into()
+}

@@ -1,0 +1,226 @@
+//! What is kept of the rows that a statement gives.
+
+use std::cmp::Ordering;
+
+use serde_json::{Map, Number, Value};
+
+use super::Effect;
+use afterload_core::error::{Error, Result};
+
+/// What is kept of the rows that a statement gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// All of them. More than so many, or more than so many bytes as JSON, are an error.
+    All {
+        /// The most rows.
+        rows: usize,
+        /// The most bytes.
+        bytes: usize,
+    },
+    /// Nothing.
+    Nothing,
+    /// The greatest value of the first column, which must hold whole numbers or text. Text is compared byte by byte.
+    Greatest,
+}
+
+/// Rows that a statement has given. All have the same columns, so their names are kept once.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    names: Vec<String>,
+    values: Vec<Value>,
+    count: usize,
+}
+
+impl Rows {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The place of a column; of several of the same name the last one.
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.names.iter().rposition(|known| known == name)
+    }
+
+    /// The value of a column in a row, both counted from 0.
+    pub fn value(&self, row: usize, column: usize) -> &Value {
+        &self.values[row * self.names.len() + column]
+    }
+
+    /// The first value of the first row.
+    pub fn first(&self) -> Option<&Value> {
+        self.values.first()
+    }
+
+    /// A row as JSON.
+    pub fn map(&self, row: usize) -> Map<String, Value> {
+        let values = (0..self.names.len()).map(|column| self.value(row, column).clone());
+        self.names.iter().cloned().zip(values).collect()
+    }
+
+    /// All rows as JSON.
+    pub fn maps(&self) -> Vec<Map<String, Value>> {
+        (0..self.count).map(|row| self.map(row)).collect()
+    }
+}
+
+/// Takes the rows of a statement one by one.
+pub(super) struct Taker {
+    keep: Keep,
+    bytes: usize,
+    given: u64,
+    effect: Effect,
+}
+
+impl Taker {
+    pub(super) fn new(keep: Keep) -> Self {
+        Self { keep, bytes: 0, given: 0, effect: Effect::default() }
+    }
+
+    /// Takes a row whose columns `read` knows.
+    pub(super) fn row<'a>(
+        &mut self,
+        names: impl Iterator<Item = &'a str>,
+        mut read: impl FnMut(usize) -> Result<Value>,
+    ) -> Result<()> {
+        self.given += 1;
+        let (rows, bytes) = match self.keep {
+            Keep::Nothing => return Ok(()),
+            Keep::Greatest => return self.greatest(read(0)?),
+            Keep::All { rows, bytes } => (rows, bytes),
+        };
+        let taken = &mut self.effect.rows;
+        if taken.count == rows {
+            return Err(too_large(format!("the statement gives more than {rows} rows")));
+        }
+        if taken.count == 0 {
+            taken.names = names.map(str::to_owned).collect();
+        }
+        for (index, name) in taken.names.iter().enumerate() {
+            let value = read(index)?;
+            self.bytes += name.len() + 6 + size(&value);
+            if self.bytes > bytes {
+                return Err(too_large(format!("the rows of the statement have more than {bytes} bytes")));
+            }
+            taken.values.push(value);
+        }
+        taken.count += 1;
+        Ok(())
+    }
+
+    fn greatest(&mut self, value: Value) -> Result<()> {
+        if value.is_null() {
+            return Ok(());
+        }
+        let better = match &self.effect.greatest {
+            None => order(&value, &value).map(|_| true),
+            Some(known) => order(&value, known).map(|order| order == Ordering::Greater),
+        };
+        let better = better.ok_or_else(|| {
+            Error::permanent("batch_cursor_invalid", "the first column that `RETURNING` gives cannot be a cursor")
+                .hint("let it give a whole number or a text, such as the primary key")
+        })?;
+        if better {
+            self.effect.greatest = Some(value);
+        }
+        Ok(())
+    }
+
+    /// How many rows were given.
+    pub(super) fn given(&self) -> u64 {
+        self.given
+    }
+
+    /// The effect of a statement that has changed so many rows.
+    pub(super) fn finish(self, affected: u64) -> Effect {
+        Effect { affected, ..self.effect }
+    }
+}
+
+/// The order of two values of a cursor; `None` if they have none.
+pub fn order(one: &Value, other: &Value) -> Option<Ordering> {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => Some(one.as_i64()?.cmp(&other.as_i64()?)),
+        (Value::String(one), Value::String(other)) => Some(one.as_bytes().cmp(other.as_bytes())),
+        _ => None,
+    }
+}
+
+/// About how long a value is as JSON.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len() + 2,
+        Value::Null | Value::Bool(_) => 4,
+        Value::Number(number) => digits(number).unwrap_or_else(|| number.to_string().len()),
+        other => other.to_string().len(),
+    }
+}
+
+/// How long a whole number is.
+fn digits(number: &Number) -> Option<usize> {
+    let whole = number.as_i64()?;
+    Some(whole.unsigned_abs().checked_ilog10().unwrap_or_default() as usize + 1 + usize::from(whole < 0))
+}
+
+fn too_large(message: String) -> Error {
+    Error::permanent("sql_result_too_large", message)
+        .hint("let it give less, as with `LIMIT`; `report.query` writes files")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn take(keep: Keep, rows: &[Value]) -> Result<Effect> {
+        let mut taker = Taker::new(keep);
+        for value in rows {
+            taker.row(["a"].into_iter(), |_| Ok(value.clone()))?;
+        }
+        Ok(taker.finish(0))
+    }
+
+    #[test]
+    fn rows_and_their_bytes_are_bounded() {
+        let keep = Keep::All { rows: 2, bytes: 100 };
+        assert_eq!(take(keep, &[json!(1), json!("x")]).unwrap().rows.len(), 2);
+        for rows in [vec![json!(1); 3], vec![json!("x".repeat(100))], vec![json!(["x".repeat(50), "x".repeat(50)])]] {
+            assert_eq!(take(keep, &rows).unwrap_err().code(), "sql_result_too_large");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_as_long_as_they_are_written() {
+        for number in [0, 9, 10, -1, i64::MAX, i64::MIN] {
+            assert_eq!(size(&json!(number)), number.to_string().len());
+        }
+        assert_eq!(size(&json!(-1.5)), 4);
+    }
+
+    #[test]
+    fn of_columns_of_the_same_name_the_last_one_counts() {
+        let mut taker = Taker::new(Keep::All { rows: 1, bytes: 100 });
+        taker.row(["a", "b", "a"].into_iter(), |index| Ok(json!(index))).unwrap();
+        let rows = taker.finish(0).rows;
+        assert_eq!((rows.column("a"), rows.column("b"), rows.column("c")), (Some(2), Some(1), None));
+        assert_eq!(Value::Object(rows.map(0)), json!({ "a": 2, "b": 1 }));
+    }
+
+    #[test]
+    fn the_greatest_of_a_kind_is_the_cursor() {
+        let greatest = |rows: &[Value]| take(Keep::Greatest, rows).map(|effect| effect.greatest);
+        assert_eq!(greatest(&[json!(9), json!(10), json!(null)]).unwrap(), Some(json!(10)));
+        assert_eq!(greatest(&[json!("9"), json!("10")]).unwrap(), Some(json!("9")));
+        assert_eq!(greatest(&[json!("a"), json!("Z")]).unwrap(), Some(json!("a")));
+        assert_eq!(greatest(&[]).unwrap(), None);
+        for rows in [vec![json!(1), json!("1")], vec![json!(1.5)], vec![json!(true)]] {
+            assert_eq!(greatest(&rows).unwrap_err().code(), "batch_cursor_invalid");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Columns of a row as JSON, from PostgreSQL's binary format.
+
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat};
+use serde_json::{Number, Value};
+use sqlx::postgres::{PgRow, PgTypeKind, PgValueRef};
+use sqlx::{Row, TypeInfo, ValueRef};
+
+use super::super::Keep;
+use crate::DAYS_TO_1970;
+use afterload_core::error::{Error, Result};
+
+/// PostgreSQL counts from 2000-01-01.
+const DAYS_TO_2000: i32 = DAYS_TO_1970 + 10_957;
+const MICROS_TO_2000: i64 = 946_684_800_000_000;
+
+/// The value of a column. What is to be compared must be of a type whose JSON has the database's own order.
+pub fn value(row: &PgRow, index: usize, keep: Keep) -> Result<Value> {
+    let raw = row.try_get_raw(index)?;
+    if raw.is_null() {
+        return Ok(Value::Null);
+    }
+    let info = raw.type_info().into_owned();
+    let kind = info.name();
+    let ordered = ["INT2", "INT4", "INT8", "TEXT", "VARCHAR", "UUID"].contains(&kind);
+    if keep == Keep::Greatest && !ordered {
+        return Err(Error::permanent("batch_cursor_invalid", format!("a column of type `{kind}` cannot be a cursor"))
+            .hint("let `RETURNING` give a whole number, a text or a UUID first, such as the primary key"));
+    }
+    plain(kind, &raw, row, index).unwrap_or_else(|| {
+        let name = row.columns().get(index).map_or("", sqlx::Column::name);
+        let message = format!("column `{name}` has the type `{kind}`, which has no JSON");
+        Err(Error::permanent("sql_type_unsupported", message)
+            .hint("cast it, as in `CAST(x AS text)`, or use `to_jsonb(x)`"))
+    })
+}
+
+/// `None` for types that are not known here.
+fn plain(kind: &str, raw: &PgValueRef<'_>, row: &PgRow, index: usize) -> Option<Result<Value>> {
+    let bytes = raw.as_bytes().unwrap_or_default();
+    Some(match kind {
+        "BOOL" => Ok((bytes == [1]).into()),
+        "INT2" => fixed(bytes).map(|bytes| i16::from_be_bytes(bytes).into()),
+        "INT4" => fixed(bytes).map(|bytes| i32::from_be_bytes(bytes).into()),
+        "INT8" => fixed(bytes).map(|bytes| i64::from_be_bytes(bytes).into()),
+        "OID" => fixed(bytes).map(|bytes| u32::from_be_bytes(bytes).into()),
+        // By way of its shortest text, so that 0.1 stays 0.1.
+        "FLOAT4" => fixed(bytes).map(|bytes| number(&f32::from_be_bytes(bytes).to_string())),
+        "FLOAT8" => fixed(bytes).map(|bytes| number(&f64::from_be_bytes(bytes).to_string())),
+        "NUMERIC" => return numeric(bytes).map(|text| Ok(number(&text))),
+        "DATE" => return fixed(bytes).map(|bytes| date(i32::from_be_bytes(bytes)).map(Value::from)).transpose(),
+        "TIME" => return fixed(bytes).map(|bytes| time(i64::from_be_bytes(bytes)).map(Value::from)).transpose(),
+        "TIMESTAMP" => {
+            return fixed(bytes).map(|bytes| moment(i64::from_be_bytes(bytes), false).map(Value::from)).transpose();
+        }
+        "TIMESTAMPTZ" => {
+            return fixed(bytes).map(|bytes| moment(i64::from_be_bytes(bytes), true).map(Value::from)).transpose();
+        }
+        "UUID" => fixed::<16>(bytes).map(|bytes| {
+            let hex = hex::encode(bytes);
+            [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-").into()
+        }),
+        "JSON" | "JSONB" => row.try_get(index).map_err(Error::from),
+        "BYTEA" => Ok(format!("\\x{}", hex::encode(bytes)).into()),
+        "VOID" => Ok(Value::Null),
+        "TEXT" | "VARCHAR" | "BPCHAR" | "NAME" | "CHAR" | "\"CHAR\"" | "UNKNOWN" | "citext" | "CITEXT" => {
+            Ok(String::from_utf8_lossy(bytes).into())
+        }
+        _ if matches!(raw.type_info().kind(), PgTypeKind::Enum(_)) => Ok(String::from_utf8_lossy(bytes).into()),
+        _ => return None,
+    })
+}
+
+fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
+    bytes.try_into().map_err(|_| Error::permanent("database_error", "the database sent a value of another length"))
+}
+
+/// As a number where JSON has it, else as its text.
+fn number(text: &str) -> Value {
+    let whole = text.parse::<i64>().ok().map(Number::from);
+    let number = whole.or_else(|| text.parse().ok().and_then(Number::from_f64));
+    number.map_or_else(|| text.into(), Value::Number)
+}
+
+/// The decimal text of a `numeric`: groups of four digits, of which `weight + 1` stand before the point.
+fn numeric(bytes: &[u8]) -> Option<String> {
+    let part = |index: usize| Some(u16::from_be_bytes([*bytes.get(2 * index)?, *bytes.get(2 * index + 1)?]));
+    let (count, weight, sign, scale) = (part(0)?, part(1)? as i16, part(2)?, usize::from(part(3)?));
+    let mut text = match sign {
+        0 => String::new(),
+        0x4000 => "-".into(),
+        0xd000 => return Some("Infinity".into()),
+        0xf000 => return Some("-Infinity".into()),
+        _ => return Some("NaN".into()),
+    };
+    let group = |place: i32| match usize::try_from(place) {
+        Ok(index) if index < usize::from(count) => part(4 + index),
+        _ => Some(0),
+    };
+    let weight = i32::from(weight);
+    for place in 0..=weight.max(0) {
+        let digits = if weight < 0 { 0 } else { group(place)? };
+        text.push_str(&if place == 0 { digits.to_string() } else { format!("{digits:04}") });
+    }
+    if scale > 0 {
+        let mut fraction = String::new();
+        let mut place = weight + 1;
+        // Groups of nothing come between the point and the first one.
+        let mut empty = -1 - weight;
+        while fraction.len() < scale {
+            if empty > 0 {
+                fraction.push_str("0000");
+                empty -= 1;
+                place = 0;
+            } else {
+                fraction.push_str(&format!("{:04}", group(place.max(0))?));
+                place = place.max(0) + 1;
+            }
+        }
+        text.push('.');
+        text.push_str(&fraction[..scale]);
+    }
+    Some(text)
+}
+
+fn date(days: i32) -> Option<String> {
+    match days {
+        i32::MAX => Some("infinity".into()),
+        i32::MIN => Some("-infinity".into()),
+        days => NaiveDate::from_num_days_from_ce_opt(days.checked_add(DAYS_TO_2000)?).map(|date| date.to_string()),
+    }
+}
+
+fn time(micros: i64) -> Option<String> {
+    let seconds = u32::try_from(micros / 1_000_000).ok()?;
+    let time = NaiveTime::from_num_seconds_from_midnight_opt(seconds, (micros % 1_000_000) as u32 * 1000)?;
+    Some(time.format("%H:%M:%S%.f").to_string())
+}
+
+fn moment(micros: i64, zoned: bool) -> Option<String> {
+    match micros {
+        i64::MAX => return Some("infinity".into()),
+        i64::MIN => return Some("-infinity".into()),
+        _ => {}
+    }
+    let time = DateTime::from_timestamp_micros(micros.checked_add(MICROS_TO_2000)?)?;
+    let naive = |time: NaiveDateTime| time.format("%Y-%m-%dT%H:%M:%S%.f").to_string();
+    Some(if zoned { time.to_rfc3339_opts(SecondsFormat::AutoSi, true) } else { naive(time.naive_utc()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_are_written_out() {
+        let encode = |weight: i16, sign: u16, scale: u16, groups: &[u16]| {
+            let head = [groups.len() as u16, weight as u16, sign, scale];
+            let bytes: Vec<u8> = head.iter().chain(groups).flat_map(|part| part.to_be_bytes()).collect();
+            numeric(&bytes)
+        };
+        for (text, found) in [
+            ("0", encode(0, 0, 0, &[])),
+            ("19.90", encode(0, 0, 2, &[19, 9000])),
+            ("-1234567", encode(1, 0x4000, 0, &[123, 4567])),
+            ("10000", encode(1, 0, 0, &[1])),
+            ("0.0001", encode(-1, 0, 4, &[1])),
+            ("0.00000001", encode(-2, 0, 8, &[1])),
+            ("0.12345", encode(-1, 0, 5, &[1234, 5000])),
+            ("100000000.5", encode(2, 0, 1, &[1, 0, 0, 5000])),
+            ("NaN", encode(0, 0xc000, 0, &[])),
+        ] {
+            assert_eq!(found.as_deref(), Some(text));
+        }
+        assert_eq!(numeric(&[0, 1]), None);
+    }
+}
