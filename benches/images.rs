@@ -4,27 +4,27 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::disallowed_methods, reason = "a program of its own")]
 
 use afterload::config::ImageLimits;
-use afterload_image_resize::{Picture, Plan, Target, Wanted, inspect, render};
+use afterload_image_resize::{OutputFormat, OutputSpec, RenderPlan, RenderedImage, inspect_image, render_images};
 
-fn styles(args: &[String]) -> Vec<Wanted> {
+fn styles(args: &[String]) -> Vec<OutputSpec> {
     let style = |arg: &String| {
         let (name, geometry) = arg.split_once('=').expect("NAME=GEOMETRY");
         let geometry = geometry.parse().expect("a geometry");
-        Wanted { name: name.into(), geometry, format: Target::Jpeg, quality: 80, background: None }
+        OutputSpec { name: name.into(), geometry, format: OutputFormat::Jpeg, quality: 80, background: None }
     };
     args.iter().map(style).collect()
 }
 
-fn round(bytes: &[u8], wanted: Vec<Wanted>) -> Vec<Picture> {
+fn round(bytes: &[u8], wanted: Vec<OutputSpec>) -> Vec<RenderedImage> {
     let limits = ImageLimits::default();
-    let inspected = inspect(bytes, &limits).unwrap();
-    let plan = Plan::new(&inspected, wanted, false, &limits).unwrap();
+    let inspected = inspect_image(bytes, &limits).unwrap();
+    let plan = RenderPlan::new(&inspected, wanted, false, &limits).unwrap();
     let mut pictures = Vec::new();
     let each = |picture| {
         pictures.push(picture);
         Ok(())
     };
-    render(&inspected, bytes, plan, &limits, &|| Ok(()), each).unwrap();
+    render_images(&inspected, bytes, plan, &limits, &|| Ok(()), each).unwrap();
     pictures
 }
 
@@ -51,7 +51,7 @@ fn main() {
     }
     println!("{}", (cpu() - before) / f64::from(repeats));
     for picture in pictures {
-        let name = format!("{}.{}", picture.name, picture.format.extension());
+        let name = format!("{}.{}", picture.name, picture.format.file_extension());
         std::fs::write(std::path::Path::new(folder).join(name), picture.bytes).unwrap();
     }
 }

@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 
 use afterload::config::{Config, QueueConfig, Secret};
 use afterload_core::error::Result;
-use afterload_egress::Http;
-use afterload_engine::{Engine, NewRun, Parts, Queues, RecordSource};
+use afterload_egress::EgressClient;
+use afterload_engine::{Engine, EngineDeps, NewRun, QueueSelection, RecordSource};
 use afterload_metrics::Metrics;
-use afterload_object_store::Objects;
+use afterload_object_store::ObjectStore;
 use afterload_pipeline::params::RecordRule;
 use afterload_pipeline::plan;
-use afterload_state::{Arg, Db, Definition};
-use afterload_step_api::{Context, Step, register};
+use afterload_state::{Db, DefinitionRecord, SqlArg};
+use afterload_step_api::{Step, StepContext, register};
 use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -46,7 +46,7 @@ impl Step for Nothing {
     type Outputs = Outputs;
     type Deps = ();
 
-    async fn run(self, _: Context, (): ()) -> Result<Outputs> {
+    async fn run(self, _: StepContext, (): ()) -> Result<Outputs> {
         STARTED.lock().unwrap().push(Instant::now());
         Ok(Outputs {})
     }
@@ -71,16 +71,21 @@ async fn engine(url: &str, steps: usize, concurrency: usize) -> Engine {
     let mut config = Config { data: folder, database: Some(Secret::new(url)), ..Config::default() };
     config.secret_key = Some(Secret::new("a-secret-key-for-benchmarks-of-40-characters"));
     config.queues.insert("default".into(), QueueConfig { concurrency });
-    config.fill();
+    config.add_default_connection();
     let db = Db::open(url).await.unwrap();
     let chain: String = (0..steps).map(|step| format!("  - {{ id: s{step}, uses: bench.nothing }}\n")).collect();
     let source = format!("name: chain\nsteps:\n{chain}");
-    db.publish(&[Definition { name: "chain".into(), digest: plan::digest(&source), source }], &[]).await.unwrap();
-    let parts = Parts {
+    db.replace_live_definitions(
+        &[DefinitionRecord { name: "chain".into(), digest: plan::definition_digest(&source), source }],
+        &[],
+    )
+    .await
+    .unwrap();
+    let parts = EngineDeps {
         db,
-        objects: Objects::connect(&config.objects, None).await.unwrap(),
+        objects: ObjectStore::connect(&config.objects, None).await.unwrap(),
         records: Arc::new(NoRecords),
-        http: Http::new(&config.http, &config.limits.http, config.webhook_signer(), config.redactor()),
+        http: EgressClient::new(&config.http, &config.limits.http, config.webhook_signer(), config.redactor()),
         redactor: config.redactor(),
         metrics: Metrics::default(),
         config: config.engine_config(),
@@ -92,7 +97,7 @@ async fn engine(url: &str, steps: usize, concurrency: usize) -> Engine {
 async fn start(engine: &Engine) -> String {
     let id = ulid::Ulid::generate().to_string();
     let new = NewRun { id: id.clone(), pipeline: "chain".into(), origin: "api", ..NewRun::default() };
-    engine.start(new).await.unwrap();
+    engine.start_run(new).await.unwrap();
     id
 }
 
@@ -101,9 +106,9 @@ async fn drained(engine: &Engine, chains: usize) -> f64 {
     let stop = CancellationToken::new();
     let begun = Instant::now();
     let (worker, stopped) = (engine.clone(), stop.clone());
-    let work = tokio::spawn(async move { worker.work(Queues::All, stopped).await.unwrap() });
+    let work = tokio::spawn(async move { worker.run_workers(QueueSelection::All, stopped).await.unwrap() });
     // The work itself counts what it did; looking into the database meanwhile would cost it time.
-    while STARTED.lock().unwrap().len() < chains || engine.depth().await.unwrap() > 0 {
+    while STARTED.lock().unwrap().len() < chains || engine.count_jobs().await.unwrap() > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let seconds = begun.elapsed().as_secs_f64();
@@ -116,19 +121,19 @@ async fn paced(url: &str, runs: usize, steps: usize, concurrency: usize) {
     let engine = engine(url, steps, concurrency).await;
     let stop = CancellationToken::new();
     let (worker, stopped) = (engine.clone(), stop.clone());
-    let work = tokio::spawn(async move { worker.work(Queues::All, stopped).await.unwrap() });
+    let work = tokio::spawn(async move { worker.run_workers(QueueSelection::All, stopped).await.unwrap() });
     let (mut starts, mut overheads) = (Vec::new(), Vec::new());
     for run in 0..runs + 5 {
         STARTED.lock().unwrap().clear();
         let id = start(&engine).await;
         let accepted = Instant::now();
-        let mut watch = engine.watch(&id);
+        let mut watch = engine.watch_run(&id);
         // Looking into the database meanwhile would cost it time.
         while STARTED.lock().unwrap().len() < steps {
-            watch.changed().await;
+            watch.wait_for_change().await;
         }
-        while engine.db().run(&id).await.unwrap().unwrap().finished_at.is_none() {
-            watch.changed().await;
+        while engine.db().find_run(&id).await.unwrap().unwrap().finished_at.is_none() {
+            watch.wait_for_change().await;
         }
         let ended = accepted.elapsed();
         let started = STARTED.lock().unwrap().first().unwrap().saturating_duration_since(accepted);
@@ -145,13 +150,13 @@ async fn paced(url: &str, runs: usize, steps: usize, concurrency: usize) {
 /// Runs that have ended, as the engine leaves them.
 async fn fill(url: &str, runs: usize, steps: usize) {
     let engine = engine(url, steps, 1).await;
-    let digest = engine.db().live_definition("chain").await.unwrap().unwrap().digest;
+    let digest = engine.db().find_live_definition("chain").await.unwrap().unwrap().digest;
     // The ids lie before those of all runs to come, as those of earlier runs do.
     let run = "'01ARZ3NDEKTSV4' || (100000000000 + n.i)";
     let count = |name: &str, to: usize| {
         format!("{name}(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM {name} WHERE i < {})", to.max(1) - 1)
     };
-    let (digest, now) = (Arg::from(&digest), Arg::from(afterload_core::clock::now()));
+    let (digest, now) = (SqlArg::from(&digest), SqlArg::from(afterload_core::clock::now_millis()));
     for sql in [
         format!(
             "INSERT INTO runs (id, pipeline, digest, status, origin, params, revision, created_at, started_at, finished_at)
@@ -318,7 +323,7 @@ mod bare {
                 let options = sqlx::postgres::PgPoolOptions::new().max_connections(16);
                 let pool = options.connect(url).await.unwrap();
                 PostgresStorage::setup(&pool).await.unwrap();
-                let takers = afterload_state::taker_options().connect(url).await.unwrap();
+                let takers = afterload_state::fetch_pool_options().connect(url).await.unwrap();
                 (Pool::Postgres(pool), Some(takers))
             }
         }

@@ -7,14 +7,14 @@ use afterload_basic_steps::file_check::FileCheck;
 use afterload_basic_steps::geo_lookup::{GeoLookup, GeoLookupDeps};
 use afterload_basic_steps::http_request::HttpRequest;
 use afterload_basic_steps::sql::{SqlBatch, SqlExecute};
-use afterload_basic_steps::wait::Wait;
-use afterload_egress::Http;
-use afterload_geoip::Geo;
-use afterload_image_resize::{ImageResize, ImageResizeDeps, Images};
+use afterload_basic_steps::wait::WaitStep;
+use afterload_egress::EgressClient;
+use afterload_geoip::GeoLocator;
+use afterload_image_resize::{ImagePool, ImageResize, ImageResizeDeps};
 use afterload_mailer::Mailer;
 use afterload_notify_fanout::{NotifyFanout, NotifyFanoutDeps};
-use afterload_object_store::Objects;
-use afterload_pipeline::{Kind, Kinds};
+use afterload_object_store::ObjectStore;
+use afterload_pipeline::{StepCatalog, StepKind};
 use afterload_report_query::ReportQuery;
 use afterload_step_api::{RegisteredStep, Step, describe, register};
 use afterload_table_import::{CsvImport, CsvImportDeps};
@@ -24,17 +24,17 @@ use afterload_target_db::Connections;
 #[derive(Clone)]
 pub struct Services {
     /// Files in any bucket.
-    pub objects: Objects,
+    pub objects: ObjectStore,
     /// The databases that pipelines work on.
     pub connections: Connections,
     /// Outgoing mail.
     pub mailer: Mailer,
     /// Outgoing calls.
-    pub http: Http,
+    pub http: EgressClient,
     /// Geo look-ups.
-    pub geo: Geo,
+    pub geo: GeoLocator,
     /// Memory and cores for pictures.
-    pub images: Images,
+    pub images: ImagePool,
 }
 
 /// A list of step kinds.
@@ -43,7 +43,7 @@ pub struct StepRegistry(Vec<Entry>);
 
 #[derive(Clone)]
 struct Entry {
-    kind: Arc<dyn Kind>,
+    kind: Arc<dyn StepKind>,
     register: Arc<dyn Fn(&Services) -> RegisteredStep + Send + Sync>,
 }
 
@@ -57,8 +57,8 @@ impl StepRegistry {
     }
 
     /// The kinds as the language sees them. Nothing is opened for that.
-    pub fn catalog(&self) -> Kinds {
-        Kinds(self.0.iter().map(|entry| entry.kind.clone()).collect())
+    pub fn catalog(&self) -> StepCatalog {
+        StepCatalog(self.0.iter().map(|entry| entry.kind.clone()).collect())
     }
 
     /// The kinds with the services they work with.
@@ -96,26 +96,26 @@ pub fn step_kinds() -> StepRegistry {
         .with::<ReportQuery>(|services| services.connections.clone())
         .with::<SqlBatch>(|services| services.connections.clone())
         .with::<SqlExecute>(|services| services.connections.clone())
-        .with::<Wait>(|_| ())
+        .with::<WaitStep>(|_| ())
 }
 
 #[cfg(test)]
 mod tests {
-    use afterload_pipeline::Surroundings;
-    use afterload_spanned_yaml::{self as yaml, Problem};
+    use afterload_pipeline::ValidationContext;
+    use afterload_spanned_yaml::{self as yaml, Diagnostic};
 
     use super::*;
 
     fn found<S: Step>(text: &str) -> Vec<String> {
-        let around = Surroundings {
+        let around = ValidationContext {
             connections: Some(["app".to_owned()].into()),
             templates: Some(["import_done".to_owned()].into()),
             broken_templates: [("broken".to_owned(), "it has no `subject.txt`".to_owned())].into(),
-            ..Surroundings::default()
+            ..ValidationContext::default()
         };
         let with = yaml::parse(text).expect("valid YAML");
-        let place = |problem: &Problem| format!("{}:{} {}", problem.span.line, problem.span.col, problem.message);
-        describe::<S>().check(&with, &around).iter().map(place).collect()
+        let place = |problem: &Diagnostic| format!("{}:{} {}", problem.span.line, problem.span.col, problem.message);
+        describe::<S>().validate(&with, &around).iter().map(place).collect()
     }
 
     #[test]

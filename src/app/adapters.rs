@@ -8,23 +8,25 @@ use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use afterload_core::clock::{self, Millis};
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 use afterload_core::secret::Secret;
-use afterload_egress::{Http, Request};
+use afterload_egress::{EgressClient, EgressRequest};
 use afterload_engine::RecordSource;
 use afterload_geoip::{AnswerCache, HttpGet};
 use afterload_mailer::RateSlots;
 use afterload_pipeline::params::RecordRule;
-use afterload_state::{Db, Verdict};
+use afterload_state::{Db, TxOutcome};
 use afterload_target_db::Connections;
 
 /// The rate limits of mail domains, in the service's database.
 pub(super) struct DbRateSlots(pub Db);
 
 impl RateSlots for DbRateSlots {
-    fn take_slot<'a>(&'a self, key: &'a str, interval: i64) -> BoxFuture<'a, Result<Millis>> {
-        Box::pin(self.0.write(async move |tx| Ok(Verdict::Keep(tx.take_slot(key, clock::now(), interval).await?))))
+    fn take_slot<'a>(&'a self, key: &'a str, interval: i64) -> BoxFuture<'a, Result<UnixMillis>> {
+        Box::pin(self.0.with_tx(async move |tx| {
+            Ok(TxOutcome::Commit(tx.reserve_start(key, clock::now_millis(), interval).await?))
+        }))
     }
 }
 
@@ -36,9 +38,9 @@ impl AnswerCache for DbAnswerCache {
         &'a self,
         provider: &'a str,
         addresses: &'a [String],
-        since: Millis,
+        since: UnixMillis,
     ) -> BoxFuture<'a, Result<HashMap<String, Option<Value>>>> {
-        Box::pin(self.0.known_places(provider, addresses, since))
+        Box::pin(self.0.find_geo_records(provider, addresses, since))
     }
 
     fn store_answer<'a>(
@@ -46,17 +48,17 @@ impl AnswerCache for DbAnswerCache {
         provider: &'a str,
         address: &'a str,
         answer: Option<&'a Value>,
-        expires_at: Millis,
+        expires_at: UnixMillis,
     ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.0.keep_place(provider, address, answer, expires_at))
+        Box::pin(self.0.upsert_geo_record(provider, address, answer, expires_at))
     }
 }
 
 /// Calls of geo services, by the rules for all outgoing calls.
-pub(super) struct EgressGet(Http);
+pub(super) struct EgressGet(EgressClient);
 
 impl EgressGet {
-    pub(super) fn shared(http: &Http) -> Arc<dyn HttpGet> {
+    pub(super) fn shared(http: &EgressClient) -> Arc<dyn HttpGet> {
         Arc::new(Self(http.clone()))
     }
 }
@@ -69,16 +71,16 @@ impl HttpGet for EgressGet {
         timeout: Duration,
     ) -> BoxFuture<'a, Result<Option<Value>>> {
         Box::pin(async move {
-            let mut request = Request::get(url)?.header("accept", "application/json")?.timeout(timeout);
+            let mut request = EgressRequest::get(url)?.with_header("accept", "application/json")?.with_timeout(timeout);
             for (name, value) in headers {
-                request = request.header(name, value.reveal())?;
+                request = request.with_header(name, value.expose_secret())?;
             }
             let answer = self.0.send(request).await?;
-            if answer.status() == 404 {
+            if answer.status_code() == 404 {
                 return Ok(None);
             }
             // Some services repeat the request in the answer, with its key.
-            Ok(Some(self.0.redactor().redact_json(answer.success()?.json().await?)))
+            Ok(Some(self.0.redactor().redact_json(answer.error_for_status()?.read_json().await?)))
         })
     }
 }
@@ -95,7 +97,7 @@ impl RecordSource for TargetRecords {
     ) -> BoxFuture<'a, Result<Option<Map<String, Value>>>> {
         Box::pin(async move {
             let connection = self.0.get(&rule.connection).await?;
-            connection.record(&rule.table, &rule.key, key, stop).await
+            connection.fetch_record(&rule.table, &rule.key, key, stop).await
         })
     }
 }

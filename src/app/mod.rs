@@ -10,7 +10,7 @@ mod watch;
 
 use std::net::SocketAddr;
 
-use reload::Reload;
+use reload::PipelineReloader;
 use tokio::net::TcpListener;
 use tracing::info;
 
@@ -19,20 +19,20 @@ use crate::registry::{StepRegistry, step_kinds};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 use afterload_core::secrets;
-use afterload_engine::{Engine, Queues};
+use afterload_engine::{Engine, QueueSelection};
 use afterload_mailer::Mailer;
-use afterload_pipeline::catalogue::Folder;
-use afterload_pipeline::{self as pipeline, Surroundings};
+use afterload_pipeline::catalogue::PipelineFolder;
+use afterload_pipeline::{self as pipeline, ValidationContext};
 use afterload_server::api;
 use afterload_server::triggers::Triggers;
 
-pub use process::{Process, Work, work};
+pub use process::{Process, WorkerOptions, start_worker};
 
-use process::Opened;
-use stores::Endpoint;
+use process::OpenedProcess;
+use stores::EmbeddedStoreMode;
 
 /// A running service.
-pub struct App {
+pub struct RunningService {
     /// Its engine.
     pub engine: Engine,
     /// Where its API is.
@@ -42,66 +42,66 @@ pub struct App {
     /// The admin key, if this start made it. It is not stored and cannot be shown again.
     pub new_admin_key: Option<String>,
     /// The pipelines, as they were read at the start.
-    pub pipelines: Folder,
+    pub pipelines: PipelineFolder,
     /// The process that serves it.
     pub process: Process,
 }
 
-impl App {
+impl RunningService {
     /// Starts everything that `serve` does. When this returns, the API listens.
     ///
     /// # Errors
     /// What keeps the service from starting: each part's own errors.
     pub async fn start(config: Config, admin_key: Option<String>) -> Result<Self> {
-        Self::start_with(config, admin_key, step_kinds()).await
+        Self::start_with_steps(config, admin_key, step_kinds()).await
     }
 
     /// The same with step kinds of the caller's choice.
     ///
     /// # Errors
     /// What keeps the service from starting: each part's own errors.
-    pub async fn start_with(config: Config, admin_key: Option<String>, steps: StepRegistry) -> Result<Self> {
-        Self::serve(config, admin_key, Work { queues: Queues::All, steps }).await
+    pub async fn start_with_steps(config: Config, admin_key: Option<String>, steps: StepRegistry) -> Result<Self> {
+        Self::serve(config, admin_key, WorkerOptions { queues: QueueSelection::All, steps }).await
     }
 
     /// The same with queues of the caller's choice, too.
     ///
     /// # Errors
     /// What keeps the service from starting: each part's own errors.
-    pub async fn serve(mut config: Config, admin_key: Option<String>, work: Work) -> Result<Self> {
-        let listener = listen(config.listen).await?;
+    pub async fn serve(mut config: Config, admin_key: Option<String>, work: WorkerOptions) -> Result<Self> {
+        let listener = bind_listener(config.listen).await?;
         config.listen = listener.local_addr()?;
         let kinds = work.steps.catalog();
-        let schema = pipeline::schema(&kinds);
-        let Opened { mut process, config, mail, embedded, s3 } =
-            Process::open(config, Endpoint::Here, &work.steps).await?;
+        let schema = pipeline::pipeline_schema(&kinds);
+        let OpenedProcess { mut process, config, mail, embedded, s3 } =
+            Process::open(config, EmbeddedStoreMode::Serve, &work.steps).await?;
         let engine = process.engine.clone();
-        let reload = Reload::open(engine.db(), &config, kinds, &mail).await?;
-        let (live, pipelines) = (reload.live(), reload.folder());
+        let reload = PipelineReloader::open(engine.db(), &config, kinds, &mail).await?;
+        let (live, pipelines) = (reload.shared_registry(), reload.current_folder());
         let triggers = Triggers::new(engine.clone(), embedded);
-        triggers.prepare().await?;
-        let app = api::App::new(engine.clone(), config.server_config(), live, schema)?;
+        triggers.prepare_buckets().await?;
+        let app = api::ApiState::new(engine.clone(), config.server_config(), live, schema)?;
         // Last of all that can fail: a key that is made is shown only once.
         let new_admin_key = api::ensure_admin_key(engine.db(), config.listen, admin_key.as_deref()).await?;
         let drain = config.limits.drain.0;
-        process.spawn(|stop| async move {
-            api::serve(listener, api::router(app), stop, drain).await;
+        process.spawn_task(|stop| async move {
+            api::serve(listener, api::api_router(app), stop, drain).await;
             Ok(())
         });
         let queues = work.queues.to_string();
-        process.work(work.queues);
-        process.spawn(|stop| async move {
+        process.spawn_workers(work.queues);
+        process.spawn_task(|stop| async move {
             reload.run(stop).await;
             Ok(())
         });
-        process.spawn(|stop| async move { triggers.work(stop).await });
+        process.spawn_task(|stop| async move { triggers.run(stop).await });
         info!(url = config.base_url(), s3 = s3.as_deref(), queues, "afterload is up");
         Ok(Self { engine, url: config.base_url(), s3, new_admin_key, pipelines, process })
     }
 
     /// Waits until a part ends that should not, or for ever.
-    pub async fn failed(&mut self) -> Error {
-        self.process.failed().await
+    pub async fn wait_for_failure(&mut self) -> Error {
+        self.process.wait_for_failure().await
     }
 
     /// Stops taking work, parks or finishes the steps in hand, and closes what is open.
@@ -114,24 +114,24 @@ impl App {
 ///
 /// # Errors
 /// `io_error`
-pub async fn settle_secret_key(config: &mut Config) -> Result<()> {
+pub async fn ensure_secret_key(config: &mut Config) -> Result<()> {
     if config.secret_key.is_none() {
-        secrets::make_folder(&config.data)?;
+        secrets::create_private_dir(&config.data)?;
         let path = config.data.join("secret_key");
-        let key = secrets::load_or_make(&path, || hex::encode(rand::random::<[u8; 32]>())).await?;
+        let key = secrets::load_or_create(&path, || hex::encode(rand::random::<[u8; 32]>())).await?;
         config.secret_key = Some(Secret::new(key));
     }
     Ok(())
 }
 
 /// What the pipelines of this configuration may refer to.
-pub fn surroundings(config: &Config, mail: &Mailer) -> Surroundings {
-    Surroundings {
+pub fn validation_context(config: &Config, mail: &Mailer) -> ValidationContext {
+    ValidationContext {
         connections: Some(config.connections.keys().cloned().collect()),
         dialects: config
             .connections
             .iter()
-            .filter_map(|(name, known)| Some((name.clone(), Dialect::of(known.url.reveal())?)))
+            .filter_map(|(name, known)| Some((name.clone(), Dialect::from_url(known.url.expose_secret())?)))
             .collect(),
         read_only: config
             .connections
@@ -143,13 +143,13 @@ pub fn surroundings(config: &Config, mail: &Mailer) -> Surroundings {
         broken_templates: mail.broken_templates(),
         secrets: Some(config.secrets.keys().cloned().collect()),
         queues: Some(config.queues.keys().cloned().collect()),
-        artifacts: Some(config.objects.artifacts.clone()),
+        artifacts_bucket: Some(config.objects.artifacts.clone()),
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener> {
+async fn bind_listener(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         Error::permanent("listen_failed", format!("cannot listen on {address}: {error}"))
-            .hint("set another address with `listen` in afterload.yaml or AFTERLOAD_LISTEN")
+            .with_hint("set another address with `listen` in afterload.yaml or AFTERLOAD_LISTEN")
     })
 }

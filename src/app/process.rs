@@ -7,33 +7,33 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::adapters::{DbAnswerCache, DbRateSlots, EgressGet, TargetRecords};
-use super::settle_secret_key;
-use super::stores::{self, Endpoint, Stores};
+use super::ensure_secret_key;
+use super::stores::{self, EmbeddedStoreMode, OpenedStores};
 use crate::config::Config;
 use crate::registry::{Services, StepRegistry, step_kinds};
 use afterload_core::error::{Error, Result};
 use afterload_core::secrets;
-use afterload_egress::Http;
-use afterload_engine::{Engine, Parts, Queues};
-use afterload_geoip::Geo;
-use afterload_image_resize::Images;
+use afterload_egress::EgressClient;
+use afterload_engine::{Engine, EngineDeps, QueueSelection};
+use afterload_geoip::GeoLocator;
+use afterload_image_resize::ImagePool;
 use afterload_mailer::Mailer;
 use afterload_metrics::Metrics;
-use afterload_s3_server::Embedded;
+use afterload_s3_server::EmbeddedStore;
 use afterload_state::Db;
 use afterload_target_db::Connections;
 
 /// What a process works on.
-pub struct Work {
+pub struct WorkerOptions {
     /// The queues.
-    pub queues: Queues,
+    pub queues: QueueSelection,
     /// The step kinds that it can run.
     pub steps: StepRegistry,
 }
 
-impl Work {
+impl WorkerOptions {
     /// All step kinds, on these queues.
-    pub fn on(queues: Queues) -> Self {
+    pub fn for_queues(queues: QueueSelection) -> Self {
         Self { queues, steps: step_kinds() }
     }
 }
@@ -50,11 +50,11 @@ pub struct Process {
 }
 
 /// A process that does nothing yet, and what it has beside its engine.
-pub(super) struct Opened {
+pub(super) struct OpenedProcess {
     pub process: Process,
     pub config: Arc<Config>,
     pub mail: Mailer,
-    pub embedded: Option<Embedded>,
+    pub embedded: Option<EmbeddedStore>,
     /// Where the embedded store is.
     pub s3: Option<String>,
 }
@@ -64,27 +64,32 @@ impl Process {
     ///
     /// # Errors
     /// Each part's own.
-    pub(super) async fn open(mut config: Config, endpoint: Endpoint, steps: &StepRegistry) -> Result<Opened> {
-        let made = secrets::make_folder(&config.data);
+    pub(super) async fn open(
+        mut config: Config,
+        endpoint: EmbeddedStoreMode,
+        steps: &StepRegistry,
+    ) -> Result<OpenedProcess> {
+        let made = secrets::create_private_dir(&config.data);
         made.map_err(|error| Error::from(error).context(format!("making the folder `{}`", config.data.display())))?;
-        settle_secret_key(&mut config).await?;
+        ensure_secret_key(&mut config).await?;
         let (close, mut store) = (CancellationToken::new(), JoinSet::new());
-        let Stores { objects, embedded, address } = stores::open(&config, endpoint, &close, &mut store).await?;
+        let OpenedStores { objects, embedded, address } =
+            stores::open_stores(&config, endpoint, &close, &mut store).await?;
         let db = Db::open(&config.database_url()).await?;
         let metrics = Metrics::default();
         let mail = Mailer::new(&config.mailer_options())?;
         let connections = Connections::new(&config.connections);
-        let http = Http::new(&config.http, &config.limits.http, config.webhook_signer(), config.redactor());
-        let geo = Geo::new(config.geo_options(), Arc::new(DbAnswerCache(db.clone())), &EgressGet::shared(&http));
+        let http = EgressClient::new(&config.http, &config.limits.http, config.webhook_signer(), config.redactor());
+        let geo = GeoLocator::new(config.geo_options(), Arc::new(DbAnswerCache(db.clone())), &EgressGet::shared(&http));
         let services = Services {
             objects: objects.clone(),
             connections: connections.clone(),
             mailer: mail.clone().with_shared(metrics.clone(), Arc::new(DbRateSlots(db.clone()))),
             http: http.clone(),
             geo,
-            images: Images::new(&config.limits.image),
+            images: ImagePool::new(&config.limits.image),
         };
-        let parts = Parts {
+        let parts = EngineDeps {
             db,
             config: config.engine_config(),
             objects,
@@ -96,11 +101,11 @@ impl Process {
         };
         let engine = Engine::open(parts).await?;
         let process = Self { engine, stop: CancellationToken::new(), tasks: JoinSet::new(), close, store };
-        Ok(Opened { process, config: Arc::new(config), mail, embedded, s3: address })
+        Ok(OpenedProcess { process, config: Arc::new(config), mail, embedded, s3: address })
     }
 
     /// Adds what goes on until the process stops.
-    pub(super) fn spawn<F>(&mut self, task: impl FnOnce(CancellationToken) -> F)
+    pub(super) fn spawn_task<F>(&mut self, task: impl FnOnce(CancellationToken) -> F)
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
@@ -108,13 +113,13 @@ impl Process {
     }
 
     /// Works these queues.
-    pub(super) fn work(&mut self, queues: Queues) {
+    pub(super) fn spawn_workers(&mut self, queues: QueueSelection) {
         let engine = self.engine.clone();
-        self.spawn(|stop| async move { engine.work(queues, stop).await });
+        self.spawn_task(|stop| async move { engine.run_workers(queues, stop).await });
     }
 
     /// Waits until a part ends that should not, or for ever.
-    pub async fn failed(&mut self) -> Error {
+    pub async fn wait_for_failure(&mut self) -> Error {
         loop {
             match self.tasks.join_next().await {
                 Some(Ok(Err(error))) => return error,
@@ -145,11 +150,11 @@ impl Process {
 ///
 /// # Errors
 /// `object_store_missing`, and each part's own.
-pub async fn work(config: Config, work: Work) -> Result<Process> {
-    stores::must_be_there(&config)?;
-    let Opened { mut process, s3, .. } = Process::open(config, Endpoint::Elsewhere, &work.steps).await?;
+pub async fn start_worker(config: Config, work: WorkerOptions) -> Result<Process> {
+    stores::ensure_store_exists(&config)?;
+    let OpenedProcess { mut process, s3, .. } = Process::open(config, EmbeddedStoreMode::Attach, &work.steps).await?;
     let (queues, url) = (work.queues.to_string(), process.engine.config().base_url.clone());
-    process.work(work.queues);
+    process.spawn_workers(work.queues);
     info!(queues, url, s3 = s3.as_deref(), "afterload is working");
     Ok(process)
 }

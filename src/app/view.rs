@@ -5,72 +5,72 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::files::{Files, Look, SETTLE, Stamp, stamps};
-use super::surroundings;
-use super::watch::{Events, POLL};
-use crate::config::{Config, Watch};
+use super::files::{FileStamp, FolderScan, MIN_STABLE_TIME, ScanResult, scan_stamps};
+use super::validation_context;
+use super::watch::{FOLDER_POLL_INTERVAL, FolderEvents};
+use crate::config::{Config, WatchMode};
 use afterload_core::error::Result;
 use afterload_mailer::Mailer;
-use afterload_pipeline::catalogue::Folder;
-use afterload_pipeline::{Kinds, Surroundings, sql_files};
+use afterload_pipeline::catalogue::PipelineFolder;
+use afterload_pipeline::{StepCatalog, ValidationContext, list_sql_files};
 
 /// The folder of the pipelines and what it depends on. Looking at it may block.
-pub(super) struct View {
+pub(super) struct PipelineWatcher {
     config: Config,
     mail: Mailer,
-    kinds: Arc<Kinds>,
-    files: Files,
-    events: Option<Events>,
-    around: Surroundings,
+    kinds: Arc<StepCatalog>,
+    scan: FolderScan,
+    events: Option<FolderEvents>,
+    ctx: ValidationContext,
     /// The files of the templates and of SQL, at the last look and when the pipelines were last judged by them.
-    others: BTreeMap<PathBuf, Option<Stamp>>,
-    judged_by: BTreeMap<PathBuf, Option<Stamp>>,
+    dependency_stamps: BTreeMap<PathBuf, Option<FileStamp>>,
+    compiled_with: BTreeMap<PathBuf, Option<FileStamp>>,
     moving: bool,
 }
 
-impl View {
+impl PipelineWatcher {
     /// Reads everything for the first time.
-    pub(super) fn open(config: &Config, kinds: Arc<Kinds>, mail: &Mailer) -> Result<Self> {
-        let events = (config.watch == Watch::Auto).then(|| Events::new(config.pipelines.clone()));
-        let others = others(config);
+    pub(super) fn open(config: &Config, kinds: Arc<StepCatalog>, mail: &Mailer) -> Result<Self> {
+        let events = (config.watch == WatchMode::Auto).then(|| FolderEvents::new(config.pipelines.clone()));
+        let others = scan_dependencies(config);
         let mut view = Self {
-            files: Files::new(config.pipelines.clone()),
-            around: surroundings(config, mail),
-            judged_by: others.clone(),
+            scan: FolderScan::new(config.pipelines.clone()),
+            ctx: validation_context(config, mail),
+            compiled_with: others.clone(),
             config: config.clone(),
             mail: mail.clone(),
             moving: false,
             kinds,
             events,
-            others,
+            dependency_stamps: others,
         };
-        view.renew();
-        view.moving = view.files.look(Instant::now(), Duration::ZERO)?.moving;
+        view.renew_events();
+        view.moving = view.scan.scan_folder(Instant::now(), Duration::ZERO)?.moving;
         Ok(view)
     }
 
-    fn renew(&mut self) {
+    fn renew_events(&mut self) {
         if let Some(events) = &mut self.events {
-            events.renew();
+            events.watch_current_folder();
         }
     }
 
     /// What the folder holds.
-    pub(super) fn folder(&mut self) -> Folder {
-        self.files.folder(&self.kinds, &self.around)
+    pub(super) fn compile_folder(&mut self) -> PipelineFolder {
+        self.scan.compile_folder(&self.kinds, &self.ctx)
     }
 
     /// The names of all its files, also of those that are still being written.
-    pub(super) fn names(&self) -> Vec<String> {
-        self.files.names()
+    pub(super) fn file_names(&self) -> Vec<String> {
+        self.scan.file_names()
     }
 
     /// Waits until it is time for a look.
-    pub(super) async fn wait(&self) {
-        let period = if self.moving { SETTLE } else { POLL };
+    pub(super) async fn wait_for_change(&self) {
+        let period = if self.moving { MIN_STABLE_TIME } else { FOLDER_POLL_INTERVAL };
         match &self.events {
             // While something moves, more will be told than is worth a look.
-            Some(events) if !self.moving => events.wait(period).await,
+            Some(events) if !self.moving => events.wait_for_change(period).await,
             _ => tokio::time::sleep(period).await,
         }
     }
@@ -79,32 +79,33 @@ impl View {
     ///
     /// # Errors
     /// `io_error`
-    pub(super) fn look(&mut self) -> Result<Option<Folder>> {
-        self.renew();
-        let Look { changed, moving } = self.files.look(Instant::now(), SETTLE)?;
+    pub(super) fn poll_changes(&mut self) -> Result<Option<PipelineFolder>> {
+        self.renew_events();
+        let ScanResult { changed, moving } = self.scan.scan_folder(Instant::now(), MIN_STABLE_TIME)?;
         self.moving = moving;
-        Ok((self.look_at_others() || changed).then(|| self.folder()))
+        Ok((self.poll_dependencies() || changed).then(|| self.compile_folder()))
     }
 
     /// Judges the pipelines anew once templates or files of SQL have changed and are the same for two looks.
-    fn look_at_others(&mut self) -> bool {
-        let now = others(&self.config);
-        let settled = now == self.others;
+    fn poll_dependencies(&mut self) -> bool {
+        let now = scan_dependencies(&self.config);
+        let settled = now == self.dependency_stamps;
         self.moving |= !settled;
-        self.others = now;
-        if !settled || self.others == self.judged_by {
+        self.dependency_stamps = now;
+        if !settled || self.dependency_stamps == self.compiled_with {
             return false;
         }
-        self.judged_by = self.others.clone();
-        self.around = surroundings(&self.config, &self.mail);
-        self.files.reconsider();
+        self.compiled_with = self.dependency_stamps.clone();
+        self.ctx = validation_context(&self.config, &self.mail);
+        self.scan.invalidate_compiled();
         true
     }
 }
 
 /// The states of the files that pipelines may name.
-fn others(config: &Config) -> BTreeMap<PathBuf, Option<Stamp>> {
-    let mut others = stamps(&config.templates.join("email"));
-    others.extend(sql_files(&config.pipelines).into_iter().map(|path| (path.clone(), Stamp::of(&path))));
+fn scan_dependencies(config: &Config) -> BTreeMap<PathBuf, Option<FileStamp>> {
+    let mut others = scan_stamps(&config.templates.join("email"));
+    others
+        .extend(list_sql_files(&config.pipelines).into_iter().map(|path| (path.clone(), FileStamp::from_path(&path))));
     others
 }

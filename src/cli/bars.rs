@@ -8,25 +8,25 @@ use serde_json::Value;
 
 use super::out::say;
 
-const STEP: &str = "  {prefix:<10} {bar:32} {percent:>3}%  {msg}";
+const STEP_BAR_TEMPLATE: &str = "  {prefix:<10} {bar:32} {percent:>3}%  {msg}";
 
 /// One bar per step, or one line per change.
-pub(super) struct Bars {
+pub(super) struct ProgressRenderer {
     live: Option<MultiProgress>,
     bars: HashMap<String, ProgressBar>,
-    said: HashMap<String, String>,
+    last_lines: HashMap<String, String>,
 }
 
-impl Bars {
+impl ProgressRenderer {
     pub(super) fn new() -> Self {
         let live = std::io::stdout()
             .is_terminal()
             .then(|| MultiProgress::with_draw_target(indicatif::ProgressDrawTarget::stdout()));
-        Self { live, bars: HashMap::new(), said: HashMap::new() }
+        Self { live, bars: HashMap::new(), last_lines: HashMap::new() }
     }
 
     /// Shows where every step is that has been called for.
-    pub(super) fn show(&mut self, run: &Value) {
+    pub(super) fn render_run(&mut self, run: &Value) {
         let steps = run["steps"].as_array().into_iter().flatten();
         for step in steps.filter(|step| !matches!(step["status"].as_str(), Some("waiting" | "skipped"))) {
             let (id, status) = (step["id"].as_str().unwrap_or_default(), step["status"].as_str().unwrap_or_default());
@@ -40,14 +40,14 @@ impl Bars {
                 (_, None) => status.to_owned(),
             };
             match &self.live {
-                Some(live) => bar(&mut self.bars, live, id, percent, text),
-                None => line(&mut self.said, id, percent, &text),
+                Some(live) => update_bar(&mut self.bars, live, id, percent, text),
+                None => print_step_line(&mut self.last_lines, id, percent, &text),
             }
         }
     }
 
     /// Takes the bars off the screen.
-    pub(super) fn clear(&self) {
+    pub(super) fn clear_screen(&self) {
         self.bars.values().for_each(ProgressBar::finish_and_clear);
     }
 
@@ -57,16 +57,16 @@ impl Bars {
     }
 }
 
-fn bar(bars: &mut HashMap<String, ProgressBar>, live: &MultiProgress, id: &str, percent: u64, text: String) {
+fn update_bar(bars: &mut HashMap<String, ProgressBar>, live: &MultiProgress, id: &str, percent: u64, text: String) {
     let bar = bars.entry(id.to_owned()).or_insert_with(|| {
-        let style = ProgressStyle::with_template(STEP).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = ProgressStyle::with_template(STEP_BAR_TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
         live.add(ProgressBar::new(100).with_style(style).with_prefix(id.to_owned()))
     });
     bar.set_position(percent);
     bar.set_message(text);
 }
 
-fn line(said: &mut HashMap<String, String>, id: &str, percent: u64, text: &str) {
+fn print_step_line(said: &mut HashMap<String, String>, id: &str, percent: u64, text: &str) {
     let line = format!("  {id}: {percent}% {text}");
     if said.get(id) != Some(&line) {
         say!("{line}");

@@ -9,13 +9,13 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use afterload_core::error::{Error, Result};
-use afterload_pipeline::{Kinds, Surroundings, catalogue, load_whole};
-use afterload_spanned_yaml::{Problem, Span};
+use afterload_pipeline::{StepCatalog, ValidationContext, catalogue, compile_with_sql_files};
+use afterload_spanned_yaml::{Diagnostic, SourceSpan};
 
 /// The longest line, in characters, that is shown as a whole.
-const MAX_LINE: usize = 120;
+const MAX_LINE_CHARS: usize = 120;
 /// How many problems with the same message are shown for one file.
-const MAX_ALIKE: usize = 10;
+const MAX_SAME_MESSAGE: usize = 10;
 
 /// Checks pipeline files and shows every fault at its place.
 #[derive(Clone, Debug, Args)]
@@ -23,13 +23,13 @@ pub struct CheckArgs {
     /// Files, or folders with `*.yaml` and `*.yml` files; without any, the pipelines folder.
     pub files: Vec<PathBuf>,
     /// How to show the faults.
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub format: Format,
+    #[arg(long, value_enum, default_value_t = CheckFormat::Text)]
+    pub format: CheckFormat,
 }
 
 /// How to show faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum CheckFormat {
     /// For people.
     Text,
     /// A JSON array of `{file, line, col, code, message, hint}`.
@@ -38,7 +38,7 @@ pub enum Format {
 
 /// A fault of a file, as `--format json` shows it.
 #[derive(Debug, Serialize)]
-struct Fault<'a> {
+struct DiagnosticJson<'a> {
     file: &'a str,
     line: usize,
     col: usize,
@@ -48,11 +48,11 @@ struct Fault<'a> {
 }
 
 /// What was found in one file.
-struct Checked {
+struct CheckedFile {
     file: String,
     text: String,
-    problems: Vec<Problem>,
-    warnings: Vec<Problem>,
+    problems: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
 }
 
 /// Checks the files and writes what it finds to `out`. Fails if there is any fault; a warning is none.
@@ -62,21 +62,21 @@ struct Checked {
 pub fn run(
     args: &CheckArgs,
     folder: &Path,
-    kinds: &Kinds,
-    around: &Surroundings,
+    kinds: &StepCatalog,
+    around: &ValidationContext,
     out: &mut impl Write,
 ) -> io::Result<ExitCode> {
-    let files = match files(&args.files, folder) {
+    let files = match resolve_files(&args.files, folder) {
         Ok(files) => files,
         Err(error) => {
             eprintln!("error: {error}");
             return Ok(ExitCode::FAILURE);
         }
     };
-    let checked: Vec<Checked> = files.iter().map(|file| check(file, kinds, around)).collect();
+    let checked: Vec<CheckedFile> = files.iter().map(|file| check_file(file, kinds, around)).collect();
     match args.format {
-        Format::Text => text(&checked, out)?,
-        Format::Json => json(&checked, out)?,
+        CheckFormat::Text => write_text(&checked, out)?,
+        CheckFormat::Json => write_json(&checked, out)?,
     }
     Ok(match checked.iter().any(|file| !file.problems.is_empty()) {
         true => ExitCode::FAILURE,
@@ -85,7 +85,7 @@ pub fn run(
 }
 
 /// The named files and those in the named folders; without any, those of the pipelines folder. At least one.
-fn files(named: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
+fn resolve_files(named: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
     let named = if named.is_empty() { vec![folder.to_owned()] } else { named.to_vec() };
     let mut files = Vec::new();
     for path in named {
@@ -93,82 +93,93 @@ fn files(named: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
             files.push(path);
             continue;
         }
-        let inside = catalogue::files(&path)?;
+        let inside = catalogue::list_pipeline_files(&path)?;
         if inside.is_empty() {
             let message = format!("there is no pipeline file (`*.yaml` or `*.yml`) in `{}`", path.display());
             let hint = "name files or folders, or set `pipelines` in the configuration";
-            return Err(Error::permanent("pipelines_not_found", message).hint(hint));
+            return Err(Error::permanent("pipelines_not_found", message).with_hint(hint));
         }
         files.extend(inside);
     }
     Ok(files)
 }
 
-fn check(path: &Path, kinds: &Kinds, around: &Surroundings) -> Checked {
+fn check_file(path: &Path, kinds: &StepCatalog, around: &ValidationContext) -> CheckedFile {
     let file = path.display().to_string();
-    let failed = |problem: Problem| (String::new(), vec![problem], Vec::new());
-    let start = Span { line: 1, col: 1, offset: 0, len: 0 };
+    let failed = |problem: Diagnostic| (String::new(), vec![problem], Vec::new());
+    let start = SourceSpan { line: 1, col: 1, offset: 0, len: 0 };
     let (text, problems, warnings) = match std::fs::read(path).map(String::from_utf8) {
-        Err(error) => failed(Problem::new("io_error", start, format!("the file cannot be read: {error}"))),
+        Err(error) => failed(Diagnostic::new("io_error", start, format!("the file cannot be read: {error}"))),
         Ok(Err(error)) => {
             let at = error.utf8_error().valid_up_to();
             let message = format!("the file is not UTF-8; byte {at} is the first that is wrong");
-            failed(Problem::new("definition_invalid", start, message))
+            failed(Diagnostic::new("definition_invalid", start, message))
         }
         Ok(Ok(text)) => {
             let (name, folder) = (path.file_name().and_then(|name| name.to_str()), path.parent());
-            match load_whole(name, &text, folder.unwrap_or(Path::new("")), kinds, around) {
+            match compile_with_sql_files(name, &text, folder.unwrap_or(Path::new("")), kinds, around) {
                 Ok((pipeline, _)) => (text, Vec::new(), pipeline.warnings),
                 Err(problems) => (text, problems, Vec::new()),
             }
         }
     };
-    Checked { file, text, problems, warnings }
+    CheckedFile { file, text, problems, warnings }
 }
 
-fn text(checked: &[Checked], out: &mut impl Write) -> io::Result<()> {
-    for Checked { file, text, problems, warnings } in checked {
-        show_all(file, text, problems, out)?;
+fn write_text(checked: &[CheckedFile], out: &mut impl Write) -> io::Result<()> {
+    for CheckedFile { file, text, problems, warnings } in checked {
+        write_diagnostics(file, text, problems, out)?;
         for warning in warnings {
-            show(file, text, "warning: ", warning, out)?;
+            write_diagnostic(file, text, "warning: ", warning, out)?;
         }
     }
     let faults: usize = checked.iter().map(|file| file.problems.len()).sum();
     let bad = checked.iter().filter(|file| !file.problems.is_empty()).count();
     match faults {
-        0 => writeln!(out, "checked {}: no problems", count(checked.len(), "file")),
-        _ => writeln!(out, "checked {}: {} in {bad}", count(checked.len(), "file"), count(faults, "problem")),
+        0 => writeln!(out, "checked {}: no problems", count_noun(checked.len(), "file")),
+        _ => writeln!(out, "checked {}: {} in {bad}", count_noun(checked.len(), "file"), count_noun(faults, "problem")),
     }
 }
 
 /// Every problem of a file; of many alike, the first ones and how many more there are.
-pub(super) fn show_all(file: &str, text: &str, problems: &[Problem], out: &mut impl Write) -> io::Result<()> {
+pub(super) fn write_diagnostics(
+    file: &str,
+    text: &str,
+    problems: &[Diagnostic],
+    out: &mut impl Write,
+) -> io::Result<()> {
     let mut alike: BTreeMap<&str, usize> = BTreeMap::new();
     for problem in problems {
         let seen = alike.entry(&problem.message).or_default();
         *seen += 1;
-        if *seen <= MAX_ALIKE {
-            show(file, text, "", problem, out)?;
+        if *seen <= MAX_SAME_MESSAGE {
+            write_diagnostic(file, text, "", problem, out)?;
         }
     }
-    for (message, count) in alike.into_iter().filter(|(_, count)| *count > MAX_ALIKE) {
-        writeln!(out, "{file}: {message}: … and {} more like it\n", count - MAX_ALIKE)?;
+    for (message, count) in alike.into_iter().filter(|(_, count)| *count > MAX_SAME_MESSAGE) {
+        writeln!(out, "{file}: {message}: … and {} more like it\n", count - MAX_SAME_MESSAGE)?;
     }
     Ok(())
 }
 
 /// The place and the message, the line with a caret under the place, and the hint.
-fn show(file: &str, text: &str, prefix: &str, problem: &Problem, out: &mut impl Write) -> io::Result<()> {
-    let Problem { code, span, message, hint } = problem;
+fn write_diagnostic(
+    file: &str,
+    text: &str,
+    prefix: &str,
+    problem: &Diagnostic,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let Diagnostic { code, span, message, hint } = problem;
     writeln!(out, "{file}:{}:{}: {prefix}{message} [{code}]", span.line, span.col)?;
     if let Some(line) = text.trim_start_matches('\u{feff}').lines().nth(span.line.saturating_sub(1)) {
         let number = span.line.to_string();
         let margin = " ".repeat(number.len());
-        let (line, at) = clipped(line, span.col.saturating_sub(1));
+        let (line, at) = clip_line(line, span.col.saturating_sub(1));
         let before: Vec<char> = line.chars().take(at).collect();
         let pad: String = before.iter().map(|c| if *c == '\t' { '\t' } else { ' ' }).collect();
         let rest: String = line.chars().skip(before.len()).collect();
-        let marked = marked(&rest, span.len);
+        let marked = marked_chars(&rest, span.len);
         writeln!(out, "  {number} | {line}\n  {margin} | {pad}{}", "^".repeat(marked))?;
     }
     if let Some(hint) = hint {
@@ -178,34 +189,34 @@ fn show(file: &str, text: &str, prefix: &str, problem: &Problem, out: &mut impl 
 }
 
 /// The part of a long line around character `at`, and where that character is in it.
-fn clipped(line: &str, at: usize) -> (String, usize) {
+fn clip_line(line: &str, at: usize) -> (String, usize) {
     let chars: Vec<char> = line.chars().collect();
-    if chars.len() <= MAX_LINE {
+    if chars.len() <= MAX_LINE_CHARS {
         return (line.to_owned(), at);
     }
-    let start = at.saturating_sub(MAX_LINE / 2).min(chars.len() - MAX_LINE);
-    let end = start + MAX_LINE;
+    let start = at.saturating_sub(MAX_LINE_CHARS / 2).min(chars.len() - MAX_LINE_CHARS);
+    let end = start + MAX_LINE_CHARS;
     let (lead, tail) = (if start > 0 { "…" } else { "" }, if end < chars.len() { "…" } else { "" });
     let part: String = chars[start..end].iter().collect();
     (format!("{lead}{part}{tail}"), at - start + lead.chars().count())
 }
 
 /// How many characters to mark: `len` bytes, but at least one and not past the end of the line.
-fn marked(rest: &str, len: usize) -> usize {
+fn marked_chars(rest: &str, len: usize) -> usize {
     let end = rest.trim_end();
     let inside = end.char_indices().take_while(|(at, _)| *at < len).count();
     inside.max(1)
 }
 
-pub(super) fn count(number: usize, what: &str) -> String {
+pub(super) fn count_noun(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
-fn json(checked: &[Checked], out: &mut impl Write) -> io::Result<()> {
-    let faults: Vec<Fault<'_>> = checked
+fn write_json(checked: &[CheckedFile], out: &mut impl Write) -> io::Result<()> {
+    let faults: Vec<DiagnosticJson<'_>> = checked
         .iter()
         .flat_map(|checked| checked.problems.iter().map(|problem| (checked.file.as_str(), problem)))
-        .map(|(file, problem)| Fault {
+        .map(|(file, problem)| DiagnosticJson {
             file,
             line: problem.span.line,
             col: problem.span.col,

@@ -11,14 +11,14 @@ use serde_json::{Map, Value, json};
 use afterload_core::error::{Error, Result};
 
 /// How long to wait before following again after a broken connection.
-const AGAIN: Duration = Duration::from_secs(1);
+const FOLLOW_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// How long to wait for a connection.
-const CONNECT: Duration = Duration::from_secs(5);
+const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A service that says nothing for so long is gone: it sends at least a comment every 15 s.
-const SILENCE: Duration = Duration::from_secs(45);
+const EVENT_STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// A client of the API with its key.
-pub(super) struct Client {
+pub(super) struct ApiClient {
     http: reqwest::Client,
     url: String,
     key: String,
@@ -26,20 +26,20 @@ pub(super) struct Client {
 
 /// A parameter as the command line gives it.
 #[derive(Clone, Debug)]
-pub(super) enum Given {
+pub(super) enum ParamArg {
     /// A value.
     Text(String),
     /// A file to upload.
     File(std::path::PathBuf),
 }
 
-impl Client {
+impl ApiClient {
     /// # Errors
     /// `url_invalid`
     pub(super) fn new(url: &str, key: String) -> Result<Self> {
         let invalid = |why: String| Error::permanent("url_invalid", format!("`{url}` is no address: {why}"));
         let parsed: Url = url.parse().map_err(|error: url::ParseError| invalid(error.to_string()))?;
-        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT);
+        let mut builder = reqwest::Client::builder().connect_timeout(CLIENT_CONNECT_TIMEOUT);
         if parsed.host_str().is_some_and(|host| host == "localhost" || host.starts_with("127.") || host == "[::1]") {
             // What runs on this machine is not reached through a proxy.
             builder = builder.no_proxy();
@@ -49,10 +49,10 @@ impl Client {
     }
 
     /// Starts a run. Files are streamed from the disk; `wishes` are `run_at`, `priority` and `queue`.
-    pub(super) async fn start(
+    pub(super) async fn start_run(
         &self,
         pipeline: &str,
-        params: &[(String, Given)],
+        params: &[(String, ParamArg)],
         wishes: &[(&str, String)],
         key: Option<&str>,
     ) -> Result<Value> {
@@ -67,8 +67,8 @@ impl Client {
         let mut form = Form::new();
         for (name, given) in params {
             form = match given {
-                Given::Text(text) => form.text(name.clone(), text.clone()),
-                Given::File(path) => form.part(name.clone(), part(path).await?),
+                ParamArg::Text(text) => form.text(name.clone(), text.clone()),
+                ParamArg::File(path) => form.part(name.clone(), file_part(path).await?),
             };
         }
         self.send(request.multipart(form)).await
@@ -80,40 +80,40 @@ impl Client {
     }
 
     /// Tells of an event of the application.
-    pub(super) async fn tell(&self, name: &str, body: &Value) -> Result<Value> {
+    pub(super) async fn publish_event(&self, name: &str, body: &Value) -> Result<Value> {
         self.send(self.http.post(format!("{}/v1/events/{name}", self.url)).json(body)).await
     }
 
     /// Asks for something that needs no body.
-    pub(super) async fn post(&self, path: &str) -> Result<Value> {
+    pub(super) async fn post_empty(&self, path: &str) -> Result<Value> {
         self.send(self.http.post(format!("{}{path}", self.url))).await
     }
 
     /// Shows a run each time that it has changed, until it has ended, and gives its end. A service that goes away is
     /// waited for.
-    pub(super) async fn follow(&self, id: &str, mut show: impl FnMut(&Value)) -> Result<Value> {
+    pub(super) async fn follow_run(&self, id: &str, mut show: impl FnMut(&Value)) -> Result<Value> {
         let mut last = json!({ "revision": 0 });
         loop {
-            match self.follow_once(id, &mut last, &mut show).await {
+            match self.follow_stream(id, &mut last, &mut show).await {
                 Ok(true) => return Ok(last),
                 Err(error) if !error.is_transient() => return Err(error),
-                Ok(false) | Err(_) => tokio::time::sleep(AGAIN).await,
+                Ok(false) | Err(_) => tokio::time::sleep(FOLLOW_RETRY_DELAY).await,
             }
         }
     }
 
     /// True once the run has ended; false if the connection did.
-    async fn follow_once(&self, id: &str, last: &mut Value, show: &mut impl FnMut(&Value)) -> Result<bool> {
+    async fn follow_stream(&self, id: &str, last: &mut Value, show: &mut impl FnMut(&Value)) -> Result<bool> {
         let request = self.http.get(format!("{}/v1/runs/{id}/events", self.url)).bearer_auth(&self.key);
         let response =
-            request.header("last-event-id", last["revision"].to_string()).send().await.map_err(unreachable)?;
+            request.header("last-event-id", last["revision"].to_string()).send().await.map_err(unreachable_error)?;
         if response.status() == StatusCode::NO_CONTENT {
             return Ok(true);
         }
-        let mut body = checked(response).await?.bytes_stream();
+        let mut body = check_response(response).await?.bytes_stream();
         let mut line = Vec::new();
-        while let Ok(Some(bytes)) = tokio::time::timeout(SILENCE, body.next()).await {
-            for byte in bytes.map_err(unreachable)? {
+        while let Ok(Some(bytes)) = tokio::time::timeout(EVENT_STREAM_IDLE_TIMEOUT, body.next()).await {
+            for byte in bytes.map_err(unreachable_error)? {
                 if byte != b'\n' {
                     line.push(byte);
                     continue;
@@ -133,21 +133,21 @@ impl Client {
     }
 
     /// Saves a file.
-    pub(super) async fn download(&self, url: &str, path: &Path) -> Result<()> {
-        let response = self.http.get(url).bearer_auth(&self.key).send().await.map_err(unreachable)?;
-        let body = checked(response).await?.bytes_stream().map_err(std::io::Error::other);
+    pub(super) async fn download_file(&self, url: &str, path: &Path) -> Result<()> {
+        let response = self.http.get(url).bearer_auth(&self.key).send().await.map_err(unreachable_error)?;
+        let body = check_response(response).await?.bytes_stream().map_err(std::io::Error::other);
         let mut file = tokio::fs::File::create(path).await?;
         tokio::io::copy(&mut tokio_util::io::StreamReader::new(body), &mut file).await?;
         Ok(())
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Value> {
-        let response = request.bearer_auth(&self.key).send().await.map_err(unreachable)?;
-        checked(response).await?.json().await.map_err(unreachable)
+        let response = request.bearer_auth(&self.key).send().await.map_err(unreachable_error)?;
+        check_response(response).await?.json().await.map_err(unreachable_error)
     }
 }
 
-async fn part(path: &Path) -> Result<Part> {
+async fn file_part(path: &Path) -> Result<Part> {
     let opened = |error: std::io::Error| Error::from(error).context(format!("reading `{}`", path.display()));
     let file = tokio::fs::File::open(path).await.map_err(opened)?;
     let size = file.metadata().await.map_err(opened)?.len();
@@ -157,7 +157,7 @@ async fn part(path: &Path) -> Result<Part> {
 }
 
 /// A refusal as the service words it.
-async fn checked(response: Response) -> Result<Response> {
+async fn check_response(response: Response) -> Result<Response> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -173,18 +173,18 @@ async fn checked(response: Response) -> Result<Response> {
         false => Error::permanent("request_refused", message),
     };
     Err(match text("hint") {
-        Some(hint) => error.hint(hint),
+        Some(hint) => error.with_hint(hint),
         None => error,
     })
 }
 
 /// What reqwest says, down to the innermost cause.
-fn unreachable(error: reqwest::Error) -> Error {
+fn unreachable_error(error: reqwest::Error) -> Error {
     let url = error.url().map(|url| url.origin().ascii_serialization()).unwrap_or_default();
     let mut cause: &dyn std::error::Error = &error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
     let message = format!("the service at {url} cannot be reached: {cause}");
-    Error::transient("service_unreachable", message).hint("is `afterload serve` running? `--url` says where it is")
+    Error::transient("service_unreachable", message).with_hint("is `afterload serve` running? `--url` says where it is")
 }

@@ -8,16 +8,16 @@ use crate::app;
 use crate::config::Config;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
-use afterload_core::secrets::{Purpose, Signer};
-use afterload_s3_server::{self as embedded, Credentials};
-use afterload_server::api::{S3_HOOK, make_key};
+use afterload_core::secrets::{Signer, TokenPurpose};
+use afterload_s3_server::{self as embedded, S3Credentials};
+use afterload_server::api::{S3_HOOK, create_api_key};
 use afterload_state::Db;
 
 /// What to do with API keys.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Make a key and show it, once.
-    New(NewKey),
+    New(NewKeyArgs),
     /// Print what S3 clients need for the embedded store, as exports of a shell.
     S3,
     /// Print the address to which S3 stores send their event notifications, with its token.
@@ -35,7 +35,7 @@ pub enum KeyCommand {
 
 /// A key to make.
 #[derive(Debug, Args)]
-pub struct NewKey {
+pub struct NewKeyArgs {
     /// What it is for, such as `web`.
     #[arg(long)]
     pub name: String,
@@ -61,19 +61,19 @@ pub async fn run(
 ) -> Result<()> {
     match command {
         KeyCommand::New(new) => {
-            let (stored, text) = make_key(&new.name, &new.scopes, &new.buckets)?;
-            if !db.insert_key(&stored).await? {
-                return Err(Error::transient("key_taken", "another key has the same id").hint("try again"));
+            let (stored, text) = create_api_key(&new.name, &new.scopes, &new.buckets)?;
+            if !db.insert_api_key(&stored).await? {
+                return Err(Error::transient("key_taken", "another key has the same id").with_hint("try again"));
             }
             writeln!(out, "{text}")?;
             writeln!(notes, "this is the only time that the key `{}` is shown; it works on {database}", stored.id)?;
         }
         KeyCommand::S3 | KeyCommand::Hook | KeyCommand::Webhook => {}
-        KeyCommand::List => list(db, out).await?,
+        KeyCommand::List => print_keys(db, out).await?,
         KeyCommand::Revoke { id } => {
-            if !db.delete_key(&id).await? {
+            if !db.delete_api_key(&id).await? {
                 return Err(Error::permanent("key_not_found", format!("there is no key `{id}`"))
-                    .hint("`afterload key list` shows them"));
+                    .with_hint("`afterload key list` shows them"));
             }
             writeln!(notes, "revoked `{id}`")?;
         }
@@ -85,18 +85,18 @@ pub async fn run(
 ///
 /// # Errors
 /// `store_not_embedded` where there is none, `io_error`.
-pub fn s3(config: &Config, out: &mut impl Write) -> Result<()> {
-    if config.objects.store_of(&config.objects.artifacts).is_some() {
+pub fn print_s3_exports(config: &Config, out: &mut impl Write) -> Result<()> {
+    if config.objects.store_for_bucket(&config.objects.artifacts).is_some() {
         return Err(Error::permanent(
             "store_not_embedded",
             "the files lie in a store of their own, not in the embedded one",
         )
-        .hint("use the keys of that store"));
+        .with_hint("use the keys of that store"));
     }
-    let Credentials { access_key, secret_key } = embedded::load_or_make_credentials(&config.data)?;
-    let endpoint = embedded::endpoint(&config.data, config.objects.listen);
+    let S3Credentials { access_key, secret_key } = embedded::load_or_create_credentials(&config.data)?;
+    let endpoint = embedded::load_endpoint(&config.data, config.objects.listen);
     writeln!(out, "export AWS_ACCESS_KEY_ID={access_key}")?;
-    writeln!(out, "export AWS_SECRET_ACCESS_KEY={}", secret_key.reveal())?;
+    writeln!(out, "export AWS_SECRET_ACCESS_KEY={}", secret_key.expose_secret())?;
     writeln!(out, "export AWS_ENDPOINT_URL={endpoint}")?;
     writeln!(out, "export AWS_DEFAULT_REGION=us-east-1")?;
     Ok(())
@@ -106,10 +106,10 @@ pub fn s3(config: &Config, out: &mut impl Write) -> Result<()> {
 ///
 /// # Errors
 /// `io_error`
-pub async fn hook(config: &mut Config, out: &mut impl Write) -> Result<()> {
-    app::settle_secret_key(config).await?;
+pub async fn print_webhook_url(config: &mut Config, out: &mut impl Write) -> Result<()> {
+    app::ensure_secret_key(config).await?;
     let signer = Signer::new(config.signing_key());
-    let token = signer.token(Purpose::Hook, S3_HOOK);
+    let token = signer.create_token(TokenPurpose::S3Notification, S3_HOOK);
     writeln!(out, "{}/v1/hooks/s3?token={token}", config.base_url())?;
     Ok(())
 }
@@ -118,14 +118,14 @@ pub async fn hook(config: &mut Config, out: &mut impl Write) -> Result<()> {
 ///
 /// # Errors
 /// `io_error`
-pub async fn webhook(config: &mut Config, out: &mut impl Write) -> Result<()> {
-    app::settle_secret_key(config).await?;
-    writeln!(out, "{}", config.webhook_signer().secret())?;
+pub async fn print_webhook_secret(config: &mut Config, out: &mut impl Write) -> Result<()> {
+    app::ensure_secret_key(config).await?;
+    writeln!(out, "{}", config.webhook_signer().encoded_secret())?;
     Ok(())
 }
 
 /// A database as people may see it: without user and password.
-pub(super) fn shown(url: &str) -> String {
+pub(super) fn describe_database(url: &str) -> String {
     match url.strip_prefix("sqlite://") {
         Some(path) => format!("the database `{path}`"),
         None => {
@@ -136,11 +136,11 @@ pub(super) fn shown(url: &str) -> String {
     }
 }
 
-async fn list(db: &Db, out: &mut impl Write) -> Result<()> {
+async fn print_keys(db: &Db, out: &mut impl Write) -> Result<()> {
     let mut rows = vec![["ID", "NAME", "SCOPES", "BUCKETS", "CREATED"].map(str::to_owned)];
-    for key in db.keys().await? {
+    for key in db.list_api_keys().await? {
         let buckets = if key.buckets.is_empty() { "-".to_owned() } else { key.buckets.join(" ") };
-        rows.push([key.id, key.name, key.scopes.join(" "), buckets, clock::rfc3339(key.created_at)]);
+        rows.push([key.id, key.name, key.scopes.join(" "), buckets, clock::format_rfc3339(key.created_at)]);
     }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
     let widths = [width(0), width(1), width(2), width(3), 0];
@@ -165,7 +165,7 @@ mod tests {
     async fn keys_are_made_listed_and_revoked() {
         let folder = tempfile::tempdir().unwrap();
         let db = Db::open(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
-        let new = NewKey { name: "web".into(), scopes: vec!["runs:write".into()], buckets: vec!["uploads".into()] };
+        let new = NewKeyArgs { name: "web".into(), scopes: vec!["runs:write".into()], buckets: vec!["uploads".into()] };
         let (key, notes) = call(&db, KeyCommand::New(new)).await.unwrap();
         assert!(notes.ends_with("is shown; it works on the database `a.db`\n"), "{notes}");
         let id = key.split('_').nth(1).unwrap().to_owned();
@@ -176,14 +176,17 @@ mod tests {
         let (_, notes) = call(&db, KeyCommand::Revoke { id: id.clone() }).await.unwrap();
         assert_eq!(notes, format!("revoked `{id}`\n"));
         assert_eq!(call(&db, KeyCommand::Revoke { id }).await.unwrap_err().code(), "key_not_found");
-        let wrong = NewKey { name: "web".into(), scopes: vec!["all".into()], buckets: Vec::new() };
+        let wrong = NewKeyArgs { name: "web".into(), scopes: vec!["all".into()], buckets: Vec::new() };
         assert_eq!(call(&db, KeyCommand::New(wrong)).await.unwrap_err().code(), "scope_invalid");
     }
 
     #[test]
     fn a_database_is_shown_without_its_password() {
-        assert_eq!(shown("sqlite://data/a.db"), "the database `data/a.db`");
-        assert_eq!(shown("postgres://me:can@ry@db:5432/x?password=canary"), "the PostgreSQL database `db:5432/x`");
-        assert_eq!(shown("postgres:///x"), "the PostgreSQL database `/x`");
+        assert_eq!(describe_database("sqlite://data/a.db"), "the database `data/a.db`");
+        assert_eq!(
+            describe_database("postgres://me:can@ry@db:5432/x?password=canary"),
+            "the PostgreSQL database `db:5432/x`"
+        );
+        assert_eq!(describe_database("postgres:///x"), "the PostgreSQL database `/x`");
     }
 }

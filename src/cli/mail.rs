@@ -12,7 +12,7 @@ use afterload_engine::run_url;
 use afterload_mailer::Mailer;
 
 /// The run that a preview belongs to.
-const RUN: &str = "01J00000000000000000000000";
+const PREVIEW_RUN_ID: &str = "01J00000000000000000000000";
 
 /// What to do with mails.
 #[derive(Debug, Subcommand)]
@@ -28,7 +28,7 @@ pub struct PreviewArgs {
     pub template: String,
     /// What the template can name: `NAME=VALUE`, the value as JSON or as text. What is not given comes from the template's
     /// `preview.yaml`.
-    #[arg(long = "param", short = 'p', value_name = "NAME=VALUE", value_parser = param)]
+    #[arg(long = "param", short = 'p', value_name = "NAME=VALUE", value_parser = parse_template_param)]
     pub params: Vec<(String, Value)>,
     /// The folder for the files.
     #[arg(long, default_value = "mail-preview", value_name = "FOLDER")]
@@ -36,7 +36,7 @@ pub struct PreviewArgs {
 }
 
 /// `NAME=VALUE`; what is no JSON is text.
-fn param(text: &str) -> std::result::Result<(String, Value), String> {
+fn parse_template_param(text: &str) -> std::result::Result<(String, Value), String> {
     let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("expected `NAME=VALUE`")?;
     Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
 }
@@ -45,22 +45,25 @@ fn param(text: &str) -> std::result::Result<(String, Value), String> {
 ///
 /// # Errors
 /// `mail_template_not_found`, `mail_template_invalid`, `io_error`.
-pub fn preview(args: PreviewArgs, config: &Config, out: &mut impl Write) -> Result<()> {
+pub fn preview_mail(args: PreviewArgs, config: &Config, out: &mut impl Write) -> Result<()> {
     let mailer = Mailer::new(&config.mailer_options())?;
     let url = config.base_url();
     let mut vars = Map::new();
-    vars.insert("run".into(), json!({ "id": RUN, "url": run_url(&url, RUN), "pipeline": "example" }));
+    vars.insert(
+        "run".into(),
+        json!({ "id": PREVIEW_RUN_ID, "url": run_url(&url, PREVIEW_RUN_ID), "pipeline": "example" }),
+    );
     vars.insert("links".into(), json!([{ "label": "example", "url": format!("{url}/d/example") }]));
-    vars.extend(mailer.sample(&args.template)?);
+    vars.extend(mailer.preview_vars(&args.template)?);
     vars.extend(args.params);
-    let content = mailer.render(&args.template, None, vars)?;
+    let content = mailer.render_template(&args.template, None, vars)?;
     writeln!(out, "subject: {}", content.subject)?;
     let files = [("txt", Some(content.text)), ("html", content.html)];
     for (ending, text) in files {
         let path = args.dir.join(format!("{}.{ending}", args.template));
         match text {
             Some(text) => {
-                write(&path, &text)?;
+                write_file(&path, &text)?;
                 writeln!(out, "wrote {}", path.display())?;
             }
             None => writeln!(out, "no {ending}: the template has no `body.html`")?,
@@ -69,7 +72,7 @@ pub fn preview(args: PreviewArgs, config: &Config, out: &mut impl Write) -> Resu
     Ok(())
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
+fn write_file(path: &Path, text: &str) -> Result<()> {
     let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
     made.and_then(|()| std::fs::write(path, text))
         .map_err(|error| Error::from(error).context(format!("writing `{}`", path.display())))
@@ -81,20 +84,23 @@ mod tests {
 
     fn shown(folder: &Path, template: &str, params: &[&str]) -> Result<String> {
         let config = Config { templates: folder.join("templates"), ..Config::default() };
-        let params = params.iter().map(|text| param(text).unwrap()).collect();
+        let params = params.iter().map(|text| parse_template_param(text).unwrap()).collect();
         let args = PreviewArgs { template: template.into(), params, dir: folder.join("out") };
         let mut out = Vec::new();
-        preview(args, &config, &mut out).map(|()| String::from_utf8(out).unwrap())
+        preview_mail(args, &config, &mut out).map(|()| String::from_utf8(out).unwrap())
     }
 
     #[test]
     fn params_are_json_or_text() {
-        assert_eq!(param("rows=3").unwrap(), ("rows".into(), json!(3)));
-        assert_eq!(param("person={\"name\":\"Ada\"}").unwrap(), ("person".into(), json!({ "name": "Ada" })));
-        assert_eq!(param("since=2026-01-01").unwrap(), ("since".into(), json!("2026-01-01")));
-        assert_eq!(param("a=b=c").unwrap(), ("a".into(), json!("b=c")));
-        assert_eq!(param("empty=").unwrap(), ("empty".into(), json!("")));
-        assert!(param("nothing").is_err() && param("=x").is_err());
+        assert_eq!(parse_template_param("rows=3").unwrap(), ("rows".into(), json!(3)));
+        assert_eq!(
+            parse_template_param("person={\"name\":\"Ada\"}").unwrap(),
+            ("person".into(), json!({ "name": "Ada" }))
+        );
+        assert_eq!(parse_template_param("since=2026-01-01").unwrap(), ("since".into(), json!("2026-01-01")));
+        assert_eq!(parse_template_param("a=b=c").unwrap(), ("a".into(), json!("b=c")));
+        assert_eq!(parse_template_param("empty=").unwrap(), ("empty".into(), json!("")));
+        assert!(parse_template_param("nothing").is_err() && parse_template_param("=x").is_err());
     }
 
     #[test]
@@ -124,7 +130,7 @@ mod tests {
         let out = shown(folder.path(), "hello", &[]).unwrap();
         assert!(out.contains("no html"), "{out}");
         let text = std::fs::read_to_string(folder.path().join("out/hello.txt")).unwrap();
-        assert_eq!(text, format!("Ada: http://127.0.0.1:8080/v1/runs/{RUN}"));
+        assert_eq!(text, format!("Ada: http://127.0.0.1:8080/v1/runs/{PREVIEW_RUN_ID}"));
         assert!(!folder.path().join("out/hello.html").exists());
         for name in ["nope", "../hello", "hello/body.txt", ""] {
             assert_eq!(shown(folder.path(), name, &[]).unwrap_err().code(), "mail_template_not_found", "{name}");

@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::registry::step_kinds;
 use afterload_core::error::{Error, Result};
 use afterload_mailer::Mailer;
-use afterload_pipeline::Kinds;
+use afterload_pipeline::StepCatalog;
 use afterload_state::Db;
 
 /// Everything that happens after the upload: pipelines in YAML, compiled into chains of durable jobs.
@@ -39,25 +39,25 @@ pub struct Cli {
     #[arg(long, global = true, env = "AFTERLOAD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Run the service: the API, the embedded store, triggers, and workers for every queue or those that you name.
     Serve(serve::ServeArgs),
     /// Work queues and nothing else: no API, no pipelines folder; on any machine that reaches the database and the files.
     Worker(worker::WorkerArgs),
     /// Run every pipeline of the repository on sample data, with nothing to set up, and stay up for a look around.
-    Demo(demo::Args),
+    Demo(demo::DemoArgs),
     /// Start a run of a service that is up, and follow it.
     Run(runs::RunArgs),
     /// List runs; show, follow, cancel and retry one.
     Runs(runs::RunsArgs),
     /// List the queues; pause and resume one, in all processes.
-    Queues(pauses::PausesArgs),
+    Queues(pauses::PauseArgs),
     /// List the live pipelines; pause and resume one, in all processes.
-    Pipelines(pauses::PausesArgs),
+    Pipelines(pauses::PauseArgs),
     /// Find every fault of every pipeline file, each at its place.
     Check(check::CheckArgs),
     /// Print the JSON Schema of a pipeline file, for editors.
@@ -75,51 +75,52 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&error.into()),
+        Err(error) => return print_error(&error.into()),
     };
     let ended = runtime.block_on(run(cli));
     // What still blocks (a step that would not stop in time) must not keep the process from ending.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    ended.unwrap_or_else(|error| fail(&error))
+    ended.unwrap_or_else(|error| print_error(&error))
 }
 
 async fn run(cli: Cli) -> Result<ExitCode> {
     configure_failpoints()?;
     let load = || Config::load(cli.config.as_deref(), std::env::vars());
     match cli.command {
-        Command::Serve(args) => serve::run(args, load()?).await,
-        Command::Worker(args) => worker::run(args, load()?).await,
-        Command::Demo(args) => demo::run(args).await,
-        Command::Run(args) => runs::start(args, &load()?).await,
-        Command::Runs(args) => runs::look(args, &load()?).await,
-        Command::Queues(args) => pauses::run(pauses::QUEUES, args, &load()?).await,
-        Command::Pipelines(args) => pauses::run(pauses::PIPELINES, args, &load()?).await,
-        Command::Check(args) => {
+        CliCommand::Serve(args) => serve::run(args, load()?).await,
+        CliCommand::Worker(args) => worker::run(args, load()?).await,
+        CliCommand::Demo(args) => demo::run(args).await,
+        CliCommand::Run(args) => runs::start_run(args, &load()?).await,
+        CliCommand::Runs(args) => runs::manage_runs(args, &load()?).await,
+        CliCommand::Queues(args) => pauses::run(pauses::QUEUE_KIND, args, &load()?).await,
+        CliCommand::Pipelines(args) => pauses::run(pauses::PIPELINE_KIND, args, &load()?).await,
+        CliCommand::Check(args) => {
             let config = load()?;
-            let around = app::surroundings(&config, &Mailer::new(&config.mailer_options())?);
-            Ok(check::run(&args, &config.pipelines, &kinds(), &around, &mut out::out())?)
+            let around = app::validation_context(&config, &Mailer::new(&config.mailer_options())?);
+            Ok(check::run(&args, &config.pipelines, &step_catalog(), &around, &mut out::cli_stdout())?)
         }
-        Command::Schema(args) => Ok(schema::run(&args, &kinds(), &mut out::out())?),
-        Command::Mail(mail::MailCommand::Preview(args)) => {
-            mail::preview(args, &load()?, &mut out::out())?;
+        CliCommand::Schema(args) => Ok(schema::run(&args, &step_catalog(), &mut out::cli_stdout())?),
+        CliCommand::Mail(mail::MailCommand::Preview(args)) => {
+            mail::preview_mail(args, &load()?, &mut out::cli_stdout())?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Key(key::KeyCommand::S3) => {
-            key::s3(&load()?, &mut out::out())?;
+        CliCommand::Key(key::KeyCommand::S3) => {
+            key::print_s3_exports(&load()?, &mut out::cli_stdout())?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Key(key::KeyCommand::Hook) => {
-            key::hook(&mut load()?, &mut out::out()).await?;
+        CliCommand::Key(key::KeyCommand::Hook) => {
+            key::print_webhook_url(&mut load()?, &mut out::cli_stdout()).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Key(key::KeyCommand::Webhook) => {
-            key::webhook(&mut load()?, &mut out::out()).await?;
+        CliCommand::Key(key::KeyCommand::Webhook) => {
+            key::print_webhook_secret(&mut load()?, &mut out::cli_stdout()).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Key(command) => {
+        CliCommand::Key(command) => {
             let url = load()?.database_url();
             let db = Db::open(&url).await?;
-            key::run(&db, &key::shown(&url), command, &mut out::out(), &mut std::io::stderr()).await?;
+            key::run(&db, &key::describe_database(&url), command, &mut out::cli_stdout(), &mut std::io::stderr())
+                .await?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -135,11 +136,11 @@ fn configure_failpoints() -> Result<()> {
     Ok(())
 }
 
-fn kinds() -> Kinds {
+fn step_catalog() -> StepCatalog {
     step_kinds().catalog()
 }
 
-fn fail(error: &afterload_core::error::Error) -> ExitCode {
+fn print_error(error: &afterload_core::error::Error) -> ExitCode {
     eprintln!("error: {error}");
     ExitCode::FAILURE
 }
@@ -167,31 +168,31 @@ fn init_logs(default: &str) -> Result<()> {
 }
 
 /// What a process logs where `AFTERLOAD_LOG` does not say.
-const LOGS: &str = "info,apalis=warn,apalis_core=warn,notify=warn";
+const DEFAULT_LOG_FILTER: &str = "info,apalis=warn,apalis_core=warn,notify=warn";
 
 /// Waits for SIGTERM, Ctrl-C or a part that fails, and takes the process apart.
-async fn until_stopped(mut process: Process, mut stops: Stops) -> Result<ExitCode> {
+async fn run_until_stopped(mut process: Process, mut stops: ShutdownSignals) -> Result<ExitCode> {
     let failed = tokio::select! {
-        () = stops.asked() => None,
-        error = process.failed() => Some(error),
+        () = stops.recv() => None,
+        error = process.wait_for_failure() => Some(error),
     };
     process.stop().await;
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 /// SIGTERM and Ctrl-C, from when it is made on: who is asked to stop while it starts stops once it is up.
-struct Stops {
+struct ShutdownSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Stops {
-    fn listen() -> Result<Self> {
+impl ShutdownSignals {
+    fn install_handlers() -> Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     /// Waits for one of them.
-    async fn asked(&mut self) {
+    async fn recv(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -3,17 +3,17 @@
 use std::io::{self, ErrorKind, Write};
 
 /// Standard output. What is written after its reader has gone is dropped.
-pub(super) type Out = Quiet<io::Stdout>;
+pub(super) type CliStdout = IgnoreBrokenPipe<io::Stdout>;
 
 /// Standard output.
-pub(super) fn out() -> Out {
-    Quiet(io::stdout())
+pub(super) fn cli_stdout() -> CliStdout {
+    IgnoreBrokenPipe(io::stdout())
 }
 
 /// A writer that drops what is written after its reader has gone.
-pub(super) struct Quiet<W>(W);
+pub(super) struct IgnoreBrokenPipe<W>(W);
 
-impl<W: Write> Write for Quiet<W> {
+impl<W: Write> Write for IgnoreBrokenPipe<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.0.write(bytes) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(bytes.len()),
@@ -33,7 +33,7 @@ impl<W: Write> Write for Quiet<W> {
 macro_rules! say {
     ($($text:tt)*) => {{
         use std::io::Write as _;
-        drop(writeln!($crate::cli::out::out(), $($text)*));
+        drop(writeln!($crate::cli::out::cli_stdout(), $($text)*));
     }};
 }
 pub(super) use say;
@@ -46,7 +46,7 @@ mod tests {
     fn a_reader_that_has_gone_is_no_error() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        let mut out = Quiet(writer);
+        let mut out = IgnoreBrokenPipe(writer);
         writeln!(out, "nobody reads this").unwrap();
         out.flush().unwrap();
     }

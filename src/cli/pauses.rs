@@ -6,29 +6,31 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::out::say;
-use super::runs::{Service, text};
+use super::runs::{ServiceArgs, text_or_empty};
 use crate::config::Config;
 use afterload_core::error::Result;
 
 /// What a command lists and pauses.
-pub(super) struct Kind {
+pub(super) struct PausableKind {
     /// One of them.
-    one: &'static str,
+    singular: &'static str,
     /// Their list, in the path and in the answer of the API.
-    all: &'static str,
-    list: fn(&[Value]),
+    plural: &'static str,
+    print_list: fn(&[Value]),
 }
 
-pub(super) const QUEUES: Kind = Kind { one: "queue", all: "queues", list: queues };
-pub(super) const PIPELINES: Kind = Kind { one: "pipeline", all: "pipelines", list: pipelines };
+pub(super) const QUEUE_KIND: PausableKind =
+    PausableKind { singular: "queue", plural: "queues", print_list: print_queues };
+pub(super) const PIPELINE_KIND: PausableKind =
+    PausableKind { singular: "pipeline", plural: "pipelines", print_list: print_pipelines };
 
 /// What to do; nothing: list them.
 #[derive(Debug, Args)]
-pub(super) struct PausesArgs {
+pub(super) struct PauseArgs {
     #[command(subcommand)]
     command: Option<PauseCommand>,
     #[command(flatten)]
-    service: Service,
+    service: ServiceArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -46,37 +48,37 @@ enum PauseCommand {
 }
 
 /// `afterload queues` and `afterload pipelines`
-pub(super) async fn run(kind: Kind, args: PausesArgs, config: &Config) -> Result<ExitCode> {
-    let client = args.service.client(config)?;
-    let Kind { one, all, list } = kind;
+pub(super) async fn run(kind: PausableKind, args: PauseArgs, config: &Config) -> Result<ExitCode> {
+    let client = args.service.api_client(config)?;
+    let PausableKind { singular: one, plural: all, print_list: list } = kind;
     let answer = match &args.command {
         None => client.get(&format!("/v1/{all}"), &[]).await?,
-        Some(PauseCommand::Pause { name }) => client.post(&format!("/v1/{all}/{name}/pause")).await?,
-        Some(PauseCommand::Resume { name }) => client.post(&format!("/v1/{all}/{name}/resume")).await?,
+        Some(PauseCommand::Pause { name }) => client.post_empty(&format!("/v1/{all}/{name}/pause")).await?,
+        Some(PauseCommand::Resume { name }) => client.post_empty(&format!("/v1/{all}/{name}/resume")).await?,
     };
     match (&args.command, answer["paused_at"].as_str()) {
         _ if args.service.json => say!("{answer:#}"),
         (None, _) => list(answer[all].as_array().map(Vec::as_slice).unwrap_or_default()),
-        (Some(_), Some(since)) => say!("the {one} {} is paused since {since}", text(&answer["name"])),
-        (Some(_), None) => say!("the {one} {} goes on", text(&answer["name"])),
+        (Some(_), Some(since)) => say!("the {one} {} is paused since {since}", text_or_empty(&answer["name"])),
+        (Some(_), None) => say!("the {one} {} goes on", text_or_empty(&answer["name"])),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn queues(queues: &[Value]) {
+fn print_queues(queues: &[Value]) {
     say!("{:24}  {:>8}  {:>8}  PAUSED", "QUEUE", "WAITING", "RUNNING");
     for queue in queues {
-        let (name, since) = (text(&queue["name"]), text(&queue["paused_at"]));
+        let (name, since) = (text_or_empty(&queue["name"]), text_or_empty(&queue["paused_at"]));
         let line = format!("{name:24}  {:>8}  {:>8}  {since}", queue["waiting"], queue["running"]);
         say!("{}", line.trim_end());
     }
 }
 
-fn pipelines(pipelines: &[Value]) {
+fn print_pipelines(pipelines: &[Value]) {
     say!("{:32}  {:24}  DESCRIPTION", "PIPELINE", "PAUSED");
     for pipeline in pipelines {
-        let (name, since) = (text(&pipeline["name"]), text(&pipeline["paused_at"]));
-        let line = format!("{name:32}  {since:24}  {}", text(&pipeline["description"]));
+        let (name, since) = (text_or_empty(&pipeline["name"]), text_or_empty(&pipeline["paused_at"]));
+        let line = format!("{name:32}  {since:24}  {}", text_or_empty(&pipeline["description"]));
         say!("{}", line.trim_end());
     }
 }

@@ -6,15 +6,15 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::bars::Bars;
-use super::client::{Client, Given};
+use super::bars::ProgressRenderer;
+use super::client::{ApiClient, ParamArg};
 use super::out::say;
 use crate::config::Config;
 use afterload_core::error::{Error, Result};
 
 /// Where the service is and who asks.
 #[derive(Debug, Args)]
-pub(super) struct Service {
+pub(super) struct ServiceArgs {
     /// The address of the service; default the one of the configuration.
     #[arg(long, env = "AFTERLOAD_URL", global = true, value_name = "URL")]
     url: Option<String>,
@@ -32,8 +32,8 @@ pub(super) struct RunArgs {
     /// The pipeline.
     pipeline: String,
     /// A parameter: `NAME=VALUE`, or `NAME=@FILE` to upload a file; `@@` begins a value with `@`.
-    #[arg(long = "param", short = 'p', value_name = "NAME=VALUE", value_parser = param)]
-    params: Vec<(String, Given)>,
+    #[arg(long = "param", short = 'p', value_name = "NAME=VALUE", value_parser = parse_run_param)]
+    params: Vec<(String, ParamArg)>,
     /// Show the progress until the run has ended; the exit status is then 0 only if it succeeded.
     #[arg(long, short = 'f')]
     follow: bool,
@@ -53,7 +53,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
     #[command(flatten)]
-    service: Service,
+    service: ServiceArgs,
 }
 
 /// Runs to look at.
@@ -72,7 +72,7 @@ pub(super) struct RunsArgs {
     #[arg(long, short = 'n', default_value_t = 20)]
     limit: u32,
     #[command(flatten)]
-    service: Service,
+    service: ServiceArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -103,32 +103,33 @@ enum RunsCommand {
 }
 
 /// `NAME=VALUE` or `NAME=@FILE`.
-fn param(text: &str) -> std::result::Result<(String, Given), String> {
+fn parse_run_param(text: &str) -> std::result::Result<(String, ParamArg), String> {
     let (name, value) = text.split_once('=').ok_or("expected `NAME=VALUE` or `NAME=@FILE`")?;
     let given = match value.strip_prefix('@') {
-        Some(rest) if rest.starts_with('@') => Given::Text(rest.to_owned()),
+        Some(rest) if rest.starts_with('@') => ParamArg::Text(rest.to_owned()),
         Some("") => return Err("a file's name is missing after `@`".into()),
-        Some(path) => Given::File(PathBuf::from(path)),
-        None => Given::Text(value.to_owned()),
+        Some(path) => ParamArg::File(PathBuf::from(path)),
+        None => ParamArg::Text(value.to_owned()),
     };
     Ok((name.to_owned(), given))
 }
 
-impl Service {
+impl ServiceArgs {
     /// # Errors
     /// `key_missing`, `url_invalid`
-    pub(super) fn client(&self, config: &Config) -> Result<Client> {
+    pub(super) fn api_client(&self, config: &Config) -> Result<ApiClient> {
         let Some(key) = self.key.clone().filter(|key| !key.is_empty()) else {
-            return Err(Error::permanent("key_missing", "the service wants an API key")
-                .hint("export AFTERLOAD_KEY=$(afterload key new --name me --scope admin), or give it with `--key`"));
+            return Err(Error::permanent("key_missing", "the service wants an API key").with_hint(
+                "export AFTERLOAD_KEY=$(afterload key new --name me --scope admin), or give it with `--key`",
+            ));
         };
-        Client::new(&self.url.clone().unwrap_or_else(|| config.base_url()), key)
+        ApiClient::new(&self.url.clone().unwrap_or_else(|| config.base_url()), key)
     }
 }
 
 /// `afterload run`
-pub(super) async fn start(args: RunArgs, config: &Config) -> Result<ExitCode> {
-    let client = args.service.client(config)?;
+pub(super) async fn start_run(args: RunArgs, config: &Config) -> Result<ExitCode> {
+    let client = args.service.api_client(config)?;
     let wishes = [
         ("run_at", args.run_at),
         ("priority", args.priority.map(|priority| priority.to_string())),
@@ -136,13 +137,13 @@ pub(super) async fn start(args: RunArgs, config: &Config) -> Result<ExitCode> {
         ("notify_url", args.notify_url),
     ];
     let wishes: Vec<_> = wishes.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    let run = client.start(&args.pipeline, &args.params, &wishes, args.idempotency_key.as_deref()).await?;
+    let run = client.start_run(&args.pipeline, &args.params, &wishes, args.idempotency_key.as_deref()).await?;
     match args.follow {
-        true => follow(&client, id(&run), args.service.json).await,
+        true => follow_run(&client, run_id(&run), args.service.json).await,
         false => {
             match args.service.json {
                 true => say!("{run:#}"),
-                false => say!("run {} of {} is {}", id(&run), args.pipeline, text(&run["status"])),
+                false => say!("run {} of {} is {}", run_id(&run), args.pipeline, text_or_empty(&run["status"])),
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -150,8 +151,8 @@ pub(super) async fn start(args: RunArgs, config: &Config) -> Result<ExitCode> {
 }
 
 /// `afterload runs`
-pub(super) async fn look(args: RunsArgs, config: &Config) -> Result<ExitCode> {
-    let (client, json) = (args.service.client(config)?, args.service.json);
+pub(super) async fn manage_runs(args: RunsArgs, config: &Config) -> Result<ExitCode> {
+    let (client, json) = (args.service.api_client(config)?, args.service.json);
     let run = match args.command {
         None => {
             let query = [("pipeline", args.pipeline), ("status", args.status), ("limit", Some(args.limit.to_string()))];
@@ -159,84 +160,84 @@ pub(super) async fn look(args: RunsArgs, config: &Config) -> Result<ExitCode> {
             let page = client.get("/v1/runs", &query).await?;
             match json {
                 true => say!("{page:#}"),
-                false => list(page["runs"].as_array().map(Vec::as_slice).unwrap_or_default()),
+                false => print_runs(page["runs"].as_array().map(Vec::as_slice).unwrap_or_default()),
             }
             return Ok(ExitCode::SUCCESS);
         }
-        Some(RunsCommand::Follow { id }) => return follow(&client, &id, json).await,
+        Some(RunsCommand::Follow { id }) => return follow_run(&client, &id, json).await,
         Some(RunsCommand::Retry { id, follow: true }) => {
-            client.post(&format!("/v1/runs/{id}/retry")).await?;
-            return follow(&client, &id, json).await;
+            client.post_empty(&format!("/v1/runs/{id}/retry")).await?;
+            return follow_run(&client, &id, json).await;
         }
         Some(RunsCommand::Show { id }) => client.get(&format!("/v1/runs/{id}"), &[]).await?,
-        Some(RunsCommand::Cancel { id }) => client.post(&format!("/v1/runs/{id}/cancel")).await?,
-        Some(RunsCommand::Retry { id, follow: false }) => client.post(&format!("/v1/runs/{id}/retry")).await?,
+        Some(RunsCommand::Cancel { id }) => client.post_empty(&format!("/v1/runs/{id}/cancel")).await?,
+        Some(RunsCommand::Retry { id, follow: false }) => client.post_empty(&format!("/v1/runs/{id}/retry")).await?,
     };
     match json {
         true => say!("{run:#}"),
-        false => show(&run),
+        false => print_run(&run),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn follow(client: &Client, id: &str, json: bool) -> Result<ExitCode> {
-    let mut bars = Bars::new();
+async fn follow_run(client: &ApiClient, id: &str, json: bool) -> Result<ExitCode> {
+    let mut bars = ProgressRenderer::new();
     let run = match json {
-        true => client.follow(id, |_| {}).await?,
-        false => client.follow(id, |run| bars.show(run)).await?,
+        true => client.follow_run(id, |_| {}).await?,
+        false => client.follow_run(id, |run| bars.render_run(run)).await?,
     };
     bars.finish();
     match json {
         true => say!("{run:#}"),
-        false => show(&run),
+        false => print_run(&run),
     }
     Ok(if run["status"] == "succeeded" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn list(runs: &[Value]) {
+fn print_runs(runs: &[Value]) {
     say!("{:26}  {:24}  {:9}  {:8}  {:20}  ERROR", "ID", "PIPELINE", "STATUS", "ORIGIN", "CREATED");
     for run in runs {
-        let created: String = text(&run["created_at"]).chars().take(19).collect();
+        let created: String = text_or_empty(&run["created_at"]).chars().take(19).collect();
         let line = format!(
             "{:26}  {:24}  {:9}  {:8}  {:20}  {}",
-            id(run),
-            text(&run["pipeline"]),
-            text(&run["status"]),
-            text(&run["origin"]),
+            run_id(run),
+            text_or_empty(&run["pipeline"]),
+            text_or_empty(&run["status"]),
+            text_or_empty(&run["origin"]),
             format!("{created}Z"),
-            text(&run["error"]["code"])
+            text_or_empty(&run["error"]["code"])
         );
         say!("{}", line.trim_end());
     }
 }
 
 /// A run for people: its status, its steps, its files.
-fn show(run: &Value) {
-    say!("run {} of {}: {}", id(run), text(&run["pipeline"]), text(&run["status"]));
+fn print_run(run: &Value) {
+    say!("run {} of {}: {}", run_id(run), text_or_empty(&run["pipeline"]), text_or_empty(&run["status"]));
     if let Some(message) = run["error"]["message"].as_str() {
-        say!("  because {message} [{}]", text(&run["error"]["code"]));
+        say!("  because {message} [{}]", text_or_empty(&run["error"]["code"]));
     }
     for step in run["steps"].as_array().into_iter().flatten() {
-        say!("  {:20} {}", text(&step["id"]), text(&step["status"]));
+        say!("  {:20} {}", text_or_empty(&step["id"]), text_or_empty(&step["status"]));
         if step["status"] == "succeeded" {
-            outputs(&step["outputs"], "");
+            print_outputs(&step["outputs"], "");
         }
     }
     for file in run["artifacts"].as_array().into_iter().flatten() {
-        say!("  file {} ({} bytes) {}", text(&file["name"]), file["size"], text(&file["url"]));
+        say!("  file {} ({} bytes) {}", text_or_empty(&file["name"]), file["size"], text_or_empty(&file["url"]));
     }
 }
 
 /// The outputs of a step, a line each; of files where they are.
-fn outputs(value: &Value, name: &str) {
+fn print_outputs(value: &Value, name: &str) {
     match value {
         Value::Object(fields) if fields.contains_key("bucket") && fields.contains_key("key") => {
-            let place = format!("s3://{}/{}", text(&fields["bucket"]), text(&fields["key"]));
+            let place = format!("s3://{}/{}", text_or_empty(&fields["bucket"]), text_or_empty(&fields["key"]));
             say!("    {name:18} {}", fields.get("url").and_then(Value::as_str).unwrap_or(&place));
         }
         Value::Object(fields) => {
             for (field, value) in fields {
-                outputs(value, &if name.is_empty() { field.clone() } else { format!("{name}.{field}") });
+                print_outputs(value, &if name.is_empty() { field.clone() } else { format!("{name}.{field}") });
             }
         }
         Value::Null => {}
@@ -245,12 +246,12 @@ fn outputs(value: &Value, name: &str) {
     }
 }
 
-fn id(run: &Value) -> &str {
-    text(&run["id"])
+fn run_id(run: &Value) -> &str {
+    text_or_empty(&run["id"])
 }
 
 /// A text of the API, empty where there is none.
-pub(super) fn text(value: &Value) -> &str {
+pub(super) fn text_or_empty(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
@@ -260,7 +261,7 @@ mod tests {
 
     #[test]
     fn params_are_values_or_files() {
-        let given = |text: &str| param(text).map(|(name, given)| format!("{name} {given:?}"));
+        let given = |text: &str| parse_run_param(text).map(|(name, given)| format!("{name} {given:?}"));
         assert_eq!(given("a=b=c").unwrap(), "a Text(\"b=c\")");
         assert_eq!(given("file=@a b.jpg").unwrap(), "file File(\"a b.jpg\")");
         assert_eq!(given("handle=@@ana").unwrap(), "handle Text(\"@ana\")");

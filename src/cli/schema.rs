@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use afterload_pipeline::{Kinds, schema};
+use afterload_pipeline::{StepCatalog, pipeline_schema};
 
 /// Prints the JSON Schema of pipeline files, for editors.
 #[derive(Clone, Debug, Args)]
@@ -15,8 +15,8 @@ pub struct SchemaArgs {}
 ///
 /// # Errors
 /// Those of writing.
-pub fn run(_: &SchemaArgs, kinds: &Kinds, out: &mut impl Write) -> io::Result<ExitCode> {
-    serde_json::to_writer_pretty(&mut *out, &schema(kinds))?;
+pub fn run(_: &SchemaArgs, kinds: &StepCatalog, out: &mut impl Write) -> io::Result<ExitCode> {
+    serde_json::to_writer_pretty(&mut *out, &pipeline_schema(kinds))?;
     writeln!(out)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -6,49 +6,49 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::check::{count, show_all};
-use super::out::{out, say};
-use super::{LOGS, Stops, init_logs, until_stopped};
-use crate::app::{App, Work};
-use crate::config::{Config, Watch};
+use super::check::{count_noun, write_diagnostics};
+use super::out::{cli_stdout, say};
+use super::{DEFAULT_LOG_FILTER, ShutdownSignals, init_logs, run_until_stopped};
+use crate::app::{RunningService, WorkerOptions};
+use crate::config::{Config, WatchMode};
 use afterload_core::error::Result;
-use afterload_engine::Queues;
-use afterload_pipeline::catalogue::Folder;
+use afterload_engine::QueueSelection;
+use afterload_pipeline::catalogue::PipelineFolder;
 
 /// What the service works beside its API.
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
     /// The queues to work, such as `images,imports`; `none` leaves all work to `afterload worker`. Default: all.
     #[arg(long, value_name = "NAMES")]
-    queues: Option<Queues>,
+    queues: Option<QueueSelection>,
 }
 
 /// Runs the service until SIGTERM or Ctrl-C.
 pub(super) async fn run(args: ServeArgs, config: Config) -> Result<ExitCode> {
-    init_logs(LOGS)?;
-    let stops = Stops::listen()?;
+    init_logs(DEFAULT_LOG_FILTER)?;
+    let stops = ShutdownSignals::install_handlers()?;
     let (folder, watch) = (config.pipelines.clone(), config.watch);
-    let work = Work::on(args.queues.unwrap_or_default());
-    let app = App::serve(config, std::env::var("AFTERLOAD_ADMIN_KEY").ok(), work).await?;
+    let work = WorkerOptions::for_queues(args.queues.unwrap_or_default());
+    let app = RunningService::serve(config, std::env::var("AFTERLOAD_ADMIN_KEY").ok(), work).await?;
     say!("afterload is up: {}", app.url);
     if let Some(key) = &app.new_admin_key {
         say!("admin key, shown only this once: {key}");
     }
-    announce(&app.pipelines, &folder, watch, &mut out())?;
-    until_stopped(app.process, stops).await
+    print_startup(&app.pipelines, &folder, watch, &mut cli_stdout())?;
+    run_until_stopped(app.process, stops).await
 }
 
 /// How many pipelines are live, and each refused file with its problems as `check` shows them.
-fn announce(pipelines: &Folder, folder: &Path, watch: Watch, out: &mut impl Write) -> io::Result<()> {
+fn print_startup(pipelines: &PipelineFolder, folder: &Path, watch: WatchMode, out: &mut impl Write) -> io::Result<()> {
     let (live, refused) = (pipelines.pipelines.len(), pipelines.refused.len());
     let from = folder.display();
     let changes = match watch {
-        Watch::Off => "restart to read changes",
-        Watch::Auto | Watch::Poll => "changes take effect within a second",
+        WatchMode::Off => "restart to read changes",
+        WatchMode::Auto | WatchMode::Poll => "changes take effect within a second",
     };
-    writeln!(out, "{} live, {refused} refused, from `{from}`; {changes}", count(live, "pipeline"))?;
+    writeln!(out, "{} live, {refused} refused, from `{from}`; {changes}", count_noun(live, "pipeline"))?;
     for file in &pipelines.refused {
-        show_all(&file.file, &file.text, &file.problems, out)?;
+        write_diagnostics(&file.file, &file.text, &file.problems, out)?;
     }
     Ok(())
 }
@@ -56,16 +56,17 @@ fn announce(pipelines: &Folder, folder: &Path, watch: Watch, out: &mut impl Writ
 #[cfg(test)]
 mod tests {
     use super::*;
-    use afterload_pipeline::{Surroundings, catalogue};
+    use afterload_pipeline::{ValidationContext, catalogue};
 
     #[test]
     fn what_is_live_and_what_was_refused_is_said() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::copy("pipelines/contacts-import.yaml", folder.path().join("contacts-import.yaml")).unwrap();
         std::fs::write(folder.path().join("bad.yaml"), "name: bad\nstep: []\n").unwrap();
-        let found = catalogue::read(folder.path(), &super::super::kinds(), &Surroundings::default()).unwrap();
+        let found = catalogue::read_folder(folder.path(), &super::super::step_catalog(), &ValidationContext::default())
+            .unwrap();
         let mut out = Vec::new();
-        announce(&found, Path::new("pipelines"), Watch::Auto, &mut out).unwrap();
+        print_startup(&found, Path::new("pipelines"), WatchMode::Auto, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(
             text.starts_with("1 pipeline live, 1 refused, from `pipelines`; changes take effect within a second\n"),

@@ -2,31 +2,32 @@
 
 use std::time::Duration;
 
-use super::{Allowed, Config, GeoHttpConfig, MailConfig, Secret, SmtpConfig, SmtpTls, WebhooksConfig};
-use afterload_spanned_yaml::{Node, Problem, choices};
+use super::{Config, EgressRule, GeoHttpConfig, MailConfig, Secret, SmtpConfig, SmtpTls, WebhooksConfig};
+use afterload_spanned_yaml::{Diagnostic, YamlNode, suggestion_hint};
 
 /// The longest time that a call may be given.
-const LONGEST_CALL: Duration = Duration::from_secs(86_400);
+const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(86_400);
 /// The shortest secret key.
-const MIN_SECRET: usize = 32;
-const WEBHOOK_SECRETS: &str = "write `whsec_` and 24 to 64 bytes in Base64, such as `whsec_$(openssl rand -base64 32)`";
+const MIN_SECRET_KEY_CHARS: usize = 32;
+const WEBHOOK_SECRET_HINT: &str =
+    "write `whsec_` and 24 to 64 bytes in Base64, such as `whsec_$(openssl rand -base64 32)`";
 
 /// All problems, each at its place in the file if it has one.
-pub fn check(config: &Config, root: &Node) -> Vec<Problem> {
+pub fn check_config(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
     let mut problem = |path: &[&str], message: String, hint: &str| {
-        problems.push(Problem::new("definition_invalid", root.nearest(path).span, message).hint(hint));
+        problems.push(Diagnostic::new("definition_invalid", root.closest_node(path).span, message).with_hint(hint));
     };
-    let database = config.database.as_ref().map(|url| url.reveal().to_owned()).unwrap_or_default();
-    if !database.is_empty() && !is_database(&database) {
-        problem(&["database"], "not the address of a database".into(), DATABASES);
+    let database = config.database.as_ref().map(|url| url.expose_secret().to_owned()).unwrap_or_default();
+    if !database.is_empty() && !is_database_url(&database) {
+        problem(&["database"], "not the address of a database".into(), DATABASE_URL_HINT);
     }
     match &config.secret_key {
-        Some(key) if key.reveal().chars().count() < MIN_SECRET => {
-            let message = format!("`secret_key` has fewer than {MIN_SECRET} characters");
+        Some(key) if key.expose_secret().chars().count() < MIN_SECRET_KEY_CHARS => {
+            let message = format!("`secret_key` has fewer than {MIN_SECRET_KEY_CHARS} characters");
             problem(&["secret_key"], message, "make one with `openssl rand -hex 32`");
         }
-        None if is_postgres(&database) => {
+        None if is_postgres_url(&database) => {
             let hint = "all processes must share one; make it with `openssl rand -hex 32`";
             let message = "missing field `secret_key`, which a PostgreSQL database needs";
             problem(&["database"], message.into(), hint);
@@ -38,12 +39,12 @@ pub fn check(config: &Config, root: &Node) -> Vec<Problem> {
         problem(&["cors"], format!("`{origin}` is not an origin"), hint);
     }
     for (name, connection) in &config.connections {
-        if !is_database(connection.url.reveal()) {
-            problem(&["connections", name, "url"], "not the address of a database".into(), DATABASES);
+        if !is_database_url(connection.url.expose_secret()) {
+            problem(&["connections", name, "url"], "not the address of a database".into(), DATABASE_URL_HINT);
         }
     }
     for (name, queue) in &config.queues {
-        if !afterload_core::units::is_name(name) {
+        if !afterload_core::units::is_queue_name(name) {
             let hint =
                 "start with a small letter, go on with small letters, digits, `-` and `_`, at most 63 characters";
             problem(&["queues", name], format!("`{name}` is not a name for a queue"), hint);
@@ -59,7 +60,7 @@ pub fn check(config: &Config, root: &Node) -> Vec<Problem> {
             problem(&["objects", "buckets", name, "public"], "`public` is for embedded buckets".into(), hint);
         }
         if !config.objects.stores.contains_key(store) {
-            let hint = match choices(store, config.objects.stores.keys().map(String::as_str)) {
+            let hint = match suggestion_hint(store, config.objects.stores.keys().map(String::as_str)) {
                 hint if hint.is_empty() => "declare it under `objects.stores`".into(),
                 hint => hint,
             };
@@ -82,18 +83,18 @@ pub fn check(config: &Config, root: &Node) -> Vec<Problem> {
     problems.extend(check_http(config, root));
     problems.extend(check_geo(config, root));
     problems.extend(config.mail.smtp.iter().flat_map(|smtp| check_smtp(smtp, root)));
-    problems.extend(check_rates(&config.mail, root));
+    problems.extend(check_mail_rates(&config.mail, root));
     problems
 }
 
-fn check_geo(config: &Config, root: &Node) -> Vec<Problem> {
+fn check_geo(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
     for (name, service) in &config.geo.http {
         let mut problem = |path: &[&str], message: String, hint: String| {
-            let at = root.nearest(&[&["geo", "http", name], path].concat()).span;
-            problems.push(Problem::new("definition_invalid", at, message).hint(hint));
+            let at = root.closest_node(&[&["geo", "http", name], path].concat()).span;
+            problems.push(Diagnostic::new("definition_invalid", at, message).with_hint(hint));
         };
-        let service = service.filled();
+        let service = service.with_preset();
         // A value that the environment is to give may be missing here.
         let url = service.url.as_deref().unwrap_or_default();
         let address = url::Url::parse(&url.replace("{ip}", "192.0.2.1"));
@@ -109,8 +110,8 @@ fn check_geo(config: &Config, root: &Node) -> Vec<Problem> {
             );
         }
         for (field, pointer) in &service.fields {
-            if !GeoHttpConfig::FIELDS.contains(&field.as_str()) {
-                let known = GeoHttpConfig::FIELDS.map(|field| format!("`{field}`")).join(", ");
+            if !GeoHttpConfig::MAPPABLE_FIELDS.contains(&field.as_str()) {
+                let known = GeoHttpConfig::MAPPABLE_FIELDS.map(|field| format!("`{field}`")).join(", ");
                 problem(&["fields", field], format!("there is no field `{field}`"), format!("there are {known}"));
             }
             if !pointer.starts_with('/') {
@@ -121,44 +122,44 @@ fn check_geo(config: &Config, root: &Node) -> Vec<Problem> {
         if service.per_minute.is_some_and(|calls| !(1..=60_000).contains(&calls)) {
             problem(&["per_minute"], "`per_minute` must be from 1 to 60000".into(), String::new());
         }
-        if service.timeout.0.is_zero() || service.timeout.0 > LONGEST_CALL {
+        if service.timeout.0.is_zero() || service.timeout.0 > MAX_CALL_TIMEOUT {
             problem(&["timeout"], "`timeout` must be more than nothing and at most `1d`".into(), String::new());
         }
     }
     problems
 }
 
-fn check_http(config: &Config, root: &Node) -> Vec<Problem> {
+fn check_http(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
     let mut problem = |path: &[&str], message: String, hint: &str| {
-        problems.push(Problem::new("definition_invalid", root.nearest(path).span, message).hint(hint));
+        problems.push(Diagnostic::new("definition_invalid", root.closest_node(path).span, message).with_hint(hint));
     };
-    for entry in config.http.allow.iter().filter(|entry| Allowed::parse(entry).is_none()) {
+    for entry in config.http.allow.iter().filter(|entry| EgressRule::parse(entry).is_none()) {
         let hint = "such as `127.0.0.1`, `10.0.0.0/8`, `internal.example` or `*.corp.example:8080`";
         problem(&["http", "allow"], format!("`{entry}` is neither an address, a network nor a name"), hint);
     }
     let total = config.limits.http.total.0;
-    if total.is_zero() || total > LONGEST_CALL {
+    if total.is_zero() || total > MAX_CALL_TIMEOUT {
         problem(&["limits", "http", "total"], "`total` must be more than nothing and at most `1d`".into(), "");
     }
-    let unfit = |secret: &&Secret| WebhooksConfig::key(secret).is_none();
+    let unfit = |secret: &&Secret| WebhooksConfig::decode_secret(secret).is_none();
     if config.webhooks.secret.as_ref().filter(unfit).is_some() {
-        problem(&["webhooks", "secret"], "`secret` is not a secret for webhooks".into(), WEBHOOK_SECRETS);
+        problem(&["webhooks", "secret"], "`secret` is not a secret for webhooks".into(), WEBHOOK_SECRET_HINT);
     }
     for (name, secret) in &config.webhooks.events {
-        if !afterload_core::units::is_event(name) {
+        if !afterload_core::units::is_event_name(name) {
             let hint = "letters, digits, `.`, `_` and `-`, at most 100, such as `order.accepted`";
             problem(&["webhooks", "events", name], format!("`{name}` is not a name for an event"), hint);
         }
         if unfit(&secret) {
             let message = format!("`{name}` has no secret for webhooks");
-            problem(&["webhooks", "events", name], message, WEBHOOK_SECRETS);
+            problem(&["webhooks", "events", name], message, WEBHOOK_SECRET_HINT);
         }
     }
     problems
 }
 
-fn check_smtp(smtp: &SmtpConfig, root: &Node) -> Vec<Problem> {
+fn check_smtp(smtp: &SmtpConfig, root: &YamlNode) -> Vec<Diagnostic> {
     let unprotected = smtp.password.is_some() && smtp.tls == SmtpTls::None;
     let rules = [
         (smtp.host.is_empty(), "host", "`host` must not be empty", ""),
@@ -173,17 +174,17 @@ fn check_smtp(smtp: &SmtpConfig, root: &Node) -> Vec<Problem> {
     ];
     let broken = rules.into_iter().filter(|(is_broken, ..)| *is_broken);
     let problem = |(_, field, message, hint): (bool, &str, &str, &str)| {
-        Problem::new("definition_invalid", root.nearest(&["mail", "smtp", field]).span, message).hint(hint)
+        Diagnostic::new("definition_invalid", root.closest_node(&["mail", "smtp", field]).span, message).with_hint(hint)
     };
     broken.map(problem).collect()
 }
 
-fn check_rates(mail: &MailConfig, root: &Node) -> Vec<Problem> {
+fn check_mail_rates(mail: &MailConfig, root: &YamlNode) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
     for (domain, mails) in &mail.per_minute {
-        let at = root.nearest(&["mail", "per_minute", domain]).span;
+        let at = root.closest_node(&["mail", "per_minute", domain]).span;
         let mut problem = |message: String, hint: &str| {
-            problems.push(Problem::new("definition_invalid", at, message).hint(hint));
+            problems.push(Diagnostic::new("definition_invalid", at, message).with_hint(hint));
         };
         let is_domain = !domain.contains('*') && matches!(url::Host::parse(domain), Ok(url::Host::Domain(_)));
         if domain != MailConfig::OTHERS && !is_domain {
@@ -198,14 +199,14 @@ fn check_rates(mail: &MailConfig, root: &Node) -> Vec<Problem> {
     problems
 }
 
-const DATABASES: &str = "write `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/NAME`";
+const DATABASE_URL_HINT: &str = "write `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/NAME`";
 
-fn is_postgres(url: &str) -> bool {
+fn is_postgres_url(url: &str) -> bool {
     url.starts_with("postgres://") || url.starts_with("postgresql://")
 }
 
-fn is_database(url: &str) -> bool {
-    url.starts_with("sqlite:") || is_postgres(url)
+fn is_database_url(url: &str) -> bool {
+    url.starts_with("sqlite:") || is_postgres_url(url)
 }
 
 /// True for what a browser sends as `Origin`.

@@ -4,31 +4,31 @@
 
 use std::collections::BTreeMap;
 
-use afterload_spanned_yaml::{self as yaml, Key, Node, Problem, Span, Value};
+use afterload_spanned_yaml::{self as yaml, Diagnostic, SourceSpan, YamlKey, YamlNode, YamlValue};
 
-const PREFIX: &str = "AFTERLOAD_";
+const ENV_PREFIX: &str = "AFTERLOAD_";
 /// Variables that are not settings.
-const OTHERS: [&str; 6] = ["ADMIN_KEY", "LOG", "LOG_FORMAT", "CONFIG", "URL", "KEY"];
+const NON_SETTING_VARIABLES: [&str; 6] = ["ADMIN_KEY", "LOG", "LOG_FORMAT", "CONFIG", "URL", "KEY"];
 
 /// Which values came from the environment. A node that a variable has put there has line 0 and the variable's number
 /// as its offset; those that hold a `${NAME}` are known by their place.
 #[derive(Default)]
-pub struct Origins {
+pub struct EnvOrigins {
     variables: Vec<String>,
-    substituted: Vec<Span>,
+    substituted_spans: Vec<SourceSpan>,
 }
 
-impl Origins {
+impl EnvOrigins {
     /// Remembers where a `${NAME}` has been replaced.
-    pub fn with_substituted(mut self, places: Vec<Span>) -> Self {
-        self.substituted = places;
+    pub fn with_substituted(mut self, places: Vec<SourceSpan>) -> Self {
+        self.substituted_spans = places;
         self
     }
 
     /// A problem of a value from the environment loses what might quote the value, and names its variable where it has
     /// no place.
-    pub fn named(&self, mut problem: Problem) -> Problem {
-        if problem.span.line > 0 && !self.substituted.contains(&problem.span) {
+    pub fn redact_diagnostic(&self, mut problem: Diagnostic) -> Diagnostic {
+        if problem.span.line > 0 && !self.substituted_spans.contains(&problem.span) {
             return problem;
         }
         let telling = ["unknown field", "missing field", "expected "];
@@ -44,22 +44,26 @@ impl Origins {
 }
 
 /// Puts the `AFTERLOAD_…` variables over the tree of the file.
-pub fn overlay(root: &mut Node, env: &BTreeMap<String, String>, problems: &mut Vec<Problem>) -> Origins {
-    let mut origins = Origins::default();
+pub fn overlay_variables(
+    root: &mut YamlNode,
+    env: &BTreeMap<String, String>,
+    problems: &mut Vec<Diagnostic>,
+) -> EnvOrigins {
+    let mut origins = EnvOrigins::default();
     for (name, value) in env {
-        let Some(path) = name.strip_prefix(PREFIX) else { continue };
+        let Some(path) = name.strip_prefix(ENV_PREFIX) else { continue };
         let for_tests = path.starts_with("TEST_") || path.starts_with("CRASH_");
-        if OTHERS.contains(&path) || for_tests || path.is_empty() {
+        if NON_SETTING_VARIABLES.contains(&path) || for_tests || path.is_empty() {
             continue;
         }
         origins.variables.push(name.clone());
-        let span = Span { offset: origins.variables.len(), ..Span::default() };
+        let span = SourceSpan { offset: origins.variables.len(), ..SourceSpan::default() };
         match yaml::parse(value) {
             Ok(mut node) => {
-                place_all(&mut node, span);
+                set_spans(&mut node, span);
                 let path: Vec<String> = path.split("__").map(str::to_lowercase).collect();
-                if !put(root, &path, node, span) {
-                    problems.push(Problem::new(
+                if !set_at_path(root, &path, node, span) {
+                    problems.push(Diagnostic::new(
                         "definition_invalid",
                         span,
                         format!("variable `{name}` names no setting"),
@@ -68,22 +72,22 @@ pub fn overlay(root: &mut Node, env: &BTreeMap<String, String>, problems: &mut V
             }
             Err(_) => {
                 let message = format!("variable `{name}` holds a value that cannot be read");
-                problems.push(Problem::new("definition_invalid", span, message).hint("put it in quotes"));
+                problems.push(Diagnostic::new("definition_invalid", span, message).with_hint("put it in quotes"));
             }
         }
     }
     origins
 }
 
-fn place_all(node: &mut Node, span: Span) {
+fn set_spans(node: &mut YamlNode, span: SourceSpan) {
     node.span = span;
     node.verbatim = None;
     match &mut node.value {
-        Value::Seq(items) => items.iter_mut().for_each(|item| place_all(item, span)),
-        Value::Map(entries) => {
+        YamlValue::Seq(items) => items.iter_mut().for_each(|item| set_spans(item, span)),
+        YamlValue::Map(entries) => {
             for (key, value) in entries {
                 key.span = span;
-                place_all(value, span);
+                set_spans(value, span);
             }
         }
         _ => {}
@@ -91,50 +95,56 @@ fn place_all(node: &mut Node, span: Span) {
 }
 
 /// False if the path leads through something that is not a map.
-fn put(node: &mut Node, path: &[String], value: Node, span: Span) -> bool {
+fn set_at_path(node: &mut YamlNode, path: &[String], value: YamlNode, span: SourceSpan) -> bool {
     let Some((first, rest)) = path.split_first() else {
         *node = value;
         return true;
     };
-    if matches!(node.value, Value::Null) {
-        node.value = Value::Map(Vec::new());
+    if matches!(node.value, YamlValue::Null) {
+        node.value = YamlValue::Map(Vec::new());
     }
-    let Value::Map(entries) = &mut node.value else { return false };
+    let YamlValue::Map(entries) = &mut node.value else { return false };
     let found = entries.iter().position(|(key, _)| key.text.eq_ignore_ascii_case(first));
     let at = found.unwrap_or_else(|| {
-        entries.push((Key { text: first.clone(), span }, Node::new(span, Value::Null)));
+        entries.push((YamlKey { text: first.clone(), span }, YamlNode::new(span, YamlValue::Null)));
         entries.len() - 1
     });
-    put(&mut entries[at].1, rest, value, span)
+    set_at_path(&mut entries[at].1, rest, value, span)
 }
 
 /// Replaces `${NAME}` in every text of the tree; `$${` is a plain `${`. Gives the places where it did.
-pub fn substitute(node: &mut Node, env: &BTreeMap<String, String>, problems: &mut Vec<Problem>) -> Vec<Span> {
+pub fn substitute_variables(
+    node: &mut YamlNode,
+    env: &BTreeMap<String, String>,
+    problems: &mut Vec<Diagnostic>,
+) -> Vec<SourceSpan> {
     let span = node.span;
     match &mut node.value {
-        Value::Str(text) if text.contains("${") => match filled(text, env) {
+        YamlValue::Str(text) if text.contains("${") => match expand_variables(text, env) {
             // A lone variable may be a number or a boolean.
             Ok(filled) if text.starts_with("${") && text.find('}') == Some(text.len() - 1) => {
-                *node = Node::scalar(span, &filled);
+                *node = YamlNode::from_scalar(span, &filled);
                 vec![span]
             }
             Ok(filled) => {
-                *node = Node::new(span, Value::Str(filled));
+                *node = YamlNode::new(span, YamlValue::Str(filled));
                 vec![span]
             }
             Err(message) => {
-                let problem = Problem::new("definition_invalid", span, message);
-                problems.push(problem.hint("write `$${` for a `${` that is meant as it is"));
+                let problem = Diagnostic::new("definition_invalid", span, message);
+                problems.push(problem.with_hint("write `$${` for a `${` that is meant as it is"));
                 Vec::new()
             }
         },
-        Value::Seq(items) => items.iter_mut().flat_map(|item| substitute(item, env, problems)).collect(),
-        Value::Map(entries) => entries.iter_mut().flat_map(|(_, value)| substitute(value, env, problems)).collect(),
+        YamlValue::Seq(items) => items.iter_mut().flat_map(|item| substitute_variables(item, env, problems)).collect(),
+        YamlValue::Map(entries) => {
+            entries.iter_mut().flat_map(|(_, value)| substitute_variables(value, env, problems)).collect()
+        }
         _ => Vec::new(),
     }
 }
 
-fn filled(text: &str, env: &BTreeMap<String, String>) -> Result<String, String> {
+fn expand_variables(text: &str, env: &BTreeMap<String, String>) -> Result<String, String> {
     let (mut whole, mut rest) = (String::new(), text);
     while let Some(at) = rest.find("${") {
         if rest[..at].ends_with('$') {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use afterload_core::units::{ByteSize, Duration};
+use afterload_core::units::{ByteSize, HumanDuration};
 use afterload_egress::HttpLimits;
 use afterload_image_resize::ImageLimits;
 use afterload_mailer::MailLimits;
@@ -20,11 +20,11 @@ pub struct Limits {
     #[schemars(range(min = 1, max = 1000))]
     pub crashes: u32,
     /// How long a stopping process waits for its steps to park.
-    pub drain: Duration,
+    pub drain: HumanDuration,
     /// How long the answer to a request waits for `inline` steps.
-    pub inline_wait: Duration,
+    pub inline_wait: HumanDuration,
     /// How long at most the answer to a request with `Prefer: wait=…` waits for the end of the run.
-    pub wait: Duration,
+    pub wait: HumanDuration,
     /// Limits on pictures.
     pub image: ImageLimits,
     /// Limits on outgoing calls.
@@ -39,9 +39,9 @@ impl Default for Limits {
             upload: ByteSize(5 << 30),
             body: ByteSize(1 << 20),
             crashes: 3,
-            drain: Duration(std::time::Duration::from_secs(25)),
-            inline_wait: Duration(std::time::Duration::from_secs(10)),
-            wait: Duration(std::time::Duration::from_secs(60)),
+            drain: HumanDuration(std::time::Duration::from_secs(25)),
+            inline_wait: HumanDuration(std::time::Duration::from_secs(10)),
+            wait: HumanDuration(std::time::Duration::from_secs(60)),
             image: ImageLimits::default(),
             http: HttpLimits::default(),
             mail: MailLimits::default(),

@@ -6,14 +6,14 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::check::check;
-use super::environment::{overlay, substitute};
-use super::{Checkpoints, Config, ConnectionConfig, Secret};
+use super::check::check_config;
+use super::environment::{overlay_variables, substitute_variables};
+use super::{CheckpointMode, Config, ConnectionConfig, Secret};
 use afterload_core::error::{Error, Result};
-use afterload_spanned_yaml::{self as yaml, Node, Problem, Span, Value};
+use afterload_spanned_yaml::{self as yaml, Diagnostic, SourceSpan, YamlNode, YamlValue};
 
 /// The file that is read when none is named.
-pub const DEFAULT_FILE: &str = "afterload.yaml";
+pub const DEFAULT_CONFIG_FILE: &str = "afterload.yaml";
 
 impl Config {
     /// Reads the file at `path` (without one `afterload.yaml`, if it exists), puts the `AFTERLOAD_…` variables of
@@ -23,9 +23,11 @@ impl Config {
     /// `config_invalid` with every problem, `config_not_found`, or `io_error`.
     pub fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self> {
         let (name, text) = match path {
-            Some(path) => (path.display().to_string(), Some(read(path)?)),
-            None if Path::new(DEFAULT_FILE).exists() => (DEFAULT_FILE.to_owned(), Some(read(Path::new(DEFAULT_FILE))?)),
-            None => (DEFAULT_FILE.to_owned(), None),
+            Some(path) => (path.display().to_string(), Some(read_config_file(path)?)),
+            None if Path::new(DEFAULT_CONFIG_FILE).exists() => {
+                (DEFAULT_CONFIG_FILE.to_owned(), Some(read_config_file(Path::new(DEFAULT_CONFIG_FILE))?))
+            }
+            None => (DEFAULT_CONFIG_FILE.to_owned(), None),
         };
         Self::from_text(&name, text.as_deref().unwrap_or_default(), env.collect())
     }
@@ -35,23 +37,23 @@ impl Config {
     /// # Errors
     /// `config_invalid` with every problem.
     pub fn from_text(name: &str, text: &str, env: BTreeMap<String, String>) -> Result<Self> {
-        let report = |problems: Vec<Problem>| invalid(name, &problems);
+        let report = |problems: Vec<Diagnostic>| config_invalid_error(name, &problems);
         let mut root = yaml::parse(text).map_err(report)?;
-        if matches!(root.value, Value::Null) {
-            root = Node::new(root.span, Value::Map(Vec::new()));
+        if matches!(root.value, YamlValue::Null) {
+            root = YamlNode::new(root.span, YamlValue::Map(Vec::new()));
         }
         let mut problems = Vec::new();
-        let substituted = substitute(&mut root, &env, &mut problems);
-        let unset: Vec<Span> = problems.iter().map(|problem| problem.span).collect();
-        let origins = overlay(&mut root, &env, &mut problems).with_substituted(substituted);
-        refuse_later(&root, &mut problems);
-        let (config, found) = yaml::read_most::<Self>(&without_later(&root));
-        problems.extend(found.into_iter().map(|problem| origins.named(problem)));
-        let Some(mut config) = config else { return Err(invalid(name, &problems)) };
-        config.fill();
-        problems.extend(check(&config, &root).into_iter().map(|problem| origins.named(problem)));
+        let substituted = substitute_variables(&mut root, &env, &mut problems);
+        let unset: Vec<SourceSpan> = problems.iter().map(|problem| problem.span).collect();
+        let origins = overlay_variables(&mut root, &env, &mut problems).with_substituted(substituted);
+        reject_unsupported(&root, &mut problems);
+        let (config, found) = yaml::read_partial::<Self>(&without_unsupported(&root));
+        problems.extend(found.into_iter().map(|problem| origins.redact_diagnostic(problem)));
+        let Some(mut config) = config else { return Err(config_invalid_error(name, &problems)) };
+        config.add_default_connection();
+        problems.extend(check_config(&config, &root).into_iter().map(|problem| origins.redact_diagnostic(problem)));
         // Of a value whose variable is not set, only that is worth telling.
-        let mut told: Vec<Span> = Vec::new();
+        let mut told: Vec<SourceSpan> = Vec::new();
         problems.retain(|problem| {
             let first = !unset.contains(&problem.span) || !told.contains(&problem.span);
             told.push(problem.span);
@@ -59,23 +61,23 @@ impl Config {
         });
         match problems.is_empty() {
             true => Ok(config),
-            false => Err(invalid(name, &yaml::sorted(problems))),
+            false => Err(config_invalid_error(name, &yaml::sort_diagnostics(problems))),
         }
     }
 
     /// Adds what is there without being said: the connection `app`.
-    pub fn fill(&mut self) {
+    pub fn add_default_connection(&mut self) {
         let url = format!("sqlite://{}", self.data.join("app.db").display());
         self.connections.entry("app".into()).or_insert_with(|| ConnectionConfig {
             url: Secret::new(url),
             schema: None,
             read_only: false,
-            checkpoints: Checkpoints::default(),
+            checkpoints: CheckpointMode::default(),
         });
     }
 }
 
-fn read(path: &Path) -> Result<String> {
+fn read_config_file(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             Error::permanent("config_not_found", format!("there is no file `{}`", path.display()))
@@ -85,18 +87,18 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// Settings that a later version reads.
-const LATER: [&str; 1] = ["mail.dkim"];
+const UNSUPPORTED_SETTINGS: [&str; 1] = ["mail.dkim"];
 
-fn refuse_later(root: &Node, problems: &mut Vec<Problem>) {
-    for setting in LATER {
-        if let Some(span) = later(root, setting) {
-            let problem = Problem::new("not_supported_yet", span, format!("`{setting}` is not supported yet"));
-            problems.push(problem.hint("it is planned for a later version; remove it"));
+fn reject_unsupported(root: &YamlNode, problems: &mut Vec<Diagnostic>) {
+    for setting in UNSUPPORTED_SETTINGS {
+        if let Some(span) = setting_span(root, setting) {
+            let problem = Diagnostic::new("not_supported_yet", span, format!("`{setting}` is not supported yet"));
+            problems.push(problem.with_hint("it is planned for a later version; remove it"));
         }
     }
 }
 
-fn later(root: &Node, setting: &str) -> Option<Span> {
+fn setting_span(root: &YamlNode, setting: &str) -> Option<SourceSpan> {
     let (parent, name) = match setting.split_once('.') {
         Some((parent, name)) => (root.get(parent)?, name),
         None => (root, setting),
@@ -105,13 +107,15 @@ fn later(root: &Node, setting: &str) -> Option<Span> {
 }
 
 /// The settings that have been refused are not unknown fields as well.
-fn without_later(root: &Node) -> Node {
+fn without_unsupported(root: &YamlNode) -> YamlNode {
     let mut root = root.clone();
-    if let Value::Map(entries) = &mut root.value {
-        entries.retain(|(key, _)| !LATER.contains(&key.text.as_str()));
+    if let YamlValue::Map(entries) = &mut root.value {
+        entries.retain(|(key, _)| !UNSUPPORTED_SETTINGS.contains(&key.text.as_str()));
         for (key, node) in entries {
-            if let Value::Map(fields) = &mut node.value {
-                fields.retain(|(field, _)| !LATER.contains(&format!("{}.{}", key.text, field.text).as_str()));
+            if let YamlValue::Map(fields) = &mut node.value {
+                fields.retain(|(field, _)| {
+                    !UNSUPPORTED_SETTINGS.contains(&format!("{}.{}", key.text, field.text).as_str())
+                });
             }
         }
     }
@@ -119,10 +123,10 @@ fn without_later(root: &Node) -> Node {
 }
 
 /// One error for all problems; those of the environment have no line.
-fn invalid(name: &str, problems: &[Problem]) -> Error {
+fn config_invalid_error(name: &str, problems: &[Diagnostic]) -> Error {
     let mut message = String::from("the configuration is not valid");
     let mut facts = Vec::new();
-    for Problem { code, span, message: what, hint } in problems {
+    for Diagnostic { code, span, message: what, hint } in problems {
         let place = if span.line == 0 { String::new() } else { format!("{name}:{}:{}: ", span.line, span.col) };
         let hint_text = hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
         // Writing to a string cannot fail.
@@ -131,7 +135,7 @@ fn invalid(name: &str, problems: &[Problem]) -> Error {
             "file": name, "line": span.line, "col": span.col, "code": code, "message": what, "hint": hint,
         }));
     }
-    Error::permanent("config_invalid", message).details(facts.into())
+    Error::permanent("config_invalid", message).with_details(facts.into())
 }
 
 #[cfg(test)]
@@ -146,7 +150,7 @@ mod tests {
     #[test]
     fn nothing_said_is_everything_embedded() {
         let config = config("", &[]).expect("the defaults");
-        assert_eq!(config.connections["app"].url.reveal(), "sqlite://data/app.db");
+        assert_eq!(config.connections["app"].url.expose_secret(), "sqlite://data/app.db");
         assert_eq!(config.database_url(), "sqlite://data/afterload.db");
     }
 
@@ -166,8 +170,8 @@ mod tests {
         let config = config(text, &env).expect("valid");
         assert_eq!((config.listen.port(), config.limits.crashes), (2, 7));
         assert_eq!(config.queues["images"].concurrency, 7);
-        assert_eq!(config.connections["shop"].url.reveal(), "postgres://db/shop");
-        assert_eq!(config.secrets["token"].reveal(), "abc-x${y}");
+        assert_eq!(config.connections["shop"].url.expose_secret(), "postgres://db/shop");
+        assert_eq!(config.secrets["token"].expose_secret(), "abc-x${y}");
     }
 
     #[test]
@@ -195,7 +199,7 @@ webhooks: { secret: canary, events: { a b: whsec_canary, order.paid: whsec_canar
 limits: { http: { total: 0s } }
 ";
         let error = config(text, &[]).expect_err("full of faults");
-        assert!(!format!("{error} {:?}", error.facts()).contains("canary"), "{error}");
+        assert!(!format!("{error} {:?}", error.details()).contains("canary"), "{error}");
         for fault in [
             "`127.1` is neither an address, a network nor a name",
             "`secret` is not a secret for webhooks",
@@ -250,7 +254,7 @@ limits: { upload: lots, crashes: '${MANY}', body: '${MANY}' }
             ("MANY", "canary"),
         ];
         let error = config(text, &env).expect_err("full of faults");
-        assert!(!format!("{error} {:?}", error.facts()).contains("canary"), "{error}");
+        assert!(!format!("{error} {:?}", error.details()).contains("canary"), "{error}");
         insta::assert_snapshot!(error.message());
     }
 }

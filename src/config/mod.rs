@@ -6,16 +6,16 @@ mod limits;
 mod load;
 
 pub use limits::Limits;
-pub use load::DEFAULT_FILE;
+pub use load::DEFAULT_CONFIG_FILE;
 
 pub use afterload_core::secret::Secret;
-pub use afterload_egress::{Allowed, HttpConfig, HttpLimits, WebhooksConfig};
+pub use afterload_egress::{EgressRule, HttpConfig, HttpLimits, WebhooksConfig};
 pub use afterload_engine::{EngineConfig, QueueConfig, RetentionConfig};
 pub use afterload_geoip::{GeoConfig, GeoHttpConfig};
 pub use afterload_image_resize::ImageLimits;
 pub use afterload_mailer::{MailConfig, MailLimits, SmtpConfig, SmtpTls};
-pub use afterload_object_store::{BucketConfig, Checksums, ObjectsConfig, StoreConfig};
-pub use afterload_target_db::{Checkpoints, ConnectionConfig};
+pub use afterload_object_store::{BucketConfig, ObjectStoreConfig, ObjectsConfig, RequestChecksumMode};
+pub use afterload_target_db::{CheckpointMode, ConnectionConfig};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use afterload_core::redact::Redactor;
 use afterload_core::units::listen_address;
-use afterload_egress::Webhooks;
+use afterload_egress::WebhookSigner;
 use afterload_geoip::GeoOptions;
 use afterload_mailer::MailerOptions;
 use afterload_server::api::ServerConfig;
@@ -51,7 +51,7 @@ pub struct Config {
     /// The folder of the pipelines.
     pub pipelines: PathBuf,
     /// How changes of the pipelines and templates are noticed while the service runs.
-    pub watch: Watch,
+    pub watch: WatchMode,
     /// The folder of the mail templates.
     pub templates: PathBuf,
     /// Where files are kept.
@@ -86,7 +86,7 @@ impl Default for Config {
             cors: None,
             database: None,
             pipelines: "pipelines".into(),
-            watch: Watch::default(),
+            watch: WatchMode::default(),
             templates: "templates".into(),
             objects: ObjectsConfig::default(),
             mail: MailConfig::default(),
@@ -105,7 +105,7 @@ impl Default for Config {
 /// How changes of the pipelines are noticed while the service runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Watch {
+pub enum WatchMode {
     /// The system says so; a look twice a second covers mounts on which it does not.
     #[default]
     Auto,
@@ -125,18 +125,18 @@ impl Config {
     }
 
     /// The folder that receives `.eml` files.
-    pub fn outbox(&self) -> PathBuf {
+    pub fn outbox_dir(&self) -> PathBuf {
         self.mail.outbox.clone().unwrap_or_else(|| self.data.join("outbox"))
     }
 
     /// The folder of the files that `mmdb:NAME` names.
-    pub fn geo_folder(&self) -> PathBuf {
+    pub fn geo_dir(&self) -> PathBuf {
         self.geo.folder.clone().unwrap_or_else(|| self.data.join("geo"))
     }
 
     /// The key from which tokens and signatures derive; empty if there is none.
     pub fn signing_key(&self) -> &str {
-        self.secret_key.as_ref().map_or("", Secret::reveal)
+        self.secret_key.as_ref().map_or("", Secret::expose_secret)
     }
 
     /// What the engine needs to know.
@@ -176,18 +176,18 @@ impl Config {
             mail: self.mail.clone(),
             limits: self.limits.mail.clone(),
             templates: self.templates.join("email"),
-            outbox: self.outbox(),
+            outbox: self.outbox_dir(),
         }
     }
 
     /// What geo look-ups need to know.
     pub fn geo_options(&self) -> GeoOptions {
-        GeoOptions { folder: self.geo_folder(), services: self.geo.http.clone() }
+        GeoOptions { folder: self.geo_dir(), services: self.geo.http.clone() }
     }
 
     /// Signs outgoing webhooks.
-    pub fn webhook_signer(&self) -> Webhooks {
-        Webhooks::new(&self.webhooks, self.signing_key())
+    pub fn webhook_signer(&self) -> WebhookSigner {
+        WebhookSigner::new(&self.webhooks, self.signing_key())
     }
 
     /// Removes the secrets of this configuration from texts.
@@ -207,7 +207,7 @@ impl Config {
     /// The database of state and queue.
     pub fn database_url(&self) -> String {
         match &self.database {
-            Some(url) => url.reveal().to_owned(),
+            Some(url) => url.expose_secret().to_owned(),
             None => format!("sqlite://{}", self.data.join("afterload.db").display()),
         }
     }

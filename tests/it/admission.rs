@@ -312,6 +312,6 @@ steps: [{ id: pause, uses: wait, with: { for: 2h } }]
     execute(&app.service(), &format!("DELETE FROM runs WHERE id = '{}'", id(&first))).await;
     app.step_is(&second, "pause", "sleeping").await;
     cancel(&app, &second).await;
-    eventually("an empty queue", async || (app.app.engine.depth().await.unwrap() == 0).then_some(())).await;
+    eventually("an empty queue", async || (app.app.engine.count_jobs().await.unwrap() == 0).then_some(())).await;
     app.finish().await;
 }

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use afterload::cli::check::{CheckArgs, Format, run};
-use afterload_pipeline::{Check, Dynamic, Kind, Kinds, Plan, Surroundings, load, schema};
-use afterload_spanned_yaml::{self as yaml, Node, Problem};
+use afterload::cli::check::{CheckArgs, CheckFormat, run};
+use afterload_pipeline::{
+    PipelinePlan, StepCatalog, StepKind, Templated, ValidationContext, Validator, compile_definition, pipeline_schema,
+};
+use afterload_spanned_yaml::{self as yaml, Diagnostic, YamlNode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +24,7 @@ struct Load {
     into: Into,
     /// Rows at a time.
     #[serde(default)]
-    chunk: Dynamic<u32>,
+    chunk: Templated<u32>,
     /// Keep nothing.
     #[serde(default, rename = "dry_run")]
     _dry_run: bool,
@@ -42,20 +44,20 @@ struct Loaded {
     errors_file: Option<String>,
 }
 
-impl Kind for Load {
+impl StepKind for Load {
     fn name(&self) -> &'static str {
         "data.load"
     }
 
-    fn schema(&self) -> schemars::Schema {
+    fn input_schema(&self) -> schemars::Schema {
         schemars::schema_for!(Load)
     }
 
-    fn outputs(&self) -> schemars::Schema {
+    fn output_schema(&self) -> schemars::Schema {
         schemars::schema_for!(Loaded)
     }
 
-    fn example(&self) -> &'static str {
+    fn example_input(&self) -> &'static str {
         "{ source: x, connection: app, into: { table: t } }"
     }
 
@@ -63,17 +65,17 @@ impl Kind for Load {
         true
     }
 
-    fn check(&self, with: &Node, around: &Surroundings) -> Vec<Problem> {
+    fn validate(&self, with: &YamlNode, around: &ValidationContext) -> Vec<Diagnostic> {
         match yaml::read::<Load>(with) {
             Err(problems) => problems,
             Ok(load) => {
-                let mut check = Check::new(with, around);
-                check.connection(&["connection"], &load.connection, true);
+                let mut check = Validator::new(with, around);
+                check.check_connection(&["connection"], &load.connection, true);
                 if load.into.table.is_empty() || load.source.is_null() {
-                    check.problem(&["into", "table"], "a table needs a name", "");
+                    check.report_invalid(&["into", "table"], "a table needs a name", "");
                 }
-                if load.chunk.known() == Some(&1) {
-                    check.problem(&["chunk"], "one row at a time is slow", "");
+                if load.chunk.as_literal() == Some(&1) {
+                    check.report_invalid(&["chunk"], "one row at a time is slow", "");
                 }
                 check.finish()
             }
@@ -84,34 +86,34 @@ impl Kind for Load {
 /// A kind that takes anything.
 struct Note;
 
-impl Kind for Note {
+impl StepKind for Note {
     fn name(&self) -> &'static str {
         "note"
     }
 
-    fn schema(&self) -> schemars::Schema {
+    fn input_schema(&self) -> schemars::Schema {
         schemars::json_schema!({ "type": "object" })
     }
 
-    fn outputs(&self) -> schemars::Schema {
+    fn output_schema(&self) -> schemars::Schema {
         schemars::json_schema!({ "type": "object", "properties": {} })
     }
 
-    fn example(&self) -> &'static str {
+    fn example_input(&self) -> &'static str {
         "{}"
     }
 
-    fn check(&self, _: &Node, _: &Surroundings) -> Vec<Problem> {
+    fn validate(&self, _: &YamlNode, _: &ValidationContext) -> Vec<Diagnostic> {
         Vec::new()
     }
 }
 
-fn kinds() -> Kinds {
+fn kinds() -> StepCatalog {
     let load = Load {
         source: serde_json::Value::Null,
         connection: String::new(),
         into: Into { table: String::new() },
-        chunk: Dynamic::default(),
+        chunk: Templated::default(),
         _dry_run: false,
     };
     let wait = afterload::registry::step_kinds()
@@ -120,24 +122,24 @@ fn kinds() -> Kinds {
         .into_iter()
         .find(|kind| kind.name() == "wait")
         .expect("the kind `wait`");
-    Kinds(vec![Arc::new(load), Arc::new(Note), wait])
+    StepCatalog(vec![Arc::new(load), Arc::new(Note), wait])
 }
 
-fn around() -> Surroundings {
+fn around() -> ValidationContext {
     let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-    Surroundings {
+    ValidationContext {
         connections: Some(set(&["app", "archive"])),
         read_only: set(&["archive"]),
         templates: Some(set(&["done"])),
         broken_templates: [("broken".to_owned(), "it has no `subject.txt`".to_owned())].into(),
         secrets: Some(set(&["API_TOKEN"])),
         queues: Some(set(&["imports"])),
-        artifacts: Some("artifacts".to_owned()),
-        ..Surroundings::default()
+        artifacts_bucket: Some("artifacts".to_owned()),
+        ..ValidationContext::default()
     }
 }
 
-fn check(files: Vec<PathBuf>, format: Format) -> (String, bool) {
+fn check(files: Vec<PathBuf>, format: CheckFormat) -> (String, bool) {
     let mut out = Vec::new();
     let args = CheckArgs { files, format };
     let code = run(&args, Path::new("tests/it/good"), &kinds(), &around(), &mut out).expect("memory takes everything");
@@ -152,7 +154,7 @@ fn every_fault_is_shown_at_its_place() {
     files.sort();
     assert!(files.len() >= 25, "{} files", files.len());
     for file in files {
-        let (text, success) = check(vec![file.clone()], Format::Text);
+        let (text, success) = check(vec![file.clone()], CheckFormat::Text);
         assert!(!success, "{} is refused", file.display());
         let name = file.file_stem().and_then(|stem| stem.to_str()).expect("a name");
         insta::assert_snapshot!(format!("bad-{name}"), text);
@@ -161,21 +163,21 @@ fn every_fault_is_shown_at_its_place() {
 
 #[test]
 fn good_files_pass_and_are_found_in_the_folder() {
-    let (text, success) = check(Vec::new(), Format::Text);
+    let (text, success) = check(Vec::new(), CheckFormat::Text);
     assert!(success, "{text}");
     insta::assert_snapshot!("good", text);
 }
 
 #[test]
 fn faults_are_shown_as_json() {
-    let (text, success) = check(vec!["tests/it/bad/four-faults.yaml".into()], Format::Json);
+    let (text, success) = check(vec!["tests/it/bad/four-faults.yaml".into()], CheckFormat::Json);
     assert!(!success);
     insta::assert_snapshot!("four-faults-json", text);
 }
 
 #[test]
 fn a_file_that_is_not_there_is_a_fault() {
-    let (text, success) = check(vec!["tests/it/bad/nowhere.yaml".into()], Format::Text);
+    let (text, success) = check(vec!["tests/it/bad/nowhere.yaml".into()], CheckFormat::Text);
     assert!(!success && text.contains("[io_error]"), "{text}");
 }
 
@@ -201,25 +203,25 @@ fn bombs_are_refused() {
 
 #[test]
 fn the_schema_binds_fields_to_kinds() {
-    insta::assert_json_snapshot!("schema", schema(&kinds()));
+    insta::assert_json_snapshot!("schema", pipeline_schema(&kinds()));
 }
 
 #[test]
 fn a_good_file_is_settled_into_a_plan() {
     let text = std::fs::read_to_string("tests/it/good/contacts.yaml").expect("the file");
-    let pipeline = load(Some("contacts.yaml"), &text, &kinds(), &around()).expect("valid");
+    let pipeline = compile_definition(Some("contacts.yaml"), &text, &kinds(), &around()).expect("valid");
     insta::assert_json_snapshot!("plan", pipeline.plan);
     let stored = serde_json::to_string(&pipeline.plan).expect("JSON");
-    assert_eq!(serde_json::from_str::<Plan>(&stored).expect("the same plan"), pipeline.plan);
+    assert_eq!(serde_json::from_str::<PipelinePlan>(&stored).expect("the same plan"), pipeline.plan);
     let windows = format!("\u{feff}{}", text.replace('\n', "\r\n"));
-    let again = load(None, &windows, &kinds(), &around()).expect("valid");
+    let again = compile_definition(None, &windows, &kinds(), &around()).expect("valid");
     assert_eq!(again.plan, pipeline.plan, "line ends and a byte-order mark make no difference");
 }
 
 #[test]
 fn nothing_to_check_is_a_failure() {
     let empty = tempfile::tempdir().expect("a folder");
-    for format in [Format::Text, Format::Json] {
+    for format in [CheckFormat::Text, CheckFormat::Json] {
         for folder in [empty.path(), &empty.path().join("missing")] {
             let args = CheckArgs { files: Vec::new(), format };
             let code = run(&args, folder, &kinds(), &around(), &mut Vec::new()).expect("memory takes everything");
@@ -231,8 +233,8 @@ fn nothing_to_check_is_a_failure() {
 
 #[test]
 fn the_files_of_a_named_folder_are_checked() {
-    let (text, success) = check(vec!["tests/it/good".into()], Format::Text);
-    assert!(success && text == check(Vec::new(), Format::Text).0, "{text}");
+    let (text, success) = check(vec!["tests/it/good".into()], CheckFormat::Text);
+    assert!(success && text == check(Vec::new(), CheckFormat::Text).0, "{text}");
 }
 
 #[test]
@@ -240,18 +242,18 @@ fn hostile_files_do_not_flood_the_terminal() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("bomb.yaml");
     std::fs::write(&file, "[".repeat(100_000)).expect("a file");
-    let (text, _) = check(vec![file.clone()], Format::Text);
+    let (text, _) = check(vec![file.clone()], CheckFormat::Text);
     let lines: Vec<&str> = text.lines().collect();
     let shown = format!("  1 | …{}…", "[".repeat(120));
     assert_eq!((lines[1], lines[2].find('^')), (shown.as_str(), Some(6 + 1 + 60)), "{text}");
     std::fs::write(&file, format!("a: &a 1\nb: [{}]\n", vec!["*a"; 100].join(", "))).expect("a file");
-    let (text, _) = check(vec![file.clone()], Format::Text);
+    let (text, _) = check(vec![file.clone()], CheckFormat::Text);
     assert_eq!(text.matches(":2:").count(), 10, "{text}");
     assert!(text.contains("bomb.yaml: aliases are not allowed: … and 39 more like it"), "{text}");
     let late = text.lines().skip_while(|line| !line.contains(":2:")).nth(2).expect("a caret");
     assert!(late.ends_with('^') || late.ends_with("^^"), "{text}");
     std::fs::write(&file, "name: bomb\nparams: { a: { type: string, pattern: '(' } }\n").expect("a file");
-    let (text, _) = check(vec![file], Format::Text);
+    let (text, _) = check(vec![file], CheckFormat::Text);
     assert!(text.contains("not a regular expression: unclosed group [definition_invalid]"), "{text}");
 }
 
@@ -262,8 +264,8 @@ fn the_readme_shows_what_check_prints() {
     let file = folder.path().join("contacts-import.yaml");
     std::fs::write(&file, pipeline.replace("columns:", "colums:")).expect("a file");
     let kinds = afterload::registry::step_kinds().catalog();
-    let (mut out, args) = (Vec::new(), CheckArgs { files: Vec::new(), format: Format::Text });
-    run(&args, folder.path(), &kinds, &Surroundings::default(), &mut out).expect("memory takes everything");
+    let (mut out, args) = (Vec::new(), CheckArgs { files: Vec::new(), format: CheckFormat::Text });
+    run(&args, folder.path(), &kinds, &ValidationContext::default(), &mut out).expect("memory takes everything");
     let text = String::from_utf8(out).expect("text").replace(&folder.path().display().to_string(), "pipelines");
     let readme = std::fs::read_to_string("README.md").expect("the file");
     assert!(readme.contains(&format!("$ afterload check\n{text}```\n")), "{text}");

@@ -402,9 +402,9 @@ async fn innocents_do_not_share_the_fate_of_a_deadly_step(database: Database) {
     eventually("two more turns of the others", async || {
         let sql = "SELECT CAST(SUM(claims) AS BIGINT) AS claims,
                    COUNT(CASE WHEN status = 'running' THEN 1 END) AS running FROM step_runs";
-        let row = app.app.engine.db().fetch_one(sql, &[]).await.expect("the steps").expect("a row");
-        assert_eq!(row.int("running").expect("a count"), 1, "suspects run one at a time");
-        (row.int("claims").expect("a sum") >= 3 + 3 + 4).then_some(())
+        let row = app.app.engine.db().fetch_optional(sql, &[]).await.expect("the steps").expect("a row");
+        assert_eq!(row.get_int("running").expect("a count"), 1, "suspects run one at a time");
+        (row.get_int("claims").expect("a sum") >= 3 + 3 + 4).then_some(())
     })
     .await;
     std::fs::write(&gate, "").expect("the gate opens");

@@ -155,7 +155,7 @@ async fn no_more_than_max_concurrency_run_at_a_time(database: Database) {
     .await;
     let waiting = items(&app, &run, "each", "?status=waiting").await;
     assert_eq!(waiting["items"].as_array().map(Vec::len), Some(4));
-    assert_eq!(app.app.engine.depth().await.expect("the queue"), 2, "only what may run is in the queue");
+    assert_eq!(app.app.engine.count_jobs().await.expect("the queue"), 2, "only what may run is in the queue");
     std::fs::write(&gate, "").expect("the gate opens");
     assert_eq!(app.ended(&run).await["status"], "succeeded");
     app.finish().await;

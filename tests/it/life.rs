@@ -1,6 +1,6 @@
 //! What people do with runs besides starting them: stop them, go on with them, put them off, send them twice.
 
-use afterload::app::App;
+use afterload::app::RunningService;
 use afterload::config::QueueConfig;
 use serde_json::{Value, json};
 
@@ -80,7 +80,7 @@ async fn a_cancel_reaches_the_steps_of_other_processes(database: Database) {
     let app = app(database, "steps: [{ id: one, uses: test.step, with: { hang: true } }]\n").await;
     let mut other = app.config.clone();
     other.secret_key.get_or_insert(afterload::config::Secret::new("another key for the tests"));
-    let other = App::start_with(other, None, kinds()).await.expect("a second process");
+    let other = RunningService::start_with_steps(other, None, kinds()).await.expect("a second process");
     let mut runs = Vec::new();
     for _ in 0..8 {
         let run = app.run("p", json!({})).await;
@@ -88,7 +88,7 @@ async fn a_cancel_reaches_the_steps_of_other_processes(database: Database) {
         runs.push(run);
     }
     for run in &runs {
-        other.engine.cancel(id(run)).await.expect("cancelled");
+        other.engine.cancel_run(id(run)).await.expect("cancelled");
     }
     for run in &runs {
         assert_eq!(app.ended(run).await["status"], "cancelled");
@@ -131,16 +131,16 @@ steps:
     let app = app(database, yaml).await;
     let objects = app.app.engine.objects().clone();
     objects.ensure_bucket("public").await.unwrap();
-    objects.put("public", "x/c.txt", "text/plain", "from before".into()).await.unwrap();
+    objects.put_object("public", "x/c.txt", "text/plain", "from before".into()).await.unwrap();
     let run = app.run("p", json!({})).await;
-    eventually("the files", async || objects.head("public", "x/b.txt").await.ok()).await;
+    eventually("the files", async || objects.head_object("public", "x/b.txt").await.ok()).await;
     app.step_is(&run, "own", "running").await;
     app.post(&format!("/v1/runs/{}/cancel", id(&run)), json!({})).await;
     let run = app.ended(&run).await;
     assert_eq!((&run["status"], &run["artifacts"]), (&json!("cancelled"), &json!([])));
     // What was not there before is gone again; what was there is still whole.
-    eventually("the file to go", async || objects.head("public", "x/b.txt").await.err()).await;
-    assert!(objects.head("public", "x/c.txt").await.is_ok());
+    eventually("the file to go", async || objects.head_object("public", "x/b.txt").await.err()).await;
+    assert!(objects.head_object("public", "x/c.txt").await.is_ok());
     app.finish().await;
 }
 
@@ -277,7 +277,7 @@ async fn a_run_starts_at_its_time_and_not_before(database: Database) {
 async fn a_run_takes_a_queue_and_a_priority(database: Database) {
     let app = app(database, "steps: [{ id: one, uses: test.step }]\n").await;
     let (_, run) = app.post("/v1/pipelines/p/runs", json!({ "queue": "special", "priority": 7 })).await;
-    let steps = app.app.engine.db().steps(id(&run)).await.unwrap();
+    let steps = app.app.engine.db().list_steps(id(&run)).await.unwrap();
     assert_eq!((steps[0].queue.as_str(), steps[0].priority), ("special", 7));
     assert_eq!(app.ended(&run).await["status"], "succeeded");
     for body in [json!({ "queue": "No Queue" }), json!({ "priority": 101 }), json!({ "run_at": "tomorrow" })] {
@@ -362,7 +362,7 @@ async fn a_hundred_requests_with_one_key_start_one_run(database: Database) {
     assert_eq!(run["artifacts"].as_array().unwrap().len(), 1);
     let bodies = walk(&app.config.data.join("objects").join("bodies"));
     assert_eq!(bodies, 1, "only the file of the run is kept");
-    eventually("the other run", async || (app.app.engine.depth().await.unwrap() == 0).then_some(())).await;
+    eventually("the other run", async || (app.app.engine.count_jobs().await.unwrap() == 0).then_some(())).await;
     app.finish().await;
 }
 
@@ -401,8 +401,8 @@ steps:
     let plain = run["steps"][1]["outputs"]["file"]["key"].as_str().unwrap();
     assert_eq!(plain, format!("p/{}/plain/d.txt", id(&run)));
     let objects = app.app.engine.objects();
-    let stored = objects.head("public", "avatars/7 \u{fc}/c-x.txt").await.unwrap();
+    let stored = objects.head_object("public", "avatars/7 \u{fc}/c-x.txt").await.unwrap();
     assert_eq!((stored.content_type.as_str(), stored.size), ("text/plain", 15));
-    assert!(objects.head("public", "same").await.is_err(), "a failed step takes back what it wrote");
+    assert!(objects.head_object("public", "same").await.is_err(), "a failed step takes back what it wrote");
     app.finish().await;
 }

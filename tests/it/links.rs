@@ -111,8 +111,8 @@ async fn a_link_that_has_ended_says_so_plainly(database: Database) {
     let revoke = async |key: &str, id: &str| {
         app.client.post(format!("{}/v1/links/{id}/revoke", app.url)).bearer_auth(key).send().await.unwrap()
     };
-    let (stored, other) = afterload_server::api::make_key("other", &["runs:write:other".into()], &[]).unwrap();
-    db.insert_key(&stored).await.unwrap();
+    let (stored, other) = afterload_server::api::create_api_key("other", &["runs:write:other".into()], &[]).unwrap();
+    db.insert_api_key(&stored).await.unwrap();
     assert_eq!(revoke(&other, &id).await.status(), 404, "another pipeline's key knows of no link");
     let revoked: Value = revoke(&app.admin_key, &id).await.json().await.unwrap();
     assert!(revoked["revoked_at"].is_string(), "{revoked}");
@@ -132,7 +132,7 @@ async fn a_link_that_has_ended_says_so_plainly(database: Database) {
 async fn a_mail_that_is_sent_again_carries_the_same_link(database: Database) {
     let app = TestApp::builder(database).pipeline("report", YAML).start().await;
     // A file where the outbox should be: no mail can be sent.
-    std::fs::write(app.config.outbox(), "").unwrap();
+    std::fs::write(app.config.outbox_dir(), "").unwrap();
     let run = app.run("report", json!({})).await;
     let id = run["id"].as_str().unwrap();
     let made = eventually("a link of a mail that failed", async || {
@@ -141,7 +141,7 @@ async fn a_mail_that_is_sent_again_carries_the_same_link(database: Database) {
         if failed { links(&app, &run).await.pop() } else { None }
     })
     .await;
-    std::fs::remove_file(app.config.outbox()).unwrap();
+    std::fs::remove_file(app.config.outbox_dir()).unwrap();
     let run = app.ended(&run).await;
     assert_eq!(run["status"], "succeeded", "{run}");
     assert!(run["steps"][1]["attempt"].as_u64().unwrap() > 1);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use afterload::config::{Config, MailConfig};
-use afterload_mailer::{Address, Attachment, Content, Mail, Mailer, MessageId};
+use afterload_mailer::{MailAddress, MailAttachment, MailContent, Mailer, MessageId, OutgoingMail};
 use mailparse::{MailHeaderMap, ParsedMail};
 
 fn mailer(folder: &Path) -> Mailer {
@@ -12,19 +12,27 @@ fn mailer(folder: &Path) -> Mailer {
     Mailer::new(&Config { mail, templates: folder.join("templates"), ..Config::default() }.mailer_options()).unwrap()
 }
 
-fn mail(mailer: &Mailer, to: &str, content: Content) -> Mail {
-    let to = vec![Address::recipient(to).unwrap()];
+fn mail(mailer: &Mailer, to: &str, content: MailContent) -> OutgoingMail {
+    let to = vec![MailAddress::parse_recipient(to).unwrap()];
     let (cc, attachments) = (Vec::new(), Vec::new());
-    Mail { from: mailer.from().clone(), reply_to: None, to, cc, content, attachments, run: "01RUN".into() }
+    OutgoingMail {
+        from: mailer.default_sender().clone(),
+        reply_to: None,
+        to,
+        cc,
+        content,
+        attachments,
+        run: "01RUN".into(),
+    }
 }
 
 /// Sends to the first of `To` and gives back the only file of the outbox.
-async fn deliver(folder: &Path, mailer: &Mailer, mail: &Mail) -> Vec<u8> {
-    let id = MessageId::derive("01RUN/mail", &mail.to[0], &mail.from);
+async fn deliver(folder: &Path, mailer: &Mailer, mail: &OutgoingMail) -> Vec<u8> {
+    let id = MessageId::for_recipient("01RUN/mail", &mail.to[0], &mail.from);
     mailer.send(mail, &mail.to[0], &id).await.unwrap();
     let files = std::fs::read_dir(folder.join("out")).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
     assert_eq!(files.len(), 1, "{files:?}");
-    assert_eq!(files[0].file_name().unwrap().to_str().unwrap(), format!("{}.eml", id.stem()));
+    assert_eq!(files[0].file_name().unwrap().to_str().unwrap(), format!("{}.eml", id.local_part()));
     std::fs::read(&files[0]).unwrap()
 }
 
@@ -39,7 +47,7 @@ async fn line_breaks_in_names_and_subjects_make_no_headers() {
     let folder = tempfile::tempdir().unwrap();
     let mailer = mailer(folder.path());
     let evil = "x\r\nBcc: victim@example.com\r\n\r\nbody\0\u{2028}\n y";
-    let content = Content { subject: evil.into(), text: "text".into(), html: None };
+    let content = MailContent { subject: evil.into(), text: "text".into(), html: None };
     let mut mail = mail(&mailer, &format!("{evil} <a@example.com>"), content);
     mail.run = evil.into();
     let bytes = deliver(folder.path(), &mailer, &mail).await;
@@ -73,7 +81,7 @@ async fn any_language_survives_in_subject_names_and_both_bodies() {
     let mailer = mailer(folder.path());
     let subject = "Ünïcode — 가져오기 완료 🎉, and a tail that is long enough to be folded over more than one line";
     let html = format!("<p>{}</p>", "日本語 ".repeat(300));
-    let content = Content { subject: subject.into(), text: "Grüße\n".into(), html: Some(html.clone()) };
+    let content = MailContent { subject: subject.into(), text: "Grüße\n".into(), html: Some(html.clone()) };
     let mail = mail(&mailer, "\"Müller, Jörg\" <a@example.com>", content);
     let bytes = deliver(folder.path(), &mailer, &mail).await;
     assert!(bytes.is_ascii());
@@ -97,7 +105,7 @@ async fn a_repeated_attempt_leaves_one_whole_file() {
     let folder = tempfile::tempdir().unwrap();
     let mailer = mailer(folder.path());
     for text in ["the first attempt says more", "the second"] {
-        let content = Content { subject: "S".into(), text: text.into(), html: None };
+        let content = MailContent { subject: "S".into(), text: text.into(), html: None };
         let mail = mail(&mailer, "a@example.com", content);
         let bytes = deliver(folder.path(), &mailer, &mail).await;
         assert_eq!(mailparse::parse_mail(&bytes).unwrap().get_body().unwrap().trim_end(), text);
@@ -106,9 +114,9 @@ async fn a_repeated_attempt_leaves_one_whole_file() {
 
 #[test]
 fn ids_differ_by_step_and_recipient_and_by_nothing_else() {
-    let address = |text: &str| Address::recipient(text).unwrap();
+    let address = |text: &str| MailAddress::parse_recipient(text).unwrap();
     let from = address("noreply@example.com");
-    let id = |key: &str, to: &str| MessageId::derive(key, &address(to), &from).to_string();
+    let id = |key: &str, to: &str| MessageId::for_recipient(key, &address(to), &from).to_string();
     assert_eq!(id("run/mail", "a@example.com"), id("run/mail", "Somebody <A@Example.com>"));
     assert_ne!(id("run/mail", "a@example.com"), id("run/mail", "b@example.com"));
     assert_ne!(id("run/mail", "a@example.com"), id("run/other", "a@example.com"));
@@ -129,12 +137,12 @@ async fn files_arrive_byte_for_byte_beside_both_bodies() {
     for html in [None, Some("<p>html</p>".to_owned())] {
         let folder = tempfile::tempdir().unwrap();
         let mailer = mailer(folder.path());
-        let content = Content { subject: "S".into(), text: "text".into(), html: html.clone() };
+        let content = MailContent { subject: "S".into(), text: "text".into(), html: html.clone() };
         let mut mail = mail(&mailer, "a@example.com", content);
         mail.attachments = vec![
-            Attachment::new("report.csv", "text/csv", text_file.clone()),
-            Attachment::new("größe 日本.bin", "application/x-test", every_byte.clone()),
-            Attachment::new("empty", "", Vec::new()),
+            MailAttachment::new("report.csv", "text/csv", text_file.clone()),
+            MailAttachment::new("größe 日本.bin", "application/x-test", every_byte.clone()),
+            MailAttachment::new("empty", "", Vec::new()),
         ];
         let bytes = deliver(folder.path(), &mailer, &mail).await;
         assert!(bytes.is_ascii());
@@ -154,15 +162,15 @@ async fn files_arrive_byte_for_byte_beside_both_bodies() {
 async fn names_and_types_of_files_make_no_headers_and_no_parts() {
     let folder = tempfile::tempdir().unwrap();
     let mailer = mailer(folder.path());
-    let content = Content { subject: "S".into(), text: "nul \0 is gone".into(), html: None };
+    let content = MailContent { subject: "S".into(), text: "nul \0 is gone".into(), html: None };
     let mut mail = mail(&mailer, "a@example.com", content);
     let evil = "x\"\r\nBcc: victim@example.com\r\n\r\n--boundary\0\\.csv";
     let bytes = b"--boundary\r\nContent-Type: text/html\r\n\r\n<b>".to_vec();
     mail.attachments = vec![
-        Attachment::new(evil, "text/csv\r\nBcc: victim@example.com", bytes.clone()),
-        Attachment::new("b", "multipart/mixed; boundary=boundary", bytes.clone()),
-        Attachment::new("c", "Message/rfc822", bytes.clone()),
-        Attachment::new("d", "no type at all", bytes.clone()),
+        MailAttachment::new(evil, "text/csv\r\nBcc: victim@example.com", bytes.clone()),
+        MailAttachment::new("b", "multipart/mixed; boundary=boundary", bytes.clone()),
+        MailAttachment::new("c", "Message/rfc822", bytes.clone()),
+        MailAttachment::new("d", "no type at all", bytes.clone()),
     ];
     let written = deliver(folder.path(), &mailer, &mail).await;
     let parsed = mailparse::parse_mail(&written).unwrap();

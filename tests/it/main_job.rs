@@ -216,13 +216,13 @@ fn every_kind_is_documented_and_its_example_is_good() {
     for kind in kinds {
         let name = kind.name();
         assert!(name.chars().all(|letter| letter.is_ascii_lowercase() || letter == '.' || letter == '_'), "{name}");
-        for example in std::iter::once(kind.example()).chain(kind.more_examples().iter().copied()) {
+        for example in std::iter::once(kind.example_input()).chain(kind.more_example_inputs().iter().copied()) {
             let example =
                 afterload_spanned_yaml::parse(example).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
-            let problems = kind.check(&example, &afterload_pipeline::Surroundings::default());
+            let problems = kind.validate(&example, &afterload_pipeline::ValidationContext::default());
             assert!(problems.is_empty(), "{name}: {problems:?}");
         }
-        for (schema, what) in [(kind.schema(), "with"), (kind.outputs(), "outputs")] {
+        for (schema, what) in [(kind.input_schema(), "with"), (kind.output_schema(), "outputs")] {
             for (field, schema) in schema.get("properties").and_then(serde_json::Value::as_object).into_iter().flatten()
             {
                 assert!(schema.get("description").is_some(), "`{name}`: `{what}.{field}` has no description");

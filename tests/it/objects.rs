@@ -18,7 +18,7 @@ async fn boto3_suite() {
     assert!(has_boto3, "`{python}` has no boto3; install it with: python3 -m pip install boto3");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/objects/boto3_suite.py");
     let output = tokio::process::Command::new(&python)
-        .args([script, &store.endpoint, &store.credentials.access_key, store.credentials.secret_key.reveal()])
+        .args([script, &store.endpoint, &store.credentials.access_key, store.credentials.secret_key.expose_secret()])
         .output()
         .await
         .unwrap();

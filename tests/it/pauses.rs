@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use afterload::app::{App, Process, Work, work};
+use afterload::app::{Process, RunningService, WorkerOptions, start_worker};
 use afterload::config::Secret;
-use afterload_engine::Queues;
+use afterload_engine::QueueSelection;
 use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both, eventually, kinds, log_of};
@@ -56,14 +56,14 @@ async fn queue(app: &TestApp, name: &str) -> Value {
 
 /// Waits until nothing is in the queue but what is paused: what was pushed has been looked at.
 async fn jobs_are(app: &TestApp, count: i64) {
-    eventually("the jobs", async || (app.app.engine.depth().await.unwrap() == count).then_some(())).await;
+    eventually("the jobs", async || (app.app.engine.count_jobs().await.unwrap() == count).then_some(())).await;
 }
 
 /// A second process on the same database, which works all queues.
 async fn other(app: &TestApp) -> Process {
     let mut config = app.config.clone();
     config.secret_key.get_or_insert(Secret::new("another key for the tests"));
-    work(config, Work { queues: Queues::All, steps: kinds() }).await.expect("a second process")
+    start_worker(config, WorkerOptions { queues: QueueSelection::All, steps: kinds() }).await.expect("a second process")
 }
 
 async fn a_paused_queue_starts_nothing_until_it_goes_on(database: Database) {
@@ -146,7 +146,7 @@ async fn what_was_fetched_when_a_pause_began_does_not_start(database: Database) 
     std::fs::write(&gate, "").unwrap();
     // Written as another process would: the workers of this one learn of it a second later, and fetch meanwhile.
     let db = app.app.engine.db();
-    db.pause(afterload_state::Pausable::Queue, "slow").await.unwrap();
+    db.insert_pause(afterload_state::PauseTarget::Queue, "slow").await.unwrap();
     let run = app.run("slow", json!({})).await;
     assert_eq!(app.run_to_end("quick", json!({})).await["status"], "succeeded");
     app.step_is(&run, "one", "queued").await;
@@ -163,8 +163,8 @@ async fn other_processes_heed_a_pause(database: Database) {
     let TestApp { url, client, admin_key, dir, server, app: service, config } = app;
     service.stop().await;
     // From now on the service only answers, and the other process works.
-    let work = Work { queues: "none".parse().unwrap(), steps: kinds() };
-    let service = App::serve(config.clone(), Some(admin_key.clone()), work).await.expect("a service");
+    let work = WorkerOptions { queues: "none".parse().unwrap(), steps: kinds() };
+    let service = RunningService::serve(config.clone(), Some(admin_key.clone()), work).await.expect("a service");
     drop(url);
     let app = TestApp { url: service.url.clone(), client, admin_key, dir, server, app: service, config };
     let worker = other(&app).await;
@@ -195,7 +195,7 @@ async fn a_crash_under_a_pause_is_counted_and_not_lost(database: Database) {
     let app = app.crash().await;
     app.step_is(&run, "one", "queued").await;
     jobs_are(&app, 0).await;
-    let step = app.app.engine.db().steps(id(&run)).await.unwrap().remove(0);
+    let step = app.app.engine.db().list_steps(id(&run)).await.unwrap().remove(0);
     assert_eq!((step.crashes, step.failures), (1, 0));
     std::fs::write(&gate, "").unwrap();
     change(&app, "pipelines/slow/resume").await;

@@ -3,8 +3,8 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use afterload::app::App;
-use afterload::config::{Config, Watch};
+use afterload::app::RunningService;
+use afterload::config::{Config, WatchMode};
 use serde_json::{Value, json};
 
 use crate::support::{Database, Place, TestApp, both, eventually, kinds};
@@ -108,7 +108,7 @@ async fn a_bad_file_is_refused_and_the_version_before_stays_live(database: Datab
 
 /// The way in which Kubernetes changes the files of a mounted map: links to a link that changes.
 async fn without_a_word_from_the_system_changes_are_seen_all_the_same(database: Database) {
-    let app = TestApp::builder(database).config(|config| config.watch = Watch::Poll).start().await;
+    let app = TestApp::builder(database).config(|config| config.watch = WatchMode::Poll).start().await;
     let folder = app.config.pipelines.clone();
     for give in 1..3 {
         let version = format!("..version_{give}");
@@ -155,7 +155,7 @@ async fn a_run_keeps_the_definition_that_it_began_with(database: Database) {
 async fn another_service_on_the_same_database_shows_what_was_published(database: Database) {
     let app = TestApp::builder(database).start().await;
     let other = Config { pipelines: app.dir.path().join("nowhere"), ..app.config.clone() };
-    let other = App::start_with(other, Some(app.admin_key.clone()), kinds()).await.unwrap();
+    let other = RunningService::start_with_steps(other, Some(app.admin_key.clone()), kinds()).await.unwrap();
     let seen = async || {
         let request = app.client.get(format!("{}/v1/pipelines/p", other.url)).bearer_auth(&app.admin_key);
         request.send().await.unwrap().json::<Value>().await.unwrap()

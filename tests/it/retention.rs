@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use afterload_state::Row;
+use afterload_state::DbRow;
 use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both, eventually};
@@ -28,7 +28,7 @@ async fn run_sql(app: &TestApp, sql: &str) {
 }
 
 async fn count(app: &TestApp, sql: &str) -> i64 {
-    app.app.engine.db().fetch_one(sql, &[]).await.unwrap().map_or(0, |row: Row| row.int("n").unwrap())
+    app.app.engine.db().fetch_optional(sql, &[]).await.unwrap().map_or(0, |row: DbRow| row.get_int("n").unwrap())
 }
 
 async fn download(app: &TestApp, file: &Value) -> (u16, String) {
@@ -42,7 +42,7 @@ async fn download(app: &TestApp, file: &Value) -> (u16, String) {
 
 async fn is_stored(app: &TestApp, file: &Value) -> bool {
     let (bucket, key) = (file["bucket"].as_str().unwrap(), file["key"].as_str().unwrap());
-    app.app.engine.objects().head(bucket, key).await.is_ok()
+    app.app.engine.objects().head_object(bucket, key).await.is_ok()
 }
 
 async fn a_file_goes_with_the_last_run_that_needs_it(database: Database) {
@@ -129,11 +129,11 @@ async fn what_nobody_owns_goes_after_a_while(database: Database) {
     let (nobody, id) = ("01ARZ3NDEKTSV4RRFFQ69G5FAV", "01BX5ZZKBKACTAV9WEVGEMMVRZ");
     let orphans = [format!("uploads/{nobody}/{id}"), format!("runs/{}/make/7/{id}", run["id"].as_str().unwrap())];
     for key in orphans.iter().chain([&"uploads/notes.txt".to_owned()]) {
-        objects.put(&bucket, key, "text/plain", "x".into()).await.unwrap();
+        objects.put_object(&bucket, key, "text/plain", "x".into()).await.unwrap();
     }
-    assert_eq!(app.app.engine.delete_orphans(Duration::from_secs(3600)).await.unwrap(), 0, "they are young");
-    assert_eq!(app.app.engine.delete_orphans(Duration::ZERO).await.unwrap(), 2);
-    assert!(objects.head(&bucket, "uploads/notes.txt").await.is_ok(), "that is not one of our keys");
+    assert_eq!(app.app.engine.delete_orphan_objects(Duration::from_secs(3600)).await.unwrap(), 0, "they are young");
+    assert_eq!(app.app.engine.delete_orphan_objects(Duration::ZERO).await.unwrap(), 2);
+    assert!(objects.head_object(&bucket, "uploads/notes.txt").await.is_ok(), "that is not one of our keys");
     assert_eq!(download(&app, &file).await.0, 200);
     app.finish().await;
 }

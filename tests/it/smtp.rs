@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use afterload::config::{Config, MailConfig, Secret, SmtpConfig, SmtpTls};
-use afterload_mailer::{Address, Attachment, Content, Mail, Mailer, MessageId, NotSent};
+use afterload_mailer::{MailAddress, MailAttachment, MailContent, MailSendError, Mailer, MessageId, OutgoingMail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -92,23 +92,28 @@ fn mailer(smtp: SmtpConfig) -> Mailer {
     Mailer::new(&Config { mail, ..Config::default() }.mailer_options()).unwrap()
 }
 
-async fn send(mailer: &Mailer, to: &str, text: &str) -> Result<(), NotSent> {
+async fn send(mailer: &Mailer, to: &str, text: &str) -> Result<(), MailSendError> {
     send_with(mailer, to, text, Vec::new()).await
 }
 
-async fn send_with(mailer: &Mailer, to: &str, text: &str, attachments: Vec<Attachment>) -> Result<(), NotSent> {
-    let to = vec![Address::recipient(to).unwrap()];
-    let content = Content { subject: "Grüße — 🎉".into(), text: text.into(), html: None };
-    let (from, cc, run) = (mailer.from().clone(), Vec::new(), "01RUN".into());
-    let mail = Mail { from, reply_to: None, to, cc, content, attachments, run };
-    mailer.send(&mail, &mail.to[0], &MessageId::derive("01RUN/mail", &mail.to[0], &mail.from)).await
+async fn send_with(
+    mailer: &Mailer,
+    to: &str,
+    text: &str,
+    attachments: Vec<MailAttachment>,
+) -> Result<(), MailSendError> {
+    let to = vec![MailAddress::parse_recipient(to).unwrap()];
+    let content = MailContent { subject: "Grüße — 🎉".into(), text: text.into(), html: None };
+    let (from, cc, run) = (mailer.default_sender().clone(), Vec::new(), "01RUN".into());
+    let mail = OutgoingMail { from, reply_to: None, to, cc, content, attachments, run };
+    mailer.send(&mail, &mail.to[0], &MessageId::for_recipient("01RUN/mail", &mail.to[0], &mail.from)).await
 }
 
 /// `certain` or `uncertain`, the code, whether it may be tried again, and what is told.
-fn told(sent: Result<(), NotSent>) -> (&'static str, &'static str, bool, String) {
+fn told(sent: Result<(), MailSendError>) -> (&'static str, &'static str, bool, String) {
     let (kind, error) = match sent.unwrap_err() {
-        NotSent::Certain(error) => ("certain", error),
-        NotSent::Uncertain(error) => ("uncertain", error),
+        MailSendError::NotSent(error) => ("certain", error),
+        MailSendError::Unknown(error) => ("uncertain", error),
     };
     (kind, error.code(), error.is_transient(), error.to_string())
 }
@@ -145,7 +150,7 @@ async fn files_pass_through_a_server_as_they_are() {
     // What a server must not take for the end of the mail, and what it must not mend.
     let bytes = [&b"a\r\n.\r\nQUIT\r\n..\nb\rc\n"[..], &(0..=255).cycle().take(300_000).collect::<Vec<u8>>()].concat();
     let server = Server::start(SmtpTls::Starttls);
-    let file = Attachment::new("größe.bin", "application/x-test", bytes.clone());
+    let file = MailAttachment::new("größe.bin", "application/x-test", bytes.clone());
     send_with(&mailer(server.config()), "a@example.com", "text", vec![file]).await.unwrap();
     let content = STANDARD.decode(server.mails()[0]["content"].as_str().unwrap()).unwrap();
     let parsed = mailparse::parse_mail(&content).unwrap();

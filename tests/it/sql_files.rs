@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use afterload::registry::step_kinds;
-use afterload_pipeline::{Kinds, Pipeline, Surroundings, load, load_whole};
-use afterload_spanned_yaml::{Problem, Span};
+use afterload_pipeline::{Pipeline, StepCatalog, ValidationContext, compile_definition, compile_with_sql_files};
+use afterload_spanned_yaml::{Diagnostic, SourceSpan};
 
-fn kinds() -> Kinds {
+fn kinds() -> StepCatalog {
     step_kinds().catalog()
 }
 
-fn loaded(folder: &Path, text: &str) -> Result<(Pipeline, String), Vec<Problem>> {
-    load_whole(None, text, folder, &kinds(), &Surroundings::default())
+fn loaded(folder: &Path, text: &str) -> Result<(Pipeline, String), Vec<Diagnostic>> {
+    compile_with_sql_files(None, text, folder, &kinds(), &ValidationContext::default())
 }
 
 #[test]
@@ -24,7 +24,7 @@ fn the_text_of_the_file_is_in_the_definition() {
                 with: { sql_file: sql/one.sql, bind: { a: 1 }, format: csv }\n";
     let (pipeline, whole) = loaded(folder.path(), text).expect("valid");
     assert_eq!(pipeline.plan.sections.main[0].with["sql"], serde_json::Value::from(sql.as_str()));
-    let again = load(None, &whole, &kinds(), &Surroundings::default()).expect("valid");
+    let again = compile_definition(None, &whole, &kinds(), &ValidationContext::default()).expect("valid");
     assert_eq!(again.plan, pipeline.plan, "what is stored needs no file");
     std::fs::write(folder.path().join("sql/one.sql"), "SELECT :a AS two").expect("a file");
     let (changed, _) = loaded(folder.path(), text).expect("valid");
@@ -50,7 +50,7 @@ fn problems_are_where_they_were_written() {
     let told: Vec<_> = problems
         .iter()
         .map(|problem| {
-            let Span { offset, len, .. } = problem.span;
+            let SourceSpan { offset, len, .. } = problem.span;
             (problem.span.line, problem.code, &text[offset..offset + len])
         })
         .collect();
@@ -65,7 +65,7 @@ fn problems_are_where_they_were_written() {
     for problem in &problems {
         let line = text.lines().nth(problem.span.line - 1).expect("a line");
         let at: String = line.chars().skip(problem.span.col - 1).collect();
-        let Span { offset, len, .. } = problem.span;
+        let SourceSpan { offset, len, .. } = problem.span;
         assert!(at.starts_with(&text[offset..offset + len]), "{problem:?}");
     }
 }

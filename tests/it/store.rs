@@ -1,6 +1,8 @@
 //! The store's promises, the same on both databases.
 
-use afterload_state::{Db, Definition, Ending, RunFilter, RunRecord, RunStatus, StepRecord, StepStatus, StoredKey, Tx};
+use afterload_state::{
+    ApiKeyRecord, AttemptEnd, Db, DbTx, DefinitionRecord, RunFilter, RunRecord, RunStatus, StepRecord, StepStatus,
+};
 use serde_json::{Value, json};
 
 use crate::support::{Database, Server, both};
@@ -34,8 +36,8 @@ async fn store(database: Database) -> Store {
     Store { db: Db::open(&url).await.unwrap(), url, _dir: dir, _server: server }
 }
 
-fn definition(name: &str, digest: &str) -> Definition {
-    Definition { name: name.into(), digest: digest.into(), source: format!("name: {name}") }
+fn definition(name: &str, digest: &str) -> DefinitionRecord {
+    DefinitionRecord { name: name.into(), digest: digest.into(), source: format!("name: {name}") }
 }
 
 fn run(id: &str, pipeline: &str) -> RunRecord {
@@ -54,7 +56,7 @@ fn run(id: &str, pipeline: &str) -> RunRecord {
         created_at: 1,
         started_at: None,
         finished_at: None,
-        place: None,
+        concurrency_slot: None,
     }
 }
 
@@ -72,14 +74,14 @@ fn step(id: &str, run: &str) -> StepRecord {
         claims: 0,
         failures: 0,
         crashes: 0,
-        sleeps: 0,
-        sleep_until: None,
-        woken: None,
+        suspend_count: 0,
+        suspended_until: None,
+        wake_event: None,
         round: 0,
         parent: None,
         item_index: None,
         item: None,
-        items: None,
+        item_counts: None,
         progress: None,
         outputs: None,
         error: None,
@@ -92,7 +94,7 @@ fn step(id: &str, run: &str) -> StepRecord {
 /// A run with one queued step.
 async fn seeded(database: Database) -> Store {
     let store = store(database).await;
-    store.db.publish(&[definition("p", "d1")], &[]).await.unwrap();
+    store.db.replace_live_definitions(&[definition("p", "d1")], &[]).await.unwrap();
     let mut tx = store.db.begin().await.unwrap();
     tx.insert_run(&run("r1", "p")).await.unwrap();
     tx.insert_step(&step("s1", "r1")).await.unwrap();
@@ -100,7 +102,7 @@ async fn seeded(database: Database) -> Store {
     store
 }
 
-async fn within<T>(db: &Db, work: impl AsyncFnOnce(&mut Tx) -> T) -> T {
+async fn within<T>(db: &Db, work: impl AsyncFnOnce(&mut DbTx) -> T) -> T {
     let mut tx = db.begin().await.unwrap();
     let done = work(&mut tx).await;
     tx.commit().await.unwrap();
@@ -109,17 +111,17 @@ async fn within<T>(db: &Db, work: impl AsyncFnOnce(&mut Tx) -> T) -> T {
 
 async fn definitions_go_live_and_away(database: Database) {
     let store = store(database).await;
-    store.db.publish(&[definition("a", "d1"), definition("b", "d2")], &[]).await.unwrap();
-    store.db.publish(&[definition("a", "d3")], &["b".into()]).await.unwrap();
-    assert_eq!(store.db.live_definition("a").await.unwrap().unwrap().digest, "d3");
+    store.db.replace_live_definitions(&[definition("a", "d1"), definition("b", "d2")], &[]).await.unwrap();
+    store.db.replace_live_definitions(&[definition("a", "d3")], &["b".into()]).await.unwrap();
+    assert_eq!(store.db.find_live_definition("a").await.unwrap().unwrap().digest, "d3");
     assert_eq!(
-        store.db.live_definition("b").await.unwrap().unwrap().digest,
+        store.db.find_live_definition("b").await.unwrap().unwrap().digest,
         "d2",
         "a refused file keeps what was live"
     );
-    store.db.publish(&[], &[]).await.unwrap();
-    assert!(store.db.live_definition("a").await.unwrap().is_none());
-    assert_eq!(store.db.definition("d1").await.unwrap().unwrap().source, "name: a", "runs keep their own");
+    store.db.replace_live_definitions(&[], &[]).await.unwrap();
+    assert!(store.db.find_live_definition("a").await.unwrap().is_none());
+    assert_eq!(store.db.find_definition("d1").await.unwrap().unwrap().source, "name: a", "runs keep their own");
 }
 
 async fn an_attempt_writes_under_its_own_claim_only(database: Database) {
@@ -129,17 +131,17 @@ async fn an_attempt_writes_under_its_own_claim_only(database: Database) {
     assert_eq!((first.step.claims, second.step.claims), (1, 2));
     assert_eq!((first.step.crashes, second.step.crashes), (0, 1));
     let progress = json!({ "done": 1 });
-    let ending = Ending::Final { status: StepStatus::Succeeded, outputs: Some(json!({ "n": 1 })), error: None };
+    let ending = AttemptEnd::Final { status: StepStatus::Succeeded, outputs: Some(json!({ "n": 1 })), error: None };
     within(&store.db, async |tx| {
-        assert!(!tx.move_step("s1", 1, &progress, true).await.unwrap());
+        assert!(!tx.record_progress("s1", 1, &progress, true).await.unwrap());
         assert!(!tx.end_step("s1", 1, None, &ending).await.unwrap());
-        assert!(tx.move_step("s1", 2, &progress, true).await.unwrap());
+        assert!(tx.record_progress("s1", 2, &progress, true).await.unwrap());
         assert!(tx.end_step("s1", 2, None, &ending).await.unwrap());
         assert!(!tx.end_step("s1", 2, None, &ending).await.unwrap(), "an end happens once");
         assert!(tx.claim_step("s1").await.unwrap().is_none());
     })
     .await;
-    let step = store.db.step("s1").await.unwrap().unwrap();
+    let step = store.db.find_step("s1").await.unwrap().unwrap();
     assert_eq!(
         (step.status, step.outputs, step.progress),
         (StepStatus::Succeeded, Some(json!({ "n": 1 })), Some(progress))
@@ -151,9 +153,9 @@ async fn a_crash_after_progress_is_the_first_of_a_new_count(database: Database) 
     let store = seeded(database).await;
     let crashes = async || within(&store.db, async |tx| tx.claim_step("s1").await.unwrap().unwrap().step.crashes).await;
     assert_eq!([crashes().await, crashes().await, crashes().await], [0, 1, 2]);
-    within(&store.db, async |tx| assert!(tx.move_step("s1", 3, &json!({}), false).await.unwrap())).await;
+    within(&store.db, async |tx| assert!(tx.record_progress("s1", 3, &json!({}), false).await.unwrap())).await;
     assert_eq!(crashes().await, 3, "a report of what was there before is no progress");
-    within(&store.db, async |tx| assert!(tx.move_step("s1", 4, &json!({}), true).await.unwrap())).await;
+    within(&store.db, async |tx| assert!(tx.record_progress("s1", 4, &json!({}), true).await.unwrap())).await;
     assert_eq!(crashes().await, 1);
 }
 
@@ -161,11 +163,11 @@ async fn parked_and_retried_steps_can_be_claimed_again(database: Database) {
     let store = seeded(database).await;
     within(&store.db, async |tx| {
         tx.claim_step("s1").await.unwrap().unwrap();
-        assert!(tx.end_step("s1", 1, None, &Ending::Park { due_at: 5 }).await.unwrap());
+        assert!(tx.end_step("s1", 1, None, &AttemptEnd::Park { due_at: 5 }).await.unwrap());
         assert!(tx.lock_due_step("s1").await.unwrap().is_some());
         let parked = tx.claim_step("s1").await.unwrap().unwrap();
         assert_eq!((parked.step.crashes, parked.step.failures), (0, 0));
-        let retry = Ending::Retry { error: json!({ "code": "x" }), due_at: 7 };
+        let retry = AttemptEnd::Retry { error: json!({ "code": "x" }), due_at: 7 };
         assert!(tx.end_step("s1", 2, None, &retry).await.unwrap());
         let retried = tx.claim_step("s1").await.unwrap().unwrap();
         assert_eq!((retried.step.crashes, retried.step.failures, retried.step.due_at), (0, 1, None));
@@ -179,10 +181,10 @@ async fn effects_are_remembered(database: Database) {
     let begin = async || store.db.begin_effect("r1", "a", "mail:x").await.unwrap();
     assert_eq!(begin().await, None);
     assert_eq!(begin().await, Some(None), "the outcome is unknown");
-    store.db.forget_effect("r1", "a", "mail:x").await.unwrap();
+    store.db.delete_effect("r1", "a", "mail:x").await.unwrap();
     assert_eq!(begin().await, None);
-    store.db.end_effect("r1", "a", "mail:x", &json!({ "id": 1 })).await.unwrap();
-    store.db.forget_effect("r1", "a", "mail:x").await.unwrap();
+    store.db.finish_effect("r1", "a", "mail:x", &json!({ "id": 1 })).await.unwrap();
+    store.db.delete_effect("r1", "a", "mail:x").await.unwrap();
     assert_eq!(begin().await, Some(Some(json!({ "id": 1 }))), "what is done is not forgotten");
 }
 
@@ -192,29 +194,29 @@ async fn runs_are_listed_newest_first(database: Database) {
         for (id, pipeline) in [("r2", "q"), ("r3", "p")] {
             tx.insert_run(&run(id, pipeline)).await.unwrap();
         }
-        tx.blame_run("r3", &json!({ "code": "first" })).await.unwrap();
-        tx.blame_run("r3", &json!({ "code": "second" })).await.unwrap();
+        tx.set_run_error("r3", &json!({ "code": "first" })).await.unwrap();
+        tx.set_run_error("r3", &json!({ "code": "second" })).await.unwrap();
         tx.finish_run("r3", RunStatus::Failed).await.unwrap();
-        assert_eq!(tx.touch_run("r3").await.unwrap().revision, 2);
+        assert_eq!(tx.bump_revision("r3").await.unwrap().revision, 2);
     })
     .await;
     let ids = async |filter: RunFilter| -> Vec<String> {
-        store.db.runs(&filter).await.unwrap().into_iter().map(|run| run.id).collect()
+        store.db.list_runs(&filter).await.unwrap().into_iter().map(|run| run.id).collect()
     };
     let all = RunFilter { limit: 10, ..RunFilter::default() };
     assert_eq!(ids(all.clone()).await, ["r3", "r2", "r1"]);
-    assert_eq!(ids(RunFilter { before: Some("r3".into()), limit: 1, ..all.clone() }).await, ["r2"]);
+    assert_eq!(ids(RunFilter { before_id: Some("r3".into()), limit: 1, ..all.clone() }).await, ["r2"]);
     assert_eq!(ids(RunFilter { pipelines: Some(vec!["p".into()]), ..all.clone() }).await, ["r3", "r1"]);
     assert!(ids(RunFilter { pipelines: Some(vec![]), ..all.clone() }).await.is_empty());
     assert_eq!(ids(RunFilter { status: Some(RunStatus::Failed), ..all }).await, ["r3"]);
-    let failed = store.db.run("r3").await.unwrap().unwrap();
+    let failed = store.db.find_run("r3").await.unwrap().unwrap();
     assert_eq!((failed.error, failed.params), (Some(json!({ "code": "first" })), json!({ "name": "Zoë" })));
-    assert_eq!(store.db.run("r1").await.unwrap().unwrap().error, None::<Value>);
+    assert_eq!(store.db.find_run("r1").await.unwrap().unwrap().error, None::<Value>);
 }
 
 async fn keys_are_stored_once(database: Database) {
     let store = store(database).await;
-    let key = |id: &str, hash: &str| StoredKey {
+    let key = |id: &str, hash: &str| ApiKeyRecord {
         id: id.into(),
         hash: hash.into(),
         name: "web".into(),
@@ -222,11 +224,11 @@ async fn keys_are_stored_once(database: Database) {
         buckets: vec!["uploads".into()],
         created_at: 0,
     };
-    assert!(store.db.insert_key(&key("k1", "h1")).await.unwrap());
-    assert!(!store.db.insert_key(&key("k1", "h2")).await.unwrap());
-    assert_eq!(store.db.key("k1").await.unwrap().unwrap().hash, "h1");
-    assert_eq!(store.db.keys().await.unwrap()[0].buckets, ["uploads"]);
-    assert!(store.db.delete_key("k1").await.unwrap() && !store.db.delete_key("k1").await.unwrap());
+    assert!(store.db.insert_api_key(&key("k1", "h1")).await.unwrap());
+    assert!(!store.db.insert_api_key(&key("k1", "h2")).await.unwrap());
+    assert_eq!(store.db.find_api_key("k1").await.unwrap().unwrap().hash, "h1");
+    assert_eq!(store.db.list_api_keys().await.unwrap()[0].buckets, ["uploads"]);
+    assert!(store.db.delete_api_key("k1").await.unwrap() && !store.db.delete_api_key("k1").await.unwrap());
 }
 
 async fn a_transaction_that_is_dropped_leaves_nothing(database: Database) {
@@ -234,14 +236,14 @@ async fn a_transaction_that_is_dropped_leaves_nothing(database: Database) {
     let mut tx = store.db.begin().await.unwrap();
     tx.insert_run(&run("r9", "p")).await.unwrap();
     drop(tx);
-    assert!(store.db.run("r9").await.unwrap().is_none());
+    assert!(store.db.find_run("r9").await.unwrap().is_none());
     within(&store.db, async |tx| tx.insert_run(&run("r9", "p")).await.unwrap()).await;
-    assert!(store.db.run("r9").await.unwrap().is_some());
+    assert!(store.db.find_run("r9").await.unwrap().is_some());
 }
 
 async fn opening_twice_at_once_works(database: Database) {
     let store = store(database).await;
     let (one, two) = tokio::join!(Db::open(&store.url), Db::open(&store.url));
-    one.unwrap().publish(&[definition("p", "d1")], &[]).await.unwrap();
-    assert_eq!(two.unwrap().live_digests().await.unwrap(), ["d1"]);
+    one.unwrap().replace_live_definitions(&[definition("p", "d1")], &[]).await.unwrap();
+    assert_eq!(two.unwrap().list_live_digests().await.unwrap(), ["d1"]);
 }

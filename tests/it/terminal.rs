@@ -103,6 +103,6 @@ async fn runs_are_listed_stopped_and_taken_up_again(database: Database) {
     assert!(again.status.success() && out(&again).contains("of q: succeeded"), "{}{}", out(&again), err(&again));
     let twice = afterload(&app, &["runs", "retry", &id]).await;
     assert!(err(&twice).contains("[run_succeeded]"), "{}", err(&twice));
-    eventually("an empty queue", async || (app.app.engine.depth().await.unwrap() == 0).then_some(())).await;
+    eventually("an empty queue", async || (app.app.engine.count_jobs().await.unwrap() == 0).then_some(())).await;
     app.finish().await;
 }

@@ -266,7 +266,7 @@ steps: [{ id: one, uses: test.step, with: { give: \"${{ params.at }}\" } }]
     let run = app.ended(&run).await;
     assert_eq!((&run["status"], &run["origin"]), (&json!("succeeded"), &json!("cron")));
     other.stop().await;
-    eventually("an empty queue", async || (app.app.engine.depth().await.unwrap() == 0).then_some(())).await;
+    eventually("an empty queue", async || (app.app.engine.count_jobs().await.unwrap() == 0).then_some(())).await;
     let runs: Value = app.get("/v1/runs").await.json().await.unwrap();
     let mut moments: Vec<_> = runs["runs"].as_array().unwrap().iter().map(id).collect();
     moments.sort_unstable();

@@ -14,7 +14,7 @@ impl Dialect {
     pub const ALL: [Self; 2] = [Self::Sqlite, Self::Postgres];
 
     /// By the address of a database; `None` if it is not one.
-    pub fn of(url: &str) -> Option<Self> {
+    pub fn from_url(url: &str) -> Option<Self> {
         match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("sqlite") => Some(Self::Sqlite),
             Some("postgres" | "postgresql") => Some(Self::Postgres),

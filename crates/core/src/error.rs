@@ -8,7 +8,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Whether doing the same again can help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum Retryability {
     /// The same input will fail again.
     Permanent,
     /// The outside world failed; the same attempt may succeed later.
@@ -22,14 +22,14 @@ pub enum Class {
 /// `code` is stable: API clients, mails and logs match on it. The message is lower case without a full stop,
 /// names stand in backticks.
 #[derive(Clone)]
-pub struct Error(Box<Inner>);
+pub struct Error(Box<ErrorParts>);
 
 #[derive(Clone)]
-struct Inner {
+struct ErrorParts {
     code: &'static str,
     message: String,
     hint: Option<String>,
-    class: Class,
+    retryability: Retryability,
     retry_after: Option<Duration>,
     details: Option<serde_json::Value>,
 }
@@ -37,40 +37,47 @@ struct Inner {
 impl Error {
     /// An error that the same input will meet again.
     pub fn permanent(code: &'static str, message: impl Into<String>) -> Self {
-        Self::new(code, message, Class::Permanent)
+        Self::new(code, message, Retryability::Permanent)
     }
 
     /// An error of the outside world that a later attempt may not meet.
     pub fn transient(code: &'static str, message: impl Into<String>) -> Self {
-        Self::new(code, message, Class::Transient)
+        Self::new(code, message, Retryability::Transient)
     }
 
     /// The work was asked to stop.
     pub fn stopped(code: &'static str, message: impl Into<String>) -> Self {
-        Self::new(code, message, Class::Stopped)
+        Self::new(code, message, Retryability::Stopped)
     }
 
-    fn new(code: &'static str, message: impl Into<String>, class: Class) -> Self {
-        Self(Box::new(Inner { code, message: message.into(), hint: None, class, retry_after: None, details: None }))
+    fn new(code: &'static str, message: impl Into<String>, class: Retryability) -> Self {
+        Self(Box::new(ErrorParts {
+            code,
+            message: message.into(),
+            hint: None,
+            retryability: class,
+            retry_after: None,
+            details: None,
+        }))
     }
 
     /// Says what the reader can do about it.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
     /// Says how long the other side asked us to wait.
     #[must_use]
-    pub fn retry_after(mut self, wait: Duration) -> Self {
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
         self
     }
 
     /// Adds facts for programs, such as the list of problems of a definition.
     #[must_use]
-    pub fn details(mut self, details: serde_json::Value) -> Self {
+    pub fn with_details(mut self, details: serde_json::Value) -> Self {
         self.0.details = Some(details);
         self
     }
@@ -84,19 +91,19 @@ impl Error {
 
     /// Puts every text of it through `word`: message, hint and facts.
     #[must_use]
-    pub fn reworded(mut self, word: impl Fn(&str) -> String) -> Self {
-        fn facts(value: &mut serde_json::Value, word: &impl Fn(&str) -> String) {
+    pub fn map_text(mut self, word: impl Fn(&str) -> String) -> Self {
+        fn map_strings(value: &mut serde_json::Value, word: &impl Fn(&str) -> String) {
             match value {
                 serde_json::Value::String(text) => *text = word(text),
-                serde_json::Value::Array(items) => items.iter_mut().for_each(|item| facts(item, word)),
-                serde_json::Value::Object(fields) => fields.values_mut().for_each(|field| facts(field, word)),
+                serde_json::Value::Array(items) => items.iter_mut().for_each(|item| map_strings(item, word)),
+                serde_json::Value::Object(fields) => fields.values_mut().for_each(|field| map_strings(field, word)),
                 _ => {}
             }
         }
         self.0.message = word(&self.0.message);
         self.0.hint = self.0.hint.as_deref().map(&word);
         if let Some(details) = &mut self.0.details {
-            facts(details, &word);
+            map_strings(details, &word);
         }
         self
     }
@@ -117,22 +124,22 @@ impl Error {
     }
 
     /// Whether another try can help.
-    pub fn class(&self) -> Class {
-        self.0.class
+    pub fn retryability(&self) -> Retryability {
+        self.0.retryability
     }
 
     /// True if another try can help.
     pub fn is_transient(&self) -> bool {
-        self.0.class == Class::Transient
+        self.0.retryability == Retryability::Transient
     }
 
     /// How long the other side asked us to wait.
-    pub fn wait(&self) -> Option<Duration> {
+    pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
     /// Facts for programs.
-    pub fn facts(&self) -> Option<&serde_json::Value> {
+    pub fn details(&self) -> Option<&serde_json::Value> {
         self.0.details.as_ref()
     }
 }
@@ -149,7 +156,7 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} [{}, {:?}]", self.0.message, self.0.code, self.0.class)
+        write!(f, "{} [{}, {:?}]", self.0.message, self.0.code, self.0.retryability)
     }
 }
 
@@ -161,16 +168,16 @@ impl From<sqlx::Error> for Error {
             sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
                 Self::transient("database_unavailable", error.to_string())
             }
-            sqlx::Error::Database(db) if is_transient(db.code().as_deref()) => {
-                Self::transient("database_unavailable", reason(&error))
+            sqlx::Error::Database(db) if is_transient_db_code(db.code().as_deref()) => {
+                Self::transient("database_unavailable", database_error_message(&error))
             }
-            _ => Self::permanent("database_error", reason(&error)),
+            _ => Self::permanent("database_error", database_error_message(&error)),
         }
     }
 }
 
 /// What a database says, without where in its own source it says so.
-pub fn reason(error: &sqlx::Error) -> String {
+pub fn database_error_message(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(error) => error.message().to_owned(),
         other => other.to_string(),
@@ -179,7 +186,7 @@ pub fn reason(error: &sqlx::Error) -> String {
 
 /// SQLSTATE classes 08, 40, 53, 57 and 58 (connection, rollback, resources, shutdown, system), 55P03 (lock not
 /// available), 25006 (read-only: an old primary after a failover), 0A000 (a cached plan that no longer fits); SQLite's BUSY (5), LOCKED (6), IOERR (10), FULL (13) and their extended codes.
-fn is_transient(code: Option<&str>) -> bool {
+fn is_transient_db_code(code: Option<&str>) -> bool {
     let Some(code) = code else { return false };
     match code.parse::<u32>() {
         Ok(number) if code.len() < 5 => matches!(number & 0xff, 5 | 6 | 10 | 13),

@@ -31,13 +31,13 @@ static STATE: OnceLock<Mutex<FailpointState>> = OnceLock::new();
 struct FailpointState {
     trigger: Trigger,
     log: Option<File>,
-    wanted: String,
-    passed: HashMap<String, u32>,
+    active_spec: String,
+    hit_counts: HashMap<String, u32>,
 }
 
 /// Where the name of the deadly failpoint comes from.
 enum Trigger {
-    Never,
+    Disabled,
     Point(String),
     File(PathBuf),
 }
@@ -51,12 +51,12 @@ enum Trigger {
 /// That the log cannot be opened.
 pub fn configure(at: Option<&str>, log: Option<&Path>) -> io::Result<()> {
     let trigger = match at.map(|at| at.strip_prefix('@').ok_or(at)) {
-        None => Trigger::Never,
+        None => Trigger::Disabled,
         Some(Ok(file)) => Trigger::File(file.into()),
         Some(Err(at)) => Trigger::Point(at.to_owned()),
     };
     let log = log.map(|path| File::options().create(true).append(true).open(path)).transpose()?;
-    let state = FailpointState { trigger, log, wanted: String::new(), passed: HashMap::new() };
+    let state = FailpointState { trigger, log, active_spec: String::new(), hit_counts: HashMap::new() };
     // A process configures its failpoints once, at its start.
     drop(STATE.set(Mutex::new(state)));
     CONFIGURED.store(true, Ordering::Relaxed);
@@ -72,7 +72,7 @@ pub fn is_configured() -> bool {
 pub fn hit(name: &str, of: &str) {
     let Some(state) = STATE.get() else { return };
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-    if state.is_deadly(name, of) {
+    if state.record_hit(name, of) {
         if let Trigger::File(file) = &state.trigger {
             // Whoever comes after this process is to live.
             drop(fs::remove_file(file));
@@ -82,28 +82,28 @@ pub fn hit(name: &str, of: &str) {
 }
 
 impl FailpointState {
-    fn is_deadly(&mut self, name: &str, of: &str) -> bool {
+    fn record_hit(&mut self, name: &str, of: &str) -> bool {
         let whole = if of.is_empty() { name.to_owned() } else { format!("{name} {of}") };
         if let Some(log) = &mut self.log {
             // One write, so that lines of several processes do not mix.
             drop(log.write_all(format!("{whole}\n").as_bytes()));
         }
         let wanted = match &self.trigger {
-            Trigger::Never => return false,
+            Trigger::Disabled => return false,
             Trigger::Point(at) => at.clone(),
             Trigger::File(file) => fs::read_to_string(file).unwrap_or_default(),
         };
-        if wanted != self.wanted {
-            self.passed.clear();
-            self.wanted = wanted;
+        if wanted != self.active_spec {
+            self.hit_counts.clear();
+            self.active_spec = wanted;
         }
         let mut count = |point: &str| {
-            let passed = self.passed.entry(point.to_owned()).or_default();
+            let passed = self.hit_counts.entry(point.to_owned()).or_default();
             *passed += 1;
             *passed
         };
         let (all, of_name, of_whole) = (count(""), count(&format!("{name}/")), count(&whole));
-        let wanted = self.wanted.lines().next().unwrap_or_default();
+        let wanted = self.active_spec.lines().next().unwrap_or_default();
         let (point, nth) = wanted.split_once('#').unwrap_or((wanted, "1"));
         let nth: u32 = nth.parse().unwrap_or(0);
         point.parse() == Ok(all) || point == name && nth == of_name || point == whole && nth == of_whole
@@ -117,8 +117,8 @@ mod tests {
     /// Which of these points would have been deadly.
     fn deadly(at: &str, points: &[(&str, &str)]) -> Vec<usize> {
         let trigger = Trigger::Point(at.into());
-        let mut state = FailpointState { trigger, log: None, wanted: String::new(), passed: HashMap::new() };
-        let dies = |(index, (name, of)): (usize, &(&str, &str))| state.is_deadly(name, of).then_some(index);
+        let mut state = FailpointState { trigger, log: None, active_spec: String::new(), hit_counts: HashMap::new() };
+        let dies = |(index, (name, of)): (usize, &(&str, &str))| state.record_hit(name, of).then_some(index);
         points.iter().enumerate().filter_map(dies).collect()
     }
 

@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-const LONGEST: usize = 200;
+const MAX_FILE_NAME_BYTES: usize = 200;
 
 /// Media types by the end of the name, for clients that name none.
-const TYPES: &[(&str, &str)] = &[
+const MEDIA_TYPES_BY_EXTENSION: &[(&str, &str)] = &[
     ("avif", "image/avif"),
     ("csv", "text/csv"),
     ("gif", "image/gif"),
@@ -28,27 +28,27 @@ const TYPES: &[(&str, &str)] = &[
     ("xml", "application/xml"),
     ("zip", "application/zip"),
 ];
-const UNKNOWN: &str = "application/octet-stream";
+const DEFAULT_MEDIA_TYPE: &str = "application/octet-stream";
 
 /// The last segment of a name without anything that could mislead: no path, no control characters, no marks that turn
 /// the direction of the text. `fallback` where nothing is left.
-pub fn clean(name: &str, fallback: &str) -> String {
+pub fn sanitize_file_name(name: &str, fallback: &str) -> String {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let misleading = |c: char| {
         c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     let kept: String = last.chars().filter(|c| !misleading(*c)).collect();
-    let kept = shorten(kept.trim());
+    let kept = truncate_file_name(kept.trim());
     if kept.is_empty() || kept.chars().all(|c| c == '.') { fallback.to_owned() } else { kept }
 }
 
 /// Cuts before the ending, so that the kind of file can still be seen.
-fn shorten(name: &str) -> String {
-    if name.len() <= LONGEST {
+fn truncate_file_name(name: &str) -> String {
+    if name.len() <= MAX_FILE_NAME_BYTES {
         return name.to_owned();
     }
     let ending = name.rfind('.').map(|dot| &name[dot..]).filter(|ending| ending.len() <= 16).unwrap_or_default();
-    let mut cut = LONGEST - ending.len();
+    let mut cut = MAX_FILE_NAME_BYTES - ending.len();
     while !name.is_char_boundary(cut) {
         cut -= 1;
     }
@@ -56,14 +56,20 @@ fn shorten(name: &str) -> String {
 }
 
 /// The media type of a file: the one that was given, or the one that its name suggests.
-pub fn content_type(given: Option<&str>, name: &str) -> String {
+pub fn resolve_content_type(given: Option<&str>, name: &str) -> String {
     let given = given.map(str::trim).filter(|given| is_media_type(given));
-    let vague = |given: &&str| [UNKNOWN, "binary/octet-stream"].iter().any(|vague| given.eq_ignore_ascii_case(vague));
+    let vague = |given: &&str| {
+        [DEFAULT_MEDIA_TYPE, "binary/octet-stream"].iter().any(|vague| given.eq_ignore_ascii_case(vague))
+    };
     if let Some(given) = given.filter(|given| !vague(given)) {
         return given.to_owned();
     }
     let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase()).unwrap_or_default();
-    TYPES.iter().find(|(known, _)| *known == ending).map_or(UNKNOWN, |(_, media)| media).to_owned()
+    MEDIA_TYPES_BY_EXTENSION
+        .iter()
+        .find(|(known, _)| *known == ending)
+        .map_or(DEFAULT_MEDIA_TYPE, |(_, media)| media)
+        .to_owned()
 }
 
 fn is_media_type(text: &str) -> bool {
@@ -75,7 +81,7 @@ fn is_media_type(text: &str) -> bool {
 }
 
 /// Whether this can be the name of a bucket, by the rules of S3.
-pub fn is_bucket(name: &str) -> bool {
+pub fn is_valid_bucket_name(name: &str) -> bool {
     let label = |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-');
     (3..=63).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte))
@@ -84,7 +90,7 @@ pub fn is_bucket(name: &str) -> bool {
 }
 
 /// A key as lists (`encoding-type=url`) and event notifications write it: `%20` or `+` is a space.
-pub fn decoded(text: &str) -> String {
+pub fn decode_key(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
@@ -120,25 +126,25 @@ mod tests {
             ("", "file"),
             ("folder/", "file"),
         ] {
-            assert_eq!(clean(given, "file"), kept, "{given:?}");
+            assert_eq!(sanitize_file_name(given, "file"), kept, "{given:?}");
         }
         let long = format!("{}.csv", "ä".repeat(300));
-        let short = clean(&long, "file");
-        assert!(short.len() <= LONGEST && short.ends_with("ä.csv"), "{short}");
+        let short = sanitize_file_name(&long, "file");
+        assert!(short.len() <= MAX_FILE_NAME_BYTES && short.ends_with("ä.csv"), "{short}");
     }
 
     #[test]
     fn the_type_is_given_or_guessed() {
-        assert_eq!(content_type(Some("text/csv; charset=latin1"), "a.json"), "text/csv; charset=latin1");
-        assert_eq!(content_type(Some("application/octet-stream"), "a.CSV"), "text/csv");
-        assert_eq!(content_type(Some("text/html\r\nx: y"), "a.png"), "image/png");
-        assert_eq!(content_type(None, "a"), "application/octet-stream");
+        assert_eq!(resolve_content_type(Some("text/csv; charset=latin1"), "a.json"), "text/csv; charset=latin1");
+        assert_eq!(resolve_content_type(Some("application/octet-stream"), "a.CSV"), "text/csv");
+        assert_eq!(resolve_content_type(Some("text/html\r\nx: y"), "a.png"), "image/png");
+        assert_eq!(resolve_content_type(None, "a"), "application/octet-stream");
     }
 
     #[test]
     fn keys_come_back_from_lists() {
-        assert_eq!(decoded("a%2Fb+c%20d%2Be%C3%A9%0A"), "a/b c d+eé\n");
-        assert_eq!(decoded("100%"), "100%");
-        assert_eq!(decoded("%zz%+"), "%zz% ");
+        assert_eq!(decode_key("a%2Fb+c%20d%2Be%C3%A9%0A"), "a/b c d+eé\n");
+        assert_eq!(decode_key("100%"), "100%");
+        assert_eq!(decode_key("%zz%+"), "%zz% ");
     }
 }

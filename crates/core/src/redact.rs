@@ -9,11 +9,11 @@ use crate::error::Error;
 use crate::secret::Secret;
 
 /// Texts shorter than this hide nothing, and would be found everywhere.
-const SHORTEST: usize = 4;
+const MIN_REDACTED_BYTES: usize = 4;
 /// In answers, which people work with, shorter ones are words that stand there by chance.
-const SHORTEST_IN_ANSWERS: usize = 8;
+const MIN_RESPONSE_REDACTED_BYTES: usize = 8;
 /// Errors quote no more than the beginning of a long text.
-const BEGINNING: usize = 40;
+const QUOTED_PREFIX_CHARS: usize = 40;
 
 /// The secrets to remove, in the shapes in which errors and answers quote them.
 #[derive(Clone)]
@@ -22,8 +22,12 @@ pub struct Redactor(Arc<[String]>);
 impl Redactor {
     /// Removes these secrets.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
-        let mut texts: Vec<String> =
-            secrets.into_iter().map(Secret::reveal).flat_map(shapes).filter(|text| text.len() >= SHORTEST).collect();
+        let mut texts: Vec<String> = secrets
+            .into_iter()
+            .map(Secret::expose_secret)
+            .flat_map(secret_variants)
+            .filter(|text| text.len() >= MIN_REDACTED_BYTES)
+            .collect();
         // The longest first: a text that holds another goes as a whole.
         texts.sort_by(|one, other| other.len().cmp(&one.len()).then(one.cmp(other)));
         texts.dedup();
@@ -32,13 +36,13 @@ impl Redactor {
 
     /// The error without them.
     pub fn redact_error(&self, error: Error) -> Error {
-        error.reworded(|text| without(&self.0, text))
+        error.map_text(|text| replace_secrets(&self.0, text))
     }
 
     /// The text of an answer without them, but for those of less than 8 bytes.
     pub fn redact_text(&self, text: &str) -> String {
-        let long = self.0.partition_point(|hidden| hidden.len() >= SHORTEST_IN_ANSWERS);
-        without(&self.0[..long], text)
+        let long = self.0.partition_point(|hidden| hidden.len() >= MIN_RESPONSE_REDACTED_BYTES);
+        replace_secrets(&self.0[..long], text)
     }
 
     /// The value of an answer with none of these in its texts.
@@ -55,7 +59,7 @@ impl Redactor {
 }
 
 /// The text with stars for what is hidden.
-fn without(hidden: &[String], text: &str) -> String {
+fn replace_secrets(hidden: &[String], text: &str) -> String {
     hidden
         .iter()
         .filter(|hidden| text.contains(*hidden))
@@ -64,28 +68,28 @@ fn without(hidden: &[String], text: &str) -> String {
 
 /// As it is, as it is on one line, and each of its lines, for that is how a text of many lines is quoted; each of these as
 /// JSON and addresses write it; and the beginning of each.
-fn shapes(secret: &str) -> Vec<String> {
+fn secret_variants(secret: &str) -> Vec<String> {
     let words = secret.split_whitespace().collect::<Vec<_>>().join(" ");
     let lines = secret.lines().map(|line| line.trim().to_owned());
     let mut shapes: Vec<String> = lines.chain([secret.to_owned(), words]).collect();
     for whole in shapes.clone() {
         shapes.push(whole.to_lowercase());
         // As it stands in JSON, in JSON within JSON, and in the parts of an address.
-        let quoted = quoted(&whole);
-        shapes.extend([self::quoted(&quoted), quoted]);
+        let quoted = json_escaped(&whole);
+        shapes.extend([self::json_escaped(&quoted), quoted]);
         shapes.extend(url::form_urlencoded::byte_serialize(whole.as_bytes()).map(str::to_owned).reduce(|a, b| a + &b));
         if let Ok(mut url) = url::Url::parse("http://x/") {
             url.set_path(&whole);
             url.set_query(Some(&whole));
             shapes.extend([&url.path()[1..], url.query().unwrap_or_default()].map(str::to_owned));
         }
-        shapes.push(whole.chars().take(BEGINNING).collect());
+        shapes.push(whole.chars().take(QUOTED_PREFIX_CHARS).collect());
     }
     shapes
 }
 
 /// A text as JSON, without the quotes around it.
-fn quoted(text: &str) -> String {
+fn json_escaped(text: &str) -> String {
     let json = Value::from(text).to_string();
     json.strip_prefix('"').and_then(|json| json.strip_suffix('"')).unwrap_or_default().to_owned()
 }
@@ -104,10 +108,11 @@ mod tests {
         let hidden = Redactor::new(&secrets);
         let error =
             Error::permanent("x", "`open sesame` and `-----BEGIN KEY----- MIIEvQIBADANBgkqhkiG9w0BAQEFAA` of 12");
-        let error = hidden.redact_error(error.hint("not `OPEN`").details(json!([{ "given": "open sesame" }])));
+        let error =
+            hidden.redact_error(error.with_hint("not `OPEN`").with_details(json!([{ "given": "open sesame" }])));
         assert!(error.message().starts_with("`***` and `***"), "{error}");
         assert!(error.message().ends_with(" of 12") && !error.message().contains("BEGIN"), "{error}");
-        assert_eq!(error.facts(), Some(&json!([{ "given": "***" }])));
+        assert_eq!(error.details(), Some(&json!([{ "given": "***" }])));
     }
 
     #[test]

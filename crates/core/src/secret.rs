@@ -15,7 +15,7 @@ impl Secret {
     }
 
     /// The value, for the one place that needs it.
-    pub fn reveal(&self) -> &str {
+    pub fn expose_secret(&self) -> &str {
         &self.0
     }
 }

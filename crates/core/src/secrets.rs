@@ -16,23 +16,23 @@ use crate::error::{Error, Result};
 
 /// What a token in a link is good for.
 #[derive(Clone, Copy, Debug)]
-pub enum Purpose {
+pub enum TokenPurpose {
     /// Reading one run.
     Watch,
     /// Downloading one file.
-    File,
+    Artifact,
     /// Telling of events.
-    Hook,
+    S3Notification,
     /// Sending one file and starting its run.
     Upload,
     /// The link to a file in a mail.
-    Link,
+    DownloadLink,
     /// Signing what is sent as a webhook.
-    Webhook,
+    WebhookSigning,
 }
 
 /// The part of a signature that the token of a link carries.
-const LINK_MAC: usize = 16;
+const LINK_MAC_BYTES: usize = 16;
 
 /// Makes the tokens of links, and knows its own again without a record of them.
 #[derive(Clone)]
@@ -44,50 +44,50 @@ impl Signer {
         Self(key.as_bytes().into())
     }
 
-    fn mac(&self, purpose: Purpose, id: &str) -> Hmac<Sha256> {
+    fn purpose_mac(&self, purpose: TokenPurpose, id: &str) -> Hmac<Sha256> {
         let mac = Hmac::<Sha256>::new_from_slice(&self.0);
         // HMAC hashes keys that are too long and pads those that are too short.
         let mut mac = mac.expect("HMAC takes keys of any length");
         mac.update(match purpose {
-            Purpose::Watch => b"watch:" as &[u8],
-            Purpose::File => b"file:",
-            Purpose::Hook => b"hook:",
-            Purpose::Upload => b"upload:",
-            Purpose::Link => b"link:",
-            Purpose::Webhook => b"webhook:",
+            TokenPurpose::Watch => b"watch:" as &[u8],
+            TokenPurpose::Artifact => b"file:",
+            TokenPurpose::S3Notification => b"hook:",
+            TokenPurpose::Upload => b"upload:",
+            TokenPurpose::DownloadLink => b"link:",
+            TokenPurpose::WebhookSigning => b"webhook:",
         });
         mac.update(id.as_bytes());
         mac
     }
 
     /// The token that is good for this and nothing else.
-    pub fn token(&self, purpose: Purpose, id: &str) -> String {
-        URL_SAFE_NO_PAD.encode(self.mac(purpose, id).finalize().into_bytes())
+    pub fn create_token(&self, purpose: TokenPurpose, id: &str) -> String {
+        URL_SAFE_NO_PAD.encode(self.purpose_mac(purpose, id).finalize().into_bytes())
     }
 
     /// A key of its own for this, from which nothing follows for any other.
-    pub fn derive(&self, purpose: Purpose) -> [u8; 32] {
-        self.mac(purpose, "").finalize().into_bytes().into()
+    pub fn derive_key(&self, purpose: TokenPurpose) -> [u8; 32] {
+        self.purpose_mac(purpose, "").finalize().into_bytes().into()
     }
 
     /// True if `token` is the one for this. Takes the same time for all wrong ones.
-    pub fn holds(&self, purpose: Purpose, id: &str, token: &str) -> bool {
-        URL_SAFE_NO_PAD.decode(token).is_ok_and(|token| self.mac(purpose, id).verify_slice(&token).is_ok())
+    pub fn verify_token(&self, purpose: TokenPurpose, id: &str, token: &str) -> bool {
+        URL_SAFE_NO_PAD.decode(token).is_ok_and(|token| self.purpose_mac(purpose, id).verify_slice(&token).is_ok())
     }
 
     /// The token of a link: the id that the link is stored under, and a signature. 43 characters.
-    pub fn link_token(&self, id: Ulid) -> String {
-        let mac = self.mac(Purpose::Link, &id.to_string()).finalize().into_bytes();
-        URL_SAFE_NO_PAD.encode([&id.to_bytes()[..], &mac[..LINK_MAC]].concat())
+    pub fn create_link_token(&self, id: Ulid) -> String {
+        let mac = self.purpose_mac(TokenPurpose::DownloadLink, &id.to_string()).finalize().into_bytes();
+        URL_SAFE_NO_PAD.encode([&id.to_bytes()[..], &mac[..LINK_MAC_BYTES]].concat())
     }
 
     /// The id of the link whose token this is; `None` if it was not signed here.
-    pub fn link_id(&self, token: &str) -> Option<Ulid> {
+    pub fn verify_link_token(&self, token: &str) -> Option<Ulid> {
         let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
         let (id, mac) = bytes.split_first_chunk::<16>()?;
         let id = Ulid::from_bytes(*id);
-        let signed =
-            mac.len() == LINK_MAC && self.mac(Purpose::Link, &id.to_string()).verify_truncated_left(mac).is_ok();
+        let signed = mac.len() == LINK_MAC_BYTES
+            && self.purpose_mac(TokenPurpose::DownloadLink, &id.to_string()).verify_truncated_left(mac).is_ok();
         signed.then_some(id)
     }
 }
@@ -102,13 +102,13 @@ impl std::fmt::Debug for Signer {
 ///
 /// # Errors
 /// `io_error`
-pub async fn load_or_make(path: &Path, make: impl FnOnce() -> String) -> Result<String> {
+pub async fn load_or_create(path: &Path, make: impl FnOnce() -> String) -> Result<String> {
     let (path, fresh) = (path.to_owned(), make());
-    blocking(path.clone(), move || {
+    run_blocking(path.clone(), move || {
         // Whole before it has its name, and never over another: a link fails if somebody was faster.
         let temporary = path.with_added_extension(ulid::Ulid::generate().to_string());
         if !path.exists() {
-            create(&temporary, &fresh)?;
+            create_secret_file(&temporary, &fresh)?;
             let linked = std::fs::hard_link(&temporary, &path);
             std::fs::remove_file(&temporary)?;
             linked.or_else(|error| if error.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })?;
@@ -122,11 +122,11 @@ pub async fn load_or_make(path: &Path, make: impl FnOnce() -> String) -> Result<
 ///
 /// # Errors
 /// `io_error`
-pub async fn write(path: &Path, secret: &str) -> Result<()> {
+pub async fn write_secret(path: &Path, secret: &str) -> Result<()> {
     let (path, secret) = (path.to_owned(), secret.to_owned());
-    blocking(path.clone(), move || {
+    run_blocking(path.clone(), move || {
         let temporary = path.with_added_extension(ulid::Ulid::generate().to_string());
-        create(&temporary, &secret)?;
+        create_secret_file(&temporary, &secret)?;
         std::fs::rename(&temporary, &path)
     })
     .await
@@ -136,17 +136,17 @@ pub async fn write(path: &Path, secret: &str) -> Result<()> {
 ///
 /// # Errors
 /// Those of the file system.
-pub fn make_folder(path: &Path) -> std::io::Result<()> {
+pub fn create_private_dir(path: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn create(path: &Path, secret: &str) -> std::io::Result<()> {
+fn create_secret_file(path: &Path, secret: &str) -> std::io::Result<()> {
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(secret.as_bytes())?;
     file.sync_all()
 }
 
-async fn blocking<T: Send + 'static>(
+async fn run_blocking<T: Send + 'static>(
     path: PathBuf,
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -159,29 +159,29 @@ async fn blocking<T: Send + 'static>(
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use super::{Purpose, Signer};
+    use super::{Signer, TokenPurpose};
 
     #[test]
     fn a_token_is_good_for_one_thing_alone() {
         let signer = Signer::new("secret");
-        let token = signer.token(Purpose::Watch, "A");
-        assert!(signer.holds(Purpose::Watch, "A", &token));
-        assert!(!signer.holds(Purpose::File, "A", &token));
-        assert!(!signer.holds(Purpose::Watch, "B", &token));
-        assert!(!Signer::new("other").holds(Purpose::Watch, "A", &token));
-        assert!(!signer.holds(Purpose::Watch, "A", &token[1..]));
-        assert!(!signer.holds(Purpose::Watch, "A", ""));
+        let token = signer.create_token(TokenPurpose::Watch, "A");
+        assert!(signer.verify_token(TokenPurpose::Watch, "A", &token));
+        assert!(!signer.verify_token(TokenPurpose::Artifact, "A", &token));
+        assert!(!signer.verify_token(TokenPurpose::Watch, "B", &token));
+        assert!(!Signer::new("other").verify_token(TokenPurpose::Watch, "A", &token));
+        assert!(!signer.verify_token(TokenPurpose::Watch, "A", &token[1..]));
+        assert!(!signer.verify_token(TokenPurpose::Watch, "A", ""));
     }
 
     #[test]
     fn the_token_of_a_link_holds_its_id_and_is_known_again() {
         let (signer, id) = (Signer::new("secret"), ulid::Ulid::from_bytes([7; 16]));
-        let token = signer.link_token(id);
-        assert_eq!((token.len(), signer.link_id(&token)), (43, Some(id)));
-        assert_eq!(token, signer.link_token(id), "a mail that is sent again carries the same link");
-        assert_eq!(Signer::new("other").link_id(&token), None);
+        let token = signer.create_link_token(id);
+        assert_eq!((token.len(), signer.verify_link_token(&token)), (43, Some(id)));
+        assert_eq!(token, signer.create_link_token(id), "a mail that is sent again carries the same link");
+        assert_eq!(Signer::new("other").verify_link_token(&token), None);
         for wrong in ["", "x", &token[1..], &token[..42], &format!("{token}AAAA"), &token.replacen("Bw", "Bx", 1)] {
-            assert_eq!(signer.link_id(wrong), None, "{wrong}");
+            assert_eq!(signer.verify_link_token(wrong), None, "{wrong}");
         }
     }
 
@@ -189,8 +189,8 @@ mod tests {
     async fn a_secret_is_made_once_and_only_its_owner_can_read_it() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("secret_key");
-        let first = super::load_or_make(&path, || "one".into()).await.expect("made");
-        let second = super::load_or_make(&path, || "two".into()).await.expect("read");
+        let first = super::load_or_create(&path, || "one".into()).await.expect("made");
+        let second = super::load_or_create(&path, || "two".into()).await.expect("read");
         assert_eq!((first.as_str(), second.as_str()), ("one", "one"));
         let mode = std::fs::metadata(&path).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

@@ -25,15 +25,15 @@ impl TableName {
             ([table], true) => Ok(Self { schema: None, table: (*table).to_owned() }),
             ([schema, table], true) => Ok(Self { schema: Some((*schema).to_owned()), table: (*table).to_owned() }),
             _ => Err(Error::permanent("table_not_found", format!("`{text}` cannot be the name of a table"))
-                .hint("expected `table` or `schema.table`")),
+                .with_hint("expected `table` or `schema.table`")),
         }
     }
 
     /// Quoted for SQL.
-    pub fn quoted(&self) -> String {
+    pub fn to_quoted_sql(&self) -> String {
         match &self.schema {
-            Some(schema) => format!("{}.{}", identifier(schema), identifier(&self.table)),
-            None => identifier(&self.table),
+            Some(schema) => format!("{}.{}", quote_identifier(schema), quote_identifier(&self.table)),
+            None => quote_identifier(&self.table),
         }
     }
 }
@@ -48,13 +48,13 @@ impl fmt::Display for TableName {
 }
 
 /// A name in the double quotes of standard SQL, which both databases read.
-pub fn identifier(name: &str) -> String {
+pub fn quote_identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Names, quoted and separated by commas.
-pub fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    names.into_iter().map(identifier).collect::<Vec<_>>().join(", ")
+pub fn quote_identifiers<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    names.into_iter().map(quote_identifier).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -63,9 +63,9 @@ mod tests {
 
     #[test]
     fn names_cannot_break_out_of_their_quotes() {
-        assert_eq!(identifier(r#"a"; DROP TABLE x; --"#), r#""a""; DROP TABLE x; --""#);
-        assert_eq!(TableName::parse("crm.contacts").unwrap().quoted(), r#""crm"."contacts""#);
-        assert_eq!(list(["a", "b c"]), r#""a", "b c""#);
+        assert_eq!(quote_identifier(r#"a"; DROP TABLE x; --"#), r#""a""; DROP TABLE x; --""#);
+        assert_eq!(TableName::parse("crm.contacts").unwrap().to_quoted_sql(), r#""crm"."contacts""#);
+        assert_eq!(quote_identifiers(["a", "b c"]), r#""a", "b c""#);
     }
 
     #[test]

@@ -11,24 +11,26 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// A length of time: a whole number and one of `ms s m h d w`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
 #[schemars(transparent)]
-pub struct Duration(#[schemars(with = "String", regex(pattern = r"^[0-9]+(ms|s|m|h|d|w)$"))] pub std::time::Duration);
+pub struct HumanDuration(
+    #[schemars(with = "String", regex(pattern = r"^[0-9]+(ms|s|m|h|d|w)$"))] pub std::time::Duration,
+);
 
-const UNITS: [(&str, u64); 6] =
+const DURATION_UNITS: [(&str, u64); 6] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
 
-impl Duration {
+impl HumanDuration {
     /// The length in milliseconds.
-    pub fn millis(self) -> i64 {
+    pub fn as_millis(self) -> i64 {
         i64::try_from(self.0.as_millis()).unwrap_or(i64::MAX)
     }
 }
 
-impl FromStr for Duration {
+impl FromStr for HumanDuration {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (number, unit) = split(text);
-        let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
+        let (number, unit) = split_unit(text);
+        let factor = DURATION_UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
         match (number.parse::<u64>().ok(), factor) {
             (Some(number), Some(factor)) => match number.checked_mul(factor) {
                 Some(millis) if millis <= i64::MAX as u64 => Ok(Self(std::time::Duration::from_millis(millis))),
@@ -41,10 +43,14 @@ impl FromStr for Duration {
     }
 }
 
-impl fmt::Display for Duration {
+impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis() as u64;
-        let (unit, factor) = UNITS.iter().rev().find(|(_, factor)| millis.is_multiple_of(*factor)).unwrap_or(&UNITS[0]);
+        let (unit, factor) = DURATION_UNITS
+            .iter()
+            .rev()
+            .find(|(_, factor)| millis.is_multiple_of(*factor))
+            .unwrap_or(&DURATION_UNITS[0]);
         if millis == 0 { f.write_str("0s") } else { write!(f, "{}{unit}", millis / factor) }
     }
 }
@@ -58,7 +64,7 @@ impl FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (number, unit) = split(text);
+        let (number, unit) = split_unit(text);
         let shift = match unit.to_ascii_lowercase().as_str() {
             "" | "b" => Some(0),
             "kb" => Some(10),
@@ -86,9 +92,9 @@ impl fmt::Display for ByteSize {
 /// A share of a whole: `0%` to `100%`, held as a fraction from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, JsonSchema)]
 #[schemars(transparent)]
-pub struct Share(#[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)?%$"))] pub f64);
+pub struct Percentage(#[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)?%$"))] pub f64);
 
-impl FromStr for Share {
+impl FromStr for Percentage {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -100,33 +106,33 @@ impl FromStr for Share {
     }
 }
 
-impl fmt::Display for Share {
+impl fmt::Display for Percentage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}%", self.0 * 100.0)
     }
 }
 
 /// Whether `name` can name a queue: a small letter, then at most 62 small letters, digits, `-` and `_`.
-pub fn is_name(name: &str) -> bool {
+pub fn is_queue_name(name: &str) -> bool {
     name.len() <= 63
         && name.starts_with(|first: char| first.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_')
 }
 
 /// Whether `name` can name an event of the application: letters, digits, `.`, `_` and `-`, at most 100.
-pub fn is_event(name: &str) -> bool {
+pub fn is_event_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=100).contains(&name.len()) && name.bytes().all(allowed)
 }
 
 /// `1234567` as `1,234,567`.
-pub fn grouped(number: u64) -> String {
+pub fn group_digits(number: u64) -> String {
     let digits = number.to_string();
     let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
     groups.collect::<Vec<_>>().join(",")
 }
 
-fn split(text: &str) -> (&str, &str) {
+fn split_unit(text: &str) -> (&str, &str) {
     let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
     (number, unit.trim())
@@ -147,7 +153,7 @@ macro_rules! written_as_text {
         }
     )*};
 }
-written_as_text!(Duration, ByteSize, Share);
+written_as_text!(HumanDuration, ByteSize, Percentage);
 
 /// Reads an address to listen on; the standard message does not say what one looks like.
 ///

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{Ipv4Net, Ipv6Net};
 
 /// Where every network begins, how long its prefix is, and what it is for people.
-const V4: [([u8; 4], u8, &str); 17] = [
+const NON_PUBLIC_V4_RANGES: [([u8; 4], u8, &str); 17] = [
     ([0, 0, 0, 0], 8, "an unspecified address"),
     ([10, 0, 0, 0], 8, "a private address"),
     ([100, 64, 0, 0], 10, "a carrier's private address"),
@@ -26,7 +26,7 @@ const V4: [([u8; 4], u8, &str); 17] = [
     ([240, 0, 0, 0], 4, "a reserved address"),
 ];
 
-const V6: [([u16; 8], u8, &str); 14] = [
+const NON_PUBLIC_V6_RANGES: [([u16; 8], u8, &str); 14] = [
     ([0; 8], 128, "an unspecified address"),
     ([0, 0, 0, 0, 0, 0, 0, 1], 128, "a loopback address"),
     ([0, 0, 0, 0, 0, 0xffff, 0, 0], 96, "an IPv4 address within an IPv6 address"),
@@ -45,29 +45,29 @@ const V6: [([u16; 8], u8, &str); 14] = [
 ];
 
 /// What an address is that does not belong to the public internet; `None`: it does.
-pub(super) fn private(ip: IpAddr) -> Option<&'static str> {
+pub(super) fn non_public_kind(ip: IpAddr) -> Option<&'static str> {
     match ip {
-        IpAddr::V4(ip) => private_v4(ip),
-        IpAddr::V6(ip) => private_v6(ip),
+        IpAddr::V4(ip) => non_public_v4_kind(ip),
+        IpAddr::V6(ip) => non_public_v6_kind(ip),
     }
 }
 
-fn private_v4(ip: Ipv4Addr) -> Option<&'static str> {
+fn non_public_v4_kind(ip: Ipv4Addr) -> Option<&'static str> {
     let within = |(start, prefix, _): &&([u8; 4], u8, &str)| {
         Ipv4Net::new(Ipv4Addr::from(*start), *prefix).is_ok_and(|net| net.contains(&ip))
     };
-    V4.iter().find(within).map(|(.., what)| *what)
+    NON_PUBLIC_V4_RANGES.iter().find(within).map(|(.., what)| *what)
 }
 
-fn private_v6(ip: Ipv6Addr) -> Option<&'static str> {
+fn non_public_v6_kind(ip: Ipv6Addr) -> Option<&'static str> {
     // The way from a network without IPv4 to servers without IPv6: as public as the address within.
     if let [0x64, 0xff9b, 0, 0, 0, 0, high, low] = ip.segments() {
-        return private_v4(Ipv4Addr::from_bits((u32::from(high) << 16) | u32::from(low)));
+        return non_public_v4_kind(Ipv4Addr::from_bits((u32::from(high) << 16) | u32::from(low)));
     }
     let within = |(start, prefix, _): &&([u16; 8], u8, &str)| {
         Ipv6Net::new(Ipv6Addr::from(*start), *prefix).is_ok_and(|net| net.contains(&ip))
     };
-    let known = V6.iter().find(within).map(|(.., what)| *what);
+    let known = NON_PUBLIC_V6_RANGES.iter().find(within).map(|(.., what)| *what);
     // Nothing outside of 2000::/3 has been given to anybody.
     known.or_else(|| (ip.segments()[0] >> 13 != 1).then_some("a reserved address"))
 }
@@ -129,7 +129,7 @@ mod tests {
             ("fec0::1", "private"),
             ("ff02::1", "multicast"),
         ] {
-            let found = private(address.parse().unwrap());
+            let found = non_public_kind(address.parse().unwrap());
             assert!(found.is_some_and(|found| found.contains(what)), "{address}: {found:?}");
         }
     }
@@ -162,7 +162,7 @@ mod tests {
             "64:ff9b::8.8.8.8",
             "3ffe::1",
         ] {
-            assert_eq!(private(address.parse().unwrap()), None, "{address}");
+            assert_eq!(non_public_kind(address.parse().unwrap()), None, "{address}");
         }
     }
 }

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use afterload_core::secret::Secret;
-use afterload_core::units::{ByteSize, Duration};
+use afterload_core::units::{ByteSize, HumanDuration};
 
 /// Outgoing calls.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -34,11 +34,11 @@ pub struct WebhooksConfig {
 
 impl WebhooksConfig {
     /// How a secret begins.
-    pub const PREFIX: &str = "whsec_";
+    pub const SECRET_PREFIX: &str = "whsec_";
 
     /// The bytes of a secret; `None` if it is none, or has less than 24 or more than 64.
-    pub fn key(secret: &Secret) -> Option<Vec<u8>> {
-        let bytes = STANDARD.decode(secret.reveal().strip_prefix(Self::PREFIX)?).ok()?;
+    pub fn decode_secret(secret: &Secret) -> Option<Vec<u8>> {
+        let bytes = STANDARD.decode(secret.expose_secret().strip_prefix(Self::SECRET_PREFIX)?).ok()?;
         (24..=64).contains(&bytes.len()).then_some(bytes)
     }
 }
@@ -48,72 +48,72 @@ impl WebhooksConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct HttpLimits {
     /// How long it may take to connect; default `5s`.
-    pub connect: Duration,
+    pub connect: HumanDuration,
     /// How long a call may take in all, where nothing else is said; default `30s`.
-    pub total: Duration,
+    pub total: HumanDuration,
     /// The largest body of an answer that is read into memory; default `1mb`.
     pub body: ByteSize,
 }
 
 impl Default for HttpLimits {
     fn default() -> Self {
-        let seconds = |seconds: u64| Duration(std::time::Duration::from_secs(seconds));
+        let seconds = |seconds: u64| HumanDuration(std::time::Duration::from_secs(seconds));
         Self { connect: seconds(5), total: seconds(30), body: ByteSize(1 << 20) }
     }
 }
 
 /// An entry of `http.allow`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Allowed {
+pub struct EgressRule {
     /// Which hosts.
-    pub hosts: Hosts,
+    pub host_pattern: HostPattern,
     /// Which port; `None`: all.
     pub port: Option<u16>,
 }
 
 /// The hosts of an entry of `http.allow`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hosts {
+pub enum HostPattern {
     /// These addresses, and names that lead to them.
     Net(IpNet),
     /// This name, whatever it leads to.
     Name(String),
     /// Every name that ends with this, which begins with a dot.
-    Under(String),
+    Subdomains(String),
 }
 
-impl Allowed {
+impl EgressRule {
     /// Reads an entry. `None`: it is neither an address, nor a network, nor a name.
     pub fn parse(text: &str) -> Option<Self> {
-        if let Some(net) = net(text) {
-            return Some(Self { hosts: Hosts::Net(net), port: None });
+        if let Some(net) = parse_network(text) {
+            return Some(Self { host_pattern: HostPattern::Net(net), port: None });
         }
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) if !text.ends_with(']') => (host, Some(port.parse().ok()?)),
             _ => (text, None),
         };
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let hosts = match (bare, net(bare.unwrap_or(host))) {
-            (_, Some(net)) => Hosts::Net(net),
+        let hosts = match (bare, parse_network(bare.unwrap_or(host))) {
+            (_, Some(net)) => HostPattern::Net(net),
             (Some(_), None) => return None,
-            (None, None) => name(host)?,
+            (None, None) => parse_host_name(host)?,
         };
-        Some(Self { hosts, port })
+        Some(Self { host_pattern: hosts, port })
     }
 
     /// Whether it holds for this port; `None` is a port that no entry names.
-    pub fn on(&self, port: Option<u16>) -> bool {
+    pub fn matches_port(&self, port: Option<u16>) -> bool {
         self.port.is_none() || self.port == port
     }
 }
 
-fn net(text: &str) -> Option<IpNet> {
+fn parse_network(text: &str) -> Option<IpNet> {
     let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     net.ok().map(|net| net.trunc())
 }
 
 /// A name as the parser of URLs knows it; what that takes for an address, or writes otherwise, would never match.
-fn name(text: &str) -> Option<Hosts> {
+fn parse_host_name(text: &str) -> Option<HostPattern> {
     let (under, name) = match text.strip_prefix("*.") {
         Some(rest) => (true, rest),
         None => (false, text),
@@ -121,7 +121,7 @@ fn name(text: &str) -> Option<Hosts> {
     let name = name.strip_suffix('.').unwrap_or(name).to_lowercase();
     let url = url::Url::parse(&format!("http://{name}/")).ok()?;
     let plain = url.domain() == Some(name.as_str()) && url.port().is_none() && !name.contains('*');
-    plain.then(|| if under { Hosts::Under(format!(".{name}")) } else { Hosts::Name(name) })
+    plain.then(|| if under { HostPattern::Subdomains(format!(".{name}")) } else { HostPattern::Name(name) })
 }
 
 #[cfg(test)]
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn entries_are_addresses_networks_and_names_with_or_without_a_port() {
-        let net = |text: &str| Hosts::Net(text.parse().unwrap());
+        let net = |text: &str| HostPattern::Net(text.parse().unwrap());
         for (text, hosts, port) in [
             ("127.0.0.1", net("127.0.0.1/32"), None),
             ("127.0.0.1:8080", net("127.0.0.1/32"), Some(8080)),
@@ -140,15 +140,15 @@ mod tests {
             ("[::1]:8080", net("::1/128"), Some(8080)),
             ("[fd00::]", net("fd00::/128"), None),
             ("fd00::/8", net("fd00::/8"), None),
-            ("Internal.Example.", Hosts::Name("internal.example".into()), None),
-            ("localhost:3000", Hosts::Name("localhost".into()), Some(3000)),
-            ("*.corp.example:8080", Hosts::Under(".corp.example".into()), Some(8080)),
+            ("Internal.Example.", HostPattern::Name("internal.example".into()), None),
+            ("localhost:3000", HostPattern::Name("localhost".into()), Some(3000)),
+            ("*.corp.example:8080", HostPattern::Subdomains(".corp.example".into()), Some(8080)),
         ] {
-            assert_eq!(Allowed::parse(text), Some(Allowed { hosts, port }), "{text}");
+            assert_eq!(EgressRule::parse(text), Some(EgressRule { host_pattern: hosts, port }), "{text}");
         }
         let bad = ["", "*", "*.", "http://a.example", "a.example/path", "a.example:", "a.example:99999", "a@b.example"];
         for text in bad.into_iter().chain(["127.1", "[a.example]", "a.*.example", "10.0.0.0/33", "user:pass@x:80"]) {
-            assert_eq!(Allowed::parse(text), None, "{text}");
+            assert_eq!(EgressRule::parse(text), None, "{text}");
         }
     }
 }

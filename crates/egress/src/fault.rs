@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
-use super::guard::Blocked;
+use super::guard::BlockedAddress;
 use afterload_core::error::Error;
 use afterload_core::units::{self, ByteSize};
 
 /// The error for what reqwest met on the way to `shown`.
-pub(super) fn of(error: &reqwest::Error, shown: &str) -> Error {
+pub(super) fn from_reqwest(error: &reqwest::Error, shown: &str) -> Error {
     let mut reason = None;
     let mut inner = error.source();
     while let Some(error) = inner {
-        if let Some(found) = error.downcast_ref::<Blocked>() {
-            return blocked(found, shown);
+        if let Some(found) = error.downcast_ref::<BlockedAddress>() {
+            return address_blocked(found, shown);
         }
         reason = Some(error.to_string());
         inner = error.source();
@@ -35,25 +35,25 @@ pub(super) fn of(error: &reqwest::Error, shown: &str) -> Error {
 }
 
 /// The error for an address that must not be called.
-pub(super) fn blocked(Blocked(what): &Blocked, shown: &str) -> Error {
+pub(super) fn address_blocked(BlockedAddress(what): &BlockedAddress, shown: &str) -> Error {
     Error::permanent("egress_blocked", format!("`{shown}` leads to {what}, which must not be called"))
-        .hint("`http.allow` in the configuration names what may be called all the same")
+        .with_hint("`http.allow` in the configuration names what may be called all the same")
 }
 
 /// The error for a call that was not over in time.
-pub(super) fn timeout(shown: &str, limit: Duration) -> Error {
-    let limit = units::Duration(limit);
+pub(super) fn call_timed_out(shown: &str, limit: Duration) -> Error {
+    let limit = units::HumanDuration(limit);
     Error::transient("http_timeout", format!("`{shown}` was not over within {limit}"))
 }
 
 /// The error for a body with more bytes than are allowed.
-pub(super) fn too_large(shown: &str, most: u64) -> Error {
+pub(super) fn body_too_large(shown: &str, most: u64) -> Error {
     let most = ByteSize(most);
     Error::permanent("http_body_too_large", format!("the answer to `{shown}` is larger than {most}"))
 }
 
 /// The error for a status that was not wanted.
-pub(super) fn status(status: StatusCode, shown: &str, wait: Option<Duration>) -> Error {
+pub(super) fn unexpected_status(status: StatusCode, shown: &str, wait: Option<Duration>) -> Error {
     let message = format!("`{shown}` was answered with {status}");
     let error = match status.as_u16() {
         429 => Error::transient("http_rate_limited", message),
@@ -63,9 +63,9 @@ pub(super) fn status(status: StatusCode, shown: &str, wait: Option<Duration>) ->
         400..=499 => Error::permanent("http_refused", message),
         _ => Error::permanent("http_unexpected_status", message),
     };
-    let error = error.details(serde_json::json!({ "status": status.as_u16() }));
+    let error = error.with_details(serde_json::json!({ "status": status.as_u16() }));
     match wait {
-        Some(wait) if error.is_transient() => error.retry_after(wait),
+        Some(wait) if error.is_transient() => error.with_retry_after(wait),
         _ => error,
     }
 }

@@ -5,27 +5,27 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{header_name, parse_url};
-use afterload_pipeline::{Check, Dynamic};
+use super::{parse_header_name, parse_url};
+use afterload_pipeline::{Templated, Validator};
 
 /// Headers that are the same for every attempt, and therefore nobody else's to set; in small letters.
 pub const OURS: [&str; 4] = ["idempotency-key", "webhook-id", "webhook-timestamp", "webhook-signature"];
 
 /// Headers by name.
-pub type Headers = BTreeMap<String, Dynamic<String>>;
+pub type RequestHeaders = BTreeMap<String, Templated<String>>;
 
 /// A call below `at` has an address that can be called, as far as that is known, and headers that may be set.
-pub fn check_target(check: &mut Check<'_>, at: &[&str], url: &Dynamic<String>, headers: &Headers) {
-    if let Some(Err(error)) = url.known().map(|url| parse_url(url)) {
-        check.problem(&[at, &["url"]].concat(), error.message(), error.hint_text().unwrap_or_default());
+pub fn check_request_target(check: &mut Validator<'_>, at: &[&str], url: &Templated<String>, headers: &RequestHeaders) {
+    if let Some(Err(error)) = url.as_literal().map(|url| parse_url(url)) {
+        check.report_invalid(&[at, &["url"]].concat(), error.message(), error.hint_text().unwrap_or_default());
     }
     for name in headers.keys() {
         let place = [at, &["headers", name]].concat();
         if OURS.contains(&name.to_ascii_lowercase().as_str()) {
             let hint = "it is the same for every attempt; write `sign: standard-webhooks` for those of webhooks";
-            check.problem(&place, format!("`{name}` is a header that the service sets itself"), hint);
-        } else if let Err(error) = header_name(name) {
-            check.problem(&place, error.message(), "");
+            check.report_invalid(&place, format!("`{name}` is a header that the service sets itself"), hint);
+        } else if let Err(error) = parse_header_name(name) {
+            check.report_invalid(&place, error.message(), "");
         }
     }
 }
@@ -33,7 +33,7 @@ pub fn check_target(check: &mut Check<'_>, at: &[&str], url: &Dynamic<String>, h
 /// How a call is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Sign {
+pub enum SignatureScheme {
     /// With `webhook-id`, `webhook-timestamp` and `webhook-signature`; `afterload key webhook` prints the secret.
     StandardWebhooks,
 }

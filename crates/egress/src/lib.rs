@@ -24,68 +24,68 @@ use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::{Client, redirect::Policy};
 use tokio::time::{Instant, timeout_at};
 
-pub use answer::Answer;
-use answer::Within;
-pub use config::{Allowed, Hosts, HttpConfig, HttpLimits, WebhooksConfig};
-pub use fields::{Headers, OURS, Sign, check_target};
-pub use request::{Request, encode_form, header_name};
+pub use answer::EgressResponse;
+use answer::ResponseLimits;
+pub use config::{EgressRule, HostPattern, HttpConfig, HttpLimits, WebhooksConfig};
+pub use fields::{OURS, RequestHeaders, SignatureScheme, check_request_target};
+pub use request::{EgressRequest, encode_form, parse_header_name};
 pub use reqwest::Method;
-pub use target::{parse_url, shown};
-pub use webhook::Webhooks;
+pub use target::{display_origin, parse_url};
+pub use webhook::WebhookSigner;
 
-use self::guard::{Guard, Names, Resolver, System};
+use self::guard::{DnsResolver, EgressPolicy, EgressResolver, SystemResolver};
 use afterload_core::error::{Error, Result};
 use afterload_core::redact::Redactor;
 
 /// How many redirects are followed.
-pub const MOST_REDIRECTS: usize = 3;
+pub const MAX_REDIRECTS: usize = 3;
 
 /// Makes guarded calls. Cheap to clone; connections are kept for the next call.
 #[derive(Clone)]
-pub struct Http(Arc<Inner>);
+pub struct EgressClient(Arc<EgressClientState>);
 
-struct Inner {
-    guard: Arc<Guard>,
+struct EgressClientState {
+    policy: Arc<EgressPolicy>,
     /// Where no calls can be made, everything else goes on.
-    clients: Result<Clients>,
+    clients: Result<ClientsByPort>,
     limits: HttpLimits,
-    webhooks: Webhooks,
+    webhook_signer: WebhookSigner,
     redactor: Redactor,
 }
 
-struct Clients {
+struct ClientsByPort {
     /// For ports that no rule names.
-    any: Client,
+    default_client: Client,
     /// For each port that one does: the look-up of a name does not know for which port it is.
     by_port: BTreeMap<u16, Client>,
 }
 
-impl Http {
+impl EgressClient {
     /// With these rules and limits. `webhooks` signs requests, `redactor` removes secrets that servers echo.
-    pub fn new(config: &HttpConfig, limits: &HttpLimits, webhooks: Webhooks, redactor: Redactor) -> Self {
-        Self::with_names(config, limits, (webhooks, redactor), Arc::new(System))
+    pub fn new(config: &HttpConfig, limits: &HttpLimits, webhooks: WebhookSigner, redactor: Redactor) -> Self {
+        Self::with_resolver(config, limits, (webhooks, redactor), Arc::new(SystemResolver))
     }
 
     /// The same with somebody else to look up names.
-    pub(crate) fn with_names(
+    pub(crate) fn with_resolver(
         config: &HttpConfig,
         limits: &HttpLimits,
-        (webhooks, redactor): (Webhooks, Redactor),
-        names: Arc<dyn Names>,
+        (webhooks, redactor): (WebhookSigner, Redactor),
+        names: Arc<dyn DnsResolver>,
     ) -> Self {
-        let allowed = config.allow.iter().filter_map(|entry| Allowed::parse(entry)).collect();
-        let guard = Arc::new(Guard::new(allowed));
+        let allowed = config.allow.iter().filter_map(|entry| EgressRule::parse(entry)).collect();
+        let guard = Arc::new(EgressPolicy::new(allowed));
         let limits = limits.clone();
-        let clients = Clients::new(&guard, &names, &limits);
+        let clients = ClientsByPort::new(&guard, &names, &limits);
         if let Err(error) = &clients {
             tracing::warn!(error.code = error.code(), "calls of other services will fail: {error}");
         }
-        Self(Arc::new(Inner { guard, clients, limits, webhooks, redactor }))
+        Self(Arc::new(EgressClientState { policy: guard, clients, limits, webhook_signer: webhooks, redactor }))
     }
 
     /// What webhooks are signed with.
-    pub fn webhooks(&self) -> &Webhooks {
-        &self.0.webhooks
+    pub fn webhook_signer(&self) -> &WebhookSigner {
+        &self.0.webhook_signer
     }
 
     /// What must not be kept of an answer: servers echo what they were sent.
@@ -99,51 +99,51 @@ impl Http {
     /// Permanent: `egress_blocked`, `http_redirect_refused`, `http_url_invalid`, and `http_client_failed` where the system
     /// has no certificates. Transient: `http_unreachable` (the request was not sent), `http_timeout`, `http_broken` (it may
     /// have been).
-    pub async fn send(&self, request: Request) -> Result<Answer> {
+    pub async fn send(&self, request: EgressRequest) -> Result<EgressResponse> {
         let timeout = request.timeout.unwrap_or(self.0.limits.total.0);
-        let within = Within { timeout, deadline: Instant::now() + timeout, body: self.0.limits.body };
-        let mut hop = self.hop(&request, within).await?;
+        let within = ResponseLimits { timeout, deadline: Instant::now() + timeout, max_body: self.0.limits.body };
+        let mut hop = self.send_once(&request, within).await?;
         let mut last = request.clone();
         for followed in 0.. {
-            let next = match request.redirects {
+            let next = match request.max_redirects {
                 0 => None,
-                _ => redirect::next(&last, hop.status(), hop.header("location"))?,
+                _ => redirect::next_request(&last, hop.status_code(), hop.header_text("location"))?,
             };
             let Some(next) = next else { break };
-            if followed == request.redirects {
-                return Err(redirect::too_many(&request, &next.url));
+            if followed == request.max_redirects {
+                return Err(redirect::too_many_redirects(&request, &next.url));
             }
-            hop = self.hop(&next, within).await?;
+            hop = self.send_once(&next, within).await?;
             last = next;
         }
         Ok(hop)
     }
 
-    async fn hop(&self, request: &Request, within: Within) -> Result<Answer> {
-        let shown = request.shown();
-        self.0.guard.host(&request.url).map_err(|found| fault::blocked(&found, &shown))?;
+    async fn send_once(&self, request: &EgressRequest, within: ResponseLimits) -> Result<EgressResponse> {
+        let shown = request.method_and_origin();
+        self.0.policy.check_host(&request.url).map_err(|found| fault::address_blocked(&found, &shown))?;
         let port = request.url.port_or_known_default();
         let clients = self.0.clients.as_ref().map_err(Clone::clone)?;
-        let client = port.and_then(|port| clients.by_port.get(&port)).unwrap_or(&clients.any);
+        let client = port.and_then(|port| clients.by_port.get(&port)).unwrap_or(&clients.default_client);
         let call = client.request(request.method.clone(), request.url.clone()).headers(request.headers.clone());
         let answered = timeout_at(within.deadline, call.body(request.body.clone()).send()).await;
         let response = match answered {
-            Ok(response) => response.map_err(|error| fault::of(&error, &shown))?,
-            Err(_) => return Err(fault::timeout(&shown, within.timeout)),
+            Ok(response) => response.map_err(|error| fault::from_reqwest(&error, &shown))?,
+            Err(_) => return Err(fault::call_timed_out(&shown, within.timeout)),
         };
-        Ok(Answer { response, shown, within })
+        Ok(EgressResponse { response, request_label: shown, limits: within })
     }
 }
 
-impl Clients {
-    fn new(guard: &Arc<Guard>, names: &Arc<dyn Names>, limits: &HttpLimits) -> Result<Self> {
-        let client = |port| client(Resolver { guard: guard.clone(), names: names.clone(), port }, limits);
-        let by_port = guard.ports().into_iter().map(|port| Ok((port, client(Some(port))?)));
-        Ok(Self { by_port: by_port.collect::<Result<_>>()?, any: client(None)? })
+impl ClientsByPort {
+    fn new(guard: &Arc<EgressPolicy>, names: &Arc<dyn DnsResolver>, limits: &HttpLimits) -> Result<Self> {
+        let client = |port| build_client(EgressResolver { policy: guard.clone(), dns: names.clone(), port }, limits);
+        let by_port = guard.rule_ports().into_iter().map(|port| Ok((port, client(Some(port))?)));
+        Ok(Self { by_port: by_port.collect::<Result<_>>()?, default_client: client(None)? })
     }
 }
 
-fn client(resolver: Resolver, limits: &HttpLimits) -> Result<Client> {
+fn build_client(resolver: EgressResolver, limits: &HttpLimits) -> Result<Client> {
     // A body that is not compressed cannot grow when it is read.
     let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]);
     let client = Client::builder()
@@ -158,7 +158,7 @@ fn client(resolver: Resolver, limits: &HttpLimits) -> Result<Client> {
         .build();
     client.map_err(|error| {
         Error::permanent("http_client_failed", format!("no calls can be made: {error}"))
-            .hint("install the certificates of the system (`ca-certificates`) and start the service again")
+            .with_hint("install the certificates of the system (`ca-certificates`) and start the service again")
     })
 }
 

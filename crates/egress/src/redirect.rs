@@ -5,24 +5,28 @@ use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use url::Url;
 
-use super::request::Request;
-use super::target::{check_url, shown};
+use super::request::EgressRequest;
+use super::target::{check_url, display_origin};
 use afterload_core::error::{Error, Result};
 
 /// What another origin may be told. Everything else may be a secret that was meant for the first one.
-const HARMLESS: [&str; 6] =
+const CROSS_ORIGIN_HEADERS: [&str; 6] =
     ["accept", "accept-language", "content-language", "content-type", "idempotency-key", "user-agent"];
 
 /// The request that follows a redirect with this status and `Location`; `None`: it is none.
-pub(super) fn next(request: &Request, status: u16, location: Option<&str>) -> Result<Option<Request>> {
+pub(super) fn next_request(
+    request: &EgressRequest,
+    status: u16,
+    location: Option<&str>,
+) -> Result<Option<EgressRequest>> {
     let (301 | 302 | 303 | 307 | 308, Some(location)) = (status, location) else { return Ok(None) };
-    let leads = |what: &str| format!("`{}` is redirected {what}", request.shown());
-    let url = request.url.join(location).map_err(|_| refused(leads("to something that is not a URL")))?;
+    let leads = |what: &str| format!("`{}` is redirected {what}", request.method_and_origin());
+    let url = request.url.join(location).map_err(|_| redirect_refused(leads("to something that is not a URL")))?;
     let url = check_url(url).map_err(|error| error.context(leads("to where we do not go")))?;
     if request.url.scheme() == "https" && url.scheme() == "http" {
-        return Err(refused(leads("to an address without TLS")));
+        return Err(redirect_refused(leads("to an address without TLS")));
     }
-    let mut next = Request { url, ..request.clone() };
+    let mut next = EgressRequest { url, ..request.clone() };
     let becomes_get = match status {
         303 => next.method != Method::HEAD,
         301 | 302 => next.method == Method::POST,
@@ -33,7 +37,8 @@ pub(super) fn next(request: &Request, status: u16, location: Option<&str>) -> Re
         next.headers.remove(CONTENT_TYPE);
     }
     if next.url.origin() != request.url.origin() {
-        let names: Vec<_> = next.headers.keys().filter(|name| !HARMLESS.contains(&name.as_str())).cloned().collect();
+        let names: Vec<_> =
+            next.headers.keys().filter(|name| !CROSS_ORIGIN_HEADERS.contains(&name.as_str())).cloned().collect();
         for name in names {
             next.headers.remove(name);
         }
@@ -42,12 +47,16 @@ pub(super) fn next(request: &Request, status: u16, location: Option<&str>) -> Re
 }
 
 /// The error for one redirect too many.
-pub(super) fn too_many(first: &Request, last: &Url) -> Error {
-    let followed = first.redirects;
-    refused(format!("`{}` was redirected more than {followed} times, last to `{}`", first.shown(), shown(last)))
+pub(super) fn too_many_redirects(first: &EgressRequest, last: &Url) -> Error {
+    let followed = first.max_redirects;
+    redirect_refused(format!(
+        "`{}` was redirected more than {followed} times, last to `{}`",
+        first.method_and_origin(),
+        display_origin(last)
+    ))
 }
 
-fn refused(message: String) -> Error {
+fn redirect_refused(message: String) -> Error {
     Error::permanent("http_redirect_refused", message)
 }
 
@@ -57,13 +66,14 @@ mod tests {
 
     use super::*;
 
-    fn request(method: Method) -> Request {
-        let request = Request::new(method, "https://a.example/x?token=1").unwrap().body("text/plain", "body");
-        request.header("Authorization", "Bearer canary").unwrap().header("X-Api-Key", "canary").unwrap()
+    fn request(method: Method) -> EgressRequest {
+        let request =
+            EgressRequest::new(method, "https://a.example/x?token=1").unwrap().with_body("text/plain", "body");
+        request.with_header("Authorization", "Bearer canary").unwrap().with_header("X-Api-Key", "canary").unwrap()
     }
 
-    fn after(method: Method, status: u16, location: &str) -> Request {
-        next(&request(method), status, Some(location)).unwrap().unwrap()
+    fn after(method: Method, status: u16, location: &str) -> EgressRequest {
+        next_request(&request(method), status, Some(location)).unwrap().unwrap()
     }
 
     #[test]
@@ -85,9 +95,9 @@ mod tests {
             assert_eq!(next.url.as_str(), "https://a.example/y");
         }
         for status in [200, 300, 304, 305, 306, 404] {
-            assert!(next(&request(Method::GET), status, Some("/y")).unwrap().is_none(), "{status}");
+            assert!(next_request(&request(Method::GET), status, Some("/y")).unwrap().is_none(), "{status}");
         }
-        assert!(next(&request(Method::GET), 302, None).unwrap().is_none());
+        assert!(next_request(&request(Method::GET), 302, None).unwrap().is_none());
     }
 
     #[test]
@@ -110,7 +120,7 @@ mod tests {
             ("https://", "http_redirect_refused"),
             ("file:///etc/canary", "http_url_invalid"),
         ] {
-            let error = next(&request(Method::GET), 302, Some(location)).unwrap_err();
+            let error = next_request(&request(Method::GET), 302, Some(location)).unwrap_err();
             assert_eq!((error.code(), error.is_transient()), (code, false), "{location}");
             assert!(!error.to_string().contains("canary") && !error.to_string().contains("token"), "{error}");
         }

@@ -9,13 +9,13 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use url::Url;
 
-use super::target::{parse_url, shown};
-use super::{MOST_REDIRECTS, Webhooks};
+use super::target::{display_origin, parse_url};
+use super::{MAX_REDIRECTS, WebhookSigner};
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 
 /// Headers that belong to the connection, or that say what is asked for on the level below.
-const RESERVED: [&str; 12] = [
+const CONNECTION_HEADERS: [&str; 12] = [
     "accept-encoding",
     "connection",
     "content-length",
@@ -32,23 +32,23 @@ const RESERVED: [&str; 12] = [
 
 /// A request that [`super::Http::send`] sends.
 #[derive(Clone)]
-pub struct Request {
+pub struct EgressRequest {
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
     pub(super) timeout: Option<Duration>,
-    pub(super) redirects: usize,
+    pub(super) max_redirects: usize,
 }
 
-impl Request {
+impl EgressRequest {
     /// A request without a body.
     ///
     /// # Errors
     /// `http_url_invalid`
     pub fn new(method: Method, url: &str) -> Result<Self> {
         let (url, headers) = (parse_url(url)?, HeaderMap::new());
-        Ok(Self { method, url, headers, body: Bytes::new(), timeout: None, redirects: MOST_REDIRECTS })
+        Ok(Self { method, url, headers, body: Bytes::new(), timeout: None, max_redirects: MAX_REDIRECTS })
     }
 
     /// Asks for something.
@@ -72,11 +72,11 @@ impl Request {
     ///
     /// # Errors
     /// `http_header_invalid`, which does not quote the value.
-    pub fn header(mut self, name: &str, value: &str) -> Result<Self> {
-        let name = header_name(name)?;
+    pub fn with_header(mut self, name: &str, value: &str) -> Result<Self> {
+        let name = parse_header_name(name)?;
         let value = HeaderValue::from_str(value).map_err(|_| {
             Error::permanent("http_header_invalid", format!("the value of the header `{name}` cannot be sent"))
-                .hint("a header is one line without control characters")
+                .with_hint("a header is one line without control characters")
         })?;
         self.headers.insert(name, value);
         Ok(self)
@@ -84,7 +84,7 @@ impl Request {
 
     /// The query, added to that of the address.
     #[must_use]
-    pub fn query<'a>(mut self, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+    pub fn with_query<'a>(mut self, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut pairs = pairs.into_iter().peekable();
         if pairs.peek().is_some() {
             self.url.query_pairs_mut().extend_pairs(pairs);
@@ -94,7 +94,7 @@ impl Request {
 
     /// The body. Its type is sent unless a header `Content-Type` has been added.
     #[must_use]
-    pub fn body(mut self, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+    pub fn with_body(mut self, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self.headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(content_type));
         self
@@ -102,13 +102,13 @@ impl Request {
 
     /// The body as JSON.
     #[must_use]
-    pub fn json(self, body: &Value) -> Self {
-        self.body("application/json", body.to_string())
+    pub fn with_json(self, body: &Value) -> Self {
+        self.with_body("application/json", body.to_string())
     }
 
     /// How long all of it may take, redirects and the answer's body included; default `limits.http.total`.
     #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
@@ -116,7 +116,7 @@ impl Request {
     /// Takes a redirect as the answer rather than following it.
     #[must_use]
     pub fn without_redirects(mut self) -> Self {
-        self.redirects = 0;
+        self.max_redirects = 0;
         self
     }
 
@@ -125,22 +125,22 @@ impl Request {
     ///
     /// # Errors
     /// `http_header_invalid` for an id that is not one line of ASCII.
-    pub fn signed(self, webhooks: &Webhooks, id: &str) -> Result<Self> {
-        let timestamp = clock::now() / 1000;
-        let signature = webhooks.sign(id, timestamp, &self.body);
-        let signed = self.header("webhook-id", id)?.header("webhook-timestamp", &timestamp.to_string())?;
-        Ok(signed.header("webhook-signature", &signature)?.without_redirects())
+    pub fn with_webhook_signature(self, webhooks: &WebhookSigner, id: &str) -> Result<Self> {
+        let timestamp = clock::now_millis() / 1000;
+        let signature = webhooks.sign_message(id, timestamp, &self.body);
+        let signed = self.with_header("webhook-id", id)?.with_header("webhook-timestamp", &timestamp.to_string())?;
+        Ok(signed.with_header("webhook-signature", &signature)?.without_redirects())
     }
 
     /// What it is, for people.
-    pub(super) fn shown(&self) -> String {
-        format!("{} {}", self.method, shown(&self.url))
+    pub(super) fn method_and_origin(&self) -> String {
+        format!("{} {}", self.method, display_origin(&self.url))
     }
 }
 
-impl fmt::Debug for Request {
+impl fmt::Debug for EgressRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown())
+        f.write_str(&self.method_and_origin())
     }
 }
 
@@ -153,10 +153,10 @@ pub fn encode_form(fields: &[(String, String)]) -> String {
 ///
 /// # Errors
 /// `http_header_invalid`
-pub fn header_name(name: &str) -> Result<HeaderName> {
+pub fn parse_header_name(name: &str) -> Result<HeaderName> {
     let invalid = |why: &str| Error::permanent("http_header_invalid", format!("`{name}` {why}"));
     let known = HeaderName::try_from(name).map_err(|_| invalid("is not a name for a header"))?;
-    match RESERVED.contains(&known.as_str()) {
+    match CONNECTION_HEADERS.contains(&known.as_str()) {
         true => Err(invalid("is a header that the service sets itself")),
         false => Ok(known),
     }

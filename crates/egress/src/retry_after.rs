@@ -5,21 +5,21 @@ use std::time::Duration;
 use afterload_core::clock;
 
 /// Nobody makes us wait longer.
-const LONGEST: Duration = Duration::from_secs(3600);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// How long to wait, at most an hour.
-pub(super) fn parse(text: &str) -> Option<Duration> {
+pub(super) fn parse_retry_after(text: &str) -> Option<Duration> {
     let text = text.trim();
     let wait = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
         // More digits than a number has are a long time.
-        Err(_) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => LONGEST,
+        Err(_) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => MAX_RETRY_AFTER,
         Err(_) => {
-            let millis = clock::parse_http_date(text)?.saturating_sub(clock::now());
+            let millis = clock::parse_http_date(text)?.saturating_sub(clock::now_millis());
             Duration::from_millis(u64::try_from(millis).unwrap_or(0))
         }
     };
-    Some(wait.min(LONGEST))
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 #[cfg(test)]
@@ -28,15 +28,15 @@ mod tests {
 
     #[test]
     fn seconds_and_dates_are_understood_and_capped() {
-        assert_eq!(parse(" 7 "), Some(Duration::from_secs(7)));
+        assert_eq!(parse_retry_after(" 7 "), Some(Duration::from_secs(7)));
         for long in ["99999", "99999999999999999999999", "Fri, 31 Dec 2100 23:59:59 GMT"] {
-            assert_eq!(parse(long), Some(LONGEST), "{long}");
+            assert_eq!(parse_retry_after(long), Some(MAX_RETRY_AFTER), "{long}");
         }
         for past in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
-            assert_eq!(parse(past), Some(Duration::ZERO), "{past}");
+            assert_eq!(parse_retry_after(past), Some(Duration::ZERO), "{past}");
         }
         for other in ["", "soon", "-1", "1.5", "7 s", "Sun, 06 Nov"] {
-            assert_eq!(parse(other), None, "{other}");
+            assert_eq!(parse_retry_after(other), None, "{other}");
         }
     }
 }

@@ -13,37 +13,37 @@ use sha2::{Digest, Sha256};
 use super::config::WebhooksConfig;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
-use afterload_core::secrets::{Purpose, Signer};
+use afterload_core::secrets::{Signer, TokenPurpose};
 
 /// How signatures begin.
-const VERSION: &str = "v1,";
+const SIGNATURE_PREFIX: &str = "v1,";
 /// How far the clocks of sender and receiver may be apart, with the way between them.
-const TOLERANCE: Duration = Duration::from_secs(5 * 60);
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// Signs what is sent as a webhook, or knows what was signed. Cheap to clone.
 #[derive(Clone)]
-pub struct Webhooks(Arc<[u8]>);
+pub struct WebhookSigner(Arc<[u8]>);
 
-impl Webhooks {
+impl WebhookSigner {
     /// With the configured secret, or one that derives from `signing_key`.
     pub fn new(config: &WebhooksConfig, signing_key: &str) -> Self {
-        let derived = || Signer::new(signing_key).derive(Purpose::Webhook).to_vec();
-        Self(config.secret.as_ref().and_then(WebhooksConfig::key).unwrap_or_else(derived).into())
+        let derived = || Signer::new(signing_key).derive_key(TokenPurpose::WebhookSigning).to_vec();
+        Self(config.secret.as_ref().and_then(WebhooksConfig::decode_secret).unwrap_or_else(derived).into())
     }
 
     /// With the secret of who may tell of this event; `None`: nobody may.
     pub fn verifier(config: &WebhooksConfig, event: &str) -> Option<Self> {
-        config.events.get(event).and_then(WebhooksConfig::key).map(|key| Self(key.into()))
+        config.events.get(event).and_then(WebhooksConfig::decode_secret).map(|key| Self(key.into()))
     }
 
     /// The secret, as receivers write it into their own configuration.
-    pub fn secret(&self) -> String {
-        format!("{}{}", WebhooksConfig::PREFIX, STANDARD.encode(&self.0))
+    pub fn encoded_secret(&self) -> String {
+        format!("{}{}", WebhooksConfig::SECRET_PREFIX, STANDARD.encode(&self.0))
     }
 
     /// The value of `webhook-signature` for a message with this id, sent at this second since 1970.
-    pub fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
-        format!("{VERSION}{}", STANDARD.encode(self.mac(id, timestamp, body).finalize().into_bytes()))
+    pub fn sign_message(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
+        format!("{SIGNATURE_PREFIX}{}", STANDARD.encode(self.message_mac(id, timestamp, body).finalize().into_bytes()))
     }
 
     /// Whether a message with this id, sent at this second since 1970, is from who knows the secret, and young enough.
@@ -51,26 +51,27 @@ impl Webhooks {
     ///
     /// # Errors
     /// `webhook_invalid`, `webhook_expired`
-    pub fn verify(&self, id: &str, timestamp: i64, body: &[u8], signatures: &str) -> Result<()> {
-        let mac = self.mac(id, timestamp, body);
-        let mut signed = signatures.split(' ').filter_map(|one| STANDARD.decode(one.strip_prefix(VERSION)?).ok());
+    pub fn verify_message(&self, id: &str, timestamp: i64, body: &[u8], signatures: &str) -> Result<()> {
+        let mac = self.message_mac(id, timestamp, body);
+        let mut signed =
+            signatures.split(' ').filter_map(|one| STANDARD.decode(one.strip_prefix(SIGNATURE_PREFIX)?).ok());
         // Takes the same time for all wrong ones.
         if !signed.any(|signature| mac.clone().verify_slice(&signature).is_ok()) {
             return Err(Error::permanent("webhook_invalid", "the signature of the webhook is not that of its sender")
-                .hint("it is made with the secret in `webhooks.events`, over the body as it arrives"));
+                .with_hint("it is made with the secret in `webhooks.events`, over the body as it arrives"));
         }
-        let age = (clock::now() / 1000).abs_diff(timestamp);
-        if age > TOLERANCE.as_secs() {
+        let age = (clock::now_millis() / 1000).abs_diff(timestamp);
+        if age > MAX_CLOCK_SKEW.as_secs() {
             return Err(Error::permanent("webhook_expired", format!("the webhook was signed {age} seconds from now"))
-                .hint(format!(
+                .with_hint(format!(
                     "sign it anew when it is sent; at most {} seconds may lie between",
-                    TOLERANCE.as_secs()
+                    MAX_CLOCK_SKEW.as_secs()
                 )));
         }
         Ok(())
     }
 
-    fn mac(&self, id: &str, timestamp: i64, body: &[u8]) -> Hmac<Sha256> {
+    fn message_mac(&self, id: &str, timestamp: i64, body: &[u8]) -> Hmac<Sha256> {
         // HMAC hashes keys that are too long and pads those that are too short.
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
         mac.update(format!("{id}.{timestamp}.").as_bytes());
@@ -79,12 +80,12 @@ impl Webhooks {
     }
 
     /// The id of a message that is known by `key`: the same for the same key, and without its meaning.
-    pub fn id(key: &str) -> String {
+    pub fn message_id(key: &str) -> String {
         format!("msg_{}", hex::encode(&Sha256::digest(key)[..16]))
     }
 }
 
-impl fmt::Debug for Webhooks {
+impl fmt::Debug for WebhookSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Webhooks")
     }

@@ -4,123 +4,124 @@ use std::collections::HashMap;
 
 use serde_json::json;
 
-use super::Inner;
-use super::compiled::Compiled;
-use super::end::error_json;
-use super::machine::{self, Change, Node};
-use afterload_core::clock::{self, Millis};
+use super::EngineCore;
+use super::compiled::CompiledPlan;
+use super::end::error_to_json;
+use super::machine::{self, StepChange, StepNode};
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
-use afterload_core::units::Duration;
-use afterload_pipeline::{Scope, resolve_to_text};
-use afterload_state::queue::Push;
-use afterload_state::{RunRecord, RunStatus, StepRecord, StepStatus, Tx};
+use afterload_core::units::HumanDuration;
+use afterload_pipeline::{ExprContext, resolve_to_text};
+use afterload_state::queue::NewJob;
+use afterload_state::{DbTx, RunRecord, RunStatus, StepRecord, StepStatus};
 
 /// What has moved in a run; [`Inner::moved`] tells of it after the commit.
 #[derive(Default)]
-pub(super) struct Moves {
+pub(super) struct Transition {
     /// The queues with new jobs.
-    pub wake: Vec<String>,
+    pub queues_to_wake: Vec<String>,
     /// How the run has ended, if it has.
     pub ended: Option<RunStatus>,
     /// Whether somebody has to be told of that.
     pub notify: bool,
     /// Runs that waited for room and begin now, with what has moved in each.
-    pub released: Vec<(RunRecord, Moves)>,
+    pub admitted: Vec<(RunRecord, Transition)>,
 }
 
-impl Moves {
+impl Transition {
     /// What has moved in the same run after this.
-    pub fn add(&mut self, more: Self) {
-        let Self { wake, ended, notify, released } = more;
-        self.wake.extend(wake);
+    pub fn merge(&mut self, more: Self) {
+        let Self { queues_to_wake: wake, ended, notify, admitted: released } = more;
+        self.queues_to_wake.extend(wake);
         self.ended = self.ended.or(ended);
         self.notify |= notify;
-        self.released.extend(released);
+        self.admitted.extend(released);
     }
 }
 
-impl Inner {
+impl EngineCore {
     /// Tells those who wait for it what a commit has moved.
-    pub(super) fn moved(&self, run: &RunRecord, moves: &Moves) {
-        self.changed(run);
-        moves.wake.iter().for_each(|queue| self.chain.wake(queue));
+    pub(super) fn after_commit(&self, run: &RunRecord, moves: &Transition) {
+        self.publish_run_change(run);
+        moves.queues_to_wake.iter().for_each(|queue| self.queue.wake_queue(queue));
         if moves.notify {
-            self.ended.notify_one();
+            self.notification_due.notify_one();
         }
         if let Some(status) = moves.ended {
-            self.metrics.run_ended(&run.pipeline, status.as_str());
+            self.metrics.count_ended_run(&run.pipeline, status.as_str());
             tracing::info!(run.id = run.id, pipeline.name = run.pipeline, run.status = status.as_str(), "run ended");
         }
-        moves.released.iter().for_each(|(run, moves)| self.moved(run, moves));
+        moves.admitted.iter().for_each(|(run, moves)| self.after_commit(run, moves));
     }
 
     /// Moves what can move in a run that is under way, without a look at those that wait for its end: `advance` has it.
-    pub(super) async fn advance_alone(&self, tx: &mut Tx, run: &RunRecord) -> Result<Moves> {
-        let compiled = self.compiled_in(tx, &run.digest).await?;
-        let mut steps = tx.steps(&run.id).await?;
-        let mut nodes = nodes(&compiled, &steps);
+    pub(super) async fn advance_steps(&self, tx: &mut DbTx, run: &RunRecord) -> Result<Transition> {
+        let compiled = self.load_plan_in(tx, &run.digest).await?;
+        let mut steps = tx.list_steps(&run.id).await?;
+        let mut nodes = step_nodes(&compiled, &steps);
         let mut delays = HashMap::new();
-        let advance = machine::advance(&mut nodes, run.cancel_requested_at.is_some(), |index, nodes| {
+        let advance = machine::advance_nodes(&mut nodes, run.cancel_requested_at.is_some(), |index, nodes| {
             let step = &compiled.steps[index];
             if step.condition.is_none() && step.step.delay.is_none() {
                 return Ok(true);
             }
             let statuses: Vec<_> = nodes.iter().map(|node| node.status).collect();
-            let scope = self.scope_of(run, &compiled, &steps, &statuses, step.section);
-            let holds = step.condition.as_ref().map_or(Ok(true), |condition| condition.holds(&scope))?;
+            let scope = self.build_expr_context(run, &compiled, &steps, &statuses, step.section);
+            let holds = step.condition.as_ref().map_or(Ok(true), |condition| condition.is_met(&scope))?;
             if let Some(delay) = step.step.delay.as_ref().filter(|_| holds) {
-                delays.insert(index, length(delay, &scope)?);
+                delays.insert(index, parse_delay(delay, &scope)?);
             }
             Ok(holds)
         });
         let mut wake = Vec::new();
         for (index, change) in &advance.changes {
             let error = match change {
-                Change::Fail(error) => Some(error_json(&self.redactor.redact_error(error.clone()))),
+                StepChange::Fail(error) => Some(error_to_json(&self.redactor.redact_error(error.clone()))),
                 _ => None,
             };
             let step = &mut steps[*index];
-            let due_at = matches!(change, Change::Queue).then(|| due(run, delays.get(index).copied())).flatten();
-            tx.release_step(&step.id, change.status(), error.as_ref(), due_at).await?;
-            step.status = change.status();
+            let due_at =
+                matches!(change, StepChange::Queue).then(|| step_due_at(run, delays.get(index).copied())).flatten();
+            tx.release_step(&step.id, change.target_status(), error.as_ref(), due_at).await?;
+            step.status = change.target_status();
             step.error = error;
-            if let Change::Queue = change {
-                let push = Push { step_run: &step.id, queue: &step.queue, priority: step.priority, due_at };
-                self.chain.push(tx, &[push]).await?;
+            if let StepChange::Queue = change {
+                let push = NewJob { step_run: &step.id, queue: &step.queue, priority: step.priority, due_at };
+                self.queue.enqueue_jobs(tx, &[push]).await?;
                 wake.push(step.queue.clone());
             }
         }
-        if let Some(blame) = blame(&compiled, &steps).filter(|_| run.cancel_requested_at.is_none()) {
-            tx.blame_run(&run.id, &blame).await?;
+        if let Some(blame) = run_error(&compiled, &steps).filter(|_| run.cancel_requested_at.is_none()) {
+            tx.set_run_error(&run.id, &blame).await?;
         }
         let notify = match advance.ended {
             Some(status) => tx.finish_run(&run.id, status).await?,
             None => false,
         };
-        Ok(Moves { wake, ended: advance.ended, notify, released: Vec::new() })
+        Ok(Transition { queues_to_wake: wake, ended: advance.ended, notify, admitted: Vec::new() })
     }
 }
 
 /// When a step that is ready now may start; `None`: at once. Only the first steps of a run can have to wait for its time:
 /// later ones come after it.
-fn due(run: &RunRecord, delay: Option<Millis>) -> Option<Millis> {
-    let now = clock::now();
+fn step_due_at(run: &RunRecord, delay: Option<UnixMillis>) -> Option<UnixMillis> {
+    let now = clock::now_millis();
     let due = run.run_at.unwrap_or(now).max(now).saturating_add(delay.unwrap_or(0));
     (due > now).then_some(due)
 }
 
 /// A `delay` in milliseconds.
-fn length(delay: &str, scope: &Scope) -> Result<Millis> {
+fn parse_delay(delay: &str, scope: &ExprContext) -> Result<UnixMillis> {
     let text = resolve_to_text(delay, scope)?;
-    let length = text.parse::<Duration>().map_err(|why| Error::permanent("delay_invalid", why))?;
-    Ok(length.millis())
+    let length = text.parse::<HumanDuration>().map_err(|why| Error::permanent("delay_invalid", why))?;
+    Ok(length.as_millis())
 }
 
 /// The steps as the machine sees them. Both lists are in the order of the definition.
-fn nodes<'a>(compiled: &'a Compiled, steps: &[StepRecord]) -> Vec<Node<'a>> {
+fn step_nodes<'a>(compiled: &'a CompiledPlan, steps: &[StepRecord]) -> Vec<StepNode<'a>> {
     let pairs = compiled.steps.iter().zip(steps);
     pairs
-        .map(|(known, step)| Node {
+        .map(|(known, step)| StepNode {
             id: &known.step.id,
             section: known.section,
             needs: &known.step.needs,
@@ -131,7 +132,7 @@ fn nodes<'a>(compiled: &'a Compiled, steps: &[StepRecord]) -> Vec<Node<'a>> {
 }
 
 /// Why the run fails: the error of the first step that failed and is not forgiven.
-pub(super) fn blame(compiled: &Compiled, steps: &[StepRecord]) -> Option<serde_json::Value> {
+pub(super) fn run_error(compiled: &CompiledPlan, steps: &[StepRecord]) -> Option<serde_json::Value> {
     let failed = |status| matches!(status, StepStatus::Failed | StepStatus::Quarantined);
     let pairs = compiled.steps.iter().zip(steps);
     let (_, step) = pairs.into_iter().find(|(known, step)| failed(step.status) && !known.step.continue_on_error)?;

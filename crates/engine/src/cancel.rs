@@ -10,48 +10,48 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Engine, Inner};
+use super::{Engine, EngineCore};
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::Section;
 use afterload_state::{RunRecord, RunStatus, StepRecord, StepStatus};
 
 /// How often a cancel is tried when others hold the same rows.
-const TRIES: u32 = 5;
+const MAX_CANCEL_ATTEMPTS: u32 = 5;
 
 /// The attempts of this process that a cancel may stop, by run.
 #[derive(Default)]
-pub(super) struct Attempts(Mutex<HashMap<String, Vec<CancellationToken>>>);
+pub(super) struct RunningAttempts(Mutex<HashMap<String, Vec<CancellationToken>>>);
 
 /// An attempt that a cancel may stop, until dropped.
-pub(super) struct Stoppable {
-    attempts: Arc<Attempts>,
+pub(super) struct CancelGuard {
+    attempts: Arc<RunningAttempts>,
     run: String,
     /// Cancelled with its run.
     pub cancelled: CancellationToken,
 }
 
-impl Attempts {
+impl RunningAttempts {
     /// Adds an attempt of a run.
-    pub fn add(self: &Arc<Self>, run: &str) -> Stoppable {
+    pub fn register_attempt(self: &Arc<Self>, run: &str) -> CancelGuard {
         let cancelled = CancellationToken::new();
-        self.map(|map| map.entry(run.to_owned()).or_default().push(cancelled.clone()));
-        Stoppable { attempts: self.clone(), run: run.to_owned(), cancelled }
+        self.with_tokens(|map| map.entry(run.to_owned()).or_default().push(cancelled.clone()));
+        CancelGuard { attempts: self.clone(), run: run.to_owned(), cancelled }
     }
 
-    fn cancel(&self, run: &str) {
-        self.map(|map| map.get(run).into_iter().flatten().for_each(CancellationToken::cancel));
+    fn cancel_attempts(&self, run: &str) {
+        self.with_tokens(|map| map.get(run).into_iter().flatten().for_each(CancellationToken::cancel));
     }
 
-    fn map<T>(&self, with: impl FnOnce(&mut HashMap<String, Vec<CancellationToken>>) -> T) -> T {
+    fn with_tokens<T>(&self, with: impl FnOnce(&mut HashMap<String, Vec<CancellationToken>>) -> T) -> T {
         with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Drop for Stoppable {
+impl Drop for CancelGuard {
     fn drop(&mut self) {
         // Each attempt adds one token; which of them goes does not matter once its own is spent.
         self.cancelled.cancel();
-        self.attempts.map(|map| {
+        self.attempts.with_tokens(|map| {
             if let Some(tokens) = map.get_mut(&self.run) {
                 tokens.retain(|token| !token.is_cancelled());
                 if tokens.is_empty() {
@@ -67,26 +67,26 @@ impl Engine {
     ///
     /// # Errors
     /// `run_not_found`, `run_ended`, those of the database.
-    pub async fn cancel(&self, id: &str) -> Result<RunRecord> {
+    pub async fn cancel_run(&self, id: &str) -> Result<RunRecord> {
         let inner = &self.0;
-        inner.cancel(id).await?;
-        inner.db.run(id).await?.ok_or_else(|| not_found(id))
+        inner.cancel_run(id).await?;
+        inner.db.find_run(id).await?.ok_or_else(|| run_not_found(id))
     }
 }
 
-impl Inner {
+impl EngineCore {
     /// As [`Engine::cancel`].
-    pub(super) async fn cancel(&self, id: &str) -> Result<()> {
+    pub(super) async fn cancel_run(&self, id: &str) -> Result<()> {
         let mut tries = 1;
         loop {
             match self.request_cancel(id).await {
-                Err(error) if error.is_transient() && tries < TRIES => tries += 1,
+                Err(error) if error.is_transient() && tries < MAX_CANCEL_ATTEMPTS => tries += 1,
                 requested => break requested?,
             }
         }
-        self.attempts.cancel(id);
+        self.running_attempts.cancel_attempts(id);
         // That it fails for now does no harm: whoever looks next goes on.
-        if let Err(error) = self.cancel_queued(id).await {
+        if let Err(error) = self.cancel_idle_steps(id).await {
             tracing::warn!(run.id = id, error.code = error.code(), "a run is not yet stopped: {error}");
         }
         Ok(())
@@ -94,7 +94,7 @@ impl Inner {
 
     async fn request_cancel(&self, id: &str) -> Result<()> {
         let mut tx = self.db.begin().await?;
-        let run = tx.touch_run(id).await?;
+        let run = tx.bump_revision(id).await?;
         match run.status {
             RunStatus::Queued | RunStatus::Running => {}
             // Asked twice, it is as it was wanted.
@@ -108,52 +108,54 @@ impl Inner {
             failpoint!("cancel.before_commit");
             tx.commit().await?;
             failpoint!("cancel.after_commit");
-            self.changed(&run);
+            self.publish_run_change(&run);
             tracing::info!(run.id = id, pipeline.name = run.pipeline, "the run is asked to stop");
         }
         Ok(())
     }
 
     /// Ends the steps of a run, asked to stop, whose attempts have not begun, and moves on.
-    pub(super) async fn cancel_queued(&self, id: &str) -> Result<()> {
-        let idle: Vec<StepRecord> = self.db.idle_steps(id).await?.into_iter().filter(in_queue).collect();
+    pub(super) async fn cancel_idle_steps(&self, id: &str) -> Result<()> {
+        let idle: Vec<StepRecord> = self.db.list_idle_steps(id).await?.into_iter().filter(is_cancellable).collect();
         let open: Vec<String> = idle.iter().map(|step| step.id.clone()).collect();
         let mut tx = self.db.begin().await?;
         // Jobs before steps before the run, as those do it who end a step.
-        self.chain.lock(&mut tx, &open).await?;
+        self.queue.lock_jobs(&mut tx, &open).await?;
         for step in &open {
             if tx.cancel_step(step).await? {
-                self.chain.remove(&mut tx, step).await?;
+                self.queue.delete_job(&mut tx, step).await?;
             }
         }
-        let run = tx.touch_run(id).await?;
+        let run = tx.bump_revision(id).await?;
         // It may have ended meanwhile, and even have been taken up again: then nothing of this is wanted.
         if run.cancel_requested_at.is_none() || run.finished_at.is_some() {
             return Ok(());
         }
         // Items that never begin end their steps; those that run do it when they have stopped.
-        let mut moves = self.advance(&mut tx, &run).await?;
-        for step in tx.idle_steps(id).await?.into_iter().filter(in_queue).filter(|step| step.items.is_some()) {
-            let more = self.go_on(&mut tx, &run, (&step.id, &step.section), 0).await?;
-            moves.add(more);
+        let mut moves = self.advance_run(&mut tx, &run).await?;
+        for step in
+            tx.list_idle_steps(id).await?.into_iter().filter(is_cancellable).filter(|step| step.item_counts.is_some())
+        {
+            let more = self.enqueue_next_items(&mut tx, &run, (&step.id, &step.section), 0).await?;
+            moves.merge(more);
         }
         failpoint!("cancel.queued.before_commit");
         tx.commit().await?;
         failpoint!("cancel.queued.after_commit");
-        self.moved(&run, &moves);
+        self.after_commit(&run, &moves);
         Ok(())
     }
 
     /// Tells the attempts of this process whose runs were asked to stop, in whichever process. `settle` also goes on with
     /// what a crash left of a cancel.
-    pub(super) async fn look_for_cancelled(&self, settle: bool) -> Result<()> {
-        if !settle && self.attempts.map(|map| map.is_empty()) {
+    pub(super) async fn poll_cancelled_runs(&self, settle: bool) -> Result<()> {
+        if !settle && self.running_attempts.with_tokens(|map| map.is_empty()) {
             return Ok(());
         }
-        for id in self.db.cancelling().await? {
-            self.attempts.cancel(&id);
-            if settle && self.db.idle_steps(&id).await?.iter().any(in_queue) {
-                self.cancel_queued(&id).await?;
+        for id in self.db.list_cancelling_runs().await? {
+            self.running_attempts.cancel_attempts(&id);
+            if settle && self.db.list_idle_steps(&id).await?.iter().any(is_cancellable) {
+                self.cancel_idle_steps(&id).await?;
             }
         }
         Ok(())
@@ -161,12 +163,12 @@ impl Inner {
 }
 
 /// The error for an id without a run.
-pub(super) fn not_found(id: &str) -> Error {
+pub(super) fn run_not_found(id: &str) -> Error {
     Error::permanent("run_not_found", format!("there is no run `{id}`"))
 }
 
 /// True if a cancel may end the step: its attempt has not begun, and it does not belong to `finally`.
-fn in_queue(step: &StepRecord) -> bool {
+fn is_cancellable(step: &StepRecord) -> bool {
     let idle = matches!(step.status, StepStatus::Queued | StepStatus::Retrying | StepStatus::Sleeping);
-    (idle || step.items.is_some()) && step.section != Section::Finally.field()
+    (idle || step.item_counts.is_some()) && step.section != Section::Finally.field_name()
 }

@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Engine, Inner};
-use afterload_core::clock::Millis;
+use super::{Engine, EngineCore};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
-use afterload_pipeline::plan::{Backoff, ForEach, Plan, Retry, Step};
-use afterload_pipeline::{self as pipeline, Condition, Section, Surroundings};
-use afterload_state::{Definition, StepRecord, Tx};
+use afterload_pipeline::plan::{Backoff, ForEach, PipelinePlan, PlanStep, RetryPolicy};
+use afterload_pipeline::{self as pipeline, Condition, Section, ValidationContext};
+use afterload_state::{DbTx, DefinitionRecord, StepRecord};
 
 /// How many definitions are kept ready.
-const CACHE: usize = 256;
+const MAX_CACHED_PLANS: usize = 256;
 
 /// A definition ready to run.
-pub(super) struct Compiled {
+pub(super) struct CompiledPlan {
     /// The checked pipeline.
-    pub plan: Arc<Plan>,
+    pub plan: Arc<PipelinePlan>,
     /// All its steps in one list: `steps`, then the hooks.
     pub steps: Vec<CompiledStep>,
 }
@@ -27,7 +27,7 @@ pub(super) struct Compiled {
 /// A step ready to run.
 pub(super) struct CompiledStep {
     /// The step as it was checked.
-    pub step: Step,
+    pub step: PlanStep,
     /// When it runs.
     pub section: Section,
     /// Its `if`.
@@ -38,32 +38,32 @@ pub(super) struct CompiledStep {
 
 impl CompiledStep {
     /// What a step does first that has `for_each`: it only finds out its items, which then run.
-    pub fn fans_out(&self, step: &StepRecord) -> Option<&ForEach> {
+    pub fn fan_out_spec(&self, step: &StepRecord) -> Option<&ForEach> {
         self.step.for_each.as_ref().filter(|_| step.parent.is_none())
     }
 }
 
-impl Compiled {
-    fn new(plan: Plan) -> Self {
-        let step = |(section, step): (Section, &Step)| CompiledStep {
+impl CompiledPlan {
+    fn new(plan: PipelinePlan) -> Self {
+        let step = |(section, step): (Section, &PlanStep)| CompiledStep {
             section,
             condition: step.condition.as_deref().map(Condition::new),
             // Hooks are told how the steps ended.
             sees_steps: section != Section::Main || json!(step).to_string().contains("steps"),
             step: step.clone(),
         };
-        Self { steps: plan.sections.all().map(step).collect(), plan: Arc::new(plan) }
+        Self { steps: plan.sections.iter_steps().map(step).collect(), plan: Arc::new(plan) }
     }
 
     /// Where the step of this id stands in the list.
-    pub fn position(&self, id: &str) -> Option<usize> {
+    pub fn step_index(&self, id: &str) -> Option<usize> {
         self.steps.iter().position(|known| known.step.id == id)
     }
 }
 
 /// The wait after the `failures`th failure. Exponential with full jitter: `random` from 0 to 1 spreads it between nothing
 /// and the whole, so that many failures at once do not come back at once.
-pub(super) fn backoff(retry: &Retry, failures: u32, random: f64) -> Duration {
+pub(super) fn backoff_delay(retry: &RetryPolicy, failures: u32, random: f64) -> Duration {
     let millis = match retry.backoff {
         Backoff::Constant => retry.delay_ms as f64,
         Backoff::Exponential => {
@@ -76,16 +76,16 @@ pub(super) fn backoff(retry: &Retry, failures: u32, random: f64) -> Duration {
 
 /// Definitions that were compiled before, by digest.
 #[derive(Default)]
-pub(super) struct Cache(Mutex<HashMap<String, Arc<Compiled>>>);
+pub(super) struct PlanCache(Mutex<HashMap<String, Arc<CompiledPlan>>>);
 
-impl Cache {
-    fn get(&self, digest: &str) -> Option<Arc<Compiled>> {
+impl PlanCache {
+    fn get(&self, digest: &str) -> Option<Arc<CompiledPlan>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
     }
 
-    fn put(&self, digest: &str, compiled: &Arc<Compiled>) {
+    fn insert(&self, digest: &str, compiled: &Arc<CompiledPlan>) {
         let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.len() >= CACHE {
+        if cache.len() >= MAX_CACHED_PLANS {
             cache.clear();
         }
         cache.insert(digest.to_owned(), compiled.clone());
@@ -96,9 +96,9 @@ impl Cache {
 #[derive(Clone, Debug)]
 pub struct LivePlan {
     /// The checked pipeline.
-    pub plan: Arc<Plan>,
+    pub plan: Arc<PipelinePlan>,
     /// When this definition went live.
-    pub published_at: Millis,
+    pub published_at: UnixMillis,
 }
 
 impl Engine {
@@ -107,10 +107,10 @@ impl Engine {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn live(&self) -> Result<Vec<LivePlan>> {
+    pub async fn list_live_plans(&self) -> Result<Vec<LivePlan>> {
         let mut live = Vec::new();
-        for (digest, published_at) in self.0.db.live_definitions().await? {
-            match self.0.compiled(&digest).await {
+        for (digest, published_at) in self.0.db.list_published_digests().await? {
+            match self.0.load_plan(&digest).await {
                 Ok(compiled) => live.push(LivePlan { plan: compiled.plan.clone(), published_at }),
                 Err(error) if !error.is_transient() => {}
                 Err(error) => return Err(error),
@@ -120,20 +120,20 @@ impl Engine {
     }
 }
 
-impl Inner {
+impl EngineCore {
     /// The definition of this digest.
-    pub(super) async fn compiled(&self, digest: &str) -> Result<Arc<Compiled>> {
-        if let Some(compiled) = self.cache.get(digest) {
+    pub(super) async fn load_plan(&self, digest: &str) -> Result<Arc<CompiledPlan>> {
+        if let Some(compiled) = self.plan_cache.get(digest) {
             return Ok(compiled);
         }
-        self.compile(digest, self.db.definition(digest).await?)
+        self.compile_plan(digest, self.db.find_definition(digest).await?)
     }
 
     /// The queues that somebody has to work: those of the live pipelines, and those with steps still open.
-    pub(super) async fn named_queues(&self) -> Result<Vec<String>> {
-        let mut queues = self.db.open_queues().await?;
-        for digest in self.db.live_digests().await? {
-            match self.compiled(&digest).await {
+    pub(super) async fn list_active_queues(&self) -> Result<Vec<String>> {
+        let mut queues = self.db.list_open_queues().await?;
+        for digest in self.db.list_live_digests().await? {
+            match self.load_plan(&digest).await {
                 Ok(compiled) => queues.extend(compiled.steps.iter().map(|known| known.step.queue.clone())),
                 // It was live under an older version; its runs say so themselves.
                 Err(error) if !error.is_transient() => {}
@@ -144,27 +144,31 @@ impl Inner {
     }
 
     /// As [`Self::compiled`], inside of a transaction.
-    pub(super) async fn compiled_in(&self, tx: &mut Tx, digest: &str) -> Result<Arc<Compiled>> {
-        if let Some(compiled) = self.cache.get(digest) {
+    pub(super) async fn load_plan_in(&self, tx: &mut DbTx, digest: &str) -> Result<Arc<CompiledPlan>> {
+        if let Some(compiled) = self.plan_cache.get(digest) {
             return Ok(compiled);
         }
-        let definition = tx.definition(digest).await?;
-        self.compile(digest, definition)
+        let definition = tx.find_definition(digest).await?;
+        self.compile_plan(digest, definition)
     }
 
-    fn compile(&self, digest: &str, definition: Option<Definition>) -> Result<Arc<Compiled>> {
+    fn compile_plan(&self, digest: &str, definition: Option<DefinitionRecord>) -> Result<Arc<CompiledPlan>> {
         let definition = definition
             .ok_or_else(|| Error::permanent("definition_not_found", format!("there is no definition `{digest}`")))?;
         let pipeline =
-            pipeline::load(None, &definition.source, &self.kinds, &Surroundings::default()).map_err(|problems| {
-                let first = problems.first().map_or_else(String::new, |problem| problem.message.clone());
-                Error::permanent(
-                    "definition_invalid",
-                    format!("the stored definition of `{}` is not valid for this version: {first}", definition.name),
-                )
-            })?;
-        let compiled = Arc::new(Compiled::new(pipeline.plan));
-        self.cache.put(digest, &compiled);
+            pipeline::compile_definition(None, &definition.source, &self.kinds, &ValidationContext::default())
+                .map_err(|problems| {
+                    let first = problems.first().map_or_else(String::new, |problem| problem.message.clone());
+                    Error::permanent(
+                        "definition_invalid",
+                        format!(
+                            "the stored definition of `{}` is not valid for this version: {first}",
+                            definition.name
+                        ),
+                    )
+                })?;
+        let compiled = Arc::new(CompiledPlan::new(pipeline.plan));
+        self.plan_cache.insert(digest, &compiled);
         Ok(compiled)
     }
 }
@@ -173,20 +177,20 @@ impl Inner {
 mod tests {
     use super::*;
 
-    fn retry(backoff: Backoff) -> Retry {
-        Retry { attempts: 9, backoff, delay_ms: 2_000, max_delay_ms: 60_000 }
+    fn retry(backoff: Backoff) -> RetryPolicy {
+        RetryPolicy { attempts: 9, backoff, delay_ms: 2_000, max_delay_ms: 60_000 }
     }
 
     #[test]
     fn exponential_backoff_doubles_up_to_its_maximum() {
         let retry = retry(Backoff::Exponential);
-        let waits: Vec<_> = (1..8).map(|failures| backoff(&retry, failures, 1.0).as_secs()).collect();
+        let waits: Vec<_> = (1..8).map(|failures| backoff_delay(&retry, failures, 1.0).as_secs()).collect();
         assert_eq!(waits, [2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(backoff(&retry, 40, 0.0), Duration::ZERO);
+        assert_eq!(backoff_delay(&retry, 40, 0.0), Duration::ZERO);
     }
 
     #[test]
     fn constant_backoff_is_constant() {
-        assert_eq!(backoff(&retry(Backoff::Constant), 5, 0.3), Duration::from_secs(2));
+        assert_eq!(backoff_delay(&retry(Backoff::Constant), 5, 0.3), Duration::from_secs(2));
     }
 }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use afterload_core::secret::Secret;
-use afterload_core::units::Duration;
+use afterload_core::units::HumanDuration;
 
 /// What the engine needs to know. The binary makes it from the configuration file.
 #[derive(Clone, Debug)]
@@ -34,14 +34,14 @@ pub struct EngineConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct RetentionConfig {
     /// Runs; default `90d`. A run is kept at least as long as its files.
-    pub runs: Duration,
+    pub runs: HumanDuration,
     /// Files; default `30d`. What another run or a link still needs is kept longer.
-    pub artifacts: Duration,
+    pub artifacts: HumanDuration,
 }
 
 impl Default for RetentionConfig {
     fn default() -> Self {
-        let days = |days: u64| Duration(std::time::Duration::from_secs(days * 86_400));
+        let days = |days: u64| HumanDuration(std::time::Duration::from_secs(days * 86_400));
         Self { runs: days(90), artifacts: days(30) }
     }
 }

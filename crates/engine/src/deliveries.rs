@@ -2,40 +2,40 @@
 
 use afterload_core::failpoint;
 use afterload_state::Db;
-use afterload_step_api::{Answer, Deliveries, Delivery};
+use afterload_step_api::{BoxFuture, DeliveryRecord, DeliveryRecorder};
 
 /// The deliveries of one step, kept in the service's database.
-pub(super) struct Book {
+pub(super) struct DbDeliveryLog {
     db: Db,
     run: String,
     step: String,
 }
 
-impl Book {
+impl DbDeliveryLog {
     pub(super) fn new(db: Db, run: &str, step: &str) -> Self {
         Self { db, run: run.to_owned(), step: step.to_owned() }
     }
 }
 
-impl Deliveries for Book {
-    fn known(&self, people: Vec<String>) -> Answer<Vec<String>> {
+impl DeliveryRecorder for DbDeliveryLog {
+    fn filter_finished(&self, people: Vec<String>) -> BoxFuture<Vec<String>> {
         let (db, run, step) = (self.db.clone(), self.run.clone(), self.step.clone());
-        Box::pin(async move { db.known_deliveries(&run, &step, &people).await })
+        Box::pin(async move { db.list_ended_deliveries(&run, &step, &people).await })
     }
 
-    fn record(&self, delivery: Delivery) -> Answer<()> {
+    fn record_delivery(&self, delivery: DeliveryRecord) -> BoxFuture<()> {
         let (db, run, step) = (self.db.clone(), self.run.clone(), self.step.clone());
-        let Delivery { person, reason, failure } = delivery;
+        let DeliveryRecord { person, reason, failure } = delivery;
         Box::pin(async move {
             failpoint!("delivery.before_record");
-            db.end_delivery(&run, &step, (&person, reason), failure).await?;
+            db.record_delivery(&run, &step, (&person, reason), failure).await?;
             failpoint!("delivery.recorded");
             Ok(())
         })
     }
 
-    fn tally(&self) -> Answer<(u64, u64)> {
+    fn delivery_counts(&self) -> BoxFuture<(u64, u64)> {
         let (db, run, step) = (self.db.clone(), self.run.clone(), self.step.clone());
-        Box::pin(async move { db.tally_deliveries(&run, &step).await })
+        Box::pin(async move { db.count_deliveries(&run, &step).await })
     }
 }

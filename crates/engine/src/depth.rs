@@ -6,26 +6,26 @@ use tokio::sync::Mutex;
 
 use super::Engine;
 use afterload_core::error::Result;
-use afterload_metrics::Depth;
+use afterload_metrics::QueueDepth;
 
 /// However many ask, the database is asked once in this time.
-const FRESH: Duration = Duration::from_secs(1);
+const DEPTH_CACHE_TTL: Duration = Duration::from_secs(1);
 
 /// What the database said last, and when.
 #[derive(Default)]
-pub(super) struct Depths(Mutex<Option<(Instant, Vec<Depth>)>>);
+pub(super) struct QueueDepthCache(Mutex<Option<(Instant, Vec<QueueDepth>)>>);
 
 impl Engine {
     /// The jobs of each queue, as they were at most a second ago.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn depths(&self) -> Result<Vec<Depth>> {
-        let mut known = self.0.depths.0.lock().await;
-        if let Some((_, depths)) = known.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+    pub async fn queue_depths(&self) -> Result<Vec<QueueDepth>> {
+        let mut known = self.0.depth_cache.0.lock().await;
+        if let Some((_, depths)) = known.as_ref().filter(|(at, _)| at.elapsed() < DEPTH_CACHE_TTL) {
             return Ok(depths.clone());
         }
-        let depths = self.0.chain.depths().await?;
+        let depths = self.0.queue.count_jobs_by_queue().await?;
         *known = Some((Instant::now(), depths.clone()));
         Ok(depths)
     }

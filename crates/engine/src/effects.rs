@@ -8,63 +8,63 @@ use serde_json::Value;
 
 use afterload_core::error::Result;
 use afterload_state::Db;
-use afterload_step_api::{Begun, Effects};
+use afterload_step_api::{EffectRecorder, EffectState};
 
 /// The effects of one step, kept in the service's database.
-pub(super) struct Journal {
+pub(super) struct DbEffectLog {
     db: Db,
     run: String,
     step: String,
 }
 
-impl Journal {
+impl DbEffectLog {
     pub(super) fn new(db: Db, run: &str, step: &str) -> Self {
         Self { db, run: run.to_owned(), step: step.to_owned() }
     }
 }
 
-type Answer<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+type EffectFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
 /// What the record says, as a step knows it.
-fn begun(known: Option<Option<Value>>) -> Begun {
+fn to_effect_state(known: Option<Option<Value>>) -> EffectState {
     match known {
-        None => Begun::Fresh,
-        Some(None) => Begun::Uncertain,
-        Some(Some(detail)) => Begun::Done(detail),
+        None => EffectState::New,
+        Some(None) => EffectState::Uncertain,
+        Some(Some(detail)) => EffectState::Done(detail),
     }
 }
 
-impl Effects for Journal {
-    fn known(&self, key: &str) -> Answer<Begun> {
+impl EffectRecorder for DbEffectLog {
+    fn effect_state(&self, key: &str) -> EffectFuture<EffectState> {
         let (db, run, step, key) = (self.db.clone(), self.run.clone(), self.step.clone(), key.to_owned());
-        Box::pin(async move { db.effect(&run, &step, &key).await.map(begun) })
+        Box::pin(async move { db.find_effect(&run, &step, &key).await.map(to_effect_state) })
     }
 
-    fn begin(&self, key: &str) -> Answer<Begun> {
+    fn begin_effect(&self, key: &str) -> EffectFuture<EffectState> {
         let (db, run, step, key) = (self.db.clone(), self.run.clone(), self.step.clone(), key.to_owned());
         Box::pin(async move {
             failpoint!("effect.before_begin");
             let known = db.begin_effect(&run, &step, &key).await?;
             failpoint!("effect.begun");
-            Ok(begun(known))
+            Ok(to_effect_state(known))
         })
     }
 
-    fn done(&self, key: &str, detail: Value) -> Answer<()> {
+    fn mark_done(&self, key: &str, detail: Value) -> EffectFuture<()> {
         let (db, run, step, key) = (self.db.clone(), self.run.clone(), self.step.clone(), key.to_owned());
         Box::pin(async move {
             failpoint!("effect.before_done");
-            db.end_effect(&run, &step, &key, &detail).await?;
+            db.finish_effect(&run, &step, &key, &detail).await?;
             failpoint!("effect.done");
             Ok(())
         })
     }
 
-    fn undone(&self, key: &str) -> Answer<()> {
+    fn mark_not_done(&self, key: &str) -> EffectFuture<()> {
         let (db, run, step, key) = (self.db.clone(), self.run.clone(), self.step.clone(), key.to_owned());
         Box::pin(async move {
             failpoint!("effect.before_undone");
-            db.forget_effect(&run, &step, &key).await?;
+            db.delete_effect(&run, &step, &key).await?;
             failpoint!("effect.undone");
             Ok(())
         })

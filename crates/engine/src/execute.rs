@@ -9,27 +9,30 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, warn};
 
-use super::advance::Moves;
-use super::compiled::{Compiled, CompiledStep};
-use super::end::{Outcome, cancelled, error_json, files_prefix};
-use super::fan_out::Fan;
-use super::progress::{Gauge, PACE, ProgressView};
+use super::advance::Transition;
+use super::compiled::{CompiledPlan, CompiledStep};
+use super::end::{AttemptOutcome, artifacts_prefix, cancelled_end, error_to_json};
+use super::fan_out::FanOut;
+use super::progress::{PROGRESS_STORE_INTERVAL, ProgressTracker, ProgressView};
 use super::view::run_url;
-use super::{Inner, rate};
+use super::{EngineCore, rate};
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
-use afterload_pipeline::plan::Output;
-use afterload_pipeline::{self as pipeline, Scope, Section};
+use afterload_pipeline::plan::OutputTarget;
+use afterload_pipeline::{self as pipeline, ExprContext, Section};
 use afterload_state::queue::Lease;
-use afterload_state::{Claimed, Ending, RunRecord, StepStatus, Tx, Verdict};
-use afterload_step_api::{Bed, Context, Destination, Files, Progress, Report, RunFacts, Slept, StepFacts};
+use afterload_state::{AttemptEnd, DbTx, RunRecord, StepClaim, StepStatus, TxOutcome};
+use afterload_step_api::{
+    OutputDestination, ProgressReporter, ProgressUpdate, Resumed, RunInfo, StepContext, StepFiles, StepInfo,
+    SuspendSlot,
+};
 
 /// How long a step that was left by a crash waits while another one is being tried.
-const SUSPECT_PAUSE: Duration = Duration::from_secs(1);
+const SUSPECT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// A step that is taken for an attempt.
-struct Taken {
-    claimed: Claimed,
+struct ClaimedStep {
+    claimed: StepClaim,
     /// Its run, as of the claim.
     run: RunRecord,
     /// The right to work on a suspect, if it is one.
@@ -37,28 +40,28 @@ struct Taken {
 }
 
 /// What came of a claim.
-enum Claim {
+enum ClaimOutcome {
     /// The lease is lost; nothing may be written.
     Lost,
     /// It is not this step's turn: its job is given back, or was left over.
-    Dropped,
+    NotReady,
     /// The run was asked to stop, and so the step has ended.
-    Ended(Box<(RunRecord, Moves)>),
+    Ended(Box<(RunRecord, Transition)>),
     /// The step is taken.
-    Taken(Box<Taken>),
+    Claimed(Box<ClaimedStep>),
 }
 
 /// What there is to do in an attempt.
-enum Prepared {
+enum PreparedAttempt {
     /// To run the step.
-    Step(Value, Scope, Files),
+    Step(Value, ExprContext, StepFiles),
     /// To write its items.
-    Fan(Fan),
+    FanOut(FanOut),
 }
 
 /// Works on a job until its lease has been given back or lost.
-pub(super) async fn work_on(engine: Arc<Inner>, lease: Lease) {
-    let Some(Taken { claimed, run, _suspect }) = engine.claim(&lease).await else { return };
+pub(super) async fn run_job(engine: Arc<EngineCore>, lease: Lease) {
+    let Some(ClaimedStep { claimed, run, _suspect }) = engine.claim_with_retry(&lease).await else { return };
     let step = &claimed.step;
     let span = tracing::info_span!(
         "step",
@@ -69,31 +72,31 @@ pub(super) async fn work_on(engine: Arc<Inner>, lease: Lease) {
     );
     async {
         let started = Instant::now();
-        let (outcome, ending) = engine.attempt(&lease, &claimed, &run).await;
-        engine.end(&lease, &claimed, outcome, ending, started).await;
+        let (outcome, ending) = engine.run_attempt(&lease, &claimed, &run).await;
+        engine.end_attempt(&lease, &claimed, outcome, ending, started).await;
     }
     .instrument(span)
     .await;
 }
 
 /// Whether the step runs whatever becomes of its run.
-fn cleans_up(claimed: &Claimed) -> bool {
-    claimed.step.section == Section::Finally.field()
+fn is_finally_step(claimed: &StepClaim) -> bool {
+    claimed.step.section == Section::Finally.field_name()
 }
 
 /// Whether the run was asked to stop, and the step has to end with it.
-fn is_called_off(claimed: &Claimed, run: &RunRecord) -> bool {
-    run.cancel_requested_at.is_some() && !cleans_up(claimed)
+fn is_cancelled(claimed: &StepClaim, run: &RunRecord) -> bool {
+    run.cancel_requested_at.is_some() && !is_finally_step(claimed)
 }
 
-impl Inner {
+impl EngineCore {
     /// Takes the step for this attempt, and with a suspect the right to work on one. `None`: the wake-up was stale, the
     /// lease is lost, or it is not this step's turn.
-    async fn claim(&self, lease: &Lease) -> Option<Taken> {
+    async fn claim_with_retry(&self, lease: &Lease) -> Option<ClaimedStep> {
         loop {
-            match self.try_claim(lease).await {
+            match self.try_claim_step(lease).await {
                 Ok(claimed) => return claimed,
-                Err(error) if error.is_transient() => self.pause(&error, "claiming a step").await,
+                Err(error) if error.is_transient() => self.wait_for_db(&error, "claiming a step").await,
                 Err(error) => {
                     // Out of hand, the job is freed by the sweep and fetched again.
                     warn!(error.code = error.code(), "claiming a step failed: {error}");
@@ -103,17 +106,17 @@ impl Inner {
         }
     }
 
-    async fn try_claim(&self, lease: &Lease) -> Result<Option<Taken>> {
-        let alone = self.chain.claim_alone(lease).await?;
-        let claim = match alone.filter(|(claimed, run)| !is_called_off(claimed, run)) {
-            Some((claimed, run)) => Claim::Taken(Box::new(Taken { claimed, run, _suspect: None })),
+    async fn try_claim_step(&self, lease: &Lease) -> Result<Option<ClaimedStep>> {
+        let alone = self.queue.claim_and_start_run(lease).await?;
+        let claim = match alone.filter(|(claimed, run)| !is_cancelled(claimed, run)) {
+            Some((claimed, run)) => ClaimOutcome::Claimed(Box::new(ClaimedStep { claimed, run, _suspect: None })),
             None => {
-                let written = self.db.write(async |tx| {
+                let written = self.db.with_tx(async |tx| {
                     let claim = self.write_claim(tx, lease).await?;
                     failpoint!("claim.before_commit");
                     Ok(match claim {
-                        Claim::Lost => Verdict::Undo(Claim::Lost),
-                        claim => Verdict::Keep(claim),
+                        ClaimOutcome::Lost => TxOutcome::Rollback(ClaimOutcome::Lost),
+                        claim => TxOutcome::Commit(claim),
                     })
                 });
                 written.await?
@@ -121,44 +124,44 @@ impl Inner {
         };
         failpoint!("claim.after_commit");
         Ok(match claim {
-            Claim::Lost | Claim::Dropped => None,
-            Claim::Ended(ended) => {
-                self.moved(&ended.0, &ended.1);
+            ClaimOutcome::Lost | ClaimOutcome::NotReady => None,
+            ClaimOutcome::Ended(ended) => {
+                self.after_commit(&ended.0, &ended.1);
                 None
             }
-            Claim::Taken(taken) => {
-                self.changed(&taken.run);
+            ClaimOutcome::Claimed(taken) => {
+                self.publish_run_change(&taken.run);
                 Some(*taken)
             }
         })
     }
 
-    async fn write_claim(&self, tx: &mut Tx, lease: &Lease) -> Result<Claim> {
-        let claimed = match self.chain.claim(tx, lease).await? {
+    async fn write_claim(&self, tx: &mut DbTx, lease: &Lease) -> Result<ClaimOutcome> {
+        let claimed = match self.queue.claim_leased_step(tx, lease).await? {
             Some(claimed) => claimed,
-            None => match self.chain.hold(tx, lease).await? {
-                None => return Ok(Claim::Lost),
+            None => match self.queue.lock_job(tx, lease).await? {
+                None => return Ok(ClaimOutcome::Lost),
                 Some(held) if held.paused => {
-                    self.hold_back(tx, lease, &held).await?;
-                    return Ok(Claim::Dropped);
+                    self.return_paused_job(tx, lease, &held).await?;
+                    return Ok(ClaimOutcome::NotReady);
                 }
                 // It was resumed just now, or has ended without its job, and the job is left over.
                 Some(_) => match tx.claim_step(&lease.step_run).await? {
                     Some(claimed) => claimed,
                     None => {
-                        self.chain.acknowledge(tx, lease).await?;
-                        return Ok(Claim::Dropped);
+                        self.queue.acknowledge_job(tx, lease).await?;
+                        return Ok(ClaimOutcome::NotReady);
                     }
                 },
             },
         };
-        let run = tx.start_run(&claimed.step.run_id, cleans_up(&claimed)).await?;
-        if is_called_off(&claimed, &run) {
-            let ending = cancelled();
-            self.chain.acknowledge(tx, lease).await?;
+        let run = tx.mark_run_started(&claimed.step.run_id, is_finally_step(&claimed)).await?;
+        if is_cancelled(&claimed, &run) {
+            let ending = cancelled_end();
+            self.queue.acknowledge_job(tx, lease).await?;
             tx.end_step(&lease.step_run, claimed.step.claims, None, &ending).await?;
-            let moves = self.next(tx, &run, &claimed.step, StepStatus::Cancelled).await?;
-            return Ok(Claim::Ended(Box::new((run, moves))));
+            let moves = self.advance_after_step(tx, &run, &claimed.step, StepStatus::Cancelled).await?;
+            return Ok(ClaimOutcome::Ended(Box::new((run, moves))));
         }
         // A process runs at most one step that was left by a crash, so that innocents do not share its fate.
         let suspect = match claimed.step.crashes {
@@ -166,59 +169,71 @@ impl Inner {
             _ => match self.suspects.clone().try_acquire_owned() {
                 Ok(permit) => Some(permit),
                 Err(_) => {
-                    let due_at = clock::now() + SUSPECT_PAUSE.as_millis() as i64;
-                    self.chain.postpone(tx, lease, due_at).await?;
-                    tx.end_step(&lease.step_run, claimed.step.claims, None, &Ending::Park { due_at }).await?;
-                    return Ok(Claim::Dropped);
+                    let due_at = clock::now_millis() + SUSPECT_RETRY_DELAY.as_millis() as i64;
+                    self.queue.reschedule_job(tx, lease, due_at).await?;
+                    tx.end_step(&lease.step_run, claimed.step.claims, None, &AttemptEnd::Park { due_at }).await?;
+                    return Ok(ClaimOutcome::NotReady);
                 }
             },
         };
-        Ok(Claim::Taken(Box::new(Taken { claimed, run, _suspect: suspect })))
+        Ok(ClaimOutcome::Claimed(Box::new(ClaimedStep { claimed, run, _suspect: suspect })))
     }
 
     /// Runs the step and decides how the attempt ends.
-    async fn attempt(&self, lease: &Lease, claimed: &Claimed, run: &RunRecord) -> (Outcome, Ending) {
-        self.clean_up(claimed).await;
-        let stoppable = self.attempts.add(&claimed.step.run_id);
-        let cancel = if cleans_up(claimed) { CancellationToken::new() } else { stoppable.cancelled.clone() };
+    async fn run_attempt(&self, lease: &Lease, claimed: &StepClaim, run: &RunRecord) -> (AttemptOutcome, AttemptEnd) {
+        self.delete_stale_files(claimed).await;
+        let stoppable = self.running_attempts.register_attempt(&claimed.step.run_id);
+        let cancel = if is_finally_step(claimed) { CancellationToken::new() } else { stoppable.cancelled.clone() };
         let crashes = claimed.step.crashes;
         if crashes >= self.config.max_crashes {
             let error = Error::permanent(
                 "step_quarantined",
                 format!("the step took its process down {crashes} times without progress"),
             )
-            .hint("look at the logs of the processes that died; `limits.crashes` sets the number");
-            let ending =
-                Ending::Final { status: StepStatus::Quarantined, outputs: None, error: Some(error_json(&error)) };
-            return (Outcome::failed(error), ending);
+            .with_hint("look at the logs of the processes that died; `limits.crashes` sets the number");
+            let ending = AttemptEnd::Final {
+                status: StepStatus::Quarantined,
+                outputs: None,
+                error: Some(error_to_json(&error)),
+            };
+            return (AttemptOutcome::from_error(error), ending);
         }
-        let (outcome, step) = match self.compiled_step(claimed, run).await {
-            Ok((compiled, index)) => match self.pace((lease, claimed, &cancel), run, &compiled, index).await {
-                Ok(None) => {
-                    (self.run_step((lease, claimed, &cancel), run, &compiled, index).await, Some((compiled, index)))
+        let (outcome, step) = match self.find_compiled_step(claimed, run).await {
+            Ok((compiled, index)) => {
+                match self.wait_for_rate_limit((lease, claimed, &cancel), run, &compiled, index).await {
+                    Ok(None) => {
+                        (self.run_step((lease, claimed, &cancel), run, &compiled, index).await, Some((compiled, index)))
+                    }
+                    Ok(Some(due_at)) => {
+                        return (AttemptOutcome::from_error(rate::rate_limited_error()), AttemptEnd::Park { due_at });
+                    }
+                    Err(error) => (AttemptOutcome::from_error(error), Some((compiled, index))),
                 }
-                Ok(Some(due_at)) => return (Outcome::failed(rate::waits()), Ending::Park { due_at }),
-                Err(error) => (Outcome::failed(error), Some((compiled, index))),
-            },
-            Err(error) => (Outcome::failed(error), None),
+            }
+            Err(error) => (AttemptOutcome::from_error(error), None),
         };
-        let outcome = Outcome { result: outcome.result.map_err(|error| self.redactor.redact_error(error)), ..outcome };
+        let outcome =
+            AttemptOutcome { result: outcome.result.map_err(|error| self.redactor.redact_error(error)), ..outcome };
         let ending = match &outcome.result {
-            Ok(_) if outcome.fan.is_some() => Ending::FanOut,
-            Ok(outputs) => Ending::Final { status: StepStatus::Succeeded, outputs: Some(outputs.clone()), error: None },
-            Err(_) if cancel.is_cancelled() => cancelled(),
-            Err(error) if super::records::skips(error) => super::records::skipped(error),
-            Err(_) if outcome.sleep.is_some() => Ending::Sleep(outcome.sleep.clone().unwrap_or_default()),
+            Ok(_) if outcome.fan_out.is_some() => AttemptEnd::FanOut,
+            Ok(outputs) => {
+                AttemptEnd::Final { status: StepStatus::Succeeded, outputs: Some(outputs.clone()), error: None }
+            }
+            Err(_) if cancel.is_cancelled() => cancelled_end(),
+            Err(error) if super::records::is_skip_error(error) => super::records::skipped_end(error),
+            Err(_) if outcome.wake_condition.is_some() => {
+                AttemptEnd::Suspend(outcome.wake_condition.clone().unwrap_or_default())
+            }
             Err(error) => {
-                self.after_failure(claimed, step.as_ref().map(|(compiled, index)| &compiled.steps[*index]), error)
+                self.decide_failure_end(claimed, step.as_ref().map(|(compiled, index)| &compiled.steps[*index]), error)
             }
         };
         (outcome, ending)
     }
 
-    async fn compiled_step(&self, claimed: &Claimed, run: &RunRecord) -> Result<(Arc<Compiled>, usize)> {
-        let compiled = self.compiled(&run.digest).await?;
-        let index = compiled.position(claimed.step.defined_as());
+    async fn find_compiled_step(&self, claimed: &StepClaim, run: &RunRecord) -> Result<(Arc<CompiledPlan>, usize)> {
+        let compiled = self.load_plan(&run.digest).await?;
+        let index = compiled.step_index(claimed.step.definition_id());
         index
             .map(|index| (compiled, index))
             .ok_or_else(|| Error::permanent("definition_invalid", "the step is not in its definition"))
@@ -226,11 +241,11 @@ impl Inner {
 
     async fn run_step(
         &self,
-        (lease, claimed, cancel): (&Lease, &Claimed, &CancellationToken),
+        (lease, claimed, cancel): (&Lease, &StepClaim, &CancellationToken),
         run: &RunRecord,
-        compiled: &Compiled,
+        compiled: &CompiledPlan,
         index: usize,
-    ) -> Outcome {
+    ) -> AttemptOutcome {
         let step = &claimed.step;
         let stop = self.draining.child_token();
         // A lease that is found with somebody else stops the step too.
@@ -240,53 +255,58 @@ impl Inner {
             stopped.cancel();
             std::future::pending::<()>().await;
         };
-        let (progress, reports) = Progress::channel();
+        let (progress, reports) = ProgressReporter::new_channel();
         let known = &compiled.steps[index];
-        let (with, scope, files) = match self.prepare(claimed, run, compiled, known).await {
-            Ok(Prepared::Step(with, scope, files)) => (with, scope, files),
-            Ok(Prepared::Fan(fan)) => return Outcome::fanned(fan),
-            Err(error) => return Outcome::failed(error),
+        let (with, scope, files) = match self.prepare_attempt(claimed, run, compiled, known).await {
+            Ok(PreparedAttempt::Step(with, scope, files)) => (with, scope, files),
+            Ok(PreparedAttempt::FanOut(fan)) => return AttemptOutcome::from_fan_out(fan),
+            Err(error) => return AttemptOutcome::from_error(error),
         };
         let timeout = Duration::from_millis(known.step.timeout_ms.max(0) as u64);
-        let bed = Bed::default();
-        let ctx = Context {
-            bed: bed.clone(),
-            slept: (step.sleeps > 0).then(|| Slept { until: step.sleep_until, event: step.woken.clone() }),
-            run: RunFacts {
+        let bed = SuspendSlot::default();
+        let ctx = StepContext {
+            suspend_slot: bed.clone(),
+            resumed: (step.suspend_count > 0)
+                .then(|| Resumed { until: step.suspended_until, event: step.wake_event.clone() }),
+            run: RunInfo {
                 id: step.run_id.clone(),
                 url: run_url(&self.config.base_url, &step.run_id),
                 pipeline: compiled.plan.name.clone(),
             },
-            step: StepFacts {
+            step: StepInfo {
                 id: step.step_id.clone(),
                 attempt: step.failures + 1,
-                key: format!("{}/{}", step.run_id, step.key()),
+                key: format!("{}/{}", step.run_id, step.effect_key()),
                 epoch: step.claims,
             },
-            scope,
+            expr_context: scope,
             progress,
             stop: stop.clone(),
             files: files.clone(),
-            links: Arc::new(super::links::Links::new(self, &step.run_id, &step.key())),
-            effects: Arc::new(super::effects::Journal::new(self.db.clone(), &step.run_id, &step.key())),
-            deliveries: Arc::new(super::deliveries::Book::new(self.db.clone(), &step.run_id, &step.key())),
+            links: Arc::new(super::links::DbFileLinks::new(self, &step.run_id, &step.effect_key())),
+            effect_log: Arc::new(super::effects::DbEffectLog::new(self.db.clone(), &step.run_id, &step.effect_key())),
+            delivery_log: Arc::new(super::deliveries::DbDeliveryLog::new(
+                self.db.clone(),
+                &step.run_id,
+                &step.effect_key(),
+            )),
         };
         failpoint!("step.start", &step.step_id);
         let before: Option<ProgressView> = step.progress.clone().and_then(|view| serde_json::from_value(view).ok());
-        let gauge = Gauge::new(before.as_ref());
+        let gauge = ProgressTracker::new(before.as_ref());
         // A task of its own: a panic of the step ends there, and it can be aborted.
         #[expect(clippy::disallowed_methods, reason = "`supervise` waits for it or aborts it")]
         let run = match self.steps.iter().find(|known| known.kind.name() == step.uses) {
             Some(registered) => tokio::spawn(registered.run(with, ctx).in_current_span()),
             None => {
                 let error = Error::permanent("not_supported_yet", format!("this version does not run `{}`", step.uses));
-                return Outcome::failed(error);
+                return AttemptOutcome::from_error(error);
             }
         };
         let ended = CancellationToken::new();
         let store = self.store_progress(claimed, &gauge, reports.clone(), &stop, &ended);
         let supervised = async {
-            let result = self.supervise(run, timeout, &stop, cancel).await;
+            let result = self.supervise_step(run, timeout, &stop, cancel).await;
             ended.cancel();
             result
         };
@@ -295,53 +315,56 @@ impl Inner {
             () = fence => unreachable!("the fence only stops the step"),
         };
         let last = reports.borrow().clone();
-        let progress = (last != Report::default()).then(|| gauge.view(&last));
-        let sleep = bed.taken().filter(|_| result.is_err()).map(|wanted| Self::sleep(&wanted));
-        Outcome { result, progress, made: files.so_far(), sleep, fan: None }
+        let progress = (last != ProgressUpdate::default()).then(|| gauge.to_view(&last));
+        let sleep = bed.request().filter(|_| result.is_err()).map(|wanted| Self::wake_condition(&wanted));
+        AttemptOutcome { result, progress, produced: files.snapshot(), wake_condition: sleep, fan_out: None }
     }
 
     /// Resolves what the step is given, or finds out its items.
-    async fn prepare(
+    async fn prepare_attempt(
         &self,
-        claimed: &Claimed,
+        claimed: &StepClaim,
         run: &RunRecord,
-        compiled: &Compiled,
+        compiled: &CompiledPlan,
         known: &CompiledStep,
-    ) -> Result<Prepared> {
+    ) -> Result<PreparedAttempt> {
         let step = &claimed.step;
-        let scope = self.scope(run, compiled, known, step).await?;
-        if let Some(for_each) = known.fans_out(step) {
-            return Ok(Prepared::Fan(Fan::new(for_each, &scope)?));
+        let scope = self.step_expr_context(run, compiled, known, step).await?;
+        if let Some(for_each) = known.fan_out_spec(step) {
+            return Ok(PreparedAttempt::FanOut(FanOut::new(for_each, &scope)?));
         }
         let scope = self.with_records(scope, run, &compiled.plan, &known.step).await?;
         let registered = self.steps.iter().find(|known| known.kind.name() == step.uses);
-        let with =
-            pipeline::resolve_but(&known.step.with, &scope, registered.map_or(&[], |known| known.kind.repeated()))?;
-        let files = self.files(claimed, known.step.output.as_ref(), scope.clone());
-        Ok(Prepared::Step(with, scope, files))
+        let with = pipeline::resolve_except(
+            &known.step.with,
+            &scope,
+            registered.map_or(&[], |known| known.kind.deferred_fields()),
+        )?;
+        let files = self.new_step_files(claimed, known.step.output.as_ref(), scope.clone());
+        Ok(PreparedAttempt::Step(with, scope, files))
     }
 
-    fn files(&self, claimed: &Claimed, output: Option<&Output>, scope: Scope) -> Files {
+    fn new_step_files(&self, claimed: &StepClaim, output: Option<&OutputTarget>, scope: ExprContext) -> StepFiles {
         let step = &claimed.step;
-        let prefix = format!("{}{}/", files_prefix(step), step.claims);
-        let destination = output.cloned().map(|Output { bucket, key, cache_control }| {
-            let key = move |file: &Value| pipeline::resolve_to_text(&key, &scope.clone().file(file));
-            Destination { bucket, key: Arc::new(key), cache_control }
+        let prefix = format!("{}{}/", artifacts_prefix(step), step.claims);
+        let destination = output.cloned().map(|OutputTarget { bucket, key, cache_control }| {
+            let key = move |file: &Value| pipeline::resolve_to_text(&key, &scope.clone().with_file(file));
+            OutputDestination { bucket, key: Arc::new(key), cache_control }
         });
         let place = (self.config.artifacts.clone(), prefix);
-        Files::new(self.objects.clone(), place, self.config.base_url.clone(), step.step_id.clone(), destination)
+        StepFiles::new(self.objects.clone(), place, self.config.base_url.clone(), step.step_id.clone(), destination)
     }
 
     /// Stores what the step reports until it has ended. Stops the step when the claim is lost.
     async fn store_progress(
         &self,
-        claimed: &Claimed,
-        gauge: &Gauge,
-        mut reports: watch::Receiver<Report>,
+        claimed: &StepClaim,
+        gauge: &ProgressTracker,
+        mut reports: watch::Receiver<ProgressUpdate>,
         stop: &CancellationToken,
         ended: &CancellationToken,
     ) {
-        let mut pace = tokio::time::interval(PACE);
+        let mut pace = tokio::time::interval(PROGRESS_STORE_INTERVAL);
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -352,8 +375,8 @@ impl Inner {
                 _ = pace.tick() => {}
                 () = ended.cancelled() => return,
             }
-            let view = gauge.view(&reports.borrow_and_update().clone());
-            match self.try_store_progress(claimed, &json!(view), gauge.moved(&view)).await {
+            let view = gauge.to_view(&reports.borrow_and_update().clone());
+            match self.try_store_progress(claimed, &json!(view), gauge.has_advanced(&view)).await {
                 Ok(true) => {}
                 Ok(false) => {
                     warn!("the step's lease is lost; stopping it");
@@ -366,18 +389,18 @@ impl Inner {
         }
     }
 
-    async fn try_store_progress(&self, claimed: &Claimed, view: &Value, moved: bool) -> Result<bool> {
-        let stored = self.db.write(async |tx| {
-            if !tx.move_step(&claimed.step.id, claimed.step.claims, view, moved).await? {
-                return Ok(Verdict::Undo(None));
+    async fn try_store_progress(&self, claimed: &StepClaim, view: &Value, moved: bool) -> Result<bool> {
+        let stored = self.db.with_tx(async |tx| {
+            if !tx.record_progress(&claimed.step.id, claimed.step.claims, view, moved).await? {
+                return Ok(TxOutcome::Rollback(None));
             }
-            let run = tx.touch_run(&claimed.step.run_id).await?;
+            let run = tx.bump_revision(&claimed.step.run_id).await?;
             failpoint!("progress.before_commit");
-            Ok(Verdict::Keep(Some(run)))
+            Ok(TxOutcome::Commit(Some(run)))
         });
         let run = stored.await?;
         failpoint!("progress.after_commit");
-        run.iter().for_each(|run| self.changed(run));
+        run.iter().for_each(|run| self.publish_run_change(run));
         Ok(run.is_some())
     }
 }

@@ -7,45 +7,46 @@
 use serde_json::{Value, json};
 use ulid::Ulid;
 
-use super::Inner;
-use super::advance::Moves;
+use super::EngineCore;
+use super::advance::Transition;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::plan::ForEach;
-use afterload_pipeline::{self as pipeline, Scope, Section};
-use afterload_state::queue::Push;
-use afterload_state::{EndedItem, NewItem, RunRecord, StepRecord, StepStatus, Tx};
+use afterload_pipeline::{self as pipeline, ExprContext, Section};
+use afterload_state::queue::NewJob;
+use afterload_state::{DbTx, EndedItem, NewItem, RunRecord, StepRecord, StepStatus};
 
 /// So many failed items the error of a step names.
-const NAMED: usize = 10;
+const MAX_NAMED_ITEMS: usize = 10;
 
 /// What a step fans out to.
 #[derive(Clone, Debug)]
-pub(super) struct Fan {
+pub(super) struct FanOut {
     items: Vec<Value>,
-    side_by_side: u32,
+    max_concurrency: u32,
 }
 
-impl Fan {
+impl FanOut {
     /// Finds out the items.
     ///
     /// # Errors
     /// `expression_failed`; `items_invalid` for what is no list, `too_many_items` for a list that is too long.
-    pub fn new(for_each: &ForEach, scope: &Scope) -> Result<Self> {
-        let most = ForEach::MOST_ITEMS;
+    pub fn new(for_each: &ForEach, scope: &ExprContext) -> Result<Self> {
+        let most = ForEach::MAX_ITEMS;
         match pipeline::resolve(&for_each.items, scope)? {
-            Value::Array(items) if items.len() <= most => Ok(Self { items, side_by_side: for_each.max_concurrency }),
+            Value::Array(items) if items.len() <= most => Ok(Self { items, max_concurrency: for_each.max_concurrency }),
             Value::Array(items) => {
                 let message = format!("`for_each` has {} items, more than {most}", items.len());
-                Err(Error::permanent("too_many_items", message)
-                    .hint("what is larger is one step that works in chunks, such as `notify.fanout` or `sql.batch`"))
+                Err(Error::permanent("too_many_items", message).with_hint(
+                    "what is larger is one step that works in chunks, such as `notify.fanout` or `sql.batch`",
+                ))
             }
             other => Err(Error::permanent("items_invalid", "the `items` of `for_each` are no list")
-                .hint(format!("the expression gave {}", kind_of(&other)))),
+                .with_hint(format!("the expression gave {}", json_type_name(&other)))),
         }
     }
 }
 
-fn kind_of(value: &Value) -> &'static str {
+fn json_type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
         Value::Bool(_) => "a boolean",
@@ -56,16 +57,22 @@ fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-impl Inner {
+impl EngineCore {
     /// Writes the items of a step, whose attempt ends in this transaction, and pushes the first of them. In a run that goes
     /// on after a failure, items that had succeeded stay as they are.
-    pub(super) async fn fan_out(&self, tx: &mut Tx, run: &RunRecord, step: &StepRecord, fan: &Fan) -> Result<Moves> {
-        let known = tx.items(&step.id).await?;
+    pub(super) async fn start_fan_out(
+        &self,
+        tx: &mut DbTx,
+        run: &RunRecord,
+        step: &StepRecord,
+        fan: &FanOut,
+    ) -> Result<Transition> {
+        let known = tx.list_items(&step.id).await?;
         let (mut new, mut done) = (Vec::new(), 0);
         for (index, item) in (0..).zip(&fan.items) {
             let round = match known.get(index as usize) {
                 Some(known) if known.item.as_ref() == Some(item) => {
-                    match is_good(known.status) {
+                    match counts_as_success(known.status) {
                         true => done += 1,
                         false => tx.reset_step(&known.id).await?,
                     }
@@ -83,67 +90,67 @@ impl Inner {
             tx.delete_item(&gone.id).await?;
         }
         tx.insert_items(step, &new).await?;
-        tx.begin_items(&step.id, fan.items.len() as i64, done).await?;
-        self.go_on(tx, run, (&step.id, &step.section), fan.side_by_side).await
+        tx.init_item_counts(&step.id, fan.items.len() as i64, done).await?;
+        self.enqueue_next_items(tx, run, (&step.id, &step.section), fan.max_concurrency).await
     }
 
     /// Counts an item that has ended, and pushes the next, or ends its step with the last.
-    pub(super) async fn join(
+    pub(super) async fn item_finished(
         &self,
-        tx: &mut Tx,
+        tx: &mut DbTx,
         run: &RunRecord,
         (item, parent): (&StepRecord, &str),
         status: StepStatus,
-    ) -> Result<Moves> {
-        tx.count_item(parent, !is_good(status)).await?;
-        self.go_on(tx, run, (parent, &item.section), 1).await
+    ) -> Result<Transition> {
+        tx.count_ended_item(parent, !counts_as_success(status)).await?;
+        self.enqueue_next_items(tx, run, (parent, &item.section), 1).await
     }
 
     /// Pushes the next items of a step. If none is left and none is under way, the step ends, and the run goes on. In a run
     /// that is asked to stop nothing is begun.
-    pub(super) async fn go_on(
+    pub(super) async fn enqueue_next_items(
         &self,
-        tx: &mut Tx,
+        tx: &mut DbTx,
         run: &RunRecord,
         (parent, section): (&str, &str),
         most: u32,
-    ) -> Result<Moves> {
-        let stopping = run.cancel_requested_at.is_some() && section != Section::Finally.field();
+    ) -> Result<Transition> {
+        let stopping = run.cancel_requested_at.is_some() && section != Section::Finally.field_name();
         if stopping {
             tx.cancel_waiting_items(parent).await?;
         }
-        let next = tx.waiting_items(parent, most).await?;
+        let next = tx.list_waiting_items(parent, most).await?;
         let mut wake = Vec::new();
         for item in next {
             tx.release_step(&item.id, StepStatus::Queued, None, None).await?;
-            let push = Push { step_run: &item.id, queue: &item.queue, priority: item.priority, due_at: None };
-            self.chain.push(tx, &[push]).await?;
+            let push = NewJob { step_run: &item.id, queue: &item.queue, priority: item.priority, due_at: None };
+            self.queue.enqueue_jobs(tx, &[push]).await?;
             wake.push(item.queue);
         }
         if !wake.is_empty() || tx.has_open_items(parent).await? {
-            return Ok(Moves { wake, ..Moves::default() });
+            return Ok(Transition { queues_to_wake: wake, ..Transition::default() });
         }
-        let items = tx.ended_items(parent).await?;
+        let items = tx.list_ended_items(parent).await?;
         let outputs: Vec<_> = items.iter().map(|item| item.outputs.clone().unwrap_or_default()).collect();
-        let error = failed(&items);
+        let error = items_error(&items);
         let status = match (&error, stopping) {
             (None, _) => StepStatus::Succeeded,
             (Some(_), true) => StepStatus::Cancelled,
             (Some(_), false) => StepStatus::Failed,
         };
-        tx.join_step(parent, status, &json!({ ForEach::OUTPUT: outputs }), error.as_ref()).await?;
-        self.advance(tx, run).await
+        tx.finish_fan_out_step(parent, status, &json!({ ForEach::OUTPUT_NAME: outputs }), error.as_ref()).await?;
+        self.advance_run(tx, run).await
     }
 }
 
 /// An item that was skipped, such as for a row that is gone, is no failure.
-fn is_good(status: StepStatus) -> bool {
+fn counts_as_success(status: StepStatus) -> bool {
     matches!(status, StepStatus::Succeeded | StepStatus::Skipped)
 }
 
 /// What a step says of the items that did not succeed; `None` if all did.
-fn failed(items: &[EndedItem]) -> Option<Value> {
-    let failed: Vec<_> = items.iter().filter(|item| !is_good(item.status)).collect();
+fn items_error(items: &[EndedItem]) -> Option<Value> {
+    let failed: Vec<_> = items.iter().filter(|item| !counts_as_success(item.status)).collect();
     let first = failed.first()?;
     let text = |item: &EndedItem, field: &str| item.error.as_ref().and_then(|error| error.get(field)).cloned();
     let why = text(first, "message").unwrap_or_else(|| first.status.as_str().into());
@@ -154,7 +161,7 @@ fn failed(items: &[EndedItem]) -> Option<Value> {
         first.index,
         why.as_str().unwrap_or_default()
     );
-    let named = failed.iter().take(NAMED).map(|item| {
+    let named = failed.iter().take(MAX_NAMED_ITEMS).map(|item| {
         json!({ "index": item.index, "status": item.status.as_str(), "code": text(item, "code"), "message": text(item, "message") })
     });
     Some(json!({ "code": "items_failed", "message": message, "details": { "items": named.collect::<Vec<_>>() } }))

@@ -38,50 +38,52 @@ use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use self::cancel::Attempts;
-use self::compiled::Cache;
-use self::depth::Depths;
-use self::pause::Pauses;
-use self::rate::Lanes;
-use self::watch::Watches;
+use self::cancel::RunningAttempts;
+use self::compiled::PlanCache;
+use self::depth::QueueDepthCache;
+use self::pause::PauseSignals;
+use self::rate::KeyedLocks;
+use self::watch::RunWatches;
 use afterload_core::error::Result;
 use afterload_core::redact::Redactor;
 use afterload_core::secrets::Signer;
-use afterload_egress::Http;
+use afterload_egress::EgressClient;
 use afterload_metrics::Metrics;
-use afterload_object_store::Objects;
-use afterload_pipeline::Kinds;
+use afterload_object_store::ObjectStore;
+use afterload_pipeline::StepCatalog;
 use afterload_state::Db;
-use afterload_state::queue::Chain;
+use afterload_state::queue::JobQueue;
 use afterload_step_api::RegisteredStep;
 
 pub use compiled::LivePlan;
 pub use config::{EngineConfig, QueueConfig, RetentionConfig};
 pub use notify::NotificationView;
 pub use progress::ProgressView;
-pub use queues::{QueueState, Queues};
+pub use queues::{QueueSelection, QueueState};
 pub use records::RecordSource;
-pub use sleep::Told;
-pub use start::{Inbox, NewRun, Started};
-pub use view::{ArtifactView, ItemView, RunView, StepView, artifact_link, artifact_url, link_url, run_url};
-pub use watch::Watch;
+pub use sleep::EventReceipt;
+pub use start::{DedupKey, NewRun, StartOutcome};
+pub use view::{
+    ArtifactView, ItemView, RunView, StepView, artifact_url, download_link_url, run_url, signed_artifact_url,
+};
+pub use watch::RunWatch;
 
 /// The engine of one process. Cheap to clone.
 #[derive(Clone)]
-pub struct Engine(Arc<Inner>);
+pub struct Engine(Arc<EngineCore>);
 
 /// What an engine is made of.
-pub struct Parts {
+pub struct EngineDeps {
     /// The service's database.
     pub db: Db,
     /// The configuration.
     pub config: EngineConfig,
     /// The files.
-    pub objects: Objects,
+    pub objects: ObjectStore,
     /// Reads the rows that params of type `record` refer to.
     pub records: Arc<dyn RecordSource>,
     /// Outgoing calls, for the notifications of runs.
-    pub http: Http,
+    pub http: EgressClient,
     /// Removes secrets from errors.
     pub redactor: Redactor,
     /// What this process counts.
@@ -90,26 +92,26 @@ pub struct Parts {
     pub steps: Vec<RegisteredStep>,
 }
 
-struct Inner {
+struct EngineCore {
     db: Db,
     config: EngineConfig,
     signer: Signer,
-    objects: Objects,
+    objects: ObjectStore,
     records: Arc<dyn RecordSource>,
-    http: Http,
+    http: EgressClient,
     steps: Vec<RegisteredStep>,
-    kinds: Kinds,
-    chain: Arc<Chain>,
-    cache: Cache,
-    watches: Watches,
-    attempts: Arc<Attempts>,
+    kinds: StepCatalog,
+    queue: Arc<JobQueue>,
+    plan_cache: PlanCache,
+    run_watches: RunWatches,
+    running_attempts: Arc<RunningAttempts>,
     metrics: Metrics,
-    depths: Depths,
-    pauses: Pauses,
+    depth_cache: QueueDepthCache,
+    pause_signals: PauseSignals,
     redactor: Redactor,
     /// Told when a run has ended in this process of whose end somebody wants to know.
-    ended: Notify,
-    lanes: Lanes,
+    notification_due: Notify,
+    start_locks: KeyedLocks,
     /// At most one step that was left by a crash runs at a time.
     suspects: Arc<Semaphore>,
     /// Cancelled once the process goes down: steps in hand stop at their next checkpoint.
@@ -121,21 +123,21 @@ impl Engine {
     ///
     /// # Errors
     /// `database_extension_missing`, `queue_unsupported`, or those of the database.
-    pub async fn open(parts: Parts) -> Result<Self> {
-        let Parts { db, config, objects, records, http, redactor, metrics, steps } = parts;
-        let inner = Inner {
+    pub async fn open(parts: EngineDeps) -> Result<Self> {
+        let EngineDeps { db, config, objects, records, http, redactor, metrics, steps } = parts;
+        let inner = EngineCore {
             metrics,
-            depths: Depths::default(),
-            pauses: Pauses::default(),
+            depth_cache: QueueDepthCache::default(),
+            pause_signals: PauseSignals::default(),
             redactor,
-            lanes: Lanes::default(),
-            chain: Chain::open(db.clone()).await?,
-            signer: Signer::new(config.signing_key.reveal()),
-            kinds: Kinds(steps.iter().map(|step| step.kind.clone()).collect()),
-            cache: Cache::default(),
-            watches: Watches::default(),
-            attempts: Arc::default(),
-            ended: Notify::new(),
+            start_locks: KeyedLocks::default(),
+            queue: JobQueue::open(db.clone()).await?,
+            signer: Signer::new(config.signing_key.expose_secret()),
+            kinds: StepCatalog(steps.iter().map(|step| step.kind.clone()).collect()),
+            plan_cache: PlanCache::default(),
+            run_watches: RunWatches::default(),
+            running_attempts: Arc::default(),
+            notification_due: Notify::new(),
             suspects: Arc::new(Semaphore::new(1)),
             draining: CancellationToken::new(),
             db,
@@ -154,12 +156,12 @@ impl Engine {
     }
 
     /// The files.
-    pub fn objects(&self) -> &Objects {
+    pub fn objects(&self) -> &ObjectStore {
         &self.0.objects
     }
 
     /// Cancelled once the process goes down.
-    pub fn stopping(&self) -> &CancellationToken {
+    pub fn shutdown_token(&self) -> &CancellationToken {
         &self.0.draining
     }
 
@@ -177,7 +179,7 @@ impl Engine {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn depth(&self) -> Result<i64> {
-        self.0.chain.depth().await
+    pub async fn count_jobs(&self) -> Result<i64> {
+        self.0.queue.count_jobs().await
     }
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
-use super::{Inner, link_url};
+use super::{EngineCore, download_link_url};
 use afterload_core::clock;
 use afterload_core::secrets::Signer;
-use afterload_state::{Db, LinkRecord};
-use afterload_step_api::{Answer, FileLinks};
+use afterload_state::{Db, DownloadLinkRecord};
+use afterload_step_api::{BoxFuture, FileLinks};
 
 /// The links of one step, kept in the service's database.
-pub(super) struct Links {
+pub(super) struct DbFileLinks {
     db: Db,
     base_url: String,
     signer: Signer,
@@ -21,8 +21,8 @@ pub(super) struct Links {
     step: String,
 }
 
-impl Links {
-    pub(super) fn new(engine: &Inner, run: &str, step: &str) -> Self {
+impl DbFileLinks {
+    pub(super) fn new(engine: &EngineCore, run: &str, step: &str) -> Self {
         Self {
             db: engine.db.clone(),
             base_url: engine.config.base_url.clone(),
@@ -34,19 +34,19 @@ impl Links {
 }
 
 /// The id follows from what stays the same, so that a mail that is sent again carries the same link.
-fn id(run: &str, step: &str, artifact: &str) -> Ulid {
+fn link_id(run: &str, step: &str, artifact: &str) -> Ulid {
     let digest = Sha256::digest(format!("{run}\n{step}\n{artifact}"));
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
     Ulid::from_bytes(bytes)
 }
 
-impl FileLinks for Links {
-    fn link(&self, artifact: &str, lives: Duration) -> Answer<Option<String>> {
-        let id = id(&self.run, &self.step, artifact);
-        let url = link_url(&self.base_url, &self.signer, id);
-        let now = clock::now();
-        let record = LinkRecord {
+impl FileLinks for DbFileLinks {
+    fn create_link(&self, artifact: &str, lives: Duration) -> BoxFuture<Option<String>> {
+        let id = link_id(&self.run, &self.step, artifact);
+        let url = download_link_url(&self.base_url, &self.signer, id);
+        let now = clock::now_millis();
+        let record = DownloadLinkRecord {
             id: id.to_string(),
             artifact_id: artifact.to_owned(),
             run_id: self.run.clone(),
@@ -60,7 +60,7 @@ impl FileLinks for Links {
         let db = self.db.clone();
         Box::pin(async move {
             let mut tx = db.begin().await?;
-            let kept = tx.keep_link(&record).await?;
+            let kept = tx.upsert_link(&record).await?;
             failpoint!("link.before_commit");
             tx.commit().await?;
             failpoint!("link.after_commit");

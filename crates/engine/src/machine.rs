@@ -6,7 +6,7 @@ use afterload_state::{RunStatus, StepStatus};
 
 /// A step as the machine sees it.
 #[derive(Clone, Debug)]
-pub struct Node<'a> {
+pub struct StepNode<'a> {
     /// Its id.
     pub id: &'a str,
     /// Where it stands.
@@ -21,7 +21,7 @@ pub struct Node<'a> {
 
 /// What becomes of a waiting step.
 #[derive(Debug)]
-pub enum Change {
+pub enum StepChange {
     /// Its job goes to the queue.
     Queue,
     /// It ends without an attempt: its condition does not hold, or its section is not called for.
@@ -32,9 +32,9 @@ pub enum Change {
     Fail(Error),
 }
 
-impl Change {
+impl StepChange {
     /// The status that the change leads to.
-    pub fn status(&self) -> StepStatus {
+    pub fn target_status(&self) -> StepStatus {
         match self {
             Self::Queue => StepStatus::Queued,
             Self::Skip => StepStatus::Skipped,
@@ -46,89 +46,89 @@ impl Change {
 
 /// What comes next.
 #[derive(Debug)]
-pub struct Advance {
+pub struct RunAdvance {
     /// The waiting steps that move, by their index.
-    pub changes: Vec<(usize, Change)>,
+    pub changes: Vec<(usize, StepChange)>,
     /// How the run ends, if nothing is left to do.
     pub ended: Option<RunStatus>,
 }
 
 /// Moves every waiting step that can move, until nothing does. `holds` evaluates a step's condition with the statuses
 /// reached so far. In a run that is asked to stop nothing new begins but `finally`.
-pub fn advance(
-    nodes: &mut [Node<'_>],
+pub fn advance_nodes(
+    nodes: &mut [StepNode<'_>],
     cancelled: bool,
-    mut holds: impl FnMut(usize, &[Node<'_>]) -> Result<bool>,
-) -> Advance {
+    mut holds: impl FnMut(usize, &[StepNode<'_>]) -> Result<bool>,
+) -> RunAdvance {
     let mut changes = Vec::new();
     for section in Section::ALL {
         let call = match section {
-            Section::Finally => Call::Go,
-            Section::Main if cancelled => Call::Stop,
-            Section::Main => Call::Go,
-            Section::OnSuccess | Section::OnFailure if cancelled => Call::Skip,
-            Section::OnSuccess if outcome(nodes, Section::Main) == RunStatus::Succeeded => Call::Go,
-            Section::OnFailure if outcome(nodes, Section::Main) == RunStatus::Failed => Call::Go,
-            Section::OnSuccess | Section::OnFailure => Call::Skip,
+            Section::Finally => SectionAction::Run,
+            Section::Main if cancelled => SectionAction::Cancel,
+            Section::Main => SectionAction::Run,
+            Section::OnSuccess | Section::OnFailure if cancelled => SectionAction::Skip,
+            Section::OnSuccess if section_outcome(nodes, Section::Main) == RunStatus::Succeeded => SectionAction::Run,
+            Section::OnFailure if section_outcome(nodes, Section::Main) == RunStatus::Failed => SectionAction::Run,
+            Section::OnSuccess | Section::OnFailure => SectionAction::Skip,
         };
-        while let Some((index, change)) = next(nodes, section, call, &mut holds) {
-            nodes[index].status = change.status();
+        while let Some((index, change)) = next_change(nodes, section, call, &mut holds) {
+            nodes[index].status = change.target_status();
             changes.push((index, change));
         }
         if nodes.iter().any(|node| node.section == section && !node.status.is_final()) {
-            return Advance { changes, ended: None };
+            return RunAdvance { changes, ended: None };
         }
     }
-    let failed = Section::ALL.into_iter().any(|section| outcome(nodes, section) == RunStatus::Failed);
+    let failed = Section::ALL.into_iter().any(|section| section_outcome(nodes, section) == RunStatus::Failed);
     let ended = match (cancelled, failed) {
         (true, _) => RunStatus::Cancelled,
         (false, true) => RunStatus::Failed,
         (false, false) => RunStatus::Succeeded,
     };
-    Advance { changes, ended: Some(ended) }
+    RunAdvance { changes, ended: Some(ended) }
 }
 
 /// What becomes of a section's waiting steps.
 #[derive(Clone, Copy)]
-enum Call {
+enum SectionAction {
     /// They run as their needs end.
-    Go,
+    Run,
     /// The section is not called for.
     Skip,
     /// The run is asked to stop.
-    Stop,
+    Cancel,
 }
 
 /// How a section ended, once all its steps have.
-pub fn outcome(nodes: &[Node<'_>], section: Section) -> RunStatus {
-    let failed = nodes.iter().any(|node| node.section == section && blocks(node));
+pub fn section_outcome(nodes: &[StepNode<'_>], section: Section) -> RunStatus {
+    let failed = nodes.iter().any(|node| node.section == section && blocks_dependents(node));
     if failed { RunStatus::Failed } else { RunStatus::Succeeded }
 }
 
-fn next(
-    nodes: &[Node<'_>],
+fn next_change(
+    nodes: &[StepNode<'_>],
     section: Section,
-    call: Call,
-    holds: &mut impl FnMut(usize, &[Node<'_>]) -> Result<bool>,
-) -> Option<(usize, Change)> {
+    call: SectionAction,
+    holds: &mut impl FnMut(usize, &[StepNode<'_>]) -> Result<bool>,
+) -> Option<(usize, StepChange)> {
     let waiting =
         nodes.iter().enumerate().filter(|(_, node)| node.section == section && node.status == StepStatus::Waiting);
     for (index, node) in waiting {
         match call {
-            Call::Go => {}
-            Call::Skip => return Some((index, Change::Skip)),
-            Call::Stop => return Some((index, Change::Cancel)),
+            SectionAction::Run => {}
+            SectionAction::Skip => return Some((index, StepChange::Skip)),
+            SectionAction::Cancel => return Some((index, StepChange::Cancel)),
         }
         let needed =
             || nodes.iter().filter(|other| other.section == section && node.needs.iter().any(|need| need == other.id));
-        if needed().any(blocks) {
-            return Some((index, Change::Cancel));
+        if needed().any(blocks_dependents) {
+            return Some((index, StepChange::Cancel));
         }
         if needed().all(|need| need.status.is_final()) {
             let change = match holds(index, nodes) {
-                Ok(true) => Change::Queue,
-                Ok(false) => Change::Skip,
-                Err(error) => Change::Fail(error),
+                Ok(true) => StepChange::Queue,
+                Ok(false) => StepChange::Skip,
+                Err(error) => StepChange::Fail(error),
             };
             return Some((index, change));
         }
@@ -137,7 +137,7 @@ fn next(
 }
 
 /// True if what needs this step cannot run, and the run has failed. A skipped step counts as satisfied.
-fn blocks(node: &Node<'_>) -> bool {
+fn blocks_dependents(node: &StepNode<'_>) -> bool {
     match node.status {
         StepStatus::Failed | StepStatus::Quarantined => !node.continue_on_error,
         StepStatus::Cancelled => true,
@@ -163,7 +163,7 @@ mod tests {
         let mut nodes: Vec<_> = specs
             .iter()
             .zip(&needs)
-            .map(|(&(id, section, _, continue_on_error, status), needs)| Node {
+            .map(|(&(id, section, _, continue_on_error, status), needs)| StepNode {
                 id,
                 section,
                 needs,
@@ -171,7 +171,7 @@ mod tests {
                 status,
             })
             .collect();
-        let advance = advance(&mut nodes, false, |index, nodes| condition(nodes[index].id));
+        let advance = advance_nodes(&mut nodes, false, |index, nodes| condition(nodes[index].id));
         (nodes.iter().map(|node| node.status).collect(), advance.ended)
     }
 
@@ -267,20 +267,20 @@ mod tests {
     #[test]
     fn a_run_asked_to_stop_begins_nothing_but_finally() {
         let needs: [String; 0] = [];
-        let node = |id, section, status| Node { id, section, needs: &needs, continue_on_error: false, status };
+        let node = |id, section, status| StepNode { id, section, needs: &needs, continue_on_error: false, status };
         let mut nodes = [
             node("a", Section::Main, Running),
             node("b", Section::Main, Waiting),
             node("alarm", Section::OnFailure, Waiting),
             node("clean", Section::Finally, Waiting),
         ];
-        let first = advance(&mut nodes, true, |_, _| Ok(true));
+        let first = advance_nodes(&mut nodes, true, |_, _| Ok(true));
         assert_eq!(nodes.each_ref().map(|node| node.status), [Running, Cancelled, Waiting, Waiting]);
         assert_eq!(first.ended, None);
         nodes[0].status = Cancelled;
-        advance(&mut nodes, true, |_, _| Ok(true));
+        advance_nodes(&mut nodes, true, |_, _| Ok(true));
         assert_eq!(nodes.each_ref().map(|node| node.status), [Cancelled, Cancelled, Skipped, Queued]);
         nodes[3].status = Failed;
-        assert_eq!(advance(&mut nodes, true, |_, _| Ok(true)).ended, Some(RunStatus::Cancelled));
+        assert_eq!(advance_nodes(&mut nodes, true, |_, _| Ok(true)).ended, Some(RunStatus::Cancelled));
     }
 }

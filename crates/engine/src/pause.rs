@@ -7,32 +7,32 @@
 
 use tokio::sync::Notify;
 
-use super::start::not_found;
-use super::{Engine, Inner};
-use afterload_core::clock::{self, Millis};
+use super::start::pipeline_not_found;
+use super::{Engine, EngineCore};
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
-use afterload_core::units::is_name;
-use afterload_state::queue::{Held, Lease};
-use afterload_state::{Ending, Pausable, StepStatus, Tx};
+use afterload_core::units::is_queue_name;
+use afterload_state::queue::{Lease, LockedJob};
+use afterload_state::{AttemptEnd, DbTx, PauseTarget, StepStatus};
 
 /// Tells the tasks of this process that a pause began or ended here; they learn of others by looking.
 #[derive(Default)]
-pub(super) struct Pauses {
+pub(super) struct PauseSignals {
     /// For those who open and close the queues.
-    gates: Notify,
+    pause_changed: Notify,
     /// For those who push jobs.
-    pushes: Notify,
+    resumed: Notify,
 }
 
-impl Pauses {
+impl PauseSignals {
     /// Until a pause began or ended.
-    pub async fn changed(&self) {
-        self.gates.notified().await;
+    pub async fn wait_for_change(&self) {
+        self.pause_changed.notified().await;
     }
 
     /// Until a pause ended.
-    pub async fn ended(&self) {
-        self.pushes.notified().await;
+    pub async fn wait_for_resume(&self) {
+        self.resumed.notified().await;
     }
 }
 
@@ -42,11 +42,11 @@ impl Engine {
     ///
     /// # Errors
     /// `queue_not_found`, `pipeline_not_found`, those of the database.
-    pub async fn pause(&self, what: Pausable, name: &str) -> Result<Millis> {
-        self.must_know(what, name).await?;
-        let since = self.0.db.pause(what, name).await?;
+    pub async fn pause_target(&self, what: PauseTarget, name: &str) -> Result<UnixMillis> {
+        self.ensure_target_exists(what, name).await?;
+        let since = self.0.db.insert_pause(what, name).await?;
         tracing::info!(kind = what.as_str(), name, "paused");
-        self.0.pauses.gates.notify_one();
+        self.0.pause_signals.pause_changed.notify_one();
         Ok(since)
     }
 
@@ -54,37 +54,37 @@ impl Engine {
     ///
     /// # Errors
     /// `queue_not_found`, `pipeline_not_found`, those of the database.
-    pub async fn resume(&self, what: Pausable, name: &str) -> Result<()> {
-        self.must_know(what, name).await?;
-        if self.0.db.resume(what, name).await? {
+    pub async fn resume_target(&self, what: PauseTarget, name: &str) -> Result<()> {
+        self.ensure_target_exists(what, name).await?;
+        if self.0.db.delete_pause(what, name).await? {
             tracing::info!(kind = what.as_str(), name, "resumed");
-            self.0.pauses.gates.notify_one();
-            self.0.pauses.pushes.notify_one();
+            self.0.pause_signals.pause_changed.notify_one();
+            self.0.pause_signals.resumed.notify_one();
         }
         Ok(())
     }
 
-    async fn must_know(&self, what: Pausable, name: &str) -> Result<()> {
+    async fn ensure_target_exists(&self, what: PauseTarget, name: &str) -> Result<()> {
         match what {
-            Pausable::Queue if self.queues().await?.iter().any(|queue| queue.name == name) => Ok(()),
-            Pausable::Queue => Err(Error::permanent("queue_not_found", format!("there is no queue `{name}`"))
-                .hint("`GET /v1/queues` lists those that the configuration, live pipelines and open steps name")),
-            Pausable::Pipeline if is_name(name) && self.0.db.is_pipeline(name).await? => Ok(()),
-            Pausable::Pipeline => Err(not_found(name)),
+            PauseTarget::Queue if self.list_queues().await?.iter().any(|queue| queue.name == name) => Ok(()),
+            PauseTarget::Queue => Err(Error::permanent("queue_not_found", format!("there is no queue `{name}`"))
+                .with_hint("`GET /v1/queues` lists those that the configuration, live pipelines and open steps name")),
+            PauseTarget::Pipeline if is_queue_name(name) && self.0.db.pipeline_exists(name).await? => Ok(()),
+            PauseTarget::Pipeline => Err(pipeline_not_found(name)),
         }
     }
 }
 
-impl Inner {
+impl EngineCore {
     /// Gives the job of a paused step back.
-    pub(super) async fn hold_back(&self, tx: &mut Tx, lease: &Lease, held: &Held) -> Result<()> {
+    pub(super) async fn return_paused_job(&self, tx: &mut DbTx, lease: &Lease, held: &LockedJob) -> Result<()> {
         // One that a crash left counts that crash, and is found again only as queued.
         if held.status == Some(StepStatus::Running)
             && let Some(claimed) = tx.claim_step(&lease.step_run).await?
         {
-            let parked = Ending::Park { due_at: clock::now() };
+            let parked = AttemptEnd::Park { due_at: clock::now_millis() };
             tx.end_step(&lease.step_run, claimed.step.claims, None, &parked).await?;
         }
-        self.chain.acknowledge(tx, lease).await.map(drop)
+        self.queue.acknowledge_job(tx, lease).await.map(drop)
     }
 }

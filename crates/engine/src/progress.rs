@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use afterload_step_api::{Counts, Report};
+use afterload_step_api::{ProgressCounts, ProgressUpdate};
 
 /// The shortest time between two stored progresses of a step.
-pub const PACE: Duration = Duration::from_millis(500);
+pub const PROGRESS_STORE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How far a step is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,11 +30,11 @@ pub struct ProgressView {
     /// What is going on.
     pub message: Option<String>,
     /// Further counts.
-    pub counts: Counts,
+    pub counts: ProgressCounts,
 }
 
 /// Turns one attempt's reports into views that never fall, not even below what an attempt before it had stored.
-pub struct Gauge {
+pub struct ProgressTracker {
     /// What was stored before this attempt.
     stored: u64,
     /// Where this attempt began to gain: at 0 with its start, or, resumed, with its first report, for the cursor may be
@@ -42,7 +42,7 @@ pub struct Gauge {
     base: OnceLock<(Instant, u64)>,
 }
 
-impl Gauge {
+impl ProgressTracker {
     /// Starts with an attempt; `before` is what was stored until now.
     pub fn new(before: Option<&ProgressView>) -> Self {
         match before {
@@ -52,12 +52,12 @@ impl Gauge {
     }
 
     /// True if the view shows more than the attempts before had stored: work that a crash did not undo.
-    pub fn moved(&self, view: &ProgressView) -> bool {
+    pub fn has_advanced(&self, view: &ProgressView) -> bool {
         view.done > self.stored
     }
 
     /// The view of a report.
-    pub fn view(&self, report: &Report) -> ProgressView {
+    pub fn to_view(&self, report: &ProgressUpdate) -> ProgressView {
         let done = report.done.max(self.stored);
         let done = report.total.map_or(done, |total| done.min(total));
         let (since, base) = self.base.get_or_init(|| (Instant::now(), done));
@@ -69,8 +69,8 @@ impl Gauge {
             done,
             total: report.total,
             unit: report.unit.clone(),
-            percent: report.total.map(|total| percent(done, total)),
-            rate: exact.map(round),
+            percent: report.total.map(|total| percent_done(done, total)),
+            rate: exact.map(round_rate),
             eta_seconds: eta,
             message: report.message.clone(),
             counts: report.counts.clone(),
@@ -79,11 +79,11 @@ impl Gauge {
 }
 
 /// A share in percent with one decimal; of nothing, everything is done.
-pub fn percent(done: u64, total: u64) -> f64 {
+pub fn percent_done(done: u64, total: u64) -> f64 {
     if total == 0 { 100.0 } else { (done as f64 / total as f64 * 1000.0).floor() / 10.0 }
 }
 
-fn round(rate: f64) -> f64 {
+fn round_rate(rate: f64) -> f64 {
     (rate * 10.0).round() / 10.0
 }
 
@@ -91,30 +91,30 @@ fn round(rate: f64) -> f64 {
 mod tests {
     use super::*;
 
-    fn report(done: u64, total: Option<u64>) -> Report {
-        Report { done, total, unit: "rows".into(), ..Report::default() }
+    fn report(done: u64, total: Option<u64>) -> ProgressUpdate {
+        ProgressUpdate { done, total, unit: "rows".into(), ..ProgressUpdate::default() }
     }
 
     #[test]
     fn progress_never_falls_below_what_was_stored_nor_rises_above_the_total() {
         let before = ProgressView { done: 50, ..ProgressView::default() };
-        let gauge = Gauge::new(Some(&before));
-        assert_eq!(gauge.view(&report(10, Some(100))).done, 50);
-        assert_eq!(gauge.view(&report(70, Some(100))).percent, Some(70.0));
-        assert_eq!(gauge.view(&report(170, Some(100))).done, 100);
+        let gauge = ProgressTracker::new(Some(&before));
+        assert_eq!(gauge.to_view(&report(10, Some(100))).done, 50);
+        assert_eq!(gauge.to_view(&report(70, Some(100))).percent, Some(70.0));
+        assert_eq!(gauge.to_view(&report(170, Some(100))).done, 100);
     }
 
     #[test]
     fn what_an_earlier_attempt_did_is_no_gain_of_this_one() {
         let before = ProgressView { done: 50, ..ProgressView::default() };
-        let gauge = Gauge::new(Some(&before));
-        assert_eq!(gauge.view(&report(900, Some(1000))).rate, None);
-        assert!(gauge.view(&report(901, Some(1000))).rate.is_some());
+        let gauge = ProgressTracker::new(Some(&before));
+        assert_eq!(gauge.to_view(&report(900, Some(1000))).rate, None);
+        assert!(gauge.to_view(&report(901, Some(1000))).rate.is_some());
     }
 
     #[test]
     fn an_unknown_total_has_no_percent_and_no_eta() {
-        let view = Gauge::new(None).view(&report(10, None));
+        let view = ProgressTracker::new(None).to_view(&report(10, None));
         assert_eq!((view.percent, view.eta_seconds), (None, None));
     }
 }

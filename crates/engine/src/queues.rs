@@ -11,19 +11,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::config::QueueConfig;
-use super::{Engine, Inner, execute};
-use afterload_core::clock::Millis;
+use super::{Engine, EngineCore, execute};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
-use afterload_core::units::is_name;
-use afterload_state::Pausable;
-use afterload_state::queue::{Gate, Handler, Queue};
+use afterload_core::units::is_queue_name;
+use afterload_state::PauseTarget;
+use afterload_state::queue::{JobHandler, PauseGate, QueueWorkerSpec};
 
 /// How often it is looked for queues of newly published pipelines and for pauses.
-const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
+const QUEUE_POLL_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The queues that a process works.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Queues {
+pub enum QueueSelection {
     /// Every queue that is configured, that a live pipeline names or that has open steps.
     #[default]
     All,
@@ -32,21 +32,21 @@ pub enum Queues {
 }
 
 /// Says that no queue is worked.
-const NONE: &str = "none";
+const NO_QUEUES: &str = "none";
 
-impl Queues {
+impl QueueSelection {
     /// True if there is none.
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Named(names) if names.is_empty())
     }
 }
 
-impl FromStr for Queues {
+impl FromStr for QueueSelection {
     type Err = Error;
 
     /// Names with commas between them, or `none`.
     fn from_str(text: &str) -> Result<Self> {
-        if text.trim() == NONE {
+        if text.trim() == NO_QUEUES {
             return Ok(Self::Named(BTreeSet::new()));
         }
         let invalid = |message: String| Error::permanent("queues_invalid", message);
@@ -54,15 +54,15 @@ impl FromStr for Queues {
         for name in text.split(',').map(str::trim) {
             if name.is_empty() {
                 return Err(invalid(format!("`{text}` lacks the name of a queue"))
-                    .hint("write names with commas between them, such as `images,imports`, or `none`"));
+                    .with_hint("write names with commas between them, such as `images,imports`, or `none`"));
             }
-            if name == NONE {
-                return Err(invalid("`none` stands alone".into()).hint("name the queues to work, or none"));
+            if name == NO_QUEUES {
+                return Err(invalid("`none` stands alone".into()).with_hint("name the queues to work, or none"));
             }
-            if !is_name(name) {
+            if !is_queue_name(name) {
                 let hint =
                     "start with a small letter, go on with small letters, digits, `-` and `_`, at most 63 characters";
-                return Err(invalid(format!("`{name}` is not a name for a queue")).hint(hint));
+                return Err(invalid(format!("`{name}` is not a name for a queue")).with_hint(hint));
             }
             names.insert(name.to_owned());
         }
@@ -70,7 +70,7 @@ impl FromStr for Queues {
     }
 }
 
-impl fmt::Display for Queues {
+impl fmt::Display for QueueSelection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::All => f.write_str("all queues"),
@@ -90,7 +90,7 @@ pub struct QueueState {
     /// Steps that workers hold.
     pub running: i64,
     /// Since when it is paused.
-    pub paused_at: Option<Millis>,
+    pub paused_at: Option<UnixMillis>,
 }
 
 impl Engine {
@@ -98,48 +98,48 @@ impl Engine {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn queues(&self) -> Result<Vec<QueueState>> {
+    pub async fn list_queues(&self) -> Result<Vec<QueueState>> {
         let inner = &self.0;
         let fresh = |name: &String| QueueState { name: name.clone(), waiting: 0, running: 0, paused_at: None };
         let configured = inner.config.queues.keys().cloned();
         let mut queues: BTreeMap<String, QueueState> =
-            configured.chain(inner.named_queues().await?).map(|name| (name.clone(), fresh(&name))).collect();
-        for count in inner.db.queue_counts().await? {
+            configured.chain(inner.list_active_queues().await?).map(|name| (name.clone(), fresh(&name))).collect();
+        for count in inner.db.count_steps_by_queue().await? {
             let state = queues.entry(count.queue.clone()).or_insert_with(|| fresh(&count.queue));
             (state.waiting, state.running) = (count.waiting, count.running);
         }
-        for (name, since) in inner.db.paused(Pausable::Queue).await? {
+        for (name, since) in inner.db.list_paused(PauseTarget::Queue).await? {
             queues.entry(name.clone()).or_insert_with(|| fresh(&name)).paused_at = Some(since);
         }
         Ok(queues.into_values().collect())
     }
 }
 
-impl Inner {
+impl EngineCore {
     /// Runs a worker for each of the queues, also for those that come later. While one is paused, nothing of it is
     /// fetched; its jobs in hand go on.
-    pub(super) async fn work_queues(self: Arc<Self>, queues: &Queues, stop: &CancellationToken) {
+    pub(super) async fn run_queue_workers(self: Arc<Self>, queues: &QueueSelection, stop: &CancellationToken) {
         let inner = self.clone();
-        let handler: Handler = Arc::new(move |lease| Box::pin(execute::work_on(inner.clone(), lease)));
+        let handler: JobHandler = Arc::new(move |lease| Box::pin(execute::run_job(inner.clone(), lease)));
         let drain = self.config.drain;
         let (mut gates, mut workers) = (HashMap::<String, watch::Sender<bool>>::new(), JoinSet::new());
         let mut paused = BTreeSet::new();
         while !stop.is_cancelled() {
-            match self.db.paused(Pausable::Queue).await {
+            match self.db.list_paused(PauseTarget::Queue).await {
                 Ok(now) => paused = now.into_iter().map(|(name, _)| name).collect(),
                 // A claim asks for itself.
                 Err(error) => warn!(error.code = error.code(), "the pauses could not be read: {error}"),
             }
-            for name in self.to_work(queues).await {
+            for name in self.select_queues(queues).await {
                 if gates.contains_key(&name) {
                     continue;
                 }
                 let concurrency = self.config.queues.get(&name).copied().unwrap_or(QueueConfig::default()).concurrency;
-                let (sender, gate) = Gate::new(!paused.contains(&name));
+                let (sender, gate) = PauseGate::new(!paused.contains(&name));
                 info!(queue = name, concurrency, "working a queue");
                 gates.insert(name.clone(), sender);
-                let queue = Queue { name, concurrency, gate };
-                workers.spawn(self.chain.clone().work(queue, handler.clone(), stop.clone(), drain));
+                let queue = QueueWorkerSpec { name, concurrency, gate };
+                workers.spawn(self.queue.clone().run_queue_worker(queue, handler.clone(), stop.clone(), drain));
             }
             for (name, gate) in &gates {
                 let open = !paused.contains(name);
@@ -149,17 +149,17 @@ impl Inner {
             }
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = self.pauses.changed() => {}
-                () = tokio::time::sleep(LOOK) => {}
+                () = self.pause_signals.wait_for_change() => {}
+                () = tokio::time::sleep(QUEUE_POLL_INTERVAL) => {}
             }
         }
         while workers.join_next().await.is_some() {}
     }
 
-    async fn to_work(&self, queues: &Queues) -> BTreeSet<String> {
+    async fn select_queues(&self, queues: &QueueSelection) -> BTreeSet<String> {
         let named = match queues {
-            Queues::Named(names) => return names.clone(),
-            Queues::All => self.named_queues().await,
+            QueueSelection::Named(names) => return names.clone(),
+            QueueSelection::All => self.list_active_queues().await,
         };
         let mut all: BTreeSet<String> = self.config.queues.keys().cloned().collect();
         match named {
@@ -176,10 +176,10 @@ mod tests {
 
     #[test]
     fn queues_are_named_with_commas() {
-        let shown = |text: &str| text.parse::<Queues>().map(|queues| queues.to_string());
+        let shown = |text: &str| text.parse::<QueueSelection>().map(|queues| queues.to_string());
         assert_eq!(shown("imports, images,imports").expect("names"), "images, imports");
         assert_eq!(shown("none").expect("none"), "no queue");
-        assert_eq!(Queues::default().to_string(), "all queues");
+        assert_eq!(QueueSelection::default().to_string(), "all queues");
         for (text, message) in [
             ("", "`` lacks the name of a queue"),
             ("images,,imports", "`images,,imports` lacks the name of a queue"),

@@ -12,30 +12,30 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::Inner;
-use super::compiled::Compiled;
-use afterload_core::clock::{self, Millis};
+use super::EngineCore;
+use super::compiled::CompiledPlan;
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::resolve_to_text;
 use afterload_state::queue::Lease;
-use afterload_state::{Claimed, RunRecord, Verdict};
+use afterload_state::{RunRecord, StepClaim, TxOutcome};
 
 /// A slot further ahead than this, in milliseconds, is not waited for in place.
-const AHEAD: Millis = 1_000;
+const MAX_IN_PLACE_WAIT_MS: UnixMillis = 1_000;
 /// An attempt that is later than this for its slot, in milliseconds, takes another one: many that are late, as after a
 /// downtime, are spread anew.
-const PATIENCE: Millis = 3_000;
+const MAX_START_DELAY_MS: UnixMillis = 3_000;
 /// The grain of the queue, in milliseconds.
-const GRAIN: Millis = 1_000;
+const QUEUE_RESOLUTION_MS: UnixMillis = 1_000;
 /// Keys that nobody has used for this long, in milliseconds, are forgotten.
-pub(super) const KEPT: Millis = 24 * 3_600_000;
+pub(super) const RATE_LIMIT_RETENTION_MS: UnixMillis = 24 * 3_600_000;
 
 /// Those of this process that want to start under a key ask one after another.
 #[derive(Default)]
-pub(super) struct Lanes(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
+pub(super) struct KeyedLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 
-impl Lanes {
-    fn of(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
+impl KeyedLocks {
+    fn lock_for_key(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lane) = lanes.get(key).and_then(Weak::upgrade) {
             return lane;
@@ -48,34 +48,34 @@ impl Lanes {
 }
 
 /// How often the attempts of a key may start.
-struct Rate {
+struct StartRate {
     key: String,
     /// In milliseconds.
-    interval: i64,
+    interval_ms: i64,
 }
 
 /// Where an attempt is with its slot.
-enum Slot {
+enum StartDecision {
     /// It has started.
     Started,
     /// It may start at this time.
-    At(Millis),
+    NotBefore(UnixMillis),
 }
 
 /// What ends the waiting for a slot.
-struct Stops<'a>([&'a CancellationToken; 3]);
+struct CancelTokens<'a>([&'a CancellationToken; 3]);
 
-impl Stops<'_> {
+impl CancelTokens<'_> {
     /// Rests until a time.
-    async fn rest(&self, until: Millis) -> Result<()> {
-        let rest = Duration::from_millis(u64::try_from(until - clock::now()).unwrap_or(0));
+    async fn sleep_until(&self, until: UnixMillis) -> Result<()> {
+        let rest = Duration::from_millis(u64::try_from(until - clock::now_millis()).unwrap_or(0));
         tokio::select! {
             () = tokio::time::sleep(rest) => Ok(()),
-            () = self.stopped() => Err(stopped()),
+            () = self.any_cancelled() => Err(stopped_error()),
         }
     }
 
-    async fn stopped(&self) {
+    async fn any_cancelled(&self) {
         let [one, two, three] = self.0;
         tokio::select! {
             () = one.cancelled() => {}
@@ -85,42 +85,42 @@ impl Stops<'_> {
     }
 }
 
-impl Inner {
+impl EngineCore {
     /// Returns when a step may start: at once without a `rate_limit`. `Some`: not before this time, to be waited for in
     /// the queue.
     ///
     /// # Errors
     /// `expression_failed` for its key; `step_stopped` if the attempt is to stop before it has started.
-    pub(super) async fn pace(
+    pub(super) async fn wait_for_rate_limit(
         &self,
-        (lease, claimed, cancel): (&Lease, &Claimed, &CancellationToken),
+        (lease, claimed, cancel): (&Lease, &StepClaim, &CancellationToken),
         run: &RunRecord,
-        compiled: &Compiled,
+        compiled: &CompiledPlan,
         index: usize,
-    ) -> Result<Option<Millis>> {
+    ) -> Result<Option<UnixMillis>> {
         let known = &compiled.steps[index];
-        let limited = known.step.rate_limit.as_ref().filter(|_| known.fans_out(&claimed.step).is_none());
+        let limited = known.step.rate_limit.as_ref().filter(|_| known.fan_out_spec(&claimed.step).is_none());
         let Some(limit) = limited else { return Ok(None) };
         let key = match &limit.key {
-            Some(key) => resolve_to_text(key, &self.scope(run, compiled, known, &claimed.step).await?)?,
+            Some(key) => resolve_to_text(key, &self.step_expr_context(run, compiled, known, &claimed.step).await?)?,
             None => format!("{}/{}", compiled.plan.name, known.step.id),
         };
         // A digest: what the key says may be long, or a secret.
-        let rate = Rate { key: hex::encode(Sha256::digest(key)), interval: limit.interval_ms };
-        let stops = Stops([cancel, &self.draining, &lease.lost]);
+        let rate = StartRate { key: hex::encode(Sha256::digest(key)), interval_ms: limit.interval_ms };
+        let stops = CancelTokens([cancel, &self.draining, &lease.lost]);
         let mut late = false;
         loop {
-            let taken = self.take_slot(claimed, &rate, late).await;
-            let slot = match self.unless_away(taken, &stops).await? {
-                Some(Slot::Started) => return Ok(None),
-                Some(Slot::At(slot)) => slot,
+            let taken = self.reserve_or_start(claimed, &rate, late).await;
+            let slot = match self.retry_if_db_down(taken, &stops).await? {
+                Some(StartDecision::Started) => return Ok(None),
+                Some(StartDecision::NotBefore(slot)) => slot,
                 None => continue,
             };
-            if slot > clock::now() + AHEAD {
-                return Ok(Some(slot - slot.rem_euclid(GRAIN)));
+            if slot > clock::now_millis() + MAX_IN_PLACE_WAIT_MS {
+                return Ok(Some(slot - slot.rem_euclid(QUEUE_RESOLUTION_MS)));
             }
-            stops.rest(slot).await?;
-            if self.start_by(claimed, &rate, slot + PATIENCE, &stops).await? {
+            stops.sleep_until(slot).await?;
+            if self.start_before_deadline(claimed, &rate, slot + MAX_START_DELAY_MS, &stops).await? {
                 return Ok(None);
             }
             late = true;
@@ -128,63 +128,73 @@ impl Inner {
     }
 
     /// Takes a slot, unless the step has one that still counts, and starts if it is there and nobody has just started.
-    async fn take_slot(&self, claimed: &Claimed, rate: &Rate, late: bool) -> Result<Slot> {
+    async fn reserve_or_start(&self, claimed: &StepClaim, rate: &StartRate, late: bool) -> Result<StartDecision> {
         let (id, claim) = (&claimed.step.id, claimed.step.claims);
-        let taken = self.db.write(async |tx| {
-            let known = tx.slot(id, claim).await?.ok_or_else(stopped)?;
-            let now = clock::now();
-            let slot = match known.filter(|slot| !late && now <= slot + PATIENCE) {
+        let taken = self.db.with_tx(async |tx| {
+            let known = tx.find_reserved_start(id, claim).await?.ok_or_else(stopped_error)?;
+            let now = clock::now_millis();
+            let slot = match known.filter(|slot| !late && now <= slot + MAX_START_DELAY_MS) {
                 Some(slot) => slot,
-                None => tx.take_slot(&rate.key, now, rate.interval).await?,
+                None => tx.reserve_start(&rate.key, now, rate.interval_ms).await?,
             };
-            if slot <= now && tx.start_in_slot(&rate.key, now, rate.interval).await?.is_none() {
-                tx.use_slot(id, claim, now).await?;
-                return Ok(Verdict::Keep(Slot::Started));
+            if slot <= now && tx.try_start_now(&rate.key, now, rate.interval_ms).await?.is_none() {
+                tx.record_start(id, claim, now).await?;
+                return Ok(TxOutcome::Commit(StartDecision::Started));
             }
-            tx.wait_for_slot(id, claim, slot).await?;
-            Ok(Verdict::Keep(Slot::At(slot)))
+            tx.record_reserved_start(id, claim, slot).await?;
+            Ok(TxOutcome::Commit(StartDecision::NotBefore(slot)))
         });
         taken.await
     }
 
     /// Starts as soon as the start before is far enough away. False: that would be after the deadline.
-    async fn start_by(&self, claimed: &Claimed, rate: &Rate, deadline: Millis, stops: &Stops<'_>) -> Result<bool> {
-        let lane = self.lanes.of(&rate.key);
+    async fn start_before_deadline(
+        &self,
+        claimed: &StepClaim,
+        rate: &StartRate,
+        deadline: UnixMillis,
+        stops: &CancelTokens<'_>,
+    ) -> Result<bool> {
+        let lane = self.start_locks.lock_for_key(&rate.key);
         let _turn = tokio::select! {
             turn = lane.lock() => turn,
-            rested = stops.rest(deadline) => return rested.map(|()| false),
+            rested = stops.sleep_until(deadline) => return rested.map(|()| false),
         };
         loop {
-            let tried = self.try_start(claimed, rate).await;
-            match self.unless_away(tried, stops).await? {
-                Some(Slot::Started) => return Ok(true),
-                Some(Slot::At(time)) if time > deadline => return Ok(false),
-                Some(Slot::At(time)) => stops.rest(time).await?,
+            let tried = self.try_start_attempt(claimed, rate).await;
+            match self.retry_if_db_down(tried, stops).await? {
+                Some(StartDecision::Started) => return Ok(true),
+                Some(StartDecision::NotBefore(time)) if time > deadline => return Ok(false),
+                Some(StartDecision::NotBefore(time)) => stops.sleep_until(time).await?,
                 None => {}
             }
         }
     }
 
-    async fn try_start(&self, claimed: &Claimed, rate: &Rate) -> Result<Slot> {
+    async fn try_start_attempt(&self, claimed: &StepClaim, rate: &StartRate) -> Result<StartDecision> {
         let (id, claim) = (&claimed.step.id, claimed.step.claims);
-        let tried = self.db.write(async |tx| {
-            tx.slot(id, claim).await?.ok_or_else(stopped)?;
-            let now = clock::now();
-            if let Some(time) = tx.start_in_slot(&rate.key, now, rate.interval).await? {
-                return Ok(Verdict::Undo(Slot::At(time)));
+        let tried = self.db.with_tx(async |tx| {
+            tx.find_reserved_start(id, claim).await?.ok_or_else(stopped_error)?;
+            let now = clock::now_millis();
+            if let Some(time) = tx.try_start_now(&rate.key, now, rate.interval_ms).await? {
+                return Ok(TxOutcome::Rollback(StartDecision::NotBefore(time)));
             }
-            tx.use_slot(id, claim, now).await?;
-            Ok(Verdict::Keep(Slot::Started))
+            tx.record_start(id, claim, now).await?;
+            Ok(TxOutcome::Commit(StartDecision::Started))
         });
         tried.await
     }
 
     /// A database that is away is no failure of the step: `None`, after a pause.
-    async fn unless_away(&self, done: Result<Slot>, stops: &Stops<'_>) -> Result<Option<Slot>> {
+    async fn retry_if_db_down(
+        &self,
+        done: Result<StartDecision>,
+        stops: &CancelTokens<'_>,
+    ) -> Result<Option<StartDecision>> {
         match done {
             Err(error) if error.is_transient() => {
-                self.pause(&error, "taking a slot").await;
-                stops.rest(clock::now()).await.map(|()| None)
+                self.wait_for_db(&error, "taking a slot").await;
+                stops.sleep_until(clock::now_millis()).await.map(|()| None)
             }
             done => done.map(Some),
         }
@@ -192,11 +202,11 @@ impl Inner {
 }
 
 /// Why an attempt that waits for its slot ends.
-fn stopped() -> Error {
+fn stopped_error() -> Error {
     Error::stopped("step_stopped", "the step was stopped before it started")
 }
 
 /// What an attempt leaves that goes back to the queue until its slot.
-pub(super) fn waits() -> Error {
+pub(super) fn rate_limited_error() -> Error {
     Error::stopped("step_waits", "the step waits for its `rate_limit`")
 }

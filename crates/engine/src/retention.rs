@@ -6,20 +6,20 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 use ulid::Ulid;
 
-use super::{Engine, Inner};
+use super::{Engine, EngineCore};
 use afterload_core::clock;
 use afterload_core::error::Result;
 use afterload_core::file::File;
 
 /// How often it looks.
-pub(super) const EVERY: Duration = Duration::from_secs(5);
+pub(super) const RETENTION_INTERVAL: Duration = Duration::from_secs(5);
 /// How much one look does of each; the rest follows in the next.
-const BATCH: u32 = 200;
+const MAX_RETENTION_ROWS: u32 = 200;
 /// How often it looks for objects without an owner, in looks: twice a day, and not at the start of a process, which has
 /// better things to do.
-const ORPHANS_EVERY: u32 = 12 * 3600 / 5;
+const DELETE_ORPHANS_EVERY_PASSES: u32 = 12 * 3600 / 5;
 /// An object younger than this may still find its owner.
-const ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
+const MIN_ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
 
 impl Engine {
     /// Deletes objects under our own keys that are older than `age` and no artifact. Workers do so by themselves twice a
@@ -27,33 +27,33 @@ impl Engine {
     ///
     /// # Errors
     /// Those of the store and of the database.
-    pub async fn delete_orphans(&self, age: Duration) -> Result<u64> {
-        self.0.delete_orphans(age).await
+    pub async fn delete_orphan_objects(&self, age: Duration) -> Result<u64> {
+        self.0.delete_orphan_objects(age).await
     }
 }
 
-impl Inner {
+impl EngineCore {
     /// Lets go of what is over. Each part is bounded, and may be done by many processes at once.
-    pub(super) async fn let_go(&self, turn: u32) -> Result<()> {
-        for (artifact, holder) in self.db.links_to_release(BATCH).await? {
+    pub(super) async fn apply_retention(&self, turn: u32) -> Result<()> {
+        for (artifact, holder) in self.db.list_links_to_release(MAX_RETENTION_ROWS).await? {
             let mut tx = self.db.begin().await?;
-            tx.release_link(&artifact, &holder).await?;
+            tx.release_link_artifact(&artifact, &holder).await?;
             failpoint!("retention.before_unlink");
             tx.commit().await?;
             failpoint!("retention.unlinked");
         }
         let retention = &self.config.retention;
-        for run in self.db.runs_to_release(retention.artifacts.millis(), BATCH).await? {
+        for run in self.db.list_runs_to_release(retention.artifacts.as_millis(), MAX_RETENTION_ROWS).await? {
             let mut tx = self.db.begin().await?;
-            tx.release_run(&run).await?;
+            tx.release_run_artifacts(&run).await?;
             failpoint!("retention.before_release");
             tx.commit().await?;
             failpoint!("retention.released");
         }
-        self.purge().await?;
-        self.db.forget_places(BATCH).await?;
+        self.purge_expired_artifacts().await?;
+        self.db.delete_expired_geo_records(MAX_RETENTION_ROWS).await?;
         let mut deleted = 0;
-        for run in self.db.runs_to_delete(retention.runs.millis(), BATCH).await? {
+        for run in self.db.list_runs_to_delete(retention.runs.as_millis(), MAX_RETENTION_ROWS).await? {
             failpoint!("retention.before_delete");
             deleted += u32::from(self.db.delete_run(&run).await?);
             failpoint!("retention.deleted");
@@ -62,23 +62,25 @@ impl Inner {
             info!(runs = deleted, "runs whose time was over were deleted");
         }
         // A store elsewhere may be shared with another installation, whose files are no orphans.
-        if turn % ORPHANS_EVERY == ORPHANS_EVERY - 1 && self.objects.is_embedded(&self.config.artifacts) {
-            self.delete_orphans(ORPHAN_AGE).await?;
+        if turn % DELETE_ORPHANS_EVERY_PASSES == DELETE_ORPHANS_EVERY_PASSES - 1
+            && self.objects.is_embedded(&self.config.artifacts)
+        {
+            self.delete_orphan_objects(MIN_ORPHAN_AGE).await?;
         }
         Ok(())
     }
 
     /// The object goes before its row says so: a crash between the two deletes it once more, which is nothing.
-    async fn purge(&self) -> Result<()> {
-        for (id, file) in self.db.artifacts_to_purge(BATCH).await? {
+    async fn purge_expired_artifacts(&self) -> Result<()> {
+        for (id, file) in self.db.list_artifacts_to_purge(MAX_RETENTION_ROWS).await? {
             let gone = match serde_json::from_value::<File>(file) {
-                Ok(file) => self.objects.delete(&file.bucket, &file.key).await,
+                Ok(file) => self.objects.delete_object(&file.bucket, &file.key).await,
                 Err(_) => Ok(()),
             };
             match gone {
                 Ok(()) => {
                     failpoint!("retention.object_deleted");
-                    self.db.purged(&id).await?;
+                    self.db.mark_purged(&id).await?;
                     failpoint!("retention.purged");
                 }
                 Err(error) => {
@@ -94,22 +96,22 @@ impl Inner {
 
     /// Deletes objects under our own keys that are no artifact, such as what a crash left between the store and the
     /// database. Those of runs that go on are left to them.
-    async fn delete_orphans(&self, age: Duration) -> Result<u64> {
-        let before = clock::now().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+    async fn delete_orphan_objects(&self, age: Duration) -> Result<u64> {
+        let before = clock::now_millis().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         let mut all = 0;
         let bucket = &self.config.artifacts;
         for prefix in ["runs/", "uploads/"] {
             let (mut from, mut deleted) = (None, 0_u64);
             loop {
-                let page = self.objects.list(bucket, prefix, from).await?;
+                let page = self.objects.list_objects(bucket, prefix, from).await?;
                 for object in &page.objects {
-                    let Some((run, artifact)) = owners(&object.key) else { continue };
+                    let Some((run, artifact)) = key_owners(&object.key) else { continue };
                     // Of one without a time nobody knows how old it is.
                     let old = object.modified_at > 0 && object.modified_at <= before;
-                    if !old || self.db.is_owned(artifact, run).await? {
+                    if !old || self.db.artifact_has_owner(artifact, run).await? {
                         continue;
                     }
-                    self.objects.delete(bucket, &object.key).await?;
+                    self.objects.delete_object(bucket, &object.key).await?;
                     debug!(object.key = object.key, "an object without an owner was deleted");
                     deleted += 1;
                 }
@@ -128,7 +130,7 @@ impl Inner {
 }
 
 /// The run and the artifact of one of our keys, `uploads/RUN/ID` or `runs/RUN/STEP/CLAIM/ID`.
-fn owners(key: &str) -> Option<(&str, &str)> {
+fn key_owners(key: &str) -> Option<(&str, &str)> {
     let mut parts = key.split('/').skip(1);
     let (run, artifact) = (parts.next()?, parts.last()?);
     let is_id = |text: &str| Ulid::from_string(text).is_ok();
@@ -137,17 +139,17 @@ fn owners(key: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::owners;
+    use super::key_owners;
 
     #[test]
     fn our_own_keys_name_their_owners_and_others_do_not() {
         let (run, id) = ("01ARZ3NDEKTSV4RRFFQ69G5FAV", "01BX5ZZKBKACTAV9WEVGEMMVRZ");
-        assert_eq!(owners(&format!("uploads/{run}/{id}")), Some((run, id)));
-        assert_eq!(owners(&format!("runs/{run}/import/3/{id}")), Some((run, id)));
+        assert_eq!(key_owners(&format!("uploads/{run}/{id}")), Some((run, id)));
+        assert_eq!(key_owners(&format!("runs/{run}/import/3/{id}")), Some((run, id)));
         for other in
             ["uploads/", "uploads/a.csv", "runs/x/y", &format!("uploads/{run}"), &format!("runs/{run}/notes.txt")]
         {
-            assert_eq!(owners(other), None, "{other}");
+            assert_eq!(key_owners(other), None, "{other}");
         }
     }
 }

@@ -2,45 +2,45 @@
 
 use serde_json::{Value, json};
 
-use super::Inner;
-use super::advance::blame;
-use super::compiled::{Compiled, CompiledStep};
+use super::EngineCore;
+use super::advance::run_error;
+use super::compiled::{CompiledPlan, CompiledStep};
 use super::view::run_url;
 use afterload_core::error::Result;
-use afterload_pipeline::{Scope, Section};
+use afterload_pipeline::{ExprContext, Section};
 use afterload_state::{RunRecord, RunStatus, StepRecord, StepStatus};
 
-impl Inner {
+impl EngineCore {
     /// The scope of a step, or of an item of one, that is about to run.
-    pub(super) async fn scope(
+    pub(super) async fn step_expr_context(
         &self,
         run: &RunRecord,
-        compiled: &Compiled,
+        compiled: &CompiledPlan,
         known: &CompiledStep,
         step: &StepRecord,
-    ) -> Result<Scope> {
-        let steps = if known.sees_steps { self.db.steps(&run.id).await? } else { Vec::new() };
+    ) -> Result<ExprContext> {
+        let steps = if known.sees_steps { self.db.list_steps(&run.id).await? } else { Vec::new() };
         let statuses: Vec<_> = steps.iter().map(|step| step.status).collect();
-        let scope = self.scope_of(run, compiled, &steps, &statuses, known.section);
+        let scope = self.build_expr_context(run, compiled, &steps, &statuses, known.section);
         Ok(match step.item_index {
-            Some(index) => scope.item(index.unsigned_abs(), step.item.as_ref().unwrap_or(&Value::Null)),
+            Some(index) => scope.with_item(index.unsigned_abs(), step.item.as_ref().unwrap_or(&Value::Null)),
             None => scope,
         })
     }
 
     /// The scope with these records and statuses.
-    pub(super) fn scope_of(
+    pub(super) fn build_expr_context(
         &self,
         run: &RunRecord,
-        compiled: &Compiled,
+        compiled: &CompiledPlan,
         steps: &[StepRecord],
         statuses: &[StepStatus],
         section: Section,
-    ) -> Scope {
+    ) -> ExprContext {
         let mut facts =
             json!({ "id": run.id, "url": run_url(&self.config.base_url, &run.id), "pipeline": run.pipeline });
         if section != Section::Main {
-            let error = blame(compiled, steps);
+            let error = run_error(compiled, steps);
             let status = match (run.cancel_requested_at, &error) {
                 (Some(_), _) => RunStatus::Cancelled,
                 (None, Some(_)) => RunStatus::Failed,
@@ -50,13 +50,13 @@ impl Inner {
             facts["error"] = error.unwrap_or_default();
         }
         let secrets = self.config.secrets.clone();
-        let params = super::records::references(&compiled.plan, run);
+        let params = super::records::params_with_references(&compiled.plan, run);
         let event = run.event.clone().unwrap_or_default();
-        let mut scope = Scope::new().params(&params).event(&event).run(&facts);
-        scope = scope.secrets(move |name| secrets.get(name).map(|secret| secret.reveal().to_owned()));
+        let mut scope = ExprContext::new().with_params(&params).with_event(&event).with_run(&facts);
+        scope = scope.with_secrets(move |name| secrets.get(name).map(|secret| secret.expose_secret().to_owned()));
         for (known, (step, status)) in compiled.steps.iter().zip(steps.iter().zip(statuses)) {
             let (outputs, error) = (step.outputs.clone().unwrap_or_default(), step.error.clone().unwrap_or_default());
-            scope = scope.step(&known.step.id, &outputs, status.as_str(), &error);
+            scope = scope.with_step(&known.step.id, &outputs, status.as_str(), &error);
         }
         scope
     }

@@ -7,29 +7,29 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
-use super::{Engine, Inner};
-use afterload_core::clock::{self, Millis};
+use super::{Engine, EngineCore};
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
-use afterload_state::queue::Push;
-use afterload_state::{AwaitedEvent, EventRecord, Sleep, StepRecord, Tx};
-use afterload_step_api::Suspension;
+use afterload_state::queue::NewJob;
+use afterload_state::{AwaitedEvent, DbTx, EventRecord, StepRecord, WakeCondition};
+use afterload_step_api::SuspendRequest;
 
 /// How long an event is kept for the steps that begin to wait for it after it has come.
-pub(super) const KEPT: Millis = 24 * 3_600_000;
+pub(super) const EVENT_RETENTION_MS: UnixMillis = 24 * 3_600_000;
 /// So many events are looked at in one go.
-const PAGE: u32 = 100;
+const EVENT_PAGE_ROWS: u32 = 100;
 /// How often an event is told anew when others hold the same rows.
-const TRIES: u32 = 5;
+const MAX_PUBLISH_ATTEMPTS: u32 = 5;
 /// Stands between the names of fields.
-const BETWEEN: char = '\n';
+const FIELD_SEPARATOR: char = '\n';
 
 /// What became of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct EventReceipt {
     /// Its id.
     pub id: String,
     /// How many steps it woke.
-    pub woken: usize,
+    pub woken_steps: usize,
 }
 
 impl Engine {
@@ -38,45 +38,57 @@ impl Engine {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn tell(&self, name: &str, key: Option<String>, body: Value) -> Result<(Told, EventRecord)> {
+    pub async fn publish_event(
+        &self,
+        name: &str,
+        key: Option<String>,
+        body: Value,
+    ) -> Result<(EventReceipt, EventRecord)> {
         let inner = &self.0;
         let id = Ulid::generate().to_string();
-        let event = EventRecord { id, name: name.to_owned(), key, body, received_at: clock::now() };
+        let event = EventRecord { id, name: name.to_owned(), key, body, received_at: clock::now_millis() };
         let mut tries = 1;
         loop {
-            match inner.try_tell(&event).await {
-                Err(error) if error.is_transient() && tries < TRIES => tries += 1,
-                told => return Ok(told?.unwrap_or_else(|known| (Told { id: known.id.clone(), woken: 0 }, known))),
+            match inner.try_publish_event(&event).await {
+                Err(error) if error.is_transient() && tries < MAX_PUBLISH_ATTEMPTS => tries += 1,
+                told => {
+                    return Ok(
+                        told?.unwrap_or_else(|known| (EventReceipt { id: known.id.clone(), woken_steps: 0 }, known))
+                    );
+                }
             }
         }
     }
 }
 
-impl Inner {
+impl EngineCore {
     /// The inner error is the event as it was told before.
-    async fn try_tell(&self, event: &EventRecord) -> Result<std::result::Result<(Told, EventRecord), EventRecord>> {
+    async fn try_publish_event(
+        &self,
+        event: &EventRecord,
+    ) -> Result<std::result::Result<(EventReceipt, EventRecord), EventRecord>> {
         let name = &event.name;
         let mut tx = self.db.begin().await?;
-        tx.lock_event(name).await?;
+        tx.lock_event_name(name).await?;
         if let Some(known) = tx.insert_event(event).await? {
             return Ok(Err(known));
         }
         let mut sleepers = Vec::new();
-        for fields in tx.awaited_fields(name).await? {
-            if let Some(awaited) = awaited_by(name, &fields, &event.body) {
-                sleepers.extend(tx.sleepers(&awaited).await?);
+        for fields in tx.list_awaited_fields(name).await? {
+            if let Some(awaited) = awaited_from_body(name, &fields, &event.body) {
+                sleepers.extend(tx.list_suspended_steps(&awaited).await?);
             }
         }
         sleepers.sort_by(|one, other| one.id.cmp(&other.id));
         // Jobs before steps before runs, as those do it who claim a step. The sweep may have pushed one already.
         let ids: Vec<String> = sleepers.iter().map(|step| step.id.clone()).collect();
-        self.chain.lock(&mut tx, &ids).await?;
+        self.queue.lock_jobs(&mut tx, &ids).await?;
         let (mut wake, mut runs) = (Vec::new(), Vec::new());
         for step in sleepers {
             if tx.wake_step(&step.id, &event.body).await? {
-                let push = Push { step_run: &step.id, queue: &step.queue, priority: step.priority, due_at: None };
-                self.chain.remove(&mut tx, &step.id).await?;
-                self.chain.push(&mut tx, &[push]).await?;
+                let push = NewJob { step_run: &step.id, queue: &step.queue, priority: step.priority, due_at: None };
+                self.queue.delete_job(&mut tx, &step.id).await?;
+                self.queue.enqueue_jobs(&mut tx, &[push]).await?;
                 wake.push(step.queue);
                 runs.push(step.run_id);
             }
@@ -87,29 +99,38 @@ impl Inner {
         runs.dedup();
         let mut touched = Vec::new();
         for run in &runs {
-            touched.push(tx.touch_run(run).await?);
+            touched.push(tx.bump_revision(run).await?);
         }
         failpoint!("tell.before_commit");
         tx.commit().await?;
         failpoint!("tell.after_commit");
-        wake.iter().for_each(|queue| self.chain.wake(queue));
-        touched.iter().for_each(|run| self.changed(run));
+        wake.iter().for_each(|queue| self.queue.wake_queue(queue));
+        touched.iter().for_each(|run| self.publish_run_change(run));
         tracing::info!(event.id = event.id, event.name = name, woken, "an event was told");
-        Ok(Ok((Told { id: event.id.clone(), woken }, event.clone())))
+        Ok(Ok((EventReceipt { id: event.id.clone(), woken_steps: woken }, event.clone())))
     }
 }
 
-impl Inner {
+impl EngineCore {
     /// What a step waits for, as it is stored.
-    pub(super) fn sleep(wanted: &Suspension) -> Sleep {
-        Sleep { until: wanted.until, event: wanted.event.as_ref().map(|(name, fields)| awaited(name, fields)) }
+    pub(super) fn wake_condition(wanted: &SuspendRequest) -> WakeCondition {
+        WakeCondition {
+            until: wanted.until,
+            event: wanted.event.as_ref().map(|(name, fields)| awaited_from_fields(name, fields)),
+        }
     }
 
     /// Sees to it that a step wakes that has just been put to sleep: at its time, or at once if what it waits for has
     /// come already since its run began.
-    pub(super) async fn asleep(&self, tx: &mut Tx, step: &StepRecord, sleep: &Sleep, since: Millis) -> Result<()> {
+    pub(super) async fn arm_wakeup(
+        &self,
+        tx: &mut DbTx,
+        step: &StepRecord,
+        sleep: &WakeCondition,
+        since: UnixMillis,
+    ) -> Result<()> {
         let known = match &sleep.event {
-            Some(event) => came_before(tx, event, since).await?,
+            Some(event) => find_past_event(tx, event, since).await?,
             None => None,
         };
         let due = match &known {
@@ -120,16 +141,16 @@ impl Inner {
             None if sleep.until.is_none() => return Ok(()),
             None => sleep.until,
         };
-        let push = Push { step_run: &step.id, queue: &step.queue, priority: step.priority, due_at: due };
-        self.chain.push(tx, &[push]).await
+        let push = NewJob { step_run: &step.id, queue: &step.queue, priority: step.priority, due_at: due };
+        self.queue.enqueue_jobs(tx, &[push]).await
     }
 }
 
-async fn came_before(tx: &mut Tx, event: &AwaitedEvent, since: Millis) -> Result<Option<Value>> {
-    let fits = |known: &EventRecord| awaited_by(&event.name, &event.fields, &known.body).as_ref() == Some(event);
-    let (mut time, mut id) = (since.max(clock::now() - KEPT), String::new());
+async fn find_past_event(tx: &mut DbTx, event: &AwaitedEvent, since: UnixMillis) -> Result<Option<Value>> {
+    let fits = |known: &EventRecord| awaited_from_body(&event.name, &event.fields, &known.body).as_ref() == Some(event);
+    let (mut time, mut id) = (since.max(clock::now_millis() - EVENT_RETENTION_MS), String::new());
     loop {
-        let page = tx.events_after(&event.name, time, &id, PAGE).await?;
+        let page = tx.list_events_after(&event.name, time, &id, EVENT_PAGE_ROWS).await?;
         let Some(last) = page.last() else { return Ok(None) };
         (time, id) = (last.received_at, last.id.clone());
         if let Some(known) = page.into_iter().find(fits) {
@@ -139,22 +160,24 @@ async fn came_before(tx: &mut Tx, event: &AwaitedEvent, since: Millis) -> Result
 }
 
 /// What a step waits for, in the form in which events are compared with it.
-fn awaited(name: &str, fields: &Map<String, Value>) -> AwaitedEvent {
+fn awaited_from_fields(name: &str, fields: &Map<String, Value>) -> AwaitedEvent {
     // An object or a list is compared with nothing: it stands for itself.
-    let fields =
-        fields.iter().map(|(field, value)| (field.as_str(), scalar(value).unwrap_or_else(|| value.to_string())));
-    digest(name, fields.collect())
+    let fields = fields
+        .iter()
+        .map(|(field, value)| (field.as_str(), scalar_to_text(value).unwrap_or_else(|| value.to_string())));
+    digest_awaited_event(name, fields.collect())
 }
 
 /// What a step that looks at these fields would have to wait for to be woken by this event. `None`: it lacks one.
-fn awaited_by(name: &str, fields: &str, body: &Value) -> Option<AwaitedEvent> {
-    let names = fields.split(BETWEEN).filter(|field| !field.is_empty());
-    let values: Option<BTreeMap<&str, String>> = names.map(|field| Some((field, scalar(at(body, field)?)?))).collect();
-    values.map(|values| digest(name, values))
+fn awaited_from_body(name: &str, fields: &str, body: &Value) -> Option<AwaitedEvent> {
+    let names = fields.split(FIELD_SEPARATOR).filter(|field| !field.is_empty());
+    let values: Option<BTreeMap<&str, String>> =
+        names.map(|field| Some((field, scalar_to_text(value_at_path(body, field)?)?))).collect();
+    values.map(|values| digest_awaited_event(name, values))
 }
 
 /// The field at a path such as `order.id`.
-fn at<'a>(body: &'a Value, path: &str) -> Option<&'a Value> {
+fn value_at_path<'a>(body: &'a Value, path: &str) -> Option<&'a Value> {
     match body.get(path) {
         Some(value) => Some(value),
         None => path.split('.').try_fold(body, |value, field| value.get(field)),
@@ -162,7 +185,7 @@ fn at<'a>(body: &'a Value, path: &str) -> Option<&'a Value> {
 }
 
 /// A number is the same as its text: senders do not agree on which to send.
-fn scalar(value: &Value) -> Option<String> {
+fn scalar_to_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Null | Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
@@ -170,7 +193,7 @@ fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-fn digest(name: &str, fields: BTreeMap<&str, String>) -> AwaitedEvent {
+fn digest_awaited_event(name: &str, fields: BTreeMap<&str, String>) -> AwaitedEvent {
     let mut digest = Sha256::new();
     for (field, value) in &fields {
         for part in [*field, value] {
@@ -178,7 +201,7 @@ fn digest(name: &str, fields: BTreeMap<&str, String>) -> AwaitedEvent {
             digest.update(part);
         }
     }
-    let between = String::from(BETWEEN);
+    let between = String::from(FIELD_SEPARATOR);
     let fields = fields.into_keys().collect::<Vec<_>>().join(&between);
     AwaitedEvent { name: name.to_owned(), fields, digest: hex::encode(digest.finalize()) }
 }
@@ -190,8 +213,8 @@ mod tests {
     use super::*;
 
     fn wakes(wanted: Value, body: Value) -> bool {
-        let wanted = awaited("order.accepted", wanted.as_object().expect("fields"));
-        awaited_by("order.accepted", &wanted.fields, &body) == Some(wanted)
+        let wanted = awaited_from_fields("order.accepted", wanted.as_object().expect("fields"));
+        awaited_from_body("order.accepted", &wanted.fields, &body) == Some(wanted)
     }
 
     #[test]

@@ -8,14 +8,14 @@ use serde_json::{Map, Value, json};
 use ulid::Ulid;
 
 use super::Engine;
-use super::admission::Asked;
-use super::compiled::{Compiled, CompiledStep};
-use super::end::error_json;
-use afterload_core::clock::{self, Millis};
+use super::admission::AdmissionKind;
+use super::compiled::{CompiledPlan, CompiledStep};
+use super::end::error_to_json;
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_pipeline::plan::Retention;
-use afterload_state::{InboxRecord, Keep, RunRecord, RunStatus, StepRecord, StepStatus};
+use afterload_state::{DedupRecord, RetentionOverride, RunRecord, RunStatus, StepRecord, StepStatus};
 
 /// A run to start.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +31,7 @@ pub struct NewRun {
     /// Files uploaded for it; they become its artifacts.
     pub uploads: Vec<File>,
     /// When it may start; `None`: at once.
-    pub run_at: Option<Millis>,
+    pub run_at: Option<UnixMillis>,
     /// The priority of all its steps, in place of their own.
     pub priority: Option<i32>,
     /// The queue of all its steps, in place of their own.
@@ -41,12 +41,12 @@ pub struct NewRun {
     /// Whom to tell when it has ended.
     pub notify_url: Option<String>,
     /// What must start no more than one run.
-    pub inbox: Option<Inbox>,
+    pub dedup_key: Option<DedupKey>,
 }
 
 /// What must start no more than one run of a pipeline, however often it is told.
 #[derive(Clone, Debug)]
-pub struct Inbox {
+pub struct DedupKey {
     /// Who counts the keys.
     pub source: &'static str,
     /// The key, unique for pipeline and source.
@@ -55,26 +55,26 @@ pub struct Inbox {
     pub fingerprint: Option<String>,
 }
 
-impl Inbox {
+impl DedupKey {
     /// Who counts the keys of `Idempotency-Key`. They are remembered for [`Self::REMEMBERED`].
-    pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+    pub const IDEMPOTENCY_KEY_SOURCE: &str = "idempotency-key";
     /// How long such a key is remembered.
-    pub const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+    pub const IDEMPOTENCY_KEY_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
-    fn of(self, run: &RunRecord) -> InboxRecord {
+    fn into_record(self, run: &RunRecord) -> DedupRecord {
         let Self { source, key, fingerprint } = self;
         let (pipeline, run_id) = (run.pipeline.clone(), run.id.clone());
-        InboxRecord { pipeline, source: source.to_owned(), key, fingerprint, run_id }
+        DedupRecord { pipeline, source: source.to_owned(), key, fingerprint, run_id }
     }
 }
 
 /// What became of a run to start.
 #[derive(Debug)]
-pub enum Started {
+pub enum StartOutcome {
     /// It is on disk.
-    New(Box<RunRecord>),
+    Created(Box<RunRecord>),
     /// The inbox knows its key: nothing was written.
-    Known {
+    Duplicate {
         /// The run that was started before. It may have been deleted since.
         run_id: String,
         /// What came with the key then.
@@ -82,9 +82,9 @@ pub enum Started {
     },
 }
 
-impl From<InboxRecord> for Started {
-    fn from(known: InboxRecord) -> Self {
-        Self::Known { run_id: known.run_id, fingerprint: known.fingerprint }
+impl From<DedupRecord> for StartOutcome {
+    fn from(known: DedupRecord) -> Self {
+        Self::Duplicate { run_id: known.run_id, fingerprint: known.fingerprint }
     }
 }
 
@@ -94,17 +94,17 @@ impl Engine {
     ///
     /// # Errors
     /// `pipeline_not_found`, `params_invalid`, `concurrency_key_invalid`, or those of the database.
-    pub async fn start(&self, new: NewRun) -> Result<Started> {
+    pub async fn start_run(&self, new: NewRun) -> Result<StartOutcome> {
         let inner = &self.0;
-        if let Some(Inbox { source, key, .. }) = &new.inbox
-            && let Some(known) = inner.db.inbox(&new.pipeline, source, key).await?
+        if let Some(DedupKey { source, key, .. }) = &new.dedup_key
+            && let Some(known) = inner.db.find_dedup_key(&new.pipeline, source, key).await?
         {
             return Ok(known.into());
         }
-        let definition = inner.db.live_definition(&new.pipeline).await?;
-        let definition = definition.ok_or_else(|| not_found(&new.pipeline))?;
-        let compiled = inner.compiled(&definition.digest).await?;
-        let params = compiled.plan.bind(new.params)?;
+        let definition = inner.db.find_live_definition(&new.pipeline).await?;
+        let definition = definition.ok_or_else(|| pipeline_not_found(&new.pipeline))?;
+        let compiled = inner.load_plan(&definition.digest).await?;
+        let params = compiled.plan.bind_params(new.params)?;
         let mut run = RunRecord {
             id: new.id,
             pipeline: definition.name,
@@ -117,26 +117,26 @@ impl Engine {
             revision: 1,
             run_at: new.run_at,
             cancel_requested_at: None,
-            created_at: clock::now(),
+            created_at: clock::now_millis(),
             started_at: None,
             finished_at: None,
-            place: None,
+            concurrency_slot: None,
         };
-        run.place = inner.place(&compiled.plan, &run)?;
+        run.concurrency_slot = inner.concurrency_slot(&compiled.plan, &run)?;
         let mut tx = inner.db.begin().await?;
-        if let Some(inbox) = new.inbox
-            && let Some(known) = tx.insert_inbox(&inbox.of(&run)).await?
+        if let Some(inbox) = new.dedup_key
+            && let Some(known) = tx.insert_dedup_key(&inbox.into_record(&run)).await?
         {
             return Ok(known.into());
         }
         tx.insert_run(&run).await?;
         if let Some(Retention { runs_ms, artifacts_ms }) = compiled.plan.retention {
-            tx.keep_run(&run.id, Keep { runs: runs_ms, files: artifacts_ms }).await?;
+            tx.set_run_retention(&run.id, RetentionOverride { runs_ms: runs_ms, artifacts_ms: artifacts_ms }).await?;
         }
         if let Some(url) = &new.notify_url {
             tx.insert_notification(&run.id, url).await?;
         }
-        for mut step in steps(&run.id, &compiled) {
+        for mut step in new_step_records(&run.id, &compiled) {
             step.priority = new.priority.map_or(step.priority, i64::from);
             step.queue = new.queue.clone().unwrap_or(step.queue);
             tx.insert_step(&step).await?;
@@ -145,20 +145,20 @@ impl Engine {
             let id = file.artifact_id.as_deref().unwrap_or_default();
             tx.insert_artifact(id, &run.id, None, &json!(file)).await?;
         }
-        for id in referred(&run.params) {
-            if tx.hold_artifact(&id).await? {
-                tx.refer_to_artifact(&id, &run.id).await?;
+        for id in artifact_refs(&run.params) {
+            if tx.lock_live_artifact(&id).await? {
+                tx.add_artifact_ref(&id, &run.id).await?;
             }
         }
-        let moves = inner.admit(&mut tx, &run, &compiled.plan, Asked::First).await?;
+        let moves = inner.admit_run(&mut tx, &run, &compiled.plan, AdmissionKind::New).await?;
         failpoint!("start.before_commit");
         tx.commit().await?;
         failpoint!("start.after_commit");
-        inner.metrics.run_accepted(&run.pipeline, &run.origin);
+        inner.metrics.count_accepted_run(&run.pipeline, &run.origin);
         tracing::info!(run.id = run.id, pipeline.name = run.pipeline, origin = run.origin, "run accepted");
-        inner.moved(&run, &moves);
-        inner.make_room_for(&run).await;
-        Ok(Started::New(Box::new(run)))
+        inner.after_commit(&run, &moves);
+        inner.cancel_superseded_by(&run).await;
+        Ok(StartOutcome::Created(Box::new(run)))
     }
 }
 
@@ -168,10 +168,11 @@ impl Engine {
     ///
     /// # Errors
     /// `pipeline_not_found`, or those of the database.
-    pub async fn refuse(&self, new: NewRun, error: &Error) -> Result<Started> {
+    pub async fn record_rejected_run(&self, new: NewRun, error: &Error) -> Result<StartOutcome> {
         let db = &self.0.db;
         let error = &self.0.redactor.redact_error(error.clone());
-        let definition = db.live_definition(&new.pipeline).await?.ok_or_else(|| not_found(&new.pipeline))?;
+        let definition =
+            db.find_live_definition(&new.pipeline).await?.ok_or_else(|| pipeline_not_found(&new.pipeline))?;
         let run = RunRecord {
             id: new.id,
             pipeline: definition.name,
@@ -184,54 +185,54 @@ impl Engine {
             revision: 1,
             run_at: None,
             cancel_requested_at: None,
-            created_at: clock::now(),
+            created_at: clock::now_millis(),
             started_at: None,
             finished_at: None,
-            place: None,
+            concurrency_slot: None,
         };
         let mut tx = db.begin().await?;
-        if let Some(inbox) = new.inbox
-            && let Some(known) = tx.insert_inbox(&inbox.of(&run)).await?
+        if let Some(inbox) = new.dedup_key
+            && let Some(known) = tx.insert_dedup_key(&inbox.into_record(&run)).await?
         {
             return Ok(known.into());
         }
         tx.insert_run(&run).await?;
-        tx.blame_run(&run.id, &error_json(error)).await?;
+        tx.set_run_error(&run.id, &error_to_json(error)).await?;
         tx.finish_run(&run.id, RunStatus::Failed).await?;
         failpoint!("refuse.before_commit");
         tx.commit().await?;
         failpoint!("refuse.after_commit");
-        self.0.metrics.run_accepted(&run.pipeline, &run.origin);
-        self.0.metrics.run_ended(&run.pipeline, RunStatus::Failed.as_str());
+        self.0.metrics.count_accepted_run(&run.pipeline, &run.origin);
+        self.0.metrics.count_ended_run(&run.pipeline, RunStatus::Failed.as_str());
         let (code, name) = (error.code(), &run.pipeline);
         tracing::warn!(run.id = run.id, pipeline.name = name, error.code = code, "a run failed at its start: {error}");
-        Ok(Started::New(Box::new(run)))
+        Ok(StartOutcome::Created(Box::new(run)))
     }
 }
 
 /// The error for a name without a live definition.
-pub(super) fn not_found(name: &str) -> Error {
+pub(super) fn pipeline_not_found(name: &str) -> Error {
     Error::permanent("pipeline_not_found", format!("there is no live pipeline `{name}`"))
-        .hint("`GET /v1/pipelines` lists those that are")
+        .with_hint("`GET /v1/pipelines` lists those that are")
 }
 
 /// The artifacts that the parameters name, in order: everybody locks them in the same one.
-fn referred(params: &Value) -> BTreeSet<String> {
+fn artifact_refs(params: &Value) -> BTreeSet<String> {
     match params {
         Value::Object(fields) => {
             let own = fields.get("artifact_id").and_then(Value::as_str).map(str::to_owned);
-            fields.values().flat_map(referred).chain(own).collect()
+            fields.values().flat_map(artifact_refs).chain(own).collect()
         }
-        Value::Array(items) => items.iter().flat_map(referred).collect(),
+        Value::Array(items) => items.iter().flat_map(artifact_refs).collect(),
         _ => BTreeSet::new(),
     }
 }
 
-fn steps(run: &str, compiled: &Compiled) -> Vec<StepRecord> {
+fn new_step_records(run: &str, compiled: &CompiledPlan) -> Vec<StepRecord> {
     let step = |(position, CompiledStep { step, section, .. }): (usize, &CompiledStep)| StepRecord {
         id: Ulid::generate().to_string(),
         run_id: run.to_owned(),
-        section: section.field().to_owned(),
+        section: section.field_name().to_owned(),
         position: position as i64,
         step_id: step.id.clone(),
         uses: step.uses.clone(),
@@ -241,14 +242,14 @@ fn steps(run: &str, compiled: &Compiled) -> Vec<StepRecord> {
         claims: 0,
         failures: 0,
         crashes: 0,
-        sleeps: 0,
-        sleep_until: None,
-        woken: None,
+        suspend_count: 0,
+        suspended_until: None,
+        wake_event: None,
         round: 0,
         parent: None,
         item_index: None,
         item: None,
-        items: None,
+        item_counts: None,
         progress: None,
         outputs: None,
         error: None,

@@ -6,17 +6,17 @@ use serde_json::Value;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::Inner;
+use super::EngineCore;
 use afterload_core::error::{Error, Result};
 
 /// How long a step that was asked to stop may take before its task is aborted.
-const GRACE: Duration = Duration::from_secs(5);
+const STOP_GRACE_PERIOD: Duration = Duration::from_secs(5);
 /// The same for a step whose run was cancelled: people wait for that.
-const CANCEL_GRACE: Duration = Duration::from_secs(1);
+const CANCEL_GRACE_PERIOD: Duration = Duration::from_secs(1);
 
-impl Inner {
+impl EngineCore {
     /// Waits for the step's task. A timeout asks it to stop, the end of the drain does not even ask; then it is aborted.
-    pub(super) async fn supervise(
+    pub(super) async fn supervise_step(
         &self,
         mut run: JoinHandle<Result<Value>>,
         timeout: Duration,
@@ -25,15 +25,15 @@ impl Inner {
     ) -> Result<Value> {
         let drained = async {
             self.draining.cancelled().await;
-            tokio::time::sleep(self.config.drain.saturating_sub(GRACE)).await;
+            tokio::time::sleep(self.config.drain.saturating_sub(STOP_GRACE_PERIOD)).await;
         };
         let error = tokio::select! {
-            ended = &mut run => return outcome_of(ended),
+            ended = &mut run => return task_result(ended),
             () = tokio::time::sleep(timeout) => {
                 stop.cancel();
-                let message = format!("the step took longer than its timeout of {}", afterload_core::units::Duration(timeout));
-                let error = Error::transient("step_timeout", message).hint("raise `timeout`");
-                match tokio::time::timeout(GRACE, &mut run).await {
+                let message = format!("the step took longer than its timeout of {}", afterload_core::units::HumanDuration(timeout));
+                let error = Error::transient("step_timeout", message).with_hint("raise `timeout`");
+                match tokio::time::timeout(STOP_GRACE_PERIOD, &mut run).await {
                     // What it finished all the same counts.
                     Ok(Ok(Ok(outputs))) => return Ok(outputs),
                     Ok(_) => return Err(error),
@@ -43,7 +43,7 @@ impl Inner {
             () = cancel.cancelled() => {
                 stop.cancel();
                 let error = Error::stopped("run_cancelled", "the run was cancelled");
-                match tokio::time::timeout(CANCEL_GRACE, &mut run).await {
+                match tokio::time::timeout(CANCEL_GRACE_PERIOD, &mut run).await {
                     Ok(Ok(Ok(outputs))) => return Ok(outputs),
                     Ok(_) => return Err(error),
                     Err(_) => error,
@@ -53,20 +53,20 @@ impl Inner {
         };
         run.abort();
         // What the task holds is dropped before anybody looks at what it made.
-        drop(tokio::time::timeout(GRACE, run).await);
+        drop(tokio::time::timeout(STOP_GRACE_PERIOD, run).await);
         Err(error)
     }
 }
 
 /// What a step's task came to.
-fn outcome_of(ended: std::result::Result<Result<Value>, JoinError>) -> Result<Value> {
+fn task_result(ended: std::result::Result<Result<Value>, JoinError>) -> Result<Value> {
     ended.unwrap_or_else(|error| {
-        let what = if error.is_panic() { panic_text(error.into_panic()) } else { "its task was aborted".to_owned() };
+        let what = if error.is_panic() { panic_message(error.into_panic()) } else { "its task was aborted".to_owned() };
         Err(Error::transient("step_panicked", format!("the step broke down: {what}")))
     })
 }
 
-fn panic_text(panic: Box<dyn std::any::Any + Send>) -> String {
+fn panic_message(panic: Box<dyn std::any::Any + Send>) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".into())
 }

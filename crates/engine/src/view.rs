@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 use ulid::Ulid;
 
 use super::notify::NotificationView;
-use super::progress::{ProgressView, percent};
+use super::progress::{ProgressView, percent_done};
 use afterload_core::clock;
 use afterload_core::error::Result;
-use afterload_core::secrets::{Purpose, Signer};
-use afterload_state::{ArtifactRecord, Db, NotificationRecord, RunRecord, RunStatus, StepRecord, StepStatus, Tally};
+use afterload_core::secrets::{Signer, TokenPurpose};
+use afterload_state::{
+    ArtifactRecord, Db, ItemCounts, NotificationRecord, RunRecord, RunStatus, StepRecord, StepStatus,
+};
 
 /// A run with its steps and artifacts. The shape is frozen: fields are added, never changed.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -143,7 +145,7 @@ impl RunView {
     }
 
     /// True if the step of this id under `steps` has ended.
-    pub fn has_ended(&self, step: &str) -> bool {
+    pub fn step_has_ended(&self, step: &str) -> bool {
         self.steps.iter().any(|known| known.id == step && known.is_final)
     }
 
@@ -152,10 +154,10 @@ impl RunView {
     /// # Errors
     /// Those of the database.
     pub async fn read(db: &Db, id: &str, base_url: &str) -> Result<Option<Self>> {
-        let Some(run) = db.run(id).await? else { return Ok(None) };
-        let steps = db.steps(id).await?;
-        let artifacts = db.artifacts(id).await?;
-        let notification = db.notification(id).await?;
+        let Some(run) = db.find_run(id).await? else { return Ok(None) };
+        let steps = db.list_steps(id).await?;
+        let artifacts = db.list_artifacts(id).await?;
+        let notification = db.find_notification(id).await?;
         Ok(Some(Self::new(run, steps, artifacts, notification, base_url)))
     }
 
@@ -174,21 +176,21 @@ impl RunView {
             origin: run.origin,
             params: run.params,
             event: run.event,
-            progress: overall(&steps),
+            progress: run_progress(&steps),
             steps: steps.into_iter().map(StepView::from).collect(),
             artifacts: artifacts.into_iter().map(|artifact| ArtifactView::new(artifact, base_url)).collect(),
             error: run.error,
             notification: notification.map(NotificationView::from),
-            run_at: run.run_at.map(clock::rfc3339),
+            run_at: run.run_at.map(clock::format_rfc3339),
             held_at: run
-                .place
-                .and_then(|place| place.held_at)
+                .concurrency_slot
+                .and_then(|place| place.waiting_since)
                 .filter(|_| run.finished_at.is_none())
-                .map(clock::rfc3339),
-            cancel_requested_at: run.cancel_requested_at.map(clock::rfc3339),
-            created_at: clock::rfc3339(run.created_at),
-            started_at: run.started_at.map(clock::rfc3339),
-            finished_at: run.finished_at.map(clock::rfc3339),
+                .map(clock::format_rfc3339),
+            cancel_requested_at: run.cancel_requested_at.map(clock::format_rfc3339),
+            created_at: clock::format_rfc3339(run.created_at),
+            started_at: run.started_at.map(clock::format_rfc3339),
+            finished_at: run.finished_at.map(clock::format_rfc3339),
             revision: run.revision,
         }
     }
@@ -205,42 +207,42 @@ pub fn artifact_url(base_url: &str, id: &str) -> String {
 }
 
 /// Where an artifact can be downloaded by whoever has the link.
-pub fn artifact_link(base_url: &str, signer: &Signer, id: &str) -> String {
-    format!("{}?token={}", artifact_url(base_url, id), signer.token(Purpose::File, id))
+pub fn signed_artifact_url(base_url: &str, signer: &Signer, id: &str) -> String {
+    format!("{}?token={}", artifact_url(base_url, id), signer.create_token(TokenPurpose::Artifact, id))
 }
 
 /// Where the file of a link can be downloaded by whoever has the link.
-pub fn link_url(base_url: &str, signer: &Signer, id: Ulid) -> String {
-    format!("{base_url}/d/{}", signer.link_token(id))
+pub fn download_link_url(base_url: &str, signer: &Signer, id: Ulid) -> String {
+    format!("{base_url}/d/{}", signer.create_link_token(id))
 }
 
 /// Counts ended steps; those that run add their share to `percent`.
-fn overall(steps: &[StepRecord]) -> ProgressView {
+fn run_progress(steps: &[StepRecord]) -> ProgressView {
     let total = steps.len() as u64;
     let done = steps.iter().filter(|step| step.status.is_final()).count() as u64;
     let running = steps.iter().filter(|step| !step.status.is_final());
     let share: f64 =
-        running.filter_map(|step| progress(step)?.get("percent")?.as_f64()).map(|percent| percent / 100.0).sum();
-    let exact = percent((done as f64 * 1000.0 + share * 1000.0) as u64, total * 1000);
+        running.filter_map(|step| step_progress(step)?.get("percent")?.as_f64()).map(|percent| percent / 100.0).sum();
+    let exact = percent_done((done as f64 * 1000.0 + share * 1000.0) as u64, total * 1000);
     ProgressView { done, total: Some(total), unit: "steps".into(), percent: Some(exact), ..ProgressView::default() }
 }
 
 /// How far a step is: as it says, or by its items that have ended.
-fn progress(step: &StepRecord) -> Option<Value> {
-    let Some(Tally { items, ended, failed }) = step.items else { return step.progress.clone() };
+fn step_progress(step: &StepRecord) -> Option<Value> {
+    let Some(ItemCounts { items, ended, failed }) = step.item_counts else { return step.progress.clone() };
     let (done, total) = (ended.unsigned_abs(), items.unsigned_abs());
     Some(json!(ProgressView {
         done,
         total: Some(total),
         unit: "items".into(),
-        percent: Some(percent(done, total)),
+        percent: Some(percent_done(done, total)),
         counts: [("failed".to_owned(), failed.unsigned_abs())].into(),
         ..ProgressView::default()
     }))
 }
 
 /// The attempt of a step, from 1; 0 before the first.
-fn attempt(step: &StepRecord) -> u32 {
+fn attempt_number(step: &StepRecord) -> u32 {
     match (step.started_at, step.status) {
         (None, _) => 0,
         (Some(_), StepStatus::Retrying) => step.failures,
@@ -251,8 +253,8 @@ fn attempt(step: &StepRecord) -> u32 {
 impl From<StepRecord> for StepView {
     fn from(step: StepRecord) -> Self {
         Self {
-            attempt: attempt(&step),
-            progress: progress(&step),
+            attempt: attempt_number(&step),
+            progress: step_progress(&step),
             id: step.step_id,
             section: step.section,
             uses: step.uses,
@@ -260,11 +262,11 @@ impl From<StepRecord> for StepView {
             is_final: step.status.is_final(),
             outputs: step.outputs,
             error: step.error,
-            starts_at: step.due_at.filter(|_| step.status == StepStatus::Queued).map(clock::rfc3339),
-            retry_at: step.due_at.filter(|_| step.status == StepStatus::Retrying).map(clock::rfc3339),
-            sleeps_until: step.due_at.filter(|_| step.status == StepStatus::Sleeping).map(clock::rfc3339),
-            started_at: step.started_at.map(clock::rfc3339),
-            finished_at: step.finished_at.map(clock::rfc3339),
+            starts_at: step.due_at.filter(|_| step.status == StepStatus::Queued).map(clock::format_rfc3339),
+            retry_at: step.due_at.filter(|_| step.status == StepStatus::Retrying).map(clock::format_rfc3339),
+            sleeps_until: step.due_at.filter(|_| step.status == StepStatus::Sleeping).map(clock::format_rfc3339),
+            started_at: step.started_at.map(clock::format_rfc3339),
+            finished_at: step.finished_at.map(clock::format_rfc3339),
         }
     }
 }
@@ -272,15 +274,15 @@ impl From<StepRecord> for StepView {
 impl From<StepRecord> for ItemView {
     fn from(step: StepRecord) -> Self {
         Self {
-            attempt: attempt(&step),
+            attempt: attempt_number(&step),
             index: step.item_index.unwrap_or_default().unsigned_abs(),
             item: step.item.unwrap_or_default(),
             status: step.status.as_str(),
             progress: step.progress,
             outputs: step.outputs,
             error: step.error,
-            started_at: step.started_at.map(clock::rfc3339),
-            finished_at: step.finished_at.map(clock::rfc3339),
+            started_at: step.started_at.map(clock::format_rfc3339),
+            finished_at: step.finished_at.map(clock::format_rfc3339),
         }
     }
 }
@@ -295,7 +297,7 @@ impl ArtifactView {
             url: artifact_url(base_url, &artifact.id),
             id: artifact.id,
             step: artifact.step_id,
-            expired_at: artifact.expired_at.map(clock::rfc3339),
+            expired_at: artifact.expired_at.map(clock::format_rfc3339),
         }
     }
 }

@@ -9,25 +9,25 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Engine, Inbox, Inner, Queues, notify, retention};
+use super::{DedupKey, Engine, EngineCore, QueueSelection, notify, retention};
 use afterload_core::clock;
 use afterload_core::error::Result;
-use afterload_state::queue::{Chain, Push};
+use afterload_state::queue::{JobQueue, NewJob};
 
 /// How often the sweep looks for what has come due.
-const SWEEP: Duration = Duration::from_secs(5);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How often it is looked for what other processes did: changes of runs that are watched here, cancels.
-const LOOK: Duration = Duration::from_millis(500);
+const CHANGE_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How often, in looks, cancels are settled that a crash left half done.
-const SETTLE_EVERY: u32 = 20;
+const FINISH_CANCELS_EVERY_POLLS: u32 = 20;
 /// How often, in looks, runs that wait for room are looked after.
-const PLACES_EVERY: u32 = 2;
+const RECONCILE_EVERY_POLLS: u32 = 2;
 /// The sweep pushes this much ahead of time, so that what is due between two sweeps waits in the queue.
-const AHEAD: Duration = Duration::from_secs(10);
+const ENQUEUE_LOOKAHEAD: Duration = Duration::from_secs(10);
 /// How many steps one sweep pushes; the rest follows in the next.
-const SWEEP_BATCH: u32 = 1000;
+const MAX_SWEEP_STEPS: u32 = 1000;
 /// How often long-gone workers are forgotten, in sweeps.
-const PRUNE_EVERY: u32 = 120;
+const PRUNE_EVERY_SWEEPS: u32 = 120;
 
 impl Engine {
     /// Works these queues, and does what every process does, until `stop`; then parks what can be parked and waits for
@@ -35,49 +35,60 @@ impl Engine {
     ///
     /// # Errors
     /// Those of the database at the start; later ones are logged and survived.
-    pub async fn work(&self, queues: Queues, stop: CancellationToken) -> Result<()> {
+    pub async fn run_workers(&self, queues: QueueSelection, stop: CancellationToken) -> Result<()> {
         let inner = self.0.clone();
         let _alive = inner.reclaim_if_alone().await?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(every(Chain::KEEP_ALIVE, stop.clone(), inner.clone(), |inner, _| async move {
-            inner.chain.keep_alive().await
+        tasks.spawn(run_periodically(
+            JobQueue::LEASE_RENEW_INTERVAL,
+            stop.clone(),
+            inner.clone(),
+            |inner, _| async move { inner.queue.renew_leases().await },
+        ));
+        tasks.spawn(run_periodically(
+            JobQueue::WAKE_DUE_INTERVAL,
+            stop.clone(),
+            inner.clone(),
+            |inner, _| async move { inner.queue.wake_due_queues().await },
+        ));
+        tasks.spawn(run_periodically(SWEEP_INTERVAL, stop.clone(), inner.clone(), |inner, turn| async move {
+            inner.run_sweep(turn).await
         }));
-        tasks.spawn(every(Chain::WAKE_DUE, stop.clone(), inner.clone(), |inner, _| async move {
-            inner.chain.wake_due().await
-        }));
-        tasks.spawn(every(SWEEP, stop.clone(), inner.clone(), |inner, turn| async move { inner.sweep(turn).await }));
-        tasks.spawn(every(LOOK, stop.clone(), inner.clone(), |inner, turn| async move {
-            inner.look_for_cancelled(turn % SETTLE_EVERY == 0).await?;
-            if turn % PLACES_EVERY == 0 {
-                inner.look_after_places().await?;
+        tasks.spawn(run_periodically(CHANGE_POLL_INTERVAL, stop.clone(), inner.clone(), |inner, turn| async move {
+            inner.poll_cancelled_runs(turn % FINISH_CANCELS_EVERY_POLLS == 0).await?;
+            if turn % RECONCILE_EVERY_POLLS == 0 {
+                inner.reconcile_concurrency().await?;
             }
-            inner.look_at_watched().await
+            inner.poll_watched_runs().await
         }));
-        tasks.spawn(every(retention::EVERY, stop.clone(), inner.clone(), |inner, turn| async move {
-            inner.let_go(turn).await
-        }));
-        tasks.spawn(notify::send(inner.clone(), stop.clone()));
-        tasks.spawn(listen(inner.clone(), stop.clone()));
-        tasks.spawn(go_on(inner.clone()));
-        tasks.spawn(drain_at(inner.clone(), stop.clone()));
-        inner.clone().work_queues(&queues, &stop).await;
+        tasks.spawn(run_periodically(
+            retention::RETENTION_INTERVAL,
+            stop.clone(),
+            inner.clone(),
+            |inner, turn| async move { inner.apply_retention(turn).await },
+        ));
+        tasks.spawn(notify::send_due_notifications(inner.clone(), stop.clone()));
+        tasks.spawn(listen_with_retry(inner.clone(), stop.clone()));
+        tasks.spawn(enqueue_resumed_steps(inner.clone()));
+        tasks.spawn(drain_on_stop(inner.clone(), stop.clone()));
+        inner.clone().run_queue_workers(&queues, &stop).await;
         tasks.shutdown().await;
         Ok(())
     }
 }
 
 /// Steps in hand are asked to stop as soon as the process is.
-async fn drain_at(inner: Arc<Inner>, stop: CancellationToken) {
+async fn drain_on_stop(inner: Arc<EngineCore>, stop: CancellationToken) {
     stop.cancelled().await;
     inner.draining.cancel();
 }
 
 /// What this process resumes gets its jobs at once.
-async fn go_on(inner: Arc<Inner>) {
+async fn enqueue_resumed_steps(inner: Arc<EngineCore>) {
     loop {
-        inner.pauses.ended().await;
+        inner.pause_signals.wait_for_resume().await;
         let pushed = async {
-            while inner.push_missing().await? {}
+            while inner.enqueue_missing_jobs().await? {}
             Ok::<_, afterload_core::error::Error>(())
         };
         if let Err(error) = pushed.await {
@@ -86,9 +97,9 @@ async fn go_on(inner: Arc<Inner>) {
     }
 }
 
-async fn listen(inner: Arc<Inner>, stop: CancellationToken) {
+async fn listen_with_retry(inner: Arc<EngineCore>, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        if let Err(error) = inner.chain.listen(&stop).await {
+        if let Err(error) = inner.queue.listen_for_jobs(&stop).await {
             warn!(error.code = error.code(), "listening for new jobs failed; polling meanwhile: {error}");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -96,8 +107,12 @@ async fn listen(inner: Arc<Inner>, stop: CancellationToken) {
 }
 
 /// Calls `work` at every tick; a failure is logged and does not end it. The keep-alive goes on while the process drains.
-async fn every<F>(period: Duration, stop: CancellationToken, inner: Arc<Inner>, work: impl Fn(Arc<Inner>, u32) -> F)
-where
+async fn run_periodically<F>(
+    period: Duration,
+    stop: CancellationToken,
+    inner: Arc<EngineCore>,
+    work: impl Fn(Arc<EngineCore>, u32) -> F,
+) where
     F: Future<Output = Result<()>>,
 {
     let mut tick = tokio::time::interval(period);
@@ -114,14 +129,14 @@ where
     }
 }
 
-impl Inner {
+impl EngineCore {
     /// On SQLite a process that is alone takes back at once what a crash left, instead of waiting for the leases to
     /// end. The returned file is the sign that somebody lives; hold it.
     async fn reclaim_if_alone(&self) -> Result<Option<File>> {
         let Some(path) = self.db.path() else { return Ok(None) };
         let file = File::options().create(true).append(true).open(path.with_added_extension("alive"))?;
         if file.try_lock().is_ok() {
-            let reclaimed = self.chain.reclaim_all().await?;
+            let reclaimed = self.queue.reclaim_all_leases().await?;
             if reclaimed > 0 {
                 info!(steps = reclaimed, "took back the steps that a crash left");
             }
@@ -132,35 +147,35 @@ impl Inner {
 
     /// Pushes the jobs of steps that have come due, and of any step that should have one and does not. True: there may
     /// be more.
-    async fn push_missing(&self) -> Result<bool> {
-        let until = clock::now() + AHEAD.as_millis() as i64;
-        let missing = self.chain.missing(until, SWEEP_BATCH).await?;
-        let more = missing.len() == SWEEP_BATCH as usize;
+    async fn enqueue_missing_jobs(&self) -> Result<bool> {
+        let until = clock::now_millis() + ENQUEUE_LOOKAHEAD.as_millis() as i64;
+        let missing = self.queue.steps_without_job(until, MAX_SWEEP_STEPS).await?;
+        let more = missing.len() == MAX_SWEEP_STEPS as usize;
         for id in missing {
             let mut tx = self.db.begin().await?;
             let Some(step) = tx.lock_due_step(&id).await? else { continue };
-            if !self.chain.has_job(&mut tx, &id).await? {
-                let push = Push { step_run: &id, queue: &step.queue, priority: step.priority, due_at: step.due_at };
-                self.chain.push(&mut tx, &[push]).await?;
+            if !self.queue.has_job(&mut tx, &id).await? {
+                let push = NewJob { step_run: &id, queue: &step.queue, priority: step.priority, due_at: step.due_at };
+                self.queue.enqueue_jobs(&mut tx, &[push]).await?;
                 failpoint!("sweep.push.before_commit");
                 tx.commit().await?;
                 failpoint!("sweep.push.after_commit");
-                self.chain.wake(&step.queue);
+                self.queue.wake_queue(&step.queue);
             }
         }
         Ok(more)
     }
 
     /// Pushes what is missing, frees what nobody works on, and forgets what is long over.
-    async fn sweep(&self, turn: u32) -> Result<()> {
-        self.push_missing().await?;
-        self.chain.free_ghosts().await?;
-        if turn % PRUNE_EVERY == 1 {
-            self.chain.prune_workers().await?;
-            let before = clock::now() - Inbox::REMEMBERED.as_millis() as i64;
-            self.db.forget_rates(clock::now() - super::rate::KEPT).await?;
-            self.db.forget_app_events(clock::now() - super::sleep::KEPT).await?;
-            self.db.forget_inbox(Inbox::IDEMPOTENCY_KEY, before).await?;
+    async fn run_sweep(&self, turn: u32) -> Result<()> {
+        self.enqueue_missing_jobs().await?;
+        self.queue.release_orphans().await?;
+        if turn % PRUNE_EVERY_SWEEPS == 1 {
+            self.queue.prune_workers().await?;
+            let before = clock::now_millis() - DedupKey::IDEMPOTENCY_KEY_RETENTION.as_millis() as i64;
+            self.db.delete_unused_rate_limits(clock::now_millis() - super::rate::RATE_LIMIT_RETENTION_MS).await?;
+            self.db.delete_events_before(clock::now_millis() - super::sleep::EVENT_RETENTION_MS).await?;
+            self.db.delete_dedup_keys(DedupKey::IDEMPOTENCY_KEY_SOURCE, before).await?;
         }
         Ok(())
     }

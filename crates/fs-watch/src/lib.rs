@@ -8,14 +8,14 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
 /// Rings until dropped.
-pub struct Bell(#[expect(dead_code, reason = "it ends what it watches with itself")] RecommendedWatcher);
+pub struct FsWatcher(#[expect(dead_code, reason = "it ends what it watches with itself")] RecommendedWatcher);
 
-impl Bell {
+impl FsWatcher {
     /// Rings `told` at every change of a file, or of what lies directly in a folder.
     ///
     /// # Errors
     /// That the system cannot watch it: it is not there, or a limit of the user is reached.
-    pub fn hang(path: &Path, told: Arc<Notify>) -> notify::Result<Self> {
+    pub fn new(path: &Path, told: Arc<Notify>) -> notify::Result<Self> {
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // That somebody reads is no news: we do so ourselves.
             let written = AccessKind::Close(AccessMode::Write);

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use ipnet::IpNet;
 
 /// Networks of machines, houses and offices, and of carriers: asking others of them would only give them away.
-static LOCAL: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
+static LOCAL_NETWORKS: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
     let nets = [
         "0.0.0.0/8",
         "10.0.0.0/8",
@@ -27,7 +27,7 @@ static LOCAL: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
 
 /// Reads an address as it stands in logs and headers: with white space around, with a port, in brackets, or as IPv4
 /// within IPv6, which gives the IPv4 address.
-pub fn parse(text: &str) -> Option<IpAddr> {
+pub fn parse_ip(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     // `fe80::1%eth0` names a network card too.
@@ -37,8 +37,8 @@ pub fn parse(text: &str) -> Option<IpAddr> {
 }
 
 /// Whether an address is nowhere in the world: it is loopback, private, or of the link.
-pub fn is_local(ip: IpAddr) -> bool {
-    LOCAL.iter().any(|net| net.contains(&ip))
+pub fn is_local_ip(ip: IpAddr) -> bool {
+    LOCAL_NETWORKS.iter().any(|net| net.contains(&ip))
 }
 
 #[cfg(test)]
@@ -56,10 +56,10 @@ mod tests {
             ("::ffff:8.8.8.8", "8.8.8.8"),
             ("fe80::1%eth0", "fe80::1"),
         ] {
-            assert_eq!(parse(text).map(|ip| ip.to_string()).as_deref(), Some(ip), "{text}");
+            assert_eq!(parse_ip(text).map(|ip| ip.to_string()).as_deref(), Some(ip), "{text}");
         }
         for text in ["", "8.8.8", "8.8.8.8.8", "010.1.1.1", "localhost", "8.8.8.8, 1.1.1.1", "::g"] {
-            assert_eq!(parse(text), None, "{text}");
+            assert_eq!(parse_ip(text), None, "{text}");
         }
     }
 
@@ -78,10 +78,10 @@ mod tests {
             "fe80::1",
             "::ffff:10.0.0.1",
         ] {
-            assert!(parse(text).is_some_and(is_local), "{text}");
+            assert!(parse_ip(text).is_some_and(is_local_ip), "{text}");
         }
         for text in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2001:4860:4860::8888", "192.169.0.1"] {
-            assert!(!parse(text).is_some_and(is_local), "{text}");
+            assert!(!parse_ip(text).is_some_and(is_local_ip), "{text}");
         }
     }
 }

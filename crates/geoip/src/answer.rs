@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a field of an answer holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Field<'a> {
+pub enum GeoField<'a> {
     /// A name or a code.
     Text(&'a str),
     /// Degrees.
@@ -17,7 +17,7 @@ pub enum Field<'a> {
 /// Where an address is. What nobody knows is null.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Answer {
+pub struct GeoRecord {
     /// The address, as addresses are written.
     pub ip: Option<String>,
     /// The name of the country, in English.
@@ -44,9 +44,9 @@ pub struct Answer {
     pub provider: Option<String>,
 }
 
-impl Answer {
+impl GeoRecord {
     /// The names of its fields.
-    pub const FIELDS: [&str; 12] = [
+    pub const FIELD_NAMES: [&str; 12] = [
         "ip",
         "country",
         "country_code",
@@ -62,7 +62,7 @@ impl Answer {
     ];
 
     /// A field by its name, if it has it.
-    pub fn field(&self, name: &str) -> Option<Field<'_>> {
+    pub fn get_field(&self, name: &str) -> Option<GeoField<'_>> {
         let text = match name {
             "ip" => &self.ip,
             "country" => &self.country,
@@ -70,19 +70,19 @@ impl Answer {
             "region" => &self.region,
             "city" => &self.city,
             "postal_code" => &self.postal_code,
-            "latitude" => return self.latitude.map(Field::Degrees),
-            "longitude" => return self.longitude.map(Field::Degrees),
+            "latitude" => return self.latitude.map(GeoField::Degrees),
+            "longitude" => return self.longitude.map(GeoField::Degrees),
             "timezone" => &self.timezone,
-            "asn" => return self.asn.map(Field::Number),
+            "asn" => return self.asn.map(GeoField::Number),
             "isp" => &self.isp,
             "provider" => &self.provider,
             _ => return None,
         };
-        text.as_deref().map(Field::Text)
+        text.as_deref().map(GeoField::Text)
     }
 
     /// Whether it says anything of the place or the network.
-    pub fn says_something(&self) -> bool {
+    pub fn has_data(&self) -> bool {
         let nothing = Self { ip: self.ip.clone(), provider: self.provider.clone(), ..Self::default() };
         *self != nothing
     }
@@ -96,9 +96,9 @@ mod tests {
 
     #[test]
     fn every_field_has_its_name() {
-        let value = serde_json::to_value(Answer::default()).unwrap();
+        let value = serde_json::to_value(GeoRecord::default()).unwrap();
         let names: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(names, Answer::FIELDS);
+        assert_eq!(names, GeoRecord::FIELD_NAMES);
         let mut full = serde_json::Map::new();
         for (place, name) in names.iter().enumerate() {
             let value = match *name {
@@ -108,16 +108,16 @@ mod tests {
             };
             full.insert((*name).to_owned(), value);
         }
-        let answer: Answer = serde_json::from_value(Value::Object(full.clone())).unwrap();
+        let answer: GeoRecord = serde_json::from_value(Value::Object(full.clone())).unwrap();
         for (name, value) in &full {
-            let told = match answer.field(name).unwrap() {
-                Field::Text(text) => text.into(),
-                Field::Degrees(degrees) => degrees.into(),
-                Field::Number(number) => Value::from(number),
+            let told = match answer.get_field(name).unwrap() {
+                GeoField::Text(text) => text.into(),
+                GeoField::Degrees(degrees) => degrees.into(),
+                GeoField::Number(number) => Value::from(number),
             };
             assert_eq!(&told, value, "{name}");
         }
-        assert!(!Answer { provider: Some("x".into()), ..Answer::default() }.says_something());
-        assert!(Answer { asn: Some(1), ..Answer::default() }.says_something());
+        assert!(!GeoRecord { provider: Some("x".into()), ..GeoRecord::default() }.has_data());
+        assert!(GeoRecord { asn: Some(1), ..GeoRecord::default() }.has_data());
     }
 }

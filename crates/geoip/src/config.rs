@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use afterload_core::secret::Secret;
-use afterload_core::units::Duration;
+use afterload_core::units::HumanDuration;
 
 /// Who can be asked where an address is.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -38,7 +38,7 @@ pub struct GeoHttpConfig {
     #[schemars(range(min = 1, max = 60_000))]
     pub per_minute: Option<u32>,
     /// How long a call may take.
-    pub timeout: Duration,
+    pub timeout: HumanDuration,
 }
 
 impl Default for GeoHttpConfig {
@@ -50,7 +50,7 @@ impl Default for GeoHttpConfig {
             fields: BTreeMap::new(),
             unknown: BTreeMap::new(),
             per_minute: None,
-            timeout: Duration(std::time::Duration::from_secs(5)),
+            timeout: HumanDuration(std::time::Duration::from_secs(5)),
         }
     }
 }
@@ -69,14 +69,14 @@ pub enum GeoPreset {
 
 impl GeoHttpConfig {
     /// What can be read of an answer.
-    pub const FIELDS: [&str; 10] =
+    pub const MAPPABLE_FIELDS: [&str; 10] =
         ["country", "country_code", "region", "city", "postal_code", "latitude", "longitude", "timezone", "asn", "isp"];
 
     /// With everything that its preset says.
     #[must_use]
-    pub fn filled(&self) -> Self {
+    pub fn with_preset(&self) -> Self {
         let Some(preset) = self.preset else { return self.clone() };
-        let known = preset.config();
+        let known = preset.preset_config();
         Self {
             preset: None,
             url: self.url.clone().or(known.url),
@@ -90,7 +90,7 @@ impl GeoHttpConfig {
 }
 
 impl GeoPreset {
-    fn config(self) -> GeoHttpConfig {
+    fn preset_config(self) -> GeoHttpConfig {
         let (url, fields, (pointer, value), per_minute): (_, &[_], _, _) = match self {
             Self::IpApi => (
                 "http://ip-api.com/json/{ip}?fields=status,country,countryCode,regionName,city,zip,lat,lon,timezone,isp,as",

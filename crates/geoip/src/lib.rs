@@ -18,31 +18,31 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-pub use address::{is_local, parse};
-pub use answer::{Answer, Field};
+pub use address::{is_local_ip, parse_ip};
+pub use answer::{GeoField, GeoRecord};
 pub use config::{GeoConfig, GeoHttpConfig, GeoPreset};
 
-use self::http::Service;
-use self::mmdb::Mmdb;
-use afterload_core::clock::{self, Millis};
+use self::http::GeoHttpService;
+use self::mmdb::MmdbFile;
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::secret::Secret;
 
 /// Who says where addresses are that are nowhere in the world.
-const LOCAL: &str = "local";
+const LOCAL_PROVIDER: &str = "local";
 /// Addresses that one service is asked for at once.
-const AT_ONCE: usize = 4;
+const MAX_PARALLEL_LOOKUPS: usize = 4;
 /// That a service does not know an address is believed for a day at most.
-const UNKNOWN: Duration = Duration::from_secs(86_400);
+const MAX_UNKNOWN_TTL: Duration = Duration::from_secs(86_400);
 
 /// Everybody who can be asked where an address is. Cheap to clone.
 #[derive(Clone)]
-pub struct Geo(Arc<Inner>);
+pub struct GeoLocator(Arc<GeoLocatorState>);
 
-struct Inner {
+struct GeoLocatorState {
     folder: PathBuf,
-    files: Mutex<BTreeMap<String, Arc<Mmdb>>>,
-    services: BTreeMap<String, Service>,
+    files: Mutex<BTreeMap<String, Arc<MmdbFile>>>,
+    services: BTreeMap<String, GeoHttpService>,
     cache: Arc<dyn AnswerCache>,
 }
 
@@ -63,7 +63,7 @@ pub trait AnswerCache: Send + Sync {
         &'a self,
         provider: &'a str,
         addresses: &'a [String],
-        since: Millis,
+        since: UnixMillis,
     ) -> BoxFuture<'a, Result<HashMap<String, Option<Value>>>>;
 
     /// Stores what `provider` answered for an address.
@@ -72,7 +72,7 @@ pub trait AnswerCache: Send + Sync {
         provider: &'a str,
         address: &'a str,
         answer: Option<&'a Value>,
-        expires_at: Millis,
+        expires_at: UnixMillis,
     ) -> BoxFuture<'a, Result<()>>;
 }
 
@@ -89,7 +89,7 @@ pub trait HttpGet: Send + Sync {
 
 /// Somebody who can be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Provider {
+pub enum GeoProvider {
     /// The file of this name, without its ending, in the folder of the configuration.
     Mmdb(String),
     /// The service of this name in the configuration.
@@ -98,16 +98,16 @@ pub enum Provider {
 
 /// Whom to ask, in this order, and what to say of addresses that are nowhere in the world.
 #[derive(Clone, Debug)]
-pub struct Chain {
+pub struct ProviderChain {
     /// Whom to ask.
-    pub providers: Vec<Provider>,
+    pub providers: Vec<GeoProvider>,
     /// What to say of loopback and private addresses.
-    pub local: Answer,
+    pub local_record: GeoRecord,
     /// How long what services say is believed.
-    pub cache: Duration,
+    pub max_cache_age: Duration,
 }
 
-impl Provider {
+impl GeoProvider {
     /// Reads `mmdb:NAME` or `http:NAME`.
     ///
     /// # Errors
@@ -122,14 +122,14 @@ impl Provider {
             Some(("mmdb", name)) if sound(name) => Ok(Self::Mmdb(name.to_owned())),
             Some(("http", name)) if sound(name) => Ok(Self::Http(name.to_owned())),
             _ => Err(Error::permanent("geo_provider_unknown", format!("`{text}` cannot be asked where an address is"))
-                .hint(
+                .with_hint(
                     "write `mmdb:city` for the file `city.mmdb` in `geo.folder`, or `http:NAME` for one of `geo.http`",
                 )),
         }
     }
 }
 
-impl fmt::Display for Provider {
+impl fmt::Display for GeoProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mmdb(name) => write!(f, "mmdb:{name}"),
@@ -138,12 +138,12 @@ impl fmt::Display for Provider {
     }
 }
 
-impl Geo {
+impl GeoLocator {
     /// Reads no file yet, and calls nobody.
     pub fn new(options: GeoOptions, cache: Arc<dyn AnswerCache>, http: &Arc<dyn HttpGet>) -> Self {
-        let service = |(name, config)| (String::clone(name), Service::new(name, config, http.clone()));
+        let service = |(name, config)| (String::clone(name), GeoHttpService::new(name, config, http.clone()));
         let services = options.services.iter().map(service).collect();
-        Self(Arc::new(Inner { folder: options.folder, files: Mutex::default(), services, cache }))
+        Self(Arc::new(GeoLocatorState { folder: options.folder, files: Mutex::default(), services, cache }))
     }
 
     /// Where each address is, in their order, without the address itself; `None` where nobody knows. Who fails is passed over
@@ -152,15 +152,15 @@ impl Geo {
     /// # Errors
     /// Where somebody failed and nobody else knew an address: `geo_file_missing`, `geo_file_invalid`,
     /// `geo_provider_unknown`, `geo_provider_resting`, and those of calls. `step_stopped`.
-    pub async fn find(
+    pub async fn find_records(
         &self,
-        chain: &Chain,
+        chain: &ProviderChain,
         addresses: &[IpAddr],
         stop: &CancellationToken,
-    ) -> Result<Vec<Option<Arc<Answer>>>> {
-        let local = Arc::new(Answer { provider: Some(LOCAL.to_owned()), ..chain.local.clone() });
-        let mut found: Vec<Result<Option<Arc<Answer>>>> =
-            addresses.iter().map(|ip| Ok(is_local(*ip).then(|| local.clone()))).collect();
+    ) -> Result<Vec<Option<Arc<GeoRecord>>>> {
+        let local = Arc::new(GeoRecord { provider: Some(LOCAL_PROVIDER.to_owned()), ..chain.local_record.clone() });
+        let mut found: Vec<Result<Option<Arc<GeoRecord>>>> =
+            addresses.iter().map(|ip| Ok(is_local_ip(*ip).then(|| local.clone()))).collect();
         for provider in &chain.providers {
             let open: Vec<usize> = (0..found.len()).filter(|place| !matches!(found[*place], Ok(Some(_)))).collect();
             if open.is_empty() {
@@ -168,8 +168,8 @@ impl Geo {
             }
             let wanted: Vec<IpAddr> = open.iter().map(|place| addresses[*place]).collect();
             let answers = match provider {
-                Provider::Mmdb(name) => self.read(name, wanted).await,
-                Provider::Http(name) => self.ask(name, &wanted, chain.cache, stop).await,
+                GeoProvider::Mmdb(name) => self.find_in_file(name, wanted).await,
+                GeoProvider::Http(name) => self.find_in_service(name, &wanted, chain.max_cache_age, stop).await,
             };
             if stop.is_cancelled() {
                 return Err(Error::stopped("step_stopped", "the step was asked to stop"));
@@ -188,9 +188,9 @@ impl Geo {
     }
 
     /// One answer for each address, in their order.
-    async fn read(&self, name: &str, addresses: Vec<IpAddr>) -> Vec<Result<Option<Arc<Answer>>>> {
-        let (count, file) = (addresses.len(), self.file(name));
-        let read = tokio::task::spawn_blocking(move || file.find(&addresses)).await;
+    async fn find_in_file(&self, name: &str, addresses: Vec<IpAddr>) -> Vec<Result<Option<Arc<GeoRecord>>>> {
+        let (count, file) = (addresses.len(), self.mmdb_file(name));
+        let read = tokio::task::spawn_blocking(move || file.find_records(&addresses)).await;
         match read
             .unwrap_or_else(|error| Err(Error::permanent("internal_error", format!("the look-up panicked: {error}"))))
         {
@@ -200,53 +200,54 @@ impl Geo {
     }
 
     /// The same of a service, of which is asked only what it has not been asked lately.
-    async fn ask(
+    async fn find_in_service(
         &self,
         name: &str,
         addresses: &[IpAddr],
         cache: Duration,
         stop: &CancellationToken,
-    ) -> Vec<Result<Option<Arc<Answer>>>> {
+    ) -> Vec<Result<Option<Arc<GeoRecord>>>> {
         let Some(service) = self.0.services.get(name) else {
             let unknown =
                 Error::permanent("geo_provider_unknown", format!("the configuration has no `geo.http.{name}`"));
             return vec![Err(unknown); addresses.len()];
         };
         let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        let known = match self.0.cache.answers(&service.cached_as, &texts, clock::now() - millis(cache)).await {
-            Ok(known) => known,
-            Err(error) => return vec![Err(error); addresses.len()],
-        };
+        let known =
+            match self.0.cache.answers(&service.cache_key, &texts, clock::now_millis() - to_unix_millis(cache)).await {
+                Ok(known) => known,
+                Err(error) => return vec![Err(error); addresses.len()],
+            };
         let one = async |place: usize| match known.get(&texts[place]) {
             Some(answer) => Ok(answer.clone().and_then(|answer| serde_json::from_value(answer).ok()).map(Arc::new)),
-            None => self.call(service, addresses[place], cache, stop).await.map(|answer| answer.map(Arc::new)),
+            None => self.call_service(service, addresses[place], cache, stop).await.map(|answer| answer.map(Arc::new)),
         };
-        futures::stream::iter(0..addresses.len()).map(one).buffered(AT_ONCE).collect().await
+        futures::stream::iter(0..addresses.len()).map(one).buffered(MAX_PARALLEL_LOOKUPS).collect().await
     }
 
     /// Calls a service, and remembers what it says.
-    async fn call(
+    async fn call_service(
         &self,
-        service: &Service,
+        service: &GeoHttpService,
         ip: IpAddr,
         cache: Duration,
         stop: &CancellationToken,
-    ) -> Result<Option<Answer>> {
-        let answer = service.find(ip, stop).await?;
+    ) -> Result<Option<GeoRecord>> {
+        let answer = service.find_record(ip, stop).await?;
         let value = answer.as_ref().and_then(|answer| serde_json::to_value(answer).ok());
-        let believed = if answer.is_some() { cache } else { cache.min(UNKNOWN) };
-        let expires = clock::now().saturating_add(millis(believed));
-        self.0.cache.store_answer(&service.cached_as, &ip.to_string(), value.as_ref(), expires).await?;
+        let believed = if answer.is_some() { cache } else { cache.min(MAX_UNKNOWN_TTL) };
+        let expires = clock::now_millis().saturating_add(to_unix_millis(believed));
+        self.0.cache.store_answer(&service.cache_key, &ip.to_string(), value.as_ref(), expires).await?;
         Ok(answer)
     }
 
-    fn file(&self, name: &str) -> Arc<Mmdb> {
+    fn mmdb_file(&self, name: &str) -> Arc<MmdbFile> {
         let mut files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = || Arc::new(Mmdb::new(&self.0.folder, name));
+        let open = || Arc::new(MmdbFile::new(&self.0.folder, name));
         files.entry(name.to_owned()).or_insert_with(open).clone()
     }
 }
 
-fn millis(time: Duration) -> Millis {
-    Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)
+fn to_unix_millis(time: Duration) -> UnixMillis {
+    UnixMillis::try_from(time.as_millis()).unwrap_or(UnixMillis::MAX)
 }

@@ -4,59 +4,59 @@ use std::fmt;
 
 use lettre::message::Mailbox;
 
-use super::one_line;
+use super::to_single_line;
 use afterload_core::error::{Error, Result};
 
 /// An address that mail can be sent to or from, with a name for people if one was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address(pub(super) Mailbox);
+pub struct MailAddress(pub(super) Mailbox);
 
-impl Address {
+impl MailAddress {
     /// Reads the address of a recipient.
     ///
     /// # Errors
     /// `mail_invalid_recipient`.
-    pub fn recipient(text: &str) -> Result<Self> {
-        read(text).map_err(|why| invalid("mail_invalid_recipient", text, why))
+    pub fn parse_recipient(text: &str) -> Result<Self> {
+        parse_address(text).map_err(|why| invalid_address("mail_invalid_recipient", text, why))
     }
 
     /// Reads the address of a sender.
     ///
     /// # Errors
     /// `mail_invalid_sender`.
-    pub fn sender(text: &str) -> Result<Self> {
-        read(text).map_err(|why| invalid("mail_invalid_sender", text, why))
+    pub fn parse_sender(text: &str) -> Result<Self> {
+        parse_address(text).map_err(|why| invalid_address("mail_invalid_sender", text, why))
     }
 
     /// What two spellings of the same mailbox have in common. Hosts ignore case; nearly all mail servers ignore it before
     /// the `@` too, and two mails to one person are worse than none to a namesake who differs by case.
-    pub fn key(&self) -> String {
+    pub fn mailbox_key(&self) -> String {
         self.0.email.to_string().to_lowercase()
     }
 
     /// The part after the `@`.
-    pub fn host(&self) -> &str {
+    pub fn domain(&self) -> &str {
         self.0.email.domain()
     }
 }
 
 /// The address alone, without the name.
-impl fmt::Display for Address {
+impl fmt::Display for MailAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.email.fmt(f)
     }
 }
 
-fn invalid(code: &'static str, text: &str, why: &str) -> Error {
-    let shown = one_line(text).chars().take(100).collect::<String>();
+fn invalid_address(code: &'static str, text: &str, why: &str) -> Error {
+    let shown = to_single_line(text).chars().take(100).collect::<String>();
     Error::permanent(code, format!("`{shown}` is not an e-mail address: {why}"))
-        .hint("write `ops@example.com` or `Ops <ops@example.com>`; several addresses are a list")
+        .with_hint("write `ops@example.com` or `Ops <ops@example.com>`; several addresses are a list")
 }
 
-fn read(text: &str) -> Result<Address, &'static str> {
+fn parse_address(text: &str) -> Result<MailAddress, &'static str> {
     let text = text.trim();
     let (name, address) = match text.strip_suffix('>').and_then(|rest| rest.rsplit_once('<')) {
-        Some((name, address)) => (unquoted(name), address.trim()),
+        Some((name, address)) => (unquote_name(name), address.trim()),
         None => (String::new(), text),
     };
     if address.chars().any(char::is_control) {
@@ -79,12 +79,12 @@ fn read(text: &str) -> Result<Address, &'static str> {
         lettre::address::AddressError::InvalidUser => "what stands before the `@` is not valid",
         _ => "it is not valid",
     })?;
-    Ok(Address(Mailbox::new(Some(name).filter(|name| !name.is_empty()), email)))
+    Ok(MailAddress(Mailbox::new(Some(name).filter(|name| !name.is_empty()), email)))
 }
 
 /// The name without the quotes and backslashes that mail programs put around it.
-fn unquoted(name: &str) -> String {
-    let name = one_line(name);
+fn unquote_name(name: &str) -> String {
+    let name = to_single_line(name);
     let Some(inner) = name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return name };
     let mut text = String::with_capacity(inner.len());
     let mut chars = inner.chars();
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     fn name(text: &str) -> Option<String> {
-        Address::recipient(text).unwrap().0.name
+        MailAddress::parse_recipient(text).unwrap().0.name
     }
 
     #[test]
@@ -119,10 +119,10 @@ mod tests {
 
     #[test]
     fn hosts_travel_in_ascii_and_keys_ignore_case() {
-        let address = Address::recipient("Info@MÜNCHEN.example").unwrap();
+        let address = MailAddress::parse_recipient("Info@MÜNCHEN.example").unwrap();
         assert_eq!(address.to_string(), "Info@xn--mnchen-3ya.example");
-        assert_eq!(address.key(), "info@xn--mnchen-3ya.example");
-        assert_eq!(Address::sender("afterload <afterload@localhost>").unwrap().host(), "localhost");
+        assert_eq!(address.mailbox_key(), "info@xn--mnchen-3ya.example");
+        assert_eq!(MailAddress::parse_sender("afterload <afterload@localhost>").unwrap().domain(), "localhost");
     }
 
     #[test]
@@ -143,10 +143,10 @@ mod tests {
             long.as_str(),
         ];
         for text in bad {
-            let error = Address::recipient(text).expect_err(text);
+            let error = MailAddress::parse_recipient(text).expect_err(text);
             assert_eq!(error.code(), "mail_invalid_recipient", "{text}");
             assert!(!error.is_transient() && !error.message().contains(['\r', '\n', '\0']), "{error}");
         }
-        assert_eq!(Address::sender("x").unwrap_err().code(), "mail_invalid_sender");
+        assert_eq!(MailAddress::parse_sender("x").unwrap_err().code(), "mail_invalid_sender");
     }
 }

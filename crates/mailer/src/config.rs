@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use afterload_core::secret::Secret;
-use afterload_core::units::{ByteSize, Duration};
+use afterload_core::units::{ByteSize, HumanDuration};
 
 /// How mail leaves.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -59,17 +59,17 @@ pub struct SmtpConfig {
     #[serde(default)]
     pub ca: Option<PathBuf>,
     /// How long each exchange with the server may take; default `60s`.
-    #[serde(default = "smtp_timeout")]
-    pub timeout: Duration,
+    #[serde(default = "default_smtp_timeout")]
+    pub timeout: HumanDuration,
     /// Connections at the same time; default 4.
-    #[serde(default = "smtp_connections")]
+    #[serde(default = "default_smtp_connections")]
     #[schemars(range(min = 1, max = 100))]
     pub connections: usize,
 }
 
 impl SmtpConfig {
     /// The port.
-    pub fn port(&self) -> u16 {
+    pub fn effective_port(&self) -> u16 {
         self.port.unwrap_or(match self.tls {
             SmtpTls::None => 25,
             SmtpTls::Starttls => 587,
@@ -78,11 +78,11 @@ impl SmtpConfig {
     }
 }
 
-fn smtp_timeout() -> Duration {
-    Duration(std::time::Duration::from_secs(60))
+fn default_smtp_timeout() -> HumanDuration {
+    HumanDuration(std::time::Duration::from_secs(60))
 }
 
-fn smtp_connections() -> usize {
+fn default_smtp_connections() -> usize {
     4
 }
 

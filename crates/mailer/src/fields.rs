@@ -2,59 +2,59 @@
 
 use std::collections::BTreeSet;
 
-use super::Address;
+use super::MailAddress;
 use afterload_core::error::Error;
-use afterload_pipeline::{Check, Dynamic};
+use afterload_pipeline::{Templated, Validator};
 
 /// Errors that say nothing of the next recipient.
-const OF_A_RECIPIENT: [&str; 4] = ["mail_recipient_refused", "mail_refused", "mail_deferred", "mail_uncertain"];
+const RECIPIENT_ERROR_CODES: [&str; 4] = ["mail_recipient_refused", "mail_refused", "mail_deferred", "mail_uncertain"];
 
 /// Whether an error of sending says nothing of the next recipient.
-pub fn of_a_recipient(error: &Error) -> bool {
-    OF_A_RECIPIENT.contains(&error.code())
+pub fn is_recipient_error(error: &Error) -> bool {
+    RECIPIENT_ERROR_CODES.contains(&error.code())
 }
 
 /// A mail at `at` has a template, or a body with a subject; of both it is said whether they are there.
-pub fn check_text(check: &mut Check<'_>, at: &[&str], (template, body, subject): (&Option<String>, bool, bool)) {
+pub fn check_text(check: &mut Validator<'_>, at: &[&str], (template, body, subject): (&Option<String>, bool, bool)) {
     let place = |name| [at, &[name]].concat();
     match (template, body) {
-        (None, false) if !check.readable(&place("template")) || !check.readable(&place("body")) => {}
-        (None, false) => check.problem(at, "the mail has no text", "name a `template`, or write a `body`"),
+        (None, false) if !check.is_readable(&place("template")) || !check.is_readable(&place("body")) => {}
+        (None, false) => check.report_invalid(at, "the mail has no text", "name a `template`, or write a `body`"),
         (Some(_), true) => {
-            check.problem(&place("body"), "`body` and `template` exclude each other", "remove one of them");
+            check.report_invalid(&place("body"), "`body` and `template` exclude each other", "remove one of them");
         }
-        (None, true) if !subject && check.readable(&place("subject")) => {
-            check.problem(&place("body"), "a mail with a `body` needs a `subject`", "add `subject: …`");
+        (None, true) if !subject && check.is_readable(&place("subject")) => {
+            check.report_invalid(&place("body"), "a mail with a `body` needs a `subject`", "add `subject: …`");
         }
         (None, true) => {}
         (Some(template), false) => {
-            if let Some(fault) = check.around.broken_templates.get(template) {
+            if let Some(fault) = check.ctx.broken_templates.get(template) {
                 let message = format!("the mail template `{template}` cannot be used: {fault}");
-                return check.problem(&place("template"), message, "");
+                return check.report_invalid(&place("template"), message, "");
             }
-            let Some(known) = &check.around.templates else { return };
+            let Some(known) = &check.ctx.templates else { return };
             if !known.contains(template) {
                 let choices = choices(known);
-                check.problem(&place("template"), format!("unknown mail template `{template}`"), choices);
+                check.report_invalid(&place("template"), format!("unknown mail template `{template}`"), choices);
             }
         }
     }
 }
 
 /// An address that is known before the step runs.
-pub fn check_sender(check: &mut Check<'_>, at: &[&str], address: Option<&Dynamic<String>>) {
-    if let Some(text) = address.and_then(Dynamic::known) {
+pub fn check_sender(check: &mut Validator<'_>, at: &[&str], address: Option<&Templated<String>>) {
+    if let Some(text) = address.and_then(Templated::as_literal) {
         check_address(check, at, text);
     }
 }
 
 /// An item of a list may still hold an expression, which only the run resolves.
-pub fn check_address(check: &mut Check<'_>, path: &[&str], text: &str) {
+pub fn check_address(check: &mut Validator<'_>, path: &[&str], text: &str) {
     if text.contains("${{") {
         return;
     }
-    if let Err(error) = Address::recipient(text) {
-        check.problem(path, error.message(), error.hint_text().unwrap_or_default());
+    if let Err(error) = MailAddress::parse_recipient(text) {
+        check.report_invalid(path, error.message(), error.hint_text().unwrap_or_default());
     }
 }
 

@@ -22,24 +22,24 @@ use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-pub use address::Address;
+pub use address::MailAddress;
 pub use config::{MailConfig, MailLimits, SmtpConfig, SmtpTls};
-pub use fields::{check_address, check_sender, check_text, of_a_recipient};
-pub use message::{Attachment, Content, Mail, MessageId};
+pub use fields::{check_address, check_sender, check_text, is_recipient_error};
+pub use message::{MailAttachment, MailContent, MessageId, OutgoingMail};
 
-use afterload_core::clock::{self, Millis};
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::units::ByteSize;
 use afterload_metrics::Metrics;
-use outbox::Outbox;
-use pace::Pace;
-use smtp::Smtp;
-use templates::Templates;
+use outbox::MailOutbox;
+use pace::DomainRates;
+use smtp::SmtpClient;
+use templates::MailTemplates;
 
 /// The way out for mail. Cheap to clone.
 #[derive(Clone)]
 pub struct Mailer {
-    inner: Arc<Inner>,
+    inner: Arc<MailerState>,
     metrics: Metrics,
     /// Spaces mails to a domain over all processes; `None`: no domain is paced.
     slots: Option<Arc<dyn RateSlots>>,
@@ -61,29 +61,29 @@ pub struct MailerOptions {
 /// Gives out moments of a key that all processes share, such as a row of a database.
 pub trait RateSlots: Send + Sync {
     /// Takes the next free moment of `key`, now or later; the one after it is free `interval` milliseconds later.
-    fn take_slot<'a>(&'a self, key: &'a str, interval: i64) -> BoxFuture<'a, Result<Millis>>;
+    fn take_slot<'a>(&'a self, key: &'a str, interval: i64) -> BoxFuture<'a, Result<UnixMillis>>;
 }
 
-struct Inner {
-    from: Address,
-    templates: Templates,
-    transport: Transport,
-    pace: Pace,
-    attachments: ByteSize,
+struct MailerState {
+    default_sender: MailAddress,
+    templates: MailTemplates,
+    transport: MailTransport,
+    domain_rates: DomainRates,
+    max_attachments_size: ByteSize,
 }
 
-enum Transport {
-    Outbox(Outbox),
-    Smtp(Box<Smtp>),
+enum MailTransport {
+    Outbox(MailOutbox),
+    Smtp(Box<SmtpClient>),
 }
 
 /// A mail that was not, or perhaps not, handed over.
 #[derive(Debug)]
-pub enum NotSent {
+pub enum MailSendError {
     /// It certainly did not leave; it may be tried again freely.
-    Certain(Error),
+    NotSent(Error),
     /// The answer was lost; it may have left.
-    Uncertain(Error),
+    Unknown(Error),
 }
 
 impl Mailer {
@@ -93,14 +93,20 @@ impl Mailer {
     /// `mail_invalid_sender` if `mail.from` is not an address, `mail_tls_failed` if `mail.smtp.ca` cannot be read.
     pub fn new(options: &MailerOptions) -> Result<Self> {
         let config = &options.mail;
-        let from = Address::sender(&config.from).map_err(|error| error.context("`mail.from`"))?;
-        let templates = Templates::new(options.templates.clone());
+        let from = MailAddress::parse_sender(&config.from).map_err(|error| error.context("`mail.from`"))?;
+        let templates = MailTemplates::new(options.templates.clone());
         let transport = match &config.smtp {
-            Some(smtp) => Transport::Smtp(Box::new(Smtp::new(smtp)?)),
-            None => Transport::Outbox(Outbox::new(options.outbox.clone())),
+            Some(smtp) => MailTransport::Smtp(Box::new(SmtpClient::new(smtp)?)),
+            None => MailTransport::Outbox(MailOutbox::new(options.outbox.clone())),
         };
-        let (pace, attachments) = (Pace::new(config), options.limits.attachments);
-        let inner = Arc::new(Inner { from, templates, transport, pace, attachments });
+        let (pace, attachments) = (DomainRates::new(config), options.limits.attachments);
+        let inner = Arc::new(MailerState {
+            default_sender: from,
+            templates,
+            transport,
+            domain_rates: pace,
+            max_attachments_size: attachments,
+        });
         Ok(Self { inner, metrics: Metrics::default(), slots: None })
     }
 
@@ -110,53 +116,64 @@ impl Mailer {
     }
 
     /// The sender where a step names none.
-    pub fn from(&self) -> &Address {
-        &self.inner.from
+    pub fn default_sender(&self) -> &MailAddress {
+        &self.inner.default_sender
     }
 
     /// The names of the templates that can be used, those of the configured folder and those that ship.
     pub fn template_names(&self) -> BTreeSet<String> {
-        self.inner.templates.all().into_iter().filter(|(_, fault)| fault.is_none()).map(|(name, _)| name).collect()
+        self.inner
+            .templates
+            .list_templates()
+            .into_iter()
+            .filter(|(_, fault)| fault.is_none())
+            .map(|(name, _)| name)
+            .collect()
     }
 
     /// The templates that cannot be used, each with the reason.
     pub fn broken_templates(&self) -> BTreeMap<String, String> {
-        self.inner.templates.all().into_iter().filter_map(|(name, fault)| Some((name, fault?))).collect()
+        self.inner.templates.list_templates().into_iter().filter_map(|(name, fault)| Some((name, fault?))).collect()
     }
 
     /// Fills in a template. A `subject` takes the place of the template's own.
     ///
     /// # Errors
     /// `mail_template_not_found`; `mail_template_invalid` with the file and line.
-    pub fn render(&self, template: &str, subject: Option<String>, vars: Map<String, Value>) -> Result<Content> {
-        self.inner.templates.render(template, subject, vars)
+    pub fn render_template(
+        &self,
+        template: &str,
+        subject: Option<String>,
+        vars: Map<String, Value>,
+    ) -> Result<MailContent> {
+        self.inner.templates.render_template(template, subject, vars)
     }
 
     /// What a preview of a template fills in, from the `preview.yaml` beside its bodies; nothing without one.
     ///
     /// # Errors
     /// `mail_template_invalid` with the file and line.
-    pub fn sample(&self, template: &str) -> Result<Map<String, Value>> {
-        self.inner.templates.sample(template)
+    pub fn preview_vars(&self, template: &str) -> Result<Map<String, Value>> {
+        self.inner.templates.preview_vars(template)
     }
 
     /// How large the attachments of a mail may be together.
     pub fn attachment_limit(&self) -> ByteSize {
-        self.inner.attachments
+        self.inner.max_attachments_size
     }
 
     /// Whether mail for this recipient has to wait for its turn.
-    pub fn is_paced(&self, recipient: &Address) -> bool {
-        self.slots.is_some() && self.inner.pace.of(recipient).is_some()
+    pub fn is_rate_limited(&self, recipient: &MailAddress) -> bool {
+        self.slots.is_some() && self.inner.domain_rates.rate_for(recipient).is_some()
     }
 
     /// Waits until a mail may leave for this recipient, as often as `mail.per_minute` allows.
     ///
     /// # Errors
     /// `step_stopped` once `stop` has been cancelled, and those of the database.
-    pub async fn turn(&self, recipient: &Address, stop: &CancellationToken) -> Result<()> {
-        match (&self.slots, self.inner.pace.of(recipient)) {
-            (Some(slots), Some(lane)) => lane.turn(slots.as_ref(), stop).await,
+    pub async fn wait_turn(&self, recipient: &MailAddress, stop: &CancellationToken) -> Result<()> {
+        match (&self.slots, self.inner.domain_rates.rate_for(recipient)) {
+            (Some(slots), Some(lane)) => lane.wait_turn(slots.as_ref(), stop).await,
             _ => Ok(()),
         }
     }
@@ -166,16 +183,21 @@ impl Mailer {
     ///
     /// # Errors
     /// Whether the mail may have left all the same.
-    pub async fn send(&self, mail: &Mail, recipient: &Address, id: &MessageId) -> Result<(), NotSent> {
-        let message = mail.build(recipient, id, clock::now()).map_err(NotSent::Certain)?;
+    pub async fn send(
+        &self,
+        mail: &OutgoingMail,
+        recipient: &MailAddress,
+        id: &MessageId,
+    ) -> Result<(), MailSendError> {
+        let message = mail.build_message(recipient, id, clock::now_millis()).map_err(MailSendError::NotSent)?;
         let handed = match &self.inner.transport {
-            Transport::Outbox(outbox) => outbox.deliver(id, recipient, &message.formatted()).await,
-            Transport::Smtp(smtp) => smtp.deliver(message.envelope(), &message.formatted()).await,
+            MailTransport::Outbox(outbox) => outbox.write_message(id, recipient, &message.formatted()).await,
+            MailTransport::Smtp(smtp) => smtp.send_message(message.envelope(), &message.formatted()).await,
         };
-        self.metrics.mail(match &handed {
+        self.metrics.count_mail(match &handed {
             Ok(()) => "sent",
-            Err(NotSent::Certain(_)) => "failed",
-            Err(NotSent::Uncertain(_)) => "uncertain",
+            Err(MailSendError::NotSent(_)) => "failed",
+            Err(MailSendError::Unknown(_)) => "uncertain",
         });
         handed
     }
@@ -183,7 +205,7 @@ impl Mailer {
 
 /// One line without control characters: what may stand in a header. CR, LF and NUL would begin a header of the sender's
 /// choice (or make `lettre` panic), so they become spaces like all white space.
-fn one_line(text: &str) -> String {
+fn to_single_line(text: &str) -> String {
     let words = text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join(" ")
 }

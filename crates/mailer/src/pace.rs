@@ -6,50 +6,50 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::config::MailConfig;
-use super::{Address, RateSlots};
+use super::{MailAddress, RateSlots};
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 
-const MINUTE: i64 = 60_000;
+const RATE_WINDOW_MS: i64 = 60_000;
 
 /// The time between two mails, in milliseconds, by domain.
-pub(super) struct Pace {
-    domains: BTreeMap<String, i64>,
+pub(super) struct DomainRates {
+    intervals: BTreeMap<String, i64>,
     /// For each of the other domains.
-    others: Option<i64>,
+    default_interval: Option<i64>,
 }
 
 /// The domain of a recipient and the time between two mails for it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Lane {
+pub(super) struct DomainRate {
     key: String,
     /// In milliseconds.
     interval: i64,
 }
 
-impl Pace {
+impl DomainRates {
     pub(super) fn new(config: &MailConfig) -> Self {
-        let interval = |mails: &u32| MINUTE / i64::from((*mails).max(1));
+        let interval = |mails: &u32| RATE_WINDOW_MS / i64::from((*mails).max(1));
         let domains = config.per_minute.iter().filter(|(name, _)| *name != MailConfig::OTHERS);
         Self {
-            domains: domains.map(|(name, mails)| (ascii(name), interval(mails))).collect(),
-            others: config.per_minute.get(MailConfig::OTHERS).map(interval),
+            intervals: domains.map(|(name, mails)| (to_ascii_domain(name), interval(mails))).collect(),
+            default_interval: config.per_minute.get(MailConfig::OTHERS).map(interval),
         }
     }
 
     /// `None`: mail for this recipient never waits.
-    pub(super) fn of(&self, recipient: &Address) -> Option<Lane> {
-        let domain = recipient.host().to_lowercase();
-        let interval = self.domains.get(&domain).copied().or(self.others)?;
-        Some(Lane { key: format!("mail:{domain}"), interval })
+    pub(super) fn rate_for(&self, recipient: &MailAddress) -> Option<DomainRate> {
+        let domain = recipient.domain().to_lowercase();
+        let interval = self.intervals.get(&domain).copied().or(self.default_interval)?;
+        Some(DomainRate { key: format!("mail:{domain}"), interval })
     }
 }
 
-impl Lane {
+impl DomainRate {
     /// Takes the next free moment of the domain and waits for it. All processes take theirs from the same row.
-    pub(super) async fn turn(&self, slots: &dyn RateSlots, stop: &CancellationToken) -> Result<()> {
+    pub(super) async fn wait_turn(&self, slots: &dyn RateSlots, stop: &CancellationToken) -> Result<()> {
         let slot = slots.take_slot(&self.key, self.interval).await?;
-        let rest = u64::try_from(slot - clock::now()).unwrap_or(0);
+        let rest = u64::try_from(slot - clock::now_millis()).unwrap_or(0);
         tokio::select! {
             biased;
             () = stop.cancelled() => Err(Error::stopped("step_stopped", "the step was asked to stop")),
@@ -59,7 +59,7 @@ impl Lane {
 }
 
 /// A domain as it stands in addresses that have been read.
-fn ascii(name: &str) -> String {
+fn to_ascii_domain(name: &str) -> String {
     url::Host::parse(name).map_or_else(|_| name.to_lowercase(), |host| host.to_string())
 }
 
@@ -71,15 +71,16 @@ mod tests {
     fn domains_have_lanes_of_their_own() {
         let rates = [("Gmail.com", 60), ("bücher.example", 120), ("*", 600)];
         let per_minute = rates.map(|(name, mails)| (name.to_owned(), mails)).into();
-        let pace = Pace::new(&MailConfig { per_minute, ..MailConfig::default() });
-        let of = |to: &str| pace.of(&Address::recipient(to).unwrap()).map(|lane| (lane.key, lane.interval));
+        let pace = DomainRates::new(&MailConfig { per_minute, ..MailConfig::default() });
+        let of =
+            |to: &str| pace.rate_for(&MailAddress::parse_recipient(to).unwrap()).map(|lane| (lane.key, lane.interval));
         assert_eq!(of("Ada <a@GMAIL.com>"), Some(("mail:gmail.com".into(), 1_000)));
         assert_eq!(of("a@xn--bcher-kva.example"), Some(("mail:xn--bcher-kva.example".into(), 500)));
         assert_eq!(of("a@BÜCHER.example"), of("b@bücher.example"));
         assert_eq!(of("a@one.example"), Some(("mail:one.example".into(), 100)));
         assert_ne!(of("a@one.example"), of("a@sub.one.example"));
-        let free = Pace::new(&MailConfig::default());
-        assert_eq!(free.of(&Address::recipient("a@gmail.com").unwrap()), None);
+        let free = DomainRates::new(&MailConfig::default());
+        assert_eq!(free.rate_for(&MailAddress::parse_recipient("a@gmail.com").unwrap()), None);
     }
 
     /// The moments of one key.
@@ -87,9 +88,13 @@ mod tests {
     struct OneKey(std::sync::Mutex<i64>);
 
     impl RateSlots for OneKey {
-        fn take_slot<'a>(&'a self, _: &'a str, interval: i64) -> futures::future::BoxFuture<'a, Result<clock::Millis>> {
+        fn take_slot<'a>(
+            &'a self,
+            _: &'a str,
+            interval: i64,
+        ) -> futures::future::BoxFuture<'a, Result<clock::UnixMillis>> {
             let mut next = self.0.lock().unwrap();
-            let slot = (*next).max(clock::now());
+            let slot = (*next).max(clock::now_millis());
             *next = slot + interval;
             Box::pin(async move { Ok(slot) })
         }
@@ -98,16 +103,16 @@ mod tests {
     #[tokio::test]
     async fn a_mail_waits_for_its_slot_and_a_stop_ends_the_wait() {
         let slots = OneKey::default();
-        let lane = Lane { key: "mail:a.example".into(), interval: 3_600_000 };
+        let lane = DomainRate { key: "mail:a.example".into(), interval: 3_600_000 };
         let stop = CancellationToken::new();
-        lane.turn(&slots, &stop).await.unwrap();
+        lane.wait_turn(&slots, &stop).await.unwrap();
         // The next slot is in an hour.
-        let waiting = lane.turn(&slots, &stop);
+        let waiting = lane.wait_turn(&slots, &stop);
         let (waited, ()) = tokio::join!(waiting, async {
             tokio::task::yield_now().await;
             stop.cancel();
         });
         assert_eq!(waited.unwrap_err().code(), "step_stopped");
-        assert!(*slots.0.lock().unwrap() > clock::now() + lane.interval, "both took a slot of the same key");
+        assert!(*slots.0.lock().unwrap() > clock::now_millis() + lane.interval, "both took a slot of the same key");
     }
 }

@@ -11,14 +11,14 @@ use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value};
 
-use super::{Content, inline, one_line, text};
+use super::{MailContent, inline, text, to_single_line};
 use afterload_core::error::{Error, Result};
-use afterload_core::units::grouped;
+use afterload_core::units::group_digits;
 use afterload_spanned_yaml as yaml;
 
 /// What ships. A folder of the same name in the configured place replaces a template as a whole, so that nobody's HTML is
 /// sent beside our text.
-const SHIPPED: [(&str, &str); 13] = [
+const BUILTIN_TEMPLATES: [(&str, &str); 13] = [
     ("layout.html", include_str!("../../../templates/email/layout.html")),
     ("import_done/subject.txt", include_str!("../../../templates/email/import_done/subject.txt")),
     ("import_done/body.txt", include_str!("../../../templates/email/import_done/body.txt")),
@@ -35,37 +35,38 @@ const SHIPPED: [(&str, &str); 13] = [
 ];
 
 /// Steps of the template engine that one mail may take; a loop over a few thousand rows needs some ten thousand.
-const FUEL: u64 = 1_000_000;
+const MAIL_TEMPLATE_FUEL: u64 = 1_000_000;
 
 /// All templates of a folder and those that ship.
-pub(super) struct Templates {
+pub(super) struct MailTemplates {
     folder: PathBuf,
 }
 
-impl Templates {
+impl MailTemplates {
     pub(super) fn new(folder: PathBuf) -> Self {
         Self { folder }
     }
 
     /// All templates by name, each with why it cannot be used, if it cannot.
-    pub(super) fn all(&self) -> BTreeMap<String, Option<String>> {
-        let shipped = SHIPPED.iter().filter_map(|(path, _)| path.split_once('/')).map(|(name, _)| name.to_owned());
+    pub(super) fn list_templates(&self) -> BTreeMap<String, Option<String>> {
+        let shipped =
+            BUILTIN_TEMPLATES.iter().filter_map(|(path, _)| path.split_once('/')).map(|(name, _)| name.to_owned());
         let own = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let own = own.filter(|entry| entry.path().is_dir());
         let all = shipped.chain(own.filter_map(|entry| entry.file_name().into_string().ok()));
-        all.map(|name| (self.fault(&name), name)).map(|(fault, name)| (name, fault)).collect()
+        all.map(|name| (self.find_template_error(&name), name)).map(|(fault, name)| (name, fault)).collect()
     }
 
     /// Why a template cannot be used, if it cannot.
-    fn fault(&self, name: &str) -> Option<String> {
-        let env = self.environment();
+    fn find_template_error(&self, name: &str) -> Option<String> {
+        let env = self.build_environment();
         let mut files = Vec::new();
         for file in ["subject.txt", "body.txt", "body.html"] {
             let path = format!("{name}/{file}");
             match env.get_template(&path) {
                 Ok(_) => files.push(file),
                 Err(error) if error.kind() == ErrorKind::TemplateNotFound => {}
-                Err(error) => return Some(self.invalid(&path, &error).message().to_owned()),
+                Err(error) => return Some(self.invalid_error(&path, &error).message().to_owned()),
             }
         }
         match files.as_slice() {
@@ -77,76 +78,81 @@ impl Templates {
 
     /// Files are read anew each time: a changed template takes effect with the next mail, and a mail costs far more than
     /// reading three small files.
-    pub(super) fn render(&self, name: &str, subject: Option<String>, mut vars: Map<String, Value>) -> Result<Content> {
-        let has = |file: &str| match source(&self.folder, &format!("{name}/{file}")) {
+    pub(super) fn render_template(
+        &self,
+        name: &str,
+        subject: Option<String>,
+        mut vars: Map<String, Value>,
+    ) -> Result<MailContent> {
+        let has = |file: &str| match load_source(&self.folder, &format!("{name}/{file}")) {
             Ok(found) => Ok(found.is_some()),
             Err(error) => Err(Error::from(error).context(format!("reading `{file}` of mail template `{name}`"))),
         };
         if name.contains('/') || !has("subject.txt")? {
-            return Err(self.not_found(name));
+            return Err(self.not_found_error(name));
         }
-        let env = self.environment();
+        let env = self.build_environment();
         let subject = match subject {
-            Some(subject) => one_line(&subject),
-            None => one_line(&self.fill(&env, &format!("{name}/subject.txt"), &vars)?),
+            Some(subject) => to_single_line(&subject),
+            None => to_single_line(&self.render_file(&env, &format!("{name}/subject.txt"), &vars)?),
         };
         vars.insert("subject".into(), subject.clone().into());
         let html = match has("body.html")? {
-            true => Some(self.styled(&env, &format!("{name}/body.html"), &vars)?),
+            true => Some(self.render_html(&env, &format!("{name}/body.html"), &vars)?),
             false => None,
         };
         let text = match (has("body.txt")?, &html) {
-            (true, _) => self.fill(&env, &format!("{name}/body.txt"), &vars)?,
-            (false, Some(html)) => text::from_html(html),
+            (true, _) => self.render_file(&env, &format!("{name}/body.txt"), &vars)?,
+            (false, Some(html)) => text::html_to_text(html),
             (false, None) => {
                 let message = format!("mail template `{name}` has neither `body.txt` nor `body.html`");
                 return Err(Error::permanent("mail_template_invalid", message));
             }
         };
-        Ok(Content { subject, text, html })
+        Ok(MailContent { subject, text, html })
     }
 
-    fn environment(&self) -> Environment<'static> {
+    fn build_environment(&self) -> Environment<'static> {
         let mut env = Environment::new();
         let folder = self.folder.clone();
         env.set_loader(move |path| {
-            source(&folder, path).map_err(|error| {
+            load_source(&folder, path).map_err(|error| {
                 minijinja::Error::new(ErrorKind::InvalidOperation, "the file cannot be read").with_source(error)
             })
         });
         env.set_undefined_behavior(UndefinedBehavior::Strict);
-        env.set_fuel(Some(FUEL));
+        env.set_fuel(Some(MAIL_TEMPLATE_FUEL));
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         env.set_syntax(syntax.expect("the default delimiters differ from each other"));
-        env.add_filter("number", number);
+        env.add_filter("number", number_filter);
         // Keeps the places of errors; costs little.
         env.set_debug(true);
         env
     }
 
-    fn fill(&self, env: &Environment<'_>, path: &str, vars: &Map<String, Value>) -> Result<String> {
+    fn render_file(&self, env: &Environment<'_>, path: &str, vars: &Map<String, Value>) -> Result<String> {
         let filled = env.get_template(path).and_then(|template| template.render(Serde(vars)));
-        filled.map_err(|error| self.invalid(path, &error))
+        filled.map_err(|error| self.invalid_error(path, &error))
     }
 
     /// The same, with its styles where mail programs look for them.
-    fn styled(&self, env: &Environment<'_>, path: &str, vars: &Map<String, Value>) -> Result<String> {
-        let html = self.fill(env, path, vars)?;
-        inline::inlined(&html).map_err(|error| {
+    fn render_html(&self, env: &Environment<'_>, path: &str, vars: &Map<String, Value>) -> Result<String> {
+        let html = self.render_file(env, path, vars)?;
+        inline::inline_styles(&html).map_err(|error| {
             let message = format!("{}: the styles cannot be inlined: {error}", self.folder.join(path).display());
             Error::permanent("mail_template_invalid", message)
         })
     }
 
     /// What a preview of a template fills in: its `preview.yaml`, nothing without one.
-    pub(super) fn sample(&self, name: &str) -> Result<Map<String, Value>> {
+    pub(super) fn preview_vars(&self, name: &str) -> Result<Map<String, Value>> {
         let path = format!("{name}/preview.yaml");
         let file = self.folder.join(&path);
-        let text = source(&self.folder, &path)
+        let text = load_source(&self.folder, &path)
             .map_err(|error| Error::from(error).context(format!("reading `{}`", file.display())))?;
         let invalid = |line: usize, why: &str| {
             Error::permanent("mail_template_invalid", format!("{}:{line}: {why}", file.display()))
-                .hint("write names with values, such as `rows: 10`")
+                .with_hint("write names with values, such as `rows: 10`")
         };
         let sample = yaml::parse(&text.unwrap_or_default()).map_err(|problems| match problems.first() {
             Some(problem) => invalid(problem.span.line, &problem.message),
@@ -159,15 +165,15 @@ impl Templates {
         }
     }
 
-    fn not_found(&self, name: &str) -> Error {
-        let names = self.all().keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        Error::permanent("mail_template_not_found", format!("there is no mail template `{name}`")).hint(format!(
+    fn not_found_error(&self, name: &str) -> Error {
+        let names = self.list_templates().keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        Error::permanent("mail_template_not_found", format!("there is no mail template `{name}`")).with_hint(format!(
             "there are {names}; a template is a folder of `{}` with a `subject.txt`",
             self.folder.display()
         ))
     }
 
-    fn invalid(&self, path: &str, error: &minijinja::Error) -> Error {
+    fn invalid_error(&self, path: &str, error: &minijinja::Error) -> Error {
         // The innermost error names the file that holds the fault, not the one that includes it.
         let mut innermost = error;
         while let Some(inner) = std::error::Error::source(innermost).and_then(|inner| inner.downcast_ref()) {
@@ -181,24 +187,25 @@ impl Templates {
         };
         let culprit = innermost.template_source().zip(innermost.range()).and_then(|(source, range)| source.get(range));
         match (innermost.kind(), culprit) {
-            (ErrorKind::UndefinedError, Some(culprit)) => {
-                Error::permanent("mail_template_invalid", format!("{place}: `{}` is not defined", one_line(culprit)))
-                    .hint("give it under `vars:`, or ask with `is defined` first")
-            }
+            (ErrorKind::UndefinedError, Some(culprit)) => Error::permanent(
+                "mail_template_invalid",
+                format!("{place}: `{}` is not defined", to_single_line(culprit)),
+            )
+            .with_hint("give it under `vars:`, or ask with `is defined` first"),
             _ => Error::permanent("mail_template_invalid", format!("{place}: {fault}")),
         }
     }
 }
 
 /// The filter `number`: 18771 as `18,771`; what is no whole number stays as it is.
-fn number(value: minijinja::Value) -> minijinja::Value {
+fn number_filter(value: minijinja::Value) -> minijinja::Value {
     let Ok(number) = i64::try_from(value.clone()) else { return value };
     let sign = if number < 0 { "-" } else { "" };
-    format!("{sign}{}", grouped(number.unsigned_abs())).into()
+    format!("{sign}{}", group_digits(number.unsigned_abs())).into()
 }
 
 /// The text of `NAME/file`, or of a file beside the templates. `None`: neither there nor shipped.
-fn source(folder: &Path, path: &str) -> io::Result<Option<String>> {
+fn load_source(folder: &Path, path: &str) -> io::Result<Option<String>> {
     if path.is_empty() || !Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) {
         return Ok(None);
     }
@@ -208,7 +215,7 @@ fn source(folder: &Path, path: &str) -> io::Result<Option<String>> {
         Err(error) => return Err(error),
     }
     let replaced = path.split_once('/').is_some_and(|(name, _)| folder.join(name).is_dir());
-    Ok(SHIPPED.iter().find(|(name, _)| !replaced && *name == path).map(|(_, text)| (*text).to_owned()))
+    Ok(BUILTIN_TEMPLATES.iter().find(|(name, _)| !replaced && *name == path).map(|(_, text)| (*text).to_owned()))
 }
 
 #[cfg(test)]
@@ -232,9 +239,9 @@ mod tests {
             Self(folder)
         }
 
-        fn render(&self, name: &str, vars: Value) -> Result<Content> {
+        fn render(&self, name: &str, vars: Value) -> Result<MailContent> {
             let Value::Object(vars) = vars else { panic!("vars are a map") };
-            Templates::new(self.0.path().into()).render(name, None, vars)
+            MailTemplates::new(self.0.path().into()).render_template(name, None, vars)
         }
     }
 
@@ -270,11 +277,11 @@ mod tests {
 
     #[test]
     fn what_ships_can_be_previewed_escapes_and_suits_small_and_dark_screens() {
-        let templates = Templates::new("/nowhere".into());
+        let templates = MailTemplates::new("/nowhere".into());
         // What a visitor may have typed as his name, or called his file.
         let evil = "\"><script>alert(1)</script><img src=x onerror=alert(1)>\r\nBcc: victim@example.com\0";
-        for name in templates.all().into_keys() {
-            let mut vars = templates.sample(&name).unwrap();
+        for name in templates.list_templates().into_keys() {
+            let mut vars = templates.preview_vars(&name).unwrap();
             assert!(!vars.is_empty(), "{name}");
             vars.insert("run".into(), json!({ "id": "01RUN", "url": "http://x/run", "pipeline": evil }));
             vars.insert("links".into(), json!([{ "label": evil, "url": "http://x/d/1?a=1&b=2" }]));
@@ -286,7 +293,7 @@ mod tests {
             if vars.contains_key("error") {
                 vars.insert("error".into(), json!({ "code": "c", "message": evil }));
             }
-            let content = templates.render(&name, None, vars).unwrap();
+            let content = templates.render_template(&name, None, vars).unwrap();
             assert!(!content.subject.contains(['\r', '\n', '\0']), "{}", content.subject);
             let html = content.html.unwrap();
             for tag in ["<script", "<img"] {
@@ -312,13 +319,13 @@ mod tests {
             ("list/preview.yaml", "- 1\n"),
             ("broken/preview.yaml", "a: 1\nb: [\n"),
         ]);
-        let templates = Templates::new(own.0.path().into());
-        assert_eq!(json!(templates.sample("good").unwrap()), json!({ "rows": 3, "person": { "name": "Ada" } }));
+        let templates = MailTemplates::new(own.0.path().into());
+        assert_eq!(json!(templates.preview_vars("good").unwrap()), json!({ "rows": 3, "person": { "name": "Ada" } }));
         for name in ["empty", "none", "../good", ""] {
-            assert!(templates.sample(name).unwrap().is_empty(), "{name}");
+            assert!(templates.preview_vars(name).unwrap().is_empty(), "{name}");
         }
         for (name, place) in [("list", "list/preview.yaml:1: "), ("broken", "broken/preview.yaml:")] {
-            let error = templates.sample(name).unwrap_err();
+            let error = templates.preview_vars(name).unwrap_err();
             assert!(error.code() == "mail_template_invalid" && error.message().contains(place), "{error}");
         }
     }
@@ -348,7 +355,7 @@ mod tests {
             let error = own.render(name, json!({})).unwrap_err();
             assert_eq!(error.code(), "mail_template_not_found", "{name}");
         }
-        let names = Templates::new(own.0.path().into()).all();
+        let names = MailTemplates::new(own.0.path().into()).list_templates();
         assert_eq!(names.into_keys().collect::<Vec<_>>(), ["half", "import_done", "run_failed", "sales_report", "t"]);
     }
 
@@ -371,16 +378,16 @@ mod tests {
             }
         }
         let files = files.iter().map(|path| path.strip_prefix(&folder).unwrap().to_str().unwrap().to_owned());
-        let shipped = SHIPPED.iter().map(|(path, _)| (*path).to_owned());
+        let shipped = BUILTIN_TEMPLATES.iter().map(|(path, _)| (*path).to_owned());
         assert_eq!(files.collect::<BTreeSet<_>>(), shipped.collect::<BTreeSet<_>>());
     }
 
     #[test]
     fn numbers_are_grouped() {
         for (value, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (18771, "18,771"), (-1234567, "-1,234,567")] {
-            assert_eq!(number(value.into()).to_string(), text);
+            assert_eq!(number_filter(value.into()).to_string(), text);
         }
-        assert_eq!(number("abc".into()).to_string(), "abc");
+        assert_eq!(number_filter("abc".into()).to_string(), "abc");
     }
 
     #[test]
@@ -393,7 +400,7 @@ mod tests {
             ("silent/body.txt", "no subject"),
             ("empty/subject.txt", "no body"),
         ]);
-        let all = Templates::new(own.0.path().into()).all();
+        let all = MailTemplates::new(own.0.path().into()).list_templates();
         let fault = |name: &str| all[name].as_deref().unwrap_or_default();
         assert_eq!((fault("good"), fault("import_done"), fault("run_failed")), ("", "", ""));
         assert!(fault("open").contains("open/body.txt:2: syntax error"), "{}", fault("open"));

@@ -1,13 +1,13 @@
 //! Text from HTML, for templates that bring no text of their own.
 
 /// What a reader without HTML sees: the text with its paragraphs and the addresses of its links.
-pub(super) fn from_html(html: &str) -> String {
-    let mut out = Text::default();
+pub(super) fn html_to_text(html: &str) -> String {
+    let mut out = PlainTextBuilder::default();
     let mut rest = html;
     while let Some(at) = rest.find('<') {
-        out.text(&rest[..at]);
+        out.push_text(&rest[..at]);
         rest = &rest[at..];
-        let end = if rest.starts_with("<!--") { rest.find("-->").map(|at| at + 2) } else { tag_end(rest) };
+        let end = if rest.starts_with("<!--") { rest.find("-->").map(|at| at + 2) } else { find_tag_end(rest) };
         let Some(end) = end else { break };
         let tag = &rest[1..end];
         rest = &rest[end + 1..];
@@ -16,11 +16,11 @@ pub(super) fn from_html(html: &str) -> String {
         let closes = tag.starts_with('/');
         match name.as_str() {
             // What readers never see.
-            "head" | "style" | "script" | "title" if !closes => rest = after_close(rest, &name),
-            "a" if closes => out.link_ends(),
-            "a" => out.link = attribute(tag, "href"),
+            "head" | "style" | "script" | "title" if !closes => rest = skip_element(rest, &name),
+            "a" if closes => out.end_link(),
+            "a" => out.open_link = attribute_value(tag, "href"),
             "br" => out.text.push('\n'),
-            "img" => out.text.extend(attribute(tag, "alt")),
+            "img" => out.text.extend(attribute_value(tag, "alt")),
             "td" | "th" if closes => out.text.push(' '),
             "li" if !closes => out.text.push_str("\n- "),
             "tr" => out.text.push('\n'),
@@ -31,21 +31,21 @@ pub(super) fn from_html(html: &str) -> String {
         }
     }
     if !rest.starts_with('<') {
-        out.text(rest);
+        out.push_text(rest);
     }
-    tidy(&out.text)
+    normalize_whitespace(&out.text)
 }
 
 #[derive(Default)]
-struct Text {
+struct PlainTextBuilder {
     text: String,
-    link: Option<String>,
+    open_link: Option<String>,
 }
 
-impl Text {
+impl PlainTextBuilder {
     /// Adds text as HTML means it: runs of white space are one space.
-    fn text(&mut self, html: &str) {
-        let text = decode(html);
+    fn push_text(&mut self, html: &str) {
+        let text = decode_entities(html);
         let mut space = false;
         for c in text.chars() {
             match c {
@@ -64,8 +64,8 @@ impl Text {
         }
     }
 
-    fn link_ends(&mut self) {
-        let Some(url) = self.link.take() else { return };
+    fn end_link(&mut self) {
+        let Some(url) = self.open_link.take() else { return };
         if !self.text.ends_with(&url) {
             self.text.push_str(": ");
             self.text.push_str(&url);
@@ -74,7 +74,7 @@ impl Text {
 }
 
 /// The `>` that ends the tag, past any inside quotes.
-fn tag_end(html: &str) -> Option<usize> {
+fn find_tag_end(html: &str) -> Option<usize> {
     let mut quote = None;
     html.char_indices().find_map(|(at, c)| {
         match (quote, c) {
@@ -87,7 +87,7 @@ fn tag_end(html: &str) -> Option<usize> {
     })
 }
 
-fn after_close<'a>(html: &'a str, name: &str) -> &'a str {
+fn skip_element<'a>(html: &'a str, name: &str) -> &'a str {
     let close = html
         .match_indices("</")
         .find(|(at, _)| html.get(at + 2..at + 2 + name.len()).is_some_and(|found| found.eq_ignore_ascii_case(name)));
@@ -95,24 +95,24 @@ fn after_close<'a>(html: &'a str, name: &str) -> &'a str {
     rest.split_once('>').map_or("", |(_, rest)| rest)
 }
 
-fn attribute(tag: &str, name: &str) -> Option<String> {
+fn attribute_value(tag: &str, name: &str) -> Option<String> {
     let at = tag.to_ascii_lowercase().find(&format!(" {name}="))? + name.len() + 2;
     let value = &tag[at..];
     let value = match value.chars().next()? {
         quote @ ('"' | '\'') => value[1..].split(quote).next()?,
         _ => value.split(|c: char| c.is_whitespace() || c == '>').next()?,
     };
-    Some(decode(value)).filter(|value| !value.is_empty())
+    Some(decode_entities(value)).filter(|value| !value.is_empty())
 }
 
-fn decode(text: &str) -> String {
+fn decode_entities(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('&') {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
         let entity = rest[1..].find(';').filter(|end| *end <= 10).map(|end| &rest[1..=end]);
-        match entity.and_then(|entity| Some((entity, character(entity)?))) {
+        match entity.and_then(|entity| Some((entity, decode_entity(entity)?))) {
             Some((entity, c)) => {
                 out.push(c);
                 rest = &rest[entity.len() + 2..];
@@ -127,7 +127,7 @@ fn decode(text: &str) -> String {
     out
 }
 
-fn character(entity: &str) -> Option<char> {
+fn decode_entity(entity: &str) -> Option<char> {
     let named = [("amp", '&'), ("lt", '<'), ("gt", '>'), ("quot", '"'), ("apos", '\''), ("nbsp", ' ')];
     if let Some((_, c)) =
         named.iter().chain(&[("ndash", '–'), ("mdash", '—'), ("middot", '·')]).find(|(name, _)| *name == entity)
@@ -143,7 +143,7 @@ fn character(entity: &str) -> Option<char> {
 }
 
 /// No spaces at the ends of lines, no more than one empty line, none at either end.
-fn tidy(text: &str) -> String {
+fn normalize_whitespace(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut empty = 0;
     for line in text.lines().map(str::trim) {
@@ -163,7 +163,7 @@ fn tidy(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::from_html;
+    use super::html_to_text;
 
     #[test]
     fn keeps_what_readers_see() {
@@ -176,14 +176,14 @@ mod tests {
             <p><img src="x.png" alt="A &lt;logo&gt;" width="9"><img src="y.png" data-alt="no"></p></body></html>"#;
         let text = "Done & dusted\n\nA <b> is\ntwo lines, really.\n\nRows 18771\n\nBad 3\n\n- one\n- two\n\n\
                     rejected rows: http://x/?a=1&b=2 or http://y\n\nA <logo>\n";
-        assert_eq!(from_html(html), text);
+        assert_eq!(html_to_text(html), text);
     }
 
     #[test]
     fn broken_html_ends_somewhere() {
         for html in ["<", "<a href=", "a < b", "<style>", "&", "&#xffffffff;", "&#0", "<!--", "é<é>é"] {
-            from_html(html);
+            html_to_text(html);
         }
-        assert_eq!(from_html("fish & chips"), "fish & chips\n");
+        assert_eq!(html_to_text("fish & chips"), "fish & chips\n");
     }
 }

@@ -1,13 +1,15 @@
 //! Lists of accepted media types, such as `[text/csv, "image/*"]`.
 
 /// Whether a file of the type `found` is in a list of accepted types. Nothing listed: anything is.
-pub fn accepts(accept: &[String], found: &str, name: &str) -> bool {
+pub fn accepts_media_type(accept: &[String], found: &str, name: &str) -> bool {
     let found = found.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    accept.is_empty() || accept.iter().any(fits(&found)) || is_csv(&found, name) && accept.iter().any(fits("text/csv"))
+    accept.is_empty()
+        || accept.iter().any(media_type_matcher(&found))
+        || is_csv_file(&found, name) && accept.iter().any(media_type_matcher("text/csv"))
 }
 
 /// Whether files of this type are accepted by an entry of the list.
-fn fits(found: &str) -> impl Fn(&String) -> bool {
+fn media_type_matcher(found: &str) -> impl Fn(&String) -> bool {
     move |accepted| match accepted.strip_suffix("/*") {
         Some(family) => found.split_once('/').is_some_and(|(first, _)| first == family) || family == "*",
         None => found == *accepted,
@@ -16,7 +18,7 @@ fn fits(found: &str) -> impl Fn(&String) -> bool {
 
 /// A CSV has several names, and clients name it after the program that would open it, or not at all: browsers on Windows
 /// say Excel, curl says that it is some bytes. Then the end of the name decides.
-fn is_csv(found: &str, name: &str) -> bool {
+fn is_csv_file(found: &str, name: &str) -> bool {
     let spelled = ["application/csv", "application/x-csv", "text/x-csv", "text/comma-separated-values"];
     let vague = ["application/vnd.ms-excel", "application/octet-stream", "binary/octet-stream", "text/plain"];
     let named = name.to_ascii_lowercase().ends_with(".csv");
@@ -38,7 +40,7 @@ mod tests {
             (&[], "video/mp4", true),
             (&["image/png", "image/jpeg"], "image/webp", false),
         ] {
-            assert_eq!(accepts(&list(types), found, "name"), fits, "{types:?} {found}");
+            assert_eq!(accepts_media_type(&list(types), found, "name"), fits, "{types:?} {found}");
         }
     }
 }

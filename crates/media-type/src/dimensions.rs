@@ -2,49 +2,49 @@
 
 /// Width and height in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
+pub struct PixelSize {
     /// From left to right.
     pub width: u32,
     /// From top to bottom.
     pub height: u32,
 }
 
-impl Size {
+impl PixelSize {
     /// Width and height.
     pub fn new(width: u32, height: u32) -> Self {
         Self { width, height }
     }
 
     /// Width times height.
-    pub fn pixels(self) -> u64 {
+    pub fn pixel_count(self) -> u64 {
         u64::from(self.width) * u64::from(self.height)
     }
 
     /// With width and height exchanged.
     #[must_use]
-    pub fn turned(self) -> Self {
+    pub fn with_axes_swapped(self) -> Self {
         Self { width: self.height, height: self.width }
     }
 }
 
-impl std::fmt::Display for Size {
+impl std::fmt::Display for PixelSize {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}x{}", self.width, self.height)
     }
 }
 
 /// The size that the header of a JPEG, PNG, GIF or WebP names, as it is stored; `None` where the head ends before it.
-pub fn dimensions(head: &[u8]) -> Option<Size> {
-    match super::sniff(head) {
-        "image/jpeg" => jpeg(head),
-        "image/png" => Some(Size::new(be32(head, 16)?, be32(head, 20)?)),
-        "image/gif" => Some(Size::new(le(head, 6, 2)?, le(head, 8, 2)?)),
-        "image/webp" => webp(head),
+pub fn read_image_size(head: &[u8]) -> Option<PixelSize> {
+    match super::detect_media_type(head) {
+        "image/jpeg" => read_jpeg_size(head),
+        "image/png" => Some(PixelSize::new(read_u32_be(head, 16)?, read_u32_be(head, 20)?)),
+        "image/gif" => Some(PixelSize::new(read_uint_le(head, 6, 2)?, read_uint_le(head, 8, 2)?)),
+        "image/webp" => read_webp_size(head),
         _ => None,
     }
 }
 
-fn jpeg(head: &[u8]) -> Option<Size> {
+fn read_jpeg_size(head: &[u8]) -> Option<PixelSize> {
     let mut at = 2;
     loop {
         while *head.get(at)? != 0xff {
@@ -62,39 +62,39 @@ fn jpeg(head: &[u8]) -> Option<Size> {
             return None;
         }
         let length = usize::from(u16::from_be_bytes([*head.get(at)?, *head.get(at + 1)?]));
-        if is_frame(marker) {
-            return jpeg_frame_size(head.get(at + 2..)?);
+        if is_frame_marker(marker) {
+            return read_jpeg_frame_size(head.get(at + 2..)?);
         }
         at += length.max(2);
     }
 }
 
-fn is_frame(marker: u8) -> bool {
+fn is_frame_marker(marker: u8) -> bool {
     matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc)
 }
 
 /// The size in a JPEG's frame header, from behind its length on.
-pub fn jpeg_frame_size(frame: &[u8]) -> Option<Size> {
+pub fn read_jpeg_frame_size(frame: &[u8]) -> Option<PixelSize> {
     let half = |at: usize| Some(u32::from(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?])));
-    Some(Size::new(half(3)?, half(1)?))
+    Some(PixelSize::new(half(3)?, half(1)?))
 }
 
-fn webp(head: &[u8]) -> Option<Size> {
+fn read_webp_size(head: &[u8]) -> Option<PixelSize> {
     match head.get(12..16)? {
-        b"VP8X" => Some(Size::new(le(head, 24, 3)? + 1, le(head, 27, 3)? + 1)),
-        b"VP8 " => Some(Size::new(le(head, 26, 2)? & 0x3fff, le(head, 28, 2)? & 0x3fff)),
+        b"VP8X" => Some(PixelSize::new(read_uint_le(head, 24, 3)? + 1, read_uint_le(head, 27, 3)? + 1)),
+        b"VP8 " => Some(PixelSize::new(read_uint_le(head, 26, 2)? & 0x3fff, read_uint_le(head, 28, 2)? & 0x3fff)),
         b"VP8L" => {
-            let bits = le(head, 21, 4)?;
-            Some(Size::new((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1))
+            let bits = read_uint_le(head, 21, 4)?;
+            Some(PixelSize::new((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1))
         }
         _ => None,
     }
 }
 
-fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+fn read_u32_be(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-fn le(bytes: &[u8], at: usize, length: usize) -> Option<u32> {
+fn read_uint_le(bytes: &[u8], at: usize, length: usize) -> Option<u32> {
     Some(bytes.get(at..at + length)?.iter().rev().fold(0, |sum, byte| sum << 8 | u32::from(*byte)))
 }

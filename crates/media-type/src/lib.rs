@@ -4,6 +4,6 @@ mod accept;
 mod dimensions;
 mod sniff;
 
-pub use accept::accepts;
-pub use dimensions::{Size, dimensions, jpeg_frame_size};
-pub use sniff::{BINARY, TEXT, sniff};
+pub use accept::accepts_media_type;
+pub use dimensions::{PixelSize, read_image_size, read_jpeg_frame_size};
+pub use sniff::{MEDIA_TYPE_BINARY, MEDIA_TYPE_TEXT, detect_media_type};

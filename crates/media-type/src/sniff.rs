@@ -1,12 +1,12 @@
 //! Media types by the first bytes of a file.
 
 /// What nothing is known of.
-pub const BINARY: &str = "application/octet-stream";
+pub const MEDIA_TYPE_BINARY: &str = "application/octet-stream";
 /// Text of no special kind.
-pub const TEXT: &str = "text/plain";
+pub const MEDIA_TYPE_TEXT: &str = "text/plain";
 
 /// First bytes, at the start of the file.
-const MAGIC: &[(&[u8], &str)] = &[
+const MAGIC_BYTES: &[(&[u8], &str)] = &[
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"GIF87a", "image/gif"),
@@ -42,19 +42,19 @@ const MAGIC: &[(&[u8], &str)] = &[
 
 /// The media type of a file by its first bytes (a few kilobytes are enough). Text without a kind of its own is
 /// `text/plain`, what is not known `application/octet-stream`. Names play no part.
-pub fn sniff(head: &[u8]) -> &'static str {
-    if let Some(container) = riff(head).or_else(|| iso_media(head)).or_else(|| zip(head)) {
+pub fn detect_media_type(head: &[u8]) -> &'static str {
+    if let Some(container) = detect_riff(head).or_else(|| detect_iso_media(head)).or_else(|| detect_zip(head)) {
         return container;
     }
     // Two letters are a weak sign: a text may well begin with them.
     let strong = |magic: &[u8]| magic.len() > 2 || !is_text(head);
-    match MAGIC.iter().find(|(magic, _)| head.starts_with(magic) && strong(magic)) {
+    match MAGIC_BYTES.iter().find(|(magic, _)| head.starts_with(magic) && strong(magic)) {
         Some((_, media)) => media,
-        None => text(head).unwrap_or(BINARY),
+        None => detect_text(head).unwrap_or(MEDIA_TYPE_BINARY),
     }
 }
 
-fn riff(head: &[u8]) -> Option<&'static str> {
+fn detect_riff(head: &[u8]) -> Option<&'static str> {
     match (head.get(..4)?, head.get(8..12)?) {
         (b"RIFF", b"WEBP") => Some("image/webp"),
         (b"RIFF", b"WAVE") => Some("audio/wav"),
@@ -64,7 +64,7 @@ fn riff(head: &[u8]) -> Option<&'static str> {
 }
 
 /// MP4 and its many relatives.
-fn iso_media(head: &[u8]) -> Option<&'static str> {
+fn detect_iso_media(head: &[u8]) -> Option<&'static str> {
     if head.get(4..8)? != b"ftyp" {
         return None;
     }
@@ -78,7 +78,7 @@ fn iso_media(head: &[u8]) -> Option<&'static str> {
 }
 
 /// Documents are ZIP archives whose first entries tell them apart.
-fn zip(head: &[u8]) -> Option<&'static str> {
+fn detect_zip(head: &[u8]) -> Option<&'static str> {
     if !head.starts_with(b"PK\x03\x04") {
         return head.starts_with(b"PK\x05\x06").then_some("application/zip");
     }
@@ -106,7 +106,7 @@ fn is_text(head: &[u8]) -> bool {
     !head.iter().any(|byte| *byte < 0x20 && !b"\t\n\r\x0c\x1b".contains(byte)) && (utf8 || plain())
 }
 
-fn text(head: &[u8]) -> Option<&'static str> {
+fn detect_text(head: &[u8]) -> Option<&'static str> {
     let wide = head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff");
     let start = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     let markup = start[..start.len().min(4096)].to_ascii_lowercase();
@@ -125,12 +125,12 @@ fn text(head: &[u8]) -> Option<&'static str> {
     }
     match head {
         [] => None,
-        _ if wide => Some(TEXT),
+        _ if wide => Some(MEDIA_TYPE_TEXT),
         _ if !is_text(head) => None,
         _ if begins(&[b"{", b"["]) && serde_json::from_slice::<serde::de::IgnoredAny>(head).is_ok() => {
             Some("application/json")
         }
-        _ => Some(TEXT),
+        _ => Some(MEDIA_TYPE_TEXT),
     }
 }
 
@@ -150,7 +150,7 @@ mod tests {
             (b"\0\0\0\x1cftypavif\0\0", "image/avif"),
             (b"\0\0\0\x1cftypisom\0\0", "video/mp4"),
             (b"BM\x46\0\0\0\0\0", "image/bmp"),
-            (b"BMW, Audi and others\n", TEXT),
+            (b"BMW, Audi and others\n", MEDIA_TYPE_TEXT),
             (b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- x --><svg xmlns=''>", "image/svg+xml"),
             (b"  <SVG onload=alert(1)>", "image/svg+xml"),
             (b"<!-- GIF89a --><html><script>", "text/html"),
@@ -163,15 +163,15 @@ mod tests {
             ),
             (b"PK\x03\x04\x14\0\0\0\0\0a.txt", "application/zip"),
             (b"{\"a\": 1}", "application/json"),
-            (b"{nothing", TEXT),
-            (b"name,email\nZo\xc3", TEXT),
-            (b"\xff\xfea\0,\0", TEXT),
-            (b"name,city\nMax,M\xfcnchen\n", TEXT),
-            (b"\xe4\xf6\xfc\xdf", BINARY),
-            (b"name\0email", BINARY),
-            (b"", BINARY),
+            (b"{nothing", MEDIA_TYPE_TEXT),
+            (b"name,email\nZo\xc3", MEDIA_TYPE_TEXT),
+            (b"\xff\xfea\0,\0", MEDIA_TYPE_TEXT),
+            (b"name,city\nMax,M\xfcnchen\n", MEDIA_TYPE_TEXT),
+            (b"\xe4\xf6\xfc\xdf", MEDIA_TYPE_BINARY),
+            (b"name\0email", MEDIA_TYPE_BINARY),
+            (b"", MEDIA_TYPE_BINARY),
         ] {
-            assert_eq!(sniff(head), media, "{}", String::from_utf8_lossy(head));
+            assert_eq!(detect_media_type(head), media, "{}", String::from_utf8_lossy(head));
         }
     }
 }

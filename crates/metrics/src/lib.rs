@@ -14,115 +14,115 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 /// The media type of [`Metrics::text`].
-pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub const OPENMETRICS_MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// So many names of pipelines, step kinds and queues are told apart.
-const MOST_NAMES: usize = 1000;
+const MAX_LABEL_VALUES: usize = 1000;
 /// The longest step that is told from longer ones takes two hours.
-const OF_STEPS: [f64; 13] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0];
-const OF_REQUESTS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const STEP_BUCKETS: [f64; 13] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0];
+const REQUEST_BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Names and values of labels, in their order.
-type Labels<const N: usize> = [(&'static str, String); N];
-type Counters<const N: usize> = Family<Labels<N>, Counter>;
-type Durations<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
+type MetricLabels<const N: usize> = [(&'static str, String); N];
+type CounterFamily<const N: usize> = Family<MetricLabels<N>, Counter>;
+type HistogramFamily<const N: usize> = Family<MetricLabels<N>, Histogram, fn() -> Histogram>;
 
 /// What a process counts. Cheap to clone.
 #[derive(Clone)]
-pub struct Metrics(Arc<Inner>);
+pub struct Metrics(Arc<MetricFamilies>);
 
-struct Inner {
+struct MetricFamilies {
     registry: Mutex<Registry>,
-    names: Mutex<HashSet<String>>,
-    runs_accepted: Counters<2>,
-    runs_ended: Counters<2>,
-    steps: Counters<2>,
-    step_durations: Durations<1>,
-    requests: Counters<3>,
-    request_durations: Durations<1>,
-    mails: Counters<1>,
-    jobs: Family<Labels<2>, Gauge>,
-    memory: Gauge,
-    files: Gauge,
+    label_values: Mutex<HashSet<String>>,
+    runs_accepted: CounterFamily<2>,
+    runs_ended: CounterFamily<2>,
+    step_attempts: CounterFamily<2>,
+    step_durations: HistogramFamily<1>,
+    requests: CounterFamily<3>,
+    request_durations: HistogramFamily<1>,
+    mails: CounterFamily<1>,
+    queue_jobs: Family<MetricLabels<2>, Gauge>,
+    resident_memory: Gauge,
+    open_files: Gauge,
 }
 
 /// The jobs of one queue.
 #[derive(Clone, Debug)]
-pub struct Depth {
+pub struct QueueDepth {
     /// Its name.
     pub queue: String,
     /// Those that no worker holds.
     pub waiting: i64,
     /// Those that workers hold.
-    pub held: i64,
+    pub running: i64,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let inner = Inner {
+        let inner = MetricFamilies {
             registry: Mutex::default(),
-            names: Mutex::default(),
+            label_values: Mutex::default(),
             runs_accepted: Family::default(),
             runs_ended: Family::default(),
-            steps: Family::default(),
-            step_durations: Family::new_with_constructor(|| Histogram::new(OF_STEPS)),
+            step_attempts: Family::default(),
+            step_durations: Family::new_with_constructor(|| Histogram::new(STEP_BUCKETS)),
             requests: Family::default(),
-            request_durations: Family::new_with_constructor(|| Histogram::new(OF_REQUESTS)),
+            request_durations: Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS)),
             mails: Family::default(),
-            jobs: Family::default(),
-            memory: Gauge::default(),
-            files: Gauge::default(),
+            queue_jobs: Family::default(),
+            resident_memory: Gauge::default(),
+            open_files: Gauge::default(),
         };
-        inner.register();
+        inner.register_metrics();
         Self(Arc::new(inner))
     }
 }
 
-impl Inner {
-    fn register(&self) {
-        let mut registry = lock(&self.registry);
+impl MetricFamilies {
+    fn register_metrics(&self) {
+        let mut registry = lock_unpoisoned(&self.registry);
         let ours = registry.sub_registry_with_prefix("afterload");
         ours.register("runs_accepted", "Runs that were accepted", self.runs_accepted.clone());
         ours.register("runs_ended", "Runs that ended, also again after a retry", self.runs_ended.clone());
-        ours.register("step_attempts", "Attempts of steps that ended, and how", self.steps.clone());
+        ours.register("step_attempts", "Attempts of steps that ended, and how", self.step_attempts.clone());
         let help = "How long attempts of steps took";
         ours.register_with_unit("step_attempt_duration", help, Unit::Seconds, self.step_durations.clone());
         ours.register("http_requests", "Requests, by the template of their route", self.requests.clone());
         let help = "How long requests took to the head of their answer";
         ours.register_with_unit("http_request_duration", help, Unit::Seconds, self.request_durations.clone());
         ours.register("mails", "Mails that were handed over, or not, one for each recipient", self.mails.clone());
-        ours.register("queue_jobs", "Jobs in the database, of all processes", self.jobs.clone());
-        if process::memory().is_some() {
+        ours.register("queue_jobs", "Jobs in the database, of all processes", self.queue_jobs.clone());
+        if process::resident_memory_bytes().is_some() {
             let ours = registry.sub_registry_with_prefix("process");
             let help = "Memory of the process";
-            ours.register_with_unit("resident_memory", help, Unit::Bytes, self.memory.clone());
-            ours.register("open_fds", "Files and sockets that the process has open", self.files.clone());
+            ours.register_with_unit("resident_memory", help, Unit::Bytes, self.resident_memory.clone());
+            ours.register("open_fds", "Files and sockets that the process has open", self.open_files.clone());
         }
     }
 }
 
 impl Metrics {
     /// A run was accepted.
-    pub fn run_accepted(&self, pipeline: &str, origin: &str) {
-        let labels = [("pipeline", self.name(pipeline)), ("origin", origin.to_owned())];
+    pub fn count_accepted_run(&self, pipeline: &str, origin: &str) {
+        let labels = [("pipeline", self.bounded_label(pipeline)), ("origin", origin.to_owned())];
         self.0.runs_accepted.get_or_create(&labels).inc();
     }
 
     /// A run ended.
-    pub fn run_ended(&self, pipeline: &str, status: &str) {
-        let labels = [("pipeline", self.name(pipeline)), ("status", status.to_owned())];
+    pub fn count_ended_run(&self, pipeline: &str, status: &str) {
+        let labels = [("pipeline", self.bounded_label(pipeline)), ("status", status.to_owned())];
         self.0.runs_ended.get_or_create(&labels).inc();
     }
 
     /// An attempt of a step ended.
-    pub fn step_ended(&self, uses: &str, outcome: &str, took: Duration) {
-        let uses = self.name(uses);
-        self.0.steps.get_or_create(&[("uses", uses.clone()), ("outcome", outcome.to_owned())]).inc();
+    pub fn record_step_attempt(&self, uses: &str, outcome: &str, took: Duration) {
+        let uses = self.bounded_label(uses);
+        self.0.step_attempts.get_or_create(&[("uses", uses.clone()), ("outcome", outcome.to_owned())]).inc();
         self.0.step_durations.get_or_create(&[("uses", uses)]).observe(took.as_secs_f64());
     }
 
     /// A request was answered. `route` is a template, never a path.
-    pub fn request_answered(&self, method: &str, route: &str, status: u16, took: Duration) {
+    pub fn record_request(&self, method: &str, route: &str, status: u16, took: Duration) {
         let (method, route) = (("method", method.to_owned()), ("route", route.to_owned()));
         let class = ("status", format!("{}xx", status / 100));
         self.0.requests.get_or_create(&[method, route.clone(), class]).inc();
@@ -130,31 +130,31 @@ impl Metrics {
     }
 
     /// A mail was handed over, or not.
-    pub fn mail(&self, outcome: &str) {
+    pub fn count_mail(&self, outcome: &str) {
         self.0.mails.get_or_create(&[("outcome", outcome.to_owned())]).inc();
     }
 
     /// Everything, in the text format of OpenMetrics. `queues` is what the database says now.
-    pub fn text(&self, queues: &[Depth]) -> String {
-        let registry = lock(&self.0.registry);
-        self.0.jobs.clear();
+    pub fn encode_openmetrics(&self, queues: &[QueueDepth]) -> String {
+        let registry = lock_unpoisoned(&self.0.registry);
+        self.0.queue_jobs.clear();
         for depth in queues {
-            let labels = |state: &str| [("queue", self.name(&depth.queue)), ("state", state.to_owned())];
-            self.0.jobs.get_or_create(&labels("waiting")).inc_by(depth.waiting);
-            self.0.jobs.get_or_create(&labels("held")).inc_by(depth.held);
+            let labels = |state: &str| [("queue", self.bounded_label(&depth.queue)), ("state", state.to_owned())];
+            self.0.queue_jobs.get_or_create(&labels("waiting")).inc_by(depth.waiting);
+            self.0.queue_jobs.get_or_create(&labels("held")).inc_by(depth.running);
         }
-        self.0.memory.set(process::memory().unwrap_or_default());
-        self.0.files.set(process::open_files().unwrap_or_default());
+        self.0.resident_memory.set(process::resident_memory_bytes().unwrap_or_default());
+        self.0.open_files.set(process::count_open_files().unwrap_or_default());
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut text, &registry);
         text
     }
 
-    fn name(&self, name: &str) -> String {
-        let mut names = lock(&self.0.names);
+    fn bounded_label(&self, name: &str) -> String {
+        let mut names = lock_unpoisoned(&self.0.label_values);
         if !names.contains(name) {
-            if names.len() >= MOST_NAMES {
+            if names.len() >= MAX_LABEL_VALUES {
                 return "other".to_owned();
             }
             names.insert(name.to_owned());
@@ -163,14 +163,14 @@ impl Metrics {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock_unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What Linux says of the process; elsewhere nothing does.
 mod process {
     /// The memory that it holds, in bytes.
-    pub fn memory() -> Option<i64> {
+    pub fn resident_memory_bytes() -> Option<i64> {
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         let kilobytes: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -178,7 +178,7 @@ mod process {
     }
 
     /// The files that it has open, without the one that looks.
-    pub fn open_files() -> Option<i64> {
+    pub fn count_open_files() -> Option<i64> {
         let open = std::fs::read_dir("/proc/self/fd").ok()?.count();
         i64::try_from(open).ok().map(|open| open - 1)
     }
@@ -191,23 +191,25 @@ mod tests {
     #[test]
     fn names_without_end_end_in_one() {
         let metrics = Metrics::default();
-        for number in 0..MOST_NAMES + 50 {
-            metrics.run_ended(&format!("pipeline-{number}"), "succeeded");
+        for number in 0..MAX_LABEL_VALUES + 50 {
+            metrics.count_ended_run(&format!("pipeline-{number}"), "succeeded");
         }
-        let text = metrics.text(&[]);
+        let text = metrics.encode_openmetrics(&[]);
         let series = text.lines().filter(|line| line.starts_with("afterload_runs_ended_total{")).count();
-        assert_eq!(series, MOST_NAMES + 1);
+        assert_eq!(series, MAX_LABEL_VALUES + 1);
         assert!(text.contains("afterload_runs_ended_total{pipeline=\"other\",status=\"succeeded\"} 50\n"), "{text}");
     }
 
     #[test]
     fn queues_are_as_they_were_said_last() {
         let metrics = Metrics::default();
-        let depth = |queue: &str, waiting| Depth { queue: queue.into(), waiting, held: 1 };
+        let depth = |queue: &str, waiting| QueueDepth { queue: queue.into(), waiting, running: 1 };
         assert!(
-            metrics.text(&[depth("a\"b", 3)]).contains("afterload_queue_jobs{queue=\"a\\\"b\",state=\"waiting\"} 3\n")
+            metrics
+                .encode_openmetrics(&[depth("a\"b", 3)])
+                .contains("afterload_queue_jobs{queue=\"a\\\"b\",state=\"waiting\"} 3\n")
         );
-        let text = metrics.text(&[depth("c", 7)]);
+        let text = metrics.encode_openmetrics(&[depth("c", 7)]);
         assert!(text.contains("{queue=\"c\",state=\"waiting\"} 7\n") && !text.contains("a\\\"b"), "{text}");
     }
 }

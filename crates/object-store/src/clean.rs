@@ -4,45 +4,46 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::types::EncodingType;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{Objects, fault};
+use super::{ObjectStore, fault};
 use afterload_core::error::{Error, Result};
-use afterload_core::object_names::decoded;
+use afterload_core::object_names::decode_key;
 
-const AT_ONCE: usize = 8;
+const MAX_PARALLEL_DELETES: usize = 8;
 
-pub(super) async fn delete_prefix(objects: &Objects, client: &Client, bucket: &str, prefix: &str) -> Result<u64> {
+pub(super) async fn delete_prefix(objects: &ObjectStore, client: &Client, bucket: &str, prefix: &str) -> Result<u64> {
     if prefix.is_empty() {
         return Err(Error::permanent("prefix_empty", "an empty prefix would delete the whole bucket"));
     }
-    give_up_uploads(client, bucket, prefix).await?;
+    abort_unfinished_uploads(client, bucket, prefix).await?;
     let mut deleted = 0;
     loop {
         // Always the first page: what it lists is gone before the next look.
         let request = client.list_objects_v2().bucket(bucket).prefix(prefix).encoding_type(EncodingType::Url);
-        let page = request.send().await.map_err(|error| fault::at("listing", bucket, prefix, error))?;
+        let page = request.send().await.map_err(|error| fault::object_error("listing", bucket, prefix, error))?;
         let encoded = page.encoding_type().is_some();
         let keys: Vec<String> = page
             .contents()
             .iter()
             .filter_map(|object| object.key())
-            .map(|key| if encoded { decoded(key) } else { key.to_owned() })
+            .map(|key| if encoded { decode_key(key) } else { key.to_owned() })
             .collect();
         if keys.is_empty() {
             return Ok(deleted);
         }
         deleted += keys.len() as u64;
         // One by one: a batch would have to put the keys into XML, which cannot hold all of them.
-        let deletions = stream::iter(keys.into_iter().map(|key| async move { objects.delete(bucket, &key).await }));
-        deletions.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        let deletions =
+            stream::iter(keys.into_iter().map(|key| async move { objects.delete_object(bucket, &key).await }));
+        deletions.buffer_unordered(MAX_PARALLEL_DELETES).try_collect::<()>().await?;
         if page.is_truncated() != Some(true) {
             return Ok(deleted);
         }
     }
 }
 
-async fn give_up_uploads(client: &Client, bucket: &str, prefix: &str) -> Result<()> {
+async fn abort_unfinished_uploads(client: &Client, bucket: &str, prefix: &str) -> Result<()> {
     let listed = client.list_multipart_uploads().bucket(bucket).prefix(prefix).send().await;
-    let listed = match listed.map_err(|error| fault::at("listing", bucket, prefix, error)) {
+    let listed = match listed.map_err(|error| fault::object_error("listing", bucket, prefix, error)) {
         Ok(listed) => listed,
         // Some stores cannot list them; they clean up by themselves.
         Err(error) if error.code() == "object_store_error" => return Ok(()),
@@ -51,7 +52,7 @@ async fn give_up_uploads(client: &Client, bucket: &str, prefix: &str) -> Result<
     for upload in listed.uploads() {
         let (Some(key), Some(id)) = (upload.key(), upload.upload_id()) else { continue };
         if let Err(error) = client.abort_multipart_upload().bucket(bucket).key(key).upload_id(id).send().await {
-            let error = fault::at("giving up", bucket, key, error);
+            let error = fault::object_error("giving up", bucket, key, error);
             if error.code() != "object_not_found" {
                 return Err(error);
             }

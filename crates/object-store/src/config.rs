@@ -17,7 +17,7 @@ pub struct ObjectsConfig {
     #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
     /// S3 stores by name.
-    pub stores: BTreeMap<String, StoreConfig>,
+    pub stores: BTreeMap<String, ObjectStoreConfig>,
     /// Buckets and the store that holds each.
     pub buckets: BTreeMap<String, BucketConfig>,
     /// The bucket of uploads and results.
@@ -38,7 +38,7 @@ impl Default for ObjectsConfig {
 /// An S3 store: AWS, MinIO, SeaweedFS, R2, Garage, Ceph.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct StoreConfig {
+pub struct ObjectStoreConfig {
     /// The address of the store; absent for AWS.
     pub endpoint: Option<String>,
     /// The address at which browsers reach the store, for direct uploads; default `endpoint`.
@@ -52,13 +52,13 @@ pub struct StoreConfig {
     /// `http://host/bucket/key` rather than `http://bucket.host/key`; what most stores but AWS want.
     pub path_style: bool,
     /// When request checksums are sent; some stores refuse the SDK's streamed ones.
-    pub checksums: Checksums,
+    pub checksums: RequestChecksumMode,
 }
 
 /// When request checksums are sent to a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Checksums {
+pub enum RequestChecksumMode {
     /// With every upload.
     #[default]
     WhenSupported,
@@ -81,7 +81,7 @@ pub struct BucketConfig {
 
 impl ObjectsConfig {
     /// The store that holds a bucket; `None`: the embedded one.
-    pub fn store_of(&self, bucket: &str) -> Option<&str> {
+    pub fn store_for_bucket(&self, bucket: &str) -> Option<&str> {
         self.buckets.get(bucket)?.store.as_deref()
     }
 }

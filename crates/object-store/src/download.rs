@@ -9,14 +9,14 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 
-use super::{Body, File, Stored, fault, unquoted};
+use super::{File, ObjectBody, ObjectMeta, fault, unquote_etag};
 use afterload_core::error::{Error, Result};
 
 /// Tries in a row that bring nothing.
-const TRIES: u32 = 5;
+const MAX_RESUME_ATTEMPTS: u32 = 5;
 
 /// What is read, pinned to one state of the object.
-struct Source {
+struct DownloadSource {
     client: Client,
     bucket: String,
     key: String,
@@ -24,51 +24,59 @@ struct Source {
     etag: String,
 }
 
-impl Source {
-    async fn get(&self, from: u64) -> Result<GetObjectOutput> {
+impl DownloadSource {
+    async fn get_from(&self, from: u64) -> Result<GetObjectOutput> {
         let request = self.client.get_object().bucket(&self.bucket).key(&self.key);
         let request = request.set_version_id(self.version.clone());
         let request = request.set_if_match((!self.etag.is_empty()).then(|| format!("\"{}\"", self.etag)));
         let request = request.set_range((from > 0).then(|| format!("bytes={from}-")));
-        request.send().await.map_err(|error| fault::at("reading", &self.bucket, &self.key, error))
+        request.send().await.map_err(|error| fault::object_error("reading", &self.bucket, &self.key, error))
     }
 
-    fn stored(&self, output: &GetObjectOutput) -> Stored {
-        Stored {
+    fn object_meta(&self, output: &GetObjectOutput) -> ObjectMeta {
+        ObjectMeta {
             bucket: self.bucket.clone(),
             key: self.key.clone(),
             version: output.version_id().map(str::to_owned),
-            etag: unquoted(output.e_tag()),
-            size: whole_size(output),
+            etag: unquote_etag(output.e_tag()),
+            size: total_size(output),
             content_type: output.content_type().unwrap_or_default().to_owned(),
         }
     }
 }
 
 /// The size of the whole object: a ranged answer names it after the slash (`bytes 5-9/10`).
-fn whole_size(output: &GetObjectOutput) -> u64 {
+fn total_size(output: &GetObjectOutput) -> u64 {
     let whole = output.content_range().and_then(|range| range.rsplit('/').next()).and_then(|size| size.parse().ok());
     whole.unwrap_or_else(|| output.content_length().and_then(|length| length.try_into().ok()).unwrap_or_default())
 }
 
-pub(super) async fn open(client: Client, file: &File, from: u64) -> Result<Body> {
+pub(super) async fn open_download(client: Client, file: &File, from: u64) -> Result<ObjectBody> {
     let File { bucket, key, version, etag, .. } = file;
     let (bucket, key, version, etag) = (bucket.clone(), key.clone(), version.clone(), etag.clone());
-    let mut source = Source { client, bucket, key, version, etag };
+    let mut source = DownloadSource { client, bucket, key, version, etag };
     // No range begins at the end, so the last byte is asked for, too, and thrown away. An empty object has none.
     let first = match from {
-        0 => source.get(0).await?,
-        from => source.get(from - 1).await?,
+        0 => source.get_from(0).await?,
+        from => source.get_from(from - 1).await?,
     };
-    let stored = source.stored(&first);
+    let stored = source.object_meta(&first);
     source.etag.clone_from(&stored.etag);
     let size = stored.size;
-    Ok(Body { stored, stream: bytes(source, first, from.saturating_sub(1), size).skip_bytes(from.min(1)).boxed() })
+    Ok(ObjectBody {
+        meta: stored,
+        stream: resumable_stream(source, first, from.saturating_sub(1), size).skip_bytes(from.min(1)).boxed(),
+    })
 }
 
 /// The bytes from `at` to `size`. After a break the object is opened again at the place of the break; the ETag sees
 /// to it that it is the same object.
-fn bytes(source: Source, first: GetObjectOutput, mut at: u64, size: u64) -> impl stream::Stream<Item = Result<Bytes>> {
+fn resumable_stream(
+    source: DownloadSource,
+    first: GetObjectOutput,
+    mut at: u64,
+    size: u64,
+) -> impl stream::Stream<Item = Result<Bytes>> {
     try_stream! {
         let mut body = first.body;
         let mut fruitless = 0;
@@ -82,24 +90,29 @@ fn bytes(source: Source, first: GetObjectOutput, mut at: u64, size: u64) -> impl
                 }
                 None if at >= size => break,
                 None => Error::transient("object_store_unavailable", "the connection to the store broke: it ended early"),
-                Some(Err(error)) => fault::broken(&error),
+                Some(Err(error)) => fault::stream_error(&error),
             };
             // All bytes came and yet an error: their checksum is wrong, and reading on cannot mend that.
             if at >= size {
                 Err(error.context(format!("reading `{}` in bucket `{}`", source.key, source.bucket)))?;
                 break;
             }
-            body = reopened(&source, at, &mut fruitless, error).await?.body;
+            body = reopen_download(&source, at, &mut fruitless, error).await?.body;
         }
     }
 }
 
-async fn reopened(source: &Source, at: u64, fruitless: &mut u32, mut error: Error) -> Result<GetObjectOutput> {
-    while *fruitless < TRIES && error.is_transient() {
+async fn reopen_download(
+    source: &DownloadSource,
+    at: u64,
+    fruitless: &mut u32,
+    mut error: Error,
+) -> Result<GetObjectOutput> {
+    while *fruitless < MAX_RESUME_ATTEMPTS && error.is_transient() {
         *fruitless += 1;
         tracing::debug!(object.key = source.key, object.byte = at, "a download broke and is taken up again: {error}");
         tokio::time::sleep(Duration::from_millis(50 << *fruitless)).await;
-        match source.get(at).await {
+        match source.get_from(at).await {
             Ok(output) => return Ok(output),
             Err(next) => error = next,
         }

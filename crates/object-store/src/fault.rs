@@ -6,30 +6,30 @@ use std::time::Duration;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
-use afterload_core::error::{Class, Error};
+use afterload_core::error::{Error, Retryability};
 
 /// What went wrong with an object, as in ``reading `key` in bucket `uploads`: …``.
-pub(super) fn at<E>(doing: &str, bucket: &str, key: &str, error: SdkError<E, HttpResponse>) -> Error
+pub(super) fn object_error<E>(doing: &str, bucket: &str, key: &str, error: SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
 {
-    of("object", error).context(format!("{doing} `{key}` in bucket `{bucket}`"))
+    from_sdk_error("object", error).context(format!("{doing} `{key}` in bucket `{bucket}`"))
 }
 
 /// What went wrong with a bucket.
-pub(super) fn of_bucket<E>(doing: &str, bucket: &str, error: SdkError<E, HttpResponse>) -> Error
+pub(super) fn bucket_error<E>(doing: &str, bucket: &str, error: SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
 {
-    of("bucket", error).context(format!("{doing} bucket `{bucket}`"))
+    from_sdk_error("bucket", error).context(format!("{doing} bucket `{bucket}`"))
 }
 
 /// A stream that broke.
-pub(super) fn broken(error: &(dyn StdError + 'static)) -> Error {
-    Error::transient("object_store_unavailable", format!("the connection to the store broke: {}", root(error)))
+pub(super) fn stream_error(error: &(dyn StdError + 'static)) -> Error {
+    Error::transient("object_store_unavailable", format!("the connection to the store broke: {}", root_cause(error)))
 }
 
-fn of<E>(what: &str, error: SdkError<E, HttpResponse>) -> Error
+fn from_sdk_error<E>(what: &str, error: SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
 {
@@ -37,41 +37,46 @@ where
         SdkError::ServiceError(answer) => {
             let response = answer.raw();
             let wait = response.headers().get("retry-after").and_then(|seconds| seconds.parse().ok());
-            let error = refused(what, response.status().as_u16(), answer.err().code(), answer.err().message());
+            let error = response_error(what, response.status().as_u16(), answer.err().code(), answer.err().message());
             match wait {
-                Some(seconds) if error.class() == Class::Transient => error.retry_after(Duration::from_secs(seconds)),
+                Some(seconds) if error.retryability() == Retryability::Transient => {
+                    error.with_retry_after(Duration::from_secs(seconds))
+                }
                 _ => error,
             }
         }
         SdkError::ConstructionFailure(_) => {
-            Error::permanent("object_store_error", format!("the request cannot be made: {}", root(&error)))
+            Error::permanent("object_store_error", format!("the request cannot be made: {}", root_cause(&error)))
         }
-        SdkError::TimeoutError(_) => {
-            Error::transient("object_store_unavailable", format!("the store did not answer in time: {}", root(&error)))
+        SdkError::TimeoutError(_) => Error::transient(
+            "object_store_unavailable",
+            format!("the store did not answer in time: {}", root_cause(&error)),
+        ),
+        _ => {
+            Error::transient("object_store_unavailable", format!("the store cannot be reached: {}", root_cause(&error)))
+                .with_hint("check that it runs, and its `endpoint` under `objects.stores`")
         }
-        _ => Error::transient("object_store_unavailable", format!("the store cannot be reached: {}", root(&error)))
-            .hint("check that it runs, and its `endpoint` under `objects.stores`"),
     }
 }
 
 /// By the status first: answers to HEAD carry no code.
-fn refused(what: &str, status: u16, code: Option<&str>, message: Option<&str>) -> Error {
+fn response_error(what: &str, status: u16, code: Option<&str>, message: Option<&str>) -> Error {
     let text = match (message, code) {
         (Some(message), Some(code)) => format!("{} ({code})", message.trim_end_matches('.')),
         (None, Some(code)) => format!("the store answered {code}"),
         _ => format!("the store answered HTTP {status}"),
     };
     match (status, code.unwrap_or_default()) {
-        (_, "NoSuchBucket") => no_bucket(),
-        (404, _) if what == "bucket" => no_bucket(),
+        (_, "NoSuchBucket") => bucket_not_found(),
+        (404, _) if what == "bucket" => bucket_not_found(),
         (404, _) => Error::permanent("object_not_found", format!("there is no such {what}")),
         (412, _) => Error::permanent("object_changed", "another object is there now")
-            .hint("upload it again, or start over with the object that is there now"),
+            .with_hint("upload it again, or start over with the object that is there now"),
         (403, "RequestTimeTooSkewed") => {
-            Error::permanent("object_access_denied", text).hint("set the clock of this machine")
+            Error::permanent("object_access_denied", text).with_hint("set the clock of this machine")
         }
         (401 | 403, _) => Error::permanent("object_access_denied", text)
-            .hint("check the access key, the secret key and the rights that go with them"),
+            .with_hint("check the access key, the secret key and the rights that go with them"),
         (501, _) => Error::permanent("object_store_error", text),
         (408 | 425 | 429 | 500..=599, _)
         | (_, "RequestTimeout" | "SlowDown" | "OperationAborted" | "ConditionalRequestConflict") => {
@@ -81,12 +86,12 @@ fn refused(what: &str, status: u16, code: Option<&str>, message: Option<&str>) -
     }
 }
 
-fn no_bucket() -> Error {
-    Error::permanent("object_not_found", "there is no such bucket").hint("create the bucket, or correct its name")
+fn bucket_not_found() -> Error {
+    Error::permanent("object_not_found", "there is no such bucket").with_hint("create the bucket, or correct its name")
 }
 
 /// The innermost cause: the SDK's outer messages are all alike (`dispatch failure`).
-fn root(error: &(dyn StdError + 'static)) -> String {
+fn root_cause(error: &(dyn StdError + 'static)) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;
@@ -96,7 +101,7 @@ fn root(error: &(dyn StdError + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::refused;
+    use super::response_error;
 
     #[test]
     fn status_and_code_decide() {
@@ -113,7 +118,7 @@ mod tests {
             (503, Some("SlowDown"), "object_store_unavailable", true),
         ];
         for (status, code, expected, transient) in cases {
-            let error = refused("object", status, code, None);
+            let error = response_error("object", status, code, None);
             assert_eq!((error.code(), error.is_transient()), (expected, transient), "{status} {code:?}");
         }
     }

@@ -19,16 +19,16 @@ use futures::stream::BoxStream;
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 
-pub use config::{BucketConfig, Checksums, ObjectsConfig, StoreConfig};
-pub use list::{Listed, Page};
-pub use stores::{EmbeddedAccess, SkipMd5};
-pub use upload::{Headers, Upload};
+pub use config::{BucketConfig, ObjectStoreConfig, ObjectsConfig, RequestChecksumMode};
+pub use list::{ListedObject, ObjectPage};
+pub use stores::{EmbeddedEndpoint, SkipMd5};
+pub use upload::{ObjectHeaders, ObjectUpload};
 
-use stores::Stores;
+use stores::StoreClients;
 
 /// What the store knows of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub struct ObjectMeta {
     /// The bucket.
     pub bucket: String,
     /// The key.
@@ -43,7 +43,7 @@ pub struct Stored {
     pub content_type: String,
 }
 
-impl Stored {
+impl ObjectMeta {
     /// As a file with a name for people.
     pub fn into_file(self, artifact_id: Option<String>, name: String, url: Option<String>) -> File {
         let Self { bucket, key, version, etag, size, content_type } = self;
@@ -53,55 +53,62 @@ impl Stored {
 
 /// All stores behind one handle; cheap to clone.
 #[derive(Clone)]
-pub struct Objects(Arc<Stores>);
+pub struct ObjectStore(Arc<StoreClients>);
 
 /// An object that is being read.
-pub struct Body {
+pub struct ObjectBody {
     /// What the store knows of the object.
-    pub stored: Stored,
+    pub meta: ObjectMeta,
     /// The bytes. A connection that breaks is taken up again where it broke, as long as the object is the same.
     pub stream: BoxStream<'static, Result<Bytes>>,
 }
 
-impl Objects {
+impl ObjectStore {
     /// Prepares the clients of all configured stores; nothing is sent yet. Buckets that name no store lie in the
     /// embedded one, if there is one.
     ///
     /// # Errors
     /// `config_invalid` for a bucket whose store is not defined, or a store with half a key pair.
-    pub async fn connect(config: &ObjectsConfig, embedded: Option<EmbeddedAccess>) -> Result<Self> {
-        Ok(Self(Arc::new(Stores::connect(config, embedded).await?)))
+    pub async fn connect(config: &ObjectsConfig, embedded: Option<EmbeddedEndpoint>) -> Result<Self> {
+        Ok(Self(Arc::new(StoreClients::connect(config, embedded).await?)))
     }
 
     /// Starts writing an object.
     ///
     /// # Errors
     /// `bucket_not_configured`.
-    pub async fn upload(&self, bucket: &str, key: &str, headers: impl Into<Headers>) -> Result<Upload> {
-        Ok(Upload::new(self.0.store(bucket)?, bucket, key, headers.into()))
+    pub async fn start_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        headers: impl Into<ObjectHeaders>,
+    ) -> Result<ObjectUpload> {
+        Ok(ObjectUpload::new(self.0.store_for_bucket(bucket)?, bucket, key, headers.into()))
     }
 
     /// Writes a small object in one request.
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn put(&self, bucket: &str, key: &str, content_type: &str, bytes: Bytes) -> Result<Stored> {
-        upload::Target::new(self.0.store(bucket)?, bucket, key).put(&content_type.into(), bytes).await
+    pub async fn put_object(&self, bucket: &str, key: &str, content_type: &str, bytes: Bytes) -> Result<ObjectMeta> {
+        upload::UploadTarget::new(self.0.store_for_bucket(bucket)?, bucket, key)
+            .put_object(&content_type.into(), bytes)
+            .await
     }
 
     /// Reads an object from byte `from` on, the very one that `file` names (its ETag or version must still match).
     ///
     /// # Errors
     /// `object_not_found`, `object_changed`, or those of the store.
-    pub async fn open(&self, file: &File, from: u64) -> Result<Body> {
-        download::open(self.0.client(&file.bucket)?.clone(), file, from).await
+    pub async fn open_object(&self, file: &File, from: u64) -> Result<ObjectBody> {
+        download::open_download(self.0.bucket_client(&file.bucket)?.clone(), file, from).await
     }
 
     /// What the store knows of an object.
     ///
     /// # Errors
     /// `object_not_found`, or those of the store.
-    pub async fn head(&self, bucket: &str, key: &str) -> Result<Stored> {
+    pub async fn head_object(&self, bucket: &str, key: &str) -> Result<ObjectMeta> {
         self.head_version(bucket, key, None).await
     }
 
@@ -109,21 +116,21 @@ impl Objects {
     ///
     /// # Errors
     /// `object_not_found`, or those of the store.
-    pub async fn head_version(&self, bucket: &str, key: &str, version: Option<&str>) -> Result<Stored> {
-        let request = self.0.client(bucket)?.head_object().bucket(bucket).key(key);
+    pub async fn head_version(&self, bucket: &str, key: &str, version: Option<&str>) -> Result<ObjectMeta> {
+        let request = self.0.bucket_client(bucket)?.head_object().bucket(bucket).key(key);
         let output = match request.set_version_id(version.map(str::to_owned)).send().await {
             Ok(output) => output,
             Err(error) => {
-                let error = fault::at("looking up", bucket, key, error);
+                let error = fault::object_error("looking up", bucket, key, error);
                 // HEAD is answered without a body, so only a second question tells which of the two is missing.
                 let missing = error.code() == "object_not_found";
-                return Err(if missing { self.missing_bucket(bucket).await.unwrap_or(error) } else { error });
+                return Err(if missing { self.missing_bucket_error(bucket).await.unwrap_or(error) } else { error });
             }
         };
-        Ok(Stored {
+        Ok(ObjectMeta {
             bucket: bucket.to_owned(),
             key: key.to_owned(),
-            etag: unquoted(output.e_tag()),
+            etag: unquote_etag(output.e_tag()),
             size: output.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or_default(),
             content_type: output.content_type().unwrap_or_default().to_owned(),
             version: output.version_id.filter(|version| version != "null"),
@@ -131,9 +138,9 @@ impl Objects {
     }
 
     /// What to say of a bucket that is not there.
-    async fn missing_bucket(&self, bucket: &str) -> Option<Error> {
-        let answer = self.0.client(bucket).ok()?.head_bucket().bucket(bucket).send().await;
-        let error = answer.err().map(|error| fault::of_bucket("looking up", bucket, error));
+    async fn missing_bucket_error(&self, bucket: &str) -> Option<Error> {
+        let answer = self.0.bucket_client(bucket).ok()?.head_bucket().bucket(bucket).send().await;
+        let error = answer.err().map(|error| fault::bucket_error("looking up", bucket, error));
         error.filter(|error| error.code() == "object_not_found")
     }
 
@@ -141,10 +148,10 @@ impl Objects {
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn delete(&self, bucket: &str, key: &str) -> Result<()> {
-        match self.0.client(bucket)?.delete_object().bucket(bucket).key(key).send().await {
+    pub async fn delete_object(&self, bucket: &str, key: &str) -> Result<()> {
+        match self.0.bucket_client(bucket)?.delete_object().bucket(bucket).key(key).send().await {
             Ok(_) => Ok(()),
-            Err(error) => match fault::at("deleting", bucket, key, error) {
+            Err(error) => match fault::object_error("deleting", bucket, key, error) {
                 gone if gone.code() == "object_not_found" => Ok(()),
                 error => Err(error),
             },
@@ -157,7 +164,7 @@ impl Objects {
     /// # Errors
     /// `prefix_empty`, which would empty the bucket, or those of the store.
     pub async fn delete_prefix(&self, bucket: &str, prefix: &str) -> Result<u64> {
-        clean::delete_prefix(self, self.0.client(bucket)?, bucket, prefix).await
+        clean::delete_prefix(self, self.0.bucket_client(bucket)?, bucket, prefix).await
     }
 
     /// One page of the objects whose keys start with `prefix`, in the order of their keys. `from` is the `next` of the
@@ -165,8 +172,8 @@ impl Objects {
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn list(&self, bucket: &str, prefix: &str, from: Option<String>) -> Result<Page> {
-        list::page(self.0.client(bucket)?, bucket, prefix, from).await
+    pub async fn list_objects(&self, bucket: &str, prefix: &str, from: Option<String>) -> Result<ObjectPage> {
+        list::list_page(self.0.bucket_client(bucket)?, bucket, prefix, from).await
     }
 
     /// An address to which whoever has it may send one object of exactly this size and type, for a while.
@@ -183,10 +190,10 @@ impl Objects {
     ) -> Result<String> {
         let failed = |error: &dyn std::error::Error| Error::permanent("object_store_error", error.to_string());
         let config = PresigningConfig::expires_in(expires).map_err(|error| failed(&error))?;
-        let request = self.0.presigner(bucket)?.put_object().bucket(bucket).key(key).content_type(content_type);
+        let request = self.0.presign_client(bucket)?.put_object().bucket(bucket).key(key).content_type(content_type);
         let size = i64::try_from(size).unwrap_or(i64::MAX);
         let presigned = request.content_length(size).presigned(config).await;
-        let presigned = presigned.map_err(|error| fault::at("presigning", bucket, key, error))?;
+        let presigned = presigned.map_err(|error| fault::object_error("presigning", bucket, key, error))?;
         Ok(presigned.uri().to_owned())
     }
 
@@ -196,8 +203,8 @@ impl Objects {
     }
 
     /// Where the world finds an object whose bucket it may read; `None` if that is not known.
-    pub fn url(&self, bucket: &str, key: &str) -> Option<String> {
-        self.0.url(bucket, key)
+    pub fn public_url(&self, bucket: &str, key: &str) -> Option<String> {
+        self.0.public_url(bucket, key)
     }
 
     /// Makes the bucket unless it is there.
@@ -209,6 +216,6 @@ impl Objects {
     }
 }
 
-fn unquoted(etag: Option<&str>) -> String {
+fn unquote_etag(etag: Option<&str>) -> String {
     etag.unwrap_or_default().trim_matches('"').to_owned()
 }

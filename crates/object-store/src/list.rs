@@ -3,14 +3,14 @@
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::EncodingType;
 
-use super::{fault, unquoted};
-use afterload_core::clock::Millis;
+use super::{fault, unquote_etag};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
-use afterload_core::object_names::decoded;
+use afterload_core::object_names::decode_key;
 
 /// An object in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
+pub struct ListedObject {
     /// The key.
     pub key: String,
     /// The ETag, without quotes.
@@ -18,33 +18,33 @@ pub struct Listed {
     /// Bytes.
     pub size: u64,
     /// When it was written; of one that came in parts, when that was begun.
-    pub modified_at: Millis,
+    pub modified_at: UnixMillis,
 }
 
 /// A page of a list.
 #[derive(Clone, Debug, Default)]
-pub struct Page {
+pub struct ObjectPage {
     /// At most 1,000 objects.
-    pub objects: Vec<Listed>,
+    pub objects: Vec<ListedObject>,
     /// Where the next page begins, if there is one.
     pub next: Option<String>,
 }
 
-pub(super) async fn page(client: &Client, bucket: &str, prefix: &str, from: Option<String>) -> Result<Page> {
+pub(super) async fn list_page(client: &Client, bucket: &str, prefix: &str, from: Option<String>) -> Result<ObjectPage> {
     let request = client.list_objects_v2().bucket(bucket).prefix(prefix).encoding_type(EncodingType::Url);
     let output = request.set_continuation_token(from).send().await;
-    let output = output.map_err(|error| fault::at("listing", bucket, prefix, error))?;
+    let output = output.map_err(|error| fault::object_error("listing", bucket, prefix, error))?;
     let encoded = output.encoding_type().is_some();
     let objects = output.contents().iter().filter_map(|object| {
         let key = object.key()?;
-        Some(Listed {
-            key: if encoded { decoded(key) } else { key.to_owned() },
-            etag: unquoted(object.e_tag()),
+        Some(ListedObject {
+            key: if encoded { decode_key(key) } else { key.to_owned() },
+            etag: unquote_etag(object.e_tag()),
             size: object.size().and_then(|size| size.try_into().ok()).unwrap_or_default(),
             modified_at: object.last_modified().and_then(|time| time.to_millis().ok()).unwrap_or_default(),
         })
     });
     let objects = objects.collect();
     let next = output.next_continuation_token.filter(|_| output.is_truncated == Some(true));
-    Ok(Page { objects, next })
+    Ok(ObjectPage { objects, next })
 }

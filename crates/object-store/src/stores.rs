@@ -13,16 +13,16 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 
-use super::config::{Checksums, ObjectsConfig, StoreConfig};
+use super::config::{ObjectStoreConfig, ObjectsConfig, RequestChecksumMode};
 use super::fault;
 use afterload_core::error::{Error, Result};
 use afterload_core::secret::Secret;
 
-const DEFAULT_REGION: &str = "us-east-1";
+const DEFAULT_STORE_REGION: &str = "us-east-1";
 
 /// How this process reaches a store within itself.
 #[derive(Clone, Debug)]
-pub struct EmbeddedAccess {
+pub struct EmbeddedEndpoint {
     /// Hands requests to the store without a socket.
     pub http: SharedHttpClient,
     /// The address in these requests; nobody listens there.
@@ -41,60 +41,60 @@ pub struct EmbeddedAccess {
 pub struct SkipMd5;
 
 /// A store that is configured.
-pub(super) struct Store {
+pub(super) struct StoreClient {
     pub(super) client: Client,
-    pub(super) way: Way,
+    pub(super) transport: StoreTransport,
     /// Makes addresses for browsers.
     presigner: Client,
     region: String,
     /// The address that others are told.
-    address: Option<String>,
+    public_endpoint: Option<String>,
 }
 
 /// How requests get to a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum StoreTransport {
     /// So that somebody could change them.
-    Open,
+    Plain,
     /// Encrypted and checked.
-    Sealed,
+    Tls,
     /// Not out of the process.
-    Within,
+    InProcess,
 }
 
-impl Way {
+impl StoreTransport {
     /// Whether nobody can change what is on its way unseen: to sign bodies costs a hash of them all, and protects nothing there.
-    pub(super) fn is_sealed(self) -> bool {
-        self != Self::Open
+    pub(super) fn is_tamper_proof(self) -> bool {
+        self != Self::Plain
     }
 
     /// Sealed is what goes through TLS to a store that is told checksums. Without an endpoint and keys, the environment may name
     /// an address of any kind.
-    fn to(store: &StoreConfig) -> Self {
+    fn for_store(store: &ObjectStoreConfig) -> Self {
         let encrypted = match &store.endpoint {
             Some(endpoint) => endpoint.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:")),
             None => store.access_key.is_some(),
         };
-        match encrypted && store.checksums == Checksums::WhenSupported {
-            true => Self::Sealed,
-            false => Self::Open,
+        match encrypted && store.checksums == RequestChecksumMode::WhenSupported {
+            true => Self::Tls,
+            false => Self::Plain,
         }
     }
 }
 
 /// All stores, and where each bucket lies.
-pub(super) struct Stores {
-    embedded: Option<Store>,
-    named: BTreeMap<String, Store>,
+pub(super) struct StoreClients {
+    embedded: Option<StoreClient>,
+    named: BTreeMap<String, StoreClient>,
     buckets: BTreeMap<String, String>,
     public_urls: BTreeMap<String, String>,
 }
 
-impl Stores {
-    pub(super) async fn connect(config: &ObjectsConfig, embedded: Option<EmbeddedAccess>) -> Result<Self> {
+impl StoreClients {
+    pub(super) async fn connect(config: &ObjectsConfig, embedded: Option<EmbeddedEndpoint>) -> Result<Self> {
         let mut named = BTreeMap::new();
         for (name, store) in &config.stores {
-            named.insert(name.clone(), open(name, store, None).await?);
+            named.insert(name.clone(), build_store_client(name, store, None).await?);
         }
         let (mut buckets, mut public_urls) = (BTreeMap::new(), BTreeMap::new());
         for (bucket, place) in &config.buckets {
@@ -107,35 +107,35 @@ impl Stores {
                     true => "define it under `objects.stores`".to_owned(),
                     false => format!("the stores under `objects.stores` are {}", known.join(", ")),
                 };
-                return Err(Error::permanent("config_invalid", message).hint(hint));
+                return Err(Error::permanent("config_invalid", message).with_hint(hint));
             }
             buckets.insert(bucket.clone(), store.clone());
         }
         let embedded = match embedded {
-            Some(EmbeddedAccess { http, endpoint, public_endpoint, access_key, secret_key }) => {
-                let config = StoreConfig {
+            Some(EmbeddedEndpoint { http, endpoint, public_endpoint, access_key, secret_key }) => {
+                let config = ObjectStoreConfig {
                     endpoint: Some(endpoint),
                     public_endpoint: Some(public_endpoint),
                     access_key: Some(access_key),
                     secret_key: Some(secret_key),
                     path_style: true,
-                    ..StoreConfig::default()
+                    ..ObjectStoreConfig::default()
                 };
-                Some(open("embedded", &config, Some(http)).await?)
+                Some(build_store_client("embedded", &config, Some(http)).await?)
             }
             None => None,
         };
         Ok(Self { embedded, named, buckets, public_urls })
     }
 
-    pub(super) fn store(&self, bucket: &str) -> Result<&Store> {
+    pub(super) fn store_for_bucket(&self, bucket: &str) -> Result<&StoreClient> {
         let store = match self.buckets.get(bucket) {
             Some(name) => self.named.get(name),
             None => self.embedded.as_ref(),
         };
         store.ok_or_else(|| {
             Error::permanent("bucket_not_configured", format!("no store is configured for bucket `{bucket}`"))
-                .hint("name its store under `objects.buckets`")
+                .with_hint("name its store under `objects.buckets`")
         })
     }
 
@@ -143,35 +143,38 @@ impl Stores {
         !self.buckets.contains_key(bucket) && self.embedded.is_some()
     }
 
-    pub(super) fn url(&self, bucket: &str, key: &str) -> Option<String> {
+    pub(super) fn public_url(&self, bucket: &str, key: &str) -> Option<String> {
         let base = match self.public_urls.get(bucket) {
             Some(url) => url.clone(),
-            None => format!("{}/{bucket}", self.store(bucket).ok()?.address.as_deref()?.trim_end_matches('/')),
+            None => format!(
+                "{}/{bucket}",
+                self.store_for_bucket(bucket).ok()?.public_endpoint.as_deref()?.trim_end_matches('/')
+            ),
         };
         let mut url = url::Url::parse(&base).ok()?;
         url.path_segments_mut().ok()?.pop_if_empty().extend(key.split('/'));
         Some(url.into())
     }
 
-    pub(super) fn presigner(&self, bucket: &str) -> Result<&Client> {
-        self.store(bucket).map(|store| &store.presigner)
+    pub(super) fn presign_client(&self, bucket: &str) -> Result<&Client> {
+        self.store_for_bucket(bucket).map(|store| &store.presigner)
     }
 
-    pub(super) fn client(&self, bucket: &str) -> Result<&Client> {
-        self.store(bucket).map(|store| &store.client)
+    pub(super) fn bucket_client(&self, bucket: &str) -> Result<&Client> {
+        self.store_for_bucket(bucket).map(|store| &store.client)
     }
 
     pub(super) async fn ensure_bucket(&self, bucket: &str) -> Result<()> {
-        let Store { client, region, .. } = self.store(bucket)?;
+        let StoreClient { client, region, .. } = self.store_for_bucket(bucket)?;
         let missing = match client.head_bucket().bucket(bucket).send().await {
             Ok(_) => return Ok(()),
-            Err(error) => fault::of_bucket("looking up", bucket, error),
+            Err(error) => fault::bucket_error("looking up", bucket, error),
         };
         if missing.code() != "object_not_found" {
             return Err(missing);
         }
         // AWS refuses its own default region as a constraint.
-        let place = (region != DEFAULT_REGION).then(|| {
+        let place = (region != DEFAULT_STORE_REGION).then(|| {
             CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::from(&**region)).build()
         });
         match client.create_bucket().bucket(bucket).set_create_bucket_configuration(place).send().await {
@@ -184,49 +187,60 @@ impl Stores {
             {
                 Ok(())
             }
-            Err(error) => Err(fault::of_bucket("creating", bucket, error)),
+            Err(error) => Err(fault::bucket_error("creating", bucket, error)),
         }
     }
 }
 
-async fn open(name: &str, store: &StoreConfig, http: Option<SharedHttpClient>) -> Result<Store> {
-    let region = store.region.clone().unwrap_or_else(|| DEFAULT_REGION.to_owned());
+async fn build_store_client(
+    name: &str,
+    store: &ObjectStoreConfig,
+    http: Option<SharedHttpClient>,
+) -> Result<StoreClient> {
+    let region = store.region.clone().unwrap_or_else(|| DEFAULT_STORE_REGION.to_owned());
     let builder = match (&store.access_key, &store.secret_key) {
         // Nothing but what is given here: no environment, no profile, no metadata service.
         (Some(access), Some(secret)) => Builder::new()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(region.clone()))
-            .credentials_provider(Credentials::new(access.reveal(), secret.reveal(), None, None, "afterload")),
+            .credentials_provider(Credentials::new(
+                access.expose_secret(),
+                secret.expose_secret(),
+                None,
+                None,
+                "afterload",
+            )),
         (None, None) => {
             let shared = aws_config::defaults(BehaviorVersion::latest()).region(Region::new(region.clone()));
             Builder::from(&shared.load().await)
         }
         _ => {
             let message = format!("the store `{name}` has only one of `access_key` and `secret_key`");
-            return Err(
-                Error::permanent("config_invalid", message).hint("give both, or none to use the AWS credential chain")
-            );
+            return Err(Error::permanent("config_invalid", message)
+                .with_hint("give both, or none to use the AWS credential chain"));
         }
     };
     let (sent, checked) = match store.checksums {
-        Checksums::WhenSupported => {
+        RequestChecksumMode::WhenSupported => {
             (RequestChecksumCalculation::WhenSupported, ResponseChecksumValidation::WhenSupported)
         }
-        Checksums::WhenRequired => (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired),
+        RequestChecksumMode::WhenRequired => {
+            (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired)
+        }
     };
     let mut builder = builder
         .force_path_style(store.path_style)
         .request_checksum_calculation(sent)
         .response_checksum_validation(checked)
         .retry_config(RetryConfig::standard().with_max_attempts(4).with_initial_backoff(Duration::from_millis(200)))
-        .timeout_config(timeouts(0))
+        .timeout_config(request_timeouts(0))
         .stalled_stream_protection(
             StalledStreamProtectionConfig::enabled().grace_period(Duration::from_secs(20)).build(),
         );
     if let Some(endpoint) = &store.endpoint {
         builder = builder.endpoint_url(endpoint);
     }
-    let way = if http.is_some() { Way::Within } else { Way::to(store) };
+    let way = if http.is_some() { StoreTransport::InProcess } else { StoreTransport::for_store(store) };
     builder.set_http_client(http);
     let config = builder.build();
     // A checksum of bytes that are not there yet cannot be signed.
@@ -236,13 +250,13 @@ async fn open(name: &str, store: &StoreConfig, http: Option<SharedHttpClient>) -
     }
     let (client, presigner) = (Client::from_conf(config), Client::from_conf(presigning.build()));
     let address = store.public_endpoint.clone().or_else(|| store.endpoint.clone());
-    Ok(Store { client, way, presigner, region, address })
+    Ok(StoreClient { client, transport: way, presigner, region, public_endpoint: address })
 }
 
 /// The limits of one try. The SDK's read timeout spans from the first byte sent to the first byte of the answer, so a
 /// request with a body gets the time that a slow line (64 KiB/s) needs for it; a line that stands still is noticed
 /// much earlier by the stalled stream protection.
-pub(super) fn timeouts(body: usize) -> TimeoutConfig {
+pub(super) fn request_timeouts(body: usize) -> TimeoutConfig {
     let sending = Duration::from_secs(body as u64 / (64 << 10));
     TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(5))
@@ -257,17 +271,21 @@ mod tests {
     #[test]
     fn bodies_go_unsigned_only_where_nobody_can_change_them() {
         let keys = || Some(Secret::new("key"));
-        let at = |endpoint: Option<&str>, keys: Option<Secret>| StoreConfig {
+        let at = |endpoint: Option<&str>, keys: Option<Secret>| ObjectStoreConfig {
             endpoint: endpoint.map(str::to_owned),
             access_key: keys.clone(),
             secret_key: keys,
-            ..StoreConfig::default()
+            ..ObjectStoreConfig::default()
         };
-        assert_eq!(Way::to(&at(Some("HTTPS://s3.example.com"), keys())), Way::Sealed);
-        assert_eq!(Way::to(&at(None, keys())), Way::Sealed);
-        assert_eq!(Way::to(&at(Some("http://minio:9000"), keys())), Way::Open, "anybody on the way");
-        assert_eq!(Way::to(&at(None, None)), Way::Open, "the environment may name http");
-        let unchecked = StoreConfig { checksums: Checksums::WhenRequired, ..at(None, keys()) };
-        assert_eq!(Way::to(&unchecked), Way::Open, "the signature is all there is");
+        assert_eq!(StoreTransport::for_store(&at(Some("HTTPS://s3.example.com"), keys())), StoreTransport::Tls);
+        assert_eq!(StoreTransport::for_store(&at(None, keys())), StoreTransport::Tls);
+        assert_eq!(
+            StoreTransport::for_store(&at(Some("http://minio:9000"), keys())),
+            StoreTransport::Plain,
+            "anybody on the way"
+        );
+        assert_eq!(StoreTransport::for_store(&at(None, None)), StoreTransport::Plain, "the environment may name http");
+        let unchecked = ObjectStoreConfig { checksums: RequestChecksumMode::WhenRequired, ..at(None, keys()) };
+        assert_eq!(StoreTransport::for_store(&unchecked), StoreTransport::Plain, "the signature is all there is");
     }
 }

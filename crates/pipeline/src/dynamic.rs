@@ -13,16 +13,16 @@ use afterload_core::error::{Error, Result};
 /// A value, or text with `${{ }}` that becomes one when the step runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
-pub enum Dynamic<T> {
+pub enum Templated<T> {
     /// A value.
     Value(T),
     /// Text that holds at least one `${{ }}`; only before the step runs.
     Expression(String),
 }
 
-impl<T> Dynamic<T> {
+impl<T> Templated<T> {
     /// The value, if it is known before the step runs.
-    pub fn known(&self) -> Option<&T> {
+    pub fn as_literal(&self) -> Option<&T> {
         match self {
             Self::Value(value) => Some(value),
             Self::Expression(_) => None,
@@ -33,7 +33,7 @@ impl<T> Dynamic<T> {
     ///
     /// # Errors
     /// `with_invalid` for text where `T` is something else.
-    pub fn value(self) -> Result<T>
+    pub fn into_value(self) -> Result<T>
     where
         T: DeserializeOwned,
     {
@@ -47,13 +47,13 @@ impl<T> Dynamic<T> {
     }
 }
 
-impl<T: Default> Default for Dynamic<T> {
+impl<T: Default> Default for Templated<T> {
     fn default() -> Self {
         Self::Value(T::default())
     }
 }
 
-impl<T> From<T> for Dynamic<T> {
+impl<T> From<T> for Templated<T> {
     fn from(value: T) -> Self {
         Self::Value(value)
     }
@@ -61,38 +61,39 @@ impl<T> From<T> for Dynamic<T> {
 
 /// Reads text with `${{` as an expression and anything else as `T`. Our own reader is asked by name to tell the two
 /// apart, so that an error inside `T` keeps its place; any other format goes through JSON.
-impl<'de, T: DeserializeOwned> Deserialize<'de> for Dynamic<T> {
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Templated<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_newtype_struct(afterload_spanned_yaml::DYNAMIC, Either(PhantomData))
+        deserializer
+            .deserialize_newtype_struct(afterload_spanned_yaml::TEMPLATED_TYPE_NAME, TemplatedVisitor(PhantomData))
     }
 }
 
-struct Either<T>(PhantomData<T>);
+struct TemplatedVisitor<T>(PhantomData<T>);
 
-impl<'de, T: DeserializeOwned> Visitor<'de> for Either<T> {
-    type Value = Dynamic<T>;
+impl<'de, T: DeserializeOwned> Visitor<'de> for TemplatedVisitor<T> {
+    type Value = Templated<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value or an expression")
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<Self::Value, E> {
-        Ok(Dynamic::Expression(text.to_owned()))
+        Ok(Templated::Expression(text.to_owned()))
     }
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Self::Value, D::Error> {
-        T::deserialize(deserializer).map(Dynamic::Value)
+        T::deserialize(deserializer).map(Templated::Value)
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Self::Value, D::Error> {
         match serde_json::Value::deserialize(deserializer)? {
-            serde_json::Value::String(text) if text.contains("${{") => Ok(Dynamic::Expression(text)),
-            value => T::deserialize(value).map(Dynamic::Value).map_err(D::Error::custom),
+            serde_json::Value::String(text) if text.contains("${{") => Ok(Templated::Expression(text)),
+            value => T::deserialize(value).map(Templated::Value).map_err(D::Error::custom),
         }
     }
 }
 
-impl<T: JsonSchema> JsonSchema for Dynamic<T> {
+impl<T: JsonSchema> JsonSchema for Templated<T> {
     fn inline_schema() -> bool {
         true
     }
@@ -122,10 +123,10 @@ mod tests {
     #[serde(deny_unknown_fields)]
     #[expect(dead_code, reason = "only read")]
     struct Sample {
-        subject: Option<Dynamic<String>>,
-        source: Dynamic<File>,
+        subject: Option<Templated<String>>,
+        source: Templated<File>,
         #[serde(default)]
-        sizes: Vec<Dynamic<u32>>,
+        sizes: Vec<Templated<u32>>,
     }
 
     #[test]
@@ -151,7 +152,7 @@ mod tests {
         for (value, text) in [(json!(12), "12"), (json!(true), "true"), (json!(1.5), "1.5"), (json!("${{ x"), "${{ x")]
         {
             let sample: Sample = read_resolved(&json!({ "subject": value, "source": file })).expect("valid");
-            assert_eq!(sample.subject.and_then(|subject| subject.value().ok()).as_deref(), Some(text));
+            assert_eq!(sample.subject.and_then(|subject| subject.into_value().ok()).as_deref(), Some(text));
         }
     }
 }

@@ -14,13 +14,15 @@ pub mod raw;
 mod schedule;
 mod schema;
 
-pub use dynamic::Dynamic;
-pub use expr::{Condition, Scope, names, resolve, resolve_but, resolve_to_text};
-pub use inline::{load_whole, sql_files};
-pub use kind::{Check, Kind, Kinds, Repeated, Surroundings};
-pub use load::{Pipeline, load};
+pub use dynamic::Templated;
+pub use expr::{Condition, ExprContext, referenced_names, resolve, resolve_except, resolve_to_text};
+pub use inline::{compile_with_sql_files, list_sql_files};
+pub use kind::{DeferredField, StepCatalog, StepKind, ValidationContext, Validator};
+pub use load::{Pipeline, compile_definition};
 pub use params::{FileRule, Param, ParamType};
-pub use plan::{Backoff, CronTrigger, EventTrigger, Plan, Retry, S3Trigger, Section, Sections, Step, Trigger};
-pub use raw::{CatchUp, OnConflict};
-pub use schedule::Schedule;
-pub use schema::schema;
+pub use plan::{
+    Backoff, CronTrigger, EventTrigger, PipelinePlan, PlanStep, RetryPolicy, S3Trigger, Section, Sections, Trigger,
+};
+pub use raw::{CatchUp, OnRunConflict};
+pub use schedule::CronSchedule;
+pub use schema::pipeline_schema;

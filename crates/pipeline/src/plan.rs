@@ -8,12 +8,12 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::params::{self, Param};
-use super::raw::{CatchUp, OnConflict};
+use super::raw::{CatchUp, OnRunConflict};
 use afterload_core::error::Result;
 
 /// A checked pipeline as the engine executes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Plan {
+pub struct PipelinePlan {
     /// The pipeline's name.
     pub name: String,
     /// SHA-256 of the definition, hexadecimal; see [`digest`].
@@ -50,7 +50,7 @@ pub struct Concurrency {
     /// How many.
     pub limit: u32,
     /// What happens to one too many.
-    pub on_conflict: OnConflict,
+    pub on_conflict: OnRunConflict,
 }
 
 /// How often a step may start.
@@ -131,24 +131,24 @@ pub struct S3Trigger {
 
 impl S3Trigger {
     /// Whether a new object of this name starts a run.
-    pub fn matches(&self, bucket: &str, key: &str) -> bool {
+    pub fn matches_object(&self, bucket: &str, key: &str) -> bool {
         let Self { prefix, suffix, .. } = self;
         bucket == self.bucket && key.starts_with(prefix) && key.ends_with(suffix)
     }
 }
 
-impl Plan {
+impl PipelinePlan {
     /// Checks what a run was given and fills in the defaults; see [`params::bind`].
     ///
     /// # Errors
     /// `params_invalid` with every fault in its details.
-    pub fn bind(&self, given: Map<String, Value>) -> Result<Map<String, Value>> {
-        params::bind(&self.params, given)
+    pub fn bind_params(&self, given: Map<String, Value>) -> Result<Map<String, Value>> {
+        params::bind_params(&self.params, given)
     }
 
     /// The step with this id, in any section.
-    pub fn step(&self, id: &str) -> Option<&Step> {
-        self.sections.all().find(|(_, step)| step.id == id).map(|(_, step)| step)
+    pub fn find_step(&self, id: &str) -> Option<&PlanStep> {
+        self.sections.iter_steps().find(|(_, step)| step.id == id).map(|(_, step)| step)
     }
 }
 
@@ -156,18 +156,18 @@ impl Plan {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sections {
     /// The steps proper.
-    pub main: Vec<Step>,
+    pub main: Vec<PlanStep>,
     /// Those after success.
-    pub on_success: Vec<Step>,
+    pub on_success: Vec<PlanStep>,
     /// Those after failure.
-    pub on_failure: Vec<Step>,
+    pub on_failure: Vec<PlanStep>,
     /// Those at the end in any case.
-    pub finally: Vec<Step>,
+    pub finally: Vec<PlanStep>,
 }
 
 impl Sections {
     /// The steps of one section.
-    pub fn get(&self, section: Section) -> &[Step] {
+    pub fn get(&self, section: Section) -> &[PlanStep] {
         match section {
             Section::Main => &self.main,
             Section::OnSuccess => &self.on_success,
@@ -177,7 +177,7 @@ impl Sections {
     }
 
     /// Every step with its section, in the order of the file.
-    pub fn all(&self) -> impl Iterator<Item = (Section, &Step)> {
+    pub fn iter_steps(&self) -> impl Iterator<Item = (Section, &PlanStep)> {
         Section::ALL.into_iter().flat_map(|section| self.get(section).iter().map(move |step| (section, step)))
     }
 }
@@ -201,7 +201,7 @@ impl Section {
     pub const ALL: [Self; 4] = [Self::Main, Self::OnSuccess, Self::OnFailure, Self::Finally];
 
     /// The field of the file that holds the section.
-    pub fn field(self) -> &'static str {
+    pub fn field_name(self) -> &'static str {
         match self {
             Self::Main => "steps",
             Self::OnSuccess => "on_success",
@@ -213,7 +213,7 @@ impl Section {
 
 /// A step with everything settled but its expressions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Step {
+pub struct PlanStep {
     /// The id, unique in the pipeline.
     pub id: String,
     /// The kind.
@@ -237,14 +237,14 @@ pub struct Step {
     /// How long one attempt may take, in milliseconds.
     pub timeout_ms: i64,
     /// What happens after a failure.
-    pub retry: Retry,
+    pub retry: RetryPolicy,
     /// Whether the answer to the request that starts a run waits for the step.
     pub inline: bool,
     /// Runs it once per item.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub for_each: Option<ForEach>,
     /// Where the files that it makes are written; `None`: to the run's own files.
-    pub output: Option<Output>,
+    pub output: Option<OutputTarget>,
     /// The fields of the kind, with their expressions.
     pub with: Value,
 }
@@ -260,14 +260,14 @@ pub struct ForEach {
 
 impl ForEach {
     /// More than this is one step that works in chunks, not a job per item.
-    pub const MOST_ITEMS: usize = 10_000;
+    pub const MAX_ITEMS: usize = 10_000;
     /// The one output of such a step: the outputs of its items, in their order.
-    pub const OUTPUT: &str = "items";
+    pub const OUTPUT_NAME: &str = "items";
 }
 
 /// Where the files of a step are written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Output {
+pub struct OutputTarget {
     /// The bucket.
     pub bucket: String,
     /// The key of each file, with its expressions; `file.name`, `file.stem` and `file.extension` are the file's.
@@ -276,14 +276,14 @@ pub struct Output {
     pub cache_control: Option<String>,
 }
 
-impl Output {
+impl OutputTarget {
     /// The key where a step names none: no two runs, steps or files share it.
     pub const DEFAULT_KEY: &str = "${{ run.pipeline }}/${{ run.id }}/${{ file.step }}/${{ file.name }}";
 }
 
 /// What happens after a failure that another try may not meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Retry {
+pub struct RetryPolicy {
     /// Attempts in all.
     pub attempts: u32,
     /// How the pause grows.
@@ -306,7 +306,7 @@ pub enum Backoff {
 }
 
 /// SHA-256 of a definition's text, hexadecimal. Line ends and a byte-order mark make no difference.
-pub fn digest(text: &str) -> String {
+pub fn definition_digest(text: &str) -> String {
     let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
     hex::encode(Sha256::digest(text))
 }

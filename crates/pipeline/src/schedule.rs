@@ -5,30 +5,30 @@ use chrono_tz::Tz;
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 
-use afterload_core::clock::Millis;
+use afterload_core::clock::UnixMillis;
 
 /// A cron schedule in a time zone.
 #[derive(Clone, Debug)]
-pub struct Schedule {
+pub struct CronSchedule {
     cron: Cron,
     zone: Tz,
 }
 
-impl Schedule {
+impl CronSchedule {
     /// Reads minute, hour, day of the month, month and weekday, or a word such as `@daily`.
     ///
     /// # Errors
     /// Which part cannot be read.
-    pub fn parse(schedule: &str, zone: &str) -> Result<Self, Fault> {
+    pub fn parse(schedule: &str, zone: &str) -> Result<Self, ScheduleError> {
         let parsed = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build().parse(schedule);
-        let cron = parsed.map_err(|_| Fault::Schedule)?;
-        let zone = zone.parse().map_err(|_| Fault::Zone)?;
+        let cron = parsed.map_err(|_| ScheduleError::Expression)?;
+        let zone = zone.parse().map_err(|_| ScheduleError::TimeZone)?;
         Ok(Self { cron, zone })
     }
 
     /// The first moment after a time. Where a clock is put forward, what lies in the gap comes right after it; where it is
     /// put back, what is set for a fixed time comes once. `None`: never again.
-    pub fn after(&self, time: Millis) -> Option<Millis> {
+    pub fn next_after(&self, time: UnixMillis) -> Option<UnixMillis> {
         let time = DateTime::from_timestamp_millis(time)?.with_timezone(&self.zone);
         self.cron.find_next_occurrence(&time, false).ok().map(|next| next.timestamp_millis())
     }
@@ -36,25 +36,25 @@ impl Schedule {
 
 /// Which part cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum ScheduleError {
     /// The schedule.
-    Schedule,
+    Expression,
     /// The time zone.
-    Zone,
+    TimeZone,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use afterload_core::clock::{parse_rfc3339, rfc3339};
+    use afterload_core::clock::{format_rfc3339, parse_rfc3339};
 
     /// The moments after a time, until `count`.
     fn moments(schedule: &str, zone: &str, after: &str, count: usize) -> Vec<String> {
-        let schedule = Schedule::parse(schedule, zone).expect("a schedule");
+        let schedule = CronSchedule::parse(schedule, zone).expect("a schedule");
         let mut time = parse_rfc3339(after).expect("a time");
         let next = || {
-            time = schedule.after(time)?;
-            Some(rfc3339(time).replace(":00.000Z", "Z"))
+            time = schedule.next_after(time)?;
+            Some(format_rfc3339(time).replace(":00.000Z", "Z"))
         };
         std::iter::from_fn(next).take(count).collect()
     }
@@ -83,10 +83,10 @@ mod tests {
     #[test]
     fn what_is_no_schedule_is_refused() {
         for text in ["", "* * * *", "60 * * * *", "0 0 31 2 x", "* * * * * *", "every day"] {
-            assert_eq!(Schedule::parse(text, "UTC").expect_err(text), Fault::Schedule, "{text}");
+            assert_eq!(CronSchedule::parse(text, "UTC").expect_err(text), ScheduleError::Expression, "{text}");
         }
-        assert_eq!(Schedule::parse("@daily", "Europe/Pariss").expect_err("no zone"), Fault::Zone);
+        assert_eq!(CronSchedule::parse("@daily", "Europe/Pariss").expect_err("no zone"), ScheduleError::TimeZone);
         // A day that never comes is a schedule without moments.
-        assert_eq!(Schedule::parse("0 0 30 2 *", "UTC").ok().and_then(|schedule| schedule.after(0)), None);
+        assert_eq!(CronSchedule::parse("0 0 30 2 *", "UTC").ok().and_then(|schedule| schedule.next_after(0)), None);
     }
 }

@@ -4,18 +4,18 @@
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::kind::{Kind, Kinds};
-use super::raw::RawPipeline;
+use super::kind::{StepCatalog, StepKind};
+use super::raw::PipelineAst;
 
-const DEFINITIONS: &str = "$defs";
+const DEFS_KEY: &str = "$defs";
 
 /// The schema of a pipeline file.
-pub fn schema(kinds: &Kinds) -> Value {
-    let mut root = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<RawPipeline>().to_value();
+pub fn pipeline_schema(kinds: &StepCatalog) -> Value {
+    let mut root = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<PipelineAst>().to_value();
     let mut rules = Vec::new();
     let mut hoisted = Map::new();
     for kind in &kinds.0 {
-        let with = with_schema(kind.as_ref(), &mut hoisted);
+        let with = kind_input_schema(kind.as_ref(), &mut hoisted);
         let needed = with.get("required").and_then(Value::as_array).is_some_and(|required| !required.is_empty());
         let mut then = json!({ "properties": { "with": with } });
         if needed {
@@ -26,16 +26,16 @@ pub fn schema(kinds: &Kinds) -> Value {
             "then": then,
         }));
     }
-    if let Some(definitions) = root.get_mut(DEFINITIONS).and_then(Value::as_object_mut) {
+    if let Some(definitions) = root.get_mut(DEFS_KEY).and_then(Value::as_object_mut) {
         if let Some(step) = definitions.get_mut("Step").and_then(Value::as_object_mut) {
-            bind(step, rules, kinds);
+            constrain_step(step, rules, kinds);
         }
         definitions.extend(hoisted);
     }
     root
 }
 
-fn bind(step: &mut Map<String, Value>, rules: Vec<Value>, kinds: &Kinds) {
+fn constrain_step(step: &mut Map<String, Value>, rules: Vec<Value>, kinds: &StepCatalog) {
     let names: Vec<&str> = kinds.0.iter().map(|kind| kind.name()).collect();
     if let Some(uses) = step.get_mut("properties").and_then(|fields| fields.get_mut("uses")) {
         uses["enum"] = json!(names);
@@ -46,23 +46,23 @@ fn bind(step: &mut Map<String, Value>, rules: Vec<Value>, kinds: &Kinds) {
 }
 
 /// The schema of a kind's `with:`, its definitions moved to the root under names of their own.
-fn with_schema(kind: &dyn Kind, hoisted: &mut Map<String, Value>) -> Value {
-    let mut schema = kind.schema().to_value();
+fn kind_input_schema(kind: &dyn StepKind, hoisted: &mut Map<String, Value>) -> Value {
+    let mut schema = kind.input_schema().to_value();
     let definitions = schema.as_object_mut().and_then(|schema| {
         schema.remove("$schema");
-        schema.remove(DEFINITIONS)
+        schema.remove(DEFS_KEY)
     });
-    point_to(&mut schema, kind.name());
+    rewrite_refs(&mut schema, kind.name());
     if let Some(Value::Object(definitions)) = definitions {
         for (name, mut definition) in definitions {
-            point_to(&mut definition, kind.name());
+            rewrite_refs(&mut definition, kind.name());
             hoisted.insert(format!("{}.{name}", kind.name()), definition);
         }
     }
     schema
 }
 
-fn point_to(schema: &mut Value, kind: &str) {
+fn rewrite_refs(schema: &mut Value, kind: &str) {
     match schema {
         Value::Object(fields) => {
             // Editors strike out what `check` refuses.
@@ -75,9 +75,9 @@ fn point_to(schema: &mut Value, kind: &str) {
             {
                 *target = format!("#/$defs/{kind}.{name}");
             }
-            fields.values_mut().for_each(|field| point_to(field, kind));
+            fields.values_mut().for_each(|field| rewrite_refs(field, kind));
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| point_to(item, kind)),
+        Value::Array(items) => items.iter_mut().for_each(|item| rewrite_refs(item, kind)),
         _ => {}
     }
 }

@@ -17,41 +17,41 @@ use s3s::stream::{ByteStream, RemainingLength};
 use tokio::task::JoinHandle;
 use ulid::Ulid;
 
-use super::digest::{Checksums, Digests};
-use super::index::lock;
-use super::index::objects::Stretch;
+use super::digest::{BlobChecksums, BodyDigests};
+use super::index::lock_unpoisoned;
+use super::index::objects::PartRange;
 
 /// How much is read from a file at once.
-const CHUNK: u64 = 256 << 10;
+const READ_CHUNK_BYTES: u64 = 256 << 10;
 
 /// How much is hashed and then written at once.
-const PIECE: usize = 128 << 10;
+const HASH_CHUNK_BYTES: usize = 128 << 10;
 
 /// The folder of the bodies.
 #[derive(Clone)]
-pub(super) struct Bodies(Arc<Inner>);
+pub(super) struct BlobDir(Arc<BlobDirState>);
 
-struct Inner {
-    bodies: PathBuf,
-    incoming: PathBuf,
+struct BlobDirState {
+    blobs_dir: PathBuf,
+    incoming_dir: PathBuf,
     /// Readers by owner, and what to remove once the last one has gone.
-    readers: Mutex<HashMap<String, Readers>>,
+    readers: Mutex<HashMap<String, BlobReaders>>,
 }
 
 #[derive(Default)]
-struct Readers {
+struct BlobReaders {
     count: usize,
-    doomed: Vec<String>,
+    pending_delete: Vec<String>,
 }
 
 /// Bodies that nothing names any more, and the object (or upload) that named them.
 #[derive(Debug)]
-pub(super) struct Garbage {
+pub(super) struct UnreferencedBlobs {
     pub(super) owner: String,
-    pub(super) bodies: Vec<String>,
+    pub(super) blob_ids: Vec<String>,
 }
 
-impl Bodies {
+impl BlobDir {
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
         let (bodies, incoming) = (dir.join("bodies"), dir.join("incoming"));
         // What people upload is nobody else's business.
@@ -59,57 +59,57 @@ impl Bodies {
         folder.recursive(true).mode(0o700);
         folder.create(&bodies)?;
         folder.create(&incoming)?;
-        sync(dir)?;
-        Ok(Self(Arc::new(Inner { bodies, incoming, readers: Mutex::default() })))
+        sync_dir(dir)?;
+        Ok(Self(Arc::new(BlobDirState { blobs_dir: bodies, incoming_dir: incoming, readers: Mutex::default() })))
     }
 
     pub(super) fn incoming_dir(&self) -> &Path {
-        &self.0.incoming
+        &self.0.incoming_dir
     }
 
-    pub(super) fn bodies_dir(&self) -> &Path {
-        &self.0.bodies
+    pub(super) fn blobs_dir(&self) -> &Path {
+        &self.0.blobs_dir
     }
 
     /// Ids begin with the time, so the shard is taken from their end, which is random.
-    fn shard(&self, id: &str) -> PathBuf {
-        self.0.bodies.join(&id[id.len().saturating_sub(2)..])
+    fn shard_dir(&self, id: &str) -> PathBuf {
+        self.0.blobs_dir.join(&id[id.len().saturating_sub(2)..])
     }
 
-    fn path(&self, id: &str) -> PathBuf {
-        self.shard(id).join(id)
+    fn blob_path(&self, id: &str) -> PathBuf {
+        self.shard_dir(id).join(id)
     }
 
     /// Begins to take in a body.
-    pub(super) fn incoming(&self, digests: Digests) -> io::Result<Incoming> {
+    pub(super) fn create_writer(&self, digests: BodyDigests) -> io::Result<BlobWriter> {
         let id = Ulid::generate().to_string();
-        let path = self.0.incoming.join(&id);
+        let path = self.0.incoming_dir.join(&id);
         let file = File::options().write(true).create_new(true).open(&path)?;
-        Ok(Incoming { file, digests, size: 0, left: Leftover { path: Some(path) }, id, bodies: self.clone() })
+        Ok(BlobWriter { file, digests, size: 0, temp_file: TempFile { path: Some(path) }, id, blobs: self.clone() })
     }
 
     /// Keeps the bodies of an owner in place while somebody reads them.
-    pub(super) fn hold(&self, owner: &str) -> Hold {
-        lock(&self.0.readers).entry(owner.to_owned()).or_default().count += 1;
-        Hold { bodies: self.clone(), owner: owner.to_owned() }
+    pub(super) fn guard_reads(&self, owner: &str) -> BlobReadGuard {
+        lock_unpoisoned(&self.0.readers).entry(owner.to_owned()).or_default().count += 1;
+        BlobReadGuard { blobs: self.clone(), owner: owner.to_owned() }
     }
 
     /// Removes bodies, those that are being read after their last reader.
-    pub(super) fn discard(&self, garbage: Vec<Garbage>) {
-        for Garbage { owner, bodies } in garbage {
-            let now = match lock(&self.0.readers).get_mut(&owner) {
+    pub(super) fn delete_unreferenced(&self, garbage: Vec<UnreferencedBlobs>) {
+        for UnreferencedBlobs { owner, blob_ids: bodies } in garbage {
+            let now = match lock_unpoisoned(&self.0.readers).get_mut(&owner) {
                 Some(readers) => {
-                    readers.doomed.extend(bodies);
+                    readers.pending_delete.extend(bodies);
                     continue;
                 }
                 None => bodies,
             };
-            now.iter().for_each(|id| self.remove(id));
+            now.iter().for_each(|id| self.delete_blob(id));
         }
     }
 
-    fn remove(&self, id: &str) {
-        if let Err(error) = fs::remove_file(self.path(id))
+    fn delete_blob(&self, id: &str) {
+        if let Err(error) = fs::remove_file(self.blob_path(id))
             && error.kind() != ErrorKind::NotFound
         {
             tracing::warn!("a body of the object store could not be removed, the next start tries again: {error}");
@@ -118,32 +118,32 @@ impl Bodies {
 }
 
 /// While it lives, the bodies of its owner stay where they are, as far as this process is concerned.
-pub(super) struct Hold {
-    bodies: Bodies,
+pub(super) struct BlobReadGuard {
+    blobs: BlobDir,
     owner: String,
 }
 
-impl Drop for Hold {
+impl Drop for BlobReadGuard {
     fn drop(&mut self) {
         let doomed = {
-            let mut readers = lock(&self.bodies.0.readers);
+            let mut readers = lock_unpoisoned(&self.blobs.0.readers);
             let Some(entry) = readers.get_mut(&self.owner) else { return };
             entry.count -= 1;
             if entry.count > 0 {
                 return;
             }
-            readers.remove(&self.owner).map(|readers| readers.doomed).unwrap_or_default()
+            readers.remove(&self.owner).map(|readers| readers.pending_delete).unwrap_or_default()
         };
-        doomed.iter().for_each(|id| self.bodies.remove(id));
+        doomed.iter().for_each(|id| self.blobs.delete_blob(id));
     }
 }
 
 /// A file that is removed unless it is taken over.
-struct Leftover {
+struct TempFile {
     path: Option<PathBuf>,
 }
 
-impl Drop for Leftover {
+impl Drop for TempFile {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
             // Whatever stays is found by the sweep.
@@ -153,20 +153,20 @@ impl Drop for Leftover {
 }
 
 /// A body on its way in.
-pub(super) struct Incoming {
+pub(super) struct BlobWriter {
     file: File,
-    digests: Digests,
+    digests: BodyDigests,
     size: u64,
-    left: Leftover,
+    temp_file: TempFile,
     id: String,
-    bodies: Bodies,
+    blobs: BlobDir,
 }
 
-impl Incoming {
+impl BlobWriter {
     /// In pieces that are still at hand when they are read again.
     pub(super) fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
         self.size += chunk.len() as u64;
-        for piece in chunk.chunks(PIECE) {
+        for piece in chunk.chunks(HASH_CHUNK_BYTES) {
             self.digests.update(piece);
             self.file.write_all(piece)?;
         }
@@ -174,13 +174,13 @@ impl Incoming {
     }
 
     /// Puts the body on disk, in its place. Nothing names it yet.
-    pub(super) fn seal(self) -> io::Result<Sealed> {
-        let Self { file, digests, size, mut left, id, bodies } = self;
+    pub(super) fn finish(self) -> io::Result<WrittenBlob> {
+        let Self { file, digests, size, temp_file: mut left, id, blobs: bodies } = self;
         file.sync_all()?;
-        let shard = bodies.shard(&id);
+        let shard = bodies.shard_dir(&id);
         if !shard.is_dir() {
             fs::create_dir_all(&shard)?;
-            sync(&bodies.0.bodies)?;
+            sync_dir(&bodies.0.blobs_dir)?;
         }
         let path = shard.join(&id);
         if let Some(from) = &left.path {
@@ -189,126 +189,140 @@ impl Incoming {
             failpoint!("store.body_renamed");
         }
         left.path = Some(path);
-        sync(&shard)?;
+        sync_dir(&shard)?;
         let (md5, checksums) = digests.finish();
-        Ok(Sealed { id, size, md5, checksums, left })
+        Ok(WrittenBlob { id, size, md5, checksums, temp_file: left })
     }
 }
 
 /// A body on disk that nothing names yet; removed unless somebody does.
-pub(super) struct Sealed {
+pub(super) struct WrittenBlob {
     pub(super) id: String,
     pub(super) size: u64,
     /// In hexadecimal; for bytes of our own what stands in its place.
     pub(super) md5: String,
-    pub(super) checksums: Checksums,
-    left: Leftover,
+    pub(super) checksums: BlobChecksums,
+    temp_file: TempFile,
 }
 
-impl Sealed {
+impl WrittenBlob {
     /// The body has a name now.
-    pub(super) fn keep(mut self) {
-        self.left.path = None;
+    pub(super) fn mark_referenced(mut self) {
+        self.temp_file.path = None;
     }
 }
 
-fn sync(dir: &Path) -> io::Result<()> {
+fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
 /// A stretch of an object as a stream. Files are opened one after the other, and read where blocking is allowed.
-pub(super) struct Outgoing {
+pub(super) struct BlobStream {
     remaining: u64,
-    state: State,
+    state: BlobStreamState,
 }
 
-enum State {
-    Idle(Box<Reader>),
-    Reading(JoinHandle<(Box<Reader>, io::Result<Bytes>)>),
+enum BlobStreamState {
+    Idle(Box<BlobReader>),
+    Reading(JoinHandle<(Box<BlobReader>, io::Result<Bytes>)>),
     Done,
 }
 
-struct Reader {
-    bodies: Bodies,
-    stretches: std::vec::IntoIter<Stretch>,
+struct BlobReader {
+    blobs: BlobDir,
+    part_ranges: std::vec::IntoIter<PartRange>,
     current: Option<File>,
     /// Bytes left of the current file, and of everything.
-    left: u64,
+    file_remaining: u64,
     remaining: u64,
-    at: u64,
-    _hold: Hold,
+    position: u64,
+    _read_guard: BlobReadGuard,
 }
 
-impl Outgoing {
+impl BlobStream {
     /// The bytes from `from` up to `to`, which lie in `stretches`. The first file is opened now, so that its absence
     /// is known before an answer begins.
-    pub(super) fn open(bodies: &Bodies, hold: Hold, stretches: Vec<Stretch>, from: u64, to: u64) -> io::Result<Self> {
+    pub(super) fn open(
+        bodies: &BlobDir,
+        hold: BlobReadGuard,
+        stretches: Vec<PartRange>,
+        from: u64,
+        to: u64,
+    ) -> io::Result<Self> {
         let remaining = to - from;
         let stretches = stretches.into_iter();
         let bodies = bodies.clone();
-        let mut reader = Reader { bodies, stretches, current: None, left: 0, remaining, at: from, _hold: hold };
+        let mut reader = BlobReader {
+            blobs: bodies,
+            part_ranges: stretches,
+            current: None,
+            file_remaining: 0,
+            remaining,
+            position: from,
+            _read_guard: hold,
+        };
         if remaining > 0 {
-            reader.advance()?;
+            reader.open_next_file()?;
         }
-        Ok(Self { remaining, state: State::Idle(Box::new(reader)) })
+        Ok(Self { remaining, state: BlobStreamState::Idle(Box::new(reader)) })
     }
 }
 
-impl Reader {
-    fn advance(&mut self) -> io::Result<()> {
-        let Stretch { body, start, size } = self.stretches.next().ok_or(ErrorKind::UnexpectedEof)?;
-        let mut file = File::open(self.bodies.path(&body))?;
-        if self.at > start {
-            file.seek(SeekFrom::Start(self.at - start))?;
+impl BlobReader {
+    fn open_next_file(&mut self) -> io::Result<()> {
+        let PartRange { blob_id: body, start, size } = self.part_ranges.next().ok_or(ErrorKind::UnexpectedEof)?;
+        let mut file = File::open(self.blobs.blob_path(&body))?;
+        if self.position > start {
+            file.seek(SeekFrom::Start(self.position - start))?;
         }
-        self.left = (start + size).saturating_sub(self.at);
+        self.file_remaining = (start + size).saturating_sub(self.position);
         self.current = Some(file);
         Ok(())
     }
 
-    fn read(&mut self) -> io::Result<Bytes> {
-        while self.left == 0 {
-            self.advance()?;
+    fn read_chunk(&mut self) -> io::Result<Bytes> {
+        while self.file_remaining == 0 {
+            self.open_next_file()?;
         }
-        let count = CHUNK.min(self.left).min(self.remaining);
+        let count = READ_CHUNK_BYTES.min(self.file_remaining).min(self.remaining);
         let mut chunk = Vec::with_capacity(count as usize);
         let file = self.current.as_mut().ok_or(ErrorKind::UnexpectedEof)?;
         if file.take(count).read_to_end(&mut chunk)? as u64 != count {
             return Err(ErrorKind::UnexpectedEof.into());
         }
-        self.left -= count;
+        self.file_remaining -= count;
         self.remaining -= count;
-        self.at += count;
+        self.position += count;
         Ok(chunk.into())
     }
 }
 
-impl Stream for Outgoing {
+impl Stream for BlobStream {
     type Item = Result<Bytes, StdError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            match std::mem::replace(&mut self.state, State::Done) {
-                State::Done => return Poll::Ready(None),
+            match std::mem::replace(&mut self.state, BlobStreamState::Done) {
+                BlobStreamState::Done => return Poll::Ready(None),
                 // The end of the stream lets the reader, and with it its hold, go.
-                State::Idle(_) if self.remaining == 0 => return Poll::Ready(None),
-                State::Idle(mut reader) => {
-                    self.state = State::Reading(tokio::task::spawn_blocking(move || {
-                        let chunk = reader.read();
+                BlobStreamState::Idle(_) if self.remaining == 0 => return Poll::Ready(None),
+                BlobStreamState::Idle(mut reader) => {
+                    self.state = BlobStreamState::Reading(tokio::task::spawn_blocking(move || {
+                        let chunk = reader.read_chunk();
                         (reader, chunk)
                     }));
                 }
-                State::Reading(mut reading) => {
+                BlobStreamState::Reading(mut reading) => {
                     let polled = Pin::new(&mut reading).poll(cx);
                     if polled.is_pending() {
-                        self.state = State::Reading(reading);
+                        self.state = BlobStreamState::Reading(reading);
                     }
                     let (reader, chunk) = ready!(polled)?;
                     let chunk = chunk.inspect_err(|error| {
                         tracing::error!("a body of the embedded object store cannot be read: {error}");
                     })?;
                     self.remaining -= chunk.len() as u64;
-                    self.state = State::Idle(reader);
+                    self.state = BlobStreamState::Idle(reader);
                     return Poll::Ready(Some(Ok(chunk)));
                 }
             }
@@ -316,7 +330,7 @@ impl Stream for Outgoing {
     }
 }
 
-impl ByteStream for Outgoing {
+impl ByteStream for BlobStream {
     fn remaining_length(&self) -> RemainingLength {
         RemainingLength::new_exact(usize::try_from(self.remaining).unwrap_or(usize::MAX))
     }

@@ -13,11 +13,11 @@ use ulid::Ulid;
 use afterload_core::error::{Error, Result};
 use afterload_core::secret::Secret;
 
-const NAME: &str = "s3-credentials.json";
+const CREDENTIALS_FILE: &str = "s3-credentials.json";
 
 /// An access key and its secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credentials {
+pub struct S3Credentials {
     /// Names the key.
     pub access_key: String,
     /// Signs requests.
@@ -26,7 +26,7 @@ pub struct Credentials {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct CredentialsFile {
     access_key: String,
     secret_key: String,
 }
@@ -35,43 +35,43 @@ struct Written {
 ///
 /// # Errors
 /// `io_error` if the file cannot be read or written, `credentials_invalid` if it holds something else.
-pub fn load_or_make_credentials(data_dir: &Path) -> Result<Credentials> {
-    let path = data_dir.join(NAME);
-    match load(&path)? {
+pub fn load_or_create_credentials(data_dir: &Path) -> Result<S3Credentials> {
+    let path = data_dir.join(CREDENTIALS_FILE);
+    match read_credentials(&path)? {
         Some(credentials) => Ok(credentials),
         None => {
-            make(data_dir, &path)
+            create_credentials_file(data_dir, &path)
                 .map_err(|error| Error::from(error).context(format!("writing `{}`", path.display())))?;
-            let made = load(&path)?;
+            let made = read_credentials(&path)?;
             made.ok_or_else(|| Error::transient("io_error", format!("`{}` was removed meanwhile", path.display())))
         }
     }
 }
 
-fn load(path: &Path) -> Result<Option<Credentials>> {
+fn read_credentials(path: &Path) -> Result<Option<S3Credentials>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::from(error).context(format!("reading `{}`", path.display()))),
     };
-    let Written { access_key, secret_key } = serde_json::from_str(&text).map_err(|_| {
+    let CredentialsFile { access_key, secret_key } = serde_json::from_str(&text).map_err(|_| {
         Error::permanent("credentials_invalid", format!("`{}` does not hold an S3 key pair", path.display()))
-            .hint("remove the file and new credentials are made")
+            .with_hint("remove the file and new credentials are made")
     })?;
-    Ok(Some(Credentials { access_key, secret_key: Secret::new(secret_key) }))
+    Ok(Some(S3Credentials { access_key, secret_key: Secret::new(secret_key) }))
 }
 
 /// Written aside and linked into place: whoever is first wins, and nobody reads half a file.
-fn make(data_dir: &Path, path: &Path) -> std::io::Result<()> {
+fn create_credentials_file(data_dir: &Path, path: &Path) -> std::io::Result<()> {
     fs::create_dir_all(data_dir)?;
     let access_key = format!("AL{}", Ulid::generate().to_string().split_off(8));
     let secret_key: String = rand::rng().sample_iter(Alphanumeric).take(40).map(char::from).collect();
-    let aside = data_dir.join(format!("{NAME}.{}", Ulid::generate()));
+    let aside = data_dir.join(format!("{CREDENTIALS_FILE}.{}", Ulid::generate()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
     // A umask may have narrowed the mode, but never widens it.
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
     let written = file
-        .write_all(&serde_json::to_vec_pretty(&Written { access_key, secret_key })?)
+        .write_all(&serde_json::to_vec_pretty(&CredentialsFile { access_key, secret_key })?)
         .and_then(|()| file.sync_all())
         .and_then(|()| match fs::hard_link(&aside, path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
@@ -89,11 +89,11 @@ mod tests {
     fn made_once_and_kept_private() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
-        let first = load_or_make_credentials(&data).unwrap();
-        let second = load_or_make_credentials(&data).unwrap();
+        let first = load_or_create_credentials(&data).unwrap();
+        let second = load_or_create_credentials(&data).unwrap();
         assert_eq!(first, second);
-        assert_eq!(first.secret_key.reveal().len(), 40);
-        let mode = fs::metadata(data.join(NAME)).unwrap().permissions().mode();
+        assert_eq!(first.secret_key.expose_secret().len(), 40);
+        let mode = fs::metadata(data.join(CREDENTIALS_FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::read_dir(&data).unwrap().count(), 1, "nothing else is left there");
     }
@@ -102,7 +102,7 @@ mod tests {
     fn racing_processes_agree() {
         let dir = tempfile::tempdir().unwrap();
         let all: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| load_or_make_credentials(dir.path()))).collect();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| load_or_create_credentials(dir.path()))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect()
         });
         assert!(all.iter().all(|credentials| *credentials == all[0]));
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn another_file_is_not_overwritten() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(NAME), "mine").unwrap();
-        assert_eq!(load_or_make_credentials(dir.path()).unwrap_err().code(), "credentials_invalid");
+        fs::write(dir.path().join(CREDENTIALS_FILE), "mine").unwrap();
+        assert_eq!(load_or_create_credentials(dir.path()).unwrap_err().code(), "credentials_invalid");
     }
 }

@@ -7,16 +7,16 @@ use base64::prelude::BASE64_STANDARD;
 use s3s::crypto::{Checksum as _, Crc32, Crc32c, Crc64Nvme, Md5, Sha1, Sha256};
 use s3s::{S3Error, S3ErrorCode, S3Result};
 
-use super::fault::answer;
+use super::fault::s3_error;
 
 /// The algorithms as header names end: `x-amz-checksum-crc32`.
-pub(super) const ALGORITHMS: [&str; 5] = ["crc32", "crc32c", "crc64nvme", "sha1", "sha256"];
+pub(super) const CHECKSUM_ALGORITHMS: [&str; 5] = ["crc32", "crc32c", "crc64nvme", "sha1", "sha256"];
 
 /// Checksums of one body in base64, by algorithm.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Checksums(BTreeMap<String, String>);
+pub(super) struct BlobChecksums(BTreeMap<String, String>);
 
-impl Checksums {
+impl BlobChecksums {
     pub(super) fn from_json(text: &str) -> Self {
         Self(serde_json::from_str(text).unwrap_or_default())
     }
@@ -60,36 +60,36 @@ pub(super) use {fill_checksums, given_checksums};
 
 /// What a client says a body is.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Expected {
+pub(super) struct BodyExpectation {
     /// Bytes.
     pub(super) length: Option<u64>,
     md5: Option<Vec<u8>>,
     checksums: BTreeMap<&'static str, String>,
     /// That nobody compares the name of the body with its MD5.
-    pub(super) any_name: bool,
+    pub(super) skip_md5: bool,
     /// Algorithms whose values come after the body.
-    pub(super) trailing: Vec<&'static str>,
+    pub(super) trailing_algorithms: Vec<&'static str>,
 }
 
-impl Expected {
-    pub(super) fn md5(&mut self, base64: Option<&str>) -> S3Result<()> {
+impl BodyExpectation {
+    pub(super) fn expect_md5(&mut self, base64: Option<&str>) -> S3Result<()> {
         let Some(base64) = base64 else { return Ok(()) };
         let decoded = BASE64_STANDARD.decode(base64).ok().filter(|bytes| bytes.len() == 16);
-        self.md5 = Some(decoded.ok_or_else(|| answer(S3ErrorCode::InvalidDigest, "Content-MD5 is not an MD5."))?);
+        self.md5 = Some(decoded.ok_or_else(|| s3_error(S3ErrorCode::InvalidDigest, "Content-MD5 is not an MD5."))?);
         Ok(())
     }
 
-    pub(super) fn checksum(&mut self, algorithm: &'static str, base64: String) {
+    pub(super) fn expect_checksum(&mut self, algorithm: &'static str, base64: String) {
         self.checksums.insert(algorithm, base64);
     }
 
     /// Begins to compute what is expected.
-    pub(super) fn digests(&self) -> Digests {
-        let wants = |algorithm| self.checksums.contains_key(algorithm) || self.trailing.contains(&algorithm);
-        Digests {
-            name: match self.any_name && self.md5.is_none() {
-                true => Name::Checks(Box::new((Crc64Nvme::new(), Crc32c::new())), 0),
-                false => Name::Md5(Md5::new()),
+    pub(super) fn start_digests(&self) -> BodyDigests {
+        let wants = |algorithm| self.checksums.contains_key(algorithm) || self.trailing_algorithms.contains(&algorithm);
+        BodyDigests {
+            etag: match self.skip_md5 && self.md5.is_none() {
+                true => EtagDigest::Crc(Box::new((Crc64Nvme::new(), Crc32c::new())), 0),
+                false => EtagDigest::Md5(Md5::new()),
             },
             crc32: wants("crc32").then(Crc32::new),
             crc32c: wants("crc32c").then(Crc32c::new),
@@ -100,12 +100,12 @@ impl Expected {
     }
 
     /// Whether the body is what the client said.
-    pub(super) fn check(&self, size: u64, md5: &str, checksums: &Checksums) -> S3Result<()> {
+    pub(super) fn verify_body(&self, size: u64, md5: &str, checksums: &BlobChecksums) -> S3Result<()> {
         if self.length.is_some_and(|length| length != size) {
             return Err(S3ErrorCode::IncompleteBody.into());
         }
         let bad = |what: &str| -> S3Error {
-            answer(S3ErrorCode::BadDigest, format!("The body does not match the {what} that came with it."))
+            s3_error(S3ErrorCode::BadDigest, format!("The body does not match the {what} that came with it."))
         };
         if self.md5.as_ref().is_some_and(|expected| hex::encode(expected) != md5) {
             return Err(bad("Content-MD5"));
@@ -120,17 +120,17 @@ impl Expected {
 }
 
 /// What a body is named by: the same bytes have the same name.
-enum Name {
+enum EtagDigest {
     Md5(Md5),
     /// Takes a tenth of the time: two checksums and the lowest 32 bits of the length.
-    Checks(Box<(Crc64Nvme, Crc32c)>, u32),
+    Crc(Box<(Crc64Nvme, Crc32c)>, u32),
 }
 
-impl Name {
+impl EtagDigest {
     fn update(&mut self, chunk: &[u8]) {
         match self {
             Self::Md5(md5) => md5.update(chunk),
-            Self::Checks(checks, length) => {
+            Self::Crc(checks, length) => {
                 checks.0.update(chunk);
                 checks.1.update(chunk);
                 *length = length.wrapping_add(chunk.len() as u32);
@@ -142,7 +142,7 @@ impl Name {
     fn finish(self) -> String {
         match self {
             Self::Md5(md5) => hex::encode(md5.finalize()),
-            Self::Checks(checks, length) => {
+            Self::Crc(checks, length) => {
                 let (long, short) = *checks;
                 [&long.finalize()[..], &short.finalize(), &length.to_be_bytes()].map(hex::encode).concat()
             }
@@ -151,8 +151,8 @@ impl Name {
 }
 
 /// Running digests of a body.
-pub(super) struct Digests {
-    name: Name,
+pub(super) struct BodyDigests {
+    etag: EtagDigest,
     crc32: Option<Crc32>,
     crc32c: Option<Crc32c>,
     crc64nvme: Option<Crc64Nvme>,
@@ -160,35 +160,35 @@ pub(super) struct Digests {
     sha256: Option<Sha256>,
 }
 
-impl Digests {
+impl BodyDigests {
     pub(super) fn update(&mut self, chunk: &[u8]) {
-        fn feed<D: s3s::crypto::Checksum>(digest: &mut Option<D>, chunk: &[u8]) {
+        fn update_if_present<D: s3s::crypto::Checksum>(digest: &mut Option<D>, chunk: &[u8]) {
             if let Some(digest) = digest {
                 digest.update(chunk);
             }
         }
-        self.name.update(chunk);
-        feed(&mut self.crc32, chunk);
-        feed(&mut self.crc32c, chunk);
-        feed(&mut self.crc64nvme, chunk);
-        feed(&mut self.sha1, chunk);
-        feed(&mut self.sha256, chunk);
+        self.etag.update(chunk);
+        update_if_present(&mut self.crc32, chunk);
+        update_if_present(&mut self.crc32c, chunk);
+        update_if_present(&mut self.crc64nvme, chunk);
+        update_if_present(&mut self.sha1, chunk);
+        update_if_present(&mut self.sha256, chunk);
     }
 
     /// The MD5 in hexadecimal, or what stands in its place, and the checksums.
-    pub(super) fn finish(self) -> (String, Checksums) {
-        fn put<D: s3s::crypto::Checksum>(all: &mut Checksums, algorithm: &str, digest: Option<D>) {
+    pub(super) fn finish(self) -> (String, BlobChecksums) {
+        fn insert_digest<D: s3s::crypto::Checksum>(all: &mut BlobChecksums, algorithm: &str, digest: Option<D>) {
             if let Some(digest) = digest {
                 all.0.insert(algorithm.to_owned(), BASE64_STANDARD.encode(digest.finalize()));
             }
         }
-        let mut all = Checksums::default();
-        put(&mut all, "crc32", self.crc32);
-        put(&mut all, "crc32c", self.crc32c);
-        put(&mut all, "crc64nvme", self.crc64nvme);
-        put(&mut all, "sha1", self.sha1);
-        put(&mut all, "sha256", self.sha256);
-        (self.name.finish(), all)
+        let mut all = BlobChecksums::default();
+        insert_digest(&mut all, "crc32", self.crc32);
+        insert_digest(&mut all, "crc32c", self.crc32c);
+        insert_digest(&mut all, "crc64nvme", self.crc64nvme);
+        insert_digest(&mut all, "sha1", self.sha1);
+        insert_digest(&mut all, "sha256", self.sha256);
+        (self.etag.finish(), all)
     }
 }
 
@@ -204,7 +204,7 @@ pub(super) fn multipart_etag<'a>(md5s: impl ExactSizeIterator<Item = &'a str>) -
 
 #[cfg(test)]
 mod tests {
-    use super::{Expected, multipart_etag};
+    use super::{BodyExpectation, multipart_etag};
 
     #[test]
     fn etag_of_parts_is_what_s3_computes() {
@@ -215,32 +215,32 @@ mod tests {
 
     #[test]
     fn a_wrong_body_is_refused() {
-        let mut expected = Expected::default();
-        expected.md5(Some("CY9rzUYh03PK3k6DJie09g==")).unwrap();
-        expected.checksum("crc32", "2H9+DA==".to_owned());
-        let mut right = expected.digests();
+        let mut expected = BodyExpectation::default();
+        expected.expect_md5(Some("CY9rzUYh03PK3k6DJie09g==")).unwrap();
+        expected.expect_checksum("crc32", "2H9+DA==".to_owned());
+        let mut right = expected.start_digests();
         right.update(b"test");
         let (md5, checksums) = right.finish();
-        assert!(expected.check(4, &md5, &checksums).is_ok());
-        let mut wrong = expected.digests();
+        assert!(expected.verify_body(4, &md5, &checksums).is_ok());
+        let mut wrong = expected.start_digests();
         wrong.update(b"tesT");
         let (md5, checksums) = wrong.finish();
-        assert_eq!(expected.check(4, &md5, &checksums).unwrap_err().code().as_str(), "BadDigest");
-        assert_eq!(expected.md5(Some("short")).unwrap_err().code().as_str(), "InvalidDigest");
+        assert_eq!(expected.verify_body(4, &md5, &checksums).unwrap_err().code().as_str(), "BadDigest");
+        assert_eq!(expected.expect_md5(Some("short")).unwrap_err().code().as_str(), "InvalidDigest");
     }
 
     #[test]
     fn a_body_that_nobody_compares_has_a_cheaper_name() {
-        let name = |expected: &Expected, bytes: &[u8]| {
-            let mut digests = expected.digests();
+        let name = |expected: &BodyExpectation, bytes: &[u8]| {
+            let mut digests = expected.start_digests();
             bytes.chunks(3).for_each(|chunk| digests.update(chunk));
             digests.finish().0
         };
-        let any = Expected { any_name: true, ..Expected::default() };
+        let any = BodyExpectation { skip_md5: true, ..BodyExpectation::default() };
         assert_eq!(name(&any, b"123456789"), "ae8b14860a799888e306928300000009", "the check values of both checksums");
-        assert_eq!(name(&Expected::default(), b"123456789"), "25f9e794323b453885f5181f1b624d0b");
+        assert_eq!(name(&BodyExpectation::default(), b"123456789"), "25f9e794323b453885f5181f1b624d0b");
         let mut asked = any;
-        asked.md5(Some("1B2M2Y8AsgTpgAmY7PhCfg==")).unwrap();
+        asked.expect_md5(Some("1B2M2Y8AsgTpgAmY7PhCfg==")).unwrap();
         assert_eq!(name(&asked, b""), "d41d8cd98f00b204e9800998ecf8427e");
     }
 }

@@ -43,80 +43,83 @@ use tokio_util::sync::CancellationToken;
 
 use afterload_core::error::{Error, Result};
 use afterload_core::secret::Secret;
-use afterload_object_store::EmbeddedAccess;
+use afterload_object_store::EmbeddedEndpoint;
 
-pub use credentials::{Credentials, load_or_make_credentials};
-pub use index::events::{Event, EventKind};
+pub use credentials::{S3Credentials, load_or_create_credentials};
+pub use index::events::{ObjectEvent, ObjectEventKind};
 
-use bodies::Bodies;
-use index::Index;
+use bodies::BlobDir;
+use index::ObjectIndex;
 
 /// The file of the index.
-const INDEX: &str = "index.db";
+const INDEX_FILE: &str = "index.db";
 
 /// The embedded store: a folder and the keys to it; cheap to clone.
 #[derive(Clone)]
-pub struct Embedded {
-    store: Arc<Store>,
-    credentials: Credentials,
+pub struct EmbeddedStore {
+    backend: Arc<S3Backend>,
+    credentials: S3Credentials,
     /// Buckets whose objects anybody may read.
-    public: Arc<BTreeSet<String>>,
+    public_buckets: Arc<BTreeSet<String>>,
 }
 
 /// What every request works on.
-struct Store {
-    index: Index,
-    bodies: Bodies,
+struct S3Backend {
+    index: ObjectIndex,
+    blobs: BlobDir,
     /// Told when this process has created an object.
-    news: Notify,
+    changed: Notify,
 }
 
-impl Embedded {
+impl EmbeddedStore {
     /// Opens the store in `dir`, and makes it if it is not there. Leftovers of crashes are removed in the background.
     ///
     /// # Errors
     /// `object_store_error` if the folder cannot be written or was made by a newer version.
-    pub fn open(dir: &Path, credentials: Credentials) -> Result<Self> {
-        let failed = |error: fault::Fault| {
+    pub fn open(dir: &Path, credentials: S3Credentials) -> Result<Self> {
+        let failed = |error: fault::S3ServerError| {
             Error::permanent("object_store_error", error.to_string())
                 .context(format!("opening the object store in `{}`", dir.display()))
         };
-        let bodies = Bodies::open(dir).map_err(|error| failed(error.into()))?;
-        let index = Index::open(&dir.join(INDEX)).map_err(failed)?;
-        let store = Arc::new(Store { index, bodies, news: Notify::new() });
-        sweep::in_background(&store);
-        Ok(Self { store, credentials, public: Arc::default() })
+        let bodies = BlobDir::open(dir).map_err(|error| failed(error.into()))?;
+        let index = ObjectIndex::open(&dir.join(INDEX_FILE)).map_err(failed)?;
+        let store = Arc::new(S3Backend { index, blobs: bodies, changed: Notify::new() });
+        sweep::spawn_gc(&store);
+        Ok(Self { backend: store, credentials, public_buckets: Arc::default() })
     }
 
     /// Lets anybody read the objects of these buckets, by their address.
     #[must_use]
-    pub fn public(mut self, buckets: impl IntoIterator<Item = String>) -> Self {
-        self.public = Arc::new(buckets.into_iter().collect());
+    pub fn with_public_buckets(mut self, buckets: impl IntoIterator<Item = String>) -> Self {
+        self.public_buckets = Arc::new(buckets.into_iter().collect());
         self
     }
 
     /// Answers S3 requests on `listener` until `stop`, then finishes the requests under way (for at most ten seconds).
     pub fn serve(&self, listener: TcpListener, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
-        serve::serve(self.service(), listener, stop)
+        serve::serve(self.build_service(), listener, stop)
     }
 
-    fn service(&self) -> S3Service {
-        let mut builder = S3ServiceBuilder::new(api::Api(Arc::clone(&self.store)));
-        builder.set_auth(access::OneKey(self.credentials.clone()));
-        builder.set_access(access::Rules(Arc::clone(&self.public)));
+    fn build_service(&self) -> S3Service {
+        let mut builder = S3ServiceBuilder::new(api::S3Api(Arc::clone(&self.backend)));
+        builder.set_auth(access::StaticAuth(self.credentials.clone()));
+        builder.set_access(access::AccessPolicy(Arc::clone(&self.public_buckets)));
         builder.build()
     }
 
     /// The keys to it.
-    pub fn credentials(&self) -> &Credentials {
+    pub fn credentials(&self) -> &S3Credentials {
         &self.credentials
     }
 
     /// What clients in this process need to reach the store without a socket. `public_endpoint` is the address for others.
-    pub fn access(&self, public_endpoint: String) -> EmbeddedAccess {
-        EmbeddedAccess {
-            http: SharedHttpClient::new(within::Within { service: self.service(), patience: None }),
-            endpoint: within::IN_PROCESS.to_owned(),
+    pub fn access(&self, public_endpoint: String) -> EmbeddedEndpoint {
+        EmbeddedEndpoint {
+            http: SharedHttpClient::new(within::InProcessConnector {
+                service: self.build_service(),
+                read_timeout: None,
+            }),
+            endpoint: within::IN_PROCESS_ENDPOINT.to_owned(),
             public_endpoint,
             access_key: Secret::new(self.credentials.access_key.clone()),
             secret_key: self.credentials.secret_key.clone(),
@@ -127,46 +130,47 @@ impl Embedded {
     ///
     /// # Errors
     /// `object_store_error`.
-    pub async fn events_after(&self, seq: i64, limit: u32) -> Result<Vec<Event>> {
-        let read = self.store.read(move |connection| index::events::after(connection, seq, limit)).await;
+    pub async fn events_after(&self, seq: i64, limit: u32) -> Result<Vec<ObjectEvent>> {
+        let read =
+            self.backend.read_index(move |connection| index::events::list_events_after(connection, seq, limit)).await;
         read.map_err(|error| Error::transient("object_store_error", format!("reading the events: {error}")))
     }
 
     /// Returns once this process has created an object since the last call. What other processes of the folder create is
     /// seen only by looking.
-    pub async fn news(&self) {
-        self.store.news.notified().await;
+    pub async fn wait_for_change(&self) {
+        self.backend.changed.notified().await;
     }
 
     /// Forgets the events up to and including `seq`, once they have been dealt with.
     ///
     /// # Errors
     /// `object_store_error`.
-    pub async fn forget_events(&self, seq: i64) -> Result<()> {
-        let done = self.store.write(move |tx| index::events::forget(&tx.sql, seq)).await;
+    pub async fn delete_events(&self, seq: i64) -> Result<()> {
+        let done = self.backend.write_index(move |tx| index::events::delete_events_through(&tx.sql, seq)).await;
         done.map_err(|error| Error::transient("object_store_error", format!("forgetting events: {error}")))
     }
 }
 
 /// True if a store has been made in `dir`.
-pub fn exists(dir: &Path) -> bool {
-    dir.join(INDEX).exists()
+pub fn store_exists(dir: &Path) -> bool {
+    dir.join(INDEX_FILE).exists()
 }
 
 /// The file that says where the store listens, which `afterload key s3` prints.
-const ENDPOINT: &str = "s3-endpoint";
+const ENDPOINT_FILE: &str = "s3-endpoint";
 
 /// Notes where the store of this folder listens.
 ///
 /// # Errors
 /// `io_error`
-pub async fn note_endpoint(data: &Path, endpoint: &str) -> Result<()> {
-    afterload_core::secrets::write(&data.join(ENDPOINT), endpoint).await
+pub async fn save_endpoint(data: &Path, endpoint: &str) -> Result<()> {
+    afterload_core::secrets::write_secret(&data.join(ENDPOINT_FILE), endpoint).await
 }
 
 /// Where the store of this folder listens, or will if its port is free.
-pub fn endpoint(data: &Path, configured: SocketAddr) -> String {
-    let noted = std::fs::read_to_string(data.join(ENDPOINT)).ok();
+pub fn load_endpoint(data: &Path, configured: SocketAddr) -> String {
+    let noted = std::fs::read_to_string(data.join(ENDPOINT_FILE)).ok();
     let noted = noted.map(|text| text.trim().to_owned()).filter(|text| text.starts_with("http://"));
     noted.unwrap_or_else(|| format!("http://{configured}")).replacen("//0.0.0.0:", "//127.0.0.1:", 1)
 }
@@ -175,7 +179,7 @@ pub fn endpoint(data: &Path, configured: SocketAddr) -> String {
 ///
 /// # Errors
 /// `listen_failed`.
-pub async fn bind(listen: SocketAddr) -> Result<TcpListener> {
+pub async fn bind_listener(listen: SocketAddr) -> Result<TcpListener> {
     let bound = match TcpListener::bind(listen).await {
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
             TcpListener::bind(SocketAddr::new(listen.ip(), 0)).await
@@ -184,6 +188,6 @@ pub async fn bind(listen: SocketAddr) -> Result<TcpListener> {
     };
     bound.map_err(|error| {
         Error::permanent("listen_failed", format!("cannot listen on {listen}: {error}"))
-            .hint("set another address at `objects.listen`")
+            .with_hint("set another address at `objects.listen`")
     })
 }

@@ -2,7 +2,7 @@
 
 use s3s::{Body, HttpResponse};
 
-const SENTENCES: &[(&str, &str)] = &[
+const ERROR_TEXTS: &[(&str, &str)] = &[
     ("AccessDenied", "Access is denied."),
     ("BadDigest", "The body does not have the checksum that came with it."),
     ("BucketAlreadyOwnedByYou", "The bucket is there already."),
@@ -32,40 +32,45 @@ const SENTENCES: &[(&str, &str)] = &[
     ("RequestTimeout", "The body did not arrive in time."),
     ("SignatureDoesNotMatch", "The signature is not the one of this request; check the secret key."),
 ];
-const OTHERWISE: &str = "The store refuses the request.";
+const DEFAULT_ERROR_TEXT: &str = "The store refuses the request.";
 
 /// Adds the sentence to an answer that has none. s3s makes many of its refusals before any code of ours sees the
 /// request, so that the answer is the one place for all of them.
-pub(super) fn explained(response: HttpResponse) -> HttpResponse {
+pub(super) fn add_error_text(response: HttpResponse) -> HttpResponse {
     let refused = response.status().is_client_error() || response.status().is_server_error();
     let text = response.body().bytes().filter(|_| refused);
-    let Some(text) = text.and_then(|bytes| with_sentence(std::str::from_utf8(&bytes).ok()?)) else { return response };
+    let Some(text) = text.and_then(|bytes| insert_error_text(std::str::from_utf8(&bytes).ok()?)) else {
+        return response;
+    };
     let (mut parts, _) = response.into_parts();
     parts.headers.remove(hyper::header::CONTENT_LENGTH);
     HttpResponse::from_parts(parts, Body::from(text))
 }
 
 /// `None` if there is nothing to add.
-fn with_sentence(xml: &str) -> Option<String> {
+fn insert_error_text(xml: &str) -> Option<String> {
     let (before, rest) = xml.split_once("<Code>")?;
     let (code, after) = rest.split_once("</Code>")?;
     if xml.contains("<Message>") {
         return None;
     }
-    let sentence = SENTENCES.iter().find(|(known, _)| *known == code).map_or(OTHERWISE, |(_, sentence)| sentence);
+    let sentence =
+        ERROR_TEXTS.iter().find(|(known, _)| *known == code).map_or(DEFAULT_ERROR_TEXT, |(_, sentence)| sentence);
     Some(format!("{before}<Code>{code}</Code><Message>{sentence}</Message>{after}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::with_sentence;
+    use super::insert_error_text;
 
     #[test]
     fn a_sentence_is_added_where_there_is_none() {
-        let told = with_sentence("<Error><Code>NoSuchBucket</Code></Error>").unwrap();
+        let told = insert_error_text("<Error><Code>NoSuchBucket</Code></Error>").unwrap();
         assert_eq!(told, "<Error><Code>NoSuchBucket</Code><Message>There is no such bucket.</Message></Error>");
-        assert!(with_sentence("<Error><Code>New</Code></Error>").unwrap().contains("The store refuses the request."));
-        assert_eq!(with_sentence("<Error><Code>NoSuchKey</Code><Message>Ours.</Message></Error>"), None);
-        assert_eq!(with_sentence(""), None);
+        assert!(
+            insert_error_text("<Error><Code>New</Code></Error>").unwrap().contains("The store refuses the request.")
+        );
+        assert_eq!(insert_error_text("<Error><Code>NoSuchKey</Code><Message>Ours.</Message></Error>"), None);
+        assert_eq!(insert_error_text(""), None);
     }
 }

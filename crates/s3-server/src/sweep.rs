@@ -8,19 +8,19 @@ use std::time::{Duration, SystemTime};
 
 use rusqlite::OptionalExtension;
 
-use super::Store;
-use super::fault::Fault;
+use super::S3Backend;
+use super::fault::S3ServerError;
 use afterload_core::clock;
 
 /// Younger files may be at work in another process: a body is named within seconds after its last byte.
-const MIN_AGE: Duration = Duration::from_secs(3600);
+const MIN_GARBAGE_AGE: Duration = Duration::from_secs(3600);
 
 /// Sweeps once, in a thread of its own that nothing waits for.
-pub(super) fn in_background(store: &Arc<Store>) {
+pub(super) fn spawn_gc(store: &Arc<S3Backend>) {
     let store = Arc::downgrade(store);
     let work = move || {
         let Some(store) = store.upgrade() else { return };
-        match sweep(&store, MIN_AGE) {
+        match collect_garbage(&store, MIN_GARBAGE_AGE) {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "leftovers of a crash were removed from the object store"),
             Err(error) => tracing::warn!("the object store could not be swept: {error}"),
@@ -32,19 +32,19 @@ pub(super) fn in_background(store: &Arc<Store>) {
 }
 
 /// Removes leftovers older than `age` and returns how many.
-fn sweep(store: &Store, age: Duration) -> Result<u64, Fault> {
-    let before = SystemTime::UNIX_EPOCH + Duration::from_millis(clock::now().unsigned_abs()) - age;
+fn collect_garbage(store: &S3Backend, age: Duration) -> Result<u64, S3ServerError> {
+    let before = SystemTime::UNIX_EPOCH + Duration::from_millis(clock::now_millis().unsigned_abs()) - age;
     let mut removed = 0;
-    for path in old_files(store.bodies.incoming_dir(), before)? {
-        removed += remove(&path)?;
+    for path in files_older_than(store.blobs.incoming_dir(), before)? {
+        removed += remove_if_exists(&path)?;
     }
-    for shard in fs::read_dir(store.bodies.bodies_dir())? {
+    for shard in fs::read_dir(store.blobs.blobs_dir())? {
         let shard = shard?.path();
         if !shard.is_dir() {
             continue;
         }
-        let old = old_files(&shard, before)?;
-        let unnamed = store.read_now(|sql| {
+        let old = files_older_than(&shard, before)?;
+        let unnamed = store.read_index_blocking(|sql| {
             let mut named = sql.prepare_cached("SELECT 1 FROM bodies WHERE body = ?1")?;
             let mut unnamed = Vec::new();
             for path in old {
@@ -56,14 +56,14 @@ fn sweep(store: &Store, age: Duration) -> Result<u64, Fault> {
             Ok(unnamed)
         })?;
         for path in unnamed {
-            removed += remove(&path)?;
+            removed += remove_if_exists(&path)?;
         }
     }
     Ok(removed)
 }
 
 /// Another process of the folder may have been faster.
-fn remove(path: &Path) -> std::io::Result<u64> {
+fn remove_if_exists(path: &Path) -> std::io::Result<u64> {
     match fs::remove_file(path) {
         Ok(()) => Ok(1),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
@@ -71,7 +71,7 @@ fn remove(path: &Path) -> std::io::Result<u64> {
     }
 }
 
-fn old_files(dir: &Path, before: SystemTime) -> std::io::Result<Vec<std::path::PathBuf>> {
+fn files_older_than(dir: &Path, before: SystemTime) -> std::io::Result<Vec<std::path::PathBuf>> {
     let mut old = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -88,41 +88,49 @@ fn old_files(dir: &Path, before: SystemTime) -> std::io::Result<Vec<std::path::P
 mod tests {
     use std::fs::File;
 
-    use super::super::bodies::Bodies;
-    use super::super::digest::Expected;
-    use super::super::index::objects::{self, Conditions, Details};
-    use super::super::index::{Index, buckets};
+    use super::super::bodies::BlobDir;
+    use super::super::digest::BodyExpectation;
+    use super::super::index::objects::{self, ObjectDetails, WriteConditions};
+    use super::super::index::{ObjectIndex, buckets};
     use super::*;
 
     #[tokio::test]
     async fn only_old_leftovers_go() {
         let dir = tempfile::tempdir().unwrap();
-        let bodies = Bodies::open(dir.path()).unwrap();
-        let index = Index::open(&dir.path().join("index.db")).unwrap();
-        let store = Arc::new(Store { index, bodies, news: tokio::sync::Notify::new() });
+        let bodies = BlobDir::open(dir.path()).unwrap();
+        let index = ObjectIndex::open(&dir.path().join("index.db")).unwrap();
+        let store = Arc::new(S3Backend { index, blobs: bodies, changed: tokio::sync::Notify::new() });
         let sealed = || {
-            let mut incoming = store.bodies.incoming(Expected::default().digests()).unwrap();
+            let mut incoming = store.blobs.create_writer(BodyExpectation::default().start_digests()).unwrap();
             incoming.write(b"bytes").unwrap();
-            incoming.seal().unwrap()
+            incoming.finish().unwrap()
         };
         let kept = sealed();
-        let put = store.write(move |tx| {
-            buckets::create(tx, "uploads")?;
-            objects::put(tx, "uploads", "kept", String::new(), Details::default(), &Conditions::default(), kept)
+        let put = store.write_index(move |tx| {
+            buckets::insert_bucket(tx, "uploads")?;
+            objects::insert_object(
+                tx,
+                "uploads",
+                "kept",
+                String::new(),
+                ObjectDetails::default(),
+                &WriteConditions::default(),
+                kept,
+            )
         });
         put.await.unwrap();
-        sealed().keep();
-        let half = store.bodies.incoming(Expected::default().digests()).unwrap();
+        sealed().mark_referenced();
+        let half = store.blobs.create_writer(BodyExpectation::default().start_digests()).unwrap();
         #[expect(clippy::mem_forget, reason = "as a crash would leave it")]
         std::mem::forget(half);
-        assert_eq!(sweep(&store, MIN_AGE).unwrap(), 0, "young files may be at work");
+        assert_eq!(collect_garbage(&store, MIN_GARBAGE_AGE).unwrap(), 0, "young files may be at work");
 
-        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(clock::now().unsigned_abs());
-        let old = now - 2 * MIN_AGE;
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(clock::now_millis().unsigned_abs());
+        let old = now - 2 * MIN_GARBAGE_AGE;
         for entry in glob(dir.path()) {
             File::options().write(true).open(entry).unwrap().set_modified(old).unwrap();
         }
-        assert_eq!(sweep(&store, MIN_AGE).unwrap(), 2);
+        assert_eq!(collect_garbage(&store, MIN_GARBAGE_AGE).unwrap(), 2);
         assert_eq!(glob(dir.path()).len(), 1, "the object is still there");
     }
 

@@ -17,41 +17,41 @@ use s3s::Body;
 use s3s::service::S3Service;
 use tokio::time::timeout;
 
-use super::serve::answered;
+use super::serve::call_service;
 
 /// Where requests to the store are addressed, for whoever signs and reads them; nobody listens there.
-pub(super) const IN_PROCESS: &str = "http://embedded";
+pub(super) const IN_PROCESS_ENDPOINT: &str = "http://embedded";
 
 /// The service as an HTTP client of the SDK.
 #[derive(Clone)]
-pub(super) struct Within {
+pub(super) struct InProcessConnector {
     pub(super) service: S3Service,
     /// How long an answer may take.
-    pub(super) patience: Option<Duration>,
+    pub(super) read_timeout: Option<Duration>,
 }
 
-impl fmt::Debug for Within {
+impl fmt::Debug for InProcessConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Within")
     }
 }
 
-impl HttpClient for Within {
+impl HttpClient for InProcessConnector {
     fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
-        SharedHttpConnector::new(Self { patience: settings.read_timeout(), ..self.clone() })
+        SharedHttpConnector::new(Self { read_timeout: settings.read_timeout(), ..self.clone() })
     }
 }
 
-impl HttpConnector for Within {
+impl HttpConnector for InProcessConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let Self { service, patience } = self.clone();
+        let Self { service, read_timeout: patience } = self.clone();
         HttpConnectorFuture::new(async move {
-            let request = received(request).map_err(ConnectorError::user)?;
+            let request = to_server_request(request).map_err(ConnectorError::user)?;
             let response = match patience {
-                Some(patience) => timeout(patience, answered(&service, request))
+                Some(patience) => timeout(patience, call_service(&service, request))
                     .await
                     .map_err(|elapsed| ConnectorError::timeout(elapsed.into()))?,
-                None => answered(&service, request).await,
+                None => call_service(&service, request).await,
             };
             let response = response.map(SdkBody::from_body_1_x);
             HttpResponse::try_from(response).map_err(|error| ConnectorError::other(error.into(), None))
@@ -60,7 +60,7 @@ impl HttpConnector for Within {
 }
 
 /// The request as it would arrive: the host in a header, and no more than the path and the query.
-fn received(request: HttpRequest) -> Result<Request<Body>, BoxError> {
+fn to_server_request(request: HttpRequest) -> Result<Request<Body>, BoxError> {
     let (mut parts, body) = request.try_into_http1x()?.into_parts();
     if let Some(host) = parts.uri.authority() {
         parts.headers.insert(HOST, HeaderValue::try_from(host.as_str())?);
@@ -101,11 +101,11 @@ mod tests {
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("us-east-1"))
             .allow_no_auth()
-            .endpoint_url(IN_PROCESS)
+            .endpoint_url(IN_PROCESS_ENDPOINT)
             .force_path_style(true)
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::builder().read_timeout(Duration::from_millis(20)).build())
-            .http_client(SharedHttpClient::new(Within { service, patience: None }));
+            .http_client(SharedHttpClient::new(InProcessConnector { service, read_timeout: None }));
         let answer = Client::from_conf(config.build()).head_bucket().bucket("bucket").send().await;
         match answer.unwrap_err() {
             SdkError::DispatchFailure(failure) => assert!(failure.is_timeout(), "{failure:?}"),

@@ -7,90 +7,105 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use super::fault::Fault;
-use super::placeholder::Placeholder;
-use super::read::Gone;
-use super::{Key, Node, Value};
+use super::fault::YamlReadError;
+use super::placeholder::PlaceholderDeserializer;
+use super::read::SkippedNodes;
+use super::{YamlKey, YamlNode, YamlValue};
 
 /// The name under which a type asks for text with an expression as text and for anything else as the type itself.
-pub const DYNAMIC: &str = "$dynamic";
+pub const TEMPLATED_TYPE_NAME: &str = "$dynamic";
 
 /// Reads one node, leaving out what could not be read before.
 #[derive(Clone, Copy)]
-pub struct Reader<'a> {
-    node: &'a Node,
-    gone: &'a Gone,
+pub struct NodeDeserializer<'a> {
+    node: &'a YamlNode,
+    skipped: &'a SkippedNodes,
 }
 
-impl<'a> Reader<'a> {
-    pub fn new(node: &'a Node, gone: &'a Gone) -> Self {
-        Self { node, gone }
+impl<'a> NodeDeserializer<'a> {
+    pub fn new(node: &'a YamlNode, gone: &'a SkippedNodes) -> Self {
+        Self { node, skipped: gone }
     }
 
-    fn map(self) -> Option<Entries<'a>> {
-        let Value::Map(entries) = &self.node.value else { return None };
-        let filled = self.gone.filled.get(&std::ptr::from_ref(self.node)).map_or(&[][..], Vec::as_slice);
-        Some(Entries { entries: entries.iter(), filled: filled.iter(), gone: self.gone, next: None })
+    fn map_access(self) -> Option<NodeMapAccess<'a>> {
+        let YamlValue::Map(entries) = &self.node.value else { return None };
+        let filled = self.skipped.placeholder_fields.get(&std::ptr::from_ref(self.node)).map_or(&[][..], Vec::as_slice);
+        Some(NodeMapAccess {
+            entries: entries.iter(),
+            placeholder_fields: filled.iter(),
+            skipped: self.skipped,
+            next: None,
+        })
     }
 
-    fn seq(self) -> Option<Items<'a>> {
-        let Value::Seq(items) = &self.node.value else { return None };
-        Some(Items { items: items.iter(), gone: self.gone })
+    fn seq_access(self) -> Option<NodeSeqAccess<'a>> {
+        let YamlValue::Seq(items) = &self.node.value else { return None };
+        Some(NodeSeqAccess { items: items.iter(), skipped: self.skipped })
     }
 
-    fn here<T>(self, result: Result<T, Fault>) -> Result<T, Fault> {
-        result.map_err(|fault| fault.at(self.node.span, self.node))
+    fn locate_error<T>(self, result: Result<T, YamlReadError>) -> Result<T, YamlReadError> {
+        result.map_err(|fault| fault.with_location(self.node.span, self.node))
     }
 }
 
-impl<'de> Deserializer<'de> for Reader<'_> {
-    type Error = Fault;
+impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
+    type Error = YamlReadError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
         let result = match &self.node.value {
-            Value::Null => visitor.visit_unit(),
-            Value::Bool(value) => visitor.visit_bool(*value),
-            Value::Int(value) => match u64::try_from(*value) {
+            YamlValue::Null => visitor.visit_unit(),
+            YamlValue::Bool(value) => visitor.visit_bool(*value),
+            YamlValue::Int(value) => match u64::try_from(*value) {
                 Ok(value) => visitor.visit_u64(value),
                 Err(_) => visitor.visit_i64(*value),
             },
-            Value::Float(value) => visitor.visit_f64(*value),
-            Value::Str(text) => visitor.visit_str(text),
-            Value::Seq(items) => visitor.visit_seq(Items { items: items.iter(), gone: self.gone }),
-            Value::Map(_) => match self.map() {
+            YamlValue::Float(value) => visitor.visit_f64(*value),
+            YamlValue::Str(text) => visitor.visit_str(text),
+            YamlValue::Seq(items) => visitor.visit_seq(NodeSeqAccess { items: items.iter(), skipped: self.skipped }),
+            YamlValue::Map(_) => match self.map_access() {
                 Some(entries) => visitor.visit_map(entries),
-                None => Err(Fault::new("expected a map")),
+                None => Err(YamlReadError::new("expected a map")),
             },
         };
-        self.here(result)
+        self.locate_error(result)
     }
 
     /// A number or a boolean is taken as it was written.
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        match (&self.node.value, &self.node.written) {
-            (Value::Bool(_) | Value::Int(_) | Value::Float(_), Some(text)) => self.here(visitor.visit_str(text)),
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
+        match (&self.node.value, &self.node.source_text) {
+            (YamlValue::Bool(_) | YamlValue::Int(_) | YamlValue::Float(_), Some(text)) => {
+                self.locate_error(visitor.visit_str(text))
+            }
             _ => self.deserialize_any(visitor),
         }
     }
 
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
         self.deserialize_str(visitor)
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
         match &self.node.value {
-            Value::Null => self.here(visitor.visit_none()),
-            _ => self.here(visitor.visit_some(self)),
+            YamlValue::Null => self.locate_error(visitor.visit_none()),
+            _ => self.locate_error(visitor.visit_some(self)),
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, YamlReadError> {
         let result = match (name, &self.node.value) {
-            (DYNAMIC, Value::Str(text)) if text.contains("${{") && !self.gone.resolved => visitor.visit_str(text),
-            (DYNAMIC, _) => visitor.visit_some(self),
+            (TEMPLATED_TYPE_NAME, YamlValue::Str(text))
+                if text.contains("${{") && !self.skipped.expressions_resolved =>
+            {
+                visitor.visit_str(text)
+            }
+            (TEMPLATED_TYPE_NAME, _) => visitor.visit_some(self),
             _ => visitor.visit_newtype_struct(self),
         };
-        self.here(result)
+        self.locate_error(result)
     }
 
     /// A struct is written as a map, never as a list; a missing field is a fault of the map.
@@ -99,15 +114,15 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         _name: &'static str,
         _fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
-        let result = match self.map() {
+    ) -> Result<V::Value, YamlReadError> {
+        let result = match self.map_access() {
             Some(entries) => visitor.visit_map(entries),
             None => Err(match &self.node.value {
-                Value::Seq(_) => Fault::invalid_type(Unexpected::Seq, &visitor),
+                YamlValue::Seq(_) => YamlReadError::invalid_type(Unexpected::Seq, &visitor),
                 _ => return self.deserialize_any(visitor),
             }),
         };
-        self.here(result)
+        self.locate_error(result)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -115,27 +130,27 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         _name: &'static str,
         variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
-        let result = match (&self.node.value, &self.node.written) {
-            (Value::Str(text), _) => {
-                visitor.visit_enum(text.as_str().into_deserializer() as StrDeserializer<'_, Fault>)
+    ) -> Result<V::Value, YamlReadError> {
+        let result = match (&self.node.value, &self.node.source_text) {
+            (YamlValue::Str(text), _) => {
+                visitor.visit_enum(text.as_str().into_deserializer() as StrDeserializer<'_, YamlReadError>)
             }
-            (Value::Bool(_) | Value::Int(_) | Value::Float(_), Some(text)) => {
-                visitor.visit_enum(text.as_ref().into_deserializer() as StrDeserializer<'_, Fault>)
+            (YamlValue::Bool(_) | YamlValue::Int(_) | YamlValue::Float(_), Some(text)) => {
+                visitor.visit_enum(text.as_ref().into_deserializer() as StrDeserializer<'_, YamlReadError>)
             }
-            (Value::Map(entries), _) if entries.len() == 1 => {
+            (YamlValue::Map(entries), _) if entries.len() == 1 => {
                 let (key, node) = &entries[0];
-                visitor.visit_enum(Tagged { key, value: Reader { node, gone: self.gone } })
+                visitor.visit_enum(NodeEnumAccess { key, value: NodeDeserializer { node, skipped: self.skipped } })
             }
             _ => {
                 let choices = variants.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-                Err(Fault::new(format!("expected one of {choices}")))
+                Err(YamlReadError::new(format!("expected one of {choices}")))
             }
         };
-        self.here(result)
+        self.locate_error(result)
     }
 
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
         visitor.visit_unit()
     }
 
@@ -145,54 +160,56 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 }
 
-struct Items<'a> {
-    items: std::slice::Iter<'a, Node>,
-    gone: &'a Gone,
+struct NodeSeqAccess<'a> {
+    items: std::slice::Iter<'a, YamlNode>,
+    skipped: &'a SkippedNodes,
 }
 
-impl<'de> SeqAccess<'de> for Items<'_> {
-    type Error = Fault;
+impl<'de> SeqAccess<'de> for NodeSeqAccess<'_> {
+    type Error = YamlReadError;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Fault> {
-        let gone = self.gone;
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, YamlReadError> {
+        let gone = self.skipped;
         let next = self.items.find(|node| !gone.nodes.contains(&std::ptr::from_ref(*node)));
         let Some(node) = next else { return Ok(None) };
-        seed.deserialize(Reader { node, gone }).map(Some).map_err(|fault| fault.at(node.span, node))
+        seed.deserialize(NodeDeserializer { node, skipped: gone })
+            .map(Some)
+            .map_err(|fault| fault.with_location(node.span, node))
     }
 }
 
-struct Entries<'a> {
-    entries: std::slice::Iter<'a, (Key, Node)>,
-    filled: std::slice::Iter<'a, &'static str>,
-    gone: &'a Gone,
-    next: Option<&'a Node>,
+struct NodeMapAccess<'a> {
+    entries: std::slice::Iter<'a, (YamlKey, YamlNode)>,
+    placeholder_fields: std::slice::Iter<'a, &'static str>,
+    skipped: &'a SkippedNodes,
+    next: Option<&'a YamlNode>,
 }
 
-impl<'de> MapAccess<'de> for Entries<'_> {
-    type Error = Fault;
+impl<'de> MapAccess<'de> for NodeMapAccess<'_> {
+    type Error = YamlReadError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
-        let gone = self.gone;
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, YamlReadError> {
+        let gone = self.skipped;
         if let Some((key, node)) = self.entries.find(|(_, node)| !gone.nodes.contains(&std::ptr::from_ref(node))) {
             self.next = Some(node);
-            let name: StrDeserializer<'_, Fault> = key.text.as_str().into_deserializer();
-            return seed.deserialize(name).map(Some).map_err(|fault| fault.at(key.span, node));
+            let name: StrDeserializer<'_, YamlReadError> = key.text.as_str().into_deserializer();
+            return seed.deserialize(name).map(Some).map_err(|fault| fault.with_location(key.span, node));
         }
         self.next = None;
-        let Some(name) = self.filled.next() else { return Ok(None) };
-        let name: StrDeserializer<'_, Fault> = (*name).into_deserializer();
+        let Some(name) = self.placeholder_fields.next() else { return Ok(None) };
+        let name: StrDeserializer<'_, YamlReadError> = (*name).into_deserializer();
         seed.deserialize(name).map(Some)
     }
 
-    fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Fault> {
+    fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, YamlReadError> {
         match self.next.take() {
             Some(node) => {
-                let reader = Reader { node, gone: self.gone };
-                seed.deserialize(reader).map_err(|fault| fault.at(node.span, node))
+                let reader = NodeDeserializer { node, skipped: self.skipped };
+                seed.deserialize(reader).map_err(|fault| fault.with_location(node.span, node))
             }
-            None => seed.deserialize(Placeholder).map_err(|mut fault| {
+            None => seed.deserialize(PlaceholderDeserializer).map_err(|mut fault| {
                 fault.follow_up = true;
-                fault.missing = None;
+                fault.missing_field = None;
                 fault
             }),
         }
@@ -200,44 +217,48 @@ impl<'de> MapAccess<'de> for Entries<'_> {
 }
 
 /// A variant with a value: a map of one entry.
-struct Tagged<'a> {
-    key: &'a Key,
-    value: Reader<'a>,
+struct NodeEnumAccess<'a> {
+    key: &'a YamlKey,
+    value: NodeDeserializer<'a>,
 }
 
-impl<'de, 'a> EnumAccess<'de> for Tagged<'a> {
-    type Error = Fault;
-    type Variant = Reader<'a>;
+impl<'de, 'a> EnumAccess<'de> for NodeEnumAccess<'a> {
+    type Error = YamlReadError;
+    type Variant = NodeDeserializer<'a>;
 
-    fn variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<(T::Value, Reader<'a>), Fault> {
-        let name: StrDeserializer<'_, Fault> = self.key.text.as_str().into_deserializer();
-        let variant = seed.deserialize(name).map_err(|fault| fault.at(self.key.span, self.value.node))?;
+    fn variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<(T::Value, NodeDeserializer<'a>), YamlReadError> {
+        let name: StrDeserializer<'_, YamlReadError> = self.key.text.as_str().into_deserializer();
+        let variant = seed.deserialize(name).map_err(|fault| fault.with_location(self.key.span, self.value.node))?;
         Ok((variant, self.value))
     }
 }
 
-impl<'de> VariantAccess<'de> for Reader<'_> {
-    type Error = Fault;
+impl<'de> VariantAccess<'de> for NodeDeserializer<'_> {
+    type Error = YamlReadError;
 
-    fn unit_variant(self) -> Result<(), Fault> {
+    fn unit_variant(self) -> Result<(), YamlReadError> {
         match &self.node.value {
-            Value::Null => Ok(()),
-            _ => self.here(Err(Fault::new("this word takes no value"))),
+            YamlValue::Null => Ok(()),
+            _ => self.locate_error(Err(YamlReadError::new("this word takes no value"))),
         }
     }
 
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Fault> {
-        self.here(seed.deserialize(self))
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, YamlReadError> {
+        self.locate_error(seed.deserialize(self))
     }
 
-    fn tuple_variant<V: Visitor<'de>>(self, _len: usize, visitor: V) -> Result<V::Value, Fault> {
-        match self.seq() {
-            Some(items) => self.here(visitor.visit_seq(items)),
-            None => self.here(Err(Fault::new("expected a list"))),
+    fn tuple_variant<V: Visitor<'de>>(self, _len: usize, visitor: V) -> Result<V::Value, YamlReadError> {
+        match self.seq_access() {
+            Some(items) => self.locate_error(visitor.visit_seq(items)),
+            None => self.locate_error(Err(YamlReadError::new("expected a list"))),
         }
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, YamlReadError> {
         self.deserialize_struct("", fields, visitor)
     }
 }

@@ -4,51 +4,51 @@ use std::fmt::{self, Display};
 
 use serde::de::{self, Unexpected};
 
-use super::{Node, Span, suggest};
+use super::{SourceSpan, YamlNode, suggest};
 
 /// Names a node while a tree is borrowed: its address.
-pub type Id = *const Node;
+pub type NodePtr = *const YamlNode;
 
 /// Why a value could not be read.
 #[derive(Debug)]
-pub struct Fault {
+pub struct YamlReadError {
     pub message: String,
     pub hint: String,
     /// Where, and the node that has to be left out to read on.
-    pub at: Option<(Span, Id)>,
+    pub location: Option<(SourceSpan, NodePtr)>,
     /// The field that was not there.
-    pub missing: Option<&'static str>,
+    pub missing_field: Option<&'static str>,
     /// Raised by a placeholder; not worth telling.
     pub follow_up: bool,
 }
 
-impl Fault {
+impl YamlReadError {
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: String::new(), at: None, missing: None, follow_up: false }
+        Self { message: message.into(), hint: String::new(), location: None, missing_field: None, follow_up: false }
     }
 
     /// Gives the fault a place unless it already has one further inside.
-    pub fn at(mut self, span: Span, node: &Node) -> Self {
-        self.at.get_or_insert((span, std::ptr::from_ref(node)));
+    pub fn with_location(mut self, span: SourceSpan, node: &YamlNode) -> Self {
+        self.location.get_or_insert((span, std::ptr::from_ref(node)));
         self
     }
 }
 
-impl Display for Fault {
+impl Display for YamlReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for YamlReadError {}
 
-impl de::Error for Fault {
+impl de::Error for YamlReadError {
     fn custom<T: Display>(message: T) -> Self {
         Self::new(message.to_string())
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        let (wanted, found_text) = (wanted(&expected.to_string()), describe(found));
+        let (wanted, found_text) = (describe_expected(&expected.to_string()), describe_found(found));
         let mut fault = Self::new(format!("expected {wanted}, found {found_text}"));
         if let (Unexpected::Str(text), true) = (found, wanted.starts_with("`true`")) {
             let meant = match text.to_ascii_lowercase().as_str() {
@@ -62,12 +62,12 @@ impl de::Error for Fault {
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::new(format!("expected {}, found {}", wanted(&expected.to_string()), describe(found)))
+        Self::new(format!("expected {}, found {}", describe_expected(&expected.to_string()), describe_found(found)))
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let mut fault = Self::new(format!("unknown value `{variant}`"));
-        fault.hint = suggest::choices(variant, expected.iter().copied());
+        fault.hint = suggest::suggestion_hint(variant, expected.iter().copied());
         fault
     }
 
@@ -75,20 +75,20 @@ impl de::Error for Fault {
         let mut fault = Self::new(format!("unknown field `{field}`"));
         fault.hint = match expected {
             [] => "no field is expected here".into(),
-            _ => suggest::choices(field, expected.iter().copied()),
+            _ => suggest::suggestion_hint(field, expected.iter().copied()),
         };
         fault
     }
 
     fn missing_field(field: &'static str) -> Self {
         let mut fault = Self::new(format!("missing field `{field}`"));
-        fault.missing = Some(field);
+        fault.missing_field = Some(field);
         fault
     }
 }
 
 /// What was found, in the words of the language rather than of Rust.
-fn describe(found: Unexpected<'_>) -> String {
+fn describe_found(found: Unexpected<'_>) -> String {
     match found {
         Unexpected::Bool(value) => format!("`{value}`"),
         Unexpected::Unsigned(value) => format!("the number {value}"),
@@ -104,7 +104,7 @@ fn describe(found: Unexpected<'_>) -> String {
 }
 
 /// What was expected, in the words of the language rather than of Rust.
-fn wanted(expected: &str) -> String {
+fn describe_expected(expected: &str) -> String {
     let words = match expected {
         "a string" | "a borrowed string" | "str" => "text",
         "a boolean" => "`true` or `false`",

@@ -11,16 +11,16 @@ mod resolved;
 mod scalar;
 mod suggest;
 
-pub use de::DYNAMIC;
+pub use de::TEMPLATED_TYPE_NAME;
 pub use parse::parse;
-pub use read::sorted;
-pub use read::{read, read_most};
+pub use read::sort_diagnostics;
+pub use read::{read, read_partial};
 pub use resolved::read_resolved;
-pub use suggest::{choices, closest};
+pub use suggest::{closest_name, suggestion_hint};
 
 /// A place in a file: line and column from 1 (columns count characters), byte offset and length.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Span {
+pub struct SourceSpan {
     /// Line, from 1.
     pub line: usize,
     /// Column, from 1, in characters.
@@ -33,13 +33,13 @@ pub struct Span {
 
 /// A YAML value that knows where it stands.
 #[derive(Clone, Debug)]
-pub struct Node {
+pub struct YamlNode {
     /// Where the value stands.
-    pub span: Span,
+    pub span: SourceSpan,
     /// What it is.
-    pub value: Value,
+    pub value: YamlValue,
     /// A number or a boolean as it was written, so that `1.10` stays `1.10` where text is wanted.
-    pub written: Option<Box<str>>,
+    pub source_text: Option<Box<str>>,
     /// How text stands in the file, if it stands there as it is.
     pub verbatim: Option<Verbatim>,
 }
@@ -55,7 +55,7 @@ pub enum Verbatim {
 
 /// A YAML value.
 #[derive(Clone, Debug)]
-pub enum Value {
+pub enum YamlValue {
     /// Nothing, `null` or `~`.
     Null,
     /// `true` or `false`.
@@ -67,49 +67,49 @@ pub enum Value {
     /// Text.
     Str(String),
     /// A list.
-    Seq(Vec<Node>),
+    Seq(Vec<YamlNode>),
     /// Keys with their places and values, in the order of the file.
-    Map(Vec<(Key, Node)>),
+    Map(Vec<(YamlKey, YamlNode)>),
 }
 
 /// A key of a map and where it stands.
 #[derive(Clone, Debug)]
-pub struct Key {
+pub struct YamlKey {
     /// The key.
     pub text: String,
     /// Where it stands.
-    pub span: Span,
+    pub span: SourceSpan,
 }
 
 /// One fault of a file, at its place.
 #[derive(Clone, Debug)]
-pub struct Problem {
+pub struct Diagnostic {
     /// A stable code: `definition_invalid`, `not_supported_yet`, or what a step would fail with.
     pub code: &'static str,
     /// Where.
-    pub span: Span,
+    pub span: SourceSpan,
     /// What is wrong: lower case, no full stop, names in backticks.
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
 }
 
-impl Problem {
+impl Diagnostic {
     /// A fault at a place.
-    pub fn new(code: &'static str, span: Span, message: impl Into<String>) -> Self {
-        Self { code, span, message: one_line(message.into()), hint: None }
+    pub fn new(code: &'static str, span: SourceSpan, message: impl Into<String>) -> Self {
+        Self { code, span, message: join_lines(message.into()), hint: None }
     }
 
     /// Says what to do; an empty hint is none.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into()).filter(|hint| !hint.is_empty());
         self
     }
 }
 
 /// Messages of others may have several lines; of those with a drawing in them (regular expressions) the last says it all.
-fn one_line(message: String) -> String {
+fn join_lines(message: String) -> String {
     if !message.contains('\n') {
         return message;
     }
@@ -121,33 +121,33 @@ fn one_line(message: String) -> String {
     }
 }
 
-impl Node {
+impl YamlNode {
     /// A node of which only the value is known.
-    pub fn new(span: Span, value: Value) -> Self {
-        Self { span, value, written: None, verbatim: None }
+    pub fn new(span: SourceSpan, value: YamlValue) -> Self {
+        Self { span, value, source_text: None, verbatim: None }
     }
 
     /// What `text` would be as a plain scalar; where text is wanted it is still this text.
-    pub fn scalar(span: Span, text: &str) -> Self {
-        match scalar::resolve(text) {
-            Value::Null | Value::Str(_) => Self::new(span, Value::Str(text.to_owned())),
-            value => Self { written: Some(text.into()), ..Self::new(span, value) },
+    pub fn from_scalar(span: SourceSpan, text: &str) -> Self {
+        match scalar::resolve_scalar(text) {
+            YamlValue::Null | YamlValue::Str(_) => Self::new(span, YamlValue::Str(text.to_owned())),
+            value => Self { source_text: Some(text.into()), ..Self::new(span, value) },
         }
     }
 
     /// A piece of a text node: exact if the text stands in the file as it is, else the whole node's place.
-    pub fn part(&self, at: usize, len: usize) -> Span {
-        let (Some(verbatim), Value::Str(text)) = (self.verbatim, &self.value) else { return self.span };
+    pub fn text_span(&self, at: usize, len: usize) -> SourceSpan {
+        let (Some(verbatim), YamlValue::Str(text)) = (self.verbatim, &self.value) else { return self.span };
         let Some(before) = text.get(..at) else { return self.span };
-        let Span { line, col, offset, .. } = self.span;
+        let SourceSpan { line, col, offset, .. } = self.span;
         match verbatim {
             Verbatim::Line(lead) => {
-                Span { line, col: col + lead + before.chars().count(), offset: offset + lead + at, len }
+                SourceSpan { line, col: col + lead + before.chars().count(), offset: offset + lead + at, len }
             }
             Verbatim::Block => {
                 let (lines, last) = (before.matches('\n').count(), before.rsplit('\n').next().unwrap_or_default());
                 let offset = offset + at + lines * (col - 1);
-                Span { line: line + lines, col: col + last.chars().count(), offset, len }
+                SourceSpan { line: line + lines, col: col + last.chars().count(), offset, len }
             }
         }
     }
@@ -155,47 +155,47 @@ impl Node {
     /// The text of a text node.
     pub fn as_str(&self) -> Option<&str> {
         match &self.value {
-            Value::Str(text) => Some(text),
+            YamlValue::Str(text) => Some(text),
             _ => None,
         }
     }
 
     /// The value under `key` of a map.
-    pub fn get(&self, key: &str) -> Option<&Node> {
+    pub fn get(&self, key: &str) -> Option<&YamlNode> {
         match &self.value {
-            Value::Map(entries) => entries.iter().find(|(name, _)| name.text == key).map(|(_, node)| node),
+            YamlValue::Map(entries) => entries.iter().find(|(name, _)| name.text == key).map(|(_, node)| node),
             _ => None,
         }
     }
 
     /// The key `name` of a map.
-    pub fn key(&self, name: &str) -> Option<&Key> {
+    pub fn key(&self, name: &str) -> Option<&YamlKey> {
         match &self.value {
-            Value::Map(entries) => entries.iter().find(|(key, _)| key.text == name).map(|(key, _)| key),
+            YamlValue::Map(entries) => entries.iter().find(|(key, _)| key.text == name).map(|(key, _)| key),
             _ => None,
         }
     }
 
     /// The node at `path` (keys, or numbers for lists), or the deepest one above it that exists.
-    pub fn nearest(&self, path: &[&str]) -> &Node {
+    pub fn closest_node(&self, path: &[&str]) -> &YamlNode {
         let Some((first, rest)) = path.split_first() else { return self };
         let child = match &self.value {
-            Value::Seq(items) => first.parse::<usize>().ok().and_then(|index| items.get(index)),
+            YamlValue::Seq(items) => first.parse::<usize>().ok().and_then(|index| items.get(index)),
             _ => self.get(first),
         };
-        child.map_or(self, |child| child.nearest(rest))
+        child.map_or(self, |child| child.closest_node(rest))
     }
 
     /// The same as JSON, without the places.
     pub fn to_json(&self) -> serde_json::Value {
         match &self.value {
-            Value::Null => serde_json::Value::Null,
-            Value::Bool(value) => (*value).into(),
-            Value::Int(value) => (*value).into(),
-            Value::Float(value) => (*value).into(),
-            Value::Str(value) => value.clone().into(),
-            Value::Seq(items) => items.iter().map(Node::to_json).collect(),
-            Value::Map(entries) => entries
+            YamlValue::Null => serde_json::Value::Null,
+            YamlValue::Bool(value) => (*value).into(),
+            YamlValue::Int(value) => (*value).into(),
+            YamlValue::Float(value) => (*value).into(),
+            YamlValue::Str(value) => value.clone().into(),
+            YamlValue::Seq(items) => items.iter().map(YamlNode::to_json).collect(),
+            YamlValue::Map(entries) => entries
                 .iter()
                 .map(|(key, node)| (key.text.clone(), node.to_json()))
                 .collect::<serde_json::Map<_, _>>()

@@ -4,37 +4,37 @@ use serde::de::value::{MapDeserializer, SeqDeserializer, StrDeserializer};
 use serde::de::{Deserializer, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::de::DYNAMIC;
-use super::fault::Fault;
+use super::de::TEMPLATED_TYPE_NAME;
+use super::fault::YamlReadError;
 
 /// Zero, empty, none, or the first variant. What is read from it is thrown away.
-pub struct Placeholder;
+pub struct PlaceholderDeserializer;
 
-impl<'de> Deserializer<'de> for Placeholder {
-    type Error = Fault;
+impl<'de> Deserializer<'de> for PlaceholderDeserializer {
+    type Error = YamlReadError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
         visitor.visit_unit()
     }
 
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
         visitor.visit_bool(false)
     }
 
-    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
         visitor.visit_u64(1)
     }
 
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
         visitor.visit_str("")
     }
 
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_seq(SeqDeserializer::<_, Fault>::new(std::iter::empty::<u8>()))
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
+        visitor.visit_seq(SeqDeserializer::<_, YamlReadError>::new(std::iter::empty::<u8>()))
     }
 
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_map(MapDeserializer::<_, Fault>::new(std::iter::empty::<(u8, u8)>()))
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
+        visitor.visit_map(MapDeserializer::<_, YamlReadError>::new(std::iter::empty::<(u8, u8)>()))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -42,15 +42,19 @@ impl<'de> Deserializer<'de> for Placeholder {
         _name: &'static str,
         _fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, YamlReadError> {
         self.deserialize_map(visitor)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fault> {
-        if name == DYNAMIC { visitor.visit_str("") } else { visitor.visit_newtype_struct(self) }
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, YamlReadError> {
+        if name == TEMPLATED_TYPE_NAME { visitor.visit_str("") } else { visitor.visit_newtype_struct(self) }
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
         visitor.visit_none()
     }
 
@@ -59,28 +63,29 @@ impl<'de> Deserializer<'de> for Placeholder {
         _name: &'static str,
         variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
-        let first: StrDeserializer<'static, Fault> = variants.first().copied().unwrap_or_default().into_deserializer();
+    ) -> Result<V::Value, YamlReadError> {
+        let first: StrDeserializer<'static, YamlReadError> =
+            variants.first().copied().unwrap_or_default().into_deserializer();
         visitor.visit_enum(first)
     }
 
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
         self.deserialize_str(visitor)
     }
 
-    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
         self.deserialize_u64(visitor)
     }
 
-    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
         self.deserialize_u64(visitor)
     }
 
-    fn deserialize_i32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_i32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
         self.deserialize_u64(visitor)
     }
 
-    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
         self.deserialize_u64(visitor)
     }
 

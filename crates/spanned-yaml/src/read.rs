@@ -5,30 +5,30 @@ use std::collections::{HashMap, HashSet};
 
 use serde::de::DeserializeOwned;
 
-use super::de::Reader;
-use super::fault::{Fault, Id};
-use super::{Node, Problem, Span, Value, suggest};
+use super::de::NodeDeserializer;
+use super::fault::{NodePtr, YamlReadError};
+use super::{Diagnostic, SourceSpan, YamlNode, YamlValue, suggest};
 
 /// A file with more problems than this is not worth reading on.
-const MAX_ROUNDS: usize = 100;
+const MAX_READ_ROUNDS: usize = 100;
 
 /// What is left out of a tree, and which missing fields are filled, while it is read again.
 #[derive(Default)]
-pub struct Gone {
+pub struct SkippedNodes {
     /// Nodes that could not be read.
-    pub nodes: HashSet<Id>,
+    pub nodes: HashSet<NodePtr>,
     /// Fields that were missing from a map.
-    pub filled: HashMap<Id, Vec<&'static str>>,
+    pub placeholder_fields: HashMap<NodePtr, Vec<&'static str>>,
     /// No text is an expression any more.
-    pub resolved: bool,
+    pub expressions_resolved: bool,
 }
 
 /// Reads a typed value from a node and gathers every problem on the way, sorted by place.
 ///
 /// # Errors
 /// The problems, at least one.
-pub fn read<T: DeserializeOwned>(node: &Node) -> Result<T, Vec<Problem>> {
-    match read_most(node) {
+pub fn read<T: DeserializeOwned>(node: &YamlNode) -> Result<T, Vec<Diagnostic>> {
+    match read_partial(node) {
         (Some(value), problems) if problems.is_empty() => Ok(value),
         (_, problems) => Err(problems),
     }
@@ -36,37 +36,42 @@ pub fn read<T: DeserializeOwned>(node: &Node) -> Result<T, Vec<Problem>> {
 
 /// The same, but also gives what could be read without the parts that have problems, so that it can be checked
 /// further. Missing fields in it hold something empty.
-pub fn read_most<T: DeserializeOwned>(node: &Node) -> (Option<T>, Vec<Problem>) {
-    read_on(node, Gone::default())
+pub fn read_partial<T: DeserializeOwned>(node: &YamlNode) -> (Option<T>, Vec<Diagnostic>) {
+    read_skipping(node, SkippedNodes::default())
 }
 
 /// The same, from what has been left out on.
-pub fn read_on<T: DeserializeOwned>(node: &Node, mut gone: Gone) -> (Option<T>, Vec<Problem>) {
+pub fn read_skipping<T: DeserializeOwned>(node: &YamlNode, mut gone: SkippedNodes) -> (Option<T>, Vec<Diagnostic>) {
     let mut problems = Vec::new();
-    for _ in 0..MAX_ROUNDS {
-        match T::deserialize(Reader::new(node, &gone)) {
-            Ok(value) => return (Some(value), sorted(problems)),
+    for _ in 0..MAX_READ_ROUNDS {
+        match T::deserialize(NodeDeserializer::new(node, &gone)) {
+            Ok(value) => return (Some(value), sort_diagnostics(problems)),
             Err(fault) => {
-                if !set_aside(fault, node, &mut gone, &mut problems) {
+                if !skip_and_record(fault, node, &mut gone, &mut problems) {
                     break;
                 }
             }
         }
     }
-    (None, sorted(problems))
+    (None, sort_diagnostics(problems))
 }
 
 /// Notes a fault and leaves out what caused it. False if that is the root itself: then nothing more can be read.
-fn set_aside(fault: Fault, root: &Node, gone: &mut Gone, problems: &mut Vec<Problem>) -> bool {
-    let (span, id) = fault.at.unwrap_or((root.span, std::ptr::from_ref(root)));
-    let lost = fault.missing.is_some_and(|field| lost_field(root, id, field, gone));
+fn skip_and_record(
+    fault: YamlReadError,
+    root: &YamlNode,
+    gone: &mut SkippedNodes,
+    problems: &mut Vec<Diagnostic>,
+) -> bool {
+    let (span, id) = fault.location.unwrap_or((root.span, std::ptr::from_ref(root)));
+    let lost = fault.missing_field.is_some_and(|field| is_field_skipped(root, id, field, gone));
     // Whatever goes wrong is told at least once, even if it is the consequence of another thing.
     if problems.is_empty() || !(lost || fault.follow_up) {
-        problems.push(problem(span, fault.message, fault.hint));
+        problems.push(definition_diagnostic(span, fault.message, fault.hint));
     }
-    match fault.missing {
-        Some(field) if !gone.filled.get(&id).is_some_and(|fields| fields.contains(&field)) => {
-            gone.filled.entry(id).or_default().push(field);
+    match fault.missing_field {
+        Some(field) if !gone.placeholder_fields.get(&id).is_some_and(|fields| fields.contains(&field)) => {
+            gone.placeholder_fields.entry(id).or_default().push(field);
             true
         }
         _ => !std::ptr::eq(id, root) && gone.nodes.insert(id),
@@ -74,33 +79,33 @@ fn set_aside(fault: Fault, root: &Node, gone: &mut Gone, problems: &mut Vec<Prob
 }
 
 /// Whether `field` of the map `id` was there and has been left out, maybe under a misspelt name.
-fn lost_field(root: &Node, id: Id, field: &str, gone: &Gone) -> bool {
-    let Some(Value::Map(entries)) = find(root, id).map(|map| &map.value) else { return false };
+fn is_field_skipped(root: &YamlNode, id: NodePtr, field: &str, gone: &SkippedNodes) -> bool {
+    let Some(YamlValue::Map(entries)) = node_by_ptr(root, id).map(|map| &map.value) else { return false };
     let mut left_out = entries.iter().filter(|(_, node)| gone.nodes.contains(&std::ptr::from_ref(node)));
-    left_out.any(|(key, _)| suggest::closest(&key.text, [field]).is_some())
+    left_out.any(|(key, _)| suggest::closest_name(&key.text, [field]).is_some())
 }
 
-fn find(node: &Node, id: Id) -> Option<&Node> {
+fn node_by_ptr(node: &YamlNode, id: NodePtr) -> Option<&YamlNode> {
     if std::ptr::eq(node, id) {
         return Some(node);
     }
     match &node.value {
-        Value::Seq(items) => items.iter().find_map(|item| find(item, id)),
-        Value::Map(entries) => entries.iter().find_map(|(_, item)| find(item, id)),
+        YamlValue::Seq(items) => items.iter().find_map(|item| node_by_ptr(item, id)),
+        YamlValue::Map(entries) => entries.iter().find_map(|(_, item)| node_by_ptr(item, id)),
         _ => None,
     }
 }
 
 /// Problems in the order of the file, each once.
-pub fn sorted(mut problems: Vec<Problem>) -> Vec<Problem> {
+pub fn sort_diagnostics(mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
     problems.sort_by_key(|problem| (problem.span.line, problem.span.col));
     let mut seen = HashSet::new();
     problems.retain(|problem| seen.insert((problem.span.line, problem.span.col, problem.message.clone())));
     problems
 }
 
-fn problem(span: Span, message: String, hint: String) -> Problem {
-    Problem::new("definition_invalid", span, message).hint(hint)
+fn definition_diagnostic(span: SourceSpan, message: String, hint: String) -> Diagnostic {
+    Diagnostic::new("definition_invalid", span, message).with_hint(hint)
 }
 
 #[cfg(test)]

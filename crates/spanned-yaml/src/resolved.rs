@@ -4,56 +4,57 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
-use super::read::{Gone, read_on};
-use super::{Key, Node, Problem, Span, Value};
+use super::read::{SkippedNodes, read_skipping};
+use super::{Diagnostic, SourceSpan, YamlKey, YamlNode, YamlValue};
 
 /// Reads a typed value. Where text is wanted, a number or a boolean is taken as its text.
 ///
 /// # Errors
 /// Each fault as `PATH: what was expected, found WHAT`, at least one.
 pub fn read_resolved<T: DeserializeOwned>(json: &Json) -> Result<T, Vec<String>> {
-    let root = node(json, &mut 0);
-    match read_on(&root, Gone { resolved: true, ..Gone::default() }) {
+    let root = node_from_json(json, &mut 0);
+    match read_skipping(&root, SkippedNodes { expressions_resolved: true, ..SkippedNodes::default() }) {
         (Some(value), problems) if problems.is_empty() => Ok(value),
-        (_, problems) => Err(problems.iter().map(|problem| told(&root, problem)).collect()),
+        (_, problems) => Err(problems.iter().map(|problem| describe_diagnostic(&root, problem)).collect()),
     }
 }
 
 /// There are no places in JSON, so every node and key gets one of its own, by which it is found again.
-fn node(json: &Json, count: &mut usize) -> Node {
-    let span = place(count);
+fn node_from_json(json: &Json, count: &mut usize) -> YamlNode {
+    let span = next_span(count);
     let value = match json {
-        Json::Null => Value::Null,
-        Json::Bool(value) => Value::Bool(*value),
+        Json::Null => YamlValue::Null,
+        Json::Bool(value) => YamlValue::Bool(*value),
         Json::Number(number) => match number.as_i64() {
-            Some(value) => Value::Int(value),
-            None => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+            Some(value) => YamlValue::Int(value),
+            None => YamlValue::Float(number.as_f64().unwrap_or(f64::NAN)),
         },
-        Json::String(text) => Value::Str(text.clone()),
-        Json::Array(items) => Value::Seq(items.iter().map(|item| node(item, count)).collect()),
+        Json::String(text) => YamlValue::Str(text.clone()),
+        Json::Array(items) => YamlValue::Seq(items.iter().map(|item| node_from_json(item, count)).collect()),
         Json::Object(fields) => {
-            let entry =
-                |(name, value): (&String, &Json)| (Key { text: name.clone(), span: place(count) }, node(value, count));
-            Value::Map(fields.iter().map(entry).collect())
+            let entry = |(name, value): (&String, &Json)| {
+                (YamlKey { text: name.clone(), span: next_span(count) }, node_from_json(value, count))
+            };
+            YamlValue::Map(fields.iter().map(entry).collect())
         }
     };
     let written = matches!(json, Json::Bool(_) | Json::Number(_)).then(|| json.to_string().into());
-    Node { written, ..Node::new(span, value) }
+    YamlNode { source_text: written, ..YamlNode::new(span, value) }
 }
 
-fn place(count: &mut usize) -> Span {
+fn next_span(count: &mut usize) -> SourceSpan {
     *count += 1;
-    Span { line: *count, ..Span::default() }
+    SourceSpan { line: *count, ..SourceSpan::default() }
 }
 
-fn told(root: &Node, problem: &Problem) -> String {
-    let (path, at) = find(root, problem.span, "").unwrap_or((String::new(), root));
+fn describe_diagnostic(root: &YamlNode, problem: &Diagnostic) -> String {
+    let (path, at) = node_at_span(root, problem.span, "").unwrap_or((String::new(), root));
     let what = problem.message.split(", found ").next().unwrap_or_default();
     let what = what.split(" such as ").next().unwrap_or_default();
     let what = match what {
         _ if what.starts_with("missing field") || what.starts_with("unknown field") => what.to_owned(),
-        _ if what.starts_with("expected ") => format!("{what}, found {}", kind(at)),
-        _ => format!("{} that is not valid here", kind(at)),
+        _ if what.starts_with("expected ") => format!("{what}, found {}", value_kind_name(at)),
+        _ => format!("{} that is not valid here", value_kind_name(at)),
     };
     match path.as_str() {
         "" => what,
@@ -62,28 +63,30 @@ fn told(root: &Node, problem: &Problem) -> String {
 }
 
 /// The node at a place, or the one behind the key at that place, and its path.
-fn find<'a>(node: &'a Node, span: Span, path: &str) -> Option<(String, &'a Node)> {
+fn node_at_span<'a>(node: &'a YamlNode, span: SourceSpan, path: &str) -> Option<(String, &'a YamlNode)> {
     let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     if node.span == span {
         return Some((path.to_owned(), node));
     }
     match &node.value {
-        Value::Seq(items) => items.iter().enumerate().find_map(|(at, item)| find(item, span, &below(&at.to_string()))),
-        Value::Map(entries) => entries.iter().find_map(|(key, item)| match key.span == span {
+        YamlValue::Seq(items) => {
+            items.iter().enumerate().find_map(|(at, item)| node_at_span(item, span, &below(&at.to_string())))
+        }
+        YamlValue::Map(entries) => entries.iter().find_map(|(key, item)| match key.span == span {
             true => Some((path.to_owned(), item)),
-            false => find(item, span, &below(&key.text)),
+            false => node_at_span(item, span, &below(&key.text)),
         }),
         _ => None,
     }
 }
 
-fn kind(node: &Node) -> &'static str {
+fn value_kind_name(node: &YamlNode) -> &'static str {
     match node.value {
-        Value::Null => "nothing",
-        Value::Bool(_) => "a boolean",
-        Value::Int(_) | Value::Float(_) => "a number",
-        Value::Str(_) => "text",
-        Value::Seq(_) => "a list",
-        Value::Map(_) => "a map",
+        YamlValue::Null => "nothing",
+        YamlValue::Bool(_) => "a boolean",
+        YamlValue::Int(_) | YamlValue::Float(_) => "a number",
+        YamlValue::Str(_) => "text",
+        YamlValue::Seq(_) => "a list",
+        YamlValue::Map(_) => "a map",
     }
 }

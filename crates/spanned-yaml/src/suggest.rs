@@ -1,19 +1,19 @@
 //! Which name was probably meant.
 
 /// The choice that is nearest to `name`, if it is near enough to be a slip of the finger.
-pub fn closest<'a>(name: &str, choices: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn closest_name<'a>(name: &str, choices: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (name.chars().count() / 3).clamp(1, 3);
     choices
         .into_iter()
-        .map(|choice| (distance(&name.to_lowercase(), &choice.to_lowercase()), choice))
+        .map(|choice| (edit_distance(&name.to_lowercase(), &choice.to_lowercase()), choice))
         .filter(|(distance, choice)| *distance <= limit && *distance < choice.chars().count())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, choice)| choice)
 }
 
 /// A hint for an unknown `name`: what was probably meant, else the choices; empty if there are none.
-pub fn choices<'a>(name: &str, choices: impl IntoIterator<Item = &'a str> + Clone) -> String {
-    if let Some(meant) = closest(name, choices.clone()) {
+pub fn suggestion_hint<'a>(name: &str, choices: impl IntoIterator<Item = &'a str> + Clone) -> String {
+    if let Some(meant) = closest_name(name, choices.clone()) {
         return format!("did you mean `{meant}`?");
     }
     let names: Vec<_> = choices.into_iter().map(|choice| format!("`{choice}`")).collect();
@@ -25,7 +25,7 @@ pub fn choices<'a>(name: &str, choices: impl IntoIterator<Item = &'a str> + Clon
 }
 
 /// Edits between two words: a character put in, left out, changed, or swapped with the next one.
-fn distance(a: &str, b: &str) -> usize {
+fn edit_distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     if a.len().abs_diff(b.len()) > 3 || a.len().max(b.len()) > 100 {
         return usize::MAX;
@@ -53,10 +53,10 @@ mod tests {
     #[test]
     fn slips_are_recognised_and_strangers_are_not() {
         let known = ["timeout", "retry", "queue"];
-        assert_eq!(closest("timout", known), Some("timeout"));
-        assert_eq!(closest("rerty", known), Some("retry"));
-        assert_eq!(closest("Queue", known), Some("queue"));
-        assert_eq!(closest("colour", known), None);
-        assert_eq!(choices("colour", known), "expected one of `timeout`, `retry`, `queue`");
+        assert_eq!(closest_name("timout", known), Some("timeout"));
+        assert_eq!(closest_name("rerty", known), Some("retry"));
+        assert_eq!(closest_name("Queue", known), Some("queue"));
+        assert_eq!(closest_name("colour", known), None);
+        assert_eq!(suggestion_hint("colour", known), "expected one of `timeout`, `retry`, `queue`");
     }
 }

@@ -1,12 +1,12 @@
 //! API keys, stored hashed.
 
-use super::db::{Db, Row, args};
-use afterload_core::clock::{self, Millis};
+use super::db::{Db, DbRow, args};
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
 /// An API key as stored: its hash, never the key.
 #[derive(Clone, Debug)]
-pub struct StoredKey {
+pub struct ApiKeyRecord {
     /// The public part, which logs and lists show.
     pub id: String,
     /// SHA-256 of the whole key, in hexadecimal.
@@ -18,19 +18,19 @@ pub struct StoredKey {
     /// The buckets whose objects it may name in parameters.
     pub buckets: Vec<String>,
     /// When it was made.
-    pub created_at: Millis,
+    pub created_at: UnixMillis,
 }
 
-const COLUMNS: &str = "SELECT id, hash, name, scopes, buckets, created_at FROM api_keys";
+const SELECT_API_KEYS: &str = "SELECT id, hash, name, scopes, buckets, created_at FROM api_keys";
 
-fn key(row: &Row) -> Result<StoredKey> {
-    Ok(StoredKey {
-        id: row.text("id")?,
-        hash: row.text("hash")?,
-        name: row.text("name")?,
-        scopes: row.json("scopes")?.unwrap_or_default(),
-        buckets: row.json("buckets")?.unwrap_or_default(),
-        created_at: row.int("created_at")?,
+fn api_key_from_row(row: &DbRow) -> Result<ApiKeyRecord> {
+    Ok(ApiKeyRecord {
+        id: row.get_text("id")?,
+        hash: row.get_text("hash")?,
+        name: row.get_text("name")?,
+        scopes: row.get_json("scopes")?.unwrap_or_default(),
+        buckets: row.get_json("buckets")?.unwrap_or_default(),
+        created_at: row.get_int("created_at")?,
     })
 }
 
@@ -39,12 +39,12 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn insert_key(&self, key: &StoredKey) -> Result<bool> {
+    pub async fn insert_api_key(&self, key: &ApiKeyRecord) -> Result<bool> {
         let scopes = serde_json::json!(key.scopes);
         let buckets = serde_json::json!(key.buckets);
         let sql = "INSERT INTO api_keys (id, hash, name, scopes, buckets, created_at) VALUES ($1, $2, $3, $4, $5, $6)
                    ON CONFLICT DO NOTHING";
-        let args = args![&key.id, &key.hash, &key.name, &scopes, &buckets, clock::now()];
+        let args = args![&key.id, &key.hash, &key.name, &scopes, &buckets, clock::now_millis()];
         Ok(self.execute(sql, &args).await? == 1)
     }
 
@@ -52,23 +52,31 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn key(&self, id: &str) -> Result<Option<StoredKey>> {
-        self.fetch_one(&format!("{COLUMNS} WHERE id = $1"), &args![id]).await?.as_ref().map(key).transpose()
+    pub async fn find_api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>> {
+        self.fetch_optional(&format!("{SELECT_API_KEYS} WHERE id = $1"), &args![id])
+            .await?
+            .as_ref()
+            .map(api_key_from_row)
+            .transpose()
     }
 
     /// All keys, oldest first.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn keys(&self) -> Result<Vec<StoredKey>> {
-        self.fetch(&format!("{COLUMNS} ORDER BY created_at, id"), &[]).await?.iter().map(key).collect()
+    pub async fn list_api_keys(&self) -> Result<Vec<ApiKeyRecord>> {
+        self.fetch(&format!("{SELECT_API_KEYS} ORDER BY created_at, id"), &[])
+            .await?
+            .iter()
+            .map(api_key_from_row)
+            .collect()
     }
 
     /// Deletes a key. True if there was one.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn delete_key(&self, id: &str) -> Result<bool> {
+    pub async fn delete_api_key(&self, id: &str) -> Result<bool> {
         Ok(self.execute("DELETE FROM api_keys WHERE id = $1", &args![id]).await? == 1)
     }
 }

@@ -1,7 +1,7 @@
 //! Files that afterload owns: what was uploaded for a run, and what its steps made.
 
-use super::db::{Db, Row, Tx, args};
-use afterload_core::clock::{self, Millis};
+use super::db::{Db, DbRow, DbTx, args};
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
 /// A file that afterload owns.
@@ -16,25 +16,25 @@ pub struct ArtifactRecord {
     /// The file's shape, as JSON.
     pub file: serde_json::Value,
     /// When it became visible.
-    pub created_at: Millis,
+    pub created_at: UnixMillis,
     /// When nobody needed it any more: from then on it is gone.
-    pub expired_at: Option<Millis>,
+    pub expired_at: Option<UnixMillis>,
 }
 
-const COLUMNS: &str = "SELECT id, run_id, step_id, file, created_at, expired_at FROM artifacts";
+const SELECT_ARTIFACTS: &str = "SELECT id, run_id, step_id, file, created_at, expired_at FROM artifacts";
 
-fn artifact(row: &Row) -> Result<ArtifactRecord> {
+fn artifact_from_row(row: &DbRow) -> Result<ArtifactRecord> {
     Ok(ArtifactRecord {
-        id: row.text("id")?,
-        run_id: row.text("run_id")?,
-        step_id: row.opt_text("step_id")?,
-        file: row.json("file")?.unwrap_or_default(),
-        created_at: row.int("created_at")?,
-        expired_at: row.opt_int("expired_at")?,
+        id: row.get_text("id")?,
+        run_id: row.get_text("run_id")?,
+        step_id: row.get_opt_text("step_id")?,
+        file: row.get_json("file")?.unwrap_or_default(),
+        created_at: row.get_int("created_at")?,
+        expired_at: row.get_opt_int("expired_at")?,
     })
 }
 
-impl Tx {
+impl DbTx {
     /// Makes a file visible.
     ///
     /// # Errors
@@ -47,15 +47,15 @@ impl Tx {
         file: &serde_json::Value,
     ) -> Result<()> {
         let sql = "INSERT INTO artifacts (id, run_id, step_id, file, created_at) VALUES ($1, $2, $3, $4, $5)";
-        self.execute(sql, &args![id, run, step, file, clock::now()]).await?;
-        self.refer_to_artifact(id, run).await
+        self.execute(sql, &args![id, run, step, file, clock::now_millis()]).await?;
+        self.add_artifact_ref(id, run).await
     }
 
     /// Says that a run needs a file, its own or another run's.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn refer_to_artifact(&mut self, id: &str, run: &str) -> Result<()> {
+    pub async fn add_artifact_ref(&mut self, id: &str, run: &str) -> Result<()> {
         let sql = "INSERT INTO artifact_refs (artifact_id, holder) VALUES ($1, $2) ON CONFLICT DO NOTHING";
         self.execute(sql, &args![id, format!("run:{run}")]).await.map(drop)
     }
@@ -65,7 +65,7 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn hold_artifact(&mut self, id: &str) -> Result<bool> {
+    pub async fn lock_live_artifact(&mut self, id: &str) -> Result<bool> {
         let sql = "UPDATE artifacts SET expired_at = expired_at WHERE id = $1 AND expired_at IS NULL";
         Ok(self.execute(sql, &args![id]).await? == 1)
     }
@@ -76,16 +76,20 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn artifact(&self, id: &str) -> Result<Option<ArtifactRecord>> {
-        self.fetch_one(&format!("{COLUMNS} WHERE id = $1"), &args![id]).await?.as_ref().map(artifact).transpose()
+    pub async fn find_artifact(&self, id: &str) -> Result<Option<ArtifactRecord>> {
+        self.fetch_optional(&format!("{SELECT_ARTIFACTS} WHERE id = $1"), &args![id])
+            .await?
+            .as_ref()
+            .map(artifact_from_row)
+            .transpose()
     }
 
     /// The artifacts of a run, oldest first.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn artifacts(&self, run: &str) -> Result<Vec<ArtifactRecord>> {
-        let sql = format!("{COLUMNS} WHERE run_id = $1 ORDER BY id");
-        self.fetch(&sql, &args![run]).await?.iter().map(artifact).collect()
+    pub async fn list_artifacts(&self, run: &str) -> Result<Vec<ArtifactRecord>> {
+        let sql = format!("{SELECT_ARTIFACTS} WHERE run_id = $1 ORDER BY id");
+        self.fetch(&sql, &args![run]).await?.iter().map(artifact_from_row).collect()
     }
 }

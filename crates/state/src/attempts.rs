@@ -3,24 +3,24 @@
 
 use serde_json::Value;
 
-use super::db::{Arg, Db, Tx, args};
+use super::db::{Db, DbTx, SqlArg, args};
 use super::runs::{self, RunRecord};
-use super::sleep::Sleep;
+use super::sleep::WakeCondition;
 use super::status::StepStatus;
-use super::steps::{COLUMNS, StepRecord, step};
-use afterload_core::clock::{self, Millis};
+use super::steps::{STEP_COLUMNS, StepRecord, step_from_row};
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
 /// What a claim gives to the attempt that holds it.
 #[derive(Clone, Debug)]
-pub struct Claimed {
+pub struct StepClaim {
     /// The step; its `claims` is the number of this claim.
     pub step: StepRecord,
 }
 
 /// How an attempt leaves its step.
 #[derive(Clone, Debug)]
-pub enum Ending {
+pub enum AttemptEnd {
     /// For good.
     Final {
         /// A final status.
@@ -35,59 +35,60 @@ pub enum Ending {
         /// Why it failed.
         error: Value,
         /// When to try again.
-        due_at: Millis,
+        due_at: UnixMillis,
     },
     /// Not done yet: it waits for something without a worker.
-    Sleep(Sleep),
+    Suspend(WakeCondition),
     /// Not done yet: its items are written in the same transaction, and nobody works on it until they have ended.
     FanOut,
     /// Given back untouched: its process goes down, or cannot work on it now.
     Park {
         /// When it may be claimed again.
-        due_at: Millis,
+        due_at: UnixMillis,
     },
 }
 
 /// Claims the step `s` of the id `$1` at the time `$2`, if it has one of these statuses and a condition holds.
-fn claim(statuses: &str, condition: &str) -> String {
+fn claim_sql(statuses: &str, condition: &str) -> String {
     // A step found running was left by a crash. The count starts anew when its progress had moved since its claim.
     format!(
         "UPDATE step_runs AS s SET
             crashes = CASE WHEN status <> 'running' THEN crashes WHEN moves > moves_at_claim THEN 1 ELSE crashes + 1 END,
             status = 'running', claims = claims + 1, moves_at_claim = moves, due_at = NULL,
             started_at = COALESCE(started_at, $2)
-        WHERE id = $1 AND status IN ({statuses}) AND {condition} RETURNING {COLUMNS}"
+        WHERE id = $1 AND status IN ({statuses}) AND {condition} RETURNING {STEP_COLUMNS}"
     )
 }
 
 /// Holds for the step `$1` while the claim `$2` does.
-const HELD: &str = "WHERE id = $1 AND claims = $2 AND status = 'running'";
+const WHERE_CLAIM_HOLDS: &str = "WHERE id = $1 AND claims = $2 AND status = 'running'";
 
 /// Ends a step for good.
-const FINAL: &str = "UPDATE step_runs SET status = $4, outputs = $5, error = $6, finished_at = $7, crashes = 0,
+const UPDATE_FINAL_STEP: &str =
+    "UPDATE step_runs SET status = $4, outputs = $5, error = $6, finished_at = $7, crashes = 0,
                      progress = COALESCE($3, progress)";
 
-fn final_args(
+fn final_step_args(
     id: &str,
     claim: i64,
     progress: Option<String>,
     (status, outputs, error): (StepStatus, Option<&Value>, Option<&Value>),
-) -> [Arg; 7] {
+) -> [SqlArg; 7] {
     let (outputs, error) = (outputs.map(Value::to_string), error.map(Value::to_string));
-    args![id, claim, progress, status.as_str(), outputs, error, clock::now()]
+    args![id, claim, progress, status.as_str(), outputs, error, clock::now_millis()]
 }
 
-fn claim_args(id: &str, values: &[Arg]) -> Vec<Arg> {
-    args![id, clock::now()].into_iter().chain(values.iter().cloned()).collect()
+fn claim_args(id: &str, values: &[SqlArg]) -> Vec<SqlArg> {
+    args![id, clock::now_millis()].into_iter().chain(values.iter().cloned()).collect()
 }
 
-impl Tx {
+impl DbTx {
     /// Claims a step for an attempt whose lease the caller has checked in this transaction. `None`: the step has ended
     /// or was not ready, the wake-up is stale.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn claim_step(&mut self, id: &str) -> Result<Option<Claimed>> {
+    pub async fn claim_step(&mut self, id: &str) -> Result<Option<StepClaim>> {
         self.claim_step_if(id, "1 = 1", &[]).await
     }
 
@@ -95,19 +96,19 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn claim_step_if(&mut self, id: &str, condition: &str, values: &[Arg]) -> Result<Option<Claimed>> {
-        let sql = claim("'queued', 'retrying', 'running', 'sleeping'", condition);
+    pub async fn claim_step_if(&mut self, id: &str, condition: &str, values: &[SqlArg]) -> Result<Option<StepClaim>> {
+        let sql = claim_sql("'queued', 'retrying', 'running', 'sleeping'", condition);
         let rows = self.fetch(&sql, &claim_args(id, values)).await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        Ok(Some(Claimed { step: step(row)? }))
+        Ok(Some(StepClaim { step: step_from_row(row)? }))
     }
 
     /// Stores progress; `moved` says that it is more than the attempts before had. False: the claim is lost.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn move_step(&mut self, id: &str, claim: i64, progress: &Value, moved: bool) -> Result<bool> {
-        let sql = format!("UPDATE step_runs SET progress = $3, moves = moves + $4 {HELD}");
+    pub async fn record_progress(&mut self, id: &str, claim: i64, progress: &Value, moved: bool) -> Result<bool> {
+        let sql = format!("UPDATE step_runs SET progress = $3, moves = moves + $4 {WHERE_CLAIM_HOLDS}");
         Ok(self.execute(&sql, &args![id, claim, progress, moved]).await? == 1)
     }
 
@@ -115,27 +116,34 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn end_step(&mut self, id: &str, claim: i64, progress: Option<&Value>, ending: &Ending) -> Result<bool> {
+    pub async fn end_step(
+        &mut self,
+        id: &str,
+        claim: i64,
+        progress: Option<&Value>,
+        ending: &AttemptEnd,
+    ) -> Result<bool> {
         let progress = progress.map(Value::to_string);
         let touched = match ending {
-            Ending::Final { status, outputs, error } => {
-                let args = final_args(id, claim, progress, (*status, outputs.as_ref(), error.as_ref()));
-                self.execute(&format!("{FINAL} {HELD}"), &args).await?
+            AttemptEnd::Final { status, outputs, error } => {
+                let args = final_step_args(id, claim, progress, (*status, outputs.as_ref(), error.as_ref()));
+                self.execute(&format!("{UPDATE_FINAL_STEP} {WHERE_CLAIM_HOLDS}"), &args).await?
             }
-            Ending::Retry { error, due_at } => {
+            AttemptEnd::Retry { error, due_at } => {
                 let sql = format!(
                     "UPDATE step_runs SET status = 'retrying', failures = failures + 1, error = $4, due_at = $5, crashes = 0,
-                     progress = COALESCE($3, progress) {HELD}"
+                     progress = COALESCE($3, progress) {WHERE_CLAIM_HOLDS}"
                 );
                 self.execute(&sql, &args![id, claim, progress, error, *due_at]).await?
             }
-            Ending::Sleep(sleep) => return self.put_to_sleep(id, claim, sleep).await,
-            Ending::FanOut => {
-                self.execute(&format!("UPDATE step_runs SET crashes = 0 {HELD}"), &args![id, claim]).await?
+            AttemptEnd::Suspend(sleep) => return self.suspend_step(id, claim, sleep).await,
+            AttemptEnd::FanOut => {
+                self.execute(&format!("UPDATE step_runs SET crashes = 0 {WHERE_CLAIM_HOLDS}"), &args![id, claim])
+                    .await?
             }
-            Ending::Park { due_at } => {
+            AttemptEnd::Park { due_at } => {
                 let sql = format!(
-                    "UPDATE step_runs SET status = 'queued', due_at = $4, progress = COALESCE($3, progress) {HELD}"
+                    "UPDATE step_runs SET status = 'queued', due_at = $4, progress = COALESCE($3, progress) {WHERE_CLAIM_HOLDS}"
                 );
                 self.execute(&sql, &args![id, claim, progress, *due_at]).await?
             }
@@ -149,22 +157,22 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn end_step_with(
+    pub async fn end_step_and_job(
         &mut self,
         (id, claim): (&str, i64),
         progress: Option<&Value>,
         last: (StepStatus, Option<&Value>, Option<&Value>),
-        (give_up, values): (&str, &[Arg]),
+        (give_up, values): (&str, &[SqlArg]),
     ) -> Result<Option<RunRecord>> {
-        let touch = runs::touch("(SELECT run_id FROM ended)");
+        let touch = runs::bump_revision_sql("(SELECT run_id FROM ended)");
         let sql = format!(
             "WITH given_up AS ({give_up}),
-             ended AS ({FINAL} {HELD} AND EXISTS (SELECT 1 FROM given_up) RETURNING run_id)
+             ended AS ({UPDATE_FINAL_STEP} {WHERE_CLAIM_HOLDS} AND EXISTS (SELECT 1 FROM given_up) RETURNING run_id)
              {touch}"
         );
-        let args = final_args(id, claim, progress.map(Value::to_string), last);
+        let args = final_step_args(id, claim, progress.map(Value::to_string), last);
         let args: Vec<_> = args.into_iter().chain(values.iter().cloned()).collect();
-        self.fetch(&sql, &args).await?.first().map(runs::run).transpose()
+        self.fetch(&sql, &args).await?.first().map(runs::run_from_row).transpose()
     }
 }
 
@@ -174,16 +182,25 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database; the outcome may then be unknown, and shows as a claim that a crash left.
-    pub async fn claim_alone(&self, id: &str, condition: &str, values: &[Arg]) -> Result<Option<(Claimed, RunRecord)>> {
-        const RUN: &str = "run__";
-        let claim = claim("'queued', 'retrying', 'sleeping'", &format!("s.crashes = 0 AND {condition}"));
-        let start = runs::start("(SELECT run_id FROM claimed)", "(SELECT section FROM claimed) = 'finally'");
-        let named =
-            runs::columns().split(", ").map(|name| format!("{name} AS {RUN}{name}")).collect::<Vec<_>>().join(", ");
+    pub async fn claim_and_start_run(
+        &self,
+        id: &str,
+        condition: &str,
+        values: &[SqlArg],
+    ) -> Result<Option<(StepClaim, RunRecord)>> {
+        const RUN_COLUMN_PREFIX: &str = "run__";
+        let claim = claim_sql("'queued', 'retrying', 'sleeping'", &format!("s.crashes = 0 AND {condition}"));
+        let start =
+            runs::mark_run_started_sql("(SELECT run_id FROM claimed)", "(SELECT section FROM claimed) = 'finally'");
+        let named = runs::all_run_columns()
+            .split(", ")
+            .map(|name| format!("{name} AS {RUN_COLUMN_PREFIX}{name}"))
+            .collect::<Vec<_>>()
+            .join(", ");
         let sql =
             format!("WITH claimed AS ({claim}), started AS ({start} RETURNING {named}) SELECT * FROM claimed, started");
-        let Some(row) = self.fetch_one(&sql, &claim_args(id, values)).await? else { return Ok(None) };
-        let claimed = Claimed { step: step(&row)? };
-        Ok(Some((claimed, runs::run(&row.part(RUN))?)))
+        let Some(row) = self.fetch_optional(&sql, &claim_args(id, values)).await? else { return Ok(None) };
+        let claimed = StepClaim { step: step_from_row(&row)? };
+        Ok(Some((claimed, runs::run_from_row(&row.with_prefix(RUN_COLUMN_PREFIX))?)))
     }
 }

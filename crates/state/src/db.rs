@@ -14,31 +14,31 @@ use sqlx::postgres::PgRow;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection as _, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Transaction};
 
-use super::group::{Group, Verdict};
+use super::group::{GroupCommit, TxOutcome};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
 /// How long a writer waits for its turn on SQLite's one connection.
-const TURN: Duration = Duration::from_secs(60);
+const SQLITE_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The service's database. Cheap to clone.
 #[derive(Clone)]
-pub struct Db(Inner);
+pub struct Db(DbBackend);
 
 #[derive(Clone)]
-enum Inner {
+enum DbBackend {
     /// One connection writes, ours and the queue's: writers wait their turn in the pool rather than at SQLite's lock,
     /// which polls and starves.
-    Sqlite { write: SqlitePool, read: SqlitePool, path: PathBuf, group: Group },
+    Sqlite { write: SqlitePool, read: SqlitePool, path: PathBuf, group: GroupCommit },
     Postgres {
         pool: PgPool,
         /// Takes jobs out of the queue.
-        takers: PgPool,
+        fetch_pool: PgPool,
     },
 }
 
 /// A transaction. Nothing outside of the database may be awaited while it is open.
-pub enum Tx {
+pub enum DbTx {
     /// Begun `IMMEDIATE`: it holds the only write lock.
     Sqlite(Transaction<'static, Sqlite>),
     /// Read committed.
@@ -47,7 +47,7 @@ pub enum Tx {
 
 /// A value for a placeholder.
 #[derive(Clone, Debug)]
-pub enum Arg {
+pub enum SqlArg {
     /// `TEXT`
     Text(Option<String>),
     /// `BIGINT`
@@ -56,7 +56,7 @@ pub enum Arg {
 
 macro_rules! arg_from {
     ($($type:ty => |$value:ident| $arg:expr),* $(,)?) => {$(
-        impl From<$type> for Arg {
+        impl From<$type> for SqlArg {
             fn from($value: $type) -> Self {
                 $arg
             }
@@ -64,32 +64,32 @@ macro_rules! arg_from {
     )*};
 }
 arg_from! {
-    &str => |value| Arg::Text(Some(value.to_owned())),
-    &String => |value| Arg::Text(Some(value.clone())),
-    String => |value| Arg::Text(Some(value)),
-    Option<String> => |value| Arg::Text(value),
-    Option<&str> => |value| Arg::Text(value.map(str::to_owned)),
-    &serde_json::Value => |value| Arg::Text(Some(value.to_string())),
-    i64 => |value| Arg::Int(Some(value)),
-    u32 => |value| Arg::Int(Some(value.into())),
-    bool => |value| Arg::Int(Some(value.into())),
-    Option<i64> => |value| Arg::Int(value),
+    &str => |value| SqlArg::Text(Some(value.to_owned())),
+    &String => |value| SqlArg::Text(Some(value.clone())),
+    String => |value| SqlArg::Text(Some(value)),
+    Option<String> => |value| SqlArg::Text(value),
+    Option<&str> => |value| SqlArg::Text(value.map(str::to_owned)),
+    &serde_json::Value => |value| SqlArg::Text(Some(value.to_string())),
+    i64 => |value| SqlArg::Int(Some(value)),
+    u32 => |value| SqlArg::Int(Some(value.into())),
+    bool => |value| SqlArg::Int(Some(value.into())),
+    Option<i64> => |value| SqlArg::Int(value),
 }
 
 /// The values of a statement's placeholders, in their order.
 macro_rules! args {
-    ($($value:expr),* $(,)?) => { [$($crate::Arg::from($value)),*] };
+    ($($value:expr),* $(,)?) => { [$($crate::SqlArg::from($value)),*] };
 }
 pub(crate) use args;
 
 /// A row of either database.
-pub struct Row {
-    cells: Cells,
+pub struct DbRow {
+    cells: BackendRow,
     /// What stands before the names of the columns.
     prefix: &'static str,
 }
 
-enum Cells {
+enum BackendRow {
     Sqlite(SqliteRow),
     Postgres(PgRow),
 }
@@ -101,28 +101,28 @@ macro_rules! column {
             prefix => Cow::Owned(format!("{prefix}{}", $name)),
         };
         match &$row.cells {
-            Cells::Sqlite(row) => row.try_get(&*name),
-            Cells::Postgres(row) => row.try_get(&*name),
+            BackendRow::Sqlite(row) => row.try_get(&*name),
+            BackendRow::Postgres(row) => row.try_get(&*name),
         }
         .map_err(Error::from)
     }};
 }
 
-impl From<SqliteRow> for Row {
+impl From<SqliteRow> for DbRow {
     fn from(row: SqliteRow) -> Self {
-        Self { cells: Cells::Sqlite(row), prefix: "" }
+        Self { cells: BackendRow::Sqlite(row), prefix: "" }
     }
 }
 
-impl From<PgRow> for Row {
+impl From<PgRow> for DbRow {
     fn from(row: PgRow) -> Self {
-        Self { cells: Cells::Postgres(row), prefix: "" }
+        Self { cells: BackendRow::Postgres(row), prefix: "" }
     }
 }
 
-impl Row {
+impl DbRow {
     /// The part of a joined row whose columns have this before their names.
-    pub(super) fn part(self, prefix: &'static str) -> Self {
+    pub(super) fn with_prefix(self, prefix: &'static str) -> Self {
         Self { prefix, ..self }
     }
 
@@ -130,7 +130,7 @@ impl Row {
     ///
     /// # Errors
     /// `database_error` for a null or another type.
-    pub fn text(&self, name: &str) -> Result<String> {
+    pub fn get_text(&self, name: &str) -> Result<String> {
         column!(self, name)
     }
 
@@ -138,7 +138,7 @@ impl Row {
     ///
     /// # Errors
     /// `database_error` for another type.
-    pub fn opt_text(&self, name: &str) -> Result<Option<String>> {
+    pub fn get_opt_text(&self, name: &str) -> Result<Option<String>> {
         column!(self, name)
     }
 
@@ -146,7 +146,7 @@ impl Row {
     ///
     /// # Errors
     /// `database_error` for another type.
-    pub fn int(&self, name: &str) -> Result<i64> {
+    pub fn get_int(&self, name: &str) -> Result<i64> {
         column!(self, name)
     }
 
@@ -154,7 +154,7 @@ impl Row {
     ///
     /// # Errors
     /// `database_error` for another type.
-    pub fn opt_int(&self, name: &str) -> Result<Option<i64>> {
+    pub fn get_opt_int(&self, name: &str) -> Result<Option<i64>> {
         column!(self, name)
     }
 
@@ -162,16 +162,16 @@ impl Row {
     ///
     /// # Errors
     /// `database_error` for another type.
-    pub fn count(&self, name: &str) -> Result<u32> {
-        Ok(u32::try_from(self.int(name)?).unwrap_or(u32::MAX))
+    pub fn get_u32(&self, name: &str) -> Result<u32> {
+        Ok(u32::try_from(self.get_int(name)?).unwrap_or(u32::MAX))
     }
 
     /// JSON in a `TEXT`.
     ///
     /// # Errors
     /// `database_error` for another type.
-    pub fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
-        let Some(text) = self.opt_text(name)? else { return Ok(None) };
+    pub fn get_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let Some(text) = self.get_opt_text(name)? else { return Ok(None) };
         let value = serde_json::from_str(&text);
         value.map(Some).map_err(|error| {
             Error::permanent("database_error", format!("column `{name}` holds no valid JSON: {error}"))
@@ -184,23 +184,23 @@ macro_rules! bound {
         let mut query = sqlx::query(AssertSqlSafe($sql));
         for arg in $args {
             query = match arg {
-                Arg::Text(value) => query.bind(value.clone()),
-                Arg::Int(value) => query.bind(*value),
+                SqlArg::Text(value) => query.bind(value.clone()),
+                SqlArg::Int(value) => query.bind(*value),
             };
         }
         query
     }};
 }
 
-impl Tx {
+impl DbTx {
     /// Runs a statement and says how many rows it touched.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn execute(&mut self, sql: &str, args: &[Arg]) -> Result<u64> {
+    pub async fn execute(&mut self, sql: &str, args: &[SqlArg]) -> Result<u64> {
         Ok(match self {
-            Tx::Sqlite(tx) => bound!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
-            Tx::Postgres(tx) => bound!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
+            DbTx::Sqlite(tx) => bound!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
+            DbTx::Postgres(tx) => bound!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
         })
     }
 
@@ -208,13 +208,13 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn fetch(&mut self, sql: &str, args: &[Arg]) -> Result<Vec<Row>> {
+    pub async fn fetch(&mut self, sql: &str, args: &[SqlArg]) -> Result<Vec<DbRow>> {
         Ok(match self {
-            Tx::Sqlite(tx) => {
-                bound!(sql.to_owned(), args).fetch_all(&mut **tx).await?.into_iter().map(Row::from).collect()
+            DbTx::Sqlite(tx) => {
+                bound!(sql.to_owned(), args).fetch_all(&mut **tx).await?.into_iter().map(DbRow::from).collect()
             }
-            Tx::Postgres(tx) => {
-                bound!(sql.to_owned(), args).fetch_all(&mut **tx).await?.into_iter().map(Row::from).collect()
+            DbTx::Postgres(tx) => {
+                bound!(sql.to_owned(), args).fetch_all(&mut **tx).await?.into_iter().map(DbRow::from).collect()
             }
         })
     }
@@ -222,8 +222,8 @@ impl Tx {
     /// Which database it is.
     pub fn dialect(&self) -> Dialect {
         match self {
-            Tx::Sqlite(..) => Dialect::Sqlite,
-            Tx::Postgres(_) => Dialect::Postgres,
+            DbTx::Sqlite(..) => Dialect::Sqlite,
+            DbTx::Postgres(_) => Dialect::Postgres,
         }
     }
 
@@ -233,8 +233,8 @@ impl Tx {
     /// Those of the database; the outcome may then be unknown.
     pub async fn commit(self) -> Result<()> {
         match self {
-            Tx::Sqlite(tx) => tx.commit().await?,
-            Tx::Postgres(tx) => tx.commit().await?,
+            DbTx::Sqlite(tx) => tx.commit().await?,
+            DbTx::Postgres(tx) => tx.commit().await?,
         }
         Ok(())
     }
@@ -247,12 +247,12 @@ impl Db {
     /// `database_url_invalid`, `database_extension_missing`, or those of the database.
     pub async fn open(url: &str) -> Result<Self> {
         let db = if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            let (pool, takers) = super::postgres::open(url).await?;
-            Self(Inner::Postgres { pool, takers })
+            let (pool, takers) = super::postgres::open_pools(url).await?;
+            Self(DbBackend::Postgres { pool, fetch_pool: takers })
         } else {
             Self::open_sqlite(url).await?
         };
-        super::migrate::run(&db).await?;
+        super::migrate::run_migrations(&db).await?;
         Ok(db)
     }
 
@@ -266,7 +266,7 @@ impl Db {
         };
         let path = PathBuf::from(path);
         if let Some(folder) = path.parent() {
-            afterload_core::secrets::make_folder(folder)?;
+            afterload_core::secrets::create_private_dir(folder)?;
         }
         let options = SqliteConnectOptions::from_str("sqlite://")?
             .filename(&path)
@@ -279,52 +279,52 @@ impl Db {
         // could never begin another one.
         let write = SqlitePoolOptions::new()
             .max_connections(1)
-            .acquire_timeout(TURN)
+            .acquire_timeout(SQLITE_WRITE_TIMEOUT)
             .before_acquire(|connection, _| Box::pin(std::future::ready(Ok(!connection.is_in_transaction()))))
             .connect_with(options.clone())
             .await?;
         let read = SqlitePoolOptions::new().max_connections(4).connect_with(options.pragma("query_only", "ON")).await?;
-        Ok(Self(Inner::Sqlite { write, read, path, group: Group::default() }))
+        Ok(Self(DbBackend::Sqlite { write, read, path, group: GroupCommit::default() }))
     }
 
     /// Which database it is.
     pub fn dialect(&self) -> Dialect {
         match &self.0 {
-            Inner::Sqlite { .. } => Dialect::Sqlite,
-            Inner::Postgres { .. } => Dialect::Postgres,
+            DbBackend::Sqlite { .. } => Dialect::Sqlite,
+            DbBackend::Postgres { .. } => Dialect::Postgres,
         }
     }
 
     /// The file, if it is SQLite.
     pub fn path(&self) -> Option<&std::path::Path> {
         match &self.0 {
-            Inner::Sqlite { path, .. } => Some(path),
-            Inner::Postgres { .. } => None,
+            DbBackend::Sqlite { path, .. } => Some(path),
+            DbBackend::Postgres { .. } => None,
         }
     }
 
     /// The pool of SQLite that writes, which the queue shares.
-    pub fn sqlite(&self) -> Option<&SqlitePool> {
+    pub fn sqlite_pool(&self) -> Option<&SqlitePool> {
         match &self.0 {
-            Inner::Sqlite { write, .. } => Some(write),
-            Inner::Postgres { .. } => None,
+            DbBackend::Sqlite { write, .. } => Some(write),
+            DbBackend::Postgres { .. } => None,
         }
     }
 
     /// The pool of PostgreSQL.
-    pub fn postgres(&self) -> Option<&PgPool> {
+    pub fn postgres_pool(&self) -> Option<&PgPool> {
         match &self.0 {
-            Inner::Sqlite { .. } => None,
-            Inner::Postgres { pool, .. } => Some(pool),
+            DbBackend::Sqlite { .. } => None,
+            DbBackend::Postgres { pool, .. } => Some(pool),
         }
     }
 
     /// The pool of PostgreSQL with which the queue takes jobs. Its commits do not wait for the disk: taking a job means
     /// nothing until the claim that follows is on it, and with that what came before.
-    pub fn takers(&self) -> Option<&PgPool> {
+    pub fn fetch_pool(&self) -> Option<&PgPool> {
         match &self.0 {
-            Inner::Sqlite { .. } => None,
-            Inner::Postgres { takers, .. } => Some(takers),
+            DbBackend::Sqlite { .. } => None,
+            DbBackend::Postgres { fetch_pool: takers, .. } => Some(takers),
         }
     }
 
@@ -332,10 +332,10 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn begin(&self) -> Result<Tx> {
+    pub async fn begin(&self) -> Result<DbTx> {
         Ok(match &self.0 {
-            Inner::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
-            Inner::Postgres { pool, .. } => Tx::Postgres(pool.begin().await?),
+            DbBackend::Sqlite { write, .. } => DbTx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
+            DbBackend::Postgres { pool, .. } => DbTx::Postgres(pool.begin().await?),
         })
     }
 
@@ -344,19 +344,19 @@ impl Db {
     ///
     /// # Errors
     /// Those of the work, then nothing of it is kept, and those of the database.
-    pub async fn write<T>(&self, work: impl AsyncFnOnce(&mut Tx) -> Result<Verdict<T>>) -> Result<T> {
+    pub async fn with_tx<T>(&self, work: impl AsyncFnOnce(&mut DbTx) -> Result<TxOutcome<T>>) -> Result<T> {
         match &self.0 {
-            Inner::Sqlite { write, group, .. } => group.write(write, work).await,
-            Inner::Postgres { pool, .. } => {
-                let mut tx = Tx::Postgres(pool.begin().await?);
+            DbBackend::Sqlite { write, group, .. } => group.with_tx(write, work).await,
+            DbBackend::Postgres { pool, .. } => {
+                let mut tx = DbTx::Postgres(pool.begin().await?);
                 match work(&mut tx).await? {
-                    Verdict::Keep(value) => {
+                    TxOutcome::Commit(value) => {
                         failpoint!("write.before_commit");
                         tx.commit().await?;
                         failpoint!("write.after_commit");
                         Ok(value)
                     }
-                    Verdict::Undo(value) => Ok(value),
+                    TxOutcome::Rollback(value) => Ok(value),
                 }
             }
         }
@@ -366,21 +366,21 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn execute(&self, sql: &str, args: &[Arg]) -> Result<u64> {
-        self.write(async |tx| Ok(Verdict::Keep(tx.execute(sql, args).await?))).await
+    pub async fn execute(&self, sql: &str, args: &[SqlArg]) -> Result<u64> {
+        self.with_tx(async |tx| Ok(TxOutcome::Commit(tx.execute(sql, args).await?))).await
     }
 
     /// Reads rows, beside all writers.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn fetch(&self, sql: &str, args: &[Arg]) -> Result<Vec<Row>> {
+    pub async fn fetch(&self, sql: &str, args: &[SqlArg]) -> Result<Vec<DbRow>> {
         Ok(match &self.0 {
-            Inner::Sqlite { read, .. } => {
-                bound!(sql.to_owned(), args).fetch_all(read).await?.into_iter().map(Row::from).collect()
+            DbBackend::Sqlite { read, .. } => {
+                bound!(sql.to_owned(), args).fetch_all(read).await?.into_iter().map(DbRow::from).collect()
             }
-            Inner::Postgres { pool, .. } => {
-                bound!(sql.to_owned(), args).fetch_all(pool).await?.into_iter().map(Row::from).collect()
+            DbBackend::Postgres { pool, .. } => {
+                bound!(sql.to_owned(), args).fetch_all(pool).await?.into_iter().map(DbRow::from).collect()
             }
         })
     }
@@ -389,19 +389,19 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn fetch_one(&self, sql: &str, args: &[Arg]) -> Result<Option<Row>> {
+    pub async fn fetch_optional(&self, sql: &str, args: &[SqlArg]) -> Result<Option<DbRow>> {
         Ok(self.fetch(sql, args).await?.into_iter().next())
     }
 
     /// Ends all connections.
     pub async fn close(&self) {
         match &self.0 {
-            Inner::Sqlite { write, read, group, .. } => {
+            DbBackend::Sqlite { write, read, group, .. } => {
                 group.close().await;
                 read.close().await;
                 write.close().await;
             }
-            Inner::Postgres { pool, takers } => {
+            DbBackend::Postgres { pool, fetch_pool: takers } => {
                 takers.close().await;
                 pool.close().await;
             }

@@ -1,13 +1,13 @@
 //! Definitions by digest, and which one is live under each name.
 
-use super::db::{Db, Row, Tx, args};
-use super::group::Verdict;
-use afterload_core::clock::{self, Millis};
+use super::db::{Db, DbRow, DbTx, args};
+use super::group::TxOutcome;
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
 /// A definition as it was when it was published.
 #[derive(Clone, Debug)]
-pub struct Definition {
+pub struct DefinitionRecord {
     /// The pipeline's name.
     pub name: String,
     /// SHA-256 of the source, in hexadecimal.
@@ -16,27 +16,31 @@ pub struct Definition {
     pub source: String,
 }
 
-const BY_DIGEST: &str = "SELECT name, digest, source FROM definitions WHERE digest = $1";
+const SELECT_DEFINITION: &str = "SELECT name, digest, source FROM definitions WHERE digest = $1";
 
-fn definition(row: &Row) -> Result<Definition> {
-    Ok(Definition { name: row.text("name")?, digest: row.text("digest")?, source: row.text("source")? })
+fn definition_from_row(row: &DbRow) -> Result<DefinitionRecord> {
+    Ok(DefinitionRecord {
+        name: row.get_text("name")?,
+        digest: row.get_text("digest")?,
+        source: row.get_text("source")?,
+    })
 }
 
-impl Tx {
+impl DbTx {
     /// Stores definitions and makes them live.
-    async fn make_live(&mut self, definitions: &[Definition]) -> Result<()> {
-        for Definition { name, digest, source } in definitions {
+    async fn publish_definitions(&mut self, definitions: &[DefinitionRecord]) -> Result<()> {
+        for DefinitionRecord { name, digest, source } in definitions {
             self.execute(
                 "INSERT INTO definitions (digest, name, source, created_at) VALUES ($1, $2, $3, $4)
                  ON CONFLICT (digest) DO NOTHING",
-                &args![digest, name, source, clock::now()],
+                &args![digest, name, source, clock::now_millis()],
             )
             .await?;
             self.execute(
                 "INSERT INTO pipelines (name, digest, published_at) VALUES ($1, $2, $3)
                  ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, published_at = excluded.published_at
                  WHERE pipelines.digest <> excluded.digest",
-                &args![name, digest, clock::now()],
+                &args![name, digest, clock::now_millis()],
             )
             .await?;
         }
@@ -47,8 +51,8 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn definition(&mut self, digest: &str) -> Result<Option<Definition>> {
-        self.fetch(BY_DIGEST, &args![digest]).await?.first().map(definition).transpose()
+    pub async fn find_definition(&mut self, digest: &str) -> Result<Option<DefinitionRecord>> {
+        self.fetch(SELECT_DEFINITION, &args![digest]).await?.first().map(definition_from_row).transpose()
     }
 }
 
@@ -57,17 +61,17 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn publish(&self, definitions: &[Definition], kept: &[String]) -> Result<()> {
-        self.write(async |tx| {
+    pub async fn replace_live_definitions(&self, definitions: &[DefinitionRecord], kept: &[String]) -> Result<()> {
+        self.with_tx(async |tx| {
             let live = tx.fetch("SELECT name FROM pipelines", &[]).await?;
             for row in live {
-                let name = row.text("name")?;
+                let name = row.get_text("name")?;
                 if !kept.contains(&name) && !definitions.iter().any(|definition| definition.name == name) {
                     tx.execute("DELETE FROM pipelines WHERE name = $1", &args![name]).await?;
                 }
             }
-            tx.make_live(definitions).await?;
-            Ok(Verdict::Keep(()))
+            tx.publish_definitions(definitions).await?;
+            Ok(TxOutcome::Commit(()))
         })
         .await
     }
@@ -76,13 +80,13 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn republish(&self, definitions: &[Definition], gone: &[String]) -> Result<()> {
-        self.write(async |tx| {
+    pub async fn update_live_definitions(&self, definitions: &[DefinitionRecord], gone: &[String]) -> Result<()> {
+        self.with_tx(async |tx| {
             for name in gone {
                 tx.execute("DELETE FROM pipelines WHERE name = $1", &args![name]).await?;
             }
-            tx.make_live(definitions).await?;
-            Ok(Verdict::Keep(()))
+            tx.publish_definitions(definitions).await?;
+            Ok(TxOutcome::Commit(()))
         })
         .await
     }
@@ -91,42 +95,42 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn live(&self) -> Result<Vec<(String, String)>> {
+    pub async fn list_live_names(&self) -> Result<Vec<(String, String)>> {
         let rows = self.fetch("SELECT name, digest FROM pipelines ORDER BY name", &[]).await?;
-        rows.iter().map(|row| Ok((row.text("name")?, row.text("digest")?))).collect()
+        rows.iter().map(|row| Ok((row.get_text("name")?, row.get_text("digest")?))).collect()
     }
 
     /// The digests of the live definitions.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn live_digests(&self) -> Result<Vec<String>> {
-        self.fetch("SELECT digest FROM pipelines", &[]).await?.iter().map(|row| row.text("digest")).collect()
+    pub async fn list_live_digests(&self) -> Result<Vec<String>> {
+        self.fetch("SELECT digest FROM pipelines", &[]).await?.iter().map(|row| row.get_text("digest")).collect()
     }
 
     /// The digests of the live definitions, with the time when each went live.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn live_definitions(&self) -> Result<Vec<(String, Millis)>> {
+    pub async fn list_published_digests(&self) -> Result<Vec<(String, UnixMillis)>> {
         let rows = self.fetch("SELECT digest, published_at FROM pipelines ORDER BY name", &[]).await?;
-        rows.iter().map(|row| Ok((row.text("digest")?, row.int("published_at")?))).collect()
+        rows.iter().map(|row| Ok((row.get_text("digest")?, row.get_int("published_at")?))).collect()
     }
 
     /// The live definition of a name.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn live_definition(&self, name: &str) -> Result<Option<Definition>> {
+    pub async fn find_live_definition(&self, name: &str) -> Result<Option<DefinitionRecord>> {
         let sql = "SELECT d.name, d.digest, d.source FROM pipelines p JOIN definitions d ON d.digest = p.digest WHERE p.name = $1";
-        self.fetch_one(sql, &args![name]).await?.as_ref().map(definition).transpose()
+        self.fetch_optional(sql, &args![name]).await?.as_ref().map(definition_from_row).transpose()
     }
 
     /// A definition by its digest.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn definition(&self, digest: &str) -> Result<Option<Definition>> {
-        self.fetch_one(BY_DIGEST, &args![digest]).await?.as_ref().map(definition).transpose()
+    pub async fn find_definition(&self, digest: &str) -> Result<Option<DefinitionRecord>> {
+        self.fetch_optional(SELECT_DEFINITION, &args![digest]).await?.as_ref().map(definition_from_row).transpose()
     }
 }

@@ -1,28 +1,28 @@
 //! The record of whom a step has told.
 
-use super::db::{Arg, Db, args};
+use super::db::{Db, SqlArg, args};
 use afterload_core::clock;
 use afterload_core::error::Result;
 
 /// Placeholders in one statement; both databases take many more.
-const AT_ONCE: usize = 1_000;
+const MAX_QUERY_PEOPLE: usize = 1_000;
 
 impl Db {
     /// Whose deliveries among these have ended.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn known_deliveries(&self, run: &str, step: &str, people: &[String]) -> Result<Vec<String>> {
+    pub async fn list_ended_deliveries(&self, run: &str, step: &str, people: &[String]) -> Result<Vec<String>> {
         let mut known = Vec::new();
-        for people in people.chunks(AT_ONCE) {
-            let mut args: Vec<Arg> = args![run, step].into();
+        for people in people.chunks(MAX_QUERY_PEOPLE) {
+            let mut args: Vec<SqlArg> = args![run, step].into();
             let places: Vec<_> = (0..people.len()).map(|at| format!("${}", at + 3)).collect();
-            args.extend(people.iter().map(Arg::from));
+            args.extend(people.iter().map(SqlArg::from));
             let places = places.join(", ");
             let sql =
                 format!("SELECT person FROM deliveries WHERE run_id = $1 AND step_id = $2 AND person IN ({places})");
             for row in self.fetch(&sql, &args).await? {
-                known.push(row.text("person")?);
+                known.push(row.get_text("person")?);
             }
         }
         Ok(known)
@@ -32,7 +32,7 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn end_delivery(
+    pub async fn record_delivery(
         &self,
         run: &str,
         step: &str,
@@ -41,18 +41,18 @@ impl Db {
     ) -> Result<()> {
         let sql = "INSERT INTO deliveries (run_id, step_id, person, reason, failure, ended_at)
                    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
-        self.execute(sql, &args![run, step, person, reason, failure, clock::now()]).await.map(drop)
+        self.execute(sql, &args![run, step, person, reason, failure, clock::now_millis()]).await.map(drop)
     }
 
     /// How many deliveries of a step were made, and how many cannot be.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn tally_deliveries(&self, run: &str, step: &str) -> Result<(u64, u64)> {
+    pub async fn count_deliveries(&self, run: &str, step: &str) -> Result<(u64, u64)> {
         let sql =
             "SELECT COUNT(*) AS ended, COUNT(failure) AS failed FROM deliveries WHERE run_id = $1 AND step_id = $2";
-        let Some(row) = self.fetch_one(sql, &args![run, step]).await? else { return Ok((0, 0)) };
-        let (ended, failed) = (row.int("ended")?.unsigned_abs(), row.int("failed")?.unsigned_abs());
+        let Some(row) = self.fetch_optional(sql, &args![run, step]).await? else { return Ok((0, 0)) };
+        let (ended, failed) = (row.get_int("ended")?.unsigned_abs(), row.get_int("failed")?.unsigned_abs());
         Ok((ended - failed, failed))
     }
 }

@@ -5,16 +5,16 @@ use afterload_core::clock;
 use afterload_core::error::Result;
 
 /// Its detail is null while the outcome is unknown.
-const KNOWN: &str = "SELECT detail FROM effects WHERE run_id = $1 AND step_id = $2 AND effect = $3";
+const SELECT_EFFECT_DETAIL: &str = "SELECT detail FROM effects WHERE run_id = $1 AND step_id = $2 AND effect = $3";
 
 impl Db {
     /// What was recorded of an effect: `None` if it was never tried, a detail of `None` if its outcome is unknown.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn effect(&self, run: &str, step: &str, effect: &str) -> Result<Option<Option<serde_json::Value>>> {
-        let row = self.fetch_one(KNOWN, &args![run, step, effect]).await?;
-        row.map(|row| row.json("detail")).transpose()
+    pub async fn find_effect(&self, run: &str, step: &str, effect: &str) -> Result<Option<Option<serde_json::Value>>> {
+        let row = self.fetch_optional(SELECT_EFFECT_DETAIL, &args![run, step, effect]).await?;
+        row.map(|row| row.get_json("detail")).transpose()
     }
 
     /// Records that an effect is about to be tried. `None`: never tried before; otherwise what was recorded, whose
@@ -28,14 +28,14 @@ impl Db {
             .execute(
                 "INSERT INTO effects (run_id, step_id, effect, state, updated_at) VALUES ($1, $2, $3, 'begun', $4)
                  ON CONFLICT (run_id, step_id, effect) DO NOTHING",
-                &args![run, step, effect, clock::now()],
+                &args![run, step, effect, clock::now_millis()],
             )
             .await?;
         let known = match fresh {
             1 => None,
             _ => {
-                let rows = tx.fetch(KNOWN, &args![run, step, effect]).await?;
-                Some(rows.first().map(|row| row.json("detail")).transpose()?.flatten())
+                let rows = tx.fetch(SELECT_EFFECT_DETAIL, &args![run, step, effect]).await?;
+                Some(rows.first().map(|row| row.get_json("detail")).transpose()?.flatten())
             }
         };
         tx.commit().await?;
@@ -46,17 +46,17 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn end_effect(&self, run: &str, step: &str, effect: &str, detail: &serde_json::Value) -> Result<()> {
+    pub async fn finish_effect(&self, run: &str, step: &str, effect: &str, detail: &serde_json::Value) -> Result<()> {
         let sql = "UPDATE effects SET state = 'done', detail = $4, updated_at = $5
                    WHERE run_id = $1 AND step_id = $2 AND effect = $3";
-        self.execute(sql, &args![run, step, effect, detail, clock::now()]).await.map(drop)
+        self.execute(sql, &args![run, step, effect, detail, clock::now_millis()]).await.map(drop)
     }
 
     /// Forgets an effect that certainly did not happen.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn forget_effect(&self, run: &str, step: &str, effect: &str) -> Result<()> {
+    pub async fn delete_effect(&self, run: &str, step: &str, effect: &str) -> Result<()> {
         let sql = "DELETE FROM effects WHERE run_id = $1 AND step_id = $2 AND effect = $3 AND state = 'begun'";
         self.execute(sql, &args![run, step, effect]).await.map(drop)
     }

@@ -12,68 +12,70 @@ use sqlx::SqlitePool;
 use tokio::sync::{Mutex, watch};
 use tokio_util::task::TaskTracker;
 
-use super::db::Tx;
+use super::db::DbTx;
 use afterload_core::error::{Error, Result};
 
 /// What becomes of the work that was done in a transaction.
 #[derive(Debug)]
-pub enum Verdict<T> {
+pub enum TxOutcome<T> {
     /// It is committed.
-    Keep(T),
+    Commit(T),
     /// It is undone.
-    Undo(T),
+    Rollback(T),
 }
 
 /// The transaction that is open for company, if one is.
 #[derive(Clone, Default)]
-pub(super) struct Group {
-    open: Arc<Mutex<Option<Batch>>>,
+pub(super) struct GroupCommit {
+    open: Arc<Mutex<Option<SharedTx>>>,
     closing: TaskTracker,
 }
 
-struct Batch {
-    tx: Tx,
+struct SharedTx {
+    tx: DbTx,
     /// A savepoint was left by work that was dropped on the way.
-    torn: bool,
-    done: watch::Sender<Option<Result<()>>>,
+    savepoint_open: bool,
+    commit_result: watch::Sender<Option<Result<()>>>,
 }
 
 /// The transaction cannot go on, for nobody in it.
-struct Torn(Error);
+struct TxAborted(Error);
 
-impl Batch {
-    async fn work<T>(
+impl SharedTx {
+    async fn run_in_savepoint<T>(
         &mut self,
-        work: impl AsyncFnOnce(&mut Tx) -> Result<Verdict<T>>,
-    ) -> std::result::Result<Result<Verdict<T>>, Torn> {
-        if self.torn {
-            self.undo().await.map_err(Torn)?;
+        work: impl AsyncFnOnce(&mut DbTx) -> Result<TxOutcome<T>>,
+    ) -> std::result::Result<Result<TxOutcome<T>>, TxAborted> {
+        if self.savepoint_open {
+            self.rollback_savepoint().await.map_err(TxAborted)?;
         }
-        self.tx.execute("SAVEPOINT work", &[]).await.map_err(Torn)?;
-        self.torn = true;
+        self.tx.execute("SAVEPOINT work", &[]).await.map_err(TxAborted)?;
+        self.savepoint_open = true;
         let outcome = work(&mut self.tx).await;
         // An error that has ended the whole transaction, such as a full disk, is what the others should hear of.
         let failed = outcome.as_ref().err().cloned();
         match outcome {
-            Ok(Verdict::Keep(_)) => {
-                self.tx.execute("RELEASE work", &[]).await.map_err(Torn)?;
-                self.torn = false;
+            Ok(TxOutcome::Commit(_)) => {
+                self.tx.execute("RELEASE work", &[]).await.map_err(TxAborted)?;
+                self.savepoint_open = false;
             }
-            Ok(Verdict::Undo(_)) | Err(_) => self.undo().await.map_err(|error| Torn(failed.unwrap_or(error)))?,
+            Ok(TxOutcome::Rollback(_)) | Err(_) => {
+                self.rollback_savepoint().await.map_err(|error| TxAborted(failed.unwrap_or(error)))?
+            }
         }
         Ok(outcome)
     }
 
-    async fn undo(&mut self) -> Result<()> {
+    async fn rollback_savepoint(&mut self) -> Result<()> {
         self.tx.execute("ROLLBACK TO work", &[]).await?;
         self.tx.execute("RELEASE work", &[]).await?;
-        self.torn = false;
+        self.savepoint_open = false;
         Ok(())
     }
 
     async fn commit(mut self) {
-        let whole = if self.torn { self.undo().await } else { Ok(()) };
-        let Self { tx, done, .. } = self;
+        let whole = if self.savepoint_open { self.rollback_savepoint().await } else { Ok(()) };
+        let Self { tx, commit_result: done, .. } = self;
         failpoint!("write.before_commit");
         let committed = match whole {
             Ok(()) => tx.commit().await,
@@ -84,36 +86,36 @@ impl Batch {
     }
 }
 
-impl Group {
+impl GroupCommit {
     /// Does work in a transaction that it may share. When this returns a kept value, it is on disk.
-    pub async fn write<T>(
+    pub async fn with_tx<T>(
         &self,
         pool: &SqlitePool,
-        work: impl AsyncFnOnce(&mut Tx) -> Result<Verdict<T>>,
+        work: impl AsyncFnOnce(&mut DbTx) -> Result<TxOutcome<T>>,
     ) -> Result<T> {
         let mut line = self.open.clone().lock_owned().await;
         let batch = match &mut *line {
             Some(batch) => batch,
             empty => {
-                let tx = Tx::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?);
-                self.close_after_those_in_line();
-                empty.insert(Batch { tx, torn: false, done: watch::channel(None).0 })
+                let tx = DbTx::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?);
+                self.schedule_commit();
+                empty.insert(SharedTx { tx, savepoint_open: false, commit_result: watch::channel(None).0 })
             }
         };
-        let outcome = match batch.work(work).await {
+        let outcome = match batch.run_in_savepoint(work).await {
             Ok(outcome) => outcome?,
-            Err(Torn(error)) => {
+            Err(TxAborted(error)) => {
                 // What the others did is lost with it; they do it again.
-                batch.done.send_replace(Some(Err(error.clone())));
+                batch.commit_result.send_replace(Some(Err(error.clone())));
                 *line = None;
                 return Err(error);
             }
         };
         let value = match outcome {
-            Verdict::Keep(value) => value,
-            Verdict::Undo(value) => return Ok(value),
+            TxOutcome::Commit(value) => value,
+            TxOutcome::Rollback(value) => return Ok(value),
         };
-        let mut done = batch.done.subscribe();
+        let mut done = batch.commit_result.subscribe();
         drop(line);
         let committed = done.wait_for(Option::is_some).await.ok().and_then(|committed| committed.clone());
         let lost = || Error::transient("database_error", "the transaction was lost before its commit");
@@ -121,7 +123,7 @@ impl Group {
     }
 
     /// Gets in line behind all who wait now, to commit what they will have done.
-    fn close_after_those_in_line(&self) {
+    fn schedule_commit(&self) {
         let line = self.open.clone();
         self.closing.spawn(async move {
             let batch = line.lock_owned().await.take();
@@ -142,7 +144,7 @@ impl Group {
 mod tests {
     use std::time::Duration;
 
-    use super::Verdict;
+    use super::TxOutcome;
     use crate::{Db, args};
     use afterload_core::error::Error;
 
@@ -154,7 +156,7 @@ mod tests {
 
     async fn ids(db: &Db) -> Vec<i64> {
         let rows = db.fetch("SELECT id FROM notes ORDER BY id", &[]).await.unwrap();
-        rows.iter().map(|row| row.int("id").unwrap()).collect()
+        rows.iter().map(|row| row.get_int("id").unwrap()).collect()
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -162,11 +164,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let db = db(folder.path()).await;
         let work = async |id: i64| {
-            db.write(async |tx| {
+            db.with_tx(async |tx| {
                 tx.execute("INSERT INTO notes (id) VALUES ($1)", &args![id]).await?;
                 match id % 3 {
-                    0 => Ok(Verdict::Keep(id)),
-                    1 => Ok(Verdict::Undo(id)),
+                    0 => Ok(TxOutcome::Commit(id)),
+                    1 => Ok(TxOutcome::Rollback(id)),
                     _ => Err(Error::permanent("test", "no")),
                 }
             })
@@ -182,10 +184,10 @@ mod tests {
     async fn work_that_is_dropped_on_the_way_leaves_nothing_and_stops_nobody() {
         let folder = tempfile::tempdir().unwrap();
         let db = db(folder.path()).await;
-        let dropped = db.write(async |tx| {
+        let dropped = db.with_tx(async |tx| {
             tx.execute("INSERT INTO notes (id) VALUES ($1)", &args![1_i64]).await?;
             std::future::pending::<()>().await;
-            Ok(Verdict::Keep(()))
+            Ok(TxOutcome::Commit(()))
         });
         assert!(tokio::time::timeout(Duration::from_millis(50), dropped).await.is_err());
         db.execute("INSERT INTO notes (id) VALUES ($1)", &args![2_i64]).await.unwrap();

@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
-use super::db::{Arg, Db, Row, Tx, args};
-use afterload_core::clock::{self, Millis};
+use super::db::{Db, DbRow, DbTx, SqlArg, args};
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
 /// A key of a source, and the run that it started.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InboxRecord {
+pub struct DedupRecord {
     /// The pipeline's name.
     pub pipeline: String,
     /// Who counts the keys.
@@ -21,37 +21,37 @@ pub struct InboxRecord {
     pub run_id: String,
 }
 
-const SELECT: &str = "SELECT pipeline, source, key, fingerprint, run_id FROM inbox
+const SELECT_DEDUP_KEY: &str = "SELECT pipeline, source, key, fingerprint, run_id FROM inbox
                       WHERE pipeline = $1 AND source = $2 AND key = $3";
 
-fn record(row: &Row) -> Result<InboxRecord> {
-    Ok(InboxRecord {
-        pipeline: row.text("pipeline")?,
-        source: row.text("source")?,
-        key: row.text("key")?,
-        fingerprint: row.opt_text("fingerprint")?,
-        run_id: row.text("run_id")?,
+fn dedup_from_row(row: &DbRow) -> Result<DedupRecord> {
+    Ok(DedupRecord {
+        pipeline: row.get_text("pipeline")?,
+        source: row.get_text("source")?,
+        key: row.get_text("key")?,
+        fingerprint: row.get_opt_text("fingerprint")?,
+        run_id: row.get_text("run_id")?,
     })
 }
 
-impl Tx {
+impl DbTx {
     /// Notes the record, unless its key is there: then gives what is there. Whoever comes second waits here until the
     /// first has committed, and then sees it.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn insert_inbox(&mut self, new: &InboxRecord) -> Result<Option<InboxRecord>> {
-        let InboxRecord { pipeline, source, key, fingerprint, run_id } = new;
+    pub async fn insert_dedup_key(&mut self, new: &DedupRecord) -> Result<Option<DedupRecord>> {
+        let DedupRecord { pipeline, source, key, fingerprint, run_id } = new;
         let sql = "INSERT INTO inbox (pipeline, source, key, fingerprint, run_id, received_at)
                    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
         loop {
-            let args = args![pipeline, source, key, fingerprint.as_deref(), run_id, clock::now()];
+            let args = args![pipeline, source, key, fingerprint.as_deref(), run_id, clock::now_millis()];
             if self.execute(sql, &args).await? == 1 {
                 return Ok(None);
             }
             // On PostgreSQL a sweep may delete it between the two statements.
-            if let Some(row) = self.fetch(SELECT, &args![pipeline, source, key]).await?.first() {
-                return record(row).map(Some);
+            if let Some(row) = self.fetch(SELECT_DEDUP_KEY, &args![pipeline, source, key]).await?.first() {
+                return dedup_from_row(row).map(Some);
             }
         }
     }
@@ -62,31 +62,35 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn inbox(&self, pipeline: &str, source: &str, key: &str) -> Result<Option<InboxRecord>> {
-        self.fetch_one(SELECT, &args![pipeline, source, key]).await?.as_ref().map(record).transpose()
+    pub async fn find_dedup_key(&self, pipeline: &str, source: &str, key: &str) -> Result<Option<DedupRecord>> {
+        self.fetch_optional(SELECT_DEDUP_KEY, &args![pipeline, source, key])
+            .await?
+            .as_ref()
+            .map(dedup_from_row)
+            .transpose()
     }
 
     /// Which of the keys are known, from either of two sources.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn known_keys(&self, pipeline: &str, sources: [&str; 2], keys: &[String]) -> Result<HashSet<String>> {
+    pub async fn list_used_keys(&self, pipeline: &str, sources: [&str; 2], keys: &[String]) -> Result<HashSet<String>> {
         if keys.is_empty() {
             return Ok(HashSet::new());
         }
-        let mut args: Vec<Arg> = args![pipeline, sources[0], sources[1]].into();
+        let mut args: Vec<SqlArg> = args![pipeline, sources[0], sources[1]].into();
         let places: Vec<_> = (0..keys.len()).map(|at| format!("${}", at + 4)).collect();
-        args.extend(keys.iter().map(Arg::from));
+        args.extend(keys.iter().map(SqlArg::from));
         let places = places.join(", ");
         let sql = format!("SELECT key FROM inbox WHERE pipeline = $1 AND source IN ($2, $3) AND key IN ({places})");
-        self.fetch(&sql, &args).await?.iter().map(|row| row.text("key")).collect()
+        self.fetch(&sql, &args).await?.iter().map(|row| row.get_text("key")).collect()
     }
 
     /// Forgets what a source noted before this time. Gives how many there were.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn forget_inbox(&self, source: &str, before: Millis) -> Result<u64> {
+    pub async fn delete_dedup_keys(&self, source: &str, before: UnixMillis) -> Result<u64> {
         self.execute("DELETE FROM inbox WHERE source = $1 AND received_at < $2", &args![source, before]).await
     }
 }

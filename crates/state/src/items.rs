@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 
-use super::db::{Arg, Db, Row, Tx, args};
+use super::db::{Db, DbRow, DbTx, SqlArg, args};
 use super::status::StepStatus;
-use super::steps::{COLUMNS, StepRecord, step};
+use super::steps::{STEP_COLUMNS, StepRecord, step_from_row};
 use afterload_core::clock;
 use afterload_core::error::Result;
 
 /// So many rows go into one statement, well below the placeholders that either database takes.
-const BATCH: usize = 200;
+const MAX_INSERT_ROWS: usize = 200;
 
 /// An item to store.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub struct NewItem<'a> {
 
 /// How the items of a step stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tally {
+pub struct ItemCounts {
     /// How many there are.
     pub items: i64,
     /// How many have ended.
@@ -48,16 +48,16 @@ pub struct EndedItem {
     pub error: Option<Value>,
 }
 
-const OPEN: &str = "('queued', 'running', 'retrying', 'sleeping')";
+const OPEN_ITEM_STATUSES: &str = "('queued', 'running', 'retrying', 'sleeping')";
 
-impl Tx {
+impl DbTx {
     /// Stores items of a step. Each waits.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn insert_items(&mut self, parent: &StepRecord, items: &[NewItem<'_>]) -> Result<()> {
-        for items in items.chunks(BATCH) {
-            let mut args: Vec<Arg> = args![
+        for items in items.chunks(MAX_INSERT_ROWS) {
+            let mut args: Vec<SqlArg> = args![
                 &parent.run_id,
                 &parent.section,
                 parent.position,
@@ -94,9 +94,9 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn items(&mut self, parent: &str) -> Result<Vec<StepRecord>> {
-        let sql = format!("SELECT {COLUMNS} FROM step_runs WHERE parent = $1 ORDER BY item_index");
-        self.fetch(&sql, &args![parent]).await?.iter().map(step).collect()
+    pub async fn list_items(&mut self, parent: &str) -> Result<Vec<StepRecord>> {
+        let sql = format!("SELECT {STEP_COLUMNS} FROM step_runs WHERE parent = $1 ORDER BY item_index");
+        self.fetch(&sql, &args![parent]).await?.iter().map(step_from_row).collect()
     }
 
     /// Forgets an item that has no job.
@@ -111,11 +111,11 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn waiting_items(&mut self, parent: &str, limit: u32) -> Result<Vec<StepRecord>> {
+    pub async fn list_waiting_items(&mut self, parent: &str, limit: u32) -> Result<Vec<StepRecord>> {
         let sql = format!(
-            "SELECT {COLUMNS} FROM step_runs WHERE parent = $1 AND status = 'waiting' ORDER BY item_index LIMIT $2"
+            "SELECT {STEP_COLUMNS} FROM step_runs WHERE parent = $1 AND status = 'waiting' ORDER BY item_index LIMIT $2"
         );
-        self.fetch(&sql, &args![parent, limit]).await?.iter().map(step).collect()
+        self.fetch(&sql, &args![parent, limit]).await?.iter().map(step_from_row).collect()
     }
 
     /// True if an item of the step is under way.
@@ -123,7 +123,7 @@ impl Tx {
     /// # Errors
     /// Those of the database.
     pub async fn has_open_items(&mut self, parent: &str) -> Result<bool> {
-        let sql = format!("SELECT id FROM step_runs WHERE parent = $1 AND status IN {OPEN} LIMIT 1");
+        let sql = format!("SELECT id FROM step_runs WHERE parent = $1 AND status IN {OPEN_ITEM_STATUSES} LIMIT 1");
         Ok(!self.fetch(&sql, &args![parent]).await?.is_empty())
     }
 
@@ -134,14 +134,14 @@ impl Tx {
     pub async fn cancel_waiting_items(&mut self, parent: &str) -> Result<()> {
         let sql =
             "UPDATE step_runs SET status = 'cancelled', finished_at = $2 WHERE parent = $1 AND status = 'waiting'";
-        self.execute(sql, &args![parent, clock::now()]).await.map(drop)
+        self.execute(sql, &args![parent, clock::now_millis()]).await.map(drop)
     }
 
     /// Says how many items a step has, and how many of them ended before.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn begin_items(&mut self, id: &str, items: i64, ended: i64) -> Result<()> {
+    pub async fn init_item_counts(&mut self, id: &str, items: i64, ended: i64) -> Result<()> {
         let sql = "UPDATE step_runs SET items = $2, items_ended = $3, items_failed = 0 WHERE id = $1";
         self.execute(sql, &args![id, items, ended]).await.map(drop)
     }
@@ -150,7 +150,7 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn count_item(&mut self, parent: &str, failed: bool) -> Result<()> {
+    pub async fn count_ended_item(&mut self, parent: &str, failed: bool) -> Result<()> {
         let sql = "UPDATE step_runs SET items_ended = items_ended + 1, items_failed = items_failed + $2 WHERE id = $1";
         self.execute(sql, &args![parent, failed]).await.map(drop)
     }
@@ -159,14 +159,14 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn ended_items(&mut self, parent: &str) -> Result<Vec<EndedItem>> {
+    pub async fn list_ended_items(&mut self, parent: &str) -> Result<Vec<EndedItem>> {
         let sql = "SELECT item_index, status, outputs, error FROM step_runs WHERE parent = $1 ORDER BY item_index";
-        let ended = |row: &Row| {
+        let ended = |row: &DbRow| {
             Ok(EndedItem {
-                index: row.int("item_index")?,
-                status: StepStatus::parse(&row.text("status")?)?,
-                outputs: row.json("outputs")?,
-                error: row.json("error")?,
+                index: row.get_int("item_index")?,
+                status: StepStatus::parse(&row.get_text("status")?)?,
+                outputs: row.get_json("outputs")?,
+                error: row.get_json("error")?,
             })
         };
         self.fetch(sql, &args![parent]).await?.iter().map(ended).collect()
@@ -176,7 +176,7 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn join_step(
+    pub async fn finish_fan_out_step(
         &mut self,
         id: &str,
         status: StepStatus,
@@ -185,7 +185,7 @@ impl Tx {
     ) -> Result<()> {
         let sql = "UPDATE step_runs SET status = $2, outputs = $3, error = $4, finished_at = $5
                    WHERE id = $1 AND status = 'running'";
-        let args = args![id, status.as_str(), outputs, error.map(Value::to_string), clock::now()];
+        let args = args![id, status.as_str(), outputs, error.map(Value::to_string), clock::now_millis()];
         self.execute(sql, &args).await.map(drop)
     }
 
@@ -194,15 +194,15 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn idle_steps(&mut self, run: &str) -> Result<Vec<StepRecord>> {
-        let rows = self.fetch(&idle_steps(), &args![run]).await?;
-        rows.iter().map(step).collect()
+    pub async fn list_idle_steps(&mut self, run: &str) -> Result<Vec<StepRecord>> {
+        let rows = self.fetch(&idle_steps_sql(), &args![run]).await?;
+        rows.iter().map(step_from_row).collect()
     }
 }
 
-fn idle_steps() -> String {
+fn idle_steps_sql() -> String {
     format!(
-        "SELECT {COLUMNS} FROM step_runs WHERE run_id = $1 AND (status IN ('queued', 'retrying', 'sleeping')
+        "SELECT {STEP_COLUMNS} FROM step_runs WHERE run_id = $1 AND (status IN ('queued', 'retrying', 'sleeping')
          OR status = 'running' AND items IS NOT NULL) ORDER BY id"
     )
 }
@@ -212,31 +212,31 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn idle_steps(&self, run: &str) -> Result<Vec<StepRecord>> {
-        let rows = self.fetch(&idle_steps(), &args![run]).await?;
-        rows.iter().map(step).collect()
+    pub async fn list_idle_steps(&self, run: &str) -> Result<Vec<StepRecord>> {
+        let rows = self.fetch(&idle_steps_sql(), &args![run]).await?;
+        rows.iter().map(step_from_row).collect()
     }
 
     /// A page of the items of a step, in their order: those after `after`, of one status if it is given.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn items_after(
+    pub async fn list_items_after(
         &self,
         parent: &str,
         status: Option<StepStatus>,
         after: i64,
         limit: u32,
     ) -> Result<Vec<StepRecord>> {
-        let mut args: Vec<Arg> = args![parent, after, limit].into();
+        let mut args: Vec<SqlArg> = args![parent, after, limit].into();
         let filter = status.map_or_else(String::new, |status| {
             args.push(status.as_str().into());
             " AND status = $4".into()
         });
         let sql = format!(
-            "SELECT {COLUMNS} FROM step_runs WHERE parent = $1 AND item_index > $2{filter} ORDER BY item_index LIMIT $3"
+            "SELECT {STEP_COLUMNS} FROM step_runs WHERE parent = $1 AND item_index > $2{filter} ORDER BY item_index LIMIT $3"
         );
-        self.fetch(&sql, &args).await?.iter().map(step).collect()
+        self.fetch(&sql, &args).await?.iter().map(step_from_row).collect()
     }
 }
 

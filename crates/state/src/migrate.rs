@@ -10,49 +10,49 @@ use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
 /// Ours must not share the default table: the queue's migrations keep their history there.
-const HISTORY: &str = "afterload_migrations";
+const MIGRATIONS_TABLE: &str = "afterload_migrations";
 
-fn sqlite() -> Migrator {
+fn sqlite_migrator() -> Migrator {
     let mut migrator = sqlx::migrate!("src/migrations/sqlite");
-    migrator.dangerous_set_table_name(HISTORY);
+    migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
     migrator
 }
 
-fn postgres() -> Migrator {
+fn postgres_migrator() -> Migrator {
     let mut migrator = sqlx::migrate!("src/migrations/postgres");
-    migrator.dangerous_set_table_name(HISTORY);
+    migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
     migrator
 }
 
 /// Migrates. Several processes may start at once: SQLite's runs are serialised by a lock file (the library locks on
 /// PostgreSQL only).
-pub(super) async fn run(db: &Db) -> Result<()> {
-    let migrated = if let (Some(pool), Some(path)) = (db.sqlite(), db.path()) {
-        let _lock = lock(path).await?;
-        sqlite().run(pool).await
-    } else if let Some(pool) = db.postgres() {
-        postgres().run(pool).await
+pub(super) async fn run_migrations(db: &Db) -> Result<()> {
+    let migrated = if let (Some(pool), Some(path)) = (db.sqlite_pool(), db.path()) {
+        let _lock = acquire_file_lock(path).await?;
+        sqlite_migrator().run(pool).await
+    } else if let Some(pool) = db.postgres_pool() {
+        postgres_migrator().run(pool).await
     } else {
         Ok(())
     };
-    migrated.map_err(|error| failed(db.dialect(), error.into()))
+    migrated.map_err(|error| migration_failed(db.dialect(), error.into()))
 }
 
 /// The error of migrations, ours or the queue's.
-pub(crate) fn failed(dialect: Dialect, error: sqlx::Error) -> Error {
+pub(crate) fn migration_failed(dialect: Dialect, error: sqlx::Error) -> Error {
     let reason = match &error {
         sqlx::Error::Migrate(inner) => match inner.as_ref() {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
-                afterload_core::error::reason(error)
+                afterload_core::error::database_error_message(error)
             }
             other => other.to_string(),
         },
-        other => afterload_core::error::reason(other),
+        other => afterload_core::error::database_error_message(other),
     };
     let error = Error::permanent("migration_failed", format!("the tables could not be brought up to date: {reason}"));
     match dialect {
         Dialect::Sqlite => error,
-        Dialect::Postgres => error.hint(
+        Dialect::Postgres => error.with_hint(
             "the role of the service needs `GRANT CREATE ON DATABASE … TO …` (for the queue's schema `apalis`) and \
              `GRANT CREATE, USAGE ON SCHEMA public TO …`; an administrator can run both",
         ),
@@ -60,7 +60,7 @@ pub(crate) fn failed(dialect: Dialect, error: sqlx::Error) -> Error {
 }
 
 /// Holds `PATH.lock` until dropped.
-pub(crate) async fn lock(path: &Path) -> Result<File> {
+pub(crate) async fn acquire_file_lock(path: &Path) -> Result<File> {
     let path = path.with_added_extension("lock");
     let locked = tokio::task::spawn_blocking(move || {
         let file = File::create(path)?;
@@ -77,7 +77,7 @@ mod tests {
         let names = |migrator: sqlx::migrate::Migrator| -> Vec<_> {
             migrator.iter().map(|migration| (migration.version, migration.description.to_string())).collect()
         };
-        assert!(!names(super::sqlite()).is_empty());
-        assert_eq!(names(super::sqlite()), names(super::postgres()));
+        assert!(!names(super::sqlite_migrator()).is_empty());
+        assert_eq!(names(super::sqlite_migrator()), names(super::postgres_migrator()));
     }
 }

@@ -6,9 +6,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::db::{Arg, Db, Row, Tx, args};
-use super::group::Verdict;
-use afterload_core::clock::{self, Millis};
+use super::db::{Db, DbRow, DbTx, SqlArg, args};
+use super::group::TxOutcome;
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
@@ -37,7 +37,7 @@ impl NotificationStatus {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    fn from_name(text: &str) -> Option<Self> {
         [Self::Waiting, Self::Pending, Self::Sent, Self::Failed].into_iter().find(|status| status.as_str() == text)
     }
 }
@@ -54,31 +54,31 @@ pub struct NotificationRecord {
     /// Attempts that were begun since the run ended.
     pub attempts: u32,
     /// When the run ended.
-    pub since: Option<Millis>,
+    pub since: Option<UnixMillis>,
     /// When the next attempt is due.
-    pub next_at: Option<Millis>,
+    pub next_at: Option<UnixMillis>,
     /// Why the last attempt failed.
     pub error: Option<Value>,
 }
 
-const COLUMNS: &str = "run_id, url, status, attempts, since, next_at, error";
+const NOTIFICATION_COLUMNS: &str = "run_id, url, status, attempts, since, next_at, error";
 
-fn notification(row: &Row) -> Result<NotificationRecord> {
-    let status = row.text("status")?;
+fn notification_from_row(row: &DbRow) -> Result<NotificationRecord> {
+    let status = row.get_text("status")?;
     Ok(NotificationRecord {
-        run_id: row.text("run_id")?,
-        url: row.text("url")?,
-        status: NotificationStatus::parse(&status).ok_or_else(|| {
+        run_id: row.get_text("run_id")?,
+        url: row.get_text("url")?,
+        status: NotificationStatus::from_name(&status).ok_or_else(|| {
             Error::permanent("database_error", format!("unknown status `{status}` of a notification"))
         })?,
-        attempts: row.count("attempts")?,
-        since: row.opt_int("since")?,
-        next_at: row.opt_int("next_at")?,
-        error: row.json("error")?,
+        attempts: row.get_u32("attempts")?,
+        since: row.get_opt_int("since")?,
+        next_at: row.get_opt_int("next_at")?,
+        error: row.get_json("error")?,
     })
 }
 
-impl Tx {
+impl DbTx {
     /// Remembers whom to tell of the end of a new run.
     ///
     /// # Errors
@@ -90,22 +90,22 @@ impl Tx {
 
     /// Executes the statement that ends a run, whose first value is the run's id, and makes its notification due. True: it
     /// has one.
-    pub(super) async fn end_run(&mut self, run: &str, ends: &str, args: &[Arg]) -> Result<bool> {
+    pub(super) async fn end_run_with(&mut self, run: &str, ends: &str, args: &[SqlArg]) -> Result<bool> {
         // Most runs have none, and pay no further statement.
         let sql = format!("{ends} RETURNING (SELECT run_id FROM notifications WHERE run_id = $1) AS notified");
         let rows = self.fetch(&sql, args).await?;
-        let notified = rows.first().map(|row| row.opt_text("notified")).transpose()?.flatten().is_some();
+        let notified = rows.first().map(|row| row.get_opt_text("notified")).transpose()?.flatten().is_some();
         if notified {
             let sql =
                 "UPDATE notifications SET status = 'pending', attempts = 0, since = $2, next_at = $2, error = NULL
                        WHERE run_id = $1";
-            self.execute(sql, &args![run, clock::now()]).await?;
+            self.execute(sql, &args![run, clock::now_millis()]).await?;
         }
         Ok(notified)
     }
 
     /// Takes back what has not been told yet: the run goes on.
-    pub(super) async fn await_end(&mut self, run: &str) -> Result<()> {
+    pub(super) async fn reset_notification(&mut self, run: &str) -> Result<()> {
         let sql =
             "UPDATE notifications SET status = 'waiting', attempts = 0, since = NULL, next_at = NULL, error = NULL
                    WHERE run_id = $1";
@@ -118,9 +118,9 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn notification(&self, run: &str) -> Result<Option<NotificationRecord>> {
-        let sql = format!("SELECT {COLUMNS} FROM notifications WHERE run_id = $1");
-        self.fetch_one(&sql, &args![run]).await?.as_ref().map(notification).transpose()
+    pub async fn find_notification(&self, run: &str) -> Result<Option<NotificationRecord>> {
+        let sql = format!("SELECT {NOTIFICATION_COLUMNS} FROM notifications WHERE run_id = $1");
+        self.fetch_optional(&sql, &args![run]).await?.as_ref().map(notification_from_row).transpose()
     }
 
     /// Takes at most `limit` notifications that are due, for as long as `lease`: nobody else gets them until then, and
@@ -129,26 +129,26 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn claim_notifications(&self, lease: Duration, limit: u32) -> Result<Vec<NotificationRecord>> {
-        const DUE: &str =
+        const SELECT_DUE_NOTIFICATIONS: &str =
             "SELECT run_id FROM notifications WHERE status = 'pending' AND next_at <= $1 ORDER BY next_at";
-        let now = clock::now();
+        let now = clock::now_millis();
         // Mostly there is nothing to do, and then nobody needs to wait for the right to write.
-        if self.fetch_one(&format!("{DUE} LIMIT 1"), &args![now]).await?.is_none() {
+        if self.fetch_optional(&format!("{SELECT_DUE_NOTIFICATIONS} LIMIT 1"), &args![now]).await?.is_none() {
             return Ok(Vec::new());
         }
         // SQLite has one writer at a time; on PostgreSQL what another one is about to change is not ours to wait for.
         let lock = if self.dialect() == Dialect::Postgres { " FOR UPDATE SKIP LOCKED" } else { "" };
         let sql = format!(
-            "WITH due AS MATERIALIZED ({DUE} LIMIT $3{lock})
+            "WITH due AS MATERIALIZED ({SELECT_DUE_NOTIFICATIONS} LIMIT $3{lock})
              UPDATE notifications SET next_at = $2, attempts = attempts + 1
-             WHERE run_id IN (SELECT run_id FROM due) RETURNING {COLUMNS}"
+             WHERE run_id IN (SELECT run_id FROM due) RETURNING {NOTIFICATION_COLUMNS}"
         );
         let until = now.saturating_add(i64::try_from(lease.as_millis()).unwrap_or(i64::MAX));
-        let claim = async |tx: &mut Tx| {
+        let claim = async |tx: &mut DbTx| {
             let rows = tx.fetch(&sql, &args![now, until, limit]).await?;
-            rows.iter().map(notification).collect::<Result<_>>().map(Verdict::Keep)
+            rows.iter().map(notification_from_row).collect::<Result<_>>().map(TxOutcome::Commit)
         };
-        self.write(claim).await
+        self.with_tx(claim).await
     }
 
     /// Says what came of the attempt that a claim stands for. Nothing is written if the run has gone on, or somebody else
@@ -156,11 +156,11 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn settle_notification(
+    pub async fn record_notification_attempt(
         &self,
         claimed: &NotificationRecord,
         status: NotificationStatus,
-        next_at: Option<Millis>,
+        next_at: Option<UnixMillis>,
         error: Option<&Value>,
     ) -> Result<()> {
         let sql = "UPDATE notifications SET status = $4, next_at = $5, error = $6

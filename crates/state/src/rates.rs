@@ -4,31 +4,31 @@
 //! A step may be late for its slot, so what really keeps starts apart is the *start* itself, which is refused while the
 //! one before it is too near.
 
-use super::db::{Db, Tx, args};
-use afterload_core::clock::Millis;
+use super::db::{Db, DbTx, args};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 
-impl Tx {
+impl DbTx {
     /// The slot that a claimed step has taken. The outer `None`: the claim is lost.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn slot(&mut self, step: &str, claim: i64) -> Result<Option<Option<Millis>>> {
+    pub async fn find_reserved_start(&mut self, step: &str, claim: i64) -> Result<Option<Option<UnixMillis>>> {
         let sql = "SELECT slot_at FROM step_runs WHERE id = $1 AND claims = $2 AND status = 'running'";
-        self.fetch(sql, &args![step, claim]).await?.first().map(|row| row.opt_int("slot_at")).transpose()
+        self.fetch(sql, &args![step, claim]).await?.first().map(|row| row.get_opt_int("slot_at")).transpose()
     }
 
     /// Takes the next free moment of a key, `now` or later; the one after it is free `interval` milliseconds later.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn take_slot(&mut self, key: &str, now: Millis, interval: i64) -> Result<Millis> {
+    pub async fn reserve_start(&mut self, key: &str, now: UnixMillis, interval: i64) -> Result<UnixMillis> {
         let sql = "INSERT INTO rate_limits (key, next_at, last_at) VALUES ($1, $2 + $3, 0)
                    ON CONFLICT (key) DO UPDATE SET next_at = $3 +
                        CASE WHEN rate_limits.next_at > $2 THEN rate_limits.next_at ELSE $2 END
                    RETURNING next_at";
         let rows = self.fetch(sql, &args![key, now, interval]).await?;
-        let next = rows.first().map_or(Ok(now + interval), |row| row.int("next_at"))?;
+        let next = rows.first().map_or(Ok(now + interval), |row| row.get_int("next_at"))?;
         Ok(next - interval)
     }
 
@@ -36,7 +36,7 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn start_in_slot(&mut self, key: &str, now: Millis, interval: i64) -> Result<Option<Millis>> {
+    pub async fn try_start_now(&mut self, key: &str, now: UnixMillis, interval: i64) -> Result<Option<UnixMillis>> {
         let sql = "INSERT INTO rate_limits (key, next_at, last_at) VALUES ($1, $2 + $3, $2)
                    ON CONFLICT (key) DO UPDATE SET last_at = $2,
                        next_at = CASE WHEN rate_limits.next_at > $2 + $3 THEN rate_limits.next_at ELSE $2 + $3 END
@@ -45,7 +45,7 @@ impl Tx {
             return Ok(None);
         }
         let rows = self.fetch("SELECT last_at FROM rate_limits WHERE key = $1", &args![key]).await?;
-        let last = rows.first().map_or(Ok(now), |row| row.int("last_at"))?;
+        let last = rows.first().map_or(Ok(now), |row| row.get_int("last_at"))?;
         Ok(Some(last + interval))
     }
 
@@ -53,7 +53,7 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn wait_for_slot(&mut self, step: &str, claim: i64, slot: Millis) -> Result<()> {
+    pub async fn record_reserved_start(&mut self, step: &str, claim: i64, slot: UnixMillis) -> Result<()> {
         let sql = "UPDATE step_runs SET slot_at = $3, started_at = CASE WHEN slots = 0 THEN NULL ELSE started_at END
                    WHERE id = $1 AND claims = $2";
         self.execute(sql, &args![step, claim, slot]).await.map(drop)
@@ -63,7 +63,7 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn use_slot(&mut self, step: &str, claim: i64, now: Millis) -> Result<()> {
+    pub async fn record_start(&mut self, step: &str, claim: i64, now: UnixMillis) -> Result<()> {
         let sql = "UPDATE step_runs SET slot_at = NULL, slots = slots + 1,
                    started_at = CASE WHEN slots = 0 THEN $3 ELSE started_at END WHERE id = $1 AND claims = $2";
         self.execute(sql, &args![step, claim, now]).await.map(drop)
@@ -75,7 +75,7 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn forget_rates(&self, before: Millis) -> Result<u64> {
+    pub async fn delete_unused_rate_limits(&self, before: UnixMillis) -> Result<u64> {
         self.execute("DELETE FROM rate_limits WHERE next_at < $1 AND last_at < $1", &args![before]).await
     }
 }

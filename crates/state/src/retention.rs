@@ -5,34 +5,34 @@
 //! the run. Each step is a transaction of its own that asks again whether it is still right, so that processes may do this
 //! side by side and be killed at any point.
 
-use super::db::{Db, Tx, args};
+use super::db::{Db, DbTx, args};
 use afterload_core::clock;
 use afterload_core::error::Result;
 
 /// What a pipeline says of how long its runs are kept, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Keep {
+pub struct RetentionOverride {
     /// The runs.
-    pub runs: Option<i64>,
+    pub runs_ms: Option<i64>,
     /// Their files.
-    pub files: Option<i64>,
+    pub artifacts_ms: Option<i64>,
 }
 
-impl Tx {
+impl DbTx {
     /// Says how long a run is kept.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn keep_run(&mut self, id: &str, keep: Keep) -> Result<()> {
+    pub async fn set_run_retention(&mut self, id: &str, keep: RetentionOverride) -> Result<()> {
         let sql = "UPDATE runs SET keep_run_ms = $2, keep_files_ms = $3 WHERE id = $1";
-        self.execute(sql, &args![id, keep.runs, keep.files]).await.map(drop)
+        self.execute(sql, &args![id, keep.runs_ms, keep.artifacts_ms]).await.map(drop)
     }
 
     /// True if a run has let go of its files.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn has_let_go(&mut self, id: &str) -> Result<bool> {
+    pub async fn artifacts_expired(&mut self, id: &str) -> Result<bool> {
         let sql = "SELECT id FROM runs WHERE id = $1 AND released_at IS NOT NULL";
         Ok(!self.fetch(sql, &args![id]).await?.is_empty())
     }
@@ -41,12 +41,13 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn release_run(&mut self, id: &str) -> Result<()> {
+    pub async fn release_run_artifacts(&mut self, id: &str) -> Result<()> {
         let sql = "UPDATE runs SET released_at = $2 WHERE id = $1 AND finished_at IS NOT NULL AND released_at IS NULL";
-        if self.execute(sql, &args![id, clock::now()]).await? == 1 {
+        if self.execute(sql, &args![id, clock::now_millis()]).await? == 1 {
             let sql = "DELETE FROM artifact_refs WHERE holder = $1 RETURNING artifact_id";
             let rows = self.fetch(sql, &args![format!("run:{id}")]).await?;
-            self.expire(rows.iter().map(|row| row.text("artifact_id")).collect::<Result<_>>()?).await?;
+            self.expire_unreferenced(rows.iter().map(|row| row.get_text("artifact_id")).collect::<Result<_>>()?)
+                .await?;
         }
         Ok(())
     }
@@ -55,23 +56,23 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn release_link(&mut self, artifact: &str, holder: &str) -> Result<()> {
+    pub async fn release_link_artifact(&mut self, artifact: &str, holder: &str) -> Result<()> {
         let sql = "DELETE FROM artifact_refs WHERE artifact_id = $1 AND holder = $2 AND until <= $3";
-        if self.execute(sql, &args![artifact, holder, clock::now()]).await? == 1 {
-            self.expire(vec![artifact.to_owned()]).await?;
+        if self.execute(sql, &args![artifact, holder, clock::now_millis()]).await? == 1 {
+            self.expire_unreferenced(vec![artifact.to_owned()]).await?;
         }
         Ok(())
     }
 
     /// Lets those files expire that nobody holds. Each row is locked first and asked about in a statement of its own: on
     /// PostgreSQL one statement would not see a holder that came while it waited for the lock.
-    async fn expire(&mut self, mut artifacts: Vec<String>) -> Result<()> {
+    async fn expire_unreferenced(&mut self, mut artifacts: Vec<String>) -> Result<()> {
         artifacts.sort();
         for id in artifacts {
-            if self.hold_artifact(&id).await? {
+            if self.lock_live_artifact(&id).await? {
                 let sql = "UPDATE artifacts SET expired_at = $2
                            WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM artifact_refs WHERE artifact_id = $1)";
-                self.execute(sql, &args![&id, clock::now()]).await?;
+                self.execute(sql, &args![&id, clock::now_millis()]).await?;
             }
         }
         Ok(())
@@ -83,24 +84,24 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn runs_to_release(&self, keep: i64, limit: u32) -> Result<Vec<String>> {
+    pub async fn list_runs_to_release(&self, keep: i64, limit: u32) -> Result<Vec<String>> {
         let open = "finished_at IS NOT NULL AND released_at IS NULL";
-        self.due_runs(open, "keep_files_ms", keep, limit).await
+        self.list_due_runs(open, "keep_files_ms", keep, limit).await
     }
 
     /// Runs whose time is over, but for those with files that are still there: they go with their last file.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn runs_to_delete(&self, keep: i64, limit: u32) -> Result<Vec<String>> {
+    pub async fn list_runs_to_delete(&self, keep: i64, limit: u32) -> Result<Vec<String>> {
         let bare = "finished_at IS NOT NULL AND released_at IS NOT NULL AND NOT EXISTS
                     (SELECT 1 FROM artifacts WHERE run_id = runs.id AND purged_at IS NULL)";
-        self.due_runs(bare, "keep_run_ms", keep, limit).await
+        self.list_due_runs(bare, "keep_run_ms", keep, limit).await
     }
 
     /// Two conditions, each with an index of its own.
-    async fn due_runs(&self, which: &str, column: &str, keep: i64, limit: u32) -> Result<Vec<String>> {
-        let now = clock::now();
+    async fn list_due_runs(&self, which: &str, column: &str, keep: i64, limit: u32) -> Result<Vec<String>> {
+        let now = clock::now_millis();
         let sql = format!(
             "SELECT id FROM runs WHERE {which} AND {column} IS NULL AND finished_at <= $1
              UNION ALL
@@ -108,36 +109,36 @@ impl Db {
              LIMIT $3"
         );
         let rows = self.fetch(&sql, &args![now.saturating_sub(keep), now, limit]).await?;
-        rows.iter().map(|row| row.text("id")).collect()
+        rows.iter().map(|row| row.get_text("id")).collect()
     }
 
     /// Links that have ended and still hold their file, as `(artifact, holder)`.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn links_to_release(&self, limit: u32) -> Result<Vec<(String, String)>> {
+    pub async fn list_links_to_release(&self, limit: u32) -> Result<Vec<(String, String)>> {
         let sql = "SELECT artifact_id, holder FROM artifact_refs WHERE until <= $1 LIMIT $2";
-        let rows = self.fetch(sql, &args![clock::now(), limit]).await?;
-        rows.iter().map(|row| Ok((row.text("artifact_id")?, row.text("holder")?))).collect()
+        let rows = self.fetch(sql, &args![clock::now_millis(), limit]).await?;
+        rows.iter().map(|row| Ok((row.get_text("artifact_id")?, row.get_text("holder")?))).collect()
     }
 
     /// Files that have expired and whose objects are still there, as `(id, file)`.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn artifacts_to_purge(&self, limit: u32) -> Result<Vec<(String, serde_json::Value)>> {
+    pub async fn list_artifacts_to_purge(&self, limit: u32) -> Result<Vec<(String, serde_json::Value)>> {
         let sql = "SELECT id, file FROM artifacts WHERE expired_at IS NOT NULL AND purged_at IS NULL
                    ORDER BY expired_at LIMIT $1";
         let rows = self.fetch(sql, &args![limit]).await?;
-        rows.iter().map(|row| Ok((row.text("id")?, row.json("file")?.unwrap_or_default()))).collect()
+        rows.iter().map(|row| Ok((row.get_text("id")?, row.get_json("file")?.unwrap_or_default()))).collect()
     }
 
     /// Says that the object of a file is gone.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn purged(&self, artifact: &str) -> Result<()> {
-        self.execute("UPDATE artifacts SET purged_at = $2 WHERE id = $1", &args![artifact, clock::now()])
+    pub async fn mark_purged(&self, artifact: &str) -> Result<()> {
+        self.execute("UPDATE artifacts SET purged_at = $2 WHERE id = $1", &args![artifact, clock::now_millis()])
             .await
             .map(drop)
     }
@@ -156,9 +157,9 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn is_owned(&self, artifact: &str, run: &str) -> Result<bool> {
+    pub async fn artifact_has_owner(&self, artifact: &str, run: &str) -> Result<bool> {
         let sql = "SELECT id FROM artifacts WHERE id = $1 UNION ALL
                    SELECT id FROM runs WHERE id = $2 AND finished_at IS NULL LIMIT 1";
-        Ok(self.fetch_one(sql, &args![artifact, run]).await?.is_some())
+        Ok(self.fetch_optional(sql, &args![artifact, run]).await?.is_some())
     }
 }

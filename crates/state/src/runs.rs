@@ -3,9 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::db::{Arg, Db, Row, Tx, args};
-use super::places::{self, Place};
-use afterload_core::clock::{self, Millis};
+use super::db::{Db, DbRow, DbTx, SqlArg, args};
+use super::places::{self, ConcurrencySlot};
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 
 /// Where a run is. `ARCHITECTURE.md` draws the transitions.
@@ -37,7 +37,7 @@ impl RunStatus {
     }
 
     /// The status of this name.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub fn from_name(text: &str) -> Option<Self> {
         [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled]
             .into_iter()
             .find(|status| status.as_str() == text)
@@ -66,17 +66,17 @@ pub struct RunRecord {
     /// Rises with every change of the run or its steps.
     pub revision: i64,
     /// When it may start; `None`: at once.
-    pub run_at: Option<Millis>,
+    pub run_at: Option<UnixMillis>,
     /// When somebody asked it to stop.
-    pub cancel_requested_at: Option<Millis>,
+    pub cancel_requested_at: Option<UnixMillis>,
     /// When it was accepted.
-    pub created_at: Millis,
+    pub created_at: UnixMillis,
     /// When its first step started.
-    pub started_at: Option<Millis>,
+    pub started_at: Option<UnixMillis>,
     /// When it ended.
-    pub finished_at: Option<Millis>,
+    pub finished_at: Option<UnixMillis>,
     /// Its place, if its pipeline says how many runs may be under way.
-    pub place: Option<Place>,
+    pub concurrency_slot: Option<ConcurrencySlot>,
 }
 
 /// Which runs to list.
@@ -87,49 +87,49 @@ pub struct RunFilter {
     /// Only this status.
     pub status: Option<RunStatus>,
     /// Only runs before this id.
-    pub before: Option<String>,
+    pub before_id: Option<String>,
     /// At most so many.
     pub limit: u32,
 }
 
 /// Named one by one: a later version's new column must not change what an older process reads.
-const OWN: &str = "id, pipeline, digest, status, origin, params, event, error, revision, run_at, cancel_requested_at, \
+const RUN_COLUMNS: &str = "id, pipeline, digest, status, origin, params, event, error, revision, run_at, cancel_requested_at, \
      created_at, started_at, finished_at";
 
 /// What [`run`] reads.
-pub(super) fn columns() -> String {
-    format!("{OWN}, {}", places::COLUMNS)
+pub(super) fn all_run_columns() -> String {
+    format!("{RUN_COLUMNS}, {}", places::CONCURRENCY_COLUMNS)
 }
 
-pub(super) fn run(row: &Row) -> Result<RunRecord> {
-    let status = row.text("status")?;
+pub(super) fn run_from_row(row: &DbRow) -> Result<RunRecord> {
+    let status = row.get_text("status")?;
     Ok(RunRecord {
-        id: row.text("id")?,
-        pipeline: row.text("pipeline")?,
-        digest: row.text("digest")?,
-        status: RunStatus::parse(&status)
+        id: row.get_text("id")?,
+        pipeline: row.get_text("pipeline")?,
+        digest: row.get_text("digest")?,
+        status: RunStatus::from_name(&status)
             .ok_or_else(|| Error::permanent("database_error", format!("unknown run status `{status}`")))?,
-        origin: row.text("origin")?,
-        params: row.json("params")?.unwrap_or_default(),
-        event: row.json("event")?,
-        error: row.json("error")?,
-        revision: row.int("revision")?,
-        run_at: row.opt_int("run_at")?,
-        cancel_requested_at: row.opt_int("cancel_requested_at")?,
-        created_at: row.int("created_at")?,
-        started_at: row.opt_int("started_at")?,
-        finished_at: row.opt_int("finished_at")?,
-        place: places::place(row)?,
+        origin: row.get_text("origin")?,
+        params: row.get_json("params")?.unwrap_or_default(),
+        event: row.get_json("event")?,
+        error: row.get_json("error")?,
+        revision: row.get_int("revision")?,
+        run_at: row.get_opt_int("run_at")?,
+        cancel_requested_at: row.get_opt_int("cancel_requested_at")?,
+        created_at: row.get_int("created_at")?,
+        started_at: row.get_opt_int("started_at")?,
+        finished_at: row.get_opt_int("finished_at")?,
+        concurrency_slot: places::slot_from_row(row)?,
     })
 }
 
 /// Raises the revision of the run of an id and gives it.
-pub(super) fn touch(id: &str) -> String {
-    format!("UPDATE runs SET revision = revision + 1 WHERE id = {id} RETURNING {}", columns())
+pub(super) fn bump_revision_sql(id: &str) -> String {
+    format!("UPDATE runs SET revision = revision + 1 WHERE id = {id} RETURNING {}", all_run_columns())
 }
 
 /// Starts the run of an id at the time `$2`; only steps that clean up start one that was asked to stop.
-pub(super) fn start(id: &str, cleans_up: &str) -> String {
+pub(super) fn mark_run_started_sql(id: &str, cleans_up: &str) -> String {
     format!(
         "UPDATE runs SET revision = revision + 1,
             status = CASE WHEN status = 'queued' AND (cancel_requested_at IS NULL OR {cleans_up}) THEN 'running' ELSE status END,
@@ -138,12 +138,12 @@ pub(super) fn start(id: &str, cleans_up: &str) -> String {
     )
 }
 
-fn the_run(id: &str, rows: &[Row]) -> Result<RunRecord> {
-    let found = rows.first().map(run).transpose()?;
+fn require_run(id: &str, rows: &[DbRow]) -> Result<RunRecord> {
+    let found = rows.first().map(run_from_row).transpose()?;
     found.ok_or_else(|| Error::permanent("run_not_found", format!("there is no run `{id}`")))
 }
 
-impl Tx {
+impl DbTx {
     /// Stores a new run.
     ///
     /// # Errors
@@ -162,8 +162,8 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn touch_run(&mut self, id: &str) -> Result<RunRecord> {
-        the_run(id, &self.fetch(&touch("$1"), &args![id]).await?)
+    pub async fn bump_revision(&mut self, id: &str) -> Result<RunRecord> {
+        require_run(id, &self.fetch(&bump_revision_sql("$1"), &args![id]).await?)
     }
 
     /// As [`Self::touch_run`], for a step of the run that starts: with it the run does, too. If it was asked to stop,
@@ -171,9 +171,9 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn start_run(&mut self, id: &str, cleans_up: bool) -> Result<RunRecord> {
-        let sql = format!("{} RETURNING {}", start("$1", "$3 = 1"), columns());
-        the_run(id, &self.fetch(&sql, &args![id, clock::now(), i64::from(cleans_up)]).await?)
+    pub async fn mark_run_started(&mut self, id: &str, cleans_up: bool) -> Result<RunRecord> {
+        let sql = format!("{} RETURNING {}", mark_run_started_sql("$1", "$3 = 1"), all_run_columns());
+        require_run(id, &self.fetch(&sql, &args![id, clock::now_millis(), i64::from(cleans_up)]).await?)
     }
 
     /// Asks a run to stop, if it has not ended. False: it was asked before, or has ended.
@@ -183,7 +183,7 @@ impl Tx {
     pub async fn request_cancel(&mut self, id: &str) -> Result<bool> {
         let sql = "UPDATE runs SET cancel_requested_at = $2
                    WHERE id = $1 AND cancel_requested_at IS NULL AND finished_at IS NULL";
-        Ok(self.execute(sql, &args![id, clock::now()]).await? == 1)
+        Ok(self.execute(sql, &args![id, clock::now_millis()]).await? == 1)
     }
 
     /// Opens a run that has ended, to go on.
@@ -194,14 +194,14 @@ impl Tx {
         let sql = "UPDATE runs SET status = 'queued', error = NULL, finished_at = NULL, cancel_requested_at = NULL,
                    released_at = NULL, run_at = NULL WHERE id = $1";
         self.execute(sql, &args![id]).await?;
-        self.await_end(id).await
+        self.reset_notification(id).await
     }
 
     /// Records why a run fails; the first reason stays.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn blame_run(&mut self, id: &str, error: &serde_json::Value) -> Result<()> {
+    pub async fn set_run_error(&mut self, id: &str, error: &serde_json::Value) -> Result<()> {
         self.execute("UPDATE runs SET error = $2 WHERE id = $1 AND error IS NULL", &args![id, error]).await.map(drop)
     }
 
@@ -210,11 +210,11 @@ impl Tx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn abandon_run(&mut self, id: &str, error: &serde_json::Value) -> Result<bool> {
+    pub async fn fail_unreadable_run(&mut self, id: &str, error: &serde_json::Value) -> Result<bool> {
         let sql =
             "UPDATE step_runs SET status = 'cancelled', finished_at = $2 WHERE run_id = $1 AND status = 'waiting'";
-        self.execute(sql, &args![id, clock::now()]).await?;
-        self.blame_run(id, error).await?;
+        self.execute(sql, &args![id, clock::now_millis()]).await?;
+        self.set_run_error(id, error).await?;
         self.finish_run(id, RunStatus::Failed).await
     }
 
@@ -224,7 +224,7 @@ impl Tx {
     /// Those of the database.
     pub async fn finish_run(&mut self, id: &str, status: RunStatus) -> Result<bool> {
         let sql = "UPDATE runs SET status = $2, finished_at = $3, started_at = COALESCE(started_at, $3) WHERE id = $1";
-        self.end_run(id, sql, &args![id, status.as_str(), clock::now()]).await
+        self.end_run_with(id, sql, &args![id, status.as_str(), clock::now_millis()]).await
     }
 }
 
@@ -233,11 +233,11 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn run(&self, id: &str) -> Result<Option<RunRecord>> {
-        self.fetch_one(&format!("SELECT {} FROM runs WHERE id = $1", columns()), &args![id])
+    pub async fn find_run(&self, id: &str) -> Result<Option<RunRecord>> {
+        self.fetch_optional(&format!("SELECT {} FROM runs WHERE id = $1", all_run_columns()), &args![id])
             .await?
             .as_ref()
-            .map(run)
+            .map(run_from_row)
             .transpose()
     }
 
@@ -245,47 +245,47 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn cancelling(&self) -> Result<Vec<String>> {
+    pub async fn list_cancelling_runs(&self) -> Result<Vec<String>> {
         let sql = "SELECT id FROM runs WHERE cancel_requested_at IS NOT NULL AND finished_at IS NULL";
-        self.fetch(sql, &[]).await?.iter().map(|row| row.text("id")).collect()
+        self.fetch(sql, &[]).await?.iter().map(|row| row.get_text("id")).collect()
     }
 
     /// The revisions of these runs; those that are gone are left out.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn revisions(&self, ids: &[String]) -> Result<Vec<(String, i64)>> {
+    pub async fn list_revisions(&self, ids: &[String]) -> Result<Vec<(String, i64)>> {
         let places: Vec<_> = (1..=ids.len()).map(|place| format!("${place}")).collect();
         let sql = format!("SELECT id, revision FROM runs WHERE id IN ({})", places.join(", "));
-        let args: Vec<Arg> = ids.iter().map(Arg::from).collect();
-        self.fetch(&sql, &args).await?.iter().map(|row| Ok((row.text("id")?, row.int("revision")?))).collect()
+        let args: Vec<SqlArg> = ids.iter().map(SqlArg::from).collect();
+        self.fetch(&sql, &args).await?.iter().map(|row| Ok((row.get_text("id")?, row.get_int("revision")?))).collect()
     }
 
     /// Runs, newest first.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRecord>> {
-        let mut sql = format!("SELECT {} FROM runs WHERE 1 = 1", columns());
-        let mut args: Vec<Arg> = Vec::new();
+    pub async fn list_runs(&self, filter: &RunFilter) -> Result<Vec<RunRecord>> {
+        let mut sql = format!("SELECT {} FROM runs WHERE 1 = 1", all_run_columns());
+        let mut args: Vec<SqlArg> = Vec::new();
         if let Some(pipelines) = &filter.pipelines {
             let places: Vec<_> = (1..=pipelines.len()).map(|place| format!("${place}")).collect();
             sql.push_str(&format!(
                 " AND pipeline IN ({})",
                 if places.is_empty() { "NULL".into() } else { places.join(", ") }
             ));
-            args.extend(pipelines.iter().map(Arg::from));
+            args.extend(pipelines.iter().map(SqlArg::from));
         }
         if let Some(status) = filter.status {
             args.push(status.as_str().into());
             sql.push_str(&format!(" AND status = ${}", args.len()));
         }
-        if let Some(before) = &filter.before {
+        if let Some(before) = &filter.before_id {
             args.push(before.into());
             sql.push_str(&format!(" AND id < ${}", args.len()));
         }
         args.push(filter.limit.into());
         sql.push_str(&format!(" ORDER BY id DESC LIMIT ${}", args.len()));
-        self.fetch(&sql, &args).await?.iter().map(run).collect()
+        self.fetch(&sql, &args).await?.iter().map(run_from_row).collect()
     }
 }

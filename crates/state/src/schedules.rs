@@ -1,7 +1,7 @@
 //! How far the schedules of cron triggers have come.
 
 use super::db::{Db, args};
-use afterload_core::clock::Millis;
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 
 impl Db {
@@ -9,10 +9,10 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn schedule_reached(&self, id: &str, since: Millis) -> Result<Millis> {
+    pub async fn load_schedule_cursor(&self, id: &str, since: UnixMillis) -> Result<UnixMillis> {
         let sql = "SELECT reached FROM schedules WHERE id = $1";
-        if let Some(row) = self.fetch_one(sql, &args![id]).await? {
-            return row.int("reached");
+        if let Some(row) = self.fetch_optional(sql, &args![id]).await? {
+            return row.get_int("reached");
         }
         let insert = "INSERT INTO schedules (id, reached) VALUES ($1, $2) ON CONFLICT DO NOTHING";
         self.execute(insert, &args![id, since]).await?;
@@ -23,9 +23,9 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn forget_schedules(&self, live: &[String]) -> Result<()> {
+    pub async fn retain_schedules(&self, live: &[String]) -> Result<()> {
         for row in self.fetch("SELECT id FROM schedules", &[]).await? {
-            let id = row.text("id")?;
+            let id = row.get_text("id")?;
             if !live.contains(&id) {
                 self.execute("DELETE FROM schedules WHERE id = $1", &args![&id]).await?;
             }
@@ -37,7 +37,7 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn reach_schedule(&self, id: &str, time: Millis) -> Result<()> {
+    pub async fn advance_schedule_cursor(&self, id: &str, time: UnixMillis) -> Result<()> {
         let sql = "UPDATE schedules SET reached = $2 WHERE id = $1 AND reached < $2";
         self.execute(sql, &args![id, time]).await.map(drop)
     }

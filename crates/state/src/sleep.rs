@@ -2,17 +2,17 @@
 
 use serde_json::Value;
 
-use super::db::{Db, Row, Tx, args};
+use super::db::{Db, DbRow, DbTx, args};
 use super::steps::{self, StepRecord};
-use afterload_core::clock::{self, Millis};
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::Result;
 
 /// What a sleeping step waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sleep {
+pub struct WakeCondition {
     /// When it wakes at the latest.
-    pub until: Option<Millis>,
+    pub until: Option<UnixMillis>,
     /// The event that wakes it.
     pub event: Option<AwaitedEvent>,
 }
@@ -40,28 +40,28 @@ pub struct EventRecord {
     /// What it says.
     pub body: Value,
     /// When it came.
-    pub received_at: Millis,
+    pub received_at: UnixMillis,
 }
 
-fn event(row: &Row) -> Result<EventRecord> {
+fn event_from_row(row: &DbRow) -> Result<EventRecord> {
     Ok(EventRecord {
-        id: row.text("id")?,
-        name: row.text("name")?,
-        key: row.opt_text("key")?,
-        body: row.json("body")?.unwrap_or_default(),
-        received_at: row.int("received_at")?,
+        id: row.get_text("id")?,
+        name: row.get_text("name")?,
+        key: row.get_opt_text("key")?,
+        body: row.get_json("body")?.unwrap_or_default(),
+        received_at: row.get_int("received_at")?,
     })
 }
 
-const EVENT: &str = "SELECT id, name, key, body, received_at FROM events";
+const SELECT_EVENTS: &str = "SELECT id, name, key, body, received_at FROM events";
 
-impl Tx {
+impl DbTx {
     /// Holds the name of an event until the end of the transaction: who tells of it and who begins to wait for it
     /// follow one another.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn lock_event(&mut self, name: &str) -> Result<()> {
+    pub async fn lock_event_name(&mut self, name: &str) -> Result<()> {
         // SQLite's transaction is the only writer already.
         if self.dialect() == Dialect::Postgres {
             let sql = "SELECT 1 AS held FROM (SELECT pg_advisory_xact_lock(hashtext('afterload event'), hashtext($1))) AS lock";
@@ -81,50 +81,57 @@ impl Tx {
         if self.execute(sql, &args![id, name, key.as_deref(), body.to_string(), *received_at]).await? == 1 {
             return Ok(None);
         }
-        let rows = self.fetch(&format!("{EVENT} WHERE name = $1 AND key = $2"), &args![name, key.as_deref()]).await?;
-        rows.first().map(event).transpose()
+        let rows =
+            self.fetch(&format!("{SELECT_EVENTS} WHERE name = $1 AND key = $2"), &args![name, key.as_deref()]).await?;
+        rows.first().map(event_from_row).transpose()
     }
 
     /// Some of the events of a name, oldest first, after the one of this time and id.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn events_after(&mut self, name: &str, time: Millis, id: &str, limit: u32) -> Result<Vec<EventRecord>> {
+    pub async fn list_events_after(
+        &mut self,
+        name: &str,
+        time: UnixMillis,
+        id: &str,
+        limit: u32,
+    ) -> Result<Vec<EventRecord>> {
         let sql = format!(
-            "{EVENT} WHERE name = $1 AND (received_at > $2 OR received_at = $2 AND id > $3)
+            "{SELECT_EVENTS} WHERE name = $1 AND (received_at > $2 OR received_at = $2 AND id > $3)
              ORDER BY received_at, id LIMIT $4"
         );
-        self.fetch(&sql, &args![name, time, id, limit]).await?.iter().map(event).collect()
+        self.fetch(&sql, &args![name, time, id, limit]).await?.iter().map(event_from_row).collect()
     }
 
     /// The sets of fields that the sleepers for an event look at.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn awaited_fields(&mut self, name: &str) -> Result<Vec<String>> {
+    pub async fn list_awaited_fields(&mut self, name: &str) -> Result<Vec<String>> {
         let sql = "SELECT DISTINCT sleep_fields FROM step_runs WHERE status = 'sleeping' AND sleep_event = $1";
-        self.fetch(sql, &args![name]).await?.iter().map(|row| row.text("sleep_fields")).collect()
+        self.fetch(sql, &args![name]).await?.iter().map(|row| row.get_text("sleep_fields")).collect()
     }
 
     /// The steps that sleep for exactly this.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn sleepers(&mut self, awaited: &AwaitedEvent) -> Result<Vec<StepRecord>> {
+    pub async fn list_suspended_steps(&mut self, awaited: &AwaitedEvent) -> Result<Vec<StepRecord>> {
         let AwaitedEvent { name, fields, digest } = awaited;
         let sql = format!(
             "SELECT {} FROM step_runs
              WHERE status = 'sleeping' AND sleep_event = $1 AND sleep_fields = $2 AND sleep_match = $3 ORDER BY id",
-            steps::COLUMNS
+            steps::STEP_COLUMNS
         );
-        self.fetch(&sql, &args![name, fields, digest]).await?.iter().map(steps::step).collect()
+        self.fetch(&sql, &args![name, fields, digest]).await?.iter().map(steps::step_from_row).collect()
     }
 
     /// Lets a step sleep, under the claim of its attempt. False: the claim is lost.
     ///
     /// # Errors
     /// Those of the database.
-    pub(super) async fn put_to_sleep(&mut self, id: &str, claim: i64, sleep: &Sleep) -> Result<bool> {
+    pub(super) async fn suspend_step(&mut self, id: &str, claim: i64, sleep: &WakeCondition) -> Result<bool> {
         let sql = "UPDATE step_runs SET status = 'sleeping', sleeps = sleeps + 1, due_at = $3, sleep_until = $3,
                    sleep_event = $4, sleep_fields = $5, sleep_match = $6, crashes = 0
                    WHERE id = $1 AND claims = $2 AND status = 'running'";
@@ -156,7 +163,7 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn forget_app_events(&self, before: Millis) -> Result<u64> {
-        self.execute("DELETE FROM events WHERE received_at < $1", &args![before.min(clock::now())]).await
+    pub async fn delete_events_before(&self, before: UnixMillis) -> Result<u64> {
+        self.execute("DELETE FROM events WHERE received_at < $1", &args![before.min(clock::now_millis())]).await
     }
 }

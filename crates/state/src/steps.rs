@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::db::{Db, Row, Tx, args};
-use super::items::Tally;
+use super::db::{Db, DbRow, DbTx, args};
+use super::items::ItemCounts;
 use super::status::StepStatus;
-use afterload_core::clock::{self, Millis};
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
 /// A step of a run, as stored.
@@ -36,11 +36,11 @@ pub struct StepRecord {
     /// Crashes since its progress last moved.
     pub crashes: u32,
     /// How often it has slept.
-    pub sleeps: i64,
+    pub suspend_count: i64,
     /// When it wakes, or woke, at the latest.
-    pub sleep_until: Option<Millis>,
+    pub suspended_until: Option<UnixMillis>,
     /// The event that woke it.
-    pub woken: Option<Value>,
+    pub wake_event: Option<Value>,
     /// How often it has run anew after it had succeeded.
     pub round: i64,
     /// Of an item of a step with `for_each`: the row of that step.
@@ -50,7 +50,7 @@ pub struct StepRecord {
     /// Of an item: what it is.
     pub item: Option<Value>,
     /// Of a step with `for_each` that has begun: how its items stand.
-    pub items: Option<Tally>,
+    pub item_counts: Option<ItemCounts>,
     /// Its progress as last committed.
     pub progress: Option<Value>,
     /// Its outputs, once it succeeded.
@@ -58,21 +58,21 @@ pub struct StepRecord {
     /// Its last error: `{code, message}`.
     pub error: Option<Value>,
     /// When its retry is due.
-    pub due_at: Option<Millis>,
+    pub due_at: Option<UnixMillis>,
     /// When its first attempt started.
-    pub started_at: Option<Millis>,
+    pub started_at: Option<UnixMillis>,
     /// When it ended.
-    pub finished_at: Option<Millis>,
+    pub finished_at: Option<UnixMillis>,
 }
 
 impl StepRecord {
     /// The id in the definition: of an item, that of its step.
-    pub fn defined_as(&self) -> &str {
+    pub fn definition_id(&self) -> &str {
         self.step_id.split_once('[').map_or(&self.step_id, |(step, _)| step)
     }
 
     /// Its name within the run, another one for each round: what it does outside of the database goes by it.
-    pub fn key(&self) -> String {
+    pub fn effect_key(&self) -> String {
         match self.round {
             0 => self.step_id.clone(),
             round => format!("{}.{round}", self.step_id),
@@ -81,59 +81,62 @@ impl StepRecord {
 }
 
 /// Named one by one: a later version's new column must not change what an older process reads.
-pub(super) const COLUMNS: &str = "id, run_id, section, position, step_id, uses, queue, priority, status, claims, failures, crashes, \
+pub(super) const STEP_COLUMNS: &str = "id, run_id, section, position, step_id, uses, queue, priority, status, claims, failures, crashes, \
      sleeps, sleep_until, woken, round, parent, item_index, item, items, items_ended, items_failed, \
      progress, outputs, error, due_at, started_at, finished_at";
 
-pub(super) fn step(row: &Row) -> Result<StepRecord> {
+pub(super) fn step_from_row(row: &DbRow) -> Result<StepRecord> {
     Ok(StepRecord {
-        id: row.text("id")?,
-        run_id: row.text("run_id")?,
-        section: row.text("section")?,
-        position: row.int("position")?,
-        step_id: row.text("step_id")?,
-        uses: row.text("uses")?,
-        queue: row.text("queue")?,
-        priority: row.int("priority")?,
-        status: StepStatus::parse(&row.text("status")?)?,
-        claims: row.int("claims")?,
-        failures: row.count("failures")?,
-        crashes: row.count("crashes")?,
-        sleeps: row.int("sleeps")?,
-        sleep_until: row.opt_int("sleep_until")?,
-        woken: row.json("woken")?,
-        round: row.int("round")?,
-        parent: row.opt_text("parent")?,
-        item_index: row.opt_int("item_index")?,
-        item: row.json("item")?,
-        items: match row.opt_int("items")? {
-            Some(items) => Some(Tally { items, ended: row.int("items_ended")?, failed: row.int("items_failed")? }),
+        id: row.get_text("id")?,
+        run_id: row.get_text("run_id")?,
+        section: row.get_text("section")?,
+        position: row.get_int("position")?,
+        step_id: row.get_text("step_id")?,
+        uses: row.get_text("uses")?,
+        queue: row.get_text("queue")?,
+        priority: row.get_int("priority")?,
+        status: StepStatus::parse(&row.get_text("status")?)?,
+        claims: row.get_int("claims")?,
+        failures: row.get_u32("failures")?,
+        crashes: row.get_u32("crashes")?,
+        suspend_count: row.get_int("sleeps")?,
+        suspended_until: row.get_opt_int("sleep_until")?,
+        wake_event: row.get_json("woken")?,
+        round: row.get_int("round")?,
+        parent: row.get_opt_text("parent")?,
+        item_index: row.get_opt_int("item_index")?,
+        item: row.get_json("item")?,
+        item_counts: match row.get_opt_int("items")? {
+            Some(items) => {
+                Some(ItemCounts { items, ended: row.get_int("items_ended")?, failed: row.get_int("items_failed")? })
+            }
             None => None,
         },
-        progress: row.json("progress")?,
-        outputs: row.json("outputs")?,
-        error: row.json("error")?,
-        due_at: row.opt_int("due_at")?,
-        started_at: row.opt_int("started_at")?,
-        finished_at: row.opt_int("finished_at")?,
+        progress: row.get_json("progress")?,
+        outputs: row.get_json("outputs")?,
+        error: row.get_json("error")?,
+        due_at: row.get_opt_int("due_at")?,
+        started_at: row.get_opt_int("started_at")?,
+        finished_at: row.get_opt_int("finished_at")?,
     })
 }
 
 /// Holds for a step `s` that has not ended; the condition of an index that only a look at all runs uses.
-pub(super) const IS_OPEN: &str = "(s.status || '') IN ('waiting', 'queued', 'running', 'retrying', 'sleeping')";
+pub(super) const STEP_IS_OPEN: &str = "(s.status || '') IN ('waiting', 'queued', 'running', 'retrying', 'sleeping')";
 
 /// Holds for a step `s` that should have a job once it is due; the condition of such an index, too.
-pub(crate) const IS_TO_PUSH: &str = "(s.status || '') IN ('queued', 'retrying', 'sleeping')";
+pub(crate) const STEP_NEEDS_JOB: &str = "(s.status || '') IN ('queued', 'retrying', 'sleeping')";
 
 /// Back to where a step waited; one that had succeeded begins a new round.
-const RESET: &str = "UPDATE step_runs SET round = CASE WHEN status = 'succeeded' THEN round + 1 ELSE round END,
+const UPDATE_RESET_STEP: &str =
+    "UPDATE step_runs SET round = CASE WHEN status = 'succeeded' THEN round + 1 ELSE round END,
                    progress = CASE WHEN status = 'succeeded' THEN NULL ELSE progress END, status = 'waiting',
                    failures = 0, crashes = 0, outputs = NULL, error = NULL, due_at = NULL, started_at = NULL,
                    finished_at = NULL, sleeps = 0, sleep_until = NULL, sleep_event = NULL, sleep_fields = NULL,
                    sleep_match = NULL, woken = NULL, items = NULL, items_ended = 0, items_failed = 0,
                    slot_at = NULL, slots = 0";
 
-impl Tx {
+impl DbTx {
     /// Stores a new step.
     ///
     /// # Errors
@@ -158,9 +161,9 @@ impl Tx {
         id: &str,
         status: StepStatus,
         error: Option<&Value>,
-        due_at: Option<Millis>,
+        due_at: Option<UnixMillis>,
     ) -> Result<()> {
-        let finished = status.is_final().then(clock::now);
+        let finished = status.is_final().then(clock::now_millis);
         let sql = "UPDATE step_runs SET status = $2, error = $3, finished_at = $4, due_at = $5
                    WHERE id = $1 AND status = 'waiting'";
         let args = args![id, status.as_str(), error.map(Value::to_string), finished, due_at];
@@ -174,7 +177,7 @@ impl Tx {
     pub async fn cancel_step(&mut self, id: &str) -> Result<bool> {
         let sql = "UPDATE step_runs SET status = 'cancelled', due_at = NULL, finished_at = $2
                    WHERE id = $1 AND status IN ('queued', 'retrying', 'sleeping')";
-        Ok(self.execute(sql, &args![id, clock::now()]).await? == 1)
+        Ok(self.execute(sql, &args![id, clock::now_millis()]).await? == 1)
     }
 
     /// Sets a step that has ended back to where it waited. One that had succeeded begins a new round.
@@ -182,7 +185,7 @@ impl Tx {
     /// # Errors
     /// Those of the database.
     pub async fn reset_step(&mut self, id: &str) -> Result<()> {
-        self.execute(&format!("{RESET} WHERE id = $1"), &args![id]).await.map(drop)
+        self.execute(&format!("{UPDATE_RESET_STEP} WHERE id = $1"), &args![id]).await.map(drop)
     }
 
     /// Sets the items of a step that had succeeded back to where they waited.
@@ -190,7 +193,7 @@ impl Tx {
     /// # Errors
     /// Those of the database.
     pub async fn reset_items(&mut self, parent: &str) -> Result<()> {
-        self.execute(&format!("{RESET} WHERE parent = $1"), &args![parent]).await.map(drop)
+        self.execute(&format!("{UPDATE_RESET_STEP} WHERE parent = $1"), &args![parent]).await.map(drop)
     }
 
     /// A step whose job is to be pushed, locked until the end of the transaction. `None`: it no longer is.
@@ -199,23 +202,23 @@ impl Tx {
     /// Those of the database.
     pub async fn lock_due_step(&mut self, id: &str) -> Result<Option<StepRecord>> {
         let sql = format!(
-            "UPDATE step_runs SET due_at = due_at WHERE id = $1 AND status IN ('queued', 'retrying', 'sleeping') RETURNING {COLUMNS}"
+            "UPDATE step_runs SET due_at = due_at WHERE id = $1 AND status IN ('queued', 'retrying', 'sleeping') RETURNING {STEP_COLUMNS}"
         );
-        self.fetch(&sql, &args![id]).await?.first().map(step).transpose()
+        self.fetch(&sql, &args![id]).await?.first().map(step_from_row).transpose()
     }
 
     /// The steps of a run, in their order, without the items of steps.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn steps(&mut self, run: &str) -> Result<Vec<StepRecord>> {
+    pub async fn list_steps(&mut self, run: &str) -> Result<Vec<StepRecord>> {
         let rows = self
             .fetch(
-                &format!("SELECT {COLUMNS} FROM step_runs WHERE run_id = $1 AND parent IS NULL ORDER BY position"),
+                &format!("SELECT {STEP_COLUMNS} FROM step_runs WHERE run_id = $1 AND parent IS NULL ORDER BY position"),
                 &args![run],
             )
             .await?;
-        rows.iter().map(step).collect()
+        rows.iter().map(step_from_row).collect()
     }
 }
 
@@ -224,25 +227,25 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn steps(&self, run: &str) -> Result<Vec<StepRecord>> {
+    pub async fn list_steps(&self, run: &str) -> Result<Vec<StepRecord>> {
         let rows = self
             .fetch(
-                &format!("SELECT {COLUMNS} FROM step_runs WHERE run_id = $1 AND parent IS NULL ORDER BY position"),
+                &format!("SELECT {STEP_COLUMNS} FROM step_runs WHERE run_id = $1 AND parent IS NULL ORDER BY position"),
                 &args![run],
             )
             .await?;
-        rows.iter().map(step).collect()
+        rows.iter().map(step_from_row).collect()
     }
 
     /// The queues of all steps that have not ended.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn open_queues(&self) -> Result<Vec<String>> {
-        self.fetch(&format!("SELECT DISTINCT queue FROM step_runs s WHERE {IS_OPEN}"), &[])
+    pub async fn list_open_queues(&self) -> Result<Vec<String>> {
+        self.fetch(&format!("SELECT DISTINCT queue FROM step_runs s WHERE {STEP_IS_OPEN}"), &[])
             .await?
             .iter()
-            .map(|row| row.text("queue"))
+            .map(|row| row.get_text("queue"))
             .collect()
     }
 
@@ -250,11 +253,11 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn step(&self, id: &str) -> Result<Option<StepRecord>> {
-        self.fetch_one(&format!("SELECT {COLUMNS} FROM step_runs WHERE id = $1"), &args![id])
+    pub async fn find_step(&self, id: &str) -> Result<Option<StepRecord>> {
+        self.fetch_optional(&format!("SELECT {STEP_COLUMNS} FROM step_runs WHERE id = $1"), &args![id])
             .await?
             .as_ref()
-            .map(step)
+            .map(step_from_row)
             .transpose()
     }
 }

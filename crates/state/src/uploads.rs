@@ -1,7 +1,7 @@
 //! Uploads that were announced: files on their way straight to the store, each to become a run.
 
-use super::db::{Db, Row, args};
-use afterload_core::clock::Millis;
+use super::db::{Db, DbRow, args};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 
 /// A file that somebody may send.
@@ -18,19 +18,19 @@ pub struct UploadRecord {
     /// The file as it will be.
     pub file: serde_json::Value,
     /// Until when it may come.
-    pub expires_at: Millis,
+    pub expires_at: UnixMillis,
 }
 
-const COLUMNS: &str = "SELECT id, pipeline, param, params, file, expires_at FROM uploads";
+const SELECT_UPLOADS: &str = "SELECT id, pipeline, param, params, file, expires_at FROM uploads";
 
-fn upload(row: &Row) -> Result<UploadRecord> {
+fn upload_from_row(row: &DbRow) -> Result<UploadRecord> {
     Ok(UploadRecord {
-        id: row.text("id")?,
-        pipeline: row.text("pipeline")?,
-        param: row.text("param")?,
-        params: row.json("params")?.unwrap_or_default(),
-        file: row.json("file")?.unwrap_or_default(),
-        expires_at: row.int("expires_at")?,
+        id: row.get_text("id")?,
+        pipeline: row.get_text("pipeline")?,
+        param: row.get_text("param")?,
+        params: row.get_json("params")?.unwrap_or_default(),
+        file: row.get_json("file")?.unwrap_or_default(),
+        expires_at: row.get_int("expires_at")?,
     })
 }
 
@@ -49,17 +49,21 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn upload(&self, id: &str) -> Result<Option<UploadRecord>> {
-        self.fetch_one(&format!("{COLUMNS} WHERE id = $1"), &args![id]).await?.as_ref().map(upload).transpose()
+    pub async fn find_upload(&self, id: &str) -> Result<Option<UploadRecord>> {
+        self.fetch_optional(&format!("{SELECT_UPLOADS} WHERE id = $1"), &args![id])
+            .await?
+            .as_ref()
+            .map(upload_from_row)
+            .transpose()
     }
 
     /// Uploads that could not come any more at this time.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn expired_uploads(&self, before: Millis, limit: u32) -> Result<Vec<UploadRecord>> {
-        let sql = format!("{COLUMNS} WHERE expires_at < $1 ORDER BY expires_at LIMIT $2");
-        self.fetch(&sql, &args![before, limit]).await?.iter().map(upload).collect()
+    pub async fn list_expired_uploads(&self, before: UnixMillis, limit: u32) -> Result<Vec<UploadRecord>> {
+        let sql = format!("{SELECT_UPLOADS} WHERE expires_at < $1 ORDER BY expires_at LIMIT $2");
+        self.fetch(&sql, &args![before, limit]).await?.iter().map(upload_from_row).collect()
     }
 
     /// Forgets an upload.

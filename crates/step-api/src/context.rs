@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::files::Files;
-use afterload_core::clock::Millis;
+use super::files::StepFiles;
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
-use afterload_pipeline::Scope;
+use afterload_pipeline::ExprContext;
 
 /// The run that a step belongs to, as expressions name it.
 #[derive(Clone, Debug, Serialize)]
-pub struct RunFacts {
+pub struct RunInfo {
     /// The run's id.
     pub id: String,
     /// Where the run can be seen.
@@ -29,7 +29,7 @@ pub struct RunFacts {
 
 /// The step itself.
 #[derive(Clone, Debug)]
-pub struct StepFacts {
+pub struct StepInfo {
     /// The id in the pipeline, such as `import`.
     pub id: String,
     /// The attempt, from 1.
@@ -42,66 +42,66 @@ pub struct StepFacts {
 
 /// What every running step has.
 #[derive(Clone)]
-pub struct Context {
+pub struct StepContext {
     /// The run.
-    pub run: RunFacts,
+    pub run: RunInfo,
     /// The step.
-    pub step: StepFacts,
+    pub step: StepInfo,
     /// What expressions can name, for the parts of `with` that the step resolves itself.
-    pub scope: Scope,
+    pub expr_context: ExprContext,
     /// Where the step says how far it is.
-    pub progress: Progress,
+    pub progress: ProgressReporter,
     /// Ends when the step should stop: asked for, timed out, lease lost, or the process is going down. Chunked steps
     /// look at it between chunks and return [`Context::stopped`].
     pub stop: CancellationToken,
     /// Files that belong to this run.
-    pub files: Files,
+    pub files: StepFiles,
     /// Links to files for people, who have no API key.
     pub links: Arc<dyn FileLinks>,
     /// The record of effects that must not be repeated.
-    pub effects: Arc<dyn Effects>,
+    pub effect_log: Arc<dyn EffectRecorder>,
     /// The record of whom the step has told.
-    pub deliveries: Arc<dyn Deliveries>,
+    pub delivery_log: Arc<dyn DeliveryRecorder>,
     /// What woke the step, if it has slept.
-    pub slept: Option<Slept>,
+    pub resumed: Option<Resumed>,
     /// Where it says that it wants to sleep.
-    pub bed: Bed,
+    pub suspend_slot: SuspendSlot,
 }
 
 /// What a step wants to wait for without a worker.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Suspension {
+pub struct SuspendRequest {
     /// Until when at the latest.
-    pub until: Option<Millis>,
+    pub until: Option<UnixMillis>,
     /// The name of an event, and what its fields must be.
     pub event: Option<(String, serde_json::Map<String, serde_json::Value>)>,
 }
 
 /// How a step slept before this attempt.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Slept {
+pub struct Resumed {
     /// Until when it was to sleep.
-    pub until: Option<Millis>,
+    pub until: Option<UnixMillis>,
     /// The event that woke it.
     pub event: Option<serde_json::Value>,
 }
 
 /// Where a step leaves what it wants to wait for.
 #[derive(Clone, Default)]
-pub struct Bed(Arc<Mutex<Option<Suspension>>>);
+pub struct SuspendSlot(Arc<Mutex<Option<SuspendRequest>>>);
 
-impl Bed {
+impl SuspendSlot {
     /// What the step wants to wait for.
-    pub fn taken(&self) -> Option<Suspension> {
+    pub fn request(&self) -> Option<SuspendRequest> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl Context {
+impl StepContext {
     /// Ends the attempt without an end of the step: it is started again when what it waits for has come, and then finds
     /// it in [`Context::slept`]. Return the error that this gives.
-    pub fn suspend(&self, wanted: Suspension) -> Error {
-        *self.bed.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(wanted);
+    pub fn suspend_step(&self, wanted: SuspendRequest) -> Error {
+        *self.suspend_slot.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(wanted);
         Error::stopped("step_suspended", "the step waits")
     }
 
@@ -109,7 +109,7 @@ impl Context {
     ///
     /// # Errors
     /// `step_stopped` once [`Context::stop`] has been cancelled.
-    pub fn stopped(&self) -> Result<()> {
+    pub fn check_stopped(&self) -> Result<()> {
         match self.stop.is_cancelled() {
             true => Err(Error::stopped("step_stopped", "the step was asked to stop")),
             false => Ok(()),
@@ -118,11 +118,11 @@ impl Context {
 }
 
 /// Named counts of a progress, such as `inserted`.
-pub type Counts = BTreeMap<String, u64>;
+pub type ProgressCounts = BTreeMap<String, u64>;
 
 /// How far a step is, as it was last committed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct ProgressUpdate {
     /// Units done.
     pub done: u64,
     /// Units in all; `None` while unknown.
@@ -132,34 +132,34 @@ pub struct Report {
     /// What is going on, for people.
     pub message: Option<String>,
     /// Further counts, such as `inserted` and `rejected`.
-    pub counts: Counts,
+    pub counts: ProgressCounts,
 }
 
 /// Where a step says how far it is. Saying it is cheap; the engine stores it at most twice a second.
 #[derive(Clone)]
-pub struct Progress(Arc<watch::Sender<Report>>);
+pub struct ProgressReporter(Arc<watch::Sender<ProgressUpdate>>);
 
-impl Progress {
+impl ProgressReporter {
     /// A progress and the end that the engine listens to.
-    pub fn channel() -> (Self, watch::Receiver<Report>) {
-        let (sender, receiver) = watch::channel(Report::default());
+    pub fn new_channel() -> (Self, watch::Receiver<ProgressUpdate>) {
+        let (sender, receiver) = watch::channel(ProgressUpdate::default());
         (Self(Arc::new(sender)), receiver)
     }
 
     /// Says what has been committed. `done` never falls: a lower one is raised to what was said before.
-    pub fn committed(&self, report: Report) {
+    pub fn report_committed(&self, report: ProgressUpdate) {
         self.0.send_modify(|last| {
             let done = report.done.max(last.done);
-            *last = Report { done, ..report };
+            *last = ProgressUpdate { done, ..report };
         });
     }
 }
 
 /// What is known of an effect before it is tried.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Begun {
+pub enum EffectState {
     /// Never tried: go ahead.
-    Fresh,
+    New,
     /// Tried, but the outcome was lost.
     Uncertain,
     /// Done; holds what was recorded with it.
@@ -167,23 +167,23 @@ pub enum Begun {
 }
 
 /// What the outside world answers in time.
-pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
 /// The record of effects that must not knowingly be repeated (mails, calls), kept in the service's database.
-pub trait Effects: Send + Sync {
+pub trait EffectRecorder: Send + Sync {
     /// What is known of the effect `key` of this step; records nothing.
-    fn known(&self, key: &str) -> Answer<Begun>;
+    fn effect_state(&self, key: &str) -> BoxFuture<EffectState>;
     /// Records that the effect `key` of this step is about to be tried, and says what was known before.
-    fn begin(&self, key: &str) -> Answer<Begun>;
+    fn begin_effect(&self, key: &str) -> BoxFuture<EffectState>;
     /// Records that it is done, with what later attempts need to know of it.
-    fn done(&self, key: &str, detail: serde_json::Value) -> Answer<()>;
+    fn mark_done(&self, key: &str, detail: serde_json::Value) -> BoxFuture<()>;
     /// Records that it certainly did not happen, so that it may be tried again freely.
-    fn undone(&self, key: &str) -> Answer<()>;
+    fn mark_not_done(&self, key: &str) -> BoxFuture<()>;
 }
 
 /// What became of a message to somebody.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivery {
+pub struct DeliveryRecord {
     /// Who it was for, by a key that tells people apart.
     pub person: String,
     /// Why, such as `mention`.
@@ -193,18 +193,18 @@ pub struct Delivery {
 }
 
 /// The record of whom a step has told, kept in the service's database.
-pub trait Deliveries: Send + Sync {
+pub trait DeliveryRecorder: Send + Sync {
     /// Whose deliveries among these have ended, by their keys.
-    fn known(&self, people: Vec<String>) -> Answer<Vec<String>>;
+    fn filter_finished(&self, people: Vec<String>) -> BoxFuture<Vec<String>>;
     /// Records the end of a delivery. A second one for the same person changes nothing.
-    fn record(&self, delivery: Delivery) -> Answer<()>;
+    fn record_delivery(&self, delivery: DeliveryRecord) -> BoxFuture<()>;
     /// How many were delivered, and how many cannot be.
-    fn tally(&self) -> Answer<(u64, u64)>;
+    fn delivery_counts(&self) -> BoxFuture<(u64, u64)>;
 }
 
 /// Makes links to files for people, who have no API key.
 pub trait FileLinks: Send + Sync {
     /// The link to an artifact, good for at least `lives` from now on. The same step gets the same link each time.
     /// `None`: the artifact is not there.
-    fn link(&self, artifact: &str, lives: Duration) -> Answer<Option<String>>;
+    fn create_link(&self, artifact: &str, lives: Duration) -> BoxFuture<Option<String>>;
 }

@@ -10,21 +10,21 @@ use serde_json::{Value, json};
 
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
-use afterload_object_store::{Headers, Objects, Upload};
+use afterload_object_store::{ObjectHeaders, ObjectStore, ObjectUpload};
 
 /// The longest key that S3 takes.
-const LONGEST_KEY: usize = 1024;
+const MAX_OUTPUT_KEY_BYTES: usize = 1024;
 
 /// Makes the key of a file from what `file` offers to its expression.
-pub type KeyOf = Arc<dyn Fn(&Value) -> Result<String> + Send + Sync>;
+pub type KeyTemplate = Arc<dyn Fn(&Value) -> Result<String> + Send + Sync>;
 
 /// Where files go that belong to the user.
 #[derive(Clone)]
-pub struct Destination {
+pub struct OutputDestination {
     /// The bucket.
     pub bucket: String,
     /// The key of each file.
-    pub key: KeyOf,
+    pub key: KeyTemplate,
     /// The `Cache-Control` header of the objects.
     pub cache_control: Option<String>,
 }
@@ -32,39 +32,47 @@ pub struct Destination {
 /// The files of one attempt. They become artifacts of the run when it succeeds, and vanish when it does not; with an
 /// `output` they are written to the user's bucket instead, each whole or not at all.
 #[derive(Clone)]
-pub struct Files(Arc<Inner>);
+pub struct StepFiles(Arc<StepFilesState>);
 
-struct Inner {
-    objects: Objects,
+struct StepFilesState {
+    objects: ObjectStore,
     bucket: String,
     prefix: String,
     base_url: String,
     step: String,
-    destination: Option<Destination>,
-    made: Mutex<Made>,
+    destination: Option<OutputDestination>,
+    produced: Mutex<ProducedFiles>,
 }
 
 /// What an attempt has made so far.
 #[derive(Clone, Debug, Default)]
-pub struct Made {
+pub struct ProducedFiles {
     /// Files that become artifacts.
     pub artifacts: Vec<File>,
     /// Objects in the user's bucket that were not there before.
-    pub fresh: Vec<File>,
+    pub created: Vec<File>,
     keys: BTreeSet<String>,
 }
 
-impl Files {
+impl StepFiles {
     /// Files of the step `step` under `prefix` of `bucket`, or at the `destination`; artifact links start with
     /// `base_url`.
     pub fn new(
-        objects: Objects,
+        objects: ObjectStore,
         (bucket, prefix): (String, String),
         base_url: String,
         step: String,
-        destination: Option<Destination>,
+        destination: Option<OutputDestination>,
     ) -> Self {
-        Self(Arc::new(Inner { objects, bucket, prefix, base_url, step, destination, made: Mutex::default() }))
+        Self(Arc::new(StepFilesState {
+            objects,
+            bucket,
+            prefix,
+            base_url,
+            step,
+            destination,
+            produced: Mutex::default(),
+        }))
     }
 
     /// Starts a file with this name for people.
@@ -76,12 +84,17 @@ impl Files {
         let Some(destination) = &inner.destination else {
             let id = ulid::Ulid::generate().to_string();
             let key = format!("{}{id}", inner.prefix);
-            let upload = inner.objects.upload(&inner.bucket, &key, content_type).await?.ours();
-            return Ok(FileSink { files: self.clone(), place: Place::Artifact(id), name: name.to_owned(), upload });
+            let upload = inner.objects.start_upload(&inner.bucket, &key, content_type).await?.trusted();
+            return Ok(FileSink {
+                files: self.clone(),
+                target: SinkTarget::Artifact(id),
+                name: name.to_owned(),
+                upload,
+            });
         };
-        let key = self.key(destination, name)?;
+        let key = self.object_key(destination, name)?;
         let bucket = &destination.bucket;
-        let fresh = match inner.objects.head(bucket, &key).await {
+        let fresh = match inner.objects.head_object(bucket, &key).await {
             Ok(_) => false,
             Err(error) if error.code() == "object_not_found" => {
                 if inner.objects.is_embedded(bucket) {
@@ -92,12 +105,12 @@ impl Files {
             Err(error) => return Err(error),
         };
         let headers =
-            Headers { content_type: content_type.to_owned(), cache_control: destination.cache_control.clone() };
-        let upload = inner.objects.upload(bucket, &key, headers).await?.ours();
-        Ok(FileSink { files: self.clone(), place: Place::User { fresh }, name: name.to_owned(), upload })
+            ObjectHeaders { content_type: content_type.to_owned(), cache_control: destination.cache_control.clone() };
+        let upload = inner.objects.start_upload(bucket, &key, headers).await?.trusted();
+        Ok(FileSink { files: self.clone(), target: SinkTarget::User { fresh }, name: name.to_owned(), upload })
     }
 
-    fn key(&self, destination: &Destination, name: &str) -> Result<String> {
+    fn object_key(&self, destination: &OutputDestination, name: &str) -> Result<String> {
         let path = Path::new(name);
         let part = |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).unwrap_or_default().to_owned();
         let file = json!({
@@ -107,29 +120,31 @@ impl Files {
             "step": self.0.step,
         });
         let key = (destination.key)(&file)?;
-        if key.is_empty() || key.len() > LONGEST_KEY || key.chars().any(char::is_control) {
+        if key.is_empty() || key.len() > MAX_OUTPUT_KEY_BYTES || key.chars().any(char::is_control) {
             let message = format!("the key {key:?} that `output` makes for `{name}` cannot be used");
             return Err(Error::permanent("output_key_invalid", message)
-                .hint("a key has 1 to 1024 bytes and no control characters"));
+                .with_hint("a key has 1 to 1024 bytes and no control characters"));
         }
-        if !self.made().keys.insert(key.clone()) {
+        if !self.lock_produced().keys.insert(key.clone()) {
             let message = format!("two files of the step would be written to the key `{key}`");
-            return Err(Error::permanent("output_key_repeated", message).hint("use `${{ file.name }}` in `output.key`"));
+            return Err(
+                Error::permanent("output_key_repeated", message).with_hint("use `${{ file.name }}` in `output.key`")
+            );
         }
         Ok(key)
     }
 
-    fn made(&self) -> MutexGuard<'_, Made> {
-        self.0.made.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_produced(&self) -> MutexGuard<'_, ProducedFiles> {
+        self.0.produced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What has been made so far.
-    pub fn so_far(&self) -> Made {
-        self.made().clone()
+    pub fn snapshot(&self) -> ProducedFiles {
+        self.lock_produced().clone()
     }
 }
 
-enum Place {
+enum SinkTarget {
     /// The run's own file of this id.
     Artifact(String),
     /// The user's, `fresh` if there was none of its key.
@@ -138,10 +153,10 @@ enum Place {
 
 /// A file that is being written. Dropped before [`FileSink::finish`], it leaves nothing behind.
 pub struct FileSink {
-    files: Files,
-    place: Place,
+    files: StepFiles,
+    target: SinkTarget,
     name: String,
-    upload: Upload,
+    upload: ObjectUpload,
 }
 
 impl FileSink {
@@ -158,22 +173,22 @@ impl FileSink {
     /// # Errors
     /// Those of the store.
     pub async fn finish(self) -> Result<File> {
-        let Self { files, place, name, upload } = self;
+        let Self { files, target: place, name, upload } = self;
         failpoint!("file.before_put");
         let stored = upload.finish().await?;
         failpoint!("file.put");
         Ok(match place {
-            Place::Artifact(id) => {
+            SinkTarget::Artifact(id) => {
                 let url = format!("{}/v1/artifacts/{id}", files.0.base_url);
                 let file = stored.into_file(Some(id), name, Some(url));
-                files.made().artifacts.push(file.clone());
+                files.lock_produced().artifacts.push(file.clone());
                 file
             }
-            Place::User { fresh } => {
-                let url = files.0.objects.url(&stored.bucket, &stored.key);
+            SinkTarget::User { fresh } => {
+                let url = files.0.objects.public_url(&stored.bucket, &stored.key);
                 let file = stored.into_file(None, name, url);
                 if fresh {
-                    files.made().fresh.push(file.clone());
+                    files.lock_produced().created.push(file.clone());
                 }
                 file
             }

@@ -15,14 +15,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use context::{
-    Answer, Bed, Begun, Context, Counts, Deliveries, Delivery, Effects, FileLinks, Progress, Report, RunFacts, Slept,
-    StepFacts, Suspension,
+    BoxFuture, DeliveryRecord, DeliveryRecorder, EffectRecorder, EffectState, FileLinks, ProgressCounts,
+    ProgressReporter, ProgressUpdate, Resumed, RunInfo, StepContext, StepInfo, SuspendRequest, SuspendSlot,
 };
-pub use files::{Destination, FileSink, Files, KeyOf, Made};
+pub use files::{FileSink, KeyTemplate, OutputDestination, ProducedFiles, StepFiles};
 
 use afterload_core::error::{Error, Result};
-use afterload_pipeline::{Check, Kind, Repeated, Surroundings};
-use afterload_spanned_yaml::{self as yaml, Node, Problem};
+use afterload_pipeline::{DeferredField, StepKind, ValidationContext, Validator};
+use afterload_spanned_yaml::{self as yaml, Diagnostic, YamlNode};
 
 /// A step kind. The type *is* the `with:` block: its fields' doc comments are the reference and the JSON Schema.
 ///
@@ -38,27 +38,27 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// Whether it makes files, so that `output` may say where they go.
     const MAKES_FILES: bool = false;
     /// The parts of `with:` that it resolves itself with [`Context::scope`], because they are about each of many things.
-    const REPEATED: &'static [Repeated] = &[];
+    const DEFERRED_FIELDS: &'static [DeferredField] = &[];
     /// What `steps.ID.…` offers to later steps.
     type Outputs: Serialize + JsonSchema;
     /// What it needs of the outside world, such as a mailer; `()` for nothing.
     type Deps: Clone + Send + Sync + 'static;
 
     /// Checks what types cannot say, before anything runs.
-    fn check(&self, check: &mut Check<'_>) {
+    fn check(&self, check: &mut Validator<'_>) {
         let _ = check;
     }
 
     /// Does the work. It may be called again with the same `ctx.step.key` after a crash or a failure.
-    fn run(self, ctx: Context, deps: Self::Deps) -> impl Future<Output = Result<Self::Outputs>> + Send;
+    fn run(self, ctx: StepContext, deps: Self::Deps) -> impl Future<Output = Result<Self::Outputs>> + Send;
 }
 
 /// A step kind that can run: what the language knows of it, and its code with the dependencies it was registered with.
 #[derive(Clone)]
 pub struct RegisteredStep {
     /// What the language knows of it.
-    pub kind: Arc<dyn Kind>,
-    run: Arc<dyn Fn(serde_json::Value, Context) -> StepFuture + Send + Sync>,
+    pub kind: Arc<dyn StepKind>,
+    run: Arc<dyn Fn(serde_json::Value, StepContext) -> StepFuture + Send + Sync>,
 }
 
 /// The outputs of a step, in time.
@@ -66,19 +66,19 @@ pub type StepFuture = Pin<Box<dyn Future<Output = Result<serde_json::Value>> + S
 
 impl RegisteredStep {
     /// Reads the resolved `with:` block and runs the step.
-    pub fn run(&self, with: serde_json::Value, ctx: Context) -> StepFuture {
+    pub fn run(&self, with: serde_json::Value, ctx: StepContext) -> StepFuture {
         (self.run)(with, ctx)
     }
 }
 
 /// A step kind as the language sees it: its fields, outputs and examples.
-pub fn describe<S: Step>() -> Arc<dyn Kind> {
+pub fn describe<S: Step>() -> Arc<dyn StepKind> {
     Arc::new(Described::<S>(PhantomData))
 }
 
 /// A step kind that runs with `deps`: the one place where a type becomes an entry of the registry.
 pub fn register<S: Step>(deps: S::Deps) -> RegisteredStep {
-    let run = move |with: serde_json::Value, ctx: Context| -> StepFuture {
+    let run = move |with: serde_json::Value, ctx: StepContext| -> StepFuture {
         let deps = deps.clone();
         Box::pin(async move {
             let step: S = yaml::read_resolved(&with).map_err(|faults| {
@@ -94,24 +94,24 @@ pub fn register<S: Step>(deps: S::Deps) -> RegisteredStep {
 
 struct Described<S>(PhantomData<fn() -> S>);
 
-impl<S: Step> Kind for Described<S> {
+impl<S: Step> StepKind for Described<S> {
     fn name(&self) -> &'static str {
         S::KIND
     }
 
-    fn schema(&self) -> schemars::Schema {
+    fn input_schema(&self) -> schemars::Schema {
         schemars::schema_for!(S)
     }
 
-    fn outputs(&self) -> schemars::Schema {
+    fn output_schema(&self) -> schemars::Schema {
         schemars::schema_for!(S::Outputs)
     }
 
-    fn example(&self) -> &'static str {
+    fn example_input(&self) -> &'static str {
         S::EXAMPLE
     }
 
-    fn more_examples(&self) -> &'static [&'static str] {
+    fn more_example_inputs(&self) -> &'static [&'static str] {
         S::MORE_EXAMPLES
     }
 
@@ -119,18 +119,18 @@ impl<S: Step> Kind for Described<S> {
         S::MAKES_FILES
     }
 
-    fn repeated(&self) -> &'static [Repeated] {
-        S::REPEATED
+    fn deferred_fields(&self) -> &'static [DeferredField] {
+        S::DEFERRED_FIELDS
     }
 
-    fn check(&self, with: &Node, around: &Surroundings) -> Vec<Problem> {
-        let (step, mut problems) = yaml::read_most::<S>(with);
+    fn validate(&self, with: &YamlNode, around: &ValidationContext) -> Vec<Diagnostic> {
+        let (step, mut problems) = yaml::read_partial::<S>(with);
         if let Some(step) = step {
-            let mut check = Check::new(with, around).without(&problems);
+            let mut check = Validator::new(with, around).with_unread(&problems);
             step.check(&mut check);
             let found = check.finish();
             problems.extend(found);
         }
-        yaml::sorted(problems)
+        yaml::sort_diagnostics(problems)
     }
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Datelike, NaiveDate, Timelike};
 
 /// One typed value. Text, decimals, UUIDs and JSON are ranges of the batch's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cell {
+pub enum BatchCell {
     /// Nothing.
     Null,
     /// True or false.
@@ -28,7 +28,7 @@ pub enum Cell {
 
 /// What all cells of a column are, where they are not null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum BatchColumnType {
     /// Any text.
     Text,
     /// [`Cell::Int`].
@@ -49,67 +49,67 @@ pub enum Shape {
 
 /// Rows of equal width.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct RowBatch {
     /// The text that cells point into; whoever fills the batch may keep more there.
-    pub text: Vec<u8>,
+    pub text_buffer: Vec<u8>,
     /// The cells, row after row.
-    pub cells: Vec<Cell>,
+    pub cells: Vec<BatchCell>,
     /// Cells per row, at least one.
     pub width: usize,
 }
 
-impl Batch {
+impl RowBatch {
     /// An empty batch of `width` columns.
     pub fn new(width: usize) -> Self {
-        Self { text: Vec::new(), cells: Vec::new(), width: width.max(1) }
+        Self { text_buffer: Vec::new(), cells: Vec::new(), width: width.max(1) }
     }
 
     /// Forgets all rows and keeps the memory.
     pub fn clear(&mut self) {
-        self.text.clear();
+        self.text_buffer.clear();
         self.cells.clear();
     }
 
     /// How many rows there are.
-    pub fn rows(&self) -> usize {
+    pub fn row_count(&self) -> usize {
         self.cells.len() / self.width
     }
 
     /// The cells of a row.
-    pub fn row(&self, index: usize) -> &[Cell] {
+    pub fn row_cells(&self, index: usize) -> &[BatchCell] {
         &self.cells[index * self.width..(index + 1) * self.width]
     }
 
     /// The cell for a range of the text.
-    pub fn text_cell(range: Range<usize>) -> Cell {
+    pub fn text_cell(range: Range<usize>) -> BatchCell {
         // A batch is cut at a few megabytes, so its offsets fit.
-        Cell::Text { start: range.start as u32, len: range.len() as u32 }
+        BatchCell::Text { start: range.start as u32, len: range.len() as u32 }
     }
 
     /// The text of a range, lossless because cells hold valid UTF-8.
-    pub fn str(&self, start: u32, len: u32) -> &str {
-        std::str::from_utf8(&self.text[start as usize..(start + len) as usize]).unwrap_or_default()
+    pub fn text_at(&self, start: u32, len: u32) -> &str {
+        std::str::from_utf8(&self.text_buffer[start as usize..(start + len) as usize]).unwrap_or_default()
     }
 
     /// A cell as text, the way both databases read it; nothing for null.
-    pub fn render(&self, cell: Cell, out: &mut String) {
+    pub fn render_cell(&self, cell: BatchCell, out: &mut String) {
         use std::fmt::Write;
         // Writing to a string cannot fail.
         let _ = match cell {
-            Cell::Null => Ok(()),
-            Cell::Bool(value) => write!(out, "{value}"),
-            Cell::Int(value) => write!(out, "{value}"),
-            Cell::Text { start, len } => out.write_str(self.str(start, len)),
-            Cell::Date(days) => {
-                iso(NaiveDate::from_num_days_from_ce_opt(days + DAYS_TO_1970).unwrap_or_default(), out);
+            BatchCell::Null => Ok(()),
+            BatchCell::Bool(value) => write!(out, "{value}"),
+            BatchCell::Int(value) => write!(out, "{value}"),
+            BatchCell::Text { start, len } => out.write_str(self.text_at(start, len)),
+            BatchCell::Date(days) => {
+                push_iso_date(NaiveDate::from_num_days_from_ce_opt(days + DAYS_TO_1970).unwrap_or_default(), out);
                 Ok(())
             }
-            Cell::DateTime(micros) => {
+            BatchCell::DateTime(micros) => {
                 let time = DateTime::from_timestamp_micros(micros).unwrap_or_default();
-                iso(time.date_naive(), out);
+                push_iso_date(time.date_naive(), out);
                 for (mark, part) in [(' ', time.hour()), (':', time.minute()), (':', time.second())] {
                     out.push(mark);
-                    digits(part, 10, out);
+                    push_digits(part, 10, out);
                 }
                 match time.nanosecond() / 1000 {
                     0 => Ok(()),
@@ -122,24 +122,24 @@ impl Batch {
 }
 
 /// `2024-02-29`; chrono's formats take many times as long. The rules let only years of four digits through.
-fn iso(date: NaiveDate, out: &mut String) {
-    digits(date.year().unsigned_abs(), 1000, out);
+fn push_iso_date(date: NaiveDate, out: &mut String) {
+    push_digits(date.year().unsigned_abs(), 1000, out);
     for part in [date.month(), date.day()] {
         out.push('-');
-        digits(part, 10, out);
+        push_digits(part, 10, out);
     }
 }
 
 /// As many digits as `scale`, a power of ten, has.
-fn digits(number: u32, mut scale: u32, out: &mut String) {
+fn push_digits(number: u32, mut scale: u32, out: &mut String) {
     while scale > 0 {
         out.push((b'0' + (number / scale % 10) as u8) as char);
         scale /= 10;
     }
 }
 
-impl AsRef<Batch> for Batch {
-    fn as_ref(&self) -> &Batch {
+impl AsRef<RowBatch> for RowBatch {
+    fn as_ref(&self) -> &RowBatch {
         self
     }
 }
@@ -153,15 +153,23 @@ mod tests {
 
     #[test]
     fn cells_are_small_and_render_as_iso() {
-        assert_eq!(std::mem::size_of::<Cell>(), 16);
-        let mut batch = Batch::new(1);
-        batch.text.extend_from_slice("naïve".as_bytes());
-        let times = [Cell::DateTime(1_500_000), Cell::DateTime(-1), Cell::DateTime(-62_135_596_800_000_000)];
-        let cells =
-            [Cell::Date(-1), times[0], times[1], times[2], Cell::Bool(true), Batch::text_cell(0..6), Cell::Null];
+        assert_eq!(std::mem::size_of::<BatchCell>(), 16);
+        let mut batch = RowBatch::new(1);
+        batch.text_buffer.extend_from_slice("naïve".as_bytes());
+        let times =
+            [BatchCell::DateTime(1_500_000), BatchCell::DateTime(-1), BatchCell::DateTime(-62_135_596_800_000_000)];
+        let cells = [
+            BatchCell::Date(-1),
+            times[0],
+            times[1],
+            times[2],
+            BatchCell::Bool(true),
+            RowBatch::text_cell(0..6),
+            BatchCell::Null,
+        ];
         let mut out = String::new();
         for cell in cells {
-            batch.render(cell, &mut out);
+            batch.render_cell(cell, &mut out);
             out.push('|');
         }
         assert_eq!(

@@ -12,37 +12,37 @@ use sqlx::postgres::{PgArguments, PgTypeInfo};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Column as _, Either, Executor as _, PgConnection, Postgres, SqlSafeStr, Statement as _};
 
-use super::tokens::{Token, tokens};
+use super::tokens::{SqlToken, tokenize_sql};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
 /// Values by the names of their parameters.
-pub type Bind = BTreeMap<String, Json>;
+pub type BindValues = BTreeMap<String, Json>;
 
 /// SQL that others wrote, without semicolons and comments at its end.
 #[derive(Clone, Debug)]
-pub struct Statement {
+pub struct ParameterizedSql {
     dialect: Dialect,
-    pieces: Vec<Piece>,
-    names: Vec<String>,
+    segments: Vec<SqlSegment>,
+    parameter_names: Vec<String>,
     single: bool,
 }
 
 #[derive(Clone, Debug)]
-enum Piece {
+enum SqlSegment {
     Text(String),
     /// The parameter of this place in `names`.
     Parameter(usize),
 }
 
-impl Statement {
+impl ParameterizedSql {
     /// Reads the text.
     ///
     /// # Errors
     /// `sql_invalid` for an empty text, a quote or comment without an end, and parameters that are not written `:name`.
     pub fn parse(text: &str, dialect: Dialect) -> Result<Self> {
-        let mut tokens = tokens(text, dialect)?;
-        while let Some(Token::Blank(_) | Token::Semicolon) = tokens.last() {
+        let mut tokens = tokenize_sql(text, dialect)?;
+        while let Some(SqlToken::Blank(_) | SqlToken::Semicolon) = tokens.last() {
             tokens.pop();
         }
         if tokens.is_empty() {
@@ -54,27 +54,27 @@ impl Statement {
         let (mut pieces, mut names, mut single) = (Vec::new(), Vec::<String>::new(), true);
         for token in tokens {
             let text = match token {
-                Token::Parameter(name) => {
+                SqlToken::Parameter(name) => {
                     let known = names.iter().position(|known| known == name);
                     let place = known.unwrap_or_else(|| {
                         names.push(name.to_owned());
                         names.len() - 1
                     });
-                    pieces.push(Piece::Parameter(place));
+                    pieces.push(SqlSegment::Parameter(place));
                     continue;
                 }
-                Token::Semicolon => {
+                SqlToken::Semicolon => {
                     single = false;
                     ";"
                 }
-                Token::Blank(text) | Token::Other(text) => text,
+                SqlToken::Blank(text) | SqlToken::Other(text) => text,
             };
             match pieces.last_mut() {
-                Some(Piece::Text(last)) => last.push_str(text),
-                _ => pieces.push(Piece::Text(text.to_owned())),
+                Some(SqlSegment::Text(last)) => last.push_str(text),
+                _ => pieces.push(SqlSegment::Text(text.to_owned())),
             }
         }
-        Ok(Self { dialect, pieces, names, single })
+        Ok(Self { dialect, segments: pieces, parameter_names: names, single })
     }
 
     /// Whose SQL it is.
@@ -83,8 +83,8 @@ impl Statement {
     }
 
     /// The names of the parameters, each once, as they first come.
-    pub fn names(&self) -> &[String] {
-        &self.names
+    pub fn parameter_names(&self) -> &[String] {
+        &self.parameter_names
     }
 
     /// Whether no semicolon stands between two parts of it.
@@ -93,42 +93,42 @@ impl Statement {
     }
 
     /// What does not fit together: a parameter without a value, a value without a parameter.
-    pub fn misfits<'a>(&self, given: impl IntoIterator<Item = &'a str>) -> Vec<Error> {
+    pub fn binding_errors<'a>(&self, given: impl IntoIterator<Item = &'a str>) -> Vec<Error> {
         let given: Vec<&str> = given.into_iter().collect();
-        let missing = self.names.iter().filter(|name| !given.contains(&name.as_str())).map(|name| {
+        let missing = self.parameter_names.iter().filter(|name| !given.contains(&name.as_str())).map(|name| {
             let message = format!("`bind` gives no value for the parameter `:{name}`");
-            Error::permanent("sql_parameter_missing", message).hint(format!("add `{name}: …` to `bind`"))
+            Error::permanent("sql_parameter_missing", message).with_hint(format!("add `{name}: …` to `bind`"))
         });
-        let unused = given.iter().filter(|name| !self.names.iter().any(|known| known == *name)).map(|name| {
+        let unused = given.iter().filter(|name| !self.parameter_names.iter().any(|known| known == *name)).map(|name| {
             let message = format!("the SQL has no parameter `:{name}`");
-            Error::permanent("sql_parameter_unknown", message).hint("remove it from `bind`, or use it in the SQL")
+            Error::permanent("sql_parameter_unknown", message).with_hint("remove it from `bind`, or use it in the SQL")
         });
         missing.chain(unused).collect()
     }
 
     /// The text with numbered parameters: `?1` for SQLite, `$1` for PostgreSQL.
-    pub fn numbered(&self) -> String {
+    pub fn to_numbered_sql(&self) -> String {
         let sign = if self.dialect == Dialect::Sqlite { '?' } else { '$' };
-        self.filled(|place| format!("{sign}{}", place + 1))
+        self.render_parameters(|place| format!("{sign}{}", place + 1))
     }
 
     /// The text as it was written, without semicolons and comments at its end.
-    pub fn named(&self) -> String {
-        self.filled(|place| format!(":{}", self.names[place]))
+    pub fn to_named_sql(&self) -> String {
+        self.render_parameters(|place| format!(":{}", self.parameter_names[place]))
     }
 
-    fn filled(&self, parameter: impl Fn(usize) -> String) -> String {
-        let piece = |piece: &Piece| match piece {
-            Piece::Text(text) => text.clone(),
-            Piece::Parameter(place) => parameter(*place),
+    fn render_parameters(&self, parameter: impl Fn(usize) -> String) -> String {
+        let piece = |piece: &SqlSegment| match piece {
+            SqlSegment::Text(text) => text.clone(),
+            SqlSegment::Parameter(place) => parameter(*place),
         };
-        self.pieces.iter().map(piece).collect()
+        self.segments.iter().map(piece).collect()
     }
 
-    fn values<'a>(&'a self, bind: &'a Bind) -> Result<Vec<&'a Json>> {
-        match self.misfits(bind.keys().map(String::as_str)).into_iter().next() {
+    fn ordered_values<'a>(&'a self, bind: &'a BindValues) -> Result<Vec<&'a Json>> {
+        match self.binding_errors(bind.keys().map(String::as_str)).into_iter().next() {
             Some(misfit) => Err(misfit),
-            None => Ok(self.names.iter().filter_map(|name| bind.get(name)).collect()),
+            None => Ok(self.parameter_names.iter().filter_map(|name| bind.get(name)).collect()),
         }
     }
 
@@ -136,9 +136,9 @@ impl Statement {
     ///
     /// # Errors
     /// `sql_parameter_missing`, `sql_parameter_unknown`.
-    pub fn for_sqlite(&self, bind: &Bind) -> Result<ForSqlite> {
-        let values = self.values(bind)?.into_iter().map(native).collect();
-        Ok(ForSqlite { sql: self.numbered(), values })
+    pub fn bind_for_sqlite(&self, bind: &BindValues) -> Result<SqliteQuery> {
+        let values = self.ordered_values(bind)?.into_iter().map(to_sqlite_value).collect();
+        Ok(SqliteQuery { sql: self.to_numbered_sql(), values })
     }
 
     /// For PostgreSQL. The server is asked, on this connection, what it makes of the text; nothing is executed, and of a
@@ -146,10 +146,10 @@ impl Statement {
     ///
     /// # Errors
     /// `sql_parameter_missing`, `sql_parameter_unknown`, `sql_parameter_invalid`, or what the server has against the text.
-    pub async fn for_postgres(&self, connection: &mut PgConnection, bind: &Bind) -> Result<ForPostgres> {
-        let values = self.values(bind)?;
-        let sql = AssertSqlSafe(self.numbered()).into_sql_str();
-        let prepared = connection.prepare_with(sql, &[]).await.map_err(|error| self.refused(&error))?;
+    pub async fn bind_for_postgres(&self, connection: &mut PgConnection, bind: &BindValues) -> Result<PostgresQuery> {
+        let values = self.ordered_values(bind)?;
+        let sql = AssertSqlSafe(self.to_numbered_sql()).into_sql_str();
+        let prepared = connection.prepare_with(sql, &[]).await.map_err(|error| self.prepare_error(&error))?;
         let wanted = match prepared.parameters() {
             Some(Either::Left(types)) => types.iter().filter_map(PgTypeInfo::oid).map(|oid| oid.0.into()).collect(),
             _ => Vec::new(),
@@ -164,25 +164,29 @@ impl Statement {
         if types.len() != values.len() {
             return Err(Error::permanent("sql_invalid", "the server sees other parameters than we do"));
         }
-        let texts = self.names.iter().zip(values).zip(&types);
-        let texts = texts.map(|((name, value), kind)| text(name, value, kind)).collect::<Result<Vec<_>>>()?;
+        let texts = self.parameter_names.iter().zip(values).zip(&types);
+        let texts =
+            texts.map(|((name, value), kind)| to_postgres_text(name, value, kind)).collect::<Result<Vec<_>>>()?;
         let column = |column: &sqlx::postgres::PgColumn| (column.name().to_owned(), column.type_info().clone());
         let columns = prepared.columns().iter().map(column).collect();
-        let sql = self.filled(|place| format!("CAST(CAST(${} AS text) AS {})", place + 1, types[place]));
-        let literal = |place: usize| format!("CAST({} AS {})", literal(texts[place].as_deref()), types[place]);
-        Ok(ForPostgres { inlined: self.filled(literal), sql, values: texts, columns })
+        let sql = self.render_parameters(|place| format!("CAST(CAST(${} AS text) AS {})", place + 1, types[place]));
+        let literal = |place: usize| format!("CAST({} AS {})", quote_literal(texts[place].as_deref()), types[place]);
+        Ok(PostgresQuery { inlined_sql: self.render_parameters(literal), sql, values: texts, columns })
     }
 
-    fn refused(&self, error: &sqlx::Error) -> Error {
+    fn prepare_error(&self, error: &sqlx::Error) -> Error {
         let Some(database) = error.as_database_error() else {
             return Error::transient("database_unavailable", error.to_string());
         };
         let told = Error::permanent("sql_invalid", format!("the database refuses the SQL: {}", database.message()));
         match database.code().as_deref() {
             // Undetermined, ambiguous and clashing types of parameters.
-            Some("42P18" | "42P08") if !self.names.is_empty() => {
-                let names = self.names.iter().map(|name| format!("`:{name}`")).collect::<Vec<_>>().join(", ");
-                told.hint(format!("say the type, as in `CAST(:{} AS date)`; the parameters are {names}", self.names[0]))
+            Some("42P18" | "42P08") if !self.parameter_names.is_empty() => {
+                let names = self.parameter_names.iter().map(|name| format!("`:{name}`")).collect::<Vec<_>>().join(", ");
+                told.with_hint(format!(
+                    "say the type, as in `CAST(:{} AS date)`; the parameters are {names}",
+                    self.parameter_names[0]
+                ))
             }
             // Connections, resources, operators who step in: the text is not to blame.
             Some(code) if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
@@ -195,7 +199,7 @@ impl Statement {
 
 /// A statement with its values, for rusqlite.
 #[derive(Clone, Debug)]
-pub struct ForSqlite {
+pub struct SqliteQuery {
     /// The text, with `?1`, `?2`, …
     pub sql: String,
     /// The values in this order.
@@ -204,32 +208,32 @@ pub struct ForSqlite {
 
 /// A statement with its values, for PostgreSQL.
 #[derive(Clone, Debug)]
-pub struct ForPostgres {
+pub struct PostgresQuery {
     /// The text, with `$1`, `$2`, … of type text that are cast to what is expected.
     pub sql: String,
     /// The values in this order.
     pub values: Vec<Option<String>>,
     /// The columns that it gives, with their types; none if it gives no rows.
     pub columns: Vec<(String, PgTypeInfo)>,
-    inlined: String,
+    inlined_sql: String,
 }
 
-impl ForPostgres {
+impl PostgresQuery {
     /// As a query, to be executed on the connection that was asked. It is planned for these values: a plan for any values would
     /// bring them to their types anew for every row.
-    pub fn query(&self) -> Query<'static, Postgres, PgArguments> {
+    pub fn to_sqlx_query(&self) -> Query<'static, Postgres, PgArguments> {
         let query = sqlx::query(AssertSqlSafe(self.sql.clone())).persistent(false);
         self.values.iter().cloned().fold(query, Query::bind)
     }
 
     /// The text with its values as quoted literals, for what takes no parameters, such as `COPY (…) TO STDOUT`.
-    pub fn inlined(&self) -> &str {
-        &self.inlined
+    pub fn inlined_sql(&self) -> &str {
+        &self.inlined_sql
     }
 }
 
 /// A value as SQLite has it.
-pub(super) fn native(value: &Json) -> SqliteValue {
+pub(super) fn to_sqlite_value(value: &Json) -> SqliteValue {
     match value {
         Json::Null => SqliteValue::Null,
         Json::Bool(value) => SqliteValue::Integer((*value).into()),
@@ -244,30 +248,30 @@ pub(super) fn native(value: &Json) -> SqliteValue {
 }
 
 /// A value as the text from which PostgreSQL makes the type `kind`.
-fn text(name: &str, value: &Json, kind: &str) -> Result<Option<String>> {
+fn to_postgres_text(name: &str, value: &Json, kind: &str) -> Result<Option<String>> {
     let text = match value {
         Json::Null => return Ok(None),
         Json::String(text) => text.clone(),
-        Json::Array(items) if kind.ends_with("[]") => array(items),
+        Json::Array(items) if kind.ends_with("[]") => to_array_literal(items),
         other => other.to_string(),
     };
     if text.contains('\0') {
         let message = format!("the value of the parameter `:{name}` holds a NUL character");
-        return Err(Error::permanent("sql_parameter_invalid", message).hint("PostgreSQL has no text with NUL"));
+        return Err(Error::permanent("sql_parameter_invalid", message).with_hint("PostgreSQL has no text with NUL"));
     }
     Ok(Some(text))
 }
 
 /// PostgreSQL's way to write an array; lists in lists are further dimensions.
-fn array(items: &[Json]) -> String {
+fn to_array_literal(items: &[Json]) -> String {
     let mut text = String::from("{");
     for (place, item) in items.iter().enumerate() {
         text.push_str(if place == 0 { "" } else { "," });
         match item {
             Json::Null => text.push_str("NULL"),
-            Json::Array(items) => text.push_str(&array(items)),
-            Json::String(item) => quoted(item, &mut text),
-            other => quoted(&other.to_string(), &mut text),
+            Json::Array(items) => text.push_str(&to_array_literal(items)),
+            Json::String(item) => push_array_item(item, &mut text),
+            other => push_array_item(&other.to_string(), &mut text),
         }
     }
     text.push('}');
@@ -275,7 +279,7 @@ fn array(items: &[Json]) -> String {
 }
 
 /// Appends an item of an array as PostgreSQL reads it.
-pub(super) fn quoted(item: &str, text: &mut String) {
+pub(super) fn push_array_item(item: &str, text: &mut String) {
     text.push('"');
     for part in item.split_inclusive(['\\', '"']) {
         let plain = part.trim_end_matches(['\\', '"']);
@@ -289,7 +293,7 @@ pub(super) fn quoted(item: &str, text: &mut String) {
 }
 
 /// As libpq's `PQescapeLiteral`: right whatever `standard_conforming_strings` says.
-fn literal(text: Option<&str>) -> String {
+fn quote_literal(text: Option<&str>) -> String {
     match text {
         None => "NULL".to_owned(),
         Some(text) if text.contains('\\') => format!(" E'{}'", text.replace('\\', r"\\").replace('\'', "''")),
@@ -303,37 +307,40 @@ mod tests {
 
     use super::*;
 
-    fn bind(values: Json) -> Bind {
+    fn bind(values: Json) -> BindValues {
         serde_json::from_value(values).unwrap()
     }
 
     #[test]
     fn parameters_are_numbered_and_the_end_is_cut_off() {
         let text = "SELECT :b, ':c', :a::date + :b -- :d\n ; -- the end\n";
-        let sqlite = Statement::parse(text, Dialect::Sqlite).unwrap();
-        assert_eq!(sqlite.numbered(), "SELECT ?1, ':c', ?2::date + ?1");
-        assert_eq!(Statement::parse(text, Dialect::Postgres).unwrap().numbered(), "SELECT $1, ':c', $2::date + $1");
-        assert_eq!((sqlite.names(), sqlite.is_single()), (&["b".to_owned(), "a".to_owned()][..], true));
-        assert!(!Statement::parse("SELECT 1; SELECT 2", Dialect::Sqlite).unwrap().is_single());
+        let sqlite = ParameterizedSql::parse(text, Dialect::Sqlite).unwrap();
+        assert_eq!(sqlite.to_numbered_sql(), "SELECT ?1, ':c', ?2::date + ?1");
+        assert_eq!(
+            ParameterizedSql::parse(text, Dialect::Postgres).unwrap().to_numbered_sql(),
+            "SELECT $1, ':c', $2::date + $1"
+        );
+        assert_eq!((sqlite.parameter_names(), sqlite.is_single()), (&["b".to_owned(), "a".to_owned()][..], true));
+        assert!(!ParameterizedSql::parse("SELECT 1; SELECT 2", Dialect::Sqlite).unwrap().is_single());
         for text in ["", " ;; -- x\n", "/* x */"] {
-            assert_eq!(Statement::parse(text, Dialect::Postgres).unwrap_err().message(), "the SQL is empty");
+            assert_eq!(ParameterizedSql::parse(text, Dialect::Postgres).unwrap_err().message(), "the SQL is empty");
         }
     }
 
     #[test]
     fn values_and_parameters_must_fit() {
-        let statement = Statement::parse("SELECT :a, :b", Dialect::Sqlite).unwrap();
-        let misfits = statement.misfits(["b", "c"]);
+        let statement = ParameterizedSql::parse("SELECT :a, :b", Dialect::Sqlite).unwrap();
+        let misfits = statement.binding_errors(["b", "c"]);
         let codes: Vec<_> = misfits.iter().map(Error::code).collect();
         assert_eq!(codes, ["sql_parameter_missing", "sql_parameter_unknown"]);
-        assert_eq!(statement.for_sqlite(&bind(json!({ "a": 1 }))).unwrap_err().code(), "sql_parameter_missing");
+        assert_eq!(statement.bind_for_sqlite(&bind(json!({ "a": 1 }))).unwrap_err().code(), "sql_parameter_missing");
     }
 
     #[test]
     fn values_keep_their_types_in_sqlite() {
-        let statement = Statement::parse("SELECT :i, :f, :s, :t, :n, :l", Dialect::Sqlite).unwrap();
+        let statement = ParameterizedSql::parse("SELECT :i, :f, :s, :t, :n, :l", Dialect::Sqlite).unwrap();
         let values = json!({ "i": 1, "f": 1.5, "s": "'; DROP TABLE x", "t": true, "n": null, "l": [1, "a"] });
-        let bound = statement.for_sqlite(&bind(values)).unwrap();
+        let bound = statement.bind_for_sqlite(&bind(values)).unwrap();
         let connection = rusqlite::Connection::open_in_memory().unwrap();
         let types = bound.sql.replace("SELECT ", "SELECT typeof(").replace(", ", ") || ' ' || typeof(") + ")";
         let found: String =
@@ -347,12 +354,12 @@ mod tests {
 
     #[test]
     fn literals_and_arrays_cannot_break_out() {
-        assert_eq!(literal(Some("it's")), "'it''s'");
-        assert_eq!(literal(Some(r"\'; DROP TABLE x; --")), r" E'\\''; DROP TABLE x; --'");
-        assert_eq!(literal(None), "NULL");
+        assert_eq!(quote_literal(Some("it's")), "'it''s'");
+        assert_eq!(quote_literal(Some(r"\'; DROP TABLE x; --")), r" E'\\''; DROP TABLE x; --'");
+        assert_eq!(quote_literal(None), "NULL");
         let items = json!(["a\"},{\\", null, 1, [true]]);
-        assert_eq!(array(items.as_array().unwrap()), r#"{"a\"},{\\",NULL,"1",{"true"}}"#);
-        assert_eq!(text("a", &json!([1]), "jsonb").unwrap().as_deref(), Some("[1]"));
-        assert_eq!(text("a", &json!("a\0b"), "text").unwrap_err().code(), "sql_parameter_invalid");
+        assert_eq!(to_array_literal(items.as_array().unwrap()), r#"{"a\"},{\\",NULL,"1",{"true"}}"#);
+        assert_eq!(to_postgres_text("a", &json!([1]), "jsonb").unwrap().as_deref(), Some("[1]"));
+        assert_eq!(to_postgres_text("a", &json!("a\0b"), "text").unwrap_err().code(), "sql_parameter_invalid");
     }
 }

@@ -19,13 +19,13 @@ pub struct ConnectionConfig {
     pub read_only: bool,
     /// Whether `afterload_checkpoints` may be created there.
     #[serde(default)]
-    pub checkpoints: Checkpoints,
+    pub checkpoints: CheckpointMode,
 }
 
 /// Whether chunked work may keep its cursor in the target database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Checkpoints {
+pub enum CheckpointMode {
     /// The table is created when first needed; each row takes effect once.
     #[default]
     Table,

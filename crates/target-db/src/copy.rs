@@ -1,82 +1,88 @@
 //! PostgreSQL's binary COPY format.
 
-use super::{Batch, Cell, Kind};
+use super::{BatchCell, DbColumnType, RowBatch};
 
 /// What every binary COPY starts with: the signature, no flags, no extension.
-pub const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+pub const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// What every binary COPY ends with.
-pub const TRAILER: &[u8] = &[0xff, 0xff];
+pub const COPY_TRAILER: &[u8] = &[0xff, 0xff];
 
 /// Microseconds and days from 1970 to 2000, where PostgreSQL starts to count.
-const EPOCH_MICROS: i64 = 946_684_800_000_000;
-const EPOCH_DAYS: i32 = 10_957;
+const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+const POSTGRES_EPOCH_DAYS: i32 = 10_957;
 const DAY_MICROS: i64 = 86_400_000_000;
 
 /// Appends the number of fields that a row begins with.
-pub fn fields(count: usize, out: &mut Vec<u8>) {
+pub fn write_field_count(count: usize, out: &mut Vec<u8>) {
     // PostgreSQL allows 1,600 columns.
     out.extend_from_slice(&(count as i16).to_be_bytes());
 }
 
 /// Appends a 32-bit integer field.
-pub fn int4(value: i32, out: &mut Vec<u8>) {
-    field(&value.to_be_bytes(), out);
+pub fn write_int4(value: i32, out: &mut Vec<u8>) {
+    write_field(&value.to_be_bytes(), out);
 }
 
 /// Appends a cell as a column of `kind` receives it. Only for pairs that `bulk::fits` allows.
-pub fn cell(batch: &Batch, cell: Cell, kind: Kind, out: &mut Vec<u8>) {
+pub fn write_cell(batch: &RowBatch, cell: BatchCell, kind: DbColumnType, out: &mut Vec<u8>) {
     match (kind, cell) {
-        (_, Cell::Null) => out.extend_from_slice(&(-1_i32).to_be_bytes()),
-        (Kind::Bool, Cell::Bool(value)) => field(&[value.into()], out),
-        (Kind::Int2 | Kind::Int4 | Kind::Int8, Cell::Int(value)) => integer(kind, value, out),
-        (Kind::Int2 | Kind::Int4 | Kind::Int8, Cell::Bool(value)) => integer(kind, value.into(), out),
-        (Kind::Float4, Cell::Int(value)) => field(&(value as f32).to_be_bytes(), out),
-        (Kind::Float8, Cell::Int(value)) => field(&(value as f64).to_be_bytes(), out),
-        (Kind::Float4, Cell::Text { start, len }) => {
-            field(&batch.str(start, len).parse::<f32>().unwrap_or(f32::NAN).to_be_bytes(), out);
+        (_, BatchCell::Null) => out.extend_from_slice(&(-1_i32).to_be_bytes()),
+        (DbColumnType::Bool, BatchCell::Bool(value)) => write_field(&[value.into()], out),
+        (DbColumnType::Int2 | DbColumnType::Int4 | DbColumnType::Int8, BatchCell::Int(value)) => {
+            write_integer(kind, value, out)
         }
-        (Kind::Float8, Cell::Text { start, len }) => {
-            field(&batch.str(start, len).parse::<f64>().unwrap_or(f64::NAN).to_be_bytes(), out);
+        (DbColumnType::Int2 | DbColumnType::Int4 | DbColumnType::Int8, BatchCell::Bool(value)) => {
+            write_integer(kind, value.into(), out)
         }
-        (Kind::Numeric, Cell::Int(value)) => numeric(&value.to_string(), out),
-        (Kind::Numeric, Cell::Text { start, len }) => numeric(batch.str(start, len), out),
-        (Kind::Date, Cell::Date(days)) => field(&(days - EPOCH_DAYS).to_be_bytes(), out),
-        (Kind::Timestamp | Kind::Timestamptz, Cell::Date(days)) => {
-            field(&(i64::from(days - EPOCH_DAYS) * DAY_MICROS).to_be_bytes(), out);
+        (DbColumnType::Float4, BatchCell::Int(value)) => write_field(&(value as f32).to_be_bytes(), out),
+        (DbColumnType::Float8, BatchCell::Int(value)) => write_field(&(value as f64).to_be_bytes(), out),
+        (DbColumnType::Float4, BatchCell::Text { start, len }) => {
+            write_field(&batch.text_at(start, len).parse::<f32>().unwrap_or(f32::NAN).to_be_bytes(), out);
         }
-        (Kind::Timestamp | Kind::Timestamptz, Cell::DateTime(micros)) => {
-            field(&(micros - EPOCH_MICROS).to_be_bytes(), out);
+        (DbColumnType::Float8, BatchCell::Text { start, len }) => {
+            write_field(&batch.text_at(start, len).parse::<f64>().unwrap_or(f64::NAN).to_be_bytes(), out);
         }
-        (Kind::Uuid, Cell::Text { start, len }) => {
-            let digits = batch.str(start, len).replace('-', "");
-            field(&hex::decode(digits).unwrap_or_default(), out);
+        (DbColumnType::Numeric, BatchCell::Int(value)) => write_numeric(&value.to_string(), out),
+        (DbColumnType::Numeric, BatchCell::Text { start, len }) => write_numeric(batch.text_at(start, len), out),
+        (DbColumnType::Date, BatchCell::Date(days)) => write_field(&(days - POSTGRES_EPOCH_DAYS).to_be_bytes(), out),
+        (DbColumnType::Timestamp | DbColumnType::Timestamptz, BatchCell::Date(days)) => {
+            write_field(&(i64::from(days - POSTGRES_EPOCH_DAYS) * DAY_MICROS).to_be_bytes(), out);
         }
-        (Kind::Jsonb, Cell::Text { start, len }) => {
-            length(len as usize + 1, out);
+        (DbColumnType::Timestamp | DbColumnType::Timestamptz, BatchCell::DateTime(micros)) => {
+            write_field(&(micros - POSTGRES_EPOCH_MICROS).to_be_bytes(), out);
+        }
+        (DbColumnType::Uuid, BatchCell::Text { start, len }) => {
+            let digits = batch.text_at(start, len).replace('-', "");
+            write_field(&hex::decode(digits).unwrap_or_default(), out);
+        }
+        (DbColumnType::Jsonb, BatchCell::Text { start, len }) => {
+            write_length(len as usize + 1, out);
             // The only version of the format that there is.
             out.push(1);
-            out.extend_from_slice(batch.str(start, len).as_bytes());
+            out.extend_from_slice(batch.text_at(start, len).as_bytes());
         }
-        (_, Cell::Text { start, len }) => field(&batch.text[start as usize..(start + len) as usize], out),
+        (_, BatchCell::Text { start, len }) => {
+            write_field(&batch.text_buffer[start as usize..(start + len) as usize], out)
+        }
         (_, cell) => {
             let mut text = String::new();
-            batch.render(cell, &mut text);
-            field(text.as_bytes(), out);
+            batch.render_cell(cell, &mut text);
+            write_field(text.as_bytes(), out);
         }
     }
 }
 
 /// The rules check the range of the column before.
-fn integer(kind: Kind, value: i64, out: &mut Vec<u8>) {
+fn write_integer(kind: DbColumnType, value: i64, out: &mut Vec<u8>) {
     match kind {
-        Kind::Int2 => field(&(value as i16).to_be_bytes(), out),
-        Kind::Int4 => field(&(value as i32).to_be_bytes(), out),
-        _ => field(&value.to_be_bytes(), out),
+        DbColumnType::Int2 => write_field(&(value as i16).to_be_bytes(), out),
+        DbColumnType::Int4 => write_field(&(value as i32).to_be_bytes(), out),
+        _ => write_field(&value.to_be_bytes(), out),
     }
 }
 
 /// Base 10,000 digits, the weight of the first, the sign, and the digits to show after the point.
-fn numeric(text: &str, out: &mut Vec<u8>) {
+fn write_numeric(text: &str, out: &mut Vec<u8>) {
     let (negative, text) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text),
@@ -115,12 +121,12 @@ fn numeric(text: &str, out: &mut Vec<u8>) {
     out[at + 10..at + 12].copy_from_slice(&(fraction.len() as u16).to_be_bytes());
 }
 
-fn field(bytes: &[u8], out: &mut Vec<u8>) {
-    length(bytes.len(), out);
+fn write_field(bytes: &[u8], out: &mut Vec<u8>) {
+    write_length(bytes.len(), out);
     out.extend_from_slice(bytes);
 }
 
-fn length(len: usize, out: &mut Vec<u8>) {
+fn write_length(len: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(&(len as i32).to_be_bytes());
 }
 
@@ -131,7 +137,7 @@ mod tests {
     /// Length, digits, weight, sign, scale, then the digits.
     fn words(text: &str) -> Vec<i16> {
         let mut out = Vec::new();
-        numeric(text, &mut out);
+        write_numeric(text, &mut out);
         assert_eq!(i32::from_be_bytes(out[..4].try_into().unwrap()) as usize, out.len() - 4);
         out[4..].chunks(2).map(|word| i16::from_be_bytes(word.try_into().unwrap())).collect()
     }

@@ -2,49 +2,53 @@
 
 use serde::de::DeserializeOwned;
 
-use super::{Bind, Command};
+use super::{BindValues, ParsedStatement};
 use afterload_core::error::{Error, Result};
-use afterload_pipeline::Check;
+use afterload_pipeline::Validator;
 
 /// What can be said of a statement at a place of `with` before it runs. `own` are the parameters that the step fills itself.
 pub fn check_sql(
-    check: &mut Check<'_>,
+    check: &mut Validator<'_>,
     connection: &str,
     (at, text): (&[&str], &str),
-    bind: &Bind,
+    bind: &BindValues,
     own: &[&str],
-) -> Option<Command> {
+) -> Option<ParsedStatement> {
     if text.contains("${{") {
         let hint = "write `:name` there, and `bind: { name: \"${{ … }}\" }` beside it";
-        check.problem(at, "SQL cannot hold an expression", hint);
+        check.report_invalid(at, "SQL cannot hold an expression", hint);
         return None;
     }
-    let statement = match check.around.dialects.get(connection) {
-        Some(dialect) => Command::parse(text, *dialect),
-        None => Command::parse_any(text),
+    let statement = match check.ctx.dialects.get(connection) {
+        Some(dialect) => ParsedStatement::parse(text, *dialect),
+        None => ParsedStatement::parse_any(text),
     };
     let statement = match statement {
         Ok(statement) => statement,
         Err(error) => {
-            check.problem(at, error.message(), error.hint_text().unwrap_or_default());
+            check.report_invalid(at, error.message(), error.hint_text().unwrap_or_default());
             return None;
         }
     };
-    for name in statement.names().iter().filter(|name| !own.contains(&name.as_str())) {
+    for name in statement.parameter_names().iter().filter(|name| !own.contains(&name.as_str())) {
         if !bind.contains_key(name.as_str()) {
-            check.problem(at, format!("nothing fills `:{name}`"), format!("add `{name}` to `bind`"));
+            check.report_invalid(at, format!("nothing fills `:{name}`"), format!("add `{name}` to `bind`"));
         }
     }
     Some(statement)
 }
 
 /// Values, at a place of `with`, that no statement names are slips.
-pub fn check_bind(check: &mut Check<'_>, (at, bind): (&[&str], &Bind), statements: &[Option<Command>]) {
+pub fn check_bind(
+    check: &mut Validator<'_>,
+    (at, bind): (&[&str], &BindValues),
+    statements: &[Option<ParsedStatement>],
+) {
     // What could not be read may name anything.
     let Some(statements) = statements.iter().map(Option::as_ref).collect::<Option<Vec<_>>>() else { return };
     for name in bind.keys() {
-        if !statements.iter().any(|statement| statement.takes(name)) {
-            check.problem(&[at, &[name]].concat(), format!("the SQL has no `:{name}`"), "");
+        if !statements.iter().any(|statement| statement.has_parameter(name)) {
+            check.report_invalid(&[at, &[name]].concat(), format!("the SQL has no `:{name}`"), "");
         }
     }
 }

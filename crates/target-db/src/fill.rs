@@ -5,35 +5,38 @@ use std::borrow::Cow;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::bind::quoted;
-use super::{Bind, Call, Column, Command, Connection, Effect, Fence, Keep, Kind, Note, checkpoints};
+use super::bind::push_array_item;
+use super::{
+    BindValues, CheckpointFn, Connection, DbColumnType, Fence, ParsedStatement, ResultMode, StatementArgs,
+    StatementResult, TableColumn, checkpoints,
+};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
-use afterload_core::table_name::identifier;
+use afterload_core::table_name::quote_identifier;
 
 /// A value on its way into a column.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Plain<'a> {
+pub enum Scalar<'a> {
     /// Nothing.
     Null,
     /// A whole number.
-    Whole(i64),
+    Integer(i64),
     /// Any other number.
-    Real(f64),
+    Float(f64),
     /// A text.
     Text(Cow<'a, str>),
     /// Any other value of JSON.
     Json(&'a Value),
 }
 
-impl<'a> From<&'a Value> for Plain<'a> {
+impl<'a> From<&'a Value> for Scalar<'a> {
     fn from(value: &'a Value) -> Self {
         match value {
             Value::Null => Self::Null,
             Value::String(text) => Self::Text(text.into()),
             Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-                (Some(number), _) => Self::Whole(number),
-                (None, Some(real)) if number.is_f64() => Self::Real(real),
+                (Some(number), _) => Self::Integer(number),
+                (None, Some(real)) if number.is_f64() => Self::Float(real),
                 // Whole numbers beyond 64 bits with a sign keep all their digits.
                 _ => Self::Json(value),
             },
@@ -43,23 +46,23 @@ impl<'a> From<&'a Value> for Plain<'a> {
 }
 
 /// Rows whose values are asked for one by one, where they are written.
-pub trait Given: Send + Sync + 'static {
+pub trait RowSource: Send + Sync + 'static {
     /// How many there are.
-    fn rows(&self) -> usize;
+    fn row_count(&self) -> usize;
     /// A value of a row, both counted from 0.
-    fn value(&self, row: usize, column: usize) -> Plain<'_>;
+    fn value_at(&self, row: usize, column: usize) -> Scalar<'_>;
 }
 
 /// A table of which columns are to be filled.
 #[derive(Clone, Debug)]
-pub struct Filling {
-    command: Command,
-    keys: usize,
+pub struct BulkUpdate {
+    statement: ParsedStatement,
+    key_count: usize,
     /// Of each column, keys first, whether it holds JSON.
-    json: Vec<bool>,
+    json_columns: Vec<bool>,
     /// On PostgreSQL: a key whose order we know, and the statement that also says between which values it lies. Without that,
     /// each chunk may read the whole table, which the planner takes for cheaper than to look for every row.
-    between: Option<(usize, Kind, Command)>,
+    key_range: Option<(usize, DbColumnType, ParsedStatement)>,
 }
 
 impl Connection {
@@ -67,24 +70,25 @@ impl Connection {
     ///
     /// # Errors
     /// `table_not_found`, `column_not_found`, `table_reserved`, `connection_read_only`.
-    pub async fn filling(&self, table: &str, keys: &[String], columns: &[String]) -> Result<Filling> {
-        self.writable()?;
-        let table = self.table(table).await?;
-        checkpoints::refuse_ours(&table.name)?;
-        let all = keys.iter().chain(columns).map(|name| table.column(name)).collect::<Result<Vec<_>>>()?;
+    pub async fn prepare_bulk_update(&self, table: &str, keys: &[String], columns: &[String]) -> Result<BulkUpdate> {
+        self.ensure_writable()?;
+        let table = self.describe_table(table).await?;
+        checkpoints::refuse_reserved_table(&table.name)?;
+        let all = keys.iter().chain(columns).map(|name| table.find_column(name)).collect::<Result<Vec<_>>>()?;
         let given = |place: usize| match self.dialect() {
             Dialect::Sqlite => format!(":c{place}"),
             Dialect::Postgres => format!("given.c{place}"),
         };
         let pairs: Vec<_> =
-            all.iter().enumerate().map(|(place, column)| (identifier(&column.name), given(place))).collect();
+            all.iter().enumerate().map(|(place, column)| (quote_identifier(&column.name), given(place))).collect();
         let (found, set) = pairs.split_at(keys.len());
         let set: Vec<_> = set.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         let found: Vec<_> = found.iter().map(|(name, value)| format!("target.{name} = {value}")).collect();
         let from = match self.dialect() {
             Dialect::Sqlite => String::new(),
             Dialect::Postgres => {
-                let list = |(place, column): (usize, &&Column)| format!("CAST(:c{place} AS {}[])", column.type_name);
+                let list =
+                    |(place, column): (usize, &&TableColumn)| format!("CAST(:c{place} AS {}[])", column.type_name);
                 let lists = all.iter().enumerate().map(list).collect::<Vec<_>>().join(", ");
                 let names = (0..all.len()).map(|place| format!("c{place}")).collect::<Vec<_>>().join(", ");
                 format!("FROM unnest({lists}) AS given ({names}) ")
@@ -92,54 +96,72 @@ impl Connection {
         };
         let sql = format!(
             "UPDATE {} AS target SET {} {from}WHERE {}",
-            table.name.quoted(),
+            table.name.to_quoted_sql(),
             set.join(", "),
             found.join(" AND ")
         );
-        let ordered = |column: &&Column| matches!(column.kind, Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Uuid);
+        let ordered = |column: &&TableColumn| {
+            matches!(
+                column.column_type,
+                DbColumnType::Int2 | DbColumnType::Int4 | DbColumnType::Int8 | DbColumnType::Uuid
+            )
+        };
         let ordered = all[..keys.len()].iter().position(ordered).filter(|_| self.dialect() == Dialect::Postgres);
         let between = |place: usize| {
             let (name, kind) = (&pairs[place].0, &all[place].type_name);
             let sql = format!("{sql} AND target.{name} BETWEEN CAST(:first AS {kind}) AND CAST(:last AS {kind})");
-            Ok::<_, Error>((place, all[place].kind, Command::parse(&sql, self.dialect())?))
+            Ok::<_, Error>((place, all[place].column_type, ParsedStatement::parse(&sql, self.dialect())?))
         };
-        let json = all.iter().map(|column| matches!(column.kind, Kind::Json | Kind::Jsonb)).collect();
+        let json =
+            all.iter().map(|column| matches!(column.column_type, DbColumnType::Json | DbColumnType::Jsonb)).collect();
         let between = ordered.map(between).transpose()?;
-        Ok(Filling { command: Command::parse(&sql, self.dialect())?, keys: keys.len(), json, between })
+        Ok(BulkUpdate {
+            statement: ParsedStatement::parse(&sql, self.dialect())?,
+            key_count: keys.len(),
+            json_columns: json,
+            key_range: between,
+        })
     }
 }
 
-impl Filling {
+impl BulkUpdate {
     /// Fills rows, each given as its keys and then its values, in one transaction with what `note` makes of it.
     ///
     /// # Errors
     /// Those of [`Connection::write`].
-    pub async fn write(
+    pub async fn write_rows(
         &self,
         connection: &Connection,
-        rows: impl Given,
+        rows: impl RowSource,
         stop: &CancellationToken,
-        (fence, note): (Option<&Fence>, Note),
-    ) -> Result<(Effect, String)> {
-        let call = |values| Call { values, keep: Keep::Nothing, stop: stop.clone() };
+        (fence, note): (Option<&Fence>, CheckpointFn),
+    ) -> Result<(StatementResult, String)> {
+        let call = |values| StatementArgs { values, result_mode: ResultMode::Discard, stop: stop.clone() };
         let (effect, (noted, _)) = match connection.dialect() {
             Dialect::Sqlite => {
-                let rows = Box::new(InOrder { rows, keys: self.keys, width: self.json.len() });
-                connection.write_each(&self.command, (rows, call(Bind::new())), fence, note).await?
+                let rows = Box::new(ParameterOrderedRows {
+                    rows,
+                    key_count: self.key_count,
+                    column_count: self.json_columns.len(),
+                });
+                connection.write_each_row(&self.statement, (rows, call(BindValues::new())), fence, note).await?
             }
             Dialect::Postgres => {
-                let list = |(column, json): (usize, &bool)| (format!("c{column}"), list(&rows, column, *json).into());
-                let mut values: Bind = self.json.iter().enumerate().map(list).collect();
-                let between = self.between.as_ref();
-                let between = between.and_then(|(key, kind, command)| Some((command, ends(&rows, *key, *kind)?)));
+                let list = |(column, json): (usize, &bool)| {
+                    (format!("c{column}"), column_array_literal(&rows, column, *json).into())
+                };
+                let mut values: BindValues = self.json_columns.iter().enumerate().map(list).collect();
+                let between = self.key_range.as_ref();
+                let between =
+                    between.and_then(|(key, kind, command)| Some((command, min_and_max(&rows, *key, *kind)?)));
                 let command = match between {
                     Some((command, [first, last])) => {
                         values.extend([("first".to_owned(), first), ("last".to_owned(), last)]);
                         command
                     }
-                    None => &self.command,
+                    None => &self.statement,
                 };
-                connection.write(command, call(values), fence, note).await?
+                connection.write_statement(command, call(values), fence, note).await?
             }
         };
         Ok((effect, noted))
@@ -147,30 +169,30 @@ impl Filling {
 }
 
 /// Rows whose values come in the order in which the statement names them: before the keys.
-struct InOrder<G> {
+struct ParameterOrderedRows<G> {
     rows: G,
-    keys: usize,
-    width: usize,
+    key_count: usize,
+    column_count: usize,
 }
 
-impl<G: Given> Given for InOrder<G> {
-    fn rows(&self) -> usize {
-        self.rows.rows()
+impl<G: RowSource> RowSource for ParameterOrderedRows<G> {
+    fn row_count(&self) -> usize {
+        self.rows.row_count()
     }
 
-    fn value(&self, row: usize, column: usize) -> Plain<'_> {
-        self.rows.value(row, (column + self.keys) % self.width)
+    fn value_at(&self, row: usize, column: usize) -> Scalar<'_> {
+        self.rows.value_at(row, (column + self.key_count) % self.column_count)
     }
 }
 
 /// The least and the greatest value of a column of whole numbers or UUIDs; none where a value is written in another way, whose
 /// order only the database knows.
-fn ends(rows: &impl Given, column: usize, kind: Kind) -> Option<[Value; 2]> {
-    let mut ends: Option<[Plain<'_>; 2]> = None;
-    for value in (0..rows.rows()).map(|row| rows.value(row, column)) {
+fn min_and_max(rows: &impl RowSource, column: usize, kind: DbColumnType) -> Option<[Value; 2]> {
+    let mut ends: Option<[Scalar<'_>; 2]> = None;
+    for value in (0..rows.row_count()).map(|row| rows.value_at(row, column)) {
         match (&value, kind) {
-            (Plain::Whole(_), Kind::Int2 | Kind::Int4 | Kind::Int8) => {}
-            (Plain::Text(text), Kind::Uuid) if is_uuid(text) => {}
+            (Scalar::Integer(_), DbColumnType::Int2 | DbColumnType::Int4 | DbColumnType::Int8) => {}
+            (Scalar::Text(text), DbColumnType::Uuid) if is_uuid(text) => {}
             _ => return None,
         }
         ends = Some(match ends {
@@ -181,17 +203,17 @@ fn ends(rows: &impl Given, column: usize, kind: Kind) -> Option<[Value; 2]> {
         });
     }
     let json = |plain| match plain {
-        Plain::Whole(number) => Value::from(number),
-        Plain::Text(text) => Value::from(text.into_owned()),
+        Scalar::Integer(number) => Value::from(number),
+        Scalar::Text(text) => Value::from(text.into_owned()),
         _ => Value::Null,
     };
     ends.map(|ends| ends.map(json))
 }
 
-fn is_less(one: &Plain<'_>, other: &Plain<'_>) -> bool {
+fn is_less(one: &Scalar<'_>, other: &Scalar<'_>) -> bool {
     match (one, other) {
-        (Plain::Whole(one), Plain::Whole(other)) => one < other,
-        (Plain::Text(one), Plain::Text(other)) => one < other,
+        (Scalar::Integer(one), Scalar::Integer(other)) => one < other,
+        (Scalar::Text(one), Scalar::Text(other)) => one < other,
         _ => false,
     }
 }
@@ -206,18 +228,18 @@ fn is_uuid(text: &str) -> bool {
 }
 
 /// A column of all rows as PostgreSQL writes an array. What goes into a column of JSON is JSON itself.
-fn list(rows: &impl Given, column: usize, json: bool) -> String {
-    let (mut text, mut digits) = (String::with_capacity(16 * rows.rows()), itoa::Buffer::new());
+fn column_array_literal(rows: &impl RowSource, column: usize, json: bool) -> String {
+    let (mut text, mut digits) = (String::with_capacity(16 * rows.row_count()), itoa::Buffer::new());
     text.push('{');
-    for row in 0..rows.rows() {
+    for row in 0..rows.row_count() {
         text.push_str(if row == 0 { "" } else { "," });
-        match rows.value(row, column) {
-            Plain::Null => text.push_str("NULL"),
-            Plain::Whole(number) => text.push_str(digits.format(number)),
-            Plain::Real(number) => text.push_str(&number.to_string()),
-            Plain::Text(value) if json => quoted(&Value::from(value).to_string(), &mut text),
-            Plain::Text(value) => quoted(&value, &mut text),
-            Plain::Json(value) => quoted(&value.to_string(), &mut text),
+        match rows.value_at(row, column) {
+            Scalar::Null => text.push_str("NULL"),
+            Scalar::Integer(number) => text.push_str(digits.format(number)),
+            Scalar::Float(number) => text.push_str(&number.to_string()),
+            Scalar::Text(value) if json => push_array_item(&Value::from(value).to_string(), &mut text),
+            Scalar::Text(value) => push_array_item(&value, &mut text),
+            Scalar::Json(value) => push_array_item(&value.to_string(), &mut text),
         }
     }
     text.push('}');
@@ -232,19 +254,19 @@ mod tests {
 
     struct Column(Vec<Value>);
 
-    impl Given for Column {
-        fn rows(&self) -> usize {
+    impl RowSource for Column {
+        fn row_count(&self) -> usize {
             self.0.len()
         }
 
-        fn value(&self, row: usize, _: usize) -> Plain<'_> {
+        fn value_at(&self, row: usize, _: usize) -> Scalar<'_> {
             (&self.0[row]).into()
         }
     }
 
     #[test]
     fn columns_are_written_as_arrays() {
-        let text = |values: &[Value], json| list(&Column(values.to_vec()), 0, json);
+        let text = |values: &[Value], json| column_array_literal(&Column(values.to_vec()), 0, json);
         assert_eq!(text(&[], false), "{}");
         assert_eq!(text(&[json!(null), json!(-7), json!(0.25), json!(true)], false), r#"{NULL,-7,0.25,"true"}"#);
         assert_eq!(text(&[json!("a\"b\\c"), json!([1])], false), r#"{"a\"b\\c","[1]"}"#);
@@ -254,18 +276,18 @@ mod tests {
 
     #[test]
     fn the_ends_of_keys_are_known_where_their_order_is() {
-        let ends = |values: &[Value], kind| ends(&Column(values.to_vec()), 0, kind);
+        let ends = |values: &[Value], kind| min_and_max(&Column(values.to_vec()), 0, kind);
         let numbers = [json!(9), json!(-10), json!(10), json!(0)];
-        assert_eq!(ends(&numbers, Kind::Int8), Some([json!(-10), json!(10)]));
-        assert_eq!(ends(&numbers, Kind::Numeric), None);
+        assert_eq!(ends(&numbers, DbColumnType::Int8), Some([json!(-10), json!(10)]));
+        assert_eq!(ends(&numbers, DbColumnType::Numeric), None);
         let (low, high) = ("0a000000-0000-4000-8000-000000000000", "f1000000-0000-4000-8000-000000000000");
-        assert_eq!(ends(&[json!(high), json!(low)], Kind::Uuid), Some([json!(low), json!(high)]));
-        assert_eq!(ends(&[json!(high), json!(low)], Kind::Text), None);
+        assert_eq!(ends(&[json!(high), json!(low)], DbColumnType::Uuid), Some([json!(low), json!(high)]));
+        assert_eq!(ends(&[json!(high), json!(low)], DbColumnType::Text), None);
         let grouped = "a0ee-bc99-9c0b-4ef8-bb6d6bb9bd380a11";
         for other in [json!("9"), json!(null), json!(high.to_uppercase()), json!(grouped), json!(1.5)] {
-            assert_eq!(ends(&[json!(9), other.clone()], Kind::Int2), None);
-            assert_eq!(ends(&[json!(high), other], Kind::Uuid), None);
+            assert_eq!(ends(&[json!(9), other.clone()], DbColumnType::Int2), None);
+            assert_eq!(ends(&[json!(high), other], DbColumnType::Uuid), None);
         }
-        assert_eq!(ends(&[], Kind::Int4), None);
+        assert_eq!(ends(&[], DbColumnType::Int4), None);
     }
 }

@@ -25,17 +25,19 @@ use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
-pub use batch::{Batch, Cell, DAYS_TO_1970, Shape};
-pub use bind::{Bind, ForPostgres, ForSqlite, Statement};
-pub use bulk::{Action, Conflict, Loader, Outcome, Refusal, Seal, Sealed};
-pub use checkpoints::{Fence, Reject};
-pub use config::{Checkpoints, ConnectionConfig};
+pub use batch::{BatchCell, BatchColumnType, DAYS_TO_1970, RowBatch};
+pub use bind::{BindValues, ParameterizedSql, PostgresQuery, SqliteQuery};
+pub use bulk::{BulkLoader, ChunkCommit, ChunkCommitFn, ConflictRule, KeyConflictAction, LoadOutcome, RowRefusal};
+pub use checkpoints::{Fence, RejectedRow};
+pub use config::{CheckpointMode, ConnectionConfig};
 pub use fields::{check_bind, check_sql, default_connection, read_checkpoint};
-pub use fill::{Filling, Given, Plain};
-pub use people::{Page, People, Person, Present, Row, Span, Target};
-pub use select::{Reading, Receiver, Select, Sort};
-pub use statement::{Call, Command, Effect, Keep, Note, Noted, Rows, order};
-pub use table::{Column, Kind, Table};
+pub use fill::{BulkUpdate, RowSource, Scalar};
+pub use people::{DeliveryRowSpec, DeliveryTable, KeyRange, OnExisting, Recipient, RecipientPage, RecipientQuery};
+pub use select::{CellType, QueryOptions, RowVisitor, SelectQuery};
+pub use statement::{
+    Checkpoint, CheckpointFn, ParsedStatement, ResultMode, ResultRows, StatementArgs, StatementResult, compare_values,
+};
+pub use table::{DbColumnType, TableColumn, TableInfo};
 
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
@@ -43,25 +45,25 @@ use afterload_core::table_name::TableName;
 
 /// All connections of the configuration, opened when first used. Cheap to clone.
 #[derive(Clone)]
-pub struct Connections(Arc<BTreeMap<String, Slot>>);
+pub struct Connections(Arc<BTreeMap<String, LazyConnection>>);
 
-struct Slot {
+struct LazyConnection {
     config: ConnectionConfig,
-    opened: OnceCell<Connection>,
+    connection: OnceCell<Connection>,
 }
 
 /// A database that pipelines work on. Cheap to clone.
 #[derive(Clone)]
 pub enum Connection {
     /// A SQLite file.
-    Sqlite(sqlite::Sqlite),
+    Sqlite(sqlite::SqliteDatabase),
     /// A PostgreSQL database.
-    Postgres(postgres::Postgres),
+    Postgres(postgres::PostgresDatabase),
 }
 
 /// What the configuration says of a connection, beside its address.
 #[derive(Debug)]
-struct Facts {
+struct ConnectionOptions {
     name: String,
     read_only: bool,
     checkpoints: bool,
@@ -70,7 +72,7 @@ struct Facts {
 impl Connections {
     /// The connections of the configuration; none is opened yet.
     pub fn new(configs: &BTreeMap<String, ConnectionConfig>) -> Self {
-        let slot = |config: &ConnectionConfig| Slot { config: config.clone(), opened: OnceCell::new() };
+        let slot = |config: &ConnectionConfig| LazyConnection { config: config.clone(), connection: OnceCell::new() };
         Self(Arc::new(configs.iter().map(|(name, config)| (name.clone(), slot(config))).collect()))
     }
 
@@ -83,27 +85,27 @@ impl Connections {
         let Some(slot) = self.0.get(name) else {
             let known = self.0.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
             return Err(Error::permanent("connection_unknown", format!("unknown connection `{name}`"))
-                .hint(format!("the configuration knows {}", if known.is_empty() { "none" } else { &known })));
+                .with_hint(format!("the configuration knows {}", if known.is_empty() { "none" } else { &known })));
         };
         let open = || Connection::open(name, &slot.config);
-        slot.opened.get_or_try_init(open).await.cloned()
+        slot.connection.get_or_try_init(open).await.cloned()
     }
 }
 
 impl Connection {
     async fn open(name: &str, config: &ConnectionConfig) -> Result<Self> {
-        let facts = Arc::new(Facts {
+        let facts = Arc::new(ConnectionOptions {
             name: name.to_owned(),
             read_only: config.read_only,
-            checkpoints: config.checkpoints == Checkpoints::Table,
+            checkpoints: config.checkpoints == CheckpointMode::Table,
         });
-        let url = config.url.reveal();
-        match Dialect::of(url) {
-            Some(Dialect::Sqlite) => sqlite::Sqlite::open(url, facts).await.map(Self::Sqlite),
+        let url = config.url.expose_secret();
+        match Dialect::from_url(url) {
+            Some(Dialect::Sqlite) => sqlite::SqliteDatabase::open(url, facts).await.map(Self::Sqlite),
             Some(Dialect::Postgres) => {
-                postgres::Postgres::open(url, config.schema.as_deref(), facts).await.map(Self::Postgres)
+                postgres::PostgresDatabase::open(url, config.schema.as_deref(), facts).await.map(Self::Postgres)
             }
-            None => Err(invalid(name)),
+            None => Err(invalid_url_error(name)),
         }
     }
 
@@ -117,23 +119,23 @@ impl Connection {
 
     /// The name in the configuration.
     pub fn name(&self) -> &str {
-        &self.facts().name
+        &self.connection_options().name
     }
 
     /// Whether `afterload_checkpoints` may be kept in this database.
     pub fn keeps_checkpoints(&self) -> bool {
-        self.facts().checkpoints
+        self.connection_options().checkpoints
     }
 
     /// An error if the configuration forbids writing here.
     ///
     /// # Errors
     /// `connection_read_only`.
-    pub fn writable(&self) -> Result<()> {
-        match self.facts().read_only {
+    pub fn ensure_writable(&self) -> Result<()> {
+        match self.connection_options().read_only {
             false => Ok(()),
             true => Err(Error::permanent("connection_read_only", format!("connection `{}` is read-only", self.name()))
-                .hint("use a connection that may be written, or remove `read_only` from its configuration")),
+                .with_hint("use a connection that may be written, or remove `read_only` from its configuration")),
         }
     }
 
@@ -141,33 +143,33 @@ impl Connection {
     ///
     /// # Errors
     /// `table_not_found`, or those of the database.
-    pub async fn table(&self, name: &str) -> Result<Table> {
+    pub async fn describe_table(&self, name: &str) -> Result<TableInfo> {
         let name = TableName::parse(name)?;
         let found = match self {
-            Self::Sqlite(sqlite) => table::sqlite(&sqlite.pool, &name).await?,
-            Self::Postgres(postgres) => table::postgres(postgres, &name).await?,
+            Self::Sqlite(sqlite) => table::describe_sqlite_table(&sqlite.pool, &name).await?,
+            Self::Postgres(postgres) => table::describe_postgres_table(postgres, &name).await?,
         };
         found.ok_or_else(|| {
             Error::permanent("table_not_found", format!("connection `{}` has no table `{name}`", self.name()))
-                .hint("create the table first; names are case-sensitive on PostgreSQL")
+                .with_hint("create the table first; names are case-sensitive on PostgreSQL")
         })
     }
 
-    fn facts(&self) -> &Facts {
+    fn connection_options(&self) -> &ConnectionOptions {
         match self {
-            Self::Sqlite(sqlite) => &sqlite.facts,
-            Self::Postgres(postgres) => &postgres.facts,
+            Self::Sqlite(sqlite) => &sqlite.options,
+            Self::Postgres(postgres) => &postgres.options,
         }
     }
 }
 
 /// The address itself is not shown: it may hold a password.
-fn invalid(name: &str) -> Error {
+fn invalid_url_error(name: &str) -> Error {
     Error::permanent("connection_invalid", format!("the `url` of connection `{name}` is not a database address"))
-        .hint("expected `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`")
+        .with_hint("expected `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`")
 }
 
-fn unavailable(name: &str, error: &sqlx::Error) -> Error {
+fn unavailable_error(name: &str, error: &sqlx::Error) -> Error {
     Error::transient("connection_unavailable", format!("connection `{name}` cannot be opened: {error}"))
 }
 
@@ -211,7 +213,7 @@ mod tests {
         assert!(!path.exists());
         let connection = connections.get("app").await.unwrap();
         assert!(path.exists());
-        let error = connection.table("contacts").await.unwrap_err();
+        let error = connection.describe_table("contacts").await.unwrap_err();
         assert_eq!(error.code(), "table_not_found");
     }
 }

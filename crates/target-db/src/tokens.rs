@@ -5,7 +5,7 @@ use afterload_core::error::{Error, Result};
 
 /// A piece of SQL. Together, all pieces are the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Token<'a> {
+pub(super) enum SqlToken<'a> {
     /// White space, or a comment.
     Blank(&'a str),
     /// A semicolon outside of everything.
@@ -21,127 +21,130 @@ pub(super) enum Token<'a> {
 /// # Errors
 /// `sql_invalid` for a quote or comment without an end, for parameters that are not written `:name`, and for names in
 /// `U&"…"`, in which other readers would see another name.
-pub(super) fn tokens(text: &str, dialect: Dialect) -> Result<Vec<Token<'_>>> {
-    let mut scanner = Scanner { text, dialect, at: 0 };
+pub(super) fn tokenize_sql(text: &str, dialect: Dialect) -> Result<Vec<SqlToken<'_>>> {
+    let mut scanner = SqlScanner { text, dialect, position: 0 };
     let mut found = Vec::new();
-    while scanner.at < text.len() {
-        found.push(scanner.next()?);
+    while scanner.position < text.len() {
+        found.push(scanner.next_token()?);
     }
     Ok(found)
 }
 
-struct Scanner<'a> {
+struct SqlScanner<'a> {
     text: &'a str,
     dialect: Dialect,
-    at: usize,
+    position: usize,
 }
 
 fn starts_word(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
 }
 
-fn goes_on(byte: u8) -> bool {
+fn continues_word(byte: u8) -> bool {
     starts_word(byte) || byte.is_ascii_digit() || byte == b'$'
 }
 
-impl<'a> Scanner<'a> {
-    fn next(&mut self) -> Result<Token<'a>> {
-        let (text, start) = (self.text, self.at);
+impl<'a> SqlScanner<'a> {
+    fn next_token(&mut self) -> Result<SqlToken<'a>> {
+        let (text, start) = (self.text, self.position);
         let rest = &text.as_bytes()[start..];
         let second = rest.get(1).copied().unwrap_or_default();
         let postgres = self.dialect == Dialect::Postgres;
         match rest[0] {
             b';' => {
-                self.at += 1;
-                return Ok(Token::Semicolon);
+                self.position += 1;
+                return Ok(SqlToken::Semicolon);
             }
             byte if byte.is_ascii_whitespace() => {
-                self.at += rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-                return Ok(Token::Blank(&text[start..self.at]));
+                self.position += rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+                return Ok(SqlToken::Blank(&text[start..self.position]));
             }
             b'-' if second == b'-' => {
-                self.at += rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
-                return Ok(Token::Blank(&text[start..self.at]));
+                self.position += rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+                return Ok(SqlToken::Blank(&text[start..self.position]));
             }
             b'/' if second == b'*' => {
-                self.comment()?;
-                return Ok(Token::Blank(&text[start..self.at]));
+                self.scan_comment()?;
+                return Ok(SqlToken::Blank(&text[start..self.position]));
             }
-            b':' if second == b':' => self.at += 2,
+            b':' if second == b':' => self.position += 2,
             b':' if second.is_ascii_alphabetic() || second == b'_' => {
-                self.at += 1;
-                self.at += rest[1..].iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
-                return Ok(Token::Parameter(&text[start + 1..self.at]));
+                self.position += 1;
+                self.position +=
+                    rest[1..].iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
+                return Ok(SqlToken::Parameter(&text[start + 1..self.position]));
             }
-            b'\'' => self.quoted(b'\'', false)?,
-            b'"' => self.quoted(b'"', false)?,
-            b'`' if !postgres => self.quoted(b'`', false)?,
-            b'[' if !postgres => self.quoted(b']', false)?,
-            b'$' if postgres && !second.is_ascii_digit() => self.dollars()?,
-            b'$' | b'?' | b'@' if !postgres => return Err(self.other_parameter()),
-            b'$' => return Err(self.other_parameter()),
-            byte if starts_word(byte) => self.word()?,
+            b'\'' => self.scan_quoted(b'\'', false)?,
+            b'"' => self.scan_quoted(b'"', false)?,
+            b'`' if !postgres => self.scan_quoted(b'`', false)?,
+            b'[' if !postgres => self.scan_quoted(b']', false)?,
+            b'$' if postgres && !second.is_ascii_digit() => self.scan_dollar_quoted()?,
+            b'$' | b'?' | b'@' if !postgres => return Err(self.unsupported_parameter_error()),
+            b'$' => return Err(self.unsupported_parameter_error()),
+            byte if starts_word(byte) => self.scan_word()?,
             byte if byte.is_ascii_digit() => {
-                self.at += rest.iter().take_while(|byte| goes_on(**byte) || **byte == b'.').count();
+                self.position += rest.iter().take_while(|byte| continues_word(**byte) || **byte == b'.').count();
             }
-            _ => self.at += 1,
+            _ => self.position += 1,
         }
-        Ok(Token::Other(&text[start..self.at]))
+        Ok(SqlToken::Other(&text[start..self.position]))
     }
 
     /// A word, with the string behind it if the word is the prefix of one.
-    fn word(&mut self) -> Result<()> {
+    fn scan_word(&mut self) -> Result<()> {
         let bytes = self.text.as_bytes();
-        let start = self.at;
-        self.at += bytes[start..].iter().take_while(|byte| goes_on(**byte)).count();
+        let start = self.position;
+        self.position += bytes[start..].iter().take_while(|byte| continues_word(**byte)).count();
         if self.dialect != Dialect::Postgres {
             return Ok(());
         }
-        let (word, rest) = (&self.text[start..self.at], &bytes[self.at..]);
+        let (word, rest) = (&self.text[start..self.position], &bytes[self.position..]);
         if word.eq_ignore_ascii_case("e") && rest.first() == Some(&b'\'') {
-            self.quoted(b'\'', true)?;
+            self.scan_quoted(b'\'', true)?;
         } else if word.eq_ignore_ascii_case("u") && rest.starts_with(b"&\"") {
-            return Err(self.fault(start, "a name in `U&\"…\"` is not supported").hint("write the name as it is"));
+            return Err(self
+                .error_at(start, "a name in `U&\"…\"` is not supported")
+                .with_hint("write the name as it is"));
         }
         Ok(())
     }
 
     /// From one quote to the next. Two in a row read as the end of one string and the start of another: the same.
-    fn quoted(&mut self, end: u8, backslashes: bool) -> Result<()> {
-        let (bytes, start) = (self.text.as_bytes(), self.at);
-        self.at += 1;
-        while let Some(byte) = bytes.get(self.at) {
-            self.at += 1;
+    fn scan_quoted(&mut self, end: u8, backslashes: bool) -> Result<()> {
+        let (bytes, start) = (self.text.as_bytes(), self.position);
+        self.position += 1;
+        while let Some(byte) = bytes.get(self.position) {
+            self.position += 1;
             match byte {
-                b'\\' if backslashes => self.at += 1,
-                byte if *byte == end && backslashes && bytes.get(self.at) == Some(&end) => self.at += 1,
+                b'\\' if backslashes => self.position += 1,
+                byte if *byte == end && backslashes && bytes.get(self.position) == Some(&end) => self.position += 1,
                 byte if *byte == end => return Ok(()),
                 _ => {}
             }
         }
-        Err(self.fault(start, "a quote is opened and not closed"))
+        Err(self.error_at(start, "a quote is opened and not closed"))
     }
 
     /// `$$…$$` or `$tag$…$tag$`.
-    fn dollars(&mut self) -> Result<()> {
-        let (rest, start) = (&self.text[self.at..], self.at);
+    fn scan_dollar_quoted(&mut self) -> Result<()> {
+        let (rest, start) = (&self.text[self.position..], self.position);
         let tag = rest[1..].find('$').map(|end| &rest[..end + 2]);
-        let sound = |tag: &&str| tag[1..tag.len() - 1].bytes().all(|byte| goes_on(byte) && byte != b'$');
-        let Some(tag) = tag.filter(sound) else { return Err(self.other_parameter()) };
+        let sound = |tag: &&str| tag[1..tag.len() - 1].bytes().all(|byte| continues_word(byte) && byte != b'$');
+        let Some(tag) = tag.filter(sound) else { return Err(self.unsupported_parameter_error()) };
         match rest[tag.len()..].find(tag) {
-            Some(end) => self.at += end + 2 * tag.len(),
-            None => return Err(self.fault(start, "a dollar quote is opened and not closed")),
+            Some(end) => self.position += end + 2 * tag.len(),
+            None => return Err(self.error_at(start, "a dollar quote is opened and not closed")),
         }
         Ok(())
     }
 
     /// PostgreSQL's comments nest, SQLite's do not.
-    fn comment(&mut self) -> Result<()> {
-        let (bytes, start) = (self.text.as_bytes(), self.at);
+    fn scan_comment(&mut self) -> Result<()> {
+        let (bytes, start) = (self.text.as_bytes(), self.position);
         let mut depth = 0;
-        while self.at < bytes.len() {
-            let rest = &bytes[self.at..];
-            self.at += 2;
+        while self.position < bytes.len() {
+            let rest = &bytes[self.position..];
+            self.position += 2;
             if rest.starts_with(b"/*") && (depth == 0 || self.dialect == Dialect::Postgres) {
                 depth += 1;
             } else if rest.starts_with(b"*/") {
@@ -150,19 +153,19 @@ impl<'a> Scanner<'a> {
                     return Ok(());
                 }
             } else {
-                self.at -= 1;
+                self.position -= 1;
             }
         }
-        Err(self.fault(start, "a comment is opened and not closed"))
+        Err(self.error_at(start, "a comment is opened and not closed"))
     }
 
-    fn other_parameter(&self) -> Error {
-        let sign = &self.text[self.at..=self.at];
-        self.fault(self.at, &format!("`{sign}` marks a parameter of another kind"))
-            .hint("write parameters as `:name` and give their values in `bind`")
+    fn unsupported_parameter_error(&self) -> Error {
+        let sign = &self.text[self.position..=self.position];
+        self.error_at(self.position, &format!("`{sign}` marks a parameter of another kind"))
+            .with_hint("write parameters as `:name` and give their values in `bind`")
     }
 
-    fn fault(&self, at: usize, what: &str) -> Error {
+    fn error_at(&self, at: usize, what: &str) -> Error {
         let line = self.text[..at].matches('\n').count() + 1;
         Error::permanent("sql_invalid", format!("{what}, in line {line} of the SQL"))
     }
@@ -173,18 +176,18 @@ mod tests {
     use super::*;
 
     fn parameters(text: &str, dialect: Dialect) -> Vec<&str> {
-        let found = tokens(text, dialect).unwrap();
+        let found = tokenize_sql(text, dialect).unwrap();
         let whole: String = found
             .iter()
             .map(|token| match token {
-                Token::Blank(text) | Token::Other(text) => (*text).to_owned(),
-                Token::Semicolon => ";".to_owned(),
-                Token::Parameter(name) => format!(":{name}"),
+                SqlToken::Blank(text) | SqlToken::Other(text) => (*text).to_owned(),
+                SqlToken::Semicolon => ";".to_owned(),
+                SqlToken::Parameter(name) => format!(":{name}"),
             })
             .collect();
         assert_eq!(whole, text, "nothing is lost");
         let names = found.into_iter().filter_map(|token| match token {
-            Token::Parameter(name) => Some(name),
+            SqlToken::Parameter(name) => Some(name),
             _ => None,
         });
         names.collect()
@@ -213,15 +216,15 @@ mod tests {
     fn what_has_no_end_or_no_name_is_refused() {
         let both = ["SELECT 'a", "SELECT \"a", "SELECT /* a", "SELECT 'a''"];
         for (text, dialect) in both.iter().flat_map(|text| Dialect::ALL.map(|dialect| (*text, dialect))) {
-            assert_eq!(tokens(text, dialect).unwrap_err().code(), "sql_invalid", "{text}");
+            assert_eq!(tokenize_sql(text, dialect).unwrap_err().code(), "sql_invalid", "{text}");
         }
         for text in ["SELECT $1", "SELECT $a$ x", "SELECT $a", "SELECT U&\"a\"", "SELECT /* /* */", r"SELECT E'\'"] {
-            assert_eq!(tokens(text, Dialect::Postgres).unwrap_err().code(), "sql_invalid", "{text}");
+            assert_eq!(tokenize_sql(text, Dialect::Postgres).unwrap_err().code(), "sql_invalid", "{text}");
         }
         for text in ["SELECT ?", "SELECT ?1", "SELECT $a", "SELECT @a", "SELECT `a", "SELECT [a"] {
-            assert_eq!(tokens(text, Dialect::Sqlite).unwrap_err().code(), "sql_invalid", "{text}");
+            assert_eq!(tokenize_sql(text, Dialect::Sqlite).unwrap_err().code(), "sql_invalid", "{text}");
         }
-        let error = tokens("SELECT 1,\n  'a", Dialect::Sqlite).unwrap_err();
+        let error = tokenize_sql("SELECT 1,\n  'a", Dialect::Sqlite).unwrap_err();
         assert_eq!(error.message(), "a quote is opened and not closed, in line 2 of the SQL");
     }
 }

@@ -8,15 +8,15 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use crate::config::{BucketConfig, Config};
 use afterload_core::error::{Error, Result};
 
-const TABLES: &str = include_str!("../../../examples/app.sql");
-const ROWS: &str = include_str!("../../../examples/demo/rows.sql");
-const CITIES: &[u8] = include_bytes!("../../../examples/demo/city.mmdb");
-const SAMPLES: [(&str, &[u8]); 3] = [
+const APP_SCHEMA_SQL: &str = include_str!("../../../examples/app.sql");
+const APP_ROWS_SQL: &str = include_str!("../../../examples/demo/rows.sql");
+const CITY_DATABASE: &[u8] = include_bytes!("../../../examples/demo/city.mmdb");
+const SAMPLE_FILES: [(&str, &[u8]); 3] = [
     ("airports.csv", include_bytes!("../../../examples/airports.csv")),
     ("contacts.csv", include_bytes!("../../../examples/contacts.csv")),
     ("photo.jpg", include_bytes!("../../../examples/photo.jpg")),
 ];
-const PIPELINES: [(&str, &str); 8] = [
+const DEMO_PIPELINES: [(&str, &str); 8] = [
     ("airports-import.yaml", include_str!("../../../pipelines/airports-import.yaml")),
     ("avatar.yaml", include_str!("../../../pipelines/avatar.yaml")),
     ("contacts-import.yaml", include_str!("../../../pipelines/contacts-import.yaml")),
@@ -31,28 +31,28 @@ const PIPELINES: [(&str, &str); 8] = [
 ///
 /// # Errors
 /// `demo_folder_in_use` if the folder holds anything that no demo has made.
-pub async fn prepare(dir: &Path) -> Result<Config> {
-    claim(dir).await?;
+pub async fn prepare_folder(dir: &Path) -> Result<Config> {
+    claim_folder(dir).await?;
     let mut config = Config { data: dir.join("data"), pipelines: dir.join("pipelines"), ..Config::default() };
     config.templates = dir.join("templates");
     // What a site serves.
     config.objects.buckets.insert("thumbnails".into(), BucketConfig { public: true, ..BucketConfig::default() });
-    config.fill();
-    for folder in [&config.pipelines, &config.geo_folder()] {
+    config.add_default_connection();
+    for folder in [&config.pipelines, &config.geo_dir()] {
         tokio::fs::create_dir_all(folder).await?;
     }
-    for (name, bytes) in SAMPLES {
+    for (name, bytes) in SAMPLE_FILES {
         tokio::fs::write(dir.join(name), bytes).await?;
     }
-    for (name, text) in PIPELINES {
+    for (name, text) in DEMO_PIPELINES {
         tokio::fs::write(config.pipelines.join(name), text).await?;
     }
-    tokio::fs::write(config.geo_folder().join("city.mmdb"), CITIES).await?;
+    tokio::fs::write(config.geo_dir().join("city.mmdb"), CITY_DATABASE).await?;
     let options = SqliteConnectOptions::new().filename(app_database(&config)).create_if_missing(true);
     let mut app = SqliteConnection::connect_with(&options).await?;
-    sqlx::raw_sql(TABLES).execute(&mut app).await?;
+    sqlx::raw_sql(APP_SCHEMA_SQL).execute(&mut app).await?;
     let mut rows = app.begin().await?;
-    sqlx::raw_sql(ROWS).execute(&mut *rows).await?;
+    sqlx::raw_sql(APP_ROWS_SQL).execute(&mut *rows).await?;
     rows.commit().await?;
     app.close().await?;
     // A second demo beside a first, or beside a service, takes free ports.
@@ -63,7 +63,7 @@ pub async fn prepare(dir: &Path) -> Result<Config> {
 }
 
 /// Makes the folder the demo's own: it deletes rows and writes over files.
-async fn claim(dir: &Path) -> Result<()> {
+async fn claim_folder(dir: &Path) -> Result<()> {
     let key = key_file(dir);
     if tokio::fs::try_exists(&key).await? {
         return Ok(());
@@ -72,9 +72,9 @@ async fn claim(dir: &Path) -> Result<()> {
     if tokio::fs::read_dir(dir).await?.next_entry().await?.is_some() {
         let why = format!("`{}` holds files that no demo has made", dir.display());
         return Err(Error::permanent("demo_folder_in_use", why)
-            .hint("name a folder that does not exist yet with `--dir`; the demo writes over what it finds"));
+            .with_hint("name a folder that does not exist yet with `--dir`; the demo writes over what it finds"));
     }
-    afterload_core::secrets::write(&key, "").await
+    afterload_core::secrets::write_secret(&key, "").await
 }
 
 /// The key of the demo's administrator, and the sign that a folder is a demo's.

@@ -8,16 +8,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use super::client::Client;
+use super::client::ApiClient;
 use super::out::say;
-use super::{Stops, init_logs};
-use crate::app::App;
+use super::{ShutdownSignals, init_logs};
+use crate::app::RunningService;
 use afterload_core::error::{Error, Result};
-use play::{Play, Stage};
+use play::{DemoRunner, Scenario};
 
 /// What the demo may be told.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct DemoArgs {
     /// The folder that holds everything the demo makes; it may be deleted afterwards.
     #[arg(long, default_value = "demo-data", value_name = "FOLDER")]
     dir: PathBuf,
@@ -27,26 +27,26 @@ pub(super) struct Args {
 }
 
 /// Starts the service, plays the pipelines through its API and its store, and stays up.
-pub(super) async fn run(args: Args) -> Result<ExitCode> {
+pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
     init_logs("warn")?;
-    let mut stops = Stops::listen()?;
-    let plays = play::all()?;
-    let config = files::prepare(&args.dir).await?;
+    let mut stops = ShutdownSignals::install_handlers()?;
+    let plays = play::load_scenarios()?;
+    let config = files::prepare_folder(&args.dir).await?;
     say!("afterload demo: every pipeline of its repository, on sample data; all of it lies in {}/", args.dir.display());
-    let mut app = App::start(config.clone(), None).await?;
+    let mut app = RunningService::start(config.clone(), None).await?;
     let (url, engine) = (app.url.clone(), app.engine.clone());
     let began = Instant::now();
     let all = async {
-        let (stored, key) = afterload_server::api::make_key("demo", &["admin".into()], &[])?;
-        engine.db().insert_key(&stored).await?;
-        afterload_core::secrets::write(&files::key_file(&args.dir), &key).await?;
-        let stage = Stage { client: Client::new(&url, key)?, engine: &engine, config: &config, dir: &args.dir };
-        play_all(&stage, &plays).await
+        let (stored, key) = afterload_server::api::create_api_key("demo", &["admin".into()], &[])?;
+        engine.db().insert_api_key(&stored).await?;
+        afterload_core::secrets::write_secret(&files::key_file(&args.dir), &key).await?;
+        let stage = DemoRunner { client: ApiClient::new(&url, key)?, engine: &engine, config: &config, dir: &args.dir };
+        run_scenarios(&stage, &plays).await
     };
     let ended = tokio::select! {
         ended = all => ended,
-        error = app.failed() => Err(error),
-        () = stops.asked() => Err(Error::stopped("demo_stopped", "the demo was interrupted")),
+        error = app.wait_for_failure() => Err(error),
+        () = stops.recv() => Err(Error::stopped("demo_stopped", "the demo was interrupted")),
     };
     let succeeded = match ended {
         Ok(succeeded) => succeeded,
@@ -63,8 +63,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
         let sample = args.dir.join("airports.csv");
         say!("    -F file=@{} {}/v1/pipelines/airports-import/runs", sample.display(), app.url);
         tokio::select! {
-            () = stops.asked() => {}
-            error = app.failed() => eprintln!("error: {error}"),
+            () = stops.recv() => {}
+            error = app.wait_for_failure() => eprintln!("error: {error}"),
         }
     }
     app.stop().await;
@@ -72,18 +72,18 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
 }
 
 /// Plays one after the other and gives how many succeeded.
-async fn play_all(stage: &Stage<'_>, plays: &[Play]) -> Result<usize> {
+async fn run_scenarios(stage: &DemoRunner<'_>, plays: &[Scenario]) -> Result<usize> {
     let mut succeeded = 0;
     for play in plays {
         say!("\n{}: {}", play.pipeline, play.title);
         let began = Instant::now();
-        let run = stage.play(play).await?;
-        show::steps(stage, &run).await?;
-        show::mails(&stage.config.outbox(), &run)?;
+        let run = stage.run_scenario(play).await?;
+        show::print_steps(stage, &run).await?;
+        show::print_mails(&stage.config.outbox_dir(), &run)?;
         if let Some(look) = &play.look {
-            show::rows(&files::app_database(stage.config), look).await?;
+            show::print_rows(&files::app_database(stage.config), look).await?;
         }
-        show::end(&run, began.elapsed());
+        show::print_end(&run, began.elapsed());
         succeeded += usize::from(run["status"] == "succeeded");
     }
     Ok(succeeded)

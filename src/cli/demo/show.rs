@@ -10,19 +10,19 @@ use serde_json::Value;
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
-use super::play::Stage;
+use super::play::DemoRunner;
 use crate::cli::out::say;
 use afterload_core::error::Result;
 
-fn line(label: &str, text: &str) {
+fn print_labeled(label: &str, text: &str) {
     say!("  {label:<10} {text}");
 }
 
 /// The outputs of each step; its files are fetched where only a key opens them.
-pub async fn steps(stage: &Stage<'_>, run: &Value) -> Result<()> {
+pub async fn print_steps(stage: &DemoRunner<'_>, run: &Value) -> Result<()> {
     for step in run["steps"].as_array().into_iter().flatten() {
         let (mut facts, mut files) = (Vec::new(), Vec::new());
-        gather(&step["outputs"], &mut facts, &mut files);
+        collect_outputs(&step["outputs"], &mut facts, &mut files);
         let mut lines = Vec::from_iter((!facts.is_empty()).then(|| facts.join(" ")));
         match step["status"].as_str().unwrap_or_default() {
             // An alarm that nobody needed.
@@ -31,21 +31,21 @@ pub async fn steps(stage: &Stage<'_>, run: &Value) -> Result<()> {
             status => lines.push(status.to_owned()),
         }
         for (name, file) in files {
-            lines.push(format!("{name}: {}", place(stage, file).await?));
+            lines.push(format!("{name}: {}", locate_file(stage, file).await?));
         }
         let labels = step["id"].as_str().into_iter().chain(std::iter::repeat(""));
-        lines.iter().zip(labels).for_each(|(text, label)| line(label, text));
+        lines.iter().zip(labels).for_each(|(text, label)| print_labeled(label, text));
     }
     Ok(())
 }
 
 /// Where a file is, with its size.
-async fn place(stage: &Stage<'_>, file: &Value) -> Result<String> {
+async fn locate_file(stage: &DemoRunner<'_>, file: &Value) -> Result<String> {
     let url = file["url"].as_str().unwrap_or_default();
     let mut place = url.to_owned();
     if let (true, Some(name)) = (url.contains("/v1/artifacts/"), file["name"].as_str()) {
         let path = stage.dir.join(name);
-        stage.client.download(url, &path).await?;
+        stage.client.download_file(url, &path).await?;
         place = path.display().to_string();
     }
     let size = HumanBytes(file["size"].as_u64().unwrap_or_default());
@@ -56,11 +56,11 @@ async fn place(stage: &Stage<'_>, file: &Value) -> Result<String> {
 }
 
 /// The plain outputs as text, and those that are files or hold some, each by its name.
-fn gather<'a>(outputs: &'a Value, facts: &mut Vec<String>, files: &mut Vec<(&'a str, &'a Value)>) {
+fn collect_outputs<'a>(outputs: &'a Value, facts: &mut Vec<String>, files: &mut Vec<(&'a str, &'a Value)>) {
     for (name, value) in outputs.as_object().into_iter().flatten() {
         match value {
             Value::Object(fields) if fields.contains_key("url") => files.push((name, value)),
-            Value::Object(_) => gather(value, &mut Vec::new(), files),
+            Value::Object(_) => collect_outputs(value, &mut Vec::new(), files),
             Value::String(text) => facts.push(format!("{name}={text}")),
             Value::Number(_) | Value::Bool(_) => facts.push(format!("{name}={value}")),
             Value::Array(_) | Value::Null => {}
@@ -69,7 +69,7 @@ fn gather<'a>(outputs: &'a Value, facts: &mut Vec<String>, files: &mut Vec<(&'a 
 }
 
 /// The mails of a run, which lie in a folder.
-pub fn mails(outbox: &Path, run: &Value) -> Result<()> {
+pub fn print_mails(outbox: &Path, run: &Value) -> Result<()> {
     let mut mails = Vec::new();
     for entry in fs::read_dir(outbox).into_iter().flatten() {
         let path = entry?.path();
@@ -91,21 +91,21 @@ pub fn mails(outbox: &Path, run: &Value) -> Result<()> {
         }
     }
     mails.sort();
-    mails.iter().for_each(|mail| line("mailed", mail));
+    mails.iter().for_each(|mail| print_labeled("mailed", mail));
     Ok(())
 }
 
 /// What the application's database says.
-pub async fn rows(database: &Path, look: &str) -> Result<()> {
+pub async fn print_rows(database: &Path, look: &str) -> Result<()> {
     let options = SqliteConnectOptions::new().filename(database).read_only(true);
     let mut app = SqliteConnection::connect_with(&options).await?;
     let found: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(look)).fetch_all(&mut app).await?;
-    found.iter().for_each(|text| line("database", text));
+    found.iter().for_each(|text| print_labeled("database", text));
     Ok(app.close().await?)
 }
 
 /// How the run ended.
-pub fn end(run: &Value, took: Duration) {
+pub fn print_end(run: &Value, took: Duration) {
     let status = run["status"].as_str().unwrap_or_default();
     say!("  {status} in {:.1} s", took.as_secs_f32());
     if let Some(error) = run["error"]["message"].as_str() {

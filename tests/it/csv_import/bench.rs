@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use afterload::config::{Checkpoints, ConnectionConfig, Secret};
+use afterload::config::{CheckpointMode, ConnectionConfig, Secret};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
-use afterload_step_api::{Progress, Report};
-use afterload_table_import::{CsvImport, Job, Outputs, Shelf, Sink, Source, import};
+use afterload_step_api::{ProgressReporter, ProgressUpdate};
+use afterload_table_import::{
+    CsvImport, CsvImportOutputs, CsvSource, FileStore, ImportContext, RejectSink, run_import,
+};
 use afterload_target_db::{Connection, Connections, Fence};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -36,10 +38,10 @@ pub struct Bench {
 
 impl Bench {
     pub async fn new(db: Db, ddl: &str) -> Self {
-        Self::with(db, ddl, Checkpoints::Table, None).await
+        Self::with(db, ddl, CheckpointMode::Table, None).await
     }
 
-    pub async fn with(db: Db, ddl: &str, checkpoints: Checkpoints, schema: Option<&str>) -> Self {
+    pub async fn with(db: Db, ddl: &str, checkpoints: CheckpointMode, schema: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (url, server) = match db {
             Db::Sqlite => (format!("sqlite://{}", folder.path().join("app.db").display()), None),
@@ -100,11 +102,11 @@ impl Bench {
         epoch: i64,
         stop: CancellationToken,
     ) -> Result<Done> {
-        let (progress, seen) = Progress::channel();
-        let fence = Fence { key: "run1/import".into(), epoch };
-        let job = Job { run: "run1".into(), fence, progress, stop };
+        let (progress, seen) = ProgressReporter::new_channel();
+        let fence = Fence { checkpoint_key: "run1/import".into(), epoch };
+        let job = ImportContext { run: "run1".into(), fence, progress, stop };
         let shelf = Drawer::default();
-        let outputs = import(spec, &job, source, &shelf, &self.connection).await?;
+        let outputs = run_import(spec, &job, source, &shelf, &self.connection).await?;
         Ok(Done { outputs, errors: shelf.text(), seen })
     }
 }
@@ -119,21 +121,21 @@ async fn execute(pool: &Pool, sql: &str) {
 
 /// What came out of an import.
 pub struct Done {
-    pub outputs: Outputs,
+    pub outputs: CsvImportOutputs,
     /// The error file; empty if there is none.
     pub errors: String,
-    seen: watch::Receiver<Report>,
+    seen: watch::Receiver<ProgressUpdate>,
 }
 
 impl Done {
     /// rows, inserted, updated, skipped, rejected
     pub fn counts(&self) -> [u64; 5] {
-        let Outputs { rows, inserted, updated, skipped, rejected, .. } = self.outputs;
+        let CsvImportOutputs { rows, inserted, updated, skipped, rejected, .. } = self.outputs;
         assert_eq!(rows, inserted + updated + skipped + rejected);
         [rows, inserted, updated, skipped, rejected]
     }
 
-    pub fn progress(&self) -> Report {
+    pub fn progress(&self) -> ProgressUpdate {
         self.seen.borrow().clone()
     }
 
@@ -176,7 +178,7 @@ impl Memory {
     }
 }
 
-impl Source for Memory {
+impl CsvSource for Memory {
     async fn open(&self, from: u64) -> Result<(u64, BoxStream<'static, Result<Bytes>>)> {
         let rest = self.bytes.slice(from as usize..);
         let next = self.breaks.lock().unwrap().first().copied();
@@ -206,7 +208,7 @@ impl Drawer {
     }
 }
 
-impl Shelf for Drawer {
+impl FileStore for Drawer {
     type Sink = Page;
 
     async fn create(&self, name: &str, _: &str) -> Result<Page> {
@@ -220,7 +222,7 @@ pub struct Page {
     name: String,
 }
 
-impl Sink for Page {
+impl RejectSink for Page {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.drawer.0.lock().unwrap().extend_from_slice(&bytes);
         Ok(())

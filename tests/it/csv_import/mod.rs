@@ -3,7 +3,7 @@
 mod bench;
 mod resume;
 
-use afterload::config::Checkpoints;
+use afterload::config::CheckpointMode;
 use bench::{BOTH, Bench, Db, Memory, spec};
 use serde_json::{Value, json};
 
@@ -208,7 +208,7 @@ async fn any_common_encoding_delimiter_and_line_end_is_read() {
         let bench = Bench::new(db, CONTACTS).await;
         for (encoding, file) in &files {
             bench.execute("DELETE FROM contacts").await;
-            if bench.connection.table("afterload_checkpoints").await.is_ok() {
+            if bench.connection.describe_table("afterload_checkpoints").await.is_ok() {
                 bench.execute("DELETE FROM afterload_checkpoints").await;
             }
             let source = Memory::new(file.clone()).pieces(3);
@@ -248,7 +248,7 @@ async fn faults_of_the_file_stop_the_import_behind_the_rows_before() {
             assert_eq!((error.code(), error.is_transient()), (*code, false), "{error}");
             assert_eq!(bench.rows("contacts", &["email"]).await.len(), *rows, "{code}");
             if *rows > 0 {
-                assert!(error.facts().unwrap()["line"].is_u64() && error.facts().unwrap()["offset"].is_u64());
+                assert!(error.details().unwrap()["line"].is_u64() && error.details().unwrap()["offset"].is_u64());
                 bench.execute("DELETE FROM contacts").await;
                 bench.execute("DELETE FROM afterload_checkpoints").await;
             }
@@ -343,7 +343,7 @@ async fn limits_of_the_import_hold() {
         let bench = Bench::new(db, CONTACTS).await;
         let with = contacts(json!({ "chunk": 500, "tolerate": "20%" }));
         let error = bench.import(&spec(with), &Memory::new(&*file)).await.err().unwrap();
-        assert_eq!((error.code(), &error.facts().unwrap()["rows"]), ("csv_too_many_rejects", &json!(1000)));
+        assert_eq!((error.code(), &error.details().unwrap()["rows"]), ("csv_too_many_rejects", &json!(1000)));
         assert_eq!(bench.rows("contacts", &["email"]).await.len(), 500);
 
         let bench = Bench::new(db, CONTACTS).await;
@@ -351,14 +351,14 @@ async fn limits_of_the_import_hold() {
         assert_eq!(done.counts(), [3000, 0, 0, 1500, 1500]);
         assert_eq!(done.codes().len(), 1500);
         assert!(bench.rows("contacts", &["email"]).await.is_empty());
-        assert!(bench.connection.table("afterload_checkpoints").await.is_err());
+        assert!(bench.connection.describe_table("afterload_checkpoints").await.is_err());
     }
 }
 
 #[tokio::test]
 async fn a_connection_without_checkpoints_takes_only_what_may_repeat() {
     for db in BOTH {
-        let bench = Bench::with(db, CONTACTS, Checkpoints::None, None).await;
+        let bench = Bench::with(db, CONTACTS, CheckpointMode::None, None).await;
         let file = "email,name,age\na@b.de,A,1\nbad,B,2\n";
         for extra in [json!({}), conflict("reject")] {
             let error = bench.import(&spec(contacts(extra)), &Memory::new(file)).await.err().unwrap();
@@ -368,14 +368,14 @@ async fn a_connection_without_checkpoints_takes_only_what_may_repeat() {
         let again = bench.import(&spec(contacts(conflict("update"))), &Memory::new(file)).await.unwrap();
         assert_eq!((first.counts(), again.counts()), ([2, 1, 0, 0, 1], [2, 0, 1, 0, 1]));
         assert_eq!(first.errors, again.errors);
-        assert!(bench.connection.table("afterload_checkpoints").await.is_err());
+        assert!(bench.connection.describe_table("afterload_checkpoints").await.is_err());
     }
 }
 
 #[tokio::test]
 async fn a_schema_of_its_own_holds_table_and_checkpoints() {
     let ddl = format!("CREATE SCHEMA \"my crm\";;{}", CONTACTS.replace("contacts", "\"my crm\".contacts"));
-    let bench = Bench::with(Db::Postgres, &ddl, Checkpoints::Table, Some("my crm")).await;
+    let bench = Bench::with(Db::Postgres, &ddl, CheckpointMode::Table, Some("my crm")).await;
     let done = bench.import(&spec(contacts(json!({}))), &Memory::new("email,name,age\na@b.de,A,1\n")).await.unwrap();
     assert_eq!(done.counts(), [1, 1, 0, 0, 0]);
     assert_eq!(bench.rows("\"my crm\".afterload_checkpoints", &["epoch"]).await, ["1"]);

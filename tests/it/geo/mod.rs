@@ -6,7 +6,7 @@ mod rows;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use afterload_pipeline::{Surroundings, load};
+use afterload_pipeline::{ValidationContext, compile_definition};
 use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both, eventually};
@@ -154,10 +154,11 @@ async fn a_missing_or_broken_file_is_passed_over(database: Database) {
 #[test]
 fn a_look_up_without_sense_is_refused() {
     let kinds = afterload::registry::step_kinds().catalog();
-    let faults = |with: &str| match load(Some("p.yaml"), &yaml(with), &kinds, &Surroundings::default()) {
-        Ok(_) => Vec::new(),
-        Err(problems) => problems.into_iter().map(|problem| problem.message).collect::<Vec<_>>(),
-    };
+    let faults =
+        |with: &str| match compile_definition(Some("p.yaml"), &yaml(with), &kinds, &ValidationContext::default()) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.into_iter().map(|problem| problem.message).collect::<Vec<_>>(),
+        };
     let rows = "rows: { sql: SELECT id FROM t, key: id }";
     for (with, fault) in [
         ("providers: ['mmdb:city']", "expected one of `ip`, `ips` and `rows`"),

@@ -42,7 +42,7 @@ pub(crate) fn secret(app: &TestApp) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_afterload"));
     command.args(["key", "webhook"]).current_dir(app.dir.path()).env("AFTERLOAD_DATA", &app.config.data);
     if let Some(key) = &app.config.secret_key {
-        command.env("AFTERLOAD_SECRET_KEY", key.reveal());
+        command.env("AFTERLOAD_SECRET_KEY", key.expose_secret());
     }
     let output = command.output().expect("the binary runs");
     assert!(output.status.success(), "{output:?}");

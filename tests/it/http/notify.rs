@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use afterload_state::{Db, Definition, NotificationStatus, RunStatus};
+use afterload_state::{Db, DefinitionRecord, NotificationStatus, RunStatus};
 use serde_json::{Value, json};
 
 use super::receiver::{Receiver, says};
@@ -217,7 +217,12 @@ async fn two_senders_do_not_tell_at_once_and_a_lost_one_is_made_up_for(database:
     let dir = tempfile::tempdir().unwrap();
     let url = server.as_ref().map_or_else(|| format!("sqlite://{}", dir.path().join("s.db").display()), Server::url);
     let db = Db::open(&url).await.unwrap();
-    db.publish(&[Definition { name: "p".into(), digest: "d".into(), source: String::new() }], &[]).await.unwrap();
+    db.replace_live_definitions(
+        &[DefinitionRecord { name: "p".into(), digest: "d".into(), source: String::new() }],
+        &[],
+    )
+    .await
+    .unwrap();
     for id in ["told", "other", "quiet"] {
         let sql = "INSERT INTO runs (id, pipeline, digest, status, origin, params, revision, created_at) VALUES";
         execute(&url, &format!("{sql} ('{id}', 'p', 'd', 'running', 'api', '{{}}', 1, 1)")).await;
@@ -244,10 +249,10 @@ async fn two_senders_do_not_tell_at_once_and_a_lost_one_is_made_up_for(database:
 
     // Who lost it writes nothing any more; who holds it does.
     let error = json!({ "code": "x" });
-    db.settle_notification(&lost[0], NotificationStatus::Failed, None, Some(&error)).await.unwrap();
-    let state = async || db.notification("told").await.unwrap().unwrap();
+    db.record_notification_attempt(&lost[0], NotificationStatus::Failed, None, Some(&error)).await.unwrap();
+    let state = async || db.find_notification("told").await.unwrap().unwrap();
     assert_eq!(state().await.status, NotificationStatus::Pending);
-    db.settle_notification(&found[0], NotificationStatus::Pending, Some(1), Some(&error)).await.unwrap();
+    db.record_notification_attempt(&found[0], NotificationStatus::Pending, Some(1), Some(&error)).await.unwrap();
     assert_eq!((state().await.next_at, state().await.error), (Some(1), Some(error)));
     let third = claim(60).await;
 
@@ -255,7 +260,7 @@ async fn two_senders_do_not_tell_at_once_and_a_lost_one_is_made_up_for(database:
     let mut tx = db.begin().await.unwrap();
     tx.reopen_run("told").await.unwrap();
     tx.commit().await.unwrap();
-    db.settle_notification(&third[0], NotificationStatus::Sent, None, None).await.unwrap();
+    db.record_notification_attempt(&third[0], NotificationStatus::Sent, None, None).await.unwrap();
     let waiting = state().await;
     assert_eq!((waiting.status, waiting.attempts, waiting.error), (NotificationStatus::Waiting, 0, None));
     let mut tx = db.begin().await.unwrap();
@@ -263,7 +268,7 @@ async fn two_senders_do_not_tell_at_once_and_a_lost_one_is_made_up_for(database:
     tx.commit().await.unwrap();
     let last = claim(60).await;
     assert_eq!((last.len(), last[0].attempts), (1, 1));
-    db.settle_notification(&last[0], NotificationStatus::Sent, None, None).await.unwrap();
+    db.record_notification_attempt(&last[0], NotificationStatus::Sent, None, None).await.unwrap();
     assert_eq!((state().await.status, claim(60).await.len()), (NotificationStatus::Sent, 0));
     db.close().await;
 }

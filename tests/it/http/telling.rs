@@ -76,7 +76,7 @@ async fn a_webhook_tells_of_an_event_once_and_a_forged_one_of_none(database: Dat
     let events = BTreeMap::from([("order.paid".to_owned(), Secret::new(SECRET))]);
     let app = TestApp::builder(database).pipeline("paid", PAID).config(|config| config.webhooks.events = events);
     let app = app.start().await;
-    let (now, body) = (clock::now() / 1000, r#"{"type": "order.paid", "data": {"order": 7}}"#);
+    let (now, body) = (clock::now_millis() / 1000, r#"{"type": "order.paid", "data": {"order": 7}}"#);
     let good = Webhook::signed(SECRET, "msg_1", now, body);
 
     let unsigned = app.client.post(format!("{}/v1/events/order.paid", app.url)).body(body).send().await.unwrap();

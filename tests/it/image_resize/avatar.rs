@@ -15,7 +15,7 @@ fn repository(path: &str) -> std::path::PathBuf {
 
 async fn stored(app: &TestApp, file: &Value) -> Vec<u8> {
     let file = serde_json::from_value(file.clone()).unwrap();
-    let body = app.app.engine.objects().open(&file, 0).await.unwrap();
+    let body = app.app.engine.objects().open_object(&file, 0).await.unwrap();
     body.stream.map_ok(|bytes| bytes.to_vec()).try_concat().await.unwrap()
 }
 
@@ -36,7 +36,7 @@ async fn a_profile_picture_gets_its_sizes(database: Database) {
     let photo = std::fs::read(repository("examples/photo.jpg")).unwrap();
     let app = TestApp::builder(database).pipeline("avatar", &yaml).start().await;
     // As the embedded store's clients write it.
-    app.app.engine.objects().put("uploads", "avatars/7.jpg", "image/jpeg", photo.into()).await.unwrap();
+    app.app.engine.objects().put_object("uploads", "avatars/7.jpg", "image/jpeg", photo.into()).await.unwrap();
     let run = eventually("the run of the upload", async || {
         let runs: Value = app.get("/v1/runs?pipeline=avatar").await.json().await.unwrap();
         runs["runs"].get(0).cloned()
@@ -63,8 +63,8 @@ async fn a_profile_picture_gets_its_sizes(database: Database) {
         assert!(green > blue, "{green} {blue}");
     }
     let large = stored(&app, &others["large"]).await;
-    let size = afterload_media_type::dimensions(&large).unwrap();
-    assert_eq!((afterload_media_type::sniff(&large), size.width, size.height), ("image/webp", 768, 1024));
+    let size = afterload_media_type::read_image_size(&large).unwrap();
+    assert_eq!((afterload_media_type::detect_media_type(&large), size.width, size.height), ("image/webp", 768, 1024));
     app.finish().await;
 }
 
@@ -84,7 +84,7 @@ async fn the_answer_to_an_upload_holds_the_small_size(database: Database) {
     };
     assert_eq!((made(0), made(1)), (vec!["small".to_owned()], vec!["large".to_owned(), "medium".to_owned()]));
     assert_eq!(run["steps"][0]["outputs"], answer["steps"][0]["outputs"]);
-    let objects = app.app.engine.objects().list("thumbnails", "avatars/", None).await.unwrap();
+    let objects = app.app.engine.objects().list_objects("thumbnails", "avatars/", None).await.unwrap();
     assert_eq!(objects.objects.len(), 3);
     app.finish().await;
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use afterload::config::ImageLimits;
-use afterload_image_resize::{Target, inspect};
+use afterload_image_resize::{OutputFormat, inspect_image};
 use afterload_media_type as media;
 use serde_json::json;
 
@@ -45,7 +45,11 @@ fn pngsuite_is_shown_as_pillow_shows_it() {
     let suite = files(&corpus("pngsuite"));
     assert!(suite.len() > 170);
     for (name, bytes) in suite.into_iter().filter(|(name, _)| name.ends_with(".png")) {
-        match resize(&bytes, vec![style("same", "100%", Target::Png), style("half", "50%", Target::Webp)], false) {
+        match resize(
+            &bytes,
+            vec![style("same", "100%", OutputFormat::Png), style("half", "50%", OutputFormat::Webp)],
+            false,
+        ) {
             Ok((pictures, _)) => {
                 std::fs::write(folder.path().join(&name), bytes).unwrap();
                 let same = pictures.into_iter().find(|picture| picture.name == "same").unwrap();
@@ -82,10 +86,14 @@ fn pillows_images_are_shown_or_refused_with_a_code() {
     let theirs = sizes(&folder);
     let (mut shown, mut refused, mut wrong) = (0, Vec::new(), Vec::new());
     for (name, bytes) in files(&folder) {
-        match resize(&bytes, vec![style("a", "100x100>", Target::Jpeg), style("b", "7x5#", Target::Keep)], false) {
+        match resize(
+            &bytes,
+            vec![style("a", "100x100>", OutputFormat::Jpeg), style("b", "7x5#", OutputFormat::Keep)],
+            false,
+        ) {
             Ok(_) => {
                 shown += 1;
-                let seen = inspect(&bytes, &ImageLimits::default()).unwrap().seen().to_string();
+                let seen = inspect_image(&bytes, &ImageLimits::default()).unwrap().upright_size().to_string();
                 match theirs.get(&name) {
                     Some(size) if *size == seen => {}
                     other => wrong.push(format!("{name}: we see {seen}, Pillow {other:?}")),
@@ -93,7 +101,7 @@ fn pillows_images_are_shown_or_refused_with_a_code() {
             }
             Err(error) => {
                 assert!(CODES.contains(&error.code()), "{name}: {error:?}");
-                if theirs.contains_key(&name) || media::dimensions(&bytes).is_some() {
+                if theirs.contains_key(&name) || media::read_image_size(&bytes).is_some() {
                     let whose = if theirs.contains_key(&name) { "" } else { " (Pillow neither)" };
                     refused.push(format!("{name}: {} [{}]{whose}", error.message(), error.code()));
                 }

@@ -3,10 +3,10 @@
 use std::process::Command;
 
 use afterload_image_resize::Geometry;
-use afterload_media_type::Size;
+use afterload_media_type::PixelSize;
 
 /// Asks ImageMagick for the size of each result, all in one process.
-fn imagemagick(cases: &[(Size, String)]) -> Vec<String> {
+fn imagemagick(cases: &[(PixelSize, String)]) -> Vec<String> {
     let program = if Command::new("magick").arg("-version").output().is_ok() { "magick" } else { "convert" };
     let mut command = Command::new(program);
     // What the pixels become is of no interest here, so they are taken as they come.
@@ -27,10 +27,10 @@ fn imagemagick(cases: &[(Size, String)]) -> Vec<String> {
     sizes
 }
 
-fn compare(cases: &[(Size, String)]) {
-    let ours = |(size, geometry): &(Size, String)| {
+fn compare(cases: &[(PixelSize, String)]) {
+    let ours = |(size, geometry): &(PixelSize, String)| {
         let geometry: Geometry = geometry.parse().unwrap_or_else(|fault| panic!("{geometry}: {fault:?}"));
-        geometry.fit(*size).size
+        geometry.scale_crop_for(*size).size
     };
     let mut faults = Vec::new();
     for (case, theirs) in cases.iter().zip(imagemagick(cases)) {
@@ -52,7 +52,7 @@ fn every_form_gives_the_size_that_imagemagick_gives() {
     let numbers = ["64x48", "100x100", "50x200", "333x7", "99x101", "17", "x17", "640", "x480", "1x1", "75x50"];
     let mut cases = Vec::new();
     for (width, height) in sizes {
-        let mut add = |geometry: String| cases.push((Size::new(width, height), geometry));
+        let mut add = |geometry: String| cases.push((PixelSize::new(width, height), geometry));
         for number in numbers {
             for flags in ["", ">", "<", "!", "^", "!>", "!<", "^>", "^<"] {
                 add(format!("{number}{flags}"));
@@ -84,7 +84,7 @@ fn random_cases_give_the_size_that_imagemagick_gives() {
     };
     let mut cases = Vec::new();
     for _ in 0..600 {
-        let size = Size::new(1 + dice(400) as u32, 1 + dice(400) as u32);
+        let size = PixelSize::new(1 + dice(400) as u32, 1 + dice(400) as u32);
         let (width, height) = (1 + dice(500), 1 + dice(500));
         let numbers = match dice(6) {
             0 => format!("{width}"),

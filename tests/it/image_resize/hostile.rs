@@ -2,7 +2,7 @@
 
 use afterload::config::ImageLimits;
 use afterload_core::units::ByteSize;
-use afterload_image_resize::{Target, inspect};
+use afterload_image_resize::{OutputFormat, inspect_image};
 
 use super::support::{one, pillow, resize_within, style};
 
@@ -71,7 +71,8 @@ fn what_is_no_picture_is_named() {
 #[test]
 fn bombs_are_refused_before_they_are_decoded() {
     let limits = ImageLimits::default();
-    let refused = |bytes: &[u8], limits: &ImageLimits| inspect(bytes, limits).map(drop).map_err(|error| error.code());
+    let refused =
+        |bytes: &[u8], limits: &ImageLimits| inspect_image(bytes, limits).map(drop).map_err(|error| error.code());
     assert_eq!(refused(&png(20_000, 10, b"", b""), &limits), Err("image_too_large"));
     assert_eq!(refused(&png(12_000, 12_000, b"", b""), &limits), Err("image_too_large"));
     assert_eq!(refused(&png(u32::MAX, u32::MAX, b"", b""), &limits), Err("image_too_large"));
@@ -94,7 +95,7 @@ fn what_inflates_is_bounded() {
     text.extend(zeros(16 << 20));
     chunks.extend(chunk(b"zTXt", &text));
     let bytes = png(1, 1, &chunks, &zeros(2));
-    let inspected = inspect(&bytes, &ImageLimits::default()).unwrap();
+    let inspected = inspect_image(&bytes, &ImageLimits::default()).unwrap();
     assert!(inspected.broken_profile && inspected.profile.is_none());
     assert_eq!(code(&bytes), "fine");
     // More pixels than the header says are read no further.
@@ -109,7 +110,7 @@ fn decoding_is_bounded_by_memory_too() {
     let limits = ImageLimits { decode: ByteSize(300_000), ..ImageLimits::default() };
     let try_out = |name: &str, geometry: &str| {
         let bytes = std::fs::read(folder.path().join(name)).unwrap();
-        let made = resize_within(&bytes, vec![style("a", geometry, Target::Keep)], false, &limits);
+        let made = resize_within(&bytes, vec![style("a", geometry, OutputFormat::Keep)], false, &limits);
         made.map_or_else(|error| error.code(), |_| "fine")
     };
     assert_eq!(try_out("large.jpg", "800x600"), "image_too_large");
@@ -172,7 +173,7 @@ fn what_follows_the_end_is_left_behind() {
     for name in ["rgb.jpg", "rgb.png", "still.gif", "lossy.webp"] {
         let mut bytes = std::fs::read(folder.path().join(name)).unwrap();
         bytes.extend_from_slice(b"PK\x03\x04<script>alert(1)</script>");
-        for target in [Target::Keep, Target::Webp] {
+        for target in [OutputFormat::Keep, OutputFormat::Webp] {
             let limits = ImageLimits::default();
             let made = resize_within(&bytes, vec![style("a", "100%", target)], true, &limits).unwrap().0.remove(0);
             assert!(!made.bytes.windows(8).any(|part| part == b"<script>"), "{name}");

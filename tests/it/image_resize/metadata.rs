@@ -1,7 +1,7 @@
 //! What a picture carries besides its pixels: colour profiles, EXIF, the place where it was taken.
 
-use afterload_image_resize::{ProfileState, Target};
-use afterload_media_type::Size;
+use afterload_image_resize::{OutputFormat, ProfileState};
+use afterload_media_type::PixelSize;
 use moxcms::ColorProfile;
 use serde_json::json;
 
@@ -24,16 +24,16 @@ fn a_wide_profile_is_converted_or_kept_but_never_dropped() {
     for (name, colour) in [("green.jpg", [40, 180, 60]), ("red.jpg", [200, 90, 80]), ("grey.jpg", [99, 99, 99])] {
         let source = wide(&p3, colour);
         std::fs::write(folder.path().join(name), &source).unwrap();
-        for target in [Target::Jpeg, Target::Png, Target::Webp] {
+        for target in [OutputFormat::Jpeg, OutputFormat::Png, OutputFormat::Webp] {
             let (converted, state) = resize(&source, vec![style("a", "32x32", target)], false).unwrap();
             assert_eq!(state, ProfileState::Converted);
-            let result = format!("{name}-{}", converted[0].format.extension());
+            let result = format!("{name}-{}", converted[0].format.file_extension());
             std::fs::write(folder.path().join(&result), &converted[0].bytes).unwrap();
             results.push(json!([name, result, { "mean": 1.5, "largest": 5 }]));
 
             let (kept, state) = resize(&source, vec![style("a", "32x32", target)], true).unwrap();
             assert_eq!(state, ProfileState::Kept);
-            let result = format!("{name}-kept-{}", kept[0].format.extension());
+            let result = format!("{name}-kept-{}", kept[0].format.file_extension());
             std::fs::write(folder.path().join(&result), &kept[0].bytes).unwrap();
             assert!(kept[0].bytes.len() > converted[0].bytes.len(), "{result}");
         }
@@ -56,10 +56,10 @@ fn where_a_photo_was_taken_is_told_only_on_demand() {
     for extension in ["jpg", "png", "webp"] {
         let source = std::fs::read(folder.path().join(format!("exif-6.{extension}"))).unwrap();
         for (keep, name) in [(false, "stripped"), (true, "kept")] {
-            for target in [Target::Jpeg, Target::Png, Target::Webp] {
+            for target in [OutputFormat::Jpeg, OutputFormat::Png, OutputFormat::Webp] {
                 let picture = resize(&source, vec![style("a", "48x48", target)], keep).unwrap().0.remove(0);
-                assert_eq!(picture.size, Size::new(32, 48), "it is upright");
-                let result = format!("{name}-from-{extension}.{}", picture.format.extension());
+                assert_eq!(picture.size, PixelSize::new(32, 48), "it is upright");
+                let result = format!("{name}-from-{extension}.{}", picture.format.file_extension());
                 std::fs::write(results.path().join(result), picture.bytes).unwrap();
             }
         }
@@ -73,7 +73,7 @@ fn where_a_photo_was_taken_is_told_only_on_demand() {
 #[test]
 fn a_profile_that_makes_no_sense_is_told() {
     for profile in [&b"not a profile"[..], &[0; 200], &ColorProfile::new_gray_with_gamma(2.2).encode().unwrap()] {
-        let (_, state) = resize(&wide(profile, [9, 9, 9]), vec![style("a", "8", Target::Keep)], false).unwrap();
+        let (_, state) = resize(&wide(profile, [9, 9, 9]), vec![style("a", "8", OutputFormat::Keep)], false).unwrap();
         assert_eq!(state, ProfileState::Unusable);
     }
     let mut grey = Vec::new();
@@ -82,7 +82,7 @@ fn a_profile_that_makes_no_sense_is_told() {
     encoder.encode(&[100; 32 * 32], 32, 32, jpeg_encoder::ColorType::Luma).unwrap();
     for keep in [false, true] {
         // A grey profile cannot be carried by every result, so it is always converted.
-        let (_, state) = resize(&grey, vec![style("a", "8", Target::Webp)], keep).unwrap();
+        let (_, state) = resize(&grey, vec![style("a", "8", OutputFormat::Webp)], keep).unwrap();
         assert_eq!(state, ProfileState::Converted);
     }
 }

@@ -1,6 +1,6 @@
 //! What comes out is what Pillow shows: every kind of source, and every kind of result.
 
-use afterload_image_resize::{ProfileState, Target};
+use afterload_image_resize::{OutputFormat, ProfileState};
 use serde_json::{Value, json};
 
 use super::support::{pillow, resize, style};
@@ -25,9 +25,9 @@ fn sources_of_every_kind_look_as_they_should() {
         let source = entry.unwrap().file_name().into_string().unwrap();
         let bytes = std::fs::read(folder.path().join(&source)).unwrap();
         let wanted = vec![
-            style("same", "100%", Target::Png),
-            style("small", "37%", Target::Png),
-            style("crop", "31x23#", Target::Png),
+            style("same", "100%", OutputFormat::Png),
+            style("small", "37%", OutputFormat::Png),
+            style("crop", "31x23#", OutputFormat::Png),
         ];
         let (pictures, state) = resize(&bytes, wanted, false).unwrap_or_else(|error| panic!("{source}: {error:?}"));
         assert_eq!(state, if source == "srgb.jpg" { ProfileState::Srgb } else { ProfileState::None }, "{source}");
@@ -54,19 +54,19 @@ fn results_of_every_kind_look_as_they_should() {
     for source in ["rgb.png", "rgba.png", "grey.png", "grey-alpha.png", "cmyk.jpg", "exif-6.jpg"] {
         let bytes = std::fs::read(folder.path().join(source)).unwrap();
         let transparent = source.contains('a') && source.ends_with("a.png") || source == "grey-alpha.png";
-        let mut blue = style("blue", "100%", Target::Jpeg);
+        let mut blue = style("blue", "100%", OutputFormat::Jpeg);
         blue.background = Some([0, 0, 255]);
         let wanted = vec![
-            style("jpeg", "100%", Target::Jpeg),
-            style("webp", "100%", Target::Webp),
+            style("jpeg", "100%", OutputFormat::Jpeg),
+            style("webp", "100%", OutputFormat::Webp),
             blue,
-            style("half", "50%", Target::Webp),
+            style("half", "50%", OutputFormat::Webp),
         ];
         for picture in resize(&bytes, wanted, false).unwrap().0 {
-            let result = format!("{source}-{}.{}", picture.name, picture.format.extension());
+            let result = format!("{source}-{}.{}", picture.name, picture.format.file_extension());
             std::fs::write(folder.path().join(&result), &picture.bytes).unwrap();
             let mut settings = json!({ "mean": 4.0, "largest": 90 });
-            if transparent && picture.format.extension() == "jpg" {
+            if transparent && picture.format.file_extension() == "jpg" {
                 settings["background"] = if picture.name == "blue" { "#0000ff" } else { "#ffffff" }.into();
             }
             results.push(json!([source, result, settings]));
@@ -82,7 +82,7 @@ fn the_same_source_gives_the_same_bytes() {
     pillow(&["make"], folder.path());
     let bytes = std::fs::read(folder.path().join("large.jpg")).unwrap();
     let make = || {
-        let targets = [Target::Jpeg, Target::Png, Target::Webp];
+        let targets = [OutputFormat::Jpeg, OutputFormat::Png, OutputFormat::Webp];
         let wanted = targets.map(|target| style("one", "300x200", target)).to_vec();
         resize(&bytes, wanted, false).unwrap().0.into_iter().map(|picture| picture.bytes).collect::<Vec<_>>()
     };

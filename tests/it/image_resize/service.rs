@@ -65,8 +65,8 @@ async fn pictures_become_files_of_the_run(database: Database) {
         let style = &outputs["styles"][name];
         let bytes = download(&app, style).await;
         assert_eq!(style["size"], bytes.len());
-        assert_eq!(style["content_type"], afterload_media_type::sniff(&bytes));
-        let size = afterload_media_type::dimensions(&bytes).unwrap();
+        assert_eq!(style["content_type"], afterload_media_type::detect_media_type(&bytes));
+        let size = afterload_media_type::read_image_size(&bytes).unwrap();
         assert_eq!(json!([style["width"], style["height"]]), json!([size.width, size.height]));
     }
     assert_eq!(run["steps"][1]["outputs"]["styles"]["tiny"]["width"], 4);

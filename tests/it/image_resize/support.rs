@@ -5,34 +5,36 @@ use std::process::Command;
 
 use afterload::config::ImageLimits;
 use afterload_core::error::Result;
-use afterload_image_resize::{Inspected, Picture, Plan, ProfileState, Target, Wanted, inspect, render};
+use afterload_image_resize::{
+    InspectedImage, OutputFormat, OutputSpec, ProfileState, RenderPlan, RenderedImage, inspect_image, render_images,
+};
 
 /// The results of a source, in the order in which they were made, and what became of its profile.
-pub fn resize(bytes: &[u8], wanted: Vec<Wanted>, keep: bool) -> Result<(Vec<Picture>, ProfileState)> {
+pub fn resize(bytes: &[u8], wanted: Vec<OutputSpec>, keep: bool) -> Result<(Vec<RenderedImage>, ProfileState)> {
     resize_within(bytes, wanted, keep, &ImageLimits::default())
 }
 
 /// The same with limits.
 pub fn resize_within(
     bytes: &[u8],
-    wanted: Vec<Wanted>,
+    wanted: Vec<OutputSpec>,
     keep: bool,
     limits: &ImageLimits,
-) -> Result<(Vec<Picture>, ProfileState)> {
-    let inspected = inspect(bytes, limits)?;
+) -> Result<(Vec<RenderedImage>, ProfileState)> {
+    let inspected = inspect_image(bytes, limits)?;
     resize_inspected(&inspected, bytes, wanted, keep, limits)
 }
 
 fn resize_inspected(
-    inspected: &Inspected,
+    inspected: &InspectedImage,
     bytes: &[u8],
-    wanted: Vec<Wanted>,
+    wanted: Vec<OutputSpec>,
     keep: bool,
     limits: &ImageLimits,
-) -> Result<(Vec<Picture>, ProfileState)> {
-    let plan = Plan::new(inspected, wanted, keep, limits)?;
+) -> Result<(Vec<RenderedImage>, ProfileState)> {
+    let plan = RenderPlan::new(inspected, wanted, keep, limits)?;
     let mut pictures = Vec::new();
-    let state = render(inspected, bytes, plan, limits, &|| Ok(()), |picture| {
+    let state = render_images(inspected, bytes, plan, limits, &|| Ok(()), |picture| {
         pictures.push(picture);
         Ok(())
     })?;
@@ -40,14 +42,14 @@ fn resize_inspected(
 }
 
 /// A style.
-pub fn style(name: &str, geometry: &str, format: Target) -> Wanted {
+pub fn style(name: &str, geometry: &str, format: OutputFormat) -> OutputSpec {
     let geometry = geometry.parse().expect("a geometry");
-    Wanted { name: name.into(), geometry, format, quality: 90, background: None }
+    OutputSpec { name: name.into(), geometry, format, quality: 90, background: None }
 }
 
 /// One result as PNG, so that its pixels can be looked at.
-pub fn one(bytes: &[u8], geometry: &str) -> Result<Picture> {
-    resize(bytes, vec![style("one", geometry, Target::Png)], false).map(|(mut pictures, _)| pictures.remove(0))
+pub fn one(bytes: &[u8], geometry: &str) -> Result<RenderedImage> {
+    resize(bytes, vec![style("one", geometry, OutputFormat::Png)], false).map(|(mut pictures, _)| pictures.remove(0))
 }
 
 /// Runs `pillow.py` with the tests' Python and gives what it prints.

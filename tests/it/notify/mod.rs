@@ -4,7 +4,7 @@ mod mail;
 pub mod table;
 mod webhook;
 
-use afterload_pipeline::{Surroundings, load};
+use afterload_pipeline::{ValidationContext, compile_definition};
 use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both};
@@ -62,7 +62,7 @@ async fn a_tweet_goes_to_timelines_and_inboxes(database: Database) {
 fn faults(with: &str) -> Vec<String> {
     let kinds = afterload::registry::step_kinds().catalog();
     let yaml = format!("name: p\nsteps:\n  - id: a\n    uses: notify.fanout\n    with: {{ {with} }}\n");
-    match load(Some("p.yaml"), &yaml, &kinds, &Surroundings::default()) {
+    match compile_definition(Some("p.yaml"), &yaml, &kinds, &ValidationContext::default()) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.into_iter().map(|problem| problem.message).collect(),
     }

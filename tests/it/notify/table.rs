@@ -1,6 +1,6 @@
 //! Rows for everybody.
 
-use afterload::config::Checkpoints;
+use afterload::config::CheckpointMode;
 use serde_json::json;
 
 use super::counts;
@@ -200,7 +200,7 @@ async fn what_does_not_fit_is_told(database: Database) {
 
 async fn without_checkpoints_the_rows_are_single_too(database: Database) {
     let mut app = app(database, &yaml("chunk: 100", WHOLE)).await;
-    app.config.connections.get_mut("app").expect("the connection").checkpoints = Checkpoints::None;
+    app.config.connections.get_mut("app").expect("the connection").checkpoints = CheckpointMode::None;
     let app = app.restart().await;
     let run = app.run_to_end("p", json!({ "post": 1, "text": "@ann @stranger" })).await;
     assert_eq!(counts(&run), [2, 1000, 1001, 1, 0], "{run}");

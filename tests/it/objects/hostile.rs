@@ -40,9 +40,9 @@ async fn keys_are_opaque() {
     ];
     for (number, key) in keys.iter().enumerate() {
         let bytes = Bytes::from(number.to_string());
-        store.objects.put(BUCKET, key, "text/plain", bytes.clone()).await.unwrap();
-        let stored = store.objects.head(BUCKET, key).await.unwrap();
-        let body = store.objects.open(&stored.into_file(None, String::new(), None), 0).await.unwrap();
+        store.objects.put_object(BUCKET, key, "text/plain", bytes.clone()).await.unwrap();
+        let stored = store.objects.head_object(BUCKET, key).await.unwrap();
+        let body = store.objects.open_object(&stored.into_file(None, String::new(), None), 0).await.unwrap();
         assert_eq!(all(body).await, bytes, "{key:?}");
     }
     let events = store.embedded.events_after(0, 100).await.unwrap();
@@ -53,21 +53,21 @@ async fn keys_are_opaque() {
     let top: Vec<_> = files(store.dir.path()).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
     assert_eq!(top.len(), 2, "{top:?}");
     for key in keys {
-        store.objects.delete(BUCKET, key).await.unwrap();
+        store.objects.delete_object(BUCKET, key).await.unwrap();
     }
     store.until_bodies(0).await;
 
     let too_long = store.sdk().put_object().bucket(BUCKET).key(format!("{long}x")).send().await.unwrap_err();
     assert_eq!(too_long.code(), Some("KeyTooLongError"));
-    store.objects.put(BUCKET, "nul\0key", "text/plain", Bytes::new()).await.unwrap();
-    store.objects.head(BUCKET, "nul\0key").await.unwrap();
-    assert_eq!(store.objects.head(BUCKET, "nul").await.unwrap_err().code(), "object_not_found");
+    store.objects.put_object(BUCKET, "nul\0key", "text/plain", Bytes::new()).await.unwrap();
+    store.objects.head_object(BUCKET, "nul\0key").await.unwrap();
+    assert_eq!(store.objects.head_object(BUCKET, "nul").await.unwrap_err().code(), "object_not_found");
 }
 
 #[tokio::test]
 async fn strangers_are_refused() {
     let store = Store::start().await;
-    let (access, secret) = (&*store.credentials.access_key, store.credentials.secret_key.reveal());
+    let (access, secret) = (&*store.credentials.access_key, store.credentials.secret_key.expose_secret());
     let cases = [(access, "wrong", "SignatureDoesNotMatch"), ("AKIAWRONG", secret, "InvalidAccessKeyId")];
     for (access, secret, expected) in cases {
         let error = sdk(&store.endpoint, access, secret).list_buckets().send().await.unwrap_err();
@@ -94,7 +94,7 @@ async fn strangers_are_refused() {
 async fn every_refusal_says_something() {
     let store = Store::start().await;
     let sdk = store.sdk();
-    store.objects.put(BUCKET, "k", "", Bytes::from_static(b"x")).await.unwrap();
+    store.objects.put_object(BUCKET, "k", "", Bytes::from_static(b"x")).await.unwrap();
     let stranger = super::support::sdk(&store.endpoint, &store.credentials.access_key, "wrong");
     let got = [
         ("NoSuchBucket", sdk.get_object().bucket("nobucket").key("k").send().await.unwrap_err()),
@@ -122,7 +122,7 @@ async fn refusals_reach_clients_that_are_still_sending() {
         let put = wrong.put_object().bucket(BUCKET).key("k").body(ByteStream::from(vec![0; 8 << 20]));
         assert_eq!(put.send().await.unwrap_err().code(), Some("SignatureDoesNotMatch"));
     }
-    let put = store.objects.put("nobucket", "k", "", Bytes::from(vec![0; 8 << 20])).await;
+    let put = store.objects.put_object("nobucket", "k", "", Bytes::from(vec![0; 8 << 20])).await;
     assert_eq!(put.unwrap_err().code(), "object_not_found");
 }
 

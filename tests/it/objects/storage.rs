@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use afterload_s3_server::{Embedded, EventKind, bind};
+use afterload_s3_server::{EmbeddedStore, ObjectEventKind, bind_listener};
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -18,13 +18,14 @@ async fn twenty_writers_of_one_key() {
         let objects = store.objects.clone();
         writers.spawn(async move {
             let bytes = Bytes::from(vec![writer; 100_000]);
-            objects.put(BUCKET, "key", "text/plain", bytes).await.unwrap().etag
+            objects.put_object(BUCKET, "key", "text/plain", bytes).await.unwrap().etag
         });
     }
     let etags: BTreeSet<String> = writers.join_all().await.into_iter().collect();
-    let stored = store.objects.head(BUCKET, "key").await.unwrap();
+    let stored = store.objects.head_object(BUCKET, "key").await.unwrap();
     assert!(etags.contains(&stored.etag));
-    let bytes = all(store.objects.open(&stored.clone().into_file(None, String::new(), None), 0).await.unwrap()).await;
+    let bytes =
+        all(store.objects.open_object(&stored.clone().into_file(None, String::new(), None), 0).await.unwrap()).await;
     assert!(bytes.len() == 100_000 && bytes.iter().all(|byte| *byte == bytes[0]), "bodies are never mixed");
     store.until_bodies(1).await;
     let events = store.embedded.events_after(0, 100).await.unwrap();
@@ -35,18 +36,18 @@ async fn twenty_writers_of_one_key() {
 #[tokio::test]
 async fn every_change_has_an_event() {
     let store = Store::start().await;
-    store.objects.put(BUCKET, "a b/ü", "text/plain", Bytes::from_static(b"one")).await.unwrap();
-    store.objects.delete(BUCKET, "a b/ü").await.unwrap();
-    store.objects.delete(BUCKET, "a b/ü").await.unwrap();
+    store.objects.put_object(BUCKET, "a b/ü", "text/plain", Bytes::from_static(b"one")).await.unwrap();
+    store.objects.delete_object(BUCKET, "a b/ü").await.unwrap();
+    store.objects.delete_object(BUCKET, "a b/ü").await.unwrap();
     let events = store.embedded.events_after(0, 10).await.unwrap();
     let facts: Vec<_> = events.iter().map(|event| (event.kind, &*event.bucket, &*event.key, event.size)).collect();
-    let expected = [(EventKind::Created, BUCKET, "a b/ü", 3), (EventKind::Removed, BUCKET, "a b/ü", 3)];
+    let expected = [(ObjectEventKind::Created, BUCKET, "a b/ü", 3), (ObjectEventKind::Removed, BUCKET, "a b/ü", 3)];
     assert_eq!(facts, expected);
     assert_eq!(events[0].etag, "f97c5d29941bfb1b2fdab0874906ab82");
     assert_eq!(store.embedded.events_after(events[0].seq, 10).await.unwrap(), events[1..]);
-    store.embedded.forget_events(events[1].seq).await.unwrap();
+    store.embedded.delete_events(events[1].seq).await.unwrap();
     assert!(store.embedded.events_after(0, 10).await.unwrap().is_empty());
-    store.objects.put(BUCKET, "k", "text/plain", Bytes::new()).await.unwrap();
+    store.objects.put_object(BUCKET, "k", "text/plain", Bytes::new()).await.unwrap();
     let later = store.embedded.events_after(0, 10).await.unwrap();
     assert!(later[0].seq > events[1].seq, "numbers are never used again");
 }
@@ -54,7 +55,7 @@ async fn every_change_has_an_event() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_processes_share_a_folder() {
     let store = Store::start().await;
-    let other = Embedded::open(&store.dir.path().join("objects"), store.credentials.clone()).unwrap();
+    let other = EmbeddedStore::open(&store.dir.path().join("objects"), store.credentials.clone()).unwrap();
     let endpoint = serve(&other, &store.stop).await;
     let there = connect(&endpoint, &store.credentials).await;
     let mut writers = JoinSet::new();
@@ -62,16 +63,16 @@ async fn two_processes_share_a_folder() {
         let objects = if number % 2 == 0 { store.objects.clone() } else { there.clone() };
         writers.spawn(async move {
             let key = format!("{:02}", number / 2);
-            objects.put(BUCKET, &key, "text/plain", Bytes::from(vec![number; 1000])).await.unwrap();
+            objects.put_object(BUCKET, &key, "text/plain", Bytes::from(vec![number; 1000])).await.unwrap();
         });
     }
     writers.join_all().await;
     for number in 0..20 {
         let (key, mut etags) = (format!("{number:02}"), BTreeSet::new());
         for objects in [&store.objects, &there] {
-            let stored = objects.head(BUCKET, &key).await.unwrap();
+            let stored = objects.head_object(BUCKET, &key).await.unwrap();
             etags.insert(stored.etag.clone());
-            let bytes = all(objects.open(&stored.into_file(None, String::new(), None), 0).await.unwrap()).await;
+            let bytes = all(objects.open_object(&stored.into_file(None, String::new(), None), 0).await.unwrap()).await;
             assert!(bytes.len() == 1000 && bytes.iter().all(|byte| byte / 2 == number));
         }
         assert_eq!(etags.len(), 1, "both see the same object");
@@ -85,7 +86,7 @@ async fn opening_at_the_same_time_works() {
     let dir = tempfile::tempdir().unwrap();
     std::thread::scope(|scope| {
         for _ in 0..8 {
-            scope.spawn(|| Embedded::open(&dir.path().join("new"), store.credentials.clone()).unwrap());
+            scope.spawn(|| EmbeddedStore::open(&dir.path().join("new"), store.credentials.clone()).unwrap());
         }
     });
 }
@@ -94,12 +95,12 @@ async fn opening_at_the_same_time_works() {
 async fn a_reader_keeps_what_it_opened() {
     let store = Store::start().await;
     let bytes = noise(30 << 20);
-    let mut upload = store.objects.upload(BUCKET, "file", "text/csv").await.unwrap();
+    let mut upload = store.objects.start_upload(BUCKET, "file", "text/csv").await.unwrap();
     upload.write(bytes.clone().into()).await.unwrap();
     let file = upload.finish().await.unwrap().into_file(None, String::new(), None);
-    let mut body = store.objects.open(&file, 0).await.unwrap();
+    let mut body = store.objects.open_object(&file, 0).await.unwrap();
     let mut read = body.stream.next().await.unwrap().unwrap().to_vec();
-    store.objects.delete(BUCKET, "file").await.unwrap();
+    store.objects.delete_object(BUCKET, "file").await.unwrap();
     while let Some(chunk) = body.stream.next().await {
         read.extend_from_slice(&chunk.unwrap());
     }
@@ -112,14 +113,14 @@ async fn a_reader_keeps_what_it_opened() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_loses_its_object_to_another_process_is_told() {
     let store = Store::start().await;
-    let other = Embedded::open(&store.dir.path().join("objects"), store.credentials.clone()).unwrap();
+    let other = EmbeddedStore::open(&store.dir.path().join("objects"), store.credentials.clone()).unwrap();
     let there = connect(&serve(&other, &store.stop).await, &store.credentials).await;
-    let mut upload = store.objects.upload(BUCKET, "file", "text/csv").await.unwrap();
+    let mut upload = store.objects.start_upload(BUCKET, "file", "text/csv").await.unwrap();
     upload.write(noise(30 << 20).into()).await.unwrap();
     let file = upload.finish().await.unwrap().into_file(None, String::new(), None);
-    let mut body = store.objects.open(&file, 0).await.unwrap();
+    let mut body = store.objects.open_object(&file, 0).await.unwrap();
     body.stream.next().await.unwrap().unwrap();
-    there.delete(BUCKET, "file").await.unwrap();
+    there.delete_object(BUCKET, "file").await.unwrap();
     let ended = loop {
         match body.stream.next().await {
             Some(Ok(_)) => {}
@@ -133,25 +134,25 @@ async fn a_reader_that_loses_its_object_to_another_process_is_told() {
 #[tokio::test]
 async fn objects_survive_a_restart() {
     let store = Store::start().await;
-    let stored = store.objects.put(BUCKET, "k", "text/plain", Bytes::from_static(b"kept")).await.unwrap();
+    let stored = store.objects.put_object(BUCKET, "k", "text/plain", Bytes::from_static(b"kept")).await.unwrap();
     store.stop.cancel();
-    let again = Embedded::open(&store.dir.path().join("objects"), store.credentials.clone()).unwrap();
+    let again = EmbeddedStore::open(&store.dir.path().join("objects"), store.credentials.clone()).unwrap();
     let endpoint = serve(&again, &tokio_util::sync::CancellationToken::new()).await;
     let objects = connect(&endpoint, &store.credentials).await;
-    assert_eq!(all(objects.open(&stored.into_file(None, String::new(), None), 0).await.unwrap()).await, b"kept");
+    assert_eq!(all(objects.open_object(&stored.into_file(None, String::new(), None), 0).await.unwrap()).await, b"kept");
 }
 
 #[tokio::test]
 async fn a_stopping_server_finishes_what_it_began() {
     let store = Store::start().await;
-    let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let listener = bind_listener(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = tokio_util::sync::CancellationToken::new();
     let serving = tokio::spawn(store.embedded.serve(listener, stop.clone()));
     let objects = connect(&format!("http://{address}"), &store.credentials).await;
     let bytes = noise(5 << 20);
-    let stored = objects.put(BUCKET, "k", "text/plain", bytes.clone().into()).await.unwrap();
-    let mut body = objects.open(&stored.into_file(None, String::new(), None), 0).await.unwrap();
+    let stored = objects.put_object(BUCKET, "k", "text/plain", bytes.clone().into()).await.unwrap();
+    let mut body = objects.open_object(&stored.into_file(None, String::new(), None), 0).await.unwrap();
     let mut read = body.stream.next().await.unwrap().unwrap().to_vec();
     stop.cancel();
     while let Some(chunk) = body.stream.next().await {
@@ -164,8 +165,8 @@ async fn a_stopping_server_finishes_what_it_began() {
 
 #[tokio::test]
 async fn a_taken_port_is_stepped_aside_from() {
-    let taken = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let other = bind(taken.local_addr().unwrap()).await.unwrap();
+    let taken = bind_listener(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let other = bind_listener(taken.local_addr().unwrap()).await.unwrap();
     assert_eq!(other.local_addr().unwrap().ip(), taken.local_addr().unwrap().ip());
     assert_ne!(other.local_addr().unwrap().port(), taken.local_addr().unwrap().port());
 }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use afterload::config::{BucketConfig, ObjectsConfig, Secret, StoreConfig};
-use afterload_object_store::Objects;
-use afterload_s3_server::{Credentials, Embedded, bind, load_or_make_credentials};
+use afterload::config::{BucketConfig, ObjectStoreConfig, ObjectsConfig, Secret};
+use afterload_object_store::ObjectStore;
+use afterload_s3_server::{EmbeddedStore, S3Credentials, bind_listener, load_or_create_credentials};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Builder, Region};
 use bytes::Bytes;
@@ -21,11 +21,11 @@ pub const BUCKET: &str = "uploads";
 /// An embedded store that serves until it is dropped.
 pub struct Store {
     pub dir: TempDir,
-    pub embedded: Embedded,
+    pub embedded: EmbeddedStore,
     pub endpoint: String,
-    pub credentials: Credentials,
+    pub credentials: S3Credentials,
     /// Within the process, as the service uses its own store.
-    pub objects: Objects,
+    pub objects: ObjectStore,
     pub stop: CancellationToken,
     _stop: DropGuard,
 }
@@ -34,13 +34,13 @@ impl Store {
     /// A new store with one bucket.
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let credentials = load_or_make_credentials(dir.path()).unwrap();
-        let embedded = Embedded::open(&dir.path().join("objects"), credentials.clone()).unwrap();
-        let embedded = embedded.public(["public".to_owned()]);
+        let credentials = load_or_create_credentials(dir.path()).unwrap();
+        let embedded = EmbeddedStore::open(&dir.path().join("objects"), credentials.clone()).unwrap();
+        let embedded = embedded.with_public_buckets(["public".to_owned()]);
         let stop = CancellationToken::new();
         let endpoint = serve(&embedded, &stop).await;
         let access = embedded.access(endpoint.clone());
-        let objects = Objects::connect(&ObjectsConfig::default(), Some(access)).await.unwrap();
+        let objects = ObjectStore::connect(&ObjectsConfig::default(), Some(access)).await.unwrap();
         objects.ensure_bucket(BUCKET).await.unwrap();
         let _stop = stop.clone().drop_guard();
         Self { dir, embedded, endpoint, credentials, objects, stop, _stop }
@@ -48,7 +48,7 @@ impl Store {
 
     /// The SDK without anything of ours around it.
     pub fn sdk(&self) -> Client {
-        sdk(&self.endpoint, &self.credentials.access_key, self.credentials.secret_key.reveal())
+        sdk(&self.endpoint, &self.credentials.access_key, self.credentials.secret_key.expose_secret())
     }
 
     /// All bodies on disk.
@@ -75,8 +75,8 @@ pub async fn until(condition: impl Fn() -> bool, what: impl Fn() -> String) {
     panic!("waited for {}", what());
 }
 
-pub async fn serve(embedded: &Embedded, stop: &CancellationToken) -> String {
-    let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+pub async fn serve(embedded: &EmbeddedStore, stop: &CancellationToken) -> String {
+    let listener = bind_listener(([127, 0, 0, 1], 0).into()).await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(embedded.serve(listener, stop.clone()));
     endpoint
@@ -94,27 +94,27 @@ pub fn sdk(endpoint: &str, access_key: &str, secret_key: &str) -> Client {
 }
 
 /// By HTTP, as any other store is used.
-pub async fn connect(endpoint: &str, credentials: &Credentials) -> Objects {
+pub async fn connect(endpoint: &str, credentials: &S3Credentials) -> ObjectStore {
     connect_named(named(endpoint, credentials)).await
 }
 
 /// The same store under a name, with settings of its own.
-pub async fn connect_named(config: StoreConfig) -> Objects {
+pub async fn connect_named(config: ObjectStoreConfig) -> ObjectStore {
     let mut objects = ObjectsConfig::default();
     objects.stores.insert("named".to_owned(), config);
     objects
         .buckets
         .insert(BUCKET.to_owned(), BucketConfig { store: Some("named".to_owned()), ..BucketConfig::default() });
-    Objects::connect(&objects, None).await.unwrap()
+    ObjectStore::connect(&objects, None).await.unwrap()
 }
 
-pub fn named(endpoint: &str, credentials: &Credentials) -> StoreConfig {
-    StoreConfig {
+pub fn named(endpoint: &str, credentials: &S3Credentials) -> ObjectStoreConfig {
+    ObjectStoreConfig {
         endpoint: Some(endpoint.to_owned()),
         access_key: Some(Secret::new(credentials.access_key.clone())),
         secret_key: Some(credentials.secret_key.clone()),
         path_style: true,
-        ..StoreConfig::default()
+        ..ObjectStoreConfig::default()
     }
 }
 
@@ -122,7 +122,7 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
-pub async fn all(body: afterload_object_store::Body) -> Vec<u8> {
+pub async fn all(body: afterload_object_store::ObjectBody) -> Vec<u8> {
     let parts: Vec<Bytes> = body.stream.try_collect().await.unwrap();
     parts.concat()
 }

@@ -1,7 +1,7 @@
 //! SQL that is no report: refused when the pipeline is loaded, by the database, and by its time.
 
 use afterload_core::dialect::Dialect;
-use afterload_pipeline::{Surroundings, load, load_whole};
+use afterload_pipeline::{ValidationContext, compile_definition, compile_with_sql_files};
 use serde_json::{Value, json};
 
 use super::{ENDLESS, SILENT, app, failure, pipeline};
@@ -13,8 +13,8 @@ both!(what_the_text_hides_is_refused_by_the_database, what_has_no_end_is_stopped
 fn problems(with: &Value, dialect: Option<Dialect>) -> Vec<(&'static str, String)> {
     let kinds = afterload::registry::step_kinds().catalog();
     let dialects = dialect.map(|dialect| ("app".to_owned(), dialect)).into_iter().collect();
-    let around = Surroundings { dialects, ..Surroundings::default() };
-    match load(Some("p.yaml"), &pipeline(with), &kinds, &around) {
+    let around = ValidationContext { dialects, ..ValidationContext::default() };
+    match compile_definition(Some("p.yaml"), &pipeline(with), &kinds, &around) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.into_iter().map(|problem| (problem.code, problem.message)).collect(),
     }
@@ -136,6 +136,6 @@ async fn sql_lies_in_a_file_of_its_own(database: Database) {
     assert_eq!(app.run_to_end("p", json!({})).await["status"], "succeeded");
     let kinds = afterload::registry::step_kinds().catalog();
     let text = pipeline(&with);
-    assert!(load_whole(None, &text, &app.config.pipelines, &kinds, &Surroundings::default()).is_err());
+    assert!(compile_with_sql_files(None, &text, &app.config.pipelines, &kinds, &ValidationContext::default()).is_err());
     app.finish().await;
 }

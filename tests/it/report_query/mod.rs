@@ -70,7 +70,7 @@ async fn failure(app: &TestApp, with: Value) -> String {
 
 /// The keys of all files of the service.
 async fn stored(app: &TestApp) -> Vec<String> {
-    let page = app.app.engine.objects().list(&app.config.objects.artifacts, "", None).await.unwrap();
+    let page = app.app.engine.objects().list_objects(&app.config.objects.artifacts, "", None).await.unwrap();
     page.objects.into_iter().map(|object| object.key).collect()
 }
 

@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver as Answers, Sender};
 use std::time::Duration;
 
 use afterload_core::error::{Error, Result};
-use afterload_target_db::{Bind, Connections, Reading, Receiver, Select, Sort};
+use afterload_target_db::{BindValues, CellType, Connections, QueryOptions, RowVisitor, SelectQuery};
 use tokio_util::sync::CancellationToken;
 
 use super::app;
@@ -21,14 +21,14 @@ struct Slow {
     most: usize,
 }
 
-impl Receiver for Slow {
-    fn begin(&mut self, _: &[String], expected: Option<u64>) -> Result<()> {
+impl RowVisitor for Slow {
+    fn visit_columns(&mut self, _: &[String], expected: Option<u64>) -> Result<()> {
         self.expected = expected;
         Ok(())
     }
 
-    fn cell(&mut self, cell: Option<(Sort, &[u8])>) {
-        if let Some((Sort::Exact, number)) = cell {
+    fn visit_cell(&mut self, cell: Option<(CellType, &[u8])>) {
+        if let Some((CellType::Number, number)) = cell {
             self.rows.push(std::str::from_utf8(number).unwrap().parse().unwrap());
         }
     }
@@ -56,8 +56,8 @@ const FILL: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, pad TEXT);
     INSERT INTO t WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 60000)
     SELECT x, 'some text that makes the table larger than what lies between two processes' FROM c";
 
-fn reading() -> Reading {
-    Reading { values: Bind::new(), timeout: Duration::from_secs(600), stop: CancellationToken::new() }
+fn reading() -> QueryOptions {
+    QueryOptions { values: BindValues::new(), timeout: Duration::from_secs(600), stop: CancellationToken::new() }
 }
 
 async fn others_write_meanwhile(database: Database) {
@@ -66,7 +66,7 @@ async fn others_write_meanwhile(database: Database) {
         app.sql("ANALYZE t").await;
     }
     let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
-    let select = Select::parse("SELECT id, pad FROM t ORDER BY id", connection.dialect()).unwrap();
+    let select = SelectQuery::parse("SELECT id, pad FROM t ORDER BY id", connection.dialect()).unwrap();
     let (receiver, started, go_on) = slow(usize::MAX);
     let write = async {
         let expected = started.await.unwrap();
@@ -76,7 +76,7 @@ async fn others_write_meanwhile(database: Database) {
         go_on.send(()).unwrap();
         expected
     };
-    let (read, expected) = tokio::join!(connection.select(&select, reading(), receiver), write);
+    let (read, expected) = tokio::join!(connection.select_rows(&select, reading(), receiver), write);
     assert!(read.unwrap().rows.into_iter().eq(1..=ROWS));
     assert_eq!(expected, (database == Database::Postgres).then_some(ROWS as u64));
     assert_eq!(app.numbers("SELECT COUNT(*) FROM t WHERE id < 0").await, [ROWS / 2]);
@@ -86,12 +86,12 @@ async fn others_write_meanwhile(database: Database) {
 async fn a_receiver_that_gives_up_ends_the_query(database: Database) {
     let app = app(database, FILL).await;
     let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
-    let select = Select::parse(super::ENDLESS, connection.dialect()).unwrap();
+    let select = SelectQuery::parse(super::ENDLESS, connection.dialect()).unwrap();
     let (receiver, _started, go_on) = slow(1000);
     go_on.send(()).unwrap();
     // `begun` finds nobody who listens.
     let receiver = Slow { begun: None, ..receiver };
-    let error = connection.select(&select, reading(), receiver).await.map(|_| ()).unwrap_err();
+    let error = connection.select_rows(&select, reading(), receiver).await.map(|_| ()).unwrap_err();
     assert_eq!((error.code(), error.message()), ("test", "enough"));
     app.finish().await;
 }

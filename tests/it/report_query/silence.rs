@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use afterload::config::Secret;
 use afterload_core::error::Result;
-use afterload_target_db::{Bind, Connection, Connections, Reading, Receiver, Select, Sort};
+use afterload_target_db::{BindValues, CellType, Connection, Connections, QueryOptions, RowVisitor, SelectQuery};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
@@ -67,12 +67,12 @@ impl Drop for Held {
     }
 }
 
-impl Receiver for Held {
-    fn begin(&mut self, _: &[String], _: Option<u64>) -> Result<()> {
+impl RowVisitor for Held {
+    fn visit_columns(&mut self, _: &[String], _: Option<u64>) -> Result<()> {
         Ok(())
     }
 
-    fn cell(&mut self, _: Option<(Sort, &[u8])>) {}
+    fn visit_cell(&mut self, _: Option<(CellType, &[u8])>) {}
 
     fn end_row(&mut self) -> Result<()> {
         Ok(())
@@ -82,7 +82,7 @@ impl Receiver for Held {
 /// The application's database behind a relay.
 async fn behind_a_relay(app: &mut TestApp) -> (Relay, Connection) {
     let config = app.config.connections.get_mut("app").unwrap();
-    let mut url = url::Url::parse(config.url.reveal()).unwrap();
+    let mut url = url::Url::parse(config.url.expose_secret()).unwrap();
     let relay = Relay::start(format!("{}:{}", url.host_str().unwrap(), url.port().unwrap())).await;
     url.set_port(Some(relay.address.rsplit_once(':').unwrap().1.parse().unwrap())).unwrap();
     config.url = Secret::new(url.to_string());
@@ -95,9 +95,9 @@ async fn stops(connection: &Connection, relay: &Relay, silent_before: bool, some
     relay.silent.send_replace(silent_before);
     let (held, let_go) = oneshot::channel();
     let stop = CancellationToken::new();
-    let reading = Reading { values: Bind::new(), timeout: Duration::from_secs(3600), stop: stop.clone() };
-    let select = Select::parse(SILENT, connection.dialect()).unwrap();
-    let read = connection.select(&select, reading, Held(Some(held)));
+    let reading = QueryOptions { values: BindValues::new(), timeout: Duration::from_secs(3600), stop: stop.clone() };
+    let select = SelectQuery::parse(SILENT, connection.dialect()).unwrap();
+    let read = connection.select_rows(&select, reading, Held(Some(held)));
     let stopped = async {
         somewhere().await;
         relay.silent.send_replace(true);
@@ -129,13 +129,13 @@ async fn a_stop_does_not_wait_for_a_silent_server() {
 /// Notes who has begun.
 struct Noted(usize, Arc<Mutex<Vec<usize>>>);
 
-impl Receiver for Noted {
-    fn begin(&mut self, _: &[String], _: Option<u64>) -> Result<()> {
+impl RowVisitor for Noted {
+    fn visit_columns(&mut self, _: &[String], _: Option<u64>) -> Result<()> {
         self.1.lock().unwrap().push(self.0);
         Ok(())
     }
 
-    fn cell(&mut self, _: Option<(Sort, &[u8])>) {}
+    fn visit_cell(&mut self, _: Option<(CellType, &[u8])>) {}
 
     fn end_row(&mut self) -> Result<()> {
         Ok(())
@@ -150,10 +150,11 @@ async fn eight_reports_read_at_once() {
     let stops: Vec<_> = (0..9).map(|_| CancellationToken::new()).collect();
     let reports = stops.iter().enumerate().map(|(place, stop)| {
         let (connection, receiver) = (connection.clone(), Noted(place, Arc::clone(&begun)));
-        let reading = Reading { values: Bind::new(), timeout: Duration::from_secs(3600), stop: stop.clone() };
+        let reading =
+            QueryOptions { values: BindValues::new(), timeout: Duration::from_secs(3600), stop: stop.clone() };
         tokio::spawn(async move {
-            let select = Select::parse(SILENT, connection.dialect()).unwrap();
-            connection.select(&select, reading, receiver).await.map(|_| ()).unwrap_err().code()
+            let select = SelectQuery::parse(SILENT, connection.dialect()).unwrap();
+            connection.select_rows(&select, reading, receiver).await.map(|_| ()).unwrap_err().code()
         })
     });
     let reports: Vec<_> = reports.collect();

@@ -30,7 +30,7 @@ async fn place(database: Database, mail: &smtp::Server, at_once: usize) -> Place
     let mut place = Place::new(database).await;
     for (name, value) in [
         ("MAIL__SMTP__HOST", "localhost".to_owned()),
-        ("MAIL__SMTP__PORT", mail.config().port().to_string()),
+        ("MAIL__SMTP__PORT", mail.config().effective_port().to_string()),
         ("MAIL__SMTP__TLS", "none".to_owned()),
         ("MAIL__SMTP__TIMEOUT", "200s".to_owned()),
         ("MAIL__SMTP__CONNECTIONS", at_once.to_string()),

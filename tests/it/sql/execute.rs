@@ -1,6 +1,6 @@
 //! `sql.execute`: one statement that takes effect once, whatever is bound to it.
 
-use afterload_target_db::{Bind, Call, Command, Connections, Fence, Keep};
+use afterload_target_db::{BindValues, Connections, Fence, ParsedStatement, ResultMode, StatementArgs};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -98,18 +98,19 @@ async fn it_takes_effect_once_through_kills(database: Database) {
 async fn a_retry_gives_what_was_recorded(database: Database) {
     let app = app(database, "steps: [{ id: one, uses: wait, with: { for: 1ms } }]\n", T).await;
     let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
-    let command = Command::parse("UPDATE t SET name = name || 'x' WHERE id = :id", connection.dialect()).unwrap();
+    let command =
+        ParsedStatement::parse("UPDATE t SET name = name || 'x' WHERE id = :id", connection.dialect()).unwrap();
     let write = async |fence: &Fence| {
-        let values = Bind::from([("id".to_owned(), json!(1)), ("not_named".to_owned(), json!(2))]);
-        let call = Call { values, keep: Keep::Nothing, stop: CancellationToken::new() };
-        let note = Box::new(|effect: &afterload_target_db::Effect| Ok((format!("{}", effect.affected), true)));
-        connection.write(&command, call, Some(fence), note).await
+        let values = BindValues::from([("id".to_owned(), json!(1)), ("not_named".to_owned(), json!(2))]);
+        let call = StatementArgs { values, result_mode: ResultMode::Discard, stop: CancellationToken::new() };
+        let note = Box::new(|effect: &afterload_target_db::StatementResult| Ok((format!("{}", effect.affected), true)));
+        connection.write_statement(&command, call, Some(fence), note).await
     };
-    let fences = [1, 2].map(|epoch| Fence { key: "run/one".into(), epoch });
-    assert_eq!(connection.claim(&fences[0]).await.unwrap(), None);
+    let fences = [1, 2].map(|epoch| Fence { checkpoint_key: "run/one".into(), epoch });
+    assert_eq!(connection.claim_checkpoint(&fences[0]).await.unwrap(), None);
     let (effect, (noted, over)) = write(&fences[0]).await.unwrap();
     assert_eq!((effect.affected, noted.as_str(), over), (1, "1", true));
-    assert_eq!(connection.claim(&fences[1]).await.unwrap().as_deref(), Some("1"));
+    assert_eq!(connection.claim_checkpoint(&fences[1]).await.unwrap().as_deref(), Some("1"));
     // The attempt that was overtaken changes nothing any more.
     assert_eq!(write(&fences[0]).await.unwrap_err().code(), "lease_lost");
     assert_eq!(app.numbers("SELECT COUNT(*) FROM t WHERE name = 'ax'").await, [1]);
@@ -143,16 +144,17 @@ async fn a_database_refuses_what_the_text_hides(database: Database) {
     let run = app.run_to_end("p", json!({})).await;
     assert_eq!(run["status"], "failed", "{run}");
     let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
-    assert!(Command::parse(text, connection.dialect()).is_err());
+    assert!(ParsedStatement::parse(text, connection.dialect()).is_err());
     // What begins as a query and changes rows is seen by the database.
     let hidden = match database {
         Database::Sqlite => "WITH x AS (SELECT 4 AS id) REPLACE INTO t SELECT id, 'd', 'x' FROM x",
         Database::Postgres => "SELECT id FROM t FOR UPDATE",
     };
-    let command = Command::parse(hidden, connection.dialect()).unwrap();
-    assert!(command.reads(), "{hidden}");
-    let call = Call { values: Bind::new(), keep: Keep::Nothing, stop: CancellationToken::new() };
-    connection.read(&command, call).await.unwrap_err();
+    let command = ParsedStatement::parse(hidden, connection.dialect()).unwrap();
+    assert!(command.is_read_only(), "{hidden}");
+    let call =
+        StatementArgs { values: BindValues::new(), result_mode: ResultMode::Discard, stop: CancellationToken::new() };
+    connection.read_statement(&command, call).await.unwrap_err();
     assert_eq!(app.numbers("SELECT COUNT(*) FROM t").await, [3]);
     app.finish().await;
 }

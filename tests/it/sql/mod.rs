@@ -5,7 +5,7 @@ mod execute;
 mod pipelines;
 mod records;
 
-use afterload_pipeline::{Surroundings, load};
+use afterload_pipeline::{ValidationContext, compile_definition};
 use serde_json::Value;
 
 use crate::support::{Database, TestApp};
@@ -24,7 +24,7 @@ fn id(run: &Value) -> &str {
 /// What `check` has against the pipeline `p`.
 fn faults(yaml: &str) -> Vec<String> {
     let kinds = afterload::registry::step_kinds().catalog();
-    match load(Some("p.yaml"), &format!("name: p\n{yaml}"), &kinds, &Surroundings::default()) {
+    match compile_definition(Some("p.yaml"), &format!("name: p\n{yaml}"), &kinds, &ValidationContext::default()) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.into_iter().map(|problem| problem.message).collect(),
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use afterload::app::App;
+use afterload::app::RunningService;
 use afterload::config::{Config, ConnectionConfig, Secret};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -41,7 +41,7 @@ pub struct TestApp {
     /// The service's PostgreSQL, if it runs on one; the connection `app` lies there too.
     pub server: Option<Server>,
     /// The application.
-    pub app: App,
+    pub app: RunningService,
     /// What it was started with.
     pub config: Config,
 }
@@ -82,9 +82,10 @@ impl Builder {
             };
             config.connections.insert("app".into(), app);
         }
-        config.fill();
-        let app =
-            App::start_with(config.clone(), Some(ADMIN_KEY.into()), kinds()).await.expect("the application starts");
+        config.add_default_connection();
+        let app = RunningService::start_with_steps(config.clone(), Some(ADMIN_KEY.into()), kinds())
+            .await
+            .expect("the application starts");
         TestApp {
             url: app.url.clone(),
             client: reqwest::Client::new(),
@@ -186,10 +187,10 @@ impl TestApp {
     }
 
     /// A second process of the same folder and database.
-    pub async fn another(&self) -> App {
+    pub async fn another(&self) -> RunningService {
         let mut config = self.config.clone();
         config.secret_key.get_or_insert(Secret::new("another key for the tests"));
-        App::start_with(config, None, kinds()).await.expect("a second process")
+        RunningService::start_with_steps(config, None, kinds()).await.expect("a second process")
     }
 
     /// The URL of the service's own database.
@@ -200,18 +201,22 @@ impl TestApp {
 
     /// Runs SQL in the connection `app`.
     pub async fn sql(&self, sql: &str) {
-        super::sql::execute(self.config.connections["app"].url.reveal(), sql).await;
+        super::sql::execute(self.config.connections["app"].url.expose_secret(), sql).await;
     }
 
     /// Reads one row of whole numbers from the connection `app`.
     pub async fn numbers(&self, sql: &str) -> Vec<i64> {
-        super::sql::numbers(self.config.connections["app"].url.reveal(), sql).await
+        super::sql::numbers(self.config.connections["app"].url.expose_secret(), sql).await
     }
 
     /// The mails in the outbox, oldest first.
     pub fn mails(&self) -> Vec<String> {
-        let mut paths: Vec<_> =
-            std::fs::read_dir(self.config.outbox()).into_iter().flatten().flatten().map(|file| file.path()).collect();
+        let mut paths: Vec<_> = std::fs::read_dir(self.config.outbox_dir())
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|file| file.path())
+            .collect();
         paths.retain(|path| path.extension().is_some_and(|extension| extension == "eml"));
         paths.sort();
         paths.iter().map(|path| std::fs::read_to_string(path).expect("a mail")).collect()
@@ -219,7 +224,7 @@ impl TestApp {
 
     /// Ends the application and checks that no job is left.
     pub async fn finish(self) {
-        let jobs = self.app.engine.depth().await.expect("the queue");
+        let jobs = self.app.engine.count_jobs().await.expect("the queue");
         assert_eq!(jobs, 0, "jobs are left in the queue");
         tokio::time::timeout(Duration::from_secs(60), self.app.stop()).await.expect("the application stops");
     }
@@ -239,7 +244,7 @@ impl TestApp {
     }
 
     async fn again(dir: TempDir, server: Option<Server>, config: Config) -> Self {
-        let app = App::start_with(config.clone(), Some(ADMIN_KEY.into()), kinds())
+        let app = RunningService::start_with_steps(config.clone(), Some(ADMIN_KEY.into()), kinds())
             .await
             .expect("the application starts again");
         TestApp {

@@ -115,7 +115,7 @@ impl Place {
         let mut out = Vec::new();
         let mut config = afterload::config::Config { data, ..Default::default() };
         config.objects.listen = ([127, 0, 0, 1], 0).into();
-        afterload::cli::key::s3(&config, &mut out).expect("credentials");
+        afterload::cli::key::print_s3_exports(&config, &mut out).expect("credentials");
         let text = String::from_utf8(out).expect("text");
         let export = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));

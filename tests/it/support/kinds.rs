@@ -5,8 +5,8 @@ use std::sync::{LazyLock, Mutex};
 
 use afterload::registry::{StepRegistry, step_kinds};
 use afterload_core::error::{Error, Result};
-use afterload_pipeline::Dynamic;
-use afterload_step_api::{Context, Report, Step};
+use afterload_pipeline::Templated;
+use afterload_step_api::{ProgressUpdate, Step, StepContext};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -36,7 +36,7 @@ pub struct TestStep {
     fail: u32,
     /// Fail with a permanent error.
     #[serde(default)]
-    refuse: Option<Dynamic<String>>,
+    refuse: Option<Templated<String>>,
     /// Panic in the first attempt.
     #[serde(default)]
     panic: bool,
@@ -57,7 +57,7 @@ pub struct TestStep {
     climb: bool,
     /// Fail for good while this file does not exist.
     #[serde(default)]
-    needs_file: Option<Dynamic<String>>,
+    needs_file: Option<Templated<String>>,
     /// Make a file of this name with one line.
     #[serde(default)]
     file: Option<String>,
@@ -82,20 +82,25 @@ impl Step for TestStep {
     type Outputs = Outputs;
     type Deps = ();
 
-    async fn run(self, ctx: Context, (): ()) -> Result<Outputs> {
+    async fn run(self, ctx: StepContext, (): ()) -> Result<Outputs> {
         let line = format!("{}#{}", ctx.step.id, ctx.step.attempt);
         LOG.lock().expect("the log").entry(ctx.run.id.clone()).or_default().push(line);
         if self.climb {
             let done = log_of(&ctx.run.id).len() as u64;
-            ctx.progress.committed(Report { done, unit: "starts".into(), ..Report::default() });
+            ctx.progress.report_committed(ProgressUpdate { done, unit: "starts".into(), ..ProgressUpdate::default() });
         }
         for done in 1..=self.units {
-            ctx.progress.committed(Report { done, total: Some(self.units), unit: "units".into(), ..Report::default() });
+            ctx.progress.report_committed(ProgressUpdate {
+                done,
+                total: Some(self.units),
+                unit: "units".into(),
+                ..ProgressUpdate::default()
+            });
             tokio::task::yield_now().await;
         }
         if let Some(path) = &self.until {
             while !std::path::Path::new(path).exists() {
-                ctx.stopped()?;
+                ctx.check_stopped()?;
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         }
@@ -107,14 +112,14 @@ impl Step for TestStep {
         }
         if self.wait {
             ctx.stop.cancelled().await;
-            ctx.stopped()?;
+            ctx.check_stopped()?;
         }
         if self.hang {
             std::future::pending::<()>().await;
         }
         assert!(!self.panic || ctx.step.attempt > 1, "told to panic");
         if let Some(path) = self.needs_file {
-            let path = path.value()?;
+            let path = path.into_value()?;
             if !std::path::Path::new(&path).exists() {
                 return Err(Error::permanent("test_refused", format!("there is no {path}")));
             }
@@ -123,7 +128,7 @@ impl Step for TestStep {
             return Err(Error::transient("test_transient", "told to fail"));
         }
         if let Some(reason) = self.refuse {
-            return Err(Error::permanent("test_refused", reason.value()?));
+            return Err(Error::permanent("test_refused", reason.into_value()?));
         }
         Ok(Outputs { value: self.give, file: files.into_iter().next() })
     }

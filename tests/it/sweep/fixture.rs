@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::sync::LazyLock;
 
 use afterload::registry::step_kinds;
-use afterload_pipeline::Kind;
+use afterload_pipeline::StepKind;
 use regex::Regex;
 use serde_json::{Value, json};
 
@@ -123,7 +123,7 @@ pub struct Sample {
 
 impl Sample {
     /// The pipeline of the example of a kind of this number.
-    pub fn of(kind: &dyn Kind, number: usize, example: &str, http: &str) -> Self {
+    pub fn of(kind: &dyn StepKind, number: usize, example: &str, http: &str) -> Self {
         let (mut steps, mut names) = (Vec::new(), BTreeSet::new());
         step((kind, example), "sample", http, &mut steps, &mut names);
         let (mut declared, mut given) = (serde_json::Map::new(), serde_json::Map::new());
@@ -155,7 +155,7 @@ impl Sample {
 
     /// One for each example of each kind that runs.
     pub fn all(http: &str) -> Vec<Self> {
-        let of = |kind: &dyn Kind| {
+        let of = |kind: &dyn StepKind| {
             let examples = examples(kind).enumerate();
             examples.map(|(number, example)| Self::of(kind, number, example, http)).collect::<Vec<_>>()
         };
@@ -163,8 +163,8 @@ impl Sample {
     }
 }
 
-fn examples(kind: &dyn Kind) -> impl Iterator<Item = &'static str> + use<> {
-    std::iter::once(kind.example()).chain(kind.more_examples().iter().copied())
+fn examples(kind: &dyn StepKind) -> impl Iterator<Item = &'static str> + use<> {
+    std::iter::once(kind.example_input()).chain(kind.more_example_inputs().iter().copied())
 }
 
 static PARAM: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"params\.([a-z0-9_]+)").expect("a pattern"));
@@ -186,7 +186,7 @@ pub fn secrets() -> BTreeSet<String> {
 
 /// Adds the step of a kind behind those that its example names.
 fn step(
-    (kind, example): (&dyn Kind, &str),
+    (kind, example): (&dyn StepKind, &str),
     id: &str,
     http: &str,
     steps: &mut Vec<Value>,
@@ -208,12 +208,12 @@ fn step(
                  `EARLIER` in tests/it/sweep/fixture.rs with the kind that it is, or use one of {EARLIER:?}"
             );
         };
-        self::step((of_kind.as_ref(), of_kind.example()), earlier, http, steps, params);
+        self::step((of_kind.as_ref(), of_kind.example_input()), earlier, http, steps, params);
     }
     let parsed = afterload_spanned_yaml::parse(example).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
     let mut with = parsed.to_json();
     localise(&mut with, http);
-    let schema = kind.schema();
+    let schema = kind.input_schema();
     for (field, value) in [("chunk", CHUNK), ("parallel", 1)] {
         let has = schema.get("properties").is_some_and(|fields| fields.get(field).is_some());
         if has && with.get(field).is_none() {

@@ -52,7 +52,7 @@ impl Stage {
         let (mail, http) = (smtp::Server::start(SmtpTls::None), Http::start().await);
         let mut place = Place::new(database).await;
         place.set("MAIL__SMTP__HOST", "localhost");
-        place.set("MAIL__SMTP__PORT", mail.config().port().to_string());
+        place.set("MAIL__SMTP__PORT", mail.config().effective_port().to_string());
         place.set("MAIL__SMTP__TLS", "none");
         place.set("LOG", "info,afterload_server::api=warn,s3s=off");
         place.set("LOG_FORMAT", "text");

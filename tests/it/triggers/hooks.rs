@@ -94,14 +94,14 @@ async fn a_notification_needs_a_key_or_the_token(database: Database) {
     let mut config = app.config.clone();
     config.listen = app.url.strip_prefix("http://").unwrap().parse().unwrap();
     let mut out = Vec::new();
-    afterload::cli::key::hook(&mut config, &mut out).await.unwrap();
+    afterload::cli::key::print_webhook_url(&mut config, &mut out).await.unwrap();
     let address = String::from_utf8(out).unwrap().trim().to_owned();
     let plain = format!("{}/v1/hooks/s3", app.url);
     let key = |scope: &str| {
-        let (stored, text) = afterload_server::api::make_key("hook", &[scope.to_owned()], &[]).unwrap();
+        let (stored, text) = afterload_server::api::create_api_key("hook", &[scope.to_owned()], &[]).unwrap();
         let db = app.app.engine.db().clone();
         async move {
-            db.insert_key(&stored).await.unwrap();
+            db.insert_api_key(&stored).await.unwrap();
             text
         }
     };

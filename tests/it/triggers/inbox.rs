@@ -1,6 +1,6 @@
 //! The inbox: of many that bring the same key, one starts a run.
 
-use afterload_engine::{Inbox, NewRun, Started};
+use afterload_engine::{DedupKey, NewRun, StartOutcome};
 use serde_json::{Value, json};
 use ulid::Ulid;
 
@@ -16,7 +16,7 @@ fn new(key: &str, fingerprint: &str) -> NewRun {
         pipeline: "p".into(),
         origin: "test",
         event: Some(json!({ "key": key })),
-        inbox: Some(Inbox { source: "test", key: key.into(), fingerprint: Some(fingerprint.into()) }),
+        dedup_key: Some(DedupKey { source: "test", key: key.into(), fingerprint: Some(fingerprint.into()) }),
         ..NewRun::default()
     }
 }
@@ -24,17 +24,20 @@ fn new(key: &str, fingerprint: &str) -> NewRun {
 async fn of_many_with_one_key_one_starts_a_run(database: Database) {
     let app = TestApp::builder(database).pipeline("p", PIPELINE).start().await;
     let engine = &app.app.engine;
-    let starts = (0..40).map(|number| engine.start(new("a", &number.to_string())));
+    let starts = (0..40).map(|number| engine.start_run(new("a", &number.to_string())));
     let (mut fresh, mut known) = (Vec::new(), Vec::new());
     for started in futures::future::join_all(starts).await {
         match started.unwrap() {
-            Started::New(run) => fresh.push(run.id),
-            Started::Known { run_id, fingerprint } => known.push((run_id, fingerprint.unwrap())),
+            StartOutcome::Created(run) => fresh.push(run.id),
+            StartOutcome::Duplicate { run_id, fingerprint } => known.push((run_id, fingerprint.unwrap())),
         }
     }
     assert_eq!((fresh.len(), known.len()), (1, 39));
     assert!(known.iter().all(|(id, fingerprint)| *id == fresh[0] && *fingerprint == known[0].1));
-    assert!(matches!(engine.start(new("b", "0")).await.unwrap(), Started::New(_)), "another key is another run");
+    assert!(
+        matches!(engine.start_run(new("b", "0")).await.unwrap(), StartOutcome::Created(_)),
+        "another key is another run"
+    );
     let runs: Value = app.get("/v1/runs?limit=100").await.json().await.unwrap();
     assert_eq!(runs["runs"].as_array().unwrap().len(), 2);
     for run in runs["runs"].as_array().unwrap() {
@@ -45,7 +48,9 @@ async fn of_many_with_one_key_one_starts_a_run(database: Database) {
 
 async fn an_event_is_seen_by_the_steps(database: Database) {
     let app = TestApp::builder(database).pipeline("p", PIPELINE).start().await;
-    let Started::New(run) = app.app.engine.start(new("a b", "0")).await.unwrap() else { panic!("a new run") };
+    let StartOutcome::Created(run) = app.app.engine.start_run(new("a b", "0")).await.unwrap() else {
+        panic!("a new run")
+    };
     let run = app.ended(&json!({ "id": run.id })).await;
     assert_eq!(run["steps"][0]["outputs"]["value"], "a b");
     app.finish().await;

@@ -8,8 +8,8 @@ mod inbox;
 mod poll;
 mod uploads;
 
-use afterload_object_store::Stored;
-use afterload_s3_server::{Embedded, load_or_make_credentials};
+use afterload_object_store::ObjectMeta;
+use afterload_s3_server::{EmbeddedStore, load_or_create_credentials};
 use afterload_state::{RunFilter, RunRecord};
 use bytes::Bytes;
 
@@ -28,22 +28,22 @@ steps:
 
 impl TestApp {
     /// Writes an object to a bucket, as any S3 client does.
-    pub async fn put(&self, bucket: &str, key: &str, bytes: &str) -> Stored {
+    pub async fn put(&self, bucket: &str, key: &str, bytes: &str) -> ObjectMeta {
         let bytes = Bytes::from(bytes.to_owned());
-        self.app.engine.objects().put(bucket, key, "text/csv", bytes).await.expect("the object is written")
+        self.app.engine.objects().put_object(bucket, key, "text/csv", bytes).await.expect("the object is written")
     }
 
     /// Makes a pipeline live, as another process of the same database would.
     pub(crate) async fn publish(&self, name: &str, yaml: &str) {
-        let digest = afterload_pipeline::plan::digest(yaml);
-        let definition = afterload_state::Definition { name: name.into(), digest, source: yaml.into() };
-        self.app.engine.db().publish(&[definition], &[]).await.expect("published");
+        let digest = afterload_pipeline::plan::definition_digest(yaml);
+        let definition = afterload_state::DefinitionRecord { name: name.into(), digest, source: yaml.into() };
+        self.app.engine.db().replace_live_definitions(&[definition], &[]).await.expect("published");
     }
 
     /// Waits until everything that happened in the embedded store has been dealt with.
     pub async fn until_no_events(&self) {
-        let credentials = load_or_make_credentials(&self.config.data).expect("credentials");
-        let store = Embedded::open(&self.config.data.join("objects"), credentials).expect("the store");
+        let credentials = load_or_create_credentials(&self.config.data).expect("credentials");
+        let store = EmbeddedStore::open(&self.config.data.join("objects"), credentials).expect("the store");
         eventually("the events", async || store.events_after(0, 1).await.expect("events").is_empty().then_some(()))
             .await;
     }
@@ -51,7 +51,7 @@ impl TestApp {
     /// All runs, oldest first.
     async fn runs(&self) -> Vec<RunRecord> {
         let filter = RunFilter { limit: 10_000, ..RunFilter::default() };
-        let mut runs = self.app.engine.db().runs(&filter).await.expect("the runs");
+        let mut runs = self.app.engine.db().list_runs(&filter).await.expect("the runs");
         runs.reverse();
         runs
     }

@@ -1,6 +1,6 @@
 //! A prefix of a store that tells nobody of anything.
 
-use afterload::config::{BucketConfig, Config, Secret, StoreConfig};
+use afterload::config::{BucketConfig, Config, ObjectStoreConfig, Secret};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 
@@ -13,12 +13,12 @@ const POLL: &str = "name: poll\ntriggers: [{ type: s3, bucket: foreign, prefix: 
                     - { id: one, uses: test.step, with: { give: \"${{ event.version }}\" } }\n";
 
 fn lies_in(moto: &Moto) -> impl FnOnce(&mut Config) {
-    let store = StoreConfig {
+    let store = ObjectStoreConfig {
         endpoint: Some(moto.endpoint.clone()),
         access_key: Some(Secret::new("key")),
         secret_key: Some(Secret::new("secret")),
         path_style: true,
-        ..StoreConfig::default()
+        ..ObjectStoreConfig::default()
     };
     |config| {
         config.objects.stores.insert("foreign".into(), store);
@@ -64,7 +64,7 @@ async fn a_bucket_that_cannot_be_read_is_waited_for(database: Database) {
     let app = TestApp::builder(database).config(lies_in(&moto)).pipeline("poll", POLL).start().await;
     // The first look has found no bucket.
     let db = app.app.engine.db();
-    crate::support::eventually("a look", async || db.all_polled_at().await.unwrap()).await;
+    crate::support::eventually("a look", async || db.find_oldest_scan().await.unwrap()).await;
     sdk(&moto).create_bucket().bucket("foreign").send().await.unwrap();
     app.put("foreign", "in/a.csv", "one").await;
     app.until_runs(1).await;

@@ -1,6 +1,6 @@
 //! Files that are announced, sent straight to where they will lie, and become runs.
 
-use afterload::config::{BucketConfig, Secret, StoreConfig};
+use afterload::config::{BucketConfig, ObjectStoreConfig, Secret};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -78,13 +78,13 @@ async fn a_file_goes_straight_to_another_store(database: Database) {
     let endpoint = Some(moto.endpoint.clone());
     let app = TestApp::builder(database)
         .config(|config| {
-            let store = StoreConfig {
+            let store = ObjectStoreConfig {
                 public_endpoint: endpoint.as_ref().map(|endpoint| endpoint.replace("127.0.0.1", "localhost")),
                 endpoint,
                 access_key: Some(Secret::new("key")),
                 secret_key: Some(Secret::new("secret")),
                 path_style: true,
-                ..StoreConfig::default()
+                ..ObjectStoreConfig::default()
             };
             config.objects.stores.insert("foreign".into(), store);
             let bucket = BucketConfig { store: Some("foreign".into()), ..BucketConfig::default() };
@@ -127,8 +127,8 @@ async fn what_does_not_fit_is_refused(database: Database) {
     let nowhere = ticket["complete_url"].as_str().unwrap().replace("token=", "token=x");
     assert_eq!(app.client.post(nowhere).send().await.unwrap().status(), 401);
     // Who may not start the pipeline may not complete its uploads.
-    let (stored, key) = afterload_server::api::make_key("other", &["runs:write:other".into()], &[]).unwrap();
-    app.app.engine.db().insert_key(&stored).await.unwrap();
+    let (stored, key) = afterload_server::api::create_api_key("other", &["runs:write:other".into()], &[]).unwrap();
+    app.app.engine.db().insert_api_key(&stored).await.unwrap();
     let complete = format!("{}/v1/uploads/{}/complete", app.url, ticket["id"].as_str().unwrap());
     assert_eq!(app.client.post(complete).bearer_auth(key).send().await.unwrap().status(), 403);
     assert!(app.runs().await.is_empty());

@@ -93,7 +93,7 @@ async fn a_name_that_changes_its_mind_is_caught() {
     let allow = format!("127.0.0.1:{}", server.port);
     let http = told(&[&allow], &[&["127.0.0.1"], &["10.0.0.1"]]);
     let url = format!("http://rebind.example:{}/", server.port);
-    assert_eq!(get(&http, &url).await.unwrap().status(), 200);
+    assert_eq!(get(&http, &url).await.unwrap().status_code(), 200);
     assert_eq!(refused(&http, &url).await.code(), "egress_blocked");
     assert_eq!(server.asked().len(), 1);
 }
@@ -112,7 +112,7 @@ async fn what_is_allowed_is_called_and_nothing_beside_it() {
     ] {
         let http = told(&[&entry], &[&["127.0.0.1"]]);
         let url = format!("http://{host}:{port}/");
-        assert_eq!(get(&http, &url).await.map(|answer| answer.status()).unwrap(), 204, "{entry}");
+        assert_eq!(get(&http, &url).await.map(|answer| answer.status_code()).unwrap(), 204, "{entry}");
     }
     let elsewhere = format!("127.0.0.1:{}", port ^ 1);
     for (entry, host) in [
@@ -167,10 +167,10 @@ async fn redirects_are_followed_three_times_and_never_to_where_nothing_may_go() 
     assert!(!error.to_string().contains("canary"), "{error}");
     assert_eq!(server.asked().len() - before, 4, "the first call and three more");
     let answer = get(&http, &server.url("/3")).await.unwrap();
-    assert_eq!(answer.bytes().await.unwrap(), "done");
+    assert_eq!(answer.read_bytes().await.unwrap(), "done");
     // Who does not want to follow sees the redirect.
-    let request = Request::get(&server.url("/metadata")).unwrap().without_redirects();
-    assert_eq!(http.send(request).await.unwrap().status(), 302);
+    let request = EgressRequest::get(&server.url("/metadata")).unwrap().without_redirects();
+    assert_eq!(http.send(request).await.unwrap().status_code(), 302);
 }
 
 #[tokio::test]
@@ -183,8 +183,9 @@ async fn secrets_stay_with_the_origin_that_they_were_meant_for() {
     })
     .await;
     let http = http(&["127.0.0.1"]);
-    let request = Request::post(&server.url("/same")).unwrap().body("text/plain", "the body");
-    let request = request.header("Authorization", "Bearer canary").unwrap().header("X-Key", "canary").unwrap();
+    let request = EgressRequest::post(&server.url("/same")).unwrap().with_body("text/plain", "the body");
+    let request =
+        request.with_header("Authorization", "Bearer canary").unwrap().with_header("X-Key", "canary").unwrap();
     http.send(request).await.unwrap();
     let asked = server.asked();
     assert_eq!(asked.iter().filter(|asked| asked.matches("canary").count() == 2).count(), 2, "{asked:?}");

@@ -8,9 +8,9 @@ use afterload_core::units::ByteSize;
 
 const SHORT: Duration = Duration::from_millis(300);
 
-async fn within(http: &Http, url: &str) -> Result<usize> {
-    let answer = http.send(Request::get(url)?.timeout(SHORT)).await?;
-    Ok(answer.bytes().await?.len())
+async fn within(http: &EgressClient, url: &str) -> Result<usize> {
+    let answer = http.send(EgressRequest::get(url)?.with_timeout(SHORT)).await?;
+    Ok(answer.read_bytes().await?.len())
 }
 
 #[tokio::test]
@@ -63,15 +63,15 @@ async fn a_body_is_read_up_to_its_limit_and_no_further() {
     .await;
     let http = http(&["127.0.0.1"]);
     for path in ["/declared", "/endless", "/over"] {
-        let error = get(&http, &server.url(path)).await.unwrap().bytes().await.unwrap_err();
+        let error = get(&http, &server.url(path)).await.unwrap().read_bytes().await.unwrap_err();
         assert_eq!((error.code(), error.is_transient()), ("http_body_too_large", false), "{path}");
     }
-    assert_eq!(get(&http, &server.url("/full")).await.unwrap().bytes().await.unwrap().len(), most);
+    assert_eq!(get(&http, &server.url("/full")).await.unwrap().read_bytes().await.unwrap().len(), most);
     let http_limits = HttpLimits { body: ByteSize(1000), ..HttpLimits::default() };
     let tight = limited(&["127.0.0.1"], &http_limits);
-    let error = get(&tight, &server.url("/full")).await.unwrap().bytes().await.unwrap_err();
+    let error = get(&tight, &server.url("/full")).await.unwrap().read_bytes().await.unwrap_err();
     assert!(error.code() == "http_body_too_large" && error.message().contains("1000"), "{error}");
-    let error = get(&http, &server.url("/short")).await.unwrap().bytes().await.unwrap_err();
+    let error = get(&http, &server.url("/short")).await.unwrap().read_bytes().await.unwrap_err();
     assert_eq!((error.code(), error.is_transient()), ("http_broken", true), "{error}");
 }
 
@@ -84,9 +84,13 @@ async fn a_body_that_does_not_come_is_not_too_large() {
     .await;
     let http = http(&["127.0.0.1"]);
     for (method, path) in [(Method::HEAD, "/"), (Method::GET, "/304")] {
-        let answer = http.send(Request::new(method, &server.url(path)).unwrap()).await.unwrap();
-        assert_eq!((answer.length(), answer.header("content-length")), (Some(0), Some("1099511627776")), "{path}");
-        assert!(answer.bytes().await.unwrap().is_empty());
+        let answer = http.send(EgressRequest::new(method, &server.url(path)).unwrap()).await.unwrap();
+        assert_eq!(
+            (answer.content_length(), answer.header_text("content-length")),
+            (Some(0), Some("1099511627776")),
+            "{path}"
+        );
+        assert!(answer.read_bytes().await.unwrap().is_empty());
     }
 }
 
@@ -94,8 +98,8 @@ async fn a_body_that_does_not_come_is_not_too_large() {
 async fn a_compressed_body_is_not_asked_for_and_stays_as_it_is() {
     let server = Server::saying(&answer("200 OK", "Content-Encoding: gzip\r\n", "\u{1f}not unpacked")).await;
     let answer = get(&http(&["127.0.0.1"]), &server.url("/")).await.unwrap();
-    assert_eq!(answer.header("content-encoding"), Some("gzip"));
-    assert_eq!(answer.bytes().await.unwrap(), "\u{1f}not unpacked");
+    assert_eq!(answer.header_text("content-encoding"), Some("gzip"));
+    assert_eq!(answer.read_bytes().await.unwrap(), "\u{1f}not unpacked");
     let asked = server.asked()[0].to_ascii_lowercase();
     assert!(asked.contains("accept-encoding: identity\r\n") && !asked.contains("gzip"), "{asked}");
 }

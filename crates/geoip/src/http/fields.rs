@@ -2,31 +2,33 @@
 
 use serde_json::Value;
 
-use crate::Answer;
+use crate::GeoRecord;
 
 /// The answer whose fields stand where `pointers` say.
-pub fn answer(body: &Value, pointers: &[(String, String)]) -> Answer {
-    let mut answer = Answer::default();
+pub fn record_from_json(body: &Value, pointers: &[(String, String)]) -> GeoRecord {
+    let mut answer = GeoRecord::default();
     for (field, pointer) in pointers {
         let Some(value) = body.pointer(pointer) else { continue };
         match field.as_str() {
-            "country" => answer.country = text(value),
-            "country_code" => answer.country_code = text(value).map(|code| code.to_ascii_uppercase()),
-            "region" => answer.region = text(value),
-            "city" => answer.city = text(value),
-            "postal_code" => answer.postal_code = text(value),
-            "latitude" => answer.latitude = degrees(value, 0, 90.0),
-            "longitude" => answer.longitude = degrees(value, 1, 180.0),
-            "timezone" => answer.timezone = text(value),
-            "asn" => answer.asn = asn(value),
-            "isp" => answer.isp = text(value).map(|name| without_asn(&name).to_owned()).filter(|name| !name.is_empty()),
+            "country" => answer.country = text_value(value),
+            "country_code" => answer.country_code = text_value(value).map(|code| code.to_ascii_uppercase()),
+            "region" => answer.region = text_value(value),
+            "city" => answer.city = text_value(value),
+            "postal_code" => answer.postal_code = text_value(value),
+            "latitude" => answer.latitude = parse_degrees(value, 0, 90.0),
+            "longitude" => answer.longitude = parse_degrees(value, 1, 180.0),
+            "timezone" => answer.timezone = text_value(value),
+            "asn" => answer.asn = parse_asn(value),
+            "isp" => {
+                answer.isp = text_value(value).map(|name| strip_asn(&name).to_owned()).filter(|name| !name.is_empty())
+            }
             _ => {}
         }
     }
     answer
 }
 
-fn text(value: &Value) -> Option<String> {
+fn text_value(value: &Value) -> Option<String> {
     let text = match value {
         Value::String(text) => text.trim().to_owned(),
         Value::Number(number) => number.to_string(),
@@ -36,7 +38,7 @@ fn text(value: &Value) -> Option<String> {
 }
 
 /// A number, as a number or as text, or the part at `place` of a pair such as `37.4,-122.1`.
-fn degrees(value: &Value, place: usize, most: f64) -> Option<f64> {
+fn parse_degrees(value: &Value, place: usize, most: f64) -> Option<f64> {
     let number = match value {
         Value::Number(number) => number.as_f64(),
         Value::String(text) => {
@@ -50,7 +52,7 @@ fn degrees(value: &Value, place: usize, most: f64) -> Option<f64> {
 }
 
 /// A number, or one behind `AS`, as in `AS15169 Google LLC`.
-fn asn(value: &Value) -> Option<u64> {
+fn parse_asn(value: &Value) -> Option<u64> {
     if let Some(number) = value.as_u64() {
         return Some(number);
     }
@@ -59,9 +61,9 @@ fn asn(value: &Value) -> Option<u64> {
     first.strip_prefix("AS").unwrap_or(first).parse().ok()
 }
 
-fn without_asn(text: &str) -> &str {
+fn strip_asn(text: &str) -> &str {
     match text.split_once(' ') {
-        Some((first, rest)) if asn(&Value::from(first)).is_some() && first.starts_with("AS") => rest.trim(),
+        Some((first, rest)) if parse_asn(&Value::from(first)).is_some() && first.starts_with("AS") => rest.trim(),
         _ => text,
     }
 }
@@ -77,11 +79,11 @@ mod tests {
     #[test]
     fn presets_read_the_answers_of_their_services() {
         let read = |preset, body: Value| {
-            let config = GeoHttpConfig { preset: Some(preset), ..GeoHttpConfig::default() }.filled();
+            let config = GeoHttpConfig { preset: Some(preset), ..GeoHttpConfig::default() }.with_preset();
             let fields: Vec<_> = config.fields.into_iter().collect();
-            answer(&body, &fields)
+            record_from_json(&body, &fields)
         };
-        let google = Answer {
+        let google = GeoRecord {
             country_code: Some("US".into()),
             region: Some("California".into()),
             city: Some("Mountain View".into()),
@@ -91,9 +93,9 @@ mod tests {
             timezone: Some("America/Los_Angeles".into()),
             asn: Some(15169),
             isp: Some("Google LLC".into()),
-            ..Answer::default()
+            ..GeoRecord::default()
         };
-        let with_country = Answer { country: Some("United States".into()), ..google.clone() };
+        let with_country = GeoRecord { country: Some("United States".into()), ..google.clone() };
         let ip_api = json!({ "status": "success", "country": "United States", "countryCode": "US", "regionName": "California",
             "city": "Mountain View", "zip": "94043", "lat": 37.4, "lon": -122.1, "timezone": "America/Los_Angeles",
             "isp": "Google LLC", "as": "AS15169 Google LLC" });
@@ -109,11 +111,20 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_left_out() {
-        assert_eq!((degrees(&json!("x"), 0, 90.0), degrees(&json!(91), 0, 90.0)), (None, None));
-        assert_eq!((degrees(&json!("12.5"), 1, 180.0), degrees(&json!("1,2"), 1, 180.0)), (Some(12.5), Some(2.0)));
-        assert_eq!((asn(&json!("AS")), asn(&json!("65000")), asn(&json!(7))), (None, Some(65000), Some(7)));
-        assert_eq!((text(&json!(" ")), text(&json!({})), text(&json!(75001))), (None, None, Some("75001".into())));
-        assert_eq!(without_asn("AS1 "), "");
-        assert_eq!(without_asn("ASSOCIATION of x"), "ASSOCIATION of x");
+        assert_eq!((parse_degrees(&json!("x"), 0, 90.0), parse_degrees(&json!(91), 0, 90.0)), (None, None));
+        assert_eq!(
+            (parse_degrees(&json!("12.5"), 1, 180.0), parse_degrees(&json!("1,2"), 1, 180.0)),
+            (Some(12.5), Some(2.0))
+        );
+        assert_eq!(
+            (parse_asn(&json!("AS")), parse_asn(&json!("65000")), parse_asn(&json!(7))),
+            (None, Some(65000), Some(7))
+        );
+        assert_eq!(
+            (text_value(&json!(" ")), text_value(&json!({})), text_value(&json!(75001))),
+            (None, None, Some("75001".into()))
+        );
+        assert_eq!(strip_asn("AS1 "), "");
+        assert_eq!(strip_asn("ASSOCIATION of x"), "ASSOCIATION of x");
     }
 }

@@ -9,33 +9,33 @@ use tokio_util::sync::CancellationToken;
 use afterload_core::error::{Error, Result};
 
 /// So many failures in a row close the gate.
-const FAILURES: u32 = 5;
+const FAILURE_THRESHOLD: u32 = 5;
 /// For how long they do.
-const REST: Duration = Duration::from_secs(30);
+const BREAKER_OPEN_DURATION: Duration = Duration::from_secs(30);
 /// Who is told to come back later than this asks others instead.
-const PATIENCE: Duration = Duration::from_secs(20);
+const MAX_RETRY_WAIT: Duration = Duration::from_secs(20);
 
 /// The gate of a service, for one process.
-pub struct Gate {
+pub struct CircuitBreaker {
     /// The time between two calls.
-    pace: Duration,
-    state: Mutex<State>,
+    min_interval: Duration,
+    state: Mutex<BreakerState>,
 }
 
 #[derive(Default)]
-struct State {
+struct BreakerState {
     /// When the next call may be made.
-    next: Option<Instant>,
+    next_call_at: Option<Instant>,
     /// Until when it is closed.
-    closed: Option<Instant>,
+    blocked_until: Option<Instant>,
     failures: u32,
 }
 
-impl Gate {
+impl CircuitBreaker {
     /// A gate for so many calls a minute.
     pub fn new(per_minute: Option<u32>) -> Self {
         let pace = per_minute.map_or(Duration::ZERO, |calls| Duration::from_secs(60) / calls.max(1));
-        Self { pace, state: Mutex::default() }
+        Self { min_interval: pace, state: Mutex::default() }
     }
 
     /// Waits for a turn.
@@ -43,60 +43,60 @@ impl Gate {
     /// # Errors
     /// `geo_provider_resting`, with the time until then, where it is closed for longer than anybody should wait;
     /// `step_stopped`.
-    pub async fn enter(&self, name: &str, stop: &CancellationToken) -> Result<()> {
+    pub async fn acquire(&self, name: &str, stop: &CancellationToken) -> Result<()> {
         loop {
-            let at = self.turn(Instant::now()).map_err(|rest| {
+            let at = self.reserve_call(Instant::now()).map_err(|rest| {
                 Error::transient(
                     "geo_provider_resting",
                     format!("`{name}` is not asked for now, because it failed or asked for that"),
                 )
-                .retry_after(rest)
+                .with_retry_after(rest)
             })?;
             tokio::select! {
                 () = tokio::time::sleep_until(at) => {}
                 () = stop.cancelled() => return Err(Error::stopped("step_stopped", "the step was asked to stop")),
             }
             // Another call may have been told to come later meanwhile.
-            if self.is_open(Instant::now()) {
+            if self.allows_calls(Instant::now()) {
                 return Ok(());
             }
         }
     }
 
     /// The call went well. That opens nothing: another one on its way may have been told to come later.
-    pub fn well(&self) {
+    pub fn on_success(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).failures = 0;
     }
 
     /// The call failed; gives whether the same may be tried again after a short wait, because the service asked for that.
-    pub fn failed(&self, error: &Error) -> bool {
-        self.closed_by(error.wait(), Instant::now())
+    pub fn on_failure(&self, error: &Error) -> bool {
+        self.record_failure(error.retry_after(), Instant::now())
     }
 
-    fn is_open(&self, now: Instant) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).closed.is_none_or(|closed| closed <= now)
+    fn allows_calls(&self, now: Instant) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).blocked_until.is_none_or(|closed| closed <= now)
     }
 
-    fn turn(&self, now: Instant) -> Result<Instant, Duration> {
+    fn reserve_call(&self, now: Instant) -> Result<Instant, Duration> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let opens = state.closed.unwrap_or(now).max(now);
+        let opens = state.blocked_until.unwrap_or(now).max(now);
         // What fails is not waited for, what wants a pause is, for a while.
-        if opens > now && (state.failures >= FAILURES || opens - now > PATIENCE) {
+        if opens > now && (state.failures >= FAILURE_THRESHOLD || opens - now > MAX_RETRY_WAIT) {
             return Err(opens - now);
         }
-        let at = state.next.unwrap_or(now).max(opens);
-        state.next = Some(at + self.pace);
+        let at = state.next_call_at.unwrap_or(now).max(opens);
+        state.next_call_at = Some(at + self.min_interval);
         Ok(at)
     }
 
-    fn closed_by(&self, wanted: Option<Duration>, now: Instant) -> bool {
+    fn record_failure(&self, wanted: Option<Duration>, now: Instant) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.failures += 1;
-        let rest = wanted.or((state.failures >= FAILURES).then_some(REST));
+        let rest = wanted.or((state.failures >= FAILURE_THRESHOLD).then_some(BREAKER_OPEN_DURATION));
         if let Some(rest) = rest {
-            state.closed = Some(state.closed.unwrap_or(now).max(now + rest));
+            state.blocked_until = Some(state.blocked_until.unwrap_or(now).max(now + rest));
         }
-        wanted.is_some_and(|wait| wait <= PATIENCE) && state.failures < FAILURES
+        wanted.is_some_and(|wait| wait <= MAX_RETRY_WAIT) && state.failures < FAILURE_THRESHOLD
     }
 }
 
@@ -106,46 +106,46 @@ mod tests {
 
     #[tokio::test]
     async fn calls_keep_their_distance() {
-        let (gate, now) = (Gate::new(Some(60)), Instant::now());
-        let turns: Vec<_> = (0..3).map(|_| (gate.turn(now).unwrap() - now).as_secs()).collect();
+        let (gate, now) = (CircuitBreaker::new(Some(60)), Instant::now());
+        let turns: Vec<_> = (0..3).map(|_| (gate.reserve_call(now).unwrap() - now).as_secs()).collect();
         assert_eq!(turns, [0, 1, 2]);
-        assert_eq!(gate.turn(now + Duration::from_secs(10)), Ok(now + Duration::from_secs(10)));
+        assert_eq!(gate.reserve_call(now + Duration::from_secs(10)), Ok(now + Duration::from_secs(10)));
     }
 
     #[tokio::test]
     async fn a_service_that_wants_a_pause_gets_it() {
-        let (gate, now) = (Gate::new(None), Instant::now());
-        assert!(gate.closed_by(Some(Duration::from_secs(3)), now));
-        assert_eq!(gate.turn(now), Ok(now + Duration::from_secs(3)));
-        assert!(!gate.closed_by(Some(Duration::from_secs(300)), now));
-        assert_eq!(gate.turn(now), Err(Duration::from_secs(300)));
+        let (gate, now) = (CircuitBreaker::new(None), Instant::now());
+        assert!(gate.record_failure(Some(Duration::from_secs(3)), now));
+        assert_eq!(gate.reserve_call(now), Ok(now + Duration::from_secs(3)));
+        assert!(!gate.record_failure(Some(Duration::from_secs(300)), now));
+        assert_eq!(gate.reserve_call(now), Err(Duration::from_secs(300)));
         // A call that was on its way all the time.
-        gate.well();
-        assert_eq!(gate.turn(now + Duration::from_secs(4)), Err(Duration::from_secs(296)));
-        assert!(gate.turn(now + Duration::from_secs(300)).is_ok());
+        gate.on_success();
+        assert_eq!(gate.reserve_call(now + Duration::from_secs(4)), Err(Duration::from_secs(296)));
+        assert!(gate.reserve_call(now + Duration::from_secs(300)).is_ok());
     }
 
     #[tokio::test]
     async fn who_waits_for_a_turn_hears_of_a_pause() {
-        let (gate, now) = (Gate::new(None), Instant::now());
-        gate.closed_by(Some(Duration::from_millis(20)), now);
+        let (gate, now) = (CircuitBreaker::new(None), Instant::now());
+        gate.record_failure(Some(Duration::from_millis(20)), now);
         let stop = CancellationToken::new();
         // Its turn is taken before the longer pause is known.
-        let (entered, ()) = tokio::join!(gate.enter("one", &stop), async {
-            gate.closed_by(Some(Duration::from_secs(300)), now);
+        let (entered, ()) = tokio::join!(gate.acquire("one", &stop), async {
+            gate.record_failure(Some(Duration::from_secs(300)), now);
         });
         assert_eq!(entered.unwrap_err().code(), "geo_provider_resting");
     }
 
     #[tokio::test]
     async fn failures_in_a_row_close_it_for_a_while() {
-        let (gate, now) = (Gate::new(None), Instant::now());
-        for _ in 1..FAILURES {
-            assert!(!gate.closed_by(None, now));
-            assert_eq!(gate.turn(now), Ok(now));
+        let (gate, now) = (CircuitBreaker::new(None), Instant::now());
+        for _ in 1..FAILURE_THRESHOLD {
+            assert!(!gate.record_failure(None, now));
+            assert_eq!(gate.reserve_call(now), Ok(now));
         }
-        assert!(!gate.closed_by(None, now));
-        assert_eq!(gate.turn(now), Err(REST));
-        assert!(gate.turn(now + REST).is_ok(), "then one may try again");
+        assert!(!gate.record_failure(None, now));
+        assert_eq!(gate.reserve_call(now), Err(BREAKER_OPEN_DURATION));
+        assert!(gate.reserve_call(now + BREAKER_OPEN_DURATION).is_ok(), "then one may try again");
     }
 }

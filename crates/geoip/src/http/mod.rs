@@ -11,28 +11,28 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use self::gate::Gate;
-use super::{Answer, GeoHttpConfig, HttpGet};
+use self::gate::CircuitBreaker;
+use super::{GeoHttpConfig, GeoRecord, HttpGet};
 use afterload_core::error::Result;
 use afterload_core::secret::Secret;
 
 /// A service on the web.
-pub(super) struct Service {
+pub(super) struct GeoHttpService {
     name: String,
     url: String,
     headers: Vec<(String, Secret)>,
     fields: Vec<(String, String)>,
-    unknown: Vec<(String, Value)>,
+    unknown_markers: Vec<(String, Value)>,
     timeout: Duration,
-    gate: Gate,
+    breaker: CircuitBreaker,
     http: Arc<dyn HttpGet>,
     /// Tells what it answered from what it would answer if it were configured otherwise.
-    pub(super) cached_as: String,
+    pub(super) cache_key: String,
 }
 
-impl Service {
+impl GeoHttpService {
     pub(super) fn new(name: &str, config: &GeoHttpConfig, http: Arc<dyn HttpGet>) -> Self {
-        let GeoHttpConfig { url, headers, fields, unknown, per_minute, timeout, .. } = config.filled();
+        let GeoHttpConfig { url, headers, fields, unknown, per_minute, timeout, .. } = config.with_preset();
         let name = format!("http:{name}");
         let url = url.unwrap_or_default();
         let facts = serde_json::json!([url, fields, unknown]).to_string();
@@ -42,28 +42,28 @@ impl Service {
             url,
             headers: headers.into_iter().collect(),
             fields: fields.into_iter().collect(),
-            unknown: unknown.into_iter().collect(),
+            unknown_markers: unknown.into_iter().collect(),
             timeout: timeout.0,
-            gate: Gate::new(per_minute),
+            breaker: CircuitBreaker::new(per_minute),
             http,
-            cached_as,
+            cache_key: cached_as,
         }
     }
 
     /// What it knows of an address.
-    pub(super) async fn find(&self, ip: IpAddr, stop: &CancellationToken) -> Result<Option<Answer>> {
+    pub(super) async fn find_record(&self, ip: IpAddr, stop: &CancellationToken) -> Result<Option<GeoRecord>> {
         loop {
-            self.gate.enter(&self.name, stop).await?;
+            self.breaker.acquire(&self.name, stop).await?;
             let asked = tokio::select! {
-                asked = self.ask(ip) => asked,
+                asked = self.request_record(ip) => asked,
                 () = stop.cancelled() => continue,
             };
             match asked {
                 Ok(answer) => {
-                    self.gate.well();
+                    self.breaker.on_success();
                     return Ok(answer);
                 }
-                Err(error) if self.gate.failed(&error) => {
+                Err(error) if self.breaker.on_failure(&error) => {
                     tracing::info!(geo.provider = self.name, %error, "it is asked again when it wants");
                 }
                 Err(error) => return Err(error),
@@ -71,14 +71,14 @@ impl Service {
         }
     }
 
-    async fn ask(&self, ip: IpAddr) -> Result<Option<Answer>> {
+    async fn request_record(&self, ip: IpAddr) -> Result<Option<GeoRecord>> {
         let url = self.url.replace("{ip}", &ip.to_string());
         let Some(body) = self.http.get_json(&url, &self.headers, self.timeout).await? else { return Ok(None) };
-        if self.unknown.iter().any(|(pointer, value)| body.pointer(pointer) == Some(value)) {
+        if self.unknown_markers.iter().any(|(pointer, value)| body.pointer(pointer) == Some(value)) {
             return Ok(None);
         }
-        let answer = fields::answer(&body, &self.fields);
-        let named = |answer| Answer { provider: Some(self.name.clone()), ..answer };
-        Ok(Some(answer).filter(Answer::says_something).map(named))
+        let answer = fields::record_from_json(&body, &self.fields);
+        let named = |answer| GeoRecord { provider: Some(self.name.clone()), ..answer };
+        Ok(Some(answer).filter(GeoRecord::has_data).map(named))
     }
 }

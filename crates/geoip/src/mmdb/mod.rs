@@ -11,42 +11,42 @@ use std::time::{Duration, Instant, SystemTime};
 
 use maxminddb::{MaxMindDbError, Reader};
 
-use self::record::Record;
-use super::Answer;
+use self::record::MmdbRecord;
+use super::GeoRecord;
 use afterload_core::error::{Error, Result};
 
 /// How often it is looked whether a file has changed.
-const LOOK: Duration = Duration::from_secs(1);
+const MMDB_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A file, read when it is first asked and again when it has changed.
-pub(super) struct Mmdb {
+pub(super) struct MmdbFile {
     name: String,
     path: PathBuf,
-    state: Mutex<Option<Opened>>,
+    state: Mutex<Option<OpenMmdb>>,
 }
 
 #[derive(Clone)]
-struct Opened {
+struct OpenMmdb {
     reader: Arc<Reader<Vec<u8>>>,
-    stamp: Stamp,
-    looked: Instant,
+    stamp: MmdbStamp,
+    checked_at: Instant,
 }
 
 /// What tells that a file is another one.
-type Stamp = (Option<SystemTime>, u64);
+type MmdbStamp = (Option<SystemTime>, u64);
 
-impl Mmdb {
+impl MmdbFile {
     pub(super) fn new(folder: &Path, name: &str) -> Self {
         let path = folder.join(format!("{name}.mmdb"));
         Self { name: format!("mmdb:{name}"), path, state: Mutex::default() }
     }
 
     /// What it knows of each address, in their order. Reading a file blocks.
-    pub(super) fn find(&self, addresses: &[IpAddr]) -> Result<Vec<Option<Arc<Answer>>>> {
-        let reader = self.reader()?;
+    pub(super) fn find_records(&self, addresses: &[IpAddr]) -> Result<Vec<Option<Arc<GeoRecord>>>> {
+        let reader = self.current_reader()?;
         let of_four = reader.metadata().ip_version == 4;
         // Many networks share a record, which is decoded once.
-        let mut records: HashMap<usize, Option<Arc<Answer>>> = HashMap::new();
+        let mut records: HashMap<usize, Option<Arc<GeoRecord>>> = HashMap::new();
         let mut one = |ip: &IpAddr| {
             if of_four && ip.is_ipv6() {
                 return Ok(None);
@@ -56,20 +56,20 @@ impl Mmdb {
             if let Some(answer) = records.get(&at) {
                 return Ok(answer.clone());
             }
-            let answer = found.decode::<Record<'_>>()?.map(Record::answer).filter(Answer::says_something);
-            let answer = answer.map(|answer| Arc::new(Answer { provider: Some(self.name.clone()), ..answer }));
+            let answer = found.decode::<MmdbRecord<'_>>()?.map(MmdbRecord::into_geo_record).filter(GeoRecord::has_data);
+            let answer = answer.map(|answer| Arc::new(GeoRecord { provider: Some(self.name.clone()), ..answer }));
             records.insert(at, answer.clone());
             Ok(answer)
         };
-        addresses.iter().map(|ip| one(ip).map_err(|error| self.failed(&error))).collect()
+        addresses.iter().map(|ip| one(ip).map_err(|error| self.mmdb_error(&error))).collect()
     }
 
-    fn reader(&self) -> Result<Arc<Reader<Vec<u8>>>> {
+    fn current_reader(&self) -> Result<Arc<Reader<Vec<u8>>>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(opened) = state.as_ref().filter(|opened| opened.looked.elapsed() < LOOK) {
+        if let Some(opened) = state.as_ref().filter(|opened| opened.checked_at.elapsed() < MMDB_POLL_INTERVAL) {
             return Ok(opened.reader.clone());
         }
-        let read = self.stamp().map_err(MaxMindDbError::Io).and_then(|stamp| match state.as_ref() {
+        let read = self.read_stamp().map_err(MaxMindDbError::Io).and_then(|stamp| match state.as_ref() {
             Some(opened) if opened.stamp == stamp => Ok((opened.reader.clone(), stamp)),
             _ => Ok((Arc::new(Reader::open_readfile(&self.path)?), stamp)),
         });
@@ -80,26 +80,26 @@ impl Mmdb {
                 tracing::warn!(geo.provider = self.name, %error, "the file cannot be read; the one before is used");
                 (opened.reader.clone(), opened.stamp)
             }
-            (Err(error), None) => return Err(self.failed(&error)),
+            (Err(error), None) => return Err(self.mmdb_error(&error)),
         };
-        *state = Some(Opened { reader: reader.clone(), stamp, looked: Instant::now() });
+        *state = Some(OpenMmdb { reader: reader.clone(), stamp, checked_at: Instant::now() });
         Ok(reader)
     }
 
-    fn stamp(&self) -> io::Result<Stamp> {
+    fn read_stamp(&self) -> io::Result<MmdbStamp> {
         let facts = self.path.metadata()?;
         Ok((facts.modified().ok(), facts.len()))
     }
 
-    fn failed(&self, error: &MaxMindDbError) -> Error {
+    fn mmdb_error(&self, error: &MaxMindDbError) -> Error {
         match error {
             MaxMindDbError::Io(error) => {
                 Error::permanent("geo_file_missing", format!("`{}` cannot be read: {error}", self.path.display()))
-                    .hint("put the file there; `geo.folder` of the configuration says where files are looked for")
+                    .with_hint("put the file there; `geo.folder` of the configuration says where files are looked for")
             }
             error => {
                 let message = format!("`{}` is not a sound file of the MaxMind format: {error}", self.path.display());
-                Error::permanent("geo_file_invalid", message).hint("download it again")
+                Error::permanent("geo_file_invalid", message).with_hint("download it again")
             }
         }
     }

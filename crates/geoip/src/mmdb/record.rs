@@ -5,99 +5,99 @@ use std::fmt;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::Answer;
+use crate::GeoRecord;
 
 /// Both schemas at once: no name means two things.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Record<'a> {
+pub struct MmdbRecord<'a> {
     // MaxMind's.
     #[serde(borrow)]
-    country: Place<'a>,
+    country: MmdbPlace<'a>,
     #[serde(borrow)]
-    registered_country: Place<'a>,
+    registered_country: MmdbPlace<'a>,
     #[serde(borrow)]
-    subdivisions: First<'a>,
+    subdivisions: FirstMmdbPlace<'a>,
     #[serde(borrow)]
-    postal: Postal<'a>,
+    postal: MmdbPostal<'a>,
     #[serde(borrow)]
-    location: Location<'a>,
+    location: MmdbLocation<'a>,
     #[serde(borrow)]
-    traits: Network<'a>,
+    traits: MmdbTraits<'a>,
     // Of both.
     #[serde(borrow)]
-    city: Named<'a>,
+    city: MmdbName<'a>,
     // ip-location-db's, and MaxMind's files of networks.
     country_code: Option<&'a str>,
     state1: Option<&'a str>,
     postcode: Option<&'a str>,
-    latitude: Option<Degrees>,
-    longitude: Option<Degrees>,
+    latitude: Option<MmdbNumber>,
+    longitude: Option<MmdbNumber>,
     timezone: Option<&'a str>,
-    autonomous_system_number: Option<Count>,
+    autonomous_system_number: Option<MmdbWholeNumber>,
     autonomous_system_organization: Option<&'a str>,
     isp: Option<&'a str>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Place<'a> {
+struct MmdbPlace<'a> {
     iso_code: Option<&'a str>,
     #[serde(borrow)]
-    names: Names<'a>,
+    names: MmdbNames<'a>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Names<'a> {
+struct MmdbNames<'a> {
     en: Option<&'a str>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Postal<'a> {
+struct MmdbPostal<'a> {
     code: Option<&'a str>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Location<'a> {
-    latitude: Option<Degrees>,
-    longitude: Option<Degrees>,
+struct MmdbLocation<'a> {
+    latitude: Option<MmdbNumber>,
+    longitude: Option<MmdbNumber>,
     time_zone: Option<&'a str>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Network<'a> {
-    autonomous_system_number: Option<Count>,
+struct MmdbTraits<'a> {
+    autonomous_system_number: Option<MmdbWholeNumber>,
     autonomous_system_organization: Option<&'a str>,
     isp: Option<&'a str>,
 }
 
 /// A number of any of the format's types: what is short is written in a short one.
 #[derive(Clone, Copy, Debug)]
-struct Degrees(f64);
+struct MmdbNumber(f64);
 
 /// The same without a fraction.
 #[derive(Clone, Copy, Debug)]
-struct Count(u64);
+struct MmdbWholeNumber(u64);
 
 /// A name as text, or a map with `names`.
 #[derive(Debug, Default)]
-struct Named<'a>(Option<&'a str>);
+struct MmdbName<'a>(Option<&'a str>);
 
 /// The first of a list of places.
 #[derive(Debug, Default)]
-struct First<'a>(Option<Place<'a>>);
+struct FirstMmdbPlace<'a>(Option<MmdbPlace<'a>>);
 
-impl Record<'_> {
+impl MmdbRecord<'_> {
     /// What it says, without who says it.
-    pub fn answer(self) -> Answer {
+    pub fn into_geo_record(self) -> GeoRecord {
         // Where nobody knows where an address is, its owner's country is the best guess.
         let country = if self.country.iso_code.is_some() { self.country } else { self.registered_country };
         let text = |text: Option<&str>| text.map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
-        Answer {
+        GeoRecord {
             ip: None,
             country: text(country.names.en),
             country_code: text(country.iso_code.or(self.country_code)),
@@ -120,24 +120,24 @@ impl Record<'_> {
     }
 }
 
-struct NamedVisitor;
+struct MmdbNameVisitor;
 
-impl<'de> Visitor<'de> for NamedVisitor {
-    type Value = Named<'de>;
+impl<'de> Visitor<'de> for MmdbNameVisitor {
+    type Value = MmdbName<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a name")
     }
 
-    fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<Named<'de>, E> {
-        Ok(Named(Some(text)))
+    fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<MmdbName<'de>, E> {
+        Ok(MmdbName(Some(text)))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Named<'de>, A::Error> {
-        let mut found = Named::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<MmdbName<'de>, A::Error> {
+        let mut found = MmdbName::default();
         while let Some(key) = entries.next_key::<&str>()? {
             match key {
-                "names" => found = Named(entries.next_value::<Names<'de>>()?.en),
+                "names" => found = MmdbName(entries.next_value::<MmdbNames<'de>>()?.en),
                 _ => drop(entries.next_value::<IgnoredAny>()?),
             }
         }
@@ -145,87 +145,87 @@ impl<'de> Visitor<'de> for NamedVisitor {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Named<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for MmdbName<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NamedVisitor)
+        deserializer.deserialize_any(MmdbNameVisitor)
     }
 }
 
-struct FirstVisitor;
+struct FirstMmdbPlaceVisitor;
 
-impl<'de> Visitor<'de> for FirstVisitor {
-    type Value = First<'de>;
+impl<'de> Visitor<'de> for FirstMmdbPlaceVisitor {
+    type Value = FirstMmdbPlace<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list of places")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<First<'de>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<FirstMmdbPlace<'de>, A::Error> {
         let first = items.next_element()?;
         while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(First(first))
+        Ok(FirstMmdbPlace(first))
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for First<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for FirstMmdbPlace<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(FirstVisitor)
+        deserializer.deserialize_seq(FirstMmdbPlaceVisitor)
     }
 }
 
-struct DegreesVisitor;
+struct MmdbNumberVisitor;
 
-impl Visitor<'_> for DegreesVisitor {
-    type Value = Degrees;
+impl Visitor<'_> for MmdbNumberVisitor {
+    type Value = MmdbNumber;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a number")
     }
 
     /// Also for single precision, whose shortest text is the number that was meant.
-    fn visit_f32<E: serde::de::Error>(self, number: f32) -> Result<Degrees, E> {
-        Ok(Degrees(number.to_string().parse().unwrap_or(f64::from(number))))
+    fn visit_f32<E: serde::de::Error>(self, number: f32) -> Result<MmdbNumber, E> {
+        Ok(MmdbNumber(number.to_string().parse().unwrap_or(f64::from(number))))
     }
 
-    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Degrees, E> {
-        Ok(Degrees(number))
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<MmdbNumber, E> {
+        Ok(MmdbNumber(number))
     }
 
-    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Degrees, E> {
-        Ok(Degrees(number as f64))
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<MmdbNumber, E> {
+        Ok(MmdbNumber(number as f64))
     }
 
-    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Degrees, E> {
-        Ok(Degrees(number as f64))
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<MmdbNumber, E> {
+        Ok(MmdbNumber(number as f64))
     }
 }
 
-impl<'de> Deserialize<'de> for Degrees {
+impl<'de> Deserialize<'de> for MmdbNumber {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(DegreesVisitor)
+        deserializer.deserialize_any(MmdbNumberVisitor)
     }
 }
 
-struct CountVisitor;
+struct MmdbWholeNumberVisitor;
 
-impl Visitor<'_> for CountVisitor {
-    type Value = Count;
+impl Visitor<'_> for MmdbWholeNumberVisitor {
+    type Value = MmdbWholeNumber;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a whole number")
     }
 
-    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Count, E> {
-        Ok(Count(number.unsigned_abs()))
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<MmdbWholeNumber, E> {
+        Ok(MmdbWholeNumber(number.unsigned_abs()))
     }
 
-    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Count, E> {
-        Ok(Count(number))
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<MmdbWholeNumber, E> {
+        Ok(MmdbWholeNumber(number))
     }
 }
 
-impl<'de> Deserialize<'de> for Count {
+impl<'de> Deserialize<'de> for MmdbWholeNumber {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(CountVisitor)
+        deserializer.deserialize_any(MmdbWholeNumberVisitor)
     }
 }

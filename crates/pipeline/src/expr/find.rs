@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// A piece of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
+pub enum TemplateSegment {
     /// Taken as it is.
     Text(Range<usize>),
     /// What stands between `${{` and `}}`, without the spaces around it.
@@ -13,10 +13,10 @@ pub enum Piece {
 
 /// An expression that does not end; where it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unclosed(pub usize);
+pub struct UnclosedExpression(pub usize);
 
 /// True if the text holds an expression.
-pub fn dynamic(text: &str) -> bool {
+pub fn has_expression(text: &str) -> bool {
     text.contains("${{")
 }
 
@@ -24,32 +24,32 @@ pub fn dynamic(text: &str) -> bool {
 ///
 /// # Errors
 /// The place of one that does not end.
-pub fn pieces(text: &str) -> Result<Vec<Piece>, Unclosed> {
+pub fn split_template(text: &str) -> Result<Vec<TemplateSegment>, UnclosedExpression> {
     let mut pieces = Vec::new();
     let mut at = 0;
     while let Some(found) = text[at..].find("${{") {
         let open = at + found;
         if open > at {
-            pieces.push(Piece::Text(at..open));
+            pieces.push(TemplateSegment::Text(at..open));
         }
         let start = open + 3;
-        let end = start + end_of(&text[start..]).ok_or(Unclosed(open))?;
-        pieces.push(Piece::Expression(trimmed(text, start..end)));
+        let end = start + find_expression_end(&text[start..]).ok_or(UnclosedExpression(open))?;
+        pieces.push(TemplateSegment::Expression(trim_range(text, start..end)));
         at = end + 2;
     }
     if at < text.len() {
-        pieces.push(Piece::Text(at..text.len()));
+        pieces.push(TemplateSegment::Text(at..text.len()));
     }
     Ok(pieces)
 }
 
 /// The expression, if the text is nothing but one (and spaces around it).
-pub fn only(text: &str) -> Option<Range<usize>> {
+pub fn sole_expression(text: &str) -> Option<Range<usize>> {
     let mut found = None;
-    for piece in pieces(text).ok()? {
+    for piece in split_template(text).ok()? {
         match piece {
-            Piece::Expression(range) if found.is_none() => found = Some(range),
-            Piece::Text(range) if text[range.clone()].trim().is_empty() => {}
+            TemplateSegment::Expression(range) if found.is_none() => found = Some(range),
+            TemplateSegment::Text(range) if text[range.clone()].trim().is_empty() => {}
             _ => return None,
         }
     }
@@ -57,7 +57,7 @@ pub fn only(text: &str) -> Option<Range<usize>> {
 }
 
 /// Where `}}` ends the expression that `text` starts in.
-fn end_of(text: &str) -> Option<usize> {
+fn find_expression_end(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let (mut quote, mut depth, mut at) = (None, 0_usize, 0);
     while at < bytes.len() {
@@ -76,7 +76,7 @@ fn end_of(text: &str) -> Option<usize> {
     None
 }
 
-fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {
+fn trim_range(text: &str, range: Range<usize>) -> Range<usize> {
     let inner = &text[range.clone()];
     let start = range.start + (inner.len() - inner.trim_start().len());
     start..start + inner.trim().len()
@@ -87,12 +87,12 @@ mod tests {
     use super::*;
 
     fn expressions(text: &str) -> Vec<&str> {
-        let pieces = pieces(text).expect("every expression ends");
+        let pieces = split_template(text).expect("every expression ends");
         pieces
             .into_iter()
             .filter_map(|piece| match piece {
-                Piece::Expression(range) => Some(&text[range]),
-                Piece::Text(_) => None,
+                TemplateSegment::Expression(range) => Some(&text[range]),
+                TemplateSegment::Text(_) => None,
             })
             .collect()
     }
@@ -103,14 +103,14 @@ mod tests {
         assert_eq!(expressions("${{ {'a': {'b': 1}} }}"), ["{'a': {'b': 1}}"]);
         assert_eq!(expressions(r#"${{ "}}" ~ '\'}}' }}"#), [r#""}}" ~ '\'}}'"#]);
         assert_eq!(expressions("$ {{ x }} $x {{ y }}"), [""; 0]);
-        assert_eq!(pieces("ü ${{ x"), Err(Unclosed(3)));
+        assert_eq!(split_template("ü ${{ x"), Err(UnclosedExpression(3)));
     }
 
     #[test]
     fn a_value_may_be_nothing_but_one_expression() {
-        assert!(only(" ${{ x }}\n").is_some());
-        assert!(only("${{ x }}${{ y }}").is_none());
-        assert!(only("a ${{ x }}").is_none());
-        assert!(only("x").is_none());
+        assert!(sole_expression(" ${{ x }}\n").is_some());
+        assert!(sole_expression("${{ x }}${{ y }}").is_none());
+        assert!(sole_expression("a ${{ x }}").is_none());
+        assert!(sole_expression("x").is_none());
     }
 }

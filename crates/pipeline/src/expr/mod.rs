@@ -5,26 +5,26 @@ mod find;
 mod names;
 mod scope;
 
-pub use find::{Piece, dynamic, only, pieces};
-pub use names::names;
-pub use scope::Scope;
+pub use find::{TemplateSegment, has_expression, sole_expression, split_template};
+pub use names::referenced_names;
+pub use scope::ExprContext;
 
 use std::sync::LazyLock;
 
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::Value;
 
-use super::kind::Repeated;
+use super::kind::DeferredField;
 use afterload_core::error::{Error, Result};
 
 /// Work that one expression may do.
-const FUEL: u64 = 100_000;
+const EXPRESSION_FUEL: u64 = 100_000;
 
 /// The expression language: minijinja's, strict about what is undefined, without functions.
-static LANGUAGE: LazyLock<Environment<'static>> = LazyLock::new(|| {
+static EXPRESSION_ENV: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut language = Environment::new();
     language.set_undefined_behavior(UndefinedBehavior::Strict);
-    language.set_fuel(Some(FUEL));
+    language.set_fuel(Some(EXPRESSION_FUEL));
     language.set_recursion_limit(50);
     let functions: Vec<String> = language.globals().map(|(name, _)| name.to_owned()).collect();
     for name in functions {
@@ -38,9 +38,9 @@ static LANGUAGE: LazyLock<Environment<'static>> = LazyLock::new(|| {
 ///
 /// # Errors
 /// `expression_failed`, naming the expression but never a secret's value.
-pub fn resolve(with: &Value, scope: &Scope) -> Result<Value> {
+pub fn resolve(with: &Value, scope: &ExprContext) -> Result<Value> {
     match with {
-        Value::String(text) if dynamic(text) => resolve_text(text, scope),
+        Value::String(text) if has_expression(text) => resolve_template(text, scope),
         Value::Array(items) => items.iter().map(|item| resolve(item, scope)).collect(),
         Value::Object(fields) => {
             let resolved = fields.iter().map(|(key, value)| Ok((key.clone(), resolve(value, scope)?)));
@@ -54,28 +54,30 @@ pub fn resolve(with: &Value, scope: &Scope) -> Result<Value> {
 ///
 /// # Errors
 /// Those of [`resolve`].
-pub fn resolve_but(with: &Value, scope: &Scope, kept: &[Repeated]) -> Result<Value> {
+pub fn resolve_except(with: &Value, scope: &ExprContext, kept: &[DeferredField]) -> Result<Value> {
     let Value::Object(fields) = with else { return resolve(with, scope) };
     let resolved = fields.iter().map(|(key, value)| {
-        let value = match Repeated::at(kept, key) {
+        let value = match DeferredField::match_key(kept, key) {
             Ok(_) => value.clone(),
-            Err(below) => resolve_but(value, scope, &below)?,
+            Err(below) => resolve_except(value, scope, &below)?,
         };
         Ok((key.clone(), value))
     });
     resolved.collect::<Result<serde_json::Map<_, _>>>().map(Value::Object)
 }
 
-fn resolve_text(text: &str, scope: &Scope) -> Result<Value> {
-    if let Some(range) = only(text) {
-        return evaluate(&text[range], scope);
+fn resolve_template(text: &str, scope: &ExprContext) -> Result<Value> {
+    if let Some(range) = sole_expression(text) {
+        return evaluate_expression(&text[range], scope);
     }
-    let pieces = pieces(text).map_err(|_| failed(text, "it does not end with `}}`"))?;
+    let pieces = split_template(text).map_err(|_| expression_error(text, "it does not end with `}}`"))?;
     let mut whole = String::with_capacity(text.len());
     for piece in pieces {
         match piece {
-            Piece::Text(range) => whole.push_str(&text[range]),
-            Piece::Expression(range) => whole.push_str(&as_text(&text[range.clone()], evaluate(&text[range], scope)?)?),
+            TemplateSegment::Text(range) => whole.push_str(&text[range]),
+            TemplateSegment::Expression(range) => {
+                whole.push_str(&value_to_text(&text[range.clone()], evaluate_expression(&text[range], scope)?)?)
+            }
         }
     }
     Ok(Value::String(whole))
@@ -85,14 +87,14 @@ fn resolve_text(text: &str, scope: &Scope) -> Result<Value> {
 ///
 /// # Errors
 /// `expression_failed`, also for an expression that gives none.
-pub fn resolve_to_text(text: &str, scope: &Scope) -> Result<String> {
-    as_text(text, resolve(&Value::String(text.to_owned()), scope)?)
+pub fn resolve_to_text(text: &str, scope: &ExprContext) -> Result<String> {
+    value_to_text(text, resolve(&Value::String(text.to_owned()), scope)?)
 }
 
-fn as_text(expression: &str, value: Value) -> Result<String> {
+fn value_to_text(expression: &str, value: Value) -> Result<String> {
     match value {
-        Value::Null => Err(failed(expression, "it gives none, which has no text")
-            .hint("write `default('…', true)` after it, or use it as the whole value")),
+        Value::Null => Err(expression_error(expression, "it gives none, which has no text")
+            .with_hint("write `default('…', true)` after it, or use it as the whole value")),
         Value::String(text) => Ok(text),
         other => Ok(other.to_string()),
     }
@@ -105,14 +107,14 @@ pub struct Condition(String);
 impl Condition {
     /// The condition in `text`, with or without `${{ }}`.
     pub fn new(text: &str) -> Self {
-        match only(text) {
+        match sole_expression(text) {
             Some(range) => Self(text[range].to_owned()),
             None => Self(text.trim().to_owned()),
         }
     }
 
     /// The bare expression.
-    pub fn expression(&self) -> &str {
+    pub fn expression_text(&self) -> &str {
         &self.0
     }
 
@@ -120,12 +122,15 @@ impl Condition {
     ///
     /// # Errors
     /// `expression_failed`, also when the result is not a boolean.
-    pub fn holds(&self, scope: &Scope) -> Result<bool> {
-        match evaluate(&self.0, scope)? {
+    pub fn is_met(&self, scope: &ExprContext) -> Result<bool> {
+        match evaluate_expression(&self.0, scope)? {
             Value::Bool(holds) => Ok(holds),
             other => {
-                let error = failed(&self.0, format!("`if` must give true or false, but it gives {}", kind_of(&other)));
-                Err(error.hint("compare it with something, such as `… > 0` or `… is not none`"))
+                let error = expression_error(
+                    &self.0,
+                    format!("`if` must give true or false, but it gives {}", json_type_name(&other)),
+                );
+                Err(error.with_hint("compare it with something, such as `… > 0` or `… is not none`"))
             }
         }
     }
@@ -135,29 +140,33 @@ impl Condition {
 ///
 /// # Errors
 /// `expression_failed`.
-pub fn evaluate(expression: &str, scope: &Scope) -> Result<Value> {
-    let compiled = LANGUAGE.compile_expression(expression);
+pub fn evaluate_expression(expression: &str, scope: &ExprContext) -> Result<Value> {
+    let compiled = EXPRESSION_ENV.compile_expression(expression);
     let mut eventless = false;
     let value = compiled.and_then(|compiled| {
-        let value = compiled.eval(scope.root());
+        let value = compiled.eval(scope.to_jinja());
         eventless = !scope.has_event() && compiled.undeclared_variables(false).contains("event");
         value
     });
     // What an operator or a filter says may quote its operand.
     let quiet = mentions_secrets(expression);
     let no_event = || {
-        failed(expression, "the run has no `event`: no trigger started it")
-            .hint("write `default('…', true)` after it, or ask with `event is not none`")
+        expression_error(expression, "the run has no `event`: no trigger started it")
+            .with_hint("write `default('…', true)` after it, or ask with `event is not none`")
     };
     let value = value.map_err(|error| match quiet {
         _ if eventless && error.kind() == minijinja::ErrorKind::UndefinedError => no_event(),
-        true => failed(expression, "it cannot be evaluated"),
-        false => failed(expression, reason(&error)),
+        true => expression_error(expression, "it cannot be evaluated"),
+        false => expression_error(expression, describe_jinja_error(&error)),
     })?;
     if value.is_undefined() {
-        return Err(if eventless { no_event() } else { failed(expression, "it gives something that does not exist") });
+        return Err(if eventless {
+            no_event()
+        } else {
+            expression_error(expression, "it gives something that does not exist")
+        });
     }
-    serde_json::to_value(&value).map_err(|_| failed(expression, "its result is not a plain value"))
+    serde_json::to_value(&value).map_err(|_| expression_error(expression, "its result is not a plain value"))
 }
 
 /// Whether an expression reads a secret; what it gives must not be shown.
@@ -165,7 +174,7 @@ pub fn mentions_secrets(expression: &str) -> bool {
     expression.contains("secrets")
 }
 
-fn reason(error: &minijinja::Error) -> String {
+fn describe_jinja_error(error: &minijinja::Error) -> String {
     match (error.kind(), error.detail()) {
         (minijinja::ErrorKind::OutOfFuel, _) => "it takes too much work".into(),
         (minijinja::ErrorKind::UndefinedError, detail) => {
@@ -176,11 +185,11 @@ fn reason(error: &minijinja::Error) -> String {
     }
 }
 
-fn failed(expression: &str, why: impl std::fmt::Display) -> Error {
+fn expression_error(expression: &str, why: impl std::fmt::Display) -> Error {
     Error::permanent("expression_failed", format!("the expression `{expression}` failed: {why}"))
 }
 
-fn kind_of(value: &Value) -> &'static str {
+fn json_type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "none",
         Value::Bool(_) => "a boolean",
@@ -197,14 +206,14 @@ mod tests {
 
     use super::*;
 
-    fn scope() -> Scope {
+    fn scope() -> ExprContext {
         let params = json!({ "name": "Ada", "list": [1, 2], "none": null, "price": 1.5 });
-        Scope::new()
-            .params(params.as_object().expect("a map"))
-            .run(&json!({ "id": "r1" }))
-            .step("import", &json!({ "rows": 3 }), "succeeded", &Value::Null)
-            .step("skipped", &Value::Null, "skipped", &Value::Null)
-            .secrets(|name| (name == "KEY").then(|| "canary".to_owned()))
+        ExprContext::new()
+            .with_params(params.as_object().expect("a map"))
+            .with_run(&json!({ "id": "r1" }))
+            .with_step("import", &json!({ "rows": 3 }), "succeeded", &Value::Null)
+            .with_step("skipped", &Value::Null, "skipped", &Value::Null)
+            .with_secrets(|name| (name == "KEY").then(|| "canary".to_owned()))
     }
 
     fn one(text: &str) -> Result<Value> {
@@ -269,9 +278,9 @@ mod tests {
         for (text, expected) in
             [("steps.import.rows > 2", true), ("${{ params.name == 'Bob' }}", false), ("false", false)]
         {
-            assert_eq!(Condition::new(text).holds(&scope()).expect(text), expected, "{text}");
+            assert_eq!(Condition::new(text).is_met(&scope()).expect(text), expected, "{text}");
         }
-        let error = Condition::new("params.name").holds(&scope()).expect_err("text");
+        let error = Condition::new("params.name").is_met(&scope()).expect_err("text");
         assert_eq!(
             error.message(),
             "the expression `params.name` failed: `if` must give true or false, but it gives text"

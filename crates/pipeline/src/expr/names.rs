@@ -4,29 +4,29 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{LANGUAGE, Piece, pieces};
+use super::{EXPRESSION_ENV, TemplateSegment, split_template};
 
 /// The names in all expressions of a value, such as `params.tweet.body`; of one that is looked up in another way only the
 /// part in front of that, such as `params` for `params["tweet"]`.
-pub fn names(value: &Value) -> BTreeSet<String> {
+pub fn referenced_names(value: &Value) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    gather(value, &mut found);
+    collect_names(value, &mut found);
     found
 }
 
-fn gather(value: &Value, found: &mut BTreeSet<String>) {
+fn collect_names(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::String(text) => {
-            for piece in pieces(text).unwrap_or_default() {
-                let Piece::Expression(range) = piece else { continue };
+            for piece in split_template(text).unwrap_or_default() {
+                let TemplateSegment::Expression(range) = piece else { continue };
                 // One that cannot be compiled fails when it is resolved.
-                if let Ok(expression) = LANGUAGE.compile_expression(&text[range]) {
+                if let Ok(expression) = EXPRESSION_ENV.compile_expression(&text[range]) {
                     found.extend(expression.undeclared_variables(true));
                 }
             }
         }
-        Value::Array(items) => items.iter().for_each(|item| gather(item, found)),
-        Value::Object(fields) => fields.values().for_each(|field| gather(field, found)),
+        Value::Array(items) => items.iter().for_each(|item| collect_names(item, found)),
+        Value::Object(fields) => fields.values().for_each(|field| collect_names(field, found)),
         _ => {}
     }
 }
@@ -45,7 +45,7 @@ mod tests {
             "e": "params.not",
             "f": 1,
         });
-        let found = names(&with);
+        let found = referenced_names(&with);
         for name in ["params.tweet.body", "steps.one.rows", "params"] {
             assert!(found.contains(name), "{name}: {found:?}");
         }

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use minijinja::value::{Enumerator, Object};
 use serde_json::{Map, Value};
 
-type Jinja = minijinja::Value;
-type Lookup = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+type JinjaValue = minijinja::Value;
+type SecretLookup = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// What expressions can see while a run goes on: `params`, `event`, `steps`, `run`, `secrets`, `item` and `index`.
 #[derive(Clone, Default)]
-pub struct Scope {
-    roots: BTreeMap<&'static str, Jinja>,
-    steps: BTreeMap<String, Jinja>,
+pub struct ExprContext {
+    roots: BTreeMap<&'static str, JinjaValue>,
+    steps: BTreeMap<String, JinjaValue>,
 }
 
-impl Scope {
+impl ExprContext {
     /// Sees nothing yet.
     pub fn new() -> Self {
         Self::default()
@@ -24,14 +24,14 @@ impl Scope {
 
     /// Sets `params`.
     #[must_use]
-    pub fn params(self, params: &Map<String, Value>) -> Self {
-        self.set("params", plain(params))
+    pub fn with_params(self, params: &Map<String, Value>) -> Self {
+        self.set_root("params", to_jinja_value(params))
     }
 
     /// Sets `event`; null for a run that no trigger started.
     #[must_use]
-    pub fn event(self, event: &Value) -> Self {
-        self.set("event", plain(event))
+    pub fn with_event(self, event: &Value) -> Self {
+        self.set_root("event", to_jinja_value(event))
     }
 
     /// Whether something happened that started the run.
@@ -41,89 +41,89 @@ impl Scope {
 
     /// Sets `run`: `id`, `url` and `pipeline`, and outside of the main steps `status` and `error`.
     #[must_use]
-    pub fn run(self, run: &Value) -> Self {
-        self.set("run", plain(run))
+    pub fn with_run(self, run: &Value) -> Self {
+        self.set_root("run", to_jinja_value(run))
     }
 
     /// Sets `item` and `index`.
     #[must_use]
-    pub fn item(self, index: u64, item: &Value) -> Self {
-        self.set("item", plain(item)).set("index", index.into())
+    pub fn with_item(self, index: u64, item: &Value) -> Self {
+        self.set_root("item", to_jinja_value(item)).set_root("index", index.into())
     }
 
     /// Sets `file`: what a key of `output` may name of the file at hand.
     #[must_use]
-    pub fn file(self, file: &Value) -> Self {
-        self.set("file", plain(file))
+    pub fn with_file(self, file: &Value) -> Self {
+        self.set_root("file", to_jinja_value(file))
     }
 
     /// Sets a root that only some parts of a step can name.
     #[must_use]
-    pub fn with(self, root: &'static str, value: &Value) -> Self {
-        self.set(root, plain(value))
+    pub fn with_root(self, root: &'static str, value: &Value) -> Self {
+        self.set_root(root, to_jinja_value(value))
     }
 
     /// Sets `secrets`; each is looked up only when an expression reads it.
     #[must_use]
-    pub fn secrets(self, lookup: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
-        self.set("secrets", Jinja::from_object(Secrets(Arc::new(lookup))))
+    pub fn with_secrets(self, lookup: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
+        self.set_root("secrets", JinjaValue::from_object(SecretsObject(Arc::new(lookup))))
     }
 
     /// Adds a step that has ended: its outputs, its state and its error. An output that it did not give, as when it
     /// was skipped, is none.
     #[must_use]
-    pub fn step(mut self, id: &str, outputs: &Value, state: &str, error: &Value) -> Self {
-        let mut fields: BTreeMap<String, Jinja> = BTreeMap::new();
+    pub fn with_step(mut self, id: &str, outputs: &Value, state: &str, error: &Value) -> Self {
+        let mut fields: BTreeMap<String, JinjaValue> = BTreeMap::new();
         if let Value::Object(outputs) = outputs {
-            fields.extend(outputs.iter().map(|(name, value)| (name.clone(), plain(value))));
+            fields.extend(outputs.iter().map(|(name, value)| (name.clone(), to_jinja_value(value))));
         }
         fields.insert("state".into(), state.into());
-        fields.insert("error".into(), plain(error));
-        self.steps.insert(id.to_owned(), Jinja::from_object(Ended(fields)));
+        fields.insert("error".into(), to_jinja_value(error));
+        self.steps.insert(id.to_owned(), JinjaValue::from_object(StepValue(fields)));
         self
     }
 
-    fn set(mut self, root: &'static str, value: Jinja) -> Self {
+    fn set_root(mut self, root: &'static str, value: JinjaValue) -> Self {
         self.roots.insert(root, value);
         self
     }
 
-    pub(super) fn root(&self) -> Jinja {
-        let mut roots: BTreeMap<&str, Jinja> = self.roots.clone();
-        roots.insert("steps", Jinja::from_pairs(self.steps.clone()));
-        Jinja::from_pairs(roots)
+    pub(super) fn to_jinja(&self) -> JinjaValue {
+        let mut roots: BTreeMap<&str, JinjaValue> = self.roots.clone();
+        roots.insert("steps", JinjaValue::from_pairs(self.steps.clone()));
+        JinjaValue::from_pairs(roots)
     }
 }
 
 #[derive(Debug)]
-struct Ended(BTreeMap<String, Jinja>);
+struct StepValue(BTreeMap<String, JinjaValue>);
 
-impl Object for Ended {
-    fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
+impl Object for StepValue {
+    fn get_value(self: &Arc<Self>, key: &JinjaValue) -> Option<JinjaValue> {
         let name = key.as_str()?;
-        Some(self.0.get(name).cloned().unwrap_or_else(|| Jinja::from(())))
+        Some(self.0.get(name).cloned().unwrap_or_else(|| JinjaValue::from(())))
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Values(self.0.keys().map(|name| Jinja::from(name.as_str())).collect())
+        Enumerator::Values(self.0.keys().map(|name| JinjaValue::from(name.as_str())).collect())
     }
 }
 
-fn plain(value: impl serde::Serialize) -> Jinja {
-    Jinja::from(minijinja::value::Serde(value))
+fn to_jinja_value(value: impl serde::Serialize) -> JinjaValue {
+    JinjaValue::from(minijinja::value::Serde(value))
 }
 
 /// Cannot be listed or shown, only asked for one name.
-struct Secrets(Lookup);
+struct SecretsObject(SecretLookup);
 
-impl std::fmt::Debug for Secrets {
+impl std::fmt::Debug for SecretsObject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("***")
     }
 }
 
-impl Object for Secrets {
-    fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
-        (self.0)(key.as_str()?).map(Jinja::from)
+impl Object for SecretsObject {
+    fn get_value(self: &Arc<Self>, key: &JinjaValue) -> Option<JinjaValue> {
+        (self.0)(key.as_str()?).map(JinjaValue::from)
     }
 }

@@ -1,24 +1,24 @@
 //! A pipeline whose output starts it again would never end.
 
-use super::super::plan::{Output, S3Trigger, Section, Trigger};
-use super::{Faults, items};
-use afterload_spanned_yaml::Node;
+use super::super::plan::{OutputTarget, S3Trigger, Section, Trigger};
+use super::{Diagnostics, list_items};
+use afterload_spanned_yaml::YamlNode;
 
 /// Refuses an `output` that lands, or may land, where an s3 trigger of the same pipeline looks.
-pub fn check(root: &Node, triggers: &[Trigger], faults: &mut Faults) {
-    let steps = Section::ALL.into_iter().flat_map(|section| items(root.get(section.field())));
-    let name = root.get("name").and_then(Node::as_str).unwrap_or_default();
+pub fn check_self_trigger(root: &YamlNode, triggers: &[Trigger], faults: &mut Diagnostics) {
+    let steps = Section::ALL.into_iter().flat_map(|section| list_items(root.get(section.field_name())));
+    let name = root.get("name").and_then(YamlNode::as_str).unwrap_or_default();
     for output in steps.filter_map(|step| step.get("output")) {
-        let Some(bucket) = output.get("bucket").and_then(Node::as_str) else { continue };
-        let key = output.get("key").and_then(Node::as_str).unwrap_or(Output::DEFAULT_KEY);
+        let Some(bucket) = output.get("bucket").and_then(YamlNode::as_str) else { continue };
+        let key = output.get("key").and_then(YamlNode::as_str).unwrap_or(OutputTarget::DEFAULT_KEY);
         let key = key.replace("${{ run.pipeline }}", name);
         for trigger in triggers.iter().filter_map(Trigger::as_s3) {
-            if may_be(bucket, &trigger.bucket) && may_match(&key, trigger) {
+            if may_equal(bucket, &trigger.bucket) && may_match(&key, trigger) {
                 let S3Trigger { bucket, prefix, suffix, .. } = trigger;
                 let message =
                     format!("what the step writes may start the pipeline again: `s3://{bucket}/{prefix}*{suffix}`");
                 let hint = "write to another bucket, or under a prefix that the trigger does not have";
-                faults.invalid(output.nearest(&["key"]).span, message, hint);
+                faults.report_invalid(output.closest_node(&["key"]).span, message, hint);
                 break;
             }
         }
@@ -26,13 +26,13 @@ pub fn check(root: &Node, triggers: &[Trigger], faults: &mut Faults) {
 }
 
 /// The text before the first expression and after the last one; `None` if there is no expression.
-fn ends(text: &str) -> Option<(&str, &str)> {
+fn literal_ends(text: &str) -> Option<(&str, &str)> {
     let (head, rest) = text.split_once("${{")?;
     Some((head, rest.rsplit_once("}}").map_or("", |(_, tail)| tail)))
 }
 
-fn may_be(template: &str, name: &str) -> bool {
-    match ends(template) {
+fn may_equal(template: &str, name: &str) -> bool {
+    match literal_ends(template) {
         None => template == name,
         Some((head, tail)) => name.starts_with(head) && name.ends_with(tail),
     }
@@ -40,7 +40,7 @@ fn may_be(template: &str, name: &str) -> bool {
 
 fn may_match(key: &str, trigger: &S3Trigger) -> bool {
     let S3Trigger { prefix, suffix, .. } = trigger;
-    match ends(key) {
+    match literal_ends(key) {
         None => key.starts_with(prefix.as_str()) && key.ends_with(suffix.as_str()),
         Some((head, tail)) => {
             let starts = head.starts_with(prefix.as_str()) || prefix.starts_with(head);
@@ -75,7 +75,7 @@ mod tests {
         ] {
             assert_eq!(may_match(key, &trigger(prefix, suffix)), expected, "{key} {prefix} {suffix}");
         }
-        assert!(may_be("uploads", "uploads") && !may_be("public", "uploads"));
-        assert!(may_be("${{ event.bucket }}", "uploads") && !may_be("public-${{ run.id }}", "uploads"));
+        assert!(may_equal("uploads", "uploads") && !may_equal("public", "uploads"));
+        assert!(may_equal("${{ event.bucket }}", "uploads") && !may_equal("public-${{ run.id }}", "uploads"));
     }
 }

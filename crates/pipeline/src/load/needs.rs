@@ -3,47 +3,47 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::plan::Section;
-use super::super::raw::RawStep;
-use super::Faults;
-use afterload_spanned_yaml::{Node, Value, choices};
+use super::super::raw::StepAst;
+use super::Diagnostics;
+use afterload_spanned_yaml::{YamlNode, YamlValue, suggestion_hint};
 
 /// One step of the file: where it stands, and what could be read of it.
-pub struct Written<'a> {
+pub struct ParsedStep<'a> {
     /// The section.
     pub section: Section,
     /// Where it stands.
-    pub node: &'a Node,
+    pub node: &'a YamlNode,
     /// What it says, if it could be read.
-    pub raw: Option<RawStep>,
+    pub raw: Option<StepAst>,
     /// The id as it is written, also when the rest could not be read.
     pub id: Option<&'a str>,
 }
 
 /// The direct needs of every step of a section, in the order of the list.
-pub fn resolve<'a>(steps: &[Written<'a>], section: Section, faults: &mut Faults) -> Vec<Vec<&'a str>> {
-    let own: Vec<&Written<'a>> = steps.iter().filter(|step| step.section == section).collect();
+pub fn resolve_needs<'a>(steps: &[ParsedStep<'a>], section: Section, faults: &mut Diagnostics) -> Vec<Vec<&'a str>> {
+    let own: Vec<&ParsedStep<'a>> = steps.iter().filter(|step| step.section == section).collect();
     let ids: Vec<Option<&'a str>> = own.iter().map(|step| step.id).collect();
     let mut all = Vec::with_capacity(own.len());
     for (index, step) in own.iter().enumerate() {
         let needs = match step.node.get("needs") {
             None => ids[..index].last().copied().flatten().into_iter().collect(),
-            Some(node) => named(node, index, &ids, steps, faults),
+            Some(node) => explicit_needs(node, index, &ids, steps, faults),
         };
         all.push(needs);
     }
     all
 }
 
-fn named<'a>(
-    node: &'a Node,
+fn explicit_needs<'a>(
+    node: &'a YamlNode,
     index: usize,
     ids: &[Option<&'a str>],
-    steps: &[Written<'a>],
-    faults: &mut Faults,
+    steps: &[ParsedStep<'a>],
+    faults: &mut Diagnostics,
 ) -> Vec<&'a str> {
     let mut needs: Vec<&'a str> = Vec::new();
     let items = match &node.value {
-        Value::Seq(items) => items.as_slice(),
+        YamlValue::Seq(items) => items.as_slice(),
         _ => std::slice::from_ref(node),
     };
     for item in items {
@@ -51,27 +51,27 @@ fn named<'a>(
         let before = ids[..index].iter().flatten().copied();
         match ids.iter().position(|id| *id == Some(name)) {
             Some(at) if at < index => match needs.contains(&name) {
-                true => faults.invalid(item.span, format!("`{name}` stands twice in `needs`"), ""),
+                true => faults.report_invalid(item.span, format!("`{name}` stands twice in `needs`"), ""),
                 false => needs.push(name),
             },
-            Some(at) if at == index => faults.invalid(item.span, format!("step `{name}` needs itself"), ""),
+            Some(at) if at == index => faults.report_invalid(item.span, format!("step `{name}` needs itself"), ""),
             Some(_) => {
                 let hint = format!("put `{name}` before this step");
-                faults.invalid(item.span, format!("step `{name}` comes later in the list"), hint);
+                faults.report_invalid(item.span, format!("step `{name}` comes later in the list"), hint);
             }
             None => match steps.iter().find(|step| step.id == Some(name)) {
                 Some(other) => {
                     let message = format!(
                         "step `{name}` stands in `{}`; `needs` names steps of its own section",
-                        other.section.field()
+                        other.section.field_name()
                     );
                     let hint = "steps of `on_success`, `on_failure` and `finally` run after all of `steps`";
-                    faults.invalid(item.span, message, hint);
+                    faults.report_invalid(item.span, message, hint);
                 }
-                None => faults.invalid(
+                None => faults.report_invalid(
                     item.span,
                     format!("unknown step `{name}` in `needs`"),
-                    choices(name, before.collect::<Vec<_>>()),
+                    suggestion_hint(name, before.collect::<Vec<_>>()),
                 ),
             },
         }
@@ -80,7 +80,7 @@ fn named<'a>(
 }
 
 /// Every step that has ended for certain before the step, near and far.
-pub fn ancestors<'a>(ids: &[Option<&'a str>], needs: &[Vec<&'a str>]) -> Vec<BTreeSet<&'a str>> {
+pub fn transitive_needs<'a>(ids: &[Option<&'a str>], needs: &[Vec<&'a str>]) -> Vec<BTreeSet<&'a str>> {
     let mut known: BTreeMap<&'a str, BTreeSet<&'a str>> = BTreeMap::new();
     let mut all = Vec::with_capacity(ids.len());
     for (id, needs) in ids.iter().zip(needs) {

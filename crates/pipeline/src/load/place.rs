@@ -1,54 +1,58 @@
 //! Checks `output` and `mode`.
 
-use super::super::expr::check::Known;
-use super::super::kind::{Kind, Surroundings};
-use super::super::plan::{Output, Section};
-use super::super::raw::{Mode, RawOutput, RawStep};
-use super::needs::Written;
-use super::{Faults, expressions};
-use afterload_spanned_yaml::Node;
+use super::super::expr::check::NameScope;
+use super::super::kind::{StepKind, ValidationContext};
+use super::super::plan::{OutputTarget, Section};
+use super::super::raw::{OutputAst, StepAst, StepMode};
+use super::needs::ParsedStep;
+use super::{Diagnostics, expressions};
+use afterload_spanned_yaml::YamlNode;
 
 /// The longest key that S3 takes.
-pub const LONGEST_KEY: usize = 1024;
+pub const S3_MAX_KEY_BYTES: usize = 1024;
 
 /// The settled `output` of a step.
-pub fn output(
-    node: &Node,
-    raw: &RawStep,
-    kind: Option<&dyn Kind>,
-    around: &Surroundings,
-    known: &Known<'_>,
-    faults: &mut Faults,
-) -> Option<Output> {
-    let (place, RawOutput { bucket, key, cache_control }) = (node.get("output")?, raw.output.as_ref()?);
+pub fn compile_output(
+    node: &YamlNode,
+    raw: &StepAst,
+    kind: Option<&dyn StepKind>,
+    around: &ValidationContext,
+    known: &NameScope<'_>,
+    faults: &mut Diagnostics,
+) -> Option<OutputTarget> {
+    let (place, OutputAst { bucket, key, cache_control }) = (node.get("output")?, raw.output.as_ref()?);
     if let Some(kind) = kind.filter(|kind| !kind.makes_files()) {
         let message = format!("`{}` makes no files, so `output` has no meaning here", kind.name());
-        faults.invalid(node.key("output")?.span, message, "");
+        faults.report_invalid(node.key("output")?.span, message, "");
     }
-    let at = |field: &str| place.nearest(&[field]).span;
+    let at = |field: &str| place.closest_node(&[field]).span;
     let written = place.get("bucket").is_some_and(|node| node.as_str().is_some());
-    if written && !is_bucket(bucket) {
+    if written && !is_bucket_name(bucket) {
         let hint = "3 to 63 small letters, digits, `-` and `.`; it cannot hold an expression";
-        faults.invalid(at("bucket"), format!("`{bucket}` is not a name for a bucket"), hint);
-    } else if around.artifacts.as_ref() == Some(bucket) {
+        faults.report_invalid(at("bucket"), format!("`{bucket}` is not a name for a bucket"), hint);
+    } else if around.artifacts_bucket.as_ref() == Some(bucket) {
         let hint = "name a bucket of your own; without `output` the files go there by themselves";
-        faults.invalid(at("bucket"), format!("the bucket `{bucket}` holds the service's own files"), hint);
+        faults.report_invalid(at("bucket"), format!("the bucket `{bucket}` holds the service's own files"), hint);
     }
     if let Some(key) = place.get("key") {
-        expressions::check_all(key, &Known { file: true, rows: true, ..known.clone() }, faults);
+        expressions::check_expressions(
+            key,
+            &NameScope { in_output_key: true, can_read_rows: true, ..known.clone() },
+            faults,
+        );
     }
-    if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > 4 * LONGEST_KEY) {
-        faults.invalid(at("key"), "`key` must have 1 to 1024 bytes", "");
+    if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > 4 * S3_MAX_KEY_BYTES) {
+        faults.report_invalid(at("key"), "`key` must have 1 to 1024 bytes", "");
     }
     if cache_control.as_ref().is_some_and(|value| !value.bytes().all(|byte| (0x20..0x7f).contains(&byte))) {
         let hint = "such as `public, max-age=31536000, immutable`";
-        faults.invalid(at("cache_control"), "`cache_control` cannot be sent as a header", hint);
+        faults.report_invalid(at("cache_control"), "`cache_control` cannot be sent as a header", hint);
     }
-    let key = key.clone().unwrap_or_else(|| Output::DEFAULT_KEY.to_owned());
-    Some(Output { bucket: bucket.clone(), key, cache_control: cache_control.clone() })
+    let key = key.clone().unwrap_or_else(|| OutputTarget::DEFAULT_KEY.to_owned());
+    Some(OutputTarget { bucket: bucket.clone(), key, cache_control: cache_control.clone() })
 }
 
-fn is_bucket(name: &str) -> bool {
+fn is_bucket_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     (3..=63).contains(&name.len())
         && name.bytes().all(|byte| plain(byte) || matches!(byte, b'-' | b'.'))
@@ -57,20 +61,25 @@ fn is_bucket(name: &str) -> bool {
 }
 
 /// The answer waits for an inline step, so it may not stand behind one that nobody waits for.
-pub fn inline(step: &Written<'_>, needs: &[&str], all: &[Written<'_>], faults: &mut Faults) -> bool {
-    let is_inline = |step: &Written<'_>| step.raw.as_ref().is_some_and(|raw| raw.mode == Some(Mode::Inline));
+pub fn check_inline_step(
+    step: &ParsedStep<'_>,
+    needs: &[&str],
+    all: &[ParsedStep<'_>],
+    faults: &mut Diagnostics,
+) -> bool {
+    let is_inline = |step: &ParsedStep<'_>| step.raw.as_ref().is_some_and(|raw| raw.mode == Some(StepMode::Inline));
     if !is_inline(step) {
         return false;
     }
-    let span = step.node.nearest(&["mode"]).span;
+    let span = step.node.closest_node(&["mode"]).span;
     if step.section != Section::Main {
-        faults.invalid(span, "only steps under `steps` can be `inline`", "the answer does not wait for hooks");
+        faults.report_invalid(span, "only steps under `steps` can be `inline`", "the answer does not wait for hooks");
     }
     let needed = all.iter().filter(|other| other.id.is_some_and(|id| needs.contains(&id)));
     for other in needed.filter(|other| !is_inline(other)) {
         let id = other.id.unwrap_or_default();
         let hint = format!("make `{id}` inline too, or let the step need nothing with `needs: []`");
-        faults.invalid(span, format!("an inline step cannot need `{id}`, which is not inline"), hint);
+        faults.report_invalid(span, format!("an inline step cannot need `{id}`, which is not inline"), hint);
     }
     true
 }

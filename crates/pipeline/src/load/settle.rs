@@ -3,38 +3,40 @@
 
 use serde_json::{Map, Value as Json};
 
-use afterload_spanned_yaml::{Node, Value};
+use afterload_spanned_yaml::{YamlNode, YamlValue};
 
 /// How far references are followed; a schema may refer to itself.
-const MAX_DEPTH: usize = 64;
+const MAX_REF_DEPTH: usize = 64;
 
 /// The block as JSON, with text where `schema` (the root of a JSON Schema) allows text and nothing else untyped.
-pub fn settle(node: &Node, schema: &Json) -> Json {
-    Settler { root: schema }.value(node, vec![schema])
+pub fn normalize_with(node: &YamlNode, schema: &Json) -> Json {
+    WithNormalizer { root: schema }.normalize_node(node, vec![schema])
 }
 
-pub(super) struct Settler<'a> {
+pub(super) struct WithNormalizer<'a> {
     pub(super) root: &'a Json,
 }
 
-impl<'a> Settler<'a> {
+impl<'a> WithNormalizer<'a> {
     /// `schemas` are the alternatives for this place.
-    fn value(&self, node: &Node, schemas: Vec<&'a Json>) -> Json {
+    fn normalize_node(&self, node: &YamlNode, schemas: Vec<&'a Json>) -> Json {
         let mut all = Vec::new();
-        schemas.into_iter().for_each(|schema| self.expand(schema, 0, &mut all));
+        schemas.into_iter().for_each(|schema| self.expand_schema(schema, 0, &mut all));
         match &node.value {
-            Value::Bool(_) | Value::Int(_) | Value::Float(_) => match &node.written {
-                Some(text) if only_text(&all) => text.as_ref().into(),
+            YamlValue::Bool(_) | YamlValue::Int(_) | YamlValue::Float(_) => match &node.source_text {
+                Some(text) if accepts_only_text(&all) => text.as_ref().into(),
                 _ => node.to_json(),
             },
-            Value::Seq(items) => {
+            YamlValue::Seq(items) => {
                 let inner: Vec<&Json> = all.iter().filter_map(|schema| schema.get("items")).collect();
-                items.iter().map(|item| self.value(item, inner.clone())).collect()
+                items.iter().map(|item| self.normalize_node(item, inner.clone())).collect()
             }
-            Value::Map(entries) => {
-                let field =
-                    |name: &str| -> Vec<&'a Json> { all.iter().filter_map(|schema| field(schema, name)).collect() };
-                let fields = entries.iter().map(|(key, node)| (key.text.clone(), self.value(node, field(&key.text))));
+            YamlValue::Map(entries) => {
+                let field = |name: &str| -> Vec<&'a Json> {
+                    all.iter().filter_map(|schema| field_schema(schema, name)).collect()
+                };
+                let fields =
+                    entries.iter().map(|(key, node)| (key.text.clone(), self.normalize_node(node, field(&key.text))));
                 Json::Object(fields.collect::<Map<_, _>>())
             }
             _ => node.to_json(),
@@ -42,29 +44,29 @@ impl<'a> Settler<'a> {
     }
 
     /// A schema, what it refers to, and its alternatives.
-    pub(super) fn expand(&self, schema: &'a Json, depth: usize, all: &mut Vec<&'a Json>) {
-        if depth > MAX_DEPTH {
+    pub(super) fn expand_schema(&self, schema: &'a Json, depth: usize, all: &mut Vec<&'a Json>) {
+        if depth > MAX_REF_DEPTH {
             return;
         }
         all.push(schema);
         let target = schema.get("$ref").and_then(Json::as_str).and_then(|target| target.strip_prefix('#'));
         if let Some(target) = target.and_then(|pointer| self.root.pointer(pointer)) {
-            self.expand(target, depth + 1, all);
+            self.expand_schema(target, depth + 1, all);
         }
         for choice in ["anyOf", "oneOf", "allOf"] {
             let choices = schema.get(choice).and_then(Json::as_array).into_iter().flatten();
-            choices.for_each(|choice| self.expand(choice, depth + 1, all));
+            choices.for_each(|choice| self.expand_schema(choice, depth + 1, all));
         }
     }
 }
 
-pub(super) fn field<'a>(schema: &'a Json, name: &str) -> Option<&'a Json> {
+pub(super) fn field_schema<'a>(schema: &'a Json, name: &str) -> Option<&'a Json> {
     let own = schema.get("properties").and_then(|fields| fields.get(name));
     own.or_else(|| schema.get("additionalProperties").filter(|more| more.is_object()))
 }
 
 /// Whether the schemas name text as a type (or some words as the choices), and neither numbers nor booleans.
-fn only_text(schemas: &[&Json]) -> bool {
+fn accepts_only_text(schemas: &[&Json]) -> bool {
     let mut types = Vec::new();
     for schema in schemas {
         match schema.get("type") {
@@ -85,7 +87,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
-    use crate::Dynamic;
+    use crate::Templated;
     use afterload_core::units::ByteSize;
     use afterload_spanned_yaml as yaml;
 
@@ -93,11 +95,11 @@ mod tests {
     struct Sample {
         version: String,
         optional: Option<String>,
-        dynamic: Dynamic<String>,
+        dynamic: Templated<String>,
         size: ByteSize,
         list: Vec<Inner>,
         map: BTreeMap<String, String>,
-        number: Dynamic<f64>,
+        number: Templated<f64>,
         any: serde_json::Value,
     }
 
@@ -113,7 +115,7 @@ mod tests {
                     map: { a: 2.0 }, number: 1.50, any: 1.0 }";
         let node = yaml::parse(text).expect("valid");
         let direct: Sample = yaml::read(&node).expect("read from the file");
-        let settled = settle(&node, schemars::schema_for!(Sample).as_value());
+        let settled = normalize_with(&node, schemars::schema_for!(Sample).as_value());
         assert_eq!(settled["any"], 1.0);
         let stored: Sample = serde_json::from_value(settled).expect("read from the plan");
         assert_eq!((stored.version.as_str(), stored.list[0].text.as_str()), ("1.10", "1e3"));

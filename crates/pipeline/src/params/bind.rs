@@ -4,76 +4,76 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{Invalid, Param, coerce};
+use super::{InvalidParam, Param, coerce_value};
 use afterload_core::error::{Error, Result};
-use afterload_spanned_yaml::choices;
+use afterload_spanned_yaml::suggestion_hint;
 
 /// Fills in defaults and brings every value to its type. An optional param that nothing fills is null, so that
 /// expressions can name it.
 ///
 /// # Errors
 /// `params_invalid`; its facts are a list of `{param, code, message}`, one for each fault.
-pub fn bind(params: &BTreeMap<String, Param>, given: Map<String, Value>) -> Result<Map<String, Value>> {
-    let (bound, faults) = attempt(params, given);
+pub fn bind_params(params: &BTreeMap<String, Param>, given: Map<String, Value>) -> Result<Map<String, Value>> {
+    let (bound, faults) = try_bind(params, given);
     match faults.is_empty() {
         true => Ok(bound),
-        false => Err(refusal(&faults)),
+        false => Err(params_invalid(&faults)),
     }
 }
 
 /// What [`bind`] would refuse, for those who know of further faults.
-pub fn faults(params: &BTreeMap<String, Param>, given: Map<String, Value>) -> Vec<(String, Invalid)> {
-    attempt(params, given).1
+pub fn find_invalid_params(params: &BTreeMap<String, Param>, given: Map<String, Value>) -> Vec<(String, InvalidParam)> {
+    try_bind(params, given).1
 }
 
-fn attempt(
+fn try_bind(
     params: &BTreeMap<String, Param>,
     mut given: Map<String, Value>,
-) -> (Map<String, Value>, Vec<(String, Invalid)>) {
+) -> (Map<String, Value>, Vec<(String, InvalidParam)>) {
     let mut bound = Map::new();
     let mut faults = Vec::new();
     for (name, param) in params {
         match given.remove(name).filter(|value| !value.is_null()) {
-            Some(value) => match coerce(&param.kind, value) {
+            Some(value) => match coerce_value(&param.kind, value) {
                 Ok(value) => drop(bound.insert(name.clone(), value)),
                 Err(invalid) => faults.push((name.clone(), invalid)),
             },
             None if param.required => {
-                faults.push((name.clone(), Invalid::new("param_missing", "it is required and was not given")));
+                faults.push((name.clone(), InvalidParam::new("param_missing", "it is required and was not given")));
             }
             None => drop(bound.insert(name.clone(), param.default.clone().unwrap_or_default())),
         }
     }
     for name in given.keys() {
-        let hint = choices(name, params.keys().map(String::as_str));
+        let hint = suggestion_hint(name, params.keys().map(String::as_str));
         let message = if hint.is_empty() {
             "the pipeline has no such param".into()
         } else {
             format!("the pipeline has no such param; {hint}")
         };
-        faults.push((name.clone(), Invalid::new("param_unknown", message)));
+        faults.push((name.clone(), InvalidParam::new("param_unknown", message)));
     }
     (bound, faults)
 }
 
 /// `params_invalid` for these faults: the one shape in which params are refused.
-pub fn refusal(faults: &[(String, Invalid)]) -> Error {
+pub fn params_invalid(faults: &[(String, InvalidParam)]) -> Error {
     let sentences: Vec<_> = faults.iter().map(|(name, fault)| format!("`{name}`: {}", fault.message)).collect();
     let message = format!("the params are not valid: {}", sentences.join("; "));
-    Error::permanent("params_invalid", message).details(details(faults))
+    Error::permanent("params_invalid", message).with_details(invalid_param_details(faults))
 }
 
 /// The faults for programs: a list of `{param, code, message}`.
-pub fn details(faults: &[(String, Invalid)]) -> Value {
+pub fn invalid_param_details(faults: &[(String, InvalidParam)]) -> Value {
     let detail =
-        |(name, fault): &(String, Invalid)| json!({ "param": name, "code": fault.code, "message": fault.message });
+        |(name, fault): &(String, InvalidParam)| json!({ "param": name, "code": fault.code, "message": fault.message });
     faults.iter().map(detail).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Kinds, Surroundings, load};
+    use crate::{StepCatalog, ValidationContext, compile_definition};
 
     fn params() -> BTreeMap<String, Param> {
         let text = r#"
@@ -95,9 +95,10 @@ params:
   file: { type: file, accept: [text/csv, "image/*"], max_size: 1kb, required: false }
 steps: [{ id: one, uses: wait }]
 "#;
-        let kinds = Kinds(Vec::new());
+        let kinds = StepCatalog(Vec::new());
         // The kind is unknown here, but the params are not: read them through the checks that `load` uses.
-        let problems = load(None, text, &kinds, &Surroundings::default()).expect_err("an unknown kind");
+        let problems =
+            compile_definition(None, text, &kinds, &ValidationContext::default()).expect_err("an unknown kind");
         assert_eq!(problems.len(), 1, "{problems:?}");
         crate::load::params_of(text)
     }
@@ -108,7 +109,7 @@ steps: [{ id: one, uses: wait }]
 
     #[test]
     fn defaults_are_filled_and_values_brought_to_their_type() {
-        let bound = bind(
+        let bound = bind_params(
             &params(),
             given(json!({
                 "text": "abc", "whole": "7", "number": "1.5", "flag": "true", "many": "[1, \"2\"]", "ip": "::1",
@@ -121,7 +122,7 @@ steps: [{ id: one, uses: wait }]
 
     #[test]
     fn all_faults_are_told_at_once() {
-        let error = bind(
+        let error = bind_params(
             &params(),
             given(json!({
                 "text": "A", "whole": 11, "number": "x", "flag": "yes", "day": "2026-02-30", "moment": "2026-01-31",
@@ -132,8 +133,8 @@ steps: [{ id: one, uses: wait }]
         )
         .expect_err("nothing fits");
         assert_eq!(error.code(), "params_invalid");
-        insta::assert_json_snapshot!(error.facts());
-        let error = bind(&params(), Map::new()).expect_err("`text` is required");
+        insta::assert_json_snapshot!(error.details());
+        let error = bind_params(&params(), Map::new()).expect_err("`text` is required");
         assert_eq!(error.message(), "the params are not valid: `text`: it is required and was not given");
     }
 }

@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use super::value::structured;
+use super::value::parse_json_text;
 use super::{Param, ParamType};
 
 /// The value that the text of a form gives a param. `None` where it gives none: a field that was left empty, unless the
 /// param is text or has to be given.
-pub fn from_form(param: &Param, text: String) -> Option<Value> {
+pub fn value_from_form(param: &Param, text: String) -> Option<Value> {
     let word = text.trim();
     match &param.kind {
         ParamType::String { .. } => Some(text.into()),
@@ -17,7 +17,7 @@ pub fn from_form(param: &Param, text: String) -> Option<Value> {
             "off" | "no" | "false" | "0" => Some(false.into()),
             _ => Some(text.into()),
         },
-        ParamType::List { .. } | ParamType::Object | ParamType::File(_) => Some(structured(text.into())),
+        ParamType::List { .. } | ParamType::Object | ParamType::File(_) => Some(parse_json_text(text.into())),
         _ => Some(text.into()),
     }
 }
@@ -26,7 +26,7 @@ pub fn from_form(param: &Param, text: String) -> Option<Value> {
 mod tests {
     use serde_json::json;
 
-    use super::super::coerce;
+    use super::super::coerce_value;
     use super::*;
 
     fn param(kind: Value, required: bool) -> Param {
@@ -36,25 +36,25 @@ mod tests {
     /// What a run gets; `None` for a fault.
     fn bound(kind: Value, text: &str) -> Option<Value> {
         let param = param(kind, false);
-        from_form(&param, text.into()).map_or(Some(Value::Null), |value| coerce(&param.kind, value).ok())
+        value_from_form(&param, text.into()).map_or(Some(Value::Null), |value| coerce_value(&param.kind, value).ok())
     }
 
     #[test]
     fn a_field_left_empty_is_not_given() {
         for kind in ["integer", "number", "boolean", "date", "email", "url", "ip", "list", "object", "datetime"] {
-            assert_eq!(from_form(&param(json!({ "type": kind }), false), " ".into()), None, "{kind}");
-            assert_eq!(from_form(&param(json!({ "type": kind }), true), "".into()), Some(json!("")), "{kind}");
+            assert_eq!(value_from_form(&param(json!({ "type": kind }), false), " ".into()), None, "{kind}");
+            assert_eq!(value_from_form(&param(json!({ "type": kind }), true), "".into()), Some(json!("")), "{kind}");
         }
         let choice = json!({ "type": "enum", "values": ["a"] });
-        assert_eq!(from_form(&param(choice, false), "".into()), None);
-        assert_eq!(from_form(&param(json!({ "type": "string" }), false), "".into()), Some(json!("")));
+        assert_eq!(value_from_form(&param(choice, false), "".into()), None);
+        assert_eq!(value_from_form(&param(json!({ "type": "string" }), false), "".into()), Some(json!("")));
     }
 
     #[test]
     fn ticks_and_numbers_are_read_as_forms_write_them() {
         for (word, value) in [("on", true), ("yes", true), ("1", true), ("True", true), ("off", false), ("0", false)] {
             assert_eq!(bound(json!({ "type": "boolean" }), word), Some(json!(value)), "{word}");
-            let strict = coerce(&ParamType::Boolean, word.into()).is_ok();
+            let strict = coerce_value(&ParamType::Boolean, word.into()).is_ok();
             assert!(!strict, "`{word}` stands for a truth in a form alone");
         }
         assert_eq!(bound(json!({ "type": "boolean" }), "maybe"), None);

@@ -9,10 +9,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use bind::{bind, details, faults, refusal};
-pub use form::from_form;
-pub use record::{Missing, RecordRule};
-pub use value::{Invalid, check_file, coerce};
+pub use bind::{bind_params, find_invalid_params, invalid_param_details, params_invalid};
+pub use form::value_from_form;
+pub use record::{OnMissingRow, RecordRule};
+pub use value::{InvalidParam, check_file, coerce_value};
 
 /// A checked param.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,13 +4,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Invalid;
-use super::value::{shown, wrong_type};
+use super::InvalidParam;
+use super::value::{truncate_text, wrong_type};
 
 /// The most bytes of a key.
-const LONGEST_KEY: usize = 1024;
+const MAX_RECORD_KEY_BYTES: usize = 1024;
 /// The field that holds the reference as text.
-const REF: &str = "ref";
+const REF_FIELD: &str = "ref";
 
 /// Which row a param refers to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,13 +22,13 @@ pub struct RecordRule {
     /// The column that identifies it.
     pub key: String,
     /// What happens to a step that reads a row that is gone.
-    pub missing: Missing,
+    pub missing: OnMissingRow,
 }
 
 /// What happens to a step that reads a row that is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Missing {
+pub enum OnMissingRow {
     /// It fails with `record_not_found`.
     #[default]
     Fail,
@@ -42,40 +42,43 @@ impl RecordRule {
     ///
     /// # Errors
     /// Why it is none.
-    pub fn reference(&self, value: &Value) -> Result<String, Invalid> {
-        let expected = format!("a key, or a reference such as `{}42`", self.prefix());
+    pub fn to_reference(&self, value: &Value) -> Result<String, InvalidParam> {
+        let expected = format!("a key, or a reference such as `{}42`", self.reference_prefix());
         let key = match value {
             Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
-            Value::String(text) => match text.strip_prefix(&self.prefix()) {
+            Value::String(text) => match text.strip_prefix(&self.reference_prefix()) {
                 Some(key) => key.to_owned(),
                 None if text.contains('/') => return Err(wrong_type(&expected, value)),
                 None => text.clone(),
             },
             _ => return Err(wrong_type(&expected, value)),
         };
-        if key.is_empty() || key.len() > LONGEST_KEY || key.contains('\0') {
-            return Err(Invalid::new("param_wrong_type", format!("expected {expected}, found `{}`", shown(&key))));
+        if key.is_empty() || key.len() > MAX_RECORD_KEY_BYTES || key.contains('\0') {
+            return Err(InvalidParam::new(
+                "param_wrong_type",
+                format!("expected {expected}, found `{}`", truncate_text(&key)),
+            ));
         }
-        Ok(format!("{}{key}", self.prefix()))
+        Ok(format!("{}{key}", self.reference_prefix()))
     }
 
     /// What a reference holds without a look at its row: itself as `ref`, and the key under the name of its column.
-    pub fn fields(&self, reference: &str) -> Map<String, Value> {
-        let key = reference.strip_prefix(&self.prefix()).unwrap_or(reference);
+    pub fn reference_fields(&self, reference: &str) -> Map<String, Value> {
+        let key = reference.strip_prefix(&self.reference_prefix()).unwrap_or(reference);
         let key = match key.parse::<i64>() {
             // `007` is no number but a text.
             Ok(number) if number.to_string() == key => number.into(),
             _ => Value::from(key),
         };
-        Map::from_iter([(self.key.clone(), key), (REF.to_owned(), reference.into())])
+        Map::from_iter([(self.key.clone(), key), (REF_FIELD.to_owned(), reference.into())])
     }
 
     /// The names of [`Self::fields`].
     pub fn field_names(&self) -> [&str; 2] {
-        [&self.key, REF]
+        [&self.key, REF_FIELD]
     }
 
-    fn prefix(&self) -> String {
+    fn reference_prefix(&self) -> String {
         format!("{}/{}/", self.connection, self.table)
     }
 }
@@ -87,7 +90,12 @@ mod tests {
     use super::*;
 
     fn rule() -> RecordRule {
-        RecordRule { connection: "app".into(), table: "tweets".into(), key: "id".into(), missing: Missing::default() }
+        RecordRule {
+            connection: "app".into(),
+            table: "tweets".into(),
+            key: "id".into(),
+            missing: OnMissingRow::default(),
+        }
     }
 
     #[test]
@@ -99,9 +107,9 @@ mod tests {
             (json!("app/tweets/a/b"), "app/tweets/a/b"),
             (json!("a'; DROP TABLE tweets; --"), "app/tweets/a'; DROP TABLE tweets; --"),
         ] {
-            assert_eq!(rule().reference(&value).as_deref(), Ok(reference), "{value}");
+            assert_eq!(rule().to_reference(&value).as_deref(), Ok(reference), "{value}");
         }
-        let long = "x".repeat(LONGEST_KEY + 1);
+        let long = "x".repeat(MAX_RECORD_KEY_BYTES + 1);
         for value in [
             json!("app/users/42"),
             json!("other/tweets/42"),
@@ -114,7 +122,7 @@ mod tests {
             json!({ "id": 42 }),
             json!([42]),
         ] {
-            assert_eq!(rule().reference(&value).map_err(|fault| fault.code), Err("param_wrong_type"), "{value}");
+            assert_eq!(rule().to_reference(&value).map_err(|fault| fault.code), Err("param_wrong_type"), "{value}");
         }
     }
 
@@ -122,7 +130,7 @@ mod tests {
     fn the_key_of_a_reference_is_a_number_where_it_is_written_as_one() {
         for (key, value) in [("42", json!(42)), ("-7", json!(-7)), ("007", json!("007")), ("a/b", json!("a/b"))] {
             let reference = format!("app/tweets/{key}");
-            assert_eq!(Value::Object(rule().fields(&reference)), json!({ "id": value, "ref": reference }));
+            assert_eq!(Value::Object(rule().reference_fields(&reference)), json!({ "id": value, "ref": reference }));
         }
     }
 }

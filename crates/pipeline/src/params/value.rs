@@ -10,46 +10,46 @@ use super::{FileRule, ParamType};
 use afterload_core::file::File;
 use afterload_core::units::ByteSize;
 use afterload_media_type as media;
-use afterload_spanned_yaml::choices;
+use afterload_spanned_yaml::suggestion_hint;
 
 /// Why a value does not fit its param.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invalid {
+pub struct InvalidParam {
     /// A stable code.
     pub code: &'static str,
     /// What is wrong, to be read after the name of the param.
     pub message: String,
 }
 
-impl Invalid {
+impl InvalidParam {
     /// A fault with its code.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
 }
 
-type Fit<T = Value> = Result<T, Invalid>;
+type Coerced<T = Value> = Result<T, InvalidParam>;
 
 /// Brings a value to a type.
 ///
 /// # Errors
 /// Why it does not fit.
-pub fn coerce(kind: &ParamType, value: Value) -> Fit {
+pub fn coerce_value(kind: &ParamType, value: Value) -> Coerced {
     match kind {
         ParamType::String { min_length, max_length, pattern } => {
-            let text = text(value, "text")?;
-            length(&text, *min_length, *max_length)?;
-            matching(&text, pattern.as_deref())?;
+            let text = expect_text(value, "text")?;
+            check_length(&text, *min_length, *max_length)?;
+            check_pattern(&text, pattern.as_deref())?;
             Ok(text.into())
         }
         ParamType::Integer { min, max } => {
-            let number = integer(&value).ok_or_else(|| wrong_type("a whole number", &value))?;
-            range(number as f64, *min, *max)?;
+            let number = to_integer(&value).ok_or_else(|| wrong_type("a whole number", &value))?;
+            check_range(number as f64, *min, *max)?;
             Ok(number.into())
         }
         ParamType::Number { min, max } => {
-            let number = number(&value).ok_or_else(|| wrong_type("a number", &value))?;
-            range(number.as_f64().unwrap_or(f64::NAN), *min, *max)?;
+            let number = to_number(&value).ok_or_else(|| wrong_type("a number", &value))?;
+            check_range(number.as_f64().unwrap_or(f64::NAN), *min, *max)?;
             Ok(Value::Number(number))
         }
         ParamType::Boolean => match &value {
@@ -57,64 +57,65 @@ pub fn coerce(kind: &ParamType, value: Value) -> Fit {
             Value::String(text) if text == "true" || text == "false" => Ok((text == "true").into()),
             _ => Err(wrong_type("`true` or `false`", &value)),
         },
-        ParamType::Date => checked(value, "a day such as `2026-01-31`", is_date),
-        ParamType::Datetime => {
-            checked(value, "a moment such as `2026-01-31T09:30:00Z`", |text| DateTime::parse_from_rfc3339(text).is_ok())
-        }
-        ParamType::Email => checked(value, "an e-mail address", is_email),
-        ParamType::Url => checked(value, "an address that starts with `http://` or `https://`", is_url),
-        ParamType::Ip => checked(value, "an IP address", |text| text.parse::<IpAddr>().is_ok()),
+        ParamType::Date => coerce_text_if(value, "a day such as `2026-01-31`", is_date),
+        ParamType::Datetime => coerce_text_if(value, "a moment such as `2026-01-31T09:30:00Z`", |text| {
+            DateTime::parse_from_rfc3339(text).is_ok()
+        }),
+        ParamType::Email => coerce_text_if(value, "an e-mail address", is_email),
+        ParamType::Url => coerce_text_if(value, "an address that starts with `http://` or `https://`", is_url),
+        ParamType::Ip => coerce_text_if(value, "an IP address", |text| text.parse::<IpAddr>().is_ok()),
         ParamType::Enum { values } => {
-            let text = scalar_text(&value).ok_or_else(|| wrong_type("one of the choices", &value))?;
+            let text = scalar_to_text(&value).ok_or_else(|| wrong_type("one of the choices", &value))?;
             match values.contains(&text) {
                 true => Ok(text.into()),
                 false => {
-                    let hint = choices(&text, values.iter().map(String::as_str));
-                    Err(Invalid::new(
+                    let hint = suggestion_hint(&text, values.iter().map(String::as_str));
+                    Err(InvalidParam::new(
                         "param_not_a_choice",
-                        format!("`{}` is not one of its values; {hint}", shown(&text)),
+                        format!("`{}` is not one of its values; {hint}", truncate_text(&text)),
                     ))
                 }
             }
         }
-        ParamType::List { items } => list(items.as_deref(), value),
-        ParamType::Object => match structured(value) {
+        ParamType::List { items } => coerce_list(items.as_deref(), value),
+        ParamType::Object => match parse_json_text(value) {
             value @ Value::Object(_) => Ok(value),
             other => Err(wrong_type("a map", &other)),
         },
-        ParamType::File(rule) => file(rule, value),
-        ParamType::Record(rule) => rule.reference(&value).map(Value::String),
+        ParamType::File(rule) => coerce_file(rule, value),
+        ParamType::Record(rule) => rule.to_reference(&value).map(Value::String),
     }
 }
 
-fn list(items: Option<&ParamType>, value: Value) -> Fit {
-    let Value::Array(values) = structured(value) else {
-        return Err(Invalid::new("param_wrong_type", "expected a list"));
+fn coerce_list(items: Option<&ParamType>, value: Value) -> Coerced {
+    let Value::Array(values) = parse_json_text(value) else {
+        return Err(InvalidParam::new("param_wrong_type", "expected a list"));
     };
     let Some(kind) = items else { return Ok(Value::Array(values)) };
     let each = values.into_iter().enumerate().map(|(index, value)| {
-        coerce(kind, value).map_err(|fault| Invalid::new(fault.code, format!("item {}: {}", index + 1, fault.message)))
+        coerce_value(kind, value)
+            .map_err(|fault| InvalidParam::new(fault.code, format!("item {}: {}", index + 1, fault.message)))
     });
-    each.collect::<Fit<Vec<_>>>().map(Value::Array)
+    each.collect::<Coerced<Vec<_>>>().map(Value::Array)
 }
 
 /// A file as a map, or as `s3://bucket/key`; of the latter nothing but its place is known yet (no ETag).
-fn file(rule: &FileRule, value: Value) -> Fit {
-    let value = structured(value);
+fn coerce_file(rule: &FileRule, value: Value) -> Coerced {
+    let value = parse_json_text(value);
     let file = match &value {
-        Value::String(place) => from_place(place)?,
+        Value::String(place) => file_from_s3_url(place)?,
         Value::Object(_) => serde_json::from_value::<File>(value)
-            .map_err(|error| Invalid::new("param_wrong_type", format!("it is not a file: {error}")))?,
+            .map_err(|error| InvalidParam::new("param_wrong_type", format!("it is not a file: {error}")))?,
         _ => return Err(wrong_type("a file such as `s3://bucket/key`", &value)),
     };
     if file.bucket.is_empty() || file.key.is_empty() {
-        return Err(Invalid::new("param_wrong_type", "a file needs a bucket and a key"));
+        return Err(InvalidParam::new("param_wrong_type", "a file needs a bucket and a key"));
     }
     check_file(rule, &file)?;
-    serde_json::to_value(file).map_err(|error| Invalid::new("param_wrong_type", error.to_string()))
+    serde_json::to_value(file).map_err(|error| InvalidParam::new("param_wrong_type", error.to_string()))
 }
 
-fn from_place(place: &str) -> Fit<File> {
+fn file_from_s3_url(place: &str) -> Coerced<File> {
     let parts = place.strip_prefix("s3://").and_then(|rest| rest.split_once('/'));
     let Some((bucket, key)) = parts.filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty()) else {
         return Err(wrong_type("a file such as `s3://bucket/key`", &place.into()));
@@ -138,43 +139,47 @@ fn from_place(place: &str) -> Fit<File> {
 ///
 /// # Errors
 /// `param_file_too_large` or `param_file_type`.
-pub fn check_file(rule: &FileRule, file: &File) -> Fit<()> {
+pub fn check_file(rule: &FileRule, file: &File) -> Coerced<()> {
     if let Some(most) = rule.max_size.filter(|most| file.size > *most) {
         let message = format!("the file has {} bytes; at most {} are accepted", file.size, ByteSize(most));
-        return Err(Invalid::new("param_file_too_large", message));
+        return Err(InvalidParam::new("param_file_too_large", message));
     }
     let found = file.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if found.is_empty() || media::accepts(&rule.accept, &found, &file.name) {
+    if found.is_empty() || media::accepts_media_type(&rule.accept, &found, &file.name) {
         return Ok(());
     }
-    let message = format!("files of type `{}` are not accepted; expected {}", shown(&found), rule.accept.join(", "));
-    Err(Invalid::new("param_file_type", message))
+    let message =
+        format!("files of type `{}` are not accepted; expected {}", truncate_text(&found), rule.accept.join(", "));
+    Err(InvalidParam::new("param_file_type", message))
 }
 
 /// Form fields bring lists, maps and files as JSON text.
-pub(super) fn structured(value: Value) -> Value {
+pub(super) fn parse_json_text(value: Value) -> Value {
     match &value {
         Value::String(text) if text.trim_start().starts_with(['[', '{']) => serde_json::from_str(text).unwrap_or(value),
         _ => value,
     }
 }
 
-fn checked(value: Value, expected: &str, fits: impl Fn(&str) -> bool) -> Fit {
-    let found = text(value, expected)?;
+fn coerce_text_if(value: Value, expected: &str, fits: impl Fn(&str) -> bool) -> Coerced {
+    let found = expect_text(value, expected)?;
     match fits(&found) {
         true => Ok(found.into()),
-        false => Err(Invalid::new("param_wrong_type", format!("expected {expected}, found `{}`", shown(&found)))),
+        false => Err(InvalidParam::new(
+            "param_wrong_type",
+            format!("expected {expected}, found `{}`", truncate_text(&found)),
+        )),
     }
 }
 
-fn text(value: Value, expected: &str) -> Fit<String> {
+fn expect_text(value: Value, expected: &str) -> Coerced<String> {
     match value {
         Value::String(text) => Ok(text),
         other => Err(wrong_type(expected, &other)),
     }
 }
 
-fn scalar_text(value: &Value) -> Option<String> {
+fn scalar_to_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
@@ -182,7 +187,7 @@ fn scalar_text(value: &Value) -> Option<String> {
     }
 }
 
-fn integer(value: &Value) -> Option<i64> {
+fn to_integer(value: &Value) -> Option<i64> {
     match value {
         Value::Number(number) => number.as_i64().or_else(|| {
             let whole = number.as_f64().filter(|whole| whole.fract() == 0.0 && whole.abs() < 9e15)?;
@@ -193,7 +198,7 @@ fn integer(value: &Value) -> Option<i64> {
     }
 }
 
-fn number(value: &Value) -> Option<Number> {
+fn to_number(value: &Value) -> Option<Number> {
     match value {
         Value::Number(number) => Some(number.clone()),
         Value::String(text) => match text.trim().parse::<i64>() {
@@ -204,37 +209,40 @@ fn number(value: &Value) -> Option<Number> {
     }
 }
 
-fn range(number: f64, min: Option<f64>, max: Option<f64>) -> Fit<()> {
+fn check_range(number: f64, min: Option<f64>, max: Option<f64>) -> Coerced<()> {
     match (min, max) {
         (Some(min), _) if number < min => {
-            Err(Invalid::new("param_out_of_range", format!("{number} is less than {min}")))
+            Err(InvalidParam::new("param_out_of_range", format!("{number} is less than {min}")))
         }
         (_, Some(max)) if number > max => {
-            Err(Invalid::new("param_out_of_range", format!("{number} is more than {max}")))
+            Err(InvalidParam::new("param_out_of_range", format!("{number} is more than {max}")))
         }
         _ => Ok(()),
     }
 }
 
-fn length(text: &str, min: Option<usize>, max: Option<usize>) -> Fit<()> {
+fn check_length(text: &str, min: Option<usize>, max: Option<usize>) -> Coerced<()> {
     let length = text.chars().count();
     match (min, max) {
-        (Some(min), _) if length < min => {
-            Err(Invalid::new("param_too_short", format!("it has {length} characters; at least {min} are expected")))
-        }
+        (Some(min), _) if length < min => Err(InvalidParam::new(
+            "param_too_short",
+            format!("it has {length} characters; at least {min} are expected"),
+        )),
         (_, Some(max)) if length > max => {
-            Err(Invalid::new("param_too_long", format!("it has {length} characters; at most {max} are expected")))
+            Err(InvalidParam::new("param_too_long", format!("it has {length} characters; at most {max} are expected")))
         }
         _ => Ok(()),
     }
 }
 
-fn matching(text: &str, pattern: Option<&str>) -> Fit<()> {
+fn check_pattern(text: &str, pattern: Option<&str>) -> Coerced<()> {
     let Some(pattern) = pattern else { return Ok(()) };
     match Regex::new(pattern) {
         Ok(regex) if regex.is_match(text) => Ok(()),
-        Ok(_) => Err(Invalid::new("param_no_match", format!("`{}` does not match `{pattern}`", shown(text)))),
-        Err(_) => Err(Invalid::new("param_no_match", format!("`{pattern}` is not a regular expression"))),
+        Ok(_) => {
+            Err(InvalidParam::new("param_no_match", format!("`{}` does not match `{pattern}`", truncate_text(text))))
+        }
+        Err(_) => Err(InvalidParam::new("param_no_match", format!("`{pattern}` is not a regular expression"))),
     }
 }
 
@@ -266,19 +274,19 @@ fn is_url(text: &str) -> bool {
     parsed.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
-pub(super) fn wrong_type(expected: &str, found: &Value) -> Invalid {
+pub(super) fn wrong_type(expected: &str, found: &Value) -> InvalidParam {
     let found = match found {
         Value::Null => "nothing".into(),
         Value::Array(_) => "a list".into(),
         Value::Object(_) => "a map".into(),
-        Value::String(text) => format!("`{}`", shown(text)),
+        Value::String(text) => format!("`{}`", truncate_text(text)),
         other => format!("`{other}`"),
     };
-    Invalid::new("param_wrong_type", format!("expected {expected}, found {found}"))
+    InvalidParam::new("param_wrong_type", format!("expected {expected}, found {found}"))
 }
 
 /// At most 60 characters, for messages.
-pub(super) fn shown(text: &str) -> String {
+pub(super) fn truncate_text(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -293,7 +301,7 @@ mod tests {
     fn a_csv_is_taken_under_every_name_that_clients_give_it() {
         let accepts = |accept: &[&str], content_type: &str, name: &str| {
             let rule = FileRule { accept: accept.iter().map(|media| (*media).to_owned()).collect(), max_size: None };
-            let file = from_place(&format!("s3://uploads/{name}")).unwrap();
+            let file = file_from_s3_url(&format!("s3://uploads/{name}")).unwrap();
             check_file(&rule, &File { content_type: content_type.into(), ..file }).is_ok()
         };
         for media in [

@@ -6,7 +6,7 @@ use serde::Deserialize;
 /// Runs a step once per item.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ForEach {
+pub struct ForEachAst {
     /// A list, or an expression that gives one; at most 10,000 items. The step sees each as `item`, with its `index` from 0.
     pub items: serde_json::Value,
     /// How many items are worked on at the same time; default 8.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// How many runs may be under way at the same time.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Concurrency {
+pub struct ConcurrencyAst {
     /// Runs of the pipeline with the same key count together; without it all of them. It may name params and the event.
     #[serde(default)]
     pub key: Option<String>,
@@ -16,13 +16,13 @@ pub struct Concurrency {
     pub limit: Option<u32>,
     /// What happens to one too many; default `queue`.
     #[serde(default)]
-    pub on_conflict: Option<OnConflict>,
+    pub on_conflict: Option<OnRunConflict>,
 }
 
 /// What happens to a run too many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum OnConflict {
+pub enum OnRunConflict {
     /// It waits until there is room; who came first goes first.
     #[default]
     Queue,
@@ -35,7 +35,7 @@ pub enum OnConflict {
 /// How often a step may start.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RateLimit {
+pub struct RateLimitAst {
     /// Steps with the same key count together, in whichever pipeline; default `PIPELINE/STEP`.
     #[serde(default)]
     pub key: Option<String>,

@@ -11,20 +11,20 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
-pub use fan_out::ForEach;
-pub use limits::{Concurrency, OnConflict, RateLimit};
-pub use param::{RawItem, RawParam, TypeName};
-pub use place::{Mode, RawOutput};
-pub use trigger::{CatchUp, RawTrigger, TriggerType};
+pub use fan_out::ForEachAst;
+pub use limits::{ConcurrencyAst, OnRunConflict, RateLimitAst};
+pub use param::{ItemAst, ParamAst, ParamTypeName};
+pub use place::{OutputAst, StepMode};
+pub use trigger::{CatchUp, TriggerAst, TriggerType};
 
-use super::Dynamic;
-use afterload_core::units::Duration;
+use super::Templated;
+use afterload_core::units::HumanDuration;
 
 /// A pipeline file.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "afterload pipeline", rename = "Pipeline")]
-pub struct RawPipeline {
+pub struct PipelineAst {
     /// The name of the pipeline, the same as the file's name without `.yaml`.
     #[schemars(regex(pattern = r"^[a-z][a-z0-9-]{0,62}$"))]
     pub name: String,
@@ -33,52 +33,52 @@ pub struct RawPipeline {
     pub description: Option<String>,
     /// What starts the pipeline, besides the API which always can.
     #[serde(default)]
-    pub triggers: Vec<RawTrigger>,
+    pub triggers: Vec<TriggerAst>,
     /// What a run has to be given.
     #[serde(default)]
-    pub params: BTreeMap<String, RawParam>,
+    pub params: BTreeMap<String, ParamAst>,
     /// How many runs may be under way at the same time.
     #[serde(default)]
-    pub concurrency: Option<Concurrency>,
+    pub concurrency: Option<ConcurrencyAst>,
     /// Settings of every step that does not say otherwise.
     #[serde(default)]
-    pub defaults: Defaults,
+    pub defaults: DefaultsAst,
     /// The steps. Each needs the one before it unless it says `needs`.
-    pub steps: Vec<RawStep>,
+    pub steps: Vec<StepAst>,
     /// Steps that run when all steps have succeeded.
     #[serde(default)]
-    pub on_success: Vec<RawStep>,
+    pub on_success: Vec<StepAst>,
     /// Steps that run when a step has failed.
     #[serde(default)]
-    pub on_failure: Vec<RawStep>,
+    pub on_failure: Vec<StepAst>,
     /// Steps that run at the end, whatever happened.
     #[serde(default)]
-    pub finally: Vec<RawStep>,
+    pub finally: Vec<StepAst>,
     /// How long runs and their files are kept, from the end of the run on.
     #[serde(default)]
-    pub retention: Option<Retention>,
+    pub retention: Option<RetentionAst>,
 }
 
 /// How long runs and their files are kept.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Retention {
+pub struct RetentionAst {
     /// How long a run is remembered.
-    pub runs: Option<Duration>,
+    pub runs: Option<HumanDuration>,
     /// How long its files are kept.
-    pub artifacts: Option<Duration>,
+    pub artifacts: Option<HumanDuration>,
 }
 
 /// Settings of every step that does not say otherwise.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Defaults {
+pub struct DefaultsAst {
     /// The queue; default `default`.
     pub queue: Option<String>,
     /// How long one attempt may take; default `1h`.
-    pub timeout: Option<Duration>,
+    pub timeout: Option<HumanDuration>,
     /// What happens after a failure.
-    pub retry: Option<RawRetry>,
+    pub retry: Option<RetryAst>,
     /// Steps with a higher priority are run first; default 0.
     #[schemars(range(min = -100, max = 100))]
     pub priority: Option<i32>,
@@ -87,23 +87,23 @@ pub struct Defaults {
 /// What happens after a failure that another try may not meet.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct RawRetry {
+pub struct RetryAst {
     /// Attempts in all; default 5, 1 is no retry.
     #[schemars(range(min = 1, max = 100))]
     pub attempts: Option<u32>,
     /// How the pause grows; default `exponential`.
     pub backoff: Option<super::plan::Backoff>,
     /// The first pause; default `2s`.
-    pub delay: Option<Duration>,
+    pub delay: Option<HumanDuration>,
     /// The longest pause; default `10m`.
-    pub max_delay: Option<Duration>,
+    pub max_delay: Option<HumanDuration>,
 }
 
 /// One step.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Step")]
-pub struct RawStep {
+pub struct StepAst {
     /// The name by which other steps and expressions know it.
     #[schemars(regex(pattern = r"^[a-z][a-z0-9_]{0,62}$"))]
     pub id: String,
@@ -115,25 +115,25 @@ pub struct RawStep {
     pub with: serde_json::Value,
     /// Steps that must have ended before; without it the step before, with `[]` none.
     #[serde(default)]
-    pub needs: Option<Needs>,
+    pub needs: Option<NeedsAst>,
     /// An expression; the step is skipped unless it gives `true`.
     #[serde(default, rename = "if")]
     pub condition: Option<String>,
     /// Runs the step once per item, then joins: `steps.ID.items` lists the outputs in the order of the items.
     #[serde(default)]
-    pub for_each: Option<ForEach>,
+    pub for_each: Option<ForEachAst>,
     /// Records an error and goes on.
     #[serde(default)]
     pub continue_on_error: bool,
     /// Whether the answer to the request waits for the step.
     #[serde(default)]
-    pub mode: Option<Mode>,
+    pub mode: Option<StepMode>,
     /// What happens after a failure.
     #[serde(default)]
-    pub retry: Option<RawRetry>,
+    pub retry: Option<RetryAst>,
     /// How long one attempt may take.
     #[serde(default)]
-    pub timeout: Option<Duration>,
+    pub timeout: Option<HumanDuration>,
     /// The queue whose workers run the step.
     #[serde(default)]
     pub queue: Option<String>,
@@ -143,46 +143,46 @@ pub struct RawStep {
     pub priority: Option<i32>,
     /// How often the step may start.
     #[serde(default)]
-    pub rate_limit: Option<RateLimit>,
+    pub rate_limit: Option<RateLimitAst>,
     /// How long the step waits after it is ready.
     #[serde(default)]
-    pub delay: Option<Dynamic<Duration>>,
+    pub delay: Option<Templated<HumanDuration>>,
     /// Where the files that the step makes are written.
     #[serde(default)]
-    pub output: Option<RawOutput>,
+    pub output: Option<OutputAst>,
 }
 
 /// One step id or a list of them.
 #[derive(Debug)]
-pub struct Needs(pub Vec<String>);
+pub struct NeedsAst(pub Vec<String>);
 
-impl<'de> Deserialize<'de> for Needs {
+impl<'de> Deserialize<'de> for NeedsAst {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOrMore;
-        impl<'de> serde::de::Visitor<'de> for OneOrMore {
-            type Value = Needs;
+        struct NeedsVisitor;
+        impl<'de> serde::de::Visitor<'de> for NeedsVisitor {
+            type Value = NeedsAst;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a list of step ids")
             }
 
-            fn visit_str<E: serde::de::Error>(self, id: &str) -> Result<Needs, E> {
-                Ok(Needs(vec![id.to_owned()]))
+            fn visit_str<E: serde::de::Error>(self, id: &str) -> Result<NeedsAst, E> {
+                Ok(NeedsAst(vec![id.to_owned()]))
             }
 
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Needs, A::Error> {
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<NeedsAst, A::Error> {
                 let mut ids = Vec::new();
                 while let Some(id) = seq.next_element()? {
                     ids.push(id);
                 }
-                Ok(Needs(ids))
+                Ok(NeedsAst(ids))
             }
         }
-        deserializer.deserialize_any(OneOrMore)
+        deserializer.deserialize_any(NeedsVisitor)
     }
 }
 
-impl JsonSchema for Needs {
+impl JsonSchema for NeedsAst {
     fn inline_schema() -> bool {
         true
     }

@@ -3,17 +3,17 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::super::params::Missing;
+use super::super::params::OnMissingRow;
 use afterload_core::units::ByteSize;
 
 /// What a run has to be given under one name.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Param")]
-pub struct RawParam {
+pub struct ParamAst {
     /// The type.
     #[serde(rename = "type")]
-    pub kind: TypeName,
+    pub kind: ParamTypeName,
     /// What it is for, for people.
     #[serde(default)]
     pub description: Option<String>,
@@ -43,7 +43,7 @@ pub struct RawParam {
     pub values: Option<Vec<String>>,
     /// `list`: what each item must be.
     #[serde(default)]
-    pub items: Option<RawItem>,
+    pub items: Option<ItemAst>,
     /// `file`: the media types, such as `text/csv` or `image/*`.
     #[serde(default)]
     pub accept: Option<Vec<String>>,
@@ -61,17 +61,17 @@ pub struct RawParam {
     pub key: Option<String>,
     /// `record`: what happens to a step that reads a row that is gone; default `fail`.
     #[serde(default)]
-    pub missing: Option<Missing>,
+    pub missing: Option<OnMissingRow>,
 }
 
 /// What each item of a list must be.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Item")]
-pub struct RawItem {
+pub struct ItemAst {
     /// The type.
     #[serde(rename = "type")]
-    pub kind: TypeName,
+    pub kind: ParamTypeName,
     /// `string`: the fewest characters.
     #[serde(default)]
     pub min_length: Option<usize>,
@@ -98,9 +98,9 @@ pub struct RawItem {
     pub max_size: Option<ByteSize>,
 }
 
-impl From<RawItem> for RawParam {
-    fn from(item: RawItem) -> Self {
-        let RawItem { kind, min_length, max_length, pattern, min, max, values, accept, max_size } = item;
+impl From<ItemAst> for ParamAst {
+    fn from(item: ItemAst) -> Self {
+        let ItemAst { kind, min_length, max_length, pattern, min, max, values, accept, max_size } = item;
         Self {
             kind,
             description: None,
@@ -126,7 +126,7 @@ impl From<RawItem> for RawParam {
 /// The type of a param.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum TypeName {
+pub enum ParamTypeName {
     /// Text.
     String,
     /// A whole number.

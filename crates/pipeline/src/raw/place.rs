@@ -6,7 +6,7 @@ use serde::Deserialize;
 /// Whether the answer to the request waits for a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Mode {
+pub enum StepMode {
     /// The answer waits, so that the step's result is in it.
     Inline,
     /// The answer is given at once.
@@ -16,7 +16,7 @@ pub enum Mode {
 /// Where the files that a step makes are written. They belong to the user and stay until somebody deletes them.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RawOutput {
+pub struct OutputAst {
     /// The bucket; the embedded store makes it when it is first written.
     pub bucket: String,
     /// The key, usually with expressions. `file.name`, `file.stem`, `file.extension` and `file.step` (the step's id) are

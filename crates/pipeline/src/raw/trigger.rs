@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use afterload_core::units::Duration;
+use afterload_core::units::HumanDuration;
 
 /// What starts a pipeline.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Trigger")]
-pub struct RawTrigger {
+pub struct TriggerAst {
     /// What kind of happening it is.
     #[serde(rename = "type")]
     pub kind: TriggerType,
@@ -26,7 +26,7 @@ pub struct RawTrigger {
     pub suffix: Option<String>,
     /// `s3`: also looks itself for new objects, this often; for stores that tell nobody of them.
     #[serde(default)]
-    pub poll: Option<Duration>,
+    pub poll: Option<HumanDuration>,
     /// `cron`: minute, hour, day, month, weekday.
     #[serde(default)]
     pub schedule: Option<String>,

@@ -2,19 +2,19 @@
 
 use rusqlite::{Connection, Row, params};
 
-use super::super::fault::Fault;
-use afterload_core::clock::{self, Millis};
+use super::super::fault::S3ServerError;
+use afterload_core::clock::{self, UnixMillis};
 
 /// What happened to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventKind {
+pub enum ObjectEventKind {
     /// It was written, perhaps over an older one.
     Created,
     /// It was deleted.
     Removed,
 }
 
-impl EventKind {
+impl ObjectEventKind {
     fn as_str(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -25,11 +25,11 @@ impl EventKind {
 
 /// One change of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct ObjectEvent {
     /// Its place in the order of all changes; never used twice.
     pub seq: i64,
     /// What happened.
-    pub kind: EventKind,
+    pub kind: ObjectEventKind,
     /// The bucket.
     pub bucket: String,
     /// The key.
@@ -39,57 +39,61 @@ pub struct Event {
     /// Its size.
     pub size: u64,
     /// When.
-    pub at: Millis,
+    pub occurred_at: UnixMillis,
 }
 
 /// Notes a change, in the transaction that makes it.
-pub(in super::super) fn note(
+pub(in super::super) fn record_event(
     sql: &Connection,
-    kind: EventKind,
+    kind: ObjectEventKind,
     bucket: &str,
     key: &str,
     etag: &str,
     size: u64,
-) -> Result<(), Fault> {
+) -> Result<(), S3ServerError> {
     let mut insert =
         sql.prepare_cached("INSERT INTO events (kind, bucket, key, etag, size, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-    insert.execute(params![kind.as_str(), bucket, key.as_bytes(), etag, size as i64, clock::now()])?;
+    insert.execute(params![kind.as_str(), bucket, key.as_bytes(), etag, size as i64, clock::now_millis()])?;
     Ok(())
 }
 
 /// The events after `seq`.
-pub(in super::super) fn after(sql: &Connection, seq: i64, limit: u32) -> Result<Vec<Event>, Fault> {
+pub(in super::super) fn list_events_after(
+    sql: &Connection,
+    seq: i64,
+    limit: u32,
+) -> Result<Vec<ObjectEvent>, S3ServerError> {
     let mut select = sql.prepare_cached(
         "SELECT seq, kind, bucket, key, etag, size, at FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2",
     )?;
-    let rows = select.query_map(params![seq, limit], event)?;
+    let rows = select.query_map(params![seq, limit], event_from_row)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// Removes the events up to `seq`.
-pub(in super::super) fn forget(sql: &Connection, seq: i64) -> Result<(), Fault> {
+pub(in super::super) fn delete_events_through(sql: &Connection, seq: i64) -> Result<(), S3ServerError> {
     sql.execute("DELETE FROM events WHERE seq <= ?1", [seq])?;
     Ok(())
 }
 
-fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
+fn event_from_row(row: &Row<'_>) -> rusqlite::Result<ObjectEvent> {
     let kind = match row.get_ref(1)?.as_str()? {
-        "removed" => EventKind::Removed,
-        _ => EventKind::Created,
+        "removed" => ObjectEventKind::Removed,
+        _ => ObjectEventKind::Created,
     };
     let size: i64 = row.get(5)?;
-    Ok(Event {
+    Ok(ObjectEvent {
         seq: row.get(0)?,
         kind,
         bucket: row.get(2)?,
-        key: text(row, 3)?,
+        key: key_from_row(row, 3)?,
         etag: row.get(4)?,
         size: size.unsigned_abs(),
-        at: row.get(6)?,
+        occurred_at: row.get(6)?,
     })
 }
 
 /// A key: stored as bytes, but always UTF-8.
-pub(super) fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+pub(super) fn key_from_row(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
     Ok(String::from_utf8_lossy(row.get_ref(column)?.as_blob()?).into_owned())
 }

@@ -2,46 +2,46 @@
 
 use rusqlite::{Connection, params};
 
-use super::super::fault::Fault;
+use super::super::fault::S3ServerError;
 use super::buckets;
-use super::events::text;
-use afterload_core::clock::Millis;
+use super::events::key_from_row;
+use afterload_core::clock::UnixMillis;
 
 /// Greater than any key: no UTF-8 text holds this byte.
-pub(super) const UPPER_END: &[u8] = &[0xff];
+pub(super) const KEY_UPPER_BOUND: &[u8] = &[0xff];
 /// Rows looked at in one query while folding.
-const BATCH: usize = 256;
+const KEY_SCAN_BATCH_ROWS: usize = 256;
 
 /// What of a bucket is wanted.
 #[derive(Clone, Debug)]
-pub(in super::super) struct Wanted {
+pub(in super::super) struct KeyQuery {
     pub(in super::super) bucket: String,
     pub(in super::super) prefix: String,
     /// Empty: none.
     pub(in super::super) delimiter: String,
     /// The first key that may be listed.
     pub(in super::super) from: Vec<u8>,
-    pub(in super::super) max: usize,
+    pub(in super::super) max_entries: usize,
 }
 
 /// An object in a list.
 #[derive(Clone, Debug)]
-pub(in super::super) struct Row {
+pub(in super::super) struct KeyRow {
     pub(in super::super) key: String,
     pub(in super::super) etag: String,
     pub(in super::super) size: u64,
-    pub(in super::super) modified_at: Millis,
+    pub(in super::super) modified_at: UnixMillis,
 }
 
 /// A page of a list.
 #[derive(Clone, Debug, Default)]
-pub(in super::super) struct Page {
-    pub(in super::super) rows: Vec<Row>,
+pub(in super::super) struct KeyPage {
+    pub(in super::super) rows: Vec<KeyRow>,
     pub(in super::super) prefixes: Vec<String>,
     /// Where the next page begins, if there is one.
     pub(in super::super) next: Option<Vec<u8>>,
     /// The last key or prefix of this page.
-    pub(in super::super) last: String,
+    pub(in super::super) last_entry: String,
 }
 
 /// The least key after all keys with this prefix; `None` if there is none.
@@ -60,7 +60,7 @@ pub(in super::super) fn after_key(key: &str) -> Vec<u8> {
 }
 
 /// The part of `key` that a delimiter folds into one entry.
-pub(in super::super) fn folded<'a>(key: &'a str, prefix: &str, delimiter: &str) -> Option<&'a str> {
+pub(in super::super) fn common_prefix<'a>(key: &'a str, prefix: &str, delimiter: &str) -> Option<&'a str> {
     if delimiter.is_empty() {
         return None;
     }
@@ -69,24 +69,29 @@ pub(in super::super) fn folded<'a>(key: &'a str, prefix: &str, delimiter: &str) 
 }
 
 /// One page.
-pub(in super::super) fn page(sql: &Connection, wanted: &Wanted) -> Result<Page, Fault> {
-    let Wanted { bucket, prefix, delimiter, from, max } = wanted;
-    buckets::check(sql, bucket)?;
-    let mut page = Page::default();
+pub(in super::super) fn list_keys(sql: &Connection, wanted: &KeyQuery) -> Result<KeyPage, S3ServerError> {
+    let KeyQuery { bucket, prefix, delimiter, from, max_entries: max } = wanted;
+    buckets::ensure_bucket_exists(sql, bucket)?;
+    let mut page = KeyPage::default();
     if *max == 0 {
         return Ok(page);
     }
-    let end = after_prefix(prefix.as_bytes()).unwrap_or_else(|| UPPER_END.to_vec());
+    let end = after_prefix(prefix.as_bytes()).unwrap_or_else(|| KEY_UPPER_BOUND.to_vec());
     let mut low = prefix.as_bytes().max(from).to_vec();
     let mut select = sql.prepare_cached(
         "SELECT key, etag, size, modified_at FROM objects WHERE bucket = ?1 AND key >= ?2 AND key < ?3
          ORDER BY key LIMIT ?4",
     )?;
     loop {
-        let limit = if delimiter.is_empty() { max - page.rows.len() + 1 } else { BATCH };
+        let limit = if delimiter.is_empty() { max - page.rows.len() + 1 } else { KEY_SCAN_BATCH_ROWS };
         let rows = select.query_map(params![bucket, low, end, limit as i64], |row| {
             let size: i64 = row.get(2)?;
-            Ok(Row { key: text(row, 0)?, etag: row.get(1)?, size: size.unsigned_abs(), modified_at: row.get(3)? })
+            Ok(KeyRow {
+                key: key_from_row(row, 0)?,
+                etag: row.get(1)?,
+                size: size.unsigned_abs(),
+                modified_at: row.get(3)?,
+            })
         })?;
         let rows = rows.collect::<Result<Vec<_>, _>>()?;
         let more = rows.len() == limit;
@@ -99,15 +104,15 @@ pub(in super::super) fn page(sql: &Connection, wanted: &Wanted) -> Result<Page, 
                 page.next = Some(low);
                 return Ok(page);
             }
-            match folded(&row.key, prefix, delimiter) {
+            match common_prefix(&row.key, prefix, delimiter) {
                 Some(fold) => {
-                    low = after_prefix(fold.as_bytes()).unwrap_or_else(|| UPPER_END.to_vec());
-                    page.last = fold.to_owned();
+                    low = after_prefix(fold.as_bytes()).unwrap_or_else(|| KEY_UPPER_BOUND.to_vec());
+                    page.last_entry = fold.to_owned();
                     page.prefixes.push(fold.to_owned());
                 }
                 None => {
                     low = after_key(&row.key);
-                    page.last.clone_from(&row.key);
+                    page.last_entry.clone_from(&row.key);
                     page.rows.push(row);
                 }
             }
@@ -120,16 +125,16 @@ pub(in super::super) fn page(sql: &Connection, wanted: &Wanted) -> Result<Page, 
 
 #[cfg(test)]
 mod tests {
-    use super::{after_prefix, folded};
+    use super::{after_prefix, common_prefix};
 
     #[test]
     fn folds_at_the_first_delimiter_after_the_prefix() {
-        assert_eq!(folded("a/b/c", "", "/"), Some("a/"));
-        assert_eq!(folded("a/b/c", "a/", "/"), Some("a/b/"));
-        assert_eq!(folded("a/b/c", "a/b/", "/"), None);
-        assert_eq!(folded("a//b", "a/", "/"), Some("a//"));
-        assert_eq!(folded("a--b", "", "--"), Some("a--"));
-        assert_eq!(folded("a/b", "", ""), None);
+        assert_eq!(common_prefix("a/b/c", "", "/"), Some("a/"));
+        assert_eq!(common_prefix("a/b/c", "a/", "/"), Some("a/b/"));
+        assert_eq!(common_prefix("a/b/c", "a/b/", "/"), None);
+        assert_eq!(common_prefix("a//b", "a/", "/"), Some("a//"));
+        assert_eq!(common_prefix("a--b", "", "--"), Some("a--"));
+        assert_eq!(common_prefix("a/b", "", ""), None);
     }
 
     #[test]

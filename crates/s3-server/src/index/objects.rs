@@ -5,17 +5,17 @@ use s3s::S3ErrorCode;
 use s3s::dto::{ETag, ETagCondition};
 use serde::{Deserialize, Serialize};
 
-use super::super::bodies::{Garbage, Sealed};
-use super::super::digest::Checksums;
-use super::super::fault::Fault;
-use super::events::{self, EventKind};
-use super::{Tx, buckets, uploads};
-use afterload_core::clock::{self, Millis};
+use super::super::bodies::{UnreferencedBlobs, WrittenBlob};
+use super::super::digest::BlobChecksums;
+use super::super::fault::S3ServerError;
+use super::events::{self, ObjectEventKind};
+use super::{IndexTx, buckets, uploads};
+use afterload_core::clock::{self, UnixMillis};
 
 /// What a client said of an object beside its bytes and their type.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(in super::super) struct Details {
+pub(in super::super) struct ObjectDetails {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in super::super) cache_control: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,34 +33,34 @@ pub(in super::super) struct Details {
 
 /// An object as the index knows it.
 #[derive(Clone, Debug)]
-pub(in super::super) struct Object {
+pub(in super::super) struct IndexedObject {
     pub(in super::super) id: String,
     pub(in super::super) etag: String,
     pub(in super::super) size: u64,
     /// How many parts it was uploaded in; 0 if it was put in one request.
-    pub(in super::super) parts: u32,
+    pub(in super::super) part_count: u32,
     pub(in super::super) content_type: String,
-    pub(in super::super) details: Details,
-    pub(in super::super) modified_at: Millis,
+    pub(in super::super) details: ObjectDetails,
+    pub(in super::super) modified_at: UnixMillis,
 }
 
 /// A file that holds a stretch of an object.
 #[derive(Clone, Debug)]
-pub(in super::super) struct Stretch {
-    pub(in super::super) body: String,
+pub(in super::super) struct PartRange {
+    pub(in super::super) blob_id: String,
     pub(in super::super) start: u64,
     pub(in super::super) size: u64,
 }
 
 /// What must be true of the object that is there, for a write to go on.
 #[derive(Debug, Default)]
-pub(in super::super) struct Conditions {
+pub(in super::super) struct WriteConditions {
     pub(in super::super) if_match: Option<ETagCondition>,
     pub(in super::super) if_none_match: Option<ETagCondition>,
 }
 
-impl Conditions {
-    fn check(&self, there: Option<&Object>) -> Result<(), Fault> {
+impl WriteConditions {
+    fn check_existing(&self, there: Option<&IndexedObject>) -> Result<(), S3ServerError> {
         match (&self.if_match, there) {
             (Some(_), None) => return Err(S3ErrorCode::NoSuchKey.into()),
             (Some(ETagCondition::ETag(etag)), Some(there)) if etag.value() != there.etag => {
@@ -79,17 +79,21 @@ impl Conditions {
 }
 
 /// The object under a key.
-pub(in super::super) fn find(sql: &Connection, bucket: &str, key: &str) -> Result<Option<Object>, Fault> {
+pub(in super::super) fn find_object(
+    sql: &Connection,
+    bucket: &str,
+    key: &str,
+) -> Result<Option<IndexedObject>, S3ServerError> {
     let mut select = sql.prepare_cached(
         "SELECT id, etag, size, parts, content_type, details, modified_at FROM objects WHERE bucket = ?1 AND key = ?2",
     )?;
     let found = select.query_row(params![bucket, key.as_bytes()], |row| {
         let details: String = row.get(5)?;
-        Ok(Object {
+        Ok(IndexedObject {
             id: row.get(0)?,
             etag: row.get(1)?,
             size: row.get::<_, i64>(2)?.unsigned_abs(),
-            parts: row.get(3)?,
+            part_count: row.get(3)?,
             content_type: row.get(4)?,
             details: serde_json::from_str(&details).unwrap_or_default(),
             modified_at: row.get(6)?,
@@ -99,77 +103,89 @@ pub(in super::super) fn find(sql: &Connection, bucket: &str, key: &str) -> Resul
 }
 
 /// The object under a key, or what S3 says if it is not there.
-pub(in super::super) fn get(sql: &Connection, bucket: &str, key: &str) -> Result<Object, Fault> {
-    match find(sql, bucket, key)? {
+pub(in super::super) fn require_object(
+    sql: &Connection,
+    bucket: &str,
+    key: &str,
+) -> Result<IndexedObject, S3ServerError> {
+    match find_object(sql, bucket, key)? {
         Some(object) => Ok(object),
         None => {
-            buckets::check(sql, bucket)?;
+            buckets::ensure_bucket_exists(sql, bucket)?;
             Err(S3ErrorCode::NoSuchKey.into())
         }
     }
 }
 
 /// The files that hold the bytes from `from` up to `to`.
-pub(in super::super) fn stretches(sql: &Connection, id: &str, from: u64, to: u64) -> Result<Vec<Stretch>, Fault> {
+pub(in super::super) fn find_part_ranges(
+    sql: &Connection,
+    id: &str,
+    from: u64,
+    to: u64,
+) -> Result<Vec<PartRange>, S3ServerError> {
     let mut select = sql.prepare_cached(
         "SELECT body, start, size FROM bodies WHERE owner = ?1 AND start < ?3 AND start + size > ?2 ORDER BY number",
     )?;
     let rows = select.query_map(params![id, from as i64, to as i64], |row| {
         let (start, size): (i64, i64) = (row.get(1)?, row.get(2)?);
-        Ok(Stretch { body: row.get(0)?, start: start.unsigned_abs(), size: size.unsigned_abs() })
+        Ok(PartRange { blob_id: row.get(0)?, start: start.unsigned_abs(), size: size.unsigned_abs() })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// The checksums of an object that was put in one request.
-pub(in super::super) fn checksums(sql: &Connection, object: &Object) -> Result<Checksums, Fault> {
-    if object.parts > 0 {
-        return Ok(Checksums::default());
+pub(in super::super) fn object_checksums(
+    sql: &Connection,
+    object: &IndexedObject,
+) -> Result<BlobChecksums, S3ServerError> {
+    if object.part_count > 0 {
+        return Ok(BlobChecksums::default());
     }
     let mut select = sql.prepare_cached("SELECT checksums FROM bodies WHERE owner = ?1")?;
     let text: Option<String> = select.query_row([&object.id], |row| row.get(0)).optional()?;
-    Ok(text.map(|text| Checksums::from_json(&text)).unwrap_or_default())
+    Ok(text.map(|text| BlobChecksums::from_json(&text)).unwrap_or_default())
 }
 
 /// A body that came in with one request becomes the object under `key`.
-pub(in super::super) fn put(
-    tx: &mut Tx<'_>,
+pub(in super::super) fn insert_object(
+    tx: &mut IndexTx<'_>,
     bucket: &str,
     key: &str,
     content_type: String,
-    details: Details,
-    conditions: &Conditions,
-    sealed: Sealed,
-) -> Result<ETag, Fault> {
-    buckets::check(&tx.sql, bucket)?;
-    let object = Object {
+    details: ObjectDetails,
+    conditions: &WriteConditions,
+    sealed: WrittenBlob,
+) -> Result<ETag, S3ServerError> {
+    buckets::ensure_bucket_exists(&tx.sql, bucket)?;
+    let object = IndexedObject {
         id: sealed.id.clone(),
         etag: sealed.md5.clone(),
         size: sealed.size,
-        parts: 0,
+        part_count: 0,
         content_type,
         details,
-        modified_at: clock::now(),
+        modified_at: clock::now_millis(),
     };
-    replace(tx, bucket, key, &object, conditions)?;
-    uploads::insert_body(&tx.sql, &object.id, 1, &sealed)?;
-    tx.kept.push(sealed);
+    replace_object(tx, bucket, key, &object, conditions)?;
+    uploads::insert_blob(&tx.sql, &object.id, 1, &sealed)?;
+    tx.referenced.push(sealed);
     Ok(ETag::Strong(object.etag))
 }
 
 /// Puts the object under its key, in place of the one that was there.
-pub(super) fn replace(
-    tx: &mut Tx<'_>,
+pub(super) fn replace_object(
+    tx: &mut IndexTx<'_>,
     bucket: &str,
     key: &str,
-    object: &Object,
-    conditions: &Conditions,
-) -> Result<(), Fault> {
-    let there = find(&tx.sql, bucket, key)?;
-    conditions.check(there.as_ref())?;
+    object: &IndexedObject,
+    conditions: &WriteConditions,
+) -> Result<(), S3ServerError> {
+    let there = find_object(&tx.sql, bucket, key)?;
+    conditions.check_existing(there.as_ref())?;
     if let Some(old) = there {
-        let bodies = uploads::take_bodies(&tx.sql, &old.id)?;
-        tx.garbage.push(Garbage { owner: old.id, bodies });
+        let bodies = uploads::unlink_blobs(&tx.sql, &old.id)?;
+        tx.unreferenced.push(UnreferencedBlobs { owner: old.id, blob_ids: bodies });
     }
     let mut insert = tx.sql.prepare_cached(
         "INSERT OR REPLACE INTO objects (bucket, key, id, etag, size, parts, content_type, details, modified_at)
@@ -182,24 +198,24 @@ pub(super) fn replace(
         object.id,
         object.etag,
         object.size as i64,
-        object.parts,
+        object.part_count,
         object.content_type,
         details,
         object.modified_at
     ])?;
     drop(insert);
-    tx.created = true;
-    events::note(&tx.sql, EventKind::Created, bucket, key, &object.etag, object.size)
+    tx.object_created = true;
+    events::record_event(&tx.sql, ObjectEventKind::Created, bucket, key, &object.etag, object.size)
 }
 
 /// Deletes an object; one that is not there counts as deleted.
-pub(in super::super) fn delete(tx: &mut Tx<'_>, bucket: &str, key: &str) -> Result<(), Fault> {
-    let Some(object) = find(&tx.sql, bucket, key)? else { return Ok(()) };
+pub(in super::super) fn delete_object(tx: &mut IndexTx<'_>, bucket: &str, key: &str) -> Result<(), S3ServerError> {
+    let Some(object) = find_object(&tx.sql, bucket, key)? else { return Ok(()) };
     let mut delete = tx.sql.prepare_cached("DELETE FROM objects WHERE bucket = ?1 AND key = ?2")?;
     delete.execute(params![bucket, key.as_bytes()])?;
     drop(delete);
-    let bodies = uploads::take_bodies(&tx.sql, &object.id)?;
-    events::note(&tx.sql, EventKind::Removed, bucket, key, &object.etag, object.size)?;
-    tx.garbage.push(Garbage { owner: object.id, bodies });
+    let bodies = uploads::unlink_blobs(&tx.sql, &object.id)?;
+    events::record_event(&tx.sql, ObjectEventKind::Removed, bucket, key, &object.etag, object.size)?;
+    tx.unreferenced.push(UnreferencedBlobs { owner: object.id, blob_ids: bodies });
     Ok(())
 }

@@ -3,36 +3,40 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use s3s::S3ErrorCode;
 
-use super::super::bodies::{Garbage, Sealed};
-use super::super::digest::Checksums;
-use super::super::fault::Fault;
-use super::events::text;
-use super::list::{UPPER_END, after_prefix};
-use super::objects::{Conditions, Details, Object};
-use super::{Tx, buckets, objects};
-use afterload_core::clock::{self, Millis};
+use super::super::bodies::{UnreferencedBlobs, WrittenBlob};
+use super::super::digest::BlobChecksums;
+use super::super::fault::S3ServerError;
+use super::events::key_from_row;
+use super::list::{KEY_UPPER_BOUND, after_prefix};
+use super::objects::{IndexedObject, ObjectDetails, WriteConditions};
+use super::{IndexTx, buckets, objects};
+use afterload_core::clock::{self, UnixMillis};
 
 /// An upload that is not complete yet.
-pub(in super::super) struct Upload {
+pub(in super::super) struct UnfinishedUpload {
     pub(in super::super) key: String,
     pub(in super::super) id: String,
     pub(in super::super) content_type: String,
-    pub(in super::super) details: Details,
-    pub(in super::super) created_at: Millis,
+    pub(in super::super) details: ObjectDetails,
+    pub(in super::super) created_at: UnixMillis,
 }
 
 /// A part that has arrived.
-pub(in super::super) struct Part {
+pub(in super::super) struct UploadedPart {
     pub(in super::super) number: i32,
     pub(in super::super) size: u64,
     pub(in super::super) md5: String,
-    pub(in super::super) checksums: Checksums,
-    pub(in super::super) modified_at: Millis,
+    pub(in super::super) checksums: BlobChecksums,
+    pub(in super::super) modified_at: UnixMillis,
 }
 
-pub(in super::super) fn create(tx: &Tx<'_>, bucket: &str, upload: &Upload) -> Result<(), Fault> {
-    buckets::check(&tx.sql, bucket)?;
-    let Upload { key, id, content_type, details, created_at } = upload;
+pub(in super::super) fn insert_upload(
+    tx: &IndexTx<'_>,
+    bucket: &str,
+    upload: &UnfinishedUpload,
+) -> Result<(), S3ServerError> {
+    buckets::ensure_bucket_exists(&tx.sql, bucket)?;
+    let UnfinishedUpload { key, id, content_type, details, created_at } = upload;
     let details = serde_json::to_string(details).unwrap_or_default();
     tx.sql.execute(
         "INSERT INTO uploads (bucket, key, id, content_type, details, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -41,12 +45,12 @@ pub(in super::super) fn create(tx: &Tx<'_>, bucket: &str, upload: &Upload) -> Re
     Ok(())
 }
 
-const COLUMNS: &str = "key, id, content_type, details, created_at";
+const UPLOAD_COLUMNS: &str = "key, id, content_type, details, created_at";
 
-fn upload(row: &Row<'_>) -> rusqlite::Result<Upload> {
+fn upload_from_row(row: &Row<'_>) -> rusqlite::Result<UnfinishedUpload> {
     let details: String = row.get(3)?;
-    Ok(Upload {
-        key: text(row, 0)?,
+    Ok(UnfinishedUpload {
+        key: key_from_row(row, 0)?,
         id: row.get(1)?,
         content_type: row.get(2)?,
         details: serde_json::from_str(&details).unwrap_or_default(),
@@ -54,54 +58,69 @@ fn upload(row: &Row<'_>) -> rusqlite::Result<Upload> {
     })
 }
 
-pub(in super::super) fn find(sql: &Connection, bucket: &str, key: &str, id: &str) -> Result<Option<Upload>, Fault> {
-    let query = format!("SELECT {COLUMNS} FROM uploads WHERE bucket = ?1 AND key = ?2 AND id = ?3");
-    let found = sql.prepare_cached(&query)?.query_row(params![bucket, key.as_bytes(), id], upload);
+pub(in super::super) fn find_upload(
+    sql: &Connection,
+    bucket: &str,
+    key: &str,
+    id: &str,
+) -> Result<Option<UnfinishedUpload>, S3ServerError> {
+    let query = format!("SELECT {UPLOAD_COLUMNS} FROM uploads WHERE bucket = ?1 AND key = ?2 AND id = ?3");
+    let found = sql.prepare_cached(&query)?.query_row(params![bucket, key.as_bytes(), id], upload_from_row);
     Ok(found.optional()?)
 }
 
 /// The upload, or what S3 says if it is not there.
-pub(in super::super) fn get(sql: &Connection, bucket: &str, key: &str, id: &str) -> Result<Upload, Fault> {
-    match find(sql, bucket, key, id)? {
+pub(in super::super) fn require_upload(
+    sql: &Connection,
+    bucket: &str,
+    key: &str,
+    id: &str,
+) -> Result<UnfinishedUpload, S3ServerError> {
+    match find_upload(sql, bucket, key, id)? {
         Some(upload) => Ok(upload),
         None => {
-            buckets::check(sql, bucket)?;
+            buckets::ensure_bucket_exists(sql, bucket)?;
             Err(S3ErrorCode::NoSuchUpload.into())
         }
     }
 }
 
 /// The uploads of a bucket after (`key`, `id`), by key and then by age.
-pub(in super::super) fn list(
+pub(in super::super) fn list_uploads(
     sql: &Connection,
     bucket: &str,
     prefix: &str,
     (key, id): (&str, &str),
     limit: u32,
-) -> Result<Vec<Upload>, Fault> {
-    buckets::check(sql, bucket)?;
-    let end = after_prefix(prefix.as_bytes()).unwrap_or_else(|| UPPER_END.to_vec());
+) -> Result<Vec<UnfinishedUpload>, S3ServerError> {
+    buckets::ensure_bucket_exists(sql, bucket)?;
+    let end = after_prefix(prefix.as_bytes()).unwrap_or_else(|| KEY_UPPER_BOUND.to_vec());
     let query = format!(
-        "SELECT {COLUMNS} FROM uploads WHERE bucket = ?1 AND key >= ?2 AND key < ?3 AND (key, id) > (?4, ?5)
+        "SELECT {UPLOAD_COLUMNS} FROM uploads WHERE bucket = ?1 AND key >= ?2 AND key < ?3 AND (key, id) > (?4, ?5)
          ORDER BY key, id LIMIT ?6"
     );
     let mut select = sql.prepare_cached(&query)?;
-    let rows = select.query_map(params![bucket, prefix.as_bytes(), end, key.as_bytes(), id, limit], upload)?;
+    let rows = select.query_map(params![bucket, prefix.as_bytes(), end, key.as_bytes(), id, limit], upload_from_row)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// The parts of an upload after number `after`.
-pub(in super::super) fn parts(sql: &Connection, id: &str, after: i32, limit: u32) -> Result<Vec<Part>, Fault> {
+pub(in super::super) fn list_parts(
+    sql: &Connection,
+    id: &str,
+    after: i32,
+    limit: u32,
+) -> Result<Vec<UploadedPart>, S3ServerError> {
     let mut select = sql.prepare_cached(
         "SELECT number, size, md5, checksums, modified_at FROM bodies WHERE owner = ?1 AND number > ?2
          ORDER BY number LIMIT ?3",
     )?;
     let rows = select.query_map(params![id, after, limit], |row| {
-        Ok(Part {
+        Ok(UploadedPart {
             number: row.get(0)?,
             size: row.get::<_, i64>(1)?.unsigned_abs(),
             md5: row.get(2)?,
-            checksums: Checksums::from_json(row.get_ref(3)?.as_str()?),
+            checksums: BlobChecksums::from_json(row.get_ref(3)?.as_str()?),
             modified_at: row.get(4)?,
         })
     })?;
@@ -110,44 +129,44 @@ pub(in super::super) fn parts(sql: &Connection, id: &str, after: i32, limit: u32
 
 /// A body becomes part `number` of an upload, in place of the one that had the number.
 pub(in super::super) fn put_part(
-    tx: &mut Tx<'_>,
+    tx: &mut IndexTx<'_>,
     bucket: &str,
     key: &str,
     id: &str,
     number: i32,
-    sealed: Sealed,
-) -> Result<(), Fault> {
-    get(&tx.sql, bucket, key, id)?;
+    sealed: WrittenBlob,
+) -> Result<(), S3ServerError> {
+    require_upload(&tx.sql, bucket, key, id)?;
     let select = "DELETE FROM bodies WHERE owner = ?1 AND number = ?2 RETURNING body";
     let old: Option<String> =
         tx.sql.prepare_cached(select)?.query_row(params![id, number], |row| row.get(0)).optional()?;
-    tx.garbage.extend(old.map(|body| Garbage { owner: body.clone(), bodies: vec![body] }));
-    insert_body(&tx.sql, id, number, &sealed)?;
-    tx.kept.push(sealed);
+    tx.unreferenced.extend(old.map(|body| UnreferencedBlobs { owner: body.clone(), blob_ids: vec![body] }));
+    insert_blob(&tx.sql, id, number, &sealed)?;
+    tx.referenced.push(sealed);
     Ok(())
 }
 
 /// Makes the listed parts, in their order, the object under the upload's key; what was not listed is dropped.
-pub(in super::super) fn complete(
-    tx: &mut Tx<'_>,
+pub(in super::super) fn complete_upload(
+    tx: &mut IndexTx<'_>,
     bucket: &str,
-    upload: Upload,
-    parts: &[Part],
+    upload: UnfinishedUpload,
+    parts: &[UploadedPart],
     etag: String,
-    conditions: &Conditions,
-) -> Result<Object, Fault> {
-    let Upload { key, id, content_type, details, .. } = upload;
+    conditions: &WriteConditions,
+) -> Result<IndexedObject, S3ServerError> {
+    let UnfinishedUpload { key, id, content_type, details, .. } = upload;
     let size = parts.iter().map(|part| part.size).sum();
-    let object = Object {
+    let object = IndexedObject {
         id: id.clone(),
         etag,
         size,
-        parts: u32::try_from(parts.len()).unwrap_or(u32::MAX),
+        part_count: u32::try_from(parts.len()).unwrap_or(u32::MAX),
         content_type,
         details,
-        modified_at: clock::now(),
+        modified_at: clock::now_millis(),
     };
-    objects::replace(tx, bucket, &key, &object, conditions)?;
+    objects::replace_object(tx, bucket, &key, &object, conditions)?;
     let mut start = 0u64;
     {
         let mut place = tx.sql.prepare_cached("UPDATE bodies SET start = ?3 WHERE owner = ?1 AND number = ?2")?;
@@ -161,40 +180,51 @@ pub(in super::super) fn complete(
         let mut delete = tx.sql.prepare_cached("DELETE FROM bodies WHERE owner = ?1 AND start < 0 RETURNING body")?;
         delete.query_map([&id], |row| row.get(0))?.collect::<Result<_, _>>()?
     };
-    tx.garbage.extend(dropped.into_iter().map(|body| Garbage { owner: body.clone(), bodies: vec![body] }));
-    forget(tx, bucket, &key, &id)?;
+    tx.unreferenced
+        .extend(dropped.into_iter().map(|body| UnreferencedBlobs { owner: body.clone(), blob_ids: vec![body] }));
+    delete_upload(tx, bucket, &key, &id)?;
     Ok(object)
 }
 
 /// Gives up an upload.
-pub(in super::super) fn abort(tx: &mut Tx<'_>, bucket: &str, key: &str, id: &str) -> Result<(), Fault> {
-    get(&tx.sql, bucket, key, id)?;
-    forget(tx, bucket, key, id)?;
-    let bodies = take_bodies(&tx.sql, id)?;
-    tx.garbage.push(Garbage { owner: id.to_owned(), bodies });
+pub(in super::super) fn abort_upload(
+    tx: &mut IndexTx<'_>,
+    bucket: &str,
+    key: &str,
+    id: &str,
+) -> Result<(), S3ServerError> {
+    require_upload(&tx.sql, bucket, key, id)?;
+    delete_upload(tx, bucket, key, id)?;
+    let bodies = unlink_blobs(&tx.sql, id)?;
+    tx.unreferenced.push(UnreferencedBlobs { owner: id.to_owned(), blob_ids: bodies });
     Ok(())
 }
 
-fn forget(tx: &Tx<'_>, bucket: &str, key: &str, id: &str) -> Result<(), Fault> {
+fn delete_upload(tx: &IndexTx<'_>, bucket: &str, key: &str, id: &str) -> Result<(), S3ServerError> {
     let delete = "DELETE FROM uploads WHERE bucket = ?1 AND key = ?2 AND id = ?3";
     tx.sql.execute(delete, params![bucket, key.as_bytes(), id])?;
     Ok(())
 }
 
 /// Names a body. Part of an upload: it starts nowhere yet; otherwise it is all of its object.
-pub(super) fn insert_body(sql: &Connection, owner: &str, number: i32, sealed: &Sealed) -> Result<(), Fault> {
+pub(super) fn insert_blob(
+    sql: &Connection,
+    owner: &str,
+    number: i32,
+    sealed: &WrittenBlob,
+) -> Result<(), S3ServerError> {
     let start = if owner == sealed.id { 0 } else { -1 };
     let mut insert = sql.prepare_cached(
         "INSERT INTO bodies (owner, number, body, start, size, md5, checksums, modified_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?;
-    let Sealed { id, size, md5, checksums, .. } = sealed;
-    insert.execute(params![owner, number, id, start, *size as i64, md5, checksums.to_json(), clock::now()])?;
+    let WrittenBlob { id, size, md5, checksums, .. } = sealed;
+    insert.execute(params![owner, number, id, start, *size as i64, md5, checksums.to_json(), clock::now_millis()])?;
     Ok(())
 }
 
 /// Forgets the bodies of an owner and returns their ids.
-pub(super) fn take_bodies(sql: &Connection, owner: &str) -> Result<Vec<String>, Fault> {
+pub(super) fn unlink_blobs(sql: &Connection, owner: &str) -> Result<Vec<String>, S3ServerError> {
     let mut delete = sql.prepare_cached("DELETE FROM bodies WHERE owner = ?1 RETURNING body")?;
     let rows = delete.query_map([owner], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)

@@ -8,64 +8,73 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::ServerConfig;
-use super::pipelines::Live;
+use super::pipelines::PipelineRegistry;
 use crate::triggers::Triggers;
 use afterload_core::error::{Error, Result};
 use afterload_core::secrets::Signer;
-use afterload_engine::{Engine, NewRun, Started};
-use afterload_object_store::Objects;
+use afterload_engine::{Engine, NewRun, StartOutcome};
+use afterload_object_store::ObjectStore;
 use afterload_state::Db;
 
 /// Accepts a run: when it returns one, that is on disk. [`Engine::start`], as the handlers see it.
-pub type Start = Arc<dyn Fn(NewRun) -> Pin<Box<dyn Future<Output = Result<Started>> + Send>> + Send + Sync>;
+pub type StartRun = Arc<dyn Fn(NewRun) -> Pin<Box<dyn Future<Output = Result<StartOutcome>> + Send>> + Send + Sync>;
 
 /// What the handlers share. Cheap to clone.
 #[derive(Clone)]
-pub struct App(Arc<Inner>);
+pub struct ApiState(Arc<ApiDeps>);
 
-struct Inner {
+struct ApiDeps {
     engine: Engine,
     config: ServerConfig,
     signer: Signer,
-    start: Start,
-    live: Live,
+    start: StartRun,
+    registry: PipelineRegistry,
     schema: Value,
-    forms: Semaphore,
+    form_permits: Semaphore,
     triggers: Triggers,
 }
 
 /// So many forms are read at once: each may hold some 24 MiB on its way to the store.
-pub(super) const MOST_FORMS: usize = 64;
+pub(super) const MAX_PARALLEL_FORMS: usize = 64;
 
-impl App {
+impl ApiState {
     /// An application over an engine. `schema` is what `GET /v1/schema` answers.
     ///
     /// # Errors
     /// `secret_key_missing` if the configuration holds none: the links of runs are signed with it.
-    pub fn new(engine: Engine, config: ServerConfig, live: Live, schema: Value) -> Result<Self> {
+    pub fn new(engine: Engine, config: ServerConfig, live: PipelineRegistry, schema: Value) -> Result<Self> {
         let starter = engine.clone();
-        let start: Start = Arc::new(move |run| {
+        let start: StartRun = Arc::new(move |run| {
             let engine = starter.clone();
-            Box::pin(async move { engine.start(run).await })
+            Box::pin(async move { engine.start_run(run).await })
         });
-        Self::assemble(engine, config, start, live, schema)
+        Self::with_start(engine, config, start, live, schema)
     }
 
     /// The same with another way to accept runs.
-    pub(super) fn assemble(
+    pub(super) fn with_start(
         engine: Engine,
         config: ServerConfig,
-        start: Start,
-        live: Live,
+        start: StartRun,
+        live: PipelineRegistry,
         schema: Value,
     ) -> Result<Self> {
-        if config.signing_key.reveal().is_empty() {
+        if config.signing_key.expose_secret().is_empty() {
             return Err(Error::permanent("secret_key_missing", "the configuration holds no `secret_key`"));
         }
-        let signer = Signer::new(config.signing_key.reveal());
-        let forms = Semaphore::new(MOST_FORMS);
+        let signer = Signer::new(config.signing_key.expose_secret());
+        let forms = Semaphore::new(MAX_PARALLEL_FORMS);
         let triggers = Triggers::new(engine.clone(), None);
-        Ok(Self(Arc::new(Inner { engine, config, signer, start, live, schema, forms, triggers })))
+        Ok(Self(Arc::new(ApiDeps {
+            engine,
+            config,
+            signer,
+            start,
+            registry: live,
+            schema,
+            form_permits: forms,
+            triggers,
+        })))
     }
 
     /// The service's database.
@@ -79,7 +88,7 @@ impl App {
     }
 
     /// The files.
-    pub(super) fn objects(&self) -> &Objects {
+    pub(super) fn objects(&self) -> &ObjectStore {
         self.0.engine.objects()
     }
 
@@ -89,8 +98,8 @@ impl App {
     }
 
     /// Room for one more form, if there is any.
-    pub(super) fn room(&self) -> Option<SemaphorePermit<'_>> {
-        self.0.forms.try_acquire().ok()
+    pub(super) fn try_form_permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.form_permits.try_acquire().ok()
     }
 
     /// How others reach this service.
@@ -99,12 +108,12 @@ impl App {
     }
 
     /// The pipelines that are live.
-    pub(super) fn live(&self) -> &Live {
-        &self.0.live
+    pub(super) fn pipeline_registry(&self) -> &PipelineRegistry {
+        &self.0.registry
     }
 
     /// The JSON Schema of the language.
-    pub(super) fn schema(&self) -> &Value {
+    pub(super) fn pipeline_schema(&self) -> &Value {
         &self.0.schema
     }
 
@@ -119,7 +128,7 @@ impl App {
     }
 
     /// Accepts a run.
-    pub(super) async fn start(&self, run: NewRun) -> Result<Started> {
+    pub(super) async fn start_run(&self, run: NewRun) -> Result<StartOutcome> {
         (self.0.start)(run).await
     }
 }

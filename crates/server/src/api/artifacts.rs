@@ -17,15 +17,15 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use ulid::Ulid;
 
-use super::App;
+use super::ApiState;
 use super::auth::Caller;
-use super::extract::{Id, Query};
+use super::extract::{PathId, StrictQuery};
 use super::problem::Problem;
-use super::range::{Wanted, wanted};
+use super::range::{ByteRange, parse_range};
 use super::{files, names};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
-use afterload_core::secrets::Purpose;
+use afterload_core::secrets::TokenPurpose;
 
 /// The query of a file.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -35,64 +35,64 @@ pub(super) struct DownloadQuery {
 }
 
 /// `GET /v1/artifacts/{id}`, whole or one range of it, with a key or with the file's own token.
-pub(super) async fn download(
-    State(app): State<App>,
-    Id(id): Id,
-    Query(query): Query<DownloadQuery>,
+pub(super) async fn download_artifact(
+    State(app): State<ApiState>,
+    PathId(id): PathId,
+    StrictQuery(query): StrictQuery<DownloadQuery>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = match &query.token {
         Some(token) if !headers.contains_key(AUTHORIZATION) => {
-            if !app.signer().holds(Purpose::File, &id, token) {
+            if !app.signer().verify_token(TokenPurpose::Artifact, &id, token) {
                 return Err(Problem::new("token_invalid", "the token is not the one of this file")
-                    .hint("use the link as it came, whole"));
+                    .with_hint("use the link as it came, whole"));
             }
             None
         }
         _ => {
-            let caller = Caller::of(&app, &headers).await?;
-            caller.must_read()?;
+            let caller = Caller::from_headers(&app, &headers).await?;
+            caller.require_read()?;
             Some(caller)
         }
     };
     let file = match Ulid::from_string(&id) {
-        Ok(_) => files::artifact(&app, caller.as_ref(), &id).await?,
+        Ok(_) => files::load_artifact(&app, caller.as_ref(), &id).await?,
         Err(_) => None,
     };
     let file = file.ok_or_else(|| Problem::new("artifact_not_found", format!("there is no file `{id}`")))?;
-    hand_out(&app, &file, &method, &headers).await
+    serve_file(&app, &file, &method, &headers).await
 }
 
 /// The answer to whoever may have the file: whole, a range of it, or that it has not changed.
-pub(super) async fn hand_out(
-    app: &App,
+pub(super) async fn serve_file(
+    app: &ApiState,
     file: &File,
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let etag = HeaderValue::from_str(&format!("\"{}\"", file.etag)).ok().filter(|_| !file.etag.is_empty());
-    if let Some(etag) = etag.as_ref().filter(|etag| is_known(headers, etag)) {
+    if let Some(etag) = etag.as_ref().filter(|etag| etag_matches(headers, etag)) {
         return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag.clone())]).into_response());
     }
-    let part = match range(headers, etag.as_ref(), file.size) {
-        Wanted::Nothing => {
+    let part = match requested_range(headers, etag.as_ref(), file.size) {
+        ByteRange::Unsatisfiable => {
             let message = format!("the file has {} bytes, and the range lies outside of them", file.size);
             let size = HeaderValue::from_str(&format!("bytes */{}", file.size));
             let problem = Problem::new("range_not_satisfiable", message);
-            return Err(size.map_or(problem.clone(), |size| problem.header(CONTENT_RANGE, size)));
+            return Err(size.map_or(problem.clone(), |size| problem.with_header(CONTENT_RANGE, size)));
         }
-        Wanted::Part(first, last) => Some((first, last)),
-        Wanted::All => None,
+        ByteRange::Part(first, last) => Some((first, last)),
+        ByteRange::All => None,
     };
     let body = match *method {
         Method::HEAD => Body::empty(),
-        _ => Body::from_stream(bytes(app, file, part).await?),
+        _ => Body::from_stream(file_stream(app, file, part).await?),
     };
-    Ok(answer(file, part, etag, body))
+    Ok(file_response(file, part, etag, body))
 }
 
-fn answer(file: &File, part: Option<(u64, u64)>, etag: Option<HeaderValue>, body: Body) -> Response {
+fn file_response(file: &File, part: Option<(u64, u64)>, etag: Option<HeaderValue>, body: Body) -> Response {
     let (status, length) = match part {
         Some((first, last)) => (StatusCode::PARTIAL_CONTENT, last - first + 1),
         None => (StatusCode::OK, file.size),
@@ -104,8 +104,8 @@ fn answer(file: &File, part: Option<(u64, u64)>, etag: Option<HeaderValue>, body
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     // The file may be anything that somebody uploaded: should a browser show it all the same, it can do nothing.
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
-    let media = HeaderValue::from_str(&names::content_type(Some(&file.content_type), &file.name));
-    let disposition = HeaderValue::from_str(&names::attachment(&file.name));
+    let media = HeaderValue::from_str(&names::resolve_content_type(Some(&file.content_type), &file.name));
+    let disposition = HeaderValue::from_str(&names::attachment_header(&file.name));
     let range = part.map(|(first, last)| HeaderValue::from_str(&format!("bytes {first}-{last}/{}", file.size)));
     let named = [(CONTENT_TYPE, media.ok()), (CONTENT_DISPOSITION, disposition.ok())];
     let optional = [(ETAG, etag), (CONTENT_RANGE, range.and_then(Result::ok))];
@@ -118,10 +118,14 @@ fn answer(file: &File, part: Option<(u64, u64)>, etag: Option<HeaderValue>, body
 }
 
 /// The bytes of the file, or of a part of it.
-async fn bytes(app: &App, file: &File, part: Option<(u64, u64)>) -> Result<BoxStream<'static, Result<Bytes>>> {
+async fn file_stream(
+    app: &ApiState,
+    file: &File,
+    part: Option<(u64, u64)>,
+) -> Result<BoxStream<'static, Result<Bytes>>> {
     let from = part.map_or(0, |(first, _)| first);
     let mut left = part.map_or(file.size, |(first, last)| last - first + 1);
-    let body = app.objects().open(file, from).await.map_err(|error| match error.code() {
+    let body = app.objects().open_object(file, from).await.map_err(|error| match error.code() {
         "object_not_found" | "object_changed" => {
             Error::permanent("artifact_gone", format!("the file `{}` is no longer in the store", file.name))
         }
@@ -140,15 +144,15 @@ async fn bytes(app: &App, file: &File, part: Option<(u64, u64)>) -> Result<BoxSt
     Ok(logged.boxed())
 }
 
-fn range(headers: &HeaderMap, etag: Option<&HeaderValue>, size: u64) -> Wanted {
-    let Some(header) = headers.get(RANGE).and_then(|header| header.to_str().ok()) else { return Wanted::All };
+fn requested_range(headers: &HeaderMap, etag: Option<&HeaderValue>, size: u64) -> ByteRange {
+    let Some(header) = headers.get(RANGE).and_then(|header| header.to_str().ok()) else { return ByteRange::All };
     match headers.get(IF_RANGE) {
-        Some(condition) if Some(condition) != etag => Wanted::All,
-        _ => wanted(header, size),
+        Some(condition) if Some(condition) != etag => ByteRange::All,
+        _ => parse_range(header, size),
     }
 }
 
-fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+fn etag_matches(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     let listed = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut tags = listed.flat_map(|value| value.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
     tags.any(|tag| tag == "*" || tag.as_bytes() == etag.as_bytes())

@@ -12,25 +12,25 @@ use rand::Rng as _;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::App;
+use super::ApiState;
 use super::problem::Problem;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
-use afterload_state::{Db, StoredKey};
+use afterload_state::{ApiKeyRecord, Db};
 
-const PREFIX: &str = "al_";
-const ID_LENGTH: usize = 10;
-const ID_LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
-const LONGEST_KEY: usize = 512;
+const API_KEY_PREFIX: &str = "al_";
+const API_KEY_ID_CHARS: usize = 10;
+const API_KEY_ID_ALPHABET: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
+const MAX_API_KEY_CHARS: usize = 512;
 /// A key that a person chose must have at least so many characters.
-const SHORTEST_KEY: usize = 24;
+const MIN_API_KEY_CHARS: usize = 24;
 /// A fixed id: of several processes that start at once on a new database, one stores its key.
-const FIRST_KEY_ID: &str = "firstadmin";
-const ENV_KEY_NAME: &str = "admin, from AFTERLOAD_ADMIN_KEY";
+const INITIAL_API_KEY_ID: &str = "firstadmin";
+const ENV_API_KEY_NAME: &str = "admin, from AFTERLOAD_ADMIN_KEY";
 
 /// One thing that a key may do. Without a name it holds for all pipelines.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum ApiKeyScope {
     /// Everything.
     Admin,
     /// Reading runs, their files and their pipelines.
@@ -43,7 +43,7 @@ pub enum Scope {
     MetricsRead,
 }
 
-impl FromStr for Scope {
+impl FromStr for ApiKeyScope {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -61,12 +61,12 @@ impl FromStr for Scope {
             "events:write" if name_fits => Ok(Self::EventsWrite(name)),
             "metrics:read" if name.is_none() => Ok(Self::MetricsRead),
             _ => Err(Error::permanent("scope_invalid", format!("`{text}` is not a scope"))
-                .hint("scopes are `admin`, `runs:read`, `runs:read:PIPELINE`, `runs:write`, `runs:write:PIPELINE`, `events:write`, `events:write:NAME` and `metrics:read`")),
+                .with_hint("scopes are `admin`, `runs:read`, `runs:read:PIPELINE`, `runs:write`, `runs:write:PIPELINE`, `events:write`, `events:write:NAME` and `metrics:read`")),
         }
     }
 }
 
-impl fmt::Display for Scope {
+impl fmt::Display for ApiKeyScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, name) = match self {
             Self::Admin => ("admin", &None),
@@ -84,45 +84,52 @@ impl fmt::Display for Scope {
 ///
 /// # Errors
 /// `scope_invalid`, also for none at all; `bucket_invalid` for an empty name.
-pub fn make_key(name: &str, scopes: &[String], buckets: &[String]) -> Result<(StoredKey, String)> {
+pub fn create_api_key(name: &str, scopes: &[String], buckets: &[String]) -> Result<(ApiKeyRecord, String)> {
     let mut random = rand::rng();
-    let id: String = (0..ID_LENGTH).map(|_| char::from(ID_LETTERS[random.random_range(0..ID_LETTERS.len())])).collect();
-    key_with_id(&id, name, scopes, buckets)
+    let id: String = (0..API_KEY_ID_CHARS)
+        .map(|_| char::from(API_KEY_ID_ALPHABET[random.random_range(0..API_KEY_ID_ALPHABET.len())]))
+        .collect();
+    create_api_key_with_id(&id, name, scopes, buckets)
 }
 
-fn key_with_id(id: &str, name: &str, scopes: &[String], buckets: &[String]) -> Result<(StoredKey, String)> {
+fn create_api_key_with_id(
+    id: &str,
+    name: &str,
+    scopes: &[String],
+    buckets: &[String],
+) -> Result<(ApiKeyRecord, String)> {
     if scopes.is_empty() {
         return Err(
-            Error::permanent("scope_invalid", "a key needs at least one scope").hint("`admin` may do everything")
+            Error::permanent("scope_invalid", "a key needs at least one scope").with_hint("`admin` may do everything")
         );
     }
     if buckets.iter().any(String::is_empty) {
         return Err(Error::permanent("bucket_invalid", "a bucket needs a name"));
     }
-    let scopes = scopes.iter().map(|scope| scope.parse::<Scope>()).collect::<Result<Vec<_>>>()?;
+    let scopes = scopes.iter().map(|scope| scope.parse::<ApiKeyScope>()).collect::<Result<Vec<_>>>()?;
     let secret: [u8; 32] = rand::rng().random();
-    let text = format!("{PREFIX}{id}_{}", hex::encode(secret));
-    let stored = StoredKey {
+    let text = format!("{API_KEY_PREFIX}{id}_{}", hex::encode(secret));
+    let stored = ApiKeyRecord {
         id: id.to_owned(),
-        hash: hash(&text),
+        hash: hash_api_key(&text),
         name: name.to_owned(),
-        scopes: scopes.iter().map(Scope::to_string).collect(),
+        scopes: scopes.iter().map(ApiKeyScope::to_string).collect(),
         buckets: buckets.to_vec(),
-        created_at: clock::now(),
+        created_at: clock::now_millis(),
     };
     Ok((stored, text))
 }
 
-fn hash(text: &str) -> String {
+fn hash_api_key(text: &str) -> String {
     hex::encode(Sha256::digest(text))
 }
 
 /// The public part of a key. One that a person chose has none, so it is derived.
-fn key_id(text: &str) -> String {
-    let own = text.strip_prefix(PREFIX).and_then(|rest| rest.split_once('_'));
+fn api_key_id(text: &str) -> String {
+    let own = text.strip_prefix(API_KEY_PREFIX).and_then(|rest| rest.split_once('_'));
     match own {
-        Some((id, _)) if id.len() == ID_LENGTH => id.to_owned(),
-        _ => format!("env{}", &hash(&format!("id of {text}"))[..ID_LENGTH - 3]),
+        Some((id, _)) if id.len() == API_KEY_ID_CHARS => id.to_owned(),
+        _ => format!("env{}", &hash_api_key(&format!("id of {text}"))[..API_KEY_ID_CHARS - 3]),
     }
 }
 
@@ -134,9 +141,9 @@ fn key_id(text: &str) -> String {
 /// `admin_key_invalid` for a key that is too easily guessed; `listen_without_key` when others could reach a service
 /// whose only key stands in its log; those of the database.
 pub async fn ensure_admin_key(db: &Db, listen: SocketAddr, from_env: Option<&str>) -> Result<Option<String>> {
-    let keys = db.keys().await?;
+    let keys = db.list_api_keys().await?;
     if let Some(text) = from_env.filter(|text| !text.is_empty()) {
-        store_env_key(db, &keys, text).await?;
+        store_env_api_key(db, &keys, text).await?;
         return Ok(None);
     }
     if !keys.is_empty() {
@@ -147,37 +154,43 @@ pub async fn ensure_admin_key(db: &Db, listen: SocketAddr, from_env: Option<&str
             "listen_without_key",
             format!("listening on `{listen}` lets others in, but there is no API key yet"),
         )
-        .hint("set `AFTERLOAD_ADMIN_KEY`, or make a key with `afterload key new --name admin --scope admin`"));
+        .with_hint("set `AFTERLOAD_ADMIN_KEY`, or make a key with `afterload key new --name admin --scope admin`"));
     }
-    let (key, text) = key_with_id(FIRST_KEY_ID, "admin, made at the first start", &["admin".into()], &[])?;
-    Ok(db.insert_key(&key).await?.then_some(text))
+    let (key, text) =
+        create_api_key_with_id(INITIAL_API_KEY_ID, "admin, made at the first start", &["admin".into()], &[])?;
+    Ok(db.insert_api_key(&key).await?.then_some(text))
 }
 
-async fn store_env_key(db: &Db, keys: &[StoredKey], text: &str) -> Result<()> {
-    if text.len() < SHORTEST_KEY || text.len() > LONGEST_KEY || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+async fn store_env_api_key(db: &Db, keys: &[ApiKeyRecord], text: &str) -> Result<()> {
+    if text.len() < MIN_API_KEY_CHARS
+        || text.len() > MAX_API_KEY_CHARS
+        || !text.bytes().all(|byte| byte.is_ascii_graphic())
+    {
         return Err(Error::permanent(
             "admin_key_invalid",
-            format!("`AFTERLOAD_ADMIN_KEY` must have {SHORTEST_KEY} to {LONGEST_KEY} visible ASCII characters"),
+            format!(
+                "`AFTERLOAD_ADMIN_KEY` must have {MIN_API_KEY_CHARS} to {MAX_API_KEY_CHARS} visible ASCII characters"
+            ),
         )
-        .hint("make one with `openssl rand -hex 32`"));
+        .with_hint("make one with `openssl rand -hex 32`"));
     }
-    let id = key_id(text);
-    let hash = hash(text);
-    for old in keys.iter().filter(|key| key.name == ENV_KEY_NAME || key.id == id) {
+    let id = api_key_id(text);
+    let hash = hash_api_key(text);
+    for old in keys.iter().filter(|key| key.name == ENV_API_KEY_NAME || key.id == id) {
         if old.hash != hash {
-            db.delete_key(&old.id).await?;
+            db.delete_api_key(&old.id).await?;
         }
     }
-    let scopes = vec![Scope::Admin.to_string()];
-    let name = ENV_KEY_NAME.to_owned();
-    let key = StoredKey { id, hash, name, scopes, buckets: Vec::new(), created_at: clock::now() };
-    db.insert_key(&key).await.map(drop)
+    let scopes = vec![ApiKeyScope::Admin.to_string()];
+    let name = ENV_API_KEY_NAME.to_owned();
+    let key = ApiKeyRecord { id, hash, name, scopes, buckets: Vec::new(), created_at: clock::now_millis() };
+    db.insert_api_key(&key).await.map(drop)
 }
 
 /// Who is asking, and what they may do.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    scopes: Vec<Scope>,
+    scopes: Vec<ApiKeyScope>,
     buckets: Vec<String>,
 }
 
@@ -186,17 +199,17 @@ impl Caller {
     ///
     /// # Errors
     /// `key_missing`, `key_invalid`, or those of the database.
-    pub(super) async fn of(app: &App, headers: &HeaderMap) -> Result<Self> {
+    pub(super) async fn from_headers(app: &ApiState, headers: &HeaderMap) -> Result<Self> {
         let Some(header) = headers.get(AUTHORIZATION) else {
             return Err(Error::permanent("key_missing", "this call needs an API key")
-                .hint("send `Authorization: Bearer KEY`; `afterload key new` makes one"));
+                .with_hint("send `Authorization: Bearer KEY`; `afterload key new` makes one"));
         };
         let text = header.to_str().ok().and_then(|header| header.split_once(' '));
         let text = text.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, text)| text.trim());
         let invalid = || Error::permanent("key_invalid", "the API key is not valid");
-        let text = text.filter(|text| !text.is_empty() && text.len() <= LONGEST_KEY).ok_or_else(invalid)?;
-        let stored = app.db().key(&key_id(text)).await?.ok_or_else(invalid)?;
-        if !bool::from(stored.hash.as_bytes().ct_eq(hash(text).as_bytes())) {
+        let text = text.filter(|text| !text.is_empty() && text.len() <= MAX_API_KEY_CHARS).ok_or_else(invalid)?;
+        let stored = app.db().find_api_key(&api_key_id(text)).await?.ok_or_else(invalid)?;
+        if !bool::from(stored.hash.as_bytes().ct_eq(hash_api_key(text).as_bytes())) {
             return Err(invalid());
         }
         tracing::debug!(key.id = stored.id, "a key was accepted");
@@ -207,21 +220,21 @@ impl Caller {
 
     /// True if the key may do everything.
     pub fn is_admin(&self) -> bool {
-        self.scopes.contains(&Scope::Admin)
+        self.scopes.contains(&ApiKeyScope::Admin)
     }
 
     /// True if the key may read the runs of this pipeline.
-    pub fn may_read(&self, pipeline: &str) -> bool {
-        self.readable().is_none_or(|pipelines| pipelines.iter().any(|name| name == pipeline))
+    pub fn can_read(&self, pipeline: &str) -> bool {
+        self.readable_pipelines().is_none_or(|pipelines| pipelines.iter().any(|name| name == pipeline))
     }
 
     /// The pipelines whose runs the key may read; `None`: all.
-    pub fn readable(&self) -> Option<Vec<String>> {
+    pub fn readable_pipelines(&self) -> Option<Vec<String>> {
         let mut pipelines = Vec::new();
         for scope in &self.scopes {
             match scope {
-                Scope::Admin | Scope::RunsRead(None) => return None,
-                Scope::RunsRead(Some(name)) => pipelines.push(name.clone()),
+                ApiKeyScope::Admin | ApiKeyScope::RunsRead(None) => return None,
+                ApiKeyScope::RunsRead(Some(name)) => pipelines.push(name.clone()),
                 _ => {}
             }
         }
@@ -229,35 +242,35 @@ impl Caller {
     }
 
     /// True if the key may start runs of this pipeline.
-    pub fn may_write(&self, pipeline: &str) -> bool {
+    pub fn can_write(&self, pipeline: &str) -> bool {
         self.scopes.iter().any(|scope| match scope {
-            Scope::Admin | Scope::RunsWrite(None) => true,
-            Scope::RunsWrite(Some(name)) => name == pipeline,
+            ApiKeyScope::Admin | ApiKeyScope::RunsWrite(None) => true,
+            ApiKeyScope::RunsWrite(Some(name)) => name == pipeline,
             _ => false,
         })
     }
 
     /// True if the key may tell of the application's event of this name; without one, of everything.
-    pub fn may_tell(&self, event: Option<&str>) -> bool {
+    pub fn can_publish(&self, event: Option<&str>) -> bool {
         self.scopes.iter().any(|scope| match scope {
-            Scope::Admin | Scope::EventsWrite(None) => true,
-            Scope::EventsWrite(Some(name)) => event == Some(name),
+            ApiKeyScope::Admin | ApiKeyScope::EventsWrite(None) => true,
+            ApiKeyScope::EventsWrite(Some(name)) => event == Some(name),
             _ => false,
         })
     }
 
     /// True if the key may read what the service counts.
-    pub fn may_watch(&self) -> bool {
-        self.scopes.iter().any(|scope| matches!(scope, Scope::Admin | Scope::MetricsRead))
+    pub fn can_read_metrics(&self) -> bool {
+        self.scopes.iter().any(|scope| matches!(scope, ApiKeyScope::Admin | ApiKeyScope::MetricsRead))
     }
 
     /// True if there may be a pipeline whose runs the key may start.
-    pub fn writes_any(&self) -> bool {
-        self.scopes.iter().any(|scope| matches!(scope, Scope::Admin | Scope::RunsWrite(_)))
+    pub fn can_write_any(&self) -> bool {
+        self.scopes.iter().any(|scope| matches!(scope, ApiKeyScope::Admin | ApiKeyScope::RunsWrite(_)))
     }
 
     /// True if the key may name objects of this bucket in parameters.
-    pub fn may_name(&self, bucket: &str) -> bool {
+    pub fn can_access_bucket(&self, bucket: &str) -> bool {
         self.is_admin() || self.buckets.iter().any(|name| name == bucket)
     }
 
@@ -265,26 +278,26 @@ impl Caller {
     ///
     /// # Errors
     /// `scope_missing`
-    pub fn must_read(&self) -> Result<()> {
-        match self.readable() {
-            Some(pipelines) if pipelines.is_empty() => Err(lacks(&Scope::RunsRead(None))),
+    pub fn require_read(&self) -> Result<()> {
+        match self.readable_pipelines() {
+            Some(pipelines) if pipelines.is_empty() => Err(missing_scope(&ApiKeyScope::RunsRead(None))),
             _ => Ok(()),
         }
     }
 }
 
 /// The refusal of a key without `scope`.
-pub(super) fn lacks(scope: &Scope) -> Error {
+pub(super) fn missing_scope(scope: &ApiKeyScope) -> Error {
     Error::permanent("scope_missing", format!("the API key lacks the scope `{scope}`"))
-        .hint(format!("make one with `afterload key new --scope {scope}`"))
-        .details(serde_json::json!({ "scope": scope.to_string() }))
+        .with_hint(format!("make one with `afterload key new --scope {scope}`"))
+        .with_details(serde_json::json!({ "scope": scope.to_string() }))
 }
 
-impl FromRequestParts<App> for Caller {
+impl FromRequestParts<ApiState> for Caller {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        Ok(Self::of(app, &parts.headers).await?)
+    async fn from_request_parts(parts: &mut Parts, app: &ApiState) -> Result<Self, Problem> {
+        Ok(Self::from_headers(app, &parts.headers).await?)
     }
 }
 
@@ -313,7 +326,7 @@ mod tests {
             "events:write:user.signed_in",
             "metrics:read",
         ] {
-            assert_eq!(text.parse::<Scope>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<ApiKeyScope>().unwrap().to_string(), text);
         }
         for text in [
             "",
@@ -326,18 +339,18 @@ mod tests {
             "runs:read:a:b",
             "metrics:read:a",
         ] {
-            assert_eq!(text.parse::<Scope>().unwrap_err().code(), "scope_invalid", "`{text}`");
+            assert_eq!(text.parse::<ApiKeyScope>().unwrap_err().code(), "scope_invalid", "`{text}`");
         }
     }
 
     #[test]
     fn a_key_has_the_form_that_was_promised() {
-        let (stored, text) = make_key("web", &["runs:write".into()], &[]).unwrap();
+        let (stored, text) = create_api_key("web", &["runs:write".into()], &[]).unwrap();
         let (id, secret) = text.strip_prefix("al_").unwrap().split_once('_').unwrap();
         assert_eq!((id.len(), secret.len()), (10, 64));
-        assert_eq!((stored.id.as_str(), stored.hash), (id, hash(&text)));
-        assert_eq!(make_key("web", &[], &[]).unwrap_err().code(), "scope_invalid");
-        assert_eq!(make_key("web", &["all".into()], &[]).unwrap_err().code(), "scope_invalid");
+        assert_eq!((stored.id.as_str(), stored.hash), (id, hash_api_key(&text)));
+        assert_eq!(create_api_key("web", &[], &[]).unwrap_err().code(), "scope_invalid");
+        assert_eq!(create_api_key("web", &["all".into()], &[]).unwrap_err().code(), "scope_invalid");
     }
 
     #[test]
@@ -347,11 +360,11 @@ mod tests {
             buckets: vec!["uploads".into()],
         };
         let one = caller(&["runs:read:a", "runs:write:b"]);
-        assert!(one.may_read("a") && !one.may_read("b") && one.may_write("b") && !one.may_write("a"));
-        assert!(one.may_name("uploads") && !one.may_name("artifacts") && !one.is_admin());
-        assert_eq!(caller(&["runs:write"]).must_read().unwrap_err().code(), "scope_missing");
+        assert!(one.can_read("a") && !one.can_read("b") && one.can_write("b") && !one.can_write("a"));
+        assert!(one.can_access_bucket("uploads") && !one.can_access_bucket("artifacts") && !one.is_admin());
+        assert_eq!(caller(&["runs:write"]).require_read().unwrap_err().code(), "scope_missing");
         let admin = caller(&["admin"]);
-        assert!(admin.may_read("a") && admin.may_write("a") && admin.may_name("artifacts"));
+        assert!(admin.can_read("a") && admin.can_write("a") && admin.can_access_bucket("artifacts"));
     }
 
     #[tokio::test]
@@ -360,7 +373,7 @@ mod tests {
         let starts = (0..8).map(|_| ensure_admin_key(&db, HOME, None));
         let shown: Vec<_> = futures::future::try_join_all(starts).await.unwrap().into_iter().flatten().collect();
         assert_eq!(shown.len(), 1, "{shown:?}");
-        assert_eq!(db.keys().await.unwrap()[0].hash, hash(&shown[0]));
+        assert_eq!(db.list_api_keys().await.unwrap()[0].hash, hash_api_key(&shown[0]));
         assert_eq!(ensure_admin_key(&db, WORLD, None).await.unwrap(), None);
     }
 
@@ -369,8 +382,8 @@ mod tests {
         let (_folder, db) = db().await;
         for text in ["a-key-that-somebody-chose", "a-key-that-somebody-chose", "another-key-somebody-chose"] {
             assert_eq!(ensure_admin_key(&db, WORLD, Some(text)).await.unwrap(), None);
-            let keys = db.keys().await.unwrap();
-            assert_eq!((keys.len(), keys[0].hash.as_str(), keys[0].id.len()), (1, hash(text).as_str(), 10));
+            let keys = db.list_api_keys().await.unwrap();
+            assert_eq!((keys.len(), keys[0].hash.as_str(), keys[0].id.len()), (1, hash_api_key(text).as_str(), 10));
         }
         let short = ensure_admin_key(&db, HOME, Some("secret")).await.unwrap_err();
         assert_eq!(short.code(), "admin_key_invalid");
@@ -381,6 +394,6 @@ mod tests {
     async fn nobody_listens_to_the_world_without_a_key() {
         let (_folder, db) = db().await;
         assert_eq!(ensure_admin_key(&db, WORLD, None).await.unwrap_err().code(), "listen_without_key");
-        assert!(db.keys().await.unwrap().is_empty());
+        assert!(db.list_api_keys().await.unwrap().is_empty());
     }
 }

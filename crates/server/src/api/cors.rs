@@ -6,10 +6,10 @@ use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ORIGIN, VARY};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::App;
+use super::ApiState;
 
 /// Where a handler has opened its answer to all pages, leaves it open to those of the configured origins.
-pub(super) async fn narrow(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(super) async fn restrict_cors(State(app): State<ApiState>, request: Request, next: Next) -> Response {
     let Some(origins) = &app.config().cors else { return next.run(request).await };
     let origin = request.headers().get(ORIGIN).cloned();
     let mut response = next.run(request).await;

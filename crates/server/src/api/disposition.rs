@@ -8,16 +8,16 @@ use multer::Field;
 pub(super) fn file_name(field: &Field<'_>) -> Option<String> {
     let header =
         field.headers().get(CONTENT_DISPOSITION).and_then(|header| std::str::from_utf8(header.as_bytes()).ok());
-    header.and_then(extended).or_else(|| field.file_name().map(unescaped))
+    header.and_then(parse_extended_name).or_else(|| field.file_name().map(unescape_name))
 }
 
 /// The HTML standard writes `"`, CR and LF in this way, and nothing else: `100%25.csv` is called just that.
-fn unescaped(name: &str) -> String {
+fn unescape_name(name: &str) -> String {
     name.replace("%22", "\"").replace("%0D", "\r").replace("%0A", "\n")
 }
 
 /// `filename*=UTF-8''na%C3%AFve.csv`, as RFC 5987 writes it.
-fn extended(header: &str) -> Option<String> {
+fn parse_extended_name(header: &str) -> Option<String> {
     let (mut quoted, mut escaped) = (false, false);
     let ends = |c: char| {
         let (was_escaped, ends) = (escaped, c == ';' && !quoted);
@@ -55,8 +55,8 @@ mod tests {
 
     #[test]
     fn names_are_read_as_browsers_write_them() {
-        assert_eq!(unescaped("a%22b%0D%0A.csv"), "a\"b\r\n.csv");
-        assert_eq!(unescaped("100%25 %41.csv"), "100%25 %41.csv");
+        assert_eq!(unescape_name("a%22b%0D%0A.csv"), "a\"b\r\n.csv");
+        assert_eq!(unescape_name("100%25 %41.csv"), "100%25 %41.csv");
     }
 
     #[test]
@@ -72,7 +72,7 @@ mod tests {
             ("form-data; filename*=b.csv", None),
             ("form-data; filename=\"a.csv\"", None),
         ] {
-            assert_eq!(extended(header).as_deref(), name, "{header}");
+            assert_eq!(parse_extended_name(header).as_deref(), name, "{header}");
         }
     }
 }

@@ -17,12 +17,12 @@ use afterload_core::error::{Error, Result};
 use afterload_core::units::ByteSize;
 
 /// How long a small body may take to arrive.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The one name or id in the path.
-pub(super) struct Id(pub String);
+pub(super) struct PathId(pub String);
 
-impl<S: Send + Sync> FromRequestParts<S> for Id {
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
@@ -35,9 +35,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 }
 
 /// The names and ids in the path, in their order.
-pub(super) struct Ids<const N: usize>(pub [String; N]);
+pub(super) struct PathIds<const N: usize>(pub [String; N]);
 
-impl<S: Send + Sync, const N: usize> FromRequestParts<S> for Ids<N> {
+impl<S: Send + Sync, const N: usize> FromRequestParts<S> for PathIds<N> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
@@ -50,9 +50,9 @@ impl<S: Send + Sync, const N: usize> FromRequestParts<S> for Ids<N> {
 }
 
 /// The query, every field known.
-pub(super) struct Query<T>(pub T);
+pub(super) struct StrictQuery<T>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for StrictQuery<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
@@ -76,8 +76,12 @@ pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
 ///
 /// # Errors
 /// `json_invalid`, `body_too_large`, `body_incomplete`, `request_timeout`
-pub(super) async fn json_body<T: DeserializeOwned>(body: Body, limit: ByteSize, example: &str) -> Result<Option<T>> {
-    let bytes = bytes(body, limit).await?;
+pub(super) async fn read_json_body<T: DeserializeOwned>(
+    body: Body,
+    limit: ByteSize,
+    example: &str,
+) -> Result<Option<T>> {
+    let bytes = read_body(body, limit).await?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
@@ -85,7 +89,7 @@ pub(super) async fn json_body<T: DeserializeOwned>(body: Body, limit: ByteSize, 
     let is_object = bytes.trim_ascii_start().starts_with(b"{");
     if !is_object && serde_json::from_slice::<IgnoredAny>(&bytes).is_ok() {
         let message = format!("the body is not the JSON that was expected: expected an object such as `{example}`");
-        return Err(Error::permanent("json_invalid", message).details(json!({ "line": 1, "column": 1 })));
+        return Err(Error::permanent("json_invalid", message).with_details(json!({ "line": 1, "column": 1 })));
     }
     serde_json::from_slice(&bytes).map(Some).map_err(|error| json_invalid("the body", &error))
 }
@@ -94,10 +98,10 @@ pub(super) async fn json_body<T: DeserializeOwned>(body: Body, limit: ByteSize, 
 ///
 /// # Errors
 /// `body_too_large`, `body_incomplete`, `request_timeout`
-pub(super) async fn bytes(body: Body, limit: ByteSize) -> Result<Bytes> {
+pub(super) async fn read_body(body: Body, limit: ByteSize) -> Result<Bytes> {
     let most = usize::try_from(limit.0).unwrap_or(usize::MAX);
-    let read = tokio::time::timeout(PATIENCE, Limited::new(body, most).collect()).await;
-    let read = read.map_err(|_| late())?;
+    let read = tokio::time::timeout(REQUEST_BODY_TIMEOUT, Limited::new(body, most).collect()).await;
+    let read = read.map_err(|_| request_timeout())?;
     let read = read.map_err(|error| match error.downcast::<LengthLimitError>() {
         Ok(_) => body_too_large(limit),
         Err(error) => Error::permanent("body_incomplete", format!("the body could not be read to its end: {error}")),
@@ -108,16 +112,16 @@ pub(super) async fn bytes(body: Body, limit: ByteSize) -> Result<Bytes> {
 /// What is wrong with `what`, and where.
 pub(super) fn json_invalid(what: &str, error: &serde_json::Error) -> Error {
     Error::permanent("json_invalid", format!("{what} is not the JSON that was expected: {error}"))
-        .details(json!({ "line": error.line(), "column": error.column() }))
+        .with_details(json!({ "line": error.line(), "column": error.column() }))
 }
 
 /// The refusal of a body that is too large to be read at once.
 pub(super) fn body_too_large(limit: ByteSize) -> Error {
     Error::permanent("body_too_large", format!("the body is larger than {limit}"))
-        .hint("send files as parts of a form; `limits.body` in the configuration raises the limit")
+        .with_hint("send files as parts of a form; `limits.body` in the configuration raises the limit")
 }
 
 /// The refusal of a body that does not come.
-pub(super) fn late() -> Error {
+pub(super) fn request_timeout() -> Error {
     Error::permanent("request_timeout", "the body did not arrive in time")
 }

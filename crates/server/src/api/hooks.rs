@@ -8,51 +8,51 @@ use axum::http::{HeaderMap, HeaderValue};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::App;
-use super::auth::{Caller, Scope, lacks};
-use super::extract::{self, Query};
+use super::ApiState;
+use super::auth::{ApiKeyScope, Caller, missing_scope};
+use super::extract::{self, StrictQuery};
 use super::problem::Problem;
-use crate::triggers::Received;
+use crate::triggers::NotificationResult;
 use afterload_core::error::Result;
-use afterload_core::secrets::Purpose;
+use afterload_core::secrets::TokenPurpose;
 
 /// What the token of the webhook is derived from.
-pub const S3: &str = "s3";
+pub const S3_WEBHOOK: &str = "s3";
 
 /// The query.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Token {
+pub(super) struct WebhookTokenQuery {
     /// What `afterload key hook` prints, in place of a key.
     token: Option<String>,
 }
 
 /// Answers 200 once every run that the notification starts is on disk; whoever gets another answer sends it again.
-pub(super) async fn s3(
-    State(app): State<App>,
-    Query(query): Query<Token>,
+pub(super) async fn receive_s3_notification(
+    State(app): State<ApiState>,
+    StrictQuery(query): StrictQuery<WebhookTokenQuery>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Received>, Problem> {
+) -> Result<Json<NotificationResult>, Problem> {
     match &query.token {
-        Some(token) if app.signer().holds(Purpose::Hook, S3, token) => {}
+        Some(token) if app.signer().verify_token(TokenPurpose::S3Notification, S3_WEBHOOK, token) => {}
         Some(_) => {
             return Err(Problem::new("token_invalid", "the token is not the one of this webhook")
-                .hint("`afterload key hook` prints the address with its token"));
+                .with_hint("`afterload key hook` prints the address with its token"));
         }
         None => {
-            let caller = Caller::of(&app, &with_scheme(headers)).await?;
-            if !caller.may_tell(None) {
-                return Err(lacks(&Scope::EventsWrite(None)).into());
+            let caller = Caller::from_headers(&app, &with_bearer_scheme(headers)).await?;
+            if !caller.can_publish(None) {
+                return Err(missing_scope(&ApiKeyScope::EventsWrite(None)).into());
             }
         }
     }
-    let body = extract::bytes(body, app.config().max_body).await?;
-    Ok(Json(app.triggers().receive(&body).await?))
+    let body = extract::read_body(body, app.config().max_body).await?;
+    Ok(Json(app.triggers().receive_notification(&body).await?))
 }
 
 /// MinIO sends its `auth_token` as it is, without a scheme.
-fn with_scheme(mut headers: HeaderMap) -> HeaderMap {
+fn with_bearer_scheme(mut headers: HeaderMap) -> HeaderMap {
     let bare = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).filter(|value| !value.contains(' '));
     if let Some(value) = bare.and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok()) {
         headers.insert(AUTHORIZATION, value);

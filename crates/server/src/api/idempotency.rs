@@ -5,36 +5,36 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use afterload_core::error::{Error, Result};
-use afterload_engine::Inbox;
+use afterload_engine::DedupKey;
 
 /// Who counts the keys in the inbox. Forgotten after a day.
-pub(super) const SOURCE: &str = Inbox::IDEMPOTENCY_KEY;
-const HEADER: &str = "idempotency-key";
-const LONGEST: usize = 255;
+pub(super) const IDEMPOTENCY_SOURCE: &str = DedupKey::IDEMPOTENCY_KEY_SOURCE;
+const IDEMPOTENCY_HEADER: &str = "idempotency-key";
+const MAX_IDEMPOTENCY_KEY_CHARS: usize = 255;
 
 /// What a request says, without what differs from one sending to the next.
-pub(super) struct Fingerprint(Sha256);
+pub(super) struct RequestFingerprint(Sha256);
 
-impl Fingerprint {
+impl RequestFingerprint {
     /// Nothing said yet.
     pub(super) fn new() -> Self {
         Self(Sha256::new())
     }
 
     /// Adds one thing that was said.
-    pub(super) fn add(&mut self, bytes: &[u8]) {
+    pub(super) fn add_value(&mut self, bytes: &[u8]) {
         self.0.update((bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);
     }
 
     /// Adds bytes of something whose end is said with [`Self::add`].
-    pub(super) fn add_part(&mut self, bytes: &[u8]) {
+    pub(super) fn add_bytes(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
     /// Adds parameters, whatever their order.
     pub(super) fn add_params(&mut self, params: &Map<String, Value>) {
-        self.add(sorted(&Value::Object(params.clone())).to_string().as_bytes());
+        self.add_value(sort_keys(&Value::Object(params.clone())).to_string().as_bytes());
     }
 
     pub(super) fn finish(self) -> String {
@@ -42,14 +42,14 @@ impl Fingerprint {
     }
 }
 
-fn sorted(value: &Value) -> Value {
+fn sort_keys(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
-            let mut fields: Vec<_> = fields.iter().map(|(name, value)| (name.clone(), sorted(value))).collect();
+            let mut fields: Vec<_> = fields.iter().map(|(name, value)| (name.clone(), sort_keys(value))).collect();
             fields.sort_by(|(one, _), (other, _)| one.cmp(other));
             Value::Object(fields.into_iter().collect())
         }
-        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
+        Value::Array(items) => Value::Array(items.iter().map(sort_keys).collect()),
         other => other.clone(),
     }
 }
@@ -58,22 +58,23 @@ fn sorted(value: &Value) -> Value {
 ///
 /// # Errors
 /// `header_invalid`
-pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>> {
-    let Some(value) = headers.get(HEADER) else { return Ok(None) };
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
+    let Some(value) = headers.get(IDEMPOTENCY_HEADER) else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();
     // The draft standard writes it as a quoted string; most clients do not.
     let text = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
-    match text.is_empty() || text.len() > LONGEST || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+    match text.is_empty() || text.len() > MAX_IDEMPOTENCY_KEY_CHARS || !text.bytes().all(|byte| byte.is_ascii_graphic())
+    {
         true => Err(Error::permanent("header_invalid", "the header `Idempotency-Key` cannot be used")
-            .hint(format!("send 1 to {LONGEST} visible ASCII characters, such as a UUID"))),
+            .with_hint(format!("send 1 to {MAX_IDEMPOTENCY_KEY_CHARS} visible ASCII characters, such as a UUID"))),
         false => Ok(Some(text.to_owned())),
     }
 }
 
 /// The refusal of a key that came with another request before.
-pub(super) fn reused() -> Error {
+pub(super) fn idempotency_key_reused() -> Error {
     Error::permanent("idempotency_key_reused", "the `Idempotency-Key` came with another request before")
-        .hint("use a new key for each thing that you want done")
+        .with_hint("use a new key for each thing that you want done")
 }
 
 #[cfg(test)]
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
 
     fn fingerprint(params: Value) -> String {
-        let mut fingerprint = Fingerprint::new();
+        let mut fingerprint = RequestFingerprint::new();
         fingerprint.add_params(params.as_object().expect("an object"));
         fingerprint.finish()
     }
@@ -99,10 +100,10 @@ mod tests {
     fn keys_are_visible_ascii() {
         let with = |value: &[u8]| {
             let mut headers = HeaderMap::new();
-            headers.insert(HEADER, axum::http::HeaderValue::from_bytes(value).expect("a header"));
-            key(&headers)
+            headers.insert(IDEMPOTENCY_HEADER, axum::http::HeaderValue::from_bytes(value).expect("a header"));
+            idempotency_key(&headers)
         };
-        assert_eq!(key(&HeaderMap::new()).expect("none"), None);
+        assert_eq!(idempotency_key(&HeaderMap::new()).expect("none"), None);
         assert_eq!(with(b"abc-1").expect("a key").as_deref(), Some("abc-1"));
         assert_eq!(with(b"\"quoted\"").expect("a key").as_deref(), Some("quoted"));
         for bad in [&b""[..], b"two words", "\u{fc}".as_bytes(), &[b'x'; 256]] {

@@ -5,18 +5,18 @@ use axum::extract::State;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::App;
+use super::ApiState;
 use super::auth::Caller;
-use super::extract::{Ids, Query};
+use super::extract::{PathIds, StrictQuery};
 use super::problem::Problem;
-use super::runs::{may_read, page_limit};
+use super::runs::{page_limit, require_run_read};
 use afterload_core::error::{Error, Result};
 use afterload_engine::ItemView;
 use afterload_state::StepStatus;
 
 /// A page of items, in their order.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub(super) struct Page {
+pub(super) struct ItemPage {
     items: Vec<ItemView>,
     next_cursor: Option<String>,
 }
@@ -24,7 +24,7 @@ pub(super) struct Page {
 /// The query of a page of items.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ItemsQuery {
+pub(super) struct ItemPageQuery {
     /// Only items of this status.
     #[schemars(with = "Option<StepStatus>")]
     status: Option<String>,
@@ -37,14 +37,14 @@ pub(super) struct ItemsQuery {
 }
 
 /// `GET /v1/runs/{id}/steps/{step}/items`
-pub(super) async fn list(
-    State(app): State<App>,
+pub(super) async fn list_items(
+    State(app): State<ApiState>,
     caller: Caller,
-    Ids([run, step]): Ids<2>,
-    Query(query): Query<ItemsQuery>,
-) -> Result<Json<Page>, Problem> {
-    may_read(&app, &caller, &run).await?;
-    let invalid = |what: String, hint: &str| Error::permanent("query_invalid", what).hint(hint);
+    PathIds([run, step]): PathIds<2>,
+    StrictQuery(query): StrictQuery<ItemPageQuery>,
+) -> Result<Json<ItemPage>, Problem> {
+    require_run_read(&app, &caller, &run).await?;
+    let invalid = |what: String, hint: &str| Error::permanent("query_invalid", what).with_hint(hint);
     let status = query.status.as_deref().map(|text| {
         let hint = "expected one of `waiting`, `queued`, `running`, `retrying`, `succeeded`, `failed`, `cancelled`";
         StepStatus::from_name(text).ok_or_else(|| invalid(format!("`{text}` is not the status of an item"), hint))
@@ -55,16 +55,16 @@ pub(super) async fn list(
     });
     let (status, after) = (status.transpose()?, after.transpose()?.unwrap_or(-1));
     let limit = page_limit(query.limit.as_deref())?;
-    let steps = app.db().steps(&run).await?;
+    let steps = app.db().list_steps(&run).await?;
     let step = steps.into_iter().find(|known| known.step_id == step).ok_or_else(|| {
-        Error::permanent("step_not_found", "the run has no such step").hint("`GET /v1/runs/ID` lists its steps")
+        Error::permanent("step_not_found", "the run has no such step").with_hint("`GET /v1/runs/ID` lists its steps")
     })?;
     // One more than asked for tells whether there is a next page.
-    let mut items = app.db().items_after(&step.id, status, after, limit + 1).await?;
+    let mut items = app.db().list_items_after(&step.id, status, after, limit + 1).await?;
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);
     let last = items.last().filter(|_| more).and_then(|item| item.item_index);
-    Ok(Json(Page {
+    Ok(Json(ItemPage {
         items: items.into_iter().map(ItemView::from).collect(),
         next_cursor: last.map(|index| index.to_string()),
     }))

@@ -9,15 +9,15 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use ulid::Ulid;
 
-use super::artifacts::hand_out;
-use super::auth::{Caller, Scope, lacks};
-use super::extract::Id;
+use super::artifacts::serve_file;
+use super::auth::{ApiKeyScope, Caller, missing_scope};
+use super::extract::PathId;
 use super::problem::{self, Problem};
-use super::{App, files};
+use super::{ApiState, files};
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
-use afterload_engine::link_url;
-use afterload_state::LinkRecord;
+use afterload_engine::download_link_url;
+use afterload_state::DownloadLinkRecord;
 
 /// A link to a file, as those see it who may read its run.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -46,19 +46,19 @@ pub(super) struct LinkView {
 }
 
 impl LinkView {
-    fn new(app: &App, link: LinkRecord) -> Self {
+    fn new(app: &ApiState, link: DownloadLinkRecord) -> Self {
         let id = Ulid::from_string(&link.id).unwrap_or_default();
         Self {
-            url: link_url(app.base_url(), app.signer(), id),
+            url: download_link_url(app.base_url(), app.signer(), id),
             id: link.id,
             artifact_id: link.artifact_id,
             run_id: link.run_id,
             step: link.step_id,
-            created_at: clock::rfc3339(link.created_at),
-            expires_at: clock::rfc3339(link.expires_at),
-            revoked_at: link.revoked_at.map(clock::rfc3339),
+            created_at: clock::format_rfc3339(link.created_at),
+            expires_at: clock::format_rfc3339(link.expires_at),
+            revoked_at: link.revoked_at.map(clock::format_rfc3339),
             downloads: link.downloads,
-            last_download_at: link.last_download_at.map(clock::rfc3339),
+            last_download_at: link.last_download_at.map(clock::format_rfc3339),
         }
     }
 }
@@ -71,11 +71,16 @@ pub(super) struct LinkList {
 }
 
 /// `GET /d/{token}`: a refusal is a page for browsers, and a problem for programs.
-pub(super) async fn open(State(app): State<App>, Id(token): Id, method: Method, headers: HeaderMap) -> Response {
+pub(super) async fn open_link(
+    State(app): State<ApiState>,
+    PathId(token): PathId,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
     let answer = async {
-        let link = valid(&app, &token).await?;
-        let file = files::artifact(&app, None, &link.artifact_id).await?.ok_or_else(files::expired)?;
-        let response = hand_out(&app, &file, &method, &headers).await?;
+        let link = find_valid_link(&app, &token).await?;
+        let file = files::load_artifact(&app, None, &link.artifact_id).await?.ok_or_else(files::file_expired)?;
+        let response = serve_file(&app, &file, &method, &headers).await?;
         if method == Method::GET
             && begins_download(&response)
             && let Err(error) = app.db().count_download(&link.id).await
@@ -86,29 +91,30 @@ pub(super) async fn open(State(app): State<App>, Id(token): Id, method: Method, 
     };
     match answer.await {
         Ok(response) => response,
-        Err(problem) if is_browser(&headers) => page(&problem),
+        Err(problem) if accepts_html(&headers) => error_page(&problem),
         Err(problem) => problem.into_response(),
     }
 }
 
-async fn valid(app: &App, token: &str) -> Result<LinkRecord> {
+async fn find_valid_link(app: &ApiState, token: &str) -> Result<DownloadLinkRecord> {
     let unknown = || {
-        Error::permanent("link_not_found", "there is no such link").hint("use the link as it came in the mail, whole")
+        Error::permanent("link_not_found", "there is no such link")
+            .with_hint("use the link as it came in the mail, whole")
     };
-    let id = app.signer().link_id(token).ok_or_else(unknown)?;
+    let id = app.signer().verify_link_token(token).ok_or_else(unknown)?;
     // What we signed and do not know any more went with its run.
-    let link = app.db().link(&id.to_string()).await?.ok_or_else(expired)?;
-    match (link.revoked_at, link.expires_at > clock::now()) {
+    let link = app.db().find_link(&id.to_string()).await?.ok_or_else(link_expired)?;
+    match (link.revoked_at, link.expires_at > clock::now_millis()) {
         (Some(_), _) => {
-            Err(Error::permanent("link_revoked", "the link has been taken back").hint("ask whoever sent the mail"))
+            Err(Error::permanent("link_revoked", "the link has been taken back").with_hint("ask whoever sent the mail"))
         }
-        (None, false) => Err(expired()),
+        (None, false) => Err(link_expired()),
         (None, true) => Ok(link),
     }
 }
 
-fn expired() -> Error {
-    Error::permanent("link_expired", "the link has expired").hint("ask whoever sent the mail for a new one")
+fn link_expired() -> Error {
+    Error::permanent("link_expired", "the link has expired").with_hint("ask whoever sent the mail for a new one")
 }
 
 /// A download that goes on, or several parts at once, is one download: the one that begins at the first byte counts.
@@ -122,14 +128,14 @@ fn begins_download(response: &Response) -> bool {
     }
 }
 
-fn is_browser(headers: &HeaderMap) -> bool {
+fn accepts_html(headers: &HeaderMap) -> bool {
     headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("text/html"))
 }
 
 /// The refusal as people read it. Nothing in it comes from outside.
-fn page(problem: &Problem) -> Response {
-    let error = problem.error();
-    let (status, title) = problem::meaning(error.code());
+fn error_page(problem: &Problem) -> Response {
+    let error = problem.source_error();
+    let (status, title) = problem::status_and_title(error.code());
     let text = match error.code() {
         "link_not_found" => "Please use the link as it came in the mail, whole.",
         "link_expired" => "Please ask whoever sent the mail for a new one.",
@@ -159,38 +165,46 @@ fn page(problem: &Problem) -> Response {
 }
 
 /// `GET /v1/artifacts/{id}/links`
-pub(super) async fn list(State(app): State<App>, caller: Caller, Id(id): Id) -> Result<Json<LinkList>, Problem> {
-    caller.must_read()?;
+pub(super) async fn list_links(
+    State(app): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId,
+) -> Result<Json<LinkList>, Problem> {
+    caller.require_read()?;
     let known = match Ulid::from_string(&id) {
-        Ok(_) => app.db().artifact(&id).await?,
+        Ok(_) => app.db().find_artifact(&id).await?,
         Err(_) => None,
     };
     let run = match &known {
-        Some(artifact) => app.db().run(&artifact.run_id).await?,
+        Some(artifact) => app.db().find_run(&artifact.run_id).await?,
         None => None,
     };
-    if !run.is_some_and(|run| caller.may_read(&run.pipeline)) {
+    if !run.is_some_and(|run| caller.can_read(&run.pipeline)) {
         return Err(Problem::new("artifact_not_found", format!("there is no file `{id}`")));
     }
-    let links = app.db().links(&id).await?.into_iter().map(|link| LinkView::new(&app, link)).collect();
+    let links = app.db().list_links(&id).await?.into_iter().map(|link| LinkView::new(&app, link)).collect();
     Ok(Json(LinkList { links }))
 }
 
 /// `POST /v1/links/{id}/revoke`, for keys that may start runs of the pipeline that made the link.
-pub(super) async fn revoke(State(app): State<App>, caller: Caller, Id(id): Id) -> Result<Json<LinkView>, Problem> {
-    if !caller.writes_any() {
-        return Err(lacks(&Scope::RunsWrite(None)).into());
+pub(super) async fn revoke_link(
+    State(app): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId,
+) -> Result<Json<LinkView>, Problem> {
+    if !caller.can_write_any() {
+        return Err(missing_scope(&ApiKeyScope::RunsWrite(None)).into());
     }
     let known = match Ulid::from_string(&id) {
-        Ok(_) => app.db().link(&id).await?,
+        Ok(_) => app.db().find_link(&id).await?,
         Err(_) => None,
     };
     let run = match &known {
-        Some(link) => app.db().run(&link.run_id).await?,
+        Some(link) => app.db().find_run(&link.run_id).await?,
         None => None,
     };
     let none = || Problem::new("link_not_found", format!("there is no link `{id}`"));
-    run.filter(|run| caller.may_write(&run.pipeline)).ok_or_else(none)?;
+    run.filter(|run| caller.can_write(&run.pipeline)).ok_or_else(none)?;
     let link = app.db().revoke_link(&id).await?.ok_or_else(none)?;
     tracing::info!(link.id = link.id, run.id = link.run_id, "a link was taken back");
     Ok(Json(LinkView::new(&app, link)))

@@ -8,24 +8,24 @@ use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
-use super::App;
-use super::auth::{Caller, Scope, lacks};
+use super::ApiState;
+use super::auth::{ApiKeyScope, Caller, missing_scope};
 use super::problem::Problem;
 use afterload_core::error::Result;
-use afterload_metrics::MEDIA_TYPE;
+use afterload_metrics::OPENMETRICS_MEDIA_TYPE;
 
 /// How long the database may take to say how long the queues are.
-const PATIENCE: Duration = Duration::from_secs(2);
+const QUEUE_DEPTH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Needs a key where others than this machine may ask. Answers also while the database is away, then without the queues.
-pub(super) async fn show(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
-    if !is_open(app.config().listen) {
-        let caller = Caller::of(&app, &headers).await?;
-        if !caller.may_watch() {
-            return Err(lacks(&Scope::MetricsRead).into());
+pub(super) async fn show_metrics(State(app): State<ApiState>, headers: HeaderMap) -> Result<Response, Problem> {
+    if !is_loopback(app.config().listen) {
+        let caller = Caller::from_headers(&app, &headers).await?;
+        if !caller.can_read_metrics() {
+            return Err(missing_scope(&ApiKeyScope::MetricsRead).into());
         }
     }
-    let depths = match tokio::time::timeout(PATIENCE, app.engine().depths()).await {
+    let depths = match tokio::time::timeout(QUEUE_DEPTH_TIMEOUT, app.engine().queue_depths()).await {
         Ok(Ok(depths)) => depths,
         Ok(Err(error)) => {
             tracing::warn!(error.code = error.code(), "the queues could not be counted: {error}");
@@ -36,25 +36,25 @@ pub(super) async fn show(State(app): State<App>, headers: HeaderMap) -> Result<R
             Vec::new()
         }
     };
-    Ok(([(CONTENT_TYPE, MEDIA_TYPE)], app.engine().metrics().text(&depths)).into_response())
+    Ok(([(CONTENT_TYPE, OPENMETRICS_MEDIA_TYPE)], app.engine().metrics().encode_openmetrics(&depths)).into_response())
 }
 
 /// True if only programs of this machine can reach the service.
-fn is_open(listen: SocketAddr) -> bool {
+fn is_loopback(listen: SocketAddr) -> bool {
     listen.ip().is_loopback()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_open;
+    use super::is_loopback;
 
     #[test]
     fn only_this_machine_asks_without_a_key() {
         for open in ["127.0.0.1:80", "127.8.8.8:80", "[::1]:80"] {
-            assert!(is_open(open.parse().unwrap()), "{open}");
+            assert!(is_loopback(open.parse().unwrap()), "{open}");
         }
         for closed in ["0.0.0.0:80", "[::]:80", "10.0.0.1:80", "192.168.1.1:80"] {
-            assert!(!is_open(closed.parse().unwrap()), "{closed}");
+            assert!(!is_loopback(closed.parse().unwrap()), "{closed}");
         }
     }
 }

@@ -35,11 +35,11 @@ mod wait;
 #[cfg(test)]
 mod tests;
 
-pub use app::{App, Start};
-pub use auth::{Caller, Scope, ensure_admin_key, make_key};
+pub use app::{ApiState, StartRun};
+pub use auth::{ApiKeyScope, Caller, create_api_key, ensure_admin_key};
 pub use config::ServerConfig;
-pub use hooks::S3 as S3_HOOK;
-pub use pipelines::{Catalogue, Fault, Live, LivePipeline, LiveStep, RefusedFile};
+pub use hooks::S3_WEBHOOK as S3_HOOK;
+pub use pipelines::{DiagnosticView, PipelineList, PipelineRegistry, PipelineSummary, RefusedFile, StepSummary};
 pub use problem::Problem;
 pub use serve::serve;
 
@@ -50,20 +50,20 @@ use tower_http::catch_panic::CatchPanicLayer;
 use afterload_metrics::Metrics;
 
 /// The API.
-pub fn router(app: App) -> Router {
-    let routes = routes().layer(from_fn_with_state(app.clone(), cors::narrow));
-    observed(routes, app.engine().metrics()).with_state(app)
+pub fn api_router(app: ApiState) -> Router {
+    let routes = api_routes().layer(from_fn_with_state(app.clone(), cors::restrict_cors));
+    with_common_layers(routes, app.engine().metrics()).with_state(app)
 }
 
-fn routes() -> Router<App> {
-    routes::table().router()
+fn api_routes() -> Router<ApiState> {
+    routes::all_routes().into_router()
 }
 
 /// What holds for every route, and for all that is none.
-fn observed(routes: Router<App>, metrics: &Metrics) -> Router<App> {
+fn with_common_layers(routes: Router<ApiState>, metrics: &Metrics) -> Router<ApiState> {
     routes
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
-        .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(from_fn_with_state(metrics.clone(), observe::observe))
+        .layer(CatchPanicLayer::custom(problem::panic_response))
+        .layer(from_fn_with_state(metrics.clone(), observe::log_request))
 }

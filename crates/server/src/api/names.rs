@@ -1,9 +1,9 @@
 //! The names of downloads.
 
-pub(super) use afterload_core::object_names::{clean, content_type};
+pub(super) use afterload_core::object_names::{resolve_content_type, sanitize_file_name};
 
 /// `Content-Disposition` of a download: always to be saved, never to be shown by a browser.
-pub(super) fn attachment(name: &str) -> String {
+pub(super) fn attachment_header(name: &str) -> String {
     let plain: String = name.chars().map(|c| if is_plain(c) || c == ' ' { c } else { '_' }).collect();
     let mut encoded = String::with_capacity(name.len());
     for byte in name.bytes() {
@@ -25,7 +25,7 @@ mod tests {
 
     #[test]
     fn downloads_are_named_in_both_ways() {
-        let header = attachment("größe \"x\".csv");
+        let header = attachment_header("größe \"x\".csv");
         assert_eq!(header, "attachment; filename=\"gr__e _x_.csv\"; filename*=UTF-8''gr%C3%B6%C3%9Fe%20%22x%22.csv");
     }
 }

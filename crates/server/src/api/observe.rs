@@ -14,13 +14,13 @@ use ulid::Ulid;
 use super::problem::Problem;
 use afterload_metrics::Metrics;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const LONGEST_ID: usize = 128;
+const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
+const MAX_REQUEST_ID_CHARS: usize = 128;
 
 /// Gives every request an id and a span, and every answer the headers that all answers have.
-pub(super) async fn observe(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+pub(super) async fn log_request(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
-    let (method, path) = (request.method().clone(), shown(request.uri().path()).to_owned());
+    let (method, path) = (request.method().clone(), loggable_path(request.uri().path()).to_owned());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let span = tracing::info_span!("request", request.id = id, method = %method, path, status = field::Empty);
     let started = Instant::now();
@@ -28,11 +28,11 @@ pub(super) async fn observe(State(metrics): State<Metrics>, request: Request, ne
     let status = response.status().as_u16();
     span.record("status", status);
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    metrics.request_answered(known(&method), route, status, started.elapsed());
+    metrics.record_request(method_label(&method), route, status, started.elapsed());
     span.in_scope(|| {
         if let Some(problem) = response.extensions_mut().remove::<Problem>() {
             if response.status().is_server_error() {
-                let error = problem.error();
+                let error = problem.source_error();
                 tracing::error!(error.code = error.code(), "a request could not be served: {}", error.message());
             }
             write_problem(&mut response, &problem, &id);
@@ -47,13 +47,13 @@ pub(super) async fn observe(State(metrics): State<Metrics>, request: Request, ne
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if let Ok(id) = HeaderValue::from_str(&id) {
-        headers.insert(REQUEST_ID, id);
+        headers.insert(REQUEST_ID_HEADER, id);
     }
     response
 }
 
 /// Methods are whatever clients write; those that no route has are one.
-fn known(method: &Method) -> &'static str {
+fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
@@ -65,22 +65,22 @@ fn known(method: &Method) -> &'static str {
 }
 
 /// The path as logs may show it. The query may hold a token, and a link in a mail is one.
-fn shown(path: &str) -> &str {
+fn loggable_path(path: &str) -> &str {
     if path.starts_with("/d/") { "/d/…" } else { path }
 }
 
 fn write_problem(response: &mut Response, problem: &Problem, id: &str) {
-    let body = problem.body(id).to_string();
+    let body = problem.to_json(id).to_string();
     response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
     *response.body_mut() = Body::from(body);
 }
 
 /// The caller's id, if it is one that may stand in a log; a new one otherwise.
 fn request_id(headers: &HeaderMap) -> String {
-    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let given = headers.get(REQUEST_ID_HEADER).and_then(|value| value.to_str().ok());
     let plain = |id: &&str| {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        !id.is_empty() && id.len() <= LONGEST_ID && id.bytes().all(allowed)
+        !id.is_empty() && id.len() <= MAX_REQUEST_ID_CHARS && id.bytes().all(allowed)
     };
     given.filter(plain).map_or_else(|| Ulid::generate().to_string(), str::to_owned)
 }

@@ -11,7 +11,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::App;
+use super::ApiState;
 use super::problem::{self, ProblemBody};
 
 /// What the document says of the service.
@@ -19,39 +19,39 @@ const DESCRIPTION: &str =
     "Everything that happens after the upload: YAML pipelines compiled into chains of durable jobs";
 
 /// Makes the schema of a type.
-type Make = fn(&mut SchemaGenerator) -> Schema;
+type SchemaFn = fn(&mut SchemaGenerator) -> Schema;
 
-fn make<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+fn component_schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
 }
 
-fn make_inline<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+fn inline_schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     T::json_schema(generator)
 }
 
 /// Who may call.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Access {
-    Anybody,
+enum AccessRule {
+    Public,
     Key,
     KeyOrToken,
     KeyOrSignature,
-    KeyFromAfar,
+    KeyUnlessLoopback,
 }
 
 /// A good answer: its status, what it means, and the media type and shape of its body.
-struct Answer(u16, &'static str, Option<(&'static str, Make)>);
+struct ResponseSpec(u16, &'static str, Option<(&'static str, SchemaFn)>);
 
 /// What an operation takes and gives.
 pub(super) struct Operation {
     id: &'static str,
     summary: &'static str,
-    access: Access,
-    query: Option<Make>,
+    access: AccessRule,
+    query: Option<SchemaFn>,
     headers: Vec<(&'static str, &'static str)>,
-    bodies: Vec<(&'static str, Make)>,
-    answers: Vec<Answer>,
-    codes: BTreeSet<&'static str>,
+    bodies: Vec<(&'static str, SchemaFn)>,
+    responses: Vec<ResponseSpec>,
+    error_codes: BTreeSet<&'static str>,
 }
 
 impl Operation {
@@ -60,114 +60,114 @@ impl Operation {
         Self {
             id,
             summary,
-            access: Access::Anybody,
+            access: AccessRule::Public,
             query: None,
             headers: Vec::new(),
             bodies: Vec::new(),
-            answers: Vec::new(),
-            codes: BTreeSet::new(),
+            responses: Vec::new(),
+            error_codes: BTreeSet::new(),
         }
-        .refuses(&["internal_error"])
+        .with_errors(&["internal_error"])
     }
 
     /// Needs an API key.
-    pub(super) fn key(mut self) -> Self {
-        self.access = Access::Key;
-        self.refuses(&["key_missing", "key_invalid", "scope_missing"])
+    pub(super) fn require_key(mut self) -> Self {
+        self.access = AccessRule::Key;
+        self.with_errors(&["key_missing", "key_invalid", "scope_missing"])
     }
 
     /// Needs an API key, or the token of a link.
     pub(super) fn key_or_token(self) -> Self {
-        let mut keyed = self.key();
-        keyed.access = Access::KeyOrToken;
-        keyed.refuses(&["token_invalid"])
+        let mut keyed = self.require_key();
+        keyed.access = AccessRule::KeyOrToken;
+        keyed.with_errors(&["token_invalid"])
     }
 
     /// Needs an API key, or the signature of a webhook.
     pub(super) fn key_or_signature(self) -> Self {
-        let mut keyed = self.key();
-        keyed.access = Access::KeyOrSignature;
+        let mut keyed = self.require_key();
+        keyed.access = AccessRule::KeyOrSignature;
         keyed
-            .header("webhook-id", "the id of a Standard Webhook: sent again, it is the same event")
-            .header("webhook-timestamp", "when it was signed, in seconds since 1970")
-            .header("webhook-signature", "in place of a key: `v1,` and the signature in Base64")
-            .refuses(&["webhook_invalid", "webhook_expired"])
+            .request_header("webhook-id", "the id of a Standard Webhook: sent again, it is the same event")
+            .request_header("webhook-timestamp", "when it was signed, in seconds since 1970")
+            .request_header("webhook-signature", "in place of a key: `v1,` and the signature in Base64")
+            .with_errors(&["webhook_invalid", "webhook_expired"])
     }
 
     /// Needs an API key where others than this machine can reach the service.
-    pub(super) fn key_from_afar(self) -> Self {
-        let mut keyed = self.key();
-        keyed.access = Access::KeyFromAfar;
+    pub(super) fn key_unless_loopback(self) -> Self {
+        let mut keyed = self.require_key();
+        keyed.access = AccessRule::KeyUnlessLoopback;
         keyed
     }
 
     /// The fields of `T` are parameters of the query; no others are taken.
-    pub(super) fn query<T: JsonSchema>(mut self) -> Self {
-        self.query = Some(make_inline::<T>);
-        self.refuses(&["query_invalid"])
+    pub(super) fn query_params<T: JsonSchema>(mut self) -> Self {
+        self.query = Some(inline_schema::<T>);
+        self.with_errors(&["query_invalid"])
     }
 
     /// Looks at a header of the request.
-    pub(super) fn header(mut self, name: &'static str, what: &'static str) -> Self {
+    pub(super) fn request_header(mut self, name: &'static str, what: &'static str) -> Self {
         self.headers.push((name, what));
         self
     }
 
     /// Takes a JSON body.
-    pub(super) fn json<T: JsonSchema>(self) -> Self {
-        self.body::<T>("application/json").refuses(&["json_invalid"])
+    pub(super) fn json_body<T: JsonSchema>(self) -> Self {
+        self.request_body::<T>("application/json").with_errors(&["json_invalid"])
     }
 
     /// Takes a body of this media type.
-    pub(super) fn body<T: JsonSchema>(mut self, media: &'static str) -> Self {
-        self.bodies.push((media, make::<T>));
-        self.refuses(&["unsupported_media_type", "body_too_large", "body_incomplete", "request_timeout"])
+    pub(super) fn request_body<T: JsonSchema>(mut self, media: &'static str) -> Self {
+        self.bodies.push((media, component_schema::<T>));
+        self.with_errors(&["unsupported_media_type", "body_too_large", "body_incomplete", "request_timeout"])
     }
 
     /// Answers with JSON.
-    pub(super) fn answers<T: JsonSchema>(self, status: u16, what: &'static str) -> Self {
-        self.gives::<T>(status, what, "application/json")
+    pub(super) fn json_response<T: JsonSchema>(self, status: u16, what: &'static str) -> Self {
+        self.response_as::<T>(status, what, "application/json")
     }
 
     /// Answers with a body of this media type.
-    pub(super) fn gives<T: JsonSchema>(mut self, status: u16, what: &'static str, media: &'static str) -> Self {
-        self.answers.push(Answer(status, what, Some((media, make::<T>))));
+    pub(super) fn response_as<T: JsonSchema>(mut self, status: u16, what: &'static str, media: &'static str) -> Self {
+        self.responses.push(ResponseSpec(status, what, Some((media, component_schema::<T>))));
         self
     }
 
     /// Answers without a body.
-    pub(super) fn empty(mut self, status: u16, what: &'static str) -> Self {
-        self.answers.push(Answer(status, what, None));
+    pub(super) fn empty_response(mut self, status: u16, what: &'static str) -> Self {
+        self.responses.push(ResponseSpec(status, what, None));
         self
     }
 
     /// May be refused with these codes, beside those that the rest of the description brings along. Whatever is not the
     /// caller's fault (500, 503) need not be named.
-    pub(super) fn refuses(mut self, codes: &[&'static str]) -> Self {
-        self.codes.extend(codes);
+    pub(super) fn with_errors(mut self, codes: &[&'static str]) -> Self {
+        self.error_codes.extend(codes);
         self
     }
 }
 
 /// The routes of the service.
 #[derive(Default)]
-pub(super) struct Routes {
-    router: Router<App>,
+pub(super) struct ApiRoutes {
+    router: Router<ApiState>,
     operations: Vec<(Method, &'static str, Operation)>,
 }
 
-impl Routes {
+impl ApiRoutes {
     /// Adds a route: `handler` is what axum calls, with one method.
-    pub(super) fn add(
+    pub(super) fn add_route(
         mut self,
         method: Method,
         path: &'static str,
-        handler: MethodRouter<App>,
+        handler: MethodRouter<ApiState>,
         mut operation: Operation,
     ) -> Self {
         if path.contains('{') {
             // Bytes in the path that are no text name nothing.
-            operation.codes.insert("not_found");
+            operation.error_codes.insert("not_found");
         }
         self.router = self.router.route(path, handler);
         self.operations.push((method, path, operation));
@@ -175,16 +175,16 @@ impl Routes {
     }
 
     /// The router.
-    pub(super) fn router(self) -> Router<App> {
+    pub(super) fn into_router(self) -> Router<ApiState> {
         self.router
     }
 
     /// The OpenAPI document.
-    fn document(&self) -> Value {
-        let mut schemas = Schemas::new();
+    fn to_openapi(&self) -> Value {
+        let mut schemas = SchemaComponents::new();
         let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
         for (method, path, operation) in &self.operations {
-            let described = operation.described(path, &mut schemas);
+            let described = operation.to_json(path, &mut schemas);
             paths.entry(path).or_default().insert(method.as_str().to_ascii_lowercase(), described);
         }
         json!({
@@ -209,18 +209,18 @@ impl Routes {
 }
 
 /// The document, without the address of the service.
-pub(super) fn document() -> &'static Value {
-    static DOCUMENT: LazyLock<Value> = LazyLock::new(|| super::routes::table().document());
+pub(super) fn openapi_document() -> &'static Value {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(|| super::routes::all_routes().to_openapi());
     &DOCUMENT
 }
 
 /// What comes in and what goes out differ: a field with a default may be left out of the one and is always in the other.
-struct Schemas {
-    taken: SchemaGenerator,
-    given: SchemaGenerator,
+struct SchemaComponents {
+    request: SchemaGenerator,
+    response: SchemaGenerator,
 }
 
-impl Schemas {
+impl SchemaComponents {
     fn new() -> Self {
         let settings = |path: &str| {
             SchemaSettings::draft2020_12().with(|settings| {
@@ -229,14 +229,14 @@ impl Schemas {
             })
         };
         Self {
-            taken: settings("").for_deserialize().into_generator(),
-            given: settings("").for_serialize().into_generator(),
+            request: settings("").for_deserialize().into_generator(),
+            response: settings("").for_serialize().into_generator(),
         }
     }
 
     fn finish(mut self) -> Map<String, Value> {
-        let mut all = self.given.take_definitions(true);
-        for (name, schema) in self.taken.take_definitions(true) {
+        let mut all = self.response.take_definitions(true);
+        for (name, schema) in self.request.take_definitions(true) {
             let known = all.entry(name.clone()).or_insert_with(|| schema.clone());
             debug_assert_eq!(*known, schema, "`{name}` comes in in another shape than it goes out");
         }
@@ -245,43 +245,43 @@ impl Schemas {
 }
 
 impl Operation {
-    fn described(&self, path: &str, schemas: &mut Schemas) -> Value {
+    fn to_json(&self, path: &str, schemas: &mut SchemaComponents) -> Value {
         let mut operation = json!({
             "operationId": self.id,
             "summary": self.summary,
             "tags": [path.strip_prefix("/v1/").and_then(|rest| rest.split('/').next()).unwrap_or("service")],
-            "parameters": self.parameters(path, schemas),
-            "responses": self.responses(schemas),
+            "parameters": self.parameters_json(path, schemas),
+            "responses": self.responses_json(schemas),
             "security": match self.access {
-                Access::Anybody => json!([]),
-                Access::Key => json!([{ "key": [] }]),
-                Access::KeyOrToken => json!([{ "key": [] }, { "token": [] }]),
+                AccessRule::Public => json!([]),
+                AccessRule::Key => json!([{ "key": [] }]),
+                AccessRule::KeyOrToken => json!([{ "key": [] }, { "token": [] }]),
                 // A signature stands in headers of its own, for which OpenAPI has no name.
-                Access::KeyFromAfar | Access::KeyOrSignature => json!([{}, { "key": [] }]),
+                AccessRule::KeyUnlessLoopback | AccessRule::KeyOrSignature => json!([{}, { "key": [] }]),
             },
         });
         if !self.bodies.is_empty() {
             let content: Map<String, Value> = self
                 .bodies
                 .iter()
-                .map(|(media, make)| ((*media).to_owned(), json!({ "schema": make(&mut schemas.taken) })))
+                .map(|(media, make)| ((*media).to_owned(), json!({ "schema": make(&mut schemas.request) })))
                 .collect();
             operation["requestBody"] = json!({ "content": content });
         }
         operation
     }
 
-    fn parameters(&self, path: &str, schemas: &mut Schemas) -> Vec<Value> {
+    fn parameters_json(&self, path: &str, schemas: &mut SchemaComponents) -> Vec<Value> {
         let text = json!({ "type": "string" });
         let names = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
         let mut parameters: Vec<Value> =
             names.map(|name| json!({ "name": name, "in": "path", "required": true, "schema": text })).collect();
         if let Some(make) = self.query {
-            let schema = make(&mut schemas.taken).to_value();
+            let schema = make(&mut schemas.request).to_value();
             let required = schema["required"].as_array().cloned().unwrap_or_default();
             for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
                 // That token is named as a way to authenticate.
-                if name == "token" && self.access == Access::KeyOrToken {
+                if name == "token" && self.access == AccessRule::KeyOrToken {
                     continue;
                 }
                 let mut schema = schema.clone();
@@ -299,21 +299,21 @@ impl Operation {
         parameters
     }
 
-    fn responses(&self, schemas: &mut Schemas) -> Map<String, Value> {
+    fn responses_json(&self, schemas: &mut SchemaComponents) -> Map<String, Value> {
         let mut responses = Map::new();
-        for Answer(status, what, body) in &self.answers {
+        for ResponseSpec(status, what, body) in &self.responses {
             let mut answer = json!({ "description": what });
             if let Some((media, make)) = body {
-                answer["content"] = json!({ *media: { "schema": make(&mut schemas.given) } });
+                answer["content"] = json!({ *media: { "schema": make(&mut schemas.response) } });
             }
             responses.insert(status.to_string(), answer);
         }
         let mut refusals: BTreeMap<u16, Vec<(&str, &str)>> = BTreeMap::new();
-        for code in &self.codes {
-            let (status, title) = problem::meaning(code);
+        for code in &self.error_codes {
+            let (status, title) = problem::status_and_title(code);
             refusals.entry(status.as_u16()).or_default().push((code, title));
         }
-        let problem = schemas.given.subschema_for::<ProblemBody>();
+        let problem = schemas.response.subschema_for::<ProblemBody>();
         for (status, codes) in refusals {
             let lines: Vec<_> = codes.iter().map(|(code, title)| format!("`{code}`: {title}")).collect();
             let names: Vec<_> = codes.iter().map(|(code, _)| code).collect();
@@ -348,7 +348,7 @@ pub(super) mod tests {
             }
         };
         let method = if method == Method::HEAD { "get".to_owned() } else { method.as_str().to_ascii_lowercase() };
-        let paths = document()["paths"].as_object().unwrap();
+        let paths = openapi_document()["paths"].as_object().unwrap();
         let (_, operations) = paths.iter().find(|(template, _)| matches(template))?;
         let Some(operation) = operations.get(&method) else { return Some(status == StatusCode::METHOD_NOT_ALLOWED) };
         let Some(answer) = operation["responses"].get(status.as_str()) else { return Some(false) };
@@ -359,7 +359,7 @@ pub(super) mod tests {
     #[test]
     fn every_operation_is_named_once_and_answers() {
         let mut ids = BTreeSet::new();
-        for (path, operations) in document()["paths"].as_object().unwrap() {
+        for (path, operations) in openapi_document()["paths"].as_object().unwrap() {
             for (method, operation) in operations.as_object().unwrap() {
                 assert!(ids.insert(operation["operationId"].as_str().unwrap()), "{method} {path}");
                 assert!(operation["summary"].as_str().is_some_and(|text| text.len() > 10), "{method} {path}");

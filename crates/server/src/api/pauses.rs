@@ -7,14 +7,14 @@ use axum::extract::State;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::App;
-use super::auth::{Caller, Scope, lacks};
-use super::extract::Id;
+use super::ApiState;
+use super::auth::{ApiKeyScope, Caller, missing_scope};
+use super::extract::PathId;
 use super::problem::Problem;
 use afterload_core::clock;
 use afterload_core::error::Result;
 use afterload_engine::QueueState;
-use afterload_state::Pausable;
+use afterload_state::PauseTarget;
 
 /// A queue.
 #[derive(Serialize, JsonSchema)]
@@ -47,66 +47,74 @@ pub(super) struct PipelineState {
 impl From<QueueState> for QueueView {
     fn from(state: QueueState) -> Self {
         let QueueState { name, waiting, running, paused_at } = state;
-        Self { name, waiting, running, paused_at: paused_at.map(clock::rfc3339) }
+        Self { name, waiting, running, paused_at: paused_at.map(clock::format_rfc3339) }
     }
 }
 
 /// `GET /v1/queues`
-pub(super) async fn queues(State(app): State<App>, caller: Caller) -> Result<Json<QueueList>, Problem> {
-    must_be_admin(&caller)?;
-    let queues = app.engine().queues().await?.into_iter().map(QueueView::from).collect();
+pub(super) async fn list_queues(State(app): State<ApiState>, caller: Caller) -> Result<Json<QueueList>, Problem> {
+    require_admin(&caller)?;
+    let queues = app.engine().list_queues().await?.into_iter().map(QueueView::from).collect();
     Ok(Json(QueueList { queues }))
 }
 
 /// `POST /v1/queues/{name}/pause`
-pub(super) async fn pause_queue(app: State<App>, caller: Caller, Id(name): Id) -> Result<Json<QueueView>, Problem> {
-    must_be_admin(&caller)?;
-    app.engine().pause(Pausable::Queue, &name).await?;
-    queue(&app, name).await
+pub(super) async fn pause_queue(
+    app: State<ApiState>,
+    caller: Caller,
+    PathId(name): PathId,
+) -> Result<Json<QueueView>, Problem> {
+    require_admin(&caller)?;
+    app.engine().pause_target(PauseTarget::Queue, &name).await?;
+    queue_response(&app, name).await
 }
 
 /// `POST /v1/queues/{name}/resume`
-pub(super) async fn resume_queue(app: State<App>, caller: Caller, Id(name): Id) -> Result<Json<QueueView>, Problem> {
-    must_be_admin(&caller)?;
-    app.engine().resume(Pausable::Queue, &name).await?;
-    queue(&app, name).await
+pub(super) async fn resume_queue(
+    app: State<ApiState>,
+    caller: Caller,
+    PathId(name): PathId,
+) -> Result<Json<QueueView>, Problem> {
+    require_admin(&caller)?;
+    app.engine().resume_target(PauseTarget::Queue, &name).await?;
+    queue_response(&app, name).await
 }
 
 /// `POST /v1/pipelines/{name}/pause`
 pub(super) async fn pause_pipeline(
-    State(app): State<App>,
+    State(app): State<ApiState>,
     caller: Caller,
-    Id(name): Id,
+    PathId(name): PathId,
 ) -> Result<Json<PipelineState>, Problem> {
-    must_be_admin(&caller)?;
-    let since = app.engine().pause(Pausable::Pipeline, &name).await?;
-    Ok(Json(PipelineState { name, paused_at: Some(clock::rfc3339(since)) }))
+    require_admin(&caller)?;
+    let since = app.engine().pause_target(PauseTarget::Pipeline, &name).await?;
+    Ok(Json(PipelineState { name, paused_at: Some(clock::format_rfc3339(since)) }))
 }
 
 /// `POST /v1/pipelines/{name}/resume`
 pub(super) async fn resume_pipeline(
-    State(app): State<App>,
+    State(app): State<ApiState>,
     caller: Caller,
-    Id(name): Id,
+    PathId(name): PathId,
 ) -> Result<Json<PipelineState>, Problem> {
-    must_be_admin(&caller)?;
-    app.engine().resume(Pausable::Pipeline, &name).await?;
+    require_admin(&caller)?;
+    app.engine().resume_target(PauseTarget::Pipeline, &name).await?;
     Ok(Json(PipelineState { name, paused_at: None }))
 }
 
 /// The paused pipelines, each with the time since when it is.
-pub(super) async fn paused_pipelines(app: &App) -> Result<BTreeMap<String, String>> {
-    let paused = app.db().paused(Pausable::Pipeline).await?;
-    Ok(paused.into_iter().map(|(name, since)| (name, clock::rfc3339(since))).collect())
+pub(super) async fn paused_pipelines(app: &ApiState) -> Result<BTreeMap<String, String>> {
+    let paused = app.db().list_paused(PauseTarget::Pipeline).await?;
+    Ok(paused.into_iter().map(|(name, since)| (name, clock::format_rfc3339(since))).collect())
 }
 
-async fn queue(app: &App, name: String) -> Result<Json<QueueView>, Problem> {
-    let known = app.engine().queues().await?.into_iter().find(|queue| queue.name == name);
+async fn queue_response(app: &ApiState, name: String) -> Result<Json<QueueView>, Problem> {
+    let known = app.engine().list_queues().await?.into_iter().find(|queue| queue.name == name);
     // Its last step may have ended meanwhile, and nothing else names it.
     let state = known.unwrap_or(QueueState { name, waiting: 0, running: 0, paused_at: None });
     Ok(Json(state.into()))
 }
 
-fn must_be_admin(caller: &Caller) -> Result<()> {
-    if caller.is_admin() { Ok(()) } else { Err(lacks(&Scope::Admin)) }
+fn require_admin(caller: &Caller) -> Result<()> {
+    if caller.is_admin() { Ok(()) } else { Err(missing_scope(&ApiKeyScope::Admin)) }
 }

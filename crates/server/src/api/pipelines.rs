@@ -9,29 +9,29 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::App;
-use super::auth::{Caller, Scope, lacks};
-use super::extract::Id;
+use super::ApiState;
+use super::auth::{ApiKeyScope, Caller, missing_scope};
+use super::extract::PathId;
 use super::pauses::paused_pipelines;
 use super::problem::Problem;
 use afterload_core::error::Error;
-use afterload_core::units::{ByteSize, Duration};
-use afterload_pipeline::catalogue::Refused;
-use afterload_pipeline::{CronTrigger, EventTrigger, Param, Pipeline, S3Trigger, Step, Trigger};
+use afterload_core::units::{ByteSize, HumanDuration};
+use afterload_pipeline::catalogue::RefusedDefinition;
+use afterload_pipeline::{CronTrigger, EventTrigger, Param, Pipeline, PlanStep, S3Trigger, Trigger};
 use afterload_spanned_yaml as yaml;
 
 /// The pipelines of this moment.
 #[derive(Clone, Debug, Default, Serialize, JsonSchema)]
-pub struct Catalogue {
+pub struct PipelineList {
     /// Those that can be started, by name.
-    pub pipelines: Vec<LivePipeline>,
+    pub pipelines: Vec<PipelineSummary>,
     /// The files that were refused.
     pub refused: Vec<RefusedFile>,
 }
 
 /// A pipeline that can be started.
 #[derive(Clone, Debug, Default, Serialize, JsonSchema)]
-pub struct LivePipeline {
+pub struct PipelineSummary {
     /// Its name.
     pub name: String,
     /// What it is for.
@@ -46,7 +46,7 @@ pub struct LivePipeline {
     #[serde(skip)]
     pub declared: BTreeMap<String, Param>,
     /// Its steps.
-    pub steps: Vec<LiveStep>,
+    pub steps: Vec<StepSummary>,
     /// Since when it is paused: its runs are accepted, and none of their steps starts.
     pub paused_at: Option<String>,
     /// The definition; shown with one pipeline, not in the list.
@@ -56,7 +56,7 @@ pub struct LivePipeline {
 
 /// A step of a pipeline.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct LiveStep {
+pub struct StepSummary {
     /// Its id.
     pub id: String,
     /// Its kind.
@@ -71,12 +71,12 @@ pub struct RefusedFile {
     /// The file.
     pub file: String,
     /// What is wrong with it.
-    pub problems: Vec<Fault>,
+    pub problems: Vec<DiagnosticView>,
 }
 
 /// One fault of a file, at its place.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct Fault {
+pub struct DiagnosticView {
     /// Line, from 1.
     pub line: usize,
     /// Column, from 1.
@@ -89,27 +89,27 @@ pub struct Fault {
     pub hint: Option<String>,
 }
 
-impl From<&Refused> for RefusedFile {
-    fn from(refused: &Refused) -> Self {
-        Self { file: refused.file.clone(), problems: refused.problems.iter().map(Fault::from).collect() }
+impl From<&RefusedDefinition> for RefusedFile {
+    fn from(refused: &RefusedDefinition) -> Self {
+        Self { file: refused.file.clone(), problems: refused.problems.iter().map(DiagnosticView::from).collect() }
     }
 }
 
-impl From<&yaml::Problem> for Fault {
-    fn from(problem: &yaml::Problem) -> Self {
-        let yaml::Problem { code, span, message, hint } = problem.clone();
+impl From<&yaml::Diagnostic> for DiagnosticView {
+    fn from(problem: &yaml::Diagnostic) -> Self {
+        let yaml::Diagnostic { code, span, message, hint } = problem.clone();
         Self { line: span.line, col: span.col, code, message, hint }
     }
 }
 
-impl From<&Step> for LiveStep {
-    fn from(step: &Step) -> Self {
+impl From<&PlanStep> for StepSummary {
+    fn from(step: &PlanStep) -> Self {
         let mode = if step.inline { "inline" } else { "background" };
         Self { id: step.id.clone(), uses: step.uses.clone(), mode }
     }
 }
 
-impl LivePipeline {
+impl PipelineSummary {
     /// The steps that the answer to a request waits for.
     pub(super) fn inline_steps(&self) -> impl Iterator<Item = &str> {
         self.steps.iter().filter(|step| step.mode == "inline").map(|step| step.id.as_str())
@@ -118,13 +118,13 @@ impl LivePipeline {
     /// What people see of a pipeline and its text.
     pub fn new(pipeline: &Pipeline, source: &str) -> Self {
         let plan = &pipeline.plan;
-        let steps = plan.sections.all().map(|(_, step)| LiveStep::from(step));
-        let params = plan.params.iter().map(|(name, param)| (name.clone(), said(serde_json::json!(param))));
+        let steps = plan.sections.iter_steps().map(|(_, step)| StepSummary::from(step));
+        let params = plan.params.iter().map(|(name, param)| (name.clone(), drop_nulls(serde_json::json!(param))));
         Self {
             name: plan.name.clone(),
             description: pipeline.description.clone(),
             digest: plan.digest.clone(),
-            triggers: plan.triggers.iter().map(shown).collect(),
+            triggers: plan.triggers.iter().map(trigger_json).collect(),
             params: params.collect(),
             declared: plan.params.clone(),
             steps: steps.collect(),
@@ -134,19 +134,19 @@ impl LivePipeline {
     }
 
     /// The parameters that take files.
-    pub(super) fn file_params(&self) -> impl Iterator<Item = (&str, Takes)> {
-        self.params.iter().filter_map(|(name, param)| Some((name.as_str(), takes(param)?)))
+    pub(super) fn file_params(&self) -> impl Iterator<Item = (&str, FileArity)> {
+        self.params.iter().filter_map(|(name, param)| Some((name.as_str(), param_file_arity(param)?)))
     }
 
     /// Whether the parameter takes files.
-    pub(super) fn takes(&self, name: &str) -> Option<Takes> {
-        self.params.get(name).and_then(takes)
+    pub(super) fn file_arity(&self, name: &str) -> Option<FileArity> {
+        self.params.get(name).and_then(param_file_arity)
     }
 
     /// The largest file that the parameter takes, if it says so.
-    pub(super) fn max_size(&self, name: &str) -> Option<ByteSize> {
+    pub(super) fn max_file_size(&self, name: &str) -> Option<ByteSize> {
         let param = self.params.get(name)?;
-        let param = if takes(param) == Some(Takes::Many) { param.get("items")? } else { param };
+        let param = if param_file_arity(param) == Some(FileArity::Many) { param.get("items")? } else { param };
         match param.get("max_size")? {
             Value::String(text) => text.parse().ok(),
             size => size.as_u64().map(ByteSize),
@@ -155,7 +155,7 @@ impl LivePipeline {
 }
 
 /// A trigger with the fields that the definition gives it.
-fn shown(trigger: &Trigger) -> Value {
+fn trigger_json(trigger: &Trigger) -> Value {
     let S3Trigger { bucket, prefix, suffix, poll_ms, .. } = match trigger {
         Trigger::S3(trigger) => trigger,
         Trigger::Cron(CronTrigger { schedule, timezone, catch_up, .. }) => {
@@ -165,14 +165,14 @@ fn shown(trigger: &Trigger) -> Value {
         }
         Trigger::Event(EventTrigger { name, .. }) => return serde_json::json!({ "type": "event", "name": name }),
     };
-    let poll = poll_ms.map(|millis| Duration(std::time::Duration::from_millis(millis.unsigned_abs())).to_string());
+    let poll = poll_ms.map(|millis| HumanDuration(std::time::Duration::from_millis(millis.unsigned_abs())).to_string());
     let given = |text: &String| (!text.is_empty()).then(|| text.clone());
     let (prefix, suffix) = (given(prefix), given(suffix));
-    said(serde_json::json!({ "type": "s3", "bucket": bucket, "prefix": prefix, "suffix": suffix, "poll": poll }))
+    drop_nulls(serde_json::json!({ "type": "s3", "bucket": bucket, "prefix": prefix, "suffix": suffix, "poll": poll }))
 }
 
 /// Without the fields that the definition leaves open.
-fn said(mut param: Value) -> Value {
+fn drop_nulls(mut param: Value) -> Value {
     if let Value::Object(fields) = &mut param {
         fields.retain(|_, value| !value.is_null());
     }
@@ -181,85 +181,89 @@ fn said(mut param: Value) -> Value {
 
 /// How many files a parameter takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Takes {
+pub(super) enum FileArity {
     /// `type: file`
     One,
     /// `type: list` of files
     Many,
 }
 
-fn takes(param: &Value) -> Option<Takes> {
+fn param_file_arity(param: &Value) -> Option<FileArity> {
     match (param["type"].as_str()?, param["items"]["type"].as_str()) {
-        ("file", _) => Some(Takes::One),
-        ("list", Some("file")) => Some(Takes::Many),
+        ("file", _) => Some(FileArity::One),
+        ("list", Some("file")) => Some(FileArity::Many),
         _ => None,
     }
 }
 
 /// The catalogue as it changes while the service runs. Cheap to clone; all clones see the same.
 #[derive(Clone, Default)]
-pub struct Live(Arc<RwLock<Arc<Catalogue>>>);
+pub struct PipelineRegistry(Arc<RwLock<Arc<PipelineList>>>);
 
-impl Live {
+impl PipelineRegistry {
     /// Replaces the catalogue; requests under way keep the one they began with.
-    pub fn publish(&self, mut catalogue: Catalogue) {
+    pub fn replace_list(&self, mut catalogue: PipelineList) {
         catalogue.pipelines.sort_by(|a, b| a.name.cmp(&b.name));
         catalogue.refused.sort_by(|a, b| a.file.cmp(&b.file));
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
     }
 
     /// The catalogue of this moment.
-    pub fn now(&self) -> Arc<Catalogue> {
+    pub fn current_list(&self) -> Arc<PipelineList> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The live pipeline of this name.
-    pub fn get(&self, name: &str) -> Option<LivePipeline> {
-        self.now().pipelines.iter().find(|pipeline| pipeline.name == name).cloned()
+    pub fn get(&self, name: &str) -> Option<PipelineSummary> {
+        self.current_list().pipelines.iter().find(|pipeline| pipeline.name == name).cloned()
     }
 }
 
 /// `GET /v1/pipelines`: what the key may read or start. Refused files are for keys that may read everything.
-pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Catalogue>, Problem> {
-    let all = app.live().now();
+pub(super) async fn list_pipelines(State(app): State<ApiState>, caller: Caller) -> Result<Json<PipelineList>, Problem> {
+    let all = app.pipeline_registry().current_list();
     let mut paused = paused_pipelines(&app).await?;
     let visible = all.pipelines.iter().filter(|pipeline| is_visible(&caller, &pipeline.name));
     let listed = visible.map(|pipeline| {
         let paused_at = paused.remove(&pipeline.name);
-        LivePipeline { source: None, paused_at, ..pipeline.clone() }
+        PipelineSummary { source: None, paused_at, ..pipeline.clone() }
     });
     let pipelines: Vec<_> = listed.collect();
-    if pipelines.is_empty() && !may_read_or_write_any(&caller) {
-        return Err(lacks(&Scope::RunsRead(None)).into());
+    if pipelines.is_empty() && !can_read_or_write_any(&caller) {
+        return Err(missing_scope(&ApiKeyScope::RunsRead(None)).into());
     }
-    let refused = if caller.readable().is_none() { all.refused.clone() } else { Vec::new() };
-    Ok(Json(Catalogue { pipelines, refused }))
+    let refused = if caller.readable_pipelines().is_none() { all.refused.clone() } else { Vec::new() };
+    Ok(Json(PipelineList { pipelines, refused }))
 }
 
 /// `GET /v1/pipelines/{name}`, with its definition for keys that may read its runs.
-pub(super) async fn show(State(app): State<App>, caller: Caller, Id(name): Id) -> Result<Json<LivePipeline>, Problem> {
-    let visible = app.live().get(&name).filter(|_| is_visible(&caller, &name));
-    let mut pipeline = visible.ok_or_else(|| not_live(&name))?;
-    pipeline.source = pipeline.source.filter(|_| caller.may_read(&name));
+pub(super) async fn show_pipeline(
+    State(app): State<ApiState>,
+    caller: Caller,
+    PathId(name): PathId,
+) -> Result<Json<PipelineSummary>, Problem> {
+    let visible = app.pipeline_registry().get(&name).filter(|_| is_visible(&caller, &name));
+    let mut pipeline = visible.ok_or_else(|| pipeline_not_found(&name))?;
+    pipeline.source = pipeline.source.filter(|_| caller.can_read(&name));
     pipeline.paused_at = paused_pipelines(&app).await?.remove(&name);
     Ok(Json(pipeline))
 }
 
 /// `GET /v1/schema`: the JSON Schema of the language.
-pub(super) async fn schema(State(app): State<App>, _caller: Caller) -> Json<Value> {
-    Json(app.schema().clone())
+pub(super) async fn show_schema(State(app): State<ApiState>, _caller: Caller) -> Json<Value> {
+    Json(app.pipeline_schema().clone())
 }
 
 /// The refusal of a name that is not live.
-pub(super) fn not_live(name: &str) -> Error {
+pub(super) fn pipeline_not_found(name: &str) -> Error {
     Error::permanent("pipeline_not_found", format!("there is no pipeline `{name}`"))
-        .hint("`GET /v1/pipelines` lists those that are live, and the files that were refused")
+        .with_hint("`GET /v1/pipelines` lists those that are live, and the files that were refused")
 }
 
 fn is_visible(caller: &Caller, name: &str) -> bool {
-    caller.may_read(name) || caller.may_write(name)
+    caller.can_read(name) || caller.can_write(name)
 }
 
-fn may_read_or_write_any(caller: &Caller) -> bool {
-    caller.must_read().is_ok() || caller.writes_any()
+fn can_read_or_write_any(caller: &Caller) -> bool {
+    caller.require_read().is_ok() || caller.can_write_any()
 }

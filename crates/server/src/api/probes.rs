@@ -7,30 +7,32 @@ use axum::extract;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::App;
+use super::ApiState;
 use super::problem::Problem;
 use afterload_core::error::Error;
 
-const PATIENCE: Duration = Duration::from_secs(2);
+const READINESS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a probe says.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Probe")]
-pub(super) struct State {
+pub(super) struct ProbeStatus {
     status: &'static str,
 }
 
 /// `GET /healthz`: the process answers. Touches nothing.
-pub(super) async fn alive() -> Json<State> {
-    Json(State { status: "ok" })
+pub(super) async fn check_liveness() -> Json<ProbeStatus> {
+    Json(ProbeStatus { status: "ok" })
 }
 
 /// `GET /readyz`: the database answers, too.
-pub(super) async fn ready(extract::State(app): extract::State<App>) -> Result<Json<State>, Problem> {
-    let asked = tokio::time::timeout(PATIENCE, app.db().fetch("SELECT 1", &[])).await;
+pub(super) async fn check_readiness(
+    extract::State(app): extract::State<ApiState>,
+) -> Result<Json<ProbeStatus>, Problem> {
+    let asked = tokio::time::timeout(READINESS_TIMEOUT, app.db().fetch("SELECT 1", &[])).await;
     let answered = asked.unwrap_or_else(|_| Err(Error::transient("not_ready", "it did not answer in time")));
     match answered {
-        Ok(_) => Ok(Json(State { status: "ready" })),
+        Ok(_) => Ok(Json(ProbeStatus { status: "ready" })),
         Err(error) => Err(Error::transient("not_ready", format!("asking the database: {}", error.message())).into()),
     }
 }

@@ -9,10 +9,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use afterload_core::error::{Class, Error};
+use afterload_core::error::{Error, Retryability};
 
 /// Codes, their status and their title. Codes that are not here are ours to mend (500) or the outside world's (503).
-const KINDS: &[(&str, StatusCode, &str)] = &[
+const PROBLEM_CODES: &[(&str, StatusCode, &str)] = &[
     ("header_invalid", StatusCode::BAD_REQUEST, "A header cannot be read"),
     ("json_invalid", StatusCode::BAD_REQUEST, "The body is not the JSON that was expected"),
     ("multipart_invalid", StatusCode::BAD_REQUEST, "The form cannot be read"),
@@ -69,10 +69,10 @@ const KINDS: &[(&str, StatusCode, &str)] = &[
     ("object_store_unavailable", StatusCode::SERVICE_UNAVAILABLE, "The object store does not answer"),
 ];
 
-const OURS: (StatusCode, &str) = (StatusCode::INTERNAL_SERVER_ERROR, "Something is wrong with the service");
-const OUTSIDE: (StatusCode, &str) = (StatusCode::SERVICE_UNAVAILABLE, "The service is not ready");
+const INTERNAL_PROBLEM: (StatusCode, &str) = (StatusCode::INTERNAL_SERVER_ERROR, "Something is wrong with the service");
+const UNAVAILABLE_PROBLEM: (StatusCode, &str) = (StatusCode::SERVICE_UNAVAILABLE, "The service is not ready");
 /// What a client is told to wait when the outside world named no time.
-const PATIENCE: u64 = 2;
+const DEFAULT_RETRY_AFTER_SECS: u64 = 2;
 
 /// An error on its way to the client.
 #[derive(Clone, Debug)]
@@ -95,35 +95,37 @@ impl Problem {
 
     /// Says what the client can do.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.error = self.error.hint(hint);
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.error = self.error.with_hint(hint);
         self
     }
 
     /// Adds a header to the answer.
     #[must_use]
-    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
     /// The error as it happened, for the log.
-    pub fn error(&self) -> &Error {
+    pub fn source_error(&self) -> &Error {
         &self.error
     }
 
-    fn kind(&self) -> (&'static str, StatusCode, &'static str) {
+    fn code_status_title(&self) -> (&'static str, StatusCode, &'static str) {
         let code = self.error.code();
-        match (KINDS.iter().find(|(known, ..)| *known == code), self.error.class()) {
+        match (PROBLEM_CODES.iter().find(|(known, ..)| *known == code), self.error.retryability()) {
             (Some((_, status, title)), _) => (code, *status, title),
-            (None, Class::Permanent) => ("internal_error", OURS.0, OURS.1),
-            (None, Class::Transient | Class::Stopped) => (code, OUTSIDE.0, OUTSIDE.1),
+            (None, Retryability::Permanent) => ("internal_error", INTERNAL_PROBLEM.0, INTERNAL_PROBLEM.1),
+            (None, Retryability::Transient | Retryability::Stopped) => {
+                (code, UNAVAILABLE_PROBLEM.0, UNAVAILABLE_PROBLEM.1)
+            }
         }
     }
 
     /// The body. What went wrong inside of the service stays in the log.
-    pub(super) fn body(&self, request_id: &str) -> Value {
-        let (code, status, title) = self.kind();
+    pub(super) fn to_json(&self, request_id: &str) -> Value {
+        let (code, status, title) = self.code_status_title();
         let (detail, hint, details) = match status {
             StatusCode::INTERNAL_SERVER_ERROR => {
                 ("something went wrong inside of the service; its log says what".into(), None, None)
@@ -133,7 +135,7 @@ impl Problem {
             }
             _ => {
                 let hint = self.error.hint_text().map(str::to_owned);
-                (self.error.message().to_owned(), hint, self.error.facts().cloned())
+                (self.error.message().to_owned(), hint, self.error.details().cloned())
             }
         };
         let kind = format!("urn:afterload:{code}");
@@ -170,20 +172,20 @@ pub(super) struct ProblemBody {
 }
 
 /// The status and the title of a code.
-pub(super) fn meaning(code: &str) -> (StatusCode, &'static str) {
-    let known = KINDS.iter().find(|(known, ..)| *known == code);
-    known.map_or(OURS, |(_, status, title)| (*status, *title))
+pub(super) fn status_and_title(code: &str) -> (StatusCode, &'static str) {
+    let known = PROBLEM_CODES.iter().find(|(known, ..)| *known == code);
+    known.map_or(INTERNAL_PROBLEM, |(_, status, title)| (*status, *title))
 }
 
 /// An answer without a body yet: the outermost layer knows the request's id, writes the body and logs.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (code, status, _) = self.kind();
+        let (code, status, _) = self.code_status_title();
         let mut response = status.into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            let seconds = self.error.wait().map_or(PATIENCE, |wait| wait.as_secs().max(1));
+            let seconds = self.error.retry_after().map_or(DEFAULT_RETRY_AFTER_SECS, |wait| wait.as_secs().max(1));
             headers.insert(RETRY_AFTER, seconds.into());
         }
         if status == StatusCode::UNAUTHORIZED {
@@ -209,11 +211,11 @@ pub(super) async fn not_found(uri: Uri) -> Problem {
 /// Answers for methods that a path does not serve; the router adds `Allow`.
 pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
     Problem::new("method_not_allowed", format!("`{}` does not take `{method}`", uri.path()))
-        .hint("the header `Allow` lists the methods that it takes")
+        .with_hint("the header `Allow` lists the methods that it takes")
 }
 
 /// Answers for a handler that panicked.
-pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
+pub(super) fn panic_response(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     let text = text.unwrap_or("no message");
     Problem::from(Error::permanent("internal_error", format!("a handler panicked: {text}"))).into_response()
@@ -229,9 +231,9 @@ mod tests {
 
     #[test]
     fn the_table_of_codes_is_clean() {
-        let codes: BTreeSet<_> = KINDS.iter().map(|(code, ..)| *code).collect();
-        assert_eq!(codes.len(), KINDS.len(), "every code stands once");
-        for (code, status, title) in KINDS {
+        let codes: BTreeSet<_> = PROBLEM_CODES.iter().map(|(code, ..)| *code).collect();
+        assert_eq!(codes.len(), PROBLEM_CODES.len(), "every code stands once");
+        for (code, status, title) in PROBLEM_CODES {
             assert!(code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "`{code}`");
             assert!(status.is_client_error() || *status == StatusCode::SERVICE_UNAVAILABLE, "`{code}`: {status}");
             assert!(title.starts_with(|first: char| first.is_ascii_uppercase()), "`{code}`: {title}");
@@ -242,8 +244,8 @@ mod tests {
     fn what_is_ours_stays_inside() {
         let secret = "no such table: step_runs at /srv/data";
         for error in [Error::permanent("database_error", secret), Error::transient("database_unavailable", secret)] {
-            let problem = Problem::from(error.hint(secret).details(json!(secret)));
-            assert!(!problem.body("1").to_string().contains("step_runs"), "{}", problem.body("1"));
+            let problem = Problem::from(error.with_hint(secret).with_details(json!(secret)));
+            assert!(!problem.to_json("1").to_string().contains("step_runs"), "{}", problem.to_json("1"));
         }
     }
 }

@@ -9,172 +9,180 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::openapi::{Operation, Routes, document};
-use super::pipelines::{Catalogue, LivePipeline};
+use super::openapi::{ApiRoutes, Operation, openapi_document};
+use super::pipelines::{PipelineList, PipelineSummary};
 use super::{
-    App, artifacts, create, direct, events, hooks, items, links, metrics, pauses, pipelines, probes, runs, tell,
+    ApiState, artifacts, create, direct, events, hooks, items, links, metrics, pauses, pipelines, probes, runs, tell,
 };
-use crate::triggers::{Heard, Received};
+use crate::triggers::{EventResult, NotificationResult};
 use afterload_engine::RunView;
-use afterload_metrics::MEDIA_TYPE;
+use afterload_metrics::OPENMETRICS_MEDIA_TYPE;
 
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;
 
 /// The table of all routes.
-pub(super) fn table() -> Routes {
-    let parts: [fn(Routes) -> Routes; 8] =
-        [about_pipelines, about_pauses, about_runs, about_items, about_files, about_links, about_events, about_service];
-    parts.into_iter().fold(Routes::default(), |routes, part| part(routes))
+pub(super) fn all_routes() -> ApiRoutes {
+    let parts: [fn(ApiRoutes) -> ApiRoutes; 8] = [
+        pipeline_routes,
+        queue_routes,
+        run_routes,
+        item_routes,
+        artifact_routes,
+        link_routes,
+        event_routes,
+        service_routes,
+    ];
+    parts.into_iter().fold(ApiRoutes::default(), |routes, part| part(routes))
 }
 
-fn about_pipelines(routes: Routes) -> Routes {
+fn pipeline_routes(routes: ApiRoutes) -> ApiRoutes {
     routes
-        .add(
+        .add_route(
             GET,
             "/v1/pipelines",
-            get(pipelines::list),
+            get(pipelines::list_pipelines),
             Operation::new("listPipelines", "The pipelines that are live, and the files that are refused and why")
-                .key()
-                .answers::<Catalogue>(200, "what the key may read or start"),
+                .require_key()
+                .json_response::<PipelineList>(200, "what the key may read or start"),
         )
-        .add(
+        .add_route(
             GET,
             "/v1/pipelines/{name}",
-            get(pipelines::show),
+            get(pipelines::show_pipeline),
             Operation::new("showPipeline", "One live pipeline, with its definition for keys that may read its runs")
-                .key()
-                .answers::<LivePipeline>(200, "the pipeline")
-                .refuses(&["pipeline_not_found"]),
+                .require_key()
+                .json_response::<PipelineSummary>(200, "the pipeline")
+                .with_errors(&["pipeline_not_found"]),
         )
-        .add(
+        .add_route(
             GET,
             "/v1/schema",
-            get(pipelines::schema),
+            get(pipelines::show_schema),
             Operation::new("showSchema", "The JSON Schema of a pipeline file, for editors")
-                .key()
-                .answers::<Map<String, Value>>(200, "a JSON Schema"),
+                .require_key()
+                .json_response::<Map<String, Value>>(200, "a JSON Schema"),
         )
 }
 
-fn about_pauses(routes: Routes) -> Routes {
+fn queue_routes(routes: ApiRoutes) -> ApiRoutes {
     routes
-        .add(
+        .add_route(
             GET,
             "/v1/queues",
-            get(pauses::queues),
+            get(pauses::list_queues),
             Operation::new("listQueues", "The queues, how many steps wait in them, and which are paused")
-                .key()
-                .answers::<pauses::QueueList>(200, "all queues"),
+                .require_key()
+                .json_response::<pauses::QueueList>(200, "all queues"),
         )
-        .add(
+        .add_route(
             POST,
             "/v1/queues/{name}/pause",
             post(pauses::pause_queue),
             Operation::new("pauseQueue", "Starts no step of the queue in any process; what runs goes on to its end")
-                .key()
-                .answers::<pauses::QueueView>(200, "the queue, which is paused")
-                .refuses(&["queue_not_found"]),
+                .require_key()
+                .json_response::<pauses::QueueView>(200, "the queue, which is paused")
+                .with_errors(&["queue_not_found"]),
         )
-        .add(
+        .add_route(
             POST,
             "/v1/queues/{name}/resume",
             post(pauses::resume_queue),
             Operation::new("resumeQueue", "Lets a paused queue go on")
-                .key()
-                .answers::<pauses::QueueView>(200, "the queue, which goes on")
-                .refuses(&["queue_not_found"]),
+                .require_key()
+                .json_response::<pauses::QueueView>(200, "the queue, which goes on")
+                .with_errors(&["queue_not_found"]),
         )
-        .add(
+        .add_route(
             POST,
             "/v1/pipelines/{name}/pause",
             post(pauses::pause_pipeline),
             Operation::new("pausePipeline", "Starts no step of its runs; they are accepted and wait")
-                .key()
-                .answers::<pauses::PipelineState>(200, "the pipeline is paused")
-                .refuses(&["pipeline_not_found"]),
+                .require_key()
+                .json_response::<pauses::PipelineState>(200, "the pipeline is paused")
+                .with_errors(&["pipeline_not_found"]),
         )
-        .add(
+        .add_route(
             POST,
             "/v1/pipelines/{name}/resume",
             post(pauses::resume_pipeline),
             Operation::new("resumePipeline", "Lets the runs of a paused pipeline go on")
-                .key()
-                .answers::<pauses::PipelineState>(200, "the pipeline goes on")
-                .refuses(&["pipeline_not_found"]),
+                .require_key()
+                .json_response::<pauses::PipelineState>(200, "the pipeline goes on")
+                .with_errors(&["pipeline_not_found"]),
         )
 }
 
-fn about_runs(routes: Routes) -> Routes {
+fn run_routes(routes: ApiRoutes) -> ApiRoutes {
     routes
-        .add(
+        .add_route(
             POST,
             "/v1/pipelines/{name}/runs",
-            post(create::create),
+            post(create::create_run),
             Operation::new("createRun", "Starts a run; file parts of a form stream into the store")
-                .key()
-                .query::<create::Wishes>()
-                .header("Idempotency-Key", "the same request may be sent again under it for a day")
-                .header("Prefer", "`wait=SECONDS`: answer when the run has ended, if that is soon enough")
-                .json::<create::NewRunBody>()
-                .body::<Map<String, Value>>("multipart/form-data")
-                .answers::<Accepted>(202, "the run is on disk and will happen")
-                .answers::<Accepted>(200, "the run has ended, for callers that waited")
-                .refuses(&["header_invalid", "multipart_invalid", "pipeline_not_found", "upload_too_large"])
-                .refuses(&["params_invalid", "bucket_forbidden", "run_options_invalid", "idempotency_key_reused"])
-                .refuses(&["object_not_found", "object_changed", "object_access_denied", "bucket_not_configured"]),
+                .require_key()
+                .query_params::<create::RunOptions>()
+                .request_header("Idempotency-Key", "the same request may be sent again under it for a day")
+                .request_header("Prefer", "`wait=SECONDS`: answer when the run has ended, if that is soon enough")
+                .json_body::<create::NewRunBody>()
+                .request_body::<Map<String, Value>>("multipart/form-data")
+                .json_response::<AcceptedRun>(202, "the run is on disk and will happen")
+                .json_response::<AcceptedRun>(200, "the run has ended, for callers that waited")
+                .with_errors(&["header_invalid", "multipart_invalid", "pipeline_not_found", "upload_too_large"])
+                .with_errors(&["params_invalid", "bucket_forbidden", "run_options_invalid", "idempotency_key_reused"])
+                .with_errors(&["object_not_found", "object_changed", "object_access_denied", "bucket_not_configured"]),
         )
-        .add(
+        .add_route(
             GET,
             "/v1/runs",
-            get(runs::list),
+            get(runs::list_runs),
             Operation::new("listRuns", "Runs, newest first, a page at a time")
-                .key()
-                .query::<runs::ListQuery>()
-                .answers::<runs::Page>(200, "a page"),
+                .require_key()
+                .query_params::<runs::RunPageQuery>()
+                .json_response::<runs::RunPage>(200, "a page"),
         )
-        .add(
+        .add_route(
             GET,
             "/v1/runs/{id}",
-            get(runs::show).route_layer(from_fn(runs::open_to_pages)),
+            get(runs::show_run).route_layer(from_fn(runs::allow_any_origin)),
             Operation::new("showRun", "A run with its steps, its progress and its files")
                 .key_or_token()
-                .query::<runs::ShowQuery>()
-                .header("Accept", "`text/event-stream` for events, as browsers' `EventSource` sends")
-                .answers::<RunView>(200, "the run")
-                .refuses(&["run_not_found"]),
+                .query_params::<runs::RunTokenQuery>()
+                .request_header("Accept", "`text/event-stream` for events, as browsers' `EventSource` sends")
+                .json_response::<RunView>(200, "the run")
+                .with_errors(&["run_not_found"]),
         )
-        .add(
+        .add_route(
             GET,
             "/v1/runs/{id}/events",
-            get(runs::events).route_layer(from_fn(runs::open_to_pages)),
+            get(runs::stream_run_events).route_layer(from_fn(runs::allow_any_origin)),
             Operation::new("followRun", "A run as server-sent events: the whole run at each change, then one `end`")
                 .key_or_token()
-                .query::<runs::ShowQuery>()
-                .header("Last-Event-ID", "the revision that was seen last")
-                .gives::<String>(200, "events until the run has ended", events::MEDIA_TYPE)
-                .empty(204, "the end was seen before")
-                .refuses(&["run_not_found"]),
+                .query_params::<runs::RunTokenQuery>()
+                .request_header("Last-Event-ID", "the revision that was seen last")
+                .response_as::<String>(200, "events until the run has ended", events::SSE_MEDIA_TYPE)
+                .empty_response(204, "the end was seen before")
+                .with_errors(&["run_not_found"]),
         )
-        .add(
+        .add_route(
             POST,
             "/v1/runs/{id}/cancel",
-            post(runs::cancel),
+            post(runs::cancel_run),
             Operation::new("cancelRun", "Stops a run; `finally` still runs")
-                .key()
-                .answers::<RunView>(202, "the run is asked to stop")
-                .answers::<RunView>(200, "the run has stopped")
-                .refuses(&["run_not_found", "run_ended"]),
+                .require_key()
+                .json_response::<RunView>(202, "the run is asked to stop")
+                .json_response::<RunView>(200, "the run has stopped")
+                .with_errors(&["run_not_found", "run_ended"]),
         )
-        .add(
+        .add_route(
             POST,
             "/v1/runs/{id}/retry",
-            post(runs::retry),
+            post(runs::retry_run),
             Operation::new("retryRun", "Goes on with a failed or cancelled run from the steps that did not succeed")
-                .key()
-                .answers::<RunView>(202, "the run goes on")
-                .answers::<RunView>(200, "the run has ended again")
-                .refuses(&[
+                .require_key()
+                .json_response::<RunView>(202, "the run goes on")
+                .json_response::<RunView>(200, "the run has ended again")
+                .with_errors(&[
                     "run_not_found",
                     "run_not_ended",
                     "run_succeeded",
@@ -185,177 +193,185 @@ fn about_runs(routes: Routes) -> Routes {
         )
 }
 
-fn about_files(routes: Routes) -> Routes {
-    routes.add(
+fn artifact_routes(routes: ApiRoutes) -> ApiRoutes {
+    routes.add_route(
         GET,
         "/v1/artifacts/{id}",
-        get(artifacts::download),
+        get(artifacts::download_artifact),
         Operation::new("downloadArtifact", "A file, whole or one range of it")
             .key_or_token()
-            .query::<artifacts::DownloadQuery>()
-            .header("Range", "one range of bytes, such as `bytes=0-1023`")
-            .header("If-None-Match", "an `ETag` that the caller has already")
-            .header("If-Range", "an `ETag` for which the range is meant")
-            .gives::<Bytes>(200, "the whole file", "*/*")
-            .gives::<Bytes>(206, "the range", "*/*")
-            .empty(304, "the file is the one that the caller has")
-            .refuses(&["artifact_not_found", "artifact_gone", "file_expired", "range_not_satisfiable"]),
+            .query_params::<artifacts::DownloadQuery>()
+            .request_header("Range", "one range of bytes, such as `bytes=0-1023`")
+            .request_header("If-None-Match", "an `ETag` that the caller has already")
+            .request_header("If-Range", "an `ETag` for which the range is meant")
+            .response_as::<FileBytes>(200, "the whole file", "*/*")
+            .response_as::<FileBytes>(206, "the range", "*/*")
+            .empty_response(304, "the file is the one that the caller has")
+            .with_errors(&["artifact_not_found", "artifact_gone", "file_expired", "range_not_satisfiable"]),
     )
 }
 
-fn about_events(routes: Routes) -> Routes {
+fn event_routes(routes: ApiRoutes) -> ApiRoutes {
     routes
-        .add(
+        .add_route(
             POST,
             "/v1/uploads",
-            post(direct::begin),
+            post(direct::begin_upload),
             Operation::new("beginUpload", "Where to send a file straight to the store")
-                .key()
-                .json::<direct::NewUpload>()
-                .answers::<direct::Ticket>(201, "where to PUT the bytes, and what to call then")
-                .refuses(&["pipeline_not_found", "params_invalid", "upload_too_large", "bucket_forbidden"])
-                .refuses(&["object_not_found", "object_changed", "object_access_denied", "bucket_not_configured"]),
+                .require_key()
+                .json_body::<direct::NewUpload>()
+                .json_response::<direct::UploadTicket>(201, "where to PUT the bytes, and what to call then")
+                .with_errors(&["pipeline_not_found", "params_invalid", "upload_too_large", "bucket_forbidden"])
+                .with_errors(&["object_not_found", "object_changed", "object_access_denied", "bucket_not_configured"]),
         )
-        .add(
+        .add_route(
             Method::PUT,
             "/v1/uploads/{token}",
-            put(direct::receive).options(direct::preflight).route_layer(from_fn(direct::open_to_pages)),
+            put(direct::receive_upload).options(direct::cors_preflight).route_layer(from_fn(direct::allow_any_origin)),
             Operation::new(
                 "sendUpload",
                 "Takes in the bytes of an upload; the token in the address is the right to send",
             )
-            .body::<Bytes>("*/*")
-            .empty(204, "the file is there")
-            .refuses(&["token_invalid", "upload_not_found", "upload_expired", "upload_size_differs"]),
+            .request_body::<FileBytes>("*/*")
+            .empty_response(204, "the file is there")
+            .with_errors(&["token_invalid", "upload_not_found", "upload_expired", "upload_size_differs"]),
         )
-        .add(
+        .add_route(
             POST,
             "/v1/uploads/{id}/complete",
-            post(direct::complete).options(direct::preflight).route_layer(from_fn(direct::open_to_pages)),
+            post(direct::complete_upload)
+                .options(direct::cors_preflight)
+                .route_layer(from_fn(direct::allow_any_origin)),
             Operation::new("completeUpload", "Starts the run of an upload; the same again gives the same run")
                 .key_or_token()
-                .query::<direct::Token>()
-                .answers::<Accepted>(202, "the run is on disk and will happen")
-                .refuses(&["upload_not_found", "upload_expired", "upload_incomplete", "upload_size_differs"])
-                .refuses(&["pipeline_not_found", "params_invalid"]),
+                .query_params::<direct::UploadTokenQuery>()
+                .json_response::<AcceptedRun>(202, "the run is on disk and will happen")
+                .with_errors(&["upload_not_found", "upload_expired", "upload_incomplete", "upload_size_differs"])
+                .with_errors(&["pipeline_not_found", "params_invalid"]),
         )
-        .add(
+        .add_route(
             POST,
             "/v1/hooks/s3",
-            post(hooks::s3),
+            post(hooks::receive_s3_notification),
             Operation::new("tellOfObjects", "Event notifications of S3 stores: AWS (also through SNS), MinIO, Ceph")
                 .key_or_token()
-                .query::<hooks::Token>()
-                .body::<Map<String, Value>>("application/json")
-                .answers::<Received>(200, "every run that the notification starts is on disk")
-                .refuses(&["notification_invalid"]),
+                .query_params::<hooks::WebhookTokenQuery>()
+                .request_body::<Map<String, Value>>("application/json")
+                .json_response::<NotificationResult>(200, "every run that the notification starts is on disk")
+                .with_errors(&["notification_invalid"]),
         )
-        .add(
+        .add_route(
             POST,
             "/v1/events/{name}",
-            post(tell::tell),
+            post(tell::publish_event),
             Operation::new(
                 "tellOfEvent",
                 "An event of the application: it starts pipelines and wakes steps that wait for it",
             )
             .key_or_signature()
-            .header("Idempotency-Key", "the event's own id: told again, it is the same event")
-            .json::<Map<String, Value>>()
-            .answers::<Heard>(202, "all that it starts and wakes is on disk")
-            .answers::<Heard>(200, "the same, for a webhook")
-            .refuses(&["header_invalid", "event_invalid"]),
+            .request_header("Idempotency-Key", "the event's own id: told again, it is the same event")
+            .json_body::<Map<String, Value>>()
+            .json_response::<EventResult>(202, "all that it starts and wakes is on disk")
+            .json_response::<EventResult>(200, "the same, for a webhook")
+            .with_errors(&["header_invalid", "event_invalid"]),
         )
 }
 
-fn about_items(routes: Routes) -> Routes {
-    routes.add(
+fn item_routes(routes: ApiRoutes) -> ApiRoutes {
+    routes.add_route(
         GET,
         "/v1/runs/{id}/steps/{step}/items",
-        get(items::list),
+        get(items::list_items),
         Operation::new("listItems", "The items of a step with `for_each`, in their order, a page at a time")
-            .key()
-            .query::<items::ItemsQuery>()
-            .answers::<items::Page>(200, "a page; an empty one for a step without items")
-            .refuses(&["run_not_found", "step_not_found"]),
+            .require_key()
+            .query_params::<items::ItemPageQuery>()
+            .json_response::<items::ItemPage>(200, "a page; an empty one for a step without items")
+            .with_errors(&["run_not_found", "step_not_found"]),
     )
 }
 
-fn about_links(routes: Routes) -> Routes {
+fn link_routes(routes: ApiRoutes) -> ApiRoutes {
     routes
-        .add(
+        .add_route(
             GET,
             "/d/{token}",
-            get(links::open),
+            get(links::open_link),
             Operation::new("openLink", "The file of a link in a mail; for browsers, refusals are pages")
-                .header("Range", "one range of bytes, such as `bytes=0-1023`")
-                .gives::<Bytes>(200, "the whole file", "*/*")
-                .gives::<Bytes>(206, "the range", "*/*")
-                .empty(304, "the file is the one that the caller has")
-                .refuses(&["link_not_found", "link_expired", "link_revoked", "file_expired", "artifact_gone"])
-                .refuses(&["range_not_satisfiable"]),
+                .request_header("Range", "one range of bytes, such as `bytes=0-1023`")
+                .response_as::<FileBytes>(200, "the whole file", "*/*")
+                .response_as::<FileBytes>(206, "the range", "*/*")
+                .empty_response(304, "the file is the one that the caller has")
+                .with_errors(&["link_not_found", "link_expired", "link_revoked", "file_expired", "artifact_gone"])
+                .with_errors(&["range_not_satisfiable"]),
         )
-        .add(
+        .add_route(
             GET,
             "/v1/artifacts/{id}/links",
-            get(links::list),
+            get(links::list_links),
             Operation::new("listLinks", "The links to a file, and how often each was used")
-                .key()
-                .answers::<links::LinkList>(200, "the links")
-                .refuses(&["artifact_not_found"]),
+                .require_key()
+                .json_response::<links::LinkList>(200, "the links")
+                .with_errors(&["artifact_not_found"]),
         )
-        .add(
+        .add_route(
             POST,
             "/v1/links/{id}/revoke",
-            post(links::revoke),
+            post(links::revoke_link),
             Operation::new("revokeLink", "Takes a link back")
-                .key()
-                .answers::<links::LinkView>(200, "the link, which opens nothing any more")
-                .refuses(&["link_not_found"]),
+                .require_key()
+                .json_response::<links::LinkView>(200, "the link, which opens nothing any more")
+                .with_errors(&["link_not_found"]),
         )
 }
 
-fn about_service(routes: Routes) -> Routes {
+fn service_routes(routes: ApiRoutes) -> ApiRoutes {
     routes
-        .add(
+        .add_route(
             GET,
             "/healthz",
-            get(probes::alive),
-            Operation::new("isAlive", "Whether the process answers").answers::<probes::State>(200, "it does"),
+            get(probes::check_liveness),
+            Operation::new("isAlive", "Whether the process answers")
+                .json_response::<probes::ProbeStatus>(200, "it does"),
         )
-        .add(
+        .add_route(
             GET,
             "/readyz",
-            get(probes::ready),
-            Operation::new("isReady", "Whether the database answers, too").answers::<probes::State>(200, "it does"),
+            get(probes::check_readiness),
+            Operation::new("isReady", "Whether the database answers, too")
+                .json_response::<probes::ProbeStatus>(200, "it does"),
         )
-        .add(
+        .add_route(
             GET,
             "/metrics",
-            get(metrics::show),
+            get(metrics::show_metrics),
             Operation::new("showMetrics", "What this process counts, and how long the queues are")
-                .key_from_afar()
-                .gives::<String>(200, "the text format of OpenMetrics, as Prometheus reads it", MEDIA_TYPE),
+                .key_unless_loopback()
+                .response_as::<String>(
+                    200,
+                    "the text format of OpenMetrics, as Prometheus reads it",
+                    OPENMETRICS_MEDIA_TYPE,
+                ),
         )
-        .add(
+        .add_route(
             GET,
             "/openapi.json",
-            get(openapi),
+            get(show_openapi),
             Operation::new("showOpenApi", "This document")
-                .answers::<Map<String, Value>>(200, "an OpenAPI 3.1 document"),
+                .json_response::<Map<String, Value>>(200, "an OpenAPI 3.1 document"),
         )
 }
 
 /// `GET /openapi.json`
-async fn openapi(State(app): State<App>) -> Json<Value> {
-    let mut document = document().clone();
+async fn show_openapi(State(app): State<ApiState>) -> Json<Value> {
+    let mut document = openapi_document().clone();
     document["servers"] = serde_json::json!([{ "url": app.base_url() }]);
     Json(document)
 }
 
 /// The bytes of a file.
-struct Bytes;
+struct FileBytes;
 
-impl JsonSchema for Bytes {
+impl JsonSchema for FileBytes {
     fn inline_schema() -> bool {
         true
     }
@@ -371,7 +387,7 @@ impl JsonSchema for Bytes {
 
 /// A run that has been accepted.
 #[derive(Serialize, JsonSchema)]
-struct Accepted {
+struct AcceptedRun {
     #[serde(flatten)]
     run: RunView,
     /// Where a page can follow the run without a key.

@@ -11,19 +11,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use ulid::Ulid;
 
-use super::App;
-use super::auth::{Caller, Scope, lacks};
+use super::ApiState;
+use super::auth::{ApiKeyScope, Caller, missing_scope};
 use super::events;
-use super::extract::{Id, Query};
+use super::extract::{PathId, StrictQuery};
 use super::problem::Problem;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
-use afterload_core::secrets::Purpose;
-use afterload_engine::{RunView, artifact_link, run_url};
+use afterload_core::secrets::TokenPurpose;
+use afterload_engine::{RunView, run_url, signed_artifact_url};
 use afterload_state::{RunFilter, RunRecord, RunStatus};
 
-const PAGE: u32 = 50;
-const LARGEST_PAGE: u32 = 200;
+const DEFAULT_PAGE_SIZE: u32 = 50;
+const MAX_PAGE_SIZE: u32 = 200;
 
 /// A run in a list: without its steps, files and parameters.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -51,9 +51,9 @@ impl RunSummary {
             status: run.status.as_str(),
             origin: run.origin,
             error: run.error,
-            created_at: clock::rfc3339(run.created_at),
-            started_at: run.started_at.map(clock::rfc3339),
-            finished_at: run.finished_at.map(clock::rfc3339),
+            created_at: clock::format_rfc3339(run.created_at),
+            started_at: run.started_at.map(clock::format_rfc3339),
+            finished_at: run.finished_at.map(clock::format_rfc3339),
             revision: run.revision,
         }
     }
@@ -61,7 +61,7 @@ impl RunSummary {
 
 /// A page of runs, newest first.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub(super) struct Page {
+pub(super) struct RunPage {
     runs: Vec<RunSummary>,
     next_cursor: Option<String>,
 }
@@ -69,7 +69,7 @@ pub(super) struct Page {
 /// The query of a list of runs.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ListQuery {
+pub(super) struct RunPageQuery {
     /// Only runs of this pipeline.
     pipeline: Option<String>,
     /// Only runs of this status.
@@ -78,44 +78,44 @@ pub(super) struct ListQuery {
     /// `next_cursor` of the page before.
     cursor: Option<String>,
     /// At most so many; default 50.
-    #[schemars(with = "Option<u32>", range(min = 1, max = LARGEST_PAGE))]
+    #[schemars(with = "Option<u32>", range(min = 1, max = MAX_PAGE_SIZE))]
     limit: Option<String>,
 }
 
 /// `GET /v1/runs`
-pub(super) async fn list(
-    State(app): State<App>,
+pub(super) async fn list_runs(
+    State(app): State<ApiState>,
     caller: Caller,
-    Query(query): Query<ListQuery>,
-) -> Result<Json<Page>, Problem> {
-    caller.must_read()?;
-    let mut filter = query.filter()?;
+    StrictQuery(query): StrictQuery<RunPageQuery>,
+) -> Result<Json<RunPage>, Problem> {
+    caller.require_read()?;
+    let mut filter = query.to_run_filter()?;
     filter.pipelines = match query.pipeline {
-        Some(name) if caller.may_read(&name) => Some(vec![name]),
-        Some(name) => return Err(lacks(&Scope::RunsRead(Some(name))).into()),
-        None => caller.readable(),
+        Some(name) if caller.can_read(&name) => Some(vec![name]),
+        Some(name) => return Err(missing_scope(&ApiKeyScope::RunsRead(Some(name))).into()),
+        None => caller.readable_pipelines(),
     };
     let limit = filter.limit as usize;
     // One more than asked for tells whether there is a next page.
     filter.limit += 1;
-    let mut runs = app.db().runs(&filter).await?;
+    let mut runs = app.db().list_runs(&filter).await?;
     let more = runs.len() > limit;
     runs.truncate(limit);
     let next_cursor = runs.last().filter(|_| more).map(|run| run.id.clone());
     let runs = runs.into_iter().map(|run| RunSummary::new(run, app.base_url())).collect();
-    Ok(Json(Page { runs, next_cursor }))
+    Ok(Json(RunPage { runs, next_cursor }))
 }
 
-impl ListQuery {
-    fn filter(&self) -> Result<RunFilter> {
-        let invalid = |message: String, hint: &str| Error::permanent("query_invalid", message).hint(hint);
+impl RunPageQuery {
+    fn to_run_filter(&self) -> Result<RunFilter> {
+        let invalid = |message: String, hint: &str| Error::permanent("query_invalid", message).with_hint(hint);
         let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         if let Some(name) = self.pipeline.as_deref().filter(|name| !is_name(name)) {
             return Err(invalid(format!("`{name}` is not the name of a pipeline"), "names are lower case"));
         }
         let status = self.status.as_deref().map(|text| {
             let choices = "expected one of `queued`, `running`, `succeeded`, `failed`, `cancelled`";
-            RunStatus::parse(text).ok_or_else(|| invalid(format!("`{text}` is not the status of a run"), choices))
+            RunStatus::from_name(text).ok_or_else(|| invalid(format!("`{text}` is not the status of a run"), choices))
         });
         let before = self.cursor.as_deref().map(|text| {
             let hint = "take `next_cursor` from the page before";
@@ -126,7 +126,7 @@ impl ListQuery {
         Ok(RunFilter {
             pipelines: None,
             status: status.transpose()?,
-            before: before.transpose()?,
+            before_id: before.transpose()?,
             limit: page_limit(self.limit.as_deref())?,
         })
     }
@@ -137,24 +137,24 @@ impl ListQuery {
 /// # Errors
 /// `query_invalid`
 pub(super) fn page_limit(limit: Option<&str>) -> Result<u32> {
-    let Some(text) = limit else { return Ok(PAGE) };
-    let fits = text.parse().ok().filter(|limit| (1..=LARGEST_PAGE).contains(limit));
+    let Some(text) = limit else { return Ok(DEFAULT_PAGE_SIZE) };
+    let fits = text.parse().ok().filter(|limit| (1..=MAX_PAGE_SIZE).contains(limit));
     fits.ok_or_else(|| {
         Error::permanent("query_invalid", format!("`{text}` is not a limit"))
-            .hint(format!("expected a whole number from 1 to {LARGEST_PAGE}"))
+            .with_hint(format!("expected a whole number from 1 to {MAX_PAGE_SIZE}"))
     })
 }
 
 /// The query of one run.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ShowQuery {
+pub(super) struct RunTokenQuery {
     token: Option<String>,
 }
 
 /// Lets a page of any origin read what the token in the link lets it see, refusals too. No cookie and no stored key
 /// takes part, so nobody sees more than they were given; answers to keys stay closed.
-pub(super) async fn open_to_pages(request: Request, next: Next) -> Response {
+pub(super) async fn allow_any_origin(request: Request, next: Next) -> Response {
     let tokens = request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("token=")));
     let by_token = tokens && !request.headers().contains_key(AUTHORIZATION);
     let mut response = next.run(request).await;
@@ -168,26 +168,26 @@ pub(super) async fn open_to_pages(request: Request, next: Next) -> Response {
 
 /// Somebody who may read one run: by key, or by the run's own token.
 #[derive(Clone)]
-pub(super) struct Reader {
-    app: App,
+pub(super) struct RunReader {
+    app: ApiState,
     id: String,
     /// `None`: by the token.
     caller: Option<Caller>,
 }
 
-impl Reader {
-    async fn new(app: App, id: String, query: &ShowQuery, headers: &HeaderMap) -> Result<Self, Problem> {
+impl RunReader {
+    async fn new(app: ApiState, id: String, query: &RunTokenQuery, headers: &HeaderMap) -> Result<Self, Problem> {
         let caller = match &query.token {
             Some(token) if !headers.contains_key(AUTHORIZATION) => {
-                if !app.signer().holds(Purpose::Watch, &id, token) {
+                if !app.signer().verify_token(TokenPurpose::Watch, &id, token) {
                     return Err(Problem::new("token_invalid", "the token is not the one of this run")
-                        .hint("use the `watch_url` that came with the run"));
+                        .with_hint("use the `watch_url` that came with the run"));
                 }
                 None
             }
             _ => {
-                let caller = Caller::of(&app, headers).await?;
-                caller.must_read()?;
+                let caller = Caller::from_headers(&app, headers).await?;
+                caller.require_read()?;
                 Some(caller)
             }
         };
@@ -205,99 +205,107 @@ impl Reader {
             Ok(_) => RunView::read(app.db(), id, app.base_url()).await?,
             Err(_) => None,
         };
-        let readable = |run: &RunView| caller.as_ref().is_none_or(|caller| caller.may_read(&run.pipeline));
-        let mut run = run.filter(readable).ok_or_else(|| not_found(id))?;
+        let readable = |run: &RunView| caller.as_ref().is_none_or(|caller| caller.can_read(&run.pipeline));
+        let mut run = run.filter(readable).ok_or_else(|| run_not_found(id))?;
         if caller.is_none() {
             // Who may watch the run may have its files.
             for artifact in &mut run.artifacts {
-                artifact.url = artifact_link(app.base_url(), app.signer(), &artifact.id);
+                artifact.url = signed_artifact_url(app.base_url(), app.signer(), &artifact.id);
             }
         }
         Ok(run)
     }
 
-    pub(super) fn app(&self) -> &App {
+    pub(super) fn api_state(&self) -> &ApiState {
         &self.app
     }
 
-    pub(super) fn id(&self) -> &str {
+    pub(super) fn run_id(&self) -> &str {
         &self.id
     }
 }
 
-fn not_found(id: &str) -> Error {
+fn run_not_found(id: &str) -> Error {
     Error::permanent("run_not_found", format!("there is no run `{id}`"))
 }
 
 /// `GET /v1/runs/{id}`, with a key or with the run's own token; as server-sent events for who accepts those.
-pub(super) async fn show(
-    State(app): State<App>,
-    Id(id): Id,
-    Query(query): Query<ShowQuery>,
+pub(super) async fn show_run(
+    State(app): State<ApiState>,
+    PathId(id): PathId,
+    StrictQuery(query): StrictQuery<RunTokenQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let reader = Reader::new(app, id, &query, &headers).await?;
+    let reader = RunReader::new(app, id, &query, &headers).await?;
     let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match accepted.split(',').any(|media| media.trim().starts_with(events::MEDIA_TYPE)) {
-        true => Ok(events::follow(reader, &headers).await?),
+    match accepted.split(',').any(|media| media.trim().starts_with(events::SSE_MEDIA_TYPE)) {
+        true => Ok(events::stream_run(reader, &headers).await?),
         false => Ok(Json(reader.read().await?).into_response()),
     }
 }
 
 /// `GET /v1/runs/{id}/events`, with a key or with the run's own token.
-pub(super) async fn events(
-    State(app): State<App>,
-    Id(id): Id,
-    Query(query): Query<ShowQuery>,
+pub(super) async fn stream_run_events(
+    State(app): State<ApiState>,
+    PathId(id): PathId,
+    StrictQuery(query): StrictQuery<RunTokenQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let reader = Reader::new(app, id, &query, &headers).await?;
-    Ok(events::follow(reader, &headers).await?)
+    let reader = RunReader::new(app, id, &query, &headers).await?;
+    Ok(events::stream_run(reader, &headers).await?)
 }
 
 /// `POST /v1/runs/{id}/cancel`
-pub(super) async fn cancel(State(app): State<App>, caller: Caller, Id(id): Id) -> Result<Response, Problem> {
-    may_change(&app, &caller, &id).await?;
-    app.engine().cancel(&id).await?;
-    changed(&app, &id).await
+pub(super) async fn cancel_run(
+    State(app): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId,
+) -> Result<Response, Problem> {
+    require_run_write(&app, &caller, &id).await?;
+    app.engine().cancel_run(&id).await?;
+    run_response(&app, &id).await
 }
 
 /// `POST /v1/runs/{id}/retry`
-pub(super) async fn retry(State(app): State<App>, caller: Caller, Id(id): Id) -> Result<Response, Problem> {
-    may_change(&app, &caller, &id).await?;
-    app.engine().retry(&id).await?;
-    changed(&app, &id).await
+pub(super) async fn retry_run(
+    State(app): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId,
+) -> Result<Response, Problem> {
+    require_run_write(&app, &caller, &id).await?;
+    app.engine().retry_run(&id).await?;
+    run_response(&app, &id).await
 }
 
 /// A run that the key may not see is none.
 ///
 /// # Errors
 /// `run_not_found`, those of the database.
-pub(super) async fn may_read(app: &App, caller: &Caller, id: &str) -> Result<()> {
-    caller.must_read()?;
+pub(super) async fn require_run_read(app: &ApiState, caller: &Caller, id: &str) -> Result<()> {
+    caller.require_read()?;
     let run = match Ulid::from_string(id) {
-        Ok(_) => app.db().run(id).await?,
+        Ok(_) => app.db().find_run(id).await?,
         Err(_) => None,
     };
-    run.filter(|run| caller.may_read(&run.pipeline)).map(drop).ok_or_else(|| not_found(id))
+    run.filter(|run| caller.can_read(&run.pipeline)).map(drop).ok_or_else(|| run_not_found(id))
 }
 
 /// A run that the key may not see is none; one that it may only see is not for it to change.
-async fn may_change(app: &App, caller: &Caller, id: &str) -> Result<()> {
+async fn require_run_write(app: &ApiState, caller: &Caller, id: &str) -> Result<()> {
     let run = match Ulid::from_string(id) {
-        Ok(_) => app.db().run(id).await?,
+        Ok(_) => app.db().find_run(id).await?,
         Err(_) => None,
     };
     match run {
-        Some(run) if caller.may_write(&run.pipeline) => Ok(()),
-        Some(run) if caller.may_read(&run.pipeline) => Err(lacks(&Scope::RunsWrite(Some(run.pipeline)))),
-        _ => Err(not_found(id)),
+        Some(run) if caller.can_write(&run.pipeline) => Ok(()),
+        Some(run) if caller.can_read(&run.pipeline) => Err(missing_scope(&ApiKeyScope::RunsWrite(Some(run.pipeline)))),
+        _ => Err(run_not_found(id)),
     }
 }
 
 /// What was asked for is on disk; the run as it is now.
-async fn changed(app: &App, id: &str) -> Result<Response, Problem> {
-    let run = RunView::read(app.db(), id, app.base_url()).await?.ok_or_else(|| not_found(id))?;
+async fn run_response(app: &ApiState, id: &str) -> Result<Response, Problem> {
+    let run = RunView::read(app.db(), id, app.base_url()).await?.ok_or_else(|| run_not_found(id))?;
     let status = if run.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(run)).into_response())
 }

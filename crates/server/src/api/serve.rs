@@ -12,9 +12,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// How long a client may take for the head of a request; an idle connection is closed after it, too.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long accepting rests when the process has run out of file descriptors.
-const REST: Duration = Duration::from_millis(200);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Serves connections until `stop`, then waits at most `drain` for the requests under way, and cuts off the rest.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, drain: Duration) {
@@ -22,8 +22,8 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(connection(stream, router.clone(), stop.clone()))),
-                Err(error) => rest(&error).await,
+                Ok((stream, _)) => drop(connections.spawn(serve_connection(stream, router.clone(), stop.clone()))),
+                Err(error) => pause_after_accept_error(&error).await,
             },
             Some(_) = connections.join_next() => {}
             () = stop.cancelled() => break,
@@ -37,12 +37,12 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
+async fn serve_connection(stream: TcpStream, router: Router, stop: CancellationToken) {
     // Without it, small answers wait for the client's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(HEAD_READ_TIMEOUT)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
@@ -58,10 +58,10 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
 }
 
 /// A client that went away before it was accepted is nobody's fault; anything else would come again at once.
-async fn rest(error: &std::io::Error) {
+async fn pause_after_accept_error(error: &std::io::Error) {
     let gone = [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset, ErrorKind::ConnectionRefused];
     if !gone.contains(&error.kind()) {
         tracing::error!("a connection could not be accepted: {error}");
-        tokio::time::sleep(REST).await;
+        tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
     }
 }

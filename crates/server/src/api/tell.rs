@@ -7,59 +7,59 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
 
-use super::App;
-use super::auth::{Caller, Scope, lacks};
-use super::extract::{self, Id};
+use super::ApiState;
+use super::auth::{ApiKeyScope, Caller, missing_scope};
+use super::extract::{self, PathId};
 use super::idempotency;
 use super::problem::Problem;
-use crate::triggers::Heard;
+use crate::triggers::EventResult;
 use afterload_core::error::{Error, Result};
-use afterload_core::units::is_event;
-use afterload_egress::Webhooks;
+use afterload_core::units::is_event_name;
+use afterload_egress::WebhookSigner;
 
 /// The header by which a Standard Webhook is known.
-const SIGNATURE: &str = "webhook-signature";
+const SIGNATURE_HEADER: &str = "webhook-signature";
 /// The longest id of a webhook, in bytes.
-const LONGEST_ID: usize = 255;
+const MAX_WEBHOOK_ID_BYTES: usize = 255;
 
 /// Answers 202, and a webhook 200, once all that the event starts and wakes is on disk.
-pub(super) async fn tell(
-    State(app): State<App>,
-    Id(name): Id,
+pub(super) async fn publish_event(
+    State(app): State<ApiState>,
+    PathId(name): PathId,
     headers: HeaderMap,
     body: Body,
-) -> Result<(StatusCode, Json<Heard>), Problem> {
+) -> Result<(StatusCode, Json<EventResult>), Problem> {
     let limit = app.config().max_body;
-    let (status, key, body) = if headers.contains_key(SIGNATURE) && !headers.contains_key(AUTHORIZATION) {
-        let bytes = extract::bytes(body, limit).await?;
-        (StatusCode::OK, Some(signed(&app, &name, &headers, &bytes)?), Body::from(bytes))
+    let (status, key, body) = if headers.contains_key(SIGNATURE_HEADER) && !headers.contains_key(AUTHORIZATION) {
+        let bytes = extract::read_body(body, limit).await?;
+        (StatusCode::OK, Some(verified_webhook_key(&app, &name, &headers, &bytes)?), Body::from(bytes))
     } else {
-        if !Caller::of(&app, &headers).await?.may_tell(Some(&name)) {
-            return Err(lacks(&Scope::EventsWrite(Some(name))).into());
+        if !Caller::from_headers(&app, &headers).await?.can_publish(Some(&name)) {
+            return Err(missing_scope(&ApiKeyScope::EventsWrite(Some(name))).into());
         }
-        (StatusCode::ACCEPTED, idempotency::key(&headers)?, body)
+        (StatusCode::ACCEPTED, idempotency::idempotency_key(&headers)?, body)
     };
-    if !is_event(&name) {
+    if !is_event_name(&name) {
         return Err(Problem::new("event_invalid", format!("`{name}` is not a name for an event"))
-            .hint("letters, digits, `.`, `_` and `-`, at most 100, such as `order.accepted`"));
+            .with_hint("letters, digits, `.`, `_` and `-`, at most 100, such as `order.accepted`"));
     }
-    let said: Option<Map<String, Value>> = extract::json_body(body, limit, "{\"order_id\": 7}").await?;
-    let heard = app.triggers().tell(&name, key, Value::Object(said.unwrap_or_default())).await?;
+    let said: Option<Map<String, Value>> = extract::read_json_body(body, limit, "{\"order_id\": 7}").await?;
+    let heard = app.triggers().publish_event(&name, key, Value::Object(said.unwrap_or_default())).await?;
     Ok((status, Json(heard)))
 }
 
 /// The key under which a Standard Webhook is one event however often it is sent. It has a beginning of its own, so that no
 /// sender can take the key of another caller.
-fn signed(app: &App, name: &str, headers: &HeaderMap, body: &[u8]) -> Result<String> {
+fn verified_webhook_key(app: &ApiState, name: &str, headers: &HeaderMap, body: &[u8]) -> Result<String> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let (id, signatures) = (header("webhook-id"), header(SIGNATURE));
-    let (Some(sender), Ok(timestamp), 1..=LONGEST_ID) =
-        (Webhooks::verifier(&app.config().webhooks, name), header("webhook-timestamp").parse(), id.len())
+    let (id, signatures) = (header("webhook-id"), header(SIGNATURE_HEADER));
+    let (Some(sender), Ok(timestamp), 1..=MAX_WEBHOOK_ID_BYTES) =
+        (WebhookSigner::verifier(&app.config().webhooks, name), header("webhook-timestamp").parse(), id.len())
     else {
-        return Err(Error::permanent("webhook_invalid", "the webhook is not one that its event takes").hint(
+        return Err(Error::permanent("webhook_invalid", "the webhook is not one that its event takes").with_hint(
             "`webhooks.events` names the event and its secret; `webhook-id` and `webhook-timestamp` are needed",
         ));
     };
-    sender.verify(id, timestamp, body, signatures)?;
+    sender.verify_message(id, timestamp, body, signatures)?;
     Ok(format!("webhook:{id}"))
 }

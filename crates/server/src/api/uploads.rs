@@ -5,29 +5,29 @@ use serde_json::Value;
 use ulid::Ulid;
 
 use super::disposition::file_name;
-use super::form::chunk;
-use super::idempotency::Fingerprint;
-use super::pipelines::LivePipeline;
-use super::{App, names};
+use super::form::next_chunk;
+use super::idempotency::RequestFingerprint;
+use super::pipelines::PipelineSummary;
+use super::{ApiState, names};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_core::units::ByteSize;
 use afterload_engine::artifact_url;
 
 /// The files that came with one request.
-pub(super) struct Uploads {
-    app: App,
+pub(super) struct RunUploads {
+    app: ApiState,
     run: String,
     keys: Vec<String>,
     /// Those that are whole.
     pub files: Vec<File>,
     /// What was sent, for a request that may be sent again.
-    pub fingerprint: Option<Fingerprint>,
+    pub fingerprint: Option<RequestFingerprint>,
 }
 
-impl Uploads {
+impl RunUploads {
     /// No files yet, for the run that will have this id.
-    pub(super) fn new(app: App, run: String) -> Self {
+    pub(super) fn new(app: ApiState, run: String) -> Self {
         Self { app, run, keys: Vec::new(), files: Vec::new(), fingerprint: None }
     }
 
@@ -35,34 +35,36 @@ impl Uploads {
     ///
     /// # Errors
     /// `upload_too_large`, those of the form, and those of the store.
-    pub(super) async fn receive(
+    pub(super) async fn store_part(
         &mut self,
-        pipeline: &LivePipeline,
+        pipeline: &PipelineSummary,
         param: &str,
         mut field: Field<'_>,
     ) -> Result<Value> {
-        let name = names::clean(&file_name(&field).unwrap_or_default(), param);
-        let media = names::content_type(field.content_type().map(AsRef::as_ref), &name);
-        let limit = self.limit(pipeline, param);
+        let name = names::sanitize_file_name(&file_name(&field).unwrap_or_default(), param);
+        let media = names::resolve_content_type(field.content_type().map(AsRef::as_ref), &name);
+        let limit = self.size_limit(pipeline, param);
         let id = Ulid::generate().to_string();
         let key = format!("uploads/{}/{id}", self.run);
         let bucket = self.app.config().artifacts.clone();
-        let mut upload = self.app.objects().upload(&bucket, &key, &*media).await?;
+        let mut upload = self.app.objects().start_upload(&bucket, &key, &*media).await?;
         self.keys.push(key);
         let mut size = 0;
-        while let Some(bytes) = chunk(&mut field).await? {
+        while let Some(bytes) = next_chunk(&mut field).await? {
             size += bytes.len() as u64;
             if let Some(fingerprint) = &mut self.fingerprint {
-                fingerprint.add_part(&bytes);
+                fingerprint.add_bytes(&bytes);
             }
             if size > limit.0 {
                 return Err(Error::permanent("upload_too_large", format!("`{name}` is larger than {limit}"))
-                    .hint(format!("`limits.upload` in the configuration and `max_size` of `{param}` limit it")));
+                    .with_hint(format!("`limits.upload` in the configuration and `max_size` of `{param}` limit it")));
             }
             upload.write(bytes).await?;
         }
         if let Some(fingerprint) = &mut self.fingerprint {
-            [param, &name, &media, &size.to_string()].into_iter().for_each(|fact| fingerprint.add(fact.as_bytes()));
+            [param, &name, &media, &size.to_string()]
+                .into_iter()
+                .for_each(|fact| fingerprint.add_value(fact.as_bytes()));
         }
         let url = artifact_url(self.app.base_url(), &id);
         let file = upload.finish().await?.into_file(Some(id), name, Some(url));
@@ -72,23 +74,23 @@ impl Uploads {
         Ok(value)
     }
 
-    fn limit(&self, pipeline: &LivePipeline, param: &str) -> ByteSize {
+    fn size_limit(&self, pipeline: &PipelineSummary, param: &str) -> ByteSize {
         let most = self.app.config().max_upload;
-        pipeline.max_size(param).map_or(most, |own| own.min(most))
+        pipeline.max_file_size(param).map_or(most, |own| own.min(most))
     }
 
     /// Leaves what has been stored where it is: nobody knows whether its run was accepted.
-    pub(super) fn keep(&mut self) {
+    pub(super) fn keep_files(&mut self) {
         for key in self.keys.drain(..) {
             tracing::warn!(object.key = key, run.id = self.run, "an upload stays whose run may have been accepted");
         }
     }
 
     /// Deletes what has been stored: the run it came for will not be.
-    pub(super) async fn discard(self) {
+    pub(super) async fn delete_files(self) {
         let bucket = &self.app.config().artifacts;
         for key in &self.keys {
-            if let Err(error) = self.app.objects().delete(bucket, key).await {
+            if let Err(error) = self.app.objects().delete_object(bucket, key).await {
                 tracing::warn!(
                     object.key = key,
                     error.code = error.code(),

@@ -5,26 +5,26 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use tokio::time::{Instant, timeout_at};
 
-use super::App;
-use super::pipelines::LivePipeline;
+use super::ApiState;
+use super::pipelines::PipelineSummary;
 use afterload_core::error::Result;
 use afterload_engine::RunView;
 
 /// What an answer waits for, and how long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Patience {
+pub(super) struct WaitPolicy {
     /// For the run's end.
     pub run: Option<Duration>,
     /// For its inline steps.
     pub inline: Option<Duration>,
 }
 
-impl Patience {
+impl WaitPolicy {
     /// What the request asks for with `Prefer: wait=SECONDS`, and the pipeline with `mode: inline`.
-    pub(super) fn new(app: &App, headers: &HeaderMap, pipeline: &LivePipeline) -> Self {
+    pub(super) fn new(app: &ApiState, headers: &HeaderMap, pipeline: &PipelineSummary) -> Self {
         let limits = app.config();
         Self {
-            run: preferred(headers).map(|wait| wait.min(limits.max_wait)),
+            run: preferred_wait(headers).map(|wait| wait.min(limits.max_wait)),
             inline: pipeline.inline_steps().next().map(|_| limits.inline_wait),
         }
     }
@@ -33,25 +33,25 @@ impl Patience {
     ///
     /// # Errors
     /// Those of the database.
-    pub(super) async fn wait(self, app: &App, id: &str, pipeline: &LivePipeline) -> Result<Option<RunView>> {
+    pub(super) async fn wait(self, app: &ApiState, id: &str, pipeline: &PipelineSummary) -> Result<Option<RunView>> {
         let start = Instant::now();
-        let mut watch = app.engine().watch(id);
+        let mut watch = app.engine().watch_run(id);
         loop {
             let Some(view) = RunView::read(app.db(), id, app.base_url()).await? else { return Ok(None) };
-            let inline = self.inline.filter(|_| !pipeline.inline_steps().all(|step| view.has_ended(step)));
+            let inline = self.inline.filter(|_| !pipeline.inline_steps().all(|step| view.step_has_ended(step)));
             let wait = self.run.max(inline).filter(|_| !view.is_final());
             let Some(wait) = wait.filter(|wait| start.elapsed() < *wait) else { return Ok(Some(view)) };
             tokio::select! {
-                _ = timeout_at(start + wait, watch.changed()) => {}
+                _ = timeout_at(start + wait, watch.wait_for_change()) => {}
                 // The run goes on elsewhere; whoever asked can watch it there.
-                () = app.engine().stopping().cancelled() => return Ok(Some(view)),
+                () = app.engine().shutdown_token().cancelled() => return Ok(Some(view)),
             }
         }
     }
 }
 
 /// The seconds of `Prefer: wait=…`. Preferences that are not understood are left alone, as their standard says.
-fn preferred(headers: &HeaderMap) -> Option<Duration> {
+fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
     let values = headers.get_all("prefer").into_iter().filter_map(|value| value.to_str().ok());
     let mut preferences = values.flat_map(|value| value.split(',')).map(str::trim);
     let seconds = preferences.find_map(|preference| {
@@ -70,7 +70,7 @@ mod tests {
         let wait = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert("prefer", axum::http::HeaderValue::from_static(value));
-            preferred(&headers).map(|wait| wait.as_secs())
+            preferred_wait(&headers).map(|wait| wait.as_secs())
         };
         assert_eq!(wait("wait=20"), Some(20));
         assert_eq!(wait("respond-async, Wait = \"7\""), Some(7));

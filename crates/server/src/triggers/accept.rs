@@ -1,54 +1,54 @@
 //! From an object that somebody tells of to the runs that it starts.
 
-use super::Inner;
-use super::event::{self, Told, event, is_folder};
-use afterload_core::clock::Millis;
+use super::TriggerDeps;
+use super::event::{self, ObjectCreated, is_folder_marker, s3_event};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
-use afterload_engine::{Inbox, Started};
-use afterload_object_store::Stored;
+use afterload_engine::{DedupKey, StartOutcome};
+use afterload_object_store::ObjectMeta;
 use afterload_pipeline::{S3Trigger, Trigger};
 
 /// Who counts the identities of objects in the inbox.
-pub const SOURCE: &str = "s3";
+pub const S3_SOURCE: &str = "s3";
 
 /// A trigger of a live pipeline.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct LiveS3Trigger {
     /// The pipeline's name.
     pub pipeline: String,
     /// The trigger.
     pub trigger: S3Trigger,
     /// When its pipeline went live.
-    pub published_at: Millis,
+    pub published_at: UnixMillis,
 }
 
 /// What became of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Accepted {
+pub struct ObjectOutcome {
     /// The runs that it started.
     pub started: Vec<String>,
     /// How many pipelines knew it already.
-    pub known: usize,
+    pub duplicates: usize,
     /// Under which identity, if it is there.
     pub identity: Option<String>,
 }
 
 /// What the store says of an object.
-enum Look {
-    There(Stored),
-    Gone,
+enum HeadResult {
+    Found(ObjectMeta),
+    Missing,
     /// It will not say; the run will meet the same error and say so.
-    Refused,
+    Denied,
 }
 
-impl Inner {
+impl TriggerDeps {
     /// The s3 triggers that are live at this moment.
-    pub async fn targets(&self) -> Result<Vec<Target>> {
+    pub async fn live_s3_triggers(&self) -> Result<Vec<LiveS3Trigger>> {
         let mut targets = Vec::new();
-        for live in self.engine.live().await? {
+        for live in self.engine.list_live_plans().await? {
             for trigger in live.plan.triggers.iter().filter_map(Trigger::as_s3) {
                 let (pipeline, trigger) = (live.plan.name.clone(), trigger.clone());
-                targets.push(Target { pipeline, trigger, published_at: live.published_at });
+                targets.push(LiveS3Trigger { pipeline, trigger, published_at: live.published_at });
             }
         }
         Ok(targets)
@@ -58,30 +58,34 @@ impl Inner {
     ///
     /// # Errors
     /// Those of the database and of the store that may pass: tell of the object again.
-    pub async fn accept(&self, targets: &[Target], told: &Told) -> Result<Accepted> {
-        for key in told.keys.iter().filter(|key| !is_folder(key, told.size)) {
-            let wanted = wanted(targets, &told.bucket, key);
+    pub async fn accept_object(&self, targets: &[LiveS3Trigger], told: &ObjectCreated) -> Result<ObjectOutcome> {
+        for key in told.keys.iter().filter(|key| !is_folder_marker(key, told.size)) {
+            let wanted = matching_triggers(targets, &told.bucket, key);
             if wanted.is_empty() {
                 continue;
             }
-            if let Some(identity) = told.identity(key)
-                && self.all_know(&wanted, &identity).await?
+            if let Some(identity) = told.identity_for_key(key)
+                && self.is_duplicate_for_all(&wanted, &identity).await?
             {
-                return Ok(Accepted { known: wanted.len(), identity: Some(identity), ..Accepted::default() });
+                return Ok(ObjectOutcome {
+                    duplicates: wanted.len(),
+                    identity: Some(identity),
+                    ..ObjectOutcome::default()
+                });
             }
-            let stored = match self.look(told, key).await? {
-                Look::There(stored) => stored,
-                Look::Refused => told.stored(key),
-                Look::Gone => continue,
+            let stored = match self.head_object(told, key).await? {
+                HeadResult::Found(stored) => stored,
+                HeadResult::Denied => told.to_object_meta(key),
+                HeadResult::Missing => continue,
             };
-            return self.start(&wanted, stored, told.at).await;
+            return self.start_runs(&wanted, stored, told.at).await;
         }
-        Ok(Accepted::default())
+        Ok(ObjectOutcome::default())
     }
 
-    async fn all_know(&self, wanted: &[&Target], identity: &str) -> Result<bool> {
+    async fn is_duplicate_for_all(&self, wanted: &[&LiveS3Trigger], identity: &str) -> Result<bool> {
         for target in wanted {
-            if self.engine.db().inbox(&target.pipeline, SOURCE, identity).await?.is_none() {
+            if self.engine.db().find_dedup_key(&target.pipeline, S3_SOURCE, identity).await?.is_none() {
                 return Ok(false);
             }
         }
@@ -89,28 +93,33 @@ impl Inner {
     }
 
     /// An object that was replaced before anybody could look is what is there now: the bytes before are gone.
-    async fn look(&self, told: &Told, key: &str) -> Result<Look> {
+    async fn head_object(&self, told: &ObjectCreated, key: &str) -> Result<HeadResult> {
         match self.engine.objects().head_version(&told.bucket, key, told.version.as_deref()).await {
-            Ok(stored) => Ok(Look::There(stored)),
+            Ok(stored) => Ok(HeadResult::Found(stored)),
             Err(error) if error.is_transient() => Err(error),
             Err(error) if error.code() == "object_not_found" => {
                 tracing::info!(object.bucket = told.bucket, object.key = key, "a new object was gone before its run");
-                Ok(Look::Gone)
+                Ok(HeadResult::Missing)
             }
-            Err(_) => Ok(Look::Refused),
+            Err(_) => Ok(HeadResult::Denied),
         }
     }
 
-    async fn start(&self, wanted: &[&Target], stored: Stored, at: Option<Millis>) -> Result<Accepted> {
-        let Stored { bucket, key, version, etag, size, .. } = &stored;
-        let identity = event::identity(bucket, key, version.as_deref(), etag, *size);
-        let event = event(stored, at);
-        let mut accepted = Accepted { identity: Some(identity.clone()), ..Accepted::default() };
+    async fn start_runs(
+        &self,
+        wanted: &[&LiveS3Trigger],
+        stored: ObjectMeta,
+        at: Option<UnixMillis>,
+    ) -> Result<ObjectOutcome> {
+        let ObjectMeta { bucket, key, version, etag, size, .. } = &stored;
+        let identity = event::object_identity(bucket, key, version.as_deref(), etag, *size);
+        let event = s3_event(stored, at);
+        let mut accepted = ObjectOutcome { identity: Some(identity.clone()), ..ObjectOutcome::default() };
         for target in wanted {
-            let inbox = Inbox { source: SOURCE, key: identity.clone(), fingerprint: None };
-            match self.begin(&target.pipeline, &target.trigger.with, &event, inbox).await {
-                Ok(Started::New(run)) => accepted.started.push(run.id),
-                Ok(Started::Known { .. }) => accepted.known += 1,
+            let inbox = DedupKey { source: S3_SOURCE, key: identity.clone(), fingerprint: None };
+            match self.start_run(&target.pipeline, &target.trigger.with, &event, inbox).await {
+                Ok(StartOutcome::Created(run)) => accepted.started.push(run.id),
+                Ok(StartOutcome::Duplicate { .. }) => accepted.duplicates += 1,
                 // It went away a moment ago.
                 Err(error) if error.code() == "pipeline_not_found" => {}
                 Err(error) => return Err(error),
@@ -121,9 +130,9 @@ impl Inner {
 }
 
 /// The first trigger of each pipeline that waits for such an object.
-fn wanted<'a>(targets: &'a [Target], bucket: &str, key: &str) -> Vec<&'a Target> {
-    let mut wanted: Vec<&Target> = Vec::new();
-    for target in targets.iter().filter(|target| target.trigger.matches(bucket, key)) {
+fn matching_triggers<'a>(targets: &'a [LiveS3Trigger], bucket: &str, key: &str) -> Vec<&'a LiveS3Trigger> {
+    let mut wanted: Vec<&LiveS3Trigger> = Vec::new();
+    for target in targets.iter().filter(|target| target.trigger.matches_object(bucket, key)) {
         if wanted.iter().all(|known| known.pipeline != target.pipeline) {
             wanted.push(target);
         }
@@ -133,6 +142,6 @@ fn wanted<'a>(targets: &'a [Target], bucket: &str, key: &str) -> Vec<&'a Target>
 
 /// Whether what failed may succeed later. A database that fails in a way that nobody foresaw is waited for, too: the
 /// alternative is to forget the object.
-pub fn may_pass(error: &Error) -> bool {
+pub fn is_retryable(error: &Error) -> bool {
     error.is_transient() || error.code().starts_with("database")
 }

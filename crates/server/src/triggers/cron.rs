@@ -8,27 +8,27 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::Inner;
-use afterload_core::clock::{self, Millis, rfc3339};
+use super::TriggerDeps;
+use afterload_core::clock::{self, UnixMillis, format_rfc3339};
 use afterload_core::error::Result;
-use afterload_engine::{Inbox, LivePlan};
-use afterload_pipeline::{CatchUp, CronTrigger, Schedule, Trigger};
+use afterload_engine::{DedupKey, LivePlan};
+use afterload_pipeline::{CatchUp, CronSchedule, CronTrigger, Trigger};
 
 /// Who counts moments in the inbox.
-pub const SOURCE: &str = "cron";
-const LOOK: Duration = Duration::from_millis(500);
+pub const CRON_SOURCE: &str = "cron";
+const CRON_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How late a moment may be noticed and still be on time.
-const ON_TIME: Millis = 60_000;
+const ON_TIME_TOLERANCE_MS: UnixMillis = 60_000;
 /// So many missed moments are made up for at most; the rest of a long absence is let go.
-const MOST: usize = 1000;
+const MAX_MISSED_TICKS: usize = 1000;
 
-pub async fn work(inner: Arc<Inner>, stop: CancellationToken) {
-    let mut tick = tokio::time::interval(LOOK);
+pub async fn run_cron(inner: Arc<TriggerDeps>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(CRON_POLL_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let look = async {
             tick.tick().await;
-            inner.look_at_schedules().await
+            inner.fire_due_schedules().await
         };
         tokio::select! {
             () = stop.cancelled() => return,
@@ -40,67 +40,67 @@ pub async fn work(inner: Arc<Inner>, stop: CancellationToken) {
 }
 
 /// Names a schedule of a pipeline: another one is a new schedule, which has missed nothing.
-fn id(pipeline: &str, trigger: &CronTrigger) -> String {
+fn schedule_id(pipeline: &str, trigger: &CronTrigger) -> String {
     let text = format!("{pipeline}\n{}\n{}", trigger.schedule, trigger.timezone);
     hex::encode(Sha256::digest(text))
 }
 
-impl Inner {
-    async fn look_at_schedules(&self) -> Result<()> {
-        let (now, mut known) = (clock::now(), Vec::new());
-        for live in self.engine.live().await? {
+impl TriggerDeps {
+    async fn fire_due_schedules(&self) -> Result<()> {
+        let (now, mut known) = (clock::now_millis(), Vec::new());
+        for live in self.engine.list_live_plans().await? {
             for trigger in live.plan.triggers.iter().filter_map(Trigger::as_cron) {
-                self.look_at(&live, trigger, now).await?;
-                known.push(id(&live.plan.name, trigger));
+                self.fire_schedule(&live, trigger, now).await?;
+                known.push(schedule_id(&live.plan.name, trigger));
             }
         }
-        self.engine.db().forget_schedules(&known).await
+        self.engine.db().retain_schedules(&known).await
     }
 
-    async fn look_at(&self, live: &LivePlan, trigger: &CronTrigger, now: Millis) -> Result<()> {
+    async fn fire_schedule(&self, live: &LivePlan, trigger: &CronTrigger, now: UnixMillis) -> Result<()> {
         // It was checked when it was published.
-        let Ok(schedule) = Schedule::parse(&trigger.schedule, &trigger.timezone) else { return Ok(()) };
-        let (id, db) = (id(&live.plan.name, trigger), self.engine.db());
-        let reached = db.schedule_reached(&id, live.published_at.min(now)).await?;
-        let due = due(&schedule, trigger.catch_up, reached, now);
+        let Ok(schedule) = CronSchedule::parse(&trigger.schedule, &trigger.timezone) else { return Ok(()) };
+        let (id, db) = (schedule_id(&live.plan.name, trigger), self.engine.db());
+        let reached = db.load_schedule_cursor(&id, live.published_at.min(now)).await?;
+        let due = due_ticks(&schedule, trigger.catch_up, reached, now);
         for moment in &due {
-            let inbox = Inbox { source: SOURCE, key: format!("{id}/{moment}"), fingerprint: None };
-            match self.begin(&live.plan.name, &trigger.with, &event(trigger, *moment), inbox).await {
+            let inbox = DedupKey { source: CRON_SOURCE, key: format!("{id}/{moment}"), fingerprint: None };
+            match self.start_run(&live.plan.name, &trigger.with, &cron_event(trigger, *moment), inbox).await {
                 Ok(_) => failpoint!("cron.begun"),
                 Err(error) if error.code() == "pipeline_not_found" => {}
                 Err(error) => return Err(error),
             }
         }
-        if schedule.after(reached).is_some_and(|next| next <= now) {
-            db.reach_schedule(&id, now).await?;
+        if schedule.next_after(reached).is_some_and(|next| next <= now) {
+            db.advance_schedule_cursor(&id, now).await?;
             failpoint!("cron.reached");
         }
         Ok(())
     }
 }
 
-fn event(trigger: &CronTrigger, moment: Millis) -> Value {
+fn cron_event(trigger: &CronTrigger, moment: UnixMillis) -> Value {
     json!({
         "type": "cron",
-        "time": rfc3339(moment),
+        "time": format_rfc3339(moment),
         "schedule": trigger.schedule,
         "timezone": trigger.timezone,
     })
 }
 
 /// The moments after `reached` that get a run now.
-fn due(schedule: &Schedule, catch_up: CatchUp, reached: Millis, now: Millis) -> Vec<Millis> {
+fn due_ticks(schedule: &CronSchedule, catch_up: CatchUp, reached: UnixMillis, now: UnixMillis) -> Vec<UnixMillis> {
     let mut moments = Vec::new();
     let mut time = reached;
-    while let Some(next) = schedule.after(time).filter(|next| *next <= now) {
+    while let Some(next) = schedule.next_after(time).filter(|next| *next <= now) {
         moments.push(next);
         time = next;
         // Of many, the latest count.
-        if moments.len() > MOST {
+        if moments.len() > MAX_MISSED_TICKS {
             moments.remove(0);
         }
     }
-    let on_time = |moment: &Millis| *moment > now - ON_TIME;
+    let on_time = |moment: &UnixMillis| *moment > now - ON_TIME_TOLERANCE_MS;
     match catch_up {
         CatchUp::All => moments,
         CatchUp::None => moments.into_iter().filter(on_time).collect(),
@@ -119,8 +119,8 @@ mod tests {
 
     #[test]
     fn missed_moments_are_made_up_for_as_the_trigger_says() {
-        let schedule = Schedule::parse("0 * * * *", "UTC").expect("a schedule");
-        let hour: Millis = 3_600_000;
+        let schedule = CronSchedule::parse("0 * * * *", "UTC").expect("a schedule");
+        let hour: UnixMillis = 3_600_000;
         // Down from 00:30 to 05:30, and back in time for 05:00 with half a minute to spare.
         let cases = [
             (CatchUp::None, 5 * hour + 1_800_000, vec![]),
@@ -130,13 +130,13 @@ mod tests {
             (CatchUp::Last, 5 * hour + 30_000, vec![5 * hour]),
         ];
         for (catch_up, now, expected) in cases {
-            assert_eq!(due(&schedule, catch_up, 1_800_000, now), expected, "{catch_up:?} at {now}");
+            assert_eq!(due_ticks(&schedule, catch_up, 1_800_000, now), expected, "{catch_up:?} at {now}");
         }
     }
 
     #[test]
     fn a_long_absence_is_bounded() {
-        let schedule = Schedule::parse("* * * * *", "UTC").expect("a schedule");
-        assert_eq!(due(&schedule, CatchUp::All, 0, 2_000 * 60_000).len(), MOST);
+        let schedule = CronSchedule::parse("* * * * *", "UTC").expect("a schedule");
+        assert_eq!(due_ticks(&schedule, CatchUp::All, 0, 2_000 * 60_000).len(), MAX_MISSED_TICKS);
     }
 }

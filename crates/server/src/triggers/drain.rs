@@ -8,32 +8,32 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Inner;
-use super::accept::may_pass;
-use super::event::Told;
+use super::TriggerDeps;
+use super::accept::is_retryable;
+use super::event::ObjectCreated;
 use afterload_core::error::Result;
-use afterload_s3_server::{Embedded, Event, EventKind};
+use afterload_s3_server::{EmbeddedStore, ObjectEvent, ObjectEventKind};
 
 /// How often to look for what other processes of the folder have created.
-const LOOK: Duration = Duration::from_secs(1);
+const EMBEDDED_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Events in one go.
-const BATCH: u32 = 200;
+const EVENT_BATCH_SIZE: u32 = 200;
 /// The longest pause after a failure.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+const MAX_EVENT_RETRY_DELAY: Duration = Duration::from_secs(15);
 
-pub async fn work(inner: Arc<Inner>, embedded: Embedded, stop: CancellationToken) {
-    let mut pause = LOOK;
+pub async fn run_embedded_events(inner: Arc<TriggerDeps>, embedded: EmbeddedStore, stop: CancellationToken) {
+    let mut pause = EMBEDDED_POLL_INTERVAL;
     loop {
         let drained = tokio::select! {
             () = stop.cancelled() => return,
-            drained = drain(&inner, &embedded) => drained,
+            drained = process_events(&inner, &embedded) => drained,
         };
         match drained {
             Ok(()) => {
-                pause = LOOK;
+                pause = EMBEDDED_POLL_INTERVAL;
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    _ = timeout(LOOK, embedded.news()) => {}
+                    _ = timeout(EMBEDDED_POLL_INTERVAL, embedded.wait_for_change()) => {}
                 }
             }
             Err(error) => {
@@ -42,23 +42,25 @@ pub async fn work(inner: Arc<Inner>, embedded: Embedded, stop: CancellationToken
                     () = stop.cancelled() => return,
                     () = sleep(pause) => {}
                 }
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                pause = (pause * 2).min(MAX_EVENT_RETRY_DELAY);
             }
         }
     }
 }
 
-async fn drain(inner: &Inner, embedded: &Embedded) -> Result<()> {
+async fn process_events(inner: &TriggerDeps, embedded: &EmbeddedStore) -> Result<()> {
     loop {
-        let events = embedded.events_after(0, BATCH).await?;
+        let events = embedded.events_after(0, EVENT_BATCH_SIZE).await?;
         let Some(last) = events.last() else { return Ok(()) };
-        let targets = inner.targets().await?;
+        let targets = inner.live_s3_triggers().await?;
         for event in &events {
-            if event.kind != EventKind::Created || targets.iter().all(|target| target.trigger.bucket != event.bucket) {
+            if event.kind != ObjectEventKind::Created
+                || targets.iter().all(|target| target.trigger.bucket != event.bucket)
+            {
                 continue;
             }
-            if let Err(error) = inner.accept(&targets, &told(event)).await {
-                if may_pass(&error) {
+            if let Err(error) = inner.accept_object(&targets, &object_created_from_event(event)).await {
+                if is_retryable(&error) {
                     return Err(error);
                 }
                 let (bucket, key) = (&event.bucket, &event.key);
@@ -71,12 +73,12 @@ async fn drain(inner: &Inner, embedded: &Embedded) -> Result<()> {
             }
         }
         failpoint!("drain.before_forget");
-        embedded.forget_events(last.seq).await?;
+        embedded.delete_events(last.seq).await?;
         failpoint!("drain.forgotten");
     }
 }
 
-fn told(event: &Event) -> Told {
-    let Event { bucket, key, etag, size, at, .. } = event.clone();
-    Told { bucket, keys: vec![key], version: None, etag, size: Some(size), at: Some(at) }
+fn object_created_from_event(event: &ObjectEvent) -> ObjectCreated {
+    let ObjectEvent { bucket, key, etag, size, occurred_at: at, .. } = event.clone();
+    ObjectCreated { bucket, keys: vec![key], version: None, etag, size: Some(size), at: Some(at) }
 }

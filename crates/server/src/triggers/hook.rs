@@ -5,15 +5,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Triggers;
-use super::accept::may_pass;
-use super::event::Told;
-use afterload_core::clock::{self, Millis};
+use super::accept::is_retryable;
+use super::event::ObjectCreated;
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
-use afterload_core::object_names::decoded;
+use afterload_core::object_names::decode_key;
 
 /// What became of a notification.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Received {
+pub struct NotificationResult {
     /// The runs that it started, all on disk.
     pub started: Vec<String>,
     /// How often a pipeline had the object already.
@@ -22,12 +22,12 @@ pub struct Received {
     pub ignored: usize,
     /// A subscription that somebody has to confirm.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub subscription: Option<Subscription>,
+    pub subscription: Option<SnsSubscription>,
 }
 
 /// A subscription of SNS. Whoever has the address confirms it, so a person has to look at it: it is never fetched here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Subscription {
+pub struct SnsSubscription {
     /// The topic.
     pub topic: String,
     /// What confirms it.
@@ -35,36 +35,36 @@ pub struct Subscription {
 }
 
 #[derive(Deserialize)]
-struct Notification {
+struct S3Notification {
     #[serde(rename = "Records")]
-    records: Vec<Record>,
+    records: Vec<S3EventRecord>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Record {
+struct S3EventRecord {
     #[serde(default)]
     event_name: String,
     #[serde(default)]
     event_source: String,
     event_time: Option<String>,
-    s3: Option<S3>,
+    s3: Option<S3EventEntity>,
 }
 
 #[derive(Deserialize)]
-struct S3 {
-    bucket: Bucket,
-    object: Object,
+struct S3EventEntity {
+    bucket: S3EventBucket,
+    object: S3EventObject,
 }
 
 #[derive(Deserialize)]
-struct Bucket {
+struct S3EventBucket {
     name: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Object {
+struct S3EventObject {
     key: String,
     #[serde(default)]
     size: Option<u64>,
@@ -77,7 +77,7 @@ struct Object {
 /// A message of SNS around the notification.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Envelope {
+struct SnsEnvelope {
     #[serde(rename = "Type")]
     kind: String,
     #[serde(default)]
@@ -90,10 +90,10 @@ struct Envelope {
 
 /// What a body says.
 #[derive(Debug, PartialEq)]
-enum Said {
-    Objects { told: Vec<Told>, others: usize },
-    Confirm(Subscription),
-    Nothing,
+enum ParsedNotification {
+    Objects { told: Vec<ObjectCreated>, others: usize },
+    Confirm(SnsSubscription),
+    Empty,
 }
 
 impl Triggers {
@@ -102,26 +102,26 @@ impl Triggers {
     ///
     /// # Errors
     /// `notification_invalid`, or those of the database and of the store: then the sender has to send all of it again.
-    pub async fn receive(&self, body: &[u8]) -> Result<Received> {
-        let (told, others) = match read(body)? {
-            Said::Nothing => return Ok(Received::default()),
-            Said::Confirm(subscription) => {
-                let Subscription { topic, confirm } = &subscription;
+    pub async fn receive_notification(&self, body: &[u8]) -> Result<NotificationResult> {
+        let (told, others) = match parse_notification(body)? {
+            ParsedNotification::Empty => return Ok(NotificationResult::default()),
+            ParsedNotification::Confirm(subscription) => {
+                let SnsSubscription { topic, confirm } = &subscription;
                 tracing::warn!(topic, confirm, "a topic wants to send events here: open the address to confirm it");
-                return Ok(Received { subscription: Some(subscription), ..Received::default() });
+                return Ok(NotificationResult { subscription: Some(subscription), ..NotificationResult::default() });
             }
-            Said::Objects { told, others } => (told, others),
+            ParsedNotification::Objects { told, others } => (told, others),
         };
-        let mut received = Received { ignored: others, ..Received::default() };
-        let targets = self.0.targets().await?;
+        let mut received = NotificationResult { ignored: others, ..NotificationResult::default() };
+        let targets = self.0.live_s3_triggers().await?;
         for told in told {
-            match self.0.accept(&targets, &told).await {
-                Ok(accepted) if accepted.started.is_empty() && accepted.known == 0 => received.ignored += 1,
+            match self.0.accept_object(&targets, &told).await {
+                Ok(accepted) if accepted.started.is_empty() && accepted.duplicates == 0 => received.ignored += 1,
                 Ok(accepted) => {
                     received.started.extend(accepted.started);
-                    received.known += accepted.known;
+                    received.known += accepted.duplicates;
                 }
-                Err(error) if may_pass(&error) => {
+                Err(error) if is_retryable(&error) => {
                     return Err(Error::transient("hook_unavailable", error.message()));
                 }
                 Err(error) => {
@@ -134,64 +134,65 @@ impl Triggers {
     }
 }
 
-fn read(body: &[u8]) -> Result<Said> {
+fn parse_notification(body: &[u8]) -> Result<ParsedNotification> {
     if body.trim_ascii().is_empty() {
-        return Ok(Said::Nothing);
+        return Ok(ParsedNotification::Empty);
     }
-    let body: Value = serde_json::from_slice(body).map_err(|error| invalid(&error.to_string()))?;
+    let body: Value = serde_json::from_slice(body).map_err(|error| notification_error(&error.to_string()))?;
     if body.get("Records").is_some() {
-        return records(body);
+        return parse_records(body);
     }
     // What AWS sends when notifications are switched on.
     if body.get("Event").is_some_and(|event| event == "s3:TestEvent") {
-        return Ok(Said::Nothing);
+        return Ok(ParsedNotification::Empty);
     }
-    let Ok(envelope) = serde_json::from_value::<Envelope>(body) else {
-        return Err(invalid("it has no `Records`"));
+    let Ok(envelope) = serde_json::from_value::<SnsEnvelope>(body) else {
+        return Err(notification_error("it has no `Records`"));
     };
     match (envelope.kind.as_str(), envelope.subscribe_url) {
         ("SubscriptionConfirmation", Some(confirm)) => {
             let confirm = confirm.chars().filter(|c| !c.is_control()).take(2000).collect();
-            Ok(Said::Confirm(Subscription { topic: envelope.topic_arn, confirm }))
+            Ok(ParsedNotification::Confirm(SnsSubscription { topic: envelope.topic_arn, confirm }))
         }
-        ("UnsubscribeConfirmation", _) => Ok(Said::Nothing),
+        ("UnsubscribeConfirmation", _) => Ok(ParsedNotification::Empty),
         ("Notification", _) => {
             let message: Value =
-                serde_json::from_str(&envelope.message).map_err(|error| invalid(&error.to_string()))?;
+                serde_json::from_str(&envelope.message).map_err(|error| notification_error(&error.to_string()))?;
             match message.get("Event").is_some_and(|event| event == "s3:TestEvent") {
-                true => Ok(Said::Nothing),
-                false => records(message),
+                true => Ok(ParsedNotification::Empty),
+                false => parse_records(message),
             }
         }
-        _ => Err(invalid("it is neither a notification nor an envelope of SNS")),
+        _ => Err(notification_error("it is neither a notification nor an envelope of SNS")),
     }
 }
 
-fn records(body: Value) -> Result<Said> {
-    let notification: Notification = serde_json::from_value(body).map_err(|error| invalid(&error.to_string()))?;
+fn parse_records(body: Value) -> Result<ParsedNotification> {
+    let notification: S3Notification =
+        serde_json::from_value(body).map_err(|error| notification_error(&error.to_string()))?;
     let all = notification.records.len();
-    let told: Vec<Told> = notification.records.into_iter().filter_map(created).collect();
-    Ok(Said::Objects { others: all - told.len(), told })
+    let told: Vec<ObjectCreated> = notification.records.into_iter().filter_map(object_created_from_record).collect();
+    Ok(ParsedNotification::Objects { others: all - told.len(), told })
 }
 
-fn created(record: Record) -> Option<Told> {
+fn object_created_from_record(record: S3EventRecord) -> Option<ObjectCreated> {
     let name = record.event_name.strip_prefix("s3:").unwrap_or(&record.event_name);
-    let S3 { bucket, object } = record.s3.filter(|_| name.starts_with("ObjectCreated:"))?;
+    let S3EventEntity { bucket, object } = record.s3.filter(|_| name.starts_with("ObjectCreated:"))?;
     let text = |text: Option<String>| text.filter(|text| !text.is_empty() && text != "null");
-    Some(Told {
+    Some(ObjectCreated {
         bucket: bucket.name,
-        keys: keys(&object.key, record.event_source == "ceph:s3"),
+        keys: candidate_keys(&object.key, record.event_source == "ceph:s3"),
         version: text(object.version_id),
         etag: text(object.e_tag).map(|etag| etag.trim_matches('"').to_owned()).unwrap_or_default(),
         size: object.size,
-        at: record.event_time.as_deref().and_then(time),
+        at: record.event_time.as_deref().and_then(parse_event_time),
     })
 }
 
 /// AWS, MinIO and most others encode keys as forms do; Ceph sends them as they are, or not, by version. The store then
 /// says which of the two is there.
-fn keys(key: &str, raw_first: bool) -> Vec<String> {
-    let mut keys = vec![decoded(key)];
+fn candidate_keys(key: &str, raw_first: bool) -> Vec<String> {
+    let mut keys = vec![decode_key(key)];
     if keys[0] != key {
         keys.push(key.to_owned());
     }
@@ -201,11 +202,11 @@ fn keys(key: &str, raw_first: bool) -> Vec<String> {
     keys
 }
 
-fn time(text: &str) -> Option<Millis> {
+fn parse_event_time(text: &str) -> Option<UnixMillis> {
     clock::parse_rfc3339(text)
 }
 
-fn invalid(why: &str) -> Error {
+fn notification_error(why: &str) -> Error {
     Error::permanent("notification_invalid", format!("the body is no S3 event notification: {why}"))
-        .hint("send event notifications in the format of S3, or messages of SNS that hold them")
+        .with_hint("send event notifications in the format of S3, or messages of SNS that hold them")
 }

@@ -20,50 +20,50 @@ use tokio_util::sync::CancellationToken;
 
 use afterload_core::error::Result;
 use afterload_engine::Engine;
-use afterload_s3_server::Embedded;
+use afterload_s3_server::EmbeddedStore;
 
-pub use hook::{Received, Subscription};
-pub use tell::Heard;
-pub use watch::{LATE, UPLOADS};
+pub use hook::{NotificationResult, SnsSubscription};
+pub use tell::EventResult;
+pub use watch::{UPLOAD_GRACE, UPLOAD_SOURCE};
 
 /// The triggers of one process. Cheap to clone.
 #[derive(Clone)]
-pub struct Triggers(Arc<Inner>);
+pub struct Triggers(Arc<TriggerDeps>);
 
-struct Inner {
+struct TriggerDeps {
     engine: Engine,
     /// The embedded store, if this process has one.
-    embedded: Option<Embedded>,
+    embedded: Option<EmbeddedStore>,
     /// Names this process where processes take turns.
-    name: String,
+    process_name: String,
 }
 
 impl Triggers {
     /// The triggers of the pipelines that are live, whichever they are at the time.
-    pub fn new(engine: Engine, embedded: Option<Embedded>) -> Self {
-        Self(Arc::new(Inner { engine, embedded, name: ulid::Ulid::generate().to_string() }))
+    pub fn new(engine: Engine, embedded: Option<EmbeddedStore>) -> Self {
+        Self(Arc::new(TriggerDeps { engine, embedded, process_name: ulid::Ulid::generate().to_string() }))
     }
 
     /// Makes the embedded buckets that triggers name, so that the first upload finds them.
     ///
     /// # Errors
     /// Those of the database and of the store.
-    pub async fn prepare(&self) -> Result<()> {
-        watch::make_buckets(&self.0, &mut watch::Made::default()).await
+    pub async fn prepare_buckets(&self) -> Result<()> {
+        watch::ensure_buckets(&self.0, &mut watch::EnsuredBuckets::default()).await
     }
 
     /// Works until `stop`.
     ///
     /// # Errors
     /// None so far: what fails is tried again.
-    pub async fn work(&self, stop: CancellationToken) -> Result<()> {
+    pub async fn run(&self, stop: CancellationToken) -> Result<()> {
         let mut tasks = JoinSet::new();
         if let Some(embedded) = self.0.embedded.clone() {
-            tasks.spawn(drain::work(self.0.clone(), embedded, stop.clone()));
+            tasks.spawn(drain::run_embedded_events(self.0.clone(), embedded, stop.clone()));
         }
-        tasks.spawn(watch::work(self.0.clone(), stop.clone()));
-        tasks.spawn(cron::work(self.0.clone(), stop.clone()));
-        tasks.spawn(poll::work(self.0.clone(), stop));
+        tasks.spawn(watch::run_housekeeping(self.0.clone(), stop.clone()));
+        tasks.spawn(cron::run_cron(self.0.clone(), stop.clone()));
+        tasks.spawn(poll::run_polling(self.0.clone(), stop));
         while tasks.join_next().await.is_some() {}
         Ok(())
     }

@@ -14,48 +14,48 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
-use super::Inner;
-use super::accept::{SOURCE, Target, may_pass};
-use super::event::{Told, identity};
-use afterload_core::clock::{self, Millis};
+use super::TriggerDeps;
+use super::accept::{LiveS3Trigger, S3_SOURCE, is_retryable};
+use super::event::{ObjectCreated, object_identity};
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
-use afterload_object_store::Listed;
-use afterload_state::{InboxRecord, Poll};
+use afterload_object_store::ListedObject;
+use afterload_state::{DedupRecord, PollClaim};
 
 /// Who counts, in the inbox, the identities that a list shows and a closer look does not.
-pub const LISTED: &str = "s3-listed";
+pub const S3_LISTED_SOURCE: &str = "s3-listed";
 /// How often to look for triggers that are due.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Looks at once.
-const AT_ONCE: usize = 4;
-const MINUTE: Millis = 60_000;
+const MAX_PARALLEL_POLLS: usize = 4;
+const MINUTE_MS: UnixMillis = 60_000;
 /// How long others leave a look alone whose process has died.
-const LEASE: Millis = MINUTE;
+const POLL_LEASE_MS: UnixMillis = MINUTE_MS;
 /// The longest pause after a failed look.
-const PAUSE: Millis = MINUTE;
+const MAX_POLL_RETRY_DELAY_MS: UnixMillis = MINUTE_MS;
 /// How far the clock of a store may be from ours: what is older than the trigger by more than that starts nothing. No
 /// store accepts signatures that are further away.
-const SKEW: Millis = 15 * MINUTE;
+const MAX_CLOCK_SKEW_MS: UnixMillis = 15 * MINUTE_MS;
 /// How long before its appearance an object may claim to have been written: the parts of one come in first.
-const UNFINISHED: Millis = 8 * 24 * 60 * MINUTE;
+const MAX_UPLOAD_DURATION_MS: UnixMillis = 8 * 24 * 60 * MINUTE_MS;
 /// How many objects of a trigger a process remembers by itself.
-const REMEMBERED: usize = 200_000;
+const MAX_SEEN_OBJECTS: usize = 200_000;
 
 /// Identities that need not be asked for again.
-type Seen = HashSet<u128>;
+type SeenObjects = HashSet<u128>;
 
 /// Names a trigger that polls, as long as it looks at the same place.
-pub fn id(target: &Target) -> String {
-    let Target { pipeline, trigger, .. } = target;
+pub fn poll_id(target: &LiveS3Trigger) -> String {
+    let LiveS3Trigger { pipeline, trigger, .. } = target;
     hex::encode(Sha256::digest(format!("{pipeline}\0{}\0{}\0{}", trigger.bucket, trigger.prefix, trigger.suffix)))
 }
 
-pub async fn work(inner: Arc<Inner>, stop: CancellationToken) {
-    let mut looks: JoinSet<(String, Seen)> = JoinSet::new();
-    let mut seen: HashMap<String, Seen> = HashMap::new();
+pub async fn run_polling(inner: Arc<TriggerDeps>, stop: CancellationToken) {
+    let mut looks: JoinSet<(String, SeenObjects)> = JoinSet::new();
+    let mut seen: HashMap<String, SeenObjects> = HashMap::new();
     let mut busy: HashMap<tokio::task::Id, String> = HashMap::new();
     let mut next = HashMap::new();
-    let mut tick = tokio::time::interval(LOOK);
+    let mut tick = tokio::time::interval(POLL_CHECK_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -72,7 +72,7 @@ pub async fn work(inner: Arc<Inner>, stop: CancellationToken) {
                 continue;
             }
         }
-        let targets = match inner.targets().await {
+        let targets = match inner.live_s3_triggers().await {
             Ok(targets) => targets,
             Err(error) => {
                 tracing::warn!(error.code = error.code(), "looking for triggers that poll failed: {error}");
@@ -80,20 +80,20 @@ pub async fn work(inner: Arc<Inner>, stop: CancellationToken) {
             }
         };
         let targets: Vec<_> = targets.into_iter().filter(|target| target.trigger.poll_ms.is_some()).collect();
-        let live: HashSet<String> = targets.iter().map(id).collect();
+        let live: HashSet<String> = targets.iter().map(poll_id).collect();
         seen.retain(|id, _| live.contains(id));
         next.retain(|id, _| live.contains(id));
         for target in targets {
-            let id = id(&target);
+            let id = poll_id(&target);
             let due = next.get(&id).is_none_or(|at| *at <= Instant::now());
-            if !due || busy.values().any(|known| *known == id) || looks.len() >= AT_ONCE {
+            if !due || busy.values().any(|known| *known == id) || looks.len() >= MAX_PARALLEL_POLLS {
                 continue;
             }
-            let period = Duration::from_millis(target.trigger.poll_ms.unwrap_or(MINUTE).unsigned_abs());
+            let period = Duration::from_millis(target.trigger.poll_ms.unwrap_or(MINUTE_MS).unsigned_abs());
             // Another process may have looked a moment ago, so ask for the turn more often than it comes.
-            next.insert(id.clone(), Instant::now() + (period / 4).max(LOOK));
+            next.insert(id.clone(), Instant::now() + (period / 4).max(POLL_CHECK_INTERVAL));
             let known = seen.remove(&id).unwrap_or_default();
-            let task = looks.spawn(look(inner.clone(), target, id.clone(), known, stop.clone()));
+            let task = looks.spawn(poll_trigger(inner.clone(), target, id.clone(), known, stop.clone()));
             busy.insert(task.id(), id);
         }
     }
@@ -101,28 +101,28 @@ pub async fn work(inner: Arc<Inner>, stop: CancellationToken) {
 }
 
 /// Takes its turn, if it is this process's, and looks.
-async fn look(
-    inner: Arc<Inner>,
-    target: Target,
+async fn poll_trigger(
+    inner: Arc<TriggerDeps>,
+    target: LiveS3Trigger,
     id: String,
-    mut seen: Seen,
+    mut seen: SeenObjects,
     stop: CancellationToken,
-) -> (String, Seen) {
+) -> (String, SeenObjects) {
     let db = inner.engine.db();
-    let began = clock::now();
-    let period = target.trigger.poll_ms.unwrap_or(MINUTE);
-    let claimed = db.claim_poll(&id, target.published_at, period, &inner.name, LEASE).await;
+    let began = clock::now_millis();
+    let period = target.trigger.poll_ms.unwrap_or(MINUTE_MS);
+    let claimed = db.claim_poll(&id, target.published_at, period, &inner.process_name, POLL_LEASE_MS).await;
     let failed = match claimed {
         Ok(None) => return (id, seen),
         Ok(Some(poll)) => {
             let passed = tokio::select! {
                 () = stop.cancelled() => Ok(false),
-                passed = inner.pass(&target, &id, poll, &mut seen) => passed,
+                passed = inner.scan_prefix(&target, &id, poll, &mut seen) => passed,
             };
             failpoint!("poll.passed");
-            let pause = if passed.is_err() { period.min(PAUSE) } else { 0 };
+            let pause = if passed.is_err() { period.min(MAX_POLL_RETRY_DELAY_MS) } else { 0 };
             let passed_at = matches!(passed, Ok(true)).then_some(began);
-            let released = db.release_poll(&id, &inner.name, passed_at, pause).await;
+            let released = db.release_poll(&id, &inner.process_name, passed_at, pause).await;
             failpoint!("poll.released");
             passed.map(drop).and(released).err()
         }
@@ -140,53 +140,60 @@ async fn look(
     (id, seen)
 }
 
-impl Inner {
+impl TriggerDeps {
     /// Looks at every object once. False if another process has taken over.
-    async fn pass(&self, target: &Target, id: &str, poll: Poll, seen: &mut Seen) -> Result<bool> {
-        let (oldest, db) = (oldest(poll), self.engine.db());
-        let (mut from, mut listed) = (None, Seen::new());
+    async fn scan_prefix(
+        &self,
+        target: &LiveS3Trigger,
+        id: &str,
+        poll: PollClaim,
+        seen: &mut SeenObjects,
+    ) -> Result<bool> {
+        let (oldest, db) = (oldest_new_time(poll), self.engine.db());
+        let (mut from, mut listed) = (None, SeenObjects::new());
         loop {
-            let page = self.engine.objects().list(&target.trigger.bucket, &target.trigger.prefix, from).await?;
+            let page = self.engine.objects().list_objects(&target.trigger.bucket, &target.trigger.prefix, from).await?;
             let young = page.objects.into_iter().filter(|object| object.modified_at >= oldest);
-            let wanted = young.filter(|object| target.trigger.matches(&target.trigger.bucket, &object.key));
+            let wanted = young.filter(|object| target.trigger.matches_object(&target.trigger.bucket, &object.key));
             let mut new = Vec::new();
             for object in wanted {
-                let identity = identity(&target.trigger.bucket, &object.key, None, &object.etag, object.size);
-                if seen.contains(&short(&identity)) {
-                    remember(&mut listed, &identity);
+                let identity = object_identity(&target.trigger.bucket, &object.key, None, &object.etag, object.size);
+                if seen.contains(&short_identity(&identity)) {
+                    mark_seen(&mut listed, &identity);
                 } else {
                     new.push((object, identity));
                 }
             }
             let keys: Vec<_> = new.iter().map(|(_, identity)| identity.clone()).collect();
-            let known = db.known_keys(&target.pipeline, [SOURCE, LISTED], &keys).await?;
+            let known = db.list_used_keys(&target.pipeline, [S3_SOURCE, S3_LISTED_SOURCE], &keys).await?;
             for (object, identity) in new {
                 if !known.contains(&identity) {
-                    self.found(target, object, &identity).await?;
+                    self.accept_listed(target, object, &identity).await?;
                     failpoint!("poll.found");
-                    if !db.keep_poll(id, &self.name, LEASE).await? {
+                    if !db.renew_poll(id, &self.process_name, POLL_LEASE_MS).await? {
                         return Ok(false);
                     }
                 }
-                remember(&mut listed, &identity);
+                mark_seen(&mut listed, &identity);
             }
             from = page.next;
             if from.is_none() {
                 *seen = listed;
                 return Ok(true);
             }
-            if !db.keep_poll(id, &self.name, LEASE).await? {
+            if !db.renew_poll(id, &self.process_name, POLL_LEASE_MS).await? {
                 return Ok(false);
             }
         }
     }
 
-    async fn found(&self, target: &Target, object: Listed, listed: &str) -> Result<()> {
-        let Listed { key, etag, size, modified_at } = object;
+    async fn accept_listed(&self, target: &LiveS3Trigger, object: ListedObject, listed: &str) -> Result<()> {
+        let ListedObject { key, etag, size, modified_at } = object;
         let bucket = target.trigger.bucket.clone();
-        let told = Told { bucket, keys: vec![key], version: None, etag, size: Some(size), at: Some(modified_at) };
-        let accepted = match self.accept(std::slice::from_ref(target), &told).await {
-            Err(error) if !may_pass(&error) => {
+        let told =
+            ObjectCreated { bucket, keys: vec![key], version: None, etag, size: Some(size), at: Some(modified_at) };
+        let accepted = match self.accept_object(std::slice::from_ref(target), &told).await {
+            Err(error) if !is_retryable(&error) => {
                 let key = &told.keys[0];
                 tracing::error!(error.code = error.code(), object.key = key, "a new object starts nothing: {error}");
                 return Ok(());
@@ -195,15 +202,15 @@ impl Inner {
         };
         // A list shows no versions: without a note the object would be looked at closely every time.
         if accepted.identity.is_some_and(|identity| identity != listed) {
-            let note = InboxRecord {
+            let note = DedupRecord {
                 pipeline: target.pipeline.clone(),
-                source: LISTED.to_owned(),
+                source: S3_LISTED_SOURCE.to_owned(),
                 key: listed.to_owned(),
                 fingerprint: None,
                 run_id: accepted.started.into_iter().next().unwrap_or_else(|| Ulid::nil().to_string()),
             };
             let mut tx = self.engine.db().begin().await?;
-            tx.insert_inbox(&note).await?;
+            tx.insert_dedup_key(&note).await?;
             tx.commit().await?;
         }
         Ok(())
@@ -211,18 +218,18 @@ impl Inner {
 }
 
 /// What was written before cannot be new.
-fn oldest(poll: Poll) -> Millis {
-    let since = poll.since - SKEW;
-    poll.passed_at.map_or(since, |passed_at| since.max(passed_at - UNFINISHED))
+fn oldest_new_time(poll: PollClaim) -> UnixMillis {
+    let since = poll.since - MAX_CLOCK_SKEW_MS;
+    poll.last_scan_at.map_or(since, |passed_at| since.max(passed_at - MAX_UPLOAD_DURATION_MS))
 }
 
-fn short(identity: &str) -> u128 {
+fn short_identity(identity: &str) -> u128 {
     u128::from_str_radix(identity.get(..32).unwrap_or_default(), 16).unwrap_or_default()
 }
 
-fn remember(seen: &mut Seen, identity: &str) {
-    if seen.len() < REMEMBERED {
-        seen.insert(short(identity));
+fn mark_seen(seen: &mut SeenObjects, identity: &str) {
+    if seen.len() < MAX_SEEN_OBJECTS {
+        seen.insert(short_identity(identity));
     }
 }
 
@@ -232,11 +239,11 @@ mod tests {
 
     #[test]
     fn what_is_older_than_the_trigger_starts_nothing() {
-        let new = Poll { since: 10 * UNFINISHED, passed_at: None };
-        assert_eq!(oldest(new), 10 * UNFINISHED - SKEW);
-        let soon = Poll { passed_at: Some(10 * UNFINISHED + MINUTE), ..new };
-        assert_eq!(oldest(soon), oldest(new), "what was begun before may have been finished since");
-        let later = Poll { passed_at: Some(20 * UNFINISHED), ..new };
-        assert_eq!(oldest(later), 19 * UNFINISHED);
+        let new = PollClaim { since: 10 * MAX_UPLOAD_DURATION_MS, last_scan_at: None };
+        assert_eq!(oldest_new_time(new), 10 * MAX_UPLOAD_DURATION_MS - MAX_CLOCK_SKEW_MS);
+        let soon = PollClaim { last_scan_at: Some(10 * MAX_UPLOAD_DURATION_MS + MINUTE_MS), ..new };
+        assert_eq!(oldest_new_time(soon), oldest_new_time(new), "what was begun before may have been finished since");
+        let later = PollClaim { last_scan_at: Some(20 * MAX_UPLOAD_DURATION_MS), ..new };
+        assert_eq!(oldest_new_time(later), 19 * MAX_UPLOAD_DURATION_MS);
     }
 }

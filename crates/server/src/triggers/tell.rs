@@ -2,17 +2,17 @@
 
 use serde_json::Value;
 
-use super::{Inner, Triggers};
+use super::{TriggerDeps, Triggers};
 use afterload_core::error::Result;
-use afterload_engine::{Inbox, Started};
+use afterload_engine::{DedupKey, StartOutcome};
 use afterload_pipeline::Trigger;
 
 /// Who counts events in the inbox.
-pub const SOURCE: &str = "event";
+pub const EVENT_SOURCE: &str = "event";
 
 /// What an event did.
 #[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
-pub struct Heard {
+pub struct EventResult {
     /// The event's id.
     pub id: String,
     /// Its name.
@@ -28,25 +28,25 @@ impl Triggers {
     ///
     /// # Errors
     /// Those of the database: tell of it again.
-    pub async fn tell(&self, name: &str, key: Option<String>, body: Value) -> Result<Heard> {
+    pub async fn publish_event(&self, name: &str, key: Option<String>, body: Value) -> Result<EventResult> {
         let inner = &self.0;
-        let (told, event) = inner.engine.tell(name, key, body).await?;
-        let runs = inner.start_for(name, &event.id, &event.body).await?;
-        Ok(Heard { id: told.id, name: name.to_owned(), runs, woken: told.woken })
+        let (told, event) = inner.engine.publish_event(name, key, body).await?;
+        let runs = inner.start_event_runs(name, &event.id, &event.body).await?;
+        Ok(EventResult { id: told.id, name: name.to_owned(), runs, woken: told.woken_steps })
     }
 }
 
-impl Inner {
+impl TriggerDeps {
     /// One run of each pipeline with a trigger of this name; also those that were started when it was told before.
-    async fn start_for(&self, name: &str, id: &str, event: &Value) -> Result<Vec<String>> {
+    async fn start_event_runs(&self, name: &str, id: &str, event: &Value) -> Result<Vec<String>> {
         let mut runs = Vec::new();
-        for live in self.engine.live().await? {
+        for live in self.engine.list_live_plans().await? {
             let triggers = live.plan.triggers.iter().filter_map(Trigger::as_event);
             let Some(trigger) = triggers.into_iter().find(|trigger| trigger.name == name) else { continue };
-            let inbox = Inbox { source: SOURCE, key: id.to_owned(), fingerprint: None };
-            match self.begin(&live.plan.name, &trigger.with, event, inbox).await {
-                Ok(Started::New(run)) => runs.push(run.id),
-                Ok(Started::Known { run_id, .. }) => runs.push(run_id),
+            let inbox = DedupKey { source: EVENT_SOURCE, key: id.to_owned(), fingerprint: None };
+            match self.start_run(&live.plan.name, &trigger.with, event, inbox).await {
+                Ok(StartOutcome::Created(run)) => runs.push(run.id),
+                Ok(StartOutcome::Duplicate { run_id, .. }) => runs.push(run_id),
                 // It went away a moment ago.
                 Err(error) if error.code() == "pipeline_not_found" => {}
                 Err(error) => return Err(error),

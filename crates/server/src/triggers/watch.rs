@@ -6,33 +6,33 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::accept::SOURCE;
-use super::{Inner, cron, poll, tell};
-use afterload_core::clock::{self, Millis};
+use super::accept::S3_SOURCE;
+use super::{TriggerDeps, cron, poll, tell};
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
 /// How often to look at what is live.
-const LOOK: Duration = Duration::from_secs(1);
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the inbox is swept, in looks.
-const SWEEP_EVERY: u32 = 3600;
+const DEDUP_SWEEP_TICKS: u32 = 3600;
 /// How often uploads that never came are swept, in looks.
-const UPLOADS_EVERY: u32 = 60;
+const UPLOAD_SWEEP_TICKS: u32 = 60;
 /// How long after its end an upload may still be arriving.
-pub const LATE: Millis = 2 * 3_600_000;
-const DAY: Millis = 86_400_000;
+pub const UPLOAD_GRACE: UnixMillis = 2 * 3_600_000;
+const DAY_MS: UnixMillis = 86_400_000;
 /// How long an object is remembered: longer than anybody tells of it again.
-const REMEMBERED: Millis = 30 * DAY;
+const DEDUP_RETENTION_MS: UnixMillis = 30 * DAY_MS;
 
 /// Who counts the announced uploads in the inbox.
-pub const UPLOADS: &str = "uploads";
+pub const UPLOAD_SOURCE: &str = "uploads";
 
 /// The buckets that are there for certain.
 #[derive(Default)]
-pub struct Made(BTreeSet<String>);
+pub struct EnsuredBuckets(BTreeSet<String>);
 
-pub async fn work(inner: Arc<Inner>, stop: CancellationToken) {
-    let mut made = Made::default();
-    let mut tick = tokio::time::interval(LOOK);
+pub async fn run_housekeeping(inner: Arc<TriggerDeps>, stop: CancellationToken) {
+    let mut made = EnsuredBuckets::default();
+    let mut tick = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for turn in 0_u32.. {
         tokio::select! {
@@ -40,11 +40,11 @@ pub async fn work(inner: Arc<Inner>, stop: CancellationToken) {
             _ = tick.tick() => {}
         }
         let worked = async {
-            make_buckets(&inner, &mut made).await?;
-            if turn.is_multiple_of(UPLOADS_EVERY) {
-                sweep_uploads(&inner).await?;
+            ensure_buckets(&inner, &mut made).await?;
+            if turn.is_multiple_of(UPLOAD_SWEEP_TICKS) {
+                delete_expired_uploads(&inner).await?;
             }
-            if turn.is_multiple_of(SWEEP_EVERY) { sweep(&inner).await } else { Ok(()) }
+            if turn.is_multiple_of(DEDUP_SWEEP_TICKS) { prune_dedup(&inner).await } else { Ok(()) }
         };
         let worked = tokio::select! {
             () = stop.cancelled() => return,
@@ -57,9 +57,9 @@ pub async fn work(inner: Arc<Inner>, stop: CancellationToken) {
 }
 
 /// Makes the embedded buckets that triggers name.
-pub async fn make_buckets(inner: &Inner, made: &mut Made) -> Result<()> {
+pub async fn ensure_buckets(inner: &TriggerDeps, made: &mut EnsuredBuckets) -> Result<()> {
     let objects = inner.engine.objects();
-    for target in inner.targets().await? {
+    for target in inner.live_s3_triggers().await? {
         let bucket = target.trigger.bucket;
         if objects.is_embedded(&bucket) && !made.0.contains(&bucket) {
             objects.ensure_bucket(&bucket).await?;
@@ -70,13 +70,13 @@ pub async fn make_buckets(inner: &Inner, made: &mut Made) -> Result<()> {
 }
 
 /// Forgets announced uploads that were never completed, with their bytes.
-async fn sweep_uploads(inner: &Inner) -> Result<()> {
+async fn delete_expired_uploads(inner: &TriggerDeps) -> Result<()> {
     let db = inner.engine.db();
-    for upload in db.expired_uploads(clock::now() - LATE, 100).await? {
-        if db.run(&upload.id).await?.is_none() {
+    for upload in db.list_expired_uploads(clock::now_millis() - UPLOAD_GRACE, 100).await? {
+        if db.find_run(&upload.id).await?.is_none() {
             let (bucket, key) = (upload.file["bucket"].as_str(), upload.file["key"].as_str());
             if let (Some(bucket), Some(key)) = (bucket, key)
-                && let Err(error) = inner.engine.objects().delete(bucket, key).await
+                && let Err(error) = inner.engine.objects().delete_object(bucket, key).await
             {
                 // One that cannot be deleted must not keep the others.
                 tracing::warn!(error.code = error.code(), "an upload that never came was not deleted: {error}");
@@ -92,14 +92,14 @@ async fn sweep_uploads(inner: &Inner) -> Result<()> {
 
 /// Forgets objects that nobody will tell of any more. What is polled is told of at every look, so that counts from the
 /// last one.
-async fn sweep(inner: &Inner) -> Result<()> {
+async fn prune_dedup(inner: &TriggerDeps) -> Result<()> {
     let db = inner.engine.db();
-    let targets = inner.targets().await?;
-    let live: Vec<String> = targets.iter().map(poll::id).collect();
-    db.forget_polls(clock::now() - DAY, &live).await?;
-    let seen = db.all_polled_at().await?.unwrap_or_else(clock::now).min(clock::now());
-    for source in [SOURCE, poll::LISTED, UPLOADS, tell::SOURCE, cron::SOURCE] {
-        db.forget_inbox(source, seen - REMEMBERED).await?;
+    let targets = inner.live_s3_triggers().await?;
+    let live: Vec<String> = targets.iter().map(poll::poll_id).collect();
+    db.delete_stale_polls(clock::now_millis() - DAY_MS, &live).await?;
+    let seen = db.find_oldest_scan().await?.unwrap_or_else(clock::now_millis).min(clock::now_millis());
+    for source in [S3_SOURCE, poll::S3_LISTED_SOURCE, UPLOAD_SOURCE, tell::EVENT_SOURCE, cron::CRON_SOURCE] {
+        db.delete_dedup_keys(source, seen - DEDUP_RETENTION_MS).await?;
     }
     Ok(())
 }

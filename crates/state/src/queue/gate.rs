@@ -6,9 +6,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Lets the worker of a queue fetch while it is open. What has been fetched goes on in any case.
-pub struct Gate(watch::Receiver<bool>);
+pub struct PauseGate(watch::Receiver<bool>);
 
-impl Gate {
+impl PauseGate {
     /// A gate, and what opens and closes it.
     pub fn new(open: bool) -> (watch::Sender<bool>, Self) {
         let (sender, receiver) = watch::channel(open);
@@ -16,20 +16,20 @@ impl Gate {
     }
 
     /// Waits until it is open. False: `stop` came first.
-    pub(super) async fn opened(&mut self, stop: &CancellationToken) -> bool {
+    pub(super) async fn wait_until_open(&mut self, stop: &CancellationToken) -> bool {
         tokio::select! {
             () = stop.cancelled() => false,
-            () = self.until(true) => !stop.is_cancelled(),
+            () = self.wait_for_state(true) => !stop.is_cancelled(),
         }
     }
 
     /// Works until the work has ended. When the gate is closed, `end` tells the work to; when it opens again, nobody
     /// waits for that any longer.
-    pub(super) async fn guard(&mut self, work: impl Future<Output = ()>, end: &CancellationToken) {
+    pub(super) async fn run_until_closed(&mut self, work: impl Future<Output = ()>, end: &CancellationToken) {
         let opened_again = async {
-            self.until(false).await;
+            self.wait_for_state(false).await;
             end.cancel();
-            self.until(true).await;
+            self.wait_for_state(true).await;
         };
         tokio::select! {
             () = work => {}
@@ -37,7 +37,7 @@ impl Gate {
         }
     }
 
-    async fn until(&mut self, open: bool) {
+    async fn wait_for_state(&mut self, open: bool) {
         let gone = self.0.wait_for(|now| *now == open).await.is_err();
         if gone {
             pending::<()>().await;

@@ -2,21 +2,21 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::{Chain, Lease, lock, places};
-use crate::{Arg, args};
+use super::{JobQueue, Lease, lock_mutex, sql_placeholders};
+use crate::{SqlArg, args};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::Result;
 
-impl Chain {
+impl JobQueue {
     /// Keeps the leases of this process alive, in one statement for all its workers, so that nothing depends on the
     /// queue polling while its slots are busy. A worker that ended is kept alive only while its jobs go on. Then tells
     /// those whose lease is gone all the same.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn keep_alive(&self) -> Result<()> {
-        let hands: Vec<Lease> = lock(&self.hands).values().cloned().collect();
-        let mut workers: BTreeSet<String> = lock(&self.workers).values().cloned().collect();
+    pub async fn renew_leases(&self) -> Result<()> {
+        let hands: Vec<Lease> = lock_mutex(&self.active_leases).values().cloned().collect();
+        let mut workers: BTreeSet<String> = lock_mutex(&self.workers).values().cloned().collect();
         workers.extend(hands.iter().map(|lease| lease.worker.clone()));
         if workers.is_empty() {
             return Ok(());
@@ -25,17 +25,24 @@ impl Chain {
             Dialect::Sqlite => "unixepoch()",
             Dialect::Postgres => "now()",
         };
-        let sql =
-            format!("UPDATE {} SET last_seen = {now} WHERE id IN ({})", self.workers_table(), places(workers.len()));
+        let sql = format!(
+            "UPDATE {} SET last_seen = {now} WHERE id IN ({})",
+            self.workers_table(),
+            sql_placeholders(workers.len())
+        );
         self.db.execute(&sql, &workers.into_iter().map(Into::into).collect::<Vec<_>>()).await?;
         if hands.is_empty() {
             return Ok(());
         }
-        let sql = format!("SELECT id, lock_by, attempts FROM {} WHERE id IN ({})", self.jobs(), places(hands.len()));
+        let sql = format!(
+            "SELECT id, lock_by, attempts FROM {} WHERE id IN ({})",
+            self.jobs_table(),
+            sql_placeholders(hands.len())
+        );
         let ids: Vec<_> = hands.iter().map(|lease| (&lease.step_run).into()).collect();
-        let held = self.locks(&sql, &ids).await?;
+        let held = self.fetch_lease_tokens(&sql, &ids).await?;
         for lease in hands {
-            if !held.contains(&lease.token()) {
+            if !held.contains(&lease.lease_token()) {
                 lease.lost.cancel();
             }
         }
@@ -48,29 +55,29 @@ impl Chain {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn free_ghosts(&self) -> Result<()> {
-        let sql = format!("SELECT id, lock_by, attempts FROM {} WHERE lock_by LIKE $1", self.jobs());
-        let mut locked = self.locks(&sql, &args![format!("{}-%", self.process)]).await?;
-        for lease in lock(&self.hands).values() {
-            locked.remove(&lease.token());
+    pub async fn release_orphans(&self) -> Result<()> {
+        let sql = format!("SELECT id, lock_by, attempts FROM {} WHERE lock_by LIKE $1", self.jobs_table());
+        let mut locked = self.fetch_lease_tokens(&sql, &args![format!("{}-%", self.process)]).await?;
+        for lease in lock_mutex(&self.active_leases).values() {
+            locked.remove(&lease.lease_token());
         }
-        let before = std::mem::replace(&mut *lock(&self.ghosts), locked.clone());
+        let before = std::mem::replace(&mut *lock_mutex(&self.orphans), locked.clone());
         for ghost in locked.intersection(&before) {
-            self.free(ghost).await?;
+            self.release_job(ghost).await?;
         }
         Ok(())
     }
 
     /// Frees what a worker that has ended had fetched and not begun. What fails is left to [`Self::free_ghosts`].
-    pub(super) async fn free_fetched(&self, worker: &str) {
-        let sql = format!("SELECT id, lock_by, attempts FROM {} WHERE lock_by = $1", self.jobs());
+    pub(super) async fn release_fetched_jobs(&self, worker: &str) {
+        let sql = format!("SELECT id, lock_by, attempts FROM {} WHERE lock_by = $1", self.jobs_table());
         let freed = async {
-            let mut locked = self.locks(&sql, &args![worker]).await?;
-            for lease in lock(&self.hands).values() {
-                locked.remove(&lease.token());
+            let mut locked = self.fetch_lease_tokens(&sql, &args![worker]).await?;
+            for lease in lock_mutex(&self.active_leases).values() {
+                locked.remove(&lease.lease_token());
             }
             for ghost in &locked {
-                self.free(ghost).await?;
+                self.release_job(ghost).await?;
             }
             Ok::<_, afterload_core::error::Error>(())
         };
@@ -79,33 +86,33 @@ impl Chain {
         }
     }
 
-    async fn free(&self, (id, worker, attempts): &(String, String, i64)) -> Result<()> {
+    async fn release_job(&self, (id, worker, attempts): &(String, String, i64)) -> Result<()> {
         let sql = format!(
             "UPDATE {} SET status = 'Pending', lock_by = NULL, lock_at = NULL, attempts = attempts + 1
              WHERE id = $1 AND lock_by = $2 AND attempts = $3",
-            self.jobs()
+            self.jobs_table()
         );
         self.db.execute(&sql, &args![id, worker, *attempts]).await.map(drop)
     }
 
-    async fn locks(&self, sql: &str, args: &[Arg]) -> Result<HashSet<(String, String, i64)>> {
+    async fn fetch_lease_tokens(&self, sql: &str, args: &[SqlArg]) -> Result<HashSet<(String, String, i64)>> {
         // The queue's attempts are a narrower number on PostgreSQL.
         let sql = sql.replace(
             "SELECT id, lock_by, attempts",
             "SELECT id, COALESCE(lock_by, '') AS lock_by, CAST(attempts AS BIGINT) AS attempts",
         );
         let rows = self.db.fetch(&sql, args).await?;
-        rows.iter().map(|row| Ok((row.text("id")?, row.text("lock_by")?, row.int("attempts")?))).collect()
+        rows.iter().map(|row| Ok((row.get_text("id")?, row.get_text("lock_by")?, row.get_int("attempts")?))).collect()
     }
 
     /// Takes back every lease. Only for a process that knows it is alone on its database.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn reclaim_all(&self) -> Result<u64> {
+    pub async fn reclaim_all_leases(&self) -> Result<u64> {
         let sql = format!(
             "UPDATE {} SET status = 'Pending', lock_by = NULL, lock_at = NULL, attempts = attempts + 1 WHERE lock_by IS NOT NULL",
-            self.jobs()
+            self.jobs_table()
         );
         self.db.execute(&sql, &[]).await
     }
@@ -119,7 +126,7 @@ impl Chain {
             Dialect::Sqlite => "last_seen < unixepoch() - 3600",
             Dialect::Postgres => "last_seen < now() - interval '1 hour'",
         };
-        let (workers, jobs) = (self.workers_table(), self.jobs());
+        let (workers, jobs) = (self.workers_table(), self.jobs_table());
         let sql = format!(
             "DELETE FROM {workers} WHERE {old} AND NOT EXISTS (SELECT 1 FROM {jobs} j WHERE j.lock_by = {workers}.id)"
         );
@@ -128,15 +135,15 @@ impl Chain {
 }
 
 impl Lease {
-    pub(super) fn args(&self) -> [Arg; 3] {
+    pub(super) fn to_sql_args(&self) -> [SqlArg; 3] {
         args![&self.step_run, &self.worker, self.attempts]
     }
 
-    pub(super) fn token(&self) -> (String, String, i64) {
+    pub(super) fn lease_token(&self) -> (String, String, i64) {
         (self.step_run.clone(), self.worker.clone(), self.attempts)
     }
 
-    pub(super) fn is(&self, other: &Self) -> bool {
-        self.token() == other.token()
+    pub(super) fn is_same_lease(&self, other: &Self) -> bool {
+        self.lease_token() == other.lease_token()
     }
 }

@@ -25,22 +25,22 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
-use crate::{Arg, Db, IS_TO_PUSH, NOT_PAUSED, Row, StepStatus, Tx, args};
-use afterload_core::clock::Millis;
+use crate::{Db, DbRow, DbTx, STEP_NEEDS_JOB, STEP_NOT_PAUSED, SqlArg, StepStatus, args};
+use afterload_core::clock::UnixMillis;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
-use afterload_metrics::Depth;
+use afterload_metrics::QueueDepth;
 
-pub use gate::Gate;
-pub use workers::Queue;
+pub use gate::PauseGate;
+pub use workers::QueueWorkerSpec;
 
 /// What is due later than this stays out of the queue until the sweep finds it due: fetching slows down with the
 /// number of jobs that wait there.
-pub const HORIZON: Duration = Duration::from_secs(60);
+pub const MAX_ENQUEUE_LEAD_TIME: Duration = Duration::from_secs(60);
 
 /// How many jobs that were pushed here are remembered at most.
-const REMEMBERED: usize = 10_000;
-const HEARTBEAT: Duration = Duration::from_secs(5);
+const MAX_OWN_INSERTS: usize = 10_000;
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// The queue's priorities start at 0, the language's at -100.
 const PRIORITY_SHIFT: i64 = 100;
 
@@ -64,7 +64,7 @@ pub struct Lease {
 }
 
 /// A job to push.
-pub struct Push<'a> {
+pub struct NewJob<'a> {
     /// The step, and its job.
     pub step_run: &'a str,
     /// The queue.
@@ -72,11 +72,11 @@ pub struct Push<'a> {
     /// Higher goes first.
     pub priority: i64,
     /// When it may start; `None`: now.
-    pub due_at: Option<Millis>,
+    pub due_at: Option<UnixMillis>,
 }
 
 /// A step whose job is held.
-pub struct Held {
+pub struct LockedJob {
     /// Where it is; `None`: it is gone.
     pub status: Option<StepStatus>,
     /// Its queue or its pipeline is paused.
@@ -84,42 +84,42 @@ pub struct Held {
 }
 
 /// What a worker does with a job. It may not fail: it returns when the lease has been given back or lost.
-pub type Handler = Arc<dyn Fn(Lease) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+pub type JobHandler = Arc<dyn Fn(Lease) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// The queue as the engine sees it.
-pub struct Chain {
+pub struct JobQueue {
     db: Db,
     process: Ulid,
-    signals: Mutex<HashMap<String, Arc<Notify>>>,
+    wake_signals: Mutex<HashMap<String, Arc<Notify>>>,
     /// The worker of each queue.
     workers: Mutex<HashMap<String, String>>,
     /// The leases that somebody in this process works under, by step.
-    hands: Mutex<HashMap<String, Lease>>,
+    active_leases: Mutex<HashMap<String, Lease>>,
     /// While PostgreSQL is listened to: the jobs that this process has pushed and was not told of yet.
-    pushed: Mutex<Option<HashSet<String>>>,
+    own_inserts: Mutex<Option<HashSet<String>>>,
     /// Leases of this process that nobody worked under at the last look.
-    ghosts: Mutex<HashSet<(String, String, i64)>>,
+    orphans: Mutex<HashSet<(String, String, i64)>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock_mutex<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Chain {
+impl JobQueue {
     /// Prepares the queue's own tables.
     ///
     /// # Errors
     /// `queue_unsupported` if the tables are not those this version was made for; `database_extension_missing`; those of
     /// the database.
     pub async fn open(db: Db) -> Result<Arc<Self>> {
-        if let (Some(pool), Some(path)) = (db.sqlite(), db.path()) {
-            let _lock = crate::lock(path).await?;
+        if let (Some(pool), Some(path)) = (db.sqlite_pool(), db.path()) {
+            let _lock = crate::acquire_file_lock(path).await?;
             // Not `SqliteStorage::setup`: it would leave a connection at `synchronous = OFF`.
             let mut migrator = SqliteStorage::migrations();
             migrator.set_ignore_missing(true);
             migrator.run(pool).await.map_err(sqlx::Error::from)?;
         }
-        if let Some(pool) = db.postgres() {
+        if let Some(pool) = db.postgres_pool() {
             require_extensions(pool).await?;
             PostgresStorage::setup(pool).await.map_err(|error| match error {
                 apalis_postgres::Error::Database(error) => crate::migration_failed(Dialect::Postgres, error),
@@ -129,24 +129,24 @@ impl Chain {
         let chain = Self {
             db,
             process: Ulid::generate(),
-            signals: Mutex::default(),
+            wake_signals: Mutex::default(),
             workers: Mutex::default(),
-            hands: Mutex::default(),
-            pushed: Mutex::default(),
-            ghosts: Mutex::default(),
+            active_leases: Mutex::default(),
+            own_inserts: Mutex::default(),
+            orphans: Mutex::default(),
         };
         // What our own statements rely on: an upgrade that changes it fails here, loudly.
         let columns = format!(
             "SELECT j.id, job, job_type, status, attempts, max_attempts, run_at, lock_at, lock_by, priority, last_seen
              FROM {} j, {} w LIMIT 0",
-            chain.jobs(),
+            chain.jobs_table(),
             chain.workers_table()
         );
         chain.db.fetch(&columns, &[]).await.map_err(|error| Error::permanent("queue_unsupported", error.message()))?;
         Ok(Arc::new(chain))
     }
 
-    fn jobs(&self) -> &'static str {
+    fn jobs_table(&self) -> &'static str {
         match self.db.dialect() {
             Dialect::Sqlite => "Jobs",
             Dialect::Postgres => "apalis.jobs",
@@ -165,8 +165,8 @@ impl Chain {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn push(&self, tx: &mut Tx, jobs: &[Push<'_>]) -> Result<()> {
-        let horizon = afterload_core::clock::now() + HORIZON.as_millis() as i64;
+    pub async fn enqueue_jobs(&self, tx: &mut DbTx, jobs: &[NewJob<'_>]) -> Result<()> {
+        let horizon = afterload_core::clock::now_millis() + MAX_ENQUEUE_LEAD_TIME.as_millis() as i64;
         for job in jobs.iter().filter(|job| job.due_at.is_none_or(|due| due <= horizon)) {
             let payload = serde_json::to_vec(&StepJob { step_run: job.step_run.to_owned() });
             let payload = payload.map_err(|error| Error::permanent("queue_error", error.to_string()))?;
@@ -176,15 +176,15 @@ impl Chain {
                 .task_id(TaskId::from_ulid(id))
                 .priority((job.priority + PRIORITY_SHIFT).max(0) as usize);
             if let Some(due) = job.due_at {
-                task = task.run_at_timestamp(seconds(due) as u64);
+                task = task.run_at_timestamp(ceil_seconds(due) as u64);
             }
             let task: Task<Vec<u8>> = task.build();
             match tx {
-                Tx::Sqlite(tx) => {
+                DbTx::Sqlite(tx) => {
                     apalis_sqlite::queries::push_tasks(&mut **tx, job.queue, &[task]).await.map_err(queue_error)?;
                 }
-                Tx::Postgres(tx) => {
-                    self.remember(job);
+                DbTx::Postgres(tx) => {
+                    self.record_insert(job);
                     apalis_postgres::queries::push_tasks(&mut **tx, job.queue, vec![task])
                         .await
                         .map_err(queue_error)?;
@@ -195,13 +195,13 @@ impl Chain {
     }
 
     /// Remembers that a job was pushed here, if PostgreSQL will tell of it.
-    fn remember(&self, job: &Push<'_>) {
-        let mut pushed = lock(&self.pushed);
+    fn record_insert(&self, job: &NewJob<'_>) {
+        let mut pushed = lock_mutex(&self.own_inserts);
         if let Some(pushed) = pushed.as_mut()
-            && job.due_at.is_none_or(|due| due <= afterload_core::clock::now())
+            && job.due_at.is_none_or(|due| due <= afterload_core::clock::now_millis())
         {
             // Those of transactions that failed are never told of.
-            if pushed.len() >= REMEMBERED {
+            if pushed.len() >= MAX_OWN_INSERTS {
                 pushed.clear();
             }
             pushed.insert(job.step_run.to_owned());
@@ -209,18 +209,21 @@ impl Chain {
     }
 
     /// True if the job is one that this process has pushed and was not told of yet.
-    fn recalls(&self, step_run: &str) -> bool {
-        lock(&self.pushed).as_mut().is_some_and(|pushed| pushed.remove(step_run))
+    fn is_own_insert(&self, step_run: &str) -> bool {
+        lock_mutex(&self.own_inserts).as_mut().is_some_and(|pushed| pushed.remove(step_run))
     }
 
     /// Locks the jobs of these steps until the end of the transaction, in an order that all follow.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn lock(&self, tx: &mut Tx, steps: &[String]) -> Result<()> {
+    pub async fn lock_jobs(&self, tx: &mut DbTx, steps: &[String]) -> Result<()> {
         if tx.dialect() == Dialect::Postgres && !steps.is_empty() {
-            let sql =
-                format!("SELECT id FROM {} WHERE id IN ({}) ORDER BY id FOR UPDATE", self.jobs(), places(steps.len()));
+            let sql = format!(
+                "SELECT id FROM {} WHERE id IN ({}) ORDER BY id FOR UPDATE",
+                self.jobs_table(),
+                sql_placeholders(steps.len())
+            );
             tx.fetch(&sql, &steps.iter().map(Into::into).collect::<Vec<_>>()).await?;
         }
         Ok(())
@@ -230,16 +233,16 @@ impl Chain {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn remove(&self, tx: &mut Tx, step_run: &str) -> Result<()> {
-        tx.execute(&format!("DELETE FROM {} WHERE id = $1", self.jobs()), &args![step_run]).await.map(drop)
+    pub async fn delete_job(&self, tx: &mut DbTx, step_run: &str) -> Result<()> {
+        tx.execute(&format!("DELETE FROM {} WHERE id = $1", self.jobs_table()), &args![step_run]).await.map(drop)
     }
 
     /// True if the step has a job, whoever holds it.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn has_job(&self, tx: &mut Tx, step_run: &str) -> Result<bool> {
-        let sql = format!("SELECT id FROM {} WHERE id = $1", self.jobs());
+    pub async fn has_job(&self, tx: &mut DbTx, step_run: &str) -> Result<bool> {
+        let sql = format!("SELECT id FROM {} WHERE id = $1", self.jobs_table());
         Ok(!tx.fetch(&sql, &args![step_run]).await?.is_empty())
     }
 
@@ -247,42 +250,44 @@ impl Chain {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn missing(&self, until: Millis, limit: u32) -> Result<Vec<String>> {
+    pub async fn steps_without_job(&self, until: UnixMillis, limit: u32) -> Result<Vec<String>> {
         let sql = format!(
-            "SELECT s.id FROM step_runs s WHERE {IS_TO_PUSH}
+            "SELECT s.id FROM step_runs s WHERE {STEP_NEEDS_JOB}
              AND (s.due_at <= $1 OR s.due_at IS NULL AND s.status <> 'sleeping')
-             AND NOT EXISTS (SELECT 1 FROM {} j WHERE j.id = s.id) AND {NOT_PAUSED} LIMIT $2",
-            self.jobs()
+             AND NOT EXISTS (SELECT 1 FROM {} j WHERE j.id = s.id) AND {STEP_NOT_PAUSED} LIMIT $2",
+            self.jobs_table()
         );
-        self.db.fetch(&sql, &args![until, limit]).await?.iter().map(|row| row.text("id")).collect()
+        self.db.fetch(&sql, &args![until, limit]).await?.iter().map(|row| row.get_text("id")).collect()
     }
 
     /// How many jobs there are, in the queue or with workers.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn depth(&self) -> Result<i64> {
-        let row = self.db.fetch_one(&format!("SELECT COUNT(*) AS jobs FROM {}", self.jobs()), &[]).await?;
-        row.map_or(Ok(0), |row| row.int("jobs"))
+    pub async fn count_jobs(&self) -> Result<i64> {
+        let row = self.db.fetch_optional(&format!("SELECT COUNT(*) AS jobs FROM {}", self.jobs_table()), &[]).await?;
+        row.map_or(Ok(0), |row| row.get_int("jobs"))
     }
 
     /// The jobs of each queue.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn depths(&self) -> Result<Vec<Depth>> {
-        let sql =
-            format!("SELECT job_type, COUNT(*) AS jobs, COUNT(lock_by) AS held FROM {} GROUP BY job_type", self.jobs());
-        let depth = |row: &Row| {
-            let held = row.int("held")?;
-            Ok(Depth { queue: row.text("job_type")?, waiting: row.int("jobs")? - held, held })
+    pub async fn count_jobs_by_queue(&self) -> Result<Vec<QueueDepth>> {
+        let sql = format!(
+            "SELECT job_type, COUNT(*) AS jobs, COUNT(lock_by) AS held FROM {} GROUP BY job_type",
+            self.jobs_table()
+        );
+        let depth = |row: &DbRow| {
+            let held = row.get_int("held")?;
+            Ok(QueueDepth { queue: row.get_text("job_type")?, waiting: row.get_int("jobs")? - held, running: held })
         };
         self.db.fetch(&sql, &[]).await?.iter().map(depth).collect()
     }
 
     /// Wakes the workers of a queue in this process.
-    pub fn wake(&self, queue: &str) {
-        self.signal(queue).notify_one();
+    pub fn wake_queue(&self, queue: &str) {
+        self.wake_signal(queue).notify_one();
     }
 
     /// Wakes the workers of this process that have a job to take: those whose time has come, and those that nobody told of.
@@ -290,12 +295,12 @@ impl Chain {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn wake_due(&self) -> Result<()> {
-        let queues: Vec<String> = lock(&self.workers).keys().cloned().collect();
+    pub async fn wake_due_queues(&self) -> Result<()> {
+        let queues: Vec<String> = lock_mutex(&self.workers).keys().cloned().collect();
         if queues.is_empty() {
             return Ok(());
         }
-        let jobs = self.jobs();
+        let jobs = self.jobs_table();
         let now = match self.db.dialect() {
             Dialect::Sqlite => "unixepoch()",
             Dialect::Postgres => "now()",
@@ -307,30 +312,30 @@ impl Chain {
             )
         });
         let sql = looks.collect::<Vec<_>>().join(" UNION ALL ");
-        for row in self.db.fetch(&sql, &queues.iter().map(Arg::from).collect::<Vec<_>>()).await? {
-            self.wake(&row.text("queue")?);
+        for row in self.db.fetch(&sql, &queues.iter().map(SqlArg::from).collect::<Vec<_>>()).await? {
+            self.wake_queue(&row.get_text("queue")?);
         }
         Ok(())
     }
 
-    fn signal(&self, queue: &str) -> Arc<Notify> {
-        lock(&self.signals).entry(queue.to_owned()).or_default().clone()
+    fn wake_signal(&self, queue: &str) -> Arc<Notify> {
+        lock_mutex(&self.wake_signals).entry(queue.to_owned()).or_default().clone()
     }
 
     /// How often [`Chain::keep_alive`] wants to be called.
-    pub const KEEP_ALIVE: Duration = HEARTBEAT;
+    pub const LEASE_RENEW_INTERVAL: Duration = HEARTBEAT_INTERVAL;
 
     /// How often [`Chain::wake_due`] wants to be called.
-    pub const WAKE_DUE: Duration = Duration::from_secs(1);
+    pub const WAKE_DUE_INTERVAL: Duration = Duration::from_secs(1);
 }
 
 /// `$1, $2, …`
-fn places(count: usize) -> String {
+fn sql_placeholders(count: usize) -> String {
     (1..=count).map(|place| format!("${place}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Whole seconds, as the queue stores times; rounded up, so that nothing starts early.
-fn seconds(millis: Millis) -> i64 {
+fn ceil_seconds(millis: UnixMillis) -> i64 {
     millis.div_euclid(1000) + i64::from(millis.rem_euclid(1000) > 0)
 }
 
@@ -353,7 +358,7 @@ async fn require_extensions(pool: &sqlx::PgPool) -> Result<()> {
                 "database_extension_missing",
                 format!("PostgreSQL lacks the extension `{name}`, and creating it failed: {error}"),
             )
-            .hint(format!("let an administrator run `{create};` in this database"))
+            .with_hint(format!("let an administrator run `{create};` in this database"))
         })?;
     }
     Ok(())
@@ -361,10 +366,10 @@ async fn require_extensions(pool: &sqlx::PgPool) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::seconds;
+    use super::ceil_seconds;
 
     #[test]
     fn due_times_are_rounded_up_to_whole_seconds() {
-        assert_eq!([seconds(0), seconds(1), seconds(1000), seconds(1001)], [0, 1, 1, 2]);
+        assert_eq!([ceil_seconds(0), ceil_seconds(1), ceil_seconds(1000), ceil_seconds(1001)], [0, 1, 1, 2]);
     }
 }

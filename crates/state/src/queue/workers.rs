@@ -16,62 +16,68 @@ use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{Chain, Gate, HEARTBEAT, Handler, Lease, StepJob, lock};
+use super::{HEARTBEAT_INTERVAL, JobHandler, JobQueue, Lease, PauseGate, StepJob, lock_mutex};
 
-const MISSED_HEARTBEATS: usize = 3;
+const MAX_MISSED_HEARTBEATS: usize = 3;
 /// How often a worker looks into the queue unprompted; commits and [`Chain::wake_due`] wake it in time.
-const POLL: Duration = Duration::from_secs(5);
+const JOB_POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// How long to wait before a worker that ended is made anew.
-const PAUSE: Duration = Duration::from_secs(1);
+const WORKER_RESTART_DELAY: Duration = Duration::from_secs(1);
 
 /// A queue to work.
-pub struct Queue {
+pub struct QueueWorkerSpec {
     /// Its name.
     pub name: String,
     /// Jobs that this process works on at the same time.
     pub concurrency: usize,
     /// Whether it is worked at the moment.
-    pub gate: Gate,
+    pub gate: PauseGate,
 }
 
 /// What every job of a queue is given.
 #[derive(Clone)]
-struct Work {
-    chain: Arc<Chain>,
-    handler: Handler,
+struct WorkerData {
+    queue: Arc<JobQueue>,
+    handler: JobHandler,
     /// Outlives the queue's worker, which is made anew after an error of the database while its jobs go on.
     slots: Arc<Semaphore>,
 }
 
 /// A lease in hand, until dropped.
-struct Hand(Arc<Chain>, Lease);
+struct ActiveLease(Arc<JobQueue>, Lease);
 
-impl Drop for Hand {
+impl Drop for ActiveLease {
     fn drop(&mut self) {
-        let mut hands = lock(&self.0.hands);
-        if hands.get(&self.1.step_run).is_some_and(|held| held.is(&self.1)) {
+        let mut hands = lock_mutex(&self.0.active_leases);
+        if hands.get(&self.1.step_run).is_some_and(|held| held.is_same_lease(&self.1)) {
             hands.remove(&self.1.step_run);
         }
     }
 }
 
-impl Chain {
+impl JobQueue {
     /// Works a queue until `stop`, then waits at most `drain` for the jobs in hand. A worker that an error of the
     /// database ends is made anew, under a name of its own, once the leases of this process have been kept alive. So is
     /// one that a closed gate has ended, once the gate opens; its jobs go on meanwhile.
-    pub async fn work(self: Arc<Self>, queue: Queue, handler: Handler, stop: CancellationToken, drain: Duration) {
-        let Queue { name: queue, concurrency, mut gate } = queue;
-        let work = Work { chain: self.clone(), handler, slots: Arc::new(Semaphore::new(concurrency)) };
+    pub async fn run_queue_worker(
+        self: Arc<Self>,
+        queue: QueueWorkerSpec,
+        handler: JobHandler,
+        stop: CancellationToken,
+        drain: Duration,
+    ) {
+        let QueueWorkerSpec { name: queue, concurrency, mut gate } = queue;
+        let work = WorkerData { queue: self.clone(), handler, slots: Arc::new(Semaphore::new(concurrency)) };
         let mut restart = 0;
-        while gate.opened(&stop).await {
+        while gate.wait_until_open(&stop).await {
             let end = stop.child_token();
-            let working = self.work_once(&queue, restart, concurrency, work.clone(), end.clone(), drain);
-            gate.guard(working, &end).await;
-            let ended = lock(&self.workers).remove(&queue);
+            let working = self.run_worker_once(&queue, restart, concurrency, work.clone(), end.clone(), drain);
+            gate.run_until_closed(working, &end).await;
+            let ended = lock_mutex(&self.workers).remove(&queue);
             restart += 1;
             if end.is_cancelled() {
                 if let Some(worker) = ended.filter(|_| !stop.is_cancelled()) {
-                    self.free_fetched(&worker).await;
+                    self.release_fetched_jobs(&worker).await;
                 }
                 continue;
             }
@@ -79,9 +85,9 @@ impl Chain {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => break,
-                    () = tokio::time::sleep(PAUSE) => {}
+                    () = tokio::time::sleep(WORKER_RESTART_DELAY) => {}
                 }
-                if self.keep_alive().await.is_ok() {
+                if self.renew_leases().await.is_ok() {
                     break;
                 }
             }
@@ -92,27 +98,27 @@ impl Chain {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the queue's worker owns the tasks of its jobs")]
-    async fn work_once(
+    async fn run_worker_once(
         &self,
         queue: &str,
         restart: u32,
         concurrency: usize,
-        work: Work,
+        work: WorkerData,
         stop: CancellationToken,
         drain: Duration,
     ) {
         // A name is never used twice: the queue takes the row of a dead worker of the same name for a live one.
         let name = format!("{}-{queue}-{restart}", self.process);
-        lock(&self.workers).insert(queue.to_owned(), name.clone());
+        lock_mutex(&self.workers).insert(queue.to_owned(), name.clone());
         macro_rules! worker {
             ($storage:ident, $config:ty, $pool:expr) => {{
-                let (pool, queue, signal) = ($pool.clone(), queue.to_owned(), self.signal(queue));
+                let (pool, queue, signal) = ($pool.clone(), queue.to_owned(), self.wake_signal(queue));
                 move |_| {
                     let config = <$config>::default()
                         .queue(&queue)
                         .batch_size(1)
-                        .heartbeat_interval(HEARTBEAT)
-                        .missed_heartbeats(MISSED_HEARTBEATS as _)
+                        .heartbeat_interval(HEARTBEAT_INTERVAL)
+                        .missed_heartbeats(MAX_MISSED_HEARTBEATS as _)
                         .lock_tasks(false)
                         .persist_results(false);
                     let backend = $storage::<StepJob>::new(&pool)
@@ -123,14 +129,14 @@ impl Chain {
                         .data(work.clone())
                         .concurrency(concurrency)
                         .parallelize(tokio::spawn)
-                        .build(handle)
+                        .build(handle_job)
                 }
             }};
         }
         let monitor = Monitor::new().should_restart(|_, _| false);
-        let monitor = if let Some(pool) = self.db.sqlite() {
+        let monitor = if let Some(pool) = self.db.sqlite_pool() {
             monitor.register(worker!(SqliteStorage, apalis_sqlite::Config, pool))
-        } else if let Some(pool) = self.db.takers() {
+        } else if let Some(pool) = self.db.fetch_pool() {
             monitor.register(worker!(PostgresStorage, apalis_postgres::Config, pool))
         } else {
             monitor
@@ -145,22 +151,22 @@ impl Chain {
     }
 }
 
-async fn handle(
+async fn handle_job(
     _: StepJob,
     id: TaskId,
     attempt: Attempt,
     worker: WorkerContext,
-    work: Data<Work>,
+    work: Data<WorkerData>,
 ) -> Result<(), BoxDynError> {
     // The worker counts the attempt up before it calls; the row still holds the number as fetched.
     let attempts = attempt.current() as i64 - 1;
     let (step_run, worker, lost) = (id.to_string(), worker.name().to_owned(), CancellationToken::new());
     let lease = Lease { step_run, worker, attempts, lost };
     let _slot = work.slots.acquire().await?;
-    if !take_in_hand(&work.chain, &lease) {
+    if !register_lease(&work.queue, &lease) {
         return Ok(());
     }
-    let hand = Hand(work.chain.clone(), lease.clone());
+    let hand = ActiveLease(work.queue.clone(), lease.clone());
     if AssertUnwindSafe((work.handler)(lease)).catch_unwind().await.is_err() {
         // Out of hand, its job is freed by the sweep and fetched again.
         tracing::error!(step_run = hand.1.step_run, "working on a job broke down");
@@ -170,9 +176,9 @@ async fn handle(
 
 /// False if somebody here works under this very lease: the server broke down right behind a fetch and forgot it, so that the
 /// same worker could fetch the job once more.
-fn take_in_hand(chain: &Chain, lease: &Lease) -> bool {
-    let mut hands = lock(&chain.hands);
-    if hands.get(&lease.step_run).is_some_and(|held| held.is(lease)) {
+fn register_lease(chain: &JobQueue, lease: &Lease) -> bool {
+    let mut hands = lock_mutex(&chain.active_leases);
+    if hands.get(&lease.step_run).is_some_and(|held| held.is_same_lease(lease)) {
         return false;
     }
     hands.insert(lease.step_run.clone(), lease.clone());
@@ -181,9 +187,9 @@ fn take_in_hand(chain: &Chain, lease: &Lease) -> bool {
 
 /// Wakes a worker by `signal` and by the tick. It re-arms itself after every event: the queue's poller drops a ready
 /// event without arming a waker for the next, and would sleep until its heartbeat.
-struct Rewake(BoxStream<'static, ()>);
+struct WakeStream(BoxStream<'static, ()>);
 
-impl Stream for Rewake {
+impl Stream for WakeStream {
     type Item = ();
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<()>> {
@@ -197,8 +203,8 @@ impl Stream for Rewake {
     }
 }
 
-fn wake_stream(signal: Arc<Notify>) -> Rewake {
-    let tick = futures::stream::unfold(tokio::time::interval(POLL), |mut interval| async move {
+fn wake_stream(signal: Arc<Notify>) -> WakeStream {
+    let tick = futures::stream::unfold(tokio::time::interval(JOB_POLL_INTERVAL), |mut interval| async move {
         interval.tick().await;
         Some(((), interval))
     });
@@ -206,7 +212,7 @@ fn wake_stream(signal: Arc<Notify>) -> Rewake {
         signal.notified().await;
         Some(((), signal))
     });
-    Rewake(futures::stream::select(tick, signal).boxed())
+    WakeStream(futures::stream::select(tick, signal).boxed())
 }
 
 #[cfg(test)]
@@ -218,13 +224,13 @@ mod tests {
     async fn a_lease_is_taken_in_hand_once() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("afterload.db").display());
-        let chain = Chain::open(Db::open(&url).await.unwrap()).await.unwrap();
+        let chain = JobQueue::open(Db::open(&url).await.unwrap()).await.unwrap();
         let lease = |attempts| {
             let (step_run, worker, lost) = ("step".to_owned(), "worker".to_owned(), CancellationToken::new());
             Lease { step_run, worker, attempts, lost }
         };
         // Another attempt is another lease.
-        let taken = [0, 0, 1].map(|attempts| take_in_hand(&chain, &lease(attempts)));
+        let taken = [0, 0, 1].map(|attempts| register_lease(&chain, &lease(attempts)));
         assert_eq!(taken, [true, false, true]);
     }
 }

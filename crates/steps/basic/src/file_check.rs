@@ -9,12 +9,12 @@ use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_core::units::ByteSize;
 use afterload_media_type as media;
-use afterload_object_store::Objects;
-use afterload_pipeline::{Check, Dynamic};
-use afterload_step_api::{Context, Report, Step};
+use afterload_object_store::ObjectStore;
+use afterload_pipeline::{Templated, Validator};
+use afterload_step_api::{ProgressUpdate, Step, StepContext};
 
 /// The bytes from which the type is told. The header of a JPEG may stand behind large segments.
-const HEAD: usize = 1 << 20;
+const SNIFF_BYTES: usize = 1 << 20;
 
 /// Checks a file by its bytes: its type, its size, its digest. A pipeline that begins with it fails with a clear code
 /// before any work is done.
@@ -25,7 +25,7 @@ const HEAD: usize = 1 << 20;
 #[serde(deny_unknown_fields)]
 pub struct FileCheck {
     /// The file.
-    pub source: Dynamic<File>,
+    pub source: Templated<File>,
     /// The media types that are accepted, such as `[image/*, application/pdf]`; default: all.
     #[serde(default)]
     pub accept: Vec<String>,
@@ -34,12 +34,12 @@ pub struct FileCheck {
     pub max_size: Option<ByteSize>,
     /// The SHA-256 that the file must have, as 64 hexadecimal digits.
     #[serde(default)]
-    pub sha256: Option<Dynamic<String>>,
+    pub sha256: Option<Templated<String>>,
 }
 
 /// What later steps may use.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct Outputs {
+pub struct FileCheckOutputs {
     /// The media type.
     pub content_type: String,
     /// Bytes.
@@ -56,82 +56,95 @@ impl Step for FileCheck {
     const KIND: &'static str = "file.check";
     const EXAMPLE: &'static str =
         "source: \"${{ params.photo }}\"\naccept: [image/*, application/pdf]\nmax_size: 20mb\n";
-    type Outputs = Outputs;
-    type Deps = Objects;
+    type Outputs = FileCheckOutputs;
+    type Deps = ObjectStore;
 
-    fn check(&self, check: &mut Check<'_>) {
+    fn check(&self, check: &mut Validator<'_>) {
         for media in &self.accept {
             let fits = media.split_once('/').is_some_and(|(family, kind)| !family.is_empty() && !kind.is_empty());
             if !fits {
-                check.problem(&["accept"], format!("`{media}` is not a media type"), "such as `text/csv` or `image/*`");
+                check.report_invalid(
+                    &["accept"],
+                    format!("`{media}` is not a media type"),
+                    "such as `text/csv` or `image/*`",
+                );
             }
         }
-        if let Some(digest) = self.sha256.as_ref().and_then(Dynamic::known).filter(|digest| !is_digest(digest)) {
+        if let Some(digest) =
+            self.sha256.as_ref().and_then(Templated::as_literal).filter(|digest| !is_sha256_hex(digest))
+        {
             let message = format!("`{digest}` is not a SHA-256");
-            check.problem(&["sha256"], message, "64 hexadecimal digits, as `sha256sum` prints them");
+            check.report_invalid(&["sha256"], message, "64 hexadecimal digits, as `sha256sum` prints them");
         }
     }
 
-    async fn run(self, ctx: Context, objects: Objects) -> Result<Outputs> {
-        let source = self.source.value()?;
-        let expected = self.sha256.map(Dynamic::value).transpose()?;
+    async fn run(self, ctx: StepContext, objects: ObjectStore) -> Result<FileCheckOutputs> {
+        let source = self.source.into_value()?;
+        let expected = self.sha256.map(Templated::into_value).transpose()?;
         let accept: Vec<_> = self.accept.iter().map(|media| media.to_ascii_lowercase()).collect();
-        let mut body = objects.open(&source, 0).await?;
-        check_size(body.stored.size, self.max_size)?;
-        let total = Some(body.stored.size);
+        let mut body = objects.open_object(&source, 0).await?;
+        check_file_size(body.meta.size, self.max_size)?;
+        let total = Some(body.meta.size);
         let (mut head, mut digest, mut size) = (Vec::new(), Sha256::new(), 0);
         let mut content_type = None;
         while let Some(bytes) = body.stream.try_next().await? {
-            ctx.stopped()?;
+            ctx.check_stopped()?;
             digest.update(&bytes);
             size += bytes.len() as u64;
-            check_size(size, self.max_size)?;
+            check_file_size(size, self.max_size)?;
             if content_type.is_none() {
-                head.extend_from_slice(&bytes[..bytes.len().min(HEAD - head.len())]);
-                if head.len() == HEAD {
-                    content_type = Some(accepted(&head, &accept, &source)?);
+                head.extend_from_slice(&bytes[..bytes.len().min(SNIFF_BYTES - head.len())]);
+                if head.len() == SNIFF_BYTES {
+                    content_type = Some(accepted_media_type(&head, &accept, &source)?);
                 }
             }
-            ctx.progress.committed(Report { done: size, total, unit: "bytes".into(), ..Report::default() });
+            ctx.progress.report_committed(ProgressUpdate {
+                done: size,
+                total,
+                unit: "bytes".into(),
+                ..ProgressUpdate::default()
+            });
         }
-        let content_type = content_type.map_or_else(|| accepted(&head, &accept, &source), Ok)?;
+        let content_type = content_type.map_or_else(|| accepted_media_type(&head, &accept, &source), Ok)?;
         let sha256 = hex::encode(digest.finalize());
         if let Some(expected) = expected.filter(|expected| !expected.eq_ignore_ascii_case(&sha256)) {
             let message = format!("the file's SHA-256 is `{sha256}`; expected `{expected}`");
-            return Err(Error::permanent("file_digest_mismatch", message).hint("it was changed or damaged on the way"));
+            return Err(
+                Error::permanent("file_digest_mismatch", message).with_hint("it was changed or damaged on the way")
+            );
         }
-        let (width, height) = media::dimensions(&head).map(|size| (size.width, size.height)).unzip();
-        Ok(Outputs { content_type, size, sha256, width, height })
+        let (width, height) = media::read_image_size(&head).map(|size| (size.width, size.height)).unzip();
+        Ok(FileCheckOutputs { content_type, size, sha256, width, height })
     }
 }
 
-fn is_digest(text: &str) -> bool {
+fn is_sha256_hex(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
-fn check_size(size: u64, most: Option<ByteSize>) -> Result<()> {
+fn check_file_size(size: u64, most: Option<ByteSize>) -> Result<()> {
     match most.filter(|most| size > most.0) {
         Some(most) => {
             Err(Error::permanent("file_too_large", format!("the file has {size} bytes or more; {most} are allowed"))
-                .hint("`max_size` of the step sets the limit"))
+                .with_hint("`max_size` of the step sets the limit"))
         }
         None => Ok(()),
     }
 }
 
 /// The media type, if it is accepted.
-fn accepted(head: &[u8], accept: &[String], source: &File) -> Result<String> {
-    let found = media::sniff(head);
-    if media::accepts(accept, found, &source.name) {
+fn accepted_media_type(head: &[u8], accept: &[String], source: &File) -> Result<String> {
+    let found = media::detect_media_type(head);
+    if media::accepts_media_type(accept, found, &source.name) {
         return Ok(found.to_owned());
     }
     // Of text, the bytes say no more than that; what kind it is, only the sender can know.
     let declared = source.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let kind_of_text = declared.starts_with("text/") || declared.ends_with("/csv");
-    if found == media::TEXT && kind_of_text && media::accepts(accept, &declared, &source.name) {
+    if found == media::MEDIA_TYPE_TEXT && kind_of_text && media::accepts_media_type(accept, &declared, &source.name) {
         return Ok(declared);
     }
     let message = format!("the file is `{found}` by its bytes; expected {}", accept.join(", "));
     Err(Error::permanent("file_type_refused", message)
-        .hint("its name and declared type play no part; send another file"))
+        .with_hint("its name and declared type play no part; send another file"))
 }

@@ -5,8 +5,8 @@ use moxcms::{CmsError, ColorProfile, DataColorSpace, Layout as Channels, Profile
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::inspect::Inspected;
-use super::pixels::{Layout, Pixels};
+use super::inspect::InspectedImage;
+use super::pixels::{PixelLayout, Pixels};
 
 /// What became of a source's colour profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -25,15 +25,15 @@ pub enum ProfileState {
 }
 
 /// How the colours of a source become those of its results.
-pub struct Colours {
+pub struct ColorConverter {
     /// What became of the profile.
     pub state: ProfileState,
     profile: Option<Box<ColorProfile>>,
 }
 
-impl Colours {
+impl ColorConverter {
     /// Reads the profile of a source with such pixels; `keep`: the results carry it.
-    pub fn of(inspected: &Inspected, layout: Layout, keep: bool) -> Self {
+    pub fn for_source(inspected: &InspectedImage, layout: PixelLayout, keep: bool) -> Self {
         let state = |state| Self { state, profile: None };
         let Some(bytes) = &inspected.profile else {
             return state(if inspected.broken_profile { ProfileState::Unusable } else { ProfileState::None });
@@ -41,12 +41,12 @@ impl Colours {
         // Profiles come from strangers too.
         let read = std::panic::catch_unwind(|| ColorProfile::new_from_slice(bytes));
         let profile = match read {
-            Ok(Ok(profile)) if fits(&profile, layout) => profile,
+            Ok(Ok(profile)) if profile_fits(&profile, layout) => profile,
             _ => return state(ProfileState::Unusable),
         };
         match layout {
             // Not every format carries a profile of grey or of inks.
-            Layout::Rgb | Layout::Rgba if keep => return state(ProfileState::Kept),
+            PixelLayout::Rgb | PixelLayout::Rgba if keep => return state(ProfileState::Kept),
             _ if is_srgb(&profile) => return state(ProfileState::Srgb),
             _ => {}
         }
@@ -54,9 +54,9 @@ impl Colours {
     }
 
     /// Brings a result to sRGB, or to the profile that it carries.
-    pub fn apply(&mut self, pixels: Pixels) -> Pixels {
+    pub fn convert_pixels(&mut self, pixels: Pixels) -> Pixels {
         if let Some(profile) = &self.profile {
-            let convert = || converted(&pixels, profile);
+            let convert = || convert_to_srgb(&pixels, profile);
             match std::panic::catch_unwind(std::panic::AssertUnwindSafe(convert)) {
                 Ok(Ok(converted)) => return converted,
                 _ => {
@@ -66,28 +66,28 @@ impl Colours {
             }
         }
         match pixels.layout {
-            Layout::Cmyk => pixels.map(Layout::Rgb, light),
+            PixelLayout::Cmyk => pixels.map_pixels(PixelLayout::Rgb, cmyk_to_rgb),
             _ => pixels,
         }
     }
 }
 
 /// Ink to light as simply as it can be.
-fn light([cyan, magenta, yellow, black]: [u8; 4]) -> [u8; 3] {
-    let through = |ink: u8| scaled(255 - ink, 255 - black);
+fn cmyk_to_rgb([cyan, magenta, yellow, black]: [u8; 4]) -> [u8; 3] {
+    let through = |ink: u8| multiply_channels(255 - ink, 255 - black);
     [through(cyan), through(magenta), through(yellow)]
 }
 
 /// `a * b / 255`, rounded.
-fn scaled(a: u8, b: u8) -> u8 {
+fn multiply_channels(a: u8, b: u8) -> u8 {
     ((u32::from(a) * u32::from(b) + 127) / 255) as u8
 }
 
-fn fits(profile: &ColorProfile, layout: Layout) -> bool {
+fn profile_fits(profile: &ColorProfile, layout: PixelLayout) -> bool {
     match layout {
-        Layout::Grey | Layout::GreyAlpha => profile.color_space == DataColorSpace::Gray,
-        Layout::Rgb | Layout::Rgba => profile.color_space == DataColorSpace::Rgb,
-        Layout::Cmyk => profile.color_space == DataColorSpace::Cmyk,
+        PixelLayout::Gray | PixelLayout::GrayAlpha => profile.color_space == DataColorSpace::Gray,
+        PixelLayout::Rgb | PixelLayout::Rgba => profile.color_space == DataColorSpace::Rgb,
+        PixelLayout::Cmyk => profile.color_space == DataColorSpace::Cmyk,
     }
 }
 
@@ -102,42 +102,44 @@ fn is_srgb(profile: &ColorProfile) -> bool {
     }
 }
 
-fn converted(pixels: &Pixels, profile: &ColorProfile) -> Result<Pixels, CmsError> {
+fn convert_to_srgb(pixels: &Pixels, profile: &ColorProfile) -> Result<Pixels, CmsError> {
     let (from, to, layout) = match pixels.layout {
-        Layout::Grey => (Channels::Gray, Channels::Rgb, Layout::Rgb),
-        Layout::GreyAlpha => (Channels::GrayAlpha, Channels::Rgba, Layout::Rgba),
-        Layout::Rgb => (Channels::Rgb, Channels::Rgb, Layout::Rgb),
-        Layout::Rgba => (Channels::Rgba, Channels::Rgba, Layout::Rgba),
-        Layout::Cmyk => (Channels::Rgba, Channels::Rgb, Layout::Rgb),
+        PixelLayout::Gray => (Channels::Gray, Channels::Rgb, PixelLayout::Rgb),
+        PixelLayout::GrayAlpha => (Channels::GrayAlpha, Channels::Rgba, PixelLayout::Rgba),
+        PixelLayout::Rgb => (Channels::Rgb, Channels::Rgb, PixelLayout::Rgb),
+        PixelLayout::Rgba => (Channels::Rgba, Channels::Rgba, PixelLayout::Rgba),
+        PixelLayout::Cmyk => (Channels::Rgba, Channels::Rgb, PixelLayout::Rgb),
     };
     let srgb = ColorProfile::new_srgb();
     let transform = profile.create_transform_8bit(from, &srgb, to, TransformOptions::default())?;
-    let mut data = vec![0; pixels.size.pixels() as usize * layout.channels()];
+    let mut data = vec![0; pixels.size.pixel_count() as usize * layout.channel_count()];
     transform.transform(&pixels.data, &mut data)?;
     let coloured = Pixels { size: pixels.size, layout, data };
     Ok(match pixels.layout {
-        Layout::Grey => coloured.map(Layout::Grey, |[_, green, _]: [u8; 3]| [green]),
-        Layout::GreyAlpha => coloured.map(Layout::GreyAlpha, |[_, green, _, alpha]: [u8; 4]| [green, alpha]),
+        PixelLayout::Gray => coloured.map_pixels(PixelLayout::Gray, |[_, green, _]: [u8; 3]| [green]),
+        PixelLayout::GrayAlpha => {
+            coloured.map_pixels(PixelLayout::GrayAlpha, |[_, green, _, alpha]: [u8; 4]| [green, alpha])
+        }
         _ => coloured,
     })
 }
 
 /// Lays a picture on a background of one colour.
-pub fn flattened(pixels: Pixels, [red, green, blue]: [u8; 3]) -> Pixels {
+pub fn flatten_alpha(pixels: Pixels, [red, green, blue]: [u8; 3]) -> Pixels {
     let over = |top: u8, bottom: u8, alpha: u8| {
         let (top, bottom, alpha) = (u32::from(top), u32::from(bottom), u32::from(alpha));
         ((top * alpha + bottom * (255 - alpha) + 127) / 255) as u8
     };
     match pixels.layout {
-        Layout::Rgba => pixels.map(Layout::Rgb, |[r, g, b, alpha]: [u8; 4]| {
+        PixelLayout::Rgba => pixels.map_pixels(PixelLayout::Rgb, |[r, g, b, alpha]: [u8; 4]| {
             [over(r, red, alpha), over(g, green, alpha), over(b, blue, alpha)]
         }),
-        Layout::GreyAlpha if red == green && green == blue => {
-            pixels.map(Layout::Grey, |[grey, alpha]: [u8; 2]| [over(grey, red, alpha)])
+        PixelLayout::GrayAlpha if red == green && green == blue => {
+            pixels.map_pixels(PixelLayout::Gray, |[grey, alpha]: [u8; 2]| [over(grey, red, alpha)])
         }
-        Layout::GreyAlpha => pixels.map(Layout::Rgb, |[grey, alpha]: [u8; 2]| {
+        PixelLayout::GrayAlpha => pixels.map_pixels(PixelLayout::Rgb, |[grey, alpha]: [u8; 2]| {
             [over(grey, red, alpha), over(grey, green, alpha), over(grey, blue, alpha)]
         }),
-        Layout::Grey | Layout::Rgb | Layout::Cmyk => pixels,
+        PixelLayout::Gray | PixelLayout::Rgb | PixelLayout::Cmyk => pixels,
     }
 }

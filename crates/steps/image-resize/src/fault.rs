@@ -3,26 +3,27 @@
 use afterload_core::error::Error;
 
 /// What can be read, for messages.
-const READ: &str = "JPEG, PNG, WebP and GIF are read";
+const READABLE_FORMATS: &str = "JPEG, PNG, WebP and GIF are read";
 
 /// It would cost more than the configuration allows.
-pub fn too_large(what: impl Into<String>) -> Error {
-    Error::permanent("image_too_large", what).hint("`limits.image` in the configuration sets the limits")
+pub fn image_too_large(what: impl Into<String>) -> Error {
+    Error::permanent("image_too_large", what).with_hint("`limits.image` in the configuration sets the limits")
 }
 
 /// Its end is missing.
-pub fn truncated(format: &str) -> Error {
+pub fn image_truncated(format: &str) -> Error {
     Error::permanent("image_truncated", format!("the {format} ends before its end"))
-        .hint("it was cut off, most likely while it was uploaded or copied; send it again")
+        .with_hint("it was cut off, most likely while it was uploaded or copied; send it again")
 }
 
 /// It breaks the rules of its format.
-pub fn invalid(format: &str, why: impl std::fmt::Display) -> Error {
+pub fn image_invalid(format: &str, why: impl std::fmt::Display) -> Error {
     Error::permanent("image_invalid", format!("the {format} is damaged: {why}"))
-        .hint("open it in an image editor and save it again")
+        .with_hint("open it in an image editor and save it again")
 }
 
 /// It is something else, or a rare kind that is not read.
-pub fn unsupported(what: impl std::fmt::Display) -> Error {
-    Error::permanent("image_unsupported", format!("{what}; {READ}")).hint("convert it to one of these first")
+pub fn image_unsupported(what: impl std::fmt::Display) -> Error {
+    Error::permanent("image_unsupported", format!("{what}; {READABLE_FORMATS}"))
+        .with_hint("convert it to one of these first")
 }

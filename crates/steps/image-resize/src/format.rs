@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// The format of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub enum ImageFormat {
     /// JPEG.
     Jpeg,
     /// PNG.
@@ -20,7 +20,7 @@ pub enum Format {
 /// The format of a result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Target {
+pub enum OutputFormat {
     /// JPEG, without transparency.
     Jpeg,
     /// PNG, without loss.
@@ -32,18 +32,18 @@ pub enum Target {
     Keep,
 }
 
-impl Target {
+impl OutputFormat {
     /// The format to write for a source.
-    pub fn of(self, source: Format) -> Format {
+    pub fn for_source(self, source: ImageFormat) -> ImageFormat {
         match (self, source) {
-            (Self::Jpeg, _) | (Self::Keep, Format::Jpeg) => Format::Jpeg,
-            (Self::Webp, _) | (Self::Keep, Format::Webp) => Format::Webp,
-            (Self::Png, _) | (Self::Keep, Format::Png | Format::Gif) => Format::Png,
+            (Self::Jpeg, _) | (Self::Keep, ImageFormat::Jpeg) => ImageFormat::Jpeg,
+            (Self::Webp, _) | (Self::Keep, ImageFormat::Webp) => ImageFormat::Webp,
+            (Self::Png, _) | (Self::Keep, ImageFormat::Png | ImageFormat::Gif) => ImageFormat::Png,
         }
     }
 }
 
-impl Format {
+impl ImageFormat {
     /// As people write it.
     pub fn name(self) -> &'static str {
         match self {
@@ -55,7 +55,7 @@ impl Format {
     }
 
     /// The end of file names.
-    pub fn extension(self) -> &'static str {
+    pub fn file_extension(self) -> &'static str {
         match self {
             Self::Jpeg => "jpg",
             Self::Png => "png",
@@ -65,7 +65,7 @@ impl Format {
     }
 
     /// The media type.
-    pub fn media(self) -> &'static str {
+    pub fn media_type(self) -> &'static str {
         match self {
             Self::Jpeg => "image/jpeg",
             Self::Png => "image/png",
@@ -75,7 +75,7 @@ impl Format {
     }
 
     /// The longest side that it can hold.
-    pub fn longest_side(self) -> u32 {
+    pub fn max_side(self) -> u32 {
         match self {
             Self::Jpeg | Self::Gif => 65_535,
             Self::Webp => 16_383,

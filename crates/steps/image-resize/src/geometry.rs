@@ -1,17 +1,17 @@
 //! The geometry language of ImageMagick, with Paperclip's `#`, and ImageMagick's arithmetic to the pixel.
 
-use afterload_media_type::Size;
+use afterload_media_type::PixelSize;
 
 /// How large a result is to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Geometry {
-    numbers: Numbers,
-    shape: Shape,
-    only: Option<Only>,
+    numbers: GeometryNumbers,
+    mode: GeometryMode,
+    condition: Option<ResizeCondition>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Numbers {
+enum GeometryNumbers {
     /// `WxH`, `W`, `xH`.
     Pixels(Option<u32>, Option<u32>),
     /// `N%`, `NxM%`, `xM%`.
@@ -21,7 +21,7 @@ enum Numbers {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Shape {
+enum GeometryMode {
     /// All of it fits in.
     Fit,
     /// `^`: nothing stays empty.
@@ -33,7 +33,7 @@ enum Shape {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Only {
+enum ResizeCondition {
     /// `>`
     Shrink,
     /// `<`
@@ -42,166 +42,172 @@ enum Only {
 
 /// What a geometry means for one picture: scale all of it to `scaled`, then take `size` of it from `left`, `top`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fit {
+pub struct ScaleCrop {
     /// The whole picture's size.
-    pub scaled: Size,
+    pub scaled: PixelSize,
     /// What is cut off on the left.
     pub left: u32,
     /// What is cut off at the top.
     pub top: u32,
     /// The size of the result.
-    pub size: Size,
+    pub size: PixelSize,
 }
 
 /// Why a text is no geometry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GeometryFault {
+pub struct GeometryError {
     /// What is wrong.
     pub message: String,
     /// What to do.
     pub hint: &'static str,
 }
 
-const FORMS: &str = "such as `800x600`, `800`, `x600`, `800x600>`, `100x100#` or `50%`";
+const GEOMETRY_HINT: &str = "such as `800x600`, `800`, `x600`, `800x600>`, `100x100#` or `50%`";
 /// The longest side that any of the formats can hold.
-const MAX_SIDE: u32 = 65_535;
+const MAX_GEOMETRY_SIDE: u32 = 65_535;
 
 impl std::str::FromStr for Geometry {
-    type Err = GeometryFault;
+    type Err = GeometryError;
 
-    fn from_str(text: &str) -> Result<Self, GeometryFault> {
-        let fault =
-            |why: &str, hint| GeometryFault { message: format!("`{}` is not a geometry: {why}", shown(text)), hint };
-        let (first, rest) = number(text.trim());
+    fn from_str(text: &str) -> Result<Self, GeometryError> {
+        let fault = |why: &str, hint| GeometryError {
+            message: format!("`{}` is not a geometry: {why}", shorten_text(text)),
+            hint,
+        };
+        let (first, rest) = split_number(text.trim());
         let (early, rest) = rest.strip_prefix('%').map_or((false, rest), |rest| (true, rest));
         let (second, flags) = match rest.strip_prefix(['x', 'X']) {
-            Some(rest) => number(rest),
+            Some(rest) => split_number(rest),
             None => ("", rest),
         };
         if first.is_empty() && second.is_empty() {
-            return Err(fault("it names neither a width nor a height", FORMS));
+            return Err(fault("it names neither a width nor a height", GEOMETRY_HINT));
         }
         let mut seen = [false; 7];
         for flag in flags.chars() {
             let Some(known) = "%@!^#><".find(flag) else {
-                return Err(fault(&format!("`{flag}` has no meaning there"), FORMS));
+                return Err(fault(&format!("`{flag}` has no meaning there"), GEOMETRY_HINT));
             };
             if std::mem::replace(&mut seen[known], true) {
-                return Err(fault(&format!("`{flag}` stands there twice"), FORMS));
+                return Err(fault(&format!("`{flag}` stands there twice"), GEOMETRY_HINT));
             }
         }
         let [percent, area, exact, fill, crop, shrink, enlarge] = seen;
         let numbers = match (percent || early, area) {
-            (true, true) => return Err(fault("`%` and `@` exclude each other", FORMS)),
-            (true, false) => Numbers::Percent(percentage(first), percentage(second)),
-            (false, true) if second.is_empty() => Numbers::Area(first.parse().unwrap_or(f64::NAN)),
+            (true, true) => return Err(fault("`%` and `@` exclude each other", GEOMETRY_HINT)),
+            (true, false) => GeometryNumbers::Percent(parse_percentage(first), parse_percentage(second)),
+            (false, true) if second.is_empty() => GeometryNumbers::Area(first.parse().unwrap_or(f64::NAN)),
             (false, true) => {
                 return Err(fault("`@` takes one number", "write `10000@` for at most 10,000 pixels in all"));
             }
-            (false, false) => Numbers::Pixels(pixels(first), pixels(second)),
+            (false, false) => GeometryNumbers::Pixels(parse_pixels(first), parse_pixels(second)),
         };
-        if !numbers.are_sound(first, second) {
+        if !numbers.are_valid(first, second) {
             let hint = "pixels are whole numbers from 1 to 65535, percentages go up to 10000";
             return Err(fault("its numbers cannot be used", hint));
         }
         let shape = match (exact, fill, crop) {
-            (false, false, false) => Shape::Fit,
-            (true, false, false) => Shape::Exact,
-            (false, true, false) => Shape::Fill,
-            (false, false, true) => Shape::Crop,
-            _ => return Err(fault("`!`, `^` and `#` exclude each other", FORMS)),
+            (false, false, false) => GeometryMode::Fit,
+            (true, false, false) => GeometryMode::Exact,
+            (false, true, false) => GeometryMode::Fill,
+            (false, false, true) => GeometryMode::Crop,
+            _ => return Err(fault("`!`, `^` and `#` exclude each other", GEOMETRY_HINT)),
         };
-        if shape != Shape::Fit && area {
-            return Err(fault("`@` keeps the proportions and goes with `>` and `<` only", FORMS));
+        if shape != GeometryMode::Fit && area {
+            return Err(fault("`@` keeps the proportions and goes with `>` and `<` only", GEOMETRY_HINT));
         }
         let only = match (shrink, enlarge) {
             (false, false) => None,
-            (true, false) => Some(Only::Shrink),
-            (false, true) => Some(Only::Enlarge),
-            (true, true) => return Err(fault("`>` and `<` exclude each other", FORMS)),
+            (true, false) => Some(ResizeCondition::Shrink),
+            (false, true) => Some(ResizeCondition::Enlarge),
+            (true, true) => return Err(fault("`>` and `<` exclude each other", GEOMETRY_HINT)),
         };
-        if shape == Shape::Crop && (only.is_some() || !matches!(numbers, Numbers::Pixels(Some(_), Some(_)))) {
+        if shape == GeometryMode::Crop
+            && (only.is_some() || !matches!(numbers, GeometryNumbers::Pixels(Some(_), Some(_))))
+        {
             return Err(fault("`#` needs a width and a height and nothing else", "write `100x100#`"));
         }
-        Ok(Self { numbers, shape, only })
+        Ok(Self { numbers, mode: shape, condition: only })
     }
 }
 
-impl Numbers {
-    fn are_sound(self, first: &str, second: &str) -> bool {
+impl GeometryNumbers {
+    fn are_valid(self, first: &str, second: &str) -> bool {
         match self {
             Self::Pixels(width, height) => width.is_some() != first.is_empty() && height.is_some() != second.is_empty(),
             Self::Percent(x, y) => x.is_some() != first.is_empty() && y.is_some() != second.is_empty(),
-            Self::Area(area) => (1.0..=f64::from(MAX_SIDE) * f64::from(MAX_SIDE)).contains(&area),
+            Self::Area(area) => (1.0..=f64::from(MAX_GEOMETRY_SIDE) * f64::from(MAX_GEOMETRY_SIDE)).contains(&area),
         }
     }
 }
 
 /// At most 40 characters, for messages.
-fn shown(text: &str) -> String {
+fn shorten_text(text: &str) -> String {
     text.chars().take(40).collect()
 }
 
 /// Digits and points from the start, and what follows.
-fn number(text: &str) -> (&str, &str) {
+fn split_number(text: &str) -> (&str, &str) {
     text.split_at(text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len()))
 }
 
-fn pixels(digits: &str) -> Option<u32> {
-    digits.parse().ok().filter(|pixels| (1..=MAX_SIDE).contains(pixels))
+fn parse_pixels(digits: &str) -> Option<u32> {
+    digits.parse().ok().filter(|pixels| (1..=MAX_GEOMETRY_SIDE).contains(pixels))
 }
 
-fn percentage(digits: &str) -> Option<f64> {
+fn parse_percentage(digits: &str) -> Option<f64> {
     digits.parse().ok().filter(|percent| *percent > 0.0 && *percent <= 10_000.0)
 }
 
 impl Geometry {
     /// What it means for a picture of this size. The steps and roundings are ImageMagick's, also where they surprise.
-    pub fn fit(&self, of: Size) -> Fit {
-        let (width, height) = self.scaled(f64::from(of.width), f64::from(of.height));
-        let scaled = Size::new(width.max(1.0) as u32, height.max(1.0) as u32);
-        match (self.shape, self.numbers) {
-            (Shape::Crop, Numbers::Pixels(Some(width), Some(height))) => {
-                let scaled = Size::new(scaled.width.max(width), scaled.height.max(height));
+    pub fn scale_crop_for(&self, of: PixelSize) -> ScaleCrop {
+        let (width, height) = self.scaled_size(f64::from(of.width), f64::from(of.height));
+        let scaled = PixelSize::new(width.max(1.0) as u32, height.max(1.0) as u32);
+        match (self.mode, self.numbers) {
+            (GeometryMode::Crop, GeometryNumbers::Pixels(Some(width), Some(height))) => {
+                let scaled = PixelSize::new(scaled.width.max(width), scaled.height.max(height));
                 let (left, top) = ((scaled.width - width) / 2, (scaled.height - height) / 2);
-                Fit { scaled, left, top, size: Size::new(width, height) }
+                ScaleCrop { scaled, left, top, size: PixelSize::new(width, height) }
             }
-            _ => Fit { scaled, left: 0, top: 0, size: scaled },
+            _ => ScaleCrop { scaled, left: 0, top: 0, size: scaled },
         }
     }
 
-    fn scaled(&self, width: f64, height: f64) -> (f64, f64) {
+    fn scaled_size(&self, width: f64, height: f64) -> (f64, f64) {
         let (mut before, mut named) = ((width, height), (true, true));
         let wanted = match self.numbers {
-            Numbers::Pixels(w, h) => {
+            GeometryNumbers::Pixels(w, h) => {
                 named = (w.is_some(), h.is_some());
                 (w.map_or(width, f64::from), h.map_or(height, f64::from))
             }
-            Numbers::Percent(x, y) => {
+            GeometryNumbers::Percent(x, y) => {
                 let x_share = x.unwrap_or(100.0);
                 let y_share = y.unwrap_or(x_share);
-                before = (round(x_share * width / 100.0).max(1.0), round(y_share * height / 100.0).max(1.0));
+                before =
+                    (round_half_up(x_share * width / 100.0).max(1.0), round_half_up(y_share * height / 100.0).max(1.0));
                 before
             }
-            Numbers::Area(area) => {
+            GeometryNumbers::Area(area) => {
                 named = (true, false);
-                (round(area), height)
+                (round_half_up(area), height)
             }
         };
-        let mut to = match self.shape {
-            Shape::Exact => wanted,
+        let mut to = match self.mode {
+            GeometryMode::Exact => wanted,
             _ if wanted == before => wanted,
             shape => {
-                let factor = factor(wanted, before, named, matches!(shape, Shape::Fill | Shape::Crop));
-                (round(factor * before.0).max(1.0), round(factor * before.1).max(1.0))
+                let factor =
+                    scale_factor(wanted, before, named, matches!(shape, GeometryMode::Fill | GeometryMode::Crop));
+                (round_half_up(factor * before.0).max(1.0), round_half_up(factor * before.1).max(1.0))
             }
         };
-        match self.only {
-            Some(Only::Shrink) => to = (to.0.min(before.0), to.1.min(before.1)),
-            Some(Only::Enlarge) => to = (to.0.max(before.0), to.1.max(before.1)),
+        match self.condition {
+            Some(ResizeCondition::Shrink) => to = (to.0.min(before.0), to.1.min(before.1)),
+            Some(ResizeCondition::Enlarge) => to = (to.0.max(before.0), to.1.max(before.1)),
             None => {}
         }
-        if let Numbers::Area(area) = self.numbers {
+        if let GeometryNumbers::Area(area) = self.numbers {
             // ImageMagick adds the root of its smallest number, so that whole results do not fall below themselves.
             let root = (area + 1e-12_f64.sqrt()).sqrt();
             let distance = (width * height).sqrt();
@@ -215,7 +221,7 @@ impl Geometry {
 }
 
 /// The factor that brings a picture to the wanted size with its proportions kept.
-fn factor(wanted: (f64, f64), of: (f64, f64), named: (bool, bool), fill: bool) -> f64 {
+fn scale_factor(wanted: (f64, f64), of: (f64, f64), named: (bool, bool), fill: bool) -> f64 {
     let (x, y) = (wanted.0 / of.0, wanted.1 / of.1);
     match named {
         (true, true) if fill => x.max(y),
@@ -227,6 +233,6 @@ fn factor(wanted: (f64, f64), of: (f64, f64), named: (bool, bool), fill: bool) -
     }
 }
 
-fn round(value: f64) -> f64 {
+fn round_half_up(value: f64) -> f64 {
     (value + 0.5).floor()
 }

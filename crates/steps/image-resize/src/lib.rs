@@ -32,19 +32,19 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 pub use colour::ProfileState;
-pub use format::{Format, Target};
-pub use geometry::{Fit, Geometry, GeometryFault};
-pub use inspect::{Inspected, inspect};
+pub use format::{ImageFormat, OutputFormat};
+pub use geometry::{Geometry, GeometryError, ScaleCrop};
+pub use inspect::{InspectedImage, inspect_image};
 pub use limits::ImageLimits;
-pub use pool::Images;
-pub use render::{Picture, Plan, render};
-pub use style::{Settings, Style, Wanted};
+pub use pool::ImagePool;
+pub use render::{RenderPlan, RenderedImage, render_images};
+pub use style::{ImageStyle, OutputSpec, StyleSettings};
 
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
-use afterload_object_store::Objects;
-use afterload_pipeline::{Check, Dynamic};
-use afterload_step_api::{Context, Report, Step};
+use afterload_object_store::ObjectStore;
+use afterload_pipeline::{Templated, Validator};
+use afterload_step_api::{ProgressUpdate, Step, StepContext};
 
 /// Makes pictures of other sizes and formats: thumbnails, previews, versions for the web. JPEG, PNG, WebP and GIF are
 /// read, told apart by their bytes; of an animation the first frame. The source is decoded once for all styles.
@@ -57,16 +57,16 @@ use afterload_step_api::{Context, Report, Step};
 #[serde(deny_unknown_fields)]
 pub struct ImageResize {
     /// The picture.
-    pub source: Dynamic<File>,
+    pub source: Templated<File>,
     /// The results by name, each a geometry such as `800x600>` or a map of settings. `WxH` fits in, `W` and `xH` name one
     /// side, `N%` scales, `N@` limits the pixels in all; behind it `>` only shrinks, `<` only enlarges, `!` ignores the
     /// proportions, `^` fills and juts out, `#` fills and cuts off what juts out. Sizes are ImageMagick's, to the pixel.
-    pub styles: BTreeMap<String, Style>,
+    pub styles: BTreeMap<String, ImageStyle>,
     /// The format of the results.
     #[serde(default)]
-    pub format: Target,
+    pub format: OutputFormat,
     /// The quality of JPEG and WebP, from 1 to 100.
-    #[serde(default = "quality")]
+    #[serde(default = "default_quality")]
     #[schemars(range(min = 1, max = 100))]
     pub quality: u64,
     /// The colour behind transparent pixels, such as `"#ffffff"`; default: white for JPEG, and transparent stays
@@ -83,16 +83,16 @@ pub struct ImageResize {
 
 /// What later steps may use.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct Outputs {
+pub struct ImageResizeOutputs {
     /// The results by the names of their styles; each is a file with its size.
-    pub styles: BTreeMap<String, Image>,
+    pub styles: BTreeMap<String, ResizedImage>,
     /// What the source is.
     pub source: SourceImage,
 }
 
 /// A result.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct Image {
+pub struct ResizedImage {
     /// The file.
     #[serde(flatten)]
     pub file: File,
@@ -110,7 +110,7 @@ pub struct SourceImage {
     /// Pixels from top to bottom, when it is upright.
     pub height: u32,
     /// Its format.
-    pub format: Format,
+    pub format: ImageFormat,
     /// How the camera was held: 1 to 8, as EXIF counts; 1 is upright.
     pub orientation: u8,
     /// Whether it has more than one frame.
@@ -123,9 +123,9 @@ pub struct SourceImage {
 #[derive(Clone)]
 pub struct ImageResizeDeps {
     /// Memory and cores for pictures.
-    pub images: Images,
+    pub images: ImagePool,
     /// Files in any bucket.
-    pub objects: Objects,
+    pub objects: ObjectStore,
 }
 
 impl Step for ImageResize {
@@ -140,94 +140,101 @@ styles:
 format: keep
 quality: 80
 "##;
-    type Outputs = Outputs;
+    type Outputs = ImageResizeOutputs;
     type Deps = ImageResizeDeps;
 
-    fn check(&self, check: &mut Check<'_>) {
-        self.problems(check);
+    fn check(&self, check: &mut Validator<'_>) {
+        self.check_options(check);
     }
 
-    async fn run(self, ctx: Context, deps: ImageResizeDeps) -> Result<Outputs> {
-        let wanted = self.wanted()?;
-        let source = self.source.value()?;
+    async fn run(self, ctx: StepContext, deps: ImageResizeDeps) -> Result<ImageResizeOutputs> {
+        let wanted = self.output_specs()?;
+        let source = self.source.into_value()?;
         let limits = Arc::new(deps.images.limits.clone());
-        let _file = deps.images.file(&ctx.stop).await?;
-        let bytes = load(&ctx, &deps, &source).await?;
+        let _file = deps.images.acquire_file_slot(&ctx.stop).await?;
+        let bytes = load_source(&ctx, &deps, &source).await?;
         let (looked_at, inspecting) = (bytes.clone(), limits.clone());
-        let inspected = blocking(move || inspect(&looked_at, &inspecting)).await?;
-        let plan = Plan::new(&inspected, wanted, self.keep_metadata, &limits)?;
-        let room = deps.images.room(plan.memory, &ctx.stop).await?;
+        let inspected = run_blocking(move || inspect_image(&looked_at, &inspecting)).await?;
+        let plan = RenderPlan::new(&inspected, wanted, self.keep_metadata, &limits)?;
+        let room = deps.images.acquire_memory(plan.memory, &ctx.stop).await?;
 
         let total = self.styles.len() as u64;
         let facts = inspected.clone();
-        let (made, mut pictures) = mpsc::channel::<Picture>(1);
+        let (made, mut pictures) = mpsc::channel::<RenderedImage>(1);
         let stop = ctx.stop.clone();
-        let work = blocking(move || {
+        let work = run_blocking(move || {
             let _room = room;
             let stopped = || match stop.is_cancelled() {
                 true => Err(Error::stopped("step_stopped", "the step was asked to stop")),
                 false => Ok(()),
             };
             let gone = |_| Error::stopped("step_stopped", "nobody waits for the results any more");
-            render(&inspected, &bytes, plan, &limits, &stopped, |picture| made.blocking_send(picture).map_err(gone))
+            render_images(&inspected, &bytes, plan, &limits, &stopped, |picture| {
+                made.blocking_send(picture).map_err(gone)
+            })
         });
         let ctx = &ctx;
         // It owns the receiver: once it has failed, the work finds nobody to hand results to, and ends.
         let store = async move {
             let mut styles = BTreeMap::new();
             while let Some(picture) = pictures.recv().await {
-                let (name, image) = stored(ctx, picture).await?;
+                let (name, image) = store_image(ctx, picture).await?;
                 styles.insert(name, image);
                 let done = styles.len() as u64;
-                ctx.progress.committed(Report { done, total: Some(total), unit: "styles".into(), ..Report::default() });
+                ctx.progress.report_committed(ProgressUpdate {
+                    done,
+                    total: Some(total),
+                    unit: "styles".into(),
+                    ..ProgressUpdate::default()
+                });
             }
             Ok::<_, Error>(styles)
         };
         let (profile, styles) = tokio::join!(work, store);
         // Work that nobody waited for fails too, but for a reason of no interest.
         let (styles, profile) = (styles?, profile?);
-        let seen = facts.seen();
+        let seen = facts.upright_size();
         let source = SourceImage {
             width: seen.width,
             height: seen.height,
             format: facts.format,
-            orientation: facts.orientation.exif(),
+            orientation: facts.orientation.exif_value(),
             animated: facts.animated,
             profile,
         };
-        Ok(Outputs { styles, source })
+        Ok(ImageResizeOutputs { styles, source })
     }
 }
 
 /// Reads the source, all of it: pictures are small, and their limit is looked at before the first byte.
-async fn load(ctx: &Context, deps: &ImageResizeDeps, source: &File) -> Result<Bytes> {
+async fn load_source(ctx: &StepContext, deps: &ImageResizeDeps, source: &File) -> Result<Bytes> {
     let limits = &deps.images.limits;
-    let mut body = deps.objects.open(source, 0).await?;
-    render::check_file(body.stored.size, limits)?;
-    let mut bytes = Vec::with_capacity(body.stored.size as usize);
+    let mut body = deps.objects.open_object(source, 0).await?;
+    render::check_file_size(body.meta.size, limits)?;
+    let mut bytes = Vec::with_capacity(body.meta.size as usize);
     while let Some(piece) = body.stream.try_next().await? {
         bytes.extend_from_slice(&piece);
-        render::check_file(bytes.len() as u64, limits)?;
-        ctx.stopped()?;
+        render::check_file_size(bytes.len() as u64, limits)?;
+        ctx.check_stopped()?;
     }
     Ok(bytes.into())
 }
 
-async fn stored(ctx: &Context, picture: Picture) -> Result<(String, Image)> {
-    ctx.stopped()?;
-    let name = format!("{}.{}", picture.name, picture.format.extension());
-    let mut file = ctx.files.create(&name, picture.format.media()).await?;
+async fn store_image(ctx: &StepContext, picture: RenderedImage) -> Result<(String, ResizedImage)> {
+    ctx.check_stopped()?;
+    let name = format!("{}.{}", picture.name, picture.format.file_extension());
+    let mut file = ctx.files.create(&name, picture.format.media_type()).await?;
     file.write(picture.bytes.into()).await?;
-    let image = Image { file: file.finish().await?, width: picture.size.width, height: picture.size.height };
+    let image = ResizedImage { file: file.finish().await?, width: picture.size.width, height: picture.size.height };
     Ok((picture.name, image))
 }
 
 /// Runs work on a thread that may block. It ends by itself soon after the step was stopped.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let ended = tokio::task::spawn_blocking(work).await;
     ended.map_err(|error| Error::transient("step_panicked", format!("the step broke down: {error}")))?
 }
 
-fn quality() -> u64 {
+fn default_quality() -> u64 {
     80
 }

@@ -1,8 +1,8 @@
 //! EXIF orientation: results are turned, not the source, because they are smaller.
 
-use super::geometry::Fit;
+use super::geometry::ScaleCrop;
 use super::pixels::Pixels;
-use afterload_media_type::Size;
+use afterload_media_type::PixelSize;
 
 /// One of the eight ways in which a camera can have been held: exchange the axes, then mirror.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,21 +36,21 @@ impl Orientation {
     }
 
     /// The number that EXIF gives it.
-    pub fn exif(self) -> u8 {
+    pub fn exif_value(self) -> u8 {
         self.exif
     }
 
     /// A size as it is seen, from one as it is stored, and the other way round.
-    pub fn seen(self, stored: Size) -> Size {
-        if self.swap { stored.turned() } else { stored }
+    pub fn upright_size(self, stored: PixelSize) -> PixelSize {
+        if self.swap { stored.with_axes_swapped() } else { stored }
     }
 
     /// A fit of the picture as it is seen, as a fit of the picture as it is stored.
-    pub fn stored(self, fit: Fit) -> Fit {
-        let (scaled, size) = (self.seen(fit.scaled), self.seen(fit.size));
+    pub fn to_stored(self, fit: ScaleCrop) -> ScaleCrop {
+        let (scaled, size) = (self.upright_size(fit.scaled), self.upright_size(fit.size));
         let (left, top) = if self.swap { (fit.top, fit.left) } else { (fit.left, fit.top) };
         let mirrored = |flip, at, part, whole: u32| if flip { whole - at - part } else { at };
-        Fit {
+        ScaleCrop {
             scaled,
             size,
             left: mirrored(self.flip_x, left, size.width, scaled.width),
@@ -59,12 +59,12 @@ impl Orientation {
     }
 
     /// Turns a picture as it is stored into one as it is seen.
-    pub fn apply(self, stored: Pixels) -> Pixels {
+    pub fn orient_pixels(self, stored: Pixels) -> Pixels {
         if self.exif == 1 {
             return stored;
         }
-        let channels = stored.layout.channels();
-        let (from, to) = (stored.size, self.seen(stored.size));
+        let channels = stored.layout.channel_count();
+        let (from, to) = (stored.size, self.upright_size(stored.size));
         let mut data = Vec::with_capacity(stored.data.len());
         for y in 0..to.height {
             for x in 0..to.width {
@@ -85,13 +85,13 @@ impl Orientation {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pixels::Layout;
+    use super::super::pixels::PixelLayout;
     use super::*;
 
     /// `ab` above `cd`, twice as wide as high, so that no two of the eight look alike.
     fn turned(exif: u8) -> String {
-        let stored = Pixels { size: Size::new(3, 2), layout: Layout::Grey, data: b"abcdef".to_vec() };
-        let seen = Orientation::from_exif(exif).apply(stored);
+        let stored = Pixels { size: PixelSize::new(3, 2), layout: PixelLayout::Gray, data: b"abcdef".to_vec() };
+        let seen = Orientation::from_exif(exif).orient_pixels(stored);
         let rows = seen.data.chunks(seen.size.width as usize).map(String::from_utf8_lossy);
         rows.collect::<Vec<_>>().join("/")
     }
@@ -110,19 +110,19 @@ mod tests {
         let data: Vec<u8> = (0..5 * 7).collect();
         for exif in 1..=8 {
             let orientation = Orientation::from_exif(exif);
-            let stored = Pixels { size: Size::new(5, 7), layout: Layout::Grey, data: data.clone() };
-            let seen = orientation.apply(stored.clone());
-            let fit = Fit { scaled: seen.size, left: 1, top: 2, size: Size::new(3, 2) };
-            let cut = |from: &Pixels, fit: Fit| {
+            let stored = Pixels { size: PixelSize::new(5, 7), layout: PixelLayout::Gray, data: data.clone() };
+            let seen = orientation.orient_pixels(stored.clone());
+            let fit = ScaleCrop { scaled: seen.size, left: 1, top: 2, size: PixelSize::new(3, 2) };
+            let cut = |from: &Pixels, fit: ScaleCrop| {
                 let rows = fit.top..fit.top + fit.size.height;
                 let row = |y: u32| {
                     let start = (y * from.size.width + fit.left) as usize;
                     from.data[start..start + fit.size.width as usize].to_vec()
                 };
-                Pixels { size: fit.size, layout: Layout::Grey, data: rows.flat_map(row).collect() }
+                Pixels { size: fit.size, layout: PixelLayout::Gray, data: rows.flat_map(row).collect() }
             };
             let expected = cut(&seen, fit);
-            let found = orientation.apply(cut(&stored, orientation.stored(fit)));
+            let found = orientation.orient_pixels(cut(&stored, orientation.to_stored(fit)));
             assert_eq!((found.size, found.data), (expected.size, expected.data), "orientation {exif}");
         }
     }

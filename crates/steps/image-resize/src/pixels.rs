@@ -1,25 +1,25 @@
 //! Decoded pictures: eight bits a channel, rows without gaps.
 
-use afterload_media_type::Size;
+use afterload_media_type::PixelSize;
 
 /// A decoded picture.
 #[derive(Clone, Debug)]
 pub struct Pixels {
     /// Its size.
-    pub size: Size,
+    pub size: PixelSize,
     /// What its bytes are.
-    pub layout: Layout,
+    pub layout: PixelLayout,
     /// Row by row.
     pub data: Vec<u8>,
 }
 
 /// What the bytes of a picture are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
+pub enum PixelLayout {
     /// Grey.
-    Grey,
+    Gray,
     /// Grey and opacity.
-    GreyAlpha,
+    GrayAlpha,
     /// Red, green, blue.
     Rgb,
     /// Red, green, blue, opacity.
@@ -28,12 +28,12 @@ pub enum Layout {
     Cmyk,
 }
 
-impl Layout {
+impl PixelLayout {
     /// Bytes per pixel.
-    pub fn channels(self) -> usize {
+    pub fn channel_count(self) -> usize {
         match self {
-            Self::Grey => 1,
-            Self::GreyAlpha => 2,
+            Self::Gray => 1,
+            Self::GrayAlpha => 2,
             Self::Rgb => 3,
             Self::Rgba | Self::Cmyk => 4,
         }
@@ -41,18 +41,18 @@ impl Layout {
 
     /// Whether pixels can be transparent.
     pub fn has_alpha(self) -> bool {
-        matches!(self, Self::GreyAlpha | Self::Rgba)
+        matches!(self, Self::GrayAlpha | Self::Rgba)
     }
 }
 
 impl Pixels {
     /// Makes another layout, pixel by pixel.
-    pub(super) fn map<const FROM: usize, const TO: usize>(
+    pub(super) fn map_pixels<const FROM: usize, const TO: usize>(
         &self,
-        layout: Layout,
+        layout: PixelLayout,
         pixel: impl Fn([u8; FROM]) -> [u8; TO],
     ) -> Self {
-        debug_assert_eq!((FROM, TO), (self.layout.channels(), layout.channels()));
+        debug_assert_eq!((FROM, TO), (self.layout.channel_count(), layout.channel_count()));
         let (from, _) = self.data.as_chunks::<FROM>();
         let mut data = Vec::with_capacity(from.len() * TO);
         for bytes in from {

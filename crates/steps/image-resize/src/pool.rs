@@ -8,40 +8,40 @@ use tokio_util::sync::CancellationToken;
 use crate::ImageLimits;
 use afterload_core::error::{Error, Result};
 
-const MIB: u64 = 1 << 20;
+const BYTES_PER_MIB: u64 = 1 << 20;
 
 /// The room for pictures of one process. Cheap to clone.
 ///
 /// Work asks for its three permits always in the same order, and who holds the later ones waits for nothing more: so
 /// nobody waits for ever.
 #[derive(Clone)]
-pub struct Images {
+pub struct ImagePool {
     /// Limits on each picture.
     pub limits: ImageLimits,
     files: Arc<Semaphore>,
     memory: Arc<Semaphore>,
     cores: Arc<Semaphore>,
-    total: u32,
+    total_mib: u32,
 }
 
 /// Held while a picture is worked on.
-pub struct Room {
+pub struct MemoryPermit {
     _memory: OwnedSemaphorePermit,
     _core: OwnedSemaphorePermit,
 }
 
-impl Images {
+impl ImagePool {
     /// The room that the limits leave.
     pub fn new(limits: &ImageLimits) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let files = (limits.memory.0 / limits.file.0.max(1)).clamp(1, 2 * cores as u64) as usize;
-        let total = (limits.memory.0 / MIB).clamp(1, Semaphore::MAX_PERMITS as u64 >> 4) as u32;
+        let total = (limits.memory.0 / BYTES_PER_MIB).clamp(1, Semaphore::MAX_PERMITS as u64 >> 4) as u32;
         Self {
             limits: limits.clone(),
             files: Arc::new(Semaphore::new(files)),
             memory: Arc::new(Semaphore::new(total as usize)),
             cores: Arc::new(Semaphore::new(cores)),
-            total,
+            total_mib: total,
         }
     }
 
@@ -49,23 +49,27 @@ impl Images {
     ///
     /// # Errors
     /// `step_stopped`.
-    pub async fn file(&self, stop: &CancellationToken) -> Result<OwnedSemaphorePermit> {
-        acquired(&self.files, 1, stop).await
+    pub async fn acquire_file_slot(&self, stop: &CancellationToken) -> Result<OwnedSemaphorePermit> {
+        acquire_permits(&self.files, 1, stop).await
     }
 
     /// Waits for so many bytes of memory, and then for a core.
     ///
     /// # Errors
     /// `step_stopped`.
-    pub async fn room(&self, bytes: u64, stop: &CancellationToken) -> Result<Room> {
-        let mib = u32::try_from(bytes.div_ceil(MIB)).unwrap_or(u32::MAX).clamp(1, self.total);
-        let memory = acquired(&self.memory, mib, stop).await?;
-        let core = acquired(&self.cores, 1, stop).await?;
-        Ok(Room { _memory: memory, _core: core })
+    pub async fn acquire_memory(&self, bytes: u64, stop: &CancellationToken) -> Result<MemoryPermit> {
+        let mib = u32::try_from(bytes.div_ceil(BYTES_PER_MIB)).unwrap_or(u32::MAX).clamp(1, self.total_mib);
+        let memory = acquire_permits(&self.memory, mib, stop).await?;
+        let core = acquire_permits(&self.cores, 1, stop).await?;
+        Ok(MemoryPermit { _memory: memory, _core: core })
     }
 }
 
-async fn acquired(semaphore: &Arc<Semaphore>, count: u32, stop: &CancellationToken) -> Result<OwnedSemaphorePermit> {
+async fn acquire_permits(
+    semaphore: &Arc<Semaphore>,
+    count: u32,
+    stop: &CancellationToken,
+) -> Result<OwnedSemaphorePermit> {
     tokio::select! {
         permit = semaphore.clone().acquire_many_owned(count) => {
             permit.map_err(|error| Error::permanent("internal_error", error.to_string()))

@@ -2,62 +2,67 @@
 
 use image::metadata::Orientation as Exif;
 
-use super::colour::{Colours, ProfileState, flattened};
-use super::decode::{decode, eighths};
-use super::encode::{Metadata, encode};
+use super::colour::{ColorConverter, ProfileState, flatten_alpha};
+use super::decode::{choose_dct_scale, decode_image};
+use super::encode::{ImageMetadata, encode_image};
 use super::fault;
-use super::format::Format;
-use super::geometry::Fit;
-use super::inspect::{Inspected, check_size};
-use super::resize::Ladder;
-use super::style::Wanted;
+use super::format::ImageFormat;
+use super::geometry::ScaleCrop;
+use super::inspect::{InspectedImage, check_dimensions};
+use super::resize::Pyramid;
+use super::style::OutputSpec;
 use crate::ImageLimits;
 use afterload_core::error::Result;
-use afterload_media_type::Size;
+use afterload_media_type::PixelSize;
 
 /// One result.
 #[derive(Clone, Debug)]
-pub struct Picture {
+pub struct RenderedImage {
     /// The name of its style.
     pub name: String,
     /// Its format.
-    pub format: Format,
+    pub format: ImageFormat,
     /// Its size.
-    pub size: Size,
+    pub size: PixelSize,
     /// The file.
     pub bytes: Vec<u8>,
 }
 
 /// What is to be done with a source, and what it costs.
-pub struct Plan {
+pub struct RenderPlan {
     /// Results, large ones first, each with its fit in the picture as it is stored.
-    results: Vec<(Wanted, Fit)>,
-    eighths: u32,
+    results: Vec<(OutputSpec, ScaleCrop)>,
+    dct_scale: u32,
     keep_metadata: bool,
     /// About how many bytes the work takes at its height.
     pub memory: u64,
 }
 
-impl Plan {
+impl RenderPlan {
     /// Plans the results of one source.
     ///
     /// # Errors
     /// `image_too_large` if a result would be.
-    pub fn new(inspected: &Inspected, wanted: Vec<Wanted>, keep_metadata: bool, limits: &ImageLimits) -> Result<Self> {
+    pub fn new(
+        inspected: &InspectedImage,
+        wanted: Vec<OutputSpec>,
+        keep_metadata: bool,
+        limits: &ImageLimits,
+    ) -> Result<Self> {
         let mut results = Vec::with_capacity(wanted.len());
         for style in wanted {
-            let fit = style.geometry.fit(inspected.seen());
-            check_size(fit.size, limits).map_err(|error| error.context(format!("style `{}`", style.name)))?;
-            results.push((style, inspected.orientation.stored(fit)));
+            let fit = style.geometry.scale_crop_for(inspected.upright_size());
+            check_dimensions(fit.size, limits).map_err(|error| error.context(format!("style `{}`", style.name)))?;
+            results.push((style, inspected.orientation.to_stored(fit)));
         }
-        results.sort_by_key(|(_, fit)| std::cmp::Reverse(fit.scaled.pixels()));
-        let most = |side: fn(Size) -> u32| results.iter().map(|(_, fit)| side(fit.scaled)).max().unwrap_or(1);
-        let needed = Size::new(most(|size| size.width), most(|size| size.height));
-        let eighths = eighths(inspected, needed);
+        results.sort_by_key(|(_, fit)| std::cmp::Reverse(fit.scaled.pixel_count()));
+        let most = |side: fn(PixelSize) -> u32| results.iter().map(|(_, fit)| side(fit.scaled)).max().unwrap_or(1);
+        let needed = PixelSize::new(most(|size| size.width), most(|size| size.height));
+        let eighths = choose_dct_scale(inspected, needed);
         // Scaling takes copies of the source (for alpha, and half-way through), and each result a few of its own.
-        let pixels: u64 = results.iter().map(|(_, fit)| fit.size.pixels()).sum();
-        let memory = inspected.decoding(eighths) * 2 + pixels * 12;
-        Ok(Self { results, eighths, keep_metadata, memory })
+        let pixels: u64 = results.iter().map(|(_, fit)| fit.size.pixel_count()).sum();
+        let memory = inspected.decoding_bytes(eighths) * 2 + pixels * 12;
+        Ok(Self { results, dct_scale: eighths, keep_metadata, memory })
     }
 }
 
@@ -66,55 +71,55 @@ impl Plan {
 ///
 /// # Errors
 /// `image_invalid`, `image_truncated`, `image_unsupported`, `image_too_large`, and those of the callbacks.
-pub fn render(
-    inspected: &Inspected,
+pub fn render_images(
+    inspected: &InspectedImage,
     bytes: &[u8],
-    plan: Plan,
+    plan: RenderPlan,
     limits: &ImageLimits,
     stopped: &dyn Fn() -> Result<()>,
-    mut each: impl FnMut(Picture) -> Result<()>,
+    mut each: impl FnMut(RenderedImage) -> Result<()>,
 ) -> Result<ProfileState> {
-    let decoded = decode(inspected, bytes, plan.eighths, limits.decode.0)?;
+    let decoded = decode_image(inspected, bytes, plan.dct_scale, limits.decode.0)?;
     stopped()?;
-    let mut colours = Colours::of(inspected, decoded.layout, plan.keep_metadata);
+    let mut colours = ColorConverter::for_source(inspected, decoded.layout, plan.keep_metadata);
     let metadata = match plan.keep_metadata {
-        true => kept(inspected, colours.state),
-        false => Metadata::default(),
+        true => source_metadata(inspected, colours.state),
+        false => ImageMetadata::default(),
     };
-    let mut ladder = Ladder::new(decoded, inspected.stored, plan.eighths);
+    let mut ladder = Pyramid::new(decoded, inspected.stored, plan.dct_scale);
     for (style, fit) in plan.results {
-        let small = ladder.make(fit)?;
-        let mut pixels = inspected.orientation.apply(colours.apply(small));
-        let format = style.format.of(inspected.format);
-        if let Some(background) = style.background.or((format == Format::Jpeg).then_some([255; 3])) {
-            pixels = flattened(pixels, background);
+        let small = ladder.scale_to(fit)?;
+        let mut pixels = inspected.orientation.orient_pixels(colours.convert_pixels(small));
+        let format = style.format.for_source(inspected.format);
+        if let Some(background) = style.background.or((format == ImageFormat::Jpeg).then_some([255; 3])) {
+            pixels = flatten_alpha(pixels, background);
         }
         let size = pixels.size;
-        let bytes = encode(pixels, format, style.quality, &metadata)
+        let bytes = encode_image(pixels, format, style.quality, &metadata)
             .map_err(|error| error.context(format!("style `{}`", style.name)))?;
         stopped()?;
-        each(Picture { name: style.name, format, size, bytes })?;
+        each(RenderedImage { name: style.name, format, size, bytes })?;
     }
     Ok(colours.state)
 }
 
 /// What results carry of their source: upright, because they are.
-fn kept(inspected: &Inspected, state: ProfileState) -> Metadata {
+fn source_metadata(inspected: &InspectedImage, state: ProfileState) -> ImageMetadata {
     let profile = (state == ProfileState::Kept).then(|| inspected.profile.clone()).flatten();
     let mut exif = inspected.exif.clone();
     if let Some(exif) = &mut exif {
         let _before = Exif::remove_from_exif_chunk(exif);
     }
-    Metadata { profile, exif }
+    ImageMetadata { profile, exif }
 }
 
 /// Refuses a file by its size alone.
 ///
 /// # Errors
 /// `image_too_large`.
-pub fn check_file(size: u64, limits: &ImageLimits) -> Result<()> {
+pub fn check_file_size(size: u64, limits: &ImageLimits) -> Result<()> {
     match size > limits.file.0 {
-        true => Err(fault::too_large(format!("the file has {size} bytes; images may have {}", limits.file))),
+        true => Err(fault::image_too_large(format!("the file has {size} bytes; images may have {}", limits.file))),
         false => Ok(()),
     }
 }

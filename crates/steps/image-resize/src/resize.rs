@@ -3,43 +3,43 @@
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{PixelType, ResizeOptions, Resizer};
 
-use super::geometry::Fit;
-use super::pixels::{Layout, Pixels};
+use super::geometry::ScaleCrop;
+use super::pixels::{PixelLayout, Pixels};
 use afterload_core::error::{Error, Result};
-use afterload_media_type::Size;
+use afterload_media_type::PixelSize;
 
 /// How much larger than a result the picture must be that it is made from, unless that is the source itself.
-const MARGIN: u32 = 2;
+const PYRAMID_MARGIN: u32 = 2;
 
 /// The pictures that results can be made from.
-pub struct Ladder {
+pub struct Pyramid {
     resizer: Resizer,
     /// Decoded; may be a part of the size that the source has.
     base: Pixels,
     /// What `base` would measure if its last column and row were cut where the source ends.
     extent: (f64, f64),
     /// Whole pictures that were made on the way, from large to small.
-    steps: Vec<Pixels>,
+    levels: Vec<Pixels>,
 }
 
-impl Ladder {
+impl Pyramid {
     /// Starts with a decoded picture that holds so many eighths of a source of this size.
-    pub fn new(base: Pixels, source: Size, eighths: u32) -> Self {
+    pub fn new(base: Pixels, source: PixelSize, eighths: u32) -> Self {
         let part = |side: u32| f64::from(side) * f64::from(eighths) / 8.0;
         let extent = (part(source.width), part(source.height));
-        Self { resizer: Resizer::new(), base, extent, steps: Vec::new() }
+        Self { resizer: Resizer::new(), base, extent, levels: Vec::new() }
     }
 
     /// Makes one result. Ask for large ones first: small ones are then made from them.
     ///
     /// # Errors
     /// `internal_error`; nothing in a file can cause one.
-    pub fn make(&mut self, fit: Fit) -> Result<Pixels> {
+    pub fn scale_to(&mut self, fit: ScaleCrop) -> Result<Pixels> {
         let large_enough = |step: &&Pixels| {
-            step.size.width >= fit.scaled.width.saturating_mul(MARGIN)
-                && step.size.height >= fit.scaled.height.saturating_mul(MARGIN)
+            step.size.width >= fit.scaled.width.saturating_mul(PYRAMID_MARGIN)
+                && step.size.height >= fit.scaled.height.saturating_mul(PYRAMID_MARGIN)
         };
-        let (from, extent) = match self.steps.iter().rev().find(large_enough) {
+        let (from, extent) = match self.levels.iter().rev().find(large_enough) {
             Some(step) => (step, (f64::from(step.size.width), f64::from(step.size.height))),
             None => (&self.base, self.extent),
         };
@@ -51,21 +51,27 @@ impl Ladder {
                 let per = (extent.0 / f64::from(fit.scaled.width), extent.1 / f64::from(fit.scaled.height));
                 let corner = (f64::from(fit.left) * per.0, f64::from(fit.top) * per.1);
                 let part = (f64::from(fit.size.width) * per.0, f64::from(fit.size.height) * per.1);
-                scale(&mut self.resizer, from, corner, part, fit.size)?
+                scale_pixels(&mut self.resizer, from, corner, part, fit.size)?
             };
-        if whole && self.steps.last().is_none_or(|last| fit.size.pixels() < last.size.pixels()) {
-            self.steps.push(made.clone());
+        if whole && self.levels.last().is_none_or(|last| fit.size.pixel_count() < last.size.pixel_count()) {
+            self.levels.push(made.clone());
         }
         Ok(made)
     }
 }
 
-fn scale(resizer: &mut Resizer, from: &Pixels, corner: (f64, f64), part: (f64, f64), to: Size) -> Result<Pixels> {
+fn scale_pixels(
+    resizer: &mut Resizer,
+    from: &Pixels,
+    corner: (f64, f64),
+    part: (f64, f64),
+    to: PixelSize,
+) -> Result<Pixels> {
     let kind = match from.layout {
-        Layout::Grey => PixelType::U8,
-        Layout::GreyAlpha => PixelType::U8x2,
-        Layout::Rgb => PixelType::U8x3,
-        Layout::Rgba | Layout::Cmyk => PixelType::U8x4,
+        PixelLayout::Gray => PixelType::U8,
+        PixelLayout::GrayAlpha => PixelType::U8x2,
+        PixelLayout::Rgb => PixelType::U8x3,
+        PixelLayout::Rgba | PixelLayout::Cmyk => PixelType::U8x4,
     };
     let internal =
         |error: &dyn std::fmt::Display| Error::permanent("internal_error", format!("scaling failed: {error}"));

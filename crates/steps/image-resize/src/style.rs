@@ -8,20 +8,20 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::format::Target;
+use super::format::OutputFormat;
 use super::geometry::Geometry;
 use afterload_core::error::{Error, Result};
 
 /// One result: a geometry alone, or with settings of its own.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub struct StyleSettings {
     /// How large: `WxH` fits in, `W` and `xH` name one side, `N%` scales, `N@` limits the pixels in all. Behind it `>` only
     /// shrinks, `<` only enlarges, `!` ignores the proportions, `^` fills and juts out, `#` fills and cuts off what juts out.
     pub geometry: String,
     /// The format; default: the step's.
     #[serde(default)]
-    pub format: Option<Target>,
+    pub format: Option<OutputFormat>,
     /// The quality of JPEG and WebP, from 1 to 100; default: the step's.
     #[serde(default)]
     #[schemars(range(min = 1, max = 100))]
@@ -33,37 +33,37 @@ pub struct Settings {
 
 /// One result as it may be written.
 #[derive(Clone, Debug)]
-pub struct Style(pub Settings);
+pub struct ImageStyle(pub StyleSettings);
 
-struct StyleVisitor;
+struct ImageStyleVisitor;
 
-impl<'de> Visitor<'de> for StyleVisitor {
-    type Value = Style;
+impl<'de> Visitor<'de> for ImageStyleVisitor {
+    type Value = ImageStyle;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a geometry such as `800x600>`, or a map with `geometry`")
     }
 
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Style, E> {
-        Ok(Style(Settings { geometry: text.to_owned(), format: None, quality: None, background: None }))
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ImageStyle, E> {
+        Ok(ImageStyle(StyleSettings { geometry: text.to_owned(), format: None, quality: None, background: None }))
     }
 
-    fn visit_u64<E: serde::de::Error>(self, width: u64) -> Result<Style, E> {
+    fn visit_u64<E: serde::de::Error>(self, width: u64) -> Result<ImageStyle, E> {
         self.visit_str(&width.to_string())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Style, A::Error> {
-        Settings::deserialize(MapAccessDeserializer::new(map)).map(Style)
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ImageStyle, A::Error> {
+        StyleSettings::deserialize(MapAccessDeserializer::new(map)).map(ImageStyle)
     }
 }
 
-impl<'de> Deserialize<'de> for Style {
+impl<'de> Deserialize<'de> for ImageStyle {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(StyleVisitor)
+        deserializer.deserialize_any(ImageStyleVisitor)
     }
 }
 
-impl JsonSchema for Style {
+impl JsonSchema for ImageStyle {
     fn inline_schema() -> bool {
         true
     }
@@ -73,20 +73,20 @@ impl JsonSchema for Style {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let settings = generator.subschema_for::<Settings>();
+        let settings = generator.subschema_for::<StyleSettings>();
         json_schema!({ "anyOf": [{ "type": "string" }, { "type": "integer", "minimum": 1 }, settings] })
     }
 }
 
 /// One result with everything settled.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct OutputSpec {
     /// Its name.
     pub name: String,
     /// How large.
     pub geometry: Geometry,
     /// In which format.
-    pub format: Target,
+    pub format: OutputFormat,
     /// From 1 to 100.
     pub quality: u8,
     /// The colour behind transparent pixels.
@@ -97,16 +97,16 @@ pub struct Wanted {
 ///
 /// # Errors
 /// What is wrong, and a hint.
-pub fn colour(text: &str) -> Result<[u8; 3], (String, &'static str)> {
+pub fn parse_color(text: &str) -> Result<[u8; 3], (String, &'static str)> {
     let digits = text.strip_prefix('#').filter(|digits| digits.is_ascii());
     let byte = |part: &str| u8::from_str_radix(part, 16).ok();
     let read = match (text, digits) {
         ("white", _) => Some([255; 3]),
         ("black", _) => Some([0; 3]),
-        (_, Some(hex)) if hex.len() == 6 => byte(&hex[..2]).zip(byte(&hex[2..4])).zip(byte(&hex[4..])).map(triple),
+        (_, Some(hex)) if hex.len() == 6 => byte(&hex[..2]).zip(byte(&hex[2..4])).zip(byte(&hex[4..])).map(to_rgb),
         (_, Some(hex)) if hex.len() == 3 => {
             let twice = |at: usize| byte(&hex[at..=at]).map(|digit| digit * 17);
-            twice(0).zip(twice(1)).zip(twice(2)).map(triple)
+            twice(0).zip(twice(1)).zip(twice(2)).map(to_rgb)
         }
         _ => None,
     };
@@ -115,7 +115,7 @@ pub fn colour(text: &str) -> Result<[u8; 3], (String, &'static str)> {
     })
 }
 
-fn triple(((red, green), blue): ((u8, u8), u8)) -> [u8; 3] {
+fn to_rgb(((red, green), blue): ((u8, u8), u8)) -> [u8; 3] {
     [red, green, blue]
 }
 
@@ -125,6 +125,6 @@ pub fn is_expression(text: &str) -> bool {
 }
 
 /// What a resolved setting that cannot be used is answered.
-pub fn unusable(message: String, hint: &str) -> Error {
-    Error::permanent("with_invalid", message).hint(hint)
+pub fn unusable_setting(message: String, hint: &str) -> Error {
+    Error::permanent("with_invalid", message).with_hint(hint)
 }

@@ -5,87 +5,96 @@ use std::collections::BTreeMap;
 use super::fields::{Audience, Followers, Mentions};
 use super::mentions;
 use afterload_core::error::{Error, Result};
-use afterload_step_api::Context;
-use afterload_target_db::{Command, Connection, Connections, People, Person, Span, default_connection};
+use afterload_step_api::StepContext;
+use afterload_target_db::{
+    Connection, Connections, KeyRange, ParsedStatement, Recipient, RecipientQuery, default_connection,
+};
 
 /// The most names of a text that are looked up; a text with more is no message to them.
-const NAMES: usize = 100;
+const MAX_MENTIONED_NAMES: usize = 100;
 /// The most people that one name may stand for.
-const NAMESAKES: usize = 1_000;
+const MAX_NAMESAKES: usize = 1_000;
 
 /// Everybody who is told.
-pub struct Members {
+pub struct Recipients {
     /// Those whom the query finds, where they are found.
-    pub followers: Option<(Connection, People)>,
+    pub followers: Option<(Connection, RecipientQuery)>,
     /// Those who are named.
-    pub named: Option<Named>,
+    pub mentioned: Option<Mentioned>,
 }
 
 /// Those who are named.
-pub struct Named {
+pub struct Mentioned {
     /// Where they are found.
     pub connection: Connection,
     /// The names, each once.
     pub names: Vec<String>,
-    people: People,
+    people: RecipientQuery,
 }
 
-impl Members {
+impl Recipients {
     /// Reads the text and the queries.
-    pub async fn of(audience: Audience, connections: &Connections) -> Result<Self> {
+    pub async fn from_audience(audience: Audience, connections: &Connections) -> Result<Self> {
         let Audience { followers, mentions } = audience;
         let known = followers.as_ref().map(|followers| (followers.connection.clone(), followers.key.clone()));
         let named = match mentions {
-            Some(mentions) => Some(Named::of(mentions, known, connections).await?),
+            Some(mentions) => Some(Mentioned::from_mentions(mentions, known, connections).await?),
             None => None,
         };
         let followers = match followers {
             Some(Followers { connection, sql, key, bind }) => {
                 let connection = connections.get(&connection).await?;
-                let people = People::new(&Command::parse(&sql, connection.dialect())?, &key, bind);
+                let people = RecipientQuery::new(&ParsedStatement::parse(&sql, connection.dialect())?, &key, bind);
                 Some((connection, people))
             }
             None => None,
         };
-        Ok(Self { followers, named })
+        Ok(Self { followers, mentioned: named })
     }
 }
 
-impl Named {
-    async fn of(mentions: Mentions, followers: Option<(String, String)>, connections: &Connections) -> Result<Self> {
+impl Mentioned {
+    async fn from_mentions(
+        mentions: Mentions,
+        followers: Option<(String, String)>,
+        connections: &Connections,
+    ) -> Result<Self> {
         let Mentions { text, sql, connection, key, bind } = mentions;
         let (known, known_key) = followers.unzip();
         let connection = connection.or(known).unwrap_or_else(default_connection);
         let connection = connections.get(&connection).await?;
         let key = key.or(known_key).unwrap_or_else(|| "id".into());
-        let people = People::new(&Command::parse(&sql, connection.dialect())?, &key, bind);
-        let mut names = mentions::names(&text.value()?);
-        names.truncate(NAMES);
+        let people = RecipientQuery::new(&ParsedStatement::parse(&sql, connection.dialect())?, &key, bind);
+        let mut names = mentions::find_mentions(&text.into_value()?);
+        names.truncate(MAX_MENTIONED_NAMES);
         Ok(Self { connection, names, people })
     }
 
     /// The people of this name.
-    pub fn called(&self, name: &str) -> People {
-        self.people.clone().with("name", name.into())
+    pub fn by_name(&self, name: &str) -> RecipientQuery {
+        self.people.clone().with_value("name", name.into())
     }
 
     /// Everybody who has one of these names, by key.
-    pub async fn all(&self, names: &[String], ctx: &Context) -> Result<BTreeMap<String, Person>> {
+    pub async fn find_all(&self, names: &[String], ctx: &StepContext) -> Result<BTreeMap<String, Recipient>> {
         let mut all = BTreeMap::new();
         for name in names {
-            let page = self.called(name).page(&self.connection, &Span::default(), NAMESAKES + 1, &ctx.stop).await?;
-            if page.rows.len() > NAMESAKES {
-                let message = format!("more than {NAMESAKES} people are called `{name}`");
+            let page = self
+                .by_name(name)
+                .fetch_page(&self.connection, &KeyRange::default(), MAX_NAMESAKES + 1, &ctx.stop)
+                .await?;
+            if page.rows.len() > MAX_NAMESAKES {
+                let message = format!("more than {MAX_NAMESAKES} people are called `{name}`");
                 return Err(Error::permanent("audience_too_large", message)
-                    .hint("let the query of `mentions` find who is meant; larger audiences are `followers`"));
+                    .with_hint("let the query of `mentions` find who is meant; larger audiences are `followers`"));
             }
-            all.extend(page.people().map(|person| (key_text(&person), person)));
+            all.extend(page.iter_recipients().map(|person| (recipient_key_text(&person), person)));
         }
         Ok(all)
     }
 }
 
 /// The key as text, by which deliveries are known.
-pub fn key_text(person: &Person) -> String {
+pub fn recipient_key_text(person: &Recipient) -> String {
     person.key.as_str().map_or_else(|| person.key.to_string(), str::to_owned)
 }

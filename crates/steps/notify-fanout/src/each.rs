@@ -7,34 +7,38 @@ use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::audience::{Members, key_text};
-use super::{FOLLOW, MENTION, Outputs};
+use super::audience::{Recipients, recipient_key_text};
+use super::{FOLLOW_REASON, MENTION_REASON, NotifyFanoutOutputs};
 use afterload_core::error::{Error, Result};
-use afterload_step_api::{Begun, Context, Delivery};
-use afterload_target_db::{Connection, People, Person, Span};
+use afterload_step_api::{DeliveryRecord, EffectState, StepContext};
+use afterload_target_db::{Connection, KeyRange, Recipient, RecipientQuery};
 
 /// The most people who are held in memory.
-const PAGE: u64 = 1_000;
+const MAX_PAGE_RECIPIENTS: u64 = 1_000;
 /// Where the effects of the step keep how far it is.
-const CURSOR: &str = "fanout";
+const CURSOR_EFFECT_KEY: &str = "fanout";
 
 /// A way to tell somebody something.
-pub trait Channel: Sync {
+pub trait DeliveryChannel: Sync {
     /// Tells one person. The same person is told under the same id each time.
-    fn tell(&self, person: &Person, reason: &'static str) -> impl Future<Output = Result<(), Trouble>> + Send;
+    fn deliver_to(
+        &self,
+        person: &Recipient,
+        reason: &'static str,
+    ) -> impl Future<Output = Result<(), DeliveryError>> + Send;
 }
 
 /// Why somebody was not told.
-pub enum Trouble {
+pub enum DeliveryError {
     /// It says nothing of the next one.
-    Person(Error),
+    Recipient(Error),
     /// The next one would fare no better.
     Channel(Error),
 }
 
 /// How far it is: everybody up to `after` has been told, or cannot be.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Cursor {
+struct DeliveryCursor {
     names: Option<Vec<String>>,
     mentioned: Option<u64>,
     /// How many followers there are.
@@ -44,86 +48,93 @@ struct Cursor {
     finished: bool,
 }
 
-struct Work<'a, C> {
-    ctx: &'a Context,
+struct DeliveryRunner<'a, C> {
+    ctx: &'a StepContext,
     channel: &'a C,
     parallel: usize,
-    outputs: Outputs,
+    outputs: NotifyFanoutOutputs,
     /// The first trouble that may pass, and how many people have met one.
-    later: Option<Error>,
-    waiting: u64,
+    retry_error: Option<Error>,
+    retry_count: u64,
 }
 
 /// Tells everybody, from where the last attempt got to.
-pub async fn run(
-    ctx: &Context,
-    members: &Members,
-    channel: &impl Channel,
+pub async fn deliver_to_each(
+    ctx: &StepContext,
+    members: &Recipients,
+    channel: &impl DeliveryChannel,
     chunk: u64,
     parallel: usize,
-) -> Result<Outputs> {
-    let mut cursor: Cursor = match ctx.effects.begin(CURSOR).await? {
-        Begun::Done(detail) => serde_json::from_value(detail)
+) -> Result<NotifyFanoutOutputs> {
+    let mut cursor: DeliveryCursor = match ctx.effect_log.begin_effect(CURSOR_EFFECT_KEY).await? {
+        EffectState::Done(detail) => serde_json::from_value(detail)
             .map_err(|error| Error::permanent("checkpoint_invalid", format!("the cursor cannot be read: {error}")))?,
-        Begun::Fresh | Begun::Uncertain => Cursor::default(),
+        EffectState::New | EffectState::Uncertain => DeliveryCursor::default(),
     };
-    let mut work = Work { ctx, channel, parallel, outputs: Outputs::default(), later: None, waiting: 0 };
-    (work.outputs.delivered, work.outputs.failed) = ctx.deliveries.tally().await?;
-    if let (Some(named), None) = (&members.named, cursor.mentioned) {
+    let mut work = DeliveryRunner {
+        ctx,
+        channel,
+        parallel,
+        outputs: NotifyFanoutOutputs::default(),
+        retry_error: None,
+        retry_count: 0,
+    };
+    (work.outputs.delivered, work.outputs.failed) = ctx.delivery_log.delivery_counts().await?;
+    if let (Some(named), None) = (&members.mentioned, cursor.mentioned) {
         let names = cursor.names.get_or_insert_with(|| named.names.clone()).clone();
-        ctx.effects.done(CURSOR, json!(cursor)).await?;
-        let people: Vec<_> = named.all(&names, ctx).await?.into_values().collect();
+        ctx.effect_log.mark_done(CURSOR_EFFECT_KEY, json!(cursor)).await?;
+        let people: Vec<_> = named.find_all(&names, ctx).await?.into_values().collect();
         work.outputs.mentioned = people.len() as u64;
-        work.tell(people, MENTION).await?;
-        if work.later.is_none() {
+        work.deliver_batch(people, MENTION_REASON).await?;
+        if work.retry_error.is_none() {
             cursor.mentioned = Some(work.outputs.mentioned);
         }
     }
     work.outputs.mentioned = work.outputs.mentioned.max(cursor.mentioned.unwrap_or_default());
     work.outputs.followers = cursor.followers;
     if let (Some((connection, people)), false) = (&members.followers, cursor.finished) {
-        work.followers(connection, people, chunk.min(PAGE), &mut cursor).await?;
+        work.deliver_to_followers(connection, people, chunk.min(MAX_PAGE_RECIPIENTS), &mut cursor).await?;
     }
-    let outputs = work.told();
-    match work.later {
+    let outputs = work.to_outputs();
+    match work.retry_error {
         Some(error) => Err(error),
         None => {
-            outputs.tell(ctx, Some(0));
+            outputs.report_progress(ctx, Some(0));
             Ok(outputs)
         }
     }
 }
 
-impl<C: Channel> Work<'_, C> {
+impl<C: DeliveryChannel> DeliveryRunner<'_, C> {
     /// Goes through the followers. The cursor stays where somebody has to be tried again, while the others are told.
-    async fn followers(
+    async fn deliver_to_followers(
         &mut self,
         connection: &Connection,
-        people: &People,
+        people: &RecipientQuery,
         page: u64,
-        cursor: &mut Cursor,
+        cursor: &mut DeliveryCursor,
     ) -> Result<()> {
         let ctx = self.ctx;
         if cursor.after.is_none() {
-            cursor.total = people.count(connection, &Span::default(), &ctx.stop).await?;
+            cursor.total = people.count_in_range(connection, &KeyRange::default(), &ctx.stop).await?;
         }
-        let mut span = Span { after: cursor.after.clone(), until: None };
+        let mut span = KeyRange { after: cursor.after.clone(), until: None };
         loop {
-            self.told().tell(ctx, Some(self.outputs.mentioned + cursor.total));
-            ctx.stopped()?;
-            let found = people.page(connection, &span, page as usize, &ctx.stop).await?;
+            self.to_outputs().report_progress(ctx, Some(self.outputs.mentioned + cursor.total));
+            ctx.check_stopped()?;
+            let found = people.fetch_page(connection, &span, page as usize, &ctx.stop).await?;
             let count = found.rows.len() as u64;
             let over = count < page;
-            if let Some(last) = found.last() {
+            if let Some(last) = found.last_key() {
                 span.after = Some(last.clone());
             }
-            self.tell(found.people().collect(), FOLLOW).await?;
+            self.deliver_batch(found.iter_recipients().collect(), FOLLOW_REASON).await?;
             self.outputs.followers += count;
-            if self.later.is_none() {
+            if self.retry_error.is_none() {
                 cursor.after.clone_from(&span.after);
                 cursor.followers = self.outputs.followers;
                 cursor.finished = over;
-                ctx.effects.done(CURSOR, json!(cursor)).await?;
+                ctx.effect_log.mark_done(CURSOR_EFFECT_KEY, json!(cursor)).await?;
             }
             if over {
                 return Ok(());
@@ -132,33 +143,33 @@ impl<C: Channel> Work<'_, C> {
     }
 
     /// Tells those who have not been told, several at once. All who were begun have an end when this returns.
-    async fn tell(&mut self, people: Vec<Person>, reason: &'static str) -> Result<()> {
+    async fn deliver_batch(&mut self, people: Vec<Recipient>, reason: &'static str) -> Result<()> {
         let ctx = self.ctx;
-        let mut people: BTreeMap<String, Person> =
-            people.into_iter().map(|person| (key_text(&person), person)).collect();
-        for known in ctx.deliveries.known(people.keys().cloned().collect()).await? {
+        let mut people: BTreeMap<String, Recipient> =
+            people.into_iter().map(|person| (recipient_key_text(&person), person)).collect();
+        for known in ctx.delivery_log.filter_finished(people.keys().cloned().collect()).await? {
             people.remove(&known);
         }
         let halt = ctx.stop.child_token();
         let channel = self.channel;
-        let one = async |(key, person): (String, Person)| {
+        let one = async |(key, person): (String, Recipient)| {
             if halt.is_cancelled() {
                 return Ok(None);
             }
-            let failure = match channel.tell(&person, reason).await {
+            let failure = match channel.deliver_to(&person, reason).await {
                 Ok(()) => None,
-                Err(Trouble::Person(error)) if !error.is_transient() => Some(error),
+                Err(DeliveryError::Recipient(error)) if !error.is_transient() => Some(error),
                 Err(trouble) => {
-                    if matches!(trouble, Trouble::Channel(_)) {
+                    if matches!(trouble, DeliveryError::Channel(_)) {
                         halt.cancel();
                     }
                     return Err(trouble);
                 }
             };
-            let delivery = Delivery { person: key, reason, failure: failure.as_ref().map(Error::code) };
-            ctx.deliveries.record(delivery).await.map_err(|error| {
+            let delivery = DeliveryRecord { person: key, reason, failure: failure.as_ref().map(Error::code) };
+            ctx.delivery_log.record_delivery(delivery).await.map_err(|error| {
                 halt.cancel();
-                Trouble::Channel(error)
+                DeliveryError::Channel(error)
             })?;
             Ok(Some(failure.is_none()))
         };
@@ -169,11 +180,11 @@ impl<C: Channel> Work<'_, C> {
                 Ok(Some(true)) => self.outputs.delivered += 1,
                 Ok(Some(false)) => self.outputs.failed += 1,
                 Ok(None) => {}
-                Err(Trouble::Person(error)) => {
-                    self.waiting += 1;
-                    self.later.get_or_insert(error);
+                Err(DeliveryError::Recipient(error)) => {
+                    self.retry_count += 1;
+                    self.retry_error.get_or_insert(error);
                 }
-                Err(Trouble::Channel(error)) => {
+                Err(DeliveryError::Channel(error)) => {
                     broken.get_or_insert(error);
                 }
             }
@@ -181,13 +192,13 @@ impl<C: Channel> Work<'_, C> {
         drop(ends);
         match broken {
             Some(error) => Err(error),
-            None => ctx.stopped(),
+            None => ctx.check_stopped(),
         }
     }
 
-    fn told(&self) -> Outputs {
-        let Outputs { mentioned, followers, delivered, failed, .. } = self.outputs;
-        let skipped = (mentioned + followers).saturating_sub(delivered + failed + self.waiting);
-        Outputs { skipped, ..self.outputs.clone() }
+    fn to_outputs(&self) -> NotifyFanoutOutputs {
+        let NotifyFanoutOutputs { mentioned, followers, delivered, failed, .. } = self.outputs;
+        let skipped = (mentioned + followers).saturating_sub(delivered + failed + self.retry_count);
+        NotifyFanoutOutputs { skipped, ..self.outputs.clone() }
     }
 }

@@ -4,9 +4,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use afterload_egress::{Headers, Sign};
-use afterload_pipeline::Dynamic;
-use afterload_target_db::{Bind, default_connection};
+use afterload_egress::{RequestHeaders, SignatureScheme};
+use afterload_pipeline::Templated;
+use afterload_target_db::{BindValues, default_connection};
 
 /// Who is told. At least one of them.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -32,7 +32,7 @@ pub struct Followers {
     pub(super) key: String,
     /// The values of the parameters.
     #[serde(default)]
-    pub(super) bind: Bind,
+    pub(super) bind: BindValues,
 }
 
 /// People who are named in a text.
@@ -41,7 +41,7 @@ pub struct Followers {
 pub struct Mentions {
     /// The text. Names in code, in mail addresses and in web addresses are passed over; of more than 100 names the first
     /// 100 count.
-    pub(super) text: Dynamic<String>,
+    pub(super) text: Templated<String>,
     /// A `SELECT` that finds who is called `:name`. It gives the same columns as the one of the followers, as far as they are
     /// used.
     pub(super) sql: String,
@@ -53,25 +53,25 @@ pub struct Mentions {
     pub(super) key: Option<String>,
     /// The values of the parameters but for `name`.
     #[serde(default)]
-    pub(super) bind: Bind,
+    pub(super) bind: BindValues,
 }
 
 /// How people are told. Exactly one of them.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Deliver {
+pub struct DeliverySpec {
     /// A row for everybody, in a table of the database that the people are in.
-    pub(super) table: Option<TableRow>,
+    pub(super) table: Option<TableRowSpec>,
     /// A mail to everybody.
-    pub(super) email: Option<Letter>,
+    pub(super) email: Option<EmailSpec>,
     /// A call for each person, signed if it says so.
-    pub(super) webhook: Option<Hook>,
+    pub(super) webhook: Option<WebhookSpec>,
 }
 
 /// A row for everybody.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct TableRow {
+pub struct TableRowSpec {
     /// The table.
     #[serde(rename = "into")]
     pub(super) table: String,
@@ -93,19 +93,19 @@ pub struct TableRow {
 /// A mail to everybody.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Letter {
+pub struct EmailSpec {
     /// The column of the queries with the address.
-    #[serde(default = "email")]
+    #[serde(default = "default_address_column")]
     pub(super) address: String,
     /// The sender; default `mail.from` of the configuration.
     #[serde(default)]
-    pub(super) from: Option<Dynamic<String>>,
+    pub(super) from: Option<Templated<String>>,
     /// Where answers go, if not to the sender.
     #[serde(default)]
-    pub(super) reply_to: Option<Dynamic<String>>,
+    pub(super) reply_to: Option<Templated<String>>,
     /// The subject; takes the place of the template's. It can name `person` and `reason`.
     #[serde(default)]
-    pub(super) subject: Option<Dynamic<String>>,
+    pub(super) subject: Option<Templated<String>>,
     /// The name of a folder under `templates/email/`. It can name `person` (the columns that the query gives), `reason`
     /// (`mention` or `follow`), `run` and the `vars`.
     #[serde(default)]
@@ -113,7 +113,7 @@ pub struct Letter {
     /// The mail as plain text instead of a template; needs a `subject`. It can name `person` and `reason`, as in
     /// `Dear ${{ person.name }}`.
     #[serde(default)]
-    pub(super) body: Option<Dynamic<String>>,
+    pub(super) body: Option<Templated<String>>,
     /// What the template can name besides.
     #[serde(default)]
     pub(super) vars: Map<String, Value>,
@@ -123,20 +123,20 @@ pub struct Letter {
 /// or `follow`).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Hook {
+pub struct WebhookSpec {
     /// The address, such as `https://push.example.com/devices/${{ person.device }}` or `${{ person.hook_url }}`.
-    pub(super) url: Dynamic<String>,
+    pub(super) url: Templated<String>,
     /// More headers, such as `Authorization: "Bearer ${{ secrets.TOKEN }}"`.
     #[serde(default)]
-    pub(super) headers: Headers,
+    pub(super) headers: RequestHeaders,
     /// The body.
     pub(super) json: Value,
     /// How the receiver can tell that the call is ours. Signed calls follow no redirect. One secret signs for all: a receiver
     /// who knows it could write to the others in our name.
     #[serde(default)]
-    pub(super) sign: Option<Sign>,
+    pub(super) sign: Option<SignatureScheme>,
 }
 
-fn email() -> String {
+fn default_address_column() -> String {
     "email".into()
 }

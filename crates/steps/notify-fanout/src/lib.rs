@@ -14,18 +14,18 @@ mod webhook;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use fields::{Audience, Deliver, Followers, Hook, Letter, Mentions, TableRow};
+pub use fields::{Audience, DeliverySpec, EmailSpec, Followers, Mentions, TableRowSpec, WebhookSpec};
 
 use afterload_core::error::{Error, Result};
-use afterload_egress::Http;
+use afterload_egress::EgressClient;
 use afterload_mailer::Mailer;
-use afterload_pipeline::{Check, Repeated};
-use afterload_step_api::{Context, Report, Step};
+use afterload_pipeline::{DeferredField, Validator};
+use afterload_step_api::{ProgressUpdate, Step, StepContext};
 use afterload_target_db::Connections;
 
 /// Why somebody is told, as it is written down.
-const MENTION: &str = "mention";
-const FOLLOW: &str = "follow";
+const MENTION_REASON: &str = "mention";
+const FOLLOW_REASON: &str = "follow";
 
 /// Tells everybody who is named in a text, and everybody whom a query finds, such as the followers of an author: with a row
 /// in a table of theirs, by mail, or by a webhook. Everybody is told once; who is named is told of that.
@@ -44,9 +44,9 @@ pub struct NotifyFanout {
     /// Who is told.
     audience: Audience,
     /// How they are told.
-    deliver: Deliver,
+    deliver: DeliverySpec,
     /// How many people a chunk has: as many rows are written in one transaction.
-    #[serde(default = "chunk")]
+    #[serde(default = "default_chunk_recipients")]
     #[schemars(range(min = 1, max = 100_000))]
     chunk: u64,
     /// How many mails or webhooks are sent at once, by default 4, or chunks written, by default 2: more writers take more of the
@@ -57,13 +57,13 @@ pub struct NotifyFanout {
 }
 
 /// Writers at once, unless the step says otherwise.
-const WRITERS: usize = 2;
+const DEFAULT_WRITERS: usize = 2;
 /// Mails or webhooks at once, unless the step says otherwise.
-const SENDERS: usize = 4;
+const DEFAULT_SENDERS: usize = 4;
 
 /// How many were told.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Outputs {
+pub struct NotifyFanoutOutputs {
     /// People who are named.
     mentioned: u64,
     /// People whom the query found, and who came between them while they were told.
@@ -85,7 +85,7 @@ pub struct NotifyFanoutDeps {
     /// Outgoing mail.
     pub mailer: Mailer,
     /// Outgoing calls.
-    pub http: Http,
+    pub http: EgressClient,
 }
 
 impl Step for NotifyFanout {
@@ -130,53 +130,55 @@ deliver:
     body: "Somebody writes: ${{ params.text }}"
 "#,
     ];
-    const REPEATED: &'static [Repeated] = &[
-        Repeated { path: &["deliver", "email", "subject"], names: &personal::NAMES },
-        Repeated { path: &["deliver", "email", "body"], names: &personal::NAMES },
-        Repeated { path: &["deliver", "webhook"], names: &personal::NAMES },
+    const DEFERRED_FIELDS: &'static [DeferredField] = &[
+        DeferredField { path: &["deliver", "email", "subject"], names: &personal::RECIPIENT_VARIABLES },
+        DeferredField { path: &["deliver", "email", "body"], names: &personal::RECIPIENT_VARIABLES },
+        DeferredField { path: &["deliver", "webhook"], names: &personal::RECIPIENT_VARIABLES },
     ];
-    type Outputs = Outputs;
+    type Outputs = NotifyFanoutOutputs;
     type Deps = NotifyFanoutDeps;
 
-    fn check(&self, check: &mut Check<'_>) {
-        check::check(self, check);
+    fn check(&self, check: &mut Validator<'_>) {
+        check::check_fanout(self, check);
     }
 
-    async fn run(self, ctx: Context, deps: NotifyFanoutDeps) -> Result<Outputs> {
-        let audience = audience::Members::of(self.audience, &deps.connections).await?;
-        let Deliver { table, email, webhook } = self.deliver;
+    async fn run(self, ctx: StepContext, deps: NotifyFanoutDeps) -> Result<NotifyFanoutOutputs> {
+        let audience = audience::Recipients::from_audience(self.audience, &deps.connections).await?;
+        let DeliverySpec { table, email, webhook } = self.deliver;
         match (table, email, webhook) {
             (Some(row), None, None) => {
-                table::run(&ctx, &audience, &row, self.chunk, self.parallel.unwrap_or(WRITERS)).await
+                table::insert_rows(&ctx, &audience, &row, self.chunk, self.parallel.unwrap_or(DEFAULT_WRITERS)).await
             }
             (None, Some(letter), None) => {
-                let channel = email::Channel::new(&ctx, &deps.mailer, letter)?;
-                each::run(&ctx, &audience, &channel, self.chunk, self.parallel.unwrap_or(SENDERS)).await
+                let channel = email::EmailChannel::new(&ctx, &deps.mailer, letter)?;
+                each::deliver_to_each(&ctx, &audience, &channel, self.chunk, self.parallel.unwrap_or(DEFAULT_SENDERS))
+                    .await
             }
             (None, None, Some(hook)) => {
-                let channel = webhook::Channel::new(&ctx, &deps.http, hook);
-                each::run(&ctx, &audience, &channel, self.chunk, self.parallel.unwrap_or(SENDERS)).await
+                let channel = webhook::WebhookChannel::new(&ctx, &deps.http, hook);
+                each::deliver_to_each(&ctx, &audience, &channel, self.chunk, self.parallel.unwrap_or(DEFAULT_SENDERS))
+                    .await
             }
             _ => Err(Error::permanent("with_invalid", "`deliver` needs one of `table`, `email` and `webhook`")),
         }
     }
 }
 
-impl Outputs {
+impl NotifyFanoutOutputs {
     /// Says how far it is; `total` is how many people there are, if that is known.
-    fn tell(&self, ctx: &Context, total: Option<u64>) {
-        ctx.progress.committed(self.report(total));
+    fn report_progress(&self, ctx: &StepContext, total: Option<u64>) {
+        ctx.progress.report_committed(self.to_progress_update(total));
     }
 
-    fn report(&self, total: Option<u64>) -> Report {
+    fn to_progress_update(&self, total: Option<u64>) -> ProgressUpdate {
         let done = self.mentioned + self.followers;
         let counts = [("delivered", self.delivered), ("skipped", self.skipped), ("failed", self.failed)];
         let counts = counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
         let total = total.map(|total| total.max(done));
-        Report { done, total, unit: "people".into(), message: None, counts }
+        ProgressUpdate { done, total, unit: "people".into(), message: None, counts }
     }
 }
 
-fn chunk() -> u64 {
+fn default_chunk_recipients() -> u64 {
     10_000
 }

@@ -7,28 +7,28 @@ use regex::Regex;
 
 /// A name behind its sign. Letters, marks and digits of any script; a hyphen only between two of them.
 #[expect(clippy::unwrap_used, reason = "a constant that a test compiles")]
-static NAME: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"[@＠](\w+(?:-+\w+)*)").unwrap());
+static MENTION_PATTERN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"[@＠](\w+(?:-+\w+)*)").unwrap());
 /// What follows the first part of a mail address's host.
 #[expect(clippy::unwrap_used, reason = "a constant that a test compiles")]
-static HOST: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\.\w").unwrap());
+static HOST_PATTERN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\.\w").unwrap());
 /// What may end in front of the `@` of a mail address, besides quotes.
 #[expect(clippy::unwrap_used, reason = "a constant that a test compiles")]
-static MAILBOX: LazyLock<Regex> =
+static MAILBOX_PATTERN: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"[\w.!#$%&'*+/=?^`{|}~-]*\w[.!#$%&'*+/=?^`{|}~-]*$").unwrap());
 /// What Markdown and HTML show as code, but for spans in backticks.
 #[expect(clippy::unwrap_used, reason = "a constant that a test compiles")]
-static TAGS: LazyLock<Regex> =
+static CODE_TAG_PATTERN: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"(?is)<code(?:\s[^>]*)?>.*?</code\s*>|<pre(?:\s[^>]*)?>.*?</pre\s*>").unwrap());
 
 /// The names, each once, in the order of the text: without the sign, spelt as they are there. What stands in code (in
 /// backticks, fences, `<code>` or `<pre>`), in a mail address or in a web address names nobody.
-pub fn names(text: &str) -> Vec<String> {
-    let text = without_code(text);
+pub fn find_mentions(text: &str) -> Vec<String> {
+    let text = blank_code(text);
     let mut names: Vec<String> = Vec::new();
-    for found in NAME.captures_iter(&text) {
+    for found in MENTION_PATTERN.captures_iter(&text) {
         let (Some(whole), Some(name)) = (found.get(0), found.get(1)) else { continue };
         let known = names.iter().any(|known| known == name.as_str());
-        if !known && names_somebody(&text[..whole.start()], &text[whole.end()..]) {
+        if !known && is_mention(&text[..whole.start()], &text[whole.end()..]) {
             names.push(name.as_str().to_owned());
         }
     }
@@ -36,10 +36,10 @@ pub fn names(text: &str) -> Vec<String> {
 }
 
 /// Whether what stands around a name leaves it one.
-fn names_somebody(before: &str, after: &str) -> bool {
+fn is_mention(before: &str, after: &str) -> bool {
     let sign = |letter: char| letter == '@' || letter == '＠';
     let last = before.chars().next_back();
-    if last.is_some_and(|letter| sign(letter) || is_word(letter)) || after.starts_with(sign) {
+    if last.is_some_and(|letter| sign(letter) || is_word_char(letter)) || after.starts_with(sign) {
         return false;
     }
     let piece = before.rsplit(char::is_whitespace).next().unwrap_or_default();
@@ -47,24 +47,24 @@ fn names_somebody(before: &str, after: &str) -> bool {
         return false;
     }
     // `"ann lee"@example.com` is an address, `"@ann` is somebody quoted.
-    let mailbox = last == Some('"') || MAILBOX.is_match(piece);
-    !(mailbox && HOST.is_match(after))
+    let mailbox = last == Some('"') || MAILBOX_PATTERN.is_match(piece);
+    !(mailbox && HOST_PATTERN.is_match(after))
 }
 
-fn is_word(letter: char) -> bool {
+fn is_word_char(letter: char) -> bool {
     letter == '_' || letter.is_alphanumeric()
 }
 
 /// The text with blanks where code was.
-fn without_code(text: &str) -> String {
-    let text = blanked(text, TAGS.find_iter(text).map(|found| found.range()));
-    let text = blanked(&text, fences(&text).into_iter());
-    let spans = spans(&text);
-    blanked(&text, spans.into_iter())
+fn blank_code(text: &str) -> String {
+    let text = blank_ranges(text, CODE_TAG_PATTERN.find_iter(text).map(|found| found.range()));
+    let text = blank_ranges(&text, fenced_ranges(&text).into_iter());
+    let spans = code_span_ranges(&text);
+    blank_ranges(&text, spans.into_iter())
 }
 
 /// Blanks keep the lines of the text.
-fn blanked(text: &str, ranges: impl Iterator<Item = Range<usize>>) -> String {
+fn blank_ranges(text: &str, ranges: impl Iterator<Item = Range<usize>>) -> String {
     let (mut out, mut at) = (String::with_capacity(text.len()), 0);
     for range in ranges {
         out.push_str(&text[at..range.start]);
@@ -76,7 +76,7 @@ fn blanked(text: &str, ranges: impl Iterator<Item = Range<usize>>) -> String {
 }
 
 /// Lines between fences of backticks or tildes, also in quotations. A fence that nobody closes goes to the end.
-fn fences(text: &str) -> Vec<Range<usize>> {
+fn fenced_ranges(text: &str) -> Vec<Range<usize>> {
     let (mut ranges, mut open, mut at) = (Vec::new(), None::<(char, usize, usize)>, 0);
     for line in text.split_inclusive('\n') {
         let content = line.trim_start_matches([' ', '>']).trim_end();
@@ -100,7 +100,7 @@ fn fences(text: &str) -> Vec<Range<usize>> {
 }
 
 /// Spans between equally long runs of backticks; none goes over an empty line.
-fn spans(text: &str) -> Vec<Range<usize>> {
+fn code_span_ranges(text: &str) -> Vec<Range<usize>> {
     let bytes = text.as_bytes();
     let run = |at: usize| bytes[at..].iter().take_while(|byte| **byte == b'`').count();
     let (mut ranges, mut at) = (Vec::new(), 0);
@@ -109,7 +109,7 @@ fn spans(text: &str) -> Vec<Range<usize>> {
             b'\\' => at += 2,
             b'`' => {
                 let length = run(at);
-                let end = closing(text, at + length, length);
+                let end = find_closing_backticks(text, at + length, length);
                 ranges.extend(end.map(|end| at..end));
                 at = end.unwrap_or(at + length);
             }
@@ -120,7 +120,7 @@ fn spans(text: &str) -> Vec<Range<usize>> {
 }
 
 /// The end of the run of `length` backticks that closes a span, looked for from `at` on.
-fn closing(text: &str, mut at: usize, length: usize) -> Option<usize> {
+fn find_closing_backticks(text: &str, mut at: usize, length: usize) -> Option<usize> {
     let paragraph = text[at..].split("\n\n").next().map_or(text.len(), |rest| at + rest.len());
     while let Some(found) = text[at..paragraph].find('`') {
         at += found;
@@ -147,7 +147,7 @@ mod tests {
             ("@ @- @. @@ann @ann@example.social x@y _@y 1@y", ""),
             ("", ""),
         ] {
-            assert_eq!(names(text).join(" "), found, "{text}");
+            assert_eq!(find_mentions(text).join(" "), found, "{text}");
         }
     }
 
@@ -158,10 +158,10 @@ mod tests {
             "mailto:bob@example.com, \"bob lee\"@example.com, o'neil-@example.com, jürgen@münchen.example",
             "https://example.com/@bob http://bob:pw@example.com/x?y=@z www.example.com/@bob",
         ] {
-            assert_eq!(names(text), [""; 0], "{text}");
+            assert_eq!(find_mentions(text), [""; 0], "{text}");
         }
-        assert_eq!(names("(see https://example.com/@no) @yes"), ["yes"]);
-        assert_eq!(names("Thanks!@bob"), ["bob"]);
+        assert_eq!(find_mentions("(see https://example.com/@no) @yes"), ["yes"]);
+        assert_eq!(find_mentions("Thanks!@bob"), ["bob"]);
     }
 
     #[test]
@@ -178,7 +178,7 @@ mod tests {
             ("<code>@no</code> <PRE class='x'>\n@no\n</pre> <codex>@yes</codex>", "yes"),
             ("`ü@no` @ü", "ü"),
         ] {
-            assert_eq!(names(text).join(" "), found, "{text}");
+            assert_eq!(find_mentions(text).join(" "), found, "{text}");
         }
     }
 }

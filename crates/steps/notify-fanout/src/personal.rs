@@ -4,49 +4,49 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::each::Trouble;
+use super::each::DeliveryError;
 use afterload_core::error::{Error, Result};
-use afterload_pipeline::expr::{Piece, pieces};
-use afterload_pipeline::{Scope, names, resolve, resolve_to_text};
-use afterload_target_db::Person;
+use afterload_pipeline::expr::{TemplateSegment, split_template};
+use afterload_pipeline::{ExprContext, referenced_names, resolve, resolve_to_text};
+use afterload_target_db::Recipient;
 
 /// What expressions about a person can name besides everything else.
-pub const NAMES: [&str; 2] = [PERSON, REASON];
-const PERSON: &str = "person";
-const REASON: &str = "reason";
+pub const RECIPIENT_VARIABLES: [&str; 2] = [PERSON_VARIABLE, REASON_VARIABLE];
+const PERSON_VARIABLE: &str = "person";
+const REASON_VARIABLE: &str = "reason";
 
 /// What is written for each person, or the same for all of them.
-pub struct Part {
+pub struct TemplatePart {
     value: Value,
     names: BTreeSet<String>,
 }
 
 /// Knows what expressions see for a person.
-pub struct Personal {
-    scope: Scope,
+pub struct RecipientContext {
+    scope: ExprContext,
     /// The columns that are named.
     columns: BTreeSet<String>,
 }
 
-impl Part {
+impl TemplatePart {
     /// As it stands in the pipeline.
     pub fn new(value: Value) -> Self {
-        Self { names: names(&value), value }
+        Self { names: referenced_names(&value), value }
     }
 
     /// Whether it differs from person to person.
-    pub fn differs(&self) -> bool {
-        self.names.iter().any(|name| NAMES.contains(&name.split('.').next().unwrap_or_default()))
+    pub fn is_personal(&self) -> bool {
+        self.names.iter().any(|name| RECIPIENT_VARIABLES.contains(&name.split('.').next().unwrap_or_default()))
     }
 
     /// What a text begins with for everybody, up to where it first differs.
-    pub fn start(&self, scope: &Scope) -> String {
+    pub fn common_prefix(&self, scope: &ExprContext) -> String {
         let text = self.value.as_str().unwrap_or_default();
         let mut start = String::new();
-        for piece in pieces(text).unwrap_or_default() {
+        for piece in split_template(text).unwrap_or_default() {
             let same = match piece {
-                Piece::Text(range) => Ok(text[range].to_owned()),
-                Piece::Expression(range) => resolve_to_text(&format!("${{{{ {} }}}}", &text[range]), scope),
+                TemplateSegment::Text(range) => Ok(text[range].to_owned()),
+                TemplateSegment::Expression(range) => resolve_to_text(&format!("${{{{ {} }}}}", &text[range]), scope),
             };
             // There is no person yet.
             let Ok(same) = same else { break };
@@ -56,37 +56,41 @@ impl Part {
     }
 
     /// Whose trouble an error of it is.
-    pub fn trouble(&self, error: Error) -> Trouble {
-        if self.differs() { Trouble::Person(error) } else { Trouble::Channel(error) }
+    pub fn classify_error(&self, error: Error) -> DeliveryError {
+        if self.is_personal() { DeliveryError::Recipient(error) } else { DeliveryError::Channel(error) }
     }
 
     /// What it is for somebody.
-    pub fn value(&self, scope: &Scope) -> Result<Value, Trouble> {
-        resolve(&self.value, scope).map_err(|error| self.trouble(error))
+    pub fn resolve_value(&self, scope: &ExprContext) -> Result<Value, DeliveryError> {
+        resolve(&self.value, scope).map_err(|error| self.classify_error(error))
     }
 
     /// The same as text.
-    pub fn text(&self, scope: &Scope) -> Result<String, Trouble> {
+    pub fn resolve_text(&self, scope: &ExprContext) -> Result<String, DeliveryError> {
         let text = self.value.as_str().map_or_else(|| self.value.to_string(), str::to_owned);
-        resolve_to_text(&text, scope).map_err(|error| self.trouble(error))
+        resolve_to_text(&text, scope).map_err(|error| self.classify_error(error))
     }
 }
 
-impl Personal {
+impl RecipientContext {
     /// For these parts.
-    pub fn new<'a>(scope: &Scope, parts: impl IntoIterator<Item = &'a Part>) -> Self {
+    pub fn new<'a>(scope: &ExprContext, parts: impl IntoIterator<Item = &'a TemplatePart>) -> Self {
         let named = parts.into_iter().flat_map(|part| &part.names);
-        let columns = named.filter_map(|name| name.strip_prefix(PERSON)?.strip_prefix('.')?.split('.').next());
+        let columns = named.filter_map(|name| name.strip_prefix(PERSON_VARIABLE)?.strip_prefix('.')?.split('.').next());
         Self { scope: scope.clone(), columns: columns.map(str::to_owned).collect() }
     }
 
     /// What expressions see for somebody.
-    pub fn of(&self, person: &Person, reason: &str) -> Result<Scope, Trouble> {
-        if let Some(column) = self.columns.iter().find(|column| !person.row.contains_key(*column)) {
+    pub fn for_recipient(&self, person: &Recipient, reason: &str) -> Result<ExprContext, DeliveryError> {
+        if let Some(column) = self.columns.iter().find(|column| !person.columns.contains_key(*column)) {
             let error = Error::permanent("column_not_found", format!("the query gives no column `{column}`"))
-                .hint("`person` has the columns of the query that finds people");
-            return Err(Trouble::Channel(error));
+                .with_hint("`person` has the columns of the query that finds people");
+            return Err(DeliveryError::Channel(error));
         }
-        Ok(self.scope.clone().with(PERSON, &json!(person.row)).with(REASON, &reason.into()))
+        Ok(self
+            .scope
+            .clone()
+            .with_root(PERSON_VARIABLE, &json!(person.columns))
+            .with_root(REASON_VARIABLE, &reason.into()))
     }
 }

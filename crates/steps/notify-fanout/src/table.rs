@@ -14,154 +14,170 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::audience::{Members, Named};
-use super::chunks::{Chunks, End};
-use super::fields::TableRow;
-use super::{FOLLOW, MENTION, Outputs};
-use afterload_core::error::{Class, Error, Result};
-use afterload_core::units::grouped;
-use afterload_step_api::{Context, Report};
-use afterload_target_db::{Connection, Effect, Fence, People, Present, Row, Span, Target, read_checkpoint};
+use super::audience::{Mentioned, Recipients};
+use super::chunks::{ChunkBound, ChunkFinder};
+use super::fields::TableRowSpec;
+use super::{FOLLOW_REASON, MENTION_REASON, NotifyFanoutOutputs};
+use afterload_core::error::{Error, Result, Retryability};
+use afterload_core::units::group_digits;
+use afterload_step_api::{ProgressUpdate, StepContext};
+use afterload_target_db::{
+    Connection, DeliveryRowSpec, DeliveryTable, Fence, KeyRange, OnExisting, RecipientQuery, StatementResult,
+    read_checkpoint,
+};
 
 /// How often it is noted which chunks were found.
-const NOTED: Duration = Duration::from_secs(5);
+const PLAN_SAVE_INTERVAL: Duration = Duration::from_secs(5);
 /// How many chunks are found ahead of the only writer, at most.
-const AHEAD: usize = 10_000;
+const LOOKAHEAD_CHUNKS: usize = 10_000;
 
 /// What is committed for the step: who is named and how far that is, and how the followers are dealt where several write.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Plan {
+struct FanoutPlan {
     names: Option<Vec<String>>,
     named: usize,
     mentioned: u64,
     delivered: u64,
-    ends: Vec<End>,
+    ends: Vec<ChunkBound>,
     /// How many chunks a lane has, once all are found.
     lane: Option<usize>,
-    outputs: Option<Outputs>,
+    outputs: Option<NotifyFanoutOutputs>,
 }
 
 /// What is committed for a lane.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Lane {
+struct Partition {
     /// The key up to which everybody has a row.
     after: Option<Value>,
     people: u64,
     delivered: u64,
 }
 
-struct Work<'a> {
-    ctx: &'a Context,
+struct TableDelivery<'a> {
+    ctx: &'a StepContext,
     connection: &'a Connection,
-    target: Target,
+    target: DeliveryTable,
     fence: Option<Fence>,
     chunk: u64,
 }
 
 /// What is seen of the lanes from outside.
-struct Seen<'a> {
-    ctx: &'a Context,
-    plan: &'a Plan,
-    lanes: Mutex<Vec<Lane>>,
+struct PartitionProgress<'a> {
+    ctx: &'a StepContext,
+    plan: &'a FanoutPlan,
+    partitions: Mutex<Vec<Partition>>,
     /// How many followers there are, once that is known.
     followers: OnceLock<u64>,
 }
 
 /// Gives everybody a row, from where the last attempt got to.
-pub async fn run(ctx: &Context, members: &Members, row: &TableRow, chunk: u64, parallel: usize) -> Result<Outputs> {
+pub async fn insert_rows(
+    ctx: &StepContext,
+    members: &Recipients,
+    row: &TableRowSpec,
+    chunk: u64,
+    parallel: usize,
+) -> Result<NotifyFanoutOutputs> {
     let connection = members.followers.as_ref().map(|(connection, _)| connection);
-    let Some(connection) = connection.or(members.named.as_ref().map(|named| &named.connection)) else {
-        return Ok(Outputs::default());
+    let Some(connection) = connection.or(members.mentioned.as_ref().map(|named| &named.connection)) else {
+        return Ok(NotifyFanoutOutputs::default());
     };
     let copy: Vec<_> = row.copy.iter().map(|(to, from)| (to.clone(), from.clone())).collect();
-    let TableRow { table, person, reason, values, keys, .. } = row;
-    let wanted = Row { table, person, reason: reason.as_deref(), values, copy: &copy, keys };
-    let target = connection.target(&wanted).await?;
+    let TableRowSpec { table, person, reason, values, keys, .. } = row;
+    let wanted = DeliveryRowSpec {
+        table,
+        recipient_column: person,
+        reason_column: reason.as_deref(),
+        constant_columns: values,
+        copied_columns: &copy,
+        unique_columns: keys,
+    };
+    let target = connection.prepare_delivery_table(&wanted).await?;
     let fence = connection.keeps_checkpoints().then(|| Fence::new(&ctx.step.key, ctx.step.epoch));
     let claimed = match &fence {
-        Some(fence) => connection.claim(fence).await?,
+        Some(fence) => connection.claim_checkpoint(fence).await?,
         None => None,
     };
-    let mut plan: Plan = claimed.as_deref().map_or_else(|| Ok(Plan::default()), read_checkpoint)?;
-    let work = Work { ctx, connection, target, fence, chunk };
+    let mut plan: FanoutPlan = claimed.as_deref().map_or_else(|| Ok(FanoutPlan::default()), read_checkpoint)?;
+    let work = TableDelivery { ctx, connection, target, fence, chunk };
     if let Some(outputs) = plan.outputs {
-        outputs.tell(ctx, Some(0));
+        outputs.report_progress(ctx, Some(0));
         return Ok(outputs);
     }
-    if let Some(named) = &members.named {
-        work.mentions(named, &mut plan).await?;
+    if let Some(named) = &members.mentioned {
+        work.insert_mentioned(named, &mut plan).await?;
     }
-    let lanes = match (&members.followers, connection.writers(parallel)) {
+    let lanes = match (&members.followers, connection.max_writers(parallel)) {
         (None, _) => Vec::new(),
-        (Some((_, people)), 1) => vec![work.alone(people, &plan).await?],
+        (Some((_, people)), 1) => vec![work.run_serial(people, &plan).await?],
         (Some((_, people)), lanes) => {
-            let length = work.deal(people, lanes, &mut plan).await?;
-            work.together(people, &plan, length).await?
+            let length = work.partition_chunks(people, lanes, &mut plan).await?;
+            work.run_parallel(people, &plan, length).await?
         }
     };
-    let outputs = plan.told(&lanes);
+    let outputs = plan.to_outputs(&lanes);
     plan.ends.clear();
     plan.outputs = Some(outputs.clone());
-    work.note(None, &plan, true).await?;
+    work.save_checkpoint(None, &plan, true).await?;
     // Only now, for what is finished is soon forgotten.
     for (place, lane) in lanes.iter().enumerate() {
-        work.note(Some(place), lane, true).await?;
+        work.save_checkpoint(Some(place), lane, true).await?;
     }
-    outputs.tell(ctx, Some(0));
+    outputs.report_progress(ctx, Some(0));
     Ok(outputs)
 }
 
-impl Work<'_> {
+impl TableDelivery<'_> {
     /// Notes how far a lane or the step is.
-    async fn note(&self, lane: Option<usize>, cursor: &impl Serialize, finished: bool) -> Result<()> {
-        match self.fence(lane) {
-            Some(fence) => self.connection.note(&fence, &text(cursor), finished).await,
+    async fn save_checkpoint(&self, lane: Option<usize>, cursor: &impl Serialize, finished: bool) -> Result<()> {
+        match self.partition_fence(lane) {
+            Some(fence) => self.connection.save_checkpoint(&fence, &to_json(cursor), finished).await,
             None => Ok(()),
         }
     }
 
-    fn fence(&self, lane: Option<usize>) -> Option<Fence> {
+    fn partition_fence(&self, lane: Option<usize>) -> Option<Fence> {
         let mut fence = self.fence.clone()?;
         if let Some(place) = lane {
-            fence.key.push_str(&format!("#{place}"));
+            fence.checkpoint_key.push_str(&format!("#{place}"));
         }
         Some(fence)
     }
 
     /// Those who are named come first, so that their row says so.
-    async fn mentions(&self, named: &Named, plan: &mut Plan) -> Result<()> {
+    async fn insert_mentioned(&self, named: &Mentioned, plan: &mut FanoutPlan) -> Result<()> {
         if plan.names.is_none() {
-            plan.mentioned = named.all(&named.names, self.ctx).await?.len() as u64;
+            plan.mentioned = named.find_all(&named.names, self.ctx).await?.len() as u64;
             plan.names = Some(named.names.clone());
-            self.note(None, plan, false).await?;
+            self.save_checkpoint(None, plan, false).await?;
         }
         let names = plan.names.clone().unwrap_or_default();
         for name in &names[plan.named..] {
-            self.ctx.stopped()?;
-            let next = Plan { named: plan.named + 1, ..plan.clone() };
-            let note = move |effect: &Effect| {
-                let next = Plan { delivered: next.delivered + effect.affected, ..next };
-                Ok((text(&next), false))
+            self.ctx.check_stopped()?;
+            let next = FanoutPlan { named: plan.named + 1, ..plan.clone() };
+            let note = move |effect: &StatementResult| {
+                let next = FanoutPlan { delivered: next.delivered + effect.affected, ..next };
+                Ok((to_json(&next), false))
             };
-            let who = (&Span::default(), MENTION, Present::Skip);
+            let who = (&KeyRange::default(), MENTION_REASON, OnExisting::Skip);
             let fence = (self.fence.as_ref(), Box::new(note) as Box<_>);
-            let people = named.called(name);
-            let (_, noted) = people.put(self.connection, &self.target, who, &self.ctx.stop, fence).await?;
+            let people = named.by_name(name);
+            let (_, noted) = people.insert_rows(self.connection, &self.target, who, &self.ctx.stop, fence).await?;
             *plan = read_checkpoint(&noted)?;
         }
         Ok(())
     }
 
     /// One lane, ahead of which chunks are found.
-    async fn alone(&self, people: &People, plan: &Plan) -> Result<Lane> {
-        let (fence, lane) = self.claim(0, Lane::default()).await?;
-        let seen = Seen::new(self.ctx, plan, 1);
+    async fn run_serial(&self, people: &RecipientQuery, plan: &FanoutPlan) -> Result<Partition> {
+        let (fence, lane) = self.claim_partition(0, Partition::default()).await?;
+        let seen = PartitionProgress::new(self.ctx, plan, 1);
         let stop = self.ctx.stop.child_token();
-        let mut chunks = Chunks::new(self.connection, people, self.chunk, lane.after.clone());
+        let mut chunks = ChunkFinder::new(self.connection, people, self.chunk, lane.after.clone());
         let mut followers = lane.people;
-        let (mut found, ends) = mpsc::channel(AHEAD);
+        let (mut found, ends) = mpsc::channel(LOOKAHEAD_CHUNKS);
         let find = async {
-            while let Some(end) = chunks.next(&stop).await.transpose() {
+            while let Some(end) = chunks.next_chunk(&stop).await.transpose() {
                 followers += end.as_ref().map_or(0, |end| end.people);
                 let failed = end.is_err();
                 // Nobody waits for it where the lane has failed.
@@ -169,11 +185,11 @@ impl Work<'_> {
                     return;
                 }
             }
-            seen.all(followers);
+            seen.set_follower_count(followers);
             found.close_channel();
         };
         let work = async {
-            let done = self.lane(people, (0, fence, lane), ends, &stop, &seen).await;
+            let done = self.run_partition(people, (0, fence, lane), ends, &stop, &seen).await;
             stop.cancel();
             done
         };
@@ -182,45 +198,47 @@ impl Work<'_> {
 
     /// Finds all chunks, from where the last attempt got to, and says how many of them a lane has. Who comes behind the last of
     /// them is not told.
-    async fn deal(&self, people: &People, lanes: usize, plan: &mut Plan) -> Result<usize> {
+    async fn partition_chunks(&self, people: &RecipientQuery, lanes: usize, plan: &mut FanoutPlan) -> Result<usize> {
         let after = plan.ends.last().map(|end| end.key.clone());
-        let mut chunks = Chunks::new(self.connection, people, self.chunk, after);
-        let (mut found, mut noted) = (plan.followers(), Instant::now());
+        let mut chunks = ChunkFinder::new(self.connection, people, self.chunk, after);
+        let (mut found, mut noted) = (plan.follower_count(), Instant::now());
         loop {
             if let Some(lane) = plan.lane {
                 return Ok(lane);
             }
-            self.ctx.stopped()?;
-            match chunks.next(&self.ctx.stop).await? {
+            self.ctx.check_stopped()?;
+            match chunks.next_chunk(&self.ctx.stop).await? {
                 Some(end) => {
                     found += end.people;
                     plan.ends.push(end);
-                    let message = Some(format!("{} followers found", grouped(found)));
-                    self.ctx.progress.committed(Report { message, ..plan.told(&[]).report(None) });
+                    let message = Some(format!("{} followers found", group_digits(found)));
+                    self.ctx
+                        .progress
+                        .report_committed(ProgressUpdate { message, ..plan.to_outputs(&[]).to_progress_update(None) });
                 }
                 None => plan.lane = Some(plan.ends.len().div_ceil(lanes).max(1)),
             }
-            if plan.lane.is_some() || noted.elapsed() > NOTED {
-                self.note(None, plan, false).await?;
+            if plan.lane.is_some() || noted.elapsed() > PLAN_SAVE_INTERVAL {
+                self.save_checkpoint(None, plan, false).await?;
                 noted = Instant::now();
             }
         }
     }
 
     /// Works through all lanes at once. One that fails stops the others.
-    async fn together(&self, people: &People, plan: &Plan, length: usize) -> Result<Vec<Lane>> {
+    async fn run_parallel(&self, people: &RecipientQuery, plan: &FanoutPlan, length: usize) -> Result<Vec<Partition>> {
         let lanes: Vec<_> = plan.ends.chunks(length).enumerate().collect();
-        let seen = Seen::new(self.ctx, plan, lanes.len());
-        seen.all(plan.followers());
+        let seen = PartitionProgress::new(self.ctx, plan, lanes.len());
+        seen.set_follower_count(plan.follower_count());
         let stop = self.ctx.stop.child_token();
-        let lane = async |(place, ends): (usize, &[End])| {
+        let lane = async |(place, ends): (usize, &[ChunkBound])| {
             let before = (place * length).checked_sub(1).and_then(|last| plan.ends.get(last));
-            let fresh = Lane { after: before.map(|end| end.key.clone()), ..Lane::default() };
+            let fresh = Partition { after: before.map(|end| end.key.clone()), ..Partition::default() };
             let done = async {
-                let (fence, lane) = self.claim(place, fresh).await?;
+                let (fence, lane) = self.claim_partition(place, fresh).await?;
                 let over = ends.iter().position(|end| lane.after.as_ref() == Some(&end.key)).map_or(0, |last| last + 1);
                 let ends = stream::iter(ends[over..].iter().cloned().map(Ok));
-                self.lane(people, (place, fence, lane), ends, &stop, &seen).await
+                self.run_partition(people, (place, fence, lane), ends, &stop, &seen).await
             };
             let done = done.await;
             if done.is_err() {
@@ -232,7 +250,7 @@ impl Work<'_> {
         let (done, failed): (Vec<_>, Vec<_>) = done.into_iter().partition(Result::is_ok);
         let mut failed = failed.into_iter().filter_map(Result::err).collect::<Vec<_>>();
         // What stopped a lane because another failed is not the reason.
-        failed.sort_by_key(|error| error.class() == Class::Stopped);
+        failed.sort_by_key(|error| error.retryability() == Retryability::Stopped);
         match failed.into_iter().next() {
             Some(error) => Err(error),
             None => Ok(done.into_iter().filter_map(Result::ok).collect()),
@@ -240,10 +258,10 @@ impl Work<'_> {
     }
 
     /// Takes the checkpoint of a lane, and says how far it is.
-    async fn claim(&self, place: usize, fresh: Lane) -> Result<(Option<Fence>, Lane)> {
-        let fence = self.fence(Some(place));
+    async fn claim_partition(&self, place: usize, fresh: Partition) -> Result<(Option<Fence>, Partition)> {
+        let fence = self.partition_fence(Some(place));
         let claimed = match &fence {
-            Some(fence) => self.connection.claim(fence).await?,
+            Some(fence) => self.connection.claim_checkpoint(fence).await?,
             None => None,
         };
         let lane = claimed.as_deref().map_or(Ok(fresh), read_checkpoint)?;
@@ -251,66 +269,67 @@ impl Work<'_> {
     }
 
     /// Works through the chunks of a lane.
-    async fn lane(
+    async fn run_partition(
         &self,
-        people: &People,
-        (place, fence, mut lane): (usize, Option<Fence>, Lane),
-        ends: impl Stream<Item = Result<End>>,
+        people: &RecipientQuery,
+        (place, fence, mut lane): (usize, Option<Fence>, Partition),
+        ends: impl Stream<Item = Result<ChunkBound>>,
         stop: &CancellationToken,
-        seen: &Seen<'_>,
-    ) -> Result<Lane> {
+        seen: &PartitionProgress<'_>,
+    ) -> Result<Partition> {
         let Self { connection, target, .. } = self;
         let mut ends = pin!(ends);
-        seen.lane(place, &lane);
+        seen.update_partition(place, &lane);
         // The first rows also show whether the keys are unique.
-        let mut present = Present::Skip;
+        let mut present = OnExisting::Skip;
         while let Some(end) = ends.try_next().await? {
             if stop.is_cancelled() {
                 return Err(Error::stopped("step_stopped", "the step was asked to stop"));
             }
-            let span = Span { after: lane.after.clone(), until: Some(end.key.clone()) };
+            let span = KeyRange { after: lane.after.clone(), until: Some(end.key.clone()) };
             let put = async |present| {
                 let (before, end) = (lane.clone(), end.clone());
-                let note = move |effect: &Effect| Ok((text(&before.behind(end, effect.affected)), false));
+                let note =
+                    move |effect: &StatementResult| Ok((to_json(&before.advance_past(end, effect.affected)), false));
                 let note = (fence.as_ref(), Box::new(note) as Box<_>);
-                people.put(connection, target, (&span, FOLLOW, present), stop, note).await
+                people.insert_rows(connection, target, (&span, FOLLOW_REASON, present), stop, note).await
             };
             let (effect, noted) = match put(present).await {
-                Err(error) if present == Present::Unexpected && error.code() == "database_error" => {
-                    put(Present::Skip).await?
+                Err(error) if present == OnExisting::AssumeNone && error.code() == "database_error" => {
+                    put(OnExisting::Skip).await?
                 }
                 done => done?,
             };
-            present = if effect.affected == end.people { Present::Unexpected } else { Present::Skip };
+            present = if effect.affected == end.people { OnExisting::AssumeNone } else { OnExisting::Skip };
             lane = read_checkpoint(&noted)?;
-            seen.lane(place, &lane);
+            seen.update_partition(place, &lane);
         }
         Ok(lane)
     }
 }
 
-impl<'a> Seen<'a> {
-    fn new(ctx: &'a Context, plan: &'a Plan, lanes: usize) -> Self {
-        Self { ctx, plan, lanes: Mutex::new(vec![Lane::default(); lanes]), followers: OnceLock::new() }
+impl<'a> PartitionProgress<'a> {
+    fn new(ctx: &'a StepContext, plan: &'a FanoutPlan, lanes: usize) -> Self {
+        Self { ctx, plan, partitions: Mutex::new(vec![Partition::default(); lanes]), followers: OnceLock::new() }
     }
 
     /// Tells how far a lane is.
-    fn lane(&self, place: usize, lane: &Lane) {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+    fn update_partition(&self, place: usize, lane: &Partition) {
+        let mut lanes = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         lanes[place] = lane.clone();
         let total = self.followers.get().map(|followers| followers + self.plan.mentioned);
-        self.plan.told(&lanes).tell(self.ctx, total);
+        self.plan.to_outputs(&lanes).report_progress(self.ctx, total);
     }
 
     /// From now on it is known how many followers there are.
-    fn all(&self, followers: u64) {
+    fn set_follower_count(&self, followers: u64) {
         let _known = self.followers.set(followers);
     }
 }
 
-impl Lane {
+impl Partition {
     /// The lane behind a chunk, whose people may have become more since they were counted.
-    fn behind(self, chunk: End, delivered: u64) -> Self {
+    fn advance_past(self, chunk: ChunkBound, delivered: u64) -> Self {
         Self {
             after: Some(chunk.key),
             people: self.people + chunk.people.max(delivered),
@@ -319,21 +338,21 @@ impl Lane {
     }
 }
 
-impl Plan {
+impl FanoutPlan {
     /// How many followers there are in the chunks that were found.
-    fn followers(&self) -> u64 {
+    fn follower_count(&self) -> u64 {
         self.ends.iter().map(|end| end.people).sum()
     }
 
     /// What has been committed.
-    fn told(&self, lanes: &[Lane]) -> Outputs {
+    fn to_outputs(&self, lanes: &[Partition]) -> NotifyFanoutOutputs {
         let (followers, delivered) =
             lanes.iter().fold((0, self.delivered), |sum, lane| (sum.0 + lane.people, sum.1 + lane.delivered));
         let skipped = (self.mentioned + followers).saturating_sub(delivered);
-        Outputs { mentioned: self.mentioned, followers, delivered, skipped, failed: 0 }
+        NotifyFanoutOutputs { mentioned: self.mentioned, followers, delivered, skipped, failed: 0 }
     }
 }
 
-fn text(cursor: &impl Serialize) -> String {
+fn to_json(cursor: &impl Serialize) -> String {
     serde_json::to_string(cursor).unwrap_or_default()
 }

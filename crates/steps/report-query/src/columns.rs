@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::format::Format;
+use super::format::CellFormat;
 use afterload_core::error::{Error, Result};
 
 /// How a column is shown.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Column {
+pub struct ReportColumn {
     /// What stands in the header instead of its name.
     pub title: Option<String>,
     /// How its values are shown: a format of spreadsheets, such as `0.00`, `#,##0` or `dd.mm.yyyy`. In CSV those are
@@ -22,36 +22,36 @@ pub struct Column {
 /// The columns that something is said of, by their names in the query.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct Columns(pub BTreeMap<String, Column>);
+pub struct ReportColumns(pub BTreeMap<String, ReportColumn>);
 
 /// A column as it is written.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Shape {
+pub struct ColumnDisplay {
     /// What stands in the header.
     pub title: String,
     /// How its values are shown.
-    pub format: Option<Format>,
+    pub format: Option<CellFormat>,
 }
 
-impl Columns {
+impl ReportColumns {
     /// All columns of the query, in its order.
     ///
     /// # Errors
     /// `report_columns_missing` if it has none, `report_column_unknown` for one that something is said of and that it has
     /// not.
-    pub fn shapes(&self, names: &[String]) -> Result<Vec<Shape>> {
+    pub fn resolve_columns(&self, names: &[String]) -> Result<Vec<ColumnDisplay>> {
         if names.is_empty() {
             return Err(Error::permanent("report_columns_missing", "the query gives no columns"));
         }
         if let Some(unknown) = self.0.keys().find(|name| !names.contains(*name)) {
             let known = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
             let message = format!("the query gives no column `{unknown}`, which `columns` names");
-            return Err(Error::permanent("report_column_unknown", message).hint(format!("it gives {known}")));
+            return Err(Error::permanent("report_column_unknown", message).with_hint(format!("it gives {known}")));
         }
         let shape = |name: &String| {
             let said = self.0.get(name).cloned().unwrap_or_default();
-            let format = said.format.map(|code| Format::new(&code));
-            Shape { title: said.title.unwrap_or_else(|| name.clone()), format }
+            let format = said.format.map(|code| CellFormat::new(&code));
+            ColumnDisplay { title: said.title.unwrap_or_else(|| name.clone()), format }
         };
         Ok(names.iter().map(shape).collect())
     }

@@ -1,15 +1,15 @@
 //! CSV: RFC 4180 with `\n`, UTF-8. Null is an empty field, an empty text is `""`.
 
-use super::columns::Shape;
-use afterload_tabular::formula::is_formula;
-use afterload_target_db::Sort;
+use super::columns::ColumnDisplay;
+use afterload_tabular::formula::is_spreadsheet_formula;
+use afterload_target_db::CellType;
 
 const fn is_special(byte: u8) -> bool {
     (byte == b',') | (byte == b'"') | (byte == b'\n') | (byte == b'\r')
 }
 
 /// Which bytes need quotes around their field.
-const SPECIAL: [bool; 256] = {
+const CSV_SPECIAL_BYTES: [bool; 256] = {
     let (mut special, mut byte) = ([false; 256], 0);
     while byte < special.len() {
         special[byte] = is_special(byte as u8);
@@ -22,49 +22,51 @@ const SPECIAL: [bool; 256] = {
 fn needs_quotes(value: &[u8]) -> bool {
     let (whole, rest) = value.as_chunks::<16>();
     whole.iter().any(|bytes| bytes.iter().fold(false, |any, byte| any | is_special(*byte)))
-        || rest.iter().any(|byte| SPECIAL[usize::from(*byte)])
+        || rest.iter().any(|byte| CSV_SPECIAL_BYTES[usize::from(*byte)])
 }
 
 /// Writes the header.
-pub fn header(shapes: &[Shape], out: &mut Vec<u8>) {
+pub fn write_header(shapes: &[ColumnDisplay], out: &mut Vec<u8>) {
     for (column, shape) in shapes.iter().enumerate() {
         if column > 0 {
             out.push(b',');
         }
-        text(shape.title.as_bytes(), out);
+        write_text(shape.title.as_bytes(), out);
     }
     out.push(b'\n');
 }
 
 /// Writes a cell.
-pub fn cell(shape: &Shape, cell: Option<(Sort, &[u8])>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+pub fn write_cell(shape: &ColumnDisplay, cell: Option<(CellType, &[u8])>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
     let Some((sort, value)) = cell else { return };
     if let Some(format) = &shape.format {
         scratch.clear();
         let shown = match sort {
-            Sort::Exact | Sort::Float => format.number(value, scratch),
-            Sort::Text | Sort::Date | Sort::Moment => format.moment(value, scratch),
-            Sort::Bool | Sort::Json => false,
+            CellType::Number | CellType::Float => format.write_number(value, scratch),
+            CellType::Text | CellType::Date | CellType::Timestamp => format.write_datetime(value, scratch),
+            CellType::Bool | CellType::Json => false,
         };
         if shown {
-            return quoted(scratch, false, out);
+            return write_quoted(scratch, false, out);
         }
     }
     match sort {
-        Sort::Text | Sort::Json => text(value, out),
+        CellType::Text | CellType::Json => write_text(value, out),
         // Nothing in them could be taken for something else.
-        Sort::Exact | Sort::Float | Sort::Bool | Sort::Date | Sort::Moment => out.extend_from_slice(value),
+        CellType::Number | CellType::Float | CellType::Bool | CellType::Date | CellType::Timestamp => {
+            out.extend_from_slice(value)
+        }
     }
 }
 
-fn text(value: &[u8], out: &mut Vec<u8>) {
+fn write_text(value: &[u8], out: &mut Vec<u8>) {
     match value.is_empty() {
         true => out.extend_from_slice(b"\"\""),
-        false => quoted(value, is_formula(value), out),
+        false => write_quoted(value, is_spreadsheet_formula(value), out),
     }
 }
 
-fn quoted(value: &[u8], guard: bool, out: &mut Vec<u8>) {
+fn write_quoted(value: &[u8], guard: bool, out: &mut Vec<u8>) {
     let special = needs_quotes(value);
     if special {
         out.push(b'"');

@@ -3,29 +3,29 @@
 //! In XLSX the spreadsheet shows them; a CSV holds what it would show, for the formats that are made of digits
 //! (`0.00`, `#,##0`, `0.0%`) or of parts of a date (`dd.mm.yyyy hh:mm`).
 
-use super::moment::Moment;
+use super::moment::CellDateTime;
 
 /// A format of spreadsheets.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Format {
+pub struct CellFormat {
     /// As it was written.
     pub code: String,
-    kind: Kind,
+    kind: CellFormatKind,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Kind {
-    Number(Number),
-    Date(Vec<Part>),
+enum CellFormatKind {
+    Number(NumberFormat),
+    Date(Vec<DatePart>),
     /// Only spreadsheets know what it shows; whether it is for days or moments.
-    Other {
+    SpreadsheetOnly {
         date: bool,
     },
 }
 
 /// `#,##0.00%`.
 #[derive(Clone, Debug, PartialEq)]
-struct Number {
+struct NumberFormat {
     /// The fewest digits before the point.
     whole: usize,
     /// Whether thousands are set apart.
@@ -36,38 +36,43 @@ struct Number {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Part {
+enum DatePart {
     Year { short: bool },
     Month { wide: bool },
     Day { wide: bool },
     Hour { wide: bool },
     Minute { wide: bool },
     Second { wide: bool },
-    Other(char),
+    Literal(char),
 }
 
-impl Format {
+impl CellFormat {
     /// Reads a format; whatever is not known here is left to the spreadsheet.
     pub fn new(code: &str) -> Self {
-        let kind = number(code).map(Kind::Number).or_else(|| date(code).map(Kind::Date));
-        Self { code: code.to_owned(), kind: kind.unwrap_or_else(|| Kind::Other { date: is_date(code) }) }
+        let kind = parse_number_format(code)
+            .map(CellFormatKind::Number)
+            .or_else(|| parse_date_format(code).map(CellFormatKind::Date));
+        Self {
+            code: code.to_owned(),
+            kind: kind.unwrap_or_else(|| CellFormatKind::SpreadsheetOnly { date: has_date_letters(code) }),
+        }
     }
 
     /// Whether a CSV can show it.
-    pub fn is_known(&self) -> bool {
-        !matches!(self.kind, Kind::Other { .. })
+    pub fn is_supported(&self) -> bool {
+        !matches!(self.kind, CellFormatKind::SpreadsheetOnly { .. })
     }
 
     /// Whether it is for days and moments.
     pub fn is_date(&self) -> bool {
-        matches!(self.kind, Kind::Date(_) | Kind::Other { date: true })
+        matches!(self.kind, CellFormatKind::Date(_) | CellFormatKind::SpreadsheetOnly { date: true })
     }
 
     /// Writes a number as it is shown. False: it is not one, or nothing is known of the format.
-    pub fn number(&self, text: &[u8], out: &mut Vec<u8>) -> bool {
-        match (&self.kind, Decimal::parse(text)) {
-            (Kind::Number(number), Some(decimal)) => {
-                number.write(decimal, out);
+    pub fn write_number(&self, text: &[u8], out: &mut Vec<u8>) -> bool {
+        match (&self.kind, DecimalDigits::parse(text)) {
+            (CellFormatKind::Number(number), Some(decimal)) => {
+                number.write_decimal(decimal, out);
                 true
             }
             _ => false,
@@ -75,19 +80,19 @@ impl Format {
     }
 
     /// Writes a day or moment as it is shown. False: it is not one, or nothing is known of the format.
-    pub fn moment(&self, text: &[u8], out: &mut Vec<u8>) -> bool {
-        let (Kind::Date(parts), Some(moment)) = (&self.kind, Moment::parse(text)) else { return false };
-        let (hour, minute, second) = moment.clock();
+    pub fn write_datetime(&self, text: &[u8], out: &mut Vec<u8>) -> bool {
+        let (CellFormatKind::Date(parts), Some(moment)) = (&self.kind, CellDateTime::parse(text)) else { return false };
+        let (hour, minute, second) = moment.time_of_day();
         for part in parts {
             let (number, width) = match part {
-                Part::Year { short: true } => (moment.year % 100, 2),
-                Part::Year { short: false } => (moment.year, 4),
-                Part::Month { wide } => (moment.month, 1 + usize::from(*wide)),
-                Part::Day { wide } => (moment.day, 1 + usize::from(*wide)),
-                Part::Hour { wide } => (hour, 1 + usize::from(*wide)),
-                Part::Minute { wide } => (minute, 1 + usize::from(*wide)),
-                Part::Second { wide } => (second, 1 + usize::from(*wide)),
-                Part::Other(mark) => {
+                DatePart::Year { short: true } => (moment.year % 100, 2),
+                DatePart::Year { short: false } => (moment.year, 4),
+                DatePart::Month { wide } => (moment.month, 1 + usize::from(*wide)),
+                DatePart::Day { wide } => (moment.day, 1 + usize::from(*wide)),
+                DatePart::Hour { wide } => (hour, 1 + usize::from(*wide)),
+                DatePart::Minute { wide } => (minute, 1 + usize::from(*wide)),
+                DatePart::Second { wide } => (second, 1 + usize::from(*wide)),
+                DatePart::Literal(mark) => {
                     out.extend_from_slice(mark.encode_utf8(&mut [0; 4]).as_bytes());
                     continue;
                 }
@@ -99,13 +104,13 @@ impl Format {
 }
 
 /// Whether the letters of a format, outside of quotes, brackets and escapes, are those of a date.
-fn is_date(code: &str) -> bool {
+fn has_date_letters(code: &str) -> bool {
     let (mut letters, mut digits) = (false, false);
     let mut rest = code.chars();
     while let Some(mark) = rest.next() {
         match mark {
-            '"' => skip(&mut rest, '"'),
-            '[' => skip(&mut rest, ']'),
+            '"' => skip_past(&mut rest, '"'),
+            '[' => skip_past(&mut rest, ']'),
             '\\' | '_' | '*' => {
                 rest.next();
             }
@@ -117,11 +122,11 @@ fn is_date(code: &str) -> bool {
     letters && !digits
 }
 
-fn skip(rest: &mut std::str::Chars<'_>, end: char) {
+fn skip_past(rest: &mut std::str::Chars<'_>, end: char) {
     rest.find(|mark| *mark == end);
 }
 
-fn number(code: &str) -> Option<Number> {
+fn parse_number_format(code: &str) -> Option<NumberFormat> {
     let (digits, percent) = code.strip_suffix('%').map_or((code, false), |digits| (digits, true));
     let (whole, fraction) = digits.split_once('.').map_or((digits, None), |(whole, rest)| (whole, Some(rest)));
     let (whole, grouped) = whole.strip_prefix("#,##").map_or((whole, false), |whole| (whole, true));
@@ -139,45 +144,45 @@ fn number(code: &str) -> Option<Number> {
             )
         }
     };
-    Some(Number { whole, grouped, fraction, percent })
+    Some(NumberFormat { whole, grouped, fraction, percent })
 }
 
-fn date(code: &str) -> Option<Vec<Part>> {
+fn parse_date_format(code: &str) -> Option<Vec<DatePart>> {
     let code = code.to_ascii_lowercase();
     let (mut parts, mut rest) = (Vec::new(), code.as_str());
     while let Some(mark) = rest.chars().next() {
         let run = rest.len() - rest.trim_start_matches(mark).len();
-        let clock = parts.iter().rev().find(|part| !matches!(part, Part::Other(_)));
-        let after_hour = matches!(clock, Some(Part::Hour { .. }));
+        let clock = parts.iter().rev().find(|part| !matches!(part, DatePart::Literal(_)));
+        let after_hour = matches!(clock, Some(DatePart::Hour { .. }));
         let before_second = rest[run..].trim_start_matches([':', '.', ' ']).starts_with('s');
         let wide = run == 2;
         parts.push(match (mark, run) {
-            ('y', 4) => Part::Year { short: false },
-            ('y', 2) => Part::Year { short: true },
-            ('m', 1 | 2) if after_hour || before_second => Part::Minute { wide },
-            ('m', 1 | 2) => Part::Month { wide },
-            ('d', 1 | 2) => Part::Day { wide },
-            ('h', 1 | 2) => Part::Hour { wide },
-            ('s', 1 | 2) => Part::Second { wide },
-            ('-' | '.' | '/' | ':' | ' ' | ',', 1) => Part::Other(mark),
+            ('y', 4) => DatePart::Year { short: false },
+            ('y', 2) => DatePart::Year { short: true },
+            ('m', 1 | 2) if after_hour || before_second => DatePart::Minute { wide },
+            ('m', 1 | 2) => DatePart::Month { wide },
+            ('d', 1 | 2) => DatePart::Day { wide },
+            ('h', 1 | 2) => DatePart::Hour { wide },
+            ('s', 1 | 2) => DatePart::Second { wide },
+            ('-' | '.' | '/' | ':' | ' ' | ',', 1) => DatePart::Literal(mark),
             _ => return None,
         });
         rest = &rest[run..];
     }
-    parts.iter().any(|part| !matches!(part, Part::Other(_))).then_some(parts)
+    parts.iter().any(|part| !matches!(part, DatePart::Literal(_))).then_some(parts)
 }
 
 /// A decimal number: its digits, and how many of them stand before the point (none or fewer: zeros follow it).
-struct Decimal {
+struct DecimalDigits {
     negative: bool,
     digits: Vec<u8>,
     point: i64,
 }
 
 /// More digits than any number of a database has; beyond it nobody wants to see them all.
-const LONGEST: i64 = 200_000;
+const MAX_DECIMAL_DIGITS: i64 = 200_000;
 
-impl Decimal {
+impl DecimalDigits {
     fn parse(text: &[u8]) -> Option<Self> {
         let (negative, text) = match text {
             [b'-', rest @ ..] => (true, rest),
@@ -192,19 +197,19 @@ impl Decimal {
         let fraction = mantissa.get(whole + 1..).unwrap_or_default();
         let digits = [&mantissa[..whole], fraction].concat();
         let point = (whole as i64).checked_add(exponent)?;
-        let sound = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) && point.abs() <= LONGEST;
+        let sound = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) && point.abs() <= MAX_DECIMAL_DIGITS;
         sound.then_some(Self { negative, digits, point })
     }
 
     /// The digit at a place: 0 is the one before the point, -1 the one behind it.
-    fn digit(&self, place: i64) -> u8 {
+    fn digit_at(&self, place: i64) -> u8 {
         let index = self.point - 1 - place;
         usize::try_from(index).ok().and_then(|index| self.digits.get(index)).copied().unwrap_or(b'0')
     }
 
     /// Rounds to so many digits behind the point, a half away from zero, as spreadsheets do.
-    fn round(&mut self, fraction: i64) {
-        let up = self.digit(-fraction - 1) >= b'5';
+    fn round_to(&mut self, fraction: i64) {
+        let up = self.digit_at(-fraction - 1) >= b'5';
         let kept = self.point + fraction;
         if kept < 0 {
             (self.digits, self.point) = (vec![b'0'], 1);
@@ -226,28 +231,28 @@ impl Decimal {
     }
 }
 
-impl Number {
-    fn write(&self, mut decimal: Decimal, out: &mut Vec<u8>) {
+impl NumberFormat {
+    fn write_decimal(&self, mut decimal: DecimalDigits, out: &mut Vec<u8>) {
         if self.percent {
             decimal.point += 2;
         }
         let (least, most) = self.fraction;
-        decimal.round(most as i64);
+        decimal.round_to(most as i64);
         if decimal.negative && decimal.digits.iter().any(|digit| *digit != b'0') {
             out.push(b'-');
         }
         let leading = decimal.digits.iter().take_while(|digit| **digit == b'0').count() as i64;
         let whole = (decimal.point - leading).max(self.whole as i64).max(1);
         for place in (0..whole).rev() {
-            out.push(decimal.digit(place));
+            out.push(decimal.digit_at(place));
             if self.grouped && place > 0 && place % 3 == 0 {
                 out.push(b',');
             }
         }
-        let needed = (1..=most).rev().find(|place| decimal.digit(-(*place as i64)) != b'0').unwrap_or(0).max(least);
+        let needed = (1..=most).rev().find(|place| decimal.digit_at(-(*place as i64)) != b'0').unwrap_or(0).max(least);
         if needed > 0 {
             out.push(b'.');
-            out.extend((1..=needed as i64).map(|place| decimal.digit(-place)));
+            out.extend((1..=needed as i64).map(|place| decimal.digit_at(-place)));
         }
         if self.percent {
             out.push(b'%');
@@ -260,9 +265,10 @@ mod tests {
     use super::*;
 
     fn shown(code: &str, text: &str) -> Option<String> {
-        let (format, mut out) = (Format::new(code), Vec::new());
+        let (format, mut out) = (CellFormat::new(code), Vec::new());
         let text = text.as_bytes();
-        let done = if format.is_date() { format.moment(text, &mut out) } else { format.number(text, &mut out) };
+        let done =
+            if format.is_date() { format.write_datetime(text, &mut out) } else { format.write_number(text, &mut out) };
         done.then(|| String::from_utf8(out).unwrap())
     }
 
@@ -320,8 +326,8 @@ mod tests {
             ("hh:mm AM/PM", true),
             ("?/?", false),
         ] {
-            let format = Format::new(code);
-            assert_eq!((format.is_known(), format.is_date()), (false, date), "{code}");
+            let format = CellFormat::new(code);
+            assert_eq!((format.is_supported(), format.is_date()), (false, date), "{code}");
         }
     }
 }

@@ -3,21 +3,21 @@
 use memchr::memchr2;
 
 use afterload_core::error::{Error, Result};
-use afterload_target_db::Sort;
+use afterload_target_db::CellType;
 
 /// What is written before each value: `{"id":`, then `,"name":`.
 ///
 /// # Errors
 /// `report_columns_repeated` for two columns of one name: in an object one would hide the other.
-pub fn keys(columns: &[String]) -> Result<Vec<Vec<u8>>> {
+pub fn encode_keys(columns: &[String]) -> Result<Vec<Vec<u8>>> {
     let mut keys = Vec::new();
     for (index, name) in columns.iter().enumerate() {
         if columns[..index].contains(name) {
             return Err(Error::permanent("report_columns_repeated", format!("two columns are called `{name}`"))
-                .hint("give one of them another name with `AS`"));
+                .with_hint("give one of them another name with `AS`"));
         }
         let mut key = vec![if index == 0 { b'{' } else { b',' }];
-        text(name.as_bytes(), &mut key);
+        write_string(name.as_bytes(), &mut key);
         key.push(b':');
         keys.push(key);
     }
@@ -25,14 +25,14 @@ pub fn keys(columns: &[String]) -> Result<Vec<Vec<u8>>> {
 }
 
 /// Writes a value.
-pub fn value(cell: Option<(Sort, &[u8])>, out: &mut Vec<u8>) {
+pub fn write_value(cell: Option<(CellType, &[u8])>, out: &mut Vec<u8>) {
     let Some((sort, value)) = cell else { return out.extend_from_slice(b"null") };
     match sort {
-        Sort::Exact | Sort::Float | Sort::Bool => out.extend_from_slice(value),
-        Sort::Text | Sort::Date => text(value, out),
-        Sort::Moment => moment(value, out),
+        CellType::Number | CellType::Float | CellType::Bool => out.extend_from_slice(value),
+        CellType::Text | CellType::Date => write_string(value, out),
+        CellType::Timestamp => write_datetime(value, out),
         // Inside of its texts a line cannot end, and between them it may be any space.
-        Sort::Json => {
+        CellType::Json => {
             let start = out.len();
             out.extend_from_slice(value);
             if memchr2(b'\n', b'\r', value).is_some() {
@@ -43,10 +43,10 @@ pub fn value(cell: Option<(Sort, &[u8])>, out: &mut Vec<u8>) {
 }
 
 /// As RFC 3339 has it: `2024-02-29T12:00:00Z`.
-fn moment(value: &[u8], out: &mut Vec<u8>) {
+fn write_datetime(value: &[u8], out: &mut Vec<u8>) {
     let (date, time) = match value.iter().position(|byte| *byte == b' ') {
         Some(10) => (&value[..10], &value[11..]),
-        _ => return text(value, out),
+        _ => return write_string(value, out),
     };
     out.push(b'"');
     out.extend_from_slice(date);
@@ -58,7 +58,7 @@ fn moment(value: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-fn text(value: &[u8], out: &mut Vec<u8>) {
+fn write_string(value: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     let special = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
     match value.iter().any(special) {

@@ -25,17 +25,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-pub use columns::{Column, Columns};
+pub use columns::{ReportColumn, ReportColumns};
 
-use self::pipe::Pipe;
-use self::writer::{Order, Writer};
+use self::pipe::BytePipe;
+use self::writer::{ReportSpec, ReportWriter};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
-use afterload_core::object_names::{clean, content_type};
-use afterload_core::units::Duration;
-use afterload_pipeline::{Check, Dynamic};
-use afterload_step_api::{Context, FileSink, Files, Step};
-use afterload_target_db::{Bind, Connections, Reading, Select, default_connection};
+use afterload_core::object_names::{resolve_content_type, sanitize_file_name};
+use afterload_core::units::HumanDuration;
+use afterload_pipeline::{Templated, Validator};
+use afterload_step_api::{FileSink, Step, StepContext, StepFiles};
+use afterload_target_db::{BindValues, Connections, QueryOptions, SelectQuery, default_connection};
 
 /// Writes the rows of a `SELECT` to a file, as they were at one moment, in constant memory.
 ///
@@ -57,25 +57,25 @@ pub struct ReportQuery {
     pub sql_file: Option<String>,
     /// The values of the parameters. The database brings them to the types it wants; lists and maps go as JSON.
     #[serde(default)]
-    pub bind: Bind,
+    pub bind: BindValues,
     /// The format of the file.
-    pub format: FileFormat,
+    pub format: ReportFormat,
     /// How columns are shown, by their names in the query; all others are shown as they are.
     #[serde(default)]
-    pub columns: Columns,
+    pub columns: ReportColumns,
     /// The name of the file; the ending of its format is added if it has another one.
     #[serde(default)]
-    pub name: Option<Dynamic<String>>,
+    pub name: Option<Templated<String>>,
     /// How the file is packed.
     #[serde(default)]
-    pub compress: Compress,
+    pub compress: ReportCompression,
     /// The most rows; one more fails the step.
-    #[serde(default = "max_rows")]
+    #[serde(default = "default_max_rows")]
     #[schemars(range(min = 1))]
     pub max_rows: u64,
     /// How long the query may take, to its last row.
-    #[serde(default = "timeout")]
-    pub timeout: Duration,
+    #[serde(default = "default_timeout")]
+    pub timeout: HumanDuration,
     /// No file if there are no rows; `file` is none then.
     #[serde(default)]
     pub skip_if_empty: bool,
@@ -84,7 +84,7 @@ pub struct ReportQuery {
 /// The format of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum FileFormat {
+pub enum ReportFormat {
     /// Comma-separated values in UTF-8, with a header; text that a spreadsheet would run has a `'` in front.
     Csv,
     /// A workbook; past 1,048,576 rows it has further sheets.
@@ -96,7 +96,7 @@ pub enum FileFormat {
 /// How a report is packed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Compress {
+pub enum ReportCompression {
     /// Not at all.
     #[default]
     None,
@@ -108,7 +108,7 @@ pub enum Compress {
 
 /// What later steps may use.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Outputs {
+pub struct ReportQueryOutputs {
     /// The report; none if there are no rows and `skip_if_empty` is set.
     pub file: Option<File>,
     /// How many rows it has, without the header.
@@ -129,23 +129,23 @@ max_rows: 1000000
 timeout: 10m
 "#;
     const MAKES_FILES: bool = true;
-    type Outputs = Outputs;
+    type Outputs = ReportQueryOutputs;
     type Deps = Connections;
 
-    fn check(&self, check: &mut Check<'_>) {
-        self.problems(check);
+    fn check(&self, check: &mut Validator<'_>) {
+        self.check_options(check);
     }
 
-    async fn run(self, ctx: Context, connections: Connections) -> Result<Outputs> {
+    async fn run(self, ctx: StepContext, connections: Connections) -> Result<ReportQueryOutputs> {
         let connection = connections.get(&self.connection).await?;
         let Some(text) = &self.sql else {
             return Err(Error::permanent("report_sql_missing", "the definition holds no SQL"));
         };
-        let select = Select::parse(text, connection.dialect())?;
-        let given = self.name.map(Dynamic::value).transpose()?;
-        let (inner, name) = names(given.as_deref(), self.format, self.compress);
-        let (pipe, pieces) = Pipe::new();
-        let order = Order {
+        let select = SelectQuery::parse(text, connection.dialect())?;
+        let given = self.name.map(Templated::into_value).transpose()?;
+        let (inner, name) = report_names(given.as_deref(), self.format, self.compress);
+        let (pipe, pieces) = BytePipe::new();
+        let order = ReportSpec {
             format: self.format,
             compress: self.compress,
             name: inner,
@@ -155,15 +155,15 @@ timeout: 10m
             progress: ctx.progress.clone(),
         };
         let stop = ctx.stop.child_token();
-        let reading = Reading { values: self.bind, timeout: self.timeout.0, stop: stop.clone() };
+        let reading = QueryOptions { values: self.bind, timeout: self.timeout.0, stop: stop.clone() };
         let written = async {
-            let writer = connection.select(&select, reading, Writer::new(order, pipe)).await?;
+            let writer = connection.select_rows(&select, reading, ReportWriter::new(order, pipe)).await?;
             let finished = tokio::task::spawn_blocking(move || writer.finish()).await;
             finished
                 .map_err(|error| Error::permanent("internal_error", format!("writing a report panicked: {error}")))?
         };
         let sent = async {
-            let sent = send(&ctx.files, &name, pieces).await;
+            let sent = upload_chunks(&ctx.files, &name, pieces).await;
             if sent.is_err() {
                 stop.cancel();
             }
@@ -176,17 +176,17 @@ timeout: 10m
             Some(sink) => Some(sink.finish().await?),
             None => None,
         };
-        Ok(Outputs { rows, size: file.as_ref().map_or(0, |file| file.size), file })
+        Ok(ReportQueryOutputs { rows, size: file.as_ref().map_or(0, |file| file.size), file })
     }
 }
 
 /// Sends the pieces to the store. `None`: there were none.
-async fn send(files: &Files, name: &str, mut pieces: mpsc::Receiver<Bytes>) -> Result<Option<FileSink>> {
+async fn upload_chunks(files: &StepFiles, name: &str, mut pieces: mpsc::Receiver<Bytes>) -> Result<Option<FileSink>> {
     let mut sink: Option<FileSink> = None;
     while let Some(piece) = pieces.recv().await {
         let sink = match &mut sink {
             Some(sink) => sink,
-            none => none.insert(files.create(name, &content_type(None, name)).await?),
+            none => none.insert(files.create(name, &resolve_content_type(None, name)).await?),
         };
         sink.write(piece).await?;
     }
@@ -194,30 +194,30 @@ async fn send(files: &Files, name: &str, mut pieces: mpsc::Receiver<Bytes>) -> R
 }
 
 /// The name of the report itself, and that of the file.
-fn names(given: Option<&str>, format: FileFormat, compress: Compress) -> (String, String) {
+fn report_names(given: Option<&str>, format: ReportFormat, compress: ReportCompression) -> (String, String) {
     let ending = match format {
-        FileFormat::Csv => ".csv",
-        FileFormat::Xlsx => ".xlsx",
-        FileFormat::Jsonl => ".jsonl",
+        ReportFormat::Csv => ".csv",
+        ReportFormat::Xlsx => ".xlsx",
+        ReportFormat::Jsonl => ".jsonl",
     };
     let packed = match compress {
-        Compress::None => "",
-        Compress::Gzip => ".gz",
-        Compress::Zip => ".zip",
+        ReportCompression::None => "",
+        ReportCompression::Gzip => ".gz",
+        ReportCompression::Zip => ".zip",
     };
-    let given = clean(given.unwrap_or("report"), "report");
+    let given = sanitize_file_name(given.unwrap_or("report"), "report");
     let bare = given.strip_suffix(packed).unwrap_or(&given);
     let inner = if bare.ends_with(ending) { bare.to_owned() } else { format!("{bare}{ending}") };
     let outer = format!("{inner}{packed}");
     (inner, outer)
 }
 
-fn max_rows() -> u64 {
+fn default_max_rows() -> u64 {
     10_000_000
 }
 
-fn timeout() -> Duration {
-    Duration(time::Duration::from_secs(30 * 60))
+fn default_timeout() -> HumanDuration {
+    HumanDuration(time::Duration::from_secs(30 * 60))
 }
 
 #[cfg(test)]
@@ -227,13 +227,13 @@ mod tests {
     #[test]
     fn names_end_as_their_format_does() {
         for (given, format, compress, inner, outer) in [
-            (None, FileFormat::Csv, Compress::None, "report.csv", "report.csv"),
-            (Some("sales"), FileFormat::Xlsx, Compress::None, "sales.xlsx", "sales.xlsx"),
-            (Some("a.csv"), FileFormat::Csv, Compress::Gzip, "a.csv", "a.csv.gz"),
-            (Some("a.csv.zip"), FileFormat::Csv, Compress::Zip, "a.csv", "a.csv.zip"),
-            (Some("../../x\r\n.csv"), FileFormat::Jsonl, Compress::None, "x.csv.jsonl", "x.csv.jsonl"),
+            (None, ReportFormat::Csv, ReportCompression::None, "report.csv", "report.csv"),
+            (Some("sales"), ReportFormat::Xlsx, ReportCompression::None, "sales.xlsx", "sales.xlsx"),
+            (Some("a.csv"), ReportFormat::Csv, ReportCompression::Gzip, "a.csv", "a.csv.gz"),
+            (Some("a.csv.zip"), ReportFormat::Csv, ReportCompression::Zip, "a.csv", "a.csv.zip"),
+            (Some("../../x\r\n.csv"), ReportFormat::Jsonl, ReportCompression::None, "x.csv.jsonl", "x.csv.jsonl"),
         ] {
-            assert_eq!(names(given, format, compress), (inner.to_owned(), outer.to_owned()), "{given:?}");
+            assert_eq!(report_names(given, format, compress), (inner.to_owned(), outer.to_owned()), "{given:?}");
         }
     }
 }

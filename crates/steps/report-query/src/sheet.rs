@@ -1,24 +1,24 @@
 //! The cells of a worksheet as XML.
 
-use super::columns::Shape;
-use super::format::Format;
-use super::moment::Moment;
-use afterload_target_db::Sort;
+use super::columns::ColumnDisplay;
+use super::format::CellFormat;
+use super::moment::CellDateTime;
+use afterload_target_db::CellType;
 
 /// The most characters of a cell, in UTF-16.
-pub const LONGEST: usize = 32_767;
+pub const MAX_CELL_CHARS: usize = 32_767;
 /// Spreadsheets hold numbers as binary floating point: this many digits survive that.
-const DIGITS: usize = 15;
+const MAX_EXACT_DIGITS: usize = 15;
 
 /// The styles of a workbook, by their place in `xl/styles.xml`.
-const HEADER: &str = " s=\"1\"";
-const DATE: &str = " s=\"2\"";
-const MOMENT: &str = " s=\"3\"";
+const HEADER_STYLE: &str = " s=\"1\"";
+const DATE_STYLE: &str = " s=\"2\"";
+const DATETIME_STYLE: &str = " s=\"3\"";
 /// The style of the first column that has a format of its own.
-pub const FORMATS: usize = 4;
+pub const FIRST_FORMAT_STYLE: usize = 4;
 
 /// A column: its letters, and how its cells are shown.
-pub struct Column {
+pub struct SheetColumn {
     letters: String,
     /// Its own style as an attribute; empty if it has no format.
     style: String,
@@ -28,50 +28,57 @@ pub struct Column {
     width: usize,
 }
 
-impl Column {
+impl SheetColumn {
     /// The columns of a table.
-    pub fn all(shapes: &[Shape]) -> Vec<Self> {
-        let mut style = FORMATS;
+    pub fn from_displays(shapes: &[ColumnDisplay]) -> Vec<Self> {
+        let mut style = FIRST_FORMAT_STYLE;
         let columns = shapes.iter().enumerate().map(|(index, shape)| {
             let own = shape.format.as_ref().map(|_| format!(" s=\"{style}\"")).unwrap_or_default();
             style += usize::from(shape.format.is_some());
-            let date = shape.format.as_ref().is_some_and(Format::is_date);
-            Self { letters: letters(index), style: own, date, width: shape.title.chars().count().clamp(10, 60) + 2 }
+            let date = shape.format.as_ref().is_some_and(CellFormat::is_date);
+            Self {
+                letters: column_letters(index),
+                style: own,
+                date,
+                width: shape.title.chars().count().clamp(10, 60) + 2,
+            }
         });
         columns.collect()
     }
 
     /// How wide it is drawn, in characters.
-    pub fn width(&self) -> usize {
+    pub fn char_width(&self) -> usize {
         self.width
     }
 
     /// Writes a cell of the row whose number is `row`. False: it has more characters than a spreadsheet holds.
     #[must_use]
-    pub fn cell(&self, row: &str, (sort, value): (Sort, &[u8]), out: &mut Vec<u8>) -> bool {
+    pub fn write_cell(&self, row: &str, (sort, value): (CellType, &[u8]), out: &mut Vec<u8>) -> bool {
         match sort {
-            Sort::Exact if digits(value) > DIGITS => return self.text(row, value, &self.style, out),
-            Sort::Exact | Sort::Float => return self.number(row, value, &self.style, out),
-            Sort::Bool => {
-                self.open(row, &self.style, out);
+            CellType::Number if significant_digits(value) > MAX_EXACT_DIGITS => {
+                return self.write_text(row, value, &self.style, out);
+            }
+            CellType::Number | CellType::Float => return self.write_number(row, value, &self.style, out),
+            CellType::Bool => {
+                self.open_cell(row, &self.style, out);
                 out.extend_from_slice(b" t=\"b\"><v>");
                 out.push(if value == b"true" { b'1' } else { b'0' });
                 out.extend_from_slice(b"</v></c>");
             }
-            Sort::Date | Sort::Moment => return self.moment(row, value, out),
-            Sort::Text if self.date => return self.moment(row, value, out),
-            Sort::Text | Sort::Json => return self.text(row, value, &self.style, out),
+            CellType::Date | CellType::Timestamp => return self.write_datetime(row, value, out),
+            CellType::Text if self.date => return self.write_datetime(row, value, out),
+            CellType::Text | CellType::Json => return self.write_text(row, value, &self.style, out),
         }
         true
     }
 
     /// Writes a cell of the header. False: as above.
     #[must_use]
-    pub fn title(&self, title: &str, out: &mut Vec<u8>) -> bool {
-        self.text("1", title.as_bytes(), HEADER, out)
+    pub fn write_title(&self, title: &str, out: &mut Vec<u8>) -> bool {
+        self.write_text("1", title.as_bytes(), HEADER_STYLE, out)
     }
 
-    fn open(&self, row: &str, style: &str, out: &mut Vec<u8>) {
+    fn open_cell(&self, row: &str, style: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(b"<c r=\"");
         out.extend_from_slice(self.letters.as_bytes());
         out.extend_from_slice(row.as_bytes());
@@ -79,8 +86,8 @@ impl Column {
         out.extend_from_slice(style.as_bytes());
     }
 
-    fn number(&self, row: &str, value: &[u8], style: &str, out: &mut Vec<u8>) -> bool {
-        self.open(row, style, out);
+    fn write_number(&self, row: &str, value: &[u8], style: &str, out: &mut Vec<u8>) -> bool {
+        self.open_cell(row, style, out);
         out.extend_from_slice(b"><v>");
         out.extend_from_slice(value);
         out.extend_from_slice(b"</v></c>");
@@ -88,33 +95,35 @@ impl Column {
     }
 
     /// A day or moment that spreadsheets can count is a number, any other is text.
-    fn moment(&self, row: &str, value: &[u8], out: &mut Vec<u8>) -> bool {
-        let Some((moment, serial)) = Moment::parse(value).and_then(|moment| Some((moment, moment.serial()?))) else {
-            return self.text(row, value, &self.style, out);
+    fn write_datetime(&self, row: &str, value: &[u8], out: &mut Vec<u8>) -> bool {
+        let Some((moment, serial)) =
+            CellDateTime::parse(value).and_then(|moment| Some((moment, moment.spreadsheet_serial()?)))
+        else {
+            return self.write_text(row, value, &self.style, out);
         };
         let style = match self.style.as_str() {
-            "" if moment.micros.is_some() => MOMENT,
-            "" => DATE,
+            "" if moment.micros.is_some() => DATETIME_STYLE,
+            "" => DATE_STYLE,
             own => own,
         };
-        self.number(row, serial.to_string().as_bytes(), style, out)
+        self.write_number(row, serial.to_string().as_bytes(), style, out)
     }
 
-    fn text(&self, row: &str, value: &[u8], style: &str, out: &mut Vec<u8>) -> bool {
-        self.open(row, style, out);
+    fn write_text(&self, row: &str, value: &[u8], style: &str, out: &mut Vec<u8>) -> bool {
+        self.open_cell(row, style, out);
         let blank = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_whitespace);
         let spaces: &[u8] = if blank(value.first()) || blank(value.last()) { b" xml:space=\"preserve\"" } else { b"" };
         out.extend_from_slice(b" t=\"inlineStr\"><is><t");
         out.extend_from_slice(spaces);
         out.push(b'>');
-        escape(value, out);
+        escape_xml(value, out);
         out.extend_from_slice(b"</t></is></c>");
-        value.len() <= LONGEST || String::from_utf8_lossy(value).encode_utf16().count() <= LONGEST
+        value.len() <= MAX_CELL_CHARS || String::from_utf8_lossy(value).encode_utf16().count() <= MAX_CELL_CHARS
     }
 }
 
 /// `A` to `Z`, then `AA`.
-fn letters(mut index: usize) -> String {
+fn column_letters(mut index: usize) -> String {
     let mut letters = Vec::new();
     loop {
         letters.insert(0, b'A' + (index % 26) as u8);
@@ -126,14 +135,14 @@ fn letters(mut index: usize) -> String {
 }
 
 /// How many digits a decimal number has between its first and its last that is not zero.
-fn digits(value: &[u8]) -> usize {
+fn significant_digits(value: &[u8]) -> usize {
     let nonzero = |byte: &u8| matches!(byte, b'1'..=b'9');
     let (Some(first), Some(last)) = (value.iter().position(nonzero), value.iter().rposition(nonzero)) else { return 0 };
     value[first..=last].iter().filter(|byte| byte.is_ascii_digit()).count()
 }
 
 /// Which bytes begin something that XML or spreadsheets read otherwise.
-const SPECIAL: [bool; 256] = {
+const XML_SPECIAL_BYTES: [bool; 256] = {
     let mut special = [false; 256];
     let mut control = 0;
     while control < 0x20 {
@@ -149,15 +158,15 @@ const SPECIAL: [bool; 256] = {
 };
 
 /// Text for XML. Control characters, which XML has not, are written as spreadsheets do: `_x0001_`.
-pub fn escape(value: &[u8], out: &mut Vec<u8>) {
+pub fn escape_xml(value: &[u8], out: &mut Vec<u8>) {
     let mut plain = 0;
-    for (at, byte) in value.iter().enumerate().filter(|(_, byte)| SPECIAL[usize::from(**byte)]) {
+    for (at, byte) in value.iter().enumerate().filter(|(_, byte)| XML_SPECIAL_BYTES[usize::from(**byte)]) {
         let rest = &value[at..];
         let (written, taken): (std::borrow::Cow<'_, [u8]>, _) = match byte {
             b'&' => (b"&amp;"[..].into(), 1),
             b'<' => (b"&lt;"[..].into(), 1),
             b'>' => (b"&gt;"[..].into(), 1),
-            b'_' if looks_escaped(rest) => (b"_x005F_"[..].into(), 1),
+            b'_' if is_escape_sequence(rest) => (b"_x005F_"[..].into(), 1),
             0xef if rest.starts_with(b"\xef\xbf\xbe") || rest.starts_with(b"\xef\xbf\xbf") => {
                 ("\u{fffd}".as_bytes().into(), 3)
             }
@@ -172,7 +181,7 @@ pub fn escape(value: &[u8], out: &mut Vec<u8>) {
 }
 
 /// `_x0041_`, which spreadsheets would read as `A`.
-fn looks_escaped(text: &[u8]) -> bool {
+fn is_escape_sequence(text: &[u8]) -> bool {
     text.len() >= 7 && text[1] == b'x' && text[6] == b'_' && text[2..6].iter().all(u8::is_ascii_hexdigit)
 }
 
@@ -182,7 +191,7 @@ mod tests {
 
     #[test]
     fn columns_have_letters() {
-        let all: Vec<String> = [0, 25, 26, 51, 52, 701, 702, 16_383].map(letters).into();
+        let all: Vec<String> = [0, 25, 26, 51, 52, 701, 702, 16_383].map(column_letters).into();
         assert_eq!(all, ["A", "Z", "AA", "AZ", "BA", "ZZ", "AAA", "XFD"]);
     }
 
@@ -195,7 +204,7 @@ mod tests {
             ("\u{ffff}é\u{feff}\u{fffd}", "\u{fffd}é\u{feff}\u{fffd}"),
         ] {
             let mut out = Vec::new();
-            escape(text.as_bytes(), &mut out);
+            escape_xml(text.as_bytes(), &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
     }
@@ -205,7 +214,7 @@ mod tests {
         for (text, count) in
             [("0.00", 0), ("-12.50", 3), ("1000000000000000000", 1), ("123456789012345.6", 16), ("0.000123", 3)]
         {
-            assert_eq!(digits(text.as_bytes()), count, "{text}");
+            assert_eq!(significant_digits(text.as_bytes()), count, "{text}");
         }
     }
 }

@@ -2,74 +2,74 @@
 
 use std::time::{Duration, Instant};
 
-use super::columns::{Columns, Shape};
-use super::pack::Pack;
-use super::pipe::{Broken, Pipe};
-use super::xlsx::Xlsx;
-use super::{Compress, FileFormat, csv, jsonl};
+use super::columns::{ColumnDisplay, ReportColumns};
+use super::pack::CompressedOutput;
+use super::pipe::{BytePipe, ReceiverClosed};
+use super::xlsx::XlsxWriter;
+use super::{ReportCompression, ReportFormat, csv, jsonl};
 use afterload_core::error::{Error, Result};
-use afterload_step_api::{Progress, Report};
-use afterload_target_db::{Receiver, Sort};
+use afterload_step_api::{ProgressReporter, ProgressUpdate};
+use afterload_target_db::{CellType, RowVisitor};
 
 /// How many bytes are gathered before they are packed. The pieces follow from the rows alone, so that packing them gives
 /// the same bytes each time.
-const PIECE: usize = 512 << 10;
+const COMPRESS_BUFFER_SIZE: usize = 512 << 10;
 /// After how many rows it is looked whether to tell how far the report is.
-const LOOK: u64 = 2_000;
+const PROGRESS_CHECK_ROWS: u64 = 2_000;
 /// How long nothing is told after something was: to wake whoever listens takes longer than to write some rows.
-const QUIET: Duration = Duration::from_millis(100);
+const MIN_PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a report is to be.
-pub struct Order {
+pub struct ReportSpec {
     /// The format.
-    pub format: FileFormat,
+    pub format: ReportFormat,
     /// How the file is packed.
-    pub compress: Compress,
+    pub compress: ReportCompression,
     /// Its name inside of an archive.
     pub name: String,
     /// How columns are shown.
-    pub columns: Columns,
+    pub columns: ReportColumns,
     /// The most rows.
     pub max_rows: u64,
     /// Whether there is no file if there are no rows.
     pub skip_if_empty: bool,
     /// Where it is told how far the report is.
-    pub progress: Progress,
+    pub progress: ProgressReporter,
 }
 
 /// A report that is being written.
-pub struct Writer {
-    order: Order,
+pub struct ReportWriter {
+    spec: ReportSpec,
     /// Until the columns are known.
-    pipe: Option<Pipe>,
-    broken: Broken,
-    book: Book,
+    pipe: Option<BytePipe>,
+    receiver_closed: ReceiverClosed,
+    output: FormatWriter,
     expected: Option<u64>,
     rows: u64,
-    told: Instant,
+    last_progress_at: Instant,
     /// The column of the next cell.
     column: usize,
 }
 
-enum Book {
-    Unbegun,
-    Csv { pack: Pack, shapes: Vec<Shape>, line: usize, scratch: Vec<u8>, buffer: Vec<u8> },
-    Jsonl { pack: Pack, keys: Vec<Vec<u8>>, buffer: Vec<u8> },
-    Xlsx(Box<Xlsx>),
+enum FormatWriter {
+    NotStarted,
+    Csv { pack: CompressedOutput, shapes: Vec<ColumnDisplay>, line: usize, scratch: Vec<u8>, buffer: Vec<u8> },
+    Jsonl { pack: CompressedOutput, keys: Vec<Vec<u8>>, buffer: Vec<u8> },
+    Xlsx(Box<XlsxWriter>),
 }
 
-impl Writer {
+impl ReportWriter {
     /// A report of which nothing is known but what it is to be.
-    pub fn new(order: Order, pipe: Pipe) -> Self {
-        let broken = pipe.broken();
+    pub fn new(order: ReportSpec, pipe: BytePipe) -> Self {
+        let broken = pipe.receiver_closed();
         Self {
-            order,
+            spec: order,
             pipe: Some(pipe),
-            broken,
-            book: Book::Unbegun,
+            receiver_closed: broken,
+            output: FormatWriter::NotStarted,
             expected: None,
             rows: 0,
-            told: Instant::now(),
+            last_progress_at: Instant::now(),
             column: 0,
         }
     }
@@ -80,67 +80,69 @@ impl Writer {
     /// `report_failed` for what the format cannot hold.
     pub fn finish(self) -> Result<u64> {
         let rows = self.rows;
-        self.tell(Some(rows));
-        if rows == 0 && self.order.skip_if_empty {
+        self.report_progress(Some(rows));
+        if rows == 0 && self.spec.skip_if_empty {
             return Ok(0);
         }
-        match self.book {
-            Book::Unbegun => return Err(Error::permanent("internal_error", "the report was never begun")),
-            Book::Csv { mut pack, mut buffer, .. } | Book::Jsonl { mut pack, mut buffer, .. } => {
-                pack.take(&mut buffer)?;
+        match self.output {
+            FormatWriter::NotStarted => return Err(Error::permanent("internal_error", "the report was never begun")),
+            FormatWriter::Csv { mut pack, mut buffer, .. } | FormatWriter::Jsonl { mut pack, mut buffer, .. } => {
+                pack.write_buffer(&mut buffer)?;
                 pack.finish()?;
             }
-            Book::Xlsx(book) => book.finish()?,
+            FormatWriter::Xlsx(book) => book.finish()?,
         }
         Ok(rows)
     }
 
-    fn tell(&self, total: Option<u64>) {
-        let report = Report { done: self.rows, total, unit: "rows".into(), ..Report::default() };
-        self.order.progress.committed(report);
+    fn report_progress(&self, total: Option<u64>) {
+        let report = ProgressUpdate { done: self.rows, total, unit: "rows".into(), ..ProgressUpdate::default() };
+        self.spec.progress.report_committed(report);
     }
 }
 
-impl Receiver for Writer {
-    fn begin(&mut self, columns: &[String], expected: Option<u64>) -> Result<()> {
+impl RowVisitor for ReportWriter {
+    fn visit_columns(&mut self, columns: &[String], expected: Option<u64>) -> Result<()> {
         self.expected = expected;
-        let shapes = self.order.columns.shapes(columns)?;
+        let shapes = self.spec.columns.resolve_columns(columns)?;
         let Some(pipe) = self.pipe.take() else {
             return Err(Error::permanent("internal_error", "the report was begun twice"));
         };
-        let pack = |pipe| match self.order.compress {
-            Compress::None => Ok(Pack::Plain(pipe)),
-            Compress::Gzip => Ok(Pack::gzip(pipe)),
-            Compress::Zip => Pack::zip(pipe, &self.order.name),
+        let pack = |pipe| match self.spec.compress {
+            ReportCompression::None => Ok(CompressedOutput::Plain(pipe)),
+            ReportCompression::Gzip => Ok(CompressedOutput::new_gzip(pipe)),
+            ReportCompression::Zip => CompressedOutput::new_zip(pipe, &self.spec.name),
         };
-        let mut buffer = Vec::with_capacity(PIECE + (PIECE >> 2));
-        self.book = match self.order.format {
-            FileFormat::Csv => {
-                csv::header(&shapes, &mut buffer);
+        let mut buffer = Vec::with_capacity(COMPRESS_BUFFER_SIZE + (COMPRESS_BUFFER_SIZE >> 2));
+        self.output = match self.spec.format {
+            ReportFormat::Csv => {
+                csv::write_header(&shapes, &mut buffer);
                 let line = buffer.len();
-                Book::Csv { pack: pack(pipe)?, shapes, line, scratch: Vec::new(), buffer }
+                FormatWriter::Csv { pack: pack(pipe)?, shapes, line, scratch: Vec::new(), buffer }
             }
-            FileFormat::Jsonl => Book::Jsonl { keys: jsonl::keys(columns)?, pack: pack(pipe)?, buffer },
-            FileFormat::Xlsx => Book::Xlsx(Box::new(Xlsx::new(pipe, &shapes)?)),
+            ReportFormat::Jsonl => {
+                FormatWriter::Jsonl { keys: jsonl::encode_keys(columns)?, pack: pack(pipe)?, buffer }
+            }
+            ReportFormat::Xlsx => FormatWriter::Xlsx(Box::new(XlsxWriter::new(pipe, &shapes)?)),
         };
-        self.tell(expected);
+        self.report_progress(expected);
         Ok(())
     }
 
-    fn cell(&mut self, cell: Option<(Sort, &[u8])>) {
-        match &mut self.book {
-            Book::Csv { shapes, scratch, buffer, .. } => {
+    fn visit_cell(&mut self, cell: Option<(CellType, &[u8])>) {
+        match &mut self.output {
+            FormatWriter::Csv { shapes, scratch, buffer, .. } => {
                 if self.column > 0 {
                     buffer.push(b',');
                 }
-                csv::cell(&shapes[self.column], cell, scratch, buffer);
+                csv::write_cell(&shapes[self.column], cell, scratch, buffer);
             }
-            Book::Jsonl { keys, buffer, .. } => {
+            FormatWriter::Jsonl { keys, buffer, .. } => {
                 buffer.extend_from_slice(&keys[self.column]);
-                jsonl::value(cell, buffer);
+                jsonl::write_value(cell, buffer);
             }
-            Book::Xlsx(book) => book.cell(cell),
-            Book::Unbegun => {}
+            FormatWriter::Xlsx(book) => book.write_cell(cell),
+            FormatWriter::NotStarted => {}
         }
         self.column += 1;
     }
@@ -148,42 +150,42 @@ impl Receiver for Writer {
     fn end_row(&mut self) -> Result<()> {
         self.column = 0;
         self.rows += 1;
-        if self.rows > self.order.max_rows {
-            let most = self.order.max_rows;
+        if self.rows > self.spec.max_rows {
+            let most = self.spec.max_rows;
             return Err(Error::permanent("report_too_many_rows", format!("the query gives more than {most} rows"))
-                .hint("raise `max_rows`, or let the query give less"));
+                .with_hint("raise `max_rows`, or let the query give less"));
         }
-        match &mut self.book {
-            Book::Csv { pack, line, buffer, .. } => {
+        match &mut self.output {
+            FormatWriter::Csv { pack, line, buffer, .. } => {
                 // An empty line would be no row.
                 if buffer.len() == *line {
                     buffer.extend_from_slice(b"\"\"");
                 }
                 buffer.push(b'\n');
-                if buffer.len() >= PIECE {
-                    pack.take(buffer)?;
+                if buffer.len() >= COMPRESS_BUFFER_SIZE {
+                    pack.write_buffer(buffer)?;
                 }
                 *line = buffer.len();
             }
-            Book::Jsonl { pack, buffer, .. } => {
+            FormatWriter::Jsonl { pack, buffer, .. } => {
                 buffer.extend_from_slice(b"}\n");
-                if buffer.len() >= PIECE {
-                    pack.take(buffer)?;
+                if buffer.len() >= COMPRESS_BUFFER_SIZE {
+                    pack.write_buffer(buffer)?;
                 }
             }
-            Book::Xlsx(book) => book.end_row()?,
-            Book::Unbegun => {}
+            FormatWriter::Xlsx(book) => book.end_row()?,
+            FormatWriter::NotStarted => {}
         }
-        if self.rows.is_multiple_of(LOOK) {
-            if self.broken.is() {
+        if self.rows.is_multiple_of(PROGRESS_CHECK_ROWS) {
+            if self.receiver_closed.is_closed() {
                 return Err(Error::stopped("step_stopped", "nobody takes the report any more"));
             }
-            if self.told.elapsed() < QUIET {
+            if self.last_progress_at.elapsed() < MIN_PROGRESS_INTERVAL {
                 return Ok(());
             }
-            self.told = Instant::now();
-            let left = self.expected.map(|expected| expected.min(self.order.max_rows));
-            self.tell(left.filter(|expected| *expected > self.rows));
+            self.last_progress_at = Instant::now();
+            let left = self.expected.map(|expected| expected.min(self.spec.max_rows));
+            self.report_progress(left.filter(|expected| *expected > self.rows));
         }
         Ok(())
     }

@@ -3,32 +3,32 @@
 
 use std::io::Write;
 
-use super::columns::Shape;
-use super::format::Format;
-use super::pack::{Archive, archive, failed, options};
-use super::pipe::Pipe;
-use super::sheet::{Column, FORMATS, LONGEST, escape};
+use super::columns::ColumnDisplay;
+use super::format::CellFormat;
+use super::pack::{ZipStream, entry_options, new_zip_stream, write_error};
+use super::pipe::BytePipe;
+use super::sheet::{FIRST_FORMAT_STYLE, MAX_CELL_CHARS, SheetColumn, escape_xml};
 use afterload_core::error::{Error, Result};
-use afterload_target_db::Sort;
+use afterload_target_db::CellType;
 
 /// The most rows of a sheet, with its header.
-const ROWS: u64 = 1_048_576;
+const MAX_SHEET_ROWS: u64 = 1_048_576;
 /// The most bytes of a sheet: spreadsheets do not read the kind of entry that larger ones need.
-const BYTES: u64 = 4_000_000_000;
+const MAX_SHEET_BYTES: u64 = 4_000_000_000;
 /// How many bytes are gathered before they are packed.
-const PIECE: usize = 64 << 10;
+const SHEET_BUFFER_SIZE: usize = 64 << 10;
 
-const XML: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\" standalone=\"yes\"?>\n";
-const MAIN: &str = "http://schemas.openxmlformats.org/spreadsheetml/2006/main";
-const OFFICE: &str = "http://schemas.openxmlformats.org/officeDocument/2006/relationships";
-const PACKAGE: &str = "http://schemas.openxmlformats.org/package/2006";
-const TYPE: &str = "application/vnd.openxmlformats-officedocument.spreadsheetml";
+const XML_DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\" standalone=\"yes\"?>\n";
+const SPREADSHEET_NAMESPACE: &str = "http://schemas.openxmlformats.org/spreadsheetml/2006/main";
+const OFFICE_NAMESPACE: &str = "http://schemas.openxmlformats.org/officeDocument/2006/relationships";
+const PACKAGE_NAMESPACE: &str = "http://schemas.openxmlformats.org/package/2006";
+const SPREADSHEET_CONTENT_TYPE: &str = "application/vnd.openxmlformats-officedocument.spreadsheetml";
 
 /// A workbook that is being written.
-pub struct Xlsx {
-    archive: Archive,
+pub struct XlsxWriter {
+    archive: ZipStream,
     titles: Vec<String>,
-    columns: Vec<Column>,
+    columns: Vec<SheetColumn>,
     sheets: usize,
     /// The row at hand, and its number.
     row: u64,
@@ -37,53 +37,55 @@ pub struct Xlsx {
     buffer: Vec<u8>,
     /// Bytes of the sheet at hand that have been packed.
     packed: u64,
-    rows: u64,
-    fault: Option<Error>,
+    max_rows: u64,
+    error: Option<Error>,
 }
 
-impl Xlsx {
+impl XlsxWriter {
     /// Begins a workbook with a sheet.
     ///
     /// # Errors
     /// `report_cell_too_large` for a title.
-    pub fn new(pipe: Pipe, shapes: &[Shape]) -> Result<Self> {
-        Self::with_rows(pipe, shapes, ROWS)
+    pub fn new(pipe: BytePipe, shapes: &[ColumnDisplay]) -> Result<Self> {
+        Self::with_max_rows(pipe, shapes, MAX_SHEET_ROWS)
     }
 
-    fn with_rows(pipe: Pipe, shapes: &[Shape], rows: u64) -> Result<Self> {
+    fn with_max_rows(pipe: BytePipe, shapes: &[ColumnDisplay], rows: u64) -> Result<Self> {
         let mut book = Self {
-            archive: archive(pipe),
+            archive: new_zip_stream(pipe),
             titles: shapes.iter().map(|shape| shape.title.clone()).collect(),
-            columns: Column::all(shapes),
+            columns: SheetColumn::from_displays(shapes),
             sheets: 0,
             row: 0,
             number: String::new(),
             column: 0,
-            buffer: Vec::with_capacity(2 * PIECE),
+            buffer: Vec::with_capacity(2 * SHEET_BUFFER_SIZE),
             packed: 0,
-            rows,
-            fault: None,
+            max_rows: rows,
+            error: None,
         };
         // By what comes first, many programs tell such a file from other archives.
-        let target = format!("<Relationship Id=\"rId1\" Type=\"{OFFICE}/officeDocument\" Target=\"xl/workbook.xml\"/>");
-        book.part("_rels/.rels", &relations(&target))?;
-        book.part("xl/styles.xml", &styles(shapes.iter().filter_map(|shape| shape.format.as_ref())))?;
+        let target = format!(
+            "<Relationship Id=\"rId1\" Type=\"{OFFICE_NAMESPACE}/officeDocument\" Target=\"xl/workbook.xml\"/>"
+        );
+        book.write_part("_rels/.rels", &relations_xml(&target))?;
+        book.write_part("xl/styles.xml", &styles_xml(shapes.iter().filter_map(|shape| shape.format.as_ref())))?;
         book.open_sheet()?;
         Ok(book)
     }
 
     /// Takes the next cell of the row; the first one begins it.
-    pub fn cell(&mut self, cell: Option<(Sort, &[u8])>) {
+    pub fn write_cell(&mut self, cell: Option<(CellType, &[u8])>) {
         if self.column == 0
             && let Err(error) = self.begin_row()
         {
-            self.fault.get_or_insert(error);
+            self.error.get_or_insert(error);
         }
         let column = &self.columns[self.column];
         if let Some(cell) = cell
-            && !column.cell(&self.number, cell, &mut self.buffer)
+            && !column.write_cell(&self.number, cell, &mut self.buffer)
         {
-            self.fault.get_or_insert_with(|| too_large(&self.titles[self.column]));
+            self.error.get_or_insert_with(|| cell_too_large(&self.titles[self.column]));
         }
         self.column += 1;
     }
@@ -93,19 +95,19 @@ impl Xlsx {
     /// # Errors
     /// `report_cell_too_large`, `report_failed`.
     pub fn end_row(&mut self) -> Result<()> {
-        if let Some(fault) = self.fault.take() {
+        if let Some(fault) = self.error.take() {
             return Err(fault);
         }
         self.column = 0;
         self.buffer.extend_from_slice(b"</row>");
-        match self.buffer.len() >= PIECE {
-            true => self.pack(),
+        match self.buffer.len() >= SHEET_BUFFER_SIZE {
+            true => self.flush_buffer(),
             false => Ok(()),
         }
     }
 
     fn begin_row(&mut self) -> Result<()> {
-        if self.row == self.rows || self.packed >= BYTES {
+        if self.row == self.max_rows || self.packed >= MAX_SHEET_BYTES {
             self.close_sheet()?;
             self.open_sheet()?;
         }
@@ -122,56 +124,60 @@ impl Xlsx {
         let numbers = 1..=self.sheets;
         let sheet = |at| format!("<sheet name=\"Sheet{at}\" sheetId=\"{at}\" r:id=\"rId{at}\"/>");
         let sheets: String = numbers.clone().map(sheet).collect();
-        let book = format!("{XML}<workbook xmlns=\"{MAIN}\" xmlns:r=\"{OFFICE}\"><sheets>{sheets}</sheets></workbook>");
+        let book = format!(
+            "{XML_DECLARATION}<workbook xmlns=\"{SPREADSHEET_NAMESPACE}\" xmlns:r=\"{OFFICE_NAMESPACE}\"><sheets>{sheets}</sheets></workbook>"
+        );
         let relation = |at: usize, kind: &str, target: &str| {
-            format!("<Relationship Id=\"rId{at}\" Type=\"{OFFICE}/{kind}\" Target=\"{target}\"/>")
+            format!("<Relationship Id=\"rId{at}\" Type=\"{OFFICE_NAMESPACE}/{kind}\" Target=\"{target}\"/>")
         };
         let mut targets: String =
             numbers.clone().map(|at| relation(at, "worksheet", &format!("worksheets/sheet{at}.xml"))).collect();
         targets.push_str(&relation(self.sheets + 1, "styles", "styles.xml"));
         let part = |name: &str, kind: &str| {
-            format!("<Override PartName=\"/xl/{name}.xml\" ContentType=\"{TYPE}.{kind}+xml\"/>")
+            format!("<Override PartName=\"/xl/{name}.xml\" ContentType=\"{SPREADSHEET_CONTENT_TYPE}.{kind}+xml\"/>")
         };
         let parts: String = numbers.map(|at| part(&format!("worksheets/sheet{at}"), "worksheet")).collect();
         let types = format!(
-            "{XML}<Types xmlns=\"{PACKAGE}/content-types\">\
+            "{XML_DECLARATION}<Types xmlns=\"{PACKAGE_NAMESPACE}/content-types\">\
              <Default Extension=\"rels\" ContentType=\"application/vnd.openxmlformats-package.relationships+xml\"/>\
              <Default Extension=\"xml\" ContentType=\"application/xml\"/>{}{}{parts}</Types>",
             part("workbook", "sheet.main"),
             part("styles", "styles"),
         );
-        self.part("xl/workbook.xml", &book)?;
-        self.part("xl/_rels/workbook.xml.rels", &relations(&targets))?;
-        self.part("[Content_Types].xml", &types)?;
-        self.archive.finish().map_err(failed)?.into_inner().finish();
+        self.write_part("xl/workbook.xml", &book)?;
+        self.write_part("xl/_rels/workbook.xml.rels", &relations_xml(&targets))?;
+        self.write_part("[Content_Types].xml", &types)?;
+        self.archive.finish().map_err(write_error)?.into_inner().finish();
         Ok(())
     }
 
-    fn part(&mut self, name: &str, text: &str) -> Result<()> {
-        self.archive.start_file(name, options()).map_err(failed)?;
-        self.archive.write_all(text.as_bytes()).map_err(failed)
+    fn write_part(&mut self, name: &str, text: &str) -> Result<()> {
+        self.archive.start_file(name, entry_options()).map_err(write_error)?;
+        self.archive.write_all(text.as_bytes()).map_err(write_error)
     }
 
     fn open_sheet(&mut self) -> Result<()> {
         self.sheets += 1;
         (self.row, self.packed) = (0, 0);
-        self.archive.start_file(format!("xl/worksheets/sheet{}.xml", self.sheets), options()).map_err(failed)?;
+        self.archive
+            .start_file(format!("xl/worksheets/sheet{}.xml", self.sheets), entry_options())
+            .map_err(write_error)?;
         let selected = if self.sheets == 1 { " tabSelected=\"1\"" } else { "" };
-        let width = |(at, column): (usize, &Column)| {
-            let (at, width) = (at + 1, column.width());
+        let width = |(at, column): (usize, &SheetColumn)| {
+            let (at, width) = (at + 1, column.char_width());
             format!("<col min=\"{at}\" max=\"{at}\" width=\"{width}\" customWidth=\"1\"/>")
         };
         let widths: String = self.columns.iter().enumerate().map(width).collect();
         let head = format!(
-            "{XML}<worksheet xmlns=\"{MAIN}\"><sheetViews><sheetView{selected} workbookViewId=\"0\">\
+            "{XML_DECLARATION}<worksheet xmlns=\"{SPREADSHEET_NAMESPACE}\"><sheetViews><sheetView{selected} workbookViewId=\"0\">\
              <pane ySplit=\"1\" topLeftCell=\"A2\" activePane=\"bottomLeft\" state=\"frozen\"/></sheetView></sheetViews>\
              <cols>{widths}</cols><sheetData>"
         );
         self.buffer.extend_from_slice(head.as_bytes());
         self.start_row();
         for (column, title) in self.columns.iter().zip(&self.titles) {
-            if !column.title(title, &mut self.buffer) {
-                return Err(too_large(title));
+            if !column.write_title(title, &mut self.buffer) {
+                return Err(cell_too_large(title));
             }
         }
         self.buffer.extend_from_slice(b"</row>");
@@ -189,45 +195,45 @@ impl Xlsx {
 
     fn close_sheet(&mut self) -> Result<()> {
         self.buffer.extend_from_slice(b"</sheetData></worksheet>");
-        self.pack()
+        self.flush_buffer()
     }
 
-    fn pack(&mut self) -> Result<()> {
-        self.archive.write_all(&self.buffer).map_err(failed)?;
+    fn flush_buffer(&mut self) -> Result<()> {
+        self.archive.write_all(&self.buffer).map_err(write_error)?;
         self.packed += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
     }
 }
 
-fn too_large(title: &str) -> Error {
+fn cell_too_large(title: &str) -> Error {
     let message =
-        format!("a value of the column `{title}` has more than the {LONGEST} characters that a cell can hold");
-    Error::permanent("report_cell_too_large", message).hint("shorten it in the query, or use `csv` or `jsonl`")
+        format!("a value of the column `{title}` has more than the {MAX_CELL_CHARS} characters that a cell can hold");
+    Error::permanent("report_cell_too_large", message).with_hint("shorten it in the query, or use `csv` or `jsonl`")
 }
 
-fn relations(targets: &str) -> String {
-    format!("{XML}<Relationships xmlns=\"{PACKAGE}/relationships\">{targets}</Relationships>")
+fn relations_xml(targets: &str) -> String {
+    format!("{XML_DECLARATION}<Relationships xmlns=\"{PACKAGE_NAMESPACE}/relationships\">{targets}</Relationships>")
 }
 
 /// Plain, bold for the header, days, moments, and then one style for each format.
-fn styles<'a>(formats: impl Iterator<Item = &'a Format>) -> String {
+fn styles_xml<'a>(formats: impl Iterator<Item = &'a CellFormat>) -> String {
     let codes: Vec<&str> =
         ["yyyy-mm-dd", "yyyy-mm-dd hh:mm:ss"].into_iter().chain(formats.map(|format| format.code.as_str())).collect();
     let (mut known, mut used) = (String::new(), String::new());
     for (id, code) in (164..).zip(&codes) {
         let mut escaped = Vec::new();
-        escape(code.as_bytes(), &mut escaped);
+        escape_xml(code.as_bytes(), &mut escaped);
         let code = String::from_utf8_lossy(&escaped).replace('"', "&quot;");
         known.push_str(&format!("<numFmt numFmtId=\"{id}\" formatCode=\"{code}\"/>"));
         used.push_str(&format!(
             "<xf numFmtId=\"{id}\" fontId=\"0\" fillId=\"0\" borderId=\"0\" xfId=\"0\" applyNumberFormat=\"1\"/>"
         ));
     }
-    let (formats, all) = (codes.len(), codes.len() + FORMATS - 2);
+    let (formats, all) = (codes.len(), codes.len() + FIRST_FORMAT_STYLE - 2);
     let plain = "<xf numFmtId=\"0\" fontId=\"0\" fillId=\"0\" borderId=\"0\"";
     format!(
-        "{XML}<styleSheet xmlns=\"{MAIN}\"><numFmts count=\"{formats}\">{known}</numFmts>\
+        "{XML_DECLARATION}<styleSheet xmlns=\"{SPREADSHEET_NAMESPACE}\"><numFmts count=\"{formats}\">{known}</numFmts>\
          <fonts count=\"2\"><font><sz val=\"11\"/><name val=\"Calibri\"/></font>\
          <font><b/><sz val=\"11\"/><name val=\"Calibri\"/></font></fonts>\
          <fills count=\"2\"><fill><patternFill patternType=\"none\"/></fill><fill><patternFill patternType=\"gray125\"/></fill></fills>\
@@ -254,11 +260,11 @@ mod tests {
 
     #[test]
     fn what_a_sheet_cannot_hold_goes_into_a_further_one() {
-        let (pipe, mut pieces) = Pipe::new();
-        let shapes = [Shape { title: "A & B".into(), format: None }];
-        let mut book = Xlsx::with_rows(pipe, &shapes, 3).unwrap();
+        let (pipe, mut pieces) = BytePipe::new();
+        let shapes = [ColumnDisplay { title: "A & B".into(), format: None }];
+        let mut book = XlsxWriter::with_max_rows(pipe, &shapes, 3).unwrap();
         for row in 0..5 {
-            book.cell(Some((Sort::Exact, row.to_string().as_bytes())));
+            book.write_cell(Some((CellType::Number, row.to_string().as_bytes())));
             book.end_row().unwrap();
         }
         book.finish().unwrap();

@@ -2,36 +2,40 @@
 
 use encoding_rs::Encoding;
 
-use super::columns::{Column, ColumnType};
-use super::rule::Rule;
-use super::{CsvImport, Header, layout};
+use super::columns::{ImportColumn, ImportColumnType};
+use super::rule::ColumnCodec;
+use super::{CsvImport, HeaderSpec, layout};
 use afterload_core::error::{Error, Result};
-use afterload_pipeline::Check;
-use afterload_target_db::{self as connections, Kind};
+use afterload_pipeline::Validator;
+use afterload_target_db::{self as connections, DbColumnType};
 
 impl CsvImport {
-    pub(super) fn problems(&self, check: &mut Check<'_>) {
-        check.connection(&["connection"], &self.connection, !self.dry_run);
-        self.format_problems(check);
-        if self.columns.is_empty() && check.readable(&["columns"]) {
-            check.problem(&["columns"], "`columns` names no column", "list the columns of the table to import");
+    pub(super) fn check_options(&self, check: &mut Validator<'_>) {
+        check.check_connection(&["connection"], &self.connection, !self.dry_run);
+        self.check_format(check);
+        if self.columns.is_empty() && check.is_readable(&["columns"]) {
+            check.report_invalid(&["columns"], "`columns` names no column", "list the columns of the table to import");
         }
         for (name, column) in &self.columns {
-            column_problems(name, column, check);
+            check_column(name, column, check);
         }
-        self.conflict_problems(check);
+        self.check_conflict(check);
         if !(1..=100_000).contains(&self.chunk) {
-            check.problem(&["chunk"], "`chunk` must be from 1 to 100000", "10000 is a good choice");
+            check.report_invalid(&["chunk"], "`chunk` must be from 1 to 100000", "10000 is a good choice");
         }
         if self.errors.file.is_empty() || self.errors.file.contains(['/', '\\', '\0', '\r', '\n']) {
-            check.problem(&["errors", "file"], "`errors.file` must be the name of a file", "such as `rejected.csv`");
+            check.report_invalid(
+                &["errors", "file"],
+                "`errors.file` must be the name of a file",
+                "such as `rejected.csv`",
+            );
         }
         if self.report.is_some() {
-            check.not_yet(&["report"], "`report`");
+            check.report_unsupported(&["report"], "`report`");
         }
     }
 
-    fn format_problems(&self, check: &mut Check<'_>) {
+    fn check_format(&self, check: &mut Validator<'_>) {
         let settings = [
             ("encoding", self.declared_encoding().err()),
             ("delimiter", self.delimiter_byte().err()),
@@ -39,38 +43,38 @@ impl CsvImport {
         ];
         for (field, error) in settings {
             if let Some(error) = error {
-                check.problem(&[field], error.message(), error.hint_text().unwrap_or_default());
+                check.report_invalid(&[field], error.message(), error.hint_text().unwrap_or_default());
             }
         }
         match &self.header {
-            Header::Flag(true) => {}
-            Header::Flag(false) => {
+            HeaderSpec::Flag(true) => {}
+            HeaderSpec::Flag(false) => {
                 let hint = "write `header: [first, second, …]`, as the columns stand in the file";
-                check.problem(&["header"], "a file without a header needs the names of its columns", hint);
+                check.report_invalid(&["header"], "a file without a header needs the names of its columns", hint);
             }
-            Header::Names(names) => {
+            HeaderSpec::Names(names) => {
                 let repeated = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
                 if let Some((_, name)) = repeated {
-                    check.problem(&["header"], format!("`header` names `{name}` twice"), "");
+                    check.report_invalid(&["header"], format!("`header` names `{name}` twice"), "");
                 }
                 if names.is_empty() {
-                    check.problem(&["header"], "`header` names no column", "");
+                    check.report_invalid(&["header"], "`header` names no column", "");
                 }
             }
         }
     }
 
-    fn conflict_problems(&self, check: &mut Check<'_>) {
+    fn check_conflict(&self, check: &mut Validator<'_>) {
         let Some(conflict) = &self.into.on_conflict else { return };
         let path = ["into", "on_conflict", "keys"];
         if conflict.keys.is_empty() {
-            check.problem(&path, "`keys` names no column", "name the columns of a unique constraint");
+            check.report_invalid(&path, "`keys` names no column", "name the columns of a unique constraint");
         }
         for key in conflict.keys.iter().filter(|key| !self.columns.contains_key(*key)) {
-            if check.written(&["columns", key]) || !check.readable(&["columns"]) && self.columns.is_empty() {
+            if check.is_present(&["columns", key]) || !check.is_readable(&["columns"]) && self.columns.is_empty() {
                 continue;
             }
-            check.problem(&path, format!("key `{key}` is not imported"), "add it to `columns`");
+            check.report_invalid(&path, format!("key `{key}` is not imported"), "add it to `columns`");
         }
     }
 
@@ -78,8 +82,11 @@ impl CsvImport {
     pub(super) fn declared_encoding(&self) -> Result<Option<&'static Encoding>> {
         match self.encoding.as_str() {
             "auto" => Ok(None),
-            label => layout::encoding(label).map(Some).ok_or_else(|| {
-                setting(format!("unknown encoding `{label}`"), "such as `auto`, `utf-8`, `utf-16le` or `windows-1252`")
+            label => layout::encoding_for_label(label).map(Some).ok_or_else(|| {
+                setting_error(
+                    format!("unknown encoding `{label}`"),
+                    "such as `auto`, `utf-8`, `utf-16le` or `windows-1252`",
+                )
             }),
         }
     }
@@ -90,7 +97,7 @@ impl CsvImport {
             b"auto" => Ok(None),
             b"tab" => Ok(Some(b'\t')),
             [byte] if byte.is_ascii() && !matches!(byte, b'\r' | b'\n' | b'"' | 0) => Ok(Some(*byte)),
-            _ => Err(setting(
+            _ => Err(setting_error(
                 format!("`{}` is not a delimiter", self.delimiter),
                 "`auto`, `tab`, or one ASCII character",
             )),
@@ -102,27 +109,27 @@ impl CsvImport {
         match self.quote.as_bytes() {
             b"none" | b"" => Ok(None),
             [byte] if byte.is_ascii() && !byte.is_ascii_control() => Ok(Some(*byte)),
-            _ => Err(setting(format!("`{}` is not a quote", self.quote), "`none`, or one ASCII character")),
+            _ => Err(setting_error(format!("`{}` is not a quote", self.quote), "`none`, or one ASCII character")),
         }
     }
 }
 
-fn setting(message: String, hint: &str) -> Error {
-    Error::permanent("with_invalid", message).hint(hint)
+fn setting_error(message: String, hint: &str) -> Error {
+    Error::permanent("with_invalid", message).with_hint(hint)
 }
 
-fn column_problems(name: &str, column: &Column, check: &mut Check<'_>) {
+fn check_column(name: &str, column: &ImportColumn, check: &mut Validator<'_>) {
     let at = |field| ["columns", name, field];
     let later = [("unique", column.unique), ("lookup", column.lookup.is_some()), ("split", column.split.is_some())];
     for (field, _) in later.into_iter().filter(|(_, used)| *used) {
-        check.not_yet(&at(field), &format!("`{field}` of a column"));
+        check.report_unsupported(&at(field), &format!("`{field}` of a column"));
     }
-    if !check.readable(&at("type")) {
+    if !check.is_readable(&at("type")) {
         return;
     }
-    let untyped = connections::Column {
+    let untyped = connections::TableColumn {
         name: name.to_owned(),
-        kind: Kind::Text,
+        column_type: DbColumnType::Text,
         type_name: String::new(),
         not_null: false,
         max_length: None,
@@ -130,20 +137,24 @@ fn column_problems(name: &str, column: &Column, check: &mut Check<'_>) {
     // Without a type, only the table can say whether the values' rules fit.
     let limited = column.kind.is_none() && (column.min.is_some() || column.max.is_some());
     let assumed = match limited {
-        true => Column { min: None, max: None, ..column.clone() },
+        true => ImportColumn { min: None, max: None, ..column.clone() },
         false => column.clone(),
     };
-    if let Err((field, message)) = Rule::new(&assumed, &untyped, false).map(drop) {
-        check.problem(&at(field), message, "");
+    if let Err((field, message)) = ColumnCodec::new(&assumed, &untyped, false).map(drop) {
+        check.report_invalid(&at(field), message, "");
     }
     if column.min_length > column.max_length && column.max_length.is_some() {
-        check.problem(&at("min_length"), "`min_length` is greater than `max_length`", "");
+        check.report_invalid(&at("min_length"), "`min_length` is greater than `max_length`", "");
     }
     if column.formats.is_empty() {
         return;
     }
-    if !matches!(column.kind, None | Some(ColumnType::Date | ColumnType::Datetime)) {
-        check.problem(&at("formats"), "`formats` is for dates and times", "set `type: date` or `type: datetime`");
+    if !matches!(column.kind, None | Some(ImportColumnType::Date | ImportColumnType::Datetime)) {
+        check.report_invalid(
+            &at("formats"),
+            "`formats` is for dates and times",
+            "set `type: date` or `type: datetime`",
+        );
     }
 }
 
@@ -152,7 +163,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use afterload_pipeline::Surroundings;
+    use afterload_pipeline::ValidationContext;
     use afterload_spanned_yaml as yaml;
     use afterload_step_api::Step;
 
@@ -162,9 +173,9 @@ mod tests {
             whole[key] = value.clone();
         }
         let step: CsvImport = serde_json::from_value(whole).unwrap();
-        let around = Surroundings { connections: Some(["app".to_owned()].into()), ..Surroundings::default() };
+        let around = ValidationContext { connections: Some(["app".to_owned()].into()), ..ValidationContext::default() };
         let node = yaml::parse("").unwrap();
-        let mut check = Check::new(&node, &around);
+        let mut check = Validator::new(&node, &around);
         step.check(&mut check);
         check.finish().into_iter().map(|problem| (problem.code, problem.message)).collect()
     }

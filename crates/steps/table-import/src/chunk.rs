@@ -4,27 +4,27 @@ use std::ops::Range;
 
 use memchr::{memchr, memmem};
 
-use super::layout::Layout;
-use super::parser::Record;
-use super::rejects::{Place, RESHAPED, RejectFormat, stamp};
-use super::rule::{Fault, Fresh, Rule};
-use afterload_target_db::Batch;
+use super::layout::CsvFormat;
+use super::parser::CsvRecord;
+use super::rejects::{RESHAPED_CODES, RejectFormat, RejectInfo, fields_checksum};
+use super::rule::{ColumnCodec, RowError, ScratchText};
+use afterload_target_db::RowBatch;
 
 /// A chunk ends early at this size, so that wide rows do not need more memory than narrow ones.
-const SIZE: usize = 4 << 20;
+const MAX_CHUNK_BYTES: usize = 4 << 20;
 
 /// Rows that are committed together.
 #[derive(Debug, Default)]
-pub struct Chunk {
+pub struct ImportChunk {
     /// The typed rows; its text also holds their original fields.
-    pub batch: Batch,
+    pub batch: RowBatch,
     /// Where each of them came from.
-    pub good: Vec<Origin>,
+    pub accepted: Vec<RowOrigin>,
     /// The ends of the original fields in the batch's text.
     ends: Vec<u32>,
-    fresh: Fresh,
+    scratch: ScratchText,
     /// The rows that broke a rule, in order.
-    pub rejects: Vec<Rejected>,
+    pub rejects: Vec<RejectedRow>,
     rejected_bytes: usize,
     /// Where the next record begins.
     pub offset: u64,
@@ -38,7 +38,7 @@ pub struct Chunk {
 
 /// Where a row came from.
 #[derive(Clone, Debug)]
-pub struct Origin {
+pub struct RowOrigin {
     /// Its number, from 1.
     pub row: u64,
     /// Its line, from 1.
@@ -49,7 +49,7 @@ pub struct Origin {
 
 /// A row that broke a rule.
 #[derive(Debug)]
-pub struct Rejected {
+pub struct RejectedRow {
     /// Its number, from 1.
     pub row: u64,
     /// The column at fault, or nothing for the whole row.
@@ -59,29 +59,29 @@ pub struct Rejected {
     pub text: String,
 }
 
-impl Rejected {
+impl RejectedRow {
     /// `column.code`, or `code`.
-    pub fn kind(&self) -> String {
+    pub fn fault_kind(&self) -> String {
         if self.column.is_empty() { self.code.to_owned() } else { format!("{}.{}", self.column, self.code) }
     }
 }
 
-impl AsRef<Batch> for Chunk {
-    fn as_ref(&self) -> &Batch {
+impl AsRef<RowBatch> for ImportChunk {
+    fn as_ref(&self) -> &RowBatch {
         &self.batch
     }
 }
 
-impl Chunk {
+impl ImportChunk {
     /// An empty chunk for rows of `width` columns.
     pub fn new(width: usize) -> Self {
-        Self { batch: Batch::new(width), ..Self::default() }
+        Self { batch: RowBatch::new(width), ..Self::default() }
     }
 
     /// Forgets all rows and keeps the memory.
     pub fn clear(&mut self) {
         self.batch.clear();
-        self.good.clear();
+        self.accepted.clear();
         self.ends.clear();
         self.rejects.clear();
         self.rejected_bytes = 0;
@@ -89,124 +89,131 @@ impl Chunk {
     }
 
     /// Rows, good and bad.
-    pub fn rows(&self) -> u64 {
-        (self.good.len() + self.rejects.len()) as u64
+    pub fn row_count(&self) -> u64 {
+        (self.accepted.len() + self.rejects.len()) as u64
     }
 
     /// Whether it is time to commit.
     pub fn is_full(&self, rows: u64) -> bool {
-        self.rows() >= rows || self.batch.text.len() + self.rejected_bytes >= SIZE
+        self.row_count() >= rows || self.batch.text_buffer.len() + self.rejected_bytes >= MAX_CHUNK_BYTES
     }
 
     /// The original fields of a good row.
-    pub fn fields(&self, origin: &Origin) -> impl Iterator<Item = &[u8]> {
+    pub fn original_fields(&self, origin: &RowOrigin) -> impl Iterator<Item = &[u8]> {
         let ends = &self.ends[origin.ends.start as usize..origin.ends.end as usize];
         let starts = std::iter::once(origin.start).chain(ends.iter().copied());
-        starts.zip(ends).map(|(start, end)| &self.batch.text[start as usize..*end as usize])
+        starts.zip(ends).map(|(start, end)| &self.batch.text_buffer[start as usize..*end as usize])
     }
 
     /// Adds a row: among the good ones if it keeps all rules, else among the rejected.
-    pub fn push(&mut self, record: &Record, row: u64, layout: &Layout, rules: &[Ruled], format: &RejectFormat) {
-        let origin = self.keep(record, row, layout);
+    pub fn push_record(
+        &mut self,
+        record: &CsvRecord,
+        row: u64,
+        layout: &CsvFormat,
+        rules: &[BoundColumn],
+        format: &RejectFormat,
+    ) {
+        let origin = self.copy_fields(record, row, layout);
         let cells = self.batch.cells.len();
-        let checked = sound(record, layout).and_then(|()| self.corrected(&origin, record, layout));
+        let checked = validate_record(record, layout).and_then(|()| self.check_corrected(&origin, record, layout));
         let checked = checked.map_err(|fault| (String::new(), fault));
-        let checked = checked.and_then(|()| self.cells(&origin, rules));
+        let checked = checked.and_then(|()| self.parse_cells(&origin, rules));
         let Err((column, fault)) = checked else {
-            self.good.push(origin);
+            self.accepted.push(origin);
             return;
         };
-        let place = Place { row, line: origin.line, column: &column, code: fault.code, message: &fault.message };
-        let text = format.line(self.fields(&origin), &place);
+        let place = RejectInfo { row, line: origin.line, column: &column, code: fault.code, message: &fault.message };
+        let text = format.reject_line(self.original_fields(&origin), &place);
         self.rejected_bytes += text.len();
         self.batch.cells.truncate(cells);
-        self.batch.text.truncate(origin.start as usize);
+        self.batch.text_buffer.truncate(origin.start as usize);
         self.ends.truncate(origin.ends.start as usize);
-        self.rejects.push(Rejected { row, column, code: fault.code, text });
+        self.rejects.push(RejectedRow { row, column, code: fault.code, text });
     }
 
     /// Copies the original fields; of a corrected error file only the data, without the formula guard.
-    fn keep(&mut self, record: &Record, row: u64, layout: &Layout) -> Origin {
-        let (start, first) = (self.batch.text.len() as u32, self.ends.len() as u32);
-        match &layout.data {
+    fn copy_fields(&mut self, record: &CsvRecord, row: u64, layout: &CsvFormat) -> RowOrigin {
+        let (start, first) = (self.batch.text_buffer.len() as u32, self.ends.len() as u32);
+        match &layout.data_fields {
             None => {
-                self.batch.text.extend_from_slice(&record.bytes);
+                self.batch.text_buffer.extend_from_slice(&record.bytes);
                 self.ends.extend(record.ends.iter().map(|end| start + end));
             }
             Some(data) => {
                 let surplus = record.ends.len() > layout.width;
-                for (index, field) in record.fields().enumerate() {
+                for (index, field) in record.iter_fields().enumerate() {
                     // Too many fields: ours are the last ones then, whatever the header says.
                     let is_data = match surplus {
                         true => index + (layout.width - data.len()) < record.ends.len(),
                         false => data.contains(&index),
                     };
                     if is_data {
-                        self.batch.text.extend_from_slice(field.strip_prefix(b"'").unwrap_or(field));
-                        self.ends.push(self.batch.text.len() as u32);
+                        self.batch.text_buffer.extend_from_slice(field.strip_prefix(b"'").unwrap_or(field));
+                        self.ends.push(self.batch.text_buffer.len() as u32);
                     }
                 }
             }
         }
-        Origin { row, line: record.line, start, ends: first..self.ends.len() as u32 }
+        RowOrigin { row, line: record.line, start, ends: first..self.ends.len() as u32 }
     }
 
     /// In a corrected error file: what could not be written as it was must have been changed since.
-    fn corrected(&self, origin: &Origin, record: &Record, layout: &Layout) -> Result<(), Fault> {
-        let Some((code, message)) = layout.notes else { return Ok(()) };
-        if self.fields(origin).any(|field| memmem::find(field, "\u{fffd}".as_bytes()).is_some()) {
+    fn check_corrected(&self, origin: &RowOrigin, record: &CsvRecord, layout: &CsvFormat) -> Result<(), RowError> {
+        let Some((code, message)) = layout.error_fields else { return Ok(()) };
+        if self.original_fields(origin).any(|field| memmem::find(field, "\u{fffd}".as_bytes()).is_some()) {
             let message = "a cell holds U+FFFD, which stands for what was not text; write what it should be";
-            return Err(Fault { code: "csv_invalid_text", message: message.into() });
+            return Err(RowError { code: "csv_invalid_text", message: message.into() });
         }
-        let note = |at: usize| record.fields().nth(at).unwrap_or_default();
-        match RESHAPED.iter().find(|known| known.as_bytes() == note(code)) {
-            Some(code) if note(message).ends_with(stamp(self.fields(origin)).as_bytes()) => {
+        let note = |at: usize| record.iter_fields().nth(at).unwrap_or_default();
+        match RESHAPED_CODES.iter().find(|known| known.as_bytes() == note(code)) {
+            Some(code) if note(message).ends_with(fields_checksum(self.original_fields(origin)).as_bytes()) => {
                 let message = "the row is as it was when it was rejected; correct it, or empty its `_error_code`";
-                Err(Fault { code, message: message.into() })
+                Err(RowError { code, message: message.into() })
             }
             _ => Ok(()),
         }
     }
 
-    fn cells(&mut self, origin: &Origin, rules: &[Ruled]) -> Result<(), (String, Fault)> {
+    fn parse_cells(&mut self, origin: &RowOrigin, rules: &[BoundColumn]) -> Result<(), (String, RowError)> {
         let start = origin.start as usize;
         // The row is sound, so this is all of it.
-        let row = std::str::from_utf8(&self.batch.text[start..]).unwrap_or_default();
+        let row = std::str::from_utf8(&self.batch.text_buffer[start..]).unwrap_or_default();
         let ends = &self.ends[origin.ends.start as usize..origin.ends.end as usize];
-        self.fresh.text.clear();
-        self.fresh.at = self.batch.text.len();
-        for Ruled { rule, field } in rules {
+        self.scratch.text.clear();
+        self.scratch.at = self.batch.text_buffer.len();
+        for BoundColumn { codec: rule, field } in rules {
             let (from, to) = match *field {
                 None => (0, 0),
                 Some(0) => (0, ends[0] as usize - start),
                 Some(field) => (ends[field - 1] as usize - start, ends[field] as usize - start),
             };
-            match rule.cell(row.get(from..to).unwrap_or_default(), start + from, &mut self.fresh) {
+            match rule.parse_cell(row.get(from..to).unwrap_or_default(), start + from, &mut self.scratch) {
                 Ok(cell) => self.batch.cells.push(cell),
                 Err(fault) => return Err((rule.name.clone(), fault)),
             }
         }
-        self.batch.text.extend_from_slice(&self.fresh.text);
+        self.batch.text_buffer.extend_from_slice(&self.scratch.text);
         Ok(())
     }
 }
 
 /// A rule, and the field of the file that it reads.
-pub struct Ruled {
+pub struct BoundColumn {
     /// The rule.
-    pub rule: Rule,
+    pub codec: ColumnCodec,
     /// The field; `None` if the file has none and the default stands for it.
     pub field: Option<usize>,
 }
 
 /// What befalls a whole row.
-fn sound(record: &Record, layout: &Layout) -> Result<(), Fault> {
-    let fault = |code, message: String| Err(Fault { code, message });
+fn validate_record(record: &CsvRecord, layout: &CsvFormat) -> Result<(), RowError> {
+    let fault = |code, message: String| Err(RowError { code, message });
     if record.ends.len() != layout.width {
         let message = format!("the row has {} fields, the header has {}", record.ends.len(), layout.width);
         return fault("csv_ragged", message);
     }
-    if record.stray {
+    if record.stray_quote {
         return fault("csv_stray_quote", "text follows a closing quote".into());
     }
     if memchr(0, &record.bytes).is_some() {

@@ -4,19 +4,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use afterload_target_db::{Kind, Shape};
+use afterload_target_db::{BatchColumnType, DbColumnType};
 
 /// The rules of one column.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Column {
+pub struct ImportColumn {
     /// The names that the header may have for it, regardless of case and surrounding space; default: the column's own name.
     #[serde(rename = "match", deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany")]
     pub matches: Vec<String>,
     /// What the cells are; default: what the table's column stores.
     #[serde(rename = "type")]
-    pub kind: Option<ColumnType>,
+    pub kind: Option<ImportColumnType>,
     /// Refuses rows where the cell is empty.
     pub required: bool,
     /// The least value: a number, or for dates and times one of them.
@@ -32,7 +32,7 @@ pub struct Column {
     /// The values that an `enum` may have; other types may be limited to a list too.
     pub values: Option<Vec<String>>,
     /// The value of empty cells. A column with a default may be missing from the header; `default: null` says just that.
-    #[serde(deserialize_with = "present")]
+    #[serde(deserialize_with = "deserialize_some")]
     pub default: Option<Value>,
     /// How dates and times are written, such as `%d.%m.%Y`; the first that fits is taken. Default: ISO 8601. Times without
     /// a zone are UTC.
@@ -42,7 +42,7 @@ pub struct Column {
     /// Takes space off both ends; default true.
     pub trim: Option<bool>,
     /// Turns the cell into upper or lower case.
-    pub case: Option<Case>,
+    pub case: Option<TextCase>,
     /// Refuses a second row with the same value. Not supported yet.
     pub unique: bool,
     /// Looks the value up in another table. Not supported yet.
@@ -54,7 +54,7 @@ pub struct Column {
 /// What cells are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum ColumnType {
+pub enum ImportColumnType {
     /// Any text.
     String,
     /// A whole number.
@@ -83,39 +83,39 @@ pub enum ColumnType {
 /// Upper or lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Case {
+pub enum TextCase {
     /// `ABC`.
     Upper,
     /// `abc`.
     Lower,
 }
 
-impl ColumnType {
+impl ImportColumnType {
     /// What people most likely mean where they name no type: what the table's column stores.
-    pub fn of(kind: Kind) -> Self {
+    pub fn from_db_type(kind: DbColumnType) -> Self {
         match kind {
-            Kind::Bool => Self::Boolean,
-            Kind::Int2 | Kind::Int4 | Kind::Int8 => Self::Integer,
-            Kind::Float4 | Kind::Float8 | Kind::Numeric => Self::Decimal,
-            Kind::Date => Self::Date,
-            Kind::Timestamp | Kind::Timestamptz => Self::Datetime,
-            Kind::Uuid => Self::Uuid,
-            Kind::Json | Kind::Jsonb => Self::Json,
-            Kind::Text | Kind::Other => Self::String,
+            DbColumnType::Bool => Self::Boolean,
+            DbColumnType::Int2 | DbColumnType::Int4 | DbColumnType::Int8 => Self::Integer,
+            DbColumnType::Float4 | DbColumnType::Float8 | DbColumnType::Numeric => Self::Decimal,
+            DbColumnType::Date => Self::Date,
+            DbColumnType::Timestamp | DbColumnType::Timestamptz => Self::Datetime,
+            DbColumnType::Uuid => Self::Uuid,
+            DbColumnType::Json | DbColumnType::Jsonb => Self::Json,
+            DbColumnType::Text | DbColumnType::Other => Self::String,
         }
     }
 
     /// How a checked cell is held.
-    pub fn shape(self) -> Shape {
+    pub fn cell_shape(self) -> BatchColumnType {
         match self {
-            Self::String | Self::Email | Self::Url | Self::Enum => Shape::Text,
-            Self::Integer => Shape::Integer,
-            Self::Decimal => Shape::Decimal,
-            Self::Boolean => Shape::Boolean,
-            Self::Date => Shape::Date,
-            Self::Datetime => Shape::DateTime,
-            Self::Uuid => Shape::Uuid,
-            Self::Json => Shape::Json,
+            Self::String | Self::Email | Self::Url | Self::Enum => BatchColumnType::Text,
+            Self::Integer => BatchColumnType::Integer,
+            Self::Decimal => BatchColumnType::Decimal,
+            Self::Boolean => BatchColumnType::Boolean,
+            Self::Date => BatchColumnType::Date,
+            Self::Datetime => BatchColumnType::DateTime,
+            Self::Uuid => BatchColumnType::Uuid,
+            Self::Json => BatchColumnType::Json,
         }
     }
 }
@@ -136,6 +136,6 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
 }
 
 /// Tells `default: null` from no default.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+fn deserialize_some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }

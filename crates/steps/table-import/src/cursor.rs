@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::chunk::Chunk;
-use afterload_core::units::grouped;
-use afterload_step_api::{Counts, Report};
-use afterload_target_db::Outcome;
+use super::chunk::ImportChunk;
+use afterload_core::units::group_digits;
+use afterload_step_api::{ProgressCounts, ProgressUpdate};
+use afterload_target_db::LoadOutcome;
 
 /// The most kinds of faults that are counted apart.
-const FAULTS: usize = 100;
+const MAX_FAULT_KINDS: usize = 100;
 
 /// How far an import is. Its rows are `inserted + updated + skipped + rejected`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Cursor {
+pub struct ImportCursor {
     /// Where the next record begins, in the text as UTF-8 (for UTF-8 files: in the file).
     pub offset: u64,
     /// Its line.
@@ -37,27 +37,27 @@ pub struct Cursor {
     pub finished: bool,
 }
 
-impl Cursor {
+impl ImportCursor {
     /// The cursor behind a chunk.
-    pub fn after(&self, chunk: &Chunk, outcome: &Outcome) -> Self {
+    pub fn advance_past(&self, chunk: &ImportChunk, outcome: &LoadOutcome) -> Self {
         let mut next = self.clone();
         (next.offset, next.line, next.read, next.finished) = (chunk.offset, chunk.line, chunk.read, chunk.last);
-        next.rows += chunk.rows();
+        next.rows += chunk.row_count();
         next.inserted += outcome.inserted;
         next.updated += outcome.updated;
         next.skipped += outcome.skipped;
         next.rejected += (chunk.rejects.len() + outcome.refused.len()) as u64;
         for reject in &chunk.rejects {
-            next.count(&reject.kind());
+            next.count_fault(&reject.fault_kind());
         }
         for refusal in &outcome.refused {
-            next.count(refusal.code);
+            next.count_fault(refusal.code);
         }
         next
     }
 
-    fn count(&mut self, kind: &str) {
-        if self.faults.len() < FAULTS || self.faults.contains_key(kind) {
+    fn count_fault(&mut self, kind: &str) {
+        if self.faults.len() < MAX_FAULT_KINDS || self.faults.contains_key(kind) {
             *self.faults.entry(kind.to_owned()).or_default() += 1;
         }
     }
@@ -68,7 +68,7 @@ impl Cursor {
     }
 
     /// As progress: bytes, because the number of rows is not known before the end.
-    pub fn report(&self, size: u64) -> Report {
+    pub fn to_progress_update(&self, size: u64) -> ProgressUpdate {
         let counts = [
             ("rows", self.rows),
             ("inserted", self.inserted),
@@ -76,12 +76,12 @@ impl Cursor {
             ("skipped", self.skipped),
             ("rejected", self.rejected),
         ];
-        Report {
+        ProgressUpdate {
             done: if self.finished { size } else { self.read.min(size) },
             total: Some(size),
             unit: "bytes".into(),
-            message: Some(format!("{} rows", grouped(self.rows))),
-            counts: counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect::<Counts>(),
+            message: Some(format!("{} rows", group_digits(self.rows))),
+            counts: counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect::<ProgressCounts>(),
         }
     }
 }
@@ -92,15 +92,15 @@ mod tests {
 
     #[test]
     fn rejects_are_judged_from_the_thousandth_row_on() {
-        let at = |rows, rejected| Cursor { rows, rejected, ..Cursor::default() }.too_many_rejects(0.05);
+        let at = |rows, rejected| ImportCursor { rows, rejected, ..ImportCursor::default() }.too_many_rejects(0.05);
         assert_eq!([at(999, 999), at(1000, 50), at(1000, 51)], [false, false, true]);
     }
 
     #[test]
     fn progress_is_told_in_bytes_and_rows() {
-        let cursor = Cursor { read: 70, rows: 1_234_567, ..Cursor::default() };
-        let report = cursor.report(100);
+        let cursor = ImportCursor { read: 70, rows: 1_234_567, ..ImportCursor::default() };
+        let report = cursor.to_progress_update(100);
         assert_eq!((report.done, report.total, report.message.as_deref()), (70, Some(100), Some("1,234,567 rows")));
-        assert_eq!(Cursor { finished: true, ..cursor }.report(100).done, 100);
+        assert_eq!(ImportCursor { finished: true, ..cursor }.to_progress_update(100).done, 100);
     }
 }

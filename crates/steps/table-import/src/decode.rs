@@ -2,43 +2,48 @@
 
 use encoding_rs::{CoderResult, Decoder, UTF_8};
 
-use super::detect::Found;
+use super::detect::DetectedEncoding;
 
 /// Turns bytes into UTF-8 and leaves out what earlier attempts have read.
-pub struct Decode {
+pub struct Utf8Decoder {
     /// `None`: the bytes are UTF-8 already, and the store leaves out the rest.
     decoder: Option<Decoder>,
     /// Bytes (of UTF-8) still to be left out.
     skip: u64,
-    piece: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
-const PIECE: usize = 64 << 10;
+const DECODE_BUFFER_SIZE: usize = 64 << 10;
 
-impl Decode {
+impl Utf8Decoder {
     /// A decoder, and the byte of the object from which it has to be fed so that the first byte that comes out is the one
     /// at `offset` of the decoded text. Offsets of UTF-8 count the mark, so that they are those of the object.
-    pub fn new(found: Found, offset: u64) -> (Self, u64) {
+    pub fn new(found: DetectedEncoding, offset: u64) -> (Self, u64) {
         if found.encoding == UTF_8 {
-            return (Self { decoder: None, skip: 0, piece: Vec::new() }, offset);
+            return (Self { decoder: None, skip: 0, buffer: Vec::new() }, offset);
         }
         let decoder = found.encoding.new_decoder_with_bom_removal();
-        (Self { decoder: Some(decoder), skip: offset, piece: vec![0; PIECE] }, 0)
+        (Self { decoder: Some(decoder), skip: offset, buffer: vec![0; DECODE_BUFFER_SIZE] }, 0)
     }
 
     /// Hands the text of `bytes` on, piece by piece.
     ///
     /// # Errors
     /// Those of `then`.
-    pub fn feed<E>(&mut self, bytes: &[u8], last: bool, mut then: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    pub fn decode_chunk<E>(
+        &mut self,
+        bytes: &[u8],
+        last: bool,
+        mut then: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let Some(decoder) = &mut self.decoder else { return then(bytes) };
         let mut rest = bytes;
         loop {
-            let (result, read, written, _) = decoder.decode_to_utf8(rest, &mut self.piece, last);
+            let (result, read, written, _) = decoder.decode_to_utf8(rest, &mut self.buffer, last);
             rest = &rest[read..];
             let skipped = self.skip.min(written as u64);
             self.skip -= skipped;
-            then(&self.piece[skipped as usize..written])?;
+            then(&self.buffer[skipped as usize..written])?;
             if result == CoderResult::InputEmpty {
                 return Ok(());
             }
@@ -57,15 +62,15 @@ mod tests {
         let text = "näme;📦\r\n".repeat(20_000);
         let bytes = [vec![0xff, 0xfe], text.encode_utf16().flat_map(u16::to_le_bytes).collect()].concat();
         for (cut, offset) in [(1, 0), (7, 6), (100_000, 70_002)] {
-            let (mut decode, from) = Decode::new(Found { encoding: UTF_16LE, mark: 2 }, offset);
+            let (mut decode, from) = Utf8Decoder::new(DetectedEncoding { encoding: UTF_16LE, bom_len: 2 }, offset);
             assert_eq!(from, 0);
             let mut out = Vec::new();
             let mut keep = |piece: &[u8]| {
                 out.extend_from_slice(piece);
                 Ok::<(), ()>(())
             };
-            bytes.chunks(cut).for_each(|piece| decode.feed(piece, false, &mut keep).unwrap());
-            decode.feed(&[], true, &mut keep).unwrap();
+            bytes.chunks(cut).for_each(|piece| decode.decode_chunk(piece, false, &mut keep).unwrap());
+            decode.decode_chunk(&[], true, &mut keep).unwrap();
             assert!(out == text.as_bytes()[offset as usize..]);
         }
     }

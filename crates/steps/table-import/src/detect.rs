@@ -3,31 +3,31 @@
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
 
-use super::parser::{Dialect, Parser, Record};
+use super::parser::{CsvDialect, CsvParser, CsvRecord};
 
 /// The delimiters that are tried, the likelier first.
-const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
+const CANDIDATE_DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 /// How much of a file is looked at for its encoding.
-const SAMPLE: usize = 256 << 10;
+const ENCODING_SAMPLE_SIZE: usize = 256 << 10;
 /// How many records are looked at for the delimiter.
-const RECORDS: usize = 50;
+const DELIMITER_SAMPLE_RECORDS: usize = 50;
 
 /// An encoding, and the length of the byte order mark in front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct DetectedEncoding {
     /// The encoding.
     pub encoding: &'static Encoding,
     /// The bytes of the mark.
-    pub mark: usize,
+    pub bom_len: usize,
 }
 
 /// The encoding of a file that begins like this. A byte order mark wins over everything, also over what was declared.
-pub fn encoding(start: &[u8], whole: bool, declared: Option<&'static Encoding>) -> Found {
+pub fn detect_encoding(start: &[u8], whole: bool, declared: Option<&'static Encoding>) -> DetectedEncoding {
     if let Some((encoding, mark)) = Encoding::for_bom(start) {
-        return Found { encoding, mark };
+        return DetectedEncoding { encoding, bom_len: mark };
     }
-    let sample = &start[..start.len().min(SAMPLE)];
-    let encoding = declared.or_else(|| utf16(sample)).unwrap_or_else(|| match is_utf8(sample, whole) {
+    let sample = &start[..start.len().min(ENCODING_SAMPLE_SIZE)];
+    let encoding = declared.or_else(|| detect_utf16(sample)).unwrap_or_else(|| match is_utf8(sample, whole) {
         true => UTF_8,
         false => {
             let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
@@ -35,11 +35,11 @@ pub fn encoding(start: &[u8], whole: bool, declared: Option<&'static Encoding>) 
             detector.guess(None, Utf8Detection::Deny)
         }
     });
-    Found { encoding, mark: 0 }
+    DetectedEncoding { encoding, bom_len: 0 }
 }
 
 /// UTF-16 without a mark: in text that is mostly Latin, every other byte is zero.
-fn utf16(sample: &[u8]) -> Option<&'static Encoding> {
+fn detect_utf16(sample: &[u8]) -> Option<&'static Encoding> {
     let pairs = sample.len() / 2;
     let zeros = |from: usize| sample.iter().skip(from).step_by(2).filter(|byte| **byte == 0).count();
     let (even, odd) = (zeros(0), zeros(1));
@@ -54,12 +54,12 @@ fn utf16(sample: &[u8]) -> Option<&'static Encoding> {
 fn is_utf8(sample: &[u8], whole: bool) -> bool {
     match std::str::from_utf8(sample) {
         Ok(_) => true,
-        Err(error) => error.error_len().is_none() && !(whole && sample.len() < SAMPLE),
+        Err(error) => error.error_len().is_none() && !(whole && sample.len() < ENCODING_SAMPLE_SIZE),
     }
 }
 
 /// What the commonest wrong uploads are, by their first bytes.
-pub fn other_file(start: &[u8]) -> Option<&'static str> {
+pub fn detect_other_format(start: &[u8]) -> Option<&'static str> {
     let kinds: [(&[u8], &str); 4] = [
         (b"PK\x03\x04", "an Excel workbook or another zip archive"),
         (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
@@ -70,20 +70,26 @@ pub fn other_file(start: &[u8]) -> Option<&'static str> {
 }
 
 /// The delimiter of a file that begins like this: the one by which most records have as many fields as the first.
-pub fn delimiter(start: &[u8], whole: bool, quote: Option<u8>) -> u8 {
-    let rated = DELIMITERS.iter().rev().map(|delimiter| (rate(start, whole, *delimiter, quote), *delimiter));
+pub fn detect_delimiter(start: &[u8], whole: bool, quote: Option<u8>) -> u8 {
+    let rated = CANDIDATE_DELIMITERS
+        .iter()
+        .rev()
+        .map(|delimiter| (rate_delimiter(start, whole, *delimiter, quote), *delimiter));
     let best = rated.max_by(|(one, _), (two, _)| one.cmp(two));
     best.filter(|(rate, _)| rate.1 > 1).map_or(b',', |(_, delimiter)| delimiter)
 }
 
 /// The share of records like the first (in percent, 0 if it has one field only), and the fields of the first.
-fn rate(start: &[u8], whole: bool, delimiter: u8, quote: Option<u8>) -> (usize, usize) {
-    let mut parser = Parser::new(Dialect { delimiter, quote }, 0, 1);
-    let (mut record, mut input, mut counts) = (Record::default(), start, Vec::new());
-    while counts.len() < RECORDS && matches!(parser.read(&mut input, &mut record), Ok(true)) {
+fn rate_delimiter(start: &[u8], whole: bool, delimiter: u8, quote: Option<u8>) -> (usize, usize) {
+    let mut parser = CsvParser::new(CsvDialect { delimiter, quote }, 0, 1);
+    let (mut record, mut input, mut counts) = (CsvRecord::default(), start, Vec::new());
+    while counts.len() < DELIMITER_SAMPLE_RECORDS && matches!(parser.read_record(&mut input, &mut record), Ok(true)) {
         counts.push(record.ends.len());
     }
-    if counts.len() < RECORDS && (whole || counts.is_empty()) && matches!(parser.finish(&mut record), Ok(true)) {
+    if counts.len() < DELIMITER_SAMPLE_RECORDS
+        && (whole || counts.is_empty())
+        && matches!(parser.finish(&mut record), Ok(true))
+    {
         counts.push(record.ends.len());
     }
     match counts.first() {
@@ -119,14 +125,14 @@ mod tests {
             (&latin, WINDOWS_1252, 0),
         ];
         for (bytes, encoding, mark) in cases {
-            assert_eq!(super::encoding(bytes, true, None), Found { encoding, mark });
+            assert_eq!(super::detect_encoding(bytes, true, None), DetectedEncoding { encoding, bom_len: mark });
         }
     }
 
     #[test]
     fn a_sample_may_end_within_a_character() {
-        assert_eq!(encoding(&"aé".as_bytes()[..2], false, None).encoding, UTF_8);
-        assert_ne!(encoding(&"aé".as_bytes()[..2], true, None).encoding, UTF_8);
+        assert_eq!(detect_encoding(&"aé".as_bytes()[..2], false, None).encoding, UTF_8);
+        assert_ne!(detect_encoding(&"aé".as_bytes()[..2], true, None).encoding, UTF_8);
     }
 
     #[test]
@@ -142,14 +148,18 @@ mod tests {
             ("name, first;age\nx;1\ny;2\n", b';'),
         ];
         for (text, delimiter) in cases {
-            assert_eq!(super::delimiter(text.as_bytes(), true, Some(b'"')) as char, delimiter as char, "{text:?}");
+            assert_eq!(
+                super::detect_delimiter(text.as_bytes(), true, Some(b'"')) as char,
+                delimiter as char,
+                "{text:?}"
+            );
         }
     }
 
     #[test]
     fn workbooks_and_archives_are_told_by_their_first_bytes() {
-        assert_eq!(other_file(b"PK\x03\x04\x14\0"), Some("an Excel workbook or another zip archive"));
-        assert_eq!(other_file(b"\x1f\x8b\x08"), Some("a gzip archive"));
-        assert_eq!(other_file(b"PK,name\n1,a\n"), None);
+        assert_eq!(detect_other_format(b"PK\x03\x04\x14\0"), Some("an Excel workbook or another zip archive"));
+        assert_eq!(detect_other_format(b"\x1f\x8b\x08"), Some("a gzip archive"));
+        assert_eq!(detect_other_format(b"PK,name\n1,a\n"), None);
     }
 }

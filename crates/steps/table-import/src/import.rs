@@ -9,40 +9,40 @@ use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::chunk::{Chunk, Ruled};
-use super::columns::Column;
-use super::cursor::Cursor;
-use super::decode::Decode;
-use super::layout::{Layout, SAMPLE};
-use super::parser::Parser;
-use super::read::{Fed, Reader};
-use super::rejects::{ErrorFile, Place, RejectFormat};
-use super::rule::Rule;
-use super::{Action, CsvImport, Outputs, Summary};
+use super::chunk::{BoundColumn, ImportChunk};
+use super::columns::ImportColumn;
+use super::cursor::ImportCursor;
+use super::decode::Utf8Decoder;
+use super::layout::{CsvFormat, HEADER_SAMPLE_SIZE};
+use super::parser::CsvParser;
+use super::read::{ByteChunk, ChunkReader};
+use super::rejects::{ErrorFile, RejectFormat, RejectInfo};
+use super::rule::ColumnCodec;
+use super::{CsvImport, CsvImportOutputs, ImportSummary, KeyConflictAction};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
-use afterload_step_api::{Context, Progress};
-use afterload_target_db::{self as connections, Connection, Fence, Loader, Outcome, Reject, Sealed};
+use afterload_step_api::{ProgressReporter, StepContext};
+use afterload_target_db::{self as connections, BulkLoader, ChunkCommit, Connection, Fence, LoadOutcome, RejectedRow};
 
 /// How many bytes wake the reader: a socket hands out a few tens of kilobytes at a time.
-const FEED: usize = 256 << 10;
+const MIN_FEED_BYTES: usize = 256 << 10;
 
 /// Bytes that can be read from any place on.
-pub trait Source: Send + Sync {
+pub trait CsvSource: Send + Sync {
     /// The bytes from `from` on, and the size of the whole.
     fn open(&self, from: u64) -> impl Future<Output = Result<(u64, BoxStream<'static, Result<Bytes>>)>> + Send;
 }
 
 /// Where the error file goes.
-pub trait Shelf: Send + Sync {
+pub trait FileStore: Send + Sync {
     /// A file that is being written.
-    type Sink: Sink;
+    type Sink: RejectSink;
     /// Starts a file.
     fn create(&self, name: &str, content_type: &str) -> impl Future<Output = Result<Self::Sink>> + Send;
 }
 
 /// A file that is being written.
-pub trait Sink: Send {
+pub trait RejectSink: Send {
     /// Adds bytes.
     fn write(&mut self, bytes: Bytes) -> impl Future<Output = Result<()>> + Send;
     /// Makes the file whole.
@@ -51,21 +51,21 @@ pub trait Sink: Send {
 
 /// What an import has to know of its step.
 #[derive(Clone)]
-pub struct Job {
+pub struct ImportContext {
     /// The run.
     pub run: String,
     /// Who may write.
     pub fence: Fence,
     /// Where it says how far it is.
-    pub progress: Progress,
+    pub progress: ProgressReporter,
     /// Ends when it should stop.
     pub stop: CancellationToken,
 }
 
-impl Job {
+impl ImportContext {
     /// The job of a step.
-    pub fn of(ctx: &Context) -> Self {
-        let fence = Fence { key: ctx.step.key.clone(), epoch: ctx.step.epoch };
+    pub fn from_step(ctx: &StepContext) -> Self {
+        let fence = Fence { checkpoint_key: ctx.step.key.clone(), epoch: ctx.step.epoch };
         Self { run: ctx.run.id.clone(), fence, progress: ctx.progress.clone(), stop: ctx.stop.clone() }
     }
 }
@@ -75,69 +75,71 @@ impl Job {
 /// # Errors
 /// Those of the file (`csv_…`), of the table (`table_not_found`, `column_not_found`, …), of the source and of the
 /// database. What was committed stays.
-pub async fn import<S: Source, H: Shelf>(
+pub async fn run_import<S: CsvSource, H: FileStore>(
     spec: &CsvImport,
-    job: &Job,
+    job: &ImportContext,
     source: &S,
     shelf: &H,
     target: &Connection,
-) -> Result<Outputs> {
+) -> Result<CsvImportOutputs> {
     let durable = target.keeps_checkpoints() && !spec.dry_run;
-    admit(spec, target)?;
-    let (layout, size) = look(source, spec).await?;
+    check_import_target(spec, target)?;
+    let (layout, size) = sniff_format(source, spec).await?;
     let columns = spec.columns.iter().map(|(name, column)| (name.as_str(), column)).collect::<Vec<_>>();
-    let fields = layout.fields(&columns)?;
-    let table = target.table(&spec.into.table).await?;
-    let rules = rules(spec, &table, fields)?;
-    let shapes = rules.iter().map(|ruled| (ruled.rule.name.clone(), ruled.rule.shape)).collect::<Vec<_>>();
+    let fields = layout.map_columns(&columns)?;
+    let table = target.describe_table(&spec.into.table).await?;
+    let rules = bind_columns(spec, &table, fields)?;
+    let shapes = rules.iter().map(|ruled| (ruled.codec.name.clone(), ruled.codec.shape)).collect::<Vec<_>>();
     let conflict = spec
         .into
         .on_conflict
         .as_ref()
-        .map(|conflict| connections::Conflict { keys: conflict.keys.clone(), action: conflict.action.into() });
-    let loader = if spec.dry_run { None } else { Some(target.loader(&table, &shapes, conflict).await?) };
-    let claimed = if durable { target.claim(&job.fence).await? } else { None };
-    let fresh = Cursor { offset: layout.offset, line: layout.line, ..Cursor::default() };
+        .map(|conflict| connections::ConflictRule { keys: conflict.keys.clone(), action: conflict.action.into() });
+    let loader = if spec.dry_run { None } else { Some(target.prepare_bulk_load(&table, &shapes, conflict).await?) };
+    let claimed = if durable { target.claim_checkpoint(&job.fence).await? } else { None };
+    let fresh = ImportCursor { offset: layout.offset, line: layout.line, ..ImportCursor::default() };
     let cursor = claimed.map_or(Ok(fresh), |text| read_cursor(&text))?;
     let format = RejectFormat {
         dialect: layout.dialect,
         run: job.run.clone(),
         header: layout.header.clone(),
-        mark: layout.found.mark > 0 || layout.found.encoding != encoding_rs::UTF_8,
+        write_bom: layout.encoding.bom_len > 0 || layout.encoding.encoding != encoding_rs::UTF_8,
     };
     let file = ErrorFile::new(shelf, &spec.errors.file, &format);
     let mut importer = Importer { spec, job, durable, loader, cursor, file, format: &format, size };
-    importer.tell();
-    importer.judge()?;
+    importer.report_progress();
+    importer.check_tolerance()?;
     if !importer.cursor.finished {
-        importer.rows(source, &layout, rules).await?;
+        importer.import_rows(source, &layout, rules).await?;
     }
     importer.finish(target, &layout).await
 }
 
 /// Without checkpoints an attempt starts over, so that only what may safely repeat is allowed.
-fn admit(spec: &CsvImport, target: &Connection) -> Result<()> {
+fn check_import_target(spec: &CsvImport, target: &Connection) -> Result<()> {
     if spec.dry_run {
         return Ok(());
     }
-    target.writable()?;
-    let repeatable = spec.into.on_conflict.as_ref().is_some_and(|conflict| conflict.action != Action::Reject);
+    target.ensure_writable()?;
+    let repeatable =
+        spec.into.on_conflict.as_ref().is_some_and(|conflict| conflict.action != KeyConflictAction::Reject);
     if target.keeps_checkpoints() || repeatable {
         return Ok(());
     }
     let message = format!("connection `{}` keeps no checkpoints, so rows could be imported twice", target.name());
-    Err(Error::permanent("connection_needs_checkpoints", message)
-        .hint("use `on_conflict` with `action: update` or `skip`, or allow `checkpoints: table` on the connection"))
+    Err(Error::permanent("connection_needs_checkpoints", message).with_hint(
+        "use `on_conflict` with `action: update` or `skip`, or allow `checkpoints: table` on the connection",
+    ))
 }
 
 /// Looks at the beginning of the file.
-async fn look<S: Source>(source: &S, spec: &CsvImport) -> Result<(Layout, u64)> {
+async fn sniff_format<S: CsvSource>(source: &S, spec: &CsvImport) -> Result<(CsvFormat, u64)> {
     let (size, mut stream) = source.open(0).await?;
     let mut sample = Vec::new();
     let mut whole = true;
     while let Some(bytes) = stream.next().await {
         sample.extend_from_slice(&bytes?);
-        if sample.len() > SAMPLE {
+        if sample.len() > HEADER_SAMPLE_SIZE {
             whole = false;
             break;
         }
@@ -145,45 +147,49 @@ async fn look<S: Source>(source: &S, spec: &CsvImport) -> Result<(Layout, u64)> 
     if whole && (sample.len() as u64) < size {
         return Err(Error::transient("source_truncated", format!("the source ended before its {size} bytes")));
     }
-    Ok((Layout::find(&sample, whole, spec)?, size))
+    Ok((CsvFormat::from_sample(&sample, whole, spec)?, size))
 }
 
-fn rules(spec: &CsvImport, table: &connections::Table, fields: Vec<Option<usize>>) -> Result<Vec<Ruled>> {
-    let compile = |((name, column), field): ((&String, &Column), Option<usize>)| {
-        let target = table.column(name)?;
-        let rule = Rule::new(column, target, table.triggers)
+fn bind_columns(
+    spec: &CsvImport,
+    table: &connections::TableInfo,
+    fields: Vec<Option<usize>>,
+) -> Result<Vec<BoundColumn>> {
+    let compile = |((name, column), field): ((&String, &ImportColumn), Option<usize>)| {
+        let target = table.find_column(name)?;
+        let rule = ColumnCodec::new(column, target, table.has_triggers)
             .map_err(|(_, message)| Error::permanent("with_invalid", format!("column `{name}`: {message}")))?;
-        Ok(Ruled { rule, field })
+        Ok(BoundColumn { codec: rule, field })
     };
     spec.columns.iter().zip(fields).map(compile).collect()
 }
 
-fn read_cursor(text: &str) -> Result<Cursor> {
+fn read_cursor(text: &str) -> Result<ImportCursor> {
     serde_json::from_str(text)
         .map_err(|error| Error::permanent("checkpoint_invalid", format!("the checkpoint cannot be read: {error}")))
 }
 
-struct Importer<'a, H: Shelf> {
+struct Importer<'a, H: FileStore> {
     spec: &'a CsvImport,
-    job: &'a Job,
+    job: &'a ImportContext,
     durable: bool,
     /// `None` in a dry run.
-    loader: Option<Loader>,
-    cursor: Cursor,
+    loader: Option<BulkLoader>,
+    cursor: ImportCursor,
     /// Written as rows are rejected where nothing is kept in the database, else at the end.
     file: ErrorFile<'a, H>,
     format: &'a RejectFormat,
     size: u64,
 }
 
-impl<H: Shelf> Importer<'_, H> {
-    fn tell(&self) {
-        self.job.progress.committed(self.cursor.report(self.size));
+impl<H: FileStore> Importer<'_, H> {
+    fn report_progress(&self) {
+        self.job.progress.report_committed(self.cursor.to_progress_update(self.size));
     }
 
     /// Fails when more rows were rejected than `tolerate` allows.
-    fn judge(&self) -> Result<()> {
-        let Cursor { rows, inserted, updated, skipped, rejected, .. } = self.cursor;
+    fn check_tolerance(&self) -> Result<()> {
+        let ImportCursor { rows, inserted, updated, skipped, rejected, .. } = self.cursor;
         if !self.cursor.too_many_rejects(self.spec.tolerate.0) {
             return Ok(());
         }
@@ -194,14 +200,19 @@ impl<H: Shelf> Importer<'_, H> {
             "faults": self.cursor.faults,
         });
         Err(Error::permanent("csv_too_many_rejects", message)
-            .hint("rows that were already imported stay; correct the file or the rules of the columns")
-            .details(counts))
+            .with_hint("rows that were already imported stay; correct the file or the rules of the columns")
+            .with_details(counts))
     }
 
     /// Reads and writes until the end of the file. Reading, checking and writing go on at the same time.
-    async fn rows<S: Source>(&mut self, source: &S, layout: &Layout, rules: Vec<Ruled>) -> Result<()> {
-        let (decode, from) = Decode::new(layout.found, self.cursor.offset);
-        let reader = Reader {
+    async fn import_rows<S: CsvSource>(
+        &mut self,
+        source: &S,
+        layout: &CsvFormat,
+        rules: Vec<BoundColumn>,
+    ) -> Result<()> {
+        let (decode, from) = Utf8Decoder::new(layout.encoding, self.cursor.offset);
+        let reader = ChunkReader {
             layout: layout.clone(),
             rules,
             format: self.format.clone(),
@@ -209,18 +220,18 @@ impl<H: Shelf> Importer<'_, H> {
             max_rows: self.spec.max_rows.unwrap_or(u64::MAX),
             row: self.cursor.rows,
             decode,
-            parser: Parser::new(layout.dialect, self.cursor.offset, self.cursor.line),
+            parser: CsvParser::new(layout.dialect, self.cursor.offset, self.cursor.line),
             from: (self.cursor.offset, self.cursor.line),
             read: from,
             size: self.size,
         };
         let (_, mut stream) = source.open(from).await?;
-        let (feed, fed) = mpsc::channel::<Fed>(4);
+        let (feed, fed) = mpsc::channel::<ByteChunk>(4);
         let (sender, mut chunks) = mpsc::channel(1);
         let (give_back, spare) = std_mpsc::channel();
         // It ends by itself when either channel closes.
         let reading = tokio::task::spawn_blocking(move || reader.run(fed, &sender, &spare));
-        let feeding = deliver(&mut stream, &feed);
+        let feeding = pump_bytes(&mut stream, &feed);
         let writing = async {
             loop {
                 let chunk = tokio::select! {
@@ -233,14 +244,14 @@ impl<H: Shelf> Importer<'_, H> {
                 let Some(chunk) = chunk else {
                     return Err(Error::permanent("internal_error", "the reader of the file ended early"));
                 };
-                let chunk = self.write(chunk?).await?;
+                let chunk = self.write_chunk(chunk?).await?;
                 let last = chunk.as_ref().is_some_and(|chunk| chunk.last) || self.cursor.finished;
                 if let Some(chunk) = chunk {
                     // The reader may be gone already.
                     let _ = give_back.send(chunk);
                 }
-                self.tell();
-                self.judge()?;
+                self.report_progress();
+                self.check_tolerance()?;
                 if last {
                     return Ok(());
                 }
@@ -264,55 +275,56 @@ impl<H: Shelf> Importer<'_, H> {
     }
 
     /// Commits a chunk; gives it back for the next rows.
-    async fn write(&mut self, chunk: Chunk) -> Result<Option<Chunk>> {
+    async fn write_chunk(&mut self, chunk: ImportChunk) -> Result<Option<ImportChunk>> {
         let chunk = Arc::new(chunk);
         let sealed = match &mut self.loader {
             Some(loader) => {
                 let (before, chunk, format) = (self.cursor.clone(), Arc::clone(&chunk), self.format.clone());
                 let max = self.spec.errors.max;
                 let rows = Arc::clone(&chunk);
-                let seal = Box::new(move |outcome: &Outcome| seal(&before, &chunk, outcome, &format, max));
+                let seal =
+                    Box::new(move |outcome: &LoadOutcome| build_chunk_commit(&before, &chunk, outcome, &format, max));
                 let fence = self.durable.then_some(&self.job.fence);
                 loader.load(rows, fence, seal).await?.1
             }
             None => {
-                let outcome = Outcome { skipped: chunk.good.len() as u64, ..Outcome::default() };
-                seal(&self.cursor, &chunk, &outcome, self.format, self.spec.errors.max)
+                let outcome = LoadOutcome { skipped: chunk.accepted.len() as u64, ..LoadOutcome::default() };
+                build_chunk_commit(&self.cursor, &chunk, &outcome, self.format, self.spec.errors.max)
             }
         };
         self.cursor = read_cursor(&sealed.cursor)?;
         if !self.durable {
             for reject in &sealed.rejects {
-                self.file.write(&reject.line).await?;
+                self.file.write_line(&reject.line).await?;
             }
         }
         Ok(Arc::into_inner(chunk))
     }
 
-    async fn finish(mut self, target: &Connection, layout: &Layout) -> Result<Outputs> {
+    async fn finish(mut self, target: &Connection, layout: &CsvFormat) -> Result<CsvImportOutputs> {
         let mut after = 0;
         while self.durable {
-            let page = target.rejects(&self.job.fence.key, after, 500).await?;
+            let page = target.list_rejects(&self.job.fence.checkpoint_key, after, 500).await?;
             let Some(last) = page.last() else { break };
             after = last.seq;
             for reject in &page {
-                self.file.write(&reject.line).await?;
+                self.file.write_line(&reject.line).await?;
             }
         }
         failpoint!("csv.before_errors_file");
         let errors_file = self.file.finish().await?;
-        let Cursor { rows, inserted, updated, skipped, rejected, faults, .. } = self.cursor;
-        let report = Summary {
-            encoding: layout.found.encoding.name().to_ascii_lowercase(),
+        let ImportCursor { rows, inserted, updated, skipped, rejected, faults, .. } = self.cursor;
+        let report = ImportSummary {
+            encoding: layout.encoding.encoding.name().to_ascii_lowercase(),
             delimiter: (layout.dialect.delimiter as char).to_string(),
             faults,
         };
-        Ok(Outputs { rows, inserted, updated, skipped, rejected, errors_file, report })
+        Ok(CsvImportOutputs { rows, inserted, updated, skipped, rejected, errors_file, report })
     }
 }
 
 /// Hands the bytes of the store to the reader, as far as they come.
-async fn deliver(stream: &mut BoxStream<'static, Result<Bytes>>, reader: &mpsc::Sender<Fed>) {
+async fn pump_bytes(stream: &mut BoxStream<'static, Result<Bytes>>, reader: &mpsc::Sender<ByteChunk>) {
     let (mut gathered, mut size) = (Vec::new(), 0);
     while let Some(bytes) = stream.next().await {
         match bytes {
@@ -326,7 +338,7 @@ async fn deliver(stream: &mut BoxStream<'static, Result<Bytes>>, reader: &mpsc::
                 return;
             }
         }
-        if size >= FEED {
+        if size >= MIN_FEED_BYTES {
             size = 0;
             if reader.send(Ok(Some(std::mem::take(&mut gathered)))).await.is_err() {
                 return;
@@ -339,10 +351,16 @@ async fn deliver(stream: &mut BoxStream<'static, Result<Bytes>>, reader: &mpsc::
 }
 
 /// What is committed with a chunk: the cursor behind it, and all its rejects in the order of the file.
-fn seal(before: &Cursor, chunk: &Chunk, outcome: &Outcome, format: &RejectFormat, max: u64) -> Sealed {
-    let cursor = before.after(chunk, outcome);
+fn build_chunk_commit(
+    before: &ImportCursor,
+    chunk: &ImportChunk,
+    outcome: &LoadOutcome,
+    format: &RejectFormat,
+    max: u64,
+) -> ChunkCommit {
+    let cursor = before.advance_past(chunk, outcome);
     let room = max.saturating_sub(before.rejected) as usize;
-    let mut refused = outcome.refused.iter().map(|refusal| (&chunk.good[refusal.row], refusal)).peekable();
+    let mut refused = outcome.refused.iter().map(|refusal| (&chunk.accepted[refusal.row], refusal)).peekable();
     let mut broken = chunk.rejects.iter().peekable();
     let mut rejects = Vec::new();
     while rejects.len() < room {
@@ -356,13 +374,13 @@ fn seal(before: &Cursor, chunk: &Chunk, outcome: &Outcome, format: &RejectFormat
         } else {
             refused.next().map(|(origin, refusal)| {
                 let (code, message) = (refusal.code, refusal.message.as_str());
-                let place = Place { row: origin.row, line: origin.line, column: "", code, message };
-                format.line(chunk.fields(origin), &place)
+                let place = RejectInfo { row: origin.row, line: origin.line, column: "", code, message };
+                format.reject_line(chunk.original_fields(origin), &place)
             })
         };
         let seq = before.rejected as i64 + rejects.len() as i64 + 1;
-        rejects.extend(line.map(|line| Reject { seq, line }));
+        rejects.extend(line.map(|line| RejectedRow { seq, line }));
     }
     let text = serde_json::to_string(&cursor).unwrap_or_default();
-    Sealed { cursor: text, rejects, finished: cursor.finished }
+    ChunkCommit { cursor: text, rejects, finished: cursor.finished }
 }

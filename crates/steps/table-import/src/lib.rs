@@ -28,15 +28,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use columns::{Case, Column, ColumnType};
-pub use import::{Job, Shelf, Sink, Source, import};
+pub use columns::{ImportColumn, ImportColumnType, TextCase};
+pub use import::{CsvSource, FileStore, ImportContext, RejectSink, run_import};
 
 use afterload_core::error::Result;
 use afterload_core::file::File;
-use afterload_core::units::Share;
-use afterload_object_store::Objects;
-use afterload_pipeline::{Check, Dynamic};
-use afterload_step_api::{Context, FileSink, Files, Step};
+use afterload_core::units::Percentage;
+use afterload_object_store::ObjectStore;
+use afterload_pipeline::{Templated, Validator};
+use afterload_step_api::{FileSink, Step, StepContext, StepFiles};
 use afterload_target_db::{self as connections, Connections, default_connection};
 
 /// Imports a CSV file into a table: detects encoding and delimiter, checks every row by the rules of its columns, and
@@ -48,26 +48,26 @@ use afterload_target_db::{self as connections, Connections, default_connection};
 #[serde(deny_unknown_fields)]
 pub struct CsvImport {
     /// The file.
-    pub source: Dynamic<File>,
+    pub source: Templated<File>,
     /// The connection that holds the table.
     #[serde(default = "default_connection")]
     pub connection: String,
     /// The table, and what to do with rows that are already there.
-    pub into: Into,
+    pub into: ImportTarget,
     /// The table's columns to fill, each with its rules.
-    pub columns: BTreeMap<String, Column>,
+    pub columns: BTreeMap<String, ImportColumn>,
     /// The encoding: `auto`, or a name such as `utf-8`, `utf-16le`, `windows-1252`. A byte order mark wins over it.
-    #[serde(default = "auto")]
+    #[serde(default = "default_auto")]
     pub encoding: String,
     /// The delimiter: `auto` (one of `,` `;` tab `|`), `tab`, or one character.
-    #[serde(default = "auto")]
+    #[serde(default = "default_auto")]
     pub delimiter: String,
     /// The quote around fields, or `none`.
-    #[serde(default = "quote")]
+    #[serde(default = "default_quote")]
     pub quote: String,
     /// `true`: the first row names the columns. A list of names: the file has no such row.
     #[serde(default)]
-    pub header: Header,
+    pub header: HeaderSpec,
     /// Lines above the table to leave out.
     #[serde(default)]
     pub skip_rows: u64,
@@ -75,7 +75,7 @@ pub struct CsvImport {
     #[serde(default)]
     pub max_rows: Option<u64>,
     /// Rows per transaction.
-    #[serde(default = "chunk")]
+    #[serde(default = "default_chunk_rows")]
     #[schemars(range(min = 1, max = 100_000))]
     pub chunk: u64,
     /// Checks everything and writes nothing but the error file; good rows count as skipped.
@@ -83,41 +83,41 @@ pub struct CsvImport {
     pub dry_run: bool,
     /// The share of rows that may be rejected, looked at from the thousandth row on. Past it the step fails; rows that were
     /// committed stay.
-    #[serde(default = "all")]
-    pub tolerate: Share,
+    #[serde(default = "default_tolerate")]
+    pub tolerate: Percentage,
     /// One row per import in a table of the user's database. Not supported yet.
     #[serde(default)]
     pub report: Option<Value>,
     /// The file of rejected rows.
     #[serde(default)]
-    pub errors: Errors,
+    pub errors: ErrorFileOptions,
 }
 
 /// Where rows go.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Into {
+pub struct ImportTarget {
     /// The table: `contacts`, or `crm.contacts` in another schema.
     pub table: String,
     /// What to do with rows whose key is already there; without it the database refuses them, and they are rejected.
     #[serde(default)]
-    pub on_conflict: Option<OnConflict>,
+    pub on_conflict: Option<KeyConflict>,
 }
 
 /// A key, and what to do when it is already there.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct OnConflict {
+pub struct KeyConflict {
     /// The columns of a primary key or unique constraint.
     pub keys: Vec<String>,
     /// What to do.
-    pub action: Action,
+    pub action: KeyConflictAction,
 }
 
 /// What to do with a row whose key is already there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Action {
+pub enum KeyConflictAction {
     /// Overwrite the imported columns.
     Update,
     /// Keep what is there and count the row as skipped.
@@ -129,7 +129,7 @@ pub enum Action {
 /// Whether the file names its columns.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub enum Header {
+pub enum HeaderSpec {
     /// `true`: in its first row.
     Flag(bool),
     /// No: these are the names.
@@ -139,7 +139,7 @@ pub enum Header {
 /// The file of rejected rows.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Errors {
+pub struct ErrorFileOptions {
     /// Its name.
     pub file: String,
     /// The most rows that it holds; further ones are only counted.
@@ -148,7 +148,7 @@ pub struct Errors {
 
 /// What later steps may use.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-pub struct Outputs {
+pub struct CsvImportOutputs {
     /// Rows of the file: inserted, updated, skipped and rejected ones.
     pub rows: u64,
     /// New rows.
@@ -162,12 +162,12 @@ pub struct Outputs {
     /// The file of rejected rows, if there are any.
     pub errors_file: Option<File>,
     /// What the file looked like, and what was wrong with it.
-    pub report: Summary,
+    pub report: ImportSummary,
 }
 
 /// What a file looked like, and what was wrong with it.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-pub struct Summary {
+pub struct ImportSummary {
     /// The encoding.
     pub encoding: String,
     /// The delimiter.
@@ -180,7 +180,7 @@ pub struct Summary {
 #[derive(Clone)]
 pub struct CsvImportDeps {
     /// Files in any bucket.
-    pub objects: Objects,
+    pub objects: ObjectStore,
     /// The databases that pipelines work on.
     pub connections: Connections,
 }
@@ -202,42 +202,42 @@ tolerate: 20%
 errors: { file: rejected.csv, max: 10000 }
 "#;
     const MAKES_FILES: bool = true;
-    type Outputs = Outputs;
+    type Outputs = CsvImportOutputs;
     type Deps = CsvImportDeps;
 
-    fn check(&self, check: &mut Check<'_>) {
-        self.problems(check);
+    fn check(&self, check: &mut Validator<'_>) {
+        self.check_options(check);
     }
 
-    async fn run(self, ctx: Context, deps: CsvImportDeps) -> Result<Outputs> {
-        let source = Stored { objects: deps.objects, file: self.source.clone().value()? };
+    async fn run(self, ctx: StepContext, deps: CsvImportDeps) -> Result<CsvImportOutputs> {
+        let source = StoredSource { objects: deps.objects, file: self.source.clone().into_value()? };
         let target = deps.connections.get(&self.connection).await?;
-        import(&self, &Job::of(&ctx), &source, &ctx.files, &target).await
+        run_import(&self, &ImportContext::from_step(&ctx), &source, &ctx.files, &target).await
     }
 }
 
 /// A file in the store.
-struct Stored {
-    objects: Objects,
+struct StoredSource {
+    objects: ObjectStore,
     file: File,
 }
 
-impl Source for Stored {
+impl CsvSource for StoredSource {
     async fn open(&self, from: u64) -> Result<(u64, BoxStream<'static, Result<Bytes>>)> {
-        let body = self.objects.open(&self.file, from).await?;
-        Ok((body.stored.size, body.stream))
+        let body = self.objects.open_object(&self.file, from).await?;
+        Ok((body.meta.size, body.stream))
     }
 }
 
-impl Shelf for Files {
+impl FileStore for StepFiles {
     type Sink = FileSink;
 
     async fn create(&self, name: &str, content_type: &str) -> Result<FileSink> {
-        Files::create(self, name, content_type).await
+        StepFiles::create(self, name, content_type).await
     }
 }
 
-impl Sink for FileSink {
+impl RejectSink for FileSink {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         FileSink::write(self, bytes).await
     }
@@ -247,40 +247,40 @@ impl Sink for FileSink {
     }
 }
 
-impl From<Action> for connections::Action {
-    fn from(action: Action) -> Self {
+impl From<KeyConflictAction> for connections::KeyConflictAction {
+    fn from(action: KeyConflictAction) -> Self {
         match action {
-            Action::Update => Self::Update,
-            Action::Skip => Self::Skip,
-            Action::Reject => Self::Reject,
+            KeyConflictAction::Update => Self::Update,
+            KeyConflictAction::Skip => Self::Skip,
+            KeyConflictAction::Reject => Self::Reject,
         }
     }
 }
 
-impl Default for Header {
+impl Default for HeaderSpec {
     fn default() -> Self {
         Self::Flag(true)
     }
 }
 
-impl Default for Errors {
+impl Default for ErrorFileOptions {
     fn default() -> Self {
         Self { file: "rejected.csv".into(), max: 10_000 }
     }
 }
 
-fn auto() -> String {
+fn default_auto() -> String {
     "auto".into()
 }
 
-fn quote() -> String {
+fn default_quote() -> String {
     "\"".into()
 }
 
-fn chunk() -> u64 {
+fn default_chunk_rows() -> u64 {
     10_000
 }
 
-fn all() -> Share {
-    Share(1.0)
+fn default_tolerate() -> Percentage {
+    Percentage(1.0)
 }

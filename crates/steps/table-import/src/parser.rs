@@ -8,17 +8,17 @@ use memchr::{memchr, memchr2, memchr3, memchr3_iter};
 use afterload_core::error::{Error, Result};
 
 /// The largest field.
-pub const FIELD: usize = 64 << 10;
+pub const MAX_FIELD_BYTES: usize = 64 << 10;
 /// The largest record.
-pub const RECORD: usize = 1 << 20;
+pub const MAX_RECORD_BYTES: usize = 1 << 20;
 /// The most columns.
-pub const COLUMNS: usize = 1024;
+pub const MAX_CSV_COLUMNS: usize = 1024;
 /// How far the closing quote of a field that is already too large is looked for, to tell which fault it is.
-const SEARCH: usize = 16 << 20;
+const MAX_QUOTE_SEARCH_BYTES: usize = 16 << 20;
 
 /// How the fields are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dialect {
+pub struct CsvDialect {
     /// Between fields.
     pub delimiter: u8,
     /// Around fields that hold delimiters or line ends; `None`: quotes are ordinary characters.
@@ -27,7 +27,7 @@ pub struct Dialect {
 
 /// One record, its fields one after the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Record {
+pub struct CsvRecord {
     /// The text of all fields, without quotes.
     pub bytes: Vec<u8>,
     /// Where each field ends in `bytes`.
@@ -37,18 +37,18 @@ pub struct Record {
     /// The offset just behind it and its line end.
     pub end: u64,
     /// Whether text followed a closing quote.
-    pub stray: bool,
+    pub stray_quote: bool,
 }
 
-impl Record {
+impl CsvRecord {
     /// The fields.
-    pub fn fields(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn iter_fields(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, end)| &self.bytes[start as usize..*end as usize])
     }
 
     /// Takes off the fields behind the first `width` if they are all empty, as exports with trailing delimiters have them.
-    pub fn drop_empty(&mut self, width: usize) {
+    pub fn drop_trailing_empty(&mut self, width: usize) {
         let filled = |end: &u32| (*end as usize) < self.bytes.len();
         if self.ends.len() > width && !width.checked_sub(1).and_then(|last| self.ends.get(last)).is_none_or(filled) {
             self.ends.truncate(width);
@@ -58,12 +58,12 @@ impl Record {
     fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
-        self.stray = false;
+        self.stray_quote = false;
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ParserState {
     /// Before a record; line ends are skipped.
     Start,
     /// Before the first byte of a field.
@@ -80,9 +80,9 @@ enum State {
 
 /// The reader.
 #[derive(Clone, Debug)]
-pub struct Parser {
-    dialect: Dialect,
-    state: State,
+pub struct CsvParser {
+    dialect: CsvDialect,
+    state: ParserState,
     /// The offset of the next byte.
     offset: u64,
     /// The line of the next byte.
@@ -92,17 +92,17 @@ pub struct Parser {
     /// Line and offset where the field under way, or its opening quote, stands.
     opened: (u64, u64),
     /// Bytes of a quoted field beyond its limit.
-    beyond: usize,
+    excess_bytes: usize,
 }
 
-impl Parser {
+impl CsvParser {
     /// A reader whose first byte has this offset and stands on this line.
-    pub fn new(dialect: Dialect, offset: u64, line: u64) -> Self {
-        Self { dialect, state: State::Start, offset, line, cr: false, opened: (line, offset), beyond: 0 }
+    pub fn new(dialect: CsvDialect, offset: u64, line: u64) -> Self {
+        Self { dialect, state: ParserState::Start, offset, line, cr: false, opened: (line, offset), excess_bytes: 0 }
     }
 
     /// The line of the next byte.
-    pub fn line(&self) -> u64 {
+    pub fn current_line(&self) -> u64 {
         self.line
     }
 
@@ -111,67 +111,67 @@ impl Parser {
     /// # Errors
     /// `csv_field_too_large`, `csv_record_too_large`, `csv_too_many_columns`, `csv_unclosed_quote`, each with `line` and
     /// `offset` in its details.
-    pub fn read(&mut self, input: &mut &[u8], record: &mut Record) -> Result<bool> {
+    pub fn read_record(&mut self, input: &mut &[u8], record: &mut CsvRecord) -> Result<bool> {
         while let Some(&byte) = input.first() {
             match self.state {
-                State::Start => match byte {
+                ParserState::Start => match byte {
                     b'\n' | b'\r' => {
-                        self.take(input, 1);
-                        self.line_end(byte);
+                        self.consume_bytes(input, 1);
+                        self.count_line_end(byte);
                     }
-                    _ if self.at_once(input, record) => return Ok(true),
+                    _ if self.read_plain_record(input, record) => return Ok(true),
                     _ => {
                         record.clear();
                         record.line = self.line;
                         self.cr = false;
-                        self.state = State::FieldStart;
+                        self.state = ParserState::FieldStart;
                     }
                 },
-                State::FieldStart if Some(byte) == self.dialect.quote => {
+                ParserState::FieldStart if Some(byte) == self.dialect.quote => {
                     self.opened = (self.line, self.offset);
-                    self.beyond = 0;
+                    self.excess_bytes = 0;
                     self.cr = false;
-                    self.take(input, 1);
-                    self.state = State::Quoted;
+                    self.consume_bytes(input, 1);
+                    self.state = ParserState::Quoted;
                 }
-                State::FieldStart => {
+                ParserState::FieldStart => {
                     self.opened = (self.line, self.offset);
-                    self.state = State::Field;
+                    self.state = ParserState::Field;
                 }
-                State::Field => {
+                ParserState::Field => {
                     let found = memchr3(self.dialect.delimiter, b'\n', b'\r', input);
                     let text = &input[..found.unwrap_or(input.len())];
-                    self.append(text, record)?;
-                    self.take(input, text.len());
+                    self.append_text(text, record)?;
+                    self.consume_bytes(input, text.len());
                     if found.is_some() && self.end_field(input, record)? {
                         return Ok(true);
                     }
                 }
-                State::Quoted => self.quoted(input, record)?,
-                State::QuoteSeen if Some(byte) == self.dialect.quote => {
+                ParserState::Quoted => self.read_quoted(input, record)?,
+                ParserState::QuoteSeen if Some(byte) == self.dialect.quote => {
                     let text = [byte];
                     self.append_quoted(&text, record)?;
-                    self.take(input, 1);
-                    self.state = State::Quoted;
+                    self.consume_bytes(input, 1);
+                    self.state = ParserState::Quoted;
                 }
-                State::QuoteSeen => {
+                ParserState::QuoteSeen => {
                     let ends = byte == self.dialect.delimiter || byte == b'\n' || byte == b'\r';
-                    match (ends, self.beyond > 0) {
+                    match (ends, self.excess_bytes > 0) {
                         (true, true) => return Err(self.field_too_large()),
                         (true, false) if self.end_field(input, record)? => return Ok(true),
                         (true, false) => {}
-                        (false, true) => return Err(self.unclosed()),
+                        (false, true) => return Err(self.unclosed_quote()),
                         (false, false) => {
-                            record.stray = true;
-                            self.state = State::Field;
+                            record.stray_quote = true;
+                            self.state = ParserState::Field;
                         }
                     }
                 }
-                State::AfterCr => {
+                ParserState::AfterCr => {
                     if byte == b'\n' {
-                        self.take(input, 1);
+                        self.consume_bytes(input, 1);
                     }
-                    return Ok(self.finished(record));
+                    return Ok(self.finish_record(record));
                 }
             }
         }
@@ -180,7 +180,7 @@ impl Parser {
 
     /// The common case, which needs no state: a record without anything odd lies in the input whole. Otherwise nothing is
     /// taken, and the states find out what it is.
-    fn at_once(&mut self, input: &mut &[u8], record: &mut Record) -> bool {
+    fn read_plain_record(&mut self, input: &mut &[u8], record: &mut CsvRecord) -> bool {
         let (text, delimiter) = (*input, self.dialect.delimiter);
         record.clear();
         record.line = self.line;
@@ -209,8 +209,8 @@ impl Parser {
                     return false;
                 }
             }
-            let full = record.ends.len() == COLUMNS || record.bytes.len() + field.len() > RECORD;
-            if full || field.len() > FIELD {
+            let full = record.ends.len() == MAX_CSV_COLUMNS || record.bytes.len() + field.len() > MAX_RECORD_BYTES;
+            if full || field.len() > MAX_FIELD_BYTES {
                 return false;
             }
             record.bytes.extend_from_slice(&text[field]);
@@ -225,9 +225,9 @@ impl Parser {
                 (_, Some(_)) => 1,
                 (_, None) => return false,
             };
-            self.take(input, at + length);
+            self.consume_bytes(input, at + length);
             self.line += 1;
-            return self.finished(record);
+            return self.finish_record(record);
         }
         false
     }
@@ -236,69 +236,69 @@ impl Parser {
     ///
     /// # Errors
     /// Those of [`Parser::read`].
-    pub fn finish(&mut self, record: &mut Record) -> Result<bool> {
+    pub fn finish(&mut self, record: &mut CsvRecord) -> Result<bool> {
         match self.state {
-            State::Start => Ok(false),
-            State::AfterCr => Ok(self.finished(record)),
-            State::Quoted => Err(self.unclosed()),
-            State::QuoteSeen if self.beyond > 0 => Err(self.field_too_large()),
-            State::FieldStart | State::Field | State::QuoteSeen => {
-                self.count_field(record)?;
-                Ok(self.finished(record))
+            ParserState::Start => Ok(false),
+            ParserState::AfterCr => Ok(self.finish_record(record)),
+            ParserState::Quoted => Err(self.unclosed_quote()),
+            ParserState::QuoteSeen if self.excess_bytes > 0 => Err(self.field_too_large()),
+            ParserState::FieldStart | ParserState::Field | ParserState::QuoteSeen => {
+                self.push_field_end(record)?;
+                Ok(self.finish_record(record))
             }
         }
     }
 
     /// The fault of a record that is still open where it had to end.
-    pub fn open_fault(&self, record: &Record) -> Error {
+    pub fn unfinished_error(&self, record: &CsvRecord) -> Error {
         match self.state {
-            State::Quoted | State::QuoteSeen => self.unclosed(),
+            ParserState::Quoted | ParserState::QuoteSeen => self.unclosed_quote(),
             _ => self.record_too_large(record),
         }
     }
 
-    fn take(&mut self, input: &mut &[u8], count: usize) {
+    fn consume_bytes(&mut self, input: &mut &[u8], count: usize) {
         *input = &input[count..];
         self.offset += count as u64;
     }
 
     /// Counts lines: LF, CR and CRLF end one each.
-    fn line_end(&mut self, byte: u8) {
+    fn count_line_end(&mut self, byte: u8) {
         if byte == b'\r' || !self.cr {
             self.line += 1;
         }
         self.cr = byte == b'\r';
     }
 
-    fn finished(&mut self, record: &mut Record) -> bool {
+    fn finish_record(&mut self, record: &mut CsvRecord) -> bool {
         record.end = self.offset;
-        self.state = State::Start;
+        self.state = ParserState::Start;
         self.cr = false;
         true
     }
 
     /// Ends the field at the delimiter or line end that comes next; true if that ends the record too.
-    fn end_field(&mut self, input: &mut &[u8], record: &mut Record) -> Result<bool> {
-        self.count_field(record)?;
+    fn end_field(&mut self, input: &mut &[u8], record: &mut CsvRecord) -> Result<bool> {
+        self.push_field_end(record)?;
         let byte = input[0];
-        self.take(input, 1);
+        self.consume_bytes(input, 1);
         if byte == self.dialect.delimiter {
-            self.state = State::FieldStart;
+            self.state = ParserState::FieldStart;
             return Ok(false);
         }
         self.line += 1;
         if byte == b'\r' {
-            self.state = State::AfterCr;
+            self.state = ParserState::AfterCr;
             return Ok(false);
         }
-        Ok(self.finished(record))
+        Ok(self.finish_record(record))
     }
 
-    fn count_field(&mut self, record: &mut Record) -> Result<()> {
-        if record.ends.len() == COLUMNS {
-            return Err(self.fault(
+    fn push_field_end(&mut self, record: &mut CsvRecord) -> Result<()> {
+        if record.ends.len() == MAX_CSV_COLUMNS {
+            return Err(self.record_error(
                 "csv_too_many_columns",
-                format!("a record has more than {COLUMNS} columns"),
+                format!("a record has more than {MAX_CSV_COLUMNS} columns"),
                 record,
             ));
         }
@@ -306,26 +306,26 @@ impl Parser {
         Ok(())
     }
 
-    fn append(&mut self, text: &[u8], record: &mut Record) -> Result<()> {
+    fn append_text(&mut self, text: &[u8], record: &mut CsvRecord) -> Result<()> {
         let start = record.ends.last().map_or(0, |end| *end as usize);
-        if record.bytes.len() - start + text.len() > FIELD {
+        if record.bytes.len() - start + text.len() > MAX_FIELD_BYTES {
             return Err(self.field_too_large());
         }
-        if record.bytes.len() + text.len() > RECORD {
+        if record.bytes.len() + text.len() > MAX_RECORD_BYTES {
             return Err(self.record_too_large(record));
         }
         record.bytes.extend_from_slice(text);
         Ok(())
     }
 
-    fn quoted(&mut self, input: &mut &[u8], record: &mut Record) -> Result<()> {
+    fn read_quoted(&mut self, input: &mut &[u8], record: &mut CsvRecord) -> Result<()> {
         let Some(quote) = self.dialect.quote else { return Ok(()) };
         let found = memchr(quote, input);
         let text = &input[..found.unwrap_or(input.len())];
         if memchr3(b'\n', b'\r', b'\n', text).is_some() {
             for &byte in text {
                 match byte {
-                    b'\n' | b'\r' => self.line_end(byte),
+                    b'\n' | b'\r' => self.count_line_end(byte),
                     _ => self.cr = false,
                 }
             }
@@ -333,50 +333,54 @@ impl Parser {
             self.cr = false;
         }
         self.append_quoted(text, record)?;
-        self.take(input, text.len());
+        self.consume_bytes(input, text.len());
         if found.is_some() {
-            self.take(input, 1);
+            self.consume_bytes(input, 1);
             self.cr = false;
-            self.state = State::QuoteSeen;
+            self.state = ParserState::QuoteSeen;
         }
         Ok(())
     }
 
-    fn append_quoted(&mut self, text: &[u8], record: &mut Record) -> Result<()> {
+    fn append_quoted(&mut self, text: &[u8], record: &mut CsvRecord) -> Result<()> {
         let start = record.ends.last().map_or(0, |end| *end as usize);
-        if self.beyond == 0 && record.bytes.len() - start + text.len() <= FIELD {
-            return self.append(text, record);
+        if self.excess_bytes == 0 && record.bytes.len() - start + text.len() <= MAX_FIELD_BYTES {
+            return self.append_text(text, record);
         }
-        self.beyond += text.len().max(1);
-        if self.beyond > SEARCH { Err(self.unclosed()) } else { Ok(()) }
+        self.excess_bytes += text.len().max(1);
+        if self.excess_bytes > MAX_QUOTE_SEARCH_BYTES { Err(self.unclosed_quote()) } else { Ok(()) }
     }
 
-    fn unclosed(&self) -> Error {
+    fn unclosed_quote(&self) -> Error {
         let (line, offset) = self.opened;
         let message = format!("the quote that opens on line {line} (byte {offset}) is never closed");
-        at("csv_unclosed_quote", message, line, offset).hint(
+        error_at("csv_unclosed_quote", message, line, offset).with_hint(
             "close the quote, double it if it is part of the text, or say `quote: none` if the file has no quoting",
         )
     }
 
     fn field_too_large(&self) -> Error {
         let (line, offset) = self.opened;
-        let message = format!("a field on line {line} (byte {offset}) is larger than {} KiB", FIELD >> 10);
-        at("csv_field_too_large", message, line, offset)
+        let message = format!("a field on line {line} (byte {offset}) is larger than {} KiB", MAX_FIELD_BYTES >> 10);
+        error_at("csv_field_too_large", message, line, offset)
     }
 
-    fn record_too_large(&self, record: &Record) -> Error {
-        self.fault("csv_record_too_large", format!("a record is larger than {} KiB", RECORD >> 10), record)
+    fn record_too_large(&self, record: &CsvRecord) -> Error {
+        self.record_error(
+            "csv_record_too_large",
+            format!("a record is larger than {} KiB", MAX_RECORD_BYTES >> 10),
+            record,
+        )
     }
 
-    fn fault(&self, code: &'static str, message: String, record: &Record) -> Error {
+    fn record_error(&self, code: &'static str, message: String, record: &CsvRecord) -> Error {
         let message = format!("{message}: it begins on line {} and goes beyond byte {}", record.line, self.opened.1);
-        at(code, message, record.line, self.opened.1)
+        error_at(code, message, record.line, self.opened.1)
     }
 }
 
-fn at(code: &'static str, message: String, line: u64, offset: u64) -> Error {
-    Error::permanent(code, message).details(serde_json::json!({ "line": line, "offset": offset }))
+fn error_at(code: &'static str, message: String, line: u64, offset: u64) -> Error {
+    Error::permanent(code, message).with_details(serde_json::json!({ "line": line, "offset": offset }))
 }
 
 #[cfg(test)]
@@ -385,17 +389,17 @@ mod tests {
 
     use super::*;
 
-    const COMMA: Dialect = Dialect { delimiter: b',', quote: Some(b'"') };
+    const COMMA: CsvDialect = CsvDialect { delimiter: b',', quote: Some(b'"') };
 
     /// All records, with the input cut into pieces of these sizes.
-    fn read(input: &[u8], sizes: &[usize]) -> Result<Vec<Record>> {
-        let mut parser = Parser::new(COMMA, 0, 1);
-        let (mut record, mut records) = (Record::default(), Vec::new());
+    fn read(input: &[u8], sizes: &[usize]) -> Result<Vec<CsvRecord>> {
+        let mut parser = CsvParser::new(COMMA, 0, 1);
+        let (mut record, mut records) = (CsvRecord::default(), Vec::new());
         let (mut rest, mut sizes) = (input, sizes.iter().cycle());
         while !rest.is_empty() {
             let size = sizes.next().map_or(rest.len(), |size| (*size).clamp(1, rest.len()));
             let (mut piece, after) = rest.split_at(size);
-            while parser.read(&mut piece, &mut record)? {
+            while parser.read_record(&mut piece, &mut record)? {
                 records.push(record.clone());
             }
             rest = after;
@@ -406,14 +410,15 @@ mod tests {
         Ok(records)
     }
 
-    fn texts(records: &[Record]) -> Vec<Vec<String>> {
-        let fields = |record: &Record| record.fields().map(|field| String::from_utf8_lossy(field).into()).collect();
+    fn texts(records: &[CsvRecord]) -> Vec<Vec<String>> {
+        let fields =
+            |record: &CsvRecord| record.iter_fields().map(|field| String::from_utf8_lossy(field).into()).collect();
         records.iter().map(fields).collect()
     }
 
     fn refusal(input: &[u8]) -> (&'static str, serde_json::Value) {
         let error = read(input, &[4096]).unwrap_err();
-        (error.code(), error.facts().unwrap().clone())
+        (error.code(), error.details().unwrap().clone())
     }
 
     #[test]
@@ -441,21 +446,21 @@ mod tests {
 
     #[test]
     fn limits_hold() {
-        let long = "x".repeat(FIELD);
+        let long = "x".repeat(MAX_FIELD_BYTES);
         assert!(read(format!("{long},\"{long}\"\n").as_bytes(), &[777]).is_ok());
         assert_eq!(refusal(format!("a\n{long}x\n").as_bytes()).0, "csv_field_too_large");
         let place = serde_json::json!({ "line": 2, "offset": 2 });
         assert_eq!(refusal(format!("a\n\"{long}x\"\n").as_bytes()), ("csv_field_too_large", place));
         assert_eq!(refusal(format!("{long},").repeat(17).as_bytes()).0, "csv_record_too_large");
-        assert!(read(",".repeat(COLUMNS - 1).as_bytes(), &[]).is_ok());
-        assert_eq!(refusal(",".repeat(COLUMNS).as_bytes()).0, "csv_too_many_columns");
+        assert!(read(",".repeat(MAX_CSV_COLUMNS - 1).as_bytes(), &[]).is_ok());
+        assert_eq!(refusal(",".repeat(MAX_CSV_COLUMNS).as_bytes()).0, "csv_too_many_columns");
     }
 
     #[test]
     fn text_behind_a_closing_quote_is_marked() {
         let records = read(b"\"a\"b,c\n\"d\",e\n", &[]).unwrap();
         assert_eq!(texts(&records), [["ab", "c"], ["d", "e"]]);
-        assert_eq!([records[0].stray, records[1].stray], [true, false]);
+        assert_eq!([records[0].stray_quote, records[1].stray_quote], [true, false]);
     }
 
     proptest! {
@@ -492,9 +497,9 @@ mod tests {
             for (index, record) in records.iter().enumerate() {
                 let rest = &input.as_bytes()[record.end as usize..];
                 let next_line = input[..record.end as usize].replace("\r\n", "\n").matches(['\r', '\n']).count() as u64 + 1;
-                let mut parser = Parser::new(COMMA, record.end, next_line);
-                let (mut next, mut piece) = (Record::default(), rest);
-                let found = parser.read(&mut piece, &mut next).unwrap() || parser.finish(&mut next).unwrap();
+                let mut parser = CsvParser::new(COMMA, record.end, next_line);
+                let (mut next, mut piece) = (CsvRecord::default(), rest);
+                let found = parser.read_record(&mut piece, &mut next).unwrap() || parser.finish(&mut next).unwrap();
                 prop_assert_eq!(found.then_some(&next), records.get(index + 1));
             }
         }

@@ -2,36 +2,36 @@
 
 use bytes::Bytes;
 
-use super::import::{Shelf, Sink};
-use super::parser::Dialect;
+use super::import::{FileStore, RejectSink};
+use super::parser::CsvDialect;
 use afterload_core::error::Result;
 use afterload_core::file::File;
-use afterload_tabular::formula::is_formula;
+use afterload_tabular::formula::is_spreadsheet_formula;
 
 /// What is added to every rejected row. In a file that comes in, these columns are not data.
-pub const ADDED: [&str; 6] = ["_run", "_row", "_line", "_error_column", "_error_code", "_error_message"];
+pub const REJECT_COLUMNS: [&str; 6] = ["_run", "_row", "_line", "_error_column", "_error_code", "_error_message"];
 
 /// The faults of rows that cannot be written as they were. Such a row is stamped, so that it is known again if nobody
 /// changed it. (What was not text shows as U+FFFD and needs no stamp.)
-pub const RESHAPED: [&str; 2] = ["csv_ragged", "csv_stray_quote"];
+pub const RESHAPED_CODES: [&str; 2] = ["csv_ragged", "csv_stray_quote"];
 
-const BUFFER: usize = 256 << 10;
+const REJECT_BUFFER_SIZE: usize = 256 << 10;
 
 /// How rejected rows are written.
 #[derive(Clone, Debug)]
 pub struct RejectFormat {
     /// As in the file that came in, so that one pipeline reads both.
-    pub dialect: Dialect,
+    pub dialect: CsvDialect,
     /// The run.
     pub run: String,
     /// The columns of the file that came in.
     pub header: Vec<String>,
     /// Whether a byte order mark says that this is UTF-8, where the file that came in was something else.
-    pub mark: bool,
+    pub write_bom: bool,
 }
 
 /// Where and why a row was rejected.
-pub struct Place<'a> {
+pub struct RejectInfo<'a> {
     /// Its number.
     pub row: u64,
     /// Its line.
@@ -46,33 +46,33 @@ pub struct Place<'a> {
 
 impl RejectFormat {
     /// The header line.
-    pub fn header(&self) -> String {
-        let mut out = String::from(if self.mark { "\u{feff}" } else { "" });
-        self.write(self.header.iter().map(String::as_str), ADDED.iter().copied(), &mut out);
+    pub fn header_line(&self) -> String {
+        let mut out = String::from(if self.write_bom { "\u{feff}" } else { "" });
+        self.write_line(self.header.iter().map(String::as_str), REJECT_COLUMNS.iter().copied(), &mut out);
         out
     }
 
     /// A rejected row. Short rows are filled up and the surplus of long ones joins the last field, so that what is added
     /// stands under its header.
-    pub fn line<'a>(&self, fields: impl Iterator<Item = &'a [u8]>, place: &Place<'_>) -> String {
+    pub fn reject_line<'a>(&self, fields: impl Iterator<Item = &'a [u8]>, place: &RejectInfo<'_>) -> String {
         let mut out = String::new();
         let (row, line) = (place.row.to_string(), place.line.to_string());
-        let mut cells = fields.map(|field| self.text(field)).collect::<Vec<_>>();
+        let mut cells = fields.map(|field| self.field_text(field)).collect::<Vec<_>>();
         if let (true, Some(last)) = (cells.len() > self.header.len(), self.header.len().checked_sub(1)) {
             let joined = cells.split_off(last).join(&(self.dialect.delimiter as char).to_string());
-            cells.push(self.text(joined.as_bytes()));
+            cells.push(self.field_text(joined.as_bytes()));
         }
         cells.resize(self.header.len(), String::new());
-        let stamped = RESHAPED.contains(&place.code);
-        let stamp = if stamped { stamp(cells.iter().map(String::as_bytes)) } else { String::new() };
+        let stamped = RESHAPED_CODES.contains(&place.code);
+        let stamp = if stamped { fields_checksum(cells.iter().map(String::as_bytes)) } else { String::new() };
         let message = format!("{}{stamp}", place.message);
         let added = [&self.run, &row, &line, place.column, place.code, &message];
-        self.write(cells.iter().map(String::as_str), added.into_iter(), &mut out);
+        self.write_line(cells.iter().map(String::as_str), added.into_iter(), &mut out);
         out
     }
 
     /// A field as far as it can be written.
-    fn text(&self, field: &[u8]) -> String {
+    fn field_text(&self, field: &[u8]) -> String {
         let text = String::from_utf8_lossy(field).replace('\0', "\u{fffd}");
         match self.dialect.quote {
             Some(_) => text,
@@ -81,19 +81,24 @@ impl RejectFormat {
         }
     }
 
-    fn write<'a>(&self, fields: impl Iterator<Item = &'a str>, added: impl Iterator<Item = &'a str>, out: &mut String) {
+    fn write_line<'a>(
+        &self,
+        fields: impl Iterator<Item = &'a str>,
+        added: impl Iterator<Item = &'a str>,
+        out: &mut String,
+    ) {
         let mut first = true;
         for field in fields.chain(added) {
             if !std::mem::take(&mut first) {
                 out.push(self.dialect.delimiter as char);
             }
-            self.field(&self.text(field.as_bytes()), out);
+            self.write_field(&self.field_text(field.as_bytes()), out);
         }
         out.push('\n');
     }
 
-    fn field(&self, text: &str, out: &mut String) {
-        let guard = if is_formula(text.as_bytes()) { "'" } else { "" };
+    fn write_field(&self, text: &str, out: &mut String) {
+        let guard = if is_spreadsheet_formula(text.as_bytes()) { "'" } else { "" };
         let delimiter = self.dialect.delimiter as char;
         let special = |c: char| c == delimiter || c == '\n' || c == '\r';
         match self.dialect.quote.map(char::from) {
@@ -107,41 +112,41 @@ impl RejectFormat {
 }
 
 /// Behind the message of a row that was written otherwise than it was: what its fields were then (FNV-1a).
-pub fn stamp<'a>(fields: impl Iterator<Item = &'a [u8]>) -> String {
+pub fn fields_checksum<'a>(fields: impl Iterator<Item = &'a [u8]>) -> String {
     let bytes = fields.flat_map(|field| field.iter().copied().chain([0x1f]));
     let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     format!(" [{hash:08x}]")
 }
 
 /// An error file that is begun with its first row.
-pub struct ErrorFile<'a, S: Shelf> {
-    shelf: &'a S,
+pub struct ErrorFile<'a, S: FileStore> {
+    store: &'a S,
     name: &'a str,
     format: &'a RejectFormat,
     sink: Option<S::Sink>,
     buffer: Vec<u8>,
 }
 
-impl<'a, S: Shelf> ErrorFile<'a, S> {
+impl<'a, S: FileStore> ErrorFile<'a, S> {
     /// A file that does not exist until a row is written.
     pub fn new(shelf: &'a S, name: &'a str, format: &'a RejectFormat) -> Self {
-        Self { shelf, name, format, sink: None, buffer: Vec::new() }
+        Self { store: shelf, name, format, sink: None, buffer: Vec::new() }
     }
 
     /// Adds a line made by [`RejectFormat::line`].
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn write(&mut self, line: &str) -> Result<()> {
+    pub async fn write_line(&mut self, line: &str) -> Result<()> {
         let sink = match &mut self.sink {
             Some(sink) => sink,
             None => {
-                self.buffer.extend_from_slice(self.format.header().as_bytes());
-                self.sink.insert(self.shelf.create(self.name, "text/csv").await?)
+                self.buffer.extend_from_slice(self.format.header_line().as_bytes());
+                self.sink.insert(self.store.create(self.name, "text/csv").await?)
             }
         };
         self.buffer.extend_from_slice(line.as_bytes());
-        if self.buffer.len() >= BUFFER {
+        if self.buffer.len() >= REJECT_BUFFER_SIZE {
             sink.write(Bytes::from(std::mem::take(&mut self.buffer))).await?;
         }
         Ok(())
@@ -164,24 +169,24 @@ mod tests {
 
     fn format(delimiter: u8, quote: Option<u8>) -> RejectFormat {
         let header = vec!["a".to_owned(), "b".to_owned()];
-        RejectFormat { dialect: Dialect { delimiter, quote }, run: "r1".into(), header, mark: false }
+        RejectFormat { dialect: CsvDialect { delimiter, quote }, run: "r1".into(), header, write_bom: false }
     }
 
     #[test]
     fn rows_are_written_as_they_were() {
         let format = format(b',', Some(b'"'));
-        let place = Place { row: 7, line: 9, column: "a", code: "value_invalid", message: "`x,y` is not \"it\"" };
-        let line = format.line([&b"x,y"[..], b"=1"].into_iter(), &place);
-        assert_eq!(format.header(), "a,b,_run,_row,_line,_error_column,_error_code,_error_message\n");
+        let place = RejectInfo { row: 7, line: 9, column: "a", code: "value_invalid", message: "`x,y` is not \"it\"" };
+        let line = format.reject_line([&b"x,y"[..], b"=1"].into_iter(), &place);
+        assert_eq!(format.header_line(), "a,b,_run,_row,_line,_error_column,_error_code,_error_message\n");
         assert_eq!(line, "\"x,y\",'=1,r1,7,9,a,value_invalid,\"`x,y` is not \"\"it\"\"\"\n");
-        let short = format.line([&b"x\0\xff"[..]].into_iter(), &place);
+        let short = format.reject_line([&b"x\0\xff"[..]].into_iter(), &place);
         assert!(short.starts_with("x\u{fffd}\u{fffd},,r1,7"), "{short}");
     }
 
     #[test]
     fn without_quoting_messages_are_made_to_fit() {
-        let place = Place { row: 1, line: 1, column: "", code: "x", message: "a\tb" };
-        let line = format(b'\t', None).line([&b"1"[..], b"2"].into_iter(), &place);
+        let place = RejectInfo { row: 1, line: 1, column: "", code: "x", message: "a\tb" };
+        let line = format(b'\t', None).reject_line([&b"1"[..], b"2"].into_iter(), &place);
         assert_eq!(line.matches('\t').count(), 7);
     }
 }

@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use regex::Regex;
 use serde_json::Value;
 
-use super::columns::{Case, Column, ColumnType};
-use super::value::{self, BadInteger};
-use afterload_target_db::{self as connections, Batch, Cell, Kind, Shape};
+use super::columns::{ImportColumn, ImportColumnType, TextCase};
+use super::value::{self, IntegerError};
+use afterload_target_db::{self as connections, BatchCell, BatchColumnType, DbColumnType, RowBatch};
 
 /// Why a cell, and so its row, is not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct RowError {
     /// A stable code.
     pub code: &'static str,
     /// A sentence for people.
@@ -20,45 +20,45 @@ pub struct Fault {
 }
 
 /// The rules of one column.
-pub struct Rule {
+pub struct ColumnCodec {
     /// The column of the table.
     pub name: String,
     /// What its cells are.
-    pub shape: Shape,
-    kind: ColumnType,
+    pub shape: BatchColumnType,
+    kind: ImportColumnType,
     single: bool,
     required: bool,
     trim: bool,
     nulls: Vec<String>,
     default: Option<String>,
-    case: Option<Case>,
+    case: Option<TextCase>,
     pattern: Option<Regex>,
     values: Option<BTreeSet<String>>,
     formats: Vec<String>,
     min_length: usize,
     max_length: usize,
-    bounds: Bounds,
+    bounds: ValueBounds,
 }
 
 /// Text that the rules made, on its way to the end of the batch's.
 #[derive(Debug, Default)]
-pub struct Fresh {
+pub struct ScratchText {
     /// The text.
     pub text: Vec<u8>,
     /// Where it will stand.
     pub at: usize,
 }
 
-impl Fresh {
-    fn add(&mut self, text: &str) -> Cell {
+impl ScratchText {
+    fn add_text(&mut self, text: &str) -> BatchCell {
         let start = self.at + self.text.len();
         self.text.extend_from_slice(text.as_bytes());
-        Batch::text_cell(start..start + text.len())
+        RowBatch::text_cell(start..start + text.len())
     }
 }
 
 /// The least and the greatest value.
-enum Bounds {
+enum ValueBounds {
     None,
     /// Whole numbers, days, microseconds.
     Whole(i64, i64),
@@ -67,31 +67,35 @@ enum Bounds {
 }
 
 /// What a cell turned out to be.
-enum Read {
-    Cell(Cell),
-    Same,
+enum ParsedCell {
+    Cell(BatchCell),
+    Unchanged,
     Text(String),
 }
 
-impl Rule {
+impl ColumnCodec {
     /// Compiles the rules of a column, with what the table's column adds to them.
     ///
     /// # Errors
     /// The field that is wrong, and why.
-    pub fn new(column: &Column, target: &connections::Column, triggers: bool) -> Result<Self, (&'static str, String)> {
-        let kind = column.kind.unwrap_or_else(|| ColumnType::of(target.kind));
+    pub fn new(
+        column: &ImportColumn,
+        target: &connections::TableColumn,
+        triggers: bool,
+    ) -> Result<Self, (&'static str, String)> {
+        let kind = column.kind.unwrap_or_else(|| ImportColumnType::from_db_type(target.column_type));
         let pattern = match column.pattern.as_deref().map(Regex::new).transpose() {
             Ok(pattern) => pattern,
             Err(error) => return Err(("pattern", format!("`pattern` is not a regular expression: {error}"))),
         };
-        if kind == ColumnType::Enum && column.values.as_ref().is_none_or(Vec::is_empty) {
+        if kind == ImportColumnType::Enum && column.values.as_ref().is_none_or(Vec::is_empty) {
             return Err(("type", "a column of type `enum` needs `values`".into()));
         }
-        if let Some(format) = column.formats.iter().find(|format| !value::is_format(format)) {
+        if let Some(format) = column.formats.iter().find(|format| !value::is_valid_format(format)) {
             return Err(("formats", format!("`{format}` is not a format of dates")));
         }
         if let Some(format) =
-            column.formats.iter().find(|format| kind == ColumnType::Date && !value::names_a_day(format))
+            column.formats.iter().find(|format| kind == ImportColumnType::Date && !value::has_full_date(format))
         {
             return Err((
                 "formats",
@@ -104,17 +108,17 @@ impl Rule {
             Some(value @ (Value::Bool(_) | Value::Number(_))) => Some(value.to_string()),
             Some(_) => return Err(("default", "`default` must be a single value".into())),
         };
-        let bounds = bounds(kind, column, target.kind)?;
-        if matches!(bounds, Bounds::Whole(min, max) if min > max)
-            || matches!(bounds, Bounds::Decimal(min, max) if min > max)
+        let bounds = parse_bounds(kind, column, target.column_type)?;
+        if matches!(bounds, ValueBounds::Whole(min, max) if min > max)
+            || matches!(bounds, ValueBounds::Decimal(min, max) if min > max)
         {
             return Err(("max", "nothing lies between `min` and `max`".into()));
         }
         let rule = Self {
             name: target.name.clone(),
-            shape: kind.shape(),
+            shape: kind.cell_shape(),
             kind,
-            single: target.kind == Kind::Float4,
+            single: target.column_type == DbColumnType::Float4,
             // A trigger may yet fill what is missing.
             required: column.required || (target.not_null && !triggers),
             trim: column.trim.unwrap_or(true),
@@ -128,7 +132,7 @@ impl Rule {
             max_length: column.max_length.unwrap_or(usize::MAX).min(target.max_length.unwrap_or(usize::MAX)),
             bounds,
         };
-        match rule.default.as_deref().map(|default| rule.read(default)) {
+        match rule.default.as_deref().map(|default| rule.parse_value(default)) {
             Some(Err(fault)) => Err(("default", format!("`default` breaks the column's own rules: {}", fault.message))),
             _ => Ok(rule),
         }
@@ -138,127 +142,137 @@ impl Rule {
     ///
     /// # Errors
     /// Why the cell is not taken.
-    pub fn cell(&self, whole: &str, at: usize, fresh: &mut Fresh) -> Result<Cell, Fault> {
+    pub fn parse_cell(&self, whole: &str, at: usize, fresh: &mut ScratchText) -> Result<BatchCell, RowError> {
         let trimmed = if self.trim && !is_trimmed(whole) { whole.trim() } else { whole };
         let start = if trimmed.len() < whole.len() { at + whole.len() - whole.trim_start().len() } else { at };
         let same = start..start + trimmed.len();
         let (read, value) = if self.nulls.iter().any(|null| null == trimmed) {
             match &self.default {
-                None if self.required => return Err(fault("value_required", "a value is required")),
-                None => return Ok(Cell::Null),
-                Some(default) => (self.read(default)?, Cow::Owned(default.clone())),
+                None if self.required => return Err(row_error("value_required", "a value is required")),
+                None => return Ok(BatchCell::Null),
+                Some(default) => (self.parse_value(default)?, Cow::Owned(default.clone())),
             }
         } else {
             let value = match self.case {
                 None => Cow::Borrowed(trimmed),
-                Some(Case::Upper) if is_ascii_but(trimmed, u8::is_ascii_lowercase) => Cow::Borrowed(trimmed),
-                Some(Case::Lower) if is_ascii_but(trimmed, u8::is_ascii_uppercase) => Cow::Borrowed(trimmed),
-                Some(Case::Upper) => Cow::Owned(trimmed.to_uppercase()),
-                Some(Case::Lower) => Cow::Owned(trimmed.to_lowercase()),
+                Some(TextCase::Upper) if is_ascii_but(trimmed, u8::is_ascii_lowercase) => Cow::Borrowed(trimmed),
+                Some(TextCase::Lower) if is_ascii_but(trimmed, u8::is_ascii_uppercase) => Cow::Borrowed(trimmed),
+                Some(TextCase::Upper) => Cow::Owned(trimmed.to_uppercase()),
+                Some(TextCase::Lower) => Cow::Owned(trimmed.to_lowercase()),
             };
-            (self.read(&value)?, value)
+            (self.parse_value(&value)?, value)
         };
         match (read, value) {
-            (Read::Cell(cell), _) => Ok(cell),
-            (Read::Same, Cow::Borrowed(_)) => Ok(Batch::text_cell(same)),
-            (Read::Same, Cow::Owned(value)) | (Read::Text(value), _) => Ok(fresh.add(&value)),
+            (ParsedCell::Cell(cell), _) => Ok(cell),
+            (ParsedCell::Unchanged, Cow::Borrowed(_)) => Ok(RowBatch::text_cell(same)),
+            (ParsedCell::Unchanged, Cow::Owned(value)) | (ParsedCell::Text(value), _) => Ok(fresh.add_text(&value)),
         }
     }
 
-    fn read(&self, value: &str) -> Result<Read, Fault> {
-        let read = self.typed(value)?;
+    fn parse_value(&self, value: &str) -> Result<ParsedCell, RowError> {
+        let read = self.parse_typed(value)?;
         if self.pattern.as_ref().is_some_and(|pattern| !pattern.is_match(value)) {
-            return Err(fault("value_pattern", format!("{} does not match the pattern", shown(value))));
+            return Err(row_error("value_pattern", format!("{} does not match the pattern", display_value(value))));
         }
         if let Some(values) = self.values.as_ref().filter(|values| !values.contains(value)) {
             let some = values.iter().take(10).map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ");
             let more = if values.len() > 10 { ", …" } else { "" };
-            return Err(fault("value_not_allowed", format!("{} is not one of {some}{more}", shown(value))));
+            return Err(row_error("value_not_allowed", format!("{} is not one of {some}{more}", display_value(value))));
         }
         let kept = match &read {
-            Read::Cell(_) => return Ok(read),
-            Read::Same => value,
-            Read::Text(text) => text,
+            ParsedCell::Cell(_) => return Ok(read),
+            ParsedCell::Unchanged => value,
+            ParsedCell::Text(text) => text,
         };
         if self.min_length > 0 || self.max_length < kept.len() {
             let length = kept.chars().count();
             if length < self.min_length {
                 let message =
-                    format!("{} has {length} characters, at least {} are needed", shown(kept), self.min_length);
-                return Err(fault("value_too_short", message));
+                    format!("{} has {length} characters, at least {} are needed", display_value(kept), self.min_length);
+                return Err(row_error("value_too_short", message));
             }
             if length > self.max_length {
-                let message = format!("{} has {length} characters, at most {} fit", shown(kept), self.max_length);
-                return Err(fault("value_too_long", message));
+                let message =
+                    format!("{} has {length} characters, at most {} fit", display_value(kept), self.max_length);
+                return Err(row_error("value_too_long", message));
             }
         }
         Ok(read)
     }
 
-    fn typed(&self, value: &str) -> Result<Read, Fault> {
-        let same = |good: bool, what: &str| if good { Ok(Read::Same) } else { Err(invalid(value, what)) };
+    fn parse_typed(&self, value: &str) -> Result<ParsedCell, RowError> {
+        let same =
+            |good: bool, what: &str| if good { Ok(ParsedCell::Unchanged) } else { Err(invalid_value(value, what)) };
         let maybe = |text: Option<Cow<'_, str>>, what: &str| match text {
-            Some(Cow::Borrowed(text)) if text.len() == value.len() => Ok(Read::Same),
-            Some(text) => Ok(Read::Text(text.into_owned())),
-            None => Err(invalid(value, what)),
+            Some(Cow::Borrowed(text)) if text.len() == value.len() => Ok(ParsedCell::Unchanged),
+            Some(text) => Ok(ParsedCell::Text(text.into_owned())),
+            None => Err(invalid_value(value, what)),
         };
         match self.kind {
-            ColumnType::String | ColumnType::Enum => Ok(Read::Same),
-            ColumnType::Integer => match value::integer(value) {
-                Ok(number) => self.whole(number, value).map(|()| Read::Cell(Cell::Int(number))),
-                Err(BadInteger::Invalid) => Err(invalid(value, "a whole number")),
-                Err(BadInteger::TooLarge) => Err(out_of_range(value, "does not fit 64 bits")),
+            ImportColumnType::String | ImportColumnType::Enum => Ok(ParsedCell::Unchanged),
+            ImportColumnType::Integer => match value::parse_integer(value) {
+                Ok(number) => self.check_whole_bounds(number, value).map(|()| ParsedCell::Cell(BatchCell::Int(number))),
+                Err(IntegerError::Invalid) => Err(invalid_value(value, "a whole number")),
+                Err(IntegerError::TooLarge) => Err(value_out_of_range(value, "does not fit 64 bits")),
             },
-            ColumnType::Decimal => {
-                let number = value::decimal(value);
-                self.decimal(number.as_deref().unwrap_or("0"), value)?;
+            ImportColumnType::Decimal => {
+                let number = value::parse_decimal(value);
+                self.check_decimal_bounds(number.as_deref().unwrap_or("0"), value)?;
                 maybe(number, "a number")
             }
-            ColumnType::Boolean => match value::boolean(value) {
-                Some(truth) => Ok(Read::Cell(Cell::Bool(truth))),
-                None => Err(invalid(value, "`true` or `false`")),
+            ImportColumnType::Boolean => match value::parse_boolean(value) {
+                Some(truth) => Ok(ParsedCell::Cell(BatchCell::Bool(truth))),
+                None => Err(invalid_value(value, "`true` or `false`")),
             },
-            ColumnType::Date => match value::date(value, &self.formats) {
-                Some(days) => self.whole(days.into(), value).map(|()| Read::Cell(Cell::Date(days))),
-                None => Err(invalid(value, &self.written("a date", "`2024-12-31`"))),
+            ImportColumnType::Date => match value::parse_date(value, &self.formats) {
+                Some(days) => {
+                    self.check_whole_bounds(days.into(), value).map(|()| ParsedCell::Cell(BatchCell::Date(days)))
+                }
+                None => Err(invalid_value(value, &self.expected_format("a date", "`2024-12-31`"))),
             },
-            ColumnType::Datetime => match value::datetime(value, &self.formats) {
-                Some(micros) => self.whole(micros, value).map(|()| Read::Cell(Cell::DateTime(micros))),
-                None => Err(invalid(value, &self.written("a time", "`2024-12-31T23:59:59Z`"))),
+            ImportColumnType::Datetime => match value::parse_datetime(value, &self.formats) {
+                Some(micros) => {
+                    self.check_whole_bounds(micros, value).map(|()| ParsedCell::Cell(BatchCell::DateTime(micros)))
+                }
+                None => Err(invalid_value(value, &self.expected_format("a time", "`2024-12-31T23:59:59Z`"))),
             },
-            ColumnType::Email => same(value::email(value), "an e-mail address"),
-            ColumnType::Url => same(value::url(value), "a URL"),
-            ColumnType::Uuid => maybe(value::uuid(value), "a UUID"),
-            ColumnType::Json => same(serde_json::from_str::<serde::de::IgnoredAny>(value).is_ok(), "JSON"),
+            ImportColumnType::Email => same(value::is_email(value), "an e-mail address"),
+            ImportColumnType::Url => same(value::is_url(value), "a URL"),
+            ImportColumnType::Uuid => maybe(value::normalize_uuid(value), "a UUID"),
+            ImportColumnType::Json => same(serde_json::from_str::<serde::de::IgnoredAny>(value).is_ok(), "JSON"),
         }
     }
 
-    fn written(&self, what: &str, iso: &str) -> String {
+    fn expected_format(&self, what: &str, iso: &str) -> String {
         let formats = self.formats.iter().map(|format| format!("`{format}`")).collect::<Vec<_>>().join(" or ");
         if formats.is_empty() { format!("{what} such as {iso}") } else { format!("{what} written as {formats}") }
     }
 
-    fn whole(&self, number: i64, value: &str) -> Result<(), Fault> {
+    fn check_whole_bounds(&self, number: i64, value: &str) -> Result<(), RowError> {
         match self.bounds {
-            Bounds::Whole(min, _) if number < min => Err(out_of_range(value, "is too small")),
-            Bounds::Whole(_, max) if number > max => Err(out_of_range(value, "is too large")),
+            ValueBounds::Whole(min, _) if number < min => Err(value_out_of_range(value, "is too small")),
+            ValueBounds::Whole(_, max) if number > max => Err(value_out_of_range(value, "is too large")),
             _ => Ok(()),
         }
     }
 
-    fn decimal(&self, number: &str, value: &str) -> Result<(), Fault> {
-        let Bounds::Decimal(min, max) = self.bounds else { return Ok(()) };
+    fn check_decimal_bounds(&self, number: &str, value: &str) -> Result<(), RowError> {
+        let ValueBounds::Decimal(min, max) = self.bounds else { return Ok(()) };
         let number = number.parse::<f64>().unwrap_or(f64::INFINITY);
         let fits = number.is_finite() && (!self.single || (number as f32).is_finite());
         match () {
-            () if number < min => Err(out_of_range(value, "is too small")),
-            () if number > max || !fits => Err(out_of_range(value, "is too large")),
+            () if number < min => Err(value_out_of_range(value, "is too small")),
+            () if number > max || !fits => Err(value_out_of_range(value, "is too large")),
             () => Ok(()),
         }
     }
 }
 
-fn bounds(kind: ColumnType, column: &Column, target: Kind) -> Result<Bounds, (&'static str, String)> {
+fn parse_bounds(
+    kind: ImportColumnType,
+    column: &ImportColumn,
+    target: DbColumnType,
+) -> Result<ValueBounds, (&'static str, String)> {
     let number = |field: &'static str, value: &Option<Value>| match value {
         None => Ok(None),
         Some(value) => match value.as_f64() {
@@ -270,40 +284,40 @@ fn bounds(kind: ColumnType, column: &Column, target: Kind) -> Result<Bounds, (&'
         None => Ok(None),
         Some(value) => {
             let text = value.as_str().unwrap_or_default();
-            let read = if kind == ColumnType::Date {
-                value::date(text, &column.formats).or_else(|| value::date(text, &[])).map(i64::from)
+            let read = if kind == ImportColumnType::Date {
+                value::parse_date(text, &column.formats).or_else(|| value::parse_date(text, &[])).map(i64::from)
             } else {
-                value::datetime(text, &column.formats).or_else(|| value::datetime(text, &[]))
+                value::parse_datetime(text, &column.formats).or_else(|| value::parse_datetime(text, &[]))
             };
             read.map(Some).ok_or_else(|| (field, format!("`{field}` must be written as the column's values")))
         }
     };
     let (least, most) = match target {
-        Kind::Int2 => (i16::MIN.into(), i16::MAX.into()),
-        Kind::Int4 => (i32::MIN.into(), i32::MAX.into()),
+        DbColumnType::Int2 => (i16::MIN.into(), i16::MAX.into()),
+        DbColumnType::Int4 => (i32::MIN.into(), i32::MAX.into()),
         _ => (i64::MIN, i64::MAX),
     };
     match kind {
-        ColumnType::Integer => {
+        ImportColumnType::Integer => {
             let min = number("min", &column.min)?.map_or(least, |(whole, near)| whole.unwrap_or(near.ceil() as i64));
             let max = number("max", &column.max)?.map_or(most, |(whole, near)| whole.unwrap_or(near.floor() as i64));
-            Ok(Bounds::Whole(min.max(least), max.min(most)))
+            Ok(ValueBounds::Whole(min.max(least), max.min(most)))
         }
-        ColumnType::Decimal => {
+        ImportColumnType::Decimal => {
             let limited = column.min.is_some() || column.max.is_some();
-            let floating = matches!(target, Kind::Float4 | Kind::Float8);
+            let floating = matches!(target, DbColumnType::Float4 | DbColumnType::Float8);
             let min = number("min", &column.min)?.map_or(f64::NEG_INFINITY, |(_, number)| number);
             let max = number("max", &column.max)?.map_or(f64::INFINITY, |(_, number)| number);
-            Ok(if limited || floating { Bounds::Decimal(min, max) } else { Bounds::None })
+            Ok(if limited || floating { ValueBounds::Decimal(min, max) } else { ValueBounds::None })
         }
-        ColumnType::Date | ColumnType::Datetime => {
+        ImportColumnType::Date | ImportColumnType::Datetime => {
             let (min, max) = (moment("min", &column.min)?, moment("max", &column.max)?);
-            Ok(Bounds::Whole(min.unwrap_or(i64::MIN), max.unwrap_or(i64::MAX)))
+            Ok(ValueBounds::Whole(min.unwrap_or(i64::MIN), max.unwrap_or(i64::MAX)))
         }
         _ => match (&column.min, &column.max) {
             (Some(_), _) => Err(("min", "`min` is for numbers, dates and times".into())),
             (_, Some(_)) => Err(("max", "`max` is for numbers, dates and times".into())),
-            _ => Ok(Bounds::None),
+            _ => Ok(ValueBounds::None),
         },
     }
 }
@@ -318,20 +332,20 @@ fn is_ascii_but(text: &str, not: fn(&u8) -> bool) -> bool {
     text.bytes().all(|byte| byte.is_ascii() && !not(&byte))
 }
 
-fn fault(code: &'static str, message: impl Into<String>) -> Fault {
-    Fault { code, message: message.into() }
+fn row_error(code: &'static str, message: impl Into<String>) -> RowError {
+    RowError { code, message: message.into() }
 }
 
-fn invalid(value: &str, what: &str) -> Fault {
-    fault("value_invalid", format!("{} is not {what}", shown(value)))
+fn invalid_value(value: &str, what: &str) -> RowError {
+    row_error("value_invalid", format!("{} is not {what}", display_value(value)))
 }
 
-fn out_of_range(value: &str, how: &str) -> Fault {
-    fault("value_out_of_range", format!("{} {how}", shown(value)))
+fn value_out_of_range(value: &str, how: &str) -> RowError {
+    row_error("value_out_of_range", format!("{} {how}", display_value(value)))
 }
 
 /// A value in a message: short, on one line.
-fn shown(value: &str) -> String {
+fn display_value(value: &str) -> String {
     let short = value.chars().take(60).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
     if value.chars().nth(60).is_some() { format!("`{short}…`") } else { format!("`{short}`") }
 }
@@ -342,24 +356,29 @@ mod tests {
 
     use super::*;
 
-    fn rule_for(column: Value, kind: Kind) -> Result<Rule, (&'static str, String)> {
+    fn rule_for(column: Value, kind: DbColumnType) -> Result<ColumnCodec, (&'static str, String)> {
         let column = serde_json::from_value(column).unwrap();
-        let target =
-            connections::Column { name: "x".into(), kind, type_name: String::new(), not_null: false, max_length: None };
-        Rule::new(&column, &target, false)
+        let target = connections::TableColumn {
+            name: "x".into(),
+            column_type: kind,
+            type_name: String::new(),
+            not_null: false,
+            max_length: None,
+        };
+        ColumnCodec::new(&column, &target, false)
     }
 
     /// What becomes of a cell, as text or as a code.
-    fn outcome(rule: &Rule, value: &str) -> String {
-        let mut batch = Batch::new(1);
-        batch.text.extend_from_slice(value.as_bytes());
-        let mut fresh = Fresh { text: Vec::new(), at: value.len() };
-        match rule.cell(value, 0, &mut fresh) {
-            Ok(Cell::Null) => "null".into(),
+    fn outcome(rule: &ColumnCodec, value: &str) -> String {
+        let mut batch = RowBatch::new(1);
+        batch.text_buffer.extend_from_slice(value.as_bytes());
+        let mut fresh = ScratchText { text: Vec::new(), at: value.len() };
+        match rule.parse_cell(value, 0, &mut fresh) {
+            Ok(BatchCell::Null) => "null".into(),
             Ok(cell) => {
-                batch.text.append(&mut fresh.text);
+                batch.text_buffer.append(&mut fresh.text);
                 let mut text = String::new();
-                batch.render(cell, &mut text);
+                batch.render_cell(cell, &mut text);
                 text
             }
             Err(fault) => fault.code.into(),
@@ -406,16 +425,16 @@ mod tests {
             (json!({ "pattern": "^[A-Z]+$" }), "Ab", "value_pattern"),
         ];
         for (column, value, expected) in cases {
-            let rule = rule_for(column.clone(), Kind::Text).unwrap();
+            let rule = rule_for(column.clone(), DbColumnType::Text).unwrap();
             assert_eq!(outcome(&rule, value), expected, "{column} {value:?}");
         }
     }
 
     #[test]
     fn the_table_adds_its_own_limits() {
-        assert_eq!(outcome(&rule_for(json!({}), Kind::Int2).unwrap(), "32768"), "value_out_of_range");
-        assert_eq!(outcome(&rule_for(json!({}), Kind::Float4).unwrap(), "1e39"), "value_out_of_range");
-        assert_eq!(outcome(&rule_for(json!({}), Kind::Date).unwrap(), "soon"), "value_invalid");
+        assert_eq!(outcome(&rule_for(json!({}), DbColumnType::Int2).unwrap(), "32768"), "value_out_of_range");
+        assert_eq!(outcome(&rule_for(json!({}), DbColumnType::Float4).unwrap(), "1e39"), "value_out_of_range");
+        assert_eq!(outcome(&rule_for(json!({}), DbColumnType::Date).unwrap(), "soon"), "value_invalid");
     }
 
     #[test]
@@ -434,7 +453,7 @@ mod tests {
             (json!({ "type": "decimal", "min": 1.5, "max": 1 }), "max"),
         ];
         for (column, field) in cases {
-            assert_eq!(rule_for(column.clone(), Kind::Text).err().unwrap().0, field, "{column}");
+            assert_eq!(rule_for(column.clone(), DbColumnType::Text).err().unwrap().0, field, "{column}");
         }
     }
 }

@@ -7,7 +7,7 @@ use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime};
 
 use afterload_target_db::DAYS_TO_1970;
 
-const TIMES: &[&str] = &[
+const DATETIME_FORMATS: &[&str] = &[
     "%Y-%m-%dT%H:%M:%S%.f%:z",
     "%Y-%m-%dT%H:%M:%S%.fZ",
     "%Y-%m-%d %H:%M:%S%.f",
@@ -21,7 +21,7 @@ const TIMES: &[&str] = &[
 
 /// What is wrong with a whole number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadInteger {
+pub enum IntegerError {
     /// It is not one.
     Invalid,
     /// It does not fit 64 bits.
@@ -29,17 +29,17 @@ pub enum BadInteger {
 }
 
 /// A whole number with an optional sign.
-pub fn integer(text: &str) -> Result<i64, BadInteger> {
+pub fn parse_integer(text: &str) -> Result<i64, IntegerError> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(BadInteger::Invalid);
+        return Err(IntegerError::Invalid);
     }
-    text.parse().map_err(|_| BadInteger::TooLarge)
+    text.parse().map_err(|_| IntegerError::TooLarge)
 }
 
 /// A decimal number, as `-?[0-9]+(\.[0-9]+)?`; `+`, a bare point and an exponent up to 40 are read and written out.
-pub fn decimal(text: &str) -> Option<Cow<'_, str>> {
-    if is_plain(text) {
+pub fn parse_decimal(text: &str) -> Option<Cow<'_, str>> {
+    if is_plain_decimal(text) {
         return Some(Cow::Borrowed(text));
     }
     let (mantissa, exponent) = match text.find(['e', 'E']) {
@@ -68,7 +68,7 @@ pub fn decimal(text: &str) -> Option<Cow<'_, str>> {
 }
 
 /// `-?[0-9]+(\.[0-9]+)?`, the common case.
-fn is_plain(text: &str) -> bool {
+fn is_plain_decimal(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text).as_bytes();
     let whole = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
     match &digits[whole..] {
@@ -79,7 +79,7 @@ fn is_plain(text: &str) -> bool {
 }
 
 /// True or false, in the words that spreadsheets and databases use.
-pub fn boolean(text: &str) -> Option<bool> {
+pub fn parse_boolean(text: &str) -> Option<bool> {
     match text {
         "1" | "true" => return Some(true),
         "0" | "false" => return Some(false),
@@ -94,29 +94,29 @@ pub fn boolean(text: &str) -> Option<bool> {
 }
 
 /// A day, as days since 1970.
-pub fn date(text: &str, formats: &[String]) -> Option<i32> {
+pub fn parse_date(text: &str, formats: &[String]) -> Option<i32> {
     if formats.is_empty() {
-        return (text.len() == 10).then(|| iso(text.as_bytes())).flatten();
+        return (text.len() == 10).then(|| parse_iso_date(text.as_bytes())).flatten();
     }
-    formats.iter().find_map(|format| NaiveDate::parse_from_str(text, format).ok()).and_then(days)
+    formats.iter().find_map(|format| NaiveDate::parse_from_str(text, format).ok()).and_then(days_since_epoch)
 }
 
 /// A time, as microseconds since 1970 in UTC.
-pub fn datetime(text: &str, formats: &[String]) -> Option<i64> {
+pub fn parse_datetime(text: &str, formats: &[String]) -> Option<i64> {
     if formats.is_empty() {
         // chrono would also take years of two digits.
-        iso(text.as_bytes().get(..10)?)?;
-        return TIMES.iter().find_map(|format| moment(text, format));
+        parse_iso_date(text.as_bytes().get(..10)?)?;
+        return DATETIME_FORMATS.iter().find_map(|format| parse_with_format(text, format));
     }
-    formats.iter().find_map(|format| moment(text, format))
+    formats.iter().find_map(|format| parse_with_format(text, format))
 }
 
-fn moment(text: &str, format: &str) -> Option<i64> {
+fn parse_with_format(text: &str, format: &str) -> Option<i64> {
     let zoned = || DateTime::parse_from_str(text, format).ok().map(|time| time.naive_utc());
     let local = || NaiveDateTime::parse_from_str(text, format).ok();
     let day = || NaiveDate::parse_from_str(text, format).ok().map(|day| day.and_time(NaiveTime::MIN));
     let time = if has_zone(format) { zoned() } else { local().or_else(day) }?;
-    days(time.date()).map(|_| time.and_utc().timestamp_micros())
+    days_since_epoch(time.date()).map(|_| time.and_utc().timestamp_micros())
 }
 
 fn has_zone(format: &str) -> bool {
@@ -124,12 +124,12 @@ fn has_zone(format: &str) -> bool {
 }
 
 /// Whether a format of dates or times can be read.
-pub fn is_format(format: &str) -> bool {
+pub fn is_valid_format(format: &str) -> bool {
     !format.is_empty() && StrftimeItems::new(format).all(|item| item != Item::Error)
 }
 
 /// Whether a format says which day it is: a date written in it reads back as the same.
-pub fn names_a_day(format: &str) -> bool {
+pub fn has_full_date(format: &str) -> bool {
     use std::fmt::Write;
     let mut text = String::new();
     let day = NaiveDate::from_ymd_opt(2024, 11, 23);
@@ -140,22 +140,22 @@ pub fn names_a_day(format: &str) -> bool {
 }
 
 /// `2024-02-29`, the common case, without the detour through a format.
-fn iso(text: &[u8]) -> Option<i32> {
+fn parse_iso_date(text: &[u8]) -> Option<i32> {
     let number = |range: std::ops::Range<usize>| {
         text[range].iter().try_fold(0_u32, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + u32::from(byte - b'0')))
     };
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
     let hyphens = text[4] == b'-' && text[7] == b'-';
-    hyphens.then(|| NaiveDate::from_ymd_opt(year as i32, month, day)).flatten().and_then(days)
+    hyphens.then(|| NaiveDate::from_ymd_opt(year as i32, month, day)).flatten().and_then(days_since_epoch)
 }
 
 /// Only years that both databases read back: 1 to 9999.
-fn days(date: NaiveDate) -> Option<i32> {
+fn days_since_epoch(date: NaiveDate) -> Option<i32> {
     (1..=9999).contains(&date.year()).then(|| date.num_days_from_ce() - DAYS_TO_1970)
 }
 
 /// An address as people have them: one `@`, a local part without space, a domain with a dot.
-pub fn email(text: &str) -> bool {
+pub fn is_email(text: &str) -> bool {
     let Some(at) = text.bytes().rposition(|byte| byte == b'@') else { return false };
     let (local, domain) = (&text[..at], &text[at + 1..]);
     let local_char = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-') || "!#$%&'*+/=?^`{|}~".contains(c);
@@ -173,12 +173,12 @@ pub fn email(text: &str) -> bool {
 }
 
 /// An absolute URL with a host.
-pub fn url(text: &str) -> bool {
+pub fn is_url(text: &str) -> bool {
     !text.contains(char::is_whitespace) && url::Url::parse(text).is_ok_and(|url| url.has_host())
 }
 
 /// A UUID in lower case with hyphens.
-pub fn uuid(text: &str) -> Option<Cow<'_, str>> {
+pub fn normalize_uuid(text: &str) -> Option<Cow<'_, str>> {
     let bytes = text.as_bytes();
     let usual = bytes.len() == 36
         && bytes.iter().enumerate().all(|(at, byte)| match at {
@@ -204,33 +204,33 @@ mod tests {
 
     #[test]
     fn numbers() {
-        assert_eq!(integer("+42"), Ok(42));
-        assert_eq!(integer("-9223372036854775808"), Ok(i64::MIN));
-        assert_eq!(integer("9223372036854775808"), Err(BadInteger::TooLarge));
+        assert_eq!(parse_integer("+42"), Ok(42));
+        assert_eq!(parse_integer("-9223372036854775808"), Ok(i64::MIN));
+        assert_eq!(parse_integer("9223372036854775808"), Err(IntegerError::TooLarge));
         for text in ["", "-", "1.0", "1_000", " 1", "0x1", "１"] {
-            assert_eq!(integer(text), Err(BadInteger::Invalid), "{text:?}");
+            assert_eq!(parse_integer(text), Err(IntegerError::Invalid), "{text:?}");
         }
         let written = [("1.50", "1.50"), ("-0.5", "-0.5"), ("+3", "3"), (".5", "0.5"), ("5.", "5"), ("-.5", "-0.5")];
         let powers = [("1E5", "100000"), ("1.5e-3", "0.0015"), ("12.345e1", "123.45"), ("1.5e1", "15"), ("-2e0", "-2")];
         for (text, number) in written.into_iter().chain(powers) {
-            assert_eq!(decimal(text).as_deref(), Some(number), "{text:?}");
+            assert_eq!(parse_decimal(text).as_deref(), Some(number), "{text:?}");
         }
         for text in ["", ".", "-", "1,5", "1.2.3", "NaN", "inf", "1e", "1e99", "e5", "1 000"] {
-            assert_eq!(decimal(text), None, "{text:?}");
+            assert_eq!(parse_decimal(text), None, "{text:?}");
         }
     }
 
     #[test]
     fn days_and_times() {
-        assert_eq!(date("1970-01-02", &[]), Some(1));
-        assert_eq!(date("2024-02-29", &[]), Some(19_782));
+        assert_eq!(parse_date("1970-01-02", &[]), Some(1));
+        assert_eq!(parse_date("2024-02-29", &[]), Some(19_782));
         for text in ["2023-02-29", "2024/02/29", "0000-01-01", "é24-02-29", "24-02-29", ""] {
-            assert_eq!(date(text, &[]), None, "{text:?}");
+            assert_eq!(parse_date(text, &[]), None, "{text:?}");
         }
         let formats = ["%d.%m.%Y".to_owned(), "%m/%d/%Y".to_owned()];
-        assert_eq!(date("02.01.1970", &formats), Some(1));
-        assert_eq!(date("01/02/1970", &formats), Some(1));
-        assert_eq!(date("1970-01-02", &formats), None);
+        assert_eq!(parse_date("02.01.1970", &formats), Some(1));
+        assert_eq!(parse_date("01/02/1970", &formats), Some(1));
+        assert_eq!(parse_date("1970-01-02", &formats), None);
         let second = 1_000_000;
         for text in [
             "1970-01-01T01:00:01+01:00",
@@ -239,28 +239,31 @@ mod tests {
             "1970-01-01T00:00:01.000",
             "1970-01-01 02:00:01+02",
         ] {
-            assert_eq!(datetime(text, &[]), Some(second), "{text:?}");
+            assert_eq!(parse_datetime(text, &[]), Some(second), "{text:?}");
         }
-        assert_eq!(datetime("1970-01-02", &[]), Some(86_400 * second));
-        assert_eq!(datetime("02.01.1970 00:00", &["%d.%m.%Y %H:%M".to_owned()]), Some(86_400 * second));
-        assert_eq!(datetime("yesterday", &[]), None);
-        assert!(names_a_day("%d.%m.%Y") && names_a_day("%y%j") && names_a_day("%G-W%V-%u"));
-        assert!(!names_a_day("yyyy-mm-dd") && !names_a_day("%d.%m") && !names_a_day("%H:%M"));
-        assert!(is_format("%d.%m.%Y") && !is_format("%Q") && !is_format(""));
+        assert_eq!(parse_datetime("1970-01-02", &[]), Some(86_400 * second));
+        assert_eq!(parse_datetime("02.01.1970 00:00", &["%d.%m.%Y %H:%M".to_owned()]), Some(86_400 * second));
+        assert_eq!(parse_datetime("yesterday", &[]), None);
+        assert!(has_full_date("%d.%m.%Y") && has_full_date("%y%j") && has_full_date("%G-W%V-%u"));
+        assert!(!has_full_date("yyyy-mm-dd") && !has_full_date("%d.%m") && !has_full_date("%H:%M"));
+        assert!(is_valid_format("%d.%m.%Y") && !is_valid_format("%Q") && !is_valid_format(""));
     }
 
     #[test]
     fn addresses_and_ids() {
         for text in ["a@b.co", "first.last+tag@sub.example.org", "jürgen@köln.de"] {
-            assert!(email(text), "{text:?}");
+            assert!(is_email(text), "{text:?}");
         }
         for text in
             ["", "a", "a@", "@b.co", "a b@c.de", "a@b", "a@b..de", "a@-b.de", ".a@b.de", "a@b.de\r\nBcc: x@y.de"]
         {
-            assert!(!email(text), "{text:?}");
+            assert!(!is_email(text), "{text:?}");
         }
         assert!(
-            url("https://example.org/a?b=c") && !url("example.org") && !url("mailto:a@b.de") && !url("http://a b/")
+            is_url("https://example.org/a?b=c")
+                && !is_url("example.org")
+                && !is_url("mailto:a@b.de")
+                && !is_url("http://a b/")
         );
         let id = "67e55044-10b1-426f-9247-bb680e5fe0c8";
         for text in [
@@ -269,11 +272,11 @@ mod tests {
             "67e5504410b1426f9247bb680e5fe0c8",
             "{67e55044-10b1-426f-9247-bb680e5fe0c8}",
         ] {
-            assert_eq!(uuid(text).as_deref(), Some(id), "{text:?}");
+            assert_eq!(normalize_uuid(text).as_deref(), Some(id), "{text:?}");
         }
-        assert_eq!(uuid("67e55044-10b1-426f-9247-bb680e5fe0cg"), None);
-        assert_eq!(uuid("é7e55044-10b1-426f-9247-bb680e5fe0c"), None);
-        assert_eq!(boolean("Yes"), Some(true));
-        assert_eq!(boolean("2"), None);
+        assert_eq!(normalize_uuid("67e55044-10b1-426f-9247-bb680e5fe0cg"), None);
+        assert_eq!(normalize_uuid("é7e55044-10b1-426f-9247-bb680e5fe0c"), None);
+        assert_eq!(parse_boolean("Yes"), Some(true));
+        assert_eq!(parse_boolean("2"), None);
     }
 }

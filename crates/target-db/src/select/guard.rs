@@ -9,12 +9,12 @@ use sqlparser::ast::{Ident, Query, Select, SetExpr, Statement as Parsed, Visit, 
 use sqlparser::dialect::{PostgreSqlDialect, SQLiteDialect};
 use sqlparser::parser::Parser;
 
-use super::super::bind::Statement;
+use super::super::bind::ParameterizedSql;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
 /// Functions that act on the server, its files, other sessions, the limits of this one, or other databases.
-const ACTING: [&str; 41] = [
+const SIDE_EFFECT_FUNCTIONS: [&str; 41] = [
     "dblink",
     "dblink_connect",
     "dblink_connect_u",
@@ -58,7 +58,7 @@ const ACTING: [&str; 41] = [
     "writefile",
 ];
 /// The beginnings of the names of more of them.
-const FAMILIES: [&str; 9] = [
+const SIDE_EFFECT_PREFIXES: [&str; 9] = [
     "pg_ls_",
     "pg_logical_",
     "pg_replication_",
@@ -72,11 +72,11 @@ const FAMILIES: [&str; 9] = [
 
 /// # Errors
 /// `report_sql_refused`.
-pub fn check(statement: &Statement) -> Result<()> {
+pub fn check_read_only(statement: &ParameterizedSql) -> Result<()> {
     if !statement.is_single() {
-        return Err(refused("there is more than one statement").hint("a report is one `SELECT`"));
+        return Err(sql_refused_error("there is more than one statement").with_hint("a report is one `SELECT`"));
     }
-    let text = statement.numbered();
+    let text = statement.to_numbered_sql();
     let parsed = match statement.dialect() {
         Dialect::Sqlite => Parser::parse_sql(&SQLiteDialect {}, &text),
         Dialect::Postgres => Parser::parse_sql(&PostgreSqlDialect {}, &text),
@@ -84,25 +84,26 @@ pub fn check(statement: &Statement) -> Result<()> {
     let parsed = parsed.map_err(|error| {
         let what = error.to_string();
         let what = what.strip_prefix("sql parser error: ").unwrap_or(&what);
-        refused(format!("it cannot be read as one `SELECT`: {what}")).hint("what is too special can be put into a view")
+        sql_refused_error(format!("it cannot be read as one `SELECT`: {what}"))
+            .with_hint("what is too special can be put into a view")
     })?;
     match parsed.as_slice() {
-        [query @ Parsed::Query(_)] => match query.visit(&mut Guard) {
+        [query @ Parsed::Query(_)] => match query.visit(&mut ReadOnlyVisitor) {
             ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(why) => Err(refused(why)),
+            ControlFlow::Break(why) => Err(sql_refused_error(why)),
         },
-        [_] => Err(refused("it is not a `SELECT`").hint("`sql.execute` runs statements that write")),
-        _ => Err(refused("there is more than one statement").hint("a report is one `SELECT`")),
+        [_] => Err(sql_refused_error("it is not a `SELECT`").with_hint("`sql.execute` runs statements that write")),
+        _ => Err(sql_refused_error("there is more than one statement").with_hint("a report is one `SELECT`")),
     }
 }
 
-fn refused(why: impl std::fmt::Display) -> Error {
+fn sql_refused_error(why: impl std::fmt::Display) -> Error {
     Error::permanent("report_sql_refused", format!("the SQL cannot be a report: {why}"))
 }
 
-struct Guard;
+struct ReadOnlyVisitor;
 
-impl Visitor for Guard {
+impl Visitor for ReadOnlyVisitor {
     type Break = String;
 
     fn pre_visit_statement(&mut self, statement: &Parsed) -> ControlFlow<String> {
@@ -133,7 +134,8 @@ impl Visitor for Guard {
 
     fn pre_visit_ident(&mut self, ident: &Ident) -> ControlFlow<String> {
         let name = ident.value.to_ascii_lowercase();
-        let acts = ACTING.contains(&name.as_str()) || FAMILIES.iter().any(|family| name.starts_with(family));
+        let acts = SIDE_EFFECT_FUNCTIONS.contains(&name.as_str())
+            || SIDE_EFFECT_PREFIXES.iter().any(|family| name.starts_with(family));
         if acts {
             ControlFlow::Break(format!("`{}` does more than read", ident.value))
         } else {
@@ -147,7 +149,7 @@ mod tests {
     use super::*;
 
     fn verdict(text: &str, dialect: Dialect) -> Option<String> {
-        let checked = Statement::parse(text, dialect).and_then(|statement| check(&statement));
+        let checked = ParameterizedSql::parse(text, dialect).and_then(|statement| check_read_only(&statement));
         checked.err().map(|error| format!("{} {}", error.code(), error.message()))
     }
 

@@ -13,21 +13,21 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Connection;
-use super::bind::{Bind, Statement};
+use super::bind::{BindValues, ParameterizedSql};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
 /// A `SELECT` that can do nothing but read.
 #[derive(Clone, Debug)]
-pub struct Select {
-    statement: Statement,
+pub struct SelectQuery {
+    sql: ParameterizedSql,
 }
 
 /// What rows are read with.
 #[derive(Clone, Debug)]
-pub struct Reading {
+pub struct QueryOptions {
     /// The values of the parameters.
-    pub values: Bind,
+    pub values: BindValues,
     /// How long the query may take, until its last row has been taken.
     pub timeout: Duration,
     /// Ends when it should stop.
@@ -36,11 +36,11 @@ pub struct Reading {
 
 /// What a cell is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sort {
+pub enum CellType {
     /// Any text.
     Text,
     /// A whole or decimal number, exact to its last digit.
-    Exact,
+    Number,
     /// A floating point number.
     Float,
     /// `true` or `false`.
@@ -48,20 +48,20 @@ pub enum Sort {
     /// A day such as `2024-02-29`, or what its database writes where there is none.
     Date,
     /// A moment such as `2024-02-29 12:00:00.5+00`, without an offset if the column has none.
-    Moment,
+    Timestamp,
     /// JSON.
     Json,
 }
 
 /// Takes rows as they come.
-pub trait Receiver: Send + 'static {
+pub trait RowVisitor: Send + 'static {
     /// Learns the names of the columns, and how many rows the database expects, if it does.
     ///
     /// # Errors
     /// What is wrong with the columns; nothing more is read then.
-    fn begin(&mut self, columns: &[String], expected: Option<u64>) -> Result<()>;
+    fn visit_columns(&mut self, columns: &[String], expected: Option<u64>) -> Result<()>;
     /// Takes the next cell of the row: UTF-8, or nothing for null.
-    fn cell(&mut self, cell: Option<(Sort, &[u8])>);
+    fn visit_cell(&mut self, cell: Option<(CellType, &[u8])>);
     /// Ends the row.
     ///
     /// # Errors
@@ -69,15 +69,15 @@ pub trait Receiver: Send + 'static {
     fn end_row(&mut self) -> Result<()>;
 }
 
-impl Select {
+impl SelectQuery {
     /// Reads the text.
     ///
     /// # Errors
     /// `sql_invalid` for text that cannot be read, `report_sql_refused` for anything but one `SELECT` without side effects.
     pub fn parse(text: &str, dialect: Dialect) -> Result<Self> {
-        let statement = Statement::parse(text, dialect)?;
-        guard::check(&statement)?;
-        Ok(Self { statement })
+        let statement = ParameterizedSql::parse(text, dialect)?;
+        guard::check_read_only(&statement)?;
+        Ok(Self { sql: statement })
     }
 
     /// Reads the text before it is known which database runs it.
@@ -90,8 +90,8 @@ impl Select {
     }
 
     /// The names of its parameters.
-    pub fn names(&self) -> &[String] {
-        self.statement.names()
+    pub fn parameter_names(&self) -> &[String] {
+        self.sql.parameter_names()
     }
 }
 
@@ -101,14 +101,19 @@ impl Connection {
     /// # Errors
     /// `report_timeout`, `step_stopped`, `report_sql_refused` for what would write, `sql_parameter_missing`, those of the
     /// receiver, or those of the database. What the receiver has taken is then not the whole.
-    pub async fn select<R: Receiver>(&self, select: &Select, reading: Reading, receiver: R) -> Result<R> {
-        if select.statement.dialect() != self.dialect() {
+    pub async fn select_rows<R: RowVisitor>(
+        &self,
+        select: &SelectQuery,
+        reading: QueryOptions,
+        receiver: R,
+    ) -> Result<R> {
+        if select.sql.dialect() != self.dialect() {
             return Err(Error::permanent("internal_error", "the statement was read for another database"));
         }
         // Whoever gives up waiting wants nothing to go on.
         let stop = reading.stop.child_token();
         let _guard = stop.clone().drop_guard();
-        let reading = Reading { stop, ..reading };
+        let reading = QueryOptions { stop, ..reading };
         match self {
             Self::Sqlite(database) => sqlite::run(database, select, reading, receiver).await,
             Self::Postgres(database) => postgres::run(database, select, reading, receiver).await,
@@ -116,12 +121,12 @@ impl Connection {
     }
 }
 
-fn too_long(timeout: Duration) -> Error {
-    let timeout = afterload_core::units::Duration(timeout);
+fn query_timeout_error(timeout: Duration) -> Error {
+    let timeout = afterload_core::units::HumanDuration(timeout);
     Error::permanent("report_timeout", format!("the query took longer than its `timeout` of {timeout}"))
-        .hint("raise `timeout` in the step's `with`, or let the query do less")
+        .with_hint("raise `timeout` in the step's `with`, or let the query do less")
 }
 
-fn writes(why: &str) -> Error {
+fn write_refused_error(why: &str) -> Error {
     Error::permanent("report_sql_refused", format!("the database refuses the query because it may only read: {why}"))
 }

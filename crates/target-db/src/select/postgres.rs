@@ -17,24 +17,29 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::super::postgres::{Postgres, sqlstate};
-use super::super::sqlite::panicked;
+use super::super::postgres::{PostgresDatabase, sqlstate};
+use super::super::sqlite::panic_error;
 use super::super::statement;
-use super::{Reading, Receiver, Select, Sort, too_long, writes};
-use afterload_core::error::{Error, Result, reason};
+use super::{CellType, QueryOptions, RowVisitor, SelectQuery, query_timeout_error, write_refused_error};
+use afterload_core::error::{Error, Result, database_error_message};
 
 /// How many bytes of rows are worked on at once, about.
-const PIECE: usize = 128 << 10;
+const ROW_BUFFER_BYTES: usize = 128 << 10;
 /// How long the server is left alone to send some more.
-const GATHERING: Duration = Duration::from_micros(500);
+const GATHER_DELAY: Duration = Duration::from_micros(500);
 /// How long the server has for ending what it is asked to end.
-const ENDING: Duration = Duration::from_secs(5);
+const SELECT_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) async fn run<R: Receiver>(database: &Postgres, select: &Select, reading: Reading, receiver: R) -> Result<R> {
+pub(super) async fn run<R: RowVisitor>(
+    database: &PostgresDatabase,
+    select: &SelectQuery,
+    reading: QueryOptions,
+    receiver: R,
+) -> Result<R> {
     let (stop, timeout) = (reading.stop.clone(), reading.timeout);
     let permit = tokio::select! {
-        permit = Arc::clone(&database.readers).acquire_owned() => permit,
-        () = stop.cancelled() => return Err(statement::stopped()),
+        permit = Arc::clone(&database.reader_permits).acquire_owned() => permit,
+        () = stop.cancelled() => return Err(statement::stopped_error()),
     };
     let (begun, backend) = oneshot::channel();
     let (own, select) = (database.clone(), select.clone());
@@ -43,120 +48,120 @@ pub(super) async fn run<R: Receiver>(database: &Postgres, select: &Select, readi
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime
             .map_err(|error| Error::transient("connection_unavailable", format!("nothing can wait for it: {error}")))?;
-        let reader = Reader { runtime, reading };
-        let read = reader.read(&own, &select, receiver, begun);
+        let reader = PgSelectReader { runtime, options: reading };
+        let read = reader.read_select(&own, &select, receiver, begun);
         // A name that is still looked up is not waited for.
         reader.runtime.shutdown_background();
         read
     });
-    let work = async { work.await.map_err(panicked)? };
+    let work = async { work.await.map_err(panic_error)? };
     let backend: Option<i32> = tokio::select! {
         biased;
         backend = backend => backend.ok(),
-        () = stop.cancelled() => return Err(statement::stopped()),
+        () = stop.cancelled() => return Err(statement::stopped_error()),
     };
     let done = match backend {
-        Some(backend) => statement::until_stopped(database, backend, &stop, work).await,
+        Some(backend) => statement::run_until_stopped(database, backend, &stop, work).await,
         // It has failed before.
         None => work.await,
     };
     done.map_err(|fault| match fault {
-        _ if stop.is_cancelled() => statement::stopped(),
-        Fault::Ours(error) => error,
-        Fault::Database(error) => match sqlstate(&error).as_deref() {
-            Some("57014") => too_long(timeout),
-            Some("25006") => writes(&reason(&error)),
+        _ if stop.is_cancelled() => statement::stopped_error(),
+        PgReadError::Other(error) => error,
+        PgReadError::Database(error) => match sqlstate(&error).as_deref() {
+            Some("57014") => query_timeout_error(timeout),
+            Some("25006") => write_refused_error(&database_error_message(&error)),
             _ => error.into(),
         },
     })
 }
 
 /// What went wrong, and where.
-enum Fault {
+enum PgReadError {
     Database(sqlx::Error),
-    Ours(Error),
+    Other(Error),
 }
 
-impl From<sqlx::Error> for Fault {
+impl From<sqlx::Error> for PgReadError {
     fn from(error: sqlx::Error) -> Self {
         Self::Database(error)
     }
 }
 
-impl From<Error> for Fault {
+impl From<Error> for PgReadError {
     fn from(error: Error) -> Self {
-        Self::Ours(error)
+        Self::Other(error)
     }
 }
 
 /// Who reads in a thread. The receiver may block, so that it is called outside of the runtime.
-struct Reader {
+struct PgSelectReader {
     runtime: Runtime,
-    reading: Reading,
+    options: QueryOptions,
 }
 
-impl Reader {
+impl PgSelectReader {
     /// Waits for the server, after a stop for as long as it has to end by itself. Whoever asked it to may be gone.
-    fn wait<T, E: Into<Fault>>(
+    fn wait_or_stop<T, E: Into<PgReadError>>(
         &self,
         ending: Duration,
         work: impl Future<Output = std::result::Result<T, E>>,
-    ) -> std::result::Result<T, Fault> {
+    ) -> std::result::Result<T, PgReadError> {
         self.runtime.block_on(async {
             let ended = async {
-                self.reading.stop.cancelled().await;
+                self.options.stop.cancelled().await;
                 sleep(ending).await;
             };
             tokio::select! {
                 biased;
                 done = work => done.map_err(Into::into),
-                () = ended => Err(statement::stopped().into()),
+                () = ended => Err(statement::stopped_error().into()),
             }
         })
     }
 
-    fn read<R: Receiver>(
+    fn read_select<R: RowVisitor>(
         &self,
-        database: &Postgres,
-        select: &Select,
+        database: &PostgresDatabase,
+        select: &SelectQuery,
         receiver: R,
         begun: oneshot::Sender<i32>,
-    ) -> std::result::Result<R, Fault> {
-        let mut connection = self.wait(Duration::ZERO, database.connect())?;
+    ) -> std::result::Result<R, PgReadError> {
+        let mut connection = self.wait_or_stop(Duration::ZERO, database.connect_unpooled())?;
         let backend = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection);
-        if begun.send(self.wait(Duration::ZERO, backend)?).is_err() {
-            return Err(statement::stopped().into());
+        if begun.send(self.wait_or_stop(Duration::ZERO, backend)?).is_err() {
+            return Err(statement::stopped_error().into());
         }
-        let receiver = self.copied(&mut connection, select, receiver)?;
+        let receiver = self.copy_rows(&mut connection, select, receiver)?;
         // All rows are here, however the connection ends.
-        drop(self.wait(ENDING, connection.close()));
+        drop(self.wait_or_stop(SELECT_STOP_TIMEOUT, connection.close()));
         Ok(receiver)
     }
 
-    fn copied<R: Receiver>(
+    fn copy_rows<R: RowVisitor>(
         &self,
         connection: &mut PgConnection,
-        select: &Select,
+        select: &SelectQuery,
         mut receiver: R,
-    ) -> std::result::Result<R, Fault> {
+    ) -> std::result::Result<R, PgReadError> {
         let begin = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
-        let mut transaction = self.wait(ENDING, begin)?;
-        let Copy { sql, columns, sorts, expected } =
-            self.wait(ENDING, prepared(&mut transaction, select, &self.reading))?;
-        receiver.begin(&columns, expected)?;
-        let mut rows = self.wait(ENDING, transaction.copy_out_raw(&sql))?.fuse();
-        let (mut piece, mut scratch) = (Vec::with_capacity(PIECE), Vec::new());
-        while self.wait(ENDING, gather(&mut rows, &mut piece))? {
+        let mut transaction = self.wait_or_stop(SELECT_STOP_TIMEOUT, begin)?;
+        let PreparedCopy { sql, columns, cell_types: sorts, expected_rows: expected } =
+            self.wait_or_stop(SELECT_STOP_TIMEOUT, prepare_copy(&mut transaction, select, &self.options))?;
+        receiver.visit_columns(&columns, expected)?;
+        let mut rows = self.wait_or_stop(SELECT_STOP_TIMEOUT, transaction.copy_out_raw(&sql))?.fuse();
+        let (mut piece, mut scratch) = (Vec::with_capacity(ROW_BUFFER_BYTES), Vec::new());
+        while self.wait_or_stop(SELECT_STOP_TIMEOUT, gather_rows(&mut rows, &mut piece))? {
             let mut start = 0;
             for end in memchr_iter(b'\n', &piece) {
-                row(&piece[start..end], &sorts, &mut scratch, &mut receiver);
+                visit_line(&piece[start..end], &sorts, &mut scratch, &mut receiver);
                 receiver.end_row()?;
                 start = end + 1;
             }
             piece.clear();
             // As long as there are rows, there is no need to wait for the end of the others.
-            if self.reading.stop.is_cancelled() {
-                return Err(statement::stopped().into());
+            if self.options.stop.is_cancelled() {
+                return Err(statement::stopped_error().into());
             }
         }
         Ok(receiver)
@@ -164,30 +169,30 @@ impl Reader {
 }
 
 /// What is to be copied, and what is known of it.
-struct Copy {
+struct PreparedCopy {
     sql: String,
     columns: Vec<String>,
-    sorts: Vec<Sort>,
-    expected: Option<u64>,
+    cell_types: Vec<CellType>,
+    expected_rows: Option<u64>,
 }
 
-async fn prepared(
+async fn prepare_copy(
     connection: &mut PgConnection,
-    select: &Select,
-    reading: &Reading,
-) -> std::result::Result<Copy, Fault> {
-    connection.execute(AssertSqlSafe(settings(reading.timeout))).await?;
-    let bound = select.statement.for_postgres(connection, &reading.values).await?;
-    let expected = expected(connection, bound.inlined()).await?;
+    select: &SelectQuery,
+    reading: &QueryOptions,
+) -> std::result::Result<PreparedCopy, PgReadError> {
+    connection.execute(AssertSqlSafe(session_settings(reading.timeout))).await?;
+    let bound = select.sql.bind_for_postgres(connection, &reading.values).await?;
+    let expected = estimate_rows(connection, bound.inlined_sql()).await?;
     let columns = bound.columns.iter().map(|(name, _)| name.clone()).collect();
-    let sorts = bound.columns.iter().map(|(_, kind)| sort(kind)).collect();
+    let sorts = bound.columns.iter().map(|(_, kind)| cell_type_from_pg(kind)).collect();
     // A line of its own, so that no comment takes the bracket with it.
-    let sql = format!("COPY (\n{}\n) TO STDOUT (FORMAT text, ENCODING 'UTF8')", bound.inlined());
-    Ok(Copy { sql, columns, sorts, expected })
+    let sql = format!("COPY (\n{}\n) TO STDOUT (FORMAT text, ENCODING 'UTF8')", bound.inlined_sql());
+    Ok(PreparedCopy { sql, columns, cell_types: sorts, expected_rows: expected })
 }
 
 /// The deadline, and what the look of values depends on, whatever the database or the role have set.
-fn settings(timeout: Duration) -> String {
+fn session_settings(timeout: Duration) -> String {
     let millis = timeout.as_millis().clamp(1, i32::MAX as u128);
     format!(
         "SET LOCAL statement_timeout = {millis}; SET LOCAL standard_conforming_strings = on; \
@@ -197,18 +202,18 @@ fn settings(timeout: Duration) -> String {
 }
 
 /// How many rows the planner expects.
-async fn expected(connection: &mut PgConnection, sql: &str) -> std::result::Result<Option<u64>, Fault> {
+async fn estimate_rows(connection: &mut PgConnection, sql: &str) -> std::result::Result<Option<u64>, PgReadError> {
     let explain = AssertSqlSafe(format!("EXPLAIN (FORMAT JSON)\n{sql}"));
     let plan: serde_json::Value = sqlx::query_scalar(explain).fetch_one(connection).await?;
     Ok(plan[0]["Plan"]["Plan Rows"].as_u64())
 }
 
 /// Gathers rows that are there, each of which comes in a message of its own. False if there are no more.
-async fn gather(
+async fn gather_rows(
     rows: &mut (impl Stream<Item = sqlx::Result<Bytes>> + Unpin),
     piece: &mut Vec<u8>,
 ) -> sqlx::Result<bool> {
-    while piece.len() < PIECE {
+    while piece.len() < ROW_BUFFER_BYTES {
         let row = match poll!(rows.next()) {
             Poll::Ready(row) => row,
             // What is there is worked on while more of them come.
@@ -218,7 +223,7 @@ async fn gather(
                     clippy::disallowed_methods,
                     reason = "nothing else runs in this thread, and no timer wakes so little"
                 )]
-                thread::sleep(GATHERING);
+                thread::sleep(GATHER_DELAY);
                 rows.next().await
             }
         };
@@ -231,7 +236,7 @@ async fn gather(
 }
 
 /// One line of the text format: cells between tabs; a backslash begins whatever could not stand there as it is.
-fn row(line: &[u8], sorts: &[Sort], scratch: &mut Vec<u8>, receiver: &mut impl Receiver) {
+fn visit_line(line: &[u8], sorts: &[CellType], scratch: &mut Vec<u8>, receiver: &mut impl RowVisitor) {
     let escapes = memchr(b'\\', line).is_some();
     let mut start = 0;
     let ends = memchr_iter(b'\t', line).chain(std::iter::once(line.len()));
@@ -239,27 +244,27 @@ fn row(line: &[u8], sorts: &[Sort], scratch: &mut Vec<u8>, receiver: &mut impl R
         let cell = &line[start..end];
         start = end + 1;
         match escapes && memchr(b'\\', cell).is_some() {
-            true if cell == b"\\N" => receiver.cell(None),
+            true if cell == b"\\N" => receiver.visit_cell(None),
             true => {
                 scratch.clear();
-                unescape(cell, scratch);
-                receiver.cell(Some((*sort, scratch)));
+                unescape_cell(cell, scratch);
+                receiver.visit_cell(Some((*sort, scratch)));
             }
-            false => receiver.cell(Some(seen(*sort, cell))),
+            false => receiver.visit_cell(Some(normalize_cell(*sort, cell))),
         }
     }
 }
 
 /// A cell as it is told: booleans by their names, and `NaN` and the infinities, which are no numbers to others, as text.
-fn seen(sort: Sort, cell: &[u8]) -> (Sort, &[u8]) {
+fn normalize_cell(sort: CellType, cell: &[u8]) -> (CellType, &[u8]) {
     match sort {
-        Sort::Bool => (sort, if cell == b"t" { &b"true"[..] } else { &b"false"[..] }),
-        Sort::Exact | Sort::Float if !cell.last().is_some_and(u8::is_ascii_digit) => (Sort::Text, cell),
+        CellType::Bool => (sort, if cell == b"t" { &b"true"[..] } else { &b"false"[..] }),
+        CellType::Number | CellType::Float if !cell.last().is_some_and(u8::is_ascii_digit) => (CellType::Text, cell),
         _ => (sort, cell),
     }
 }
 
-fn unescape(cell: &[u8], out: &mut Vec<u8>) {
+fn unescape_cell(cell: &[u8], out: &mut Vec<u8>) {
     let mut rest = cell;
     while let Some(at) = memchr(b'\\', rest) {
         out.extend_from_slice(&rest[..at]);
@@ -278,15 +283,15 @@ fn unescape(cell: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(rest);
 }
 
-fn sort(kind: &PgTypeInfo) -> Sort {
+fn cell_type_from_pg(kind: &PgTypeInfo) -> CellType {
     match kind.name() {
-        "INT2" | "INT4" | "INT8" | "OID" | "NUMERIC" => Sort::Exact,
-        "FLOAT4" | "FLOAT8" => Sort::Float,
-        "BOOL" => Sort::Bool,
-        "DATE" => Sort::Date,
-        "TIMESTAMP" | "TIMESTAMPTZ" => Sort::Moment,
-        "JSON" | "JSONB" => Sort::Json,
-        _ => Sort::Text,
+        "INT2" | "INT4" | "INT8" | "OID" | "NUMERIC" => CellType::Number,
+        "FLOAT4" | "FLOAT8" => CellType::Float,
+        "BOOL" => CellType::Bool,
+        "DATE" => CellType::Date,
+        "TIMESTAMP" | "TIMESTAMPTZ" => CellType::Timestamp,
+        "JSON" | "JSONB" => CellType::Json,
+        _ => CellType::Text,
     }
 }
 
@@ -295,14 +300,14 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Seen(Vec<Option<(Sort, String)>>);
+    struct Seen(Vec<Option<(CellType, String)>>);
 
-    impl Receiver for Seen {
-        fn begin(&mut self, _: &[String], _: Option<u64>) -> Result<()> {
+    impl RowVisitor for Seen {
+        fn visit_columns(&mut self, _: &[String], _: Option<u64>) -> Result<()> {
             Ok(())
         }
 
-        fn cell(&mut self, cell: Option<(Sort, &[u8])>) {
+        fn visit_cell(&mut self, cell: Option<(CellType, &[u8])>) {
             self.0.push(cell.map(|(sort, text)| (sort, String::from_utf8(text.to_vec()).unwrap())));
         }
 
@@ -313,17 +318,17 @@ mod tests {
 
     #[test]
     fn lines_are_cut_into_cells() {
-        let sorts = [Sort::Text, Sort::Exact, Sort::Text, Sort::Bool, Sort::Float, Sort::Text];
+        let sorts = [CellType::Text, CellType::Number, CellType::Text, CellType::Bool, CellType::Float, CellType::Text];
         let mut seen = Seen::default();
-        row(b"a\\tb\\n\\\\N\t12\t\\N\tt\tNaN\t", &sorts, &mut Vec::new(), &mut seen);
+        visit_line(b"a\\tb\\n\\\\N\t12\t\\N\tt\tNaN\t", &sorts, &mut Vec::new(), &mut seen);
         let cell = |sort, text: &str| Some((sort, text.to_owned()));
         let expected = [
-            cell(Sort::Text, "a\tb\n\\N"),
-            cell(Sort::Exact, "12"),
+            cell(CellType::Text, "a\tb\n\\N"),
+            cell(CellType::Number, "12"),
             None,
-            cell(Sort::Bool, "true"),
-            cell(Sort::Text, "NaN"),
-            cell(Sort::Text, ""),
+            cell(CellType::Bool, "true"),
+            cell(CellType::Text, "NaN"),
+            cell(CellType::Text, ""),
         ];
         assert_eq!(seen.0, expected);
     }

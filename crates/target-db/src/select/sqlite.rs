@@ -7,50 +7,52 @@ use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
 use sqlx::{Connection as _, SqliteConnection};
 
-use super::super::bind::ForSqlite;
-use super::super::sqlite::{OPERATIONS, Sqlite, Watched, failed, on_handle, panicked};
+use super::super::bind::SqliteQuery;
+use super::super::sqlite::{
+    InterruptibleHandle, OPS_PER_STOP_CHECK, SqliteDatabase, map_sqlite_error, panic_error, with_rusqlite,
+};
 use super::super::statement;
-use super::{Reading, Receiver, Select, Sort, too_long, writes};
+use super::{CellType, QueryOptions, RowVisitor, SelectQuery, query_timeout_error, write_refused_error};
 use afterload_core::error::Result;
 
-pub(super) async fn run<R: Receiver>(
-    database: &Sqlite,
-    select: &Select,
-    reading: Reading,
+pub(super) async fn run<R: RowVisitor>(
+    database: &SqliteDatabase,
+    select: &SelectQuery,
+    reading: QueryOptions,
     mut receiver: R,
 ) -> Result<R> {
-    let bound = select.statement.for_sqlite(&reading.values)?;
+    let bound = select.sql.bind_for_sqlite(&reading.values)?;
     let options = (*database.pool.connect_options()).clone().read_only(true).create_if_missing(false);
     let mut connection = SqliteConnection::connect_with(&options.pragma("query_only", "1")).await?;
     let (deadline, stop, asked) = (Instant::now() + reading.timeout, reading.stop.clone(), reading.stop);
     let done = tokio::task::spawn_blocking(move || {
-        let mut watched = Watched(futures::executor::block_on(connection.lock_handle())?);
-        watched.0.set_progress_handler(OPERATIONS, move || !stop.is_cancelled() && Instant::now() < deadline);
-        on_handle(&mut watched.0, |connection| read(connection, bound, &mut receiver)).map(|()| receiver)
+        let mut watched = InterruptibleHandle(futures::executor::block_on(connection.lock_handle())?);
+        watched.0.set_progress_handler(OPS_PER_STOP_CHECK, move || !stop.is_cancelled() && Instant::now() < deadline);
+        with_rusqlite(&mut watched.0, |connection| read_rows(connection, bound, &mut receiver)).map(|()| receiver)
     });
-    let done = done.await.map_err(panicked)?;
-    done.map_err(|error| match error.code() == statement::STOPPED && !asked.is_cancelled() {
-        true => too_long(reading.timeout),
+    let done = done.await.map_err(panic_error)?;
+    done.map_err(|error| match error.code() == statement::STEP_STOPPED_CODE && !asked.is_cancelled() {
+        true => query_timeout_error(reading.timeout),
         false => error,
     })
 }
 
-fn read(connection: &rusqlite::Connection, bound: ForSqlite, receiver: &mut impl Receiver) -> Result<()> {
+fn read_rows(connection: &rusqlite::Connection, bound: SqliteQuery, receiver: &mut impl RowVisitor) -> Result<()> {
     // No other file, whatever the text hides.
-    connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0).map_err(failed)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0).map_err(map_sqlite_error)?;
     // One transaction, so that also a query that is read again sees the same.
-    let transaction = connection.unchecked_transaction().map_err(failed)?;
-    let mut statement = transaction.prepare(&bound.sql).map_err(failed)?;
+    let transaction = connection.unchecked_transaction().map_err(map_sqlite_error)?;
+    let mut statement = transaction.prepare(&bound.sql).map_err(map_sqlite_error)?;
     if !statement.readonly() {
-        return Err(writes("the statement writes"));
+        return Err(write_refused_error("the statement writes"));
     }
     let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
-    receiver.begin(&names, None)?;
-    let mut digits = Digits::default();
-    let mut rows = statement.query(rusqlite::params_from_iter(bound.values)).map_err(refused)?;
-    while let Some(row) = rows.next().map_err(refused)? {
+    receiver.visit_columns(&names, None)?;
+    let mut digits = NumberBuffers::default();
+    let mut rows = statement.query(rusqlite::params_from_iter(bound.values)).map_err(map_read_error)?;
+    while let Some(row) = rows.next().map_err(map_read_error)? {
         for index in 0..names.len() {
-            cell(row.get_ref(index).map_err(failed)?, &mut digits, receiver);
+            visit_value(row.get_ref(index).map_err(map_sqlite_error)?, &mut digits, receiver);
         }
         receiver.end_row()?;
     }
@@ -59,34 +61,38 @@ fn read(connection: &rusqlite::Connection, bound: ForSqlite, receiver: &mut impl
 
 /// Where numbers are written out.
 #[derive(Default)]
-struct Digits {
-    whole: itoa::Buffer,
-    real: zmij::Buffer,
+struct NumberBuffers {
+    integer: itoa::Buffer,
+    float: zmij::Buffer,
 }
 
-fn cell(value: ValueRef<'_>, digits: &mut Digits, receiver: &mut impl Receiver) {
+fn visit_value(value: ValueRef<'_>, digits: &mut NumberBuffers, receiver: &mut impl RowVisitor) {
     match value {
-        ValueRef::Null => receiver.cell(None),
-        ValueRef::Integer(number) => receiver.cell(Some((Sort::Exact, digits.whole.format(number).as_bytes()))),
+        ValueRef::Null => receiver.visit_cell(None),
+        ValueRef::Integer(number) => {
+            receiver.visit_cell(Some((CellType::Number, digits.integer.format(number).as_bytes())))
+        }
         ValueRef::Real(number) if number.is_infinite() => {
             let text: &[u8] = if number > 0.0 { b"Infinity" } else { b"-Infinity" };
-            receiver.cell(Some((Sort::Text, text)));
+            receiver.visit_cell(Some((CellType::Text, text)));
         }
         // The shortest text that is this number.
-        ValueRef::Real(number) => receiver.cell(Some((Sort::Float, digits.real.format(number).as_bytes()))),
+        ValueRef::Real(number) => receiver.visit_cell(Some((CellType::Float, digits.float.format(number).as_bytes()))),
         ValueRef::Text(text) => match std::str::from_utf8(text) {
-            Ok(_) => receiver.cell(Some((Sort::Text, text))),
-            Err(_) => receiver.cell(Some((Sort::Text, String::from_utf8_lossy(text).as_bytes()))),
+            Ok(_) => receiver.visit_cell(Some((CellType::Text, text))),
+            Err(_) => receiver.visit_cell(Some((CellType::Text, String::from_utf8_lossy(text).as_bytes()))),
         },
         // As PostgreSQL shows bytes.
-        ValueRef::Blob(bytes) => receiver.cell(Some((Sort::Text, format!("\\x{}", hex::encode(bytes)).as_bytes()))),
+        ValueRef::Blob(bytes) => {
+            receiver.visit_cell(Some((CellType::Text, format!("\\x{}", hex::encode(bytes)).as_bytes())))
+        }
     }
 }
 
-fn refused(error: rusqlite::Error) -> afterload_core::error::Error {
+fn map_read_error(error: rusqlite::Error) -> afterload_core::error::Error {
     match error.sqlite_error().map(|error| error.extended_code & 0xff) {
-        Some(ffi::SQLITE_READONLY) => writes(&error.to_string()),
-        _ => failed(error),
+        Some(ffi::SQLITE_READONLY) => write_refused_error(&error.to_string()),
+        _ => map_sqlite_error(error),
     }
 }
 
@@ -96,12 +102,12 @@ mod tests {
 
     struct Nobody;
 
-    impl Receiver for Nobody {
-        fn begin(&mut self, _: &[String], _: Option<u64>) -> Result<()> {
+    impl RowVisitor for Nobody {
+        fn visit_columns(&mut self, _: &[String], _: Option<u64>) -> Result<()> {
             Ok(())
         }
 
-        fn cell(&mut self, _: Option<(Sort, &[u8])>) {}
+        fn visit_cell(&mut self, _: Option<(CellType, &[u8])>) {}
 
         fn end_row(&mut self) -> Result<()> {
             Ok(())
@@ -111,8 +117,9 @@ mod tests {
     #[test]
     fn no_other_file_is_reached() {
         let connection = rusqlite::Connection::open_in_memory().unwrap();
-        let read =
-            |sql: &str| super::read(&connection, ForSqlite { sql: sql.to_owned(), values: Vec::new() }, &mut Nobody);
+        let read = |sql: &str| {
+            super::read_rows(&connection, SqliteQuery { sql: sql.to_owned(), values: Vec::new() }, &mut Nobody)
+        };
         let error = read("ATTACH ':memory:' AS other").unwrap_err();
         assert!(error.message().contains("too many attached databases"), "{error}");
         read("SELECT 1").unwrap();

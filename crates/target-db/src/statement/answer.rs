@@ -4,12 +4,12 @@ use std::cmp::Ordering;
 
 use serde_json::{Map, Number, Value};
 
-use super::Effect;
+use super::StatementResult;
 use afterload_core::error::{Error, Result};
 
 /// What is kept of the rows that a statement gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
+pub enum ResultMode {
     /// All of them. More than so many, or more than so many bytes as JSON, are an error.
     All {
         /// The most rows.
@@ -18,20 +18,20 @@ pub enum Keep {
         bytes: usize,
     },
     /// Nothing.
-    Nothing,
+    Discard,
     /// The greatest value of the first column, which must hold whole numbers or text. Text is compared byte by byte.
-    Greatest,
+    MaxOfFirstColumn,
 }
 
 /// Rows that a statement has given. All have the same columns, so their names are kept once.
 #[derive(Clone, Debug, Default)]
-pub struct Rows {
+pub struct ResultRows {
     names: Vec<String>,
     values: Vec<Value>,
     count: usize,
 }
 
-impl Rows {
+impl ResultRows {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.count
@@ -43,69 +43,69 @@ impl Rows {
     }
 
     /// The place of a column; of several of the same name the last one.
-    pub fn column(&self, name: &str) -> Option<usize> {
+    pub fn column_index(&self, name: &str) -> Option<usize> {
         self.names.iter().rposition(|known| known == name)
     }
 
     /// The value of a column in a row, both counted from 0.
-    pub fn value(&self, row: usize, column: usize) -> &Value {
+    pub fn value_at(&self, row: usize, column: usize) -> &Value {
         &self.values[row * self.names.len() + column]
     }
 
     /// The first value of the first row.
-    pub fn first(&self) -> Option<&Value> {
+    pub fn first_value(&self) -> Option<&Value> {
         self.values.first()
     }
 
     /// A row as JSON.
-    pub fn map(&self, row: usize) -> Map<String, Value> {
-        let values = (0..self.names.len()).map(|column| self.value(row, column).clone());
+    pub fn row_to_json(&self, row: usize) -> Map<String, Value> {
+        let values = (0..self.names.len()).map(|column| self.value_at(row, column).clone());
         self.names.iter().cloned().zip(values).collect()
     }
 
     /// All rows as JSON.
-    pub fn maps(&self) -> Vec<Map<String, Value>> {
-        (0..self.count).map(|row| self.map(row)).collect()
+    pub fn rows_to_json(&self) -> Vec<Map<String, Value>> {
+        (0..self.count).map(|row| self.row_to_json(row)).collect()
     }
 }
 
 /// Takes the rows of a statement one by one.
-pub(super) struct Taker {
-    keep: Keep,
+pub(super) struct RowCollector {
+    result_mode: ResultMode,
     bytes: usize,
-    given: u64,
-    effect: Effect,
+    row_count: u64,
+    result: StatementResult,
 }
 
-impl Taker {
-    pub(super) fn new(keep: Keep) -> Self {
-        Self { keep, bytes: 0, given: 0, effect: Effect::default() }
+impl RowCollector {
+    pub(super) fn new(keep: ResultMode) -> Self {
+        Self { result_mode: keep, bytes: 0, row_count: 0, result: StatementResult::default() }
     }
 
     /// Takes a row whose columns `read` knows.
-    pub(super) fn row<'a>(
+    pub(super) fn collect_row<'a>(
         &mut self,
         names: impl Iterator<Item = &'a str>,
         mut read: impl FnMut(usize) -> Result<Value>,
     ) -> Result<()> {
-        self.given += 1;
-        let (rows, bytes) = match self.keep {
-            Keep::Nothing => return Ok(()),
-            Keep::Greatest => return self.greatest(read(0)?),
-            Keep::All { rows, bytes } => (rows, bytes),
+        self.row_count += 1;
+        let (rows, bytes) = match self.result_mode {
+            ResultMode::Discard => return Ok(()),
+            ResultMode::MaxOfFirstColumn => return self.update_max(read(0)?),
+            ResultMode::All { rows, bytes } => (rows, bytes),
         };
-        let taken = &mut self.effect.rows;
+        let taken = &mut self.result.rows;
         if taken.count == rows {
-            return Err(too_large(format!("the statement gives more than {rows} rows")));
+            return Err(result_too_large_error(format!("the statement gives more than {rows} rows")));
         }
         if taken.count == 0 {
             taken.names = names.map(str::to_owned).collect();
         }
         for (index, name) in taken.names.iter().enumerate() {
             let value = read(index)?;
-            self.bytes += name.len() + 6 + size(&value);
+            self.bytes += name.len() + 6 + json_size(&value);
             if self.bytes > bytes {
-                return Err(too_large(format!("the rows of the statement have more than {bytes} bytes")));
+                return Err(result_too_large_error(format!("the rows of the statement have more than {bytes} bytes")));
             }
             taken.values.push(value);
         }
@@ -113,37 +113,37 @@ impl Taker {
         Ok(())
     }
 
-    fn greatest(&mut self, value: Value) -> Result<()> {
+    fn update_max(&mut self, value: Value) -> Result<()> {
         if value.is_null() {
             return Ok(());
         }
-        let better = match &self.effect.greatest {
-            None => order(&value, &value).map(|_| true),
-            Some(known) => order(&value, known).map(|order| order == Ordering::Greater),
+        let better = match &self.result.max_value {
+            None => compare_values(&value, &value).map(|_| true),
+            Some(known) => compare_values(&value, known).map(|order| order == Ordering::Greater),
         };
         let better = better.ok_or_else(|| {
             Error::permanent("batch_cursor_invalid", "the first column that `RETURNING` gives cannot be a cursor")
-                .hint("let it give a whole number or a text, such as the primary key")
+                .with_hint("let it give a whole number or a text, such as the primary key")
         })?;
         if better {
-            self.effect.greatest = Some(value);
+            self.result.max_value = Some(value);
         }
         Ok(())
     }
 
     /// How many rows were given.
-    pub(super) fn given(&self) -> u64 {
-        self.given
+    pub(super) fn row_count(&self) -> u64 {
+        self.row_count
     }
 
     /// The effect of a statement that has changed so many rows.
-    pub(super) fn finish(self, affected: u64) -> Effect {
-        Effect { affected, ..self.effect }
+    pub(super) fn finish(self, affected: u64) -> StatementResult {
+        StatementResult { affected, ..self.result }
     }
 }
 
 /// The order of two values of a cursor; `None` if they have none.
-pub fn order(one: &Value, other: &Value) -> Option<Ordering> {
+pub fn compare_values(one: &Value, other: &Value) -> Option<Ordering> {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => Some(one.as_i64()?.cmp(&other.as_i64()?)),
         (Value::String(one), Value::String(other)) => Some(one.as_bytes().cmp(other.as_bytes())),
@@ -152,24 +152,24 @@ pub fn order(one: &Value, other: &Value) -> Option<Ordering> {
 }
 
 /// About how long a value is as JSON.
-fn size(value: &Value) -> usize {
+fn json_size(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len() + 2,
         Value::Null | Value::Bool(_) => 4,
-        Value::Number(number) => digits(number).unwrap_or_else(|| number.to_string().len()),
+        Value::Number(number) => count_digits(number).unwrap_or_else(|| number.to_string().len()),
         other => other.to_string().len(),
     }
 }
 
 /// How long a whole number is.
-fn digits(number: &Number) -> Option<usize> {
+fn count_digits(number: &Number) -> Option<usize> {
     let whole = number.as_i64()?;
     Some(whole.unsigned_abs().checked_ilog10().unwrap_or_default() as usize + 1 + usize::from(whole < 0))
 }
 
-fn too_large(message: String) -> Error {
+fn result_too_large_error(message: String) -> Error {
     Error::permanent("sql_result_too_large", message)
-        .hint("let it give less, as with `LIMIT`; `report.query` writes files")
+        .with_hint("let it give less, as with `LIMIT`; `report.query` writes files")
 }
 
 #[cfg(test)]
@@ -178,17 +178,17 @@ mod tests {
 
     use super::*;
 
-    fn take(keep: Keep, rows: &[Value]) -> Result<Effect> {
-        let mut taker = Taker::new(keep);
+    fn take(keep: ResultMode, rows: &[Value]) -> Result<StatementResult> {
+        let mut taker = RowCollector::new(keep);
         for value in rows {
-            taker.row(["a"].into_iter(), |_| Ok(value.clone()))?;
+            taker.collect_row(["a"].into_iter(), |_| Ok(value.clone()))?;
         }
         Ok(taker.finish(0))
     }
 
     #[test]
     fn rows_and_their_bytes_are_bounded() {
-        let keep = Keep::All { rows: 2, bytes: 100 };
+        let keep = ResultMode::All { rows: 2, bytes: 100 };
         assert_eq!(take(keep, &[json!(1), json!("x")]).unwrap().rows.len(), 2);
         for rows in [vec![json!(1); 3], vec![json!("x".repeat(100))], vec![json!(["x".repeat(50), "x".repeat(50)])]] {
             assert_eq!(take(keep, &rows).unwrap_err().code(), "sql_result_too_large");
@@ -198,23 +198,23 @@ mod tests {
     #[test]
     fn whole_numbers_are_as_long_as_they_are_written() {
         for number in [0, 9, 10, -1, i64::MAX, i64::MIN] {
-            assert_eq!(size(&json!(number)), number.to_string().len());
+            assert_eq!(json_size(&json!(number)), number.to_string().len());
         }
-        assert_eq!(size(&json!(-1.5)), 4);
+        assert_eq!(json_size(&json!(-1.5)), 4);
     }
 
     #[test]
     fn of_columns_of_the_same_name_the_last_one_counts() {
-        let mut taker = Taker::new(Keep::All { rows: 1, bytes: 100 });
-        taker.row(["a", "b", "a"].into_iter(), |index| Ok(json!(index))).unwrap();
+        let mut taker = RowCollector::new(ResultMode::All { rows: 1, bytes: 100 });
+        taker.collect_row(["a", "b", "a"].into_iter(), |index| Ok(json!(index))).unwrap();
         let rows = taker.finish(0).rows;
-        assert_eq!((rows.column("a"), rows.column("b"), rows.column("c")), (Some(2), Some(1), None));
-        assert_eq!(Value::Object(rows.map(0)), json!({ "a": 2, "b": 1 }));
+        assert_eq!((rows.column_index("a"), rows.column_index("b"), rows.column_index("c")), (Some(2), Some(1), None));
+        assert_eq!(Value::Object(rows.row_to_json(0)), json!({ "a": 2, "b": 1 }));
     }
 
     #[test]
     fn the_greatest_of_a_kind_is_the_cursor() {
-        let greatest = |rows: &[Value]| take(Keep::Greatest, rows).map(|effect| effect.greatest);
+        let greatest = |rows: &[Value]| take(ResultMode::MaxOfFirstColumn, rows).map(|effect| effect.max_value);
         assert_eq!(greatest(&[json!(9), json!(10), json!(null)]).unwrap(), Some(json!(10)));
         assert_eq!(greatest(&[json!("9"), json!("10")]).unwrap(), Some(json!("9")));
         assert_eq!(greatest(&[json!("a"), json!("Z")]).unwrap(), Some(json!("a")));

@@ -13,55 +13,55 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-pub use answer::{Keep, Rows, order};
-pub use parse::Command;
-pub(super) use postgres::until_stopped;
+pub use answer::{ResultMode, ResultRows, compare_values};
+pub use parse::ParsedStatement;
+pub(super) use postgres::run_until_stopped;
 
-use super::bind::Bind;
+use super::bind::BindValues;
 use super::checkpoints::Fence;
-use super::{Connection, Given, Kind};
+use super::{Connection, DbColumnType, RowSource};
 use afterload_core::error::{Error, Result};
-use afterload_core::table_name::{identifier, list};
+use afterload_core::table_name::{quote_identifier, quote_identifiers};
 
 /// What a statement is run with.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub struct StatementArgs {
     /// The values of its parameters; others are passed over.
-    pub values: Bind,
+    pub values: BindValues,
     /// What is kept of the rows that it gives.
-    pub keep: Keep,
+    pub result_mode: ResultMode,
     /// Ends when it should stop.
     pub stop: CancellationToken,
 }
 
 /// What a statement did.
 #[derive(Clone, Debug, Default)]
-pub struct Effect {
+pub struct StatementResult {
     /// Rows that it inserted, updated or deleted; for a `SELECT` those that it gave.
     pub affected: u64,
     /// The rows that it gave, if they were to be kept.
-    pub rows: Rows,
+    pub rows: ResultRows,
     /// The greatest value of the first column of the rows that it gave, if that was to be kept.
-    pub greatest: Option<Value>,
+    pub max_value: Option<Value>,
     /// How long its transaction has held its locks.
-    pub held: Duration,
+    pub lock_duration: Duration,
 }
 
 /// What is noted with a statement: the cursor, and whether nothing is left to do.
-pub type Noted = (String, bool);
+pub type Checkpoint = (String, bool);
 /// Says, once the effect of a statement is known, what is to be committed with it.
-pub type Note = Box<dyn FnOnce(&Effect) -> Result<Noted> + Send>;
+pub type CheckpointFn = Box<dyn FnOnce(&StatementResult) -> Result<Checkpoint> + Send>;
 
 /// What both databases need for one run of a statement.
-struct Job {
-    command: Command,
-    call: Call,
+struct StatementRun {
+    statement: ParsedStatement,
+    args: StatementArgs,
     /// On SQLite: rows of values in the order of the statement's parameters, with each of which it is run; none: it is run once,
     /// with those of the call.
-    rows: Option<Box<dyn Given>>,
+    row_source: Option<Box<dyn RowSource>>,
     writes: bool,
     fence: Option<Fence>,
-    note: Note,
+    checkpoint_fn: CheckpointFn,
 }
 
 impl Connection {
@@ -70,13 +70,20 @@ impl Connection {
     /// # Errors
     /// `step_stopped`, `sql_refused` for a statement that may write, `sql_result_too_large`, `sql_parameter_missing`, or those of
     /// the database.
-    pub async fn read(&self, command: &Command, call: Call) -> Result<Effect> {
-        if !command.reads() {
-            return Err(may_write());
+    pub async fn read_statement(&self, command: &ParsedStatement, call: StatementArgs) -> Result<StatementResult> {
+        if !command.is_read_only() {
+            return Err(may_write_error());
         }
-        let note: Note = Box::new(|_| Ok((String::new(), false)));
-        let job = Job { command: command.clone(), call, rows: None, writes: false, fence: None, note };
-        self.run(job).await.map(|(effect, _)| effect)
+        let note: CheckpointFn = Box::new(|_| Ok((String::new(), false)));
+        let job = StatementRun {
+            statement: command.clone(),
+            args: call,
+            row_source: None,
+            writes: false,
+            fence: None,
+            checkpoint_fn: note,
+        };
+        self.run_statement(job).await.map(|(effect, _)| effect)
     }
 
     /// Runs a statement in a transaction of its own, with what `note` makes of its effect. With a fence, that is
@@ -85,15 +92,23 @@ impl Connection {
     /// # Errors
     /// `lease_lost` if a later attempt has taken over; `connection_read_only`, `step_stopped`, `sql_result_too_large`,
     /// `sql_parameter_missing`, those of `note`, or those of the database.
-    pub async fn write(
+    pub async fn write_statement(
         &self,
-        command: &Command,
-        call: Call,
+        command: &ParsedStatement,
+        call: StatementArgs,
         fence: Option<&Fence>,
-        note: Note,
-    ) -> Result<(Effect, Noted)> {
-        self.writable()?;
-        self.run(Job { command: command.clone(), call, rows: None, writes: true, fence: fence.cloned(), note }).await
+        note: CheckpointFn,
+    ) -> Result<(StatementResult, Checkpoint)> {
+        self.ensure_writable()?;
+        self.run_statement(StatementRun {
+            statement: command.clone(),
+            args: call,
+            row_source: None,
+            writes: true,
+            fence: fence.cloned(),
+            checkpoint_fn: note,
+        })
+        .await
     }
 
     /// The same on SQLite for a statement that is run once for each of the rows, whose values are those of its parameters in
@@ -101,25 +116,32 @@ impl Connection {
     ///
     /// # Errors
     /// Those of [`Connection::write`].
-    pub async fn write_each(
+    pub async fn write_each_row(
         &self,
-        command: &Command,
-        (rows, call): (Box<dyn Given>, Call),
+        command: &ParsedStatement,
+        (rows, call): (Box<dyn RowSource>, StatementArgs),
         fence: Option<&Fence>,
-        note: Note,
-    ) -> Result<(Effect, Noted)> {
-        self.writable()?;
-        self.run(Job { command: command.clone(), call, rows: Some(rows), writes: true, fence: fence.cloned(), note })
-            .await
+        note: CheckpointFn,
+    ) -> Result<(StatementResult, Checkpoint)> {
+        self.ensure_writable()?;
+        self.run_statement(StatementRun {
+            statement: command.clone(),
+            args: call,
+            row_source: Some(rows),
+            writes: true,
+            fence: fence.cloned(),
+            checkpoint_fn: note,
+        })
+        .await
     }
 
-    async fn run(&self, mut job: Job) -> Result<(Effect, Noted)> {
-        job.stopped()?;
-        let command = &job.command;
-        if command.statement.dialect() != self.dialect() {
+    async fn run_statement(&self, mut job: StatementRun) -> Result<(StatementResult, Checkpoint)> {
+        job.check_stopped()?;
+        let command = &job.statement;
+        if command.sql.dialect() != self.dialect() {
             return Err(Error::permanent("internal_error", "the statement was read for another database"));
         }
-        job.call.values.retain(|name, _| command.takes(name));
+        job.args.values.retain(|name, _| command.has_parameter(name));
         match self {
             Self::Sqlite(database) => sqlite::run(database, job).await,
             Self::Postgres(database) => postgres::run(database, job).await,
@@ -131,60 +153,65 @@ impl Connection {
     /// # Errors
     /// `table_not_found`, `column_not_found`, `record_ambiguous` where several rows have the key, `sql_result_too_large`
     /// for a row of more than 1 MiB, or those of the database.
-    pub async fn record(
+    pub async fn fetch_record(
         &self,
         table: &str,
         key: &str,
         value: &Value,
         stop: &CancellationToken,
     ) -> Result<Option<Map<String, Value>>> {
-        let table = self.table(table).await?;
-        let key = &table.column(key)?.name;
+        let table = self.describe_table(table).await?;
+        let key = &table.find_column(key)?.name;
         let columns = match self {
             Self::Sqlite(_) => "*".to_owned(),
             // What has no shape of its own in JSON is read as PostgreSQL writes it.
             Self::Postgres(_) => {
                 let column = |name: &str, kind| match kind {
-                    Kind::Other => format!("CAST({0} AS text) AS {0}", identifier(name)),
-                    _ => list([name]),
+                    DbColumnType::Other => format!("CAST({0} AS text) AS {0}", quote_identifier(name)),
+                    _ => quote_identifiers([name]),
                 };
-                let columns = table.columns.iter().map(|found| column(&found.name, found.kind));
+                let columns = table.columns.iter().map(|found| column(&found.name, found.column_type));
                 columns.collect::<Vec<_>>().join(", ")
             }
         };
-        let sql = format!("SELECT {columns} FROM {} WHERE {} = :key LIMIT 2", table.name.quoted(), identifier(key));
-        let command = Command::parse(&sql, self.dialect())?;
-        let values = Bind::from([("key".to_owned(), value.clone())]);
-        let call = Call { values, keep: Keep::All { rows: 2, bytes: 2 << 20 }, stop: stop.clone() };
-        let rows = match self.read(&command, call).await {
+        let sql = format!(
+            "SELECT {columns} FROM {} WHERE {} = :key LIMIT 2",
+            table.name.to_quoted_sql(),
+            quote_identifier(key)
+        );
+        let command = ParsedStatement::parse(&sql, self.dialect())?;
+        let values = BindValues::from([("key".to_owned(), value.clone())]);
+        let call =
+            StatementArgs { values, result_mode: ResultMode::All { rows: 2, bytes: 2 << 20 }, stop: stop.clone() };
+        let rows = match self.read_statement(&command, call).await {
             // No row can have a key that its column cannot hold.
-            Err(error) if error.code() == postgres::NOT_OF_TYPE => Rows::default(),
+            Err(error) if error.code() == postgres::SQL_VALUE_INVALID_CODE => ResultRows::default(),
             read => read?.rows,
         };
         if rows.len() > 1 {
             let message = format!("several rows of `{}` have the same `{key}`", table.name);
-            return Err(
-                Error::permanent("record_ambiguous", message).hint("name a unique column as the `key` of the param")
-            );
+            return Err(Error::permanent("record_ambiguous", message)
+                .with_hint("name a unique column as the `key` of the param"));
         }
-        Ok((!rows.is_empty()).then(|| rows.map(0)))
+        Ok((!rows.is_empty()).then(|| rows.row_to_json(0)))
     }
 }
 
-impl Job {
-    fn stopped(&self) -> Result<()> {
-        if self.call.stop.is_cancelled() { Err(stopped()) } else { Ok(()) }
+impl StatementRun {
+    fn check_stopped(&self) -> Result<()> {
+        if self.args.stop.is_cancelled() { Err(stopped_error()) } else { Ok(()) }
     }
 }
 
 /// The code of a statement that was stopped.
-pub(super) const STOPPED: &str = "step_stopped";
+pub(super) const STEP_STOPPED_CODE: &str = "step_stopped";
 
 /// The error of a statement that was stopped; nothing of it has taken effect.
-pub(super) fn stopped() -> Error {
-    Error::stopped(STOPPED, "the statement was stopped")
+pub(super) fn stopped_error() -> Error {
+    Error::stopped(STEP_STOPPED_CODE, "the statement was stopped")
 }
 
-fn may_write() -> Error {
-    Error::permanent("sql_refused", "the statement may write where only reading is allowed").hint("write a `SELECT`")
+fn may_write_error() -> Error {
+    Error::permanent("sql_refused", "the statement may write where only reading is allowed")
+        .with_hint("write a `SELECT`")
 }

@@ -1,53 +1,55 @@
 //! What can be said of a statement before it runs.
 
-use super::super::bind::Statement;
-use super::super::tokens::{Token, tokens};
+use super::super::bind::ParameterizedSql;
+use super::super::tokens::{SqlToken, tokenize_sql};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
 /// What a statement may begin with. What controls transactions or outlives them (`BEGIN`, `SET`, `ATTACH`, `LISTEN`, …)
 /// would undo what is promised of steps.
-const BEGINNINGS: [&str; 16] = [
+const ALLOWED_FIRST_KEYWORDS: [&str; 16] = [
     "SELECT", "VALUES", "WITH", "INSERT", "REPLACE", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "CALL", "CREATE",
     "ALTER", "DROP", "COMMENT", "REFRESH", "ANALYZE",
 ];
-const CHANGES: [&str; 4] = ["INSERT", "UPDATE", "DELETE", "MERGE"];
+const WRITE_KEYWORDS: [&str; 4] = ["INSERT", "UPDATE", "DELETE", "MERGE"];
 
 /// One statement that a step may run.
 #[derive(Clone, Debug)]
-pub struct Command {
-    pub(crate) statement: Statement,
-    reads: bool,
+pub struct ParsedStatement {
+    pub(crate) sql: ParameterizedSql,
+    read_only: bool,
 }
 
-impl Command {
+impl ParsedStatement {
     /// Reads a statement.
     ///
     /// # Errors
     /// `sql_invalid` for text that is not one statement, `sql_refused` for statements of other kinds.
     pub fn parse(text: &str, dialect: Dialect) -> Result<Self> {
-        let statement = Statement::parse(text, dialect)?;
+        let statement = ParameterizedSql::parse(text, dialect)?;
         if !statement.is_single() {
-            return Err(Error::permanent("sql_invalid", "there is more than one statement").hint("use several steps"));
+            return Err(
+                Error::permanent("sql_invalid", "there is more than one statement").with_hint("use several steps")
+            );
         }
-        let words = tokens(text, dialect)?.into_iter().filter_map(|token| match token {
-            Token::Other(word) => Some(word.to_ascii_uppercase()),
-            Token::Parameter(name) => Some(format!(":{name}")),
-            Token::Blank(_) | Token::Semicolon => None,
+        let words = tokenize_sql(text, dialect)?.into_iter().filter_map(|token| match token {
+            SqlToken::Other(word) => Some(word.to_ascii_uppercase()),
+            SqlToken::Parameter(name) => Some(format!(":{name}")),
+            SqlToken::Blank(_) | SqlToken::Semicolon => None,
         });
         let words: Vec<String> = words.collect();
         let first = words.first().map(String::as_str).unwrap_or_default();
-        if !BEGINNINGS.contains(&first) {
-            let known = BEGINNINGS.map(|word| format!("`{word}`")).join(", ");
+        if !ALLOWED_FIRST_KEYWORDS.contains(&first) {
+            let known = ALLOWED_FIRST_KEYWORDS.map(|word| format!("`{word}`")).join(", ");
             let message = format!("a statement cannot begin with `{}`", first.chars().take(40).collect::<String>());
-            return Err(Error::permanent("sql_refused", message).hint(format!("it may begin with {known}")));
+            return Err(Error::permanent("sql_refused", message).with_hint(format!("it may begin with {known}")));
         }
         let reads = match first {
             "SELECT" | "VALUES" => true,
-            "WITH" => !words.iter().any(|word| CHANGES.contains(&word.as_str())),
+            "WITH" => !words.iter().any(|word| WRITE_KEYWORDS.contains(&word.as_str())),
             _ => false,
         };
-        Ok(Self { statement, reads })
+        Ok(Self { sql: statement, read_only: reads })
     }
 
     /// Reads a statement before it is known which database runs it.
@@ -63,18 +65,18 @@ impl Command {
     }
 
     /// The names of its parameters.
-    pub fn names(&self) -> &[String] {
-        self.statement.names()
+    pub fn parameter_names(&self) -> &[String] {
+        self.sql.parameter_names()
     }
 
     /// Whether it has a parameter of this name.
-    pub fn takes(&self, name: &str) -> bool {
-        self.names().iter().any(|known| known == name)
+    pub fn has_parameter(&self, name: &str) -> bool {
+        self.parameter_names().iter().any(|known| known == name)
     }
 
     /// Whether it changes nothing, as far as its text tells; the database holds it to that.
-    pub fn reads(&self) -> bool {
-        self.reads
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
     }
 }
 
@@ -91,12 +93,13 @@ mod tests {
             "INSERT INTO t VALUES (';')",
         ] {
             for dialect in Dialect::ALL {
-                Command::parse(text, dialect).expect(text);
+                ParsedStatement::parse(text, dialect).expect(text);
             }
         }
-        let command = Command::parse("DELETE FROM t WHERE a = :a AND b = :b OR c = :a;", Dialect::Sqlite).unwrap();
-        assert_eq!(command.statement.numbered(), "DELETE FROM t WHERE a = ?1 AND b = ?2 OR c = ?1");
-        assert_eq!(command.names(), ["a", "b"]);
+        let command =
+            ParsedStatement::parse("DELETE FROM t WHERE a = :a AND b = :b OR c = :a;", Dialect::Sqlite).unwrap();
+        assert_eq!(command.sql.to_numbered_sql(), "DELETE FROM t WHERE a = ?1 AND b = ?2 OR c = ?1");
+        assert_eq!(command.parameter_names(), ["a", "b"]);
     }
 
     #[test]
@@ -119,16 +122,16 @@ mod tests {
             ("(SELECT 1)", "sql_refused"),
         ] {
             for dialect in Dialect::ALL {
-                assert_eq!(Command::parse(text, dialect).unwrap_err().code(), code, "{text}");
+                assert_eq!(ParsedStatement::parse(text, dialect).unwrap_err().code(), code, "{text}");
             }
-            assert_eq!(Command::parse_any(text).unwrap_err().code(), code, "{text}");
+            assert_eq!(ParsedStatement::parse_any(text).unwrap_err().code(), code, "{text}");
         }
         // What is one string in one dialect is none in the other.
         let text = r"SELECT '\'; DELETE FROM t; --'";
         for dialect in Dialect::ALL {
-            assert_eq!(Command::parse(text, dialect).unwrap_err().code(), "sql_invalid", "{text}");
+            assert_eq!(ParsedStatement::parse(text, dialect).unwrap_err().code(), "sql_invalid", "{text}");
         }
-        assert!(Command::parse_any("SELECT $$ ; $$").is_ok());
+        assert!(ParsedStatement::parse_any("SELECT $$ ; $$").is_ok());
     }
 
     #[test]
@@ -141,7 +144,7 @@ mod tests {
             ("UPDATE t SET a = 1", false),
             ("CREATE TABLE t (a INTEGER)", false),
         ] {
-            assert_eq!(Command::parse_any(text).unwrap().reads(), reads, "{text}");
+            assert_eq!(ParsedStatement::parse_any(text).unwrap().is_read_only(), reads, "{text}");
         }
     }
 }

@@ -7,70 +7,75 @@ use rusqlite::TransactionBehavior;
 use rusqlite::types::ValueRef;
 use serde_json::Value;
 
-use super::answer::Taker;
-use super::{Effect, Job, Noted};
-use crate::bind::native;
-use crate::sqlite::{Sqlite, failed};
-use crate::{Given, Plain};
+use super::answer::RowCollector;
+use super::{Checkpoint, StatementResult, StatementRun};
+use crate::bind::to_sqlite_value;
+use crate::sqlite::{SqliteDatabase, map_sqlite_error};
+use crate::{RowSource, Scalar};
 use afterload_core::clock;
 use afterload_core::error::Result;
 
-pub(super) async fn run(database: &Sqlite, job: Job) -> Result<(Effect, Noted)> {
-    let stop = job.call.stop.clone();
-    let statements = database.statements.clone();
+pub(super) async fn run(database: &SqliteDatabase, job: StatementRun) -> Result<(StatementResult, Checkpoint)> {
+    let stop = job.args.stop.clone();
+    let statements = database.checkpoint_sql.clone();
     let work = move |connection: &mut rusqlite::Connection| {
         let behavior = if job.writes { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
-        let transaction = connection.transaction_with_behavior(behavior).map_err(failed)?;
+        let transaction = connection.transaction_with_behavior(behavior).map_err(map_sqlite_error)?;
         let begun = Instant::now();
         // Waiting for the lock cannot be interrupted.
-        job.stopped()?;
+        job.check_stopped()?;
         if let Some(fence) = &job.fence
-            && transaction.execute(&statements.fence(), (&fence.key, fence.epoch)).map_err(failed)? == 0
+            && transaction
+                .execute(&statements.check_epoch(), (&fence.checkpoint_key, fence.epoch))
+                .map_err(map_sqlite_error)?
+                == 0
         {
-            return Err(fence.lost());
+            return Err(fence.lease_lost_error());
         }
-        let mut effect = match &job.rows {
-            Some(rows) => execute_each(&transaction, &job, rows.as_ref())?,
+        let mut effect = match &job.row_source {
+            Some(rows) => execute_each_row(&transaction, &job, rows.as_ref())?,
             None => execute(&transaction, &job)?,
         };
-        let Job { fence, note, call, .. } = job;
+        let StatementRun { fence, checkpoint_fn: note, args: call, .. } = job;
         let noted = note(&effect)?;
         if let Some(fence) = fence {
-            let now = clock::now();
-            let values = (&noted.0, now, noted.1.then_some(now), &fence.key);
-            transaction.execute(&statements.advance(), values).map_err(failed)?;
+            let now = clock::now_millis();
+            let values = (&noted.0, now, noted.1.then_some(now), &fence.checkpoint_key);
+            transaction.execute(&statements.update_cursor(), values).map_err(map_sqlite_error)?;
         }
         if call.stop.is_cancelled() {
-            return Err(super::stopped());
+            return Err(super::stopped_error());
         }
         failpoint!("statement.before_commit");
-        transaction.commit().map_err(failed)?;
+        transaction.commit().map_err(map_sqlite_error)?;
         failpoint!("statement.after_commit");
-        effect.held = begun.elapsed();
+        effect.lock_duration = begun.elapsed();
         Ok((effect, noted))
     };
-    database.stoppable(&stop, work).await
+    database.run_interruptible(&stop, work).await
 }
 
-fn execute(connection: &rusqlite::Connection, job: &Job) -> Result<Effect> {
-    let bound = job.command.statement.for_sqlite(&job.call.values)?;
-    let mut statement = connection.prepare(&bound.sql).map_err(failed)?;
+fn execute(connection: &rusqlite::Connection, job: &StatementRun) -> Result<StatementResult> {
+    let bound = job.statement.sql.bind_for_sqlite(&job.args.values)?;
+    let mut statement = connection.prepare(&bound.sql).map_err(map_sqlite_error)?;
     let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
     let reads = statement.readonly();
     if !reads && !job.writes {
-        return Err(super::may_write());
+        return Err(super::may_write_error());
     }
     let before = connection.total_changes();
-    let mut taker = Taker::new(job.call.keep);
-    let mut rows = statement.query(rusqlite::params_from_iter(bound.values)).map_err(failed)?;
-    while let Some(row) = rows.next().map_err(failed)? {
+    let mut taker = RowCollector::new(job.args.result_mode);
+    let mut rows = statement.query(rusqlite::params_from_iter(bound.values)).map_err(map_sqlite_error)?;
+    while let Some(row) = rows.next().map_err(map_sqlite_error)? {
         if !names.is_empty() {
-            taker.row(names.iter().map(String::as_str), |index| Ok(json(row.get_ref(index).map_err(failed)?)))?;
+            taker.collect_row(names.iter().map(String::as_str), |index| {
+                Ok(to_json_value(row.get_ref(index).map_err(map_sqlite_error)?))
+            })?;
         }
     }
     drop(rows);
     let affected = match reads {
-        true => taker.given(),
+        true => taker.row_count(),
         // What changes no rows, such as `CREATE TABLE`, leaves the count of the statement before.
         false if connection.total_changes() == before => 0,
         false => connection.changes(),
@@ -78,27 +83,31 @@ fn execute(connection: &rusqlite::Connection, job: &Job) -> Result<Effect> {
     Ok(taker.finish(affected))
 }
 
-fn execute_each(connection: &rusqlite::Connection, job: &Job, rows: &dyn Given) -> Result<Effect> {
-    let mut statement = connection.prepare(&job.command.statement.numbered()).map_err(failed)?;
+fn execute_each_row(
+    connection: &rusqlite::Connection,
+    job: &StatementRun,
+    rows: &dyn RowSource,
+) -> Result<StatementResult> {
+    let mut statement = connection.prepare(&job.statement.sql.to_numbered_sql()).map_err(map_sqlite_error)?;
     let mut affected = 0;
-    for row in 0..rows.rows() {
+    for row in 0..rows.row_count() {
         for place in 0..statement.parameter_count() {
-            match rows.value(row, place) {
-                Plain::Null => statement.raw_bind_parameter(place + 1, rusqlite::types::Null),
-                Plain::Whole(number) => statement.raw_bind_parameter(place + 1, number),
-                Plain::Real(number) => statement.raw_bind_parameter(place + 1, number),
-                Plain::Text(text) => statement.raw_bind_parameter(place + 1, text.as_ref()),
-                Plain::Json(value) => statement.raw_bind_parameter(place + 1, native(value)),
+            match rows.value_at(row, place) {
+                Scalar::Null => statement.raw_bind_parameter(place + 1, rusqlite::types::Null),
+                Scalar::Integer(number) => statement.raw_bind_parameter(place + 1, number),
+                Scalar::Float(number) => statement.raw_bind_parameter(place + 1, number),
+                Scalar::Text(text) => statement.raw_bind_parameter(place + 1, text.as_ref()),
+                Scalar::Json(value) => statement.raw_bind_parameter(place + 1, to_sqlite_value(value)),
             }
-            .map_err(failed)?;
+            .map_err(map_sqlite_error)?;
         }
-        affected += statement.raw_execute().map_err(failed)? as u64;
+        affected += statement.raw_execute().map_err(map_sqlite_error)? as u64;
     }
-    Ok(Effect { affected, ..Effect::default() })
+    Ok(StatementResult { affected, ..StatementResult::default() })
 }
 
 /// Bytes are shown as PostgreSQL shows them.
-fn json(value: ValueRef<'_>) -> Value {
+fn to_json_value(value: ValueRef<'_>) -> Value {
     match value {
         ValueRef::Null => Value::Null,
         ValueRef::Integer(number) => number.into(),

@@ -63,7 +63,7 @@ async fn a_key_does_what_its_scopes_say_and_no_more() {
     assert_eq!(pipelines["refused"], json!([]));
     assert_eq!(stage.get(&writer, "/v1/pipelines/quiet").await.code(), "pipeline_not_found");
     assert_eq!(stage.get(&writer, "/v1/pipelines/contacts-import").await.json().get("source"), None);
-    stage.db.delete_key(reader.split('_').nth(1).unwrap()).await.unwrap();
+    stage.db.delete_api_key(reader.split('_').nth(1).unwrap()).await.unwrap();
     assert_eq!(stage.get(&reader, &path).await.code(), "key_invalid");
 }
 
@@ -134,13 +134,13 @@ async fn pages_of_other_origins_read_what_the_token_allows_and_no_more() {
 async fn files_are_named_only_by_those_who_may() {
     let stage = Stage::new().await;
     for bucket in ["uploads", "secret"] {
-        stage.objects.put(bucket, "a/b.csv", "text/csv", "a,b\n".into()).await.unwrap();
+        stage.objects.put_object(bucket, "a/b.csv", "text/csv", "a,b\n".into()).await.unwrap();
     }
     let key = stage.key(&["runs:write"]).await;
     let run = stage.run(&key, json!({ "file": "s3://uploads/a/b.csv" })).await;
     assert_eq!(run.status, 202, "{:?}", run.bytes);
     let file = &run.json()["params"]["file"];
-    let pinned = stage.objects.head("uploads", "a/b.csv").await.unwrap();
+    let pinned = stage.objects.head_object("uploads", "a/b.csv").await.unwrap();
     assert_eq!((&file["etag"], &file["size"], &file["name"]), (&json!(pinned.etag), &json!(4), &json!("b.csv")));
 
     let secret = json!({ "bucket": "secret", "key": "a/b.csv", "name": "b.csv" });

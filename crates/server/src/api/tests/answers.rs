@@ -102,8 +102,8 @@ async fn refusals_about_files_have_the_same_shape() {
     let artifact = |run: &serde_json::Value| format!("/v1/artifacts/{}", run["artifacts"][0]["id"].as_str().unwrap());
     let (kept, gone) = (stage.send(upload("kept")).await.json(), stage.send(upload("gone")).await.json());
     let place = |field: &str| gone["params"]["file"][field].as_str().unwrap();
-    stage.objects.delete(place("bucket"), place("key")).await.unwrap();
-    stage.objects.put("uploads", "a.csv", "text/csv", "a".into()).await.unwrap();
+    stage.objects.delete_object(place("bucket"), place("key")).await.unwrap();
+    stage.objects.put_object("uploads", "a.csv", "text/csv", "a".into()).await.unwrap();
     let stale = json!({ "params": { "file": { "bucket": "uploads", "key": "a.csv", "etag": "other" } } });
     let mut range = get(&admin, &artifact(&kept));
     range.headers_mut().insert("range", "bytes=4-".parse().unwrap());

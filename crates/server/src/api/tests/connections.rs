@@ -85,7 +85,9 @@ async fn a_client_that_hangs_up_takes_its_files_along() {
     uploads(&stage, 1).await;
     drop(stream);
     uploads(&stage, 0).await;
-    assert!(stage.db.runs(&afterload_state::RunFilter { limit: 1, ..Default::default() }).await.unwrap().is_empty());
+    assert!(
+        stage.db.list_runs(&afterload_state::RunFilter { limit: 1, ..Default::default() }).await.unwrap().is_empty()
+    );
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ async fn parameters_come_as_parts_or_as_json() {
         params["extras"].as_array().unwrap().iter().map(|file| file["name"].clone()).collect()
     };
     assert_eq!(names(&given(many)), ["1", "2"]);
-    stage.objects.put("uploads", "a.csv", "text/csv", "a".into()).await.unwrap();
+    stage.objects.put_object("uploads", "a.csv", "text/csv", "a".into()).await.unwrap();
     let named = send(&stage, &[("name=\"file\"", b"s3://uploads/a.csv")]).await;
     assert_eq!(given(named)["file"]["key"], "a.csv");
     let html = send(&stage, &[("name=\"email\"", b""), ("name=\"active\"", b"on"), ("name=\"extras\"", b"")]).await;
@@ -163,7 +163,7 @@ async fn a_head_without_end_is_refused_before_it_fills_the_memory() {
 async fn too_many_uploads_at_once_are_put_off() {
     let stage = Stage::new().await;
     let file: Part<'_> = ("name=\"file\"; filename=\"a.csv\"", b"a");
-    let under_way: Vec<_> = std::iter::from_fn(|| stage.app.room()).collect();
+    let under_way: Vec<_> = std::iter::from_fn(|| stage.app.try_form_permit()).collect();
     let refused = send(&stage, &[file]).await;
     assert_eq!((refused.status.as_u16(), refused.code().as_str()), (503, "too_many_uploads"));
     assert_eq!(refused.headers["retry-after"], "5");
@@ -172,6 +172,6 @@ async fn too_many_uploads_at_once_are_put_off() {
     for _ in 0..3 {
         assert_eq!(send(&stage, &[file]).await.status, 202);
     }
-    let room: Vec<_> = std::iter::from_fn(|| stage.app.room()).collect();
-    assert_eq!(room.len(), crate::api::app::MOST_FORMS, "all room is given back");
+    let room: Vec<_> = std::iter::from_fn(|| stage.app.try_form_permit()).collect();
+    assert_eq!(room.len(), crate::api::app::MAX_PARALLEL_FORMS, "all room is given back");
 }

@@ -76,7 +76,7 @@ async fn a_file_that_is_gone_says_so() {
     let file = uploaded(&stage).await;
     let (bucket, key) = (file["bucket"].as_str().unwrap(), file["key"].as_str().unwrap());
     assert!(stage.exists(bucket, key).await);
-    stage.objects.delete(bucket, key).await.unwrap();
+    stage.objects.delete_object(bucket, key).await.unwrap();
     let gone = ask(&stage, &file, "GET", &[]).await;
     assert_eq!((gone.status.as_u16(), gone.code().as_str()), (410, "artifact_gone"));
     let reader = stage.key(&["runs:read:quiet"]).await;

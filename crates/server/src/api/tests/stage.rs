@@ -15,28 +15,29 @@ use tower::ServiceExt;
 
 use crate::api::openapi::tests::is_documented;
 use crate::api::{
-    App, Catalogue, Fault, Live, LivePipeline, LiveStep, RefusedFile, ServerConfig, Start, make_key, observed, routes,
+    ApiState, DiagnosticView, PipelineList, PipelineRegistry, PipelineSummary, RefusedFile, ServerConfig, StartRun,
+    StepSummary, api_routes, create_api_key, with_common_layers,
 };
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::redact::Redactor;
 use afterload_core::secret::Secret;
 use afterload_core::units::ByteSize;
-use afterload_egress::{Http, HttpConfig, HttpLimits, Webhooks, WebhooksConfig};
-use afterload_engine::{Engine, EngineConfig, NewRun, Parts, RecordSource, RetentionConfig, Started};
+use afterload_egress::{EgressClient, HttpConfig, HttpLimits, WebhookSigner, WebhooksConfig};
+use afterload_engine::{Engine, EngineConfig, EngineDeps, NewRun, RecordSource, RetentionConfig, StartOutcome};
 use afterload_metrics::Metrics;
-use afterload_object_store::{Objects, ObjectsConfig};
+use afterload_object_store::{ObjectStore, ObjectsConfig};
 use afterload_pipeline::Param;
-use afterload_pipeline::params::{RecordRule, bind};
-use afterload_s3_server::{self as embedded, Embedded};
-use afterload_state::{Db, Definition, RunRecord, RunStatus};
+use afterload_pipeline::params::{RecordRule, bind_params};
+use afterload_s3_server::{self as embedded, EmbeddedStore};
+use afterload_state::{Db, DefinitionRecord, RunRecord, RunStatus};
 
 /// What a test works with.
 pub(super) struct Stage {
     pub router: Router,
-    pub app: App,
+    pub app: ApiState,
     pub db: Db,
-    pub objects: Objects,
+    pub objects: ObjectStore,
     pub admin: String,
     _store: DropGuard,
     folder: tempfile::TempDir,
@@ -53,29 +54,30 @@ impl Stage {
     pub(super) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let db = Db::open(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
-        let definition = |name: &str| Definition { name: name.into(), digest: name.into(), source: String::new() };
-        db.publish(&[definition("contacts-import"), definition("quiet")], &[]).await.unwrap();
+        let definition =
+            |name: &str| DefinitionRecord { name: name.into(), digest: name.into(), source: String::new() };
+        db.replace_live_definitions(&[definition("contacts-import"), definition("quiet")], &[]).await.unwrap();
         let (objects, store) = objects(folder.path()).await;
-        let (webhooks, redactor) = (Webhooks::new(&WebhooksConfig::default(), ""), Redactor::new([]));
-        let parts = Parts {
+        let (webhooks, redactor) = (WebhookSigner::new(&WebhooksConfig::default(), ""), Redactor::new([]));
+        let parts = EngineDeps {
             db: db.clone(),
             config: engine_config(),
             objects: objects.clone(),
             records: Arc::new(NoRecords),
-            http: Http::new(&HttpConfig::default(), &HttpLimits::default(), webhooks, redactor.clone()),
+            http: EgressClient::new(&HttpConfig::default(), &HttpLimits::default(), webhooks, redactor.clone()),
             redactor,
             metrics: Metrics::default(),
             steps: Vec::new(),
         };
         let engine = Engine::open(parts).await.unwrap();
-        let live = Live::default();
-        live.publish(catalogue());
-        let app =
-            App::assemble(engine, server_config(), player(db.clone()), live, json!({ "type": "object" })).unwrap();
-        let routes = routes().route("/panic", axum::routing::get(panicking));
-        let router = observed(routes, app.engine().metrics()).with_state(app.clone());
-        let (key, admin) = make_key("admin", &["admin".into()], &[]).unwrap();
-        db.insert_key(&key).await.unwrap();
+        let live = PipelineRegistry::default();
+        live.replace_list(catalogue());
+        let app = ApiState::with_start(engine, server_config(), player(db.clone()), live, json!({ "type": "object" }))
+            .unwrap();
+        let routes = api_routes().route("/panic", axum::routing::get(panicking));
+        let router = with_common_layers(routes, app.engine().metrics()).with_state(app.clone());
+        let (key, admin) = create_api_key("admin", &["admin".into()], &[]).unwrap();
+        db.insert_api_key(&key).await.unwrap();
         Self { router, app, db, objects, admin, _store: store, folder }
     }
 
@@ -87,8 +89,8 @@ impl Stage {
     /// A new key with these scopes and the bucket `uploads`.
     pub(super) async fn key(&self, scopes: &[&str]) -> String {
         let scopes: Vec<_> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
-        let (key, text) = make_key("test", &scopes, &["uploads".into()]).unwrap();
-        self.db.insert_key(&key).await.unwrap();
+        let (key, text) = create_api_key("test", &scopes, &["uploads".into()]).unwrap();
+        self.db.insert_api_key(&key).await.unwrap();
         text
     }
 
@@ -124,7 +126,7 @@ impl Stage {
 
     /// True if there is such an object.
     pub(super) async fn exists(&self, bucket: &str, key: &str) -> bool {
-        self.objects.head(bucket, key).await.is_ok()
+        self.objects.head_object(bucket, key).await.is_ok()
     }
 }
 
@@ -162,15 +164,15 @@ pub(super) fn filters() -> insta::Settings {
     settings
 }
 
-fn catalogue() -> Catalogue {
-    let pipeline = |name: &str, params: Value| LivePipeline {
+fn catalogue() -> PipelineList {
+    let pipeline = |name: &str, params: Value| PipelineSummary {
         name: name.into(),
         description: Some("For tests".into()),
         digest: name.into(),
         triggers: Vec::new(),
         params: params.as_object().cloned().unwrap_or_default(),
         declared: if name == "quiet" { BTreeMap::new() } else { declared() },
-        steps: vec![LiveStep { id: "import".into(), uses: "csv.import".into(), mode: "background" }],
+        steps: vec![StepSummary { id: "import".into(), uses: "csv.import".into(), mode: "background" }],
         paused_at: None,
         source: Some(format!("name: {name}\n")),
     };
@@ -179,14 +181,14 @@ fn catalogue() -> Catalogue {
         "extras": { "type": "list", "items": { "type": "file" }, "required": false },
         "email": { "type": "email", "default": "ops@example.com" },
     });
-    let fault = Fault {
+    let fault = DiagnosticView {
         line: 3,
         col: 5,
         code: "definition_invalid",
         message: "unknown field `step`".into(),
         hint: Some("did you mean `steps`".into()),
     };
-    Catalogue {
+    PipelineList {
         pipelines: vec![pipeline("quiet", json!({})), pipeline("contacts-import", params)],
         refused: vec![RefusedFile { file: "pipelines/broken.yaml".into(), problems: vec![fault] }],
     }
@@ -204,18 +206,18 @@ fn declared() -> BTreeMap<String, Param> {
 }
 
 /// Stores runs as the engine does, without steps. A parameter `email` of `unavailable` stands for a database that fails.
-fn player(db: Db) -> Start {
+fn player(db: Db) -> StartRun {
     Arc::new(move |run| {
         let db = db.clone();
         Box::pin(async move { play(&db, run).await })
     })
 }
 
-async fn play(db: &Db, run: NewRun) -> Result<Started> {
+async fn play(db: &Db, run: NewRun) -> Result<StartOutcome> {
     if run.params.get("email").is_some_and(|email| email == "unavailable") {
         return Err(Error::transient("database_unavailable", "a secret about the database"));
     }
-    bind(&declared(), run.params.clone())?;
+    bind_params(&declared(), run.params.clone())?;
     let record = RunRecord {
         id: run.id,
         digest: run.pipeline.clone(),
@@ -228,10 +230,10 @@ async fn play(db: &Db, run: NewRun) -> Result<Started> {
         revision: 1,
         run_at: run.run_at,
         cancel_requested_at: None,
-        created_at: clock::now(),
+        created_at: clock::now_millis(),
         started_at: None,
         finished_at: None,
-        place: None,
+        concurrency_slot: None,
     };
     let mut tx = db.begin().await?;
     tx.insert_run(&record).await?;
@@ -240,7 +242,7 @@ async fn play(db: &Db, run: NewRun) -> Result<Started> {
         tx.insert_artifact(&file.artifact_id.unwrap(), &record.id, None, &shape).await?;
     }
     tx.commit().await?;
-    Ok(Started::New(Box::new(record)))
+    Ok(StartOutcome::Created(Box::new(record)))
 }
 
 const BASE_URL: &str = "http://127.0.0.1:8080";
@@ -289,16 +291,16 @@ impl RecordSource for NoRecords {
     }
 }
 
-async fn objects(folder: &std::path::Path) -> (Objects, DropGuard) {
+async fn objects(folder: &std::path::Path) -> (ObjectStore, DropGuard) {
     let folder = folder.join("objects");
-    let credentials = embedded::load_or_make_credentials(&folder).unwrap();
-    let listener = embedded::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let store = Embedded::open(&folder, credentials).unwrap();
+    let credentials = embedded::load_or_create_credentials(&folder).unwrap();
+    let listener = embedded::bind_listener(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let store = EmbeddedStore::open(&folder, credentials).unwrap();
     let stop = CancellationToken::new();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
     tokio::spawn(store.serve(listener, stop.clone()));
-    let objects = Objects::connect(&ObjectsConfig::default(), Some(store.access(endpoint))).await.unwrap();
+    let objects = ObjectStore::connect(&ObjectsConfig::default(), Some(store.access(endpoint))).await.unwrap();
     for bucket in ["artifacts", "uploads", "secret"] {
         objects.ensure_bucket(bucket).await.unwrap();
     }

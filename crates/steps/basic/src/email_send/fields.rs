@@ -9,13 +9,13 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use afterload_core::file::File;
-use afterload_pipeline::Dynamic;
+use afterload_pipeline::Templated;
 
 /// One address or a list of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Addresses(Vec<String>);
+pub struct MailAddresses(Vec<String>);
 
-impl Addresses {
+impl MailAddresses {
     /// The addresses as they were written.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
@@ -24,30 +24,30 @@ impl Addresses {
 
 /// Files to link to, in the order in which they were written.
 #[derive(Clone, Debug, Default)]
-pub struct Links(pub(super) Vec<(String, Dynamic<Option<File>>)>);
+pub struct MailLinks(pub(super) Vec<(String, Templated<Option<File>>)>);
 
 /// Files to attach, in the order in which they were written.
 #[derive(Clone, Debug, Default)]
-pub struct Attach(pub(super) Vec<Dynamic<Option<File>>>);
+pub struct AttachedFiles(pub(super) Vec<Templated<Option<File>>>);
 
-struct AddressesVisitor;
+struct MailAddressesVisitor;
 
-impl<'de> Visitor<'de> for AddressesVisitor {
-    type Value = Addresses;
+impl<'de> Visitor<'de> for MailAddressesVisitor {
+    type Value = MailAddresses;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an e-mail address or a list of them")
     }
 
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Addresses, E> {
-        Ok(Addresses(vec![text.to_owned()]))
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<MailAddresses, E> {
+        Ok(MailAddresses(vec![text.to_owned()]))
     }
 
-    fn visit_unit<E: serde::de::Error>(self) -> Result<Addresses, E> {
-        Ok(Addresses::default())
+    fn visit_unit<E: serde::de::Error>(self) -> Result<MailAddresses, E> {
+        Ok(MailAddresses::default())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Addresses, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<MailAddresses, A::Error> {
         let mut addresses = Vec::new();
         while let Some(item) = items.next_element::<serde_json::Value>()? {
             match item {
@@ -55,17 +55,17 @@ impl<'de> Visitor<'de> for AddressesVisitor {
                 other => return Err(A::Error::custom(format!("expected an e-mail address, found `{other}`"))),
             }
         }
-        Ok(Addresses(addresses))
+        Ok(MailAddresses(addresses))
     }
 }
 
-impl<'de> Deserialize<'de> for Addresses {
+impl<'de> Deserialize<'de> for MailAddresses {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AddressesVisitor)
+        deserializer.deserialize_any(MailAddressesVisitor)
     }
 }
 
-impl JsonSchema for Addresses {
+impl JsonSchema for MailAddresses {
     fn inline_schema() -> bool {
         true
     }
@@ -79,40 +79,40 @@ impl JsonSchema for Addresses {
     }
 }
 
-struct AttachVisitor;
+struct AttachedFilesVisitor;
 
-impl<'de> Visitor<'de> for AttachVisitor {
-    type Value = Attach;
+impl<'de> Visitor<'de> for AttachedFilesVisitor {
+    type Value = AttachedFiles;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a file such as `${{ … }}`, or a list of files")
     }
 
-    fn visit_unit<E: serde::de::Error>(self) -> Result<Attach, E> {
-        Ok(Attach::default())
+    fn visit_unit<E: serde::de::Error>(self) -> Result<AttachedFiles, E> {
+        Ok(AttachedFiles::default())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Attach, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<AttachedFiles, A::Error> {
         let mut files = Vec::new();
         while let Some(file) = items.next_element()? {
             files.push(file);
         }
-        Ok(Attach(files))
+        Ok(AttachedFiles(files))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Attach, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<AttachedFiles, A::Error> {
         let file = File::deserialize(MapAccessDeserializer::new(fields))?;
-        Ok(Attach(vec![Dynamic::Value(Some(file))]))
+        Ok(AttachedFiles(vec![Templated::Value(Some(file))]))
     }
 }
 
-impl<'de> Deserialize<'de> for Attach {
+impl<'de> Deserialize<'de> for AttachedFiles {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AttachVisitor)
+        deserializer.deserialize_any(AttachedFilesVisitor)
     }
 }
 
-impl JsonSchema for Attach {
+impl JsonSchema for AttachedFiles {
     fn inline_schema() -> bool {
         true
     }
@@ -122,36 +122,36 @@ impl JsonSchema for Attach {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let files = generator.subschema_for::<Vec<Dynamic<Option<File>>>>();
+        let files = generator.subschema_for::<Vec<Templated<Option<File>>>>();
         json_schema!({ "anyOf": [generator.subschema_for::<Option<File>>(), files] })
     }
 }
 
-struct LinksVisitor;
+struct MailLinksVisitor;
 
-impl<'de> Visitor<'de> for LinksVisitor {
-    type Value = Links;
+impl<'de> Visitor<'de> for MailLinksVisitor {
+    type Value = MailLinks;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("labels with the file that each links to")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Links, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<MailLinks, A::Error> {
         let mut links = Vec::new();
         while let Some(entry) = entries.next_entry()? {
             links.push(entry);
         }
-        Ok(Links(links))
+        Ok(MailLinks(links))
     }
 }
 
-impl<'de> Deserialize<'de> for Links {
+impl<'de> Deserialize<'de> for MailLinks {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(LinksVisitor)
+        deserializer.deserialize_map(MailLinksVisitor)
     }
 }
 
-impl JsonSchema for Links {
+impl JsonSchema for MailLinks {
     fn inline_schema() -> bool {
         true
     }
@@ -161,6 +161,6 @@ impl JsonSchema for Links {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "object", "additionalProperties": generator.subschema_for::<Dynamic<Option<File>>>() })
+        json_schema!({ "type": "object", "additionalProperties": generator.subschema_for::<Templated<Option<File>>>() })
     }
 }

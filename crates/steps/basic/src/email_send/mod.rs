@@ -8,14 +8,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use fields::{Addresses, Attach, Links};
+pub use fields::{AttachedFiles, MailAddresses, MailLinks};
 
 use afterload_core::error::Result;
-use afterload_core::units::Duration;
+use afterload_core::units::HumanDuration;
 use afterload_mailer::{Mailer, check_address, check_sender, check_text};
-use afterload_object_store::Objects;
-use afterload_pipeline::{Check, Dynamic};
-use afterload_step_api::{Context, Step};
+use afterload_object_store::ObjectStore;
+use afterload_pipeline::{Templated, Validator};
+use afterload_step_api::{Step, StepContext};
 
 /// Sends a mail, one copy per recipient. Promise: at least once and never silently lost; a copy that is known to have left is
 /// not sent again by a retry, and every copy of the same mail to the same recipient carries the same Message-ID.
@@ -25,45 +25,45 @@ use afterload_step_api::{Context, Step};
 #[serde(deny_unknown_fields)]
 pub struct EmailSend {
     /// Who receives it: one address or a list, each `ops@example.com` or `Ops <ops@example.com>`.
-    pub to: Dynamic<Addresses>,
+    pub to: Templated<MailAddresses>,
     /// Who receives a copy.
     #[serde(default)]
-    pub cc: Dynamic<Addresses>,
+    pub cc: Templated<MailAddresses>,
     /// Who receives a copy that the others are not told of.
     #[serde(default)]
-    pub bcc: Dynamic<Addresses>,
+    pub bcc: Templated<MailAddresses>,
     /// Where answers go, if not to the sender.
     #[serde(default)]
-    pub reply_to: Option<Dynamic<String>>,
+    pub reply_to: Option<Templated<String>>,
     /// The sender; default `mail.from` of the configuration.
     #[serde(default)]
-    pub from: Option<Dynamic<String>>,
+    pub from: Option<Templated<String>>,
     /// The subject; takes the place of the template's.
     #[serde(default)]
-    pub subject: Option<Dynamic<String>>,
+    pub subject: Option<Templated<String>>,
     /// The name of a folder under `templates/email/` with `subject.txt`, `body.txt` and `body.html` (one body may be missing).
     /// The styles of the HTML are written into its elements, where mail programs look for them.
     #[serde(default)]
     pub template: Option<String>,
     /// The mail as plain text, instead of a template; needs a `subject`.
     #[serde(default)]
-    pub body: Option<Dynamic<String>>,
+    pub body: Option<Templated<String>>,
     /// What the template can name, beside `run` (`id`, `url`, `pipeline`), `links` (each `label`, `url`) and `subject`.
     #[serde(default)]
     pub vars: Map<String, Value>,
     /// Files to link to, by label; one that is `none` is left out.
     #[serde(default)]
-    pub links: Links,
+    pub links: MailLinks,
     /// How long the links live, and their files at least as long; default `7d`.
     #[serde(default)]
-    pub expires: Option<Dynamic<Duration>>,
+    pub expires: Option<Templated<HumanDuration>>,
     /// What a retry does when the answer of an earlier attempt was lost, so that nobody knows whether the mail left.
     #[serde(default)]
     pub on_uncertain: OnUncertain,
     /// Files that travel in the mail itself: one or a list; one that is `none` is left out. Together they may have
     /// `limits.mail.attachments` (10 MiB); what is larger is better linked to.
     #[serde(default)]
-    pub attach: Dynamic<Attach>,
+    pub attach: Templated<AttachedFiles>,
 }
 
 /// What a retry does when nobody knows whether the mail left.
@@ -79,7 +79,7 @@ pub enum OnUncertain {
 
 /// What later steps can name.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Outputs {
+pub struct EmailSendOutputs {
     /// The Message-ID of every copy, in the order `to`, `cc`, `bcc`.
     pub message_ids: Vec<String>,
     /// How many copies have been sent.
@@ -92,7 +92,7 @@ pub struct EmailSendDeps {
     /// Outgoing mail.
     pub mailer: Mailer,
     /// Files in any bucket.
-    pub objects: Objects,
+    pub objects: ObjectStore,
 }
 
 impl Step for EmailSend {
@@ -103,47 +103,47 @@ template: import_done
 vars: { rows: 10, inserted: 8, updated: 1, skipped: 0, rejected: 1 }
 links: { rejected rows: "${{ steps.import.errors_file }}" }
 "#;
-    type Outputs = Outputs;
+    type Outputs = EmailSendOutputs;
     type Deps = EmailSendDeps;
 
-    fn check(&self, check: &mut Check<'_>) {
+    fn check(&self, check: &mut Validator<'_>) {
         check_text(check, &[], (&self.template, self.body.is_some(), self.subject.is_some()));
         self.check_addresses(check);
         for name in ["links", "run", "subject"].into_iter().filter(|name| self.vars.contains_key(*name)) {
-            check.problem(
+            check.report_invalid(
                 &["vars", name],
                 format!("`{name}` is a name of its own in templates"),
                 "choose another name",
             );
         }
-        if let Some(expires) = self.expires.as_ref().and_then(Dynamic::known)
-            && deliver::lifetime(*expires).is_err()
+        if let Some(expires) = self.expires.as_ref().and_then(Templated::as_literal)
+            && deliver::check_link_lifetime(*expires).is_err()
         {
-            check.problem(&["expires"], deliver::LIFETIMES, "write a duration such as `7d`");
+            check.report_invalid(&["expires"], deliver::LINK_LIFETIME_ERROR, "write a duration such as `7d`");
         }
     }
 
-    async fn run(mut self, ctx: Context, deps: EmailSendDeps) -> Result<Outputs> {
-        let attachments = attach::read(std::mem::take(&mut self.attach), &ctx, &deps).await?;
-        let post = deliver::Post {
+    async fn run(mut self, ctx: StepContext, deps: EmailSendDeps) -> Result<EmailSendOutputs> {
+        let attachments = attach::read_attachments(std::mem::take(&mut self.attach), &ctx, &deps).await?;
+        let post = deliver::MailJob {
             mailer: &deps.mailer,
             run: &ctx.run,
             files: ctx.links.as_ref(),
             key: &ctx.step.key,
-            effects: ctx.effects.as_ref(),
+            effects: ctx.effect_log.as_ref(),
             progress: &ctx.progress,
             stop: &ctx.stop,
         };
-        post.send(self, attachments).await
+        post.send_mail(self, attachments).await
     }
 }
 
 impl EmailSend {
-    fn check_addresses(&self, check: &mut Check<'_>) {
+    fn check_addresses(&self, check: &mut Validator<'_>) {
         for (field, addresses) in [("to", &self.to), ("cc", &self.cc), ("bcc", &self.bcc)] {
-            let Some(addresses) = addresses.known() else { continue };
+            let Some(addresses) = addresses.as_literal() else { continue };
             if field == "to" && addresses.iter().next().is_none() {
-                check.problem(&["to"], "the mail has no recipient", "name at least one address");
+                check.report_invalid(&["to"], "the mail has no recipient", "name at least one address");
             }
             for (index, text) in addresses.iter().enumerate() {
                 check_address(check, &[field, &index.to_string()], text);

@@ -8,47 +8,47 @@ use mailparse::MailHeaderMap;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::deliver::Post;
+use super::deliver::MailJob;
 use super::*;
 use afterload_core::clock;
 use afterload_mailer::{MailConfig, MailLimits, Mailer, MailerOptions, RateSlots};
 use afterload_metrics::Metrics;
-use afterload_pipeline::Surroundings;
-use afterload_spanned_yaml::Problem;
-use afterload_step_api::{Begun, Effects, FileLinks, Progress, RunFacts};
+use afterload_pipeline::ValidationContext;
+use afterload_spanned_yaml::Diagnostic;
+use afterload_step_api::{EffectRecorder, EffectState, FileLinks, ProgressReporter, RunInfo};
 
 /// The record of effects in memory; `lost` forgets the outcome of what was begun, as a crash does.
 #[derive(Default)]
 struct Memory {
-    known: Mutex<HashMap<String, Begun>>,
+    known: Mutex<HashMap<String, EffectState>>,
     lost: bool,
 }
 
 type Answer<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
-impl Effects for Memory {
-    fn known(&self, key: &str) -> Answer<Begun> {
-        let known = self.known.lock().unwrap().get(key).cloned().unwrap_or(Begun::Fresh);
+impl EffectRecorder for Memory {
+    fn effect_state(&self, key: &str) -> Answer<EffectState> {
+        let known = self.known.lock().unwrap().get(key).cloned().unwrap_or(EffectState::New);
         Box::pin(async move { Ok(known) })
     }
 
-    fn begin(&self, key: &str) -> Answer<Begun> {
+    fn begin_effect(&self, key: &str) -> Answer<EffectState> {
         let before = self.known.lock().unwrap().get(key).cloned();
-        if !matches!(before, Some(Begun::Done(_))) {
-            self.known.lock().unwrap().insert(key.to_owned(), Begun::Uncertain);
+        if !matches!(before, Some(EffectState::Done(_))) {
+            self.known.lock().unwrap().insert(key.to_owned(), EffectState::Uncertain);
         }
-        Box::pin(async move { Ok(before.unwrap_or(Begun::Fresh)) })
+        Box::pin(async move { Ok(before.unwrap_or(EffectState::New)) })
     }
 
-    fn done(&self, key: &str, detail: Value) -> Answer<()> {
+    fn mark_done(&self, key: &str, detail: Value) -> Answer<()> {
         if self.lost {
             return Box::pin(async { Err(afterload_core::error::Error::transient("database_unavailable", "gone")) });
         }
-        self.known.lock().unwrap().insert(key.to_owned(), Begun::Done(detail));
+        self.known.lock().unwrap().insert(key.to_owned(), EffectState::Done(detail));
         Box::pin(async { Ok(()) })
     }
 
-    fn undone(&self, key: &str) -> Answer<()> {
+    fn mark_not_done(&self, key: &str) -> Answer<()> {
         self.known.lock().unwrap().remove(key);
         Box::pin(async { Ok(()) })
     }
@@ -58,7 +58,7 @@ impl Effects for Memory {
 struct Addresses;
 
 impl FileLinks for Addresses {
-    fn link(&self, artifact: &str, lives: std::time::Duration) -> Answer<Option<String>> {
+    fn create_link(&self, artifact: &str, lives: std::time::Duration) -> Answer<Option<String>> {
         let link = format!("http://x/files/{artifact}/{}d", lives.as_secs() / 86_400);
         let there = artifact != "gone";
         Box::pin(async move { Ok(there.then_some(link)) })
@@ -88,11 +88,11 @@ impl Desk {
         (Self { folder, mailer, stop: CancellationToken::new() }, slots)
     }
 
-    async fn send(&self, with: Value, effects: &Memory) -> Result<Outputs> {
+    async fn send(&self, with: Value, effects: &Memory) -> Result<EmailSendOutputs> {
         let run =
-            RunFacts { id: "01RUN".into(), url: "http://x/v1/runs/01RUN".into(), pipeline: "contacts-import".into() };
-        let (progress, reports) = Progress::channel();
-        let post = Post {
+            RunInfo { id: "01RUN".into(), url: "http://x/v1/runs/01RUN".into(), pipeline: "contacts-import".into() };
+        let (progress, reports) = ProgressReporter::new_channel();
+        let post = MailJob {
             mailer: &self.mailer,
             run: &run,
             files: &Addresses,
@@ -101,7 +101,7 @@ impl Desk {
             progress: &progress,
             stop: &self.stop,
         };
-        let sent = post.send(serde_json::from_value(with).unwrap(), Vec::new()).await?;
+        let sent = post.send_mail(serde_json::from_value(with).unwrap(), Vec::new()).await?;
         let last = reports.borrow().clone();
         assert_eq!((last.done, last.total, last.unit.as_str()), (sent.sent, Some(sent.sent), "mails"));
         Ok(sent)
@@ -140,7 +140,7 @@ impl RateSlots for Slots {
     fn take_slot<'a>(&'a self, key: &'a str, interval: i64) -> Answer<i64> {
         let mut slots = self.0.lock().unwrap();
         let next = slots.entry(key.to_owned()).or_default();
-        let slot = (*next).max(clock::now());
+        let slot = (*next).max(clock::now_millis());
         *next = slot + interval;
         Box::pin(async move { Ok(slot) })
     }
@@ -227,7 +227,7 @@ async fn who_has_the_mail_takes_no_turn_and_who_waits_for_one_is_not_uncertain()
     let with = |to: &str| json!({ "to": to, "subject": "Hello", "body": "Text", "on_uncertain": "hold" });
     desk.send(with("a@one.example"), &effects).await.unwrap();
     let turn = slots.next("one.example");
-    assert!(turn > clock::now());
+    assert!(turn > clock::now_millis());
     desk.send(with("a@one.example"), &effects).await.unwrap();
     assert_eq!(slots.next("one.example"), turn, "the second attempt sent nothing, and waited for nothing");
     // Another domain does not wait for the first; the next one of the first does, until the step is stopped.
@@ -344,10 +344,11 @@ async fn recipients_are_bounded_and_must_be_addresses() {
     assert!(desk.mails().is_empty());
 }
 
-fn check(with: Value) -> Vec<Problem> {
-    let around = Surroundings { templates: Some(["import_done".to_owned()].into()), ..Surroundings::default() };
+fn check(with: Value) -> Vec<Diagnostic> {
+    let around =
+        ValidationContext { templates: Some(["import_done".to_owned()].into()), ..ValidationContext::default() };
     let node = afterload_spanned_yaml::parse("").unwrap();
-    let mut check = Check::new(&node, &around);
+    let mut check = Validator::new(&node, &around);
     serde_json::from_value::<EmailSend>(with).unwrap().check(&mut check);
     check.finish()
 }

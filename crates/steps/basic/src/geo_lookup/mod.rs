@@ -10,14 +10,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use afterload_core::error::{Error, Result};
-use afterload_core::units::Duration;
-use afterload_geoip::{self as geo, Answer, Chain, Geo, Provider};
-use afterload_pipeline::{Check, Dynamic};
-use afterload_step_api::{Context, Report, Step};
-use afterload_target_db::{Bind, Connections, check_bind, check_sql, default_connection};
+use afterload_core::units::HumanDuration;
+use afterload_geoip::{self as geo, GeoLocator, GeoProvider, GeoRecord, ProviderChain};
+use afterload_pipeline::{Templated, Validator};
+use afterload_step_api::{ProgressUpdate, Step, StepContext};
+use afterload_target_db::{BindValues, Connections, check_bind, check_sql, default_connection};
 
 /// The most addresses of a list: their answers are stored with the run.
-const MOST: usize = 1_000;
+const MAX_ADDRESSES: usize = 1_000;
 
 /// Finds out where addresses are: of one (`ip`), of a list (`ips`), or of the rows of a table (`rows`), whose columns are
 /// filled.
@@ -32,32 +32,32 @@ const MOST: usize = 1_000;
 pub struct GeoLookup {
     /// The address. A port, brackets, and IPv4 within IPv6 do not matter.
     #[serde(default)]
-    ip: Option<Dynamic<String>>,
+    ip: Option<Templated<String>>,
     /// Addresses, at most 1,000.
     #[serde(default)]
-    ips: Option<Dynamic<Vec<String>>>,
+    ips: Option<Templated<Vec<String>>>,
     /// Rows with an address each.
     #[serde(default)]
-    rows: Option<Rows>,
+    rows: Option<LookupRows>,
     /// What is filled in the rows.
     #[serde(default)]
-    into: Option<Filled>,
+    into: Option<FillTarget>,
     /// Who is asked, in this order: `mmdb:city` is the file `city.mmdb` in `geo.folder` of the configuration, with the schema
     /// of MaxMind or of ip-location-db. It is read again when it has changed. `http:ipapi` is the service `ipapi` of `geo.http`
     /// in the configuration, which is called no more often than it allows, and not while it keeps failing.
     providers: Vec<String>,
     /// How long what services say is believed; that they do not know an address for a day at most.
-    #[serde(default = "cache")]
-    cache: Duration,
+    #[serde(default = "default_cache_ttl")]
+    cache: HumanDuration,
     /// What is said of loopback and private addresses, by the names of the outputs; default nothing.
     #[serde(default)]
-    local: Answer,
+    local: GeoRecord,
 }
 
 /// Rows with an address each.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Rows {
+struct LookupRows {
     /// The connection of the database.
     #[serde(default = "default_connection")]
     connection: String,
@@ -67,13 +67,13 @@ struct Rows {
     /// The column of the query that tells rows apart: whole numbers, texts or UUIDs.
     key: String,
     /// The column of the query with the address, as text; default `ip`.
-    #[serde(default = "ip")]
+    #[serde(default = "default_ip_column")]
     ip: String,
     /// The values of the parameters.
     #[serde(default)]
-    bind: Bind,
+    bind: BindValues,
     /// The most rows in a chunk, which is one transaction.
-    #[serde(default = "chunk")]
+    #[serde(default = "default_chunk_rows")]
     #[schemars(range(min = 1, max = 100_000))]
     chunk: usize,
 }
@@ -81,7 +81,7 @@ struct Rows {
 /// What is filled in the rows. A row whose address nobody knows stays as it is.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Filled {
+struct FillTarget {
     /// The table, in the same database.
     table: String,
     /// The columns, of the table and of the query, by which its rows are found; default the `key` of the rows.
@@ -95,12 +95,12 @@ struct Filled {
 
 /// What was found out.
 #[derive(Debug, Default, Serialize, JsonSchema)]
-pub struct Outputs {
+pub struct GeoLookupOutputs {
     /// Of `ip`.
     #[serde(flatten)]
-    answer: Answer,
+    answer: GeoRecord,
     /// Of `ips`, in their order.
-    answers: Vec<Answer>,
+    answers: Vec<GeoRecord>,
     /// How many rows were looked at.
     rows: u64,
     /// How many addresses are known.
@@ -115,7 +115,7 @@ pub struct Outputs {
 #[derive(Clone)]
 pub struct GeoLookupDeps {
     /// Where addresses are.
-    pub geo: Geo,
+    pub geo: GeoLocator,
     /// The databases that pipelines work on.
     pub connections: Connections,
 }
@@ -126,126 +126,136 @@ impl Step for GeoLookup {
 providers: [mmdb:city]
 local: { country: nowhere, city: office }
 "#;
-    type Outputs = Outputs;
+    type Outputs = GeoLookupOutputs;
     type Deps = GeoLookupDeps;
 
-    fn check(&self, check: &mut Check<'_>) {
+    fn check(&self, check: &mut Validator<'_>) {
         let sources = [self.ip.is_some(), self.ips.is_some(), self.rows.is_some()];
-        let readable = ["ip", "ips", "rows"].iter().all(|name| check.readable(&[name]));
+        let readable = ["ip", "ips", "rows"].iter().all(|name| check.is_readable(&[name]));
         if readable && sources.iter().filter(|there| **there).count() != 1 {
-            check.problem(&[], "expected one of `ip`, `ips` and `rows`", "");
+            check.report_invalid(&[], "expected one of `ip`, `ips` and `rows`", "");
         }
         if self.providers.is_empty() {
-            check.problem(&["providers"], "nobody would be asked", "such as `providers: [mmdb:city]`");
+            check.report_invalid(&["providers"], "nobody would be asked", "such as `providers: [mmdb:city]`");
         }
         for (place, provider) in self.providers.iter().enumerate() {
-            if let Err(error) = Provider::parse(provider) {
+            if let Err(error) = GeoProvider::parse(provider) {
                 let at = place.to_string();
-                check.problem(&["providers", &at], error.message(), error.hint_text().unwrap_or_default());
+                check.report_invalid(&["providers", &at], error.message(), error.hint_text().unwrap_or_default());
             }
         }
         for (name, there) in [("ip", self.local.ip.is_some()), ("provider", self.local.provider.is_some())] {
             if there {
-                check.problem(&["local", name], format!("`{name}` is filled by the step"), "");
+                check.report_invalid(&["local", name], format!("`{name}` is filled by the step"), "");
             }
         }
         match (&self.rows, &self.into) {
             (Some(rows), Some(into)) => self.check_rows(check, rows, into),
-            (Some(_), None) if check.readable(&["into"]) => {
-                check.problem(&["rows"], "`rows` needs `into`", "say which columns of which table are filled");
+            (Some(_), None) if check.is_readable(&["into"]) => {
+                check.report_invalid(&["rows"], "`rows` needs `into`", "say which columns of which table are filled");
             }
-            (None, Some(_)) if readable => check.problem(&["into"], "`into` is for `rows`", "remove it"),
+            (None, Some(_)) if readable => check.report_invalid(&["into"], "`into` is for `rows`", "remove it"),
             _ => {}
         }
     }
 
-    async fn run(self, ctx: Context, deps: GeoLookupDeps) -> Result<Outputs> {
-        let providers = self.providers.iter().map(|text| Provider::parse(text)).collect::<Result<Vec<_>>>()?;
-        let chain = Chain { providers, local: self.local, cache: self.cache.0 };
+    async fn run(self, ctx: StepContext, deps: GeoLookupDeps) -> Result<GeoLookupOutputs> {
+        let providers = self.providers.iter().map(|text| GeoProvider::parse(text)).collect::<Result<Vec<_>>>()?;
+        let chain = ProviderChain { providers, local_record: self.local, max_cache_age: self.cache.0 };
         match (self.ip, self.ips, self.rows, self.into) {
             (Some(ip), None, None, None) => {
-                let ip = address(&ip.value()?)?;
-                let answer = deps.geo.find(&chain, &[ip], &ctx.stop).await?.pop().flatten();
+                let ip = parse_address(&ip.into_value()?)?;
+                let answer = deps.geo.find_records(&chain, &[ip], &ctx.stop).await?.pop().flatten();
                 let found = u64::from(answer.is_some());
-                let answer = told_of(ip, answer);
-                told(&ctx, 1);
-                Ok(Outputs { answer, found, missing: 1 - found, ..Outputs::default() })
+                let answer = record_with_ip(ip, answer);
+                report_progress(&ctx, 1);
+                Ok(GeoLookupOutputs { answer, found, missing: 1 - found, ..GeoLookupOutputs::default() })
             }
             (None, Some(ips), None, None) => {
-                let ips = ips.value()?;
-                if ips.len() > MOST {
-                    let message = format!("{} addresses are given; expected at most {MOST}", ips.len());
-                    return Err(Error::permanent("geo_too_many", message).hint("look up the `rows` of a table"));
+                let ips = ips.into_value()?;
+                if ips.len() > MAX_ADDRESSES {
+                    let message = format!("{} addresses are given; expected at most {MAX_ADDRESSES}", ips.len());
+                    return Err(Error::permanent("geo_too_many", message).with_hint("look up the `rows` of a table"));
                 }
-                let ips = ips.iter().map(|ip| address(ip)).collect::<Result<Vec<_>>>()?;
-                let found = deps.geo.find(&chain, &ips, &ctx.stop).await?;
+                let ips = ips.iter().map(|ip| parse_address(ip)).collect::<Result<Vec<_>>>()?;
+                let found = deps.geo.find_records(&chain, &ips, &ctx.stop).await?;
                 let known = found.iter().flatten().count() as u64;
-                let answers = found.into_iter().zip(&ips).map(|(answer, ip)| told_of(*ip, answer));
-                told(&ctx, ips.len() as u64);
+                let answers = found.into_iter().zip(&ips).map(|(answer, ip)| record_with_ip(*ip, answer));
+                report_progress(&ctx, ips.len() as u64);
                 let missing = ips.len() as u64 - known;
-                Ok(Outputs { answers: answers.collect(), found: known, missing, ..Outputs::default() })
+                Ok(GeoLookupOutputs {
+                    answers: answers.collect(),
+                    found: known,
+                    missing,
+                    ..GeoLookupOutputs::default()
+                })
             }
-            (None, None, Some(source), Some(into)) => rows::run(&ctx, &deps, &chain, source, into).await,
+            (None, None, Some(source), Some(into)) => rows::fill_rows(&ctx, &deps, &chain, source, into).await,
             _ => Err(Error::permanent("with_invalid", "expected one of `ip`, `ips` and `rows` with `into`")),
         }
     }
 }
 
 impl GeoLookup {
-    fn check_rows(&self, check: &mut Check<'_>, rows: &Rows, into: &Filled) {
-        check.connection(&["rows", "connection"], &rows.connection, true);
+    fn check_rows(&self, check: &mut Validator<'_>, rows: &LookupRows, into: &FillTarget) {
+        check.check_connection(&["rows", "connection"], &rows.connection, true);
         let command = check_sql(check, &rows.connection, (&["rows", "sql"], &rows.sql), &rows.bind, &[]);
-        if command.as_ref().is_some_and(|command| !command.reads()) {
-            check.problem(&["rows", "sql"], "rows are found by a `SELECT`", "");
+        if command.as_ref().is_some_and(|command| !command.is_read_only()) {
+            check.report_invalid(&["rows", "sql"], "rows are found by a `SELECT`", "");
         }
         check_bind(check, (&["rows", "bind"], &rows.bind), &[command]);
         if !(1..=100_000).contains(&rows.chunk) {
-            check.problem(&["rows", "chunk"], "`chunk` must be from 1 to 100000", "10000 is a good choice");
+            check.report_invalid(&["rows", "chunk"], "`chunk` must be from 1 to 100000", "10000 is a good choice");
         }
         let Some(columns) = &into.columns else { return };
         if columns.is_empty() {
-            check.problem(&["into", "columns"], "nothing would be filled", "such as `columns: { city: city }`");
+            check.report_invalid(&["into", "columns"], "nothing would be filled", "such as `columns: { city: city }`");
         }
         for (column, field) in columns {
-            if !Answer::FIELDS.contains(&field.as_str()) {
-                let known = Answer::FIELDS.map(|name| format!("`{name}`")).join(", ");
-                check.problem(
+            if !GeoRecord::FIELD_NAMES.contains(&field.as_str()) {
+                let known = GeoRecord::FIELD_NAMES.map(|name| format!("`{name}`")).join(", ");
+                check.report_invalid(
                     &["into", "columns", column],
                     format!("nobody knows a `{field}`"),
                     format!("there are {known}"),
                 );
             }
             if into.keys.contains(column) {
-                check.problem(&["into", "columns", column], format!("`{column}` is a key"), "");
+                check.report_invalid(&["into", "columns", column], format!("`{column}` is a key"), "");
             }
         }
     }
 }
 
-fn address(text: &str) -> Result<IpAddr> {
-    geo::parse(text).ok_or_else(|| {
+fn parse_address(text: &str) -> Result<IpAddr> {
+    geo::parse_ip(text).ok_or_else(|| {
         let shown: String = text.chars().filter(|letter| !letter.is_control()).take(60).collect();
         Error::permanent("geo_ip_invalid", format!("`{shown}` is not an IP address"))
     })
 }
 
 /// What is said of an address.
-fn told_of(ip: IpAddr, answer: Option<Arc<Answer>>) -> Answer {
-    Answer { ip: Some(ip.to_string()), ..answer.map(Arc::unwrap_or_clone).unwrap_or_default() }
+fn record_with_ip(ip: IpAddr, answer: Option<Arc<GeoRecord>>) -> GeoRecord {
+    GeoRecord { ip: Some(ip.to_string()), ..answer.map(Arc::unwrap_or_clone).unwrap_or_default() }
 }
 
-fn told(ctx: &Context, done: u64) {
-    ctx.progress.committed(Report { done, total: Some(done), unit: "addresses".into(), ..Report::default() });
+fn report_progress(ctx: &StepContext, done: u64) {
+    ctx.progress.report_committed(ProgressUpdate {
+        done,
+        total: Some(done),
+        unit: "addresses".into(),
+        ..ProgressUpdate::default()
+    });
 }
 
-fn cache() -> Duration {
-    Duration(std::time::Duration::from_secs(30 * 86_400))
+fn default_cache_ttl() -> HumanDuration {
+    HumanDuration(std::time::Duration::from_secs(30 * 86_400))
 }
 
-fn ip() -> String {
+fn default_ip_column() -> String {
     "ip".into()
 }
 
-fn chunk() -> usize {
+fn default_chunk_rows() -> usize {
     10_000
 }

@@ -7,15 +7,18 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Filled, GeoLookupDeps, Outputs, Rows};
+use super::{FillTarget, GeoLookupDeps, GeoLookupOutputs, LookupRows};
 use afterload_core::error::{Error, Result};
-use afterload_geoip::{self as geo, Answer, Chain, Field};
-use afterload_step_api::{Context, Report};
-use afterload_target_db::{Command, Effect, Fence, Given, Page, People, Plain, Span, Table, read_checkpoint};
+use afterload_geoip::{self as geo, GeoField, GeoRecord, ProviderChain};
+use afterload_step_api::{ProgressUpdate, StepContext};
+use afterload_target_db::{
+    Fence, KeyRange, ParsedStatement, RecipientPage, RecipientQuery, RowSource, Scalar, StatementResult, TableInfo,
+    read_checkpoint,
+};
 
 /// What is committed with every chunk.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Cursor {
+struct GeoLookupCursor {
     after: Option<Value>,
     total: u64,
     rows: u64,
@@ -26,37 +29,46 @@ struct Cursor {
 }
 
 /// Fills the rows, from where the last attempt got to.
-pub async fn run(ctx: &Context, deps: &GeoLookupDeps, chain: &Chain, source: Rows, into: Filled) -> Result<Outputs> {
-    let Rows { connection, sql, key, ip, bind, chunk } = source;
+pub async fn fill_rows(
+    ctx: &StepContext,
+    deps: &GeoLookupDeps,
+    chain: &ProviderChain,
+    source: LookupRows,
+    into: FillTarget,
+) -> Result<GeoLookupOutputs> {
+    let LookupRows { connection, sql, key, ip, bind, chunk } = source;
     let connection = deps.connections.get(&connection).await?;
     let keys = if into.keys.is_empty() { vec![key.clone()] } else { into.keys };
     let columns = match into.columns {
         Some(columns) => columns,
-        None => like_outputs(&connection.table(&into.table).await?, &keys)?,
+        None => columns_like_outputs(&connection.describe_table(&into.table).await?, &keys)?,
     };
     let (columns, fields): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
     let fields = Arc::<[String]>::from(fields);
-    let filling = connection.filling(&into.table, &keys, &columns).await?;
-    let rows = People::new(&Command::parse(&sql, connection.dialect())?, &key, bind);
+    let filling = connection.prepare_bulk_update(&into.table, &keys, &columns).await?;
+    let rows = RecipientQuery::new(&ParsedStatement::parse(&sql, connection.dialect())?, &key, bind);
     let fence = connection.keeps_checkpoints().then(|| Fence::new(&ctx.step.key, ctx.step.epoch));
     let claimed = match &fence {
-        Some(fence) => connection.claim(fence).await?,
+        Some(fence) => connection.claim_checkpoint(fence).await?,
         None => None,
     };
     let mut cursor = match claimed {
         Some(text) => read_checkpoint(&text)?,
-        None => Cursor { total: rows.count(&connection, &Span::default(), &ctx.stop).await?, ..Cursor::default() },
+        None => GeoLookupCursor {
+            total: rows.count_in_range(&connection, &KeyRange::default(), &ctx.stop).await?,
+            ..GeoLookupCursor::default()
+        },
     };
-    cursor.tell(ctx);
+    cursor.report_progress(ctx);
     while !cursor.finished {
-        ctx.stopped()?;
-        let span = Span { after: cursor.after.clone(), until: None };
-        let page = rows.page(&connection, &span, chunk, &ctx.stop).await?;
+        ctx.check_stopped()?;
+        let span = KeyRange { after: cursor.after.clone(), until: None };
+        let page = rows.fetch_page(&connection, &span, chunk, &ctx.stop).await?;
         let count = page.rows.len() as u64;
-        let next = cursor.behind(&page, chunk);
-        let (filled, invalid) = look(ctx, deps, chain, page, (&ip, &keys, fields.clone())).await?;
-        let known = filled.rows() as u64;
-        let next = Cursor {
+        let next = cursor.advance_past(&page, chunk);
+        let (filled, invalid) = resolve_addresses(ctx, deps, chain, page, (&ip, &keys, fields.clone())).await?;
+        let known = filled.row_count() as u64;
+        let next = GeoLookupCursor {
             found: cursor.found + known,
             invalid: cursor.invalid + invalid,
             missing: cursor.missing + count - known - invalid,
@@ -64,18 +76,19 @@ pub async fn run(ctx: &Context, deps: &GeoLookupDeps, chain: &Chain, source: Row
         };
         let text = serde_json::to_string(&next).unwrap_or_default();
         let finished = next.finished;
-        let note = move |_: &Effect| Ok((text, finished));
-        filling.write(&connection, filled, &ctx.stop, (fence.as_ref(), Box::new(note))).await?;
+        let note = move |_: &StatementResult| Ok((text, finished));
+        filling.write_rows(&connection, filled, &ctx.stop, (fence.as_ref(), Box::new(note))).await?;
         cursor = next;
-        cursor.tell(ctx);
+        cursor.report_progress(ctx);
     }
-    let Cursor { rows, found, missing, invalid, .. } = cursor;
-    Ok(Outputs { rows, found, missing, invalid, ..Outputs::default() })
+    let GeoLookupCursor { rows, found, missing, invalid, .. } = cursor;
+    Ok(GeoLookupOutputs { rows, found, missing, invalid, ..GeoLookupOutputs::default() })
 }
 
 /// The columns of a table that are named as outputs are.
-fn like_outputs(table: &Table, keys: &[String]) -> Result<BTreeMap<String, String>> {
-    let outputs = Answer::FIELDS.into_iter().filter(|name| *name != "ip" && !keys.iter().any(|key| key == name));
+fn columns_like_outputs(table: &TableInfo, keys: &[String]) -> Result<BTreeMap<String, String>> {
+    let outputs =
+        GeoRecord::FIELD_NAMES.into_iter().filter(|name| *name != "ip" && !keys.iter().any(|key| key == name));
     let outputs: Vec<_> = outputs.collect();
     let columns = table.columns.iter().map(|column| &column.name).filter(|name| outputs.contains(&name.as_str()));
     let columns: BTreeMap<_, _> = columns.map(|name| (name.clone(), name.clone())).collect();
@@ -84,107 +97,113 @@ fn like_outputs(table: &Table, keys: &[String]) -> Result<BTreeMap<String, Strin
             let message = format!("no column of `{}` is named as what is known of an address", table.name);
             let known = outputs.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
             Err(Error::permanent("column_not_found", message)
-                .hint(format!("say `columns`, such as `{{ town: city }}`; there are {known}")))
+                .with_hint(format!("say `columns`, such as `{{ town: city }}`; there are {known}")))
         }
         false => Ok(columns),
     }
 }
 
 /// Rows of a page whose addresses are known, as they are filled: the columns of the keys, then the fields of the answers.
-struct Known {
-    page: Page,
+struct ResolvedRows {
+    page: RecipientPage,
     keys: Vec<usize>,
     fields: Arc<[String]>,
     /// Each row with its address and the place of its answer.
     rows: Vec<(usize, IpAddr, usize)>,
     /// Of each address once.
-    answers: Vec<Option<Arc<Answer>>>,
+    answers: Vec<Option<Arc<GeoRecord>>>,
 }
 
-impl Given for Known {
-    fn rows(&self) -> usize {
+impl RowSource for ResolvedRows {
+    fn row_count(&self) -> usize {
         self.rows.len()
     }
 
-    fn value(&self, row: usize, column: usize) -> Plain<'_> {
+    fn value_at(&self, row: usize, column: usize) -> Scalar<'_> {
         let (row, ip, answer) = self.rows[row];
         let Some(field) = column.checked_sub(self.keys.len()) else {
-            return self.page.rows.value(row, self.keys[column]).into();
+            return self.page.rows.value_at(row, self.keys[column]).into();
         };
         match self.fields[field].as_str() {
-            "ip" => Plain::Text(ip.to_string().into()),
-            name => match self.answers[answer].as_ref().and_then(|answer| answer.field(name)) {
-                Some(Field::Text(text)) => Plain::Text(text.into()),
-                Some(Field::Degrees(degrees)) => Plain::Real(degrees),
+            "ip" => Scalar::Text(ip.to_string().into()),
+            name => match self.answers[answer].as_ref().and_then(|answer| answer.get_field(name)) {
+                Some(GeoField::Text(text)) => Scalar::Text(text.into()),
+                Some(GeoField::Degrees(degrees)) => Scalar::Float(degrees),
                 // The number of a network has 32 bits.
-                Some(Field::Number(number)) => i64::try_from(number).map_or(Plain::Null, Plain::Whole),
-                None => Plain::Null,
+                Some(GeoField::Number(number)) => i64::try_from(number).map_or(Scalar::Null, Scalar::Integer),
+                None => Scalar::Null,
             },
         }
     }
 }
 
 /// Looks up the addresses of a page, each once. Also says how many rows have none.
-async fn look(
-    ctx: &Context,
+async fn resolve_addresses(
+    ctx: &StepContext,
     deps: &GeoLookupDeps,
-    chain: &Chain,
-    page: Page,
+    chain: &ProviderChain,
+    page: RecipientPage,
     (ip, keys, fields): (&str, &[String], Arc<[String]>),
-) -> Result<(Known, u64)> {
-    let Some(column) = page.rows.column(ip) else {
+) -> Result<(ResolvedRows, u64)> {
+    let Some(column) = page.rows.column_index(ip) else {
         return match page.rows.is_empty() {
-            true => Ok((Known { page, keys: Vec::new(), fields, rows: Vec::new(), answers: Vec::new() }, 0)),
-            false => Err(no_address(ip)),
+            true => Ok((ResolvedRows { page, keys: Vec::new(), fields, rows: Vec::new(), answers: Vec::new() }, 0)),
+            false => Err(no_address_column(ip)),
         };
     };
     let key = |name: &String| {
-        page.rows.column(name).ok_or_else(|| {
+        page.rows.column_index(name).ok_or_else(|| {
             Error::permanent("column_not_found", format!("the query gives no column `{name}`"))
-                .hint(format!("`into.keys` names columns of the query too; beside them it gives `{ip}`"))
+                .with_hint(format!("`into.keys` names columns of the query too; beside them it gives `{ip}`"))
         })
     };
     let keys = keys.iter().map(key).collect::<Result<Vec<_>>>()?;
-    let address = |row: usize| match page.rows.value(row, column) {
-        Value::String(text) => Ok(geo::parse(text)),
+    let address = |row: usize| match page.rows.value_at(row, column) {
+        Value::String(text) => Ok(geo::parse_ip(text)),
         Value::Null => Ok(None),
-        _ => Err(no_address(ip)),
+        _ => Err(no_address_column(ip)),
     };
     let addresses = (0..page.rows.len()).map(address).collect::<Result<Vec<_>>>()?;
     let mut distinct: Vec<IpAddr> = addresses.iter().flatten().copied().collect();
     let invalid = (addresses.len() - distinct.len()) as u64;
     distinct.sort_unstable();
     distinct.dedup();
-    let answers = deps.geo.find(chain, &distinct, &ctx.stop).await?;
+    let answers = deps.geo.find_records(chain, &distinct, &ctx.stop).await?;
     let known = |(row, ip): (usize, &Option<IpAddr>)| {
         let ip = (*ip)?;
         let place = distinct.binary_search(&ip).ok()?;
         answers[place].is_some().then_some((row, ip, place))
     };
     let rows = addresses.iter().enumerate().filter_map(known).collect();
-    Ok((Known { page, keys, fields, rows, answers }, invalid))
+    Ok((ResolvedRows { page, keys, fields, rows, answers }, invalid))
 }
 
-fn no_address(column: &str) -> Error {
+fn no_address_column(column: &str) -> Error {
     Error::permanent("column_not_found", format!("the query gives no text in a column `{column}`"))
-        .hint("name the column with the address in `rows.ip`, and cast it to text if it is none")
+        .with_hint("name the column with the address in `rows.ip`, and cast it to text if it is none")
 }
 
-impl Cursor {
-    fn behind(&self, page: &Page, chunk: usize) -> Self {
+impl GeoLookupCursor {
+    fn advance_past(&self, page: &RecipientPage, chunk: usize) -> Self {
         Self {
-            after: page.last().cloned().or_else(|| self.after.clone()),
+            after: page.last_key().cloned().or_else(|| self.after.clone()),
             rows: self.rows + page.rows.len() as u64,
             finished: page.rows.len() < chunk,
             ..self.clone()
         }
     }
 
-    fn tell(&self, ctx: &Context) {
+    fn report_progress(&self, ctx: &StepContext) {
         let total = if self.finished { self.rows } else { self.total.max(self.rows) };
         let counts = [("found", self.found), ("missing", self.missing), ("invalid", self.invalid)];
         let counts = counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
         let unit = "addresses".into();
-        ctx.progress.committed(Report { done: self.rows, total: Some(total), unit, message: None, counts });
+        ctx.progress.report_committed(ProgressUpdate {
+            done: self.rows,
+            total: Some(total),
+            unit,
+            message: None,
+            counts,
+        });
     }
 }

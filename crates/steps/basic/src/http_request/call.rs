@@ -7,167 +7,174 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::fields::pairs;
-use super::{Expect, HttpRequest, Outputs, Verb};
+use super::fields::field_pairs;
+use super::{ExpectedStatus, HttpMethod, HttpRequest, HttpRequestOutputs};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_core::redact::Redactor;
 use afterload_core::units::{self, ByteSize};
-use afterload_egress::{Answer, Http, OURS, Request, Webhooks, encode_form};
-use afterload_pipeline::Dynamic;
-use afterload_step_api::{Begun, Context, Report};
+use afterload_egress::{EgressClient, EgressRequest, EgressResponse, OURS, WebhookSigner, encode_form};
+use afterload_pipeline::Templated;
+use afterload_step_api::{EffectState, ProgressUpdate, StepContext};
 
 /// How long a call may take whose answer is saved, where nothing is said.
-const TIMEOUT_SAVING: Duration = Duration::from_secs(600);
-const LONGEST: Duration = Duration::from_secs(86_400);
+const DEFAULT_SAVE_TIMEOUT: Duration = Duration::from_secs(600);
+const MAX_REQUEST_TIMEOUT: Duration = Duration::from_secs(86_400);
 /// How much is saved where nothing is said.
-const MOST_SAVED: ByteSize = ByteSize(1 << 30);
+const DEFAULT_MAX_SAVE_SIZE: ByteSize = ByteSize(1 << 30);
 /// A step makes one call, which is known by this.
-const EFFECT: &str = "call";
+const CALL_EFFECT_KEY: &str = "call";
 /// The longest media type that is believed.
-const LONGEST_TYPE: usize = 200;
+const MAX_MEDIA_TYPE_BYTES: usize = 200;
 
 /// What times are possible.
-pub(super) const TIMES: &str = "`timeout` must be more than nothing and at most `1d`";
+pub(super) const TIMEOUT_RANGE_ERROR: &str = "`timeout` must be more than nothing and at most `1d`";
 
 /// How long a call may take if this is said.
-pub(super) fn time(said: units::Duration) -> Result<Duration> {
-    let fits = !said.0.is_zero() && said.0 <= LONGEST;
-    if fits { Ok(said.0) } else { Err(Error::permanent("with_invalid", TIMES)) }
+pub(super) fn check_timeout(said: units::HumanDuration) -> Result<Duration> {
+    let fits = !said.0.is_zero() && said.0 <= MAX_REQUEST_TIMEOUT;
+    if fits { Ok(said.0) } else { Err(Error::permanent("with_invalid", TIMEOUT_RANGE_ERROR)) }
 }
 
 /// A call that can be made.
-pub(super) struct Call {
-    request: Request,
-    expect: Expect,
+pub(super) struct HttpCall {
+    request: EgressRequest,
+    expect: ExpectedStatus,
     signed: bool,
     save: Option<(String, ByteSize)>,
 }
 
 /// What is recorded of a call that has succeeded.
 #[derive(Serialize, Deserialize)]
-struct Recorded {
+struct RecordedResponse {
     status: u16,
     headers: BTreeMap<String, String>,
     text: Option<String>,
 }
 
-impl Call {
-    pub(super) fn new(step: HttpRequest, ctx: &Context) -> Result<Self> {
-        let body = body(step.body, step.json, step.form)?;
-        let method = step.method.unwrap_or(if body.is_some() { Verb::Post } else { Verb::Get });
-        let mut request = Request::new(method.into(), &step.url.value()?)?;
+impl HttpCall {
+    pub(super) fn new(step: HttpRequest, ctx: &StepContext) -> Result<Self> {
+        let body = build_body(step.body, step.json, step.form)?;
+        let method = step.method.unwrap_or(if body.is_some() { HttpMethod::Post } else { HttpMethod::Get });
+        let mut request = EgressRequest::new(method.into(), &step.url.into_value()?)?;
         for (name, value) in step.headers {
             if !OURS.contains(&name.to_ascii_lowercase().as_str()) {
-                request = request.header(&name, &value.value()?)?;
+                request = request.with_header(&name, &value.into_value()?)?;
             }
         }
-        let query = pairs("query", step.query)?;
-        request = request.query(query.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let query = field_pairs("query", step.query)?;
+        request = request.with_query(query.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         if let Some((content_type, body)) = body {
-            request = request.body(content_type, body);
+            request = request.with_body(content_type, body);
         }
-        let save = step.save.map(Dynamic::value).transpose()?;
-        let timeout = step.timeout.map(|said| time(said.value()?)).transpose()?;
-        if let Some(timeout) = timeout.or(save.is_some().then_some(TIMEOUT_SAVING)) {
-            request = request.timeout(timeout);
+        let save = step.save.map(Templated::into_value).transpose()?;
+        let timeout = step.timeout.map(|said| check_timeout(said.into_value()?)).transpose()?;
+        if let Some(timeout) = timeout.or(save.is_some().then_some(DEFAULT_SAVE_TIMEOUT)) {
+            request = request.with_timeout(timeout);
         }
-        if step.expect.redirects() {
+        if step.expect.accepts_redirects() {
             request = request.without_redirects();
         }
         Ok(Self {
-            request: request.header("idempotency-key", &ctx.step.key)?,
+            request: request.with_header("idempotency-key", &ctx.step.key)?,
             expect: step.expect,
             signed: step.sign.is_some(),
-            save: save.map(|name| (name, step.max_size.unwrap_or(MOST_SAVED))),
+            save: save.map(|name| (name, step.max_size.unwrap_or(DEFAULT_MAX_SAVE_SIZE))),
         })
     }
 
     /// Makes the call, unless an earlier attempt is known to have done so.
-    pub(super) async fn make(self, ctx: &Context, http: &Http) -> Result<Outputs> {
+    pub(super) async fn send_once(self, ctx: &StepContext, http: &EgressClient) -> Result<HttpRequestOutputs> {
         let hidden = http.redactor();
         if let Some((name, most)) = &self.save {
-            let answer = self.answer(ctx, http).await?;
-            let (status, headers) = (answer.status(), headers(&answer, hidden));
-            let file = save(answer, name, *most, ctx).await?;
-            return Ok(Outputs { status, headers, json: None, text: None, file: Some(file) });
+            let answer = self.send_request(ctx, http).await?;
+            let (status, headers) = (answer.status_code(), redacted_headers(&answer, hidden));
+            let file = save_body(answer, name, *most, ctx).await?;
+            return Ok(HttpRequestOutputs { status, headers, json: None, text: None, file: Some(file) });
         }
-        if let Begun::Done(detail) = ctx.effects.begin(EFFECT).await? {
-            let recorded: Recorded = serde_json::from_value(detail)
+        if let EffectState::Done(detail) = ctx.effect_log.begin_effect(CALL_EFFECT_KEY).await? {
+            let recorded: RecordedResponse = serde_json::from_value(detail)
                 .map_err(|error| Error::permanent("effect_unreadable", format!("the recorded answer: {error}")))?;
-            return Ok(recorded.outputs(hidden));
+            return Ok(recorded.into_outputs(hidden));
         }
-        let answer = self.answer(ctx, http).await?;
-        let (status, headers) = (answer.status(), headers(&answer, hidden));
-        let text = String::from_utf8(answer.bytes().await?.into()).ok();
-        let recorded = Recorded { status, headers, text: text.map(|text| hidden.redact_text(&text)) };
-        ctx.effects.done(EFFECT, json!(recorded)).await?;
-        Ok(recorded.outputs(hidden))
+        let answer = self.send_request(ctx, http).await?;
+        let (status, headers) = (answer.status_code(), redacted_headers(&answer, hidden));
+        let text = String::from_utf8(answer.read_bytes().await?.into()).ok();
+        let recorded = RecordedResponse { status, headers, text: text.map(|text| hidden.redact_text(&text)) };
+        ctx.effect_log.mark_done(CALL_EFFECT_KEY, json!(recorded)).await?;
+        Ok(recorded.into_outputs(hidden))
     }
 
-    async fn answer(&self, ctx: &Context, http: &Http) -> Result<Answer> {
+    async fn send_request(&self, ctx: &StepContext, http: &EgressClient) -> Result<EgressResponse> {
         let mut request = self.request.clone();
         if self.signed {
-            request = request.signed(http.webhooks(), &Webhooks::id(&ctx.step.key))?;
+            request =
+                request.with_webhook_signature(http.webhook_signer(), &WebhookSigner::message_id(&ctx.step.key))?;
         }
         let answer = http.send(request).await?;
-        match self.expect.holds(answer.status()) {
+        match self.expect.accepts_status(answer.status_code()) {
             true => Ok(answer),
-            false => Err(answer.unexpected().hint("`expect` says which statuses are a success")),
+            false => Err(answer.status_error().with_hint("`expect` says which statuses are a success")),
         }
     }
 }
 
-impl Recorded {
-    fn outputs(self, hidden: &Redactor) -> Outputs {
+impl RecordedResponse {
+    fn into_outputs(self, hidden: &Redactor) -> HttpRequestOutputs {
         let Self { status, headers, text } = self;
         // What is not text, or compressed although we did not ask for that, is no JSON.
         let json = text.as_deref().and_then(|text| serde_json::from_str(text).ok());
-        Outputs { status, headers, json: json.map(|json| hidden.redact_json(json)), text, file: None }
+        HttpRequestOutputs { status, headers, json: json.map(|json| hidden.redact_json(json)), text, file: None }
     }
 }
 
 /// The body and its type.
-fn body(
-    body: Option<Dynamic<String>>,
+fn build_body(
+    body: Option<Templated<String>>,
     json: Option<serde_json::Value>,
     form: Option<serde_json::Map<String, serde_json::Value>>,
 ) -> Result<Option<(&'static str, Bytes)>> {
     Ok(match (body, json, form) {
-        (Some(text), ..) => Some(("text/plain; charset=utf-8", text.value()?.into())),
+        (Some(text), ..) => Some(("text/plain; charset=utf-8", text.into_value()?.into())),
         (None, Some(json), _) => Some(("application/json", json.to_string().into())),
         (None, None, Some(form)) => {
-            let form = encode_form(&pairs("form", form)?);
+            let form = encode_form(&field_pairs("form", form)?);
             Some(("application/x-www-form-urlencoded", form.into()))
         }
         (None, None, None) => None,
     })
 }
 
-fn headers(answer: &Answer, hidden: &Redactor) -> BTreeMap<String, String> {
-    answer.headers().into_iter().map(|(name, value)| (name, hidden.redact_text(&value))).collect()
+fn redacted_headers(answer: &EgressResponse, hidden: &Redactor) -> BTreeMap<String, String> {
+    answer.text_headers().into_iter().map(|(name, value)| (name, hidden.redact_text(&value))).collect()
 }
 
 /// Streams the body to a file.
-async fn save(mut answer: Answer, name: &str, most: ByteSize, ctx: &Context) -> Result<File> {
-    let total = answer.length();
+async fn save_body(mut answer: EgressResponse, name: &str, most: ByteSize, ctx: &StepContext) -> Result<File> {
+    let total = answer.content_length();
     if total.is_some_and(|total| total > most.0) {
-        return Err(answer.too_large(most.0));
+        return Err(answer.too_large_error(most.0));
     }
-    let media = answer.header("content-type").unwrap_or_default().trim();
-    let fits =
-        media.contains('/') && media.len() <= LONGEST_TYPE && media.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let media = answer.header_text("content-type").unwrap_or_default().trim();
+    let fits = media.contains('/')
+        && media.len() <= MAX_MEDIA_TYPE_BYTES
+        && media.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     let media = if fits { media.to_owned() } else { "application/octet-stream".to_owned() };
     let mut file = ctx.files.create(name, &media).await?;
     let mut done = 0;
-    while let Some(bytes) = answer.chunk().await? {
-        ctx.stopped()?;
+    while let Some(bytes) = answer.next_chunk().await? {
+        ctx.check_stopped()?;
         done += bytes.len() as u64;
         if done > most.0 {
-            return Err(answer.too_large(most.0));
+            return Err(answer.too_large_error(most.0));
         }
         file.write(bytes).await?;
-        ctx.progress.committed(Report { done, total, unit: "bytes".into(), ..Report::default() });
+        ctx.progress.report_committed(ProgressUpdate {
+            done,
+            total,
+            unit: "bytes".into(),
+            ..ProgressUpdate::default()
+        });
     }
     file.finish().await
 }

@@ -14,7 +14,7 @@ use afterload_egress::Method;
 /// The method of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
-pub enum Verb {
+pub enum HttpMethod {
     /// Asks for something.
     Get,
     /// Asks for the headers alone.
@@ -31,48 +31,48 @@ pub enum Verb {
     Options,
 }
 
-impl From<Verb> for Method {
-    fn from(verb: Verb) -> Self {
+impl From<HttpMethod> for Method {
+    fn from(verb: HttpMethod) -> Self {
         match verb {
-            Verb::Get => Method::GET,
-            Verb::Head => Method::HEAD,
-            Verb::Post => Method::POST,
-            Verb::Put => Method::PUT,
-            Verb::Patch => Method::PATCH,
-            Verb::Delete => Method::DELETE,
-            Verb::Options => Method::OPTIONS,
+            HttpMethod::Get => Method::GET,
+            HttpMethod::Head => Method::HEAD,
+            HttpMethod::Post => Method::POST,
+            HttpMethod::Put => Method::PUT,
+            HttpMethod::Patch => Method::PATCH,
+            HttpMethod::Delete => Method::DELETE,
+            HttpMethod::Options => Method::OPTIONS,
         }
     }
 }
 
 /// Statuses that are a success: `2xx`, `200`, or a list of such.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expect(Vec<Range>);
+pub struct ExpectedStatus(Vec<StatusRange>);
 
 /// From one status to another, both included.
-type Range = (u16, u16);
+type StatusRange = (u16, u16);
 
-const EXPECTED: &str = "a status such as `200` or `2xx`, or a list of them";
+const EXPECTED_STATUS_HINT: &str = "a status such as `200` or `2xx`, or a list of them";
 
-impl Default for Expect {
+impl Default for ExpectedStatus {
     fn default() -> Self {
         Self(vec![(200, 299)])
     }
 }
 
-impl Expect {
+impl ExpectedStatus {
     /// Whether a status is a success.
-    pub fn holds(&self, status: u16) -> bool {
+    pub fn accepts_status(&self, status: u16) -> bool {
         self.0.iter().any(|(from, to)| (*from..=*to).contains(&status))
     }
 
     /// Whether a redirect is wanted as the answer.
-    pub fn redirects(&self) -> bool {
+    pub fn accepts_redirects(&self) -> bool {
         self.0.iter().any(|(from, to)| *from < 400 && *to >= 300)
     }
 }
 
-fn range(text: &str) -> Option<Range> {
+fn parse_status_range(text: &str) -> Option<StatusRange> {
     let bytes = text.as_bytes();
     match bytes {
         [class @ b'1'..=b'5', b'x', b'x'] => {
@@ -84,46 +84,51 @@ fn range(text: &str) -> Option<Range> {
     }
 }
 
-struct ExpectVisitor;
+struct ExpectedStatusVisitor;
 
-impl<'de> Visitor<'de> for ExpectVisitor {
-    type Value = Expect;
+impl<'de> Visitor<'de> for ExpectedStatusVisitor {
+    type Value = ExpectedStatus;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(EXPECTED)
+        f.write_str(EXPECTED_STATUS_HINT)
     }
 
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Expect, E> {
-        let range = range(text).ok_or_else(|| E::custom(format!("expected {EXPECTED}, found `{text}`")))?;
-        Ok(Expect(vec![range]))
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ExpectedStatus, E> {
+        let range = parse_status_range(text)
+            .ok_or_else(|| E::custom(format!("expected {EXPECTED_STATUS_HINT}, found `{text}`")))?;
+        Ok(ExpectedStatus(vec![range]))
     }
 
-    fn visit_u64<E: serde::de::Error>(self, status: u64) -> Result<Expect, E> {
+    fn visit_u64<E: serde::de::Error>(self, status: u64) -> Result<ExpectedStatus, E> {
         self.visit_str(&status.to_string())
     }
 
-    fn visit_i64<E: serde::de::Error>(self, status: i64) -> Result<Expect, E> {
+    fn visit_i64<E: serde::de::Error>(self, status: i64) -> Result<ExpectedStatus, E> {
         self.visit_str(&status.to_string())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Expect, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<ExpectedStatus, A::Error> {
         let mut ranges = Vec::new();
         while let Some(item) = items.next_element::<Value>()? {
-            let text = text(&item).unwrap_or_else(|| item.to_string());
-            let wrong = || A::Error::custom(format!("expected {EXPECTED}, found `{text}` in it"));
-            ranges.push(range(&text).ok_or_else(wrong)?);
+            let text = scalar_to_text(&item).unwrap_or_else(|| item.to_string());
+            let wrong = || A::Error::custom(format!("expected {EXPECTED_STATUS_HINT}, found `{text}` in it"));
+            ranges.push(parse_status_range(&text).ok_or_else(wrong)?);
         }
-        if ranges.is_empty() { Err(A::Error::custom("no status would be a success")) } else { Ok(Expect(ranges)) }
+        if ranges.is_empty() {
+            Err(A::Error::custom("no status would be a success"))
+        } else {
+            Ok(ExpectedStatus(ranges))
+        }
     }
 }
 
-impl<'de> Deserialize<'de> for Expect {
+impl<'de> Deserialize<'de> for ExpectedStatus {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ExpectVisitor)
+        deserializer.deserialize_any(ExpectedStatusVisitor)
     }
 }
 
-impl JsonSchema for Expect {
+impl JsonSchema for ExpectedStatus {
     fn inline_schema() -> bool {
         true
     }
@@ -145,7 +150,7 @@ impl JsonSchema for Expect {
 ///
 /// # Errors
 /// `with_invalid` for a map, or a list within a list; it quotes no value.
-pub fn pairs(field: &str, fields: Map<String, Value>) -> Result<Vec<(String, String)>> {
+pub fn field_pairs(field: &str, fields: Map<String, Value>) -> Result<Vec<(String, String)>> {
     let mut pairs = Vec::new();
     for (name, value) in fields {
         let items = match value {
@@ -154,7 +159,7 @@ pub fn pairs(field: &str, fields: Map<String, Value>) -> Result<Vec<(String, Str
             one => vec![one],
         };
         for item in items {
-            let text = text(&item).ok_or_else(|| {
+            let text = scalar_to_text(&item).ok_or_else(|| {
                 let message = format!("`{field}.{name}`: expected text, a number, a boolean or a list of them");
                 Error::permanent("with_invalid", message)
             })?;
@@ -164,7 +169,7 @@ pub fn pairs(field: &str, fields: Map<String, Value>) -> Result<Vec<(String, Str
     Ok(pairs)
 }
 
-fn text(value: &Value) -> Option<String> {
+fn scalar_to_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
@@ -186,16 +191,16 @@ mod tests {
             (json!("404"), vec![404], vec![405]),
             (json!([200, "404", "3xx"]), vec![200, 404, 302], vec![201, 403, 500]),
         ] {
-            let expect: Expect = serde_json::from_value(written.clone()).unwrap();
-            assert!(holds.into_iter().all(|status| expect.holds(status)), "{written}");
-            assert!(!holds_not.into_iter().any(|status| expect.holds(status)), "{written}");
+            let expect: ExpectedStatus = serde_json::from_value(written.clone()).unwrap();
+            assert!(holds.into_iter().all(|status| expect.accepts_status(status)), "{written}");
+            assert!(!holds_not.into_iter().any(|status| expect.accepts_status(status)), "{written}");
         }
         for wrong in
             [json!("2x"), json!("xx"), json!(99), json!(600), json!([]), json!([true]), json!("0xx"), json!(-200)]
         {
-            assert!(serde_json::from_value::<Expect>(wrong.clone()).is_err(), "{wrong}");
+            assert!(serde_json::from_value::<ExpectedStatus>(wrong.clone()).is_err(), "{wrong}");
         }
-        assert_eq!(serde_json::from_value::<Expect>(json!("2xx")).unwrap(), Expect::default());
+        assert_eq!(serde_json::from_value::<ExpectedStatus>(json!("2xx")).unwrap(), ExpectedStatus::default());
     }
 
     #[test]
@@ -204,12 +209,12 @@ mod tests {
         let Value::Object(fields) = fields else { unreachable!() };
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(
-            pairs("query", fields).unwrap(),
+            field_pairs("query", fields).unwrap(),
             [pair("z", "text"), pair("a", "1"), pair("a", "true"), pair("a", "x")]
         );
         for wrong in [json!({ "deep": { "canary": "canary" } }), json!({ "deep": [["canary"]] })] {
             let Value::Object(wrong) = wrong else { unreachable!() };
-            let error = pairs("form", wrong).unwrap_err();
+            let error = field_pairs("form", wrong).unwrap_err();
             assert!(
                 error.message().starts_with("`form.deep`: expected ") && !error.message().contains("canary"),
                 "{error}"

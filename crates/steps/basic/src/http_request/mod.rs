@@ -9,14 +9,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use fields::{Expect, Verb};
+pub use fields::{ExpectedStatus, HttpMethod};
 
 use afterload_core::error::Result;
 use afterload_core::file::File;
-use afterload_core::units::{ByteSize, Duration};
-use afterload_egress::{Headers, Http, Sign, check_target};
-use afterload_pipeline::{Check, Dynamic};
-use afterload_step_api::{Context, Step};
+use afterload_core::units::{ByteSize, HumanDuration};
+use afterload_egress::{EgressClient, RequestHeaders, SignatureScheme, check_request_target};
+use afterload_pipeline::{Templated, Validator};
+use afterload_step_api::{Step, StepContext};
 
 /// Calls another service. Promise: at least once, with the same `Idempotency-Key` each time; a call that is known to have
 /// succeeded is not repeated, its answer was recorded (but for one with `save`, whose file goes with its attempt).
@@ -29,19 +29,19 @@ use afterload_step_api::{Context, Step};
 pub struct HttpRequest {
     /// The method; default `GET`, with a body `POST`.
     #[serde(default)]
-    pub method: Option<Verb>,
+    pub method: Option<HttpMethod>,
     /// The address, `https://…` or `http://…`. Up to three redirects are followed; another origin than the first is told
     /// no header but harmless ones.
-    pub url: Dynamic<String>,
+    pub url: Templated<String>,
     /// More headers, such as `Authorization: "Bearer ${{ secrets.TOKEN }}"`.
     #[serde(default)]
-    pub headers: Headers,
+    pub headers: RequestHeaders,
     /// Fields added to the query of the address, each a value or a list of them; those that are `none` are left out.
     #[serde(default)]
     pub query: Map<String, Value>,
     /// The body as text.
     #[serde(default)]
-    pub body: Option<Dynamic<String>>,
+    pub body: Option<Templated<String>>,
     /// The body as JSON.
     #[serde(default)]
     pub json: Option<Value>,
@@ -51,24 +51,24 @@ pub struct HttpRequest {
     /// Which status is a success: `2xx`, `204`, or a list such as `[200, 404]`; default `2xx`. A redirect that is
     /// expected is not followed.
     #[serde(default)]
-    pub expect: Expect,
+    pub expect: ExpectedStatus,
     /// How the receiver can tell that the call is ours. Signed calls follow no redirect.
     #[serde(default)]
-    pub sign: Option<Sign>,
+    pub sign: Option<SignatureScheme>,
     /// The name of a file that the body is saved to, of whatever size up to `max_size`, instead of `text` and `json`.
     #[serde(default)]
-    pub save: Option<Dynamic<String>>,
+    pub save: Option<Templated<String>>,
     /// The most bytes that are saved; default `1gb`.
     #[serde(default)]
     pub max_size: Option<ByteSize>,
     /// How long the call may take in all, at most `1d`; default `limits.http.total` (30 s), with `save` `10m`.
     #[serde(default)]
-    pub timeout: Option<Dynamic<Duration>>,
+    pub timeout: Option<Templated<HumanDuration>>,
 }
 
 /// What later steps can name.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Outputs {
+pub struct HttpRequestOutputs {
     /// The status of the answer, such as 200.
     pub status: u16,
     /// The headers of the answer with small letters, without cookies.
@@ -91,45 +91,45 @@ expect: [201, 409]
 timeout: 10s
 "#;
     const MAKES_FILES: bool = true;
-    type Outputs = Outputs;
-    type Deps = Http;
+    type Outputs = HttpRequestOutputs;
+    type Deps = EgressClient;
 
-    fn check(&self, check: &mut Check<'_>) {
-        check_target(check, &[], &self.url, &self.headers);
-        let bodies: Vec<_> = ["body", "json", "form"].into_iter().filter(|name| check.written(&[name])).collect();
+    fn check(&self, check: &mut Validator<'_>) {
+        check_request_target(check, &[], &self.url, &self.headers);
+        let bodies: Vec<_> = ["body", "json", "form"].into_iter().filter(|name| check.is_present(&[name])).collect();
         if let [first, second, ..] = bodies[..] {
             let message = format!("`{first}` and `{second}` exclude each other");
-            check.problem(&[second], message, "a request has one body");
+            check.report_invalid(&[second], message, "a request has one body");
         }
-        if check.written(&["max_size"]) && !check.written(&["save"]) {
-            check.problem(
+        if check.is_present(&["max_size"]) && !check.is_present(&["save"]) {
+            check.report_invalid(
                 &["max_size"],
                 "`max_size` has a meaning only with `save`",
                 "without it, `limits.http.body` (1 MiB) is the limit",
             );
         }
-        if let Some(timeout) = self.timeout.as_ref().and_then(Dynamic::known)
-            && call::time(*timeout).is_err()
+        if let Some(timeout) = self.timeout.as_ref().and_then(Templated::as_literal)
+            && call::check_timeout(*timeout).is_err()
         {
-            check.problem(&["timeout"], call::TIMES, "write a duration such as `10s`");
+            check.report_invalid(&["timeout"], call::TIMEOUT_RANGE_ERROR, "write a duration such as `10s`");
         }
     }
 
-    async fn run(self, ctx: Context, http: Http) -> Result<Outputs> {
-        call::Call::new(self, &ctx)?.make(&ctx, &http).await
+    async fn run(self, ctx: StepContext, http: EgressClient) -> Result<HttpRequestOutputs> {
+        call::HttpCall::new(self, &ctx)?.send_once(&ctx, &http).await
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::HttpRequest;
-    use afterload_pipeline::Surroundings;
+    use afterload_pipeline::ValidationContext;
     use afterload_spanned_yaml as yaml;
     use afterload_step_api::describe;
 
     fn found(text: &str) -> Vec<String> {
         let with = yaml::parse(text).unwrap();
-        let problems = describe::<HttpRequest>().check(&with, &Surroundings::default());
+        let problems = describe::<HttpRequest>().validate(&with, &ValidationContext::default());
         problems
             .iter()
             .map(|problem| format!("{}:{} {}", problem.span.line, problem.span.col, problem.message))

@@ -9,16 +9,16 @@ use serde_json::Value;
 
 use super::pace;
 use afterload_core::error::{Error, Result};
-use afterload_core::units::Duration;
-use afterload_pipeline::Check;
-use afterload_step_api::{Context, Report, Step};
+use afterload_core::units::HumanDuration;
+use afterload_pipeline::Validator;
+use afterload_step_api::{ProgressUpdate, Step, StepContext};
 use afterload_target_db::{
-    Bind, Call, Command, Connection, Connections, Effect, Fence, Keep, check_bind, check_sql, default_connection,
-    order, read_checkpoint,
+    BindValues, Connection, Connections, Fence, ParsedStatement, ResultMode, StatementArgs, StatementResult,
+    check_bind, check_sql, compare_values, default_connection, read_checkpoint,
 };
 
-const LIMIT: &str = "limit";
-const AFTER: &str = "after";
+const LIMIT_PARAM: &str = "limit";
+const AFTER_PARAM: &str = "after";
 
 /// Executes one SQL statement again and again, each time on a chunk of rows in a short transaction of its own, until it
 /// touches nothing: to delete or change a million rows while others go on writing.
@@ -40,14 +40,14 @@ pub struct SqlBatch {
     sql: String,
     /// The values of the parameters, but for `limit`; for `after` the value to start behind.
     #[serde(default)]
-    bind: Bind,
+    bind: BindValues,
     /// The most rows in a chunk. The first chunks are small; then a chunk has as many rows as take about 50 ms.
-    #[serde(default = "chunk")]
+    #[serde(default = "default_chunk_rows")]
     #[schemars(range(min = 1, max = 100_000))]
     chunk: u64,
     /// The pause between two chunks, in which others get their turn.
-    #[serde(default = "pause")]
-    pause: Duration,
+    #[serde(default = "default_pause")]
+    pause: HumanDuration,
     /// The most chunks; without it the step goes on until the statement touches nothing.
     #[serde(default)]
     #[schemars(range(min = 1))]
@@ -59,7 +59,7 @@ pub struct SqlBatch {
 
 /// What the chunks came to.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Outputs {
+pub struct SqlBatchOutputs {
     /// Rows that were inserted, updated or deleted.
     rows_affected: u64,
     /// Chunks that touched something.
@@ -70,7 +70,7 @@ pub struct Outputs {
 
 /// How far a batch is: what is committed with every chunk.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Cursor {
+struct SqlBatchCursor {
     rows: u64,
     chunks: u64,
     total: Option<u64>,
@@ -85,117 +85,129 @@ sql: DELETE FROM events WHERE id IN (SELECT id FROM events WHERE account_id = :a
 count: SELECT COUNT(*) FROM events WHERE account_id = :account
 bind: { account: "${{ params.account_id }}" }
 "#;
-    type Outputs = Outputs;
+    type Outputs = SqlBatchOutputs;
     type Deps = Connections;
 
-    fn check(&self, check: &mut Check<'_>) {
-        check.connection(&["connection"], &self.connection, true);
-        let statement = check_sql(check, &self.connection, (&["sql"], &self.sql), &self.bind, &[LIMIT, AFTER]);
+    fn check(&self, check: &mut Validator<'_>) {
+        check.check_connection(&["connection"], &self.connection, true);
+        let statement =
+            check_sql(check, &self.connection, (&["sql"], &self.sql), &self.bind, &[LIMIT_PARAM, AFTER_PARAM]);
         if let Some(statement) = &statement {
             let example = "such as `DELETE FROM t WHERE id IN (SELECT id FROM t WHERE … LIMIT :limit)`";
-            if statement.reads() {
-                check.problem(&["sql"], "a statement that changes nothing would never end", example);
-            } else if !statement.takes(LIMIT) {
-                check.problem(&["sql"], "the statement of a batch needs `:limit`", example);
+            if statement.is_read_only() {
+                check.report_invalid(&["sql"], "a statement that changes nothing would never end", example);
+            } else if !statement.has_parameter(LIMIT_PARAM) {
+                check.report_invalid(&["sql"], "the statement of a batch needs `:limit`", example);
             }
-            if statement.takes(AFTER) && !self.bind.contains_key(AFTER) {
+            if statement.has_parameter(AFTER_PARAM) && !self.bind.contains_key(AFTER_PARAM) {
                 let hint = "name the value before the first, such as `bind: { after: 0 }`";
-                check.problem(&["sql"], "`:after` needs a start", hint);
+                check.report_invalid(&["sql"], "`:after` needs a start", hint);
             }
         }
-        if self.bind.contains_key(LIMIT) {
-            check.problem(&["bind", LIMIT], "`limit` is filled by the step", "`chunk` says how much it is at most");
+        if self.bind.contains_key(LIMIT_PARAM) {
+            check.report_invalid(
+                &["bind", LIMIT_PARAM],
+                "`limit` is filled by the step",
+                "`chunk` says how much it is at most",
+            );
         }
         let mut statements = vec![statement];
         if let Some(count) = &self.count {
             let count = check_sql(check, &self.connection, (&["count"], count), &self.bind, &[]);
-            if count.as_ref().is_some_and(|count| !count.reads()) {
-                check.problem(&["count"], "`count` must be a `SELECT`", "");
+            if count.as_ref().is_some_and(|count| !count.is_read_only()) {
+                check.report_invalid(&["count"], "`count` must be a `SELECT`", "");
             }
             statements.push(count);
         }
-        if !self.bind.contains_key(LIMIT) {
+        if !self.bind.contains_key(LIMIT_PARAM) {
             check_bind(check, (&["bind"], &self.bind), &statements);
         }
         if !(1..=100_000).contains(&self.chunk) {
-            check.problem(&["chunk"], "`chunk` must be from 1 to 100000", "10000 is a good choice");
+            check.report_invalid(&["chunk"], "`chunk` must be from 1 to 100000", "10000 is a good choice");
         }
         if self.max_chunks == Some(0) {
-            check.problem(&["max_chunks"], "`max_chunks` must be at least 1", "leave it out to go on to the end");
+            check.report_invalid(
+                &["max_chunks"],
+                "`max_chunks` must be at least 1",
+                "leave it out to go on to the end",
+            );
         }
-        if self.pause.millis() > 60_000 {
-            check.problem(&["pause"], "`pause` must be at most 1m", "");
+        if self.pause.as_millis() > 60_000 {
+            check.report_invalid(&["pause"], "`pause` must be at most 1m", "");
         }
     }
 
-    async fn run(self, ctx: Context, connections: Connections) -> Result<Outputs> {
+    async fn run(self, ctx: StepContext, connections: Connections) -> Result<SqlBatchOutputs> {
         let connection = connections.get(&self.connection).await?;
         let fence = connection.keeps_checkpoints().then(|| Fence::new(&ctx.step.key, ctx.step.epoch));
         let claimed = match &fence {
-            Some(fence) => connection.claim(fence).await?,
+            Some(fence) => connection.claim_checkpoint(fence).await?,
             None => None,
         };
         let mut cursor = match claimed {
             Some(text) => read_checkpoint(&text)?,
-            None => Cursor {
-                total: self.counted(&connection, &ctx).await?,
-                after: self.bind.get(AFTER).cloned().unwrap_or_default(),
-                ..Cursor::default()
+            None => SqlBatchCursor {
+                total: self.with_metrics_and_db(&connection, &ctx).await?,
+                after: self.bind.get(AFTER_PARAM).cloned().unwrap_or_default(),
+                ..SqlBatchCursor::default()
             },
         };
-        cursor.tell(&ctx);
+        cursor.report_progress(&ctx);
         if !cursor.finished {
-            let command = Command::parse(&self.sql, connection.dialect())?;
-            self.chunks(&ctx, &connection, &command, fence.as_ref(), &mut cursor).await?;
+            let command = ParsedStatement::parse(&self.sql, connection.dialect())?;
+            self.run_chunks(&ctx, &connection, &command, fence.as_ref(), &mut cursor).await?;
         }
-        let Cursor { rows, chunks, finished, .. } = cursor;
-        Ok(Outputs { rows_affected: rows, chunks, finished })
+        let SqlBatchCursor { rows, chunks, finished, .. } = cursor;
+        Ok(SqlBatchOutputs { rows_affected: rows, chunks, finished })
     }
 }
 
 impl SqlBatch {
-    async fn counted(&self, connection: &Connection, ctx: &Context) -> Result<Option<u64>> {
+    async fn with_metrics_and_db(&self, connection: &Connection, ctx: &StepContext) -> Result<Option<u64>> {
         let Some(count) = &self.count else { return Ok(None) };
-        let command = Command::parse(count, connection.dialect())?;
+        let command = ParsedStatement::parse(count, connection.dialect())?;
         let values = self.bind.clone();
-        let keep = Keep::All { rows: 1, bytes: 1 << 10 };
-        let effect = connection.read(&command, Call { values, keep, stop: ctx.stop.clone() }).await?;
-        let number = effect.rows.first().and_then(Value::as_u64);
+        let keep = ResultMode::All { rows: 1, bytes: 1 << 10 };
+        let effect = connection
+            .read_statement(&command, StatementArgs { values, result_mode: keep, stop: ctx.stop.clone() })
+            .await?;
+        let number = effect.rows.first_value().and_then(Value::as_u64);
         match number {
             Some(number) => Ok(Some(number)),
             None => Err(Error::permanent("batch_count_invalid", "`count` does not give a whole number")
-                .hint("write it as `SELECT COUNT(*) FROM …`")),
+                .with_hint("write it as `SELECT COUNT(*) FROM …`")),
         }
     }
 
-    async fn chunks(
+    async fn run_chunks(
         &self,
-        ctx: &Context,
+        ctx: &StepContext,
         connection: &Connection,
-        command: &Command,
+        command: &ParsedStatement,
         fence: Option<&Fence>,
-        cursor: &mut Cursor,
+        cursor: &mut SqlBatchCursor,
     ) -> Result<()> {
-        let goes_on = |cursor: &Cursor| !cursor.finished && self.max_chunks.is_none_or(|most| cursor.chunks < most);
-        let in_order = command.takes(AFTER);
-        let mut size = pace::first(self.chunk);
+        let goes_on =
+            |cursor: &SqlBatchCursor| !cursor.finished && self.max_chunks.is_none_or(|most| cursor.chunks < most);
+        let in_order = command.has_parameter(AFTER_PARAM);
+        let mut size = pace::first_chunk_rows(self.chunk);
         while goes_on(cursor) {
-            ctx.stopped()?;
+            ctx.check_stopped()?;
             let mut values = self.bind.clone();
-            values.insert(LIMIT.into(), size.into());
-            values.insert(AFTER.into(), cursor.after.clone());
+            values.insert(LIMIT_PARAM.into(), size.into());
+            values.insert(AFTER_PARAM.into(), cursor.after.clone());
             // Without a cursor no row is looked at.
-            let keep = if in_order { Keep::Greatest } else { Keep::Nothing };
-            let call = Call { values, keep, stop: ctx.stop.clone() };
+            let keep = if in_order { ResultMode::MaxOfFirstColumn } else { ResultMode::Discard };
+            let call = StatementArgs { values, result_mode: keep, stop: ctx.stop.clone() };
             let before = cursor.clone();
-            let note = move |effect: &Effect| {
-                let next = before.behind(effect, in_order)?;
+            let note = move |effect: &StatementResult| {
+                let next = before.advance_past(effect, in_order)?;
                 Ok((serde_json::to_string(&next).unwrap_or_default(), next.finished))
             };
-            let (effect, (text, _)) = connection.write(command, call, fence, Box::new(note)).await?;
+            let (effect, (text, _)) = connection.write_statement(command, call, fence, Box::new(note)).await?;
             *cursor = read_checkpoint(&text)?;
-            cursor.tell(ctx);
-            size = pace::next(size, effect.held, self.chunk);
+            cursor.report_progress(ctx);
+            size = pace::next_chunk_rows(size, effect.lock_duration, self.chunk);
             if goes_on(cursor) {
                 tokio::select! {
                     () = tokio::time::sleep(self.pause.0) => {}
@@ -207,9 +219,9 @@ impl SqlBatch {
     }
 }
 
-impl Cursor {
+impl SqlBatchCursor {
     /// The cursor behind a chunk.
-    fn behind(&self, effect: &Effect, in_order: bool) -> Result<Self> {
+    fn advance_past(&self, effect: &StatementResult, in_order: bool) -> Result<Self> {
         let mut next = self.clone();
         if effect.affected == 0 {
             next.finished = true;
@@ -218,35 +230,41 @@ impl Cursor {
         next.rows += effect.affected;
         next.chunks += 1;
         if in_order {
-            let Some(greatest) = &effect.greatest else {
+            let Some(greatest) = &effect.max_value else {
                 return Err(Error::permanent(
                     "batch_cursor_invalid",
                     "the statement uses `:after` and gives no cursor",
                 )
-                .hint("let it end with `RETURNING` and the column that `:after` is compared with"));
+                .with_hint("let it end with `RETURNING` and the column that `:after` is compared with"));
             };
-            if order(greatest, &self.after).is_some_and(|order| order != Ordering::Greater) {
+            if compare_values(greatest, &self.after).is_some_and(|order| order != Ordering::Greater) {
                 let message = format!("the cursor stays at `{greatest}`, so the batch would never end");
                 return Err(Error::permanent("batch_cursor_invalid", message)
-                    .hint("take only rows behind it, as in `WHERE id > :after ORDER BY id LIMIT :limit`"));
+                    .with_hint("take only rows behind it, as in `WHERE id > :after ORDER BY id LIMIT :limit`"));
             }
             next.after = greatest.clone();
         }
         Ok(next)
     }
 
-    fn tell(&self, ctx: &Context) {
+    fn report_progress(&self, ctx: &StepContext) {
         let total = if self.finished { Some(self.rows) } else { self.total.map(|total| total.max(self.rows)) };
         let counts = [("chunks".to_owned(), self.chunks)].into();
-        ctx.progress.committed(Report { done: self.rows, total, unit: "rows".into(), message: None, counts });
+        ctx.progress.report_committed(ProgressUpdate {
+            done: self.rows,
+            total,
+            unit: "rows".into(),
+            message: None,
+            counts,
+        });
     }
 }
 
-fn chunk() -> u64 {
+fn default_chunk_rows() -> u64 {
     10_000
 }
 
 /// SQLite lets those who wait for a lock look again after up to 25 ms: with a shorter pause they could miss several.
-fn pause() -> Duration {
-    Duration(time::Duration::from_millis(25))
+fn default_pause() -> HumanDuration {
+    HumanDuration(time::Duration::from_millis(25))
 }

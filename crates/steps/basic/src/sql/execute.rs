@@ -5,14 +5,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use afterload_core::error::Result;
-use afterload_pipeline::Check;
-use afterload_step_api::{Context, Report, Step};
+use afterload_pipeline::Validator;
+use afterload_step_api::{ProgressUpdate, Step, StepContext};
 use afterload_target_db::{
-    Bind, Call, Command, Connections, Effect, Fence, Keep, check_bind, check_sql, default_connection, read_checkpoint,
+    BindValues, Connections, Fence, ParsedStatement, ResultMode, StatementArgs, StatementResult, check_bind, check_sql,
+    default_connection, read_checkpoint,
 };
 
 /// What is kept of the rows of a statement: outputs are stored with the run.
-const KEPT: Keep = Keep::All { rows: 1_000, bytes: 1 << 20 };
+const RETURNED_ROWS: ResultMode = ResultMode::All { rows: 1_000, bytes: 1 << 20 };
 
 /// Executes one SQL statement.
 ///
@@ -29,12 +30,12 @@ pub struct SqlExecute {
     sql: String,
     /// The values of the parameters. The database brings them to the types it wants; lists and maps go as JSON.
     #[serde(default)]
-    bind: Bind,
+    bind: BindValues,
 }
 
 /// What the statement did.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Outputs {
+pub struct SqlExecuteOutputs {
     /// Rows that were inserted, updated or deleted; for a `SELECT` those that it gave.
     rows_affected: u64,
     /// The rows of a `SELECT` or of `RETURNING`, each a map of its columns: at most 1,000 rows and 1 MiB.
@@ -47,45 +48,52 @@ impl Step for SqlExecute {
 sql: UPDATE orders SET status = 'rejected' WHERE id = :id AND status = 'open' RETURNING customer_email
 bind: { id: "${{ params.order_id }}" }
 "#;
-    type Outputs = Outputs;
+    type Outputs = SqlExecuteOutputs;
     type Deps = Connections;
 
-    fn check(&self, check: &mut Check<'_>) {
+    fn check(&self, check: &mut Validator<'_>) {
         let statement = check_sql(check, &self.connection, (&["sql"], &self.sql), &self.bind, &[]);
-        let writes = statement.as_ref().is_some_and(|statement| !statement.reads());
-        check.connection(&["connection"], &self.connection, writes);
+        let writes = statement.as_ref().is_some_and(|statement| !statement.is_read_only());
+        check.check_connection(&["connection"], &self.connection, writes);
         check_bind(check, (&["bind"], &self.bind), &[statement]);
     }
 
-    async fn run(self, ctx: Context, connections: Connections) -> Result<Outputs> {
+    async fn run(self, ctx: StepContext, connections: Connections) -> Result<SqlExecuteOutputs> {
         let connection = connections.get(&self.connection).await?;
-        let command = Command::parse(&self.sql, connection.dialect())?;
-        let call = Call { values: self.bind, keep: KEPT, stop: ctx.stop.clone() };
-        if connection.writable().is_err() {
-            let effect = connection.read(&command, call).await?;
-            return Ok(told(&ctx, Outputs::of(&effect)));
+        let command = ParsedStatement::parse(&self.sql, connection.dialect())?;
+        let call = StatementArgs { values: self.bind, result_mode: RETURNED_ROWS, stop: ctx.stop.clone() };
+        if connection.ensure_writable().is_err() {
+            let effect = connection.read_statement(&command, call).await?;
+            return Ok(report_outputs(&ctx, SqlExecuteOutputs::from_result(&effect)));
         }
         let fence = connection.keeps_checkpoints().then(|| Fence::new(&ctx.step.key, ctx.step.epoch));
         if let Some(fence) = &fence
-            && let Some(text) = connection.claim(fence).await?
+            && let Some(text) = connection.claim_checkpoint(fence).await?
         {
-            return Ok(told(&ctx, read_checkpoint(&text)?));
+            return Ok(report_outputs(&ctx, read_checkpoint(&text)?));
         }
         // Whether a `SELECT` calls a function that writes only the database knows, so all are recorded alike.
-        let note = |effect: &Effect| Ok((serde_json::to_string(&Outputs::of(effect)).unwrap_or_default(), true));
-        let (effect, _) = connection.write(&command, call, fence.as_ref(), Box::new(note)).await?;
-        Ok(told(&ctx, Outputs::of(&effect)))
+        let note = |effect: &StatementResult| {
+            Ok((serde_json::to_string(&SqlExecuteOutputs::from_result(effect)).unwrap_or_default(), true))
+        };
+        let (effect, _) = connection.write_statement(&command, call, fence.as_ref(), Box::new(note)).await?;
+        Ok(report_outputs(&ctx, SqlExecuteOutputs::from_result(&effect)))
     }
 }
 
-impl Outputs {
-    fn of(effect: &Effect) -> Self {
-        Self { rows_affected: effect.affected, rows: effect.rows.maps() }
+impl SqlExecuteOutputs {
+    fn from_result(effect: &StatementResult) -> Self {
+        Self { rows_affected: effect.affected, rows: effect.rows.rows_to_json() }
     }
 }
 
-fn told(ctx: &Context, outputs: Outputs) -> Outputs {
+fn report_outputs(ctx: &StepContext, outputs: SqlExecuteOutputs) -> SqlExecuteOutputs {
     let done = outputs.rows_affected;
-    ctx.progress.committed(Report { done, total: Some(done), unit: "rows".into(), ..Report::default() });
+    ctx.progress.report_committed(ProgressUpdate {
+        done,
+        total: Some(done),
+        unit: "rows".into(),
+        ..ProgressUpdate::default()
+    });
     outputs
 }

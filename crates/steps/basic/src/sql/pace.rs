@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 /// How long a chunk may hold its locks.
-const WANTED: Duration = Duration::from_millis(50);
+const TARGET_CHUNK_TIME: Duration = Duration::from_millis(50);
 /// Where nothing is known yet.
-const FIRST: u64 = 100;
+const FIRST_CHUNK_ROWS: u64 = 100;
 
 /// The number of rows for the first chunk.
-pub fn first(most: u64) -> u64 {
-    FIRST.min(most)
+pub fn first_chunk_rows(most: u64) -> u64 {
+    FIRST_CHUNK_ROWS.min(most)
 }
 
 /// The number of rows for the next chunk after one of `rows` that took `held`. What took too long shrinks at once; what
 /// was quick grows by half, for the next rows may lie elsewhere.
-pub fn next(rows: u64, held: Duration, most: u64) -> u64 {
-    let fitting = rows as f64 * WANTED.as_secs_f64() / held.as_secs_f64().max(1e-6);
+pub fn next_chunk_rows(rows: u64, held: Duration, most: u64) -> u64 {
+    let fitting = rows as f64 * TARGET_CHUNK_TIME.as_secs_f64() / held.as_secs_f64().max(1e-6);
     let grown = (rows as f64 * 1.5).ceil();
     (fitting.min(grown) as u64).clamp(1, most)
 }
@@ -27,12 +27,12 @@ mod tests {
     #[test]
     fn chunks_grow_slowly_and_shrink_at_once() {
         let millis = Duration::from_millis;
-        assert_eq!([first(10_000), first(7)], [100, 7]);
-        assert_eq!(next(100, millis(1), 10_000), 150);
-        assert_eq!(next(1, Duration::ZERO, 10_000), 2);
-        assert_eq!(next(1_000, millis(45), 10_000), 1_111);
-        assert_eq!(next(1_000, millis(500), 10_000), 100);
-        assert_eq!(next(9_000, millis(10), 10_000), 10_000);
-        assert_eq!(next(3, Duration::from_secs(60), 10_000), 1);
+        assert_eq!([first_chunk_rows(10_000), first_chunk_rows(7)], [100, 7]);
+        assert_eq!(next_chunk_rows(100, millis(1), 10_000), 150);
+        assert_eq!(next_chunk_rows(1, Duration::ZERO, 10_000), 2);
+        assert_eq!(next_chunk_rows(1_000, millis(45), 10_000), 1_111);
+        assert_eq!(next_chunk_rows(1_000, millis(500), 10_000), 100);
+        assert_eq!(next_chunk_rows(9_000, millis(10), 10_000), 10_000);
+        assert_eq!(next_chunk_rows(3, Duration::from_secs(60), 10_000), 1);
     }
 }

@@ -10,21 +10,21 @@ use image::codecs::{gif::GifDecoder, webp::WebPDecoder};
 use image::{ColorType, ImageDecoder, ImageError, Limits};
 
 use super::fault;
-use super::format::Format;
-use super::inspect::Inspected;
-use super::pixels::{Layout, Pixels};
+use super::format::ImageFormat;
+use super::inspect::InspectedImage;
+use super::pixels::{PixelLayout, Pixels};
 use afterload_core::error::{Error, Result};
-use afterload_media_type::Size;
+use afterload_media_type::PixelSize;
 
 /// The eighths of its size at which a JPEG can be decoded so that nothing below `needed` is lost. Other formats: all.
-pub fn eighths(inspected: &Inspected, needed: Size) -> u32 {
-    let Size { width, height } = inspected.stored;
+pub fn choose_dct_scale(inspected: &InspectedImage, needed: PixelSize) -> u32 {
+    let PixelSize { width, height } = inspected.stored;
     // The decoder looks at one side only, and small ones look alike.
-    if inspected.format != Format::Jpeg || width.min(height) < 16 {
+    if inspected.format != ImageFormat::Jpeg || width.min(height) < 16 {
         return 8;
     }
     let enough = |eighths: &u32| {
-        let at = jpeg::scaled(inspected.stored, *eighths);
+        let at = jpeg::scaled_size(inspected.stored, *eighths);
         at.width >= needed.width && at.height >= needed.height
     };
     [1, 2, 4].into_iter().find(enough).unwrap_or(8)
@@ -34,60 +34,67 @@ pub fn eighths(inspected: &Inspected, needed: Size) -> u32 {
 ///
 /// # Errors
 /// `image_invalid`, `image_truncated`, `image_unsupported`, `image_too_large`.
-pub fn decode(inspected: &Inspected, bytes: &[u8], eighths: u32, limit: u64) -> Result<Pixels> {
-    let cost = inspected.decoding(eighths);
+pub fn decode_image(inspected: &InspectedImage, bytes: &[u8], eighths: u32, limit: u64) -> Result<Pixels> {
+    let cost = inspected.decoding_bytes(eighths);
     if cost > limit {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         let message = format!("decoding it takes {} MiB; {} MiB are allowed", mib(cost), mib(limit));
-        return Err(fault::too_large(message));
+        return Err(fault::image_too_large(message));
     }
     let name = inspected.format.name();
     let read = || match inspected.format {
-        Format::Jpeg => jpeg::decode(inspected, bytes, eighths, limit),
-        Format::Png => png::decode(inspected, bytes),
-        Format::Webp => {
-            let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(|error| of_image(name, error))?;
-            whole(inspected, decoder, limit)
+        ImageFormat::Jpeg => jpeg::decode_jpeg(inspected, bytes, eighths, limit),
+        ImageFormat::Png => png::decode_png(inspected, bytes),
+        ImageFormat::Webp => {
+            let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(|error| decoder_error(name, error))?;
+            decode_whole(inspected, decoder, limit)
         }
-        Format::Gif => {
-            let decoder = GifDecoder::new(Cursor::new(bytes)).map_err(|error| of_image(name, error))?;
-            whole(inspected, decoder, limit)
+        ImageFormat::Gif => {
+            let decoder = GifDecoder::new(Cursor::new(bytes)).map_err(|error| decoder_error(name, error))?;
+            decode_whole(inspected, decoder, limit)
         }
     };
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(pixels) => pixels,
         Err(_) => {
             tracing::warn!("a decoder panicked on a {name}; the file is refused");
-            Err(fault::invalid(name, "the decoder could not make sense of it"))
+            Err(fault::image_invalid(name, "the decoder could not make sense of it"))
         }
     }
 }
 
-fn whole(inspected: &Inspected, mut decoder: impl ImageDecoder, limit: u64) -> Result<Pixels> {
+fn decode_whole(inspected: &InspectedImage, mut decoder: impl ImageDecoder, limit: u64) -> Result<Pixels> {
     let name = inspected.format.name();
     let mut limits = Limits::default();
     limits.max_alloc = Some(limit);
-    decoder.set_limits(limits).map_err(|error| of_image(name, error))?;
+    decoder.set_limits(limits).map_err(|error| decoder_error(name, error))?;
     let (width, height) = decoder.dimensions();
-    let size = Size::new(width, height);
+    let size = PixelSize::new(width, height);
     if size != inspected.stored {
-        return Err(fault::invalid(name, format!("its parts disagree whether it has {} or {size}", inspected.stored)));
+        return Err(fault::image_invalid(
+            name,
+            format!("its parts disagree whether it has {} or {size}", inspected.stored),
+        ));
     }
     let layout = match decoder.color_type() {
-        ColorType::Rgb8 => Layout::Rgb,
-        ColorType::Rgba8 => Layout::Rgba,
-        other => return Err(fault::unsupported(format!("the file is a {name} with pixels of the kind {other:?}"))),
+        ColorType::Rgb8 => PixelLayout::Rgb,
+        ColorType::Rgba8 => PixelLayout::Rgba,
+        other => {
+            return Err(fault::image_unsupported(format!("the file is a {name} with pixels of the kind {other:?}")));
+        }
     };
     let mut data = vec![0; decoder.total_bytes() as usize];
-    decoder.read_image(&mut data).map_err(|error| of_image(name, error))?;
+    decoder.read_image(&mut data).map_err(|error| decoder_error(name, error))?;
     Ok(Pixels { size, layout, data })
 }
 
-fn of_image(name: &str, error: ImageError) -> Error {
+fn decoder_error(name: &str, error: ImageError) -> Error {
     match error {
-        ImageError::Limits(error) => fault::too_large(format!("the {name} is too large to decode: {error}")),
-        ImageError::Unsupported(error) => fault::unsupported(format!("the file is a {name} of a rare kind: {error}")),
-        ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => fault::truncated(name),
-        error => fault::invalid(name, error),
+        ImageError::Limits(error) => fault::image_too_large(format!("the {name} is too large to decode: {error}")),
+        ImageError::Unsupported(error) => {
+            fault::image_unsupported(format!("the file is a {name} of a rare kind: {error}"))
+        }
+        ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => fault::image_truncated(name),
+        error => fault::image_invalid(name, error),
     }
 }

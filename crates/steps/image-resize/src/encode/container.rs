@@ -1,14 +1,14 @@
 //! Puts a colour profile and EXIF into a WebP.
 
-use super::Metadata;
-use afterload_media_type::Size;
+use super::ImageMetadata;
+use afterload_media_type::PixelSize;
 
-const PROFILE: u8 = 0x20;
-const ALPHA: u8 = 0x10;
-const EXIF: u8 = 0x08;
+const VP8X_ICC_FLAG: u8 = 0x20;
+const VP8X_ALPHA_FLAG: u8 = 0x10;
+const VP8X_EXIF_FLAG: u8 = 0x08;
 
 /// The same picture with the metadata in its container. `None` if `bytes` are no WebP.
-pub fn with_metadata(bytes: Vec<u8>, size: Size, metadata: &Metadata) -> Option<Vec<u8>> {
+pub fn add_metadata(bytes: Vec<u8>, size: PixelSize, metadata: &ImageMetadata) -> Option<Vec<u8>> {
     if metadata.profile.is_none() && metadata.exif.is_none() {
         return Some(bytes);
     }
@@ -20,23 +20,23 @@ pub fn with_metadata(bytes: Vec<u8>, size: Size, metadata: &Metadata) -> Option<
         let (data, after) = after.split_at_checked(length)?;
         rest = after.get(length % 2..).unwrap_or_default();
         match &head[..4] {
-            b"VP8X" => flags |= data.first()? & ALPHA,
-            kind => chunk(&mut pictures, kind, data),
+            b"VP8X" => flags |= data.first()? & VP8X_ALPHA_FLAG,
+            kind => write_riff_chunk(&mut pictures, kind, data),
         }
     }
     let mut body = b"WEBP".to_vec();
-    flags |= if metadata.profile.is_some() { PROFILE } else { 0 };
-    flags |= if metadata.exif.is_some() { EXIF } else { 0 };
+    flags |= if metadata.profile.is_some() { VP8X_ICC_FLAG } else { 0 };
+    flags |= if metadata.exif.is_some() { VP8X_EXIF_FLAG } else { 0 };
     let mut header = vec![flags, 0, 0, 0];
     header.extend_from_slice(&(size.width - 1).to_le_bytes()[..3]);
     header.extend_from_slice(&(size.height - 1).to_le_bytes()[..3]);
-    chunk(&mut body, b"VP8X", &header);
+    write_riff_chunk(&mut body, b"VP8X", &header);
     if let Some(profile) = &metadata.profile {
-        chunk(&mut body, b"ICCP", profile);
+        write_riff_chunk(&mut body, b"ICCP", profile);
     }
     body.extend_from_slice(&pictures);
     if let Some(exif) = &metadata.exif {
-        chunk(&mut body, b"EXIF", exif);
+        write_riff_chunk(&mut body, b"EXIF", exif);
     }
     let mut whole = b"RIFF".to_vec();
     whole.extend_from_slice(&u32::try_from(body.len()).ok()?.to_le_bytes());
@@ -44,7 +44,7 @@ pub fn with_metadata(bytes: Vec<u8>, size: Size, metadata: &Metadata) -> Option<
     Some(whole)
 }
 
-fn chunk(into: &mut Vec<u8>, kind: &[u8], data: &[u8]) {
+fn write_riff_chunk(into: &mut Vec<u8>, kind: &[u8], data: &[u8]) {
     into.extend_from_slice(kind);
     into.extend_from_slice(&(data.len() as u32).to_le_bytes());
     into.extend_from_slice(data);

@@ -8,18 +8,18 @@ use libwebp_sys::{
     WebPMemoryWriterInit, WebPPicture, WebPPictureFree, WebPPictureImportRGB, WebPPictureImportRGBA, WebPPictureInit,
 };
 
-use afterload_media_type::Size;
+use afterload_media_type::PixelSize;
 
 /// From 0, fast, to 6, small. 4 is libwebp's own choice; 2 takes half its time for files that are a few percent larger.
-const METHOD: i32 = 2;
+const WEBP_METHOD: i32 = 2;
 
 /// A picture and the writer behind it, freed together.
-struct Work {
+struct WebpEncoder {
     picture: WebPPicture,
     writer: WebPMemoryWriter,
 }
 
-impl Drop for Work {
+impl Drop for WebpEncoder {
     fn drop(&mut self) {
         // SAFETY: both were initialised before `Work` was made, and freeing is allowed at any time after that, once.
         unsafe {
@@ -30,15 +30,15 @@ impl Drop for Work {
 }
 
 /// Encodes RGB or RGBA rows without gaps. `None`: libwebp refused, or memory ran out.
-pub fn encode(data: &[u8], size: Size, alpha: bool, quality: u8) -> Option<Vec<u8>> {
+pub fn encode_rows(data: &[u8], size: PixelSize, alpha: bool, quality: u8) -> Option<Vec<u8>> {
     let channels = if alpha { 4 } else { 3 };
     let (width, height) = (i32::try_from(size.width).ok()?, i32::try_from(size.height).ok()?);
     let stride = width.checked_mul(channels)?;
-    if data.len() as u64 != size.pixels() * channels as u64 {
+    if data.len() as u64 != size.pixel_count() * channels as u64 {
         return None;
     }
-    let config = config(quality)?;
-    let mut work = work()?;
+    let config = encoder_config(quality)?;
+    let mut work = new_encoder()?;
     work.picture.width = width;
     work.picture.height = height;
     work.picture.writer = Some(WebPMemoryWrite);
@@ -56,7 +56,7 @@ pub fn encode(data: &[u8], size: Size, alpha: bool, quality: u8) -> Option<Vec<u
     Some(unsafe { std::slice::from_raw_parts(work.writer.mem, work.writer.size) }.to_vec())
 }
 
-fn config(quality: u8) -> Option<WebPConfig> {
+fn encoder_config(quality: u8) -> Option<WebPConfig> {
     let mut config = MaybeUninit::<WebPConfig>::uninit();
     // SAFETY: libwebp fills all of the structure and says whether it did.
     let mut config = unsafe {
@@ -66,11 +66,11 @@ fn config(quality: u8) -> Option<WebPConfig> {
         config.assume_init()
     };
     config.quality = f32::from(quality);
-    config.method = METHOD;
+    config.method = WEBP_METHOD;
     Some(config)
 }
 
-fn work() -> Option<Work> {
+fn new_encoder() -> Option<WebpEncoder> {
     let mut picture = MaybeUninit::<WebPPicture>::uninit();
     let mut writer = MaybeUninit::<WebPMemoryWriter>::uninit();
     // SAFETY: libwebp fills all of both structures; of the picture it says whether it did.
@@ -79,6 +79,6 @@ fn work() -> Option<Work> {
             return None;
         }
         WebPMemoryWriterInit(writer.as_mut_ptr());
-        Some(Work { picture: picture.assume_init(), writer: writer.assume_init() })
+        Some(WebpEncoder { picture: picture.assume_init(), writer: writer.assume_init() })
     }
 }

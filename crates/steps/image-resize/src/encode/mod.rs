@@ -8,13 +8,13 @@ use std::borrow::Cow;
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 
 use super::fault;
-use super::format::Format;
-use super::pixels::{Layout, Pixels};
+use super::format::ImageFormat;
+use super::pixels::{PixelLayout, Pixels};
 use afterload_core::error::{Error, Result};
 
 /// What a result carries besides its pixels.
 #[derive(Clone, Debug, Default)]
-pub struct Metadata {
+pub struct ImageMetadata {
     /// A colour profile.
     pub profile: Option<Vec<u8>>,
     /// An EXIF block, from the TIFF header on.
@@ -25,29 +25,29 @@ pub struct Metadata {
 ///
 /// # Errors
 /// `image_too_large` where the format holds no such size.
-pub fn encode(pixels: Pixels, format: Format, quality: u8, metadata: &Metadata) -> Result<Vec<u8>> {
-    let (size, most) = (pixels.size, format.longest_side());
+pub fn encode_image(pixels: Pixels, format: ImageFormat, quality: u8, metadata: &ImageMetadata) -> Result<Vec<u8>> {
+    let (size, most) = (pixels.size, format.max_side());
     if size.width.max(size.height) > most {
         let message = format!("a side of a {} may have {most} pixels; the result has {size}", format.name());
-        return Err(fault::too_large(message));
+        return Err(fault::image_too_large(message));
     }
     match format {
-        Format::Jpeg => jpeg(&pixels, quality, metadata),
-        Format::Webp => webp(&pixels, quality, metadata),
-        Format::Png | Format::Gif => png(&pixels, metadata),
+        ImageFormat::Jpeg => encode_jpeg(&pixels, quality, metadata),
+        ImageFormat::Webp => encode_webp(&pixels, quality, metadata),
+        ImageFormat::Png | ImageFormat::Gif => encode_png(&pixels, metadata),
     }
 }
 
-fn internal(format: Format, error: &dyn std::fmt::Display) -> Error {
+fn encoding_error(format: ImageFormat, error: &dyn std::fmt::Display) -> Error {
     Error::permanent("internal_error", format!("encoding a {} failed: {error}", format.name()))
 }
 
-fn jpeg(pixels: &Pixels, quality: u8, metadata: &Metadata) -> Result<Vec<u8>> {
-    let failed = |error: jpeg_encoder::EncodingError| internal(Format::Jpeg, &error);
+fn encode_jpeg(pixels: &Pixels, quality: u8, metadata: &ImageMetadata) -> Result<Vec<u8>> {
+    let failed = |error: jpeg_encoder::EncodingError| encoding_error(ImageFormat::Jpeg, &error);
     let colour = match pixels.layout {
-        Layout::Grey => ColorType::Luma,
-        Layout::Rgb => ColorType::Rgb,
-        other => return Err(internal(Format::Jpeg, &format!("it holds no {other:?}"))),
+        PixelLayout::Gray => ColorType::Luma,
+        PixelLayout::Rgb => ColorType::Rgb,
+        other => return Err(encoding_error(ImageFormat::Jpeg, &format!("it holds no {other:?}"))),
     };
     let mut bytes = Vec::new();
     let mut encoder = Encoder::new(&mut bytes, quality);
@@ -66,16 +66,16 @@ fn jpeg(pixels: &Pixels, quality: u8, metadata: &Metadata) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn png(pixels: &Pixels, metadata: &Metadata) -> Result<Vec<u8>> {
-    let failed = |error: png::EncodingError| internal(Format::Png, &error);
+fn encode_png(pixels: &Pixels, metadata: &ImageMetadata) -> Result<Vec<u8>> {
+    let failed = |error: png::EncodingError| encoding_error(ImageFormat::Png, &error);
     let mut info = png::Info::with_size(pixels.size.width, pixels.size.height);
     info.bit_depth = png::BitDepth::Eight;
     info.color_type = match pixels.layout {
-        Layout::Grey => png::ColorType::Grayscale,
-        Layout::GreyAlpha => png::ColorType::GrayscaleAlpha,
-        Layout::Rgb => png::ColorType::Rgb,
-        Layout::Rgba => png::ColorType::Rgba,
-        Layout::Cmyk => return Err(internal(Format::Png, &"it holds no inks")),
+        PixelLayout::Gray => png::ColorType::Grayscale,
+        PixelLayout::GrayAlpha => png::ColorType::GrayscaleAlpha,
+        PixelLayout::Rgb => png::ColorType::Rgb,
+        PixelLayout::Rgba => png::ColorType::Rgba,
+        PixelLayout::Cmyk => return Err(encoding_error(ImageFormat::Png, &"it holds no inks")),
     };
     info.icc_profile = metadata.profile.as_deref().map(Cow::Borrowed);
     info.exif_metadata = metadata.exif.as_deref().map(Cow::Borrowed);
@@ -88,23 +88,23 @@ fn png(pixels: &Pixels, metadata: &Metadata) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn webp(pixels: &Pixels, quality: u8, metadata: &Metadata) -> Result<Vec<u8>> {
+fn encode_webp(pixels: &Pixels, quality: u8, metadata: &ImageMetadata) -> Result<Vec<u8>> {
     let spread;
     let (data, alpha) = match pixels.layout {
-        Layout::Rgb => (&pixels.data, false),
-        Layout::Rgba => (&pixels.data, true),
-        Layout::Grey => {
-            spread = pixels.map(Layout::Rgb, |[grey]: [u8; 1]| [grey; 3]);
+        PixelLayout::Rgb => (&pixels.data, false),
+        PixelLayout::Rgba => (&pixels.data, true),
+        PixelLayout::Gray => {
+            spread = pixels.map_pixels(PixelLayout::Rgb, |[grey]: [u8; 1]| [grey; 3]);
             (&spread.data, false)
         }
-        Layout::GreyAlpha => {
-            spread = pixels.map(Layout::Rgba, |[grey, alpha]: [u8; 2]| [grey, grey, grey, alpha]);
+        PixelLayout::GrayAlpha => {
+            spread = pixels.map_pixels(PixelLayout::Rgba, |[grey, alpha]: [u8; 2]| [grey, grey, grey, alpha]);
             (&spread.data, true)
         }
-        Layout::Cmyk => return Err(internal(Format::Webp, &"it holds no inks")),
+        PixelLayout::Cmyk => return Err(encoding_error(ImageFormat::Webp, &"it holds no inks")),
     };
-    let bytes = libwebp::encode(data, pixels.size, alpha, quality)
-        .ok_or_else(|| internal(Format::Webp, &"libwebp took it for invalid or ran out of memory"))?;
-    container::with_metadata(bytes, pixels.size, metadata)
-        .ok_or_else(|| internal(Format::Webp, &"its container is odd"))
+    let bytes = libwebp::encode_rows(data, pixels.size, alpha, quality)
+        .ok_or_else(|| encoding_error(ImageFormat::Webp, &"libwebp took it for invalid or ran out of memory"))?;
+    container::add_metadata(bytes, pixels.size, metadata)
+        .ok_or_else(|| encoding_error(ImageFormat::Webp, &"its container is odd"))
 }

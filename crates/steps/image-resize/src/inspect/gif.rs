@@ -1,62 +1,62 @@
 //! The blocks of a GIF, up to its trailer.
 
-use super::{Cursor, Found, check_size};
+use super::{ByteCursor, ParsedHeader, check_dimensions};
 use crate::ImageLimits;
 use crate::fault;
 use afterload_core::error::Result;
-use afterload_media_type::Size;
+use afterload_media_type::PixelSize;
 
-const NAME: &str = "GIF";
+const GIF_NAME: &str = "GIF";
 
-pub fn read(bytes: &[u8], limits: &ImageLimits) -> Result<Found> {
-    let mut cursor = Cursor::new(bytes, 6);
-    let Some(mut found) = header(&mut cursor) else { return Err(fault::truncated(NAME)) };
+pub fn inspect_gif(bytes: &[u8], limits: &ImageLimits) -> Result<ParsedHeader> {
+    let mut cursor = ByteCursor::new(bytes, 6);
+    let Some(mut found) = read_header(&mut cursor) else { return Err(fault::image_truncated(GIF_NAME)) };
     let mut frames = Vec::new();
-    let walked = walk(&mut cursor, &mut frames);
+    let walked = walk_blocks(&mut cursor, &mut frames);
     if let Some(Err(error)) = walked {
         return Err(error);
     }
     // A frame may be larger than the screen that it is shown on.
     for frame in &frames {
-        check_size(*frame, limits)?;
+        check_dimensions(*frame, limits)?;
     }
     if frames.is_empty() && walked.is_some() {
-        return Err(fault::invalid(NAME, "it holds no picture"));
+        return Err(fault::image_invalid(GIF_NAME, "it holds no picture"));
     }
-    found.whole = walked.is_some();
+    found.complete = walked.is_some();
     found.animated = frames.len() > 1;
     Ok(found)
 }
 
-fn header(cursor: &mut Cursor<'_>) -> Option<Found> {
-    let (width, height) = (cursor.le16()?, cursor.le16()?);
-    let flags = cursor.take(3)?[0];
-    skip_colours(cursor, flags)?;
-    Some(Found::new(Size::new(width.into(), height.into()), 4))
+fn read_header(cursor: &mut ByteCursor<'_>) -> Option<ParsedHeader> {
+    let (width, height) = (cursor.read_u16_le()?, cursor.read_u16_le()?);
+    let flags = cursor.take_bytes(3)?[0];
+    skip_color_table(cursor, flags)?;
+    Some(ParsedHeader::new(PixelSize::new(width.into(), height.into()), 4))
 }
 
-fn skip_colours(cursor: &mut Cursor<'_>, flags: u8) -> Option<()> {
+fn skip_color_table(cursor: &mut ByteCursor<'_>, flags: u8) -> Option<()> {
     if flags & 0x80 != 0 {
-        cursor.take(3 << ((flags & 7) + 1))?;
+        cursor.take_bytes(3 << ((flags & 7) + 1))?;
     }
     Some(())
 }
 
 /// `None`: the file ends before its trailer. Only the first two frames are noted.
-fn walk(cursor: &mut Cursor<'_>, frames: &mut Vec<Size>) -> Option<Result<()>> {
+fn walk_blocks(cursor: &mut ByteCursor<'_>, frames: &mut Vec<PixelSize>) -> Option<Result<()>> {
     loop {
-        match cursor.byte()? {
+        match cursor.read_u8()? {
             0x3b => return Some(Ok(())),
             0x21 => {
-                cursor.byte()?;
+                cursor.read_u8()?;
                 skip_blocks(cursor)?;
             }
             0x2c => {
-                cursor.take(4)?;
-                let size = Size::new(cursor.le16()?.into(), cursor.le16()?.into());
-                let flags = cursor.byte()?;
-                skip_colours(cursor, flags)?;
-                cursor.byte()?;
+                cursor.take_bytes(4)?;
+                let size = PixelSize::new(cursor.read_u16_le()?.into(), cursor.read_u16_le()?.into());
+                let flags = cursor.read_u8()?;
+                skip_color_table(cursor, flags)?;
+                cursor.read_u8()?;
                 skip_blocks(cursor)?;
                 if frames.len() < 2 {
                     frames.push(size);
@@ -64,16 +64,16 @@ fn walk(cursor: &mut Cursor<'_>, frames: &mut Vec<Size>) -> Option<Result<()>> {
             }
             // Some writers leave a byte or two of nothing between blocks.
             0 => {}
-            other => return Some(Err(fault::invalid(NAME, format!("a block begins with {other:#04x}")))),
+            other => return Some(Err(fault::image_invalid(GIF_NAME, format!("a block begins with {other:#04x}")))),
         }
     }
 }
 
-fn skip_blocks(cursor: &mut Cursor<'_>) -> Option<()> {
+fn skip_blocks(cursor: &mut ByteCursor<'_>) -> Option<()> {
     loop {
-        match cursor.byte()? {
+        match cursor.read_u8()? {
             0 => return Some(()),
-            length => cursor.take(length.into())?,
+            length => cursor.take_bytes(length.into())?,
         };
     }
 }

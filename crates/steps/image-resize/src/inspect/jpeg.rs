@@ -1,28 +1,28 @@
 //! The segments of a JPEG, up to its end marker.
 
-use super::{Cursor, Found, MAX_PROFILE};
+use super::{ByteCursor, MAX_PROFILE_BYTES, ParsedHeader};
 use crate::fault;
 use afterload_core::error::Result;
-use afterload_media_type::{Size, jpeg_frame_size};
+use afterload_media_type::{PixelSize, read_jpeg_frame_size};
 
-const NAME: &str = "JPEG";
+const JPEG_NAME: &str = "JPEG";
 /// Scans of a progressive file. Cameras and encoders write about ten; each costs a walk over the whole picture, and
 /// a few bytes are enough for one.
-const MAX_SCANS: u32 = 100;
-const ICC: &[u8] = b"ICC_PROFILE\0";
+const MAX_JPEG_SCANS: u32 = 100;
+const ICC_SIGNATURE: &[u8] = b"ICC_PROFILE\0";
 
 /// The components of a JPEG and how they are coded.
 #[derive(Clone, Debug)]
-pub struct Frame {
+pub struct JpegFrame {
     /// All coefficients are kept until the last scan.
     progressive: bool,
     /// Horizontal and vertical sampling of each component.
     sampling: Vec<(u8, u8)>,
 }
 
-impl Frame {
+impl JpegFrame {
     /// The bytes that decoding takes at so many eighths of the size.
-    pub fn decoding(&self, size: Size, eighths: u32) -> u64 {
+    pub fn decoding_bytes(&self, size: PixelSize, eighths: u32) -> u64 {
         let most = |of: fn(&(u8, u8)) -> u8| u64::from(self.sampling.iter().map(of).max().unwrap_or(1).max(1));
         let (across, down) = (most(|sampling| sampling.0), most(|sampling| sampling.1));
         let units = u64::from(size.width).div_ceil(8 * across) * u64::from(size.height).div_ceil(8 * down);
@@ -30,32 +30,36 @@ impl Frame {
         let eighths = u64::from(eighths);
         let planes = blocks * eighths * eighths;
         let coefficients = if self.progressive { blocks * 128 } else { 0 };
-        let output = size.pixels() * self.sampling.len() as u64 * eighths * eighths / 64;
+        let output = size.pixel_count() * self.sampling.len() as u64 * eighths * eighths / 64;
         planes + coefficients + output
     }
 }
 
-pub fn read(bytes: &[u8]) -> Result<Found> {
-    let mut cursor = Cursor::new(bytes, 2);
-    let mut found = Found::new(Size::new(0, 0), 0);
-    let mut profile = Profile::default();
+pub fn inspect_jpeg(bytes: &[u8]) -> Result<ParsedHeader> {
+    let mut cursor = ByteCursor::new(bytes, 2);
+    let mut found = ParsedHeader::new(PixelSize::new(0, 0), 0);
+    let mut profile = ProfileChunks::default();
     // Where the file ends too early, what was found until then is judged.
-    let walked = walk(&mut cursor, &mut found, &mut profile);
+    let walked = walk_segments(&mut cursor, &mut found, &mut profile);
     if let Some(Err(error)) = walked {
         return Err(error);
     }
     match &found.frame {
         Some(_) => {}
-        None if walked.is_some() => return Err(fault::invalid(NAME, "it holds no picture")),
-        None => return Err(fault::truncated(NAME)),
+        None if walked.is_some() => return Err(fault::image_invalid(JPEG_NAME, "it holds no picture")),
+        None => return Err(fault::image_truncated(JPEG_NAME)),
     }
-    found.whole = walked.is_some();
-    (found.profile, found.broken_profile) = profile.whole();
+    found.complete = walked.is_some();
+    (found.profile, found.broken_profile) = profile.assemble_profile();
     Ok(found)
 }
 
 /// `None`: the file ends before its end marker.
-fn walk(cursor: &mut Cursor<'_>, found: &mut Found, profile: &mut Profile) -> Option<Result<()>> {
+fn walk_segments(
+    cursor: &mut ByteCursor<'_>,
+    found: &mut ParsedHeader,
+    profile: &mut ProfileChunks,
+) -> Option<Result<()>> {
     let mut scans = 0;
     loop {
         let marker = next_marker(cursor)?;
@@ -64,23 +68,25 @@ fn walk(cursor: &mut Cursor<'_>, found: &mut Found, profile: &mut Profile) -> Op
             0xd9 => return Some(Ok(())),
             _ => {}
         }
-        let length = usize::from(cursor.be16()?);
+        let length = usize::from(cursor.read_u16_be()?);
         let Some(length) = length.checked_sub(2) else {
-            return Some(Err(fault::invalid(NAME, "a segment is shorter than its own length")));
+            return Some(Err(fault::image_invalid(JPEG_NAME, "a segment is shorter than its own length")));
         };
-        let segment = cursor.take(length)?;
+        let segment = cursor.take_bytes(length)?;
         match marker {
             0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
-                if let Err(error) = frame(marker, segment, found) {
+                if let Err(error) = read_frame(marker, segment, found) {
                     return Some(Err(error));
                 }
             }
             0xe1 if segment.starts_with(b"Exif\0\0") && found.exif.is_none() => found.exif = Some(segment.to_vec()),
-            0xe2 if segment.starts_with(ICC) => profile.add(&segment[ICC.len()..]),
+            0xe2 if segment.starts_with(ICC_SIGNATURE) => profile.add_chunk(&segment[ICC_SIGNATURE.len()..]),
             0xda => {
                 scans += 1;
-                if scans > MAX_SCANS {
-                    return Some(Err(fault::too_large(format!("the {NAME} has more than {MAX_SCANS} scans"))));
+                if scans > MAX_JPEG_SCANS {
+                    return Some(Err(fault::image_too_large(format!(
+                        "the {JPEG_NAME} has more than {MAX_JPEG_SCANS} scans"
+                    ))));
                 }
                 skip_scan(cursor)?;
             }
@@ -90,14 +96,14 @@ fn walk(cursor: &mut Cursor<'_>, found: &mut Found, profile: &mut Profile) -> Op
 }
 
 /// The next marker's code. Bytes between segments are skipped, as all readers do.
-fn next_marker(cursor: &mut Cursor<'_>) -> Option<u8> {
+fn next_marker(cursor: &mut ByteCursor<'_>) -> Option<u8> {
     loop {
         let rest = cursor.bytes.get(cursor.at..)?;
         cursor.at += memchr::memchr(0xff, rest)? + 1;
         while *cursor.bytes.get(cursor.at)? == 0xff {
             cursor.at += 1;
         }
-        match cursor.byte()? {
+        match cursor.read_u8()? {
             0 => {}
             marker => return Some(marker),
         }
@@ -105,7 +111,7 @@ fn next_marker(cursor: &mut Cursor<'_>) -> Option<u8> {
 }
 
 /// Goes to the first marker that is not part of the scan.
-fn skip_scan(cursor: &mut Cursor<'_>) -> Option<()> {
+fn skip_scan(cursor: &mut ByteCursor<'_>) -> Option<()> {
     loop {
         let rest = cursor.bytes.get(cursor.at..)?;
         let at = cursor.at + memchr::memchr(0xff, rest)?;
@@ -120,8 +126,8 @@ fn skip_scan(cursor: &mut Cursor<'_>) -> Option<()> {
     }
 }
 
-fn frame(marker: u8, segment: &[u8], found: &mut Found) -> Result<()> {
-    let short = || fault::invalid(NAME, "its frame header is too short");
+fn read_frame(marker: u8, segment: &[u8], found: &mut ParsedHeader) -> Result<()> {
+    let short = || fault::image_invalid(JPEG_NAME, "its frame header is too short");
     let coding = match marker {
         0xc0..=0xc2 => "",
         0xc3 => "without loss",
@@ -129,22 +135,22 @@ fn frame(marker: u8, segment: &[u8], found: &mut Found) -> Result<()> {
         _ => "in a hierarchy or without loss",
     };
     if !coding.is_empty() {
-        return Err(fault::unsupported(format!("the file is a {NAME} coded {coding}")));
+        return Err(fault::image_unsupported(format!("the file is a {JPEG_NAME} coded {coding}")));
     }
     if found.frame.is_some() {
-        return Err(fault::invalid(NAME, "it has two frame headers"));
+        return Err(fault::image_invalid(JPEG_NAME, "it has two frame headers"));
     }
     let bits = *segment.first().ok_or_else(short)?;
     if bits != 8 {
-        return Err(fault::unsupported(format!("the file is a {NAME} with {bits} bits a channel")));
+        return Err(fault::image_unsupported(format!("the file is a {JPEG_NAME} with {bits} bits a channel")));
     }
-    found.stored = jpeg_frame_size(segment).ok_or_else(short)?;
+    found.stored = read_jpeg_frame_size(segment).ok_or_else(short)?;
     if found.stored.height == 0 {
-        return Err(fault::unsupported(format!("the file is a {NAME} that names its height at its end")));
+        return Err(fault::image_unsupported(format!("the file is a {JPEG_NAME} that names its height at its end")));
     }
     let components = *segment.get(5).ok_or_else(short)?;
     if !matches!(components, 1 | 3 | 4) {
-        return Err(fault::unsupported(format!("the file is a {NAME} with {components} channels")));
+        return Err(fault::image_unsupported(format!("the file is a {JPEG_NAME} with {components} channels")));
     }
     let sampling = segment.get(6..).unwrap_or_default().as_chunks::<3>().0.iter().take(components.into());
     let sampling: Vec<_> = sampling.map(|[_, sampling, _]| (sampling >> 4, sampling & 15)).collect();
@@ -152,41 +158,41 @@ fn frame(marker: u8, segment: &[u8], found: &mut Found) -> Result<()> {
         return Err(short());
     }
     if sampling.iter().any(|(h, v)| !(1..=4).contains(h) || !(1..=4).contains(v)) {
-        return Err(fault::invalid(NAME, "a channel's sampling is out of range"));
+        return Err(fault::image_invalid(JPEG_NAME, "a channel's sampling is out of range"));
     }
-    found.frame = Some(Frame { progressive: marker == 0xc2, sampling });
+    found.frame = Some(JpegFrame { progressive: marker == 0xc2, sampling });
     Ok(())
 }
 
 /// A colour profile in up to 255 numbered pieces.
 #[derive(Default)]
-struct Profile {
-    pieces: Vec<(u8, Vec<u8>)>,
+struct ProfileChunks {
+    chunks: Vec<(u8, Vec<u8>)>,
     size: usize,
     broken: bool,
 }
 
-impl Profile {
-    fn add(&mut self, piece: &[u8]) {
+impl ProfileChunks {
+    fn add_chunk(&mut self, piece: &[u8]) {
         match piece {
-            [number, _, data @ ..] if self.size + data.len() <= MAX_PROFILE && self.pieces.len() < 255 => {
+            [number, _, data @ ..] if self.size + data.len() <= MAX_PROFILE_BYTES && self.chunks.len() < 255 => {
                 self.size += data.len();
-                self.pieces.push((*number, data.to_vec()));
+                self.chunks.push((*number, data.to_vec()));
             }
             _ => self.broken = true,
         }
     }
 
     /// The profile, and whether there is one that cannot be read.
-    fn whole(mut self) -> (Option<Vec<u8>>, bool) {
-        self.pieces.sort_by_key(|(number, _)| *number);
-        let in_order = self.pieces.iter().zip(1u8..).all(|((number, _), expected)| *number == expected);
+    fn assemble_profile(mut self) -> (Option<Vec<u8>>, bool) {
+        self.chunks.sort_by_key(|(number, _)| *number);
+        let in_order = self.chunks.iter().zip(1u8..).all(|((number, _), expected)| *number == expected);
         if self.broken || !in_order {
             return (None, true);
         }
-        if self.pieces.is_empty() {
+        if self.chunks.is_empty() {
             return (None, false);
         }
-        (Some(self.pieces.into_iter().flat_map(|(_, data)| data).collect()), false)
+        (Some(self.chunks.into_iter().flat_map(|(_, data)| data).collect()), false)
     }
 }

@@ -8,24 +8,24 @@ mod webp;
 use image::metadata::Orientation as Exif;
 
 use super::fault;
-use super::format::Format;
+use super::format::ImageFormat;
 use super::orient::Orientation;
 use crate::ImageLimits;
 use afterload_core::error::Result;
-use afterload_media_type::{self as media, Size};
+use afterload_media_type::{self as media, PixelSize};
 
-pub use jpeg::Frame;
+pub use jpeg::JpegFrame;
 
 /// The longest colour profile that is read; those of printing presses have about 2 MB.
-pub const MAX_PROFILE: usize = 8 << 20;
+pub const MAX_PROFILE_BYTES: usize = 8 << 20;
 
 /// What a file is.
 #[derive(Clone, Debug)]
-pub struct Inspected {
+pub struct InspectedImage {
     /// Its format.
-    pub format: Format,
+    pub format: ImageFormat,
     /// Its size as it is stored.
-    pub stored: Size,
+    pub stored: PixelSize,
     /// How it wants to be seen.
     pub orientation: Orientation,
     /// Its colour profile.
@@ -39,27 +39,27 @@ pub struct Inspected {
     /// The most bytes per pixel once it is decoded.
     channels: u64,
     /// The parts of a JPEG.
-    pub frame: Option<Frame>,
+    pub frame: Option<JpegFrame>,
 }
 
 /// What the reader of one format has found.
-struct Found {
-    stored: Size,
+struct ParsedHeader {
+    stored: PixelSize,
     /// The bytes of its end are there.
-    whole: bool,
+    complete: bool,
     profile: Option<Vec<u8>>,
     broken_profile: bool,
     exif: Option<Vec<u8>>,
     animated: bool,
     channels: u64,
-    frame: Option<Frame>,
+    frame: Option<JpegFrame>,
 }
 
-impl Found {
-    fn new(stored: Size, channels: u64) -> Self {
+impl ParsedHeader {
+    fn new(stored: PixelSize, channels: u64) -> Self {
         Self {
             stored,
-            whole: false,
+            complete: false,
             profile: None,
             broken_profile: false,
             exif: None,
@@ -74,35 +74,37 @@ impl Found {
 ///
 /// # Errors
 /// `image_unsupported`, `image_too_large`, `image_truncated`, `image_invalid`.
-pub fn inspect(bytes: &[u8], limits: &ImageLimits) -> Result<Inspected> {
-    let format = match media::sniff(bytes) {
-        "image/jpeg" => Format::Jpeg,
-        "image/png" => Format::Png,
-        "image/webp" => Format::Webp,
-        "image/gif" => Format::Gif,
-        media::BINARY => return Err(fault::unsupported("the file is in no format that is known here")),
-        other => return Err(fault::unsupported(format!("the file looks like `{other}`"))),
+pub fn inspect_image(bytes: &[u8], limits: &ImageLimits) -> Result<InspectedImage> {
+    let format = match media::detect_media_type(bytes) {
+        "image/jpeg" => ImageFormat::Jpeg,
+        "image/png" => ImageFormat::Png,
+        "image/webp" => ImageFormat::Webp,
+        "image/gif" => ImageFormat::Gif,
+        media::MEDIA_TYPE_BINARY => {
+            return Err(fault::image_unsupported("the file is in no format that is known here"));
+        }
+        other => return Err(fault::image_unsupported(format!("the file looks like `{other}`"))),
     };
     if bytes.len() as u64 > limits.file.0 {
         return Err(file_too_large(bytes.len() as u64, limits));
     }
     let found = match format {
-        Format::Jpeg => jpeg::read(bytes),
-        Format::Png => png::read(bytes),
-        Format::Webp => webp::read(bytes),
-        Format::Gif => gif::read(bytes, limits),
+        ImageFormat::Jpeg => jpeg::inspect_jpeg(bytes),
+        ImageFormat::Png => png::inspect_png(bytes),
+        ImageFormat::Webp => webp::inspect_webp(bytes),
+        ImageFormat::Gif => gif::inspect_gif(bytes, limits),
     }?;
-    let Size { width, height } = found.stored;
+    let PixelSize { width, height } = found.stored;
     if width == 0 || height == 0 {
-        return Err(fault::invalid(format.name(), format!("it has {} pixels", found.stored)));
+        return Err(fault::image_invalid(format.name(), format!("it has {} pixels", found.stored)));
     }
-    check_size(found.stored, limits)?;
-    if !found.whole {
-        return Err(fault::truncated(format.name()));
+    check_dimensions(found.stored, limits)?;
+    if !found.complete {
+        return Err(fault::image_truncated(format.name()));
     }
     let exif = found.exif.map(|exif| exif.strip_prefix(b"Exif\0\0").map_or(exif.clone(), <[u8]>::to_vec));
     let turned = exif.as_deref().and_then(Exif::from_exif_chunk).map_or(1, Exif::to_exif);
-    Ok(Inspected {
+    Ok(InspectedImage {
         format,
         stored: found.stored,
         orientation: Orientation::from_exif(turned),
@@ -117,74 +119,74 @@ pub fn inspect(bytes: &[u8], limits: &ImageLimits) -> Result<Inspected> {
 
 /// What a file with so many bytes is answered.
 pub fn file_too_large(size: u64, limits: &ImageLimits) -> afterload_core::error::Error {
-    fault::too_large(format!("the file has {size} bytes; images may have {}", limits.file))
+    fault::image_too_large(format!("the file has {size} bytes; images may have {}", limits.file))
 }
 
 /// Refuses pictures that have too many pixels.
 ///
 /// # Errors
 /// `image_too_large`.
-pub fn check_size(size: Size, limits: &ImageLimits) -> Result<()> {
+pub fn check_dimensions(size: PixelSize, limits: &ImageLimits) -> Result<()> {
     let side = size.width.max(size.height);
     if side > limits.side {
-        return Err(fault::too_large(format!("{size} pixels: a side may have {}", limits.side)));
+        return Err(fault::image_too_large(format!("{size} pixels: a side may have {}", limits.side)));
     }
-    if size.pixels() > limits.pixels {
-        let message = format!("{size} are {} pixels; {} are allowed", size.pixels(), limits.pixels);
-        return Err(fault::too_large(message));
+    if size.pixel_count() > limits.pixels {
+        let message = format!("{size} are {} pixels; {} are allowed", size.pixel_count(), limits.pixels);
+        return Err(fault::image_too_large(message));
     }
     Ok(())
 }
 
-impl Inspected {
+impl InspectedImage {
     /// Its size as it is seen.
-    pub fn seen(&self) -> Size {
-        self.orientation.seen(self.stored)
+    pub fn upright_size(&self) -> PixelSize {
+        self.orientation.upright_size(self.stored)
     }
 
     /// The bytes that decoding takes, with a JPEG at so many eighths of its size.
-    pub fn decoding(&self, eighths: u32) -> u64 {
+    pub fn decoding_bytes(&self, eighths: u32) -> u64 {
         match &self.frame {
-            Some(frame) => frame.decoding(self.stored, eighths),
-            None => self.stored.pixels() * self.channels,
+            Some(frame) => frame.decoding_bytes(self.stored, eighths),
+            None => self.stored.pixel_count() * self.channels,
         }
     }
 }
 
 /// Reads numbers and pieces of a file that may end anywhere.
-struct Cursor<'a> {
+struct ByteCursor<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl<'a> Cursor<'a> {
+impl<'a> ByteCursor<'a> {
     fn new(bytes: &'a [u8], at: usize) -> Self {
         Self { bytes, at }
     }
 
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+    fn take_bytes(&mut self, length: usize) -> Option<&'a [u8]> {
         let piece = self.bytes.get(self.at..self.at.checked_add(length)?)?;
         self.at += length;
         Some(piece)
     }
 
-    fn byte(&mut self) -> Option<u8> {
-        self.take(1).map(|piece| piece[0])
+    fn read_u8(&mut self) -> Option<u8> {
+        self.take_bytes(1).map(|piece| piece[0])
     }
 
-    fn be16(&mut self) -> Option<u16> {
-        self.take(2).map(|piece| u16::from_be_bytes([piece[0], piece[1]]))
+    fn read_u16_be(&mut self) -> Option<u16> {
+        self.take_bytes(2).map(|piece| u16::from_be_bytes([piece[0], piece[1]]))
     }
 
-    fn be32(&mut self) -> Option<u32> {
-        self.take(4).map(|piece| u32::from_be_bytes([piece[0], piece[1], piece[2], piece[3]]))
+    fn read_u32_be(&mut self) -> Option<u32> {
+        self.take_bytes(4).map(|piece| u32::from_be_bytes([piece[0], piece[1], piece[2], piece[3]]))
     }
 
-    fn le16(&mut self) -> Option<u16> {
-        self.take(2).map(|piece| u16::from_le_bytes([piece[0], piece[1]]))
+    fn read_u16_le(&mut self) -> Option<u16> {
+        self.take_bytes(2).map(|piece| u16::from_le_bytes([piece[0], piece[1]]))
     }
 
-    fn le32(&mut self) -> Option<u32> {
-        self.take(4).map(|piece| u32::from_le_bytes([piece[0], piece[1], piece[2], piece[3]]))
+    fn read_u32_le(&mut self) -> Option<u32> {
+        self.take_bytes(4).map(|piece| u32::from_le_bytes([piece[0], piece[1], piece[2], piece[3]]))
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Number, Value};
 use sqlx::postgres::{PgRow, PgTypeKind, PgValueRef};
 use sqlx::{Row, TypeInfo, ValueRef};
 
-use super::super::Keep;
+use super::super::ResultMode;
 use crate::DAYS_TO_1970;
 use afterload_core::error::{Error, Result};
 
@@ -14,7 +14,7 @@ const DAYS_TO_2000: i32 = DAYS_TO_1970 + 10_957;
 const MICROS_TO_2000: i64 = 946_684_800_000_000;
 
 /// The value of a column. What is to be compared must be of a type whose JSON has the database's own order.
-pub fn value(row: &PgRow, index: usize, keep: Keep) -> Result<Value> {
+pub fn decode_value(row: &PgRow, index: usize, keep: ResultMode) -> Result<Value> {
     let raw = row.try_get_raw(index)?;
     if raw.is_null() {
         return Ok(Value::Null);
@@ -22,40 +22,52 @@ pub fn value(row: &PgRow, index: usize, keep: Keep) -> Result<Value> {
     let info = raw.type_info().into_owned();
     let kind = info.name();
     let ordered = ["INT2", "INT4", "INT8", "TEXT", "VARCHAR", "UUID"].contains(&kind);
-    if keep == Keep::Greatest && !ordered {
+    if keep == ResultMode::MaxOfFirstColumn && !ordered {
         return Err(Error::permanent("batch_cursor_invalid", format!("a column of type `{kind}` cannot be a cursor"))
-            .hint("let `RETURNING` give a whole number, a text or a UUID first, such as the primary key"));
+            .with_hint("let `RETURNING` give a whole number, a text or a UUID first, such as the primary key"));
     }
-    plain(kind, &raw, row, index).unwrap_or_else(|| {
+    decode_by_type(kind, &raw, row, index).unwrap_or_else(|| {
         let name = row.columns().get(index).map_or("", sqlx::Column::name);
         let message = format!("column `{name}` has the type `{kind}`, which has no JSON");
         Err(Error::permanent("sql_type_unsupported", message)
-            .hint("cast it, as in `CAST(x AS text)`, or use `to_jsonb(x)`"))
+            .with_hint("cast it, as in `CAST(x AS text)`, or use `to_jsonb(x)`"))
     })
 }
 
 /// `None` for types that are not known here.
-fn plain(kind: &str, raw: &PgValueRef<'_>, row: &PgRow, index: usize) -> Option<Result<Value>> {
+fn decode_by_type(kind: &str, raw: &PgValueRef<'_>, row: &PgRow, index: usize) -> Option<Result<Value>> {
     let bytes = raw.as_bytes().unwrap_or_default();
     Some(match kind {
         "BOOL" => Ok((bytes == [1]).into()),
-        "INT2" => fixed(bytes).map(|bytes| i16::from_be_bytes(bytes).into()),
-        "INT4" => fixed(bytes).map(|bytes| i32::from_be_bytes(bytes).into()),
-        "INT8" => fixed(bytes).map(|bytes| i64::from_be_bytes(bytes).into()),
-        "OID" => fixed(bytes).map(|bytes| u32::from_be_bytes(bytes).into()),
+        "INT2" => fixed_bytes(bytes).map(|bytes| i16::from_be_bytes(bytes).into()),
+        "INT4" => fixed_bytes(bytes).map(|bytes| i32::from_be_bytes(bytes).into()),
+        "INT8" => fixed_bytes(bytes).map(|bytes| i64::from_be_bytes(bytes).into()),
+        "OID" => fixed_bytes(bytes).map(|bytes| u32::from_be_bytes(bytes).into()),
         // By way of its shortest text, so that 0.1 stays 0.1.
-        "FLOAT4" => fixed(bytes).map(|bytes| number(&f32::from_be_bytes(bytes).to_string())),
-        "FLOAT8" => fixed(bytes).map(|bytes| number(&f64::from_be_bytes(bytes).to_string())),
-        "NUMERIC" => return numeric(bytes).map(|text| Ok(number(&text))),
-        "DATE" => return fixed(bytes).map(|bytes| date(i32::from_be_bytes(bytes)).map(Value::from)).transpose(),
-        "TIME" => return fixed(bytes).map(|bytes| time(i64::from_be_bytes(bytes)).map(Value::from)).transpose(),
+        "FLOAT4" => fixed_bytes(bytes).map(|bytes| number_from_text(&f32::from_be_bytes(bytes).to_string())),
+        "FLOAT8" => fixed_bytes(bytes).map(|bytes| number_from_text(&f64::from_be_bytes(bytes).to_string())),
+        "NUMERIC" => return decode_numeric(bytes).map(|text| Ok(number_from_text(&text))),
+        "DATE" => {
+            return fixed_bytes(bytes)
+                .map(|bytes| date_from_days(i32::from_be_bytes(bytes)).map(Value::from))
+                .transpose();
+        }
+        "TIME" => {
+            return fixed_bytes(bytes)
+                .map(|bytes| time_from_micros(i64::from_be_bytes(bytes)).map(Value::from))
+                .transpose();
+        }
         "TIMESTAMP" => {
-            return fixed(bytes).map(|bytes| moment(i64::from_be_bytes(bytes), false).map(Value::from)).transpose();
+            return fixed_bytes(bytes)
+                .map(|bytes| timestamp_from_micros(i64::from_be_bytes(bytes), false).map(Value::from))
+                .transpose();
         }
         "TIMESTAMPTZ" => {
-            return fixed(bytes).map(|bytes| moment(i64::from_be_bytes(bytes), true).map(Value::from)).transpose();
+            return fixed_bytes(bytes)
+                .map(|bytes| timestamp_from_micros(i64::from_be_bytes(bytes), true).map(Value::from))
+                .transpose();
         }
-        "UUID" => fixed::<16>(bytes).map(|bytes| {
+        "UUID" => fixed_bytes::<16>(bytes).map(|bytes| {
             let hex = hex::encode(bytes);
             [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-").into()
         }),
@@ -70,19 +82,19 @@ fn plain(kind: &str, raw: &PgValueRef<'_>, row: &PgRow, index: usize) -> Option<
     })
 }
 
-fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
+fn fixed_bytes<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
     bytes.try_into().map_err(|_| Error::permanent("database_error", "the database sent a value of another length"))
 }
 
 /// As a number where JSON has it, else as its text.
-fn number(text: &str) -> Value {
+fn number_from_text(text: &str) -> Value {
     let whole = text.parse::<i64>().ok().map(Number::from);
     let number = whole.or_else(|| text.parse().ok().and_then(Number::from_f64));
     number.map_or_else(|| text.into(), Value::Number)
 }
 
 /// The decimal text of a `numeric`: groups of four digits, of which `weight + 1` stand before the point.
-fn numeric(bytes: &[u8]) -> Option<String> {
+fn decode_numeric(bytes: &[u8]) -> Option<String> {
     let part = |index: usize| Some(u16::from_be_bytes([*bytes.get(2 * index)?, *bytes.get(2 * index + 1)?]));
     let (count, weight, sign, scale) = (part(0)?, part(1)? as i16, part(2)?, usize::from(part(3)?));
     let mut text = match sign {
@@ -122,7 +134,7 @@ fn numeric(bytes: &[u8]) -> Option<String> {
     Some(text)
 }
 
-fn date(days: i32) -> Option<String> {
+fn date_from_days(days: i32) -> Option<String> {
     match days {
         i32::MAX => Some("infinity".into()),
         i32::MIN => Some("-infinity".into()),
@@ -130,13 +142,13 @@ fn date(days: i32) -> Option<String> {
     }
 }
 
-fn time(micros: i64) -> Option<String> {
+fn time_from_micros(micros: i64) -> Option<String> {
     let seconds = u32::try_from(micros / 1_000_000).ok()?;
     let time = NaiveTime::from_num_seconds_from_midnight_opt(seconds, (micros % 1_000_000) as u32 * 1000)?;
     Some(time.format("%H:%M:%S%.f").to_string())
 }
 
-fn moment(micros: i64, zoned: bool) -> Option<String> {
+fn timestamp_from_micros(micros: i64, zoned: bool) -> Option<String> {
     match micros {
         i64::MAX => return Some("infinity".into()),
         i64::MIN => return Some("-infinity".into()),
@@ -156,7 +168,7 @@ mod tests {
         let encode = |weight: i16, sign: u16, scale: u16, groups: &[u16]| {
             let head = [groups.len() as u16, weight as u16, sign, scale];
             let bytes: Vec<u8> = head.iter().chain(groups).flat_map(|part| part.to_be_bytes()).collect();
-            numeric(&bytes)
+            decode_numeric(&bytes)
         };
         for (text, found) in [
             ("0", encode(0, 0, 0, &[])),
@@ -171,6 +183,6 @@ mod tests {
         ] {
             assert_eq!(found.as_deref(), Some(text));
         }
-        assert_eq!(numeric(&[0, 1]), None);
+        assert_eq!(decode_numeric(&[0, 1]), None);
     }
 }

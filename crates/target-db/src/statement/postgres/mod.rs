@@ -9,38 +9,38 @@ use futures::TryStreamExt;
 use sqlx::{AssertSqlSafe, Column, Connection as _, Either, Executor as _, PgConnection, Row};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::Taker;
-use super::{Call, Command, Effect, Job, Noted};
-use crate::postgres::{Postgres, sqlstate};
+use super::answer::RowCollector;
+use super::{Checkpoint, ParsedStatement, StatementArgs, StatementResult, StatementRun};
+use crate::postgres::{PostgresDatabase, sqlstate};
 use afterload_core::clock;
-use afterload_core::error::{Error, Result, reason};
+use afterload_core::error::{Error, Result, database_error_message};
 
 /// The code for a value that the database cannot bring to the type that is wanted.
-pub(super) const NOT_OF_TYPE: &str = "sql_value_invalid";
+pub(super) const SQL_VALUE_INVALID_CODE: &str = "sql_value_invalid";
 /// How long to wait before asking once more: what is asked between two statements stops neither.
-const ASKING: Duration = Duration::from_millis(200);
+const CANCEL_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-pub(super) async fn run(database: &Postgres, job: Job) -> Result<(Effect, Noted)> {
-    let stop = job.call.stop.clone();
+pub(super) async fn run(database: &PostgresDatabase, job: StatementRun) -> Result<(StatementResult, Checkpoint)> {
+    let stop = job.args.stop.clone();
     let mut connection = tokio::select! {
         acquired = database.pool.acquire() => acquired?,
-        () = stop.cancelled() => return Err(super::stopped()),
+        () = stop.cancelled() => return Err(super::stopped_error()),
     };
     let backend: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *connection).await?;
-    let done = until_stopped(database, backend, &stop, transaction(database, &mut connection, job)).await;
+    let done = run_until_stopped(database, backend, &stop, run_transaction(database, &mut connection, job)).await;
     if done.is_err() || stop.is_cancelled() {
         // Neither rows that nobody reads nor a late request to cancel may be met by the next user.
         connection.close_on_drop();
     }
     done.map_err(|error| match stop.is_cancelled() && error.code() != "lease_lost" {
-        true => super::stopped(),
+        true => super::stopped_error(),
         false => error,
     })
 }
 
 /// Does the work; once `stop` is cancelled, asks the server to end what `backend` does until the work is over.
-pub(crate) async fn until_stopped<T>(
-    database: &Postgres,
+pub(crate) async fn run_until_stopped<T>(
+    database: &PostgresDatabase,
     backend: i32,
     stop: &CancellationToken,
     work: impl Future<Output = T>,
@@ -49,8 +49,8 @@ pub(crate) async fn until_stopped<T>(
     tokio::select! {
         done = &mut work => done,
         () = stop.cancelled() => loop {
-            cancel(database, backend).await;
-            if let Ok(done) = tokio::time::timeout(ASKING, &mut work).await {
+            cancel_backend(database, backend).await;
+            if let Ok(done) = tokio::time::timeout(CANCEL_RETRY_INTERVAL, &mut work).await {
                 break done;
             }
         },
@@ -58,7 +58,7 @@ pub(crate) async fn until_stopped<T>(
 }
 
 /// Asks another process of the server to stop what it does. That the asking fails is seen by what goes on.
-async fn cancel(database: &Postgres, backend: i32) {
+async fn cancel_backend(database: &PostgresDatabase, backend: i32) {
     let asked = async {
         let options = database.pool.connect_options();
         let mut connection = PgConnection::connect_with(&options).await?;
@@ -68,53 +68,61 @@ async fn cancel(database: &Postgres, backend: i32) {
     match tokio::time::timeout(Duration::from_secs(5), asked).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::warn!(connection.name = database.facts.name, %error, "a statement was not cancelled");
+            tracing::warn!(connection.name = database.options.name, %error, "a statement was not cancelled");
         }
-        Err(_) => tracing::warn!(connection.name = database.facts.name, "a statement was not cancelled in time"),
+        Err(_) => tracing::warn!(connection.name = database.options.name, "a statement was not cancelled in time"),
     }
 }
 
-async fn transaction(database: &Postgres, connection: &mut PgConnection, job: Job) -> Result<(Effect, Noted)> {
-    let statements = &database.statements;
+async fn run_transaction(
+    database: &PostgresDatabase,
+    connection: &mut PgConnection,
+    job: StatementRun,
+) -> Result<(StatementResult, Checkpoint)> {
+    let statements = &database.checkpoint_sql;
     let begin = if job.writes { "BEGIN" } else { "BEGIN READ ONLY" };
     let mut transaction = connection.begin_with(begin).await?;
     let begun = Instant::now();
     if let Some(fence) = &job.fence {
-        let mine = sqlx::query(AssertSqlSafe(statements.fence())).bind(&fence.key).bind(fence.epoch);
+        let mine = sqlx::query(AssertSqlSafe(statements.check_epoch())).bind(&fence.checkpoint_key).bind(fence.epoch);
         if mine.execute(&mut *transaction).await?.rows_affected() == 0 {
-            return Err(fence.lost());
+            return Err(fence.lease_lost_error());
         }
     }
-    let mut effect = execute(&mut transaction, &job.command, &job.call).await?;
-    let Job { fence, note, call, .. } = job;
+    let mut effect = execute(&mut transaction, &job.statement, &job.args).await?;
+    let StatementRun { fence, checkpoint_fn: note, args: call, .. } = job;
     let noted = note(&effect)?;
     if let Some(fence) = fence {
-        let now = clock::now();
-        let advance = sqlx::query(AssertSqlSafe(statements.advance())).bind(&noted.0).bind(now);
-        advance.bind(noted.1.then_some(now)).bind(&fence.key).execute(&mut *transaction).await?;
+        let now = clock::now_millis();
+        let advance = sqlx::query(AssertSqlSafe(statements.update_cursor())).bind(&noted.0).bind(now);
+        advance.bind(noted.1.then_some(now)).bind(&fence.checkpoint_key).execute(&mut *transaction).await?;
     }
     if call.stop.is_cancelled() {
-        return Err(super::stopped());
+        return Err(super::stopped_error());
     }
     failpoint!("statement.before_commit");
-    transaction.commit().await.map_err(failed)?;
+    transaction.commit().await.map_err(map_statement_error)?;
     failpoint!("statement.after_commit");
-    effect.held = begun.elapsed();
+    effect.lock_duration = begun.elapsed();
     Ok((effect, noted))
 }
 
-async fn execute(connection: &mut PgConnection, command: &Command, call: &Call) -> Result<Effect> {
-    let query = command.statement.for_postgres(connection, &call.values).await?.query();
-    let mut taker = Taker::new(call.keep);
-    let keep = call.keep;
+async fn execute(
+    connection: &mut PgConnection,
+    command: &ParsedStatement,
+    call: &StatementArgs,
+) -> Result<StatementResult> {
+    let query = command.sql.bind_for_postgres(connection, &call.values).await?.to_sqlx_query();
+    let mut taker = RowCollector::new(call.result_mode);
+    let keep = call.result_mode;
     let mut affected = 0;
     let mut answers = connection.fetch_many(query);
-    while let Some(answer) = answers.try_next().await.map_err(failed)? {
+    while let Some(answer) = answers.try_next().await.map_err(map_statement_error)? {
         match answer {
             Either::Left(done) => affected = done.rows_affected(),
             Either::Right(row) => {
                 let names = row.columns().iter().map(Column::name);
-                taker.row(names, |index| decode::value(&row, index, keep))?;
+                taker.collect_row(names, |index| decode::decode_value(&row, index, keep))?;
             }
         }
     }
@@ -122,9 +130,11 @@ async fn execute(connection: &mut PgConnection, command: &Command, call: &Call) 
 }
 
 /// What the database says of a user's statement.
-fn failed(error: sqlx::Error) -> Error {
+fn map_statement_error(error: sqlx::Error) -> Error {
     match sqlstate(&error).as_deref() {
-        Some("22P02" | "22003" | "22007" | "22008") => Error::permanent(NOT_OF_TYPE, reason(&error)),
+        Some("22P02" | "22003" | "22007" | "22008") => {
+            Error::permanent(SQL_VALUE_INVALID_CODE, database_error_message(&error))
+        }
         _ => error.into(),
     }
 }
