@@ -1,16 +1,16 @@
 //! Puts the parts of one process together, from the configuration to the listening service, and takes them apart.
 
 mod adapters;
-mod files;
+mod folder_events;
+mod folder_scan;
+mod object_stores;
+mod pipeline_reloader;
+mod pipeline_watcher;
 mod process;
-mod reload;
-mod stores;
-mod view;
-mod watch;
 
 use std::net::SocketAddr;
 
-use reload::PipelineReloader;
+use pipeline_reloader::PipelineReloader;
 use tokio::net::TcpListener;
 use tracing::info;
 
@@ -21,15 +21,15 @@ use afterload_core::error::{Error, Result};
 use afterload_core::secrets;
 use afterload_engine::{Engine, QueueSelection};
 use afterload_mailer::Mailer;
-use afterload_pipeline::catalogue::PipelineFolder;
+use afterload_pipeline::folder::PipelineFolder;
 use afterload_pipeline::{self as pipeline, ValidationContext};
 use afterload_server::api;
 use afterload_server::triggers::Triggers;
 
 pub use process::{Process, WorkerOptions, start_worker};
 
+use object_stores::EmbeddedStoreMode;
 use process::OpenedProcess;
-use stores::EmbeddedStoreMode;
 
 /// A running service.
 pub struct RunningService {

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::adapters::{DbAnswerCache, DbRateSlots, EgressGet, TargetRecords};
 use super::ensure_secret_key;
-use super::stores::{self, EmbeddedStoreMode, OpenedStores};
+use super::object_stores::{self, EmbeddedStoreMode, OpenedStores};
 use crate::config::Config;
 use crate::registry::{Services, StepRegistry, step_kinds};
 use afterload_core::error::{Error, Result};
@@ -74,7 +74,7 @@ impl Process {
         ensure_secret_key(&mut config).await?;
         let (close, mut store) = (CancellationToken::new(), JoinSet::new());
         let OpenedStores { objects, embedded, address } =
-            stores::open_stores(&config, endpoint, &close, &mut store).await?;
+            object_stores::open_stores(&config, endpoint, &close, &mut store).await?;
         let db = Db::open(&config.database_url()).await?;
         let metrics = Metrics::default();
         let mail = Mailer::new(&config.mailer_options())?;
@@ -151,7 +151,7 @@ impl Process {
 /// # Errors
 /// `object_store_missing`, and each part's own.
 pub async fn start_worker(config: Config, work: WorkerOptions) -> Result<Process> {
-    stores::ensure_store_exists(&config)?;
+    object_stores::ensure_store_exists(&config)?;
     let OpenedProcess { mut process, s3, .. } = Process::open(config, EmbeddedStoreMode::Attach, &work.steps).await?;
     let (queues, url) = (work.queues.to_string(), process.engine.config().base_url.clone());
     process.spawn_workers(work.queues);

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use afterload_core::error::{Error, Result};
-use afterload_pipeline::{StepCatalog, ValidationContext, catalogue, compile_with_sql_files};
+use afterload_pipeline::{StepCatalog, ValidationContext, compile_with_sql_files, folder};
 use afterload_spanned_yaml::{Diagnostic, SourceSpan};
 
 /// The longest line, in characters, that is shown as a whole.
@@ -93,7 +93,7 @@ fn resolve_files(named: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
             files.push(path);
             continue;
         }
-        let inside = catalogue::list_pipeline_files(&path)?;
+        let inside = folder::list_pipeline_files(&path)?;
         if inside.is_empty() {
             let message = format!("there is no pipeline file (`*.yaml` or `*.yml`) in `{}`", path.display());
             let hint = "name files or folders, or set `pipelines` in the configuration";

@@ -3,17 +3,17 @@
 #![expect(clippy::print_stderr, reason = "the commands talk to the terminal")]
 #![expect(clippy::disallowed_methods, reason = "the commands hand the environment to the configuration")]
 
-mod bars;
 pub mod check;
 mod client;
 mod demo;
 pub mod key;
 mod mail;
-mod out;
-mod pauses;
+mod progress;
+mod queues;
 mod runs;
 pub mod schema;
 mod serve;
+mod stdout;
 mod worker;
 
 use std::path::PathBuf;
@@ -55,9 +55,9 @@ enum CliCommand {
     /// List runs; show, follow, cancel and retry one.
     Runs(runs::RunsArgs),
     /// List the queues; pause and resume one, in all processes.
-    Queues(pauses::PauseArgs),
+    Queues(queues::PauseArgs),
     /// List the live pipelines; pause and resume one, in all processes.
-    Pipelines(pauses::PauseArgs),
+    Pipelines(queues::PauseArgs),
     /// Find every fault of every pipeline file, each at its place.
     Check(check::CheckArgs),
     /// Print the JSON Schema of a pipeline file, for editors.
@@ -92,34 +92,34 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         CliCommand::Demo(args) => demo::run(args).await,
         CliCommand::Run(args) => runs::start_run(args, &load()?).await,
         CliCommand::Runs(args) => runs::manage_runs(args, &load()?).await,
-        CliCommand::Queues(args) => pauses::run(pauses::QUEUE_KIND, args, &load()?).await,
-        CliCommand::Pipelines(args) => pauses::run(pauses::PIPELINE_KIND, args, &load()?).await,
+        CliCommand::Queues(args) => queues::run(queues::QUEUE_KIND, args, &load()?).await,
+        CliCommand::Pipelines(args) => queues::run(queues::PIPELINE_KIND, args, &load()?).await,
         CliCommand::Check(args) => {
             let config = load()?;
             let around = app::validation_context(&config, &Mailer::new(&config.mailer_options())?);
-            Ok(check::run(&args, &config.pipelines, &step_catalog(), &around, &mut out::cli_stdout())?)
+            Ok(check::run(&args, &config.pipelines, &step_catalog(), &around, &mut stdout::cli_stdout())?)
         }
-        CliCommand::Schema(args) => Ok(schema::run(&args, &step_catalog(), &mut out::cli_stdout())?),
+        CliCommand::Schema(args) => Ok(schema::run(&args, &step_catalog(), &mut stdout::cli_stdout())?),
         CliCommand::Mail(mail::MailCommand::Preview(args)) => {
-            mail::preview_mail(args, &load()?, &mut out::cli_stdout())?;
+            mail::preview_mail(args, &load()?, &mut stdout::cli_stdout())?;
             Ok(ExitCode::SUCCESS)
         }
         CliCommand::Key(key::KeyCommand::S3) => {
-            key::print_s3_exports(&load()?, &mut out::cli_stdout())?;
+            key::print_s3_exports(&load()?, &mut stdout::cli_stdout())?;
             Ok(ExitCode::SUCCESS)
         }
         CliCommand::Key(key::KeyCommand::Hook) => {
-            key::print_webhook_url(&mut load()?, &mut out::cli_stdout()).await?;
+            key::print_webhook_url(&mut load()?, &mut stdout::cli_stdout()).await?;
             Ok(ExitCode::SUCCESS)
         }
         CliCommand::Key(key::KeyCommand::Webhook) => {
-            key::print_webhook_secret(&mut load()?, &mut out::cli_stdout()).await?;
+            key::print_webhook_secret(&mut load()?, &mut stdout::cli_stdout()).await?;
             Ok(ExitCode::SUCCESS)
         }
         CliCommand::Key(command) => {
             let url = load()?.database_url();
             let db = Db::open(&url).await?;
-            key::run(&db, &key::describe_database(&url), command, &mut out::cli_stdout(), &mut std::io::stderr())
+            key::run(&db, &key::describe_database(&url), command, &mut stdout::cli_stdout(), &mut std::io::stderr())
                 .await?;
             Ok(ExitCode::SUCCESS)
         }

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::bars::ProgressRenderer;
 use super::client::{ApiClient, ParamArg};
-use super::out::say;
+use super::progress::ProgressRenderer;
+use super::stdout::print_line;
 use crate::config::Config;
 use afterload_core::error::{Error, Result};
 
@@ -142,8 +142,8 @@ pub(super) async fn start_run(args: RunArgs, config: &Config) -> Result<ExitCode
         true => follow_run(&client, run_id(&run), args.service.json).await,
         false => {
             match args.service.json {
-                true => say!("{run:#}"),
-                false => say!("run {} of {} is {}", run_id(&run), args.pipeline, text_or_empty(&run["status"])),
+                true => print_line!("{run:#}"),
+                false => print_line!("run {} of {} is {}", run_id(&run), args.pipeline, text_or_empty(&run["status"])),
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -159,7 +159,7 @@ pub(super) async fn manage_runs(args: RunsArgs, config: &Config) -> Result<ExitC
             let query: Vec<_> = query.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
             let page = client.get("/v1/runs", &query).await?;
             match json {
-                true => say!("{page:#}"),
+                true => print_line!("{page:#}"),
                 false => print_runs(page["runs"].as_array().map(Vec::as_slice).unwrap_or_default()),
             }
             return Ok(ExitCode::SUCCESS);
@@ -174,7 +174,7 @@ pub(super) async fn manage_runs(args: RunsArgs, config: &Config) -> Result<ExitC
         Some(RunsCommand::Retry { id, follow: false }) => client.post_empty(&format!("/v1/runs/{id}/retry")).await?,
     };
     match json {
-        true => say!("{run:#}"),
+        true => print_line!("{run:#}"),
         false => print_run(&run),
     }
     Ok(ExitCode::SUCCESS)
@@ -188,14 +188,14 @@ async fn follow_run(client: &ApiClient, id: &str, json: bool) -> Result<ExitCode
     };
     bars.finish();
     match json {
-        true => say!("{run:#}"),
+        true => print_line!("{run:#}"),
         false => print_run(&run),
     }
     Ok(if run["status"] == "succeeded" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn print_runs(runs: &[Value]) {
-    say!("{:26}  {:24}  {:9}  {:8}  {:20}  ERROR", "ID", "PIPELINE", "STATUS", "ORIGIN", "CREATED");
+    print_line!("{:26}  {:24}  {:9}  {:8}  {:20}  ERROR", "ID", "PIPELINE", "STATUS", "ORIGIN", "CREATED");
     for run in runs {
         let created: String = text_or_empty(&run["created_at"]).chars().take(19).collect();
         let line = format!(
@@ -207,24 +207,24 @@ fn print_runs(runs: &[Value]) {
             format!("{created}Z"),
             text_or_empty(&run["error"]["code"])
         );
-        say!("{}", line.trim_end());
+        print_line!("{}", line.trim_end());
     }
 }
 
 /// A run for people: its status, its steps, its files.
 fn print_run(run: &Value) {
-    say!("run {} of {}: {}", run_id(run), text_or_empty(&run["pipeline"]), text_or_empty(&run["status"]));
+    print_line!("run {} of {}: {}", run_id(run), text_or_empty(&run["pipeline"]), text_or_empty(&run["status"]));
     if let Some(message) = run["error"]["message"].as_str() {
-        say!("  because {message} [{}]", text_or_empty(&run["error"]["code"]));
+        print_line!("  because {message} [{}]", text_or_empty(&run["error"]["code"]));
     }
     for step in run["steps"].as_array().into_iter().flatten() {
-        say!("  {:20} {}", text_or_empty(&step["id"]), text_or_empty(&step["status"]));
+        print_line!("  {:20} {}", text_or_empty(&step["id"]), text_or_empty(&step["status"]));
         if step["status"] == "succeeded" {
             print_outputs(&step["outputs"], "");
         }
     }
     for file in run["artifacts"].as_array().into_iter().flatten() {
-        say!("  file {} ({} bytes) {}", text_or_empty(&file["name"]), file["size"], text_or_empty(&file["url"]));
+        print_line!("  file {} ({} bytes) {}", text_or_empty(&file["name"]), file["size"], text_or_empty(&file["url"]));
     }
 }
 
@@ -233,7 +233,7 @@ fn print_outputs(value: &Value, name: &str) {
     match value {
         Value::Object(fields) if fields.contains_key("bucket") && fields.contains_key("key") => {
             let place = format!("s3://{}/{}", text_or_empty(&fields["bucket"]), text_or_empty(&fields["key"]));
-            say!("    {name:18} {}", fields.get("url").and_then(Value::as_str).unwrap_or(&place));
+            print_line!("    {name:18} {}", fields.get("url").and_then(Value::as_str).unwrap_or(&place));
         }
         Value::Object(fields) => {
             for (field, value) in fields {
@@ -241,8 +241,8 @@ fn print_outputs(value: &Value, name: &str) {
             }
         }
         Value::Null => {}
-        Value::String(text) => say!("    {name:18} {text}"),
-        other => say!("    {name:18} {other}"),
+        Value::String(text) => print_line!("    {name:18} {text}"),
+        other => print_line!("    {name:18} {other}"),
     }
 }
 

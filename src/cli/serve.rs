@@ -7,13 +7,13 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::check::{count_noun, write_diagnostics};
-use super::out::{cli_stdout, say};
+use super::stdout::{cli_stdout, print_line};
 use super::{DEFAULT_LOG_FILTER, ShutdownSignals, init_logs, run_until_stopped};
 use crate::app::{RunningService, WorkerOptions};
 use crate::config::{Config, WatchMode};
 use afterload_core::error::Result;
 use afterload_engine::QueueSelection;
-use afterload_pipeline::catalogue::PipelineFolder;
+use afterload_pipeline::folder::PipelineFolder;
 
 /// What the service works beside its API.
 #[derive(Debug, Args)]
@@ -30,9 +30,9 @@ pub(super) async fn run(args: ServeArgs, config: Config) -> Result<ExitCode> {
     let (folder, watch) = (config.pipelines.clone(), config.watch);
     let work = WorkerOptions::for_queues(args.queues.unwrap_or_default());
     let app = RunningService::serve(config, std::env::var("AFTERLOAD_ADMIN_KEY").ok(), work).await?;
-    say!("afterload is up: {}", app.url);
+    print_line!("afterload is up: {}", app.url);
     if let Some(key) = &app.new_admin_key {
-        say!("admin key, shown only this once: {key}");
+        print_line!("admin key, shown only this once: {key}");
     }
     print_startup(&app.pipelines, &folder, watch, &mut cli_stdout())?;
     run_until_stopped(app.process, stops).await
@@ -56,15 +56,15 @@ fn print_startup(pipelines: &PipelineFolder, folder: &Path, watch: WatchMode, ou
 #[cfg(test)]
 mod tests {
     use super::*;
-    use afterload_pipeline::{ValidationContext, catalogue};
+    use afterload_pipeline::{ValidationContext, folder};
 
     #[test]
     fn what_is_live_and_what_was_refused_is_said() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::copy("pipelines/contacts-import.yaml", folder.path().join("contacts-import.yaml")).unwrap();
         std::fs::write(folder.path().join("bad.yaml"), "name: bad\nstep: []\n").unwrap();
-        let found = catalogue::read_folder(folder.path(), &super::super::step_catalog(), &ValidationContext::default())
-            .unwrap();
+        let found =
+            folder::read_folder(folder.path(), &super::super::step_catalog(), &ValidationContext::default()).unwrap();
         let mut out = Vec::new();
         print_startup(&found, Path::new("pipelines"), WatchMode::Auto, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::out::say;
+use super::stdout::print_line;
 use super::{DEFAULT_LOG_FILTER, ShutdownSignals, init_logs, run_until_stopped};
 use crate::app::{self, WorkerOptions};
 use crate::config::Config;
@@ -35,6 +35,6 @@ pub(super) async fn run(args: WorkerArgs, config: Config) -> Result<ExitCode> {
     let queues = args.queues.unwrap_or_default();
     let working = queues.to_string();
     let process = app::start_worker(config, WorkerOptions::for_queues(queues)).await?;
-    say!("afterload is working: {working}");
+    print_line!("afterload is working: {working}");
     run_until_stopped(process, stops).await
 }

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use afterload_core::redact::Redactor;
+use afterload_core::redactor::Redactor;
 use afterload_core::units::listen_address;
 use afterload_egress::WebhookSigner;
 use afterload_geoip::GeoOptions;

@@ -5,11 +5,11 @@ pub mod dialect;
 pub mod error;
 pub mod failpoint;
 pub mod file;
+pub mod identifier;
 pub mod object_names;
-pub mod redact;
+pub mod redactor;
 pub mod secret;
 pub mod secrets;
-pub mod table_name;
 pub mod units;
 
 pub use error::{Error, Result};

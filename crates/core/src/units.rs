@@ -138,7 +138,7 @@ fn split_unit(text: &str) -> (&str, &str) {
     (number, unit.trim())
 }
 
-macro_rules! written_as_text {
+macro_rules! impl_serde_as_text {
     ($($name:ident),*) => {$(
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -153,7 +153,7 @@ macro_rules! written_as_text {
         }
     )*};
 }
-written_as_text!(HumanDuration, ByteSize, Percentage);
+impl_serde_as_text!(HumanDuration, ByteSize, Percentage);
 
 /// Reads an address to listen on; the standard message does not say what one looks like.
 ///

@@ -9,7 +9,7 @@ use super::{parse_header_name, parse_url};
 use afterload_pipeline::{Templated, Validator};
 
 /// Headers that are the same for every attempt, and therefore nobody else's to set; in small letters.
-pub const OURS: [&str; 4] = ["idempotency-key", "webhook-id", "webhook-timestamp", "webhook-signature"];
+pub const RESERVED_HEADERS: [&str; 4] = ["idempotency-key", "webhook-id", "webhook-timestamp", "webhook-signature"];
 
 /// Headers by name.
 pub type RequestHeaders = BTreeMap<String, Templated<String>>;
@@ -21,7 +21,7 @@ pub fn check_request_target(check: &mut Validator<'_>, at: &[&str], url: &Templa
     }
     for name in headers.keys() {
         let place = [at, &["headers", name]].concat();
-        if OURS.contains(&name.to_ascii_lowercase().as_str()) {
+        if RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
             let hint = "it is the same for every attempt; write `sign: standard-webhooks` for those of webhooks";
             check.report_invalid(&place, format!("`{name}` is a header that the service sets itself"), hint);
         } else if let Err(error) = parse_header_name(name) {

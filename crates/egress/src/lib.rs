@@ -5,16 +5,16 @@
 //! names when they are looked up for a connection, which then goes to the very addresses that were checked. No proxy of
 //! the environment is used: it would call for us whatever we refuse.
 
-mod address;
-mod answer;
 mod config;
-mod fault;
+mod errors;
 mod fields;
-mod guard;
+mod http_url;
+mod ip_ranges;
+mod policy;
 mod redirect;
 mod request;
+mod response;
 mod retry_after;
-mod target;
 mod webhook;
 
 use std::collections::BTreeMap;
@@ -24,18 +24,18 @@ use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::{Client, redirect::Policy};
 use tokio::time::{Instant, timeout_at};
 
-pub use answer::EgressResponse;
-use answer::ResponseLimits;
 pub use config::{EgressRule, HostPattern, HttpConfig, HttpLimits, WebhooksConfig};
-pub use fields::{OURS, RequestHeaders, SignatureScheme, check_request_target};
+pub use fields::{RESERVED_HEADERS, RequestHeaders, SignatureScheme, check_request_target};
+pub use http_url::{display_origin, parse_url};
 pub use request::{EgressRequest, encode_form, parse_header_name};
 pub use reqwest::Method;
-pub use target::{display_origin, parse_url};
+pub use response::EgressResponse;
+use response::ResponseLimits;
 pub use webhook::WebhookSigner;
 
-use self::guard::{DnsResolver, EgressPolicy, EgressResolver, SystemResolver};
+use self::policy::{DnsResolver, EgressPolicy, EgressResolver, SystemResolver};
 use afterload_core::error::{Error, Result};
-use afterload_core::redact::Redactor;
+use afterload_core::redactor::Redactor;
 
 /// How many redirects are followed.
 pub const MAX_REDIRECTS: usize = 3;
@@ -121,15 +121,15 @@ impl EgressClient {
 
     async fn send_once(&self, request: &EgressRequest, within: ResponseLimits) -> Result<EgressResponse> {
         let shown = request.method_and_origin();
-        self.0.policy.check_host(&request.url).map_err(|found| fault::address_blocked(&found, &shown))?;
+        self.0.policy.check_host(&request.url).map_err(|found| errors::address_blocked(&found, &shown))?;
         let port = request.url.port_or_known_default();
         let clients = self.0.clients.as_ref().map_err(Clone::clone)?;
         let client = port.and_then(|port| clients.by_port.get(&port)).unwrap_or(&clients.default_client);
         let call = client.request(request.method.clone(), request.url.clone()).headers(request.headers.clone());
         let answered = timeout_at(within.deadline, call.body(request.body.clone()).send()).await;
         let response = match answered {
-            Ok(response) => response.map_err(|error| fault::from_reqwest(&error, &shown))?,
-            Err(_) => return Err(fault::call_timed_out(&shown, within.timeout)),
+            Ok(response) => response.map_err(|error| errors::from_reqwest(&error, &shown))?,
+            Err(_) => return Err(errors::call_timed_out(&shown, within.timeout)),
         };
         Ok(EgressResponse { response, request_label: shown, limits: within })
     }

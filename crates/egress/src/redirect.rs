@@ -5,8 +5,8 @@ use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use url::Url;
 
+use super::http_url::{check_url, display_origin};
 use super::request::EgressRequest;
-use super::target::{check_url, display_origin};
 use afterload_core::error::{Error, Result};
 
 /// What another origin may be told. Everything else may be a secret that was meant for the first one.

@@ -9,7 +9,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use url::Url;
 
-use super::target::{display_origin, parse_url};
+use super::http_url::{display_origin, parse_url};
 use super::{MAX_REDIRECTS, WebhookSigner};
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use serde_json::json;
 
 use super::EngineCore;
-use super::compiled::CompiledPlan;
-use super::end::error_to_json;
-use super::machine::{self, StepChange, StepNode};
+use super::finish::error_to_json;
+use super::plan_cache::CompiledPlan;
+use super::state_machine::{self, StepChange, StepNode};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::units::HumanDuration;
@@ -60,7 +60,7 @@ impl EngineCore {
         let mut steps = tx.list_steps(&run.id).await?;
         let mut nodes = step_nodes(&compiled, &steps);
         let mut delays = HashMap::new();
-        let advance = machine::advance_nodes(&mut nodes, run.cancel_requested_at.is_some(), |index, nodes| {
+        let advance = state_machine::advance_nodes(&mut nodes, run.cancel_requested_at.is_some(), |index, nodes| {
             let step = &compiled.steps[index];
             if step.condition.is_none() && step.step.delay.is_none() {
                 return Ok(true);

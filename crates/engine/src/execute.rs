@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, warn};
 
 use super::advance::Transition;
-use super::compiled::{CompiledPlan, CompiledStep};
-use super::end::{AttemptOutcome, artifacts_prefix, cancelled_end, error_to_json};
 use super::fan_out::FanOut;
+use super::finish::{AttemptOutcome, artifacts_prefix, cancelled_end, error_to_json};
+use super::plan_cache::{CompiledPlan, CompiledStep};
 use super::progress::{PROGRESS_STORE_INTERVAL, ProgressTracker, ProgressView};
-use super::view::run_url;
-use super::{EngineCore, rate};
+use super::run_view::run_url;
+use super::{EngineCore, rate_limit};
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::plan::OutputTarget;
@@ -205,7 +205,10 @@ impl EngineCore {
                         (self.run_step((lease, claimed, &cancel), run, &compiled, index).await, Some((compiled, index)))
                     }
                     Ok(Some(due_at)) => {
-                        return (AttemptOutcome::from_error(rate::rate_limited_error()), AttemptEnd::Park { due_at });
+                        return (
+                            AttemptOutcome::from_error(rate_limit::rate_limited_error()),
+                            AttemptEnd::Park { due_at },
+                        );
                     }
                     Err(error) => (AttemptOutcome::from_error(error), Some((compiled, index))),
                 }
@@ -220,7 +223,7 @@ impl EngineCore {
                 AttemptEnd::Final { status: StepStatus::Succeeded, outputs: Some(outputs.clone()), error: None }
             }
             Err(_) if cancel.is_cancelled() => cancelled_end(),
-            Err(error) if super::records::is_skip_error(error) => super::records::skipped_end(error),
+            Err(error) if super::record_params::is_skip_error(error) => super::record_params::skipped_end(error),
             Err(_) if outcome.wake_condition.is_some() => {
                 AttemptEnd::Suspend(outcome.wake_condition.clone().unwrap_or_default())
             }
@@ -283,9 +286,13 @@ impl EngineCore {
             progress,
             stop: stop.clone(),
             files: files.clone(),
-            links: Arc::new(super::links::DbFileLinks::new(self, &step.run_id, &step.effect_key())),
-            effect_log: Arc::new(super::effects::DbEffectLog::new(self.db.clone(), &step.run_id, &step.effect_key())),
-            delivery_log: Arc::new(super::deliveries::DbDeliveryLog::new(
+            links: Arc::new(super::download_links::DbFileLinks::new(self, &step.run_id, &step.effect_key())),
+            effect_log: Arc::new(super::effect_log::DbEffectLog::new(
+                self.db.clone(),
+                &step.run_id,
+                &step.effect_key(),
+            )),
+            delivery_log: Arc::new(super::delivery_log::DbDeliveryLog::new(
                 self.db.clone(),
                 &step.run_id,
                 &step.effect_key(),

@@ -4,34 +4,34 @@
 //! (`execute`), and in the same transaction `advance` applies what the `machine` says comes next. `chain` is the queue
 //! underneath.
 
-mod admission;
 mod advance;
-mod again;
+mod background_tasks;
 mod cancel;
-mod compiled;
+mod concurrency;
 mod config;
-mod deliveries;
-mod depth;
-mod effects;
-mod end;
+mod delivery_log;
+mod download_links;
+mod effect_log;
 mod execute;
+mod expr_context;
 mod fan_out;
-mod links;
-mod machine;
-mod notify;
-mod pause;
+mod finish;
+mod pauses;
+mod plan_cache;
 mod progress;
-mod queues;
-mod rate;
-mod records;
+mod queue_depth;
+mod queue_workers;
+mod rate_limit;
+mod record_params;
 mod retention;
-mod scope;
-mod sleep;
+mod retry;
+mod run_notifications;
+mod run_view;
+mod run_watch;
 mod start;
+mod state_machine;
 mod supervise;
-mod view;
-mod watch;
-mod workers;
+mod suspend;
 
 use std::sync::Arc;
 
@@ -39,13 +39,13 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use self::cancel::RunningAttempts;
-use self::compiled::PlanCache;
-use self::depth::QueueDepthCache;
-use self::pause::PauseSignals;
-use self::rate::KeyedLocks;
-use self::watch::RunWatches;
+use self::pauses::PauseSignals;
+use self::plan_cache::PlanCache;
+use self::queue_depth::QueueDepthCache;
+use self::rate_limit::KeyedLocks;
+use self::run_watch::RunWatches;
 use afterload_core::error::Result;
-use afterload_core::redact::Redactor;
+use afterload_core::redactor::Redactor;
 use afterload_core::secrets::Signer;
 use afterload_egress::EgressClient;
 use afterload_metrics::Metrics;
@@ -55,18 +55,18 @@ use afterload_state::Db;
 use afterload_state::queue::JobQueue;
 use afterload_step_api::RegisteredStep;
 
-pub use compiled::LivePlan;
 pub use config::{EngineConfig, QueueConfig, RetentionConfig};
-pub use notify::NotificationView;
+pub use plan_cache::LivePlan;
 pub use progress::ProgressView;
-pub use queues::{QueueSelection, QueueState};
-pub use records::RecordSource;
-pub use sleep::EventReceipt;
-pub use start::{DedupKey, NewRun, StartOutcome};
-pub use view::{
+pub use queue_workers::{QueueSelection, QueueState};
+pub use record_params::RecordSource;
+pub use run_notifications::NotificationView;
+pub use run_view::{
     ArtifactView, ItemView, RunView, StepView, artifact_url, download_link_url, run_url, signed_artifact_url,
 };
-pub use watch::RunWatch;
+pub use run_watch::RunWatch;
+pub use start::{DedupKey, NewRun, StartOutcome};
+pub use suspend::EventReceipt;
 
 /// The engine of one process. Cheap to clone.
 #[derive(Clone)]

@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 use ulid::Ulid;
 
 use super::Engine;
-use super::admission::AdmissionKind;
-use super::compiled::{CompiledPlan, CompiledStep};
-use super::end::error_to_json;
+use super::concurrency::AdmissionKind;
+use super::finish::error_to_json;
+use super::plan_cache::{CompiledPlan, CompiledStep};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;

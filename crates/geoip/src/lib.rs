@@ -1,9 +1,9 @@
 //! Where addresses are: files in MaxMind's format and services on the web, asked in the order that a step names.
 
-mod address;
-mod answer;
 mod config;
+mod geo_record;
 mod http;
+mod ip;
 mod mmdb;
 
 use std::collections::{BTreeMap, HashMap};
@@ -18,9 +18,9 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-pub use address::{is_local_ip, parse_ip};
-pub use answer::{GeoField, GeoRecord};
 pub use config::{GeoConfig, GeoHttpConfig, GeoPreset};
+pub use geo_record::{GeoField, GeoRecord};
+pub use ip::{is_local_ip, parse_ip};
 
 use self::http::GeoHttpService;
 use self::mmdb::MmdbFile;

@@ -5,14 +5,14 @@
 
 mod address;
 mod config;
+mod domain_rate;
 mod fields;
-mod inline;
+mod inline_css;
 mod message;
 mod outbox;
-mod pace;
+mod plain_text;
 mod smtp;
 mod templates;
-mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -31,8 +31,8 @@ use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::units::ByteSize;
 use afterload_metrics::Metrics;
+use domain_rate::DomainRates;
 use outbox::MailOutbox;
-use pace::DomainRates;
 use smtp::SmtpClient;
 use templates::MailTemplates;
 

@@ -11,7 +11,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value};
 
-use super::{MailContent, inline, text, to_single_line};
+use super::{MailContent, inline_css, plain_text, to_single_line};
 use afterload_core::error::{Error, Result};
 use afterload_core::units::group_digits;
 use afterload_spanned_yaml as yaml;
@@ -103,7 +103,7 @@ impl MailTemplates {
         };
         let text = match (has("body.txt")?, &html) {
             (true, _) => self.render_file(&env, &format!("{name}/body.txt"), &vars)?,
-            (false, Some(html)) => text::html_to_text(html),
+            (false, Some(html)) => plain_text::html_to_text(html),
             (false, None) => {
                 let message = format!("mail template `{name}` has neither `body.txt` nor `body.html`");
                 return Err(Error::permanent("mail_template_invalid", message));
@@ -138,7 +138,7 @@ impl MailTemplates {
     /// The same, with its styles where mail programs look for them.
     fn render_html(&self, env: &Environment<'_>, path: &str, vars: &Map<String, Value>) -> Result<String> {
         let html = self.render_file(env, path, vars)?;
-        inline::inline_styles(&html).map_err(|error| {
+        inline_css::inline_styles(&html).map_err(|error| {
             let message = format!("{}: the styles cannot be inlined: {error}", self.folder.join(path).display());
             Error::permanent("mail_template_invalid", message)
         })

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 
-use super::{File, ObjectBody, ObjectMeta, fault, unquote_etag};
+use super::{File, ObjectBody, ObjectMeta, sdk_error, unquote_etag};
 use afterload_core::error::{Error, Result};
 
 /// Tries in a row that bring nothing.
@@ -30,7 +30,7 @@ impl DownloadSource {
         let request = request.set_version_id(self.version.clone());
         let request = request.set_if_match((!self.etag.is_empty()).then(|| format!("\"{}\"", self.etag)));
         let request = request.set_range((from > 0).then(|| format!("bytes={from}-")));
-        request.send().await.map_err(|error| fault::object_error("reading", &self.bucket, &self.key, error))
+        request.send().await.map_err(|error| sdk_error::object_error("reading", &self.bucket, &self.key, error))
     }
 
     fn object_meta(&self, output: &GetObjectOutput) -> ObjectMeta {
@@ -90,7 +90,7 @@ fn resumable_stream(
                 }
                 None if at >= size => break,
                 None => Error::transient("object_store_unavailable", "the connection to the store broke: it ended early"),
-                Some(Err(error)) => fault::stream_error(&error),
+                Some(Err(error)) => sdk_error::stream_error(&error),
             };
             // All bytes came and yet an error: their checksum is wrong, and reading on cannot mend that.
             if at >= size {

@@ -1,12 +1,12 @@
 //! Files in S3, whichever S3: one client for the embedded endpoint and for every other store.
 
-mod clean;
 mod config;
+mod delete_prefix;
 mod download;
-mod fault;
-mod gathered;
 mod list;
-mod stores;
+mod part_buffer;
+mod sdk_error;
+mod store_clients;
 mod upload;
 
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use afterload_core::file::File;
 
 pub use config::{BucketConfig, ObjectStoreConfig, ObjectsConfig, RequestChecksumMode};
 pub use list::{ListedObject, ObjectPage};
-pub use stores::{EmbeddedEndpoint, SkipMd5};
+pub use store_clients::{EmbeddedEndpoint, SkipMd5};
 pub use upload::{ObjectHeaders, ObjectUpload};
 
-use stores::StoreClients;
+use store_clients::StoreClients;
 
 /// What the store knows of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ impl ObjectStore {
         let output = match request.set_version_id(version.map(str::to_owned)).send().await {
             Ok(output) => output,
             Err(error) => {
-                let error = fault::object_error("looking up", bucket, key, error);
+                let error = sdk_error::object_error("looking up", bucket, key, error);
                 // HEAD is answered without a body, so only a second question tells which of the two is missing.
                 let missing = error.code() == "object_not_found";
                 return Err(if missing { self.missing_bucket_error(bucket).await.unwrap_or(error) } else { error });
@@ -140,7 +140,7 @@ impl ObjectStore {
     /// What to say of a bucket that is not there.
     async fn missing_bucket_error(&self, bucket: &str) -> Option<Error> {
         let answer = self.0.bucket_client(bucket).ok()?.head_bucket().bucket(bucket).send().await;
-        let error = answer.err().map(|error| fault::bucket_error("looking up", bucket, error));
+        let error = answer.err().map(|error| sdk_error::bucket_error("looking up", bucket, error));
         error.filter(|error| error.code() == "object_not_found")
     }
 
@@ -151,7 +151,7 @@ impl ObjectStore {
     pub async fn delete_object(&self, bucket: &str, key: &str) -> Result<()> {
         match self.0.bucket_client(bucket)?.delete_object().bucket(bucket).key(key).send().await {
             Ok(_) => Ok(()),
-            Err(error) => match fault::object_error("deleting", bucket, key, error) {
+            Err(error) => match sdk_error::object_error("deleting", bucket, key, error) {
                 gone if gone.code() == "object_not_found" => Ok(()),
                 error => Err(error),
             },
@@ -164,7 +164,7 @@ impl ObjectStore {
     /// # Errors
     /// `prefix_empty`, which would empty the bucket, or those of the store.
     pub async fn delete_prefix(&self, bucket: &str, prefix: &str) -> Result<u64> {
-        clean::delete_prefix(self, self.0.bucket_client(bucket)?, bucket, prefix).await
+        delete_prefix::delete_prefix(self, self.0.bucket_client(bucket)?, bucket, prefix).await
     }
 
     /// One page of the objects whose keys start with `prefix`, in the order of their keys. `from` is the `next` of the
@@ -193,7 +193,7 @@ impl ObjectStore {
         let request = self.0.presign_client(bucket)?.put_object().bucket(bucket).key(key).content_type(content_type);
         let size = i64::try_from(size).unwrap_or(i64::MAX);
         let presigned = request.content_length(size).presigned(config).await;
-        let presigned = presigned.map_err(|error| fault::object_error("presigning", bucket, key, error))?;
+        let presigned = presigned.map_err(|error| sdk_error::object_error("presigning", bucket, key, error))?;
         Ok(presigned.uri().to_owned())
     }
 

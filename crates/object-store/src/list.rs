@@ -3,7 +3,7 @@
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::EncodingType;
 
-use super::{fault, unquote_etag};
+use super::{sdk_error, unquote_etag};
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 use afterload_core::object_names::decode_key;
@@ -33,7 +33,7 @@ pub struct ObjectPage {
 pub(super) async fn list_page(client: &Client, bucket: &str, prefix: &str, from: Option<String>) -> Result<ObjectPage> {
     let request = client.list_objects_v2().bucket(bucket).prefix(prefix).encoding_type(EncodingType::Url);
     let output = request.set_continuation_token(from).send().await;
-    let output = output.map_err(|error| fault::object_error("listing", bucket, prefix, error))?;
+    let output = output.map_err(|error| sdk_error::object_error("listing", bucket, prefix, error))?;
     let encoded = output.encoding_type().is_some();
     let objects = output.contents().iter().filter_map(|object| {
         let key = object.key()?;

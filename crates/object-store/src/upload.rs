@@ -9,9 +9,9 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::SkipMd5;
-use super::gathered::{PartBody, PartBuffer};
-use super::stores::{StoreClient, StoreTransport, request_timeouts};
-use super::{ObjectMeta, fault, unquote_etag};
+use super::part_buffer::{PartBody, PartBuffer};
+use super::store_clients::{StoreClient, StoreTransport, request_timeouts};
+use super::{ObjectMeta, sdk_error, unquote_etag};
 use afterload_core::error::{Error, Result};
 
 const FIRST_PART_BYTES: usize = 8 << 20;
@@ -151,7 +151,7 @@ impl MultipartWriter {
         let UploadTarget { client, bucket, key, .. } = target;
         let request = client.create_multipart_upload().bucket(bucket).key(key).content_type(&headers.content_type);
         let answer = request.set_cache_control(headers.cache_control.clone()).send().await;
-        let output = answer.map_err(|error| fault::object_error("starting to write", bucket, key, error))?;
+        let output = answer.map_err(|error| sdk_error::object_error("starting to write", bucket, key, error))?;
         let id = output.upload_id.ok_or_else(|| {
             Error::permanent(
                 "object_store_error",
@@ -204,7 +204,7 @@ impl MultipartWriter {
                 }
             });
             let answer = marked.send().await;
-            let output = answer.map_err(|error| fault::object_error("writing", &bucket, &key, error))?;
+            let output = answer.map_err(|error| sdk_error::object_error("writing", &bucket, &key, error))?;
             // What the store says of the part goes back with the list of parts: some want their checksums there.
             Ok(CompletedPart::builder()
                 .part_number(number)
@@ -227,7 +227,7 @@ impl MultipartWriter {
         let UploadTarget { client, bucket, key, .. } = &self.target;
         let request = client.complete_multipart_upload().bucket(bucket).key(key).upload_id(&self.upload_id);
         let output = request.multipart_upload(parts).send().await;
-        let output = output.map_err(|error| fault::object_error("finishing", bucket, key, error))?;
+        let output = output.map_err(|error| sdk_error::object_error("finishing", bucket, key, error))?;
         self.done = true;
         Ok((unquote_etag(output.e_tag()), output.version_id))
     }
@@ -246,7 +246,7 @@ impl Drop for MultipartWriter {
             sending.shutdown().await;
             let answer = client.abort_multipart_upload().bucket(&bucket).key(&key).upload_id(id).send().await;
             if let Err(error) = answer {
-                let error = fault::object_error("giving up", &bucket, &key, error);
+                let error = sdk_error::object_error("giving up", &bucket, &key, error);
                 if error.code() != "object_not_found" {
                     tracing::warn!(error.code = error.code(), "an unfinished upload was left in the store: {error}");
                 }
@@ -270,7 +270,7 @@ impl UploadTarget {
         let request = request.set_cache_control(headers.cache_control.clone()).body(ByteStream::from(bytes));
         let request = request.customize().config_override(patience);
         let request = if way.is_tamper_proof() { request.disable_payload_signing() } else { request };
-        let output = request.send().await.map_err(|error| fault::object_error("writing", &bucket, &key, error))?;
+        let output = request.send().await.map_err(|error| sdk_error::object_error("writing", &bucket, &key, error))?;
         Ok(ObjectMeta {
             etag: unquote_etag(output.e_tag()),
             size: size as u64,

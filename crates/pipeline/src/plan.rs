@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use super::ast::{CatchUp, OnRunConflict};
 use super::params::{self, Param};
-use super::raw::{CatchUp, OnRunConflict};
 use afterload_core::error::Result;
 
 /// A checked pipeline as the engine executes it.

@@ -4,8 +4,8 @@
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::kind::{StepCatalog, StepKind};
-use super::raw::PipelineAst;
+use super::ast::PipelineAst;
+use super::step_kind::{StepCatalog, StepKind};
 
 const DEFS_KEY: &str = "$defs";
 

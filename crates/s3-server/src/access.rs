@@ -11,7 +11,7 @@ use s3s::{S3Error, S3ErrorCode, S3Result};
 use subtle::ConstantTimeEq;
 
 use super::credentials::S3Credentials;
-use super::fault::s3_error;
+use super::error::s3_error;
 
 /// Knows the secret of one access key.
 pub(super) struct StaticAuth(pub(super) S3Credentials);

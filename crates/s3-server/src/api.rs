@@ -11,7 +11,7 @@ use super::{S3Backend, buckets, copy, get, list, multipart, put};
 /// The store as s3s wants it.
 pub(super) struct S3Api(pub(super) Arc<S3Backend>);
 
-macro_rules! operations {
+macro_rules! impl_s3_operations {
     ($($method:ident: $input:ident -> $output:ident = $function:path;)*) => {
         #[async_trait]
         impl S3 for S3Api {
@@ -24,7 +24,7 @@ macro_rules! operations {
     };
 }
 
-operations! {
+impl_s3_operations! {
     create_bucket: CreateBucketInput -> CreateBucketOutput = buckets::create_bucket;
     head_bucket: HeadBucketInput -> HeadBucketOutput = buckets::head_bucket;
     get_bucket_location: GetBucketLocationInput -> GetBucketLocationOutput = buckets::get_bucket_location;

@@ -10,7 +10,7 @@ use s3s::dto::{
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::S3Backend;
-use super::fault::s3_error;
+use super::error::s3_error;
 use super::get::to_timestamp;
 use super::index::{buckets, objects};
 use super::list::store_owner;

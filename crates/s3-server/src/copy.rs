@@ -12,9 +12,9 @@ use s3s::dto::{
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::S3Backend;
-use super::bodies::WrittenBlob;
+use super::blobs::WrittenBlob;
 use super::digest::BodyExpectation;
-use super::fault::{S3ServerError, s3_error};
+use super::error::{S3ServerError, s3_error};
 use super::get::{ReadConditions, open_object, to_timestamp};
 use super::index::objects::{self, IndexedObject, ObjectDetails};
 use super::index::run_blocking;

@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use s3s::crypto::{Checksum as _, Crc32, Crc32c, Crc64Nvme, Md5, Sha1, Sha256};
 use s3s::{S3Error, S3ErrorCode, S3Result};
 
-use super::fault::s3_error;
+use super::error::s3_error;
 
 /// The algorithms as header names end: `x-amz-checksum-crc32`.
 pub(super) const CHECKSUM_ALGORITHMS: [&str; 5] = ["crc32", "crc32c", "crc64nvme", "sha1", "sha256"];
@@ -45,7 +45,7 @@ macro_rules! fill_checksums {
     }};
 }
 /// The five checksum fields of a request, by algorithm.
-macro_rules! given_checksums {
+macro_rules! take_checksums {
     ($input:expr) => {
         [
             ("crc32", $input.checksum_crc32.take()),
@@ -56,7 +56,7 @@ macro_rules! given_checksums {
         ]
     };
 }
-pub(super) use {fill_checksums, given_checksums};
+pub(super) use {fill_checksums, take_checksums};
 
 /// What a client says a body is.
 #[derive(Clone, Debug, Default)]

@@ -14,9 +14,9 @@ use s3s::dto::{
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::S3Backend;
-use super::bodies::BlobStream;
+use super::blobs::BlobStream;
 use super::digest::{BlobChecksums, fill_checksums};
-use super::fault::S3ServerError;
+use super::error::S3ServerError;
 use super::index::objects::{self, IndexedObject};
 use super::index::run_blocking;
 use afterload_core::clock::UnixMillis;
@@ -25,7 +25,7 @@ use afterload_core::clock::UnixMillis;
 const MAX_OPEN_ATTEMPTS: usize = 10;
 
 /// Fills what GetObject and HeadObject have in common.
-macro_rules! describe {
+macro_rules! fill_object_headers {
     ($output:expr, $object:expr, $stretch:expr) => {{
         $output.accept_ranges = Some("bytes".to_owned());
         $output.content_length = Some(($stretch.end - $stretch.start) as i64);
@@ -126,7 +126,7 @@ pub(super) async fn get_object(
         content_range: range.is_some().then(|| format_content_range(&stretch, &object)),
         ..Default::default()
     };
-    describe!(output, object, stretch);
+    fill_object_headers!(output, object, stretch);
     if range.is_none() && wants_checksums(checksum_mode.as_ref()) && !checksums.is_empty() {
         fill_checksums!(output, checksums);
         output.checksum_type = Some(ChecksumType::from_static(ChecksumType::FULL_OBJECT));
@@ -156,7 +156,7 @@ pub(super) async fn head_object(
     let stretch = resolve_range(range, &object)?;
     let content_range = range.is_some().then(|| format_content_range(&stretch, &object));
     let mut output = HeadObjectOutput { content_range, ..Default::default() };
-    describe!(output, object, stretch);
+    fill_object_headers!(output, object, stretch);
     if range.is_none() && wants_checksums(checksum_mode.as_ref()) && !checksums.is_empty() {
         fill_checksums!(output, checksums);
         output.checksum_type = Some(ChecksumType::from_static(ChecksumType::FULL_OBJECT));

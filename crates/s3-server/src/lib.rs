@@ -12,22 +12,22 @@
 
 mod access;
 mod api;
-mod bodies;
+mod blobs;
 mod buckets;
 mod copy;
+mod cors;
 mod credentials;
 mod digest;
-mod fault;
+mod error;
+mod error_text;
+mod gc;
 mod get;
+mod in_process;
 mod index;
 mod list;
-mod message;
 mod multipart;
-mod pages;
 mod put;
 mod serve;
-mod sweep;
-mod within;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -48,7 +48,7 @@ use afterload_object_store::EmbeddedEndpoint;
 pub use credentials::{S3Credentials, load_or_create_credentials};
 pub use index::events::{ObjectEvent, ObjectEventKind};
 
-use bodies::BlobDir;
+use blobs::BlobDir;
 use index::ObjectIndex;
 
 /// The file of the index.
@@ -77,14 +77,14 @@ impl EmbeddedStore {
     /// # Errors
     /// `object_store_error` if the folder cannot be written or was made by a newer version.
     pub fn open(dir: &Path, credentials: S3Credentials) -> Result<Self> {
-        let failed = |error: fault::S3ServerError| {
+        let failed = |error: error::S3ServerError| {
             Error::permanent("object_store_error", error.to_string())
                 .context(format!("opening the object store in `{}`", dir.display()))
         };
         let bodies = BlobDir::open(dir).map_err(|error| failed(error.into()))?;
         let index = ObjectIndex::open(&dir.join(INDEX_FILE)).map_err(failed)?;
         let store = Arc::new(S3Backend { index, blobs: bodies, changed: Notify::new() });
-        sweep::spawn_gc(&store);
+        gc::spawn_gc(&store);
         Ok(Self { backend: store, credentials, public_buckets: Arc::default() })
     }
 
@@ -115,11 +115,11 @@ impl EmbeddedStore {
     /// What clients in this process need to reach the store without a socket. `public_endpoint` is the address for others.
     pub fn access(&self, public_endpoint: String) -> EmbeddedEndpoint {
         EmbeddedEndpoint {
-            http: SharedHttpClient::new(within::InProcessConnector {
+            http: SharedHttpClient::new(in_process::InProcessConnector {
                 service: self.build_service(),
                 read_timeout: None,
             }),
-            endpoint: within::IN_PROCESS_ENDPOINT.to_owned(),
+            endpoint: in_process::IN_PROCESS_ENDPOINT.to_owned(),
             public_endpoint,
             access_key: Secret::new(self.credentials.access_key.clone()),
             secret_key: self.credentials.secret_key.clone(),

@@ -11,7 +11,7 @@ use s3s::dto::{
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::S3Backend;
-use super::fault::s3_error;
+use super::error::s3_error;
 use super::get::to_timestamp;
 use super::index::list::{self, KeyPage, KeyQuery, KeyRow, after_key, after_prefix, common_prefix};
 

@@ -13,8 +13,8 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use ulid::Ulid;
 
 use super::S3Backend;
-use super::digest::{fill_checksums, given_checksums, multipart_etag};
-use super::fault::{S3ServerError, s3_error};
+use super::digest::{fill_checksums, multipart_etag, take_checksums};
+use super::error::{S3ServerError, s3_error};
 use super::get::to_timestamp;
 use super::index::objects::{self, ObjectDetails, WriteConditions};
 use super::index::uploads::{self, UnfinishedUpload, UploadedPart};
@@ -78,7 +78,7 @@ pub(super) async fn upload_part(
     check_part_number(input.part_number)?;
     let mut expected = parse_expected_body(&request.headers, input.content_length, input.content_md5.as_deref())?;
     expected.skip_md5 = request.extensions.get::<SkipMd5>().is_some();
-    for (algorithm, value) in given_checksums!(input) {
+    for (algorithm, value) in take_checksums!(input) {
         value.into_iter().for_each(|value| expected.expect_checksum(algorithm, value));
     }
     let (bucket, key, id) = (input.bucket.clone(), input.key.clone(), input.upload_id.clone());
@@ -97,7 +97,7 @@ pub(super) async fn complete_multipart_upload(
     request: S3Request<CompleteMultipartUploadInput>,
 ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
     let mut input = request.input;
-    if given_checksums!(input).iter().any(|(_, value)| value.is_some()) {
+    if take_checksums!(input).iter().any(|(_, value)| value.is_some()) {
         let message = "A checksum over all parts is not implemented by this store; give those of the parts.";
         return Err(s3_error(S3ErrorCode::NotImplemented, message));
     }
@@ -165,7 +165,7 @@ fn select_listed_parts(there: Vec<UploadedPart>, listed: Vec<CompletedPart>) -> 
         if listed.e_tag.as_ref().is_none_or(|etag| etag.value() != part.md5) {
             return Err(invalid());
         }
-        for (algorithm, value) in given_checksums!(listed) {
+        for (algorithm, value) in take_checksums!(listed) {
             // Of an algorithm that was not computed when the part came, nothing can be said.
             let known = part.checksums.get(algorithm);
             if value.is_some() && known.is_some() && value != known {

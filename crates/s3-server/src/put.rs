@@ -11,9 +11,9 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, StdError, Trail
 use tokio::time::timeout;
 
 use super::S3Backend;
-use super::bodies::{BlobWriter, WrittenBlob};
-use super::digest::{BodyExpectation, CHECKSUM_ALGORITHMS, fill_checksums, given_checksums};
-use super::fault::{S3ServerError, s3_error};
+use super::blobs::{BlobWriter, WrittenBlob};
+use super::digest::{BodyExpectation, CHECKSUM_ALGORITHMS, fill_checksums, take_checksums};
+use super::error::{S3ServerError, s3_error};
 use super::index::objects::{self, ObjectDetails, WriteConditions};
 use super::index::{buckets, run_blocking};
 
@@ -32,7 +32,7 @@ pub(super) async fn put_object(
 ) -> S3Result<S3Response<PutObjectOutput>> {
     let input = &mut request.input;
     let mut expected = parse_expected_body(&request.headers, input.content_length, input.content_md5.as_deref())?;
-    for (algorithm, value) in given_checksums!(input) {
+    for (algorithm, value) in take_checksums!(input) {
         value.into_iter().for_each(|value| expected.expect_checksum(algorithm, value));
     }
     let details = build_details(

@@ -21,9 +21,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::cors::CorsRequest;
 use super::index::lock_unpoisoned;
-use super::pages::CorsRequest;
-use super::{access, message};
+use super::{access, error_text};
 
 /// How long a client may take for the head of a request.
 const S3_HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -111,7 +111,7 @@ pub(super) async fn call_service(service: &S3Service, request: Request<Body>) ->
 }
 
 fn finish_response(answered: Result<HttpResponse, S3Error>) -> HttpResponse {
-    message::add_error_text(answered.unwrap_or_else(|error| {
+    error_text::add_error_text(answered.unwrap_or_else(|error| {
         tracing::error!("the embedded object store could not write an answer: {error}");
         let mut response = HttpResponse::new(Body::empty());
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;

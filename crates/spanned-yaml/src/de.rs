@@ -7,9 +7,9 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use super::fault::YamlReadError;
 use super::placeholder::PlaceholderDeserializer;
 use super::read::SkippedNodes;
+use super::read_error::YamlReadError;
 use super::{YamlKey, YamlNode, YamlValue};
 
 /// The name under which a type asks for text with an expression as text and for anything else as the type itself.

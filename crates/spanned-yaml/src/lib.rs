@@ -3,10 +3,10 @@
 //! The only module that names the YAML library.
 
 mod de;
-mod fault;
 mod parse;
 mod placeholder;
 mod read;
+mod read_error;
 mod resolved;
 mod scalar;
 mod suggest;

@@ -5,7 +5,7 @@ use serde::de::{Deserializer, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
 use super::de::TEMPLATED_TYPE_NAME;
-use super::fault::YamlReadError;
+use super::read_error::YamlReadError;
 
 /// Zero, empty, none, or the first variant. What is read from it is thrown away.
 pub struct PlaceholderDeserializer;

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use serde::de::DeserializeOwned;
 
 use super::de::NodeDeserializer;
-use super::fault::{NodePtr, YamlReadError};
+use super::read_error::{NodePtr, YamlReadError};
 use super::{Diagnostic, SourceSpan, YamlNode, YamlValue, suggest};
 
 /// A file with more problems than this is not worth reading on.

@@ -14,7 +14,7 @@ use sqlx::postgres::PgRow;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection as _, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Transaction};
 
-use super::group::{GroupCommit, TxOutcome};
+use super::group_commit::{GroupCommit, TxOutcome};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
@@ -54,7 +54,7 @@ pub enum SqlArg {
     Int(Option<i64>),
 }
 
-macro_rules! arg_from {
+macro_rules! impl_sql_arg_from {
     ($($type:ty => |$value:ident| $arg:expr),* $(,)?) => {$(
         impl From<$type> for SqlArg {
             fn from($value: $type) -> Self {
@@ -63,7 +63,7 @@ macro_rules! arg_from {
         }
     )*};
 }
-arg_from! {
+impl_sql_arg_from! {
     &str => |value| SqlArg::Text(Some(value.to_owned())),
     &String => |value| SqlArg::Text(Some(value.clone())),
     String => |value| SqlArg::Text(Some(value)),
@@ -94,7 +94,7 @@ enum BackendRow {
     Postgres(PgRow),
 }
 
-macro_rules! column {
+macro_rules! read_column {
     ($row:expr, $name:expr) => {{
         let name = match $row.prefix {
             "" => Cow::Borrowed($name),
@@ -131,7 +131,7 @@ impl DbRow {
     /// # Errors
     /// `database_error` for a null or another type.
     pub fn get_text(&self, name: &str) -> Result<String> {
-        column!(self, name)
+        read_column!(self, name)
     }
 
     /// A `TEXT`.
@@ -139,7 +139,7 @@ impl DbRow {
     /// # Errors
     /// `database_error` for another type.
     pub fn get_opt_text(&self, name: &str) -> Result<Option<String>> {
-        column!(self, name)
+        read_column!(self, name)
     }
 
     /// A `BIGINT` that is not null.
@@ -147,7 +147,7 @@ impl DbRow {
     /// # Errors
     /// `database_error` for another type.
     pub fn get_int(&self, name: &str) -> Result<i64> {
-        column!(self, name)
+        read_column!(self, name)
     }
 
     /// A `BIGINT`.
@@ -155,7 +155,7 @@ impl DbRow {
     /// # Errors
     /// `database_error` for another type.
     pub fn get_opt_int(&self, name: &str) -> Result<Option<i64>> {
-        column!(self, name)
+        read_column!(self, name)
     }
 
     /// A small number that is not null.
@@ -179,7 +179,7 @@ impl DbRow {
     }
 }
 
-macro_rules! bound {
+macro_rules! bind_query {
     ($sql:expr, $args:expr) => {{
         let mut query = sqlx::query(AssertSqlSafe($sql));
         for arg in $args {
@@ -199,8 +199,8 @@ impl DbTx {
     /// Those of the database.
     pub async fn execute(&mut self, sql: &str, args: &[SqlArg]) -> Result<u64> {
         Ok(match self {
-            DbTx::Sqlite(tx) => bound!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
-            DbTx::Postgres(tx) => bound!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
+            DbTx::Sqlite(tx) => bind_query!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
+            DbTx::Postgres(tx) => bind_query!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
         })
     }
 
@@ -211,10 +211,10 @@ impl DbTx {
     pub async fn fetch(&mut self, sql: &str, args: &[SqlArg]) -> Result<Vec<DbRow>> {
         Ok(match self {
             DbTx::Sqlite(tx) => {
-                bound!(sql.to_owned(), args).fetch_all(&mut **tx).await?.into_iter().map(DbRow::from).collect()
+                bind_query!(sql.to_owned(), args).fetch_all(&mut **tx).await?.into_iter().map(DbRow::from).collect()
             }
             DbTx::Postgres(tx) => {
-                bound!(sql.to_owned(), args).fetch_all(&mut **tx).await?.into_iter().map(DbRow::from).collect()
+                bind_query!(sql.to_owned(), args).fetch_all(&mut **tx).await?.into_iter().map(DbRow::from).collect()
             }
         })
     }
@@ -377,10 +377,10 @@ impl Db {
     pub async fn fetch(&self, sql: &str, args: &[SqlArg]) -> Result<Vec<DbRow>> {
         Ok(match &self.0 {
             DbBackend::Sqlite { read, .. } => {
-                bound!(sql.to_owned(), args).fetch_all(read).await?.into_iter().map(DbRow::from).collect()
+                bind_query!(sql.to_owned(), args).fetch_all(read).await?.into_iter().map(DbRow::from).collect()
             }
             DbBackend::Postgres { pool, .. } => {
-                bound!(sql.to_owned(), args).fetch_all(pool).await?.into_iter().map(DbRow::from).collect()
+                bind_query!(sql.to_owned(), args).fetch_all(pool).await?.into_iter().map(DbRow::from).collect()
             }
         })
     }

@@ -1,7 +1,7 @@
 //! Definitions by digest, and which one is live under each name.
 
 use super::db::{Db, DbRow, DbTx, args};
-use super::group::TxOutcome;
+use super::group_commit::TxOutcome;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::db::{Db, DbRow, DbTx, SqlArg, args};
-use super::status::StepStatus;
+use super::step_status::StepStatus;
 use super::steps::{STEP_COLUMNS, StepRecord, step_from_row};
 use afterload_core::clock;
 use afterload_core::error::Result;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::db::{Db, DbRow, DbTx, SqlArg, args};
-use super::group::TxOutcome;
+use super::group_commit::TxOutcome;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};

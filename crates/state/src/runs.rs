@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::concurrency::{self, ConcurrencySlot};
 use super::db::{Db, DbRow, DbTx, SqlArg, args};
-use super::places::{self, ConcurrencySlot};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 
@@ -98,7 +98,7 @@ const RUN_COLUMNS: &str = "id, pipeline, digest, status, origin, params, event, 
 
 /// What [`run`] reads.
 pub(super) fn all_run_columns() -> String {
-    format!("{RUN_COLUMNS}, {}", places::CONCURRENCY_COLUMNS)
+    format!("{RUN_COLUMNS}, {}", concurrency::CONCURRENCY_COLUMNS)
 }
 
 pub(super) fn run_from_row(row: &DbRow) -> Result<RunRecord> {
@@ -119,7 +119,7 @@ pub(super) fn run_from_row(row: &DbRow) -> Result<RunRecord> {
         created_at: row.get_int("created_at")?,
         started_at: row.get_opt_int("started_at")?,
         finished_at: row.get_opt_int("finished_at")?,
-        concurrency_slot: places::slot_from_row(row)?,
+        concurrency_slot: concurrency::slot_from_row(row)?,
     })
 }
 

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::db::{Db, DbRow, DbTx, args};
 use super::items::ItemCounts;
-use super::status::StepStatus;
+use super::step_status::StepStatus;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 

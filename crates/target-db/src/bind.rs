@@ -12,7 +12,7 @@ use sqlx::postgres::{PgArguments, PgTypeInfo};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Column as _, Either, Executor as _, PgConnection, Postgres, SqlSafeStr, Statement as _};
 
-use super::tokens::{SqlToken, tokenize_sql};
+use super::tokenizer::{SqlToken, tokenize_sql};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 

@@ -5,20 +5,20 @@
 
 mod batch;
 mod bind;
-mod bulk;
-mod checkpoints;
+mod bulk_load;
+mod bulk_update;
+mod checkpoint;
 mod config;
-mod copy;
 mod fields;
-mod fill;
-mod people;
+mod pg_copy;
 mod postgres;
-mod select;
+mod query;
+mod recipients;
 mod sqlite;
 mod staging;
 mod statement;
 mod table;
-mod tokens;
+mod tokenizer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,13 +27,13 @@ use tokio::sync::OnceCell;
 
 pub use batch::{BatchCell, BatchColumnType, DAYS_TO_1970, RowBatch};
 pub use bind::{BindValues, ParameterizedSql, PostgresQuery, SqliteQuery};
-pub use bulk::{BulkLoader, ChunkCommit, ChunkCommitFn, ConflictRule, KeyConflictAction, LoadOutcome, RowRefusal};
-pub use checkpoints::{Fence, RejectedRow};
+pub use bulk_load::{BulkLoader, ChunkCommit, ChunkCommitFn, ConflictRule, KeyConflictAction, LoadOutcome, RowRefusal};
+pub use bulk_update::{BulkUpdate, RowSource, Scalar};
+pub use checkpoint::{Fence, RejectedRow};
 pub use config::{CheckpointMode, ConnectionConfig};
 pub use fields::{check_bind, check_sql, default_connection, read_checkpoint};
-pub use fill::{BulkUpdate, RowSource, Scalar};
-pub use people::{DeliveryRowSpec, DeliveryTable, KeyRange, OnExisting, Recipient, RecipientPage, RecipientQuery};
-pub use select::{CellType, QueryOptions, RowVisitor, SelectQuery};
+pub use query::{CellType, QueryOptions, RowVisitor, SelectQuery};
+pub use recipients::{DeliveryRowSpec, DeliveryTable, KeyRange, OnExisting, Recipient, RecipientPage, RecipientQuery};
 pub use statement::{
     Checkpoint, CheckpointFn, ParsedStatement, ResultMode, ResultRows, StatementArgs, StatementResult, compare_values,
 };
@@ -41,7 +41,7 @@ pub use table::{DbColumnType, TableColumn, TableInfo};
 
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
-use afterload_core::table_name::TableName;
+use afterload_core::identifier::TableName;
 
 /// All connections of the configuration, opened when first used. Cheap to clone.
 #[derive(Clone)]

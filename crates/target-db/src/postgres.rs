@@ -13,16 +13,16 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::bulk::{
+use super::bulk_load::{
     ChunkCommit, ChunkCommitFn, KeyConflictAction, LoadOutcome, LoadPlan, RowRefusal, conflict_keys_error,
     is_directly_loadable,
 };
-use super::checkpoints::{CheckpointSql, Fence};
+use super::checkpoint::{CheckpointSql, Fence};
 use super::staging::{LoadSql, STAGING_TABLE};
-use super::{BatchCell, ConnectionOptions, DbColumnType, RowBatch, copy, invalid_url_error, unavailable_error};
+use super::{BatchCell, ConnectionOptions, DbColumnType, RowBatch, invalid_url_error, pg_copy, unavailable_error};
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
-use afterload_core::table_name::{TableName, quote_identifier};
+use afterload_core::identifier::{TableName, quote_identifier};
 
 /// How long a connection may take to come.
 const PG_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -340,7 +340,7 @@ impl BatchLoad<'_> {
             }
             let mut key = Vec::with_capacity(16 * self.keys.len());
             for index in &self.keys {
-                copy::write_cell(self.rows, cells[*index], self.sent_column_type(*index), &mut key);
+                pg_copy::write_cell(self.rows, cells[*index], self.sent_column_type(*index), &mut key);
             }
             match (seen.insert(key.clone(), row), action) {
                 (Some(before), KeyConflictAction::Update) => drop(losers.insert(before)),
@@ -369,21 +369,21 @@ impl BatchLoad<'_> {
         };
         let mut copy = self.connection.copy_in_raw(target).await.map_err(classify_load_error)?;
         self.buffer.clear();
-        self.buffer.extend_from_slice(copy::COPY_HEADER);
+        self.buffer.extend_from_slice(pg_copy::COPY_HEADER);
         for row in rows {
-            copy::write_field_count(kinds.len() + usize::from(staged), self.buffer);
+            pg_copy::write_field_count(kinds.len() + usize::from(staged), self.buffer);
             if staged {
-                copy::write_int4(row as i32, self.buffer);
+                pg_copy::write_int4(row as i32, self.buffer);
             }
             for (cell, kind) in self.rows.row_cells(row).iter().zip(&kinds) {
-                copy::write_cell(self.rows, *cell, *kind, self.buffer);
+                pg_copy::write_cell(self.rows, *cell, *kind, self.buffer);
             }
             if self.buffer.len() >= COPY_BUFFER_BYTES {
                 copy.send(&self.buffer[..]).await.map_err(classify_load_error)?;
                 self.buffer.clear();
             }
         }
-        self.buffer.extend_from_slice(copy::COPY_TRAILER);
+        self.buffer.extend_from_slice(pg_copy::COPY_TRAILER);
         copy.send(&self.buffer[..]).await.map_err(classify_load_error)?;
         copy.finish().await.map_err(classify_load_error)
     }

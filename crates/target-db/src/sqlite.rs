@@ -11,14 +11,14 @@ use sqlx::sqlite::{LockedSqliteHandle, SqliteConnectOptions, SqliteJournalMode, 
 use sqlx::{AssertSqlSafe, SqlitePool};
 use tokio_util::sync::CancellationToken;
 
-use super::bulk::{
+use super::bulk_load::{
     ChunkCommit, ChunkCommitFn, KeyConflictAction, LoadOutcome, LoadPlan, RowRefusal, conflict_keys_error,
 };
-use super::checkpoints::{CheckpointSql, Fence};
+use super::checkpoint::{CheckpointSql, Fence};
 use super::{BatchCell, ConnectionOptions, DbColumnType, RowBatch, invalid_url_error, statement, unavailable_error};
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
-use afterload_core::table_name::quote_identifiers;
+use afterload_core::identifier::quote_identifiers;
 
 /// How many operations of its virtual machine SQLite does between two looks at whether it should stop: a millisecond at
 /// most.

@@ -1,7 +1,7 @@
 //! The statements that load PostgreSQL tables: straight, or by way of a temporary table.
 
-use super::bulk::{KeyConflictAction, LoadPlan, is_directly_loadable};
-use afterload_core::table_name::{quote_identifier, quote_identifiers};
+use super::bulk_load::{KeyConflictAction, LoadPlan, is_directly_loadable};
+use afterload_core::identifier::{quote_identifier, quote_identifiers};
 
 /// The temporary table.
 pub const STAGING_TABLE: &str = "pg_temp.afterload_stage";

@@ -4,7 +4,7 @@ use sqlx::{AssertSqlSafe, Row, SqlitePool};
 
 use super::postgres::PostgresDatabase;
 use afterload_core::error::{Error, Result};
-use afterload_core::table_name::{TableName, quote_identifier};
+use afterload_core::identifier::{TableName, quote_identifier};
 
 /// A table that exists.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! `afterload demo`: every pipeline of the repository on sample data, each started as a user or an application would.
 
 mod files;
-mod play;
+mod scenario;
 mod show;
 
 use std::path::PathBuf;
@@ -9,11 +9,11 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use super::client::ApiClient;
-use super::out::say;
+use super::stdout::print_line;
 use super::{ShutdownSignals, init_logs};
 use crate::app::RunningService;
 use afterload_core::error::{Error, Result};
-use play::{DemoRunner, Scenario};
+use scenario::{DemoRunner, Scenario};
 
 /// What the demo may be told.
 #[derive(Debug, clap::Args)]
@@ -30,9 +30,12 @@ pub(super) struct DemoArgs {
 pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
     init_logs("warn")?;
     let mut stops = ShutdownSignals::install_handlers()?;
-    let plays = play::load_scenarios()?;
+    let plays = scenario::load_scenarios()?;
     let config = files::prepare_folder(&args.dir).await?;
-    say!("afterload demo: every pipeline of its repository, on sample data; all of it lies in {}/", args.dir.display());
+    print_line!(
+        "afterload demo: every pipeline of its repository, on sample data; all of it lies in {}/",
+        args.dir.display()
+    );
     let mut app = RunningService::start(config.clone(), None).await?;
     let (url, engine) = (app.url.clone(), app.engine.clone());
     let began = Instant::now();
@@ -56,12 +59,12 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
         }
     };
     let (number, seconds) = (plays.len(), began.elapsed().as_secs_f32());
-    say!("\n{succeeded} of {number} runs succeeded, in {seconds:.0} s");
+    print_line!("\n{succeeded} of {number} runs succeeded, in {seconds:.0} s");
     if !args.exit {
-        say!("\nThe API stays up at {} (Ctrl-C ends it). To run the first one again:", app.url);
-        say!("  curl -H \"Authorization: Bearer $(cat {})\" \\", files::key_file(&args.dir).display());
+        print_line!("\nThe API stays up at {} (Ctrl-C ends it). To run the first one again:", app.url);
+        print_line!("  curl -H \"Authorization: Bearer $(cat {})\" \\", files::key_file(&args.dir).display());
         let sample = args.dir.join("airports.csv");
-        say!("    -F file=@{} {}/v1/pipelines/airports-import/runs", sample.display(), app.url);
+        print_line!("    -F file=@{} {}/v1/pipelines/airports-import/runs", sample.display(), app.url);
         tokio::select! {
             () = stops.recv() => {}
             error = app.wait_for_failure() => eprintln!("error: {error}"),
@@ -75,7 +78,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
 async fn run_scenarios(stage: &DemoRunner<'_>, plays: &[Scenario]) -> Result<usize> {
     let mut succeeded = 0;
     for play in plays {
-        say!("\n{}: {}", play.pipeline, play.title);
+        print_line!("\n{}: {}", play.pipeline, play.title);
         let began = Instant::now();
         let run = stage.run_scenario(play).await?;
         show::print_steps(stage, &run).await?;

@@ -10,12 +10,12 @@ use serde_json::Value;
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
-use super::play::DemoRunner;
-use crate::cli::out::say;
+use super::scenario::DemoRunner;
+use crate::cli::stdout::print_line;
 use afterload_core::error::Result;
 
 fn print_labeled(label: &str, text: &str) {
-    say!("  {label:<10} {text}");
+    print_line!("  {label:<10} {text}");
 }
 
 /// The outputs of each step; its files are fetched where only a key opens them.
@@ -107,8 +107,8 @@ pub async fn print_rows(database: &Path, look: &str) -> Result<()> {
 /// How the run ended.
 pub fn print_end(run: &Value, took: Duration) {
     let status = run["status"].as_str().unwrap_or_default();
-    say!("  {status} in {:.1} s", took.as_secs_f32());
+    print_line!("  {status} in {:.1} s", took.as_secs_f32());
     if let Some(error) = run["error"]["message"].as_str() {
-        say!("  because {error}");
+        print_line!("  because {error}");
     }
 }

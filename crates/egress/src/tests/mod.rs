@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
-use super::guard::{DnsFuture, DnsResolver};
+use super::policy::{DnsFuture, DnsResolver};
 use super::*;
 use server::Server;
 

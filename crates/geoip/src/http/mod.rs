@@ -1,7 +1,7 @@
 //! Services on the web, as the configuration describes them.
 
-mod fields;
-mod gate;
+mod circuit_breaker;
+mod response_fields;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use self::gate::CircuitBreaker;
+use self::circuit_breaker::CircuitBreaker;
 use super::{GeoHttpConfig, GeoRecord, HttpGet};
 use afterload_core::error::Result;
 use afterload_core::secret::Secret;
@@ -77,7 +77,7 @@ impl GeoHttpService {
         if self.unknown_markers.iter().any(|(pointer, value)| body.pointer(pointer) == Some(value)) {
             return Ok(None);
         }
-        let answer = fields::record_from_json(&body, &self.fields);
+        let answer = response_fields::record_from_json(&body, &self.fields);
         let named = |answer| GeoRecord { provider: Some(self.name.clone()), ..answer };
         Ok(Some(answer).filter(GeoRecord::has_data).map(named))
     }

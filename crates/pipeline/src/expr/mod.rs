@@ -1,20 +1,20 @@
 //! Expressions: finding them, resolving them when a step runs, and checking them when a pipeline is loaded.
 
 pub mod check;
-mod find;
-mod names;
-mod scope;
+mod context;
+mod references;
+mod template;
 
-pub use find::{TemplateSegment, has_expression, sole_expression, split_template};
-pub use names::referenced_names;
-pub use scope::ExprContext;
+pub use context::ExprContext;
+pub use references::referenced_names;
+pub use template::{TemplateSegment, has_expression, sole_expression, split_template};
 
 use std::sync::LazyLock;
 
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::Value;
 
-use super::kind::DeferredField;
+use super::step_kind::DeferredField;
 use afterload_core::error::{Error, Result};
 
 /// Work that one expression may do.

@@ -100,7 +100,7 @@ steps: [{ id: one, uses: wait }]
         let problems =
             compile_definition(None, text, &kinds, &ValidationContext::default()).expect_err("an unknown kind");
         assert_eq!(problems.len(), 1, "{problems:?}");
-        crate::load::params_of(text)
+        crate::compile::params_of(text)
     }
 
     fn given(value: Value) -> Map<String, Value> {

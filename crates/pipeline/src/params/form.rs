@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::value::parse_json_text;
+use super::coerce::parse_json_text;
 use super::{Param, ParamType};
 
 /// The value that the text of a form gives a param. `None` where it gives none: a field that was left empty, unless the

@@ -1,18 +1,18 @@
 //! Params: their types, and binding what a run is given to them.
 
 mod bind;
+mod coerce;
 mod form;
 mod record;
-mod value;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use bind::{bind_params, find_invalid_params, invalid_param_details, params_invalid};
+pub use coerce::{InvalidParam, check_file, coerce_value};
 pub use form::value_from_form;
 pub use record::{OnMissingRow, RecordRule};
-pub use value::{InvalidParam, check_file, coerce_value};
 
 /// A checked param.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

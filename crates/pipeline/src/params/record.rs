@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::InvalidParam;
-use super::value::{truncate_text, wrong_type};
+use super::coerce::{truncate_text, wrong_type};
 
 /// The most bytes of a key.
 const MAX_RECORD_KEY_BYTES: usize = 1024;

@@ -3,8 +3,8 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use s3s::S3ErrorCode;
 
-use super::super::bodies::UnreferencedBlobs;
-use super::super::fault::S3ServerError;
+use super::super::blobs::UnreferencedBlobs;
+use super::super::error::S3ServerError;
 use super::{IndexTx, uploads};
 use afterload_core::clock::{self, UnixMillis};
 

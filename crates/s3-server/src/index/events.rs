@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Row, params};
 
-use super::super::fault::S3ServerError;
+use super::super::error::S3ServerError;
 use afterload_core::clock::{self, UnixMillis};
 
 /// What happened to an object.

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::super::fault::S3ServerError;
+use super::super::error::S3ServerError;
 use super::buckets;
 use super::events::key_from_row;
 use afterload_core::clock::UnixMillis;

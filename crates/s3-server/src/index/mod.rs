@@ -14,8 +14,8 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::S3Backend;
-use super::bodies::{UnreferencedBlobs, WrittenBlob};
-use super::fault::S3ServerError;
+use super::blobs::{UnreferencedBlobs, WrittenBlob};
+use super::error::S3ServerError;
 
 const INDEX_SCHEMA: &str = include_str!("schema.sql");
 const INDEX_VERSION: i64 = 1;

@@ -5,9 +5,9 @@ use s3s::S3ErrorCode;
 use s3s::dto::{ETag, ETagCondition};
 use serde::{Deserialize, Serialize};
 
-use super::super::bodies::{UnreferencedBlobs, WrittenBlob};
+use super::super::blobs::{UnreferencedBlobs, WrittenBlob};
 use super::super::digest::BlobChecksums;
-use super::super::fault::S3ServerError;
+use super::super::error::S3ServerError;
 use super::events::{self, ObjectEventKind};
 use super::{IndexTx, buckets, uploads};
 use afterload_core::clock::{self, UnixMillis};

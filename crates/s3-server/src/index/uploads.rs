@@ -3,9 +3,9 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use s3s::S3ErrorCode;
 
-use super::super::bodies::{UnreferencedBlobs, WrittenBlob};
+use super::super::blobs::{UnreferencedBlobs, WrittenBlob};
 use super::super::digest::BlobChecksums;
-use super::super::fault::S3ServerError;
+use super::super::error::S3ServerError;
 use super::events::key_from_row;
 use super::list::{KEY_UPPER_BOUND, after_prefix};
 use super::objects::{IndexedObject, ObjectDetails, WriteConditions};

@@ -22,7 +22,7 @@ use super::auth::Caller;
 use super::extract::{PathId, StrictQuery};
 use super::problem::Problem;
 use super::range::{ByteRange, parse_range};
-use super::{files, names};
+use super::{content_disposition, file_params};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_core::secrets::TokenPurpose;
@@ -57,7 +57,7 @@ pub(super) async fn download_artifact(
         }
     };
     let file = match Ulid::from_string(&id) {
-        Ok(_) => files::load_artifact(&app, caller.as_ref(), &id).await?,
+        Ok(_) => file_params::load_artifact(&app, caller.as_ref(), &id).await?,
         Err(_) => None,
     };
     let file = file.ok_or_else(|| Problem::new("artifact_not_found", format!("there is no file `{id}`")))?;
@@ -104,8 +104,8 @@ fn file_response(file: &File, part: Option<(u64, u64)>, etag: Option<HeaderValue
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     // The file may be anything that somebody uploaded: should a browser show it all the same, it can do nothing.
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
-    let media = HeaderValue::from_str(&names::resolve_content_type(Some(&file.content_type), &file.name));
-    let disposition = HeaderValue::from_str(&names::attachment_header(&file.name));
+    let media = HeaderValue::from_str(&content_disposition::resolve_content_type(Some(&file.content_type), &file.name));
+    let disposition = HeaderValue::from_str(&content_disposition::attachment_header(&file.name));
     let range = part.map(|(first, last)| HeaderValue::from_str(&format!("bytes {first}-{last}/{}", file.size)));
     let named = [(CONTENT_TYPE, media.ok()), (CONTENT_DISPOSITION, disposition.ok())];
     let optional = [(ETAG, etag), (CONTENT_RANGE, range.and_then(Result::ok))];

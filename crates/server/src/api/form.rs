@@ -12,8 +12,8 @@ use futures::{Stream, StreamExt};
 use multer::{Field, Multipart};
 use serde_json::{Map, Value};
 
-use super::disposition::file_name;
 use super::extract::{body_too_large, json_invalid, request_timeout};
+use super::form_file_name::file_name;
 use super::pipelines::{FileArity, PipelineSummary};
 use super::uploads::RunUploads;
 use afterload_core::error::{Error, Result};

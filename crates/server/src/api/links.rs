@@ -13,7 +13,7 @@ use super::artifacts::serve_file;
 use super::auth::{ApiKeyScope, Caller, missing_scope};
 use super::extract::PathId;
 use super::problem::{self, Problem};
-use super::{ApiState, files};
+use super::{ApiState, file_params};
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_engine::download_link_url;
@@ -79,7 +79,8 @@ pub(super) async fn open_link(
 ) -> Response {
     let answer = async {
         let link = find_valid_link(&app, &token).await?;
-        let file = files::load_artifact(&app, None, &link.artifact_id).await?.ok_or_else(files::file_expired)?;
+        let file =
+            file_params::load_artifact(&app, None, &link.artifact_id).await?.ok_or_else(file_params::file_expired)?;
         let response = serve_file(&app, &file, &method, &headers).await?;
         if method == Method::GET
             && begins_download(&response)

@@ -1,47 +1,47 @@
 //! The API: axum routes, keys and scopes, uploads that stream, errors as problem+json.
 
-mod app;
 mod artifacts;
 mod auth;
 mod config;
+mod content_disposition;
 mod cors;
-mod create;
-mod direct;
-mod disposition;
-mod events;
+mod create_run;
+mod direct_upload;
 mod extract;
-mod files;
+mod file_params;
 mod form;
-mod hooks;
+mod form_file_name;
+mod health;
 mod idempotency;
 mod items;
 mod links;
 mod metrics;
-mod names;
-mod observe;
 mod openapi;
-mod pauses;
 mod pipelines;
-mod probes;
 mod problem;
+mod publish_event;
+mod queues;
 mod range;
+mod request_log;
 mod routes;
+mod run_sse;
 mod runs;
+mod s3_notifications;
 mod serve;
-mod tell;
+mod state;
 mod uploads;
 mod wait;
 
 #[cfg(test)]
 mod tests;
 
-pub use app::{ApiState, StartRun};
 pub use auth::{ApiKeyScope, Caller, create_api_key, ensure_admin_key};
 pub use config::ServerConfig;
-pub use hooks::S3_WEBHOOK as S3_HOOK;
 pub use pipelines::{DiagnosticView, PipelineList, PipelineRegistry, PipelineSummary, RefusedFile, StepSummary};
 pub use problem::Problem;
+pub use s3_notifications::S3_WEBHOOK as S3_HOOK;
 pub use serve::serve;
+pub use state::{ApiState, StartRun};
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -65,5 +65,5 @@ fn with_common_layers(routes: Router<ApiState>, metrics: &Metrics) -> Router<Api
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(CatchPanicLayer::custom(problem::panic_response))
-        .layer(from_fn_with_state(metrics.clone(), observe::log_request))
+        .layer(from_fn_with_state(metrics.clone(), request_log::log_request))
 }

@@ -12,11 +12,11 @@ use serde_json::{Map, Value};
 use super::ApiState;
 use super::auth::{ApiKeyScope, Caller, missing_scope};
 use super::extract::PathId;
-use super::pauses::paused_pipelines;
 use super::problem::Problem;
+use super::queues::paused_pipelines;
 use afterload_core::error::Error;
 use afterload_core::units::{ByteSize, HumanDuration};
-use afterload_pipeline::catalogue::RefusedDefinition;
+use afterload_pipeline::folder::RefusedDefinition;
 use afterload_pipeline::{CronTrigger, EventTrigger, Param, Pipeline, PlanStep, S3Trigger, Trigger};
 use afterload_spanned_yaml as yaml;
 

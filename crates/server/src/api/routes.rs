@@ -12,7 +12,8 @@ use serde_json::{Map, Value};
 use super::openapi::{ApiRoutes, Operation, openapi_document};
 use super::pipelines::{PipelineList, PipelineSummary};
 use super::{
-    ApiState, artifacts, create, direct, events, hooks, items, links, metrics, pauses, pipelines, probes, runs, tell,
+    ApiState, artifacts, create_run, direct_upload, health, items, links, metrics, pipelines, publish_event, queues,
+    run_sse, runs, s3_notifications,
 };
 use crate::triggers::{EventResult, NotificationResult};
 use afterload_engine::RunView;
@@ -70,45 +71,45 @@ fn queue_routes(routes: ApiRoutes) -> ApiRoutes {
         .add_route(
             GET,
             "/v1/queues",
-            get(pauses::list_queues),
+            get(queues::list_queues),
             Operation::new("listQueues", "The queues, how many steps wait in them, and which are paused")
                 .require_key()
-                .json_response::<pauses::QueueList>(200, "all queues"),
+                .json_response::<queues::QueueList>(200, "all queues"),
         )
         .add_route(
             POST,
             "/v1/queues/{name}/pause",
-            post(pauses::pause_queue),
+            post(queues::pause_queue),
             Operation::new("pauseQueue", "Starts no step of the queue in any process; what runs goes on to its end")
                 .require_key()
-                .json_response::<pauses::QueueView>(200, "the queue, which is paused")
+                .json_response::<queues::QueueView>(200, "the queue, which is paused")
                 .with_errors(&["queue_not_found"]),
         )
         .add_route(
             POST,
             "/v1/queues/{name}/resume",
-            post(pauses::resume_queue),
+            post(queues::resume_queue),
             Operation::new("resumeQueue", "Lets a paused queue go on")
                 .require_key()
-                .json_response::<pauses::QueueView>(200, "the queue, which goes on")
+                .json_response::<queues::QueueView>(200, "the queue, which goes on")
                 .with_errors(&["queue_not_found"]),
         )
         .add_route(
             POST,
             "/v1/pipelines/{name}/pause",
-            post(pauses::pause_pipeline),
+            post(queues::pause_pipeline),
             Operation::new("pausePipeline", "Starts no step of its runs; they are accepted and wait")
                 .require_key()
-                .json_response::<pauses::PipelineState>(200, "the pipeline is paused")
+                .json_response::<queues::PipelineState>(200, "the pipeline is paused")
                 .with_errors(&["pipeline_not_found"]),
         )
         .add_route(
             POST,
             "/v1/pipelines/{name}/resume",
-            post(pauses::resume_pipeline),
+            post(queues::resume_pipeline),
             Operation::new("resumePipeline", "Lets the runs of a paused pipeline go on")
                 .require_key()
-                .json_response::<pauses::PipelineState>(200, "the pipeline goes on")
+                .json_response::<queues::PipelineState>(200, "the pipeline goes on")
                 .with_errors(&["pipeline_not_found"]),
         )
 }
@@ -118,13 +119,13 @@ fn run_routes(routes: ApiRoutes) -> ApiRoutes {
         .add_route(
             POST,
             "/v1/pipelines/{name}/runs",
-            post(create::create_run),
+            post(create_run::create_run),
             Operation::new("createRun", "Starts a run; file parts of a form stream into the store")
                 .require_key()
-                .query_params::<create::RunOptions>()
+                .query_params::<create_run::RunOptions>()
                 .request_header("Idempotency-Key", "the same request may be sent again under it for a day")
                 .request_header("Prefer", "`wait=SECONDS`: answer when the run has ended, if that is soon enough")
-                .json_body::<create::NewRunBody>()
+                .json_body::<create_run::NewRunBody>()
                 .request_body::<Map<String, Value>>("multipart/form-data")
                 .json_response::<AcceptedRun>(202, "the run is on disk and will happen")
                 .json_response::<AcceptedRun>(200, "the run has ended, for callers that waited")
@@ -160,7 +161,7 @@ fn run_routes(routes: ApiRoutes) -> ApiRoutes {
                 .key_or_token()
                 .query_params::<runs::RunTokenQuery>()
                 .request_header("Last-Event-ID", "the revision that was seen last")
-                .response_as::<String>(200, "events until the run has ended", events::SSE_MEDIA_TYPE)
+                .response_as::<String>(200, "events until the run has ended", run_sse::SSE_MEDIA_TYPE)
                 .empty_response(204, "the end was seen before")
                 .with_errors(&["run_not_found"]),
         )
@@ -216,18 +217,20 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
         .add_route(
             POST,
             "/v1/uploads",
-            post(direct::begin_upload),
+            post(direct_upload::begin_upload),
             Operation::new("beginUpload", "Where to send a file straight to the store")
                 .require_key()
-                .json_body::<direct::NewUpload>()
-                .json_response::<direct::UploadTicket>(201, "where to PUT the bytes, and what to call then")
+                .json_body::<direct_upload::NewUpload>()
+                .json_response::<direct_upload::UploadTicket>(201, "where to PUT the bytes, and what to call then")
                 .with_errors(&["pipeline_not_found", "params_invalid", "upload_too_large", "bucket_forbidden"])
                 .with_errors(&["object_not_found", "object_changed", "object_access_denied", "bucket_not_configured"]),
         )
         .add_route(
             Method::PUT,
             "/v1/uploads/{token}",
-            put(direct::receive_upload).options(direct::cors_preflight).route_layer(from_fn(direct::allow_any_origin)),
+            put(direct_upload::receive_upload)
+                .options(direct_upload::cors_preflight)
+                .route_layer(from_fn(direct_upload::allow_any_origin)),
             Operation::new(
                 "sendUpload",
                 "Takes in the bytes of an upload; the token in the address is the right to send",
@@ -239,12 +242,12 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
         .add_route(
             POST,
             "/v1/uploads/{id}/complete",
-            post(direct::complete_upload)
-                .options(direct::cors_preflight)
-                .route_layer(from_fn(direct::allow_any_origin)),
+            post(direct_upload::complete_upload)
+                .options(direct_upload::cors_preflight)
+                .route_layer(from_fn(direct_upload::allow_any_origin)),
             Operation::new("completeUpload", "Starts the run of an upload; the same again gives the same run")
                 .key_or_token()
-                .query_params::<direct::UploadTokenQuery>()
+                .query_params::<direct_upload::UploadTokenQuery>()
                 .json_response::<AcceptedRun>(202, "the run is on disk and will happen")
                 .with_errors(&["upload_not_found", "upload_expired", "upload_incomplete", "upload_size_differs"])
                 .with_errors(&["pipeline_not_found", "params_invalid"]),
@@ -252,10 +255,10 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
         .add_route(
             POST,
             "/v1/hooks/s3",
-            post(hooks::receive_s3_notification),
+            post(s3_notifications::receive_s3_notification),
             Operation::new("tellOfObjects", "Event notifications of S3 stores: AWS (also through SNS), MinIO, Ceph")
                 .key_or_token()
-                .query_params::<hooks::WebhookTokenQuery>()
+                .query_params::<s3_notifications::WebhookTokenQuery>()
                 .request_body::<Map<String, Value>>("application/json")
                 .json_response::<NotificationResult>(200, "every run that the notification starts is on disk")
                 .with_errors(&["notification_invalid"]),
@@ -263,7 +266,7 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
         .add_route(
             POST,
             "/v1/events/{name}",
-            post(tell::publish_event),
+            post(publish_event::publish_event),
             Operation::new(
                 "tellOfEvent",
                 "An event of the application: it starts pipelines and wakes steps that wait for it",
@@ -329,16 +332,16 @@ fn service_routes(routes: ApiRoutes) -> ApiRoutes {
         .add_route(
             GET,
             "/healthz",
-            get(probes::check_liveness),
+            get(health::check_liveness),
             Operation::new("isAlive", "Whether the process answers")
-                .json_response::<probes::ProbeStatus>(200, "it does"),
+                .json_response::<health::ProbeStatus>(200, "it does"),
         )
         .add_route(
             GET,
             "/readyz",
-            get(probes::check_readiness),
+            get(health::check_readiness),
             Operation::new("isReady", "Whether the database answers, too")
-                .json_response::<probes::ProbeStatus>(200, "it does"),
+                .json_response::<health::ProbeStatus>(200, "it does"),
         )
         .add_route(
             GET,

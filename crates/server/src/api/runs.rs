@@ -13,9 +13,9 @@ use ulid::Ulid;
 
 use super::ApiState;
 use super::auth::{ApiKeyScope, Caller, missing_scope};
-use super::events;
 use super::extract::{PathId, StrictQuery};
 use super::problem::Problem;
+use super::run_sse;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::secrets::TokenPurpose;
@@ -238,8 +238,8 @@ pub(super) async fn show_run(
 ) -> Result<Response, Problem> {
     let reader = RunReader::new(app, id, &query, &headers).await?;
     let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match accepted.split(',').any(|media| media.trim().starts_with(events::SSE_MEDIA_TYPE)) {
-        true => Ok(events::stream_run(reader, &headers).await?),
+    match accepted.split(',').any(|media| media.trim().starts_with(run_sse::SSE_MEDIA_TYPE)) {
+        true => Ok(run_sse::stream_run(reader, &headers).await?),
         false => Ok(Json(reader.read().await?).into_response()),
     }
 }
@@ -252,7 +252,7 @@ pub(super) async fn stream_run_events(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let reader = RunReader::new(app, id, &query, &headers).await?;
-    Ok(events::stream_run(reader, &headers).await?)
+    Ok(run_sse::stream_run(reader, &headers).await?)
 }
 
 /// `POST /v1/runs/{id}/cancel`

@@ -4,11 +4,11 @@ use multer::Field;
 use serde_json::Value;
 use ulid::Ulid;
 
-use super::disposition::file_name;
 use super::form::next_chunk;
+use super::form_file_name::file_name;
 use super::idempotency::RequestFingerprint;
 use super::pipelines::PipelineSummary;
-use super::{ApiState, names};
+use super::{ApiState, content_disposition};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_core::units::ByteSize;
@@ -41,8 +41,8 @@ impl RunUploads {
         param: &str,
         mut field: Field<'_>,
     ) -> Result<Value> {
-        let name = names::sanitize_file_name(&file_name(&field).unwrap_or_default(), param);
-        let media = names::resolve_content_type(field.content_type().map(AsRef::as_ref), &name);
+        let name = content_disposition::sanitize_file_name(&file_name(&field).unwrap_or_default(), param);
+        let media = content_disposition::resolve_content_type(field.content_type().map(AsRef::as_ref), &name);
         let limit = self.size_limit(pipeline, param);
         let id = Ulid::generate().to_string();
         let key = format!("uploads/{}/{id}", self.run);

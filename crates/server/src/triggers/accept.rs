@@ -1,7 +1,7 @@
 //! From an object that somebody tells of to the runs that it starts.
 
 use super::TriggerDeps;
-use super::event::{self, ObjectCreated, is_folder_marker, s3_event};
+use super::object_created::{self, ObjectCreated, is_folder_marker, s3_event};
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_engine::{DedupKey, StartOutcome};
@@ -112,7 +112,7 @@ impl TriggerDeps {
         at: Option<UnixMillis>,
     ) -> Result<ObjectOutcome> {
         let ObjectMeta { bucket, key, version, etag, size, .. } = &stored;
-        let identity = event::object_identity(bucket, key, version.as_deref(), etag, *size);
+        let identity = object_created::object_identity(bucket, key, version.as_deref(), etag, *size);
         let event = s3_event(stored, at);
         let mut accepted = ObjectOutcome { identity: Some(identity.clone()), ..ObjectOutcome::default() };
         for target in wanted {

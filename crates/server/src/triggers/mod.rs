@@ -4,14 +4,14 @@
 //! happening is forgotten by whoever told it only after the run is on disk.
 
 mod accept;
-mod begin;
 mod cron;
-mod drain;
-mod event;
-mod hook;
+mod embedded_events;
+mod housekeeping;
+mod object_created;
 mod poll;
-mod tell;
-mod watch;
+mod publish_event;
+mod s3_notification;
+mod start_run;
 
 use std::sync::Arc;
 
@@ -22,9 +22,9 @@ use afterload_core::error::Result;
 use afterload_engine::Engine;
 use afterload_s3_server::EmbeddedStore;
 
-pub use hook::{NotificationResult, SnsSubscription};
-pub use tell::EventResult;
-pub use watch::{UPLOAD_GRACE, UPLOAD_SOURCE};
+pub use housekeeping::{UPLOAD_GRACE, UPLOAD_SOURCE};
+pub use publish_event::EventResult;
+pub use s3_notification::{NotificationResult, SnsSubscription};
 
 /// The triggers of one process. Cheap to clone.
 #[derive(Clone)]
@@ -49,7 +49,7 @@ impl Triggers {
     /// # Errors
     /// Those of the database and of the store.
     pub async fn prepare_buckets(&self) -> Result<()> {
-        watch::ensure_buckets(&self.0, &mut watch::EnsuredBuckets::default()).await
+        housekeeping::ensure_buckets(&self.0, &mut housekeeping::EnsuredBuckets::default()).await
     }
 
     /// Works until `stop`.
@@ -59,9 +59,9 @@ impl Triggers {
     pub async fn run(&self, stop: CancellationToken) -> Result<()> {
         let mut tasks = JoinSet::new();
         if let Some(embedded) = self.0.embedded.clone() {
-            tasks.spawn(drain::run_embedded_events(self.0.clone(), embedded, stop.clone()));
+            tasks.spawn(embedded_events::run_embedded_events(self.0.clone(), embedded, stop.clone()));
         }
-        tasks.spawn(watch::run_housekeeping(self.0.clone(), stop.clone()));
+        tasks.spawn(housekeeping::run_housekeeping(self.0.clone(), stop.clone()));
         tasks.spawn(cron::run_cron(self.0.clone(), stop.clone()));
         tasks.spawn(poll::run_polling(self.0.clone(), stop));
         while tasks.join_next().await.is_some() {}

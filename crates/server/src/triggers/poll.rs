@@ -16,7 +16,7 @@ use ulid::Ulid;
 
 use super::TriggerDeps;
 use super::accept::{LiveS3Trigger, S3_SOURCE, is_retryable};
-use super::event::{ObjectCreated, object_identity};
+use super::object_created::{ObjectCreated, object_identity};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 use afterload_object_store::ListedObject;

@@ -5,11 +5,11 @@
 //! that ends the step, so that a lost lease and a lost write are the same thing. apalis's own acknowledgement,
 //! retries, time limits and panic handling stay off.
 
-mod attempt;
-mod gate;
+mod claim;
 mod leases;
 mod listen;
-mod workers;
+mod pause_gate;
+mod worker;
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -31,8 +31,8 @@ use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 use afterload_metrics::QueueDepth;
 
-pub use gate::PauseGate;
-pub use workers::QueueWorkerSpec;
+pub use pause_gate::PauseGate;
+pub use worker::QueueWorkerSpec;
 
 /// What is due later than this stays out of the queue until the sweep finds it due: fetching slows down with the
 /// number of jobs that wait there.

@@ -6,19 +6,19 @@
 //! ```
 
 mod check;
-mod colour;
+mod color;
 mod decode;
 mod encode;
-mod fault;
+mod errors;
 mod format;
 mod geometry;
 mod inspect;
 mod limits;
-mod orient;
+mod orientation;
 mod pixels;
 mod pool;
+mod pyramid;
 mod render;
-mod resize;
 mod style;
 
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-pub use colour::ProfileState;
+pub use color::ProfileState;
 pub use format::{ImageFormat, OutputFormat};
 pub use geometry::{Geometry, GeometryError, ScaleCrop};
 pub use inspect::{InspectedImage, inspect_image};

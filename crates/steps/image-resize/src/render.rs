@@ -2,14 +2,14 @@
 
 use image::metadata::Orientation as Exif;
 
-use super::colour::{ColorConverter, ProfileState, flatten_alpha};
+use super::color::{ColorConverter, ProfileState, flatten_alpha};
 use super::decode::{choose_dct_scale, decode_image};
 use super::encode::{ImageMetadata, encode_image};
-use super::fault;
+use super::errors;
 use super::format::ImageFormat;
 use super::geometry::ScaleCrop;
 use super::inspect::{InspectedImage, check_dimensions};
-use super::resize::Pyramid;
+use super::pyramid::Pyramid;
 use super::style::OutputSpec;
 use crate::ImageLimits;
 use afterload_core::error::Result;
@@ -119,7 +119,7 @@ fn source_metadata(inspected: &InspectedImage, state: ProfileState) -> ImageMeta
 /// `image_too_large`.
 pub fn check_file_size(size: u64, limits: &ImageLimits) -> Result<()> {
     match size > limits.file.0 {
-        true => Err(fault::image_too_large(format!("the file has {size} bytes; images may have {}", limits.file))),
+        true => Err(errors::image_too_large(format!("the file has {size} bytes; images may have {}", limits.file))),
         false => Ok(()),
     }
 }

@@ -3,16 +3,16 @@
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::each::{self, DeliveryError};
 use super::fields::EmailSpec;
-use super::personal::{RecipientContext, TemplatePart};
+use super::per_recipient::{self, DeliveryError};
+use super::templates::{RecipientContext, TemplatePart};
 use afterload_core::error::{Error, Result};
 use afterload_mailer::{MailAddress, MailContent, MailSendError, Mailer, MessageId, OutgoingMail, is_recipient_error};
 use afterload_pipeline::Templated;
 use afterload_step_api::{RunInfo, StepContext};
 use afterload_target_db::Recipient;
 
-use super::audience::recipient_key_text;
+use super::recipients::recipient_key_text;
 
 /// The way of mails.
 pub struct EmailChannel {
@@ -78,7 +78,7 @@ impl EmailChannel {
     }
 }
 
-impl each::DeliveryChannel for EmailChannel {
+impl per_recipient::DeliveryChannel for EmailChannel {
     async fn deliver_to(&self, person: &Recipient, reason: &'static str) -> Result<(), DeliveryError> {
         let to = self.recipient_address(person).map_err(|error| match error.code() {
             "column_not_found" => DeliveryError::Channel(error),

@@ -1,14 +1,14 @@
 //! `notify.fanout`: tells everybody who is named or follows, once each.
 
-mod audience;
 mod check;
-mod chunks;
-mod each;
+mod chunk_finder;
 mod email;
 mod fields;
 mod mentions;
-mod personal;
+mod per_recipient;
+mod recipients;
 mod table;
+mod templates;
 mod webhook;
 
 use schemars::JsonSchema;
@@ -131,9 +131,9 @@ deliver:
 "#,
     ];
     const DEFERRED_FIELDS: &'static [DeferredField] = &[
-        DeferredField { path: &["deliver", "email", "subject"], names: &personal::RECIPIENT_VARIABLES },
-        DeferredField { path: &["deliver", "email", "body"], names: &personal::RECIPIENT_VARIABLES },
-        DeferredField { path: &["deliver", "webhook"], names: &personal::RECIPIENT_VARIABLES },
+        DeferredField { path: &["deliver", "email", "subject"], names: &templates::RECIPIENT_VARIABLES },
+        DeferredField { path: &["deliver", "email", "body"], names: &templates::RECIPIENT_VARIABLES },
+        DeferredField { path: &["deliver", "webhook"], names: &templates::RECIPIENT_VARIABLES },
     ];
     type Outputs = NotifyFanoutOutputs;
     type Deps = NotifyFanoutDeps;
@@ -143,7 +143,7 @@ deliver:
     }
 
     async fn run(self, ctx: StepContext, deps: NotifyFanoutDeps) -> Result<NotifyFanoutOutputs> {
-        let audience = audience::Recipients::from_audience(self.audience, &deps.connections).await?;
+        let audience = recipients::Recipients::from_audience(self.audience, &deps.connections).await?;
         let DeliverySpec { table, email, webhook } = self.deliver;
         match (table, email, webhook) {
             (Some(row), None, None) => {
@@ -151,13 +151,25 @@ deliver:
             }
             (None, Some(letter), None) => {
                 let channel = email::EmailChannel::new(&ctx, &deps.mailer, letter)?;
-                each::deliver_to_each(&ctx, &audience, &channel, self.chunk, self.parallel.unwrap_or(DEFAULT_SENDERS))
-                    .await
+                per_recipient::deliver_to_each(
+                    &ctx,
+                    &audience,
+                    &channel,
+                    self.chunk,
+                    self.parallel.unwrap_or(DEFAULT_SENDERS),
+                )
+                .await
             }
             (None, None, Some(hook)) => {
                 let channel = webhook::WebhookChannel::new(&ctx, &deps.http, hook);
-                each::deliver_to_each(&ctx, &audience, &channel, self.chunk, self.parallel.unwrap_or(DEFAULT_SENDERS))
-                    .await
+                per_recipient::deliver_to_each(
+                    &ctx,
+                    &audience,
+                    &channel,
+                    self.chunk,
+                    self.parallel.unwrap_or(DEFAULT_SENDERS),
+                )
+                .await
             }
             _ => Err(Error::permanent("with_invalid", "`deliver` needs one of `table`, `email` and `webhook`")),
         }

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::audience::{Mentioned, Recipients};
-use super::chunks::{ChunkBound, ChunkFinder};
+use super::chunk_finder::{ChunkBound, ChunkFinder};
 use super::fields::TableRowSpec;
+use super::recipients::{Mentioned, Recipients};
 use super::{FOLLOW_REASON, MENTION_REASON, NotifyFanoutOutputs};
 use afterload_core::error::{Error, Result, Retryability};
 use afterload_core::units::group_digits;

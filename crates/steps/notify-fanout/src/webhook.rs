@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use super::audience::recipient_key_text;
-use super::each::{self, DeliveryError};
 use super::fields::WebhookSpec;
-use super::personal::{RecipientContext, TemplatePart};
+use super::per_recipient::{self, DeliveryError};
+use super::recipients::recipient_key_text;
+use super::templates::{RecipientContext, TemplatePart};
 use afterload_core::error::{Error, Result};
-use afterload_egress::{EgressClient, EgressRequest, EgressResponse, OURS, WebhookSigner};
+use afterload_egress::{EgressClient, EgressRequest, EgressResponse, RESERVED_HEADERS, WebhookSigner};
 use afterload_pipeline::ExprContext;
 use afterload_step_api::StepContext;
 use afterload_target_db::Recipient;
@@ -35,7 +35,8 @@ impl WebhookChannel {
     /// Reads what is the same for everybody.
     pub fn new(ctx: &StepContext, http: &EgressClient, hook: WebhookSpec) -> Self {
         let WebhookSpec { url, headers, json, sign } = hook;
-        let headers = headers.into_iter().filter(|(name, _)| !OURS.contains(&name.to_ascii_lowercase().as_str()));
+        let headers =
+            headers.into_iter().filter(|(name, _)| !RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str()));
         let headers: Vec<_> = headers.map(|(name, value)| (name, TemplatePart::new(json!(value)))).collect();
         let (url, json) = (TemplatePart::new(json!(url)), TemplatePart::new(json));
         // `https:`, nothing, the server, and what is behind its `/`.
@@ -85,7 +86,7 @@ impl WebhookChannel {
     }
 }
 
-impl each::DeliveryChannel for WebhookChannel {
+impl per_recipient::DeliveryChannel for WebhookChannel {
     async fn deliver_to(&self, person: &Recipient, reason: &'static str) -> Result<(), DeliveryError> {
         let scope = self.personal.for_recipient(person, reason)?;
         let id = WebhookSigner::message_id(&format!("{}/{}", self.key, recipient_key_text(person)));

@@ -3,7 +3,7 @@
 //! In XLSX the spreadsheet shows them; a CSV holds what it would show, for the formats that are made of digits
 //! (`0.00`, `#,##0`, `0.0%`) or of parts of a date (`dd.mm.yyyy hh:mm`).
 
-use super::moment::CellDateTime;
+use super::datetime::CellDateTime;
 
 /// A format of spreadsheets.
 #[derive(Clone, Debug, PartialEq)]

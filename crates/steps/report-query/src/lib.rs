@@ -6,14 +6,14 @@
 //! Each part waits for the next one, so that nothing is held but a few pieces. The upload is ended only after the last
 //! row: a report that fails leaves no file.
 
+mod byte_pipe;
 mod check;
 mod columns;
+mod compression;
 mod csv;
+mod datetime;
 mod format;
 mod jsonl;
-mod moment;
-mod pack;
-mod pipe;
 mod sheet;
 mod writer;
 mod xlsx;
@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 
 pub use columns::{ReportColumn, ReportColumns};
 
-use self::pipe::BytePipe;
+use self::byte_pipe::BytePipe;
 use self::writer::{ReportSpec, ReportWriter};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;

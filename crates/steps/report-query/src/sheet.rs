@@ -1,8 +1,8 @@
 //! The cells of a worksheet as XML.
 
 use super::columns::ColumnDisplay;
+use super::datetime::CellDateTime;
 use super::format::CellFormat;
-use super::moment::CellDateTime;
 use afterload_target_db::CellType;
 
 /// The most characters of a cell, in UTF-16.

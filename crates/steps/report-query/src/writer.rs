@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::byte_pipe::{BytePipe, ReceiverClosed};
 use super::columns::{ColumnDisplay, ReportColumns};
-use super::pack::CompressedOutput;
-use super::pipe::{BytePipe, ReceiverClosed};
+use super::compression::CompressedOutput;
 use super::xlsx::XlsxWriter;
 use super::{ReportCompression, ReportFormat, csv, jsonl};
 use afterload_core::error::{Error, Result};

@@ -3,10 +3,10 @@
 
 use std::io::Write;
 
+use super::byte_pipe::BytePipe;
 use super::columns::ColumnDisplay;
+use super::compression::{ZipStream, entry_options, new_zip_stream, write_error};
 use super::format::CellFormat;
-use super::pack::{ZipStream, entry_options, new_zip_stream, write_error};
-use super::pipe::BytePipe;
 use super::sheet::{FIRST_FORMAT_STYLE, MAX_CELL_CHARS, SheetColumn, escape_xml};
 use afterload_core::error::{Error, Result};
 use afterload_target_db::CellType;

@@ -2,9 +2,9 @@
 
 use encoding_rs::Encoding;
 
+use super::column_codec::ColumnCodec;
 use super::columns::{ImportColumn, ImportColumnType};
-use super::rule::ColumnCodec;
-use super::{CsvImport, HeaderSpec, layout};
+use super::{CsvImport, HeaderSpec, csv_format};
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::Validator;
 use afterload_target_db::{self as connections, DbColumnType};
@@ -82,7 +82,7 @@ impl CsvImport {
     pub(super) fn declared_encoding(&self) -> Result<Option<&'static Encoding>> {
         match self.encoding.as_str() {
             "auto" => Ok(None),
-            label => layout::encoding_for_label(label).map(Some).ok_or_else(|| {
+            label => csv_format::encoding_for_label(label).map(Some).ok_or_else(|| {
                 setting_error(
                     format!("unknown encoding `{label}`"),
                     "such as `auto`, `utf-8`, `utf-16le` or `windows-1252`",

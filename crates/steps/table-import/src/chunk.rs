@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use memchr::{memchr, memmem};
 
-use super::layout::CsvFormat;
+use super::column_codec::{ColumnCodec, RowError, ScratchText};
+use super::csv_format::CsvFormat;
 use super::parser::CsvRecord;
 use super::rejects::{RESHAPED_CODES, RejectFormat, RejectInfo, fields_checksum};
-use super::rule::{ColumnCodec, RowError, ScratchText};
 use afterload_target_db::RowBatch;
 
 /// A chunk ends early at this size, so that wide rows do not need more memory than narrow ones.

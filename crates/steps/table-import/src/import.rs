@@ -10,14 +10,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::chunk::{BoundColumn, ImportChunk};
+use super::chunk_reader::{ByteChunk, ChunkReader};
+use super::column_codec::ColumnCodec;
 use super::columns::ImportColumn;
+use super::csv_format::{CsvFormat, HEADER_SAMPLE_SIZE};
 use super::cursor::ImportCursor;
-use super::decode::Utf8Decoder;
-use super::layout::{CsvFormat, HEADER_SAMPLE_SIZE};
 use super::parser::CsvParser;
-use super::read::{ByteChunk, ChunkReader};
 use super::rejects::{ErrorFile, RejectFormat, RejectInfo};
-use super::rule::ColumnCodec;
+use super::utf8_decoder::Utf8Decoder;
 use super::{CsvImport, CsvImportOutputs, ImportSummary, KeyConflictAction};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;

@@ -6,19 +6,19 @@
 //! An attempt goes on where the last committed chunk ended; see `connections` for the fence that keeps an attempt that was
 //! overtaken from writing.
 
+mod cell_parser;
 mod check;
 mod chunk;
+mod chunk_reader;
+mod column_codec;
 mod columns;
+mod csv_format;
 mod cursor;
-mod decode;
 mod detect;
 mod import;
-mod layout;
 mod parser;
-mod read;
 mod rejects;
-mod rule;
-mod value;
+mod utf8_decoder;
 
 use std::collections::BTreeMap;
 

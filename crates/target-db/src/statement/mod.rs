@@ -3,9 +3,9 @@
 //! A [`Command`] is checked text. [`Connection::write`] runs it in a transaction of its own, together with what is noted
 //! of it in `afterload_checkpoints`.
 
-mod answer;
-mod parse;
+mod parsed;
 mod postgres;
+mod row_collector;
 mod sqlite;
 
 use std::time::Duration;
@@ -13,15 +13,15 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-pub use answer::{ResultMode, ResultRows, compare_values};
-pub use parse::ParsedStatement;
+pub use parsed::ParsedStatement;
 pub(super) use postgres::run_until_stopped;
+pub use row_collector::{ResultMode, ResultRows, compare_values};
 
 use super::bind::BindValues;
-use super::checkpoints::Fence;
+use super::checkpoint::Fence;
 use super::{Connection, DbColumnType, RowSource};
 use afterload_core::error::{Error, Result};
-use afterload_core::table_name::{quote_identifier, quote_identifiers};
+use afterload_core::identifier::{quote_identifier, quote_identifiers};
 
 /// What a statement is run with.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use rusqlite::TransactionBehavior;
 use rusqlite::types::ValueRef;
 use serde_json::Value;
 
-use super::answer::RowCollector;
+use super::row_collector::RowCollector;
 use super::{Checkpoint, StatementResult, StatementRun};
 use crate::bind::to_sqlite_value;
 use crate::sqlite::{SqliteDatabase, map_sqlite_error};

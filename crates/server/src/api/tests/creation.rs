@@ -173,5 +173,5 @@ async fn too_many_uploads_at_once_are_put_off() {
         assert_eq!(send(&stage, &[file]).await.status, 202);
     }
     let room: Vec<_> = std::iter::from_fn(|| stage.app.try_form_permit()).collect();
-    assert_eq!(room.len(), crate::api::app::MAX_PARALLEL_FORMS, "all room is given back");
+    assert_eq!(room.len(), crate::api::state::MAX_PARALLEL_FORMS, "all room is given back");
 }

@@ -20,7 +20,7 @@ use crate::api::{
 };
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
-use afterload_core::redact::Redactor;
+use afterload_core::redactor::Redactor;
 use afterload_core::secret::Secret;
 use afterload_core::units::ByteSize;
 use afterload_egress::{EgressClient, HttpConfig, HttpLimits, WebhookSigner, WebhooksConfig};

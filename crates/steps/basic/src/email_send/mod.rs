@@ -1,6 +1,6 @@
 //! `email.send`: a mail to one or a few people, with links to files of the run, or with the files.
 
-mod attach;
+mod attachments;
 mod deliver;
 mod fields;
 
@@ -124,7 +124,7 @@ links: { rejected rows: "${{ steps.import.errors_file }}" }
     }
 
     async fn run(mut self, ctx: StepContext, deps: EmailSendDeps) -> Result<EmailSendOutputs> {
-        let attachments = attach::read_attachments(std::mem::take(&mut self.attach), &ctx, &deps).await?;
+        let attachments = attachments::read_attachments(std::mem::take(&mut self.attach), &ctx, &deps).await?;
         let post = deliver::MailJob {
             mailer: &deps.mailer,
             run: &ctx.run,

@@ -11,9 +11,9 @@ use super::fields::field_pairs;
 use super::{ExpectedStatus, HttpMethod, HttpRequest, HttpRequestOutputs};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
-use afterload_core::redact::Redactor;
+use afterload_core::redactor::Redactor;
 use afterload_core::units::{self, ByteSize};
-use afterload_egress::{EgressClient, EgressRequest, EgressResponse, OURS, WebhookSigner, encode_form};
+use afterload_egress::{EgressClient, EgressRequest, EgressResponse, RESERVED_HEADERS, WebhookSigner, encode_form};
 use afterload_pipeline::Templated;
 use afterload_step_api::{EffectState, ProgressUpdate, StepContext};
 
@@ -58,7 +58,7 @@ impl HttpCall {
         let method = step.method.unwrap_or(if body.is_some() { HttpMethod::Post } else { HttpMethod::Get });
         let mut request = EgressRequest::new(method.into(), &step.url.into_value()?)?;
         for (name, value) in step.headers {
-            if !OURS.contains(&name.to_ascii_lowercase().as_str()) {
+            if !RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
                 request = request.with_header(&name, &value.into_value()?)?;
             }
         }

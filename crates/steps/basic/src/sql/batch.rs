@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::pace;
+use super::batch_sizer;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::HumanDuration;
 use afterload_pipeline::Validator;
@@ -190,7 +190,7 @@ impl SqlBatch {
         let goes_on =
             |cursor: &SqlBatchCursor| !cursor.finished && self.max_chunks.is_none_or(|most| cursor.chunks < most);
         let in_order = command.has_parameter(AFTER_PARAM);
-        let mut size = pace::first_chunk_rows(self.chunk);
+        let mut size = batch_sizer::first_chunk_rows(self.chunk);
         while goes_on(cursor) {
             ctx.check_stopped()?;
             let mut values = self.bind.clone();
@@ -207,7 +207,7 @@ impl SqlBatch {
             let (effect, (text, _)) = connection.write_statement(command, call, fence, Box::new(note)).await?;
             *cursor = read_checkpoint(&text)?;
             cursor.report_progress(ctx);
-            size = pace::next_chunk_rows(size, effect.lock_duration, self.chunk);
+            size = batch_sizer::next_chunk_rows(size, effect.lock_duration, self.chunk);
             if goes_on(cursor) {
                 tokio::select! {
                     () = tokio::time::sleep(self.pause.0) => {}

@@ -1,8 +1,8 @@
 //! `sql.execute` and `sql.batch`: statements in the users' databases.
 
 mod batch;
+mod batch_sizer;
 mod execute;
-mod pace;
 
 pub use batch::SqlBatch;
 pub use execute::SqlExecute;

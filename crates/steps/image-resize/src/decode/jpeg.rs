@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use jpeg_decoder::{Decoder, Error as Fault, PixelFormat};
 
-use crate::fault;
+use crate::errors;
 use crate::inspect::InspectedImage;
 use crate::pixels::{PixelLayout, Pixels};
 use afterload_core::error::{Error, Result};
@@ -27,18 +27,18 @@ pub fn decode_jpeg(inspected: &InspectedImage, bytes: &[u8], eighths: u32, limit
         decoder.scale(side(wanted.width), side(wanted.height)).map_err(decoder_error)?;
     }
     let data = decoder.decode().map_err(decoder_error)?;
-    let info = decoder.info().ok_or_else(|| fault::image_invalid(JPEG_NAME, "it has no header"))?;
+    let info = decoder.info().ok_or_else(|| errors::image_invalid(JPEG_NAME, "it has no header"))?;
     let layout = match info.pixel_format {
         PixelFormat::L8 => PixelLayout::Gray,
         PixelFormat::RGB24 => PixelLayout::Rgb,
         PixelFormat::CMYK32 => PixelLayout::Cmyk,
         PixelFormat::L16 => {
-            return Err(fault::image_unsupported(format!("the file is a {JPEG_NAME} with 16 bits a channel")));
+            return Err(errors::image_unsupported(format!("the file is a {JPEG_NAME} with 16 bits a channel")));
         }
     };
     let size = PixelSize::new(info.width.into(), info.height.into());
     if data.len() as u64 != size.pixel_count() * layout.channel_count() as u64 {
-        return Err(fault::image_invalid(JPEG_NAME, "its pixels are not all there"));
+        return Err(errors::image_invalid(JPEG_NAME, "its pixels are not all there"));
     }
     Ok(Pixels { size, layout, data })
 }
@@ -46,9 +46,9 @@ pub fn decode_jpeg(inspected: &InspectedImage, bytes: &[u8], eighths: u32, limit
 fn decoder_error(error: Fault) -> Error {
     match error {
         Fault::Unsupported(what) => {
-            fault::image_unsupported(format!("the file is a {JPEG_NAME} of a rare kind ({what:?})"))
+            errors::image_unsupported(format!("the file is a {JPEG_NAME} of a rare kind ({what:?})"))
         }
-        Fault::Io(error) if error.kind() == ErrorKind::UnexpectedEof => fault::image_truncated(JPEG_NAME),
-        error => fault::image_invalid(JPEG_NAME, error),
+        Fault::Io(error) if error.kind() == ErrorKind::UnexpectedEof => errors::image_truncated(JPEG_NAME),
+        error => errors::image_invalid(JPEG_NAME, error),
     }
 }

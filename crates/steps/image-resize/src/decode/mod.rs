@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use image::codecs::{gif::GifDecoder, webp::WebPDecoder};
 use image::{ColorType, ImageDecoder, ImageError, Limits};
 
-use super::fault;
+use super::errors;
 use super::format::ImageFormat;
 use super::inspect::InspectedImage;
 use super::pixels::{PixelLayout, Pixels};
@@ -39,7 +39,7 @@ pub fn decode_image(inspected: &InspectedImage, bytes: &[u8], eighths: u32, limi
     if cost > limit {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         let message = format!("decoding it takes {} MiB; {} MiB are allowed", mib(cost), mib(limit));
-        return Err(fault::image_too_large(message));
+        return Err(errors::image_too_large(message));
     }
     let name = inspected.format.name();
     let read = || match inspected.format {
@@ -58,7 +58,7 @@ pub fn decode_image(inspected: &InspectedImage, bytes: &[u8], eighths: u32, limi
         Ok(pixels) => pixels,
         Err(_) => {
             tracing::warn!("a decoder panicked on a {name}; the file is refused");
-            Err(fault::image_invalid(name, "the decoder could not make sense of it"))
+            Err(errors::image_invalid(name, "the decoder could not make sense of it"))
         }
     }
 }
@@ -71,7 +71,7 @@ fn decode_whole(inspected: &InspectedImage, mut decoder: impl ImageDecoder, limi
     let (width, height) = decoder.dimensions();
     let size = PixelSize::new(width, height);
     if size != inspected.stored {
-        return Err(fault::image_invalid(
+        return Err(errors::image_invalid(
             name,
             format!("its parts disagree whether it has {} or {size}", inspected.stored),
         ));
@@ -80,7 +80,7 @@ fn decode_whole(inspected: &InspectedImage, mut decoder: impl ImageDecoder, limi
         ColorType::Rgb8 => PixelLayout::Rgb,
         ColorType::Rgba8 => PixelLayout::Rgba,
         other => {
-            return Err(fault::image_unsupported(format!("the file is a {name} with pixels of the kind {other:?}")));
+            return Err(errors::image_unsupported(format!("the file is a {name} with pixels of the kind {other:?}")));
         }
     };
     let mut data = vec![0; decoder.total_bytes() as usize];
@@ -90,11 +90,13 @@ fn decode_whole(inspected: &InspectedImage, mut decoder: impl ImageDecoder, limi
 
 fn decoder_error(name: &str, error: ImageError) -> Error {
     match error {
-        ImageError::Limits(error) => fault::image_too_large(format!("the {name} is too large to decode: {error}")),
+        ImageError::Limits(error) => errors::image_too_large(format!("the {name} is too large to decode: {error}")),
         ImageError::Unsupported(error) => {
-            fault::image_unsupported(format!("the file is a {name} of a rare kind: {error}"))
+            errors::image_unsupported(format!("the file is a {name} of a rare kind: {error}"))
         }
-        ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => fault::image_truncated(name),
-        error => fault::image_invalid(name, error),
+        ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            errors::image_truncated(name)
+        }
+        error => errors::image_invalid(name, error),
     }
 }

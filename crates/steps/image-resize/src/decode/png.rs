@@ -4,7 +4,7 @@ use std::io::{Cursor, ErrorKind};
 
 use png::{ColorType, Decoder, DecodingError, Limits, Transformations};
 
-use crate::fault;
+use crate::errors;
 use crate::inspect::InspectedImage;
 use crate::pixels::{PixelLayout, Pixels};
 use afterload_core::error::{Error, Result};
@@ -29,14 +29,14 @@ pub fn decode_png(inspected: &InspectedImage, bytes: &[u8]) -> Result<Pixels> {
         ColorType::GrayscaleAlpha => PixelLayout::GrayAlpha,
         ColorType::Rgb => PixelLayout::Rgb,
         ColorType::Rgba => PixelLayout::Rgba,
-        ColorType::Indexed => return Err(fault::image_invalid(PNG_NAME, "it has no palette")),
+        ColorType::Indexed => return Err(errors::image_invalid(PNG_NAME, "it has no palette")),
     };
     let bytes = size.pixel_count() * layout.channel_count() as u64;
     if size != inspected.stored
         || bytes > inspected.decoding_bytes(8)
         || reader.output_buffer_size() != Some(bytes as usize)
     {
-        return Err(fault::image_invalid(PNG_NAME, "its parts disagree about its size"));
+        return Err(errors::image_invalid(PNG_NAME, "its parts disagree about its size"));
     }
     let mut data = vec![0; bytes as usize];
     reader.next_frame(&mut data).map_err(decoder_error)?;
@@ -46,9 +46,9 @@ pub fn decode_png(inspected: &InspectedImage, bytes: &[u8]) -> Result<Pixels> {
 fn decoder_error(error: DecodingError) -> Error {
     match error {
         DecodingError::LimitsExceeded => {
-            fault::image_too_large(format!("the {PNG_NAME} takes too much memory to read"))
+            errors::image_too_large(format!("the {PNG_NAME} takes too much memory to read"))
         }
-        DecodingError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => fault::image_truncated(PNG_NAME),
-        error => fault::image_invalid(PNG_NAME, error),
+        DecodingError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => errors::image_truncated(PNG_NAME),
+        error => errors::image_invalid(PNG_NAME, error),
     }
 }

@@ -1,13 +1,13 @@
 //! Pixels to bytes. The same pixels always give the same bytes.
 
-mod container;
 mod libwebp;
+mod webp_container;
 
 use std::borrow::Cow;
 
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 
-use super::fault;
+use super::errors;
 use super::format::ImageFormat;
 use super::pixels::{PixelLayout, Pixels};
 use afterload_core::error::{Error, Result};
@@ -29,7 +29,7 @@ pub fn encode_image(pixels: Pixels, format: ImageFormat, quality: u8, metadata: 
     let (size, most) = (pixels.size, format.max_side());
     if size.width.max(size.height) > most {
         let message = format!("a side of a {} may have {most} pixels; the result has {size}", format.name());
-        return Err(fault::image_too_large(message));
+        return Err(errors::image_too_large(message));
     }
     match format {
         ImageFormat::Jpeg => encode_jpeg(&pixels, quality, metadata),
@@ -105,6 +105,6 @@ fn encode_webp(pixels: &Pixels, quality: u8, metadata: &ImageMetadata) -> Result
     };
     let bytes = libwebp::encode_rows(data, pixels.size, alpha, quality)
         .ok_or_else(|| encoding_error(ImageFormat::Webp, &"libwebp took it for invalid or ran out of memory"))?;
-    container::add_metadata(bytes, pixels.size, metadata)
+    webp_container::add_metadata(bytes, pixels.size, metadata)
         .ok_or_else(|| encoding_error(ImageFormat::Webp, &"its container is odd"))
 }

@@ -2,7 +2,7 @@
 
 use super::{ByteCursor, ParsedHeader, check_dimensions};
 use crate::ImageLimits;
-use crate::fault;
+use crate::errors;
 use afterload_core::error::Result;
 use afterload_media_type::PixelSize;
 
@@ -10,7 +10,7 @@ const GIF_NAME: &str = "GIF";
 
 pub fn inspect_gif(bytes: &[u8], limits: &ImageLimits) -> Result<ParsedHeader> {
     let mut cursor = ByteCursor::new(bytes, 6);
-    let Some(mut found) = read_header(&mut cursor) else { return Err(fault::image_truncated(GIF_NAME)) };
+    let Some(mut found) = read_header(&mut cursor) else { return Err(errors::image_truncated(GIF_NAME)) };
     let mut frames = Vec::new();
     let walked = walk_blocks(&mut cursor, &mut frames);
     if let Some(Err(error)) = walked {
@@ -21,7 +21,7 @@ pub fn inspect_gif(bytes: &[u8], limits: &ImageLimits) -> Result<ParsedHeader> {
         check_dimensions(*frame, limits)?;
     }
     if frames.is_empty() && walked.is_some() {
-        return Err(fault::image_invalid(GIF_NAME, "it holds no picture"));
+        return Err(errors::image_invalid(GIF_NAME, "it holds no picture"));
     }
     found.complete = walked.is_some();
     found.animated = frames.len() > 1;
@@ -64,7 +64,7 @@ fn walk_blocks(cursor: &mut ByteCursor<'_>, frames: &mut Vec<PixelSize>) -> Opti
             }
             // Some writers leave a byte or two of nothing between blocks.
             0 => {}
-            other => return Some(Err(fault::image_invalid(GIF_NAME, format!("a block begins with {other:#04x}")))),
+            other => return Some(Err(errors::image_invalid(GIF_NAME, format!("a block begins with {other:#04x}")))),
         }
     }
 }

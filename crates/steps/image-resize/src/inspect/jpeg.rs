@@ -1,7 +1,7 @@
 //! The segments of a JPEG, up to its end marker.
 
 use super::{ByteCursor, MAX_PROFILE_BYTES, ParsedHeader};
-use crate::fault;
+use crate::errors;
 use afterload_core::error::Result;
 use afterload_media_type::{PixelSize, read_jpeg_frame_size};
 
@@ -46,8 +46,8 @@ pub fn inspect_jpeg(bytes: &[u8]) -> Result<ParsedHeader> {
     }
     match &found.frame {
         Some(_) => {}
-        None if walked.is_some() => return Err(fault::image_invalid(JPEG_NAME, "it holds no picture")),
-        None => return Err(fault::image_truncated(JPEG_NAME)),
+        None if walked.is_some() => return Err(errors::image_invalid(JPEG_NAME, "it holds no picture")),
+        None => return Err(errors::image_truncated(JPEG_NAME)),
     }
     found.complete = walked.is_some();
     (found.profile, found.broken_profile) = profile.assemble_profile();
@@ -70,7 +70,7 @@ fn walk_segments(
         }
         let length = usize::from(cursor.read_u16_be()?);
         let Some(length) = length.checked_sub(2) else {
-            return Some(Err(fault::image_invalid(JPEG_NAME, "a segment is shorter than its own length")));
+            return Some(Err(errors::image_invalid(JPEG_NAME, "a segment is shorter than its own length")));
         };
         let segment = cursor.take_bytes(length)?;
         match marker {
@@ -84,7 +84,7 @@ fn walk_segments(
             0xda => {
                 scans += 1;
                 if scans > MAX_JPEG_SCANS {
-                    return Some(Err(fault::image_too_large(format!(
+                    return Some(Err(errors::image_too_large(format!(
                         "the {JPEG_NAME} has more than {MAX_JPEG_SCANS} scans"
                     ))));
                 }
@@ -127,7 +127,7 @@ fn skip_scan(cursor: &mut ByteCursor<'_>) -> Option<()> {
 }
 
 fn read_frame(marker: u8, segment: &[u8], found: &mut ParsedHeader) -> Result<()> {
-    let short = || fault::image_invalid(JPEG_NAME, "its frame header is too short");
+    let short = || errors::image_invalid(JPEG_NAME, "its frame header is too short");
     let coding = match marker {
         0xc0..=0xc2 => "",
         0xc3 => "without loss",
@@ -135,22 +135,22 @@ fn read_frame(marker: u8, segment: &[u8], found: &mut ParsedHeader) -> Result<()
         _ => "in a hierarchy or without loss",
     };
     if !coding.is_empty() {
-        return Err(fault::image_unsupported(format!("the file is a {JPEG_NAME} coded {coding}")));
+        return Err(errors::image_unsupported(format!("the file is a {JPEG_NAME} coded {coding}")));
     }
     if found.frame.is_some() {
-        return Err(fault::image_invalid(JPEG_NAME, "it has two frame headers"));
+        return Err(errors::image_invalid(JPEG_NAME, "it has two frame headers"));
     }
     let bits = *segment.first().ok_or_else(short)?;
     if bits != 8 {
-        return Err(fault::image_unsupported(format!("the file is a {JPEG_NAME} with {bits} bits a channel")));
+        return Err(errors::image_unsupported(format!("the file is a {JPEG_NAME} with {bits} bits a channel")));
     }
     found.stored = read_jpeg_frame_size(segment).ok_or_else(short)?;
     if found.stored.height == 0 {
-        return Err(fault::image_unsupported(format!("the file is a {JPEG_NAME} that names its height at its end")));
+        return Err(errors::image_unsupported(format!("the file is a {JPEG_NAME} that names its height at its end")));
     }
     let components = *segment.get(5).ok_or_else(short)?;
     if !matches!(components, 1 | 3 | 4) {
-        return Err(fault::image_unsupported(format!("the file is a {JPEG_NAME} with {components} channels")));
+        return Err(errors::image_unsupported(format!("the file is a {JPEG_NAME} with {components} channels")));
     }
     let sampling = segment.get(6..).unwrap_or_default().as_chunks::<3>().0.iter().take(components.into());
     let sampling: Vec<_> = sampling.map(|[_, sampling, _]| (sampling >> 4, sampling & 15)).collect();
@@ -158,7 +158,7 @@ fn read_frame(marker: u8, segment: &[u8], found: &mut ParsedHeader) -> Result<()
         return Err(short());
     }
     if sampling.iter().any(|(h, v)| !(1..=4).contains(h) || !(1..=4).contains(v)) {
-        return Err(fault::image_invalid(JPEG_NAME, "a channel's sampling is out of range"));
+        return Err(errors::image_invalid(JPEG_NAME, "a channel's sampling is out of range"));
     }
     found.frame = Some(JpegFrame { progressive: marker == 0xc2, sampling });
     Ok(())

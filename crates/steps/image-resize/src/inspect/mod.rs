@@ -7,9 +7,9 @@ mod webp;
 
 use image::metadata::Orientation as Exif;
 
-use super::fault;
+use super::errors;
 use super::format::ImageFormat;
-use super::orient::Orientation;
+use super::orientation::Orientation;
 use crate::ImageLimits;
 use afterload_core::error::Result;
 use afterload_media_type::{self as media, PixelSize};
@@ -81,9 +81,9 @@ pub fn inspect_image(bytes: &[u8], limits: &ImageLimits) -> Result<InspectedImag
         "image/webp" => ImageFormat::Webp,
         "image/gif" => ImageFormat::Gif,
         media::MEDIA_TYPE_BINARY => {
-            return Err(fault::image_unsupported("the file is in no format that is known here"));
+            return Err(errors::image_unsupported("the file is in no format that is known here"));
         }
-        other => return Err(fault::image_unsupported(format!("the file looks like `{other}`"))),
+        other => return Err(errors::image_unsupported(format!("the file looks like `{other}`"))),
     };
     if bytes.len() as u64 > limits.file.0 {
         return Err(file_too_large(bytes.len() as u64, limits));
@@ -96,11 +96,11 @@ pub fn inspect_image(bytes: &[u8], limits: &ImageLimits) -> Result<InspectedImag
     }?;
     let PixelSize { width, height } = found.stored;
     if width == 0 || height == 0 {
-        return Err(fault::image_invalid(format.name(), format!("it has {} pixels", found.stored)));
+        return Err(errors::image_invalid(format.name(), format!("it has {} pixels", found.stored)));
     }
     check_dimensions(found.stored, limits)?;
     if !found.complete {
-        return Err(fault::image_truncated(format.name()));
+        return Err(errors::image_truncated(format.name()));
     }
     let exif = found.exif.map(|exif| exif.strip_prefix(b"Exif\0\0").map_or(exif.clone(), <[u8]>::to_vec));
     let turned = exif.as_deref().and_then(Exif::from_exif_chunk).map_or(1, Exif::to_exif);
@@ -119,7 +119,7 @@ pub fn inspect_image(bytes: &[u8], limits: &ImageLimits) -> Result<InspectedImag
 
 /// What a file with so many bytes is answered.
 pub fn file_too_large(size: u64, limits: &ImageLimits) -> afterload_core::error::Error {
-    fault::image_too_large(format!("the file has {size} bytes; images may have {}", limits.file))
+    errors::image_too_large(format!("the file has {size} bytes; images may have {}", limits.file))
 }
 
 /// Refuses pictures that have too many pixels.
@@ -129,11 +129,11 @@ pub fn file_too_large(size: u64, limits: &ImageLimits) -> afterload_core::error:
 pub fn check_dimensions(size: PixelSize, limits: &ImageLimits) -> Result<()> {
     let side = size.width.max(size.height);
     if side > limits.side {
-        return Err(fault::image_too_large(format!("{size} pixels: a side may have {}", limits.side)));
+        return Err(errors::image_too_large(format!("{size} pixels: a side may have {}", limits.side)));
     }
     if size.pixel_count() > limits.pixels {
         let message = format!("{size} are {} pixels; {} are allowed", size.pixel_count(), limits.pixels);
-        return Err(fault::image_too_large(message));
+        return Err(errors::image_too_large(message));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The chunks of a PNG, up to its end. The decoder checks their checksums.
 
 use super::{ByteCursor, MAX_PROFILE_BYTES, ParsedHeader};
-use crate::fault;
+use crate::errors;
 use afterload_core::error::Result;
 use afterload_media_type::PixelSize;
 
@@ -9,7 +9,7 @@ const PNG_NAME: &str = "PNG";
 
 pub fn inspect_png(bytes: &[u8]) -> Result<ParsedHeader> {
     let mut cursor = ByteCursor::new(bytes, 8);
-    let Some(mut found) = read_header(&mut cursor)? else { return Err(fault::image_truncated(PNG_NAME)) };
+    let Some(mut found) = read_header(&mut cursor)? else { return Err(errors::image_truncated(PNG_NAME)) };
     found.complete = walk_chunks(&mut cursor, &mut found)?.is_some();
     if std::mem::take(&mut found.broken_profile) {
         (found.profile, found.broken_profile) = read_profile(bytes);
@@ -21,7 +21,7 @@ fn read_header(cursor: &mut ByteCursor<'_>) -> Result<Option<ParsedHeader>> {
     match cursor.take_bytes(8) {
         None => Ok(None),
         Some(b"\0\0\0\rIHDR") => Ok(read_ihdr(cursor)),
-        Some(_) => Err(fault::image_invalid(PNG_NAME, "it does not begin with its header")),
+        Some(_) => Err(errors::image_invalid(PNG_NAME, "it does not begin with its header")),
     }
 }
 
@@ -42,7 +42,7 @@ fn walk_chunks(cursor: &mut ByteCursor<'_>, found: &mut ParsedHeader) -> Result<
     loop {
         let (Some(length), Some(kind)) = (cursor.read_u32_be(), cursor.take_bytes(4)) else { return Ok(None) };
         let Ok(length) = i32::try_from(length) else {
-            return Err(fault::image_invalid(PNG_NAME, "a chunk is longer than chunks can be"));
+            return Err(errors::image_invalid(PNG_NAME, "a chunk is longer than chunks can be"));
         };
         let Some(data) = cursor.take_bytes(length as usize) else { return Ok(None) };
         if cursor.take_bytes(4).is_none() {
@@ -54,7 +54,7 @@ fn walk_chunks(cursor: &mut ByteCursor<'_>, found: &mut ParsedHeader) -> Result<
             b"eXIf" => found.exif = Some(data.to_vec()),
             b"iCCP" if !pixels => found.broken_profile = true,
             b"acTL" => found.animated = true,
-            b"IEND" if !pixels => return Err(fault::image_invalid(PNG_NAME, "it holds no picture")),
+            b"IEND" if !pixels => return Err(errors::image_invalid(PNG_NAME, "it holds no picture")),
             b"IEND" => return Ok(Some(())),
             _ => {}
         }

@@ -1,7 +1,7 @@
 //! The chunks of a WebP.
 
 use super::{ByteCursor, MAX_PROFILE_BYTES, ParsedHeader};
-use crate::fault;
+use crate::errors;
 use afterload_core::error::Result;
 use afterload_media_type::{PixelSize, read_image_size};
 
@@ -12,8 +12,8 @@ pub fn inspect_webp(bytes: &[u8]) -> Result<ParsedHeader> {
     let end = cursor.read_u32_le().map_or(0, |length| length as usize + 8);
     let Some(size) = read_image_size(bytes) else {
         return Err(match bytes.len() < 32 {
-            true => fault::image_truncated(WEBP_NAME),
-            false => fault::image_invalid(WEBP_NAME, "it does not begin with a picture"),
+            true => errors::image_truncated(WEBP_NAME),
+            false => errors::image_invalid(WEBP_NAME, "it does not begin with a picture"),
         });
     };
     let mut found = ParsedHeader::new(PixelSize::new(size.width, size.height), 4);

@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use sqlx::{AssertSqlSafe, Column, Connection as _, Either, Executor as _, PgConnection, Row};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::RowCollector;
+use super::row_collector::RowCollector;
 use super::{Checkpoint, ParsedStatement, StatementArgs, StatementResult, StatementRun};
 use crate::postgres::{PostgresDatabase, sqlstate};
 use afterload_core::clock;

@@ -1,0 +1,63 @@
+//! What the expressions of a run can name, built from its records.
+
+use serde_json::{Value, json};
+
+use super::EngineCore;
+use super::advance::run_error;
+use super::plan_cache::{CompiledPlan, CompiledStep};
+use super::run_view::run_url;
+use afterload_core::error::Result;
+use afterload_pipeline::{ExprContext, Section};
+use afterload_state::{RunRecord, RunStatus, StepRecord, StepStatus};
+
+impl EngineCore {
+    /// The scope of a step, or of an item of one, that is about to run.
+    pub(super) async fn step_expr_context(
+        &self,
+        run: &RunRecord,
+        compiled: &CompiledPlan,
+        known: &CompiledStep,
+        step: &StepRecord,
+    ) -> Result<ExprContext> {
+        let steps = if known.sees_steps { self.db.list_steps(&run.id).await? } else { Vec::new() };
+        let statuses: Vec<_> = steps.iter().map(|step| step.status).collect();
+        let scope = self.build_expr_context(run, compiled, &steps, &statuses, known.section);
+        Ok(match step.item_index {
+            Some(index) => scope.with_item(index.unsigned_abs(), step.item.as_ref().unwrap_or(&Value::Null)),
+            None => scope,
+        })
+    }
+
+    /// The scope with these records and statuses.
+    pub(super) fn build_expr_context(
+        &self,
+        run: &RunRecord,
+        compiled: &CompiledPlan,
+        steps: &[StepRecord],
+        statuses: &[StepStatus],
+        section: Section,
+    ) -> ExprContext {
+        let mut facts =
+            json!({ "id": run.id, "url": run_url(&self.config.base_url, &run.id), "pipeline": run.pipeline });
+        if section != Section::Main {
+            let error = run_error(compiled, steps);
+            let status = match (run.cancel_requested_at, &error) {
+                (Some(_), _) => RunStatus::Cancelled,
+                (None, Some(_)) => RunStatus::Failed,
+                (None, None) => RunStatus::Succeeded,
+            };
+            facts["status"] = status.as_str().into();
+            facts["error"] = error.unwrap_or_default();
+        }
+        let secrets = self.config.secrets.clone();
+        let params = super::record_params::params_with_references(&compiled.plan, run);
+        let event = run.event.clone().unwrap_or_default();
+        let mut scope = ExprContext::new().with_params(&params).with_event(&event).with_run(&facts);
+        scope = scope.with_secrets(move |name| secrets.get(name).map(|secret| secret.expose_secret().to_owned()));
+        for (known, (step, status)) in compiled.steps.iter().zip(steps.iter().zip(statuses)) {
+            let (outputs, error) = (step.outputs.clone().unwrap_or_default(), step.error.clone().unwrap_or_default());
+            scope = scope.with_step(&known.step.id, &outputs, status.as_str(), &error);
+        }
+        scope
+    }
+}

@@ -1,0 +1,329 @@
+//! The end of an attempt: what is written, what is thrown away, what comes next.
+
+use afterload_core::failpoint;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
+use super::EngineCore;
+use super::advance::Transition;
+use super::fan_out::FanOut;
+use super::plan_cache::{CompiledStep, backoff_delay};
+use super::progress::ProgressView;
+use afterload_core::clock;
+use afterload_core::dialect::Dialect;
+use afterload_core::error::{Error, Result, Retryability};
+use afterload_core::file::File;
+use afterload_state::queue::Lease;
+use afterload_state::{
+    AttemptEnd, DbTx, RunRecord, RunStatus, StepClaim, StepRecord, StepStatus, TxOutcome, WakeCondition,
+};
+use afterload_step_api::ProducedFiles;
+
+/// So many attempts back an attempt looks for files that were left behind; those before did the same.
+const MAX_CLEANED_CLAIMS: i64 = 3;
+/// How long to wait before trying a database that failed us again.
+const DB_RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// What an attempt left behind.
+pub(super) struct AttemptOutcome {
+    pub result: Result<Value>,
+    pub progress: Option<ProgressView>,
+    pub produced: ProducedFiles,
+    /// What it wants to wait for without a worker.
+    pub wake_condition: Option<WakeCondition>,
+    /// The items that it found out, if that is all it had to do.
+    pub fan_out: Option<FanOut>,
+}
+
+impl AttemptOutcome {
+    /// An attempt that made nothing.
+    pub fn from_error(error: Error) -> Self {
+        Self {
+            result: Err(error),
+            progress: None,
+            produced: ProducedFiles::default(),
+            wake_condition: None,
+            fan_out: None,
+        }
+    }
+
+    /// An attempt that found out the items of its step.
+    pub fn from_fan_out(fan: FanOut) -> Self {
+        Self {
+            result: Ok(Value::Null),
+            progress: None,
+            produced: ProducedFiles::default(),
+            wake_condition: None,
+            fan_out: Some(fan),
+        }
+    }
+}
+
+impl EngineCore {
+    pub(super) fn decide_failure_end(
+        &self,
+        claimed: &StepClaim,
+        step: Option<&CompiledStep>,
+        error: &Error,
+    ) -> AttemptEnd {
+        if error.retryability() == Retryability::Stopped && self.draining.is_cancelled() {
+            return AttemptEnd::Park { due_at: clock::now_millis() };
+        }
+        let failures = claimed.step.failures + 1;
+        let again = error.retryability() != Retryability::Permanent;
+        match step.map(|known| &known.step.retry) {
+            Some(retry) if again && failures < retry.attempts => {
+                let wait =
+                    error.retry_after().unwrap_or_default().max(backoff_delay(retry, failures, rand::rng().random()));
+                AttemptEnd::Retry { error: error_to_json(error), due_at: clock::now_millis() + wait.as_millis() as i64 }
+            }
+            // Without its definition at hand the step cannot know its retries; a database that was away comes back.
+            None if again => AttemptEnd::Park { due_at: clock::now_millis() + 1000 },
+            _ => AttemptEnd::Final { status: StepStatus::Failed, outputs: None, error: Some(error_to_json(error)) },
+        }
+    }
+
+    /// Ends the attempt in one transaction, however long the database is away.
+    pub(super) async fn end_attempt(
+        &self,
+        lease: &Lease,
+        claimed: &StepClaim,
+        outcome: AttemptOutcome,
+        ending: AttemptEnd,
+        started: Instant,
+    ) {
+        // While the lease is held: afterwards another attempt may be at the same keys.
+        if matches!(ending, AttemptEnd::Final { .. }) && outcome.result.is_err() && !lease.lost.is_cancelled() {
+            self.delete_outputs(&outcome.produced.created).await;
+        }
+        let mut uncertain = false;
+        let held = loop {
+            let tried = match self.try_end_attempt(lease, claimed, &outcome, &ending).await {
+                // A commit whose answer was lost may have been ours.
+                Ok(false) if uncertain => self.claim_has_ended(claimed).await,
+                tried => tried,
+            };
+            match tried {
+                Ok(held) => break held,
+                Err(error) => {
+                    uncertain = true;
+                    self.wait_for_db(&error, "ending a step").await;
+                }
+            }
+        };
+        if !held || outcome.result.is_err() {
+            for file in &outcome.produced.artifacts {
+                if let Err(error) = self.objects.delete_object(&file.bucket, &file.key).await {
+                    warn!(error.code = error.code(), "a file of a failed attempt was not deleted: {error}");
+                }
+            }
+        }
+        let duration_ms = started.elapsed().as_millis() as u64;
+        self.metrics.record_step_attempt(&claimed.step.uses, attempt_end_label(held, &ending), started.elapsed());
+        match (&ending, &outcome.result) {
+            _ if !held => warn!(duration_ms, "the step's lease was lost; nothing of this attempt was kept"),
+            (AttemptEnd::Park { .. }, _) => info!(duration_ms, "step parked"),
+            (AttemptEnd::Suspend(_), _) => info!(duration_ms, "step sleeps"),
+            (AttemptEnd::FanOut, _) => info!(duration_ms, "step fans out"),
+            (AttemptEnd::Final { status: StepStatus::Cancelled, .. }, _) => info!(duration_ms, "step cancelled"),
+            (AttemptEnd::Final { status: StepStatus::Skipped, .. }, _) => info!(duration_ms, "step skipped"),
+            (_, Ok(_)) => info!(duration_ms, "step succeeded"),
+            (AttemptEnd::Retry { due_at, .. }, Err(error)) => {
+                warn!(
+                    duration_ms,
+                    error.code = error.code(),
+                    retry_at = clock::format_rfc3339(*due_at),
+                    "step failed and will be tried again: {error}"
+                );
+            }
+            (_, Err(error)) => warn!(duration_ms, error.code = error.code(), "step failed: {error}"),
+        }
+    }
+
+    /// Deletes what a step that failed for good has written to the user's bucket, unless it was replaced since. An
+    /// attempt that is followed by another one leaves it to that.
+    async fn delete_outputs(&self, fresh: &[File]) {
+        for file in fresh {
+            let ours = match self.objects.head_object(&file.bucket, &file.key).await {
+                Ok(found) => found.etag == file.etag && found.version == file.version,
+                Err(_) => false,
+            };
+            if ours && let Err(error) = self.objects.delete_object(&file.bucket, &file.key).await {
+                warn!(error.code = error.code(), "an object of a failed step was not deleted: {error}");
+            }
+        }
+    }
+
+    /// True if this very claim has left the step's running state.
+    async fn claim_has_ended(&self, claimed: &StepClaim) -> Result<bool> {
+        let now = self.db.find_step(&claimed.step.id).await?;
+        Ok(now.is_some_and(|now| now.claims == claimed.step.claims && now.status != StepStatus::Running))
+    }
+
+    /// True: written. False: the lease is lost, nothing was written.
+    async fn try_end_attempt(
+        &self,
+        lease: &Lease,
+        claimed: &StepClaim,
+        outcome: &AttemptOutcome,
+        ending: &AttemptEnd,
+    ) -> Result<bool> {
+        let step = &claimed.step;
+        let progress = outcome.progress.as_ref().map(|view| json!(view));
+        let written = self.db.with_tx(async |tx| {
+            Ok(match self.write_attempt_end(tx, lease, claimed, outcome, (progress.as_ref(), ending)).await? {
+                Some(moved) => TxOutcome::Commit(Some(moved)),
+                None => TxOutcome::Rollback(None),
+            })
+        });
+        let Some((run, mut moves)) = written.await? else { return Ok(false) };
+        failpoint!("end.after_commit");
+        moves.queues_to_wake.push(step.queue.clone());
+        self.after_commit(&run, &moves);
+        Ok(true)
+    }
+
+    /// `None`: the lease is lost, and nothing may be written.
+    async fn write_attempt_end(
+        &self,
+        tx: &mut DbTx,
+        lease: &Lease,
+        claimed: &StepClaim,
+        outcome: &AttemptOutcome,
+        (progress, ending): (Option<&Value>, &AttemptEnd),
+    ) -> Result<Option<(RunRecord, Transition)>> {
+        let step = &claimed.step;
+        let run = match ending {
+            AttemptEnd::Final { status, outputs, error } if tx.dialect() == Dialect::Postgres => {
+                let last = (*status, outputs.as_ref(), error.as_ref());
+                self.queue.finish_step(tx, lease, step, progress, last).await?
+            }
+            _ => self.end_stepwise(tx, lease, step, progress, ending).await?,
+        };
+        let Some(run) = run else { return Ok(None) };
+        if let AttemptEnd::Suspend(sleep) = ending {
+            self.arm_wakeup(tx, step, sleep, run.created_at).await?;
+        }
+        let mut moves = Transition::default();
+        if let Some(fan) = &outcome.fan_out
+            && matches!(ending, AttemptEnd::FanOut)
+        {
+            moves = self.start_fan_out(tx, &run, step, fan).await?;
+        }
+        if let AttemptEnd::Final { status, .. } = ending {
+            if *status == StepStatus::Succeeded {
+                for file in &outcome.produced.artifacts {
+                    let id = file.artifact_id.as_deref().unwrap_or_default();
+                    tx.insert_artifact(id, &step.run_id, Some(&step.step_id), &json!(file)).await?;
+                }
+            }
+            match self.advance_after_step(tx, &run, step, *status).await {
+                Ok(moved) => moves = moved,
+                // The step has ended all the same; of the run this version cannot say what comes next.
+                Err(error) if error.code().starts_with("definition_") => {
+                    moves.notify = tx.fail_unreadable_run(&run.id, &error_to_json(&error)).await?;
+                    moves.ended = Some(RunStatus::Failed);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        failpoint!("end.before_commit");
+        Ok(Some((run, moves)))
+    }
+
+    /// Ends an attempt statement by statement. `None`: the lease is lost.
+    async fn end_stepwise(
+        &self,
+        tx: &mut DbTx,
+        lease: &Lease,
+        step: &StepRecord,
+        progress: Option<&Value>,
+        ending: &AttemptEnd,
+    ) -> Result<Option<RunRecord>> {
+        let held = match ending {
+            AttemptEnd::Retry { due_at, .. } | AttemptEnd::Park { due_at } => {
+                self.queue.reschedule_job(tx, lease, *due_at).await?
+            }
+            _ => self.queue.acknowledge_job(tx, lease).await?,
+        };
+        if !held || !tx.end_step(&step.id, step.claims, progress, ending).await? {
+            return Ok(None);
+        }
+        // Before the run: who tells of the event does it in this order.
+        if let AttemptEnd::Suspend(WakeCondition { event: Some(event), .. }) = ending {
+            tx.lock_event_name(&event.name).await?;
+        }
+        tx.bump_revision(&step.run_id).await.map(Some)
+    }
+
+    /// Moves on after a step has ended for good: of an item, its step; else the run.
+    pub(super) async fn advance_after_step(
+        &self,
+        tx: &mut DbTx,
+        run: &RunRecord,
+        step: &StepRecord,
+        status: StepStatus,
+    ) -> Result<Transition> {
+        match &step.parent {
+            Some(parent) => self.item_finished(tx, run, (step, parent), status).await,
+            None => self.advance_run(tx, run).await,
+        }
+    }
+
+    /// Removes what attempts before wrote and never published. That it fails is no reason not to work.
+    pub(super) async fn delete_stale_files(&self, claimed: &StepClaim) {
+        let step = &claimed.step;
+        if step.claims > 1 {
+            // Only what is older than this attempt: if this one is stale, a later one may have published its own.
+            for claim in (step.claims - MAX_CLEANED_CLAIMS).max(1)..step.claims {
+                let prefix = format!("{}{claim}/", artifacts_prefix(step));
+                if let Err(error) = self.objects.delete_prefix(&self.config.artifacts, &prefix).await {
+                    warn!(error.code = error.code(), "files of an earlier attempt were not removed: {error}");
+                }
+            }
+        }
+    }
+
+    pub(super) async fn wait_for_db(&self, error: &Error, doing: &str) {
+        warn!(error.code = error.code(), "{doing} failed and will be tried again: {error}");
+        tokio::time::sleep(DB_RETRY_DELAY).await;
+    }
+}
+
+/// How an attempt ended, in a word.
+fn attempt_end_label(held: bool, ending: &AttemptEnd) -> &'static str {
+    match ending {
+        _ if !held => "lost",
+        AttemptEnd::Final { status, .. } => status.as_str(),
+        AttemptEnd::Retry { .. } => "retried",
+        AttemptEnd::Park { .. } => "parked",
+        AttemptEnd::Suspend(_) => "slept",
+        AttemptEnd::FanOut => "fanned_out",
+    }
+}
+
+/// Where the artifacts of a step lie, whichever attempt made them.
+pub(super) fn artifacts_prefix(step: &StepRecord) -> String {
+    format!("runs/{}/{}/", step.run_id, step.effect_key())
+}
+
+/// How a step ends whose run was asked to stop.
+pub(super) fn cancelled_end() -> AttemptEnd {
+    let error = Error::stopped("run_cancelled", "the run was cancelled");
+    AttemptEnd::Final { status: StepStatus::Cancelled, outputs: None, error: Some(error_to_json(&error)) }
+}
+
+/// An error as runs and steps store it.
+pub(super) fn error_to_json(error: &Error) -> Value {
+    let mut json = json!({ "code": error.code(), "message": error.message() });
+    if let Some(hint) = error.hint_text() {
+        json["hint"] = hint.into();
+    }
+    if let Some(details) = error.details() {
+        json["details"] = details.clone();
+    }
+    json
+}

@@ -1,0 +1,212 @@
+//! Steps that may not start too often: `rate_limit`.
+//!
+//! An attempt takes the next free slot of its key. If that is some way ahead it goes back to the queue until then, so
+//! that no worker is held; what is left is waited for here. It may come late for its slot (the queue has a grain of a
+//! second, and its workers may be busy), and several late ones must not start together: so each start is one statement
+//! that is refused while the start before it is too near. Those of one process ask one after another.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use super::EngineCore;
+use super::plan_cache::CompiledPlan;
+use afterload_core::clock::{self, UnixMillis};
+use afterload_core::error::{Error, Result};
+use afterload_pipeline::resolve_to_text;
+use afterload_state::queue::Lease;
+use afterload_state::{RunRecord, StepClaim, TxOutcome};
+
+/// A slot further ahead than this, in milliseconds, is not waited for in place.
+const MAX_IN_PLACE_WAIT_MS: UnixMillis = 1_000;
+/// An attempt that is later than this for its slot, in milliseconds, takes another one: many that are late, as after a
+/// downtime, are spread anew.
+const MAX_START_DELAY_MS: UnixMillis = 3_000;
+/// The grain of the queue, in milliseconds.
+const QUEUE_RESOLUTION_MS: UnixMillis = 1_000;
+/// Keys that nobody has used for this long, in milliseconds, are forgotten.
+pub(super) const RATE_LIMIT_RETENTION_MS: UnixMillis = 24 * 3_600_000;
+
+/// Those of this process that want to start under a key ask one after another.
+#[derive(Default)]
+pub(super) struct KeyedLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
+
+impl KeyedLocks {
+    fn lock_for_key(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lane) = lanes.get(key).and_then(Weak::upgrade) {
+            return lane;
+        }
+        lanes.retain(|_, lane| lane.strong_count() > 0);
+        let lane = Arc::default();
+        lanes.insert(key.to_owned(), Arc::downgrade(&lane));
+        lane
+    }
+}
+
+/// How often the attempts of a key may start.
+struct StartRate {
+    key: String,
+    /// In milliseconds.
+    interval_ms: i64,
+}
+
+/// Where an attempt is with its slot.
+enum StartDecision {
+    /// It has started.
+    Started,
+    /// It may start at this time.
+    NotBefore(UnixMillis),
+}
+
+/// What ends the waiting for a slot.
+struct CancelTokens<'a>([&'a CancellationToken; 3]);
+
+impl CancelTokens<'_> {
+    /// Rests until a time.
+    async fn sleep_until(&self, until: UnixMillis) -> Result<()> {
+        let rest = Duration::from_millis(u64::try_from(until - clock::now_millis()).unwrap_or(0));
+        tokio::select! {
+            () = tokio::time::sleep(rest) => Ok(()),
+            () = self.any_cancelled() => Err(stopped_error()),
+        }
+    }
+
+    async fn any_cancelled(&self) {
+        let [one, two, three] = self.0;
+        tokio::select! {
+            () = one.cancelled() => {}
+            () = two.cancelled() => {}
+            () = three.cancelled() => {}
+        }
+    }
+}
+
+impl EngineCore {
+    /// Returns when a step may start: at once without a `rate_limit`. `Some`: not before this time, to be waited for in
+    /// the queue.
+    ///
+    /// # Errors
+    /// `expression_failed` for its key; `step_stopped` if the attempt is to stop before it has started.
+    pub(super) async fn wait_for_rate_limit(
+        &self,
+        (lease, claimed, cancel): (&Lease, &StepClaim, &CancellationToken),
+        run: &RunRecord,
+        compiled: &CompiledPlan,
+        index: usize,
+    ) -> Result<Option<UnixMillis>> {
+        let known = &compiled.steps[index];
+        let limited = known.step.rate_limit.as_ref().filter(|_| known.fan_out_spec(&claimed.step).is_none());
+        let Some(limit) = limited else { return Ok(None) };
+        let key = match &limit.key {
+            Some(key) => resolve_to_text(key, &self.step_expr_context(run, compiled, known, &claimed.step).await?)?,
+            None => format!("{}/{}", compiled.plan.name, known.step.id),
+        };
+        // A digest: what the key says may be long, or a secret.
+        let rate = StartRate { key: hex::encode(Sha256::digest(key)), interval_ms: limit.interval_ms };
+        let stops = CancelTokens([cancel, &self.draining, &lease.lost]);
+        let mut late = false;
+        loop {
+            let taken = self.reserve_or_start(claimed, &rate, late).await;
+            let slot = match self.retry_if_db_down(taken, &stops).await? {
+                Some(StartDecision::Started) => return Ok(None),
+                Some(StartDecision::NotBefore(slot)) => slot,
+                None => continue,
+            };
+            if slot > clock::now_millis() + MAX_IN_PLACE_WAIT_MS {
+                return Ok(Some(slot - slot.rem_euclid(QUEUE_RESOLUTION_MS)));
+            }
+            stops.sleep_until(slot).await?;
+            if self.start_before_deadline(claimed, &rate, slot + MAX_START_DELAY_MS, &stops).await? {
+                return Ok(None);
+            }
+            late = true;
+        }
+    }
+
+    /// Takes a slot, unless the step has one that still counts, and starts if it is there and nobody has just started.
+    async fn reserve_or_start(&self, claimed: &StepClaim, rate: &StartRate, late: bool) -> Result<StartDecision> {
+        let (id, claim) = (&claimed.step.id, claimed.step.claims);
+        let taken = self.db.with_tx(async |tx| {
+            let known = tx.find_reserved_start(id, claim).await?.ok_or_else(stopped_error)?;
+            let now = clock::now_millis();
+            let slot = match known.filter(|slot| !late && now <= slot + MAX_START_DELAY_MS) {
+                Some(slot) => slot,
+                None => tx.reserve_start(&rate.key, now, rate.interval_ms).await?,
+            };
+            if slot <= now && tx.try_start_now(&rate.key, now, rate.interval_ms).await?.is_none() {
+                tx.record_start(id, claim, now).await?;
+                return Ok(TxOutcome::Commit(StartDecision::Started));
+            }
+            tx.record_reserved_start(id, claim, slot).await?;
+            Ok(TxOutcome::Commit(StartDecision::NotBefore(slot)))
+        });
+        taken.await
+    }
+
+    /// Starts as soon as the start before is far enough away. False: that would be after the deadline.
+    async fn start_before_deadline(
+        &self,
+        claimed: &StepClaim,
+        rate: &StartRate,
+        deadline: UnixMillis,
+        stops: &CancelTokens<'_>,
+    ) -> Result<bool> {
+        let lane = self.start_locks.lock_for_key(&rate.key);
+        let _turn = tokio::select! {
+            turn = lane.lock() => turn,
+            rested = stops.sleep_until(deadline) => return rested.map(|()| false),
+        };
+        loop {
+            let tried = self.try_start_attempt(claimed, rate).await;
+            match self.retry_if_db_down(tried, stops).await? {
+                Some(StartDecision::Started) => return Ok(true),
+                Some(StartDecision::NotBefore(time)) if time > deadline => return Ok(false),
+                Some(StartDecision::NotBefore(time)) => stops.sleep_until(time).await?,
+                None => {}
+            }
+        }
+    }
+
+    async fn try_start_attempt(&self, claimed: &StepClaim, rate: &StartRate) -> Result<StartDecision> {
+        let (id, claim) = (&claimed.step.id, claimed.step.claims);
+        let tried = self.db.with_tx(async |tx| {
+            tx.find_reserved_start(id, claim).await?.ok_or_else(stopped_error)?;
+            let now = clock::now_millis();
+            if let Some(time) = tx.try_start_now(&rate.key, now, rate.interval_ms).await? {
+                return Ok(TxOutcome::Rollback(StartDecision::NotBefore(time)));
+            }
+            tx.record_start(id, claim, now).await?;
+            Ok(TxOutcome::Commit(StartDecision::Started))
+        });
+        tried.await
+    }
+
+    /// A database that is away is no failure of the step: `None`, after a pause.
+    async fn retry_if_db_down(
+        &self,
+        done: Result<StartDecision>,
+        stops: &CancelTokens<'_>,
+    ) -> Result<Option<StartDecision>> {
+        match done {
+            Err(error) if error.is_transient() => {
+                self.wait_for_db(&error, "taking a slot").await;
+                stops.sleep_until(clock::now_millis()).await.map(|()| None)
+            }
+            done => done.map(Some),
+        }
+    }
+}
+
+/// Why an attempt that waits for its slot ends.
+fn stopped_error() -> Error {
+    Error::stopped("step_stopped", "the step was stopped before it started")
+}
+
+/// What an attempt leaves that goes back to the queue until its slot.
+pub(super) fn rate_limited_error() -> Error {
+    Error::stopped("step_waits", "the step waits for its `rate_limit`")
+}

@@ -1,0 +1,78 @@
+//! Going on with a run that failed or was cancelled, from the steps that did not succeed.
+
+use super::concurrency::AdmissionKind;
+use super::plan_cache::CompiledPlan;
+use super::{Engine, cancel};
+use afterload_core::error::{Error, Result};
+use afterload_core::failpoint;
+use afterload_pipeline::Section;
+use afterload_state::{RunRecord, RunStatus, StepRecord, StepStatus};
+
+impl Engine {
+    /// Runs what failed or was cancelled once more, and what depends on it. What succeeded stays. Hooks run anew if the
+    /// main steps do; if only hooks failed, only those run.
+    ///
+    /// # Errors
+    /// `run_not_found`; `run_not_ended` and `run_succeeded` if there is nothing to go on with; `definition_invalid` if this
+    /// version cannot read the definition; those of the database.
+    pub async fn retry_run(&self, id: &str) -> Result<RunRecord> {
+        let inner = &self.0;
+        let known = inner.db.find_run(id).await?.ok_or_else(|| cancel::run_not_found(id))?;
+        let compiled = inner.load_plan(&known.digest).await?;
+        let mut tx = inner.db.begin().await?;
+        let run = tx.bump_revision(id).await?;
+        match run.status {
+            RunStatus::Failed | RunStatus::Cancelled => {}
+            RunStatus::Succeeded => {
+                return Err(Error::permanent("run_succeeded", "the run has succeeded")
+                    .with_hint("start a new run to do the same again"));
+            }
+            RunStatus::Queued | RunStatus::Running => {
+                return Err(Error::permanent("run_not_ended", "the run has not ended yet"));
+            }
+        }
+        let steps = tx.list_steps(id).await?;
+        if steps.is_empty() {
+            return Err(Error::permanent("run_never_began", "the run failed before its first step")
+                .with_hint("mend what its `error` names, and start a new run"));
+        }
+        if tx.artifacts_expired(id).await? {
+            return Err(Error::permanent("run_files_expired", "the files of the run are no longer kept")
+                .with_hint("start a new run; `retention.artifacts` says how long files are kept"));
+        }
+        for step in steps_to_reset(&compiled, &steps, run.cancel_requested_at.is_some()) {
+            tx.reset_step(&step.id).await?;
+            // Of a step that failed only the items that failed run again.
+            if step.status == StepStatus::Succeeded && step.item_counts.is_some() {
+                tx.reset_items(&step.id).await?;
+            }
+        }
+        tx.reopen_run(id).await?;
+        let run = RunRecord { cancel_requested_at: None, run_at: None, ..run };
+        let moves = inner.admit_run(&mut tx, &run, &compiled.plan, AdmissionKind::Retry).await?;
+        failpoint!("retry.before_commit");
+        tx.commit().await?;
+        failpoint!("retry.after_commit");
+        inner.after_commit(&run, &moves);
+        inner.cancel_superseded_by(&run).await;
+        tracing::info!(run.id = run.id, pipeline.name = run.pipeline, "the run goes on from where it failed");
+        inner.db.find_run(id).await?.ok_or_else(|| cancel::run_not_found(id))
+    }
+}
+
+/// The steps that have to run once more. In a run that was `cut_short` hooks were skipped that may be called for after
+/// all; the machine skips again those that are not.
+fn steps_to_reset<'a>(compiled: &CompiledPlan, steps: &'a [StepRecord], cut_short: bool) -> Vec<&'a StepRecord> {
+    let forgiven = |step: &StepRecord| {
+        compiled.step_index(&step.step_id).is_some_and(|index| compiled.steps[index].step.continue_on_error)
+    };
+    let undone = |step: &&StepRecord| match step.status {
+        StepStatus::Failed | StepStatus::Quarantined => !forgiven(step),
+        StepStatus::Cancelled => true,
+        _ => false,
+    };
+    let is_main = |step: &&StepRecord| step.section == Section::Main.field_name();
+    let main_again = steps.iter().filter(is_main).any(|step| undone(&step));
+    let skipped = |step: &&StepRecord| cut_short && !is_main(step) && step.status == StepStatus::Skipped;
+    steps.iter().filter(|step| undone(step) || main_again && !is_main(step) || skipped(step)).collect()
+}

@@ -1,0 +1,291 @@
+//! The clients of the configured stores, and which bucket lies where.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    Builder, Credentials, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
+    StalledStreamProtectionConfig,
+};
+use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
+
+use super::config::{ObjectStoreConfig, ObjectsConfig, RequestChecksumMode};
+use super::sdk_error;
+use afterload_core::error::{Error, Result};
+use afterload_core::secret::Secret;
+
+const DEFAULT_STORE_REGION: &str = "us-east-1";
+
+/// How this process reaches a store within itself.
+#[derive(Clone, Debug)]
+pub struct EmbeddedEndpoint {
+    /// Hands requests to the store without a socket.
+    pub http: SharedHttpClient,
+    /// The address in these requests; nobody listens there.
+    pub endpoint: String,
+    /// The address for others, such as `http://127.0.0.1:9000`.
+    pub public_endpoint: String,
+    /// The access key.
+    pub access_key: Secret,
+    /// The secret key that goes with it.
+    pub secret_key: Secret,
+}
+
+/// Marks a request of this process that brings bytes of the service's own: nobody compares the ETag of such a part with its
+/// MD5, so a store in the same process may skip computing it. It cannot come through a socket.
+#[derive(Clone, Copy, Debug)]
+pub struct SkipMd5;
+
+/// A store that is configured.
+pub(super) struct StoreClient {
+    pub(super) client: Client,
+    pub(super) transport: StoreTransport,
+    /// Makes addresses for browsers.
+    presigner: Client,
+    region: String,
+    /// The address that others are told.
+    public_endpoint: Option<String>,
+}
+
+/// How requests get to a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StoreTransport {
+    /// So that somebody could change them.
+    Plain,
+    /// Encrypted and checked.
+    Tls,
+    /// Not out of the process.
+    InProcess,
+}
+
+impl StoreTransport {
+    /// Whether nobody can change what is on its way unseen: to sign bodies costs a hash of them all, and protects nothing there.
+    pub(super) fn is_tamper_proof(self) -> bool {
+        self != Self::Plain
+    }
+
+    /// Sealed is what goes through TLS to a store that is told checksums. Without an endpoint and keys, the environment may name
+    /// an address of any kind.
+    fn for_store(store: &ObjectStoreConfig) -> Self {
+        let encrypted = match &store.endpoint {
+            Some(endpoint) => endpoint.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:")),
+            None => store.access_key.is_some(),
+        };
+        match encrypted && store.checksums == RequestChecksumMode::WhenSupported {
+            true => Self::Tls,
+            false => Self::Plain,
+        }
+    }
+}
+
+/// All stores, and where each bucket lies.
+pub(super) struct StoreClients {
+    embedded: Option<StoreClient>,
+    named: BTreeMap<String, StoreClient>,
+    buckets: BTreeMap<String, String>,
+    public_urls: BTreeMap<String, String>,
+}
+
+impl StoreClients {
+    pub(super) async fn connect(config: &ObjectsConfig, embedded: Option<EmbeddedEndpoint>) -> Result<Self> {
+        let mut named = BTreeMap::new();
+        for (name, store) in &config.stores {
+            named.insert(name.clone(), build_store_client(name, store, None).await?);
+        }
+        let (mut buckets, mut public_urls) = (BTreeMap::new(), BTreeMap::new());
+        for (bucket, place) in &config.buckets {
+            public_urls.extend(place.public_url.clone().map(|url| (bucket.clone(), url)));
+            let Some(store) = &place.store else { continue };
+            if !named.contains_key(store) {
+                let message = format!("bucket `{bucket}` names the store `{store}`, which is not defined");
+                let known: Vec<_> = named.keys().map(|name| format!("`{name}`")).collect();
+                let hint = match known.is_empty() {
+                    true => "define it under `objects.stores`".to_owned(),
+                    false => format!("the stores under `objects.stores` are {}", known.join(", ")),
+                };
+                return Err(Error::permanent("config_invalid", message).with_hint(hint));
+            }
+            buckets.insert(bucket.clone(), store.clone());
+        }
+        let embedded = match embedded {
+            Some(EmbeddedEndpoint { http, endpoint, public_endpoint, access_key, secret_key }) => {
+                let config = ObjectStoreConfig {
+                    endpoint: Some(endpoint),
+                    public_endpoint: Some(public_endpoint),
+                    access_key: Some(access_key),
+                    secret_key: Some(secret_key),
+                    path_style: true,
+                    ..ObjectStoreConfig::default()
+                };
+                Some(build_store_client("embedded", &config, Some(http)).await?)
+            }
+            None => None,
+        };
+        Ok(Self { embedded, named, buckets, public_urls })
+    }
+
+    pub(super) fn store_for_bucket(&self, bucket: &str) -> Result<&StoreClient> {
+        let store = match self.buckets.get(bucket) {
+            Some(name) => self.named.get(name),
+            None => self.embedded.as_ref(),
+        };
+        store.ok_or_else(|| {
+            Error::permanent("bucket_not_configured", format!("no store is configured for bucket `{bucket}`"))
+                .with_hint("name its store under `objects.buckets`")
+        })
+    }
+
+    pub(super) fn is_embedded(&self, bucket: &str) -> bool {
+        !self.buckets.contains_key(bucket) && self.embedded.is_some()
+    }
+
+    pub(super) fn public_url(&self, bucket: &str, key: &str) -> Option<String> {
+        let base = match self.public_urls.get(bucket) {
+            Some(url) => url.clone(),
+            None => format!(
+                "{}/{bucket}",
+                self.store_for_bucket(bucket).ok()?.public_endpoint.as_deref()?.trim_end_matches('/')
+            ),
+        };
+        let mut url = url::Url::parse(&base).ok()?;
+        url.path_segments_mut().ok()?.pop_if_empty().extend(key.split('/'));
+        Some(url.into())
+    }
+
+    pub(super) fn presign_client(&self, bucket: &str) -> Result<&Client> {
+        self.store_for_bucket(bucket).map(|store| &store.presigner)
+    }
+
+    pub(super) fn bucket_client(&self, bucket: &str) -> Result<&Client> {
+        self.store_for_bucket(bucket).map(|store| &store.client)
+    }
+
+    pub(super) async fn ensure_bucket(&self, bucket: &str) -> Result<()> {
+        let StoreClient { client, region, .. } = self.store_for_bucket(bucket)?;
+        let missing = match client.head_bucket().bucket(bucket).send().await {
+            Ok(_) => return Ok(()),
+            Err(error) => sdk_error::bucket_error("looking up", bucket, error),
+        };
+        if missing.code() != "object_not_found" {
+            return Err(missing);
+        }
+        // AWS refuses its own default region as a constraint.
+        let place = (region != DEFAULT_STORE_REGION).then(|| {
+            CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::from(&**region)).build()
+        });
+        match client.create_bucket().bucket(bucket).set_create_bucket_configuration(place).send().await {
+            Ok(_) => Ok(()),
+            // Somebody else was faster.
+            Err(error)
+                if error.as_service_error().is_some_and(
+                    aws_sdk_s3::operation::create_bucket::CreateBucketError::is_bucket_already_owned_by_you,
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(sdk_error::bucket_error("creating", bucket, error)),
+        }
+    }
+}
+
+async fn build_store_client(
+    name: &str,
+    store: &ObjectStoreConfig,
+    http: Option<SharedHttpClient>,
+) -> Result<StoreClient> {
+    let region = store.region.clone().unwrap_or_else(|| DEFAULT_STORE_REGION.to_owned());
+    let builder = match (&store.access_key, &store.secret_key) {
+        // Nothing but what is given here: no environment, no profile, no metadata service.
+        (Some(access), Some(secret)) => Builder::new()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(region.clone()))
+            .credentials_provider(Credentials::new(
+                access.expose_secret(),
+                secret.expose_secret(),
+                None,
+                None,
+                "afterload",
+            )),
+        (None, None) => {
+            let shared = aws_config::defaults(BehaviorVersion::latest()).region(Region::new(region.clone()));
+            Builder::from(&shared.load().await)
+        }
+        _ => {
+            let message = format!("the store `{name}` has only one of `access_key` and `secret_key`");
+            return Err(Error::permanent("config_invalid", message)
+                .with_hint("give both, or none to use the AWS credential chain"));
+        }
+    };
+    let (sent, checked) = match store.checksums {
+        RequestChecksumMode::WhenSupported => {
+            (RequestChecksumCalculation::WhenSupported, ResponseChecksumValidation::WhenSupported)
+        }
+        RequestChecksumMode::WhenRequired => {
+            (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired)
+        }
+    };
+    let mut builder = builder
+        .force_path_style(store.path_style)
+        .request_checksum_calculation(sent)
+        .response_checksum_validation(checked)
+        .retry_config(RetryConfig::standard().with_max_attempts(4).with_initial_backoff(Duration::from_millis(200)))
+        .timeout_config(request_timeouts(0))
+        .stalled_stream_protection(
+            StalledStreamProtectionConfig::enabled().grace_period(Duration::from_secs(20)).build(),
+        );
+    if let Some(endpoint) = &store.endpoint {
+        builder = builder.endpoint_url(endpoint);
+    }
+    let way = if http.is_some() { StoreTransport::InProcess } else { StoreTransport::for_store(store) };
+    builder.set_http_client(http);
+    let config = builder.build();
+    // A checksum of bytes that are not there yet cannot be signed.
+    let mut presigning = config.to_builder().request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
+    if let Some(endpoint) = &store.public_endpoint {
+        presigning = presigning.endpoint_url(endpoint);
+    }
+    let (client, presigner) = (Client::from_conf(config), Client::from_conf(presigning.build()));
+    let address = store.public_endpoint.clone().or_else(|| store.endpoint.clone());
+    Ok(StoreClient { client, transport: way, presigner, region, public_endpoint: address })
+}
+
+/// The limits of one try. The SDK's read timeout spans from the first byte sent to the first byte of the answer, so a
+/// request with a body gets the time that a slow line (64 KiB/s) needs for it; a line that stands still is noticed
+/// much earlier by the stalled stream protection.
+pub(super) fn request_timeouts(body: usize) -> TimeoutConfig {
+    let sending = Duration::from_secs(body as u64 / (64 << 10));
+    TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(5))
+        .read_timeout(Duration::from_secs(60) + sending)
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_go_unsigned_only_where_nobody_can_change_them() {
+        let keys = || Some(Secret::new("key"));
+        let at = |endpoint: Option<&str>, keys: Option<Secret>| ObjectStoreConfig {
+            endpoint: endpoint.map(str::to_owned),
+            access_key: keys.clone(),
+            secret_key: keys,
+            ..ObjectStoreConfig::default()
+        };
+        assert_eq!(StoreTransport::for_store(&at(Some("HTTPS://s3.example.com"), keys())), StoreTransport::Tls);
+        assert_eq!(StoreTransport::for_store(&at(None, keys())), StoreTransport::Tls);
+        assert_eq!(
+            StoreTransport::for_store(&at(Some("http://minio:9000"), keys())),
+            StoreTransport::Plain,
+            "anybody on the way"
+        );
+        assert_eq!(StoreTransport::for_store(&at(None, None)), StoreTransport::Plain, "the environment may name http");
+        let unchecked = ObjectStoreConfig { checksums: RequestChecksumMode::WhenRequired, ..at(None, keys()) };
+        assert_eq!(StoreTransport::for_store(&unchecked), StoreTransport::Plain, "the signature is all there is");
+    }
+}

@@ -1,0 +1,244 @@
+//! Checks the triggers, and settles those that this version executes.
+
+use std::collections::BTreeMap;
+
+use serde_json::Map;
+
+use super::super::ast::{TriggerAst, TriggerType};
+use super::super::expr::check::{EventRoot, FieldSet, NameScope};
+use super::super::expr::{self, has_expression};
+use super::super::params::{Param, ParamType};
+use super::super::plan::{CronTrigger, EventTrigger, S3Trigger, Trigger};
+use super::super::schedule::{self, CronSchedule};
+use super::super::step_kind::ValidationContext;
+use super::params::FILE_PARAM_FIELDS;
+use super::{Diagnostics, expressions, list_items};
+use afterload_core::object_names::is_valid_bucket_name;
+use afterload_core::units::is_event_name;
+use afterload_spanned_yaml::{self as yaml, YamlNode, YamlValue, suggestion_hint};
+
+/// What an `event` of an s3 trigger has. `triggers/` makes them.
+const S3_EVENT_FIELDS: [&str; 9] = ["type", "bucket", "key", "version", "etag", "size", "name", "content_type", "time"];
+const MIN_POLL_INTERVAL_MS: i64 = 1_000;
+const MAX_POLL_INTERVAL_MS: i64 = 86_400 * MIN_POLL_INTERVAL_MS;
+
+/// What expressions may name of the `event` of a pipeline.
+pub enum EventFields {
+    Never,
+    Any,
+    Only(BTreeMap<String, FieldSet>),
+}
+
+impl EventFields {
+    /// By the triggers of the file.
+    pub fn from_triggers(root: &YamlNode) -> Self {
+        let triggers = list_items(root.get("triggers"));
+        let s3 = |node: &YamlNode| {
+            node.get("type").and_then(|kind| yaml::read::<TriggerType>(kind).ok()) == Some(TriggerType::S3)
+        };
+        match triggers {
+            [] => Self::Never,
+            triggers if triggers.iter().all(s3) => Self::Only(s3_event_fields()),
+            _ => Self::Any,
+        }
+    }
+
+    /// The same for a check.
+    pub fn as_event_root(&self) -> EventRoot<'_> {
+        match self {
+            Self::Never => EventRoot::Never,
+            Self::Any => EventRoot::Any,
+            Self::Only(fields) => EventRoot::Only(fields),
+        }
+    }
+}
+
+fn s3_event_fields() -> BTreeMap<String, FieldSet> {
+    let mut fields: BTreeMap<_, _> = S3_EVENT_FIELDS.map(|name| (name.to_owned(), FieldSet::Only(Vec::new()))).into();
+    fields.insert("file".into(), FieldSet::Only(FILE_PARAM_FIELDS.map(ToOwned::to_owned).to_vec()));
+    fields
+}
+
+/// The settled triggers; only of use if no fault was found.
+pub fn compile_triggers(
+    root: &YamlNode,
+    params: &BTreeMap<String, Param>,
+    around: &ValidationContext,
+    faults: &mut Diagnostics,
+) -> Vec<Trigger> {
+    let mut triggers = Vec::new();
+    for node in list_items(root.get("triggers")) {
+        let (Some(trigger), _) = yaml::read_partial::<TriggerAst>(node) else { continue };
+        // A type that could not be read has been told.
+        if node.get("type").is_none_or(|kind| yaml::read::<TriggerType>(kind).is_err()) {
+            continue;
+        }
+        let (name, needed, allowed): (_, _, &[&str]) = match trigger.kind {
+            TriggerType::S3 => ("s3", "bucket", &["bucket", "prefix", "suffix", "poll"]),
+            TriggerType::Cron => ("cron", "schedule", &["schedule", "timezone", "catch_up"]),
+            TriggerType::Event => ("event", "name", &["name"]),
+        };
+        check_trigger_fields(node, name, needed, allowed, faults);
+        check_trigger_params(node, trigger.kind, params, faults);
+        match trigger.kind {
+            TriggerType::S3 => {
+                triggers.extend(compile_s3_trigger(node, trigger, params, around, faults).map(Trigger::S3))
+            }
+            TriggerType::Cron => triggers.extend(compile_cron_trigger(node, trigger, faults).map(Trigger::Cron)),
+            TriggerType::Event => triggers.extend(compile_event_trigger(node, trigger, faults).map(Trigger::Event)),
+        }
+    }
+    triggers
+}
+
+fn compile_s3_trigger(
+    node: &YamlNode,
+    raw: TriggerAst,
+    params: &BTreeMap<String, Param>,
+    around: &ValidationContext,
+    faults: &mut Diagnostics,
+) -> Option<S3Trigger> {
+    for field in ["bucket", "prefix", "suffix"] {
+        let Some(node) = node.get(field) else { continue };
+        if node.as_str().is_some_and(has_expression) {
+            faults.report_invalid(node.span, format!("`{field}` cannot hold an expression"), "");
+            return None;
+        }
+    }
+    let bucket = raw.bucket?;
+    let place = node.closest_node(&["bucket"]).span;
+    if around.artifacts_bucket.as_ref() == Some(&bucket) {
+        let hint = "let the uploads go to a bucket of their own";
+        let message =
+            format!("bucket `{bucket}` holds what afterload itself writes, so that a run would start another");
+        faults.report_invalid(place, message, hint);
+    } else if !is_valid_bucket_name(&bucket) {
+        let hint = "expected 3 to 63 lower-case letters, digits, `-` and `.`";
+        faults.report_invalid(place, format!("`{bucket}` is not the name of a bucket"), hint);
+    }
+    if raw.prefix.as_ref().is_some_and(|prefix| prefix.starts_with('/')) {
+        let hint = "keys seldom begin with `/`: `aws s3 cp a.csv s3://uploads/in/` makes the key `in/a.csv`";
+        faults.report_warning(node.closest_node(&["prefix"]).span, "`prefix` begins with `/`", hint);
+    }
+    if raw.poll.is_some_and(|poll| !(MIN_POLL_INTERVAL_MS..=MAX_POLL_INTERVAL_MS).contains(&poll.as_millis())) {
+        faults.report_invalid(node.closest_node(&["poll"]).span, "`poll` must be from 1s to 1d", "");
+    }
+    let with = trigger_params(node);
+    let with = match only_file_param(params) {
+        Some(name) if with.is_empty() => Map::from_iter([(name.to_owned(), "${{ event.file }}".into())]),
+        _ => with,
+    };
+    let (prefix, suffix) = (raw.prefix.unwrap_or_default(), raw.suffix.unwrap_or_default());
+    Some(S3Trigger {
+        bucket,
+        prefix,
+        suffix,
+        poll_ms: raw.poll.map(afterload_core::units::HumanDuration::as_millis),
+        with,
+    })
+}
+
+/// The params as the trigger fills them.
+fn trigger_params(node: &YamlNode) -> Map<String, serde_json::Value> {
+    match node.get("with").map(|with| &with.value) {
+        Some(YamlValue::Map(entries)) => {
+            entries.iter().map(|(key, value)| (key.text.clone(), value.to_json())).collect()
+        }
+        _ => Map::new(),
+    }
+}
+
+fn compile_cron_trigger(node: &YamlNode, raw: TriggerAst, faults: &mut Diagnostics) -> Option<CronTrigger> {
+    let schedule = raw.schedule?;
+    let timezone = raw.timezone.unwrap_or_else(|| "UTC".into());
+    if let Err(fault) = CronSchedule::parse(&schedule, &timezone) {
+        let (place, message, hint) = match fault {
+            schedule::ScheduleError::Expression => {
+                let hint = "minute, hour, day, month and weekday, such as `0 6 * * MON`";
+                ("schedule", format!("`{schedule}` is not a schedule"), hint)
+            }
+            schedule::ScheduleError::TimeZone => {
+                ("timezone", format!("`{timezone}` is not a time zone"), "such as `Europe/Paris` or `UTC`")
+            }
+        };
+        faults.report_invalid(node.closest_node(&[place]).span, message, hint);
+        return None;
+    }
+    Some(CronTrigger { schedule, timezone, catch_up: raw.catch_up.unwrap_or_default(), with: trigger_params(node) })
+}
+
+fn compile_event_trigger(node: &YamlNode, raw: TriggerAst, faults: &mut Diagnostics) -> Option<EventTrigger> {
+    let name = raw.name?;
+    if !is_event_name(&name) {
+        let hint = "letters, digits, `.`, `_` and `-`, such as `user.signed_in`; it cannot hold an expression";
+        faults.report_invalid(node.closest_node(&["name"]).span, format!("`{name}` is not a name for an event"), hint);
+    }
+    Some(EventTrigger { name, with: trigger_params(node) })
+}
+
+/// The param that an s3 trigger without `with` fills.
+fn only_file_param(params: &BTreeMap<String, Param>) -> Option<&str> {
+    let mut files = params.iter().filter(|(_, param)| matches!(param.kind, ParamType::File(_)));
+    match (files.next(), files.next()) {
+        (Some((name, _)), None) => Some(name),
+        _ => None,
+    }
+}
+
+fn value_mentions_secrets(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::String(text) => has_expression(text) && expr::mentions_secrets(text),
+        serde_json::Value::Array(items) => items.iter().any(value_mentions_secrets),
+        serde_json::Value::Object(fields) => fields.values().any(value_mentions_secrets),
+        _ => false,
+    }
+}
+
+fn check_trigger_fields(node: &YamlNode, name: &str, needed: &str, allowed: &[&str], faults: &mut Diagnostics) {
+    if node.get(needed).is_none() {
+        faults.report_invalid(node.span, format!("a trigger of type `{name}` needs `{needed}`"), "");
+    }
+    let YamlValue::Map(entries) = &node.value else { return };
+    for (key, _) in entries {
+        let own = ["bucket", "prefix", "suffix", "poll", "schedule", "timezone", "catch_up", "name"]
+            .contains(&key.text.as_str());
+        if own && !allowed.contains(&key.text.as_str()) {
+            faults.report_invalid(key.span, format!("a trigger of type `{name}` has no `{}`", key.text), "");
+        }
+    }
+}
+
+/// `with` names params and reads `event`; a required param that nothing fills could never start.
+fn check_trigger_params(
+    node: &YamlNode,
+    kind: TriggerType,
+    params: &BTreeMap<String, Param>,
+    faults: &mut Diagnostics,
+) {
+    let entries = match node.get("with").map(|with| &with.value) {
+        Some(YamlValue::Map(entries)) => entries.as_slice(),
+        _ => &[],
+    };
+    let fields = s3_event_fields();
+    let event = if kind == TriggerType::S3 { EventRoot::Only(&fields) } else { EventRoot::Any };
+    let known = NameScope { event, ..NameScope::default() };
+    for (key, value) in entries {
+        if !params.contains_key(&key.text) {
+            let hint = suggestion_hint(&key.text, params.keys().map(String::as_str));
+            faults.report_invalid(key.span, format!("unknown param `{}`", key.text), hint);
+        }
+        expressions::check_expressions(value, &known, faults);
+        if value_mentions_secrets(&value.to_json()) {
+            let hint = "name the secret in the step that uses it";
+            faults.report_invalid(value.span, "a param cannot hold a secret: params are stored and shown", hint);
+        }
+    }
+    let only_file = only_file_param(params).filter(|_| kind == TriggerType::S3 && entries.is_empty());
+    for (name, _) in params.iter().filter(|(_, param)| param.required) {
+        let filled = entries.iter().any(|(key, _)| key.text == *name);
+        if !filled && only_file != Some(name) {
+            let hint = format!("add `with: {{ {name}: … }}`, or give the param a default");
+            faults.report_invalid(node.span, format!("nothing fills the required param `{name}`"), hint);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Definitions that keep their SQL in files of its own: the text goes into the definition when it is loaded, so that what
+//! is stored and digested is the whole.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::plan::Section;
+use super::step_kind::{StepCatalog, ValidationContext};
+use super::{Pipeline, compile_definition};
+use afterload_spanned_yaml::{self as yaml, Diagnostic, SourceSpan, Verbatim, YamlNode, YamlValue};
+
+/// The field that names a file, and the one that holds its text.
+const SQL_FILE_FIELD: &str = "sql_file";
+const SQL_FIELD: &str = "sql";
+/// The largest file; a definition as a whole may hold little more.
+const MAX_SQL_FILE_BYTES: u64 = 128 << 10;
+
+/// Loads the text of a pipeline file of `folder` with the files that it names, and gives the text with them in it.
+///
+/// # Errors
+/// All problems, at their places in the text as it was given.
+pub fn compile_with_sql_files(
+    file_name: Option<&str>,
+    text: &str,
+    folder: &Path,
+    kinds: &StepCatalog,
+    around: &ValidationContext,
+) -> Result<(Pipeline, String), Vec<Diagnostic>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let Ok(root) = yaml::parse(text) else {
+        return compile_definition(file_name, text, kinds, around).map(|pipeline| (pipeline, text.to_owned()));
+    };
+    let (mut whole, mut cuts, mut missing, mut taken) = (String::new(), Vec::new(), Vec::new(), 0);
+    for place in find_sql_file_refs(&root, kinds) {
+        match place.read_sql(folder) {
+            Ok(sql) => {
+                whole.push_str(&text[taken..place.key.offset]);
+                // The value at the column where the name of the file stood.
+                let key = text[place.key.offset..place.value.offset].chars().count() - 2;
+                whole.push_str(&format!("{SQL_FIELD:key$}: "));
+                let (start, value) = (whole.len(), serde_json::Value::from(sql).to_string());
+                whole.push_str(&value);
+                let old = &text[place.value.offset..place.value.offset + place.value.len];
+                let wider = value.chars().count() as isize - old.chars().count() as isize;
+                cuts.push(TextSplice { range: start..whole.len(), added_columns: wider, original: place.value });
+                taken = place.value.offset + place.value.len;
+            }
+            Err(problem) => missing.push(problem),
+        }
+    }
+    whole.push_str(&text[taken..]);
+    let placed = |mut problem: Diagnostic| {
+        problem.span = original_span(problem.span, &cuts);
+        problem
+    };
+    match compile_definition(file_name, &whole, kinds, around) {
+        Ok(mut pipeline) if missing.is_empty() => {
+            pipeline.warnings = pipeline.warnings.into_iter().map(placed).collect();
+            Ok((pipeline, whole))
+        }
+        loaded => {
+            let found = loaded.err().unwrap_or_default().into_iter().map(placed);
+            Err(yaml::sort_diagnostics(found.chain(missing).collect()))
+        }
+    }
+}
+
+/// Whether a definition may name the file: beside the pipelines or in a folder there.
+fn is_allowed_path(name: &str) -> bool {
+    let sound = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains(['\\', '\0']);
+    let parts: Vec<&str> = name.split('/').collect();
+    parts.len() <= 2 && parts.iter().all(|part| sound(part)) && name.ends_with(".sql")
+}
+
+/// The files beside the pipelines of a folder, and in the folders there, that definitions may name.
+pub fn list_sql_files(folder: &Path) -> Vec<PathBuf> {
+    let list = |folder: &Path| -> Vec<PathBuf> {
+        std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    };
+    let (folders, mut files): (Vec<_>, Vec<_>) = list(folder).into_iter().partition(|path| path.is_dir());
+    files.extend(folders.iter().flat_map(|folder| list(folder)));
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "sql"));
+    files
+}
+
+/// A field that names a file.
+struct SqlFileRef<'a> {
+    key: SourceSpan,
+    value: SourceSpan,
+    node: &'a YamlNode,
+}
+
+/// In the order of the text.
+fn find_sql_file_refs<'a>(root: &'a YamlNode, kinds: &StepCatalog) -> Vec<SqlFileRef<'a>> {
+    let steps = Section::ALL.into_iter().filter_map(|section| root.get(section.field_name()));
+    let steps = steps.flat_map(|steps| match &steps.value {
+        YamlValue::Seq(steps) => steps.as_slice(),
+        _ => &[],
+    });
+    let mut places: Vec<SqlFileRef<'a>> = steps.filter_map(|step| step_sql_file_ref(step, kinds)).collect();
+    places.sort_by_key(|place| place.key.offset);
+    places
+}
+
+fn step_sql_file_ref<'a>(step: &'a YamlNode, kinds: &StepCatalog) -> Option<SqlFileRef<'a>> {
+    let kind = kinds.get(step.get("uses")?.as_str()?)?;
+    let schema = kind.input_schema();
+    let known = |field| schema.as_value()["properties"].get(field).is_some();
+    let with = step.get("with")?;
+    let (key, node) = (with.key(SQL_FILE_FIELD)?, with.get(SQL_FILE_FIELD)?);
+    // With both, the kind itself has something to say.
+    let one = known(SQL_FILE_FIELD) && known(SQL_FIELD) && with.get(SQL_FIELD).is_none();
+    one.then_some(SqlFileRef { key: key.span, value: node.span, node })
+}
+
+impl SqlFileRef<'_> {
+    fn read_sql(&self, folder: &Path) -> Result<String, Diagnostic> {
+        let problem = |message: String| Diagnostic::new("definition_invalid", self.value, message);
+        let (Some(name), Some(Verbatim::Line(_)), true) =
+            (self.node.as_str(), self.node.verbatim, self.key.line == self.value.line)
+        else {
+            return Err(problem(format!("`{SQL_FILE_FIELD}` must be the name of a file, on one line")));
+        };
+        if !is_allowed_path(name) {
+            let hint = "expected `NAME.sql` beside the pipeline, or `FOLDER/NAME.sql`; it cannot hold an expression";
+            return Err(problem(format!("`{name}` is not a file that `{SQL_FILE_FIELD}` may name")).with_hint(hint));
+        }
+        let path = folder.join(name);
+        let unreadable = |error: std::io::Error| problem(format!("`{name}` cannot be read: {error}"));
+        let meta = std::fs::metadata(&path).map_err(unreadable)?;
+        if !meta.is_file() || meta.len() > MAX_SQL_FILE_BYTES {
+            return Err(problem(format!("`{name}` is not a file of at most {MAX_SQL_FILE_BYTES} bytes")));
+        }
+        let mut text = String::new();
+        let file = std::fs::File::open(&path).map_err(unreadable)?;
+        file.take(MAX_SQL_FILE_BYTES).read_to_string(&mut text).map_err(unreadable)?;
+        Ok(text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned())
+    }
+}
+
+/// A place where the text has grown.
+struct TextSplice {
+    /// Where the new value begins and ends in the whole text.
+    range: std::ops::Range<usize>,
+    /// How many more columns it has.
+    added_columns: isize,
+    /// What stood there.
+    original: SourceSpan,
+}
+
+/// A place of the whole text in the text as it was given.
+fn original_span(span: SourceSpan, cuts: &[TextSplice]) -> SourceSpan {
+    let Some(last) = cuts.iter().rev().find(|cut| cut.range.start <= span.offset) else { return span };
+    if span.offset < last.range.end {
+        // Somewhere in the SQL: it has no place in this file but its name.
+        return last.original;
+    }
+    let before = cuts.iter().filter(|cut| cut.range.end <= span.offset && cut.original.line == span.line);
+    let wider: isize = before.map(|cut| cut.added_columns).sum();
+    let offset = span.offset - last.range.end + last.original.offset + last.original.len;
+    SourceSpan { col: span.col.saturating_add_signed(-wider), offset, ..span }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_beside_the_pipelines_can_be_named() {
+        for name in ["a.sql", "reports/a-b.sql"] {
+            assert!(is_allowed_path(name), "{name}");
+        }
+        for name in
+            ["../a.sql", "/etc/a.sql", "a/b/c.sql", ".a.sql", "a", "a//b.sql", "${{ x }}", "a/../b.sql", "a\\b.sql"]
+        {
+            assert!(!is_allowed_path(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! Starting a run: parameters and files in, 202 out once the run is on disk.
+
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tracing::Instrument;
+use ulid::Ulid;
+
+use super::auth::{ApiKeyScope, Caller, missing_scope};
+use super::extract::{self, PathId, StrictQuery};
+use super::file_params;
+use super::form::{FormData, MultipartForm};
+use super::idempotency::{self, RequestFingerprint};
+use super::pipelines::{FileArity, PipelineSummary, pipeline_not_found};
+use super::problem::Problem;
+use super::runs::RunSummary;
+use super::state::{ApiState, MAX_PARALLEL_FORMS};
+use super::uploads::RunUploads;
+use super::wait::WaitPolicy;
+use afterload_core::clock::{self, UnixMillis};
+use afterload_core::error::{Error, Result};
+use afterload_core::secrets::TokenPurpose;
+use afterload_core::units::is_queue_name;
+use afterload_egress::parse_url;
+use afterload_engine::{DedupKey, NewRun, StartOutcome, run_url};
+use afterload_state::RunRecord;
+
+const API_ORIGIN: &str = "api";
+/// A body, for those who send another one.
+const RUN_BODY_EXAMPLE: &str = "{\"params\": {}}";
+/// When a client should try again that came when too many were sending.
+const FORM_RETRY_AFTER: Duration = Duration::from_secs(5);
+/// What a form may weigh beside its files.
+const FORM_OVERHEAD_BYTES: u64 = 4 << 20;
+
+/// The JSON body.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewRunBody {
+    #[serde(default)]
+    params: Map<String, Value>,
+    run_at: Option<String>,
+    priority: Option<Value>,
+    queue: Option<String>,
+    notify_url: Option<String>,
+}
+
+/// When and where the run goes, and who is told of its end: in a JSON body, or in the query beside any body.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RunOptions {
+    run_at: Option<String>,
+    priority: Option<Value>,
+    queue: Option<String>,
+    notify_url: Option<String>,
+}
+
+/// What a run is to be, once its wishes have been checked.
+struct ValidRunOptions {
+    run_at: Option<UnixMillis>,
+    priority: Option<i32>,
+    queue: Option<String>,
+    notify_url: Option<String>,
+}
+
+/// `POST /v1/pipelines/{name}/runs`
+pub(super) async fn create_run(
+    State(app): State<ApiState>,
+    caller: Caller,
+    PathId(name): PathId,
+    StrictQuery(wishes): StrictQuery<RunOptions>,
+    request: Request,
+) -> Result<Response, Problem> {
+    if !caller.can_write(&name) {
+        return Err(missing_scope(&ApiKeyScope::RunsWrite(Some(name))).into());
+    }
+    let pipeline = app.pipeline_registry().get(&name).ok_or_else(|| pipeline_not_found(&name))?;
+    let key = idempotency::idempotency_key(request.headers())?;
+    let order = RunRequest { app, caller, pipeline, key, options: wishes, id: Ulid::generate().to_string() };
+    let (parts, body) = request.into_parts();
+    // A task of its own, so that a client that goes away cannot stop it between the store and the database: the body
+    // then breaks off, and what was stored is deleted.
+    #[expect(clippy::disallowed_methods, reason = "it is waited for below, unless the client goes away")]
+    let task = tokio::spawn(async move { order.create_and_respond(&parts.headers, body).await }.in_current_span());
+    match task.await {
+        Ok(answer) => Ok(answer?),
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::stopped("shutting_down", "the service is going down").into()),
+        },
+    }
+}
+
+/// A run that somebody asked for.
+struct RunRequest {
+    app: ApiState,
+    caller: Caller,
+    pipeline: PipelineSummary,
+    key: Option<String>,
+    options: RunOptions,
+    id: String,
+}
+
+/// The run that an order came to.
+pub(super) struct CreatedRun {
+    pub run: RunRecord,
+    /// The same request had started it before.
+    pub replayed: bool,
+}
+
+impl RunRequest {
+    async fn create_and_respond(self, headers: &HeaderMap, body: Body) -> Result<Response> {
+        let mut uploads = RunUploads::new(self.app.clone(), self.id.clone());
+        uploads.fingerprint = self.key.as_ref().map(|_| RequestFingerprint::new());
+        let run = match self.build_new_run(headers, body, &mut uploads).await {
+            Ok(new) => self.start_run(new, &mut uploads).await,
+            Err(error) => Err(error),
+        };
+        match run {
+            Ok(filled) => {
+                if filled.replayed {
+                    uploads.delete_files().await;
+                }
+                let patience = WaitPolicy::new(&self.app, headers, &self.pipeline);
+                Ok(created_response(&self.app, &self.pipeline, filled, patience).await)
+            }
+            Err(error) => {
+                uploads.delete_files().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn build_new_run(&self, headers: &HeaderMap, body: Body, uploads: &mut RunUploads) -> Result<NewRun> {
+        let limits = self.app.config();
+        let mut wishes = self.options.clone();
+        let FormData { mut params, files } = match extract::media_type(headers).as_deref() {
+            _ if body.is_end_stream() => FormData::default(),
+            Some("multipart/form-data") => self.read_form(headers, body, uploads).await?,
+            Some(media) if media == "application/json" || media.ends_with("+json") => {
+                let body: Option<NewRunBody> = extract::read_json_body(body, limits.max_body, RUN_BODY_EXAMPLE).await?;
+                let body = body.unwrap_or_default();
+                let NewRunBody { params, run_at, priority, queue, notify_url } = body;
+                wishes = RunOptions { run_at, priority, queue, notify_url }.merged_with(wishes);
+                FormData { params, files: Map::new() }
+            }
+            other => return Err(unsupported_media_type(other)),
+        };
+        if let Some(fingerprint) = &mut uploads.fingerprint {
+            fingerprint.add_params(&params);
+            fingerprint.add_value(format!("{wishes:?}").as_bytes());
+        }
+        let inbox = self.key.clone().map(|key| DedupKey {
+            source: idempotency::IDEMPOTENCY_SOURCE,
+            key,
+            fingerprint: uploads.fingerprint.take().map(RequestFingerprint::finish),
+        });
+        let id = self.id.clone();
+        // What was accepted before is not looked at again: its files may be gone by now.
+        if self.is_replay(inbox.as_ref()).await? {
+            return Ok(NewRun { id, pipeline: self.pipeline.name.clone(), dedup_key: inbox, ..NewRun::default() });
+        }
+        let unfit = file_params::resolve_file_params(&self.app, &self.caller, &self.pipeline, &mut params).await?;
+        params.extend(files);
+        unfit.into_result(&self.pipeline, &params)?;
+        let ValidRunOptions { run_at, priority, queue, notify_url } = wishes.validate()?;
+        let (pipeline, uploads) = (self.pipeline.name.clone(), uploads.files.clone());
+        let origin = API_ORIGIN;
+        Ok(NewRun {
+            id,
+            pipeline,
+            params,
+            origin,
+            uploads,
+            run_at,
+            priority,
+            queue,
+            notify_url,
+            dedup_key: inbox,
+            event: None,
+        })
+    }
+
+    async fn is_replay(&self, inbox: Option<&DedupKey>) -> Result<bool> {
+        let Some(DedupKey { source, key, .. }) = inbox else { return Ok(false) };
+        Ok(self.app.db().find_dedup_key(&self.pipeline.name, source, key).await?.is_some())
+    }
+
+    async fn read_form(&self, headers: &HeaderMap, body: Body, uploads: &mut RunUploads) -> Result<FormData> {
+        let limits = self.app.config();
+        let boundary = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(multer::parse_boundary);
+        let Some(Ok(boundary)) = boundary else {
+            return Err(Error::permanent("multipart_invalid", "the content type names no boundary"));
+        };
+        let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        let mut takes = self.pipeline.file_params().map(|(_, takes)| takes);
+        let files = takes.try_fold(0_u64, |files, takes| (takes == FileArity::One).then_some(files + 1));
+        let most = files.map_or(u64::MAX, |files| limits.max_upload.0.saturating_mul(files));
+        let most = most.saturating_add(limits.max_body.0).saturating_add(FORM_OVERHEAD_BYTES);
+        if length.is_some_and(|length| length > most) {
+            let message = format!("the form is larger than the files that `{}` takes", self.pipeline.name);
+            return Err(Error::permanent("upload_too_large", message)
+                .with_hint(format!("`limits.upload` in the configuration is {}", limits.max_upload)));
+        }
+        let mut form = MultipartForm::new(body, &boundary, limits.max_body);
+        let Some(_room) = self.app.try_form_permit() else {
+            form.drain_body().await;
+            let message = format!("{MAX_PARALLEL_FORMS} uploads are under way");
+            return Err(Error::transient("too_many_uploads", message).with_retry_after(FORM_RETRY_AFTER));
+        };
+        match form.read(&self.pipeline, uploads).await {
+            Ok(given) => Ok(given),
+            Err(error) => {
+                form.drain_body().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_run(&self, new: NewRun, uploads: &mut RunUploads) -> Result<CreatedRun> {
+        let said = new.dedup_key.as_ref().and_then(|inbox| inbox.fingerprint.clone());
+        match self.app.start_run(new).await {
+            Ok(StartOutcome::Created(run)) => Ok(CreatedRun { run: *run, replayed: false }),
+            Ok(StartOutcome::Duplicate { fingerprint, .. }) if fingerprint != said => {
+                Err(idempotency::idempotency_key_reused())
+            }
+            Ok(StartOutcome::Duplicate { run_id, .. }) => {
+                let run = self.app.db().find_run(&run_id).await?.ok_or_else(|| run_deleted(&run_id))?;
+                let before = run.id != self.id;
+                Ok(CreatedRun { run, replayed: before })
+            }
+            // A commit whose answer was lost may have happened; then the files belong to the run.
+            Err(error) if error.is_transient() => match self.app.db().find_run(&self.id).await {
+                Ok(Some(run)) => Ok(CreatedRun { run, replayed: false }),
+                Ok(None) => Err(error),
+                Err(_) => {
+                    uploads.keep_files();
+                    Err(error)
+                }
+            },
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The run is on disk: from here on the answer is no refusal, whatever happens.
+pub(super) async fn created_response(
+    app: &ApiState,
+    pipeline: &PipelineSummary,
+    CreatedRun { run, replayed: before }: CreatedRun,
+    patience: WaitPolicy,
+) -> Response {
+    let (base_url, id) = (app.base_url(), run.id.clone());
+    let view = patience.wait(app, &id, pipeline).await;
+    let ended = matches!(&view, Ok(Some(view)) if view.is_final());
+    let body = match view {
+        Ok(Some(view)) => serde_json::to_value(view),
+        _ => serde_json::to_value(RunSummary::new(run, base_url)),
+    };
+    let mut body = body.unwrap_or_default();
+    let url = run_url(base_url, &id);
+    let token = app.signer().create_token(TokenPurpose::Watch, &id);
+    if let Value::Object(fields) = &mut body {
+        fields.insert("watch_url".into(), format!("{url}?token={token}").into());
+    }
+    // Only who asked to wait for the end is told of it by the status.
+    let status = if ended && patience != WaitPolicy::default() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let mut response = (status, axum::Json(body)).into_response();
+    let headers = response.headers_mut();
+    if let Ok(location) = HeaderValue::from_str(&format!("/v1/runs/{id}")) {
+        headers.insert(LOCATION, location);
+    }
+    if let Some(wait) = patience.run {
+        let applied = HeaderValue::from_str(&format!("wait={}", wait.as_secs()));
+        headers.extend(applied.ok().map(|applied| (HeaderName::from_static("preference-applied"), applied)));
+    }
+    if before {
+        headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
+    }
+    response
+}
+
+impl RunOptions {
+    /// These, and the others where these say nothing.
+    fn merged_with(self, other: Self) -> Self {
+        Self {
+            run_at: self.run_at.or(other.run_at),
+            priority: self.priority.or(other.priority),
+            queue: self.queue.or(other.queue),
+            notify_url: self.notify_url.or(other.notify_url),
+        }
+    }
+
+    fn validate(self) -> Result<ValidRunOptions> {
+        let invalid = |message: String, hint: &str| Error::permanent("run_options_invalid", message).with_hint(hint);
+        let run_at = self.run_at.map(|text| {
+            clock::parse_rfc3339(&text)
+                .ok_or_else(|| invalid(format!("`{text}` is not a time"), "write it as `2030-01-31T08:00:00Z`"))
+        });
+        let priority = self.priority.map(|value| {
+            let number = value.as_i64().or_else(|| value.as_str()?.parse().ok());
+            let fits = number.filter(|number| (-100..=100).contains(number)).map(|number| number as i32);
+            fits.ok_or_else(|| {
+                invalid(format!("{value} is not a priority"), "expected a whole number from -100 to 100")
+            })
+        });
+        if let Some(queue) = self.queue.as_ref().filter(|queue| !is_queue_name(queue)) {
+            let hint = "start with a small letter, go on with small letters, digits, `-` and `_`";
+            return Err(invalid(format!("`{queue}` is not a name for a queue"), hint));
+        }
+        if let Some(Err(error)) = self.notify_url.as_ref().map(|url| parse_url(url)) {
+            let hint = "write an address such as `https://app.example/hooks/runs`, without a password";
+            return Err(invalid(format!("`notify_url`: {}", error.message()), hint));
+        }
+        let (run_at, priority) = (run_at.transpose()?, priority.transpose()?);
+        Ok(ValidRunOptions { run_at, priority, queue: self.queue, notify_url: self.notify_url })
+    }
+}
+
+fn run_deleted(id: &str) -> Error {
+    Error::permanent("run_not_found", format!("the run `{id}` has been deleted"))
+}
+
+fn unsupported_media_type(media: Option<&str>) -> Error {
+    let message = match media {
+        Some(media) => format!("a body of type `{media}` is not understood"),
+        None => "the body has no `Content-Type`".to_owned(),
+    };
+    Error::permanent("unsupported_media_type", message).with_hint("send `application/json` or `multipart/form-data`")
+}

@@ -1,0 +1,385 @@
+//! Direct uploads: a file is announced, sent straight to where it will lie, and then becomes a run. The announcement
+//! needs a key; what comes after needs but the token in its address, so that a page can do it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
+    AUTHORIZATION, CONTENT_LENGTH,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use futures::StreamExt;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use ulid::Ulid;
+
+use super::auth::{ApiKeyScope, Caller, missing_scope};
+use super::create_run::{CreatedRun, created_response};
+use super::extract::{self, PathId, StrictQuery, request_timeout};
+use super::pipelines::{FileArity, PipelineSummary, pipeline_not_found};
+use super::problem::Problem;
+use super::wait::WaitPolicy;
+use super::{ApiState, content_disposition, file_params};
+use crate::triggers::{UPLOAD_GRACE, UPLOAD_SOURCE};
+use afterload_core::clock::{self, UnixMillis};
+use afterload_core::error::{Error, Result};
+use afterload_core::file::File;
+use afterload_core::secrets::TokenPurpose;
+use afterload_core::units::ByteSize;
+use afterload_engine::{DedupKey, NewRun, StartOutcome, artifact_url};
+use afterload_pipeline::params::{self, InvalidParam};
+use afterload_state::UploadRecord;
+
+const UPLOAD_BODY_EXAMPLE: &str = "{\"pipeline\": \"avatar\", \"filename\": \"photo.jpg\", \"size\": 12345}";
+/// How long an upload may take to begin, and its completion to be called for.
+const UPLOAD_LIFETIME: Duration = Duration::from_secs(3600);
+/// The most that S3 takes in one request.
+const MAX_DIRECT_UPLOAD_SIZE: ByteSize = ByteSize(5 << 30);
+/// How long a sender may pause.
+const UPLOAD_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const DIRECT_UPLOAD_RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// A file that somebody wants to send.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewUpload {
+    /// The pipeline to start with it.
+    pipeline: String,
+    /// The param that the file is for; the only `file` param without it.
+    #[serde(default)]
+    param: Option<String>,
+    /// All other params.
+    #[serde(default)]
+    params: Map<String, Value>,
+    /// The file's name for people.
+    filename: String,
+    /// Its media type; by its name without it.
+    #[serde(default)]
+    content_type: Option<String>,
+    /// Its bytes.
+    size: u64,
+}
+
+/// Where to send it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct UploadTicket {
+    /// The id, which becomes the run's.
+    id: String,
+    /// `PUT`
+    method: &'static str,
+    /// Where the bytes go.
+    url: String,
+    /// Headers to send with them.
+    headers: BTreeMap<&'static str, String>,
+    /// What to call (`POST`) when they have arrived; it needs no key.
+    complete_url: String,
+    /// Until when. RFC 3339, UTC.
+    expires_at: String,
+}
+
+/// The query.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UploadTokenQuery {
+    /// The token of the `complete_url`, in place of a key.
+    token: Option<String>,
+}
+
+/// `POST /v1/uploads`
+pub(super) async fn begin_upload(
+    State(app): State<ApiState>,
+    caller: Caller,
+    body: Body,
+) -> Result<(StatusCode, Json<UploadTicket>), Problem> {
+    let new: Option<NewUpload> = extract::read_json_body(body, app.config().max_body, UPLOAD_BODY_EXAMPLE).await?;
+    let new = new.ok_or_else(|| {
+        Error::permanent(
+            "json_invalid",
+            format!("the body is empty; expected an object such as `{UPLOAD_BODY_EXAMPLE}`"),
+        )
+    })?;
+    if !caller.can_write(&new.pipeline) {
+        return Err(missing_scope(&ApiKeyScope::RunsWrite(Some(new.pipeline))).into());
+    }
+    let pipeline = app.pipeline_registry().get(&new.pipeline).ok_or_else(|| pipeline_not_found(&new.pipeline))?;
+    let upload = prepare_upload(&app, &caller, &pipeline, new).await?;
+    app.db().insert_upload(&upload).await?;
+    Ok((StatusCode::CREATED, Json(create_ticket(&app, &upload).await?)))
+}
+
+/// Checks everything that can be known before the bytes are there.
+async fn prepare_upload(
+    app: &ApiState,
+    caller: &Caller,
+    pipeline: &PipelineSummary,
+    new: NewUpload,
+) -> Result<UploadRecord> {
+    let param = resolve_file_param(pipeline, new.param)?;
+    let name = content_disposition::sanitize_file_name(&new.filename, &param);
+    let own = pipeline.max_file_size(&param).unwrap_or(MAX_DIRECT_UPLOAD_SIZE);
+    let limit = own.min(app.config().max_upload).min(MAX_DIRECT_UPLOAD_SIZE);
+    if new.size > limit.0 {
+        return Err(Error::permanent("upload_too_large", format!("`{name}` is larger than {limit}"))
+            .with_hint(format!("`limits.upload` in the configuration and `max_size` of `{param}` limit it")));
+    }
+    let (id, artifact) = (Ulid::generate().to_string(), Ulid::generate().to_string());
+    let file = File {
+        bucket: app.config().artifacts.clone(),
+        key: format!("uploads/{id}/{artifact}"),
+        version: None,
+        etag: String::new(),
+        content_type: content_disposition::resolve_content_type(new.content_type.as_deref(), &name),
+        size: new.size,
+        url: Some(artifact_url(app.base_url(), &artifact)),
+        artifact_id: Some(artifact),
+        name,
+    };
+    let mut params = new.params;
+    if params.contains_key(&param) {
+        return Err(params::params_invalid(&[(param, InvalidParam::new("param_repeated", "it is given twice"))]));
+    }
+    let unfit = file_params::resolve_file_params(app, caller, pipeline, &mut params).await?;
+    let mut all = params.clone();
+    all.insert(param.clone(), json!(file));
+    unfit.into_result(pipeline, &all)?;
+    let faults = params::find_invalid_params(&pipeline.declared, all);
+    if !faults.is_empty() {
+        return Err(params::params_invalid(&faults));
+    }
+    let expires_at = clock::now_millis() + UPLOAD_LIFETIME.as_millis() as i64;
+    let (pipeline, file) = (pipeline.name.clone(), json!(file));
+    Ok(UploadRecord { id, pipeline, param, params: Value::Object(params), file, expires_at })
+}
+
+fn resolve_file_param(pipeline: &PipelineSummary, given: Option<String>) -> Result<String> {
+    let mut single = pipeline.file_params().filter(|(_, takes)| *takes == FileArity::One).map(|(name, _)| name);
+    match given {
+        Some(name) if pipeline.file_arity(&name) == Some(FileArity::One) => Ok(name),
+        Some(name) => {
+            let fault =
+                InvalidParam::new("param_takes_no_file", format!("it is not a file param of `{}`", pipeline.name));
+            Err(params::params_invalid(&[(name, fault)]))
+        }
+        None => match (single.next(), single.next()) {
+            (Some(name), None) => Ok(name.to_owned()),
+            _ => {
+                let message = format!("`{}` has not exactly one file param", pipeline.name);
+                Err(Error::permanent("params_invalid", message).with_hint("say which one with `param`"))
+            }
+        },
+    }
+}
+
+async fn create_ticket(app: &ApiState, upload: &UploadRecord) -> Result<UploadTicket> {
+    let file = announced_file(upload)?;
+    let token = app.signer().create_token(TokenPurpose::Upload, &upload.id);
+    let base = app.base_url();
+    let url = match app.objects().is_embedded(&file.bucket) {
+        true => format!("{base}/v1/uploads/{}.{token}", upload.id),
+        false => {
+            app.objects().presign_put(&file.bucket, &file.key, &file.content_type, file.size, UPLOAD_LIFETIME).await?
+        }
+    };
+    Ok(UploadTicket {
+        id: upload.id.clone(),
+        method: "PUT",
+        url,
+        headers: [("Content-Type", file.content_type)].into(),
+        complete_url: format!("{base}/v1/uploads/{}/complete?token={token}", upload.id),
+        expires_at: clock::format_rfc3339(upload.expires_at),
+    })
+}
+
+fn announced_file(upload: &UploadRecord) -> Result<File> {
+    serde_json::from_value(upload.file.clone())
+        .map_err(|error| Error::permanent("internal_error", format!("upload `{}` holds no file: {error}", upload.id)))
+}
+
+/// The upload with this id, if it may still come, or came no later than `late` after its time.
+async fn find_open_upload(app: &ApiState, id: &str, late: UnixMillis) -> Result<UploadRecord> {
+    let known = if Ulid::from_string(id).is_ok() { app.db().find_upload(id).await? } else { None };
+    let upload = known.ok_or_else(upload_not_found)?;
+    match upload.expires_at.saturating_add(late) > clock::now_millis() {
+        true => Ok(upload),
+        false => Err(Error::permanent("upload_expired", "the upload has expired").with_hint("announce it again")),
+    }
+}
+
+fn upload_not_found() -> Error {
+    Error::permanent("upload_not_found", "there is no such upload, or it has been completed")
+        .with_hint("announce it with `POST /v1/uploads`")
+}
+
+fn upload_token_invalid() -> Error {
+    Error::permanent("token_invalid", "the token is not the one of this upload")
+        .with_hint("use the addresses that `POST /v1/uploads` has given")
+}
+
+fn size_mismatch(found: impl std::fmt::Display, expected: u64) -> Error {
+    Error::permanent("upload_size_differs", format!("the file has {found} bytes, and {expected} were announced"))
+        .with_hint("send the file that was announced, or announce another one")
+}
+
+/// `PUT /v1/uploads/{token}`: the bytes, for the embedded store.
+pub(super) async fn receive_upload(
+    State(app): State<ApiState>,
+    PathId(token): PathId,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, Problem> {
+    let (id, token) = token.split_once('.').ok_or_else(upload_token_invalid)?;
+    if !app.signer().verify_token(TokenPurpose::Upload, id, token) {
+        return Err(upload_token_invalid().into());
+    }
+    let upload = find_open_upload(&app, id, 0).await?;
+    let file = announced_file(&upload)?;
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if let Some(length) = length.filter(|length| *length != file.size) {
+        return Err(size_mismatch(length, file.size).into());
+    }
+    let Some(_room) = app.try_form_permit() else {
+        return Err(Error::transient("too_many_uploads", "too many uploads are under way")
+            .with_retry_after(DIRECT_UPLOAD_RETRY_AFTER)
+            .into());
+    };
+    let mut sink = app.objects().start_upload(&file.bucket, &file.key, &*file.content_type).await?;
+    let mut body = body.into_data_stream();
+    let mut size = 0;
+    while let Some(chunk) =
+        tokio::time::timeout(UPLOAD_IDLE_TIMEOUT, body.next()).await.map_err(|_| request_timeout())?
+    {
+        let chunk = chunk.map_err(|error| {
+            Error::permanent("body_incomplete", format!("the body could not be read to its end: {error}"))
+        })?;
+        size += chunk.len() as u64;
+        if size > file.size {
+            return Err(size_mismatch(format!("more than {}", file.size), file.size).into());
+        }
+        sink.write(chunk).await?;
+    }
+    if size != file.size {
+        return Err(size_mismatch(size, file.size).into());
+    }
+    sink.finish().await?;
+    // Swept away while it came: nobody would find the bytes.
+    if app.db().find_upload(id).await?.is_none() && app.db().find_run(id).await?.is_none() {
+        app.objects().delete_object(&file.bucket, &file.key).await?;
+        return Err(upload_not_found().into());
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /v1/uploads/{id}/complete`: the run; called again, the same run.
+pub(super) async fn complete_upload(
+    State(app): State<ApiState>,
+    PathId(id): PathId,
+    StrictQuery(query): StrictQuery<UploadTokenQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let caller = match &query.token {
+        Some(token) if !headers.contains_key(AUTHORIZATION) => {
+            match app.signer().verify_token(TokenPurpose::Upload, &id, token) {
+                true => None,
+                false => return Err(upload_token_invalid().into()),
+            }
+        }
+        _ => Some(Caller::from_headers(&app, &headers).await?),
+    };
+    if Ulid::from_string(&id).is_err() {
+        return Err(upload_not_found().into());
+    }
+    let mut done = app.db().find_run(&id).await?.filter(|run| run.origin == UPLOAD_SOURCE);
+    let mut upload = None;
+    if done.is_none() {
+        match find_open_upload(&app, &id, UPLOAD_GRACE).await {
+            Ok(found) => upload = Some(found),
+            Err(error) => {
+                // Another call may have completed it between the two looks.
+                done = app.db().find_run(&id).await?.filter(|run| run.origin == UPLOAD_SOURCE);
+                if done.is_none() {
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+    let name = done.as_ref().map(|run| &run.pipeline).or(upload.as_ref().map(|upload| &upload.pipeline)).cloned();
+    let name = name.unwrap_or_default();
+    if caller.is_some_and(|caller| !caller.can_write(&name)) {
+        return Err(missing_scope(&ApiKeyScope::RunsWrite(Some(name))).into());
+    }
+    let filled = match (done, upload) {
+        (Some(run), _) => CreatedRun { run, replayed: true },
+        (None, Some(upload)) => start_upload_run(&app, upload).await?,
+        (None, None) => return Err(upload_not_found().into()),
+    };
+    // The pipeline may have gone since; the run has not.
+    let pipeline = app.pipeline_registry().get(&name).unwrap_or_default();
+    let patience = WaitPolicy::new(&app, &headers, &pipeline);
+    Ok(created_response(&app, &pipeline, filled, patience).await)
+}
+
+async fn start_upload_run(app: &ApiState, upload: UploadRecord) -> Result<CreatedRun> {
+    let mut file = announced_file(&upload)?;
+    let stored = match app.objects().head_object(&file.bucket, &file.key).await {
+        Ok(stored) => stored,
+        Err(error) if error.code() == "object_not_found" => {
+            return Err(Error::permanent("upload_incomplete", "the file has not arrived")
+                .with_hint("send the bytes to the `url` of the upload first"));
+        }
+        Err(error) => return Err(error),
+    };
+    if stored.size != file.size {
+        return Err(size_mismatch(stored.size, file.size));
+    }
+    (file.etag, file.version) = (stored.etag, stored.version);
+    let mut params = upload.params.as_object().cloned().unwrap_or_default();
+    params.insert(upload.param, json!(file));
+    let new = NewRun {
+        id: upload.id.clone(),
+        pipeline: upload.pipeline,
+        params,
+        origin: UPLOAD_SOURCE,
+        uploads: vec![file],
+        dedup_key: Some(DedupKey { source: UPLOAD_SOURCE, key: upload.id.clone(), fingerprint: None }),
+        ..NewRun::default()
+    };
+    match app.start_run(new).await? {
+        StartOutcome::Created(run) => {
+            // What fails here is swept.
+            if let Err(error) = app.db().delete_upload(&upload.id).await {
+                tracing::warn!(error.code = error.code(), "an upload is remembered longer than needed: {error}");
+            }
+            Ok(CreatedRun { run: *run, replayed: false })
+        }
+        StartOutcome::Duplicate { run_id, .. } => {
+            let run = app.db().find_run(&run_id).await?.ok_or_else(upload_not_found)?;
+            Ok(CreatedRun { run, replayed: true })
+        }
+    }
+}
+
+/// Answers a browser that asks whether a page of another origin may send what it wants to.
+pub(super) async fn cors_preflight() -> (StatusCode, HeaderMap) {
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("PUT, POST"));
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type, prefer"));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
+    (StatusCode::NO_CONTENT, headers)
+}
+
+/// Lets pages of any origin read the answers to tokens; no cookie takes part, and answers to keys stay closed.
+pub(super) async fn allow_any_origin(request: Request, next: Next) -> Response {
+    let by_token = !request.headers().contains_key(AUTHORIZATION);
+    let mut response = next.run(request).await;
+    if by_token {
+        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    }
+    response
+}

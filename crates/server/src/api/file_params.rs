@@ -1,0 +1,321 @@
+//! Files that a caller names instead of sending: objects in buckets, and artifacts of earlier runs.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use ulid::Ulid;
+
+use super::ApiState;
+use super::auth::Caller;
+use super::pipelines::{FileArity, PipelineSummary};
+use afterload_core::error::{Error, Result};
+use afterload_core::file::File;
+use afterload_core::object_names;
+use afterload_core::object_names::is_valid_bucket_name;
+use afterload_engine::artifact_url;
+use afterload_pipeline::params::{self, InvalidParam};
+
+const FILE_FORMS_HINT: &str =
+    "expected a part of a form, `\"s3://bucket/key\"`, `{\"bucket\": …, \"key\": …}` or `{\"artifact_id\": …}`";
+
+const BUCKET_NAME_HINT: &str = "expected 3 to 63 lower-case letters, digits, `-` and `.`, and no IP address";
+const MAX_FILE_KEY_BYTES: usize = 1024;
+const FILE_EXPIRED_CODE: &str = "file_expired";
+
+/// A file as a caller may write it: any part of the shape that the API shows.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileReference {
+    artifact_id: Option<String>,
+    bucket: Option<String>,
+    key: Option<String>,
+    version: Option<String>,
+    etag: Option<String>,
+    name: Option<String>,
+    // Read so that a file from an answer can be sent back as it is; the store knows better.
+    #[serde(rename = "size")]
+    _size: Option<u64>,
+    #[serde(rename = "content_type")]
+    _content_type: Option<String>,
+    #[serde(rename = "url")]
+    _url: Option<String>,
+}
+
+/// What is wrong with the files that a caller names.
+#[derive(Debug, Default)]
+pub(super) struct FileParamErrors {
+    faults: Vec<(String, InvalidParam)>,
+    /// The first error that the store had.
+    error: Option<Error>,
+}
+
+/// Errors of the store that are about one file, and that the caller can mend.
+const FILE_ERROR_CODES: &[&str] =
+    &["object_not_found", "object_changed", "object_access_denied", "bucket_not_configured"];
+
+/// Why a file is not taken.
+enum FileRefusal {
+    Invalid(InvalidParam),
+    Error(Error),
+}
+
+impl From<InvalidParam> for FileRefusal {
+    fn from(fault: InvalidParam) -> Self {
+        Self::Invalid(fault)
+    }
+}
+
+impl From<Error> for FileRefusal {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl FileParamErrors {
+    fn add_refusal(&mut self, param: &str, refusal: FileRefusal) -> Result<()> {
+        let fault = match refusal {
+            FileRefusal::Invalid(fault) => fault,
+            FileRefusal::Error(error) if FILE_ERROR_CODES.contains(&error.code()) => {
+                let fault = InvalidParam::new(error.code(), error.message());
+                self.error.get_or_insert_with(|| error.context(format!("`{param}`")));
+                fault
+            }
+            FileRefusal::Error(error) => return Err(error),
+        };
+        self.faults.push((param.to_owned(), fault));
+        Ok(())
+    }
+
+    /// Refuses the files together with whatever else is wrong with the params. Where all that is wrong is that the
+    /// store does not have the files, its error stands.
+    ///
+    /// # Errors
+    /// `params_invalid`, `object_not_found`, `object_changed`, or those of the store.
+    pub(super) fn into_result(mut self, pipeline: &PipelineSummary, params: &Map<String, Value>) -> Result<()> {
+        if self.faults.is_empty() {
+            return Ok(());
+        }
+        let mut others = params::find_invalid_params(&pipeline.declared, params.clone());
+        others.retain(|(param, _)| self.faults.iter().all(|(known, _)| known != param));
+        let stored = others.is_empty() && self.faults.iter().all(|(_, fault)| FILE_ERROR_CODES.contains(&fault.code));
+        self.faults.extend(others);
+        match self.error {
+            Some(error) if stored => Err(error.with_details(params::invalid_param_details(&self.faults))),
+            _ => Err(params::params_invalid(&self.faults)),
+        }
+    }
+}
+
+/// Replaces what the caller wrote for file parameters by the files that it names, pinned to their present state. What
+/// does not fit stays as it is and is returned.
+///
+/// # Errors
+/// `bucket_forbidden`, or those of the store and of the database that are not about the file.
+pub(super) async fn resolve_file_params(
+    app: &ApiState,
+    caller: &Caller,
+    pipeline: &PipelineSummary,
+    params: &mut Map<String, Value>,
+) -> Result<FileParamErrors> {
+    let mut unfit = FileParamErrors::default();
+    for (name, takes) in pipeline.file_params() {
+        let Some(value) = params.get_mut(name).filter(|value| !value.is_null()) else { continue };
+        match (takes, value) {
+            (FileArity::One, value) => match resolve_file(app, caller, name, value).await {
+                Ok(file) => *value = file,
+                Err(refusal) => unfit.add_refusal(name, refusal)?,
+            },
+            (FileArity::Many, Value::Array(items)) => {
+                for (index, item) in items.iter_mut().enumerate() {
+                    match resolve_file(app, caller, name, item).await {
+                        Ok(file) => *item = file,
+                        Err(refusal) => unfit.add_refusal(name, refusal.in_item(index + 1))?,
+                    }
+                }
+            }
+            (FileArity::Many, value) => {
+                let message = format!("expected a list of files, found a {}", json_type_name(value));
+                unfit.add_refusal(name, InvalidParam::new("param_wrong_type", message).into())?;
+            }
+        }
+    }
+    Ok(unfit)
+}
+
+impl FileRefusal {
+    fn in_item(self, number: usize) -> Self {
+        match self {
+            Self::Invalid(fault) => {
+                Self::Invalid(InvalidParam::new(fault.code, format!("item {number}: {}", fault.message)))
+            }
+            Self::Error(error) => Self::Error(error.context(format!("item {number}"))),
+        }
+    }
+}
+
+async fn resolve_file(app: &ApiState, caller: &Caller, param: &str, value: &Value) -> Result<Value, FileRefusal> {
+    let reference = parse_reference(value)?;
+    let file = match &reference.artifact_id {
+        Some(id) => find_artifact_file(app, caller, id, &reference).await?,
+        None => find_bucket_file(app, caller, param, &reference).await?,
+    };
+    serde_json::to_value(file).map_err(|error| Error::permanent("internal_error", error.to_string()).into())
+}
+
+fn parse_reference(value: &Value) -> Result<FileReference, InvalidParam> {
+    match value {
+        Value::String(text) => {
+            let place = text.strip_prefix("s3://").and_then(|rest| rest.split_once('/'));
+            let Some((bucket, key)) = place.filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty()) else {
+                return Err(not_a_file(format!("`{}` names no file", truncate_text(text))));
+            };
+            Ok(FileReference { bucket: Some(bucket.into()), key: Some(key.into()), ..FileReference::default() })
+        }
+        Value::Object(_) => {
+            FileReference::deserialize(value).map_err(|error| not_a_file(format!("it is not a file: {error}")))
+        }
+        _ => Err(not_a_file(format!("a {} is not a file", json_type_name(value)))),
+    }
+}
+
+fn not_a_file(message: String) -> InvalidParam {
+    InvalidParam::new("param_wrong_type", format!("{message}; {FILE_FORMS_HINT}"))
+}
+
+fn json_type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "list",
+        Value::Object(_) => "object",
+    }
+}
+
+/// A file of an earlier run.
+async fn find_artifact_file(
+    app: &ApiState,
+    caller: &Caller,
+    id: &str,
+    reference: &FileReference,
+) -> Result<File, FileRefusal> {
+    let file = match Ulid::from_string(id) {
+        Ok(_) => match load_artifact(app, Some(caller), id).await {
+            Err(error) if error.code() == FILE_EXPIRED_CODE => None,
+            found => found?,
+        },
+        Err(_) => None,
+    };
+    let file = file.ok_or_else(|| {
+        Error::permanent("object_not_found", format!("there is no artifact `{}`", truncate_text(id)))
+            .with_hint("the key must also have `runs:read` for the pipeline of its run")
+    })?;
+    let same = |given: &Option<String>, known: &str| given.as_ref().is_none_or(|given| given == known);
+    if same(&reference.bucket, &file.bucket) && same(&reference.key, &file.key) && same(&reference.etag, &file.etag) {
+        Ok(file)
+    } else {
+        let message = format!("it names the artifact `{id}` and the place of another file");
+        Err(InvalidParam::new("param_file_ambiguous", message).into())
+    }
+}
+
+/// A file that belongs to the user.
+async fn find_bucket_file(
+    app: &ApiState,
+    caller: &Caller,
+    param: &str,
+    reference: &FileReference,
+) -> Result<File, FileRefusal> {
+    let (Some(bucket), Some(key)) = (&reference.bucket, &reference.key) else {
+        return Err(not_a_file("it names neither an artifact nor a bucket with a key".into()).into());
+    };
+    check_object_name(app, bucket, key)?;
+    if !caller.can_access_bucket(bucket) {
+        let message = format!("the API key may not name files of bucket `{bucket}`");
+        let hint = format!("make a key with `afterload key new --bucket {bucket}`");
+        return Err(Error::permanent("bucket_forbidden", message).with_hint(hint).into());
+    }
+    let stored = app.objects().head_object(bucket, key).await?;
+    let other_etag = reference.etag.as_deref().is_some_and(|etag| !etag.is_empty() && etag != stored.etag);
+    let other_version = reference.version.is_some() && reference.version != stored.version;
+    if other_etag || other_version {
+        let message = format!("it names another state of `{key}` in bucket `{bucket}` than is there now");
+        return Err(Error::permanent("object_changed", message).into());
+    }
+    let name = object_names::sanitize_file_name(reference.name.as_deref().unwrap_or(key), param);
+    let mut file = stored.into_file(None, name, None);
+    file.content_type = object_names::resolve_content_type(Some(&file.content_type), &file.name);
+    Ok(file)
+}
+
+/// What no store could have, told before a store is asked. A bucket that the configuration names is called as it is.
+fn check_object_name(app: &ApiState, bucket: &str, key: &str) -> Result<(), InvalidParam> {
+    if !is_valid_bucket_name(bucket) && !app.config().buckets.contains(bucket) {
+        let message = format!("`{}` is not the name of a bucket; {BUCKET_NAME_HINT}", truncate_text(bucket));
+        return Err(InvalidParam::new("param_bucket_invalid", message));
+    }
+    match key.len() {
+        1..=MAX_FILE_KEY_BYTES => Ok(()),
+        length => {
+            let message = format!("the key has {length} bytes; expected 1 to {MAX_FILE_KEY_BYTES}");
+            Err(InvalidParam::new("param_key_invalid", message))
+        }
+    }
+}
+
+/// At most 80 characters, for messages.
+fn truncate_text(text: &str) -> String {
+    match text.char_indices().nth(80) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// The file of an artifact; `None` if there is none that the caller may read. No caller: the link was its own proof.
+///
+/// # Errors
+/// `file_expired`, or those of the database.
+pub(super) async fn load_artifact(app: &ApiState, caller: Option<&Caller>, id: &str) -> Result<Option<File>> {
+    let Some(artifact) = app.db().find_artifact(id).await? else { return Ok(None) };
+    if let Some(caller) = caller {
+        let Some(run) = app.db().find_run(&artifact.run_id).await? else { return Ok(None) };
+        if !caller.can_read(&run.pipeline) {
+            return Ok(None);
+        }
+    }
+    if artifact.expired_at.is_some() {
+        return Err(file_expired());
+    }
+    let file: File = serde_json::from_value(artifact.file)
+        .map_err(|error| Error::permanent("internal_error", format!("artifact `{id}` holds no file: {error}")))?;
+    let url = Some(artifact_url(app.base_url(), id));
+    Ok(Some(File { artifact_id: Some(id.to_owned()), url, ..file }))
+}
+
+/// The refusal of a file that nobody needed any more.
+pub(super) fn file_expired() -> Error {
+    Error::permanent(FILE_EXPIRED_CODE, "the file has expired and is no longer kept")
+        .with_hint("`retention` of the pipeline or of the configuration says how long files are kept")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn files_are_named_in_three_ways() {
+        let place = |value: Value| parse_reference(&value).map(|file| (file.bucket, file.key, file.artifact_id));
+        let uploads = || Some("uploads".to_owned());
+        assert_eq!(place(json!("s3://uploads/a//b %2B")).unwrap(), (uploads(), Some("a//b %2B".into()), None));
+        assert_eq!(place(json!({"bucket": "uploads", "key": "a"})).unwrap(), (uploads(), Some("a".into()), None));
+        assert_eq!(place(json!({"artifact_id": "x", "size": 3})).unwrap(), (None, None, Some("x".into())));
+        for wrong in
+            [json!("a.csv"), json!("s3://uploads"), json!("s3:///a"), json!("s3://uploads/"), json!(3), json!([])]
+        {
+            assert_eq!(parse_reference(&wrong).unwrap_err().code, "param_wrong_type", "{wrong}");
+        }
+        assert_eq!(parse_reference(&json!({"bucket": "uploads", "path": "a"})).unwrap_err().code, "param_wrong_type");
+    }
+}

@@ -1,0 +1,212 @@
+//! Event notifications as S3 stores send them to a webhook: AWS (also through SNS), MinIO, Ceph, and what follows them.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Triggers;
+use super::accept::is_retryable;
+use super::object_created::ObjectCreated;
+use afterload_core::clock::{self, UnixMillis};
+use afterload_core::error::{Error, Result};
+use afterload_core::object_names::decode_key;
+
+/// What became of a notification.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct NotificationResult {
+    /// The runs that it started, all on disk.
+    pub started: Vec<String>,
+    /// How often a pipeline had the object already.
+    pub known: usize,
+    /// How many records start nothing: no trigger waits for them, or the object is gone.
+    pub ignored: usize,
+    /// A subscription that somebody has to confirm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscription: Option<SnsSubscription>,
+}
+
+/// A subscription of SNS. Whoever has the address confirms it, so a person has to look at it: it is never fetched here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct SnsSubscription {
+    /// The topic.
+    pub topic: String,
+    /// What confirms it.
+    pub confirm: String,
+}
+
+#[derive(Deserialize)]
+struct S3Notification {
+    #[serde(rename = "Records")]
+    records: Vec<S3EventRecord>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct S3EventRecord {
+    #[serde(default)]
+    event_name: String,
+    #[serde(default)]
+    event_source: String,
+    event_time: Option<String>,
+    s3: Option<S3EventEntity>,
+}
+
+#[derive(Deserialize)]
+struct S3EventEntity {
+    bucket: S3EventBucket,
+    object: S3EventObject,
+}
+
+#[derive(Deserialize)]
+struct S3EventBucket {
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct S3EventObject {
+    key: String,
+    #[serde(default)]
+    size: Option<u64>,
+    #[serde(default, alias = "etag")]
+    e_tag: Option<String>,
+    #[serde(default)]
+    version_id: Option<String>,
+}
+
+/// A message of SNS around the notification.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct SnsEnvelope {
+    #[serde(rename = "Type")]
+    kind: String,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    topic_arn: String,
+    #[serde(default, rename = "SubscribeURL")]
+    subscribe_url: Option<String>,
+}
+
+/// What a body says.
+#[derive(Debug, PartialEq)]
+enum ParsedNotification {
+    Objects { told: Vec<ObjectCreated>, others: usize },
+    Confirm(SnsSubscription),
+    Empty,
+}
+
+impl Triggers {
+    /// Takes in the body of a webhook. When this returns, every run that it starts is on disk; records that nobody waits
+    /// for are ignored.
+    ///
+    /// # Errors
+    /// `notification_invalid`, or those of the database and of the store: then the sender has to send all of it again.
+    pub async fn receive_notification(&self, body: &[u8]) -> Result<NotificationResult> {
+        let (told, others) = match parse_notification(body)? {
+            ParsedNotification::Empty => return Ok(NotificationResult::default()),
+            ParsedNotification::Confirm(subscription) => {
+                let SnsSubscription { topic, confirm } = &subscription;
+                tracing::warn!(topic, confirm, "a topic wants to send events here: open the address to confirm it");
+                return Ok(NotificationResult { subscription: Some(subscription), ..NotificationResult::default() });
+            }
+            ParsedNotification::Objects { told, others } => (told, others),
+        };
+        let mut received = NotificationResult { ignored: others, ..NotificationResult::default() };
+        let targets = self.0.live_s3_triggers().await?;
+        for told in told {
+            match self.0.accept_object(&targets, &told).await {
+                Ok(accepted) if accepted.started.is_empty() && accepted.duplicates == 0 => received.ignored += 1,
+                Ok(accepted) => {
+                    received.started.extend(accepted.started);
+                    received.known += accepted.duplicates;
+                }
+                Err(error) if is_retryable(&error) => {
+                    return Err(Error::transient("hook_unavailable", error.message()));
+                }
+                Err(error) => {
+                    tracing::error!(error.code = error.code(), "a new object starts nothing: {error}");
+                    received.ignored += 1;
+                }
+            }
+        }
+        Ok(received)
+    }
+}
+
+fn parse_notification(body: &[u8]) -> Result<ParsedNotification> {
+    if body.trim_ascii().is_empty() {
+        return Ok(ParsedNotification::Empty);
+    }
+    let body: Value = serde_json::from_slice(body).map_err(|error| notification_error(&error.to_string()))?;
+    if body.get("Records").is_some() {
+        return parse_records(body);
+    }
+    // What AWS sends when notifications are switched on.
+    if body.get("Event").is_some_and(|event| event == "s3:TestEvent") {
+        return Ok(ParsedNotification::Empty);
+    }
+    let Ok(envelope) = serde_json::from_value::<SnsEnvelope>(body) else {
+        return Err(notification_error("it has no `Records`"));
+    };
+    match (envelope.kind.as_str(), envelope.subscribe_url) {
+        ("SubscriptionConfirmation", Some(confirm)) => {
+            let confirm = confirm.chars().filter(|c| !c.is_control()).take(2000).collect();
+            Ok(ParsedNotification::Confirm(SnsSubscription { topic: envelope.topic_arn, confirm }))
+        }
+        ("UnsubscribeConfirmation", _) => Ok(ParsedNotification::Empty),
+        ("Notification", _) => {
+            let message: Value =
+                serde_json::from_str(&envelope.message).map_err(|error| notification_error(&error.to_string()))?;
+            match message.get("Event").is_some_and(|event| event == "s3:TestEvent") {
+                true => Ok(ParsedNotification::Empty),
+                false => parse_records(message),
+            }
+        }
+        _ => Err(notification_error("it is neither a notification nor an envelope of SNS")),
+    }
+}
+
+fn parse_records(body: Value) -> Result<ParsedNotification> {
+    let notification: S3Notification =
+        serde_json::from_value(body).map_err(|error| notification_error(&error.to_string()))?;
+    let all = notification.records.len();
+    let told: Vec<ObjectCreated> = notification.records.into_iter().filter_map(object_created_from_record).collect();
+    Ok(ParsedNotification::Objects { others: all - told.len(), told })
+}
+
+fn object_created_from_record(record: S3EventRecord) -> Option<ObjectCreated> {
+    let name = record.event_name.strip_prefix("s3:").unwrap_or(&record.event_name);
+    let S3EventEntity { bucket, object } = record.s3.filter(|_| name.starts_with("ObjectCreated:"))?;
+    let text = |text: Option<String>| text.filter(|text| !text.is_empty() && text != "null");
+    Some(ObjectCreated {
+        bucket: bucket.name,
+        keys: candidate_keys(&object.key, record.event_source == "ceph:s3"),
+        version: text(object.version_id),
+        etag: text(object.e_tag).map(|etag| etag.trim_matches('"').to_owned()).unwrap_or_default(),
+        size: object.size,
+        at: record.event_time.as_deref().and_then(parse_event_time),
+    })
+}
+
+/// AWS, MinIO and most others encode keys as forms do; Ceph sends them as they are, or not, by version. The store then
+/// says which of the two is there.
+fn candidate_keys(key: &str, raw_first: bool) -> Vec<String> {
+    let mut keys = vec![decode_key(key)];
+    if keys[0] != key {
+        keys.push(key.to_owned());
+    }
+    if raw_first {
+        keys.reverse();
+    }
+    keys
+}
+
+fn parse_event_time(text: &str) -> Option<UnixMillis> {
+    clock::parse_rfc3339(text)
+}
+
+fn notification_error(why: &str) -> Error {
+    Error::permanent("notification_invalid", format!("the body is no S3 event notification: {why}"))
+        .with_hint("send event notifications in the format of S3, or messages of SNS that hold them")
+}

@@ -1,0 +1,120 @@
+//! Links to files, as mails carry them.
+
+use super::db::{Db, DbRow, DbTx, args};
+use super::group_commit::TxOutcome;
+use afterload_core::clock::{self, UnixMillis};
+use afterload_core::error::Result;
+
+/// A link to a file.
+#[derive(Clone, Debug)]
+pub struct DownloadLinkRecord {
+    /// The id, which its token holds.
+    pub id: String,
+    /// The file.
+    pub artifact_id: String,
+    /// The run whose step made it.
+    pub run_id: String,
+    /// The step that made it.
+    pub step_id: String,
+    /// When it was made.
+    pub created_at: UnixMillis,
+    /// When it ends.
+    pub expires_at: UnixMillis,
+    /// When somebody took it back.
+    pub revoked_at: Option<UnixMillis>,
+    /// How often the file has been fetched through it.
+    pub downloads: i64,
+    /// When it was last fetched.
+    pub last_download_at: Option<UnixMillis>,
+}
+
+const LINK_COLUMNS: &str =
+    "id, artifact_id, run_id, step_id, created_at, expires_at, revoked_at, downloads, last_download_at";
+
+fn link_from_row(row: &DbRow) -> Result<DownloadLinkRecord> {
+    Ok(DownloadLinkRecord {
+        id: row.get_text("id")?,
+        artifact_id: row.get_text("artifact_id")?,
+        run_id: row.get_text("run_id")?,
+        step_id: row.get_text("step_id")?,
+        created_at: row.get_int("created_at")?,
+        expires_at: row.get_int("expires_at")?,
+        revoked_at: row.get_opt_int("revoked_at")?,
+        downloads: row.get_int("downloads")?,
+        last_download_at: row.get_opt_int("last_download_at")?,
+    })
+}
+
+fn link_holder(id: &str) -> String {
+    format!("link:{id}")
+}
+
+impl DbTx {
+    /// Stores a link, or lets one that is there live longer, and keeps its file as long. False if there is no such file
+    /// any more.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn upsert_link(&mut self, new: &DownloadLinkRecord) -> Result<bool> {
+        if !self.lock_live_artifact(&new.artifact_id).await? {
+            return Ok(false);
+        }
+        let sql = "INSERT INTO links (id, artifact_id, run_id, step_id, created_at, expires_at)
+                   VALUES ($1, $2, $3, $4, $5, $6)
+                   ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at
+                   WHERE links.expires_at < excluded.expires_at";
+        let DownloadLinkRecord { id, artifact_id, run_id, step_id, created_at, expires_at, .. } = new;
+        self.execute(sql, &args![id, artifact_id, run_id, step_id, *created_at, *expires_at]).await?;
+        let sql = "INSERT INTO artifact_refs (artifact_id, holder, until)
+                   SELECT artifact_id, $2, expires_at FROM links WHERE id = $1 AND revoked_at IS NULL
+                   ON CONFLICT (artifact_id, holder) DO UPDATE SET until = excluded.until";
+        self.execute(sql, &args![id, link_holder(id)]).await?;
+        Ok(true)
+    }
+}
+
+impl Db {
+    /// Takes a link back; gives it, unless there is none. Its file is no longer kept for its sake.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn revoke_link(&self, id: &str) -> Result<Option<DownloadLinkRecord>> {
+        let now = clock::now_millis();
+        let sql =
+            format!("UPDATE links SET revoked_at = COALESCE(revoked_at, $2) WHERE id = $1 RETURNING {LINK_COLUMNS}");
+        self.with_tx(async |tx| {
+            let rows = tx.fetch(&sql, &args![id, now]).await?;
+            // The sweep lets go of what has ended.
+            tx.execute("UPDATE artifact_refs SET until = $2 WHERE holder = $1", &args![link_holder(id), now]).await?;
+            Ok(TxOutcome::Commit(rows.first().map(link_from_row).transpose()?))
+        })
+        .await
+    }
+
+    /// One link.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn find_link(&self, id: &str) -> Result<Option<DownloadLinkRecord>> {
+        let sql = format!("SELECT {LINK_COLUMNS} FROM links WHERE id = $1");
+        self.fetch_optional(&sql, &args![id]).await?.as_ref().map(link_from_row).transpose()
+    }
+
+    /// The links to a file, oldest first.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn list_links(&self, artifact: &str) -> Result<Vec<DownloadLinkRecord>> {
+        let sql = format!("SELECT {LINK_COLUMNS} FROM links WHERE artifact_id = $1 ORDER BY created_at, id");
+        self.fetch(&sql, &args![artifact]).await?.iter().map(link_from_row).collect()
+    }
+
+    /// Counts a download.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn count_download(&self, id: &str) -> Result<()> {
+        let sql = "UPDATE links SET downloads = downloads + 1, last_download_at = $2 WHERE id = $1";
+        self.execute(sql, &args![id, clock::now_millis()]).await.map(drop)
+    }
+}

@@ -1,0 +1,236 @@
+//! The workers of a queue: made, made anew when an error of the database ends them, and woken.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use apalis::layers::WorkerBuilderExt;
+use apalis::prelude::{Attempt, BoxDynError, Data, Monitor, ParallelizeExt, TaskId, WorkerBuilder, WorkerContext};
+use apalis_core::backend::ext::BackendExt;
+use apalis_postgres::PostgresStorage;
+use apalis_sqlite::SqliteStorage;
+use futures::stream::BoxStream;
+use futures::{FutureExt, Stream, StreamExt};
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::{HEARTBEAT_INTERVAL, JobHandler, JobQueue, Lease, PauseGate, StepJob, lock_mutex};
+
+const MAX_MISSED_HEARTBEATS: usize = 3;
+/// How often a worker looks into the queue unprompted; commits and [`Chain::wake_due`] wake it in time.
+const JOB_POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// How long to wait before a worker that ended is made anew.
+const WORKER_RESTART_DELAY: Duration = Duration::from_secs(1);
+
+/// A queue to work.
+pub struct QueueWorkerSpec {
+    /// Its name.
+    pub name: String,
+    /// Jobs that this process works on at the same time.
+    pub concurrency: usize,
+    /// Whether it is worked at the moment.
+    pub gate: PauseGate,
+}
+
+/// What every job of a queue is given.
+#[derive(Clone)]
+struct WorkerData {
+    queue: Arc<JobQueue>,
+    handler: JobHandler,
+    /// Outlives the queue's worker, which is made anew after an error of the database while its jobs go on.
+    slots: Arc<Semaphore>,
+}
+
+/// A lease in hand, until dropped.
+struct ActiveLease(Arc<JobQueue>, Lease);
+
+impl Drop for ActiveLease {
+    fn drop(&mut self) {
+        let mut hands = lock_mutex(&self.0.active_leases);
+        if hands.get(&self.1.step_run).is_some_and(|held| held.is_same_lease(&self.1)) {
+            hands.remove(&self.1.step_run);
+        }
+    }
+}
+
+impl JobQueue {
+    /// Works a queue until `stop`, then waits at most `drain` for the jobs in hand. A worker that an error of the
+    /// database ends is made anew, under a name of its own, once the leases of this process have been kept alive. So is
+    /// one that a closed gate has ended, once the gate opens; its jobs go on meanwhile.
+    pub async fn run_queue_worker(
+        self: Arc<Self>,
+        queue: QueueWorkerSpec,
+        handler: JobHandler,
+        stop: CancellationToken,
+        drain: Duration,
+    ) {
+        let QueueWorkerSpec { name: queue, concurrency, mut gate } = queue;
+        let work = WorkerData { queue: self.clone(), handler, slots: Arc::new(Semaphore::new(concurrency)) };
+        let mut restart = 0;
+        while gate.wait_until_open(&stop).await {
+            let end = stop.child_token();
+            let working = self.run_worker_once(&queue, restart, concurrency, work.clone(), end.clone(), drain);
+            gate.run_until_closed(working, &end).await;
+            let ended = lock_mutex(&self.workers).remove(&queue);
+            restart += 1;
+            if end.is_cancelled() {
+                if let Some(worker) = ended.filter(|_| !stop.is_cancelled()) {
+                    self.release_fetched_jobs(&worker).await;
+                }
+                continue;
+            }
+            tracing::warn!(queue, restart, "the worker of a queue ended; making a new one");
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = tokio::time::sleep(WORKER_RESTART_DELAY) => {}
+                }
+                if self.renew_leases().await.is_ok() {
+                    break;
+                }
+            }
+        }
+        // Jobs whose worker ended before the stop are not the last worker's to wait for.
+        let idle = async { drop(work.slots.acquire_many(u32::try_from(concurrency).unwrap_or(u32::MAX)).await) };
+        drop(tokio::time::timeout(drain, idle).await);
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the queue's worker owns the tasks of its jobs")]
+    async fn run_worker_once(
+        &self,
+        queue: &str,
+        restart: u32,
+        concurrency: usize,
+        work: WorkerData,
+        stop: CancellationToken,
+        drain: Duration,
+    ) {
+        // A name is never used twice: the queue takes the row of a dead worker of the same name for a live one.
+        let name = format!("{}-{queue}-{restart}", self.process);
+        lock_mutex(&self.workers).insert(queue.to_owned(), name.clone());
+        macro_rules! build_worker {
+            ($storage:ident, $config:ty, $pool:expr) => {{
+                let (pool, queue, signal) = ($pool.clone(), queue.to_owned(), self.wake_signal(queue));
+                move |_| {
+                    let config = <$config>::default()
+                        .queue(&queue)
+                        .batch_size(1)
+                        .heartbeat_interval(HEARTBEAT_INTERVAL)
+                        .missed_heartbeats(MAX_MISSED_HEARTBEATS as _)
+                        .lock_tasks(false)
+                        .persist_results(false);
+                    let backend = $storage::<StepJob>::new(&pool)
+                        .with_config(config)
+                        .poll_with_stream(wake_stream(signal.clone()));
+                    WorkerBuilder::new(name.clone())
+                        .backend(backend)
+                        .data(work.clone())
+                        .concurrency(concurrency)
+                        .parallelize(tokio::spawn)
+                        .build(handle_job)
+                }
+            }};
+        }
+        let monitor = Monitor::new().should_restart(|_, _| false);
+        let monitor = if let Some(pool) = self.db.sqlite_pool() {
+            monitor.register(build_worker!(SqliteStorage, apalis_sqlite::Config, pool))
+        } else if let Some(pool) = self.db.fetch_pool() {
+            monitor.register(build_worker!(PostgresStorage, apalis_postgres::Config, pool))
+        } else {
+            monitor
+        };
+        let signal = async move {
+            stop.cancelled().await;
+            Ok(())
+        };
+        if let Err(error) = monitor.shutdown_timeout(drain).run_with_signal(signal).await {
+            tracing::warn!(queue, "a worker ended badly: {error}");
+        }
+    }
+}
+
+async fn handle_job(
+    _: StepJob,
+    id: TaskId,
+    attempt: Attempt,
+    worker: WorkerContext,
+    work: Data<WorkerData>,
+) -> Result<(), BoxDynError> {
+    // The worker counts the attempt up before it calls; the row still holds the number as fetched.
+    let attempts = attempt.current() as i64 - 1;
+    let (step_run, worker, lost) = (id.to_string(), worker.name().to_owned(), CancellationToken::new());
+    let lease = Lease { step_run, worker, attempts, lost };
+    let _slot = work.slots.acquire().await?;
+    if !register_lease(&work.queue, &lease) {
+        return Ok(());
+    }
+    let hand = ActiveLease(work.queue.clone(), lease.clone());
+    if AssertUnwindSafe((work.handler)(lease)).catch_unwind().await.is_err() {
+        // Out of hand, its job is freed by the sweep and fetched again.
+        tracing::error!(step_run = hand.1.step_run, "working on a job broke down");
+    }
+    Ok(())
+}
+
+/// False if somebody here works under this very lease: the server broke down right behind a fetch and forgot it, so that the
+/// same worker could fetch the job once more.
+fn register_lease(chain: &JobQueue, lease: &Lease) -> bool {
+    let mut hands = lock_mutex(&chain.active_leases);
+    if hands.get(&lease.step_run).is_some_and(|held| held.is_same_lease(lease)) {
+        return false;
+    }
+    hands.insert(lease.step_run.clone(), lease.clone());
+    true
+}
+
+/// Wakes a worker by `signal` and by the tick. It re-arms itself after every event: the queue's poller drops a ready
+/// event without arming a waker for the next, and would sleep until its heartbeat.
+struct WakeStream(BoxStream<'static, ()>);
+
+impl Stream for WakeStream {
+    type Item = ();
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<()>> {
+        match self.0.poll_next_unpin(cx) {
+            Poll::Ready(Some(())) => {
+                cx.waker().wake_by_ref();
+                Poll::Ready(Some(()))
+            }
+            _ => Poll::Pending,
+        }
+    }
+}
+
+fn wake_stream(signal: Arc<Notify>) -> WakeStream {
+    let tick = futures::stream::unfold(tokio::time::interval(JOB_POLL_INTERVAL), |mut interval| async move {
+        interval.tick().await;
+        Some(((), interval))
+    });
+    let signal = futures::stream::unfold(signal, |signal| async move {
+        signal.notified().await;
+        Some(((), signal))
+    });
+    WakeStream(futures::stream::select(tick, signal).boxed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Db;
+
+    #[tokio::test]
+    async fn a_lease_is_taken_in_hand_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("afterload.db").display());
+        let chain = JobQueue::open(Db::open(&url).await.unwrap()).await.unwrap();
+        let lease = |attempts| {
+            let (step_run, worker, lost) = ("step".to_owned(), "worker".to_owned(), CancellationToken::new());
+            Lease { step_run, worker, attempts, lost }
+        };
+        // Another attempt is another lease.
+        let taken = [0, 0, 1].map(|attempts| register_lease(&chain, &lease(attempts)));
+        assert_eq!(taken, [true, false, true]);
+    }
+}

@@ -1,0 +1,132 @@
+//! Reading the rows of a `SELECT` of any size in little memory, as they were at one moment.
+//!
+//! A [`Select`] is text that can do nothing but read. [`Connection::select`] hands its rows, cell by cell, to a
+//! [`Receiver`] in a thread where that may block. Every cell is text with its [`Sort`]: what PostgreSQL's `COPY` writes,
+//! and what SQLite's values look like.
+
+mod postgres;
+mod read_only;
+mod sqlite;
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Connection;
+use super::bind::{BindValues, ParameterizedSql};
+use afterload_core::dialect::Dialect;
+use afterload_core::error::{Error, Result};
+
+/// A `SELECT` that can do nothing but read.
+#[derive(Clone, Debug)]
+pub struct SelectQuery {
+    sql: ParameterizedSql,
+}
+
+/// What rows are read with.
+#[derive(Clone, Debug)]
+pub struct QueryOptions {
+    /// The values of the parameters.
+    pub values: BindValues,
+    /// How long the query may take, until its last row has been taken.
+    pub timeout: Duration,
+    /// Ends when it should stop.
+    pub stop: CancellationToken,
+}
+
+/// What a cell is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CellType {
+    /// Any text.
+    Text,
+    /// A whole or decimal number, exact to its last digit.
+    Number,
+    /// A floating point number.
+    Float,
+    /// `true` or `false`.
+    Bool,
+    /// A day such as `2024-02-29`, or what its database writes where there is none.
+    Date,
+    /// A moment such as `2024-02-29 12:00:00.5+00`, without an offset if the column has none.
+    Timestamp,
+    /// JSON.
+    Json,
+}
+
+/// Takes rows as they come.
+pub trait RowVisitor: Send + 'static {
+    /// Learns the names of the columns, and how many rows the database expects, if it does.
+    ///
+    /// # Errors
+    /// What is wrong with the columns; nothing more is read then.
+    fn visit_columns(&mut self, columns: &[String], expected: Option<u64>) -> Result<()>;
+    /// Takes the next cell of the row: UTF-8, or nothing for null.
+    fn visit_cell(&mut self, cell: Option<(CellType, &[u8])>);
+    /// Ends the row.
+    ///
+    /// # Errors
+    /// Why no more rows are taken.
+    fn end_row(&mut self) -> Result<()>;
+}
+
+impl SelectQuery {
+    /// Reads the text.
+    ///
+    /// # Errors
+    /// `sql_invalid` for text that cannot be read, `report_sql_refused` for anything but one `SELECT` without side effects.
+    pub fn parse(text: &str, dialect: Dialect) -> Result<Self> {
+        let statement = ParameterizedSql::parse(text, dialect)?;
+        read_only::check_read_only(&statement)?;
+        Ok(Self { sql: statement })
+    }
+
+    /// Reads the text before it is known which database runs it.
+    ///
+    /// # Errors
+    /// Those of [`Self::parse`], where no dialect has it.
+    pub fn parse_any(text: &str) -> Result<Self> {
+        let [first, second] = Dialect::ALL.map(|dialect| Self::parse(text, dialect));
+        first.or(second)
+    }
+
+    /// The names of its parameters.
+    pub fn parameter_names(&self) -> &[String] {
+        self.sql.parameter_names()
+    }
+}
+
+impl Connection {
+    /// Reads all rows in one transaction that cannot write, and gives the receiver back.
+    ///
+    /// # Errors
+    /// `report_timeout`, `step_stopped`, `report_sql_refused` for what would write, `sql_parameter_missing`, those of the
+    /// receiver, or those of the database. What the receiver has taken is then not the whole.
+    pub async fn select_rows<R: RowVisitor>(
+        &self,
+        select: &SelectQuery,
+        reading: QueryOptions,
+        receiver: R,
+    ) -> Result<R> {
+        if select.sql.dialect() != self.dialect() {
+            return Err(Error::permanent("internal_error", "the statement was read for another database"));
+        }
+        // Whoever gives up waiting wants nothing to go on.
+        let stop = reading.stop.child_token();
+        let _guard = stop.clone().drop_guard();
+        let reading = QueryOptions { stop, ..reading };
+        match self {
+            Self::Sqlite(database) => sqlite::run(database, select, reading, receiver).await,
+            Self::Postgres(database) => postgres::run(database, select, reading, receiver).await,
+        }
+    }
+}
+
+fn query_timeout_error(timeout: Duration) -> Error {
+    let timeout = afterload_core::units::HumanDuration(timeout);
+    Error::permanent("report_timeout", format!("the query took longer than its `timeout` of {timeout}"))
+        .with_hint("raise `timeout` in the step's `with`, or let the query do less")
+}
+
+fn write_refused_error(why: &str) -> Error {
+    Error::permanent("report_sql_refused", format!("the database refuses the query because it may only read: {why}"))
+}

@@ -1,0 +1,150 @@
+//! What can be said of a statement before it runs.
+
+use super::super::bind::ParameterizedSql;
+use super::super::tokenizer::{SqlToken, tokenize_sql};
+use afterload_core::dialect::Dialect;
+use afterload_core::error::{Error, Result};
+
+/// What a statement may begin with. What controls transactions or outlives them (`BEGIN`, `SET`, `ATTACH`, `LISTEN`, …)
+/// would undo what is promised of steps.
+const ALLOWED_FIRST_KEYWORDS: [&str; 16] = [
+    "SELECT", "VALUES", "WITH", "INSERT", "REPLACE", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "CALL", "CREATE",
+    "ALTER", "DROP", "COMMENT", "REFRESH", "ANALYZE",
+];
+const WRITE_KEYWORDS: [&str; 4] = ["INSERT", "UPDATE", "DELETE", "MERGE"];
+
+/// One statement that a step may run.
+#[derive(Clone, Debug)]
+pub struct ParsedStatement {
+    pub(crate) sql: ParameterizedSql,
+    read_only: bool,
+}
+
+impl ParsedStatement {
+    /// Reads a statement.
+    ///
+    /// # Errors
+    /// `sql_invalid` for text that is not one statement, `sql_refused` for statements of other kinds.
+    pub fn parse(text: &str, dialect: Dialect) -> Result<Self> {
+        let statement = ParameterizedSql::parse(text, dialect)?;
+        if !statement.is_single() {
+            return Err(
+                Error::permanent("sql_invalid", "there is more than one statement").with_hint("use several steps")
+            );
+        }
+        let words = tokenize_sql(text, dialect)?.into_iter().filter_map(|token| match token {
+            SqlToken::Other(word) => Some(word.to_ascii_uppercase()),
+            SqlToken::Parameter(name) => Some(format!(":{name}")),
+            SqlToken::Blank(_) | SqlToken::Semicolon => None,
+        });
+        let words: Vec<String> = words.collect();
+        let first = words.first().map(String::as_str).unwrap_or_default();
+        if !ALLOWED_FIRST_KEYWORDS.contains(&first) {
+            let known = ALLOWED_FIRST_KEYWORDS.map(|word| format!("`{word}`")).join(", ");
+            let message = format!("a statement cannot begin with `{}`", first.chars().take(40).collect::<String>());
+            return Err(Error::permanent("sql_refused", message).with_hint(format!("it may begin with {known}")));
+        }
+        let reads = match first {
+            "SELECT" | "VALUES" => true,
+            "WITH" => !words.iter().any(|word| WRITE_KEYWORDS.contains(&word.as_str())),
+            _ => false,
+        };
+        Ok(Self { sql: statement, read_only: reads })
+    }
+
+    /// Reads a statement before it is known which database runs it.
+    ///
+    /// # Errors
+    /// Those of [`Self::parse`], where no dialect has it.
+    pub fn parse_any(text: &str) -> Result<Self> {
+        Dialect::ALL
+            .into_iter()
+            .map(|dialect| Self::parse(text, dialect))
+            .reduce(Result::or)
+            .unwrap_or_else(|| Err(Error::permanent("sql_invalid", "no database is known")))
+    }
+
+    /// The names of its parameters.
+    pub fn parameter_names(&self) -> &[String] {
+        self.sql.parameter_names()
+    }
+
+    /// Whether it has a parameter of this name.
+    pub fn has_parameter(&self, name: &str) -> bool {
+        self.parameter_names().iter().any(|known| known == name)
+    }
+
+    /// Whether it changes nothing, as far as its text tells; the database holds it to that.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_statement_is_one_however_it_looks() {
+        for text in [
+            "SELECT 1",
+            " select ':x;', \";\" -- ;\n /* ; */ ; ; -- done",
+            "WITH a AS (SELECT 1) SELECT * FROM a",
+            "INSERT INTO t VALUES (';')",
+        ] {
+            for dialect in Dialect::ALL {
+                ParsedStatement::parse(text, dialect).expect(text);
+            }
+        }
+        let command =
+            ParsedStatement::parse("DELETE FROM t WHERE a = :a AND b = :b OR c = :a;", Dialect::Sqlite).unwrap();
+        assert_eq!(command.sql.to_numbered_sql(), "DELETE FROM t WHERE a = ?1 AND b = ?2 OR c = ?1");
+        assert_eq!(command.parameter_names(), ["a", "b"]);
+    }
+
+    #[test]
+    fn what_is_not_one_statement_is_refused() {
+        for (text, code) in [
+            ("", "sql_invalid"),
+            (" ; -- nothing", "sql_invalid"),
+            ("SELECT 1; DELETE FROM t", "sql_invalid"),
+            ("SELECT 1;;SELECT 2", "sql_invalid"),
+            ("SELECT '", "sql_invalid"),
+            ("SELECT 1\0", "sql_invalid"),
+            ("COMMIT", "sql_refused"),
+            ("/* x */ begin", "sql_refused"),
+            ("ROLLBACK TO a", "sql_refused"),
+            ("ATTACH 'x' AS y", "sql_refused"),
+            ("PRAGMA journal_mode = DELETE", "sql_refused"),
+            ("SET search_path = x", "sql_refused"),
+            ("COPY t FROM PROGRAM 'id'", "sql_refused"),
+            ("VACUUM", "sql_refused"),
+            ("(SELECT 1)", "sql_refused"),
+        ] {
+            for dialect in Dialect::ALL {
+                assert_eq!(ParsedStatement::parse(text, dialect).unwrap_err().code(), code, "{text}");
+            }
+            assert_eq!(ParsedStatement::parse_any(text).unwrap_err().code(), code, "{text}");
+        }
+        // What is one string in one dialect is none in the other.
+        let text = r"SELECT '\'; DELETE FROM t; --'";
+        for dialect in Dialect::ALL {
+            assert_eq!(ParsedStatement::parse(text, dialect).unwrap_err().code(), "sql_invalid", "{text}");
+        }
+        assert!(ParsedStatement::parse_any("SELECT $$ ; $$").is_ok());
+    }
+
+    #[test]
+    fn reading_and_writing_are_told_apart() {
+        for (text, reads) in [
+            ("SELECT 'DELETE'", true),
+            ("values (1)", true),
+            ("WITH a AS (SELECT replace('a', 'b', 'c')) SELECT * FROM a", true),
+            ("WITH a AS (DELETE FROM t RETURNING id) SELECT * FROM a", false),
+            ("UPDATE t SET a = 1", false),
+            ("CREATE TABLE t (a INTEGER)", false),
+        ] {
+            assert_eq!(ParsedStatement::parse_any(text).unwrap().is_read_only(), reads, "{text}");
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Keeps what is live in step with the folder of the pipelines, and what this process shows in step with the database.
+//!
+//! The live definition of a name is a row in the database. A process publishes what changes in its own folder, and only
+//! that, so that processes with different folders (in the middle of a deployment) do not undo each other's work; all of
+//! them show what the database says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::pipeline_watcher::PipelineWatcher;
+use crate::config::{Config, WatchMode};
+use afterload_core::error::{Error, Result};
+use afterload_mailer::Mailer;
+use afterload_pipeline::folder::{PipelineFolder, RefusedDefinition};
+use afterload_pipeline::{self as pipeline, Pipeline, StepCatalog, ValidationContext};
+use afterload_server::api::{PipelineList, PipelineRegistry, PipelineSummary, RefusedFile};
+use afterload_state::{Db, DefinitionRecord};
+
+/// How often the database is asked for what others have published.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What keeps the pipelines of a process up to date.
+pub(super) struct PipelineReloader {
+    db: Db,
+    kinds: Arc<StepCatalog>,
+    registry: PipelineRegistry,
+    watch: WatchMode,
+    /// Taken by [`Self::run`].
+    watcher: Option<PipelineWatcher>,
+    /// What the folder holds, as it was last taken in.
+    folder: PipelineFolder,
+    /// The names of the folder, each with the digest that this process published; `None` while only refused files had it.
+    published: BTreeMap<String, Option<String>>,
+    /// What the catalogue shows, by name.
+    summaries: BTreeMap<String, PipelineSummary>,
+    /// The digests of live definitions that this version cannot read, by name; told once.
+    unreadable: BTreeMap<String, String>,
+    refreshed: Instant,
+}
+
+impl PipelineReloader {
+    /// Makes the pipelines of the folder live. A file that is refused leaves what was live under its name; a process
+    /// without the folder works on what others have published.
+    ///
+    /// # Errors
+    /// `io_error`, or those of the database.
+    pub(super) async fn open(db: &Db, config: &Config, kinds: StepCatalog, mail: &Mailer) -> Result<Self> {
+        let kinds = Arc::new(kinds);
+        let mut view = PipelineWatcher::open(config, kinds.clone(), mail)?;
+        let folder = view.compile_folder();
+        if config.pipelines.is_dir() {
+            let definitions: Vec<_> = folder.pipelines.iter().map(to_definition_record).collect();
+            db.replace_live_definitions(&definitions, &view.file_names()).await?;
+        }
+        let mut reload = Self {
+            db: db.clone(),
+            registry: PipelineRegistry::default(),
+            watch: config.watch,
+            published: published_digests(&folder, &BTreeMap::new()),
+            folder: PipelineFolder::default(),
+            summaries: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            refreshed: Instant::now(),
+            kinds,
+            watcher: Some(view),
+        };
+        reload.set_folder(folder);
+        reload.refresh_registry(false).await?;
+        Ok(reload)
+    }
+
+    /// The pipelines of this moment, for those who answer requests.
+    pub(super) fn shared_registry(&self) -> PipelineRegistry {
+        self.registry.clone()
+    }
+
+    /// What the folder holds.
+    pub(super) fn current_folder(&self) -> PipelineFolder {
+        self.folder.clone()
+    }
+
+    /// Follows the folder and the database until `stop`. Whatever fails is told once and tried again.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let Some(mut view) = self.watcher.take() else { return };
+        let mut failing = false;
+        let following = async {
+            loop {
+                let done = match self.watch {
+                    WatchMode::Off => {
+                        tokio::time::sleep(REFRESH_INTERVAL).await;
+                        self.sync_pipelines(None).await
+                    }
+                    WatchMode::Auto | WatchMode::Poll => {
+                        view.wait_for_change().await;
+                        let looked;
+                        (view, looked) = poll_watcher(view).await?;
+                        match looked {
+                            Ok(folder) => self.sync_pipelines(folder).await,
+                            Err(error) => Err(error),
+                        }
+                    }
+                };
+                if let Err(error) = &done
+                    && !failing
+                {
+                    warn!(error.code = error.code(), "the pipelines cannot be followed; trying again: {error}");
+                }
+                failing = done.is_err();
+            }
+        };
+        let followed: Option<Result<()>> = stop.run_until_cancelled(following).await;
+        if let Some(Err(error)) = followed {
+            warn!(error.code = error.code(), "the pipelines are no longer followed: {error}");
+        }
+    }
+
+    /// Publishes what has changed in the folder, and shows what is live.
+    async fn sync_pipelines(&mut self, folder: Option<PipelineFolder>) -> Result<()> {
+        let news = folder.is_some();
+        if let Some(folder) = folder {
+            self.set_folder(folder);
+        }
+        // What could not be published before is tried again.
+        let published = self.publish_changes().await?;
+        if news || published || self.refreshed.elapsed() >= REFRESH_INTERVAL {
+            self.refreshed = Instant::now();
+            self.refresh_registry(true).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells of each file that is refused for a new reason, and remembers what the folder holds.
+    fn set_folder(&mut self, folder: PipelineFolder) {
+        let same = |a: &RefusedDefinition, b: &RefusedDefinition| {
+            a.file == b.file && a.text == b.text && a.summary_line() == b.summary_line()
+        };
+        for refused in &folder.refused {
+            if !self.folder.refused.iter().any(|known| same(known, refused)) {
+                let what = "pipeline refused; what was live under its name still is";
+                warn!(pipeline.file = refused.file, pipeline.name = refused.name, "{what}: {}", refused.summary_line());
+            }
+        }
+        self.folder = folder;
+    }
+
+    /// True if anything had to be published.
+    async fn publish_changes(&mut self) -> Result<bool> {
+        let now = published_digests(&self.folder, &self.published);
+        if now == self.published {
+            return Ok(false);
+        }
+        let new = |(pipeline, _): &&(Pipeline, String)| {
+            self.published.get(&pipeline.plan.name).is_none_or(|known| known.as_ref() != Some(&pipeline.plan.digest))
+        };
+        let changed: Vec<_> = self.folder.pipelines.iter().filter(new).map(to_definition_record).collect();
+        let gone: Vec<_> = self.published.keys().filter(|name| !now.contains_key(*name)).cloned().collect();
+        self.db.update_live_definitions(&changed, &gone).await?;
+        self.published = now;
+        Ok(true)
+    }
+
+    /// Shows what the database says is live, and tells what is new.
+    async fn refresh_registry(&mut self, tell: bool) -> Result<()> {
+        let mut shown = BTreeMap::new();
+        for (name, digest) in self.db.list_live_names().await? {
+            let known = self.summaries.get(&name).filter(|known| known.digest == digest).cloned();
+            let found = match known {
+                None if self.unreadable.get(&name) == Some(&digest) => None,
+                None => self.load_summary(&name, &digest).await?,
+                known => known,
+            };
+            shown.extend(found.map(|pipeline| (name, pipeline)));
+        }
+        for (name, pipeline) in shown.iter().filter(|_| tell) {
+            if self.summaries.get(name).is_none_or(|known| known.digest != pipeline.digest) {
+                info!(pipeline.name = name, pipeline.digest = pipeline.digest, "pipeline is live");
+            }
+        }
+        for name in self.summaries.keys().filter(|name| !shown.contains_key(*name)) {
+            info!(pipeline.name = name, "pipeline is no longer live; its runs go on");
+        }
+        self.summaries = shown;
+        let refused = self.folder.refused.iter().map(RefusedFile::from).collect();
+        self.registry.replace_list(PipelineList { pipelines: self.summaries.values().cloned().collect(), refused });
+        Ok(())
+    }
+
+    /// A definition that somebody published; `None` if it is not one for this version.
+    async fn load_summary(&mut self, name: &str, digest: &str) -> Result<Option<PipelineSummary>> {
+        let Some(definition) = self.db.find_definition(digest).await? else { return Ok(None) };
+        match pipeline::compile_definition(None, &definition.source, &self.kinds, &ValidationContext::default()) {
+            Ok(pipeline) => Ok(Some(PipelineSummary::new(&pipeline, &definition.source))),
+            Err(problems) => {
+                let first = problems.first().map_or("", |problem| &problem.message);
+                warn!(pipeline.name = name, "the live definition is not valid for this version: {first}");
+                self.unreadable.insert(name.to_owned(), digest.to_owned());
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Looks in a thread of its own: a folder on a network may take its time. The error is that of a look that broke down.
+async fn poll_watcher(mut view: PipelineWatcher) -> Result<(PipelineWatcher, Result<Option<PipelineFolder>>)> {
+    let looking = tokio::task::spawn_blocking(move || {
+        let looked = view.poll_changes();
+        (view, looked)
+    });
+    looking.await.map_err(|error| Error::permanent("internal_error", error.to_string()))
+}
+
+fn to_definition_record((pipeline, source): &(Pipeline, String)) -> DefinitionRecord {
+    DefinitionRecord { name: pipeline.plan.name.clone(), digest: pipeline.plan.digest.clone(), source: source.clone() }
+}
+
+/// The names of a folder with what is published under each once `folder` is: a refused file leaves what was there.
+fn published_digests(
+    folder: &PipelineFolder,
+    before: &BTreeMap<String, Option<String>>,
+) -> BTreeMap<String, Option<String>> {
+    let refused = folder.refused.iter().map(|refused| {
+        let known = before.get(&refused.name).cloned().flatten();
+        (refused.name.clone(), known)
+    });
+    let good =
+        folder.pipelines.iter().map(|(pipeline, _)| (pipeline.plan.name.clone(), Some(pipeline.plan.digest.clone())));
+    // A good file goes before a refused one of the same name.
+    refused.chain(good).collect()
+}

@@ -1,0 +1,111 @@
+//! What is looked at to keep the pipelines up to date: their folder, and the templates and files of SQL that they may name.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::folder_events::{FOLDER_POLL_INTERVAL, FolderEvents};
+use super::folder_scan::{FileStamp, FolderScan, MIN_STABLE_TIME, ScanResult, scan_stamps};
+use super::validation_context;
+use crate::config::{Config, WatchMode};
+use afterload_core::error::Result;
+use afterload_mailer::Mailer;
+use afterload_pipeline::folder::PipelineFolder;
+use afterload_pipeline::{StepCatalog, ValidationContext, list_sql_files};
+
+/// The folder of the pipelines and what it depends on. Looking at it may block.
+pub(super) struct PipelineWatcher {
+    config: Config,
+    mail: Mailer,
+    kinds: Arc<StepCatalog>,
+    scan: FolderScan,
+    events: Option<FolderEvents>,
+    ctx: ValidationContext,
+    /// The files of the templates and of SQL, at the last look and when the pipelines were last judged by them.
+    dependency_stamps: BTreeMap<PathBuf, Option<FileStamp>>,
+    compiled_with: BTreeMap<PathBuf, Option<FileStamp>>,
+    moving: bool,
+}
+
+impl PipelineWatcher {
+    /// Reads everything for the first time.
+    pub(super) fn open(config: &Config, kinds: Arc<StepCatalog>, mail: &Mailer) -> Result<Self> {
+        let events = (config.watch == WatchMode::Auto).then(|| FolderEvents::new(config.pipelines.clone()));
+        let others = scan_dependencies(config);
+        let mut view = Self {
+            scan: FolderScan::new(config.pipelines.clone()),
+            ctx: validation_context(config, mail),
+            compiled_with: others.clone(),
+            config: config.clone(),
+            mail: mail.clone(),
+            moving: false,
+            kinds,
+            events,
+            dependency_stamps: others,
+        };
+        view.renew_events();
+        view.moving = view.scan.scan_folder(Instant::now(), Duration::ZERO)?.moving;
+        Ok(view)
+    }
+
+    fn renew_events(&mut self) {
+        if let Some(events) = &mut self.events {
+            events.watch_current_folder();
+        }
+    }
+
+    /// What the folder holds.
+    pub(super) fn compile_folder(&mut self) -> PipelineFolder {
+        self.scan.compile_folder(&self.kinds, &self.ctx)
+    }
+
+    /// The names of all its files, also of those that are still being written.
+    pub(super) fn file_names(&self) -> Vec<String> {
+        self.scan.file_names()
+    }
+
+    /// Waits until it is time for a look.
+    pub(super) async fn wait_for_change(&self) {
+        let period = if self.moving { MIN_STABLE_TIME } else { FOLDER_POLL_INTERVAL };
+        match &self.events {
+            // While something moves, more will be told than is worth a look.
+            Some(events) if !self.moving => events.wait_for_change(period).await,
+            _ => tokio::time::sleep(period).await,
+        }
+    }
+
+    /// Looks; gives what the folder holds if that may have changed.
+    ///
+    /// # Errors
+    /// `io_error`
+    pub(super) fn poll_changes(&mut self) -> Result<Option<PipelineFolder>> {
+        self.renew_events();
+        let ScanResult { changed, moving } = self.scan.scan_folder(Instant::now(), MIN_STABLE_TIME)?;
+        self.moving = moving;
+        Ok((self.poll_dependencies() || changed).then(|| self.compile_folder()))
+    }
+
+    /// Judges the pipelines anew once templates or files of SQL have changed and are the same for two looks.
+    fn poll_dependencies(&mut self) -> bool {
+        let now = scan_dependencies(&self.config);
+        let settled = now == self.dependency_stamps;
+        self.moving |= !settled;
+        self.dependency_stamps = now;
+        if !settled || self.dependency_stamps == self.compiled_with {
+            return false;
+        }
+        self.compiled_with = self.dependency_stamps.clone();
+        self.ctx = validation_context(&self.config, &self.mail);
+        self.scan.invalidate_compiled();
+        true
+    }
+}
+
+/// The states of the files that pipelines may name.
+fn scan_dependencies(config: &Config) -> BTreeMap<PathBuf, Option<FileStamp>> {
+    let mut others = scan_stamps(&config.templates.join("email"));
+    others
+        .extend(list_sql_files(&config.pipelines).into_iter().map(|path| (path.clone(), FileStamp::from_path(&path))));
+    others
+}
