@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{SILENT, app};
+use super::{RUNNING_COPIES, SILENT, app};
 use crate::support::{Database, TestApp, eventually};
 
 /// Between us and the server, until it passes nothing on any more.
@@ -114,8 +114,7 @@ async fn a_stop_does_not_wait_for_a_silent_server() {
     let (relay, connection) = behind_a_relay(&mut app).await;
     // In the middle of the query, and of a connection that is never made.
     stops(&connection, &relay, false, async || {
-        let running = "SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND state = 'active'";
-        eventually("the query", async || (app.numbers(running).await == [1]).then_some(())).await;
+        eventually("the query", async || (app.numbers(RUNNING_COPIES).await == [1]).then_some(())).await;
     })
     .await;
     let before = relay.accepted.load(Ordering::SeqCst);
@@ -158,8 +157,7 @@ async fn eight_reports_read_at_once() {
         })
     });
     let reports: Vec<_> = reports.collect();
-    let running = "SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND state = 'active'";
-    eventually("eight queries", async || (app.numbers(running).await == [8]).then_some(())).await;
+    eventually("eight queries", async || (app.numbers(RUNNING_COPIES).await == [8]).then_some(())).await;
     assert_eq!(begun.lock().unwrap().len(), 8);
     // The ninth goes on when another one has ended.
     let first = begun.lock().unwrap()[0];
