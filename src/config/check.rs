@@ -7,6 +7,9 @@ use afterload_spanned_yaml::{Diagnostic, YamlNode, suggestion_hint};
 
 /// The longest time that a call may be given.
 const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(86_400);
+/// The queue counts in seconds, and a lease is renewed three times before it ends.
+const MIN_LEASE: Duration = Duration::from_secs(3);
+const MAX_LEASE: Duration = Duration::from_secs(3600);
 /// The shortest secret key.
 const MIN_SECRET_KEY_CHARS: usize = 32;
 const WEBHOOK_SECRET_HINT: &str =
@@ -69,6 +72,9 @@ pub fn check_config(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
     }
     if !(1..=1000).contains(&config.limits.crashes) {
         problem(&["limits", "crashes"], "`crashes` must be from 1 to 1000".into(), "");
+    }
+    if !(MIN_LEASE..=MAX_LEASE).contains(&config.limits.lease.0) {
+        problem(&["limits", "lease"], "`lease` must be from `3s` to `1h`".into(), "");
     }
     let image = &config.limits.image;
     if image.decode > image.memory {

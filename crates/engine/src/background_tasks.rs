@@ -40,7 +40,7 @@ impl Engine {
         let _alive = inner.reclaim_if_alone().await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(run_periodically(
-            JobQueue::LEASE_RENEW_INTERVAL,
+            inner.queue.lease_renew_interval(),
             stop.clone(),
             inner.clone(),
             |inner, _| async move { inner.queue.renew_leases().await },

@@ -40,7 +40,8 @@ pub const MAX_ENQUEUE_LEAD_TIME: Duration = Duration::from_secs(60);
 
 /// How many jobs that were pushed here are remembered at most.
 const MAX_OWN_INSERTS: usize = 10_000;
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a lease is renewed before it would end.
+const HEARTBEATS_PER_LEASE: u32 = 3;
 /// The queue's priorities start at 0, the language's at -100.
 const PRIORITY_SHIFT: i64 = 100;
 
@@ -89,6 +90,8 @@ pub type JobHandler = Arc<dyn Fn(Lease) -> Pin<Box<dyn Future<Output = ()> + Sen
 /// The queue as the engine sees it.
 pub struct JobQueue {
     db: Db,
+    /// How often the leases of this process are renewed.
+    heartbeat: Duration,
     process: Ulid,
     wake_signals: Mutex<HashMap<String, Arc<Notify>>>,
     /// The worker of each queue.
@@ -106,12 +109,12 @@ fn lock_mutex<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl JobQueue {
-    /// Prepares the queue's own tables.
+    /// Prepares the queue's own tables. Other processes take over the jobs of one that has not renewed its `lease` in time.
     ///
     /// # Errors
     /// `queue_unsupported` if the tables are not those this version was made for; `database_extension_missing`; those of
     /// the database.
-    pub async fn open(db: Db) -> Result<Arc<Self>> {
+    pub async fn open(db: Db, lease: Duration) -> Result<Arc<Self>> {
         if let (Some(pool), Some(path)) = (db.sqlite_pool(), db.path()) {
             let _lock = crate::acquire_file_lock(path).await?;
             // Not `SqliteStorage::setup`: it would leave a connection at `synchronous = OFF`.
@@ -128,6 +131,7 @@ impl JobQueue {
         }
         let chain = Self {
             db,
+            heartbeat: lease / HEARTBEATS_PER_LEASE,
             process: Ulid::generate(),
             wake_signals: Mutex::default(),
             workers: Mutex::default(),
@@ -323,7 +327,9 @@ impl JobQueue {
     }
 
     /// How often [`Chain::keep_alive`] wants to be called.
-    pub const LEASE_RENEW_INTERVAL: Duration = HEARTBEAT_INTERVAL;
+    pub fn lease_renew_interval(&self) -> Duration {
+        self.heartbeat
+    }
 
     /// How often [`Chain::wake_due`] wants to be called.
     pub const WAKE_DUE_INTERVAL: Duration = Duration::from_secs(1);

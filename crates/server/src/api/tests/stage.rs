@@ -255,6 +255,7 @@ fn engine_config() -> EngineConfig {
         artifacts: ARTIFACTS.into(),
         queues: BTreeMap::new(),
         max_crashes: 3,
+        lease: Duration::from_secs(15),
         drain: Duration::from_secs(25),
         retention: RetentionConfig::default(),
         secrets: BTreeMap::new(),
