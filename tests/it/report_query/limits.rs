@@ -83,6 +83,7 @@ async fn a_kill_in_the_middle_leaves_no_file(database: Database) {
     // Some parts of 8 MiB have been sent by then.
     process.until("many rows", id, |run| done(run).filter(|done| *done > 400_000)).await;
     process.kill().await;
+    place.forget_the_dead().await;
     let process = place.start().await;
     process.until("the next attempt", id, |run| (run["steps"][0]["status"] == "running").then_some(())).await;
     let cancel = reqwest::Client::new().post(format!("{}/v1/runs/{id}/cancel", process.url)).bearer_auth(ADMIN_KEY);

@@ -83,6 +83,7 @@ async fn it_takes_effect_once_through_kills(database: Database) {
         let look = |run: &Value| Some(done(run)).filter(|done| *done >= STEPS * quarter / 4);
         killed_at.push(process.until("some steps", id(&run), look).await);
         process.kill().await;
+        place.forget_the_dead().await;
         process = place.start().await;
     }
     assert!(killed_at[0] < STEPS, "the first kill came too late to prove anything: {killed_at:?}");
