@@ -123,4 +123,5 @@ say "tests of the documentation"
 cargo test --locked --doc --quiet
 say "tests"
 if [ "${CI:-}" = true ]; then profile=ci; else profile=default; fi
-cargo nextest run --locked --profile "$profile"
+# They wait more than they compute.
+cargo nextest run --locked --profile "$profile" --test-threads "$((2 * $(nproc)))"
