@@ -118,11 +118,11 @@ check_dependencies
 # Clippy compiles what it lints, so that nothing is compiled once to be looked at and once more to be run.
 export RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings
 say "lints"
-cargo build --locked --all-targets
+cargo build --locked --workspace --all-targets
 # The documentation's tests come before the others: the last line printed is then the one that counts.
 say "documentation and its tests"
-RUSTDOC="$PWD/scripts/rustdoc.sh" RUSTDOCFLAGS="-D warnings" cargo test --locked --doc --quiet
+RUSTDOC="$PWD/scripts/rustdoc.sh" RUSTDOCFLAGS="-D warnings" cargo test --locked --workspace --doc --quiet
 say "tests"
 if [ "${CI:-}" = true ]; then profile=ci; else profile=default; fi
 # They wait more than they compute.
-cargo nextest run --locked --profile "$profile" --test-threads "$((2 * $(nproc)))"
+cargo nextest run --locked --workspace --profile "$profile" --test-threads "$((2 * $(nproc)))"
