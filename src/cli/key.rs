@@ -5,6 +5,7 @@ use std::io::Write;
 use clap::{Args, Subcommand};
 
 use crate::app;
+use crate::codes;
 use crate::config::Config;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
@@ -63,7 +64,7 @@ pub async fn run(
         KeyCommand::New(new) => {
             let (stored, text) = create_api_key(&new.name, &new.scopes, &new.buckets)?;
             if !db.insert_api_key(&stored).await? {
-                return Err(Error::transient("key_taken", "another key has the same id").with_hint("try again"));
+                return Err(Error::new(codes::KEY_TAKEN, "another key has the same id").with_hint("try again"));
             }
             writeln!(out, "{text}")?;
             writeln!(notes, "this is the only time that the key `{}` is shown; it works on {database}", stored.id)?;
@@ -72,7 +73,7 @@ pub async fn run(
         KeyCommand::List => print_keys(db, out).await?,
         KeyCommand::Revoke { id } => {
             if !db.delete_api_key(&id).await? {
-                return Err(Error::permanent("key_not_found", format!("there is no key `{id}`"))
+                return Err(Error::new(codes::KEY_NOT_FOUND, format!("there is no key `{id}`"))
                     .with_hint("`afterload key list` shows them"));
             }
             writeln!(notes, "revoked `{id}`")?;
@@ -87,8 +88,8 @@ pub async fn run(
 /// `store_not_embedded` where there is none, `io_error`.
 pub fn print_s3_exports(config: &Config, out: &mut impl Write) -> Result<()> {
     if config.objects.store_for_bucket(&config.objects.artifacts).is_some() {
-        return Err(Error::permanent(
-            "store_not_embedded",
+        return Err(Error::new(
+            codes::STORE_NOT_EMBEDDED,
             "the files lie in a store of their own, not in the embedded one",
         )
         .with_hint("use the keys of that store"));
@@ -175,9 +176,9 @@ mod tests {
         assert!(!listed.contains(key.trim().rsplit('_').next().unwrap()));
         let (_, notes) = call(&db, KeyCommand::Revoke { id: id.clone() }).await.unwrap();
         assert_eq!(notes, format!("revoked `{id}`\n"));
-        assert_eq!(call(&db, KeyCommand::Revoke { id }).await.unwrap_err().code(), "key_not_found");
+        assert_eq!(call(&db, KeyCommand::Revoke { id }).await.unwrap_err().code(), codes::KEY_NOT_FOUND);
         let wrong = NewKeyArgs { name: "web".into(), scopes: vec!["all".into()], buckets: Vec::new() };
-        assert_eq!(call(&db, KeyCommand::New(wrong)).await.unwrap_err().code(), "scope_invalid");
+        assert_eq!(call(&db, KeyCommand::New(wrong)).await.unwrap_err().code(), codes::SCOPE_INVALID);
     }
 
     #[test]

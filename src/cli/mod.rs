@@ -24,6 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app;
 use crate::app::Process;
+use crate::codes;
 use crate::config::Config;
 use crate::registry::step_kinds;
 use afterload_core::error::{Error, Result};
@@ -159,7 +160,7 @@ fn init_logs(default: &str) -> Result<()> {
         "text" => true,
         "json" => false,
         _ => {
-            return Err(Error::permanent("log_format_invalid", "`AFTERLOAD_LOG_FORMAT` must be `text` or `json`"));
+            return Err(Error::new(codes::LOG_FORMAT_INVALID, "`AFTERLOAD_LOG_FORMAT` must be `text` or `json`"));
         }
     };
     let started = if text { logs.compact().try_init() } else { logs.json().flatten_event(true).try_init() };

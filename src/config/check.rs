@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Config, EgressRule, GeoHttpConfig, MailConfig, Secret, SmtpConfig, SmtpTls, WebhooksConfig};
+use crate::codes;
 use afterload_spanned_yaml::{Diagnostic, YamlNode, suggestion_hint};
 
 /// The longest time that a call may be given.
@@ -19,7 +20,8 @@ const WEBHOOK_SECRET_HINT: &str =
 pub fn check_config(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
     let mut problem = |path: &[&str], message: String, hint: &str| {
-        problems.push(Diagnostic::new("definition_invalid", root.closest_node(path).span, message).with_hint(hint));
+        problems
+            .push(Diagnostic::new(codes::DEFINITION_INVALID, root.closest_node(path).span, message).with_hint(hint));
     };
     let database = config.database.as_ref().map(|url| url.expose_secret().to_owned()).unwrap_or_default();
     if !database.is_empty() && !is_database_url(&database) {
@@ -98,7 +100,7 @@ fn check_geo(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
     for (name, service) in &config.geo.http {
         let mut problem = |path: &[&str], message: String, hint: String| {
             let at = root.closest_node(&[&["geo", "http", name], path].concat()).span;
-            problems.push(Diagnostic::new("definition_invalid", at, message).with_hint(hint));
+            problems.push(Diagnostic::new(codes::DEFINITION_INVALID, at, message).with_hint(hint));
         };
         let service = service.with_preset();
         // A value that the environment is to give may be missing here.
@@ -138,7 +140,8 @@ fn check_geo(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
 fn check_http(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
     let mut problem = |path: &[&str], message: String, hint: &str| {
-        problems.push(Diagnostic::new("definition_invalid", root.closest_node(path).span, message).with_hint(hint));
+        problems
+            .push(Diagnostic::new(codes::DEFINITION_INVALID, root.closest_node(path).span, message).with_hint(hint));
     };
     for entry in config.http.allow.iter().filter(|entry| EgressRule::parse(entry).is_none()) {
         let hint = "such as `127.0.0.1`, `10.0.0.0/8`, `internal.example` or `*.corp.example:8080`";
@@ -180,7 +183,8 @@ fn check_smtp(smtp: &SmtpConfig, root: &YamlNode) -> Vec<Diagnostic> {
     ];
     let broken = rules.into_iter().filter(|(is_broken, ..)| *is_broken);
     let problem = |(_, field, message, hint): (bool, &str, &str, &str)| {
-        Diagnostic::new("definition_invalid", root.closest_node(&["mail", "smtp", field]).span, message).with_hint(hint)
+        Diagnostic::new(codes::DEFINITION_INVALID, root.closest_node(&["mail", "smtp", field]).span, message)
+            .with_hint(hint)
     };
     broken.map(problem).collect()
 }
@@ -190,7 +194,7 @@ fn check_mail_rates(mail: &MailConfig, root: &YamlNode) -> Vec<Diagnostic> {
     for (domain, mails) in &mail.per_minute {
         let at = root.closest_node(&["mail", "per_minute", domain]).span;
         let mut problem = |message: String, hint: &str| {
-            problems.push(Diagnostic::new("definition_invalid", at, message).with_hint(hint));
+            problems.push(Diagnostic::new(codes::DEFINITION_INVALID, at, message).with_hint(hint));
         };
         let is_domain = !domain.contains('*') && matches!(url::Host::parse(domain), Ok(url::Host::Domain(_)));
         if domain != MailConfig::OTHERS && !is_domain {

@@ -8,6 +8,7 @@ mod crash;
 mod csv_import;
 mod email;
 mod engine;
+mod error_codes;
 mod fan_out;
 mod geo;
 mod house;

@@ -1,5 +1,7 @@
 //! One error for the whole house: a stable code, a sentence, a hint, and whether another try can help.
 
+use crate::codes;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -17,16 +19,101 @@ pub enum Retryability {
     Stopped,
 }
 
+/// The stable identity of an error. API clients, mails and logs match on its name.
+///
+/// Each crate declares its codes in its module `codes`; `docs/error-codes.md` lists them all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ErrorCode {
+    name: &'static str,
+    status: u16,
+    retryability: Retryability,
+    hint: Option<&'static str>,
+    summary: &'static str,
+}
+
+impl ErrorCode {
+    /// A code of errors that the same input will meet again.
+    pub const fn permanent(name: &'static str, summary: &'static str) -> Self {
+        Self { name, status: 500, retryability: Retryability::Permanent, hint: None, summary }
+    }
+
+    /// A code of errors that a later attempt may not meet.
+    pub const fn transient(name: &'static str, summary: &'static str) -> Self {
+        Self { name, status: 503, retryability: Retryability::Transient, hint: None, summary }
+    }
+
+    /// A code for work that was asked to stop.
+    pub const fn stopped(name: &'static str, summary: &'static str) -> Self {
+        Self { name, status: 503, retryability: Retryability::Stopped, hint: None, summary }
+    }
+
+    /// Sets the HTTP status; without it, permanent errors have 500 and all others 503.
+    #[must_use]
+    pub const fn with_status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// Sets the hint of errors that bring none of their own.
+    #[must_use]
+    pub const fn with_hint(mut self, hint: &'static str) -> Self {
+        self.hint = Some(hint);
+        self
+    }
+
+    /// The code as text, such as `run_not_found`.
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+
+    /// The HTTP status of a response that this error ends.
+    pub const fn status(self) -> u16 {
+        self.status
+    }
+
+    /// Whether another try can help, unless the error says otherwise.
+    pub const fn retryability(self) -> Retryability {
+        self.retryability
+    }
+
+    /// What to do about it, unless the error says otherwise.
+    pub const fn hint(self) -> Option<&'static str> {
+        self.hint
+    }
+
+    /// What the code means: one sentence without a full stop.
+    pub const fn summary(self) -> &'static str {
+        self.summary
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl fmt::Debug for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl serde::Serialize for ErrorCode {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name)
+    }
+}
+
 /// What went wrong, for people (message and hint) and for programs (code).
 ///
-/// `code` is stable: API clients, mails and logs match on it. The message is lower case without a full stop,
-/// names stand in backticks.
+/// The message is lower case without a full stop, names stand in backticks.
 #[derive(Clone)]
 pub struct Error(Box<ErrorParts>);
 
 #[derive(Clone)]
 struct ErrorParts {
-    code: &'static str,
+    code: ErrorCode,
     message: String,
     hint: Option<String>,
     retryability: Retryability,
@@ -35,30 +122,23 @@ struct ErrorParts {
 }
 
 impl Error {
-    /// An error that the same input will meet again.
-    pub fn permanent(code: &'static str, message: impl Into<String>) -> Self {
-        Self::new(code, message, Retryability::Permanent)
-    }
-
-    /// An error of the outside world that a later attempt may not meet.
-    pub fn transient(code: &'static str, message: impl Into<String>) -> Self {
-        Self::new(code, message, Retryability::Transient)
-    }
-
-    /// The work was asked to stop.
-    pub fn stopped(code: &'static str, message: impl Into<String>) -> Self {
-        Self::new(code, message, Retryability::Stopped)
-    }
-
-    fn new(code: &'static str, message: impl Into<String>, class: Retryability) -> Self {
+    /// An error with the hint and the retryability of its code.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self(Box::new(ErrorParts {
             code,
             message: message.into(),
-            hint: None,
-            retryability: class,
+            hint: code.hint.map(str::to_owned),
+            retryability: code.retryability,
             retry_after: None,
             details: None,
         }))
+    }
+
+    /// Says whether another try can help, where this error differs from others of its code.
+    #[must_use]
+    pub fn with_retryability(mut self, retryability: Retryability) -> Self {
+        self.0.retryability = retryability;
+        self
     }
 
     /// Says what the reader can do about it.
@@ -109,7 +189,7 @@ impl Error {
     }
 
     /// The stable code.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> ErrorCode {
         self.0.code
     }
 
@@ -166,12 +246,12 @@ impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
-                Self::transient("database_unavailable", error.to_string())
+                Self::new(codes::DATABASE_UNAVAILABLE, error.to_string())
             }
             sqlx::Error::Database(db) if is_transient_db_code(db.code().as_deref()) => {
-                Self::transient("database_unavailable", database_error_message(&error))
+                Self::new(codes::DATABASE_UNAVAILABLE, database_error_message(&error))
             }
-            _ => Self::permanent("database_error", database_error_message(&error)),
+            _ => Self::new(codes::DATABASE_ERROR, database_error_message(&error)),
         }
     }
 }
@@ -198,8 +278,10 @@ impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
         use std::io::ErrorKind::{NotFound, PermissionDenied};
         match error.kind() {
-            NotFound | PermissionDenied => Self::permanent("io_error", error.to_string()),
-            _ => Self::transient("io_error", error.to_string()),
+            NotFound | PermissionDenied => {
+                Self::new(codes::IO_ERROR, error.to_string()).with_retryability(Retryability::Permanent)
+            }
+            _ => Self::new(codes::IO_ERROR, error.to_string()),
         }
     }
 }

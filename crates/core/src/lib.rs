@@ -1,6 +1,7 @@
 //! What every crate uses: errors, the clock, units, secrets, names, failpoints.
 
 pub mod clock;
+pub mod codes;
 pub mod dialect;
 pub mod error;
 pub mod failpoint;

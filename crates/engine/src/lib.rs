@@ -7,6 +7,7 @@
 mod advance;
 mod background_tasks;
 mod cancel;
+pub mod codes;
 mod concurrency;
 mod config;
 mod delivery_log;

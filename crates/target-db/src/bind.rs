@@ -13,6 +13,7 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Column as _, Either, Executor as _, PgConnection, Postgres, SqlSafeStr, Statement as _};
 
 use super::tokenizer::{SqlToken, tokenize_sql};
+use crate::codes;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
@@ -46,10 +47,10 @@ impl ParameterizedSql {
             tokens.pop();
         }
         if tokens.is_empty() {
-            return Err(Error::permanent("sql_invalid", "the SQL is empty"));
+            return Err(Error::new(codes::SQL_INVALID, "the SQL is empty"));
         }
         if text.contains('\0') {
-            return Err(Error::permanent("sql_invalid", "the SQL holds a NUL character"));
+            return Err(Error::new(codes::SQL_INVALID, "the SQL holds a NUL character"));
         }
         let (mut pieces, mut names, mut single) = (Vec::new(), Vec::<String>::new(), true);
         for token in tokens {
@@ -97,11 +98,11 @@ impl ParameterizedSql {
         let given: Vec<&str> = given.into_iter().collect();
         let missing = self.parameter_names.iter().filter(|name| !given.contains(&name.as_str())).map(|name| {
             let message = format!("`bind` gives no value for the parameter `:{name}`");
-            Error::permanent("sql_parameter_missing", message).with_hint(format!("add `{name}: …` to `bind`"))
+            Error::new(codes::SQL_PARAMETER_MISSING, message).with_hint(format!("add `{name}: …` to `bind`"))
         });
         let unused = given.iter().filter(|name| !self.parameter_names.iter().any(|known| known == *name)).map(|name| {
             let message = format!("the SQL has no parameter `:{name}`");
-            Error::permanent("sql_parameter_unknown", message).with_hint("remove it from `bind`, or use it in the SQL")
+            Error::new(codes::SQL_PARAMETER_UNKNOWN, message).with_hint("remove it from `bind`, or use it in the SQL")
         });
         missing.chain(unused).collect()
     }
@@ -162,7 +163,7 @@ impl ParameterizedSql {
             false => sqlx::query_scalar(names).bind::<Vec<i64>>(wanted).fetch_all(&mut *connection).await?,
         };
         if types.len() != values.len() {
-            return Err(Error::permanent("sql_invalid", "the server sees other parameters than we do"));
+            return Err(Error::new(codes::SQL_INVALID, "the server sees other parameters than we do"));
         }
         let texts = self.parameter_names.iter().zip(values).zip(&types);
         let texts =
@@ -176,9 +177,9 @@ impl ParameterizedSql {
 
     fn prepare_error(&self, error: &sqlx::Error) -> Error {
         let Some(database) = error.as_database_error() else {
-            return Error::transient("database_unavailable", error.to_string());
+            return Error::new(codes::DATABASE_UNAVAILABLE, error.to_string());
         };
-        let told = Error::permanent("sql_invalid", format!("the database refuses the SQL: {}", database.message()));
+        let told = Error::new(codes::SQL_INVALID, format!("the database refuses the SQL: {}", database.message()));
         match database.code().as_deref() {
             // Undetermined, ambiguous and clashing types of parameters.
             Some("42P18" | "42P08") if !self.parameter_names.is_empty() => {
@@ -190,7 +191,7 @@ impl ParameterizedSql {
             }
             // Connections, resources, operators who step in: the text is not to blame.
             Some(code) if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
-                Error::transient("database_unavailable", database.message())
+                Error::new(codes::DATABASE_UNAVAILABLE, database.message())
             }
             _ => told,
         }
@@ -257,7 +258,7 @@ fn to_postgres_text(name: &str, value: &Json, kind: &str) -> Result<Option<Strin
     };
     if text.contains('\0') {
         let message = format!("the value of the parameter `:{name}` holds a NUL character");
-        return Err(Error::permanent("sql_parameter_invalid", message).with_hint("PostgreSQL has no text with NUL"));
+        return Err(Error::new(codes::SQL_PARAMETER_INVALID, message).with_hint("PostgreSQL has no text with NUL"));
     }
     Ok(Some(text))
 }
@@ -331,9 +332,12 @@ mod tests {
     fn values_and_parameters_must_fit() {
         let statement = ParameterizedSql::parse("SELECT :a, :b", Dialect::Sqlite).unwrap();
         let misfits = statement.binding_errors(["b", "c"]);
-        let codes: Vec<_> = misfits.iter().map(Error::code).collect();
-        assert_eq!(codes, ["sql_parameter_missing", "sql_parameter_unknown"]);
-        assert_eq!(statement.bind_for_sqlite(&bind(json!({ "a": 1 }))).unwrap_err().code(), "sql_parameter_missing");
+        let found: Vec<_> = misfits.iter().map(Error::code).collect();
+        assert_eq!(found, [codes::SQL_PARAMETER_MISSING, codes::SQL_PARAMETER_UNKNOWN]);
+        assert_eq!(
+            statement.bind_for_sqlite(&bind(json!({ "a": 1 }))).unwrap_err().code(),
+            codes::SQL_PARAMETER_MISSING
+        );
     }
 
     #[test]
@@ -360,6 +364,6 @@ mod tests {
         let items = json!(["a\"},{\\", null, 1, [true]]);
         assert_eq!(to_array_literal(items.as_array().unwrap()), r#"{"a\"},{\\",NULL,"1",{"true"}}"#);
         assert_eq!(to_postgres_text("a", &json!([1]), "jsonb").unwrap().as_deref(), Some("[1]"));
-        assert_eq!(to_postgres_text("a", &json!("a\0b"), "text").unwrap_err().code(), "sql_parameter_invalid");
+        assert_eq!(to_postgres_text("a", &json!("a\0b"), "text").unwrap_err().code(), codes::SQL_PARAMETER_INVALID);
     }
 }

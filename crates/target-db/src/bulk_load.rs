@@ -6,7 +6,8 @@ use super::{
     BatchColumnType, Connection, DbColumnType, Fence, RejectedRow, RowBatch, TableColumn, TableInfo, checkpoint,
     postgres, sqlite,
 };
-use afterload_core::error::{Error, Result};
+use crate::codes;
+use afterload_core::error::{Error, ErrorCode, Result};
 use afterload_core::identifier::{TableName, quote_identifier, quote_identifiers};
 
 /// What to do with a row whose key is already there.
@@ -48,7 +49,7 @@ pub struct RowRefusal {
     /// The index in the batch.
     pub row: usize,
     /// `conflict` or `database_refused`.
-    pub code: &'static str,
+    pub code: ErrorCode,
     /// Why, for people.
     pub message: String,
 }
@@ -118,7 +119,7 @@ impl LoadPlan {
     pub(super) fn conflict_refusal(&self, row: usize) -> RowRefusal {
         let keys = self.conflict.iter().flat_map(|conflict| &conflict.keys).map(|key| format!("`{key}`"));
         let keys = keys.collect::<Vec<_>>().join(", ");
-        RowRefusal { row, code: "conflict", message: format!("a row with the same {keys} is already there") }
+        RowRefusal { row, code: codes::CONFLICT, message: format!("a row with the same {keys} is already there") }
     }
 }
 
@@ -185,7 +186,7 @@ pub(super) fn conflict_keys_error(plan: &LoadPlan) -> Error {
 /// The same for the keys of a table.
 pub(super) fn keys_not_unique_error(table: &TableName, keys: &[String]) -> Error {
     let keys = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-    Error::permanent("conflict_keys_not_unique", format!("no unique constraint of `{table}` covers just {keys}"))
+    Error::new(codes::CONFLICT_KEYS_NOT_UNIQUE, format!("no unique constraint of `{table}` covers just {keys}"))
         .with_hint("`keys` must name the columns of a primary key or of a unique index")
 }
 

@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 
 use super::{BindValues, ParsedStatement};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::Validator;
 
@@ -56,7 +57,7 @@ pub fn check_bind(
 /// What an attempt before has committed.
 pub fn read_checkpoint<T: DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text)
-        .map_err(|error| Error::permanent("checkpoint_invalid", format!("the checkpoint cannot be read: {error}")))
+        .map_err(|error| Error::new(codes::CHECKPOINT_INVALID, format!("the checkpoint cannot be read: {error}")))
 }
 
 /// The connection of steps that name none.

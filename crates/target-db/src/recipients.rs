@@ -9,6 +9,7 @@ use super::{
     BindValues, CheckpointFn, Connection, Fence, ParsedStatement, ResultMode, ResultRows, StatementArgs,
     StatementResult, checkpoint,
 };
+use crate::codes;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 use afterload_core::identifier::{TableName, quote_identifier, quote_identifiers};
@@ -277,7 +278,7 @@ fn key_as_text(key: &str, dialect: Dialect) -> String {
 }
 
 fn unsortable_key_error() -> Error {
-    Error::permanent("audience_key_invalid", "the keys of the people cannot be put in order")
+    Error::new(codes::AUDIENCE_KEY_INVALID, "the keys of the people cannot be put in order")
         .with_hint("`key` must name a column of whole numbers, texts or UUIDs, in SQLite no bytes: `hex(id) AS id` makes a text of them")
 }
 

@@ -1,5 +1,6 @@
 //! SQLite: rusqlite on the very handle of sqlx's pool, because sqlx costs about 8 µs per statement.
 
+use crate::codes;
 use afterload_core::failpoint;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -113,7 +114,7 @@ pub(super) fn with_rusqlite<T>(
 }
 
 pub(super) fn panic_error(error: tokio::task::JoinError) -> Error {
-    Error::permanent("internal_error", format!("the work on a database panicked: {error}"))
+    Error::new(codes::INTERNAL_ERROR, format!("the work on a database panicked: {error}"))
 }
 
 /// A table made ready to receive rows.
@@ -221,7 +222,11 @@ impl SqliteLoadJob {
                 Ok(RowEffect::Unchanged) => outcome.skipped += 1,
                 // A failed statement undoes itself only, unless the schema asks for `ROLLBACK`.
                 Err(error) if is_row_error(&error) && !transaction.is_autocommit() => {
-                    outcome.refused.push(RowRefusal { row, code: "database_refused", message: error_text(&error) });
+                    outcome.refused.push(RowRefusal {
+                        row,
+                        code: codes::DATABASE_REFUSED,
+                        message: error_text(&error),
+                    });
                 }
                 Err(error) => return Err(map_sqlite_error(error)),
             }
@@ -306,16 +311,19 @@ pub(super) fn map_sqlite_error(error: rusqlite::Error) -> Error {
     let code = error.sqlite_error().map(|error| error.extended_code & 0xff);
     match code {
         Some(ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_IOERR | ffi::SQLITE_FULL) => {
-            Error::transient("database_unavailable", error_text(&error))
+            Error::new(codes::DATABASE_UNAVAILABLE, error_text(&error))
         }
         Some(ffi::SQLITE_INTERRUPT) => statement::stopped_error(),
-        _ => Error::permanent("database_error", error_text(&error)),
+        _ => Error::new(codes::DATABASE_ERROR, error_text(&error)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use afterload_core::error::ErrorCode;
+
+    const TEST_FAILED: ErrorCode = ErrorCode::permanent("test_failed", "The test makes it fail");
 
     async fn memory() -> SqliteDatabase {
         let facts = Arc::new(ConnectionOptions { name: "app".into(), read_only: false, checkpoints: true });
@@ -333,7 +341,7 @@ mod tests {
                 transaction.execute("INSERT INTO t VALUES (1)", ()).unwrap();
                 match panics {
                     true => panic!("on purpose"),
-                    false => Err::<(), _>(Error::permanent("test", "on purpose")),
+                    false => Err::<(), _>(Error::new(TEST_FAILED, "on purpose")),
                 }
             });
             assert!(done.await.is_err());

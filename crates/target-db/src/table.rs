@@ -3,6 +3,7 @@
 use sqlx::{AssertSqlSafe, Row, SqlitePool};
 
 use super::postgres::PostgresDatabase;
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::identifier::{TableName, quote_identifier};
 
@@ -82,7 +83,7 @@ impl TableInfo {
             _ => {
                 let known = self.columns.iter().map(|column| format!("`{}`", column.name)).collect::<Vec<_>>();
                 let message = format!("table `{}` has no column `{name}`", self.name);
-                Err(Error::permanent("column_not_found", message).with_hint(format!("it has {}", known.join(", "))))
+                Err(Error::new(codes::COLUMN_NOT_FOUND, message).with_hint(format!("it has {}", known.join(", "))))
             }
         }
     }

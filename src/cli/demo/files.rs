@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
+use crate::codes;
 use crate::config::{BucketConfig, Config};
 use afterload_core::error::{Error, Result};
 
@@ -71,7 +72,7 @@ async fn claim_folder(dir: &Path) -> Result<()> {
     tokio::fs::create_dir_all(dir).await?;
     if tokio::fs::read_dir(dir).await?.next_entry().await?.is_some() {
         let why = format!("`{}` holds files that no demo has made", dir.display());
-        return Err(Error::permanent("demo_folder_in_use", why)
+        return Err(Error::new(codes::DEMO_FOLDER_IN_USE, why)
             .with_hint("name a folder that does not exist yet with `--dir`; the demo writes over what it finds"));
     }
     afterload_core::secrets::write_secret(&key, "").await

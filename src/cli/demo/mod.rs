@@ -12,6 +12,7 @@ use super::client::ApiClient;
 use super::stdout::print_line;
 use super::{ShutdownSignals, init_logs};
 use crate::app::RunningService;
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use scenario::{DemoRunner, Scenario};
 
@@ -49,7 +50,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
     let ended = tokio::select! {
         ended = all => ended,
         error = app.wait_for_failure() => Err(error),
-        () = stops.recv() => Err(Error::stopped("demo_stopped", "the demo was interrupted")),
+        () = stops.recv() => Err(Error::new(codes::DEMO_STOPPED, "the demo was interrupted")),
     };
     let succeeded = match ended {
         Ok(succeeded) => succeeded,

@@ -104,7 +104,7 @@ async fn stops(connection: &Connection, relay: &Relay, silent_before: bool, some
         stop.cancel();
     };
     let (read, ()) = tokio::join!(read, stopped);
-    assert_eq!(read.map(|_| ()).unwrap_err().code(), "step_stopped");
+    assert_eq!(read.map(|_| ()).unwrap_err().code().name(), "step_stopped");
     let_go.await.unwrap();
 }
 
@@ -153,7 +153,7 @@ async fn eight_reports_read_at_once() {
             QueryOptions { values: BindValues::new(), timeout: Duration::from_secs(3600), stop: stop.clone() };
         tokio::spawn(async move {
             let select = SelectQuery::parse(SILENT, connection.dialect()).unwrap();
-            connection.select_rows(&select, reading, receiver).await.map(|_| ()).unwrap_err().code()
+            connection.select_rows(&select, reading, receiver).await.map(|_| ()).unwrap_err().code().name()
         })
     });
     let reports: Vec<_> = reports.collect();

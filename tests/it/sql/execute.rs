@@ -113,7 +113,7 @@ async fn a_retry_gives_what_was_recorded(database: Database) {
     assert_eq!((effect.affected, noted.as_str(), over), (1, "1", true));
     assert_eq!(connection.claim_checkpoint(&fences[1]).await.unwrap().as_deref(), Some("1"));
     // The attempt that was overtaken changes nothing any more.
-    assert_eq!(write(&fences[0]).await.unwrap_err().code(), "lease_lost");
+    assert_eq!(write(&fences[0]).await.unwrap_err().code().name(), "lease_lost");
     assert_eq!(app.numbers("SELECT COUNT(*) FROM t WHERE name = 'ax'").await, [1]);
     app.finish().await;
 }

@@ -25,10 +25,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
+use crate::codes;
 use crate::{Db, DbRow, DbTx, STEP_NEEDS_JOB, STEP_NOT_PAUSED, SqlArg, StepStatus, args};
 use afterload_core::clock::UnixMillis;
 use afterload_core::dialect::Dialect;
-use afterload_core::error::{Error, Result};
+use afterload_core::error::{Error, Result, Retryability};
 use afterload_metrics::QueueDepth;
 
 pub use pause_gate::PauseGate;
@@ -126,7 +127,7 @@ impl JobQueue {
             require_extensions(pool).await?;
             PostgresStorage::setup(pool).await.map_err(|error| match error {
                 apalis_postgres::Error::Database(error) => crate::migration_failed(Dialect::Postgres, error),
-                other => Error::permanent("migration_failed", other.to_string()),
+                other => Error::new(codes::MIGRATION_FAILED, other.to_string()),
             })?;
         }
         let chain = Self {
@@ -146,7 +147,7 @@ impl JobQueue {
             chain.jobs_table(),
             chain.workers_table()
         );
-        chain.db.fetch(&columns, &[]).await.map_err(|error| Error::permanent("queue_unsupported", error.message()))?;
+        chain.db.fetch(&columns, &[]).await.map_err(|error| Error::new(codes::QUEUE_UNSUPPORTED, error.message()))?;
         Ok(Arc::new(chain))
     }
 
@@ -173,9 +174,9 @@ impl JobQueue {
         let horizon = afterload_core::clock::now_millis() + MAX_ENQUEUE_LEAD_TIME.as_millis() as i64;
         for job in jobs.iter().filter(|job| job.due_at.is_none_or(|due| due <= horizon)) {
             let payload = serde_json::to_vec(&StepJob { step_run: job.step_run.to_owned() });
-            let payload = payload.map_err(|error| Error::permanent("queue_error", error.to_string()))?;
+            let payload = payload.map_err(|error| Error::new(codes::QUEUE_ERROR, error.to_string()))?;
             let id =
-                Ulid::from_string(job.step_run).map_err(|error| Error::permanent("queue_error", error.to_string()))?;
+                Ulid::from_string(job.step_run).map_err(|error| Error::new(codes::QUEUE_ERROR, error.to_string()))?;
             let mut task: TaskBuilder<Vec<u8>> = TaskBuilder::new(payload)
                 .task_id(TaskId::from_ulid(id))
                 .priority((job.priority + PRIORITY_SHIFT).max(0) as usize);
@@ -346,7 +347,7 @@ fn ceil_seconds(millis: UnixMillis) -> i64 {
 }
 
 fn queue_error(error: impl std::fmt::Display) -> Error {
-    Error::transient("queue_error", error.to_string())
+    Error::new(codes::QUEUE_ERROR, error.to_string()).with_retryability(Retryability::Transient)
 }
 
 async fn require_extensions(pool: &sqlx::PgPool) -> Result<()> {
@@ -360,8 +361,8 @@ async fn require_extensions(pool: &sqlx::PgPool) -> Result<()> {
         }
         let create = format!("CREATE EXTENSION IF NOT EXISTS {name}");
         sqlx::query(sqlx::AssertSqlSafe(create.clone())).execute(pool).await.map_err(|error| {
-            Error::permanent(
-                "database_extension_missing",
+            Error::new(
+                codes::DATABASE_EXTENSION_MISSING,
                 format!("PostgreSQL lacks the extension `{name}`, and creating it failed: {error}"),
             )
             .with_hint(format!("let an administrator run `{create};` in this database"))

@@ -10,6 +10,7 @@ use super::csv_format::CsvFormat;
 use super::parser::{CsvParser, CsvRecord};
 use super::rejects::RejectFormat;
 use super::utf8_decoder::Utf8Decoder;
+use crate::codes;
 use afterload_core::error::{Error, Result};
 
 /// What the store hands over: bytes, or `None` at the very end.
@@ -112,7 +113,7 @@ impl ReaderState<'_> {
         let ChunkReader { read, size, .. } = *self.reader;
         if read < size {
             let message = format!("the source ended after {read} of {size} bytes");
-            return Err(StopReason::Error(Error::transient("source_truncated", message)));
+            return Err(StopReason::Error(Error::new(codes::SOURCE_TRUNCATED, message)));
         }
         self.read_bytes(&[], true)?;
         if self.reader.parser.finish(&mut self.record).map_err(StopReason::Error)? {

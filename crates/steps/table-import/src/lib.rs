@@ -10,6 +10,7 @@ mod cell_parser;
 mod check;
 mod chunk;
 mod chunk_reader;
+pub mod codes;
 mod column_codec;
 mod columns;
 mod csv_format;

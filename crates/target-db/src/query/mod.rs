@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Connection;
 use super::bind::{BindValues, ParameterizedSql};
+use crate::codes;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
@@ -108,7 +109,7 @@ impl Connection {
         receiver: R,
     ) -> Result<R> {
         if select.sql.dialect() != self.dialect() {
-            return Err(Error::permanent("internal_error", "the statement was read for another database"));
+            return Err(Error::new(codes::INTERNAL_ERROR, "the statement was read for another database"));
         }
         // Whoever gives up waiting wants nothing to go on.
         let stop = reading.stop.child_token();
@@ -123,10 +124,10 @@ impl Connection {
 
 fn query_timeout_error(timeout: Duration) -> Error {
     let timeout = afterload_core::units::HumanDuration(timeout);
-    Error::permanent("report_timeout", format!("the query took longer than its `timeout` of {timeout}"))
+    Error::new(codes::REPORT_TIMEOUT, format!("the query took longer than its `timeout` of {timeout}"))
         .with_hint("raise `timeout` in the step's `with`, or let the query do less")
 }
 
 fn write_refused_error(why: &str) -> Error {
-    Error::permanent("report_sql_refused", format!("the database refuses the query because it may only read: {why}"))
+    Error::new(codes::REPORT_SQL_REFUSED, format!("the database refuses the query because it may only read: {why}"))
 }

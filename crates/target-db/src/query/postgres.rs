@@ -21,6 +21,7 @@ use super::super::postgres::{PostgresDatabase, sqlstate};
 use super::super::sqlite::panic_error;
 use super::super::statement;
 use super::{CellType, QueryOptions, RowVisitor, SelectQuery, query_timeout_error, write_refused_error};
+use crate::codes;
 use afterload_core::error::{Error, Result, database_error_message};
 
 /// How many bytes of rows are worked on at once, about.
@@ -47,7 +48,7 @@ pub(super) async fn run<R: RowVisitor>(
         let _permit = permit;
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime
-            .map_err(|error| Error::transient("connection_unavailable", format!("nothing can wait for it: {error}")))?;
+            .map_err(|error| Error::new(codes::CONNECTION_UNAVAILABLE, format!("nothing can wait for it: {error}")))?;
         let reader = PgSelectReader { runtime, options: reading };
         let read = reader.read_select(&own, &select, receiver, begun);
         // A name that is still looked up is not waited for.

@@ -10,6 +10,7 @@ use sqlparser::dialect::{PostgreSqlDialect, SQLiteDialect};
 use sqlparser::parser::Parser;
 
 use super::super::bind::ParameterizedSql;
+use crate::codes;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
@@ -98,7 +99,7 @@ pub fn check_read_only(statement: &ParameterizedSql) -> Result<()> {
 }
 
 fn sql_refused_error(why: impl std::fmt::Display) -> Error {
-    Error::permanent("report_sql_refused", format!("the SQL cannot be a report: {why}"))
+    Error::new(codes::REPORT_SQL_REFUSED, format!("the SQL cannot be a report: {why}"))
 }
 
 struct ReadOnlyVisitor;

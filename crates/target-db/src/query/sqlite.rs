@@ -13,6 +13,7 @@ use super::super::sqlite::{
 };
 use super::super::statement;
 use super::{CellType, QueryOptions, RowVisitor, SelectQuery, query_timeout_error, write_refused_error};
+use crate::codes;
 use afterload_core::error::Result;
 
 pub(super) async fn run<R: RowVisitor>(
@@ -31,7 +32,7 @@ pub(super) async fn run<R: RowVisitor>(
         with_rusqlite(&mut watched.0, |connection| read_rows(connection, bound, &mut receiver)).map(|()| receiver)
     });
     let done = done.await.map_err(panic_error)?;
-    done.map_err(|error| match error.code() == statement::STEP_STOPPED_CODE && !asked.is_cancelled() {
+    done.map_err(|error| match error.code() == codes::STEP_STOPPED && !asked.is_cancelled() {
         true => query_timeout_error(reading.timeout),
         false => error,
     })

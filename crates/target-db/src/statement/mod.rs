@@ -20,6 +20,7 @@ pub use row_collector::{ResultMode, ResultRows, compare_values};
 use super::bind::BindValues;
 use super::checkpoint::Fence;
 use super::{Connection, DbColumnType, RowSource};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::identifier::{quote_identifier, quote_identifiers};
 
@@ -139,7 +140,7 @@ impl Connection {
         job.check_stopped()?;
         let command = &job.statement;
         if command.sql.dialect() != self.dialect() {
-            return Err(Error::permanent("internal_error", "the statement was read for another database"));
+            return Err(Error::new(codes::INTERNAL_ERROR, "the statement was read for another database"));
         }
         job.args.values.retain(|name, _| command.has_parameter(name));
         match self {
@@ -185,12 +186,12 @@ impl Connection {
             StatementArgs { values, result_mode: ResultMode::All { rows: 2, bytes: 2 << 20 }, stop: stop.clone() };
         let rows = match self.read_statement(&command, call).await {
             // No row can have a key that its column cannot hold.
-            Err(error) if error.code() == postgres::SQL_VALUE_INVALID_CODE => ResultRows::default(),
+            Err(error) if error.code() == codes::SQL_VALUE_INVALID => ResultRows::default(),
             read => read?.rows,
         };
         if rows.len() > 1 {
             let message = format!("several rows of `{}` have the same `{key}`", table.name);
-            return Err(Error::permanent("record_ambiguous", message)
+            return Err(Error::new(codes::RECORD_AMBIGUOUS, message)
                 .with_hint("name a unique column as the `key` of the param"));
         }
         Ok((!rows.is_empty()).then(|| rows.row_to_json(0)))
@@ -203,15 +204,12 @@ impl StatementRun {
     }
 }
 
-/// The code of a statement that was stopped.
-pub(super) const STEP_STOPPED_CODE: &str = "step_stopped";
-
 /// The error of a statement that was stopped; nothing of it has taken effect.
 pub(super) fn stopped_error() -> Error {
-    Error::stopped(STEP_STOPPED_CODE, "the statement was stopped")
+    Error::new(codes::STEP_STOPPED, "the statement was stopped")
 }
 
 fn may_write_error() -> Error {
-    Error::permanent("sql_refused", "the statement may write where only reading is allowed")
+    Error::new(codes::SQL_REFUSED, "the statement may write where only reading is allowed")
         .with_hint("write a `SELECT`")
 }

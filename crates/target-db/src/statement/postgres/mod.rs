@@ -2,6 +2,7 @@
 
 mod decode;
 
+use crate::codes;
 use afterload_core::failpoint;
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,6 @@ use crate::postgres::{PostgresDatabase, sqlstate};
 use afterload_core::clock;
 use afterload_core::error::{Error, Result, database_error_message};
 
-/// The code for a value that the database cannot bring to the type that is wanted.
-pub(super) const SQL_VALUE_INVALID_CODE: &str = "sql_value_invalid";
 /// How long to wait before asking once more: what is asked between two statements stops neither.
 const CANCEL_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -32,7 +31,7 @@ pub(super) async fn run(database: &PostgresDatabase, job: StatementRun) -> Resul
         // Neither rows that nobody reads nor a late request to cancel may be met by the next user.
         connection.close_on_drop();
     }
-    done.map_err(|error| match stop.is_cancelled() && error.code() != "lease_lost" {
+    done.map_err(|error| match stop.is_cancelled() && error.code() != codes::LEASE_LOST {
         true => super::stopped_error(),
         false => error,
     })
@@ -133,7 +132,7 @@ async fn execute(
 fn map_statement_error(error: sqlx::Error) -> Error {
     match sqlstate(&error).as_deref() {
         Some("22P02" | "22003" | "22007" | "22008") => {
-            Error::permanent(SQL_VALUE_INVALID_CODE, database_error_message(&error))
+            Error::new(codes::SQL_VALUE_INVALID, database_error_message(&error))
         }
         _ => error.into(),
     }
