@@ -111,16 +111,16 @@ make_node
 get_tools
 
 say "formatting"
-cargo fmt --check
+cargo fmt --all --check
 say "lints"
-cargo clippy --locked --all-targets -- -D warnings
+cargo clippy --locked --workspace --all-targets -- -D warnings
 say "documentation"
-RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 say "dependencies"
 check_dependencies
 # The documentation's tests come first: the last line printed is then the one that counts.
 say "tests of the documentation"
-cargo test --locked --doc --quiet
+cargo test --locked --workspace --doc --quiet
 say "tests"
 if [ "${CI:-}" = true ]; then profile=ci; else profile=default; fi
-cargo nextest run --locked --profile "$profile"
+cargo nextest run --locked --workspace --profile "$profile"
