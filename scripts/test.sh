@@ -111,7 +111,7 @@ make_node
 get_tools
 
 say "formatting"
-cargo fmt --check
+cargo fmt --all --check
 say "dependencies"
 check_dependencies
 

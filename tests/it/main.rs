@@ -6,6 +6,7 @@ mod api;
 mod check;
 mod crash;
 mod csv_import;
+mod docs;
 mod email;
 mod engine;
 mod error_codes;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
 
+use super::hello::{Hello, HelloDeps};
 use afterload::registry::{StepRegistry, step_kinds};
 use afterload_core::error::{Error, ErrorCode, Result};
 use afterload_pipeline::Templated;
@@ -22,9 +23,9 @@ pub fn log_of(run: &str) -> Vec<String> {
     LOG.lock().expect("the log").get(run).cloned().unwrap_or_default()
 }
 
-/// All kinds that ship, and `test.step`.
+/// All kinds that ship, `test.step`, and the example of CONTRIBUTING.md.
 pub fn kinds() -> StepRegistry {
-    step_kinds().with::<TestStep>(|_| ())
+    step_kinds().with::<TestStep>(|_| ()).with::<Hello>(|_| HelloDeps { greeting: "hello".into() })
 }
 
 /// A step that does as it is told.

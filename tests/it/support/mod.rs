@@ -2,6 +2,7 @@
 
 mod app;
 mod child;
+mod hello;
 mod kinds;
 mod postgres;
 mod sql;
