@@ -244,7 +244,7 @@ impl Db {
     /// Opens `sqlite://PATH` or `postgres://…` and brings its tables up to date.
     ///
     /// # Errors
-    /// `database_url_invalid`, `database_extension_missing`, or those of the database.
+    /// `database_url_invalid`, `database_incompatible`, `migration_failed`, or those of the database.
     pub async fn open(url: &str) -> Result<Self> {
         let db = if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             let (pool, takers) = super::postgres::open_pools(url).await?;
