@@ -221,7 +221,7 @@ async fn a_step_that_sleeps_wakes_after_the_pause(database: Database) {
     let app = TestApp::builder(database).pipeline("p", yaml).start().await;
     let run = app.run("p", json!({})).await;
     for step in ["time", "event"] {
-        app.step_is(&run, step, "sleeping").await;
+        app.step_is(&run, step, "suspended").await;
     }
     change(&app, "pipelines/p/pause").await;
     let (_, told) = app.post("/v1/events/came", json!({ "n": 1 })).await;

@@ -169,6 +169,6 @@ pub(super) fn run_not_found(id: &str) -> Error {
 
 /// True if a cancel may end the step: its attempt has not begun, and it does not belong to `finally`.
 fn is_cancellable(step: &StepRecord) -> bool {
-    let idle = matches!(step.status, StepStatus::Queued | StepStatus::Retrying | StepStatus::Sleeping);
+    let idle = matches!(step.status, StepStatus::Queued | StepStatus::Retrying | StepStatus::Suspended);
     (idle || step.item_counts.is_some()) && step.section != Section::Finally.field_name()
 }

@@ -126,7 +126,7 @@ impl EngineCore {
         match (&ending, &outcome.result) {
             _ if !held => warn!(duration_ms, "the step's lease was lost; nothing of this attempt was kept"),
             (AttemptEnd::Park { .. }, _) => info!(duration_ms, "step parked"),
-            (AttemptEnd::Suspend(_), _) => info!(duration_ms, "step sleeps"),
+            (AttemptEnd::Suspend(_), _) => info!(duration_ms, "step suspended"),
             (AttemptEnd::FanOut, _) => info!(duration_ms, "step fans out"),
             (AttemptEnd::Final { status: StepStatus::Cancelled, .. }, _) => info!(duration_ms, "step cancelled"),
             (AttemptEnd::Final { status: StepStatus::Skipped, .. }, _) => info!(duration_ms, "step skipped"),
@@ -204,8 +204,8 @@ impl EngineCore {
             _ => self.end_stepwise(tx, lease, step, progress, ending).await?,
         };
         let Some(run) = run else { return Ok(None) };
-        if let AttemptEnd::Suspend(sleep) = ending {
-            self.arm_wakeup(tx, step, sleep, run.created_at).await?;
+        if let AttemptEnd::Suspend(condition) = ending {
+            self.arm_wakeup(tx, step, condition, run.created_at).await?;
         }
         let mut moves = Transition::default();
         if let Some(fan) = &outcome.fan_out
@@ -300,7 +300,7 @@ fn attempt_end_label(held: bool, ending: &AttemptEnd) -> &'static str {
         AttemptEnd::Final { status, .. } => status.as_str(),
         AttemptEnd::Retry { .. } => "retried",
         AttemptEnd::Park { .. } => "parked",
-        AttemptEnd::Suspend(_) => "slept",
+        AttemptEnd::Suspend(_) => "suspended",
         AttemptEnd::FanOut => "fanned_out",
     }
 }

@@ -73,7 +73,7 @@ impl DedupKey {
 pub enum StartOutcome {
     /// It is on disk.
     Created(Box<RunRecord>),
-    /// The inbox knows its key: nothing was written.
+    /// Its dedup key was used before: nothing was written.
     Duplicate {
         /// The run that was started before. It may have been deleted since.
         run_id: String,
@@ -89,7 +89,7 @@ impl From<DedupRecord> for StartOutcome {
 }
 
 impl Engine {
-    /// Accepts a run: when this returns, it is on disk. Of several with one inbox key the first is accepted; the others
+    /// Accepts a run: when this returns, it is on disk. Of several with one dedup key the first is accepted; the others
     /// wait for it and learn which it is. After an error of the database the same call may be made again.
     ///
     /// # Errors
@@ -124,8 +124,8 @@ impl Engine {
         };
         run.concurrency_slot = inner.concurrency_slot(&compiled.plan, &run)?;
         let mut tx = inner.db.begin().await?;
-        if let Some(inbox) = new.dedup_key
-            && let Some(known) = tx.insert_dedup_key(&inbox.into_record(&run)).await?
+        if let Some(dedup_key) = new.dedup_key
+            && let Some(known) = tx.insert_dedup_key(&dedup_key.into_record(&run)).await?
         {
             return Ok(known.into());
         }
@@ -191,8 +191,8 @@ impl Engine {
             concurrency_slot: None,
         };
         let mut tx = db.begin().await?;
-        if let Some(inbox) = new.dedup_key
-            && let Some(known) = tx.insert_dedup_key(&inbox.into_record(&run)).await?
+        if let Some(dedup_key) = new.dedup_key
+            && let Some(known) = tx.insert_dedup_key(&dedup_key.into_record(&run)).await?
         {
             return Ok(known.into());
         }

@@ -53,8 +53,8 @@ fn claim_sql(statuses: &str, condition: &str) -> String {
     // A step found running was left by a crash. The count starts anew when its progress had moved since its claim.
     format!(
         "UPDATE step_runs AS s SET
-            crashes = CASE WHEN status <> 'running' THEN crashes WHEN moves > moves_at_claim THEN 1 ELSE crashes + 1 END,
-            status = 'running', claims = claims + 1, moves_at_claim = moves, due_at = NULL,
+            crashes = CASE WHEN status <> 'running' THEN crashes WHEN progress_seq > progress_seq_at_claim THEN 1 ELSE crashes + 1 END,
+            status = 'running', claims = claims + 1, progress_seq_at_claim = progress_seq, due_at = NULL,
             started_at = COALESCE(started_at, $2)
         WHERE id = $1 AND status IN ({statuses}) AND {condition} RETURNING {STEP_COLUMNS}"
     )
@@ -97,7 +97,7 @@ impl DbTx {
     /// # Errors
     /// Those of the database.
     pub async fn claim_step_if(&mut self, id: &str, condition: &str, values: &[SqlArg]) -> Result<Option<StepClaim>> {
-        let sql = claim_sql("'queued', 'retrying', 'running', 'sleeping'", condition);
+        let sql = claim_sql("'queued', 'retrying', 'running', 'suspended'", condition);
         let rows = self.fetch(&sql, &claim_args(id, values)).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         Ok(Some(StepClaim { step: step_from_row(row)? }))
@@ -108,7 +108,7 @@ impl DbTx {
     /// # Errors
     /// Those of the database.
     pub async fn record_progress(&mut self, id: &str, claim: i64, progress: &Value, moved: bool) -> Result<bool> {
-        let sql = format!("UPDATE step_runs SET progress = $3, moves = moves + $4 {WHERE_CLAIM_HOLDS}");
+        let sql = format!("UPDATE step_runs SET progress = $3, progress_seq = progress_seq + $4 {WHERE_CLAIM_HOLDS}");
         Ok(self.execute(&sql, &args![id, claim, progress, moved]).await? == 1)
     }
 
@@ -189,7 +189,7 @@ impl Db {
         values: &[SqlArg],
     ) -> Result<Option<(StepClaim, RunRecord)>> {
         const RUN_COLUMN_PREFIX: &str = "run__";
-        let claim = claim_sql("'queued', 'retrying', 'sleeping'", &format!("s.crashes = 0 AND {condition}"));
+        let claim = claim_sql("'queued', 'retrying', 'suspended'", &format!("s.crashes = 0 AND {condition}"));
         let start =
             runs::mark_run_started_sql("(SELECT run_id FROM claimed)", "(SELECT section FROM claimed) = 'finally'");
         let named = runs::all_run_columns()

@@ -25,7 +25,8 @@ pub struct ConcurrencySlot {
 }
 
 /// What [`place`] reads.
-pub(super) const CONCURRENCY_COLUMNS: &str = "concurrency_key, concurrency_limit, supersedes, turn, held_at";
+pub(super) const CONCURRENCY_COLUMNS: &str =
+    "concurrency_key, concurrency_limit, supersedes, queue_position, waiting_since";
 
 pub(super) fn slot_from_row(row: &DbRow) -> Result<Option<ConcurrencySlot>> {
     let Some(key) = row.get_opt_text("concurrency_key")? else { return Ok(None) };
@@ -33,13 +34,13 @@ pub(super) fn slot_from_row(row: &DbRow) -> Result<Option<ConcurrencySlot>> {
         key,
         limit: row.get_u32("concurrency_limit")?,
         supersedes: row.get_int("supersedes")? == 1,
-        queue_position: row.get_opt_int("turn")?,
-        waiting_since: row.get_opt_int("held_at")?,
+        queue_position: row.get_opt_int("queue_position")?,
+        waiting_since: row.get_opt_int("waiting_since")?,
     }))
 }
 
 /// Runs that wait for room and still want it.
-const RUN_IS_WAITING: &str = "held_at IS NOT NULL AND finished_at IS NULL AND cancel_requested_at IS NULL";
+const RUN_IS_WAITING: &str = "waiting_since IS NOT NULL AND finished_at IS NULL AND cancel_requested_at IS NULL";
 
 impl DbTx {
     /// Holds a key until the end of the transaction: those who decide about its places follow one another. The caller
@@ -62,13 +63,15 @@ impl DbTx {
     /// Those of the database.
     pub async fn set_run_waiting(&mut self, id: &str, place: &ConcurrencySlot, in_line: bool) -> Result<()> {
         let ConcurrencySlot { key, limit, supersedes, .. } = place;
-        let turn = match in_line {
-            true => "(SELECT COALESCE(MAX(turn), 0) + 1 FROM runs WHERE concurrency_key = $2 AND finished_at IS NULL)",
+        let queue_position = match in_line {
+            true => {
+                "(SELECT COALESCE(MAX(queue_position), 0) + 1 FROM runs WHERE concurrency_key = $2 AND finished_at IS NULL)"
+            }
             false => "NULL",
         };
         let sql = format!(
-            "UPDATE runs SET concurrency_key = $2, concurrency_limit = $3, supersedes = $4, turn = {turn},
-             held_at = COALESCE(held_at, $5) WHERE id = $1"
+            "UPDATE runs SET concurrency_key = $2, concurrency_limit = $3, supersedes = $4, queue_position = {queue_position},
+             waiting_since = COALESCE(waiting_since, $5) WHERE id = $1"
         );
         self.execute(&sql, &args![id, key, *limit, *supersedes, clock::now_millis()]).await.map(drop)
     }
@@ -81,10 +84,10 @@ impl DbTx {
     pub async fn admit_next_run(&mut self, key: &str) -> Result<Option<RunRecord>> {
         let lock = if self.dialect() == Dialect::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
         let sql = format!(
-            "UPDATE runs SET held_at = NULL, revision = revision + 1 WHERE id = (
-                SELECT id FROM runs WHERE concurrency_key = $1 AND turn IS NOT NULL AND {RUN_IS_WAITING} AND concurrency_limit >
-                    (SELECT COUNT(*) FROM runs WHERE concurrency_key = $1 AND finished_at IS NULL AND held_at IS NULL)
-                ORDER BY turn LIMIT 1 {lock})
+            "UPDATE runs SET waiting_since = NULL, revision = revision + 1 WHERE id = (
+                SELECT id FROM runs WHERE concurrency_key = $1 AND queue_position IS NOT NULL AND {RUN_IS_WAITING} AND concurrency_limit >
+                    (SELECT COUNT(*) FROM runs WHERE concurrency_key = $1 AND finished_at IS NULL AND waiting_since IS NULL)
+                ORDER BY queue_position LIMIT 1 {lock})
              RETURNING {}",
             runs::all_run_columns()
         );
@@ -96,8 +99,8 @@ impl DbTx {
     /// # Errors
     /// Those of the database.
     pub async fn find_first_active_run(&mut self, key: &str) -> Result<Option<String>> {
-        let sql = "SELECT id FROM runs WHERE concurrency_key = $1 AND finished_at IS NULL AND held_at IS NULL
-                   ORDER BY turn LIMIT 1";
+        let sql = "SELECT id FROM runs WHERE concurrency_key = $1 AND finished_at IS NULL AND waiting_since IS NULL
+                   ORDER BY queue_position LIMIT 1";
         self.fetch(sql, &args![key]).await?.first().map(|row| row.get_text("id")).transpose()
     }
 
@@ -110,7 +113,7 @@ impl DbTx {
         let sql =
             "UPDATE step_runs SET status = 'cancelled', finished_at = $2 WHERE run_id = $1 AND status = 'waiting'";
         self.execute(sql, &args![id, now]).await?;
-        let sql = "UPDATE runs SET status = 'cancelled', finished_at = $2, held_at = NULL WHERE id = $1";
+        let sql = "UPDATE runs SET status = 'cancelled', finished_at = $2, waiting_since = NULL WHERE id = $1";
         self.end_run_with(id, sql, &args![id, now]).await
     }
 }
@@ -121,7 +124,7 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn has_waiting_runs(&self) -> Result<bool> {
-        let sql = "SELECT id FROM runs WHERE held_at IS NOT NULL AND finished_at IS NULL LIMIT 1";
+        let sql = "SELECT id FROM runs WHERE waiting_since IS NOT NULL AND finished_at IS NULL LIMIT 1";
         Ok(self.fetch_optional(sql, &[]).await?.is_some())
     }
 
@@ -131,7 +134,7 @@ impl Db {
     /// Those of the database.
     pub async fn list_due_waiting_runs(&self, limit: u32) -> Result<Vec<String>> {
         let sql = format!(
-            "SELECT id FROM runs WHERE {RUN_IS_WAITING} AND turn IS NULL AND run_at <= $1 ORDER BY run_at LIMIT $2"
+            "SELECT id FROM runs WHERE {RUN_IS_WAITING} AND queue_position IS NULL AND run_at <= $1 ORDER BY run_at LIMIT $2"
         );
         self.fetch_ids(&sql, &args![clock::now_millis(), limit]).await
     }
@@ -143,9 +146,9 @@ impl Db {
     pub async fn list_keys_with_capacity(&self, limit: u32) -> Result<Vec<String>> {
         let sql = format!(
             "SELECT waiting.id FROM (SELECT concurrency_key AS id, MAX(concurrency_limit) AS most FROM runs
-                WHERE {RUN_IS_WAITING} AND turn IS NOT NULL GROUP BY concurrency_key) AS waiting
+                WHERE {RUN_IS_WAITING} AND queue_position IS NOT NULL GROUP BY concurrency_key) AS waiting
              WHERE waiting.most > (SELECT COUNT(*) FROM runs
-                WHERE concurrency_key = waiting.id AND finished_at IS NULL AND held_at IS NULL)
+                WHERE concurrency_key = waiting.id AND finished_at IS NULL AND waiting_since IS NULL)
              LIMIT $1"
         );
         self.fetch_ids(&sql, &args![limit]).await
@@ -156,7 +159,7 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn list_cancelled_waiting_runs(&self, limit: u32) -> Result<Vec<String>> {
-        let sql = "SELECT id FROM runs WHERE held_at IS NOT NULL AND finished_at IS NULL
+        let sql = "SELECT id FROM runs WHERE waiting_since IS NOT NULL AND finished_at IS NULL
                    AND cancel_requested_at IS NOT NULL LIMIT $1";
         self.fetch_ids(sql, &args![limit]).await
     }
@@ -167,12 +170,12 @@ impl Db {
     /// Those of the database.
     pub async fn list_superseded_runs(&self, limit: u32) -> Result<Vec<String>> {
         let sql = format!(
-            "SELECT DISTINCT old.id FROM (SELECT concurrency_key, concurrency_limit, turn FROM runs
-                WHERE {RUN_IS_WAITING} AND supersedes = 1 AND turn IS NOT NULL) AS new
-             JOIN runs old ON old.concurrency_key = new.concurrency_key AND old.turn < new.turn
+            "SELECT DISTINCT old.id FROM (SELECT concurrency_key, concurrency_limit, queue_position FROM runs
+                WHERE {RUN_IS_WAITING} AND supersedes = 1 AND queue_position IS NOT NULL) AS new
+             JOIN runs old ON old.concurrency_key = new.concurrency_key AND old.queue_position < new.queue_position
                 AND old.finished_at IS NULL AND old.cancel_requested_at IS NULL
-             WHERE (SELECT COUNT(*) FROM runs n WHERE n.concurrency_key = new.concurrency_key AND n.turn > old.turn
-                AND n.turn <= new.turn AND n.finished_at IS NULL AND n.cancel_requested_at IS NULL)
+             WHERE (SELECT COUNT(*) FROM runs n WHERE n.concurrency_key = new.concurrency_key AND n.queue_position > old.queue_position
+                AND n.queue_position <= new.queue_position AND n.finished_at IS NULL AND n.cancel_requested_at IS NULL)
                 >= new.concurrency_limit
              LIMIT $1"
         );

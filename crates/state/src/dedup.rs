@@ -1,4 +1,4 @@
-//! The inbox: what has started a run, so that it starts no second one.
+//! Dedup keys: each starts at most one run.
 
 use std::collections::HashSet;
 
@@ -21,7 +21,7 @@ pub struct DedupRecord {
     pub run_id: String,
 }
 
-const SELECT_DEDUP_KEY: &str = "SELECT pipeline, source, key, fingerprint, run_id FROM inbox
+const SELECT_DEDUP_KEY: &str = "SELECT pipeline, source, key, fingerprint, run_id FROM dedup_keys
                       WHERE pipeline = $1 AND source = $2 AND key = $3";
 
 fn dedup_from_row(row: &DbRow) -> Result<DedupRecord> {
@@ -42,7 +42,7 @@ impl DbTx {
     /// Those of the database.
     pub async fn insert_dedup_key(&mut self, new: &DedupRecord) -> Result<Option<DedupRecord>> {
         let DedupRecord { pipeline, source, key, fingerprint, run_id } = new;
-        let sql = "INSERT INTO inbox (pipeline, source, key, fingerprint, run_id, received_at)
+        let sql = "INSERT INTO dedup_keys (pipeline, source, key, fingerprint, run_id, received_at)
                    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
         loop {
             let args = args![pipeline, source, key, fingerprint.as_deref(), run_id, clock::now_millis()];
@@ -82,7 +82,8 @@ impl Db {
         let places: Vec<_> = (0..keys.len()).map(|at| format!("${}", at + 4)).collect();
         args.extend(keys.iter().map(SqlArg::from));
         let places = places.join(", ");
-        let sql = format!("SELECT key FROM inbox WHERE pipeline = $1 AND source IN ($2, $3) AND key IN ({places})");
+        let sql =
+            format!("SELECT key FROM dedup_keys WHERE pipeline = $1 AND source IN ($2, $3) AND key IN ({places})");
         self.fetch(&sql, &args).await?.iter().map(|row| row.get_text("key")).collect()
     }
 
@@ -91,6 +92,6 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn delete_dedup_keys(&self, source: &str, before: UnixMillis) -> Result<u64> {
-        self.execute("DELETE FROM inbox WHERE source = $1 AND received_at < $2", &args![source, before]).await
+        self.execute("DELETE FROM dedup_keys WHERE source = $1 AND received_at < $2", &args![source, before]).await
     }
 }

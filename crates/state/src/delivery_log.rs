@@ -20,7 +20,7 @@ impl Db {
             args.extend(people.iter().map(SqlArg::from));
             let places = places.join(", ");
             let sql =
-                format!("SELECT person FROM deliveries WHERE run_id = $1 AND step_id = $2 AND person IN ({places})");
+                format!("SELECT person FROM delivery_log WHERE run_id = $1 AND step_id = $2 AND person IN ({places})");
             for row in self.fetch(&sql, &args).await? {
                 known.push(row.get_text("person")?);
             }
@@ -39,7 +39,7 @@ impl Db {
         (person, reason): (&str, &str),
         failure: Option<&str>,
     ) -> Result<()> {
-        let sql = "INSERT INTO deliveries (run_id, step_id, person, reason, failure, ended_at)
+        let sql = "INSERT INTO delivery_log (run_id, step_id, person, reason, failure, ended_at)
                    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
         self.execute(sql, &args![run, step, person, reason, failure, clock::now_millis()]).await.map(drop)
     }
@@ -50,7 +50,7 @@ impl Db {
     /// Those of the database.
     pub async fn count_deliveries(&self, run: &str, step: &str) -> Result<(u64, u64)> {
         let sql =
-            "SELECT COUNT(*) AS ended, COUNT(failure) AS failed FROM deliveries WHERE run_id = $1 AND step_id = $2";
+            "SELECT COUNT(*) AS ended, COUNT(failure) AS failed FROM delivery_log WHERE run_id = $1 AND step_id = $2";
         let Some(row) = self.fetch_optional(sql, &args![run, step]).await? else { return Ok((0, 0)) };
         let (ended, failed) = (row.get_int("ended")?.unsigned_abs(), row.get_int("failed")?.unsigned_abs());
         Ok((ended - failed, failed))

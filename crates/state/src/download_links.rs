@@ -59,14 +59,14 @@ impl DbTx {
         if !self.lock_live_artifact(&new.artifact_id).await? {
             return Ok(false);
         }
-        let sql = "INSERT INTO links (id, artifact_id, run_id, step_id, created_at, expires_at)
+        let sql = "INSERT INTO download_links (id, artifact_id, run_id, step_id, created_at, expires_at)
                    VALUES ($1, $2, $3, $4, $5, $6)
                    ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at
-                   WHERE links.expires_at < excluded.expires_at";
+                   WHERE download_links.expires_at < excluded.expires_at";
         let DownloadLinkRecord { id, artifact_id, run_id, step_id, created_at, expires_at, .. } = new;
         self.execute(sql, &args![id, artifact_id, run_id, step_id, *created_at, *expires_at]).await?;
         let sql = "INSERT INTO artifact_refs (artifact_id, holder, until)
-                   SELECT artifact_id, $2, expires_at FROM links WHERE id = $1 AND revoked_at IS NULL
+                   SELECT artifact_id, $2, expires_at FROM download_links WHERE id = $1 AND revoked_at IS NULL
                    ON CONFLICT (artifact_id, holder) DO UPDATE SET until = excluded.until";
         self.execute(sql, &args![id, link_holder(id)]).await?;
         Ok(true)
@@ -80,8 +80,9 @@ impl Db {
     /// Those of the database.
     pub async fn revoke_link(&self, id: &str) -> Result<Option<DownloadLinkRecord>> {
         let now = clock::now_millis();
-        let sql =
-            format!("UPDATE links SET revoked_at = COALESCE(revoked_at, $2) WHERE id = $1 RETURNING {LINK_COLUMNS}");
+        let sql = format!(
+            "UPDATE download_links SET revoked_at = COALESCE(revoked_at, $2) WHERE id = $1 RETURNING {LINK_COLUMNS}"
+        );
         self.with_tx(async |tx| {
             let rows = tx.fetch(&sql, &args![id, now]).await?;
             // The sweep lets go of what has ended.
@@ -96,7 +97,7 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn find_link(&self, id: &str) -> Result<Option<DownloadLinkRecord>> {
-        let sql = format!("SELECT {LINK_COLUMNS} FROM links WHERE id = $1");
+        let sql = format!("SELECT {LINK_COLUMNS} FROM download_links WHERE id = $1");
         self.fetch_optional(&sql, &args![id]).await?.as_ref().map(link_from_row).transpose()
     }
 
@@ -105,7 +106,7 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn list_links(&self, artifact: &str) -> Result<Vec<DownloadLinkRecord>> {
-        let sql = format!("SELECT {LINK_COLUMNS} FROM links WHERE artifact_id = $1 ORDER BY created_at, id");
+        let sql = format!("SELECT {LINK_COLUMNS} FROM download_links WHERE artifact_id = $1 ORDER BY created_at, id");
         self.fetch(&sql, &args![artifact]).await?.iter().map(link_from_row).collect()
     }
 
@@ -114,7 +115,7 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn count_download(&self, id: &str) -> Result<()> {
-        let sql = "UPDATE links SET downloads = downloads + 1, last_download_at = $2 WHERE id = $1";
+        let sql = "UPDATE download_links SET downloads = downloads + 1, last_download_at = $2 WHERE id = $1";
         self.execute(sql, &args![id, clock::now_millis()]).await.map(drop)
     }
 }

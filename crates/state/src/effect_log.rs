@@ -5,7 +5,7 @@ use afterload_core::clock;
 use afterload_core::error::Result;
 
 /// Its detail is null while the outcome is unknown.
-const SELECT_EFFECT_DETAIL: &str = "SELECT detail FROM effects WHERE run_id = $1 AND step_id = $2 AND effect = $3";
+const SELECT_EFFECT_DETAIL: &str = "SELECT detail FROM effect_log WHERE run_id = $1 AND step_id = $2 AND effect = $3";
 
 impl Db {
     /// What was recorded of an effect: `None` if it was never tried, a detail of `None` if its outcome is unknown.
@@ -26,7 +26,7 @@ impl Db {
         let mut tx = self.begin().await?;
         let fresh = tx
             .execute(
-                "INSERT INTO effects (run_id, step_id, effect, state, updated_at) VALUES ($1, $2, $3, 'begun', $4)
+                "INSERT INTO effect_log (run_id, step_id, effect, state, updated_at) VALUES ($1, $2, $3, 'started', $4)
                  ON CONFLICT (run_id, step_id, effect) DO NOTHING",
                 &args![run, step, effect, clock::now_millis()],
             )
@@ -47,7 +47,7 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn finish_effect(&self, run: &str, step: &str, effect: &str, detail: &serde_json::Value) -> Result<()> {
-        let sql = "UPDATE effects SET state = 'done', detail = $4, updated_at = $5
+        let sql = "UPDATE effect_log SET state = 'done', detail = $4, updated_at = $5
                    WHERE run_id = $1 AND step_id = $2 AND effect = $3";
         self.execute(sql, &args![run, step, effect, detail, clock::now_millis()]).await.map(drop)
     }
@@ -57,7 +57,7 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn delete_effect(&self, run: &str, step: &str, effect: &str) -> Result<()> {
-        let sql = "DELETE FROM effects WHERE run_id = $1 AND step_id = $2 AND effect = $3 AND state = 'begun'";
+        let sql = "DELETE FROM effect_log WHERE run_id = $1 AND step_id = $2 AND effect = $3 AND state = 'started'";
         self.execute(sql, &args![run, step, effect]).await.map(drop)
     }
 }

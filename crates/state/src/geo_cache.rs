@@ -30,11 +30,11 @@ impl Db {
             args.extend(addresses.iter().map(SqlArg::from));
             let places = places.join(", ");
             let sql = format!(
-                "SELECT ip, answer FROM geo_cache
-                 WHERE provider = $1 AND looked_at >= $2 AND expires_at > $3 AND ip IN ({places})"
+                "SELECT ip, record FROM geo_cache
+                 WHERE provider = $1 AND fetched_at >= $2 AND expires_at > $3 AND ip IN ({places})"
             );
             for row in self.fetch(&sql, &args).await? {
-                known.insert(row.get_text("ip")?, row.get_json("answer")?);
+                known.insert(row.get_text("ip")?, row.get_json("record")?);
             }
         }
         Ok(known)
@@ -51,9 +51,9 @@ impl Db {
         answer: Option<&Value>,
         expires_at: UnixMillis,
     ) -> Result<()> {
-        let sql = "INSERT INTO geo_cache (provider, ip, answer, looked_at, expires_at) VALUES ($1, $2, $3, $4, $5)
+        let sql = "INSERT INTO geo_cache (provider, ip, record, fetched_at, expires_at) VALUES ($1, $2, $3, $4, $5)
                    ON CONFLICT (provider, ip) DO UPDATE
-                   SET answer = excluded.answer, looked_at = excluded.looked_at, expires_at = excluded.expires_at";
+                   SET record = excluded.record, fetched_at = excluded.fetched_at, expires_at = excluded.expires_at";
         let answer = answer.map(Value::to_string);
         self.execute(sql, &args![provider, ip, answer, clock::now_millis(), expires_at]).await.map(drop)
     }

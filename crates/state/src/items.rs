@@ -48,7 +48,7 @@ pub struct EndedItem {
     pub error: Option<Value>,
 }
 
-const OPEN_ITEM_STATUSES: &str = "('queued', 'running', 'retrying', 'sleeping')";
+const OPEN_ITEM_STATUSES: &str = "('queued', 'running', 'retrying', 'suspended')";
 
 impl DbTx {
     /// Stores items of a step. Each waits.
@@ -202,7 +202,7 @@ impl DbTx {
 
 fn idle_steps_sql() -> String {
     format!(
-        "SELECT {STEP_COLUMNS} FROM step_runs WHERE run_id = $1 AND (status IN ('queued', 'retrying', 'sleeping')
+        "SELECT {STEP_COLUMNS} FROM step_runs WHERE run_id = $1 AND (status IN ('queued', 'retrying', 'suspended')
          OR status = 'running' AND items IS NOT NULL) ORDER BY id"
     )
 }

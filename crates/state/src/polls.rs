@@ -14,7 +14,7 @@ pub struct PollClaim {
 }
 
 fn poll_from_row(row: &DbRow) -> Result<PollClaim> {
-    Ok(PollClaim { since: row.get_int("since")?, last_scan_at: row.get_opt_int("passed_at")? })
+    Ok(PollClaim { since: row.get_int("since")?, last_scan_at: row.get_opt_int("last_scan_at")? })
 }
 
 impl Db {
@@ -33,10 +33,11 @@ impl Db {
     ) -> Result<Option<PollClaim>> {
         let now = clock::now_millis();
         let mut tx = self.begin().await?;
-        tx.execute("INSERT INTO polls (id, since) VALUES ($1, $2) ON CONFLICT DO NOTHING", &args![id, since]).await?;
-        let sql = "UPDATE polls SET holder = $2, held_until = $3
-                   WHERE id = $1 AND held_until < $4 AND (passed_at IS NULL OR passed_at <= $5)
-                   RETURNING since, passed_at";
+        tx.execute("INSERT INTO poll_claims (id, since) VALUES ($1, $2) ON CONFLICT DO NOTHING", &args![id, since])
+            .await?;
+        let sql = "UPDATE poll_claims SET holder = $2, lease_until = $3
+                   WHERE id = $1 AND lease_until < $4 AND (last_scan_at IS NULL OR last_scan_at <= $5)
+                   RETURNING since, last_scan_at";
         let rows = tx.fetch(sql, &args![id, holder, now + lease, now, now - period]).await?;
         let claimed = rows.first().map(poll_from_row).transpose()?;
         tx.commit().await?;
@@ -48,7 +49,7 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn renew_poll(&self, id: &str, holder: &str, lease: UnixMillis) -> Result<bool> {
-        let sql = "UPDATE polls SET held_until = $3 WHERE id = $1 AND holder = $2";
+        let sql = "UPDATE poll_claims SET lease_until = $3 WHERE id = $1 AND holder = $2";
         Ok(self.execute(sql, &args![id, holder, clock::now_millis() + lease]).await? == 1)
     }
 
@@ -63,7 +64,7 @@ impl Db {
         passed_at: Option<UnixMillis>,
         pause: UnixMillis,
     ) -> Result<()> {
-        let sql = "UPDATE polls SET passed_at = COALESCE($3, passed_at), held_until = $4, holder = NULL
+        let sql = "UPDATE poll_claims SET last_scan_at = COALESCE($3, last_scan_at), lease_until = $4, holder = NULL
                    WHERE id = $1 AND holder = $2";
         self.execute(sql, &args![id, holder, passed_at, clock::now_millis() + pause]).await.map(drop)
     }
@@ -73,7 +74,8 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn find_oldest_scan(&self) -> Result<Option<UnixMillis>> {
-        let row = self.fetch_optional("SELECT MIN(COALESCE(passed_at, since)) AS oldest FROM polls", &[]).await?;
+        let row =
+            self.fetch_optional("SELECT MIN(COALESCE(last_scan_at, since)) AS oldest FROM poll_claims", &[]).await?;
         row.map_or(Ok(None), |row| row.get_opt_int("oldest"))
     }
 
@@ -82,11 +84,11 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn delete_stale_polls(&self, before: UnixMillis, live: &[String]) -> Result<()> {
-        let sql = "SELECT id FROM polls WHERE COALESCE(passed_at, since) < $1 AND held_until < $1";
+        let sql = "SELECT id FROM poll_claims WHERE COALESCE(last_scan_at, since) < $1 AND lease_until < $1";
         for row in self.fetch(sql, &args![before]).await? {
             let id = row.get_text("id")?;
             if !live.contains(&id) {
-                self.execute("DELETE FROM polls WHERE id = $1", &args![&id]).await?;
+                self.execute("DELETE FROM poll_claims WHERE id = $1", &args![&id]).await?;
             }
         }
         Ok(())

@@ -14,8 +14,8 @@ impl DbTx {
     /// # Errors
     /// Those of the database.
     pub async fn find_reserved_start(&mut self, step: &str, claim: i64) -> Result<Option<Option<UnixMillis>>> {
-        let sql = "SELECT slot_at FROM step_runs WHERE id = $1 AND claims = $2 AND status = 'running'";
-        self.fetch(sql, &args![step, claim]).await?.first().map(|row| row.get_opt_int("slot_at")).transpose()
+        let sql = "SELECT reserved_start_at FROM step_runs WHERE id = $1 AND claims = $2 AND status = 'running'";
+        self.fetch(sql, &args![step, claim]).await?.first().map(|row| row.get_opt_int("reserved_start_at")).transpose()
     }
 
     /// Takes the next free moment of a key, `now` or later; the one after it is free `interval` milliseconds later.
@@ -54,7 +54,7 @@ impl DbTx {
     /// # Errors
     /// Those of the database.
     pub async fn record_reserved_start(&mut self, step: &str, claim: i64, slot: UnixMillis) -> Result<()> {
-        let sql = "UPDATE step_runs SET slot_at = $3, started_at = CASE WHEN slots = 0 THEN NULL ELSE started_at END
+        let sql = "UPDATE step_runs SET reserved_start_at = $3, started_at = CASE WHEN rate_limited_starts = 0 THEN NULL ELSE started_at END
                    WHERE id = $1 AND claims = $2";
         self.execute(sql, &args![step, claim, slot]).await.map(drop)
     }
@@ -64,8 +64,8 @@ impl DbTx {
     /// # Errors
     /// Those of the database.
     pub async fn record_start(&mut self, step: &str, claim: i64, now: UnixMillis) -> Result<()> {
-        let sql = "UPDATE step_runs SET slot_at = NULL, slots = slots + 1,
-                   started_at = CASE WHEN slots = 0 THEN $3 ELSE started_at END WHERE id = $1 AND claims = $2";
+        let sql = "UPDATE step_runs SET reserved_start_at = NULL, rate_limited_starts = rate_limited_starts + 1,
+                   started_at = CASE WHEN rate_limited_starts = 0 THEN $3 ELSE started_at END WHERE id = $1 AND claims = $2";
         self.execute(sql, &args![step, claim, now]).await.map(drop)
     }
 }

@@ -24,7 +24,7 @@ impl DbTx {
     /// # Errors
     /// Those of the database.
     pub async fn set_run_retention(&mut self, id: &str, keep: RetentionOverride) -> Result<()> {
-        let sql = "UPDATE runs SET keep_run_ms = $2, keep_files_ms = $3 WHERE id = $1";
+        let sql = "UPDATE runs SET retention_runs_ms = $2, retention_artifacts_ms = $3 WHERE id = $1";
         self.execute(sql, &args![id, keep.runs_ms, keep.artifacts_ms]).await.map(drop)
     }
 
@@ -33,7 +33,7 @@ impl DbTx {
     /// # Errors
     /// Those of the database.
     pub async fn artifacts_expired(&mut self, id: &str) -> Result<bool> {
-        let sql = "SELECT id FROM runs WHERE id = $1 AND released_at IS NOT NULL";
+        let sql = "SELECT id FROM runs WHERE id = $1 AND artifacts_released_at IS NOT NULL";
         Ok(!self.fetch(sql, &args![id]).await?.is_empty())
     }
 
@@ -42,7 +42,7 @@ impl DbTx {
     /// # Errors
     /// Those of the database.
     pub async fn release_run_artifacts(&mut self, id: &str) -> Result<()> {
-        let sql = "UPDATE runs SET released_at = $2 WHERE id = $1 AND finished_at IS NOT NULL AND released_at IS NULL";
+        let sql = "UPDATE runs SET artifacts_released_at = $2 WHERE id = $1 AND finished_at IS NOT NULL AND artifacts_released_at IS NULL";
         if self.execute(sql, &args![id, clock::now_millis()]).await? == 1 {
             let sql = "DELETE FROM artifact_refs WHERE holder = $1 RETURNING artifact_id";
             let rows = self.fetch(sql, &args![format!("run:{id}")]).await?;
@@ -85,8 +85,8 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn list_runs_to_release(&self, keep: i64, limit: u32) -> Result<Vec<String>> {
-        let open = "finished_at IS NOT NULL AND released_at IS NULL";
-        self.list_due_runs(open, "keep_files_ms", keep, limit).await
+        let open = "finished_at IS NOT NULL AND artifacts_released_at IS NULL";
+        self.list_due_runs(open, "retention_artifacts_ms", keep, limit).await
     }
 
     /// Runs whose time is over, but for those with files that are still there: they go with their last file.
@@ -94,9 +94,9 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn list_runs_to_delete(&self, keep: i64, limit: u32) -> Result<Vec<String>> {
-        let bare = "finished_at IS NOT NULL AND released_at IS NOT NULL AND NOT EXISTS
+        let bare = "finished_at IS NOT NULL AND artifacts_released_at IS NOT NULL AND NOT EXISTS
                     (SELECT 1 FROM artifacts WHERE run_id = runs.id AND purged_at IS NULL)";
-        self.list_due_runs(bare, "keep_run_ms", keep, limit).await
+        self.list_due_runs(bare, "retention_runs_ms", keep, limit).await
     }
 
     /// Two conditions, each with an index of its own.
@@ -148,7 +148,7 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn delete_run(&self, id: &str) -> Result<bool> {
-        let sql = "DELETE FROM runs WHERE id = $1 AND finished_at IS NOT NULL AND released_at IS NOT NULL
+        let sql = "DELETE FROM runs WHERE id = $1 AND finished_at IS NOT NULL AND artifacts_released_at IS NOT NULL
                    AND NOT EXISTS (SELECT 1 FROM artifacts WHERE run_id = $1 AND purged_at IS NULL)";
         Ok(self.execute(sql, &args![id]).await? == 1)
     }

@@ -192,7 +192,7 @@ impl DbTx {
     /// Those of the database.
     pub async fn reopen_run(&mut self, id: &str) -> Result<()> {
         let sql = "UPDATE runs SET status = 'queued', error = NULL, finished_at = NULL, cancel_requested_at = NULL,
-                   released_at = NULL, run_at = NULL WHERE id = $1";
+                   artifacts_released_at = NULL, run_at = NULL WHERE id = $1";
         self.execute(sql, &args![id]).await?;
         self.reset_notification(id).await
     }

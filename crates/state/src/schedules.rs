@@ -10,11 +10,11 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn load_schedule_cursor(&self, id: &str, since: UnixMillis) -> Result<UnixMillis> {
-        let sql = "SELECT reached FROM schedules WHERE id = $1";
+        let sql = "SELECT cursor FROM schedules WHERE id = $1";
         if let Some(row) = self.fetch_optional(sql, &args![id]).await? {
-            return row.get_int("reached");
+            return row.get_int("cursor");
         }
-        let insert = "INSERT INTO schedules (id, reached) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        let insert = "INSERT INTO schedules (id, cursor) VALUES ($1, $2) ON CONFLICT DO NOTHING";
         self.execute(insert, &args![id, since]).await?;
         Ok(since)
     }
@@ -38,7 +38,7 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn advance_schedule_cursor(&self, id: &str, time: UnixMillis) -> Result<()> {
-        let sql = "UPDATE schedules SET reached = $2 WHERE id = $1 AND reached < $2";
+        let sql = "UPDATE schedules SET cursor = $2 WHERE id = $1 AND cursor < $2";
         self.execute(sql, &args![id, time]).await.map(drop)
     }
 }

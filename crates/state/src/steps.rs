@@ -35,7 +35,7 @@ pub struct StepRecord {
     pub failures: u32,
     /// Crashes since its progress last moved.
     pub crashes: u32,
-    /// How often it has slept.
+    /// How often it was suspended.
     pub suspend_count: i64,
     /// When it wakes, or woke, at the latest.
     pub suspended_until: Option<UnixMillis>,
@@ -82,7 +82,7 @@ impl StepRecord {
 
 /// Named one by one: a later version's new column must not change what an older process reads.
 pub(super) const STEP_COLUMNS: &str = "id, run_id, section, position, step_id, uses, queue, priority, status, claims, failures, crashes, \
-     sleeps, sleep_until, woken, round, parent, item_index, item, items, items_ended, items_failed, \
+     suspend_count, suspended_until, wake_event, round, parent, item_index, item, items, items_ended, items_failed, \
      progress, outputs, error, due_at, started_at, finished_at";
 
 pub(super) fn step_from_row(row: &DbRow) -> Result<StepRecord> {
@@ -99,9 +99,9 @@ pub(super) fn step_from_row(row: &DbRow) -> Result<StepRecord> {
         claims: row.get_int("claims")?,
         failures: row.get_u32("failures")?,
         crashes: row.get_u32("crashes")?,
-        suspend_count: row.get_int("sleeps")?,
-        suspended_until: row.get_opt_int("sleep_until")?,
-        wake_event: row.get_json("woken")?,
+        suspend_count: row.get_int("suspend_count")?,
+        suspended_until: row.get_opt_int("suspended_until")?,
+        wake_event: row.get_json("wake_event")?,
         round: row.get_int("round")?,
         parent: row.get_opt_text("parent")?,
         item_index: row.get_opt_int("item_index")?,
@@ -122,19 +122,19 @@ pub(super) fn step_from_row(row: &DbRow) -> Result<StepRecord> {
 }
 
 /// Holds for a step `s` that has not ended; the condition of an index that only a look at all runs uses.
-pub(super) const STEP_IS_OPEN: &str = "(s.status || '') IN ('waiting', 'queued', 'running', 'retrying', 'sleeping')";
+pub(super) const STEP_IS_OPEN: &str = "(s.status || '') IN ('waiting', 'queued', 'running', 'retrying', 'suspended')";
 
 /// Holds for a step `s` that should have a job once it is due; the condition of such an index, too.
-pub(crate) const STEP_NEEDS_JOB: &str = "(s.status || '') IN ('queued', 'retrying', 'sleeping')";
+pub(crate) const STEP_NEEDS_JOB: &str = "(s.status || '') IN ('queued', 'retrying', 'suspended')";
 
 /// Back to where a step waited; one that had succeeded begins a new round.
 const UPDATE_RESET_STEP: &str =
     "UPDATE step_runs SET round = CASE WHEN status = 'succeeded' THEN round + 1 ELSE round END,
                    progress = CASE WHEN status = 'succeeded' THEN NULL ELSE progress END, status = 'waiting',
                    failures = 0, crashes = 0, outputs = NULL, error = NULL, due_at = NULL, started_at = NULL,
-                   finished_at = NULL, sleeps = 0, sleep_until = NULL, sleep_event = NULL, sleep_fields = NULL,
-                   sleep_match = NULL, woken = NULL, items = NULL, items_ended = 0, items_failed = 0,
-                   slot_at = NULL, slots = 0";
+                   finished_at = NULL, suspend_count = 0, suspended_until = NULL, wake_event_name = NULL, wake_event_fields = NULL,
+                   wake_event_digest = NULL, wake_event = NULL, items = NULL, items_ended = 0, items_failed = 0,
+                   reserved_start_at = NULL, rate_limited_starts = 0";
 
 impl DbTx {
     /// Stores a new step.
@@ -176,7 +176,7 @@ impl DbTx {
     /// Those of the database.
     pub async fn cancel_step(&mut self, id: &str) -> Result<bool> {
         let sql = "UPDATE step_runs SET status = 'cancelled', due_at = NULL, finished_at = $2
-                   WHERE id = $1 AND status IN ('queued', 'retrying', 'sleeping')";
+                   WHERE id = $1 AND status IN ('queued', 'retrying', 'suspended')";
         Ok(self.execute(sql, &args![id, clock::now_millis()]).await? == 1)
     }
 
@@ -202,7 +202,7 @@ impl DbTx {
     /// Those of the database.
     pub async fn lock_due_step(&mut self, id: &str) -> Result<Option<StepRecord>> {
         let sql = format!(
-            "UPDATE step_runs SET due_at = due_at WHERE id = $1 AND status IN ('queued', 'retrying', 'sleeping') RETURNING {STEP_COLUMNS}"
+            "UPDATE step_runs SET due_at = due_at WHERE id = $1 AND status IN ('queued', 'retrying', 'suspended') RETURNING {STEP_COLUMNS}"
         );
         self.fetch(&sql, &args![id]).await?.first().map(step_from_row).transpose()
     }

@@ -1,4 +1,4 @@
-//! Steps that sleep without a worker, and the events that wake them.
+//! Steps that are suspended without a worker, and the events that resume them.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use afterload_core::clock::{self, UnixMillis};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::Result;
 
-/// What a sleeping step waits for.
+/// What a suspended step waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WakeCondition {
     /// When it wakes at the latest.
@@ -104,16 +104,17 @@ impl DbTx {
         self.fetch(&sql, &args![name, time, id, limit]).await?.iter().map(event_from_row).collect()
     }
 
-    /// The sets of fields that the sleepers for an event look at.
+    /// The sets of fields by which suspended steps select an event.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn list_awaited_fields(&mut self, name: &str) -> Result<Vec<String>> {
-        let sql = "SELECT DISTINCT sleep_fields FROM step_runs WHERE status = 'sleeping' AND sleep_event = $1";
-        self.fetch(sql, &args![name]).await?.iter().map(|row| row.get_text("sleep_fields")).collect()
+        let sql =
+            "SELECT DISTINCT wake_event_fields FROM step_runs WHERE status = 'suspended' AND wake_event_name = $1";
+        self.fetch(sql, &args![name]).await?.iter().map(|row| row.get_text("wake_event_fields")).collect()
     }
 
-    /// The steps that sleep for exactly this.
+    /// The steps that are suspended for exactly this.
     ///
     /// # Errors
     /// Those of the database.
@@ -121,19 +122,19 @@ impl DbTx {
         let AwaitedEvent { name, fields, digest } = awaited;
         let sql = format!(
             "SELECT {} FROM step_runs
-             WHERE status = 'sleeping' AND sleep_event = $1 AND sleep_fields = $2 AND sleep_match = $3 ORDER BY id",
+             WHERE status = 'suspended' AND wake_event_name = $1 AND wake_event_fields = $2 AND wake_event_digest = $3 ORDER BY id",
             steps::STEP_COLUMNS
         );
         self.fetch(&sql, &args![name, fields, digest]).await?.iter().map(steps::step_from_row).collect()
     }
 
-    /// Lets a step sleep, under the claim of its attempt. False: the claim is lost.
+    /// Suspends a step, under the claim of its attempt. False: the claim is lost.
     ///
     /// # Errors
     /// Those of the database.
     pub(super) async fn suspend_step(&mut self, id: &str, claim: i64, sleep: &WakeCondition) -> Result<bool> {
-        let sql = "UPDATE step_runs SET status = 'sleeping', sleeps = sleeps + 1, due_at = $3, sleep_until = $3,
-                   sleep_event = $4, sleep_fields = $5, sleep_match = $6, crashes = 0
+        let sql = "UPDATE step_runs SET status = 'suspended', suspend_count = suspend_count + 1, due_at = $3, suspended_until = $3,
+                   wake_event_name = $4, wake_event_fields = $5, wake_event_digest = $6, crashes = 0
                    WHERE id = $1 AND claims = $2 AND status = 'running'";
         let awaited = |field: fn(&AwaitedEvent) -> &String| sleep.event.as_ref().map(field).cloned();
         let args = args![
@@ -147,13 +148,13 @@ impl DbTx {
         Ok(self.execute(sql, &args).await? == 1)
     }
 
-    /// Wakes a step with an event. False: it no longer sleeps.
+    /// Resumes a step with an event. False: it is no longer suspended.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn wake_step(&mut self, id: &str, event: &Value) -> Result<bool> {
-        let sql = "UPDATE step_runs SET status = 'queued', woken = $2, due_at = NULL
-                   WHERE id = $1 AND status = 'sleeping'";
+        let sql = "UPDATE step_runs SET status = 'queued', wake_event = $2, due_at = NULL
+                   WHERE id = $1 AND status = 'suspended'";
         Ok(self.execute(sql, &args![id, event.to_string()]).await? == 1)
     }
 }

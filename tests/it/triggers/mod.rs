@@ -2,9 +2,9 @@
 
 mod clients;
 mod crash;
+mod dedup;
 mod embedded;
 mod hooks;
-mod inbox;
 mod poll;
 mod uploads;
 

@@ -157,15 +157,15 @@ impl RunRequest {
             fingerprint.add_params(&params);
             fingerprint.add_value(format!("{wishes:?}").as_bytes());
         }
-        let inbox = self.key.clone().map(|key| DedupKey {
+        let dedup_key = self.key.clone().map(|key| DedupKey {
             source: idempotency::IDEMPOTENCY_SOURCE,
             key,
             fingerprint: uploads.fingerprint.take().map(RequestFingerprint::finish),
         });
         let id = self.id.clone();
         // What was accepted before is not looked at again: its files may be gone by now.
-        if self.is_replay(inbox.as_ref()).await? {
-            return Ok(NewRun { id, pipeline: self.pipeline.name.clone(), dedup_key: inbox, ..NewRun::default() });
+        if self.is_replay(dedup_key.as_ref()).await? {
+            return Ok(NewRun { id, pipeline: self.pipeline.name.clone(), dedup_key, ..NewRun::default() });
         }
         let unfit = file_params::resolve_file_params(&self.app, &self.caller, &self.pipeline, &mut params).await?;
         params.extend(files);
@@ -183,13 +183,13 @@ impl RunRequest {
             priority,
             queue,
             notify_url,
-            dedup_key: inbox,
+            dedup_key,
             event: None,
         })
     }
 
-    async fn is_replay(&self, inbox: Option<&DedupKey>) -> Result<bool> {
-        let Some(DedupKey { source, key, .. }) = inbox else { return Ok(false) };
+    async fn is_replay(&self, dedup_key: Option<&DedupKey>) -> Result<bool> {
+        let Some(DedupKey { source, key, .. }) = dedup_key else { return Ok(false) };
         Ok(self.app.db().find_dedup_key(&self.pipeline.name, source, key).await?.is_some())
     }
 
@@ -225,7 +225,7 @@ impl RunRequest {
     }
 
     async fn start_run(&self, new: NewRun, uploads: &mut RunUploads) -> Result<CreatedRun> {
-        let said = new.dedup_key.as_ref().and_then(|inbox| inbox.fingerprint.clone());
+        let said = new.dedup_key.as_ref().and_then(|dedup_key| dedup_key.fingerprint.clone());
         match self.app.start_run(new).await {
             Ok(StartOutcome::Created(run)) => Ok(CreatedRun { run: *run, replayed: false }),
             Ok(StartOutcome::Duplicate { fingerprint, .. }) if fingerprint != said => {

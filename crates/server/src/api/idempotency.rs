@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use afterload_core::error::{Error, Result};
 use afterload_engine::DedupKey;
 
-/// Who counts the keys in the inbox. Forgotten after a day.
+/// The source of the dedup keys of calls. Forgotten after a day.
 pub(super) const IDEMPOTENCY_SOURCE: &str = DedupKey::IDEMPOTENCY_KEY_SOURCE;
 const IDEMPOTENCY_HEADER: &str = "idempotency-key";
 const MAX_IDEMPOTENCY_KEY_CHARS: usize = 255;

@@ -14,7 +14,7 @@ use afterload_core::error::Result;
 use afterload_engine::{DedupKey, LivePlan};
 use afterload_pipeline::{CatchUp, CronSchedule, CronTrigger, Trigger};
 
-/// Who counts moments in the inbox.
+/// The source of the dedup keys of cron ticks.
 pub const CRON_SOURCE: &str = "cron";
 const CRON_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How late a moment may be noticed and still be on time.
@@ -64,8 +64,8 @@ impl TriggerDeps {
         let reached = db.load_schedule_cursor(&id, live.published_at.min(now)).await?;
         let due = due_ticks(&schedule, trigger.catch_up, reached, now);
         for moment in &due {
-            let inbox = DedupKey { source: CRON_SOURCE, key: format!("{id}/{moment}"), fingerprint: None };
-            match self.start_run(&live.plan.name, &trigger.with, &cron_event(trigger, *moment), inbox).await {
+            let dedup_key = DedupKey { source: CRON_SOURCE, key: format!("{id}/{moment}"), fingerprint: None };
+            match self.start_run(&live.plan.name, &trigger.with, &cron_event(trigger, *moment), dedup_key).await {
                 Ok(_) => failpoint!("cron.begun"),
                 Err(error) if error.code() == "pipeline_not_found" => {}
                 Err(error) => return Err(error),

@@ -1,4 +1,4 @@
-//! What follows the live pipelines beside their events: the buckets of their triggers, and the age of the inbox.
+//! What follows the live pipelines beside their events: the buckets of their triggers, and the age of the dedup keys.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use afterload_core::error::Result;
 
 /// How often to look at what is live.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the inbox is swept, in looks.
+/// How often old dedup keys are deleted, in looks.
 const DEDUP_SWEEP_TICKS: u32 = 3600;
 /// How often uploads that never came are swept, in looks.
 const UPLOAD_SWEEP_TICKS: u32 = 60;
@@ -23,7 +23,7 @@ const DAY_MS: UnixMillis = 86_400_000;
 /// How long an object is remembered: longer than anybody tells of it again.
 const DEDUP_RETENTION_MS: UnixMillis = 30 * DAY_MS;
 
-/// Who counts the announced uploads in the inbox.
+/// The source of the dedup keys of announced uploads.
 pub const UPLOAD_SOURCE: &str = "uploads";
 
 /// The buckets that are there for certain.

@@ -1,6 +1,6 @@
 //! Looking again and again at what lies under a prefix, for stores that tell nobody of new objects.
 //!
-//! The inbox says what has been seen. It is asked once for each thousand objects, only about those that are young enough
+//! The dedup keys say what has been seen. They are looked up once for each thousand objects, only about those that are young enough
 //! to be new, and only about those that this process has not seen itself.
 
 use afterload_core::failpoint;
@@ -22,7 +22,7 @@ use afterload_core::error::Result;
 use afterload_object_store::ListedObject;
 use afterload_state::{DedupRecord, PollClaim};
 
-/// Who counts, in the inbox, the identities that a list shows and a closer look does not.
+/// The source of the dedup keys for the identities that a list shows and a closer look does not.
 pub const S3_LISTED_SOURCE: &str = "s3-listed";
 /// How often to look for triggers that are due.
 const POLL_CHECK_INTERVAL: Duration = Duration::from_secs(1);

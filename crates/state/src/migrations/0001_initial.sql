@@ -40,30 +40,32 @@ CREATE TABLE runs (
     -- 1: the run cancels earlier runs of its key.
     supersedes BIGINT NOT NULL DEFAULT 0,
     -- The order of arrival; null: the run is not due yet.
-    turn BIGINT,
+    queue_position BIGINT,
     -- Since when the run waits for a slot; null: it is active, or has no `concurrency`.
-    held_at BIGINT,
+    waiting_since BIGINT,
     -- The pipeline's own retention; null: as configured.
-    keep_run_ms BIGINT,
-    keep_files_ms BIGINT,
+    retention_runs_ms BIGINT,
+    retention_artifacts_ms BIGINT,
     -- Set when the run has given up its files.
-    released_at BIGINT
+    artifacts_released_at BIGINT
 );
 CREATE INDEX runs_by_pipeline ON runs (pipeline, id);
 CREATE INDEX runs_by_status ON runs (status, id);
 CREATE INDEX runs_to_cancel ON runs (id) WHERE cancel_requested_at IS NOT NULL AND finished_at IS NULL;
-CREATE INDEX runs_by_turn ON runs (concurrency_key, turn) WHERE concurrency_key IS NOT NULL AND finished_at IS NULL;
-CREATE INDEX runs_under_way ON runs (concurrency_key)
-    WHERE concurrency_key IS NOT NULL AND finished_at IS NULL AND held_at IS NULL;
-CREATE INDEX runs_held ON runs (concurrency_key, turn) WHERE held_at IS NOT NULL AND finished_at IS NULL;
+CREATE INDEX runs_by_queue_position ON runs (concurrency_key, queue_position)
+    WHERE concurrency_key IS NOT NULL AND finished_at IS NULL;
+CREATE INDEX runs_active ON runs (concurrency_key)
+    WHERE concurrency_key IS NOT NULL AND finished_at IS NULL AND waiting_since IS NULL;
+CREATE INDEX runs_waiting ON runs (concurrency_key, queue_position)
+    WHERE waiting_since IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX runs_to_release ON runs (finished_at)
-    WHERE finished_at IS NOT NULL AND released_at IS NULL AND keep_files_ms IS NULL;
-CREATE INDEX runs_to_release_as_said ON runs ((finished_at + keep_files_ms))
-    WHERE finished_at IS NOT NULL AND released_at IS NULL AND keep_files_ms IS NOT NULL;
+    WHERE finished_at IS NOT NULL AND artifacts_released_at IS NULL AND retention_artifacts_ms IS NULL;
+CREATE INDEX runs_to_release_by_override ON runs ((finished_at + retention_artifacts_ms))
+    WHERE finished_at IS NOT NULL AND artifacts_released_at IS NULL AND retention_artifacts_ms IS NOT NULL;
 CREATE INDEX runs_to_delete ON runs (finished_at)
-    WHERE finished_at IS NOT NULL AND released_at IS NOT NULL AND keep_run_ms IS NULL;
-CREATE INDEX runs_to_delete_as_said ON runs ((finished_at + keep_run_ms))
-    WHERE finished_at IS NOT NULL AND released_at IS NOT NULL AND keep_run_ms IS NOT NULL;
+    WHERE finished_at IS NOT NULL AND artifacts_released_at IS NOT NULL AND retention_runs_ms IS NULL;
+CREATE INDEX runs_to_delete_by_override ON runs ((finished_at + retention_runs_ms))
+    WHERE finished_at IS NOT NULL AND artifacts_released_at IS NOT NULL AND retention_runs_ms IS NOT NULL;
 
 CREATE TABLE step_runs (
     id TEXT NOT NULL PRIMARY KEY,
@@ -82,8 +84,8 @@ CREATE TABLE step_runs (
     -- Rises when a succeeded step runs again with its run: its effects and files are then new ones.
     round BIGINT NOT NULL DEFAULT 0,
     -- Rises with every committed progress. A crash after progress is the first of a new count.
-    moves BIGINT NOT NULL DEFAULT 0,
-    moves_at_claim BIGINT NOT NULL DEFAULT 0,
+    progress_seq BIGINT NOT NULL DEFAULT 0,
+    progress_seq_at_claim BIGINT NOT NULL DEFAULT 0,
     progress TEXT,
     outputs TEXT,
     error TEXT,
@@ -92,19 +94,19 @@ CREATE TABLE step_runs (
     started_at BIGINT,
     finished_at BIGINT,
     -- A suspended step waits without a worker: until a time, or until an event.
-    sleep_until BIGINT,
-    sleep_event TEXT,
+    suspended_until BIGINT,
+    wake_event_name TEXT,
     -- The fields of the event that count, and the digest of the values they must have.
-    sleep_fields TEXT,
-    sleep_match TEXT,
+    wake_event_fields TEXT,
+    wake_event_digest TEXT,
     -- The event that resumed the step.
-    woken TEXT,
+    wake_event TEXT,
     -- How often the step was suspended. Above 0, an attempt resumes.
-    sleeps BIGINT NOT NULL DEFAULT 0,
+    suspend_count BIGINT NOT NULL DEFAULT 0,
     -- The start that the step has reserved under its `rate_limit` and not used yet.
-    slot_at BIGINT,
+    reserved_start_at BIGINT,
     -- How many reserved starts it has used. Before the first one it was claimed, but never started.
-    slots BIGINT NOT NULL DEFAULT 0,
+    rate_limited_starts BIGINT NOT NULL DEFAULT 0,
     -- Each item of a step with `for_each` has a row of its own, whose parent is the row of the step.
     parent TEXT,
     item_index BIGINT,
@@ -117,14 +119,14 @@ CREATE TABLE step_runs (
 );
 -- These two match the queries over all runs only. Without `|| ''` PostgreSQL would prefer them to the primary key for a
 -- single step or run, because it counted them while they were empty.
-CREATE INDEX step_runs_to_push ON step_runs (due_at) WHERE (status || '') IN ('queued', 'retrying', 'sleeping');
+CREATE INDEX step_runs_to_enqueue ON step_runs (due_at) WHERE (status || '') IN ('queued', 'retrying', 'suspended');
 CREATE INDEX step_runs_open ON step_runs (queue)
-    WHERE (status || '') IN ('waiting', 'queued', 'running', 'retrying', 'sleeping');
-CREATE INDEX step_runs_asleep ON step_runs (sleep_event, sleep_fields, sleep_match)
-    WHERE status = 'sleeping' AND sleep_event IS NOT NULL;
+    WHERE (status || '') IN ('waiting', 'queued', 'running', 'retrying', 'suspended');
+CREATE INDEX step_runs_suspended ON step_runs (wake_event_name, wake_event_fields, wake_event_digest)
+    WHERE status = 'suspended' AND wake_event_name IS NOT NULL;
 CREATE UNIQUE INDEX step_runs_items ON step_runs (parent, item_index) WHERE parent IS NOT NULL;
 CREATE INDEX step_runs_items_open ON step_runs (parent, status, item_index)
-    WHERE parent IS NOT NULL AND status IN ('waiting', 'queued', 'running', 'retrying', 'sleeping');
+    WHERE parent IS NOT NULL AND status IN ('waiting', 'queued', 'running', 'retrying', 'suspended');
 
 CREATE TABLE artifacts (
     id TEXT NOT NULL PRIMARY KEY,
@@ -149,10 +151,10 @@ CREATE TABLE artifact_refs (
     PRIMARY KEY (artifact_id, holder)
 );
 CREATE INDEX artifact_refs_by_holder ON artifact_refs (holder);
-CREATE INDEX artifact_refs_by_end ON artifact_refs (until) WHERE until IS NOT NULL;
+CREATE INDEX artifact_refs_by_until ON artifact_refs (until) WHERE until IS NOT NULL;
 
 -- Links to files in mails. The token is not stored: it is signed, and contains the id.
-CREATE TABLE links (
+CREATE TABLE download_links (
     id TEXT NOT NULL PRIMARY KEY,
     artifact_id TEXT NOT NULL REFERENCES artifacts (id) ON DELETE CASCADE,
     -- The run and step that made the link.
@@ -164,10 +166,10 @@ CREATE TABLE links (
     downloads BIGINT NOT NULL DEFAULT 0,
     last_download_at BIGINT
 );
-CREATE INDEX links_by_artifact ON links (artifact_id, created_at);
+CREATE INDEX download_links_by_artifact ON download_links (artifact_id, created_at);
 
--- Effects that must not knowingly be repeated. The state is `begun` or `done`.
-CREATE TABLE effects (
+-- Effects that must not knowingly be repeated. The state is `started` or `done`.
+CREATE TABLE effect_log (
     run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
     step_id TEXT NOT NULL,
     effect TEXT NOT NULL,
@@ -178,7 +180,7 @@ CREATE TABLE effects (
 );
 
 -- Messages that a step has sent: one row for each recipient, once the outcome is known.
-CREATE TABLE deliveries (
+CREATE TABLE delivery_log (
     run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
     step_id TEXT NOT NULL,
     person TEXT NOT NULL,
@@ -190,7 +192,7 @@ CREATE TABLE deliveries (
 );
 
 -- Each key starts at most one run. Rows outlive their runs, so there is no foreign key.
-CREATE TABLE inbox (
+CREATE TABLE dedup_keys (
     pipeline TEXT NOT NULL,
     -- The namespace of the key, such as `s3`.
     source TEXT NOT NULL,
@@ -201,18 +203,18 @@ CREATE TABLE inbox (
     received_at BIGINT NOT NULL,
     PRIMARY KEY (pipeline, source, key)
 );
-CREATE INDEX inbox_by_age ON inbox (source, received_at);
+CREATE INDEX dedup_keys_by_age ON dedup_keys (source, received_at);
 
 -- Prefixes of buckets that are listed again and again.
-CREATE TABLE polls (
+CREATE TABLE poll_claims (
     id TEXT NOT NULL PRIMARY KEY,
     -- When the trigger was first seen. Older objects start nothing.
     since BIGINT NOT NULL,
     -- When the last complete scan began.
-    passed_at BIGINT,
+    last_scan_at BIGINT,
     -- The process that scans now, and the end of its lease.
     holder TEXT,
-    held_until BIGINT NOT NULL DEFAULT 0
+    lease_until BIGINT NOT NULL DEFAULT 0
 );
 
 -- Announced uploads: files that a client may send straight to the store. The id becomes the run's.
@@ -242,7 +244,7 @@ CREATE INDEX events_by_name ON events (name, received_at);
 -- The time up to which the ticks of a schedule have had their runs.
 CREATE TABLE schedules (
     id TEXT NOT NULL PRIMARY KEY,
-    reached BIGINT NOT NULL
+    cursor BIGINT NOT NULL
 );
 
 -- Paused queues and pipelines, by name. Rows outlive their pipelines: one that comes back is still paused.
@@ -279,16 +281,16 @@ CREATE TABLE notifications (
 );
 CREATE INDEX notifications_due ON notifications (next_at) WHERE status = 'pending';
 
--- Answers of geolocation services. An answer of null means that the service does not know the address.
+-- Records of geolocation services. A record of null means that the service does not know the address.
 CREATE TABLE geo_cache (
     provider TEXT NOT NULL,
     ip TEXT NOT NULL,
-    answer TEXT,
-    looked_at BIGINT NOT NULL,
+    record TEXT,
+    fetched_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
     PRIMARY KEY (provider, ip)
 );
-CREATE INDEX geo_cache_by_end ON geo_cache (expires_at);
+CREATE INDEX geo_cache_by_expiry ON geo_cache (expires_at);
 
 CREATE TABLE api_keys (
     id TEXT NOT NULL PRIMARY KEY,

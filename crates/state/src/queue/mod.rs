@@ -257,7 +257,7 @@ impl JobQueue {
     pub async fn steps_without_job(&self, until: UnixMillis, limit: u32) -> Result<Vec<String>> {
         let sql = format!(
             "SELECT s.id FROM step_runs s WHERE {STEP_NEEDS_JOB}
-             AND (s.due_at <= $1 OR s.due_at IS NULL AND s.status <> 'sleeping')
+             AND (s.due_at <= $1 OR s.due_at IS NULL AND s.status <> 'suspended')
              AND NOT EXISTS (SELECT 1 FROM {} j WHERE j.id = s.id) AND {STEP_NOT_PAUSED} LIMIT $2",
             self.jobs_table()
         );
