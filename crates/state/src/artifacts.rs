@@ -1,6 +1,7 @@
 //! Files that afterload owns: what was uploaded for a run, and what its steps made.
 
-use super::db::{Db, DbRow, DbTx, args};
+use super::db::{Db, DbRow, DbTx};
+use super::sql_args::args;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 

@@ -3,8 +3,9 @@
 //! What is counted is the runs themselves, so that nothing can be counted wrong for longer than a transaction. Whoever
 //! decides about places holds the lock of the key.
 
-use super::db::{Db, DbRow, DbTx, SqlArg, args};
+use super::db::{Db, DbRow, DbTx};
 use super::runs::{self, RunRecord};
+use super::sql_args::{SqlArg, args};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::Result;

@@ -15,6 +15,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{AssertSqlSafe, Connection as _, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Transaction};
 
 use super::group_commit::{GroupCommit, TxOutcome};
+use super::sql_args::SqlArg;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
@@ -44,43 +45,6 @@ pub enum DbTx {
     /// Read committed.
     Postgres(Transaction<'static, Postgres>),
 }
-
-/// A value for a placeholder.
-#[derive(Clone, Debug)]
-pub enum SqlArg {
-    /// `TEXT`
-    Text(Option<String>),
-    /// `BIGINT`
-    Int(Option<i64>),
-}
-
-macro_rules! impl_sql_arg_from {
-    ($($type:ty => |$value:ident| $arg:expr),* $(,)?) => {$(
-        impl From<$type> for SqlArg {
-            fn from($value: $type) -> Self {
-                $arg
-            }
-        }
-    )*};
-}
-impl_sql_arg_from! {
-    &str => |value| SqlArg::Text(Some(value.to_owned())),
-    &String => |value| SqlArg::Text(Some(value.clone())),
-    String => |value| SqlArg::Text(Some(value)),
-    Option<String> => |value| SqlArg::Text(value),
-    Option<&str> => |value| SqlArg::Text(value.map(str::to_owned)),
-    &serde_json::Value => |value| SqlArg::Text(Some(value.to_string())),
-    i64 => |value| SqlArg::Int(Some(value)),
-    u32 => |value| SqlArg::Int(Some(value.into())),
-    bool => |value| SqlArg::Int(Some(value.into())),
-    Option<i64> => |value| SqlArg::Int(value),
-}
-
-/// The values of a statement's placeholders, in their order.
-macro_rules! args {
-    ($($value:expr),* $(,)?) => { [$($crate::SqlArg::from($value)),*] };
-}
-pub(crate) use args;
 
 /// A row of either database.
 pub struct DbRow {

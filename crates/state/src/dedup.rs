@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::db::{Db, DbRow, DbTx, SqlArg, args};
+use super::db::{Db, DbRow, DbTx};
+use super::sql_args::{SqlArgs, args};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
@@ -78,13 +79,12 @@ impl Db {
         if keys.is_empty() {
             return Ok(HashSet::new());
         }
-        let mut args: Vec<SqlArg> = args![pipeline, sources[0], sources[1]].into();
-        let places: Vec<_> = (0..keys.len()).map(|at| format!("${}", at + 4)).collect();
-        args.extend(keys.iter().map(SqlArg::from));
-        let places = places.join(", ");
-        let sql =
-            format!("SELECT key FROM dedup_keys WHERE pipeline = $1 AND source IN ($2, $3) AND key IN ({places})");
-        self.fetch(&sql, &args).await?.iter().map(|row| row.get_text("key")).collect()
+        let mut args = SqlArgs::default();
+        let (pipeline, sources, keys) = (args.add(pipeline), args.add_list(sources), args.add_list(keys));
+        let sql = format!(
+            "SELECT key FROM dedup_keys WHERE pipeline = {pipeline} AND source IN ({sources}) AND key IN ({keys})"
+        );
+        self.fetch(&sql, args.as_slice()).await?.iter().map(|row| row.get_text("key")).collect()
     }
 
     /// Forgets what a source noted before this time. Gives how many there were.

@@ -1,7 +1,8 @@
 //! Definitions by digest, and which one is live under each name.
 
-use super::db::{Db, DbRow, DbTx, args};
+use super::db::{Db, DbRow, DbTx};
 use super::group_commit::TxOutcome;
+use super::sql_args::args;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 

@@ -1,6 +1,7 @@
 //! The record of whom a step has told.
 
-use super::db::{Db, SqlArg, args};
+use super::db::Db;
+use super::sql_args::{SqlArgs, args};
 use afterload_core::clock;
 use afterload_core::error::Result;
 
@@ -15,13 +16,12 @@ impl Db {
     pub async fn list_ended_deliveries(&self, run: &str, step: &str, people: &[String]) -> Result<Vec<String>> {
         let mut known = Vec::new();
         for people in people.chunks(MAX_QUERY_PEOPLE) {
-            let mut args: Vec<SqlArg> = args![run, step].into();
-            let places: Vec<_> = (0..people.len()).map(|at| format!("${}", at + 3)).collect();
-            args.extend(people.iter().map(SqlArg::from));
-            let places = places.join(", ");
-            let sql =
-                format!("SELECT person FROM delivery_log WHERE run_id = $1 AND step_id = $2 AND person IN ({places})");
-            for row in self.fetch(&sql, &args).await? {
+            let mut args = SqlArgs::default();
+            let (run, step, people) = (args.add(run), args.add(step), args.add_list(people));
+            let sql = format!(
+                "SELECT person FROM delivery_log WHERE run_id = {run} AND step_id = {step} AND person IN ({people})"
+            );
+            for row in self.fetch(&sql, args.as_slice()).await? {
                 known.push(row.get_text("person")?);
             }
         }

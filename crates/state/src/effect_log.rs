@@ -1,6 +1,7 @@
 //! The record of effects that must not knowingly be repeated.
 
-use super::db::{Db, args};
+use super::db::Db;
+use super::sql_args::args;
 use afterload_core::clock;
 use afterload_core::error::Result;
 

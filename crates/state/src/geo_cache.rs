@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::db::{Db, SqlArg, args};
+use super::db::Db;
+use super::sql_args::{SqlArgs, args};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
@@ -25,15 +26,14 @@ impl Db {
     ) -> Result<HashMap<String, Option<Value>>> {
         let mut known = HashMap::new();
         for addresses in addresses.chunks(MAX_QUERY_ADDRESSES) {
-            let mut args: Vec<SqlArg> = args![provider, since, clock::now_millis()].into();
-            let places: Vec<_> = (0..addresses.len()).map(|at| format!("${}", at + 4)).collect();
-            args.extend(addresses.iter().map(SqlArg::from));
-            let places = places.join(", ");
+            let mut args = SqlArgs::default();
+            let (provider, since, now) = (args.add(provider), args.add(since), args.add(clock::now_millis()));
+            let addresses = args.add_list(addresses);
             let sql = format!(
                 "SELECT ip, record FROM geo_cache
-                 WHERE provider = $1 AND fetched_at >= $2 AND expires_at > $3 AND ip IN ({places})"
+                 WHERE provider = {provider} AND fetched_at >= {since} AND expires_at > {now} AND ip IN ({addresses})"
             );
-            for row in self.fetch(&sql, &args).await? {
+            for row in self.fetch(&sql, args.as_slice()).await? {
                 known.insert(row.get_text("ip")?, row.get_json("record")?);
             }
         }

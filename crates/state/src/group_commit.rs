@@ -145,7 +145,8 @@ mod tests {
     use std::time::Duration;
 
     use super::TxOutcome;
-    use crate::{Db, args};
+    use crate::Db;
+    use crate::sql_args::args;
     use afterload_core::error::Error;
 
     async fn db(folder: &std::path::Path) -> Db {

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::db::{Db, DbRow, DbTx, SqlArg, args};
+use super::db::{Db, DbRow, DbTx};
+use super::sql_args::{SqlArgs, args};
 use super::step_status::StepStatus;
 use super::steps::{STEP_COLUMNS, StepRecord, step_from_row};
 use afterload_core::clock;
@@ -57,35 +58,31 @@ impl DbTx {
     /// Those of the database.
     pub async fn insert_items(&mut self, parent: &StepRecord, items: &[NewItem<'_>]) -> Result<()> {
         for items in items.chunks(MAX_INSERT_ROWS) {
-            let mut args: Vec<SqlArg> = args![
-                &parent.run_id,
-                &parent.section,
-                parent.position,
-                &parent.uses,
-                &parent.queue,
-                parent.priority,
-                &parent.id
-            ]
-            .into();
+            let mut args = SqlArgs::default();
+            let [run, section, position, uses, queue, priority, parent_id] = [
+                args.add(&parent.run_id),
+                args.add(&parent.section),
+                args.add(parent.position),
+                args.add(&parent.uses),
+                args.add(&parent.queue),
+                args.add(parent.priority),
+                args.add(&parent.id),
+            ];
             let mut rows = Vec::new();
             for NewItem { id, index, item, round } in items {
-                let at = args.len();
+                let step_id = args.add(item_id(&parent.step_id, *index));
+                let [id, index, item, round] = [args.add(id), args.add(*index), args.add(*item), args.add(*round)];
                 rows.push(format!(
-                    "(${}, $1, $2, $3, ${}, $4, $5, $6, 'waiting', $7, ${}, ${}, ${})",
-                    at + 1,
-                    at + 2,
-                    at + 3,
-                    at + 4,
-                    at + 5
+                    "({id}, {run}, {section}, {position}, {step_id}, {uses}, {queue}, {priority}, 'waiting', {parent_id},
+                     {index}, {item}, {round})"
                 ));
-                args.extend(args![id, item_id(&parent.step_id, *index), *index, *item, *round]);
             }
             let sql = format!(
                 "INSERT INTO step_runs (id, run_id, section, position, step_id, uses, queue, priority, status, parent,
                  item_index, item, round) VALUES {}",
                 rows.join(", ")
             );
-            self.execute(&sql, &args).await?;
+            self.execute(&sql, args.as_slice()).await?;
         }
         Ok(())
     }
@@ -228,15 +225,14 @@ impl Db {
         after: i64,
         limit: u32,
     ) -> Result<Vec<StepRecord>> {
-        let mut args: Vec<SqlArg> = args![parent, after, limit].into();
-        let filter = status.map_or_else(String::new, |status| {
-            args.push(status.as_str().into());
-            " AND status = $4".into()
-        });
+        let mut args = SqlArgs::default();
+        let (parent, after, limit) = (args.add(parent), args.add(after), args.add(limit));
+        let filter = status.map_or_else(String::new, |status| format!(" AND status = {}", args.add(status.as_str())));
         let sql = format!(
-            "SELECT {STEP_COLUMNS} FROM step_runs WHERE parent = $1 AND item_index > $2{filter} ORDER BY item_index LIMIT $3"
+            "SELECT {STEP_COLUMNS} FROM step_runs
+             WHERE parent = {parent} AND item_index > {after}{filter} ORDER BY item_index LIMIT {limit}"
         );
-        self.fetch(&sql, &args).await?.iter().map(step_from_row).collect()
+        self.fetch(&sql, args.as_slice()).await?.iter().map(step_from_row).collect()
     }
 }
 

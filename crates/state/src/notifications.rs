@@ -6,8 +6,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::db::{Db, DbRow, DbTx, SqlArg, args};
+use super::db::{Db, DbRow, DbTx};
 use super::group_commit::TxOutcome;
+use super::sql_args::{SqlArg, args};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};

@@ -1,7 +1,8 @@
 //! Queues and pipelines that nobody works on for now.
 
-use super::db::{Db, DbRow, args};
+use super::db::{Db, DbRow};
 use super::group_commit::TxOutcome;
+use super::sql_args::args;
 use super::steps::STEP_IS_OPEN;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;

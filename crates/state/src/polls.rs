@@ -1,6 +1,7 @@
 //! Polls: which process looks at a prefix, and what it need not look at again.
 
-use super::db::{Db, DbRow, args};
+use super::db::{Db, DbRow};
+use super::sql_args::args;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 

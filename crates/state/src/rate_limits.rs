@@ -4,7 +4,8 @@
 //! A step may be late for its slot, so what really keeps starts apart is the *start* itself, which is refused while the
 //! one before it is too near.
 
-use super::db::{Db, DbTx, args};
+use super::db::{Db, DbTx};
+use super::sql_args::args;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 

@@ -5,7 +5,8 @@
 //! the run. Each step is a transaction of its own that asks again whether it is still right, so that processes may do this
 //! side by side and be killed at any point.
 
-use super::db::{Db, DbTx, args};
+use super::db::{Db, DbTx};
+use super::sql_args::args;
 use afterload_core::clock;
 use afterload_core::error::Result;
 

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::concurrency::{self, ConcurrencySlot};
-use super::db::{Db, DbRow, DbTx, SqlArg, args};
+use super::db::{Db, DbRow, DbTx};
+use super::sql_args::{SqlArgs, args};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 
@@ -123,17 +124,18 @@ pub(super) fn run_from_row(row: &DbRow) -> Result<RunRecord> {
     })
 }
 
-/// Raises the revision of the run of an id and gives it.
+/// Raises the revision of the run of an id, a placeholder or a subquery, and returns the run.
 pub(super) fn bump_revision_sql(id: &str) -> String {
     format!("UPDATE runs SET revision = revision + 1 WHERE id = {id} RETURNING {}", all_run_columns())
 }
 
-/// Starts the run of an id at the time `$2`; only steps that clean up start one that was asked to stop.
-pub(super) fn mark_run_started_sql(id: &str, cleans_up: &str) -> String {
+/// Starts the run of an id at the time `now`. In a run that was asked to stop only steps that clean up start. Each is a
+/// placeholder or an expression.
+pub(super) fn mark_run_started_sql(id: &str, cleans_up: &str, now: &str) -> String {
     format!(
         "UPDATE runs SET revision = revision + 1,
             status = CASE WHEN status = 'queued' AND (cancel_requested_at IS NULL OR {cleans_up}) THEN 'running' ELSE status END,
-            started_at = CASE WHEN cancel_requested_at IS NULL OR {cleans_up} THEN COALESCE(started_at, $2) ELSE started_at END
+            started_at = CASE WHEN cancel_requested_at IS NULL OR {cleans_up} THEN COALESCE(started_at, {now}) ELSE started_at END
          WHERE id = {id}"
     )
 }
@@ -172,7 +174,7 @@ impl DbTx {
     /// # Errors
     /// Those of the database.
     pub async fn mark_run_started(&mut self, id: &str, cleans_up: bool) -> Result<RunRecord> {
-        let sql = format!("{} RETURNING {}", mark_run_started_sql("$1", "$3 = 1"), all_run_columns());
+        let sql = format!("{} RETURNING {}", mark_run_started_sql("$1", "$3 = 1", "$2"), all_run_columns());
         require_run(id, &self.fetch(&sql, &args![id, clock::now_millis(), i64::from(cleans_up)]).await?)
     }
 
@@ -255,10 +257,10 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn list_revisions(&self, ids: &[String]) -> Result<Vec<(String, i64)>> {
-        let places: Vec<_> = (1..=ids.len()).map(|place| format!("${place}")).collect();
-        let sql = format!("SELECT id, revision FROM runs WHERE id IN ({})", places.join(", "));
-        let args: Vec<SqlArg> = ids.iter().map(SqlArg::from).collect();
-        self.fetch(&sql, &args).await?.iter().map(|row| Ok((row.get_text("id")?, row.get_int("revision")?))).collect()
+        let mut args = SqlArgs::default();
+        let sql = format!("SELECT id, revision FROM runs WHERE id IN ({})", args.add_list(ids));
+        let rows = self.fetch(&sql, args.as_slice()).await?;
+        rows.iter().map(|row| Ok((row.get_text("id")?, row.get_int("revision")?))).collect()
     }
 
     /// Runs, newest first.
@@ -267,25 +269,17 @@ impl Db {
     /// Those of the database.
     pub async fn list_runs(&self, filter: &RunFilter) -> Result<Vec<RunRecord>> {
         let mut sql = format!("SELECT {} FROM runs WHERE 1 = 1", all_run_columns());
-        let mut args: Vec<SqlArg> = Vec::new();
+        let mut args = SqlArgs::default();
         if let Some(pipelines) = &filter.pipelines {
-            let places: Vec<_> = (1..=pipelines.len()).map(|place| format!("${place}")).collect();
-            sql.push_str(&format!(
-                " AND pipeline IN ({})",
-                if places.is_empty() { "NULL".into() } else { places.join(", ") }
-            ));
-            args.extend(pipelines.iter().map(SqlArg::from));
+            sql.push_str(&format!(" AND pipeline IN ({})", args.add_list(pipelines)));
         }
         if let Some(status) = filter.status {
-            args.push(status.as_str().into());
-            sql.push_str(&format!(" AND status = ${}", args.len()));
+            sql.push_str(&format!(" AND status = {}", args.add(status.as_str())));
         }
         if let Some(before) = &filter.before_id {
-            args.push(before.into());
-            sql.push_str(&format!(" AND id < ${}", args.len()));
+            sql.push_str(&format!(" AND id < {}", args.add(before)));
         }
-        args.push(filter.limit.into());
-        sql.push_str(&format!(" ORDER BY id DESC LIMIT ${}", args.len()));
-        self.fetch(&sql, &args).await?.iter().map(run_from_row).collect()
+        sql.push_str(&format!(" ORDER BY id DESC LIMIT {}", args.add(filter.limit)));
+        self.fetch(&sql, args.as_slice()).await?.iter().map(run_from_row).collect()
     }
 }

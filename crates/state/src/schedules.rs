@@ -1,6 +1,7 @@
 //! How far the schedules of cron triggers have come.
 
-use super::db::{Db, args};
+use super::db::Db;
+use super::sql_args::args;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 

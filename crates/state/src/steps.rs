@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::db::{Db, DbRow, DbTx, args};
+use super::db::{Db, DbRow, DbTx};
 use super::items::ItemCounts;
+use super::sql_args::args;
 use super::step_status::StepStatus;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;

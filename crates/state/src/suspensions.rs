@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::db::{Db, DbRow, DbTx, args};
+use super::db::{Db, DbRow, DbTx};
+use super::sql_args::args;
 use super::steps::{self, StepRecord};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::dialect::Dialect;

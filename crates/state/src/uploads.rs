@@ -1,6 +1,7 @@
 //! Uploads that were announced: files on their way straight to the store, each to become a run.
 
-use super::db::{Db, DbRow, args};
+use super::db::{Db, DbRow};
+use super::sql_args::args;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 
