@@ -62,7 +62,7 @@ pub async fn run(
     match command {
         KeyCommand::New(new) => {
             let (stored, text) = create_api_key(&new.name, &new.scopes, &new.buckets)?;
-            if !db.insert_api_key(&stored).await? {
+            if !db.api_keys().insert(&stored).await? {
                 return Err(Error::transient("key_taken", "another key has the same id").with_hint("try again"));
             }
             writeln!(out, "{text}")?;
@@ -71,7 +71,7 @@ pub async fn run(
         KeyCommand::S3 | KeyCommand::Hook | KeyCommand::Webhook => {}
         KeyCommand::List => print_keys(db, out).await?,
         KeyCommand::Revoke { id } => {
-            if !db.delete_api_key(&id).await? {
+            if !db.api_keys().delete(&id).await? {
                 return Err(Error::permanent("key_not_found", format!("there is no key `{id}`"))
                     .with_hint("`afterload key list` shows them"));
             }
@@ -138,7 +138,7 @@ pub(super) fn describe_database(url: &str) -> String {
 
 async fn print_keys(db: &Db, out: &mut impl Write) -> Result<()> {
     let mut rows = vec![["ID", "NAME", "SCOPES", "BUCKETS", "CREATED"].map(str::to_owned)];
-    for key in db.list_api_keys().await? {
+    for key in db.api_keys().list().await? {
         let buckets = if key.buckets.is_empty() { "-".to_owned() } else { key.buckets.join(" ") };
         rows.push([key.id, key.name, key.scopes.join(" "), buckets, clock::format_rfc3339(key.created_at)]);
     }

@@ -112,7 +112,7 @@ async fn a_link_that_has_ended_says_so_plainly(database: Database) {
         app.client.post(format!("{}/v1/links/{id}/revoke", app.url)).bearer_auth(key).send().await.unwrap()
     };
     let (stored, other) = afterload_server::api::create_api_key("other", &["runs:write:other".into()], &[]).unwrap();
-    db.insert_api_key(&stored).await.unwrap();
+    db.api_keys().insert(&stored).await.unwrap();
     assert_eq!(revoke(&other, &id).await.status(), 404, "another pipeline's key knows of no link");
     let revoked: Value = revoke(&app.admin_key, &id).await.json().await.unwrap();
     assert!(revoked["revoked_at"].is_string(), "{revoked}");

@@ -176,7 +176,7 @@ async fn keys_out_of_use_are_forgotten(database: Database) {
     let app = app(database, "steps: [{ id: one, uses: test.step, rate_limit: { per_second: 1 } }]\n").await;
     app.run_to_end("p", json!({})).await;
     let (db, now) = (app.app.engine.db(), chrono::Utc::now().timestamp_millis());
-    assert_eq!(db.delete_unused_rate_limits(now - 86_400_000).await.unwrap(), 0);
-    assert_eq!(db.delete_unused_rate_limits(now + 86_400_000).await.unwrap(), 1);
+    assert_eq!(db.rate_limits().delete_unused(now - 86_400_000).await.unwrap(), 0);
+    assert_eq!(db.rate_limits().delete_unused(now + 86_400_000).await.unwrap(), 1);
     app.finish().await;
 }

@@ -159,7 +159,7 @@ impl EngineCore {
 
     /// True if this very claim has left the step's running state.
     async fn claim_has_ended(&self, claimed: &StepClaim) -> Result<bool> {
-        let now = self.db.find_step(&claimed.step.id).await?;
+        let now = self.db.steps().find(&claimed.step.id).await?;
         Ok(now.is_some_and(|now| now.claims == claimed.step.claims && now.status != StepStatus::Running))
     }
 
@@ -217,14 +217,14 @@ impl EngineCore {
             if *status == StepStatus::Succeeded {
                 for file in &outcome.produced.artifacts {
                     let id = file.artifact_id.as_deref().unwrap_or_default();
-                    tx.insert_artifact(id, &step.run_id, Some(&step.step_id), &json!(file)).await?;
+                    tx.artifacts().insert(id, &step.run_id, Some(&step.step_id), &json!(file)).await?;
                 }
             }
             match self.advance_after_step(tx, &run, step, *status).await {
                 Ok(moved) => moves = moved,
                 // The step has ended all the same; of the run this version cannot say what comes next.
                 Err(error) if error.code().starts_with("definition_") => {
-                    moves.notify = tx.fail_unreadable_run(&run.id, &error_to_json(&error)).await?;
+                    moves.notify = tx.runs().fail_unreadable(&run.id, &error_to_json(&error)).await?;
                     moves.ended = Some(RunStatus::Failed);
                 }
                 Err(error) => return Err(error),
@@ -249,14 +249,14 @@ impl EngineCore {
             }
             _ => self.queue.acknowledge_job(tx, lease).await?,
         };
-        if !held || !tx.end_step(&step.id, step.claims, progress, ending).await? {
+        if !held || !tx.claims().end(&step.id, step.claims, progress, ending).await? {
             return Ok(None);
         }
         // Before the run: who tells of the event does it in this order.
         if let AttemptEnd::Suspend(WakeCondition { event: Some(event), .. }) = ending {
-            tx.lock_event_name(&event.name).await?;
+            tx.events().lock_name(&event.name).await?;
         }
-        tx.bump_revision(&step.run_id).await.map(Some)
+        tx.runs().bump_revision(&step.run_id).await.map(Some)
     }
 
     /// Moves on after a step has ended for good: of an item, its step; else the run.

@@ -154,10 +154,10 @@ impl RunView {
     /// # Errors
     /// Those of the database.
     pub async fn read(db: &Db, id: &str, base_url: &str) -> Result<Option<Self>> {
-        let Some(run) = db.find_run(id).await? else { return Ok(None) };
-        let steps = db.list_steps(id).await?;
-        let artifacts = db.list_artifacts(id).await?;
-        let notification = db.find_notification(id).await?;
+        let Some(run) = db.runs().find(id).await? else { return Ok(None) };
+        let steps = db.steps().list(id).await?;
+        let artifacts = db.artifacts().list(id).await?;
+        let notification = db.notifications().find(id).await?;
         Ok(Some(Self::new(run, steps, artifacts, notification, base_url)))
     }
 

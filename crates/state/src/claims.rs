@@ -84,19 +84,22 @@ fn progress_assignment(args: &mut SqlArgs, progress: Option<&Value>) -> String {
     format!("progress = COALESCE({}, progress)", args.add(progress.map(Value::to_string)))
 }
 
-impl DbTx {
+/// The claims of attempts on their steps.
+pub struct ClaimStore<'a>(pub(super) &'a mut DbTx);
+
+impl ClaimStore<'_> {
     /// Claims a step for an attempt whose lease the caller has checked in this transaction. `None`: the step has ended
     /// or was not ready, the wake-up is stale.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn claim_step(&mut self, id: &str) -> Result<Option<StepClaim>> {
+    pub async fn claim(self, id: &str) -> Result<Option<StepClaim>> {
         let sql = format!(
             "UPDATE step_runs SET {} WHERE id = $1 AND status IN ('queued', 'retrying', 'running', 'suspended')
              RETURNING {STEP_COLUMNS}",
             claim_assignments("$2")
         );
-        let rows = self.fetch(&sql, &args![id, clock::now_millis()]).await?;
+        let rows = self.0.fetch(&sql, &args![id, clock::now_millis()]).await?;
         rows.first().map(|row| Ok(StepClaim { step: step_from_row(row)? })).transpose()
     }
 
@@ -104,26 +107,20 @@ impl DbTx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn record_progress(&mut self, id: &str, claim: i64, progress: &Value, moved: bool) -> Result<bool> {
+    pub async fn record_progress(self, id: &str, claim: i64, progress: &Value, moved: bool) -> Result<bool> {
         let mut args = SqlArgs::default();
         let (progress, moved) = (args.add(progress), args.add(moved));
         let holds = claim_holds(&mut args, id, claim);
         let sql =
             format!("UPDATE step_runs SET progress = {progress}, progress_seq = progress_seq + {moved} WHERE {holds}");
-        Ok(self.execute(&sql, args.as_slice()).await? == 1)
+        Ok(self.0.execute(&sql, args.as_slice()).await? == 1)
     }
 
     /// Ends an attempt. False: the claim is lost, and nothing of the attempt may be written.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn end_step(
-        &mut self,
-        id: &str,
-        claim: i64,
-        progress: Option<&Value>,
-        ending: &AttemptEnd,
-    ) -> Result<bool> {
+    pub async fn end(self, id: &str, claim: i64, progress: Option<&Value>, ending: &AttemptEnd) -> Result<bool> {
         let mut args = SqlArgs::default();
         let changes = match ending {
             AttemptEnd::Final { status, outputs, error } => {
@@ -135,7 +132,7 @@ impl DbTx {
                 args.add(*due_at),
                 progress_assignment(&mut args, progress)
             ),
-            AttemptEnd::Suspend(condition) => return self.suspend_step(id, claim, condition).await,
+            AttemptEnd::Suspend(condition) => return self.0.suspensions().suspend(id, claim, condition).await,
             AttemptEnd::FanOut => "crashes = 0".into(),
             AttemptEnd::Park { due_at } => format!(
                 "status = 'queued', due_at = {}, {}",
@@ -145,6 +142,6 @@ impl DbTx {
         };
         let holds = claim_holds(&mut args, id, claim);
         let sql = format!("UPDATE step_runs SET {changes} WHERE {holds}");
-        Ok(self.execute(&sql, args.as_slice()).await? == 1)
+        Ok(self.0.execute(&sql, args.as_slice()).await? == 1)
     }
 }

@@ -35,36 +35,41 @@ fn dedup_from_row(row: &DbRow) -> Result<DedupRecord> {
     })
 }
 
-impl DbTx {
+/// The keys that have started a run.
+#[derive(Clone, Copy)]
+pub struct DedupStore<C>(pub(super) C);
+
+impl DedupStore<&mut DbTx> {
     /// Notes the record, unless its key is there: then gives what is there. Whoever comes second waits here until the
     /// first has committed, and then sees it.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn insert_dedup_key(&mut self, new: &DedupRecord) -> Result<Option<DedupRecord>> {
+    pub async fn insert(self, new: &DedupRecord) -> Result<Option<DedupRecord>> {
         let DedupRecord { pipeline, source, key, fingerprint, run_id } = new;
         let sql = "INSERT INTO dedup_keys (pipeline, source, key, fingerprint, run_id, received_at)
                    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
         loop {
             let args = args![pipeline, source, key, fingerprint.as_deref(), run_id, clock::now_millis()];
-            if self.execute(sql, &args).await? == 1 {
+            if self.0.execute(sql, &args).await? == 1 {
                 return Ok(None);
             }
             // On PostgreSQL a sweep may delete it between the two statements.
-            if let Some(row) = self.fetch(SELECT_DEDUP_KEY, &args![pipeline, source, key]).await?.first() {
+            if let Some(row) = self.0.fetch(SELECT_DEDUP_KEY, &args![pipeline, source, key]).await?.first() {
                 return dedup_from_row(row).map(Some);
             }
         }
     }
 }
 
-impl Db {
+impl DedupStore<&Db> {
     /// What has come under this key before.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn find_dedup_key(&self, pipeline: &str, source: &str, key: &str) -> Result<Option<DedupRecord>> {
-        self.fetch_optional(SELECT_DEDUP_KEY, &args![pipeline, source, key])
+    pub async fn find(self, pipeline: &str, source: &str, key: &str) -> Result<Option<DedupRecord>> {
+        self.0
+            .fetch_optional(SELECT_DEDUP_KEY, &args![pipeline, source, key])
             .await?
             .as_ref()
             .map(dedup_from_row)
@@ -75,7 +80,7 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_used_keys(&self, pipeline: &str, sources: [&str; 2], keys: &[String]) -> Result<HashSet<String>> {
+    pub async fn list_used(self, pipeline: &str, sources: [&str; 2], keys: &[String]) -> Result<HashSet<String>> {
         if keys.is_empty() {
             return Ok(HashSet::new());
         }
@@ -84,14 +89,14 @@ impl Db {
         let sql = format!(
             "SELECT key FROM dedup_keys WHERE pipeline = {pipeline} AND source IN ({sources}) AND key IN ({keys})"
         );
-        self.fetch(&sql, args.as_slice()).await?.iter().map(|row| row.get_text("key")).collect()
+        self.0.fetch(&sql, args.as_slice()).await?.iter().map(|row| row.get_text("key")).collect()
     }
 
     /// Forgets what a source noted before this time. Gives how many there were.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn delete_dedup_keys(&self, source: &str, before: UnixMillis) -> Result<u64> {
-        self.execute("DELETE FROM dedup_keys WHERE source = $1 AND received_at < $2", &args![source, before]).await
+    pub async fn delete_before(self, source: &str, before: UnixMillis) -> Result<u64> {
+        self.0.execute("DELETE FROM dedup_keys WHERE source = $1 AND received_at < $2", &args![source, before]).await
     }
 }

@@ -8,12 +8,16 @@ use afterload_core::error::Result;
 /// Placeholders in one statement; both databases take many more.
 const MAX_QUERY_PEOPLE: usize = 1_000;
 
-impl Db {
+/// The deliveries of steps that send to many.
+#[derive(Clone, Copy)]
+pub struct DeliveryLogStore<'a>(pub(super) &'a Db);
+
+impl DeliveryLogStore<'_> {
     /// Whose deliveries among these have ended.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_ended_deliveries(&self, run: &str, step: &str, people: &[String]) -> Result<Vec<String>> {
+    pub async fn list_ended(self, run: &str, step: &str, people: &[String]) -> Result<Vec<String>> {
         let mut known = Vec::new();
         for people in people.chunks(MAX_QUERY_PEOPLE) {
             let mut args = SqlArgs::default();
@@ -21,7 +25,7 @@ impl Db {
             let sql = format!(
                 "SELECT person FROM delivery_log WHERE run_id = {run} AND step_id = {step} AND person IN ({people})"
             );
-            for row in self.fetch(&sql, args.as_slice()).await? {
+            for row in self.0.fetch(&sql, args.as_slice()).await? {
                 known.push(row.get_text("person")?);
             }
         }
@@ -32,8 +36,8 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn record_delivery(
-        &self,
+    pub async fn record(
+        self,
         run: &str,
         step: &str,
         (person, reason): (&str, &str),
@@ -41,17 +45,17 @@ impl Db {
     ) -> Result<()> {
         let sql = "INSERT INTO delivery_log (run_id, step_id, person, reason, failure, ended_at)
                    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
-        self.execute(sql, &args![run, step, person, reason, failure, clock::now_millis()]).await.map(drop)
+        self.0.execute(sql, &args![run, step, person, reason, failure, clock::now_millis()]).await.map(drop)
     }
 
     /// How many deliveries of a step were made, and how many cannot be.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn count_deliveries(&self, run: &str, step: &str) -> Result<(u64, u64)> {
+    pub async fn count(self, run: &str, step: &str) -> Result<(u64, u64)> {
         let sql =
             "SELECT COUNT(*) AS ended, COUNT(failure) AS failed FROM delivery_log WHERE run_id = $1 AND step_id = $2";
-        let Some(row) = self.fetch_optional(sql, &args![run, step]).await? else { return Ok((0, 0)) };
+        let Some(row) = self.0.fetch_optional(sql, &args![run, step]).await? else { return Ok((0, 0)) };
         let (ended, failed) = (row.get_int("ended")?.unsigned_abs(), row.get_int("failed")?.unsigned_abs());
         Ok((ended - failed, failed))
     }

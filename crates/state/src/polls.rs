@@ -18,14 +18,18 @@ fn poll_from_row(row: &DbRow) -> Result<PollClaim> {
     Ok(PollClaim { since: row.get_int("since")?, last_scan_at: row.get_opt_int("last_scan_at")? })
 }
 
-impl Db {
+/// The polls of buckets, and which process does them.
+#[derive(Clone, Copy)]
+pub struct PollStore<'a>(pub(super) &'a Db);
+
+impl PollStore<'_> {
     /// Claims a poll for `holder`, for `lease` milliseconds, if it is due every `period` milliseconds and nobody holds
     /// it. `since` counts when it is claimed for the first time.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn claim_poll(
-        &self,
+    pub async fn claim(
+        self,
         id: &str,
         since: UnixMillis,
         period: UnixMillis,
@@ -33,7 +37,7 @@ impl Db {
         lease: UnixMillis,
     ) -> Result<Option<PollClaim>> {
         let now = clock::now_millis();
-        let mut tx = self.begin().await?;
+        let mut tx = self.0.begin().await?;
         tx.execute("INSERT INTO poll_claims (id, since) VALUES ($1, $2) ON CONFLICT DO NOTHING", &args![id, since])
             .await?;
         let sql = "UPDATE poll_claims SET holder = $2, lease_until = $3
@@ -49,34 +53,28 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn renew_poll(&self, id: &str, holder: &str, lease: UnixMillis) -> Result<bool> {
+    pub async fn renew(self, id: &str, holder: &str, lease: UnixMillis) -> Result<bool> {
         let sql = "UPDATE poll_claims SET lease_until = $3 WHERE id = $1 AND holder = $2";
-        Ok(self.execute(sql, &args![id, holder, clock::now_millis() + lease]).await? == 1)
+        Ok(self.0.execute(sql, &args![id, holder, clock::now_millis() + lease]).await? == 1)
     }
 
     /// Gives a claim back: after a complete look with the time when it began, after a failed one with a pause.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn release_poll(
-        &self,
-        id: &str,
-        holder: &str,
-        passed_at: Option<UnixMillis>,
-        pause: UnixMillis,
-    ) -> Result<()> {
+    pub async fn release(self, id: &str, holder: &str, passed_at: Option<UnixMillis>, pause: UnixMillis) -> Result<()> {
         let sql = "UPDATE poll_claims SET last_scan_at = COALESCE($3, last_scan_at), lease_until = $4, holder = NULL
                    WHERE id = $1 AND holder = $2";
-        self.execute(sql, &args![id, holder, passed_at, clock::now_millis() + pause]).await.map(drop)
+        self.0.execute(sql, &args![id, holder, passed_at, clock::now_millis() + pause]).await.map(drop)
     }
 
     /// When the look began after which everything that is polled has been seen; `None` if nothing is polled.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn find_oldest_scan(&self) -> Result<Option<UnixMillis>> {
+    pub async fn find_oldest_scan(self) -> Result<Option<UnixMillis>> {
         let row =
-            self.fetch_optional("SELECT MIN(COALESCE(last_scan_at, since)) AS oldest FROM poll_claims", &[]).await?;
+            self.0.fetch_optional("SELECT MIN(COALESCE(last_scan_at, since)) AS oldest FROM poll_claims", &[]).await?;
         row.map_or(Ok(None), |row| row.get_opt_int("oldest"))
     }
 
@@ -84,12 +82,12 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn delete_stale_polls(&self, before: UnixMillis, live: &[String]) -> Result<()> {
+    pub async fn delete_stale(self, before: UnixMillis, live: &[String]) -> Result<()> {
         let sql = "SELECT id FROM poll_claims WHERE COALESCE(last_scan_at, since) < $1 AND lease_until < $1";
-        for row in self.fetch(sql, &args![before]).await? {
+        for row in self.0.fetch(sql, &args![before]).await? {
             let id = row.get_text("id")?;
             if !live.contains(&id) {
-                self.execute("DELETE FROM poll_claims WHERE id = $1", &args![&id]).await?;
+                self.0.execute("DELETE FROM poll_claims WHERE id = $1", &args![&id]).await?;
             }
         }
         Ok(())

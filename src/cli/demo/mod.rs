@@ -41,7 +41,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
     let began = Instant::now();
     let all = async {
         let (stored, key) = afterload_server::api::create_api_key("demo", &["admin".into()], &[])?;
-        engine.db().insert_api_key(&stored).await?;
+        engine.db().api_keys().insert(&stored).await?;
         afterload_core::secrets::write_secret(&files::key_file(&args.dir), &key).await?;
         let stage = DemoRunner { client: ApiClient::new(&url, key)?, engine: &engine, config: &config, dir: &args.dir };
         run_scenarios(&stage, &plays).await

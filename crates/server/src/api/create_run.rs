@@ -190,7 +190,7 @@ impl RunRequest {
 
     async fn is_replay(&self, dedup_key: Option<&DedupKey>) -> Result<bool> {
         let Some(DedupKey { source, key, .. }) = dedup_key else { return Ok(false) };
-        Ok(self.app.db().find_dedup_key(&self.pipeline.name, source, key).await?.is_some())
+        Ok(self.app.db().dedup_keys().find(&self.pipeline.name, source, key).await?.is_some())
     }
 
     async fn read_form(&self, headers: &HeaderMap, body: Body, uploads: &mut RunUploads) -> Result<FormData> {
@@ -232,12 +232,12 @@ impl RunRequest {
                 Err(idempotency::idempotency_key_reused())
             }
             Ok(StartOutcome::Duplicate { run_id, .. }) => {
-                let run = self.app.db().find_run(&run_id).await?.ok_or_else(|| run_deleted(&run_id))?;
+                let run = self.app.db().runs().find(&run_id).await?.ok_or_else(|| run_deleted(&run_id))?;
                 let before = run.id != self.id;
                 Ok(CreatedRun { run, replayed: before })
             }
             // A commit whose answer was lost may have happened; then the files belong to the run.
-            Err(error) if error.is_transient() => match self.app.db().find_run(&self.id).await {
+            Err(error) if error.is_transient() => match self.app.db().runs().find(&self.id).await {
                 Ok(Some(run)) => Ok(CreatedRun { run, replayed: false }),
                 Ok(None) => Err(error),
                 Err(_) => {

@@ -85,7 +85,7 @@ impl TriggerDeps {
 
     async fn is_duplicate_for_all(&self, wanted: &[&LiveS3Trigger], identity: &str) -> Result<bool> {
         for target in wanted {
-            if self.engine.db().find_dedup_key(&target.pipeline, S3_SOURCE, identity).await?.is_none() {
+            if self.engine.db().dedup_keys().find(&target.pipeline, S3_SOURCE, identity).await?.is_none() {
                 return Ok(false);
             }
         }

@@ -54,14 +54,14 @@ impl TriggerDeps {
                 known.push(schedule_id(&live.plan.name, trigger));
             }
         }
-        self.engine.db().retain_schedules(&known).await
+        self.engine.db().schedules().retain(&known).await
     }
 
     async fn fire_schedule(&self, live: &LivePlan, trigger: &CronTrigger, now: UnixMillis) -> Result<()> {
         // It was checked when it was published.
         let Ok(schedule) = CronSchedule::parse(&trigger.schedule, &trigger.timezone) else { return Ok(()) };
         let (id, db) = (schedule_id(&live.plan.name, trigger), self.engine.db());
-        let reached = db.load_schedule_cursor(&id, live.published_at.min(now)).await?;
+        let reached = db.schedules().load_cursor(&id, live.published_at.min(now)).await?;
         let due = due_ticks(&schedule, trigger.catch_up, reached, now);
         for moment in &due {
             let dedup_key = DedupKey { source: CRON_SOURCE, key: format!("{id}/{moment}"), fingerprint: None };
@@ -72,7 +72,7 @@ impl TriggerDeps {
             }
         }
         if schedule.next_after(reached).is_some_and(|next| next <= now) {
-            db.advance_schedule_cursor(&id, now).await?;
+            db.schedules().advance_cursor(&id, now).await?;
             failpoint!("cron.reached");
         }
         Ok(())

@@ -72,8 +72,8 @@ pub async fn ensure_buckets(inner: &TriggerDeps, made: &mut EnsuredBuckets) -> R
 /// Forgets announced uploads that were never completed, with their bytes.
 async fn delete_expired_uploads(inner: &TriggerDeps) -> Result<()> {
     let db = inner.engine.db();
-    for upload in db.list_expired_uploads(clock::now_millis() - UPLOAD_GRACE, 100).await? {
-        if db.find_run(&upload.id).await?.is_none() {
+    for upload in db.uploads().list_expired(clock::now_millis() - UPLOAD_GRACE, 100).await? {
+        if db.runs().find(&upload.id).await?.is_none() {
             let (bucket, key) = (upload.file["bucket"].as_str(), upload.file["key"].as_str());
             if let (Some(bucket), Some(key)) = (bucket, key)
                 && let Err(error) = inner.engine.objects().delete_object(bucket, key).await
@@ -85,7 +85,7 @@ async fn delete_expired_uploads(inner: &TriggerDeps) -> Result<()> {
                 }
             }
         }
-        db.delete_upload(&upload.id).await?;
+        db.uploads().delete(&upload.id).await?;
     }
     Ok(())
 }
@@ -96,10 +96,10 @@ async fn prune_dedup(inner: &TriggerDeps) -> Result<()> {
     let db = inner.engine.db();
     let targets = inner.live_s3_triggers().await?;
     let live: Vec<String> = targets.iter().map(poll::poll_id).collect();
-    db.delete_stale_polls(clock::now_millis() - DAY_MS, &live).await?;
-    let seen = db.find_oldest_scan().await?.unwrap_or_else(clock::now_millis).min(clock::now_millis());
+    db.poll_claims().delete_stale(clock::now_millis() - DAY_MS, &live).await?;
+    let seen = db.poll_claims().find_oldest_scan().await?.unwrap_or_else(clock::now_millis).min(clock::now_millis());
     for source in [S3_SOURCE, poll::S3_LISTED_SOURCE, UPLOAD_SOURCE, publish_event::EVENT_SOURCE, cron::CRON_SOURCE] {
-        db.delete_dedup_keys(source, seen - DEDUP_RETENTION_MS).await?;
+        db.dedup_keys().delete_before(source, seen - DEDUP_RETENTION_MS).await?;
     }
     Ok(())
 }
