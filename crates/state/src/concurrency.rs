@@ -25,7 +25,7 @@ pub struct ConcurrencySlot {
     pub waiting_since: Option<UnixMillis>,
 }
 
-/// What [`place`] reads.
+/// What [`slot_from_row`] reads.
 pub(super) const CONCURRENCY_COLUMNS: &str =
     "concurrency_key, concurrency_limit, supersedes, queue_position, waiting_since";
 

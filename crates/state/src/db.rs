@@ -211,8 +211,8 @@ impl Db {
     /// `database_url_invalid`, `database_incompatible`, `migration_failed`, or those of the database.
     pub async fn open(url: &str) -> Result<Self> {
         let db = if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            let (pool, takers) = super::postgres::open_pools(url).await?;
-            Self(DbBackend::Postgres { pool, fetch_pool: takers })
+            let (pool, fetch_pool) = super::postgres::open_pools(url).await?;
+            Self(DbBackend::Postgres { pool, fetch_pool })
         } else {
             Self::open_sqlite(url).await?
         };
@@ -288,7 +288,7 @@ impl Db {
     pub fn fetch_pool(&self) -> Option<&PgPool> {
         match &self.0 {
             DbBackend::Sqlite { .. } => None,
-            DbBackend::Postgres { fetch_pool: takers, .. } => Some(takers),
+            DbBackend::Postgres { fetch_pool, .. } => Some(fetch_pool),
         }
     }
 
@@ -357,6 +357,14 @@ impl Db {
         Ok(self.fetch(sql, args).await?.into_iter().next())
     }
 
+    /// Asks the database whether it answers.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn ping(&self) -> Result<()> {
+        self.fetch("SELECT 1", &[]).await.map(drop)
+    }
+
     /// Ends all connections.
     pub async fn close(&self) {
         match &self.0 {
@@ -365,8 +373,8 @@ impl Db {
                 read.close().await;
                 write.close().await;
             }
-            DbBackend::Postgres { pool, fetch_pool: takers } => {
-                takers.close().await;
+            DbBackend::Postgres { pool, fetch_pool } => {
+                fetch_pool.close().await;
                 pool.close().await;
             }
         }

@@ -56,7 +56,7 @@ pub(crate) fn migration_failed(dialect: Dialect, error: sqlx::Error) -> Error {
     match dialect {
         Dialect::Sqlite => error,
         Dialect::Postgres => error.with_hint(
-            "the role of the service needs `GRANT CREATE ON DATABASE … TO …` (for the queue's schema `apalis`) and \
+            "the role of the service needs `GRANT CREATE ON DATABASE … TO …` (the queue has a schema of its own) and \
              `GRANT CREATE, USAGE ON SCHEMA public TO …`; an administrator can run both",
         ),
     }

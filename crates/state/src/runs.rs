@@ -97,7 +97,7 @@ pub struct RunFilter {
 const RUN_COLUMNS: &str = "id, pipeline, digest, status, origin, params, event, error, revision, run_at, cancel_requested_at, \
      created_at, started_at, finished_at";
 
-/// What [`run`] reads.
+/// What [`run_from_row`] reads.
 pub(super) fn all_run_columns() -> String {
     format!("{RUN_COLUMNS}, {}", concurrency::CONCURRENCY_COLUMNS)
 }
@@ -172,7 +172,7 @@ impl RunStore<&mut DbTx> {
         require_run(id, &self.0.fetch(&bump_revision_sql("$1"), &args![id]).await?)
     }
 
-    /// As [`Self::touch_run`], for a step of the run that starts: with it the run does, too. If it was asked to stop,
+    /// As [`Self::bump_revision`], for a step of the run that starts: with it the run does, too. If it was asked to stop,
     /// only steps that clean up start.
     ///
     /// # Errors

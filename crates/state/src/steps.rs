@@ -307,7 +307,7 @@ impl StepStore<&Db> {
             .transpose()
     }
 
-    /// As [`Tx::idle_steps`], beside all writers.
+    /// The same, beside all writers.
     ///
     /// # Errors
     /// Those of the database.

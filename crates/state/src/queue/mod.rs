@@ -159,8 +159,8 @@ impl JobQueue {
         QueueDialect::of(self.db.dialect())
     }
 
-    /// Pushes jobs in the caller's transaction; [`Chain::wake`] the queues after its commit. What is due beyond
-    /// [`HORIZON`] is left to the sweep.
+    /// Pushes jobs in the caller's transaction; [`Self::wake_queue`] the queues after its commit. What is due beyond
+    /// [`MAX_ENQUEUE_LEAD_TIME`] is left to the sweep.
     ///
     /// # Errors
     /// Those of the database.
@@ -317,12 +317,12 @@ impl JobQueue {
         lock_mutex(&self.wake_signals).entry(queue.to_owned()).or_default().clone()
     }
 
-    /// How often [`Chain::keep_alive`] wants to be called.
+    /// How often [`Self::renew_leases`] wants to be called.
     pub fn lease_renew_interval(&self) -> Duration {
         self.heartbeat
     }
 
-    /// How often [`Chain::wake_due`] wants to be called.
+    /// How often [`Self::wake_due_queues`] wants to be called.
     pub const WAKE_DUE_INTERVAL: Duration = Duration::from_secs(1);
 }
 
