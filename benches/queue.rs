@@ -75,12 +75,13 @@ async fn engine(url: &str, steps: usize, concurrency: usize) -> Engine {
     let db = Db::open(url).await.unwrap();
     let chain: String = (0..steps).map(|step| format!("  - {{ id: s{step}, uses: bench.nothing }}\n")).collect();
     let source = format!("name: chain\nsteps:\n{chain}");
-    db.replace_live_definitions(
-        &[DefinitionRecord { name: "chain".into(), digest: plan::definition_digest(&source), source }],
-        &[],
-    )
-    .await
-    .unwrap();
+    db.definitions()
+        .replace_live(
+            &[DefinitionRecord { name: "chain".into(), digest: plan::definition_digest(&source), source }],
+            &[],
+        )
+        .await
+        .unwrap();
     let parts = EngineDeps {
         db,
         objects: ObjectStore::connect(&config.objects, None).await.unwrap(),
@@ -132,7 +133,7 @@ async fn paced(url: &str, runs: usize, steps: usize, concurrency: usize) {
         while STARTED.lock().unwrap().len() < steps {
             watch.wait_for_change().await;
         }
-        while engine.db().find_run(&id).await.unwrap().unwrap().finished_at.is_none() {
+        while engine.db().runs().find(&id).await.unwrap().unwrap().finished_at.is_none() {
             watch.wait_for_change().await;
         }
         let ended = accepted.elapsed();
@@ -150,7 +151,7 @@ async fn paced(url: &str, runs: usize, steps: usize, concurrency: usize) {
 /// Runs that have ended, as the engine leaves them.
 async fn fill(url: &str, runs: usize, steps: usize) {
     let engine = engine(url, steps, 1).await;
-    let digest = engine.db().find_live_definition("chain").await.unwrap().unwrap().digest;
+    let digest = engine.db().definitions().find_live("chain").await.unwrap().unwrap().digest;
     // The ids lie before those of all runs to come, as those of earlier runs do.
     let run = "'01ARZ3NDEKTSV4' || (100000000000 + n.i)";
     let count = |name: &str, to: usize| {

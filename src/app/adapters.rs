@@ -25,7 +25,7 @@ pub(super) struct DbRateSlots(pub Db);
 impl RateSlots for DbRateSlots {
     fn take_slot<'a>(&'a self, key: &'a str, interval: i64) -> BoxFuture<'a, Result<UnixMillis>> {
         Box::pin(self.0.with_tx(async move |tx| {
-            Ok(TxOutcome::Commit(tx.reserve_start(key, clock::now_millis(), interval).await?))
+            Ok(TxOutcome::Commit(tx.rate_limits().reserve_start(key, clock::now_millis(), interval).await?))
         }))
     }
 }
@@ -40,7 +40,7 @@ impl AnswerCache for DbAnswerCache {
         addresses: &'a [String],
         since: UnixMillis,
     ) -> BoxFuture<'a, Result<HashMap<String, Option<Value>>>> {
-        Box::pin(self.0.find_geo_records(provider, addresses, since))
+        Box::pin(self.0.geo_cache().find(provider, addresses, since))
     }
 
     fn store_answer<'a>(
@@ -50,7 +50,7 @@ impl AnswerCache for DbAnswerCache {
         answer: Option<&'a Value>,
         expires_at: UnixMillis,
     ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.0.upsert_geo_record(provider, address, answer, expires_at))
+        Box::pin(self.0.geo_cache().upsert(provider, address, answer, expires_at))
     }
 }
 

@@ -55,7 +55,7 @@ impl PipelineReloader {
         let folder = view.compile_folder();
         if config.pipelines.is_dir() {
             let definitions: Vec<_> = folder.pipelines.iter().map(to_definition_record).collect();
-            db.replace_live_definitions(&definitions, &view.file_names()).await?;
+            db.definitions().replace_live(&definitions, &view.file_names()).await?;
         }
         let mut reload = Self {
             db: db.clone(),
@@ -159,7 +159,7 @@ impl PipelineReloader {
         };
         let changed: Vec<_> = self.folder.pipelines.iter().filter(new).map(to_definition_record).collect();
         let gone: Vec<_> = self.published.keys().filter(|name| !now.contains_key(*name)).cloned().collect();
-        self.db.update_live_definitions(&changed, &gone).await?;
+        self.db.definitions().update_live(&changed, &gone).await?;
         self.published = now;
         Ok(true)
     }
@@ -167,7 +167,7 @@ impl PipelineReloader {
     /// Shows what the database says is live, and tells what is new.
     async fn refresh_registry(&mut self, tell: bool) -> Result<()> {
         let mut shown = BTreeMap::new();
-        for (name, digest) in self.db.list_live_names().await? {
+        for (name, digest) in self.db.definitions().list_live_names().await? {
             let known = self.summaries.get(&name).filter(|known| known.digest == digest).cloned();
             let found = match known {
                 None if self.unreadable.get(&name) == Some(&digest) => None,
@@ -192,7 +192,7 @@ impl PipelineReloader {
 
     /// A definition that somebody published; `None` if it is not one for this version.
     async fn load_summary(&mut self, name: &str, digest: &str) -> Result<Option<PipelineSummary>> {
-        let Some(definition) = self.db.find_definition(digest).await? else { return Ok(None) };
+        let Some(definition) = self.db.definitions().find(digest).await? else { return Ok(None) };
         match pipeline::compile_definition(None, &definition.source, &self.kinds, &ValidationContext::default()) {
             Ok(pipeline) => Ok(Some(PipelineSummary::new(&pipeline, &definition.source))),
             Err(problems) => {

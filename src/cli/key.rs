@@ -65,10 +65,10 @@ pub async fn run(
             let given = new.name.as_deref().unwrap_or_default();
             let (mut stored, text) = create_api_key(given, &new.scopes, &new.buckets)?;
             if stored.name.is_empty() {
-                stored.name = default_key_name(&stored, &db.list_api_keys().await?);
+                stored.name = default_key_name(&stored, &db.api_keys().list().await?);
                 writeln!(notes, "the key is named `{}`", stored.name)?;
             }
-            if !db.insert_api_key(&stored).await? {
+            if !db.api_keys().insert(&stored).await? {
                 return Err(Error::new(codes::KEY_TAKEN, "another key has the same id").with_hint("try again"));
             }
             writeln!(out, "{text}")?;
@@ -77,7 +77,7 @@ pub async fn run(
         KeyCommand::S3 | KeyCommand::Hook | KeyCommand::Webhook => {}
         KeyCommand::List => print_keys(db, out).await?,
         KeyCommand::Revoke { id } => {
-            if !db.delete_api_key(&id).await? {
+            if !db.api_keys().delete(&id).await? {
                 return Err(Error::new(codes::KEY_NOT_FOUND, format!("there is no key `{id}`"))
                     .with_hint("`afterload key list` shows them"));
             }
@@ -154,7 +154,7 @@ pub(super) fn describe_database(url: &str) -> String {
 
 async fn print_keys(db: &Db, out: &mut impl Write) -> Result<()> {
     let mut rows = vec![["ID", "NAME", "SCOPES", "BUCKETS", "CREATED"].map(str::to_owned)];
-    for key in db.list_api_keys().await? {
+    for key in db.api_keys().list().await? {
         let buckets = if key.buckets.is_empty() { "-".to_owned() } else { key.buckets.join(" ") };
         rows.push([key.id, key.name, key.scopes.join(" "), buckets, clock::format_rfc3339(key.created_at)]);
     }
@@ -204,7 +204,7 @@ mod tests {
         let scopes = vec!["runs:write:contacts-import".into(), "metrics:read".into()];
         let (_, notes) =
             call(&db, KeyCommand::New(NewKeyArgs { name: None, scopes, buckets: Vec::new() })).await.unwrap();
-        let mut key = db.list_api_keys().await.unwrap().remove(0);
+        let mut key = db.api_keys().list().await.unwrap().remove(0);
         assert!(notes.starts_with(&format!("the key is named `{}`\n", key.name)), "{notes}");
         assert!(key.name.starts_with("runs-write-contacts-import-20"), "{}", key.name);
 

@@ -58,7 +58,7 @@ async fn under_way(app: &TestApp, params: Value) -> Value {
 async fn is_held(app: &TestApp, run: &Value) {
     let run = app.show(id(run)).await;
     assert_eq!((&run["status"], &run["started_at"]), (&json!("queued"), &Value::Null));
-    assert!(run["held_at"].is_string(), "{run}");
+    assert!(run["waiting_since"].is_string(), "{run}");
     let steps = run["steps"].as_array().unwrap();
     assert!(steps.iter().all(|step| step["status"] == "waiting"), "{run}");
 }
@@ -86,7 +86,7 @@ async fn runs_too_many_wait_and_go_one_after_another(database: Database) {
     let mut ended = Vec::new();
     for run in &runs {
         let run = app.ended(run).await;
-        assert_eq!((&run["status"], &run["held_at"]), (&json!("succeeded"), &Value::Null));
+        assert_eq!((&run["status"], &run["waiting_since"]), (&json!("succeeded"), &Value::Null));
         ended.push((time(&run["started_at"]), time(&run["finished_at"])));
     }
     assert_eq!(app.ended(&other).await["status"], "succeeded");
@@ -227,7 +227,7 @@ async fn a_run_that_waits_can_be_cancelled(database: Database) {
     let first = under_way(&app, json!({})).await;
     let (second, third) = (app.run("p", json!({})).await, app.run("p", json!({})).await);
     let body = cancel(&app, &second).await;
-    assert_eq!((&body["status"], &body["held_at"]), (&json!("cancelled"), &Value::Null), "{body}");
+    assert_eq!((&body["status"], &body["waiting_since"]), (&json!("cancelled"), &Value::Null), "{body}");
     assert_eq!(log_of(id(&second)), [""; 0], "not even `finally`: there is nothing to clean up");
     is_held(&app, &third).await;
     // The end of the one under way by a cancel makes room as any end does.
@@ -251,7 +251,7 @@ async fn a_retry_waits_for_its_place(database: Database) {
     app.post(&format!("/v1/runs/{}/retry", id(&first)), json!({})).await;
     let shown = app.show(id(&first)).await;
     assert_eq!((&shown["status"], &shown["steps"][1]["status"]), (&json!("queued"), &json!("waiting")));
-    assert!(shown["held_at"].is_string());
+    assert!(shown["waiting_since"].is_string());
     std::fs::write(&gate, "").unwrap();
     let (first, second) = (app.ended(&first).await, app.ended(&second).await);
     assert_eq!((&first["status"], &second["status"]), (&json!("succeeded"), &json!("succeeded")));
@@ -306,11 +306,11 @@ steps: [{ id: pause, uses: wait, with: { for: 2h } }]
 ";
     let app = TestApp::builder(database).pipeline("p", yaml).start().await;
     let first = app.run("p", json!({})).await;
-    app.step_is(&first, "pause", "sleeping").await;
+    app.step_is(&first, "pause", "suspended").await;
     let second = app.run("p", json!({})).await;
     is_held(&app, &second).await;
     execute(&app.service(), &format!("DELETE FROM runs WHERE id = '{}'", id(&first))).await;
-    app.step_is(&second, "pause", "sleeping").await;
+    app.step_is(&second, "pause", "suspended").await;
     cancel(&app, &second).await;
     eventually("an empty queue", async || (app.app.engine.count_jobs().await.unwrap() == 0).then_some(())).await;
     app.finish().await;

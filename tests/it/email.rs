@@ -143,7 +143,7 @@ steps:
     let db = app.app.engine.db();
     let next = async |domain: &str| {
         let key = format!("mail:{domain}");
-        db.with_tx(async |tx| Ok(TxOutcome::Rollback(tx.reserve_start(&key, 0, 0).await?))).await.unwrap()
+        db.with_tx(async |tx| Ok(TxOutcome::Rollback(tx.rate_limits().reserve_start(&key, 0, 0).await?))).await.unwrap()
     };
     assert!(next("slow.example").await >= time("started_at") + 3 * INTERVAL);
     assert_eq!(next("other.example").await, 0, "nobody counts what leaves for others");

@@ -277,7 +277,7 @@ async fn a_run_starts_at_its_time_and_not_before(database: Database) {
 async fn a_run_takes_a_queue_and_a_priority(database: Database) {
     let app = app(database, "steps: [{ id: one, uses: test.step }]\n").await;
     let (_, run) = app.post("/v1/pipelines/p/runs", json!({ "queue": "special", "priority": 7 })).await;
-    let steps = app.app.engine.db().list_steps(id(&run)).await.unwrap();
+    let steps = app.app.engine.db().steps().list(id(&run)).await.unwrap();
     assert_eq!((steps[0].queue.as_str(), steps[0].priority), ("special", 7));
     assert_eq!(app.ended(&run).await["status"], "succeeded");
     for body in [json!({ "queue": "No Queue" }), json!({ "priority": 101 }), json!({ "run_at": "tomorrow" })] {

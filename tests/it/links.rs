@@ -101,9 +101,9 @@ async fn a_link_that_has_ended_says_so_plainly(database: Database) {
         says(&format!("{}/d/{forged}", app.url), 404, "link_not_found", "There is no such link").await;
     }
     let before = links(&app, &run).await[0]["expires_at"].clone();
-    db.execute("UPDATE links SET expires_at = created_at", &[]).await.unwrap();
+    db.execute("UPDATE download_links SET expires_at = created_at", &[]).await.unwrap();
     says(&link, 410, "link_expired", "The link has expired").await;
-    db.execute("UPDATE links SET expires_at = created_at + 3600000", &[]).await.unwrap();
+    db.execute("UPDATE download_links SET expires_at = created_at + 3600000", &[]).await.unwrap();
     assert_eq!(links(&app, &run).await[0]["expires_at"], before, "as long as the mail promised");
     assert_eq!(ask(&app, &link, &[]).await.status(), 200);
 
@@ -112,19 +112,19 @@ async fn a_link_that_has_ended_says_so_plainly(database: Database) {
         app.client.post(format!("{}/v1/links/{id}/revoke", app.url)).bearer_auth(key).send().await.unwrap()
     };
     let (stored, other) = afterload_server::api::create_api_key("other", &["runs:write:other".into()], &[]).unwrap();
-    db.insert_api_key(&stored).await.unwrap();
+    db.api_keys().insert(&stored).await.unwrap();
     assert_eq!(revoke(&other, &id).await.status(), 404, "another pipeline's key knows of no link");
     let revoked: Value = revoke(&app.admin_key, &id).await.json().await.unwrap();
     assert!(revoked["revoked_at"].is_string(), "{revoked}");
     assert_eq!(revoke(&app.admin_key, &id).await.json::<Value>().await.unwrap(), revoked, "twice is once");
     says(&link, 410, "link_revoked", "The link has been taken back").await;
 
-    db.execute("UPDATE links SET revoked_at = NULL", &[]).await.unwrap();
+    db.execute("UPDATE download_links SET revoked_at = NULL", &[]).await.unwrap();
     db.execute("UPDATE artifacts SET expired_at = created_at", &[]).await.unwrap();
     says(&link, 410, "file_expired", "The file has expired").await;
     let artifact = run["artifacts"][0]["id"].as_str().unwrap();
     assert_eq!(app.get(&format!("/v1/artifacts/{artifact}")).await.status(), 410);
-    db.execute("DELETE FROM links", &[]).await.unwrap();
+    db.execute("DELETE FROM download_links", &[]).await.unwrap();
     says(&link, 410, "link_expired", "The link has expired").await;
     app.finish().await;
 }

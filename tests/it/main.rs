@@ -29,6 +29,7 @@ mod rate;
 mod reload;
 mod report_query;
 mod retention;
+mod schema;
 mod smtp;
 mod soak;
 mod sql;

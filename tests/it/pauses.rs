@@ -146,7 +146,7 @@ async fn what_was_fetched_when_a_pause_began_does_not_start(database: Database) 
     std::fs::write(&gate, "").unwrap();
     // Written as another process would: the workers of this one learn of it a second later, and fetch meanwhile.
     let db = app.app.engine.db();
-    db.insert_pause(afterload_state::PauseTarget::Queue, "slow").await.unwrap();
+    db.pauses().insert(afterload_state::PauseTarget::Queue, "slow").await.unwrap();
     let run = app.run("slow", json!({})).await;
     assert_eq!(app.run_to_end("quick", json!({})).await["status"], "succeeded");
     app.step_is(&run, "one", "queued").await;
@@ -195,7 +195,7 @@ async fn a_crash_under_a_pause_is_counted_and_not_lost(database: Database) {
     let app = app.crash().await;
     app.step_is(&run, "one", "queued").await;
     jobs_are(&app, 0).await;
-    let step = app.app.engine.db().list_steps(id(&run)).await.unwrap().remove(0);
+    let step = app.app.engine.db().steps().list(id(&run)).await.unwrap().remove(0);
     assert_eq!((step.crashes, step.failures), (1, 0));
     std::fs::write(&gate, "").unwrap();
     change(&app, "pipelines/slow/resume").await;
@@ -221,7 +221,7 @@ async fn a_step_that_sleeps_wakes_after_the_pause(database: Database) {
     let app = TestApp::builder(database).pipeline("p", yaml).start().await;
     let run = app.run("p", json!({})).await;
     for step in ["time", "event"] {
-        app.step_is(&run, step, "sleeping").await;
+        app.step_is(&run, step, "suspended").await;
     }
     change(&app, "pipelines/p/pause").await;
     let (_, told) = app.post("/v1/events/came", json!({ "n": 1 })).await;

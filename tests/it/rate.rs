@@ -50,7 +50,10 @@ async fn starts_are_spaced_over_all_processes(database: Database) {
     starts.sort_unstable();
     let gaps: Vec<_> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(gaps.iter().all(|gap| *gap >= 250), "{gaps:?}");
-    assert_eq!(numbers(&app.service(), "SELECT COUNT(*) FROM step_runs WHERE slots = 1 AND crashes = 0").await, [24]);
+    assert_eq!(
+        numbers(&app.service(), "SELECT COUNT(*) FROM step_runs WHERE rate_limited_starts = 1 AND crashes = 0").await,
+        [24]
+    );
     other.stop().await;
     app.finish().await;
 }
@@ -94,7 +97,7 @@ steps:
     let step = &run["steps"][0];
     assert_eq!((&step["status"], &step["attempt"]), (&json!("succeeded"), &json!(3)));
     assert!(time(&step["finished_at"]) - time(&step["started_at"]) >= 1000, "{step}");
-    assert_eq!(numbers(&app.service(), "SELECT slots, failures FROM step_runs").await, [3, 2]);
+    assert_eq!(numbers(&app.service(), "SELECT rate_limited_starts, failures FROM step_runs").await, [3, 2]);
     app.finish().await;
 }
 
@@ -110,7 +113,7 @@ async fn a_crash_before_the_slot_starts_nothing_twice(database: Database) {
     let second = app.ended(&second).await;
     assert_eq!(second["status"], "succeeded");
     assert!(time(&second["steps"][0]["started_at"]) - time(&first["steps"][0]["started_at"]) >= 5000, "{second}");
-    let sql = "SELECT SUM(slots), SUM(crashes), SUM(failures) FROM step_runs";
+    let sql = "SELECT SUM(rate_limited_starts), SUM(crashes), SUM(failures) FROM step_runs";
     let sql = sql.replace("SUM(", "CAST(SUM(").replace("),", ") AS BIGINT),").replace(") FROM", ") AS BIGINT) FROM");
     assert_eq!(numbers(&app.service(), &sql).await, [2, 0, 0]);
     app.finish().await;
@@ -131,7 +134,7 @@ async fn a_crash_after_the_start_takes_another_slot(database: Database) {
     std::fs::write(&gate, "").unwrap();
     let run = app.ended(&run).await;
     assert_eq!((&run["status"], &run["steps"][0]["attempt"]), (&json!("succeeded"), &json!(1)));
-    assert_eq!(numbers(&app.service(), "SELECT slots FROM step_runs").await, [2]);
+    assert_eq!(numbers(&app.service(), "SELECT rate_limited_starts FROM step_runs").await, [2]);
     app.finish().await;
 }
 
@@ -162,8 +165,8 @@ steps:
     let run = app.run_to_end("p", json!({})).await;
     assert_eq!(run["status"], "succeeded", "{run}");
     // The step itself only finds out its items.
-    assert_eq!(numbers(&app.service(), "SELECT slots FROM step_runs WHERE parent IS NULL").await, [0]);
-    let sql = "SELECT COUNT(*), MAX(started_at) - MIN(started_at) FROM step_runs WHERE slots = 1 AND item_index <> 1";
+    assert_eq!(numbers(&app.service(), "SELECT rate_limited_starts FROM step_runs WHERE parent IS NULL").await, [0]);
+    let sql = "SELECT COUNT(*), MAX(started_at) - MIN(started_at) FROM step_runs WHERE rate_limited_starts = 1 AND item_index <> 1";
     let found = numbers(&app.service(), sql).await;
     assert!(found[0] == 3 && found[1] >= 1000, "{found:?}");
     app.finish().await;
@@ -173,7 +176,7 @@ async fn keys_out_of_use_are_forgotten(database: Database) {
     let app = app(database, "steps: [{ id: one, uses: test.step, rate_limit: { per_second: 1 } }]\n").await;
     app.run_to_end("p", json!({})).await;
     let (db, now) = (app.app.engine.db(), chrono::Utc::now().timestamp_millis());
-    assert_eq!(db.delete_unused_rate_limits(now - 86_400_000).await.unwrap(), 0);
-    assert_eq!(db.delete_unused_rate_limits(now + 86_400_000).await.unwrap(), 1);
+    assert_eq!(db.rate_limits().delete_unused(now - 86_400_000).await.unwrap(), 0);
+    assert_eq!(db.rate_limits().delete_unused(now + 86_400_000).await.unwrap(), 1);
     app.finish().await;
 }

@@ -54,16 +54,16 @@ async fn a_file_goes_with_the_last_run_that_needs_it(database: Database) {
     let file = made["steps"][0]["outputs"]["file"].clone();
     let held = app.run("holder", json!({ "file": { "artifact_id": file["artifact_id"] } })).await;
     // The time of the first run's files is over at once; the other one still needs them.
-    run_sql(&app, "UPDATE runs SET keep_files_ms = 0 WHERE pipeline = 'maker'").await;
+    run_sql(&app, "UPDATE runs SET retention_artifacts_ms = 0 WHERE pipeline = 'maker'").await;
     eventually("the first run to let go", async || {
-        (count(&app, "SELECT COUNT(*) AS n FROM runs WHERE released_at IS NOT NULL").await == 1).then_some(())
+        (count(&app, "SELECT COUNT(*) AS n FROM runs WHERE artifacts_released_at IS NOT NULL").await == 1).then_some(())
     })
     .await;
     assert_eq!(download(&app, &file).await, (200, "made by a test\n".into()));
     std::fs::write(app.dir.path().join("gate"), "").unwrap();
     app.ended(&held).await;
     assert_eq!(download(&app, &file).await.0, 200, "its own time begins with its end");
-    run_sql(&app, "UPDATE runs SET keep_files_ms = 0").await;
+    run_sql(&app, "UPDATE runs SET retention_artifacts_ms = 0").await;
     eventually("the file to go", async || (!is_stored(&app, &file).await).then_some(())).await;
     assert_eq!(download(&app, &file).await, (410, "file_expired".into()));
     let shown = app.show(made["id"].as_str().unwrap()).await;
@@ -72,10 +72,10 @@ async fn a_file_goes_with_the_last_run_that_needs_it(database: Database) {
     let again =
         again.json(&json!({ "params": { "file": { "artifact_id": file["artifact_id"] } } })).send().await.unwrap();
     assert_eq!(again.json::<Value>().await.unwrap()["code"], "object_not_found");
-    run_sql(&app, "UPDATE runs SET keep_run_ms = 0").await;
+    run_sql(&app, "UPDATE runs SET retention_runs_ms = 0").await;
     eventually("the runs to go", async || (count(&app, "SELECT COUNT(*) AS n FROM runs").await == 0).then_some(()))
         .await;
-    for table in ["step_runs", "artifacts", "artifact_refs", "effects"] {
+    for table in ["step_runs", "artifacts", "artifact_refs", "effect_log"] {
         assert_eq!(count(&app, &format!("SELECT COUNT(*) AS n FROM {table}")).await, 0, "{table}");
     }
     assert_eq!(download(&app, &file).await, (404, "artifact_not_found".into()));
@@ -96,7 +96,7 @@ steps:
     let run = app.run_to_end("report", json!({})).await;
     let file = run["steps"][0]["outputs"]["file"].clone();
     eventually("the run to let go", async || {
-        (count(&app, "SELECT COUNT(*) AS n FROM runs WHERE released_at IS NOT NULL").await == 1).then_some(())
+        (count(&app, "SELECT COUNT(*) AS n FROM runs WHERE artifacts_released_at IS NOT NULL").await == 1).then_some(())
     })
     .await;
     let path = format!("/v1/artifacts/{}/links", file["artifact_id"].as_str().unwrap());

@@ -94,10 +94,10 @@ fn step(id: &str, run: &str) -> StepRecord {
 /// A run with one queued step.
 async fn seeded(database: Database) -> Store {
     let store = store(database).await;
-    store.db.replace_live_definitions(&[definition("p", "d1")], &[]).await.unwrap();
+    store.db.definitions().replace_live(&[definition("p", "d1")], &[]).await.unwrap();
     let mut tx = store.db.begin().await.unwrap();
-    tx.insert_run(&run("r1", "p")).await.unwrap();
-    tx.insert_step(&step("s1", "r1")).await.unwrap();
+    tx.runs().insert(&run("r1", "p")).await.unwrap();
+    tx.steps().insert(&step("s1", "r1")).await.unwrap();
     tx.commit().await.unwrap();
     store
 }
@@ -111,37 +111,37 @@ async fn within<T>(db: &Db, work: impl AsyncFnOnce(&mut DbTx) -> T) -> T {
 
 async fn definitions_go_live_and_away(database: Database) {
     let store = store(database).await;
-    store.db.replace_live_definitions(&[definition("a", "d1"), definition("b", "d2")], &[]).await.unwrap();
-    store.db.replace_live_definitions(&[definition("a", "d3")], &["b".into()]).await.unwrap();
-    assert_eq!(store.db.find_live_definition("a").await.unwrap().unwrap().digest, "d3");
+    store.db.definitions().replace_live(&[definition("a", "d1"), definition("b", "d2")], &[]).await.unwrap();
+    store.db.definitions().replace_live(&[definition("a", "d3")], &["b".into()]).await.unwrap();
+    assert_eq!(store.db.definitions().find_live("a").await.unwrap().unwrap().digest, "d3");
     assert_eq!(
-        store.db.find_live_definition("b").await.unwrap().unwrap().digest,
+        store.db.definitions().find_live("b").await.unwrap().unwrap().digest,
         "d2",
         "a refused file keeps what was live"
     );
-    store.db.replace_live_definitions(&[], &[]).await.unwrap();
-    assert!(store.db.find_live_definition("a").await.unwrap().is_none());
-    assert_eq!(store.db.find_definition("d1").await.unwrap().unwrap().source, "name: a", "runs keep their own");
+    store.db.definitions().replace_live(&[], &[]).await.unwrap();
+    assert!(store.db.definitions().find_live("a").await.unwrap().is_none());
+    assert_eq!(store.db.definitions().find("d1").await.unwrap().unwrap().source, "name: a", "runs keep their own");
 }
 
 async fn an_attempt_writes_under_its_own_claim_only(database: Database) {
     let store = seeded(database).await;
-    let first = within(&store.db, async |tx| tx.claim_step("s1").await.unwrap().unwrap()).await;
-    let second = within(&store.db, async |tx| tx.claim_step("s1").await.unwrap().unwrap()).await;
+    let first = within(&store.db, async |tx| tx.claims().claim("s1").await.unwrap().unwrap()).await;
+    let second = within(&store.db, async |tx| tx.claims().claim("s1").await.unwrap().unwrap()).await;
     assert_eq!((first.step.claims, second.step.claims), (1, 2));
     assert_eq!((first.step.crashes, second.step.crashes), (0, 1));
     let progress = json!({ "done": 1 });
     let ending = AttemptEnd::Final { status: StepStatus::Succeeded, outputs: Some(json!({ "n": 1 })), error: None };
     within(&store.db, async |tx| {
-        assert!(!tx.record_progress("s1", 1, &progress, true).await.unwrap());
-        assert!(!tx.end_step("s1", 1, None, &ending).await.unwrap());
-        assert!(tx.record_progress("s1", 2, &progress, true).await.unwrap());
-        assert!(tx.end_step("s1", 2, None, &ending).await.unwrap());
-        assert!(!tx.end_step("s1", 2, None, &ending).await.unwrap(), "an end happens once");
-        assert!(tx.claim_step("s1").await.unwrap().is_none());
+        assert!(!tx.claims().record_progress("s1", 1, &progress, true).await.unwrap());
+        assert!(!tx.claims().end("s1", 1, None, &ending).await.unwrap());
+        assert!(tx.claims().record_progress("s1", 2, &progress, true).await.unwrap());
+        assert!(tx.claims().end("s1", 2, None, &ending).await.unwrap());
+        assert!(!tx.claims().end("s1", 2, None, &ending).await.unwrap(), "an end happens once");
+        assert!(tx.claims().claim("s1").await.unwrap().is_none());
     })
     .await;
-    let step = store.db.find_step("s1").await.unwrap().unwrap();
+    let step = store.db.steps().find("s1").await.unwrap().unwrap();
     assert_eq!(
         (step.status, step.outputs, step.progress),
         (StepStatus::Succeeded, Some(json!({ "n": 1 })), Some(progress))
@@ -151,40 +151,41 @@ async fn an_attempt_writes_under_its_own_claim_only(database: Database) {
 
 async fn a_crash_after_progress_is_the_first_of_a_new_count(database: Database) {
     let store = seeded(database).await;
-    let crashes = async || within(&store.db, async |tx| tx.claim_step("s1").await.unwrap().unwrap().step.crashes).await;
+    let crashes =
+        async || within(&store.db, async |tx| tx.claims().claim("s1").await.unwrap().unwrap().step.crashes).await;
     assert_eq!([crashes().await, crashes().await, crashes().await], [0, 1, 2]);
-    within(&store.db, async |tx| assert!(tx.record_progress("s1", 3, &json!({}), false).await.unwrap())).await;
+    within(&store.db, async |tx| assert!(tx.claims().record_progress("s1", 3, &json!({}), false).await.unwrap())).await;
     assert_eq!(crashes().await, 3, "a report of what was there before is no progress");
-    within(&store.db, async |tx| assert!(tx.record_progress("s1", 4, &json!({}), true).await.unwrap())).await;
+    within(&store.db, async |tx| assert!(tx.claims().record_progress("s1", 4, &json!({}), true).await.unwrap())).await;
     assert_eq!(crashes().await, 1);
 }
 
 async fn parked_and_retried_steps_can_be_claimed_again(database: Database) {
     let store = seeded(database).await;
     within(&store.db, async |tx| {
-        tx.claim_step("s1").await.unwrap().unwrap();
-        assert!(tx.end_step("s1", 1, None, &AttemptEnd::Park { due_at: 5 }).await.unwrap());
-        assert!(tx.lock_due_step("s1").await.unwrap().is_some());
-        let parked = tx.claim_step("s1").await.unwrap().unwrap();
+        tx.claims().claim("s1").await.unwrap().unwrap();
+        assert!(tx.claims().end("s1", 1, None, &AttemptEnd::Park { due_at: 5 }).await.unwrap());
+        assert!(tx.steps().lock_due("s1").await.unwrap().is_some());
+        let parked = tx.claims().claim("s1").await.unwrap().unwrap();
         assert_eq!((parked.step.crashes, parked.step.failures), (0, 0));
         let retry = AttemptEnd::Retry { error: json!({ "code": "x" }), due_at: 7 };
-        assert!(tx.end_step("s1", 2, None, &retry).await.unwrap());
-        let retried = tx.claim_step("s1").await.unwrap().unwrap();
+        assert!(tx.claims().end("s1", 2, None, &retry).await.unwrap());
+        let retried = tx.claims().claim("s1").await.unwrap().unwrap();
         assert_eq!((retried.step.crashes, retried.step.failures, retried.step.due_at), (0, 1, None));
-        assert!(tx.lock_due_step("s1").await.unwrap().is_none(), "what runs is not due");
+        assert!(tx.steps().lock_due("s1").await.unwrap().is_none(), "what runs is not due");
     })
     .await;
 }
 
 async fn effects_are_remembered(database: Database) {
     let store = seeded(database).await;
-    let begin = async || store.db.begin_effect("r1", "a", "mail:x").await.unwrap();
+    let begin = async || store.db.effect_log().begin("r1", "a", "mail:x").await.unwrap();
     assert_eq!(begin().await, None);
     assert_eq!(begin().await, Some(None), "the outcome is unknown");
-    store.db.delete_effect("r1", "a", "mail:x").await.unwrap();
+    store.db.effect_log().delete("r1", "a", "mail:x").await.unwrap();
     assert_eq!(begin().await, None);
-    store.db.finish_effect("r1", "a", "mail:x", &json!({ "id": 1 })).await.unwrap();
-    store.db.delete_effect("r1", "a", "mail:x").await.unwrap();
+    store.db.effect_log().finish("r1", "a", "mail:x", &json!({ "id": 1 })).await.unwrap();
+    store.db.effect_log().delete("r1", "a", "mail:x").await.unwrap();
     assert_eq!(begin().await, Some(Some(json!({ "id": 1 }))), "what is done is not forgotten");
 }
 
@@ -192,16 +193,16 @@ async fn runs_are_listed_newest_first(database: Database) {
     let store = seeded(database).await;
     within(&store.db, async |tx| {
         for (id, pipeline) in [("r2", "q"), ("r3", "p")] {
-            tx.insert_run(&run(id, pipeline)).await.unwrap();
+            tx.runs().insert(&run(id, pipeline)).await.unwrap();
         }
-        tx.set_run_error("r3", &json!({ "code": "first" })).await.unwrap();
-        tx.set_run_error("r3", &json!({ "code": "second" })).await.unwrap();
-        tx.finish_run("r3", RunStatus::Failed).await.unwrap();
-        assert_eq!(tx.bump_revision("r3").await.unwrap().revision, 2);
+        tx.runs().set_error("r3", &json!({ "code": "first" })).await.unwrap();
+        tx.runs().set_error("r3", &json!({ "code": "second" })).await.unwrap();
+        tx.runs().finish("r3", RunStatus::Failed).await.unwrap();
+        assert_eq!(tx.runs().bump_revision("r3").await.unwrap().revision, 2);
     })
     .await;
     let ids = async |filter: RunFilter| -> Vec<String> {
-        store.db.list_runs(&filter).await.unwrap().into_iter().map(|run| run.id).collect()
+        store.db.runs().list(&filter).await.unwrap().into_iter().map(|run| run.id).collect()
     };
     let all = RunFilter { limit: 10, ..RunFilter::default() };
     assert_eq!(ids(all.clone()).await, ["r3", "r2", "r1"]);
@@ -209,9 +210,9 @@ async fn runs_are_listed_newest_first(database: Database) {
     assert_eq!(ids(RunFilter { pipelines: Some(vec!["p".into()]), ..all.clone() }).await, ["r3", "r1"]);
     assert!(ids(RunFilter { pipelines: Some(vec![]), ..all.clone() }).await.is_empty());
     assert_eq!(ids(RunFilter { status: Some(RunStatus::Failed), ..all }).await, ["r3"]);
-    let failed = store.db.find_run("r3").await.unwrap().unwrap();
+    let failed = store.db.runs().find("r3").await.unwrap().unwrap();
     assert_eq!((failed.error, failed.params), (Some(json!({ "code": "first" })), json!({ "name": "Zoë" })));
-    assert_eq!(store.db.find_run("r1").await.unwrap().unwrap().error, None::<Value>);
+    assert_eq!(store.db.runs().find("r1").await.unwrap().unwrap().error, None::<Value>);
 }
 
 async fn keys_are_stored_once(database: Database) {
@@ -224,26 +225,26 @@ async fn keys_are_stored_once(database: Database) {
         buckets: vec!["uploads".into()],
         created_at: 0,
     };
-    assert!(store.db.insert_api_key(&key("k1", "h1")).await.unwrap());
-    assert!(!store.db.insert_api_key(&key("k1", "h2")).await.unwrap());
-    assert_eq!(store.db.find_api_key("k1").await.unwrap().unwrap().hash, "h1");
-    assert_eq!(store.db.list_api_keys().await.unwrap()[0].buckets, ["uploads"]);
-    assert!(store.db.delete_api_key("k1").await.unwrap() && !store.db.delete_api_key("k1").await.unwrap());
+    assert!(store.db.api_keys().insert(&key("k1", "h1")).await.unwrap());
+    assert!(!store.db.api_keys().insert(&key("k1", "h2")).await.unwrap());
+    assert_eq!(store.db.api_keys().find("k1").await.unwrap().unwrap().hash, "h1");
+    assert_eq!(store.db.api_keys().list().await.unwrap()[0].buckets, ["uploads"]);
+    assert!(store.db.api_keys().delete("k1").await.unwrap() && !store.db.api_keys().delete("k1").await.unwrap());
 }
 
 async fn a_transaction_that_is_dropped_leaves_nothing(database: Database) {
     let store = seeded(database).await;
     let mut tx = store.db.begin().await.unwrap();
-    tx.insert_run(&run("r9", "p")).await.unwrap();
+    tx.runs().insert(&run("r9", "p")).await.unwrap();
     drop(tx);
-    assert!(store.db.find_run("r9").await.unwrap().is_none());
-    within(&store.db, async |tx| tx.insert_run(&run("r9", "p")).await.unwrap()).await;
-    assert!(store.db.find_run("r9").await.unwrap().is_some());
+    assert!(store.db.runs().find("r9").await.unwrap().is_none());
+    within(&store.db, async |tx| tx.runs().insert(&run("r9", "p")).await.unwrap()).await;
+    assert!(store.db.runs().find("r9").await.unwrap().is_some());
 }
 
 async fn opening_twice_at_once_works(database: Database) {
     let store = store(database).await;
     let (one, two) = tokio::join!(Db::open(&store.url), Db::open(&store.url));
-    one.unwrap().replace_live_definitions(&[definition("p", "d1")], &[]).await.unwrap();
-    assert_eq!(two.unwrap().list_live_digests().await.unwrap(), ["d1"]);
+    one.unwrap().definitions().replace_live(&[definition("p", "d1")], &[]).await.unwrap();
+    assert_eq!(two.unwrap().definitions().list_live_digests().await.unwrap(), ["d1"]);
 }

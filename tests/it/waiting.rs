@@ -11,7 +11,7 @@ both!(
     an_event_that_came_before_the_wait_counts,
     a_wait_times_out,
     waits_go_on_after_a_restart,
-    a_sleeping_step_can_be_cancelled,
+    a_suspended_step_can_be_cancelled,
     an_event_starts_pipelines_once,
     events_and_waits_race_and_none_is_lost,
     a_schedule_starts_one_run_for_each_moment,
@@ -83,10 +83,10 @@ steps:
         runs.push(app.run("p", json!({ "pause": "1h" })).await);
     }
     for run in &runs {
-        app.step_is(run, "pause", "sleeping").await;
+        app.step_is(run, "pause", "suspended").await;
     }
     let shown = app.show(id(&runs[0])).await;
-    assert!(shown["steps"][0]["sleeps_until"].is_string());
+    assert!(shown["steps"][0]["suspended_until"].is_string());
     let run = app.run_to_end("p", json!({ "pause": "1500ms" })).await;
     assert_eq!(run["steps"][1]["outputs"]["value"], false);
     assert!(between(&run["steps"][0]["started_at"], &run["steps"][0]["finished_at"]) >= 1500);
@@ -104,7 +104,7 @@ async fn an_event_wakes_the_step_that_waits_for_it(database: Database) {
     let app = app(database, ORDER).await;
     let runs = [app.run("p", json!({ "order": 7 })).await, app.run("p", json!({ "order": 8 })).await];
     for run in &runs {
-        app.step_is(run, "accepted", "sleeping").await;
+        app.step_is(run, "accepted", "suspended").await;
     }
     assert_eq!(tell(&app, "order.rejected", json!({ "order_id": 7 })).await["woken"], 0);
     assert_eq!(tell(&app, "order.accepted", json!({ "order_id": 9 })).await["woken"], 0);
@@ -112,7 +112,7 @@ async fn an_event_wakes_the_step_that_waits_for_it(database: Database) {
     let run = app.ended(&runs[0]).await;
     assert_eq!(run["steps"][0]["outputs"], json!({ "timed_out": false, "event": { "order_id": "7", "by": "vendor" } }));
     assert_eq!(run["steps"][1]["outputs"]["value"]["by"], "vendor");
-    assert_eq!(app.show(id(&runs[1])).await["steps"][0]["status"], "sleeping");
+    assert_eq!(app.show(id(&runs[1])).await["steps"][0]["status"], "suspended");
     tell(&app, "order.accepted", json!({ "order_id": 8 })).await;
     app.ended(&runs[1]).await;
     app.finish().await;
@@ -166,13 +166,13 @@ async fn waits_go_on_after_a_restart(database: Database) {
     })
     .await;
     let order = app.run("p", json!({ "order": 7 })).await;
-    app.step_is(&pause, "pause", "sleeping").await;
-    app.step_is(&order, "accepted", "sleeping").await;
-    let until = app.show(id(&pause)).await["steps"][0]["sleeps_until"].clone();
+    app.step_is(&pause, "pause", "suspended").await;
+    app.step_is(&order, "accepted", "suspended").await;
+    let until = app.show(id(&pause)).await["steps"][0]["suspended_until"].clone();
     let app = app.crash().await;
     let shown = app.show(id(&pause)).await;
-    if shown["steps"][0]["status"] == "sleeping" {
-        assert_eq!(shown["steps"][0]["sleeps_until"], until);
+    if shown["steps"][0]["status"] == "suspended" {
+        assert_eq!(shown["steps"][0]["suspended_until"], until);
     }
     tell(&app, "order.accepted", json!({ "order_id": 7 })).await;
     assert_eq!(app.ended(&order).await["status"], "succeeded");
@@ -181,10 +181,10 @@ async fn waits_go_on_after_a_restart(database: Database) {
     app.finish().await;
 }
 
-async fn a_sleeping_step_can_be_cancelled(database: Database) {
+async fn a_suspended_step_can_be_cancelled(database: Database) {
     let app = app(database, ORDER).await;
     let run = app.run("p", json!({ "order": 7 })).await;
-    app.step_is(&run, "accepted", "sleeping").await;
+    app.step_is(&run, "accepted", "suspended").await;
     app.post(&format!("/v1/runs/{}/cancel", id(&run)), json!({})).await;
     assert_eq!(app.ended(&run).await["status"], "cancelled");
     assert_eq!(tell(&app, "order.accepted", json!({ "order_id": 7 })).await["woken"], 0);

@@ -58,7 +58,7 @@ impl EngineCore {
     /// Moves what can move in a run that is under way, without a look at those that wait for its end: `advance` has it.
     pub(super) async fn advance_steps(&self, tx: &mut DbTx, run: &RunRecord) -> Result<Transition> {
         let compiled = self.load_plan_in(tx, &run.digest).await?;
-        let mut steps = tx.list_steps(&run.id).await?;
+        let mut steps = tx.steps().list(&run.id).await?;
         let mut nodes = step_nodes(&compiled, &steps);
         let mut delays = HashMap::new();
         let advance = state_machine::advance_nodes(&mut nodes, run.cancel_requested_at.is_some(), |index, nodes| {
@@ -83,7 +83,7 @@ impl EngineCore {
             let step = &mut steps[*index];
             let due_at =
                 matches!(change, StepChange::Queue).then(|| step_due_at(run, delays.get(index).copied())).flatten();
-            tx.release_step(&step.id, change.target_status(), error.as_ref(), due_at).await?;
+            tx.steps().release(&step.id, change.target_status(), error.as_ref(), due_at).await?;
             step.status = change.target_status();
             step.error = error;
             if let StepChange::Queue = change {
@@ -93,10 +93,10 @@ impl EngineCore {
             }
         }
         if let Some(blame) = run_error(&compiled, &steps).filter(|_| run.cancel_requested_at.is_none()) {
-            tx.set_run_error(&run.id, &blame).await?;
+            tx.runs().set_error(&run.id, &blame).await?;
         }
         let notify = match advance.ended {
-            Some(status) => tx.finish_run(&run.id, status).await?,
+            Some(status) => tx.runs().finish(&run.id, status).await?,
             None => false,
         };
         Ok(Transition { queues_to_wake: wake, ended: advance.ended, notify, admitted: Vec::new() })

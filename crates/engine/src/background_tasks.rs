@@ -154,7 +154,7 @@ impl EngineCore {
         let more = missing.len() == MAX_SWEEP_STEPS as usize;
         for id in missing {
             let mut tx = self.db.begin().await?;
-            let Some(step) = tx.lock_due_step(&id).await? else { continue };
+            let Some(step) = tx.steps().lock_due(&id).await? else { continue };
             if !self.queue.has_job(&mut tx, &id).await? {
                 let push = NewJob { step_run: &id, queue: &step.queue, priority: step.priority, due_at: step.due_at };
                 self.queue.enqueue_jobs(&mut tx, &[push]).await?;
@@ -174,9 +174,12 @@ impl EngineCore {
         if turn % PRUNE_EVERY_SWEEPS == 1 {
             self.queue.prune_workers().await?;
             let before = clock::now_millis() - DedupKey::IDEMPOTENCY_KEY_RETENTION.as_millis() as i64;
-            self.db.delete_unused_rate_limits(clock::now_millis() - super::rate_limit::RATE_LIMIT_RETENTION_MS).await?;
-            self.db.delete_events_before(clock::now_millis() - super::suspend::EVENT_RETENTION_MS).await?;
-            self.db.delete_dedup_keys(DedupKey::IDEMPOTENCY_KEY_SOURCE, before).await?;
+            self.db
+                .rate_limits()
+                .delete_unused(clock::now_millis() - super::rate_limit::RATE_LIMIT_RETENTION_MS)
+                .await?;
+            self.db.events().delete_before(clock::now_millis() - super::suspend::EVENT_RETENTION_MS).await?;
+            self.db.dedup_keys().delete_before(DedupKey::IDEMPOTENCY_KEY_SOURCE, before).await?;
         }
         Ok(())
     }

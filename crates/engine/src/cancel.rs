@@ -71,7 +71,7 @@ impl Engine {
     pub async fn cancel_run(&self, id: &str) -> Result<RunRecord> {
         let inner = &self.0;
         inner.cancel_run(id).await?;
-        inner.db.find_run(id).await?.ok_or_else(|| run_not_found(id))
+        inner.db.runs().find(id).await?.ok_or_else(|| run_not_found(id))
     }
 }
 
@@ -95,7 +95,7 @@ impl EngineCore {
 
     async fn request_cancel(&self, id: &str) -> Result<()> {
         let mut tx = self.db.begin().await?;
-        let run = tx.bump_revision(id).await?;
+        let run = tx.runs().bump_revision(id).await?;
         match run.status {
             RunStatus::Queued | RunStatus::Running => {}
             // Asked twice, it is as it was wanted.
@@ -105,7 +105,7 @@ impl EngineCore {
                 return Err(Error::new(codes::RUN_ENDED, message));
             }
         }
-        if tx.request_cancel(id).await? {
+        if tx.runs().request_cancel(id).await? {
             failpoint!("cancel.before_commit");
             tx.commit().await?;
             failpoint!("cancel.after_commit");
@@ -117,17 +117,17 @@ impl EngineCore {
 
     /// Ends the steps of a run, asked to stop, whose attempts have not begun, and moves on.
     pub(super) async fn cancel_idle_steps(&self, id: &str) -> Result<()> {
-        let idle: Vec<StepRecord> = self.db.list_idle_steps(id).await?.into_iter().filter(is_cancellable).collect();
+        let idle: Vec<StepRecord> = self.db.steps().list_idle(id).await?.into_iter().filter(is_cancellable).collect();
         let open: Vec<String> = idle.iter().map(|step| step.id.clone()).collect();
         let mut tx = self.db.begin().await?;
         // Jobs before steps before the run, as those do it who end a step.
         self.queue.lock_jobs(&mut tx, &open).await?;
         for step in &open {
-            if tx.cancel_step(step).await? {
+            if tx.steps().cancel(step).await? {
                 self.queue.delete_job(&mut tx, step).await?;
             }
         }
-        let run = tx.bump_revision(id).await?;
+        let run = tx.runs().bump_revision(id).await?;
         // It may have ended meanwhile, and even have been taken up again: then nothing of this is wanted.
         if run.cancel_requested_at.is_none() || run.finished_at.is_some() {
             return Ok(());
@@ -135,7 +135,7 @@ impl EngineCore {
         // Items that never begin end their steps; those that run do it when they have stopped.
         let mut moves = self.advance_run(&mut tx, &run).await?;
         for step in
-            tx.list_idle_steps(id).await?.into_iter().filter(is_cancellable).filter(|step| step.item_counts.is_some())
+            tx.steps().list_idle(id).await?.into_iter().filter(is_cancellable).filter(|step| step.item_counts.is_some())
         {
             let more = self.enqueue_next_items(&mut tx, &run, (&step.id, &step.section), 0).await?;
             moves.merge(more);
@@ -153,9 +153,9 @@ impl EngineCore {
         if !settle && self.running_attempts.with_tokens(|map| map.is_empty()) {
             return Ok(());
         }
-        for id in self.db.list_cancelling_runs().await? {
+        for id in self.db.runs().list_cancelling().await? {
             self.running_attempts.cancel_attempts(&id);
-            if settle && self.db.list_idle_steps(&id).await?.iter().any(is_cancellable) {
+            if settle && self.db.steps().list_idle(&id).await?.iter().any(is_cancellable) {
                 self.cancel_idle_steps(&id).await?;
             }
         }
@@ -170,6 +170,6 @@ pub(super) fn run_not_found(id: &str) -> Error {
 
 /// True if a cancel may end the step: its attempt has not begun, and it does not belong to `finally`.
 fn is_cancellable(step: &StepRecord) -> bool {
-    let idle = matches!(step.status, StepStatus::Queued | StepStatus::Retrying | StepStatus::Sleeping);
+    let idle = matches!(step.status, StepStatus::Queued | StepStatus::Retrying | StepStatus::Suspended);
     (idle || step.item_counts.is_some()) && step.section != Section::Finally.field_name()
 }

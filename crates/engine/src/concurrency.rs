@@ -71,21 +71,21 @@ impl EngineCore {
     ) -> Result<Transition> {
         let Some(place) = &run.concurrency_slot else { return self.advance_steps(tx, run).await };
         if run.run_at.is_some_and(|time| time > clock::now_millis()) {
-            tx.set_run_waiting(&run.id, place, false).await?;
+            tx.concurrency().set_waiting(&run.id, place, false).await?;
             return Ok(Transition::default());
         }
-        tx.lock_concurrency_key(&place.key).await?;
-        tx.set_run_waiting(&run.id, place, true).await?;
+        tx.concurrency().lock_key(&place.key).await?;
+        tx.concurrency().set_waiting(&run.id, place, true).await?;
         let mut moves = Transition { admitted: self.admit_waiting(tx, &place.key).await?, ..Transition::default() };
         let begins = moves.admitted.iter().any(|(released, _)| released.id == run.id);
         let skips = plan.concurrency.as_ref().is_some_and(|said| said.on_conflict == OnRunConflict::Skip);
         if skips && !begins && asked == AdmissionKind::New {
-            let other = tx.find_first_active_run(&place.key).await?.unwrap_or_default();
+            let other = tx.concurrency().find_first_active(&place.key).await?.unwrap_or_default();
             let error = Error::new(codes::CONCURRENCY_SKIPPED, format!("the run `{other}` is under way"))
                 .with_hint("`concurrency` of the pipeline says that a run too many is skipped; a retry waits until there is room")
                 .with_details(json!({ "run": other }));
-            tx.set_run_error(&run.id, &error_to_json(&error)).await?;
-            moves.notify = tx.cancel_waiting_run(&run.id).await?;
+            tx.runs().set_error(&run.id, &error_to_json(&error)).await?;
+            moves.notify = tx.concurrency().cancel_waiting(&run.id).await?;
             moves.ended = Some(RunStatus::Cancelled);
         }
         Ok(moves)
@@ -98,14 +98,14 @@ impl EngineCore {
             (None, _) => {
                 let mut moves = self.advance_steps(tx, run).await?;
                 if moves.ended.is_some() {
-                    tx.lock_concurrency_key(&place.key).await?;
+                    tx.concurrency().lock_key(&place.key).await?;
                     moves.admitted = self.admit_waiting(tx, &place.key).await?;
                 }
                 Ok(moves)
             }
             // Nothing of it has begun, so there is nothing to clean up: `finally` does not run either.
             (Some(_), Some(_)) => {
-                let notify = tx.cancel_waiting_run(&run.id).await?;
+                let notify = tx.concurrency().cancel_waiting(&run.id).await?;
                 Ok(Transition { ended: Some(RunStatus::Cancelled), notify, ..Transition::default() })
             }
             (Some(_), None) => Ok(Transition::default()),
@@ -116,7 +116,7 @@ impl EngineCore {
     async fn admit_waiting(&self, tx: &mut DbTx, key: &str) -> Result<Vec<(RunRecord, Transition)>> {
         let mut released = Vec::new();
         while released.len() < MAX_ADMITTED_PER_TX
-            && let Some(run) = tx.admit_next_run(key).await?
+            && let Some(run) = tx.concurrency().admit_next(key).await?
         {
             let moves = match self.advance_steps(tx, &run).await {
                 Err(error) if is_unreadable_definition(&error) => fail_unreadable_run(tx, &run, &error).await?,
@@ -141,7 +141,7 @@ impl EngineCore {
     }
 
     async fn cancel_superseded(&self) -> Result<()> {
-        for id in self.db.list_superseded_runs(RECONCILE_BATCH_ROWS).await? {
+        for id in self.db.concurrency().list_superseded(RECONCILE_BATCH_ROWS).await? {
             match self.cancel_run(&id).await {
                 // It made room by itself.
                 Err(error) if [codes::RUN_ENDED, codes::RUN_NOT_FOUND].contains(&error.code()) => {}
@@ -154,17 +154,17 @@ impl EngineCore {
     /// Goes on with what waits for room and has not been moved by anybody: runs whose time has come, places that are
     /// free all the same, cancels that a crash left half done. One that fails holds up no other.
     pub(super) async fn reconcile_concurrency(&self) -> Result<()> {
-        if !self.db.has_waiting_runs().await? {
+        if !self.db.concurrency().has_waiting().await? {
             return Ok(());
         }
-        for id in self.db.list_due_waiting_runs(RECONCILE_BATCH_ROWS).await? {
+        for id in self.db.concurrency().list_due(RECONCILE_BATCH_ROWS).await? {
             log_failure(&id, self.enqueue_for_slot(&id).await);
         }
-        for key in self.db.list_keys_with_capacity(RECONCILE_BATCH_ROWS).await? {
+        for key in self.db.concurrency().list_keys_with_capacity(RECONCILE_BATCH_ROWS).await? {
             log_failure(&key, self.admit_waiting_for_key(&key).await);
         }
         log_failure("", self.cancel_superseded().await);
-        for id in self.db.list_cancelled_waiting_runs(RECONCILE_BATCH_ROWS).await? {
+        for id in self.db.concurrency().list_cancelled(RECONCILE_BATCH_ROWS).await? {
             log_failure(&id, self.cancel_idle_steps(&id).await);
         }
         Ok(())
@@ -173,7 +173,7 @@ impl EngineCore {
     /// Puts a run in line whose time has come.
     async fn enqueue_for_slot(&self, id: &str) -> Result<()> {
         let mut tx = self.db.begin().await?;
-        let run = tx.bump_revision(id).await?;
+        let run = tx.runs().bump_revision(id).await?;
         let waits = run
             .concurrency_slot
             .as_ref()
@@ -195,7 +195,7 @@ impl EngineCore {
 
     async fn admit_waiting_for_key(&self, key: &str) -> Result<()> {
         let mut tx = self.db.begin().await?;
-        tx.lock_concurrency_key(key).await?;
+        tx.concurrency().lock_key(key).await?;
         let released = self.admit_waiting(&mut tx, key).await?;
         failpoint!("places.before_commit");
         tx.commit().await?;
@@ -207,7 +207,7 @@ impl EngineCore {
 
 /// Gives a run up whose definition this version cannot read, so that it takes nobody's place.
 async fn fail_unreadable_run(tx: &mut DbTx, run: &RunRecord, error: &Error) -> Result<Transition> {
-    let notify = tx.fail_unreadable_run(&run.id, &error_to_json(error)).await?;
+    let notify = tx.runs().fail_unreadable(&run.id, &error_to_json(error)).await?;
     Ok(Transition { ended: Some(RunStatus::Failed), notify, ..Transition::default() })
 }
 

@@ -20,7 +20,7 @@ impl DbDeliveryLog {
 impl DeliveryRecorder for DbDeliveryLog {
     fn filter_finished(&self, people: Vec<String>) -> BoxFuture<Vec<String>> {
         let (db, run, step) = (self.db.clone(), self.run.clone(), self.step.clone());
-        Box::pin(async move { db.list_ended_deliveries(&run, &step, &people).await })
+        Box::pin(async move { db.delivery_log().list_ended(&run, &step, &people).await })
     }
 
     fn record_delivery(&self, delivery: DeliveryRecord) -> BoxFuture<()> {
@@ -28,7 +28,7 @@ impl DeliveryRecorder for DbDeliveryLog {
         let DeliveryRecord { person, reason, failure } = delivery;
         Box::pin(async move {
             failpoint!("delivery.before_record");
-            db.record_delivery(&run, &step, (&person, reason), failure).await?;
+            db.delivery_log().record(&run, &step, (&person, reason), failure).await?;
             failpoint!("delivery.recorded");
             Ok(())
         })
@@ -36,6 +36,6 @@ impl DeliveryRecorder for DbDeliveryLog {
 
     fn delivery_counts(&self) -> BoxFuture<(u64, u64)> {
         let (db, run, step) = (self.db.clone(), self.run.clone(), self.step.clone());
-        Box::pin(async move { db.count_deliveries(&run, &step).await })
+        Box::pin(async move { db.delivery_log().count(&run, &step).await })
     }
 }

@@ -60,7 +60,7 @@ impl FileLinks for DbFileLinks {
         let db = self.db.clone();
         Box::pin(async move {
             let mut tx = db.begin().await?;
-            let kept = tx.upsert_link(&record).await?;
+            let kept = tx.download_links().upsert(&record).await?;
             failpoint!("link.before_commit");
             tx.commit().await?;
             failpoint!("link.after_commit");

@@ -37,14 +37,14 @@ fn to_effect_state(known: Option<Option<Value>>) -> EffectState {
 impl EffectRecorder for DbEffectLog {
     fn effect_state(&self, key: &str) -> EffectFuture<EffectState> {
         let (db, run, step, key) = (self.db.clone(), self.run.clone(), self.step.clone(), key.to_owned());
-        Box::pin(async move { db.find_effect(&run, &step, &key).await.map(to_effect_state) })
+        Box::pin(async move { db.effect_log().find(&run, &step, &key).await.map(to_effect_state) })
     }
 
     fn begin_effect(&self, key: &str) -> EffectFuture<EffectState> {
         let (db, run, step, key) = (self.db.clone(), self.run.clone(), self.step.clone(), key.to_owned());
         Box::pin(async move {
             failpoint!("effect.before_begin");
-            let known = db.begin_effect(&run, &step, &key).await?;
+            let known = db.effect_log().begin(&run, &step, &key).await?;
             failpoint!("effect.begun");
             Ok(to_effect_state(known))
         })
@@ -54,7 +54,7 @@ impl EffectRecorder for DbEffectLog {
         let (db, run, step, key) = (self.db.clone(), self.run.clone(), self.step.clone(), key.to_owned());
         Box::pin(async move {
             failpoint!("effect.before_done");
-            db.finish_effect(&run, &step, &key, &detail).await?;
+            db.effect_log().finish(&run, &step, &key, &detail).await?;
             failpoint!("effect.done");
             Ok(())
         })
@@ -64,7 +64,7 @@ impl EffectRecorder for DbEffectLog {
         let (db, run, step, key) = (self.db.clone(), self.run.clone(), self.step.clone(), key.to_owned());
         Box::pin(async move {
             failpoint!("effect.before_undone");
-            db.delete_effect(&run, &step, &key).await?;
+            db.effect_log().delete(&run, &step, &key).await?;
             failpoint!("effect.undone");
             Ok(())
         })

@@ -147,7 +147,7 @@ impl EngineCore {
                     return Ok(ClaimOutcome::NotReady);
                 }
                 // It was resumed just now, or has ended without its job, and the job is left over.
-                Some(_) => match tx.claim_step(&lease.step_run).await? {
+                Some(_) => match tx.claims().claim(&lease.step_run).await? {
                     Some(claimed) => claimed,
                     None => {
                         self.queue.acknowledge_job(tx, lease).await?;
@@ -156,11 +156,11 @@ impl EngineCore {
                 },
             },
         };
-        let run = tx.mark_run_started(&claimed.step.run_id, is_finally_step(&claimed)).await?;
+        let run = tx.runs().mark_started(&claimed.step.run_id, is_finally_step(&claimed)).await?;
         if is_cancelled(&claimed, &run) {
             let ending = cancelled_end();
             self.queue.acknowledge_job(tx, lease).await?;
-            tx.end_step(&lease.step_run, claimed.step.claims, None, &ending).await?;
+            tx.claims().end(&lease.step_run, claimed.step.claims, None, &ending).await?;
             let moves = self.advance_after_step(tx, &run, &claimed.step, StepStatus::Cancelled).await?;
             return Ok(ClaimOutcome::Ended(Box::new((run, moves))));
         }
@@ -172,7 +172,7 @@ impl EngineCore {
                 Err(_) => {
                     let due_at = clock::now_millis() + SUSPECT_RETRY_DELAY.as_millis() as i64;
                     self.queue.reschedule_job(tx, lease, due_at).await?;
-                    tx.end_step(&lease.step_run, claimed.step.claims, None, &AttemptEnd::Park { due_at }).await?;
+                    tx.claims().end(&lease.step_run, claimed.step.claims, None, &AttemptEnd::Park { due_at }).await?;
                     return Ok(ClaimOutcome::NotReady);
                 }
             },
@@ -399,10 +399,10 @@ impl EngineCore {
 
     async fn try_store_progress(&self, claimed: &StepClaim, view: &Value, moved: bool) -> Result<bool> {
         let stored = self.db.with_tx(async |tx| {
-            if !tx.record_progress(&claimed.step.id, claimed.step.claims, view, moved).await? {
+            if !tx.claims().record_progress(&claimed.step.id, claimed.step.claims, view, moved).await? {
                 return Ok(TxOutcome::Rollback(None));
             }
-            let run = tx.bump_revision(&claimed.step.run_id).await?;
+            let run = tx.runs().bump_revision(&claimed.step.run_id).await?;
             failpoint!("progress.before_commit");
             Ok(TxOutcome::Commit(Some(run)))
         });

@@ -19,7 +19,7 @@ impl EngineCore {
         known: &CompiledStep,
         step: &StepRecord,
     ) -> Result<ExprContext> {
-        let steps = if known.sees_steps { self.db.list_steps(&run.id).await? } else { Vec::new() };
+        let steps = if known.sees_steps { self.db.steps().list(&run.id).await? } else { Vec::new() };
         let statuses: Vec<_> = steps.iter().map(|step| step.status).collect();
         let scope = self.build_expr_context(run, compiled, &steps, &statuses, known.section);
         Ok(match step.item_index {

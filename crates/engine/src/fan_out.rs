@@ -68,19 +68,19 @@ impl EngineCore {
         step: &StepRecord,
         fan: &FanOut,
     ) -> Result<Transition> {
-        let known = tx.list_items(&step.id).await?;
+        let known = tx.items().list(&step.id).await?;
         let (mut new, mut done) = (Vec::new(), 0);
         for (index, item) in (0..).zip(&fan.items) {
             let round = match known.get(index as usize) {
                 Some(known) if known.item.as_ref() == Some(item) => {
                     match counts_as_success(known.status) {
                         true => done += 1,
-                        false => tx.reset_step(&known.id).await?,
+                        false => tx.steps().reset(&known.id).await?,
                     }
                     continue;
                 }
                 Some(known) => {
-                    tx.delete_item(&known.id).await?;
+                    tx.items().delete(&known.id).await?;
                     known.round + 1
                 }
                 None => step.round,
@@ -88,10 +88,10 @@ impl EngineCore {
             new.push(NewItem { id: Ulid::generate().to_string(), index, item, round });
         }
         for gone in known.iter().skip(fan.items.len()) {
-            tx.delete_item(&gone.id).await?;
+            tx.items().delete(&gone.id).await?;
         }
-        tx.insert_items(step, &new).await?;
-        tx.init_item_counts(&step.id, fan.items.len() as i64, done).await?;
+        tx.items().insert(step, &new).await?;
+        tx.items().init_counts(&step.id, fan.items.len() as i64, done).await?;
         self.enqueue_next_items(tx, run, (&step.id, &step.section), fan.max_concurrency).await
     }
 
@@ -103,7 +103,7 @@ impl EngineCore {
         (item, parent): (&StepRecord, &str),
         status: StepStatus,
     ) -> Result<Transition> {
-        tx.count_ended_item(parent, !counts_as_success(status)).await?;
+        tx.items().count_ended(parent, !counts_as_success(status)).await?;
         self.enqueue_next_items(tx, run, (parent, &item.section), 1).await
     }
 
@@ -118,20 +118,20 @@ impl EngineCore {
     ) -> Result<Transition> {
         let stopping = run.cancel_requested_at.is_some() && section != Section::Finally.field_name();
         if stopping {
-            tx.cancel_waiting_items(parent).await?;
+            tx.items().cancel_waiting(parent).await?;
         }
-        let next = tx.list_waiting_items(parent, most).await?;
+        let next = tx.items().list_waiting(parent, most).await?;
         let mut wake = Vec::new();
         for item in next {
-            tx.release_step(&item.id, StepStatus::Queued, None, None).await?;
+            tx.steps().release(&item.id, StepStatus::Queued, None, None).await?;
             let push = NewJob { step_run: &item.id, queue: &item.queue, priority: item.priority, due_at: None };
             self.queue.enqueue_jobs(tx, &[push]).await?;
             wake.push(item.queue);
         }
-        if !wake.is_empty() || tx.has_open_items(parent).await? {
+        if !wake.is_empty() || tx.items().has_open(parent).await? {
             return Ok(Transition { queues_to_wake: wake, ..Transition::default() });
         }
-        let items = tx.list_ended_items(parent).await?;
+        let items = tx.items().list_ended(parent).await?;
         let outputs: Vec<_> = items.iter().map(|item| item.outputs.clone().unwrap_or_default()).collect();
         let error = items_error(&items);
         let status = match (&error, stopping) {
@@ -139,7 +139,7 @@ impl EngineCore {
             (Some(_), true) => StepStatus::Cancelled,
             (Some(_), false) => StepStatus::Failed,
         };
-        tx.finish_fan_out_step(parent, status, &json!({ ForEach::OUTPUT_NAME: outputs }), error.as_ref()).await?;
+        tx.steps().finish_fan_out(parent, status, &json!({ ForEach::OUTPUT_NAME: outputs }), error.as_ref()).await?;
         self.advance_run(tx, run).await
     }
 }

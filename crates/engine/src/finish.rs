@@ -128,7 +128,7 @@ impl EngineCore {
         match (&ending, &outcome.result) {
             _ if !held => warn!(duration_ms, "the step's lease was lost; nothing of this attempt was kept"),
             (AttemptEnd::Park { .. }, _) => info!(duration_ms, "step parked"),
-            (AttemptEnd::Suspend(_), _) => info!(duration_ms, "step sleeps"),
+            (AttemptEnd::Suspend(_), _) => info!(duration_ms, "step suspended"),
             (AttemptEnd::FanOut, _) => info!(duration_ms, "step fans out"),
             (AttemptEnd::Final { status: StepStatus::Cancelled, .. }, _) => info!(duration_ms, "step cancelled"),
             (AttemptEnd::Final { status: StepStatus::Skipped, .. }, _) => info!(duration_ms, "step skipped"),
@@ -161,7 +161,7 @@ impl EngineCore {
 
     /// True if this very claim has left the step's running state.
     async fn claim_has_ended(&self, claimed: &StepClaim) -> Result<bool> {
-        let now = self.db.find_step(&claimed.step.id).await?;
+        let now = self.db.steps().find(&claimed.step.id).await?;
         Ok(now.is_some_and(|now| now.claims == claimed.step.claims && now.status != StepStatus::Running))
     }
 
@@ -206,8 +206,8 @@ impl EngineCore {
             _ => self.end_stepwise(tx, lease, step, progress, ending).await?,
         };
         let Some(run) = run else { return Ok(None) };
-        if let AttemptEnd::Suspend(sleep) = ending {
-            self.arm_wakeup(tx, step, sleep, run.created_at).await?;
+        if let AttemptEnd::Suspend(condition) = ending {
+            self.arm_wakeup(tx, step, condition, run.created_at).await?;
         }
         let mut moves = Transition::default();
         if let Some(fan) = &outcome.fan_out
@@ -219,14 +219,14 @@ impl EngineCore {
             if *status == StepStatus::Succeeded {
                 for file in &outcome.produced.artifacts {
                     let id = file.artifact_id.as_deref().unwrap_or_default();
-                    tx.insert_artifact(id, &step.run_id, Some(&step.step_id), &json!(file)).await?;
+                    tx.artifacts().insert(id, &step.run_id, Some(&step.step_id), &json!(file)).await?;
                 }
             }
             match self.advance_after_step(tx, &run, step, *status).await {
                 Ok(moved) => moves = moved,
                 // The step has ended all the same; of the run this version cannot say what comes next.
                 Err(error) if is_unreadable_definition(&error) => {
-                    moves.notify = tx.fail_unreadable_run(&run.id, &error_to_json(&error)).await?;
+                    moves.notify = tx.runs().fail_unreadable(&run.id, &error_to_json(&error)).await?;
                     moves.ended = Some(RunStatus::Failed);
                 }
                 Err(error) => return Err(error),
@@ -251,14 +251,14 @@ impl EngineCore {
             }
             _ => self.queue.acknowledge_job(tx, lease).await?,
         };
-        if !held || !tx.end_step(&step.id, step.claims, progress, ending).await? {
+        if !held || !tx.claims().end(&step.id, step.claims, progress, ending).await? {
             return Ok(None);
         }
         // Before the run: who tells of the event does it in this order.
         if let AttemptEnd::Suspend(WakeCondition { event: Some(event), .. }) = ending {
-            tx.lock_event_name(&event.name).await?;
+            tx.events().lock_name(&event.name).await?;
         }
-        tx.bump_revision(&step.run_id).await.map(Some)
+        tx.runs().bump_revision(&step.run_id).await.map(Some)
     }
 
     /// Moves on after a step has ended for good: of an item, its step; else the run.
@@ -302,7 +302,7 @@ fn attempt_end_label(held: bool, ending: &AttemptEnd) -> &'static str {
         AttemptEnd::Final { status, .. } => status.as_str(),
         AttemptEnd::Retry { .. } => "retried",
         AttemptEnd::Park { .. } => "parked",
-        AttemptEnd::Suspend(_) => "slept",
+        AttemptEnd::Suspend(_) => "suspended",
         AttemptEnd::FanOut => "fanned_out",
     }
 }

@@ -45,7 +45,7 @@ impl Engine {
     /// `queue_not_found`, `pipeline_not_found`, those of the database.
     pub async fn pause_target(&self, what: PauseTarget, name: &str) -> Result<UnixMillis> {
         self.ensure_target_exists(what, name).await?;
-        let since = self.0.db.insert_pause(what, name).await?;
+        let since = self.0.db.pauses().insert(what, name).await?;
         tracing::info!(kind = what.as_str(), name, "paused");
         self.0.pause_signals.pause_changed.notify_one();
         Ok(since)
@@ -57,7 +57,7 @@ impl Engine {
     /// `queue_not_found`, `pipeline_not_found`, those of the database.
     pub async fn resume_target(&self, what: PauseTarget, name: &str) -> Result<()> {
         self.ensure_target_exists(what, name).await?;
-        if self.0.db.delete_pause(what, name).await? {
+        if self.0.db.pauses().delete(what, name).await? {
             tracing::info!(kind = what.as_str(), name, "resumed");
             self.0.pause_signals.pause_changed.notify_one();
             self.0.pause_signals.resumed.notify_one();
@@ -70,7 +70,7 @@ impl Engine {
             PauseTarget::Queue if self.list_queues().await?.iter().any(|queue| queue.name == name) => Ok(()),
             PauseTarget::Queue => Err(Error::new(codes::QUEUE_NOT_FOUND, format!("there is no queue `{name}`"))
                 .with_hint("`GET /v1/queues` lists those that the configuration, live pipelines and open steps name")),
-            PauseTarget::Pipeline if is_queue_name(name) && self.0.db.pipeline_exists(name).await? => Ok(()),
+            PauseTarget::Pipeline if is_queue_name(name) && self.0.db.pauses().pipeline_exists(name).await? => Ok(()),
             PauseTarget::Pipeline => Err(pipeline_not_found(name)),
         }
     }
@@ -81,10 +81,10 @@ impl EngineCore {
     pub(super) async fn return_paused_job(&self, tx: &mut DbTx, lease: &Lease, held: &LockedJob) -> Result<()> {
         // One that a crash left counts that crash, and is found again only as queued.
         if held.status == Some(StepStatus::Running)
-            && let Some(claimed) = tx.claim_step(&lease.step_run).await?
+            && let Some(claimed) = tx.claims().claim(&lease.step_run).await?
         {
             let parked = AttemptEnd::Park { due_at: clock::now_millis() };
-            tx.end_step(&lease.step_run, claimed.step.claims, None, &parked).await?;
+            tx.claims().end(&lease.step_run, claimed.step.claims, None, &parked).await?;
         }
         self.queue.acknowledge_job(tx, lease).await.map(drop)
     }

@@ -110,7 +110,7 @@ impl Engine {
     /// Those of the database.
     pub async fn list_live_plans(&self) -> Result<Vec<LivePlan>> {
         let mut live = Vec::new();
-        for (digest, published_at) in self.0.db.list_published_digests().await? {
+        for (digest, published_at) in self.0.db.definitions().list_published_digests().await? {
             match self.0.load_plan(&digest).await {
                 Ok(compiled) => live.push(LivePlan { plan: compiled.plan.clone(), published_at }),
                 Err(error) if !error.is_transient() => {}
@@ -132,13 +132,13 @@ impl EngineCore {
         if let Some(compiled) = self.plan_cache.get(digest) {
             return Ok(compiled);
         }
-        self.compile_plan(digest, self.db.find_definition(digest).await?)
+        self.compile_plan(digest, self.db.definitions().find(digest).await?)
     }
 
     /// The queues that somebody has to work: those of the live pipelines, and those with steps still open.
     pub(super) async fn list_active_queues(&self) -> Result<Vec<String>> {
-        let mut queues = self.db.list_open_queues().await?;
-        for digest in self.db.list_live_digests().await? {
+        let mut queues = self.db.steps().list_open_queues().await?;
+        for digest in self.db.definitions().list_live_digests().await? {
             match self.load_plan(&digest).await {
                 Ok(compiled) => queues.extend(compiled.steps.iter().map(|known| known.step.queue.clone())),
                 // It was live under an older version; its runs say so themselves.
@@ -154,7 +154,7 @@ impl EngineCore {
         if let Some(compiled) = self.plan_cache.get(digest) {
             return Ok(compiled);
         }
-        let definition = tx.find_definition(digest).await?;
+        let definition = tx.definitions().find(digest).await?;
         self.compile_plan(digest, definition)
     }
 

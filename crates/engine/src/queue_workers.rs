@@ -105,11 +105,11 @@ impl Engine {
         let configured = inner.config.queues.keys().cloned();
         let mut queues: BTreeMap<String, QueueState> =
             configured.chain(inner.list_active_queues().await?).map(|name| (name.clone(), fresh(&name))).collect();
-        for count in inner.db.count_steps_by_queue().await? {
+        for count in inner.db.steps().count_by_queue().await? {
             let state = queues.entry(count.queue.clone()).or_insert_with(|| fresh(&count.queue));
             (state.waiting, state.running) = (count.waiting, count.running);
         }
-        for (name, since) in inner.db.list_paused(PauseTarget::Queue).await? {
+        for (name, since) in inner.db.pauses().list(PauseTarget::Queue).await? {
             queues.entry(name.clone()).or_insert_with(|| fresh(&name)).paused_at = Some(since);
         }
         Ok(queues.into_values().collect())
@@ -126,7 +126,7 @@ impl EngineCore {
         let (mut gates, mut workers) = (HashMap::<String, watch::Sender<bool>>::new(), JoinSet::new());
         let mut paused = BTreeSet::new();
         while !stop.is_cancelled() {
-            match self.db.list_paused(PauseTarget::Queue).await {
+            match self.db.pauses().list(PauseTarget::Queue).await {
                 Ok(now) => paused = now.into_iter().map(|(name, _)| name).collect(),
                 // A claim asks for itself.
                 Err(error) => warn!(error.code = error.code().name(), "the pauses could not be read: {error}"),

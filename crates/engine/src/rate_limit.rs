@@ -132,17 +132,17 @@ impl EngineCore {
     async fn reserve_or_start(&self, claimed: &StepClaim, rate: &StartRate, late: bool) -> Result<StartDecision> {
         let (id, claim) = (&claimed.step.id, claimed.step.claims);
         let taken = self.db.with_tx(async |tx| {
-            let known = tx.find_reserved_start(id, claim).await?.ok_or_else(stopped_error)?;
+            let known = tx.rate_limits().find_reserved_start(id, claim).await?.ok_or_else(stopped_error)?;
             let now = clock::now_millis();
             let slot = match known.filter(|slot| !late && now <= slot + MAX_START_DELAY_MS) {
                 Some(slot) => slot,
-                None => tx.reserve_start(&rate.key, now, rate.interval_ms).await?,
+                None => tx.rate_limits().reserve_start(&rate.key, now, rate.interval_ms).await?,
             };
-            if slot <= now && tx.try_start_now(&rate.key, now, rate.interval_ms).await?.is_none() {
-                tx.record_start(id, claim, now).await?;
+            if slot <= now && tx.rate_limits().try_start_now(&rate.key, now, rate.interval_ms).await?.is_none() {
+                tx.rate_limits().record_start(id, claim, now).await?;
                 return Ok(TxOutcome::Commit(StartDecision::Started));
             }
-            tx.record_reserved_start(id, claim, slot).await?;
+            tx.rate_limits().record_reserved_start(id, claim, slot).await?;
             Ok(TxOutcome::Commit(StartDecision::NotBefore(slot)))
         });
         taken.await
@@ -175,12 +175,12 @@ impl EngineCore {
     async fn try_start_attempt(&self, claimed: &StepClaim, rate: &StartRate) -> Result<StartDecision> {
         let (id, claim) = (&claimed.step.id, claimed.step.claims);
         let tried = self.db.with_tx(async |tx| {
-            tx.find_reserved_start(id, claim).await?.ok_or_else(stopped_error)?;
+            tx.rate_limits().find_reserved_start(id, claim).await?.ok_or_else(stopped_error)?;
             let now = clock::now_millis();
-            if let Some(time) = tx.try_start_now(&rate.key, now, rate.interval_ms).await? {
+            if let Some(time) = tx.rate_limits().try_start_now(&rate.key, now, rate.interval_ms).await? {
                 return Ok(TxOutcome::Rollback(StartDecision::NotBefore(time)));
             }
-            tx.record_start(id, claim, now).await?;
+            tx.rate_limits().record_start(id, claim, now).await?;
             Ok(TxOutcome::Commit(StartDecision::Started))
         });
         tried.await

@@ -35,27 +35,28 @@ impl Engine {
 impl EngineCore {
     /// Lets go of what is over. Each part is bounded, and may be done by many processes at once.
     pub(super) async fn apply_retention(&self, turn: u32) -> Result<()> {
-        for (artifact, holder) in self.db.list_links_to_release(MAX_RETENTION_ROWS).await? {
+        for (artifact, holder) in self.db.retention().list_links_to_release(MAX_RETENTION_ROWS).await? {
             let mut tx = self.db.begin().await?;
-            tx.release_link_artifact(&artifact, &holder).await?;
+            tx.retention().release_link_artifact(&artifact, &holder).await?;
             failpoint!("retention.before_unlink");
             tx.commit().await?;
             failpoint!("retention.unlinked");
         }
         let retention = &self.config.retention;
-        for run in self.db.list_runs_to_release(retention.artifacts.as_millis(), MAX_RETENTION_ROWS).await? {
+        for run in self.db.retention().list_runs_to_release(retention.artifacts.as_millis(), MAX_RETENTION_ROWS).await?
+        {
             let mut tx = self.db.begin().await?;
-            tx.release_run_artifacts(&run).await?;
+            tx.retention().release_run_artifacts(&run).await?;
             failpoint!("retention.before_release");
             tx.commit().await?;
             failpoint!("retention.released");
         }
         self.purge_expired_artifacts().await?;
-        self.db.delete_expired_geo_records(MAX_RETENTION_ROWS).await?;
+        self.db.geo_cache().delete_expired(MAX_RETENTION_ROWS).await?;
         let mut deleted = 0;
-        for run in self.db.list_runs_to_delete(retention.runs.as_millis(), MAX_RETENTION_ROWS).await? {
+        for run in self.db.retention().list_runs_to_delete(retention.runs.as_millis(), MAX_RETENTION_ROWS).await? {
             failpoint!("retention.before_delete");
-            deleted += u32::from(self.db.delete_run(&run).await?);
+            deleted += u32::from(self.db.retention().delete_run(&run).await?);
             failpoint!("retention.deleted");
         }
         if deleted > 0 {
@@ -72,7 +73,7 @@ impl EngineCore {
 
     /// The object goes before its row says so: a crash between the two deletes it once more, which is nothing.
     async fn purge_expired_artifacts(&self) -> Result<()> {
-        for (id, file) in self.db.list_artifacts_to_purge(MAX_RETENTION_ROWS).await? {
+        for (id, file) in self.db.retention().list_artifacts_to_purge(MAX_RETENTION_ROWS).await? {
             let gone = match serde_json::from_value::<File>(file) {
                 Ok(file) => self.objects.delete_object(&file.bucket, &file.key).await,
                 Err(_) => Ok(()),
@@ -80,7 +81,7 @@ impl EngineCore {
             match gone {
                 Ok(()) => {
                     failpoint!("retention.object_deleted");
-                    self.db.mark_purged(&id).await?;
+                    self.db.retention().mark_purged(&id).await?;
                     failpoint!("retention.purged");
                 }
                 Err(error) => {
@@ -112,7 +113,7 @@ impl EngineCore {
                     let Some((run, artifact)) = key_owners(&object.key) else { continue };
                     // Of one without a time nobody knows how old it is.
                     let old = object.modified_at > 0 && object.modified_at <= before;
-                    if !old || self.db.artifact_has_owner(artifact, run).await? {
+                    if !old || self.db.retention().artifact_has_owner(artifact, run).await? {
                         continue;
                     }
                     self.objects.delete_object(bucket, &object.key).await?;

@@ -18,10 +18,10 @@ impl Engine {
     /// version cannot read the definition; those of the database.
     pub async fn retry_run(&self, id: &str) -> Result<RunRecord> {
         let inner = &self.0;
-        let known = inner.db.find_run(id).await?.ok_or_else(|| cancel::run_not_found(id))?;
+        let known = inner.db.runs().find(id).await?.ok_or_else(|| cancel::run_not_found(id))?;
         let compiled = inner.load_plan(&known.digest).await?;
         let mut tx = inner.db.begin().await?;
-        let run = tx.bump_revision(id).await?;
+        let run = tx.runs().bump_revision(id).await?;
         match run.status {
             RunStatus::Failed | RunStatus::Cancelled => {}
             RunStatus::Succeeded => {
@@ -32,23 +32,23 @@ impl Engine {
                 return Err(Error::new(codes::RUN_NOT_ENDED, "the run has not ended yet"));
             }
         }
-        let steps = tx.list_steps(id).await?;
+        let steps = tx.steps().list(id).await?;
         if steps.is_empty() {
             return Err(Error::new(codes::RUN_NEVER_BEGAN, "the run failed before its first step")
                 .with_hint("mend what its `error` names, and start a new run"));
         }
-        if tx.artifacts_expired(id).await? {
+        if tx.retention().artifacts_expired(id).await? {
             return Err(Error::new(codes::RUN_FILES_EXPIRED, "the files of the run are no longer kept")
                 .with_hint("start a new run; `retention.artifacts` says how long files are kept"));
         }
         for step in steps_to_reset(&compiled, &steps, run.cancel_requested_at.is_some()) {
-            tx.reset_step(&step.id).await?;
+            tx.steps().reset(&step.id).await?;
             // Of a step that failed only the items that failed run again.
             if step.status == StepStatus::Succeeded && step.item_counts.is_some() {
-                tx.reset_items(&step.id).await?;
+                tx.items().reset(&step.id).await?;
             }
         }
-        tx.reopen_run(id).await?;
+        tx.runs().reopen(id).await?;
         let run = RunRecord { cancel_requested_at: None, run_at: None, ..run };
         let moves = inner.admit_run(&mut tx, &run, &compiled.plan, AdmissionKind::Retry).await?;
         failpoint!("retry.before_commit");
@@ -57,7 +57,7 @@ impl Engine {
         inner.after_commit(&run, &moves);
         inner.cancel_superseded_by(&run).await;
         tracing::info!(run.id = run.id, pipeline.name = run.pipeline, "the run goes on from where it failed");
-        inner.db.find_run(id).await?.ok_or_else(|| cancel::run_not_found(id))
+        inner.db.runs().find(id).await?.ok_or_else(|| cancel::run_not_found(id))
     }
 }
 

@@ -102,7 +102,7 @@ pub(super) async fn send_due_notifications(inner: Arc<EngineCore>, stop: Cancell
         if free == 0 {
             continue;
         }
-        match inner.db.claim_notifications(NOTIFICATION_LEASE, free as u32).await {
+        match inner.db.notifications().claim(NOTIFICATION_LEASE, free as u32).await {
             Ok(due) => due.into_iter().for_each(|due| drop(sending.spawn(attempt_notification(inner.clone(), due)))),
             Err(error) => warn!(error.code = error.code().name(), "notifications could not be looked for: {error}"),
         }
@@ -115,7 +115,7 @@ async fn attempt_notification(inner: Arc<EngineCore>, due: NotificationRecord) {
         Ok(false) => return,
         Ok(true) => {
             info!(run.id = due.run_id, attempts = due.attempts, "told of the end of the run");
-            inner.db.record_notification_attempt(&due, NotificationStatus::Sent, None, None).await
+            inner.db.notifications().record_attempt(&due, NotificationStatus::Sent, None, None).await
         }
         Err(error) => {
             let error = inner.redactor.redact_error(error);
@@ -141,7 +141,7 @@ async fn attempt_notification(inner: Arc<EngineCore>, due: NotificationRecord) {
                     NotificationStatus::Failed
                 }
             };
-            inner.db.record_notification_attempt(&due, status, next_at, Some(&error_to_json(&error))).await
+            inner.db.notifications().record_attempt(&due, status, next_at, Some(&error_to_json(&error))).await
         }
     };
     if let Err(error) = settled {

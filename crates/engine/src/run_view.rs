@@ -45,7 +45,7 @@ pub struct RunView {
     /// When it may start, if it is not to start at once. RFC 3339, UTC.
     pub run_at: Option<String>,
     /// Since when it waits for other runs of the same `concurrency.key`, or for its time before it can. RFC 3339, UTC.
-    pub held_at: Option<String>,
+    pub waiting_since: Option<String>,
     /// When somebody asked it to stop. RFC 3339, UTC.
     pub cancel_requested_at: Option<String>,
     /// RFC 3339, UTC.
@@ -67,7 +67,7 @@ pub struct StepView {
     pub section: String,
     /// Its kind.
     pub uses: String,
-    /// `waiting`, `queued`, `running`, `sleeping`, `retrying`, `succeeded`, `failed`, `skipped`, `cancelled` or `quarantined`.
+    /// `waiting`, `queued`, `running`, `suspended`, `retrying`, `succeeded`, `failed`, `skipped`, `cancelled` or `quarantined`.
     #[schemars(with = "StepStatus")]
     pub status: &'static str,
     /// The attempt, from 1; 0 before the first.
@@ -82,8 +82,8 @@ pub struct StepView {
     pub starts_at: Option<String>,
     /// When its next attempt is due.
     pub retry_at: Option<String>,
-    /// Until when it sleeps at the latest; an event may wake it earlier.
-    pub sleeps_until: Option<String>,
+    /// When it resumes at the latest; an event may resume it earlier.
+    pub suspended_until: Option<String>,
     /// RFC 3339, UTC.
     pub started_at: Option<String>,
     /// RFC 3339, UTC.
@@ -154,10 +154,10 @@ impl RunView {
     /// # Errors
     /// Those of the database.
     pub async fn read(db: &Db, id: &str, base_url: &str) -> Result<Option<Self>> {
-        let Some(run) = db.find_run(id).await? else { return Ok(None) };
-        let steps = db.list_steps(id).await?;
-        let artifacts = db.list_artifacts(id).await?;
-        let notification = db.find_notification(id).await?;
+        let Some(run) = db.runs().find(id).await? else { return Ok(None) };
+        let steps = db.steps().list(id).await?;
+        let artifacts = db.artifacts().list(id).await?;
+        let notification = db.notifications().find(id).await?;
         Ok(Some(Self::new(run, steps, artifacts, notification, base_url)))
     }
 
@@ -182,7 +182,7 @@ impl RunView {
             error: run.error,
             notification: notification.map(NotificationView::from),
             run_at: run.run_at.map(clock::format_rfc3339),
-            held_at: run
+            waiting_since: run
                 .concurrency_slot
                 .and_then(|place| place.waiting_since)
                 .filter(|_| run.finished_at.is_none())
@@ -264,7 +264,7 @@ impl From<StepRecord> for StepView {
             error: step.error,
             starts_at: step.due_at.filter(|_| step.status == StepStatus::Queued).map(clock::format_rfc3339),
             retry_at: step.due_at.filter(|_| step.status == StepStatus::Retrying).map(clock::format_rfc3339),
-            sleeps_until: step.due_at.filter(|_| step.status == StepStatus::Sleeping).map(clock::format_rfc3339),
+            suspended_until: step.due_at.filter(|_| step.status == StepStatus::Suspended).map(clock::format_rfc3339),
             started_at: step.started_at.map(clock::format_rfc3339),
             finished_at: step.finished_at.map(clock::format_rfc3339),
         }

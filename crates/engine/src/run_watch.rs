@@ -69,7 +69,7 @@ impl EngineCore {
     /// Looks for what other processes have changed.
     pub(super) async fn poll_watched_runs(&self) -> Result<()> {
         for ids in self.run_watches.watched_runs().chunks(MAX_REVISION_QUERY_IDS) {
-            for (id, revision) in self.db.list_revisions(ids).await? {
+            for (id, revision) in self.db.runs().list_revisions(ids).await? {
                 self.run_watches.publish_revision(&id, revision);
             }
         }

@@ -74,7 +74,7 @@ impl DedupKey {
 pub enum StartOutcome {
     /// It is on disk.
     Created(Box<RunRecord>),
-    /// The inbox knows its key: nothing was written.
+    /// Its dedup key was used before: nothing was written.
     Duplicate {
         /// The run that was started before. It may have been deleted since.
         run_id: String,
@@ -90,7 +90,7 @@ impl From<DedupRecord> for StartOutcome {
 }
 
 impl Engine {
-    /// Accepts a run: when this returns, it is on disk. Of several with one inbox key the first is accepted; the others
+    /// Accepts a run: when this returns, it is on disk. Of several with one dedup key the first is accepted; the others
     /// wait for it and learn which it is. After an error of the database the same call may be made again.
     ///
     /// # Errors
@@ -98,11 +98,11 @@ impl Engine {
     pub async fn start_run(&self, new: NewRun) -> Result<StartOutcome> {
         let inner = &self.0;
         if let Some(DedupKey { source, key, .. }) = &new.dedup_key
-            && let Some(known) = inner.db.find_dedup_key(&new.pipeline, source, key).await?
+            && let Some(known) = inner.db.dedup_keys().find(&new.pipeline, source, key).await?
         {
             return Ok(known.into());
         }
-        let definition = inner.db.find_live_definition(&new.pipeline).await?;
+        let definition = inner.db.definitions().find_live(&new.pipeline).await?;
         let definition = definition.ok_or_else(|| pipeline_not_found(&new.pipeline))?;
         let compiled = inner.load_plan(&definition.digest).await?;
         let params = compiled.plan.bind_params(new.params)?;
@@ -125,30 +125,32 @@ impl Engine {
         };
         run.concurrency_slot = inner.concurrency_slot(&compiled.plan, &run)?;
         let mut tx = inner.db.begin().await?;
-        if let Some(inbox) = new.dedup_key
-            && let Some(known) = tx.insert_dedup_key(&inbox.into_record(&run)).await?
+        if let Some(dedup_key) = new.dedup_key
+            && let Some(known) = tx.dedup_keys().insert(&dedup_key.into_record(&run)).await?
         {
             return Ok(known.into());
         }
-        tx.insert_run(&run).await?;
+        tx.runs().insert(&run).await?;
         if let Some(Retention { runs_ms, artifacts_ms }) = compiled.plan.retention {
-            tx.set_run_retention(&run.id, RetentionOverride { runs_ms: runs_ms, artifacts_ms: artifacts_ms }).await?;
+            tx.retention()
+                .set_override(&run.id, RetentionOverride { runs_ms: runs_ms, artifacts_ms: artifacts_ms })
+                .await?;
         }
         if let Some(url) = &new.notify_url {
-            tx.insert_notification(&run.id, url).await?;
+            tx.notifications().insert(&run.id, url).await?;
         }
         for mut step in new_step_records(&run.id, &compiled) {
             step.priority = new.priority.map_or(step.priority, i64::from);
             step.queue = new.queue.clone().unwrap_or(step.queue);
-            tx.insert_step(&step).await?;
+            tx.steps().insert(&step).await?;
         }
         for file in &new.uploads {
             let id = file.artifact_id.as_deref().unwrap_or_default();
-            tx.insert_artifact(id, &run.id, None, &json!(file)).await?;
+            tx.artifacts().insert(id, &run.id, None, &json!(file)).await?;
         }
         for id in artifact_refs(&run.params) {
-            if tx.lock_live_artifact(&id).await? {
-                tx.add_artifact_ref(&id, &run.id).await?;
+            if tx.artifacts().lock_live(&id).await? {
+                tx.artifacts().add_ref(&id, &run.id).await?;
             }
         }
         let moves = inner.admit_run(&mut tx, &run, &compiled.plan, AdmissionKind::New).await?;
@@ -173,7 +175,7 @@ impl Engine {
         let db = &self.0.db;
         let error = &self.0.redactor.redact_error(error.clone());
         let definition =
-            db.find_live_definition(&new.pipeline).await?.ok_or_else(|| pipeline_not_found(&new.pipeline))?;
+            db.definitions().find_live(&new.pipeline).await?.ok_or_else(|| pipeline_not_found(&new.pipeline))?;
         let run = RunRecord {
             id: new.id,
             pipeline: definition.name,
@@ -192,14 +194,14 @@ impl Engine {
             concurrency_slot: None,
         };
         let mut tx = db.begin().await?;
-        if let Some(inbox) = new.dedup_key
-            && let Some(known) = tx.insert_dedup_key(&inbox.into_record(&run)).await?
+        if let Some(dedup_key) = new.dedup_key
+            && let Some(known) = tx.dedup_keys().insert(&dedup_key.into_record(&run)).await?
         {
             return Ok(known.into());
         }
-        tx.insert_run(&run).await?;
-        tx.set_run_error(&run.id, &error_to_json(error)).await?;
-        tx.finish_run(&run.id, RunStatus::Failed).await?;
+        tx.runs().insert(&run).await?;
+        tx.runs().set_error(&run.id, &error_to_json(error)).await?;
+        tx.runs().finish(&run.id, RunStatus::Failed).await?;
         failpoint!("refuse.before_commit");
         tx.commit().await?;
         failpoint!("refuse.after_commit");

@@ -142,7 +142,7 @@ fn blocks_dependents(node: &StepNode<'_>) -> bool {
         StepStatus::Failed | StepStatus::Quarantined => !node.continue_on_error,
         StepStatus::Cancelled => true,
         StepStatus::Waiting | StepStatus::Queued | StepStatus::Running => false,
-        StepStatus::Sleeping | StepStatus::Retrying => false,
+        StepStatus::Suspended | StepStatus::Retrying => false,
         StepStatus::Succeeded | StepStatus::Skipped => false,
     }
 }

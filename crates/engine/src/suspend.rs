@@ -69,14 +69,14 @@ impl EngineCore {
     ) -> Result<std::result::Result<(EventReceipt, EventRecord), EventRecord>> {
         let name = &event.name;
         let mut tx = self.db.begin().await?;
-        tx.lock_event_name(name).await?;
-        if let Some(known) = tx.insert_event(event).await? {
+        tx.events().lock_name(name).await?;
+        if let Some(known) = tx.events().insert(event).await? {
             return Ok(Err(known));
         }
         let mut sleepers = Vec::new();
-        for fields in tx.list_awaited_fields(name).await? {
+        for fields in tx.suspensions().list_awaited_fields(name).await? {
             if let Some(awaited) = awaited_from_body(name, &fields, &event.body) {
-                sleepers.extend(tx.list_suspended_steps(&awaited).await?);
+                sleepers.extend(tx.suspensions().list_steps(&awaited).await?);
             }
         }
         sleepers.sort_by(|one, other| one.id.cmp(&other.id));
@@ -85,7 +85,7 @@ impl EngineCore {
         self.queue.lock_jobs(&mut tx, &ids).await?;
         let (mut wake, mut runs) = (Vec::new(), Vec::new());
         for step in sleepers {
-            if tx.wake_step(&step.id, &event.body).await? {
+            if tx.suspensions().wake(&step.id, &event.body).await? {
                 let push = NewJob { step_run: &step.id, queue: &step.queue, priority: step.priority, due_at: None };
                 self.queue.delete_job(&mut tx, &step.id).await?;
                 self.queue.enqueue_jobs(&mut tx, &[push]).await?;
@@ -99,7 +99,7 @@ impl EngineCore {
         runs.dedup();
         let mut touched = Vec::new();
         for run in &runs {
-            touched.push(tx.bump_revision(run).await?);
+            touched.push(tx.runs().bump_revision(run).await?);
         }
         failpoint!("tell.before_commit");
         tx.commit().await?;
@@ -135,7 +135,7 @@ impl EngineCore {
         };
         let due = match &known {
             Some(body) => {
-                tx.wake_step(&step.id, body).await?;
+                tx.suspensions().wake(&step.id, body).await?;
                 None
             }
             None if sleep.until.is_none() => return Ok(()),
@@ -150,7 +150,7 @@ async fn find_past_event(tx: &mut DbTx, event: &AwaitedEvent, since: UnixMillis)
     let fits = |known: &EventRecord| awaited_from_body(&event.name, &event.fields, &known.body).as_ref() == Some(event);
     let (mut time, mut id) = (since.max(clock::now_millis() - EVENT_RETENTION_MS), String::new());
     loop {
-        let page = tx.list_events_after(&event.name, time, &id, EVENT_PAGE_ROWS).await?;
+        let page = tx.events().list_after(&event.name, time, &id, EVENT_PAGE_ROWS).await?;
         let Some(last) = page.last() else { return Ok(None) };
         (time, id) = (last.received_at, last.id.clone());
         if let Some(known) = page.into_iter().find(fits) {

@@ -141,7 +141,7 @@ impl Metrics {
         for depth in queues {
             let labels = |state: &str| [("queue", self.bounded_label(&depth.queue)), ("state", state.to_owned())];
             self.0.queue_jobs.get_or_create(&labels("waiting")).inc_by(depth.waiting);
-            self.0.queue_jobs.get_or_create(&labels("held")).inc_by(depth.running);
+            self.0.queue_jobs.get_or_create(&labels("running")).inc_by(depth.running);
         }
         self.0.resident_memory.set(process::resident_memory_bytes().unwrap_or_default());
         self.0.open_files.set(process::count_open_files().unwrap_or_default());

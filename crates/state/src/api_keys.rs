@@ -1,6 +1,7 @@
 //! API keys, stored hashed.
 
-use super::db::{Db, DbRow, args};
+use super::db::{Db, DbRow};
+use super::sql_args::args;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
@@ -34,26 +35,31 @@ fn api_key_from_row(row: &DbRow) -> Result<ApiKeyRecord> {
     })
 }
 
-impl Db {
+/// The API keys.
+#[derive(Clone, Copy)]
+pub struct ApiKeyStore<'a>(pub(super) &'a Db);
+
+impl ApiKeyStore<'_> {
     /// Stores a key, unless one of the same id is there. True if it was stored.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn insert_api_key(&self, key: &ApiKeyRecord) -> Result<bool> {
+    pub async fn insert(self, key: &ApiKeyRecord) -> Result<bool> {
         let scopes = serde_json::json!(key.scopes);
         let buckets = serde_json::json!(key.buckets);
         let sql = "INSERT INTO api_keys (id, hash, name, scopes, buckets, created_at) VALUES ($1, $2, $3, $4, $5, $6)
                    ON CONFLICT DO NOTHING";
         let args = args![&key.id, &key.hash, &key.name, &scopes, &buckets, clock::now_millis()];
-        Ok(self.execute(sql, &args).await? == 1)
+        Ok(self.0.execute(sql, &args).await? == 1)
     }
 
     /// The key with this id.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn find_api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>> {
-        self.fetch_optional(&format!("{SELECT_API_KEYS} WHERE id = $1"), &args![id])
+    pub async fn find(self, id: &str) -> Result<Option<ApiKeyRecord>> {
+        self.0
+            .fetch_optional(&format!("{SELECT_API_KEYS} WHERE id = $1"), &args![id])
             .await?
             .as_ref()
             .map(api_key_from_row)
@@ -64,8 +70,9 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_api_keys(&self) -> Result<Vec<ApiKeyRecord>> {
-        self.fetch(&format!("{SELECT_API_KEYS} ORDER BY created_at, id"), &[])
+    pub async fn list(self) -> Result<Vec<ApiKeyRecord>> {
+        self.0
+            .fetch(&format!("{SELECT_API_KEYS} ORDER BY created_at, id"), &[])
             .await?
             .iter()
             .map(api_key_from_row)
@@ -76,7 +83,7 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn delete_api_key(&self, id: &str) -> Result<bool> {
-        Ok(self.execute("DELETE FROM api_keys WHERE id = $1", &args![id]).await? == 1)
+    pub async fn delete(self, id: &str) -> Result<bool> {
+        Ok(self.0.execute("DELETE FROM api_keys WHERE id = $1", &args![id]).await? == 1)
     }
 }

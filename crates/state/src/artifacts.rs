@@ -1,6 +1,7 @@
 //! Files that afterload owns: what was uploaded for a run, and what its steps made.
 
-use super::db::{Db, DbRow, DbTx, args};
+use super::db::{Db, DbRow, DbTx};
+use super::sql_args::args;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
@@ -34,30 +35,28 @@ fn artifact_from_row(row: &DbRow) -> Result<ArtifactRecord> {
     })
 }
 
-impl DbTx {
+/// The files that afterload owns, and what refers to them.
+#[derive(Clone, Copy)]
+pub struct ArtifactStore<C>(pub(super) C);
+
+impl ArtifactStore<&mut DbTx> {
     /// Makes a file visible.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn insert_artifact(
-        &mut self,
-        id: &str,
-        run: &str,
-        step: Option<&str>,
-        file: &serde_json::Value,
-    ) -> Result<()> {
+    pub async fn insert(self, id: &str, run: &str, step: Option<&str>, file: &serde_json::Value) -> Result<()> {
         let sql = "INSERT INTO artifacts (id, run_id, step_id, file, created_at) VALUES ($1, $2, $3, $4, $5)";
-        self.execute(sql, &args![id, run, step, file, clock::now_millis()]).await?;
-        self.add_artifact_ref(id, run).await
+        self.0.execute(sql, &args![id, run, step, file, clock::now_millis()]).await?;
+        self.0.artifacts().add_ref(id, run).await
     }
 
     /// Says that a run needs a file, its own or another run's.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn add_artifact_ref(&mut self, id: &str, run: &str) -> Result<()> {
+    pub async fn add_ref(self, id: &str, run: &str) -> Result<()> {
         let sql = "INSERT INTO artifact_refs (artifact_id, holder) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-        self.execute(sql, &args![id, format!("run:{run}")]).await.map(drop)
+        self.0.execute(sql, &args![id, format!("run:{run}")]).await.map(drop)
     }
 
     /// Holds a file's row until the end of the transaction, so that nobody lets the file expire meanwhile. False if it
@@ -65,19 +64,20 @@ impl DbTx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn lock_live_artifact(&mut self, id: &str) -> Result<bool> {
+    pub async fn lock_live(self, id: &str) -> Result<bool> {
         let sql = "UPDATE artifacts SET expired_at = expired_at WHERE id = $1 AND expired_at IS NULL";
-        Ok(self.execute(sql, &args![id]).await? == 1)
+        Ok(self.0.execute(sql, &args![id]).await? == 1)
     }
 }
 
-impl Db {
+impl ArtifactStore<&Db> {
     /// One artifact.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn find_artifact(&self, id: &str) -> Result<Option<ArtifactRecord>> {
-        self.fetch_optional(&format!("{SELECT_ARTIFACTS} WHERE id = $1"), &args![id])
+    pub async fn find(self, id: &str) -> Result<Option<ArtifactRecord>> {
+        self.0
+            .fetch_optional(&format!("{SELECT_ARTIFACTS} WHERE id = $1"), &args![id])
             .await?
             .as_ref()
             .map(artifact_from_row)
@@ -88,8 +88,8 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_artifacts(&self, run: &str) -> Result<Vec<ArtifactRecord>> {
+    pub async fn list(self, run: &str) -> Result<Vec<ArtifactRecord>> {
         let sql = format!("{SELECT_ARTIFACTS} WHERE run_id = $1 ORDER BY id");
-        self.fetch(&sql, &args![run]).await?.iter().map(artifact_from_row).collect()
+        self.0.fetch(&sql, &args![run]).await?.iter().map(artifact_from_row).collect()
     }
 }

@@ -3,8 +3,9 @@
 //! What is counted is the runs themselves, so that nothing can be counted wrong for longer than a transaction. Whoever
 //! decides about places holds the lock of the key.
 
-use super::db::{Db, DbRow, DbTx, SqlArg, args};
+use super::db::{Db, DbRow, DbTx};
 use super::runs::{self, RunRecord};
+use super::sql_args::{SqlArg, args};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::Result;
@@ -24,8 +25,9 @@ pub struct ConcurrencySlot {
     pub waiting_since: Option<UnixMillis>,
 }
 
-/// What [`place`] reads.
-pub(super) const CONCURRENCY_COLUMNS: &str = "concurrency_key, concurrency_limit, supersedes, turn, held_at";
+/// What [`slot_from_row`] reads.
+pub(super) const CONCURRENCY_COLUMNS: &str =
+    "concurrency_key, concurrency_limit, supersedes, queue_position, waiting_since";
 
 pub(super) fn slot_from_row(row: &DbRow) -> Result<Option<ConcurrencySlot>> {
     let Some(key) = row.get_opt_text("concurrency_key")? else { return Ok(None) };
@@ -33,25 +35,29 @@ pub(super) fn slot_from_row(row: &DbRow) -> Result<Option<ConcurrencySlot>> {
         key,
         limit: row.get_u32("concurrency_limit")?,
         supersedes: row.get_int("supersedes")? == 1,
-        queue_position: row.get_opt_int("turn")?,
-        waiting_since: row.get_opt_int("held_at")?,
+        queue_position: row.get_opt_int("queue_position")?,
+        waiting_since: row.get_opt_int("waiting_since")?,
     }))
 }
 
 /// Runs that wait for room and still want it.
-const RUN_IS_WAITING: &str = "held_at IS NOT NULL AND finished_at IS NULL AND cancel_requested_at IS NULL";
+const RUN_IS_WAITING: &str = "waiting_since IS NOT NULL AND finished_at IS NULL AND cancel_requested_at IS NULL";
 
-impl DbTx {
+/// The concurrency slots of runs.
+#[derive(Clone, Copy)]
+pub struct ConcurrencyStore<C>(pub(super) C);
+
+impl ConcurrencyStore<&mut DbTx> {
     /// Holds a key until the end of the transaction: those who decide about its places follow one another. The caller
     /// may hold rows of runs that have ended or are under way, and waits for no other run from here on.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn lock_concurrency_key(&mut self, key: &str) -> Result<()> {
+    pub async fn lock_key(self, key: &str) -> Result<()> {
         // SQLite's transaction is the only writer already.
-        if self.dialect() == Dialect::Postgres {
+        if self.0.dialect() == Dialect::Postgres {
             let sql = "SELECT 1 AS held FROM (SELECT pg_advisory_xact_lock(hashtext('afterload places'), hashtext($1))) AS lock";
-            self.fetch(sql, &args![key]).await?;
+            self.0.fetch(sql, &args![key]).await?;
         }
         Ok(())
     }
@@ -60,17 +66,19 @@ impl DbTx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn set_run_waiting(&mut self, id: &str, place: &ConcurrencySlot, in_line: bool) -> Result<()> {
+    pub async fn set_waiting(self, id: &str, place: &ConcurrencySlot, in_line: bool) -> Result<()> {
         let ConcurrencySlot { key, limit, supersedes, .. } = place;
-        let turn = match in_line {
-            true => "(SELECT COALESCE(MAX(turn), 0) + 1 FROM runs WHERE concurrency_key = $2 AND finished_at IS NULL)",
+        let queue_position = match in_line {
+            true => {
+                "(SELECT COALESCE(MAX(queue_position), 0) + 1 FROM runs WHERE concurrency_key = $2 AND finished_at IS NULL)"
+            }
             false => "NULL",
         };
         let sql = format!(
-            "UPDATE runs SET concurrency_key = $2, concurrency_limit = $3, supersedes = $4, turn = {turn},
-             held_at = COALESCE(held_at, $5) WHERE id = $1"
+            "UPDATE runs SET concurrency_key = $2, concurrency_limit = $3, supersedes = $4, queue_position = {queue_position},
+             waiting_since = COALESCE(waiting_since, $5) WHERE id = $1"
         );
-        self.execute(&sql, &args![id, key, *limit, *supersedes, clock::now_millis()]).await.map(drop)
+        self.0.execute(&sql, &args![id, key, *limit, *supersedes, clock::now_millis()]).await.map(drop)
     }
 
     /// Gives a free place of a key to the first run that waits for one, and gives that run. The key is locked. A run
@@ -78,60 +86,60 @@ impl DbTx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn admit_next_run(&mut self, key: &str) -> Result<Option<RunRecord>> {
-        let lock = if self.dialect() == Dialect::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+    pub async fn admit_next(self, key: &str) -> Result<Option<RunRecord>> {
+        let lock = if self.0.dialect() == Dialect::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
         let sql = format!(
-            "UPDATE runs SET held_at = NULL, revision = revision + 1 WHERE id = (
-                SELECT id FROM runs WHERE concurrency_key = $1 AND turn IS NOT NULL AND {RUN_IS_WAITING} AND concurrency_limit >
-                    (SELECT COUNT(*) FROM runs WHERE concurrency_key = $1 AND finished_at IS NULL AND held_at IS NULL)
-                ORDER BY turn LIMIT 1 {lock})
+            "UPDATE runs SET waiting_since = NULL, revision = revision + 1 WHERE id = (
+                SELECT id FROM runs WHERE concurrency_key = $1 AND queue_position IS NOT NULL AND {RUN_IS_WAITING} AND concurrency_limit >
+                    (SELECT COUNT(*) FROM runs WHERE concurrency_key = $1 AND finished_at IS NULL AND waiting_since IS NULL)
+                ORDER BY queue_position LIMIT 1 {lock})
              RETURNING {}",
             runs::all_run_columns()
         );
-        self.fetch(&sql, &args![key]).await?.first().map(runs::run_from_row).transpose()
+        self.0.fetch(&sql, &args![key]).await?.first().map(runs::run_from_row).transpose()
     }
 
     /// The first of the runs of a key that are under way.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn find_first_active_run(&mut self, key: &str) -> Result<Option<String>> {
-        let sql = "SELECT id FROM runs WHERE concurrency_key = $1 AND finished_at IS NULL AND held_at IS NULL
-                   ORDER BY turn LIMIT 1";
-        self.fetch(sql, &args![key]).await?.first().map(|row| row.get_text("id")).transpose()
+    pub async fn find_first_active(self, key: &str) -> Result<Option<String>> {
+        let sql = "SELECT id FROM runs WHERE concurrency_key = $1 AND finished_at IS NULL AND waiting_since IS NULL
+                   ORDER BY queue_position LIMIT 1";
+        self.0.fetch(sql, &args![key]).await?.first().map(|row| row.get_text("id")).transpose()
     }
 
     /// Ends a run that waits for room: nothing of it has begun, and nothing will. True: somebody has to be told of its end.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn cancel_waiting_run(&mut self, id: &str) -> Result<bool> {
+    pub async fn cancel_waiting(self, id: &str) -> Result<bool> {
         let now = clock::now_millis();
         let sql =
             "UPDATE step_runs SET status = 'cancelled', finished_at = $2 WHERE run_id = $1 AND status = 'waiting'";
-        self.execute(sql, &args![id, now]).await?;
-        let sql = "UPDATE runs SET status = 'cancelled', finished_at = $2, held_at = NULL WHERE id = $1";
-        self.end_run_with(id, sql, &args![id, now]).await
+        self.0.execute(sql, &args![id, now]).await?;
+        let sql = "UPDATE runs SET status = 'cancelled', finished_at = $2, waiting_since = NULL WHERE id = $1";
+        self.0.notifications().end_run_with(id, sql, &args![id, now]).await
     }
 }
 
-impl Db {
+impl ConcurrencyStore<&Db> {
     /// True if any run waits for room, or for its time.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn has_waiting_runs(&self) -> Result<bool> {
-        let sql = "SELECT id FROM runs WHERE held_at IS NOT NULL AND finished_at IS NULL LIMIT 1";
-        Ok(self.fetch_optional(sql, &[]).await?.is_some())
+    pub async fn has_waiting(self) -> Result<bool> {
+        let sql = "SELECT id FROM runs WHERE waiting_since IS NOT NULL AND finished_at IS NULL LIMIT 1";
+        Ok(self.0.fetch_optional(sql, &[]).await?.is_some())
     }
 
     /// Runs that are not in line yet and whose time has come.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_due_waiting_runs(&self, limit: u32) -> Result<Vec<String>> {
+    pub async fn list_due(self, limit: u32) -> Result<Vec<String>> {
         let sql = format!(
-            "SELECT id FROM runs WHERE {RUN_IS_WAITING} AND turn IS NULL AND run_at <= $1 ORDER BY run_at LIMIT $2"
+            "SELECT id FROM runs WHERE {RUN_IS_WAITING} AND queue_position IS NULL AND run_at <= $1 ORDER BY run_at LIMIT $2"
         );
         self.fetch_ids(&sql, &args![clock::now_millis(), limit]).await
     }
@@ -140,12 +148,12 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_keys_with_capacity(&self, limit: u32) -> Result<Vec<String>> {
+    pub async fn list_keys_with_capacity(self, limit: u32) -> Result<Vec<String>> {
         let sql = format!(
             "SELECT waiting.id FROM (SELECT concurrency_key AS id, MAX(concurrency_limit) AS most FROM runs
-                WHERE {RUN_IS_WAITING} AND turn IS NOT NULL GROUP BY concurrency_key) AS waiting
+                WHERE {RUN_IS_WAITING} AND queue_position IS NOT NULL GROUP BY concurrency_key) AS waiting
              WHERE waiting.most > (SELECT COUNT(*) FROM runs
-                WHERE concurrency_key = waiting.id AND finished_at IS NULL AND held_at IS NULL)
+                WHERE concurrency_key = waiting.id AND finished_at IS NULL AND waiting_since IS NULL)
              LIMIT $1"
         );
         self.fetch_ids(&sql, &args![limit]).await
@@ -155,8 +163,8 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_cancelled_waiting_runs(&self, limit: u32) -> Result<Vec<String>> {
-        let sql = "SELECT id FROM runs WHERE held_at IS NOT NULL AND finished_at IS NULL
+    pub async fn list_cancelled(self, limit: u32) -> Result<Vec<String>> {
+        let sql = "SELECT id FROM runs WHERE waiting_since IS NOT NULL AND finished_at IS NULL
                    AND cancel_requested_at IS NOT NULL LIMIT $1";
         self.fetch_ids(sql, &args![limit]).await
     }
@@ -165,21 +173,21 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_superseded_runs(&self, limit: u32) -> Result<Vec<String>> {
+    pub async fn list_superseded(self, limit: u32) -> Result<Vec<String>> {
         let sql = format!(
-            "SELECT DISTINCT old.id FROM (SELECT concurrency_key, concurrency_limit, turn FROM runs
-                WHERE {RUN_IS_WAITING} AND supersedes = 1 AND turn IS NOT NULL) AS new
-             JOIN runs old ON old.concurrency_key = new.concurrency_key AND old.turn < new.turn
+            "SELECT DISTINCT old.id FROM (SELECT concurrency_key, concurrency_limit, queue_position FROM runs
+                WHERE {RUN_IS_WAITING} AND supersedes = 1 AND queue_position IS NOT NULL) AS new
+             JOIN runs old ON old.concurrency_key = new.concurrency_key AND old.queue_position < new.queue_position
                 AND old.finished_at IS NULL AND old.cancel_requested_at IS NULL
-             WHERE (SELECT COUNT(*) FROM runs n WHERE n.concurrency_key = new.concurrency_key AND n.turn > old.turn
-                AND n.turn <= new.turn AND n.finished_at IS NULL AND n.cancel_requested_at IS NULL)
+             WHERE (SELECT COUNT(*) FROM runs n WHERE n.concurrency_key = new.concurrency_key AND n.queue_position > old.queue_position
+                AND n.queue_position <= new.queue_position AND n.finished_at IS NULL AND n.cancel_requested_at IS NULL)
                 >= new.concurrency_limit
              LIMIT $1"
         );
         self.fetch_ids(&sql, &args![limit]).await
     }
 
-    async fn fetch_ids(&self, sql: &str, args: &[SqlArg]) -> Result<Vec<String>> {
-        self.fetch(sql, args).await?.iter().map(|row| row.get_text("id")).collect()
+    async fn fetch_ids(self, sql: &str, args: &[SqlArg]) -> Result<Vec<String>> {
+        self.0.fetch(sql, args).await?.iter().map(|row| row.get_text("id")).collect()
     }
 }

@@ -16,6 +16,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{AssertSqlSafe, Connection as _, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Transaction};
 
 use super::group_commit::{GroupCommit, TxOutcome};
+use super::sql_args::SqlArg;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
@@ -45,43 +46,6 @@ pub enum DbTx {
     /// Read committed.
     Postgres(Transaction<'static, Postgres>),
 }
-
-/// A value for a placeholder.
-#[derive(Clone, Debug)]
-pub enum SqlArg {
-    /// `TEXT`
-    Text(Option<String>),
-    /// `BIGINT`
-    Int(Option<i64>),
-}
-
-macro_rules! impl_sql_arg_from {
-    ($($type:ty => |$value:ident| $arg:expr),* $(,)?) => {$(
-        impl From<$type> for SqlArg {
-            fn from($value: $type) -> Self {
-                $arg
-            }
-        }
-    )*};
-}
-impl_sql_arg_from! {
-    &str => |value| SqlArg::Text(Some(value.to_owned())),
-    &String => |value| SqlArg::Text(Some(value.clone())),
-    String => |value| SqlArg::Text(Some(value)),
-    Option<String> => |value| SqlArg::Text(value),
-    Option<&str> => |value| SqlArg::Text(value.map(str::to_owned)),
-    &serde_json::Value => |value| SqlArg::Text(Some(value.to_string())),
-    i64 => |value| SqlArg::Int(Some(value)),
-    u32 => |value| SqlArg::Int(Some(value.into())),
-    bool => |value| SqlArg::Int(Some(value.into())),
-    Option<i64> => |value| SqlArg::Int(value),
-}
-
-/// The values of a statement's placeholders, in their order.
-macro_rules! args {
-    ($($value:expr),* $(,)?) => { [$($crate::SqlArg::from($value)),*] };
-}
-pub(crate) use args;
 
 /// A row of either database.
 pub struct DbRow {
@@ -245,11 +209,11 @@ impl Db {
     /// Opens `sqlite://PATH` or `postgres://…` and brings its tables up to date.
     ///
     /// # Errors
-    /// `database_url_invalid`, `database_extension_missing`, or those of the database.
+    /// `database_url_invalid`, `database_incompatible`, `migration_failed`, or those of the database.
     pub async fn open(url: &str) -> Result<Self> {
         let db = if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            let (pool, takers) = super::postgres::open_pools(url).await?;
-            Self(DbBackend::Postgres { pool, fetch_pool: takers })
+            let (pool, fetch_pool) = super::postgres::open_pools(url).await?;
+            Self(DbBackend::Postgres { pool, fetch_pool })
         } else {
             Self::open_sqlite(url).await?
         };
@@ -325,7 +289,7 @@ impl Db {
     pub fn fetch_pool(&self) -> Option<&PgPool> {
         match &self.0 {
             DbBackend::Sqlite { .. } => None,
-            DbBackend::Postgres { fetch_pool: takers, .. } => Some(takers),
+            DbBackend::Postgres { fetch_pool, .. } => Some(fetch_pool),
         }
     }
 
@@ -394,6 +358,14 @@ impl Db {
         Ok(self.fetch(sql, args).await?.into_iter().next())
     }
 
+    /// Asks the database whether it answers.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn ping(&self) -> Result<()> {
+        self.fetch("SELECT 1", &[]).await.map(drop)
+    }
+
     /// Ends all connections.
     pub async fn close(&self) {
         match &self.0 {
@@ -402,8 +374,8 @@ impl Db {
                 read.close().await;
                 write.close().await;
             }
-            DbBackend::Postgres { pool, fetch_pool: takers } => {
-                takers.close().await;
+            DbBackend::Postgres { pool, fetch_pool } => {
+                fetch_pool.close().await;
                 pool.close().await;
             }
         }

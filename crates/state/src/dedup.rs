@@ -1,8 +1,9 @@
-//! The inbox: what has started a run, so that it starts no second one.
+//! Dedup keys: each starts at most one run.
 
 use std::collections::HashSet;
 
-use super::db::{Db, DbRow, DbTx, SqlArg, args};
+use super::db::{Db, DbRow, DbTx};
+use super::sql_args::{SqlArgs, args};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
@@ -21,7 +22,7 @@ pub struct DedupRecord {
     pub run_id: String,
 }
 
-const SELECT_DEDUP_KEY: &str = "SELECT pipeline, source, key, fingerprint, run_id FROM inbox
+const SELECT_DEDUP_KEY: &str = "SELECT pipeline, source, key, fingerprint, run_id FROM dedup_keys
                       WHERE pipeline = $1 AND source = $2 AND key = $3";
 
 fn dedup_from_row(row: &DbRow) -> Result<DedupRecord> {
@@ -34,36 +35,41 @@ fn dedup_from_row(row: &DbRow) -> Result<DedupRecord> {
     })
 }
 
-impl DbTx {
+/// The keys that have started a run.
+#[derive(Clone, Copy)]
+pub struct DedupStore<C>(pub(super) C);
+
+impl DedupStore<&mut DbTx> {
     /// Notes the record, unless its key is there: then gives what is there. Whoever comes second waits here until the
     /// first has committed, and then sees it.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn insert_dedup_key(&mut self, new: &DedupRecord) -> Result<Option<DedupRecord>> {
+    pub async fn insert(self, new: &DedupRecord) -> Result<Option<DedupRecord>> {
         let DedupRecord { pipeline, source, key, fingerprint, run_id } = new;
-        let sql = "INSERT INTO inbox (pipeline, source, key, fingerprint, run_id, received_at)
+        let sql = "INSERT INTO dedup_keys (pipeline, source, key, fingerprint, run_id, received_at)
                    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
         loop {
             let args = args![pipeline, source, key, fingerprint.as_deref(), run_id, clock::now_millis()];
-            if self.execute(sql, &args).await? == 1 {
+            if self.0.execute(sql, &args).await? == 1 {
                 return Ok(None);
             }
             // On PostgreSQL a sweep may delete it between the two statements.
-            if let Some(row) = self.fetch(SELECT_DEDUP_KEY, &args![pipeline, source, key]).await?.first() {
+            if let Some(row) = self.0.fetch(SELECT_DEDUP_KEY, &args![pipeline, source, key]).await?.first() {
                 return dedup_from_row(row).map(Some);
             }
         }
     }
 }
 
-impl Db {
+impl DedupStore<&Db> {
     /// What has come under this key before.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn find_dedup_key(&self, pipeline: &str, source: &str, key: &str) -> Result<Option<DedupRecord>> {
-        self.fetch_optional(SELECT_DEDUP_KEY, &args![pipeline, source, key])
+    pub async fn find(self, pipeline: &str, source: &str, key: &str) -> Result<Option<DedupRecord>> {
+        self.0
+            .fetch_optional(SELECT_DEDUP_KEY, &args![pipeline, source, key])
             .await?
             .as_ref()
             .map(dedup_from_row)
@@ -74,23 +80,23 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_used_keys(&self, pipeline: &str, sources: [&str; 2], keys: &[String]) -> Result<HashSet<String>> {
+    pub async fn list_used(self, pipeline: &str, sources: [&str; 2], keys: &[String]) -> Result<HashSet<String>> {
         if keys.is_empty() {
             return Ok(HashSet::new());
         }
-        let mut args: Vec<SqlArg> = args![pipeline, sources[0], sources[1]].into();
-        let places: Vec<_> = (0..keys.len()).map(|at| format!("${}", at + 4)).collect();
-        args.extend(keys.iter().map(SqlArg::from));
-        let places = places.join(", ");
-        let sql = format!("SELECT key FROM inbox WHERE pipeline = $1 AND source IN ($2, $3) AND key IN ({places})");
-        self.fetch(&sql, &args).await?.iter().map(|row| row.get_text("key")).collect()
+        let mut args = SqlArgs::default();
+        let (pipeline, sources, keys) = (args.add(pipeline), args.add_list(sources), args.add_list(keys));
+        let sql = format!(
+            "SELECT key FROM dedup_keys WHERE pipeline = {pipeline} AND source IN ({sources}) AND key IN ({keys})"
+        );
+        self.0.fetch(&sql, args.as_slice()).await?.iter().map(|row| row.get_text("key")).collect()
     }
 
     /// Forgets what a source noted before this time. Gives how many there were.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn delete_dedup_keys(&self, source: &str, before: UnixMillis) -> Result<u64> {
-        self.execute("DELETE FROM inbox WHERE source = $1 AND received_at < $2", &args![source, before]).await
+    pub async fn delete_before(self, source: &str, before: UnixMillis) -> Result<u64> {
+        self.0.execute("DELETE FROM dedup_keys WHERE source = $1 AND received_at < $2", &args![source, before]).await
     }
 }

@@ -1,7 +1,8 @@
 //! Definitions by digest, and which one is live under each name.
 
-use super::db::{Db, DbRow, DbTx, args};
+use super::db::{Db, DbRow, DbTx};
 use super::group_commit::TxOutcome;
+use super::sql_args::args;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
@@ -26,23 +27,29 @@ fn definition_from_row(row: &DbRow) -> Result<DefinitionRecord> {
     })
 }
 
-impl DbTx {
+/// The definitions of pipelines, live and past.
+#[derive(Clone, Copy)]
+pub struct DefinitionStore<C>(pub(super) C);
+
+impl DefinitionStore<&mut DbTx> {
     /// Stores definitions and makes them live.
-    async fn publish_definitions(&mut self, definitions: &[DefinitionRecord]) -> Result<()> {
+    async fn publish(self, definitions: &[DefinitionRecord]) -> Result<()> {
         for DefinitionRecord { name, digest, source } in definitions {
-            self.execute(
-                "INSERT INTO definitions (digest, name, source, created_at) VALUES ($1, $2, $3, $4)
+            self.0
+                .execute(
+                    "INSERT INTO definitions (digest, name, source, created_at) VALUES ($1, $2, $3, $4)
                  ON CONFLICT (digest) DO NOTHING",
-                &args![digest, name, source, clock::now_millis()],
-            )
-            .await?;
-            self.execute(
-                "INSERT INTO pipelines (name, digest, published_at) VALUES ($1, $2, $3)
+                    &args![digest, name, source, clock::now_millis()],
+                )
+                .await?;
+            self.0
+                .execute(
+                    "INSERT INTO pipelines (name, digest, published_at) VALUES ($1, $2, $3)
                  ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, published_at = excluded.published_at
                  WHERE pipelines.digest <> excluded.digest",
-                &args![name, digest, clock::now_millis()],
-            )
-            .await?;
+                    &args![name, digest, clock::now_millis()],
+                )
+                .await?;
         }
         Ok(())
     }
@@ -51,52 +58,54 @@ impl DbTx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn find_definition(&mut self, digest: &str) -> Result<Option<DefinitionRecord>> {
-        self.fetch(SELECT_DEFINITION, &args![digest]).await?.first().map(definition_from_row).transpose()
+    pub async fn find(self, digest: &str) -> Result<Option<DefinitionRecord>> {
+        self.0.fetch(SELECT_DEFINITION, &args![digest]).await?.first().map(definition_from_row).transpose()
     }
 }
 
-impl Db {
+impl DefinitionStore<&Db> {
     /// Stores definitions and makes them live. Every other name stops being live, but for those in `kept`.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn replace_live_definitions(&self, definitions: &[DefinitionRecord], kept: &[String]) -> Result<()> {
-        self.with_tx(async |tx| {
-            let live = tx.fetch("SELECT name FROM pipelines", &[]).await?;
-            for row in live {
-                let name = row.get_text("name")?;
-                if !kept.contains(&name) && !definitions.iter().any(|definition| definition.name == name) {
-                    tx.execute("DELETE FROM pipelines WHERE name = $1", &args![name]).await?;
+    pub async fn replace_live(self, definitions: &[DefinitionRecord], kept: &[String]) -> Result<()> {
+        self.0
+            .with_tx(async |tx| {
+                let live = tx.fetch("SELECT name FROM pipelines", &[]).await?;
+                for row in live {
+                    let name = row.get_text("name")?;
+                    if !kept.contains(&name) && !definitions.iter().any(|definition| definition.name == name) {
+                        tx.execute("DELETE FROM pipelines WHERE name = $1", &args![name]).await?;
+                    }
                 }
-            }
-            tx.publish_definitions(definitions).await?;
-            Ok(TxOutcome::Commit(()))
-        })
-        .await
+                tx.definitions().publish(definitions).await?;
+                Ok(TxOutcome::Commit(()))
+            })
+            .await
     }
 
     /// Stores definitions and makes them live; the names in `gone` stop being live, all others stay as they are.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn update_live_definitions(&self, definitions: &[DefinitionRecord], gone: &[String]) -> Result<()> {
-        self.with_tx(async |tx| {
-            for name in gone {
-                tx.execute("DELETE FROM pipelines WHERE name = $1", &args![name]).await?;
-            }
-            tx.publish_definitions(definitions).await?;
-            Ok(TxOutcome::Commit(()))
-        })
-        .await
+    pub async fn update_live(self, definitions: &[DefinitionRecord], gone: &[String]) -> Result<()> {
+        self.0
+            .with_tx(async |tx| {
+                for name in gone {
+                    tx.execute("DELETE FROM pipelines WHERE name = $1", &args![name]).await?;
+                }
+                tx.definitions().publish(definitions).await?;
+                Ok(TxOutcome::Commit(()))
+            })
+            .await
     }
 
     /// The name and digest of every live definition, by name.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_live_names(&self) -> Result<Vec<(String, String)>> {
-        let rows = self.fetch("SELECT name, digest FROM pipelines ORDER BY name", &[]).await?;
+    pub async fn list_live_names(self) -> Result<Vec<(String, String)>> {
+        let rows = self.0.fetch("SELECT name, digest FROM pipelines ORDER BY name", &[]).await?;
         rows.iter().map(|row| Ok((row.get_text("name")?, row.get_text("digest")?))).collect()
     }
 
@@ -104,16 +113,16 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_live_digests(&self) -> Result<Vec<String>> {
-        self.fetch("SELECT digest FROM pipelines", &[]).await?.iter().map(|row| row.get_text("digest")).collect()
+    pub async fn list_live_digests(self) -> Result<Vec<String>> {
+        self.0.fetch("SELECT digest FROM pipelines", &[]).await?.iter().map(|row| row.get_text("digest")).collect()
     }
 
     /// The digests of the live definitions, with the time when each went live.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_published_digests(&self) -> Result<Vec<(String, UnixMillis)>> {
-        let rows = self.fetch("SELECT digest, published_at FROM pipelines ORDER BY name", &[]).await?;
+    pub async fn list_published_digests(self) -> Result<Vec<(String, UnixMillis)>> {
+        let rows = self.0.fetch("SELECT digest, published_at FROM pipelines ORDER BY name", &[]).await?;
         rows.iter().map(|row| Ok((row.get_text("digest")?, row.get_int("published_at")?))).collect()
     }
 
@@ -121,16 +130,16 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn find_live_definition(&self, name: &str) -> Result<Option<DefinitionRecord>> {
+    pub async fn find_live(self, name: &str) -> Result<Option<DefinitionRecord>> {
         let sql = "SELECT d.name, d.digest, d.source FROM pipelines p JOIN definitions d ON d.digest = p.digest WHERE p.name = $1";
-        self.fetch_optional(sql, &args![name]).await?.as_ref().map(definition_from_row).transpose()
+        self.0.fetch_optional(sql, &args![name]).await?.as_ref().map(definition_from_row).transpose()
     }
 
     /// A definition by its digest.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn find_definition(&self, digest: &str) -> Result<Option<DefinitionRecord>> {
-        self.fetch_optional(SELECT_DEFINITION, &args![digest]).await?.as_ref().map(definition_from_row).transpose()
+    pub async fn find(self, digest: &str) -> Result<Option<DefinitionRecord>> {
+        self.0.fetch_optional(SELECT_DEFINITION, &args![digest]).await?.as_ref().map(definition_from_row).transpose()
     }
 }

@@ -1,27 +1,31 @@
 //! The record of whom a step has told.
 
-use super::db::{Db, SqlArg, args};
+use super::db::Db;
+use super::sql_args::{SqlArgs, args};
 use afterload_core::clock;
 use afterload_core::error::Result;
 
 /// Placeholders in one statement; both databases take many more.
 const MAX_QUERY_PEOPLE: usize = 1_000;
 
-impl Db {
+/// The deliveries of steps that send to many.
+#[derive(Clone, Copy)]
+pub struct DeliveryLogStore<'a>(pub(super) &'a Db);
+
+impl DeliveryLogStore<'_> {
     /// Whose deliveries among these have ended.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_ended_deliveries(&self, run: &str, step: &str, people: &[String]) -> Result<Vec<String>> {
+    pub async fn list_ended(self, run: &str, step: &str, people: &[String]) -> Result<Vec<String>> {
         let mut known = Vec::new();
         for people in people.chunks(MAX_QUERY_PEOPLE) {
-            let mut args: Vec<SqlArg> = args![run, step].into();
-            let places: Vec<_> = (0..people.len()).map(|at| format!("${}", at + 3)).collect();
-            args.extend(people.iter().map(SqlArg::from));
-            let places = places.join(", ");
-            let sql =
-                format!("SELECT person FROM deliveries WHERE run_id = $1 AND step_id = $2 AND person IN ({places})");
-            for row in self.fetch(&sql, &args).await? {
+            let mut args = SqlArgs::default();
+            let (run, step, people) = (args.add(run), args.add(step), args.add_list(people));
+            let sql = format!(
+                "SELECT person FROM delivery_log WHERE run_id = {run} AND step_id = {step} AND person IN ({people})"
+            );
+            for row in self.0.fetch(&sql, args.as_slice()).await? {
                 known.push(row.get_text("person")?);
             }
         }
@@ -32,26 +36,26 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn record_delivery(
-        &self,
+    pub async fn record(
+        self,
         run: &str,
         step: &str,
         (person, reason): (&str, &str),
         failure: Option<&str>,
     ) -> Result<()> {
-        let sql = "INSERT INTO deliveries (run_id, step_id, person, reason, failure, ended_at)
+        let sql = "INSERT INTO delivery_log (run_id, step_id, person, reason, failure, ended_at)
                    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
-        self.execute(sql, &args![run, step, person, reason, failure, clock::now_millis()]).await.map(drop)
+        self.0.execute(sql, &args![run, step, person, reason, failure, clock::now_millis()]).await.map(drop)
     }
 
     /// How many deliveries of a step were made, and how many cannot be.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn count_deliveries(&self, run: &str, step: &str) -> Result<(u64, u64)> {
+    pub async fn count(self, run: &str, step: &str) -> Result<(u64, u64)> {
         let sql =
-            "SELECT COUNT(*) AS ended, COUNT(failure) AS failed FROM deliveries WHERE run_id = $1 AND step_id = $2";
-        let Some(row) = self.fetch_optional(sql, &args![run, step]).await? else { return Ok((0, 0)) };
+            "SELECT COUNT(*) AS ended, COUNT(failure) AS failed FROM delivery_log WHERE run_id = $1 AND step_id = $2";
+        let Some(row) = self.0.fetch_optional(sql, &args![run, step]).await? else { return Ok((0, 0)) };
         let (ended, failed) = (row.get_int("ended")?.unsigned_abs(), row.get_int("failed")?.unsigned_abs());
         Ok((ended - failed, failed))
     }

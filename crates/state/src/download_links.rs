@@ -1,7 +1,8 @@
 //! Links to files, as mails carry them.
 
-use super::db::{Db, DbRow, DbTx, args};
+use super::db::{Db, DbRow, DbTx};
 use super::group_commit::TxOutcome;
+use super::sql_args::args;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
@@ -49,72 +50,79 @@ fn link_holder(id: &str) -> String {
     format!("link:{id}")
 }
 
-impl DbTx {
+/// The links to files.
+#[derive(Clone, Copy)]
+pub struct DownloadLinkStore<C>(pub(super) C);
+
+impl DownloadLinkStore<&mut DbTx> {
     /// Stores a link, or lets one that is there live longer, and keeps its file as long. False if there is no such file
     /// any more.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn upsert_link(&mut self, new: &DownloadLinkRecord) -> Result<bool> {
-        if !self.lock_live_artifact(&new.artifact_id).await? {
+    pub async fn upsert(self, new: &DownloadLinkRecord) -> Result<bool> {
+        if !self.0.artifacts().lock_live(&new.artifact_id).await? {
             return Ok(false);
         }
-        let sql = "INSERT INTO links (id, artifact_id, run_id, step_id, created_at, expires_at)
+        let sql = "INSERT INTO download_links (id, artifact_id, run_id, step_id, created_at, expires_at)
                    VALUES ($1, $2, $3, $4, $5, $6)
                    ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at
-                   WHERE links.expires_at < excluded.expires_at";
+                   WHERE download_links.expires_at < excluded.expires_at";
         let DownloadLinkRecord { id, artifact_id, run_id, step_id, created_at, expires_at, .. } = new;
-        self.execute(sql, &args![id, artifact_id, run_id, step_id, *created_at, *expires_at]).await?;
+        self.0.execute(sql, &args![id, artifact_id, run_id, step_id, *created_at, *expires_at]).await?;
         let sql = "INSERT INTO artifact_refs (artifact_id, holder, until)
-                   SELECT artifact_id, $2, expires_at FROM links WHERE id = $1 AND revoked_at IS NULL
+                   SELECT artifact_id, $2, expires_at FROM download_links WHERE id = $1 AND revoked_at IS NULL
                    ON CONFLICT (artifact_id, holder) DO UPDATE SET until = excluded.until";
-        self.execute(sql, &args![id, link_holder(id)]).await?;
+        self.0.execute(sql, &args![id, link_holder(id)]).await?;
         Ok(true)
     }
 }
 
-impl Db {
+impl DownloadLinkStore<&Db> {
     /// Takes a link back; gives it, unless there is none. Its file is no longer kept for its sake.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn revoke_link(&self, id: &str) -> Result<Option<DownloadLinkRecord>> {
+    pub async fn revoke(self, id: &str) -> Result<Option<DownloadLinkRecord>> {
         let now = clock::now_millis();
-        let sql =
-            format!("UPDATE links SET revoked_at = COALESCE(revoked_at, $2) WHERE id = $1 RETURNING {LINK_COLUMNS}");
-        self.with_tx(async |tx| {
-            let rows = tx.fetch(&sql, &args![id, now]).await?;
-            // The sweep lets go of what has ended.
-            tx.execute("UPDATE artifact_refs SET until = $2 WHERE holder = $1", &args![link_holder(id), now]).await?;
-            Ok(TxOutcome::Commit(rows.first().map(link_from_row).transpose()?))
-        })
-        .await
+        let sql = format!(
+            "UPDATE download_links SET revoked_at = COALESCE(revoked_at, $2) WHERE id = $1 RETURNING {LINK_COLUMNS}"
+        );
+        self.0
+            .with_tx(async |tx| {
+                let rows = tx.fetch(&sql, &args![id, now]).await?;
+                // The sweep lets go of what has ended.
+                tx.execute("UPDATE artifact_refs SET until = $2 WHERE holder = $1", &args![link_holder(id), now])
+                    .await?;
+                Ok(TxOutcome::Commit(rows.first().map(link_from_row).transpose()?))
+            })
+            .await
     }
 
     /// One link.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn find_link(&self, id: &str) -> Result<Option<DownloadLinkRecord>> {
-        let sql = format!("SELECT {LINK_COLUMNS} FROM links WHERE id = $1");
-        self.fetch_optional(&sql, &args![id]).await?.as_ref().map(link_from_row).transpose()
+    pub async fn find(self, id: &str) -> Result<Option<DownloadLinkRecord>> {
+        let sql = format!("SELECT {LINK_COLUMNS} FROM download_links WHERE id = $1");
+        self.0.fetch_optional(&sql, &args![id]).await?.as_ref().map(link_from_row).transpose()
     }
 
     /// The links to a file, oldest first.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_links(&self, artifact: &str) -> Result<Vec<DownloadLinkRecord>> {
-        let sql = format!("SELECT {LINK_COLUMNS} FROM links WHERE artifact_id = $1 ORDER BY created_at, id");
-        self.fetch(&sql, &args![artifact]).await?.iter().map(link_from_row).collect()
+    pub async fn list(self, artifact: &str) -> Result<Vec<DownloadLinkRecord>> {
+        let sql = format!("SELECT {LINK_COLUMNS} FROM download_links WHERE artifact_id = $1 ORDER BY created_at, id");
+        self.0.fetch(&sql, &args![artifact]).await?.iter().map(link_from_row).collect()
     }
 
     /// Counts a download.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn count_download(&self, id: &str) -> Result<()> {
-        let sql = "UPDATE links SET downloads = downloads + 1, last_download_at = $2 WHERE id = $1";
-        self.execute(sql, &args![id, clock::now_millis()]).await.map(drop)
+    pub async fn count_download(self, id: &str) -> Result<()> {
+        let sql = "UPDATE download_links SET downloads = downloads + 1, last_download_at = $2 WHERE id = $1";
+        self.0.execute(sql, &args![id, clock::now_millis()]).await.map(drop)
     }
 }

@@ -1,19 +1,24 @@
 //! The record of effects that must not knowingly be repeated.
 
-use super::db::{Db, args};
+use super::db::Db;
+use super::sql_args::args;
 use afterload_core::clock;
 use afterload_core::error::Result;
 
 /// Its detail is null while the outcome is unknown.
-const SELECT_EFFECT_DETAIL: &str = "SELECT detail FROM effects WHERE run_id = $1 AND step_id = $2 AND effect = $3";
+const SELECT_EFFECT_DETAIL: &str = "SELECT detail FROM effect_log WHERE run_id = $1 AND step_id = $2 AND effect = $3";
 
-impl Db {
+/// The effects that must not knowingly be repeated.
+#[derive(Clone, Copy)]
+pub struct EffectLogStore<'a>(pub(super) &'a Db);
+
+impl EffectLogStore<'_> {
     /// What was recorded of an effect: `None` if it was never tried, a detail of `None` if its outcome is unknown.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn find_effect(&self, run: &str, step: &str, effect: &str) -> Result<Option<Option<serde_json::Value>>> {
-        let row = self.fetch_optional(SELECT_EFFECT_DETAIL, &args![run, step, effect]).await?;
+    pub async fn find(self, run: &str, step: &str, effect: &str) -> Result<Option<Option<serde_json::Value>>> {
+        let row = self.0.fetch_optional(SELECT_EFFECT_DETAIL, &args![run, step, effect]).await?;
         row.map(|row| row.get_json("detail")).transpose()
     }
 
@@ -22,11 +27,11 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn begin_effect(&self, run: &str, step: &str, effect: &str) -> Result<Option<Option<serde_json::Value>>> {
-        let mut tx = self.begin().await?;
+    pub async fn begin(self, run: &str, step: &str, effect: &str) -> Result<Option<Option<serde_json::Value>>> {
+        let mut tx = self.0.begin().await?;
         let fresh = tx
             .execute(
-                "INSERT INTO effects (run_id, step_id, effect, state, updated_at) VALUES ($1, $2, $3, 'begun', $4)
+                "INSERT INTO effect_log (run_id, step_id, effect, state, updated_at) VALUES ($1, $2, $3, 'started', $4)
                  ON CONFLICT (run_id, step_id, effect) DO NOTHING",
                 &args![run, step, effect, clock::now_millis()],
             )
@@ -46,18 +51,18 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn finish_effect(&self, run: &str, step: &str, effect: &str, detail: &serde_json::Value) -> Result<()> {
-        let sql = "UPDATE effects SET state = 'done', detail = $4, updated_at = $5
+    pub async fn finish(self, run: &str, step: &str, effect: &str, detail: &serde_json::Value) -> Result<()> {
+        let sql = "UPDATE effect_log SET state = 'done', detail = $4, updated_at = $5
                    WHERE run_id = $1 AND step_id = $2 AND effect = $3";
-        self.execute(sql, &args![run, step, effect, detail, clock::now_millis()]).await.map(drop)
+        self.0.execute(sql, &args![run, step, effect, detail, clock::now_millis()]).await.map(drop)
     }
 
     /// Forgets an effect that certainly did not happen.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn delete_effect(&self, run: &str, step: &str, effect: &str) -> Result<()> {
-        let sql = "DELETE FROM effects WHERE run_id = $1 AND step_id = $2 AND effect = $3 AND state = 'begun'";
-        self.execute(sql, &args![run, step, effect]).await.map(drop)
+    pub async fn delete(self, run: &str, step: &str, effect: &str) -> Result<()> {
+        let sql = "DELETE FROM effect_log WHERE run_id = $1 AND step_id = $2 AND effect = $3 AND state = 'started'";
+        self.0.execute(sql, &args![run, step, effect]).await.map(drop)
     }
 }

@@ -149,8 +149,11 @@ mod tests {
     use std::time::Duration;
 
     use super::TxOutcome;
-    use crate::{Db, args};
-    use afterload_core::error::{Error, ErrorCode};
+    use crate::Db;
+    use crate::sql_args::args;
+    use afterload_core::error::Error;
+
+    use afterload_core::error::ErrorCode;
 
     const TEST_FAILED: ErrorCode = ErrorCode::permanent("test_failed", "The test makes it fail");
 

@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use super::db::{Db, DbRow, DbTx, SqlArg, args};
+use super::db::{Db, DbRow, DbTx};
+use super::sql_args::{SqlArgs, args};
 use super::step_status::StepStatus;
-use super::steps::{STEP_COLUMNS, StepRecord, step_from_row};
+use super::steps::{STEP_COLUMNS, StepRecord, UPDATE_RESET_STEP, step_from_row};
 use afterload_core::clock;
 use afterload_core::error::Result;
 
@@ -48,44 +49,44 @@ pub struct EndedItem {
     pub error: Option<Value>,
 }
 
-const OPEN_ITEM_STATUSES: &str = "('queued', 'running', 'retrying', 'sleeping')";
+const OPEN_ITEM_STATUSES: &str = "('queued', 'running', 'retrying', 'suspended')";
 
-impl DbTx {
+/// The items of steps with `for_each`.
+#[derive(Clone, Copy)]
+pub struct ItemStore<C>(pub(super) C);
+
+impl ItemStore<&mut DbTx> {
     /// Stores items of a step. Each waits.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn insert_items(&mut self, parent: &StepRecord, items: &[NewItem<'_>]) -> Result<()> {
+    pub async fn insert(self, parent: &StepRecord, items: &[NewItem<'_>]) -> Result<()> {
         for items in items.chunks(MAX_INSERT_ROWS) {
-            let mut args: Vec<SqlArg> = args![
-                &parent.run_id,
-                &parent.section,
-                parent.position,
-                &parent.uses,
-                &parent.queue,
-                parent.priority,
-                &parent.id
-            ]
-            .into();
+            let mut args = SqlArgs::default();
+            let [run, section, position, uses, queue, priority, parent_id] = [
+                args.add(&parent.run_id),
+                args.add(&parent.section),
+                args.add(parent.position),
+                args.add(&parent.uses),
+                args.add(&parent.queue),
+                args.add(parent.priority),
+                args.add(&parent.id),
+            ];
             let mut rows = Vec::new();
             for NewItem { id, index, item, round } in items {
-                let at = args.len();
+                let step_id = args.add(item_id(&parent.step_id, *index));
+                let [id, index, item, round] = [args.add(id), args.add(*index), args.add(*item), args.add(*round)];
                 rows.push(format!(
-                    "(${}, $1, $2, $3, ${}, $4, $5, $6, 'waiting', $7, ${}, ${}, ${})",
-                    at + 1,
-                    at + 2,
-                    at + 3,
-                    at + 4,
-                    at + 5
+                    "({id}, {run}, {section}, {position}, {step_id}, {uses}, {queue}, {priority}, 'waiting', {parent_id},
+                     {index}, {item}, {round})"
                 ));
-                args.extend(args![id, item_id(&parent.step_id, *index), *index, *item, *round]);
             }
             let sql = format!(
                 "INSERT INTO step_runs (id, run_id, section, position, step_id, uses, queue, priority, status, parent,
                  item_index, item, round) VALUES {}",
                 rows.join(", ")
             );
-            self.execute(&sql, &args).await?;
+            self.0.execute(&sql, args.as_slice()).await?;
         }
         Ok(())
     }
@@ -94,72 +95,72 @@ impl DbTx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_items(&mut self, parent: &str) -> Result<Vec<StepRecord>> {
+    pub async fn list(self, parent: &str) -> Result<Vec<StepRecord>> {
         let sql = format!("SELECT {STEP_COLUMNS} FROM step_runs WHERE parent = $1 ORDER BY item_index");
-        self.fetch(&sql, &args![parent]).await?.iter().map(step_from_row).collect()
+        self.0.fetch(&sql, &args![parent]).await?.iter().map(step_from_row).collect()
     }
 
     /// Forgets an item that has no job.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn delete_item(&mut self, id: &str) -> Result<()> {
-        self.execute("DELETE FROM step_runs WHERE id = $1 AND parent IS NOT NULL", &args![id]).await.map(drop)
+    pub async fn delete(self, id: &str) -> Result<()> {
+        self.0.execute("DELETE FROM step_runs WHERE id = $1 AND parent IS NOT NULL", &args![id]).await.map(drop)
     }
 
     /// The first items of a step that wait.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_waiting_items(&mut self, parent: &str, limit: u32) -> Result<Vec<StepRecord>> {
+    pub async fn list_waiting(self, parent: &str, limit: u32) -> Result<Vec<StepRecord>> {
         let sql = format!(
             "SELECT {STEP_COLUMNS} FROM step_runs WHERE parent = $1 AND status = 'waiting' ORDER BY item_index LIMIT $2"
         );
-        self.fetch(&sql, &args![parent, limit]).await?.iter().map(step_from_row).collect()
+        self.0.fetch(&sql, &args![parent, limit]).await?.iter().map(step_from_row).collect()
     }
 
     /// True if an item of the step is under way.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn has_open_items(&mut self, parent: &str) -> Result<bool> {
+    pub async fn has_open(self, parent: &str) -> Result<bool> {
         let sql = format!("SELECT id FROM step_runs WHERE parent = $1 AND status IN {OPEN_ITEM_STATUSES} LIMIT 1");
-        Ok(!self.fetch(&sql, &args![parent]).await?.is_empty())
+        Ok(!self.0.fetch(&sql, &args![parent]).await?.is_empty())
     }
 
     /// Ends the items of a step that wait: they will not be begun.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn cancel_waiting_items(&mut self, parent: &str) -> Result<()> {
+    pub async fn cancel_waiting(self, parent: &str) -> Result<()> {
         let sql =
             "UPDATE step_runs SET status = 'cancelled', finished_at = $2 WHERE parent = $1 AND status = 'waiting'";
-        self.execute(sql, &args![parent, clock::now_millis()]).await.map(drop)
+        self.0.execute(sql, &args![parent, clock::now_millis()]).await.map(drop)
     }
 
     /// Says how many items a step has, and how many of them ended before.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn init_item_counts(&mut self, id: &str, items: i64, ended: i64) -> Result<()> {
+    pub async fn init_counts(self, id: &str, items: i64, ended: i64) -> Result<()> {
         let sql = "UPDATE step_runs SET items = $2, items_ended = $3, items_failed = 0 WHERE id = $1";
-        self.execute(sql, &args![id, items, ended]).await.map(drop)
+        self.0.execute(sql, &args![id, items, ended]).await.map(drop)
     }
 
     /// Counts an item that has ended for its step.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn count_ended_item(&mut self, parent: &str, failed: bool) -> Result<()> {
+    pub async fn count_ended(self, parent: &str, failed: bool) -> Result<()> {
         let sql = "UPDATE step_runs SET items_ended = items_ended + 1, items_failed = items_failed + $2 WHERE id = $1";
-        self.execute(sql, &args![parent, failed]).await.map(drop)
+        self.0.execute(sql, &args![parent, failed]).await.map(drop)
     }
 
     /// How the items of a step ended, in their order.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_ended_items(&mut self, parent: &str) -> Result<Vec<EndedItem>> {
+    pub async fn list_ended(self, parent: &str) -> Result<Vec<EndedItem>> {
         let sql = "SELECT item_index, status, outputs, error FROM step_runs WHERE parent = $1 ORDER BY item_index";
         let ended = |row: &DbRow| {
             Ok(EndedItem {
@@ -169,74 +170,38 @@ impl DbTx {
                 error: row.get_json("error")?,
             })
         };
-        self.fetch(sql, &args![parent]).await?.iter().map(ended).collect()
+        self.0.fetch(sql, &args![parent]).await?.iter().map(ended).collect()
     }
 
-    /// Ends a step all of whose items have ended.
+    /// Sets the items of a step that had succeeded back to where they waited.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn finish_fan_out_step(
-        &mut self,
-        id: &str,
-        status: StepStatus,
-        outputs: &Value,
-        error: Option<&Value>,
-    ) -> Result<()> {
-        let sql = "UPDATE step_runs SET status = $2, outputs = $3, error = $4, finished_at = $5
-                   WHERE id = $1 AND status = 'running'";
-        let args = args![id, status.as_str(), outputs, error.map(Value::to_string), clock::now_millis()];
-        self.execute(sql, &args).await.map(drop)
-    }
-
-    /// The steps of a run that nobody works on and that a cancel may end: those in the queue, items too, and those with
-    /// items, whose row is worked on by nobody once it has them.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn list_idle_steps(&mut self, run: &str) -> Result<Vec<StepRecord>> {
-        let rows = self.fetch(&idle_steps_sql(), &args![run]).await?;
-        rows.iter().map(step_from_row).collect()
+    pub async fn reset(self, parent: &str) -> Result<()> {
+        self.0.execute(&format!("{UPDATE_RESET_STEP} WHERE parent = $1"), &args![parent]).await.map(drop)
     }
 }
 
-fn idle_steps_sql() -> String {
-    format!(
-        "SELECT {STEP_COLUMNS} FROM step_runs WHERE run_id = $1 AND (status IN ('queued', 'retrying', 'sleeping')
-         OR status = 'running' AND items IS NOT NULL) ORDER BY id"
-    )
-}
-
-impl Db {
-    /// As [`Tx::idle_steps`], beside all writers.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn list_idle_steps(&self, run: &str) -> Result<Vec<StepRecord>> {
-        let rows = self.fetch(&idle_steps_sql(), &args![run]).await?;
-        rows.iter().map(step_from_row).collect()
-    }
-
+impl ItemStore<&Db> {
     /// A page of the items of a step, in their order: those after `after`, of one status if it is given.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_items_after(
-        &self,
+    pub async fn list_after(
+        self,
         parent: &str,
         status: Option<StepStatus>,
         after: i64,
         limit: u32,
     ) -> Result<Vec<StepRecord>> {
-        let mut args: Vec<SqlArg> = args![parent, after, limit].into();
-        let filter = status.map_or_else(String::new, |status| {
-            args.push(status.as_str().into());
-            " AND status = $4".into()
-        });
+        let mut args = SqlArgs::default();
+        let (parent, after, limit) = (args.add(parent), args.add(after), args.add(limit));
+        let filter = status.map_or_else(String::new, |status| format!(" AND status = {}", args.add(status.as_str())));
         let sql = format!(
-            "SELECT {STEP_COLUMNS} FROM step_runs WHERE parent = $1 AND item_index > $2{filter} ORDER BY item_index LIMIT $3"
+            "SELECT {STEP_COLUMNS} FROM step_runs
+             WHERE parent = {parent} AND item_index > {after}{filter} ORDER BY item_index LIMIT {limit}"
         );
-        self.fetch(&sql, &args).await?.iter().map(step_from_row).collect()
+        self.0.fetch(&sql, args.as_slice()).await?.iter().map(step_from_row).collect()
     }
 }
 

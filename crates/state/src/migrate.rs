@@ -13,30 +13,33 @@ use afterload_core::error::{Error, Result};
 /// Ours must not share the default table: the queue's migrations keep their history there.
 const MIGRATIONS_TABLE: &str = "afterload_migrations";
 
-fn sqlite_migrator() -> Migrator {
-    let mut migrator = sqlx::migrate!("src/migrations/sqlite");
+/// Both databases run the same files: the texts keep to the SQL that SQLite and PostgreSQL share.
+fn migrator() -> Migrator {
+    let mut migrator = sqlx::migrate!("src/migrations");
     migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
     migrator
 }
 
-fn postgres_migrator() -> Migrator {
-    let mut migrator = sqlx::migrate!("src/migrations/postgres");
-    migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
-    migrator
-}
-
-/// Migrates. Several processes may start at once: SQLite's runs are serialised by a lock file (the library locks on
-/// PostgreSQL only).
+/// Migrates. Several processes may start at once: a lock file serialises them on SQLite (the library locks on PostgreSQL
+/// only).
 pub(super) async fn run_migrations(db: &Db) -> Result<()> {
     let migrated = if let (Some(pool), Some(path)) = (db.sqlite_pool(), db.path()) {
         let _lock = acquire_file_lock(path).await?;
-        sqlite_migrator().run(pool).await
+        migrator().run(pool).await
     } else if let Some(pool) = db.postgres_pool() {
-        postgres_migrator().run(pool).await
+        migrator().run(pool).await
     } else {
         Ok(())
     };
-    migrated.map_err(|error| migration_failed(db.dialect(), error.into()))
+    migrated.map_err(|error| match error {
+        // The history in the database is not the history of this build.
+        MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => Error::permanent(
+            "database_incompatible",
+            "another build of afterload created the tables of this database, and this build cannot use them",
+        )
+        .with_hint("use a new database or an empty data folder, or run the build that created this one"),
+        error => migration_failed(db.dialect(), error.into()),
+    })
 }
 
 /// The error of migrations, ours or the queue's.
@@ -54,7 +57,7 @@ pub(crate) fn migration_failed(dialect: Dialect, error: sqlx::Error) -> Error {
     match dialect {
         Dialect::Sqlite => error,
         Dialect::Postgres => error.with_hint(
-            "the role of the service needs `GRANT CREATE ON DATABASE … TO …` (for the queue's schema `apalis`) and \
+            "the role of the service needs `GRANT CREATE ON DATABASE … TO …` (the queue has a schema of its own) and \
              `GRANT CREATE, USAGE ON SCHEMA public TO …`; an administrator can run both",
         ),
     }
@@ -69,16 +72,4 @@ pub(crate) async fn acquire_file_lock(path: &Path) -> Result<File> {
         Ok::<_, std::io::Error>(file)
     });
     Ok(locked.await.map_err(|error| Error::new(codes::IO_ERROR, error.to_string()))??)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn both_databases_have_the_same_migrations() {
-        let names = |migrator: sqlx::migrate::Migrator| -> Vec<_> {
-            migrator.iter().map(|migration| (migration.version, migration.description.to_string())).collect()
-        };
-        assert!(!names(super::sqlite_migrator()).is_empty());
-        assert_eq!(names(super::sqlite_migrator()), names(super::postgres_migrator()));
-    }
 }

@@ -6,9 +6,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::db::{Db, DbRow, DbTx, SqlArg, args};
+use super::db::{Db, DbRow, DbTx};
 use super::group_commit::TxOutcome;
 use crate::codes;
+use super::sql_args::{SqlArg, args};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
@@ -78,49 +79,53 @@ fn notification_from_row(row: &DbRow) -> Result<NotificationRecord> {
     })
 }
 
-impl DbTx {
+/// The notifications of the end of runs.
+#[derive(Clone, Copy)]
+pub struct NotificationStore<C>(pub(super) C);
+
+impl NotificationStore<&mut DbTx> {
     /// Remembers whom to tell of the end of a new run.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn insert_notification(&mut self, run: &str, url: &str) -> Result<()> {
+    pub async fn insert(self, run: &str, url: &str) -> Result<()> {
         let sql = "INSERT INTO notifications (run_id, url, status) VALUES ($1, $2, 'waiting')";
-        self.execute(sql, &args![run, url]).await.map(drop)
+        self.0.execute(sql, &args![run, url]).await.map(drop)
     }
 
     /// Executes the statement that ends a run, whose first value is the run's id, and makes its notification due. True: it
     /// has one.
-    pub(super) async fn end_run_with(&mut self, run: &str, ends: &str, args: &[SqlArg]) -> Result<bool> {
+    pub(super) async fn end_run_with(self, run: &str, ends: &str, args: &[SqlArg]) -> Result<bool> {
         // Most runs have none, and pay no further statement.
         let sql = format!("{ends} RETURNING (SELECT run_id FROM notifications WHERE run_id = $1) AS notified");
-        let rows = self.fetch(&sql, args).await?;
+        let rows = self.0.fetch(&sql, args).await?;
         let notified = rows.first().map(|row| row.get_opt_text("notified")).transpose()?.flatten().is_some();
         if notified {
             let sql =
                 "UPDATE notifications SET status = 'pending', attempts = 0, since = $2, next_at = $2, error = NULL
                        WHERE run_id = $1";
-            self.execute(sql, &args![run, clock::now_millis()]).await?;
+            self.0.execute(sql, &args![run, clock::now_millis()]).await?;
         }
         Ok(notified)
     }
 
     /// Takes back what has not been told yet: the run goes on.
-    pub(super) async fn reset_notification(&mut self, run: &str) -> Result<()> {
+    pub(super) async fn reset(self, run: &str) -> Result<()> {
         let sql =
             "UPDATE notifications SET status = 'waiting', attempts = 0, since = NULL, next_at = NULL, error = NULL
                    WHERE run_id = $1";
-        self.execute(sql, &args![run]).await.map(drop)
+        self.0.execute(sql, &args![run]).await.map(drop)
     }
 }
 
-impl Db {
+impl NotificationStore<&Db> {
     /// The notification of a run.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn find_notification(&self, run: &str) -> Result<Option<NotificationRecord>> {
+    pub async fn find(self, run: &str) -> Result<Option<NotificationRecord>> {
         let sql = format!("SELECT {NOTIFICATION_COLUMNS} FROM notifications WHERE run_id = $1");
-        self.fetch_optional(&sql, &args![run]).await?.as_ref().map(notification_from_row).transpose()
+        self.0.fetch_optional(&sql, &args![run]).await?.as_ref().map(notification_from_row).transpose()
     }
 
     /// Takes at most `limit` notifications that are due, for as long as `lease`: nobody else gets them until then, and
@@ -128,16 +133,16 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn claim_notifications(&self, lease: Duration, limit: u32) -> Result<Vec<NotificationRecord>> {
+    pub async fn claim(self, lease: Duration, limit: u32) -> Result<Vec<NotificationRecord>> {
         const SELECT_DUE_NOTIFICATIONS: &str =
             "SELECT run_id FROM notifications WHERE status = 'pending' AND next_at <= $1 ORDER BY next_at";
         let now = clock::now_millis();
         // Mostly there is nothing to do, and then nobody needs to wait for the right to write.
-        if self.fetch_optional(&format!("{SELECT_DUE_NOTIFICATIONS} LIMIT 1"), &args![now]).await?.is_none() {
+        if self.0.fetch_optional(&format!("{SELECT_DUE_NOTIFICATIONS} LIMIT 1"), &args![now]).await?.is_none() {
             return Ok(Vec::new());
         }
         // SQLite has one writer at a time; on PostgreSQL what another one is about to change is not ours to wait for.
-        let lock = if self.dialect() == Dialect::Postgres { " FOR UPDATE SKIP LOCKED" } else { "" };
+        let lock = if self.0.dialect() == Dialect::Postgres { " FOR UPDATE SKIP LOCKED" } else { "" };
         let sql = format!(
             "WITH due AS MATERIALIZED ({SELECT_DUE_NOTIFICATIONS} LIMIT $3{lock})
              UPDATE notifications SET next_at = $2, attempts = attempts + 1
@@ -148,7 +153,7 @@ impl Db {
             let rows = tx.fetch(&sql, &args![now, until, limit]).await?;
             rows.iter().map(notification_from_row).collect::<Result<_>>().map(TxOutcome::Commit)
         };
-        self.with_tx(claim).await
+        self.0.with_tx(claim).await
     }
 
     /// Says what came of the attempt that a claim stands for. Nothing is written if the run has gone on, or somebody else
@@ -156,8 +161,8 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn record_notification_attempt(
-        &self,
+    pub async fn record_attempt(
+        self,
         claimed: &NotificationRecord,
         status: NotificationStatus,
         next_at: Option<UnixMillis>,
@@ -167,6 +172,6 @@ impl Db {
                    WHERE run_id = $1 AND since = $2 AND attempts = $3 AND status = 'pending'";
         let NotificationRecord { run_id, since, attempts, .. } = claimed;
         let error = error.map(ToString::to_string);
-        self.execute(sql, &args![run_id, *since, *attempts, status.as_str(), next_at, error]).await.map(drop)
+        self.0.execute(sql, &args![run_id, *since, *attempts, status.as_str(), next_at, error]).await.map(drop)
     }
 }

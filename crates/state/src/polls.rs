@@ -1,6 +1,7 @@
 //! Polls: which process looks at a prefix, and what it need not look at again.
 
-use super::db::{Db, DbRow, args};
+use super::db::{Db, DbRow};
+use super::sql_args::args;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
@@ -14,17 +15,21 @@ pub struct PollClaim {
 }
 
 fn poll_from_row(row: &DbRow) -> Result<PollClaim> {
-    Ok(PollClaim { since: row.get_int("since")?, last_scan_at: row.get_opt_int("passed_at")? })
+    Ok(PollClaim { since: row.get_int("since")?, last_scan_at: row.get_opt_int("last_scan_at")? })
 }
 
-impl Db {
+/// The polls of buckets, and which process does them.
+#[derive(Clone, Copy)]
+pub struct PollStore<'a>(pub(super) &'a Db);
+
+impl PollStore<'_> {
     /// Claims a poll for `holder`, for `lease` milliseconds, if it is due every `period` milliseconds and nobody holds
     /// it. `since` counts when it is claimed for the first time.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn claim_poll(
-        &self,
+    pub async fn claim(
+        self,
         id: &str,
         since: UnixMillis,
         period: UnixMillis,
@@ -32,11 +37,12 @@ impl Db {
         lease: UnixMillis,
     ) -> Result<Option<PollClaim>> {
         let now = clock::now_millis();
-        let mut tx = self.begin().await?;
-        tx.execute("INSERT INTO polls (id, since) VALUES ($1, $2) ON CONFLICT DO NOTHING", &args![id, since]).await?;
-        let sql = "UPDATE polls SET holder = $2, held_until = $3
-                   WHERE id = $1 AND held_until < $4 AND (passed_at IS NULL OR passed_at <= $5)
-                   RETURNING since, passed_at";
+        let mut tx = self.0.begin().await?;
+        tx.execute("INSERT INTO poll_claims (id, since) VALUES ($1, $2) ON CONFLICT DO NOTHING", &args![id, since])
+            .await?;
+        let sql = "UPDATE poll_claims SET holder = $2, lease_until = $3
+                   WHERE id = $1 AND lease_until < $4 AND (last_scan_at IS NULL OR last_scan_at <= $5)
+                   RETURNING since, last_scan_at";
         let rows = tx.fetch(sql, &args![id, holder, now + lease, now, now - period]).await?;
         let claimed = rows.first().map(poll_from_row).transpose()?;
         tx.commit().await?;
@@ -47,33 +53,28 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn renew_poll(&self, id: &str, holder: &str, lease: UnixMillis) -> Result<bool> {
-        let sql = "UPDATE polls SET held_until = $3 WHERE id = $1 AND holder = $2";
-        Ok(self.execute(sql, &args![id, holder, clock::now_millis() + lease]).await? == 1)
+    pub async fn renew(self, id: &str, holder: &str, lease: UnixMillis) -> Result<bool> {
+        let sql = "UPDATE poll_claims SET lease_until = $3 WHERE id = $1 AND holder = $2";
+        Ok(self.0.execute(sql, &args![id, holder, clock::now_millis() + lease]).await? == 1)
     }
 
     /// Gives a claim back: after a complete look with the time when it began, after a failed one with a pause.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn release_poll(
-        &self,
-        id: &str,
-        holder: &str,
-        passed_at: Option<UnixMillis>,
-        pause: UnixMillis,
-    ) -> Result<()> {
-        let sql = "UPDATE polls SET passed_at = COALESCE($3, passed_at), held_until = $4, holder = NULL
+    pub async fn release(self, id: &str, holder: &str, passed_at: Option<UnixMillis>, pause: UnixMillis) -> Result<()> {
+        let sql = "UPDATE poll_claims SET last_scan_at = COALESCE($3, last_scan_at), lease_until = $4, holder = NULL
                    WHERE id = $1 AND holder = $2";
-        self.execute(sql, &args![id, holder, passed_at, clock::now_millis() + pause]).await.map(drop)
+        self.0.execute(sql, &args![id, holder, passed_at, clock::now_millis() + pause]).await.map(drop)
     }
 
     /// When the look began after which everything that is polled has been seen; `None` if nothing is polled.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn find_oldest_scan(&self) -> Result<Option<UnixMillis>> {
-        let row = self.fetch_optional("SELECT MIN(COALESCE(passed_at, since)) AS oldest FROM polls", &[]).await?;
+    pub async fn find_oldest_scan(self) -> Result<Option<UnixMillis>> {
+        let row =
+            self.0.fetch_optional("SELECT MIN(COALESCE(last_scan_at, since)) AS oldest FROM poll_claims", &[]).await?;
         row.map_or(Ok(None), |row| row.get_opt_int("oldest"))
     }
 
@@ -81,12 +82,12 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn delete_stale_polls(&self, before: UnixMillis, live: &[String]) -> Result<()> {
-        let sql = "SELECT id FROM polls WHERE COALESCE(passed_at, since) < $1 AND held_until < $1";
-        for row in self.fetch(sql, &args![before]).await? {
+    pub async fn delete_stale(self, before: UnixMillis, live: &[String]) -> Result<()> {
+        let sql = "SELECT id FROM poll_claims WHERE COALESCE(last_scan_at, since) < $1 AND lease_until < $1";
+        for row in self.0.fetch(sql, &args![before]).await? {
             let id = row.get_text("id")?;
             if !live.contains(&id) {
-                self.execute("DELETE FROM polls WHERE id = $1", &args![&id]).await?;
+                self.0.execute("DELETE FROM poll_claims WHERE id = $1", &args![&id]).await?;
             }
         }
         Ok(())

@@ -44,7 +44,7 @@ pub(super) async fn open_pools(url: &str) -> Result<(PgPool, PgPool)> {
     ))
 }
 
-/// The settings of the pool with which the queue takes jobs; see [`Db::takers`](super::Db::takers).
+/// The settings of the pool with which the queue takes jobs; see [`Db::fetch_pool`](super::Db::fetch_pool).
 pub fn fetch_pool_options() -> PgPoolOptions {
     // Planned anew each time, its function takes longer to plan than to run.
     pool_options(MAX_FETCH_CONNECTIONS, "; SET synchronous_commit = off; SET plan_cache_mode = force_generic_plan")

@@ -4,30 +4,40 @@
 //! A step may be late for its slot, so what really keeps starts apart is the *start* itself, which is refused while the
 //! one before it is too near.
 
-use super::db::{Db, DbTx, args};
+use super::db::{Db, DbTx};
+use super::sql_args::args;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 
-impl DbTx {
+/// The reserved starts of steps with a `rate_limit`.
+#[derive(Clone, Copy)]
+pub struct RateLimitStore<C>(pub(super) C);
+
+impl RateLimitStore<&mut DbTx> {
     /// The slot that a claimed step has taken. The outer `None`: the claim is lost.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn find_reserved_start(&mut self, step: &str, claim: i64) -> Result<Option<Option<UnixMillis>>> {
-        let sql = "SELECT slot_at FROM step_runs WHERE id = $1 AND claims = $2 AND status = 'running'";
-        self.fetch(sql, &args![step, claim]).await?.first().map(|row| row.get_opt_int("slot_at")).transpose()
+    pub async fn find_reserved_start(self, step: &str, claim: i64) -> Result<Option<Option<UnixMillis>>> {
+        let sql = "SELECT reserved_start_at FROM step_runs WHERE id = $1 AND claims = $2 AND status = 'running'";
+        self.0
+            .fetch(sql, &args![step, claim])
+            .await?
+            .first()
+            .map(|row| row.get_opt_int("reserved_start_at"))
+            .transpose()
     }
 
     /// Takes the next free moment of a key, `now` or later; the one after it is free `interval` milliseconds later.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn reserve_start(&mut self, key: &str, now: UnixMillis, interval: i64) -> Result<UnixMillis> {
+    pub async fn reserve_start(self, key: &str, now: UnixMillis, interval: i64) -> Result<UnixMillis> {
         let sql = "INSERT INTO rate_limits (key, next_at, last_at) VALUES ($1, $2 + $3, 0)
                    ON CONFLICT (key) DO UPDATE SET next_at = $3 +
                        CASE WHEN rate_limits.next_at > $2 THEN rate_limits.next_at ELSE $2 END
                    RETURNING next_at";
-        let rows = self.fetch(sql, &args![key, now, interval]).await?;
+        let rows = self.0.fetch(sql, &args![key, now, interval]).await?;
         let next = rows.first().map_or(Ok(now + interval), |row| row.get_int("next_at"))?;
         Ok(next - interval)
     }
@@ -36,15 +46,15 @@ impl DbTx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn try_start_now(&mut self, key: &str, now: UnixMillis, interval: i64) -> Result<Option<UnixMillis>> {
+    pub async fn try_start_now(self, key: &str, now: UnixMillis, interval: i64) -> Result<Option<UnixMillis>> {
         let sql = "INSERT INTO rate_limits (key, next_at, last_at) VALUES ($1, $2 + $3, $2)
                    ON CONFLICT (key) DO UPDATE SET last_at = $2,
                        next_at = CASE WHEN rate_limits.next_at > $2 + $3 THEN rate_limits.next_at ELSE $2 + $3 END
                    WHERE rate_limits.last_at + $3 <= $2";
-        if self.execute(sql, &args![key, now, interval]).await? == 1 {
+        if self.0.execute(sql, &args![key, now, interval]).await? == 1 {
             return Ok(None);
         }
-        let rows = self.fetch("SELECT last_at FROM rate_limits WHERE key = $1", &args![key]).await?;
+        let rows = self.0.fetch("SELECT last_at FROM rate_limits WHERE key = $1", &args![key]).await?;
         let last = rows.first().map_or(Ok(now), |row| row.get_int("last_at"))?;
         Ok(Some(last + interval))
     }
@@ -53,29 +63,29 @@ impl DbTx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn record_reserved_start(&mut self, step: &str, claim: i64, slot: UnixMillis) -> Result<()> {
-        let sql = "UPDATE step_runs SET slot_at = $3, started_at = CASE WHEN slots = 0 THEN NULL ELSE started_at END
+    pub async fn record_reserved_start(self, step: &str, claim: i64, slot: UnixMillis) -> Result<()> {
+        let sql = "UPDATE step_runs SET reserved_start_at = $3, started_at = CASE WHEN rate_limited_starts = 0 THEN NULL ELSE started_at END
                    WHERE id = $1 AND claims = $2";
-        self.execute(sql, &args![step, claim, slot]).await.map(drop)
+        self.0.execute(sql, &args![step, claim, slot]).await.map(drop)
     }
 
     /// Says that a claimed step has started in its slot.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn record_start(&mut self, step: &str, claim: i64, now: UnixMillis) -> Result<()> {
-        let sql = "UPDATE step_runs SET slot_at = NULL, slots = slots + 1,
-                   started_at = CASE WHEN slots = 0 THEN $3 ELSE started_at END WHERE id = $1 AND claims = $2";
-        self.execute(sql, &args![step, claim, now]).await.map(drop)
+    pub async fn record_start(self, step: &str, claim: i64, now: UnixMillis) -> Result<()> {
+        let sql = "UPDATE step_runs SET reserved_start_at = NULL, rate_limited_starts = rate_limited_starts + 1,
+                   started_at = CASE WHEN rate_limited_starts = 0 THEN $3 ELSE started_at END WHERE id = $1 AND claims = $2";
+        self.0.execute(sql, &args![step, claim, now]).await.map(drop)
     }
 }
 
-impl Db {
+impl RateLimitStore<&Db> {
     /// Forgets the keys that nobody has used since a time.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn delete_unused_rate_limits(&self, before: UnixMillis) -> Result<u64> {
-        self.execute("DELETE FROM rate_limits WHERE next_at < $1 AND last_at < $1", &args![before]).await
+    pub async fn delete_unused(self, before: UnixMillis) -> Result<u64> {
+        self.0.execute("DELETE FROM rate_limits WHERE next_at < $1 AND last_at < $1", &args![before]).await
     }
 }

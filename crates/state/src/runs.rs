@@ -4,8 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::concurrency::{self, ConcurrencySlot};
-use super::db::{Db, DbRow, DbTx, SqlArg, args};
 use crate::codes;
+use super::db::{Db, DbRow, DbTx};
+use super::sql_args::{SqlArgs, args};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 
@@ -97,7 +98,7 @@ pub struct RunFilter {
 const RUN_COLUMNS: &str = "id, pipeline, digest, status, origin, params, event, error, revision, run_at, cancel_requested_at, \
      created_at, started_at, finished_at";
 
-/// What [`run`] reads.
+/// What [`run_from_row`] reads.
 pub(super) fn all_run_columns() -> String {
     format!("{RUN_COLUMNS}, {}", concurrency::CONCURRENCY_COLUMNS)
 }
@@ -124,17 +125,18 @@ pub(super) fn run_from_row(row: &DbRow) -> Result<RunRecord> {
     })
 }
 
-/// Raises the revision of the run of an id and gives it.
+/// Raises the revision of the run of an id, a placeholder or a subquery, and returns the run.
 pub(super) fn bump_revision_sql(id: &str) -> String {
     format!("UPDATE runs SET revision = revision + 1 WHERE id = {id} RETURNING {}", all_run_columns())
 }
 
-/// Starts the run of an id at the time `$2`; only steps that clean up start one that was asked to stop.
-pub(super) fn mark_run_started_sql(id: &str, cleans_up: &str) -> String {
+/// Starts the run of an id at the time `now`. In a run that was asked to stop only steps that clean up start. Each is a
+/// placeholder or an expression.
+pub(super) fn mark_run_started_sql(id: &str, cleans_up: &str, now: &str) -> String {
     format!(
         "UPDATE runs SET revision = revision + 1,
             status = CASE WHEN status = 'queued' AND (cancel_requested_at IS NULL OR {cleans_up}) THEN 'running' ELSE status END,
-            started_at = CASE WHEN cancel_requested_at IS NULL OR {cleans_up} THEN COALESCE(started_at, $2) ELSE started_at END
+            started_at = CASE WHEN cancel_requested_at IS NULL OR {cleans_up} THEN COALESCE(started_at, {now}) ELSE started_at END
          WHERE id = {id}"
     )
 }
@@ -144,18 +146,22 @@ fn require_run(id: &str, rows: &[DbRow]) -> Result<RunRecord> {
     found.ok_or_else(|| Error::new(codes::RUN_NOT_FOUND, format!("there is no run `{id}`")))
 }
 
-impl DbTx {
+/// The runs.
+#[derive(Clone, Copy)]
+pub struct RunStore<C>(pub(super) C);
+
+impl RunStore<&mut DbTx> {
     /// Stores a new run.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn insert_run(&mut self, run: &RunRecord) -> Result<()> {
+    pub async fn insert(self, run: &RunRecord) -> Result<()> {
         let sql = "INSERT INTO runs (id, pipeline, digest, status, origin, params, event, revision, created_at, run_at)
                    VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9)";
         let RunRecord { id, pipeline, digest, origin, params, created_at, .. } = run;
         let event = run.event.as_ref().map(ToString::to_string);
         let args = args![id, pipeline, digest, run.status.as_str(), origin, params, event, *created_at, run.run_at];
-        self.execute(sql, &args).await.map(drop)
+        self.0.execute(sql, &args).await.map(drop)
     }
 
     /// Raises the revision of a run and gives it. Holds the run's row until the end of the transaction, so that the
@@ -163,47 +169,47 @@ impl DbTx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn bump_revision(&mut self, id: &str) -> Result<RunRecord> {
-        require_run(id, &self.fetch(&bump_revision_sql("$1"), &args![id]).await?)
+    pub async fn bump_revision(self, id: &str) -> Result<RunRecord> {
+        require_run(id, &self.0.fetch(&bump_revision_sql("$1"), &args![id]).await?)
     }
 
-    /// As [`Self::touch_run`], for a step of the run that starts: with it the run does, too. If it was asked to stop,
+    /// As [`Self::bump_revision`], for a step of the run that starts: with it the run does, too. If it was asked to stop,
     /// only steps that clean up start.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn mark_run_started(&mut self, id: &str, cleans_up: bool) -> Result<RunRecord> {
-        let sql = format!("{} RETURNING {}", mark_run_started_sql("$1", "$3 = 1"), all_run_columns());
-        require_run(id, &self.fetch(&sql, &args![id, clock::now_millis(), i64::from(cleans_up)]).await?)
+    pub async fn mark_started(self, id: &str, cleans_up: bool) -> Result<RunRecord> {
+        let sql = format!("{} RETURNING {}", mark_run_started_sql("$1", "$3 = 1", "$2"), all_run_columns());
+        require_run(id, &self.0.fetch(&sql, &args![id, clock::now_millis(), i64::from(cleans_up)]).await?)
     }
 
     /// Asks a run to stop, if it has not ended. False: it was asked before, or has ended.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn request_cancel(&mut self, id: &str) -> Result<bool> {
+    pub async fn request_cancel(self, id: &str) -> Result<bool> {
         let sql = "UPDATE runs SET cancel_requested_at = $2
                    WHERE id = $1 AND cancel_requested_at IS NULL AND finished_at IS NULL";
-        Ok(self.execute(sql, &args![id, clock::now_millis()]).await? == 1)
+        Ok(self.0.execute(sql, &args![id, clock::now_millis()]).await? == 1)
     }
 
     /// Opens a run that has ended, to go on.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn reopen_run(&mut self, id: &str) -> Result<()> {
+    pub async fn reopen(self, id: &str) -> Result<()> {
         let sql = "UPDATE runs SET status = 'queued', error = NULL, finished_at = NULL, cancel_requested_at = NULL,
-                   released_at = NULL, run_at = NULL WHERE id = $1";
-        self.execute(sql, &args![id]).await?;
-        self.reset_notification(id).await
+                   artifacts_released_at = NULL, run_at = NULL WHERE id = $1";
+        self.0.execute(sql, &args![id]).await?;
+        self.0.notifications().reset(id).await
     }
 
     /// Records why a run fails; the first reason stays.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn set_run_error(&mut self, id: &str, error: &serde_json::Value) -> Result<()> {
-        self.execute("UPDATE runs SET error = $2 WHERE id = $1 AND error IS NULL", &args![id, error]).await.map(drop)
+    pub async fn set_error(self, id: &str, error: &serde_json::Value) -> Result<()> {
+        self.0.execute("UPDATE runs SET error = $2 WHERE id = $1 AND error IS NULL", &args![id, error]).await.map(drop)
     }
 
     /// Gives a run up whose definition this version cannot read: what still waits never runs. True: somebody has to be
@@ -211,31 +217,32 @@ impl DbTx {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn fail_unreadable_run(&mut self, id: &str, error: &serde_json::Value) -> Result<bool> {
+    pub async fn fail_unreadable(self, id: &str, error: &serde_json::Value) -> Result<bool> {
         let sql =
             "UPDATE step_runs SET status = 'cancelled', finished_at = $2 WHERE run_id = $1 AND status = 'waiting'";
-        self.execute(sql, &args![id, clock::now_millis()]).await?;
-        self.set_run_error(id, error).await?;
-        self.finish_run(id, RunStatus::Failed).await
+        self.0.execute(sql, &args![id, clock::now_millis()]).await?;
+        self.0.runs().set_error(id, error).await?;
+        self.0.runs().finish(id, RunStatus::Failed).await
     }
 
     /// Ends a run, and makes the notification of its end due. True: it has one.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn finish_run(&mut self, id: &str, status: RunStatus) -> Result<bool> {
+    pub async fn finish(self, id: &str, status: RunStatus) -> Result<bool> {
         let sql = "UPDATE runs SET status = $2, finished_at = $3, started_at = COALESCE(started_at, $3) WHERE id = $1";
-        self.end_run_with(id, sql, &args![id, status.as_str(), clock::now_millis()]).await
+        self.0.notifications().end_run_with(id, sql, &args![id, status.as_str(), clock::now_millis()]).await
     }
 }
 
-impl Db {
+impl RunStore<&Db> {
     /// One run.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn find_run(&self, id: &str) -> Result<Option<RunRecord>> {
-        self.fetch_optional(&format!("SELECT {} FROM runs WHERE id = $1", all_run_columns()), &args![id])
+    pub async fn find(self, id: &str) -> Result<Option<RunRecord>> {
+        self.0
+            .fetch_optional(&format!("SELECT {} FROM runs WHERE id = $1", all_run_columns()), &args![id])
             .await?
             .as_ref()
             .map(run_from_row)
@@ -246,47 +253,39 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_cancelling_runs(&self) -> Result<Vec<String>> {
+    pub async fn list_cancelling(self) -> Result<Vec<String>> {
         let sql = "SELECT id FROM runs WHERE cancel_requested_at IS NOT NULL AND finished_at IS NULL";
-        self.fetch(sql, &[]).await?.iter().map(|row| row.get_text("id")).collect()
+        self.0.fetch(sql, &[]).await?.iter().map(|row| row.get_text("id")).collect()
     }
 
     /// The revisions of these runs; those that are gone are left out.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_revisions(&self, ids: &[String]) -> Result<Vec<(String, i64)>> {
-        let places: Vec<_> = (1..=ids.len()).map(|place| format!("${place}")).collect();
-        let sql = format!("SELECT id, revision FROM runs WHERE id IN ({})", places.join(", "));
-        let args: Vec<SqlArg> = ids.iter().map(SqlArg::from).collect();
-        self.fetch(&sql, &args).await?.iter().map(|row| Ok((row.get_text("id")?, row.get_int("revision")?))).collect()
+    pub async fn list_revisions(self, ids: &[String]) -> Result<Vec<(String, i64)>> {
+        let mut args = SqlArgs::default();
+        let sql = format!("SELECT id, revision FROM runs WHERE id IN ({})", args.add_list(ids));
+        let rows = self.0.fetch(&sql, args.as_slice()).await?;
+        rows.iter().map(|row| Ok((row.get_text("id")?, row.get_int("revision")?))).collect()
     }
 
     /// Runs, newest first.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_runs(&self, filter: &RunFilter) -> Result<Vec<RunRecord>> {
+    pub async fn list(self, filter: &RunFilter) -> Result<Vec<RunRecord>> {
         let mut sql = format!("SELECT {} FROM runs WHERE 1 = 1", all_run_columns());
-        let mut args: Vec<SqlArg> = Vec::new();
+        let mut args = SqlArgs::default();
         if let Some(pipelines) = &filter.pipelines {
-            let places: Vec<_> = (1..=pipelines.len()).map(|place| format!("${place}")).collect();
-            sql.push_str(&format!(
-                " AND pipeline IN ({})",
-                if places.is_empty() { "NULL".into() } else { places.join(", ") }
-            ));
-            args.extend(pipelines.iter().map(SqlArg::from));
+            sql.push_str(&format!(" AND pipeline IN ({})", args.add_list(pipelines)));
         }
         if let Some(status) = filter.status {
-            args.push(status.as_str().into());
-            sql.push_str(&format!(" AND status = ${}", args.len()));
+            sql.push_str(&format!(" AND status = {}", args.add(status.as_str())));
         }
         if let Some(before) = &filter.before_id {
-            args.push(before.into());
-            sql.push_str(&format!(" AND id < ${}", args.len()));
+            sql.push_str(&format!(" AND id < {}", args.add(before)));
         }
-        args.push(filter.limit.into());
-        sql.push_str(&format!(" ORDER BY id DESC LIMIT ${}", args.len()));
-        self.fetch(&sql, &args).await?.iter().map(run_from_row).collect()
+        sql.push_str(&format!(" ORDER BY id DESC LIMIT {}", args.add(filter.limit)));
+        self.0.fetch(&sql, args.as_slice()).await?.iter().map(run_from_row).collect()
     }
 }

@@ -17,7 +17,7 @@ pub enum StepStatus {
     /// A worker holds its job.
     Running,
     /// It waits for a time or an event; no worker holds it.
-    Sleeping,
+    Suspended,
     /// It failed and will be tried again.
     Retrying,
     /// It ended as it should.
@@ -37,7 +37,7 @@ impl StepStatus {
         Self::Waiting,
         Self::Queued,
         Self::Running,
-        Self::Sleeping,
+        Self::Suspended,
         Self::Retrying,
         Self::Succeeded,
         Self::Failed,
@@ -52,7 +52,7 @@ impl StepStatus {
             Self::Waiting => "waiting",
             Self::Queued => "queued",
             Self::Running => "running",
-            Self::Sleeping => "sleeping",
+            Self::Suspended => "suspended",
             Self::Retrying => "retrying",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
@@ -65,7 +65,7 @@ impl StepStatus {
     /// True if nothing will change any more.
     pub fn is_final(self) -> bool {
         match self {
-            Self::Waiting | Self::Queued | Self::Running | Self::Sleeping | Self::Retrying => false,
+            Self::Waiting | Self::Queued | Self::Running | Self::Suspended | Self::Retrying => false,
             Self::Succeeded | Self::Failed | Self::Skipped | Self::Cancelled | Self::Quarantined => true,
         }
     }

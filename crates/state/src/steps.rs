@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::db::{Db, DbRow, DbTx, args};
+use super::db::{Db, DbRow, DbTx};
 use super::items::ItemCounts;
+use super::sql_args::args;
 use super::step_status::StepStatus;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
@@ -35,7 +36,7 @@ pub struct StepRecord {
     pub failures: u32,
     /// Crashes since its progress last moved.
     pub crashes: u32,
-    /// How often it has slept.
+    /// How often it was suspended.
     pub suspend_count: i64,
     /// When it wakes, or woke, at the latest.
     pub suspended_until: Option<UnixMillis>,
@@ -80,9 +81,20 @@ impl StepRecord {
     }
 }
 
+/// The steps of a queue that are open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueStepCounts {
+    /// The queue.
+    pub queue: String,
+    /// Those that wait for a worker, or for the time of their next attempt.
+    pub waiting: i64,
+    /// Those that workers hold.
+    pub running: i64,
+}
+
 /// Named one by one: a later version's new column must not change what an older process reads.
 pub(super) const STEP_COLUMNS: &str = "id, run_id, section, position, step_id, uses, queue, priority, status, claims, failures, crashes, \
-     sleeps, sleep_until, woken, round, parent, item_index, item, items, items_ended, items_failed, \
+     suspend_count, suspended_until, wake_event, round, parent, item_index, item, items, items_ended, items_failed, \
      progress, outputs, error, due_at, started_at, finished_at";
 
 pub(super) fn step_from_row(row: &DbRow) -> Result<StepRecord> {
@@ -99,9 +111,9 @@ pub(super) fn step_from_row(row: &DbRow) -> Result<StepRecord> {
         claims: row.get_int("claims")?,
         failures: row.get_u32("failures")?,
         crashes: row.get_u32("crashes")?,
-        suspend_count: row.get_int("sleeps")?,
-        suspended_until: row.get_opt_int("sleep_until")?,
-        wake_event: row.get_json("woken")?,
+        suspend_count: row.get_int("suspend_count")?,
+        suspended_until: row.get_opt_int("suspended_until")?,
+        wake_event: row.get_json("wake_event")?,
         round: row.get_int("round")?,
         parent: row.get_opt_text("parent")?,
         item_index: row.get_opt_int("item_index")?,
@@ -122,26 +134,37 @@ pub(super) fn step_from_row(row: &DbRow) -> Result<StepRecord> {
 }
 
 /// Holds for a step `s` that has not ended; the condition of an index that only a look at all runs uses.
-pub(super) const STEP_IS_OPEN: &str = "(s.status || '') IN ('waiting', 'queued', 'running', 'retrying', 'sleeping')";
+pub(super) const STEP_IS_OPEN: &str = "(s.status || '') IN ('waiting', 'queued', 'running', 'retrying', 'suspended')";
 
 /// Holds for a step `s` that should have a job once it is due; the condition of such an index, too.
-pub(crate) const STEP_NEEDS_JOB: &str = "(s.status || '') IN ('queued', 'retrying', 'sleeping')";
+pub(crate) const STEP_NEEDS_JOB: &str = "(s.status || '') IN ('queued', 'retrying', 'suspended')";
 
 /// Back to where a step waited; one that had succeeded begins a new round.
-const UPDATE_RESET_STEP: &str =
+pub(super) const UPDATE_RESET_STEP: &str =
     "UPDATE step_runs SET round = CASE WHEN status = 'succeeded' THEN round + 1 ELSE round END,
                    progress = CASE WHEN status = 'succeeded' THEN NULL ELSE progress END, status = 'waiting',
                    failures = 0, crashes = 0, outputs = NULL, error = NULL, due_at = NULL, started_at = NULL,
-                   finished_at = NULL, sleeps = 0, sleep_until = NULL, sleep_event = NULL, sleep_fields = NULL,
-                   sleep_match = NULL, woken = NULL, items = NULL, items_ended = 0, items_failed = 0,
-                   slot_at = NULL, slots = 0";
+                   finished_at = NULL, suspend_count = 0, suspended_until = NULL, wake_event_name = NULL, wake_event_fields = NULL,
+                   wake_event_digest = NULL, wake_event = NULL, items = NULL, items_ended = 0, items_failed = 0,
+                   reserved_start_at = NULL, rate_limited_starts = 0";
 
-impl DbTx {
+fn idle_steps_sql() -> String {
+    format!(
+        "SELECT {STEP_COLUMNS} FROM step_runs WHERE run_id = $1 AND (status IN ('queued', 'retrying', 'suspended')
+         OR status = 'running' AND items IS NOT NULL) ORDER BY id"
+    )
+}
+
+/// The steps of runs.
+#[derive(Clone, Copy)]
+pub struct StepStore<C>(pub(super) C);
+
+impl StepStore<&mut DbTx> {
     /// Stores a new step.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn insert_step(&mut self, step: &StepRecord) -> Result<()> {
+    pub async fn insert(self, step: &StepRecord) -> Result<()> {
         let sql =
             "INSERT INTO step_runs (id, run_id, section, position, step_id, uses, queue, priority, status, finished_at)
                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
@@ -149,15 +172,15 @@ impl DbTx {
             step;
         let args =
             args![id, run_id, section, *position, step_id, uses, queue, *priority, status.as_str(), *finished_at];
-        self.execute(sql, &args).await.map(drop)
+        self.0.execute(sql, &args).await.map(drop)
     }
 
     /// Moves a step that waits to the queue, or ends it without an attempt.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn release_step(
-        &mut self,
+    pub async fn release(
+        self,
         id: &str,
         status: StepStatus,
         error: Option<&Value>,
@@ -167,52 +190,45 @@ impl DbTx {
         let sql = "UPDATE step_runs SET status = $2, error = $3, finished_at = $4, due_at = $5
                    WHERE id = $1 AND status = 'waiting'";
         let args = args![id, status.as_str(), error.map(Value::to_string), finished, due_at];
-        self.execute(sql, &args).await.map(drop)
+        self.0.execute(sql, &args).await.map(drop)
     }
 
     /// Ends a step whose attempt has not begun. False: it has begun, or has ended.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn cancel_step(&mut self, id: &str) -> Result<bool> {
+    pub async fn cancel(self, id: &str) -> Result<bool> {
         let sql = "UPDATE step_runs SET status = 'cancelled', due_at = NULL, finished_at = $2
-                   WHERE id = $1 AND status IN ('queued', 'retrying', 'sleeping')";
-        Ok(self.execute(sql, &args![id, clock::now_millis()]).await? == 1)
+                   WHERE id = $1 AND status IN ('queued', 'retrying', 'suspended')";
+        Ok(self.0.execute(sql, &args![id, clock::now_millis()]).await? == 1)
     }
 
     /// Sets a step that has ended back to where it waited. One that had succeeded begins a new round.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn reset_step(&mut self, id: &str) -> Result<()> {
-        self.execute(&format!("{UPDATE_RESET_STEP} WHERE id = $1"), &args![id]).await.map(drop)
-    }
-
-    /// Sets the items of a step that had succeeded back to where they waited.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn reset_items(&mut self, parent: &str) -> Result<()> {
-        self.execute(&format!("{UPDATE_RESET_STEP} WHERE parent = $1"), &args![parent]).await.map(drop)
+    pub async fn reset(self, id: &str) -> Result<()> {
+        self.0.execute(&format!("{UPDATE_RESET_STEP} WHERE id = $1"), &args![id]).await.map(drop)
     }
 
     /// A step whose job is to be pushed, locked until the end of the transaction. `None`: it no longer is.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn lock_due_step(&mut self, id: &str) -> Result<Option<StepRecord>> {
+    pub async fn lock_due(self, id: &str) -> Result<Option<StepRecord>> {
         let sql = format!(
-            "UPDATE step_runs SET due_at = due_at WHERE id = $1 AND status IN ('queued', 'retrying', 'sleeping') RETURNING {STEP_COLUMNS}"
+            "UPDATE step_runs SET due_at = due_at WHERE id = $1 AND status IN ('queued', 'retrying', 'suspended') RETURNING {STEP_COLUMNS}"
         );
-        self.fetch(&sql, &args![id]).await?.first().map(step_from_row).transpose()
+        self.0.fetch(&sql, &args![id]).await?.first().map(step_from_row).transpose()
     }
 
     /// The steps of a run, in their order, without the items of steps.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_steps(&mut self, run: &str) -> Result<Vec<StepRecord>> {
+    pub async fn list(self, run: &str) -> Result<Vec<StepRecord>> {
         let rows = self
+            .0
             .fetch(
                 &format!("SELECT {STEP_COLUMNS} FROM step_runs WHERE run_id = $1 AND parent IS NULL ORDER BY position"),
                 &args![run],
@@ -220,15 +236,43 @@ impl DbTx {
             .await?;
         rows.iter().map(step_from_row).collect()
     }
+
+    /// The steps of a run that nobody works on and that a cancel may end: those in the queue, items too, and those with
+    /// items, whose row is worked on by nobody once it has them.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn list_idle(self, run: &str) -> Result<Vec<StepRecord>> {
+        let rows = self.0.fetch(&idle_steps_sql(), &args![run]).await?;
+        rows.iter().map(step_from_row).collect()
+    }
+
+    /// Ends a step all of whose items have ended.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn finish_fan_out(
+        self,
+        id: &str,
+        status: StepStatus,
+        outputs: &Value,
+        error: Option<&Value>,
+    ) -> Result<()> {
+        let sql = "UPDATE step_runs SET status = $2, outputs = $3, error = $4, finished_at = $5
+                   WHERE id = $1 AND status = 'running'";
+        let args = args![id, status.as_str(), outputs, error.map(Value::to_string), clock::now_millis()];
+        self.0.execute(sql, &args).await.map(drop)
+    }
 }
 
-impl Db {
+impl StepStore<&Db> {
     /// The steps of a run, in their order, without the items of steps.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_steps(&self, run: &str) -> Result<Vec<StepRecord>> {
+    pub async fn list(self, run: &str) -> Result<Vec<StepRecord>> {
         let rows = self
+            .0
             .fetch(
                 &format!("SELECT {STEP_COLUMNS} FROM step_runs WHERE run_id = $1 AND parent IS NULL ORDER BY position"),
                 &args![run],
@@ -241,8 +285,9 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_open_queues(&self) -> Result<Vec<String>> {
-        self.fetch(&format!("SELECT DISTINCT queue FROM step_runs s WHERE {STEP_IS_OPEN}"), &[])
+    pub async fn list_open_queues(self) -> Result<Vec<String>> {
+        self.0
+            .fetch(&format!("SELECT DISTINCT queue FROM step_runs s WHERE {STEP_IS_OPEN}"), &[])
             .await?
             .iter()
             .map(|row| row.get_text("queue"))
@@ -253,11 +298,40 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn find_step(&self, id: &str) -> Result<Option<StepRecord>> {
-        self.fetch_optional(&format!("SELECT {STEP_COLUMNS} FROM step_runs WHERE id = $1"), &args![id])
+    pub async fn find(self, id: &str) -> Result<Option<StepRecord>> {
+        self.0
+            .fetch_optional(&format!("SELECT {STEP_COLUMNS} FROM step_runs WHERE id = $1"), &args![id])
             .await?
             .as_ref()
             .map(step_from_row)
             .transpose()
+    }
+
+    /// The same, beside all writers.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn list_idle(self, run: &str) -> Result<Vec<StepRecord>> {
+        let rows = self.0.fetch(&idle_steps_sql(), &args![run]).await?;
+        rows.iter().map(step_from_row).collect()
+    }
+
+    /// The open steps of each queue that has some.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn count_by_queue(self) -> Result<Vec<QueueStepCounts>> {
+        let sql = format!(
+            "SELECT queue, COUNT(CASE WHEN status IN ('queued', 'retrying') THEN 1 END) AS waiting,
+             COUNT(CASE WHEN status = 'running' THEN 1 END) AS running FROM step_runs s WHERE {STEP_IS_OPEN} GROUP BY queue"
+        );
+        let count = |row: &DbRow| {
+            Ok(QueueStepCounts {
+                queue: row.get_text("queue")?,
+                waiting: row.get_int("waiting")?,
+                running: row.get_int("running")?,
+            })
+        };
+        self.0.fetch(&sql, &[]).await?.iter().map(count).collect()
     }
 }

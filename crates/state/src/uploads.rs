@@ -1,6 +1,7 @@
 //! Uploads that were announced: files on their way straight to the store, each to become a run.
 
-use super::db::{Db, DbRow, args};
+use super::db::{Db, DbRow};
+use super::sql_args::args;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 
@@ -34,23 +35,28 @@ fn upload_from_row(row: &DbRow) -> Result<UploadRecord> {
     })
 }
 
-impl Db {
+/// The announced uploads.
+#[derive(Clone, Copy)]
+pub struct UploadStore<'a>(pub(super) &'a Db);
+
+impl UploadStore<'_> {
     /// Stores an upload.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn insert_upload(&self, new: &UploadRecord) -> Result<()> {
+    pub async fn insert(self, new: &UploadRecord) -> Result<()> {
         let UploadRecord { id, pipeline, param, params, file, expires_at } = new;
         let sql = "INSERT INTO uploads (id, pipeline, param, params, file, expires_at) VALUES ($1, $2, $3, $4, $5, $6)";
-        self.execute(sql, &args![id, pipeline, param, params, file, *expires_at]).await.map(drop)
+        self.0.execute(sql, &args![id, pipeline, param, params, file, *expires_at]).await.map(drop)
     }
 
     /// The upload with this id.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn find_upload(&self, id: &str) -> Result<Option<UploadRecord>> {
-        self.fetch_optional(&format!("{SELECT_UPLOADS} WHERE id = $1"), &args![id])
+    pub async fn find(self, id: &str) -> Result<Option<UploadRecord>> {
+        self.0
+            .fetch_optional(&format!("{SELECT_UPLOADS} WHERE id = $1"), &args![id])
             .await?
             .as_ref()
             .map(upload_from_row)
@@ -61,16 +67,16 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn list_expired_uploads(&self, before: UnixMillis, limit: u32) -> Result<Vec<UploadRecord>> {
+    pub async fn list_expired(self, before: UnixMillis, limit: u32) -> Result<Vec<UploadRecord>> {
         let sql = format!("{SELECT_UPLOADS} WHERE expires_at < $1 ORDER BY expires_at LIMIT $2");
-        self.fetch(&sql, &args![before, limit]).await?.iter().map(upload_from_row).collect()
+        self.0.fetch(&sql, &args![before, limit]).await?.iter().map(upload_from_row).collect()
     }
 
     /// Forgets an upload.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn delete_upload(&self, id: &str) -> Result<()> {
-        self.execute("DELETE FROM uploads WHERE id = $1", &args![id]).await.map(drop)
+    pub async fn delete(self, id: &str) -> Result<()> {
+        self.0.execute("DELETE FROM uploads WHERE id = $1", &args![id]).await.map(drop)
     }
 }

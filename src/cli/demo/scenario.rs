@@ -109,7 +109,7 @@ impl DemoRunner<'_> {
         if let ScenarioStart::Event(ScenarioEvent { then: Some(next), .. }) = &play.start {
             let waits = |run: &Value| {
                 let mut steps = run["steps"].as_array().into_iter().flatten();
-                steps.any(|step| step["status"] == "sleeping") || !run["finished_at"].is_null()
+                steps.any(|step| step["status"] == "suspended") || !run["finished_at"].is_null()
             };
             while !waits(&self.client.get(&format!("/v1/runs/{id}"), &[]).await?) {
                 tokio::time::sleep(DEMO_POLL_INTERVAL).await;

@@ -217,25 +217,23 @@ async fn two_senders_do_not_tell_at_once_and_a_lost_one_is_made_up_for(database:
     let dir = tempfile::tempdir().unwrap();
     let url = server.as_ref().map_or_else(|| format!("sqlite://{}", dir.path().join("s.db").display()), Server::url);
     let db = Db::open(&url).await.unwrap();
-    db.replace_live_definitions(
-        &[DefinitionRecord { name: "p".into(), digest: "d".into(), source: String::new() }],
-        &[],
-    )
-    .await
-    .unwrap();
+    db.definitions()
+        .replace_live(&[DefinitionRecord { name: "p".into(), digest: "d".into(), source: String::new() }], &[])
+        .await
+        .unwrap();
     for id in ["told", "other", "quiet"] {
         let sql = "INSERT INTO runs (id, pipeline, digest, status, origin, params, revision, created_at) VALUES";
         execute(&url, &format!("{sql} ('{id}', 'p', 'd', 'running', 'api', '{{}}', 1, 1)")).await;
     }
     let mut tx = db.begin().await.unwrap();
-    tx.insert_notification("told", "http://a.example/").await.unwrap();
-    tx.insert_notification("other", "http://a.example/").await.unwrap();
+    tx.notifications().insert("told", "http://a.example/").await.unwrap();
+    tx.notifications().insert("other", "http://a.example/").await.unwrap();
     tx.commit().await.unwrap();
-    let claim = async |seconds| db.claim_notifications(Duration::from_secs(seconds), 10).await.unwrap();
+    let claim = async |seconds| db.notifications().claim(Duration::from_secs(seconds), 10).await.unwrap();
     assert!(claim(60).await.is_empty(), "no run has ended");
     let mut tx = db.begin().await.unwrap();
     for id in ["told", "quiet"] {
-        tx.finish_run(id, RunStatus::Succeeded).await.unwrap();
+        tx.runs().finish(id, RunStatus::Succeeded).await.unwrap();
     }
     tx.commit().await.unwrap();
 
@@ -249,26 +247,26 @@ async fn two_senders_do_not_tell_at_once_and_a_lost_one_is_made_up_for(database:
 
     // Who lost it writes nothing any more; who holds it does.
     let error = json!({ "code": "x" });
-    db.record_notification_attempt(&lost[0], NotificationStatus::Failed, None, Some(&error)).await.unwrap();
-    let state = async || db.find_notification("told").await.unwrap().unwrap();
+    db.notifications().record_attempt(&lost[0], NotificationStatus::Failed, None, Some(&error)).await.unwrap();
+    let state = async || db.notifications().find("told").await.unwrap().unwrap();
     assert_eq!(state().await.status, NotificationStatus::Pending);
-    db.record_notification_attempt(&found[0], NotificationStatus::Pending, Some(1), Some(&error)).await.unwrap();
+    db.notifications().record_attempt(&found[0], NotificationStatus::Pending, Some(1), Some(&error)).await.unwrap();
     assert_eq!((state().await.next_at, state().await.error), (Some(1), Some(error)));
     let third = claim(60).await;
 
     // The run goes on meanwhile, and is told of once more when it ends again.
     let mut tx = db.begin().await.unwrap();
-    tx.reopen_run("told").await.unwrap();
+    tx.runs().reopen("told").await.unwrap();
     tx.commit().await.unwrap();
-    db.record_notification_attempt(&third[0], NotificationStatus::Sent, None, None).await.unwrap();
+    db.notifications().record_attempt(&third[0], NotificationStatus::Sent, None, None).await.unwrap();
     let waiting = state().await;
     assert_eq!((waiting.status, waiting.attempts, waiting.error), (NotificationStatus::Waiting, 0, None));
     let mut tx = db.begin().await.unwrap();
-    tx.finish_run("told", RunStatus::Failed).await.unwrap();
+    tx.runs().finish("told", RunStatus::Failed).await.unwrap();
     tx.commit().await.unwrap();
     let last = claim(60).await;
     assert_eq!((last.len(), last[0].attempts), (1, 1));
-    db.record_notification_attempt(&last[0], NotificationStatus::Sent, None, None).await.unwrap();
+    db.notifications().record_attempt(&last[0], NotificationStatus::Sent, None, None).await.unwrap();
     assert_eq!((state().await.status, claim(60).await.len()), (NotificationStatus::Sent, 0));
     db.close().await;
 }

@@ -167,7 +167,7 @@ steps:
         [("done", format!("'{recorded}'"), "the record", 0), ("begun", "NULL".into(), "the server", 1)]
     {
         let run = app.run("once", json!({ "url": server.url })).await;
-        app.step_is(&run, "hold", "sleeping").await;
+        app.step_is(&run, "hold", "suspended").await;
         let id = run["id"].as_str().unwrap();
         // As a crash leaves it, after the answer came and before the step has ended, or before the answer came.
         execute(&service, &format!("INSERT INTO effects VALUES ('{id}', 'call', 'call', '{state}', {detail}, 0)"))

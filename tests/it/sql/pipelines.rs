@@ -68,10 +68,10 @@ async fn an_order_that_is_accepted_in_time_stays(database: Database) {
     let app = shipped(database, "order-auto-reject", ORDERS).await;
     tell(&app, "order.placed", json!({ "order_id": 8 })).await;
     let run = run_of(&app, 8).await;
-    app.step_is(&run, "accepted", "sleeping").await;
+    app.step_is(&run, "accepted", "suspended").await;
     let asleep = app.show(run["id"].as_str().expect("an id")).await["steps"][0].clone();
     let moment = |name: &str| chrono::DateTime::parse_from_rfc3339(asleep[name].as_str().expect(name)).expect(name);
-    let waits = moment("sleeps_until") - moment("started_at");
+    let waits = moment("suspended_until") - moment("started_at");
     assert!((120..180).contains(&waits.num_seconds()), "two minutes: {asleep}");
     assert_eq!(tell(&app, "order.accepted", json!({ "order_id": 8 })).await["woken"], 1);
     let run = app.ended(&run).await;

@@ -233,7 +233,7 @@ impl Path {
 /// Cancels a run that sleeps.
 async fn cancel(stage: &mut Stage, key: &str) -> Vec<String> {
     let id = stage.start("cancel", &json!({}), key).await;
-    sleeping(stage, &id).await;
+    wait_until_suspended(stage, &id).await;
     let (status, run) = stage.ask(Method::POST, &format!("/v1/runs/{id}/cancel"), None, Some(&json!({}))).await;
     assert!(status == 200 || status == 202, "{status} {run}");
     assert_eq!(stage.ended(&id).await["status"], "cancelled");
@@ -356,15 +356,15 @@ async fn cron(stage: &mut Stage) -> Vec<String> {
     let back = now - chrono::Duration::days(731);
     // The moments are the same each time, so the runs of the time before are forgotten.
     let reached = back.timestamp_millis();
-    let sql = format!("DELETE FROM inbox WHERE source = 'cron'; UPDATE schedules SET reached = {reached}");
+    let sql = format!("DELETE FROM dedup_keys WHERE source = 'cron'; UPDATE schedules SET cursor = {reached}");
     crate::support::execute(&stage.place.service_url(), &sql).await;
     new_runs(stage, "cron", &before, usize::try_from(now.year() - back.year()).expect("years")).await
 }
 
-async fn sleeping(stage: &mut Stage, id: &str) {
+async fn wait_until_suspended(stage: &mut Stage, id: &str) {
     for _ in 0..1000 {
         let (_, run) = stage.get(&format!("/v1/runs/{id}")).await;
-        if run["steps"][0]["status"] == "sleeping" {
+        if run["steps"][0]["status"] == "suspended" {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;

@@ -230,7 +230,7 @@ impl Stage {
                 return Some(run);
             }
             let mut steps = run["steps"].as_array().into_iter().flatten();
-            if steps.any(|step| step["status"] == "sleeping") {
+            if steps.any(|step| step["status"] == "suspended") {
                 self.tell_as(id).await;
             }
             if began.elapsed() > patience {

@@ -101,7 +101,7 @@ async fn a_notification_needs_a_key_or_the_token(database: Database) {
         let (stored, text) = afterload_server::api::create_api_key("hook", &[scope.to_owned()], &[]).unwrap();
         let db = app.app.engine.db().clone();
         async move {
-            db.insert_api_key(&stored).await.unwrap();
+            db.api_keys().insert(&stored).await.unwrap();
             text
         }
     };

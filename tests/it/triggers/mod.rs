@@ -2,9 +2,9 @@
 
 mod clients;
 mod crash;
+mod dedup;
 mod embedded;
 mod hooks;
-mod inbox;
 mod poll;
 mod uploads;
 
@@ -37,7 +37,7 @@ impl TestApp {
     pub(crate) async fn publish(&self, name: &str, yaml: &str) {
         let digest = afterload_pipeline::plan::definition_digest(yaml);
         let definition = afterload_state::DefinitionRecord { name: name.into(), digest, source: yaml.into() };
-        self.app.engine.db().replace_live_definitions(&[definition], &[]).await.expect("published");
+        self.app.engine.db().definitions().replace_live(&[definition], &[]).await.expect("published");
     }
 
     /// Waits until everything that happened in the embedded store has been dealt with.
@@ -51,7 +51,7 @@ impl TestApp {
     /// All runs, oldest first.
     async fn runs(&self) -> Vec<RunRecord> {
         let filter = RunFilter { limit: 10_000, ..RunFilter::default() };
-        let mut runs = self.app.engine.db().list_runs(&filter).await.expect("the runs");
+        let mut runs = self.app.engine.db().runs().list(&filter).await.expect("the runs");
         runs.reverse();
         runs
     }

@@ -64,7 +64,7 @@ async fn a_bucket_that_cannot_be_read_is_waited_for(database: Database) {
     let app = TestApp::builder(database).config(lies_in(&moto)).pipeline("poll", POLL).start().await;
     // The first look has found no bucket.
     let db = app.app.engine.db();
-    crate::support::eventually("a look", async || db.find_oldest_scan().await.unwrap()).await;
+    crate::support::eventually("a look", async || db.poll_claims().find_oldest_scan().await.unwrap()).await;
     sdk(&moto).create_bucket().bucket("foreign").send().await.unwrap();
     app.put("foreign", "in/a.csv", "one").await;
     app.until_runs(1).await;

@@ -128,7 +128,7 @@ async fn what_does_not_fit_is_refused(database: Database) {
     assert_eq!(app.client.post(nowhere).send().await.unwrap().status(), 401);
     // Who may not start the pipeline may not complete its uploads.
     let (stored, key) = afterload_server::api::create_api_key("other", &["runs:write:other".into()], &[]).unwrap();
-    app.app.engine.db().insert_api_key(&stored).await.unwrap();
+    app.app.engine.db().api_keys().insert(&stored).await.unwrap();
     let complete = format!("{}/v1/uploads/{}/complete", app.url, ticket["id"].as_str().unwrap());
     assert_eq!(app.client.post(complete).bearer_auth(key).send().await.unwrap().status(), 403);
     assert!(app.runs().await.is_empty());

@@ -142,7 +142,7 @@ fn api_key_id(text: &str) -> String {
 /// `admin_key_invalid` for a key that is too easily guessed; `listen_without_key` when others could reach a service
 /// whose only key stands in its log; those of the database.
 pub async fn ensure_admin_key(db: &Db, listen: SocketAddr, from_env: Option<&str>) -> Result<Option<String>> {
-    let keys = db.list_api_keys().await?;
+    let keys = db.api_keys().list().await?;
     if let Some(text) = from_env.filter(|text| !text.is_empty()) {
         store_env_api_key(db, &keys, text).await?;
         return Ok(None);
@@ -159,7 +159,7 @@ pub async fn ensure_admin_key(db: &Db, listen: SocketAddr, from_env: Option<&str
     }
     let (key, text) =
         create_api_key_with_id(INITIAL_API_KEY_ID, "admin, made at the first start", &["admin".into()], &[])?;
-    Ok(db.insert_api_key(&key).await?.then_some(text))
+    Ok(db.api_keys().insert(&key).await?.then_some(text))
 }
 
 async fn store_env_api_key(db: &Db, keys: &[ApiKeyRecord], text: &str) -> Result<()> {
@@ -179,13 +179,13 @@ async fn store_env_api_key(db: &Db, keys: &[ApiKeyRecord], text: &str) -> Result
     let hash = hash_api_key(text);
     for old in keys.iter().filter(|key| key.name == ENV_API_KEY_NAME || key.id == id) {
         if old.hash != hash {
-            db.delete_api_key(&old.id).await?;
+            db.api_keys().delete(&old.id).await?;
         }
     }
     let scopes = vec![ApiKeyScope::Admin.to_string()];
     let name = ENV_API_KEY_NAME.to_owned();
     let key = ApiKeyRecord { id, hash, name, scopes, buckets: Vec::new(), created_at: clock::now_millis() };
-    db.insert_api_key(&key).await.map(drop)
+    db.api_keys().insert(&key).await.map(drop)
 }
 
 /// Who is asking, and what they may do.
@@ -209,7 +209,7 @@ impl Caller {
         let text = text.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, text)| text.trim());
         let invalid = || Error::new(codes::KEY_INVALID, "the API key is not valid");
         let text = text.filter(|text| !text.is_empty() && text.len() <= MAX_API_KEY_CHARS).ok_or_else(invalid)?;
-        let stored = app.db().find_api_key(&api_key_id(text)).await?.ok_or_else(invalid)?;
+        let stored = app.db().api_keys().find(&api_key_id(text)).await?.ok_or_else(invalid)?;
         if !bool::from(stored.hash.as_bytes().ct_eq(hash_api_key(text).as_bytes())) {
             return Err(invalid());
         }
@@ -374,7 +374,7 @@ mod tests {
         let starts = (0..8).map(|_| ensure_admin_key(&db, HOME, None));
         let shown: Vec<_> = futures::future::try_join_all(starts).await.unwrap().into_iter().flatten().collect();
         assert_eq!(shown.len(), 1, "{shown:?}");
-        assert_eq!(db.list_api_keys().await.unwrap()[0].hash, hash_api_key(&shown[0]));
+        assert_eq!(db.api_keys().list().await.unwrap()[0].hash, hash_api_key(&shown[0]));
         assert_eq!(ensure_admin_key(&db, WORLD, None).await.unwrap(), None);
     }
 
@@ -383,7 +383,7 @@ mod tests {
         let (_folder, db) = db().await;
         for text in ["a-key-that-somebody-chose", "a-key-that-somebody-chose", "another-key-somebody-chose"] {
             assert_eq!(ensure_admin_key(&db, WORLD, Some(text)).await.unwrap(), None);
-            let keys = db.list_api_keys().await.unwrap();
+            let keys = db.api_keys().list().await.unwrap();
             assert_eq!((keys.len(), keys[0].hash.as_str(), keys[0].id.len()), (1, hash_api_key(text).as_str(), 10));
         }
         let short = ensure_admin_key(&db, HOME, Some("secret")).await.unwrap_err();
@@ -395,6 +395,6 @@ mod tests {
     async fn nobody_listens_to_the_world_without_a_key() {
         let (_folder, db) = db().await;
         assert_eq!(ensure_admin_key(&db, WORLD, None).await.unwrap_err().code(), codes::LISTEN_WITHOUT_KEY);
-        assert!(db.list_api_keys().await.unwrap().is_empty());
+        assert!(db.api_keys().list().await.unwrap().is_empty());
     }
 }

@@ -158,15 +158,15 @@ impl RunRequest {
             fingerprint.add_params(&params);
             fingerprint.add_value(format!("{wishes:?}").as_bytes());
         }
-        let inbox = self.key.clone().map(|key| DedupKey {
+        let dedup_key = self.key.clone().map(|key| DedupKey {
             source: idempotency::IDEMPOTENCY_SOURCE,
             key,
             fingerprint: uploads.fingerprint.take().map(RequestFingerprint::finish),
         });
         let id = self.id.clone();
         // What was accepted before is not looked at again: its files may be gone by now.
-        if self.is_replay(inbox.as_ref()).await? {
-            return Ok(NewRun { id, pipeline: self.pipeline.name.clone(), dedup_key: inbox, ..NewRun::default() });
+        if self.is_replay(dedup_key.as_ref()).await? {
+            return Ok(NewRun { id, pipeline: self.pipeline.name.clone(), dedup_key, ..NewRun::default() });
         }
         let unfit = file_params::resolve_file_params(&self.app, &self.caller, &self.pipeline, &mut params).await?;
         params.extend(files);
@@ -184,14 +184,14 @@ impl RunRequest {
             priority,
             queue,
             notify_url,
-            dedup_key: inbox,
+            dedup_key,
             event: None,
         })
     }
 
-    async fn is_replay(&self, inbox: Option<&DedupKey>) -> Result<bool> {
-        let Some(DedupKey { source, key, .. }) = inbox else { return Ok(false) };
-        Ok(self.app.db().find_dedup_key(&self.pipeline.name, source, key).await?.is_some())
+    async fn is_replay(&self, dedup_key: Option<&DedupKey>) -> Result<bool> {
+        let Some(DedupKey { source, key, .. }) = dedup_key else { return Ok(false) };
+        Ok(self.app.db().dedup_keys().find(&self.pipeline.name, source, key).await?.is_some())
     }
 
     async fn read_form(&self, headers: &HeaderMap, body: Body, uploads: &mut RunUploads) -> Result<FormData> {
@@ -226,19 +226,19 @@ impl RunRequest {
     }
 
     async fn start_run(&self, new: NewRun, uploads: &mut RunUploads) -> Result<CreatedRun> {
-        let said = new.dedup_key.as_ref().and_then(|inbox| inbox.fingerprint.clone());
+        let said = new.dedup_key.as_ref().and_then(|dedup_key| dedup_key.fingerprint.clone());
         match self.app.start_run(new).await {
             Ok(StartOutcome::Created(run)) => Ok(CreatedRun { run: *run, replayed: false }),
             Ok(StartOutcome::Duplicate { fingerprint, .. }) if fingerprint != said => {
                 Err(idempotency::idempotency_key_reused())
             }
             Ok(StartOutcome::Duplicate { run_id, .. }) => {
-                let run = self.app.db().find_run(&run_id).await?.ok_or_else(|| run_deleted(&run_id))?;
+                let run = self.app.db().runs().find(&run_id).await?.ok_or_else(|| run_deleted(&run_id))?;
                 let before = run.id != self.id;
                 Ok(CreatedRun { run, replayed: before })
             }
             // A commit whose answer was lost may have happened; then the files belong to the run.
-            Err(error) if error.is_transient() => match self.app.db().find_run(&self.id).await {
+            Err(error) if error.is_transient() => match self.app.db().runs().find(&self.id).await {
                 Ok(Some(run)) => Ok(CreatedRun { run, replayed: false }),
                 Ok(None) => Err(error),
                 Err(_) => {

@@ -111,7 +111,7 @@ pub(super) async fn begin_upload(
     }
     let pipeline = app.pipeline_registry().get(&new.pipeline).ok_or_else(|| pipeline_not_found(&new.pipeline))?;
     let upload = prepare_upload(&app, &caller, &pipeline, new).await?;
-    app.db().insert_upload(&upload).await?;
+    app.db().uploads().insert(&upload).await?;
     Ok((StatusCode::CREATED, Json(create_ticket(&app, &upload).await?)))
 }
 
@@ -205,7 +205,7 @@ fn announced_file(upload: &UploadRecord) -> Result<File> {
 
 /// The upload with this id, if it may still come, or came no later than `late` after its time.
 async fn find_open_upload(app: &ApiState, id: &str, late: UnixMillis) -> Result<UploadRecord> {
-    let known = if Ulid::from_string(id).is_ok() { app.db().find_upload(id).await? } else { None };
+    let known = if Ulid::from_string(id).is_ok() { app.db().uploads().find(id).await? } else { None };
     let upload = known.ok_or_else(upload_not_found)?;
     match upload.expires_at.saturating_add(late) > clock::now_millis() {
         true => Ok(upload),
@@ -270,7 +270,7 @@ pub(super) async fn receive_upload(
     }
     sink.finish().await?;
     // Swept away while it came: nobody would find the bytes.
-    if app.db().find_upload(id).await?.is_none() && app.db().find_run(id).await?.is_none() {
+    if app.db().uploads().find(id).await?.is_none() && app.db().runs().find(id).await?.is_none() {
         app.objects().delete_object(&file.bucket, &file.key).await?;
         return Err(upload_not_found().into());
     }
@@ -296,14 +296,14 @@ pub(super) async fn complete_upload(
     if Ulid::from_string(&id).is_err() {
         return Err(upload_not_found().into());
     }
-    let mut done = app.db().find_run(&id).await?.filter(|run| run.origin == UPLOAD_SOURCE);
+    let mut done = app.db().runs().find(&id).await?.filter(|run| run.origin == UPLOAD_SOURCE);
     let mut upload = None;
     if done.is_none() {
         match find_open_upload(&app, &id, UPLOAD_GRACE).await {
             Ok(found) => upload = Some(found),
             Err(error) => {
                 // Another call may have completed it between the two looks.
-                done = app.db().find_run(&id).await?.filter(|run| run.origin == UPLOAD_SOURCE);
+                done = app.db().runs().find(&id).await?.filter(|run| run.origin == UPLOAD_SOURCE);
                 if done.is_none() {
                     return Err(error.into());
                 }
@@ -354,13 +354,13 @@ async fn start_upload_run(app: &ApiState, upload: UploadRecord) -> Result<Create
     match app.start_run(new).await? {
         StartOutcome::Created(run) => {
             // What fails here is swept.
-            if let Err(error) = app.db().delete_upload(&upload.id).await {
+            if let Err(error) = app.db().uploads().delete(&upload.id).await {
                 tracing::warn!(error.code = error.code().name(), "an upload is remembered longer than needed: {error}");
             }
             Ok(CreatedRun { run: *run, replayed: false })
         }
         StartOutcome::Duplicate { run_id, .. } => {
-            let run = app.db().find_run(&run_id).await?.ok_or_else(upload_not_found)?;
+            let run = app.db().runs().find(&run_id).await?.ok_or_else(upload_not_found)?;
             Ok(CreatedRun { run, replayed: true })
         }
     }

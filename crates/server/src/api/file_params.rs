@@ -276,9 +276,9 @@ fn truncate_text(text: &str) -> String {
 /// # Errors
 /// `file_expired`, or those of the database.
 pub(super) async fn load_artifact(app: &ApiState, caller: Option<&Caller>, id: &str) -> Result<Option<File>> {
-    let Some(artifact) = app.db().find_artifact(id).await? else { return Ok(None) };
+    let Some(artifact) = app.db().artifacts().find(id).await? else { return Ok(None) };
     if let Some(caller) = caller {
-        let Some(run) = app.db().find_run(&artifact.run_id).await? else { return Ok(None) };
+        let Some(run) = app.db().runs().find(&artifact.run_id).await? else { return Ok(None) };
         if !caller.can_read(&run.pipeline) {
             return Ok(None);
         }

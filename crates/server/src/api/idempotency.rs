@@ -8,7 +8,7 @@ use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_engine::DedupKey;
 
-/// Who counts the keys in the inbox. Forgotten after a day.
+/// The source of the dedup keys of calls. Forgotten after a day.
 pub(super) const IDEMPOTENCY_SOURCE: &str = DedupKey::IDEMPOTENCY_KEY_SOURCE;
 const IDEMPOTENCY_HEADER: &str = "idempotency-key";
 const MAX_IDEMPOTENCY_KEY_CHARS: usize = 255;

@@ -85,7 +85,7 @@ pub(super) async fn open_link(
         let response = serve_file(&app, &file, &method, &headers).await?;
         if method == Method::GET
             && begins_download(&response)
-            && let Err(error) = app.db().count_download(&link.id).await
+            && let Err(error) = app.db().download_links().count_download(&link.id).await
         {
             tracing::warn!(link.id = link.id, error.code = error.code().name(), "a download was not counted: {error}");
         }
@@ -105,7 +105,7 @@ async fn find_valid_link(app: &ApiState, token: &str) -> Result<DownloadLinkReco
     };
     let id = app.signer().verify_link_token(token).ok_or_else(unknown)?;
     // What we signed and do not know any more went with its run.
-    let link = app.db().find_link(&id.to_string()).await?.ok_or_else(link_expired)?;
+    let link = app.db().download_links().find(&id.to_string()).await?.ok_or_else(link_expired)?;
     match (link.revoked_at, link.expires_at > clock::now_millis()) {
         (Some(_), _) => {
             Err(Error::new(codes::LINK_REVOKED, "the link has been taken back").with_hint("ask whoever sent the mail"))
@@ -176,17 +176,17 @@ pub(super) async fn list_links(
 ) -> Result<Json<LinkList>, Problem> {
     caller.require_read()?;
     let known = match Ulid::from_string(&id) {
-        Ok(_) => app.db().find_artifact(&id).await?,
+        Ok(_) => app.db().artifacts().find(&id).await?,
         Err(_) => None,
     };
     let run = match &known {
-        Some(artifact) => app.db().find_run(&artifact.run_id).await?,
+        Some(artifact) => app.db().runs().find(&artifact.run_id).await?,
         None => None,
     };
     if !run.is_some_and(|run| caller.can_read(&run.pipeline)) {
         return Err(Problem::new(codes::ARTIFACT_NOT_FOUND, format!("there is no file `{id}`")));
     }
-    let links = app.db().list_links(&id).await?.into_iter().map(|link| LinkView::new(&app, link)).collect();
+    let links = app.db().download_links().list(&id).await?.into_iter().map(|link| LinkView::new(&app, link)).collect();
     Ok(Json(LinkList { links }))
 }
 
@@ -200,16 +200,16 @@ pub(super) async fn revoke_link(
         return Err(missing_scope(&ApiKeyScope::RunsWrite(None)).into());
     }
     let known = match Ulid::from_string(&id) {
-        Ok(_) => app.db().find_link(&id).await?,
+        Ok(_) => app.db().download_links().find(&id).await?,
         Err(_) => None,
     };
     let run = match &known {
-        Some(link) => app.db().find_run(&link.run_id).await?,
+        Some(link) => app.db().runs().find(&link.run_id).await?,
         None => None,
     };
     let none = || Problem::new(codes::LINK_NOT_FOUND, format!("there is no link `{id}`"));
     run.filter(|run| caller.can_write(&run.pipeline)).ok_or_else(none)?;
-    let link = app.db().revoke_link(&id).await?.ok_or_else(none)?;
+    let link = app.db().download_links().revoke(&id).await?.ok_or_else(none)?;
     tracing::info!(link.id = link.id, run.id = link.run_id, "a link was taken back");
     Ok(Json(LinkView::new(&app, link)))
 }

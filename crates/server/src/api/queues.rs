@@ -104,7 +104,7 @@ pub(super) async fn resume_pipeline(
 
 /// The paused pipelines, each with the time since when it is.
 pub(super) async fn paused_pipelines(app: &ApiState) -> Result<BTreeMap<String, String>> {
-    let paused = app.db().list_paused(PauseTarget::Pipeline).await?;
+    let paused = app.db().pauses().list(PauseTarget::Pipeline).await?;
     Ok(paused.into_iter().map(|(name, since)| (name, clock::format_rfc3339(since))).collect())
 }
 

@@ -99,7 +99,7 @@ pub(super) async fn list_runs(
     let limit = filter.limit as usize;
     // One more than asked for tells whether there is a next page.
     filter.limit += 1;
-    let mut runs = app.db().list_runs(&filter).await?;
+    let mut runs = app.db().runs().list(&filter).await?;
     let more = runs.len() > limit;
     runs.truncate(limit);
     let next_cursor = runs.last().filter(|_| more).map(|run| run.id.clone());
@@ -285,7 +285,7 @@ pub(super) async fn retry_run(
 pub(super) async fn require_run_read(app: &ApiState, caller: &Caller, id: &str) -> Result<()> {
     caller.require_read()?;
     let run = match Ulid::from_string(id) {
-        Ok(_) => app.db().find_run(id).await?,
+        Ok(_) => app.db().runs().find(id).await?,
         Err(_) => None,
     };
     run.filter(|run| caller.can_read(&run.pipeline)).map(drop).ok_or_else(|| run_not_found(id))
@@ -294,7 +294,7 @@ pub(super) async fn require_run_read(app: &ApiState, caller: &Caller, id: &str) 
 /// A run that the key may not see is none; one that it may only see is not for it to change.
 async fn require_run_write(app: &ApiState, caller: &Caller, id: &str) -> Result<()> {
     let run = match Ulid::from_string(id) {
-        Ok(_) => app.db().find_run(id).await?,
+        Ok(_) => app.db().runs().find(id).await?,
         Err(_) => None,
     };
     match run {

@@ -9,7 +9,7 @@ use afterload_engine::{DedupKey, StartOutcome};
 use afterload_object_store::ObjectMeta;
 use afterload_pipeline::{S3Trigger, Trigger};
 
-/// Who counts the identities of objects in the inbox.
+/// The source of the dedup keys of objects.
 pub const S3_SOURCE: &str = "s3";
 
 /// A trigger of a live pipeline.
@@ -86,7 +86,7 @@ impl TriggerDeps {
 
     async fn is_duplicate_for_all(&self, wanted: &[&LiveS3Trigger], identity: &str) -> Result<bool> {
         for target in wanted {
-            if self.engine.db().find_dedup_key(&target.pipeline, S3_SOURCE, identity).await?.is_none() {
+            if self.engine.db().dedup_keys().find(&target.pipeline, S3_SOURCE, identity).await?.is_none() {
                 return Ok(false);
             }
         }
@@ -117,8 +117,8 @@ impl TriggerDeps {
         let event = s3_event(stored, at);
         let mut accepted = ObjectOutcome { identity: Some(identity.clone()), ..ObjectOutcome::default() };
         for target in wanted {
-            let inbox = DedupKey { source: S3_SOURCE, key: identity.clone(), fingerprint: None };
-            match self.start_run(&target.pipeline, &target.trigger.with, &event, inbox).await {
+            let dedup_key = DedupKey { source: S3_SOURCE, key: identity.clone(), fingerprint: None };
+            match self.start_run(&target.pipeline, &target.trigger.with, &event, dedup_key).await {
                 Ok(StartOutcome::Created(run)) => accepted.started.push(run.id),
                 Ok(StartOutcome::Duplicate { .. }) => accepted.duplicates += 1,
                 // It went away a moment ago.

@@ -15,7 +15,7 @@ use afterload_core::error::Result;
 use afterload_engine::{DedupKey, LivePlan};
 use afterload_pipeline::{CatchUp, CronSchedule, CronTrigger, Trigger};
 
-/// Who counts moments in the inbox.
+/// The source of the dedup keys of cron ticks.
 pub const CRON_SOURCE: &str = "cron";
 const CRON_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How late a moment may be noticed and still be on time.
@@ -55,25 +55,25 @@ impl TriggerDeps {
                 known.push(schedule_id(&live.plan.name, trigger));
             }
         }
-        self.engine.db().retain_schedules(&known).await
+        self.engine.db().schedules().retain(&known).await
     }
 
     async fn fire_schedule(&self, live: &LivePlan, trigger: &CronTrigger, now: UnixMillis) -> Result<()> {
         // It was checked when it was published.
         let Ok(schedule) = CronSchedule::parse(&trigger.schedule, &trigger.timezone) else { return Ok(()) };
         let (id, db) = (schedule_id(&live.plan.name, trigger), self.engine.db());
-        let reached = db.load_schedule_cursor(&id, live.published_at.min(now)).await?;
+        let reached = db.schedules().load_cursor(&id, live.published_at.min(now)).await?;
         let due = due_ticks(&schedule, trigger.catch_up, reached, now);
         for moment in &due {
-            let inbox = DedupKey { source: CRON_SOURCE, key: format!("{id}/{moment}"), fingerprint: None };
-            match self.start_run(&live.plan.name, &trigger.with, &cron_event(trigger, *moment), inbox).await {
+            let dedup_key = DedupKey { source: CRON_SOURCE, key: format!("{id}/{moment}"), fingerprint: None };
+            match self.start_run(&live.plan.name, &trigger.with, &cron_event(trigger, *moment), dedup_key).await {
                 Ok(_) => failpoint!("cron.begun"),
                 Err(error) if error.code() == codes::PIPELINE_NOT_FOUND => {}
                 Err(error) => return Err(error),
             }
         }
         if schedule.next_after(reached).is_some_and(|next| next <= now) {
-            db.advance_schedule_cursor(&id, now).await?;
+            db.schedules().advance_cursor(&id, now).await?;
             failpoint!("cron.reached");
         }
         Ok(())

@@ -1,5 +1,5 @@
 //! The events of the embedded store. They are written with the objects, in one transaction, and forgotten after the runs
-//! have been committed: a crash in between repeats an event, and the inbox knows it.
+//! have been committed: a crash in between repeats an event, and its dedup key is known.
 
 use afterload_core::failpoint;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What follows the live pipelines beside their events: the buckets of their triggers, and the age of the inbox.
+//! What follows the live pipelines beside their events: the buckets of their triggers, and the age of the dedup keys.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use afterload_core::error::Result;
 
 /// How often to look at what is live.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the inbox is swept, in looks.
+/// How often old dedup keys are deleted, in looks.
 const DEDUP_SWEEP_TICKS: u32 = 3600;
 /// How often uploads that never came are swept, in looks.
 const UPLOAD_SWEEP_TICKS: u32 = 60;
@@ -23,7 +23,7 @@ const DAY_MS: UnixMillis = 86_400_000;
 /// How long an object is remembered: longer than anybody tells of it again.
 const DEDUP_RETENTION_MS: UnixMillis = 30 * DAY_MS;
 
-/// Who counts the announced uploads in the inbox.
+/// The source of the dedup keys of announced uploads.
 pub const UPLOAD_SOURCE: &str = "uploads";
 
 /// The buckets that are there for certain.
@@ -72,8 +72,8 @@ pub async fn ensure_buckets(inner: &TriggerDeps, made: &mut EnsuredBuckets) -> R
 /// Forgets announced uploads that were never completed, with their bytes.
 async fn delete_expired_uploads(inner: &TriggerDeps) -> Result<()> {
     let db = inner.engine.db();
-    for upload in db.list_expired_uploads(clock::now_millis() - UPLOAD_GRACE, 100).await? {
-        if db.find_run(&upload.id).await?.is_none() {
+    for upload in db.uploads().list_expired(clock::now_millis() - UPLOAD_GRACE, 100).await? {
+        if db.runs().find(&upload.id).await?.is_none() {
             let (bucket, key) = (upload.file["bucket"].as_str(), upload.file["key"].as_str());
             if let (Some(bucket), Some(key)) = (bucket, key)
                 && let Err(error) = inner.engine.objects().delete_object(bucket, key).await
@@ -85,7 +85,7 @@ async fn delete_expired_uploads(inner: &TriggerDeps) -> Result<()> {
                 }
             }
         }
-        db.delete_upload(&upload.id).await?;
+        db.uploads().delete(&upload.id).await?;
     }
     Ok(())
 }
@@ -96,10 +96,10 @@ async fn prune_dedup(inner: &TriggerDeps) -> Result<()> {
     let db = inner.engine.db();
     let targets = inner.live_s3_triggers().await?;
     let live: Vec<String> = targets.iter().map(poll::poll_id).collect();
-    db.delete_stale_polls(clock::now_millis() - DAY_MS, &live).await?;
-    let seen = db.find_oldest_scan().await?.unwrap_or_else(clock::now_millis).min(clock::now_millis());
+    db.poll_claims().delete_stale(clock::now_millis() - DAY_MS, &live).await?;
+    let seen = db.poll_claims().find_oldest_scan().await?.unwrap_or_else(clock::now_millis).min(clock::now_millis());
     for source in [S3_SOURCE, poll::S3_LISTED_SOURCE, UPLOAD_SOURCE, publish_event::EVENT_SOURCE, cron::CRON_SOURCE] {
-        db.delete_dedup_keys(source, seen - DEDUP_RETENTION_MS).await?;
+        db.dedup_keys().delete_before(source, seen - DEDUP_RETENTION_MS).await?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What starts runs beside the API: new objects, told by the embedded store, by webhooks, or found by looking.
 //!
-//! Every way ends in `accept`: whatever tells of an object, and however often, the inbox lets it start one run. A
+//! Every way ends in `accept`: whatever tells of an object, and however often, its dedup key lets it start one run. A
 //! happening is forgotten by whoever told it only after the run is on disk.
 
 mod accept;

@@ -1,6 +1,6 @@
 //! Looking again and again at what lies under a prefix, for stores that tell nobody of new objects.
 //!
-//! The inbox says what has been seen. It is asked once for each thousand objects, only about those that are young enough
+//! The dedup keys say what has been seen. They are looked up once for each thousand objects, only about those that are young enough
 //! to be new, and only about those that this process has not seen itself.
 
 use afterload_core::failpoint;
@@ -22,7 +22,7 @@ use afterload_core::error::Result;
 use afterload_object_store::ListedObject;
 use afterload_state::{DedupRecord, PollClaim};
 
-/// Who counts, in the inbox, the identities that a list shows and a closer look does not.
+/// The source of the dedup keys for the identities that a list shows and a closer look does not.
 pub const S3_LISTED_SOURCE: &str = "s3-listed";
 /// How often to look for triggers that are due.
 const POLL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -111,7 +111,7 @@ async fn poll_trigger(
     let db = inner.engine.db();
     let began = clock::now_millis();
     let period = target.trigger.poll_ms.unwrap_or(MINUTE_MS);
-    let claimed = db.claim_poll(&id, target.published_at, period, &inner.process_name, POLL_LEASE_MS).await;
+    let claimed = db.poll_claims().claim(&id, target.published_at, period, &inner.process_name, POLL_LEASE_MS).await;
     let failed = match claimed {
         Ok(None) => return (id, seen),
         Ok(Some(poll)) => {
@@ -122,7 +122,7 @@ async fn poll_trigger(
             failpoint!("poll.passed");
             let pause = if passed.is_err() { period.min(MAX_POLL_RETRY_DELAY_MS) } else { 0 };
             let passed_at = matches!(passed, Ok(true)).then_some(began);
-            let released = db.release_poll(&id, &inner.process_name, passed_at, pause).await;
+            let released = db.poll_claims().release(&id, &inner.process_name, passed_at, pause).await;
             failpoint!("poll.released");
             passed.map(drop).and(released).err()
         }
@@ -165,12 +165,12 @@ impl TriggerDeps {
                 }
             }
             let keys: Vec<_> = new.iter().map(|(_, identity)| identity.clone()).collect();
-            let known = db.list_used_keys(&target.pipeline, [S3_SOURCE, S3_LISTED_SOURCE], &keys).await?;
+            let known = db.dedup_keys().list_used(&target.pipeline, [S3_SOURCE, S3_LISTED_SOURCE], &keys).await?;
             for (object, identity) in new {
                 if !known.contains(&identity) {
                     self.accept_listed(target, object, &identity).await?;
                     failpoint!("poll.found");
-                    if !db.renew_poll(id, &self.process_name, POLL_LEASE_MS).await? {
+                    if !db.poll_claims().renew(id, &self.process_name, POLL_LEASE_MS).await? {
                         return Ok(false);
                     }
                 }
@@ -181,7 +181,7 @@ impl TriggerDeps {
                 *seen = listed;
                 return Ok(true);
             }
-            if !db.renew_poll(id, &self.process_name, POLL_LEASE_MS).await? {
+            if !db.poll_claims().renew(id, &self.process_name, POLL_LEASE_MS).await? {
                 return Ok(false);
             }
         }
@@ -214,7 +214,7 @@ impl TriggerDeps {
                 run_id: accepted.started.into_iter().next().unwrap_or_else(|| Ulid::nil().to_string()),
             };
             let mut tx = self.engine.db().begin().await?;
-            tx.insert_dedup_key(&note).await?;
+            tx.dedup_keys().insert(&note).await?;
             tx.commit().await?;
         }
         Ok(())

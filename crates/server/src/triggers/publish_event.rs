@@ -8,7 +8,7 @@ use afterload_core::error::Result;
 use afterload_engine::{DedupKey, StartOutcome};
 use afterload_pipeline::Trigger;
 
-/// Who counts events in the inbox.
+/// The source of the dedup keys of events.
 pub const EVENT_SOURCE: &str = "event";
 
 /// What an event did.
@@ -44,8 +44,8 @@ impl TriggerDeps {
         for live in self.engine.list_live_plans().await? {
             let triggers = live.plan.triggers.iter().filter_map(Trigger::as_event);
             let Some(trigger) = triggers.into_iter().find(|trigger| trigger.name == name) else { continue };
-            let inbox = DedupKey { source: EVENT_SOURCE, key: id.to_owned(), fingerprint: None };
-            match self.start_run(&live.plan.name, &trigger.with, event, inbox).await {
+            let dedup_key = DedupKey { source: EVENT_SOURCE, key: id.to_owned(), fingerprint: None };
+            match self.start_run(&live.plan.name, &trigger.with, event, dedup_key).await {
                 Ok(StartOutcome::Created(run)) => runs.push(run.id),
                 Ok(StartOutcome::Duplicate { run_id, .. }) => runs.push(run_id),
                 // It went away a moment ago.

@@ -1,44 +1,76 @@
 //! What an attempt does with its job: claims its step under it, holds it, gives it up or back.
+//!
+//! The statements here are whole, because each of them reads or ends the lease and the step at once.
 
 use serde_json::Value;
 
+use super::dialect::QueueDialect;
 use super::{JobQueue, Lease, LockedJob, MAX_ENQUEUE_LEAD_TIME, ceil_seconds};
-use crate::{DbTx, RunRecord, STEP_NOT_PAUSED, StepClaim, StepRecord, StepStatus, args};
-use afterload_core::clock::UnixMillis;
+use crate::claims::{claim_assignments, claim_holds, final_assignments};
+use crate::pauses::STEP_NOT_PAUSED;
+use crate::runs::{all_run_columns, bump_revision_sql, mark_run_started_sql, run_from_row};
+use crate::sql_args::{SqlArgs, args};
+use crate::steps::{STEP_COLUMNS, step_from_row};
+use crate::{DbTx, RunRecord, StepClaim, StepRecord, StepStatus};
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::Result;
 
 impl JobQueue {
     /// Claims the step of a lease that holds, unless it is paused, and holds its job until the end of the transaction.
-    /// `None`: [`Self::hold`] says why not.
+    /// `None`: [`Self::lock_job`] says why not.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn claim_leased_step(&self, tx: &mut DbTx, lease: &Lease) -> Result<Option<StepClaim>> {
-        let condition = self.claim_condition(tx.dialect());
-        tx.claim_step_if(&lease.step_run, &condition, &args![&lease.worker, lease.attempts]).await
+        let mut args = SqlArgs::default();
+        let now = args.add(clock::now_millis());
+        let ready = "status IN ('queued', 'retrying', 'running', 'suspended')";
+        let sql = self.claim_sql(&mut args, lease, ready, &now);
+        let rows = tx.fetch(&sql, args.as_slice()).await?;
+        rows.first().map(|row| Ok(StepClaim { step: step_from_row(row)? })).transpose()
     }
 
-    /// The same and the start of the step's run, in a transaction of its own, where that takes one round trip. `None`: it has
-    /// to be claimed in steps.
+    /// On PostgreSQL: the same and the start of the step's run, in a transaction of its own and in one round trip. `None`:
+    /// nothing was done, and the step has to be claimed in a transaction. A crash may have left it, and such a step is
+    /// taken with care.
     ///
     /// # Errors
-    /// Those of the database.
+    /// Those of the database; the outcome may then be unknown, and shows as a claim that a crash left.
     pub async fn claim_and_start_run(&self, lease: &Lease) -> Result<Option<(StepClaim, RunRecord)>> {
-        let dialect = self.db.dialect();
-        if dialect == Dialect::Sqlite {
+        const RUN_COLUMN_PREFIX: &str = "run__";
+        if self.db.dialect() == Dialect::Sqlite {
             return Ok(None);
         }
-        let values = args![&lease.worker, lease.attempts];
-        self.db.claim_and_start_run(&lease.step_run, &self.claim_condition(dialect), &values).await
+        let mut args = SqlArgs::default();
+        let now = args.add(clock::now_millis());
+        let ready = "status IN ('queued', 'retrying', 'suspended') AND crashes = 0";
+        let claim = self.claim_sql(&mut args, lease, ready, &now);
+        let (run, cleans_up) = ("(SELECT run_id FROM claimed)", "(SELECT section FROM claimed) = 'finally'");
+        let start = mark_run_started_sql(run, cleans_up, &now);
+        let run_columns = all_run_columns()
+            .split(", ")
+            .map(|name| format!("{name} AS {RUN_COLUMN_PREFIX}{name}"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let sql = format!(
+            "WITH claimed AS ({claim}), started AS ({start} RETURNING {run_columns}) SELECT * FROM claimed, started"
+        );
+        let Some(row) = self.db.fetch_optional(&sql, args.as_slice()).await? else { return Ok(None) };
+        let claimed = StepClaim { step: step_from_row(&row)? };
+        Ok(Some((claimed, run_from_row(&row.with_prefix(RUN_COLUMN_PREFIX))?)))
     }
 
-    /// Holds for a step `s` of the id `$1` under a lease of the worker `$3` and the attempts `$4`.
-    fn claim_condition(&self, dialect: Dialect) -> String {
+    /// Claims the step of a lease that holds at the time `now`, a placeholder, if the step is ready and nothing pauses it.
+    fn claim_sql(&self, args: &mut SqlArgs, lease: &Lease, ready: &str, now: &str) -> String {
+        let QueueDialect { jobs, lock_jobs, .. } = self.dialect();
+        let (id, worker, attempts) = (args.add(&lease.step_run), args.add(&lease.worker), args.add(lease.attempts));
         format!(
-            "EXISTS (SELECT 1 FROM {} j WHERE j.id = $1 AND j.lock_by = $3 AND j.attempts = $4{}) AND {STEP_NOT_PAUSED}",
-            self.jobs_table(),
-            row_lock_clause(dialect)
+            "UPDATE step_runs AS s SET {} WHERE id = {id} AND {ready}
+             AND EXISTS (SELECT 1 FROM {jobs} j
+                WHERE j.id = {id} AND j.lock_by = {worker} AND j.attempts = {attempts} {lock_jobs})
+             AND {STEP_NOT_PAUSED} RETURNING {STEP_COLUMNS}",
+            claim_assignments(now)
         )
     }
 
@@ -47,12 +79,11 @@ impl JobQueue {
     /// # Errors
     /// Those of the database.
     pub async fn lock_job(&self, tx: &mut DbTx, lease: &Lease) -> Result<Option<LockedJob>> {
-        let lock = row_lock_clause(tx.dialect());
+        let QueueDialect { jobs, lock_jobs, .. } = self.dialect();
         let sql = format!(
             "SELECT s.status, CAST(CASE WHEN {STEP_NOT_PAUSED} THEN 0 ELSE 1 END AS BIGINT) AS paused
-             FROM {} j LEFT JOIN step_runs s ON s.id = j.id
-             WHERE j.id = $1 AND j.lock_by = $2 AND j.attempts = $3{lock}",
-            self.jobs_table()
+             FROM {jobs} j LEFT JOIN step_runs s ON s.id = j.id
+             WHERE j.id = $1 AND j.lock_by = $2 AND j.attempts = $3 {lock_jobs}"
         );
         let rows = tx.fetch(&sql, &lease.to_sql_args()).await?;
         let Some(row) = rows.first() else { return Ok(None) };
@@ -65,7 +96,7 @@ impl JobQueue {
     /// # Errors
     /// Those of the database.
     pub async fn acknowledge_job(&self, tx: &mut DbTx, lease: &Lease) -> Result<bool> {
-        let sql = format!("DELETE FROM {} WHERE id = $1 AND lock_by = $2 AND attempts = $3", self.jobs_table());
+        let sql = format!("DELETE FROM {} WHERE id = $1 AND lock_by = $2 AND attempts = $3", self.dialect().jobs);
         Ok(tx.execute(&sql, &lease.to_sql_args()).await? == 1)
     }
 
@@ -83,10 +114,18 @@ impl JobQueue {
         progress: Option<&Value>,
         last: (StepStatus, Option<&Value>, Option<&Value>),
     ) -> Result<Option<RunRecord>> {
-        let give_up =
-            format!("DELETE FROM {} WHERE id = $1 AND lock_by = $8 AND attempts = $9 RETURNING id", self.jobs_table());
-        let values = args![&lease.worker, lease.attempts];
-        tx.end_step_and_job((&step.id, step.claims), progress, last, (&give_up, &values)).await
+        let mut args = SqlArgs::default();
+        let [id, worker, attempts] = [args.add(&lease.step_run), args.add(&lease.worker), args.add(lease.attempts)];
+        let ended = final_assignments(&mut args, progress, last);
+        let holds = claim_holds(&mut args, &step.id, step.claims);
+        let sql = format!(
+            "WITH given_up AS (DELETE FROM {} WHERE id = {id} AND lock_by = {worker} AND attempts = {attempts} RETURNING id),
+             ended AS (UPDATE step_runs SET {ended} WHERE {holds} AND EXISTS (SELECT 1 FROM given_up) RETURNING run_id)
+             {}",
+            self.dialect().jobs,
+            bump_revision_sql("(SELECT run_id FROM ended)")
+        );
+        tx.fetch(&sql, args.as_slice()).await?.first().map(run_from_row).transpose()
     }
 
     /// Gives the job back, to be fetched from `due_at` on, if the lease still holds. False: write nothing.
@@ -94,21 +133,15 @@ impl JobQueue {
     /// # Errors
     /// Those of the database.
     pub async fn reschedule_job(&self, tx: &mut DbTx, lease: &Lease, due_at: UnixMillis) -> Result<bool> {
-        if due_at > afterload_core::clock::now_millis() + MAX_ENQUEUE_LEAD_TIME.as_millis() as i64 {
+        if due_at > clock::now_millis() + MAX_ENQUEUE_LEAD_TIME.as_millis() as i64 {
             return self.acknowledge_job(tx, lease).await;
         }
-        let run_at = if tx.dialect() == Dialect::Postgres { "to_timestamp($4)" } else { "$4" };
+        let QueueDialect { jobs, from_seconds, .. } = self.dialect();
         let sql = format!(
-            "UPDATE {} SET status = 'Pending', lock_by = NULL, lock_at = NULL, attempts = attempts + 1, run_at = {run_at}
-             WHERE id = $1 AND lock_by = $2 AND attempts = $3",
-            self.jobs_table()
+            "UPDATE {jobs} SET status = 'Pending', lock_by = NULL, lock_at = NULL, attempts = attempts + 1,
+             run_at = {from_seconds}($4) WHERE id = $1 AND lock_by = $2 AND attempts = $3"
         );
         let args = args![&lease.step_run, &lease.worker, lease.attempts, ceil_seconds(due_at)];
         Ok(tx.execute(&sql, &args).await? == 1)
     }
-}
-
-/// What locks the jobs `j` of a query until the end of the transaction. SQLite's is the only writer already.
-fn row_lock_clause(dialect: Dialect) -> &'static str {
-    if dialect == Dialect::Postgres { " FOR UPDATE OF j" } else { "" }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::{JobQueue, Lease, lock_mutex, sql_placeholders};
-use crate::{SqlArg, args};
-use afterload_core::dialect::Dialect;
+use super::dialect::QueueDialect;
+use super::{JobQueue, Lease, lock_mutex};
+use crate::sql_args::{SqlArg, SqlArgs, args};
 use afterload_core::error::Result;
 
 impl JobQueue {
@@ -21,26 +21,17 @@ impl JobQueue {
         if workers.is_empty() {
             return Ok(());
         }
-        let now = match self.db.dialect() {
-            Dialect::Sqlite => "unixepoch()",
-            Dialect::Postgres => "now()",
-        };
-        let sql = format!(
-            "UPDATE {} SET last_seen = {now} WHERE id IN ({})",
-            self.workers_table(),
-            sql_placeholders(workers.len())
-        );
-        self.db.execute(&sql, &workers.into_iter().map(Into::into).collect::<Vec<_>>()).await?;
+        let QueueDialect { workers: table, now, .. } = self.dialect();
+        let mut args = SqlArgs::default();
+        let sql = format!("UPDATE {table} SET last_seen = {now} WHERE id IN ({})", args.add_list(workers));
+        self.db.execute(&sql, args.as_slice()).await?;
         if hands.is_empty() {
             return Ok(());
         }
-        let sql = format!(
-            "SELECT id, lock_by, attempts FROM {} WHERE id IN ({})",
-            self.jobs_table(),
-            sql_placeholders(hands.len())
-        );
-        let ids: Vec<_> = hands.iter().map(|lease| (&lease.step_run).into()).collect();
-        let held = self.fetch_lease_tokens(&sql, &ids).await?;
+        let mut args = SqlArgs::default();
+        let ids = args.add_list(hands.iter().map(|lease| &lease.step_run));
+        let sql = format!("{} WHERE id IN ({ids})", self.select_leases_sql());
+        let held = self.fetch_lease_tokens(&sql, args.as_slice()).await?;
         for lease in hands {
             if !held.contains(&lease.lease_token()) {
                 lease.lost.cancel();
@@ -56,7 +47,7 @@ impl JobQueue {
     /// # Errors
     /// Those of the database.
     pub async fn release_orphans(&self) -> Result<()> {
-        let sql = format!("SELECT id, lock_by, attempts FROM {} WHERE lock_by LIKE $1", self.jobs_table());
+        let sql = format!("{} WHERE lock_by LIKE $1", self.select_leases_sql());
         let mut locked = self.fetch_lease_tokens(&sql, &args![format!("{}-%", self.process)]).await?;
         for lease in lock_mutex(&self.active_leases).values() {
             locked.remove(&lease.lease_token());
@@ -68,9 +59,9 @@ impl JobQueue {
         Ok(())
     }
 
-    /// Frees what a worker that has ended had fetched and not begun. What fails is left to [`Self::free_ghosts`].
+    /// Frees what a worker that has ended had fetched and not begun. What fails is left to [`Self::release_orphans`].
     pub(super) async fn release_fetched_jobs(&self, worker: &str) {
-        let sql = format!("SELECT id, lock_by, attempts FROM {} WHERE lock_by = $1", self.jobs_table());
+        let sql = format!("{} WHERE lock_by = $1", self.select_leases_sql());
         let freed = async {
             let mut locked = self.fetch_lease_tokens(&sql, &args![worker]).await?;
             for lease in lock_mutex(&self.active_leases).values() {
@@ -90,18 +81,21 @@ impl JobQueue {
         let sql = format!(
             "UPDATE {} SET status = 'Pending', lock_by = NULL, lock_at = NULL, attempts = attempts + 1
              WHERE id = $1 AND lock_by = $2 AND attempts = $3",
-            self.jobs_table()
+            self.dialect().jobs
         );
         self.db.execute(&sql, &args![id, worker, *attempts]).await.map(drop)
     }
 
-    async fn fetch_lease_tokens(&self, sql: &str, args: &[SqlArg]) -> Result<HashSet<(String, String, i64)>> {
+    fn select_leases_sql(&self) -> String {
         // The queue's attempts are a narrower number on PostgreSQL.
-        let sql = sql.replace(
-            "SELECT id, lock_by, attempts",
-            "SELECT id, COALESCE(lock_by, '') AS lock_by, CAST(attempts AS BIGINT) AS attempts",
-        );
-        let rows = self.db.fetch(&sql, args).await?;
+        format!(
+            "SELECT id, COALESCE(lock_by, '') AS lock_by, CAST(attempts AS BIGINT) AS attempts FROM {}",
+            self.dialect().jobs
+        )
+    }
+
+    async fn fetch_lease_tokens(&self, sql: &str, args: &[SqlArg]) -> Result<HashSet<(String, String, i64)>> {
+        let rows = self.db.fetch(sql, args).await?;
         rows.iter().map(|row| Ok((row.get_text("id")?, row.get_text("lock_by")?, row.get_int("attempts")?))).collect()
     }
 
@@ -112,7 +106,7 @@ impl JobQueue {
     pub async fn reclaim_all_leases(&self) -> Result<u64> {
         let sql = format!(
             "UPDATE {} SET status = 'Pending', lock_by = NULL, lock_at = NULL, attempts = attempts + 1 WHERE lock_by IS NOT NULL",
-            self.jobs_table()
+            self.dialect().jobs
         );
         self.db.execute(&sql, &[]).await
     }
@@ -122,13 +116,10 @@ impl JobQueue {
     /// # Errors
     /// Those of the database.
     pub async fn prune_workers(&self) -> Result<u64> {
-        let old = match self.db.dialect() {
-            Dialect::Sqlite => "last_seen < unixepoch() - 3600",
-            Dialect::Postgres => "last_seen < now() - interval '1 hour'",
-        };
-        let (workers, jobs) = (self.workers_table(), self.jobs_table());
+        let QueueDialect { workers, jobs, hour_ago, .. } = self.dialect();
         let sql = format!(
-            "DELETE FROM {workers} WHERE {old} AND NOT EXISTS (SELECT 1 FROM {jobs} j WHERE j.lock_by = {workers}.id)"
+            "DELETE FROM {workers} WHERE last_seen < {hour_ago}
+             AND NOT EXISTS (SELECT 1 FROM {jobs} j WHERE j.lock_by = {workers}.id)"
         );
         self.db.execute(&sql, &[]).await
     }

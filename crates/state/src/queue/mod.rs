@@ -6,6 +6,7 @@
 //! retries, time limits and panic handling stay off.
 
 mod claim;
+mod dialect;
 mod leases;
 mod listen;
 mod pause_gate;
@@ -26,11 +27,16 @@ use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use crate::codes;
-use crate::{Db, DbRow, DbTx, STEP_NEEDS_JOB, STEP_NOT_PAUSED, SqlArg, StepStatus, args};
+use crate::migrate::{acquire_file_lock, migration_failed};
+use crate::pauses::STEP_NOT_PAUSED;
+use crate::sql_args::{SqlArgs, args};
+use crate::steps::STEP_NEEDS_JOB;
+use crate::{Db, DbRow, DbTx, StepStatus};
 use afterload_core::clock::UnixMillis;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result, Retryability};
 use afterload_metrics::QueueDepth;
+use dialect::QueueDialect;
 
 pub use pause_gate::PauseGate;
 pub use worker::QueueWorkerSpec;
@@ -117,7 +123,7 @@ impl JobQueue {
     /// the database.
     pub async fn open(db: Db, lease: Duration) -> Result<Arc<Self>> {
         if let (Some(pool), Some(path)) = (db.sqlite_pool(), db.path()) {
-            let _lock = crate::acquire_file_lock(path).await?;
+            let _lock = acquire_file_lock(path).await?;
             // Not `SqliteStorage::setup`: it would leave a connection at `synchronous = OFF`.
             let mut migrator = SqliteStorage::migrations();
             migrator.set_ignore_missing(true);
@@ -126,7 +132,7 @@ impl JobQueue {
         if let Some(pool) = db.postgres_pool() {
             require_extensions(pool).await?;
             PostgresStorage::setup(pool).await.map_err(|error| match error {
-                apalis_postgres::Error::Database(error) => crate::migration_failed(Dialect::Postgres, error),
+                apalis_postgres::Error::Database(error) => migration_failed(Dialect::Postgres, error),
                 other => Error::new(codes::MIGRATION_FAILED, other.to_string()),
             })?;
         }
@@ -141,32 +147,21 @@ impl JobQueue {
             orphans: Mutex::default(),
         };
         // What our own statements rely on: an upgrade that changes it fails here, loudly.
+        let QueueDialect { jobs, workers, .. } = chain.dialect();
         let columns = format!(
             "SELECT j.id, job, job_type, status, attempts, max_attempts, run_at, lock_at, lock_by, priority, last_seen
-             FROM {} j, {} w LIMIT 0",
-            chain.jobs_table(),
-            chain.workers_table()
+             FROM {jobs} j, {workers} w LIMIT 0"
         );
         chain.db.fetch(&columns, &[]).await.map_err(|error| Error::new(codes::QUEUE_UNSUPPORTED, error.message()))?;
         Ok(Arc::new(chain))
     }
 
-    fn jobs_table(&self) -> &'static str {
-        match self.db.dialect() {
-            Dialect::Sqlite => "Jobs",
-            Dialect::Postgres => "apalis.jobs",
-        }
+    fn dialect(&self) -> &'static QueueDialect {
+        QueueDialect::of(self.db.dialect())
     }
 
-    fn workers_table(&self) -> &'static str {
-        match self.db.dialect() {
-            Dialect::Sqlite => "Workers",
-            Dialect::Postgres => "apalis.workers",
-        }
-    }
-
-    /// Pushes jobs in the caller's transaction; [`Chain::wake`] the queues after its commit. What is due beyond
-    /// [`HORIZON`] is left to the sweep.
+    /// Pushes jobs in the caller's transaction; [`Self::wake_queue`] the queues after its commit. What is due beyond
+    /// [`MAX_ENQUEUE_LEAD_TIME`] is left to the sweep.
     ///
     /// # Errors
     /// Those of the database.
@@ -224,12 +219,10 @@ impl JobQueue {
     /// Those of the database.
     pub async fn lock_jobs(&self, tx: &mut DbTx, steps: &[String]) -> Result<()> {
         if tx.dialect() == Dialect::Postgres && !steps.is_empty() {
-            let sql = format!(
-                "SELECT id FROM {} WHERE id IN ({}) ORDER BY id FOR UPDATE",
-                self.jobs_table(),
-                sql_placeholders(steps.len())
-            );
-            tx.fetch(&sql, &steps.iter().map(Into::into).collect::<Vec<_>>()).await?;
+            let mut args = SqlArgs::default();
+            let ids = args.add_list(steps);
+            let sql = format!("SELECT id FROM {} WHERE id IN ({ids}) ORDER BY id FOR UPDATE", self.dialect().jobs);
+            tx.fetch(&sql, args.as_slice()).await?;
         }
         Ok(())
     }
@@ -239,7 +232,7 @@ impl JobQueue {
     /// # Errors
     /// Those of the database.
     pub async fn delete_job(&self, tx: &mut DbTx, step_run: &str) -> Result<()> {
-        tx.execute(&format!("DELETE FROM {} WHERE id = $1", self.jobs_table()), &args![step_run]).await.map(drop)
+        tx.execute(&format!("DELETE FROM {} WHERE id = $1", self.dialect().jobs), &args![step_run]).await.map(drop)
     }
 
     /// True if the step has a job, whoever holds it.
@@ -247,7 +240,7 @@ impl JobQueue {
     /// # Errors
     /// Those of the database.
     pub async fn has_job(&self, tx: &mut DbTx, step_run: &str) -> Result<bool> {
-        let sql = format!("SELECT id FROM {} WHERE id = $1", self.jobs_table());
+        let sql = format!("SELECT id FROM {} WHERE id = $1", self.dialect().jobs);
         Ok(!tx.fetch(&sql, &args![step_run]).await?.is_empty())
     }
 
@@ -258,9 +251,9 @@ impl JobQueue {
     pub async fn steps_without_job(&self, until: UnixMillis, limit: u32) -> Result<Vec<String>> {
         let sql = format!(
             "SELECT s.id FROM step_runs s WHERE {STEP_NEEDS_JOB}
-             AND (s.due_at <= $1 OR s.due_at IS NULL AND s.status <> 'sleeping')
+             AND (s.due_at <= $1 OR s.due_at IS NULL AND s.status <> 'suspended')
              AND NOT EXISTS (SELECT 1 FROM {} j WHERE j.id = s.id) AND {STEP_NOT_PAUSED} LIMIT $2",
-            self.jobs_table()
+            self.dialect().jobs
         );
         self.db.fetch(&sql, &args![until, limit]).await?.iter().map(|row| row.get_text("id")).collect()
     }
@@ -270,7 +263,7 @@ impl JobQueue {
     /// # Errors
     /// Those of the database.
     pub async fn count_jobs(&self) -> Result<i64> {
-        let row = self.db.fetch_optional(&format!("SELECT COUNT(*) AS jobs FROM {}", self.jobs_table()), &[]).await?;
+        let row = self.db.fetch_optional(&format!("SELECT COUNT(*) AS jobs FROM {}", self.dialect().jobs), &[]).await?;
         row.map_or(Ok(0), |row| row.get_int("jobs"))
     }
 
@@ -281,7 +274,7 @@ impl JobQueue {
     pub async fn count_jobs_by_queue(&self) -> Result<Vec<QueueDepth>> {
         let sql = format!(
             "SELECT job_type, COUNT(*) AS jobs, COUNT(lock_by) AS held FROM {} GROUP BY job_type",
-            self.jobs_table()
+            self.dialect().jobs
         );
         let depth = |row: &DbRow| {
             let held = row.get_int("held")?;
@@ -305,19 +298,17 @@ impl JobQueue {
         if queues.is_empty() {
             return Ok(());
         }
-        let jobs = self.jobs_table();
-        let now = match self.db.dialect() {
-            Dialect::Sqlite => "unixepoch()",
-            Dialect::Postgres => "now()",
-        };
-        let looks = (1..=queues.len()).map(|place| {
+        let QueueDialect { jobs, now, .. } = self.dialect();
+        let mut args = SqlArgs::default();
+        let looks = queues.iter().map(|queue| {
+            let queue = args.add(queue);
             format!(
-                "SELECT CAST(${place} AS TEXT) AS queue WHERE EXISTS
-                 (SELECT 1 FROM {jobs} WHERE job_type = ${place} AND status = 'Pending' AND run_at <= {now})"
+                "SELECT CAST({queue} AS TEXT) AS queue WHERE EXISTS
+                 (SELECT 1 FROM {jobs} WHERE job_type = {queue} AND status = 'Pending' AND run_at <= {now})"
             )
         });
         let sql = looks.collect::<Vec<_>>().join(" UNION ALL ");
-        for row in self.db.fetch(&sql, &queues.iter().map(SqlArg::from).collect::<Vec<_>>()).await? {
+        for row in self.db.fetch(&sql, args.as_slice()).await? {
             self.wake_queue(&row.get_text("queue")?);
         }
         Ok(())
@@ -327,18 +318,13 @@ impl JobQueue {
         lock_mutex(&self.wake_signals).entry(queue.to_owned()).or_default().clone()
     }
 
-    /// How often [`Chain::keep_alive`] wants to be called.
+    /// How often [`Self::renew_leases`] wants to be called.
     pub fn lease_renew_interval(&self) -> Duration {
         self.heartbeat
     }
 
-    /// How often [`Chain::wake_due`] wants to be called.
+    /// How often [`Self::wake_due_queues`] wants to be called.
     pub const WAKE_DUE_INTERVAL: Duration = Duration::from_secs(1);
-}
-
-/// `$1, $2, …`
-fn sql_placeholders(count: usize) -> String {
-    (1..=count).map(|place| format!("${place}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Whole seconds, as the queue stores times; rounded up, so that nothing starts early.

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{HEARTBEATS_PER_LEASE, JobHandler, JobQueue, Lease, PauseGate, StepJob, lock_mutex};
 
-/// How often a worker looks into the queue unprompted; commits and [`Chain::wake_due`] wake it in time.
+/// How often a worker looks into the queue unprompted; commits and [`JobQueue::wake_due_queues`] wake it in time.
 const JOB_POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// How long to wait before a worker that ended is made anew.
 const WORKER_RESTART_DELAY: Duration = Duration::from_secs(1);

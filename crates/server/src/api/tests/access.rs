@@ -63,7 +63,7 @@ async fn a_key_does_what_its_scopes_say_and_no_more() {
     assert_eq!(pipelines["refused"], json!([]));
     assert_eq!(stage.get(&writer, "/v1/pipelines/quiet").await.code(), "pipeline_not_found");
     assert_eq!(stage.get(&writer, "/v1/pipelines/contacts-import").await.json().get("source"), None);
-    stage.db.delete_api_key(reader.split('_').nth(1).unwrap()).await.unwrap();
+    stage.db.api_keys().delete(reader.split('_').nth(1).unwrap()).await.unwrap();
     assert_eq!(stage.get(&reader, &path).await.code(), "key_invalid");
 }
 

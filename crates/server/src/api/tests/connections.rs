@@ -86,7 +86,7 @@ async fn a_client_that_hangs_up_takes_its_files_along() {
     drop(stream);
     uploads(&stage, 0).await;
     assert!(
-        stage.db.list_runs(&afterload_state::RunFilter { limit: 1, ..Default::default() }).await.unwrap().is_empty()
+        stage.db.runs().list(&afterload_state::RunFilter { limit: 1, ..Default::default() }).await.unwrap().is_empty()
     );
 }
 

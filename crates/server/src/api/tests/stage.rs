@@ -57,7 +57,7 @@ impl Stage {
         let db = Db::open(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
         let definition =
             |name: &str| DefinitionRecord { name: name.into(), digest: name.into(), source: String::new() };
-        db.replace_live_definitions(&[definition("contacts-import"), definition("quiet")], &[]).await.unwrap();
+        db.definitions().replace_live(&[definition("contacts-import"), definition("quiet")], &[]).await.unwrap();
         let (objects, store) = objects(folder.path()).await;
         let (webhooks, redactor) = (WebhookSigner::new(&WebhooksConfig::default(), ""), Redactor::new([]));
         let parts = EngineDeps {
@@ -78,7 +78,7 @@ impl Stage {
         let routes = api_routes().route("/panic", axum::routing::get(panicking));
         let router = with_common_layers(routes, app.engine().metrics()).with_state(app.clone());
         let (key, admin) = create_api_key("admin", &["admin".into()], &[]).unwrap();
-        db.insert_api_key(&key).await.unwrap();
+        db.api_keys().insert(&key).await.unwrap();
         Self { router, app, db, objects, admin, _store: store, folder }
     }
 
@@ -91,7 +91,7 @@ impl Stage {
     pub(super) async fn key(&self, scopes: &[&str]) -> String {
         let scopes: Vec<_> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
         let (key, text) = create_api_key("test", &scopes, &["uploads".into()]).unwrap();
-        self.db.insert_api_key(&key).await.unwrap();
+        self.db.api_keys().insert(&key).await.unwrap();
         text
     }
 
@@ -237,10 +237,10 @@ async fn play(db: &Db, run: NewRun) -> Result<StartOutcome> {
         concurrency_slot: None,
     };
     let mut tx = db.begin().await?;
-    tx.insert_run(&record).await?;
+    tx.runs().insert(&record).await?;
     for file in run.uploads {
         let shape = serde_json::to_value(&file).unwrap();
-        tx.insert_artifact(&file.artifact_id.unwrap(), &record.id, None, &shape).await?;
+        tx.artifacts().insert(&file.artifact_id.unwrap(), &record.id, None, &shape).await?;
     }
     tx.commit().await?;
     Ok(StartOutcome::Created(Box::new(record)))

@@ -1,4 +1,4 @@
-//! The inbox: of many that bring the same key, one starts a run.
+//! Dedup keys: of many requests with the same key, one starts a run.
 
 use afterload_engine::{DedupKey, NewRun, StartOutcome};
 use serde_json::{Value, json};

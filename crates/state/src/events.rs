@@ -1,0 +1,96 @@
+//! Events that the application published, for steps that wait for one.
+
+use serde_json::Value;
+
+use super::db::{Db, DbRow, DbTx};
+use super::sql_args::args;
+use afterload_core::clock::{self, UnixMillis};
+use afterload_core::dialect::Dialect;
+use afterload_core::error::Result;
+
+/// An event as it was told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventRecord {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What the sender calls it.
+    pub key: Option<String>,
+    /// What it says.
+    pub body: Value,
+    /// When it came.
+    pub received_at: UnixMillis,
+}
+
+fn event_from_row(row: &DbRow) -> Result<EventRecord> {
+    Ok(EventRecord {
+        id: row.get_text("id")?,
+        name: row.get_text("name")?,
+        key: row.get_opt_text("key")?,
+        body: row.get_json("body")?.unwrap_or_default(),
+        received_at: row.get_int("received_at")?,
+    })
+}
+
+const SELECT_EVENTS: &str = "SELECT id, name, key, body, received_at FROM events";
+
+/// The events that the application published.
+#[derive(Clone, Copy)]
+pub struct EventStore<C>(pub(super) C);
+
+impl EventStore<&mut DbTx> {
+    /// Holds the name of an event until the end of the transaction: who tells of it and who begins to wait for it
+    /// follow one another.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn lock_name(self, name: &str) -> Result<()> {
+        // SQLite's transaction is the only writer already.
+        if self.0.dialect() == Dialect::Postgres {
+            let sql = "SELECT 1 AS held FROM (SELECT pg_advisory_xact_lock(hashtext('afterload event'), hashtext($1))) AS lock";
+            self.0.fetch(sql, &args![name]).await?;
+        }
+        Ok(())
+    }
+
+    /// Stores an event, unless its sender told of it before: then gives what was stored.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn insert(self, new: &EventRecord) -> Result<Option<EventRecord>> {
+        let EventRecord { id, name, key, body, received_at } = new;
+        let sql = "INSERT INTO events (id, name, key, body, received_at) VALUES ($1, $2, $3, $4, $5)
+                   ON CONFLICT (name, key) DO NOTHING";
+        if self.0.execute(sql, &args![id, name, key.as_deref(), body.to_string(), *received_at]).await? == 1 {
+            return Ok(None);
+        }
+        let rows = self
+            .0
+            .fetch(&format!("{SELECT_EVENTS} WHERE name = $1 AND key = $2"), &args![name, key.as_deref()])
+            .await?;
+        rows.first().map(event_from_row).transpose()
+    }
+
+    /// Some of the events of a name, oldest first, after the one of this time and id.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn list_after(self, name: &str, time: UnixMillis, id: &str, limit: u32) -> Result<Vec<EventRecord>> {
+        let sql = format!(
+            "{SELECT_EVENTS} WHERE name = $1 AND (received_at > $2 OR received_at = $2 AND id > $3)
+             ORDER BY received_at, id LIMIT $4"
+        );
+        self.0.fetch(&sql, &args![name, time, id, limit]).await?.iter().map(event_from_row).collect()
+    }
+}
+
+impl EventStore<&Db> {
+    /// Forgets the events that came before a time.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn delete_before(self, before: UnixMillis) -> Result<u64> {
+        self.0.execute("DELETE FROM events WHERE received_at < $1", &args![before.min(clock::now_millis())]).await
+    }
+}
