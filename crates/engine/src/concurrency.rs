@@ -82,7 +82,6 @@ impl EngineCore {
         if skips && !begins && asked == AdmissionKind::New {
             let other = tx.find_first_active_run(&place.key).await?.unwrap_or_default();
             let error = Error::new(codes::CONCURRENCY_SKIPPED, format!("the run `{other}` is under way"))
-                .with_hint("`concurrency` of the pipeline says that a run too many is skipped; a retry waits until there is room")
                 .with_details(json!({ "run": other }));
             tx.set_run_error(&run.id, &error_to_json(&error)).await?;
             moves.notify = tx.cancel_waiting_run(&run.id).await?;
