@@ -31,7 +31,7 @@ impl Opened {
         self.db.execute(change, &[]).await.unwrap();
         self.db.close().await;
         let error = Db::open(&self.url).await.err().expect("the database to be refused");
-        assert_eq!(error.code(), "database_incompatible");
+        assert_eq!(error.code().name(), "database_incompatible");
         assert_eq!(
             error.to_string(),
             "another build of afterload created the tables of this database, and this build cannot use them\n\

@@ -51,7 +51,7 @@ fn problems_are_where_they_were_written() {
         .iter()
         .map(|problem| {
             let SourceSpan { offset, len, .. } = problem.span;
-            (problem.span.line, problem.code, &text[offset..offset + len])
+            (problem.span.line, problem.code.name(), &text[offset..offset + len])
         })
         .collect();
     let expected = [

@@ -1,12 +1,14 @@
 //! The error codes of this crate.
 
-#![expect(missing_docs, reason = "each code has its summary")]
+#![allow(missing_docs, reason = "each code has its summary")]
 
 pub(crate) use afterload_core::codes::CONFIG_INVALID;
 use afterload_core::error::ErrorCode;
 
 pub const BUCKET_NOT_CONFIGURED: ErrorCode =
-    ErrorCode::permanent("bucket_not_configured", "The bucket is not configured").with_status(422);
+    ErrorCode::permanent("bucket_not_configured", "The bucket is not configured")
+        .with_status(422)
+        .with_hint("name its store under `objects.buckets`");
 pub const OBJECT_ACCESS_DENIED: ErrorCode =
     ErrorCode::permanent("object_access_denied", "The store does not let us read the file").with_status(422);
 pub const OBJECT_CHANGED: ErrorCode =

@@ -166,7 +166,8 @@ mod tests {
         let pipe = std::process::Command::new("mkfifo").arg(folder.path().join("pipe.yaml")).status().expect("mkfifo");
         assert!(pipe.success());
         let found = read_folder(folder.path(), &kinds, &ValidationContext::default()).expect("the folder can be read");
-        let told: Vec<_> = found.refused.iter().map(|file| (file.name.as_str(), file.problems[0].code)).collect();
+        let told: Vec<_> =
+            found.refused.iter().map(|file| (file.name.as_str(), file.problems[0].code.name())).collect();
         assert_eq!(told, [("dangling", "io_error"), ("folder", "io_error"), ("pipe", "io_error")]);
     }
 

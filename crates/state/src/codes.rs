@@ -1,10 +1,13 @@
 //! The error codes of this crate.
 
-#![expect(missing_docs, reason = "each code has its summary")]
+#![allow(missing_docs, reason = "each code has its summary")]
 
 pub(crate) use afterload_core::codes::{DATABASE_ERROR, DATABASE_UNAVAILABLE, IO_ERROR};
 use afterload_core::error::ErrorCode;
 
+pub const DATABASE_INCOMPATIBLE: ErrorCode =
+    ErrorCode::permanent("database_incompatible", "Another build of afterload created the tables of this database")
+        .with_hint("use a new database or an empty data folder, or run the build that created this one");
 pub const DATABASE_EXTENSION_MISSING: ErrorCode =
     ErrorCode::permanent("database_extension_missing", "PostgreSQL lacks an extension");
 pub const DATABASE_URL_INVALID: ErrorCode =
@@ -17,6 +20,7 @@ pub const RUN_NOT_FOUND: ErrorCode = ErrorCode::permanent("run_not_found", "Ther
 
 /// All codes of this crate.
 pub const CODES: &[ErrorCode] = &[
+    DATABASE_INCOMPATIBLE,
     DATABASE_EXTENSION_MISSING,
     DATABASE_URL_INVALID,
     MIGRATION_FAILED,

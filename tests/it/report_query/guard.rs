@@ -16,7 +16,7 @@ fn problems(with: &Value, dialect: Option<Dialect>) -> Vec<(&'static str, String
     let around = ValidationContext { dialects, ..ValidationContext::default() };
     match compile_definition(Some("p.yaml"), &pipeline(with), &kinds, &around) {
         Ok(_) => Vec::new(),
-        Err(problems) => problems.into_iter().map(|problem| (problem.code, problem.message)).collect(),
+        Err(problems) => problems.into_iter().map(|problem| (problem.code.name(), problem.message)).collect(),
     }
 }
 

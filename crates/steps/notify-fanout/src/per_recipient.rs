@@ -167,7 +167,8 @@ impl<C: DeliveryChannel> DeliveryRunner<'_, C> {
                     return Err(trouble);
                 }
             };
-            let delivery = DeliveryRecord { person: key, reason, failure: failure.as_ref().map(Error::code) };
+            let delivery =
+                DeliveryRecord { person: key, reason, failure: failure.as_ref().map(|error| error.code().name()) };
             ctx.delivery_log.record_delivery(delivery).await.map_err(|error| {
                 halt.cancel();
                 DeliveryError::Channel(error)
