@@ -187,5 +187,5 @@ fn unreachable_error(error: reqwest::Error) -> Error {
         cause = inner;
     }
     let message = format!("the service at {url} cannot be reached: {cause}");
-    Error::new(codes::SERVICE_UNREACHABLE, message).with_hint("is `afterload serve` running? `--url` says where it is")
+    Error::new(codes::SERVICE_UNREACHABLE, message)
 }

@@ -69,7 +69,7 @@ pub async fn run(
                 writeln!(notes, "the key is named `{}`", stored.name)?;
             }
             if !db.api_keys().insert(&stored).await? {
-                return Err(Error::new(codes::KEY_TAKEN, "another key has the same id").with_hint("try again"));
+                return Err(Error::new(codes::KEY_TAKEN, "another key has the same id"));
             }
             writeln!(out, "{text}")?;
             writeln!(notes, "this is the only time that the key `{}` is shown; it works on {database}", stored.id)?;
@@ -78,8 +78,7 @@ pub async fn run(
         KeyCommand::List => print_keys(db, out).await?,
         KeyCommand::Revoke { id } => {
             if !db.api_keys().delete(&id).await? {
-                return Err(Error::new(codes::KEY_NOT_FOUND, format!("there is no key `{id}`"))
-                    .with_hint("`afterload key list` shows them"));
+                return Err(Error::new(codes::KEY_NOT_FOUND, format!("there is no key `{id}`")));
             }
             writeln!(notes, "revoked `{id}`")?;
         }
@@ -106,8 +105,7 @@ pub fn print_s3_exports(config: &Config, out: &mut impl Write) -> Result<()> {
         return Err(Error::new(
             codes::STORE_NOT_EMBEDDED,
             "the files lie in a store of their own, not in the embedded one",
-        )
-        .with_hint("use the keys of that store"));
+        ));
     }
     let S3Credentials { access_key, secret_key } = embedded::load_or_create_credentials(&config.data)?;
     let endpoint = embedded::load_endpoint(&config.data, config.objects.listen);

@@ -4,13 +4,15 @@
 
 use afterload_core::error::ErrorCode;
 
-pub const EGRESS_BLOCKED: ErrorCode = ErrorCode::permanent("egress_blocked", "The address must not be called");
+pub const EGRESS_BLOCKED: ErrorCode = ErrorCode::permanent("egress_blocked", "The address must not be called")
+    .with_hint("`http.allow` in the configuration names what may be called all the same");
 pub const HTTP_ANSWER_INVALID: ErrorCode = ErrorCode::permanent("http_answer_invalid", "The response cannot be read");
 pub const HTTP_BODY_TOO_LARGE: ErrorCode =
     ErrorCode::permanent("http_body_too_large", "The response is larger than allowed");
 pub const HTTP_BROKEN: ErrorCode = ErrorCode::transient("http_broken", "The connection broke during the call");
 pub const HTTP_CLIENT_FAILED: ErrorCode =
-    ErrorCode::permanent("http_client_failed", "The HTTP client cannot be set up");
+    ErrorCode::permanent("http_client_failed", "The HTTP client cannot be set up")
+        .with_hint("install the certificates of the system (`ca-certificates`) and start the service again");
 pub const HTTP_HEADER_INVALID: ErrorCode =
     ErrorCode::permanent("http_header_invalid", "A header of the request cannot be sent");
 pub const HTTP_RATE_LIMITED: ErrorCode =

@@ -38,7 +38,6 @@ pub(super) fn from_reqwest(error: &reqwest::Error, shown: &str) -> Error {
 /// The error for an address that must not be called.
 pub(super) fn address_blocked(BlockedAddress(what): &BlockedAddress, shown: &str) -> Error {
     Error::new(codes::EGRESS_BLOCKED, format!("`{shown}` leads to {what}, which must not be called"))
-        .with_hint("`http.allow` in the configuration names what may be called all the same")
 }
 
 /// The error for a call that was not over in time.

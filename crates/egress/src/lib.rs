@@ -157,10 +157,7 @@ fn build_client(resolver: EgressResolver, limits: &HttpLimits) -> Result<Client>
         .no_proxy()
         .connect_timeout(limits.connect.0)
         .build();
-    client.map_err(|error| {
-        Error::new(codes::HTTP_CLIENT_FAILED, format!("no calls can be made: {error}"))
-            .with_hint("install the certificates of the system (`ca-certificates`) and start the service again")
-    })
+    client.map_err(|error| Error::new(codes::HTTP_CLIENT_FAILED, format!("no calls can be made: {error}")))
 }
 
 #[cfg(test)]

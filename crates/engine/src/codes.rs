@@ -18,15 +18,17 @@ pub const CONCURRENCY_KEY_INVALID: ErrorCode =
 pub const CONCURRENCY_SKIPPED: ErrorCode = ErrorCode::stopped(
     "concurrency_skipped",
     "The run was skipped because another run with its concurrency key is active",
-);
+)
+.with_hint("`concurrency` of the pipeline says that a run too many is skipped; a retry waits until there is room");
 pub const DEFINITION_NOT_FOUND: ErrorCode =
     ErrorCode::permanent("definition_not_found", "The stored definition of the run is missing");
 pub const DELAY_INVALID: ErrorCode = ErrorCode::permanent("delay_invalid", "The delay of a step is not valid");
 pub const ITEMS_INVALID: ErrorCode = ErrorCode::permanent("items_invalid", "The `items` of `for_each` are not a list");
 pub const PIPELINE_NOT_FOUND: ErrorCode =
     ErrorCode::permanent("pipeline_not_found", "There is no such pipeline").with_status(404);
-pub const QUEUE_NOT_FOUND: ErrorCode =
-    ErrorCode::permanent("queue_not_found", "There is no such queue").with_status(404);
+pub const QUEUE_NOT_FOUND: ErrorCode = ErrorCode::permanent("queue_not_found", "There is no such queue")
+    .with_status(404)
+    .with_hint("`GET /v1/queues` lists those that the configuration, live pipelines and open steps name");
 pub const QUEUES_INVALID: ErrorCode = ErrorCode::permanent("queues_invalid", "The list of queues to work is not valid");
 pub const RECORD_NOT_FOUND: ErrorCode =
     ErrorCode::permanent("record_not_found", "The record that a param names does not exist");
@@ -34,16 +36,24 @@ pub const RECORD_TIMEOUT: ErrorCode = ErrorCode::transient("record_timeout", "Re
 pub const RUN_CANCELLED: ErrorCode = ErrorCode::stopped("run_cancelled", "The run was cancelled");
 pub const RUN_ENDED: ErrorCode = ErrorCode::permanent("run_ended", "The run has ended").with_status(409);
 pub const RUN_FILES_EXPIRED: ErrorCode =
-    ErrorCode::permanent("run_files_expired", "The files of the run are no longer kept").with_status(409);
-pub const RUN_NEVER_BEGAN: ErrorCode =
-    ErrorCode::permanent("run_never_began", "The run has no step to go on from").with_status(409);
+    ErrorCode::permanent("run_files_expired", "The files of the run are no longer kept")
+        .with_status(409)
+        .with_hint("start a new run; `retention.artifacts` says how long files are kept");
+pub const RUN_NEVER_BEGAN: ErrorCode = ErrorCode::permanent("run_never_began", "The run has no step to go on from")
+    .with_status(409)
+    .with_hint("mend what its `error` names, and start a new run");
 pub const RUN_NOT_ENDED: ErrorCode = ErrorCode::permanent("run_not_ended", "The run has not ended").with_status(409);
-pub const RUN_SUCCEEDED: ErrorCode = ErrorCode::permanent("run_succeeded", "The run has succeeded").with_status(409);
+pub const RUN_SUCCEEDED: ErrorCode = ErrorCode::permanent("run_succeeded", "The run has succeeded")
+    .with_status(409)
+    .with_hint("start a new run to do the same again");
 pub const STEP_QUARANTINED: ErrorCode =
-    ErrorCode::permanent("step_quarantined", "The step crashed its process too often");
-pub const STEP_TIMEOUT: ErrorCode = ErrorCode::transient("step_timeout", "The step took longer than its `timeout`");
+    ErrorCode::permanent("step_quarantined", "The step crashed its process too often")
+        .with_hint("look at the logs of the processes that died; `limits.crashes` sets the number");
+pub const STEP_TIMEOUT: ErrorCode =
+    ErrorCode::transient("step_timeout", "The step took longer than its `timeout`").with_hint("raise `timeout`");
 pub const STEP_WAITS: ErrorCode = ErrorCode::stopped("step_waits", "The step waits for its `rate_limit`");
-pub const TOO_MANY_ITEMS: ErrorCode = ErrorCode::permanent("too_many_items", "The `items` of `for_each` are too many");
+pub const TOO_MANY_ITEMS: ErrorCode = ErrorCode::permanent("too_many_items", "The `items` of `for_each` are too many")
+    .with_hint("what is larger is one step that works in chunks, such as `notify.fanout` or `sql.batch`");
 
 /// All codes of this crate.
 pub const CODES: &[ErrorCode] = &[

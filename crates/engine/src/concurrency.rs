@@ -82,7 +82,6 @@ impl EngineCore {
         if skips && !begins && asked == AdmissionKind::New {
             let other = tx.concurrency().find_first_active(&place.key).await?.unwrap_or_default();
             let error = Error::new(codes::CONCURRENCY_SKIPPED, format!("the run `{other}` is under way"))
-                .with_hint("`concurrency` of the pipeline says that a run too many is skipped; a retry waits until there is room")
                 .with_details(json!({ "run": other }));
             tx.runs().set_error(&run.id, &error_to_json(&error)).await?;
             moves.notify = tx.concurrency().cancel_waiting(&run.id).await?;

@@ -190,8 +190,7 @@ impl EngineCore {
             let error = Error::new(
                 codes::STEP_QUARANTINED,
                 format!("the step took its process down {crashes} times without progress"),
-            )
-            .with_hint("look at the logs of the processes that died; `limits.crashes` sets the number");
+            );
             let ending = AttemptEnd::Final {
                 status: StepStatus::Quarantined,
                 outputs: None,

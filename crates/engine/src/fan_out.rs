@@ -37,9 +37,7 @@ impl FanOut {
             Value::Array(items) if items.len() <= most => Ok(Self { items, max_concurrency: for_each.max_concurrency }),
             Value::Array(items) => {
                 let message = format!("`for_each` has {} items, more than {most}", items.len());
-                Err(Error::new(codes::TOO_MANY_ITEMS, message).with_hint(
-                    "what is larger is one step that works in chunks, such as `notify.fanout` or `sql.batch`",
-                ))
+                Err(Error::new(codes::TOO_MANY_ITEMS, message))
             }
             other => Err(Error::new(codes::ITEMS_INVALID, "the `items` of `for_each` are no list")
                 .with_hint(format!("the expression gave {}", json_type_name(&other)))),

@@ -25,8 +25,7 @@ impl Engine {
         match run.status {
             RunStatus::Failed | RunStatus::Cancelled => {}
             RunStatus::Succeeded => {
-                return Err(Error::new(codes::RUN_SUCCEEDED, "the run has succeeded")
-                    .with_hint("start a new run to do the same again"));
+                return Err(Error::new(codes::RUN_SUCCEEDED, "the run has succeeded"));
             }
             RunStatus::Queued | RunStatus::Running => {
                 return Err(Error::new(codes::RUN_NOT_ENDED, "the run has not ended yet"));
@@ -34,12 +33,10 @@ impl Engine {
         }
         let steps = tx.steps().list(id).await?;
         if steps.is_empty() {
-            return Err(Error::new(codes::RUN_NEVER_BEGAN, "the run failed before its first step")
-                .with_hint("mend what its `error` names, and start a new run"));
+            return Err(Error::new(codes::RUN_NEVER_BEGAN, "the run failed before its first step"));
         }
         if tx.retention().artifacts_expired(id).await? {
-            return Err(Error::new(codes::RUN_FILES_EXPIRED, "the files of the run are no longer kept")
-                .with_hint("start a new run; `retention.artifacts` says how long files are kept"));
+            return Err(Error::new(codes::RUN_FILES_EXPIRED, "the files of the run are no longer kept"));
         }
         for step in steps_to_reset(&compiled, &steps, run.cancel_requested_at.is_some()) {
             tx.steps().reset(&step.id).await?;

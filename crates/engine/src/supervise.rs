@@ -33,7 +33,7 @@ impl EngineCore {
             () = tokio::time::sleep(timeout) => {
                 stop.cancel();
                 let message = format!("the step took longer than its timeout of {}", afterload_core::units::HumanDuration(timeout));
-                let error = Error::new(codes::STEP_TIMEOUT, message).with_hint("raise `timeout`");
+                let error = Error::new(codes::STEP_TIMEOUT, message);
                 match tokio::time::timeout(STOP_GRACE_PERIOD, &mut run).await {
                     // What it finished all the same counts.
                     Ok(Ok(Ok(outputs))) => return Ok(outputs),

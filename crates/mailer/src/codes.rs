@@ -5,7 +5,8 @@
 pub(crate) use afterload_core::codes::STEP_STOPPED;
 use afterload_core::error::ErrorCode;
 
-pub const MAIL_AUTH_FAILED: ErrorCode = ErrorCode::permanent("mail_auth_failed", "The mail server refused the login");
+pub const MAIL_AUTH_FAILED: ErrorCode = ErrorCode::permanent("mail_auth_failed", "The mail server refused the login")
+    .with_hint("check `mail.smtp.user` and `mail.smtp.password`");
 pub const MAIL_DEFERRED: ErrorCode = ErrorCode::transient("mail_deferred", "The mail server deferred the mail");
 pub const MAIL_INVALID: ErrorCode = ErrorCode::permanent("mail_invalid", "The mail cannot be built");
 pub const MAIL_INVALID_RECIPIENT: ErrorCode =
@@ -28,7 +29,8 @@ pub const MAIL_TEMPLATE_NOT_FOUND: ErrorCode =
 pub const MAIL_TLS_FAILED: ErrorCode =
     ErrorCode::permanent("mail_tls_failed", "No TLS connection to the mail server is possible");
 pub const MAIL_UNCERTAIN: ErrorCode =
-    ErrorCode::permanent("mail_uncertain", "It is not known whether the mail was sent");
+    ErrorCode::permanent("mail_uncertain", "It is not known whether the mail was sent")
+        .with_hint("look for it at the recipient; `on_uncertain: resend` would send it again");
 
 /// All codes of this crate.
 pub const CODES: &[ErrorCode] = &[

@@ -205,7 +205,6 @@ impl SmtpClient {
         match (stage, error.is_transient(), error.is_permanent()) {
             (SmtpStage::Authenticating, false, _) if error.is_permanent() || error.is_client() => {
                 Error::new(codes::MAIL_AUTH_FAILED, format!("{place} does not let us in: {said}"))
-                    .with_hint("check `mail.smtp.user` and `mail.smtp.password`")
             }
             (_, true, _) => Error::new(codes::MAIL_DEFERRED, format!("{place} put the mail off: {said}")),
             (SmtpStage::Recipient, _, true) => {

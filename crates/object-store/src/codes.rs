@@ -6,7 +6,9 @@ pub(crate) use afterload_core::codes::CONFIG_INVALID;
 use afterload_core::error::ErrorCode;
 
 pub const BUCKET_NOT_CONFIGURED: ErrorCode =
-    ErrorCode::permanent("bucket_not_configured", "The bucket is not configured").with_status(422);
+    ErrorCode::permanent("bucket_not_configured", "The bucket is not configured")
+        .with_status(422)
+        .with_hint("name its store under `objects.buckets`");
 pub const OBJECT_ACCESS_DENIED: ErrorCode =
     ErrorCode::permanent("object_access_denied", "The store does not let us read the file").with_status(422);
 pub const OBJECT_CHANGED: ErrorCode =

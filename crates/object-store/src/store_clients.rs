@@ -136,7 +136,6 @@ impl StoreClients {
         };
         store.ok_or_else(|| {
             Error::new(codes::BUCKET_NOT_CONFIGURED, format!("no store is configured for bucket `{bucket}`"))
-                .with_hint("name its store under `objects.buckets`")
         })
     }
 

@@ -7,7 +7,8 @@ use afterload_core::error::ErrorCode;
 pub(crate) use afterload_object_store::codes::OBJECT_STORE_ERROR;
 
 pub const CREDENTIALS_INVALID: ErrorCode =
-    ErrorCode::permanent("credentials_invalid", "The file with the S3 credentials cannot be used");
+    ErrorCode::permanent("credentials_invalid", "The file with the S3 credentials cannot be used")
+        .with_hint("remove the file and new credentials are made");
 
 /// All codes of this crate.
 pub const CODES: &[ErrorCode] = &[CREDENTIALS_INVALID];

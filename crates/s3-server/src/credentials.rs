@@ -57,7 +57,6 @@ fn read_credentials(path: &Path) -> Result<Option<S3Credentials>> {
     };
     let CredentialsFile { access_key, secret_key } = serde_json::from_str(&text).map_err(|_| {
         Error::new(codes::CREDENTIALS_INVALID, format!("`{}` does not hold an S3 key pair", path.display()))
-            .with_hint("remove the file and new credentials are made")
     })?;
     Ok(Some(S3Credentials { access_key, secret_key: Secret::new(secret_key) }))
 }

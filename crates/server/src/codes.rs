@@ -19,43 +19,58 @@ pub(crate) use afterload_pipeline::codes::{PARAM_WRONG_TYPE, PARAMS_INVALID};
 pub(crate) use afterload_state::codes::RUN_NOT_FOUND;
 
 pub const ADMIN_KEY_INVALID: ErrorCode =
-    ErrorCode::permanent("admin_key_invalid", "The admin key of the configuration cannot be used");
+    ErrorCode::permanent("admin_key_invalid", "The admin key of the configuration cannot be used")
+        .with_hint("make one with `openssl rand -hex 32`");
 pub const ARTIFACT_GONE: ErrorCode =
     ErrorCode::permanent("artifact_gone", "The file is no longer there").with_status(410);
 pub const ARTIFACT_NOT_FOUND: ErrorCode =
     ErrorCode::permanent("artifact_not_found", "There is no such file").with_status(404);
 pub const BODY_INCOMPLETE: ErrorCode = ErrorCode::permanent("body_incomplete", "The body ended early").with_status(400);
-pub const BODY_TOO_LARGE: ErrorCode = ErrorCode::permanent("body_too_large", "The body is too large").with_status(413);
+pub const BODY_TOO_LARGE: ErrorCode = ErrorCode::permanent("body_too_large", "The body is too large")
+    .with_status(413)
+    .with_hint("send files as parts of a form; `limits.body` in the configuration raises the limit");
 pub const BUCKET_FORBIDDEN: ErrorCode =
     ErrorCode::permanent("bucket_forbidden", "The API key may not name this bucket").with_status(403);
 pub const BUCKET_INVALID: ErrorCode = ErrorCode::permanent("bucket_invalid", "The name of a bucket is empty");
-pub const EVENT_INVALID: ErrorCode =
-    ErrorCode::permanent("event_invalid", "The event cannot be taken").with_status(422);
-pub const FILE_EXPIRED: ErrorCode = ErrorCode::permanent("file_expired", "The file has expired").with_status(410);
+pub const EVENT_INVALID: ErrorCode = ErrorCode::permanent("event_invalid", "The event cannot be taken")
+    .with_status(422)
+    .with_hint("letters, digits, `.`, `_` and `-`, at most 100, such as `order.accepted`");
+pub const FILE_EXPIRED: ErrorCode = ErrorCode::permanent("file_expired", "The file has expired")
+    .with_status(410)
+    .with_hint("`retention` of the pipeline or of the configuration says how long files are kept");
 pub const HEADER_INVALID: ErrorCode =
     ErrorCode::permanent("header_invalid", "A header cannot be read").with_status(400);
 pub const HOOK_UNAVAILABLE: ErrorCode =
     ErrorCode::transient("hook_unavailable", "The notification cannot be processed at the moment");
 pub const IDEMPOTENCY_KEY_REUSED: ErrorCode =
-    ErrorCode::permanent("idempotency_key_reused", "The key came with another request before").with_status(422);
+    ErrorCode::permanent("idempotency_key_reused", "The key came with another request before")
+        .with_status(422)
+        .with_hint("use a new key for each thing that you want done");
 pub const JSON_INVALID: ErrorCode =
     ErrorCode::permanent("json_invalid", "The body is not the JSON that was expected").with_status(400);
 pub const KEY_INVALID: ErrorCode = ErrorCode::permanent("key_invalid", "The API key is not valid").with_status(401);
 pub const KEY_MISSING: ErrorCode = ErrorCode::permanent("key_missing", "An API key is needed").with_status(401);
-pub const LINK_EXPIRED: ErrorCode = ErrorCode::permanent("link_expired", "The link has expired").with_status(410);
+pub const LINK_EXPIRED: ErrorCode = ErrorCode::permanent("link_expired", "The link has expired")
+    .with_status(410)
+    .with_hint("ask whoever sent the mail for a new one");
 pub const LINK_NOT_FOUND: ErrorCode = ErrorCode::permanent("link_not_found", "There is no such link").with_status(404);
-pub const LINK_REVOKED: ErrorCode =
-    ErrorCode::permanent("link_revoked", "The link has been taken back").with_status(410);
+pub const LINK_REVOKED: ErrorCode = ErrorCode::permanent("link_revoked", "The link has been taken back")
+    .with_status(410)
+    .with_hint("ask whoever sent the mail");
 pub const LISTEN_WITHOUT_KEY: ErrorCode =
-    ErrorCode::permanent("listen_without_key", "The service would be open to others without an API key");
-pub const METHOD_NOT_ALLOWED: ErrorCode =
-    ErrorCode::permanent("method_not_allowed", "The method does not fit").with_status(405);
+    ErrorCode::permanent("listen_without_key", "The service would be open to others without an API key")
+        .with_hint("set `AFTERLOAD_ADMIN_KEY`, or make a key with `afterload key new --name admin --scope admin`");
+pub const METHOD_NOT_ALLOWED: ErrorCode = ErrorCode::permanent("method_not_allowed", "The method does not fit")
+    .with_status(405)
+    .with_hint("the header `Allow` lists the methods that it takes");
 pub const MULTIPART_INVALID: ErrorCode =
     ErrorCode::permanent("multipart_invalid", "The form cannot be read").with_status(400);
 pub const NOT_FOUND: ErrorCode = ErrorCode::permanent("not_found", "There is nothing here").with_status(404);
 pub const NOT_READY: ErrorCode = ErrorCode::transient("not_ready", "The service is not ready");
 pub const NOTIFICATION_INVALID: ErrorCode =
-    ErrorCode::permanent("notification_invalid", "The notification cannot be read").with_status(400);
+    ErrorCode::permanent("notification_invalid", "The notification cannot be read")
+        .with_status(400)
+        .with_hint("send event notifications in the format of S3, or messages of SNS that hold them");
 pub const PARAM_BUCKET_INVALID: ErrorCode =
     ErrorCode::permanent("param_bucket_invalid", "The bucket of a file param is not a valid name").with_status(422);
 pub const PARAM_FILE_AMBIGUOUS: ErrorCode =
@@ -78,18 +93,27 @@ pub const SCOPE_MISSING: ErrorCode =
 pub const SECRET_KEY_MISSING: ErrorCode =
     ErrorCode::permanent("secret_key_missing", "The configuration has no secret key");
 pub const SHUTTING_DOWN: ErrorCode = ErrorCode::stopped("shutting_down", "The service is shutting down");
-pub const STEP_NOT_FOUND: ErrorCode = ErrorCode::permanent("step_not_found", "There is no such step").with_status(404);
+pub const STEP_NOT_FOUND: ErrorCode = ErrorCode::permanent("step_not_found", "There is no such step")
+    .with_status(404)
+    .with_hint("`GET /v1/runs/ID` lists its steps");
 pub const TOKEN_INVALID: ErrorCode = ErrorCode::permanent("token_invalid", "The token is not valid").with_status(401);
 pub const TOO_MANY_UPLOADS: ErrorCode = ErrorCode::transient("too_many_uploads", "Too many uploads are under way");
 pub const UNSUPPORTED_MEDIA_TYPE: ErrorCode =
-    ErrorCode::permanent("unsupported_media_type", "The content type is not understood").with_status(415);
-pub const UPLOAD_EXPIRED: ErrorCode = ErrorCode::permanent("upload_expired", "The upload has expired").with_status(410);
-pub const UPLOAD_INCOMPLETE: ErrorCode =
-    ErrorCode::permanent("upload_incomplete", "The file has not arrived").with_status(409);
-pub const UPLOAD_NOT_FOUND: ErrorCode =
-    ErrorCode::permanent("upload_not_found", "There is no such upload").with_status(404);
+    ErrorCode::permanent("unsupported_media_type", "The content type is not understood")
+        .with_status(415)
+        .with_hint("send `application/json` or `multipart/form-data`");
+pub const UPLOAD_EXPIRED: ErrorCode =
+    ErrorCode::permanent("upload_expired", "The upload has expired").with_status(410).with_hint("announce it again");
+pub const UPLOAD_INCOMPLETE: ErrorCode = ErrorCode::permanent("upload_incomplete", "The file has not arrived")
+    .with_status(409)
+    .with_hint("send the bytes to the `url` of the upload first");
+pub const UPLOAD_NOT_FOUND: ErrorCode = ErrorCode::permanent("upload_not_found", "There is no such upload")
+    .with_status(404)
+    .with_hint("announce it with `POST /v1/uploads`");
 pub const UPLOAD_SIZE_DIFFERS: ErrorCode =
-    ErrorCode::permanent("upload_size_differs", "The file has another size than was announced").with_status(409);
+    ErrorCode::permanent("upload_size_differs", "The file has another size than was announced")
+        .with_status(409)
+        .with_hint("send the file that was announced, or announce another one");
 pub const UPLOAD_TOO_LARGE: ErrorCode =
     ErrorCode::permanent("upload_too_large", "The file is too large").with_status(413);
 

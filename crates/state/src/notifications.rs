@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::db::{Db, DbRow, DbTx};
 use super::group_commit::TxOutcome;
-use crate::codes;
 use super::sql_args::{SqlArg, args};
+use crate::codes;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};

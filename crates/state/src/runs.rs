@@ -4,9 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::concurrency::{self, ConcurrencySlot};
-use crate::codes;
 use super::db::{Db, DbRow, DbTx};
 use super::sql_args::{SqlArgs, args};
+use crate::codes;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 

@@ -8,9 +8,11 @@ pub(crate) use afterload_object_store::codes::OBJECT_NOT_FOUND;
 pub(crate) use afterload_pipeline::codes::WITH_INVALID;
 
 pub const OUTPUT_KEY_INVALID: ErrorCode =
-    ErrorCode::permanent("output_key_invalid", "The key of an output file is not valid");
+    ErrorCode::permanent("output_key_invalid", "The key of an output file is not valid")
+        .with_hint("a key has 1 to 1024 bytes and no control characters");
 pub const OUTPUT_KEY_REPEATED: ErrorCode =
-    ErrorCode::permanent("output_key_repeated", "Two output files have the same key");
+    ErrorCode::permanent("output_key_repeated", "Two output files have the same key")
+        .with_hint("use `${{ file.name }}` in `output.key`");
 pub const OUTPUTS_INVALID: ErrorCode =
     ErrorCode::permanent("outputs_invalid", "The outputs of the step cannot be stored");
 pub const STEP_PANICKED: ErrorCode = ErrorCode::transient("step_panicked", "The step stopped with a bug");

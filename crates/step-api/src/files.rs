@@ -123,14 +123,11 @@ impl StepFiles {
         let key = (destination.key)(&file)?;
         if key.is_empty() || key.len() > MAX_OUTPUT_KEY_BYTES || key.chars().any(char::is_control) {
             let message = format!("the key {key:?} that `output` makes for `{name}` cannot be used");
-            return Err(Error::new(codes::OUTPUT_KEY_INVALID, message)
-                .with_hint("a key has 1 to 1024 bytes and no control characters"));
+            return Err(Error::new(codes::OUTPUT_KEY_INVALID, message));
         }
         if !self.lock_produced().keys.insert(key.clone()) {
             let message = format!("two files of the step would be written to the key `{key}`");
-            return Err(
-                Error::new(codes::OUTPUT_KEY_REPEATED, message).with_hint("use `${{ file.name }}` in `output.key`")
-            );
+            return Err(Error::new(codes::OUTPUT_KEY_REPEATED, message));
         }
         Ok(key)
     }

@@ -102,7 +102,7 @@ impl ParameterizedSql {
         });
         let unused = given.iter().filter(|name| !self.parameter_names.iter().any(|known| known == *name)).map(|name| {
             let message = format!("the SQL has no parameter `:{name}`");
-            Error::new(codes::SQL_PARAMETER_UNKNOWN, message).with_hint("remove it from `bind`, or use it in the SQL")
+            Error::new(codes::SQL_PARAMETER_UNKNOWN, message)
         });
         missing.chain(unused).collect()
     }
@@ -258,7 +258,7 @@ fn to_postgres_text(name: &str, value: &Json, kind: &str) -> Result<Option<Strin
     };
     if text.contains('\0') {
         let message = format!("the value of the parameter `:{name}` holds a NUL character");
-        return Err(Error::new(codes::SQL_PARAMETER_INVALID, message).with_hint("PostgreSQL has no text with NUL"));
+        return Err(Error::new(codes::SQL_PARAMETER_INVALID, message));
     }
     Ok(Some(text))
 }

@@ -187,7 +187,6 @@ pub(super) fn conflict_keys_error(plan: &LoadPlan) -> Error {
 pub(super) fn keys_not_unique_error(table: &TableName, keys: &[String]) -> Error {
     let keys = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
     Error::new(codes::CONFLICT_KEYS_NOT_UNIQUE, format!("no unique constraint of `{table}` covers just {keys}"))
-        .with_hint("`keys` must name the columns of a primary key or of a unique index")
 }
 
 /// Whether cells of a shape can be sent to a column of a kind as they are; otherwise the database casts them from text.

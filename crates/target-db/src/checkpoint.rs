@@ -200,8 +200,7 @@ impl Connection {
 pub(super) fn refuse_reserved_table(name: &TableName) -> Result<()> {
     match name.table.as_str() {
         "afterload_checkpoints" | "afterload_rejects" => {
-            Err(Error::new(codes::TABLE_RESERVED, format!("`{name}` belongs to afterload"))
-                .with_hint("write into a table of your own"))
+            Err(Error::new(codes::TABLE_RESERVED, format!("`{name}` belongs to afterload")))
         }
         _ => Ok(()),
     }

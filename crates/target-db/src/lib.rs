@@ -135,8 +135,7 @@ impl Connection {
     pub fn ensure_writable(&self) -> Result<()> {
         match self.connection_options().read_only {
             false => Ok(()),
-            true => Err(Error::new(codes::CONNECTION_READ_ONLY, format!("connection `{}` is read-only", self.name()))
-                .with_hint("use a connection that may be written, or remove `read_only` from its configuration")),
+            true => Err(Error::new(codes::CONNECTION_READ_ONLY, format!("connection `{}` is read-only", self.name()))),
         }
     }
 
@@ -167,7 +166,6 @@ impl Connection {
 /// The address itself is not shown: it may hold a password.
 fn invalid_url_error(name: &str) -> Error {
     Error::new(codes::CONNECTION_INVALID, format!("the `url` of connection `{name}` is not a database address"))
-        .with_hint("expected `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`")
 }
 
 fn unavailable_error(name: &str, error: &sqlx::Error) -> Error {

@@ -279,7 +279,6 @@ fn key_as_text(key: &str, dialect: Dialect) -> String {
 
 fn unsortable_key_error() -> Error {
     Error::new(codes::AUDIENCE_KEY_INVALID, "the keys of the people cannot be put in order")
-        .with_hint("`key` must name a column of whole numbers, texts or UUIDs, in SQLite no bytes: `hex(id) AS id` makes a text of them")
 }
 
 impl Connection {

@@ -77,8 +77,7 @@ async fn claim_folder(dir: &Path) -> Result<()> {
     tokio::fs::create_dir_all(dir).await?;
     if tokio::fs::read_dir(dir).await?.next_entry().await?.is_some() {
         let why = format!("`{}` holds files that no demo has made", dir.display());
-        return Err(Error::new(codes::DEMO_FOLDER_IN_USE, why)
-            .with_hint("name a folder that does not exist yet with `--dir`; the demo writes over what it finds"));
+        return Err(Error::new(codes::DEMO_FOLDER_IN_USE, why));
     }
     afterload_core::secrets::write_secret(&key, "").await
 }

@@ -152,7 +152,7 @@ impl DemoRunner<'_> {
             }
             if Instant::now() > deadline {
                 let why = format!("no run of `{pipeline}` started for `{key}`");
-                return Err(Error::new(codes::DEMO_FAILED, why).with_hint("`afterload runs` shows what did start"));
+                return Err(Error::new(codes::DEMO_FAILED, why));
             }
             tokio::time::sleep(DEMO_POLL_INTERVAL).await;
         }

@@ -96,11 +96,10 @@ impl MmdbFile {
         match error {
             MaxMindDbError::Io(error) => {
                 Error::new(codes::GEO_FILE_MISSING, format!("`{}` cannot be read: {error}", self.path.display()))
-                    .with_hint("put the file there; `geo.folder` of the configuration says where files are looked for")
             }
             error => {
                 let message = format!("`{}` is not a sound file of the MaxMind format: {error}", self.path.display());
-                Error::new(codes::GEO_FILE_INVALID, message).with_hint("download it again")
+                Error::new(codes::GEO_FILE_INVALID, message)
             }
         }
     }

@@ -154,8 +154,7 @@ pub async fn ensure_admin_key(db: &Db, listen: SocketAddr, from_env: Option<&str
         return Err(Error::new(
             codes::LISTEN_WITHOUT_KEY,
             format!("listening on `{listen}` lets others in, but there is no API key yet"),
-        )
-        .with_hint("set `AFTERLOAD_ADMIN_KEY`, or make a key with `afterload key new --name admin --scope admin`"));
+        ));
     }
     let (key, text) =
         create_api_key_with_id(INITIAL_API_KEY_ID, "admin, made at the first start", &["admin".into()], &[])?;
@@ -172,8 +171,7 @@ async fn store_env_api_key(db: &Db, keys: &[ApiKeyRecord], text: &str) -> Result
             format!(
                 "`AFTERLOAD_ADMIN_KEY` must have {MIN_API_KEY_CHARS} to {MAX_API_KEY_CHARS} visible ASCII characters"
             ),
-        )
-        .with_hint("make one with `openssl rand -hex 32`"));
+        ));
     }
     let id = api_key_id(text);
     let hash = hash_api_key(text);

@@ -334,5 +334,5 @@ fn unsupported_media_type(media: Option<&str>) -> Error {
         Some(media) => format!("a body of type `{media}` is not understood"),
         None => "the body has no `Content-Type`".to_owned(),
     };
-    Error::new(codes::UNSUPPORTED_MEDIA_TYPE, message).with_hint("send `application/json` or `multipart/form-data`")
+    Error::new(codes::UNSUPPORTED_MEDIA_TYPE, message)
 }

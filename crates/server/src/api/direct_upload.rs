@@ -209,13 +209,12 @@ async fn find_open_upload(app: &ApiState, id: &str, late: UnixMillis) -> Result<
     let upload = known.ok_or_else(upload_not_found)?;
     match upload.expires_at.saturating_add(late) > clock::now_millis() {
         true => Ok(upload),
-        false => Err(Error::new(codes::UPLOAD_EXPIRED, "the upload has expired").with_hint("announce it again")),
+        false => Err(Error::new(codes::UPLOAD_EXPIRED, "the upload has expired")),
     }
 }
 
 fn upload_not_found() -> Error {
     Error::new(codes::UPLOAD_NOT_FOUND, "there is no such upload, or it has been completed")
-        .with_hint("announce it with `POST /v1/uploads`")
 }
 
 fn upload_token_invalid() -> Error {
@@ -225,7 +224,6 @@ fn upload_token_invalid() -> Error {
 
 fn size_mismatch(found: impl std::fmt::Display, expected: u64) -> Error {
     Error::new(codes::UPLOAD_SIZE_DIFFERS, format!("the file has {found} bytes, and {expected} were announced"))
-        .with_hint("send the file that was announced, or announce another one")
 }
 
 /// `PUT /v1/uploads/{token}`: the bytes, for the embedded store.
@@ -331,8 +329,7 @@ async fn start_upload_run(app: &ApiState, upload: UploadRecord) -> Result<Create
     let stored = match app.objects().head_object(&file.bucket, &file.key).await {
         Ok(stored) => stored,
         Err(error) if error.code() == codes::OBJECT_NOT_FOUND => {
-            return Err(Error::new(codes::UPLOAD_INCOMPLETE, "the file has not arrived")
-                .with_hint("send the bytes to the `url` of the upload first"));
+            return Err(Error::new(codes::UPLOAD_INCOMPLETE, "the file has not arrived"));
         }
         Err(error) => return Err(error),
     };

@@ -119,7 +119,6 @@ pub(super) fn json_invalid(what: &str, error: &serde_json::Error) -> Error {
 /// The refusal of a body that is too large to be read at once.
 pub(super) fn body_too_large(limit: ByteSize) -> Error {
     Error::new(codes::BODY_TOO_LARGE, format!("the body is larger than {limit}"))
-        .with_hint("send files as parts of a form; `limits.body` in the configuration raises the limit")
 }
 
 /// The refusal of a body that does not come.

@@ -295,7 +295,6 @@ pub(super) async fn load_artifact(app: &ApiState, caller: Option<&Caller>, id: &
 /// The refusal of a file that nobody needed any more.
 pub(super) fn file_expired() -> Error {
     Error::new(codes::FILE_EXPIRED, "the file has expired and is no longer kept")
-        .with_hint("`retention` of the pipeline or of the configuration says how long files are kept")
 }
 
 #[cfg(test)]

@@ -75,7 +75,6 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
 /// The refusal of a key that came with another request before.
 pub(super) fn idempotency_key_reused() -> Error {
     Error::new(codes::IDEMPOTENCY_KEY_REUSED, "the `Idempotency-Key` came with another request before")
-        .with_hint("use a new key for each thing that you want done")
 }
 
 #[cfg(test)]

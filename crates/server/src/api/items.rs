@@ -57,9 +57,10 @@ pub(super) async fn list_items(
     let (status, after) = (status.transpose()?, after.transpose()?.unwrap_or(-1));
     let limit = page_limit(query.limit.as_deref())?;
     let steps = app.db().steps().list(&run).await?;
-    let step = steps.into_iter().find(|known| known.step_id == step).ok_or_else(|| {
-        Error::new(codes::STEP_NOT_FOUND, "the run has no such step").with_hint("`GET /v1/runs/ID` lists its steps")
-    })?;
+    let step = steps
+        .into_iter()
+        .find(|known| known.step_id == step)
+        .ok_or_else(|| Error::new(codes::STEP_NOT_FOUND, "the run has no such step"))?;
     // One more than asked for tells whether there is a next page.
     let mut items = app.db().items().list_after(&step.id, status, after, limit + 1).await?;
     let more = items.len() > limit as usize;

@@ -12,7 +12,7 @@ use ulid::Ulid;
 use super::artifacts::serve_file;
 use super::auth::{ApiKeyScope, Caller, missing_scope};
 use super::extract::PathId;
-use super::problem::{self, Problem};
+use super::problem::Problem;
 use super::{ApiState, file_params};
 use crate::codes;
 use afterload_core::clock;
@@ -107,16 +107,14 @@ async fn find_valid_link(app: &ApiState, token: &str) -> Result<DownloadLinkReco
     // What we signed and do not know any more went with its run.
     let link = app.db().download_links().find(&id.to_string()).await?.ok_or_else(link_expired)?;
     match (link.revoked_at, link.expires_at > clock::now_millis()) {
-        (Some(_), _) => {
-            Err(Error::new(codes::LINK_REVOKED, "the link has been taken back").with_hint("ask whoever sent the mail"))
-        }
+        (Some(_), _) => Err(Error::new(codes::LINK_REVOKED, "the link has been taken back")),
         (None, false) => Err(link_expired()),
         (None, true) => Ok(link),
     }
 }
 
 fn link_expired() -> Error {
-    Error::new(codes::LINK_EXPIRED, "the link has expired").with_hint("ask whoever sent the mail for a new one")
+    Error::new(codes::LINK_EXPIRED, "the link has expired")
 }
 
 /// A download that goes on, or several parts at once, is one download: the one that begins at the first byte counts.

@@ -1,7 +1,7 @@
 //! The routes and their description in one: each entry adds a route to the router and an operation to the OpenAPI
 //! document, so that neither can be without the other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use axum::Router;
@@ -12,7 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::ApiState;
-use super::problem::{self, ProblemBody};
+use super::problem::ProblemBody;
 use crate::codes;
 use afterload_core::error::ErrorCode;
 

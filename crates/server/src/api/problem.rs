@@ -154,7 +154,6 @@ pub(super) async fn not_found(uri: Uri) -> Problem {
 /// Answers for methods that a path does not serve; the router adds `Allow`.
 pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
     Problem::new(codes::METHOD_NOT_ALLOWED, format!("`{}` does not take `{method}`", uri.path()))
-        .with_hint("the header `Allow` lists the methods that it takes")
 }
 
 /// Answers for a handler that panicked.

@@ -41,8 +41,7 @@ pub(super) async fn publish_event(
         (StatusCode::ACCEPTED, idempotency::idempotency_key(&headers)?, body)
     };
     if !is_event_name(&name) {
-        return Err(Problem::new(codes::EVENT_INVALID, format!("`{name}` is not a name for an event"))
-            .with_hint("letters, digits, `.`, `_` and `-`, at most 100, such as `order.accepted`"));
+        return Err(Problem::new(codes::EVENT_INVALID, format!("`{name}` is not a name for an event")));
     }
     let said: Option<Map<String, Value>> = extract::read_json_body(body, limit, "{\"order_id\": 7}").await?;
     let heard = app.triggers().publish_event(&name, key, Value::Object(said.unwrap_or_default())).await?;

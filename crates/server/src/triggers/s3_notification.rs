@@ -209,5 +209,4 @@ fn parse_event_time(text: &str) -> Option<UnixMillis> {
 
 fn notification_error(why: &str) -> Error {
     Error::new(codes::NOTIFICATION_INVALID, format!("the body is no S3 event notification: {why}"))
-        .with_hint("send event notifications in the format of S3, or messages of SNS that hold them")
 }

@@ -12,7 +12,8 @@ pub(crate) use afterload_pipeline::codes::WITH_INVALID;
 pub(crate) use afterload_target_db::codes::{CHECKPOINT_INVALID, COLUMN_NOT_FOUND};
 
 pub const AUDIENCE_TOO_LARGE: ErrorCode =
-    ErrorCode::permanent("audience_too_large", "The list of recipients is too large");
+    ErrorCode::permanent("audience_too_large", "The list of recipients is too large")
+        .with_hint("let the query of `mentions` find who is meant; larger audiences are `followers`");
 
 /// All codes of this crate.
 pub const CODES: &[ErrorCode] = &[AUDIENCE_TOO_LARGE];

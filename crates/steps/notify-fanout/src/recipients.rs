@@ -86,8 +86,7 @@ impl Mentioned {
                 .await?;
             if page.rows.len() > MAX_NAMESAKES {
                 let message = format!("more than {MAX_NAMESAKES} people are called `{name}`");
-                return Err(Error::new(codes::AUDIENCE_TOO_LARGE, message)
-                    .with_hint("let the query of `mentions` find who is meant; larger audiences are `followers`"));
+                return Err(Error::new(codes::AUDIENCE_TOO_LARGE, message));
             }
             all.extend(page.iter_recipients().map(|person| (recipient_key_text(&person), person)));
         }

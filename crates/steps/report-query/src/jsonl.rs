@@ -14,8 +14,7 @@ pub fn encode_keys(columns: &[String]) -> Result<Vec<Vec<u8>>> {
     let mut keys = Vec::new();
     for (index, name) in columns.iter().enumerate() {
         if columns[..index].contains(name) {
-            return Err(Error::new(codes::REPORT_COLUMNS_REPEATED, format!("two columns are called `{name}`"))
-                .with_hint("give one of them another name with `AS`"));
+            return Err(Error::new(codes::REPORT_COLUMNS_REPEATED, format!("two columns are called `{name}`")));
         }
         let mut key = vec![if index == 0 { b'{' } else { b',' }];
         write_string(name.as_bytes(), &mut key);

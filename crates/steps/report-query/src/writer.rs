@@ -153,8 +153,7 @@ impl RowVisitor for ReportWriter {
         self.rows += 1;
         if self.rows > self.spec.max_rows {
             let most = self.spec.max_rows;
-            return Err(Error::new(codes::REPORT_TOO_MANY_ROWS, format!("the query gives more than {most} rows"))
-                .with_hint("raise `max_rows`, or let the query give less"));
+            return Err(Error::new(codes::REPORT_TOO_MANY_ROWS, format!("the query gives more than {most} rows")));
         }
         match &mut self.output {
             FormatWriter::Csv { pack, line, buffer, .. } => {

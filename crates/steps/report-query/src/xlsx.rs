@@ -210,7 +210,7 @@ impl XlsxWriter {
 fn cell_too_large(title: &str) -> Error {
     let message =
         format!("a value of the column `{title}` has more than the {MAX_CELL_CHARS} characters that a cell can hold");
-    Error::new(codes::REPORT_CELL_TOO_LARGE, message).with_hint("shorten it in the query, or use `csv` or `jsonl`")
+    Error::new(codes::REPORT_CELL_TOO_LARGE, message)
 }
 
 fn relations_xml(targets: &str) -> String {

@@ -8,16 +8,21 @@ pub(crate) use afterload_pipeline::codes::WITH_INVALID;
 pub(crate) use afterload_target_db::codes::CHECKPOINT_INVALID;
 
 pub const CONNECTION_NEEDS_CHECKPOINTS: ErrorCode =
-    ErrorCode::permanent("connection_needs_checkpoints", "The import needs checkpoints that the connection forbids");
+    ErrorCode::permanent("connection_needs_checkpoints", "The import needs checkpoints that the connection forbids")
+        .with_hint(
+            "use `on_conflict` with `action: update` or `skip`, or allow `checkpoints: table` on the connection",
+        );
 pub const CSV_EMPTY: ErrorCode = ErrorCode::permanent("csv_empty", "The file is empty");
 pub const CSV_FIELD_TOO_LARGE: ErrorCode = ErrorCode::permanent("csv_field_too_large", "A field is too large");
 pub const CSV_HEADER_DUPLICATE: ErrorCode =
-    ErrorCode::permanent("csv_header_duplicate", "Two columns of the header fit the same column of the import");
+    ErrorCode::permanent("csv_header_duplicate", "Two columns of the header fit the same column of the import")
+        .with_hint("rename or remove all but one, or make `match` name just one");
 pub const CSV_HEADER_MISSING: ErrorCode =
     ErrorCode::permanent("csv_header_missing", "The header lacks a column of the import");
 pub const CSV_INVALID_TEXT: ErrorCode =
     ErrorCode::permanent("csv_invalid_text", "The row is not valid text").with_status(422);
-pub const CSV_NOT_TEXT: ErrorCode = ErrorCode::permanent("csv_not_text", "The file is not text");
+pub const CSV_NOT_TEXT: ErrorCode =
+    ErrorCode::permanent("csv_not_text", "The file is not text").with_hint("save or unpack it as CSV and upload that");
 pub const CSV_NUL: ErrorCode = ErrorCode::permanent("csv_nul", "The row holds a NUL character").with_status(422);
 pub const CSV_RAGGED: ErrorCode =
     ErrorCode::permanent("csv_ragged", "The row has more or fewer fields than the header").with_status(422);
@@ -27,7 +32,8 @@ pub const CSV_STRAY_QUOTE: ErrorCode =
 pub const CSV_TOO_MANY_COLUMNS: ErrorCode =
     ErrorCode::permanent("csv_too_many_columns", "A record has too many columns");
 pub const CSV_TOO_MANY_REJECTS: ErrorCode =
-    ErrorCode::permanent("csv_too_many_rejects", "More rows were rejected than the import tolerates");
+    ErrorCode::permanent("csv_too_many_rejects", "More rows were rejected than the import tolerates")
+        .with_hint("rows that were already imported stay; correct the file or the rules of the columns");
 pub const CSV_UNCLOSED_QUOTE: ErrorCode =
     ErrorCode::permanent("csv_unclosed_quote", "A quote is opened and never closed");
 pub const SOURCE_TRUNCATED: ErrorCode = ErrorCode::transient("source_truncated", "The source file ended early");

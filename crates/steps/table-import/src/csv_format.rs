@@ -42,8 +42,7 @@ impl CsvFormat {
     /// `csv_empty`, `csv_header_too_large`, those of the parser, or a setting that cannot be read.
     pub fn from_sample(sample: &[u8], whole: bool, spec: &CsvImport) -> Result<Self> {
         if let Some(what) = detect::detect_other_format(sample) {
-            return Err(Error::new(codes::CSV_NOT_TEXT, format!("this is {what}, not a CSV"))
-                .with_hint("save or unpack it as CSV and upload that"));
+            return Err(Error::new(codes::CSV_NOT_TEXT, format!("this is {what}, not a CSV")));
         }
         let found = detect::detect_encoding(sample, whole, spec.declared_encoding()?);
         let (text, base) = decode_sample(sample, whole, found);
@@ -102,8 +101,7 @@ impl CsvFormat {
                 many => {
                     let names = many.iter().map(|at| self.header[*at].clone()).collect::<Vec<_>>();
                     let message = format!("{} headers stand for column `{name}`: {}", many.len(), quote_names(&names));
-                    return Err(Error::new(codes::CSV_HEADER_DUPLICATE, message)
-                        .with_hint("rename or remove all but one, or make `match` name just one"));
+                    return Err(Error::new(codes::CSV_HEADER_DUPLICATE, message));
                 }
             }
         }

@@ -51,7 +51,7 @@ impl ImportCursor {
             next.count_fault(&reject.fault_kind());
         }
         for refusal in &outcome.refused {
-            next.count_fault(refusal.code);
+            next.count_fault(refusal.code.name());
         }
         next
     }

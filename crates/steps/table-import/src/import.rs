@@ -128,9 +128,7 @@ fn check_import_target(spec: &CsvImport, target: &Connection) -> Result<()> {
         return Ok(());
     }
     let message = format!("connection `{}` keeps no checkpoints, so rows could be imported twice", target.name());
-    Err(Error::new(codes::CONNECTION_NEEDS_CHECKPOINTS, message).with_hint(
-        "use `on_conflict` with `action: update` or `skip`, or allow `checkpoints: table` on the connection",
-    ))
+    Err(Error::new(codes::CONNECTION_NEEDS_CHECKPOINTS, message))
 }
 
 /// Looks at the beginning of the file.
@@ -200,9 +198,7 @@ impl<H: FileStore> Importer<'_, H> {
             "rows": rows, "inserted": inserted, "updated": updated, "skipped": skipped, "rejected": rejected,
             "faults": self.cursor.faults,
         });
-        Err(Error::new(codes::CSV_TOO_MANY_REJECTS, message)
-            .with_hint("rows that were already imported stay; correct the file or the rules of the columns")
-            .with_details(counts))
+        Err(Error::new(codes::CSV_TOO_MANY_REJECTS, message).with_details(counts))
     }
 
     /// Reads and writes until the end of the file. Reading, checking and writing go on at the same time.

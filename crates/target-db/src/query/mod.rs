@@ -125,7 +125,6 @@ impl Connection {
 fn query_timeout_error(timeout: Duration) -> Error {
     let timeout = afterload_core::units::HumanDuration(timeout);
     Error::new(codes::REPORT_TIMEOUT, format!("the query took longer than its `timeout` of {timeout}"))
-        .with_hint("raise `timeout` in the step's `with`, or let the query do less")
 }
 
 fn write_refused_error(why: &str) -> Error {

@@ -11,7 +11,6 @@ use super::super::bind::SqliteQuery;
 use super::super::sqlite::{
     InterruptibleHandle, OPS_PER_STOP_CHECK, SqliteDatabase, map_sqlite_error, panic_error, with_rusqlite,
 };
-use super::super::statement;
 use super::{CellType, QueryOptions, RowVisitor, SelectQuery, query_timeout_error, write_refused_error};
 use crate::codes;
 use afterload_core::error::Result;

@@ -191,8 +191,7 @@ impl Connection {
         };
         if rows.len() > 1 {
             let message = format!("several rows of `{}` have the same `{key}`", table.name);
-            return Err(Error::new(codes::RECORD_AMBIGUOUS, message)
-                .with_hint("name a unique column as the `key` of the param"));
+            return Err(Error::new(codes::RECORD_AMBIGUOUS, message));
         }
         Ok((!rows.is_empty()).then(|| rows.row_to_json(0)))
     }

@@ -170,7 +170,6 @@ fn count_digits(number: &Number) -> Option<usize> {
 
 fn result_too_large_error(message: String) -> Error {
     Error::new(codes::SQL_RESULT_TOO_LARGE, message)
-        .with_hint("let it give less, as with `LIMIT`; `report.query` writes files")
 }
 
 #[cfg(test)]

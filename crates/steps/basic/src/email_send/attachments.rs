@@ -26,9 +26,7 @@ pub(super) async fn read_attachments(
     let files = files.into_iter().flatten().collect::<Vec<File>>();
     if files.len() > MAX_ATTACHMENTS {
         let message = format!("the mail has {} attachments; expected at most {MAX_ATTACHMENTS}", files.len());
-        return Err(
-            Error::new(codes::MAIL_ATTACHMENT_COUNT, message).with_hint("pack them, or link to them with `links`")
-        );
+        return Err(Error::new(codes::MAIL_ATTACHMENT_COUNT, message));
     }
     let limit = deps.mailer.attachment_limit();
     // What they are said to have: nothing is read in vain.
@@ -63,5 +61,4 @@ async fn read_file(file: &File, most: u64, ctx: &StepContext, objects: &ObjectSt
 fn attachments_too_large(limit: ByteSize) -> Error {
     let message = format!("the attachments of the mail have more than {limit} together");
     Error::new(codes::MAIL_ATTACHMENTS_TOO_LARGE, message)
-        .with_hint("link to the files with `links`, or raise `limits.mail.attachments`")
 }

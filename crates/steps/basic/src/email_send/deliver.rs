@@ -123,8 +123,7 @@ impl MailJob<'_> {
             (EffectState::Done(_), _) => return Ok(()),
             (EffectState::Uncertain, OnUncertain::Hold) => {
                 let message = format!("nobody knows whether the mail `{id}` to `{recipient}` has left");
-                return Err(Error::new(codes::MAIL_UNCERTAIN, message)
-                    .with_hint("look for it at the recipient; `on_uncertain: resend` would send it again"));
+                return Err(Error::new(codes::MAIL_UNCERTAIN, message));
             }
             (EffectState::New, _) | (EffectState::Uncertain, OnUncertain::Resend) => {}
         }
@@ -170,8 +169,7 @@ impl MailJob<'_> {
             };
             let Some(url) = url else {
                 let message = format!("`{}` of link `{label}` cannot be linked", file.name);
-                return Err(Error::new(codes::MAIL_LINK_IMPOSSIBLE, message)
-                    .with_hint("only files that a run received or made can be linked, as long as they are kept"));
+                return Err(Error::new(codes::MAIL_LINK_IMPOSSIBLE, message));
             };
             addressed.push((label, url));
         }

@@ -176,7 +176,7 @@ local: { country: nowhere, city: office }
                 let ips = ips.into_value()?;
                 if ips.len() > MAX_ADDRESSES {
                     let message = format!("{} addresses are given; expected at most {MAX_ADDRESSES}", ips.len());
-                    return Err(Error::new(codes::GEO_TOO_MANY, message).with_hint("look up the `rows` of a table"));
+                    return Err(Error::new(codes::GEO_TOO_MANY, message));
                 }
                 let ips = ips.iter().map(|ip| parse_address(ip)).collect::<Result<Vec<_>>>()?;
                 let found = deps.geo.find_records(&chain, &ips, &ctx.stop).await?;

@@ -175,8 +175,7 @@ impl SqlBatch {
         let number = effect.rows.first_value().and_then(Value::as_u64);
         match number {
             Some(number) => Ok(Some(number)),
-            None => Err(Error::new(codes::BATCH_COUNT_INVALID, "`count` does not give a whole number")
-                .with_hint("write it as `SELECT COUNT(*) FROM …`")),
+            None => Err(Error::new(codes::BATCH_COUNT_INVALID, "`count` does not give a whole number")),
         }
     }
 

@@ -30,8 +30,7 @@ pub fn decode_value(row: &PgRow, index: usize, keep: ResultMode) -> Result<Value
     decode_by_type(kind, &raw, row, index).unwrap_or_else(|| {
         let name = row.columns().get(index).map_or("", sqlx::Column::name);
         let message = format!("column `{name}` has the type `{kind}`, which has no JSON");
-        Err(Error::new(codes::SQL_TYPE_UNSUPPORTED, message)
-            .with_hint("cast it, as in `CAST(x AS text)`, or use `to_jsonb(x)`"))
+        Err(Error::new(codes::SQL_TYPE_UNSUPPORTED, message))
     })
 }
 
