@@ -171,7 +171,7 @@ fn write_diagnostic(
     problem: &Diagnostic,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let Diagnostic { code, span, message, hint } = problem;
+    let Diagnostic { code, span, message, hint, .. } = problem;
     writeln!(out, "{file}:{}:{}: {prefix}{message} [{code}]", span.line, span.col)?;
     if let Some(line) = text.trim_start_matches('\u{feff}').lines().nth(span.line.saturating_sub(1)) {
         let number = span.line.to_string();

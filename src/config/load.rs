@@ -127,7 +127,7 @@ fn without_unsupported(root: &YamlNode) -> YamlNode {
 fn config_invalid_error(name: &str, problems: &[Diagnostic]) -> Error {
     let mut message = String::from("the configuration is not valid");
     let mut facts = Vec::new();
-    for Diagnostic { code, span, message: what, hint } in problems {
+    for Diagnostic { code, span, message: what, hint, .. } in problems {
         let place = if span.line == 0 { String::new() } else { format!("{name}:{}:{}: ", span.line, span.col) };
         let hint_text = hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
         // Writing to a string cannot fail.

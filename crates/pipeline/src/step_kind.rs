@@ -144,18 +144,17 @@ impl<'a> Validator<'a> {
     fn is_missing_or_misspelled(&self, path: &[&str]) -> bool {
         let Some(depth) = (0..path.len()).find(|depth| !self.is_present(&path[..=*depth])) else { return false };
         let (above, name) = (self.with.closest_node(&path[..depth]), path[depth]);
-        let missing = format!("missing field `{name}`");
         let misspelt = |key: &YamlKey| {
             self.unread.iter().any(|problem| problem.span == key.span) && closest_name(&key.text, [name]).is_some()
         };
-        self.unread.iter().any(|problem| problem.span == above.span && problem.message == missing)
+        self.unread.iter().any(|problem| problem.span == above.span && problem.missing_field == Some(name))
             || matches!(&above.value, YamlValue::Map(entries) if entries.iter().any(|(key, _)| misspelt(key)))
     }
 
     /// Whether a problem at `path` is but the consequence of what could not be read.
     fn is_consequence(&self, path: &[&str]) -> bool {
         let at = self.with.closest_node(path);
-        let unread = |problem: &Diagnostic| problem.span == at.span && !problem.message.starts_with("missing field");
+        let unread = |problem: &Diagnostic| problem.span == at.span && problem.missing_field.is_none();
         self.is_missing_or_misspelled(path) || !std::ptr::eq(at, self.with) && self.unread.iter().any(unread)
     }
 

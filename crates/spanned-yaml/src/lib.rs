@@ -94,12 +94,14 @@ pub struct Diagnostic {
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
+    /// The field that the map at this place lacks, if that is the fault.
+    pub missing_field: Option<&'static str>,
 }
 
 impl Diagnostic {
     /// A fault at a place.
     pub fn new(code: ErrorCode, span: SourceSpan, message: impl Into<String>) -> Self {
-        Self { code, span, message: join_lines(message.into()), hint: None }
+        Self { code, span, message: join_lines(message.into()), hint: None, missing_field: None }
     }
 
     /// Says what to do; an empty hint is none.

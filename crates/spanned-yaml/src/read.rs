@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::de::NodeDeserializer;
 use super::read_error::{NodePtr, YamlReadError};
-use super::{Diagnostic, SourceSpan, YamlNode, YamlValue, suggest};
+use super::{Diagnostic, YamlNode, YamlValue, suggest};
 use afterload_core::codes;
 
 /// A file with more problems than this is not worth reading on.
@@ -68,7 +68,8 @@ fn skip_and_record(
     let lost = fault.missing_field.is_some_and(|field| is_field_skipped(root, id, field, gone));
     // Whatever goes wrong is told at least once, even if it is the consequence of another thing.
     if problems.is_empty() || !(lost || fault.follow_up) {
-        problems.push(definition_diagnostic(span, fault.message, fault.hint));
+        let problem = Diagnostic::new(codes::DEFINITION_INVALID, span, fault.message).with_hint(fault.hint);
+        problems.push(Diagnostic { missing_field: fault.missing_field, ..problem });
     }
     match fault.missing_field {
         Some(field) if !gone.placeholder_fields.get(&id).is_some_and(|fields| fields.contains(&field)) => {
@@ -103,10 +104,6 @@ pub fn sort_diagnostics(mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
     let mut seen = HashSet::new();
     problems.retain(|problem| seen.insert((problem.span.line, problem.span.col, problem.message.clone())));
     problems
-}
-
-fn definition_diagnostic(span: SourceSpan, message: String, hint: String) -> Diagnostic {
-    Diagnostic::new(codes::DEFINITION_INVALID, span, message).with_hint(hint)
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ impl From<&RefusedDefinition> for RefusedFile {
 
 impl From<&yaml::Diagnostic> for DiagnosticView {
     fn from(problem: &yaml::Diagnostic) -> Self {
-        let yaml::Diagnostic { code, span, message, hint } = problem.clone();
+        let yaml::Diagnostic { code, span, message, hint, .. } = problem.clone();
         Self { line: span.line, col: span.col, code: code.name(), message, hint }
     }
 }
