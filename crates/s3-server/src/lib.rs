@@ -25,6 +25,7 @@ mod get;
 mod in_process;
 mod index;
 mod list;
+mod lock;
 mod multipart;
 mod put;
 mod serve;
