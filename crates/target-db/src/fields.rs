@@ -2,7 +2,8 @@
 
 use serde::de::DeserializeOwned;
 
-use super::{BindValues, ParsedStatement};
+use crate::bind::BindValues;
+use crate::statement::ParsedStatement;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::Validator;
 
@@ -10,7 +11,8 @@ use afterload_pipeline::Validator;
 pub fn check_sql(
     check: &mut Validator<'_>,
     connection: &str,
-    (at, text): (&[&str], &str),
+    at: &[&str],
+    text: &str,
     bind: &BindValues,
     own: &[&str],
 ) -> Option<ParsedStatement> {
@@ -39,11 +41,7 @@ pub fn check_sql(
 }
 
 /// Values, at a place of `with`, that no statement names are slips.
-pub fn check_bind(
-    check: &mut Validator<'_>,
-    (at, bind): (&[&str], &BindValues),
-    statements: &[Option<ParsedStatement>],
-) {
+pub fn check_bind(check: &mut Validator<'_>, at: &[&str], bind: &BindValues, statements: &[Option<ParsedStatement>]) {
     // What could not be read may name anything.
     let Some(statements) = statements.iter().map(Option::as_ref).collect::<Option<Vec<_>>>() else { return };
     for name in bind.keys() {

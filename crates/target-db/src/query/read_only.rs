@@ -9,7 +9,7 @@ use sqlparser::ast::{Ident, Query, Select, SetExpr, Statement as Parsed, Visit, 
 use sqlparser::dialect::{PostgreSqlDialect, SQLiteDialect};
 use sqlparser::parser::Parser;
 
-use super::super::bind::ParameterizedSql;
+use crate::bind::ParameterizedSql;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 

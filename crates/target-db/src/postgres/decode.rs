@@ -5,8 +5,8 @@ use serde_json::{Number, Value};
 use sqlx::postgres::{PgRow, PgTypeKind, PgValueRef};
 use sqlx::{Row, TypeInfo, ValueRef};
 
-use super::super::ResultMode;
-use crate::DAYS_TO_1970;
+use crate::batch::DAYS_TO_1970;
+use crate::statement::ResultMode;
 use afterload_core::error::{Error, Result};
 
 /// PostgreSQL counts from 2000-01-01.

@@ -7,12 +7,11 @@ use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
 use sqlx::{Connection as _, SqliteConnection};
 
-use super::super::bind::SqliteQuery;
-use super::super::sqlite::{
-    InterruptibleHandle, OPS_PER_STOP_CHECK, SqliteDatabase, map_sqlite_error, panic_error, with_rusqlite,
-};
-use super::super::statement;
-use super::{CellType, QueryOptions, RowVisitor, SelectQuery, query_timeout_error, write_refused_error};
+use super::bind::SqliteQuery;
+use super::{InterruptibleHandle, OPS_PER_STOP_CHECK, SqliteDatabase, map_sqlite_error, with_rusqlite};
+use crate::errors::panic_error;
+use crate::query::{CellType, QueryOptions, RowVisitor, SelectQuery, query_timeout_error, write_refused_error};
+use crate::statement::STEP_STOPPED_CODE;
 use afterload_core::error::Result;
 
 pub(super) async fn run<R: RowVisitor>(
@@ -31,7 +30,7 @@ pub(super) async fn run<R: RowVisitor>(
         with_rusqlite(&mut watched.0, |connection| read_rows(connection, bound, &mut receiver)).map(|()| receiver)
     });
     let done = done.await.map_err(panic_error)?;
-    done.map_err(|error| match error.code() == statement::STEP_STOPPED_CODE && !asked.is_cancelled() {
+    done.map_err(|error| match error.code() == STEP_STOPPED_CODE && !asked.is_cancelled() {
         true => query_timeout_error(reading.timeout),
         false => error,
     })
