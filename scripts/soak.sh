@@ -12,6 +12,8 @@ case "${1:-}" in
 esac
 
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
+# As scripts/test.sh builds, so that nothing is built twice.
+export RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings
 venv="$CARGO_TARGET_DIR/test-venv"
 if [ -z "${AFTERLOAD_TEST_PYTHON:-}" ]; then
     [ -x "$venv/bin/python" ] || { echo "soak.sh: run scripts/test.sh first; it makes $venv" >&2; exit 2; }

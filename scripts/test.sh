@@ -111,16 +111,18 @@ make_node
 get_tools
 
 say "formatting"
-cargo fmt --check
-say "lints"
-cargo clippy --locked --all-targets -- -D warnings
-say "documentation"
-RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+cargo fmt --all --check
 say "dependencies"
 check_dependencies
-# The documentation's tests come first: the last line printed is then the one that counts.
-say "tests of the documentation"
-cargo test --locked --doc --quiet
+
+# Clippy compiles what it lints, so that nothing is compiled once to be looked at and once more to be run.
+export RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings
+say "lints"
+cargo build --locked --workspace --all-targets
+# The documentation's tests come before the others: the last line printed is then the one that counts.
+say "documentation and its tests"
+RUSTDOC="$PWD/scripts/rustdoc.sh" RUSTDOCFLAGS="-D warnings" cargo test --locked --workspace --doc --quiet
 say "tests"
 if [ "${CI:-}" = true ]; then profile=ci; else profile=default; fi
-cargo nextest run --locked --profile "$profile"
+# They wait more than they compute.
+cargo nextest run --locked --workspace --profile "$profile" --test-threads "$((2 * $(nproc)))"

@@ -4,5 +4,7 @@
 
 pub mod app;
 pub mod cli;
+pub mod codes;
 pub mod config;
+pub mod error_codes;
 pub mod registry;

@@ -14,6 +14,7 @@ use pipeline_reloader::PipelineReloader;
 use tokio::net::TcpListener;
 use tracing::info;
 
+use crate::codes;
 use crate::config::{Config, Secret};
 use crate::registry::{StepRegistry, step_kinds};
 use afterload_core::dialect::Dialect;
@@ -149,7 +150,7 @@ pub fn validation_context(config: &Config, mail: &Mailer) -> ValidationContext {
 
 async fn bind_listener(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
-        Error::permanent("listen_failed", format!("cannot listen on {address}: {error}"))
+        Error::new(codes::LISTEN_FAILED, format!("cannot listen on {address}: {error}"))
             .with_hint("set another address with `listen` in afterload.yaml or AFTERLOAD_LISTEN")
     })
 }

@@ -3,6 +3,7 @@
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::codes;
 use crate::config::Config;
 use afterload_core::error::{Error, Result};
 use afterload_object_store::ObjectStore;
@@ -44,7 +45,7 @@ pub(super) fn ensure_store_exists(config: &Config) -> Result<()> {
     let artifacts = &config.objects.artifacts;
     let message =
         format!("the files of the service lie in its embedded store, and there is none in `{}`", folder.display());
-    Err(Error::permanent("object_store_missing", message).with_hint(format!(
+    Err(Error::new(codes::OBJECT_STORE_MISSING, message).with_hint(format!(
         "start the worker in the folder of `afterload serve`, once that has been up; on another machine, name under \
          `objects` an S3 store for the bucket `{artifacts}` that all processes reach"
     )))

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::pipeline_watcher::PipelineWatcher;
+use crate::codes;
 use crate::config::{Config, WatchMode};
 use afterload_core::error::{Error, Result};
 use afterload_mailer::Mailer;
@@ -107,14 +108,14 @@ impl PipelineReloader {
                 if let Err(error) = &done
                     && !failing
                 {
-                    warn!(error.code = error.code(), "the pipelines cannot be followed; trying again: {error}");
+                    warn!(error.code = error.code().name(), "the pipelines cannot be followed; trying again: {error}");
                 }
                 failing = done.is_err();
             }
         };
         let followed: Option<Result<()>> = stop.run_until_cancelled(following).await;
         if let Some(Err(error)) = followed {
-            warn!(error.code = error.code(), "the pipelines are no longer followed: {error}");
+            warn!(error.code = error.code().name(), "the pipelines are no longer followed: {error}");
         }
     }
 
@@ -210,7 +211,7 @@ async fn poll_watcher(mut view: PipelineWatcher) -> Result<(PipelineWatcher, Res
         let looked = view.poll_changes();
         (view, looked)
     });
-    looking.await.map_err(|error| Error::permanent("internal_error", error.to_string()))
+    looking.await.map_err(|error| Error::new(codes::INTERNAL_ERROR, error.to_string()))
 }
 
 fn to_definition_record((pipeline, source): &(Pipeline, String)) -> DefinitionRecord {

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::adapters::{DbAnswerCache, DbRateSlots, EgressGet, TargetRecords};
 use super::ensure_secret_key;
 use super::object_stores::{self, EmbeddedStoreMode, OpenedStores};
+use crate::codes;
 use crate::config::Config;
 use crate::registry::{Services, StepRegistry, step_kinds};
 use afterload_core::error::{Error, Result};
@@ -123,9 +124,9 @@ impl Process {
         loop {
             match self.tasks.join_next().await {
                 Some(Ok(Err(error))) => return error,
-                Some(Err(error)) => return Error::permanent("internal_error", error.to_string()),
+                Some(Err(error)) => return Error::new(codes::INTERNAL_ERROR, error.to_string()),
                 Some(Ok(Ok(()))) => {}
-                None => return Error::permanent("internal_error", "every part of the service has ended"),
+                None => return Error::new(codes::INTERNAL_ERROR, "every part of the service has ended"),
             }
         }
     }
@@ -136,7 +137,7 @@ impl Process {
         self.stop.cancel();
         while let Some(ended) = self.tasks.join_next().await {
             if let Ok(Err(error)) = ended {
-                warn!(error.code = error.code(), "a part of the service ended badly: {error}");
+                warn!(error.code = error.code().name(), "a part of the service ended badly: {error}");
             }
         }
         self.close.cancel();

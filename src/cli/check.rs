@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::{StepCatalog, ValidationContext, compile_with_sql_files, folder};
 use afterload_spanned_yaml::{Diagnostic, SourceSpan};
@@ -97,7 +98,7 @@ fn resolve_files(named: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
         if inside.is_empty() {
             let message = format!("there is no pipeline file (`*.yaml` or `*.yml`) in `{}`", path.display());
             let hint = "name files or folders, or set `pipelines` in the configuration";
-            return Err(Error::permanent("pipelines_not_found", message).with_hint(hint));
+            return Err(Error::new(codes::PIPELINES_NOT_FOUND, message).with_hint(hint));
         }
         files.extend(inside);
     }
@@ -109,11 +110,11 @@ fn check_file(path: &Path, kinds: &StepCatalog, around: &ValidationContext) -> C
     let failed = |problem: Diagnostic| (String::new(), vec![problem], Vec::new());
     let start = SourceSpan { line: 1, col: 1, offset: 0, len: 0 };
     let (text, problems, warnings) = match std::fs::read(path).map(String::from_utf8) {
-        Err(error) => failed(Diagnostic::new("io_error", start, format!("the file cannot be read: {error}"))),
+        Err(error) => failed(Diagnostic::new(codes::IO_ERROR, start, format!("the file cannot be read: {error}"))),
         Ok(Err(error)) => {
             let at = error.utf8_error().valid_up_to();
             let message = format!("the file is not UTF-8; byte {at} is the first that is wrong");
-            failed(Diagnostic::new("definition_invalid", start, message))
+            failed(Diagnostic::new(codes::DEFINITION_INVALID, start, message))
         }
         Ok(Ok(text)) => {
             let (name, folder) = (path.file_name().and_then(|name| name.to_str()), path.parent());
@@ -220,7 +221,7 @@ fn write_json(checked: &[CheckedFile], out: &mut impl Write) -> io::Result<()> {
             file,
             line: problem.span.line,
             col: problem.span.col,
-            code: problem.code,
+            code: problem.code.name(),
             message: &problem.message,
             hint: problem.hint.as_deref(),
         })

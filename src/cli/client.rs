@@ -8,7 +8,8 @@ use reqwest::multipart::{Form, Part};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde_json::{Map, Value, json};
 
-use afterload_core::error::{Error, Result};
+use crate::codes;
+use afterload_core::error::{Error, Result, Retryability};
 
 /// How long to wait before following again after a broken connection.
 const FOLLOW_RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -37,7 +38,7 @@ impl ApiClient {
     /// # Errors
     /// `url_invalid`
     pub(super) fn new(url: &str, key: String) -> Result<Self> {
-        let invalid = |why: String| Error::permanent("url_invalid", format!("`{url}` is no address: {why}"));
+        let invalid = |why: String| Error::new(codes::URL_INVALID, format!("`{url}` is no address: {why}"));
         let parsed: Url = url.parse().map_err(|error: url::ParseError| invalid(error.to_string()))?;
         let mut builder = reqwest::Client::builder().connect_timeout(CLIENT_CONNECT_TIMEOUT);
         if parsed.host_str().is_some_and(|host| host == "localhost" || host.starts_with("127.") || host == "[::1]") {
@@ -169,8 +170,8 @@ async fn check_response(response: Response) -> Result<Response> {
         message.push_str(&format!(" [{code}]"));
     }
     let error = match status.is_server_error() {
-        true => Error::transient("request_refused", message),
-        false => Error::permanent("request_refused", message),
+        true => Error::new(codes::REQUEST_REFUSED, message).with_retryability(Retryability::Transient),
+        false => Error::new(codes::REQUEST_REFUSED, message),
     };
     Err(match text("hint") {
         Some(hint) => error.with_hint(hint),
@@ -186,5 +187,5 @@ fn unreachable_error(error: reqwest::Error) -> Error {
         cause = inner;
     }
     let message = format!("the service at {url} cannot be reached: {cause}");
-    Error::transient("service_unreachable", message).with_hint("is `afterload serve` running? `--url` says where it is")
+    Error::new(codes::SERVICE_UNREACHABLE, message).with_hint("is `afterload serve` running? `--url` says where it is")
 }

@@ -5,13 +5,14 @@ use std::io::Write;
 use clap::{Args, Subcommand};
 
 use crate::app;
+use crate::codes;
 use crate::config::Config;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::secrets::{Signer, TokenPurpose};
 use afterload_s3_server::{self as embedded, S3Credentials};
 use afterload_server::api::{S3_HOOK, create_api_key};
-use afterload_state::Db;
+use afterload_state::{ApiKeyRecord, Db};
 
 /// What to do with API keys.
 #[derive(Debug, Subcommand)]
@@ -36,9 +37,9 @@ pub enum KeyCommand {
 /// A key to make.
 #[derive(Debug, Args)]
 pub struct NewKeyArgs {
-    /// What it is for, such as `web`.
+    /// What it is for, such as `web`. Default: its first scope and the day, such as `runs-write-2026-03-01`.
     #[arg(long)]
-    pub name: String,
+    pub name: Option<String>,
     /// What it may do: `admin`, `runs:read`, `runs:write`, or with a pipeline `runs:read:NAME`, `events:write`; may be
     /// repeated.
     #[arg(long = "scope", required = true, value_name = "SCOPE")]
@@ -61,9 +62,14 @@ pub async fn run(
 ) -> Result<()> {
     match command {
         KeyCommand::New(new) => {
-            let (stored, text) = create_api_key(&new.name, &new.scopes, &new.buckets)?;
+            let given = new.name.as_deref().unwrap_or_default();
+            let (mut stored, text) = create_api_key(given, &new.scopes, &new.buckets)?;
+            if stored.name.is_empty() {
+                stored.name = default_key_name(&stored, &db.list_api_keys().await?);
+                writeln!(notes, "the key is named `{}`", stored.name)?;
+            }
             if !db.insert_api_key(&stored).await? {
-                return Err(Error::transient("key_taken", "another key has the same id").with_hint("try again"));
+                return Err(Error::new(codes::KEY_TAKEN, "another key has the same id").with_hint("try again"));
             }
             writeln!(out, "{text}")?;
             writeln!(notes, "this is the only time that the key `{}` is shown; it works on {database}", stored.id)?;
@@ -72,7 +78,7 @@ pub async fn run(
         KeyCommand::List => print_keys(db, out).await?,
         KeyCommand::Revoke { id } => {
             if !db.delete_api_key(&id).await? {
-                return Err(Error::permanent("key_not_found", format!("there is no key `{id}`"))
+                return Err(Error::new(codes::KEY_NOT_FOUND, format!("there is no key `{id}`"))
                     .with_hint("`afterload key list` shows them"));
             }
             writeln!(notes, "revoked `{id}`")?;
@@ -81,14 +87,24 @@ pub async fn run(
     Ok(())
 }
 
+/// The first scope and the day, and a number if another key has that name: `admin-2026-03-01-2`.
+fn default_key_name(key: &ApiKeyRecord, others: &[ApiKeyRecord]) -> String {
+    let scope = key.scopes.first().map_or_else(String::new, |scope| scope.replace(':', "-"));
+    let day = clock::format_rfc3339(key.created_at);
+    let name = format!("{scope}-{}", day.split('T').next().unwrap_or_default());
+    let numbered = (2..).map(|number| format!("{name}-{number}"));
+    let mut candidates = std::iter::once(name.clone()).chain(numbered);
+    candidates.find(|candidate| others.iter().all(|other| other.name != *candidate)).unwrap_or(name)
+}
+
 /// Prints how S3 clients reach the embedded store, for `eval "$(afterload key s3)"`.
 ///
 /// # Errors
 /// `store_not_embedded` where there is none, `io_error`.
 pub fn print_s3_exports(config: &Config, out: &mut impl Write) -> Result<()> {
     if config.objects.store_for_bucket(&config.objects.artifacts).is_some() {
-        return Err(Error::permanent(
-            "store_not_embedded",
+        return Err(Error::new(
+            codes::STORE_NOT_EMBEDDED,
             "the files lie in a store of their own, not in the embedded one",
         )
         .with_hint("use the keys of that store"));
@@ -165,7 +181,8 @@ mod tests {
     async fn keys_are_made_listed_and_revoked() {
         let folder = tempfile::tempdir().unwrap();
         let db = Db::open(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
-        let new = NewKeyArgs { name: "web".into(), scopes: vec!["runs:write".into()], buckets: vec!["uploads".into()] };
+        let new =
+            NewKeyArgs { name: Some("web".into()), scopes: vec!["runs:write".into()], buckets: vec!["uploads".into()] };
         let (key, notes) = call(&db, KeyCommand::New(new)).await.unwrap();
         assert!(notes.ends_with("is shown; it works on the database `a.db`\n"), "{notes}");
         let id = key.split('_').nth(1).unwrap().to_owned();
@@ -175,9 +192,29 @@ mod tests {
         assert!(!listed.contains(key.trim().rsplit('_').next().unwrap()));
         let (_, notes) = call(&db, KeyCommand::Revoke { id: id.clone() }).await.unwrap();
         assert_eq!(notes, format!("revoked `{id}`\n"));
-        assert_eq!(call(&db, KeyCommand::Revoke { id }).await.unwrap_err().code(), "key_not_found");
-        let wrong = NewKeyArgs { name: "web".into(), scopes: vec!["all".into()], buckets: Vec::new() };
-        assert_eq!(call(&db, KeyCommand::New(wrong)).await.unwrap_err().code(), "scope_invalid");
+        assert_eq!(call(&db, KeyCommand::Revoke { id }).await.unwrap_err().code(), codes::KEY_NOT_FOUND);
+        let wrong = NewKeyArgs { name: Some("web".into()), scopes: vec!["all".into()], buckets: Vec::new() };
+        assert_eq!(call(&db, KeyCommand::New(wrong)).await.unwrap_err().code(), codes::SCOPE_INVALID);
+    }
+
+    #[tokio::test]
+    async fn a_key_without_a_name_is_named_after_its_scope_and_the_day() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
+        let scopes = vec!["runs:write:contacts-import".into(), "metrics:read".into()];
+        let (_, notes) =
+            call(&db, KeyCommand::New(NewKeyArgs { name: None, scopes, buckets: Vec::new() })).await.unwrap();
+        let mut key = db.list_api_keys().await.unwrap().remove(0);
+        assert!(notes.starts_with(&format!("the key is named `{}`\n", key.name)), "{notes}");
+        assert!(key.name.starts_with("runs-write-contacts-import-20"), "{}", key.name);
+
+        key.created_at = 1_772_323_200_000;
+        let mut others = Vec::new();
+        for expected in ["", "-2", "-3"] {
+            key.name = default_key_name(&key, &others);
+            assert_eq!(key.name, format!("runs-write-contacts-import-2026-03-01{expected}"));
+            others.push(key.clone());
+        }
     }
 
     #[test]

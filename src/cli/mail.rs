@@ -81,6 +81,7 @@ fn write_file(path: &Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codes;
 
     fn shown(folder: &Path, template: &str, params: &[&str]) -> Result<String> {
         let config = Config { templates: folder.join("templates"), ..Config::default() };
@@ -125,7 +126,7 @@ mod tests {
             std::fs::write(own.join(name), text).unwrap();
         }
         let error = shown(folder.path(), "hello", &[]).unwrap_err();
-        assert!(error.code() == "mail_template_invalid" && error.message().contains("`person"), "{error}");
+        assert!(error.code() == codes::MAIL_TEMPLATE_INVALID && error.message().contains("`person"), "{error}");
         std::fs::write(own.join("preview.yaml"), "person: { name: Ada }\n").unwrap();
         let out = shown(folder.path(), "hello", &[]).unwrap();
         assert!(out.contains("no html"), "{out}");
@@ -133,7 +134,7 @@ mod tests {
         assert_eq!(text, format!("Ada: http://127.0.0.1:8080/v1/runs/{PREVIEW_RUN_ID}"));
         assert!(!folder.path().join("out/hello.html").exists());
         for name in ["nope", "../hello", "hello/body.txt", ""] {
-            assert_eq!(shown(folder.path(), name, &[]).unwrap_err().code(), "mail_template_not_found", "{name}");
+            assert_eq!(shown(folder.path(), name, &[]).unwrap_err().code(), codes::MAIL_TEMPLATE_NOT_FOUND, "{name}");
         }
         assert_eq!(std::fs::read_dir(folder.path().join("out")).unwrap().count(), 1);
     }

@@ -24,6 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app;
 use crate::app::Process;
+use crate::codes;
 use crate::config::Config;
 use crate::registry::step_kinds;
 use afterload_core::error::{Error, Result};
@@ -48,7 +49,8 @@ enum CliCommand {
     Serve(serve::ServeArgs),
     /// Work queues and nothing else: no API, no pipelines folder; on any machine that reaches the database and the files.
     Worker(worker::WorkerArgs),
-    /// Run every pipeline of the repository on sample data, with nothing to set up, and stay up for a look around.
+    /// Run every pipeline of the repository on sample data, with nothing to set up, and stay up for a look around. Of the
+    /// configuration it reads `listen` and `objects.listen`.
     Demo(demo::DemoArgs),
     /// Start a run of a service that is up, and follow it.
     Run(runs::RunArgs),
@@ -89,7 +91,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         CliCommand::Serve(args) => serve::run(args, load()?).await,
         CliCommand::Worker(args) => worker::run(args, load()?).await,
-        CliCommand::Demo(args) => demo::run(args).await,
+        CliCommand::Demo(args) => demo::run(args, &load()?).await,
         CliCommand::Run(args) => runs::start_run(args, &load()?).await,
         CliCommand::Runs(args) => runs::manage_runs(args, &load()?).await,
         CliCommand::Queues(args) => queues::run(queues::QUEUE_KIND, args, &load()?).await,
@@ -127,7 +129,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
 }
 
 /// For tests: `AFTERLOAD_CRASH_AT` names the failpoint at which this process dies, `AFTERLOAD_CRASH_LOG` the file that lists
-/// the failpoints it passes; see [`crate::failpoint`].
+/// the failpoints it passes; see [`afterload_core::failpoint`].
 fn configure_failpoints() -> Result<()> {
     let (at, log) = (std::env::var("AFTERLOAD_CRASH_AT").ok(), std::env::var_os("AFTERLOAD_CRASH_LOG"));
     if at.is_some() || log.is_some() {
@@ -159,7 +161,7 @@ fn init_logs(default: &str) -> Result<()> {
         "text" => true,
         "json" => false,
         _ => {
-            return Err(Error::permanent("log_format_invalid", "`AFTERLOAD_LOG_FORMAT` must be `text` or `json`"));
+            return Err(Error::new(codes::LOG_FORMAT_INVALID, "`AFTERLOAD_LOG_FORMAT` must be `text` or `json`"));
         }
     };
     let started = if text { logs.compact().try_init() } else { logs.json().flatten_event(true).try_init() };

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::client::{ApiClient, ParamArg};
 use super::progress::ProgressRenderer;
 use super::stdout::print_line;
+use crate::codes;
 use crate::config::Config;
 use afterload_core::error::{Error, Result};
 
@@ -119,7 +120,7 @@ impl ServiceArgs {
     /// `key_missing`, `url_invalid`
     pub(super) fn api_client(&self, config: &Config) -> Result<ApiClient> {
         let Some(key) = self.key.clone().filter(|key| !key.is_empty()) else {
-            return Err(Error::permanent("key_missing", "the service wants an API key").with_hint(
+            return Err(Error::new(codes::KEY_MISSING, "the service wants an API key").with_hint(
                 "export AFTERLOAD_KEY=$(afterload key new --name me --scope admin), or give it with `--key`",
             ));
         };

@@ -7,6 +7,7 @@ use clap::Args;
 use super::stdout::print_line;
 use super::{DEFAULT_LOG_FILTER, ShutdownSignals, init_logs, run_until_stopped};
 use crate::app::{self, WorkerOptions};
+use crate::codes;
 use crate::config::Config;
 use afterload_core::error::{Error, Result};
 use afterload_engine::QueueSelection;
@@ -22,7 +23,7 @@ pub(super) struct WorkerArgs {
 fn parse_nonempty_queues(text: &str) -> Result<QueueSelection> {
     let queues: QueueSelection = text.parse()?;
     match queues.is_empty() {
-        true => Err(Error::permanent("queues_invalid", "a worker needs a queue to work")
+        true => Err(Error::new(codes::QUEUES_INVALID, "a worker needs a queue to work")
             .with_hint("`none` is for `afterload serve`")),
         false => Ok(queues),
     }

@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use super::{Config, EgressRule, GeoHttpConfig, MailConfig, Secret, SmtpConfig, SmtpTls, WebhooksConfig};
+use crate::codes;
 use afterload_spanned_yaml::{Diagnostic, YamlNode, suggestion_hint};
 
 /// The longest time that a call may be given.
 const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(86_400);
+/// The queue counts in seconds, and a lease is renewed three times before it ends.
+const MIN_LEASE: Duration = Duration::from_secs(3);
+const MAX_LEASE: Duration = Duration::from_secs(3600);
 /// The shortest secret key.
 const MIN_SECRET_KEY_CHARS: usize = 32;
 const WEBHOOK_SECRET_HINT: &str =
@@ -16,7 +20,8 @@ const WEBHOOK_SECRET_HINT: &str =
 pub fn check_config(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
     let mut problem = |path: &[&str], message: String, hint: &str| {
-        problems.push(Diagnostic::new("definition_invalid", root.closest_node(path).span, message).with_hint(hint));
+        problems
+            .push(Diagnostic::new(codes::DEFINITION_INVALID, root.closest_node(path).span, message).with_hint(hint));
     };
     let database = config.database.as_ref().map(|url| url.expose_secret().to_owned()).unwrap_or_default();
     if !database.is_empty() && !is_database_url(&database) {
@@ -70,6 +75,9 @@ pub fn check_config(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
     if !(1..=1000).contains(&config.limits.crashes) {
         problem(&["limits", "crashes"], "`crashes` must be from 1 to 1000".into(), "");
     }
+    if !(MIN_LEASE..=MAX_LEASE).contains(&config.limits.lease.0) {
+        problem(&["limits", "lease"], "`lease` must be from `3s` to `1h`".into(), "");
+    }
     let image = &config.limits.image;
     if image.decode > image.memory {
         let hint = "all pictures together must be allowed what one is";
@@ -92,7 +100,7 @@ fn check_geo(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
     for (name, service) in &config.geo.http {
         let mut problem = |path: &[&str], message: String, hint: String| {
             let at = root.closest_node(&[&["geo", "http", name], path].concat()).span;
-            problems.push(Diagnostic::new("definition_invalid", at, message).with_hint(hint));
+            problems.push(Diagnostic::new(codes::DEFINITION_INVALID, at, message).with_hint(hint));
         };
         let service = service.with_preset();
         // A value that the environment is to give may be missing here.
@@ -132,7 +140,8 @@ fn check_geo(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
 fn check_http(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
     let mut problem = |path: &[&str], message: String, hint: &str| {
-        problems.push(Diagnostic::new("definition_invalid", root.closest_node(path).span, message).with_hint(hint));
+        problems
+            .push(Diagnostic::new(codes::DEFINITION_INVALID, root.closest_node(path).span, message).with_hint(hint));
     };
     for entry in config.http.allow.iter().filter(|entry| EgressRule::parse(entry).is_none()) {
         let hint = "such as `127.0.0.1`, `10.0.0.0/8`, `internal.example` or `*.corp.example:8080`";
@@ -174,7 +183,8 @@ fn check_smtp(smtp: &SmtpConfig, root: &YamlNode) -> Vec<Diagnostic> {
     ];
     let broken = rules.into_iter().filter(|(is_broken, ..)| *is_broken);
     let problem = |(_, field, message, hint): (bool, &str, &str, &str)| {
-        Diagnostic::new("definition_invalid", root.closest_node(&["mail", "smtp", field]).span, message).with_hint(hint)
+        Diagnostic::new(codes::DEFINITION_INVALID, root.closest_node(&["mail", "smtp", field]).span, message)
+            .with_hint(hint)
     };
     broken.map(problem).collect()
 }
@@ -184,7 +194,7 @@ fn check_mail_rates(mail: &MailConfig, root: &YamlNode) -> Vec<Diagnostic> {
     for (domain, mails) in &mail.per_minute {
         let at = root.closest_node(&["mail", "per_minute", domain]).span;
         let mut problem = |message: String, hint: &str| {
-            problems.push(Diagnostic::new("definition_invalid", at, message).with_hint(hint));
+            problems.push(Diagnostic::new(codes::DEFINITION_INVALID, at, message).with_hint(hint));
         };
         let is_domain = !domain.contains('*') && matches!(url::Host::parse(domain), Ok(url::Host::Domain(_)));
         if domain != MailConfig::OTHERS && !is_domain {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::codes;
 use afterload_spanned_yaml::{self as yaml, Diagnostic, SourceSpan, YamlKey, YamlNode, YamlValue};
 
 const ENV_PREFIX: &str = "AFTERLOAD_";
@@ -64,7 +65,7 @@ pub fn overlay_variables(
                 let path: Vec<String> = path.split("__").map(str::to_lowercase).collect();
                 if !set_at_path(root, &path, node, span) {
                     problems.push(Diagnostic::new(
-                        "definition_invalid",
+                        codes::DEFINITION_INVALID,
                         span,
                         format!("variable `{name}` names no setting"),
                     ));
@@ -72,7 +73,7 @@ pub fn overlay_variables(
             }
             Err(_) => {
                 let message = format!("variable `{name}` holds a value that cannot be read");
-                problems.push(Diagnostic::new("definition_invalid", span, message).with_hint("put it in quotes"));
+                problems.push(Diagnostic::new(codes::DEFINITION_INVALID, span, message).with_hint("put it in quotes"));
             }
         }
     }
@@ -131,7 +132,7 @@ pub fn substitute_variables(
                 vec![span]
             }
             Err(message) => {
-                let problem = Diagnostic::new("definition_invalid", span, message);
+                let problem = Diagnostic::new(codes::DEFINITION_INVALID, span, message);
                 problems.push(problem.with_hint("write `$${` for a `${` that is meant as it is"));
                 Vec::new()
             }

@@ -19,6 +19,9 @@ pub struct Limits {
     /// Crashes without progress after which a step is quarantined.
     #[schemars(range(min = 1, max = 1000))]
     pub crashes: u32,
+    /// How long a process may be silent before others take over its steps, from `3s` on; default `15s`. It must be the same in
+    /// all processes of a database.
+    pub lease: HumanDuration,
     /// How long a stopping process waits for its steps to park.
     pub drain: HumanDuration,
     /// How long the answer to a request waits for `inline` steps.
@@ -39,6 +42,7 @@ impl Default for Limits {
             upload: ByteSize(5 << 30),
             body: ByteSize(1 << 20),
             crashes: 3,
+            lease: HumanDuration(std::time::Duration::from_secs(15)),
             drain: HumanDuration(std::time::Duration::from_secs(25)),
             inline_wait: HumanDuration(std::time::Duration::from_secs(10)),
             wait: HumanDuration(std::time::Duration::from_secs(60)),

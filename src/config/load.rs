@@ -9,6 +9,7 @@ use serde_json::json;
 use super::check::check_config;
 use super::environment::{overlay_variables, substitute_variables};
 use super::{CheckpointMode, Config, ConnectionConfig, Secret};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_spanned_yaml::{self as yaml, Diagnostic, SourceSpan, YamlNode, YamlValue};
 
@@ -80,7 +81,7 @@ impl Config {
 fn read_config_file(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
-            Error::permanent("config_not_found", format!("there is no file `{}`", path.display()))
+            Error::new(codes::CONFIG_NOT_FOUND, format!("there is no file `{}`", path.display()))
         }
         _ => Error::from(error).context(format!("reading `{}`", path.display())),
     })
@@ -92,7 +93,7 @@ const UNSUPPORTED_SETTINGS: [&str; 1] = ["mail.dkim"];
 fn reject_unsupported(root: &YamlNode, problems: &mut Vec<Diagnostic>) {
     for setting in UNSUPPORTED_SETTINGS {
         if let Some(span) = setting_span(root, setting) {
-            let problem = Diagnostic::new("not_supported_yet", span, format!("`{setting}` is not supported yet"));
+            let problem = Diagnostic::new(codes::NOT_SUPPORTED_YET, span, format!("`{setting}` is not supported yet"));
             problems.push(problem.with_hint("it is planned for a later version; remove it"));
         }
     }
@@ -135,7 +136,7 @@ fn config_invalid_error(name: &str, problems: &[Diagnostic]) -> Error {
             "file": name, "line": span.line, "col": span.col, "code": code, "message": what, "hint": hint,
         }));
     }
-    Error::permanent("config_invalid", message).with_details(facts.into())
+    Error::new(codes::CONFIG_INVALID, message).with_details(facts.into())
 }
 
 #[cfg(test)]

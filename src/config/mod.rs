@@ -147,6 +147,7 @@ impl Config {
             artifacts: self.objects.artifacts.clone(),
             queues: self.queues.clone(),
             max_crashes: self.limits.crashes,
+            lease: self.limits.lease.0,
             drain: self.limits.drain.0,
             retention: self.retention.clone(),
             secrets: self.secrets.clone(),

@@ -96,7 +96,8 @@ pub async fn check(place: &Place, process: &Process, run: &Value, rows: u64, (su
 }
 
 async fn a_second_process_takes_over(database: Database) {
-    let place = place(database).await;
+    let mut place = place(database).await;
+    place.set("LIMITS__LEASE", "5s");
     let file = place.dir.path().join("people.csv");
     let facts = people(&file, ROWS);
     let first = place.start().await;

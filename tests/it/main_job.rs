@@ -132,6 +132,26 @@ fn the_demo_leaves_what_is_not_its_own_alone() {
     assert_eq!(std::fs::read(dir.path().join("data/app.db")).unwrap(), b"of somebody");
 }
 
+/// The addresses are of the reserved class E: no machine has them, so each attempt to listen there fails.
+#[test]
+fn the_demo_listens_where_the_configuration_says() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("afterload.yaml"), "listen: 240.0.0.1:8080\n").unwrap();
+    for (name, value, expected) in [
+        ("AFTERLOAD_MAIL__FROM", "demo@example.com", "240.0.0.1:8080"),
+        ("AFTERLOAD_LISTEN", "240.0.0.2:8080", "240.0.0.2:8080"),
+    ] {
+        let output = afterload(dir.path()).args(["demo", "--exit"]).env(name, value).output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && log.contains(&format!("cannot listen on {expected}: ")), "{log}");
+    }
+    std::fs::write(dir.path().join("afterload.yaml"), "objects: { listen: 240.0.0.3:9000 }\n").unwrap();
+    let output =
+        afterload(dir.path()).args(["demo", "--exit"]).env("AFTERLOAD_LISTEN", "127.0.0.1:0").output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("cannot listen on 240.0.0.3:9000: "), "{log}");
+}
+
 /// A pipeline that is added has to be played, and to succeed.
 #[test]
 fn the_demo_plays_every_pipeline_and_does_so_again() {

@@ -115,7 +115,7 @@ fn told(sent: Result<(), MailSendError>) -> (&'static str, &'static str, bool, S
         MailSendError::NotSent(error) => ("certain", error),
         MailSendError::Unknown(error) => ("uncertain", error),
     };
-    (kind, error.code(), error.is_transient(), error.to_string())
+    (kind, error.code().name(), error.is_transient(), error.to_string())
 }
 
 #[tokio::test]
@@ -252,7 +252,7 @@ async fn a_server_that_cannot_be_trusted_or_reached_gets_no_mail() {
     let missing = SmtpConfig { ca: Some("/nowhere/ca.pem".into()), tls: SmtpTls::Implicit, ..port(closed) };
     let mail = MailConfig { smtp: Some(missing), ..MailConfig::default() };
     let error = Mailer::new(&Config { mail, ..Config::default() }.mailer_options()).err().unwrap();
-    assert!(error.code() == "mail_tls_failed" && error.message().contains("/nowhere/ca.pem"), "{error}");
+    assert!(error.code().name() == "mail_tls_failed" && error.message().contains("/nowhere/ca.pem"), "{error}");
 }
 
 async fn a_run_sends_its_mail_and_one_bad_recipient_keeps_it_from_nobody(database: Database) {

@@ -93,7 +93,7 @@ async fn ended(place: &Place, service: &Process, run: &Value) -> Value {
 
 /// Two workers on machines of their own, which reach the database and one S3 store.
 async fn machines(place: &mut Place, store: &[(&str, &str)]) -> [Place; 2] {
-    place.env.extend([SECRET_KEY, ("AFTERLOAD_LIMITS__CRASHES", "3")].map(owned));
+    place.env.extend([SECRET_KEY, ("AFTERLOAD_LIMITS__CRASHES", "3"), ("AFTERLOAD_LIMITS__LEASE", "5s")].map(owned));
     let machine = || {
         let mut machine = place.elsewhere();
         machine.env.extend(store.iter().copied().map(owned));
@@ -118,7 +118,6 @@ async fn another_worker_takes_over(place: &Place, [first, second]: &[Place; 2]) 
     one.kill().await;
     let seen = rows(&service.show(id(&run)).await);
     assert!(seen < ROWS, "the kill came too late to prove anything");
-    // The lease of a dead worker ends after 15 s.
     service.until("the step in the other worker", id(&run), |run| (rows(run) > seen).then_some(())).await;
     ended(place, &service, &run).await;
     assert!(two.terminate().await.success() && service.terminate().await.success());

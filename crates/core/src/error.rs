@@ -3,30 +3,21 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::codes;
+pub use crate::error_code::{ErrorCode, Retryability};
+
 /// The result of everything that can fail here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Whether doing the same again can help.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retryability {
-    /// The same input will fail again.
-    Permanent,
-    /// The outside world failed; the same attempt may succeed later.
-    Transient,
-    /// Somebody asked for the work to stop (cancellation, a timeout, a shutdown); nothing is wrong with it.
-    Stopped,
-}
-
 /// What went wrong, for people (message and hint) and for programs (code).
 ///
-/// `code` is stable: API clients, mails and logs match on it. The message is lower case without a full stop,
-/// names stand in backticks.
+/// The message is lower case without a full stop, names stand in backticks.
 #[derive(Clone)]
 pub struct Error(Box<ErrorParts>);
 
 #[derive(Clone)]
 struct ErrorParts {
-    code: &'static str,
+    code: ErrorCode,
     message: String,
     hint: Option<String>,
     retryability: Retryability,
@@ -35,30 +26,23 @@ struct ErrorParts {
 }
 
 impl Error {
-    /// An error that the same input will meet again.
-    pub fn permanent(code: &'static str, message: impl Into<String>) -> Self {
-        Self::new(code, message, Retryability::Permanent)
-    }
-
-    /// An error of the outside world that a later attempt may not meet.
-    pub fn transient(code: &'static str, message: impl Into<String>) -> Self {
-        Self::new(code, message, Retryability::Transient)
-    }
-
-    /// The work was asked to stop.
-    pub fn stopped(code: &'static str, message: impl Into<String>) -> Self {
-        Self::new(code, message, Retryability::Stopped)
-    }
-
-    fn new(code: &'static str, message: impl Into<String>, class: Retryability) -> Self {
+    /// An error with the hint and the retryability of its code.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self(Box::new(ErrorParts {
             code,
             message: message.into(),
-            hint: None,
-            retryability: class,
+            hint: code.hint().map(str::to_owned),
+            retryability: code.retryability(),
             retry_after: None,
             details: None,
         }))
+    }
+
+    /// Says whether another try can help, where this error differs from others of its code.
+    #[must_use]
+    pub fn with_retryability(mut self, retryability: Retryability) -> Self {
+        self.0.retryability = retryability;
+        self
     }
 
     /// Says what the reader can do about it.
@@ -109,7 +93,7 @@ impl Error {
     }
 
     /// The stable code.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> ErrorCode {
         self.0.code
     }
 
@@ -166,12 +150,12 @@ impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
-                Self::transient("database_unavailable", error.to_string())
+                Self::new(codes::DATABASE_UNAVAILABLE, error.to_string())
             }
             sqlx::Error::Database(db) if is_transient_db_code(db.code().as_deref()) => {
-                Self::transient("database_unavailable", database_error_message(&error))
+                Self::new(codes::DATABASE_UNAVAILABLE, database_error_message(&error))
             }
-            _ => Self::permanent("database_error", database_error_message(&error)),
+            _ => Self::new(codes::DATABASE_ERROR, database_error_message(&error)),
         }
     }
 }
@@ -198,8 +182,10 @@ impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
         use std::io::ErrorKind::{NotFound, PermissionDenied};
         match error.kind() {
-            NotFound | PermissionDenied => Self::permanent("io_error", error.to_string()),
-            _ => Self::transient("io_error", error.to_string()),
+            NotFound | PermissionDenied => {
+                Self::new(codes::IO_ERROR, error.to_string()).with_retryability(Retryability::Permanent)
+            }
+            _ => Self::new(codes::IO_ERROR, error.to_string()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::codes;
 use crate::error::{Error, Result};
 
 /// A table as people write it: `contacts` or `crm.contacts`.
@@ -24,7 +25,7 @@ impl TableName {
         match (parts.as_slice(), sound) {
             ([table], true) => Ok(Self { schema: None, table: (*table).to_owned() }),
             ([schema, table], true) => Ok(Self { schema: Some((*schema).to_owned()), table: (*table).to_owned() }),
-            _ => Err(Error::permanent("table_not_found", format!("`{text}` cannot be the name of a table"))
+            _ => Err(Error::new(codes::TABLE_NOT_FOUND, format!("`{text}` cannot be the name of a table"))
                 .with_hint("expected `table` or `schema.table`")),
         }
     }
@@ -71,7 +72,7 @@ mod tests {
     #[test]
     fn impossible_names_are_refused() {
         for name in ["", ".x", "x.", "a.b.c", "a\0b"] {
-            assert_eq!(TableName::parse(name).unwrap_err().code(), "table_not_found", "{name:?}");
+            assert_eq!(TableName::parse(name).unwrap_err().code(), codes::TABLE_NOT_FOUND, "{name:?}");
         }
     }
 }

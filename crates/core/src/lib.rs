@@ -1,8 +1,10 @@
 //! What every crate uses: errors, the clock, units, secrets, names, failpoints.
 
 pub mod clock;
+pub mod codes;
 pub mod dialect;
 pub mod error;
+mod error_code;
 pub mod failpoint;
 pub mod file;
 pub mod identifier;

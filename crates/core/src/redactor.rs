@@ -99,6 +99,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::error::ErrorCode;
+
+    const TEST_FAILED: ErrorCode = ErrorCode::permanent("test_failed", "The test makes it fail");
 
     #[test]
     fn errors_do_not_quote_secrets() {
@@ -107,7 +110,7 @@ mod tests {
         let secrets = secrets.map(|(_, value)| Secret::new(value));
         let hidden = Redactor::new(&secrets);
         let error =
-            Error::permanent("x", "`open sesame` and `-----BEGIN KEY----- MIIEvQIBADANBgkqhkiG9w0BAQEFAA` of 12");
+            Error::new(TEST_FAILED, "`open sesame` and `-----BEGIN KEY----- MIIEvQIBADANBgkqhkiG9w0BAQEFAA` of 12");
         let error =
             hidden.redact_error(error.with_hint("not `OPEN`").with_details(json!([{ "given": "open sesame" }])));
         assert!(error.message().starts_with("`***` and `***"), "{error}");
@@ -121,7 +124,7 @@ mod tests {
         let secrets = secrets.map(|(_, value)| Secret::new(value));
         let hidden = Redactor::new(&secrets);
         assert_eq!(hidden.redact_text("a@acme.example"), "a@acme.example", "a short one stands there by chance");
-        assert_eq!(hidden.redact_error(Error::permanent("x", "`acme`")).message(), "`***`");
+        assert_eq!(hidden.redact_error(Error::new(TEST_FAILED, "`acme`")).message(), "`***`");
         let echo =
             json!({ "a \"b\" + c/d": ["x a \"b\" + c/d x", 1, null, { "raw": "{\"k\":\"a \\\"b\\\" + c/d\"}" }] });
         let clean = json!({ "***": ["x *** x", 1, null, { "raw": "{\"k\":\"***\"}" }] });

@@ -12,6 +12,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use ulid::Ulid;
 
+use crate::codes;
 use crate::error::{Error, Result};
 
 /// What a token in a link is good for.
@@ -151,7 +152,7 @@ async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T> {
     let done =
-        tokio::task::spawn_blocking(work).await.map_err(|error| Error::transient("io_error", error.to_string()))?;
+        tokio::task::spawn_blocking(work).await.map_err(|error| Error::new(codes::IO_ERROR, error.to_string()))?;
     done.map_err(|error| Error::from(error).context(format!("the secret file `{}`", path.display())))
 }
 

@@ -2,6 +2,7 @@
 
 use url::Url;
 
+use crate::codes;
 use afterload_core::error::{Error, Result};
 
 /// The longest address, in bytes.
@@ -13,7 +14,7 @@ const MAX_URL_BYTES: usize = 8192;
 /// # Errors
 /// `http_url_invalid`; it does not quote the text, which may hold a secret.
 pub fn parse_url(text: &str) -> Result<Url> {
-    let invalid = |why: &str| Error::permanent("http_url_invalid", format!("the address {why}"));
+    let invalid = |why: &str| Error::new(codes::HTTP_URL_INVALID, format!("the address {why}"));
     if text.len() > MAX_URL_BYTES {
         return Err(invalid(&format!("has more than {MAX_URL_BYTES} bytes")));
     }
@@ -23,7 +24,7 @@ pub fn parse_url(text: &str) -> Result<Url> {
 
 /// The same for one that has been read.
 pub(super) fn check_url(mut url: Url) -> Result<Url> {
-    let invalid = |why: &str| Error::permanent("http_url_invalid", format!("the address {why}"));
+    let invalid = |why: &str| Error::new(codes::HTTP_URL_INVALID, format!("the address {why}"));
     if !matches!(url.scheme(), "http" | "https") {
         return Err(invalid(&format!("begins with `{}:`", url.scheme())).with_hint("write `https://` or `http://`"));
     }

@@ -5,6 +5,7 @@
 //! names when they are looked up for a connection, which then goes to the very addresses that were checked. No proxy of
 //! the environment is used: it would call for us whatever we refuse.
 
+pub mod codes;
 mod config;
 mod errors;
 mod fields;
@@ -78,7 +79,7 @@ impl EgressClient {
         let limits = limits.clone();
         let clients = ClientsByPort::new(&guard, &names, &limits);
         if let Err(error) = &clients {
-            tracing::warn!(error.code = error.code(), "calls of other services will fail: {error}");
+            tracing::warn!(error.code = error.code().name(), "calls of other services will fail: {error}");
         }
         Self(Arc::new(EgressClientState { policy: guard, clients, limits, webhook_signer: webhooks, redactor }))
     }
@@ -157,7 +158,7 @@ fn build_client(resolver: EgressResolver, limits: &HttpLimits) -> Result<Client>
         .connect_timeout(limits.connect.0)
         .build();
     client.map_err(|error| {
-        Error::permanent("http_client_failed", format!("no calls can be made: {error}"))
+        Error::new(codes::HTTP_CLIENT_FAILED, format!("no calls can be made: {error}"))
             .with_hint("install the certificates of the system (`ca-certificates`) and start the service again")
     })
 }

@@ -7,6 +7,7 @@ use url::Url;
 
 use super::http_url::{check_url, display_origin};
 use super::request::EgressRequest;
+use crate::codes;
 use afterload_core::error::{Error, Result};
 
 /// What another origin may be told. Everything else may be a secret that was meant for the first one.
@@ -57,7 +58,7 @@ pub(super) fn too_many_redirects(first: &EgressRequest, last: &Url) -> Error {
 }
 
 fn redirect_refused(message: String) -> Error {
-    Error::permanent("http_redirect_refused", message)
+    Error::new(codes::HTTP_REDIRECT_REFUSED, message)
 }
 
 #[cfg(test)]
@@ -121,7 +122,7 @@ mod tests {
             ("file:///etc/canary", "http_url_invalid"),
         ] {
             let error = next_request(&request(Method::GET), 302, Some(location)).unwrap_err();
-            assert_eq!((error.code(), error.is_transient()), (code, false), "{location}");
+            assert_eq!((error.code().name(), error.is_transient()), (code, false), "{location}");
             assert!(!error.to_string().contains("canary") && !error.to_string().contains("token"), "{error}");
         }
     }

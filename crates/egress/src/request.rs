@@ -11,6 +11,7 @@ use url::Url;
 
 use super::http_url::{display_origin, parse_url};
 use super::{MAX_REDIRECTS, WebhookSigner};
+use crate::codes;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 
@@ -75,7 +76,7 @@ impl EgressRequest {
     pub fn with_header(mut self, name: &str, value: &str) -> Result<Self> {
         let name = parse_header_name(name)?;
         let value = HeaderValue::from_str(value).map_err(|_| {
-            Error::permanent("http_header_invalid", format!("the value of the header `{name}` cannot be sent"))
+            Error::new(codes::HTTP_HEADER_INVALID, format!("the value of the header `{name}` cannot be sent"))
                 .with_hint("a header is one line without control characters")
         })?;
         self.headers.insert(name, value);
@@ -154,7 +155,7 @@ pub fn encode_form(fields: &[(String, String)]) -> String {
 /// # Errors
 /// `http_header_invalid`
 pub fn parse_header_name(name: &str) -> Result<HeaderName> {
-    let invalid = |why: &str| Error::permanent("http_header_invalid", format!("`{name}` {why}"));
+    let invalid = |why: &str| Error::new(codes::HTTP_HEADER_INVALID, format!("`{name}` {why}"));
     let known = HeaderName::try_from(name).map_err(|_| invalid("is not a name for a header"))?;
     match CONNECTION_HEADERS.contains(&known.as_str()) {
         true => Err(invalid("is a header that the service sets itself")),

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
 use super::{errors, retry_after};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::ByteSize;
 
@@ -101,7 +102,7 @@ impl EgressResponse {
             // Its position alone: the text may quote the body.
             let place = format!("line {} column {}", error.line(), error.column());
             let message = format!("the answer to `{shown}` is not the JSON that was expected, at {place}");
-            Error::permanent("http_answer_invalid", message)
+            Error::new(codes::HTTP_ANSWER_INVALID, message)
         })
     }
 

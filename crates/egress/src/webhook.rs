@@ -11,6 +11,7 @@ use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
 use super::config::WebhooksConfig;
+use crate::codes;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::secrets::{Signer, TokenPurpose};
@@ -57,12 +58,12 @@ impl WebhookSigner {
             signatures.split(' ').filter_map(|one| STANDARD.decode(one.strip_prefix(SIGNATURE_PREFIX)?).ok());
         // Takes the same time for all wrong ones.
         if !signed.any(|signature| mac.clone().verify_slice(&signature).is_ok()) {
-            return Err(Error::permanent("webhook_invalid", "the signature of the webhook is not that of its sender")
+            return Err(Error::new(codes::WEBHOOK_INVALID, "the signature of the webhook is not that of its sender")
                 .with_hint("it is made with the secret in `webhooks.events`, over the body as it arrives"));
         }
         let age = (clock::now_millis() / 1000).abs_diff(timestamp);
         if age > MAX_CLOCK_SKEW.as_secs() {
-            return Err(Error::permanent("webhook_expired", format!("the webhook was signed {age} seconds from now"))
+            return Err(Error::new(codes::WEBHOOK_EXPIRED, format!("the webhook was signed {age} seconds from now"))
                 .with_hint(format!(
                     "sign it anew when it is sent; at most {} seconds may lie between",
                     MAX_CLOCK_SKEW.as_secs()

@@ -8,6 +8,7 @@ use super::EngineCore;
 use super::finish::error_to_json;
 use super::plan_cache::CompiledPlan;
 use super::state_machine::{self, StepChange, StepNode};
+use crate::codes;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::units::HumanDuration;
@@ -113,7 +114,7 @@ fn step_due_at(run: &RunRecord, delay: Option<UnixMillis>) -> Option<UnixMillis>
 /// A `delay` in milliseconds.
 fn parse_delay(delay: &str, scope: &ExprContext) -> Result<UnixMillis> {
     let text = resolve_to_text(delay, scope)?;
-    let length = text.parse::<HumanDuration>().map_err(|why| Error::permanent("delay_invalid", why))?;
+    let length = text.parse::<HumanDuration>().map_err(|why| Error::new(codes::DELAY_INVALID, why))?;
     Ok(length.as_millis())
 }
 

@@ -1,5 +1,6 @@
 //! The tasks of a process that works: one worker per queue, the keep-alive, the sweep, the listener.
 
+use crate::codes;
 use afterload_core::failpoint;
 use std::fs::File;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ impl Engine {
         let _alive = inner.reclaim_if_alone().await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(run_periodically(
-            JobQueue::LEASE_RENEW_INTERVAL,
+            inner.queue.lease_renew_interval(),
             stop.clone(),
             inner.clone(),
             |inner, _| async move { inner.queue.renew_leases().await },
@@ -92,7 +93,7 @@ async fn enqueue_resumed_steps(inner: Arc<EngineCore>) {
             Ok::<_, afterload_core::error::Error>(())
         };
         if let Err(error) = pushed.await {
-            warn!(error.code = error.code(), "what was resumed is left to the next sweep: {error}");
+            warn!(error.code = error.code().name(), "what was resumed is left to the next sweep: {error}");
         }
     }
 }
@@ -100,7 +101,7 @@ async fn enqueue_resumed_steps(inner: Arc<EngineCore>) {
 async fn listen_with_retry(inner: Arc<EngineCore>, stop: CancellationToken) {
     while !stop.is_cancelled() {
         if let Err(error) = inner.queue.listen_for_jobs(&stop).await {
-            warn!(error.code = error.code(), "listening for new jobs failed; polling meanwhile: {error}");
+            warn!(error.code = error.code().name(), "listening for new jobs failed; polling meanwhile: {error}");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
@@ -121,7 +122,7 @@ async fn run_periodically<F>(
         tick.tick().await;
         if let Err(error) = work(inner.clone(), turn).await {
             warn!(
-                error.code = error.code(),
+                error.code = error.code().name(),
                 stopping = stop.is_cancelled(),
                 "a regular task failed and will be tried again: {error}"
             );
@@ -142,7 +143,7 @@ impl EngineCore {
             }
         }
         let shared = tokio::task::spawn_blocking(move || file.lock_shared().map(|()| file));
-        Ok(Some(shared.await.map_err(|error| afterload_core::error::Error::transient("io_error", error.to_string()))??))
+        Ok(Some(shared.await.map_err(|error| afterload_core::error::Error::new(codes::IO_ERROR, error.to_string()))??))
     }
 
     /// Pushes the jobs of steps that have come due, and of any step that should have one and does not. True: there may

@@ -4,6 +4,7 @@
 //! (one that a crash left, one that was just being fetched) ends as cancelled. Then what waits in the queue is ended,
 //! and what runs is told: in this process at once, in others when they look.
 
+use crate::codes;
 use afterload_core::failpoint;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -87,7 +88,7 @@ impl EngineCore {
         self.running_attempts.cancel_attempts(id);
         // That it fails for now does no harm: whoever looks next goes on.
         if let Err(error) = self.cancel_idle_steps(id).await {
-            tracing::warn!(run.id = id, error.code = error.code(), "a run is not yet stopped: {error}");
+            tracing::warn!(run.id = id, error.code = error.code().name(), "a run is not yet stopped: {error}");
         }
         Ok(())
     }
@@ -101,7 +102,7 @@ impl EngineCore {
             RunStatus::Cancelled => return Ok(()),
             RunStatus::Succeeded | RunStatus::Failed => {
                 let message = format!("the run has ended already: it {}", run.status.as_str());
-                return Err(Error::permanent("run_ended", message));
+                return Err(Error::new(codes::RUN_ENDED, message));
             }
         }
         if tx.request_cancel(id).await? {
@@ -164,7 +165,7 @@ impl EngineCore {
 
 /// The error for an id without a run.
 pub(super) fn run_not_found(id: &str) -> Error {
-    Error::permanent("run_not_found", format!("there is no run `{id}`"))
+    Error::new(codes::RUN_NOT_FOUND, format!("there is no run `{id}`"))
 }
 
 /// True if a cancel may end the step: its attempt has not begun, and it does not belong to `finally`.

@@ -5,6 +5,8 @@
 //! crash before those that are superseded were asked to stop, a definition that cannot be read) is done by a look every
 //! second.
 
+use super::plan_cache::is_unreadable_definition;
+use crate::codes;
 use afterload_core::failpoint;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -47,7 +49,7 @@ impl EngineCore {
         let scope = scope.with_secrets(move |name| secrets.get(name).map(|secret| secret.expose_secret().to_owned()));
         let key = resolve_to_text(said.key.as_deref().unwrap_or_default(), &scope).map_err(|error| {
             let error = self.redactor.redact_error(error);
-            let told = Error::permanent("concurrency_key_invalid", error.message()).context("`concurrency.key`");
+            let told = Error::new(codes::CONCURRENCY_KEY_INVALID, error.message()).context("`concurrency.key`");
             match error.hint_text() {
                 Some(hint) => told.with_hint(hint),
                 None => told,
@@ -79,7 +81,7 @@ impl EngineCore {
         let skips = plan.concurrency.as_ref().is_some_and(|said| said.on_conflict == OnRunConflict::Skip);
         if skips && !begins && asked == AdmissionKind::New {
             let other = tx.find_first_active_run(&place.key).await?.unwrap_or_default();
-            let error = Error::stopped("concurrency_skipped", format!("the run `{other}` is under way"))
+            let error = Error::new(codes::CONCURRENCY_SKIPPED, format!("the run `{other}` is under way"))
                 .with_hint("`concurrency` of the pipeline says that a run too many is skipped; a retry waits until there is room")
                 .with_details(json!({ "run": other }));
             tx.set_run_error(&run.id, &error_to_json(&error)).await?;
@@ -117,7 +119,7 @@ impl EngineCore {
             && let Some(run) = tx.admit_next_run(key).await?
         {
             let moves = match self.advance_steps(tx, &run).await {
-                Err(error) if error.code().starts_with("definition_") => fail_unreadable_run(tx, &run, &error).await?,
+                Err(error) if is_unreadable_definition(&error) => fail_unreadable_run(tx, &run, &error).await?,
                 moves => moves?,
             };
             released.push((run, moves));
@@ -130,7 +132,11 @@ impl EngineCore {
         if run.concurrency_slot.as_ref().is_some_and(|place| place.supersedes)
             && let Err(error) = self.cancel_superseded().await
         {
-            tracing::warn!(run.id = run.id, error.code = error.code(), "earlier runs are not yet stopped: {error}");
+            tracing::warn!(
+                run.id = run.id,
+                error.code = error.code().name(),
+                "earlier runs are not yet stopped: {error}"
+            );
         }
     }
 
@@ -138,7 +144,7 @@ impl EngineCore {
         for id in self.db.list_superseded_runs(RECONCILE_BATCH_ROWS).await? {
             match self.cancel_run(&id).await {
                 // It made room by itself.
-                Err(error) if ["run_ended", "run_not_found"].contains(&error.code()) => {}
+                Err(error) if [codes::RUN_ENDED, codes::RUN_NOT_FOUND].contains(&error.code()) => {}
                 stopped => stopped?,
             }
         }
@@ -177,7 +183,7 @@ impl EngineCore {
         }
         let moves = match self.load_plan_in(&mut tx, &run.digest).await {
             Ok(compiled) => self.admit_run(&mut tx, &run, &compiled.plan, AdmissionKind::New).await?,
-            Err(error) if error.code().starts_with("definition_") => fail_unreadable_run(&mut tx, &run, &error).await?,
+            Err(error) if is_unreadable_definition(&error) => fail_unreadable_run(&mut tx, &run, &error).await?,
             Err(error) => return Err(error),
         };
         failpoint!("line_up.before_commit");
@@ -207,6 +213,10 @@ async fn fail_unreadable_run(tx: &mut DbTx, run: &RunRecord, error: &Error) -> R
 
 fn log_failure(what: &str, done: Result<()>) {
     if let Err(error) = done {
-        tracing::warn!(what, error.code = error.code(), "what waits for room was not moved; trying again: {error}");
+        tracing::warn!(
+            what,
+            error.code = error.code().name(),
+            "what waits for room was not moved; trying again: {error}"
+        );
     }
 }

@@ -21,6 +21,8 @@ pub struct EngineConfig {
     pub queues: BTreeMap<String, QueueConfig>,
     /// Crashes without progress after which a step is quarantined.
     pub max_crashes: u32,
+    /// How long a process may be silent before others take over its steps.
+    pub lease: std::time::Duration,
     /// How long a stopping process waits for its steps to park.
     pub drain: std::time::Duration,
     /// How long runs and files are kept.

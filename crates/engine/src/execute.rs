@@ -1,5 +1,6 @@
 //! One attempt of one step: claim, run, end. What the lease does not cover is never written.
 
+use crate::codes;
 use afterload_core::failpoint;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -99,7 +100,7 @@ impl EngineCore {
                 Err(error) if error.is_transient() => self.wait_for_db(&error, "claiming a step").await,
                 Err(error) => {
                     // Out of hand, the job is freed by the sweep and fetched again.
-                    warn!(error.code = error.code(), "claiming a step failed: {error}");
+                    warn!(error.code = error.code().name(), "claiming a step failed: {error}");
                     return None;
                 }
             }
@@ -186,8 +187,8 @@ impl EngineCore {
         let cancel = if is_finally_step(claimed) { CancellationToken::new() } else { stoppable.cancelled.clone() };
         let crashes = claimed.step.crashes;
         if crashes >= self.config.max_crashes {
-            let error = Error::permanent(
-                "step_quarantined",
+            let error = Error::new(
+                codes::STEP_QUARANTINED,
                 format!("the step took its process down {crashes} times without progress"),
             )
             .with_hint("look at the logs of the processes that died; `limits.crashes` sets the number");
@@ -239,7 +240,7 @@ impl EngineCore {
         let index = compiled.step_index(claimed.step.definition_id());
         index
             .map(|index| (compiled, index))
-            .ok_or_else(|| Error::permanent("definition_invalid", "the step is not in its definition"))
+            .ok_or_else(|| Error::new(codes::DEFINITION_INVALID, "the step is not in its definition"))
     }
 
     async fn run_step(
@@ -306,7 +307,7 @@ impl EngineCore {
         let run = match self.steps.iter().find(|known| known.kind.name() == step.uses) {
             Some(registered) => tokio::spawn(registered.run(with, ctx).in_current_span()),
             None => {
-                let error = Error::permanent("not_supported_yet", format!("this version does not run `{}`", step.uses));
+                let error = Error::new(codes::NOT_SUPPORTED_YET, format!("this version does not run `{}`", step.uses));
                 return AttemptOutcome::from_error(error);
             }
         };
@@ -391,7 +392,7 @@ impl EngineCore {
                     return;
                 }
                 // The next report tries again; the end stores the last one in any case.
-                Err(error) => warn!(error.code = error.code(), "progress was not stored: {error}"),
+                Err(error) => warn!(error.code = error.code().name(), "progress was not stored: {error}"),
             }
         }
     }

@@ -9,6 +9,7 @@ use ulid::Ulid;
 
 use super::EngineCore;
 use super::advance::Transition;
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::plan::ForEach;
 use afterload_pipeline::{self as pipeline, ExprContext, Section};
@@ -36,11 +37,11 @@ impl FanOut {
             Value::Array(items) if items.len() <= most => Ok(Self { items, max_concurrency: for_each.max_concurrency }),
             Value::Array(items) => {
                 let message = format!("`for_each` has {} items, more than {most}", items.len());
-                Err(Error::permanent("too_many_items", message).with_hint(
+                Err(Error::new(codes::TOO_MANY_ITEMS, message).with_hint(
                     "what is larger is one step that works in chunks, such as `notify.fanout` or `sql.batch`",
                 ))
             }
-            other => Err(Error::permanent("items_invalid", "the `items` of `for_each` are no list")
+            other => Err(Error::new(codes::ITEMS_INVALID, "the `items` of `for_each` are no list")
                 .with_hint(format!("the expression gave {}", json_type_name(&other)))),
         }
     }

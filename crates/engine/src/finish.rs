@@ -1,5 +1,7 @@
 //! The end of an attempt: what is written, what is thrown away, what comes next.
 
+use super::plan_cache::is_unreadable_definition;
+use crate::codes;
 use afterload_core::failpoint;
 use std::time::{Duration, Instant};
 
@@ -117,7 +119,7 @@ impl EngineCore {
         if !held || outcome.result.is_err() {
             for file in &outcome.produced.artifacts {
                 if let Err(error) = self.objects.delete_object(&file.bucket, &file.key).await {
-                    warn!(error.code = error.code(), "a file of a failed attempt was not deleted: {error}");
+                    warn!(error.code = error.code().name(), "a file of a failed attempt was not deleted: {error}");
                 }
             }
         }
@@ -134,12 +136,12 @@ impl EngineCore {
             (AttemptEnd::Retry { due_at, .. }, Err(error)) => {
                 warn!(
                     duration_ms,
-                    error.code = error.code(),
+                    error.code = error.code().name(),
                     retry_at = clock::format_rfc3339(*due_at),
                     "step failed and will be tried again: {error}"
                 );
             }
-            (_, Err(error)) => warn!(duration_ms, error.code = error.code(), "step failed: {error}"),
+            (_, Err(error)) => warn!(duration_ms, error.code = error.code().name(), "step failed: {error}"),
         }
     }
 
@@ -152,7 +154,7 @@ impl EngineCore {
                 Err(_) => false,
             };
             if ours && let Err(error) = self.objects.delete_object(&file.bucket, &file.key).await {
-                warn!(error.code = error.code(), "an object of a failed step was not deleted: {error}");
+                warn!(error.code = error.code().name(), "an object of a failed step was not deleted: {error}");
             }
         }
     }
@@ -223,7 +225,7 @@ impl EngineCore {
             match self.advance_after_step(tx, &run, step, *status).await {
                 Ok(moved) => moves = moved,
                 // The step has ended all the same; of the run this version cannot say what comes next.
-                Err(error) if error.code().starts_with("definition_") => {
+                Err(error) if is_unreadable_definition(&error) => {
                     moves.notify = tx.fail_unreadable_run(&run.id, &error_to_json(&error)).await?;
                     moves.ended = Some(RunStatus::Failed);
                 }
@@ -281,14 +283,14 @@ impl EngineCore {
             for claim in (step.claims - MAX_CLEANED_CLAIMS).max(1)..step.claims {
                 let prefix = format!("{}{claim}/", artifacts_prefix(step));
                 if let Err(error) = self.objects.delete_prefix(&self.config.artifacts, &prefix).await {
-                    warn!(error.code = error.code(), "files of an earlier attempt were not removed: {error}");
+                    warn!(error.code = error.code().name(), "files of an earlier attempt were not removed: {error}");
                 }
             }
         }
     }
 
     pub(super) async fn wait_for_db(&self, error: &Error, doing: &str) {
-        warn!(error.code = error.code(), "{doing} failed and will be tried again: {error}");
+        warn!(error.code = error.code().name(), "{doing} failed and will be tried again: {error}");
         tokio::time::sleep(DB_RETRY_DELAY).await;
     }
 }
@@ -312,13 +314,13 @@ pub(super) fn artifacts_prefix(step: &StepRecord) -> String {
 
 /// How a step ends whose run was asked to stop.
 pub(super) fn cancelled_end() -> AttemptEnd {
-    let error = Error::stopped("run_cancelled", "the run was cancelled");
+    let error = Error::new(codes::RUN_CANCELLED, "the run was cancelled");
     AttemptEnd::Final { status: StepStatus::Cancelled, outputs: None, error: Some(error_to_json(&error)) }
 }
 
 /// An error as runs and steps store it.
 pub(super) fn error_to_json(error: &Error) -> Value {
-    let mut json = json!({ "code": error.code(), "message": error.message() });
+    let mut json = json!({ "code": error.code().name(), "message": error.message() });
     if let Some(hint) = error.hint_text() {
         json["hint"] = hint.into();
     }

@@ -7,6 +7,7 @@
 mod advance;
 mod background_tasks;
 mod cancel;
+pub mod codes;
 mod concurrency;
 mod config;
 mod delivery_log;
@@ -131,7 +132,7 @@ impl Engine {
             pause_signals: PauseSignals::default(),
             redactor,
             start_locks: KeyedLocks::default(),
-            queue: JobQueue::open(db.clone()).await?,
+            queue: JobQueue::open(db.clone(), config.lease).await?,
             signer: Signer::new(config.signing_key.expose_secret()),
             kinds: StepCatalog(steps.iter().map(|step| step.kind.clone()).collect()),
             plan_cache: PlanCache::default(),

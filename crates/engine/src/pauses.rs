@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::start::pipeline_not_found;
 use super::{Engine, EngineCore};
+use crate::codes;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::units::is_queue_name;
@@ -67,7 +68,7 @@ impl Engine {
     async fn ensure_target_exists(&self, what: PauseTarget, name: &str) -> Result<()> {
         match what {
             PauseTarget::Queue if self.list_queues().await?.iter().any(|queue| queue.name == name) => Ok(()),
-            PauseTarget::Queue => Err(Error::permanent("queue_not_found", format!("there is no queue `{name}`"))
+            PauseTarget::Queue => Err(Error::new(codes::QUEUE_NOT_FOUND, format!("there is no queue `{name}`"))
                 .with_hint("`GET /v1/queues` lists those that the configuration, live pipelines and open steps name")),
             PauseTarget::Pipeline if is_queue_name(name) && self.0.db.pipeline_exists(name).await? => Ok(()),
             PauseTarget::Pipeline => Err(pipeline_not_found(name)),

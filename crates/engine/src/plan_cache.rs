@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Engine, EngineCore};
+use crate::codes;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::plan::{Backoff, ForEach, PipelinePlan, PlanStep, RetryPolicy};
@@ -120,6 +121,11 @@ impl Engine {
     }
 }
 
+/// True if this version cannot say what comes next in a run, because it cannot read the run's definition.
+pub(super) fn is_unreadable_definition(error: &Error) -> bool {
+    matches!(error.code(), codes::DEFINITION_INVALID | codes::DEFINITION_NOT_FOUND)
+}
+
 impl EngineCore {
     /// The definition of this digest.
     pub(super) async fn load_plan(&self, digest: &str) -> Result<Arc<CompiledPlan>> {
@@ -154,13 +160,13 @@ impl EngineCore {
 
     fn compile_plan(&self, digest: &str, definition: Option<DefinitionRecord>) -> Result<Arc<CompiledPlan>> {
         let definition = definition
-            .ok_or_else(|| Error::permanent("definition_not_found", format!("there is no definition `{digest}`")))?;
+            .ok_or_else(|| Error::new(codes::DEFINITION_NOT_FOUND, format!("there is no definition `{digest}`")))?;
         let pipeline =
             pipeline::compile_definition(None, &definition.source, &self.kinds, &ValidationContext::default())
                 .map_err(|problems| {
                     let first = problems.first().map_or_else(String::new, |problem| problem.message.clone());
-                    Error::permanent(
-                        "definition_invalid",
+                    Error::new(
+                        codes::DEFINITION_INVALID,
                         format!(
                             "the stored definition of `{}` is not valid for this version: {first}",
                             definition.name

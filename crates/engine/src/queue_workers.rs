@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::config::QueueConfig;
 use super::{Engine, EngineCore, execute};
+use crate::codes;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::is_queue_name;
@@ -49,7 +50,7 @@ impl FromStr for QueueSelection {
         if text.trim() == NO_QUEUES {
             return Ok(Self::Named(BTreeSet::new()));
         }
-        let invalid = |message: String| Error::permanent("queues_invalid", message);
+        let invalid = |message: String| Error::new(codes::QUEUES_INVALID, message);
         let mut names = BTreeSet::new();
         for name in text.split(',').map(str::trim) {
             if name.is_empty() {
@@ -128,7 +129,7 @@ impl EngineCore {
             match self.db.list_paused(PauseTarget::Queue).await {
                 Ok(now) => paused = now.into_iter().map(|(name, _)| name).collect(),
                 // A claim asks for itself.
-                Err(error) => warn!(error.code = error.code(), "the pauses could not be read: {error}"),
+                Err(error) => warn!(error.code = error.code().name(), "the pauses could not be read: {error}"),
             }
             for name in self.select_queues(queues).await {
                 if gates.contains_key(&name) {
@@ -164,7 +165,7 @@ impl EngineCore {
         let mut all: BTreeSet<String> = self.config.queues.keys().cloned().collect();
         match named {
             Ok(named) => all.extend(named),
-            Err(error) => warn!(error.code = error.code(), "the queues could not be read: {error}"),
+            Err(error) => warn!(error.code = error.code().name(), "the queues could not be read: {error}"),
         }
         all
     }
@@ -189,7 +190,7 @@ mod tests {
             ("two words", "`two words` is not a name for a queue"),
         ] {
             let error = shown(text).expect_err(text);
-            assert_eq!((error.code(), error.message()), ("queues_invalid", message));
+            assert_eq!((error.code().name(), error.message()), ("queues_invalid", message));
             assert!(error.hint_text().is_some());
         }
     }

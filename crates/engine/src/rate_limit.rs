@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::EngineCore;
 use super::plan_cache::CompiledPlan;
+use crate::codes;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::resolve_to_text;
@@ -203,10 +204,10 @@ impl EngineCore {
 
 /// Why an attempt that waits for its slot ends.
 fn stopped_error() -> Error {
-    Error::stopped("step_stopped", "the step was stopped before it started")
+    Error::new(codes::STEP_STOPPED, "the step was stopped before it started")
 }
 
 /// What an attempt leaves that goes back to the queue until its slot.
 pub(super) fn rate_limited_error() -> Error {
-    Error::stopped("step_waits", "the step waits for its `rate_limit`")
+    Error::new(codes::STEP_WAITS, "the step waits for its `rate_limit`")
 }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::EngineCore;
 use super::finish::error_to_json;
+use crate::codes;
 use afterload_core::error::{Error, Result, Retryability};
 use afterload_pipeline::expr::referenced_names;
 use afterload_pipeline::params::{OnMissingRow, RecordRule};
@@ -29,7 +30,6 @@ pub trait RecordSource: Send + Sync {
 
 /// How long a row may take: it is found by its key.
 const RECORD_READ_TIMEOUT: Duration = Duration::from_secs(10);
-const RECORD_NOT_FOUND: &str = "record_not_found";
 
 /// The params of a run as expressions see them where no row is read: of a record its reference.
 pub(super) fn params_with_references(plan: &PipelinePlan, run: &RunRecord) -> Map<String, Value> {
@@ -45,7 +45,7 @@ pub(super) fn params_with_references(plan: &PipelinePlan, run: &RunRecord) -> Ma
 
 /// Whether the error says that a step has nothing to do because its row is gone.
 pub(super) fn is_skip_error(error: &Error) -> bool {
-    error.code() == RECORD_NOT_FOUND && error.retryability() == Retryability::Stopped
+    error.code() == codes::RECORD_NOT_FOUND && error.retryability() == Retryability::Stopped
 }
 
 /// The end of such a step.
@@ -113,18 +113,19 @@ impl EngineCore {
         let read = tokio::time::timeout(RECORD_READ_TIMEOUT, reading).await.map_err(|_| {
             let message =
                 format!("reading a row of `{}` took longer than {} s", rule.table, RECORD_READ_TIMEOUT.as_secs());
-            Error::transient("record_timeout", message).with_hint(format!("is there an index on `{}`?", rule.key))
+            Error::new(codes::RECORD_TIMEOUT, message).with_hint(format!("is there an index on `{}`?", rule.key))
         })?;
         let reference = fields.get("ref").and_then(Value::as_str).unwrap_or_default();
         match (read?, rule.missing) {
             (Some(row), _) => Ok(row),
             (None, OnMissingRow::Fail) => {
-                Err(Error::permanent(RECORD_NOT_FOUND, format!("there is no record `{reference}`"))
+                Err(Error::new(codes::RECORD_NOT_FOUND, format!("there is no record `{reference}`"))
                     .with_hint("it was deleted, or never was; `missing: skip` on the param skips the step instead"))
             }
             // Nothing is wrong with the step: it has nothing to do.
             (None, OnMissingRow::Skip) => {
-                Err(Error::stopped(RECORD_NOT_FOUND, format!("there is no record `{reference}`")))
+                Err(Error::new(codes::RECORD_NOT_FOUND, format!("there is no record `{reference}`"))
+                    .with_retryability(Retryability::Stopped))
             }
         }
     }

@@ -84,7 +84,11 @@ impl EngineCore {
                     failpoint!("retention.purged");
                 }
                 Err(error) => {
-                    warn!(artifact.id = id, error.code = error.code(), "an expired file was not deleted yet: {error}");
+                    warn!(
+                        artifact.id = id,
+                        error.code = error.code().name(),
+                        "an expired file was not deleted yet: {error}"
+                    );
                     if error.is_transient() {
                         break;
                     }

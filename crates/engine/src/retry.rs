@@ -3,6 +3,7 @@
 use super::concurrency::AdmissionKind;
 use super::plan_cache::CompiledPlan;
 use super::{Engine, cancel};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::failpoint;
 use afterload_pipeline::Section;
@@ -24,20 +25,20 @@ impl Engine {
         match run.status {
             RunStatus::Failed | RunStatus::Cancelled => {}
             RunStatus::Succeeded => {
-                return Err(Error::permanent("run_succeeded", "the run has succeeded")
+                return Err(Error::new(codes::RUN_SUCCEEDED, "the run has succeeded")
                     .with_hint("start a new run to do the same again"));
             }
             RunStatus::Queued | RunStatus::Running => {
-                return Err(Error::permanent("run_not_ended", "the run has not ended yet"));
+                return Err(Error::new(codes::RUN_NOT_ENDED, "the run has not ended yet"));
             }
         }
         let steps = tx.list_steps(id).await?;
         if steps.is_empty() {
-            return Err(Error::permanent("run_never_began", "the run failed before its first step")
+            return Err(Error::new(codes::RUN_NEVER_BEGAN, "the run failed before its first step")
                 .with_hint("mend what its `error` names, and start a new run"));
         }
         if tx.artifacts_expired(id).await? {
-            return Err(Error::permanent("run_files_expired", "the files of the run are no longer kept")
+            return Err(Error::new(codes::RUN_FILES_EXPIRED, "the files of the run are no longer kept")
                 .with_hint("start a new run; `retention.artifacts` says how long files are kept"));
         }
         for step in steps_to_reset(&compiled, &steps, run.cancel_requested_at.is_some()) {

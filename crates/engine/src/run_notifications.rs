@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::EngineCore;
 use super::finish::error_to_json;
 use super::run_view::RunView;
+use crate::codes;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_egress::{EgressRequest, EgressResponse, WebhookSigner, display_origin, parse_url};
@@ -72,7 +73,7 @@ fn next_attempt_at(
     random: f64,
 ) -> Option<UnixMillis> {
     let gone = error.details().is_some_and(|facts| facts["status"] == UNSUBSCRIBED_STATUS);
-    if gone || ["egress_blocked", "http_url_invalid"].contains(&error.code()) {
+    if gone || [codes::EGRESS_BLOCKED, codes::HTTP_URL_INVALID].contains(&error.code()) {
         return None;
     }
     let pause = NOTIFICATION_MIN_RETRY_DELAY
@@ -103,7 +104,7 @@ pub(super) async fn send_due_notifications(inner: Arc<EngineCore>, stop: Cancell
         }
         match inner.db.claim_notifications(NOTIFICATION_LEASE, free as u32).await {
             Ok(due) => due.into_iter().for_each(|due| drop(sending.spawn(attempt_notification(inner.clone(), due)))),
-            Err(error) => warn!(error.code = error.code(), "notifications could not be looked for: {error}"),
+            Err(error) => warn!(error.code = error.code().name(), "notifications could not be looked for: {error}"),
         }
     }
 }
@@ -125,7 +126,7 @@ async fn attempt_notification(inner: Arc<EngineCore>, due: NotificationRecord) {
                 &error,
                 rand::rng().random::<f64>(),
             );
-            let code = error.code();
+            let code = error.code().name();
             let status = match next_at {
                 Some(_) => {
                     info!(run.id = due.run_id, error.code = code, "telling of the end of the run failed: {error}");
@@ -144,7 +145,11 @@ async fn attempt_notification(inner: Arc<EngineCore>, due: NotificationRecord) {
         }
     };
     if let Err(error) = settled {
-        warn!(run.id = due.run_id, error.code = error.code(), "the state of a notification was not stored: {error}");
+        warn!(
+            run.id = due.run_id,
+            error.code = error.code().name(),
+            "the state of a notification was not stored: {error}"
+        );
     }
 }
 
@@ -177,7 +182,7 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_two_hours() {
-        let error = Error::transient("http_server_error", "x");
+        let error = Error::new(codes::HTTP_SERVER_ERROR, "x");
         let pauses: Vec<_> = [1, 2, 3, 11, 13, 14, 99].map(|attempts| after(attempts, &error).unwrap() / SECOND).into();
         assert_eq!(pauses, [2, 4, 8, 2048, 7200, 7200, 7200]);
         assert_eq!(next_attempt_at(1, 0, 0, &error, 0.0), Some(SECOND), "chance takes away half at most");
@@ -187,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_day_of_trying_is_enough() {
-        let error = Error::permanent("http_refused", "x").with_details(json!({ "status": 404 }));
+        let error = Error::new(codes::HTTP_REFUSED, "x").with_details(json!({ "status": 404 }));
         let (mut now, mut attempts) = (0, 1);
         while let Some(at) = next_attempt_at(attempts, 0, now, &error, 1.0) {
             (now, attempts) = (at, attempts + 1);
@@ -198,9 +203,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_or_is_not_wanted_is_not_tried_again() {
-        for code in ["egress_blocked", "http_url_invalid"] {
-            assert_eq!(after(1, &Error::permanent(code, "x")), None);
+        for code in [codes::EGRESS_BLOCKED, codes::HTTP_URL_INVALID] {
+            assert_eq!(after(1, &Error::new(code, "x")), None);
         }
-        assert_eq!(after(1, &Error::permanent("http_refused", "x").with_details(json!({ "status": 410 }))), None);
+        assert_eq!(after(1, &Error::new(codes::HTTP_REFUSED, "x").with_details(json!({ "status": 410 }))), None);
     }
 }

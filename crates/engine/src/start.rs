@@ -1,5 +1,6 @@
 //! Accepting a run: bound parameters, the run, its steps and its first jobs in one transaction.
 
+use crate::codes;
 use afterload_core::failpoint;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -204,7 +205,7 @@ impl Engine {
         failpoint!("refuse.after_commit");
         self.0.metrics.count_accepted_run(&run.pipeline, &run.origin);
         self.0.metrics.count_ended_run(&run.pipeline, RunStatus::Failed.as_str());
-        let (code, name) = (error.code(), &run.pipeline);
+        let (code, name) = (error.code().name(), &run.pipeline);
         tracing::warn!(run.id = run.id, pipeline.name = name, error.code = code, "a run failed at its start: {error}");
         Ok(StartOutcome::Created(Box::new(run)))
     }
@@ -212,7 +213,7 @@ impl Engine {
 
 /// The error for a name without a live definition.
 pub(super) fn pipeline_not_found(name: &str) -> Error {
-    Error::permanent("pipeline_not_found", format!("there is no live pipeline `{name}`"))
+    Error::new(codes::PIPELINE_NOT_FOUND, format!("there is no live pipeline `{name}`"))
         .with_hint("`GET /v1/pipelines` lists those that are")
 }
 

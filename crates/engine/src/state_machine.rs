@@ -150,6 +150,7 @@ fn blocks_dependents(node: &StepNode<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codes;
     use StepStatus::{Cancelled, Failed, Queued, Running, Skipped, Succeeded, Waiting};
 
     /// `id`, section, needs (comma-separated), forgiven, status.
@@ -254,7 +255,7 @@ mod tests {
     fn conditions_skip_or_fail() {
         let specs = [("a", Section::Main, "", false, Waiting), ("b", Section::Main, "a", false, Waiting)];
         assert_eq!(run(&specs, |id| Ok(id != "a")), (vec![Skipped, Queued], None));
-        let broken = |id: &str| if id == "a" { Err(Error::permanent("expression_failed", "no")) } else { Ok(true) };
+        let broken = |id: &str| if id == "a" { Err(Error::new(codes::EXPRESSION_FAILED, "no")) } else { Ok(true) };
         assert_eq!(run(&specs, broken), (vec![Failed, Cancelled], Some(RunStatus::Failed)));
     }
 

@@ -7,6 +7,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::EngineCore;
+use crate::codes;
 use afterload_core::error::{Error, Result};
 
 /// How long a step that was asked to stop may take before its task is aborted.
@@ -32,7 +33,7 @@ impl EngineCore {
             () = tokio::time::sleep(timeout) => {
                 stop.cancel();
                 let message = format!("the step took longer than its timeout of {}", afterload_core::units::HumanDuration(timeout));
-                let error = Error::transient("step_timeout", message).with_hint("raise `timeout`");
+                let error = Error::new(codes::STEP_TIMEOUT, message).with_hint("raise `timeout`");
                 match tokio::time::timeout(STOP_GRACE_PERIOD, &mut run).await {
                     // What it finished all the same counts.
                     Ok(Ok(Ok(outputs))) => return Ok(outputs),
@@ -42,14 +43,14 @@ impl EngineCore {
             }
             () = cancel.cancelled() => {
                 stop.cancel();
-                let error = Error::stopped("run_cancelled", "the run was cancelled");
+                let error = Error::new(codes::RUN_CANCELLED, "the run was cancelled");
                 match tokio::time::timeout(CANCEL_GRACE_PERIOD, &mut run).await {
                     Ok(Ok(Ok(outputs))) => return Ok(outputs),
                     Ok(_) => return Err(error),
                     Err(_) => error,
                 }
             }
-            () = drained => Error::stopped("step_stopped", "the process is going down"),
+            () = drained => Error::new(codes::STEP_STOPPED, "the process is going down"),
         };
         run.abort();
         // What the task holds is dropped before anybody looks at what it made.
@@ -62,7 +63,7 @@ impl EngineCore {
 fn task_result(ended: std::result::Result<Result<Value>, JoinError>) -> Result<Value> {
     ended.unwrap_or_else(|error| {
         let what = if error.is_panic() { panic_message(error.into_panic()) } else { "its task was aborted".to_owned() };
-        Err(Error::transient("step_panicked", format!("the step broke down: {what}")))
+        Err(Error::new(codes::STEP_PANICKED, format!("the step broke down: {what}")))
     })
 }
 

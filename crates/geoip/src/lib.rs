@@ -1,5 +1,6 @@
 //! Where addresses are: files in MaxMind's format and services on the web, asked in the order that a step names.
 
+pub mod codes;
 mod config;
 mod geo_record;
 mod http;
@@ -121,7 +122,7 @@ impl GeoProvider {
         match text.split_once(':') {
             Some(("mmdb", name)) if sound(name) => Ok(Self::Mmdb(name.to_owned())),
             Some(("http", name)) if sound(name) => Ok(Self::Http(name.to_owned())),
-            _ => Err(Error::permanent("geo_provider_unknown", format!("`{text}` cannot be asked where an address is"))
+            _ => Err(Error::new(codes::GEO_PROVIDER_UNKNOWN, format!("`{text}` cannot be asked where an address is"))
                 .with_hint(
                     "write `mmdb:city` for the file `city.mmdb` in `geo.folder`, or `http:NAME` for one of `geo.http`",
                 )),
@@ -172,7 +173,7 @@ impl GeoLocator {
                 GeoProvider::Http(name) => self.find_in_service(name, &wanted, chain.max_cache_age, stop).await,
             };
             if stop.is_cancelled() {
-                return Err(Error::stopped("step_stopped", "the step was asked to stop"));
+                return Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop"));
             }
             if let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err()) {
                 tracing::warn!(geo.provider = %provider, %error, "some addresses could not be looked up there");
@@ -192,7 +193,7 @@ impl GeoLocator {
         let (count, file) = (addresses.len(), self.mmdb_file(name));
         let read = tokio::task::spawn_blocking(move || file.find_records(&addresses)).await;
         match read
-            .unwrap_or_else(|error| Err(Error::permanent("internal_error", format!("the look-up panicked: {error}"))))
+            .unwrap_or_else(|error| Err(Error::new(codes::INTERNAL_ERROR, format!("the look-up panicked: {error}"))))
         {
             Ok(answers) => answers.into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error); count],
@@ -209,7 +210,7 @@ impl GeoLocator {
     ) -> Vec<Result<Option<Arc<GeoRecord>>>> {
         let Some(service) = self.0.services.get(name) else {
             let unknown =
-                Error::permanent("geo_provider_unknown", format!("the configuration has no `geo.http.{name}`"));
+                Error::new(codes::GEO_PROVIDER_UNKNOWN, format!("the configuration has no `geo.http.{name}`"));
             return vec![Err(unknown); addresses.len()];
         };
         let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();

@@ -5,7 +5,8 @@ use std::fmt;
 use lettre::message::Mailbox;
 
 use super::to_single_line;
-use afterload_core::error::{Error, Result};
+use crate::codes;
+use afterload_core::error::{Error, ErrorCode, Result};
 
 /// An address that mail can be sent to or from, with a name for people if one was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +18,7 @@ impl MailAddress {
     /// # Errors
     /// `mail_invalid_recipient`.
     pub fn parse_recipient(text: &str) -> Result<Self> {
-        parse_address(text).map_err(|why| invalid_address("mail_invalid_recipient", text, why))
+        parse_address(text).map_err(|why| invalid_address(codes::MAIL_INVALID_RECIPIENT, text, why))
     }
 
     /// Reads the address of a sender.
@@ -25,7 +26,7 @@ impl MailAddress {
     /// # Errors
     /// `mail_invalid_sender`.
     pub fn parse_sender(text: &str) -> Result<Self> {
-        parse_address(text).map_err(|why| invalid_address("mail_invalid_sender", text, why))
+        parse_address(text).map_err(|why| invalid_address(codes::MAIL_INVALID_SENDER, text, why))
     }
 
     /// What two spellings of the same mailbox have in common. Hosts ignore case; nearly all mail servers ignore it before
@@ -47,9 +48,9 @@ impl fmt::Display for MailAddress {
     }
 }
 
-fn invalid_address(code: &'static str, text: &str, why: &str) -> Error {
+fn invalid_address(code: ErrorCode, text: &str, why: &str) -> Error {
     let shown = to_single_line(text).chars().take(100).collect::<String>();
-    Error::permanent(code, format!("`{shown}` is not an e-mail address: {why}"))
+    Error::new(code, format!("`{shown}` is not an e-mail address: {why}"))
         .with_hint("write `ops@example.com` or `Ops <ops@example.com>`; several addresses are a list")
 }
 
@@ -144,9 +145,9 @@ mod tests {
         ];
         for text in bad {
             let error = MailAddress::parse_recipient(text).expect_err(text);
-            assert_eq!(error.code(), "mail_invalid_recipient", "{text}");
+            assert_eq!(error.code(), codes::MAIL_INVALID_RECIPIENT, "{text}");
             assert!(!error.is_transient() && !error.message().contains(['\r', '\n', '\0']), "{error}");
         }
-        assert_eq!(MailAddress::parse_sender("x").unwrap_err().code(), "mail_invalid_sender");
+        assert_eq!(MailAddress::parse_sender("x").unwrap_err().code(), codes::MAIL_INVALID_SENDER);
     }
 }

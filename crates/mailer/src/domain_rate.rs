@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::MailConfig;
 use super::{MailAddress, RateSlots};
+use crate::codes;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 
@@ -52,7 +53,7 @@ impl DomainRate {
         let rest = u64::try_from(slot - clock::now_millis()).unwrap_or(0);
         tokio::select! {
             biased;
-            () = stop.cancelled() => Err(Error::stopped("step_stopped", "the step was asked to stop")),
+            () = stop.cancelled() => Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop")),
             () = tokio::time::sleep(Duration::from_millis(rest)) => Ok(()),
         }
     }
@@ -112,7 +113,7 @@ mod tests {
             tokio::task::yield_now().await;
             stop.cancel();
         });
-        assert_eq!(waited.unwrap_err().code(), "step_stopped");
+        assert_eq!(waited.unwrap_err().code(), codes::STEP_STOPPED);
         assert!(*slots.0.lock().unwrap() > clock::now_millis() + lane.interval, "both took a slot of the same key");
     }
 }

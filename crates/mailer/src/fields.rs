@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::MailAddress;
-use afterload_core::error::Error;
+use crate::codes;
+use afterload_core::error::{Error, ErrorCode};
 use afterload_pipeline::{Templated, Validator};
 
 /// Errors that say nothing of the next recipient.
-const RECIPIENT_ERROR_CODES: [&str; 4] = ["mail_recipient_refused", "mail_refused", "mail_deferred", "mail_uncertain"];
+const RECIPIENT_ERROR_CODES: [ErrorCode; 4] =
+    [codes::MAIL_RECIPIENT_REFUSED, codes::MAIL_REFUSED, codes::MAIL_DEFERRED, codes::MAIL_UNCERTAIN];
 
 /// Whether an error of sending says nothing of the next recipient.
 pub fn is_recipient_error(error: &Error) -> bool {

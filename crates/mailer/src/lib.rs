@@ -4,6 +4,7 @@
 //! Another way out is one more file beside them and one more arm of `Transport`.
 
 mod address;
+pub mod codes;
 mod config;
 mod domain_rate;
 mod fields;

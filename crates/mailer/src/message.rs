@@ -9,6 +9,7 @@ use lettre::message::{Body, Mailboxes, MultiPart, SinglePart};
 use sha2::{Digest, Sha256};
 
 use super::{MailAddress, to_single_line};
+use crate::codes;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 
@@ -118,7 +119,7 @@ impl OutgoingMail {
         id: &MessageId,
         now: UnixMillis,
     ) -> Result<lettre::Message> {
-        let refused = |error: lettre::error::Error| Error::permanent("mail_invalid", error.to_string());
+        let refused = |error: lettre::error::Error| Error::new(codes::MAIL_INVALID, error.to_string());
         let envelope = Envelope::new(Some(self.from.0.email.clone()), vec![recipient.0.email.clone()]);
         let mut builder = lettre::Message::builder()
             .envelope(envelope.map_err(refused)?)

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::{MailAddress, MailSendError, MessageId};
+use crate::codes;
 use afterload_core::error::Error;
 
 /// The folder. A mail's file is named by its Message-ID alone, so a repeated attempt replaces its own file and no other.
@@ -34,7 +35,7 @@ impl MailOutbox {
         match written.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(MailSendError::NotSent(error)),
-            Err(error) => Err(MailSendError::Unknown(Error::transient("mail_outbox_failed", error.to_string()))),
+            Err(error) => Err(MailSendError::Unknown(Error::new(codes::MAIL_OUTBOX_FAILED, error.to_string()))),
         }
     }
 }

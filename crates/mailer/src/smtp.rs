@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::MailSendError;
 use super::config::{SmtpConfig, SmtpTls};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 
 /// How long a connection without work is kept. Servers close theirs after some minutes.
@@ -153,7 +154,7 @@ impl SmtpClient {
         if let (SmtpTls::Starttls, Some(tls)) = (self.config.tls, &self.tls) {
             if !connection.can_starttls() {
                 let message = format!("{} does not offer STARTTLS", self.server_label());
-                return Err(Error::permanent("mail_tls_failed", message)
+                return Err(Error::new(codes::MAIL_TLS_FAILED, message)
                     .with_hint("set `mail.smtp.tls` to `implicit` if it expects TLS from the start"));
             }
             self.run_command(SmtpStage::Connecting, connection.starttls(tls.clone(), &self.client_id))
@@ -203,17 +204,17 @@ impl SmtpClient {
         let said = reply_text(&error);
         match (stage, error.is_transient(), error.is_permanent()) {
             (SmtpStage::Authenticating, false, _) if error.is_permanent() || error.is_client() => {
-                Error::permanent("mail_auth_failed", format!("{place} does not let us in: {said}"))
+                Error::new(codes::MAIL_AUTH_FAILED, format!("{place} does not let us in: {said}"))
                     .with_hint("check `mail.smtp.user` and `mail.smtp.password`")
             }
-            (_, true, _) => Error::transient("mail_deferred", format!("{place} put the mail off: {said}")),
+            (_, true, _) => Error::new(codes::MAIL_DEFERRED, format!("{place} put the mail off: {said}")),
             (SmtpStage::Recipient, _, true) => {
                 let message = format!("{place} does not take mail for `{recipient}`: {said}");
-                Error::permanent("mail_recipient_refused", message)
+                Error::new(codes::MAIL_RECIPIENT_REFUSED, message)
             }
-            (_, _, true) => Error::permanent("mail_refused", format!("{place} refused the mail: {said}")),
+            (_, _, true) => Error::new(codes::MAIL_REFUSED, format!("{place} refused the mail: {said}")),
             (SmtpStage::Connecting, ..) if is_tls_error(&error) => {
-                Error::permanent("mail_tls_failed", format!("no safe connection to {place}: {said}"))
+                Error::new(codes::MAIL_TLS_FAILED, format!("no safe connection to {place}: {said}"))
                     .with_hint("name the file of the authority that signed its certificate in `mail.smtp.ca`, and the host as the certificate does")
             }
             (SmtpStage::Content, ..) => self.outcome_unknown(format!("the connection to {place} broke while it took the mail: {said}")),
@@ -222,11 +223,11 @@ impl SmtpClient {
     }
 
     fn outcome_unknown(&self, message: String) -> Error {
-        Error::transient("mail_outcome_unknown", message)
+        Error::new(codes::MAIL_OUTCOME_UNKNOWN, message)
     }
 
     fn server_unavailable(&self, why: &str) -> Error {
-        Error::transient("mail_server_unavailable", format!("cannot send through {}: {why}", self.server_label()))
+        Error::new(codes::MAIL_SERVER_UNAVAILABLE, format!("cannot send through {}: {why}", self.server_label()))
     }
 
     fn server_label(&self) -> String {
@@ -240,7 +241,7 @@ impl SmtpClient {
 
 fn tls_parameters(config: &SmtpConfig) -> Result<TlsParameters> {
     let failed = |why: String| {
-        Error::permanent("mail_tls_failed", format!("`mail.smtp` cannot use TLS: {why}"))
+        Error::new(codes::MAIL_TLS_FAILED, format!("`mail.smtp` cannot use TLS: {why}"))
             .with_hint("`ca` is a file with one or more certificates in PEM form")
     };
     let mut builder = TlsParameters::builder(config.host.clone());

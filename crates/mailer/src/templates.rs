@@ -12,6 +12,7 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value};
 
 use super::{MailContent, inline_css, plain_text, to_single_line};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::group_digits;
 use afterload_spanned_yaml as yaml;
@@ -106,7 +107,7 @@ impl MailTemplates {
             (false, Some(html)) => plain_text::html_to_text(html),
             (false, None) => {
                 let message = format!("mail template `{name}` has neither `body.txt` nor `body.html`");
-                return Err(Error::permanent("mail_template_invalid", message));
+                return Err(Error::new(codes::MAIL_TEMPLATE_INVALID, message));
             }
         };
         Ok(MailContent { subject, text, html })
@@ -140,7 +141,7 @@ impl MailTemplates {
         let html = self.render_file(env, path, vars)?;
         inline_css::inline_styles(&html).map_err(|error| {
             let message = format!("{}: the styles cannot be inlined: {error}", self.folder.join(path).display());
-            Error::permanent("mail_template_invalid", message)
+            Error::new(codes::MAIL_TEMPLATE_INVALID, message)
         })
     }
 
@@ -151,7 +152,7 @@ impl MailTemplates {
         let text = load_source(&self.folder, &path)
             .map_err(|error| Error::from(error).context(format!("reading `{}`", file.display())))?;
         let invalid = |line: usize, why: &str| {
-            Error::permanent("mail_template_invalid", format!("{}:{line}: {why}", file.display()))
+            Error::new(codes::MAIL_TEMPLATE_INVALID, format!("{}:{line}: {why}", file.display()))
                 .with_hint("write names with values, such as `rows: 10`")
         };
         let sample = yaml::parse(&text.unwrap_or_default()).map_err(|problems| match problems.first() {
@@ -167,7 +168,7 @@ impl MailTemplates {
 
     fn not_found_error(&self, name: &str) -> Error {
         let names = self.list_templates().keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        Error::permanent("mail_template_not_found", format!("there is no mail template `{name}`")).with_hint(format!(
+        Error::new(codes::MAIL_TEMPLATE_NOT_FOUND, format!("there is no mail template `{name}`")).with_hint(format!(
             "there are {names}; a template is a folder of `{}` with a `subject.txt`",
             self.folder.display()
         ))
@@ -187,12 +188,12 @@ impl MailTemplates {
         };
         let culprit = innermost.template_source().zip(innermost.range()).and_then(|(source, range)| source.get(range));
         match (innermost.kind(), culprit) {
-            (ErrorKind::UndefinedError, Some(culprit)) => Error::permanent(
-                "mail_template_invalid",
+            (ErrorKind::UndefinedError, Some(culprit)) => Error::new(
+                codes::MAIL_TEMPLATE_INVALID,
                 format!("{place}: `{}` is not defined", to_single_line(culprit)),
             )
             .with_hint("give it under `vars:`, or ask with `is defined` first"),
-            _ => Error::permanent("mail_template_invalid", format!("{place}: {fault}")),
+            _ => Error::new(codes::MAIL_TEMPLATE_INVALID, format!("{place}: {fault}")),
         }
     }
 }
@@ -326,7 +327,7 @@ mod tests {
         }
         for (name, place) in [("list", "list/preview.yaml:1: "), ("broken", "broken/preview.yaml:")] {
             let error = templates.preview_vars(name).unwrap_err();
-            assert!(error.code() == "mail_template_invalid" && error.message().contains(place), "{error}");
+            assert!(error.code() == codes::MAIL_TEMPLATE_INVALID && error.message().contains(place), "{error}");
         }
     }
 
@@ -342,7 +343,7 @@ mod tests {
         for (body, place) in faults {
             let own = Own::new(&[("t/subject.txt", "S"), ("t/body.txt", body), ("part.txt", "\n{{ gone }}")]);
             let error = own.render("t", json!({})).unwrap_err();
-            assert_eq!((error.code(), error.is_transient()), ("mail_template_invalid", false));
+            assert_eq!((error.code().name(), error.is_transient()), ("mail_template_invalid", false));
             assert!(error.message().contains(place), "{error}");
         }
     }
@@ -350,10 +351,10 @@ mod tests {
     #[test]
     fn only_templates_are_found() {
         let own = Own::new(&[("t/subject.txt", "S"), ("half/body.txt", "x")]);
-        assert_eq!(own.render("t", json!({})).unwrap_err().code(), "mail_template_invalid");
+        assert_eq!(own.render("t", json!({})).unwrap_err().code(), codes::MAIL_TEMPLATE_INVALID);
         for name in ["nope", "half", "", ".", "..", "../t", "t/../t", "/etc", "import_done/subject.txt"] {
             let error = own.render(name, json!({})).unwrap_err();
-            assert_eq!(error.code(), "mail_template_not_found", "{name}");
+            assert_eq!(error.code(), codes::MAIL_TEMPLATE_NOT_FOUND, "{name}");
         }
         let names = MailTemplates::new(own.0.path().into()).list_templates();
         assert_eq!(names.into_keys().collect::<Vec<_>>(), ["half", "import_done", "run_failed", "sales_report", "t"]);

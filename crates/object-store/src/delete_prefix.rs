@@ -5,6 +5,7 @@ use aws_sdk_s3::types::EncodingType;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{ObjectStore, sdk_error};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::object_names::decode_key;
 
@@ -12,7 +13,7 @@ const MAX_PARALLEL_DELETES: usize = 8;
 
 pub(super) async fn delete_prefix(objects: &ObjectStore, client: &Client, bucket: &str, prefix: &str) -> Result<u64> {
     if prefix.is_empty() {
-        return Err(Error::permanent("prefix_empty", "an empty prefix would delete the whole bucket"));
+        return Err(Error::new(codes::PREFIX_EMPTY, "an empty prefix would delete the whole bucket"));
     }
     abort_unfinished_uploads(client, bucket, prefix).await?;
     let mut deleted = 0;
@@ -46,14 +47,14 @@ async fn abort_unfinished_uploads(client: &Client, bucket: &str, prefix: &str) -
     let listed = match listed.map_err(|error| sdk_error::object_error("listing", bucket, prefix, error)) {
         Ok(listed) => listed,
         // Some stores cannot list them; they clean up by themselves.
-        Err(error) if error.code() == "object_store_error" => return Ok(()),
+        Err(error) if error.code() == codes::OBJECT_STORE_ERROR => return Ok(()),
         Err(error) => return Err(error),
     };
     for upload in listed.uploads() {
         let (Some(key), Some(id)) = (upload.key(), upload.upload_id()) else { continue };
         if let Err(error) = client.abort_multipart_upload().bucket(bucket).key(key).upload_id(id).send().await {
             let error = sdk_error::object_error("giving up", bucket, key, error);
-            if error.code() != "object_not_found" {
+            if error.code() != codes::OBJECT_NOT_FOUND {
                 return Err(error);
             }
         }

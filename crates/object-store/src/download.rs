@@ -10,6 +10,7 @@ use futures::StreamExt;
 use futures::stream;
 
 use super::{File, ObjectBody, ObjectMeta, sdk_error, unquote_etag};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 
 /// Tries in a row that bring nothing.
@@ -89,7 +90,7 @@ fn resumable_stream(
                     continue;
                 }
                 None if at >= size => break,
-                None => Error::transient("object_store_unavailable", "the connection to the store broke: it ended early"),
+                None => Error::new(codes::OBJECT_STORE_UNAVAILABLE, "the connection to the store broke: it ended early"),
                 Some(Err(error)) => sdk_error::stream_error(&error),
             };
             // All bytes came and yet an error: their checksum is wrong, and reading on cannot mend that.

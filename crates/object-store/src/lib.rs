@@ -1,5 +1,6 @@
 //! Files in S3, whichever S3: one client for the embedded endpoint and for every other store.
 
+pub mod codes;
 mod config;
 mod delete_prefix;
 mod download;
@@ -123,7 +124,7 @@ impl ObjectStore {
             Err(error) => {
                 let error = sdk_error::object_error("looking up", bucket, key, error);
                 // HEAD is answered without a body, so only a second question tells which of the two is missing.
-                let missing = error.code() == "object_not_found";
+                let missing = error.code() == codes::OBJECT_NOT_FOUND;
                 return Err(if missing { self.missing_bucket_error(bucket).await.unwrap_or(error) } else { error });
             }
         };
@@ -141,7 +142,7 @@ impl ObjectStore {
     async fn missing_bucket_error(&self, bucket: &str) -> Option<Error> {
         let answer = self.0.bucket_client(bucket).ok()?.head_bucket().bucket(bucket).send().await;
         let error = answer.err().map(|error| sdk_error::bucket_error("looking up", bucket, error));
-        error.filter(|error| error.code() == "object_not_found")
+        error.filter(|error| error.code() == codes::OBJECT_NOT_FOUND)
     }
 
     /// Deletes an object; one that is not there counts as deleted.
@@ -152,7 +153,7 @@ impl ObjectStore {
         match self.0.bucket_client(bucket)?.delete_object().bucket(bucket).key(key).send().await {
             Ok(_) => Ok(()),
             Err(error) => match sdk_error::object_error("deleting", bucket, key, error) {
-                gone if gone.code() == "object_not_found" => Ok(()),
+                gone if gone.code() == codes::OBJECT_NOT_FOUND => Ok(()),
                 error => Err(error),
             },
         }
@@ -188,7 +189,7 @@ impl ObjectStore {
         size: u64,
         expires: Duration,
     ) -> Result<String> {
-        let failed = |error: &dyn std::error::Error| Error::permanent("object_store_error", error.to_string());
+        let failed = |error: &dyn std::error::Error| Error::new(codes::OBJECT_STORE_ERROR, error.to_string());
         let config = PresigningConfig::expires_in(expires).map_err(|error| failed(&error))?;
         let request = self.0.presign_client(bucket)?.put_object().bucket(bucket).key(key).content_type(content_type);
         let size = i64::try_from(size).unwrap_or(i64::MAX);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
+use crate::codes;
 use afterload_core::error::{Error, Retryability};
 
 /// What went wrong with an object, as in ``reading `key` in bucket `uploads`: …``.
@@ -26,7 +27,7 @@ where
 
 /// A stream that broke.
 pub(super) fn stream_error(error: &(dyn StdError + 'static)) -> Error {
-    Error::transient("object_store_unavailable", format!("the connection to the store broke: {}", root_cause(error)))
+    Error::new(codes::OBJECT_STORE_UNAVAILABLE, format!("the connection to the store broke: {}", root_cause(error)))
 }
 
 fn from_sdk_error<E>(what: &str, error: SdkError<E, HttpResponse>) -> Error
@@ -46,14 +47,14 @@ where
             }
         }
         SdkError::ConstructionFailure(_) => {
-            Error::permanent("object_store_error", format!("the request cannot be made: {}", root_cause(&error)))
+            Error::new(codes::OBJECT_STORE_ERROR, format!("the request cannot be made: {}", root_cause(&error)))
         }
-        SdkError::TimeoutError(_) => Error::transient(
-            "object_store_unavailable",
+        SdkError::TimeoutError(_) => Error::new(
+            codes::OBJECT_STORE_UNAVAILABLE,
             format!("the store did not answer in time: {}", root_cause(&error)),
         ),
         _ => {
-            Error::transient("object_store_unavailable", format!("the store cannot be reached: {}", root_cause(&error)))
+            Error::new(codes::OBJECT_STORE_UNAVAILABLE, format!("the store cannot be reached: {}", root_cause(&error)))
                 .with_hint("check that it runs, and its `endpoint` under `objects.stores`")
         }
     }
@@ -69,25 +70,25 @@ fn response_error(what: &str, status: u16, code: Option<&str>, message: Option<&
     match (status, code.unwrap_or_default()) {
         (_, "NoSuchBucket") => bucket_not_found(),
         (404, _) if what == "bucket" => bucket_not_found(),
-        (404, _) => Error::permanent("object_not_found", format!("there is no such {what}")),
-        (412, _) => Error::permanent("object_changed", "another object is there now")
+        (404, _) => Error::new(codes::OBJECT_NOT_FOUND, format!("there is no such {what}")),
+        (412, _) => Error::new(codes::OBJECT_CHANGED, "another object is there now")
             .with_hint("upload it again, or start over with the object that is there now"),
         (403, "RequestTimeTooSkewed") => {
-            Error::permanent("object_access_denied", text).with_hint("set the clock of this machine")
+            Error::new(codes::OBJECT_ACCESS_DENIED, text).with_hint("set the clock of this machine")
         }
-        (401 | 403, _) => Error::permanent("object_access_denied", text)
+        (401 | 403, _) => Error::new(codes::OBJECT_ACCESS_DENIED, text)
             .with_hint("check the access key, the secret key and the rights that go with them"),
-        (501, _) => Error::permanent("object_store_error", text),
+        (501, _) => Error::new(codes::OBJECT_STORE_ERROR, text),
         (408 | 425 | 429 | 500..=599, _)
         | (_, "RequestTimeout" | "SlowDown" | "OperationAborted" | "ConditionalRequestConflict") => {
-            Error::transient("object_store_unavailable", text)
+            Error::new(codes::OBJECT_STORE_UNAVAILABLE, text)
         }
-        _ => Error::permanent("object_store_error", text),
+        _ => Error::new(codes::OBJECT_STORE_ERROR, text),
     }
 }
 
 fn bucket_not_found() -> Error {
-    Error::permanent("object_not_found", "there is no such bucket").with_hint("create the bucket, or correct its name")
+    Error::new(codes::OBJECT_NOT_FOUND, "there is no such bucket").with_hint("create the bucket, or correct its name")
 }
 
 /// The innermost cause: the SDK's outer messages are all alike (`dispatch failure`).
@@ -119,7 +120,7 @@ mod tests {
         ];
         for (status, code, expected, transient) in cases {
             let error = response_error("object", status, code, None);
-            assert_eq!((error.code(), error.is_transient()), (expected, transient), "{status} {code:?}");
+            assert_eq!((error.code().name(), error.is_transient()), (expected, transient), "{status} {code:?}");
         }
     }
 }

@@ -15,6 +15,7 @@ use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 
 use super::config::{ObjectStoreConfig, ObjectsConfig, RequestChecksumMode};
 use super::sdk_error;
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::secret::Secret;
 
@@ -107,7 +108,7 @@ impl StoreClients {
                     true => "define it under `objects.stores`".to_owned(),
                     false => format!("the stores under `objects.stores` are {}", known.join(", ")),
                 };
-                return Err(Error::permanent("config_invalid", message).with_hint(hint));
+                return Err(Error::new(codes::CONFIG_INVALID, message).with_hint(hint));
             }
             buckets.insert(bucket.clone(), store.clone());
         }
@@ -134,7 +135,7 @@ impl StoreClients {
             None => self.embedded.as_ref(),
         };
         store.ok_or_else(|| {
-            Error::permanent("bucket_not_configured", format!("no store is configured for bucket `{bucket}`"))
+            Error::new(codes::BUCKET_NOT_CONFIGURED, format!("no store is configured for bucket `{bucket}`"))
                 .with_hint("name its store under `objects.buckets`")
         })
     }
@@ -170,7 +171,7 @@ impl StoreClients {
             Ok(_) => return Ok(()),
             Err(error) => sdk_error::bucket_error("looking up", bucket, error),
         };
-        if missing.code() != "object_not_found" {
+        if missing.code() != codes::OBJECT_NOT_FOUND {
             return Err(missing);
         }
         // AWS refuses its own default region as a constraint.
@@ -216,7 +217,7 @@ async fn build_store_client(
         }
         _ => {
             let message = format!("the store `{name}` has only one of `access_key` and `secret_key`");
-            return Err(Error::permanent("config_invalid", message)
+            return Err(Error::new(codes::CONFIG_INVALID, message)
                 .with_hint("give both, or none to use the AWS credential chain"));
         }
     };

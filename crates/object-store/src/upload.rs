@@ -12,7 +12,8 @@ use super::SkipMd5;
 use super::part_buffer::{PartBody, PartBuffer};
 use super::store_clients::{StoreClient, StoreTransport, request_timeouts};
 use super::{ObjectMeta, sdk_error, unquote_etag};
-use afterload_core::error::{Error, Result};
+use crate::codes;
+use afterload_core::error::{Error, Result, Retryability};
 
 const FIRST_PART_BYTES: usize = 8 << 20;
 const MAX_PART_BYTES: usize = 1 << 30;
@@ -153,8 +154,8 @@ impl MultipartWriter {
         let answer = request.set_cache_control(headers.cache_control.clone()).send().await;
         let output = answer.map_err(|error| sdk_error::object_error("starting to write", bucket, key, error))?;
         let id = output.upload_id.ok_or_else(|| {
-            Error::permanent(
-                "object_store_error",
+            Error::new(
+                codes::OBJECT_STORE_ERROR,
                 format!("the store gave no upload id for `{key}` in bucket `{bucket}`"),
             )
         })?;
@@ -174,7 +175,8 @@ impl MultipartWriter {
         match self.sending.join_next().await {
             Some(Ok(part)) => self.sent.push(part?),
             Some(Err(error)) => {
-                return Err(Error::transient("object_store_error", format!("a part was lost: {error}")));
+                return Err(Error::new(codes::OBJECT_STORE_ERROR, format!("a part was lost: {error}"))
+                    .with_retryability(Retryability::Transient));
             }
             None => {}
         }
@@ -247,8 +249,11 @@ impl Drop for MultipartWriter {
             let answer = client.abort_multipart_upload().bucket(&bucket).key(&key).upload_id(id).send().await;
             if let Err(error) = answer {
                 let error = sdk_error::object_error("giving up", &bucket, &key, error);
-                if error.code() != "object_not_found" {
-                    tracing::warn!(error.code = error.code(), "an unfinished upload was left in the store: {error}");
+                if error.code() != codes::OBJECT_NOT_FOUND {
+                    tracing::warn!(
+                        error.code = error.code().name(),
+                        "an unfinished upload was left in the store: {error}"
+                    );
                 }
             }
         });

@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use super::{Pipeline, StepCatalog, ValidationContext, compile_with_sql_files};
+use crate::codes;
+use afterload_core::error::ErrorCode;
 use afterload_core::error::{Error, Result};
 use afterload_spanned_yaml::{Diagnostic, SourceSpan};
 
@@ -108,7 +110,7 @@ pub fn compile_file(
                 file,
                 name,
                 text: String::new(),
-                problems: vec![diagnostic_at_start("io_error", why)],
+                problems: vec![diagnostic_at_start(codes::IO_ERROR, why)],
             });
         }
     };
@@ -122,7 +124,7 @@ pub fn compile_file(
 /// A pipeline with its text, which holds what it names by `sql_file`, or the refusal of its file.
 pub type CompileResult = std::result::Result<(Pipeline, String), RefusedDefinition>;
 
-fn diagnostic_at_start(code: &'static str, message: String) -> Diagnostic {
+fn diagnostic_at_start(code: ErrorCode, message: String) -> Diagnostic {
     Diagnostic::new(code, SourceSpan { line: 1, col: 1, offset: 0, len: 0 }, message)
 }
 
@@ -137,7 +139,7 @@ impl PipelineFolder {
                 {
                     let name = pipeline.plan.name;
                     let problem = diagnostic_at_start(
-                        "definition_invalid",
+                        codes::DEFINITION_INVALID,
                         format!("another file holds the pipeline `{name}` already"),
                     );
                     let problems = vec![problem.with_hint(format!("keep one of `{name}.yaml` and `{name}.yml`"))];

@@ -3,6 +3,7 @@
 //! This room knows no step kind by name: it receives them as [`Kinds`].
 
 pub mod ast;
+pub mod codes;
 mod compile;
 pub mod expr;
 pub mod folder;

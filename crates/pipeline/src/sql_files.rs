@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::plan::Section;
 use super::step_kind::{StepCatalog, ValidationContext};
 use super::{Pipeline, compile_definition};
+use crate::codes;
 use afterload_spanned_yaml::{self as yaml, Diagnostic, SourceSpan, Verbatim, YamlNode, YamlValue};
 
 /// The field that names a file, and the one that holds its text.
@@ -115,7 +116,7 @@ fn step_sql_file_ref<'a>(step: &'a YamlNode, kinds: &StepCatalog) -> Option<SqlF
 
 impl SqlFileRef<'_> {
     fn read_sql(&self, folder: &Path) -> Result<String, Diagnostic> {
-        let problem = |message: String| Diagnostic::new("definition_invalid", self.value, message);
+        let problem = |message: String| Diagnostic::new(codes::DEFINITION_INVALID, self.value, message);
         let (Some(name), Some(Verbatim::Line(_)), true) =
             (self.node.as_str(), self.node.verbatim, self.key.line == self.value.line)
         else {

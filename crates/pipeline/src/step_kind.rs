@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::codes;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::Error;
 use afterload_spanned_yaml::{Diagnostic, SourceSpan, YamlKey, YamlNode, YamlValue, closest_name};
@@ -164,7 +165,7 @@ impl<'a> Validator<'a> {
             return;
         }
         let at = self.with.closest_node(path).span;
-        self.problems.push(Diagnostic::new("definition_invalid", at, message).with_hint(hint));
+        self.problems.push(Diagnostic::new(codes::DEFINITION_INVALID, at, message).with_hint(hint));
     }
 
     /// Records that something at `path` is refused, under the code that it would have when the step runs.
@@ -180,7 +181,7 @@ impl<'a> Validator<'a> {
     /// Records that `what`, at `path`, belongs to the language but is not executed by this version.
     pub fn report_unsupported(&mut self, path: &[&str], what: &str) {
         let at = self.with.closest_node(path).span;
-        let problem = Diagnostic::new("not_supported_yet", at, format!("{what} is not supported yet"));
+        let problem = Diagnostic::new(codes::NOT_SUPPORTED_YET, at, format!("{what} is not supported yet"));
         self.problems.push(problem.with_hint("remove it; a later version will accept it"));
     }
 

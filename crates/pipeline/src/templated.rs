@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{DeserializeOwned, Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::codes;
 use afterload_core::error::{Error, Result};
 
 /// A value, or text with `${{ }}` that becomes one when the step runs.
@@ -40,9 +41,8 @@ impl<T> Templated<T> {
         match self {
             Self::Value(value) => Ok(value),
             // Once resolved, what looks like an expression is somebody's text.
-            Self::Expression(text) => T::deserialize(serde_json::Value::String(text)).map_err(|_| {
-                Error::permanent("with_invalid", "an expression gave text where something else is needed")
-            }),
+            Self::Expression(text) => T::deserialize(serde_json::Value::String(text))
+                .map_err(|_| Error::new(codes::WITH_INVALID, "an expression gave text where something else is needed")),
         }
     }
 }

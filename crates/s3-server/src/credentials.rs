@@ -10,6 +10,7 @@ use rand::distr::Alphanumeric;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::secret::Secret;
 
@@ -43,7 +44,7 @@ pub fn load_or_create_credentials(data_dir: &Path) -> Result<S3Credentials> {
             create_credentials_file(data_dir, &path)
                 .map_err(|error| Error::from(error).context(format!("writing `{}`", path.display())))?;
             let made = read_credentials(&path)?;
-            made.ok_or_else(|| Error::transient("io_error", format!("`{}` was removed meanwhile", path.display())))
+            made.ok_or_else(|| Error::new(codes::IO_ERROR, format!("`{}` was removed meanwhile", path.display())))
         }
     }
 }
@@ -55,7 +56,7 @@ fn read_credentials(path: &Path) -> Result<Option<S3Credentials>> {
         Err(error) => return Err(Error::from(error).context(format!("reading `{}`", path.display()))),
     };
     let CredentialsFile { access_key, secret_key } = serde_json::from_str(&text).map_err(|_| {
-        Error::permanent("credentials_invalid", format!("`{}` does not hold an S3 key pair", path.display()))
+        Error::new(codes::CREDENTIALS_INVALID, format!("`{}` does not hold an S3 key pair", path.display()))
             .with_hint("remove the file and new credentials are made")
     })?;
     Ok(Some(S3Credentials { access_key, secret_key: Secret::new(secret_key) }))
@@ -112,6 +113,6 @@ mod tests {
     fn another_file_is_not_overwritten() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(CREDENTIALS_FILE), "mine").unwrap();
-        assert_eq!(load_or_create_credentials(dir.path()).unwrap_err().code(), "credentials_invalid");
+        assert_eq!(load_or_create_credentials(dir.path()).unwrap_err().code(), codes::CREDENTIALS_INVALID);
     }
 }

@@ -14,6 +14,7 @@ mod access;
 mod api;
 mod blobs;
 mod buckets;
+pub mod codes;
 mod copy;
 mod cors;
 mod credentials;
@@ -42,7 +43,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use afterload_core::error::{Error, Result};
+use afterload_core::error::{Error, Result, Retryability};
 use afterload_core::secret::Secret;
 use afterload_object_store::EmbeddedEndpoint;
 
@@ -79,7 +80,7 @@ impl EmbeddedStore {
     /// `object_store_error` if the folder cannot be written or was made by a newer version.
     pub fn open(dir: &Path, credentials: S3Credentials) -> Result<Self> {
         let failed = |error: error::S3ServerError| {
-            Error::permanent("object_store_error", error.to_string())
+            Error::new(codes::OBJECT_STORE_ERROR, error.to_string())
                 .context(format!("opening the object store in `{}`", dir.display()))
         };
         let bodies = BlobDir::open(dir).map_err(|error| failed(error.into()))?;
@@ -134,7 +135,10 @@ impl EmbeddedStore {
     pub async fn events_after(&self, seq: i64, limit: u32) -> Result<Vec<ObjectEvent>> {
         let read =
             self.backend.read_index(move |connection| index::events::list_events_after(connection, seq, limit)).await;
-        read.map_err(|error| Error::transient("object_store_error", format!("reading the events: {error}")))
+        read.map_err(|error| {
+            Error::new(codes::OBJECT_STORE_ERROR, format!("reading the events: {error}"))
+                .with_retryability(Retryability::Transient)
+        })
     }
 
     /// Returns once this process has created an object since the last call. What other processes of the folder create is
@@ -149,7 +153,10 @@ impl EmbeddedStore {
     /// `object_store_error`.
     pub async fn delete_events(&self, seq: i64) -> Result<()> {
         let done = self.backend.write_index(move |tx| index::events::delete_events_through(&tx.sql, seq)).await;
-        done.map_err(|error| Error::transient("object_store_error", format!("forgetting events: {error}")))
+        done.map_err(|error| {
+            Error::new(codes::OBJECT_STORE_ERROR, format!("forgetting events: {error}"))
+                .with_retryability(Retryability::Transient)
+        })
     }
 }
 
@@ -188,7 +195,7 @@ pub async fn bind_listener(listen: SocketAddr) -> Result<TcpListener> {
         bound => bound,
     };
     bound.map_err(|error| {
-        Error::permanent("listen_failed", format!("cannot listen on {listen}: {error}"))
+        Error::new(codes::LISTEN_FAILED, format!("cannot listen on {listen}: {error}"))
             .with_hint("set another address at `objects.listen`")
     })
 }

@@ -2,6 +2,8 @@
 //!
 //! The only module that names the YAML library.
 
+use afterload_core::error::ErrorCode;
+
 mod de;
 mod parse;
 mod placeholder;
@@ -88,7 +90,7 @@ pub struct YamlKey {
 #[derive(Clone, Debug)]
 pub struct Diagnostic {
     /// A stable code: `definition_invalid`, `not_supported_yet`, or what a step would fail with.
-    pub code: &'static str,
+    pub code: ErrorCode,
     /// Where.
     pub span: SourceSpan,
     /// What is wrong: lower case, no full stop, names in backticks.
@@ -99,7 +101,7 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     /// A fault at a place.
-    pub fn new(code: &'static str, span: SourceSpan, message: impl Into<String>) -> Self {
+    pub fn new(code: ErrorCode, span: SourceSpan, message: impl Into<String>) -> Self {
         Self { code, span, message: join_lines(message.into()), hint: None }
     }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde_yaml::granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, Span as Range};
 
 use super::{Diagnostic, SourceSpan, Verbatim, YamlKey, YamlNode, YamlValue, scalar};
+use afterload_core::codes;
 
 /// The largest text in bytes.
 const MAX_YAML_BYTES: usize = 256 * 1024;
@@ -232,7 +233,7 @@ fn to_source_span(range: &Range) -> SourceSpan {
 }
 
 fn invalid_definition(span: SourceSpan, message: impl Into<String>) -> Diagnostic {
-    Diagnostic::new("definition_invalid", span, message)
+    Diagnostic::new(codes::DEFINITION_INVALID, span, message)
 }
 
 #[cfg(test)]

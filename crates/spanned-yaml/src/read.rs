@@ -9,6 +9,7 @@ use super::de::NodeDeserializer;
 use super::read_error::{NodePtr, YamlReadError};
 use super::skipped::SkippedNodes;
 use super::{Diagnostic, SourceSpan, YamlNode, YamlValue, suggest};
+use afterload_core::codes;
 
 /// A file with more problems than this is not worth reading on.
 const MAX_READ_ROUNDS: usize = 100;
@@ -95,7 +96,7 @@ pub fn sort_diagnostics(mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
 }
 
 fn definition_diagnostic(span: SourceSpan, message: String, hint: String) -> Diagnostic {
-    Diagnostic::new("definition_invalid", span, message).with_hint(hint)
+    Diagnostic::new(codes::DEFINITION_INVALID, span, message).with_hint(hint)
 }
 
 #[cfg(test)]

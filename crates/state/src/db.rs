@@ -3,6 +3,7 @@
 //! The common subset: `$1` placeholders, `TEXT` and `BIGINT` columns (times in milliseconds, booleans as 0 and 1,
 //! JSON as text), `ON CONFLICT`, `RETURNING`. What differs is named where it occurs.
 
+use crate::codes;
 use afterload_core::failpoint;
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -173,9 +174,9 @@ impl DbRow {
     pub fn get_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let Some(text) = self.get_opt_text(name)? else { return Ok(None) };
         let value = serde_json::from_str(&text);
-        value.map(Some).map_err(|error| {
-            Error::permanent("database_error", format!("column `{name}` holds no valid JSON: {error}"))
-        })
+        value
+            .map(Some)
+            .map_err(|error| Error::new(codes::DATABASE_ERROR, format!("column `{name}` holds no valid JSON: {error}")))
     }
 }
 
@@ -259,8 +260,8 @@ impl Db {
     async fn open_sqlite(url: &str) -> Result<Self> {
         let Some(path) = url.strip_prefix("sqlite://").filter(|path| !path.is_empty() && !path.contains(":memory:"))
         else {
-            return Err(Error::permanent(
-                "database_url_invalid",
+            return Err(Error::new(
+                codes::DATABASE_URL_INVALID,
                 "the database is neither `sqlite://PATH` nor `postgres://…`",
             ));
         };

@@ -5,6 +5,7 @@
 //! between do their work in the same transaction, each in a savepoint of its own, and wait for that commit. So nobody waits
 //! for company: without any, work is followed by its commit at once.
 
+use crate::codes;
 use afterload_core::failpoint;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::task::TaskTracker;
 
 use super::db::DbTx;
-use afterload_core::error::{Error, Result};
+use afterload_core::error::{Error, Result, Retryability};
 
 /// What becomes of the work that was done in a transaction.
 #[derive(Debug)]
@@ -118,7 +119,10 @@ impl GroupCommit {
         let mut done = batch.commit_result.subscribe();
         drop(line);
         let committed = done.wait_for(Option::is_some).await.ok().and_then(|committed| committed.clone());
-        let lost = || Error::transient("database_error", "the transaction was lost before its commit");
+        let lost = || {
+            Error::new(codes::DATABASE_ERROR, "the transaction was lost before its commit")
+                .with_retryability(Retryability::Transient)
+        };
         committed.unwrap_or_else(|| Err(lost())).map(|()| value)
     }
 
@@ -146,7 +150,9 @@ mod tests {
 
     use super::TxOutcome;
     use crate::{Db, args};
-    use afterload_core::error::Error;
+    use afterload_core::error::{Error, ErrorCode};
+
+    const TEST_FAILED: ErrorCode = ErrorCode::permanent("test_failed", "The test makes it fail");
 
     async fn db(folder: &std::path::Path) -> Db {
         let db = Db::open(&format!("sqlite://{}", folder.join("a.db").display())).await.unwrap();
@@ -169,7 +175,7 @@ mod tests {
                 match id % 3 {
                     0 => Ok(TxOutcome::Commit(id)),
                     1 => Ok(TxOutcome::Rollback(id)),
-                    _ => Err(Error::permanent("test", "no")),
+                    _ => Err(Error::new(TEST_FAILED, "no")),
                 }
             })
             .await

@@ -3,6 +3,7 @@
 mod api_keys;
 mod artifacts;
 mod claims;
+pub mod codes;
 mod db;
 mod dedup;
 mod definitions;

@@ -6,6 +6,7 @@ use std::path::Path;
 use sqlx::migrate::{MigrateError, Migrator};
 
 use super::db::Db;
+use crate::codes;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
@@ -49,7 +50,7 @@ pub(crate) fn migration_failed(dialect: Dialect, error: sqlx::Error) -> Error {
         },
         other => afterload_core::error::database_error_message(other),
     };
-    let error = Error::permanent("migration_failed", format!("the tables could not be brought up to date: {reason}"));
+    let error = Error::new(codes::MIGRATION_FAILED, format!("the tables could not be brought up to date: {reason}"));
     match dialect {
         Dialect::Sqlite => error,
         Dialect::Postgres => error.with_hint(
@@ -67,7 +68,7 @@ pub(crate) async fn acquire_file_lock(path: &Path) -> Result<File> {
         file.lock()?;
         Ok::<_, std::io::Error>(file)
     });
-    Ok(locked.await.map_err(|error| Error::transient("io_error", error.to_string()))??)
+    Ok(locked.await.map_err(|error| Error::new(codes::IO_ERROR, error.to_string()))??)
 }
 
 #[cfg(test)]

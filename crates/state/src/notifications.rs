@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::db::{Db, DbRow, DbTx, SqlArg, args};
 use super::group_commit::TxOutcome;
+use crate::codes;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
@@ -68,9 +69,8 @@ fn notification_from_row(row: &DbRow) -> Result<NotificationRecord> {
     Ok(NotificationRecord {
         run_id: row.get_text("run_id")?,
         url: row.get_text("url")?,
-        status: NotificationStatus::from_name(&status).ok_or_else(|| {
-            Error::permanent("database_error", format!("unknown status `{status}` of a notification"))
-        })?,
+        status: NotificationStatus::from_name(&status)
+            .ok_or_else(|| Error::new(codes::DATABASE_ERROR, format!("unknown status `{status}` of a notification")))?,
         attempts: row.get_u32("attempts")?,
         since: row.get_opt_int("since")?,
         next_at: row.get_opt_int("next_at")?,

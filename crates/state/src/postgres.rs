@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 
+use crate::codes;
 use afterload_core::error::{Error, Result};
 
 /// How many connections a process opens at most.
@@ -24,14 +25,14 @@ const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
 /// `database_url_invalid`, `database_unavailable`.
 pub(super) async fn open_pools(url: &str) -> Result<(PgPool, PgPool)> {
     let options = PgConnectOptions::from_str(url).map_err(|error| {
-        Error::permanent("database_url_invalid", format!("the address of the database is not valid: {error}"))
+        Error::new(codes::DATABASE_URL_INVALID, format!("the address of the database is not valid: {error}"))
     })?;
     let place = format!("PostgreSQL at {}:{}", options.get_host(), options.get_port());
     let connected = tokio::time::timeout(STATE_DB_CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await;
     let connected = connected.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut));
     let first = connected.map_err(|error| {
-        Error::transient(
-            "database_unavailable",
+        Error::new(
+            codes::DATABASE_UNAVAILABLE,
             format!("cannot connect to {place}: {}", afterload_core::error::database_error_message(&error)),
         )
         .with_hint("check the address, the role and its password in `database`, and that the server runs")

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::concurrency::{self, ConcurrencySlot};
 use super::db::{Db, DbRow, DbTx, SqlArg, args};
+use crate::codes;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 
@@ -108,7 +109,7 @@ pub(super) fn run_from_row(row: &DbRow) -> Result<RunRecord> {
         pipeline: row.get_text("pipeline")?,
         digest: row.get_text("digest")?,
         status: RunStatus::from_name(&status)
-            .ok_or_else(|| Error::permanent("database_error", format!("unknown run status `{status}`")))?,
+            .ok_or_else(|| Error::new(codes::DATABASE_ERROR, format!("unknown run status `{status}`")))?,
         origin: row.get_text("origin")?,
         params: row.get_json("params")?.unwrap_or_default(),
         event: row.get_json("event")?,
@@ -140,7 +141,7 @@ pub(super) fn mark_run_started_sql(id: &str, cleans_up: &str) -> String {
 
 fn require_run(id: &str, rows: &[DbRow]) -> Result<RunRecord> {
     let found = rows.first().map(run_from_row).transpose()?;
-    found.ok_or_else(|| Error::permanent("run_not_found", format!("there is no run `{id}`")))
+    found.ok_or_else(|| Error::new(codes::RUN_NOT_FOUND, format!("there is no run `{id}`")))
 }
 
 impl DbTx {

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::codes;
 use afterload_core::error::{Error, Result};
 
 /// Where a step is. `ARCHITECTURE.md` draws the transitions.
@@ -75,6 +76,6 @@ impl StepStatus {
     }
 
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        Self::from_name(text).ok_or_else(|| Error::permanent("database_error", format!("unknown step status `{text}`")))
+        Self::from_name(text).ok_or_else(|| Error::new(codes::DATABASE_ERROR, format!("unknown step status `{text}`")))
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::files::StepFiles;
+use crate::codes;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::ExprContext;
@@ -102,7 +103,7 @@ impl StepContext {
     /// it in [`Context::slept`]. Return the error that this gives.
     pub fn suspend_step(&self, wanted: SuspendRequest) -> Error {
         *self.suspend_slot.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(wanted);
-        Error::stopped("step_suspended", "the step waits")
+        Error::new(codes::STEP_SUSPENDED, "the step waits")
     }
 
     /// An error if the step should stop now.
@@ -111,7 +112,7 @@ impl StepContext {
     /// `step_stopped` once [`Context::stop`] has been cancelled.
     pub fn check_stopped(&self) -> Result<()> {
         match self.stop.is_cancelled() {
-            true => Err(Error::stopped("step_stopped", "the step was asked to stop")),
+            true => Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop")),
             false => Ok(()),
         }
     }

@@ -1,5 +1,6 @@
 //! The files that a step makes: artifacts of its run, or objects where its `output` says.
 
+use crate::codes;
 use afterload_core::failpoint;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -96,7 +97,7 @@ impl StepFiles {
         let bucket = &destination.bucket;
         let fresh = match inner.objects.head_object(bucket, &key).await {
             Ok(_) => false,
-            Err(error) if error.code() == "object_not_found" => {
+            Err(error) if error.code() == codes::OBJECT_NOT_FOUND => {
                 if inner.objects.is_embedded(bucket) {
                     inner.objects.ensure_bucket(bucket).await?;
                 }
@@ -122,13 +123,13 @@ impl StepFiles {
         let key = (destination.key)(&file)?;
         if key.is_empty() || key.len() > MAX_OUTPUT_KEY_BYTES || key.chars().any(char::is_control) {
             let message = format!("the key {key:?} that `output` makes for `{name}` cannot be used");
-            return Err(Error::permanent("output_key_invalid", message)
+            return Err(Error::new(codes::OUTPUT_KEY_INVALID, message)
                 .with_hint("a key has 1 to 1024 bytes and no control characters"));
         }
         if !self.lock_produced().keys.insert(key.clone()) {
             let message = format!("two files of the step would be written to the key `{key}`");
             return Err(
-                Error::permanent("output_key_repeated", message).with_hint("use `${{ file.name }}` in `output.key`")
+                Error::new(codes::OUTPUT_KEY_REPEATED, message).with_hint("use `${{ file.name }}` in `output.key`")
             );
         }
         Ok(key)

@@ -2,6 +2,7 @@
 //!
 //! A new kind is one file, one `mod` line and one line in `registry.rs`.
 
+pub mod codes;
 mod context;
 mod files;
 
@@ -83,10 +84,10 @@ pub fn register<S: Step>(deps: S::Deps) -> RegisteredStep {
         Box::pin(async move {
             let step: S = yaml::read_resolved(&with).map_err(|faults| {
                 let message = format!("the resolved `with:` of `{}` is not valid: {}", S::KIND, faults.join("; "));
-                Error::permanent("with_invalid", message)
+                Error::new(codes::WITH_INVALID, message)
             })?;
             let outputs = step.run(ctx, deps).await?;
-            serde_json::to_value(outputs).map_err(|error| Error::permanent("outputs_invalid", error.to_string()))
+            serde_json::to_value(outputs).map_err(|error| Error::new(codes::OUTPUTS_INVALID, error.to_string()))
         })
     };
     RegisteredStep { kind: describe::<S>(), run: Arc::new(run) }

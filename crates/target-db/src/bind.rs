@@ -2,6 +2,7 @@
 //!
 //! A [`ParameterizedSql`] is read once. Each back end binds the values in its own way.
 
+use crate::codes;
 use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
@@ -40,10 +41,10 @@ impl ParameterizedSql {
             tokens.pop();
         }
         if tokens.is_empty() {
-            return Err(Error::permanent("sql_invalid", "the SQL is empty"));
+            return Err(Error::new(codes::SQL_INVALID, "the SQL is empty"));
         }
         if text.contains('\0') {
-            return Err(Error::permanent("sql_invalid", "the SQL holds a NUL character"));
+            return Err(Error::new(codes::SQL_INVALID, "the SQL holds a NUL character"));
         }
         let (mut pieces, mut names, mut single) = (Vec::new(), Vec::<String>::new(), true);
         for token in tokens {
@@ -91,11 +92,11 @@ impl ParameterizedSql {
         let given: Vec<&str> = given.into_iter().collect();
         let missing = self.parameter_names.iter().filter(|name| !given.contains(&name.as_str())).map(|name| {
             let message = format!("`bind` gives no value for the parameter `:{name}`");
-            Error::permanent("sql_parameter_missing", message).with_hint(format!("add `{name}: …` to `bind`"))
+            Error::new(codes::SQL_PARAMETER_MISSING, message).with_hint(format!("add `{name}: …` to `bind`"))
         });
         let unused = given.iter().filter(|name| !self.parameter_names.iter().any(|known| known == *name)).map(|name| {
             let message = format!("the SQL has no parameter `:{name}`");
-            Error::permanent("sql_parameter_unknown", message).with_hint("remove it from `bind`, or use it in the SQL")
+            Error::new(codes::SQL_PARAMETER_UNKNOWN, message).with_hint("remove it from `bind`, or use it in the SQL")
         });
         missing.chain(unused).collect()
     }
@@ -161,8 +162,11 @@ mod tests {
     fn values_and_parameters_must_fit() {
         let statement = ParameterizedSql::parse("SELECT :a, :b", Dialect::Sqlite).unwrap();
         let misfits = statement.binding_errors(["b", "c"]);
-        let codes: Vec<_> = misfits.iter().map(Error::code).collect();
-        assert_eq!(codes, ["sql_parameter_missing", "sql_parameter_unknown"]);
-        assert_eq!(statement.ordered_values(&bind(json!({ "a": 1 }))).unwrap_err().code(), "sql_parameter_missing");
+        let found: Vec<_> = misfits.iter().map(Error::code).collect();
+        assert_eq!(found, [codes::SQL_PARAMETER_MISSING, codes::SQL_PARAMETER_UNKNOWN]);
+        assert_eq!(
+            statement.ordered_values(&bind(json!({ "a": 1 }))).unwrap_err().code(),
+            codes::SQL_PARAMETER_MISSING
+        );
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::batch::BatchColumnType;
 use crate::checkpoint::RejectedRow;
+use crate::codes;
 use crate::table::{DbColumnType, TableColumn, TableInfo};
-use afterload_core::error::Error;
+use afterload_core::error::{Error, ErrorCode};
 use afterload_core::identifier::{TableName, quote_identifier, quote_identifiers};
 
 /// What to do with a row whose key is already there.
@@ -45,7 +46,7 @@ pub struct RowRefusal {
     /// The index in the batch.
     pub row: usize,
     /// `conflict` or `database_refused`.
-    pub code: &'static str,
+    pub code: ErrorCode,
     /// Why, for people.
     pub message: String,
 }
@@ -107,7 +108,7 @@ impl LoadPlan {
     pub(crate) fn conflict_refusal(&self, row: usize) -> RowRefusal {
         let keys = self.conflict.iter().flat_map(|conflict| &conflict.keys).map(|key| format!("`{key}`"));
         let keys = keys.collect::<Vec<_>>().join(", ");
-        RowRefusal { row, code: "conflict", message: format!("a row with the same {keys} is already there") }
+        RowRefusal { row, code: codes::CONFLICT, message: format!("a row with the same {keys} is already there") }
     }
 }
 
@@ -120,7 +121,7 @@ pub(crate) fn conflict_keys_error(plan: &LoadPlan) -> Error {
 /// The same for the keys of a table.
 pub(crate) fn keys_not_unique_error(table: &TableName, keys: &[String]) -> Error {
     let keys = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-    Error::permanent("conflict_keys_not_unique", format!("no unique constraint of `{table}` covers just {keys}"))
+    Error::new(codes::CONFLICT_KEYS_NOT_UNIQUE, format!("no unique constraint of `{table}` covers just {keys}"))
         .with_hint("`keys` must name the columns of a primary key or of a unique index")
 }
 

@@ -4,6 +4,7 @@
 //! transaction first updates it `WHERE epoch = mine`, so that an attempt that was overtaken cannot write any more.
 //! `afterload_rejects` holds the rows that were not taken, in order.
 
+use crate::codes;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::identifier::{TableName, quote_identifier};
@@ -39,7 +40,7 @@ impl Fence {
 
     /// The error of an attempt that was overtaken.
     pub(crate) fn lease_lost_error(&self) -> Error {
-        Error::stopped("lease_lost", format!("a later attempt has taken over `{}`", self.checkpoint_key))
+        Error::new(codes::LEASE_LOST, format!("a later attempt has taken over `{}`", self.checkpoint_key))
     }
 }
 
@@ -181,7 +182,7 @@ pub(crate) use sqlx_checkpoint_methods;
 pub(crate) fn refuse_reserved_table(name: &TableName) -> Result<()> {
     match name.table.as_str() {
         "afterload_checkpoints" | "afterload_rejects" => {
-            Err(Error::permanent("table_reserved", format!("`{name}` belongs to afterload"))
+            Err(Error::new(codes::TABLE_RESERVED, format!("`{name}` belongs to afterload"))
                 .with_hint("write into a table of your own"))
         }
         _ => Ok(()),

@@ -1,5 +1,6 @@
 //! Fields of step kinds that work on a database: the connection, the statement and its values.
 
+use crate::codes;
 use serde::de::DeserializeOwned;
 
 use crate::bind::BindValues;
@@ -54,7 +55,7 @@ pub fn check_bind(check: &mut Validator<'_>, at: &[&str], bind: &BindValues, sta
 /// What an attempt before has committed.
 pub fn read_checkpoint<T: DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text)
-        .map_err(|error| Error::permanent("checkpoint_invalid", format!("the checkpoint cannot be read: {error}")))
+        .map_err(|error| Error::new(codes::CHECKPOINT_INVALID, format!("the checkpoint cannot be read: {error}")))
 }
 
 /// The connection of steps that name none.

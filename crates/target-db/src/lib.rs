@@ -10,6 +10,7 @@ mod bind;
 mod bulk_load;
 mod bulk_update;
 mod checkpoint;
+pub mod codes;
 mod config;
 mod connection;
 mod errors;

@@ -1,5 +1,6 @@
 //! People whom a query of a user's finds: paged by a key, counted, read, and written into a table without being read.
 
+use crate::codes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
@@ -277,7 +278,7 @@ impl RecipientQuery {
 }
 
 fn unsortable_key_error() -> Error {
-    Error::permanent("audience_key_invalid", "the keys of the people cannot be put in order")
+    Error::new(codes::AUDIENCE_KEY_INVALID, "the keys of the people cannot be put in order")
         .with_hint("`key` must name a column of whole numbers, texts or UUIDs, in SQLite no bytes: `hex(id) AS id` makes a text of them")
 }
 

@@ -1,5 +1,6 @@
 //! What a database knows of a table: its columns and their real types.
 
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::identifier::TableName;
 
@@ -79,7 +80,7 @@ impl TableInfo {
             _ => {
                 let known = self.columns.iter().map(|column| format!("`{}`", column.name)).collect::<Vec<_>>();
                 let message = format!("table `{}` has no column `{name}`", self.name);
-                Err(Error::permanent("column_not_found", message).with_hint(format!("it has {}", known.join(", "))))
+                Err(Error::new(codes::COLUMN_NOT_FOUND, message).with_hint(format!("it has {}", known.join(", "))))
             }
         }
     }

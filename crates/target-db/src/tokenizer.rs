@@ -1,5 +1,6 @@
 //! SQL that others wrote, cut into tokens: just enough to tell a parameter from what only looks like one.
 
+use crate::codes;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
@@ -167,7 +168,7 @@ impl<'a> SqlScanner<'a> {
 
     fn error_at(&self, at: usize, what: &str) -> Error {
         let line = self.text[..at].matches('\n').count() + 1;
-        Error::permanent("sql_invalid", format!("{what}, in line {line} of the SQL"))
+        Error::new(codes::SQL_INVALID, format!("{what}, in line {line} of the SQL"))
     }
 }
 
@@ -216,13 +217,13 @@ mod tests {
     fn what_has_no_end_or_no_name_is_refused() {
         let both = ["SELECT 'a", "SELECT \"a", "SELECT /* a", "SELECT 'a''"];
         for (text, dialect) in both.iter().flat_map(|text| Dialect::ALL.map(|dialect| (*text, dialect))) {
-            assert_eq!(tokenize_sql(text, dialect).unwrap_err().code(), "sql_invalid", "{text}");
+            assert_eq!(tokenize_sql(text, dialect).unwrap_err().code(), codes::SQL_INVALID, "{text}");
         }
         for text in ["SELECT $1", "SELECT $a$ x", "SELECT $a", "SELECT U&\"a\"", "SELECT /* /* */", r"SELECT E'\'"] {
-            assert_eq!(tokenize_sql(text, Dialect::Postgres).unwrap_err().code(), "sql_invalid", "{text}");
+            assert_eq!(tokenize_sql(text, Dialect::Postgres).unwrap_err().code(), codes::SQL_INVALID, "{text}");
         }
         for text in ["SELECT ?", "SELECT ?1", "SELECT $a", "SELECT @a", "SELECT `a", "SELECT [a"] {
-            assert_eq!(tokenize_sql(text, Dialect::Sqlite).unwrap_err().code(), "sql_invalid", "{text}");
+            assert_eq!(tokenize_sql(text, Dialect::Sqlite).unwrap_err().code(), codes::SQL_INVALID, "{text}");
         }
         let error = tokenize_sql("SELECT 1,\n  'a", Dialect::Sqlite).unwrap_err();
         assert_eq!(error.message(), "a quote is opened and not closed, in line 2 of the SQL");

@@ -1,10 +1,13 @@
 //! The folder of the demo: pipelines, sample files, and an application's database.
 
+use std::io::ErrorKind;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
+use crate::codes;
 use crate::config::{BucketConfig, Config};
 use afterload_core::error::{Error, Result};
 
@@ -27,13 +30,16 @@ const DEMO_PIPELINES: [(&str, &str); 8] = [
     ("tweet-notify.yaml", include_str!("../../../pipelines/tweet-notify.yaml")),
 ];
 
-/// Writes all that the service needs, and configures it.
+/// Writes all that the service needs, and configures it. Of `configured` it takes the listen addresses alone: the demo
+/// must never write to the databases and stores of a real service.
 ///
 /// # Errors
 /// `demo_folder_in_use` if the folder holds anything that no demo has made.
-pub async fn prepare_folder(dir: &Path) -> Result<Config> {
+pub async fn prepare_folder(dir: &Path, configured: &Config) -> Result<Config> {
     claim_folder(dir).await?;
     let mut config = Config { data: dir.join("data"), pipelines: dir.join("pipelines"), ..Config::default() };
+    config.listen = configured.listen;
+    config.objects.listen = configured.objects.listen;
     config.templates = dir.join("templates");
     // What a site serves.
     config.objects.buckets.insert("thumbnails".into(), BucketConfig { public: true, ..BucketConfig::default() });
@@ -55,8 +61,8 @@ pub async fn prepare_folder(dir: &Path) -> Result<Config> {
     sqlx::raw_sql(APP_ROWS_SQL).execute(&mut *rows).await?;
     rows.commit().await?;
     app.close().await?;
-    // A second demo beside a first, or beside a service, takes free ports.
-    if std::net::TcpListener::bind(config.listen).is_err() {
+    // A second demo beside a first, or beside a service, takes free ports. Any other fault is for the service to report.
+    if TcpListener::bind(config.listen).is_err_and(|error| error.kind() == ErrorKind::AddrInUse) {
         config.listen.set_port(0);
     }
     Ok(config)
@@ -71,7 +77,7 @@ async fn claim_folder(dir: &Path) -> Result<()> {
     tokio::fs::create_dir_all(dir).await?;
     if tokio::fs::read_dir(dir).await?.next_entry().await?.is_some() {
         let why = format!("`{}` holds files that no demo has made", dir.display());
-        return Err(Error::permanent("demo_folder_in_use", why)
+        return Err(Error::new(codes::DEMO_FOLDER_IN_USE, why)
             .with_hint("name a folder that does not exist yet with `--dir`; the demo writes over what it finds"));
     }
     afterload_core::secrets::write_secret(&key, "").await
@@ -85,4 +91,27 @@ pub fn key_file(dir: &Path) -> PathBuf {
 /// The application's database.
 pub fn app_database(config: &Config) -> PathBuf {
     config.data.join("app.db")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[tokio::test]
+    async fn demo_takes_only_the_listen_addresses_of_the_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let api = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = api.local_addr().unwrap();
+        let mut configured =
+            Config { listen: taken, database: Some(Secret::new("postgres://real/db")), ..Config::default() };
+        configured.objects.listen = "127.0.0.1:9123".parse().unwrap();
+        let config = prepare_folder(&folder.path().join("demo"), &configured).await.unwrap();
+        assert_eq!((config.listen.ip(), config.listen.port()), (taken.ip(), 0), "a taken port becomes a free one");
+        assert_eq!(config.objects.listen, configured.objects.listen);
+        assert!(config.database.is_none());
+        drop(api);
+        let config = prepare_folder(&folder.path().join("demo"), &configured).await.unwrap();
+        assert_eq!(config.listen, taken);
+    }
 }

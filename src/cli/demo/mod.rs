@@ -12,6 +12,8 @@ use super::client::ApiClient;
 use super::stdout::print_line;
 use super::{ShutdownSignals, init_logs};
 use crate::app::RunningService;
+use crate::codes;
+use crate::config::Config;
 use afterload_core::error::{Error, Result};
 use scenario::{DemoRunner, Scenario};
 
@@ -26,30 +28,31 @@ pub(super) struct DemoArgs {
     exit: bool,
 }
 
-/// Starts the service, plays the pipelines through its API and its store, and stays up.
-pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
+/// Starts the service, plays the pipelines through its API and its store, and stays up. It listens where `configured`
+/// says.
+pub(super) async fn run(args: DemoArgs, configured: &Config) -> Result<ExitCode> {
     init_logs("warn")?;
     let mut stops = ShutdownSignals::install_handlers()?;
     let plays = scenario::load_scenarios()?;
-    let config = files::prepare_folder(&args.dir).await?;
+    let config = files::prepare_folder(&args.dir, configured).await?;
     print_line!(
         "afterload demo: every pipeline of its repository, on sample data; all of it lies in {}/",
         args.dir.display()
     );
-    let mut app = RunningService::start(config.clone(), None).await?;
+    // Made before the start: a service that listens beyond loopback refuses to start without a key.
+    let (_, key) = afterload_server::api::create_api_key("demo", &["admin".into()], &[])?;
+    afterload_core::secrets::write_secret(&files::key_file(&args.dir), &key).await?;
+    let mut app = RunningService::start(config.clone(), Some(key.clone())).await?;
     let (url, engine) = (app.url.clone(), app.engine.clone());
     let began = Instant::now();
     let all = async {
-        let (stored, key) = afterload_server::api::create_api_key("demo", &["admin".into()], &[])?;
-        engine.db().insert_api_key(&stored).await?;
-        afterload_core::secrets::write_secret(&files::key_file(&args.dir), &key).await?;
         let stage = DemoRunner { client: ApiClient::new(&url, key)?, engine: &engine, config: &config, dir: &args.dir };
         run_scenarios(&stage, &plays).await
     };
     let ended = tokio::select! {
         ended = all => ended,
         error = app.wait_for_failure() => Err(error),
-        () = stops.recv() => Err(Error::stopped("demo_stopped", "the demo was interrupted")),
+        () = stops.recv() => Err(Error::new(codes::DEMO_STOPPED, "the demo was interrupted")),
     };
     let succeeded = match ended {
         Ok(succeeded) => succeeded,

@@ -13,6 +13,7 @@ use sqlx::{AssertSqlSafe, Connection};
 use super::files::app_database;
 use crate::cli::client::{ApiClient, ParamArg};
 use crate::cli::progress::ProgressRenderer;
+use crate::codes;
 use crate::config::Config;
 use afterload_core::error::{Error, Result};
 use afterload_engine::Engine;
@@ -70,7 +71,7 @@ struct ScenarioEvent {
 pub fn load_scenarios() -> Result<Vec<Scenario>> {
     yaml::parse(SCENARIOS_YAML).and_then(|plays| yaml::read(&plays)).map_err(|problems| {
         let first = problems.first().map_or_else(String::new, |problem| problem.message.clone());
-        Error::permanent("demo_invalid", format!("the plays of the demo cannot be read: {first}"))
+        Error::new(codes::DEMO_INVALID, format!("the plays of the demo cannot be read: {first}"))
     })
 }
 
@@ -151,7 +152,7 @@ impl DemoRunner<'_> {
             }
             if Instant::now() > deadline {
                 let why = format!("no run of `{pipeline}` started for `{key}`");
-                return Err(Error::transient("demo_failed", why).with_hint("`afterload runs` shows what did start"));
+                return Err(Error::new(codes::DEMO_FAILED, why).with_hint("`afterload runs` shows what did start"));
             }
             tokio::time::sleep(DEMO_POLL_INTERVAL).await;
         }

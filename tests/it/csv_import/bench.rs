@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use afterload::config::{CheckpointMode, ConnectionConfig, Secret};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
+use afterload_object_store::codes::OBJECT_STORE_UNAVAILABLE;
 use afterload_step_api::{ProgressReporter, ProgressUpdate};
 use afterload_table_import::{
     CsvImport, CsvImportOutputs, CsvSource, FileStore, ImportContext, RejectSink, run_import,
@@ -192,7 +193,7 @@ impl CsvSource for Memory {
         let piece = self.piece;
         let count = whole.len().div_ceil(piece);
         let pieces = (0..count).map(move |at| Ok(whole.slice(at * piece..whole.len().min((at + 1) * piece))));
-        let broken = cut.map(|_| Err(Error::transient("object_store_unavailable", "the connection broke")));
+        let broken = cut.map(|_| Err(Error::new(OBJECT_STORE_UNAVAILABLE, "the connection broke")));
         let stream = futures::stream::iter(pieces.chain(broken).collect::<Vec<_>>());
         Ok((self.bytes.len() as u64, stream.boxed()))
     }

@@ -98,7 +98,7 @@ async fn an_attempt_that_was_overtaken_writes_nothing() {
         bench.attempt(&spec(with("update")), &source, 5, CancellationToken::new()).await.unwrap();
         bench.execute("DELETE FROM contacts").await;
         let error = bench.attempt(&spec(with("update")), &source, 4, CancellationToken::new()).await.err().unwrap();
-        assert_eq!(error.code(), "lease_lost");
+        assert_eq!(error.code().name(), "lease_lost");
         assert!(bench.rows("contacts", &COLUMNS).await.is_empty());
     }
 }
@@ -122,7 +122,7 @@ async fn an_attempt_that_is_overtaken_under_way_stops_at_its_next_chunk() {
             bench.execute(sql).await;
         }
         let error = bench.import(&spec(with("update")), &Memory::new(file())).await.err().unwrap();
-        assert_eq!(error.code(), "lease_lost");
+        assert_eq!(error.code().name(), "lease_lost");
         let rows = bench.texts("SELECT cursor FROM afterload_checkpoints").await;
         let cursor: Value = serde_json::from_str(&rows[0]).unwrap();
         assert_eq!(cursor["rows"], json!(200));
@@ -136,7 +136,7 @@ async fn an_import_stops_between_chunks_when_asked() {
         let stop = CancellationToken::new();
         stop.cancel();
         let error = bench.attempt(&spec(with("update")), &Memory::new(file()), 1, stop).await.err().unwrap();
-        assert_eq!(error.code(), "step_stopped");
+        assert_eq!(error.code().name(), "step_stopped");
         let done =
             bench.attempt(&spec(with("update")), &Memory::new(file()), 2, CancellationToken::new()).await.unwrap();
         assert_eq!(done.counts()[0], 2500);

@@ -142,6 +142,7 @@ async fn rows_are_filled_once_through_kills(database: Database) {
         let look = |run: &Value| (done(run) >= ROWS * third / 5 || !run["finished_at"].is_null()).then(|| done(run));
         killed_at.push(process.until("progress", id(&run), look).await);
         process.kill().await;
+        there.forget_the_dead().await;
         process = there.start().await;
     }
     assert!(killed_at[0] < ROWS, "the first kill came too late to prove anything: {killed_at:?}");

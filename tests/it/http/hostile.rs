@@ -147,6 +147,7 @@ async fn a_call_whose_answer_a_crash_swallowed_is_made_again_under_the_same_key(
     let id = run["id"].as_str().expect("an id");
     eventually("the first call", async || (server.calls().len() == 1).then_some(())).await;
     process.kill().await;
+    place.forget_the_dead().await;
     let process = place.start().await;
     let ended = |run: &Value| (!run["finished_at"].is_null()).then(|| run.clone());
     let run = process.until("the end of the run", id, ended).await;

@@ -198,6 +198,7 @@ async fn nobody_is_knowingly_told_twice_through_kills(database: Database) {
         eventually("some calls", async || (server.calls().len() >= some).then_some(())).await;
         process.kill().await;
         killed_at.push(server.calls().len());
+        place.forget_the_dead().await;
         process = place.start().await;
     }
     assert!(killed_at[0] < PEOPLE, "the first kill came too late to prove anything: {killed_at:?}");

@@ -61,7 +61,7 @@ async fn keys_are_opaque() {
     assert_eq!(too_long.code(), Some("KeyTooLongError"));
     store.objects.put_object(BUCKET, "nul\0key", "text/plain", Bytes::new()).await.unwrap();
     store.objects.head_object(BUCKET, "nul\0key").await.unwrap();
-    assert_eq!(store.objects.head_object(BUCKET, "nul").await.unwrap_err().code(), "object_not_found");
+    assert_eq!(store.objects.head_object(BUCKET, "nul").await.unwrap_err().code().name(), "object_not_found");
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn refusals_reach_clients_that_are_still_sending() {
         assert_eq!(put.send().await.unwrap_err().code(), Some("SignatureDoesNotMatch"));
     }
     let put = store.objects.put_object("nobucket", "k", "", Bytes::from(vec![0; 8 << 20])).await;
-    assert_eq!(put.unwrap_err().code(), "object_not_found");
+    assert_eq!(put.unwrap_err().code().name(), "object_not_found");
 }
 
 #[tokio::test]

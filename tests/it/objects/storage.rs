@@ -128,7 +128,7 @@ async fn a_reader_that_loses_its_object_to_another_process_is_told() {
             None => panic!("bytes are missing, and nobody said so"),
         }
     };
-    assert_eq!((ended.code(), ended.is_transient()), ("object_not_found", false));
+    assert_eq!((ended.code().name(), ended.is_transient()), ("object_not_found", false));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use afterload_core::dialect::Dialect;
 use afterload_pipeline::{ValidationContext, compile_definition, compile_with_sql_files};
 use serde_json::{Value, json};
 
-use super::{ENDLESS, SILENT, app, failure, pipeline};
+use super::{ENDLESS, RUNNING_COPIES, SILENT, app, failure, pipeline};
 use crate::support::{Database, both, eventually};
 
 both!(what_the_text_hides_is_refused_by_the_database, what_has_no_end_is_stopped, sql_lies_in_a_file_of_its_own);
@@ -98,8 +98,7 @@ async fn what_has_no_end_is_stopped(database: Database) {
         assert_eq!(failure(&app, with).await, "report_timeout", "{sql}");
     }
     if database == Database::Postgres {
-        let running = "SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND state = 'active'";
-        eventually("the queries to end", async || (app.numbers(running).await == [0]).then_some(())).await;
+        eventually("the queries to end", async || (app.numbers(RUNNING_COPIES).await == [0]).then_some(())).await;
     }
     app.finish().await;
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ENDLESS, SILENT, app, failure, file, pipeline, read, run, stored};
+use super::{ENDLESS, RUNNING_COPIES, SILENT, app, failure, file, pipeline, read, run, stored};
 use crate::support::{ADMIN_KEY, Database, Place, both, eventually, numbers};
 
 both!(
@@ -65,8 +65,7 @@ async fn a_cancel_stops_the_query(database: Database) {
         assert_eq!(app.ended(&run).await["status"], "cancelled", "{sql}");
         assert_eq!(stored(&app).await, Vec::<String>::new());
         if database == Database::Postgres {
-            let running = "SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND state = 'active'";
-            eventually("the query to end", async || (app.numbers(running).await == [0]).then_some(())).await;
+            eventually("the query to end", async || (app.numbers(RUNNING_COPIES).await == [0]).then_some(())).await;
         }
     }
     app.finish().await;
@@ -84,6 +83,7 @@ async fn a_kill_in_the_middle_leaves_no_file(database: Database) {
     // Some parts of 8 MiB have been sent by then.
     process.until("many rows", id, |run| done(run).filter(|done| *done > 400_000)).await;
     process.kill().await;
+    place.forget_the_dead().await;
     let process = place.start().await;
     process.until("the next attempt", id, |run| (run["steps"][0]["status"] == "running").then_some(())).await;
     let cancel = reqwest::Client::new().post(format!("{}/v1/runs/{id}/cancel", process.url)).bearer_auth(ADMIN_KEY);

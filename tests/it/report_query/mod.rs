@@ -14,6 +14,10 @@ use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, python};
 
+/// How many reports PostgreSQL is sending from this database.
+const RUNNING_COPIES: &str = "SELECT COUNT(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND query LIKE 'COPY%' AND state = 'active'";
+
 /// A pipeline with one report.
 fn pipeline(with: &Value) -> String {
     format!(

@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Receiver as Answers, Sender};
 use std::time::Duration;
 
-use afterload_core::error::{Error, Result};
+use afterload_core::error::{Error, ErrorCode, Result};
 use afterload_target_db::{BindValues, CellType, Connections, QueryOptions, RowVisitor, SelectQuery};
 use tokio_util::sync::CancellationToken;
 
@@ -11,6 +11,8 @@ use super::app;
 use crate::support::{Database, both};
 
 both!(others_write_meanwhile, a_receiver_that_gives_up_ends_the_query);
+
+const TEST_FAILED: ErrorCode = ErrorCode::permanent("test_failed", "The test makes it fail");
 
 /// Waits after the first row until others have written.
 struct Slow {
@@ -39,7 +41,7 @@ impl RowVisitor for Slow {
             self.go_on.recv().unwrap();
         }
         match self.rows.len() > self.most {
-            true => Err(Error::permanent("test", "enough")),
+            true => Err(Error::new(TEST_FAILED, "enough")),
             false => Ok(()),
         }
     }
@@ -92,6 +94,6 @@ async fn a_receiver_that_gives_up_ends_the_query(database: Database) {
     // `begun` finds nobody who listens.
     let receiver = Slow { begun: None, ..receiver };
     let error = connection.select_rows(&select, reading(), receiver).await.map(|_| ()).unwrap_err();
-    assert_eq!((error.code(), error.message()), ("test", "enough"));
+    assert_eq!((error.code(), error.message()), (TEST_FAILED, "enough"));
     app.finish().await;
 }

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{SILENT, app};
+use super::{RUNNING_COPIES, SILENT, app};
 use crate::support::{Database, TestApp, eventually};
 
 /// Between us and the server, until it passes nothing on any more.
@@ -104,7 +104,7 @@ async fn stops(connection: &Connection, relay: &Relay, silent_before: bool, some
         stop.cancel();
     };
     let (read, ()) = tokio::join!(read, stopped);
-    assert_eq!(read.map(|_| ()).unwrap_err().code(), "step_stopped");
+    assert_eq!(read.map(|_| ()).unwrap_err().code().name(), "step_stopped");
     let_go.await.unwrap();
 }
 
@@ -114,8 +114,7 @@ async fn a_stop_does_not_wait_for_a_silent_server() {
     let (relay, connection) = behind_a_relay(&mut app).await;
     // In the middle of the query, and of a connection that is never made.
     stops(&connection, &relay, false, async || {
-        let running = "SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND state = 'active'";
-        eventually("the query", async || (app.numbers(running).await == [1]).then_some(())).await;
+        eventually("the query", async || (app.numbers(RUNNING_COPIES).await == [1]).then_some(())).await;
     })
     .await;
     let before = relay.accepted.load(Ordering::SeqCst);
@@ -154,12 +153,11 @@ async fn eight_reports_read_at_once() {
             QueryOptions { values: BindValues::new(), timeout: Duration::from_secs(3600), stop: stop.clone() };
         tokio::spawn(async move {
             let select = SelectQuery::parse(SILENT, connection.dialect()).unwrap();
-            connection.select_rows(&select, reading, receiver).await.map(|_| ()).unwrap_err().code()
+            connection.select_rows(&select, reading, receiver).await.map(|_| ()).unwrap_err().code().name()
         })
     });
     let reports: Vec<_> = reports.collect();
-    let running = "SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND state = 'active'";
-    eventually("eight queries", async || (app.numbers(running).await == [8]).then_some(())).await;
+    eventually("eight queries", async || (app.numbers(RUNNING_COPIES).await == [8]).then_some(())).await;
     assert_eq!(begun.lock().unwrap().len(), 8);
     // The ninth goes on when another one has ended.
     let first = begun.lock().unwrap()[0];

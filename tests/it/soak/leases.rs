@@ -5,7 +5,7 @@ use std::time::Duration;
 use afterload::config::SmtpTls;
 use serde_json::{Value, json};
 
-use super::{at_most, figure, size};
+use super::{at_most, figure, lease, size};
 use crate::smtp;
 use crate::support::{Database, Place, Process, both, eventually};
 use crate::sweep::seen;
@@ -16,9 +16,6 @@ both!(leases_hold_and_are_lost);
 async fn leases_hold_and_are_lost(database: Database) {
     tokio::join!(figure_3_long_steps_run_once(database), figure_4_a_stale_attempt_writes_nothing(database));
 }
-
-/// Seconds after which the lease of a process that does not say anything ends.
-const LEASE: u64 = 15;
 
 /// A mail whose server takes its time to answer, and a row in a table without a key.
 const PIPELINE: &str = "name: slow\nparams: { to: { type: email }, file: { type: file } }\nsteps:\n  \
@@ -35,6 +32,7 @@ async fn place(database: Database, mail: &smtp::Server, at_once: usize) -> Place
         ("MAIL__SMTP__TIMEOUT", "200s".to_owned()),
         ("MAIL__SMTP__CONNECTIONS", at_once.to_string()),
         ("QUEUES__DEFAULT__CONCURRENCY", at_once.to_string()),
+        ("LIMITS__LEASE", format!("{}s", lease())),
     ] {
         place.set(name, value);
     }
@@ -91,7 +89,7 @@ async fn figure_3_long_steps_run_once(database: Database) {
     // Both workers have to take part.
     let place = place(database, &mail, steps / 2).await;
     let (one, two) = (place.start().await, place.start().await);
-    let ids = start(&place, &one, &vec![format!("slow{}", leases as u64 * LEASE); steps]).await;
+    let ids = start(&place, &one, &vec![format!("slow{}", leases * lease()); steps]).await;
     let runs = until(&one, &ids, "the end of long steps", |run| !run["finished_at"].is_null()).await;
     let taken = mail.mails();
     let rows = place.numbers("SELECT COUNT(*) FROM counted").await[0] as usize;
@@ -126,7 +124,7 @@ async fn figure_4_a_stale_attempt_writes_nothing(database: Database) {
         let stale = place.start().await;
         let sent = mail.mails().len() + steps;
         // Whoever takes over works on one after the other, as it has to with what a crash may have left.
-        let recipients: Vec<_> = (0..steps).map(|step| format!("once{LEASE}.{stop}.{step}")).collect();
+        let recipients: Vec<_> = (0..steps).map(|step| format!("once{}.{stop}.{step}", lease())).collect();
         let ids = start(&place, &stale, &recipients).await;
         // Their mails have arrived, but nobody is told so yet.
         eventually("steps at work", async || (mail.mails().len() >= sent).then_some(())).await;

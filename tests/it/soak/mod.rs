@@ -26,6 +26,11 @@ fn size(short: usize, long: usize) -> usize {
     if full() { long } else { short }
 }
 
+/// Seconds after which the lease of a silent process ends; the full form takes the default.
+fn lease() -> usize {
+    size(6, 15)
+}
+
 /// A line of the table; the figure has to hold.
 pub fn figure<T: PartialEq + Debug>(number: &str, database: Database, what: &str, expected: &T, found: &T) {
     let holds = if expected == found { "holds" } else { "FAILS" };

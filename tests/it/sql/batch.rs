@@ -74,6 +74,7 @@ async fn rows_are_deleted_once_through_kills(database: Database) {
         };
         killed_at.push(process.until("progress", id(&run), look).await);
         process.kill().await;
+        place.forget_the_dead().await;
         process = place.start().await;
     }
     // The total is that of the beginning, also for those who went on.

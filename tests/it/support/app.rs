@@ -236,10 +236,14 @@ impl TestApp {
         Self::again(dir, server, config).await
     }
 
-    /// Drops the application with all that it was doing, as a crash does, and starts it again.
+    /// Drops the application with all that it was doing, as a crash does, and starts it again when its leases have ended.
     pub async fn crash(self) -> Self {
         let Self { dir, server, config, app, .. } = self;
         drop(app);
+        // On SQLite the next start takes them back by itself.
+        if let Some(server) = &server {
+            super::sql::execute(&server.url(), super::END_LEASES).await;
+        }
         Self::again(dir, server, config).await
     }
 

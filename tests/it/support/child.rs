@@ -94,7 +94,7 @@ impl Place {
              UPDATE notifications SET next_at = since WHERE status = 'pending';",
         );
         if self.server.is_some() {
-            sql.push_str("UPDATE apalis.workers SET last_seen = now() - interval '1 hour'");
+            sql.push_str(super::END_LEASES);
         }
         super::sql::execute(&self.service_url(), &sql).await;
     }

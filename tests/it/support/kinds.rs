@@ -3,13 +3,17 @@
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
 
+use super::hello::{Hello, HelloDeps};
 use afterload::registry::{StepRegistry, step_kinds};
-use afterload_core::error::{Error, Result};
+use afterload_core::error::{Error, ErrorCode, Result};
 use afterload_pipeline::Templated;
 use afterload_step_api::{ProgressUpdate, Step, StepContext};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+const TEST_REFUSED: ErrorCode = ErrorCode::permanent("test_refused", "The test makes the step fail for good");
+const TEST_TRANSIENT: ErrorCode = ErrorCode::transient("test_transient", "The test makes the step fail once more");
 
 /// What ran, by run: `id#attempt`, in order. The tests of one process share it, so it goes by run.
 static LOG: LazyLock<Mutex<HashMap<String, Vec<String>>>> = LazyLock::new(Mutex::default);
@@ -19,9 +23,9 @@ pub fn log_of(run: &str) -> Vec<String> {
     LOG.lock().expect("the log").get(run).cloned().unwrap_or_default()
 }
 
-/// All kinds that ship, and `test.step`.
+/// All kinds that ship, `test.step`, and the example of CONTRIBUTING.md.
 pub fn kinds() -> StepRegistry {
-    step_kinds().with::<TestStep>(|_| ())
+    step_kinds().with::<TestStep>(|_| ()).with::<Hello>(|_| HelloDeps { greeting: "hello".into() })
 }
 
 /// A step that does as it is told.
@@ -121,14 +125,14 @@ impl Step for TestStep {
         if let Some(path) = self.needs_file {
             let path = path.into_value()?;
             if !std::path::Path::new(&path).exists() {
-                return Err(Error::permanent("test_refused", format!("there is no {path}")));
+                return Err(Error::new(TEST_REFUSED, format!("there is no {path}")));
             }
         }
         if ctx.step.attempt <= self.fail {
-            return Err(Error::transient("test_transient", "told to fail"));
+            return Err(Error::new(TEST_TRANSIENT, "told to fail"));
         }
         if let Some(reason) = self.refuse {
-            return Err(Error::permanent("test_refused", reason.into_value()?));
+            return Err(Error::new(TEST_REFUSED, reason.into_value()?));
         }
         Ok(Outputs { value: self.give, file: files.into_iter().next() })
     }

@@ -2,6 +2,7 @@
 
 mod app;
 mod child;
+mod hello;
 mod kinds;
 mod postgres;
 mod sql;
@@ -13,6 +14,9 @@ pub use kinds::{kinds, log_of};
 pub use postgres::Server;
 pub use sql::{execute, numbers};
 pub use tools::{Moto, python, tool};
+
+/// Ends the leases of all processes on PostgreSQL, as time does for those that are dead.
+const END_LEASES: &str = "UPDATE apalis.workers SET last_seen = now() - interval '1 hour'";
 
 /// One test body for both databases: `both!(name)` makes `name::sqlite` and `name::postgres` of `async fn name(Database)`.
 macro_rules! both {

@@ -1,4 +1,5 @@
-//! Real PostgreSQL: one server for all tests of a process, on a free port, and a database for each.
+//! Real PostgreSQL: one server for a run of nextest (`scripts/test-postgres.sh`), or else for all tests of a process, and a
+//! database for each test.
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
@@ -9,10 +10,18 @@ use std::sync::{Arc, Mutex, Weak};
 
 use sqlx::{Connection, Executor, PgConnection};
 
-/// An empty database on the shared server; the server stops with the last of them.
+/// A database of its own, dropped with this value.
 pub struct Server {
-    process: Arc<Process>,
+    host: Arc<Host>,
     database: String,
+}
+
+/// The server that a database lies on.
+enum Host {
+    /// Shared by all tests of the run; it outlives them.
+    Run(String),
+    /// Ends with the last of its databases.
+    Own(Process),
 }
 
 struct Process {
@@ -21,53 +30,78 @@ struct Process {
     folder: tempfile::TempDir,
 }
 
+/// Where `scripts/test-postgres.sh` says that the server of the run is.
+const RUN_VARIABLE: &str = "AFTERLOAD_TEST_POSTGRES";
+
 static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-static SHARED: Mutex<Weak<Process>> = Mutex::new(Weak::new());
+static SHARED: Mutex<Weak<Host>> = Mutex::new(Weak::new());
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
 impl Server {
     /// An empty database.
     pub async fn start() -> Self {
-        let process = {
-            let _turn = STARTING.lock().await;
-            let running = SHARED.lock().unwrap().upgrade();
-            match running {
-                Some(process) => process,
-                None => {
-                    let started = Arc::new(Process::start().await);
-                    *SHARED.lock().unwrap() = Arc::downgrade(&started);
-                    started
-                }
+        let _turn = STARTING.lock().await;
+        let running = SHARED.lock().unwrap().upgrade();
+        let host = match running {
+            Some(host) => host,
+            None => {
+                let host = Arc::new(match std::env::var(RUN_VARIABLE) {
+                    Ok(url) => Host::Run(url),
+                    Err(_) => Host::Own(Process::start().await),
+                });
+                *SHARED.lock().unwrap() = Arc::downgrade(&host);
+                host
             }
         };
-        Self::on(process).await
+        Self::create(host).await
     }
 
     /// An empty database on a server that nobody else uses, so that it may be stopped.
     pub async fn start_alone() -> Self {
-        Self::on(Arc::new(Process::start().await)).await
+        Self::create(Arc::new(Host::Own(Process::start().await))).await
     }
 
     /// Another empty database on the same server.
     pub async fn beside(&self) -> Self {
-        Self::on(self.process.clone()).await
+        Self::create(self.host.clone()).await
     }
 
-    async fn on(process: Arc<Process>) -> Self {
-        let database = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
-        let mut admin = PgConnection::connect(&process.url("postgres")).await.unwrap();
+    async fn create(host: Arc<Host>) -> Self {
+        let number = DATABASES.fetch_add(1, Ordering::Relaxed);
+        let database = format!("test_{}_{number}", std::process::id());
+        let mut admin = PgConnection::connect(&host.url("postgres")).await.unwrap();
         admin.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {database}"))).await.unwrap();
-        Self { process, database }
+        Self { host, database }
     }
 
     /// Stops the server as an administrator in a hurry does, all sessions with it, and starts it again.
     pub async fn restart(&self) {
-        self.process.restart().await;
+        let Host::Own(process) = &*self.host else { panic!("others use this server; take `Server::start_alone`") };
+        process.restart().await;
     }
 
     /// `postgres://…`
     pub fn url(&self) -> String {
-        self.process.url(&self.database)
+        self.host.url(&self.database)
+    }
+}
+
+impl Drop for Server {
+    /// Processes that were killed may have left sessions. An own server takes its databases with it.
+    fn drop(&mut self) {
+        let Host::Run(server) = &*self.host else { return };
+        let mut command = Command::new(find("dropdb"));
+        command.args(["--force", "--maintenance-db", &format!("{server}/postgres"), &self.database]);
+        let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+}
+
+impl Host {
+    fn url(&self, database: &str) -> String {
+        match self {
+            Self::Run(server) => format!("{server}/{database}"),
+            Self::Own(process) => process.url(database),
+        }
     }
 }
 

@@ -137,7 +137,7 @@ async fn ways(database: Database, paths: &[Path]) {
         let store = if other { Some(Moto::start().await) } else { None };
         let here =
             PIPELINES.into_iter().chain([RETRY]).filter(|(name, _)| other || *name != "poll").collect::<Vec<_>>();
-        Stage::beside(database, &here, store).await
+        Stage::beside(database, &here, &[], store).await
     });
     let mut stages = futures::future::join_all(stages).await;
     for path in paths {

@@ -44,11 +44,16 @@ pub struct Mark {
 impl Stage {
     /// A stage with the pipelines of all kinds, and these.
     pub async fn new(database: Database, pipelines: &[(&str, &str)]) -> Self {
-        Self::beside(database, pipelines, None).await
+        Self::beside(database, pipelines, &[], None).await
     }
 
-    /// The same, with a bucket `foreign` in a store that tells nobody of anything.
-    pub async fn beside(database: Database, pipelines: &[(&str, &str)], store: Option<Moto>) -> Self {
+    /// The same with further variables of the environment, and with a bucket `foreign` in a store that tells nobody of anything.
+    pub async fn beside(
+        database: Database,
+        pipelines: &[(&str, &str)],
+        env: &[(&str, &str)],
+        store: Option<Moto>,
+    ) -> Self {
         let (mail, http) = (smtp::Server::start(SmtpTls::None), Http::start().await);
         let mut place = Place::new(database).await;
         place.set("MAIL__SMTP__HOST", "localhost");
@@ -58,6 +63,9 @@ impl Stage {
         place.set("LOG_FORMAT", "text");
         place.set("CRASH_AT", format!("@{}", place.dir.path().join("crash-at").display()));
         place.set("CRASH_LOG", place.dir.path().join("crash-log").display().to_string());
+        for (name, value) in env {
+            place.set(name, *value);
+        }
         if let Some(store) = &store {
             place.set("OBJECTS__STORES__OTHER__ENDPOINT", store.endpoint.clone());
             place.set("OBJECTS__STORES__OTHER__ACCESS_KEY", "key");

@@ -39,6 +39,7 @@ async fn a_kill_between_upload_and_run_loses_nothing(database: Database) {
             put.content_type("text/csv").body(body.into()).send().await.expect("the object is written");
         }
         process.kill().await;
+        place.forget_the_dead().await;
         process = place.start().await;
     }
     let found = eventually("all imports", async || {

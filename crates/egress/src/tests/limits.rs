@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::server::{Does, answer};
 use super::*;
+use crate::codes;
 use afterload_core::units::ByteSize;
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -28,11 +29,11 @@ async fn a_call_ends_in_time_whatever_the_server_does() {
     let http = http(&["127.0.0.1"]);
     for path in ["/hang", "/drip-head", "/drip-body", "/drip-redirects"] {
         let error = within(&http, &server.url(path)).await.unwrap_err();
-        assert_eq!((error.code(), error.is_transient()), ("http_timeout", true), "{path}");
+        assert_eq!((error.code().name(), error.is_transient()), ("http_timeout", true), "{path}");
         assert!(error.message().contains("300ms"), "{error}");
     }
     let error = within(&http, &server.url("/leave")).await.unwrap_err();
-    assert_eq!((error.code(), error.is_transient()), ("http_broken", true), "{error}");
+    assert_eq!((error.code().name(), error.is_transient()), ("http_broken", true), "{error}");
 }
 
 #[tokio::test]
@@ -41,13 +42,13 @@ async fn a_server_that_is_not_there_may_come_back() {
     let http = http(&["127.0.0.1", "nowhere.invalid"]);
     for url in [format!("http://{closed}/canary?canary"), "http://nowhere.invalid/canary?canary".to_owned()] {
         let error = refused(&http, &url).await;
-        assert_eq!((error.code(), error.is_transient()), ("http_unreachable", true), "{error}");
+        assert_eq!((error.code().name(), error.is_transient()), ("http_unreachable", true), "{error}");
         assert!(!error.to_string().contains("canary"), "{error}");
     }
     // A server that does not speak TLS.
     let server = Server::saying(&answer("200 OK", "", "")).await;
     let error = refused(&http, &format!("https://127.0.0.1:{}/", server.port)).await;
-    assert_eq!((error.code(), error.is_transient()), ("http_unreachable", true), "{error}");
+    assert_eq!((error.code().name(), error.is_transient()), ("http_unreachable", true), "{error}");
 }
 
 #[tokio::test]
@@ -64,15 +65,15 @@ async fn a_body_is_read_up_to_its_limit_and_no_further() {
     let http = http(&["127.0.0.1"]);
     for path in ["/declared", "/endless", "/over"] {
         let error = get(&http, &server.url(path)).await.unwrap().read_bytes().await.unwrap_err();
-        assert_eq!((error.code(), error.is_transient()), ("http_body_too_large", false), "{path}");
+        assert_eq!((error.code().name(), error.is_transient()), ("http_body_too_large", false), "{path}");
     }
     assert_eq!(get(&http, &server.url("/full")).await.unwrap().read_bytes().await.unwrap().len(), most);
     let http_limits = HttpLimits { body: ByteSize(1000), ..HttpLimits::default() };
     let tight = limited(&["127.0.0.1"], &http_limits);
     let error = get(&tight, &server.url("/full")).await.unwrap().read_bytes().await.unwrap_err();
-    assert!(error.code() == "http_body_too_large" && error.message().contains("1000"), "{error}");
+    assert!(error.code() == codes::HTTP_BODY_TOO_LARGE && error.message().contains("1000"), "{error}");
     let error = get(&http, &server.url("/short")).await.unwrap().read_bytes().await.unwrap_err();
-    assert_eq!((error.code(), error.is_transient()), ("http_broken", true), "{error}");
+    assert_eq!((error.code().name(), error.is_transient()), ("http_broken", true), "{error}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::server::{Does, answer};
 use super::*;
+use crate::codes;
 use afterload_core::secret::Secret;
 
 #[tokio::test]
@@ -32,7 +33,7 @@ async fn a_status_says_whether_to_come_again_and_when() {
         ("/304/", "http_unexpected_status", false, None),
     ] {
         let error = get(&http, &server.url(&format!("{path}?canary"))).await.unwrap().error_for_status().err().unwrap();
-        assert_eq!((error.code(), error.is_transient()), (code, again), "{path}");
+        assert_eq!((error.code().name(), error.is_transient()), (code, again), "{path}");
         let found = error.retry_after();
         assert!(found == wait, "{path}: {found:?}");
         assert!(!error.to_string().to_lowercase().contains("canary"), "{error}");
@@ -56,7 +57,7 @@ async fn headers_are_given_without_cookies_and_json_without_quotes() {
     assert!(!format!("{headers:?}").contains("canary"), "{headers:?}");
     assert_eq!(answer.read_json::<serde_json::Value>().await.unwrap()["a"], 1);
     let error = get(&http, &server.url("/other")).await.unwrap().read_json::<serde_json::Value>().await.unwrap_err();
-    assert_eq!(error.code(), "http_answer_invalid");
+    assert_eq!(error.code(), codes::HTTP_ANSWER_INVALID);
     assert!(!error.to_string().contains("canary"), "{error}");
 }
 
@@ -78,7 +79,7 @@ fn an_address_is_absolute_and_holds_no_password() {
         &format!("http://a.example/{}", "canary".repeat(2000)),
     ] {
         let error = EgressRequest::get(bad).unwrap_err();
-        assert_eq!(error.code(), "http_url_invalid", "{bad}");
+        assert_eq!(error.code(), codes::HTTP_URL_INVALID, "{bad}");
         assert!(!error.to_string().contains("canary"), "{error}");
     }
     let request = EgressRequest::get("HTTPS://A.example/x?y=1#fragment").unwrap().with_query([("q", "a b&c")]);
@@ -93,7 +94,7 @@ fn headers_are_one_line_and_not_those_of_the_connection() {
         [("X", "canary\r\nY: 1"), ("X", "canary\0"), ("X\n", "1"), ("", "1"), ("Host", "b"), ("TE", "x")]
     {
         let error = request.clone().with_header(name, value).unwrap_err();
-        assert_eq!(error.code(), "http_header_invalid", "{name:?}");
+        assert_eq!(error.code(), codes::HTTP_HEADER_INVALID, "{name:?}");
         assert!(!error.to_string().contains("canary"), "{error}");
     }
 }

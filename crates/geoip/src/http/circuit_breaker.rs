@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::codes;
 use afterload_core::error::{Error, Result};
 
 /// So many failures in a row close the gate.
@@ -46,15 +47,15 @@ impl CircuitBreaker {
     pub async fn acquire(&self, name: &str, stop: &CancellationToken) -> Result<()> {
         loop {
             let at = self.reserve_call(Instant::now()).map_err(|rest| {
-                Error::transient(
-                    "geo_provider_resting",
+                Error::new(
+                    codes::GEO_PROVIDER_RESTING,
                     format!("`{name}` is not asked for now, because it failed or asked for that"),
                 )
                 .with_retry_after(rest)
             })?;
             tokio::select! {
                 () = tokio::time::sleep_until(at) => {}
-                () = stop.cancelled() => return Err(Error::stopped("step_stopped", "the step was asked to stop")),
+                () = stop.cancelled() => return Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop")),
             }
             // Another call may have been told to come later meanwhile.
             if self.allows_calls(Instant::now()) {
@@ -134,7 +135,7 @@ mod tests {
         let (entered, ()) = tokio::join!(gate.acquire("one", &stop), async {
             gate.record_failure(Some(Duration::from_secs(300)), now);
         });
-        assert_eq!(entered.unwrap_err().code(), "geo_provider_resting");
+        assert_eq!(entered.unwrap_err().code(), codes::GEO_PROVIDER_RESTING);
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ use maxminddb::{MaxMindDbError, Reader};
 
 use self::record::MmdbRecord;
 use super::GeoRecord;
+use crate::codes;
 use afterload_core::error::{Error, Result};
 
 /// How often it is looked whether a file has changed.
@@ -94,12 +95,12 @@ impl MmdbFile {
     fn mmdb_error(&self, error: &MaxMindDbError) -> Error {
         match error {
             MaxMindDbError::Io(error) => {
-                Error::permanent("geo_file_missing", format!("`{}` cannot be read: {error}", self.path.display()))
+                Error::new(codes::GEO_FILE_MISSING, format!("`{}` cannot be read: {error}", self.path.display()))
                     .with_hint("put the file there; `geo.folder` of the configuration says where files are looked for")
             }
             error => {
                 let message = format!("`{}` is not a sound file of the MaxMind format: {error}", self.path.display());
-                Error::permanent("geo_file_invalid", message).with_hint("download it again")
+                Error::new(codes::GEO_FILE_INVALID, message).with_hint("download it again")
             }
         }
     }

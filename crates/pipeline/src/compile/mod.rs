@@ -22,6 +22,7 @@ use std::path::Path;
 use super::ast::{PipelineAst, RetentionAst};
 use super::plan::{self, PipelinePlan, definition_digest};
 use super::step_kind::{StepCatalog, ValidationContext};
+use crate::codes;
 use afterload_core::units::HumanDuration;
 use afterload_spanned_yaml::{self as yaml, Diagnostic, SourceSpan, YamlNode, YamlValue};
 
@@ -51,7 +52,7 @@ pub fn compile_definition(
 ) -> Result<Pipeline, Vec<Diagnostic>> {
     let root = yaml::parse(text)?;
     if matches!(root.value, YamlValue::Null) {
-        let problem = Diagnostic::new("definition_invalid", root.span, "the file is empty");
+        let problem = Diagnostic::new(codes::DEFINITION_INVALID, root.span, "the file is empty");
         return Err(vec![problem.with_hint("a pipeline has at least `name` and `steps`")]);
     }
     let (raw, problems) = yaml::read_partial::<PipelineAst>(&root);
@@ -102,11 +103,11 @@ pub(super) struct Diagnostics {
 
 impl Diagnostics {
     fn report_invalid(&mut self, span: SourceSpan, message: impl Into<String>, hint: impl Into<String>) {
-        self.problems.push(Diagnostic::new("definition_invalid", span, message).with_hint(hint));
+        self.problems.push(Diagnostic::new(codes::DEFINITION_INVALID, span, message).with_hint(hint));
     }
 
     fn report_warning(&mut self, span: SourceSpan, message: impl Into<String>, hint: impl Into<String>) {
-        self.warnings.push(Diagnostic::new("definition_suspicious", span, message).with_hint(hint));
+        self.warnings.push(Diagnostic::new(codes::DEFINITION_SUSPICIOUS, span, message).with_hint(hint));
     }
 }
 

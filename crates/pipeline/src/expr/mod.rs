@@ -15,6 +15,7 @@ use minijinja::{Environment, UndefinedBehavior};
 use serde_json::Value;
 
 use super::step_kind::DeferredField;
+use crate::codes;
 use afterload_core::error::{Error, Result};
 
 /// Work that one expression may do.
@@ -186,7 +187,7 @@ fn describe_jinja_error(error: &minijinja::Error) -> String {
 }
 
 fn expression_error(expression: &str, why: impl std::fmt::Display) -> Error {
-    Error::permanent("expression_failed", format!("the expression `{expression}` failed: {why}"))
+    Error::new(codes::EXPRESSION_FAILED, format!("the expression `{expression}` failed: {why}"))
 }
 
 fn json_type_name(value: &Value) -> &'static str {
@@ -254,7 +255,7 @@ mod tests {
             "${{ secrets.OTHER }}",
         ] {
             let error = one(text).expect_err(text);
-            assert_eq!(error.code(), "expression_failed");
+            assert_eq!(error.code(), codes::EXPRESSION_FAILED);
             let inner = text.trim_start_matches("x ").trim_start_matches("${{ ").trim_end_matches(" }}");
             assert!(error.message().contains(inner), "{}", error.message());
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{InvalidParam, Param, coerce_value};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_spanned_yaml::suggestion_hint;
 
@@ -39,7 +40,8 @@ fn try_bind(
                 Err(invalid) => faults.push((name.clone(), invalid)),
             },
             None if param.required => {
-                faults.push((name.clone(), InvalidParam::new("param_missing", "it is required and was not given")));
+                faults
+                    .push((name.clone(), InvalidParam::new(codes::PARAM_MISSING, "it is required and was not given")));
             }
             None => drop(bound.insert(name.clone(), param.default.clone().unwrap_or_default())),
         }
@@ -51,7 +53,7 @@ fn try_bind(
         } else {
             format!("the pipeline has no such param; {hint}")
         };
-        faults.push((name.clone(), InvalidParam::new("param_unknown", message)));
+        faults.push((name.clone(), InvalidParam::new(codes::PARAM_UNKNOWN, message)));
     }
     (bound, faults)
 }
@@ -60,7 +62,7 @@ fn try_bind(
 pub fn params_invalid(faults: &[(String, InvalidParam)]) -> Error {
     let sentences: Vec<_> = faults.iter().map(|(name, fault)| format!("`{name}`: {}", fault.message)).collect();
     let message = format!("the params are not valid: {}", sentences.join("; "));
-    Error::permanent("params_invalid", message).with_details(invalid_param_details(faults))
+    Error::new(codes::PARAMS_INVALID, message).with_details(invalid_param_details(faults))
 }
 
 /// The faults for programs: a list of `{param, code, message}`.
@@ -132,7 +134,7 @@ steps: [{ id: one, uses: wait }]
             })),
         )
         .expect_err("nothing fits");
-        assert_eq!(error.code(), "params_invalid");
+        assert_eq!(error.code(), codes::PARAMS_INVALID);
         insta::assert_json_snapshot!(error.details());
         let error = bind_params(&params(), Map::new()).expect_err("`text` is required");
         assert_eq!(error.message(), "the params are not valid: `text`: it is required and was not given");

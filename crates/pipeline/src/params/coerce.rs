@@ -7,6 +7,8 @@ use regex::Regex;
 use serde_json::{Number, Value};
 
 use super::{FileRule, ParamType};
+use crate::codes;
+use afterload_core::error::ErrorCode;
 use afterload_core::file::File;
 use afterload_core::units::ByteSize;
 use afterload_media_type as media;
@@ -16,14 +18,14 @@ use afterload_spanned_yaml::suggestion_hint;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidParam {
     /// A stable code.
-    pub code: &'static str,
+    pub code: ErrorCode,
     /// What is wrong, to be read after the name of the param.
     pub message: String,
 }
 
 impl InvalidParam {
     /// A fault with its code.
-    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
 }
@@ -71,7 +73,7 @@ pub fn coerce_value(kind: &ParamType, value: Value) -> Coerced {
                 false => {
                     let hint = suggestion_hint(&text, values.iter().map(String::as_str));
                     Err(InvalidParam::new(
-                        "param_not_a_choice",
+                        codes::PARAM_NOT_A_CHOICE,
                         format!("`{}` is not one of its values; {hint}", truncate_text(&text)),
                     ))
                 }
@@ -89,7 +91,7 @@ pub fn coerce_value(kind: &ParamType, value: Value) -> Coerced {
 
 fn coerce_list(items: Option<&ParamType>, value: Value) -> Coerced {
     let Value::Array(values) = parse_json_text(value) else {
-        return Err(InvalidParam::new("param_wrong_type", "expected a list"));
+        return Err(InvalidParam::new(codes::PARAM_WRONG_TYPE, "expected a list"));
     };
     let Some(kind) = items else { return Ok(Value::Array(values)) };
     let each = values.into_iter().enumerate().map(|(index, value)| {
@@ -105,14 +107,14 @@ fn coerce_file(rule: &FileRule, value: Value) -> Coerced {
     let file = match &value {
         Value::String(place) => file_from_s3_url(place)?,
         Value::Object(_) => serde_json::from_value::<File>(value)
-            .map_err(|error| InvalidParam::new("param_wrong_type", format!("it is not a file: {error}")))?,
+            .map_err(|error| InvalidParam::new(codes::PARAM_WRONG_TYPE, format!("it is not a file: {error}")))?,
         _ => return Err(wrong_type("a file such as `s3://bucket/key`", &value)),
     };
     if file.bucket.is_empty() || file.key.is_empty() {
-        return Err(InvalidParam::new("param_wrong_type", "a file needs a bucket and a key"));
+        return Err(InvalidParam::new(codes::PARAM_WRONG_TYPE, "a file needs a bucket and a key"));
     }
     check_file(rule, &file)?;
-    serde_json::to_value(file).map_err(|error| InvalidParam::new("param_wrong_type", error.to_string()))
+    serde_json::to_value(file).map_err(|error| InvalidParam::new(codes::PARAM_WRONG_TYPE, error.to_string()))
 }
 
 fn file_from_s3_url(place: &str) -> Coerced<File> {
@@ -142,7 +144,7 @@ fn file_from_s3_url(place: &str) -> Coerced<File> {
 pub fn check_file(rule: &FileRule, file: &File) -> Coerced<()> {
     if let Some(most) = rule.max_size.filter(|most| file.size > *most) {
         let message = format!("the file has {} bytes; at most {} are accepted", file.size, ByteSize(most));
-        return Err(InvalidParam::new("param_file_too_large", message));
+        return Err(InvalidParam::new(codes::PARAM_FILE_TOO_LARGE, message));
     }
     let found = file.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if found.is_empty() || media::accepts_media_type(&rule.accept, &found, &file.name) {
@@ -150,7 +152,7 @@ pub fn check_file(rule: &FileRule, file: &File) -> Coerced<()> {
     }
     let message =
         format!("files of type `{}` are not accepted; expected {}", truncate_text(&found), rule.accept.join(", "));
-    Err(InvalidParam::new("param_file_type", message))
+    Err(InvalidParam::new(codes::PARAM_FILE_TYPE, message))
 }
 
 /// Form fields bring lists, maps and files as JSON text.
@@ -166,7 +168,7 @@ fn coerce_text_if(value: Value, expected: &str, fits: impl Fn(&str) -> bool) -> 
     match fits(&found) {
         true => Ok(found.into()),
         false => Err(InvalidParam::new(
-            "param_wrong_type",
+            codes::PARAM_WRONG_TYPE,
             format!("expected {expected}, found `{}`", truncate_text(&found)),
         )),
     }
@@ -212,10 +214,10 @@ fn to_number(value: &Value) -> Option<Number> {
 fn check_range(number: f64, min: Option<f64>, max: Option<f64>) -> Coerced<()> {
     match (min, max) {
         (Some(min), _) if number < min => {
-            Err(InvalidParam::new("param_out_of_range", format!("{number} is less than {min}")))
+            Err(InvalidParam::new(codes::PARAM_OUT_OF_RANGE, format!("{number} is less than {min}")))
         }
         (_, Some(max)) if number > max => {
-            Err(InvalidParam::new("param_out_of_range", format!("{number} is more than {max}")))
+            Err(InvalidParam::new(codes::PARAM_OUT_OF_RANGE, format!("{number} is more than {max}")))
         }
         _ => Ok(()),
     }
@@ -225,12 +227,13 @@ fn check_length(text: &str, min: Option<usize>, max: Option<usize>) -> Coerced<(
     let length = text.chars().count();
     match (min, max) {
         (Some(min), _) if length < min => Err(InvalidParam::new(
-            "param_too_short",
+            codes::PARAM_TOO_SHORT,
             format!("it has {length} characters; at least {min} are expected"),
         )),
-        (_, Some(max)) if length > max => {
-            Err(InvalidParam::new("param_too_long", format!("it has {length} characters; at most {max} are expected")))
-        }
+        (_, Some(max)) if length > max => Err(InvalidParam::new(
+            codes::PARAM_TOO_LONG,
+            format!("it has {length} characters; at most {max} are expected"),
+        )),
         _ => Ok(()),
     }
 }
@@ -239,10 +242,11 @@ fn check_pattern(text: &str, pattern: Option<&str>) -> Coerced<()> {
     let Some(pattern) = pattern else { return Ok(()) };
     match Regex::new(pattern) {
         Ok(regex) if regex.is_match(text) => Ok(()),
-        Ok(_) => {
-            Err(InvalidParam::new("param_no_match", format!("`{}` does not match `{pattern}`", truncate_text(text))))
-        }
-        Err(_) => Err(InvalidParam::new("param_no_match", format!("`{pattern}` is not a regular expression"))),
+        Ok(_) => Err(InvalidParam::new(
+            codes::PARAM_NO_MATCH,
+            format!("`{}` does not match `{pattern}`", truncate_text(text)),
+        )),
+        Err(_) => Err(InvalidParam::new(codes::PARAM_NO_MATCH, format!("`{pattern}` is not a regular expression"))),
     }
 }
 
@@ -282,7 +286,7 @@ pub(super) fn wrong_type(expected: &str, found: &Value) -> InvalidParam {
         Value::String(text) => format!("`{}`", truncate_text(text)),
         other => format!("`{other}`"),
     };
-    InvalidParam::new("param_wrong_type", format!("expected {expected}, found {found}"))
+    InvalidParam::new(codes::PARAM_WRONG_TYPE, format!("expected {expected}, found {found}"))
 }
 
 /// At most 60 characters, for messages.

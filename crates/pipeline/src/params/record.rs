@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::InvalidParam;
 use super::coerce::{truncate_text, wrong_type};
+use crate::codes;
 
 /// The most bytes of a key.
 const MAX_RECORD_KEY_BYTES: usize = 1024;
@@ -55,7 +56,7 @@ impl RecordRule {
         };
         if key.is_empty() || key.len() > MAX_RECORD_KEY_BYTES || key.contains('\0') {
             return Err(InvalidParam::new(
-                "param_wrong_type",
+                codes::PARAM_WRONG_TYPE,
                 format!("expected {expected}, found `{}`", truncate_text(&key)),
             ));
         }
@@ -122,7 +123,11 @@ mod tests {
             json!({ "id": 42 }),
             json!([42]),
         ] {
-            assert_eq!(rule().to_reference(&value).map_err(|fault| fault.code), Err("param_wrong_type"), "{value}");
+            assert_eq!(
+                rule().to_reference(&value).map_err(|fault| fault.code.name()),
+                Err("param_wrong_type"),
+                "{value}"
+            );
         }
     }
 

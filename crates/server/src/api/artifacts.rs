@@ -23,6 +23,7 @@ use super::extract::{PathId, StrictQuery};
 use super::problem::Problem;
 use super::range::{ByteRange, parse_range};
 use super::{content_disposition, file_params};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_core::secrets::TokenPurpose;
@@ -45,7 +46,7 @@ pub(super) async fn download_artifact(
     let caller = match &query.token {
         Some(token) if !headers.contains_key(AUTHORIZATION) => {
             if !app.signer().verify_token(TokenPurpose::Artifact, &id, token) {
-                return Err(Problem::new("token_invalid", "the token is not the one of this file")
+                return Err(Problem::new(codes::TOKEN_INVALID, "the token is not the one of this file")
                     .with_hint("use the link as it came, whole"));
             }
             None
@@ -60,7 +61,7 @@ pub(super) async fn download_artifact(
         Ok(_) => file_params::load_artifact(&app, caller.as_ref(), &id).await?,
         Err(_) => None,
     };
-    let file = file.ok_or_else(|| Problem::new("artifact_not_found", format!("there is no file `{id}`")))?;
+    let file = file.ok_or_else(|| Problem::new(codes::ARTIFACT_NOT_FOUND, format!("there is no file `{id}`")))?;
     serve_file(&app, &file, &method, &headers).await
 }
 
@@ -79,7 +80,7 @@ pub(super) async fn serve_file(
         ByteRange::Unsatisfiable => {
             let message = format!("the file has {} bytes, and the range lies outside of them", file.size);
             let size = HeaderValue::from_str(&format!("bytes */{}", file.size));
-            let problem = Problem::new("range_not_satisfiable", message);
+            let problem = Problem::new(codes::RANGE_NOT_SATISFIABLE, message);
             return Err(size.map_or(problem.clone(), |size| problem.with_header(CONTENT_RANGE, size)));
         }
         ByteRange::Part(first, last) => Some((first, last)),
@@ -126,8 +127,8 @@ async fn file_stream(
     let from = part.map_or(0, |(first, _)| first);
     let mut left = part.map_or(file.size, |(first, last)| last - first + 1);
     let body = app.objects().open_object(file, from).await.map_err(|error| match error.code() {
-        "object_not_found" | "object_changed" => {
-            Error::permanent("artifact_gone", format!("the file `{}` is no longer in the store", file.name))
+        codes::OBJECT_NOT_FOUND | codes::OBJECT_CHANGED => {
+            Error::new(codes::ARTIFACT_GONE, format!("the file `{}` is no longer in the store", file.name))
         }
         _ => error,
     })?;
@@ -139,7 +140,7 @@ async fn file_stream(
     // The store may have more than was asked for: the end is what was promised in `Content-Length`.
     let stream = stream.try_take_while(|bytes| ready(Ok(!bytes.is_empty())));
     let logged = stream.inspect_err(|error| {
-        tracing::warn!(error.code = error.code(), "a download broke off: {}", error.message());
+        tracing::warn!(error.code = error.code().name(), "a download broke off: {}", error.message());
     });
     Ok(logged.boxed())
 }

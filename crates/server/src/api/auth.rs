@@ -14,6 +14,7 @@ use subtle::ConstantTimeEq;
 
 use super::ApiState;
 use super::problem::Problem;
+use crate::codes;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_state::{ApiKeyRecord, Db};
@@ -60,7 +61,7 @@ impl FromStr for ApiKeyScope {
             "runs:write" if name_fits => Ok(Self::RunsWrite(name)),
             "events:write" if name_fits => Ok(Self::EventsWrite(name)),
             "metrics:read" if name.is_none() => Ok(Self::MetricsRead),
-            _ => Err(Error::permanent("scope_invalid", format!("`{text}` is not a scope"))
+            _ => Err(Error::new(codes::SCOPE_INVALID, format!("`{text}` is not a scope"))
                 .with_hint("scopes are `admin`, `runs:read`, `runs:read:PIPELINE`, `runs:write`, `runs:write:PIPELINE`, `events:write`, `events:write:NAME` and `metrics:read`")),
         }
     }
@@ -100,11 +101,11 @@ fn create_api_key_with_id(
 ) -> Result<(ApiKeyRecord, String)> {
     if scopes.is_empty() {
         return Err(
-            Error::permanent("scope_invalid", "a key needs at least one scope").with_hint("`admin` may do everything")
+            Error::new(codes::SCOPE_INVALID, "a key needs at least one scope").with_hint("`admin` may do everything")
         );
     }
     if buckets.iter().any(String::is_empty) {
-        return Err(Error::permanent("bucket_invalid", "a bucket needs a name"));
+        return Err(Error::new(codes::BUCKET_INVALID, "a bucket needs a name"));
     }
     let scopes = scopes.iter().map(|scope| scope.parse::<ApiKeyScope>()).collect::<Result<Vec<_>>>()?;
     let secret: [u8; 32] = rand::rng().random();
@@ -150,8 +151,8 @@ pub async fn ensure_admin_key(db: &Db, listen: SocketAddr, from_env: Option<&str
         return Ok(None);
     }
     if !listen.ip().is_loopback() {
-        return Err(Error::permanent(
-            "listen_without_key",
+        return Err(Error::new(
+            codes::LISTEN_WITHOUT_KEY,
             format!("listening on `{listen}` lets others in, but there is no API key yet"),
         )
         .with_hint("set `AFTERLOAD_ADMIN_KEY`, or make a key with `afterload key new --name admin --scope admin`"));
@@ -166,8 +167,8 @@ async fn store_env_api_key(db: &Db, keys: &[ApiKeyRecord], text: &str) -> Result
         || text.len() > MAX_API_KEY_CHARS
         || !text.bytes().all(|byte| byte.is_ascii_graphic())
     {
-        return Err(Error::permanent(
-            "admin_key_invalid",
+        return Err(Error::new(
+            codes::ADMIN_KEY_INVALID,
             format!(
                 "`AFTERLOAD_ADMIN_KEY` must have {MIN_API_KEY_CHARS} to {MAX_API_KEY_CHARS} visible ASCII characters"
             ),
@@ -201,12 +202,12 @@ impl Caller {
     /// `key_missing`, `key_invalid`, or those of the database.
     pub(super) async fn from_headers(app: &ApiState, headers: &HeaderMap) -> Result<Self> {
         let Some(header) = headers.get(AUTHORIZATION) else {
-            return Err(Error::permanent("key_missing", "this call needs an API key")
+            return Err(Error::new(codes::KEY_MISSING, "this call needs an API key")
                 .with_hint("send `Authorization: Bearer KEY`; `afterload key new` makes one"));
         };
         let text = header.to_str().ok().and_then(|header| header.split_once(' '));
         let text = text.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, text)| text.trim());
-        let invalid = || Error::permanent("key_invalid", "the API key is not valid");
+        let invalid = || Error::new(codes::KEY_INVALID, "the API key is not valid");
         let text = text.filter(|text| !text.is_empty() && text.len() <= MAX_API_KEY_CHARS).ok_or_else(invalid)?;
         let stored = app.db().find_api_key(&api_key_id(text)).await?.ok_or_else(invalid)?;
         if !bool::from(stored.hash.as_bytes().ct_eq(hash_api_key(text).as_bytes())) {
@@ -288,7 +289,7 @@ impl Caller {
 
 /// The refusal of a key without `scope`.
 pub(super) fn missing_scope(scope: &ApiKeyScope) -> Error {
-    Error::permanent("scope_missing", format!("the API key lacks the scope `{scope}`"))
+    Error::new(codes::SCOPE_MISSING, format!("the API key lacks the scope `{scope}`"))
         .with_hint(format!("make one with `afterload key new --scope {scope}`"))
         .with_details(serde_json::json!({ "scope": scope.to_string() }))
 }
@@ -339,7 +340,7 @@ mod tests {
             "runs:read:a:b",
             "metrics:read:a",
         ] {
-            assert_eq!(text.parse::<ApiKeyScope>().unwrap_err().code(), "scope_invalid", "`{text}`");
+            assert_eq!(text.parse::<ApiKeyScope>().unwrap_err().code(), codes::SCOPE_INVALID, "`{text}`");
         }
     }
 
@@ -349,8 +350,8 @@ mod tests {
         let (id, secret) = text.strip_prefix("al_").unwrap().split_once('_').unwrap();
         assert_eq!((id.len(), secret.len()), (10, 64));
         assert_eq!((stored.id.as_str(), stored.hash), (id, hash_api_key(&text)));
-        assert_eq!(create_api_key("web", &[], &[]).unwrap_err().code(), "scope_invalid");
-        assert_eq!(create_api_key("web", &["all".into()], &[]).unwrap_err().code(), "scope_invalid");
+        assert_eq!(create_api_key("web", &[], &[]).unwrap_err().code(), codes::SCOPE_INVALID);
+        assert_eq!(create_api_key("web", &["all".into()], &[]).unwrap_err().code(), codes::SCOPE_INVALID);
     }
 
     #[test]
@@ -362,7 +363,7 @@ mod tests {
         let one = caller(&["runs:read:a", "runs:write:b"]);
         assert!(one.can_read("a") && !one.can_read("b") && one.can_write("b") && !one.can_write("a"));
         assert!(one.can_access_bucket("uploads") && !one.can_access_bucket("artifacts") && !one.is_admin());
-        assert_eq!(caller(&["runs:write"]).require_read().unwrap_err().code(), "scope_missing");
+        assert_eq!(caller(&["runs:write"]).require_read().unwrap_err().code(), codes::SCOPE_MISSING);
         let admin = caller(&["admin"]);
         assert!(admin.can_read("a") && admin.can_write("a") && admin.can_access_bucket("artifacts"));
     }
@@ -386,14 +387,14 @@ mod tests {
             assert_eq!((keys.len(), keys[0].hash.as_str(), keys[0].id.len()), (1, hash_api_key(text).as_str(), 10));
         }
         let short = ensure_admin_key(&db, HOME, Some("secret")).await.unwrap_err();
-        assert_eq!(short.code(), "admin_key_invalid");
+        assert_eq!(short.code().name(), "admin_key_invalid");
         assert!(!short.to_string().contains("`secret`"));
     }
 
     #[tokio::test]
     async fn nobody_listens_to_the_world_without_a_key() {
         let (_folder, db) = db().await;
-        assert_eq!(ensure_admin_key(&db, WORLD, None).await.unwrap_err().code(), "listen_without_key");
+        assert_eq!(ensure_admin_key(&db, WORLD, None).await.unwrap_err().code(), codes::LISTEN_WITHOUT_KEY);
         assert!(db.list_api_keys().await.unwrap().is_empty());
     }
 }

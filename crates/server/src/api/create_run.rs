@@ -24,6 +24,7 @@ use super::runs::RunSummary;
 use super::state::{ApiState, MAX_PARALLEL_FORMS};
 use super::uploads::RunUploads;
 use super::wait::WaitPolicy;
+use crate::codes;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::secrets::TokenPurpose;
@@ -93,7 +94,7 @@ pub(super) async fn create_run(
         Ok(answer) => Ok(answer?),
         Err(ended) => match ended.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(Error::stopped("shutting_down", "the service is going down").into()),
+            Err(_) => Err(Error::new(codes::SHUTTING_DOWN, "the service is going down").into()),
         },
     }
 }
@@ -197,7 +198,7 @@ impl RunRequest {
         let limits = self.app.config();
         let boundary = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(multer::parse_boundary);
         let Some(Ok(boundary)) = boundary else {
-            return Err(Error::permanent("multipart_invalid", "the content type names no boundary"));
+            return Err(Error::new(codes::MULTIPART_INVALID, "the content type names no boundary"));
         };
         let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         let mut takes = self.pipeline.file_params().map(|(_, takes)| takes);
@@ -206,14 +207,14 @@ impl RunRequest {
         let most = most.saturating_add(limits.max_body.0).saturating_add(FORM_OVERHEAD_BYTES);
         if length.is_some_and(|length| length > most) {
             let message = format!("the form is larger than the files that `{}` takes", self.pipeline.name);
-            return Err(Error::permanent("upload_too_large", message)
+            return Err(Error::new(codes::UPLOAD_TOO_LARGE, message)
                 .with_hint(format!("`limits.upload` in the configuration is {}", limits.max_upload)));
         }
         let mut form = MultipartForm::new(body, &boundary, limits.max_body);
         let Some(_room) = self.app.try_form_permit() else {
             form.drain_body().await;
             let message = format!("{MAX_PARALLEL_FORMS} uploads are under way");
-            return Err(Error::transient("too_many_uploads", message).with_retry_after(FORM_RETRY_AFTER));
+            return Err(Error::new(codes::TOO_MANY_UPLOADS, message).with_retry_after(FORM_RETRY_AFTER));
         };
         match form.read(&self.pipeline, uploads).await {
             Ok(given) => Ok(given),
@@ -299,7 +300,7 @@ impl RunOptions {
     }
 
     fn validate(self) -> Result<ValidRunOptions> {
-        let invalid = |message: String, hint: &str| Error::permanent("run_options_invalid", message).with_hint(hint);
+        let invalid = |message: String, hint: &str| Error::new(codes::RUN_OPTIONS_INVALID, message).with_hint(hint);
         let run_at = self.run_at.map(|text| {
             clock::parse_rfc3339(&text)
                 .ok_or_else(|| invalid(format!("`{text}` is not a time"), "write it as `2030-01-31T08:00:00Z`"))
@@ -325,7 +326,7 @@ impl RunOptions {
 }
 
 fn run_deleted(id: &str) -> Error {
-    Error::permanent("run_not_found", format!("the run `{id}` has been deleted"))
+    Error::new(codes::RUN_NOT_FOUND, format!("the run `{id}` has been deleted"))
 }
 
 fn unsupported_media_type(media: Option<&str>) -> Error {
@@ -333,5 +334,5 @@ fn unsupported_media_type(media: Option<&str>) -> Error {
         Some(media) => format!("a body of type `{media}` is not understood"),
         None => "the body has no `Content-Type`".to_owned(),
     };
-    Error::permanent("unsupported_media_type", message).with_hint("send `application/json` or `multipart/form-data`")
+    Error::new(codes::UNSUPPORTED_MEDIA_TYPE, message).with_hint("send `application/json` or `multipart/form-data`")
 }

@@ -27,6 +27,7 @@ use super::pipelines::{FileArity, PipelineSummary, pipeline_not_found};
 use super::problem::Problem;
 use super::wait::WaitPolicy;
 use super::{ApiState, content_disposition, file_params};
+use crate::codes;
 use crate::triggers::{UPLOAD_GRACE, UPLOAD_SOURCE};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
@@ -100,8 +101,8 @@ pub(super) async fn begin_upload(
 ) -> Result<(StatusCode, Json<UploadTicket>), Problem> {
     let new: Option<NewUpload> = extract::read_json_body(body, app.config().max_body, UPLOAD_BODY_EXAMPLE).await?;
     let new = new.ok_or_else(|| {
-        Error::permanent(
-            "json_invalid",
+        Error::new(
+            codes::JSON_INVALID,
             format!("the body is empty; expected an object such as `{UPLOAD_BODY_EXAMPLE}`"),
         )
     })?;
@@ -126,7 +127,7 @@ async fn prepare_upload(
     let own = pipeline.max_file_size(&param).unwrap_or(MAX_DIRECT_UPLOAD_SIZE);
     let limit = own.min(app.config().max_upload).min(MAX_DIRECT_UPLOAD_SIZE);
     if new.size > limit.0 {
-        return Err(Error::permanent("upload_too_large", format!("`{name}` is larger than {limit}"))
+        return Err(Error::new(codes::UPLOAD_TOO_LARGE, format!("`{name}` is larger than {limit}"))
             .with_hint(format!("`limits.upload` in the configuration and `max_size` of `{param}` limit it")));
     }
     let (id, artifact) = (Ulid::generate().to_string(), Ulid::generate().to_string());
@@ -143,7 +144,7 @@ async fn prepare_upload(
     };
     let mut params = new.params;
     if params.contains_key(&param) {
-        return Err(params::params_invalid(&[(param, InvalidParam::new("param_repeated", "it is given twice"))]));
+        return Err(params::params_invalid(&[(param, InvalidParam::new(codes::PARAM_REPEATED, "it is given twice"))]));
     }
     let unfit = file_params::resolve_file_params(app, caller, pipeline, &mut params).await?;
     let mut all = params.clone();
@@ -164,14 +165,14 @@ fn resolve_file_param(pipeline: &PipelineSummary, given: Option<String>) -> Resu
         Some(name) if pipeline.file_arity(&name) == Some(FileArity::One) => Ok(name),
         Some(name) => {
             let fault =
-                InvalidParam::new("param_takes_no_file", format!("it is not a file param of `{}`", pipeline.name));
+                InvalidParam::new(codes::PARAM_TAKES_NO_FILE, format!("it is not a file param of `{}`", pipeline.name));
             Err(params::params_invalid(&[(name, fault)]))
         }
         None => match (single.next(), single.next()) {
             (Some(name), None) => Ok(name.to_owned()),
             _ => {
                 let message = format!("`{}` has not exactly one file param", pipeline.name);
-                Err(Error::permanent("params_invalid", message).with_hint("say which one with `param`"))
+                Err(Error::new(codes::PARAMS_INVALID, message).with_hint("say which one with `param`"))
             }
         },
     }
@@ -199,7 +200,7 @@ async fn create_ticket(app: &ApiState, upload: &UploadRecord) -> Result<UploadTi
 
 fn announced_file(upload: &UploadRecord) -> Result<File> {
     serde_json::from_value(upload.file.clone())
-        .map_err(|error| Error::permanent("internal_error", format!("upload `{}` holds no file: {error}", upload.id)))
+        .map_err(|error| Error::new(codes::INTERNAL_ERROR, format!("upload `{}` holds no file: {error}", upload.id)))
 }
 
 /// The upload with this id, if it may still come, or came no later than `late` after its time.
@@ -208,22 +209,22 @@ async fn find_open_upload(app: &ApiState, id: &str, late: UnixMillis) -> Result<
     let upload = known.ok_or_else(upload_not_found)?;
     match upload.expires_at.saturating_add(late) > clock::now_millis() {
         true => Ok(upload),
-        false => Err(Error::permanent("upload_expired", "the upload has expired").with_hint("announce it again")),
+        false => Err(Error::new(codes::UPLOAD_EXPIRED, "the upload has expired").with_hint("announce it again")),
     }
 }
 
 fn upload_not_found() -> Error {
-    Error::permanent("upload_not_found", "there is no such upload, or it has been completed")
+    Error::new(codes::UPLOAD_NOT_FOUND, "there is no such upload, or it has been completed")
         .with_hint("announce it with `POST /v1/uploads`")
 }
 
 fn upload_token_invalid() -> Error {
-    Error::permanent("token_invalid", "the token is not the one of this upload")
+    Error::new(codes::TOKEN_INVALID, "the token is not the one of this upload")
         .with_hint("use the addresses that `POST /v1/uploads` has given")
 }
 
 fn size_mismatch(found: impl std::fmt::Display, expected: u64) -> Error {
-    Error::permanent("upload_size_differs", format!("the file has {found} bytes, and {expected} were announced"))
+    Error::new(codes::UPLOAD_SIZE_DIFFERS, format!("the file has {found} bytes, and {expected} were announced"))
         .with_hint("send the file that was announced, or announce another one")
 }
 
@@ -245,7 +246,7 @@ pub(super) async fn receive_upload(
         return Err(size_mismatch(length, file.size).into());
     }
     let Some(_room) = app.try_form_permit() else {
-        return Err(Error::transient("too_many_uploads", "too many uploads are under way")
+        return Err(Error::new(codes::TOO_MANY_UPLOADS, "too many uploads are under way")
             .with_retry_after(DIRECT_UPLOAD_RETRY_AFTER)
             .into());
     };
@@ -256,7 +257,7 @@ pub(super) async fn receive_upload(
         tokio::time::timeout(UPLOAD_IDLE_TIMEOUT, body.next()).await.map_err(|_| request_timeout())?
     {
         let chunk = chunk.map_err(|error| {
-            Error::permanent("body_incomplete", format!("the body could not be read to its end: {error}"))
+            Error::new(codes::BODY_INCOMPLETE, format!("the body could not be read to its end: {error}"))
         })?;
         size += chunk.len() as u64;
         if size > file.size {
@@ -329,8 +330,8 @@ async fn start_upload_run(app: &ApiState, upload: UploadRecord) -> Result<Create
     let mut file = announced_file(&upload)?;
     let stored = match app.objects().head_object(&file.bucket, &file.key).await {
         Ok(stored) => stored,
-        Err(error) if error.code() == "object_not_found" => {
-            return Err(Error::permanent("upload_incomplete", "the file has not arrived")
+        Err(error) if error.code() == codes::OBJECT_NOT_FOUND => {
+            return Err(Error::new(codes::UPLOAD_INCOMPLETE, "the file has not arrived")
                 .with_hint("send the bytes to the `url` of the upload first"));
         }
         Err(error) => return Err(error),
@@ -354,7 +355,7 @@ async fn start_upload_run(app: &ApiState, upload: UploadRecord) -> Result<Create
         StartOutcome::Created(run) => {
             // What fails here is swept.
             if let Err(error) = app.db().delete_upload(&upload.id).await {
-                tracing::warn!(error.code = error.code(), "an upload is remembered longer than needed: {error}");
+                tracing::warn!(error.code = error.code().name(), "an upload is remembered longer than needed: {error}");
             }
             Ok(CreatedRun { run: *run, replayed: false })
         }

@@ -13,6 +13,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::json;
 
 use super::problem::{Problem, not_found};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::ByteSize;
 
@@ -60,7 +61,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for StrictQuery<T>
         read.map(|query| Self(query.0)).map_err(|rejection| {
             let text = rejection.body_text();
             let reason = text.rsplit_once("query string: ").map_or(text.as_str(), |(_, reason)| reason);
-            Problem::new("query_invalid", reason)
+            Problem::new(codes::QUERY_INVALID, reason)
         })
     }
 }
@@ -89,7 +90,7 @@ pub(super) async fn read_json_body<T: DeserializeOwned>(
     let is_object = bytes.trim_ascii_start().starts_with(b"{");
     if !is_object && serde_json::from_slice::<IgnoredAny>(&bytes).is_ok() {
         let message = format!("the body is not the JSON that was expected: expected an object such as `{example}`");
-        return Err(Error::permanent("json_invalid", message).with_details(json!({ "line": 1, "column": 1 })));
+        return Err(Error::new(codes::JSON_INVALID, message).with_details(json!({ "line": 1, "column": 1 })));
     }
     serde_json::from_slice(&bytes).map(Some).map_err(|error| json_invalid("the body", &error))
 }
@@ -104,24 +105,24 @@ pub(super) async fn read_body(body: Body, limit: ByteSize) -> Result<Bytes> {
     let read = read.map_err(|_| request_timeout())?;
     let read = read.map_err(|error| match error.downcast::<LengthLimitError>() {
         Ok(_) => body_too_large(limit),
-        Err(error) => Error::permanent("body_incomplete", format!("the body could not be read to its end: {error}")),
+        Err(error) => Error::new(codes::BODY_INCOMPLETE, format!("the body could not be read to its end: {error}")),
     })?;
     Ok(read.to_bytes())
 }
 
 /// What is wrong with `what`, and where.
 pub(super) fn json_invalid(what: &str, error: &serde_json::Error) -> Error {
-    Error::permanent("json_invalid", format!("{what} is not the JSON that was expected: {error}"))
+    Error::new(codes::JSON_INVALID, format!("{what} is not the JSON that was expected: {error}"))
         .with_details(json!({ "line": error.line(), "column": error.column() }))
 }
 
 /// The refusal of a body that is too large to be read at once.
 pub(super) fn body_too_large(limit: ByteSize) -> Error {
-    Error::permanent("body_too_large", format!("the body is larger than {limit}"))
+    Error::new(codes::BODY_TOO_LARGE, format!("the body is larger than {limit}"))
         .with_hint("send files as parts of a form; `limits.body` in the configuration raises the limit")
 }
 
 /// The refusal of a body that does not come.
 pub(super) fn request_timeout() -> Error {
-    Error::permanent("request_timeout", "the body did not arrive in time")
+    Error::new(codes::REQUEST_TIMEOUT, "the body did not arrive in time")
 }

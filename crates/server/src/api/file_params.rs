@@ -7,7 +7,8 @@ use ulid::Ulid;
 use super::ApiState;
 use super::auth::Caller;
 use super::pipelines::{FileArity, PipelineSummary};
-use afterload_core::error::{Error, Result};
+use crate::codes;
+use afterload_core::error::{Error, ErrorCode, Result};
 use afterload_core::file::File;
 use afterload_core::object_names;
 use afterload_core::object_names::is_valid_bucket_name;
@@ -19,7 +20,6 @@ const FILE_FORMS_HINT: &str =
 
 const BUCKET_NAME_HINT: &str = "expected 3 to 63 lower-case letters, digits, `-` and `.`, and no IP address";
 const MAX_FILE_KEY_BYTES: usize = 1024;
-const FILE_EXPIRED_CODE: &str = "file_expired";
 
 /// A file as a caller may write it: any part of the shape that the API shows.
 #[derive(Debug, Default, Deserialize)]
@@ -49,8 +49,8 @@ pub(super) struct FileParamErrors {
 }
 
 /// Errors of the store that are about one file, and that the caller can mend.
-const FILE_ERROR_CODES: &[&str] =
-    &["object_not_found", "object_changed", "object_access_denied", "bucket_not_configured"];
+const FILE_ERROR_CODES: [ErrorCode; 4] =
+    [codes::OBJECT_NOT_FOUND, codes::OBJECT_CHANGED, codes::OBJECT_ACCESS_DENIED, codes::BUCKET_NOT_CONFIGURED];
 
 /// Why a file is not taken.
 enum FileRefusal {
@@ -134,7 +134,7 @@ pub(super) async fn resolve_file_params(
             }
             (FileArity::Many, value) => {
                 let message = format!("expected a list of files, found a {}", json_type_name(value));
-                unfit.add_refusal(name, InvalidParam::new("param_wrong_type", message).into())?;
+                unfit.add_refusal(name, InvalidParam::new(codes::PARAM_WRONG_TYPE, message).into())?;
             }
         }
     }
@@ -158,7 +158,7 @@ async fn resolve_file(app: &ApiState, caller: &Caller, param: &str, value: &Valu
         Some(id) => find_artifact_file(app, caller, id, &reference).await?,
         None => find_bucket_file(app, caller, param, &reference).await?,
     };
-    serde_json::to_value(file).map_err(|error| Error::permanent("internal_error", error.to_string()).into())
+    serde_json::to_value(file).map_err(|error| Error::new(codes::INTERNAL_ERROR, error.to_string()).into())
 }
 
 fn parse_reference(value: &Value) -> Result<FileReference, InvalidParam> {
@@ -178,7 +178,7 @@ fn parse_reference(value: &Value) -> Result<FileReference, InvalidParam> {
 }
 
 fn not_a_file(message: String) -> InvalidParam {
-    InvalidParam::new("param_wrong_type", format!("{message}; {FILE_FORMS_HINT}"))
+    InvalidParam::new(codes::PARAM_WRONG_TYPE, format!("{message}; {FILE_FORMS_HINT}"))
 }
 
 fn json_type_name(value: &Value) -> &'static str {
@@ -201,13 +201,13 @@ async fn find_artifact_file(
 ) -> Result<File, FileRefusal> {
     let file = match Ulid::from_string(id) {
         Ok(_) => match load_artifact(app, Some(caller), id).await {
-            Err(error) if error.code() == FILE_EXPIRED_CODE => None,
+            Err(error) if error.code() == codes::FILE_EXPIRED => None,
             found => found?,
         },
         Err(_) => None,
     };
     let file = file.ok_or_else(|| {
-        Error::permanent("object_not_found", format!("there is no artifact `{}`", truncate_text(id)))
+        Error::new(codes::OBJECT_NOT_FOUND, format!("there is no artifact `{}`", truncate_text(id)))
             .with_hint("the key must also have `runs:read` for the pipeline of its run")
     })?;
     let same = |given: &Option<String>, known: &str| given.as_ref().is_none_or(|given| given == known);
@@ -215,7 +215,7 @@ async fn find_artifact_file(
         Ok(file)
     } else {
         let message = format!("it names the artifact `{id}` and the place of another file");
-        Err(InvalidParam::new("param_file_ambiguous", message).into())
+        Err(InvalidParam::new(codes::PARAM_FILE_AMBIGUOUS, message).into())
     }
 }
 
@@ -233,14 +233,14 @@ async fn find_bucket_file(
     if !caller.can_access_bucket(bucket) {
         let message = format!("the API key may not name files of bucket `{bucket}`");
         let hint = format!("make a key with `afterload key new --bucket {bucket}`");
-        return Err(Error::permanent("bucket_forbidden", message).with_hint(hint).into());
+        return Err(Error::new(codes::BUCKET_FORBIDDEN, message).with_hint(hint).into());
     }
     let stored = app.objects().head_object(bucket, key).await?;
     let other_etag = reference.etag.as_deref().is_some_and(|etag| !etag.is_empty() && etag != stored.etag);
     let other_version = reference.version.is_some() && reference.version != stored.version;
     if other_etag || other_version {
         let message = format!("it names another state of `{key}` in bucket `{bucket}` than is there now");
-        return Err(Error::permanent("object_changed", message).into());
+        return Err(Error::new(codes::OBJECT_CHANGED, message).into());
     }
     let name = object_names::sanitize_file_name(reference.name.as_deref().unwrap_or(key), param);
     let mut file = stored.into_file(None, name, None);
@@ -252,13 +252,13 @@ async fn find_bucket_file(
 fn check_object_name(app: &ApiState, bucket: &str, key: &str) -> Result<(), InvalidParam> {
     if !is_valid_bucket_name(bucket) && !app.config().buckets.contains(bucket) {
         let message = format!("`{}` is not the name of a bucket; {BUCKET_NAME_HINT}", truncate_text(bucket));
-        return Err(InvalidParam::new("param_bucket_invalid", message));
+        return Err(InvalidParam::new(codes::PARAM_BUCKET_INVALID, message));
     }
     match key.len() {
         1..=MAX_FILE_KEY_BYTES => Ok(()),
         length => {
             let message = format!("the key has {length} bytes; expected 1 to {MAX_FILE_KEY_BYTES}");
-            Err(InvalidParam::new("param_key_invalid", message))
+            Err(InvalidParam::new(codes::PARAM_KEY_INVALID, message))
         }
     }
 }
@@ -287,14 +287,14 @@ pub(super) async fn load_artifact(app: &ApiState, caller: Option<&Caller>, id: &
         return Err(file_expired());
     }
     let file: File = serde_json::from_value(artifact.file)
-        .map_err(|error| Error::permanent("internal_error", format!("artifact `{id}` holds no file: {error}")))?;
+        .map_err(|error| Error::new(codes::INTERNAL_ERROR, format!("artifact `{id}` holds no file: {error}")))?;
     let url = Some(artifact_url(app.base_url(), id));
     Ok(Some(File { artifact_id: Some(id.to_owned()), url, ..file }))
 }
 
 /// The refusal of a file that nobody needed any more.
 pub(super) fn file_expired() -> Error {
-    Error::permanent(FILE_EXPIRED_CODE, "the file has expired and is no longer kept")
+    Error::new(codes::FILE_EXPIRED, "the file has expired and is no longer kept")
         .with_hint("`retention` of the pipeline or of the configuration says how long files are kept")
 }
 

@@ -16,7 +16,8 @@ use super::extract::{body_too_large, json_invalid, request_timeout};
 use super::form_file_name::file_name;
 use super::pipelines::{FileArity, PipelineSummary};
 use super::uploads::RunUploads;
-use afterload_core::error::{Error, Result};
+use crate::codes;
+use afterload_core::error::{Error, ErrorCode, Result};
 use afterload_core::units::ByteSize;
 use afterload_pipeline::params::{InvalidParam, params_invalid, value_from_form};
 
@@ -51,13 +52,13 @@ impl Stream for LimitedBody {
         self.yielded = false;
         let Some(chunk) = chunk else { return Poll::Ready(None) };
         let chunk = chunk.map_err(|error| {
-            Error::permanent("body_incomplete", format!("the form could not be read to its end: {error}"))
+            Error::new(codes::BODY_INCOMPLETE, format!("the form could not be read to its end: {error}"))
         });
         let allowed = self.allowance.load(Ordering::Relaxed);
         let taken = chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
         self.allowance.store(allowed.saturating_sub(taken), Ordering::Relaxed);
         match allowed {
-            0 => Poll::Ready(Some(Err(Error::permanent("multipart_invalid", "the head of a part does not end")))),
+            0 => Poll::Ready(Some(Err(Error::new(codes::MULTIPART_INVALID, "the head of a part does not end")))),
             _ => Poll::Ready(Some(chunk)),
         }
     }
@@ -88,7 +89,7 @@ impl MultipartForm {
         let mut given = FormData::default();
         while let Some(field) = self.next_field().await? {
             let Some(name) = field.name().map(str::to_owned) else {
-                return Err(Error::permanent("multipart_invalid", "a part of the form has no name"));
+                return Err(Error::new(codes::MULTIPART_INVALID, "a part of the form has no name"));
             };
             if is_file_part(&field, pipeline) {
                 let takes = require_file_param(pipeline, &name)?;
@@ -130,7 +131,7 @@ impl MultipartForm {
             text.extend_from_slice(&chunk);
         }
         String::from_utf8(text)
-            .map_err(|_| Error::permanent("multipart_invalid", format!("the part `{name}` is not UTF-8")))
+            .map_err(|_| Error::new(codes::MULTIPART_INVALID, format!("the part `{name}` is not UTF-8")))
     }
 
     /// Reads on for a while after a refusal: a client that is still sending would see a broken connection instead of
@@ -165,7 +166,7 @@ impl FormData {
     fn check_not_repeated(&self, name: &str, takes: FileArity) -> Result<()> {
         let full = takes == FileArity::One && self.files.contains_key(name);
         match full || self.params.contains_key(name) {
-            true => Err(param_error(name, "param_repeated", "it is given twice")),
+            true => Err(param_error(name, codes::PARAM_REPEATED, "it is given twice")),
             false => Ok(()),
         }
     }
@@ -209,11 +210,11 @@ fn require_file_param(pipeline: &PipelineSummary, name: &str) -> Result<FileArit
         true => format!("`{}` takes no files", pipeline.name),
         false => format!("files can be given for {}", choices.join(", ")),
     };
-    Err(param_error(name, "param_takes_no_file", format!("it is not a file param of `{}`", pipeline.name))
+    Err(param_error(name, codes::PARAM_TAKES_NO_FILE, format!("it is not a file param of `{}`", pipeline.name))
         .with_hint(hint))
 }
 
-fn param_error(name: &str, code: &'static str, message: impl Into<String>) -> Error {
+fn param_error(name: &str, code: ErrorCode, message: impl Into<String>) -> Error {
     params_invalid(&[(name.to_owned(), InvalidParam::new(code, message))])
 }
 
@@ -224,7 +225,7 @@ async fn skip_empty_file(mut field: Field<'static>) -> Result<Option<Field<'stat
     }
     while let Some(bytes) = next_chunk(&mut field).await? {
         if !bytes.is_empty() {
-            return Err(Error::permanent("multipart_invalid", "a file has no name")
+            return Err(Error::new(codes::MULTIPART_INVALID, "a file has no name")
                 .with_hint("give the part a `filename`, as `curl -F file=@contacts.csv` does"));
         }
     }
@@ -242,13 +243,11 @@ fn multipart_error(error: multer::Error) -> Error {
     match error {
         multer::Error::StreamReadFailed(inner) => match inner.downcast::<Error>() {
             Ok(error) => *error,
-            Err(inner) => {
-                Error::permanent("body_incomplete", format!("the form could not be read to its end: {inner}"))
-            }
+            Err(inner) => Error::new(codes::BODY_INCOMPLETE, format!("the form could not be read to its end: {inner}")),
         },
         multer::Error::IncompleteFieldData { .. } | multer::Error::IncompleteStream => {
-            Error::permanent("multipart_invalid", "the form ends before its last boundary")
+            Error::new(codes::MULTIPART_INVALID, "the form ends before its last boundary")
         }
-        error => Error::permanent("multipart_invalid", format!("the form cannot be read: {error}")),
+        error => Error::new(codes::MULTIPART_INVALID, format!("the form cannot be read: {error}")),
     }
 }

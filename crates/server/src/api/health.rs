@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::ApiState;
 use super::problem::Problem;
+use crate::codes;
 use afterload_core::error::Error;
 
 const READINESS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -30,9 +31,9 @@ pub(super) async fn check_readiness(
     extract::State(app): extract::State<ApiState>,
 ) -> Result<Json<ProbeStatus>, Problem> {
     let asked = tokio::time::timeout(READINESS_TIMEOUT, app.db().fetch("SELECT 1", &[])).await;
-    let answered = asked.unwrap_or_else(|_| Err(Error::transient("not_ready", "it did not answer in time")));
+    let answered = asked.unwrap_or_else(|_| Err(Error::new(codes::NOT_READY, "it did not answer in time")));
     match answered {
         Ok(_) => Ok(Json(ProbeStatus { status: "ready" })),
-        Err(error) => Err(Error::transient("not_ready", format!("asking the database: {}", error.message())).into()),
+        Err(error) => Err(Error::new(codes::NOT_READY, format!("asking the database: {}", error.message())).into()),
     }
 }

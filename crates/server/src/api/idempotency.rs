@@ -4,6 +4,7 @@ use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_engine::DedupKey;
 
@@ -65,7 +66,7 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
     let text = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
     match text.is_empty() || text.len() > MAX_IDEMPOTENCY_KEY_CHARS || !text.bytes().all(|byte| byte.is_ascii_graphic())
     {
-        true => Err(Error::permanent("header_invalid", "the header `Idempotency-Key` cannot be used")
+        true => Err(Error::new(codes::HEADER_INVALID, "the header `Idempotency-Key` cannot be used")
             .with_hint(format!("send 1 to {MAX_IDEMPOTENCY_KEY_CHARS} visible ASCII characters, such as a UUID"))),
         false => Ok(Some(text.to_owned())),
     }
@@ -73,7 +74,7 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
 
 /// The refusal of a key that came with another request before.
 pub(super) fn idempotency_key_reused() -> Error {
-    Error::permanent("idempotency_key_reused", "the `Idempotency-Key` came with another request before")
+    Error::new(codes::IDEMPOTENCY_KEY_REUSED, "the `Idempotency-Key` came with another request before")
         .with_hint("use a new key for each thing that you want done")
 }
 
@@ -107,7 +108,7 @@ mod tests {
         assert_eq!(with(b"abc-1").expect("a key").as_deref(), Some("abc-1"));
         assert_eq!(with(b"\"quoted\"").expect("a key").as_deref(), Some("quoted"));
         for bad in [&b""[..], b"two words", "\u{fc}".as_bytes(), &[b'x'; 256]] {
-            assert_eq!(with(bad).expect_err("refused").code(), "header_invalid");
+            assert_eq!(with(bad).expect_err("refused").code(), codes::HEADER_INVALID);
         }
     }
 }

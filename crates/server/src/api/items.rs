@@ -10,6 +10,7 @@ use super::auth::Caller;
 use super::extract::{PathIds, StrictQuery};
 use super::problem::Problem;
 use super::runs::{page_limit, require_run_read};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_engine::ItemView;
 use afterload_state::StepStatus;
@@ -44,7 +45,7 @@ pub(super) async fn list_items(
     StrictQuery(query): StrictQuery<ItemPageQuery>,
 ) -> Result<Json<ItemPage>, Problem> {
     require_run_read(&app, &caller, &run).await?;
-    let invalid = |what: String, hint: &str| Error::permanent("query_invalid", what).with_hint(hint);
+    let invalid = |what: String, hint: &str| Error::new(codes::QUERY_INVALID, what).with_hint(hint);
     let status = query.status.as_deref().map(|text| {
         let hint = "expected one of `waiting`, `queued`, `running`, `retrying`, `succeeded`, `failed`, `cancelled`";
         StepStatus::from_name(text).ok_or_else(|| invalid(format!("`{text}` is not the status of an item"), hint))
@@ -57,7 +58,7 @@ pub(super) async fn list_items(
     let limit = page_limit(query.limit.as_deref())?;
     let steps = app.db().list_steps(&run).await?;
     let step = steps.into_iter().find(|known| known.step_id == step).ok_or_else(|| {
-        Error::permanent("step_not_found", "the run has no such step").with_hint("`GET /v1/runs/ID` lists its steps")
+        Error::new(codes::STEP_NOT_FOUND, "the run has no such step").with_hint("`GET /v1/runs/ID` lists its steps")
     })?;
     // One more than asked for tells whether there is a next page.
     let mut items = app.db().list_items_after(&step.id, status, after, limit + 1).await?;

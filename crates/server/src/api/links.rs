@@ -14,6 +14,7 @@ use super::auth::{ApiKeyScope, Caller, missing_scope};
 use super::extract::PathId;
 use super::problem::{self, Problem};
 use super::{ApiState, file_params};
+use crate::codes;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_engine::download_link_url;
@@ -86,7 +87,7 @@ pub(super) async fn open_link(
             && begins_download(&response)
             && let Err(error) = app.db().count_download(&link.id).await
         {
-            tracing::warn!(link.id = link.id, error.code = error.code(), "a download was not counted: {error}");
+            tracing::warn!(link.id = link.id, error.code = error.code().name(), "a download was not counted: {error}");
         }
         Ok::<_, Problem>(response)
     };
@@ -99,7 +100,7 @@ pub(super) async fn open_link(
 
 async fn find_valid_link(app: &ApiState, token: &str) -> Result<DownloadLinkRecord> {
     let unknown = || {
-        Error::permanent("link_not_found", "there is no such link")
+        Error::new(codes::LINK_NOT_FOUND, "there is no such link")
             .with_hint("use the link as it came in the mail, whole")
     };
     let id = app.signer().verify_link_token(token).ok_or_else(unknown)?;
@@ -107,7 +108,7 @@ async fn find_valid_link(app: &ApiState, token: &str) -> Result<DownloadLinkReco
     let link = app.db().find_link(&id.to_string()).await?.ok_or_else(link_expired)?;
     match (link.revoked_at, link.expires_at > clock::now_millis()) {
         (Some(_), _) => {
-            Err(Error::permanent("link_revoked", "the link has been taken back").with_hint("ask whoever sent the mail"))
+            Err(Error::new(codes::LINK_REVOKED, "the link has been taken back").with_hint("ask whoever sent the mail"))
         }
         (None, false) => Err(link_expired()),
         (None, true) => Ok(link),
@@ -115,7 +116,7 @@ async fn find_valid_link(app: &ApiState, token: &str) -> Result<DownloadLinkReco
 }
 
 fn link_expired() -> Error {
-    Error::permanent("link_expired", "the link has expired").with_hint("ask whoever sent the mail for a new one")
+    Error::new(codes::LINK_EXPIRED, "the link has expired").with_hint("ask whoever sent the mail for a new one")
 }
 
 /// A download that goes on, or several parts at once, is one download: the one that begins at the first byte counts.
@@ -136,21 +137,23 @@ fn accepts_html(headers: &HeaderMap) -> bool {
 /// The refusal as people read it. Nothing in it comes from outside.
 fn error_page(problem: &Problem) -> Response {
     let error = problem.source_error();
-    let (status, title) = problem::status_and_title(error.code());
+    let (code, status) = problem.code_and_status();
     let text = match error.code() {
-        "link_not_found" => "Please use the link as it came in the mail, whole.",
-        "link_expired" => "Please ask whoever sent the mail for a new one.",
-        "link_revoked" => "Please ask whoever sent the mail.",
-        "file_expired" | "artifact_gone" => "Files are kept for a limited time only. Please ask whoever sent the mail.",
-        "range_not_satisfiable" => "The file has changed or is complete already. Please download it again.",
+        codes::LINK_NOT_FOUND => "Please use the link as it came in the mail, whole.",
+        codes::LINK_EXPIRED => "Please ask whoever sent the mail for a new one.",
+        codes::LINK_REVOKED => "Please ask whoever sent the mail.",
+        codes::FILE_EXPIRED | codes::ARTIFACT_GONE => {
+            "Files are kept for a limited time only. Please ask whoever sent the mail."
+        }
+        codes::RANGE_NOT_SATISFIABLE => "The file has changed or is complete already. Please download it again.",
         _ => "Please try again in a moment.",
     };
-    let (status, title) = match status {
-        StatusCode::INTERNAL_SERVER_ERROR => {
-            tracing::error!(error.code = error.code(), "a download could not be served: {}", error.message());
+    let (status, title) = match status.is_server_error() {
+        true => {
+            tracing::error!(error.code = error.code().name(), "a download could not be served: {}", error.message());
             (StatusCode::SERVICE_UNAVAILABLE, "The file cannot be fetched at the moment")
         }
-        _ => (status, title),
+        false => (status, code.summary()),
     };
     let body = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
@@ -181,7 +184,7 @@ pub(super) async fn list_links(
         None => None,
     };
     if !run.is_some_and(|run| caller.can_read(&run.pipeline)) {
-        return Err(Problem::new("artifact_not_found", format!("there is no file `{id}`")));
+        return Err(Problem::new(codes::ARTIFACT_NOT_FOUND, format!("there is no file `{id}`")));
     }
     let links = app.db().list_links(&id).await?.into_iter().map(|link| LinkView::new(&app, link)).collect();
     Ok(Json(LinkList { links }))
@@ -204,7 +207,7 @@ pub(super) async fn revoke_link(
         Some(link) => app.db().find_run(&link.run_id).await?,
         None => None,
     };
-    let none = || Problem::new("link_not_found", format!("there is no link `{id}`"));
+    let none = || Problem::new(codes::LINK_NOT_FOUND, format!("there is no link `{id}`"));
     run.filter(|run| caller.can_write(&run.pipeline)).ok_or_else(none)?;
     let link = app.db().revoke_link(&id).await?.ok_or_else(none)?;
     tracing::info!(link.id = link.id, run.id = link.run_id, "a link was taken back");

@@ -28,7 +28,7 @@ pub(super) async fn show_metrics(State(app): State<ApiState>, headers: HeaderMap
     let depths = match tokio::time::timeout(QUEUE_DEPTH_TIMEOUT, app.engine().queue_depths()).await {
         Ok(Ok(depths)) => depths,
         Ok(Err(error)) => {
-            tracing::warn!(error.code = error.code(), "the queues could not be counted: {error}");
+            tracing::warn!(error.code = error.code().name(), "the queues could not be counted: {error}");
             Vec::new()
         }
         Err(_) => {

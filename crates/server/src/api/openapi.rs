@@ -13,6 +13,8 @@ use serde_json::{Map, Value, json};
 
 use super::ApiState;
 use super::problem::{self, ProblemBody};
+use crate::codes;
+use afterload_core::error::ErrorCode;
 
 /// What the document says of the service.
 const DESCRIPTION: &str =
@@ -51,7 +53,7 @@ pub(super) struct Operation {
     headers: Vec<(&'static str, &'static str)>,
     bodies: Vec<(&'static str, SchemaFn)>,
     responses: Vec<ResponseSpec>,
-    error_codes: BTreeSet<&'static str>,
+    error_codes: BTreeMap<&'static str, ErrorCode>,
 }
 
 impl Operation {
@@ -65,22 +67,22 @@ impl Operation {
             headers: Vec::new(),
             bodies: Vec::new(),
             responses: Vec::new(),
-            error_codes: BTreeSet::new(),
+            error_codes: BTreeMap::new(),
         }
-        .with_errors(&["internal_error"])
+        .with_errors(&[codes::INTERNAL_ERROR])
     }
 
     /// Needs an API key.
     pub(super) fn require_key(mut self) -> Self {
         self.access = AccessRule::Key;
-        self.with_errors(&["key_missing", "key_invalid", "scope_missing"])
+        self.with_errors(&[codes::KEY_MISSING, codes::KEY_INVALID, codes::SCOPE_MISSING])
     }
 
     /// Needs an API key, or the token of a link.
     pub(super) fn key_or_token(self) -> Self {
         let mut keyed = self.require_key();
         keyed.access = AccessRule::KeyOrToken;
-        keyed.with_errors(&["token_invalid"])
+        keyed.with_errors(&[codes::TOKEN_INVALID])
     }
 
     /// Needs an API key, or the signature of a webhook.
@@ -91,7 +93,7 @@ impl Operation {
             .request_header("webhook-id", "the id of a Standard Webhook: sent again, it is the same event")
             .request_header("webhook-timestamp", "when it was signed, in seconds since 1970")
             .request_header("webhook-signature", "in place of a key: `v1,` and the signature in Base64")
-            .with_errors(&["webhook_invalid", "webhook_expired"])
+            .with_errors(&[codes::WEBHOOK_INVALID, codes::WEBHOOK_EXPIRED])
     }
 
     /// Needs an API key where others than this machine can reach the service.
@@ -104,7 +106,7 @@ impl Operation {
     /// The fields of `T` are parameters of the query; no others are taken.
     pub(super) fn query_params<T: JsonSchema>(mut self) -> Self {
         self.query = Some(inline_schema::<T>);
-        self.with_errors(&["query_invalid"])
+        self.with_errors(&[codes::QUERY_INVALID])
     }
 
     /// Looks at a header of the request.
@@ -115,13 +117,18 @@ impl Operation {
 
     /// Takes a JSON body.
     pub(super) fn json_body<T: JsonSchema>(self) -> Self {
-        self.request_body::<T>("application/json").with_errors(&["json_invalid"])
+        self.request_body::<T>("application/json").with_errors(&[codes::JSON_INVALID])
     }
 
     /// Takes a body of this media type.
     pub(super) fn request_body<T: JsonSchema>(mut self, media: &'static str) -> Self {
         self.bodies.push((media, component_schema::<T>));
-        self.with_errors(&["unsupported_media_type", "body_too_large", "body_incomplete", "request_timeout"])
+        self.with_errors(&[
+            codes::UNSUPPORTED_MEDIA_TYPE,
+            codes::BODY_TOO_LARGE,
+            codes::BODY_INCOMPLETE,
+            codes::REQUEST_TIMEOUT,
+        ])
     }
 
     /// Answers with JSON.
@@ -143,8 +150,8 @@ impl Operation {
 
     /// May be refused with these codes, beside those that the rest of the description brings along. Whatever is not the
     /// caller's fault (500, 503) need not be named.
-    pub(super) fn with_errors(mut self, codes: &[&'static str]) -> Self {
-        self.error_codes.extend(codes);
+    pub(super) fn with_errors(mut self, codes: &[ErrorCode]) -> Self {
+        self.error_codes.extend(codes.iter().map(|code| (code.name(), *code)));
         self
     }
 }
@@ -167,7 +174,7 @@ impl ApiRoutes {
     ) -> Self {
         if path.contains('{') {
             // Bytes in the path that are no text name nothing.
-            operation.error_codes.insert("not_found");
+            operation.error_codes.insert(codes::NOT_FOUND.name(), codes::NOT_FOUND);
         }
         self.router = self.router.route(path, handler);
         self.operations.push((method, path, operation));
@@ -309,9 +316,8 @@ impl Operation {
             responses.insert(status.to_string(), answer);
         }
         let mut refusals: BTreeMap<u16, Vec<(&str, &str)>> = BTreeMap::new();
-        for code in &self.error_codes {
-            let (status, title) = problem::status_and_title(code);
-            refusals.entry(status.as_u16()).or_default().push((code, title));
+        for (name, code) in &self.error_codes {
+            refusals.entry(code.status()).or_default().push((name, code.summary()));
         }
         let problem = schemas.response.subschema_for::<ProblemBody>();
         for (status, codes) in refusals {

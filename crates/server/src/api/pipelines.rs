@@ -14,6 +14,7 @@ use super::auth::{ApiKeyScope, Caller, missing_scope};
 use super::extract::PathId;
 use super::problem::Problem;
 use super::queues::paused_pipelines;
+use crate::codes;
 use afterload_core::error::Error;
 use afterload_core::units::{ByteSize, HumanDuration};
 use afterload_pipeline::folder::RefusedDefinition;
@@ -98,7 +99,7 @@ impl From<&RefusedDefinition> for RefusedFile {
 impl From<&yaml::Diagnostic> for DiagnosticView {
     fn from(problem: &yaml::Diagnostic) -> Self {
         let yaml::Diagnostic { code, span, message, hint } = problem.clone();
-        Self { line: span.line, col: span.col, code, message, hint }
+        Self { line: span.line, col: span.col, code: code.name(), message, hint }
     }
 }
 
@@ -256,7 +257,7 @@ pub(super) async fn show_schema(State(app): State<ApiState>, _caller: Caller) ->
 
 /// The refusal of a name that is not live.
 pub(super) fn pipeline_not_found(name: &str) -> Error {
-    Error::permanent("pipeline_not_found", format!("there is no pipeline `{name}`"))
+    Error::new(codes::PIPELINE_NOT_FOUND, format!("there is no pipeline `{name}`"))
         .with_hint("`GET /v1/pipelines` lists those that are live, and the files that were refused")
 }
 

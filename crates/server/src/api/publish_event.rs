@@ -12,6 +12,7 @@ use super::auth::{ApiKeyScope, Caller, missing_scope};
 use super::extract::{self, PathId};
 use super::idempotency;
 use super::problem::Problem;
+use crate::codes;
 use crate::triggers::EventResult;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::is_event_name;
@@ -40,7 +41,7 @@ pub(super) async fn publish_event(
         (StatusCode::ACCEPTED, idempotency::idempotency_key(&headers)?, body)
     };
     if !is_event_name(&name) {
-        return Err(Problem::new("event_invalid", format!("`{name}` is not a name for an event"))
+        return Err(Problem::new(codes::EVENT_INVALID, format!("`{name}` is not a name for an event"))
             .with_hint("letters, digits, `.`, `_` and `-`, at most 100, such as `order.accepted`"));
     }
     let said: Option<Map<String, Value>> = extract::read_json_body(body, limit, "{\"order_id\": 7}").await?;
@@ -56,7 +57,7 @@ fn verified_webhook_key(app: &ApiState, name: &str, headers: &HeaderMap, body: &
     let (Some(sender), Ok(timestamp), 1..=MAX_WEBHOOK_ID_BYTES) =
         (WebhookSigner::verifier(&app.config().webhooks, name), header("webhook-timestamp").parse(), id.len())
     else {
-        return Err(Error::permanent("webhook_invalid", "the webhook is not one that its event takes").with_hint(
+        return Err(Error::new(codes::WEBHOOK_INVALID, "the webhook is not one that its event takes").with_hint(
             "`webhooks.events` names the event and its secret; `webhook-id` and `webhook-timestamp` are needed",
         ));
     };

@@ -33,7 +33,7 @@ pub(super) async fn log_request(State(metrics): State<Metrics>, request: Request
         if let Some(problem) = response.extensions_mut().remove::<Problem>() {
             if response.status().is_server_error() {
                 let error = problem.source_error();
-                tracing::error!(error.code = error.code(), "a request could not be served: {}", error.message());
+                tracing::error!(error.code = error.code().name(), "a request could not be served: {}", error.message());
             }
             write_problem(&mut response, &problem, &id);
         }

@@ -15,6 +15,7 @@ use super::{
     ApiState, artifacts, create_run, direct_upload, health, items, links, metrics, pipelines, publish_event, queues,
     run_sse, runs, s3_notifications,
 };
+use crate::codes;
 use crate::triggers::{EventResult, NotificationResult};
 use afterload_engine::RunView;
 use afterload_metrics::OPENMETRICS_MEDIA_TYPE;
@@ -54,7 +55,7 @@ fn pipeline_routes(routes: ApiRoutes) -> ApiRoutes {
             Operation::new("showPipeline", "One live pipeline, with its definition for keys that may read its runs")
                 .require_key()
                 .json_response::<PipelineSummary>(200, "the pipeline")
-                .with_errors(&["pipeline_not_found"]),
+                .with_errors(&[codes::PIPELINE_NOT_FOUND]),
         )
         .add_route(
             GET,
@@ -83,7 +84,7 @@ fn queue_routes(routes: ApiRoutes) -> ApiRoutes {
             Operation::new("pauseQueue", "Starts no step of the queue in any process; what runs goes on to its end")
                 .require_key()
                 .json_response::<queues::QueueView>(200, "the queue, which is paused")
-                .with_errors(&["queue_not_found"]),
+                .with_errors(&[codes::QUEUE_NOT_FOUND]),
         )
         .add_route(
             POST,
@@ -92,7 +93,7 @@ fn queue_routes(routes: ApiRoutes) -> ApiRoutes {
             Operation::new("resumeQueue", "Lets a paused queue go on")
                 .require_key()
                 .json_response::<queues::QueueView>(200, "the queue, which goes on")
-                .with_errors(&["queue_not_found"]),
+                .with_errors(&[codes::QUEUE_NOT_FOUND]),
         )
         .add_route(
             POST,
@@ -101,7 +102,7 @@ fn queue_routes(routes: ApiRoutes) -> ApiRoutes {
             Operation::new("pausePipeline", "Starts no step of its runs; they are accepted and wait")
                 .require_key()
                 .json_response::<queues::PipelineState>(200, "the pipeline is paused")
-                .with_errors(&["pipeline_not_found"]),
+                .with_errors(&[codes::PIPELINE_NOT_FOUND]),
         )
         .add_route(
             POST,
@@ -110,7 +111,7 @@ fn queue_routes(routes: ApiRoutes) -> ApiRoutes {
             Operation::new("resumePipeline", "Lets the runs of a paused pipeline go on")
                 .require_key()
                 .json_response::<queues::PipelineState>(200, "the pipeline goes on")
-                .with_errors(&["pipeline_not_found"]),
+                .with_errors(&[codes::PIPELINE_NOT_FOUND]),
         )
 }
 
@@ -129,9 +130,24 @@ fn run_routes(routes: ApiRoutes) -> ApiRoutes {
                 .request_body::<Map<String, Value>>("multipart/form-data")
                 .json_response::<AcceptedRun>(202, "the run is on disk and will happen")
                 .json_response::<AcceptedRun>(200, "the run has ended, for callers that waited")
-                .with_errors(&["header_invalid", "multipart_invalid", "pipeline_not_found", "upload_too_large"])
-                .with_errors(&["params_invalid", "bucket_forbidden", "run_options_invalid", "idempotency_key_reused"])
-                .with_errors(&["object_not_found", "object_changed", "object_access_denied", "bucket_not_configured"]),
+                .with_errors(&[
+                    codes::HEADER_INVALID,
+                    codes::MULTIPART_INVALID,
+                    codes::PIPELINE_NOT_FOUND,
+                    codes::UPLOAD_TOO_LARGE,
+                ])
+                .with_errors(&[
+                    codes::PARAMS_INVALID,
+                    codes::BUCKET_FORBIDDEN,
+                    codes::RUN_OPTIONS_INVALID,
+                    codes::IDEMPOTENCY_KEY_REUSED,
+                ])
+                .with_errors(&[
+                    codes::OBJECT_NOT_FOUND,
+                    codes::OBJECT_CHANGED,
+                    codes::OBJECT_ACCESS_DENIED,
+                    codes::BUCKET_NOT_CONFIGURED,
+                ]),
         )
         .add_route(
             GET,
@@ -151,7 +167,7 @@ fn run_routes(routes: ApiRoutes) -> ApiRoutes {
                 .query_params::<runs::RunTokenQuery>()
                 .request_header("Accept", "`text/event-stream` for events, as browsers' `EventSource` sends")
                 .json_response::<RunView>(200, "the run")
-                .with_errors(&["run_not_found"]),
+                .with_errors(&[codes::RUN_NOT_FOUND]),
         )
         .add_route(
             GET,
@@ -163,7 +179,7 @@ fn run_routes(routes: ApiRoutes) -> ApiRoutes {
                 .request_header("Last-Event-ID", "the revision that was seen last")
                 .response_as::<String>(200, "events until the run has ended", run_sse::SSE_MEDIA_TYPE)
                 .empty_response(204, "the end was seen before")
-                .with_errors(&["run_not_found"]),
+                .with_errors(&[codes::RUN_NOT_FOUND]),
         )
         .add_route(
             POST,
@@ -173,7 +189,7 @@ fn run_routes(routes: ApiRoutes) -> ApiRoutes {
                 .require_key()
                 .json_response::<RunView>(202, "the run is asked to stop")
                 .json_response::<RunView>(200, "the run has stopped")
-                .with_errors(&["run_not_found", "run_ended"]),
+                .with_errors(&[codes::RUN_NOT_FOUND, codes::RUN_ENDED]),
         )
         .add_route(
             POST,
@@ -184,12 +200,12 @@ fn run_routes(routes: ApiRoutes) -> ApiRoutes {
                 .json_response::<RunView>(202, "the run goes on")
                 .json_response::<RunView>(200, "the run has ended again")
                 .with_errors(&[
-                    "run_not_found",
-                    "run_not_ended",
-                    "run_succeeded",
-                    "run_files_expired",
-                    "run_never_began",
-                    "definition_invalid",
+                    codes::RUN_NOT_FOUND,
+                    codes::RUN_NOT_ENDED,
+                    codes::RUN_SUCCEEDED,
+                    codes::RUN_FILES_EXPIRED,
+                    codes::RUN_NEVER_BEGAN,
+                    codes::DEFINITION_INVALID,
                 ]),
         )
 }
@@ -208,7 +224,12 @@ fn artifact_routes(routes: ApiRoutes) -> ApiRoutes {
             .response_as::<FileBytes>(200, "the whole file", "*/*")
             .response_as::<FileBytes>(206, "the range", "*/*")
             .empty_response(304, "the file is the one that the caller has")
-            .with_errors(&["artifact_not_found", "artifact_gone", "file_expired", "range_not_satisfiable"]),
+            .with_errors(&[
+                codes::ARTIFACT_NOT_FOUND,
+                codes::ARTIFACT_GONE,
+                codes::FILE_EXPIRED,
+                codes::RANGE_NOT_SATISFIABLE,
+            ]),
     )
 }
 
@@ -222,8 +243,18 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
                 .require_key()
                 .json_body::<direct_upload::NewUpload>()
                 .json_response::<direct_upload::UploadTicket>(201, "where to PUT the bytes, and what to call then")
-                .with_errors(&["pipeline_not_found", "params_invalid", "upload_too_large", "bucket_forbidden"])
-                .with_errors(&["object_not_found", "object_changed", "object_access_denied", "bucket_not_configured"]),
+                .with_errors(&[
+                    codes::PIPELINE_NOT_FOUND,
+                    codes::PARAMS_INVALID,
+                    codes::UPLOAD_TOO_LARGE,
+                    codes::BUCKET_FORBIDDEN,
+                ])
+                .with_errors(&[
+                    codes::OBJECT_NOT_FOUND,
+                    codes::OBJECT_CHANGED,
+                    codes::OBJECT_ACCESS_DENIED,
+                    codes::BUCKET_NOT_CONFIGURED,
+                ]),
         )
         .add_route(
             Method::PUT,
@@ -237,7 +268,12 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
             )
             .request_body::<FileBytes>("*/*")
             .empty_response(204, "the file is there")
-            .with_errors(&["token_invalid", "upload_not_found", "upload_expired", "upload_size_differs"]),
+            .with_errors(&[
+                codes::TOKEN_INVALID,
+                codes::UPLOAD_NOT_FOUND,
+                codes::UPLOAD_EXPIRED,
+                codes::UPLOAD_SIZE_DIFFERS,
+            ]),
         )
         .add_route(
             POST,
@@ -249,8 +285,13 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
                 .key_or_token()
                 .query_params::<direct_upload::UploadTokenQuery>()
                 .json_response::<AcceptedRun>(202, "the run is on disk and will happen")
-                .with_errors(&["upload_not_found", "upload_expired", "upload_incomplete", "upload_size_differs"])
-                .with_errors(&["pipeline_not_found", "params_invalid"]),
+                .with_errors(&[
+                    codes::UPLOAD_NOT_FOUND,
+                    codes::UPLOAD_EXPIRED,
+                    codes::UPLOAD_INCOMPLETE,
+                    codes::UPLOAD_SIZE_DIFFERS,
+                ])
+                .with_errors(&[codes::PIPELINE_NOT_FOUND, codes::PARAMS_INVALID]),
         )
         .add_route(
             POST,
@@ -261,7 +302,7 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
                 .query_params::<s3_notifications::WebhookTokenQuery>()
                 .request_body::<Map<String, Value>>("application/json")
                 .json_response::<NotificationResult>(200, "every run that the notification starts is on disk")
-                .with_errors(&["notification_invalid"]),
+                .with_errors(&[codes::NOTIFICATION_INVALID]),
         )
         .add_route(
             POST,
@@ -276,7 +317,7 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
             .json_body::<Map<String, Value>>()
             .json_response::<EventResult>(202, "all that it starts and wakes is on disk")
             .json_response::<EventResult>(200, "the same, for a webhook")
-            .with_errors(&["header_invalid", "event_invalid"]),
+            .with_errors(&[codes::HEADER_INVALID, codes::EVENT_INVALID]),
         )
 }
 
@@ -289,7 +330,7 @@ fn item_routes(routes: ApiRoutes) -> ApiRoutes {
             .require_key()
             .query_params::<items::ItemPageQuery>()
             .json_response::<items::ItemPage>(200, "a page; an empty one for a step without items")
-            .with_errors(&["run_not_found", "step_not_found"]),
+            .with_errors(&[codes::RUN_NOT_FOUND, codes::STEP_NOT_FOUND]),
     )
 }
 
@@ -304,8 +345,14 @@ fn link_routes(routes: ApiRoutes) -> ApiRoutes {
                 .response_as::<FileBytes>(200, "the whole file", "*/*")
                 .response_as::<FileBytes>(206, "the range", "*/*")
                 .empty_response(304, "the file is the one that the caller has")
-                .with_errors(&["link_not_found", "link_expired", "link_revoked", "file_expired", "artifact_gone"])
-                .with_errors(&["range_not_satisfiable"]),
+                .with_errors(&[
+                    codes::LINK_NOT_FOUND,
+                    codes::LINK_EXPIRED,
+                    codes::LINK_REVOKED,
+                    codes::FILE_EXPIRED,
+                    codes::ARTIFACT_GONE,
+                ])
+                .with_errors(&[codes::RANGE_NOT_SATISFIABLE]),
         )
         .add_route(
             GET,
@@ -314,7 +361,7 @@ fn link_routes(routes: ApiRoutes) -> ApiRoutes {
             Operation::new("listLinks", "The links to a file, and how often each was used")
                 .require_key()
                 .json_response::<links::LinkList>(200, "the links")
-                .with_errors(&["artifact_not_found"]),
+                .with_errors(&[codes::ARTIFACT_NOT_FOUND]),
         )
         .add_route(
             POST,
@@ -323,7 +370,7 @@ fn link_routes(routes: ApiRoutes) -> ApiRoutes {
             Operation::new("revokeLink", "Takes a link back")
                 .require_key()
                 .json_response::<links::LinkView>(200, "the link, which opens nothing any more")
-                .with_errors(&["link_not_found"]),
+                .with_errors(&[codes::LINK_NOT_FOUND]),
         )
 }
 

@@ -60,7 +60,7 @@ fn run_event_stream(reader: RunReader, mut last: i64) -> impl Stream<Item = Resu
                 Ok(_) => {}
                 // The connection ends; the client comes again and is told what there is to tell.
                 Err(error) => {
-                    tracing::warn!(run.id = reader.run_id(), error.code = error.code(), "a run cannot be followed: {error}");
+                    tracing::warn!(run.id = reader.run_id(), error.code = error.code().name(), "a run cannot be followed: {error}");
                     return;
                 }
             }

@@ -16,6 +16,7 @@ use super::auth::{ApiKeyScope, Caller, missing_scope};
 use super::extract::{PathId, StrictQuery};
 use super::problem::Problem;
 use super::run_sse;
+use crate::codes;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::secrets::TokenPurpose;
@@ -108,7 +109,7 @@ pub(super) async fn list_runs(
 
 impl RunPageQuery {
     fn to_run_filter(&self) -> Result<RunFilter> {
-        let invalid = |message: String, hint: &str| Error::permanent("query_invalid", message).with_hint(hint);
+        let invalid = |message: String, hint: &str| Error::new(codes::QUERY_INVALID, message).with_hint(hint);
         let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         if let Some(name) = self.pipeline.as_deref().filter(|name| !is_name(name)) {
             return Err(invalid(format!("`{name}` is not the name of a pipeline"), "names are lower case"));
@@ -140,7 +141,7 @@ pub(super) fn page_limit(limit: Option<&str>) -> Result<u32> {
     let Some(text) = limit else { return Ok(DEFAULT_PAGE_SIZE) };
     let fits = text.parse().ok().filter(|limit| (1..=MAX_PAGE_SIZE).contains(limit));
     fits.ok_or_else(|| {
-        Error::permanent("query_invalid", format!("`{text}` is not a limit"))
+        Error::new(codes::QUERY_INVALID, format!("`{text}` is not a limit"))
             .with_hint(format!("expected a whole number from 1 to {MAX_PAGE_SIZE}"))
     })
 }
@@ -180,7 +181,7 @@ impl RunReader {
         let caller = match &query.token {
             Some(token) if !headers.contains_key(AUTHORIZATION) => {
                 if !app.signer().verify_token(TokenPurpose::Watch, &id, token) {
-                    return Err(Problem::new("token_invalid", "the token is not the one of this run")
+                    return Err(Problem::new(codes::TOKEN_INVALID, "the token is not the one of this run")
                         .with_hint("use the `watch_url` that came with the run"));
                 }
                 None
@@ -226,7 +227,7 @@ impl RunReader {
 }
 
 fn run_not_found(id: &str) -> Error {
-    Error::permanent("run_not_found", format!("there is no run `{id}`"))
+    Error::new(codes::RUN_NOT_FOUND, format!("there is no run `{id}`"))
 }
 
 /// `GET /v1/runs/{id}`, with a key or with the run's own token; as server-sent events for who accepts those.

@@ -12,6 +12,7 @@ use super::ApiState;
 use super::auth::{ApiKeyScope, Caller, missing_scope};
 use super::extract::{self, StrictQuery};
 use super::problem::Problem;
+use crate::codes;
 use crate::triggers::NotificationResult;
 use afterload_core::error::Result;
 use afterload_core::secrets::TokenPurpose;
@@ -37,7 +38,7 @@ pub(super) async fn receive_s3_notification(
     match &query.token {
         Some(token) if app.signer().verify_token(TokenPurpose::S3Notification, S3_WEBHOOK, token) => {}
         Some(_) => {
-            return Err(Problem::new("token_invalid", "the token is not the one of this webhook")
+            return Err(Problem::new(codes::TOKEN_INVALID, "the token is not the one of this webhook")
                 .with_hint("`afterload key hook` prints the address with its token"));
         }
         None => {

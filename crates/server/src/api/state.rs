@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::ServerConfig;
 use super::pipelines::PipelineRegistry;
+use crate::codes;
 use crate::triggers::Triggers;
 use afterload_core::error::{Error, Result};
 use afterload_core::secrets::Signer;
@@ -60,7 +61,7 @@ impl ApiState {
         schema: Value,
     ) -> Result<Self> {
         if config.signing_key.expose_secret().is_empty() {
-            return Err(Error::permanent("secret_key_missing", "the configuration holds no `secret_key`"));
+            return Err(Error::new(codes::SECRET_KEY_MISSING, "the configuration holds no `secret_key`"));
         }
         let signer = Signer::new(config.signing_key.expose_secret());
         let forms = Semaphore::new(MAX_PARALLEL_FORMS);

@@ -9,6 +9,7 @@ use super::form_file_name::file_name;
 use super::idempotency::RequestFingerprint;
 use super::pipelines::PipelineSummary;
 use super::{ApiState, content_disposition};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_core::units::ByteSize;
@@ -56,7 +57,7 @@ impl RunUploads {
                 fingerprint.add_bytes(&bytes);
             }
             if size > limit.0 {
-                return Err(Error::permanent("upload_too_large", format!("`{name}` is larger than {limit}"))
+                return Err(Error::new(codes::UPLOAD_TOO_LARGE, format!("`{name}` is larger than {limit}"))
                     .with_hint(format!("`limits.upload` in the configuration and `max_size` of `{param}` limit it")));
             }
             upload.write(bytes).await?;
@@ -69,7 +70,7 @@ impl RunUploads {
         let url = artifact_url(self.app.base_url(), &id);
         let file = upload.finish().await?.into_file(Some(id), name, Some(url));
         let value =
-            serde_json::to_value(&file).map_err(|error| Error::permanent("internal_error", error.to_string()))?;
+            serde_json::to_value(&file).map_err(|error| Error::new(codes::INTERNAL_ERROR, error.to_string()))?;
         self.files.push(file);
         Ok(value)
     }
@@ -93,7 +94,7 @@ impl RunUploads {
             if let Err(error) = self.app.objects().delete_object(bucket, key).await {
                 tracing::warn!(
                     object.key = key,
-                    error.code = error.code(),
+                    error.code = error.code().name(),
                     "an upload that nobody needs stays in the store: {}",
                     error.message()
                 );

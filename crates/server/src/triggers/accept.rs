@@ -2,6 +2,7 @@
 
 use super::TriggerDeps;
 use super::object_created::{self, ObjectCreated, is_folder_marker, s3_event};
+use crate::codes;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_engine::{DedupKey, StartOutcome};
@@ -97,7 +98,7 @@ impl TriggerDeps {
         match self.engine.objects().head_version(&told.bucket, key, told.version.as_deref()).await {
             Ok(stored) => Ok(HeadResult::Found(stored)),
             Err(error) if error.is_transient() => Err(error),
-            Err(error) if error.code() == "object_not_found" => {
+            Err(error) if error.code() == codes::OBJECT_NOT_FOUND => {
                 tracing::info!(object.bucket = told.bucket, object.key = key, "a new object was gone before its run");
                 Ok(HeadResult::Missing)
             }
@@ -121,7 +122,7 @@ impl TriggerDeps {
                 Ok(StartOutcome::Created(run)) => accepted.started.push(run.id),
                 Ok(StartOutcome::Duplicate { .. }) => accepted.duplicates += 1,
                 // It went away a moment ago.
-                Err(error) if error.code() == "pipeline_not_found" => {}
+                Err(error) if error.code() == codes::PIPELINE_NOT_FOUND => {}
                 Err(error) => return Err(error),
             }
         }
@@ -143,5 +144,5 @@ fn matching_triggers<'a>(targets: &'a [LiveS3Trigger], bucket: &str, key: &str) 
 /// Whether what failed may succeed later. A database that fails in a way that nobody foresaw is waited for, too: the
 /// alternative is to forget the object.
 pub fn is_retryable(error: &Error) -> bool {
-    error.is_transient() || error.code().starts_with("database")
+    error.is_transient() || error.code() == codes::DATABASE_ERROR
 }

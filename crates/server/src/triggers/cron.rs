@@ -1,5 +1,6 @@
 //! Schedules: each moment starts one run, however many processes look at the clock.
 
+use crate::codes;
 use afterload_core::failpoint;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub async fn run_cron(inner: Arc<TriggerDeps>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             looked = look => if let Err(error) = looked {
-                tracing::warn!(error.code = error.code(), "looking at the schedules failed: {error}");
+                tracing::warn!(error.code = error.code().name(), "looking at the schedules failed: {error}");
             }
         }
     }
@@ -67,7 +68,7 @@ impl TriggerDeps {
             let inbox = DedupKey { source: CRON_SOURCE, key: format!("{id}/{moment}"), fingerprint: None };
             match self.start_run(&live.plan.name, &trigger.with, &cron_event(trigger, *moment), inbox).await {
                 Ok(_) => failpoint!("cron.begun"),
-                Err(error) if error.code() == "pipeline_not_found" => {}
+                Err(error) if error.code() == codes::PIPELINE_NOT_FOUND => {}
                 Err(error) => return Err(error),
             }
         }

@@ -37,7 +37,10 @@ pub async fn run_embedded_events(inner: Arc<TriggerDeps>, embedded: EmbeddedStor
                 }
             }
             Err(error) => {
-                tracing::warn!(error.code = error.code(), "events of the object store wait for a better time: {error}");
+                tracing::warn!(
+                    error.code = error.code().name(),
+                    "events of the object store wait for a better time: {error}"
+                );
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = sleep(pause) => {}
@@ -65,7 +68,7 @@ async fn process_events(inner: &TriggerDeps, embedded: &EmbeddedStore) -> Result
                 }
                 let (bucket, key) = (&event.bucket, &event.key);
                 tracing::error!(
-                    error.code = error.code(),
+                    error.code = error.code().name(),
                     object.bucket = bucket,
                     object.key = key,
                     "a new object starts nothing: {error}"

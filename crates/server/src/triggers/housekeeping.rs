@@ -51,7 +51,7 @@ pub async fn run_housekeeping(inner: Arc<TriggerDeps>, stop: CancellationToken) 
             worked = worked => worked,
         };
         if let Err(error) = worked {
-            tracing::warn!(error.code = error.code(), "following the live triggers failed: {error}");
+            tracing::warn!(error.code = error.code().name(), "following the live triggers failed: {error}");
         }
     }
 }
@@ -79,7 +79,7 @@ async fn delete_expired_uploads(inner: &TriggerDeps) -> Result<()> {
                 && let Err(error) = inner.engine.objects().delete_object(bucket, key).await
             {
                 // One that cannot be deleted must not keep the others.
-                tracing::warn!(error.code = error.code(), "an upload that never came was not deleted: {error}");
+                tracing::warn!(error.code = error.code().name(), "an upload that never came was not deleted: {error}");
                 if error.is_transient() {
                     continue;
                 }

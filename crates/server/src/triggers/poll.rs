@@ -75,7 +75,7 @@ pub async fn run_polling(inner: Arc<TriggerDeps>, stop: CancellationToken) {
         let targets = match inner.live_s3_triggers().await {
             Ok(targets) => targets,
             Err(error) => {
-                tracing::warn!(error.code = error.code(), "looking for triggers that poll failed: {error}");
+                tracing::warn!(error.code = error.code().name(), "looking for triggers that poll failed: {error}");
                 continue;
             }
         };
@@ -131,7 +131,7 @@ async fn poll_trigger(
     if let Some(error) = failed {
         let bucket = &target.trigger.bucket;
         tracing::warn!(
-            error.code = error.code(),
+            error.code = error.code().name(),
             pipeline.name = target.pipeline,
             object.bucket = bucket,
             "looking for new objects failed and will be tried again: {error}"
@@ -195,7 +195,11 @@ impl TriggerDeps {
         let accepted = match self.accept_object(std::slice::from_ref(target), &told).await {
             Err(error) if !is_retryable(&error) => {
                 let key = &told.keys[0];
-                tracing::error!(error.code = error.code(), object.key = key, "a new object starts nothing: {error}");
+                tracing::error!(
+                    error.code = error.code().name(),
+                    object.key = key,
+                    "a new object starts nothing: {error}"
+                );
                 return Ok(());
             }
             accepted => accepted?,

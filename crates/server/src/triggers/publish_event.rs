@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{TriggerDeps, Triggers};
+use crate::codes;
 use afterload_core::error::Result;
 use afterload_engine::{DedupKey, StartOutcome};
 use afterload_pipeline::Trigger;
@@ -48,7 +49,7 @@ impl TriggerDeps {
                 Ok(StartOutcome::Created(run)) => runs.push(run.id),
                 Ok(StartOutcome::Duplicate { run_id, .. }) => runs.push(run_id),
                 // It went away a moment ago.
-                Err(error) if error.code() == "pipeline_not_found" => {}
+                Err(error) if error.code() == codes::PIPELINE_NOT_FOUND => {}
                 Err(error) => return Err(error),
             }
         }

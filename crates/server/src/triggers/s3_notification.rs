@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::Triggers;
 use super::accept::is_retryable;
 use super::object_created::ObjectCreated;
+use crate::codes;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::object_names::decode_key;
@@ -122,10 +123,10 @@ impl Triggers {
                     received.known += accepted.duplicates;
                 }
                 Err(error) if is_retryable(&error) => {
-                    return Err(Error::transient("hook_unavailable", error.message()));
+                    return Err(Error::new(codes::HOOK_UNAVAILABLE, error.message()));
                 }
                 Err(error) => {
-                    tracing::error!(error.code = error.code(), "a new object starts nothing: {error}");
+                    tracing::error!(error.code = error.code().name(), "a new object starts nothing: {error}");
                     received.ignored += 1;
                 }
             }
@@ -207,6 +208,6 @@ fn parse_event_time(text: &str) -> Option<UnixMillis> {
 }
 
 fn notification_error(why: &str) -> Error {
-    Error::permanent("notification_invalid", format!("the body is no S3 event notification: {why}"))
+    Error::new(codes::NOTIFICATION_INVALID, format!("the body is no S3 event notification: {why}"))
         .with_hint("send event notifications in the format of S3, or messages of SNS that hold them")
 }

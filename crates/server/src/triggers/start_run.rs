@@ -4,12 +4,13 @@ use serde_json::{Map, Value, json};
 use ulid::Ulid;
 
 use super::{TriggerDeps, publish_event};
-use afterload_core::error::{Error, Result};
+use crate::codes;
+use afterload_core::error::{Error, ErrorCode, Result};
 use afterload_engine::{DedupKey, NewRun, StartOutcome, run_url};
 use afterload_pipeline::{ExprContext, resolve};
 
 /// What is wrong with the event, not with the service.
-const EVENT_ERRORS: [&str; 2] = ["params_invalid", "concurrency_key_invalid"];
+const EVENT_ERRORS: [ErrorCode; 2] = [codes::PARAMS_INVALID, codes::CONCURRENCY_KEY_INVALID];
 
 impl TriggerDeps {
     /// Starts the run of a pipeline whose trigger fills its params from the event by `with`.
@@ -48,7 +49,7 @@ impl TriggerDeps {
         if origin == publish_event::EVENT_SOURCE
             && (contains_object_shape(event) || params.values().any(contains_file_reference))
         {
-            let error = Error::permanent("params_invalid", "an event of the application cannot bring a file")
+            let error = Error::new(codes::PARAMS_INVALID, "an event of the application cannot bring a file")
                 .with_hint("start the run through the API, with a key that may name the bucket");
             return self.engine.record_rejected_run(new(params), &error).await;
         }

@@ -82,7 +82,7 @@ impl JobQueue {
             Ok::<_, afterload_core::error::Error>(())
         };
         if let Err(error) = freed.await {
-            tracing::warn!(error.code = error.code(), "what a worker had fetched is freed later: {error}");
+            tracing::warn!(error.code = error.code().name(), "what a worker had fetched is freed later: {error}");
         }
     }
 

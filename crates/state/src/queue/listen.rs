@@ -119,6 +119,7 @@ fn file_version(path: &Path) -> Option<(SystemTime, u64)> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use tokio_util::sync::CancellationToken;
 
@@ -127,7 +128,7 @@ mod tests {
 
     async fn chain(folder: &tempfile::TempDir) -> Arc<JobQueue> {
         let url = format!("sqlite://{}", folder.path().join("afterload.db").display());
-        JobQueue::open(Db::open(&url).await.unwrap()).await.unwrap()
+        JobQueue::open(Db::open(&url).await.unwrap(), Duration::from_secs(15)).await.unwrap()
     }
 
     #[tokio::test]

@@ -25,10 +25,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
+use crate::codes;
 use crate::{Db, DbRow, DbTx, STEP_NEEDS_JOB, STEP_NOT_PAUSED, SqlArg, StepStatus, args};
 use afterload_core::clock::UnixMillis;
 use afterload_core::dialect::Dialect;
-use afterload_core::error::{Error, Result};
+use afterload_core::error::{Error, Result, Retryability};
 use afterload_metrics::QueueDepth;
 
 pub use pause_gate::PauseGate;
@@ -40,7 +41,8 @@ pub const MAX_ENQUEUE_LEAD_TIME: Duration = Duration::from_secs(60);
 
 /// How many jobs that were pushed here are remembered at most.
 const MAX_OWN_INSERTS: usize = 10_000;
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a lease is renewed before it would end.
+const HEARTBEATS_PER_LEASE: u32 = 3;
 /// The queue's priorities start at 0, the language's at -100.
 const PRIORITY_SHIFT: i64 = 100;
 
@@ -89,6 +91,8 @@ pub type JobHandler = Arc<dyn Fn(Lease) -> Pin<Box<dyn Future<Output = ()> + Sen
 /// The queue as the engine sees it.
 pub struct JobQueue {
     db: Db,
+    /// How often the leases of this process are renewed.
+    heartbeat: Duration,
     process: Ulid,
     wake_signals: Mutex<HashMap<String, Arc<Notify>>>,
     /// The worker of each queue.
@@ -106,12 +110,12 @@ fn lock_mutex<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl JobQueue {
-    /// Prepares the queue's own tables.
+    /// Prepares the queue's own tables. Other processes take over the jobs of one that has not renewed its `lease` in time.
     ///
     /// # Errors
     /// `queue_unsupported` if the tables are not those this version was made for; `database_extension_missing`; those of
     /// the database.
-    pub async fn open(db: Db) -> Result<Arc<Self>> {
+    pub async fn open(db: Db, lease: Duration) -> Result<Arc<Self>> {
         if let (Some(pool), Some(path)) = (db.sqlite_pool(), db.path()) {
             let _lock = crate::acquire_file_lock(path).await?;
             // Not `SqliteStorage::setup`: it would leave a connection at `synchronous = OFF`.
@@ -123,11 +127,12 @@ impl JobQueue {
             require_extensions(pool).await?;
             PostgresStorage::setup(pool).await.map_err(|error| match error {
                 apalis_postgres::Error::Database(error) => crate::migration_failed(Dialect::Postgres, error),
-                other => Error::permanent("migration_failed", other.to_string()),
+                other => Error::new(codes::MIGRATION_FAILED, other.to_string()),
             })?;
         }
         let chain = Self {
             db,
+            heartbeat: lease / HEARTBEATS_PER_LEASE,
             process: Ulid::generate(),
             wake_signals: Mutex::default(),
             workers: Mutex::default(),
@@ -142,7 +147,7 @@ impl JobQueue {
             chain.jobs_table(),
             chain.workers_table()
         );
-        chain.db.fetch(&columns, &[]).await.map_err(|error| Error::permanent("queue_unsupported", error.message()))?;
+        chain.db.fetch(&columns, &[]).await.map_err(|error| Error::new(codes::QUEUE_UNSUPPORTED, error.message()))?;
         Ok(Arc::new(chain))
     }
 
@@ -169,9 +174,9 @@ impl JobQueue {
         let horizon = afterload_core::clock::now_millis() + MAX_ENQUEUE_LEAD_TIME.as_millis() as i64;
         for job in jobs.iter().filter(|job| job.due_at.is_none_or(|due| due <= horizon)) {
             let payload = serde_json::to_vec(&StepJob { step_run: job.step_run.to_owned() });
-            let payload = payload.map_err(|error| Error::permanent("queue_error", error.to_string()))?;
+            let payload = payload.map_err(|error| Error::new(codes::QUEUE_ERROR, error.to_string()))?;
             let id =
-                Ulid::from_string(job.step_run).map_err(|error| Error::permanent("queue_error", error.to_string()))?;
+                Ulid::from_string(job.step_run).map_err(|error| Error::new(codes::QUEUE_ERROR, error.to_string()))?;
             let mut task: TaskBuilder<Vec<u8>> = TaskBuilder::new(payload)
                 .task_id(TaskId::from_ulid(id))
                 .priority((job.priority + PRIORITY_SHIFT).max(0) as usize);
@@ -323,7 +328,9 @@ impl JobQueue {
     }
 
     /// How often [`Chain::keep_alive`] wants to be called.
-    pub const LEASE_RENEW_INTERVAL: Duration = HEARTBEAT_INTERVAL;
+    pub fn lease_renew_interval(&self) -> Duration {
+        self.heartbeat
+    }
 
     /// How often [`Chain::wake_due`] wants to be called.
     pub const WAKE_DUE_INTERVAL: Duration = Duration::from_secs(1);
@@ -340,7 +347,7 @@ fn ceil_seconds(millis: UnixMillis) -> i64 {
 }
 
 fn queue_error(error: impl std::fmt::Display) -> Error {
-    Error::transient("queue_error", error.to_string())
+    Error::new(codes::QUEUE_ERROR, error.to_string()).with_retryability(Retryability::Transient)
 }
 
 async fn require_extensions(pool: &sqlx::PgPool) -> Result<()> {
@@ -354,8 +361,8 @@ async fn require_extensions(pool: &sqlx::PgPool) -> Result<()> {
         }
         let create = format!("CREATE EXTENSION IF NOT EXISTS {name}");
         sqlx::query(sqlx::AssertSqlSafe(create.clone())).execute(pool).await.map_err(|error| {
-            Error::permanent(
-                "database_extension_missing",
+            Error::new(
+                codes::DATABASE_EXTENSION_MISSING,
                 format!("PostgreSQL lacks the extension `{name}`, and creating it failed: {error}"),
             )
             .with_hint(format!("let an administrator run `{create};` in this database"))

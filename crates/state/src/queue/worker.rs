@@ -16,9 +16,8 @@ use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{HEARTBEAT_INTERVAL, JobHandler, JobQueue, Lease, PauseGate, StepJob, lock_mutex};
+use super::{HEARTBEATS_PER_LEASE, JobHandler, JobQueue, Lease, PauseGate, StepJob, lock_mutex};
 
-const MAX_MISSED_HEARTBEATS: usize = 3;
 /// How often a worker looks into the queue unprompted; commits and [`Chain::wake_due`] wake it in time.
 const JOB_POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// How long to wait before a worker that ended is made anew.
@@ -108,7 +107,7 @@ impl JobQueue {
         drain: Duration,
     ) {
         // A name is never used twice: the queue takes the row of a dead worker of the same name for a live one.
-        let name = format!("{}-{queue}-{restart}", self.process);
+        let (name, heartbeat) = (format!("{}-{queue}-{restart}", self.process), self.heartbeat);
         lock_mutex(&self.workers).insert(queue.to_owned(), name.clone());
         macro_rules! build_worker {
             ($storage:ident, $config:ty, $pool:expr) => {{
@@ -117,8 +116,8 @@ impl JobQueue {
                     let config = <$config>::default()
                         .queue(&queue)
                         .batch_size(1)
-                        .heartbeat_interval(HEARTBEAT_INTERVAL)
-                        .missed_heartbeats(MAX_MISSED_HEARTBEATS as _)
+                        .heartbeat_interval(heartbeat)
+                        .missed_heartbeats(HEARTBEATS_PER_LEASE as _)
                         .lock_tasks(false)
                         .persist_results(false);
                     let backend = $storage::<StepJob>::new(&pool)
@@ -224,7 +223,7 @@ mod tests {
     async fn a_lease_is_taken_in_hand_once() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("afterload.db").display());
-        let chain = JobQueue::open(Db::open(&url).await.unwrap()).await.unwrap();
+        let chain = JobQueue::open(Db::open(&url).await.unwrap(), Duration::from_secs(15)).await.unwrap();
         let lease = |attempts| {
             let (step_run, worker, lost) = ("step".to_owned(), "worker".to_owned(), CancellationToken::new());
             Lease { step_run, worker, attempts, lost }

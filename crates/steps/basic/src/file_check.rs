@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_core::units::ByteSize;
@@ -110,7 +111,7 @@ impl Step for FileCheck {
         if let Some(expected) = expected.filter(|expected| !expected.eq_ignore_ascii_case(&sha256)) {
             let message = format!("the file's SHA-256 is `{sha256}`; expected `{expected}`");
             return Err(
-                Error::permanent("file_digest_mismatch", message).with_hint("it was changed or damaged on the way")
+                Error::new(codes::FILE_DIGEST_MISMATCH, message).with_hint("it was changed or damaged on the way")
             );
         }
         let (width, height) = media::read_image_size(&head).map(|size| (size.width, size.height)).unzip();
@@ -125,7 +126,7 @@ fn is_sha256_hex(text: &str) -> bool {
 fn check_file_size(size: u64, most: Option<ByteSize>) -> Result<()> {
     match most.filter(|most| size > most.0) {
         Some(most) => {
-            Err(Error::permanent("file_too_large", format!("the file has {size} bytes or more; {most} are allowed"))
+            Err(Error::new(codes::FILE_TOO_LARGE, format!("the file has {size} bytes or more; {most} are allowed"))
                 .with_hint("`max_size` of the step sets the limit"))
         }
         None => Ok(()),
@@ -145,6 +146,6 @@ fn accepted_media_type(head: &[u8], accept: &[String], source: &File) -> Result<
         return Ok(declared);
     }
     let message = format!("the file is `{found}` by its bytes; expected {}", accept.join(", "));
-    Err(Error::permanent("file_type_refused", message)
+    Err(Error::new(codes::FILE_TYPE_REFUSED, message)
         .with_hint("its name and declared type play no part; send another file"))
 }

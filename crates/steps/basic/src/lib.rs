@@ -1,5 +1,6 @@
 //! Step kinds that are small enough to live together.
 
+pub mod codes;
 pub mod email_send;
 pub mod file_check;
 pub mod geo_lookup;

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::codes;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::{HumanDuration, is_event_name};
@@ -96,7 +97,7 @@ impl Step for WaitStep {
             Some(text) => {
                 let text = text.into_value()?;
                 Some(clock::parse_rfc3339(&text).ok_or_else(|| {
-                    Error::permanent("with_invalid", format!("`{text}` is not a time"))
+                    Error::new(codes::WITH_INVALID, format!("`{text}` is not a time"))
                         .with_hint("write it as `2030-01-31T08:00:00Z`")
                 })?)
             }

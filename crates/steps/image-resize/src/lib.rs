@@ -6,6 +6,7 @@
 //! ```
 
 mod check;
+pub mod codes;
 mod color;
 mod decode;
 mod encode;
@@ -165,10 +166,10 @@ quality: 80
         let work = run_blocking(move || {
             let _room = room;
             let stopped = || match stop.is_cancelled() {
-                true => Err(Error::stopped("step_stopped", "the step was asked to stop")),
+                true => Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop")),
                 false => Ok(()),
             };
-            let gone = |_| Error::stopped("step_stopped", "nobody waits for the results any more");
+            let gone = |_| Error::new(codes::STEP_STOPPED, "nobody waits for the results any more");
             render_images(&inspected, &bytes, plan, &limits, &stopped, |picture| {
                 made.blocking_send(picture).map_err(gone)
             })
@@ -232,7 +233,7 @@ async fn store_image(ctx: &StepContext, picture: RenderedImage) -> Result<(Strin
 /// Runs work on a thread that may block. It ends by itself soon after the step was stopped.
 async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let ended = tokio::task::spawn_blocking(work).await;
-    ended.map_err(|error| Error::transient("step_panicked", format!("the step broke down: {error}")))?
+    ended.map_err(|error| Error::new(codes::STEP_PANICKED, format!("the step broke down: {error}")))?
 }
 
 fn default_quality() -> u64 {

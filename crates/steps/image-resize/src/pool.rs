@@ -6,6 +6,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::ImageLimits;
+use crate::codes;
 use afterload_core::error::{Error, Result};
 
 const BYTES_PER_MIB: u64 = 1 << 20;
@@ -72,8 +73,8 @@ async fn acquire_permits(
 ) -> Result<OwnedSemaphorePermit> {
     tokio::select! {
         permit = semaphore.clone().acquire_many_owned(count) => {
-            permit.map_err(|error| Error::permanent("internal_error", error.to_string()))
+            permit.map_err(|error| Error::new(codes::INTERNAL_ERROR, error.to_string()))
         }
-        () = stop.cancelled() => Err(Error::stopped("step_stopped", "the step was asked to stop")),
+        () = stop.cancelled() => Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop")),
     }
 }

@@ -5,6 +5,7 @@ use fast_image_resize::{PixelType, ResizeOptions, Resizer};
 
 use super::geometry::ScaleCrop;
 use super::pixels::{PixelLayout, Pixels};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_media_type::PixelSize;
 
@@ -74,7 +75,7 @@ fn scale_pixels(
         PixelLayout::Rgba | PixelLayout::Cmyk => PixelType::U8x4,
     };
     let internal =
-        |error: &dyn std::fmt::Display| Error::permanent("internal_error", format!("scaling failed: {error}"));
+        |error: &dyn std::fmt::Display| Error::new(codes::INTERNAL_ERROR, format!("scaling failed: {error}"));
     let view = ImageRef::new(from.size.width, from.size.height, &from.data, kind).map_err(|error| internal(&error))?;
     let mut made = Image::new(to.width, to.height, kind);
     // Rounding must not reach over the edge.

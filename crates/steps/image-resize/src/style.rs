@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::format::OutputFormat;
 use super::geometry::Geometry;
+use crate::codes;
 use afterload_core::error::{Error, Result};
 
 /// One result: a geometry alone, or with settings of its own.
@@ -126,5 +127,5 @@ pub fn is_expression(text: &str) -> bool {
 
 /// What a resolved setting that cannot be used is answered.
 pub fn unusable_setting(message: String, hint: &str) -> Error {
-    Error::permanent("with_invalid", message).with_hint(hint)
+    Error::new(codes::WITH_INVALID, message).with_hint(hint)
 }

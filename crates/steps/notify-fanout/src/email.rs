@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use super::fields::EmailSpec;
 use super::per_recipient::{self, DeliveryError};
 use super::templates::{RecipientContext, TemplatePart};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_mailer::{MailAddress, MailContent, MailSendError, Mailer, MessageId, OutgoingMail, is_recipient_error};
 use afterload_pipeline::Templated;
@@ -68,11 +69,11 @@ impl EmailChannel {
         let column = &self.spec.address;
         match person.columns.get(column) {
             Some(Value::String(text)) => MailAddress::parse_recipient(text),
-            Some(Value::Null) => Err(Error::permanent(
-                "mail_invalid_recipient",
+            Some(Value::Null) => Err(Error::new(
+                codes::MAIL_INVALID_RECIPIENT,
                 format!("`{}` has no address", recipient_key_text(person)),
             )),
-            _ => Err(Error::permanent("column_not_found", format!("the query gives no text in a column `{column}`"))
+            _ => Err(Error::new(codes::COLUMN_NOT_FOUND, format!("the query gives no text in a column `{column}`"))
                 .with_hint("name the column with the address in `deliver.email.address`")),
         }
     }
@@ -81,7 +82,7 @@ impl EmailChannel {
 impl per_recipient::DeliveryChannel for EmailChannel {
     async fn deliver_to(&self, person: &Recipient, reason: &'static str) -> Result<(), DeliveryError> {
         let to = self.recipient_address(person).map_err(|error| match error.code() {
-            "column_not_found" => DeliveryError::Channel(error),
+            codes::COLUMN_NOT_FOUND => DeliveryError::Channel(error),
             _ => DeliveryError::Recipient(error),
         })?;
         let id = MessageId::for_recipient(&format!("{}/{}", self.key, recipient_key_text(person)), &to, &self.from);

@@ -2,6 +2,7 @@
 
 mod check;
 mod chunk_finder;
+pub mod codes;
 mod email;
 mod fields;
 mod mentions;
@@ -171,7 +172,7 @@ deliver:
                 )
                 .await
             }
-            _ => Err(Error::permanent("with_invalid", "`deliver` needs one of `table`, `email` and `webhook`")),
+            _ => Err(Error::new(codes::WITH_INVALID, "`deliver` needs one of `table`, `email` and `webhook`")),
         }
     }
 }

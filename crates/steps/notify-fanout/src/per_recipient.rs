@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::recipients::{Recipients, recipient_key_text};
 use super::{FOLLOW_REASON, MENTION_REASON, NotifyFanoutOutputs};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_step_api::{DeliveryRecord, EffectState, StepContext};
 use afterload_target_db::{Connection, KeyRange, Recipient, RecipientQuery};
@@ -68,7 +69,7 @@ pub async fn deliver_to_each(
 ) -> Result<NotifyFanoutOutputs> {
     let mut cursor: DeliveryCursor = match ctx.effect_log.begin_effect(CURSOR_EFFECT_KEY).await? {
         EffectState::Done(detail) => serde_json::from_value(detail)
-            .map_err(|error| Error::permanent("checkpoint_invalid", format!("the cursor cannot be read: {error}")))?,
+            .map_err(|error| Error::new(codes::CHECKPOINT_INVALID, format!("the cursor cannot be read: {error}")))?,
         EffectState::New | EffectState::Uncertain => DeliveryCursor::default(),
     };
     let mut work = DeliveryRunner {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::fields::{Audience, Followers, Mentions};
 use super::mentions;
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_step_api::StepContext;
 use afterload_target_db::{
@@ -85,7 +86,7 @@ impl Mentioned {
                 .await?;
             if page.rows.len() > MAX_NAMESAKES {
                 let message = format!("more than {MAX_NAMESAKES} people are called `{name}`");
-                return Err(Error::permanent("audience_too_large", message)
+                return Err(Error::new(codes::AUDIENCE_TOO_LARGE, message)
                     .with_hint("let the query of `mentions` find who is meant; larger audiences are `followers`"));
             }
             all.extend(page.iter_recipients().map(|person| (recipient_key_text(&person), person)));

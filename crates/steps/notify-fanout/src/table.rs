@@ -18,6 +18,7 @@ use super::chunk_finder::{ChunkBound, ChunkFinder};
 use super::fields::TableRowSpec;
 use super::recipients::{Mentioned, Recipients};
 use super::{FOLLOW_REASON, MENTION_REASON, NotifyFanoutOutputs};
+use crate::codes;
 use afterload_core::error::{Error, Result, Retryability};
 use afterload_core::units::group_digits;
 use afterload_step_api::{ProgressUpdate, StepContext};
@@ -294,7 +295,7 @@ impl TableDelivery<'_> {
         let mut present = OnExisting::Skip;
         while let Some(end) = ends.try_next().await? {
             if stop.is_cancelled() {
-                return Err(Error::stopped("step_stopped", "the step was asked to stop"));
+                return Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop"));
             }
             let span = KeyRange { after: lane.after.clone(), until: Some(end.key.clone()) };
             let put = async |present| {
@@ -308,7 +309,7 @@ impl TableDelivery<'_> {
                 people.insert_rows(connection, target, chunk, stop, commit).await
             };
             let (effect, saved) = match put(present).await {
-                Err(error) if present == OnExisting::AssumeNone && error.code() == "database_error" => {
+                Err(error) if present == OnExisting::AssumeNone && error.code() == codes::DATABASE_ERROR => {
                     put(OnExisting::Skip).await?
                 }
                 done => done?,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::per_recipient::DeliveryError;
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::expr::{TemplateSegment, split_template};
 use afterload_pipeline::{ExprContext, referenced_names, resolve, resolve_to_text};
@@ -83,7 +84,7 @@ impl RecipientContext {
     /// What expressions see for somebody.
     pub fn for_recipient(&self, person: &Recipient, reason: &str) -> Result<ExprContext, DeliveryError> {
         if let Some(column) = self.columns.iter().find(|column| !person.columns.contains_key(*column)) {
-            let error = Error::permanent("column_not_found", format!("the query gives no column `{column}`"))
+            let error = Error::new(codes::COLUMN_NOT_FOUND, format!("the query gives no column `{column}`"))
                 .with_hint("`person` has the columns of the query that finds people");
             return Err(DeliveryError::Channel(error));
         }

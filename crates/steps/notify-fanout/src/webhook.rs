@@ -6,15 +6,16 @@ use super::fields::WebhookSpec;
 use super::per_recipient::{self, DeliveryError};
 use super::recipients::recipient_key_text;
 use super::templates::{RecipientContext, TemplatePart};
-use afterload_core::error::{Error, Result};
+use crate::codes;
+use afterload_core::error::{Error, ErrorCode, Result};
 use afterload_egress::{EgressClient, EgressRequest, EgressResponse, RESERVED_HEADERS, WebhookSigner};
 use afterload_pipeline::ExprContext;
 use afterload_step_api::StepContext;
 use afterload_target_db::Recipient;
 
 /// Errors that are those of a server, whatever it was told.
-const SERVER_ERROR_CODES: [&str; 5] =
-    ["egress_blocked", "http_broken", "http_rate_limited", "http_timeout", "http_unreachable"];
+const SERVER_ERROR_CODES: [ErrorCode; 5] =
+    [codes::EGRESS_BLOCKED, codes::HTTP_BROKEN, codes::HTTP_RATE_LIMITED, codes::HTTP_TIMEOUT, codes::HTTP_UNREACHABLE];
 /// Statuses by which a server says so. Another one, such as 500, may be about what it was told.
 const UNAVAILABLE_STATUSES: [u64; 3] = [502, 503, 504];
 
@@ -79,7 +80,7 @@ impl WebhookChannel {
             || status.is_some_and(|status| UNAVAILABLE_STATUSES.contains(&status));
         match error.code() {
             // Nobody can be called at all.
-            "http_client_failed" => DeliveryError::Channel(error),
+            codes::HTTP_CLIENT_FAILED => DeliveryError::Channel(error),
             _ if of_the_server && self.one_server => DeliveryError::Channel(error),
             _ => DeliveryError::Recipient(error),
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_tabular::write::ColumnDisplay;
 use afterload_tabular::write::format::CellFormat;
@@ -33,12 +34,12 @@ impl ReportColumns {
     /// not.
     pub fn resolve_columns(&self, names: &[String]) -> Result<Vec<ColumnDisplay>> {
         if names.is_empty() {
-            return Err(Error::permanent("report_columns_missing", "the query gives no columns"));
+            return Err(Error::new(codes::REPORT_COLUMNS_MISSING, "the query gives no columns"));
         }
         if let Some(unknown) = self.0.keys().find(|name| !names.contains(*name)) {
             let known = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
             let message = format!("the query gives no column `{unknown}`, which `columns` names");
-            return Err(Error::permanent("report_column_unknown", message).with_hint(format!("it gives {known}")));
+            return Err(Error::new(codes::REPORT_COLUMN_UNKNOWN, message).with_hint(format!("it gives {known}")));
         }
         let shape = |name: &String| {
             let said = self.0.get(name).cloned().unwrap_or_default();

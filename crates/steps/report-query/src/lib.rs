@@ -7,6 +7,7 @@
 //! row: a report that fails leaves no file.
 
 mod check;
+pub mod codes;
 mod columns;
 mod writer;
 
@@ -131,7 +132,7 @@ timeout: 10m
     async fn run(self, ctx: StepContext, connections: Connections) -> Result<ReportQueryOutputs> {
         let connection = connections.get(&self.connection).await?;
         let Some(text) = &self.sql else {
-            return Err(Error::permanent("report_sql_missing", "the definition holds no SQL"));
+            return Err(Error::new(codes::REPORT_SQL_MISSING, "the definition holds no SQL"));
         };
         let select = SelectQuery::parse(text, connection.dialect())?;
         let given = self.name.map(Templated::into_value).transpose()?;
@@ -152,7 +153,7 @@ timeout: 10m
             let writer = connection.select_rows(&select, reading, ReportWriter::new(order, pipe)).await?;
             let finished = tokio::task::spawn_blocking(move || writer.finish()).await;
             finished
-                .map_err(|error| Error::permanent("internal_error", format!("writing a report panicked: {error}")))?
+                .map_err(|error| Error::new(codes::INTERNAL_ERROR, format!("writing a report panicked: {error}")))?
         };
         let sent = async {
             let sent = upload_chunks(&ctx.files, &name, pieces).await;

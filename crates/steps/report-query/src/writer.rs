@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::columns::ReportColumns;
 use super::{ReportCompression, ReportFormat};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_step_api::{ProgressReporter, ProgressUpdate};
 use afterload_tabular::write::byte_pipe::{BytePipe, ReceiverClosed};
@@ -86,7 +87,7 @@ impl ReportWriter {
             return Ok(0);
         }
         match self.output {
-            FormatWriter::NotStarted => return Err(Error::permanent("internal_error", "the report was never begun")),
+            FormatWriter::NotStarted => return Err(Error::new(codes::INTERNAL_ERROR, "the report was never begun")),
             FormatWriter::Csv { mut pack, mut buffer, .. } | FormatWriter::Jsonl { mut pack, mut buffer, .. } => {
                 pack.write_buffer(&mut buffer)?;
                 pack.finish()?;
@@ -107,7 +108,7 @@ impl RowVisitor for ReportWriter {
         self.expected = expected;
         let shapes = self.spec.columns.resolve_columns(columns)?;
         let Some(pipe) = self.pipe.take() else {
-            return Err(Error::permanent("internal_error", "the report was begun twice"));
+            return Err(Error::new(codes::INTERNAL_ERROR, "the report was begun twice"));
         };
         let pack = |pipe| match self.spec.compress {
             ReportCompression::None => Ok(CompressedOutput::Plain(pipe)),
@@ -153,7 +154,7 @@ impl RowVisitor for ReportWriter {
         self.rows += 1;
         if self.rows > self.spec.max_rows {
             let most = self.spec.max_rows;
-            return Err(Error::permanent("report_too_many_rows", format!("the query gives more than {most} rows"))
+            return Err(Error::new(codes::REPORT_TOO_MANY_ROWS, format!("the query gives more than {most} rows"))
                 .with_hint("raise `max_rows`, or let the query give less"));
         }
         match &mut self.output {
@@ -179,7 +180,7 @@ impl RowVisitor for ReportWriter {
         }
         if self.rows.is_multiple_of(PROGRESS_CHECK_ROWS) {
             if self.receiver_closed.is_closed() {
-                return Err(Error::stopped("step_stopped", "nobody takes the report any more"));
+                return Err(Error::new(codes::STEP_STOPPED, "nobody takes the report any more"));
             }
             if self.last_progress_at.elapsed() < MIN_PROGRESS_INTERVAL {
                 return Ok(());

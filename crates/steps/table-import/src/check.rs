@@ -5,6 +5,7 @@ use encoding_rs::Encoding;
 use super::column_codec::ColumnCodec;
 use super::columns::{ImportColumn, ImportColumnType};
 use super::{CsvImport, HeaderSpec, csv_format};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::Validator;
 use afterload_target_db::{self as connections, DbColumnType};
@@ -115,7 +116,7 @@ impl CsvImport {
 }
 
 fn setting_error(message: String, hint: &str) -> Error {
-    Error::permanent("with_invalid", message).with_hint(hint)
+    Error::new(codes::WITH_INVALID, message).with_hint(hint)
 }
 
 fn check_column(name: &str, column: &ImportColumn, check: &mut Validator<'_>) {
@@ -177,7 +178,7 @@ mod tests {
         let node = yaml::parse("").unwrap();
         let mut check = Validator::new(&node, &around);
         step.check(&mut check);
-        check.finish().into_iter().map(|problem| (problem.code, problem.message)).collect()
+        check.finish().into_iter().map(|problem| (problem.code.name(), problem.message)).collect()
     }
 
     #[test]

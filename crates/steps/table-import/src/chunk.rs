@@ -7,6 +7,8 @@ use memchr::{memchr, memmem};
 use super::column_codec::{ColumnCodec, RowError, ScratchText};
 use super::csv_format::CsvFormat;
 use super::rejects::{RESHAPED_CODES, RejectFormat, RejectInfo, fields_checksum};
+use crate::codes;
+use afterload_core::error::ErrorCode;
 use afterload_tabular::read::csv_parser::CsvRecord;
 use afterload_target_db::RowBatch;
 
@@ -54,7 +56,7 @@ pub struct RejectedRow {
     pub row: u64,
     /// The column at fault, or nothing for the whole row.
     column: String,
-    code: &'static str,
+    code: &'static ErrorCode,
     /// Its line in the error file.
     pub text: String,
 }
@@ -62,7 +64,7 @@ pub struct RejectedRow {
 impl RejectedRow {
     /// `column.code`, or `code`.
     pub fn fault_kind(&self) -> String {
-        if self.column.is_empty() { self.code.to_owned() } else { format!("{}.{}", self.column, self.code) }
+        if self.column.is_empty() { self.code.to_string() } else { format!("{}.{}", self.column, self.code) }
     }
 }
 
@@ -123,7 +125,7 @@ impl ImportChunk {
             self.accepted.push(origin);
             return;
         };
-        let place = RejectInfo { row, line: origin.line, column: &column, code: fault.code, message: &fault.message };
+        let place = RejectInfo { row, line: origin.line, column: &column, code: *fault.code, message: &fault.message };
         let text = format.reject_line(self.original_fields(&origin), &place);
         self.rejected_bytes += text.len();
         self.batch.cells.truncate(cells);
@@ -163,10 +165,10 @@ impl ImportChunk {
         let Some((code, message)) = layout.error_fields else { return Ok(()) };
         if self.original_fields(origin).any(|field| memmem::find(field, "\u{fffd}".as_bytes()).is_some()) {
             let message = "a cell holds U+FFFD, which stands for what was not text; write what it should be";
-            return Err(RowError { code: "csv_invalid_text", message: message.into() });
+            return Err(RowError { code: &codes::CSV_INVALID_TEXT, message: message.into() });
         }
         let note = |at: usize| record.iter_fields().nth(at).unwrap_or_default();
-        match RESHAPED_CODES.iter().find(|known| known.as_bytes() == note(code)) {
+        match RESHAPED_CODES.iter().find(|known| known.name().as_bytes() == note(code)) {
             Some(code) if note(message).ends_with(fields_checksum(self.original_fields(origin)).as_bytes()) => {
                 let message = "the row is as it was when it was rejected; correct it, or empty its `_error_code`";
                 Err(RowError { code, message: message.into() })
@@ -211,19 +213,20 @@ fn validate_record(record: &CsvRecord, layout: &CsvFormat) -> Result<(), RowErro
     let fault = |code, message: String| Err(RowError { code, message });
     if record.ends.len() != layout.width {
         let message = format!("the row has {} fields, the header has {}", record.ends.len(), layout.width);
-        return fault("csv_ragged", message);
+        return fault(&codes::CSV_RAGGED, message);
     }
     if record.stray_quote {
-        return fault("csv_stray_quote", "text follows a closing quote".into());
+        return fault(&codes::CSV_STRAY_QUOTE, "text follows a closing quote".into());
     }
     if memchr(0, &record.bytes).is_some() {
-        return fault("csv_nul", "the row holds a NUL character".into());
+        return fault(&codes::CSV_NUL, "the row holds a NUL character".into());
     }
     let cuts_well = |text: &str| record.ends.iter().all(|end| text.is_char_boundary(*end as usize));
     match record.bytes.is_ascii() || std::str::from_utf8(&record.bytes).is_ok_and(cuts_well) {
         true => Ok(()),
-        false => {
-            fault("csv_invalid_text", "the row is not valid UTF-8; name the file's `encoding` if it has another".into())
-        }
+        false => fault(
+            &codes::CSV_INVALID_TEXT,
+            "the row is not valid UTF-8; name the file's `encoding` if it has another".into(),
+        ),
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::chunk::{BoundColumn, ImportChunk};
 use super::csv_format::CsvFormat;
 use super::rejects::RejectFormat;
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_tabular::read::csv_parser::{CsvParser, CsvRecord};
 use afterload_tabular::read::detect::DetectedEncoding;
@@ -113,7 +114,7 @@ impl ReaderState<'_> {
         let ChunkReader { read, size, .. } = *self.reader;
         if read < size {
             let message = format!("the source ended after {read} of {size} bytes");
-            return Err(StopReason::Error(Error::transient("source_truncated", message)));
+            return Err(StopReason::Error(Error::new(codes::SOURCE_TRUNCATED, message)));
         }
         self.read_bytes(&[], true)?;
         if self.reader.parser.finish(&mut self.record).map_err(StopReason::Error)? {

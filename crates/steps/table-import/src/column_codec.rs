@@ -7,14 +7,16 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::columns::{ImportColumn, ImportColumnType, TextCase};
+use crate::codes;
+use afterload_core::error::ErrorCode;
 use afterload_tabular::read::cell_parser::{self, IntegerError};
 use afterload_target_db::{self as connections, BatchCell, BatchColumnType, DbColumnType, RowBatch};
 
 /// Why a cell, and so its row, is not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowError {
-    /// A stable code.
-    pub code: &'static str,
+    /// The code; a reference, so that the result of each cell stays small.
+    pub code: &'static ErrorCode,
     /// A sentence for people.
     pub message: String,
 }
@@ -148,7 +150,7 @@ impl ColumnCodec {
         let same = start..start + trimmed.len();
         let (read, value) = if self.nulls.iter().any(|null| null == trimmed) {
             match &self.default {
-                None if self.required => return Err(row_error("value_required", "a value is required")),
+                None if self.required => return Err(row_error(&codes::VALUE_REQUIRED, "a value is required")),
                 None => return Ok(BatchCell::Null),
                 Some(default) => (self.parse_value(default)?, Cow::Owned(default.clone())),
             }
@@ -172,12 +174,18 @@ impl ColumnCodec {
     fn parse_value(&self, value: &str) -> Result<ParsedCell, RowError> {
         let read = self.parse_typed(value)?;
         if self.pattern.as_ref().is_some_and(|pattern| !pattern.is_match(value)) {
-            return Err(row_error("value_pattern", format!("{} does not match the pattern", display_value(value))));
+            return Err(row_error(
+                &codes::VALUE_PATTERN,
+                format!("{} does not match the pattern", display_value(value)),
+            ));
         }
         if let Some(values) = self.values.as_ref().filter(|values| !values.contains(value)) {
             let some = values.iter().take(10).map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ");
             let more = if values.len() > 10 { ", …" } else { "" };
-            return Err(row_error("value_not_allowed", format!("{} is not one of {some}{more}", display_value(value))));
+            return Err(row_error(
+                &codes::VALUE_NOT_ALLOWED,
+                format!("{} is not one of {some}{more}", display_value(value)),
+            ));
         }
         let kept = match &read {
             ParsedCell::Cell(_) => return Ok(read),
@@ -189,12 +197,12 @@ impl ColumnCodec {
             if length < self.min_length {
                 let message =
                     format!("{} has {length} characters, at least {} are needed", display_value(kept), self.min_length);
-                return Err(row_error("value_too_short", message));
+                return Err(row_error(&codes::VALUE_TOO_SHORT, message));
             }
             if length > self.max_length {
                 let message =
                     format!("{} has {length} characters, at most {} fit", display_value(kept), self.max_length);
-                return Err(row_error("value_too_long", message));
+                return Err(row_error(&codes::VALUE_TOO_LONG, message));
             }
         }
         Ok(read)
@@ -334,16 +342,16 @@ fn is_ascii_but(text: &str, not: fn(&u8) -> bool) -> bool {
     text.bytes().all(|byte| byte.is_ascii() && !not(&byte))
 }
 
-fn row_error(code: &'static str, message: impl Into<String>) -> RowError {
+fn row_error(code: &'static ErrorCode, message: impl Into<String>) -> RowError {
     RowError { code, message: message.into() }
 }
 
 fn invalid_value(value: &str, what: &str) -> RowError {
-    row_error("value_invalid", format!("{} is not {what}", display_value(value)))
+    row_error(&codes::VALUE_INVALID, format!("{} is not {what}", display_value(value)))
 }
 
 fn value_out_of_range(value: &str, how: &str) -> RowError {
-    row_error("value_out_of_range", format!("{} {how}", display_value(value)))
+    row_error(&codes::VALUE_OUT_OF_RANGE, format!("{} {how}", display_value(value)))
 }
 
 /// A value in a message: short, on one line.
@@ -383,7 +391,7 @@ mod tests {
                 batch.render_cell(cell, &mut text);
                 text
             }
-            Err(fault) => fault.code.into(),
+            Err(fault) => fault.code.name().into(),
         }
     }
 

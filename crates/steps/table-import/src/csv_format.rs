@@ -5,6 +5,7 @@ use encoding_rs::{Encoding, UTF_8};
 use super::columns::ImportColumn;
 use super::rejects::REJECT_COLUMNS;
 use super::{CsvImport, HeaderSpec};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_tabular::read::csv_parser::{CsvDialect, CsvParser, CsvRecord};
 use afterload_tabular::read::detect::{self, DetectedEncoding};
@@ -41,7 +42,7 @@ impl CsvFormat {
     /// `csv_empty`, `csv_header_too_large`, those of the parser, or a setting that cannot be read.
     pub fn from_sample(sample: &[u8], whole: bool, spec: &CsvImport) -> Result<Self> {
         if let Some(what) = detect::detect_other_format(sample) {
-            return Err(Error::permanent("csv_not_text", format!("this is {what}, not a CSV"))
+            return Err(Error::new(codes::CSV_NOT_TEXT, format!("this is {what}, not a CSV"))
                 .with_hint("save or unpack it as CSV and upload that"));
         }
         let found = detect::detect_encoding(sample, whole, spec.declared_encoding()?);
@@ -66,7 +67,7 @@ impl CsvFormat {
         let corrected = REJECT_COLUMNS.iter().all(|added| names.iter().any(|name| name == added));
         let (header, behind) = match &spec.header {
             HeaderSpec::Names(header) if !corrected => (header.clone(), false),
-            _ if !found_record => return Err(Error::permanent("csv_empty", "the file has no header: it is empty")),
+            _ if !found_record => return Err(Error::new(codes::CSV_EMPTY, "the file has no header: it is empty")),
             _ => (names, true),
         };
         let data = corrected.then(|| {
@@ -101,7 +102,7 @@ impl CsvFormat {
                 many => {
                     let names = many.iter().map(|at| self.header[*at].clone()).collect::<Vec<_>>();
                     let message = format!("{} headers stand for column `{name}`: {}", many.len(), quote_names(&names));
-                    return Err(Error::permanent("csv_header_duplicate", message)
+                    return Err(Error::new(codes::CSV_HEADER_DUPLICATE, message)
                         .with_hint("rename or remove all but one, or make `match` name just one"));
                 }
             }
@@ -110,7 +111,7 @@ impl CsvFormat {
             return Ok(fields);
         }
         let message = format!("the file has no header for {}", missing.join(", "));
-        Err(Error::permanent("csv_header_missing", message).with_hint(format!(
+        Err(Error::new(codes::CSV_HEADER_MISSING, message).with_hint(format!(
             "it has {}; add its spelling to the column's `match`, or give the column a `default`",
             quote_names(&self.header)
         )))

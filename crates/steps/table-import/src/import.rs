@@ -1,5 +1,6 @@
 //! The road of an import: a stream of bytes, a blocking reader, one transaction per chunk, and the error file.
 
+use crate::codes;
 use afterload_core::failpoint;
 use std::sync::{Arc, mpsc as std_mpsc};
 
@@ -110,7 +111,7 @@ fn check_import_target(spec: &CsvImport, target: &Connection) -> Result<()> {
         return Ok(());
     }
     let message = format!("connection `{}` keeps no checkpoints, so rows could be imported twice", target.name());
-    Err(Error::permanent("connection_needs_checkpoints", message).with_hint(
+    Err(Error::new(codes::CONNECTION_NEEDS_CHECKPOINTS, message).with_hint(
         "use `on_conflict` with `action: update` or `skip`, or allow `checkpoints: table` on the connection",
     ))
 }
@@ -128,7 +129,7 @@ async fn sniff_format<S: CsvSource>(source: &S, spec: &CsvImport) -> Result<(Csv
         }
     }
     if whole && (sample.len() as u64) < size {
-        return Err(Error::transient("source_truncated", format!("the source ended before its {size} bytes")));
+        return Err(Error::new(codes::SOURCE_TRUNCATED, format!("the source ended before its {size} bytes")));
     }
     Ok((CsvFormat::from_sample(&sample, whole, spec)?, size))
 }
@@ -141,7 +142,7 @@ fn bind_columns(
     let compile = |((name, column), field): ((&String, &ImportColumn), Option<usize>)| {
         let target = table.find_column(name)?;
         let rule = ColumnCodec::new(column, target, table.has_triggers)
-            .map_err(|(_, message)| Error::permanent("with_invalid", format!("column `{name}`: {message}")))?;
+            .map_err(|(_, message)| Error::new(codes::WITH_INVALID, format!("column `{name}`: {message}")))?;
         Ok(BoundColumn { codec: rule, field })
     };
     spec.columns.iter().zip(fields).map(compile).collect()
@@ -149,7 +150,7 @@ fn bind_columns(
 
 fn read_cursor(text: &str) -> Result<ImportCursor> {
     serde_json::from_str(text)
-        .map_err(|error| Error::permanent("checkpoint_invalid", format!("the checkpoint cannot be read: {error}")))
+        .map_err(|error| Error::new(codes::CHECKPOINT_INVALID, format!("the checkpoint cannot be read: {error}")))
 }
 
 struct Importer<'a, H: FileStore> {
@@ -182,7 +183,7 @@ impl<H: FileStore> Importer<'_, H> {
             "rows": rows, "inserted": inserted, "updated": updated, "skipped": skipped, "rejected": rejected,
             "faults": self.cursor.faults,
         });
-        Err(Error::permanent("csv_too_many_rejects", message)
+        Err(Error::new(codes::CSV_TOO_MANY_REJECTS, message)
             .with_hint("rows that were already imported stay; correct the file or the rules of the columns")
             .with_details(counts))
     }
@@ -222,10 +223,10 @@ impl<H: FileStore> Importer<'_, H> {
                     () = self.job.stop.cancelled() => None,
                 };
                 if self.job.stop.is_cancelled() {
-                    return Err(Error::stopped("step_stopped", "the step was asked to stop"));
+                    return Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop"));
                 }
                 let Some(chunk) = chunk else {
-                    return Err(Error::permanent("internal_error", "the reader of the file ended early"));
+                    return Err(Error::new(codes::INTERNAL_ERROR, "the reader of the file ended early"));
                 };
                 let chunk = self.write_chunk(chunk?).await?;
                 let last = chunk.as_ref().is_some_and(|chunk| chunk.last) || self.cursor.finished;
@@ -253,7 +254,7 @@ impl<H: FileStore> Importer<'_, H> {
         drop((chunks, feed));
         reading
             .await
-            .map_err(|error| Error::permanent("internal_error", format!("reading the file panicked: {error}")))?;
+            .map_err(|error| Error::new(codes::INTERNAL_ERROR, format!("reading the file panicked: {error}")))?;
         done
     }
 

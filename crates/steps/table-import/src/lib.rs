@@ -9,6 +9,7 @@
 mod check;
 mod chunk;
 mod chunk_reader;
+pub mod codes;
 mod column_codec;
 mod columns;
 mod csv_format;

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use afterload_core::error::Result;
+use crate::codes;
+use afterload_core::error::{ErrorCode, Result};
 use afterload_core::file::File;
 use afterload_tabular::formula::is_spreadsheet_formula;
 use afterload_tabular::read::csv_parser::CsvDialect;
@@ -12,7 +13,7 @@ pub const REJECT_COLUMNS: [&str; 6] = ["_run", "_row", "_line", "_error_column",
 
 /// The faults of rows that cannot be written as they were. Such a row is stamped, so that it is known again if nobody
 /// changed it. (What was not text shows as U+FFFD and needs no stamp.)
-pub const RESHAPED_CODES: [&str; 2] = ["csv_ragged", "csv_stray_quote"];
+pub const RESHAPED_CODES: &[ErrorCode] = &[codes::CSV_RAGGED, codes::CSV_STRAY_QUOTE];
 
 const REJECT_BUFFER_SIZE: usize = 256 << 10;
 
@@ -54,7 +55,7 @@ pub struct RejectInfo<'a> {
     /// The column at fault, if one is.
     pub column: &'a str,
     /// The stable code.
-    pub code: &'a str,
+    pub code: ErrorCode,
     /// The sentence.
     pub message: &'a str,
 }
@@ -81,7 +82,7 @@ impl RejectFormat {
         let stamped = RESHAPED_CODES.contains(&place.code);
         let stamp = if stamped { fields_checksum(cells.iter().map(String::as_bytes)) } else { String::new() };
         let message = format!("{}{stamp}", place.message);
-        let added = [&self.run, &row, &line, place.column, place.code, &message];
+        let added = [&self.run, &row, &line, place.column, place.code.name(), &message];
         self.write_line(cells.iter().map(String::as_str), added.into_iter(), &mut out);
         out
     }
@@ -190,7 +191,8 @@ mod tests {
     #[test]
     fn rows_are_written_as_they_were() {
         let format = format(b',', Some(b'"'));
-        let place = RejectInfo { row: 7, line: 9, column: "a", code: "value_invalid", message: "`x,y` is not \"it\"" };
+        let place =
+            RejectInfo { row: 7, line: 9, column: "a", code: codes::VALUE_INVALID, message: "`x,y` is not \"it\"" };
         let line = format.reject_line([&b"x,y"[..], b"=1"].into_iter(), &place);
         assert_eq!(format.header_line(), "a,b,_run,_row,_line,_error_column,_error_code,_error_message\n");
         assert_eq!(line, "\"x,y\",'=1,r1,7,9,a,value_invalid,\"`x,y` is not \"\"it\"\"\"\n");
@@ -200,7 +202,7 @@ mod tests {
 
     #[test]
     fn without_quoting_messages_are_made_to_fit() {
-        let place = RejectInfo { row: 1, line: 1, column: "", code: "x", message: "a\tb" };
+        let place = RejectInfo { row: 1, line: 1, column: "", code: codes::VALUE_INVALID, message: "a\tb" };
         let line = format(b'\t', None).reject_line([&b"1"[..], b"2"].into_iter(), &place);
         assert_eq!(line.matches('\t').count(), 7);
     }

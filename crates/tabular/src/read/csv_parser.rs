@@ -5,7 +5,8 @@
 
 use memchr::{memchr, memchr2, memchr3, memchr3_iter};
 
-use afterload_core::error::{Error, Result};
+use crate::codes;
+use afterload_core::error::{Error, ErrorCode, Result};
 
 /// The largest field.
 pub const MAX_FIELD_BYTES: usize = 64 << 10;
@@ -297,7 +298,7 @@ impl CsvParser {
     fn push_field_end(&mut self, record: &mut CsvRecord) -> Result<()> {
         if record.ends.len() == MAX_CSV_COLUMNS {
             return Err(self.record_error(
-                "csv_too_many_columns",
+                codes::CSV_TOO_MANY_COLUMNS,
                 format!("a record has more than {MAX_CSV_COLUMNS} columns"),
                 record,
             ));
@@ -354,7 +355,7 @@ impl CsvParser {
     fn unclosed_quote(&self) -> Error {
         let (line, offset) = self.opened;
         let message = format!("the quote that opens on line {line} (byte {offset}) is never closed");
-        error_at("csv_unclosed_quote", message, line, offset).with_hint(
+        error_at(codes::CSV_UNCLOSED_QUOTE, message, line, offset).with_hint(
             "close the quote, double it if it is part of the text, or say `quote: none` if the file has no quoting",
         )
     }
@@ -362,25 +363,25 @@ impl CsvParser {
     fn field_too_large(&self) -> Error {
         let (line, offset) = self.opened;
         let message = format!("a field on line {line} (byte {offset}) is larger than {} KiB", MAX_FIELD_BYTES >> 10);
-        error_at("csv_field_too_large", message, line, offset)
+        error_at(codes::CSV_FIELD_TOO_LARGE, message, line, offset)
     }
 
     fn record_too_large(&self, record: &CsvRecord) -> Error {
         self.record_error(
-            "csv_record_too_large",
+            codes::CSV_RECORD_TOO_LARGE,
             format!("a record is larger than {} KiB", MAX_RECORD_BYTES >> 10),
             record,
         )
     }
 
-    fn record_error(&self, code: &'static str, message: String, record: &CsvRecord) -> Error {
+    fn record_error(&self, code: ErrorCode, message: String, record: &CsvRecord) -> Error {
         let message = format!("{message}: it begins on line {} and goes beyond byte {}", record.line, self.opened.1);
         error_at(code, message, record.line, self.opened.1)
     }
 }
 
-fn error_at(code: &'static str, message: String, line: u64, offset: u64) -> Error {
-    Error::permanent(code, message).with_details(serde_json::json!({ "line": line, "offset": offset }))
+fn error_at(code: ErrorCode, message: String, line: u64, offset: u64) -> Error {
+    Error::new(code, message).with_details(serde_json::json!({ "line": line, "offset": offset }))
 }
 
 #[cfg(test)]
@@ -418,7 +419,7 @@ mod tests {
 
     fn refusal(input: &[u8]) -> (&'static str, serde_json::Value) {
         let error = read(input, &[4096]).unwrap_err();
-        (error.code(), error.details().unwrap().clone())
+        (error.code().name(), error.details().unwrap().clone())
     }
 
     #[test]

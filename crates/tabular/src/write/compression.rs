@@ -9,6 +9,7 @@ use zip::write::{SimpleFileOptions, StreamWriter};
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use super::byte_pipe::BytePipe;
+use crate::codes;
 use afterload_core::error::{Error, Result};
 
 const DEFLATE_LEVEL: u32 = 1;
@@ -89,5 +90,5 @@ pub fn entry_options() -> SimpleFileOptions {
 
 /// Only what the format cannot hold fails: the pipe behind it never does.
 pub fn write_error(error: impl std::fmt::Display) -> Error {
-    Error::permanent("report_failed", format!("the file cannot be written: {error}"))
+    Error::new(codes::REPORT_FAILED, format!("the file cannot be written: {error}"))
 }

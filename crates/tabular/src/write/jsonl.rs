@@ -2,6 +2,7 @@
 
 use memchr::memchr2;
 
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_target_db::CellType;
 
@@ -13,7 +14,7 @@ pub fn encode_keys(columns: &[String]) -> Result<Vec<Vec<u8>>> {
     let mut keys = Vec::new();
     for (index, name) in columns.iter().enumerate() {
         if columns[..index].contains(name) {
-            return Err(Error::permanent("report_columns_repeated", format!("two columns are called `{name}`"))
+            return Err(Error::new(codes::REPORT_COLUMNS_REPEATED, format!("two columns are called `{name}`"))
                 .with_hint("give one of them another name with `AS`"));
         }
         let mut key = vec![if index == 0 { b'{' } else { b',' }];

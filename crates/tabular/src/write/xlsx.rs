@@ -8,6 +8,7 @@ use super::byte_pipe::BytePipe;
 use super::compression::{ZipStream, entry_options, new_zip_stream, write_error};
 use super::format::CellFormat;
 use super::sheet::{FIRST_FORMAT_STYLE, MAX_CELL_CHARS, SheetColumn, escape_xml};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_target_db::CellType;
 
@@ -209,7 +210,7 @@ impl XlsxWriter {
 fn cell_too_large(title: &str) -> Error {
     let message =
         format!("a value of the column `{title}` has more than the {MAX_CELL_CHARS} characters that a cell can hold");
-    Error::permanent("report_cell_too_large", message).with_hint("shorten it in the query, or use `csv` or `jsonl`")
+    Error::new(codes::REPORT_CELL_TOO_LARGE, message).with_hint("shorten it in the query, or use `csv` or `jsonl`")
 }
 
 fn relations_xml(targets: &str) -> String {

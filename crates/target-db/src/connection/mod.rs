@@ -6,6 +6,7 @@ mod checkpoint;
 mod select;
 mod statement;
 
+use crate::codes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -51,7 +52,7 @@ impl Connections {
     pub async fn get(&self, name: &str) -> Result<Connection> {
         let Some(slot) = self.0.get(name) else {
             let known = self.0.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-            return Err(Error::permanent("connection_unknown", format!("unknown connection `{name}`"))
+            return Err(Error::new(codes::CONNECTION_UNKNOWN, format!("unknown connection `{name}`"))
                 .with_hint(format!("the configuration knows {}", if known.is_empty() { "none" } else { &known })));
         };
         let open = || Connection::open(name, &slot.config);
@@ -91,7 +92,7 @@ impl Connection {
     pub fn ensure_writable(&self) -> Result<()> {
         match self.backend.options().read_only {
             false => Ok(()),
-            true => Err(Error::permanent("connection_read_only", format!("connection `{}` is read-only", self.name()))
+            true => Err(Error::new(codes::CONNECTION_READ_ONLY, format!("connection `{}` is read-only", self.name()))
                 .with_hint("use a connection that may be written, or remove `read_only` from its configuration")),
         }
     }
@@ -125,7 +126,7 @@ impl Connection {
         let name = TableName::parse(name)?;
         let found = self.backend.describe_table(&name).await?;
         found.ok_or_else(|| {
-            Error::permanent("table_not_found", format!("connection `{}` has no table `{name}`", self.name()))
+            Error::new(codes::TABLE_NOT_FOUND, format!("connection `{}` has no table `{name}`", self.name()))
                 .with_hint("create the table first; names are case-sensitive on PostgreSQL")
         })
     }
@@ -152,14 +153,17 @@ mod tests {
     #[tokio::test]
     async fn unknown_invalid_and_unreachable_connections_are_told_apart() {
         let error = refusal(&one("sqlite://x.db"), "other").await;
-        assert_eq!((error.code(), error.hint_text()), ("connection_unknown", Some("the configuration knows `app`")));
+        assert_eq!(
+            (error.code().name(), error.hint_text()),
+            ("connection_unknown", Some("the configuration knows `app`"))
+        );
         let error = refusal(&one("mysql://user:hunter2@host/db"), "app").await;
-        assert_eq!(error.code(), "connection_invalid");
+        assert_eq!(error.code().name(), codes::CONNECTION_INVALID);
         assert!(!error.to_string().contains("hunter2"));
         let error = refusal(&one("sqlite:///no/such/folder/x.db"), "app").await;
-        assert_eq!((error.code(), error.is_transient()), ("connection_unavailable", true));
+        assert_eq!((error.code().name(), error.is_transient()), ("connection_unavailable", true));
         let error = refusal(&one("postgres://user:hunter2@127.0.0.1:1/db"), "app").await;
-        assert_eq!((error.code(), error.is_transient()), ("connection_unavailable", true));
+        assert_eq!((error.code().name(), error.is_transient()), ("connection_unavailable", true));
         assert!(!error.to_string().contains("hunter2"));
     }
 
@@ -172,6 +176,6 @@ mod tests {
         let connection = connections.get("app").await.unwrap();
         assert!(path.exists());
         let error = connection.describe_table("contacts").await.unwrap_err();
-        assert_eq!(error.code(), "table_not_found");
+        assert_eq!(error.code().name(), codes::TABLE_NOT_FOUND);
     }
 }

@@ -1,6 +1,7 @@
 //! Reading rows of any number.
 
 use super::Connection;
+use crate::codes;
 use crate::query::{QueryOptions, RowVisitor, SelectQuery};
 use crate::target_database::TargetDatabase;
 use afterload_core::error::{Error, Result};
@@ -18,7 +19,7 @@ impl Connection {
         receiver: R,
     ) -> Result<R> {
         if select.sql.dialect() != self.dialect() {
-            return Err(Error::permanent("internal_error", "the statement was read for another database"));
+            return Err(Error::new(codes::INTERNAL_ERROR, "the statement was read for another database"));
         }
         // Whoever gives up waiting wants nothing to go on.
         let stop = reading.stop.child_token();

@@ -1,5 +1,6 @@
 //! Running one statement.
 
+use crate::codes;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
@@ -7,8 +8,8 @@ use super::Connection;
 use crate::bind::BindValues;
 use crate::checkpoint::Fence;
 use crate::statement::{
-    Checkpoint, CheckpointFn, ParsedStatement, ResultMode, ResultRows, SQL_VALUE_INVALID_CODE, StatementArgs,
-    StatementResult, StatementRun, may_write_error,
+    Checkpoint, CheckpointFn, ParsedStatement, ResultMode, ResultRows, StatementArgs, StatementResult, StatementRun,
+    may_write_error,
 };
 use crate::target_database::TargetDatabase;
 use afterload_core::error::{Error, Result};
@@ -65,7 +66,7 @@ impl Connection {
         job.check_stopped()?;
         let command = &job.statement;
         if command.sql.dialect() != self.dialect() {
-            return Err(Error::permanent("internal_error", "the statement was read for another database"));
+            return Err(Error::new(codes::INTERNAL_ERROR, "the statement was read for another database"));
         }
         job.args.values.retain(|name, _| command.has_parameter(name));
         self.backend.run_statement(job).await
@@ -97,12 +98,12 @@ impl Connection {
             StatementArgs { values, result_mode: ResultMode::All { rows: 2, bytes: 2 << 20 }, stop: stop.clone() };
         let rows = match self.read_statement(&command, call).await {
             // No row can have a key that its column cannot hold.
-            Err(error) if error.code() == SQL_VALUE_INVALID_CODE => ResultRows::default(),
+            Err(error) if error.code() == codes::SQL_VALUE_INVALID => ResultRows::default(),
             read => read?.rows,
         };
         if rows.len() > 1 {
             let message = format!("several rows of `{}` have the same `{key}`", table.name);
-            return Err(Error::permanent("record_ambiguous", message)
+            return Err(Error::new(codes::RECORD_AMBIGUOUS, message)
                 .with_hint("name a unique column as the `key` of the param"));
         }
         Ok((!rows.is_empty()).then(|| rows.row_to_json(0)))

@@ -1,6 +1,7 @@
 //! Parameters on PostgreSQL: the server says which type it expects of each of them, and every value is sent as text that
 //! the server itself turns into that type, so that a day compares with a timestamp as it does in `psql`.
 
+use crate::codes;
 use serde_json::Value as Json;
 use sqlx::postgres::{PgArguments, PgTypeInfo};
 use sqlx::query::Query;
@@ -61,7 +62,7 @@ impl ParameterizedSql {
             false => sqlx::query_scalar(names).bind::<Vec<i64>>(wanted).fetch_all(&mut *connection).await?,
         };
         if types.len() != values.len() {
-            return Err(Error::permanent("sql_invalid", "the server sees other parameters than we do"));
+            return Err(Error::new(codes::SQL_INVALID, "the server sees other parameters than we do"));
         }
         let texts = self.parameter_names().iter().zip(values).zip(&types);
         let texts =
@@ -75,9 +76,9 @@ impl ParameterizedSql {
 
     fn prepare_error(&self, error: &sqlx::Error) -> Error {
         let Some(database) = error.as_database_error() else {
-            return Error::transient("database_unavailable", error.to_string());
+            return Error::new(codes::DATABASE_UNAVAILABLE, error.to_string());
         };
-        let told = Error::permanent("sql_invalid", format!("the database refuses the SQL: {}", database.message()));
+        let told = Error::new(codes::SQL_INVALID, format!("the database refuses the SQL: {}", database.message()));
         match database.code().as_deref() {
             // Undetermined, ambiguous and clashing types of parameters.
             Some("42P18" | "42P08") if !self.parameter_names().is_empty() => {
@@ -90,7 +91,7 @@ impl ParameterizedSql {
             }
             // Connections, resources, operators who step in: the text is not to blame.
             Some(code) if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
-                Error::transient("database_unavailable", database.message())
+                Error::new(codes::DATABASE_UNAVAILABLE, database.message())
             }
             _ => told,
         }
@@ -107,7 +108,7 @@ fn to_postgres_text(name: &str, value: &Json, kind: &str) -> Result<Option<Strin
     };
     if text.contains('\0') {
         let message = format!("the value of the parameter `:{name}` holds a NUL character");
-        return Err(Error::permanent("sql_parameter_invalid", message).with_hint("PostgreSQL has no text with NUL"));
+        return Err(Error::new(codes::SQL_PARAMETER_INVALID, message).with_hint("PostgreSQL has no text with NUL"));
     }
     Ok(Some(text))
 }
@@ -165,6 +166,6 @@ mod tests {
         let items = json!(["a\"},{\\", null, 1, [true]]);
         assert_eq!(to_array_literal(items.as_array().unwrap()), r#"{"a\"},{\\",NULL,"1",{"true"}}"#);
         assert_eq!(to_postgres_text("a", &json!([1]), "jsonb").unwrap().as_deref(), Some("[1]"));
-        assert_eq!(to_postgres_text("a", &json!("a\0b"), "text").unwrap_err().code(), "sql_parameter_invalid");
+        assert_eq!(to_postgres_text("a", &json!("a\0b"), "text").unwrap_err().code(), codes::SQL_PARAMETER_INVALID);
     }
 }

@@ -1,5 +1,6 @@
 //! Columns of a row as JSON, from PostgreSQL's binary format.
 
+use crate::codes;
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat};
 use serde_json::{Number, Value};
 use sqlx::postgres::{PgRow, PgTypeKind, PgValueRef};
@@ -23,13 +24,13 @@ pub fn decode_value(row: &PgRow, index: usize, keep: ResultMode) -> Result<Value
     let kind = info.name();
     let ordered = ["INT2", "INT4", "INT8", "TEXT", "VARCHAR", "UUID"].contains(&kind);
     if keep == ResultMode::MaxOfFirstColumn && !ordered {
-        return Err(Error::permanent("batch_cursor_invalid", format!("a column of type `{kind}` cannot be a cursor"))
+        return Err(Error::new(codes::BATCH_CURSOR_INVALID, format!("a column of type `{kind}` cannot be a cursor"))
             .with_hint("let `RETURNING` give a whole number, a text or a UUID first, such as the primary key"));
     }
     decode_by_type(kind, &raw, row, index).unwrap_or_else(|| {
         let name = row.columns().get(index).map_or("", sqlx::Column::name);
         let message = format!("column `{name}` has the type `{kind}`, which has no JSON");
-        Err(Error::permanent("sql_type_unsupported", message)
+        Err(Error::new(codes::SQL_TYPE_UNSUPPORTED, message)
             .with_hint("cast it, as in `CAST(x AS text)`, or use `to_jsonb(x)`"))
     })
 }
@@ -83,7 +84,7 @@ fn decode_by_type(kind: &str, raw: &PgValueRef<'_>, row: &PgRow, index: usize) -
 }
 
 fn fixed_bytes<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
-    bytes.try_into().map_err(|_| Error::permanent("database_error", "the database sent a value of another length"))
+    bytes.try_into().map_err(|_| Error::new(codes::DATABASE_ERROR, "the database sent a value of another length"))
 }
 
 /// As a number where JSON has it, else as its text.

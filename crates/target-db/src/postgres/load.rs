@@ -1,5 +1,6 @@
 //! Bulk loading into PostgreSQL: binary COPY straight into the table, or into a temporary one where keys may collide.
 
+use crate::codes;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
@@ -133,7 +134,7 @@ impl BatchLoad<'_> {
                 Err(LoadError::RowRefused(message)) => {
                     self.connection.execute("ROLLBACK TO SAVEPOINT afterload; RELEASE SAVEPOINT afterload").await?;
                     if range.len() == 1 {
-                        outcome.refused.push(RowRefusal { row: range.start, code: "database_refused", message });
+                        outcome.refused.push(RowRefusal { row: range.start, code: codes::DATABASE_REFUSED, message });
                         continue;
                     }
                     if range.len() == self.rows.row_count() {

@@ -3,6 +3,7 @@
 //! They are read and worked on in one thread, with a connection and a runtime of its own: the server sends 8 KiB at a time, and
 //! to wake threads of a shared runtime for each of them takes longer than to read it.
 
+use crate::codes;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread;
@@ -48,7 +49,7 @@ pub(super) async fn run<R: RowVisitor>(
         let _permit = permit;
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime
-            .map_err(|error| Error::transient("connection_unavailable", format!("nothing can wait for it: {error}")))?;
+            .map_err(|error| Error::new(codes::CONNECTION_UNAVAILABLE, format!("nothing can wait for it: {error}")))?;
         let reader = PgSelectReader { runtime, options: reading };
         let read = reader.read_select(&own, &select, receiver, begun);
         // A name that is still looked up is not waited for.

@@ -1,5 +1,6 @@
 //! Statements on PostgreSQL, which another connection cancels.
 
+use crate::codes;
 use afterload_core::failpoint;
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{PostgresDatabase, decode, sqlstate};
 use crate::statement::{
-    Checkpoint, ParsedStatement, RowCollector, SQL_VALUE_INVALID_CODE, StatementArgs, StatementResult, StatementRun,
-    stopped_error,
+    Checkpoint, ParsedStatement, RowCollector, StatementArgs, StatementResult, StatementRun, stopped_error,
 };
 use afterload_core::clock;
 use afterload_core::error::{Error, Result, database_error_message};
@@ -30,7 +30,7 @@ pub(super) async fn run(database: &PostgresDatabase, job: StatementRun) -> Resul
         // Neither rows that nobody reads nor a late request to cancel may be met by the next user.
         connection.close_on_drop();
     }
-    done.map_err(|error| match stop.is_cancelled() && error.code() != "lease_lost" {
+    done.map_err(|error| match stop.is_cancelled() && error.code() != codes::LEASE_LOST {
         true => stopped_error(),
         false => error,
     })
@@ -131,7 +131,7 @@ async fn execute(
 fn map_statement_error(error: sqlx::Error) -> Error {
     match sqlstate(&error).as_deref() {
         Some("22P02" | "22003" | "22007" | "22008") => {
-            Error::permanent(SQL_VALUE_INVALID_CODE, database_error_message(&error))
+            Error::new(codes::SQL_VALUE_INVALID, database_error_message(&error))
         }
         _ => error.into(),
     }

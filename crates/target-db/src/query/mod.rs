@@ -6,6 +6,7 @@
 
 mod read_only;
 
+use crate::codes;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -94,10 +95,10 @@ impl SelectQuery {
 
 pub(crate) fn query_timeout_error(timeout: Duration) -> Error {
     let timeout = afterload_core::units::HumanDuration(timeout);
-    Error::permanent("report_timeout", format!("the query took longer than its `timeout` of {timeout}"))
+    Error::new(codes::REPORT_TIMEOUT, format!("the query took longer than its `timeout` of {timeout}"))
         .with_hint("raise `timeout` in the step's `with`, or let the query do less")
 }
 
 pub(crate) fn write_refused_error(why: &str) -> Error {
-    Error::permanent("report_sql_refused", format!("the database refuses the query because it may only read: {why}"))
+    Error::new(codes::REPORT_SQL_REFUSED, format!("the database refuses the query because it may only read: {why}"))
 }

@@ -3,6 +3,7 @@
 //! The database holds it to that, too; this says so when the pipeline is loaded, and refuses the functions that act even
 //! in a transaction that cannot write.
 
+use crate::codes;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{Ident, Query, Select, SetExpr, Statement as Parsed, Visit, Visitor};
@@ -98,7 +99,7 @@ pub fn check_read_only(statement: &ParameterizedSql) -> Result<()> {
 }
 
 fn sql_refused_error(why: impl std::fmt::Display) -> Error {
-    Error::permanent("report_sql_refused", format!("the SQL cannot be a report: {why}"))
+    Error::new(codes::REPORT_SQL_REFUSED, format!("the SQL cannot be a report: {why}"))
 }
 
 struct ReadOnlyVisitor;

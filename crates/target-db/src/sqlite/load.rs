@@ -1,5 +1,6 @@
 //! Bulk loading into SQLite: prepared statements that run once for each row.
 
+use crate::codes;
 use std::sync::Arc;
 
 use afterload_core::failpoint;
@@ -125,7 +126,11 @@ impl SqliteLoadJob {
                 Ok(RowEffect::Unchanged) => outcome.skipped += 1,
                 // A failed statement undoes itself only, unless the schema asks for `ROLLBACK`.
                 Err(error) if is_row_error(&error) && !transaction.is_autocommit() => {
-                    outcome.refused.push(RowRefusal { row, code: "database_refused", message: error_text(&error) });
+                    outcome.refused.push(RowRefusal {
+                        row,
+                        code: codes::DATABASE_REFUSED,
+                        message: error_text(&error),
+                    });
                 }
                 Err(error) => return Err(map_sqlite_error(error)),
             }

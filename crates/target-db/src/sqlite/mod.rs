@@ -7,6 +7,7 @@ mod load;
 mod select;
 mod statement;
 
+use crate::codes;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -194,10 +195,10 @@ fn map_sqlite_error(error: rusqlite::Error) -> Error {
     let code = error.sqlite_error().map(|error| error.extended_code & 0xff);
     match code {
         Some(ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_IOERR | ffi::SQLITE_FULL) => {
-            Error::transient("database_unavailable", error_text(&error))
+            Error::new(codes::DATABASE_UNAVAILABLE, error_text(&error))
         }
         Some(ffi::SQLITE_INTERRUPT) => stopped_error(),
-        _ => Error::permanent("database_error", error_text(&error)),
+        _ => Error::new(codes::DATABASE_ERROR, error_text(&error)),
     }
 }
 
@@ -206,7 +207,10 @@ mod tests {
     use rusqlite::TransactionBehavior;
 
     use super::*;
+    use afterload_core::error::ErrorCode;
     use afterload_core::secret::Secret;
+
+    const TEST_FAILED: ErrorCode = ErrorCode::permanent("test_failed", "The test makes it fail");
 
     async fn memory() -> SqliteDatabase {
         let options = ConnectionOptions { name: "app".into(), read_only: false, checkpoints: true };
@@ -226,7 +230,7 @@ mod tests {
                 transaction.execute("INSERT INTO t VALUES (1)", ()).unwrap();
                 match panics {
                     true => panic!("on purpose"),
-                    false => Err::<(), _>(Error::permanent("test", "on purpose")),
+                    false => Err::<(), _>(Error::new(TEST_FAILED, "on purpose")),
                 }
             });
             assert!(done.await.is_err());

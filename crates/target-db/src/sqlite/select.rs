@@ -1,5 +1,6 @@
 //! Rows from SQLite: a handle of its own that can only read, whose query others interrupt.
 
+use crate::codes;
 use std::time::Instant;
 
 use rusqlite::ffi;
@@ -11,7 +12,6 @@ use super::bind::SqliteQuery;
 use super::{InterruptibleHandle, OPS_PER_STOP_CHECK, SqliteDatabase, map_sqlite_error, with_rusqlite};
 use crate::errors::panic_error;
 use crate::query::{CellType, QueryOptions, RowVisitor, SelectQuery, query_timeout_error, write_refused_error};
-use crate::statement::STEP_STOPPED_CODE;
 use afterload_core::error::Result;
 
 pub(super) async fn run<R: RowVisitor>(
@@ -30,7 +30,7 @@ pub(super) async fn run<R: RowVisitor>(
         with_rusqlite(&mut watched.0, |connection| read_rows(connection, bound, &mut receiver)).map(|()| receiver)
     });
     let done = done.await.map_err(panic_error)?;
-    done.map_err(|error| match error.code() == STEP_STOPPED_CODE && !asked.is_cancelled() {
+    done.map_err(|error| match error.code() == codes::STEP_STOPPED && !asked.is_cancelled() {
         true => query_timeout_error(reading.timeout),
         false => error,
     })

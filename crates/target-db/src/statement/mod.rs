@@ -5,6 +5,7 @@
 mod parsed;
 mod row_collector;
 
+use crate::codes;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -81,18 +82,13 @@ impl StatementRun {
     }
 }
 
-/// The code for a value that the database cannot bring to the type that is wanted.
-pub(crate) const SQL_VALUE_INVALID_CODE: &str = "sql_value_invalid";
-/// The code of a statement that was stopped.
-pub(crate) const STEP_STOPPED_CODE: &str = "step_stopped";
-
 /// The error of a statement that was stopped; nothing of it has taken effect.
 pub(crate) fn stopped_error() -> Error {
-    Error::stopped(STEP_STOPPED_CODE, "the statement was stopped")
+    Error::new(codes::STEP_STOPPED, "the statement was stopped")
 }
 
 /// The error of a statement that would write where it may not.
 pub(crate) fn may_write_error() -> Error {
-    Error::permanent("sql_refused", "the statement may write where only reading is allowed")
+    Error::new(codes::SQL_REFUSED, "the statement may write where only reading is allowed")
         .with_hint("write a `SELECT`")
 }

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use serde_json::{Map, Number, Value};
 
 use super::StatementResult;
+use crate::codes;
 use afterload_core::error::{Error, Result};
 
 /// What is kept of the rows that a statement gives.
@@ -122,7 +123,7 @@ impl RowCollector {
             Some(known) => compare_values(&value, known).map(|order| order == Ordering::Greater),
         };
         let better = better.ok_or_else(|| {
-            Error::permanent("batch_cursor_invalid", "the first column that `RETURNING` gives cannot be a cursor")
+            Error::new(codes::BATCH_CURSOR_INVALID, "the first column that `RETURNING` gives cannot be a cursor")
                 .with_hint("let it give a whole number or a text, such as the primary key")
         })?;
         if better {
@@ -168,7 +169,7 @@ fn count_digits(number: &Number) -> Option<usize> {
 }
 
 fn result_too_large_error(message: String) -> Error {
-    Error::permanent("sql_result_too_large", message)
+    Error::new(codes::SQL_RESULT_TOO_LARGE, message)
         .with_hint("let it give less, as with `LIMIT`; `report.query` writes files")
 }
 
@@ -191,7 +192,7 @@ mod tests {
         let keep = ResultMode::All { rows: 2, bytes: 100 };
         assert_eq!(take(keep, &[json!(1), json!("x")]).unwrap().rows.len(), 2);
         for rows in [vec![json!(1); 3], vec![json!("x".repeat(100))], vec![json!(["x".repeat(50), "x".repeat(50)])]] {
-            assert_eq!(take(keep, &rows).unwrap_err().code(), "sql_result_too_large");
+            assert_eq!(take(keep, &rows).unwrap_err().code(), codes::SQL_RESULT_TOO_LARGE);
         }
     }
 
@@ -220,7 +221,7 @@ mod tests {
         assert_eq!(greatest(&[json!("a"), json!("Z")]).unwrap(), Some(json!("a")));
         assert_eq!(greatest(&[]).unwrap(), None);
         for rows in [vec![json!(1), json!("1")], vec![json!(1.5)], vec![json!(true)]] {
-            assert_eq!(greatest(&rows).unwrap_err().code(), "batch_cursor_invalid");
+            assert_eq!(greatest(&rows).unwrap_err().code(), codes::BATCH_CURSOR_INVALID);
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::api::{
     ApiState, DiagnosticView, PipelineList, PipelineRegistry, PipelineSummary, RefusedFile, ServerConfig, StartRun,
     StepSummary, api_routes, create_api_key, with_common_layers,
 };
+use crate::codes;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::redactor::Redactor;
@@ -215,7 +216,7 @@ fn player(db: Db) -> StartRun {
 
 async fn play(db: &Db, run: NewRun) -> Result<StartOutcome> {
     if run.params.get("email").is_some_and(|email| email == "unavailable") {
-        return Err(Error::transient("database_unavailable", "a secret about the database"));
+        return Err(Error::new(codes::DATABASE_UNAVAILABLE, "a secret about the database"));
     }
     bind_params(&declared(), run.params.clone())?;
     let record = RunRecord {
@@ -255,6 +256,7 @@ fn engine_config() -> EngineConfig {
         artifacts: ARTIFACTS.into(),
         queues: BTreeMap::new(),
         max_crashes: 3,
+        lease: Duration::from_secs(15),
         drain: Duration::from_secs(25),
         retention: RetentionConfig::default(),
         secrets: BTreeMap::new(),

@@ -3,6 +3,7 @@
 use futures::StreamExt;
 
 use super::{AttachedFiles, EmailSendDeps};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_core::object_names::{resolve_content_type, sanitize_file_name};
@@ -26,7 +27,7 @@ pub(super) async fn read_attachments(
     if files.len() > MAX_ATTACHMENTS {
         let message = format!("the mail has {} attachments; expected at most {MAX_ATTACHMENTS}", files.len());
         return Err(
-            Error::permanent("mail_attachment_count", message).with_hint("pack them, or link to them with `links`")
+            Error::new(codes::MAIL_ATTACHMENT_COUNT, message).with_hint("pack them, or link to them with `links`")
         );
     }
     let limit = deps.mailer.attachment_limit();
@@ -61,6 +62,6 @@ async fn read_file(file: &File, most: u64, ctx: &StepContext, objects: &ObjectSt
 
 fn attachments_too_large(limit: ByteSize) -> Error {
     let message = format!("the attachments of the mail have more than {limit} together");
-    Error::permanent("mail_attachments_too_large", message)
+    Error::new(codes::MAIL_ATTACHMENTS_TOO_LARGE, message)
         .with_hint("link to the files with `links`, or raise `limits.mail.attachments`")
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{EmailSend, EmailSendOutputs, MailAddresses, MailLinks, OnUncertain};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::units;
 use afterload_mailer::{
@@ -29,7 +30,7 @@ pub(super) const LINK_LIFETIME_ERROR: &str = "`expires` must be from `1m` to `36
 /// How long links live if this is said.
 pub(super) fn check_link_lifetime(said: units::HumanDuration) -> Result<Duration> {
     let fits = (Duration::from_secs(60)..=MAX_LINK_LIFETIME).contains(&said.0);
-    if fits { Ok(said.0) } else { Err(Error::permanent("with_invalid", LINK_LIFETIME_ERROR)) }
+    if fits { Ok(said.0) } else { Err(Error::new(codes::WITH_INVALID, LINK_LIFETIME_ERROR)) }
 }
 
 /// What sending needs of the step's context.
@@ -71,12 +72,12 @@ impl MailJob<'_> {
         };
         if recipients.is_empty() || recipients.len() > MAX_RECIPIENTS {
             let message = format!("the mail has {} recipients; expected 1 to {MAX_RECIPIENTS}", recipients.len());
-            return Err(Error::permanent("mail_recipient_count", message));
+            return Err(Error::new(codes::MAIL_RECIPIENT_COUNT, message));
         }
         let (mut message_ids, mut failed) = (Vec::with_capacity(recipients.len()), Vec::new());
         for recipient in &recipients {
             if self.stop.is_cancelled() {
-                return Err(Error::stopped("step_stopped", "the step was asked to stop"));
+                return Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop"));
             }
             let id = MessageId::for_recipient(self.key, recipient, &mail.from);
             match self.send_copy(&mail, recipient, &id, step.on_uncertain).await {
@@ -122,7 +123,7 @@ impl MailJob<'_> {
             (EffectState::Done(_), _) => return Ok(()),
             (EffectState::Uncertain, OnUncertain::Hold) => {
                 let message = format!("nobody knows whether the mail `{id}` to `{recipient}` has left");
-                return Err(Error::permanent("mail_uncertain", message)
+                return Err(Error::new(codes::MAIL_UNCERTAIN, message)
                     .with_hint("look for it at the recipient; `on_uncertain: resend` would send it again"));
             }
             (EffectState::New, _) | (EffectState::Uncertain, OnUncertain::Resend) => {}
@@ -147,7 +148,7 @@ impl MailJob<'_> {
     ) -> Result<MailContent> {
         let subject = subject.map(Templated::into_value).transpose()?;
         let (Some(template), None) = (template, &body) else {
-            let body = body.ok_or_else(|| Error::permanent("with_invalid", "the mail has no text"))?;
+            let body = body.ok_or_else(|| Error::new(codes::WITH_INVALID, "the mail has no text"))?;
             let lines = links.iter().map(|(label, url)| format!("\n\n{label}: {url}")).collect::<String>();
             let text = format!("{}{lines}\n", body.into_value()?.trim_end());
             return Ok(MailContent { subject: subject.unwrap_or_default(), text, html: None });
@@ -169,7 +170,7 @@ impl MailJob<'_> {
             };
             let Some(url) = url else {
                 let message = format!("`{}` of link `{label}` cannot be linked", file.name);
-                return Err(Error::permanent("mail_link_impossible", message)
+                return Err(Error::new(codes::MAIL_LINK_IMPOSSIBLE, message)
                     .with_hint("only files that a run received or made can be linked, as long as they are kept"));
             };
             addressed.push((label, url));
@@ -181,7 +182,8 @@ impl MailJob<'_> {
 /// One error for all recipients who did not and will not receive the mail.
 fn refused_error(mut failed: Vec<Error>, recipients: usize) -> Error {
     let of_all = format!("{} of {recipients} recipients did not receive the mail", failed.len());
-    let details = failed.iter().map(|error| json!({ "code": error.code(), "message": error.message() })).collect();
+    let details =
+        failed.iter().map(|error| json!({ "code": error.code().name(), "message": error.message() })).collect();
     let first = failed.swap_remove(0);
     if recipients == 1 { first } else { first.context(of_all).with_details(details) }
 }

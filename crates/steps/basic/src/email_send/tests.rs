@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::deliver::MailJob;
 use super::*;
+use crate::codes;
 use afterload_core::clock;
 use afterload_mailer::{MailConfig, MailLimits, Mailer, MailerOptions, RateSlots};
 use afterload_metrics::Metrics;
@@ -42,7 +43,7 @@ impl EffectRecorder for Memory {
 
     fn mark_done(&self, key: &str, detail: Value) -> Answer<()> {
         if self.lost {
-            return Box::pin(async { Err(afterload_core::error::Error::transient("database_unavailable", "gone")) });
+            return Box::pin(async { Err(afterload_core::error::Error::new(codes::DATABASE_UNAVAILABLE, "gone")) });
         }
         self.known.lock().unwrap().insert(key.to_owned(), EffectState::Done(detail));
         Box::pin(async { Ok(()) })
@@ -202,7 +203,7 @@ async fn a_lost_outcome_can_be_held_for_a_person() {
     let mut with = plain();
     with["on_uncertain"] = json!("hold");
     let error = desk.send(with, &effects).await.unwrap_err();
-    assert_eq!((error.code(), error.is_transient()), ("mail_uncertain", false));
+    assert_eq!((error.code().name(), error.is_transient()), ("mail_uncertain", false));
     assert!(error.message().contains("ops@example.com"));
 }
 
@@ -240,7 +241,7 @@ async fn who_has_the_mail_takes_no_turn_and_who_waits_for_one_is_not_uncertain()
         desk.stop.cancel();
     };
     let (waited, ()) = tokio::join!(waiting, stopping);
-    assert_eq!(waited.unwrap_err().code(), "step_stopped");
+    assert_eq!(waited.unwrap_err().code(), codes::STEP_STOPPED);
     assert_eq!((desk.mails().len(), effects.known.lock().unwrap().len()), (2, 2), "it was not begun");
     // With nobody to wait for, the same recipient receives the mail although what is uncertain would be held.
     desk.mailer = Mailer::new(&options(desk.folder.path())).unwrap();
@@ -290,7 +291,7 @@ async fn links_stand_in_the_text_in_order_and_absent_files_are_left_out() {
         let mut with = plain();
         with["links"] = json!({ "upload": file(artifact) });
         let error = desk.send(with, &Memory::default()).await.unwrap_err();
-        assert_eq!(error.code(), "mail_link_impossible");
+        assert_eq!(error.code(), codes::MAIL_LINK_IMPOSSIBLE);
     }
 }
 
@@ -305,7 +306,7 @@ async fn links_live_as_long_as_is_said() {
     for expires in ["1s", "9999d"] {
         with["expires"] = json!(expires);
         assert_eq!(messages(with.clone()), ["`expires` must be from `1m` to `3650d`"]);
-        assert_eq!(desk.send(with.clone(), &Memory::default()).await.unwrap_err().code(), "with_invalid");
+        assert_eq!(desk.send(with.clone(), &Memory::default()).await.unwrap_err().code(), codes::WITH_INVALID);
     }
 }
 
@@ -339,7 +340,7 @@ async fn recipients_are_bounded_and_must_be_addresses() {
     ] {
         let mut with = plain();
         with["to"] = to;
-        assert_eq!(desk.send(with, &Memory::default()).await.unwrap_err().code(), code);
+        assert_eq!(desk.send(with, &Memory::default()).await.unwrap_err().code().name(), code);
     }
     assert!(desk.mails().is_empty());
 }

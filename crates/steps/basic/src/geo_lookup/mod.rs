@@ -9,6 +9,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::HumanDuration;
 use afterload_geoip::{self as geo, GeoLocator, GeoProvider, GeoRecord, ProviderChain};
@@ -175,7 +176,7 @@ local: { country: nowhere, city: office }
                 let ips = ips.into_value()?;
                 if ips.len() > MAX_ADDRESSES {
                     let message = format!("{} addresses are given; expected at most {MAX_ADDRESSES}", ips.len());
-                    return Err(Error::permanent("geo_too_many", message).with_hint("look up the `rows` of a table"));
+                    return Err(Error::new(codes::GEO_TOO_MANY, message).with_hint("look up the `rows` of a table"));
                 }
                 let ips = ips.iter().map(|ip| parse_address(ip)).collect::<Result<Vec<_>>>()?;
                 let found = deps.geo.find_records(&chain, &ips, &ctx.stop).await?;
@@ -191,7 +192,7 @@ local: { country: nowhere, city: office }
                 })
             }
             (None, None, Some(source), Some(into)) => rows::fill_rows(&ctx, &deps, &chain, source, into).await,
-            _ => Err(Error::permanent("with_invalid", "expected one of `ip`, `ips` and `rows` with `into`")),
+            _ => Err(Error::new(codes::WITH_INVALID, "expected one of `ip`, `ips` and `rows` with `into`")),
         }
     }
 }
@@ -230,7 +231,7 @@ impl GeoLookup {
 fn parse_address(text: &str) -> Result<IpAddr> {
     geo::parse_ip(text).ok_or_else(|| {
         let shown: String = text.chars().filter(|letter| !letter.is_control()).take(60).collect();
-        Error::permanent("geo_ip_invalid", format!("`{shown}` is not an IP address"))
+        Error::new(codes::GEO_IP_INVALID, format!("`{shown}` is not an IP address"))
     })
 }
 

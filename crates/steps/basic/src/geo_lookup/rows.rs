@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{FillTarget, GeoLookupDeps, GeoLookupOutputs, LookupRows};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_geoip::{self as geo, GeoField, GeoRecord, ProviderChain};
 use afterload_step_api::{ProgressUpdate, StepContext};
@@ -97,7 +98,7 @@ fn columns_like_outputs(table: &TableInfo, keys: &[String]) -> Result<BTreeMap<S
         true => {
             let message = format!("no column of `{}` is named as what is known of an address", table.name);
             let known = outputs.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-            Err(Error::permanent("column_not_found", message)
+            Err(Error::new(codes::COLUMN_NOT_FOUND, message)
                 .with_hint(format!("say `columns`, such as `{{ town: city }}`; there are {known}")))
         }
         false => Ok(columns),
@@ -162,7 +163,7 @@ async fn resolve_addresses(
     };
     let key = |name: &String| {
         page.rows.column_index(name).ok_or_else(|| {
-            Error::permanent("column_not_found", format!("the query gives no column `{name}`"))
+            Error::new(codes::COLUMN_NOT_FOUND, format!("the query gives no column `{name}`"))
                 .with_hint(format!("`into.keys` names columns of the query too; beside them it gives `{ip}`"))
         })
     };
@@ -188,7 +189,7 @@ async fn resolve_addresses(
 }
 
 fn no_address_column(column: &str) -> Error {
-    Error::permanent("column_not_found", format!("the query gives no text in a column `{column}`"))
+    Error::new(codes::COLUMN_NOT_FOUND, format!("the query gives no text in a column `{column}`"))
         .with_hint("name the column with the address in `rows.ip`, and cast it to text if it is none")
 }
 

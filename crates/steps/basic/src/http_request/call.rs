@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::fields::field_pairs;
 use super::{ExpectedStatus, HttpMethod, HttpRequest, HttpRequestOutputs};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_core::redactor::Redactor;
@@ -33,7 +34,7 @@ pub(super) const TIMEOUT_RANGE_ERROR: &str = "`timeout` must be more than nothin
 /// How long a call may take if this is said.
 pub(super) fn check_timeout(said: units::HumanDuration) -> Result<Duration> {
     let fits = !said.0.is_zero() && said.0 <= MAX_REQUEST_TIMEOUT;
-    if fits { Ok(said.0) } else { Err(Error::permanent("with_invalid", TIMEOUT_RANGE_ERROR)) }
+    if fits { Ok(said.0) } else { Err(Error::new(codes::WITH_INVALID, TIMEOUT_RANGE_ERROR)) }
 }
 
 /// A call that can be made.
@@ -94,7 +95,7 @@ impl HttpCall {
         }
         if let EffectState::Done(detail) = ctx.effect_log.begin_effect(CALL_EFFECT_KEY).await? {
             let recorded: RecordedResponse = serde_json::from_value(detail)
-                .map_err(|error| Error::permanent("effect_unreadable", format!("the recorded answer: {error}")))?;
+                .map_err(|error| Error::new(codes::EFFECT_UNREADABLE, format!("the recorded answer: {error}")))?;
             return Ok(recorded.into_outputs(hidden));
         }
         let answer = self.send_request(ctx, http).await?;

@@ -8,6 +8,7 @@ use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_egress::Method;
 
@@ -161,7 +162,7 @@ pub fn field_pairs(field: &str, fields: Map<String, Value>) -> Result<Vec<(Strin
         for item in items {
             let text = scalar_to_text(&item).ok_or_else(|| {
                 let message = format!("`{field}.{name}`: expected text, a number, a boolean or a list of them");
-                Error::permanent("with_invalid", message)
+                Error::new(codes::WITH_INVALID, message)
             })?;
             pairs.push((name.clone(), text));
         }

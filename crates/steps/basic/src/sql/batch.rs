@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::batch_sizer;
+use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::HumanDuration;
 use afterload_pipeline::Validator;
@@ -174,7 +175,7 @@ impl SqlBatch {
         let number = effect.rows.first_value().and_then(Value::as_u64);
         match number {
             Some(number) => Ok(Some(number)),
-            None => Err(Error::permanent("batch_count_invalid", "`count` does not give a whole number")
+            None => Err(Error::new(codes::BATCH_COUNT_INVALID, "`count` does not give a whole number")
                 .with_hint("write it as `SELECT COUNT(*) FROM …`")),
         }
     }
@@ -232,15 +233,12 @@ impl SqlBatchCursor {
         next.chunks += 1;
         if in_order {
             let Some(greatest) = &effect.max_value else {
-                return Err(Error::permanent(
-                    "batch_cursor_invalid",
-                    "the statement uses `:after` and gives no cursor",
-                )
-                .with_hint("let it end with `RETURNING` and the column that `:after` is compared with"));
+                return Err(Error::new(codes::BATCH_CURSOR_INVALID, "the statement uses `:after` and gives no cursor")
+                    .with_hint("let it end with `RETURNING` and the column that `:after` is compared with"));
             };
             if compare_values(greatest, &self.after).is_some_and(|order| order != Ordering::Greater) {
                 let message = format!("the cursor stays at `{greatest}`, so the batch would never end");
-                return Err(Error::permanent("batch_cursor_invalid", message)
+                return Err(Error::new(codes::BATCH_CURSOR_INVALID, message)
                     .with_hint("take only rows behind it, as in `WHERE id > :after ORDER BY id LIMIT :limit`"));
             }
             next.after = greatest.clone();

@@ -10,6 +10,7 @@ use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 use super::errors;
 use super::format::ImageFormat;
 use super::pixels::{PixelLayout, Pixels};
+use crate::codes;
 use afterload_core::error::{Error, Result};
 
 /// What a result carries besides its pixels.
@@ -39,7 +40,7 @@ pub fn encode_image(pixels: Pixels, format: ImageFormat, quality: u8, metadata: 
 }
 
 fn encoding_error(format: ImageFormat, error: &dyn std::fmt::Display) -> Error {
-    Error::permanent("internal_error", format!("encoding a {} failed: {error}", format.name()))
+    Error::new(codes::INTERNAL_ERROR, format!("encoding a {} failed: {error}", format.name()))
 }
 
 fn encode_jpeg(pixels: &Pixels, quality: u8, metadata: &ImageMetadata) -> Result<Vec<u8>> {

@@ -1,0 +1,49 @@
+//! The error codes of this crate.
+
+#![expect(missing_docs, reason = "each code has its summary")]
+
+pub(crate) use afterload_core::codes::STEP_STOPPED;
+use afterload_core::error::ErrorCode;
+
+pub const MAIL_AUTH_FAILED: ErrorCode = ErrorCode::permanent("mail_auth_failed", "The mail server refused the login");
+pub const MAIL_DEFERRED: ErrorCode = ErrorCode::transient("mail_deferred", "The mail server deferred the mail");
+pub const MAIL_INVALID: ErrorCode = ErrorCode::permanent("mail_invalid", "The mail cannot be built");
+pub const MAIL_INVALID_RECIPIENT: ErrorCode =
+    ErrorCode::permanent("mail_invalid_recipient", "The address of a recipient is not valid");
+pub const MAIL_INVALID_SENDER: ErrorCode =
+    ErrorCode::permanent("mail_invalid_sender", "The address of the sender is not valid");
+pub const MAIL_OUTBOX_FAILED: ErrorCode =
+    ErrorCode::transient("mail_outbox_failed", "The mail cannot be written to the outbox");
+pub const MAIL_OUTCOME_UNKNOWN: ErrorCode =
+    ErrorCode::transient("mail_outcome_unknown", "The connection broke before the mail server confirmed the mail");
+pub const MAIL_RECIPIENT_REFUSED: ErrorCode =
+    ErrorCode::permanent("mail_recipient_refused", "The mail server refused the recipient");
+pub const MAIL_REFUSED: ErrorCode = ErrorCode::permanent("mail_refused", "The mail server refused the mail");
+pub const MAIL_SERVER_UNAVAILABLE: ErrorCode =
+    ErrorCode::transient("mail_server_unavailable", "The mail server cannot be reached");
+pub const MAIL_TEMPLATE_INVALID: ErrorCode =
+    ErrorCode::permanent("mail_template_invalid", "The mail template cannot be rendered");
+pub const MAIL_TEMPLATE_NOT_FOUND: ErrorCode =
+    ErrorCode::permanent("mail_template_not_found", "There is no such mail template");
+pub const MAIL_TLS_FAILED: ErrorCode =
+    ErrorCode::permanent("mail_tls_failed", "No TLS connection to the mail server is possible");
+pub const MAIL_UNCERTAIN: ErrorCode =
+    ErrorCode::permanent("mail_uncertain", "It is not known whether the mail was sent");
+
+/// All codes of this crate.
+pub const CODES: &[ErrorCode] = &[
+    MAIL_AUTH_FAILED,
+    MAIL_DEFERRED,
+    MAIL_INVALID,
+    MAIL_INVALID_RECIPIENT,
+    MAIL_INVALID_SENDER,
+    MAIL_OUTBOX_FAILED,
+    MAIL_OUTCOME_UNKNOWN,
+    MAIL_RECIPIENT_REFUSED,
+    MAIL_REFUSED,
+    MAIL_SERVER_UNAVAILABLE,
+    MAIL_TEMPLATE_INVALID,
+    MAIL_TEMPLATE_NOT_FOUND,
+    MAIL_TLS_FAILED,
+    MAIL_UNCERTAIN,
+];

@@ -1,0 +1,144 @@
+//! The error codes of this crate.
+
+#![expect(missing_docs, reason = "each code has its summary")]
+
+#[cfg(test)]
+pub(crate) use afterload_core::codes::DATABASE_UNAVAILABLE;
+pub(crate) use afterload_core::codes::DEFINITION_INVALID;
+pub(crate) use afterload_core::codes::{DATABASE_ERROR, INTERNAL_ERROR};
+use afterload_core::error::ErrorCode;
+pub(crate) use afterload_egress::codes::{WEBHOOK_EXPIRED, WEBHOOK_INVALID};
+pub(crate) use afterload_engine::codes::{
+    CONCURRENCY_KEY_INVALID, PIPELINE_NOT_FOUND, QUEUE_NOT_FOUND, RUN_ENDED, RUN_FILES_EXPIRED, RUN_NEVER_BEGAN,
+    RUN_NOT_ENDED, RUN_SUCCEEDED,
+};
+pub(crate) use afterload_object_store::codes::{
+    BUCKET_NOT_CONFIGURED, OBJECT_ACCESS_DENIED, OBJECT_CHANGED, OBJECT_NOT_FOUND,
+};
+pub(crate) use afterload_pipeline::codes::{PARAM_WRONG_TYPE, PARAMS_INVALID};
+pub(crate) use afterload_state::codes::RUN_NOT_FOUND;
+
+pub const ADMIN_KEY_INVALID: ErrorCode =
+    ErrorCode::permanent("admin_key_invalid", "The admin key of the configuration cannot be used");
+pub const ARTIFACT_GONE: ErrorCode =
+    ErrorCode::permanent("artifact_gone", "The file is no longer there").with_status(410);
+pub const ARTIFACT_NOT_FOUND: ErrorCode =
+    ErrorCode::permanent("artifact_not_found", "There is no such file").with_status(404);
+pub const BODY_INCOMPLETE: ErrorCode = ErrorCode::permanent("body_incomplete", "The body ended early").with_status(400);
+pub const BODY_TOO_LARGE: ErrorCode = ErrorCode::permanent("body_too_large", "The body is too large").with_status(413);
+pub const BUCKET_FORBIDDEN: ErrorCode =
+    ErrorCode::permanent("bucket_forbidden", "The API key may not name this bucket").with_status(403);
+pub const BUCKET_INVALID: ErrorCode = ErrorCode::permanent("bucket_invalid", "The name of a bucket is empty");
+pub const EVENT_INVALID: ErrorCode =
+    ErrorCode::permanent("event_invalid", "The event cannot be taken").with_status(422);
+pub const FILE_EXPIRED: ErrorCode = ErrorCode::permanent("file_expired", "The file has expired").with_status(410);
+pub const HEADER_INVALID: ErrorCode =
+    ErrorCode::permanent("header_invalid", "A header cannot be read").with_status(400);
+pub const HOOK_UNAVAILABLE: ErrorCode =
+    ErrorCode::transient("hook_unavailable", "The notification cannot be processed at the moment");
+pub const IDEMPOTENCY_KEY_REUSED: ErrorCode =
+    ErrorCode::permanent("idempotency_key_reused", "The key came with another request before").with_status(422);
+pub const JSON_INVALID: ErrorCode =
+    ErrorCode::permanent("json_invalid", "The body is not the JSON that was expected").with_status(400);
+pub const KEY_INVALID: ErrorCode = ErrorCode::permanent("key_invalid", "The API key is not valid").with_status(401);
+pub const KEY_MISSING: ErrorCode = ErrorCode::permanent("key_missing", "An API key is needed").with_status(401);
+pub const LINK_EXPIRED: ErrorCode = ErrorCode::permanent("link_expired", "The link has expired").with_status(410);
+pub const LINK_NOT_FOUND: ErrorCode = ErrorCode::permanent("link_not_found", "There is no such link").with_status(404);
+pub const LINK_REVOKED: ErrorCode =
+    ErrorCode::permanent("link_revoked", "The link has been taken back").with_status(410);
+pub const LISTEN_WITHOUT_KEY: ErrorCode =
+    ErrorCode::permanent("listen_without_key", "The service would be open to others without an API key");
+pub const METHOD_NOT_ALLOWED: ErrorCode =
+    ErrorCode::permanent("method_not_allowed", "The method does not fit").with_status(405);
+pub const MULTIPART_INVALID: ErrorCode =
+    ErrorCode::permanent("multipart_invalid", "The form cannot be read").with_status(400);
+pub const NOT_FOUND: ErrorCode = ErrorCode::permanent("not_found", "There is nothing here").with_status(404);
+pub const NOT_READY: ErrorCode = ErrorCode::transient("not_ready", "The service is not ready");
+pub const NOTIFICATION_INVALID: ErrorCode =
+    ErrorCode::permanent("notification_invalid", "The notification cannot be read").with_status(400);
+pub const PARAM_BUCKET_INVALID: ErrorCode =
+    ErrorCode::permanent("param_bucket_invalid", "The bucket of a file param is not a valid name").with_status(422);
+pub const PARAM_FILE_AMBIGUOUS: ErrorCode =
+    ErrorCode::permanent("param_file_ambiguous", "A file param names its file in more than one way").with_status(422);
+pub const PARAM_KEY_INVALID: ErrorCode =
+    ErrorCode::permanent("param_key_invalid", "The object key of a file param is not valid").with_status(422);
+pub const PARAM_REPEATED: ErrorCode = ErrorCode::permanent("param_repeated", "A param is given twice").with_status(422);
+pub const PARAM_TAKES_NO_FILE: ErrorCode =
+    ErrorCode::permanent("param_takes_no_file", "A file came for a param that takes none").with_status(422);
+pub const QUERY_INVALID: ErrorCode = ErrorCode::permanent("query_invalid", "The query cannot be read").with_status(400);
+pub const RANGE_NOT_SATISFIABLE: ErrorCode =
+    ErrorCode::permanent("range_not_satisfiable", "The range lies outside of the file").with_status(416);
+pub const REQUEST_TIMEOUT: ErrorCode =
+    ErrorCode::permanent("request_timeout", "The body did not arrive in time").with_status(408);
+pub const RUN_OPTIONS_INVALID: ErrorCode =
+    ErrorCode::permanent("run_options_invalid", "The run cannot be started in this way").with_status(422);
+pub const SCOPE_INVALID: ErrorCode = ErrorCode::permanent("scope_invalid", "The scope of an API key is not valid");
+pub const SCOPE_MISSING: ErrorCode =
+    ErrorCode::permanent("scope_missing", "The API key may not do this").with_status(403);
+pub const SECRET_KEY_MISSING: ErrorCode =
+    ErrorCode::permanent("secret_key_missing", "The configuration has no secret key");
+pub const SHUTTING_DOWN: ErrorCode = ErrorCode::stopped("shutting_down", "The service is shutting down");
+pub const STEP_NOT_FOUND: ErrorCode = ErrorCode::permanent("step_not_found", "There is no such step").with_status(404);
+pub const TOKEN_INVALID: ErrorCode = ErrorCode::permanent("token_invalid", "The token is not valid").with_status(401);
+pub const TOO_MANY_UPLOADS: ErrorCode = ErrorCode::transient("too_many_uploads", "Too many uploads are under way");
+pub const UNSUPPORTED_MEDIA_TYPE: ErrorCode =
+    ErrorCode::permanent("unsupported_media_type", "The content type is not understood").with_status(415);
+pub const UPLOAD_EXPIRED: ErrorCode = ErrorCode::permanent("upload_expired", "The upload has expired").with_status(410);
+pub const UPLOAD_INCOMPLETE: ErrorCode =
+    ErrorCode::permanent("upload_incomplete", "The file has not arrived").with_status(409);
+pub const UPLOAD_NOT_FOUND: ErrorCode =
+    ErrorCode::permanent("upload_not_found", "There is no such upload").with_status(404);
+pub const UPLOAD_SIZE_DIFFERS: ErrorCode =
+    ErrorCode::permanent("upload_size_differs", "The file has another size than was announced").with_status(409);
+pub const UPLOAD_TOO_LARGE: ErrorCode =
+    ErrorCode::permanent("upload_too_large", "The file is too large").with_status(413);
+
+/// All codes of this crate.
+pub const CODES: &[ErrorCode] = &[
+    ADMIN_KEY_INVALID,
+    ARTIFACT_GONE,
+    ARTIFACT_NOT_FOUND,
+    BODY_INCOMPLETE,
+    BODY_TOO_LARGE,
+    BUCKET_FORBIDDEN,
+    BUCKET_INVALID,
+    EVENT_INVALID,
+    FILE_EXPIRED,
+    HEADER_INVALID,
+    HOOK_UNAVAILABLE,
+    IDEMPOTENCY_KEY_REUSED,
+    JSON_INVALID,
+    KEY_INVALID,
+    KEY_MISSING,
+    LINK_EXPIRED,
+    LINK_NOT_FOUND,
+    LINK_REVOKED,
+    LISTEN_WITHOUT_KEY,
+    METHOD_NOT_ALLOWED,
+    MULTIPART_INVALID,
+    NOT_FOUND,
+    NOT_READY,
+    NOTIFICATION_INVALID,
+    PARAM_BUCKET_INVALID,
+    PARAM_FILE_AMBIGUOUS,
+    PARAM_KEY_INVALID,
+    PARAM_REPEATED,
+    PARAM_TAKES_NO_FILE,
+    QUERY_INVALID,
+    RANGE_NOT_SATISFIABLE,
+    REQUEST_TIMEOUT,
+    RUN_OPTIONS_INVALID,
+    SCOPE_INVALID,
+    SCOPE_MISSING,
+    SECRET_KEY_MISSING,
+    SHUTTING_DOWN,
+    STEP_NOT_FOUND,
+    TOKEN_INVALID,
+    TOO_MANY_UPLOADS,
+    UNSUPPORTED_MEDIA_TYPE,
+    UPLOAD_EXPIRED,
+    UPLOAD_INCOMPLETE,
+    UPLOAD_NOT_FOUND,
+    UPLOAD_SIZE_DIFFERS,
+    UPLOAD_TOO_LARGE,
+];
