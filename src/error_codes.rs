@@ -13,6 +13,7 @@ pub const CODES_BY_CRATE: &[(&str, &[ErrorCode])] = &[
     ("afterload-report-query", afterload_report_query::codes::CODES),
     ("afterload-table-import", afterload_table_import::codes::CODES),
     ("afterload-step-api", afterload_step_api::codes::CODES),
+    ("afterload-tabular", afterload_tabular::codes::CODES),
     ("afterload-s3-server", afterload_s3_server::codes::CODES),
     ("afterload-object-store", afterload_object_store::codes::CODES),
     ("afterload-target-db", afterload_target_db::codes::CODES),

@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, reason = "each code has its summary"))]
 
-use crate::error::ErrorCode;
+use crate::error_code::ErrorCode;
 
 pub const CONFIG_INVALID: ErrorCode = ErrorCode::permanent("config_invalid", "The configuration is not valid");
 pub const DATABASE_ERROR: ErrorCode = ErrorCode::permanent("database_error", "The database refused a statement");

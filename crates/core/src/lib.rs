@@ -4,6 +4,7 @@ pub mod clock;
 pub mod codes;
 pub mod dialect;
 pub mod error;
+mod error_code;
 pub mod failpoint;
 pub mod file;
 pub mod identifier;

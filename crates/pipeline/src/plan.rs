@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+pub use super::ast::Backoff;
 use super::ast::{CatchUp, OnRunConflict};
 use super::params::{self, Param};
 use afterload_core::error::Result;
@@ -292,17 +292,6 @@ pub struct RetryPolicy {
     pub delay_ms: i64,
     /// The longest pause in milliseconds.
     pub max_delay_ms: i64,
-}
-
-/// How the pause between attempts grows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Backoff {
-    /// It doubles each time.
-    #[default]
-    Exponential,
-    /// It stays the same.
-    Constant,
 }
 
 /// SHA-256 of a definition's text, hexadecimal. Line ends and a byte-order mark make no difference.

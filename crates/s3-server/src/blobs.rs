@@ -18,8 +18,7 @@ use tokio::task::JoinHandle;
 use ulid::Ulid;
 
 use super::digest::{BlobChecksums, BodyDigests};
-use super::index::lock_unpoisoned;
-use super::index::objects::PartRange;
+use super::lock::lock_unpoisoned;
 
 /// How much is read from a file at once.
 const READ_CHUNK_BYTES: u64 = 256 << 10;
@@ -214,6 +213,14 @@ impl WrittenBlob {
 
 fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+/// A file that holds a stretch of an object.
+#[derive(Clone, Debug)]
+pub(super) struct PartRange {
+    pub(super) blob_id: String,
+    pub(super) start: u64,
+    pub(super) size: u64,
 }
 
 /// A stretch of an object as a stream. Files are opened one after the other, and read where blocking is allowed.

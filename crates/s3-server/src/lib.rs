@@ -26,6 +26,7 @@ mod get;
 mod in_process;
 mod index;
 mod list;
+mod lock;
 mod multipart;
 mod put;
 mod serve;

@@ -254,9 +254,7 @@ pub(super) async fn list_multipart_uploads(
         (None, _) => String::new(),
     };
     let mut found = store
-        .read_index(move |sql| {
-            uploads::list_uploads(sql, &of, &wanted, (&after_key, &after_id), max.unsigned_abs() + 1)
-        })
+        .read_index(move |sql| uploads::list_uploads(sql, &of, &wanted, &after_key, &after_id, max.unsigned_abs() + 1))
         .await?;
     let truncated = found.len() > max.unsigned_abs() as usize && max > 0;
     found.truncate(max.unsigned_abs() as usize);

@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::cors::CorsRequest;
-use super::index::lock_unpoisoned;
+use super::lock::lock_unpoisoned;
 use super::{access, error_text};
 
 /// How long a client may take for the head of a request.

@@ -8,12 +8,9 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 
 use super::placeholder::PlaceholderDeserializer;
-use super::read::SkippedNodes;
 use super::read_error::YamlReadError;
-use super::{YamlKey, YamlNode, YamlValue};
-
-/// The name under which a type asks for text with an expression as text and for anything else as the type itself.
-pub const TEMPLATED_TYPE_NAME: &str = "$dynamic";
+use super::skipped::SkippedNodes;
+use super::{TEMPLATED_TYPE_NAME, YamlKey, YamlNode, YamlValue};
 
 /// Reads one node, leaving out what could not be read before.
 #[derive(Clone, Copy)]

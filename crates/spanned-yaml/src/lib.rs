@@ -11,14 +11,17 @@ mod read;
 mod read_error;
 mod resolved;
 mod scalar;
+mod skipped;
 mod suggest;
 
-pub use de::TEMPLATED_TYPE_NAME;
 pub use parse::parse;
 pub use read::sort_diagnostics;
 pub use read::{read, read_partial};
 pub use resolved::read_resolved;
 pub use suggest::{closest_name, suggestion_hint};
+
+/// The name under which a type asks for text with an expression as text and for anything else as the type itself.
+pub const TEMPLATED_TYPE_NAME: &str = "$dynamic";
 
 /// A place in a file: line and column from 1 (columns count characters), byte offset and length.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

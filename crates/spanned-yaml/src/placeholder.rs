@@ -4,7 +4,7 @@ use serde::de::value::{MapDeserializer, SeqDeserializer, StrDeserializer};
 use serde::de::{Deserializer, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::de::TEMPLATED_TYPE_NAME;
+use super::TEMPLATED_TYPE_NAME;
 use super::read_error::YamlReadError;
 
 /// Zero, empty, none, or the first variant. What is read from it is thrown away.

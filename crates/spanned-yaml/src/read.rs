@@ -1,28 +1,18 @@
 //! Reading a typed value and gathering every problem: a fault is noted, what caused it is left out, and the value is
 //! read again, until it reads or nothing is left to leave out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use serde::de::DeserializeOwned;
 
 use super::de::NodeDeserializer;
 use super::read_error::{NodePtr, YamlReadError};
+use super::skipped::SkippedNodes;
 use super::{Diagnostic, YamlNode, YamlValue, suggest};
 use afterload_core::codes;
 
 /// A file with more problems than this is not worth reading on.
 const MAX_READ_ROUNDS: usize = 100;
-
-/// What is left out of a tree, and which missing fields are filled, while it is read again.
-#[derive(Default)]
-pub struct SkippedNodes {
-    /// Nodes that could not be read.
-    pub nodes: HashSet<NodePtr>,
-    /// Fields that were missing from a map.
-    pub placeholder_fields: HashMap<NodePtr, Vec<&'static str>>,
-    /// No text is an expression any more.
-    pub expressions_resolved: bool,
-}
 
 /// Reads a typed value from a node and gathers every problem on the way, sorted by place.
 ///

@@ -4,7 +4,8 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
-use super::read::{SkippedNodes, read_skipping};
+use super::read::read_skipping;
+use super::skipped::SkippedNodes;
 use super::{Diagnostic, SourceSpan, YamlKey, YamlNode, YamlValue};
 
 /// Reads a typed value. Where text is wanted, a number or a boolean is taken as its text.

@@ -1,19 +1,13 @@
 //! `:name` parameters of SQL that others wrote: bound by the database, never pasted into the text.
 //!
-//! A [`Statement`] is read once. [`Statement::for_sqlite`] gives numbered parameters with native values.
-//! [`Statement::for_postgres`] asks the server which type it expects of each parameter and then sends every value as
-//! text that the server itself turns into that type, so that a day compares with a timestamp as it does in `psql`.
+//! A [`ParameterizedSql`] is read once. Each back end binds the values in its own way.
 
+use crate::codes;
 use std::collections::BTreeMap;
 
-use rusqlite::types::Value as SqliteValue;
 use serde_json::Value as Json;
-use sqlx::postgres::{PgArguments, PgTypeInfo};
-use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Column as _, Either, Executor as _, PgConnection, Postgres, SqlSafeStr, Statement as _};
 
-use super::tokenizer::{SqlToken, tokenize_sql};
-use crate::codes;
+use crate::tokenizer::{SqlToken, tokenize_sql};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
@@ -118,7 +112,7 @@ impl ParameterizedSql {
         self.render_parameters(|place| format!(":{}", self.parameter_names[place]))
     }
 
-    fn render_parameters(&self, parameter: impl Fn(usize) -> String) -> String {
+    pub(crate) fn render_parameters(&self, parameter: impl Fn(usize) -> String) -> String {
         let piece = |piece: &SqlSegment| match piece {
             SqlSegment::Text(text) => text.clone(),
             SqlSegment::Parameter(place) => parameter(*place),
@@ -126,14 +120,20 @@ impl ParameterizedSql {
         self.segments.iter().map(piece).collect()
     }
 
-    fn ordered_values<'a>(&'a self, bind: &'a BindValues) -> Result<Vec<&'a Json>> {
+    /// The values of the parameters in their order.
+    ///
+    /// # Errors
+    /// `sql_parameter_missing`, `sql_parameter_unknown`.
+    pub(crate) fn ordered_values<'a>(&'a self, bind: &'a BindValues) -> Result<Vec<&'a Json>> {
         match self.binding_errors(bind.keys().map(String::as_str)).into_iter().next() {
             Some(misfit) => Err(misfit),
             None => Ok(self.parameter_names.iter().filter_map(|name| bind.get(name)).collect()),
         }
     }
+}
 
-    /// For SQLite. Booleans become 1 and 0, lists and maps their JSON, for `json_each`.
+#[cfg(test)]
+mod tests 1 and 0, lists and maps their JSON, for `json_each`.
     ///
     /// # Errors
     /// `sql_parameter_missing`, `sql_parameter_unknown`.
@@ -333,37 +333,39 @@ mod tests {
         let statement = ParameterizedSql::parse("SELECT :a, :b", Dialect::Sqlite).unwrap();
         let misfits = statement.binding_errors(["b", "c"]);
         let found: Vec<_> = misfits.iter().map(Error::code).collect();
+        assert_eq!(found, serde_json::json;
+
+    use super::*;
+
+    fn bind(values: Json) -> BindValues {
+        serde_json::from_value(values).unwrap()
+    }
+
+    #[test]
+    fn parameters_are_numbered_and_the_end_is_cut_off() {
+        let text = "SELECT :b, ':c', :a::date + :b -- :d\n ; -- the end\n";
+        let sqlite = ParameterizedSql::parse(text, Dialect::Sqlite).unwrap();
+        assert_eq!(sqlite.to_numbered_sql(), "SELECT ?1, ':c', ?2::date + ?1");
+        assert_eq!(
+            ParameterizedSql::parse(text, Dialect::Postgres).unwrap().to_numbered_sql(),
+            "SELECT $1, ':c', $2::date + $1"
+        );
+        assert_eq!((sqlite.parameter_names(), sqlite.is_single()), (&["b".to_owned(), "a".to_owned()][..], true));
+        assert!(!ParameterizedSql::parse("SELECT 1; SELECT 2", Dialect::Sqlite).unwrap().is_single());
+        for text in ["", " ;; -- x\n", "/* x */"] {
+            assert_eq!(ParameterizedSql::parse(text, Dialect::Postgres).unwrap_err().message(), "the SQL is empty");
+        }
+    }
+
+    #[test]
+    fn values_and_parameters_must_fit() {
+        let statement = ParameterizedSql::parse("SELECT :a, :b", Dialect::Sqlite).unwrap();
+        let misfits = statement.binding_errors(["b", "c"]);
+        let found: Vec<_> = misfits.iter().map(Error::code).collect();
         assert_eq!(found, [codes::SQL_PARAMETER_MISSING, codes::SQL_PARAMETER_UNKNOWN]);
         assert_eq!(
-            statement.bind_for_sqlite(&bind(json!({ "a": 1 }))).unwrap_err().code(),
+            statement.ordered_values(&bind(json!({ "a": 1 }))).unwrap_err().code(),
             codes::SQL_PARAMETER_MISSING
         );
-    }
-
-    #[test]
-    fn values_keep_their_types_in_sqlite() {
-        let statement = ParameterizedSql::parse("SELECT :i, :f, :s, :t, :n, :l", Dialect::Sqlite).unwrap();
-        let values = json!({ "i": 1, "f": 1.5, "s": "'; DROP TABLE x", "t": true, "n": null, "l": [1, "a"] });
-        let bound = statement.bind_for_sqlite(&bind(values)).unwrap();
-        let connection = rusqlite::Connection::open_in_memory().unwrap();
-        let types = bound.sql.replace("SELECT ", "SELECT typeof(").replace(", ", ") || ' ' || typeof(") + ")";
-        let found: String =
-            connection.query_row(&types, rusqlite::params_from_iter(&bound.values), |row| row.get(0)).unwrap();
-        assert_eq!(found, "integer real text integer null text");
-        let row = connection.query_row(&bound.sql, rusqlite::params_from_iter(&bound.values), |row| {
-            Ok((row.get::<_, String>(2)?, row.get::<_, i64>(3)?, row.get::<_, String>(5)?))
-        });
-        assert_eq!(row.unwrap(), ("'; DROP TABLE x".to_owned(), 1, "[1,\"a\"]".to_owned()));
-    }
-
-    #[test]
-    fn literals_and_arrays_cannot_break_out() {
-        assert_eq!(quote_literal(Some("it's")), "'it''s'");
-        assert_eq!(quote_literal(Some(r"\'; DROP TABLE x; --")), r" E'\\''; DROP TABLE x; --'");
-        assert_eq!(quote_literal(None), "NULL");
-        let items = json!(["a\"},{\\", null, 1, [true]]);
-        assert_eq!(to_array_literal(items.as_array().unwrap()), r#"{"a\"},{\\",NULL,"1",{"true"}}"#);
-        assert_eq!(to_postgres_text("a", &json!([1]), "jsonb").unwrap().as_deref(), Some("[1]"));
-        assert_eq!(to_postgres_text("a", &json!("a\0b"), "text").unwrap_err().code(), codes::SQL_PARAMETER_INVALID);
     }
 }

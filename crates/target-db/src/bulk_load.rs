@@ -1,13 +1,10 @@
-//! Loading many rows at once, the fastest way that each database has.
+//! What is to be loaded in bulk, and what became of it.
 
-use std::sync::Arc;
-
-use super::{
-    BatchColumnType, Connection, DbColumnType, Fence, RejectedRow, RowBatch, TableColumn, TableInfo, checkpoint,
-    postgres, sqlite,
-};
+use crate::batch::BatchColumnType;
+use crate::checkpoint::RejectedRow;
 use crate::codes;
-use afterload_core::error::{Error, ErrorCode, Result};
+use crate::table::{DbColumnType, TableColumn, TableInfo};
+use afterload_core::error::{Error, ErrorCode};
 use afterload_core::identifier::{TableName, quote_identifier, quote_identifiers};
 
 /// What to do with a row whose key is already there.
@@ -68,41 +65,33 @@ pub struct ChunkCommit {
 /// Says, once the outcome of a batch is known, what is to be committed with it.
 pub type ChunkCommitFn = Box<dyn FnOnce(&LoadOutcome) -> ChunkCommit + Send>;
 
-/// A table made ready for loading.
-pub enum BulkLoader {
-    /// Into SQLite.
-    Sqlite(sqlite::SqliteLoader),
-    /// Into PostgreSQL.
-    Postgres(Box<postgres::PostgresLoader>),
-}
-
-/// What both loaders need to know.
+/// What each loader needs to know.
 #[derive(Debug)]
-pub(super) struct LoadPlan {
-    pub(super) table: TableInfo,
-    pub(super) columns: Vec<(TableColumn, BatchColumnType)>,
-    pub(super) conflict: Option<ConflictRule>,
+pub(crate) struct LoadPlan {
+    pub(crate) table: TableInfo,
+    pub(crate) columns: Vec<(TableColumn, BatchColumnType)>,
+    pub(crate) conflict: Option<ConflictRule>,
 }
 
 impl LoadPlan {
     /// The places of the key columns among the loaded ones.
-    pub(super) fn key_indexes(&self) -> Vec<usize> {
+    pub(crate) fn key_indexes(&self) -> Vec<usize> {
         let keys = self.conflict.iter().flat_map(|conflict| &conflict.keys);
         keys.filter_map(|key| self.columns.iter().position(|(column, _)| column.name == *key)).collect()
     }
 
-    pub(super) fn column_names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn column_names(&self) -> impl Iterator<Item = &str> {
         self.columns.iter().map(|(column, _)| column.name.as_str())
     }
 
     /// `ON CONFLICT (…) DO NOTHING`, or nothing.
-    pub(super) fn on_conflict_do_nothing(&self) -> String {
+    pub(crate) fn on_conflict_do_nothing(&self) -> String {
         let keys = |conflict: &ConflictRule| quote_identifiers(conflict.keys.iter().map(String::as_str));
         self.conflict.as_ref().map_or_else(String::new, |it| format!(" ON CONFLICT ({}) DO NOTHING", keys(it)))
     }
 
     /// `ON CONFLICT (…) DO UPDATE SET …`; the keys themselves only where there is nothing else.
-    pub(super) fn on_conflict_do_update(&self) -> String {
+    pub(crate) fn on_conflict_do_update(&self) -> String {
         let Some(conflict) = &self.conflict else { return String::new() };
         let keys = quote_identifiers(conflict.keys.iter().map(String::as_str));
         let other = self.column_names().filter(|name| !conflict.keys.iter().any(|key| key == name)).collect::<Vec<_>>();
@@ -112,85 +101,31 @@ impl LoadPlan {
         format!(" ON CONFLICT ({keys}) DO UPDATE SET {}", set.join(", "))
     }
 
-    pub(super) fn conflict_action(&self) -> Option<KeyConflictAction> {
+    pub(crate) fn conflict_action(&self) -> Option<KeyConflictAction> {
         self.conflict.as_ref().map(|conflict| conflict.action)
     }
 
-    pub(super) fn conflict_refusal(&self, row: usize) -> RowRefusal {
+    pub(crate) fn conflict_refusal(&self, row: usize) -> RowRefusal {
         let keys = self.conflict.iter().flat_map(|conflict| &conflict.keys).map(|key| format!("`{key}`"));
         let keys = keys.collect::<Vec<_>>().join(", ");
         RowRefusal { row, code: codes::CONFLICT, message: format!("a row with the same {keys} is already there") }
     }
 }
 
-impl Connection {
-    /// Makes a table ready to receive these columns. The names in `columns` and `conflict` must be those of `table`.
-    ///
-    /// # Errors
-    /// `column_not_found`, `conflict_keys_not_unique`, `table_reserved`, `connection_read_only`, or those of the database.
-    pub async fn prepare_bulk_load(
-        &self,
-        table: &TableInfo,
-        columns: &[(String, BatchColumnType)],
-        conflict: Option<ConflictRule>,
-    ) -> Result<BulkLoader> {
-        self.ensure_writable()?;
-        checkpoint::refuse_reserved_table(&table.name)?;
-        let resolve = |(name, shape): &(String, BatchColumnType)| Ok((table.find_column(name)?.clone(), *shape));
-        let columns = columns.iter().map(resolve).collect::<Result<Vec<_>>>()?;
-        let conflict = match conflict {
-            Some(ConflictRule { keys, action }) => {
-                let keys =
-                    keys.iter().map(|key| Ok(table.find_column(key)?.name.clone())).collect::<Result<Vec<_>>>()?;
-                Some(ConflictRule { keys, action })
-            }
-            None => None,
-        };
-        let plan = LoadPlan { table: table.clone(), columns, conflict };
-        match self {
-            Self::Sqlite(sqlite) => sqlite::SqliteLoader::new(sqlite.clone(), plan).await.map(BulkLoader::Sqlite),
-            Self::Postgres(postgres) => {
-                postgres::PostgresLoader::new(postgres, plan).await.map(|loader| BulkLoader::Postgres(Box::new(loader)))
-            }
-        }
-    }
-}
-
-impl BulkLoader {
-    /// Loads a batch in one transaction, with what `seal` makes of its outcome. With a fence, the cursor and the rejects
-    /// are committed too; without one they are only handed back.
-    ///
-    /// A row that the database refuses is left out and told in the outcome; all others are committed.
-    ///
-    /// # Errors
-    /// `lease_lost` if a later attempt has taken over, or those of the database; then nothing was committed.
-    pub async fn load<T: AsRef<RowBatch> + Send + Sync + 'static>(
-        &mut self,
-        rows: Arc<T>,
-        fence: Option<&Fence>,
-        seal: ChunkCommitFn,
-    ) -> Result<(LoadOutcome, ChunkCommit)> {
-        match self {
-            Self::Sqlite(loader) => loader.load(rows, fence.cloned(), seal).await,
-            Self::Postgres(loader) => loader.load((*rows).as_ref(), fence, seal).await,
-        }
-    }
-}
-
 /// The error for keys that no unique constraint covers.
-pub(super) fn conflict_keys_error(plan: &LoadPlan) -> Error {
+pub(crate) fn conflict_keys_error(plan: &LoadPlan) -> Error {
     let keys = plan.conflict.as_ref().map_or(&[][..], |conflict| &conflict.keys);
     keys_not_unique_error(&plan.table.name, keys)
 }
 
 /// The same for the keys of a table.
-pub(super) fn keys_not_unique_error(table: &TableName, keys: &[String]) -> Error {
+pub(crate) fn keys_not_unique_error(table: &TableName, keys: &[String]) -> Error {
     let keys = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
     Error::new(codes::CONFLICT_KEYS_NOT_UNIQUE, format!("no unique constraint of `{table}` covers just {keys}"))
 }
 
 /// Whether cells of a shape can be sent to a column of a kind as they are; otherwise the database casts them from text.
-pub(super) fn is_directly_loadable(kind: DbColumnType, shape: BatchColumnType) -> bool {
+pub(crate) fn is_directly_loadable(kind: DbColumnType, shape: BatchColumnType) -> bool {
     match kind {
         DbColumnType::Text => true,
         DbColumnType::Bool => shape == BatchColumnType::Boolean,

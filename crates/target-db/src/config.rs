@@ -32,3 +32,11 @@ pub enum CheckpointMode {
     /// No table; only steps that may safely repeat are allowed.
     None,
 }
+
+/// What the configuration says of a connection, beside its address.
+#[derive(Debug)]
+pub(crate) struct ConnectionOptions {
+    pub(crate) name: String,
+    pub(crate) read_only: bool,
+    pub(crate) checkpoints: bool,
+}

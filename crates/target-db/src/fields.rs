@@ -1,9 +1,10 @@
 //! Fields of step kinds that work on a database: the connection, the statement and its values.
 
+use crate::codes;
 use serde::de::DeserializeOwned;
 
-use super::{BindValues, ParsedStatement};
-use crate::codes;
+use crate::bind::BindValues;
+use crate::statement::ParsedStatement;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::Validator;
 
@@ -11,7 +12,8 @@ use afterload_pipeline::Validator;
 pub fn check_sql(
     check: &mut Validator<'_>,
     connection: &str,
-    (at, text): (&[&str], &str),
+    at: &[&str],
+    text: &str,
     bind: &BindValues,
     own: &[&str],
 ) -> Option<ParsedStatement> {
@@ -40,11 +42,7 @@ pub fn check_sql(
 }
 
 /// Values, at a place of `with`, that no statement names are slips.
-pub fn check_bind(
-    check: &mut Validator<'_>,
-    (at, bind): (&[&str], &BindValues),
-    statements: &[Option<ParsedStatement>],
-) {
+pub fn check_bind(check: &mut Validator<'_>, at: &[&str], bind: &BindValues, statements: &[Option<ParsedStatement>]) {
     // What could not be read may name anything.
     let Some(statements) = statements.iter().map(Option::as_ref).collect::<Option<Vec<_>>>() else { return };
     for name in bind.keys() {

@@ -1,8 +1,10 @@
 //! The users' databases: one pool per connection of the configuration, and the SQL dialects they speak.
 //!
-//! Beside `store/`, this is the only room that names a dialect. Steps describe what they want in terms of a [`Table`],
-//! a [`Batch`] of typed cells and a [`Conflict`] rule; a [`Loader`] knows how to do it fast.
+//! Steps describe what they want in terms of a [`TableInfo`], a [`RowBatch`] of typed cells and a [`ConflictRule`]; a
+//! [`BulkLoader`] knows how to do it fast. Each database is a back end in a folder of its own and implements the trait
+//! `TargetDatabase`; what lies below is the vocabulary that they share.
 
+mod backends;
 mod batch;
 mod bind;
 mod bulk_load;
@@ -10,33 +12,35 @@ mod bulk_update;
 mod checkpoint;
 pub mod codes;
 mod config;
+mod connection;
+mod errors;
 mod fields;
-mod pg_copy;
 mod postgres;
 mod query;
 mod recipients;
+mod row_source;
 mod sqlite;
-mod staging;
 mod statement;
 mod table;
+mod target_database;
 mod tokenizer;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use tokio::sync::OnceCell;
-
 pub use batch::{BatchCell, BatchColumnType, DAYS_TO_1970, RowBatch};
-pub use bind::{BindValues, ParameterizedSql, PostgresQuery, SqliteQuery};
-pub use bulk_load::{BulkLoader, ChunkCommit, ChunkCommitFn, ConflictRule, KeyConflictAction, LoadOutcome, RowRefusal};
-pub use bulk_update::{BulkUpdate, RowSource, Scalar};
+pub use bind::{BindValues, ParameterizedSql};
+pub use bulk_load::{ChunkCommit, ChunkCommitFn, ConflictRule, KeyConflictAction, LoadOutcome, RowRefusal};
+pub use bulk_update::BulkUpdate;
 pub use checkpoint::{Fence, RejectedRow};
 pub use config::{CheckpointMode, ConnectionConfig};
+pub use connection::{BulkLoader, Connection, Connections};
 pub use fields::{check_bind, check_sql, default_connection, read_checkpoint};
 pub use query::{CellType, QueryOptions, RowVisitor, SelectQuery};
-pub use recipients::{DeliveryRowSpec, DeliveryTable, KeyRange, OnExisting, Recipient, RecipientPage, RecipientQuery};
+pub use recipients::{
+    DeliveryChunk, DeliveryRowSpec, DeliveryTable, KeyRange, OnExisting, Recipient, RecipientPage, RecipientQuery,
+};
+pub use row_source::{RowSource, Scalar};
 pub use statement::{
-    Checkpoint, CheckpointFn, ParsedStatement, ResultMode, ResultRows, StatementArgs, StatementResult, compare_values,
+    Checkpoint, CheckpointCommit, CheckpointFn, ParsedStatement, ResultMode, ResultRows, StatementArgs,
+    StatementResult, compare_values,
 };
 pub use table::{DbColumnType, TableColumn, TableInfo};
 

@@ -1,16 +1,17 @@
 //! People whom a query of a user's finds: paged by a key, counted, read, and written into a table without being read.
 
+use crate::codes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use super::bulk_load::keys_not_unique_error;
-use super::{
-    BindValues, CheckpointFn, Connection, Fence, ParsedStatement, ResultMode, ResultRows, StatementArgs,
-    StatementResult, checkpoint,
+use crate::bind::BindValues;
+use crate::bulk_load::keys_not_unique_error;
+use crate::checkpoint::refuse_reserved_table;
+use crate::connection::Connection;
+use crate::statement::{
+    Checkpoint, CheckpointCommit, ParsedStatement, ResultMode, ResultRows, StatementArgs, StatementResult,
 };
-use crate::codes;
-use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 use afterload_core::identifier::{TableName, quote_identifier, quote_identifiers};
 
@@ -91,8 +92,19 @@ pub enum OnExisting {
     /// They keep it.
     Skip,
     /// Nobody is expected to have one. On PostgreSQL one who does fails the whole part, which is then to be put again with
-    /// [`Present::Skip`]: to look for rows that are there takes it as long as to write new ones.
+    /// [`OnExisting::Skip`]: to look for rows that are there takes it as long as to write new ones.
     AssumeNone,
+}
+
+/// The people of one statement.
+#[derive(Clone, Copy, Debug)]
+pub struct DeliveryChunk<'a> {
+    /// Which part of the people.
+    pub range: &'a KeyRange,
+    /// Why they get the row.
+    pub reason: &'a str,
+    /// What is done about people who have their row already.
+    pub on_existing: OnExisting,
 }
 
 /// A table made ready for deliveries.
@@ -122,7 +134,7 @@ impl RecipientQuery {
     /// How many there are in a part.
     ///
     /// # Errors
-    /// Those of [`Connection::read`].
+    /// Those of [`Connection::read_statement`].
     pub async fn count_in_range(
         &self,
         connection: &Connection,
@@ -138,7 +150,7 @@ impl RecipientQuery {
     /// The key of the person at `place`, from 1, of a part; none where there are fewer.
     ///
     /// # Errors
-    /// `audience_key_invalid` where the keys have no order; those of [`Connection::read`].
+    /// `audience_key_invalid` where the keys have no order; those of [`Connection::read_statement`].
     pub async fn key_at(
         &self,
         connection: &Connection,
@@ -152,11 +164,7 @@ impl RecipientQuery {
             key = self.key
         );
         // Brought to text behind the place: of those before it nobody asks.
-        let bound = match connection.dialect() {
-            // Bytes come as text, and all of them are behind any text.
-            Dialect::Sqlite => "CASE typeof(person.key) WHEN 'blob' THEN NULL ELSE person.key END".to_owned(),
-            dialect => key_as_text("person.key", dialect),
-        };
+        let bound = connection.key_bound_as_text("person.key");
         let sql = format!("SELECT {bound} AS bound FROM ({at}) AS person");
         let own = [("skip", Value::from(place.saturating_sub(1)))];
         let rows =
@@ -172,7 +180,7 @@ impl RecipientQuery {
     ///
     /// # Errors
     /// `audience_key_invalid` where the keys have no order; `sql_result_too_large` where they have more than 16 MiB; those of
-    /// [`Connection::read`].
+    /// [`Connection::read_statement`].
     pub async fn fetch_page(
         &self,
         connection: &Connection,
@@ -180,7 +188,7 @@ impl RecipientQuery {
         limit: usize,
         stop: &CancellationToken,
     ) -> Result<RecipientPage> {
-        let key = key_as_text(&self.key, connection.dialect());
+        let key = connection.key_as_text(&self.key);
         let sql = format!(
             "SELECT {key} AS {RECIPIENT_KEY_COLUMN}, person.* {} ORDER BY {} LIMIT :{RESERVED_PARAM_PREFIX}limit",
             self.from_clause(span),
@@ -196,22 +204,23 @@ impl RecipientQuery {
     }
 
     /// Gives everybody of a part a row, in one statement of the database and in the order of their keys, which indices
-    /// like. `note` is committed with them, as [`Connection::write`] says.
+    /// like. `note` is committed with them, as [`Connection::write_statement`] says.
     ///
     /// # Errors
-    /// `conflict_keys_not_unique`; those of [`Connection::write`].
+    /// `conflict_keys_not_unique`; those of [`Connection::write_statement`].
     pub async fn insert_rows(
         &self,
         connection: &Connection,
         target: &DeliveryTable,
-        (span, reason, present): (&KeyRange, &str, OnExisting),
+        chunk: DeliveryChunk<'_>,
         stop: &CancellationToken,
-        (fence, note): (Option<&Fence>, CheckpointFn),
-    ) -> Result<(StatementResult, String)> {
+        commit: CheckpointCommit<'_>,
+    ) -> Result<(StatementResult, Checkpoint)> {
+        let DeliveryChunk { range: span, reason, on_existing } = chunk;
         let sources = target.sources.iter().map(|source| if source.is_empty() { &self.key } else { source });
         let keys = quote_identifiers(target.keys.iter().map(String::as_str));
-        let present = match (present, connection.dialect()) {
-            (OnExisting::AssumeNone, Dialect::Postgres) => String::new(),
+        let present = match on_existing {
+            OnExisting::AssumeNone if connection.prefers_plain_insert() => String::new(),
             _ => format!(" ON CONFLICT ({keys}) DO NOTHING"),
         };
         let sql = format!(
@@ -226,12 +235,11 @@ impl RecipientQuery {
         let mut values = self.range_values(span, &[("reason", reason.into())]);
         values.extend(target.values.clone());
         let call = StatementArgs { values, result_mode: ResultMode::Discard, stop: stop.clone() };
-        let written = connection.write_statement(&command, call, fence, note).await;
-        let (effect, (noted, _)) = written.map_err(|error| match error.message().contains("ON CONFLICT") {
+        let written = connection.write_statement(&command, call, commit.fence, commit.checkpoint_fn).await;
+        written.map_err(|error| match error.message().contains("ON CONFLICT") {
             true => keys_not_unique_error(&target.table, &target.keys),
             false => error,
-        })?;
-        Ok((effect, noted))
+        })
     }
 
     /// Nobody has no key, which no bound lets through either. A query whose end is a comment keeps its line.
@@ -269,14 +277,6 @@ impl RecipientQuery {
     }
 }
 
-/// A key as it can be bound again without loss: PostgreSQL makes any type from its own text.
-fn key_as_text(key: &str, dialect: Dialect) -> String {
-    match dialect {
-        Dialect::Sqlite => key.to_owned(),
-        Dialect::Postgres => format!("CAST({key} AS text)"),
-    }
-}
-
 fn unsortable_key_error() -> Error {
     Error::new(codes::AUDIENCE_KEY_INVALID, "the keys of the people cannot be put in order")
 }
@@ -289,13 +289,10 @@ impl Connection {
     pub async fn prepare_delivery_table(&self, row: &DeliveryRowSpec<'_>) -> Result<DeliveryTable> {
         self.ensure_writable()?;
         let table = self.describe_table(row.table).await?;
-        checkpoint::refuse_reserved_table(&table.name)?;
+        refuse_reserved_table(&table.name)?;
         let (mut columns, mut sources, mut values) = (Vec::new(), Vec::new(), BindValues::new());
-        // A parameter among the results of a `SELECT` has no type of its own on PostgreSQL.
-        let parameter = |name: &str, type_name: &str| match self.dialect() {
-            Dialect::Sqlite => format!(":{RESERVED_PARAM_PREFIX}{name}"),
-            Dialect::Postgres => format!("CAST(:{RESERVED_PARAM_PREFIX}{name} AS {type_name})"),
-        };
+        let parameter =
+            |name: &str, type_name: &str| self.typed_parameter(&format!("{RESERVED_PARAM_PREFIX}{name}"), type_name);
         columns.push(table.find_column(row.recipient_column)?.name.clone());
         sources.push(String::new());
         if let Some(reason) = row.reason_column {
@@ -320,13 +317,5 @@ impl Connection {
             .collect::<Result<Vec<_>>>()?;
         let columns = quote_identifiers(columns.iter().map(String::as_str));
         Ok(DeliveryTable { table: table.name, columns, sources, values, keys })
-    }
-
-    /// How many of `wanted` can write at once: a SQLite file has one writer.
-    pub fn max_writers(&self, wanted: usize) -> usize {
-        match self.dialect() {
-            Dialect::Sqlite => 1,
-            Dialect::Postgres => wanted,
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! `sql.execute`: one statement that takes effect once, whatever is bound to it.
 
-use afterload_target_db::{BindValues, Connections, Fence, ParsedStatement, ResultMode, StatementArgs};
+use afterload_target_db::{BindValues, Checkpoint, Connections, Fence, ParsedStatement, ResultMode, StatementArgs};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -104,13 +104,15 @@ async fn a_retry_gives_what_was_recorded(database: Database) {
     let write = async |fence: &Fence| {
         let values = BindValues::from([("id".to_owned(), json!(1)), ("not_named".to_owned(), json!(2))]);
         let call = StatementArgs { values, result_mode: ResultMode::Discard, stop: CancellationToken::new() };
-        let note = Box::new(|effect: &afterload_target_db::StatementResult| Ok((format!("{}", effect.affected), true)));
+        let note = Box::new(|effect: &afterload_target_db::StatementResult| {
+            Ok(Checkpoint { cursor: effect.affected.to_string(), finished: true })
+        });
         connection.write_statement(&command, call, Some(fence), note).await
     };
     let fences = [1, 2].map(|epoch| Fence { checkpoint_key: "run/one".into(), epoch });
     assert_eq!(connection.claim_checkpoint(&fences[0]).await.unwrap(), None);
-    let (effect, (noted, over)) = write(&fences[0]).await.unwrap();
-    assert_eq!((effect.affected, noted.as_str(), over), (1, "1", true));
+    let (effect, saved) = write(&fences[0]).await.unwrap();
+    assert_eq!((effect.affected, saved.cursor.as_str(), saved.finished), (1, "1", true));
     assert_eq!(connection.claim_checkpoint(&fences[1]).await.unwrap().as_deref(), Some("1"));
     // The attempt that was overtaken changes nothing any more.
     assert_eq!(write(&fences[0]).await.unwrap_err().code().name(), "lease_lost");

@@ -43,3 +43,14 @@ pub struct RateLimitAst {
     #[schemars(range(min = 0.000_001, max = 1000.0))]
     pub per_second: f64,
 }
+
+/// How the pause between attempts grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Backoff {
+    /// It doubles each time.
+    #[default]
+    Exponential,
+    /// It stays the same.
+    Constant,
+}

@@ -12,7 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
 pub use for_each::ForEachAst;
-pub use limits::{ConcurrencyAst, OnRunConflict, RateLimitAst};
+pub use limits::{Backoff, ConcurrencyAst, OnRunConflict, RateLimitAst};
 pub use output::{OutputAst, StepMode};
 pub use param::{ItemAst, ParamAst, ParamTypeName};
 pub use trigger::{CatchUp, TriggerAst, TriggerType};
@@ -92,7 +92,7 @@ pub struct RetryAst {
     #[schemars(range(min = 1, max = 100))]
     pub attempts: Option<u32>,
     /// How the pause grows; default `exponential`.
-    pub backoff: Option<super::plan::Backoff>,
+    pub backoff: Option<Backoff>,
     /// The first pause; default `2s`.
     pub delay: Option<HumanDuration>,
     /// The longest pause; default `10m`.

@@ -3,7 +3,7 @@
 use super::super::ast::{self, StepAst};
 use super::super::expr::check::NameScope;
 use super::super::plan::{Concurrency, RateLimit};
-use super::steps::CompileContext;
+use super::context::CompileContext;
 use super::{Diagnostics, expressions};
 use afterload_spanned_yaml::YamlNode;
 

@@ -3,6 +3,7 @@
 //! The text is parsed and read once as a whole; what could be read is checked even if other parts could not, so that
 //! one look shows everything. Whatever is not reached by a check here is checked by the step's kind.
 
+mod context;
 mod dependencies;
 mod expressions;
 mod file_params;
@@ -64,7 +65,7 @@ pub fn compile_definition(
     let event = triggers::EventFields::from_triggers(&root);
     check_retention(&root, raw.retention.as_ref(), &mut faults);
     let (defaults, event) = (&raw.defaults, event.as_event_root());
-    let file = steps::CompileContext {
+    let file = context::CompileContext {
         root: &root,
         kinds,
         ctx: around,

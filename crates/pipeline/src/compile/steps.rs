@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::ast::{DefaultsAst, RetryAst, StepAst};
+use super::super::ast::{RetryAst, StepAst};
 use super::super::expr::Condition;
-use super::super::expr::check::{EventRoot, FieldSet, NameScope};
-use super::super::params::Param;
+use super::super::expr::check::{FieldSet, NameScope};
 use super::super::plan::{Backoff, PlanStep, RetryPolicy, Section, Sections};
 use super::super::step_kind::{StepCatalog, StepKind, ValidationContext};
+use super::context::CompileContext;
 use super::dependencies::{self, ParsedStep};
 use super::normalize::normalize_with;
 use super::{Diagnostics, expressions, file_params, for_each, is_identifier, limits, list_items, output};
@@ -18,17 +18,6 @@ use afterload_spanned_yaml::{self as yaml, SourceSpan, YamlNode, YamlValue, sugg
 const MAX_PIPELINE_STEPS: usize = 500;
 const HOUR_MS: i64 = 3_600_000;
 const MAX_STEP_TIMEOUT_MS: i64 = 30 * 24 * HOUR_MS;
-
-/// What the checks of a file look at.
-pub struct CompileContext<'a> {
-    pub root: &'a YamlNode,
-    pub kinds: &'a StepCatalog,
-    pub ctx: &'a ValidationContext,
-    pub defaults: &'a DefaultsAst,
-    pub param_fields: &'a BTreeMap<String, FieldSet>,
-    pub param_types: &'a BTreeMap<String, Param>,
-    pub event: EventRoot<'a>,
-}
 
 /// The settled steps; only of use if no fault was found.
 pub fn compile_steps(file: &CompileContext<'_>, faults: &mut Diagnostics) -> Sections {

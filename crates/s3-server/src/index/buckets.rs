@@ -5,7 +5,7 @@ use s3s::S3ErrorCode;
 
 use super::super::blobs::UnreferencedBlobs;
 use super::super::error::S3ServerError;
-use super::{IndexTx, uploads};
+use super::{IndexTx, blob_rows};
 use afterload_core::clock::{self, UnixMillis};
 
 /// A bucket.
@@ -39,7 +39,7 @@ pub(in super::super) fn delete_empty_bucket(tx: &mut IndexTx<'_>, name: &str) ->
         select.query_map([name], |row| row.get(0))?.collect::<Result<_, _>>()?
     };
     for id in ids {
-        let bodies = uploads::unlink_blobs(&tx.sql, &id)?;
+        let bodies = blob_rows::unlink_blobs(&tx.sql, &id)?;
         tx.unreferenced.push(UnreferencedBlobs { owner: id, blob_ids: bodies });
     }
     tx.sql.execute("DELETE FROM uploads WHERE bucket = ?1", [name])?;

@@ -1,5 +1,6 @@
 //! The index: one SQLite file that says which body belongs to which key.
 
+mod blob_rows;
 pub(super) mod buckets;
 pub(super) mod events;
 pub(super) mod list;
@@ -8,7 +9,7 @@ pub(super) mod uploads;
 
 use afterload_core::failpoint;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
@@ -16,6 +17,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use super::S3Backend;
 use super::blobs::{UnreferencedBlobs, WrittenBlob};
 use super::error::S3ServerError;
+use super::lock::lock_unpoisoned;
 
 const INDEX_SCHEMA: &str = include_str!("schema.sql");
 const INDEX_VERSION: i64 = 1;
@@ -97,6 +99,7 @@ impl S3Backend {
         let store = Arc::clone(self);
         run_blocking(move || {
             let (result, garbage) = {
+                // A connection left behind by a panic has rolled back and is as good as new.
                 let mut writer = lock_unpoisoned(&store.index.writer);
                 let sql = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
                 let mut tx = IndexTx { sql, unreferenced: Vec::new(), referenced: Vec::new(), object_created: false };
@@ -128,11 +131,6 @@ pub(super) async fn run_blocking<T: Send + 'static>(
         Ok(result) => result,
         Err(error) => Err(S3ServerError::Other(format!("a request was lost: {error}"))),
     }
-}
-
-/// A connection left behind by a panic has rolled back and is as good as new.
-pub(super) fn lock_unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn open_connection(path: &Path) -> Result<Connection, S3ServerError> {

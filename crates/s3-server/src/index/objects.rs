@@ -5,11 +5,11 @@ use s3s::S3ErrorCode;
 use s3s::dto::{ETag, ETagCondition};
 use serde::{Deserialize, Serialize};
 
-use super::super::blobs::{UnreferencedBlobs, WrittenBlob};
+use super::super::blobs::{PartRange, UnreferencedBlobs, WrittenBlob};
 use super::super::digest::BlobChecksums;
 use super::super::error::S3ServerError;
 use super::events::{self, ObjectEventKind};
-use super::{IndexTx, buckets, uploads};
+use super::{IndexTx, blob_rows, buckets};
 use afterload_core::clock::{self, UnixMillis};
 
 /// What a client said of an object beside its bytes and their type.
@@ -42,14 +42,6 @@ pub(in super::super) struct IndexedObject {
     pub(in super::super) content_type: String,
     pub(in super::super) details: ObjectDetails,
     pub(in super::super) modified_at: UnixMillis,
-}
-
-/// A file that holds a stretch of an object.
-#[derive(Clone, Debug)]
-pub(in super::super) struct PartRange {
-    pub(in super::super) blob_id: String,
-    pub(in super::super) start: u64,
-    pub(in super::super) size: u64,
 }
 
 /// What must be true of the object that is there, for a write to go on.
@@ -168,7 +160,7 @@ pub(in super::super) fn insert_object(
         modified_at: clock::now_millis(),
     };
     replace_object(tx, bucket, key, &object, conditions)?;
-    uploads::insert_blob(&tx.sql, &object.id, 1, &sealed)?;
+    blob_rows::insert_blob(&tx.sql, &object.id, 1, &sealed)?;
     tx.referenced.push(sealed);
     Ok(ETag::Strong(object.etag))
 }
@@ -184,7 +176,7 @@ pub(super) fn replace_object(
     let there = find_object(&tx.sql, bucket, key)?;
     conditions.check_existing(there.as_ref())?;
     if let Some(old) = there {
-        let bodies = uploads::unlink_blobs(&tx.sql, &old.id)?;
+        let bodies = blob_rows::unlink_blobs(&tx.sql, &old.id)?;
         tx.unreferenced.push(UnreferencedBlobs { owner: old.id, blob_ids: bodies });
     }
     let mut insert = tx.sql.prepare_cached(
@@ -214,7 +206,7 @@ pub(in super::super) fn delete_object(tx: &mut IndexTx<'_>, bucket: &str, key: &
     let mut delete = tx.sql.prepare_cached("DELETE FROM objects WHERE bucket = ?1 AND key = ?2")?;
     delete.execute(params![bucket, key.as_bytes()])?;
     drop(delete);
-    let bodies = uploads::unlink_blobs(&tx.sql, &object.id)?;
+    let bodies = blob_rows::unlink_blobs(&tx.sql, &object.id)?;
     events::record_event(&tx.sql, ObjectEventKind::Removed, bucket, key, &object.etag, object.size)?;
     tx.unreferenced.push(UnreferencedBlobs { owner: object.id, blob_ids: bodies });
     Ok(())

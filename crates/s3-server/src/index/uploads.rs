@@ -9,7 +9,7 @@ use super::super::error::S3ServerError;
 use super::events::key_from_row;
 use super::list::{KEY_UPPER_BOUND, after_prefix};
 use super::objects::{IndexedObject, ObjectDetails, WriteConditions};
-use super::{IndexTx, buckets, objects};
+use super::{IndexTx, blob_rows, buckets, objects};
 use afterload_core::clock::{self, UnixMillis};
 
 /// An upload that is not complete yet.
@@ -85,12 +85,13 @@ pub(in super::super) fn require_upload(
     }
 }
 
-/// The uploads of a bucket after (`key`, `id`), by key and then by age.
+/// The uploads of a bucket after (`after_key`, `after_id`), by key and then by age.
 pub(in super::super) fn list_uploads(
     sql: &Connection,
     bucket: &str,
     prefix: &str,
-    (key, id): (&str, &str),
+    after_key: &str,
+    after_id: &str,
     limit: u32,
 ) -> Result<Vec<UnfinishedUpload>, S3ServerError> {
     buckets::ensure_bucket_exists(sql, bucket)?;
@@ -100,7 +101,8 @@ pub(in super::super) fn list_uploads(
          ORDER BY key, id LIMIT ?6"
     );
     let mut select = sql.prepare_cached(&query)?;
-    let rows = select.query_map(params![bucket, prefix.as_bytes(), end, key.as_bytes(), id, limit], upload_from_row)?;
+    let values = params![bucket, prefix.as_bytes(), end, after_key.as_bytes(), after_id, limit];
+    let rows = select.query_map(values, upload_from_row)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -141,7 +143,7 @@ pub(in super::super) fn put_part(
     let old: Option<String> =
         tx.sql.prepare_cached(select)?.query_row(params![id, number], |row| row.get(0)).optional()?;
     tx.unreferenced.extend(old.map(|body| UnreferencedBlobs { owner: body.clone(), blob_ids: vec![body] }));
-    insert_blob(&tx.sql, id, number, &sealed)?;
+    blob_rows::insert_blob(&tx.sql, id, number, &sealed)?;
     tx.referenced.push(sealed);
     Ok(())
 }
@@ -195,7 +197,7 @@ pub(in super::super) fn abort_upload(
 ) -> Result<(), S3ServerError> {
     require_upload(&tx.sql, bucket, key, id)?;
     delete_upload(tx, bucket, key, id)?;
-    let bodies = unlink_blobs(&tx.sql, id)?;
+    let bodies = blob_rows::unlink_blobs(&tx.sql, id)?;
     tx.unreferenced.push(UnreferencedBlobs { owner: id.to_owned(), blob_ids: bodies });
     Ok(())
 }
@@ -204,28 +206,4 @@ fn delete_upload(tx: &IndexTx<'_>, bucket: &str, key: &str, id: &str) -> Result<
     let delete = "DELETE FROM uploads WHERE bucket = ?1 AND key = ?2 AND id = ?3";
     tx.sql.execute(delete, params![bucket, key.as_bytes(), id])?;
     Ok(())
-}
-
-/// Names a body. Part of an upload: it starts nowhere yet; otherwise it is all of its object.
-pub(super) fn insert_blob(
-    sql: &Connection,
-    owner: &str,
-    number: i32,
-    sealed: &WrittenBlob,
-) -> Result<(), S3ServerError> {
-    let start = if owner == sealed.id { 0 } else { -1 };
-    let mut insert = sql.prepare_cached(
-        "INSERT INTO bodies (owner, number, body, start, size, md5, checksums, modified_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-    )?;
-    let WrittenBlob { id, size, md5, checksums, .. } = sealed;
-    insert.execute(params![owner, number, id, start, *size as i64, md5, checksums.to_json(), clock::now_millis()])?;
-    Ok(())
-}
-
-/// Forgets the bodies of an owner and returns their ids.
-pub(super) fn unlink_blobs(sql: &Connection, owner: &str) -> Result<Vec<String>, S3ServerError> {
-    let mut delete = sql.prepare_cached("DELETE FROM bodies WHERE owner = ?1 RETURNING body")?;
-    let rows = delete.query_map([owner], |row| row.get(0))?;
-    Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -31,12 +31,11 @@ fn check_audience(step: &NotifyFanout, check: &mut Validator<'_>) {
     if let Some(followers) = followers {
         let at = |field| ["audience", "followers", field];
         check.check_connection(&at("connection"), &followers.connection, writes);
-        let sql = (&at("sql")[..], followers.sql.as_str());
-        let command = check_sql(check, &followers.connection, sql, &followers.bind, &[]);
+        let command = check_sql(check, &followers.connection, &at("sql"), &followers.sql, &followers.bind, &[]);
         if command.as_ref().is_some_and(|command| !command.is_read_only()) {
             check.report_invalid(&at("sql"), "people are found by a `SELECT`", "");
         }
-        check_bind(check, (&at("bind"), &followers.bind), &[command]);
+        check_bind(check, &at("bind"), &followers.bind, &[command]);
     }
     if let Some(mentions) = mentions {
         let at = |field| ["audience", "mentions", field];
@@ -47,8 +46,7 @@ fn check_audience(step: &NotifyFanout, check: &mut Validator<'_>) {
             let message = "rows are written by the database that the people are in, so there is one for all of them";
             check.report_invalid(&at("connection"), message, "remove it; the connection of the followers is used");
         }
-        let sql = (&at("sql")[..], mentions.sql.as_str());
-        let command = check_sql(check, &connection, sql, &mentions.bind, &[NAME_PARAM]);
+        let command = check_sql(check, &connection, &at("sql"), &mentions.sql, &mentions.bind, &[NAME_PARAM]);
         if let Some(command) = &command {
             if !command.is_read_only() {
                 check.report_invalid(&at("sql"), "people are found by a `SELECT`", "");
@@ -61,7 +59,7 @@ fn check_audience(step: &NotifyFanout, check: &mut Validator<'_>) {
             true => {
                 check.report_invalid(&["audience", "mentions", "bind", NAME_PARAM], "`name` is filled by the step", "")
             }
-            false => check_bind(check, (&at("bind"), &mentions.bind), &[command]),
+            false => check_bind(check, &at("bind"), &mentions.bind, &[command]),
         }
     }
 }

@@ -23,8 +23,8 @@ use afterload_core::error::{Error, Result, Retryability};
 use afterload_core::units::group_digits;
 use afterload_step_api::{ProgressUpdate, StepContext};
 use afterload_target_db::{
-    Connection, DeliveryRowSpec, DeliveryTable, Fence, KeyRange, OnExisting, RecipientQuery, StatementResult,
-    read_checkpoint,
+    Checkpoint, CheckpointCommit, Connection, DeliveryChunk, DeliveryRowSpec, DeliveryTable, Fence, KeyRange,
+    OnExisting, RecipientQuery, StatementResult, read_checkpoint,
 };
 
 /// How often it is noted which chunks were found.
@@ -60,6 +60,13 @@ struct TableDelivery<'a> {
     target: DeliveryTable,
     fence: Option<Fence>,
     chunk: u64,
+}
+
+/// A partition whose checkpoint this attempt has claimed.
+struct ClaimedPartition {
+    place: usize,
+    fence: Option<Fence>,
+    partition: Partition,
 }
 
 /// What is seen of the lanes from outside.
@@ -158,24 +165,25 @@ impl TableDelivery<'_> {
             let next = FanoutPlan { named: plan.named + 1, ..plan.clone() };
             let note = move |effect: &StatementResult| {
                 let next = FanoutPlan { delivered: next.delivered + effect.affected, ..next };
-                Ok((to_json(&next), false))
+                Ok(Checkpoint { cursor: to_json(&next), finished: false })
             };
-            let who = (&KeyRange::default(), MENTION_REASON, OnExisting::Skip);
-            let fence = (self.fence.as_ref(), Box::new(note) as Box<_>);
+            let range = KeyRange::default();
+            let chunk = DeliveryChunk { range: &range, reason: MENTION_REASON, on_existing: OnExisting::Skip };
+            let commit = CheckpointCommit { fence: self.fence.as_ref(), checkpoint_fn: Box::new(note) };
             let people = named.by_name(name);
-            let (_, noted) = people.insert_rows(self.connection, &self.target, who, &self.ctx.stop, fence).await?;
-            *plan = read_checkpoint(&noted)?;
+            let (_, saved) = people.insert_rows(self.connection, &self.target, chunk, &self.ctx.stop, commit).await?;
+            *plan = read_checkpoint(&saved.cursor)?;
         }
         Ok(())
     }
 
     /// One lane, ahead of which chunks are found.
     async fn run_serial(&self, people: &RecipientQuery, plan: &FanoutPlan) -> Result<Partition> {
-        let (fence, lane) = self.claim_partition(0, Partition::default()).await?;
+        let lane = self.claim_partition(0, Partition::default()).await?;
         let seen = PartitionProgress::new(self.ctx, plan, 1);
         let stop = self.ctx.stop.child_token();
-        let mut chunks = ChunkFinder::new(self.connection, people, self.chunk, lane.after.clone());
-        let mut followers = lane.people;
+        let mut chunks = ChunkFinder::new(self.connection, people, self.chunk, lane.partition.after.clone());
+        let mut followers = lane.partition.people;
         let (mut found, ends) = mpsc::channel(LOOKAHEAD_CHUNKS);
         let find = async {
             while let Some(end) = chunks.next_chunk(&stop).await.transpose() {
@@ -190,7 +198,7 @@ impl TableDelivery<'_> {
             found.close_channel();
         };
         let work = async {
-            let done = self.run_partition(people, (0, fence, lane), ends, &stop, &seen).await;
+            let done = self.run_partition(people, lane, ends, &stop, &seen).await;
             stop.cancel();
             done
         };
@@ -236,10 +244,11 @@ impl TableDelivery<'_> {
             let before = (place * length).checked_sub(1).and_then(|last| plan.ends.get(last));
             let fresh = Partition { after: before.map(|end| end.key.clone()), ..Partition::default() };
             let done = async {
-                let (fence, lane) = self.claim_partition(place, fresh).await?;
-                let over = ends.iter().position(|end| lane.after.as_ref() == Some(&end.key)).map_or(0, |last| last + 1);
+                let lane = self.claim_partition(place, fresh).await?;
+                let after = lane.partition.after.as_ref();
+                let over = ends.iter().position(|end| after == Some(&end.key)).map_or(0, |last| last + 1);
                 let ends = stream::iter(ends[over..].iter().cloned().map(Ok));
-                self.run_partition(people, (place, fence, lane), ends, &stop, &seen).await
+                self.run_partition(people, lane, ends, &stop, &seen).await
             };
             let done = done.await;
             if done.is_err() {
@@ -259,26 +268,27 @@ impl TableDelivery<'_> {
     }
 
     /// Takes the checkpoint of a lane, and says how far it is.
-    async fn claim_partition(&self, place: usize, fresh: Partition) -> Result<(Option<Fence>, Partition)> {
+    async fn claim_partition(&self, place: usize, fresh: Partition) -> Result<ClaimedPartition> {
         let fence = self.partition_fence(Some(place));
         let claimed = match &fence {
             Some(fence) => self.connection.claim_checkpoint(fence).await?,
             None => None,
         };
-        let lane = claimed.as_deref().map_or(Ok(fresh), read_checkpoint)?;
-        Ok((fence, lane))
+        let partition = claimed.as_deref().map_or(Ok(fresh), read_checkpoint)?;
+        Ok(ClaimedPartition { place, fence, partition })
     }
 
     /// Works through the chunks of a lane.
     async fn run_partition(
         &self,
         people: &RecipientQuery,
-        (place, fence, mut lane): (usize, Option<Fence>, Partition),
+        claimed: ClaimedPartition,
         ends: impl Stream<Item = Result<ChunkBound>>,
         stop: &CancellationToken,
         seen: &PartitionProgress<'_>,
     ) -> Result<Partition> {
         let Self { connection, target, .. } = self;
+        let ClaimedPartition { place, fence, partition: mut lane } = claimed;
         let mut ends = pin!(ends);
         seen.update_partition(place, &lane);
         // The first rows also show whether the keys are unique.
@@ -290,19 +300,22 @@ impl TableDelivery<'_> {
             let span = KeyRange { after: lane.after.clone(), until: Some(end.key.clone()) };
             let put = async |present| {
                 let (before, end) = (lane.clone(), end.clone());
-                let note =
-                    move |effect: &StatementResult| Ok((to_json(&before.advance_past(end, effect.affected)), false));
-                let note = (fence.as_ref(), Box::new(note) as Box<_>);
-                people.insert_rows(connection, target, (&span, FOLLOW_REASON, present), stop, note).await
+                let note = move |effect: &StatementResult| {
+                    let cursor = to_json(&before.advance_past(end, effect.affected));
+                    Ok(Checkpoint { cursor, finished: false })
+                };
+                let chunk = DeliveryChunk { range: &span, reason: FOLLOW_REASON, on_existing: present };
+                let commit = CheckpointCommit { fence: fence.as_ref(), checkpoint_fn: Box::new(note) };
+                people.insert_rows(connection, target, chunk, stop, commit).await
             };
-            let (effect, noted) = match put(present).await {
+            let (effect, saved) = match put(present).await {
                 Err(error) if present == OnExisting::AssumeNone && error.code() == codes::DATABASE_ERROR => {
                     put(OnExisting::Skip).await?
                 }
                 done => done?,
             };
             present = if effect.affected == end.people { OnExisting::AssumeNone } else { OnExisting::Skip };
-            lane = read_checkpoint(&noted)?;
+            lane = read_checkpoint(&saved.cursor)?;
             seen.update_partition(place, &lane);
         }
         Ok(lane)

@@ -1,8 +1,8 @@
 //! What can be said of a report before it runs.
 
-use super::format::CellFormat;
 use super::{ReportCompression, ReportFormat, ReportQuery};
 use afterload_pipeline::Validator;
+use afterload_tabular::write::format::CellFormat;
 use afterload_target_db::SelectQuery;
 
 impl ReportQuery {

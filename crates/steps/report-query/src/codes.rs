@@ -22,12 +22,5 @@ pub const REPORT_TOO_MANY_ROWS: ErrorCode =
         .with_hint("raise `max_rows`, or let the query give less");
 
 /// All codes of this crate.
-pub const CODES: &[ErrorCode] = &[
-    REPORT_CELL_TOO_LARGE,
-    REPORT_COLUMN_UNKNOWN,
-    REPORT_COLUMNS_MISSING,
-    REPORT_COLUMNS_REPEATED,
-    REPORT_FAILED,
-    REPORT_SQL_MISSING,
-    REPORT_TOO_MANY_ROWS,
-];
+pub const CODES: &[ErrorCode] =
+    &[REPORT_COLUMN_UNKNOWN, REPORT_COLUMNS_MISSING, REPORT_SQL_MISSING, REPORT_TOO_MANY_ROWS];

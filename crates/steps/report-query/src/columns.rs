@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::format::CellFormat;
 use crate::codes;
 use afterload_core::error::{Error, Result};
+use afterload_tabular::write::ColumnDisplay;
+use afterload_tabular::write::format::CellFormat;
 
 /// How a column is shown.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -24,15 +25,6 @@ pub struct ReportColumn {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct ReportColumns(pub BTreeMap<String, ReportColumn>);
-
-/// A column as it is written.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ColumnDisplay {
-    /// What stands in the header.
-    pub title: String,
-    /// How its values are shown.
-    pub format: Option<CellFormat>,
-}
 
 impl ReportColumns {
     /// All columns of the query, in its order.

@@ -6,18 +6,10 @@
 //! Each part waits for the next one, so that nothing is held but a few pieces. The upload is ended only after the last
 //! row: a report that fails leaves no file.
 
-mod byte_pipe;
 mod check;
 pub mod codes;
 mod columns;
-mod compression;
-mod csv;
-mod datetime;
-mod format;
-mod jsonl;
-mod sheet;
 mod writer;
-mod xlsx;
 
 use std::time;
 
@@ -28,7 +20,6 @@ use tokio::sync::mpsc;
 
 pub use columns::{ReportColumn, ReportColumns};
 
-use self::byte_pipe::BytePipe;
 use self::writer::{ReportSpec, ReportWriter};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
@@ -36,6 +27,7 @@ use afterload_core::object_names::{resolve_content_type, sanitize_file_name};
 use afterload_core::units::HumanDuration;
 use afterload_pipeline::{Templated, Validator};
 use afterload_step_api::{FileSink, Step, StepContext, StepFiles};
+use afterload_tabular::write::byte_pipe::BytePipe;
 use afterload_target_db::{BindValues, Connections, QueryOptions, SelectQuery, default_connection};
 
 /// Writes the rows of a `SELECT` to a file, as they were at one moment, in constant memory.

@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::byte_pipe::{BytePipe, ReceiverClosed};
-use super::columns::{ColumnDisplay, ReportColumns};
-use super::compression::CompressedOutput;
-use super::xlsx::XlsxWriter;
-use super::{ReportCompression, ReportFormat, csv, jsonl};
+use super::columns::ReportColumns;
+use super::{ReportCompression, ReportFormat};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_step_api::{ProgressReporter, ProgressUpdate};
+use afterload_tabular::write::byte_pipe::{BytePipe, ReceiverClosed};
+use afterload_tabular::write::compression::CompressedOutput;
+use afterload_tabular::write::xlsx::XlsxWriter;
+use afterload_tabular::write::{ColumnDisplay, csv, jsonl};
 use afterload_target_db::{CellType, RowVisitor};
 
 /// How many bytes are gathered before they are packed. The pieces follow from the rows alone, so that packing them gives

@@ -6,10 +6,10 @@ use memchr::{memchr, memmem};
 
 use super::column_codec::{ColumnCodec, RowError, ScratchText};
 use super::csv_format::CsvFormat;
-use super::parser::CsvRecord;
 use super::rejects::{RESHAPED_CODES, RejectFormat, RejectInfo, fields_checksum};
 use crate::codes;
 use afterload_core::error::ErrorCode;
+use afterload_tabular::read::csv_parser::CsvRecord;
 use afterload_target_db::RowBatch;
 
 /// A chunk ends early at this size, so that wide rows do not need more memory than narrow ones.

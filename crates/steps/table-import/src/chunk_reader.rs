@@ -7,11 +7,12 @@ use tokio::sync::mpsc;
 
 use super::chunk::{BoundColumn, ImportChunk};
 use super::csv_format::CsvFormat;
-use super::parser::{CsvParser, CsvRecord};
 use super::rejects::RejectFormat;
-use super::utf8_decoder::Utf8Decoder;
 use crate::codes;
 use afterload_core::error::{Error, Result};
+use afterload_tabular::read::csv_parser::{CsvParser, CsvRecord};
+use afterload_tabular::read::detect::DetectedEncoding;
+use afterload_tabular::read::utf8_decoder::Utf8Decoder;
 
 /// What the store hands over: bytes, or `None` at the very end.
 pub type ByteChunk = Result<Option<Vec<Bytes>>>;
@@ -71,7 +72,7 @@ impl ChunkReader {
         let current = ImportChunk::new(self.rules.len());
         let (from, read) = (self.from, self.read);
         let mut state = ReaderState { reader: &mut self, current, record: CsvRecord::default(), chunks, spare };
-        state.set_position(from, read);
+        state.set_position(from.0, from.1, read);
         let stop = state.read_all(&mut fed);
         let sent = match stop {
             StopReason::Disconnected => Ok(()),
@@ -124,7 +125,7 @@ impl ReaderState<'_> {
 
     fn read_bytes(&mut self, bytes: &[u8], last: bool) -> Result<(), StopReason> {
         // The decoder is lent out, so that the closure may use the rest.
-        let idle = Utf8Decoder::new(super::detect::DetectedEncoding { encoding: encoding_rs::UTF_8, bom_len: 0 }, 0).0;
+        let idle = Utf8Decoder::new(DetectedEncoding { encoding: encoding_rs::UTF_8, bom_len: 0 }, 0).0;
         let mut decode = std::mem::replace(&mut self.reader.decode, idle);
         let done = decode.decode_chunk(bytes, last, |mut piece| {
             while self.reader.parser.read_record(&mut piece, &mut self.record).map_err(StopReason::Error)? {
@@ -144,7 +145,7 @@ impl ReaderState<'_> {
         // For UTF-8 the offsets are those of the file; otherwise what has been fed is the best that is known.
         let utf8 = layout.encoding.encoding == encoding_rs::UTF_8;
         let read = if utf8 { self.record.end } else { self.reader.read };
-        self.set_position((self.record.end, self.reader.parser.current_line()), read);
+        self.set_position(self.record.end, self.reader.parser.current_line(), read);
         if self.reader.row >= self.reader.max_rows {
             return Err(StopReason::Done);
         }
@@ -154,7 +155,7 @@ impl ReaderState<'_> {
         Ok(())
     }
 
-    fn set_position(&mut self, (offset, line): (u64, u64), read: u64) {
+    fn set_position(&mut self, offset: u64, line: u64, read: u64) {
         (self.current.offset, self.current.line, self.current.read) = (offset, line, read);
     }
 
@@ -166,7 +167,7 @@ impl ReaderState<'_> {
         // Only now: while it waited, a chunk may have come back.
         self.current = self.spare.try_recv().unwrap_or_else(|_| ImportChunk::new(self.reader.rules.len()));
         self.current.clear();
-        self.set_position((offset, line), read);
+        self.set_position(offset, line, read);
         Ok(())
     }
 }

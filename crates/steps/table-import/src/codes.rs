@@ -13,7 +13,6 @@ pub const CONNECTION_NEEDS_CHECKPOINTS: ErrorCode =
             "use `on_conflict` with `action: update` or `skip`, or allow `checkpoints: table` on the connection",
         );
 pub const CSV_EMPTY: ErrorCode = ErrorCode::permanent("csv_empty", "The file is empty");
-pub const CSV_FIELD_TOO_LARGE: ErrorCode = ErrorCode::permanent("csv_field_too_large", "A field is too large");
 pub const CSV_HEADER_DUPLICATE: ErrorCode =
     ErrorCode::permanent("csv_header_duplicate", "Two columns of the header fit the same column of the import")
         .with_hint("rename or remove all but one, or make `match` name just one");
@@ -26,16 +25,11 @@ pub const CSV_NOT_TEXT: ErrorCode =
 pub const CSV_NUL: ErrorCode = ErrorCode::permanent("csv_nul", "The row holds a NUL character").with_status(422);
 pub const CSV_RAGGED: ErrorCode =
     ErrorCode::permanent("csv_ragged", "The row has more or fewer fields than the header").with_status(422);
-pub const CSV_RECORD_TOO_LARGE: ErrorCode = ErrorCode::permanent("csv_record_too_large", "A record is too large");
 pub const CSV_STRAY_QUOTE: ErrorCode =
     ErrorCode::permanent("csv_stray_quote", "Text follows a closing quote").with_status(422);
-pub const CSV_TOO_MANY_COLUMNS: ErrorCode =
-    ErrorCode::permanent("csv_too_many_columns", "A record has too many columns");
 pub const CSV_TOO_MANY_REJECTS: ErrorCode =
     ErrorCode::permanent("csv_too_many_rejects", "More rows were rejected than the import tolerates")
         .with_hint("rows that were already imported stay; correct the file or the rules of the columns");
-pub const CSV_UNCLOSED_QUOTE: ErrorCode =
-    ErrorCode::permanent("csv_unclosed_quote", "A quote is opened and never closed");
 pub const SOURCE_TRUNCATED: ErrorCode = ErrorCode::transient("source_truncated", "The source file ended early");
 pub const VALUE_INVALID: ErrorCode =
     ErrorCode::permanent("value_invalid", "The value does not have the type of its column").with_status(422);
@@ -55,18 +49,14 @@ pub const VALUE_TOO_SHORT: ErrorCode =
 pub const CODES: &[ErrorCode] = &[
     CONNECTION_NEEDS_CHECKPOINTS,
     CSV_EMPTY,
-    CSV_FIELD_TOO_LARGE,
     CSV_HEADER_DUPLICATE,
     CSV_HEADER_MISSING,
     CSV_INVALID_TEXT,
     CSV_NOT_TEXT,
     CSV_NUL,
     CSV_RAGGED,
-    CSV_RECORD_TOO_LARGE,
     CSV_STRAY_QUOTE,
-    CSV_TOO_MANY_COLUMNS,
     CSV_TOO_MANY_REJECTS,
-    CSV_UNCLOSED_QUOTE,
     SOURCE_TRUNCATED,
     VALUE_INVALID,
     VALUE_NOT_ALLOWED,

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use regex::Regex;
 use serde_json::Value;
 
-use super::cell_parser::{self, IntegerError};
 use super::columns::{ImportColumn, ImportColumnType, TextCase};
 use crate::codes;
 use afterload_core::error::ErrorCode;
+use afterload_tabular::read::cell_parser::{self, IntegerError};
 use afterload_target_db::{self as connections, BatchCell, BatchColumnType, DbColumnType, RowBatch};
 
 /// Why a cell, and so its row, is not taken.

@@ -3,13 +3,13 @@
 use encoding_rs::{Encoding, UTF_8};
 
 use super::columns::ImportColumn;
-use super::detect::{self, DetectedEncoding};
-use super::parser::{CsvDialect, CsvParser, CsvRecord};
 use super::rejects::REJECT_COLUMNS;
-use super::utf8_decoder::Utf8Decoder;
 use super::{CsvImport, HeaderSpec};
 use crate::codes;
 use afterload_core::error::{Error, Result};
+use afterload_tabular::read::csv_parser::{CsvDialect, CsvParser, CsvRecord};
+use afterload_tabular::read::detect::{self, DetectedEncoding};
+use afterload_tabular::read::utf8_decoder::Utf8Decoder;
 
 /// How much of the beginning is looked at; the header has to fit.
 pub const HEADER_SAMPLE_SIZE: usize = 256 << 10;

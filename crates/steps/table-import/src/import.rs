@@ -16,13 +16,12 @@ use super::column_codec::ColumnCodec;
 use super::columns::ImportColumn;
 use super::csv_format::{CsvFormat, HEADER_SAMPLE_SIZE};
 use super::cursor::ImportCursor;
-use super::parser::CsvParser;
-use super::rejects::{ErrorFile, RejectFormat, RejectInfo};
-use super::utf8_decoder::Utf8Decoder;
+use super::rejects::{ErrorFile, FileStore, RejectFormat, RejectInfo};
 use super::{CsvImport, CsvImportOutputs, ImportSummary, KeyConflictAction};
 use afterload_core::error::{Error, Result};
-use afterload_core::file::File;
 use afterload_step_api::{ProgressReporter, StepContext};
+use afterload_tabular::read::csv_parser::CsvParser;
+use afterload_tabular::read::utf8_decoder::Utf8Decoder;
 use afterload_target_db::{self as connections, BulkLoader, ChunkCommit, Connection, Fence, LoadOutcome, RejectedRow};
 
 /// How many bytes wake the reader: a socket hands out a few tens of kilobytes at a time.
@@ -32,22 +31,6 @@ const MIN_FEED_BYTES: usize = 256 << 10;
 pub trait CsvSource: Send + Sync {
     /// The bytes from `from` on, and the size of the whole.
     fn open(&self, from: u64) -> impl Future<Output = Result<(u64, BoxStream<'static, Result<Bytes>>)>> + Send;
-}
-
-/// Where the error file goes.
-pub trait FileStore: Send + Sync {
-    /// A file that is being written.
-    type Sink: RejectSink;
-    /// Starts a file.
-    fn create(&self, name: &str, content_type: &str) -> impl Future<Output = Result<Self::Sink>> + Send;
-}
-
-/// A file that is being written.
-pub trait RejectSink: Send {
-    /// Adds bytes.
-    fn write(&mut self, bytes: Bytes) -> impl Future<Output = Result<()>> + Send;
-    /// Makes the file whole.
-    fn finish(self) -> impl Future<Output = Result<File>> + Send;
 }
 
 /// What an import has to know of its step.

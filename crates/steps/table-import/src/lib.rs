@@ -6,7 +6,6 @@
 //! An attempt goes on where the last committed chunk ended; see `connections` for the fence that keeps an attempt that was
 //! overtaken from writing.
 
-mod cell_parser;
 mod check;
 mod chunk;
 mod chunk_reader;
@@ -15,11 +14,8 @@ mod column_codec;
 mod columns;
 mod csv_format;
 mod cursor;
-mod detect;
 mod import;
-mod parser;
 mod rejects;
-mod utf8_decoder;
 
 use std::collections::BTreeMap;
 
@@ -30,7 +26,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use columns::{ImportColumn, ImportColumnType, TextCase};
-pub use import::{CsvSource, FileStore, ImportContext, RejectSink, run_import};
+pub use import::{CsvSource, ImportContext, run_import};
+pub use rejects::{FileStore, RejectSink};
 
 use afterload_core::error::Result;
 use afterload_core::file::File;

@@ -2,12 +2,11 @@
 
 use bytes::Bytes;
 
-use super::import::{FileStore, RejectSink};
-use super::parser::CsvDialect;
 use crate::codes;
 use afterload_core::error::{ErrorCode, Result};
 use afterload_core::file::File;
 use afterload_tabular::formula::is_spreadsheet_formula;
+use afterload_tabular::read::csv_parser::CsvDialect;
 
 /// What is added to every rejected row. In a file that comes in, these columns are not data.
 pub const REJECT_COLUMNS: [&str; 6] = ["_run", "_row", "_line", "_error_column", "_error_code", "_error_message"];
@@ -29,6 +28,22 @@ pub struct RejectFormat {
     pub header: Vec<String>,
     /// Whether a byte order mark says that this is UTF-8, where the file that came in was something else.
     pub write_bom: bool,
+}
+
+/// Where the error file goes.
+pub trait FileStore: Send + Sync {
+    /// A file that is being written.
+    type Sink: RejectSink;
+    /// Starts a file.
+    fn create(&self, name: &str, content_type: &str) -> impl Future<Output = Result<Self::Sink>> + Send;
+}
+
+/// A file that is being written.
+pub trait RejectSink: Send {
+    /// Adds bytes.
+    fn write(&mut self, bytes: Bytes) -> impl Future<Output = Result<()>> + Send;
+    /// Makes the file whole.
+    fn finish(self) -> impl Future<Output = Result<File>> + Send;
 }
 
 /// Where and why a row was rejected.

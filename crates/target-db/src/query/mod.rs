@@ -1,27 +1,24 @@
 //! Reading the rows of a `SELECT` of any size in little memory, as they were at one moment.
 //!
-//! A [`Select`] is text that can do nothing but read. [`Connection::select`] hands its rows, cell by cell, to a
-//! [`Receiver`] in a thread where that may block. Every cell is text with its [`Sort`]: what PostgreSQL's `COPY` writes,
-//! and what SQLite's values look like.
+//! A [`SelectQuery`] is text that can do nothing but read. A connection hands its rows, cell by cell, to a [`RowVisitor`]
+//! in a thread where that may block. Every cell is text with its [`CellType`]: what PostgreSQL's `COPY` writes, and what
+//! SQLite's values look like.
 
-mod postgres;
 mod read_only;
-mod sqlite;
 
+use crate::codes;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Connection;
-use super::bind::{BindValues, ParameterizedSql};
-use crate::codes;
+use crate::bind::{BindValues, ParameterizedSql};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
 /// A `SELECT` that can do nothing but read.
 #[derive(Clone, Debug)]
 pub struct SelectQuery {
-    sql: ParameterizedSql,
+    pub(crate) sql: ParameterizedSql,
 }
 
 /// What rows are read with.
@@ -96,37 +93,11 @@ impl SelectQuery {
     }
 }
 
-impl Connection {
-    /// Reads all rows in one transaction that cannot write, and gives the receiver back.
-    ///
-    /// # Errors
-    /// `report_timeout`, `step_stopped`, `report_sql_refused` for what would write, `sql_parameter_missing`, those of the
-    /// receiver, or those of the database. What the receiver has taken is then not the whole.
-    pub async fn select_rows<R: RowVisitor>(
-        &self,
-        select: &SelectQuery,
-        reading: QueryOptions,
-        receiver: R,
-    ) -> Result<R> {
-        if select.sql.dialect() != self.dialect() {
-            return Err(Error::new(codes::INTERNAL_ERROR, "the statement was read for another database"));
-        }
-        // Whoever gives up waiting wants nothing to go on.
-        let stop = reading.stop.child_token();
-        let _guard = stop.clone().drop_guard();
-        let reading = QueryOptions { stop, ..reading };
-        match self {
-            Self::Sqlite(database) => sqlite::run(database, select, reading, receiver).await,
-            Self::Postgres(database) => postgres::run(database, select, reading, receiver).await,
-        }
-    }
-}
-
-fn query_timeout_error(timeout: Duration) -> Error {
+pub(crate) fn query_timeout_error(timeout: Duration) -> Error {
     let timeout = afterload_core::units::HumanDuration(timeout);
     Error::new(codes::REPORT_TIMEOUT, format!("the query took longer than its `timeout` of {timeout}"))
 }
 
-fn write_refused_error(why: &str) -> Error {
+pub(crate) fn write_refused_error(why: &str) -> Error {
     Error::new(codes::REPORT_SQL_REFUSED, format!("the database refuses the query because it may only read: {why}"))
 }

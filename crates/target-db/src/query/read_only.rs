@@ -3,14 +3,14 @@
 //! The database holds it to that, too; this says so when the pipeline is loaded, and refuses the functions that act even
 //! in a transaction that cannot write.
 
+use crate::codes;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{Ident, Query, Select, SetExpr, Statement as Parsed, Visit, Visitor};
 use sqlparser::dialect::{PostgreSqlDialect, SQLiteDialect};
 use sqlparser::parser::Parser;
 
-use super::super::bind::ParameterizedSql;
-use crate::codes;
+use crate::bind::ParameterizedSql;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 

@@ -1,8 +1,8 @@
 //! What can be said of a statement before it runs.
 
-use super::super::bind::ParameterizedSql;
-use super::super::tokenizer::{SqlToken, tokenize_sql};
+use crate::bind::ParameterizedSql;
 use crate::codes;
+use crate::tokenizer::{SqlToken, tokenize_sql};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 

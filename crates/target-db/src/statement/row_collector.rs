@@ -71,7 +71,7 @@ impl ResultRows {
 }
 
 /// Takes the rows of a statement one by one.
-pub(super) struct RowCollector {
+pub(crate) struct RowCollector {
     result_mode: ResultMode,
     bytes: usize,
     row_count: u64,
@@ -79,12 +79,12 @@ pub(super) struct RowCollector {
 }
 
 impl RowCollector {
-    pub(super) fn new(keep: ResultMode) -> Self {
+    pub(crate) fn new(keep: ResultMode) -> Self {
         Self { result_mode: keep, bytes: 0, row_count: 0, result: StatementResult::default() }
     }
 
     /// Takes a row whose columns `read` knows.
-    pub(super) fn collect_row<'a>(
+    pub(crate) fn collect_row<'a>(
         &mut self,
         names: impl Iterator<Item = &'a str>,
         mut read: impl FnMut(usize) -> Result<Value>,
@@ -133,12 +133,12 @@ impl RowCollector {
     }
 
     /// How many rows were given.
-    pub(super) fn row_count(&self) -> u64 {
+    pub(crate) fn row_count(&self) -> u64 {
         self.row_count
     }
 
     /// The effect of a statement that has changed so many rows.
-    pub(super) fn finish(self, affected: u64) -> StatementResult {
+    pub(crate) fn finish(self, affected: u64) -> StatementResult {
         StatementResult { affected, ..self.result }
     }
 }

@@ -200,11 +200,11 @@ local: { country: nowhere, city: office }
 impl GeoLookup {
     fn check_rows(&self, check: &mut Validator<'_>, rows: &LookupRows, into: &FillTarget) {
         check.check_connection(&["rows", "connection"], &rows.connection, true);
-        let command = check_sql(check, &rows.connection, (&["rows", "sql"], &rows.sql), &rows.bind, &[]);
+        let command = check_sql(check, &rows.connection, &["rows", "sql"], &rows.sql, &rows.bind, &[]);
         if command.as_ref().is_some_and(|command| !command.is_read_only()) {
             check.report_invalid(&["rows", "sql"], "rows are found by a `SELECT`", "");
         }
-        check_bind(check, (&["rows", "bind"], &rows.bind), &[command]);
+        check_bind(check, &["rows", "bind"], &rows.bind, &[command]);
         if !(1..=100_000).contains(&rows.chunk) {
             check.report_invalid(&["rows", "chunk"], "`chunk` must be from 1 to 100000", "10000 is a good choice");
         }

@@ -13,8 +13,8 @@ use afterload_core::error::{Error, Result};
 use afterload_geoip::{self as geo, GeoField, GeoRecord, ProviderChain};
 use afterload_step_api::{ProgressUpdate, StepContext};
 use afterload_target_db::{
-    Fence, KeyRange, ParsedStatement, RecipientPage, RecipientQuery, RowSource, Scalar, StatementResult, TableInfo,
-    read_checkpoint,
+    Checkpoint, CheckpointCommit, Fence, KeyRange, ParsedStatement, RecipientPage, RecipientQuery, RowSource, Scalar,
+    TableInfo, read_checkpoint,
 };
 
 /// What is committed with every chunk.
@@ -67,7 +67,9 @@ pub async fn fill_rows(
         let page = rows.fetch_page(&connection, &span, chunk, &ctx.stop).await?;
         let count = page.rows.len() as u64;
         let next = cursor.advance_past(&page, chunk);
-        let (filled, invalid) = resolve_addresses(ctx, deps, chain, page, (&ip, &keys, fields.clone())).await?;
+        let (filled, invalid) =
+            resolve_addresses(ctx, deps, chain, page, LookupColumns { ip: &ip, keys: &keys, fields: fields.clone() })
+                .await?;
         let known = filled.row_count() as u64;
         let next = GeoLookupCursor {
             found: cursor.found + known,
@@ -75,10 +77,9 @@ pub async fn fill_rows(
             missing: cursor.missing + count - known - invalid,
             ..next
         };
-        let text = serde_json::to_string(&next).unwrap_or_default();
-        let finished = next.finished;
-        let note = move |_: &StatementResult| Ok((text, finished));
-        filling.write_rows(&connection, filled, &ctx.stop, (fence.as_ref(), Box::new(note))).await?;
+        let saved = Checkpoint { cursor: serde_json::to_string(&next).unwrap_or_default(), finished: next.finished };
+        let commit = CheckpointCommit { fence: fence.as_ref(), checkpoint_fn: Box::new(|_| Ok(saved)) };
+        connection.write_bulk_update(&filling, filled, &ctx.stop, commit).await?;
         cursor = next;
         cursor.report_progress(ctx);
     }
@@ -138,14 +139,22 @@ impl RowSource for ResolvedRows {
     }
 }
 
+/// The columns of a page that a look-up reads, and the fields that it writes.
+struct LookupColumns<'a> {
+    ip: &'a str,
+    keys: &'a [String],
+    fields: Arc<[String]>,
+}
+
 /// Looks up the addresses of a page, each once. Also says how many rows have none.
 async fn resolve_addresses(
     ctx: &StepContext,
     deps: &GeoLookupDeps,
     chain: &ProviderChain,
     page: RecipientPage,
-    (ip, keys, fields): (&str, &[String], Arc<[String]>),
+    columns: LookupColumns<'_>,
 ) -> Result<(ResolvedRows, u64)> {
+    let LookupColumns { ip, keys, fields } = columns;
     let Some(column) = page.rows.column_index(ip) else {
         return match page.rows.is_empty() {
             true => Ok((ResolvedRows { page, keys: Vec::new(), fields, rows: Vec::new(), answers: Vec::new() }, 0)),

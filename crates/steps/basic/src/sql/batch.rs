@@ -14,8 +14,8 @@ use afterload_core::units::HumanDuration;
 use afterload_pipeline::Validator;
 use afterload_step_api::{ProgressUpdate, Step, StepContext};
 use afterload_target_db::{
-    BindValues, Connection, Connections, Fence, ParsedStatement, ResultMode, StatementArgs, StatementResult,
-    check_bind, check_sql, compare_values, default_connection, read_checkpoint,
+    BindValues, Checkpoint, Connection, Connections, Fence, ParsedStatement, ResultMode, StatementArgs,
+    StatementResult, check_bind, check_sql, compare_values, default_connection, read_checkpoint,
 };
 
 const LIMIT_PARAM: &str = "limit";
@@ -92,7 +92,7 @@ bind: { account: "${{ params.account_id }}" }
     fn check(&self, check: &mut Validator<'_>) {
         check.check_connection(&["connection"], &self.connection, true);
         let statement =
-            check_sql(check, &self.connection, (&["sql"], &self.sql), &self.bind, &[LIMIT_PARAM, AFTER_PARAM]);
+            check_sql(check, &self.connection, &["sql"], &self.sql, &self.bind, &[LIMIT_PARAM, AFTER_PARAM]);
         if let Some(statement) = &statement {
             let example = "such as `DELETE FROM t WHERE id IN (SELECT id FROM t WHERE … LIMIT :limit)`";
             if statement.is_read_only() {
@@ -114,14 +114,14 @@ bind: { account: "${{ params.account_id }}" }
         }
         let mut statements = vec![statement];
         if let Some(count) = &self.count {
-            let count = check_sql(check, &self.connection, (&["count"], count), &self.bind, &[]);
+            let count = check_sql(check, &self.connection, &["count"], count, &self.bind, &[]);
             if count.as_ref().is_some_and(|count| !count.is_read_only()) {
                 check.report_invalid(&["count"], "`count` must be a `SELECT`", "");
             }
             statements.push(count);
         }
         if !self.bind.contains_key(LIMIT_PARAM) {
-            check_bind(check, (&["bind"], &self.bind), &statements);
+            check_bind(check, &["bind"], &self.bind, &statements);
         }
         if !(1..=100_000).contains(&self.chunk) {
             check.report_invalid(&["chunk"], "`chunk` must be from 1 to 100000", "10000 is a good choice");
@@ -202,10 +202,11 @@ impl SqlBatch {
             let before = cursor.clone();
             let note = move |effect: &StatementResult| {
                 let next = before.advance_past(effect, in_order)?;
-                Ok((serde_json::to_string(&next).unwrap_or_default(), next.finished))
+                let cursor = serde_json::to_string(&next).unwrap_or_default();
+                Ok(Checkpoint { cursor, finished: next.finished })
             };
-            let (effect, (text, _)) = connection.write_statement(command, call, fence, Box::new(note)).await?;
-            *cursor = read_checkpoint(&text)?;
+            let (effect, saved) = connection.write_statement(command, call, fence, Box::new(note)).await?;
+            *cursor = read_checkpoint(&saved.cursor)?;
             cursor.report_progress(ctx);
             size = batch_sizer::next_chunk_rows(size, effect.lock_duration, self.chunk);
             if goes_on(cursor) {

@@ -8,8 +8,8 @@ use afterload_core::error::Result;
 use afterload_pipeline::Validator;
 use afterload_step_api::{ProgressUpdate, Step, StepContext};
 use afterload_target_db::{
-    BindValues, Connections, Fence, ParsedStatement, ResultMode, StatementArgs, StatementResult, check_bind, check_sql,
-    default_connection, read_checkpoint,
+    BindValues, Checkpoint, Connections, Fence, ParsedStatement, ResultMode, StatementArgs, StatementResult,
+    check_bind, check_sql, default_connection, read_checkpoint,
 };
 
 /// What is kept of the rows of a statement: outputs are stored with the run.
@@ -52,10 +52,10 @@ bind: { id: "${{ params.order_id }}" }
     type Deps = Connections;
 
     fn check(&self, check: &mut Validator<'_>) {
-        let statement = check_sql(check, &self.connection, (&["sql"], &self.sql), &self.bind, &[]);
+        let statement = check_sql(check, &self.connection, &["sql"], &self.sql, &self.bind, &[]);
         let writes = statement.as_ref().is_some_and(|statement| !statement.is_read_only());
         check.check_connection(&["connection"], &self.connection, writes);
-        check_bind(check, (&["bind"], &self.bind), &[statement]);
+        check_bind(check, &["bind"], &self.bind, &[statement]);
     }
 
     async fn run(self, ctx: StepContext, connections: Connections) -> Result<SqlExecuteOutputs> {
@@ -74,7 +74,8 @@ bind: { id: "${{ params.order_id }}" }
         }
         // Whether a `SELECT` calls a function that writes only the database knows, so all are recorded alike.
         let note = |effect: &StatementResult| {
-            Ok((serde_json::to_string(&SqlExecuteOutputs::from_result(effect)).unwrap_or_default(), true))
+            let cursor = serde_json::to_string(&SqlExecuteOutputs::from_result(effect)).unwrap_or_default();
+            Ok(Checkpoint { cursor, finished: true })
         };
         let (effect, _) = connection.write_statement(&command, call, fence.as_ref(), Box::new(note)).await?;
         Ok(report_outputs(&ctx, SqlExecuteOutputs::from_result(&effect)))

@@ -7,11 +7,10 @@ use rusqlite::TransactionBehavior;
 use rusqlite::types::ValueRef;
 use serde_json::Value;
 
-use super::row_collector::RowCollector;
-use super::{Checkpoint, StatementResult, StatementRun};
-use crate::bind::to_sqlite_value;
-use crate::sqlite::{SqliteDatabase, map_sqlite_error};
-use crate::{RowSource, Scalar};
+use super::bind::to_sqlite_value;
+use super::{SqliteDatabase, map_sqlite_error};
+use crate::row_source::{RowSource, Scalar};
+use crate::statement::{Checkpoint, RowCollector, StatementResult, StatementRun, may_write_error, stopped_error};
 use afterload_core::clock;
 use afterload_core::error::Result;
 
@@ -40,11 +39,11 @@ pub(super) async fn run(database: &SqliteDatabase, job: StatementRun) -> Result<
         let noted = note(&effect)?;
         if let Some(fence) = fence {
             let now = clock::now_millis();
-            let values = (&noted.0, now, noted.1.then_some(now), &fence.checkpoint_key);
+            let values = (&noted.cursor, now, noted.finished.then_some(now), &fence.checkpoint_key);
             transaction.execute(&statements.update_cursor(), values).map_err(map_sqlite_error)?;
         }
         if call.stop.is_cancelled() {
-            return Err(super::stopped_error());
+            return Err(stopped_error());
         }
         failpoint!("statement.before_commit");
         transaction.commit().map_err(map_sqlite_error)?;
@@ -61,7 +60,7 @@ fn execute(connection: &rusqlite::Connection, job: &StatementRun) -> Result<Stat
     let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
     let reads = statement.readonly();
     if !reads && !job.writes {
-        return Err(super::may_write_error());
+        return Err(may_write_error());
     }
     let before = connection.total_changes();
     let mut taker = RowCollector::new(job.args.result_mode);

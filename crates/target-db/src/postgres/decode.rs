@@ -1,13 +1,13 @@
 //! Columns of a row as JSON, from PostgreSQL's binary format.
 
+use crate::codes;
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat};
 use serde_json::{Number, Value};
 use sqlx::postgres::{PgRow, PgTypeKind, PgValueRef};
 use sqlx::{Row, TypeInfo, ValueRef};
 
-use super::super::ResultMode;
-use crate::DAYS_TO_1970;
-use crate::codes;
+use crate::batch::DAYS_TO_1970;
+use crate::statement::ResultMode;
 use afterload_core::error::{Error, Result};
 
 /// PostgreSQL counts from 2000-01-01.

@@ -3,6 +3,7 @@
 //! They are read and worked on in one thread, with a connection and a runtime of its own: the server sends 8 KiB at a time, and
 //! to wake threads of a shared runtime for each of them takes longer than to read it.
 
+use crate::codes;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread;
@@ -17,11 +18,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::super::postgres::{PostgresDatabase, sqlstate};
-use super::super::sqlite::panic_error;
-use super::super::statement;
-use super::{CellType, QueryOptions, RowVisitor, SelectQuery, query_timeout_error, write_refused_error};
-use crate::codes;
+use super::statement::run_until_stopped;
+use super::{PostgresDatabase, sqlstate};
+use crate::errors::panic_error;
+use crate::query::{CellType, QueryOptions, RowVisitor, SelectQuery, query_timeout_error, write_refused_error};
+use crate::statement::stopped_error;
 use afterload_core::error::{Error, Result, database_error_message};
 
 /// How many bytes of rows are worked on at once, about.
@@ -40,7 +41,7 @@ pub(super) async fn run<R: RowVisitor>(
     let (stop, timeout) = (reading.stop.clone(), reading.timeout);
     let permit = tokio::select! {
         permit = Arc::clone(&database.reader_permits).acquire_owned() => permit,
-        () = stop.cancelled() => return Err(statement::stopped_error()),
+        () = stop.cancelled() => return Err(stopped_error()),
     };
     let (begun, backend) = oneshot::channel();
     let (own, select) = (database.clone(), select.clone());
@@ -59,15 +60,15 @@ pub(super) async fn run<R: RowVisitor>(
     let backend: Option<i32> = tokio::select! {
         biased;
         backend = backend => backend.ok(),
-        () = stop.cancelled() => return Err(statement::stopped_error()),
+        () = stop.cancelled() => return Err(stopped_error()),
     };
     let done = match backend {
-        Some(backend) => statement::run_until_stopped(database, backend, &stop, work).await,
+        Some(backend) => run_until_stopped(database, backend, &stop, work).await,
         // It has failed before.
         None => work.await,
     };
     done.map_err(|fault| match fault {
-        _ if stop.is_cancelled() => statement::stopped_error(),
+        _ if stop.is_cancelled() => stopped_error(),
         PgReadError::Other(error) => error,
         PgReadError::Database(error) => match sqlstate(&error).as_deref() {
             Some("57014") => query_timeout_error(timeout),
@@ -116,7 +117,7 @@ impl PgSelectReader {
             tokio::select! {
                 biased;
                 done = work => done.map_err(Into::into),
-                () = ended => Err(statement::stopped_error().into()),
+                () = ended => Err(stopped_error().into()),
             }
         })
     }
@@ -131,7 +132,7 @@ impl PgSelectReader {
         let mut connection = self.wait_or_stop(Duration::ZERO, database.connect_unpooled())?;
         let backend = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection);
         if begun.send(self.wait_or_stop(Duration::ZERO, backend)?).is_err() {
-            return Err(statement::stopped_error().into());
+            return Err(stopped_error().into());
         }
         let receiver = self.copy_rows(&mut connection, select, receiver)?;
         // All rows are here, however the connection ends.
@@ -162,7 +163,7 @@ impl PgSelectReader {
             piece.clear();
             // As long as there are rows, there is no need to wait for the end of the others.
             if self.options.stop.is_cancelled() {
-                return Err(statement::stopped_error().into());
+                return Err(stopped_error().into());
             }
         }
         Ok(receiver)

@@ -1,5 +1,6 @@
 //! Rows from SQLite: a handle of its own that can only read, whose query others interrupt.
 
+use crate::codes;
 use std::time::Instant;
 
 use rusqlite::ffi;
@@ -7,12 +8,9 @@ use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
 use sqlx::{Connection as _, SqliteConnection};
 
-use super::super::bind::SqliteQuery;
-use super::super::sqlite::{
-    InterruptibleHandle, OPS_PER_STOP_CHECK, SqliteDatabase, map_sqlite_error, panic_error, with_rusqlite,
-};
-use super::{CellType, QueryOptions, RowVisitor, SelectQuery, query_timeout_error, write_refused_error};
-use crate::codes;
+use super::bind::SqliteQuery;
+use super::{InterruptibleHandle, OPS_PER_STOP_CHECK, SqliteDatabase, map_sqlite_error, with_rusqlite};
+use crate::{CellType, QueryOptions, RowVisitor, SelectQuery, query_timeout_error, write_refused_error};
 use afterload_core::error::Result;
 
 pub(super) async fn run<R: RowVisitor>(

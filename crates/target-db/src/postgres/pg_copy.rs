@@ -1,6 +1,7 @@
 //! PostgreSQL's binary COPY format.
 
-use super::{BatchCell, DbColumnType, RowBatch};
+use crate::batch::{BatchCell, RowBatch};
+use crate::table::DbColumnType;
 
 /// What every binary COPY starts with: the signature, no flags, no extension.
 pub const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";

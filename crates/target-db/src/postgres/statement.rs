@@ -1,7 +1,5 @@
 //! Statements on PostgreSQL, which another connection cancels.
 
-mod decode;
-
 use crate::codes;
 use afterload_core::failpoint;
 use std::time::{Duration, Instant};
@@ -10,9 +8,10 @@ use futures::TryStreamExt;
 use sqlx::{AssertSqlSafe, Column, Connection as _, Either, Executor as _, PgConnection, Row};
 use tokio_util::sync::CancellationToken;
 
-use super::row_collector::RowCollector;
-use super::{Checkpoint, ParsedStatement, StatementArgs, StatementResult, StatementRun};
-use crate::postgres::{PostgresDatabase, sqlstate};
+use super::{PostgresDatabase, decode, sqlstate};
+use crate::statement::{
+    Checkpoint, ParsedStatement, RowCollector, StatementArgs, StatementResult, StatementRun, stopped_error,
+};
 use afterload_core::clock;
 use afterload_core::error::{Error, Result, database_error_message};
 
@@ -23,7 +22,7 @@ pub(super) async fn run(database: &PostgresDatabase, job: StatementRun) -> Resul
     let stop = job.args.stop.clone();
     let mut connection = tokio::select! {
         acquired = database.pool.acquire() => acquired?,
-        () = stop.cancelled() => return Err(super::stopped_error()),
+        () = stop.cancelled() => return Err(stopped_error()),
     };
     let backend: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *connection).await?;
     let done = run_until_stopped(database, backend, &stop, run_transaction(database, &mut connection, job)).await;
@@ -32,13 +31,13 @@ pub(super) async fn run(database: &PostgresDatabase, job: StatementRun) -> Resul
         connection.close_on_drop();
     }
     done.map_err(|error| match stop.is_cancelled() && error.code() != codes::LEASE_LOST {
-        true => super::stopped_error(),
+        true => stopped_error(),
         false => error,
     })
 }
 
 /// Does the work; once `stop` is cancelled, asks the server to end what `backend` does until the work is over.
-pub(crate) async fn run_until_stopped<T>(
+pub(super) async fn run_until_stopped<T>(
     database: &PostgresDatabase,
     backend: i32,
     stop: &CancellationToken,
@@ -93,11 +92,11 @@ async fn run_transaction(
     let noted = note(&effect)?;
     if let Some(fence) = fence {
         let now = clock::now_millis();
-        let advance = sqlx::query(AssertSqlSafe(statements.update_cursor())).bind(&noted.0).bind(now);
-        advance.bind(noted.1.then_some(now)).bind(&fence.checkpoint_key).execute(&mut *transaction).await?;
+        let advance = sqlx::query(AssertSqlSafe(statements.update_cursor())).bind(&noted.cursor).bind(now);
+        advance.bind(noted.finished.then_some(now)).bind(&fence.checkpoint_key).execute(&mut *transaction).await?;
     }
     if call.stop.is_cancelled() {
-        return Err(super::stopped_error());
+        return Err(stopped_error());
     }
     failpoint!("statement.before_commit");
     transaction.commit().await.map_err(map_statement_error)?;

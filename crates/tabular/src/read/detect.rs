@@ -3,7 +3,7 @@
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
 
-use super::parser::{CsvDialect, CsvParser, CsvRecord};
+use super::csv_parser::{CsvDialect, CsvParser, CsvRecord};
 
 /// The delimiters that are tried, the likelier first.
 const CANDIDATE_DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];

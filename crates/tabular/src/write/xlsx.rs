@@ -3,8 +3,8 @@
 
 use std::io::Write;
 
+use super::ColumnDisplay;
 use super::byte_pipe::BytePipe;
-use super::columns::ColumnDisplay;
 use super::compression::{ZipStream, entry_options, new_zip_stream, write_error};
 use super::format::CellFormat;
 use super::sheet::{FIRST_FORMAT_STYLE, MAX_CELL_CHARS, SheetColumn, escape_xml};
@@ -83,8 +83,8 @@ impl XlsxWriter {
             self.error.get_or_insert(error);
         }
         let column = &self.columns[self.column];
-        if let Some(cell) = cell
-            && !column.write_cell(&self.number, cell, &mut self.buffer)
+        if let Some((sort, value)) = cell
+            && !column.write_cell(&self.number, sort, value, &mut self.buffer)
         {
             self.error.get_or_insert_with(|| cell_too_large(&self.titles[self.column]));
         }

@@ -1,121 +1,23 @@
-//! SQLite: rusqlite on the very handle of sqlx's pool, because sqlx costs about 8 µs per statement.
+//! Bulk loading into SQLite: prepared statements that run once for each row.
 
 use crate::codes;
-use afterload_core::failpoint;
-use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
+use afterload_core::failpoint;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
-use rusqlite::{ErrorCode, ToSql, TransactionBehavior, ffi};
-use sqlx::sqlite::{LockedSqliteHandle, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, SqlitePool};
-use tokio_util::sync::CancellationToken;
+use rusqlite::{ErrorCode, ToSql, TransactionBehavior};
 
-use super::bulk_load::{
+use super::{SqliteDatabase, error_text, map_sqlite_error};
+use crate::batch::{BatchCell, RowBatch};
+use crate::bulk_load::{
     ChunkCommit, ChunkCommitFn, KeyConflictAction, LoadOutcome, LoadPlan, RowRefusal, conflict_keys_error,
 };
-use super::checkpoint::{CheckpointSql, Fence};
-use super::{BatchCell, ConnectionOptions, DbColumnType, RowBatch, invalid_url_error, statement, unavailable_error};
+use crate::checkpoint::{CheckpointSql, Fence};
+use crate::table::DbColumnType;
+use crate::target_database::ChunkLoader;
 use afterload_core::clock;
-use afterload_core::error::{Error, Result};
+use afterload_core::error::Result;
 use afterload_core::identifier::quote_identifiers;
-
-/// How many operations of its virtual machine SQLite does between two looks at whether it should stop: a millisecond at
-/// most.
-pub(super) const OPS_PER_STOP_CHECK: i32 = 10_000;
-
-/// A SQLite file.
-#[derive(Clone)]
-pub struct SqliteDatabase {
-    pub(super) pool: SqlitePool,
-    pub(super) options: Arc<ConnectionOptions>,
-    pub(super) checkpoint_sql: CheckpointSql,
-}
-
-impl SqliteDatabase {
-    pub(super) async fn open(url: &str, facts: Arc<ConnectionOptions>) -> Result<Self> {
-        let options = SqliteConnectOptions::from_str(url).map_err(|_| invalid_url_error(&facts.name))?;
-        let options = options.busy_timeout(Duration::from_secs(10));
-        let options = match facts.read_only {
-            true => options.read_only(true),
-            false => options
-                .create_if_missing(true)
-                .journal_mode(SqliteJournalMode::Wal)
-                .synchronous(SqliteSynchronous::Full),
-        };
-        // A file does not go away as a server does, so nothing is tried before each use.
-        let pool = SqlitePoolOptions::new().max_connections(4).test_before_acquire(false);
-        let pool = pool.acquire_timeout(Duration::from_secs(30));
-        let pool = pool.connect_with(options).await.map_err(|error| unavailable_error(&facts.name, &error))?;
-        Ok(Self { pool, options: facts, checkpoint_sql: CheckpointSql::new(None) })
-    }
-
-    pub(super) async fn create_checkpoint_tables(&self) -> Result<()> {
-        for sql in self.checkpoint_sql.create_tables() {
-            sqlx::query(AssertSqlSafe(sql)).execute(&self.pool).await?;
-        }
-        Ok(())
-    }
-
-    /// Runs blocking work on a connection of the pool. The work must leave no statement and no transaction open;
-    /// rusqlite's own types see to that when they are dropped, also in a panic.
-    async fn run_blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut rusqlite::Connection) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let mut pooled = self.pool.acquire().await?;
-        let done = tokio::task::spawn_blocking(move || {
-            let mut locked = futures::executor::block_on(pooled.lock_handle())?;
-            with_rusqlite(&mut locked, work)
-        });
-        done.await.map_err(panic_error)?
-    }
-
-    /// The same for work that is interrupted when it is asked to stop.
-    pub(super) async fn run_interruptible<T: Send + 'static>(
-        &self,
-        stop: &CancellationToken,
-        work: impl FnOnce(&mut rusqlite::Connection) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let mut pooled = tokio::select! {
-            pooled = self.pool.acquire() => pooled?,
-            () = stop.cancelled() => return Err(statement::stopped_error()),
-        };
-        let stop = stop.clone();
-        let done = tokio::task::spawn_blocking(move || {
-            let mut watched = InterruptibleHandle(futures::executor::block_on(pooled.lock_handle())?);
-            watched.0.set_progress_handler(OPS_PER_STOP_CHECK, move || !stop.is_cancelled());
-            with_rusqlite(&mut watched.0, work)
-        });
-        done.await.map_err(panic_error)?
-    }
-}
-
-/// A handle that somebody may interrupt for as long as this lives, also through a panic.
-pub(super) struct InterruptibleHandle<'a>(pub(super) LockedSqliteHandle<'a>);
-
-impl Drop for InterruptibleHandle<'_> {
-    fn drop(&mut self) {
-        self.0.remove_progress_handler();
-    }
-}
-
-pub(super) fn with_rusqlite<T>(
-    locked: &mut LockedSqliteHandle<'_>,
-    work: impl FnOnce(&mut rusqlite::Connection) -> Result<T>,
-) -> Result<T> {
-    let handle = locked.as_raw_handle().as_ptr();
-    #[expect(unsafe_code, reason = "rusqlite works on a handle of sqlx only this way")]
-    // SAFETY: the handle is open, and sqlx's worker keeps off it for as long as `locked` lives, which is longer than
-    // `connection`; `from_handle` does not close it.
-    let mut connection = unsafe { rusqlite::Connection::from_handle(handle) }.map_err(map_sqlite_error)?;
-    work(&mut connection)
-}
-
-pub(super) fn panic_error(error: tokio::task::JoinError) -> Error {
-    Error::new(codes::INTERNAL_ERROR, format!("the work on a database panicked: {error}"))
-}
 
 /// A table made ready to receive rows.
 pub struct SqliteLoader {
@@ -146,14 +48,16 @@ impl SqliteLoader {
         sqlite.run_blocking(move |connection| probe.check_statements(connection)).await?;
         Ok(Self { database: sqlite, shared })
     }
+}
 
-    pub(super) async fn load<T: AsRef<RowBatch> + Send + Sync + 'static>(
-        &self,
+impl ChunkLoader for SqliteLoader {
+    async fn load_chunk<T: AsRef<RowBatch> + Send + Sync + 'static>(
+        &mut self,
         rows: Arc<T>,
-        fence: Option<Fence>,
+        fence: Option<&Fence>,
         seal: ChunkCommitFn,
     ) -> Result<(LoadOutcome, ChunkCommit)> {
-        let shared = Arc::clone(&self.shared);
+        let (shared, fence) = (Arc::clone(&self.shared), fence.cloned());
         self.database
             .run_blocking(move |connection| shared.load_in_transaction(connection, (*rows).as_ref(), fence, seal))
             .await
@@ -298,65 +202,4 @@ impl ToSql for BoundCell<'_> {
 fn is_row_error(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error_code();
     matches!(code, Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig))
-}
-
-fn error_text(error: &rusqlite::Error) -> String {
-    match error {
-        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
-        error => error.to_string(),
-    }
-}
-
-pub(super) fn map_sqlite_error(error: rusqlite::Error) -> Error {
-    let code = error.sqlite_error().map(|error| error.extended_code & 0xff);
-    match code {
-        Some(ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_IOERR | ffi::SQLITE_FULL) => {
-            Error::new(codes::DATABASE_UNAVAILABLE, error_text(&error))
-        }
-        Some(ffi::SQLITE_INTERRUPT) => statement::stopped_error(),
-        _ => Error::new(codes::DATABASE_ERROR, error_text(&error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use afterload_core::error::ErrorCode;
-
-    const TEST_FAILED: ErrorCode = ErrorCode::permanent("test_failed", "The test makes it fail");
-
-    async fn memory() -> SqliteDatabase {
-        let facts = Arc::new(ConnectionOptions { name: "app".into(), read_only: false, checkpoints: true });
-        let folder = tempfile::tempdir().unwrap().keep();
-        SqliteDatabase::open(&format!("sqlite://{}", folder.join("x.db").display()), facts).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn no_transaction_survives_an_error_or_a_panic() {
-        let sqlite = memory().await;
-        sqlx::query("CREATE TABLE t (a INT)").execute(&sqlite.pool).await.unwrap();
-        for panics in [false, true] {
-            let done = sqlite.run_blocking(move |connection| {
-                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
-                transaction.execute("INSERT INTO t VALUES (1)", ()).unwrap();
-                match panics {
-                    true => panic!("on purpose"),
-                    false => Err::<(), _>(Error::new(TEST_FAILED, "on purpose")),
-                }
-            });
-            assert!(done.await.is_err());
-        }
-        // All four connections of the pool can still write, and see nothing.
-        for _ in 0..8 {
-            let count: i64 = sqlx::query_scalar("SELECT count(*) FROM t").fetch_one(&sqlite.pool).await.unwrap();
-            assert_eq!(count, 0);
-            let begun = sqlite.run_blocking(|connection| {
-                connection
-                    .transaction_with_behavior(TransactionBehavior::Immediate)
-                    .map(|_| ())
-                    .map_err(map_sqlite_error)
-            });
-            begun.await.unwrap();
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! The cells of a worksheet as XML.
 
-use super::columns::ColumnDisplay;
+use super::ColumnDisplay;
 use super::datetime::CellDateTime;
 use super::format::CellFormat;
 use afterload_target_db::CellType;
@@ -53,7 +53,7 @@ impl SheetColumn {
 
     /// Writes a cell of the row whose number is `row`. False: it has more characters than a spreadsheet holds.
     #[must_use]
-    pub fn write_cell(&self, row: &str, (sort, value): (CellType, &[u8]), out: &mut Vec<u8>) -> bool {
+    pub fn write_cell(&self, row: &str, sort: CellType, value: &[u8], out: &mut Vec<u8>) -> bool {
         match sort {
             CellType::Number if significant_digits(value) > MAX_EXACT_DIGITS => {
                 return self.write_text(row, value, &self.style, out);

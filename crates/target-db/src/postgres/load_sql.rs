@@ -1,6 +1,6 @@
 //! The statements that load PostgreSQL tables: straight, or by way of a temporary table.
 
-use super::bulk_load::{KeyConflictAction, LoadPlan, is_directly_loadable};
+use crate::bulk_load::{KeyConflictAction, LoadPlan, is_directly_loadable};
 use afterload_core::identifier::{quote_identifier, quote_identifiers};
 
 /// The temporary table.

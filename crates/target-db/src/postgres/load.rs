@@ -1,131 +1,26 @@
-//! PostgreSQL: binary COPY straight into the table, or into a temporary one where keys may collide.
+//! Bulk loading into PostgreSQL: binary COPY straight into the table, or into a temporary one where keys may collide.
 
 use crate::codes;
-use afterload_core::failpoint;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
-use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
+use afterload_core::failpoint;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
-use super::bulk_load::{
+use super::load_sql::{LoadSql, STAGING_TABLE};
+use super::{PostgresDatabase, pg_copy, sqlstate};
+use crate::batch::{BatchCell, RowBatch};
+use crate::bulk_load::{
     ChunkCommit, ChunkCommitFn, KeyConflictAction, LoadOutcome, LoadPlan, RowRefusal, conflict_keys_error,
     is_directly_loadable,
 };
-use super::checkpoint::{CheckpointSql, Fence};
-use super::staging::{LoadSql, STAGING_TABLE};
-use super::{BatchCell, ConnectionOptions, DbColumnType, RowBatch, invalid_url_error, pg_copy, unavailable_error};
+use crate::checkpoint::{CheckpointSql, Fence};
+use crate::table::DbColumnType;
+use crate::target_database::ChunkLoader;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
-use afterload_core::identifier::{TableName, quote_identifier};
-
-/// How long a connection may take to come.
-const PG_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A PostgreSQL database.
-#[derive(Clone)]
-pub struct PostgresDatabase {
-    pub(super) pool: PgPool,
-    pub(super) options: Arc<ConnectionOptions>,
-    pub(super) checkpoint_sql: CheckpointSql,
-    schema: Option<Arc<str>>,
-    session: Arc<SessionSetup>,
-    /// How many may still read with a connection of their own.
-    pub(super) reader_permits: Arc<Semaphore>,
-}
-
-/// How each session begins.
-struct SessionSetup {
-    search_path: Option<String>,
-    read_only: bool,
-}
-
-impl SessionSetup {
-    fn build_pool(self: &Arc<Self>, connections: u32, options: PgConnectOptions) -> PgPool {
-        let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(PG_CONNECT_TIMEOUT);
-        let session = Arc::clone(self);
-        let pool = pool.after_connect(move |connection, _| {
-            let session = Arc::clone(&session);
-            Box::pin(async move { session.configure_connection(connection).await })
-        });
-        pool.connect_lazy_with(options)
-    }
-
-    async fn configure_connection(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
-        if let Some(path) = &self.search_path {
-            let set = sqlx::query("SELECT set_config('search_path', $1, false)").bind(path);
-            set.execute(&mut *connection).await?;
-        }
-        // A server that cannot do it sees that a process has died when its statement ends.
-        drop(connection.execute("SET client_connection_check_interval = '2s'").await);
-        if self.read_only {
-            connection.execute("SET default_transaction_read_only = on").await?;
-        }
-        Ok(())
-    }
-}
-
-impl PostgresDatabase {
-    pub(super) async fn open(url: &str, schema: Option<&str>, facts: Arc<ConnectionOptions>) -> Result<Self> {
-        let options = PgConnectOptions::from_str(url).map_err(|_| invalid_url_error(&facts.name))?;
-        let options = options.application_name("afterload");
-        let session = Arc::new(SessionSetup {
-            // `public` stays reachable for the types and operators of extensions.
-            search_path: schema.map(|schema| format!("{}, public", quote_identifier(schema))),
-            read_only: facts.read_only,
-        });
-        // A pool would try again until its timeout where nobody listens; the step's own retries do that better.
-        let probe = async { PgConnection::connect_with(&options).await?.close().await };
-        let probed = timeout(PG_CONNECT_TIMEOUT, probe).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-        probed.map_err(|error| unavailable_error(&facts.name, &error))?;
-        let pool = session.build_pool(8, options);
-        let (statements, schema) = (CheckpointSql::new(schema), schema.map(Arc::from));
-        Ok(Self {
-            pool,
-            options: facts,
-            checkpoint_sql: statements,
-            schema,
-            session,
-            reader_permits: Arc::new(Semaphore::new(8)),
-        })
-    }
-
-    /// A connection that belongs to no pool, and to the runtime of whoever opens it. As a pool does, it waits a while for a server
-    /// that starts or has no connection left.
-    pub(super) async fn connect_unpooled(&self) -> sqlx::Result<PgConnection> {
-        let alone = self.session.build_pool(1, (*self.pool.connect_options()).clone());
-        alone.acquire().await.map(PoolConnection::detach)
-    }
-
-    /// An unqualified name, in the connection's schema if it has one.
-    pub(super) fn qualify_table(&self, name: &TableName) -> TableName {
-        let schema = name.schema.clone().or_else(|| self.schema.as_deref().map(str::to_owned));
-        TableName { schema, table: name.table.clone() }
-    }
-
-    /// Two sessions that create one table at once collide in the catalogue, so they take turns.
-    pub(super) async fn create_checkpoint_tables(&self) -> Result<()> {
-        let there = "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL";
-        let there = sqlx::query_scalar(there)
-            .bind(&self.checkpoint_sql.checkpoints_table)
-            .bind(&self.checkpoint_sql.rejects_table);
-        if there.fetch_one(&self.pool).await? {
-            return Ok(());
-        }
-        let mut transaction = self.pool.begin().await?;
-        transaction.execute("SELECT pg_advisory_xact_lock(hashtext('afterload_checkpoints'))").await?;
-        for sql in self.checkpoint_sql.create_tables() {
-            transaction.execute(AssertSqlSafe(sql)).await?;
-        }
-        Ok(transaction.commit().await?)
-    }
-}
 
 /// A table made ready to receive rows. It has a connection of its own, which holds the temporary table.
 pub struct PostgresLoader {
@@ -164,13 +59,16 @@ impl PostgresLoader {
         let buffer = Vec::with_capacity(COPY_BUFFER_BYTES + (COPY_BUFFER_BYTES >> 1));
         Ok(Self { connection, plan, checkpoint_sql: postgres.checkpoint_sql.clone(), load_sql: sql, buffer })
     }
+}
 
-    pub(super) async fn load(
+impl ChunkLoader for PostgresLoader {
+    async fn load_chunk<T: AsRef<RowBatch> + Send + Sync + 'static>(
         &mut self,
-        rows: &RowBatch,
+        rows: Arc<T>,
         fence: Option<&Fence>,
         seal: ChunkCommitFn,
     ) -> Result<(LoadOutcome, ChunkCommit)> {
+        let rows = (*rows).as_ref();
         let Self { connection, plan, checkpoint_sql: statements, load_sql: sql, buffer } = self;
         let mut transaction = connection.begin().await?;
         if let Some(fence) = fence {
@@ -388,10 +286,6 @@ impl BatchLoad<'_> {
         copy.send(&self.buffer[..]).await.map_err(classify_load_error)?;
         copy.finish().await.map_err(classify_load_error)
     }
-}
-
-pub(super) fn sqlstate(error: &sqlx::Error) -> Option<String> {
-    error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned)
 }
 
 /// Classes 21 (cardinality), 22 (data), 23 (constraint), 44 (check option), 54 (too complex or large) and P0 (raised by a

@@ -1,7 +1,7 @@
 //! CSV: RFC 4180 with `\n`, UTF-8. Null is an empty field, an empty text is `""`.
 
-use super::columns::ColumnDisplay;
-use afterload_tabular::formula::is_spreadsheet_formula;
+use super::ColumnDisplay;
+use crate::formula::is_spreadsheet_formula;
 use afterload_target_db::CellType;
 
 const fn is_special(byte: u8) -> bool {

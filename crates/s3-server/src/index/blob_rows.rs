@@ -1,0 +1,31 @@
+//! Which blobs an object or an upload consists of.
+
+use rusqlite::{Connection, params};
+
+use super::super::blobs::WrittenBlob;
+use super::super::error::S3ServerError;
+use afterload_core::clock;
+
+/// Names a body. Part of an upload: it starts nowhere yet; otherwise it is all of its object.
+pub(super) fn insert_blob(
+    sql: &Connection,
+    owner: &str,
+    number: i32,
+    sealed: &WrittenBlob,
+) -> Result<(), S3ServerError> {
+    let start = if owner == sealed.id { 0 } else { -1 };
+    let mut insert = sql.prepare_cached(
+        "INSERT INTO bodies (owner, number, body, start, size, md5, checksums, modified_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?;
+    let WrittenBlob { id, size, md5, checksums, .. } = sealed;
+    insert.execute(params![owner, number, id, start, *size as i64, md5, checksums.to_json(), clock::now_millis()])?;
+    Ok(())
+}
+
+/// Forgets the bodies of an owner and returns their ids.
+pub(super) fn unlink_blobs(sql: &Connection, owner: &str) -> Result<Vec<String>, S3ServerError> {
+    let mut delete = sql.prepare_cached("DELETE FROM bodies WHERE owner = ?1 RETURNING body")?;
+    let rows = delete.query_map([owner], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}

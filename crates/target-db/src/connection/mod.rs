@@ -1,0 +1,181 @@
+//! The connections of the configuration, and what pipelines do with them.
+
+mod bulk_load;
+mod bulk_update;
+mod checkpoint;
+mod select;
+mod statement;
+
+use crate::codes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
+pub use bulk_load::BulkLoader;
+
+use crate::backends::Backend;
+use crate::config::{CheckpointMode, ConnectionConfig, ConnectionOptions};
+use crate::table::TableInfo;
+use crate::target_database::TargetDatabase;
+use afterload_core::dialect::Dialect;
+use afterload_core::error::{Error, Result};
+use afterload_core::identifier::TableName;
+
+/// All connections of the configuration, opened when first used. Cheap to clone.
+#[derive(Clone)]
+pub struct Connections(Arc<BTreeMap<String, LazyConnection>>);
+
+struct LazyConnection {
+    config: ConnectionConfig,
+    connection: OnceCell<Connection>,
+}
+
+/// A database that pipelines work on. Cheap to clone.
+#[derive(Clone)]
+pub struct Connection {
+    backend: Backend,
+}
+
+impl Connections {
+    /// The connections of the configuration; none is opened yet.
+    pub fn new(configs: &BTreeMap<String, ConnectionConfig>) -> Self {
+        let slot = |config: &ConnectionConfig| LazyConnection { config: config.clone(), connection: OnceCell::new() };
+        Self(Arc::new(configs.iter().map(|(name, config)| (name.clone(), slot(config))).collect()))
+    }
+
+    /// The connection of this name, opened if it was not yet.
+    ///
+    /// # Errors
+    /// `connection_unknown`; `connection_invalid` if its address is not one; `connection_unavailable` (transient) if it
+    /// does not answer.
+    pub async fn get(&self, name: &str) -> Result<Connection> {
+        let Some(slot) = self.0.get(name) else {
+            let known = self.0.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            return Err(Error::new(codes::CONNECTION_UNKNOWN, format!("unknown connection `{name}`"))
+                .with_hint(format!("the configuration knows {}", if known.is_empty() { "none" } else { &known })));
+        };
+        let open = || Connection::open(name, &slot.config);
+        slot.connection.get_or_try_init(open).await.cloned()
+    }
+}
+
+impl Connection {
+    async fn open(name: &str, config: &ConnectionConfig) -> Result<Self> {
+        let options = ConnectionOptions {
+            name: name.to_owned(),
+            read_only: config.read_only,
+            checkpoints: config.checkpoints == CheckpointMode::Table,
+        };
+        Ok(Self { backend: Backend::open(config, options).await? })
+    }
+
+    /// The SQL that it speaks.
+    pub fn dialect(&self) -> Dialect {
+        self.backend.dialect()
+    }
+
+    /// The name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.backend.options().name
+    }
+
+    /// Whether `afterload_checkpoints` may be kept in this database.
+    pub fn keeps_checkpoints(&self) -> bool {
+        self.backend.options().checkpoints
+    }
+
+    /// An error if the configuration forbids writing here.
+    ///
+    /// # Errors
+    /// `connection_read_only`.
+    pub fn ensure_writable(&self) -> Result<()> {
+        match self.backend.options().read_only {
+            false => Ok(()),
+            true => Err(Error::new(codes::CONNECTION_READ_ONLY, format!("connection `{}` is read-only", self.name()))
+                .with_hint("use a connection that may be written, or remove `read_only` from its configuration")),
+        }
+    }
+
+    /// How many of `wanted` can write at once.
+    pub fn max_writers(&self, wanted: usize) -> usize {
+        self.backend.max_writers(wanted)
+    }
+
+    pub(crate) fn key_as_text(&self, key: &str) -> String {
+        self.backend.key_as_text(key)
+    }
+
+    pub(crate) fn key_bound_as_text(&self, key: &str) -> String {
+        self.backend.key_bound_as_text(key)
+    }
+
+    pub(crate) fn typed_parameter(&self, name: &str, type_name: &str) -> String {
+        self.backend.typed_parameter(name, type_name)
+    }
+
+    pub(crate) fn prefers_plain_insert(&self) -> bool {
+        self.backend.prefers_plain_insert()
+    }
+
+    /// What the database knows of a table.
+    ///
+    /// # Errors
+    /// `table_not_found`, or those of the database.
+    pub async fn describe_table(&self, name: &str) -> Result<TableInfo> {
+        let name = TableName::parse(name)?;
+        let found = self.backend.describe_table(&name).await?;
+        found.ok_or_else(|| {
+            Error::new(codes::TABLE_NOT_FOUND, format!("connection `{}` has no table `{name}`", self.name()))
+                .with_hint("create the table first; names are case-sensitive on PostgreSQL")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use afterload_core::secret::Secret;
+
+    fn one(url: &str) -> Connections {
+        let config =
+            ConnectionConfig { url: Secret::new(url), schema: None, read_only: false, checkpoints: Default::default() };
+        Connections::new(&BTreeMap::from([("app".to_owned(), config)]))
+    }
+
+    async fn refusal(connections: &Connections, name: &str) -> Error {
+        match connections.get(name).await {
+            Ok(_) => panic!("`{name}` was opened"),
+            Err(error) => error,
+        }
+    }
+
+    #[tokio::test]
+    async fn unknown_invalid_and_unreachable_connections_are_told_apart() {
+        let error = refusal(&one("sqlite://x.db"), "other").await;
+        assert_eq!(
+            (error.code().name(), error.hint_text()),
+            ("connection_unknown", Some("the configuration knows `app`"))
+        );
+        let error = refusal(&one("mysql://user:hunter2@host/db"), "app").await;
+        assert_eq!(error.code().name(), codes::CONNECTION_INVALID);
+        assert!(!error.to_string().contains("hunter2"));
+        let error = refusal(&one("sqlite:///no/such/folder/x.db"), "app").await;
+        assert_eq!((error.code().name(), error.is_transient()), ("connection_unavailable", true));
+        let error = refusal(&one("postgres://user:hunter2@127.0.0.1:1/db"), "app").await;
+        assert_eq!((error.code().name(), error.is_transient()), ("connection_unavailable", true));
+        assert!(!error.to_string().contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn a_sqlite_file_is_made_when_first_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        let connections = one(&format!("sqlite://{}", path.display()));
+        assert!(!path.exists());
+        let connection = connections.get("app").await.unwrap();
+        assert!(path.exists());
+        let error = connection.describe_table("contacts").await.unwrap_err();
+        assert_eq!(error.code().name(), codes::TABLE_NOT_FOUND);
+    }
+}

@@ -1,0 +1,111 @@
+//! Running one statement.
+
+use crate::codes;
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use super::Connection;
+use crate::bind::BindValues;
+use crate::checkpoint::Fence;
+use crate::statement::{
+    Checkpoint, CheckpointFn, ParsedStatement, ResultMode, ResultRows, StatementArgs, StatementResult, StatementRun,
+    may_write_error,
+};
+use crate::target_database::TargetDatabase;
+use afterload_core::error::{Error, Result};
+use afterload_core::identifier::quote_identifier;
+
+impl Connection {
+    /// Runs a statement that only reads.
+    ///
+    /// # Errors
+    /// `step_stopped`, `sql_refused` for a statement that may write, `sql_result_too_large`, `sql_parameter_missing`, or those of
+    /// the database.
+    pub async fn read_statement(&self, command: &ParsedStatement, call: StatementArgs) -> Result<StatementResult> {
+        if !command.is_read_only() {
+            return Err(may_write_error());
+        }
+        let note: CheckpointFn = Box::new(|_| Ok(Checkpoint::default()));
+        let job = StatementRun {
+            statement: command.clone(),
+            args: call,
+            row_source: None,
+            writes: false,
+            fence: None,
+            checkpoint_fn: note,
+        };
+        self.run_statement(job).await.map(|(effect, _)| effect)
+    }
+
+    /// Runs a statement in a transaction of its own, with what `note` makes of its effect. With a fence, that is
+    /// committed too; without one it is only handed back. After an error nothing has taken effect.
+    ///
+    /// # Errors
+    /// `lease_lost` if a later attempt has taken over; `connection_read_only`, `step_stopped`, `sql_result_too_large`,
+    /// `sql_parameter_missing`, those of `note`, or those of the database.
+    pub async fn write_statement(
+        &self,
+        command: &ParsedStatement,
+        call: StatementArgs,
+        fence: Option<&Fence>,
+        note: CheckpointFn,
+    ) -> Result<(StatementResult, Checkpoint)> {
+        self.ensure_writable()?;
+        self.run_statement(StatementRun {
+            statement: command.clone(),
+            args: call,
+            row_source: None,
+            writes: true,
+            fence: fence.cloned(),
+            checkpoint_fn: note,
+        })
+        .await
+    }
+
+    pub(super) async fn run_statement(&self, mut job: StatementRun) -> Result<(StatementResult, Checkpoint)> {
+        job.check_stopped()?;
+        let command = &job.statement;
+        if command.sql.dialect() != self.dialect() {
+            return Err(Error::new(codes::INTERNAL_ERROR, "the statement was read for another database"));
+        }
+        job.args.values.retain(|name, _| command.has_parameter(name));
+        self.backend.run_statement(job).await
+    }
+
+    /// The row of a table whose `key` column holds this value, as it is now.
+    ///
+    /// # Errors
+    /// `table_not_found`, `column_not_found`, `record_ambiguous` where several rows have the key, `sql_result_too_large`
+    /// for a row of more than 1 MiB, or those of the database.
+    pub async fn fetch_record(
+        &self,
+        table: &str,
+        key: &str,
+        value: &Value,
+        stop: &CancellationToken,
+    ) -> Result<Option<Map<String, Value>>> {
+        let table = self.describe_table(table).await?;
+        let key = &table.find_column(key)?.name;
+        let columns = self.backend.record_columns(&table);
+        let sql = format!(
+            "SELECT {columns} FROM {} WHERE {} = :key LIMIT 2",
+            table.name.to_quoted_sql(),
+            quote_identifier(key)
+        );
+        let command = ParsedStatement::parse(&sql, self.dialect())?;
+        let values = BindValues::from([("key".to_owned(), value.clone())]);
+        let call =
+            StatementArgs { values, result_mode: ResultMode::All { rows: 2, bytes: 2 << 20 }, stop: stop.clone() };
+        let rows = match self.read_statement(&command, call).await {
+            // No row can have a key that its column cannot hold.
+            Err(error) if error.code() == codes::SQL_VALUE_INVALID => ResultRows::default(),
+            read => read?.rows,
+        };
+        if rows.len() > 1 {
+            let message = format!("several rows of `{}` have the same `{key}`", table.name);
+            return Err(Error::new(codes::RECORD_AMBIGUOUS, message)
+                .with_hint("name a unique column as the `key` of the param"));
+        }
+        Ok((!rows.is_empty()).then(|| rows.row_to_json(0)))
+    }
+}

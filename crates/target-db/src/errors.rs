@@ -1,0 +1,18 @@
+//! Errors that every back end knows.
+
+use crate::codes;
+use afterload_core::error::Error;
+
+/// The address itself is not shown: it may hold a password.
+pub(crate) fn invalid_url_error(name: &str) -> Error {
+    Error::new(codes::CONNECTION_INVALID, format!("the `url` of connection `{name}` is not a database address"))
+        .with_hint("expected `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`")
+}
+
+pub(crate) fn unavailable_error(name: &str, error: &sqlx::Error) -> Error {
+    Error::new(codes::CONNECTION_UNAVAILABLE, format!("connection `{name}` cannot be opened: {error}"))
+}
+
+pub(crate) fn panic_error(error: tokio::task::JoinError) -> Error {
+    Error::new(codes::INTERNAL_ERROR, format!("the work on a database panicked: {error}"))
+}

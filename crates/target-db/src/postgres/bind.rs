@@ -1,0 +1,171 @@
+//! Parameters on PostgreSQL: the server says which type it expects of each of them, and every value is sent as text that
+//! the server itself turns into that type, so that a day compares with a timestamp as it does in `psql`.
+
+use crate::codes;
+use serde_json::Value as Json;
+use sqlx::postgres::{PgArguments, PgTypeInfo};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Column as _, Either, Executor as _, PgConnection, Postgres, SqlSafeStr, Statement as _};
+
+use crate::bind::{BindValues, ParameterizedSql};
+use afterload_core::error::{Error, Result};
+
+/// A statement with its values, for PostgreSQL.
+#[derive(Clone, Debug)]
+pub struct PostgresQuery {
+    /// The text, with `$1`, `$2`, … of type text that are cast to what is expected.
+    pub sql: String,
+    /// The values in this order.
+    pub values: Vec<Option<String>>,
+    /// The columns that it gives, with their types; none if it gives no rows.
+    pub columns: Vec<(String, PgTypeInfo)>,
+    inlined_sql: String,
+}
+
+impl PostgresQuery {
+    /// As a query, to be executed on the connection that was asked. It is planned for these values: a plan for any values would
+    /// bring them to their types anew for every row.
+    pub fn to_sqlx_query(&self) -> Query<'static, Postgres, PgArguments> {
+        let query = sqlx::query(AssertSqlSafe(self.sql.clone())).persistent(false);
+        self.values.iter().cloned().fold(query, Query::bind)
+    }
+
+    /// The text with its values as quoted literals, for what takes no parameters, such as `COPY (…) TO STDOUT`.
+    pub fn inlined_sql(&self) -> &str {
+        &self.inlined_sql
+    }
+}
+
+impl ParameterizedSql {
+    /// For PostgreSQL. The server is asked, on this connection, what it makes of the text; nothing is executed, and of a
+    /// text with two statements it makes nothing. Lists become arrays where arrays are expected, else their JSON.
+    ///
+    /// # Errors
+    /// `sql_parameter_missing`, `sql_parameter_unknown`, `sql_parameter_invalid`, or what the server has against the text.
+    pub(crate) async fn bind_for_postgres(
+        &self,
+        connection: &mut PgConnection,
+        bind: &BindValues,
+    ) -> Result<PostgresQuery> {
+        let values = self.ordered_values(bind)?;
+        let sql = AssertSqlSafe(self.to_numbered_sql()).into_sql_str();
+        let prepared = connection.prepare_with(sql, &[]).await.map_err(|error| self.prepare_error(&error))?;
+        let wanted = match prepared.parameters() {
+            Some(Either::Left(types)) => types.iter().filter_map(PgTypeInfo::oid).map(|oid| oid.0.into()).collect(),
+            _ => Vec::new(),
+        };
+        // With a modifier of -1 the server names `bpchar`, and not `character`, which is one letter long.
+        let names = "SELECT format_type(wanted.oid::oid, -1) \
+            FROM unnest($1::int8[]) WITH ORDINALITY AS wanted (oid, place) ORDER BY place";
+        let types: Vec<String> = match wanted.is_empty() {
+            true => Vec::new(),
+            false => sqlx::query_scalar(names).bind::<Vec<i64>>(wanted).fetch_all(&mut *connection).await?,
+        };
+        if types.len() != values.len() {
+            return Err(Error::new(codes::SQL_INVALID, "the server sees other parameters than we do"));
+        }
+        let texts = self.parameter_names().iter().zip(values).zip(&types);
+        let texts =
+            texts.map(|((name, value), kind)| to_postgres_text(name, value, kind)).collect::<Result<Vec<_>>>()?;
+        let column = |column: &sqlx::postgres::PgColumn| (column.name().to_owned(), column.type_info().clone());
+        let columns = prepared.columns().iter().map(column).collect();
+        let sql = self.render_parameters(|place| format!("CAST(CAST(${} AS text) AS {})", place + 1, types[place]));
+        let literal = |place: usize| format!("CAST({} AS {})", quote_literal(texts[place].as_deref()), types[place]);
+        Ok(PostgresQuery { inlined_sql: self.render_parameters(literal), sql, values: texts, columns })
+    }
+
+    fn prepare_error(&self, error: &sqlx::Error) -> Error {
+        let Some(database) = error.as_database_error() else {
+            return Error::new(codes::DATABASE_UNAVAILABLE, error.to_string());
+        };
+        let told = Error::new(codes::SQL_INVALID, format!("the database refuses the SQL: {}", database.message()));
+        match database.code().as_deref() {
+            // Undetermined, ambiguous and clashing types of parameters.
+            Some("42P18" | "42P08") if !self.parameter_names().is_empty() => {
+                let names =
+                    self.parameter_names().iter().map(|name| format!("`:{name}`")).collect::<Vec<_>>().join(", ");
+                told.with_hint(format!(
+                    "say the type, as in `CAST(:{} AS date)`; the parameters are {names}",
+                    self.parameter_names()[0]
+                ))
+            }
+            // Connections, resources, operators who step in: the text is not to blame.
+            Some(code) if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
+                Error::new(codes::DATABASE_UNAVAILABLE, database.message())
+            }
+            _ => told,
+        }
+    }
+}
+
+/// A value as the text from which PostgreSQL makes the type `kind`.
+fn to_postgres_text(name: &str, value: &Json, kind: &str) -> Result<Option<String>> {
+    let text = match value {
+        Json::Null => return Ok(None),
+        Json::String(text) => text.clone(),
+        Json::Array(items) if kind.ends_with("[]") => to_array_literal(items),
+        other => other.to_string(),
+    };
+    if text.contains('\0') {
+        let message = format!("the value of the parameter `:{name}` holds a NUL character");
+        return Err(Error::new(codes::SQL_PARAMETER_INVALID, message).with_hint("PostgreSQL has no text with NUL"));
+    }
+    Ok(Some(text))
+}
+
+/// PostgreSQL's way to write an array; lists in lists are further dimensions.
+fn to_array_literal(items: &[Json]) -> String {
+    let mut text = String::from("{");
+    for (place, item) in items.iter().enumerate() {
+        text.push_str(if place == 0 { "" } else { "," });
+        match item {
+            Json::Null => text.push_str("NULL"),
+            Json::Array(items) => text.push_str(&to_array_literal(items)),
+            Json::String(item) => push_array_item(item, &mut text),
+            other => push_array_item(&other.to_string(), &mut text),
+        }
+    }
+    text.push('}');
+    text
+}
+
+/// Appends an item of an array as PostgreSQL reads it.
+pub(super) fn push_array_item(item: &str, text: &mut String) {
+    text.push('"');
+    for part in item.split_inclusive(['\\', '"']) {
+        let plain = part.trim_end_matches(['\\', '"']);
+        text.push_str(plain);
+        if plain.len() < part.len() {
+            text.push('\\');
+            text.push_str(&part[plain.len()..]);
+        }
+    }
+    text.push('"');
+}
+
+/// As libpq's `PQescapeLiteral`: right whatever `standard_conforming_strings` says.
+fn quote_literal(text: Option<&str>) -> String {
+    match text {
+        None => "NULL".to_owned(),
+        Some(text) if text.contains('\\') => format!(" E'{}'", text.replace('\\', r"\\").replace('\'', "''")),
+        Some(text) => format!("'{}'", text.replace('\'', "''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn literals_and_arrays_cannot_break_out() {
+        assert_eq!(quote_literal(Some("it's")), "'it''s'");
+        assert_eq!(quote_literal(Some(r"\'; DROP TABLE x; --")), r" E'\\''; DROP TABLE x; --'");
+        assert_eq!(quote_literal(None), "NULL");
+        let items = json!(["a\"},{\\", null, 1, [true]]);
+        assert_eq!(to_array_literal(items.as_array().unwrap()), r#"{"a\"},{\\",NULL,"1",{"true"}}"#);
+        assert_eq!(to_postgres_text("a", &json!([1]), "jsonb").unwrap().as_deref(), Some("[1]"));
+        assert_eq!(to_postgres_text("a", &json!("a\0b"), "text").unwrap_err().code(), codes::SQL_PARAMETER_INVALID);
+    }
+}

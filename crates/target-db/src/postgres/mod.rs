@@ -1,0 +1,208 @@
+//! PostgreSQL: a pool whose sessions all begin in the same way.
+
+mod bind;
+mod bulk_update;
+mod decode;
+mod describe;
+mod load;
+mod load_sql;
+mod pg_copy;
+mod select;
+mod statement;
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::bulk_load::LoadPlan;
+use crate::bulk_update::{BoundUpdate, BulkUpdate, UpdatePlan};
+use crate::checkpoint::{self, CheckpointSql};
+use crate::config::{ConnectionConfig, ConnectionOptions};
+use crate::errors::{invalid_url_error, unavailable_error};
+use crate::query::{QueryOptions, RowVisitor, SelectQuery};
+use crate::row_source::RowSource;
+use crate::statement::{Checkpoint, StatementResult, StatementRun};
+use crate::table::{DbColumnType, TableInfo};
+use crate::target_database::TargetDatabase;
+use afterload_core::error::Result;
+use afterload_core::identifier::{TableName, quote_identifier, quote_identifiers};
+use load::PostgresLoader;
+
+/// How long a connection may take to come.
+const PG_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A PostgreSQL database.
+#[derive(Clone)]
+pub struct PostgresDatabase {
+    pool: PgPool,
+    options: Arc<ConnectionOptions>,
+    checkpoint_sql: CheckpointSql,
+    schema: Option<Arc<str>>,
+    session: Arc<SessionSetup>,
+    /// How many may still read with a connection of their own.
+    reader_permits: Arc<Semaphore>,
+}
+
+/// How each session begins.
+struct SessionSetup {
+    search_path: Option<String>,
+    read_only: bool,
+}
+
+impl SessionSetup {
+    fn build_pool(self: &Arc<Self>, connections: u32, options: PgConnectOptions) -> PgPool {
+        let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(PG_CONNECT_TIMEOUT);
+        let session = Arc::clone(self);
+        let pool = pool.after_connect(move |connection, _| {
+            let session = Arc::clone(&session);
+            Box::pin(async move { session.configure_connection(connection).await })
+        });
+        pool.connect_lazy_with(options)
+    }
+
+    async fn configure_connection(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
+        if let Some(path) = &self.search_path {
+            let set = sqlx::query("SELECT set_config('search_path', $1, false)").bind(path);
+            set.execute(&mut *connection).await?;
+        }
+        // A server that cannot do it sees that a process has died when its statement ends.
+        drop(connection.execute("SET client_connection_check_interval = '2s'").await);
+        if self.read_only {
+            connection.execute("SET default_transaction_read_only = on").await?;
+        }
+        Ok(())
+    }
+}
+
+impl PostgresDatabase {
+    /// A connection that belongs to no pool, and to the runtime of whoever opens it. As a pool does, it waits a while for a server
+    /// that starts or has no connection left.
+    async fn connect_unpooled(&self) -> sqlx::Result<PgConnection> {
+        let alone = self.session.build_pool(1, (*self.pool.connect_options()).clone());
+        alone.acquire().await.map(PoolConnection::detach)
+    }
+
+    /// An unqualified name, in the connection's schema if it has one.
+    fn qualify_table(&self, name: &TableName) -> TableName {
+        let schema = name.schema.clone().or_else(|| self.schema.as_deref().map(str::to_owned));
+        TableName { schema, table: name.table.clone() }
+    }
+}
+
+impl TargetDatabase for PostgresDatabase {
+    type Loader = PostgresLoader;
+
+    async fn open(config: &ConnectionConfig, facts: ConnectionOptions) -> Result<Self> {
+        let (url, schema) = (config.url.expose_secret(), config.schema.as_deref());
+        let options = PgConnectOptions::from_str(url).map_err(|_| invalid_url_error(&facts.name))?;
+        let options = options.application_name("afterload");
+        let session = Arc::new(SessionSetup {
+            // `public` stays reachable for the types and operators of extensions.
+            search_path: schema.map(|schema| format!("{}, public", quote_identifier(schema))),
+            read_only: facts.read_only,
+        });
+        // A pool would try again until its timeout where nobody listens; the step's own retries do that better.
+        let probe = async { PgConnection::connect_with(&options).await?.close().await };
+        let probed = timeout(PG_CONNECT_TIMEOUT, probe).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        probed.map_err(|error| unavailable_error(&facts.name, &error))?;
+        let pool = session.build_pool(8, options);
+        let (statements, schema) = (CheckpointSql::new(schema), schema.map(Arc::from));
+        Ok(Self {
+            pool,
+            options: Arc::new(facts),
+            checkpoint_sql: statements,
+            schema,
+            session,
+            reader_permits: Arc::new(Semaphore::new(8)),
+        })
+    }
+
+    fn options(&self) -> &ConnectionOptions {
+        &self.options
+    }
+
+    async fn describe_table(&self, name: &TableName) -> Result<Option<TableInfo>> {
+        describe::describe_table(self, name).await
+    }
+
+    /// Two sessions that create one table at once collide in the catalogue, so they take turns.
+    async fn create_checkpoint_tables(&self) -> Result<()> {
+        let there = "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL";
+        let there = sqlx::query_scalar(there)
+            .bind(&self.checkpoint_sql.checkpoints_table)
+            .bind(&self.checkpoint_sql.rejects_table);
+        if there.fetch_one(&self.pool).await? {
+            return Ok(());
+        }
+        let mut transaction = self.pool.begin().await?;
+        transaction.execute("SELECT pg_advisory_xact_lock(hashtext('afterload_checkpoints'))").await?;
+        for sql in self.checkpoint_sql.create_tables() {
+            transaction.execute(AssertSqlSafe(sql)).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    checkpoint::sqlx_checkpoint_methods!();
+
+    async fn prepare_load(&self, plan: LoadPlan) -> Result<PostgresLoader> {
+        PostgresLoader::new(self, plan).await
+    }
+
+    async fn run_statement(&self, run: StatementRun) -> Result<(StatementResult, Checkpoint)> {
+        statement::run(self, run).await
+    }
+
+    async fn select_rows<R: RowVisitor>(&self, select: &SelectQuery, options: QueryOptions, visitor: R) -> Result<R> {
+        select::run(self, select, options, visitor).await
+    }
+
+    fn plan_bulk_update(&self, plan: &UpdatePlan<'_>) -> Result<BulkUpdate> {
+        bulk_update::plan(plan)
+    }
+
+    fn bind_bulk_update(&self, update: &BulkUpdate, rows: impl RowSource) -> BoundUpdate {
+        bulk_update::bind(update, &rows)
+    }
+
+    /// What has no shape of its own in JSON is read as PostgreSQL writes it.
+    fn record_columns(&self, table: &TableInfo) -> String {
+        let column = |name: &str, kind| match kind {
+            DbColumnType::Other => format!("CAST({0} AS text) AS {0}", quote_identifier(name)),
+            _ => quote_identifiers([name]),
+        };
+        let columns = table.columns.iter().map(|found| column(&found.name, found.column_type));
+        columns.collect::<Vec<_>>().join(", ")
+    }
+
+    /// A parameter among the results of a `SELECT` has no type of its own on PostgreSQL.
+    fn typed_parameter(&self, name: &str, type_name: &str) -> String {
+        format!("CAST(:{name} AS {type_name})")
+    }
+
+    /// PostgreSQL makes any type from its own text.
+    fn key_as_text(&self, key: &str) -> String {
+        format!("CAST({key} AS text)")
+    }
+
+    fn key_bound_as_text(&self, key: &str) -> String {
+        self.key_as_text(key)
+    }
+
+    fn prefers_plain_insert(&self) -> bool {
+        true
+    }
+
+    fn max_writers(&self, wanted: usize) -> usize {
+        wanted
+    }
+}
+
+fn sqlstate(error: &sqlx::Error) -> Option<String> {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned)
+}
