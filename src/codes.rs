@@ -1,6 +1,6 @@
 //! The error codes of this crate.
 
-#![allow(missing_docs, reason = "each code has its summary"))]
+#![allow(missing_docs, reason = "each code has its summary")]
 
 pub(crate) use afterload_core::codes::{CONFIG_INVALID, DEFINITION_INVALID, INTERNAL_ERROR, IO_ERROR, LISTEN_FAILED};
 use afterload_core::error::ErrorCode;

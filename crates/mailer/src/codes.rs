@@ -1,6 +1,6 @@
 //! The error codes of this crate.
 
-#![allow(missing_docs, reason = "each code has its summary"))]
+#![allow(missing_docs, reason = "each code has its summary")]
 
 pub(crate) use afterload_core::codes::STEP_STOPPED;
 use afterload_core::error::ErrorCode;

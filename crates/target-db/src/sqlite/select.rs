@@ -10,7 +10,8 @@ use sqlx::{Connection as _, SqliteConnection};
 
 use super::bind::SqliteQuery;
 use super::{InterruptibleHandle, OPS_PER_STOP_CHECK, SqliteDatabase, map_sqlite_error, with_rusqlite};
-use crate::{CellType, QueryOptions, RowVisitor, SelectQuery, query_timeout_error, write_refused_error};
+use crate::errors::panic_error;
+use crate::query::{CellType, QueryOptions, RowVisitor, SelectQuery, query_timeout_error, write_refused_error};
 use afterload_core::error::Result;
 
 pub(super) async fn run<R: RowVisitor>(

@@ -68,9 +68,8 @@ pub struct CheckpointCommit<'a> {
 pub(crate) struct StatementRun {
     pub(crate) statement: ParsedStatement,
     pub(crate) args: StatementArgs,
-    /// On SQLite: rows of values in the order of the statement's parameters, with each of which it is run; none:RECORD_AMBIGUOUS, message));
-        }
-        Ok((!rows.
+    /// On SQLite: rows of values in the order of the statement's parameters, with each of which it is run; none: it is run once,
+    /// with those of the call.
     pub(crate) row_source: Option<Box<dyn RowSource>>,
     pub(crate) writes: bool,
     pub(crate) fence: Option<Fence>,
