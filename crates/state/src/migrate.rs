@@ -33,11 +33,10 @@ pub(super) async fn run_migrations(db: &Db) -> Result<()> {
     };
     migrated.map_err(|error| match error {
         // The history in the database is not the history of this build.
-        MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => Error::permanent(
-            "database_incompatible",
+        MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => Error::new(
+            codes::DATABASE_INCOMPATIBLE,
             "another build of afterload created the tables of this database, and this build cannot use them",
-        )
-        .with_hint("use a new database or an empty data folder, or run the build that created this one"),
+        ),
         error => migration_failed(db.dialect(), error.into()),
     })
 }
