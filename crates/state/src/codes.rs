@@ -10,9 +10,6 @@ pub const DATABASE_INCOMPATIBLE: ErrorCode =
         .with_hint("use a new database or an empty data folder, or run the build that created this one");
 pub const DATABASE_EXTENSION_MISSING: ErrorCode =
     ErrorCode::permanent("database_extension_missing", "PostgreSQL lacks an extension");
-pub const DATABASE_INCOMPATIBLE: ErrorCode =
-    ErrorCode::permanent("database_incompatible", "Another build created the tables of this database")
-        .with_hint("use a new database or an empty data folder, or run the build that created this one");
 pub const DATABASE_URL_INVALID: ErrorCode =
     ErrorCode::permanent("database_url_invalid", "The address of the database is not valid");
 pub const MIGRATION_FAILED: ErrorCode = ErrorCode::permanent("migration_failed", "The tables cannot be migrated");
@@ -25,7 +22,6 @@ pub const RUN_NOT_FOUND: ErrorCode = ErrorCode::permanent("run_not_found", "Ther
 pub const CODES: &[ErrorCode] = &[
     DATABASE_INCOMPATIBLE,
     DATABASE_EXTENSION_MISSING,
-    DATABASE_INCOMPATIBLE,
     DATABASE_URL_INVALID,
     MIGRATION_FAILED,
     QUEUE_ERROR,
