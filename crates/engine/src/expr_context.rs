@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::EngineCore;
-use super::advance::run_error;
-use super::plan_cache::{CompiledPlan, CompiledStep};
-use super::run_view::run_url;
+use crate::EngineCore;
+use crate::lifecycle::advance::run_error;
+use crate::plan_cache::{CompiledPlan, CompiledStep};
+use crate::run_view::run_url;
 use afterload_core::error::Result;
 use afterload_pipeline::{ExprContext, Section};
 use afterload_state::{RunRecord, RunStatus, StepRecord, StepStatus};
@@ -50,7 +50,7 @@ impl EngineCore {
             facts["error"] = error.unwrap_or_default();
         }
         let secrets = self.config.secrets.clone();
-        let params = super::record_params::params_with_references(&compiled.plan, run);
+        let params = crate::record_params::params_with_references(&compiled.plan, run);
         let event = run.event.clone().unwrap_or_default();
         let mut scope = ExprContext::new().with_params(&params).with_event(&event).with_run(&facts);
         scope = scope.with_secrets(move |name| secrets.get(name).map(|secret| secret.expose_secret().to_owned()));

@@ -4,46 +4,29 @@
 //! (`execute`), and in the same transaction `advance` applies what the `machine` says comes next. `chain` is the queue
 //! underneath.
 
-mod advance;
-mod background_tasks;
-mod cancel;
-mod concurrency;
 mod config;
-mod delivery_log;
-mod download_links;
-mod effect_log;
-mod execute;
+mod executor;
 mod expr_context;
-mod fan_out;
-mod finish;
-mod pauses;
+mod lifecycle;
+mod maintenance;
 mod plan_cache;
-mod progress;
-mod queue_depth;
-mod queue_workers;
-mod rate_limit;
 mod record_params;
-mod retention;
-mod retry;
-mod run_notifications;
 mod run_view;
 mod run_watch;
-mod start;
+mod scheduling;
 mod state_machine;
-mod supervise;
-mod suspend;
 
 use std::sync::Arc;
 
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use self::cancel::RunningAttempts;
-use self::pauses::PauseSignals;
+use self::lifecycle::cancel::RunningAttempts;
 use self::plan_cache::PlanCache;
-use self::queue_depth::QueueDepthCache;
-use self::rate_limit::KeyedLocks;
 use self::run_watch::RunWatches;
+use self::scheduling::pauses::PauseSignals;
+use self::scheduling::queue_depth::QueueDepthCache;
+use self::scheduling::rate_limit::KeyedLocks;
 use afterload_core::error::Result;
 use afterload_core::redactor::Redactor;
 use afterload_core::secrets::Signer;
@@ -56,17 +39,17 @@ use afterload_state::queue::JobQueue;
 use afterload_step_api::RegisteredStep;
 
 pub use config::{EngineConfig, QueueConfig, RetentionConfig};
+pub use executor::progress::ProgressView;
+pub use executor::queue_workers::{QueueSelection, QueueState};
+pub use lifecycle::run_notifications::NotificationView;
+pub use lifecycle::start::{DedupKey, NewRun, StartOutcome};
 pub use plan_cache::LivePlan;
-pub use progress::ProgressView;
-pub use queue_workers::{QueueSelection, QueueState};
 pub use record_params::RecordSource;
-pub use run_notifications::NotificationView;
 pub use run_view::{
     ArtifactView, ItemView, RunView, StepView, artifact_url, download_link_url, run_url, signed_artifact_url,
 };
 pub use run_watch::RunWatch;
-pub use start::{DedupKey, NewRun, StartOutcome};
-pub use suspend::EventReceipt;
+pub use scheduling::suspend::EventReceipt;
 
 /// The engine of one process. Cheap to clone.
 #[derive(Clone)]

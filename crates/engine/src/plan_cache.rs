@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Engine, EngineCore};
+use crate::{Engine, EngineCore};
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::plan::{Backoff, ForEach, PipelinePlan, PlanStep, RetryPolicy};

@@ -7,8 +7,8 @@ use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use super::EngineCore;
-use super::finish::error_to_json;
+use crate::EngineCore;
+use crate::lifecycle::finish::error_to_json;
 use afterload_core::error::{Error, Result, Retryability};
 use afterload_pipeline::expr::referenced_names;
 use afterload_pipeline::params::{OnMissingRow, RecordRule};

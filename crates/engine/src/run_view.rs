@@ -5,8 +5,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use ulid::Ulid;
 
-use super::progress::{ProgressView, percent_done};
-use super::run_notifications::NotificationView;
+use crate::executor::progress::{ProgressView, percent_done};
+use crate::lifecycle::run_notifications::NotificationView;
 use afterload_core::clock;
 use afterload_core::error::Result;
 use afterload_core::secrets::{Signer, TokenPurpose};

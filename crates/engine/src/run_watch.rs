@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::{Engine, EngineCore};
+use crate::{Engine, EngineCore};
 use afterload_core::error::Result;
 use afterload_state::RunRecord;
 

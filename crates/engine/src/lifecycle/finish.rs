@@ -7,11 +7,11 @@ use rand::Rng;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::EngineCore;
-use super::advance::Transition;
-use super::fan_out::FanOut;
-use super::plan_cache::{CompiledStep, backoff_delay};
-use super::progress::ProgressView;
+use crate::EngineCore;
+use crate::executor::progress::ProgressView;
+use crate::lifecycle::advance::Transition;
+use crate::plan_cache::{CompiledStep, backoff_delay};
+use crate::scheduling::fan_out::FanOut;
 use afterload_core::clock;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result, Retryability};
@@ -28,7 +28,7 @@ const MAX_CLEANED_CLAIMS: i64 = 3;
 const DB_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// What an attempt left behind.
-pub(super) struct AttemptOutcome {
+pub(crate) struct AttemptOutcome {
     pub result: Result<Value>,
     pub progress: Option<ProgressView>,
     pub produced: ProducedFiles,
@@ -63,7 +63,7 @@ impl AttemptOutcome {
 }
 
 impl EngineCore {
-    pub(super) fn decide_failure_end(
+    pub(crate) fn decide_failure_end(
         &self,
         claimed: &StepClaim,
         step: Option<&CompiledStep>,
@@ -87,7 +87,7 @@ impl EngineCore {
     }
 
     /// Ends the attempt in one transaction, however long the database is away.
-    pub(super) async fn end_attempt(
+    pub(crate) async fn end_attempt(
         &self,
         lease: &Lease,
         claimed: &StepClaim,
@@ -260,7 +260,7 @@ impl EngineCore {
     }
 
     /// Moves on after a step has ended for good: of an item, its step; else the run.
-    pub(super) async fn advance_after_step(
+    pub(crate) async fn advance_after_step(
         &self,
         tx: &mut DbTx,
         run: &RunRecord,
@@ -274,7 +274,7 @@ impl EngineCore {
     }
 
     /// Removes what attempts before wrote and never published. That it fails is no reason not to work.
-    pub(super) async fn delete_stale_files(&self, claimed: &StepClaim) {
+    pub(crate) async fn delete_stale_files(&self, claimed: &StepClaim) {
         let step = &claimed.step;
         if step.claims > 1 {
             // Only what is older than this attempt: if this one is stale, a later one may have published its own.
@@ -287,7 +287,7 @@ impl EngineCore {
         }
     }
 
-    pub(super) async fn wait_for_db(&self, error: &Error, doing: &str) {
+    pub(crate) async fn wait_for_db(&self, error: &Error, doing: &str) {
         warn!(error.code = error.code(), "{doing} failed and will be tried again: {error}");
         tokio::time::sleep(DB_RETRY_DELAY).await;
     }
@@ -306,18 +306,18 @@ fn attempt_end_label(held: bool, ending: &AttemptEnd) -> &'static str {
 }
 
 /// Where the artifacts of a step lie, whichever attempt made them.
-pub(super) fn artifacts_prefix(step: &StepRecord) -> String {
+pub(crate) fn artifacts_prefix(step: &StepRecord) -> String {
     format!("runs/{}/{}/", step.run_id, step.effect_key())
 }
 
 /// How a step ends whose run was asked to stop.
-pub(super) fn cancelled_end() -> AttemptEnd {
+pub(crate) fn cancelled_end() -> AttemptEnd {
     let error = Error::stopped("run_cancelled", "the run was cancelled");
     AttemptEnd::Final { status: StepStatus::Cancelled, outputs: None, error: Some(error_to_json(&error)) }
 }
 
 /// An error as runs and steps store it.
-pub(super) fn error_to_json(error: &Error) -> Value {
+pub(crate) fn error_to_json(error: &Error) -> Value {
     let mut json = json!({ "code": error.code(), "message": error.message() });
     if let Some(hint) = error.hint_text() {
         json["hint"] = hint.into();

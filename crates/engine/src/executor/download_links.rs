@@ -6,14 +6,14 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
-use super::{EngineCore, download_link_url};
+use crate::{EngineCore, download_link_url};
 use afterload_core::clock;
 use afterload_core::secrets::Signer;
 use afterload_state::{Db, DownloadLinkRecord};
 use afterload_step_api::{BoxFuture, FileLinks};
 
 /// The links of one step, kept in the service's database.
-pub(super) struct DbFileLinks {
+pub(crate) struct DbFileLinks {
     db: Db,
     base_url: String,
     signer: Signer,
@@ -22,7 +22,7 @@ pub(super) struct DbFileLinks {
 }
 
 impl DbFileLinks {
-    pub(super) fn new(engine: &EngineCore, run: &str, step: &str) -> Self {
+    pub(crate) fn new(engine: &EngineCore, run: &str, step: &str) -> Self {
         Self {
             db: engine.db.clone(),
             base_url: engine.config.base_url.clone(),

@@ -7,8 +7,8 @@
 
 use tokio::sync::Notify;
 
-use super::start::pipeline_not_found;
-use super::{Engine, EngineCore};
+use crate::lifecycle::start::pipeline_not_found;
+use crate::{Engine, EngineCore};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::units::is_queue_name;
@@ -17,7 +17,7 @@ use afterload_state::{AttemptEnd, DbTx, PauseTarget, StepStatus};
 
 /// Tells the tasks of this process that a pause began or ended here; they learn of others by looking.
 #[derive(Default)]
-pub(super) struct PauseSignals {
+pub(crate) struct PauseSignals {
     /// For those who open and close the queues.
     pause_changed: Notify,
     /// For those who push jobs.
@@ -77,7 +77,7 @@ impl Engine {
 
 impl EngineCore {
     /// Gives the job of a paused step back.
-    pub(super) async fn return_paused_job(&self, tx: &mut DbTx, lease: &Lease, held: &LockedJob) -> Result<()> {
+    pub(crate) async fn return_paused_job(&self, tx: &mut DbTx, lease: &Lease, held: &LockedJob) -> Result<()> {
         // One that a crash left counts that crash, and is found again only as queued.
         if held.status == Some(StepStatus::Running)
             && let Some(claimed) = tx.claim_step(&lease.step_run).await?

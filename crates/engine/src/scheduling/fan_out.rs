@@ -7,8 +7,8 @@
 use serde_json::{Value, json};
 use ulid::Ulid;
 
-use super::EngineCore;
-use super::advance::Transition;
+use crate::EngineCore;
+use crate::lifecycle::advance::Transition;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::plan::ForEach;
 use afterload_pipeline::{self as pipeline, ExprContext, Section};
@@ -20,7 +20,7 @@ const MAX_NAMED_ITEMS: usize = 10;
 
 /// What a step fans out to.
 #[derive(Clone, Debug)]
-pub(super) struct FanOut {
+pub(crate) struct FanOut {
     items: Vec<Value>,
     max_concurrency: u32,
 }
@@ -60,7 +60,7 @@ fn json_type_name(value: &Value) -> &'static str {
 impl EngineCore {
     /// Writes the items of a step, whose attempt ends in this transaction, and pushes the first of them. In a run that goes
     /// on after a failure, items that had succeeded stay as they are.
-    pub(super) async fn start_fan_out(
+    pub(crate) async fn start_fan_out(
         &self,
         tx: &mut DbTx,
         run: &RunRecord,
@@ -95,7 +95,7 @@ impl EngineCore {
     }
 
     /// Counts an item that has ended, and pushes the next, or ends its step with the last.
-    pub(super) async fn item_finished(
+    pub(crate) async fn item_finished(
         &self,
         tx: &mut DbTx,
         run: &RunRecord,
@@ -108,7 +108,7 @@ impl EngineCore {
 
     /// Pushes the next items of a step. If none is left and none is under way, the step ends, and the run goes on. In a run
     /// that is asked to stop nothing is begun.
-    pub(super) async fn enqueue_next_items(
+    pub(crate) async fn enqueue_next_items(
         &self,
         tx: &mut DbTx,
         run: &RunRecord,

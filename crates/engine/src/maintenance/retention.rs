@@ -6,13 +6,13 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 use ulid::Ulid;
 
-use super::{Engine, EngineCore};
+use crate::{Engine, EngineCore};
 use afterload_core::clock;
 use afterload_core::error::Result;
 use afterload_core::file::File;
 
 /// How often it looks.
-pub(super) const RETENTION_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const RETENTION_INTERVAL: Duration = Duration::from_secs(5);
 /// How much one look does of each; the rest follows in the next.
 const MAX_RETENTION_ROWS: u32 = 200;
 /// How often it looks for objects without an owner, in looks: twice a day, and not at the start of a process, which has
@@ -34,7 +34,7 @@ impl Engine {
 
 impl EngineCore {
     /// Lets go of what is over. Each part is bounded, and may be done by many processes at once.
-    pub(super) async fn apply_retention(&self, turn: u32) -> Result<()> {
+    pub(crate) async fn apply_retention(&self, turn: u32) -> Result<()> {
         for (artifact, holder) in self.db.list_links_to_release(MAX_RETENTION_ROWS).await? {
             let mut tx = self.db.begin().await?;
             tx.release_link_artifact(&artifact, &holder).await?;

@@ -9,10 +9,10 @@ use afterload_core::failpoint;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::EngineCore;
-use super::advance::Transition;
-use super::finish::error_to_json;
-use super::run_view::run_url;
+use crate::EngineCore;
+use crate::lifecycle::advance::Transition;
+use crate::lifecycle::finish::error_to_json;
+use crate::run_view::run_url;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::{ExprContext, OnRunConflict, PipelinePlan, resolve_to_text};
@@ -25,7 +25,7 @@ const RECONCILE_BATCH_ROWS: u32 = 100;
 
 /// How a run comes to want a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AdmissionKind {
+pub(crate) enum AdmissionKind {
     /// It is new.
     New,
     /// It has ended before, and somebody wants it to go on: then it waits even where a new one would be skipped.
@@ -37,10 +37,10 @@ impl EngineCore {
     ///
     /// # Errors
     /// `concurrency_key_invalid`
-    pub(super) fn concurrency_slot(&self, plan: &PipelinePlan, run: &RunRecord) -> Result<Option<ConcurrencySlot>> {
+    pub(crate) fn concurrency_slot(&self, plan: &PipelinePlan, run: &RunRecord) -> Result<Option<ConcurrencySlot>> {
         let Some(said) = &plan.concurrency else { return Ok(None) };
         let facts = json!({ "id": run.id, "url": run_url(&self.config.base_url, &run.id), "pipeline": run.pipeline });
-        let params = super::record_params::params_with_references(plan, run);
+        let params = crate::record_params::params_with_references(plan, run);
         let secrets = self.config.secrets.clone();
         let scope =
             ExprContext::new().with_params(&params).with_event(&run.event.clone().unwrap_or_default()).with_run(&facts);
@@ -60,7 +60,7 @@ impl EngineCore {
     }
 
     /// Lets an accepted run begin, if there is room for it. If not it waits, or ends at once where the pipeline says so.
-    pub(super) async fn admit_run(
+    pub(crate) async fn admit_run(
         &self,
         tx: &mut DbTx,
         run: &RunRecord,
@@ -90,7 +90,7 @@ impl EngineCore {
     }
 
     /// Moves what can move in a run, and in those that get its place when it has ended.
-    pub(super) async fn advance_run(&self, tx: &mut DbTx, run: &RunRecord) -> Result<Transition> {
+    pub(crate) async fn advance_run(&self, tx: &mut DbTx, run: &RunRecord) -> Result<Transition> {
         let Some(place) = &run.concurrency_slot else { return self.advance_steps(tx, run).await };
         match (place.waiting_since, run.cancel_requested_at) {
             (None, _) => {
@@ -126,7 +126,7 @@ impl EngineCore {
     }
 
     /// After the commit that accepted a run: asks those to stop that it supersedes. What fails is done by the next look.
-    pub(super) async fn cancel_superseded_by(&self, run: &RunRecord) {
+    pub(crate) async fn cancel_superseded_by(&self, run: &RunRecord) {
         if run.concurrency_slot.as_ref().is_some_and(|place| place.supersedes)
             && let Err(error) = self.cancel_superseded().await
         {
@@ -147,7 +147,7 @@ impl EngineCore {
 
     /// Goes on with what waits for room and has not been moved by anybody: runs whose time has come, places that are
     /// free all the same, cancels that a crash left half done. One that fails holds up no other.
-    pub(super) async fn reconcile_concurrency(&self) -> Result<()> {
+    pub(crate) async fn reconcile_concurrency(&self) -> Result<()> {
         if !self.db.has_waiting_runs().await? {
             return Ok(());
         }

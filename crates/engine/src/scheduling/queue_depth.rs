@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use super::Engine;
+use crate::Engine;
 use afterload_core::error::Result;
 use afterload_metrics::QueueDepth;
 
@@ -13,7 +13,7 @@ const DEPTH_CACHE_TTL: Duration = Duration::from_secs(1);
 
 /// What the database said last, and when.
 #[derive(Default)]
-pub(super) struct QueueDepthCache(Mutex<Option<(Instant, Vec<QueueDepth>)>>);
+pub(crate) struct QueueDepthCache(Mutex<Option<(Instant, Vec<QueueDepth>)>>);
 
 impl Engine {
     /// The jobs of each queue, as they were at most a second ago.

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use serde_json::json;
 
-use super::EngineCore;
-use super::finish::error_to_json;
-use super::plan_cache::CompiledPlan;
-use super::state_machine::{self, StepChange, StepNode};
+use crate::EngineCore;
+use crate::lifecycle::finish::error_to_json;
+use crate::plan_cache::CompiledPlan;
+use crate::state_machine::{self, StepChange, StepNode};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::units::HumanDuration;
@@ -17,7 +17,7 @@ use afterload_state::{DbTx, RunRecord, RunStatus, StepRecord, StepStatus};
 
 /// What has moved in a run; [`Inner::moved`] tells of it after the commit.
 #[derive(Default)]
-pub(super) struct Transition {
+pub(crate) struct Transition {
     /// The queues with new jobs.
     pub queues_to_wake: Vec<String>,
     /// How the run has ended, if it has.
@@ -41,7 +41,7 @@ impl Transition {
 
 impl EngineCore {
     /// Tells those who wait for it what a commit has moved.
-    pub(super) fn after_commit(&self, run: &RunRecord, moves: &Transition) {
+    pub(crate) fn after_commit(&self, run: &RunRecord, moves: &Transition) {
         self.publish_run_change(run);
         moves.queues_to_wake.iter().for_each(|queue| self.queue.wake_queue(queue));
         if moves.notify {
@@ -55,7 +55,7 @@ impl EngineCore {
     }
 
     /// Moves what can move in a run that is under way, without a look at those that wait for its end: `advance` has it.
-    pub(super) async fn advance_steps(&self, tx: &mut DbTx, run: &RunRecord) -> Result<Transition> {
+    pub(crate) async fn advance_steps(&self, tx: &mut DbTx, run: &RunRecord) -> Result<Transition> {
         let compiled = self.load_plan_in(tx, &run.digest).await?;
         let mut steps = tx.list_steps(&run.id).await?;
         let mut nodes = step_nodes(&compiled, &steps);
@@ -132,7 +132,7 @@ fn step_nodes<'a>(compiled: &'a CompiledPlan, steps: &[StepRecord]) -> Vec<StepN
 }
 
 /// Why the run fails: the error of the first step that failed and is not forgiven.
-pub(super) fn run_error(compiled: &CompiledPlan, steps: &[StepRecord]) -> Option<serde_json::Value> {
+pub(crate) fn run_error(compiled: &CompiledPlan, steps: &[StepRecord]) -> Option<serde_json::Value> {
     let failed = |status| matches!(status, StepStatus::Failed | StepStatus::Quarantined);
     let pairs = compiled.steps.iter().zip(steps);
     let (_, step) = pairs.into_iter().find(|(known, step)| failed(step.status) && !known.step.continue_on_error)?;

@@ -12,8 +12,8 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::EngineCore;
-use super::plan_cache::CompiledPlan;
+use crate::EngineCore;
+use crate::plan_cache::CompiledPlan;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::resolve_to_text;
@@ -28,11 +28,11 @@ const MAX_START_DELAY_MS: UnixMillis = 3_000;
 /// The grain of the queue, in milliseconds.
 const QUEUE_RESOLUTION_MS: UnixMillis = 1_000;
 /// Keys that nobody has used for this long, in milliseconds, are forgotten.
-pub(super) const RATE_LIMIT_RETENTION_MS: UnixMillis = 24 * 3_600_000;
+pub(crate) const RATE_LIMIT_RETENTION_MS: UnixMillis = 24 * 3_600_000;
 
 /// Those of this process that want to start under a key ask one after another.
 #[derive(Default)]
-pub(super) struct KeyedLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
+pub(crate) struct KeyedLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 
 impl KeyedLocks {
     fn lock_for_key(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
@@ -91,7 +91,7 @@ impl EngineCore {
     ///
     /// # Errors
     /// `expression_failed` for its key; `step_stopped` if the attempt is to stop before it has started.
-    pub(super) async fn wait_for_rate_limit(
+    pub(crate) async fn wait_for_rate_limit(
         &self,
         (lease, claimed, cancel): (&Lease, &StepClaim, &CancellationToken),
         run: &RunRecord,
@@ -207,6 +207,6 @@ fn stopped_error() -> Error {
 }
 
 /// What an attempt leaves that goes back to the queue until its slot.
-pub(super) fn rate_limited_error() -> Error {
+pub(crate) fn rate_limited_error() -> Error {
     Error::stopped("step_waits", "the step waits for its `rate_limit`")
 }

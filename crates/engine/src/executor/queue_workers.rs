@@ -10,8 +10,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::config::QueueConfig;
-use super::{Engine, EngineCore, execute};
+use crate::config::QueueConfig;
+use crate::executor::run as execute;
+use crate::{Engine, EngineCore};
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::is_queue_name;
@@ -118,7 +119,7 @@ impl Engine {
 impl EngineCore {
     /// Runs a worker for each of the queues, also for those that come later. While one is paused, nothing of it is
     /// fetched; its jobs in hand go on.
-    pub(super) async fn run_queue_workers(self: Arc<Self>, queues: &QueueSelection, stop: &CancellationToken) {
+    pub(crate) async fn run_queue_workers(self: Arc<Self>, queues: &QueueSelection, stop: &CancellationToken) {
         let inner = self.clone();
         let handler: JobHandler = Arc::new(move |lease| Box::pin(execute::run_job(inner.clone(), lease)));
         let drain = self.config.drain;

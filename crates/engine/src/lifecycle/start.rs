@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use ulid::Ulid;
 
-use super::Engine;
-use super::concurrency::AdmissionKind;
-use super::finish::error_to_json;
-use super::plan_cache::{CompiledPlan, CompiledStep};
+use crate::Engine;
+use crate::lifecycle::admit::AdmissionKind;
+use crate::lifecycle::finish::error_to_json;
+use crate::plan_cache::{CompiledPlan, CompiledStep};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
@@ -211,7 +211,7 @@ impl Engine {
 }
 
 /// The error for a name without a live definition.
-pub(super) fn pipeline_not_found(name: &str) -> Error {
+pub(crate) fn pipeline_not_found(name: &str) -> Error {
     Error::permanent("pipeline_not_found", format!("there is no live pipeline `{name}`"))
         .with_hint("`GET /v1/pipelines` lists those that are")
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
-use super::{Engine, EngineCore};
+use crate::{Engine, EngineCore};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 use afterload_state::queue::NewJob;
@@ -15,7 +15,7 @@ use afterload_state::{AwaitedEvent, DbTx, EventRecord, StepRecord, WakeCondition
 use afterload_step_api::SuspendRequest;
 
 /// How long an event is kept for the steps that begin to wait for it after it has come.
-pub(super) const EVENT_RETENTION_MS: UnixMillis = 24 * 3_600_000;
+pub(crate) const EVENT_RETENTION_MS: UnixMillis = 24 * 3_600_000;
 /// So many events are looked at in one go.
 const EVENT_PAGE_ROWS: u32 = 100;
 /// How often an event is told anew when others hold the same rows.
@@ -113,7 +113,7 @@ impl EngineCore {
 
 impl EngineCore {
     /// What a step waits for, as it is stored.
-    pub(super) fn wake_condition(wanted: &SuspendRequest) -> WakeCondition {
+    pub(crate) fn wake_condition(wanted: &SuspendRequest) -> WakeCondition {
         WakeCondition {
             until: wanted.until,
             event: wanted.event.as_ref().map(|(name, fields)| awaited_from_fields(name, fields)),
@@ -122,7 +122,7 @@ impl EngineCore {
 
     /// Sees to it that a step wakes that has just been put to sleep: at its time, or at once if what it waits for has
     /// come already since its run began.
-    pub(super) async fn arm_wakeup(
+    pub(crate) async fn arm_wakeup(
         &self,
         tx: &mut DbTx,
         step: &StepRecord,

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Engine, EngineCore};
+use crate::{Engine, EngineCore};
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::Section;
 use afterload_state::{RunRecord, RunStatus, StepRecord, StepStatus};
@@ -20,10 +20,10 @@ const MAX_CANCEL_ATTEMPTS: u32 = 5;
 
 /// The attempts of this process that a cancel may stop, by run.
 #[derive(Default)]
-pub(super) struct RunningAttempts(Mutex<HashMap<String, Vec<CancellationToken>>>);
+pub(crate) struct RunningAttempts(Mutex<HashMap<String, Vec<CancellationToken>>>);
 
 /// An attempt that a cancel may stop, until dropped.
-pub(super) struct CancelGuard {
+pub(crate) struct CancelGuard {
     attempts: Arc<RunningAttempts>,
     run: String,
     /// Cancelled with its run.
@@ -76,7 +76,7 @@ impl Engine {
 
 impl EngineCore {
     /// As [`Engine::cancel`].
-    pub(super) async fn cancel_run(&self, id: &str) -> Result<()> {
+    pub(crate) async fn cancel_run(&self, id: &str) -> Result<()> {
         let mut tries = 1;
         loop {
             match self.request_cancel(id).await {
@@ -115,7 +115,7 @@ impl EngineCore {
     }
 
     /// Ends the steps of a run, asked to stop, whose attempts have not begun, and moves on.
-    pub(super) async fn cancel_idle_steps(&self, id: &str) -> Result<()> {
+    pub(crate) async fn cancel_idle_steps(&self, id: &str) -> Result<()> {
         let idle: Vec<StepRecord> = self.db.list_idle_steps(id).await?.into_iter().filter(is_cancellable).collect();
         let open: Vec<String> = idle.iter().map(|step| step.id.clone()).collect();
         let mut tx = self.db.begin().await?;
@@ -148,7 +148,7 @@ impl EngineCore {
 
     /// Tells the attempts of this process whose runs were asked to stop, in whichever process. `settle` also goes on with
     /// what a crash left of a cancel.
-    pub(super) async fn poll_cancelled_runs(&self, settle: bool) -> Result<()> {
+    pub(crate) async fn poll_cancelled_runs(&self, settle: bool) -> Result<()> {
         if !settle && self.running_attempts.with_tokens(|map| map.is_empty()) {
             return Ok(());
         }
@@ -163,7 +163,7 @@ impl EngineCore {
 }
 
 /// The error for an id without a run.
-pub(super) fn run_not_found(id: &str) -> Error {
+pub(crate) fn run_not_found(id: &str) -> Error {
     Error::permanent("run_not_found", format!("there is no run `{id}`"))
 }
 

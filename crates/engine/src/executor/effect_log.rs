@@ -11,14 +11,14 @@ use afterload_state::Db;
 use afterload_step_api::{EffectRecorder, EffectState};
 
 /// The effects of one step, kept in the service's database.
-pub(super) struct DbEffectLog {
+pub(crate) struct DbEffectLog {
     db: Db,
     run: String,
     step: String,
 }
 
 impl DbEffectLog {
-    pub(super) fn new(db: Db, run: &str, step: &str) -> Self {
+    pub(crate) fn new(db: Db, run: &str, step: &str) -> Self {
         Self { db, run: run.to_owned(), step: step.to_owned() }
     }
 }

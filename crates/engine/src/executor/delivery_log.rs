@@ -5,14 +5,14 @@ use afterload_state::Db;
 use afterload_step_api::{BoxFuture, DeliveryRecord, DeliveryRecorder};
 
 /// The deliveries of one step, kept in the service's database.
-pub(super) struct DbDeliveryLog {
+pub(crate) struct DbDeliveryLog {
     db: Db,
     run: String,
     step: String,
 }
 
 impl DbDeliveryLog {
-    pub(super) fn new(db: Db, run: &str, step: &str) -> Self {
+    pub(crate) fn new(db: Db, run: &str, step: &str) -> Self {
         Self { db, run: run.to_owned(), step: step.to_owned() }
     }
 }

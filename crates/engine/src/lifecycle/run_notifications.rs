@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::EngineCore;
-use super::finish::error_to_json;
-use super::run_view::RunView;
+use crate::EngineCore;
+use crate::lifecycle::finish::error_to_json;
+use crate::run_view::RunView;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_egress::{EgressRequest, EgressResponse, WebhookSigner, display_origin, parse_url};
@@ -85,7 +85,7 @@ fn next_attempt_at(
 }
 
 /// Sends what is due until `stop`. What is under way then is broken off, and sent again by whoever comes next.
-pub(super) async fn send_due_notifications(inner: Arc<EngineCore>, stop: CancellationToken) {
+pub(crate) async fn send_due_notifications(inner: Arc<EngineCore>, stop: CancellationToken) {
     let mut sending = JoinSet::new();
     let mut tick = tokio::time::interval(NOTIFICATION_POLL_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::EngineCore;
+use crate::EngineCore;
 use afterload_core::error::{Error, Result};
 
 /// How long a step that was asked to stop may take before its task is aborted.
@@ -16,7 +16,7 @@ const CANCEL_GRACE_PERIOD: Duration = Duration::from_secs(1);
 
 impl EngineCore {
     /// Waits for the step's task. A timeout asks it to stop, the end of the drain does not even ask; then it is aborted.
-    pub(super) async fn supervise_step(
+    pub(crate) async fn supervise_step(
         &self,
         mut run: JoinHandle<Result<Value>>,
         timeout: Duration,

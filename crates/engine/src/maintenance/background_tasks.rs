@@ -9,7 +9,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{DedupKey, Engine, EngineCore, QueueSelection, retention, run_notifications};
+use crate::lifecycle::run_notifications;
+use crate::maintenance::retention;
+use crate::{DedupKey, Engine, EngineCore, QueueSelection};
 use afterload_core::clock;
 use afterload_core::error::Result;
 use afterload_state::queue::{JobQueue, NewJob};
@@ -173,8 +175,10 @@ impl EngineCore {
         if turn % PRUNE_EVERY_SWEEPS == 1 {
             self.queue.prune_workers().await?;
             let before = clock::now_millis() - DedupKey::IDEMPOTENCY_KEY_RETENTION.as_millis() as i64;
-            self.db.delete_unused_rate_limits(clock::now_millis() - super::rate_limit::RATE_LIMIT_RETENTION_MS).await?;
-            self.db.delete_events_before(clock::now_millis() - super::suspend::EVENT_RETENTION_MS).await?;
+            self.db
+                .delete_unused_rate_limits(clock::now_millis() - crate::scheduling::rate_limit::RATE_LIMIT_RETENTION_MS)
+                .await?;
+            self.db.delete_events_before(clock::now_millis() - crate::scheduling::suspend::EVENT_RETENTION_MS).await?;
             self.db.delete_dedup_keys(DedupKey::IDEMPOTENCY_KEY_SOURCE, before).await?;
         }
         Ok(())

@@ -1,8 +1,9 @@
 //! Going on with a run that failed or was cancelled, from the steps that did not succeed.
 
-use super::concurrency::AdmissionKind;
-use super::plan_cache::CompiledPlan;
-use super::{Engine, cancel};
+use crate::Engine;
+use crate::lifecycle::admit::AdmissionKind;
+use crate::lifecycle::cancel;
+use crate::plan_cache::CompiledPlan;
 use afterload_core::error::{Error, Result};
 use afterload_core::failpoint;
 use afterload_pipeline::Section;

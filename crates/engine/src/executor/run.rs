@@ -9,13 +9,14 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, warn};
 
-use super::advance::Transition;
-use super::fan_out::FanOut;
-use super::finish::{AttemptOutcome, artifacts_prefix, cancelled_end, error_to_json};
-use super::plan_cache::{CompiledPlan, CompiledStep};
-use super::progress::{PROGRESS_STORE_INTERVAL, ProgressTracker, ProgressView};
-use super::run_view::run_url;
-use super::{EngineCore, rate_limit};
+use crate::EngineCore;
+use crate::executor::progress::{PROGRESS_STORE_INTERVAL, ProgressTracker, ProgressView};
+use crate::lifecycle::advance::Transition;
+use crate::lifecycle::finish::{AttemptOutcome, artifacts_prefix, cancelled_end, error_to_json};
+use crate::plan_cache::{CompiledPlan, CompiledStep};
+use crate::run_view::run_url;
+use crate::scheduling::fan_out::FanOut;
+use crate::scheduling::rate_limit;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::plan::OutputTarget;
@@ -60,7 +61,7 @@ enum PreparedAttempt {
 }
 
 /// Works on a job until its lease has been given back or lost.
-pub(super) async fn run_job(engine: Arc<EngineCore>, lease: Lease) {
+pub(crate) async fn run_job(engine: Arc<EngineCore>, lease: Lease) {
     let Some(ClaimedStep { claimed, run, _suspect }) = engine.claim_with_retry(&lease).await else { return };
     let step = &claimed.step;
     let span = tracing::info_span!(
@@ -223,7 +224,7 @@ impl EngineCore {
                 AttemptEnd::Final { status: StepStatus::Succeeded, outputs: Some(outputs.clone()), error: None }
             }
             Err(_) if cancel.is_cancelled() => cancelled_end(),
-            Err(error) if super::record_params::is_skip_error(error) => super::record_params::skipped_end(error),
+            Err(error) if crate::record_params::is_skip_error(error) => crate::record_params::skipped_end(error),
             Err(_) if outcome.wake_condition.is_some() => {
                 AttemptEnd::Suspend(outcome.wake_condition.clone().unwrap_or_default())
             }
@@ -286,13 +287,13 @@ impl EngineCore {
             progress,
             stop: stop.clone(),
             files: files.clone(),
-            links: Arc::new(super::download_links::DbFileLinks::new(self, &step.run_id, &step.effect_key())),
-            effect_log: Arc::new(super::effect_log::DbEffectLog::new(
+            links: Arc::new(crate::executor::download_links::DbFileLinks::new(self, &step.run_id, &step.effect_key())),
+            effect_log: Arc::new(crate::executor::effect_log::DbEffectLog::new(
                 self.db.clone(),
                 &step.run_id,
                 &step.effect_key(),
             )),
-            delivery_log: Arc::new(super::delivery_log::DbDeliveryLog::new(
+            delivery_log: Arc::new(crate::executor::delivery_log::DbDeliveryLog::new(
                 self.db.clone(),
                 &step.run_id,
                 &step.effect_key(),
