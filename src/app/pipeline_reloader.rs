@@ -14,10 +14,10 @@ use tracing::{info, warn};
 use super::pipeline_watcher::PipelineWatcher;
 use crate::config::{Config, WatchMode};
 use afterload_core::error::{Error, Result};
+use afterload_engine::registry::{PipelineList, PipelineRegistry, PipelineSummary, RefusedFile};
 use afterload_mailer::Mailer;
 use afterload_pipeline::folder::{PipelineFolder, RefusedDefinition};
 use afterload_pipeline::{self as pipeline, Pipeline, StepCatalog, ValidationContext};
-use afterload_server::api::{PipelineList, PipelineRegistry, PipelineSummary, RefusedFile};
 use afterload_state::{Db, DefinitionRecord};
 
 /// How often the database is asked for what others have published.

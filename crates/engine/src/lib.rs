@@ -11,6 +11,7 @@ mod lifecycle;
 mod maintenance;
 mod plan_cache;
 mod record_params;
+pub mod registry;
 mod run_view;
 mod run_watch;
 mod scheduling;

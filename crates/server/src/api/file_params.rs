@@ -6,12 +6,12 @@ use ulid::Ulid;
 
 use super::ApiState;
 use super::auth::Caller;
-use super::pipelines::{FileArity, PipelineSummary};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_core::object_names;
 use afterload_core::object_names::is_valid_bucket_name;
 use afterload_engine::artifact_url;
+use afterload_engine::registry::{FileArity, PipelineSummary};
 use afterload_pipeline::params::{self, InvalidParam};
 
 const FILE_FORMS_HINT: &str =
