@@ -1,16 +1,25 @@
 //! What the expressions of a run can name, built from its records.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-use crate::EngineCore;
-use crate::lifecycle::advance::run_error;
+use crate::config::EngineConfig;
 use crate::plan_cache::{CompiledPlan, CompiledStep};
+use crate::run_errors::run_error;
 use crate::run_view::run_url;
 use afterload_core::error::Result;
 use afterload_pipeline::{ExprContext, Section};
-use afterload_state::{RunRecord, RunStatus, StepRecord, StepStatus};
+use afterload_state::{Db, RunRecord, RunStatus, StepRecord, StepStatus};
 
-impl EngineCore {
+/// Builds what expressions can name.
+#[derive(Clone)]
+pub(crate) struct ContextBuilder {
+    pub(crate) db: Db,
+    pub(crate) config: Arc<EngineConfig>,
+}
+
+impl ContextBuilder {
     /// The scope of a step, or of an item of one, that is about to run.
     pub(super) async fn step_expr_context(
         &self,

@@ -18,7 +18,7 @@ pub use context::{
     BoxFuture, DeliveryRecord, DeliveryRecorder, EffectRecorder, EffectState, FileLinks, ProgressCounts,
     ProgressReporter, ProgressUpdate, Resumed, RunInfo, StepContext, StepInfo, SuspendRequest, SuspendSlot,
 };
-pub use files::{FileSink, KeyTemplate, OutputDestination, ProducedFiles, StepFiles};
+pub use files::{ArtifactLocation, FileSink, KeyTemplate, OutputDestination, ProducedFiles, StepFiles};
 
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::{DeferredField, StepKind, ValidationContext, Validator};

@@ -1,19 +1,21 @@
 //! The record of whom a step has told, as the step sees it.
 
+use super::step_owner::StepOwner;
 use afterload_core::failpoint;
 use afterload_state::Db;
 use afterload_step_api::{BoxFuture, DeliveryRecord, DeliveryRecorder};
 
 /// The deliveries of one step, kept in the service's database.
-pub(crate) struct DbDeliveryLog {
+pub(super) struct DbDeliveryLog {
     db: Db,
     run: String,
     step: String,
 }
 
 impl DbDeliveryLog {
-    pub(crate) fn new(db: Db, run: &str, step: &str) -> Self {
-        Self { db, run: run.to_owned(), step: step.to_owned() }
+    pub(super) fn new(db: Db, owner: StepOwner) -> Self {
+        let StepOwner { run, step } = owner;
+        Self { db, run, step }
     }
 }
 

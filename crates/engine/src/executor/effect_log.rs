@@ -1,5 +1,6 @@
 //! The record of effects, as one step sees it.
 
+use super::step_owner::StepOwner;
 use afterload_core::failpoint;
 use std::future::Future;
 use std::pin::Pin;
@@ -11,15 +12,16 @@ use afterload_state::Db;
 use afterload_step_api::{EffectRecorder, EffectState};
 
 /// The effects of one step, kept in the service's database.
-pub(crate) struct DbEffectLog {
+pub(super) struct DbEffectLog {
     db: Db,
     run: String,
     step: String,
 }
 
 impl DbEffectLog {
-    pub(crate) fn new(db: Db, run: &str, step: &str) -> Self {
-        Self { db, run: run.to_owned(), step: step.to_owned() }
+    pub(super) fn new(db: Db, owner: StepOwner) -> Self {
+        let StepOwner { run, step } = owner;
+        Self { db, run, step }
     }
 }
 

@@ -10,10 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{Engine, EngineCore};
+use crate::Engine;
+use crate::lifecycle::advance::TransitionPublisher;
+use crate::lifecycle::follow_up::StepFollowUp;
+use crate::run_errors::run_not_found;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::Section;
-use afterload_state::{RunRecord, RunStatus, StepRecord, StepStatus};
+use afterload_state::queue::JobQueue;
+use afterload_state::{Db, RunRecord, RunStatus, StepRecord, StepStatus};
 
 /// How often a cancel is tried when others hold the same rows.
 const MAX_CANCEL_ATTEMPTS: u32 = 5;
@@ -68,14 +72,23 @@ impl Engine {
     /// # Errors
     /// `run_not_found`, `run_ended`, those of the database.
     pub async fn cancel_run(&self, id: &str) -> Result<RunRecord> {
-        let inner = &self.0;
-        inner.cancel_run(id).await?;
-        inner.db.find_run(id).await?.ok_or_else(|| run_not_found(id))
+        self.0.canceller.cancel_run(id).await?;
+        self.0.db.find_run(id).await?.ok_or_else(|| run_not_found(id))
     }
 }
 
-impl EngineCore {
-    /// As [`Engine::cancel`].
+/// Stops runs.
+#[derive(Clone)]
+pub(crate) struct Canceller {
+    pub(crate) db: Db,
+    pub(crate) queue: Arc<JobQueue>,
+    pub(crate) attempts: Arc<RunningAttempts>,
+    pub(crate) follow_up: StepFollowUp,
+    pub(crate) publisher: TransitionPublisher,
+}
+
+impl Canceller {
+    /// As [`Engine::cancel_run`].
     pub(crate) async fn cancel_run(&self, id: &str) -> Result<()> {
         let mut tries = 1;
         loop {
@@ -84,7 +97,7 @@ impl EngineCore {
                 requested => break requested?,
             }
         }
-        self.running_attempts.cancel_attempts(id);
+        self.attempts.cancel_attempts(id);
         // That it fails for now does no harm: whoever looks next goes on.
         if let Err(error) = self.cancel_idle_steps(id).await {
             tracing::warn!(run.id = id, error.code = error.code(), "a run is not yet stopped: {error}");
@@ -108,7 +121,7 @@ impl EngineCore {
             failpoint!("cancel.before_commit");
             tx.commit().await?;
             failpoint!("cancel.after_commit");
-            self.publish_run_change(&run);
+            self.publisher.watches.publish_run_change(&run);
             tracing::info!(run.id = id, pipeline.name = run.pipeline, "the run is asked to stop");
         }
         Ok(())
@@ -132,39 +145,41 @@ impl EngineCore {
             return Ok(());
         }
         // Items that never begin end their steps; those that run do it when they have stopped.
-        let mut moves = self.advance_run(&mut tx, &run).await?;
+        let mut moves = self.follow_up.admission.advance_run(&mut tx, &run).await?;
         for step in
             tx.list_idle_steps(id).await?.into_iter().filter(is_cancellable).filter(|step| step.item_counts.is_some())
         {
-            let more = self.enqueue_next_items(&mut tx, &run, (&step.id, &step.section), 0).await?;
+            let more = self.follow_up.cancel_items(&mut tx, &run, &step).await?;
             moves.merge(more);
         }
         failpoint!("cancel.queued.before_commit");
         tx.commit().await?;
         failpoint!("cancel.queued.after_commit");
-        self.after_commit(&run, &moves);
+        self.publisher.after_commit(&run, &moves);
         Ok(())
     }
 
-    /// Tells the attempts of this process whose runs were asked to stop, in whichever process. `settle` also goes on with
-    /// what a crash left of a cancel.
-    pub(crate) async fn poll_cancelled_runs(&self, settle: bool) -> Result<()> {
-        if !settle && self.running_attempts.with_tokens(|map| map.is_empty()) {
+    /// Stops the attempts of this process whose runs another process was asked to stop.
+    pub(crate) async fn poll_cancelled_runs(&self) -> Result<()> {
+        if self.attempts.with_tokens(|map| map.is_empty()) {
             return Ok(());
         }
         for id in self.db.list_cancelling_runs().await? {
-            self.running_attempts.cancel_attempts(&id);
-            if settle && self.db.list_idle_steps(&id).await?.iter().any(is_cancellable) {
+            self.attempts.cancel_attempts(&id);
+        }
+        Ok(())
+    }
+
+    /// Goes on with what a crash left of a cancel.
+    pub(crate) async fn finish_cancels(&self) -> Result<()> {
+        for id in self.db.list_cancelling_runs().await? {
+            self.attempts.cancel_attempts(&id);
+            if self.db.list_idle_steps(&id).await?.iter().any(is_cancellable) {
                 self.cancel_idle_steps(&id).await?;
             }
         }
         Ok(())
     }
-}
-
-/// The error for an id without a run.
-pub(crate) fn run_not_found(id: &str) -> Error {
-    Error::permanent("run_not_found", format!("there is no run `{id}`"))
 }
 
 /// True if a cancel may end the step: its attempt has not begun, and it does not belong to `finally`.

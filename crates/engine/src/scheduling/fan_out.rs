@@ -4,15 +4,15 @@
 //! from then on nobody works on the step: each end of an item pushes the next one, and the last one ends the step, in its
 //! own transaction. All of it happens under the lock of the run's row, so that no two ends miss one another.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use ulid::Ulid;
 
-use crate::EngineCore;
-use crate::lifecycle::advance::Transition;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::plan::ForEach;
 use afterload_pipeline::{self as pipeline, ExprContext, Section};
-use afterload_state::queue::NewJob;
+use afterload_state::queue::{JobQueue, NewJob};
 use afterload_state::{DbTx, EndedItem, NewItem, RunRecord, StepRecord, StepStatus};
 
 /// So many failed items the error of a step names.
@@ -57,7 +57,35 @@ fn json_type_name(value: &Value) -> &'static str {
     }
 }
 
-impl EngineCore {
+/// What has become of the items of a step.
+pub(crate) struct EnqueuedItems {
+    /// The queues with new jobs.
+    pub(crate) queues_to_wake: Vec<String>,
+    /// Whether the last item has ended, and the step with it.
+    pub(crate) step_ended: bool,
+}
+
+/// The step that items belong to.
+#[derive(Clone, Copy)]
+pub(crate) struct FanOutStep<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) section: &'a str,
+}
+
+impl<'a> FanOutStep<'a> {
+    /// Of the record of the step itself.
+    pub(crate) fn from_record(step: &'a StepRecord) -> Self {
+        Self { id: &step.id, section: &step.section }
+    }
+}
+
+/// Writes the items of steps and enqueues them, a few at a time.
+#[derive(Clone)]
+pub(crate) struct ItemScheduler {
+    pub(crate) queue: Arc<JobQueue>,
+}
+
+impl ItemScheduler {
     /// Writes the items of a step, whose attempt ends in this transaction, and pushes the first of them. In a run that goes
     /// on after a failure, items that had succeeded stay as they are.
     pub(crate) async fn start_fan_out(
@@ -66,7 +94,7 @@ impl EngineCore {
         run: &RunRecord,
         step: &StepRecord,
         fan: &FanOut,
-    ) -> Result<Transition> {
+    ) -> Result<EnqueuedItems> {
         let known = tx.list_items(&step.id).await?;
         let (mut new, mut done) = (Vec::new(), 0);
         for (index, item) in (0..).zip(&fan.items) {
@@ -91,7 +119,7 @@ impl EngineCore {
         }
         tx.insert_items(step, &new).await?;
         tx.init_item_counts(&step.id, fan.items.len() as i64, done).await?;
-        self.enqueue_next_items(tx, run, (&step.id, &step.section), fan.max_concurrency).await
+        self.enqueue_next_items(tx, run, FanOutStep::from_record(step), fan.max_concurrency).await
     }
 
     /// Counts an item that has ended, and pushes the next, or ends its step with the last.
@@ -99,22 +127,24 @@ impl EngineCore {
         &self,
         tx: &mut DbTx,
         run: &RunRecord,
-        (item, parent): (&StepRecord, &str),
+        item: &StepRecord,
+        parent: &str,
         status: StepStatus,
-    ) -> Result<Transition> {
+    ) -> Result<EnqueuedItems> {
         tx.count_ended_item(parent, !counts_as_success(status)).await?;
-        self.enqueue_next_items(tx, run, (parent, &item.section), 1).await
+        self.enqueue_next_items(tx, run, FanOutStep { id: parent, section: &item.section }, 1).await
     }
 
-    /// Pushes the next items of a step. If none is left and none is under way, the step ends, and the run goes on. In a run
+    /// Pushes the next items of a step. If none is left and none is under way, the step ends. In a run
     /// that is asked to stop nothing is begun.
     pub(crate) async fn enqueue_next_items(
         &self,
         tx: &mut DbTx,
         run: &RunRecord,
-        (parent, section): (&str, &str),
+        step: FanOutStep<'_>,
         most: u32,
-    ) -> Result<Transition> {
+    ) -> Result<EnqueuedItems> {
+        let FanOutStep { id: parent, section } = step;
         let stopping = run.cancel_requested_at.is_some() && section != Section::Finally.field_name();
         if stopping {
             tx.cancel_waiting_items(parent).await?;
@@ -128,7 +158,7 @@ impl EngineCore {
             wake.push(item.queue);
         }
         if !wake.is_empty() || tx.has_open_items(parent).await? {
-            return Ok(Transition { queues_to_wake: wake, ..Transition::default() });
+            return Ok(EnqueuedItems { queues_to_wake: wake, step_ended: false });
         }
         let items = tx.list_ended_items(parent).await?;
         let outputs: Vec<_> = items.iter().map(|item| item.outputs.clone().unwrap_or_default()).collect();
@@ -139,7 +169,7 @@ impl EngineCore {
             (Some(_), false) => StepStatus::Failed,
         };
         tx.finish_fan_out_step(parent, status, &json!({ ForEach::OUTPUT_NAME: outputs }), error.as_ref()).await?;
-        self.advance_run(tx, run).await
+        Ok(EnqueuedItems { queues_to_wake: wake, step_ended: true })
     }
 }
 

@@ -12,13 +12,14 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use crate::EngineCore;
+use crate::attempt::AttemptContext;
+use crate::db_retry::wait_for_db;
+use crate::expr_context::ContextBuilder;
 use crate::plan_cache::CompiledPlan;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::resolve_to_text;
-use afterload_state::queue::Lease;
-use afterload_state::{RunRecord, StepClaim, TxOutcome};
+use afterload_state::{Db, StepClaim, TxOutcome};
 
 /// A slot further ahead than this, in milliseconds, is not waited for in place.
 const MAX_IN_PLACE_WAIT_MS: UnixMillis = 1_000;
@@ -85,7 +86,16 @@ impl CancelTokens<'_> {
     }
 }
 
-impl EngineCore {
+/// Lets attempts start no more often than their `rate_limit` allows.
+pub(crate) struct StartLimiter {
+    pub(crate) db: Db,
+    pub(crate) contexts: ContextBuilder,
+    pub(crate) start_locks: KeyedLocks,
+    /// Cancelled once the process goes down.
+    pub(crate) draining: CancellationToken,
+}
+
+impl StartLimiter {
     /// Returns when a step may start: at once without a `rate_limit`. `Some`: not before this time, to be waited for in
     /// the queue.
     ///
@@ -93,16 +103,18 @@ impl EngineCore {
     /// `expression_failed` for its key; `step_stopped` if the attempt is to stop before it has started.
     pub(crate) async fn wait_for_rate_limit(
         &self,
-        (lease, claimed, cancel): (&Lease, &StepClaim, &CancellationToken),
-        run: &RunRecord,
+        attempt: AttemptContext<'_>,
         compiled: &CompiledPlan,
         index: usize,
     ) -> Result<Option<UnixMillis>> {
+        let AttemptContext { lease, claimed, run, cancel } = attempt;
         let known = &compiled.steps[index];
         let limited = known.step.rate_limit.as_ref().filter(|_| known.fan_out_spec(&claimed.step).is_none());
         let Some(limit) = limited else { return Ok(None) };
         let key = match &limit.key {
-            Some(key) => resolve_to_text(key, &self.step_expr_context(run, compiled, known, &claimed.step).await?)?,
+            Some(key) => {
+                resolve_to_text(key, &self.contexts.step_expr_context(run, compiled, known, &claimed.step).await?)?
+            }
             None => format!("{}/{}", compiled.plan.name, known.step.id),
         };
         // A digest: what the key says may be long, or a secret.
@@ -193,7 +205,7 @@ impl EngineCore {
     ) -> Result<Option<StartDecision>> {
         match done {
             Err(error) if error.is_transient() => {
-                self.wait_for_db(&error, "taking a slot").await;
+                wait_for_db(&error, "taking a slot").await;
                 stops.sleep_until(clock::now_millis()).await.map(|()| None)
             }
             done => done.map(Some),

@@ -1,0 +1,161 @@
+//! Which queues there are, and which of them a process works.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use tracing::warn;
+
+use crate::Engine;
+use crate::config::EngineConfig;
+use crate::plan_cache::PlanCache;
+use afterload_core::clock::UnixMillis;
+use afterload_core::error::{Error, Result};
+use afterload_core::units::is_queue_name;
+use afterload_state::{Db, PauseTarget};
+
+/// The queues that a process works.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum QueueSelection {
+    /// Every queue that is configured, that a live pipeline names or that has open steps.
+    #[default]
+    All,
+    /// These, and whatever they are sent; the others are left to other processes.
+    Named(BTreeSet<String>),
+}
+
+/// Says that no queue is worked.
+const NO_QUEUES: &str = "none";
+
+impl QueueSelection {
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Named(names) if names.is_empty())
+    }
+}
+
+impl FromStr for QueueSelection {
+    type Err = Error;
+
+    /// Names with commas between them, or `none`.
+    fn from_str(text: &str) -> Result<Self> {
+        if text.trim() == NO_QUEUES {
+            return Ok(Self::Named(BTreeSet::new()));
+        }
+        let invalid = |message: String| Error::permanent("queues_invalid", message);
+        let mut names = BTreeSet::new();
+        for name in text.split(',').map(str::trim) {
+            if name.is_empty() {
+                return Err(invalid(format!("`{text}` lacks the name of a queue"))
+                    .with_hint("write names with commas between them, such as `images,imports`, or `none`"));
+            }
+            if name == NO_QUEUES {
+                return Err(invalid("`none` stands alone".into()).with_hint("name the queues to work, or none"));
+            }
+            if !is_queue_name(name) {
+                let hint =
+                    "start with a small letter, go on with small letters, digits, `-` and `_`, at most 63 characters";
+                return Err(invalid(format!("`{name}` is not a name for a queue")).with_hint(hint));
+            }
+            names.insert(name.to_owned());
+        }
+        Ok(Self::Named(names))
+    }
+}
+
+impl fmt::Display for QueueSelection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all queues"),
+            Self::Named(names) if names.is_empty() => f.write_str("no queue"),
+            Self::Named(names) => f.write_str(&names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")),
+        }
+    }
+}
+
+/// A queue as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueState {
+    /// Its name.
+    pub name: String,
+    /// Steps that wait for a worker, or for the time of their next attempt.
+    pub waiting: i64,
+    /// Steps that workers hold.
+    pub running: i64,
+    /// Since when it is paused.
+    pub paused_at: Option<UnixMillis>,
+}
+
+impl Engine {
+    /// The queues that the configuration, the live pipelines, open steps or pauses name, in the order of their names.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn list_queues(&self) -> Result<Vec<QueueState>> {
+        self.0.queues.list_queues().await
+    }
+}
+
+/// The queues that somebody names.
+pub(crate) struct QueueList {
+    pub(crate) db: Db,
+    pub(crate) config: Arc<EngineConfig>,
+    pub(crate) plans: Arc<PlanCache>,
+}
+
+impl QueueList {
+    async fn list_queues(&self) -> Result<Vec<QueueState>> {
+        let fresh = |name: &String| QueueState { name: name.clone(), waiting: 0, running: 0, paused_at: None };
+        let configured = self.config.queues.keys().cloned();
+        let mut queues: BTreeMap<String, QueueState> =
+            configured.chain(self.plans.list_active_queues().await?).map(|name| (name.clone(), fresh(&name))).collect();
+        for count in self.db.count_steps_by_queue().await? {
+            let state = queues.entry(count.queue.clone()).or_insert_with(|| fresh(&count.queue));
+            (state.waiting, state.running) = (count.waiting, count.running);
+        }
+        for (name, since) in self.db.list_paused(PauseTarget::Queue).await? {
+            queues.entry(name.clone()).or_insert_with(|| fresh(&name)).paused_at = Some(since);
+        }
+        Ok(queues.into_values().collect())
+    }
+
+    /// The names of the queues to work.
+    pub(crate) async fn select_queues(&self, queues: &QueueSelection) -> BTreeSet<String> {
+        let named = match queues {
+            QueueSelection::Named(names) => return names.clone(),
+            QueueSelection::All => self.plans.list_active_queues().await,
+        };
+        let mut all: BTreeSet<String> = self.config.queues.keys().cloned().collect();
+        match named {
+            Ok(named) => all.extend(named),
+            Err(error) => warn!(error.code = error.code(), "the queues could not be read: {error}"),
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_are_named_with_commas() {
+        let shown = |text: &str| text.parse::<QueueSelection>().map(|queues| queues.to_string());
+        assert_eq!(shown("imports, images,imports").expect("names"), "images, imports");
+        assert_eq!(shown("none").expect("none"), "no queue");
+        assert_eq!(QueueSelection::default().to_string(), "all queues");
+        for (text, message) in [
+            ("", "`` lacks the name of a queue"),
+            ("images,,imports", "`images,,imports` lacks the name of a queue"),
+            ("images,", "`images,` lacks the name of a queue"),
+            ("images,none", "`none` stands alone"),
+            ("Images", "`Images` is not a name for a queue"),
+            ("two words", "`two words` is not a name for a queue"),
+        ] {
+            let error = shown(text).expect_err(text);
+            assert_eq!((error.code(), error.message()), ("queues_invalid", message));
+            assert!(error.hint_text().is_some());
+        }
+    }
+}
