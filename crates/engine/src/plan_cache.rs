@@ -154,7 +154,7 @@ impl PlanCache {
         Ok(queues)
     }
 
-    /// As [`Self::compiled`], inside of a transaction.
+    /// As [`Self::load_plan`], inside of a transaction.
     pub(super) async fn load_plan_in(&self, tx: &mut DbTx, digest: &str) -> Result<Arc<CompiledPlan>> {
         if let Some(compiled) = self.get(digest) {
             return Ok(compiled);

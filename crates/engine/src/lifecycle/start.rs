@@ -63,7 +63,7 @@ pub struct DedupKey {
 }
 
 impl DedupKey {
-    /// Who counts the keys of `Idempotency-Key`. They are remembered for [`Self::REMEMBERED`].
+    /// Who counts the keys of `Idempotency-Key`. They are remembered for [`Self::IDEMPOTENCY_KEY_RETENTION`].
     pub const IDEMPOTENCY_KEY_SOURCE: &str = "idempotency-key";
     /// How long such a key is remembered.
     pub const IDEMPOTENCY_KEY_RETENTION: Duration = Duration::from_secs(24 * 3600);
