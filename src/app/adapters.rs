@@ -13,11 +13,17 @@ use afterload_core::error::Result;
 use afterload_core::secret::Secret;
 use afterload_egress::{EgressClient, EgressRequest};
 use afterload_engine::RecordSource;
+use afterload_engine::maintenance::PeriodicTask;
 use afterload_geoip::{AnswerCache, HttpGet};
 use afterload_mailer::RateSlots;
 use afterload_pipeline::params::RecordRule;
 use afterload_state::{Db, TxOutcome};
 use afterload_target_db::Connections;
+
+/// How often the cache of geo services is cleaned.
+const GEO_CACHE_INTERVAL: Duration = Duration::from_secs(5);
+/// How many answers one pass deletes; the rest follows in the next.
+const MAX_EXPIRED_GEO_RECORDS: u32 = 200;
 
 /// The rate limits of mail domains, in the service's database.
 pub(super) struct DbRateSlots(pub Db);
@@ -52,6 +58,13 @@ impl AnswerCache for DbAnswerCache {
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.0.geo_cache().upsert(provider, address, answer, expires_at))
     }
+}
+
+/// Deletes answers of geo services that are too old to be used.
+pub(super) fn geo_cache_task(db: &Db) -> PeriodicTask {
+    PeriodicTask::new("geo_cache", GEO_CACHE_INTERVAL, db.clone(), |db| async move {
+        db.geo_cache().delete_expired(MAX_EXPIRED_GEO_RECORDS).await.map(drop)
+    })
 }
 
 /// Calls of geo services, by the rules for all outgoing calls.

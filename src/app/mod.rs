@@ -91,6 +91,7 @@ impl RunningService {
         });
         let queues = work.queues.to_string();
         process.spawn_workers(work.queues);
+        process.spawn_maintenance(triggers.maintenance_tasks());
         process.spawn_task(|stop| async move {
             reload.run(stop).await;
             Ok(())

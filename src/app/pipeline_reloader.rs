@@ -15,10 +15,10 @@ use super::pipeline_watcher::PipelineWatcher;
 use crate::codes;
 use crate::config::{Config, WatchMode};
 use afterload_core::error::{Error, Result};
+use afterload_engine::registry::{PipelineList, PipelineRegistry, PipelineSummary, RefusedFile};
 use afterload_mailer::Mailer;
 use afterload_pipeline::folder::{PipelineFolder, RefusedDefinition};
 use afterload_pipeline::{self as pipeline, Pipeline, StepCatalog, ValidationContext};
-use afterload_server::api::{PipelineList, PipelineRegistry, PipelineSummary, RefusedFile};
 use afterload_state::{Db, DefinitionRecord};
 
 /// How often the database is asked for what others have published.

@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::adapters::{DbAnswerCache, DbRateSlots, EgressGet, TargetRecords};
+use super::adapters::{DbAnswerCache, DbRateSlots, EgressGet, TargetRecords, geo_cache_task};
 use super::ensure_secret_key;
 use super::object_stores::{self, EmbeddedStoreMode, OpenedStores};
 use crate::codes;
@@ -15,6 +15,7 @@ use crate::registry::{Services, StepRegistry, step_kinds};
 use afterload_core::error::{Error, Result};
 use afterload_core::secrets;
 use afterload_egress::EgressClient;
+use afterload_engine::maintenance::{PeriodicTask, TaskScheduler};
 use afterload_engine::{Engine, EngineDeps, QueueSelection};
 use afterload_geoip::GeoLocator;
 use afterload_image_resize::ImagePool;
@@ -119,6 +120,18 @@ impl Process {
         self.spawn_task(|stop| async move { engine.run_workers(queues, stop).await });
     }
 
+    /// Runs the periodic tasks of this process: the engine's, those of what it keeps for others, and `more`.
+    pub(super) fn spawn_maintenance(&mut self, more: Vec<PeriodicTask>) {
+        let mut scheduler = TaskScheduler::default();
+        scheduler.add_tasks(self.engine.maintenance_tasks());
+        scheduler.add_tasks([geo_cache_task(self.engine.db())]);
+        scheduler.add_tasks(more);
+        self.spawn_task(|stop| async move {
+            scheduler.run(stop).await;
+            Ok(())
+        });
+    }
+
     /// Waits until a part ends that should not, or for ever.
     pub async fn wait_for_failure(&mut self) -> Error {
         loop {
@@ -156,6 +169,7 @@ pub async fn start_worker(config: Config, work: WorkerOptions) -> Result<Process
     let OpenedProcess { mut process, s3, .. } = Process::open(config, EmbeddedStoreMode::Attach, &work.steps).await?;
     let (queues, url) = (work.queues.to_string(), process.engine.config().base_url.clone());
     process.spawn_workers(work.queues);
+    process.spawn_maintenance(Vec::new());
     info!(queues, url, s3 = s3.as_deref(), "afterload is working");
     Ok(process)
 }

@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, reason = "each code has its summary")]
 
-pub(crate) use afterload_core::codes::{DEFINITION_INVALID, IO_ERROR, STEP_STOPPED};
+pub(crate) use afterload_core::codes::{DEFINITION_INVALID, INTERNAL_ERROR, IO_ERROR, STEP_STOPPED};
 use afterload_core::error::ErrorCode;
 pub(crate) use afterload_egress::codes::{EGRESS_BLOCKED, HTTP_URL_INVALID};
 #[cfg(test)]

@@ -1,16 +1,25 @@
 //! What the expressions of a run can name, built from its records.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-use super::EngineCore;
-use super::advance::run_error;
-use super::plan_cache::{CompiledPlan, CompiledStep};
-use super::run_view::run_url;
+use crate::config::EngineConfig;
+use crate::plan_cache::{CompiledPlan, CompiledStep};
+use crate::run_errors::run_error;
+use crate::run_view::run_url;
 use afterload_core::error::Result;
 use afterload_pipeline::{ExprContext, Section};
-use afterload_state::{RunRecord, RunStatus, StepRecord, StepStatus};
+use afterload_state::{Db, RunRecord, RunStatus, StepRecord, StepStatus};
 
-impl EngineCore {
+/// Builds what expressions can name.
+#[derive(Clone)]
+pub(crate) struct ContextBuilder {
+    pub(crate) db: Db,
+    pub(crate) config: Arc<EngineConfig>,
+}
+
+impl ContextBuilder {
     /// The scope of a step, or of an item of one, that is about to run.
     pub(super) async fn step_expr_context(
         &self,
@@ -50,7 +59,7 @@ impl EngineCore {
             facts["error"] = error.unwrap_or_default();
         }
         let secrets = self.config.secrets.clone();
-        let params = super::record_params::params_with_references(&compiled.plan, run);
+        let params = crate::record_params::params_with_references(&compiled.plan, run);
         let event = run.event.clone().unwrap_or_default();
         let mut scope = ExprContext::new().with_params(&params).with_event(&event).with_run(&facts);
         scope = scope.with_secrets(move |name| secrets.get(name).map(|secret| secret.expose_secret().to_owned()));

@@ -1,73 +1,56 @@
 //! Runs and their steps: what starts, what comes next, what happens when something fails.
 //!
-//! The way of a run: [`Engine::start`] writes it with its first jobs; a worker claims a job, runs the step and ends it
-//! (`execute`), and in the same transaction `advance` applies what the `machine` says comes next. `chain` is the queue
-//! underneath.
+//! The way of a run: [`Engine::start_run`] writes it with its first jobs; a worker claims a job, runs the step and ends it
+//! (`executor`). In the same transaction `lifecycle` applies what the `state_machine` says comes next.
+//!
+//! The modules from bottom to top: `scheduling` knows when something may start, `lifecycle` moves runs, `executor` runs
+//! steps, `maintenance` does what is periodic, `components` puts the parts together.
 
-mod advance;
-mod background_tasks;
-mod cancel;
+mod attempt;
 pub mod codes;
-mod concurrency;
+mod components;
 mod config;
-mod delivery_log;
-mod download_links;
-mod effect_log;
-mod execute;
+mod db_retry;
+mod executor;
 mod expr_context;
-mod fan_out;
-mod finish;
-mod pauses;
+mod lifecycle;
+pub mod maintenance;
 mod plan_cache;
-mod progress;
-mod queue_depth;
-mod queue_workers;
-mod rate_limit;
+mod progress_view;
 mod record_params;
-mod retention;
-mod retry;
-mod run_notifications;
+pub mod registry;
+mod run_errors;
 mod run_view;
 mod run_watch;
-mod start;
+mod scheduling;
 mod state_machine;
-mod supervise;
-mod suspend;
+mod workers;
 
 use std::sync::Arc;
 
-use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use self::cancel::RunningAttempts;
-use self::pauses::PauseSignals;
-use self::plan_cache::PlanCache;
-use self::queue_depth::QueueDepthCache;
-use self::rate_limit::KeyedLocks;
-use self::run_watch::RunWatches;
+use self::components::EngineCore;
 use afterload_core::error::Result;
 use afterload_core::redactor::Redactor;
-use afterload_core::secrets::Signer;
 use afterload_egress::EgressClient;
 use afterload_metrics::Metrics;
 use afterload_object_store::ObjectStore;
-use afterload_pipeline::StepCatalog;
 use afterload_state::Db;
-use afterload_state::queue::JobQueue;
 use afterload_step_api::RegisteredStep;
 
 pub use config::{EngineConfig, QueueConfig, RetentionConfig};
+pub use lifecycle::start::{DedupKey, NewRun, StartOutcome};
 pub use plan_cache::LivePlan;
-pub use progress::ProgressView;
-pub use queue_workers::{QueueSelection, QueueState};
+pub use progress_view::ProgressView;
 pub use record_params::RecordSource;
-pub use run_notifications::NotificationView;
 pub use run_view::{
-    ArtifactView, ItemView, RunView, StepView, artifact_url, download_link_url, run_url, signed_artifact_url,
+    ArtifactView, ItemView, NotificationView, RunView, StepView, artifact_url, download_link_url, run_url,
+    signed_artifact_url,
 };
 pub use run_watch::RunWatch;
-pub use start::{DedupKey, NewRun, StartOutcome};
-pub use suspend::EventReceipt;
+pub use scheduling::queues::{QueueSelection, QueueState};
+pub use scheduling::suspend::EventReceipt;
 
 /// The engine of one process. Cheap to clone.
 #[derive(Clone)]
@@ -93,62 +76,13 @@ pub struct EngineDeps {
     pub steps: Vec<RegisteredStep>,
 }
 
-struct EngineCore {
-    db: Db,
-    config: EngineConfig,
-    signer: Signer,
-    objects: ObjectStore,
-    records: Arc<dyn RecordSource>,
-    http: EgressClient,
-    steps: Vec<RegisteredStep>,
-    kinds: StepCatalog,
-    queue: Arc<JobQueue>,
-    plan_cache: PlanCache,
-    run_watches: RunWatches,
-    running_attempts: Arc<RunningAttempts>,
-    metrics: Metrics,
-    depth_cache: QueueDepthCache,
-    pause_signals: PauseSignals,
-    redactor: Redactor,
-    /// Told when a run has ended in this process of whose end somebody wants to know.
-    notification_due: Notify,
-    start_locks: KeyedLocks,
-    /// At most one step that was left by a crash runs at a time.
-    suspects: Arc<Semaphore>,
-    /// Cancelled once the process goes down: steps in hand stop at their next checkpoint.
-    draining: CancellationToken,
-}
-
 impl Engine {
     /// Makes an engine and prepares its queue.
     ///
     /// # Errors
     /// `database_extension_missing`, `queue_unsupported`, or those of the database.
-    pub async fn open(parts: EngineDeps) -> Result<Self> {
-        let EngineDeps { db, config, objects, records, http, redactor, metrics, steps } = parts;
-        let inner = EngineCore {
-            metrics,
-            depth_cache: QueueDepthCache::default(),
-            pause_signals: PauseSignals::default(),
-            redactor,
-            start_locks: KeyedLocks::default(),
-            queue: JobQueue::open(db.clone(), config.lease).await?,
-            signer: Signer::new(config.signing_key.expose_secret()),
-            kinds: StepCatalog(steps.iter().map(|step| step.kind.clone()).collect()),
-            plan_cache: PlanCache::default(),
-            run_watches: RunWatches::default(),
-            running_attempts: Arc::default(),
-            notification_due: Notify::new(),
-            suspects: Arc::new(Semaphore::new(1)),
-            draining: CancellationToken::new(),
-            db,
-            config,
-            objects,
-            records,
-            http,
-            steps,
-        };
-        Ok(Self(Arc::new(inner)))
+    pub async fn open(deps: EngineDeps) -> Result<Self> {
+        EngineCore::open(deps).await.map(|core| Self(Arc::new(core)))
     }
 
     /// The service's database, for reading.

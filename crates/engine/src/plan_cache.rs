@@ -1,18 +1,18 @@
 //! A definition ready to run: its steps in one list, in the order of their sections.
 
+use crate::codes;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Engine, EngineCore};
-use crate::codes;
+use crate::Engine;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::plan::{Backoff, ForEach, PipelinePlan, PlanStep, RetryPolicy};
-use afterload_pipeline::{self as pipeline, Condition, Section, ValidationContext};
-use afterload_state::{DbTx, DefinitionRecord, StepRecord};
+use afterload_pipeline::{self as pipeline, Condition, Section, StepCatalog, ValidationContext};
+use afterload_state::{Db, DbTx, DefinitionRecord, StepRecord};
 
 /// How many definitions are kept ready.
 const MAX_CACHED_PLANS: usize = 256;
@@ -75,24 +75,6 @@ pub(super) fn backoff_delay(retry: &RetryPolicy, failures: u32, random: f64) -> 
     Duration::from_millis(millis as u64)
 }
 
-/// Definitions that were compiled before, by digest.
-#[derive(Default)]
-pub(super) struct PlanCache(Mutex<HashMap<String, Arc<CompiledPlan>>>);
-
-impl PlanCache {
-    fn get(&self, digest: &str) -> Option<Arc<CompiledPlan>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
-    }
-
-    fn insert(&self, digest: &str, compiled: &Arc<CompiledPlan>) {
-        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.len() >= MAX_CACHED_PLANS {
-            cache.clear();
-        }
-        cache.insert(digest.to_owned(), compiled.clone());
-    }
-}
-
 /// A pipeline that is live.
 #[derive(Clone, Debug)]
 pub struct LivePlan {
@@ -109,15 +91,32 @@ impl Engine {
     /// # Errors
     /// Those of the database.
     pub async fn list_live_plans(&self) -> Result<Vec<LivePlan>> {
-        let mut live = Vec::new();
-        for (digest, published_at) in self.0.db.definitions().list_published_digests().await? {
-            match self.0.load_plan(&digest).await {
-                Ok(compiled) => live.push(LivePlan { plan: compiled.plan.clone(), published_at }),
-                Err(error) if !error.is_transient() => {}
-                Err(error) => return Err(error),
-            }
+        self.0.plans.list_live_plans().await
+    }
+}
+
+/// The stored definitions, compiled. Those that were compiled before are kept by their digest.
+pub(super) struct PlanCache {
+    db: Db,
+    kinds: StepCatalog,
+    compiled: Mutex<HashMap<String, Arc<CompiledPlan>>>,
+}
+
+impl PlanCache {
+    pub(super) fn new(db: Db, kinds: StepCatalog) -> Self {
+        Self { db, kinds, compiled: Mutex::default() }
+    }
+
+    fn get(&self, digest: &str) -> Option<Arc<CompiledPlan>> {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
+    }
+
+    fn insert(&self, digest: &str, compiled: &Arc<CompiledPlan>) {
+        let mut cache = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.len() >= MAX_CACHED_PLANS {
+            cache.clear();
         }
-        Ok(live)
+        cache.insert(digest.to_owned(), compiled.clone());
     }
 }
 
@@ -126,10 +125,22 @@ pub(super) fn is_unreadable_definition(error: &Error) -> bool {
     matches!(error.code(), codes::DEFINITION_INVALID | codes::DEFINITION_NOT_FOUND)
 }
 
-impl EngineCore {
+impl PlanCache {
+    async fn list_live_plans(&self) -> Result<Vec<LivePlan>> {
+        let mut live = Vec::new();
+        for (digest, published_at) in self.db.definitions().list_published_digests().await? {
+            match self.load_plan(&digest).await {
+                Ok(compiled) => live.push(LivePlan { plan: compiled.plan.clone(), published_at }),
+                Err(error) if !error.is_transient() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(live)
+    }
+
     /// The definition of this digest.
     pub(super) async fn load_plan(&self, digest: &str) -> Result<Arc<CompiledPlan>> {
-        if let Some(compiled) = self.plan_cache.get(digest) {
+        if let Some(compiled) = self.get(digest) {
             return Ok(compiled);
         }
         self.compile_plan(digest, self.db.definitions().find(digest).await?)
@@ -149,9 +160,9 @@ impl EngineCore {
         Ok(queues)
     }
 
-    /// As [`Self::compiled`], inside of a transaction.
+    /// As [`Self::load_plan`], inside of a transaction.
     pub(super) async fn load_plan_in(&self, tx: &mut DbTx, digest: &str) -> Result<Arc<CompiledPlan>> {
-        if let Some(compiled) = self.plan_cache.get(digest) {
+        if let Some(compiled) = self.get(digest) {
             return Ok(compiled);
         }
         let definition = tx.definitions().find(digest).await?;
@@ -174,7 +185,7 @@ impl EngineCore {
                     )
                 })?;
         let compiled = Arc::new(CompiledPlan::new(pipeline.plan));
-        self.plan_cache.insert(digest, &compiled);
+        self.insert(digest, &compiled);
         Ok(compiled)
     }
 }

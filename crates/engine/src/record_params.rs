@@ -1,15 +1,15 @@
 //! Params that refer to rows: the run carries the reference, and a step that names more of the row has it read anew.
 
+use crate::codes;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use super::EngineCore;
-use super::finish::error_to_json;
-use crate::codes;
+use crate::run_errors::error_to_json;
 use afterload_core::error::{Error, Result, Retryability};
 use afterload_pipeline::expr::referenced_names;
 use afterload_pipeline::params::{OnMissingRow, RecordRule};
@@ -74,7 +74,11 @@ fn needs_row(names: &BTreeSet<String>, param: &str, rule: &RecordRule) -> bool {
     })
 }
 
-impl EngineCore {
+/// Reads the rows that the expressions of a step name.
+#[derive(Clone)]
+pub(crate) struct RecordLoader(pub(crate) Arc<dyn RecordSource>);
+
+impl RecordLoader {
     /// The scope with the rows that the expressions of a step name, read now.
     pub(super) async fn with_records(
         &self,
@@ -109,7 +113,7 @@ impl EngineCore {
         let stop = CancellationToken::new();
         // Ends the statement itself, not just the wait for it.
         let _ends = stop.clone().drop_guard();
-        let reading = self.records.read_record(rule, &key, &stop);
+        let reading = self.0.read_record(rule, &key, &stop);
         let read = tokio::time::timeout(RECORD_READ_TIMEOUT, reading).await.map_err(|_| {
             let message =
                 format!("reading a row of `{}` took longer than {} s", rule.table, RECORD_READ_TIMEOUT.as_secs());

@@ -5,13 +5,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use ulid::Ulid;
 
-use super::progress::{ProgressView, percent_done};
-use super::run_notifications::NotificationView;
+use crate::progress_view::{ProgressView, percent_done};
 use afterload_core::clock;
 use afterload_core::error::Result;
 use afterload_core::secrets::{Signer, TokenPurpose};
+use afterload_egress::{display_origin, parse_url};
 use afterload_state::{
-    ArtifactRecord, Db, ItemCounts, NotificationRecord, RunRecord, RunStatus, StepRecord, StepStatus,
+    ArtifactRecord, Db, ItemCounts, NotificationRecord, NotificationStatus, RunRecord, RunStatus, StepRecord,
+    StepStatus,
 };
 
 /// A run with its steps and artifacts. The shape is frozen: fields are added, never changed.
@@ -136,6 +137,34 @@ pub struct ArtifactView {
     pub url: String,
     /// When it was let go of; it is gone since. RFC 3339, UTC.
     pub expired_at: Option<String>,
+}
+
+/// Who is told of the end of a run, and how far that is.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct NotificationView {
+    /// Whom: scheme, host and port, for the rest of the address may be a secret.
+    pub url: String,
+    /// `waiting` for the end of the run, `pending`, `sent` or `failed`.
+    #[schemars(with = "NotificationStatus")]
+    pub status: &'static str,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When the next attempt is due. RFC 3339, UTC.
+    pub next_at: Option<String>,
+    /// Why the last attempt failed: `{code, message}`.
+    pub error: Option<Value>,
+}
+
+impl From<NotificationRecord> for NotificationView {
+    fn from(record: NotificationRecord) -> Self {
+        Self {
+            url: parse_url(&record.url).map(|url| display_origin(&url)).unwrap_or_default(),
+            status: record.status.as_str(),
+            attempts: record.attempts,
+            next_at: record.next_at.map(clock::format_rfc3339),
+            error: record.error,
+        }
+    }
 }
 
 impl RunView {

@@ -5,23 +5,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::{Engine, EngineCore};
+use crate::Engine;
 use afterload_core::error::Result;
-use afterload_state::RunRecord;
+use afterload_state::{Db, RunRecord};
 
 /// How many runs are asked for in one statement.
 const MAX_REVISION_QUERY_IDS: usize = 500;
 
 /// The runs that somebody waits for, each with the last revision seen.
-#[derive(Default)]
-pub(super) struct RunWatches(Mutex<HashMap<String, watch::Sender<i64>>>);
+pub(crate) struct RunWatches {
+    db: Db,
+    senders: Mutex<HashMap<String, watch::Sender<i64>>>,
+}
 
 /// A run that is being waited for. It learns of changes made in this process at once, of those made in others within
 /// half a second.
 pub struct RunWatch {
     revision: watch::Receiver<i64>,
     // Keeps the sender, which a look for those that nobody waits for may have dropped.
-    _inner: Arc<EngineCore>,
+    _watches: Arc<RunWatches>,
 }
 
 impl RunWatch {
@@ -34,8 +36,12 @@ impl RunWatch {
 }
 
 impl RunWatches {
+    pub(crate) fn new(db: Db) -> Self {
+        Self { db, senders: Mutex::default() }
+    }
+
     fn lock_senders(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<i64>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn publish_revision(&self, id: &str, revision: i64) {
@@ -54,23 +60,23 @@ impl RunWatches {
 impl Engine {
     /// Begins to wait for a run. Read the run after this, not before, so that no change is missed.
     pub fn watch_run(&self, id: &str) -> RunWatch {
-        let revision =
-            self.0.run_watches.lock_senders().entry(id.to_owned()).or_insert_with(|| watch::channel(0).0).subscribe();
-        RunWatch { revision, _inner: self.0.clone() }
+        let watches = self.0.watches.clone();
+        let revision = watches.lock_senders().entry(id.to_owned()).or_insert_with(|| watch::channel(0).0).subscribe();
+        RunWatch { revision, _watches: watches }
     }
 }
 
-impl EngineCore {
+impl RunWatches {
     /// Tells those who wait for the run; after the commit.
     pub(super) fn publish_run_change(&self, run: &RunRecord) {
-        self.run_watches.publish_revision(&run.id, run.revision);
+        self.publish_revision(&run.id, run.revision);
     }
 
     /// Looks for what other processes have changed.
     pub(super) async fn poll_watched_runs(&self) -> Result<()> {
-        for ids in self.run_watches.watched_runs().chunks(MAX_REVISION_QUERY_IDS) {
+        for ids in self.watched_runs().chunks(MAX_REVISION_QUERY_IDS) {
             for (id, revision) in self.db.runs().list_revisions(ids).await? {
-                self.run_watches.publish_revision(&id, revision);
+                self.publish_revision(&id, revision);
             }
         }
         Ok(())

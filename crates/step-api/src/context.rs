@@ -53,7 +53,7 @@ pub struct StepContext {
     /// Where the step says how far it is.
     pub progress: ProgressReporter,
     /// Ends when the step should stop: asked for, timed out, lease lost, or the process is going down. Chunked steps
-    /// look at it between chunks and return [`Context::stopped`].
+    /// look at it between chunks and return [`StepContext::check_stopped`].
     pub stop: CancellationToken,
     /// Files that belong to this run.
     pub files: StepFiles,
@@ -100,7 +100,7 @@ impl SuspendSlot {
 
 impl StepContext {
     /// Ends the attempt without an end of the step: it is started again when what it waits for has come, and then finds
-    /// it in [`Context::slept`]. Return the error that this gives.
+    /// it in [`StepContext::resumed`]. Return the error that this gives.
     pub fn suspend_step(&self, wanted: SuspendRequest) -> Error {
         *self.suspend_slot.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(wanted);
         Error::new(codes::STEP_SUSPENDED, "the step waits")
@@ -109,7 +109,7 @@ impl StepContext {
     /// An error if the step should stop now.
     ///
     /// # Errors
-    /// `step_stopped` once [`Context::stop`] has been cancelled.
+    /// `step_stopped` once [`StepContext::stop`] has been cancelled.
     pub fn check_stopped(&self) -> Result<()> {
         match self.stop.is_cancelled() {
             true => Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop")),

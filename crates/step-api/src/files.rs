@@ -30,6 +30,17 @@ pub struct OutputDestination {
     pub cache_control: Option<String>,
 }
 
+/// Where the artifacts of one attempt lie.
+#[derive(Clone, Debug)]
+pub struct ArtifactLocation {
+    /// The bucket.
+    pub bucket: String,
+    /// What their keys start with.
+    pub prefix: String,
+    /// What their links start with.
+    pub base_url: String,
+}
+
 /// The files of one attempt. They become artifacts of the run when it succeeds, and vanish when it does not; with an
 /// `output` they are written to the user's bucket instead, each whole or not at all.
 #[derive(Clone)]
@@ -56,15 +67,14 @@ pub struct ProducedFiles {
 }
 
 impl StepFiles {
-    /// Files of the step `step` under `prefix` of `bucket`, or at the `destination`; artifact links start with
-    /// `base_url`.
+    /// Files of the step `step`: artifacts at the `location`, or objects at the `destination`.
     pub fn new(
         objects: ObjectStore,
-        (bucket, prefix): (String, String),
-        base_url: String,
+        location: ArtifactLocation,
         step: String,
         destination: Option<OutputDestination>,
     ) -> Self {
+        let ArtifactLocation { bucket, prefix, base_url } = location;
         Self(Arc::new(StepFilesState {
             objects,
             bucket,

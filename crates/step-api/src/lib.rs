@@ -1,6 +1,6 @@
-//! The step kinds: the [`Step`] trait, and one file or folder per kind.
+//! The [`Step`] trait, the context of a running step, and the registration of kinds.
 //!
-//! A new kind is one file, one `mod` line and one line in `registry.rs`.
+//! A new kind is one file (or crate), one `mod` line and one line of the registry in the binary.
 
 pub mod codes;
 mod context;
@@ -19,7 +19,7 @@ pub use context::{
     BoxFuture, DeliveryRecord, DeliveryRecorder, EffectRecorder, EffectState, FileLinks, ProgressCounts,
     ProgressReporter, ProgressUpdate, Resumed, RunInfo, StepContext, StepInfo, SuspendRequest, SuspendSlot,
 };
-pub use files::{FileSink, KeyTemplate, OutputDestination, ProducedFiles, StepFiles};
+pub use files::{ArtifactLocation, FileSink, KeyTemplate, OutputDestination, ProducedFiles, StepFiles};
 
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::{DeferredField, StepKind, ValidationContext, Validator};
@@ -28,7 +28,7 @@ use afterload_spanned_yaml::{self as yaml, Diagnostic, YamlNode};
 /// A step kind. The type *is* the `with:` block: its fields' doc comments are the reference and the JSON Schema.
 ///
 /// Fields that may hold a `${{ }}` expression are `Dynamic<T>` (or `serde_json::Value`); by the time of [`Step::run`]
-/// every expression has been resolved but those of [`Step::REPEATED`].
+/// every expression has been resolved but those of [`Step::DEFERRED_FIELDS`].
 pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// The name after `uses:`.
     const KIND: &'static str;
@@ -38,7 +38,8 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     const MORE_EXAMPLES: &'static [&'static str] = &[];
     /// Whether it makes files, so that `output` may say where they go.
     const MAKES_FILES: bool = false;
-    /// The parts of `with:` that it resolves itself with [`Context::scope`], because they are about each of many things.
+    /// The parts of `with:` that it resolves itself with [`StepContext::expr_context`], because they are about each of
+    /// many things.
     const DEFERRED_FIELDS: &'static [DeferredField] = &[];
     /// What `steps.ID.…` offers to later steps.
     type Outputs: Serialize + JsonSchema;

@@ -18,7 +18,7 @@ use super::extract::{self, PathId, StrictQuery};
 use super::file_params;
 use super::form::{FormData, MultipartForm};
 use super::idempotency::{self, RequestFingerprint};
-use super::pipelines::{FileArity, PipelineSummary, pipeline_not_found};
+use super::pipelines::pipeline_not_found;
 use super::problem::Problem;
 use super::runs::RunSummary;
 use super::state::{ApiState, MAX_PARALLEL_FORMS};
@@ -30,6 +30,7 @@ use afterload_core::error::{Error, Result};
 use afterload_core::secrets::TokenPurpose;
 use afterload_core::units::is_queue_name;
 use afterload_egress::parse_url;
+use afterload_engine::registry::{FileArity, PipelineSummary};
 use afterload_engine::{DedupKey, NewRun, StartOutcome, run_url};
 use afterload_state::RunRecord;
 

@@ -6,13 +6,13 @@ use ulid::Ulid;
 
 use super::ApiState;
 use super::auth::Caller;
-use super::pipelines::{FileArity, PipelineSummary};
 use crate::codes;
 use afterload_core::error::{Error, ErrorCode, Result};
 use afterload_core::file::File;
 use afterload_core::object_names;
 use afterload_core::object_names::is_valid_bucket_name;
 use afterload_engine::artifact_url;
+use afterload_engine::registry::{FileArity, PipelineSummary};
 use afterload_pipeline::params::{self, InvalidParam};
 
 const FILE_FORMS_HINT: &str =

@@ -14,11 +14,11 @@ use serde_json::{Map, Value};
 
 use super::extract::{body_too_large, json_invalid, request_timeout};
 use super::form_file_name::file_name;
-use super::pipelines::{FileArity, PipelineSummary};
 use super::uploads::RunUploads;
 use crate::codes;
 use afterload_core::error::{Error, ErrorCode, Result};
 use afterload_core::units::ByteSize;
+use afterload_engine::registry::{FileArity, PipelineSummary};
 use afterload_pipeline::params::{InvalidParam, params_invalid, value_from_form};
 
 /// How long a client may send nothing.

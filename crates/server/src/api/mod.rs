@@ -37,7 +37,6 @@ mod tests;
 
 pub use auth::{ApiKeyScope, Caller, create_api_key, ensure_admin_key};
 pub use config::ServerConfig;
-pub use pipelines::{DiagnosticView, PipelineList, PipelineRegistry, PipelineSummary, RefusedFile, StepSummary};
 pub use problem::Problem;
 pub use s3_notifications::S3_WEBHOOK as S3_HOOK;
 pub use serve::serve;

@@ -10,7 +10,6 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::openapi::{ApiRoutes, Operation, openapi_document};
-use super::pipelines::{PipelineList, PipelineSummary};
 use super::{
     ApiState, artifacts, create_run, direct_upload, health, items, links, metrics, pipelines, publish_event, queues,
     run_sse, runs, s3_notifications,
@@ -18,6 +17,7 @@ use super::{
 use crate::codes;
 use crate::triggers::{EventResult, NotificationResult};
 use afterload_engine::RunView;
+use afterload_engine::registry::{PipelineList, PipelineSummary};
 use afterload_metrics::OPENMETRICS_MEDIA_TYPE;
 
 const GET: Method = Method::GET;

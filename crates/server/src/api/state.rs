@@ -8,11 +8,11 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::ServerConfig;
-use super::pipelines::PipelineRegistry;
 use crate::codes;
 use crate::triggers::Triggers;
 use afterload_core::error::{Error, Result};
 use afterload_core::secrets::Signer;
+use afterload_engine::registry::PipelineRegistry;
 use afterload_engine::{Engine, NewRun, StartOutcome};
 use afterload_object_store::ObjectStore;
 use afterload_state::Db;

@@ -7,13 +7,13 @@ use ulid::Ulid;
 use super::form::next_chunk;
 use super::form_file_name::file_name;
 use super::idempotency::RequestFingerprint;
-use super::pipelines::PipelineSummary;
 use super::{ApiState, content_disposition};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_core::units::ByteSize;
 use afterload_engine::artifact_url;
+use afterload_engine::registry::PipelineSummary;
 
 /// The files that came with one request.
 pub(super) struct RunUploads {

@@ -6,9 +6,9 @@ use axum::http::HeaderMap;
 use tokio::time::{Instant, timeout_at};
 
 use super::ApiState;
-use super::pipelines::PipelineSummary;
 use afterload_core::error::Result;
 use afterload_engine::RunView;
+use afterload_engine::registry::PipelineSummary;
 
 /// What an answer waits for, and how long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

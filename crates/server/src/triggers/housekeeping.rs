@@ -1,69 +1,65 @@
-//! What follows the live pipelines beside their events: the buckets of their triggers, and the age of the dedup keys.
+//! The periodic tasks of the triggers: their buckets, uploads that never came, and the age of deduplication keys.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-
-use tokio_util::sync::CancellationToken;
 
 use super::accept::S3_SOURCE;
 use super::{TriggerDeps, cron, poll, publish_event};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
+use afterload_engine::maintenance::PeriodicTask;
 
-/// How often to look at what is live.
-const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
-/// How often old dedup keys are deleted, in looks.
-const DEDUP_SWEEP_TICKS: u32 = 3600;
-/// How often uploads that never came are swept, in looks.
-const UPLOAD_SWEEP_TICKS: u32 = 60;
+/// How often the buckets of live triggers are made.
+const BUCKETS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often old deduplication keys are deleted.
+const DEDUP_INTERVAL: Duration = Duration::from_secs(3600);
+/// How often uploads are deleted that never came.
+const UPLOADS_INTERVAL: Duration = Duration::from_secs(60);
 /// How long after its end an upload may still be arriving.
 pub const UPLOAD_GRACE: UnixMillis = 2 * 3_600_000;
 const DAY_MS: UnixMillis = 86_400_000;
 /// How long an object is remembered: longer than anybody tells of it again.
 const DEDUP_RETENTION_MS: UnixMillis = 30 * DAY_MS;
 
-/// The source of the dedup keys of announced uploads.
+/// Who counts the announced uploads in the inbox.
 pub const UPLOAD_SOURCE: &str = "uploads";
 
 /// The buckets that are there for certain.
 #[derive(Default)]
-pub struct EnsuredBuckets(BTreeSet<String>);
+pub struct EnsuredBuckets(Mutex<BTreeSet<String>>);
 
-pub async fn run_housekeeping(inner: Arc<TriggerDeps>, stop: CancellationToken) {
-    let mut made = EnsuredBuckets::default();
-    let mut tick = tokio::time::interval(HOUSEKEEPING_INTERVAL);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    for turn in 0_u32.. {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = tick.tick() => {}
-        }
-        let worked = async {
-            ensure_buckets(&inner, &mut made).await?;
-            if turn.is_multiple_of(UPLOAD_SWEEP_TICKS) {
-                delete_expired_uploads(&inner).await?;
-            }
-            if turn.is_multiple_of(DEDUP_SWEEP_TICKS) { prune_dedup(&inner).await } else { Ok(()) }
-        };
-        let worked = tokio::select! {
-            () = stop.cancelled() => return,
-            worked = worked => worked,
-        };
-        if let Err(error) = worked {
-            tracing::warn!(error.code = error.code().name(), "following the live triggers failed: {error}");
-        }
+impl EnsuredBuckets {
+    fn contains(&self, bucket: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(bucket)
+    }
+
+    fn insert(&self, bucket: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(bucket);
     }
 }
 
+/// The periodic tasks of the triggers, for the scheduler of the process.
+pub fn maintenance_tasks(deps: &Arc<TriggerDeps>) -> Vec<PeriodicTask> {
+    vec![
+        PeriodicTask::new("trigger_buckets", BUCKETS_INTERVAL, deps.clone(), |deps| async move {
+            ensure_buckets(&deps).await
+        }),
+        PeriodicTask::new("expired_uploads", UPLOADS_INTERVAL, deps.clone(), |deps| async move {
+            delete_expired_uploads(&deps).await
+        }),
+        PeriodicTask::new("dedup_keys", DEDUP_INTERVAL, deps.clone(), |deps| async move { prune_dedup(&deps).await }),
+    ]
+}
+
 /// Makes the embedded buckets that triggers name.
-pub async fn ensure_buckets(inner: &TriggerDeps, made: &mut EnsuredBuckets) -> Result<()> {
+pub async fn ensure_buckets(inner: &TriggerDeps) -> Result<()> {
     let objects = inner.engine.objects();
     for target in inner.live_s3_triggers().await? {
         let bucket = target.trigger.bucket;
-        if objects.is_embedded(&bucket) && !made.0.contains(&bucket) {
+        if objects.is_embedded(&bucket) && !inner.buckets.contains(&bucket) {
             objects.ensure_bucket(&bucket).await?;
-            made.0.insert(bucket);
+            inner.buckets.insert(bucket);
         }
     }
     Ok(())

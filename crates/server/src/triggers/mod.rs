@@ -18,8 +18,10 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::housekeeping::EnsuredBuckets;
 use afterload_core::error::Result;
 use afterload_engine::Engine;
+use afterload_engine::maintenance::PeriodicTask;
 use afterload_s3_server::EmbeddedStore;
 
 pub use housekeeping::{UPLOAD_GRACE, UPLOAD_SOURCE};
@@ -36,12 +38,15 @@ struct TriggerDeps {
     embedded: Option<EmbeddedStore>,
     /// Names this process where processes take turns.
     process_name: String,
+    /// The buckets of triggers that were made already.
+    buckets: EnsuredBuckets,
 }
 
 impl Triggers {
     /// The triggers of the pipelines that are live, whichever they are at the time.
     pub fn new(engine: Engine, embedded: Option<EmbeddedStore>) -> Self {
-        Self(Arc::new(TriggerDeps { engine, embedded, process_name: ulid::Ulid::generate().to_string() }))
+        let process_name = ulid::Ulid::generate().to_string();
+        Self(Arc::new(TriggerDeps { engine, embedded, process_name, buckets: EnsuredBuckets::default() }))
     }
 
     /// Makes the embedded buckets that triggers name, so that the first upload finds them.
@@ -49,7 +54,12 @@ impl Triggers {
     /// # Errors
     /// Those of the database and of the store.
     pub async fn prepare_buckets(&self) -> Result<()> {
-        housekeeping::ensure_buckets(&self.0, &mut housekeeping::EnsuredBuckets::default()).await
+        housekeeping::ensure_buckets(&self.0).await
+    }
+
+    /// What the triggers do again and again, for the scheduler of the process.
+    pub fn maintenance_tasks(&self) -> Vec<PeriodicTask> {
+        housekeeping::maintenance_tasks(&self.0)
     }
 
     /// Works until `stop`.
@@ -61,7 +71,6 @@ impl Triggers {
         if let Some(embedded) = self.0.embedded.clone() {
             tasks.spawn(embedded_events::run_embedded_events(self.0.clone(), embedded, stop.clone()));
         }
-        tasks.spawn(housekeeping::run_housekeeping(self.0.clone(), stop.clone()));
         tasks.spawn(cron::run_cron(self.0.clone(), stop.clone()));
         tasks.spawn(poll::run_polling(self.0.clone(), stop));
         while tasks.join_next().await.is_some() {}

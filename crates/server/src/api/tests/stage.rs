@@ -14,10 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
 use crate::api::openapi::tests::is_documented;
-use crate::api::{
-    ApiState, DiagnosticView, PipelineList, PipelineRegistry, PipelineSummary, RefusedFile, ServerConfig, StartRun,
-    StepSummary, api_routes, create_api_key, with_common_layers,
-};
+use crate::api::{ApiState, ServerConfig, StartRun, api_routes, create_api_key, with_common_layers};
 use crate::codes;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
@@ -25,6 +22,9 @@ use afterload_core::redactor::Redactor;
 use afterload_core::secret::Secret;
 use afterload_core::units::ByteSize;
 use afterload_egress::{EgressClient, HttpConfig, HttpLimits, WebhookSigner, WebhooksConfig};
+use afterload_engine::registry::{
+    DiagnosticView, PipelineList, PipelineRegistry, PipelineSummary, RefusedFile, StepSummary,
+};
 use afterload_engine::{Engine, EngineConfig, EngineDeps, NewRun, RecordSource, RetentionConfig, StartOutcome};
 use afterload_metrics::Metrics;
 use afterload_object_store::{ObjectStore, ObjectsConfig};

@@ -1,22 +1,28 @@
 //! Accepting a run: bound parameters, the run, its steps and its first jobs in one transaction.
 
-use crate::codes;
 use afterload_core::failpoint;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use ulid::Ulid;
 
-use super::Engine;
-use super::concurrency::AdmissionKind;
-use super::finish::error_to_json;
-use super::plan_cache::{CompiledPlan, CompiledStep};
+use crate::Engine;
+use crate::config::EngineConfig;
+use crate::lifecycle::admit::{Admission, AdmissionKind};
+use crate::lifecycle::advance::TransitionPublisher;
+use crate::lifecycle::reconcile::ConcurrencyReconciler;
+use crate::plan_cache::{CompiledPlan, CompiledStep, PlanCache};
+use crate::run_errors::{error_to_json, pipeline_not_found};
+use crate::scheduling::concurrency::concurrency_slot;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
+use afterload_core::redactor::Redactor;
+use afterload_metrics::Metrics;
 use afterload_pipeline::plan::Retention;
-use afterload_state::{DedupRecord, RetentionOverride, RunRecord, RunStatus, StepRecord, StepStatus};
+use afterload_state::{Db, DedupRecord, RetentionOverride, RunRecord, RunStatus, StepRecord, StepStatus};
 
 /// A run to start.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +63,7 @@ pub struct DedupKey {
 }
 
 impl DedupKey {
-    /// Who counts the keys of `Idempotency-Key`. They are remembered for [`Self::REMEMBERED`].
+    /// Who counts the keys of `Idempotency-Key`. They are remembered for [`Self::IDEMPOTENCY_KEY_RETENTION`].
     pub const IDEMPOTENCY_KEY_SOURCE: &str = "idempotency-key";
     /// How long such a key is remembered.
     pub const IDEMPOTENCY_KEY_RETENTION: Duration = Duration::from_secs(24 * 3600);
@@ -96,15 +102,41 @@ impl Engine {
     /// # Errors
     /// `pipeline_not_found`, `params_invalid`, `concurrency_key_invalid`, or those of the database.
     pub async fn start_run(&self, new: NewRun) -> Result<StartOutcome> {
-        let inner = &self.0;
+        self.0.starter.start_run(new).await
+    }
+
+    /// Records a run that failed before its first step, such as for params that do not fit, where nobody waits for an
+    /// answer that could say so. Its params are kept as they were given.
+    ///
+    /// # Errors
+    /// `pipeline_not_found`, or those of the database.
+    pub async fn record_rejected_run(&self, new: NewRun, error: &Error) -> Result<StartOutcome> {
+        self.0.starter.record_rejected_run(new, error).await
+    }
+}
+
+/// Accepts runs.
+pub(crate) struct RunStarter {
+    pub(crate) db: Db,
+    pub(crate) config: Arc<EngineConfig>,
+    pub(crate) redactor: Redactor,
+    pub(crate) metrics: Metrics,
+    pub(crate) plans: Arc<PlanCache>,
+    pub(crate) admission: Admission,
+    pub(crate) reconciler: ConcurrencyReconciler,
+    pub(crate) publisher: TransitionPublisher,
+}
+
+impl RunStarter {
+    async fn start_run(&self, new: NewRun) -> Result<StartOutcome> {
         if let Some(DedupKey { source, key, .. }) = &new.dedup_key
-            && let Some(known) = inner.db.dedup_keys().find(&new.pipeline, source, key).await?
+            && let Some(known) = self.db.dedup_keys().find(&new.pipeline, source, key).await?
         {
             return Ok(known.into());
         }
-        let definition = inner.db.definitions().find_live(&new.pipeline).await?;
+        let definition = self.db.definitions().find_live(&new.pipeline).await?;
         let definition = definition.ok_or_else(|| pipeline_not_found(&new.pipeline))?;
-        let compiled = inner.load_plan(&definition.digest).await?;
+        let compiled = self.plans.load_plan(&definition.digest).await?;
         let params = compiled.plan.bind_params(new.params)?;
         let mut run = RunRecord {
             id: new.id,
@@ -123,8 +155,8 @@ impl Engine {
             finished_at: None,
             concurrency_slot: None,
         };
-        run.concurrency_slot = inner.concurrency_slot(&compiled.plan, &run)?;
-        let mut tx = inner.db.begin().await?;
+        run.concurrency_slot = concurrency_slot(&self.config, &self.redactor, &compiled.plan, &run)?;
+        let mut tx = self.db.begin().await?;
         if let Some(dedup_key) = new.dedup_key
             && let Some(known) = tx.dedup_keys().insert(&dedup_key.into_record(&run)).await?
         {
@@ -153,27 +185,20 @@ impl Engine {
                 tx.artifacts().add_ref(&id, &run.id).await?;
             }
         }
-        let moves = inner.admit_run(&mut tx, &run, &compiled.plan, AdmissionKind::New).await?;
+        let moves = self.admission.admit_run(&mut tx, &run, &compiled.plan, AdmissionKind::New).await?;
         failpoint!("start.before_commit");
         tx.commit().await?;
         failpoint!("start.after_commit");
-        inner.metrics.count_accepted_run(&run.pipeline, &run.origin);
+        self.metrics.count_accepted_run(&run.pipeline, &run.origin);
         tracing::info!(run.id = run.id, pipeline.name = run.pipeline, origin = run.origin, "run accepted");
-        inner.after_commit(&run, &moves);
-        inner.cancel_superseded_by(&run).await;
+        self.publisher.after_commit(&run, &moves);
+        self.reconciler.cancel_superseded_by(&run).await;
         Ok(StartOutcome::Created(Box::new(run)))
     }
-}
 
-impl Engine {
-    /// Records a run that failed before its first step, such as for params that do not fit, where nobody waits for an
-    /// answer that could say so. Its params are kept as they were given.
-    ///
-    /// # Errors
-    /// `pipeline_not_found`, or those of the database.
-    pub async fn record_rejected_run(&self, new: NewRun, error: &Error) -> Result<StartOutcome> {
-        let db = &self.0.db;
-        let error = &self.0.redactor.redact_error(error.clone());
+    async fn record_rejected_run(&self, new: NewRun, error: &Error) -> Result<StartOutcome> {
+        let db = &self.db;
+        let error = &self.redactor.redact_error(error.clone());
         let definition =
             db.definitions().find_live(&new.pipeline).await?.ok_or_else(|| pipeline_not_found(&new.pipeline))?;
         let run = RunRecord {
@@ -205,18 +230,12 @@ impl Engine {
         failpoint!("refuse.before_commit");
         tx.commit().await?;
         failpoint!("refuse.after_commit");
-        self.0.metrics.count_accepted_run(&run.pipeline, &run.origin);
-        self.0.metrics.count_ended_run(&run.pipeline, RunStatus::Failed.as_str());
+        self.metrics.count_accepted_run(&run.pipeline, &run.origin);
+        self.metrics.count_ended_run(&run.pipeline, RunStatus::Failed.as_str());
         let (code, name) = (error.code().name(), &run.pipeline);
         tracing::warn!(run.id = run.id, pipeline.name = name, error.code = code, "a run failed at its start: {error}");
         Ok(StartOutcome::Created(Box::new(run)))
     }
-}
-
-/// The error for a name without a live definition.
-pub(super) fn pipeline_not_found(name: &str) -> Error {
-    Error::new(codes::PIPELINE_NOT_FOUND, format!("there is no live pipeline `{name}`"))
-        .with_hint("`GET /v1/pipelines` lists those that are")
 }
 
 /// The artifacts that the parameters name, in order: everybody locks them in the same one.

@@ -1,23 +1,22 @@
 //! What a process lets go of as time passes: links, files, runs, and objects that a crash left without an owner.
 
 use afterload_core::failpoint;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
 use ulid::Ulid;
 
-use super::{Engine, EngineCore};
+use crate::Engine;
+use crate::config::EngineConfig;
 use afterload_core::clock;
 use afterload_core::error::Result;
 use afterload_core::file::File;
+use afterload_object_store::ObjectStore;
+use afterload_state::Db;
 
-/// How often it looks.
-pub(super) const RETENTION_INTERVAL: Duration = Duration::from_secs(5);
 /// How much one look does of each; the rest follows in the next.
 const MAX_RETENTION_ROWS: u32 = 200;
-/// How often it looks for objects without an owner, in looks: twice a day, and not at the start of a process, which has
-/// better things to do.
-const DELETE_ORPHANS_EVERY_PASSES: u32 = 12 * 3600 / 5;
 /// An object younger than this may still find its owner.
 const MIN_ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
 
@@ -28,13 +27,21 @@ impl Engine {
     /// # Errors
     /// Those of the store and of the database.
     pub async fn delete_orphan_objects(&self, age: Duration) -> Result<u64> {
-        self.0.delete_orphan_objects(age).await
+        self.0.retention.delete_orphan_objects(age).await
     }
 }
 
-impl EngineCore {
+/// Deletes runs and files whose time is over.
+#[derive(Clone)]
+pub(crate) struct RetentionCleaner {
+    pub(crate) db: Db,
+    pub(crate) config: Arc<EngineConfig>,
+    pub(crate) objects: ObjectStore,
+}
+
+impl RetentionCleaner {
     /// Lets go of what is over. Each part is bounded, and may be done by many processes at once.
-    pub(super) async fn apply_retention(&self, turn: u32) -> Result<()> {
+    pub(crate) async fn apply_retention(&self) -> Result<()> {
         for (artifact, holder) in self.db.retention().list_links_to_release(MAX_RETENTION_ROWS).await? {
             let mut tx = self.db.begin().await?;
             tx.retention().release_link_artifact(&artifact, &holder).await?;
@@ -52,7 +59,6 @@ impl EngineCore {
             failpoint!("retention.released");
         }
         self.purge_expired_artifacts().await?;
-        self.db.geo_cache().delete_expired(MAX_RETENTION_ROWS).await?;
         let mut deleted = 0;
         for run in self.db.retention().list_runs_to_delete(retention.runs.as_millis(), MAX_RETENTION_ROWS).await? {
             failpoint!("retention.before_delete");
@@ -61,12 +67,6 @@ impl EngineCore {
         }
         if deleted > 0 {
             info!(runs = deleted, "runs whose time was over were deleted");
-        }
-        // A store elsewhere may be shared with another installation, whose files are no orphans.
-        if turn % DELETE_ORPHANS_EVERY_PASSES == DELETE_ORPHANS_EVERY_PASSES - 1
-            && self.objects.is_embedded(&self.config.artifacts)
-        {
-            self.delete_orphan_objects(MIN_ORPHAN_AGE).await?;
         }
         Ok(())
     }
@@ -95,6 +95,15 @@ impl EngineCore {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Deletes old objects without an owner, in the embedded store only: a store elsewhere may be shared with another
+    /// installation, whose files are no orphans.
+    pub(crate) async fn clean_embedded_store(&self) -> Result<()> {
+        if self.objects.is_embedded(&self.config.artifacts) {
+            self.delete_orphan_objects(MIN_ORPHAN_AGE).await?;
         }
         Ok(())
     }

@@ -1,24 +1,24 @@
 //! Telling of the end of a run those who asked for it: a Standard Webhook, sent until the receiver takes it.
 
+use crate::codes;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
-use schemars::JsonSchema;
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::EngineCore;
-use super::finish::error_to_json;
-use super::run_view::RunView;
-use crate::codes;
+use crate::config::EngineConfig;
+use crate::run_errors::error_to_json;
+use crate::run_view::RunView;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
-use afterload_egress::{EgressRequest, EgressResponse, WebhookSigner, display_origin, parse_url};
-use afterload_state::{NotificationRecord, NotificationStatus};
+use afterload_core::redactor::Redactor;
+use afterload_egress::{EgressClient, EgressRequest, EgressResponse, WebhookSigner};
+use afterload_state::{Db, NotificationRecord, NotificationStatus};
 
 /// How often it is looked for what is due; a run that ends in this process is told of at once.
 const NOTIFICATION_POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,34 +35,6 @@ const NOTIFICATION_MAX_RETRY_DELAY: Duration = Duration::from_secs(2 * 3600);
 const NOTIFICATION_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 /// The receiver wants no more of it.
 const UNSUBSCRIBED_STATUS: u64 = 410;
-
-/// Who is told of the end of a run, and how far that is.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct NotificationView {
-    /// Whom: scheme, host and port, for the rest of the address may be a secret.
-    pub url: String,
-    /// `waiting` for the end of the run, `pending`, `sent` or `failed`.
-    #[schemars(with = "NotificationStatus")]
-    pub status: &'static str,
-    /// Attempts so far.
-    pub attempts: u32,
-    /// When the next attempt is due. RFC 3339, UTC.
-    pub next_at: Option<String>,
-    /// Why the last attempt failed: `{code, message}`.
-    pub error: Option<Value>,
-}
-
-impl From<NotificationRecord> for NotificationView {
-    fn from(record: NotificationRecord) -> Self {
-        Self {
-            url: parse_url(&record.url).map(|url| display_origin(&url)).unwrap_or_default(),
-            status: record.status.as_str(),
-            attempts: record.attempts,
-            next_at: record.next_at.map(clock::format_rfc3339),
-            error: record.error,
-        }
-    }
-}
 
 /// What comes after an attempt that failed; `None`: nothing.
 fn next_attempt_at(
@@ -85,8 +57,19 @@ fn next_attempt_at(
     (next < since + NOTIFICATION_MAX_AGE.as_millis() as i64).then_some(next)
 }
 
+/// Tells those who asked for it of the end of runs.
+#[derive(Clone)]
+pub(crate) struct RunNotifier {
+    pub(crate) db: Db,
+    pub(crate) config: Arc<EngineConfig>,
+    pub(crate) http: EgressClient,
+    pub(crate) redactor: Redactor,
+    /// Notified when a run has ended here whose end somebody wants to know.
+    pub(crate) due: Arc<Notify>,
+}
+
 /// Sends what is due until `stop`. What is under way then is broken off, and sent again by whoever comes next.
-pub(super) async fn send_due_notifications(inner: Arc<EngineCore>, stop: CancellationToken) {
+pub(crate) async fn send_due_notifications(notifier: RunNotifier, stop: CancellationToken) {
     let mut sending = JoinSet::new();
     let mut tick = tokio::time::interval(NOTIFICATION_POLL_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -94,7 +77,7 @@ pub(super) async fn send_due_notifications(inner: Arc<EngineCore>, stop: Cancell
         tokio::select! {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
-            () = inner.notification_due.notified() => {}
+            () = notifier.due.notified() => {}
             Some(_) = sending.join_next() => {}
         }
         while sending.try_join_next().is_some() {}
@@ -102,23 +85,23 @@ pub(super) async fn send_due_notifications(inner: Arc<EngineCore>, stop: Cancell
         if free == 0 {
             continue;
         }
-        match inner.db.notifications().claim(NOTIFICATION_LEASE, free as u32).await {
-            Ok(due) => due.into_iter().for_each(|due| drop(sending.spawn(attempt_notification(inner.clone(), due)))),
+        match notifier.db.notifications().claim(NOTIFICATION_LEASE, free as u32).await {
+            Ok(due) => due.into_iter().for_each(|due| drop(sending.spawn(attempt_notification(notifier.clone(), due)))),
             Err(error) => warn!(error.code = error.code().name(), "notifications could not be looked for: {error}"),
         }
     }
 }
 
 /// One attempt. That its outcome cannot be written is survived: the lease ends, and it is made again.
-async fn attempt_notification(inner: Arc<EngineCore>, due: NotificationRecord) {
-    let settled = match inner.deliver_notification(&due).await {
+async fn attempt_notification(notifier: RunNotifier, due: NotificationRecord) {
+    let settled = match notifier.deliver_notification(&due).await {
         Ok(false) => return,
         Ok(true) => {
             info!(run.id = due.run_id, attempts = due.attempts, "told of the end of the run");
-            inner.db.notifications().record_attempt(&due, NotificationStatus::Sent, None, None).await
+            notifier.db.notifications().record_attempt(&due, NotificationStatus::Sent, None, None).await
         }
         Err(error) => {
-            let error = inner.redactor.redact_error(error);
+            let error = notifier.redactor.redact_error(error);
             let next_at = next_attempt_at(
                 due.attempts,
                 due.since.unwrap_or(0),
@@ -141,7 +124,7 @@ async fn attempt_notification(inner: Arc<EngineCore>, due: NotificationRecord) {
                     NotificationStatus::Failed
                 }
             };
-            inner.db.notifications().record_attempt(&due, status, next_at, Some(&error_to_json(&error))).await
+            notifier.db.notifications().record_attempt(&due, status, next_at, Some(&error_to_json(&error))).await
         }
     };
     if let Err(error) = settled {
@@ -153,7 +136,7 @@ async fn attempt_notification(inner: Arc<EngineCore>, due: NotificationRecord) {
     }
 }
 
-impl EngineCore {
+impl RunNotifier {
     /// False: there is nothing to tell, the run goes on.
     async fn deliver_notification(&self, due: &NotificationRecord) -> Result<bool> {
         let view = RunView::read(&self.db, &due.run_id, &self.config.base_url).await?;

@@ -1,5 +1,6 @@
 //! The record of whom a step has told, as the step sees it.
 
+use super::step_owner::StepOwner;
 use afterload_core::failpoint;
 use afterload_state::Db;
 use afterload_step_api::{BoxFuture, DeliveryRecord, DeliveryRecorder};
@@ -12,8 +13,9 @@ pub(super) struct DbDeliveryLog {
 }
 
 impl DbDeliveryLog {
-    pub(super) fn new(db: Db, run: &str, step: &str) -> Self {
-        Self { db, run: run.to_owned(), step: step.to_owned() }
+    pub(super) fn new(db: Db, owner: StepOwner) -> Self {
+        let StepOwner { run, step } = owner;
+        Self { db, run, step }
     }
 }
 

@@ -2,20 +2,22 @@
 
 use afterload_core::failpoint;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
-use super::{Engine, EngineCore};
+use crate::Engine;
+use crate::run_watch::RunWatches;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
-use afterload_state::queue::NewJob;
-use afterload_state::{AwaitedEvent, DbTx, EventRecord, StepRecord, WakeCondition};
+use afterload_state::queue::{JobQueue, NewJob};
+use afterload_state::{AwaitedEvent, Db, DbTx, EventRecord, StepRecord, WakeCondition};
 use afterload_step_api::SuspendRequest;
 
 /// How long an event is kept for the steps that begin to wait for it after it has come.
-pub(super) const EVENT_RETENTION_MS: UnixMillis = 24 * 3_600_000;
+pub(crate) const EVENT_RETENTION_MS: UnixMillis = 24 * 3_600_000;
 /// So many events are looked at in one go.
 const EVENT_PAGE_ROWS: u32 = 100;
 /// How often an event is told anew when others hold the same rows.
@@ -44,12 +46,25 @@ impl Engine {
         key: Option<String>,
         body: Value,
     ) -> Result<(EventReceipt, EventRecord)> {
-        let inner = &self.0;
+        self.0.suspensions.publish_event(name, key, body).await
+    }
+}
+
+/// Suspends steps, and wakes them by events.
+#[derive(Clone)]
+pub(crate) struct Suspensions {
+    pub(crate) db: Db,
+    pub(crate) queue: Arc<JobQueue>,
+    pub(crate) watches: Arc<RunWatches>,
+}
+
+impl Suspensions {
+    async fn publish_event(&self, name: &str, key: Option<String>, body: Value) -> Result<(EventReceipt, EventRecord)> {
         let id = Ulid::generate().to_string();
         let event = EventRecord { id, name: name.to_owned(), key, body, received_at: clock::now_millis() };
         let mut tries = 1;
         loop {
-            match inner.try_publish_event(&event).await {
+            match self.try_publish_event(&event).await {
                 Err(error) if error.is_transient() && tries < MAX_PUBLISH_ATTEMPTS => tries += 1,
                 told => {
                     return Ok(
@@ -59,9 +74,7 @@ impl Engine {
             }
         }
     }
-}
 
-impl EngineCore {
     /// The inner error is the event as it was told before.
     async fn try_publish_event(
         &self,
@@ -105,24 +118,16 @@ impl EngineCore {
         tx.commit().await?;
         failpoint!("tell.after_commit");
         wake.iter().for_each(|queue| self.queue.wake_queue(queue));
-        touched.iter().for_each(|run| self.publish_run_change(run));
+        touched.iter().for_each(|run| self.watches.publish_run_change(run));
         tracing::info!(event.id = event.id, event.name = name, woken, "an event was told");
         Ok(Ok((EventReceipt { id: event.id.clone(), woken_steps: woken }, event.clone())))
     }
 }
 
-impl EngineCore {
-    /// What a step waits for, as it is stored.
-    pub(super) fn wake_condition(wanted: &SuspendRequest) -> WakeCondition {
-        WakeCondition {
-            until: wanted.until,
-            event: wanted.event.as_ref().map(|(name, fields)| awaited_from_fields(name, fields)),
-        }
-    }
-
+impl Suspensions {
     /// Sees to it that a step wakes that has just been put to sleep: at its time, or at once if what it waits for has
     /// come already since its run began.
-    pub(super) async fn arm_wakeup(
+    pub(crate) async fn arm_wakeup(
         &self,
         tx: &mut DbTx,
         step: &StepRecord,
@@ -143,6 +148,14 @@ impl EngineCore {
         };
         let push = NewJob { step_run: &step.id, queue: &step.queue, priority: step.priority, due_at: due };
         self.queue.enqueue_jobs(tx, &[push]).await
+    }
+}
+
+/// What a step waits for, as it is stored.
+pub(crate) fn wake_condition(wanted: &SuspendRequest) -> WakeCondition {
+    WakeCondition {
+        until: wanted.until,
+        event: wanted.event.as_ref().map(|(name, fields)| awaited_from_fields(name, fields)),
     }
 }
 

@@ -5,27 +5,35 @@
 //! around the time of a pause does not start. A step without its job is found by the sweep, which leaves out what is
 //! paused: that is how a pause ends.
 
+use crate::codes;
+use std::sync::Arc;
+
 use tokio::sync::Notify;
 
-use super::start::pipeline_not_found;
-use super::{Engine, EngineCore};
-use crate::codes;
+use crate::Engine;
+use crate::run_errors::pipeline_not_found;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::units::is_queue_name;
-use afterload_state::queue::{Lease, LockedJob};
-use afterload_state::{AttemptEnd, DbTx, PauseTarget, StepStatus};
+use afterload_state::queue::{JobQueue, Lease, LockedJob};
+use afterload_state::{AttemptEnd, Db, DbTx, PauseTarget, StepStatus};
 
-/// Tells the tasks of this process that a pause began or ended here; they learn of others by looking.
-#[derive(Default)]
-pub(super) struct PauseSignals {
+/// The pauses of queues and pipelines. The tasks of this process learn at once of those that begin or end here; of
+/// others they learn by looking.
+pub(crate) struct Pauses {
+    db: Db,
+    queue: Arc<JobQueue>,
     /// For those who open and close the queues.
     pause_changed: Notify,
     /// For those who push jobs.
     resumed: Notify,
 }
 
-impl PauseSignals {
+impl Pauses {
+    pub(crate) fn new(db: Db, queue: Arc<JobQueue>) -> Self {
+        Self { db, queue, pause_changed: Notify::new(), resumed: Notify::new() }
+    }
+
     /// Until a pause began or ended.
     pub async fn wait_for_change(&self) {
         self.pause_changed.notified().await;
@@ -45,10 +53,7 @@ impl Engine {
     /// `queue_not_found`, `pipeline_not_found`, those of the database.
     pub async fn pause_target(&self, what: PauseTarget, name: &str) -> Result<UnixMillis> {
         self.ensure_target_exists(what, name).await?;
-        let since = self.0.db.pauses().insert(what, name).await?;
-        tracing::info!(kind = what.as_str(), name, "paused");
-        self.0.pause_signals.pause_changed.notify_one();
-        Ok(since)
+        self.0.pauses.pause_target(what, name).await
     }
 
     /// Lets a queue or a pipeline go on; one that is not paused is left as it is.
@@ -57,12 +62,7 @@ impl Engine {
     /// `queue_not_found`, `pipeline_not_found`, those of the database.
     pub async fn resume_target(&self, what: PauseTarget, name: &str) -> Result<()> {
         self.ensure_target_exists(what, name).await?;
-        if self.0.db.pauses().delete(what, name).await? {
-            tracing::info!(kind = what.as_str(), name, "resumed");
-            self.0.pause_signals.pause_changed.notify_one();
-            self.0.pause_signals.resumed.notify_one();
-        }
-        Ok(())
+        self.0.pauses.resume_target(what, name).await
     }
 
     async fn ensure_target_exists(&self, what: PauseTarget, name: &str) -> Result<()> {
@@ -75,9 +75,25 @@ impl Engine {
     }
 }
 
-impl EngineCore {
+impl Pauses {
+    async fn pause_target(&self, what: PauseTarget, name: &str) -> Result<UnixMillis> {
+        let since = self.db.pauses().insert(what, name).await?;
+        tracing::info!(kind = what.as_str(), name, "paused");
+        self.pause_changed.notify_one();
+        Ok(since)
+    }
+
+    async fn resume_target(&self, what: PauseTarget, name: &str) -> Result<()> {
+        if self.db.pauses().delete(what, name).await? {
+            tracing::info!(kind = what.as_str(), name, "resumed");
+            self.pause_changed.notify_one();
+            self.resumed.notify_one();
+        }
+        Ok(())
+    }
+
     /// Gives the job of a paused step back.
-    pub(super) async fn return_paused_job(&self, tx: &mut DbTx, lease: &Lease, held: &LockedJob) -> Result<()> {
+    pub(crate) async fn return_paused_job(&self, tx: &mut DbTx, lease: &Lease, held: &LockedJob) -> Result<()> {
         // One that a crash left counts that crash, and is found again only as queued.
         if held.status == Some(StepStatus::Running)
             && let Some(claimed) = tx.claims().claim(&lease.step_run).await?

@@ -1,36 +1,35 @@
 //! The end of an attempt: what is written, what is thrown away, what comes next.
 
-use super::plan_cache::is_unreadable_definition;
 use crate::codes;
-use afterload_core::failpoint;
-use std::time::{Duration, Instant};
+use crate::plan_cache::is_unreadable_definition;
+use std::sync::Arc;
+use std::time::Instant;
 
-use rand::Rng;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::EngineCore;
-use super::advance::Transition;
-use super::fan_out::FanOut;
-use super::plan_cache::{CompiledStep, backoff_delay};
-use super::progress::ProgressView;
+use crate::db_retry::wait_for_db;
+use crate::lifecycle::advance::{Transition, TransitionPublisher};
+use crate::lifecycle::follow_up::StepFollowUp;
+use crate::progress_view::ProgressView;
+use crate::run_errors::error_to_json;
+use crate::scheduling::fan_out::FanOut;
+use crate::scheduling::suspend::Suspensions;
 use afterload_core::clock;
 use afterload_core::dialect::Dialect;
-use afterload_core::error::{Error, Result, Retryability};
+use afterload_core::error::{Error, Result};
+use afterload_core::failpoint;
 use afterload_core::file::File;
-use afterload_state::queue::Lease;
+use afterload_metrics::Metrics;
+use afterload_object_store::ObjectStore;
+use afterload_state::queue::{JobQueue, Lease};
 use afterload_state::{
-    AttemptEnd, DbTx, RunRecord, RunStatus, StepClaim, StepRecord, StepStatus, TxOutcome, WakeCondition,
+    AttemptEnd, Db, DbTx, RunRecord, RunStatus, StepClaim, StepRecord, StepStatus, TxOutcome, WakeCondition,
 };
 use afterload_step_api::ProducedFiles;
 
-/// So many attempts back an attempt looks for files that were left behind; those before did the same.
-const MAX_CLEANED_CLAIMS: i64 = 3;
-/// How long to wait before trying a database that failed us again.
-const DB_RETRY_DELAY: Duration = Duration::from_millis(500);
-
 /// What an attempt left behind.
-pub(super) struct AttemptOutcome {
+pub(crate) struct AttemptOutcome {
     pub result: Result<Value>,
     pub progress: Option<ProgressView>,
     pub produced: ProducedFiles,
@@ -64,32 +63,21 @@ impl AttemptOutcome {
     }
 }
 
-impl EngineCore {
-    pub(super) fn decide_failure_end(
-        &self,
-        claimed: &StepClaim,
-        step: Option<&CompiledStep>,
-        error: &Error,
-    ) -> AttemptEnd {
-        if error.retryability() == Retryability::Stopped && self.draining.is_cancelled() {
-            return AttemptEnd::Park { due_at: clock::now_millis() };
-        }
-        let failures = claimed.step.failures + 1;
-        let again = error.retryability() != Retryability::Permanent;
-        match step.map(|known| &known.step.retry) {
-            Some(retry) if again && failures < retry.attempts => {
-                let wait =
-                    error.retry_after().unwrap_or_default().max(backoff_delay(retry, failures, rand::rng().random()));
-                AttemptEnd::Retry { error: error_to_json(error), due_at: clock::now_millis() + wait.as_millis() as i64 }
-            }
-            // Without its definition at hand the step cannot know its retries; a database that was away comes back.
-            None if again => AttemptEnd::Park { due_at: clock::now_millis() + 1000 },
-            _ => AttemptEnd::Final { status: StepStatus::Failed, outputs: None, error: Some(error_to_json(error)) },
-        }
-    }
+/// Ends attempts.
+#[derive(Clone)]
+pub(crate) struct AttemptFinisher {
+    pub(crate) db: Db,
+    pub(crate) queue: Arc<JobQueue>,
+    pub(crate) objects: ObjectStore,
+    pub(crate) metrics: Metrics,
+    pub(crate) suspensions: Suspensions,
+    pub(crate) follow_up: StepFollowUp,
+    pub(crate) publisher: TransitionPublisher,
+}
 
+impl AttemptFinisher {
     /// Ends the attempt in one transaction, however long the database is away.
-    pub(super) async fn end_attempt(
+    pub(crate) async fn end_attempt(
         &self,
         lease: &Lease,
         claimed: &StepClaim,
@@ -112,7 +100,7 @@ impl EngineCore {
                 Ok(held) => break held,
                 Err(error) => {
                     uncertain = true;
-                    self.wait_for_db(&error, "ending a step").await;
+                    wait_for_db(&error, "ending a step").await;
                 }
             }
         };
@@ -176,7 +164,7 @@ impl EngineCore {
         let step = &claimed.step;
         let progress = outcome.progress.as_ref().map(|view| json!(view));
         let written = self.db.with_tx(async |tx| {
-            Ok(match self.write_attempt_end(tx, lease, claimed, outcome, (progress.as_ref(), ending)).await? {
+            Ok(match self.write_attempt_end(tx, lease, claimed, outcome, progress.as_ref(), ending).await? {
                 Some(moved) => TxOutcome::Commit(Some(moved)),
                 None => TxOutcome::Rollback(None),
             })
@@ -184,7 +172,7 @@ impl EngineCore {
         let Some((run, mut moves)) = written.await? else { return Ok(false) };
         failpoint!("end.after_commit");
         moves.queues_to_wake.push(step.queue.clone());
-        self.after_commit(&run, &moves);
+        self.publisher.after_commit(&run, &moves);
         Ok(true)
     }
 
@@ -195,7 +183,8 @@ impl EngineCore {
         lease: &Lease,
         claimed: &StepClaim,
         outcome: &AttemptOutcome,
-        (progress, ending): (Option<&Value>, &AttemptEnd),
+        progress: Option<&Value>,
+        ending: &AttemptEnd,
     ) -> Result<Option<(RunRecord, Transition)>> {
         let step = &claimed.step;
         let run = match ending {
@@ -207,13 +196,13 @@ impl EngineCore {
         };
         let Some(run) = run else { return Ok(None) };
         if let AttemptEnd::Suspend(condition) = ending {
-            self.arm_wakeup(tx, step, condition, run.created_at).await?;
+            self.suspensions.arm_wakeup(tx, step, condition, run.created_at).await?;
         }
         let mut moves = Transition::default();
         if let Some(fan) = &outcome.fan_out
             && matches!(ending, AttemptEnd::FanOut)
         {
-            moves = self.start_fan_out(tx, &run, step, fan).await?;
+            moves = self.follow_up.start_fan_out(tx, &run, step, fan).await?;
         }
         if let AttemptEnd::Final { status, .. } = ending {
             if *status == StepStatus::Succeeded {
@@ -222,7 +211,7 @@ impl EngineCore {
                     tx.artifacts().insert(id, &step.run_id, Some(&step.step_id), &json!(file)).await?;
                 }
             }
-            match self.advance_after_step(tx, &run, step, *status).await {
+            match self.follow_up.advance_after_step(tx, &run, step, *status).await {
                 Ok(moved) => moves = moved,
                 // The step has ended all the same; of the run this version cannot say what comes next.
                 Err(error) if is_unreadable_definition(&error) => {
@@ -260,39 +249,6 @@ impl EngineCore {
         }
         tx.runs().bump_revision(&step.run_id).await.map(Some)
     }
-
-    /// Moves on after a step has ended for good: of an item, its step; else the run.
-    pub(super) async fn advance_after_step(
-        &self,
-        tx: &mut DbTx,
-        run: &RunRecord,
-        step: &StepRecord,
-        status: StepStatus,
-    ) -> Result<Transition> {
-        match &step.parent {
-            Some(parent) => self.item_finished(tx, run, (step, parent), status).await,
-            None => self.advance_run(tx, run).await,
-        }
-    }
-
-    /// Removes what attempts before wrote and never published. That it fails is no reason not to work.
-    pub(super) async fn delete_stale_files(&self, claimed: &StepClaim) {
-        let step = &claimed.step;
-        if step.claims > 1 {
-            // Only what is older than this attempt: if this one is stale, a later one may have published its own.
-            for claim in (step.claims - MAX_CLEANED_CLAIMS).max(1)..step.claims {
-                let prefix = format!("{}{claim}/", artifacts_prefix(step));
-                if let Err(error) = self.objects.delete_prefix(&self.config.artifacts, &prefix).await {
-                    warn!(error.code = error.code().name(), "files of an earlier attempt were not removed: {error}");
-                }
-            }
-        }
-    }
-
-    pub(super) async fn wait_for_db(&self, error: &Error, doing: &str) {
-        warn!(error.code = error.code().name(), "{doing} failed and will be tried again: {error}");
-        tokio::time::sleep(DB_RETRY_DELAY).await;
-    }
 }
 
 /// How an attempt ended, in a word.
@@ -307,25 +263,8 @@ fn attempt_end_label(held: bool, ending: &AttemptEnd) -> &'static str {
     }
 }
 
-/// Where the artifacts of a step lie, whichever attempt made them.
-pub(super) fn artifacts_prefix(step: &StepRecord) -> String {
-    format!("runs/{}/{}/", step.run_id, step.effect_key())
-}
-
 /// How a step ends whose run was asked to stop.
-pub(super) fn cancelled_end() -> AttemptEnd {
+pub(crate) fn cancelled_end() -> AttemptEnd {
     let error = Error::new(codes::RUN_CANCELLED, "the run was cancelled");
     AttemptEnd::Final { status: StepStatus::Cancelled, outputs: None, error: Some(error_to_json(&error)) }
-}
-
-/// An error as runs and steps store it.
-pub(super) fn error_to_json(error: &Error) -> Value {
-    let mut json = json!({ "code": error.code().name(), "message": error.message() });
-    if let Some(hint) = error.hint_text() {
-        json["hint"] = hint.into();
-    }
-    if let Some(details) = error.details() {
-        json["details"] = details.clone();
-    }
-    json
 }

@@ -1,13 +1,12 @@
 //! Watches the task of a step: its end, its timeout, the end of the drain, a panic.
 
+use crate::codes;
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::EngineCore;
-use crate::codes;
 use afterload_core::error::{Error, Result};
 
 /// How long a step that was asked to stop may take before its task is aborted.
@@ -15,7 +14,15 @@ const STOP_GRACE_PERIOD: Duration = Duration::from_secs(5);
 /// The same for a step whose run was cancelled: people wait for that.
 const CANCEL_GRACE_PERIOD: Duration = Duration::from_secs(1);
 
-impl EngineCore {
+/// Watches the tasks of steps.
+pub(crate) struct Supervisor {
+    /// How long a stopping process waits for its steps to park.
+    pub(crate) drain: Duration,
+    /// Cancelled once the process goes down.
+    pub(crate) draining: CancellationToken,
+}
+
+impl Supervisor {
     /// Waits for the step's task. A timeout asks it to stop, the end of the drain does not even ask; then it is aborted.
     pub(super) async fn supervise_step(
         &self,
@@ -26,7 +33,7 @@ impl EngineCore {
     ) -> Result<Value> {
         let drained = async {
             self.draining.cancelled().await;
-            tokio::time::sleep(self.config.drain.saturating_sub(STOP_GRACE_PERIOD)).await;
+            tokio::time::sleep(self.drain.saturating_sub(STOP_GRACE_PERIOD)).await;
         };
         let error = tokio::select! {
             ended = &mut run => return task_result(ended),

@@ -1,26 +1,20 @@
-//! Which queues a process works, and what there is to see of all of them.
+//! Which queues there are, and which of them a process works.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use crate::codes;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::config::QueueConfig;
-use super::{Engine, EngineCore, execute};
-use crate::codes;
+use crate::Engine;
+use crate::config::EngineConfig;
+use crate::plan_cache::PlanCache;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::is_queue_name;
-use afterload_state::PauseTarget;
-use afterload_state::queue::{JobHandler, PauseGate, QueueWorkerSpec};
-
-/// How often it is looked for queues of newly published pipelines and for pauses.
-const QUEUE_POLL_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+use afterload_state::{Db, PauseTarget};
 
 /// The queues that a process works.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,67 +94,38 @@ impl Engine {
     /// # Errors
     /// Those of the database.
     pub async fn list_queues(&self) -> Result<Vec<QueueState>> {
-        let inner = &self.0;
+        self.0.queues.list_queues().await
+    }
+}
+
+/// The queues that somebody names.
+pub(crate) struct QueueList {
+    pub(crate) db: Db,
+    pub(crate) config: Arc<EngineConfig>,
+    pub(crate) plans: Arc<PlanCache>,
+}
+
+impl QueueList {
+    async fn list_queues(&self) -> Result<Vec<QueueState>> {
         let fresh = |name: &String| QueueState { name: name.clone(), waiting: 0, running: 0, paused_at: None };
-        let configured = inner.config.queues.keys().cloned();
+        let configured = self.config.queues.keys().cloned();
         let mut queues: BTreeMap<String, QueueState> =
-            configured.chain(inner.list_active_queues().await?).map(|name| (name.clone(), fresh(&name))).collect();
-        for count in inner.db.steps().count_by_queue().await? {
+            configured.chain(self.plans.list_active_queues().await?).map(|name| (name.clone(), fresh(&name))).collect();
+        for count in self.db.steps().count_by_queue().await? {
             let state = queues.entry(count.queue.clone()).or_insert_with(|| fresh(&count.queue));
             (state.waiting, state.running) = (count.waiting, count.running);
         }
-        for (name, since) in inner.db.pauses().list(PauseTarget::Queue).await? {
+        for (name, since) in self.db.pauses().list(PauseTarget::Queue).await? {
             queues.entry(name.clone()).or_insert_with(|| fresh(&name)).paused_at = Some(since);
         }
         Ok(queues.into_values().collect())
     }
-}
 
-impl EngineCore {
-    /// Runs a worker for each of the queues, also for those that come later. While one is paused, nothing of it is
-    /// fetched; its jobs in hand go on.
-    pub(super) async fn run_queue_workers(self: Arc<Self>, queues: &QueueSelection, stop: &CancellationToken) {
-        let inner = self.clone();
-        let handler: JobHandler = Arc::new(move |lease| Box::pin(execute::run_job(inner.clone(), lease)));
-        let drain = self.config.drain;
-        let (mut gates, mut workers) = (HashMap::<String, watch::Sender<bool>>::new(), JoinSet::new());
-        let mut paused = BTreeSet::new();
-        while !stop.is_cancelled() {
-            match self.db.pauses().list(PauseTarget::Queue).await {
-                Ok(now) => paused = now.into_iter().map(|(name, _)| name).collect(),
-                // A claim asks for itself.
-                Err(error) => warn!(error.code = error.code().name(), "the pauses could not be read: {error}"),
-            }
-            for name in self.select_queues(queues).await {
-                if gates.contains_key(&name) {
-                    continue;
-                }
-                let concurrency = self.config.queues.get(&name).copied().unwrap_or(QueueConfig::default()).concurrency;
-                let (sender, gate) = PauseGate::new(!paused.contains(&name));
-                info!(queue = name, concurrency, "working a queue");
-                gates.insert(name.clone(), sender);
-                let queue = QueueWorkerSpec { name, concurrency, gate };
-                workers.spawn(self.queue.clone().run_queue_worker(queue, handler.clone(), stop.clone(), drain));
-            }
-            for (name, gate) in &gates {
-                let open = !paused.contains(name);
-                if gate.send_if_modified(|now| std::mem::replace(now, open) != open) {
-                    info!(queue = name, paused = !open, "a queue was paused or goes on");
-                }
-            }
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = self.pause_signals.wait_for_change() => {}
-                () = tokio::time::sleep(QUEUE_POLL_INTERVAL) => {}
-            }
-        }
-        while workers.join_next().await.is_some() {}
-    }
-
-    async fn select_queues(&self, queues: &QueueSelection) -> BTreeSet<String> {
+    /// The names of the queues to work.
+    pub(crate) async fn select_queues(&self, queues: &QueueSelection) -> BTreeSet<String> {
         let named = match queues {
             QueueSelection::Named(names) => return names.clone(),
-            QueueSelection::All => self.list_active_queues().await,
+            QueueSelection::All => self.plans.list_active_queues().await,
         };
         let mut all: BTreeSet<String> = self.config.queues.keys().cloned().collect();
         match named {

@@ -1,13 +1,18 @@
 //! Going on with a run that failed or was cancelled, from the steps that did not succeed.
 
-use super::concurrency::AdmissionKind;
-use super::plan_cache::CompiledPlan;
-use super::{Engine, cancel};
 use crate::codes;
+use std::sync::Arc;
+
+use crate::Engine;
+use crate::lifecycle::admit::{Admission, AdmissionKind};
+use crate::lifecycle::advance::TransitionPublisher;
+use crate::lifecycle::reconcile::ConcurrencyReconciler;
+use crate::plan_cache::{CompiledPlan, PlanCache};
+use crate::run_errors::run_not_found;
 use afterload_core::error::{Error, Result};
 use afterload_core::failpoint;
 use afterload_pipeline::Section;
-use afterload_state::{RunRecord, RunStatus, StepRecord, StepStatus};
+use afterload_state::{Db, RunRecord, RunStatus, StepRecord, StepStatus};
 
 impl Engine {
     /// Runs what failed or was cancelled once more, and what depends on it. What succeeded stays. Hooks run anew if the
@@ -17,10 +22,24 @@ impl Engine {
     /// `run_not_found`; `run_not_ended` and `run_succeeded` if there is nothing to go on with; `definition_invalid` if this
     /// version cannot read the definition; those of the database.
     pub async fn retry_run(&self, id: &str) -> Result<RunRecord> {
-        let inner = &self.0;
-        let known = inner.db.runs().find(id).await?.ok_or_else(|| cancel::run_not_found(id))?;
-        let compiled = inner.load_plan(&known.digest).await?;
-        let mut tx = inner.db.begin().await?;
+        self.0.retrier.retry_run(id).await
+    }
+}
+
+/// Goes on with runs that have ended.
+pub(crate) struct RunRetrier {
+    pub(crate) db: Db,
+    pub(crate) plans: Arc<PlanCache>,
+    pub(crate) admission: Admission,
+    pub(crate) reconciler: ConcurrencyReconciler,
+    pub(crate) publisher: TransitionPublisher,
+}
+
+impl RunRetrier {
+    async fn retry_run(&self, id: &str) -> Result<RunRecord> {
+        let known = self.db.runs().find(id).await?.ok_or_else(|| run_not_found(id))?;
+        let compiled = self.plans.load_plan(&known.digest).await?;
+        let mut tx = self.db.begin().await?;
         let run = tx.runs().bump_revision(id).await?;
         match run.status {
             RunStatus::Failed | RunStatus::Cancelled => {}
@@ -47,14 +66,14 @@ impl Engine {
         }
         tx.runs().reopen(id).await?;
         let run = RunRecord { cancel_requested_at: None, run_at: None, ..run };
-        let moves = inner.admit_run(&mut tx, &run, &compiled.plan, AdmissionKind::Retry).await?;
+        let moves = self.admission.admit_run(&mut tx, &run, &compiled.plan, AdmissionKind::Retry).await?;
         failpoint!("retry.before_commit");
         tx.commit().await?;
         failpoint!("retry.after_commit");
-        inner.after_commit(&run, &moves);
-        inner.cancel_superseded_by(&run).await;
+        self.publisher.after_commit(&run, &moves);
+        self.reconciler.cancel_superseded_by(&run).await;
         tracing::info!(run.id = run.id, pipeline.name = run.pipeline, "the run goes on from where it failed");
-        inner.db.runs().find(id).await?.ok_or_else(|| cancel::run_not_found(id))
+        self.db.runs().find(id).await?.ok_or_else(|| run_not_found(id))
     }
 }
 

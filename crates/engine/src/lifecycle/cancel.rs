@@ -11,20 +11,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Engine, EngineCore};
+use crate::Engine;
+use crate::lifecycle::advance::TransitionPublisher;
+use crate::lifecycle::follow_up::StepFollowUp;
+use crate::run_errors::run_not_found;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::Section;
-use afterload_state::{RunRecord, RunStatus, StepRecord, StepStatus};
+use afterload_state::queue::JobQueue;
+use afterload_state::{Db, RunRecord, RunStatus, StepRecord, StepStatus};
 
 /// How often a cancel is tried when others hold the same rows.
 const MAX_CANCEL_ATTEMPTS: u32 = 5;
 
 /// The attempts of this process that a cancel may stop, by run.
 #[derive(Default)]
-pub(super) struct RunningAttempts(Mutex<HashMap<String, Vec<CancellationToken>>>);
+pub(crate) struct RunningAttempts(Mutex<HashMap<String, Vec<CancellationToken>>>);
 
 /// An attempt that a cancel may stop, until dropped.
-pub(super) struct CancelGuard {
+pub(crate) struct CancelGuard {
     attempts: Arc<RunningAttempts>,
     run: String,
     /// Cancelled with its run.
@@ -69,15 +73,24 @@ impl Engine {
     /// # Errors
     /// `run_not_found`, `run_ended`, those of the database.
     pub async fn cancel_run(&self, id: &str) -> Result<RunRecord> {
-        let inner = &self.0;
-        inner.cancel_run(id).await?;
-        inner.db.runs().find(id).await?.ok_or_else(|| run_not_found(id))
+        self.0.canceller.cancel_run(id).await?;
+        self.0.db.runs().find(id).await?.ok_or_else(|| run_not_found(id))
     }
 }
 
-impl EngineCore {
-    /// As [`Engine::cancel`].
-    pub(super) async fn cancel_run(&self, id: &str) -> Result<()> {
+/// Stops runs.
+#[derive(Clone)]
+pub(crate) struct Canceller {
+    pub(crate) db: Db,
+    pub(crate) queue: Arc<JobQueue>,
+    pub(crate) attempts: Arc<RunningAttempts>,
+    pub(crate) follow_up: StepFollowUp,
+    pub(crate) publisher: TransitionPublisher,
+}
+
+impl Canceller {
+    /// As [`Engine::cancel_run`].
+    pub(crate) async fn cancel_run(&self, id: &str) -> Result<()> {
         let mut tries = 1;
         loop {
             match self.request_cancel(id).await {
@@ -85,7 +98,7 @@ impl EngineCore {
                 requested => break requested?,
             }
         }
-        self.running_attempts.cancel_attempts(id);
+        self.attempts.cancel_attempts(id);
         // That it fails for now does no harm: whoever looks next goes on.
         if let Err(error) = self.cancel_idle_steps(id).await {
             tracing::warn!(run.id = id, error.code = error.code().name(), "a run is not yet stopped: {error}");
@@ -109,14 +122,14 @@ impl EngineCore {
             failpoint!("cancel.before_commit");
             tx.commit().await?;
             failpoint!("cancel.after_commit");
-            self.publish_run_change(&run);
+            self.publisher.watches.publish_run_change(&run);
             tracing::info!(run.id = id, pipeline.name = run.pipeline, "the run is asked to stop");
         }
         Ok(())
     }
 
     /// Ends the steps of a run, asked to stop, whose attempts have not begun, and moves on.
-    pub(super) async fn cancel_idle_steps(&self, id: &str) -> Result<()> {
+    pub(crate) async fn cancel_idle_steps(&self, id: &str) -> Result<()> {
         let idle: Vec<StepRecord> = self.db.steps().list_idle(id).await?.into_iter().filter(is_cancellable).collect();
         let open: Vec<String> = idle.iter().map(|step| step.id.clone()).collect();
         let mut tx = self.db.begin().await?;
@@ -133,39 +146,41 @@ impl EngineCore {
             return Ok(());
         }
         // Items that never begin end their steps; those that run do it when they have stopped.
-        let mut moves = self.advance_run(&mut tx, &run).await?;
+        let mut moves = self.follow_up.admission.advance_run(&mut tx, &run).await?;
         for step in
             tx.steps().list_idle(id).await?.into_iter().filter(is_cancellable).filter(|step| step.item_counts.is_some())
         {
-            let more = self.enqueue_next_items(&mut tx, &run, (&step.id, &step.section), 0).await?;
+            let more = self.follow_up.cancel_items(&mut tx, &run, &step).await?;
             moves.merge(more);
         }
         failpoint!("cancel.queued.before_commit");
         tx.commit().await?;
         failpoint!("cancel.queued.after_commit");
-        self.after_commit(&run, &moves);
+        self.publisher.after_commit(&run, &moves);
         Ok(())
     }
 
-    /// Tells the attempts of this process whose runs were asked to stop, in whichever process. `settle` also goes on with
-    /// what a crash left of a cancel.
-    pub(super) async fn poll_cancelled_runs(&self, settle: bool) -> Result<()> {
-        if !settle && self.running_attempts.with_tokens(|map| map.is_empty()) {
+    /// Stops the attempts of this process whose runs another process was asked to stop.
+    pub(crate) async fn poll_cancelled_runs(&self) -> Result<()> {
+        if self.attempts.with_tokens(|map| map.is_empty()) {
             return Ok(());
         }
         for id in self.db.runs().list_cancelling().await? {
-            self.running_attempts.cancel_attempts(&id);
-            if settle && self.db.steps().list_idle(&id).await?.iter().any(is_cancellable) {
+            self.attempts.cancel_attempts(&id);
+        }
+        Ok(())
+    }
+
+    /// Goes on with what a crash left of a cancel.
+    pub(crate) async fn finish_cancels(&self) -> Result<()> {
+        for id in self.db.runs().list_cancelling().await? {
+            self.attempts.cancel_attempts(&id);
+            if self.db.steps().list_idle(&id).await?.iter().any(is_cancellable) {
                 self.cancel_idle_steps(&id).await?;
             }
         }
         Ok(())
     }
-}
-
-/// The error for an id without a run.
-pub(super) fn run_not_found(id: &str) -> Error {
-    Error::new(codes::RUN_NOT_FOUND, format!("there is no run `{id}`"))
 }
 
 /// True if a cancel may end the step: its attempt has not begun, and it does not belong to `finally`.

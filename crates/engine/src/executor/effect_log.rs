@@ -1,5 +1,6 @@
 //! The record of effects, as one step sees it.
 
+use super::step_owner::StepOwner;
 use afterload_core::failpoint;
 use std::future::Future;
 use std::pin::Pin;
@@ -18,8 +19,9 @@ pub(super) struct DbEffectLog {
 }
 
 impl DbEffectLog {
-    pub(super) fn new(db: Db, run: &str, step: &str) -> Self {
-        Self { db, run: run.to_owned(), step: step.to_owned() }
+    pub(super) fn new(db: Db, owner: StepOwner) -> Self {
+        let StepOwner { run, step } = owner;
+        Self { db, run, step }
     }
 }
 

@@ -4,16 +4,16 @@
 //! from then on nobody works on the step: each end of an item pushes the next one, and the last one ends the step, in its
 //! own transaction. All of it happens under the lock of the run's row, so that no two ends miss one another.
 
+use crate::codes;
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use ulid::Ulid;
 
-use super::EngineCore;
-use super::advance::Transition;
-use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::plan::ForEach;
 use afterload_pipeline::{self as pipeline, ExprContext, Section};
-use afterload_state::queue::NewJob;
+use afterload_state::queue::{JobQueue, NewJob};
 use afterload_state::{DbTx, EndedItem, NewItem, RunRecord, StepRecord, StepStatus};
 
 /// So many failed items the error of a step names.
@@ -21,7 +21,7 @@ const MAX_NAMED_ITEMS: usize = 10;
 
 /// What a step fans out to.
 #[derive(Clone, Debug)]
-pub(super) struct FanOut {
+pub(crate) struct FanOut {
     items: Vec<Value>,
     max_concurrency: u32,
 }
@@ -56,16 +56,44 @@ fn json_type_name(value: &Value) -> &'static str {
     }
 }
 
-impl EngineCore {
+/// What has become of the items of a step.
+pub(crate) struct EnqueuedItems {
+    /// The queues with new jobs.
+    pub(crate) queues_to_wake: Vec<String>,
+    /// Whether the last item has ended, and the step with it.
+    pub(crate) step_ended: bool,
+}
+
+/// The step that items belong to.
+#[derive(Clone, Copy)]
+pub(crate) struct FanOutStep<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) section: &'a str,
+}
+
+impl<'a> FanOutStep<'a> {
+    /// Of the record of the step itself.
+    pub(crate) fn from_record(step: &'a StepRecord) -> Self {
+        Self { id: &step.id, section: &step.section }
+    }
+}
+
+/// Writes the items of steps and enqueues them, a few at a time.
+#[derive(Clone)]
+pub(crate) struct ItemScheduler {
+    pub(crate) queue: Arc<JobQueue>,
+}
+
+impl ItemScheduler {
     /// Writes the items of a step, whose attempt ends in this transaction, and pushes the first of them. In a run that goes
     /// on after a failure, items that had succeeded stay as they are.
-    pub(super) async fn start_fan_out(
+    pub(crate) async fn start_fan_out(
         &self,
         tx: &mut DbTx,
         run: &RunRecord,
         step: &StepRecord,
         fan: &FanOut,
-    ) -> Result<Transition> {
+    ) -> Result<EnqueuedItems> {
         let known = tx.items().list(&step.id).await?;
         let (mut new, mut done) = (Vec::new(), 0);
         for (index, item) in (0..).zip(&fan.items) {
@@ -90,30 +118,32 @@ impl EngineCore {
         }
         tx.items().insert(step, &new).await?;
         tx.items().init_counts(&step.id, fan.items.len() as i64, done).await?;
-        self.enqueue_next_items(tx, run, (&step.id, &step.section), fan.max_concurrency).await
+        self.enqueue_next_items(tx, run, FanOutStep::from_record(step), fan.max_concurrency).await
     }
 
     /// Counts an item that has ended, and pushes the next, or ends its step with the last.
-    pub(super) async fn item_finished(
+    pub(crate) async fn item_finished(
         &self,
         tx: &mut DbTx,
         run: &RunRecord,
-        (item, parent): (&StepRecord, &str),
+        item: &StepRecord,
+        parent: &str,
         status: StepStatus,
-    ) -> Result<Transition> {
+    ) -> Result<EnqueuedItems> {
         tx.items().count_ended(parent, !counts_as_success(status)).await?;
-        self.enqueue_next_items(tx, run, (parent, &item.section), 1).await
+        self.enqueue_next_items(tx, run, FanOutStep { id: parent, section: &item.section }, 1).await
     }
 
-    /// Pushes the next items of a step. If none is left and none is under way, the step ends, and the run goes on. In a run
+    /// Pushes the next items of a step. If none is left and none is under way, the step ends. In a run
     /// that is asked to stop nothing is begun.
-    pub(super) async fn enqueue_next_items(
+    pub(crate) async fn enqueue_next_items(
         &self,
         tx: &mut DbTx,
         run: &RunRecord,
-        (parent, section): (&str, &str),
+        step: FanOutStep<'_>,
         most: u32,
-    ) -> Result<Transition> {
+    ) -> Result<EnqueuedItems> {
+        let FanOutStep { id: parent, section } = step;
         let stopping = run.cancel_requested_at.is_some() && section != Section::Finally.field_name();
         if stopping {
             tx.items().cancel_waiting(parent).await?;
@@ -127,7 +157,7 @@ impl EngineCore {
             wake.push(item.queue);
         }
         if !wake.is_empty() || tx.items().has_open(parent).await? {
-            return Ok(Transition { queues_to_wake: wake, ..Transition::default() });
+            return Ok(EnqueuedItems { queues_to_wake: wake, step_ended: false });
         }
         let items = tx.items().list_ended(parent).await?;
         let outputs: Vec<_> = items.iter().map(|item| item.outputs.clone().unwrap_or_default()).collect();
@@ -138,7 +168,7 @@ impl EngineCore {
             (Some(_), false) => StepStatus::Failed,
         };
         tx.steps().finish_fan_out(parent, status, &json!({ ForEach::OUTPUT_NAME: outputs }), error.as_ref()).await?;
-        self.advance_run(tx, run).await
+        Ok(EnqueuedItems { queues_to_wake: wake, step_ended: true })
     }
 }
 

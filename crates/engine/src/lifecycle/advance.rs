@@ -1,24 +1,28 @@
 //! Applies what the machine says: in the transaction that ends a step, or that accepts a run.
 
-use std::collections::HashMap;
-
-use serde_json::json;
-
-use super::EngineCore;
-use super::finish::error_to_json;
-use super::plan_cache::CompiledPlan;
-use super::state_machine::{self, StepChange, StepNode};
 use crate::codes;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::expr_context::ContextBuilder;
+use crate::plan_cache::{CompiledPlan, PlanCache};
+use crate::run_errors::{error_to_json, run_error};
+use crate::run_watch::RunWatches;
+use crate::state_machine::{self, StepChange, StepNode};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
+use afterload_core::redactor::Redactor;
 use afterload_core::units::HumanDuration;
+use afterload_metrics::Metrics;
 use afterload_pipeline::{ExprContext, resolve_to_text};
-use afterload_state::queue::NewJob;
-use afterload_state::{DbTx, RunRecord, RunStatus, StepRecord, StepStatus};
+use afterload_state::queue::{JobQueue, NewJob};
+use afterload_state::{DbTx, RunRecord, RunStatus, StepRecord};
 
-/// What has moved in a run; [`Inner::moved`] tells of it after the commit.
+/// What has moved in a run; [`TransitionPublisher`] tells of it after the commit.
 #[derive(Default)]
-pub(super) struct Transition {
+pub(crate) struct Transition {
     /// The queues with new jobs.
     pub queues_to_wake: Vec<String>,
     /// How the run has ended, if it has.
@@ -40,10 +44,20 @@ impl Transition {
     }
 }
 
-impl EngineCore {
+/// Tells those who wait for a run what a commit has moved.
+#[derive(Clone)]
+pub(crate) struct TransitionPublisher {
+    pub(crate) queue: Arc<JobQueue>,
+    pub(crate) watches: Arc<RunWatches>,
+    pub(crate) metrics: Metrics,
+    /// Notified when a run has ended here whose end somebody wants to know.
+    pub(crate) notification_due: Arc<Notify>,
+}
+
+impl TransitionPublisher {
     /// Tells those who wait for it what a commit has moved.
-    pub(super) fn after_commit(&self, run: &RunRecord, moves: &Transition) {
-        self.publish_run_change(run);
+    pub(crate) fn after_commit(&self, run: &RunRecord, moves: &Transition) {
+        self.watches.publish_run_change(run);
         moves.queues_to_wake.iter().for_each(|queue| self.queue.wake_queue(queue));
         if moves.notify {
             self.notification_due.notify_one();
@@ -54,10 +68,21 @@ impl EngineCore {
         }
         moves.admitted.iter().for_each(|(run, moves)| self.after_commit(run, moves));
     }
+}
 
-    /// Moves what can move in a run that is under way, without a look at those that wait for its end: `advance` has it.
-    pub(super) async fn advance_steps(&self, tx: &mut DbTx, run: &RunRecord) -> Result<Transition> {
-        let compiled = self.load_plan_in(tx, &run.digest).await?;
+/// Applies what the state machine says to the steps of a run.
+#[derive(Clone)]
+pub(crate) struct StepAdvancer {
+    pub(crate) queue: Arc<JobQueue>,
+    pub(crate) plans: Arc<PlanCache>,
+    pub(crate) contexts: ContextBuilder,
+    pub(crate) redactor: Redactor,
+}
+
+impl StepAdvancer {
+    /// Moves what can move in a run that is under way, without a look at those that wait for its end: [`crate::lifecycle::admit::Admission`] does that.
+    pub(crate) async fn advance_steps(&self, tx: &mut DbTx, run: &RunRecord) -> Result<Transition> {
+        let compiled = self.plans.load_plan_in(tx, &run.digest).await?;
         let mut steps = tx.steps().list(&run.id).await?;
         let mut nodes = step_nodes(&compiled, &steps);
         let mut delays = HashMap::new();
@@ -67,7 +92,7 @@ impl EngineCore {
                 return Ok(true);
             }
             let statuses: Vec<_> = nodes.iter().map(|node| node.status).collect();
-            let scope = self.build_expr_context(run, &compiled, &steps, &statuses, step.section);
+            let scope = self.contexts.build_expr_context(run, &compiled, &steps, &statuses, step.section);
             let holds = step.condition.as_ref().map_or(Ok(true), |condition| condition.is_met(&scope))?;
             if let Some(delay) = step.step.delay.as_ref().filter(|_| holds) {
                 delays.insert(index, parse_delay(delay, &scope)?);
@@ -130,14 +155,4 @@ fn step_nodes<'a>(compiled: &'a CompiledPlan, steps: &[StepRecord]) -> Vec<StepN
             status: step.status,
         })
         .collect()
-}
-
-/// Why the run fails: the error of the first step that failed and is not forgiven.
-pub(super) fn run_error(compiled: &CompiledPlan, steps: &[StepRecord]) -> Option<serde_json::Value> {
-    let failed = |status| matches!(status, StepStatus::Failed | StepStatus::Quarantined);
-    let pairs = compiled.steps.iter().zip(steps);
-    let (_, step) = pairs.into_iter().find(|(known, step)| failed(step.status) && !known.step.continue_on_error)?;
-    let mut error = step.error.clone().unwrap_or_else(|| json!({}));
-    error["step"] = step.step_id.clone().into();
-    Some(error)
 }

@@ -5,6 +5,7 @@
 //! second, and its workers may be busy), and several late ones must not start together: so each start is one statement
 //! that is refused while the start before it is too near. Those of one process ask one after another.
 
+use crate::codes;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -12,14 +13,14 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::EngineCore;
-use super::plan_cache::CompiledPlan;
-use crate::codes;
+use crate::attempt::AttemptContext;
+use crate::db_retry::wait_for_db;
+use crate::expr_context::ContextBuilder;
+use crate::plan_cache::CompiledPlan;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::resolve_to_text;
-use afterload_state::queue::Lease;
-use afterload_state::{RunRecord, StepClaim, TxOutcome};
+use afterload_state::{Db, StepClaim, TxOutcome};
 
 /// A slot further ahead than this, in milliseconds, is not waited for in place.
 const MAX_IN_PLACE_WAIT_MS: UnixMillis = 1_000;
@@ -29,11 +30,11 @@ const MAX_START_DELAY_MS: UnixMillis = 3_000;
 /// The grain of the queue, in milliseconds.
 const QUEUE_RESOLUTION_MS: UnixMillis = 1_000;
 /// Keys that nobody has used for this long, in milliseconds, are forgotten.
-pub(super) const RATE_LIMIT_RETENTION_MS: UnixMillis = 24 * 3_600_000;
+pub(crate) const RATE_LIMIT_RETENTION_MS: UnixMillis = 24 * 3_600_000;
 
 /// Those of this process that want to start under a key ask one after another.
 #[derive(Default)]
-pub(super) struct KeyedLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
+pub(crate) struct KeyedLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 
 impl KeyedLocks {
     fn lock_for_key(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
@@ -86,24 +87,35 @@ impl CancelTokens<'_> {
     }
 }
 
-impl EngineCore {
+/// Lets attempts start no more often than their `rate_limit` allows.
+pub(crate) struct StartLimiter {
+    pub(crate) db: Db,
+    pub(crate) contexts: ContextBuilder,
+    pub(crate) start_locks: KeyedLocks,
+    /// Cancelled once the process goes down.
+    pub(crate) draining: CancellationToken,
+}
+
+impl StartLimiter {
     /// Returns when a step may start: at once without a `rate_limit`. `Some`: not before this time, to be waited for in
     /// the queue.
     ///
     /// # Errors
     /// `expression_failed` for its key; `step_stopped` if the attempt is to stop before it has started.
-    pub(super) async fn wait_for_rate_limit(
+    pub(crate) async fn wait_for_rate_limit(
         &self,
-        (lease, claimed, cancel): (&Lease, &StepClaim, &CancellationToken),
-        run: &RunRecord,
+        attempt: AttemptContext<'_>,
         compiled: &CompiledPlan,
         index: usize,
     ) -> Result<Option<UnixMillis>> {
+        let AttemptContext { lease, claimed, run, cancel } = attempt;
         let known = &compiled.steps[index];
         let limited = known.step.rate_limit.as_ref().filter(|_| known.fan_out_spec(&claimed.step).is_none());
         let Some(limit) = limited else { return Ok(None) };
         let key = match &limit.key {
-            Some(key) => resolve_to_text(key, &self.step_expr_context(run, compiled, known, &claimed.step).await?)?,
+            Some(key) => {
+                resolve_to_text(key, &self.contexts.step_expr_context(run, compiled, known, &claimed.step).await?)?
+            }
             None => format!("{}/{}", compiled.plan.name, known.step.id),
         };
         // A digest: what the key says may be long, or a secret.
@@ -194,7 +206,7 @@ impl EngineCore {
     ) -> Result<Option<StartDecision>> {
         match done {
             Err(error) if error.is_transient() => {
-                self.wait_for_db(&error, "taking a slot").await;
+                wait_for_db(&error, "taking a slot").await;
                 stops.sleep_until(clock::now_millis()).await.map(|()| None)
             }
             done => done.map(Some),
@@ -208,6 +220,6 @@ fn stopped_error() -> Error {
 }
 
 /// What an attempt leaves that goes back to the queue until its slot.
-pub(super) fn rate_limited_error() -> Error {
+pub(crate) fn rate_limited_error() -> Error {
     Error::new(codes::STEP_WAITS, "the step waits for its `rate_limit`")
 }

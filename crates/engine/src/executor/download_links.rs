@@ -6,7 +6,8 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
-use super::{EngineCore, download_link_url};
+use super::step_owner::StepOwner;
+use crate::run_view::download_link_url;
 use afterload_core::clock;
 use afterload_core::secrets::Signer;
 use afterload_state::{Db, DownloadLinkRecord};
@@ -21,15 +22,19 @@ pub(super) struct DbFileLinks {
     step: String,
 }
 
-impl DbFileLinks {
-    pub(super) fn new(engine: &EngineCore, run: &str, step: &str) -> Self {
-        Self {
-            db: engine.db.clone(),
-            base_url: engine.config.base_url.clone(),
-            signer: engine.signer.clone(),
-            run: run.to_owned(),
-            step: step.to_owned(),
-        }
+/// Makes links for steps.
+pub(crate) struct StepLinks {
+    pub(crate) db: Db,
+    pub(crate) base_url: String,
+    pub(crate) signer: Signer,
+}
+
+impl StepLinks {
+    /// The links of one step.
+    pub(super) fn for_step(&self, owner: StepOwner) -> DbFileLinks {
+        let Self { db, base_url, signer } = self;
+        let StepOwner { run, step } = owner;
+        DbFileLinks { db: db.clone(), base_url: base_url.clone(), signer: signer.clone(), run, step }
     }
 }
 

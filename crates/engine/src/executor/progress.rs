@@ -1,37 +1,22 @@
 //! From what a step reports to the record that the API shows, and on to the database, at most twice a second.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
-use afterload_step_api::{ProgressCounts, ProgressUpdate};
+use crate::progress_view::{ProgressView, percent_done};
+use crate::run_watch::RunWatches;
+use afterload_core::error::Result;
+use afterload_core::failpoint;
+use afterload_state::{Db, StepClaim, TxOutcome};
+use afterload_step_api::ProgressUpdate;
 
 /// The shortest time between two stored progresses of a step.
 pub const PROGRESS_STORE_INTERVAL: Duration = Duration::from_millis(500);
-
-/// How far a step is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct ProgressView {
-    /// Units done, never falling.
-    pub done: u64,
-    /// Units in all; null while unknown.
-    pub total: Option<u64>,
-    /// What is counted.
-    pub unit: String,
-    /// 0 to 100; null while the total is unknown.
-    pub percent: Option<f64>,
-    /// Units per second in this attempt.
-    pub rate: Option<f64>,
-    /// Seconds to go at this rate.
-    pub eta_seconds: Option<u64>,
-    /// What is going on.
-    pub message: Option<String>,
-    /// Further counts.
-    pub counts: ProgressCounts,
-}
 
 /// Turns one attempt's reports into views that never fall, not even below what an attempt before it had stored.
 pub struct ProgressTracker {
@@ -78,9 +63,61 @@ impl ProgressTracker {
     }
 }
 
-/// A share in percent with one decimal; of nothing, everything is done.
-pub fn percent_done(done: u64, total: u64) -> f64 {
-    if total == 0 { 100.0 } else { (done as f64 / total as f64 * 1000.0).floor() / 10.0 }
+/// Stores the progress of steps.
+pub(crate) struct ProgressStore {
+    pub(crate) db: Db,
+    pub(crate) watches: Arc<RunWatches>,
+}
+
+impl ProgressStore {
+    /// Stores what the step reports until it has ended. Stops the step when the claim is lost.
+    pub(super) async fn store_progress(
+        &self,
+        claimed: &StepClaim,
+        gauge: &ProgressTracker,
+        mut reports: watch::Receiver<ProgressUpdate>,
+        stop: &CancellationToken,
+        ended: &CancellationToken,
+    ) {
+        let mut pace = tokio::time::interval(PROGRESS_STORE_INTERVAL);
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = reports.changed() => if changed.is_err() { return },
+                () = ended.cancelled() => return,
+            }
+            tokio::select! {
+                _ = pace.tick() => {}
+                () = ended.cancelled() => return,
+            }
+            let view = gauge.to_view(&reports.borrow_and_update().clone());
+            match self.try_store_progress(claimed, &json!(view), gauge.has_advanced(&view)).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    warn!("the step's lease is lost; stopping it");
+                    stop.cancel();
+                    return;
+                }
+                // The next report tries again; the end stores the last one in any case.
+                Err(error) => warn!(error.code = error.code().name(), "progress was not stored: {error}"),
+            }
+        }
+    }
+
+    async fn try_store_progress(&self, claimed: &StepClaim, view: &Value, moved: bool) -> Result<bool> {
+        let stored = self.db.with_tx(async |tx| {
+            if !tx.claims().record_progress(&claimed.step.id, claimed.step.claims, view, moved).await? {
+                return Ok(TxOutcome::Rollback(None));
+            }
+            let run = tx.runs().bump_revision(&claimed.step.run_id).await?;
+            failpoint!("progress.before_commit");
+            Ok(TxOutcome::Commit(Some(run)))
+        });
+        let run = stored.await?;
+        failpoint!("progress.after_commit");
+        run.iter().for_each(|run| self.watches.publish_run_change(run));
+        Ok(run.is_some())
+    }
 }
 
 fn round_rate(rate: f64) -> f64 {

@@ -1,0 +1,39 @@
+//! A job: its step is claimed, run and ended. What the lease does not cover is never written.
+
+use std::time::Instant;
+
+use tracing::Instrument;
+
+use super::claim::{ClaimedStep, StepClaimer};
+use super::run::StepRunner;
+use crate::lifecycle::finish::AttemptFinisher;
+use afterload_state::queue::Lease;
+
+/// Works on the jobs of this process.
+pub(crate) struct Executor {
+    pub(crate) claimer: StepClaimer,
+    pub(crate) runner: StepRunner,
+    pub(crate) finisher: AttemptFinisher,
+}
+
+impl Executor {
+    /// Works on a job until its lease has been given back or lost.
+    pub(super) async fn run_job(&self, lease: Lease) {
+        let Some(ClaimedStep { claimed, run, _suspect }) = self.claimer.claim_with_retry(&lease).await else { return };
+        let step = &claimed.step;
+        let span = tracing::info_span!(
+            "step",
+            run.id = step.run_id,
+            pipeline.name = run.pipeline,
+            step.id = step.step_id,
+            step.uses = step.uses
+        );
+        async {
+            let started = Instant::now();
+            let (outcome, ending) = self.runner.run_attempt(&lease, &claimed, &run).await;
+            self.finisher.end_attempt(&lease, &claimed, outcome, ending, started).await;
+        }
+        .instrument(span)
+        .await;
+    }
+}

@@ -1,0 +1,56 @@
+//! How an attempt ends, by what it left.
+
+use crate::codes;
+use rand::Rng;
+
+use crate::attempt::AttemptContext;
+use crate::lifecycle::finish::{AttemptOutcome, cancelled_end};
+use crate::plan_cache::{CompiledStep, backoff_delay};
+use crate::record_params::{is_skip_error, skipped_end};
+use crate::run_errors::error_to_json;
+use afterload_core::clock;
+use afterload_core::error::{Error, Retryability};
+use afterload_state::{AttemptEnd, StepClaim, StepStatus};
+
+/// Decides how the attempt ends. `step` is `None` if its definition could not be read.
+pub(super) fn decide_end(
+    attempt: AttemptContext<'_>,
+    step: Option<&CompiledStep>,
+    outcome: &AttemptOutcome,
+    draining: bool,
+) -> AttemptEnd {
+    match &outcome.result {
+        Ok(_) if outcome.fan_out.is_some() => AttemptEnd::FanOut,
+        Ok(outputs) => AttemptEnd::Final { status: StepStatus::Succeeded, outputs: Some(outputs.clone()), error: None },
+        Err(_) if attempt.cancel.is_cancelled() => cancelled_end(),
+        Err(error) if is_skip_error(error) => skipped_end(error),
+        Err(_) if outcome.wake_condition.is_some() => {
+            AttemptEnd::Suspend(outcome.wake_condition.clone().unwrap_or_default())
+        }
+        Err(error) => decide_failure_end(attempt.claimed, step, error, draining),
+    }
+}
+
+/// Why a step is not tried any more that took its process down so often.
+pub(super) fn quarantine_error(crashes: u32) -> Error {
+    Error::new(codes::STEP_QUARANTINED, format!("the step took its process down {crashes} times without progress"))
+        .with_hint("look at the logs of the processes that died; `limits.crashes` sets the number")
+}
+
+fn decide_failure_end(claimed: &StepClaim, step: Option<&CompiledStep>, error: &Error, draining: bool) -> AttemptEnd {
+    if error.retryability() == Retryability::Stopped && draining {
+        return AttemptEnd::Park { due_at: clock::now_millis() };
+    }
+    let failures = claimed.step.failures + 1;
+    let again = error.retryability() != Retryability::Permanent;
+    match step.map(|known| &known.step.retry) {
+        Some(retry) if again && failures < retry.attempts => {
+            let wait =
+                error.retry_after().unwrap_or_default().max(backoff_delay(retry, failures, rand::rng().random()));
+            AttemptEnd::Retry { error: error_to_json(error), due_at: clock::now_millis() + wait.as_millis() as i64 }
+        }
+        // Without its definition at hand the step cannot know its retries; a database that was away comes back.
+        None if again => AttemptEnd::Park { due_at: clock::now_millis() + 1000 },
+        _ => AttemptEnd::Final { status: StepStatus::Failed, outputs: None, error: Some(error_to_json(error)) },
+    }
+}

@@ -1,0 +1,60 @@
+//! The files of attempts: where they lie, and what earlier attempts left of them.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tracing::warn;
+
+use crate::config::EngineConfig;
+use afterload_object_store::ObjectStore;
+use afterload_pipeline::plan::OutputTarget;
+use afterload_pipeline::{self as pipeline, ExprContext};
+use afterload_state::{StepClaim, StepRecord};
+use afterload_step_api::{ArtifactLocation, OutputDestination, StepFiles};
+
+/// So many attempts back an attempt looks for files that were left behind; those before did the same.
+const MAX_CLEANED_CLAIMS: i64 = 3;
+
+/// Opens and cleans the files of attempts.
+pub(crate) struct AttemptFiles {
+    pub(crate) objects: ObjectStore,
+    pub(crate) config: Arc<EngineConfig>,
+}
+
+impl AttemptFiles {
+    pub(super) fn new_step_files(
+        &self,
+        claimed: &StepClaim,
+        output: Option<&OutputTarget>,
+        scope: ExprContext,
+    ) -> StepFiles {
+        let step = &claimed.step;
+        let prefix = format!("{}{}/", artifacts_prefix(step), step.claims);
+        let destination = output.cloned().map(|OutputTarget { bucket, key, cache_control }| {
+            let key = move |file: &Value| pipeline::resolve_to_text(&key, &scope.clone().with_file(file));
+            OutputDestination { bucket, key: Arc::new(key), cache_control }
+        });
+        let EngineConfig { artifacts, base_url, .. } = &*self.config;
+        let location = ArtifactLocation { bucket: artifacts.clone(), prefix, base_url: base_url.clone() };
+        StepFiles::new(self.objects.clone(), location, step.step_id.clone(), destination)
+    }
+
+    /// Removes what attempts before wrote and never published. That it fails is no reason not to work.
+    pub(super) async fn delete_stale_files(&self, claimed: &StepClaim) {
+        let step = &claimed.step;
+        if step.claims > 1 {
+            // Only what is older than this attempt: if this one is stale, a later one may have published its own.
+            for claim in (step.claims - MAX_CLEANED_CLAIMS).max(1)..step.claims {
+                let prefix = format!("{}{claim}/", artifacts_prefix(step));
+                if let Err(error) = self.objects.delete_prefix(&self.config.artifacts, &prefix).await {
+                    warn!(error.code = error.code().name(), "files of an earlier attempt were not removed: {error}");
+                }
+            }
+        }
+    }
+}
+
+/// Where the artifacts of a step lie, whichever attempt made them.
+fn artifacts_prefix(step: &StepRecord) -> String {
+    format!("runs/{}/{}/", step.run_id, step.effect_key())
+}

@@ -1,0 +1,11 @@
+//! What happens to a run: it starts, advances, finishes, and can be retried or cancelled.
+
+pub(crate) mod admit;
+pub(crate) mod advance;
+pub(crate) mod cancel;
+pub(crate) mod finish;
+pub(crate) mod follow_up;
+pub(crate) mod reconcile;
+pub(crate) mod retry;
+pub(crate) mod run_notifications;
+pub(crate) mod start;

@@ -1,0 +1,65 @@
+//! The sweep: steps get the jobs that they lack, and what nobody works on is freed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::lifecycle::start::DedupKey;
+use crate::scheduling::rate_limit::RATE_LIMIT_RETENTION_MS;
+use crate::scheduling::suspend::EVENT_RETENTION_MS;
+use afterload_core::clock;
+use afterload_core::error::Result;
+use afterload_core::failpoint;
+use afterload_state::Db;
+use afterload_state::queue::{JobQueue, NewJob};
+
+/// The sweep pushes this much ahead of time, so that what is due between two sweeps waits in the queue.
+const ENQUEUE_LOOKAHEAD: Duration = Duration::from_secs(10);
+/// How many steps one sweep pushes; the rest follows in the next.
+const MAX_SWEEP_STEPS: u32 = 1000;
+
+/// Repairs the queue.
+#[derive(Clone)]
+pub(crate) struct QueueSweeper {
+    pub(crate) db: Db,
+    pub(crate) queue: Arc<JobQueue>,
+}
+
+impl QueueSweeper {
+    /// Pushes the jobs of steps that have come due, and of any step that should have one and does not. True: there may
+    /// be more.
+    pub(crate) async fn enqueue_missing_jobs(&self) -> Result<bool> {
+        let until = clock::now_millis() + ENQUEUE_LOOKAHEAD.as_millis() as i64;
+        let missing = self.queue.steps_without_job(until, MAX_SWEEP_STEPS).await?;
+        let more = missing.len() == MAX_SWEEP_STEPS as usize;
+        for id in missing {
+            let mut tx = self.db.begin().await?;
+            let Some(step) = tx.steps().lock_due(&id).await? else { continue };
+            if !self.queue.has_job(&mut tx, &id).await? {
+                let push = NewJob { step_run: &id, queue: &step.queue, priority: step.priority, due_at: step.due_at };
+                self.queue.enqueue_jobs(&mut tx, &[push]).await?;
+                failpoint!("sweep.push.before_commit");
+                tx.commit().await?;
+                failpoint!("sweep.push.after_commit");
+                self.queue.wake_queue(&step.queue);
+            }
+        }
+        Ok(more)
+    }
+
+    /// Pushes what is missing, and frees what nobody works on.
+    pub(crate) async fn run_sweep(&self) -> Result<()> {
+        self.enqueue_missing_jobs().await?;
+        self.queue.release_orphans().await?;
+        Ok(())
+    }
+
+    /// Deletes records whose time is over: workers, rate limits, events, idempotency keys.
+    pub(crate) async fn prune_records(&self) -> Result<()> {
+        self.queue.prune_workers().await?;
+        let before = clock::now_millis() - DedupKey::IDEMPOTENCY_KEY_RETENTION.as_millis() as i64;
+        self.db.rate_limits().delete_unused(clock::now_millis() - RATE_LIMIT_RETENTION_MS).await?;
+        self.db.events().delete_before(clock::now_millis() - EVENT_RETENTION_MS).await?;
+        self.db.dedup_keys().delete_before(DedupKey::IDEMPOTENCY_KEY_SOURCE, before).await?;
+        Ok(())
+    }
+}

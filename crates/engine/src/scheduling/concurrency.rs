@@ -1,0 +1,43 @@
+//! The slot that a run needs, where a pipeline says how many may be under way.
+
+use crate::codes;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::config::EngineConfig;
+use crate::run_view::run_url;
+use afterload_core::error::{Error, Result};
+use afterload_core::redactor::Redactor;
+use afterload_pipeline::{ExprContext, OnRunConflict, PipelinePlan, resolve_to_text};
+use afterload_state::{ConcurrencySlot, RunRecord};
+
+/// The place that a new run will need; `None` if its pipeline does not say how many may be under way.
+///
+/// # Errors
+/// `concurrency_key_invalid`
+pub(crate) fn concurrency_slot(
+    config: &EngineConfig,
+    redactor: &Redactor,
+    plan: &PipelinePlan,
+    run: &RunRecord,
+) -> Result<Option<ConcurrencySlot>> {
+    let Some(said) = &plan.concurrency else { return Ok(None) };
+    let facts = json!({ "id": run.id, "url": run_url(&config.base_url, &run.id), "pipeline": run.pipeline });
+    let params = crate::record_params::params_with_references(plan, run);
+    let secrets = config.secrets.clone();
+    let scope =
+        ExprContext::new().with_params(&params).with_event(&run.event.clone().unwrap_or_default()).with_run(&facts);
+    let scope = scope.with_secrets(move |name| secrets.get(name).map(|secret| secret.expose_secret().to_owned()));
+    let key = resolve_to_text(said.key.as_deref().unwrap_or_default(), &scope).map_err(|error| {
+        let error = redactor.redact_error(error);
+        let told = Error::new(codes::CONCURRENCY_KEY_INVALID, error.message()).context("`concurrency.key`");
+        match error.hint_text() {
+            Some(hint) => told.with_hint(hint),
+            None => told,
+        }
+    })?;
+    // A digest: what the key says may be long, or nobody's business.
+    let key = hex::encode(Sha256::digest(format!("{}\n{key}", run.pipeline)));
+    let supersedes = said.on_conflict == OnRunConflict::CancelPrevious;
+    Ok(Some(ConcurrencySlot { key, limit: said.limit, supersedes, queue_position: None, waiting_since: None }))
+}

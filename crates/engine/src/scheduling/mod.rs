@@ -1,0 +1,9 @@
+//! When a step may start: concurrency slots, rate limits, suspensions, items, pauses. Knows no lifecycle of runs.
+
+pub(crate) mod concurrency;
+pub(crate) mod fan_out;
+pub(crate) mod pauses;
+pub(crate) mod queue_depth;
+pub(crate) mod queues;
+pub(crate) mod rate_limit;
+pub(crate) mod suspend;
