@@ -48,26 +48,17 @@ pub struct RunningService {
 }
 
 impl RunningService {
-    /// Starts everything that `serve` does. When this returns, the API listens.
-    ///
-    /// # Errors
-    /// What keeps the service from starting: each part's own errors.
+    /// Starts everything that `serve` runs. The API listens when this returns.
     pub async fn start(config: Config, admin_key: Option<String>) -> Result<Self> {
         Self::start_with_steps(config, admin_key, step_kinds()).await
     }
 
-    /// The same with step kinds of the caller's choice.
-    ///
-    /// # Errors
-    /// What keeps the service from starting: each part's own errors.
+    /// Same as [`Self::start`], with a choice of step kinds.
     pub async fn start_with_steps(config: Config, admin_key: Option<String>, steps: StepRegistry) -> Result<Self> {
         Self::serve(config, admin_key, WorkerOptions { queues: QueueSelection::All, steps }).await
     }
 
-    /// The same with queues of the caller's choice, too.
-    ///
-    /// # Errors
-    /// What keeps the service from starting: each part's own errors.
+    /// Same as [`Self::start`], with a choice of step kinds and queues.
     pub async fn serve(mut config: Config, admin_key: Option<String>, work: WorkerOptions) -> Result<Self> {
         let listener = bind_listener(config.listen).await?;
         config.listen = listener.local_addr()?;

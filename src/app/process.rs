@@ -60,10 +60,7 @@ pub(super) struct OpenedProcess {
 }
 
 impl Process {
-    /// Opens everything that a process needs to work.
-    ///
-    /// # Errors
-    /// Each part's own.
+    /// Opens the database, the stores and the engine of a process.
     pub(super) async fn open(
         mut config: Config,
         endpoint: EmbeddedStoreMode,
@@ -145,11 +142,11 @@ impl Process {
     }
 }
 
-/// Starts a process that works and nothing else: it answers no requests, publishes no pipelines and fires no triggers. The
-/// live pipelines are those that the database holds.
+/// Starts a worker process: it answers no requests, publishes no pipelines and fires no triggers. It works on the
+/// pipelines that are live in the database.
 ///
 /// # Errors
-/// `object_store_missing`, and each part's own.
+/// `object_store_missing` if the files of the service are not on this machine.
 pub async fn start_worker(config: Config, work: WorkerOptions) -> Result<Process> {
     object_stores::ensure_store_exists(&config)?;
     let OpenedProcess { mut process, s3, .. } = Process::open(config, EmbeddedStoreMode::Attach, &work.steps).await?;

@@ -55,10 +55,8 @@ struct CheckedFile {
     warnings: Vec<Diagnostic>,
 }
 
-/// Checks the files and writes what it finds to `out`. Fails if there is any fault; a warning is none.
-///
-/// # Errors
-/// Those of writing.
+/// Checks the files and writes all diagnostics to `out`. The exit status is a failure if there is an error; warnings do
+/// not count.
 pub fn run(
     args: &CheckArgs,
     folder: &Path,

@@ -42,13 +42,18 @@ enum Trigger {
     File(PathBuf),
 }
 
-/// Configures the failpoints of this process. `at` is `N` for the point passed as the `N`th, `NAME` or `NAME#N` for the first or `N`th time that a
-/// point of this name is passed, or `@FILE` for a file that says one of these: it is looked at whenever a point is
-/// passed, counts from when it is written, and is gone before the process is (its first line counts, others only tell one
-/// writing from the next). `log` is a file to which the name of every point passed is added as a line.
+/// Configures the failpoints of this process. `at` selects the failpoint that aborts it:
+///
+/// - `N`: the `N`th failpoint that the process reaches,
+/// - `NAME` or `NAME#N`: the first or `N`th time that it reaches the failpoint `NAME`,
+/// - `@FILE`: a file that holds one of these.
+///
+/// The file is read at every failpoint, and counting starts when it is written. Only its first line counts; other lines
+/// make one write differ from the next. The file is removed before the process aborts. `log` is a file that receives
+/// the name of every failpoint reached, one per line.
 ///
 /// # Errors
-/// That the log cannot be opened.
+/// Fails if the log cannot be opened.
 pub fn configure(at: Option<&str>, log: Option<&Path>) -> io::Result<()> {
     let trigger = match at.map(|at| at.strip_prefix('@').ok_or(at)) {
         None => Trigger::Disabled,

@@ -132,10 +132,7 @@ pub async fn write_secret(path: &Path, secret: &str) -> Result<()> {
     .await
 }
 
-/// Makes a folder that only its owner can enter; one that is there stays as it is.
-///
-/// # Errors
-/// Those of the file system.
+/// Creates a folder that only its owner can enter. An existing folder stays as it is.
 pub fn create_private_dir(path: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

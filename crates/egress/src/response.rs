@@ -91,10 +91,10 @@ impl EgressResponse {
         Ok(body.freeze())
     }
 
-    /// The body, read as JSON.
+    /// Reads the body as JSON.
     ///
     /// # Errors
-    /// `http_answer_invalid`, and those of [`Answer::bytes`].
+    /// `http_answer_invalid`, and the errors of [`Self::read_bytes`].
     pub async fn read_json<T: DeserializeOwned>(self) -> Result<T> {
         let shown = self.request_label.clone();
         serde_json::from_slice(&self.read_bytes().await?).map_err(|error| {
@@ -110,10 +110,10 @@ impl EgressResponse {
         errors::body_too_large(&self.request_label, most)
     }
 
-    /// The answer, if its status is 2xx.
+    /// Returns the response if its status is 2xx.
     ///
     /// # Errors
-    /// Those of [`Answer::unexpected`].
+    /// See [`Self::status_error`].
     pub fn error_for_status(self) -> Result<Self> {
         if self.response.status().is_success() { Ok(self) } else { Err(self.status_error()) }
     }

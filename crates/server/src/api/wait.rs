@@ -29,10 +29,7 @@ impl WaitPolicy {
         }
     }
 
-    /// The run as it is when the waiting ends: at once if there is nothing to wait for.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Waits, then returns the run as it is at that moment. Returns at once if there is nothing to wait for.
     pub(super) async fn wait(self, app: &ApiState, id: &str, pipeline: &PipelineSummary) -> Result<Option<RunView>> {
         let start = Instant::now();
         let mut watch = app.engine().watch_run(id);

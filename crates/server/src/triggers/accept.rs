@@ -54,10 +54,11 @@ impl TriggerDeps {
         Ok(targets)
     }
 
-    /// Starts a run of each pipeline that waits for the object and has not had it. When this returns, they are on disk.
+    /// Starts a run of each pipeline whose trigger matches the object and that has not had it yet. The runs are
+    /// committed when this returns.
     ///
     /// # Errors
-    /// Those of the database and of the store that may pass: tell of the object again.
+    /// Fails only if a retry can help; then the caller must send the object again.
     pub async fn accept_object(&self, targets: &[LiveS3Trigger], told: &ObjectCreated) -> Result<ObjectOutcome> {
         for key in told.keys.iter().filter(|key| !is_folder_marker(key, told.size)) {
             let wanted = matching_triggers(targets, &told.bucket, key);

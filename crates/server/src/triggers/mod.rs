@@ -44,18 +44,12 @@ impl Triggers {
         Self(Arc::new(TriggerDeps { engine, embedded, process_name: ulid::Ulid::generate().to_string() }))
     }
 
-    /// Makes the embedded buckets that triggers name, so that the first upload finds them.
-    ///
-    /// # Errors
-    /// Those of the database and of the store.
+    /// Creates the embedded buckets that triggers name, so that the first upload finds them.
     pub async fn prepare_buckets(&self) -> Result<()> {
         housekeeping::ensure_buckets(&self.0, &mut housekeeping::EnsuredBuckets::default()).await
     }
 
-    /// Works until `stop`.
-    ///
-    /// # Errors
-    /// None so far: what fails is tried again.
+    /// Runs all triggers until `stop`. Failed work is retried.
     pub async fn run(&self, stop: CancellationToken) -> Result<()> {
         let mut tasks = JoinSet::new();
         if let Some(embedded) = self.0.embedded.clone() {

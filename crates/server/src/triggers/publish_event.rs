@@ -24,10 +24,10 @@ pub struct EventResult {
 }
 
 impl Triggers {
-    /// Takes an event. When this returns, everything that it does is on disk. The same `key` again is the same event.
+    /// Handles one event. Everything it causes is committed when this returns. The same `key` is the same event.
     ///
     /// # Errors
-    /// Those of the database: tell of it again.
+    /// After an error the caller must send the event again.
     pub async fn publish_event(&self, name: &str, key: Option<String>, body: Value) -> Result<EventResult> {
         let inner = &self.0;
         let (told, event) = inner.engine.publish_event(name, key, body).await?;
