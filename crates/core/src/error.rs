@@ -1,26 +1,26 @@
-//! One error for the whole house: a stable code, a sentence, a hint, and whether another try can help.
+//! The error type of all crates: a stable code, a message, a hint, and whether a retry can help.
 
 use std::fmt;
 use std::time::Duration;
 
-/// The result of everything that can fail here.
+/// A result with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Whether doing the same again can help.
+/// Whether a retry can help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retryability {
-    /// The same input will fail again.
+    /// The same input fails again.
     Permanent,
-    /// The outside world failed; the same attempt may succeed later.
+    /// An outside system failed; a retry may succeed.
     Transient,
-    /// Somebody asked for the work to stop (cancellation, a timeout, a shutdown); nothing is wrong with it.
+    /// The work was asked to stop (cancellation, timeout, shutdown); it has not failed.
     Stopped,
 }
 
-/// What went wrong, for people (message and hint) and for programs (code).
+/// An error for people (message and hint) and for programs (code).
 ///
-/// `code` is stable: API clients, mails and logs match on it. The message is lower case without a full stop,
-/// names stand in backticks.
+/// `code` is stable: API clients, mails and logs match on it. The message is lower case without a full stop, with names
+/// in backticks.
 #[derive(Clone)]
 pub struct Error(Box<ErrorParts>);
 
@@ -35,17 +35,17 @@ struct ErrorParts {
 }
 
 impl Error {
-    /// An error that the same input will meet again.
+    /// Creates an error that a retry does not fix.
     pub fn permanent(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(code, message, Retryability::Permanent)
     }
 
-    /// An error of the outside world that a later attempt may not meet.
+    /// Creates an error that a retry may fix.
     pub fn transient(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(code, message, Retryability::Transient)
     }
 
-    /// The work was asked to stop.
+    /// Creates the error of work that was asked to stop.
     pub fn stopped(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(code, message, Retryability::Stopped)
     }
@@ -61,35 +61,35 @@ impl Error {
         }))
     }
 
-    /// Says what the reader can do about it.
+    /// Adds what the reader can do about it.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// Says how long the other side asked us to wait.
+    /// Adds how long the other side asks us to wait.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
         self
     }
 
-    /// Adds facts for programs, such as the list of problems of a definition.
+    /// Adds details for programs, such as the diagnostics of a definition.
     #[must_use]
     pub fn with_details(mut self, details: serde_json::Value) -> Self {
         self.0.details = Some(details);
         self
     }
 
-    /// Puts what was being done before the message: `reading x: file not found`.
+    /// Prefixes the message with the action that failed: `reading x: file not found`.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {
         self.0.message = format!("{what}: {}", self.0.message);
         self
     }
 
-    /// Puts every text of it through `word`: message, hint and facts.
+    /// Replaces every text with the result of `word`: message, hint and details.
     #[must_use]
     pub fn map_text(mut self, word: impl Fn(&str) -> String) -> Self {
         fn map_strings(value: &mut serde_json::Value, word: &impl Fn(&str) -> String) {
@@ -113,32 +113,32 @@ impl Error {
         self.0.code
     }
 
-    /// The sentence, without the hint.
+    /// The message, without the hint.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// What to do about it, where we know.
+    /// The hint, if there is one.
     pub fn hint_text(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
 
-    /// Whether another try can help.
+    /// Whether a retry can help.
     pub fn retryability(&self) -> Retryability {
         self.0.retryability
     }
 
-    /// True if another try can help.
+    /// True if a retry can help.
     pub fn is_transient(&self) -> bool {
         self.0.retryability == Retryability::Transient
     }
 
-    /// How long the other side asked us to wait.
+    /// How long the other side asks us to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// Facts for programs.
+    /// The details for programs.
     pub fn details(&self) -> Option<&serde_json::Value> {
         self.0.details.as_ref()
     }
@@ -176,7 +176,7 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// What a database says, without where in its own source it says so.
+/// The message of a database error, without the location in the database's own source code.
 pub fn database_error_message(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(error) => error.message().to_owned(),
@@ -184,8 +184,9 @@ pub fn database_error_message(error: &sqlx::Error) -> String {
     }
 }
 
-/// SQLSTATE classes 08, 40, 53, 57 and 58 (connection, rollback, resources, shutdown, system), 55P03 (lock not
-/// available), 25006 (read-only: an old primary after a failover), 0A000 (a cached plan that no longer fits); SQLite's BUSY (5), LOCKED (6), IOERR (10), FULL (13) and their extended codes.
+/// Matches SQLSTATE classes 08, 40, 53, 57 and 58 (connection, rollback, resources, shutdown, system), 55P03 (lock not
+/// available), 25006 (read-only: an old primary after a failover) and 0A000 (a cached plan that no longer fits).
+/// Matches SQLite's BUSY (5), LOCKED (6), IOERR (10), FULL (13) and their extended codes.
 fn is_transient_db_code(code: Option<&str>) -> bool {
     let Some(code) = code else { return false };
     match code.parse::<u32>() {
