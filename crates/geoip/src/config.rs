@@ -1,4 +1,4 @@
-//! Who can be asked where an address is.
+//! The settings of geo lookups.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ impl Default for GeoHttpConfig {
     }
 }
 
-/// Services that are known.
+/// Services that are preset_config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum GeoPreset {
@@ -68,22 +68,22 @@ pub enum GeoPreset {
 }
 
 impl GeoHttpConfig {
-    /// What can be read of an answer.
+    /// The output fields that `fields` can map.
     pub const MAPPABLE_FIELDS: [&str; 10] =
         ["country", "country_code", "region", "city", "postal_code", "latitude", "longitude", "timezone", "asn", "isp"];
 
-    /// With everything that its preset says.
+    /// Fills in the settings of the preset where this configuration sets none.
     #[must_use]
     pub fn with_preset(&self) -> Self {
         let Some(preset) = self.preset else { return self.clone() };
-        let known = preset.preset_config();
+        let defaults = preset.preset_config();
         Self {
             preset: None,
-            url: self.url.clone().or(known.url),
+            url: self.url.clone().or(defaults.url),
             headers: self.headers.clone(),
-            fields: if self.fields.is_empty() { known.fields } else { self.fields.clone() },
-            unknown: if self.unknown.is_empty() { known.unknown } else { self.unknown.clone() },
-            per_minute: self.per_minute.or(known.per_minute),
+            fields: if self.fields.is_empty() { defaults.fields } else { self.fields.clone() },
+            unknown: if self.unknown.is_empty() { defaults.unknown } else { self.unknown.clone() },
+            per_minute: self.per_minute.or(defaults.per_minute),
             timeout: self.timeout,
         }
     }

@@ -1,16 +1,16 @@
-//! What is known of an address, whoever knows it.
+//! The location of an IP address, the same for every provider.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a field of an answer holds.
+/// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum GeoField<'a> {
     /// A name or a code.
     Text(&'a str),
     /// Degrees.
     Degrees(f64),
-    /// The number of a network.
+    /// An AS number.
     Number(u64),
 }
 
@@ -45,7 +45,7 @@ pub struct GeoRecord {
 }
 
 impl GeoRecord {
-    /// The names of its fields.
+    /// The names of the fields.
     pub const FIELD_NAMES: [&str; 12] = [
         "ip",
         "country",
@@ -61,7 +61,7 @@ impl GeoRecord {
         "provider",
     ];
 
-    /// A field by its name, if it has it.
+    /// The value of the field `name`, if it is set.
     pub fn get_field(&self, name: &str) -> Option<GeoField<'_>> {
         let text = match name {
             "ip" => &self.ip,
@@ -81,7 +81,7 @@ impl GeoRecord {
         text.as_deref().map(GeoField::Text)
     }
 
-    /// Whether it says anything of the place or the network.
+    /// True if any field about the place or the network is set.
     pub fn has_data(&self) -> bool {
         let nothing = Self { ip: self.ip.clone(), provider: self.provider.clone(), ..Self::default() };
         *self != nothing
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_field_has_its_name() {
+    fn every_field_has_a_name() {
         let value = serde_json::to_value(GeoRecord::default()).unwrap();
         let names: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(names, GeoRecord::FIELD_NAMES);
