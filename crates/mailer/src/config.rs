@@ -1,4 +1,4 @@
-//! How mail leaves: the settings.
+//! The settings of outgoing mail.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub struct MailConfig {
 }
 
 impl MailConfig {
-    /// What stands in `per_minute` for the domains that are not named.
+    /// The key in `per_minute` for all other domains.
     pub const OTHERS: &str = "*";
 }
 
@@ -68,7 +68,7 @@ pub struct SmtpConfig {
 }
 
 impl SmtpConfig {
-    /// The port.
+    /// The configured port, or the default port of the TLS mode.
     pub fn effective_port(&self) -> u16 {
         self.port.unwrap_or(match self.tls {
             SmtpTls::None => 25,
