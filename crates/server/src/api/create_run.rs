@@ -1,4 +1,4 @@
-//! Starting a run: parameters and files in, 202 out once the run is on disk.
+//! Creates runs: reads parameters and files, responds with 202 once the run is committed.
 
 use std::time::Duration;
 
@@ -33,11 +33,11 @@ use afterload_engine::{DedupKey, NewRun, StartOutcome, run_url};
 use afterload_state::RunRecord;
 
 const API_ORIGIN: &str = "api";
-/// A body, for those who send another one.
+/// An example body, for error messages.
 const RUN_BODY_EXAMPLE: &str = "{\"params\": {}}";
-/// When a client should try again that came when too many were sending.
+/// `Retry-After` when too many uploads are in progress.
 const FORM_RETRY_AFTER: Duration = Duration::from_secs(5);
-/// What a form may weigh beside its files.
+/// How large a form may be in addition to its files.
 const FORM_OVERHEAD_BYTES: u64 = 4 << 20;
 
 /// The JSON body.
@@ -62,7 +62,7 @@ pub(super) struct RunOptions {
     notify_url: Option<String>,
 }
 
-/// What a run is to be, once its wishes have been checked.
+/// Validated run options.
 struct ValidRunOptions {
     run_at: Option<UnixMillis>,
     priority: Option<i32>,
@@ -85,8 +85,8 @@ pub(super) async fn create_run(
     let key = idempotency::idempotency_key(request.headers())?;
     let order = RunRequest { app, caller, pipeline, key, options: wishes, id: Ulid::generate().to_string() };
     let (parts, body) = request.into_parts();
-    // A task of its own, so that a client that goes away cannot stop it between the store and the database: the body
-    // then breaks off, and what was stored is deleted.
+    // A separate task: a client that disconnects must not cancel it between the object store and the database. Its body
+    // then ends with an error, and the stored files are deleted.
     #[expect(clippy::disallowed_methods, reason = "it is waited for below, unless the client goes away")]
     let task = tokio::spawn(async move { order.create_and_respond(&parts.headers, body).await }.in_current_span());
     match task.await {
@@ -98,7 +98,7 @@ pub(super) async fn create_run(
     }
 }
 
-/// A run that somebody asked for.
+/// A request for a run.
 struct RunRequest {
     app: ApiState,
     caller: Caller,
@@ -108,10 +108,10 @@ struct RunRequest {
     id: String,
 }
 
-/// The run that an order came to.
+/// The run of a request.
 pub(super) struct CreatedRun {
     pub run: RunRecord,
-    /// The same request had started it before.
+    /// True if an earlier request with the same key created it.
     pub replayed: bool,
 }
 
@@ -163,7 +163,7 @@ impl RunRequest {
             fingerprint: uploads.fingerprint.take().map(RequestFingerprint::finish),
         });
         let id = self.id.clone();
-        // What was accepted before is not looked at again: its files may be gone by now.
+        // A replayed request is not validated again: its files may be gone by now.
         if self.is_replay(inbox.as_ref()).await? {
             return Ok(NewRun { id, pipeline: self.pipeline.name.clone(), dedup_key: inbox, ..NewRun::default() });
         }
@@ -236,7 +236,7 @@ impl RunRequest {
                 let before = run.id != self.id;
                 Ok(CreatedRun { run, replayed: before })
             }
-            // A commit whose answer was lost may have happened; then the files belong to the run.
+            // The commit may have happened although its reply was lost. Then the files belong to the run.
             Err(error) if error.is_transient() => match self.app.db().find_run(&self.id).await {
                 Ok(Some(run)) => Ok(CreatedRun { run, replayed: false }),
                 Ok(None) => Err(error),
@@ -250,7 +250,7 @@ impl RunRequest {
     }
 }
 
-/// The run is on disk: from here on the answer is no refusal, whatever happens.
+/// Builds the response for a committed run. From here on no error may reach the client, because the run exists.
 pub(super) async fn created_response(
     app: &ApiState,
     pipeline: &PipelineSummary,
@@ -270,7 +270,7 @@ pub(super) async fn created_response(
     if let Value::Object(fields) = &mut body {
         fields.insert("watch_url".into(), format!("{url}?token={token}").into());
     }
-    // Only who asked to wait for the end is told of it by the status.
+    // The status shows the end of the run only to clients that asked to wait for it.
     let status = if ended && patience != WaitPolicy::default() { StatusCode::OK } else { StatusCode::ACCEPTED };
     let mut response = (status, axum::Json(body)).into_response();
     let headers = response.headers_mut();
@@ -288,7 +288,7 @@ pub(super) async fn created_response(
 }
 
 impl RunOptions {
-    /// These, and the others where these say nothing.
+    /// Takes missing options from `other`.
     fn merged_with(self, other: Self) -> Self {
         Self {
             run_at: self.run_at.or(other.run_at),

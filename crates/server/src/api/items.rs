@@ -59,7 +59,7 @@ pub(super) async fn list_items(
     let step = steps.into_iter().find(|known| known.step_id == step).ok_or_else(|| {
         Error::permanent("step_not_found", "the run has no such step").with_hint("`GET /v1/runs/ID` lists its steps")
     })?;
-    // One more than asked for tells whether there is a next page.
+    // One more item than requested shows whether there is a next page.
     let mut items = app.db().list_items_after(&step.id, status, after, limit + 1).await?;
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);

@@ -1,4 +1,4 @@
-//! Links in mails: `/d/TOKEN` hands out a file to whoever has the link, for as long as was promised.
+//! Download links in mails: `/d/TOKEN` serves a file to anyone with the link until it expires.
 
 use axum::Json;
 use axum::extract::State;
@@ -70,7 +70,7 @@ pub(super) struct LinkList {
     links: Vec<LinkView>,
 }
 
-/// `GET /d/{token}`: a refusal is a page for browsers, and a problem for programs.
+/// `GET /d/{token}`. Errors are an HTML page for browsers and a problem for programs.
 pub(super) async fn open_link(
     State(app): State<ApiState>,
     PathId(token): PathId,
@@ -86,7 +86,7 @@ pub(super) async fn open_link(
             && begins_download(&response)
             && let Err(error) = app.db().count_download(&link.id).await
         {
-            tracing::warn!(link.id = link.id, error.code = error.code(), "a download was not counted: {error}");
+            tracing::warn!(link.id = link.id, error.code = error.code(), "a download could not be counted: {error}");
         }
         Ok::<_, Problem>(response)
     };
@@ -103,7 +103,7 @@ async fn find_valid_link(app: &ApiState, token: &str) -> Result<DownloadLinkReco
             .with_hint("use the link as it came in the mail, whole")
     };
     let id = app.signer().verify_link_token(token).ok_or_else(unknown)?;
-    // What we signed and do not know any more went with its run.
+    // A valid signature without a record: the link was deleted with its run.
     let link = app.db().find_link(&id.to_string()).await?.ok_or_else(link_expired)?;
     match (link.revoked_at, link.expires_at > clock::now_millis()) {
         (Some(_), _) => {
@@ -118,7 +118,7 @@ fn link_expired() -> Error {
     Error::permanent("link_expired", "the link has expired").with_hint("ask whoever sent the mail for a new one")
 }
 
-/// A download that goes on, or several parts at once, is one download: the one that begins at the first byte counts.
+/// A resumed download and parallel ranges count once: only a response from the first byte counts.
 fn begins_download(response: &Response) -> bool {
     match response.status() {
         StatusCode::OK => true,
@@ -133,7 +133,7 @@ fn accepts_html(headers: &HeaderMap) -> bool {
     headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("text/html"))
 }
 
-/// The refusal as people read it. Nothing in it comes from outside.
+/// The error page for people. It contains no text from the request.
 fn error_page(problem: &Problem) -> Response {
     let error = problem.source_error();
     let (status, title) = problem::status_and_title(error.code());
@@ -187,7 +187,7 @@ pub(super) async fn list_links(
     Ok(Json(LinkList { links }))
 }
 
-/// `POST /v1/links/{id}/revoke`, for keys that may start runs of the pipeline that made the link.
+/// `POST /v1/links/{id}/revoke`, for keys that may start runs of the pipeline that created the link.
 pub(super) async fn revoke_link(
     State(app): State<ApiState>,
     caller: Caller,
@@ -207,6 +207,6 @@ pub(super) async fn revoke_link(
     let none = || Problem::new("link_not_found", format!("there is no link `{id}`"));
     run.filter(|run| caller.can_write(&run.pipeline)).ok_or_else(none)?;
     let link = app.db().revoke_link(&id).await?.ok_or_else(none)?;
-    tracing::info!(link.id = link.id, run.id = link.run_id, "a link was taken back");
+    tracing::info!(link.id = link.id, run.id = link.run_id, "a download link was revoked");
     Ok(Json(LinkView::new(&app, link)))
 }

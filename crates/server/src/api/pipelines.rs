@@ -1,4 +1,4 @@
-//! Which pipelines are live, and which files were refused and why.
+//! The live pipelines, and the files that were rejected.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -110,12 +110,12 @@ impl From<&PlanStep> for StepSummary {
 }
 
 impl PipelineSummary {
-    /// The steps that the answer to a request waits for.
+    /// The steps that the response to a request waits for.
     pub(super) fn inline_steps(&self) -> impl Iterator<Item = &str> {
         self.steps.iter().filter(|step| step.mode == "inline").map(|step| step.id.as_str())
     }
 
-    /// What people see of a pipeline and its text.
+    /// Describes a pipeline with its source text.
     pub fn new(pipeline: &Pipeline, source: &str) -> Self {
         let plan = &pipeline.plan;
         let steps = plan.sections.iter_steps().map(|(_, step)| StepSummary::from(step));
@@ -133,17 +133,17 @@ impl PipelineSummary {
         }
     }
 
-    /// The parameters that take files.
+    /// The parameters that accept files.
     pub(super) fn file_params(&self) -> impl Iterator<Item = (&str, FileArity)> {
         self.params.iter().filter_map(|(name, param)| Some((name.as_str(), param_file_arity(param)?)))
     }
 
-    /// Whether the parameter takes files.
+    /// How many files the parameter accepts; `None` if it accepts none.
     pub(super) fn file_arity(&self, name: &str) -> Option<FileArity> {
         self.params.get(name).and_then(param_file_arity)
     }
 
-    /// The largest file that the parameter takes, if it says so.
+    /// The maximum file size of the parameter, if it sets one.
     pub(super) fn max_file_size(&self, name: &str) -> Option<ByteSize> {
         let param = self.params.get(name)?;
         let param = if param_file_arity(param) == Some(FileArity::Many) { param.get("items")? } else { param };
@@ -154,7 +154,7 @@ impl PipelineSummary {
     }
 }
 
-/// A trigger with the fields that the definition gives it.
+/// A trigger with the fields that the definition sets.
 fn trigger_json(trigger: &Trigger) -> Value {
     let S3Trigger { bucket, prefix, suffix, poll_ms, .. } = match trigger {
         Trigger::S3(trigger) => trigger,
@@ -171,7 +171,7 @@ fn trigger_json(trigger: &Trigger) -> Value {
     drop_nulls(serde_json::json!({ "type": "s3", "bucket": bucket, "prefix": prefix, "suffix": suffix, "poll": poll }))
 }
 
-/// Without the fields that the definition leaves open.
+/// Removes the fields that the definition does not set.
 fn drop_nulls(mut param: Value) -> Value {
     if let Value::Object(fields) = &mut param {
         fields.retain(|_, value| !value.is_null());
@@ -179,7 +179,7 @@ fn drop_nulls(mut param: Value) -> Value {
     param
 }
 
-/// How many files a parameter takes.
+/// How many files a parameter accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileArity {
     /// `type: file`
@@ -196,19 +196,19 @@ fn param_file_arity(param: &Value) -> Option<FileArity> {
     }
 }
 
-/// The catalogue as it changes while the service runs. Cheap to clone; all clones see the same.
+/// The live pipelines, updated while the service runs. Cheap to clone; all clones share the list.
 #[derive(Clone, Default)]
 pub struct PipelineRegistry(Arc<RwLock<Arc<PipelineList>>>);
 
 impl PipelineRegistry {
-    /// Replaces the catalogue; requests under way keep the one they began with.
+    /// Replaces the list. Requests in progress keep the old one.
     pub fn replace_list(&self, mut catalogue: PipelineList) {
         catalogue.pipelines.sort_by(|a, b| a.name.cmp(&b.name));
         catalogue.refused.sort_by(|a, b| a.file.cmp(&b.file));
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
     }
 
-    /// The catalogue of this moment.
+    /// The current list.
     pub fn current_list(&self) -> Arc<PipelineList> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -219,7 +219,8 @@ impl PipelineRegistry {
     }
 }
 
-/// `GET /v1/pipelines`: what the key may read or start. Refused files are for keys that may read everything.
+/// `GET /v1/pipelines`: the pipelines that the key may read or start. Rejected files are shown to keys that may read
+/// every pipeline.
 pub(super) async fn list_pipelines(State(app): State<ApiState>, caller: Caller) -> Result<Json<PipelineList>, Problem> {
     let all = app.pipeline_registry().current_list();
     let mut paused = paused_pipelines(&app).await?;
@@ -249,12 +250,12 @@ pub(super) async fn show_pipeline(
     Ok(Json(pipeline))
 }
 
-/// `GET /v1/schema`: the JSON Schema of the language.
+/// `GET /v1/schema`: the JSON Schema of the pipeline language.
 pub(super) async fn show_schema(State(app): State<ApiState>, _caller: Caller) -> Json<Value> {
     Json(app.pipeline_schema().clone())
 }
 
-/// The refusal of a name that is not live.
+/// The error for a name that is not live.
 pub(super) fn pipeline_not_found(name: &str) -> Error {
     Error::permanent("pipeline_not_found", format!("there is no pipeline `{name}`"))
         .with_hint("`GET /v1/pipelines` lists those that are live, and the files that were refused")

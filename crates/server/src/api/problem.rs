@@ -1,4 +1,4 @@
-//! Every refusal in one shape, RFC 9457 `application/problem+json`; the one place that gives a code its status.
+//! Error responses in the one format of RFC 9457, `application/problem+json`. Only this file maps codes to statuses.
 
 use std::any::Any;
 
@@ -71,10 +71,10 @@ const PROBLEM_CODES: &[(&str, StatusCode, &str)] = &[
 
 const INTERNAL_PROBLEM: (StatusCode, &str) = (StatusCode::INTERNAL_SERVER_ERROR, "Something is wrong with the service");
 const UNAVAILABLE_PROBLEM: (StatusCode, &str) = (StatusCode::SERVICE_UNAVAILABLE, "The service is not ready");
-/// What a client is told to wait when the outside world named no time.
+/// The `Retry-After` of an error that names no time.
 const DEFAULT_RETRY_AFTER_SECS: u64 = 2;
 
-/// An error on its way to the client.
+/// An error that becomes a response.
 #[derive(Clone, Debug)]
 pub struct Problem {
     error: Error,
@@ -88,26 +88,26 @@ impl From<Error> for Problem {
 }
 
 impl Problem {
-    /// A refusal.
+    /// Creates a permanent error.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
         Error::permanent(code, message).into()
     }
 
-    /// Says what the client can do.
+    /// Adds what the client can do about it.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.error = self.error.with_hint(hint);
         self
     }
 
-    /// Adds a header to the answer.
+    /// Adds a header to the response.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    /// The error as it happened, for the log.
+    /// The original error, for the log.
     pub fn source_error(&self) -> &Error {
         &self.error
     }
@@ -123,7 +123,7 @@ impl Problem {
         }
     }
 
-    /// The body. What went wrong inside of the service stays in the log.
+    /// The body of the response. Internal details stay in the log.
     pub(super) fn to_json(&self, request_id: &str) -> Value {
         let (code, status, title) = self.code_status_title();
         let (detail, hint, details) = match status {
@@ -173,11 +173,11 @@ pub(super) struct ProblemBody {
 
 /// The status and the title of a code.
 pub(super) fn status_and_title(code: &str) -> (StatusCode, &'static str) {
-    let known = PROBLEM_CODES.iter().find(|(known, ..)| *known == code);
-    known.map_or(INTERNAL_PROBLEM, |(_, status, title)| (*status, *title))
+    let entry = PROBLEM_CODES.iter().find(|(known, ..)| *known == code);
+    entry.map_or(INTERNAL_PROBLEM, |(_, status, title)| (*status, *title))
 }
 
-/// An answer without a body yet: the outermost layer knows the request's id, writes the body and logs.
+/// A response without a body. The outermost layer has the request id; it writes the body and the log entry.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (code, status, _) = self.code_status_title();
@@ -203,18 +203,18 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Answers for paths that nothing serves.
+/// Responds to paths without a route.
 pub(super) async fn not_found(uri: Uri) -> Problem {
     Problem::new("not_found", format!("nothing is served at `{}`", uri.path()))
 }
 
-/// Answers for methods that a path does not serve; the router adds `Allow`.
+/// Responds to methods that a path does not support; the router adds `Allow`.
 pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
     Problem::new("method_not_allowed", format!("`{}` does not take `{method}`", uri.path()))
         .with_hint("the header `Allow` lists the methods that it takes")
 }
 
-/// Answers for a handler that panicked.
+/// Responds after a panic in a handler.
 pub(super) fn panic_response(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     let text = text.unwrap_or("no message");
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_of_codes_is_clean() {
+    fn the_code_table_is_consistent() {
         let codes: BTreeSet<_> = PROBLEM_CODES.iter().map(|(code, ..)| *code).collect();
         assert_eq!(codes.len(), PROBLEM_CODES.len(), "every code stands once");
         for (code, status, title) in PROBLEM_CODES {
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ours_stays_inside() {
+    fn internal_details_are_not_sent_to_clients() {
         let secret = "no such table: step_runs at /srv/data";
         for error in [Error::permanent("database_error", secret), Error::transient("database_unavailable", secret)] {
             let problem = Problem::from(error.with_hint(secret).with_details(json!(secret)));

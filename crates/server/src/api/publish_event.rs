@@ -1,4 +1,4 @@
-//! `POST /v1/events/{name}`: events of the application, told with a key or as a webhook.
+//! `POST /v1/events/{name}`: application events, published with an API key or as a signed webhook.
 
 use axum::Json;
 use axum::body::Body;
@@ -17,12 +17,12 @@ use afterload_core::error::{Error, Result};
 use afterload_core::units::is_event_name;
 use afterload_egress::WebhookSigner;
 
-/// The header by which a Standard Webhook is known.
+/// The header that identifies a Standard Webhook.
 const SIGNATURE_HEADER: &str = "webhook-signature";
-/// The longest id of a webhook, in bytes.
+/// The maximum length of a webhook id.
 const MAX_WEBHOOK_ID_BYTES: usize = 255;
 
-/// Answers 202, and a webhook 200, once all that the event starts and wakes is on disk.
+/// Responds with 202, and to a webhook with 200, once everything that the event starts and wakes is committed.
 pub(super) async fn publish_event(
     State(app): State<ApiState>,
     PathId(name): PathId,
@@ -48,8 +48,8 @@ pub(super) async fn publish_event(
     Ok((status, Json(heard)))
 }
 
-/// The key under which a Standard Webhook is one event however often it is sent. It has a beginning of its own, so that no
-/// sender can take the key of another caller.
+/// The dedup key of a Standard Webhook, so that repeated deliveries are one event. Its prefix keeps a sender from using
+/// the key of another caller.
 fn verified_webhook_key(app: &ApiState, name: &str, headers: &HeaderMap, body: &[u8]) -> Result<String> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (id, signatures) = (header("webhook-id"), header(SIGNATURE_HEADER));

@@ -1,4 +1,4 @@
-//! Queues, and pausing them and pipelines; for keys that may do everything.
+//! Queues, and pausing queues and pipelines. Needs an admin key.
 
 use std::collections::BTreeMap;
 
@@ -102,7 +102,7 @@ pub(super) async fn resume_pipeline(
     Ok(Json(PipelineState { name, paused_at: None }))
 }
 
-/// The paused pipelines, each with the time since when it is.
+/// The paused pipelines, each with the time of its pause.
 pub(super) async fn paused_pipelines(app: &ApiState) -> Result<BTreeMap<String, String>> {
     let paused = app.db().list_paused(PauseTarget::Pipeline).await?;
     Ok(paused.into_iter().map(|(name, since)| (name, clock::format_rfc3339(since))).collect())
@@ -110,7 +110,7 @@ pub(super) async fn paused_pipelines(app: &ApiState) -> Result<BTreeMap<String, 
 
 async fn queue_response(app: &ApiState, name: String) -> Result<Json<QueueView>, Problem> {
     let known = app.engine().list_queues().await?.into_iter().find(|queue| queue.name == name);
-    // Its last step may have ended meanwhile, and nothing else names it.
+    // The queue is gone from the list if its last step has ended and it is not paused.
     let state = known.unwrap_or(QueueState { name, waiting: 0, running: 0, paused_at: None });
     Ok(Json(state.into()))
 }

@@ -1,4 +1,4 @@
-//! Every route of the service, with what the OpenAPI document says of it. A new route is one entry here.
+//! All routes of the service with their OpenAPI descriptions. A new route is one entry here.
 
 use axum::Json;
 use axum::extract::State;
@@ -371,7 +371,7 @@ async fn show_openapi(State(app): State<ApiState>) -> Json<Value> {
     Json(document)
 }
 
-/// The bytes of a file.
+/// The bytes of a file, as an OpenAPI schema.
 struct FileBytes;
 
 impl JsonSchema for FileBytes {

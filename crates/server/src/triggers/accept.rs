@@ -1,4 +1,4 @@
-//! From an object that somebody tells of to the runs that it starts.
+//! From a created object to the runs that it starts.
 
 use super::TriggerDeps;
 use super::object_created::{self, ObjectCreated, is_folder_marker, s3_event};
@@ -8,41 +8,41 @@ use afterload_engine::{DedupKey, StartOutcome};
 use afterload_object_store::ObjectMeta;
 use afterload_pipeline::{S3Trigger, Trigger};
 
-/// Who counts the identities of objects in the inbox.
+/// The source of the dedup keys of objects.
 pub const S3_SOURCE: &str = "s3";
 
-/// A trigger of a live pipeline.
+/// An s3 trigger of a live pipeline.
 #[derive(Clone, Debug)]
 pub struct LiveS3Trigger {
-    /// The pipeline's name.
+    /// The name of the pipeline.
     pub pipeline: String,
     /// The trigger.
     pub trigger: S3Trigger,
-    /// When its pipeline went live.
+    /// When the pipeline went live.
     pub published_at: UnixMillis,
 }
 
-/// What became of an object.
+/// The result of accepting an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObjectOutcome {
-    /// The runs that it started.
+    /// The ids of the started runs.
     pub started: Vec<String>,
-    /// How many pipelines knew it already.
+    /// How many pipelines have already had the object.
     pub duplicates: usize,
-    /// Under which identity, if it is there.
+    /// The identity of the object, if the object exists.
     pub identity: Option<String>,
 }
 
-/// What the store says of an object.
+/// The store's response for an object.
 enum HeadResult {
     Found(ObjectMeta),
     Missing,
-    /// It will not say; the run will meet the same error and say so.
+    /// Access denied: the run will fail with that error and report it.
     Denied,
 }
 
 impl TriggerDeps {
-    /// The s3 triggers that are live at this moment.
+    /// The s3 triggers of all live pipelines.
     pub async fn live_s3_triggers(&self) -> Result<Vec<LiveS3Trigger>> {
         let mut targets = Vec::new();
         for live in self.engine.list_live_plans().await? {
@@ -93,13 +93,17 @@ impl TriggerDeps {
         Ok(true)
     }
 
-    /// An object that was replaced before anybody could look is what is there now: the bytes before are gone.
+    /// Reads the current object. If it was replaced since the event, the earlier bytes are gone.
     async fn head_object(&self, told: &ObjectCreated, key: &str) -> Result<HeadResult> {
         match self.engine.objects().head_version(&told.bucket, key, told.version.as_deref()).await {
             Ok(stored) => Ok(HeadResult::Found(stored)),
             Err(error) if error.is_transient() => Err(error),
             Err(error) if error.code() == "object_not_found" => {
-                tracing::info!(object.bucket = told.bucket, object.key = key, "a new object was gone before its run");
+                tracing::info!(
+                    object.bucket = told.bucket,
+                    object.key = key,
+                    "a new object was deleted before its run started"
+                );
                 Ok(HeadResult::Missing)
             }
             Err(_) => Ok(HeadResult::Denied),
@@ -121,7 +125,7 @@ impl TriggerDeps {
             match self.start_run(&target.pipeline, &target.trigger.with, &event, inbox).await {
                 Ok(StartOutcome::Created(run)) => accepted.started.push(run.id),
                 Ok(StartOutcome::Duplicate { .. }) => accepted.duplicates += 1,
-                // It went away a moment ago.
+                // The pipeline was removed a moment ago.
                 Err(error) if error.code() == "pipeline_not_found" => {}
                 Err(error) => return Err(error),
             }
@@ -130,19 +134,18 @@ impl TriggerDeps {
     }
 }
 
-/// The first trigger of each pipeline that waits for such an object.
+/// The first matching trigger of each pipeline.
 fn matching_triggers<'a>(targets: &'a [LiveS3Trigger], bucket: &str, key: &str) -> Vec<&'a LiveS3Trigger> {
     let mut wanted: Vec<&LiveS3Trigger> = Vec::new();
     for target in targets.iter().filter(|target| target.trigger.matches_object(bucket, key)) {
-        if wanted.iter().all(|known| known.pipeline != target.pipeline) {
+        if wanted.iter().all(|other| other.pipeline != target.pipeline) {
             wanted.push(target);
         }
     }
     wanted
 }
 
-/// Whether what failed may succeed later. A database that fails in a way that nobody foresaw is waited for, too: the
-/// alternative is to forget the object.
+/// True if a retry may succeed. Unexpected database errors are retried too; otherwise the object would be lost.
 pub fn is_retryable(error: &Error) -> bool {
     error.is_transient() || error.code().starts_with("database")
 }

@@ -1,4 +1,4 @@
-//! Schedules: each moment starts one run, however many processes look at the clock.
+//! Schedules: each tick starts one run, no matter how many processes check the schedule.
 
 use afterload_core::failpoint;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use afterload_core::error::Result;
 use afterload_engine::{DedupKey, LivePlan};
 use afterload_pipeline::{CatchUp, CronSchedule, CronTrigger, Trigger};
 
-/// Who counts moments in the inbox.
+/// The source of the dedup keys of schedule ticks.
 pub const CRON_SOURCE: &str = "cron";
 const CRON_POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How late a moment may be noticed and still be on time.
+/// How late a tick still counts as on time.
 const ON_TIME_TOLERANCE_MS: UnixMillis = 60_000;
-/// So many missed moments are made up for at most; the rest of a long absence is let go.
+/// The maximum number of missed ticks that get a run; older ones are skipped.
 const MAX_MISSED_TICKS: usize = 1000;
 
 pub async fn run_cron(inner: Arc<TriggerDeps>, stop: CancellationToken) {
@@ -33,13 +33,13 @@ pub async fn run_cron(inner: Arc<TriggerDeps>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             looked = look => if let Err(error) = looked {
-                tracing::warn!(error.code = error.code(), "looking at the schedules failed: {error}");
+                tracing::warn!(error.code = error.code(), "checking the schedules failed: {error}");
             }
         }
     }
 }
 
-/// Names a schedule of a pipeline: another one is a new schedule, which has missed nothing.
+/// The id of a schedule. A changed schedule is a new one without missed ticks.
 fn schedule_id(pipeline: &str, trigger: &CronTrigger) -> String {
     let text = format!("{pipeline}\n{}\n{}", trigger.schedule, trigger.timezone);
     hex::encode(Sha256::digest(text))
@@ -58,7 +58,7 @@ impl TriggerDeps {
     }
 
     async fn fire_schedule(&self, live: &LivePlan, trigger: &CronTrigger, now: UnixMillis) -> Result<()> {
-        // It was checked when it was published.
+        // The schedule was validated when the pipeline was published.
         let Ok(schedule) = CronSchedule::parse(&trigger.schedule, &trigger.timezone) else { return Ok(()) };
         let (id, db) = (schedule_id(&live.plan.name, trigger), self.engine.db());
         let reached = db.load_schedule_cursor(&id, live.published_at.min(now)).await?;
@@ -88,14 +88,14 @@ fn cron_event(trigger: &CronTrigger, moment: UnixMillis) -> Value {
     })
 }
 
-/// The moments after `reached` that get a run now.
+/// The ticks after `reached` that start a run now.
 fn due_ticks(schedule: &CronSchedule, catch_up: CatchUp, reached: UnixMillis, now: UnixMillis) -> Vec<UnixMillis> {
     let mut moments = Vec::new();
     let mut time = reached;
     while let Some(next) = schedule.next_after(time).filter(|next| *next <= now) {
         moments.push(next);
         time = next;
-        // Of many, the latest count.
+        // Keep the latest ticks only.
         if moments.len() > MAX_MISSED_TICKS {
             moments.remove(0);
         }
@@ -106,7 +106,7 @@ fn due_ticks(schedule: &CronSchedule, catch_up: CatchUp, reached: UnixMillis, no
         CatchUp::None => moments.into_iter().filter(on_time).collect(),
         CatchUp::Last => {
             let last_missed = moments.iter().rev().find(|moment| !on_time(moment)).copied();
-            // One on time makes up for those before it.
+            // A tick on time replaces the missed ones before it.
             let timely: Vec<_> = moments.into_iter().filter(on_time).collect();
             if timely.is_empty() { last_missed.into_iter().collect() } else { timely }
         }
@@ -118,10 +118,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missed_moments_are_made_up_for_as_the_trigger_says() {
+    fn catch_up_decides_which_missed_ticks_run() {
         let schedule = CronSchedule::parse("0 * * * *", "UTC").expect("a schedule");
         let hour: UnixMillis = 3_600_000;
-        // Down from 00:30 to 05:30, and back in time for 05:00 with half a minute to spare.
+        // Down from 00:30 to 05:30. Then: back at 05:00:30, when the tick of 05:00 is still on time.
         let cases = [
             (CatchUp::None, 5 * hour + 1_800_000, vec![]),
             (CatchUp::Last, 5 * hour + 1_800_000, vec![5 * hour]),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_absence_is_bounded() {
+    fn the_number_of_missed_ticks_is_limited() {
         let schedule = CronSchedule::parse("* * * * *", "UTC").expect("a schedule");
         assert_eq!(due_ticks(&schedule, CatchUp::All, 0, 2_000 * 60_000).len(), MAX_MISSED_TICKS);
     }

@@ -1,4 +1,4 @@
-//! What follows the live pipelines beside their events: the buckets of their triggers, and the age of the inbox.
+//! Periodic work for the live triggers: their buckets, expired uploads, and old dedup keys.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,22 +11,22 @@ use super::{TriggerDeps, cron, poll, publish_event};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
-/// How often to look at what is live.
+/// How often the live triggers are read.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the inbox is swept, in looks.
+/// How often old dedup keys are deleted, in ticks.
 const DEDUP_SWEEP_TICKS: u32 = 3600;
-/// How often uploads that never came are swept, in looks.
+/// How often expired uploads are deleted, in ticks.
 const UPLOAD_SWEEP_TICKS: u32 = 60;
-/// How long after its end an upload may still be arriving.
+/// How long after its expiry an upload may still be in transfer.
 pub const UPLOAD_GRACE: UnixMillis = 2 * 3_600_000;
 const DAY_MS: UnixMillis = 86_400_000;
-/// How long an object is remembered: longer than anybody tells of it again.
+/// How long dedup keys are kept: longer than any sender repeats an event.
 const DEDUP_RETENTION_MS: UnixMillis = 30 * DAY_MS;
 
-/// Who counts the announced uploads in the inbox.
+/// The source of the dedup keys of direct uploads.
 pub const UPLOAD_SOURCE: &str = "uploads";
 
-/// The buckets that are there for certain.
+/// The buckets that are known to exist.
 #[derive(Default)]
 pub struct EnsuredBuckets(BTreeSet<String>);
 
@@ -51,12 +51,12 @@ pub async fn run_housekeeping(inner: Arc<TriggerDeps>, stop: CancellationToken) 
             worked = worked => worked,
         };
         if let Err(error) = worked {
-            tracing::warn!(error.code = error.code(), "following the live triggers failed: {error}");
+            tracing::warn!(error.code = error.code(), "housekeeping of the triggers failed: {error}");
         }
     }
 }
 
-/// Makes the embedded buckets that triggers name.
+/// Creates the embedded buckets that triggers name.
 pub async fn ensure_buckets(inner: &TriggerDeps, made: &mut EnsuredBuckets) -> Result<()> {
     let objects = inner.engine.objects();
     for target in inner.live_s3_triggers().await? {
@@ -69,7 +69,7 @@ pub async fn ensure_buckets(inner: &TriggerDeps, made: &mut EnsuredBuckets) -> R
     Ok(())
 }
 
-/// Forgets announced uploads that were never completed, with their bytes.
+/// Deletes uploads that were announced but never completed, with their bytes.
 async fn delete_expired_uploads(inner: &TriggerDeps) -> Result<()> {
     let db = inner.engine.db();
     for upload in db.list_expired_uploads(clock::now_millis() - UPLOAD_GRACE, 100).await? {
@@ -78,8 +78,8 @@ async fn delete_expired_uploads(inner: &TriggerDeps) -> Result<()> {
             if let (Some(bucket), Some(key)) = (bucket, key)
                 && let Err(error) = inner.engine.objects().delete_object(bucket, key).await
             {
-                // One that cannot be deleted must not keep the others.
-                tracing::warn!(error.code = error.code(), "an upload that never came was not deleted: {error}");
+                // A failed deletion must not block the others.
+                tracing::warn!(error.code = error.code(), "an expired upload could not be deleted: {error}");
                 if error.is_transient() {
                     continue;
                 }
@@ -90,8 +90,7 @@ async fn delete_expired_uploads(inner: &TriggerDeps) -> Result<()> {
     Ok(())
 }
 
-/// Forgets objects that nobody will tell of any more. What is polled is told of at every look, so that counts from the
-/// last one.
+/// Deletes old dedup keys. Every scan lists a polled object again, so retention counts from the oldest last scan.
 async fn prune_dedup(inner: &TriggerDeps) -> Result<()> {
     let db = inner.engine.db();
     let targets = inner.live_s3_triggers().await?;

@@ -1,7 +1,8 @@
-//! What starts runs beside the API: new objects, told by the embedded store, by webhooks, or found by looking.
+//! Everything that starts runs besides the API: schedules, application events, and new objects reported by the embedded
+//! store, by notifications or by polling.
 //!
-//! Every way ends in `accept`: whatever tells of an object, and however often, the inbox lets it start one run. A
-//! happening is forgotten by whoever told it only after the run is on disk.
+//! All objects go through `accept`, where dedup keys let each object start one run per pipeline. A source deletes its
+//! event only after the run is committed.
 
 mod accept;
 mod cron;
@@ -34,12 +35,12 @@ struct TriggerDeps {
     engine: Engine,
     /// The embedded store, if this process has one.
     embedded: Option<EmbeddedStore>,
-    /// Names this process where processes take turns.
+    /// Identifies this process in the leases of polls.
     process_name: String,
 }
 
 impl Triggers {
-    /// The triggers of the pipelines that are live, whichever they are at the time.
+    /// Creates the triggers. They follow the live pipelines.
     pub fn new(engine: Engine, embedded: Option<EmbeddedStore>) -> Self {
         Self(Arc::new(TriggerDeps { engine, embedded, process_name: ulid::Ulid::generate().to_string() }))
     }

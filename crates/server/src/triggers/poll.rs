@@ -1,7 +1,7 @@
-//! Looking again and again at what lies under a prefix, for stores that tell nobody of new objects.
+//! Polls a prefix for new objects, for stores that send no notifications.
 //!
-//! The inbox says what has been seen. It is asked once for each thousand objects, only about those that are young enough
-//! to be new, and only about those that this process has not seen itself.
+//! Dedup keys record the objects that have been seen. They are queried once per thousand objects, only for objects
+//! recent enough to be new and not yet seen by this process.
 
 use afterload_core::failpoint;
 use std::collections::{HashMap, HashSet};
@@ -22,29 +22,29 @@ use afterload_core::error::Result;
 use afterload_object_store::ListedObject;
 use afterload_state::{DedupRecord, PollClaim};
 
-/// Who counts, in the inbox, the identities that a list shows and a closer look does not.
+/// The source of dedup keys for listed identities that differ from the object's real identity.
 pub const S3_LISTED_SOURCE: &str = "s3-listed";
-/// How often to look for triggers that are due.
+/// How often to check which triggers are due.
 const POLL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Looks at once.
+/// How many prefixes are scanned in parallel.
 const MAX_PARALLEL_POLLS: usize = 4;
 const MINUTE_MS: UnixMillis = 60_000;
-/// How long others leave a look alone whose process has died.
+/// The lease of a scan. After it, another process takes over from a crashed one.
 const POLL_LEASE_MS: UnixMillis = MINUTE_MS;
-/// The longest pause after a failed look.
+/// The longest pause after a failed scan.
 const MAX_POLL_RETRY_DELAY_MS: UnixMillis = MINUTE_MS;
-/// How far the clock of a store may be from ours: what is older than the trigger by more than that starts nothing. No
-/// store accepts signatures that are further away.
+/// How far the clock of a store may differ from ours. Objects that are older than the trigger by more than this start
+/// no runs. Stores reject requests with a larger difference.
 const MAX_CLOCK_SKEW_MS: UnixMillis = 15 * MINUTE_MS;
-/// How long before its appearance an object may claim to have been written: the parts of one come in first.
+/// How long before it appears an object may have its modification time: a multipart upload is dated at its start.
 const MAX_UPLOAD_DURATION_MS: UnixMillis = 8 * 24 * 60 * MINUTE_MS;
-/// How many objects of a trigger a process remembers by itself.
+/// How many seen objects a process remembers per trigger.
 const MAX_SEEN_OBJECTS: usize = 200_000;
 
-/// Identities that need not be asked for again.
+/// Shortened identities of objects that need no further query.
 type SeenObjects = HashSet<u128>;
 
-/// Names a trigger that polls, as long as it looks at the same place.
+/// Identifies a polling trigger by its pipeline and what it polls.
 pub fn poll_id(target: &LiveS3Trigger) -> String {
     let LiveS3Trigger { pipeline, trigger, .. } = target;
     hex::encode(Sha256::digest(format!("{pipeline}\0{}\0{}\0{}", trigger.bucket, trigger.prefix, trigger.suffix)))
@@ -75,7 +75,7 @@ pub async fn run_polling(inner: Arc<TriggerDeps>, stop: CancellationToken) {
         let targets = match inner.live_s3_triggers().await {
             Ok(targets) => targets,
             Err(error) => {
-                tracing::warn!(error.code = error.code(), "looking for triggers that poll failed: {error}");
+                tracing::warn!(error.code = error.code(), "reading the polling triggers failed: {error}");
                 continue;
             }
         };
@@ -90,7 +90,7 @@ pub async fn run_polling(inner: Arc<TriggerDeps>, stop: CancellationToken) {
                 continue;
             }
             let period = Duration::from_millis(target.trigger.poll_ms.unwrap_or(MINUTE_MS).unsigned_abs());
-            // Another process may have looked a moment ago, so ask for the turn more often than it comes.
+            // Another process may hold the lease or have scanned just now, so try more often than the period.
             next.insert(id.clone(), Instant::now() + (period / 4).max(POLL_CHECK_INTERVAL));
             let known = seen.remove(&id).unwrap_or_default();
             let task = looks.spawn(poll_trigger(inner.clone(), target, id.clone(), known, stop.clone()));
@@ -100,7 +100,7 @@ pub async fn run_polling(inner: Arc<TriggerDeps>, stop: CancellationToken) {
     looks.shutdown().await;
 }
 
-/// Takes its turn, if it is this process's, and looks.
+/// Scans the prefix if this process gets the lease.
 async fn poll_trigger(
     inner: Arc<TriggerDeps>,
     target: LiveS3Trigger,
@@ -134,14 +134,14 @@ async fn poll_trigger(
             error.code = error.code(),
             pipeline.name = target.pipeline,
             object.bucket = bucket,
-            "looking for new objects failed and will be tried again: {error}"
+            "polling for new objects failed; retrying: {error}"
         );
     }
     (id, seen)
 }
 
 impl TriggerDeps {
-    /// Looks at every object once. False if another process has taken over.
+    /// Scans all objects once. Returns false if another process has taken over the lease.
     async fn scan_prefix(
         &self,
         target: &LiveS3Trigger,
@@ -195,12 +195,13 @@ impl TriggerDeps {
         let accepted = match self.accept_object(std::slice::from_ref(target), &told).await {
             Err(error) if !is_retryable(&error) => {
                 let key = &told.keys[0];
-                tracing::error!(error.code = error.code(), object.key = key, "a new object starts nothing: {error}");
+                tracing::error!(error.code = error.code(), object.key = key, "a new object starts no run: {error}");
                 return Ok(());
             }
             accepted => accepted?,
         };
-        // A list shows no versions: without a note the object would be looked at closely every time.
+        // Lists show no versions. Record the listed identity too, or every scan would fetch the object's metadata
+        // again.
         if accepted.identity.is_some_and(|identity| identity != listed) {
             let note = DedupRecord {
                 pipeline: target.pipeline.clone(),
@@ -217,7 +218,7 @@ impl TriggerDeps {
     }
 }
 
-/// What was written before cannot be new.
+/// Objects that were modified before this time cannot be new.
 fn oldest_new_time(poll: PollClaim) -> UnixMillis {
     let since = poll.since - MAX_CLOCK_SKEW_MS;
     poll.last_scan_at.map_or(since, |passed_at| since.max(passed_at - MAX_UPLOAD_DURATION_MS))
@@ -238,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_older_than_the_trigger_starts_nothing() {
+    fn objects_older_than_the_trigger_start_no_runs() {
         let new = PollClaim { since: 10 * MAX_UPLOAD_DURATION_MS, last_scan_at: None };
         assert_eq!(oldest_new_time(new), 10 * MAX_UPLOAD_DURATION_MS - MAX_CLOCK_SKEW_MS);
         let soon = PollClaim { last_scan_at: Some(10 * MAX_UPLOAD_DURATION_MS + MINUTE_MS), ..new };

@@ -1,4 +1,4 @@
-//! Events of the application: they start pipelines and wake steps that wait for them.
+//! Application events: they start pipelines and wake suspended steps.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use afterload_core::error::Result;
 use afterload_engine::{DedupKey, StartOutcome};
 use afterload_pipeline::Trigger;
 
-/// Who counts events in the inbox.
+/// The source of the dedup keys of events.
 pub const EVENT_SOURCE: &str = "event";
 
 /// What an event did.
@@ -37,7 +37,8 @@ impl Triggers {
 }
 
 impl TriggerDeps {
-    /// One run of each pipeline with a trigger of this name; also those that were started when it was told before.
+    /// Starts one run of each pipeline with a trigger of this name. Returns also the runs that an earlier delivery
+    /// started.
     async fn start_event_runs(&self, name: &str, id: &str, event: &Value) -> Result<Vec<String>> {
         let mut runs = Vec::new();
         for live in self.engine.list_live_plans().await? {
@@ -47,7 +48,7 @@ impl TriggerDeps {
             match self.start_run(&live.plan.name, &trigger.with, event, inbox).await {
                 Ok(StartOutcome::Created(run)) => runs.push(run.id),
                 Ok(StartOutcome::Duplicate { run_id, .. }) => runs.push(run_id),
-                // It went away a moment ago.
+                // The pipeline was removed a moment ago.
                 Err(error) if error.code() == "pipeline_not_found" => {}
                 Err(error) => return Err(error),
             }

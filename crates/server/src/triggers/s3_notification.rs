@@ -1,4 +1,4 @@
-//! Event notifications as S3 stores send them to a webhook: AWS (also through SNS), MinIO, Ceph, and what follows them.
+//! Event notifications of S3 stores by webhook: AWS (also through SNS), MinIO, Ceph and compatible stores.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,7 @@ struct S3EventObject {
     version_id: Option<String>,
 }
 
-/// A message of SNS around the notification.
+/// The SNS message around the notification.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct SnsEnvelope {
@@ -88,7 +88,7 @@ struct SnsEnvelope {
     subscribe_url: Option<String>,
 }
 
-/// What a body says.
+/// The content of a body.
 #[derive(Debug, PartialEq)]
 enum ParsedNotification {
     Objects { told: Vec<ObjectCreated>, others: usize },
@@ -97,17 +97,17 @@ enum ParsedNotification {
 }
 
 impl Triggers {
-    /// Takes in the body of a webhook. When this returns, every run that it starts is on disk; records that nobody waits
-    /// for are ignored.
+    /// Handles the body of a webhook. Every run that it starts is committed when this returns; records without a
+    /// matching trigger are ignored.
     ///
     /// # Errors
-    /// `notification_invalid`, or those of the database and of the store: then the sender has to send all of it again.
+    /// `notification_invalid`, or an error after which the sender has to repeat the whole notification.
     pub async fn receive_notification(&self, body: &[u8]) -> Result<NotificationResult> {
         let (told, others) = match parse_notification(body)? {
             ParsedNotification::Empty => return Ok(NotificationResult::default()),
             ParsedNotification::Confirm(subscription) => {
                 let SnsSubscription { topic, confirm } = &subscription;
-                tracing::warn!(topic, confirm, "a topic wants to send events here: open the address to confirm it");
+                tracing::warn!(topic, confirm, "an SNS topic asks for a subscription; open the URL to confirm it");
                 return Ok(NotificationResult { subscription: Some(subscription), ..NotificationResult::default() });
             }
             ParsedNotification::Objects { told, others } => (told, others),
@@ -125,7 +125,7 @@ impl Triggers {
                     return Err(Error::transient("hook_unavailable", error.message()));
                 }
                 Err(error) => {
-                    tracing::error!(error.code = error.code(), "a new object starts nothing: {error}");
+                    tracing::error!(error.code = error.code(), "a new object starts no run: {error}");
                     received.ignored += 1;
                 }
             }
@@ -142,7 +142,7 @@ fn parse_notification(body: &[u8]) -> Result<ParsedNotification> {
     if body.get("Records").is_some() {
         return parse_records(body);
     }
-    // What AWS sends when notifications are switched on.
+    // The test event that AWS sends when notifications are enabled.
     if body.get("Event").is_some_and(|event| event == "s3:TestEvent") {
         return Ok(ParsedNotification::Empty);
     }
@@ -189,8 +189,8 @@ fn object_created_from_record(record: S3EventRecord) -> Option<ObjectCreated> {
     })
 }
 
-/// AWS, MinIO and most others encode keys as forms do; Ceph sends them as they are, or not, by version. The store then
-/// says which of the two is there.
+/// AWS, MinIO and most others encode keys like forms. Some versions of Ceph send them unencoded. The store decides
+/// which key exists.
 fn candidate_keys(key: &str, raw_first: bool) -> Vec<String> {
     let mut keys = vec![decode_key(key)];
     if keys[0] != key {

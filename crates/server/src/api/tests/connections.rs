@@ -1,4 +1,4 @@
-//! Over real connections: clients that go away, that send too much, that are there when the service stops.
+//! Real connections: clients that disconnect or send too much, and requests during a shutdown.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::stage::Stage;
 use crate::api::serve;
 
-/// A test that waits longer than this has failed.
+/// A test that waits longer fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn listening(stage: &Stage) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
@@ -40,7 +40,7 @@ fn part(name: &str) -> String {
     format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"a.csv\"\r\n\r\n")
 }
 
-/// Reads one answer: its status and body.
+/// Reads one response: its status and body.
 async fn answer(stream: &mut TcpStream) -> (u16, Value) {
     let mut bytes = Vec::new();
     loop {
@@ -60,7 +60,7 @@ async fn answer(stream: &mut TcpStream) -> (u16, Value) {
     }
 }
 
-/// Waits until this many uploads lie in the store.
+/// Waits until the store holds this many uploads.
 async fn uploads(stage: &Stage, expected: usize) {
     let folder = stage.folder().join("objects/bodies");
     let bodies = || {
@@ -76,7 +76,7 @@ async fn uploads(stage: &Stage, expected: usize) {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_takes_its_files_along() {
+async fn files_of_a_disconnected_client_are_deleted() {
     let stage = Stage::new().await;
     let (address, _stop, _served) = listening(&stage).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -91,12 +91,13 @@ async fn a_client_that_hangs_up_takes_its_files_along() {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_too_much_is_told_so() {
+async fn a_client_that_sends_too_much_gets_413() {
     let stage = Stage::new().await;
     let (address, _stop, _served) = listening(&stage).await;
     let mut announced = TcpStream::connect(address).await.unwrap();
     announced.write_all(head(&stage, "Content-Length: 1000000000000000\r\n").as_bytes()).await.unwrap();
-    // The list `extras` may hold any number of files, so the length alone says nothing; one file that is too large does.
+    // `extras` accepts any number of files, so the total length is no reason to reject. A single file that is too large
+    // is.
     announced.write_all(part("file").as_bytes()).await.unwrap();
     announced.write_all(&vec![b'x'; (1 << 20) + 1]).await.unwrap();
     let (status, problem) = answer(&mut announced).await;
@@ -114,7 +115,7 @@ async fn a_client_that_sends_too_much_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_request_under_way_is_finished_before_the_service_stops() {
+async fn requests_in_progress_finish_before_shutdown() {
     let stage = Stage::new().await;
     let (address, stop, served) = listening(&stage).await;
     let mut idle = TcpStream::connect(address).await.unwrap();
@@ -136,7 +137,7 @@ async fn a_request_under_way_is_finished_before_the_service_stops() {
 }
 
 #[tokio::test]
-async fn a_request_that_does_not_end_is_cut_off() {
+async fn a_request_longer_than_the_drain_timeout_is_aborted() {
     let stage = Stage::new().await;
     let (address, stop, served) = listening_with(&stage, Duration::from_millis(100)).await;
     let mut slow = TcpStream::connect(address).await.unwrap();
