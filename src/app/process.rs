@@ -1,4 +1,4 @@
-//! What every process has: the database, the stores, an engine, and tasks that end in good order.
+//! What every process has: the database, the stores, an engine, and tasks that shut down in order.
 
 use std::sync::Arc;
 
@@ -23,11 +23,11 @@ use afterload_s3_server::EmbeddedStore;
 use afterload_state::Db;
 use afterload_target_db::Connections;
 
-/// What a process works on.
+/// What a worker works on.
 pub struct WorkerOptions {
     /// The queues.
     pub queues: QueueSelection,
-    /// The step kinds that it can run.
+    /// The available step kinds.
     pub steps: StepRegistry,
 }
 
@@ -41,21 +41,21 @@ impl WorkerOptions {
 /// A running process.
 pub struct Process {
     pub(super) engine: Engine,
-    /// Ends what it does.
+    /// Stops the tasks.
     stop: CancellationToken,
     tasks: JoinSet<Result<()>>,
-    /// Ends the embedded store, which the workers need to the last.
+    /// Stops the embedded store, which the workers need until the end.
     close: CancellationToken,
     store: JoinSet<()>,
 }
 
-/// A process that does nothing yet, and what it has beside its engine.
+/// A process without tasks yet, and the parts beside its engine.
 pub(super) struct OpenedProcess {
     pub process: Process,
     pub config: Arc<Config>,
     pub mail: Mailer,
     pub embedded: Option<EmbeddedStore>,
-    /// Where the embedded store is.
+    /// The URL of the embedded store.
     pub s3: Option<String>,
 }
 
@@ -101,7 +101,7 @@ impl Process {
         Ok(OpenedProcess { process, config: Arc::new(config), mail, embedded, s3: address })
     }
 
-    /// Adds what goes on until the process stops.
+    /// Adds a task that runs until the process stops.
     pub(super) fn spawn_task<F>(&mut self, task: impl FnOnce(CancellationToken) -> F)
     where
         F: Future<Output = Result<()>> + Send + 'static,
@@ -109,13 +109,13 @@ impl Process {
         self.tasks.spawn(task(self.stop.clone()));
     }
 
-    /// Works these queues.
+    /// Starts workers for these queues.
     pub(super) fn spawn_workers(&mut self, queues: QueueSelection) {
         let engine = self.engine.clone();
         self.spawn_task(|stop| async move { engine.run_workers(queues, stop).await });
     }
 
-    /// Waits until a part ends that should not, or for ever.
+    /// Waits until a task fails.
     pub async fn wait_for_failure(&mut self) -> Error {
         loop {
             match self.tasks.join_next().await {
@@ -127,13 +127,13 @@ impl Process {
         }
     }
 
-    /// Stops taking work, parks or finishes the steps in hand, and closes what is open.
+    /// Stops claiming steps, suspends or finishes the running ones, and closes all connections.
     pub async fn stop(mut self) {
-        info!("stopping; steps in hand are parked or finished first");
+        info!("stopping; running steps are suspended or finished first");
         self.stop.cancel();
         while let Some(ended) = self.tasks.join_next().await {
             if let Ok(Err(error)) = ended {
-                warn!(error.code = error.code(), "a part of the service ended badly: {error}");
+                warn!(error.code = error.code(), "a task of the service failed: {error}");
             }
         }
         self.close.cancel();

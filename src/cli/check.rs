@@ -1,4 +1,4 @@
-//! `afterload check`: every fault of every file at once, each at its place.
+//! `afterload check`: reports every problem of every file with its position.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -12,9 +12,9 @@ use afterload_core::error::{Error, Result};
 use afterload_pipeline::{StepCatalog, ValidationContext, compile_with_sql_files, folder};
 use afterload_spanned_yaml::{Diagnostic, SourceSpan};
 
-/// The longest line, in characters, that is shown as a whole.
+/// Longer lines are clipped around the problem.
 const MAX_LINE_CHARS: usize = 120;
-/// How many problems with the same message are shown for one file.
+/// How many problems with the same message are shown per file.
 const MAX_SAME_MESSAGE: usize = 10;
 
 /// Checks pipeline files and shows every fault at its place.
@@ -36,7 +36,7 @@ pub enum CheckFormat {
     Json,
 }
 
-/// A fault of a file, as `--format json` shows it.
+/// A problem of a file, for `--format json`.
 #[derive(Debug, Serialize)]
 struct DiagnosticJson<'a> {
     file: &'a str,
@@ -47,7 +47,7 @@ struct DiagnosticJson<'a> {
     hint: Option<&'a str>,
 }
 
-/// What was found in one file.
+/// The problems of one file.
 struct CheckedFile {
     file: String,
     text: String,
@@ -82,7 +82,7 @@ pub fn run(
     })
 }
 
-/// The named files and those in the named folders; without any, those of the pipelines folder. At least one.
+/// The named files and the files of the named folders; by default, those of the pipelines folder. At least one.
 fn resolve_files(named: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
     let named = if named.is_empty() { vec![folder.to_owned()] } else { named.to_vec() };
     let mut files = Vec::new();
@@ -139,7 +139,7 @@ fn write_text(checked: &[CheckedFile], out: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// Every problem of a file; of many alike, the first ones and how many more there are.
+/// Writes the problems of a file. Of many with the same message, writes the first ones and the number of the others.
 pub(super) fn write_diagnostics(
     file: &str,
     text: &str,
@@ -160,7 +160,7 @@ pub(super) fn write_diagnostics(
     Ok(())
 }
 
-/// The place and the message, the line with a caret under the place, and the hint.
+/// Writes the position and the message, the line with a caret at the position, and the hint.
 fn write_diagnostic(
     file: &str,
     text: &str,
@@ -186,7 +186,7 @@ fn write_diagnostic(
     writeln!(out)
 }
 
-/// The part of a long line around character `at`, and where that character is in it.
+/// The part of a long line around character `at`, and the position of that character in it.
 fn clip_line(line: &str, at: usize) -> (String, usize) {
     let chars: Vec<char> = line.chars().collect();
     if chars.len() <= MAX_LINE_CHARS {

@@ -1,4 +1,4 @@
-//! `afterload key`: API keys are made, listed and revoked here.
+//! `afterload key`: creates, lists and revokes API keys.
 
 use std::io::Write;
 
@@ -48,10 +48,10 @@ pub struct NewKeyArgs {
     pub buckets: Vec<String>,
 }
 
-/// Does it. The key goes to `out`, all else to `notes`, so that `KEY=$(afterload key new …)` works.
+/// Runs the command. The key goes to `out` and everything else to `notes`, so that `KEY=$(afterload key new …)` works.
 ///
 /// # Errors
-/// `scope_invalid`, `bucket_invalid`, `key_not_found`, or those of the database and of the terminal.
+/// `scope_invalid`, `bucket_invalid`, `key_not_found`, or an error of the terminal.
 pub async fn run(
     db: &Db,
     database: &str,
@@ -81,10 +81,10 @@ pub async fn run(
     Ok(())
 }
 
-/// Prints how S3 clients reach the embedded store, for `eval "$(afterload key s3)"`.
+/// Prints the S3 credentials of the embedded store, for `eval "$(afterload key s3)"`.
 ///
 /// # Errors
-/// `store_not_embedded` where there is none, `io_error`.
+/// `store_not_embedded` if there is no embedded store, `io_error`.
 pub fn print_s3_exports(config: &Config, out: &mut impl Write) -> Result<()> {
     if config.objects.store_for_bucket(&config.objects.artifacts).is_some() {
         return Err(Error::permanent(
@@ -102,7 +102,7 @@ pub fn print_s3_exports(config: &Config, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Prints the address of the webhook for S3 event notifications, for senders that cannot send a key.
+/// Prints the webhook URL for S3 event notifications, for senders that cannot send an API key.
 ///
 /// # Errors
 /// `io_error`
@@ -114,7 +114,7 @@ pub async fn print_webhook_url(config: &mut Config, out: &mut impl Write) -> Res
     Ok(())
 }
 
-/// Prints the secret that outgoing webhooks are signed with.
+/// Prints the secret that signs outgoing webhooks.
 ///
 /// # Errors
 /// `io_error`
@@ -124,7 +124,7 @@ pub async fn print_webhook_secret(config: &mut Config, out: &mut impl Write) -> 
     Ok(())
 }
 
-/// A database as people may see it: without user and password.
+/// A database URL for display, without user and password.
 pub(super) fn describe_database(url: &str) -> String {
     match url.strip_prefix("sqlite://") {
         Some(path) => format!("the database `{path}`"),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keys_are_made_listed_and_revoked() {
+    async fn keys_are_created_listed_and_revoked() {
         let folder = tempfile::tempdir().unwrap();
         let db = Db::open(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
         let new = NewKeyArgs { name: "web".into(), scopes: vec!["runs:write".into()], buckets: vec!["uploads".into()] };
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_is_shown_without_its_password() {
+    fn a_database_url_is_shown_without_its_password() {
         assert_eq!(describe_database("sqlite://data/a.db"), "the database `data/a.db`");
         assert_eq!(
             describe_database("postgres://me:can@ry@db:5432/x?password=canary"),

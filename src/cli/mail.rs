@@ -1,4 +1,4 @@
-//! `afterload mail`: what a mail will look like, before anybody receives it.
+//! `afterload mail`: previews mails.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use afterload_core::error::{Error, Result};
 use afterload_engine::run_url;
 use afterload_mailer::Mailer;
 
-/// The run that a preview belongs to.
+/// The run id in previews.
 const PREVIEW_RUN_ID: &str = "01J00000000000000000000000";
 
 /// What to do with mails.
@@ -35,13 +35,13 @@ pub struct PreviewArgs {
     pub dir: PathBuf,
 }
 
-/// `NAME=VALUE`; what is no JSON is text.
+/// Parses `NAME=VALUE`. A value that is not JSON is text.
 fn parse_template_param(text: &str) -> std::result::Result<(String, Value), String> {
     let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("expected `NAME=VALUE`")?;
     Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
 }
 
-/// Writes the preview and says where.
+/// Writes the preview and prints its path.
 ///
 /// # Errors
 /// `mail_template_not_found`, `mail_template_invalid`, `io_error`.
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn params_are_json_or_text() {
+    fn template_params_are_json_or_text() {
         assert_eq!(parse_template_param("rows=3").unwrap(), ("rows".into(), json!(3)));
         assert_eq!(
             parse_template_param("person={\"name\":\"Ada\"}").unwrap(),
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preview_writes_what_would_be_sent() {
+    fn a_preview_writes_html_and_text() {
         let folder = tempfile::tempdir().unwrap();
         let out = shown(folder.path(), "import_done", &["rejected=0", "file=mine.csv"]).unwrap();
         assert!(out.starts_with("subject: example: 16,872 of 18,771 rows imported\n"), "{out}");
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_of_ones_own_is_shown_with_its_sample() {
+    fn a_custom_template_is_previewed_with_its_sample() {
         let folder = tempfile::tempdir().unwrap();
         let own = folder.path().join("templates/email/hello");
         std::fs::create_dir_all(&own).unwrap();

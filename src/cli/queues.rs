@@ -1,4 +1,4 @@
-//! `afterload queues` and `afterload pipelines`: what there is, and whether it is worked.
+//! `afterload queues` and `afterload pipelines`: lists, pauses and resumes them.
 
 use std::process::ExitCode;
 
@@ -10,11 +10,11 @@ use super::stdout::print_line;
 use crate::config::Config;
 use afterload_core::error::Result;
 
-/// What a command lists and pauses.
+/// The kind of thing that a command lists and pauses.
 pub(super) struct PausableKind {
-    /// One of them.
+    /// The singular, for messages.
     singular: &'static str,
-    /// Their list, in the path and in the answer of the API.
+    /// The plural, in API paths and responses.
     plural: &'static str,
     print_list: fn(&[Value]),
 }

@@ -102,7 +102,7 @@ enum RunsCommand {
     },
 }
 
-/// `NAME=VALUE` or `NAME=@FILE`.
+/// Parses `NAME=VALUE` or `NAME=@FILE`.
 fn parse_run_param(text: &str) -> std::result::Result<(String, ParamArg), String> {
     let (name, value) = text.split_once('=').ok_or("expected `NAME=VALUE` or `NAME=@FILE`")?;
     let given = match value.strip_prefix('@') {
@@ -211,7 +211,7 @@ fn print_runs(runs: &[Value]) {
     }
 }
 
-/// A run for people: its status, its steps, its files.
+/// Prints a run with its steps and files.
 fn print_run(run: &Value) {
     print_line!("run {} of {}: {}", run_id(run), text_or_empty(&run["pipeline"]), text_or_empty(&run["status"]));
     if let Some(message) = run["error"]["message"].as_str() {
@@ -228,7 +228,7 @@ fn print_run(run: &Value) {
     }
 }
 
-/// The outputs of a step, a line each; of files where they are.
+/// Prints the outputs of a step, one per line, and the URLs of files.
 fn print_outputs(value: &Value, name: &str) {
     match value {
         Value::Object(fields) if fields.contains_key("bucket") && fields.contains_key("key") => {
@@ -250,7 +250,7 @@ fn run_id(run: &Value) -> &str {
     text_or_empty(&run["id"])
 }
 
-/// A text of the API, empty where there is none.
+/// A text of the API; empty if missing.
 pub(super) fn text_or_empty(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn params_are_values_or_files() {
+    fn run_params_are_values_or_files() {
         let given = |text: &str| parse_run_param(text).map(|(name, given)| format!("{name} {given:?}"));
         assert_eq!(given("a=b=c").unwrap(), "a Text(\"b=c\")");
         assert_eq!(given("file=@a b.jpg").unwrap(), "file File(\"a b.jpg\")");

@@ -1,4 +1,4 @@
-//! Limits on what comes in and on what may go wrong.
+//! Limits on input and on failures.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

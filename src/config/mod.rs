@@ -1,4 +1,4 @@
-//! `afterload.yaml` and the `AFTERLOAD_…` environment: what a team may set, with the defaults that need nothing.
+//! The configuration from `afterload.yaml` and `AFTERLOAD_…` variables. Every setting has a default.
 
 mod check;
 mod environment;
@@ -116,7 +116,7 @@ pub enum WatchMode {
 }
 
 impl Config {
-    /// How others reach this service, without a slash at the end.
+    /// The public URL of this service, without a slash at the end.
     pub fn base_url(&self) -> String {
         match &self.public_url {
             Some(url) => url.trim_end_matches('/').to_owned(),
@@ -134,12 +134,12 @@ impl Config {
         self.geo.folder.clone().unwrap_or_else(|| self.data.join("geo"))
     }
 
-    /// The key from which tokens and signatures derive; empty if there is none.
+    /// The key from which tokens and signatures are derived; empty if there is none.
     pub fn signing_key(&self) -> &str {
         self.secret_key.as_ref().map_or("", Secret::expose_secret)
     }
 
-    /// What the engine needs to know.
+    /// The configuration of the engine.
     pub fn engine_config(&self) -> EngineConfig {
         EngineConfig {
             base_url: self.base_url(),
@@ -154,7 +154,7 @@ impl Config {
         }
     }
 
-    /// What the server needs to know.
+    /// The configuration of the server.
     pub fn server_config(&self) -> ServerConfig {
         ServerConfig {
             listen: self.listen,
@@ -171,7 +171,7 @@ impl Config {
         }
     }
 
-    /// What the mailer needs to know.
+    /// The options of the mailer.
     pub fn mailer_options(&self) -> MailerOptions {
         MailerOptions {
             mail: self.mail.clone(),
@@ -181,17 +181,17 @@ impl Config {
         }
     }
 
-    /// What geo look-ups need to know.
+    /// The options of geo lookups.
     pub fn geo_options(&self) -> GeoOptions {
         GeoOptions { folder: self.geo_dir(), services: self.geo.http.clone() }
     }
 
-    /// Signs outgoing webhooks.
+    /// The signer of outgoing webhooks.
     pub fn webhook_signer(&self) -> WebhookSigner {
         WebhookSigner::new(&self.webhooks, self.signing_key())
     }
 
-    /// Removes the secrets of this configuration from texts.
+    /// A redactor for the secrets of this configuration.
     pub fn redactor(&self) -> Redactor {
         let smtp = self.mail.smtp.as_ref().and_then(|smtp| smtp.password.as_ref());
         let secrets = self
@@ -205,7 +205,7 @@ impl Config {
         Redactor::new(secrets)
     }
 
-    /// The database of state and queue.
+    /// The URL of the state database.
     pub fn database_url(&self) -> String {
         match &self.database {
             Some(url) => url.expose_secret().to_owned(),

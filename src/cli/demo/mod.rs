@@ -1,4 +1,5 @@
-//! `afterload demo`: every pipeline of the repository on sample data, each started as a user or an application would.
+//! `afterload demo`: runs every pipeline of the repository on sample data, each as a user or an application would start
+//! it.
 
 mod files;
 mod scenario;
@@ -26,7 +27,7 @@ pub(super) struct DemoArgs {
     exit: bool,
 }
 
-/// Starts the service, plays the pipelines through its API and its store, and stays up.
+/// Starts the service, runs the scenarios through its API and its store, and keeps running.
 pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
     init_logs("warn")?;
     let mut stops = ShutdownSignals::install_handlers()?;
@@ -74,7 +75,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
     Ok(if succeeded == number { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Plays one after the other and gives how many succeeded.
+/// Runs all scenarios in order and returns how many succeeded.
 async fn run_scenarios(stage: &DemoRunner<'_>, plays: &[Scenario]) -> Result<usize> {
     let mut succeeded = 0;
     for play in plays {
