@@ -17,20 +17,20 @@ const MAX_LINE_CHARS: usize = 120;
 /// How many problems with the same message are shown per file.
 const MAX_SAME_MESSAGE: usize = 10;
 
-/// Checks pipeline files and shows every fault at its place.
+/// Checks pipeline files and shows every problem at its position.
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
-    /// Files, or folders with `*.yaml` and `*.yml` files; without any, the pipelines folder.
+    /// Files, or folders with `*.yaml` and `*.yml` files; default: the pipelines folder.
     pub files: Vec<PathBuf>,
-    /// How to show the faults.
+    /// The output format.
     #[arg(long, value_enum, default_value_t = CheckFormat::Text)]
     pub format: CheckFormat,
 }
 
-/// How to show faults.
+/// How to show problems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CheckFormat {
-    /// For people.
+    /// Text for people.
     Text,
     /// A JSON array of `{file, line, col, code, message, hint}`.
     Json,

@@ -16,15 +16,15 @@ use afterload_state::Db;
 /// What to do with API keys.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
-    /// Make a key and show it, once.
+    /// Create a key and show it once.
     New(NewKeyArgs),
-    /// Print what S3 clients need for the embedded store, as exports of a shell.
+    /// Print the settings of S3 clients for the embedded store, as shell exports.
     S3,
-    /// Print the address to which S3 stores send their event notifications, with its token.
+    /// Print the URL for event notifications of S3 stores, with its token.
     Hook,
-    /// Print the secret that outgoing webhooks are signed with, for their receivers.
+    /// Print the secret that signs outgoing webhooks, for their receivers.
     Webhook,
-    /// List the keys; they themselves are not stored.
+    /// List the keys. Their secrets are not stored.
     List,
     /// Delete a key. It stops working at once.
     Revoke {
@@ -33,13 +33,13 @@ pub enum KeyCommand {
     },
 }
 
-/// A key to make.
+/// A key to create.
 #[derive(Debug, Args)]
 pub struct NewKeyArgs {
     /// What it is for, such as `web`.
     #[arg(long)]
     pub name: String,
-    /// What it may do: `admin`, `runs:read`, `runs:write`, or with a pipeline `runs:read:NAME`, `events:write`; may be
+    /// What it may do: `admin`, `runs:read`, `runs:write`, `events:write`, or with a pipeline `runs:read:NAME`; may be
     /// repeated.
     #[arg(long = "scope", required = true, value_name = "SCOPE")]
     pub scopes: Vec<String>,

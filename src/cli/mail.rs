@@ -17,16 +17,16 @@ const PREVIEW_RUN_ID: &str = "01J00000000000000000000000";
 /// What to do with mails.
 #[derive(Debug, Subcommand)]
 pub enum MailCommand {
-    /// Fill in a template and write its HTML and its text to files, for a look in a browser.
+    /// Render a template and write its HTML and text to files, to view them in a browser.
     Preview(PreviewArgs),
 }
 
-/// A mail to look at.
+/// A mail to preview.
 #[derive(Debug, Args)]
 pub struct PreviewArgs {
-    /// The template: a folder under `templates/email/`, or one that ships.
+    /// The template: a folder under `templates/email/`, or a built-in one.
     pub template: String,
-    /// What the template can name: `NAME=VALUE`, the value as JSON or as text. What is not given comes from the template's
+    /// A variable of the template: `NAME=VALUE`, the value as JSON or text. Other variables come from the template's
     /// `preview.yaml`.
     #[arg(long = "param", short = 'p', value_name = "NAME=VALUE", value_parser = parse_template_param)]
     pub params: Vec<(String, Value)>,

@@ -35,7 +35,7 @@ use afterload_state::Db;
 #[derive(Debug, Parser)]
 #[command(name = "afterload", version, arg_required_else_help = true)]
 pub struct Cli {
-    /// The configuration; default `afterload.yaml`, and without that everything embedded under `data/`.
+    /// The configuration file; default `afterload.yaml`. Without one, everything is embedded under `data/`.
     #[arg(long, global = true, env = "AFTERLOAD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -44,13 +44,13 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum CliCommand {
-    /// Run the service: the API, the embedded store, triggers, and workers for every queue or those that you name.
+    /// Run the service: the API, the embedded store, triggers, and workers for all queues or those that you name.
     Serve(serve::ServeArgs),
-    /// Work queues and nothing else: no API, no pipelines folder; on any machine that reaches the database and the files.
+    /// Run workers only: no API, no pipelines folder; on any machine that reaches the database and the files.
     Worker(worker::WorkerArgs),
-    /// Run every pipeline of the repository on sample data, with nothing to set up, and stay up for a look around.
+    /// Run every pipeline of the repository on sample data, without any setup, and keep running for you to explore.
     Demo(demo::DemoArgs),
-    /// Start a run of a service that is up, and follow it.
+    /// Start a run on a running service, and follow it.
     Run(runs::RunArgs),
     /// List runs; show, follow, cancel and retry one.
     Runs(runs::RunsArgs),
@@ -58,14 +58,14 @@ enum CliCommand {
     Queues(queues::PauseArgs),
     /// List the live pipelines; pause and resume one, in all processes.
     Pipelines(queues::PauseArgs),
-    /// Find every fault of every pipeline file, each at its place.
+    /// Find every problem of every pipeline file, each at its position.
     Check(check::CheckArgs),
     /// Print the JSON Schema of a pipeline file, for editors.
     Schema(schema::SchemaArgs),
-    /// Look at mails before they are sent.
+    /// Preview mails before they are sent.
     #[command(subcommand)]
     Mail(mail::MailCommand),
-    /// Make, list and revoke API keys.
+    /// Create, list and revoke API keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
 }

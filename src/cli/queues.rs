@@ -24,7 +24,7 @@ pub(super) const QUEUE_KIND: PausableKind =
 pub(super) const PIPELINE_KIND: PausableKind =
     PausableKind { singular: "pipeline", plural: "pipelines", print_list: print_pipelines };
 
-/// What to do; nothing: list them.
+/// What to do; default: list them.
 #[derive(Debug, Args)]
 pub(super) struct PauseArgs {
     #[command(subcommand)]
@@ -35,12 +35,12 @@ pub(super) struct PauseArgs {
 
 #[derive(Debug, Subcommand)]
 enum PauseCommand {
-    /// Start none of its steps in any process; what runs goes on to its end, what comes is accepted and waits.
+    /// Start none of its steps in any process. Running steps finish; new work is accepted and waits.
     Pause {
         /// Its name.
         name: String,
     },
-    /// Go on.
+    /// Start its steps again.
     Resume {
         /// Its name.
         name: String,

@@ -12,13 +12,13 @@ use super::stdout::print_line;
 use crate::config::Config;
 use afterload_core::error::{Error, Result};
 
-/// Where the service is and who asks.
+/// The service and the API key.
 #[derive(Debug, Args)]
 pub(super) struct ServiceArgs {
-    /// The address of the service; default the one of the configuration.
+    /// The URL of the service; default: from the configuration.
     #[arg(long, env = "AFTERLOAD_URL", global = true, value_name = "URL")]
     url: Option<String>,
-    /// An API key; `afterload key new` makes one.
+    /// An API key; `afterload key new` creates one.
     #[arg(long, env = "AFTERLOAD_KEY", global = true, hide_env_values = true, value_name = "KEY")]
     key: Option<String>,
     /// Print the API's JSON.
@@ -37,16 +37,16 @@ pub(super) struct RunArgs {
     /// Show the progress until the run has ended; the exit status is then 0 only if it succeeded.
     #[arg(long, short = 'f')]
     follow: bool,
-    /// When it may start, such as `2030-01-31T08:00:00Z`.
+    /// The earliest start, such as `2030-01-31T08:00:00Z`.
     #[arg(long, value_name = "TIME")]
     run_at: Option<String>,
-    /// From -100 to 100; higher goes first.
+    /// The priority, from -100 to 100; higher goes first.
     #[arg(long, allow_hyphen_values = true)]
     priority: Option<i32>,
     /// The queue of all its steps.
     #[arg(long)]
     queue: Option<String>,
-    /// Whom to tell when it has ended: an address that receives a Standard Webhook.
+    /// A URL that receives a Standard Webhook when the run has ended.
     #[arg(long, value_name = "URL")]
     notify_url: Option<String>,
     /// Start no second run if this key has been used within a day.
@@ -56,7 +56,7 @@ pub(super) struct RunArgs {
     service: ServiceArgs,
 }
 
-/// Runs to look at.
+/// The runs to show.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct RunsArgs {
@@ -68,7 +68,7 @@ pub(super) struct RunsArgs {
     /// Only runs in this status.
     #[arg(long)]
     status: Option<String>,
-    /// How many, at most 200.
+    /// The maximum number of runs, at most 200.
     #[arg(long, short = 'n', default_value_t = 20)]
     limit: u32,
     #[command(flatten)]
@@ -92,7 +92,7 @@ enum RunsCommand {
         /// The run's id.
         id: String,
     },
-    /// Go on with a failed or cancelled run from the steps that did not succeed.
+    /// Continue a failed or cancelled run from the steps that did not succeed.
     Retry {
         /// The run's id.
         id: String,

@@ -15,10 +15,10 @@ use afterload_core::error::Result;
 use afterload_engine::QueueSelection;
 use afterload_pipeline::folder::PipelineFolder;
 
-/// What the service works beside its API.
+/// Options of the service.
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
-    /// The queues to work, such as `images,imports`; `none` leaves all work to `afterload worker`. Default: all.
+    /// The queues to work on, such as `images,imports`; `none` leaves them to `afterload worker`. Default: all.
     #[arg(long, value_name = "NAMES")]
     queues: Option<QueueSelection>,
 }

@@ -31,46 +31,46 @@ use afterload_geoip::GeoOptions;
 use afterload_mailer::MailerOptions;
 use afterload_server::api::ServerConfig;
 
-/// The whole configuration. Absent file and environment: everything embedded under `data/`.
+/// The configuration. By default everything is embedded under `data/`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where the API listens.
+    /// The address that the API listens on.
     #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
-    /// How others reach this service, for links in mails and answers; default `http://{listen}`.
+    /// The public URL of this service, for links in mails and responses; default `http://{listen}`.
     pub public_url: Option<String>,
-    /// The origins whose pages may read what the token of an address shows, such as `https://shop.example`; default: all.
+    /// The origins whose pages may read responses to a token in the URL, such as `https://shop.example`; default: all.
     pub cors: Option<Vec<String>>,
-    /// Derives the tokens of links; made in `data/` when absent, required with PostgreSQL.
+    /// The key from which the tokens of links are derived. Created in `data/` by default; required with PostgreSQL.
     pub secret_key: Option<Secret>,
-    /// The folder of everything embedded.
+    /// The folder of all embedded data.
     pub data: PathBuf,
     /// State and queue: `sqlite://PATH` or `postgres://…`; default a SQLite file under `data/`.
     pub database: Option<Secret>,
     /// The folder of the pipelines.
     pub pipelines: PathBuf,
-    /// How changes of the pipelines and templates are noticed while the service runs.
+    /// How changes of the pipelines and templates are detected while the service runs.
     pub watch: WatchMode,
     /// The folder of the mail templates.
     pub templates: PathBuf,
-    /// Where files are kept.
+    /// Where files are stored.
     pub objects: ObjectsConfig,
-    /// How mail leaves.
+    /// Outgoing mail.
     pub mail: MailConfig,
-    /// Outgoing calls.
+    /// Outgoing HTTP calls.
     pub http: HttpConfig,
-    /// Outgoing calls that are signed.
+    /// Signed outgoing calls.
     pub webhooks: WebhooksConfig,
-    /// The databases that pipelines work on; default `app`, a SQLite file under `data/`.
+    /// The target databases of pipelines; default `app`, a SQLite file under `data/`.
     pub connections: BTreeMap<String, ConnectionConfig>,
-    /// Who can be asked where an address is.
+    /// The providers of geo lookups.
     pub geo: GeoConfig,
-    /// Queues with settings of their own; other queues run with the defaults.
+    /// Queues with settings of their own; other queues use the defaults.
     pub queues: BTreeMap<String, QueueConfig>,
-    /// Limits on what comes in and on what may go wrong.
+    /// Limits on input and on failures.
     pub limits: Limits,
-    /// How long runs and their files are kept where the pipeline does not say so.
+    /// How long runs and their files are kept, unless the pipeline sets it.
     pub retention: RetentionConfig,
     /// Values for `${{ secrets.NAME }}`.
     pub secrets: BTreeMap<String, Secret>,
@@ -102,16 +102,16 @@ impl Default for Config {
     }
 }
 
-/// How changes of the pipelines are noticed while the service runs.
+/// How changes of the pipelines are detected while the service runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WatchMode {
-    /// The system says so; a look twice a second covers mounts on which it does not.
+    /// By file system events, and by scans twice a second for mounts without events.
     #[default]
     Auto,
-    /// A look twice a second alone.
+    /// By scans twice a second only.
     Poll,
-    /// Not at all: the folder is read at the start.
+    /// Never: the folder is read only at the start.
     Off,
 }
 

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use afterload_core::secret::Secret;
 use afterload_core::units::{ByteSize, HumanDuration};
 
-/// Outgoing calls.
+/// Outgoing HTTP calls.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
-    /// What may be called although it is private: addresses (`127.0.0.1`), networks (`10.0.0.0/8`), names
+    /// Private targets that may be called: addresses (`127.0.0.1`), networks (`10.0.0.0/8`) and names
     /// (`internal.example`, `*.corp.example`), each with a port (`127.0.0.1:8080`, `[::1]:8080`) or for every port.
     pub allow: Vec<String>,
 }
@@ -25,10 +25,10 @@ pub struct HttpConfig {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebhooksConfig {
-    /// What outgoing ones are signed with, `whsec_` and 24 to 64 bytes in Base64; default: derived from `secret_key`
-    /// (`afterload key webhook` prints it).
+    /// The secret that signs outgoing webhooks: `whsec_` and 24 to 64 bytes in Base64. Default: derived from
+    /// `secret_key` (`afterload key webhook` prints it).
     pub secret: Option<Secret>,
-    /// Which events may be told by a webhook instead of an API key: the name of each, and the secret of its sender.
+    /// Events that a signed webhook may publish without an API key: their names, each with the secret of its sender.
     pub events: BTreeMap<String, Secret>,
 }
 
@@ -43,15 +43,15 @@ impl WebhooksConfig {
     }
 }
 
-/// Limits on outgoing calls, because a server may hang, drip or flood.
+/// Limits on outgoing calls, because a server may hang, or send too slowly or too much.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpLimits {
-    /// How long it may take to connect; default `5s`.
+    /// The timeout of a connection; default `5s`.
     pub connect: HumanDuration,
-    /// How long a call may take in all, where nothing else is said; default `30s`.
+    /// The default timeout of a whole call; default `30s`.
     pub total: HumanDuration,
-    /// The largest body of an answer that is read into memory; default `1mb`.
+    /// The largest response body that is read into memory; default `1mb`.
     pub body: ByteSize,
 }
 

@@ -14,15 +14,15 @@ pub enum GeoField<'a> {
     Number(u64),
 }
 
-/// Where an address is. What nobody knows is null.
+/// The location of an address. Unknown fields are null.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GeoRecord {
-    /// The address, as addresses are written.
+    /// The address in its canonical form.
     pub ip: Option<String>,
     /// The name of the country, in English.
     pub country: Option<String>,
-    /// The two letters of the country.
+    /// The two-letter code of the country.
     pub country_code: Option<String>,
     /// The region, such as a state or a county.
     pub region: Option<String>,
@@ -30,17 +30,17 @@ pub struct GeoRecord {
     pub city: Option<String>,
     /// The postal code.
     pub postal_code: Option<String>,
-    /// Degrees to the north.
+    /// The latitude in degrees.
     pub latitude: Option<f64>,
-    /// Degrees to the east.
+    /// The longitude in degrees.
     pub longitude: Option<f64>,
     /// The time zone, such as `Europe/Paris`.
     pub timezone: Option<String>,
-    /// The number of the network.
+    /// The number of the network (AS number).
     pub asn: Option<u64>,
-    /// Who runs the network.
+    /// The operator of the network.
     pub isp: Option<String>,
-    /// Who knew it, such as `mmdb:city`; `local` for addresses that are nowhere in the world; null when nobody did.
+    /// The provider that knew the address, such as `mmdb:city`; `local` for private addresses; null if none knew it.
     pub provider: Option<String>,
 }
 

@@ -16,13 +16,13 @@ use crate::app::RunningService;
 use afterload_core::error::{Error, Result};
 use scenario::{DemoRunner, Scenario};
 
-/// What the demo may be told.
+/// The options of the demo.
 #[derive(Debug, clap::Args)]
 pub(super) struct DemoArgs {
-    /// The folder that holds everything the demo makes; it may be deleted afterwards.
+    /// The folder for all files of the demo; it may be deleted afterwards.
     #[arg(long, default_value = "demo-data", value_name = "FOLDER")]
     dir: PathBuf,
-    /// End when the runs have, with status 0 only if every one succeeded.
+    /// Exit after the runs, with status 0 only if all succeeded.
     #[arg(long)]
     exit: bool,
 }

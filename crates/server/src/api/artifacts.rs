@@ -27,7 +27,7 @@ use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_core::secrets::TokenPurpose;
 
-/// The query of a file.
+/// The query of a download.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DownloadQuery {

@@ -52,7 +52,7 @@ pub(super) struct NewRunBody {
     notify_url: Option<String>,
 }
 
-/// When and where the run goes, and who is told of its end: in a JSON body, or in the query beside any body.
+/// When and where the run starts, and the URL to notify of its end: in a JSON body, or in the query with any body.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RunOptions {

@@ -46,49 +46,49 @@ const MAX_DIRECT_UPLOAD_SIZE: ByteSize = ByteSize(5 << 30);
 const UPLOAD_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const DIRECT_UPLOAD_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// A file that somebody wants to send.
+/// The announcement of a file.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewUpload {
-    /// The pipeline to start with it.
+    /// The pipeline to start with the file.
     pipeline: String,
-    /// The param that the file is for; the only `file` param without it.
+    /// The param of the file; default: the only `file` param.
     #[serde(default)]
     param: Option<String>,
     /// All other params.
     #[serde(default)]
     params: Map<String, Value>,
-    /// The file's name for people.
+    /// The file name.
     filename: String,
-    /// Its media type; by its name without it.
+    /// The media type; default: by the file name.
     #[serde(default)]
     content_type: Option<String>,
-    /// Its bytes.
+    /// The size in bytes.
     size: u64,
 }
 
-/// Where to send it.
+/// Where to send the file.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct UploadTicket {
-    /// The id, which becomes the run's.
+    /// The id of the upload, which becomes the id of the run.
     id: String,
     /// `PUT`
     method: &'static str,
-    /// Where the bytes go.
+    /// The URL that receives the bytes.
     url: String,
-    /// Headers to send with them.
+    /// Headers to send with the bytes.
     headers: BTreeMap<&'static str, String>,
-    /// What to call (`POST`) when they have arrived; it needs no key.
+    /// The URL to call (`POST`) after the upload; it needs no API key.
     complete_url: String,
-    /// Until when. RFC 3339, UTC.
+    /// When the upload expires. RFC 3339, UTC.
     expires_at: String,
 }
 
-/// The query.
+/// The query of a completion.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UploadTokenQuery {
-    /// The token of the `complete_url`, in place of a key.
+    /// The token of the `complete_url`, instead of an API key.
     token: Option<String>,
 }
 

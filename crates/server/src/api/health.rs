@@ -13,7 +13,7 @@ use afterload_core::error::Error;
 
 const READINESS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a probe says.
+/// The result of a probe.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Probe")]
 pub(super) struct ProbeStatus {

@@ -19,27 +19,27 @@ use afterload_core::error::{Error, Result};
 use afterload_engine::download_link_url;
 use afterload_state::DownloadLinkRecord;
 
-/// A link to a file, as those see it who may read its run.
+/// A download link, for keys that may read its run.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Link")]
 pub(super) struct LinkView {
     /// The id.
     id: String,
-    /// The link itself.
+    /// The URL of the link.
     url: String,
-    /// The file.
+    /// The id of the file.
     artifact_id: String,
-    /// The run whose step made it.
+    /// The id of the run that created it.
     run_id: String,
-    /// The step that made it.
+    /// The step that created it.
     step: String,
     /// RFC 3339, UTC.
     created_at: String,
     /// RFC 3339, UTC.
     expires_at: String,
-    /// When it was taken back. RFC 3339, UTC.
+    /// When it was revoked. RFC 3339, UTC.
     revoked_at: Option<String>,
-    /// How often the file has been fetched through it. Programs that look at links in mails count, too.
+    /// The number of downloads. Link scanners of mail systems count, too.
     downloads: i64,
     /// RFC 3339, UTC.
     last_download_at: Option<String>,

@@ -20,36 +20,36 @@ use afterload_pipeline::folder::RefusedDefinition;
 use afterload_pipeline::{CronTrigger, EventTrigger, Param, Pipeline, PlanStep, S3Trigger, Trigger};
 use afterload_spanned_yaml as yaml;
 
-/// The pipelines of this moment.
+/// The live pipelines and the rejected files.
 #[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub struct PipelineList {
-    /// Those that can be started, by name.
+    /// The live pipelines, by name.
     pub pipelines: Vec<PipelineSummary>,
-    /// The files that were refused.
+    /// The rejected files.
     pub refused: Vec<RefusedFile>,
 }
 
-/// A pipeline that can be started.
+/// A live pipeline.
 #[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub struct PipelineSummary {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// What it is for.
+    /// The description.
     pub description: Option<String>,
-    /// The digest of its definition.
+    /// The digest of the definition.
     pub digest: String,
-    /// What starts it, beside this API: `[{type, …}]`.
+    /// The triggers that start it, besides this API: `[{type, …}]`.
     pub triggers: Vec<Value>,
-    /// Its parameters as the definition declares them: `{NAME: {type, …}}`.
+    /// The parameters as the definition declares them: `{NAME: {type, …}}`.
     pub params: Map<String, Value>,
-    /// The same, to check what a run is given.
+    /// The same parameters, to validate the params of a run.
     #[serde(skip)]
     pub declared: BTreeMap<String, Param>,
-    /// Its steps.
+    /// The steps.
     pub steps: Vec<StepSummary>,
-    /// Since when it is paused: its runs are accepted, and none of their steps starts.
+    /// When it was paused. Runs of a paused pipeline are accepted, but none of their steps starts.
     pub paused_at: Option<String>,
-    /// The definition; shown with one pipeline, not in the list.
+    /// The definition. Only included for a single pipeline, not in the list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
 }
@@ -57,24 +57,24 @@ pub struct PipelineSummary {
 /// A step of a pipeline.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct StepSummary {
-    /// Its id.
+    /// The id.
     pub id: String,
-    /// Its kind.
+    /// The step kind.
     pub uses: String,
-    /// `inline` if the answer to a request waits for it, `background` otherwise.
+    /// `inline` if the response to a request waits for it, else `background`.
     pub mode: &'static str,
 }
 
-/// A file that was refused. What was live before under its name still is.
+/// A rejected file. The live definition of its name stays.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RefusedFile {
     /// The file.
     pub file: String,
-    /// What is wrong with it.
+    /// The problems of the file.
     pub problems: Vec<DiagnosticView>,
 }
 
-/// One fault of a file, at its place.
+/// A problem of a file, with its position.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct DiagnosticView {
     /// Line, from 1.
@@ -83,9 +83,9 @@ pub struct DiagnosticView {
     pub col: usize,
     /// A stable code.
     pub code: &'static str,
-    /// What is wrong.
+    /// The message.
     pub message: String,
-    /// What to do.
+    /// What to do about it.
     pub hint: Option<String>,
 }
 

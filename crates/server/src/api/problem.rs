@@ -146,25 +146,25 @@ impl Problem {
     }
 }
 
-/// The body of every refusal.
+/// The body of every error response.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Problem")]
 pub(super) struct ProblemBody {
     /// `urn:afterload:CODE`
     #[serde(rename = "type")]
     kind: String,
-    /// What the code means.
+    /// The meaning of the code.
     title: String,
-    /// The status of the answer.
+    /// The status of the response.
     status: u16,
     /// A stable code, for programs.
     code: String,
-    /// What is wrong, for people.
+    /// The error message, for people.
     detail: String,
-    /// What to do.
+    /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
-    /// Facts for programs; of `params_invalid`, every fault.
+    /// Details for programs; for `params_invalid`, every invalid param.
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<Value>,
     /// The id of the request, as in the log and in the header `X-Request-Id`.

@@ -19,13 +19,13 @@ use afterload_state::PauseTarget;
 /// A queue.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct QueueView {
-    /// Its name.
+    /// The name.
     name: String,
-    /// Steps that wait for a worker, or for the time of their next attempt.
+    /// Steps that wait for a worker, or for their next attempt.
     waiting: i64,
-    /// Steps that workers hold.
+    /// Steps that workers are running.
     running: i64,
-    /// Since when no step of it starts.
+    /// When it was paused. No step of a paused queue starts.
     paused_at: Option<String>,
 }
 
@@ -35,12 +35,12 @@ pub(super) struct QueueList {
     queues: Vec<QueueView>,
 }
 
-/// A pipeline that was paused or goes on.
+/// A pipeline after it was paused or resumed.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct PipelineState {
-    /// Its name.
+    /// The name.
     name: String,
-    /// Since when no step of its runs starts.
+    /// When it was paused. No step of its runs starts.
     paused_at: Option<String>,
 }
 

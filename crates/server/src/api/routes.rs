@@ -388,11 +388,11 @@ impl JsonSchema for FileBytes {
     }
 }
 
-/// A run that has been accepted.
+/// An accepted run.
 #[derive(Serialize, JsonSchema)]
 struct AcceptedRun {
     #[serde(flatten)]
     run: RunView,
-    /// Where a page can follow the run without a key.
+    /// A URL where a page can follow the run without an API key.
     watch_url: String,
 }

@@ -25,7 +25,7 @@ use afterload_state::{RunFilter, RunRecord, RunStatus};
 const DEFAULT_PAGE_SIZE: u32 = 50;
 const MAX_PAGE_SIZE: u32 = 200;
 
-/// A run in a list: without its steps, files and parameters.
+/// A run in a list, without its steps, files and parameters.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(super) struct RunSummary {
     id: String,
@@ -72,12 +72,12 @@ pub(super) struct RunPage {
 pub(super) struct RunPageQuery {
     /// Only runs of this pipeline.
     pipeline: Option<String>,
-    /// Only runs of this status.
+    /// Only runs with this status.
     #[schemars(with = "Option<RunStatus>")]
     status: Option<String>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     cursor: Option<String>,
-    /// At most so many; default 50.
+    /// The page size; default 50.
     #[schemars(with = "Option<u32>", range(min = 1, max = MAX_PAGE_SIZE))]
     limit: Option<String>,
 }

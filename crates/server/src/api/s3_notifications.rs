@@ -19,11 +19,11 @@ use afterload_core::secrets::TokenPurpose;
 /// The id from which the token of this webhook is derived.
 pub const S3_WEBHOOK: &str = "s3";
 
-/// The query.
+/// The query of the webhook.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WebhookTokenQuery {
-    /// What `afterload key hook` prints, in place of a key.
+    /// The token that `afterload key hook` prints, instead of an API key.
     token: Option<String>,
 }
 

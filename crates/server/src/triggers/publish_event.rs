@@ -10,16 +10,16 @@ use afterload_pipeline::Trigger;
 /// The source of the dedup keys of events.
 pub const EVENT_SOURCE: &str = "event";
 
-/// What an event did.
+/// The result of an event.
 #[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
 pub struct EventResult {
-    /// The event's id.
+    /// The id of the event.
     pub id: String,
-    /// Its name.
+    /// The name of the event.
     pub name: String,
     /// The runs that it started.
     pub runs: Vec<String>,
-    /// How many waiting steps it woke; none if it was told before.
+    /// The number of waiting steps that it woke; 0 for a repeated delivery.
     pub woken: usize,
 }
 

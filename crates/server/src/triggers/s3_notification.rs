@@ -11,26 +11,26 @@ use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::object_names::decode_key;
 
-/// What became of a notification.
+/// The result of a notification.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct NotificationResult {
-    /// The runs that it started, all on disk.
+    /// The runs that it started, all committed.
     pub started: Vec<String>,
-    /// How often a pipeline had the object already.
+    /// How often a pipeline had already had the object.
     pub known: usize,
-    /// How many records start nothing: no trigger waits for them, or the object is gone.
+    /// The number of records that start no run: no trigger matches, or the object is gone.
     pub ignored: usize,
-    /// A subscription that somebody has to confirm.
+    /// A subscription that has to be confirmed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscription: Option<SnsSubscription>,
 }
 
-/// A subscription of SNS. Whoever has the address confirms it, so a person has to look at it: it is never fetched here.
+/// An SNS subscription to confirm. Anyone can send one, so the service never opens the URL; a person has to check it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SnsSubscription {
     /// The topic.
     pub topic: String,
-    /// What confirms it.
+    /// The URL that confirms it.
     pub confirm: String,
 }
 
