@@ -75,7 +75,7 @@ pub(super) async fn create_run(
     State(app): State<ApiState>,
     caller: Caller,
     PathId(name): PathId,
-    StrictQuery(wishes): StrictQuery<RunOptions>,
+    StrictQuery(options): StrictQuery<RunOptions>,
     request: Request,
 ) -> Result<Response, Problem> {
     if !caller.can_write(&name) {
@@ -83,12 +83,13 @@ pub(super) async fn create_run(
     }
     let pipeline = app.pipeline_registry().get(&name).ok_or_else(|| pipeline_not_found(&name))?;
     let key = idempotency::idempotency_key(request.headers())?;
-    let order = RunRequest { app, caller, pipeline, key, options: wishes, id: Ulid::generate().to_string() };
+    let run_request = RunRequest { app, caller, pipeline, key, options, id: Ulid::generate().to_string() };
     let (parts, body) = request.into_parts();
     // A separate task: a client that disconnects must not cancel it between the object store and the database. Its body
     // then ends with an error, and the stored files are deleted.
     #[expect(clippy::disallowed_methods, reason = "it is waited for below, unless the client goes away")]
-    let task = tokio::spawn(async move { order.create_and_respond(&parts.headers, body).await }.in_current_span());
+    let task =
+        tokio::spawn(async move { run_request.create_and_respond(&parts.headers, body).await }.in_current_span());
     match task.await {
         Ok(answer) => Ok(answer?),
         Err(ended) => match ended.try_into_panic() {
@@ -124,12 +125,12 @@ impl RunRequest {
             Err(error) => Err(error),
         };
         match run {
-            Ok(filled) => {
-                if filled.replayed {
+            Ok(created) => {
+                if created.replayed {
                     uploads.delete_files().await;
                 }
-                let patience = WaitPolicy::new(&self.app, headers, &self.pipeline);
-                Ok(created_response(&self.app, &self.pipeline, filled, patience).await)
+                let wait_policy = WaitPolicy::new(&self.app, headers, &self.pipeline);
+                Ok(created_response(&self.app, &self.pipeline, created, wait_policy).await)
             }
             Err(error) => {
                 uploads.delete_files().await;
@@ -140,7 +141,7 @@ impl RunRequest {
 
     async fn build_new_run(&self, headers: &HeaderMap, body: Body, uploads: &mut RunUploads) -> Result<NewRun> {
         let limits = self.app.config();
-        let mut wishes = self.options.clone();
+        let mut options = self.options.clone();
         let FormData { mut params, files } = match extract::media_type(headers).as_deref() {
             _ if body.is_end_stream() => FormData::default(),
             Some("multipart/form-data") => self.read_form(headers, body, uploads).await?,
@@ -148,29 +149,29 @@ impl RunRequest {
                 let body: Option<NewRunBody> = extract::read_json_body(body, limits.max_body, RUN_BODY_EXAMPLE).await?;
                 let body = body.unwrap_or_default();
                 let NewRunBody { params, run_at, priority, queue, notify_url } = body;
-                wishes = RunOptions { run_at, priority, queue, notify_url }.merged_with(wishes);
+                options = RunOptions { run_at, priority, queue, notify_url }.merged_with(options);
                 FormData { params, files: Map::new() }
             }
             other => return Err(unsupported_media_type(other)),
         };
         if let Some(fingerprint) = &mut uploads.fingerprint {
             fingerprint.add_params(&params);
-            fingerprint.add_value(format!("{wishes:?}").as_bytes());
+            fingerprint.add_value(format!("{options:?}").as_bytes());
         }
-        let inbox = self.key.clone().map(|key| DedupKey {
+        let dedup_key = self.key.clone().map(|key| DedupKey {
             source: idempotency::IDEMPOTENCY_SOURCE,
             key,
             fingerprint: uploads.fingerprint.take().map(RequestFingerprint::finish),
         });
         let id = self.id.clone();
         // A replayed request is not validated again: its files may be gone by now.
-        if self.is_replay(inbox.as_ref()).await? {
-            return Ok(NewRun { id, pipeline: self.pipeline.name.clone(), dedup_key: inbox, ..NewRun::default() });
+        if self.is_replay(dedup_key.as_ref()).await? {
+            return Ok(NewRun { id, pipeline: self.pipeline.name.clone(), dedup_key, ..NewRun::default() });
         }
         let unfit = file_params::resolve_file_params(&self.app, &self.caller, &self.pipeline, &mut params).await?;
         params.extend(files);
         unfit.into_result(&self.pipeline, &params)?;
-        let ValidRunOptions { run_at, priority, queue, notify_url } = wishes.validate()?;
+        let ValidRunOptions { run_at, priority, queue, notify_url } = options.validate()?;
         let (pipeline, uploads) = (self.pipeline.name.clone(), uploads.files.clone());
         let origin = API_ORIGIN;
         Ok(NewRun {
@@ -183,13 +184,13 @@ impl RunRequest {
             priority,
             queue,
             notify_url,
-            dedup_key: inbox,
+            dedup_key,
             event: None,
         })
     }
 
-    async fn is_replay(&self, inbox: Option<&DedupKey>) -> Result<bool> {
-        let Some(DedupKey { source, key, .. }) = inbox else { return Ok(false) };
+    async fn is_replay(&self, dedup_key: Option<&DedupKey>) -> Result<bool> {
+        let Some(DedupKey { source, key, .. }) = dedup_key else { return Ok(false) };
         Ok(self.app.db().find_dedup_key(&self.pipeline.name, source, key).await?.is_some())
     }
 
@@ -225,10 +226,10 @@ impl RunRequest {
     }
 
     async fn start_run(&self, new: NewRun, uploads: &mut RunUploads) -> Result<CreatedRun> {
-        let said = new.dedup_key.as_ref().and_then(|inbox| inbox.fingerprint.clone());
+        let own_fingerprint = new.dedup_key.as_ref().and_then(|dedup_key| dedup_key.fingerprint.clone());
         match self.app.start_run(new).await {
             Ok(StartOutcome::Created(run)) => Ok(CreatedRun { run: *run, replayed: false }),
-            Ok(StartOutcome::Duplicate { fingerprint, .. }) if fingerprint != said => {
+            Ok(StartOutcome::Duplicate { fingerprint, .. }) if fingerprint != own_fingerprint => {
                 Err(idempotency::idempotency_key_reused())
             }
             Ok(StartOutcome::Duplicate { run_id, .. }) => {
@@ -255,10 +256,10 @@ pub(super) async fn created_response(
     app: &ApiState,
     pipeline: &PipelineSummary,
     CreatedRun { run, replayed: before }: CreatedRun,
-    patience: WaitPolicy,
+    wait_policy: WaitPolicy,
 ) -> Response {
     let (base_url, id) = (app.base_url(), run.id.clone());
-    let view = patience.wait(app, &id, pipeline).await;
+    let view = wait_policy.wait(app, &id, pipeline).await;
     let ended = matches!(&view, Ok(Some(view)) if view.is_final());
     let body = match view {
         Ok(Some(view)) => serde_json::to_value(view),
@@ -271,13 +272,13 @@ pub(super) async fn created_response(
         fields.insert("watch_url".into(), format!("{url}?token={token}").into());
     }
     // The status shows the end of the run only to clients that asked to wait for it.
-    let status = if ended && patience != WaitPolicy::default() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let status = if ended && wait_policy != WaitPolicy::default() { StatusCode::OK } else { StatusCode::ACCEPTED };
     let mut response = (status, axum::Json(body)).into_response();
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/runs/{id}")) {
         headers.insert(LOCATION, location);
     }
-    if let Some(wait) = patience.run {
+    if let Some(wait) = wait_policy.run {
         let applied = HeaderValue::from_str(&format!("wait={}", wait.as_secs()));
         headers.extend(applied.ok().map(|applied| (HeaderName::from_static("preference-applied"), applied)));
     }

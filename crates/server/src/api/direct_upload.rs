@@ -314,15 +314,15 @@ pub(super) async fn complete_upload(
     if caller.is_some_and(|caller| !caller.can_write(&name)) {
         return Err(missing_scope(&ApiKeyScope::RunsWrite(Some(name))).into());
     }
-    let filled = match (done, upload) {
+    let created = match (done, upload) {
         (Some(run), _) => CreatedRun { run, replayed: true },
         (None, Some(upload)) => start_upload_run(&app, upload).await?,
         (None, None) => return Err(upload_not_found().into()),
     };
     // The pipeline may have been removed since; the run still exists.
     let pipeline = app.pipeline_registry().get(&name).unwrap_or_default();
-    let patience = WaitPolicy::new(&app, &headers, &pipeline);
-    Ok(created_response(&app, &pipeline, filled, patience).await)
+    let wait_policy = WaitPolicy::new(&app, &headers, &pipeline);
+    Ok(created_response(&app, &pipeline, created, wait_policy).await)
 }
 
 async fn start_upload_run(app: &ApiState, upload: UploadRecord) -> Result<CreatedRun> {

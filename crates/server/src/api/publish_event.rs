@@ -43,9 +43,9 @@ pub(super) async fn publish_event(
         return Err(Problem::new("event_invalid", format!("`{name}` is not a name for an event"))
             .with_hint("letters, digits, `.`, `_` and `-`, at most 100, such as `order.accepted`"));
     }
-    let said: Option<Map<String, Value>> = extract::read_json_body(body, limit, "{\"order_id\": 7}").await?;
-    let heard = app.triggers().publish_event(&name, key, Value::Object(said.unwrap_or_default())).await?;
-    Ok((status, Json(heard)))
+    let payload: Option<Map<String, Value>> = extract::read_json_body(body, limit, "{\"order_id\": 7}").await?;
+    let result = app.triggers().publish_event(&name, key, Value::Object(payload.unwrap_or_default())).await?;
+    Ok((status, Json(result)))
 }
 
 /// The dedup key of a Standard Webhook, so that repeated deliveries are one event. Its prefix keeps a sender from using

@@ -59,13 +59,13 @@ impl TriggerDeps {
     ///
     /// # Errors
     /// Fails only if a retry can help; then the caller must send the object again.
-    pub async fn accept_object(&self, targets: &[LiveS3Trigger], told: &ObjectCreated) -> Result<ObjectOutcome> {
-        for key in told.keys.iter().filter(|key| !is_folder_marker(key, told.size)) {
-            let wanted = matching_triggers(targets, &told.bucket, key);
+    pub async fn accept_object(&self, targets: &[LiveS3Trigger], created: &ObjectCreated) -> Result<ObjectOutcome> {
+        for key in created.keys.iter().filter(|key| !is_folder_marker(key, created.size)) {
+            let wanted = matching_triggers(targets, &created.bucket, key);
             if wanted.is_empty() {
                 continue;
             }
-            if let Some(identity) = told.identity_for_key(key)
+            if let Some(identity) = created.identity_for_key(key)
                 && self.is_duplicate_for_all(&wanted, &identity).await?
             {
                 return Ok(ObjectOutcome {
@@ -74,12 +74,12 @@ impl TriggerDeps {
                     ..ObjectOutcome::default()
                 });
             }
-            let stored = match self.head_object(told, key).await? {
+            let stored = match self.head_object(created, key).await? {
                 HeadResult::Found(stored) => stored,
-                HeadResult::Denied => told.to_object_meta(key),
+                HeadResult::Denied => created.to_object_meta(key),
                 HeadResult::Missing => continue,
             };
-            return self.start_runs(&wanted, stored, told.at).await;
+            return self.start_runs(&wanted, stored, created.at).await;
         }
         Ok(ObjectOutcome::default())
     }
@@ -94,13 +94,13 @@ impl TriggerDeps {
     }
 
     /// Reads the current object. If it was replaced since the event, the earlier bytes are gone.
-    async fn head_object(&self, told: &ObjectCreated, key: &str) -> Result<HeadResult> {
-        match self.engine.objects().head_version(&told.bucket, key, told.version.as_deref()).await {
+    async fn head_object(&self, created: &ObjectCreated, key: &str) -> Result<HeadResult> {
+        match self.engine.objects().head_version(&created.bucket, key, created.version.as_deref()).await {
             Ok(stored) => Ok(HeadResult::Found(stored)),
             Err(error) if error.is_transient() => Err(error),
             Err(error) if error.code() == "object_not_found" => {
                 tracing::info!(
-                    object.bucket = told.bucket,
+                    object.bucket = created.bucket,
                     object.key = key,
                     "a new object was deleted before its run started"
                 );
@@ -121,8 +121,8 @@ impl TriggerDeps {
         let event = s3_event(stored, at);
         let mut accepted = ObjectOutcome { identity: Some(identity.clone()), ..ObjectOutcome::default() };
         for target in wanted {
-            let inbox = DedupKey { source: S3_SOURCE, key: identity.clone(), fingerprint: None };
-            match self.start_run(&target.pipeline, &target.trigger.with, &event, inbox).await {
+            let dedup_key = DedupKey { source: S3_SOURCE, key: identity.clone(), fingerprint: None };
+            match self.start_run(&target.pipeline, &target.trigger.with, &event, dedup_key).await {
                 Ok(StartOutcome::Created(run)) => accepted.started.push(run.id),
                 Ok(StartOutcome::Duplicate { .. }) => accepted.duplicates += 1,
                 // The pipeline was removed a moment ago.

@@ -26,13 +26,13 @@ pub async fn run_cron(inner: Arc<TriggerDeps>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(CRON_POLL_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let look = async {
+        let check = async {
             tick.tick().await;
             inner.fire_due_schedules().await
         };
         tokio::select! {
             () = stop.cancelled() => return,
-            looked = look => if let Err(error) = looked {
+            checked = check => if let Err(error) = checked {
                 tracing::warn!(error.code = error.code(), "checking the schedules failed: {error}");
             }
         }
@@ -64,8 +64,8 @@ impl TriggerDeps {
         let reached = db.load_schedule_cursor(&id, live.published_at.min(now)).await?;
         let due = due_ticks(&schedule, trigger.catch_up, reached, now);
         for moment in &due {
-            let inbox = DedupKey { source: CRON_SOURCE, key: format!("{id}/{moment}"), fingerprint: None };
-            match self.start_run(&live.plan.name, &trigger.with, &cron_event(trigger, *moment), inbox).await {
+            let dedup_key = DedupKey { source: CRON_SOURCE, key: format!("{id}/{moment}"), fingerprint: None };
+            match self.start_run(&live.plan.name, &trigger.with, &cron_event(trigger, *moment), dedup_key).await {
                 Ok(_) => failpoint!("cron.begun"),
                 Err(error) if error.code() == "pipeline_not_found" => {}
                 Err(error) => return Err(error),

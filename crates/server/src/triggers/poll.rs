@@ -51,7 +51,7 @@ pub fn poll_id(target: &LiveS3Trigger) -> String {
 }
 
 pub async fn run_polling(inner: Arc<TriggerDeps>, stop: CancellationToken) {
-    let mut looks: JoinSet<(String, SeenObjects)> = JoinSet::new();
+    let mut polls: JoinSet<(String, SeenObjects)> = JoinSet::new();
     let mut seen: HashMap<String, SeenObjects> = HashMap::new();
     let mut busy: HashMap<tokio::task::Id, String> = HashMap::new();
     let mut next = HashMap::new();
@@ -61,7 +61,7 @@ pub async fn run_polling(inner: Arc<TriggerDeps>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => break,
             _ = tick.tick() => {}
-            Some(ended) = looks.join_next_with_id() => {
+            Some(ended) = polls.join_next_with_id() => {
                 match ended {
                     Ok((task, (id, known))) => {
                         busy.remove(&task);
@@ -86,18 +86,18 @@ pub async fn run_polling(inner: Arc<TriggerDeps>, stop: CancellationToken) {
         for target in targets {
             let id = poll_id(&target);
             let due = next.get(&id).is_none_or(|at| *at <= Instant::now());
-            if !due || busy.values().any(|known| *known == id) || looks.len() >= MAX_PARALLEL_POLLS {
+            if !due || busy.values().any(|known| *known == id) || polls.len() >= MAX_PARALLEL_POLLS {
                 continue;
             }
             let period = Duration::from_millis(target.trigger.poll_ms.unwrap_or(MINUTE_MS).unsigned_abs());
             // Another process may hold the lease or have scanned just now, so try more often than the period.
             next.insert(id.clone(), Instant::now() + (period / 4).max(POLL_CHECK_INTERVAL));
             let known = seen.remove(&id).unwrap_or_default();
-            let task = looks.spawn(poll_trigger(inner.clone(), target, id.clone(), known, stop.clone()));
+            let task = polls.spawn(poll_trigger(inner.clone(), target, id.clone(), known, stop.clone()));
             busy.insert(task.id(), id);
         }
     }
-    looks.shutdown().await;
+    polls.shutdown().await;
 }
 
 /// Scans the prefix if this process gets the lease.
@@ -190,11 +190,11 @@ impl TriggerDeps {
     async fn accept_listed(&self, target: &LiveS3Trigger, object: ListedObject, listed: &str) -> Result<()> {
         let ListedObject { key, etag, size, modified_at } = object;
         let bucket = target.trigger.bucket.clone();
-        let told =
+        let created =
             ObjectCreated { bucket, keys: vec![key], version: None, etag, size: Some(size), at: Some(modified_at) };
-        let accepted = match self.accept_object(std::slice::from_ref(target), &told).await {
+        let accepted = match self.accept_object(std::slice::from_ref(target), &created).await {
             Err(error) if !is_retryable(&error) => {
-                let key = &told.keys[0];
+                let key = &created.keys[0];
                 tracing::error!(error.code = error.code(), object.key = key, "a new object starts no run: {error}");
                 return Ok(());
             }

@@ -30,9 +30,9 @@ impl Triggers {
     /// After an error the caller must send the event again.
     pub async fn publish_event(&self, name: &str, key: Option<String>, body: Value) -> Result<EventResult> {
         let inner = &self.0;
-        let (told, event) = inner.engine.publish_event(name, key, body).await?;
+        let (receipt, event) = inner.engine.publish_event(name, key, body).await?;
         let runs = inner.start_event_runs(name, &event.id, &event.body).await?;
-        Ok(EventResult { id: told.id, name: name.to_owned(), runs, woken: told.woken_steps })
+        Ok(EventResult { id: receipt.id, name: name.to_owned(), runs, woken: receipt.woken_steps })
     }
 }
 
@@ -44,8 +44,8 @@ impl TriggerDeps {
         for live in self.engine.list_live_plans().await? {
             let triggers = live.plan.triggers.iter().filter_map(Trigger::as_event);
             let Some(trigger) = triggers.into_iter().find(|trigger| trigger.name == name) else { continue };
-            let inbox = DedupKey { source: EVENT_SOURCE, key: id.to_owned(), fingerprint: None };
-            match self.start_run(&live.plan.name, &trigger.with, event, inbox).await {
+            let dedup_key = DedupKey { source: EVENT_SOURCE, key: id.to_owned(), fingerprint: None };
+            match self.start_run(&live.plan.name, &trigger.with, event, dedup_key).await {
                 Ok(StartOutcome::Created(run)) => runs.push(run.id),
                 Ok(StartOutcome::Duplicate { run_id, .. }) => runs.push(run_id),
                 // The pipeline was removed a moment ago.

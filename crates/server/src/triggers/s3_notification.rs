@@ -91,7 +91,7 @@ struct SnsEnvelope {
 /// The content of a body.
 #[derive(Debug, PartialEq)]
 enum ParsedNotification {
-    Objects { told: Vec<ObjectCreated>, others: usize },
+    Objects { created: Vec<ObjectCreated>, others: usize },
     Confirm(SnsSubscription),
     Empty,
 }
@@ -103,19 +103,19 @@ impl Triggers {
     /// # Errors
     /// `notification_invalid`, or an error after which the sender has to repeat the whole notification.
     pub async fn receive_notification(&self, body: &[u8]) -> Result<NotificationResult> {
-        let (told, others) = match parse_notification(body)? {
+        let (created, others) = match parse_notification(body)? {
             ParsedNotification::Empty => return Ok(NotificationResult::default()),
             ParsedNotification::Confirm(subscription) => {
                 let SnsSubscription { topic, confirm } = &subscription;
                 tracing::warn!(topic, confirm, "an SNS topic asks for a subscription; open the URL to confirm it");
                 return Ok(NotificationResult { subscription: Some(subscription), ..NotificationResult::default() });
             }
-            ParsedNotification::Objects { told, others } => (told, others),
+            ParsedNotification::Objects { created, others } => (created, others),
         };
         let mut received = NotificationResult { ignored: others, ..NotificationResult::default() };
         let targets = self.0.live_s3_triggers().await?;
-        for told in told {
-            match self.0.accept_object(&targets, &told).await {
+        for created in created {
+            match self.0.accept_object(&targets, &created).await {
                 Ok(accepted) if accepted.started.is_empty() && accepted.duplicates == 0 => received.ignored += 1,
                 Ok(accepted) => {
                     received.started.extend(accepted.started);
@@ -171,8 +171,8 @@ fn parse_records(body: Value) -> Result<ParsedNotification> {
     let notification: S3Notification =
         serde_json::from_value(body).map_err(|error| notification_error(&error.to_string()))?;
     let all = notification.records.len();
-    let told: Vec<ObjectCreated> = notification.records.into_iter().filter_map(object_created_from_record).collect();
-    Ok(ParsedNotification::Objects { others: all - told.len(), told })
+    let created: Vec<ObjectCreated> = notification.records.into_iter().filter_map(object_created_from_record).collect();
+    Ok(ParsedNotification::Objects { others: all - created.len(), created })
 }
 
 fn object_created_from_record(record: S3EventRecord) -> Option<ObjectCreated> {

@@ -21,7 +21,7 @@ impl TriggerDeps {
         pipeline: &str,
         with: &Map<String, Value>,
         event: &Value,
-        inbox: DedupKey,
+        dedup_key: DedupKey,
     ) -> Result<StartOutcome> {
         let id = Ulid::generate().to_string();
         let run = json!({
@@ -30,14 +30,14 @@ impl TriggerDeps {
             "pipeline": pipeline,
         });
         let scope = ExprContext::new().with_event(event).with_run(&run);
-        let origin = inbox.source;
+        let origin = dedup_key.source;
         let new = |params: Map<String, Value>| NewRun {
             id: id.clone(),
             pipeline: pipeline.to_owned(),
             params,
             origin,
             event: Some(event.clone()),
-            dedup_key: Some(inbox.clone()),
+            dedup_key: Some(dedup_key.clone()),
             ..NewRun::default()
         };
         let params = match resolve(&Value::Object(with.clone()), &scope) {

@@ -178,7 +178,7 @@ async fn impossible_bucket_and_key_names_are_client_errors() {
 #[tokio::test]
 async fn all_invalid_params_are_reported_together() {
     let stage = Stage::new().await;
-    let told = async |params: serde_json::Value| {
+    let fault_list = async |params: serde_json::Value| {
         let refused = stage.run(&stage.admin, params).await;
         assert_eq!(refused.status, 422, "{:?}", refused.bytes);
         let problem = refused.json();
@@ -193,12 +193,12 @@ async fn all_invalid_params_are_reported_together() {
     let list = json!(["s3://uploads/none", 5, { "bucket": "uploads" }]);
     let wrong = "file:param_wrong_type extras:object_not_found extras:param_wrong_type extras:param_wrong_type";
     assert_eq!(
-        told(json!({ "file": "a.csv", "email": "nobody", "colour": "red", "extras": list })).await,
+        fault_list(json!({ "file": "a.csv", "email": "nobody", "colour": "red", "extras": list })).await,
         ("params_invalid".into(), format!("{wrong} email:param_wrong_type colour:param_unknown"))
     );
-    let missing = told(json!({ "file": "s3://uploads/none", "extras": ["s3://nobody/k"] })).await;
+    let missing = fault_list(json!({ "file": "s3://uploads/none", "extras": ["s3://nobody/k"] })).await;
     assert_eq!(missing, ("object_not_found".into(), "file:object_not_found extras:object_not_found".into()));
-    let mixed = told(json!({ "file": "s3://uploads/none", "email": "nobody" })).await;
+    let mixed = fault_list(json!({ "file": "s3://uploads/none", "email": "nobody" })).await;
     assert_eq!(mixed, ("params_invalid".into(), "file:object_not_found email:param_wrong_type".into()));
 }
 

@@ -13,10 +13,10 @@ use super::stage::Stage;
 use crate::api::serve;
 
 /// A test that waits longer fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 async fn listening(stage: &Stage) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
-    listening_with(stage, PATIENCE).await
+    listening_with(stage, TEST_TIMEOUT).await
 }
 
 async fn listening_with(stage: &Stage, drain: Duration) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
@@ -54,7 +54,8 @@ async fn answer(stream: &mut TcpStream) -> (u16, Value) {
             }
         }
         let mut buffer = [0; 4096];
-        let read = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await.expect("an answer in time").unwrap();
+        let read =
+            tokio::time::timeout(TEST_TIMEOUT, stream.read(&mut buffer)).await.expect("an answer in time").unwrap();
         assert!(read > 0, "the connection ended after {:?}", String::from_utf8_lossy(&bytes));
         bytes.extend_from_slice(&buffer[..read]);
     }
@@ -72,7 +73,9 @@ async fn uploads(stage: &Stage, expected: usize) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{} uploads, not {expected}", bodies()));
+    tokio::time::timeout(TEST_TIMEOUT, waiting)
+        .await
+        .unwrap_or_else(|_| panic!("{} uploads, not {expected}", bodies()));
 }
 
 #[tokio::test]
@@ -132,7 +135,7 @@ async fn requests_in_progress_finish_before_shutdown() {
     assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "an idle connection is closed");
     busy.write_all(&rest.as_bytes()[3..]).await.unwrap();
     assert_eq!(answer(&mut busy).await.0, 202);
-    tokio::time::timeout(PATIENCE, served).await.expect("the service ends").unwrap();
+    tokio::time::timeout(TEST_TIMEOUT, served).await.expect("the service ends").unwrap();
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
 }
 
@@ -145,7 +148,7 @@ async fn a_request_longer_than_the_drain_timeout_is_aborted() {
     slow.write_all(format!("{}{body}", head(&stage, "Content-Length: 100000\r\n")).as_bytes()).await.unwrap();
     uploads(&stage, 1).await;
     stop.cancel();
-    tokio::time::timeout(PATIENCE / 2, served).await.expect("the service ends").unwrap();
+    tokio::time::timeout(TEST_TIMEOUT / 2, served).await.expect("the service ends").unwrap();
     assert_eq!(slow.read(&mut [0; 1]).await.unwrap_or(0), 0, "the connection is closed");
     uploads(&stage, 0).await;
 }
