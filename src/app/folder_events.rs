@@ -14,7 +14,6 @@ use afterload_fs_watch::FsWatcher;
 /// How often a folder is scanned without an event.
 pub(super) const FOLDER_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Waits for changes of one folder.
 pub(super) struct FolderEvents {
     folder: PathBuf,
     changed: Arc<Notify>,

@@ -63,7 +63,6 @@ pub(super) struct ScanResult {
     pub moving: bool,
 }
 
-/// The files of one folder.
 pub(super) struct FolderScan {
     folder: PathBuf,
     tracked: BTreeMap<PathBuf, TrackedFile>,

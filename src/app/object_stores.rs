@@ -17,7 +17,6 @@ pub(super) enum EmbeddedStoreMode {
     Attach,
 }
 
-/// The opened stores.
 pub(super) struct OpenedStores {
     pub objects: ObjectStore,
     /// The embedded store, unless the artifacts bucket is in another store.

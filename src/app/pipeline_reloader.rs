@@ -78,7 +78,6 @@ impl PipelineReloader {
         self.registry.clone()
     }
 
-    /// The compiled folder.
     pub(super) fn current_folder(&self) -> PipelineFolder {
         self.folder.clone()
     }

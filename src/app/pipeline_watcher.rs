@@ -55,7 +55,6 @@ impl PipelineWatcher {
         }
     }
 
-    /// Compiles the folder.
     pub(super) fn compile_folder(&mut self) -> PipelineFolder {
         self.scan.compile_folder(&self.kinds, &self.ctx)
     }

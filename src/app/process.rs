@@ -109,7 +109,6 @@ impl Process {
         self.tasks.spawn(task(self.stop.clone()));
     }
 
-    /// Starts workers for these queues.
     pub(super) fn spawn_workers(&mut self, queues: QueueSelection) {
         let engine = self.engine.clone();
         self.spawn_task(|stop| async move { engine.run_workers(queues, stop).await });

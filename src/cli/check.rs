@@ -47,7 +47,6 @@ struct DiagnosticJson<'a> {
     hint: Option<&'a str>,
 }
 
-/// The problems of one file.
 struct CheckedFile {
     file: String,
     text: String,

@@ -17,7 +17,6 @@ const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A stream that is silent for longer is broken: the service sends at least a comment every 15 s.
 const EVENT_STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// An API client with its key.
 pub(super) struct ApiClient {
     http: reqwest::Client,
     url: String,
@@ -79,7 +78,6 @@ impl ApiClient {
         self.send(self.http.get(format!("{}{path}", self.url)).query(query)).await
     }
 
-    /// Publishes an application event.
     pub(super) async fn publish_event(&self, name: &str, body: &Value) -> Result<Value> {
         self.send(self.http.post(format!("{}/v1/events/{name}", self.url)).json(body)).await
     }
@@ -132,7 +130,6 @@ impl ApiClient {
         Ok(false)
     }
 
-    /// Downloads a file.
     pub(super) async fn download_file(&self, url: &str, path: &Path) -> Result<()> {
         let response = self.http.get(url).bearer_auth(&self.key).send().await.map_err(unreachable_error)?;
         let body = check_response(response).await?.bytes_stream().map_err(std::io::Error::other);

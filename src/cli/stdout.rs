@@ -5,7 +5,6 @@ use std::io::{self, ErrorKind, Write};
 /// Standard output. Writes after its reader has closed are dropped.
 pub(super) type CliStdout = IgnoreBrokenPipe<io::Stdout>;
 
-/// Opens standard output.
 pub(super) fn cli_stdout() -> CliStdout {
     IgnoreBrokenPipe(io::stdout())
 }

@@ -34,7 +34,6 @@ pub(super) fn from_reqwest(error: &reqwest::Error, shown: &str) -> Error {
     }
 }
 
-/// The error for a blocked address.
 pub(super) fn address_blocked(BlockedAddress(what): &BlockedAddress, shown: &str) -> Error {
     Error::permanent("egress_blocked", format!("`{shown}` leads to {what}, which must not be called"))
         .with_hint("`http.allow` in the configuration names what may be called all the same")
@@ -52,7 +51,6 @@ pub(super) fn body_too_large(shown: &str, most: u64) -> Error {
     Error::permanent("http_body_too_large", format!("the answer to `{shown}` is larger than {most}"))
 }
 
-/// The error for an unexpected status.
 pub(super) fn unexpected_status(status: StatusCode, shown: &str, wait: Option<Duration>) -> Error {
     let message = format!("`{shown}` was answered with {status}");
     let error = match status.as_u16() {

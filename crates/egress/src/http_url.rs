@@ -4,7 +4,6 @@ use url::Url;
 
 use afterload_core::error::{Error, Result};
 
-/// The maximum length of a URL.
 const MAX_URL_BYTES: usize = 8192;
 
 /// Parses an absolute `http` or `https` URL without user and password. Whether it may be called is checked at the call.

@@ -19,7 +19,6 @@ pub(crate) trait DnsResolver: Send + Sync {
     fn resolve_host(&self, name: &str) -> DnsFuture;
 }
 
-/// The result of a lookup.
 pub(crate) type DnsFuture = Pin<Box<dyn Future<Output = std::io::Result<Vec<IpAddr>>> + Send>>;
 
 /// The resolver of the operating system.
@@ -56,7 +55,6 @@ impl EgressPolicy {
         Self(allowed)
     }
 
-    /// The ports that rules name.
     pub(super) fn rule_ports(&self) -> BTreeSet<u16> {
         self.0.iter().filter_map(|rule| rule.port).collect()
     }

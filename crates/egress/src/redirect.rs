@@ -46,7 +46,6 @@ pub(super) fn next_request(
     Ok(Some(next))
 }
 
-/// The error for too many redirects.
 pub(super) fn too_many_redirects(first: &EgressRequest, last: &Url) -> Error {
     let followed = first.max_redirects;
     redirect_refused(format!(

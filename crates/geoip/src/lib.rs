@@ -29,7 +29,6 @@ use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::secret::Secret;
 
-/// The provider of local addresses.
 const LOCAL_PROVIDER: &str = "local";
 /// How many addresses are looked up at one service in parallel.
 const MAX_PARALLEL_LOOKUPS: usize = 4;

@@ -63,7 +63,6 @@ impl SmtpClient {
         })
     }
 
-    /// Sends a message.
     pub(super) async fn send_message(&self, envelope: &Envelope, message: &[u8]) -> Result<(), MailSendError> {
         let _room = self
             .connection_permits

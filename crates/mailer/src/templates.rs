@@ -57,7 +57,6 @@ impl MailTemplates {
         all.map(|name| (self.find_template_error(&name), name)).map(|(fault, name)| (name, fault)).collect()
     }
 
-    /// The error of an unusable template.
     fn find_template_error(&self, name: &str) -> Option<String> {
         let env = self.build_environment();
         let mut files = Vec::new();

@@ -6,7 +6,6 @@ use serde_yaml::granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, 
 
 use super::{Diagnostic, SourceSpan, Verbatim, YamlKey, YamlNode, YamlValue, scalar};
 
-/// The maximum size of a text.
 const MAX_YAML_BYTES: usize = 256 * 1024;
 /// How deep lists and maps may be nested.
 const MAX_YAML_DEPTH: usize = 32;

@@ -62,7 +62,6 @@ pub(super) struct RunOptions {
     notify_url: Option<String>,
 }
 
-/// Validated run options.
 struct ValidRunOptions {
     run_at: Option<UnixMillis>,
     priority: Option<i32>,
@@ -99,7 +98,6 @@ pub(super) async fn create_run(
     }
 }
 
-/// A request for a run.
 struct RunRequest {
     app: ApiState,
     caller: Caller,
@@ -109,7 +107,6 @@ struct RunRequest {
     id: String,
 }
 
-/// The run of a request.
 pub(super) struct CreatedRun {
     pub run: RunRecord,
     /// True if an earlier request with the same key created it.

@@ -365,7 +365,6 @@ async fn start_upload_run(app: &ApiState, upload: UploadRecord) -> Result<Create
     }
 }
 
-/// Responds to CORS preflight requests.
 pub(super) async fn cors_preflight() -> (StatusCode, HeaderMap) {
     let mut headers = HeaderMap::new();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("PUT, POST"));

@@ -231,7 +231,6 @@ async fn skip_empty_file(mut field: Field<'static>) -> Result<Option<Field<'stat
     Ok(None)
 }
 
-/// The next bytes of a part.
 pub(super) async fn next_chunk(field: &mut Field<'_>) -> Result<Option<Bytes>> {
     let next = tokio::time::timeout(FORM_IDLE_TIMEOUT, field.chunk()).await;
     next.map_err(|_| request_timeout())?.map_err(multipart_error)

@@ -16,7 +16,6 @@ const MAX_IDEMPOTENCY_KEY_CHARS: usize = 255;
 pub(super) struct RequestFingerprint(Sha256);
 
 impl RequestFingerprint {
-    /// The fingerprint of an empty request.
     pub(super) fn new() -> Self {
         Self(Sha256::new())
     }

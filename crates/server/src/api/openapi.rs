@@ -18,7 +18,6 @@ use super::problem::{self, ProblemBody};
 const DESCRIPTION: &str =
     "Everything that happens after the upload: YAML pipelines compiled into chains of durable jobs";
 
-/// Generates the schema of a type.
 type SchemaFn = fn(&mut SchemaGenerator) -> Schema;
 
 fn component_schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
@@ -42,7 +41,6 @@ enum AccessRule {
 /// A successful response: its status, its meaning, and the media type and schema of its body.
 struct ResponseSpec(u16, &'static str, Option<(&'static str, SchemaFn)>);
 
-/// The description of an operation.
 pub(super) struct Operation {
     id: &'static str,
     summary: &'static str,
@@ -70,7 +68,6 @@ impl Operation {
         .with_errors(&["internal_error"])
     }
 
-    /// Requires an API key.
     pub(super) fn require_key(mut self) -> Self {
         self.access = AccessRule::Key;
         self.with_errors(&["key_missing", "key_invalid", "scope_missing"])
@@ -107,13 +104,11 @@ impl Operation {
         self.with_errors(&["query_invalid"])
     }
 
-    /// Adds a request header.
     pub(super) fn request_header(mut self, name: &'static str, what: &'static str) -> Self {
         self.headers.push((name, what));
         self
     }
 
-    /// Adds a JSON request body.
     pub(super) fn json_body<T: JsonSchema>(self) -> Self {
         self.request_body::<T>("application/json").with_errors(&["json_invalid"])
     }
@@ -124,7 +119,6 @@ impl Operation {
         self.with_errors(&["unsupported_media_type", "body_too_large", "body_incomplete", "request_timeout"])
     }
 
-    /// Adds a JSON response.
     pub(super) fn json_response<T: JsonSchema>(self, status: u16, what: &'static str) -> Self {
         self.response_as::<T>(status, what, "application/json")
     }
@@ -135,7 +129,6 @@ impl Operation {
         self
     }
 
-    /// Adds a response without a body.
     pub(super) fn empty_response(mut self, status: u16, what: &'static str) -> Self {
         self.responses.push(ResponseSpec(status, what, None));
         self
@@ -174,12 +167,10 @@ impl ApiRoutes {
         self
     }
 
-    /// The router with all routes.
     pub(super) fn into_router(self) -> Router<ApiState> {
         self.router
     }
 
-    /// Generates the OpenAPI document.
     fn to_openapi(&self) -> Value {
         let mut schemas = SchemaComponents::new();
         let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();

@@ -133,7 +133,6 @@ impl PipelineSummary {
         }
     }
 
-    /// The parameters that accept files.
     pub(super) fn file_params(&self) -> impl Iterator<Item = (&str, FileArity)> {
         self.params.iter().filter_map(|(name, param)| Some((name.as_str(), param_file_arity(param)?)))
     }

@@ -22,7 +22,6 @@ use afterload_metrics::OPENMETRICS_MEDIA_TYPE;
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;
 
-/// The table of all routes.
 pub(super) fn all_routes() -> ApiRoutes {
     let parts: [fn(ApiRoutes) -> ApiRoutes; 8] = [
         pipeline_routes,

@@ -77,22 +77,18 @@ impl ApiState {
         })))
     }
 
-    /// The state database.
     pub(super) fn db(&self) -> &Db {
         self.0.engine.db()
     }
 
-    /// The engine.
     pub(super) fn engine(&self) -> &Engine {
         &self.0.engine
     }
 
-    /// The object store.
     pub(super) fn objects(&self) -> &ObjectStore {
         self.0.engine.objects()
     }
 
-    /// The configuration.
     pub(super) fn config(&self) -> &ServerConfig {
         &self.0.config
     }
@@ -102,12 +98,10 @@ impl ApiState {
         self.0.form_permits.try_acquire().ok()
     }
 
-    /// The public URL of this service.
     pub(super) fn base_url(&self) -> &str {
         &self.0.config.base_url
     }
 
-    /// The live pipelines.
     pub(super) fn pipeline_registry(&self) -> &PipelineRegistry {
         &self.0.registry
     }
@@ -117,17 +111,14 @@ impl ApiState {
         &self.0.schema
     }
 
-    /// The triggers.
     pub(super) fn triggers(&self) -> &Triggers {
         &self.0.triggers
     }
 
-    /// Signs and verifies links.
     pub(super) fn signer(&self) -> &Signer {
         &self.0.signer
     }
 
-    /// Starts a run.
     pub(super) async fn start_run(&self, run: NewRun) -> Result<StartOutcome> {
         (self.0.start)(run).await
     }

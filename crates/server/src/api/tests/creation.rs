@@ -13,7 +13,6 @@ const MEDIA: &str = "multipart/form-data; boundary=xYzZY";
 /// The header parameters and the bytes of a part.
 type Part<'a> = (&'a str, &'a [u8]);
 
-/// A form with these parts.
 fn form(parts: &[Part<'_>]) -> Vec<u8> {
     let mut body = Vec::new();
     for (head, bytes) in parts {

@@ -124,7 +124,6 @@ impl Stage {
         self.post(key, "/v1/pipelines/contacts-import/runs", "application/json", body).await
     }
 
-    /// True if the object exists.
     pub(super) async fn exists(&self, bucket: &str, key: &str) -> bool {
         self.objects.head_object(bucket, key).await.is_ok()
     }
