@@ -108,6 +108,7 @@ impl FolderScan {
                 return false;
             };
             let text = Some(folder::read_definition(path));
+            // The file changed while it was read, so the text may be half of it.
             if FileStamp::from_path(path) != state {
                 look.moving = true;
                 return true;

@@ -176,6 +176,7 @@ async fn store_env_api_key(db: &Db, keys: &[ApiKeyRecord], text: &str) -> Result
     }
     let id = api_key_id(text);
     let hash = hash_api_key(text);
+    // A replaced key must stop working.
     for old in keys.iter().filter(|key| key.name == ENV_API_KEY_NAME || key.id == id) {
         if old.hash != hash {
             db.delete_api_key(&old.id).await?;

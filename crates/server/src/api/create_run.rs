@@ -123,6 +123,7 @@ impl RunRequest {
         };
         match run {
             Ok(created) => {
+                // The run of the earlier request has its own files, so the ones of this request are not needed.
                 if created.replayed {
                     uploads.delete_files().await;
                 }

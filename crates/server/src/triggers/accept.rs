@@ -65,6 +65,7 @@ impl TriggerDeps {
             if wanted.is_empty() {
                 continue;
             }
+            // Check the dedup keys first: a repeated event then needs no request to the store.
             if let Some(identity) = created.identity_for_key(key)
                 && self.is_duplicate_for_all(&wanted, &identity).await?
             {

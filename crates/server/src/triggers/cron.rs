@@ -71,6 +71,8 @@ impl TriggerDeps {
                 Err(error) => return Err(error),
             }
         }
+        // The cursor moves after the runs are committed. A crash in between repeats the ticks, and their dedup keys
+        // prevent a second run.
         if schedule.next_after(reached).is_some_and(|next| next <= now) {
             db.advance_schedule_cursor(&id, now).await?;
             failpoint!("cron.reached");

@@ -73,6 +73,7 @@ pub async fn ensure_buckets(inner: &TriggerDeps, made: &mut EnsuredBuckets) -> R
 async fn delete_expired_uploads(inner: &TriggerDeps) -> Result<()> {
     let db = inner.engine.db();
     for upload in db.list_expired_uploads(clock::now_millis() - UPLOAD_GRACE, 100).await? {
+        // If the run exists, the bytes belong to it, and only the record of the upload is deleted.
         if db.find_run(&upload.id).await?.is_none() {
             let (bucket, key) = (upload.file["bucket"].as_str(), upload.file["key"].as_str());
             if let (Some(bucket), Some(key)) = (bucket, key)

@@ -121,6 +121,7 @@ impl Triggers {
                     received.started.extend(accepted.started);
                     received.known += accepted.duplicates;
                 }
+                // The sender repeats the whole notification. Dedup keys skip the objects that have their runs already.
                 Err(error) if is_retryable(&error) => {
                     return Err(Error::transient("hook_unavailable", error.message()));
                 }
