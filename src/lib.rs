@@ -1,6 +1,6 @@
-//! The `afterload` binary: its commands, its configuration, the step kinds it knows, and how a process is put together.
+//! The `afterload` binary: its commands, its configuration, its step kinds, and the assembly of a process.
 //!
-//! Everything else lives in the crates under `crates/`; `ARCHITECTURE.md` draws the life of a run through them.
+//! Everything else is in the crates under `crates/`. `ARCHITECTURE.md` describes the life of a run through them.
 
 pub mod app;
 pub mod cli;

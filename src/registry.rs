@@ -1,4 +1,4 @@
-//! The step kinds of this binary, and what each of them works with.
+//! The step kinds of this binary, and the services that each of them uses.
 
 use std::sync::Arc;
 
@@ -20,20 +20,20 @@ use afterload_step_api::{RegisteredStep, Step, describe, register};
 use afterload_table_import::{CsvImport, CsvImportDeps};
 use afterload_target_db::Connections;
 
-/// What step kinds may work with.
+/// The services that step kinds may use.
 #[derive(Clone)]
 pub struct Services {
-    /// Files in any bucket.
+    /// The object store.
     pub objects: ObjectStore,
-    /// The databases that pipelines work on.
+    /// The target databases.
     pub connections: Connections,
-    /// Outgoing mail.
+    /// The mailer.
     pub mailer: Mailer,
-    /// Outgoing calls.
+    /// The client for outgoing calls.
     pub http: EgressClient,
-    /// Geo look-ups.
+    /// Geo lookups.
     pub geo: GeoLocator,
-    /// Memory and cores for pictures.
+    /// The memory and CPU budget for images.
     pub images: ImagePool,
 }
 
@@ -48,7 +48,7 @@ struct Entry {
 }
 
 impl StepRegistry {
-    /// Adds a kind; `deps` takes what it needs from the services.
+    /// Adds a kind; `deps` selects what it needs from the services.
     #[must_use]
     pub fn with<S: Step>(mut self, deps: fn(&Services) -> S::Deps) -> Self {
         let entry = Entry { kind: describe::<S>(), register: Arc::new(move |services| register::<S>(deps(services))) };
@@ -56,18 +56,18 @@ impl StepRegistry {
         self
     }
 
-    /// The kinds as the language sees them. Nothing is opened for that.
+    /// The catalog of the kinds. It opens no connections.
     pub fn catalog(&self) -> StepCatalog {
         StepCatalog(self.0.iter().map(|entry| entry.kind.clone()).collect())
     }
 
-    /// The kinds with the services they work with.
+    /// The kinds with their services.
     pub fn registered(&self, services: &Services) -> Vec<RegisteredStep> {
         self.0.iter().map(|entry| (entry.register)(services)).collect()
     }
 }
 
-/// The step kinds that ship. A new kind is one line here.
+/// The step kinds of this binary. A new kind is one line here.
 pub fn step_kinds() -> StepRegistry {
     StepRegistry::default()
         .with::<CsvImport>(|services| CsvImportDeps {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_cannot_be_read_hides_no_other_fault() {
+    fn an_unreadable_field_hides_no_other_problem() {
         let text = "source: abc\nconnection: nowhere\ninto: { table: t, on_conflict: { keys: [id, a, c], action: skip } }\n\
                     columns:\n  a: { type: enm, values: [x] }\n  b: { type: enum }\n  c: 5\ntolerate: 120%\nchunk: 0\nencoding: klingon\n";
         insta::assert_snapshot!(found::<CsvImport>(text).join("\n"), @r"
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn styles_are_checked_each_at_its_place() {
+    fn image_styles_are_checked_at_their_positions() {
         let text = "source: '${{ params.file }}'\nquality: 0\nbackground: blau\nanimated: keep\nstyles:\n  small: 100x100##\n  \
                     Big: 100\n  odd: { geometry: 5x, format: gif }\n  more: { geometry: '!', quality: 101, backgroud: '#fff' }\n  \
                     none: { format: webp }\n  list: [1]\n  later: '${{ params.size }}'\n";
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_from_an_unreadable_field_is_not_told() {
+    fn consequences_of_an_unreadable_field_are_not_reported() {
         assert_eq!(
             found::<CsvImport>("source: '${{ params.f }}'\ninto: { table: t }\n"),
             ["1:1 missing field `columns`"]
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_template_is_a_fault_of_the_pipelines_that_use_it() {
+    fn a_broken_template_is_a_problem_of_its_pipelines() {
         let faults = found::<EmailSend>("to: a@example.com\ntemplate: broken\n");
         assert_eq!(faults, ["2:11 the mail template `broken` cannot be used: it has no `subject.txt`"]);
     }

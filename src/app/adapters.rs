@@ -1,4 +1,5 @@
-//! Joins parts that do not know each other: what one declares as a small trait, another implements here.
+//! Connects crates that do not depend on each other: one declares a small trait, and this file implements it with
+//! another.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ const GEO_CACHE_INTERVAL: Duration = Duration::from_secs(5);
 /// How many answers one pass deletes; the rest follows in the next.
 const MAX_EXPIRED_GEO_RECORDS: u32 = 200;
 
-/// The rate limits of mail domains, in the service's database.
+/// The rate slots of mail domains, in the state database.
 pub(super) struct DbRateSlots(pub Db);
 
 impl RateSlots for DbRateSlots {
@@ -36,7 +37,7 @@ impl RateSlots for DbRateSlots {
     }
 }
 
-/// What geo services answered, in the service's database.
+/// The cached answers of geo services, in the state database.
 pub(super) struct DbAnswerCache(pub Db);
 
 impl AnswerCache for DbAnswerCache {
@@ -67,7 +68,7 @@ pub(super) fn geo_cache_task(db: &Db) -> PeriodicTask {
     })
 }
 
-/// Calls of geo services, by the rules for all outgoing calls.
+/// Calls geo services within the egress policy.
 pub(super) struct EgressGet(EgressClient);
 
 impl EgressGet {
@@ -88,17 +89,17 @@ impl HttpGet for EgressGet {
             for (name, value) in headers {
                 request = request.with_header(name, value.expose_secret())?;
             }
-            let answer = self.0.send(request).await?;
-            if answer.status_code() == 404 {
+            let response = self.0.send(request).await?;
+            if response.status_code() == 404 {
                 return Ok(None);
             }
-            // Some services repeat the request in the answer, with its key.
-            Ok(Some(self.0.redactor().redact_json(answer.error_for_status()?.read_json().await?)))
+            // Some services repeat the request in the response, including its API key.
+            Ok(Some(self.0.redactor().redact_json(response.error_for_status()?.read_json().await?)))
         })
     }
 }
 
-/// Rows that params of type `record` refer to, in the databases that pipelines work on.
+/// Reads the rows of params of type `record` from the target databases.
 pub(super) struct TargetRecords(pub Connections);
 
 impl RecordSource for TargetRecords {

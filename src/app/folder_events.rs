@@ -1,5 +1,5 @@
-//! Says when it is time to look at a folder: at once when the system tells of a change, and twice a second in any case,
-//! for the mounts on which it does not (network file systems, folders shared with a virtual machine).
+//! Reports when to scan a folder: at once after a file system event, and twice a second in any case, for mounts without
+//! events (network file systems, folders shared with a virtual machine).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,15 +11,14 @@ use tracing::debug;
 use super::folder_scan::FileStamp;
 use afterload_fs_watch::FsWatcher;
 
-/// How often a folder is looked at when nothing was told.
+/// How often a folder is scanned without an event.
 pub(super) const FOLDER_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Waits for changes of one folder.
 pub(super) struct FolderEvents {
     folder: PathBuf,
     changed: Arc<Notify>,
     watcher: Option<FsWatcher>,
-    /// The folder that is watched; another one may stand in its place later.
+    /// The device and inode of the watched folder; another folder may replace it later.
     watched_inode: Option<(u64, u64)>,
 }
 
@@ -28,8 +27,8 @@ impl FolderEvents {
         Self { folder, changed: Arc::new(Notify::new()), watcher: None, watched_inode: None }
     }
 
-    /// Watches the folder that is there now, unless it does already. That it cannot be watched (there is a limit for each
-    /// user) only means that changes are seen half a second later.
+    /// Watches the current folder, unless it is watched already. If it cannot be watched (each user has a limit),
+    /// changes are only noticed half a second later.
     pub(super) fn watch_current_folder(&mut self) {
         let here = FileStamp::from_path(&self.folder).map(|stamp| stamp.file_identity());
         if here == self.watched_inode {
@@ -38,13 +37,13 @@ impl FolderEvents {
         (self.watcher, self.watched_inode) = (None, here);
         if here.is_some() {
             match FsWatcher::new(&self.folder, self.changed.clone()) {
-                Ok(bell) => self.watcher = Some(bell),
+                Ok(watcher) => self.watcher = Some(watcher),
                 Err(error) => debug!("the folder of the pipelines is only looked at twice a second: {error}"),
             }
         }
     }
 
-    /// Until something was told, or until `period` is over.
+    /// Waits for an event, at most for `period`.
     pub(super) async fn wait_for_change(&self, period: Duration) {
         tokio::select! {
             () = self.changed.notified() => {}

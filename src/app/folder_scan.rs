@@ -1,5 +1,5 @@
-//! The files of the pipelines as they are taken in: each one once it has been the same for a moment, so that nobody sees
-//! half of what an editor or a copy is still writing.
+//! Reads the files of the pipelines folder. A file is read only after it has been stable for a moment, so that nobody
+//! sees half of what an editor or a copy is still writing.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -11,11 +11,11 @@ use afterload_core::error::Result;
 use afterload_pipeline::folder::{self, CompileResult, PipelineFolder};
 use afterload_pipeline::{StepCatalog, ValidationContext};
 
-/// How long a file must have been the same.
+/// How long a file must be unchanged before it is read.
 pub(super) const MIN_STABLE_TIME: Duration = Duration::from_millis(150);
 
-/// What tells one state of a file from another. Not the content: reading everything twice a second would cost. The inode
-/// shows a file that was renamed over another, the time of change one whose time of modification was set back.
+/// Identifies one state of a file. Its content is left out, because reading all files twice a second is too expensive.
+/// The inode detects a rename over the file, and the change time detects a modification time that was set back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FileStamp {
     device_inode: (u64, u64),
@@ -30,7 +30,7 @@ impl FileStamp {
         self.device_inode
     }
 
-    /// Of what the path leads to; `None` if that is nothing.
+    /// The state of the file at `path`; `None` if there is none.
     pub(super) fn from_path(path: &Path) -> Option<Self> {
         let meta = std::fs::metadata(path).ok()?;
         Some(Self {
@@ -42,28 +42,27 @@ impl FileStamp {
     }
 }
 
-/// One path of the folder.
+/// The state of one path in the folder.
 struct TrackedFile {
-    /// Its last state, and since when. The outer `None`: it is not in the folder any more.
+    /// The last state. The outer `None`: the file is not in the folder. The inner `None`: it has no readable metadata.
     last_stamp: Option<Option<FileStamp>>,
     since: Instant,
-    /// Whether that state has been taken in.
+    /// True if that state has been read.
     settled: bool,
-    /// As it was last taken in.
+    /// The text when it was last read.
     text: Option<std::result::Result<String, String>>,
     compiled: Option<CompileResult>,
 }
 
-/// What a look found.
+/// The result of a scan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ScanResult {
-    /// Something was taken in that is new.
+    /// A file was read, added or removed.
     pub changed: bool,
-    /// Something is still moving: look again soon.
+    /// A file is still changing, so the next scan should be soon.
     pub moving: bool,
 }
 
-/// The files of one folder.
 pub(super) struct FolderScan {
     folder: PathBuf,
     tracked: BTreeMap<PathBuf, TrackedFile>,
@@ -74,8 +73,8 @@ impl FolderScan {
         Self { folder, tracked: BTreeMap::new() }
     }
 
-    /// Looks at the folder and takes in what has been the same for `settle`. A folder that is not there changes nothing:
-    /// a mount may come back, and taking a folder away is no way to say that each of its pipelines should end.
+    /// Scans the folder and reads the files that have been unchanged for `settle`. A missing folder changes nothing: it
+    /// may be a mount that comes back, and removing a folder must not end all of its pipelines.
     ///
     /// # Errors
     /// `io_error` if the folder cannot be listed.
@@ -109,6 +108,7 @@ impl FolderScan {
                 return false;
             };
             let text = Some(folder::read_definition(path));
+            // The file changed while it was read, so the text may be half of it.
             if FileStamp::from_path(path) != state {
                 look.moving = true;
                 return true;
@@ -122,28 +122,28 @@ impl FolderScan {
         Ok(look)
     }
 
-    /// Judges every file anew at the next [`Self::folder`].
+    /// Compiles every file again at the next [`Self::compile_folder`].
     pub(super) fn invalidate_compiled(&mut self) {
         self.tracked.values_mut().for_each(|known| known.compiled = None);
     }
 
-    /// What the folder holds, as far as it has been taken in.
+    /// Compiles the files that have been read.
     pub(super) fn compile_folder(&mut self, kinds: &StepCatalog, around: &ValidationContext) -> PipelineFolder {
         PipelineFolder::from_results(self.tracked.iter_mut().filter_map(|(path, known)| {
             let text = known.text.clone()?;
-            let judged = known.compiled.get_or_insert_with(|| folder::compile_file(path, text, kinds, around));
-            Some((path.as_path(), judged.clone()))
+            let compiled = known.compiled.get_or_insert_with(|| folder::compile_file(path, text, kinds, around));
+            Some((path.as_path(), compiled.clone()))
         }))
     }
 
-    /// The names of all files, also of those that are still being written.
+    /// The names of all files, including those that are still changing.
     pub(super) fn file_names(&self) -> Vec<String> {
         let stem = |path: &PathBuf| Some(path.file_stem()?.to_string_lossy().into_owned());
         self.tracked.keys().filter_map(stem).collect()
     }
 }
 
-/// The states of all files two levels under a folder: enough for `templates/email/NAME/FILE`.
+/// The states of all files up to two levels below a folder, as in `templates/email/NAME/FILE`.
 pub(super) fn scan_stamps(folder: &Path) -> BTreeMap<PathBuf, Option<FileStamp>> {
     let list = |folder: &Path| -> Vec<PathBuf> {
         std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
@@ -163,7 +163,7 @@ mod tests {
     const MOMENT: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_file_is_taken_in_once_it_has_been_the_same_for_a_moment() {
+    fn a_file_is_read_after_it_has_been_stable() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.yaml");
         let mut files = FolderScan::new(folder.path().to_owned());
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_not_there_changes_nothing() {
+    fn a_missing_folder_changes_nothing() {
         let parent = tempfile::tempdir().expect("a folder");
         let folder = parent.path().join("pipelines");
         std::fs::create_dir(&folder).expect("a folder");

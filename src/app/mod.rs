@@ -1,4 +1,4 @@
-//! Puts the parts of one process together, from the configuration to the listening service, and takes them apart.
+//! Starts and stops the service: connects its parts from the configuration to the listening API.
 
 mod adapters;
 mod folder_events;
@@ -34,41 +34,32 @@ use process::OpenedProcess;
 
 /// A running service.
 pub struct RunningService {
-    /// Its engine.
+    /// The engine.
     pub engine: Engine,
-    /// Where its API is.
+    /// The URL of the API.
     pub url: String,
-    /// Where its embedded S3 endpoint is, if it has one.
+    /// The URL of the embedded S3 endpoint, if there is one.
     pub s3: Option<String>,
-    /// The admin key, if this start made it. It is not stored and cannot be shown again.
+    /// The admin key, if this start created it. It is not stored and cannot be shown again.
     pub new_admin_key: Option<String>,
-    /// The pipelines, as they were read at the start.
+    /// The pipelines, as read at the start.
     pub pipelines: PipelineFolder,
-    /// The process that serves it.
+    /// The process of the service.
     pub process: Process,
 }
 
 impl RunningService {
-    /// Starts everything that `serve` does. When this returns, the API listens.
-    ///
-    /// # Errors
-    /// What keeps the service from starting: each part's own errors.
+    /// Starts everything that `serve` runs. The API listens when this returns.
     pub async fn start(config: Config, admin_key: Option<String>) -> Result<Self> {
         Self::start_with_steps(config, admin_key, step_kinds()).await
     }
 
-    /// The same with step kinds of the caller's choice.
-    ///
-    /// # Errors
-    /// What keeps the service from starting: each part's own errors.
+    /// Same as [`Self::start`], with a choice of step kinds.
     pub async fn start_with_steps(config: Config, admin_key: Option<String>, steps: StepRegistry) -> Result<Self> {
         Self::serve(config, admin_key, WorkerOptions { queues: QueueSelection::All, steps }).await
     }
 
-    /// The same with queues of the caller's choice, too.
-    ///
-    /// # Errors
-    /// What keeps the service from starting: each part's own errors.
+    /// Same as [`Self::start`], with a choice of step kinds and queues.
     pub async fn serve(mut config: Config, admin_key: Option<String>, work: WorkerOptions) -> Result<Self> {
         let listener = bind_listener(config.listen).await?;
         config.listen = listener.local_addr()?;
@@ -82,7 +73,7 @@ impl RunningService {
         let triggers = Triggers::new(engine.clone(), embedded);
         triggers.prepare_buckets().await?;
         let app = api::ApiState::new(engine.clone(), config.server_config(), live, schema)?;
-        // Last of all that can fail: a key that is made is shown only once.
+        // Last of all steps that can fail: a new key is shown only once.
         let new_admin_key = api::ensure_admin_key(engine.db(), config.listen, admin_key.as_deref()).await?;
         let drain = config.limits.drain.0;
         process.spawn_task(|stop| async move {
@@ -101,18 +92,18 @@ impl RunningService {
         Ok(Self { engine, url: config.base_url(), s3, new_admin_key, pipelines, process })
     }
 
-    /// Waits until a part ends that should not, or for ever.
+    /// Waits until a task fails.
     pub async fn wait_for_failure(&mut self) -> Error {
         self.process.wait_for_failure().await
     }
 
-    /// Stops taking work, parks or finishes the steps in hand, and closes what is open.
+    /// Stops claiming steps, suspends or finishes the running ones, and closes all connections.
     pub async fn stop(self) {
         self.process.stop().await;
     }
 }
 
-/// Sees to it that there is a secret key: the configured one, or one made for this folder.
+/// Ensures that there is a secret key: the configured one, or one created in the data folder.
 ///
 /// # Errors
 /// `io_error`
@@ -126,7 +117,7 @@ pub async fn ensure_secret_key(config: &mut Config) -> Result<()> {
     Ok(())
 }
 
-/// What the pipelines of this configuration may refer to.
+/// The names that the pipelines of this configuration may refer to.
 pub fn validation_context(config: &Config, mail: &Mailer) -> ValidationContext {
     ValidationContext {
         connections: Some(config.connections.keys().cloned().collect()),

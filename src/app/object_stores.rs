@@ -1,4 +1,4 @@
-//! The stores of a process, and the embedded one beside them.
+//! Opens the object stores of a process, including the embedded one.
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -9,31 +9,30 @@ use afterload_core::error::{Error, Result};
 use afterload_object_store::ObjectStore;
 use afterload_s3_server::{self as embedded, EmbeddedStore};
 
-/// Who answers for the embedded store that a process opens.
+/// Which process serves the embedded store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EmbeddedStoreMode {
-    /// This process, at the configured address, which is noted for the clients of the store.
+    /// This process serves it at the configured address, and saves that address for its clients.
     Serve,
-    /// The `serve` whose folder it is.
+    /// The `serve` process of the same folder serves it.
     Attach,
 }
 
-/// The stores as a process has opened them.
 pub(super) struct OpenedStores {
     pub objects: ObjectStore,
-    /// The embedded store, unless the bucket of the artifacts lies elsewhere.
+    /// The embedded store, unless the artifacts bucket is in another store.
     pub embedded: Option<EmbeddedStore>,
-    /// Where others reach the embedded store.
+    /// The URL of the embedded store.
     pub address: Option<String>,
 }
 
-/// True if the service itself keeps its files in the embedded store.
+/// True if the artifacts bucket is in the embedded store.
 fn artifacts_are_embedded(config: &Config) -> bool {
     config.objects.store_for_bucket(&config.objects.artifacts).is_none()
 }
 
-/// Refuses to work where the files of the service are not: its embedded store lies in another folder, or on another
-/// machine, and every step would fail.
+/// Fails if the artifacts bucket is embedded but the embedded store is in another folder or on another machine. Every
+/// step would fail.
 ///
 /// # Errors
 /// `object_store_missing`
@@ -51,7 +50,7 @@ pub(super) fn ensure_store_exists(config: &Config) -> Result<()> {
     )))
 }
 
-/// Opens the stores, with the embedded one beside them unless every bucket that the service itself needs lies elsewhere.
+/// Opens the stores. The embedded store is opened unless the artifacts bucket is in another store.
 pub(super) async fn open_stores(
     config: &Config,
     endpoint: EmbeddedStoreMode,
@@ -84,10 +83,10 @@ async fn open_embedded_store(
     let endpoint = match endpoint {
         EmbeddedStoreMode::Serve => {
             let listener = embedded::bind_listener(config.objects.listen).await?;
-            let here = format!("http://{}", listener.local_addr()?);
-            embedded::save_endpoint(&config.data, &here).await?;
+            let url = format!("http://{}", listener.local_addr()?);
+            embedded::save_endpoint(&config.data, &url).await?;
             tasks.spawn(store.serve(listener, close.clone()));
-            here
+            url
         }
         EmbeddedStoreMode::Attach => embedded::load_endpoint(&config.data, config.objects.listen),
     };

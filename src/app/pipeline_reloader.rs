@@ -1,8 +1,8 @@
-//! Keeps what is live in step with the folder of the pipelines, and what this process shows in step with the database.
+//! Publishes changes of the pipelines folder to the database, and keeps the registry of this process up to date.
 //!
-//! The live definition of a name is a row in the database. A process publishes what changes in its own folder, and only
-//! that, so that processes with different folders (in the middle of a deployment) do not undo each other's work; all of
-//! them show what the database says.
+//! The live definition of a name is a row in the database. A process publishes only the changes of its own folder.
+//! Processes with different folders, as during a deployment, therefore do not undo each other's work. All processes
+//! show what is live in the database.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use afterload_pipeline::folder::{PipelineFolder, RefusedDefinition};
 use afterload_pipeline::{self as pipeline, Pipeline, StepCatalog, ValidationContext};
 use afterload_state::{Db, DefinitionRecord};
 
-/// How often the database is asked for what others have published.
+/// How often the database is read for definitions that other processes published.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What keeps the pipelines of a process up to date.
+/// Keeps the pipelines of a process up to date.
 pub(super) struct PipelineReloader {
     db: Db,
     kinds: Arc<StepCatalog>,
@@ -32,23 +32,23 @@ pub(super) struct PipelineReloader {
     watch: WatchMode,
     /// Taken by [`Self::run`].
     watcher: Option<PipelineWatcher>,
-    /// What the folder holds, as it was last taken in.
+    /// The compiled folder at the last change.
     folder: PipelineFolder,
-    /// The names of the folder, each with the digest that this process published; `None` while only refused files had it.
+    /// The names of the folder with the digest that this process published; `None` if only rejected files had the name.
     published: BTreeMap<String, Option<String>>,
-    /// What the catalogue shows, by name.
+    /// The live pipelines, by name.
     summaries: BTreeMap<String, PipelineSummary>,
-    /// The digests of live definitions that this version cannot read, by name; told once.
+    /// The digests of live definitions that this version cannot compile, by name. Each is logged once.
     unreadable: BTreeMap<String, String>,
     refreshed: Instant,
 }
 
 impl PipelineReloader {
-    /// Makes the pipelines of the folder live. A file that is refused leaves what was live under its name; a process
-    /// without the folder works on what others have published.
+    /// Makes the pipelines of the folder live. A rejected file keeps the live definition of its name. A process without
+    /// the folder works on the definitions of others.
     ///
     /// # Errors
-    /// `io_error`, or those of the database.
+    /// `io_error`
     pub(super) async fn open(db: &Db, config: &Config, kinds: StepCatalog, mail: &Mailer) -> Result<Self> {
         let kinds = Arc::new(kinds);
         let mut view = PipelineWatcher::open(config, kinds.clone(), mail)?;
@@ -74,17 +74,16 @@ impl PipelineReloader {
         Ok(reload)
     }
 
-    /// The pipelines of this moment, for those who answer requests.
+    /// The live pipelines, shared with the API.
     pub(super) fn shared_registry(&self) -> PipelineRegistry {
         self.registry.clone()
     }
 
-    /// What the folder holds.
     pub(super) fn current_folder(&self) -> PipelineFolder {
         self.folder.clone()
     }
 
-    /// Follows the folder and the database until `stop`. Whatever fails is told once and tried again.
+    /// Follows the folder and the database until `stop`. Repeated failures are logged once and retried.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let Some(mut view) = self.watcher.take() else { return };
         let mut failing = false;
@@ -108,47 +107,47 @@ impl PipelineReloader {
                 if let Err(error) = &done
                     && !failing
                 {
-                    warn!(error.code = error.code().name(), "the pipelines cannot be followed; trying again: {error}");
+                    warn!(error.code = error.code().name(), "reloading the pipelines failed; retrying: {error}");
                 }
                 failing = done.is_err();
             }
         };
         let followed: Option<Result<()>> = stop.run_until_cancelled(following).await;
         if let Some(Err(error)) = followed {
-            warn!(error.code = error.code().name(), "the pipelines are no longer followed: {error}");
+            warn!(error.code = error.code().name(), "reloading the pipelines has stopped: {error}");
         }
     }
 
-    /// Publishes what has changed in the folder, and shows what is live.
+    /// Publishes changes of the folder and refreshes the registry.
     async fn sync_pipelines(&mut self, folder: Option<PipelineFolder>) -> Result<()> {
-        let news = folder.is_some();
+        let has_changed = folder.is_some();
         if let Some(folder) = folder {
             self.set_folder(folder);
         }
-        // What could not be published before is tried again.
+        // This also retries changes that could not be published before.
         let published = self.publish_changes().await?;
-        if news || published || self.refreshed.elapsed() >= REFRESH_INTERVAL {
+        if has_changed || published || self.refreshed.elapsed() >= REFRESH_INTERVAL {
             self.refreshed = Instant::now();
             self.refresh_registry(true).await?;
         }
         Ok(())
     }
 
-    /// Tells of each file that is refused for a new reason, and remembers what the folder holds.
+    /// Logs each newly rejected file and replaces the folder.
     fn set_folder(&mut self, folder: PipelineFolder) {
         let same = |a: &RefusedDefinition, b: &RefusedDefinition| {
             a.file == b.file && a.text == b.text && a.summary_line() == b.summary_line()
         };
         for refused in &folder.refused {
             if !self.folder.refused.iter().any(|known| same(known, refused)) {
-                let what = "pipeline refused; what was live under its name still is";
+                let what = "a pipeline file was rejected; the live definition of its name stays";
                 warn!(pipeline.file = refused.file, pipeline.name = refused.name, "{what}: {}", refused.summary_line());
             }
         }
         self.folder = folder;
     }
 
-    /// True if anything had to be published.
+    /// Publishes changes. Returns true if there were any.
     async fn publish_changes(&mut self) -> Result<bool> {
         let now = published_digests(&self.folder, &self.published);
         if now == self.published {
@@ -164,8 +163,8 @@ impl PipelineReloader {
         Ok(true)
     }
 
-    /// Shows what the database says is live, and tells what is new.
-    async fn refresh_registry(&mut self, tell: bool) -> Result<()> {
+    /// Loads the live pipelines from the database, and logs changes if `log_changes` is set.
+    async fn refresh_registry(&mut self, log_changes: bool) -> Result<()> {
         let mut shown = BTreeMap::new();
         for (name, digest) in self.db.definitions().list_live_names().await? {
             let known = self.summaries.get(&name).filter(|known| known.digest == digest).cloned();
@@ -176,13 +175,13 @@ impl PipelineReloader {
             };
             shown.extend(found.map(|pipeline| (name, pipeline)));
         }
-        for (name, pipeline) in shown.iter().filter(|_| tell) {
+        for (name, pipeline) in shown.iter().filter(|_| log_changes) {
             if self.summaries.get(name).is_none_or(|known| known.digest != pipeline.digest) {
                 info!(pipeline.name = name, pipeline.digest = pipeline.digest, "pipeline is live");
             }
         }
         for name in self.summaries.keys().filter(|name| !shown.contains_key(*name)) {
-            info!(pipeline.name = name, "pipeline is no longer live; its runs go on");
+            info!(pipeline.name = name, "pipeline is no longer live; its runs continue");
         }
         self.summaries = shown;
         let refused = self.folder.refused.iter().map(RefusedFile::from).collect();
@@ -190,7 +189,7 @@ impl PipelineReloader {
         Ok(())
     }
 
-    /// A definition that somebody published; `None` if it is not one for this version.
+    /// The summary of a published definition; `None` if this version cannot compile it.
     async fn load_summary(&mut self, name: &str, digest: &str) -> Result<Option<PipelineSummary>> {
         let Some(definition) = self.db.definitions().find(digest).await? else { return Ok(None) };
         match pipeline::compile_definition(None, &definition.source, &self.kinds, &ValidationContext::default()) {
@@ -205,20 +204,20 @@ impl PipelineReloader {
     }
 }
 
-/// Looks in a thread of its own: a folder on a network may take its time. The error is that of a look that broke down.
+/// Scans in a blocking thread, because a network folder may be slow. The outer error is a panic of the scan.
 async fn poll_watcher(mut view: PipelineWatcher) -> Result<(PipelineWatcher, Result<Option<PipelineFolder>>)> {
-    let looking = tokio::task::spawn_blocking(move || {
-        let looked = view.poll_changes();
-        (view, looked)
+    let scan = tokio::task::spawn_blocking(move || {
+        let result = view.poll_changes();
+        (view, result)
     });
-    looking.await.map_err(|error| Error::new(codes::INTERNAL_ERROR, error.to_string()))
+    scan.await.map_err(|error| Error::new(codes::INTERNAL_ERROR, error.to_string()))
 }
 
 fn to_definition_record((pipeline, source): &(Pipeline, String)) -> DefinitionRecord {
     DefinitionRecord { name: pipeline.plan.name.clone(), digest: pipeline.plan.digest.clone(), source: source.clone() }
 }
 
-/// The names of a folder with what is published under each once `folder` is: a refused file leaves what was there.
+/// The names of a folder with their published digests once `folder` is live. A rejected file keeps the earlier digest.
 fn published_digests(
     folder: &PipelineFolder,
     before: &BTreeMap<String, Option<String>>,
@@ -229,6 +228,6 @@ fn published_digests(
     });
     let good =
         folder.pipelines.iter().map(|(pipeline, _)| (pipeline.plan.name.clone(), Some(pipeline.plan.digest.clone())));
-    // A good file goes before a refused one of the same name.
+    // A valid file takes precedence over a rejected one of the same name.
     refused.chain(good).collect()
 }

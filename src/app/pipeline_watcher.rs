@@ -1,4 +1,4 @@
-//! What is looked at to keep the pipelines up to date: their folder, and the templates and files of SQL that they may name.
+//! Watches the pipelines folder, and the templates and SQL files that pipelines may name.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use afterload_mailer::Mailer;
 use afterload_pipeline::folder::PipelineFolder;
 use afterload_pipeline::{StepCatalog, ValidationContext, list_sql_files};
 
-/// The folder of the pipelines and what it depends on. Looking at it may block.
+/// The pipelines folder and the files it depends on. Scanning them may block.
 pub(super) struct PipelineWatcher {
     config: Config,
     mail: Mailer,
@@ -22,7 +22,7 @@ pub(super) struct PipelineWatcher {
     scan: FolderScan,
     events: Option<FolderEvents>,
     ctx: ValidationContext,
-    /// The files of the templates and of SQL, at the last look and when the pipelines were last judged by them.
+    /// The stamps of the templates and SQL files: at the last scan, and when the pipelines were last compiled.
     dependency_stamps: BTreeMap<PathBuf, Option<FileStamp>>,
     compiled_with: BTreeMap<PathBuf, Option<FileStamp>>,
     moving: bool,
@@ -55,27 +55,26 @@ impl PipelineWatcher {
         }
     }
 
-    /// What the folder holds.
     pub(super) fn compile_folder(&mut self) -> PipelineFolder {
         self.scan.compile_folder(&self.kinds, &self.ctx)
     }
 
-    /// The names of all its files, also of those that are still being written.
+    /// The names of all files, including those that are still changing.
     pub(super) fn file_names(&self) -> Vec<String> {
         self.scan.file_names()
     }
 
-    /// Waits until it is time for a look.
+    /// Waits until the next scan is due.
     pub(super) async fn wait_for_change(&self) {
         let period = if self.moving { MIN_STABLE_TIME } else { FOLDER_POLL_INTERVAL };
         match &self.events {
-            // While something moves, more will be told than is worth a look.
+            // While files are changing, events come too often to scan after each one.
             Some(events) if !self.moving => events.wait_for_change(period).await,
             _ => tokio::time::sleep(period).await,
         }
     }
 
-    /// Looks; gives what the folder holds if that may have changed.
+    /// Scans the folder. Returns the compiled folder if something may have changed.
     ///
     /// # Errors
     /// `io_error`
@@ -86,7 +85,7 @@ impl PipelineWatcher {
         Ok((self.poll_dependencies() || changed).then(|| self.compile_folder()))
     }
 
-    /// Judges the pipelines anew once templates or files of SQL have changed and are the same for two looks.
+    /// Invalidates the compiled pipelines when templates or SQL files have changed and were the same in two scans.
     fn poll_dependencies(&mut self) -> bool {
         let now = scan_dependencies(&self.config);
         let settled = now == self.dependency_stamps;
@@ -102,7 +101,7 @@ impl PipelineWatcher {
     }
 }
 
-/// The states of the files that pipelines may name.
+/// The stamps of the files that pipelines may name.
 fn scan_dependencies(config: &Config) -> BTreeMap<PathBuf, Option<FileStamp>> {
     let mut others = scan_stamps(&config.templates.join("email"));
     others

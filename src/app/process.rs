@@ -1,4 +1,4 @@
-//! What every process has: the database, the stores, an engine, and tasks that end in good order.
+//! What every process has: the database, the stores, an engine, and tasks that shut down in order.
 
 use std::sync::Arc;
 
@@ -25,11 +25,11 @@ use afterload_s3_server::EmbeddedStore;
 use afterload_state::Db;
 use afterload_target_db::Connections;
 
-/// What a process works on.
+/// What a worker works on.
 pub struct WorkerOptions {
     /// The queues.
     pub queues: QueueSelection,
-    /// The step kinds that it can run.
+    /// The available step kinds.
     pub steps: StepRegistry,
 }
 
@@ -43,29 +43,26 @@ impl WorkerOptions {
 /// A running process.
 pub struct Process {
     pub(super) engine: Engine,
-    /// Ends what it does.
+    /// Stops the tasks.
     stop: CancellationToken,
     tasks: JoinSet<Result<()>>,
-    /// Ends the embedded store, which the workers need to the last.
+    /// Stops the embedded store, which the workers need until the end.
     close: CancellationToken,
     store: JoinSet<()>,
 }
 
-/// A process that does nothing yet, and what it has beside its engine.
+/// A process without tasks yet, and the parts beside its engine.
 pub(super) struct OpenedProcess {
     pub process: Process,
     pub config: Arc<Config>,
     pub mail: Mailer,
     pub embedded: Option<EmbeddedStore>,
-    /// Where the embedded store is.
+    /// The URL of the embedded store.
     pub s3: Option<String>,
 }
 
 impl Process {
-    /// Opens everything that a process needs to work.
-    ///
-    /// # Errors
-    /// Each part's own.
+    /// Opens the database, the stores and the engine of a process.
     pub(super) async fn open(
         mut config: Config,
         endpoint: EmbeddedStoreMode,
@@ -106,7 +103,7 @@ impl Process {
         Ok(OpenedProcess { process, config: Arc::new(config), mail, embedded, s3: address })
     }
 
-    /// Adds what goes on until the process stops.
+    /// Adds a task that runs until the process stops.
     pub(super) fn spawn_task<F>(&mut self, task: impl FnOnce(CancellationToken) -> F)
     where
         F: Future<Output = Result<()>> + Send + 'static,
@@ -114,7 +111,6 @@ impl Process {
         self.tasks.spawn(task(self.stop.clone()));
     }
 
-    /// Works these queues.
     pub(super) fn spawn_workers(&mut self, queues: QueueSelection) {
         let engine = self.engine.clone();
         self.spawn_task(|stop| async move { engine.run_workers(queues, stop).await });
@@ -132,7 +128,7 @@ impl Process {
         });
     }
 
-    /// Waits until a part ends that should not, or for ever.
+    /// Waits until a task fails.
     pub async fn wait_for_failure(&mut self) -> Error {
         loop {
             match self.tasks.join_next().await {
@@ -144,13 +140,13 @@ impl Process {
         }
     }
 
-    /// Stops taking work, parks or finishes the steps in hand, and closes what is open.
+    /// Stops claiming steps, suspends or finishes the running ones, and closes all connections.
     pub async fn stop(mut self) {
-        info!("stopping; steps in hand are parked or finished first");
+        info!("stopping; running steps are suspended or finished first");
         self.stop.cancel();
         while let Some(ended) = self.tasks.join_next().await {
             if let Ok(Err(error)) = ended {
-                warn!(error.code = error.code().name(), "a part of the service ended badly: {error}");
+                warn!(error.code = error.code().name(), "a task of the service failed: {error}");
             }
         }
         self.close.cancel();
@@ -159,11 +155,11 @@ impl Process {
     }
 }
 
-/// Starts a process that works and nothing else: it answers no requests, publishes no pipelines and fires no triggers. The
-/// live pipelines are those that the database holds.
+/// Starts a worker process: it answers no requests, publishes no pipelines and fires no triggers. It works on the
+/// pipelines that are live in the database.
 ///
 /// # Errors
-/// `object_store_missing`, and each part's own.
+/// `object_store_missing` if the files of the service are not on this machine.
 pub async fn start_worker(config: Config, work: WorkerOptions) -> Result<Process> {
     object_stores::ensure_store_exists(&config)?;
     let OpenedProcess { mut process, s3, .. } = Process::open(config, EmbeddedStoreMode::Attach, &work.steps).await?;

@@ -1,4 +1,4 @@
-//! `afterload check`: every fault of every file at once, each at its place.
+//! `afterload check`: reports every problem of every file with its position.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -13,31 +13,31 @@ use afterload_core::error::{Error, Result};
 use afterload_pipeline::{StepCatalog, ValidationContext, compile_with_sql_files, folder};
 use afterload_spanned_yaml::{Diagnostic, SourceSpan};
 
-/// The longest line, in characters, that is shown as a whole.
+/// Longer lines are clipped around the problem.
 const MAX_LINE_CHARS: usize = 120;
-/// How many problems with the same message are shown for one file.
+/// How many problems with the same message are shown per file.
 const MAX_SAME_MESSAGE: usize = 10;
 
-/// Checks pipeline files and shows every fault at its place.
+/// Checks pipeline files and shows every problem at its position.
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
-    /// Files, or folders with `*.yaml` and `*.yml` files; without any, the pipelines folder.
+    /// Files, or folders with `*.yaml` and `*.yml` files; default: the pipelines folder.
     pub files: Vec<PathBuf>,
-    /// How to show the faults.
+    /// The output format.
     #[arg(long, value_enum, default_value_t = CheckFormat::Text)]
     pub format: CheckFormat,
 }
 
-/// How to show faults.
+/// How to show problems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CheckFormat {
-    /// For people.
+    /// Text for people.
     Text,
     /// A JSON array of `{file, line, col, code, message, hint}`.
     Json,
 }
 
-/// A fault of a file, as `--format json` shows it.
+/// A problem of a file, for `--format json`.
 #[derive(Debug, Serialize)]
 struct DiagnosticJson<'a> {
     file: &'a str,
@@ -48,7 +48,6 @@ struct DiagnosticJson<'a> {
     hint: Option<&'a str>,
 }
 
-/// What was found in one file.
 struct CheckedFile {
     file: String,
     text: String,
@@ -56,10 +55,8 @@ struct CheckedFile {
     warnings: Vec<Diagnostic>,
 }
 
-/// Checks the files and writes what it finds to `out`. Fails if there is any fault; a warning is none.
-///
-/// # Errors
-/// Those of writing.
+/// Checks the files and writes all diagnostics to `out`. The exit status is a failure if there is an error; warnings do
+/// not count.
 pub fn run(
     args: &CheckArgs,
     folder: &Path,
@@ -85,7 +82,7 @@ pub fn run(
     })
 }
 
-/// The named files and those in the named folders; without any, those of the pipelines folder. At least one.
+/// The named files and the files of the named folders; by default, those of the pipelines folder. At least one.
 fn resolve_files(named: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
     let named = if named.is_empty() { vec![folder.to_owned()] } else { named.to_vec() };
     let mut files = Vec::new();
@@ -142,7 +139,7 @@ fn write_text(checked: &[CheckedFile], out: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// Every problem of a file; of many alike, the first ones and how many more there are.
+/// Writes the problems of a file. Of many with the same message, writes the first ones and the number of the others.
 pub(super) fn write_diagnostics(
     file: &str,
     text: &str,
@@ -163,7 +160,7 @@ pub(super) fn write_diagnostics(
     Ok(())
 }
 
-/// The place and the message, the line with a caret under the place, and the hint.
+/// Writes the position and the message, the line with a caret at the position, and the hint.
 fn write_diagnostic(
     file: &str,
     text: &str,
@@ -189,7 +186,7 @@ fn write_diagnostic(
     writeln!(out)
 }
 
-/// The part of a long line around character `at`, and where that character is in it.
+/// The part of a long line around character `at`, and the position of that character in it.
 fn clip_line(line: &str, at: usize) -> (String, usize) {
     let chars: Vec<char> = line.chars().collect();
     if chars.len() <= MAX_LINE_CHARS {

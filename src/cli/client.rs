@@ -1,4 +1,4 @@
-//! The calls of the API that the commands make, as any client would make them.
+//! The API calls of the commands, like those of any client.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,21 +11,20 @@ use serde_json::{Map, Value, json};
 use crate::codes;
 use afterload_core::error::{Error, Result, Retryability};
 
-/// How long to wait before following again after a broken connection.
+/// How long to wait before reconnecting to an event stream.
 const FOLLOW_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// How long to wait for a connection.
 const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A service that says nothing for so long is gone: it sends at least a comment every 15 s.
+/// A stream that is silent for longer is broken: the service sends at least a comment every 15 s.
 const EVENT_STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// A client of the API with its key.
 pub(super) struct ApiClient {
     http: reqwest::Client,
     url: String,
     key: String,
 }
 
-/// A parameter as the command line gives it.
+/// A parameter on the command line.
 #[derive(Clone, Debug)]
 pub(super) enum ParamArg {
     /// A value.
@@ -42,14 +41,14 @@ impl ApiClient {
         let parsed: Url = url.parse().map_err(|error: url::ParseError| invalid(error.to_string()))?;
         let mut builder = reqwest::Client::builder().connect_timeout(CLIENT_CONNECT_TIMEOUT);
         if parsed.host_str().is_some_and(|host| host == "localhost" || host.starts_with("127.") || host == "[::1]") {
-            // What runs on this machine is not reached through a proxy.
+            // A service on this machine is not reached through a proxy.
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(|error| invalid(error.to_string()))?;
         Ok(Self { http, url: url.trim_end_matches('/').to_owned(), key })
     }
 
-    /// Starts a run. Files are streamed from the disk; `wishes` are `run_at`, `priority` and `queue`.
+    /// Starts a run. Files are streamed from the disk. `wishes` are `run_at`, `priority` and `queue`.
     pub(super) async fn start_run(
         &self,
         pipeline: &str,
@@ -75,23 +74,22 @@ impl ApiClient {
         self.send(request.multipart(form)).await
     }
 
-    /// Reads a path of the API.
+    /// Sends a GET request.
     pub(super) async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value> {
         self.send(self.http.get(format!("{}{path}", self.url)).query(query)).await
     }
 
-    /// Tells of an event of the application.
     pub(super) async fn publish_event(&self, name: &str, body: &Value) -> Result<Value> {
         self.send(self.http.post(format!("{}/v1/events/{name}", self.url)).json(body)).await
     }
 
-    /// Asks for something that needs no body.
+    /// Sends a POST request without a body.
     pub(super) async fn post_empty(&self, path: &str) -> Result<Value> {
         self.send(self.http.post(format!("{}{path}", self.url))).await
     }
 
-    /// Shows a run each time that it has changed, until it has ended, and gives its end. A service that goes away is
-    /// waited for.
+    /// Calls `show` after each change of a run until it ends, and returns its final state. Reconnects if the service
+    /// restarts.
     pub(super) async fn follow_run(&self, id: &str, mut show: impl FnMut(&Value)) -> Result<Value> {
         let mut last = json!({ "revision": 0 });
         loop {
@@ -103,7 +101,7 @@ impl ApiClient {
         }
     }
 
-    /// True once the run has ended; false if the connection did.
+    /// Returns true when the run has ended, and false when the connection has.
     async fn follow_stream(&self, id: &str, last: &mut Value, show: &mut impl FnMut(&Value)) -> Result<bool> {
         let request = self.http.get(format!("{}/v1/runs/{id}/events", self.url)).bearer_auth(&self.key);
         let response =
@@ -121,7 +119,7 @@ impl ApiClient {
                 }
                 let data = line.strip_prefix(b"data:").and_then(|data| serde_json::from_slice::<Value>(data).ok());
                 line.clear();
-                // The event `end` follows the last state; that has its time already.
+                // The event `end` carries no run: it follows the final state.
                 let Some(run) = data.filter(|run| run["revision"].is_number()) else { continue };
                 show(&run);
                 *last = run;
@@ -133,7 +131,6 @@ impl ApiClient {
         Ok(false)
     }
 
-    /// Saves a file.
     pub(super) async fn download_file(&self, url: &str, path: &Path) -> Result<()> {
         let response = self.http.get(url).bearer_auth(&self.key).send().await.map_err(unreachable_error)?;
         let body = check_response(response).await?.bytes_stream().map_err(std::io::Error::other);
@@ -157,7 +154,7 @@ async fn file_part(path: &Path) -> Result<Part> {
     Ok(Part::stream_with_length(body, size).file_name(name))
 }
 
-/// A refusal as the service words it.
+/// Converts an error response of the service.
 async fn check_response(response: Response) -> Result<Response> {
     let status = response.status();
     if status.is_success() {
@@ -179,7 +176,7 @@ async fn check_response(response: Response) -> Result<Response> {
     })
 }
 
-/// What reqwest says, down to the innermost cause.
+/// Converts an error of reqwest; its message includes the innermost cause.
 fn unreachable_error(error: reqwest::Error) -> Error {
     let url = error.url().map(|url| url.origin().ascii_serialization()).unwrap_or_default();
     let mut cause: &dyn std::error::Error = &error;

@@ -1,4 +1,4 @@
-//! `afterload key`: API keys are made, listed and revoked here.
+//! `afterload key`: creates, lists and revokes API keys.
 
 use std::io::Write;
 
@@ -17,15 +17,15 @@ use afterload_state::{ApiKeyRecord, Db};
 /// What to do with API keys.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
-    /// Make a key and show it, once.
+    /// Create a key and show it once.
     New(NewKeyArgs),
-    /// Print what S3 clients need for the embedded store, as exports of a shell.
+    /// Print the settings of S3 clients for the embedded store, as shell exports.
     S3,
-    /// Print the address to which S3 stores send their event notifications, with its token.
+    /// Print the URL for event notifications of S3 stores, with its token.
     Hook,
-    /// Print the secret that outgoing webhooks are signed with, for their receivers.
+    /// Print the secret that signs outgoing webhooks, for their receivers.
     Webhook,
-    /// List the keys; they themselves are not stored.
+    /// List the keys. Their secrets are not stored.
     List,
     /// Delete a key. It stops working at once.
     Revoke {
@@ -34,13 +34,13 @@ pub enum KeyCommand {
     },
 }
 
-/// A key to make.
+/// A key to create.
 #[derive(Debug, Args)]
 pub struct NewKeyArgs {
     /// What it is for, such as `web`. Default: its first scope and the day, such as `runs-write-2026-03-01`.
     #[arg(long)]
     pub name: Option<String>,
-    /// What it may do: `admin`, `runs:read`, `runs:write`, or with a pipeline `runs:read:NAME`, `events:write`; may be
+    /// What it may do: `admin`, `runs:read`, `runs:write`, `events:write`, or with a pipeline `runs:read:NAME`; may be
     /// repeated.
     #[arg(long = "scope", required = true, value_name = "SCOPE")]
     pub scopes: Vec<String>,
@@ -49,10 +49,10 @@ pub struct NewKeyArgs {
     pub buckets: Vec<String>,
 }
 
-/// Does it. The key goes to `out`, all else to `notes`, so that `KEY=$(afterload key new …)` works.
+/// Runs the command. The key goes to `out` and everything else to `notes`, so that `KEY=$(afterload key new …)` works.
 ///
 /// # Errors
-/// `scope_invalid`, `bucket_invalid`, `key_not_found`, or those of the database and of the terminal.
+/// `scope_invalid`, `bucket_invalid`, `key_not_found`, or an error of the terminal.
 pub async fn run(
     db: &Db,
     database: &str,
@@ -96,10 +96,10 @@ fn default_key_name(key: &ApiKeyRecord, others: &[ApiKeyRecord]) -> String {
     candidates.find(|candidate| others.iter().all(|other| other.name != *candidate)).unwrap_or(name)
 }
 
-/// Prints how S3 clients reach the embedded store, for `eval "$(afterload key s3)"`.
+/// Prints the S3 credentials of the embedded store, for `eval "$(afterload key s3)"`.
 ///
 /// # Errors
-/// `store_not_embedded` where there is none, `io_error`.
+/// `store_not_embedded` if there is no embedded store, `io_error`.
 pub fn print_s3_exports(config: &Config, out: &mut impl Write) -> Result<()> {
     if config.objects.store_for_bucket(&config.objects.artifacts).is_some() {
         return Err(Error::new(
@@ -116,7 +116,7 @@ pub fn print_s3_exports(config: &Config, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Prints the address of the webhook for S3 event notifications, for senders that cannot send a key.
+/// Prints the webhook URL for S3 event notifications, for senders that cannot send an API key.
 ///
 /// # Errors
 /// `io_error`
@@ -128,7 +128,7 @@ pub async fn print_webhook_url(config: &mut Config, out: &mut impl Write) -> Res
     Ok(())
 }
 
-/// Prints the secret that outgoing webhooks are signed with.
+/// Prints the secret that signs outgoing webhooks.
 ///
 /// # Errors
 /// `io_error`
@@ -138,7 +138,7 @@ pub async fn print_webhook_secret(config: &mut Config, out: &mut impl Write) -> 
     Ok(())
 }
 
-/// A database as people may see it: without user and password.
+/// A database URL for display, without user and password.
 pub(super) fn describe_database(url: &str) -> String {
     match url.strip_prefix("sqlite://") {
         Some(path) => format!("the database `{path}`"),
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keys_are_made_listed_and_revoked() {
+    async fn keys_are_created_listed_and_revoked() {
         let folder = tempfile::tempdir().unwrap();
         let db = Db::open(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
         let new =
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_is_shown_without_its_password() {
+    fn a_database_url_is_shown_without_its_password() {
         assert_eq!(describe_database("sqlite://data/a.db"), "the database `data/a.db`");
         assert_eq!(
             describe_database("postgres://me:can@ry@db:5432/x?password=canary"),

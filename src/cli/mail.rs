@@ -1,4 +1,4 @@
-//! `afterload mail`: what a mail will look like, before anybody receives it.
+//! `afterload mail`: previews mails.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,22 +11,22 @@ use afterload_core::error::{Error, Result};
 use afterload_engine::run_url;
 use afterload_mailer::Mailer;
 
-/// The run that a preview belongs to.
+/// The run id in previews.
 const PREVIEW_RUN_ID: &str = "01J00000000000000000000000";
 
 /// What to do with mails.
 #[derive(Debug, Subcommand)]
 pub enum MailCommand {
-    /// Fill in a template and write its HTML and its text to files, for a look in a browser.
+    /// Render a template and write its HTML and text to files, to view them in a browser.
     Preview(PreviewArgs),
 }
 
-/// A mail to look at.
+/// A mail to preview.
 #[derive(Debug, Args)]
 pub struct PreviewArgs {
-    /// The template: a folder under `templates/email/`, or one that ships.
+    /// The template: a folder under `templates/email/`, or a built-in one.
     pub template: String,
-    /// What the template can name: `NAME=VALUE`, the value as JSON or as text. What is not given comes from the template's
+    /// A variable of the template: `NAME=VALUE`, the value as JSON or text. Other variables come from the template's
     /// `preview.yaml`.
     #[arg(long = "param", short = 'p', value_name = "NAME=VALUE", value_parser = parse_template_param)]
     pub params: Vec<(String, Value)>,
@@ -35,13 +35,13 @@ pub struct PreviewArgs {
     pub dir: PathBuf,
 }
 
-/// `NAME=VALUE`; what is no JSON is text.
+/// Parses `NAME=VALUE`. A value that is not JSON is text.
 fn parse_template_param(text: &str) -> std::result::Result<(String, Value), String> {
     let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("expected `NAME=VALUE`")?;
     Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
 }
 
-/// Writes the preview and says where.
+/// Writes the preview and prints its path.
 ///
 /// # Errors
 /// `mail_template_not_found`, `mail_template_invalid`, `io_error`.
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn params_are_json_or_text() {
+    fn template_params_are_json_or_text() {
         assert_eq!(parse_template_param("rows=3").unwrap(), ("rows".into(), json!(3)));
         assert_eq!(
             parse_template_param("person={\"name\":\"Ada\"}").unwrap(),
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preview_writes_what_would_be_sent() {
+    fn a_preview_writes_html_and_text() {
         let folder = tempfile::tempdir().unwrap();
         let out = shown(folder.path(), "import_done", &["rejected=0", "file=mine.csv"]).unwrap();
         assert!(out.starts_with("subject: example: 16,872 of 18,771 rows imported\n"), "{out}");
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_of_ones_own_is_shown_with_its_sample() {
+    fn a_custom_template_is_previewed_with_its_sample() {
         let folder = tempfile::tempdir().unwrap();
         let own = folder.path().join("templates/email/hello");
         std::fs::create_dir_all(&own).unwrap();

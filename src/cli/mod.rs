@@ -1,4 +1,4 @@
-//! The commands. Everything that reads the terminal or writes to it is here.
+//! The command line. Everything that reads or writes the terminal is here.
 
 #![expect(clippy::print_stderr, reason = "the commands talk to the terminal")]
 #![expect(clippy::disallowed_methods, reason = "the commands hand the environment to the configuration")]
@@ -36,7 +36,7 @@ use afterload_state::Db;
 #[derive(Debug, Parser)]
 #[command(name = "afterload", version, arg_required_else_help = true)]
 pub struct Cli {
-    /// The configuration; default `afterload.yaml`, and without that everything embedded under `data/`.
+    /// The configuration file; default `afterload.yaml`. Without one, everything is embedded under `data/`.
     #[arg(long, global = true, env = "AFTERLOAD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -45,14 +45,14 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum CliCommand {
-    /// Run the service: the API, the embedded store, triggers, and workers for every queue or those that you name.
+    /// Run the service: the API, the embedded store, triggers, and workers for all queues or those that you name.
     Serve(serve::ServeArgs),
-    /// Work queues and nothing else: no API, no pipelines folder; on any machine that reaches the database and the files.
+    /// Run workers only: no API, no pipelines folder; on any machine that reaches the database and the files.
     Worker(worker::WorkerArgs),
-    /// Run every pipeline of the repository on sample data, with nothing to set up, and stay up for a look around. Of the
+    /// Run every pipeline of the repository on sample data, without any setup, and keep running for you to explore. Of the
     /// configuration it reads `listen` and `objects.listen`.
     Demo(demo::DemoArgs),
-    /// Start a run of a service that is up, and follow it.
+    /// Start a run on a running service, and follow it.
     Run(runs::RunArgs),
     /// List runs; show, follow, cancel and retry one.
     Runs(runs::RunsArgs),
@@ -60,19 +60,19 @@ enum CliCommand {
     Queues(queues::PauseArgs),
     /// List the live pipelines; pause and resume one, in all processes.
     Pipelines(queues::PauseArgs),
-    /// Find every fault of every pipeline file, each at its place.
+    /// Find every problem of every pipeline file, each at its position.
     Check(check::CheckArgs),
     /// Print the JSON Schema of a pipeline file, for editors.
     Schema(schema::SchemaArgs),
-    /// Look at mails before they are sent.
+    /// Preview mails before they are sent.
     #[command(subcommand)]
     Mail(mail::MailCommand),
-    /// Make, list and revoke API keys.
+    /// Create, list and revoke API keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
 }
 
-/// Runs the command line. The exit status is 0 for success, 1 for a command that found or met a fault, 2 for wrong usage.
+/// Runs the command line. The exit status is 0 for success, 1 for a failure or a reported problem, 2 for wrong usage.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -80,7 +80,7 @@ pub fn main() -> ExitCode {
         Err(error) => return print_error(&error.into()),
     };
     let ended = runtime.block_on(run(cli));
-    // What still blocks (a step that would not stop in time) must not keep the process from ending.
+    // A step that does not stop in time must not keep the process from exiting.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     ended.unwrap_or_else(|error| print_error(&error))
 }
@@ -128,8 +128,8 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     }
 }
 
-/// For tests: `AFTERLOAD_CRASH_AT` names the failpoint at which this process dies, `AFTERLOAD_CRASH_LOG` the file that lists
-/// the failpoints it passes; see [`afterload_core::failpoint`].
+/// Configures failpoints for tests: `AFTERLOAD_CRASH_AT` selects the failpoint that aborts this process,
+/// `AFTERLOAD_CRASH_LOG` names the file that lists the failpoints it reaches. See [`afterload_core::failpoint`].
 fn configure_failpoints() -> Result<()> {
     let (at, log) = (std::env::var("AFTERLOAD_CRASH_AT").ok(), std::env::var_os("AFTERLOAD_CRASH_LOG"));
     if at.is_some() || log.is_some() {
@@ -147,8 +147,8 @@ fn print_error(error: &afterload_core::error::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Logs to standard error: `AFTERLOAD_LOG` filters as `RUST_LOG` does, `AFTERLOAD_LOG_FORMAT` is `text` or `json`; without
-/// it, text on a terminal and JSON elsewhere.
+/// Logs to standard error. `AFTERLOAD_LOG` filters like `RUST_LOG`. `AFTERLOAD_LOG_FORMAT` is `text` or `json`; the
+/// default is text on a terminal and JSON elsewhere.
 fn init_logs(default: &str) -> Result<()> {
     use std::io::IsTerminal;
     use tracing_subscriber::EnvFilter;
@@ -169,10 +169,10 @@ fn init_logs(default: &str) -> Result<()> {
     Ok(())
 }
 
-/// What a process logs where `AFTERLOAD_LOG` does not say.
+/// The log filter without `AFTERLOAD_LOG`.
 const DEFAULT_LOG_FILTER: &str = "info,apalis=warn,apalis_core=warn,notify=warn";
 
-/// Waits for SIGTERM, Ctrl-C or a part that fails, and takes the process apart.
+/// Waits for SIGTERM, Ctrl-C or a failed task, then stops the process.
 async fn run_until_stopped(mut process: Process, mut stops: ShutdownSignals) -> Result<ExitCode> {
     let failed = tokio::select! {
         () = stops.recv() => None,
@@ -182,7 +182,7 @@ async fn run_until_stopped(mut process: Process, mut stops: ShutdownSignals) -> 
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
-/// SIGTERM and Ctrl-C, from when it is made on: who is asked to stop while it starts stops once it is up.
+/// Receives SIGTERM and Ctrl-C. A signal during the start is kept and stops the process once it has started.
 struct ShutdownSignals {
     terminate: Signal,
     interrupt: Signal,
@@ -193,7 +193,7 @@ impl ShutdownSignals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for one of them.
+    /// Waits for either signal.
     async fn recv(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

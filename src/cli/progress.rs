@@ -1,4 +1,4 @@
-//! A run's progress on the terminal: live bars, or plain lines where there is none.
+//! Shows the progress of a run on the terminal: live bars, or plain lines if the output is not a terminal.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -25,7 +25,7 @@ impl ProgressRenderer {
         Self { live, bars: HashMap::new(), last_lines: HashMap::new() }
     }
 
-    /// Shows where every step is that has been called for.
+    /// Shows the progress of every step that has started.
     pub(super) fn render_run(&mut self, run: &Value) {
         let steps = run["steps"].as_array().into_iter().flatten();
         for step in steps.filter(|step| !matches!(step["status"].as_str(), Some("waiting" | "skipped"))) {
@@ -46,7 +46,7 @@ impl ProgressRenderer {
         }
     }
 
-    /// Takes the bars off the screen.
+    /// Removes the bars from the screen.
     pub(super) fn clear_screen(&self) {
         self.bars.values().for_each(ProgressBar::finish_and_clear);
     }
@@ -66,10 +66,10 @@ fn update_bar(bars: &mut HashMap<String, ProgressBar>, live: &MultiProgress, id:
     bar.set_message(text);
 }
 
-fn print_step_line(said: &mut HashMap<String, String>, id: &str, percent: u64, text: &str) {
+fn print_step_line(last_lines: &mut HashMap<String, String>, id: &str, percent: u64, text: &str) {
     let line = format!("  {id}: {percent}% {text}");
-    if said.get(id) != Some(&line) {
+    if last_lines.get(id) != Some(&line) {
         print_line!("{line}");
-        said.insert(id.to_owned(), line);
+        last_lines.insert(id.to_owned(), line);
     }
 }

@@ -1,4 +1,4 @@
-//! `afterload queues` and `afterload pipelines`: what there is, and whether it is worked.
+//! `afterload queues` and `afterload pipelines`: lists, pauses and resumes them.
 
 use std::process::ExitCode;
 
@@ -10,11 +10,11 @@ use super::stdout::print_line;
 use crate::config::Config;
 use afterload_core::error::Result;
 
-/// What a command lists and pauses.
+/// The kind of thing that a command lists and pauses.
 pub(super) struct PausableKind {
-    /// One of them.
+    /// The singular, for messages.
     singular: &'static str,
-    /// Their list, in the path and in the answer of the API.
+    /// The plural, in API paths and responses.
     plural: &'static str,
     print_list: fn(&[Value]),
 }
@@ -24,7 +24,7 @@ pub(super) const QUEUE_KIND: PausableKind =
 pub(super) const PIPELINE_KIND: PausableKind =
     PausableKind { singular: "pipeline", plural: "pipelines", print_list: print_pipelines };
 
-/// What to do; nothing: list them.
+/// What to do; default: list them.
 #[derive(Debug, Args)]
 pub(super) struct PauseArgs {
     #[command(subcommand)]
@@ -35,12 +35,12 @@ pub(super) struct PauseArgs {
 
 #[derive(Debug, Subcommand)]
 enum PauseCommand {
-    /// Start none of its steps in any process; what runs goes on to its end, what comes is accepted and waits.
+    /// Start none of its steps in any process. Running steps finish; new work is accepted and waits.
     Pause {
         /// Its name.
         name: String,
     },
-    /// Go on.
+    /// Start its steps again.
     Resume {
         /// Its name.
         name: String,

@@ -13,13 +13,13 @@ use crate::codes;
 use crate::config::Config;
 use afterload_core::error::{Error, Result};
 
-/// Where the service is and who asks.
+/// The service and the API key.
 #[derive(Debug, Args)]
 pub(super) struct ServiceArgs {
-    /// The address of the service; default the one of the configuration.
+    /// The URL of the service; default: from the configuration.
     #[arg(long, env = "AFTERLOAD_URL", global = true, value_name = "URL")]
     url: Option<String>,
-    /// An API key; `afterload key new` makes one.
+    /// An API key; `afterload key new` creates one.
     #[arg(long, env = "AFTERLOAD_KEY", global = true, hide_env_values = true, value_name = "KEY")]
     key: Option<String>,
     /// Print the API's JSON.
@@ -38,16 +38,16 @@ pub(super) struct RunArgs {
     /// Show the progress until the run has ended; the exit status is then 0 only if it succeeded.
     #[arg(long, short = 'f')]
     follow: bool,
-    /// When it may start, such as `2030-01-31T08:00:00Z`.
+    /// The earliest start, such as `2030-01-31T08:00:00Z`.
     #[arg(long, value_name = "TIME")]
     run_at: Option<String>,
-    /// From -100 to 100; higher goes first.
+    /// The priority, from -100 to 100; higher goes first.
     #[arg(long, allow_hyphen_values = true)]
     priority: Option<i32>,
     /// The queue of all its steps.
     #[arg(long)]
     queue: Option<String>,
-    /// Whom to tell when it has ended: an address that receives a Standard Webhook.
+    /// A URL that receives a Standard Webhook when the run has ended.
     #[arg(long, value_name = "URL")]
     notify_url: Option<String>,
     /// Start no second run if this key has been used within a day.
@@ -57,7 +57,7 @@ pub(super) struct RunArgs {
     service: ServiceArgs,
 }
 
-/// Runs to look at.
+/// The runs to show.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct RunsArgs {
@@ -69,7 +69,7 @@ pub(super) struct RunsArgs {
     /// Only runs in this status.
     #[arg(long)]
     status: Option<String>,
-    /// How many, at most 200.
+    /// The maximum number of runs, at most 200.
     #[arg(long, short = 'n', default_value_t = 20)]
     limit: u32,
     #[command(flatten)]
@@ -93,7 +93,7 @@ enum RunsCommand {
         /// The run's id.
         id: String,
     },
-    /// Go on with a failed or cancelled run from the steps that did not succeed.
+    /// Continue a failed or cancelled run from the steps that did not succeed.
     Retry {
         /// The run's id.
         id: String,
@@ -103,7 +103,7 @@ enum RunsCommand {
     },
 }
 
-/// `NAME=VALUE` or `NAME=@FILE`.
+/// Parses `NAME=VALUE` or `NAME=@FILE`.
 fn parse_run_param(text: &str) -> std::result::Result<(String, ParamArg), String> {
     let (name, value) = text.split_once('=').ok_or("expected `NAME=VALUE` or `NAME=@FILE`")?;
     let given = match value.strip_prefix('@') {
@@ -212,7 +212,7 @@ fn print_runs(runs: &[Value]) {
     }
 }
 
-/// A run for people: its status, its steps, its files.
+/// Prints a run with its steps and files.
 fn print_run(run: &Value) {
     print_line!("run {} of {}: {}", run_id(run), text_or_empty(&run["pipeline"]), text_or_empty(&run["status"]));
     if let Some(message) = run["error"]["message"].as_str() {
@@ -229,7 +229,7 @@ fn print_run(run: &Value) {
     }
 }
 
-/// The outputs of a step, a line each; of files where they are.
+/// Prints the outputs of a step, one per line, and the URLs of files.
 fn print_outputs(value: &Value, name: &str) {
     match value {
         Value::Object(fields) if fields.contains_key("bucket") && fields.contains_key("key") => {
@@ -251,7 +251,7 @@ fn run_id(run: &Value) -> &str {
     text_or_empty(&run["id"])
 }
 
-/// A text of the API, empty where there is none.
+/// A text of the API; empty if missing.
 pub(super) fn text_or_empty(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
@@ -261,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn params_are_values_or_files() {
+    fn run_params_are_values_or_files() {
         let given = |text: &str| parse_run_param(text).map(|(name, given)| format!("{name} {given:?}"));
         assert_eq!(given("a=b=c").unwrap(), "a Text(\"b=c\")");
         assert_eq!(given("file=@a b.jpg").unwrap(), "file File(\"a b.jpg\")");

@@ -12,9 +12,6 @@ use afterload_pipeline::{StepCatalog, pipeline_schema};
 pub struct SchemaArgs {}
 
 /// Writes the schema to `out`.
-///
-/// # Errors
-/// Those of writing.
 pub fn run(_: &SchemaArgs, kinds: &StepCatalog, out: &mut impl Write) -> io::Result<ExitCode> {
     serde_json::to_writer_pretty(&mut *out, &pipeline_schema(kinds))?;
     writeln!(out)?;

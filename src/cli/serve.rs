@@ -15,10 +15,10 @@ use afterload_core::error::Result;
 use afterload_engine::QueueSelection;
 use afterload_pipeline::folder::PipelineFolder;
 
-/// What the service works beside its API.
+/// Options of the service.
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
-    /// The queues to work, such as `images,imports`; `none` leaves all work to `afterload worker`. Default: all.
+    /// The queues to work on, such as `images,imports`; `none` leaves them to `afterload worker`. Default: all.
     #[arg(long, value_name = "NAMES")]
     queues: Option<QueueSelection>,
 }
@@ -38,7 +38,7 @@ pub(super) async fn run(args: ServeArgs, config: Config) -> Result<ExitCode> {
     run_until_stopped(app.process, stops).await
 }
 
-/// How many pipelines are live, and each refused file with its problems as `check` shows them.
+/// Prints how many pipelines are live, and each rejected file with its problems, as `check` does.
 fn print_startup(pipelines: &PipelineFolder, folder: &Path, watch: WatchMode, out: &mut impl Write) -> io::Result<()> {
     let (live, refused) = (pipelines.pipelines.len(), pipelines.refused.len());
     let from = folder.display();
@@ -59,7 +59,7 @@ mod tests {
     use afterload_pipeline::{ValidationContext, folder};
 
     #[test]
-    fn what_is_live_and_what_was_refused_is_said() {
+    fn startup_prints_live_and_rejected_pipelines() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::copy("pipelines/contacts-import.yaml", folder.path().join("contacts-import.yaml")).unwrap();
         std::fs::write(folder.path().join("bad.yaml"), "name: bad\nstep: []\n").unwrap();

@@ -1,16 +1,15 @@
-//! Standard output as Unix tools write it: a reader that has seen enough is no error.
+//! Standard output that ignores broken pipes, as Unix tools do: a reader may stop early.
 
 use std::io::{self, ErrorKind, Write};
 
-/// Standard output. What is written after its reader has gone is dropped.
+/// Standard output. Writes after its reader has closed are dropped.
 pub(super) type CliStdout = IgnoreBrokenPipe<io::Stdout>;
 
-/// Standard output.
 pub(super) fn cli_stdout() -> CliStdout {
     IgnoreBrokenPipe(io::stdout())
 }
 
-/// A writer that drops what is written after its reader has gone.
+/// A writer that drops output after its reader has closed.
 pub(super) struct IgnoreBrokenPipe<W>(W);
 
 impl<W: Write> Write for IgnoreBrokenPipe<W> {
@@ -29,7 +28,7 @@ impl<W: Write> Write for IgnoreBrokenPipe<W> {
     }
 }
 
-/// Prints a line, as `println!` does, but does not panic where nobody reads it.
+/// Prints a line like `println!`, but does not panic if the reader has closed.
 macro_rules! print_line {
     ($($text:tt)*) => {{
         use std::io::Write as _;
@@ -43,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_that_has_gone_is_no_error() {
+    fn a_broken_pipe_is_no_error() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let mut out = IgnoreBrokenPipe(writer);

@@ -12,10 +12,10 @@ use crate::config::Config;
 use afterload_core::error::{Error, Result};
 use afterload_engine::QueueSelection;
 
-/// What to work.
+/// Options of a worker.
 #[derive(Debug, Args)]
 pub(super) struct WorkerArgs {
-    /// The queues to work, such as `images,imports`; the others are left to other processes. Default: all.
+    /// The queues to work on, such as `images,imports`; the others are left to other processes. Default: all.
     #[arg(long, value_name = "NAMES", value_parser = parse_nonempty_queues)]
     queues: Option<QueueSelection>,
 }

@@ -1,4 +1,4 @@
-//! What types cannot say of a configuration.
+//! Validates what types cannot express in the configuration.
 
 use std::time::Duration;
 
@@ -6,17 +6,17 @@ use super::{Config, EgressRule, GeoHttpConfig, MailConfig, Secret, SmtpConfig, S
 use crate::codes;
 use afterload_spanned_yaml::{Diagnostic, YamlNode, suggestion_hint};
 
-/// The longest time that a call may be given.
+/// The longest timeout of an outgoing call.
 const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(86_400);
-/// The queue counts in seconds, and a lease is renewed three times before it ends.
+/// The queue counts in whole seconds, and a lease is renewed three times before it expires.
 const MIN_LEASE: Duration = Duration::from_secs(3);
 const MAX_LEASE: Duration = Duration::from_secs(3600);
-/// The shortest secret key.
+/// The minimum length of the secret key.
 const MIN_SECRET_KEY_CHARS: usize = 32;
 const WEBHOOK_SECRET_HINT: &str =
     "write `whsec_` and 24 to 64 bytes in Base64, such as `whsec_$(openssl rand -base64 32)`";
 
-/// All problems, each at its place in the file if it has one.
+/// All problems, with their position if they are in the file.
 pub fn check_config(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
     let mut problem = |path: &[&str], message: String, hint: &str| {
@@ -103,7 +103,7 @@ fn check_geo(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
             problems.push(Diagnostic::new(codes::DEFINITION_INVALID, at, message).with_hint(hint));
         };
         let service = service.with_preset();
-        // A value that the environment is to give may be missing here.
+        // A value from the environment may be missing here.
         let url = service.url.as_deref().unwrap_or_default();
         let address = url::Url::parse(&url.replace("{ip}", "192.0.2.1"));
         if !url.contains("{ip}") || !address.is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
@@ -219,7 +219,7 @@ fn is_database_url(url: &str) -> bool {
     url.starts_with("sqlite:") || is_postgres_url(url)
 }
 
-/// True for what a browser sends as `Origin`.
+/// True for a value that browsers send as `Origin`.
 fn is_origin(text: &str) -> bool {
     let url = url::Url::parse(text);
     url.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text)
@@ -230,7 +230,7 @@ mod tests {
     use super::is_origin;
 
     #[test]
-    fn origins_are_what_browsers_send() {
+    fn cors_origins_have_the_form_of_the_origin_header() {
         for good in ["https://shop.example", "http://localhost:3000", "https://[::1]:8443"] {
             assert!(is_origin(good), "{good}");
         }

@@ -1,6 +1,6 @@
-//! The environment: `AFTERLOAD_A__B=value` sets `a.b`, and `${NAME}` in the file's text stands for a variable.
+//! Environment variables: `AFTERLOAD_A__B=value` sets `a.b`, and `${NAME}` in the file is replaced by a variable.
 //!
-//! A value of the environment is never shown: problems name the variable.
+//! Values of the environment are never displayed: problems name the variable instead.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ const ENV_PREFIX: &str = "AFTERLOAD_";
 /// Variables that are not settings.
 const NON_SETTING_VARIABLES: [&str; 6] = ["ADMIN_KEY", "LOG", "LOG_FORMAT", "CONFIG", "URL", "KEY"];
 
-/// Which values came from the environment. A node that a variable has put there has line 0 and the variable's number
-/// as its offset; those that hold a `${NAME}` are known by their place.
+/// Which values came from the environment. A node set by a variable has line 0 and the variable's number as offset. A
+/// node with a `${NAME}` is identified by its span.
 #[derive(Default)]
 pub struct EnvOrigins {
     variables: Vec<String>,
@@ -20,14 +20,14 @@ pub struct EnvOrigins {
 }
 
 impl EnvOrigins {
-    /// Remembers where a `${NAME}` has been replaced.
+    /// Records the spans where a `${NAME}` was replaced.
     pub fn with_substituted(mut self, places: Vec<SourceSpan>) -> Self {
         self.substituted_spans = places;
         self
     }
 
-    /// A problem of a value from the environment loses what might quote the value, and names its variable where it has
-    /// no place.
+    /// Removes text that might quote a value of the environment from a problem. Names the variable if the problem has
+    /// no position in the file.
     pub fn redact_diagnostic(&self, mut problem: Diagnostic) -> Diagnostic {
         if problem.span.line > 0 && !self.substituted_spans.contains(&problem.span) {
             return problem;
@@ -44,7 +44,7 @@ impl EnvOrigins {
     }
 }
 
-/// Puts the `AFTERLOAD_…` variables over the tree of the file.
+/// Overrides nodes of the file with the `AFTERLOAD_…` variables.
 pub fn overlay_variables(
     root: &mut YamlNode,
     env: &BTreeMap<String, String>,
@@ -95,7 +95,7 @@ fn set_spans(node: &mut YamlNode, span: SourceSpan) {
     }
 }
 
-/// False if the path leads through something that is not a map.
+/// Returns false if the path leads through a node that is not a map.
 fn set_at_path(node: &mut YamlNode, path: &[String], value: YamlNode, span: SourceSpan) -> bool {
     let Some((first, rest)) = path.split_first() else {
         *node = value;
@@ -113,7 +113,7 @@ fn set_at_path(node: &mut YamlNode, path: &[String], value: YamlNode, span: Sour
     set_at_path(&mut entries[at].1, rest, value, span)
 }
 
-/// Replaces `${NAME}` in every text of the tree; `$${` is a plain `${`. Gives the places where it did.
+/// Replaces `${NAME}` in every text of the tree; `$${` becomes `${`. Returns the spans that it changed.
 pub fn substitute_variables(
     node: &mut YamlNode,
     env: &BTreeMap<String, String>,
@@ -122,7 +122,7 @@ pub fn substitute_variables(
     let span = node.span;
     match &mut node.value {
         YamlValue::Str(text) if text.contains("${") => match expand_variables(text, env) {
-            // A lone variable may be a number or a boolean.
+            // A text that consists of one variable may become a number or a boolean.
             Ok(filled) if text.starts_with("${") && text.find('}') == Some(text.len() - 1) => {
                 *node = YamlNode::from_scalar(span, &filled);
                 vec![span]

@@ -1,4 +1,4 @@
-//! Limits on what comes in and on what may go wrong.
+//! Limits on input and on failures.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,27 +8,27 @@ use afterload_egress::HttpLimits;
 use afterload_image_resize::ImageLimits;
 use afterload_mailer::MailLimits;
 
-/// Limits on what comes in and on what may go wrong.
+/// Limits on input and on failures.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// The largest upload.
+    /// The maximum size of an upload.
     pub upload: ByteSize,
-    /// The largest JSON body.
+    /// The maximum size of a JSON body.
     pub body: ByteSize,
     /// Crashes without progress after which a step is quarantined.
     #[schemars(range(min = 1, max = 1000))]
     pub crashes: u32,
-    /// How long a process may be silent before others take over its steps, from `3s` on; default `15s`. It must be the same in
-    /// all processes of a database.
+    /// The lease of a step, at least `3s`; default `15s`. If a process does not renew it, others take over the step. It
+    /// must be the same in all processes of a database.
     pub lease: HumanDuration,
-    /// How long a stopping process waits for its steps to park.
+    /// How long a stopping process waits for its steps to suspend.
     pub drain: HumanDuration,
-    /// How long the answer to a request waits for `inline` steps.
+    /// How long the response to a request waits for `inline` steps.
     pub inline_wait: HumanDuration,
-    /// How long at most the answer to a request with `Prefer: wait=…` waits for the end of the run.
+    /// How long the response to a request with `Prefer: wait=…` may wait for the end of the run.
     pub wait: HumanDuration,
-    /// Limits on pictures.
+    /// Limits on images.
     pub image: ImageLimits,
     /// Limits on outgoing calls.
     pub http: HttpLimits,

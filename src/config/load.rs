@@ -1,4 +1,4 @@
-//! Loading the configuration: the file, then the environment over it, then checks.
+//! Loads the configuration: reads the file, applies the environment, validates the result.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,12 +13,12 @@ use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_spanned_yaml::{self as yaml, Diagnostic, SourceSpan, YamlNode, YamlValue};
 
-/// The file that is read when none is named.
+/// The default configuration file.
 pub const DEFAULT_CONFIG_FILE: &str = "afterload.yaml";
 
 impl Config {
-    /// Reads the file at `path` (without one `afterload.yaml`, if it exists), puts the `AFTERLOAD_…` variables of
-    /// `env` over it, and checks the whole.
+    /// Reads the file at `path` (default `afterload.yaml`, if it exists), applies the `AFTERLOAD_…` variables of `env`,
+    /// and validates the result.
     ///
     /// # Errors
     /// `config_invalid` with every problem, `config_not_found`, or `io_error`.
@@ -33,7 +33,7 @@ impl Config {
         Self::from_text(&name, text.as_deref().unwrap_or_default(), env.collect())
     }
 
-    /// The same from text; `name` is what problems call the file.
+    /// Same as [`Self::load`], from text. `name` names the file in messages.
     ///
     /// # Errors
     /// `config_invalid` with every problem.
@@ -53,11 +53,11 @@ impl Config {
         let Some(mut config) = config else { return Err(config_invalid_error(name, &problems)) };
         config.add_default_connection();
         problems.extend(check_config(&config, &root).into_iter().map(|problem| origins.redact_diagnostic(problem)));
-        // Of a value whose variable is not set, only that is worth telling.
-        let mut told: Vec<SourceSpan> = Vec::new();
+        // If a variable is not set, report only that and no later problem of the same value.
+        let mut reported: Vec<SourceSpan> = Vec::new();
         problems.retain(|problem| {
-            let first = !unset.contains(&problem.span) || !told.contains(&problem.span);
-            told.push(problem.span);
+            let first = !unset.contains(&problem.span) || !reported.contains(&problem.span);
+            reported.push(problem.span);
             first
         });
         match problems.is_empty() {
@@ -66,7 +66,7 @@ impl Config {
         }
     }
 
-    /// Adds what is there without being said: the connection `app`.
+    /// Adds the default connection `app` if it is not configured.
     pub fn add_default_connection(&mut self) {
         let url = format!("sqlite://{}", self.data.join("app.db").display());
         self.connections.entry("app".into()).or_insert_with(|| ConnectionConfig {
@@ -87,7 +87,7 @@ fn read_config_file(path: &Path) -> Result<String> {
     })
 }
 
-/// Settings that a later version reads.
+/// Settings that a later version will support.
 const UNSUPPORTED_SETTINGS: [&str; 1] = ["mail.dkim"];
 
 fn reject_unsupported(root: &YamlNode, problems: &mut Vec<Diagnostic>) {
@@ -107,7 +107,7 @@ fn setting_span(root: &YamlNode, setting: &str) -> Option<SourceSpan> {
     parent.key(name).map(|key| key.span)
 }
 
-/// The settings that have been refused are not unknown fields as well.
+/// Removes unsupported settings, which are already reported, so that they are not reported as unknown fields too.
 fn without_unsupported(root: &YamlNode) -> YamlNode {
     let mut root = root.clone();
     if let YamlValue::Map(entries) = &mut root.value {
@@ -123,7 +123,7 @@ fn without_unsupported(root: &YamlNode) -> YamlNode {
     root
 }
 
-/// One error for all problems; those of the environment have no line.
+/// One error for all problems. Problems of the environment have no line.
 fn config_invalid_error(name: &str, problems: &[Diagnostic]) -> Error {
     let mut message = String::from("the configuration is not valid");
     let mut facts = Vec::new();
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_said_is_everything_embedded() {
+    fn the_default_config_is_embedded() {
         let config = config("", &[]).expect("the defaults");
         assert_eq!(config.connections["app"].url.expose_secret(), "sqlite://data/app.db");
         assert_eq!(config.database_url(), "sqlite://data/afterload.db");
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_variable_that_is_not_set_only_that_is_told() {
+    fn an_unset_variable_is_reported_once_per_value() {
         let text = "listen: ${NOPE}\nqueues: { images: { concurrency: '${NOPE}' } }\nsecret_key: ${NOPE}\n";
         let error = config(text, &[]).expect_err("not set");
         assert_eq!(error.message().lines().count(), 4, "{error}");
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_none_is_told_with_what_is_expected() {
+    fn an_invalid_address_is_reported_with_an_example() {
         let expected = "expected an address such as `127.0.0.1:8080`";
         let error = config("", &[("AFTERLOAD_LISTEN", "foo")]).expect_err("no address");
         assert!(error.message().contains(&format!("variable `AFTERLOAD_LISTEN`: {expected}")), "{error}");
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_calls_and_webhooks_is_told_and_no_secret() {
+    fn invalid_http_and_webhook_settings_are_reported_without_secrets() {
         let text = "
 http: { allow: [127.1, 10.0.0.0/8] }
 webhooks: { secret: canary, events: { a b: whsec_canary, order.paid: whsec_canary } }
@@ -218,7 +218,7 @@ limits: { http: { total: 0s } }
     }
 
     #[test]
-    fn how_often_mail_may_leave_is_checked() {
+    fn mail_rates_are_validated() {
         let text = "mail: { per_minute: { gmail.com: 60, bücher.example: 1, '*': 60000 } }\nlimits: { mail: { attachments: 1mb } }";
         let good = config(text, &[]).expect("valid");
         assert_eq!((good.mail.per_minute["*"], good.limits.mail.attachments.0), (60_000, 1 << 20));
@@ -235,7 +235,7 @@ limits: { http: { total: 0s } }
     }
 
     #[test]
-    fn every_problem_is_told_and_no_value() {
+    fn all_config_problems_are_reported_without_values() {
         let text = "
 lsten: 127.0.0.1:1
 data: ${NOWHERE}

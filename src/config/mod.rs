@@ -1,4 +1,4 @@
-//! `afterload.yaml` and the `AFTERLOAD_…` environment: what a team may set, with the defaults that need nothing.
+//! The configuration from `afterload.yaml` and `AFTERLOAD_…` variables. Every setting has a default.
 
 mod check;
 mod environment;
@@ -31,46 +31,46 @@ use afterload_geoip::GeoOptions;
 use afterload_mailer::MailerOptions;
 use afterload_server::api::ServerConfig;
 
-/// The whole configuration. Absent file and environment: everything embedded under `data/`.
+/// The configuration. By default everything is embedded under `data/`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where the API listens.
+    /// The address that the API listens on.
     #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
-    /// How others reach this service, for links in mails and answers; default `http://{listen}`.
+    /// The public URL of this service, for links in mails and responses; default `http://{listen}`.
     pub public_url: Option<String>,
-    /// The origins whose pages may read what the token of an address shows, such as `https://shop.example`; default: all.
+    /// The origins whose pages may read responses to a token in the URL, such as `https://shop.example`; default: all.
     pub cors: Option<Vec<String>>,
-    /// Derives the tokens of links; made in `data/` when absent, required with PostgreSQL.
+    /// The key from which the tokens of links are derived. Created in `data/` by default; required with PostgreSQL.
     pub secret_key: Option<Secret>,
-    /// The folder of everything embedded.
+    /// The folder of all embedded data.
     pub data: PathBuf,
     /// State and queue: `sqlite://PATH` or `postgres://…`; default a SQLite file under `data/`.
     pub database: Option<Secret>,
     /// The folder of the pipelines.
     pub pipelines: PathBuf,
-    /// How changes of the pipelines and templates are noticed while the service runs.
+    /// How changes of the pipelines and templates are detected while the service runs.
     pub watch: WatchMode,
     /// The folder of the mail templates.
     pub templates: PathBuf,
-    /// Where files are kept.
+    /// Where files are stored.
     pub objects: ObjectsConfig,
-    /// How mail leaves.
+    /// Outgoing mail.
     pub mail: MailConfig,
-    /// Outgoing calls.
+    /// Outgoing HTTP calls.
     pub http: HttpConfig,
-    /// Outgoing calls that are signed.
+    /// Signed outgoing calls.
     pub webhooks: WebhooksConfig,
-    /// The databases that pipelines work on; default `app`, a SQLite file under `data/`.
+    /// The target databases of pipelines; default `app`, a SQLite file under `data/`.
     pub connections: BTreeMap<String, ConnectionConfig>,
-    /// Who can be asked where an address is.
+    /// The providers of geo lookups.
     pub geo: GeoConfig,
-    /// Queues with settings of their own; other queues run with the defaults.
+    /// Queues with settings of their own; other queues use the defaults.
     pub queues: BTreeMap<String, QueueConfig>,
-    /// Limits on what comes in and on what may go wrong.
+    /// Limits on input and on failures.
     pub limits: Limits,
-    /// How long runs and their files are kept where the pipeline does not say so.
+    /// How long runs and their files are kept, unless the pipeline sets it.
     pub retention: RetentionConfig,
     /// Values for `${{ secrets.NAME }}`.
     pub secrets: BTreeMap<String, Secret>,
@@ -102,21 +102,21 @@ impl Default for Config {
     }
 }
 
-/// How changes of the pipelines are noticed while the service runs.
+/// How changes of the pipelines are detected while the service runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WatchMode {
-    /// The system says so; a look twice a second covers mounts on which it does not.
+    /// By file system events, and by scans twice a second for mounts without events.
     #[default]
     Auto,
-    /// A look twice a second alone.
+    /// By scans twice a second only.
     Poll,
-    /// Not at all: the folder is read at the start.
+    /// Never: the folder is read only at the start.
     Off,
 }
 
 impl Config {
-    /// How others reach this service, without a slash at the end.
+    /// The public URL of this service, without a slash at the end.
     pub fn base_url(&self) -> String {
         match &self.public_url {
             Some(url) => url.trim_end_matches('/').to_owned(),
@@ -134,12 +134,12 @@ impl Config {
         self.geo.folder.clone().unwrap_or_else(|| self.data.join("geo"))
     }
 
-    /// The key from which tokens and signatures derive; empty if there is none.
+    /// The key from which tokens and signatures are derived; empty if there is none.
     pub fn signing_key(&self) -> &str {
         self.secret_key.as_ref().map_or("", Secret::expose_secret)
     }
 
-    /// What the engine needs to know.
+    /// The configuration of the engine.
     pub fn engine_config(&self) -> EngineConfig {
         EngineConfig {
             base_url: self.base_url(),
@@ -154,7 +154,7 @@ impl Config {
         }
     }
 
-    /// What the server needs to know.
+    /// The configuration of the server.
     pub fn server_config(&self) -> ServerConfig {
         ServerConfig {
             listen: self.listen,
@@ -171,7 +171,7 @@ impl Config {
         }
     }
 
-    /// What the mailer needs to know.
+    /// The options of the mailer.
     pub fn mailer_options(&self) -> MailerOptions {
         MailerOptions {
             mail: self.mail.clone(),
@@ -181,17 +181,17 @@ impl Config {
         }
     }
 
-    /// What geo look-ups need to know.
+    /// The options of geo lookups.
     pub fn geo_options(&self) -> GeoOptions {
         GeoOptions { folder: self.geo_dir(), services: self.geo.http.clone() }
     }
 
-    /// Signs outgoing webhooks.
+    /// The signer of outgoing webhooks.
     pub fn webhook_signer(&self) -> WebhookSigner {
         WebhookSigner::new(&self.webhooks, self.signing_key())
     }
 
-    /// Removes the secrets of this configuration from texts.
+    /// A redactor for the secrets of this configuration.
     pub fn redactor(&self) -> Redactor {
         let smtp = self.mail.smtp.as_ref().and_then(|smtp| smtp.password.as_ref());
         let secrets = self
@@ -205,7 +205,7 @@ impl Config {
         Redactor::new(secrets)
     }
 
-    /// The database of state and queue.
+    /// The URL of the state database.
     pub fn database_url(&self) -> String {
         match &self.database {
             Some(url) => url.expose_secret().to_owned(),

@@ -1,6 +1,6 @@
-//! Which SQL a connection speaks.
+//! The SQL dialects of the supported databases.
 
-/// The SQL that a database speaks.
+/// The SQL dialect of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     /// SQLite's.
@@ -10,10 +10,10 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// All of them.
+    /// Every dialect.
     pub const ALL: [Self; 2] = [Self::Sqlite, Self::Postgres];
 
-    /// By the address of a database; `None` if it is not one.
+    /// The dialect of a database URL; `None` for an unknown scheme.
     pub fn from_url(url: &str) -> Option<Self> {
         match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("sqlite") => Some(Self::Sqlite),
@@ -22,7 +22,7 @@ impl Dialect {
         }
     }
 
-    /// Its name for people.
+    /// The product name, for messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sqlite => "SQLite",

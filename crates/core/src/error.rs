@@ -1,4 +1,4 @@
-//! One error for the whole house: a stable code, a sentence, a hint, and whether another try can help.
+//! The error type of all crates: a stable code, a message, a hint, and whether a retry can help.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::codes;
 pub use crate::error_code::{ErrorCode, Retryability};
 
-/// The result of everything that can fail here.
+/// A result with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, for people (message and hint) and for programs (code).
+/// An error for people (message and hint) and for programs (code).
 ///
-/// The message is lower case without a full stop, names stand in backticks.
+/// The message is lower case without a full stop, with names in backticks.
 #[derive(Clone)]
 pub struct Error(Box<ErrorParts>);
 
@@ -45,35 +45,35 @@ impl Error {
         self
     }
 
-    /// Says what the reader can do about it.
+    /// Adds what the reader can do about it.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// Says how long the other side asked us to wait.
+    /// Adds how long the other side asks us to wait.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
         self
     }
 
-    /// Adds facts for programs, such as the list of problems of a definition.
+    /// Adds details for programs, such as the diagnostics of a definition.
     #[must_use]
     pub fn with_details(mut self, details: serde_json::Value) -> Self {
         self.0.details = Some(details);
         self
     }
 
-    /// Puts what was being done before the message: `reading x: file not found`.
+    /// Prefixes the message with the action that failed: `reading x: file not found`.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {
         self.0.message = format!("{what}: {}", self.0.message);
         self
     }
 
-    /// Puts every text of it through `word`: message, hint and facts.
+    /// Replaces every text with the result of `word`: message, hint and details.
     #[must_use]
     pub fn map_text(mut self, word: impl Fn(&str) -> String) -> Self {
         fn map_strings(value: &mut serde_json::Value, word: &impl Fn(&str) -> String) {
@@ -97,32 +97,32 @@ impl Error {
         self.0.code
     }
 
-    /// The sentence, without the hint.
+    /// The message, without the hint.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// What to do about it, where we know.
+    /// The hint, if there is one.
     pub fn hint_text(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
 
-    /// Whether another try can help.
+    /// Whether a retry can help.
     pub fn retryability(&self) -> Retryability {
         self.0.retryability
     }
 
-    /// True if another try can help.
+    /// True if a retry can help.
     pub fn is_transient(&self) -> bool {
         self.0.retryability == Retryability::Transient
     }
 
-    /// How long the other side asked us to wait.
+    /// How long the other side asks us to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// Facts for programs.
+    /// The details for programs.
     pub fn details(&self) -> Option<&serde_json::Value> {
         self.0.details.as_ref()
     }
@@ -160,7 +160,7 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// What a database says, without where in its own source it says so.
+/// The message of a database error, without the location in the database's own source code.
 pub fn database_error_message(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(error) => error.message().to_owned(),
@@ -168,8 +168,9 @@ pub fn database_error_message(error: &sqlx::Error) -> String {
     }
 }
 
-/// SQLSTATE classes 08, 40, 53, 57 and 58 (connection, rollback, resources, shutdown, system), 55P03 (lock not
-/// available), 25006 (read-only: an old primary after a failover), 0A000 (a cached plan that no longer fits); SQLite's BUSY (5), LOCKED (6), IOERR (10), FULL (13) and their extended codes.
+/// Matches SQLSTATE classes 08, 40, 53, 57 and 58 (connection, rollback, resources, shutdown, system), 55P03 (lock not
+/// available), 25006 (read-only: an old primary after a failover) and 0A000 (a cached plan that no longer fits).
+/// Matches SQLite's BUSY (5), LOCKED (6), IOERR (10), FULL (13) and their extended codes.
 fn is_transient_db_code(code: Option<&str>) -> bool {
     let Some(code) = code else { return false };
     match code.parse::<u32>() {

@@ -1,7 +1,7 @@
-//! Failpoints: places at which a process can be made to die, so that tests prove what a crash leaves behind.
+//! Failpoints: named places where tests abort the process, to prove what a crash leaves behind.
 //!
-//! `failpoint!("end.before_commit")` costs one atomic load until [`configure`] has been called. Failpoints stand at both
-//! sides of everything that lasts: commits, renames, deletions, mails.
+//! `failpoint!("end.before_commit")` costs one atomic load until [`configure`] is called. Failpoints stand before and
+//! after everything durable: commits, renames, deletions, mails.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// Passes a failpoint by its name, perhaps with the step or object it belongs to: `failpoint!("step.start", &step.id)`.
+/// Reaches a failpoint, optionally with the step or object it belongs to: `failpoint!("step.start", &step.id)`.
 #[macro_export]
 macro_rules! failpoint {
     ($name:literal) => {
@@ -23,11 +23,11 @@ macro_rules! failpoint {
     };
 }
 
-/// Set once [`configure`] has been called: all that a production process ever reads.
+/// True after [`configure`]. A process without failpoints reads nothing else.
 static CONFIGURED: AtomicBool = AtomicBool::new(false);
 static STATE: OnceLock<Mutex<FailpointState>> = OnceLock::new();
 
-/// What makes this process die, and what it has passed.
+/// Which failpoint aborts the process, and which were reached.
 struct FailpointState {
     trigger: Trigger,
     log: Option<File>,
@@ -35,20 +35,25 @@ struct FailpointState {
     hit_counts: HashMap<String, u32>,
 }
 
-/// Where the name of the deadly failpoint comes from.
+/// Where the failpoint to abort at comes from.
 enum Trigger {
     Disabled,
     Point(String),
     File(PathBuf),
 }
 
-/// Configures the failpoints of this process. `at` is `N` for the point passed as the `N`th, `NAME` or `NAME#N` for the first or `N`th time that a
-/// point of this name is passed, or `@FILE` for a file that says one of these: it is looked at whenever a point is
-/// passed, counts from when it is written, and is gone before the process is (its first line counts, others only tell one
-/// writing from the next). `log` is a file to which the name of every point passed is added as a line.
+/// Configures the failpoints of this process. `at` selects the failpoint that aborts it:
+///
+/// - `N`: the `N`th failpoint that the process reaches,
+/// - `NAME` or `NAME#N`: the first or `N`th time that it reaches the failpoint `NAME`,
+/// - `@FILE`: a file that holds one of these.
+///
+/// The file is read at every failpoint, and counting starts when it is written. Only its first line counts; other lines
+/// make one write differ from the next. The file is removed before the process aborts. `log` is a file that receives
+/// the name of every failpoint reached, one per line.
 ///
 /// # Errors
-/// That the log cannot be opened.
+/// Fails if the log cannot be opened.
 pub fn configure(at: Option<&str>, log: Option<&Path>) -> io::Result<()> {
     let trigger = match at.map(|at| at.strip_prefix('@').ok_or(at)) {
         None => Trigger::Disabled,
@@ -57,24 +62,24 @@ pub fn configure(at: Option<&str>, log: Option<&Path>) -> io::Result<()> {
     };
     let log = log.map(|path| File::options().create(true).append(true).open(path)).transpose()?;
     let state = FailpointState { trigger, log, active_spec: String::new(), hit_counts: HashMap::new() };
-    // A process configures its failpoints once, at its start.
+    // Ignores a second call: a process configures its failpoints once, at its start.
     drop(STATE.set(Mutex::new(state)));
     CONFIGURED.store(true, Ordering::Relaxed);
     Ok(())
 }
 
-/// Whether failpoints are configured in this process.
+/// True if failpoints are configured in this process.
 pub fn is_configured() -> bool {
     CONFIGURED.load(Ordering::Relaxed)
 }
 
-/// Passes a failpoint; see `failpoint!`.
+/// Reaches a failpoint; called by `failpoint!`.
 pub fn hit(name: &str, of: &str) {
     let Some(state) = STATE.get() else { return };
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
     if state.record_hit(name, of) {
         if let Trigger::File(file) = &state.trigger {
-            // Whoever comes after this process is to live.
+            // The next process with this file must survive.
             drop(fs::remove_file(file));
         }
         std::process::abort();
@@ -85,7 +90,7 @@ impl FailpointState {
     fn record_hit(&mut self, name: &str, of: &str) -> bool {
         let whole = if of.is_empty() { name.to_owned() } else { format!("{name} {of}") };
         if let Some(log) = &mut self.log {
-            // One write, so that lines of several processes do not mix.
+            // One write per line, so that lines of several processes do not mix.
             drop(log.write_all(format!("{whole}\n").as_bytes()));
         }
         let wanted = match &self.trigger {
@@ -114,8 +119,8 @@ impl FailpointState {
 mod tests {
     use super::*;
 
-    /// Which of these points would have been deadly.
-    fn deadly(at: &str, points: &[(&str, &str)]) -> Vec<usize> {
+    /// The indexes of the points that abort the process.
+    fn aborting_points(at: &str, points: &[(&str, &str)]) -> Vec<usize> {
         let trigger = Trigger::Point(at.into());
         let mut state = FailpointState { trigger, log: None, active_spec: String::new(), hit_counts: HashMap::new() };
         let dies = |(index, (name, of)): (usize, &(&str, &str))| state.record_hit(name, of).then_some(index);
@@ -123,15 +128,15 @@ mod tests {
     }
 
     #[test]
-    fn a_point_is_known_by_its_number_its_name_or_whose_it_is() {
+    fn a_failpoint_is_selected_by_number_name_or_subject() {
         let points = [("a", ""), ("b", "x"), ("a", ""), ("b", "y"), ("b", "x")];
-        assert_eq!(deadly("3", &points), [2]);
-        assert_eq!(deadly("a", &points), [0]);
-        assert_eq!(deadly("a#2", &points), [2]);
-        assert_eq!(deadly("b#3", &points), [4]);
-        assert_eq!(deadly("b y", &points), [3]);
-        assert_eq!(deadly("b x#2", &points), [4]);
-        assert!(deadly("c", &points).is_empty());
-        assert!(deadly("", &points).is_empty());
+        assert_eq!(aborting_points("3", &points), [2]);
+        assert_eq!(aborting_points("a", &points), [0]);
+        assert_eq!(aborting_points("a#2", &points), [2]);
+        assert_eq!(aborting_points("b#3", &points), [4]);
+        assert_eq!(aborting_points("b y", &points), [3]);
+        assert_eq!(aborting_points("b x#2", &points), [4]);
+        assert!(aborting_points("c", &points).is_empty());
+        assert!(aborting_points("", &points).is_empty());
     }
 }

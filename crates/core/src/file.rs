@@ -1,4 +1,4 @@
-//! The one shape of a file.
+//! The one representation of a file: in parameters, outputs and the API.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

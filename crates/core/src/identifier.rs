@@ -1,21 +1,21 @@
-//! Names in SQL text: always quoted, never pasted.
+//! Names in SQL text. Every name is quoted.
 
 use std::fmt;
 
 use crate::codes;
 use crate::error::{Error, Result};
 
-/// A table as people write it: `contacts` or `crm.contacts`.
+/// A table as users write it: `contacts` or `crm.contacts`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableName {
     /// The schema (PostgreSQL) or attached database (SQLite).
     pub schema: Option<String>,
-    /// The table.
+    /// The table name.
     pub table: String,
 }
 
 impl TableName {
-    /// Reads `table` or `schema.table`.
+    /// Parses `table` or `schema.table`.
     ///
     /// # Errors
     /// `table_not_found` if no table can have that name.
@@ -30,7 +30,7 @@ impl TableName {
         }
     }
 
-    /// Quoted for SQL.
+    /// The name, quoted for SQL.
     pub fn to_quoted_sql(&self) -> String {
         match &self.schema {
             Some(schema) => format!("{}.{}", quote_identifier(schema), quote_identifier(&self.table)),
@@ -48,12 +48,12 @@ impl fmt::Display for TableName {
     }
 }
 
-/// A name in the double quotes of standard SQL, which both databases read.
+/// Quotes a name with the double quotes of standard SQL, which both dialects read.
 pub fn quote_identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Names, quoted and separated by commas.
+/// Quotes names and separates them with commas.
 pub fn quote_identifiers<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names.into_iter().map(quote_identifier).collect::<Vec<_>>().join(", ")
 }
@@ -63,14 +63,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_cannot_break_out_of_their_quotes() {
+    fn quoted_names_cannot_break_out() {
         assert_eq!(quote_identifier(r#"a"; DROP TABLE x; --"#), r#""a""; DROP TABLE x; --""#);
         assert_eq!(TableName::parse("crm.contacts").unwrap().to_quoted_sql(), r#""crm"."contacts""#);
         assert_eq!(quote_identifiers(["a", "b c"]), r#""a", "b c""#);
     }
 
     #[test]
-    fn impossible_names_are_refused() {
+    fn impossible_table_names_are_rejected() {
         for name in ["", ".x", "x.", "a.b.c", "a\0b"] {
             assert_eq!(TableName::parse(name).unwrap_err().code(), codes::TABLE_NOT_FOUND, "{name:?}");
         }

@@ -1,4 +1,4 @@
-//! What every crate uses: errors, the clock, units, secrets, names, failpoints.
+//! What every crate uses: errors, the clock, units, secrets, identifiers, failpoints.
 
 pub mod clock;
 pub mod codes;

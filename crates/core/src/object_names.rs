@@ -1,10 +1,10 @@
-//! Names of files, buckets and media types, as clients give them.
+//! Names of files, buckets and media types that come from clients.
 
 use std::net::Ipv4Addr;
 
 const MAX_FILE_NAME_BYTES: usize = 200;
 
-/// Media types by the end of the name, for clients that name none.
+/// Media types by file extension, for clients that send none.
 const MEDIA_TYPES_BY_EXTENSION: &[(&str, &str)] = &[
     ("avif", "image/avif"),
     ("csv", "text/csv"),
@@ -30,8 +30,8 @@ const MEDIA_TYPES_BY_EXTENSION: &[(&str, &str)] = &[
 ];
 const DEFAULT_MEDIA_TYPE: &str = "application/octet-stream";
 
-/// The last segment of a name without anything that could mislead: no path, no control characters, no marks that turn
-/// the direction of the text. `fallback` where nothing is left.
+/// Returns the last path segment, without control characters and text direction marks. Returns `fallback` if nothing is
+/// left.
 pub fn sanitize_file_name(name: &str, fallback: &str) -> String {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let misleading = |c: char| {
@@ -42,7 +42,7 @@ pub fn sanitize_file_name(name: &str, fallback: &str) -> String {
     if kept.is_empty() || kept.chars().all(|c| c == '.') { fallback.to_owned() } else { kept }
 }
 
-/// Cuts before the ending, so that the kind of file can still be seen.
+/// Cuts before the extension, so that the file type stays visible.
 fn truncate_file_name(name: &str) -> String {
     if name.len() <= MAX_FILE_NAME_BYTES {
         return name.to_owned();
@@ -55,7 +55,7 @@ fn truncate_file_name(name: &str) -> String {
     format!("{}{ending}", &name[..cut])
 }
 
-/// The media type of a file: the one that was given, or the one that its name suggests.
+/// The media type of a file: the given one, or the one of its extension.
 pub fn resolve_content_type(given: Option<&str>, name: &str) -> String {
     let given = given.map(str::trim).filter(|given| is_media_type(given));
     let vague = |given: &&str| {
@@ -80,7 +80,7 @@ fn is_media_type(text: &str) -> bool {
     halves && text.len() <= 127 && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-/// Whether this can be the name of a bucket, by the rules of S3.
+/// True if S3 allows this bucket name.
 pub fn is_valid_bucket_name(name: &str) -> bool {
     let label = |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-');
     (3..=63).contains(&name.len())
@@ -89,7 +89,7 @@ pub fn is_valid_bucket_name(name: &str) -> bool {
         && name.parse::<Ipv4Addr>().is_err()
 }
 
-/// A key as lists (`encoding-type=url`) and event notifications write it: `%20` or `+` is a space.
+/// Decodes an object key from lists (`encoding-type=url`) and event notifications: `%20` or `+` is a space.
 pub fn decode_key(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_lose_what_could_mislead() {
+    fn misleading_characters_are_removed_from_file_names() {
         for (given, kept) in [
             ("contacts.csv", "contacts.csv"),
             ("../../etc/passwd", "passwd"),
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_type_is_given_or_guessed() {
+    fn content_type_is_given_or_derived_from_the_extension() {
         assert_eq!(resolve_content_type(Some("text/csv; charset=latin1"), "a.json"), "text/csv; charset=latin1");
         assert_eq!(resolve_content_type(Some("application/octet-stream"), "a.CSV"), "text/csv");
         assert_eq!(resolve_content_type(Some("text/html\r\nx: y"), "a.png"), "image/png");
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_come_back_from_lists() {
+    fn keys_from_lists_are_decoded() {
         assert_eq!(decode_key("a%2Fb+c%20d%2Be%C3%A9%0A"), "a/b c d+eé\n");
         assert_eq!(decode_key("100%"), "100%");
         assert_eq!(decode_key("%zz%+"), "%zz% ");

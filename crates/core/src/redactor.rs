@@ -1,5 +1,5 @@
-//! What errors and answers from outside must not say: a step that refuses a value quotes it, a server echoes it, and the
-//! value may be a secret.
+//! Removes secrets from errors and responses. A step that rejects a value quotes it, and a server echoes it; the value
+//! may be a secret.
 
 use std::sync::Arc;
 
@@ -8,19 +8,19 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::secret::Secret;
 
-/// Texts shorter than this hide nothing, and would be found everywhere.
+/// Shorter secrets are not removed: they would match everywhere.
 const MIN_REDACTED_BYTES: usize = 4;
-/// In answers, which people work with, shorter ones are words that stand there by chance.
+/// The minimum for responses. Shorter texts match ordinary words there by chance.
 const MIN_RESPONSE_REDACTED_BYTES: usize = 8;
-/// Errors quote no more than the beginning of a long text.
+/// Errors quote at most this many characters of a long text.
 const QUOTED_PREFIX_CHARS: usize = 40;
 
-/// The secrets to remove, in the shapes in which errors and answers quote them.
+/// The secrets to remove, in every form in which errors and responses quote them.
 #[derive(Clone)]
 pub struct Redactor(Arc<[String]>);
 
 impl Redactor {
-    /// Removes these secrets.
+    /// Creates a redactor for these secrets.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
         let mut texts: Vec<String> = secrets
             .into_iter()
@@ -28,24 +28,24 @@ impl Redactor {
             .flat_map(secret_variants)
             .filter(|text| text.len() >= MIN_REDACTED_BYTES)
             .collect();
-        // The longest first: a text that holds another goes as a whole.
+        // Longest first: a secret that contains another one is replaced as a whole.
         texts.sort_by(|one, other| other.len().cmp(&one.len()).then(one.cmp(other)));
         texts.dedup();
         Self(texts.into())
     }
 
-    /// The error without them.
+    /// Removes the secrets from an error.
     pub fn redact_error(&self, error: Error) -> Error {
         error.map_text(|text| replace_secrets(&self.0, text))
     }
 
-    /// The text of an answer without them, but for those of less than 8 bytes.
+    /// Removes the secrets from the text of a response, except those shorter than 8 bytes.
     pub fn redact_text(&self, text: &str) -> String {
         let long = self.0.partition_point(|hidden| hidden.len() >= MIN_RESPONSE_REDACTED_BYTES);
         replace_secrets(&self.0[..long], text)
     }
 
-    /// The value of an answer with none of these in its texts.
+    /// Removes the secrets from all strings of a JSON response.
     pub fn redact_json(&self, value: Value) -> Value {
         match value {
             Value::String(text) => Value::String(self.redact_text(&text)),
@@ -58,7 +58,7 @@ impl Redactor {
     }
 }
 
-/// The text with stars for what is hidden.
+/// Replaces each secret with stars.
 fn replace_secrets(hidden: &[String], text: &str) -> String {
     hidden
         .iter()
@@ -66,15 +66,15 @@ fn replace_secrets(hidden: &[String], text: &str) -> String {
         .fold(text.to_owned(), |text, hidden| text.replace(hidden, "***"))
 }
 
-/// As it is, as it is on one line, and each of its lines, for that is how a text of many lines is quoted; each of these as
-/// JSON and addresses write it; and the beginning of each.
+/// All forms of a secret: unchanged, on one line, and each line of a text of several lines. Each of these also as JSON
+/// and URLs escape it, and its prefix.
 fn secret_variants(secret: &str) -> Vec<String> {
     let words = secret.split_whitespace().collect::<Vec<_>>().join(" ");
     let lines = secret.lines().map(|line| line.trim().to_owned());
     let mut shapes: Vec<String> = lines.chain([secret.to_owned(), words]).collect();
     for whole in shapes.clone() {
         shapes.push(whole.to_lowercase());
-        // As it stands in JSON, in JSON within JSON, and in the parts of an address.
+        // Escaped once for JSON, twice for JSON within JSON, and for the parts of a URL.
         let quoted = json_escaped(&whole);
         shapes.extend([self::json_escaped(&quoted), quoted]);
         shapes.extend(url::form_urlencoded::byte_serialize(whole.as_bytes()).map(str::to_owned).reduce(|a, b| a + &b));
@@ -88,7 +88,7 @@ fn secret_variants(secret: &str) -> Vec<String> {
     shapes
 }
 
-/// A text as JSON, without the quotes around it.
+/// Escapes a text for JSON, without the surrounding quotes.
 fn json_escaped(text: &str) -> String {
     let json = Value::from(text).to_string();
     json.strip_prefix('"').and_then(|json| json.strip_suffix('"')).unwrap_or_default().to_owned()
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_do_not_echo_secrets_in_any_writing() {
+    fn responses_do_not_echo_secrets_in_any_escaping() {
         let secrets = [("TOKEN", "a \"b\" + c/d"), ("USER", "acme")];
         let secrets = secrets.map(|(_, value)| Secret::new(value));
         let hidden = Redactor::new(&secrets);

@@ -1,4 +1,4 @@
-//! Values that are never shown.
+//! Values that are never displayed.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 pub struct Secret(String);
 
 impl Secret {
-    /// Keeps `value` from being shown by accident.
+    /// Wraps a value so that it is not displayed by accident.
     pub fn new(value: impl Into<String>) -> Self {
         Self(value.into())
     }
 
-    /// The value, for the one place that needs it.
+    /// Returns the value, for the code that uses it.
     pub fn expose_secret(&self) -> &str {
         &self.0
     }

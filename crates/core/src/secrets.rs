@@ -1,5 +1,5 @@
-//! Secrets that the service makes for itself and keeps in files that only their owner can read, and the tokens of
-//! links that it signs with them.
+//! Secrets that the service creates and stores in files that only their owner can read, and the signed tokens of its
+//! links.
 
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -15,39 +15,39 @@ use ulid::Ulid;
 use crate::codes;
 use crate::error::{Error, Result};
 
-/// What a token in a link is good for.
+/// What a token in a link permits.
 #[derive(Clone, Copy, Debug)]
 pub enum TokenPurpose {
-    /// Reading one run.
+    /// Read one run.
     Watch,
-    /// Downloading one file.
+    /// Download one file.
     Artifact,
-    /// Telling of events.
+    /// Send event notifications.
     S3Notification,
-    /// Sending one file and starting its run.
+    /// Upload one file and start its run.
     Upload,
-    /// The link to a file in a mail.
+    /// Download a file from a link in a mail.
     DownloadLink,
-    /// Signing what is sent as a webhook.
+    /// Sign outgoing webhooks.
     WebhookSigning,
 }
 
-/// The part of a signature that the token of a link carries.
+/// The part of the signature that a link token carries.
 const LINK_MAC_BYTES: usize = 16;
 
-/// Makes the tokens of links, and knows its own again without a record of them.
+/// Creates and verifies the tokens of links, without storing them.
 #[derive(Clone)]
 pub struct Signer(Arc<[u8]>);
 
 impl Signer {
-    /// Signs with this key.
+    /// Creates a signer with this key.
     pub fn new(key: &str) -> Self {
         Self(key.as_bytes().into())
     }
 
     fn purpose_mac(&self, purpose: TokenPurpose, id: &str) -> Hmac<Sha256> {
         let mac = Hmac::<Sha256>::new_from_slice(&self.0);
-        // HMAC hashes keys that are too long and pads those that are too short.
+        // HMAC hashes longer keys and pads shorter ones.
         let mut mac = mac.expect("HMAC takes keys of any length");
         mac.update(match purpose {
             TokenPurpose::Watch => b"watch:" as &[u8],
@@ -61,28 +61,28 @@ impl Signer {
         mac
     }
 
-    /// The token that is good for this and nothing else.
+    /// Creates the token for one purpose and id.
     pub fn create_token(&self, purpose: TokenPurpose, id: &str) -> String {
         URL_SAFE_NO_PAD.encode(self.purpose_mac(purpose, id).finalize().into_bytes())
     }
 
-    /// A key of its own for this, from which nothing follows for any other.
+    /// Derives a separate key for a purpose. It does not reveal the key of any other purpose.
     pub fn derive_key(&self, purpose: TokenPurpose) -> [u8; 32] {
         self.purpose_mac(purpose, "").finalize().into_bytes().into()
     }
 
-    /// True if `token` is the one for this. Takes the same time for all wrong ones.
+    /// True if `token` is the one for this purpose and id. Runs in constant time.
     pub fn verify_token(&self, purpose: TokenPurpose, id: &str, token: &str) -> bool {
         URL_SAFE_NO_PAD.decode(token).is_ok_and(|token| self.purpose_mac(purpose, id).verify_slice(&token).is_ok())
     }
 
-    /// The token of a link: the id that the link is stored under, and a signature. 43 characters.
+    /// Creates the token of a link: the id of the stored link and a signature, 43 characters.
     pub fn create_link_token(&self, id: Ulid) -> String {
         let mac = self.purpose_mac(TokenPurpose::DownloadLink, &id.to_string()).finalize().into_bytes();
         URL_SAFE_NO_PAD.encode([&id.to_bytes()[..], &mac[..LINK_MAC_BYTES]].concat())
     }
 
-    /// The id of the link whose token this is; `None` if it was not signed here.
+    /// Returns the link id of a token; `None` if this service did not sign it.
     pub fn verify_link_token(&self, token: &str) -> Option<Ulid> {
         let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
         let (id, mac) = bytes.split_first_chunk::<16>()?;
@@ -99,14 +99,15 @@ impl std::fmt::Debug for Signer {
     }
 }
 
-/// The secret in a file; made and written first if there is none. Processes that start at once get the same one.
+/// Reads the secret in a file, or creates and writes it. Processes that start at the same time get the same secret.
 ///
 /// # Errors
 /// `io_error`
 pub async fn load_or_create(path: &Path, make: impl FnOnce() -> String) -> Result<String> {
     let (path, fresh) = (path.to_owned(), make());
     run_blocking(path.clone(), move || {
-        // Whole before it has its name, and never over another: a link fails if somebody was faster.
+        // Write a temporary file, then link it. The link fails if another process was faster, so no secret is
+        // overwritten.
         let temporary = path.with_added_extension(ulid::Ulid::generate().to_string());
         if !path.exists() {
             create_secret_file(&temporary, &fresh)?;
@@ -119,7 +120,7 @@ pub async fn load_or_create(path: &Path, make: impl FnOnce() -> String) -> Resul
     .await
 }
 
-/// Writes a secret, over one that was there.
+/// Writes a secret and replaces an existing one.
 ///
 /// # Errors
 /// `io_error`
@@ -133,10 +134,7 @@ pub async fn write_secret(path: &Path, secret: &str) -> Result<()> {
     .await
 }
 
-/// Makes a folder that only its owner can enter; one that is there stays as it is.
-///
-/// # Errors
-/// Those of the file system.
+/// Creates a folder that only its owner can enter. An existing folder stays as it is.
 pub fn create_private_dir(path: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
@@ -163,7 +161,7 @@ mod tests {
     use super::{Signer, TokenPurpose};
 
     #[test]
-    fn a_token_is_good_for_one_thing_alone() {
+    fn a_token_is_valid_for_one_purpose_and_id() {
         let signer = Signer::new("secret");
         let token = signer.create_token(TokenPurpose::Watch, "A");
         assert!(signer.verify_token(TokenPurpose::Watch, "A", &token));
@@ -175,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_of_a_link_holds_its_id_and_is_known_again() {
+    fn a_link_token_holds_its_id_and_verifies() {
         let (signer, id) = (Signer::new("secret"), ulid::Ulid::from_bytes([7; 16]));
         let token = signer.create_link_token(id);
         assert_eq!((token.len(), signer.verify_link_token(&token)), (43, Some(id)));
@@ -187,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_secret_is_made_once_and_only_its_owner_can_read_it() {
+    async fn a_secret_is_created_once_and_readable_by_its_owner_only() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("secret_key");
         let first = super::load_or_create(&path, || "one".into()).await.expect("made");

@@ -1,4 +1,4 @@
-//! Durations (`30s`, `10m`, `2h`, `7d`, `1w`), sizes (`20mb`) and shares (`5%`) as people write them.
+//! Durations (`30s`, `10m`, `2h`, `7d`, `1w`), sizes (`20mb`) and percentages (`5%`) as users write them.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ const DURATION_UNITS: [(&str, u64); 6] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
 
 impl HumanDuration {
-    /// The length in milliseconds.
+    /// The duration in milliseconds.
     pub fn as_millis(self) -> i64 {
         i64::try_from(self.0.as_millis()).unwrap_or(i64::MAX)
     }
@@ -112,20 +112,20 @@ impl fmt::Display for Percentage {
     }
 }
 
-/// Whether `name` can name a queue: a small letter, then at most 62 small letters, digits, `-` and `_`.
+/// True for a queue name: a small letter, then at most 62 small letters, digits, `-` and `_`.
 pub fn is_queue_name(name: &str) -> bool {
     name.len() <= 63
         && name.starts_with(|first: char| first.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_')
 }
 
-/// Whether `name` can name an event of the application: letters, digits, `.`, `_` and `-`, at most 100.
+/// True for an event name of the application: letters, digits, `.`, `_` and `-`, at most 100.
 pub fn is_event_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=100).contains(&name.len()) && name.bytes().all(allowed)
 }
 
-/// `1234567` as `1,234,567`.
+/// Formats `1234567` as `1,234,567`.
 pub fn group_digits(number: u64) -> String {
     let digits = number.to_string();
     let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
@@ -155,10 +155,10 @@ macro_rules! impl_serde_as_text {
 }
 impl_serde_as_text!(HumanDuration, ByteSize, Percentage);
 
-/// Reads an address to listen on; the standard message does not say what one looks like.
+/// Reads an address to listen on. The standard error message does not explain the expected format.
 ///
 /// # Errors
-/// For any text that is not an address.
+/// Fails for any text that is not an address.
 pub fn listen_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(deserializer)?;
     let expected = "an address such as `127.0.0.1:8080`";

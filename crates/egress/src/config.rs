@@ -1,4 +1,4 @@
-//! Which addresses may be called besides those of the public internet, and what webhooks are signed with.
+//! The addresses outside the public internet that may be called, and the secrets of webhooks.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use afterload_core::secret::Secret;
 use afterload_core::units::{ByteSize, HumanDuration};
 
-/// Outgoing calls.
+/// Outgoing HTTP calls.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
-    /// What may be called although it is private: addresses (`127.0.0.1`), networks (`10.0.0.0/8`), names
+    /// Private targets that may be called: addresses (`127.0.0.1`), networks (`10.0.0.0/8`) and names
     /// (`internal.example`, `*.corp.example`), each with a port (`127.0.0.1:8080`, `[::1]:8080`) or for every port.
     pub allow: Vec<String>,
 }
@@ -25,33 +25,33 @@ pub struct HttpConfig {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebhooksConfig {
-    /// What outgoing ones are signed with, `whsec_` and 24 to 64 bytes in Base64; default: derived from `secret_key`
-    /// (`afterload key webhook` prints it).
+    /// The secret that signs outgoing webhooks: `whsec_` and 24 to 64 bytes in Base64. Default: derived from
+    /// `secret_key` (`afterload key webhook` prints it).
     pub secret: Option<Secret>,
-    /// Which events may be told by a webhook instead of an API key: the name of each, and the secret of its sender.
+    /// Events that a signed webhook may publish without an API key: their names, each with the secret of its sender.
     pub events: BTreeMap<String, Secret>,
 }
 
 impl WebhooksConfig {
-    /// How a secret begins.
+    /// The prefix of a secret.
     pub const SECRET_PREFIX: &str = "whsec_";
 
-    /// The bytes of a secret; `None` if it is none, or has less than 24 or more than 64.
+    /// The bytes of a secret; `None` unless it is Base64 with the prefix and has 24 to 64 bytes.
     pub fn decode_secret(secret: &Secret) -> Option<Vec<u8>> {
         let bytes = STANDARD.decode(secret.expose_secret().strip_prefix(Self::SECRET_PREFIX)?).ok()?;
         (24..=64).contains(&bytes.len()).then_some(bytes)
     }
 }
 
-/// Limits on outgoing calls, because a server may hang, drip or flood.
+/// Limits on outgoing calls, because a server may hang, or send too slowly or too much.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpLimits {
-    /// How long it may take to connect; default `5s`.
+    /// The timeout of a connection; default `5s`.
     pub connect: HumanDuration,
-    /// How long a call may take in all, where nothing else is said; default `30s`.
+    /// The default timeout of a whole call; default `30s`.
     pub total: HumanDuration,
-    /// The largest body of an answer that is read into memory; default `1mb`.
+    /// The largest response body that is read into memory; default `1mb`.
     pub body: ByteSize,
 }
 
@@ -65,25 +65,25 @@ impl Default for HttpLimits {
 /// An entry of `http.allow`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EgressRule {
-    /// Which hosts.
+    /// The hosts that the entry allows.
     pub host_pattern: HostPattern,
-    /// Which port; `None`: all.
+    /// The port; `None` for every port.
     pub port: Option<u16>,
 }
 
 /// The hosts of an entry of `http.allow`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostPattern {
-    /// These addresses, and names that lead to them.
+    /// These addresses, and names that resolve to them.
     Net(IpNet),
-    /// This name, whatever it leads to.
+    /// This name, whatever it resolves to.
     Name(String),
-    /// Every name that ends with this, which begins with a dot.
+    /// Every name with this suffix, which begins with a dot.
     Subdomains(String),
 }
 
 impl EgressRule {
-    /// Reads an entry. `None`: it is neither an address, nor a network, nor a name.
+    /// Parses an entry; `None` unless it is an address, a network or a name.
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(net) = parse_network(text) {
             return Some(Self { host_pattern: HostPattern::Net(net), port: None });
@@ -101,7 +101,7 @@ impl EgressRule {
         Some(Self { host_pattern: hosts, port })
     }
 
-    /// Whether it holds for this port; `None` is a port that no entry names.
+    /// True if the entry covers this port. `None` is a port that no entry names.
     pub fn matches_port(&self, port: Option<u16>) -> bool {
         self.port.is_none() || self.port == port
     }
@@ -112,7 +112,8 @@ fn parse_network(text: &str) -> Option<IpNet> {
     net.ok().map(|net| net.trunc())
 }
 
-/// A name as the parser of URLs knows it; what that takes for an address, or writes otherwise, would never match.
+/// Parses a host name as the URL parser does. A name that the URL parser reads as an address or rewrites is rejected:
+/// it would never match.
 fn parse_host_name(text: &str) -> Option<HostPattern> {
     let (under, name) = match text.strip_prefix("*.") {
         Some(rest) => (true, rest),
@@ -129,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_are_addresses_networks_and_names_with_or_without_a_port() {
+    fn allow_entries_are_addresses_networks_or_names_with_an_optional_port() {
         let net = |text: &str| HostPattern::Net(text.parse().unwrap());
         for (text, hosts, port) in [
             ("127.0.0.1", net("127.0.0.1/32"), None),

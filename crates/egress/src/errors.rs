@@ -1,4 +1,4 @@
-//! What went wrong with a call, in our words: stable codes, and never an address with its path and query.
+//! The errors of outgoing calls: stable codes, and never a URL's path or query.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::codes;
 use afterload_core::error::{Error, Retryability};
 use afterload_core::units::{self, ByteSize};
 
-/// The error for what reqwest met on the way to `shown`.
+/// Converts an error of reqwest. `shown` names the request.
 pub(super) fn from_reqwest(error: &reqwest::Error, shown: &str) -> Error {
     let mut reason = None;
     let mut inner = error.source();
@@ -35,30 +35,28 @@ pub(super) fn from_reqwest(error: &reqwest::Error, shown: &str) -> Error {
     }
 }
 
-/// The error for an address that must not be called.
 pub(super) fn address_blocked(BlockedAddress(what): &BlockedAddress, shown: &str) -> Error {
     Error::new(codes::EGRESS_BLOCKED, format!("`{shown}` leads to {what}, which must not be called"))
 }
 
-/// The error for a call that was not over in time.
+/// The error for a call that exceeded its timeout.
 pub(super) fn call_timed_out(shown: &str, limit: Duration) -> Error {
     let limit = units::HumanDuration(limit);
     Error::new(codes::HTTP_TIMEOUT, format!("`{shown}` was not over within {limit}"))
 }
 
-/// The error for a body with more bytes than are allowed.
+/// The error for a body above the limit.
 pub(super) fn body_too_large(shown: &str, most: u64) -> Error {
     let most = ByteSize(most);
     Error::new(codes::HTTP_BODY_TOO_LARGE, format!("the answer to `{shown}` is larger than {most}"))
 }
 
-/// The error for a status that was not wanted.
 pub(super) fn unexpected_status(status: StatusCode, shown: &str, wait: Option<Duration>) -> Error {
     let message = format!("`{shown}` was answered with {status}");
     let error = match status.as_u16() {
         429 => Error::new(codes::HTTP_RATE_LIMITED, message),
         500..=599 => Error::new(codes::HTTP_SERVER_ERROR, message),
-        // Too slow, and too early.
+        // 408 Request Timeout and 425 Too Early: the server asks for the same request again.
         408 | 425 => Error::new(codes::HTTP_REFUSED, message).with_retryability(Retryability::Transient),
         400..=499 => Error::new(codes::HTTP_REFUSED, message),
         _ => Error::new(codes::HTTP_UNEXPECTED_STATUS, message),

@@ -1,4 +1,4 @@
-//! Fields of step kinds that call others: the address, the headers, the signature.
+//! Fields of step kinds that make HTTP calls: URL, headers, signature.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use serde::Deserialize;
 use super::{parse_header_name, parse_url};
 use afterload_pipeline::{Templated, Validator};
 
-/// Headers that are the same for every attempt, and therefore nobody else's to set; in small letters.
+/// Headers that the service sets itself, because they are the same for every attempt. In lower case.
 pub const RESERVED_HEADERS: [&str; 4] = ["idempotency-key", "webhook-id", "webhook-timestamp", "webhook-signature"];
 
 /// Headers by name.
 pub type RequestHeaders = BTreeMap<String, Templated<String>>;
 
-/// A call below `at` has an address that can be called, as far as that is known, and headers that may be set.
+/// Checks the URL, as far as it is a literal, and the header names of a call at `at`.
 pub fn check_request_target(check: &mut Validator<'_>, at: &[&str], url: &Templated<String>, headers: &RequestHeaders) {
     if let Some(Err(error)) = url.as_literal().map(|url| parse_url(url)) {
         check.report_invalid(&[at, &["url"]].concat(), error.message(), error.hint_text().unwrap_or_default());

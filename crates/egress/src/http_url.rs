@@ -1,15 +1,13 @@
-//! Addresses that can be called, and how they are shown.
+//! URLs of outgoing calls, and how they are displayed.
 
 use url::Url;
 
 use crate::codes;
 use afterload_core::error::{Error, Result};
 
-/// The longest address, in bytes.
 const MAX_URL_BYTES: usize = 8192;
 
-/// The address in a text: absolute, `http` or `https`, without a user and a password. Whether it may be called is only
-/// known when it is.
+/// Parses an absolute `http` or `https` URL without user and password. Whether it may be called is checked at the call.
 ///
 /// # Errors
 /// `http_url_invalid`; it does not quote the text, which may hold a secret.
@@ -22,7 +20,7 @@ pub fn parse_url(text: &str) -> Result<Url> {
     check_url(url)
 }
 
-/// The same for one that has been read.
+/// Same as [`parse_url`], for a URL that is already parsed.
 pub(super) fn check_url(mut url: Url) -> Result<Url> {
     let invalid = |why: &str| Error::new(codes::HTTP_URL_INVALID, format!("the address {why}"));
     if !matches!(url.scheme(), "http" | "https") {
@@ -38,7 +36,7 @@ pub(super) fn check_url(mut url: Url) -> Result<Url> {
     Ok(url)
 }
 
-/// An address as errors and logs show it: scheme, host and port. The rest of many addresses is a secret.
+/// A URL as errors and logs show it: scheme, host and port. The rest may contain a secret.
 pub fn display_origin(url: &Url) -> String {
     url.origin().ascii_serialization()
 }

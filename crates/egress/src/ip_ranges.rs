@@ -1,16 +1,16 @@
-//! Which addresses belong to the public internet.
+//! The IP ranges outside the public internet.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-/// Where every network begins, how long its prefix is, and what it is for people.
+/// The first address, the prefix length and the description of each network.
 const NON_PUBLIC_V4_RANGES: [([u8; 4], u8, &str); 17] = [
     ([0, 0, 0, 0], 8, "an unspecified address"),
     ([10, 0, 0, 0], 8, "a private address"),
     ([100, 64, 0, 0], 10, "a carrier's private address"),
     ([127, 0, 0, 0], 8, "a loopback address"),
-    // Where Azure answers its machines.
+    // Azure's metadata service for virtual machines.
     ([168, 63, 129, 16], 32, "a metadata address"),
     ([169, 254, 169, 254], 32, "a metadata address"),
     ([169, 254, 0, 0], 16, "a link-local address"),
@@ -39,12 +39,12 @@ const NON_PUBLIC_V6_RANGES: [([u16; 8], u8, &str); 14] = [
     ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32, "a documentation address"),
     ([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20, "a documentation address"),
     ([0x2001, 2, 0, 0, 0, 0, 0, 0], 48, "a benchmark address"),
-    // Teredo and other protocols between IPv4 and IPv6.
+    // Teredo and other protocols that carry IPv4 over IPv6.
     ([0x2001, 0, 0, 0, 0, 0, 0, 0], 23, "a reserved address"),
     ([0x2002, 0, 0, 0, 0, 0, 0, 0], 16, "an IPv4 address within an IPv6 address"),
 ];
 
-/// What an address is that does not belong to the public internet; `None`: it does.
+/// Describes an address that is not public; `None` for a public one.
 pub(super) fn non_public_kind(ip: IpAddr) -> Option<&'static str> {
     match ip {
         IpAddr::V4(ip) => non_public_v4_kind(ip),
@@ -60,7 +60,7 @@ fn non_public_v4_kind(ip: Ipv4Addr) -> Option<&'static str> {
 }
 
 fn non_public_v6_kind(ip: Ipv6Addr) -> Option<&'static str> {
-    // The way from a network without IPv4 to servers without IPv6: as public as the address within.
+    // NAT64: the address leads to the IPv4 address within, so that one decides.
     if let [0x64, 0xff9b, 0, 0, 0, 0, high, low] = ip.segments() {
         return non_public_v4_kind(Ipv4Addr::from_bits((u32::from(high) << 16) | u32::from(low)));
     }
@@ -68,7 +68,7 @@ fn non_public_v6_kind(ip: Ipv6Addr) -> Option<&'static str> {
         Ipv6Net::new(Ipv6Addr::from(*start), *prefix).is_ok_and(|net| net.contains(&ip))
     };
     let known = NON_PUBLIC_V6_RANGES.iter().find(within).map(|(.., what)| *what);
-    // Nothing outside of 2000::/3 has been given to anybody.
+    // Only 2000::/3 is allocated to the public internet.
     known.or_else(|| (ip.segments()[0] >> 13 != 1).then_some("a reserved address"))
 }
 
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_address_that_is_not_public_is_known_as_what_it_is() {
+    fn non_public_addresses_are_described() {
         for (address, what) in [
             ("0.0.0.0", "unspecified"),
             ("0.1.2.3", "unspecified"),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_of_private_networks_are_public() {
+    fn neighbors_of_private_networks_are_public() {
         for address in [
             "1.1.1.1",
             "9.255.255.255",

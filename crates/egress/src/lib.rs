@@ -1,9 +1,9 @@
-//! Outgoing calls, guarded: no private address, no endless answer, no secret in an error.
+//! Outgoing HTTP calls with limits: no private address, no unbounded response, no secret in an error.
 //!
-//! [`Http::send`] is the way out. It refuses addresses that are not of the public internet unless the configuration allows
-//! them, however they are written and wherever a name or a redirect leads: literal addresses are checked before each hop,
-//! names when they are looked up for a connection, which then goes to the very addresses that were checked. No proxy of
-//! the environment is used: it would call for us whatever we refuse.
+//! [`EgressClient::send`] makes every call. It blocks addresses outside the public internet unless the configuration
+//! allows them. Literal addresses are checked before each hop, in every notation. Names are checked when they are
+//! resolved for a connection, and the connection uses exactly the checked addresses. Proxies of the environment are
+//! ignored, because a proxy would call the blocked addresses for us.
 
 pub mod codes;
 mod config;
@@ -38,16 +38,16 @@ use self::policy::{DnsResolver, EgressPolicy, EgressResolver, SystemResolver};
 use afterload_core::error::{Error, Result};
 use afterload_core::redactor::Redactor;
 
-/// How many redirects are followed.
+/// The maximum number of redirects.
 pub const MAX_REDIRECTS: usize = 3;
 
-/// Makes guarded calls. Cheap to clone; connections are kept for the next call.
+/// Makes outgoing calls within the egress policy. Cheap to clone; clones share the connections.
 #[derive(Clone)]
 pub struct EgressClient(Arc<EgressClientState>);
 
 struct EgressClientState {
     policy: Arc<EgressPolicy>,
-    /// Where no calls can be made, everything else goes on.
+    /// An error here fails only the calls; the service starts without a client.
     clients: Result<ClientsByPort>,
     limits: HttpLimits,
     webhook_signer: WebhookSigner,
@@ -57,17 +57,18 @@ struct EgressClientState {
 struct ClientsByPort {
     /// For ports that no rule names.
     default_client: Client,
-    /// For each port that one does: the look-up of a name does not know for which port it is.
+    /// One client per port that a rule names: DNS resolution does not see the port of the call.
     by_port: BTreeMap<u16, Client>,
 }
 
 impl EgressClient {
-    /// With these rules and limits. `webhooks` signs requests, `redactor` removes secrets that servers echo.
+    /// Creates a client with these rules and limits. `webhooks` signs requests; `redactor` removes secrets that servers
+    /// echo.
     pub fn new(config: &HttpConfig, limits: &HttpLimits, webhooks: WebhookSigner, redactor: Redactor) -> Self {
         Self::with_resolver(config, limits, (webhooks, redactor), Arc::new(SystemResolver))
     }
 
-    /// The same with somebody else to look up names.
+    /// Same as [`Self::new`], with another DNS resolver.
     pub(crate) fn with_resolver(
         config: &HttpConfig,
         limits: &HttpLimits,
@@ -79,27 +80,27 @@ impl EgressClient {
         let limits = limits.clone();
         let clients = ClientsByPort::new(&guard, &names, &limits);
         if let Err(error) = &clients {
-            tracing::warn!(error.code = error.code().name(), "calls of other services will fail: {error}");
+            tracing::warn!(error.code = error.code().name(), "outgoing calls will fail: {error}");
         }
         Self(Arc::new(EgressClientState { policy: guard, clients, limits, webhook_signer: webhooks, redactor }))
     }
 
-    /// What webhooks are signed with.
+    /// The signer of outgoing webhooks.
     pub fn webhook_signer(&self) -> &WebhookSigner {
         &self.0.webhook_signer
     }
 
-    /// What must not be kept of an answer: servers echo what they were sent.
+    /// Removes secrets from responses; servers echo what they receive.
     pub fn redactor(&self) -> &Redactor {
         &self.0.redactor
     }
 
-    /// Sends a request, follows redirects, and gives the answer, whatever its status; its body is not read yet.
+    /// Sends a request, follows redirects and returns the response, whatever its status. The body is not read yet.
     ///
     /// # Errors
-    /// Permanent: `egress_blocked`, `http_redirect_refused`, `http_url_invalid`, and `http_client_failed` where the system
-    /// has no certificates. Transient: `http_unreachable` (the request was not sent), `http_timeout`, `http_broken` (it may
-    /// have been).
+    /// Permanent: `egress_blocked`, `http_redirect_refused`, `http_url_invalid`, and `http_client_failed` if the system
+    /// has no certificates. Transient: `http_unreachable` (the request was not sent), `http_timeout` and `http_broken`
+    /// (it may have been sent).
     pub async fn send(&self, request: EgressRequest) -> Result<EgressResponse> {
         let timeout = request.timeout.unwrap_or(self.0.limits.total.0);
         let within = ResponseLimits { timeout, deadline: Instant::now() + timeout, max_body: self.0.limits.body };
@@ -145,7 +146,7 @@ impl ClientsByPort {
 }
 
 fn build_client(resolver: EgressResolver, limits: &HttpLimits) -> Result<Client> {
-    // A body that is not compressed cannot grow when it is read.
+    // A small compressed body could grow beyond every limit when it is read.
     let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]);
     let client = Client::builder()
         .user_agent(concat!("afterload/", env!("CARGO_PKG_VERSION")))

@@ -1,4 +1,4 @@
-//! What may be called: the public internet, and what the configuration allows beside it.
+//! The egress policy: the public internet, and what the configuration allows in addition.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,16 +13,15 @@ use url::{Host, Url};
 use super::config::{EgressRule, HostPattern};
 use super::ip_ranges::non_public_kind;
 
-/// Knows the addresses of names. The tests put one here that changes its mind.
+/// Resolves host names. Tests use one whose answers change.
 pub(crate) trait DnsResolver: Send + Sync {
-    /// The addresses of a name, at least one.
+    /// Resolves a name to at least one address.
     fn resolve_host(&self, name: &str) -> DnsFuture;
 }
 
-/// What a look-up comes to.
 pub(crate) type DnsFuture = Pin<Box<dyn Future<Output = std::io::Result<Vec<IpAddr>>> + Send>>;
 
-/// The names that the system knows.
+/// The resolver of the operating system.
 pub(super) struct SystemResolver;
 
 impl DnsResolver for SystemResolver {
@@ -35,8 +34,8 @@ impl DnsResolver for SystemResolver {
     }
 }
 
-/// An address that must not be called; holds what it is. Nothing is told of where the name led, which may be nobody's
-/// business who can start a run.
+/// A blocked address; holds its kind. The address itself is not shown: a caller who can start a run must not learn
+/// internal addresses.
 #[derive(Debug)]
 pub(super) struct BlockedAddress(pub &'static str);
 
@@ -48,7 +47,7 @@ impl fmt::Display for BlockedAddress {
 
 impl std::error::Error for BlockedAddress {}
 
-/// The rules. A port is `None` where no rule names it.
+/// The rules. A port is `None` if no rule names it.
 pub(super) struct EgressPolicy(Vec<EgressRule>);
 
 impl EgressPolicy {
@@ -56,13 +55,12 @@ impl EgressPolicy {
         Self(allowed)
     }
 
-    /// The ports that rules name.
     pub(super) fn rule_ports(&self) -> BTreeSet<u16> {
         self.0.iter().filter_map(|rule| rule.port).collect()
     }
 
-    /// Whether the host of a URL may be called, as far as the URL itself tells: a name is looked up only with the
-    /// connection, so that exactly the addresses that were checked are called.
+    /// Checks the host of a URL if it is a literal address. A name is resolved and checked with the connection, so that
+    /// exactly the checked addresses are called.
     pub(super) fn check_host(&self, url: &Url) -> Result<(), BlockedAddress> {
         let port = url.port_or_known_default();
         match url.host() {
@@ -85,7 +83,7 @@ impl EgressPolicy {
         self.0.iter().any(|rule| {
             let fits = match &rule.host_pattern {
                 HostPattern::Net(_) => false,
-                HostPattern::Name(known) => *known == name,
+                HostPattern::Name(allowed) => *allowed == name,
                 HostPattern::Subdomains(end) => name.ends_with(end.as_str()) && name.len() > end.len(),
             };
             fits && rule.matches_port(port)
@@ -93,7 +91,7 @@ impl EgressPolicy {
     }
 }
 
-/// Looks names up for the connections to one port, and gives addresses only if every one of them may be called.
+/// Resolves names for connections to one port. Returns addresses only if all of them are allowed.
 pub(super) struct EgressResolver {
     pub policy: Arc<EgressPolicy>,
     pub dns: Arc<dyn DnsResolver>,
@@ -103,9 +101,9 @@ pub(super) struct EgressResolver {
 impl Resolve for EgressResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let (guard, port) = (self.policy.clone(), self.port);
-        let looked = self.dns.resolve_host(name.as_str());
+        let lookup = self.dns.resolve_host(name.as_str());
         Box::pin(async move {
-            let found = looked.await?;
+            let found = lookup.await?;
             if !guard.allows_name(name.as_str(), port) {
                 found.iter().try_for_each(|ip| guard.check_address(*ip, port))?;
             }

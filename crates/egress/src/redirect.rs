@@ -1,4 +1,4 @@
-//! Where an answer leads, by the rules of RFC 9110.
+//! The request that follows a redirect, by the rules of RFC 9110.
 
 use bytes::Bytes;
 use reqwest::Method;
@@ -10,11 +10,11 @@ use super::request::EgressRequest;
 use crate::codes;
 use afterload_core::error::{Error, Result};
 
-/// What another origin may be told. Everything else may be a secret that was meant for the first one.
+/// Headers that another origin may receive. Every other header may be a secret for the first origin.
 const CROSS_ORIGIN_HEADERS: [&str; 6] =
     ["accept", "accept-language", "content-language", "content-type", "idempotency-key", "user-agent"];
 
-/// The request that follows a redirect with this status and `Location`; `None`: it is none.
+/// The request that follows a redirect with this status and `Location`; `None` if it is not a redirect.
 pub(super) fn next_request(
     request: &EgressRequest,
     status: u16,
@@ -47,7 +47,6 @@ pub(super) fn next_request(
     Ok(Some(next))
 }
 
-/// The error for one redirect too many.
 pub(super) fn too_many_redirects(first: &EgressRequest, last: &Url) -> Error {
     let followed = first.max_redirects;
     redirect_refused(format!(
@@ -78,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn methods_change_as_the_standard_says() {
+    fn redirects_change_the_method_by_rfc_9110() {
         for (method, status, then, body) in [
             (Method::POST, 301, Method::GET, ""),
             (Method::POST, 302, Method::GET, ""),
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn another_origin_is_told_no_secret() {
+    fn another_origin_receives_no_secret_headers() {
         let same = after(Method::POST, 307, "https://a.example:443/y");
         assert!(same.headers.contains_key("authorization") && same.headers.contains_key("x-api-key"));
         for other in ["https://b.example/", "https://a.example:8443/", "//c.example/"] {
@@ -113,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn some_ways_are_not_gone() {
+    fn unsafe_redirects_are_refused() {
         for (location, code) in [
             ("http://a.example/", "http_redirect_refused"),
             ("https://user:canary@b.example/", "http_url_invalid"),

@@ -1,4 +1,4 @@
-//! What to send.
+//! An outgoing request.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::codes;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 
-/// Headers that belong to the connection, or that say what is asked for on the level below.
+/// Headers that belong to the connection or to the transfer, so callers cannot set them.
 const CONNECTION_HEADERS: [&str; 12] = [
     "accept-encoding",
     "connection",
@@ -31,7 +31,7 @@ const CONNECTION_HEADERS: [&str; 12] = [
     "upgrade",
 ];
 
-/// A request that [`super::Http::send`] sends.
+/// A request for [`super::EgressClient::send`].
 #[derive(Clone)]
 pub struct EgressRequest {
     pub(super) method: Method,
@@ -43,7 +43,7 @@ pub struct EgressRequest {
 }
 
 impl EgressRequest {
-    /// A request without a body.
+    /// Creates a request without a body.
     ///
     /// # Errors
     /// `http_url_invalid`
@@ -52,7 +52,7 @@ impl EgressRequest {
         Ok(Self { method, url, headers, body: Bytes::new(), timeout: None, max_redirects: MAX_REDIRECTS })
     }
 
-    /// Asks for something.
+    /// Creates a GET request.
     ///
     /// # Errors
     /// `http_url_invalid`
@@ -60,7 +60,7 @@ impl EgressRequest {
         Self::new(Method::GET, url)
     }
 
-    /// Hands something over.
+    /// Creates a POST request.
     ///
     /// # Errors
     /// `http_url_invalid`
@@ -68,8 +68,8 @@ impl EgressRequest {
         Self::new(Method::POST, url)
     }
 
-    /// Adds a header; one of the same name is replaced. Secrets are safe here: nothing shows a header's value, and it is
-    /// not sent to another origin after a redirect.
+    /// Sets a header and replaces one of the same name. Its value may be a secret: it is never displayed, and a
+    /// redirect does not send it to another origin.
     ///
     /// # Errors
     /// `http_header_invalid`, which does not quote the value.
@@ -83,7 +83,7 @@ impl EgressRequest {
         Ok(self)
     }
 
-    /// The query, added to that of the address.
+    /// Appends to the query of the URL.
     #[must_use]
     pub fn with_query<'a>(mut self, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut pairs = pairs.into_iter().peekable();
@@ -93,7 +93,7 @@ impl EgressRequest {
         self
     }
 
-    /// The body. Its type is sent unless a header `Content-Type` has been added.
+    /// Sets the body. Its type is sent unless a `Content-Type` header is set.
     #[must_use]
     pub fn with_body(mut self, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
@@ -101,28 +101,28 @@ impl EgressRequest {
         self
     }
 
-    /// The body as JSON.
+    /// Sets the body to JSON.
     #[must_use]
     pub fn with_json(self, body: &Value) -> Self {
         self.with_body("application/json", body.to_string())
     }
 
-    /// How long all of it may take, redirects and the answer's body included; default `limits.http.total`.
+    /// Limits the total time, including redirects and the body of the response; default `limits.http.total`.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Takes a redirect as the answer rather than following it.
+    /// Returns a redirect as the response instead of following it.
     #[must_use]
     pub fn without_redirects(mut self) -> Self {
         self.max_redirects = 0;
         self
     }
 
-    /// Signs it as a Standard Webhook with the time of now. The id is that of the message, the same for every attempt to
-    /// deliver it. Call it last, and for every attempt anew. Webhooks do not follow redirects.
+    /// Signs the request as a Standard Webhook with the current time. `id` is the message id, the same for every
+    /// attempt to deliver it. Call this last, and again for every attempt. Webhooks do not follow redirects.
     ///
     /// # Errors
     /// `http_header_invalid` for an id that is not one line of ASCII.
@@ -133,7 +133,7 @@ impl EgressRequest {
         Ok(signed.with_header("webhook-signature", &signature)?.without_redirects())
     }
 
-    /// What it is, for people.
+    /// Names the request in messages.
     pub(super) fn method_and_origin(&self) -> String {
         format!("{} {}", self.method, display_origin(&self.url))
     }
@@ -145,12 +145,12 @@ impl fmt::Debug for EgressRequest {
     }
 }
 
-/// Fields as the body of a form, or as a query.
+/// Encodes fields as a form body or a query.
 pub fn encode_form(fields: &[(String, String)]) -> String {
     url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish()
 }
 
-/// The name of a header that may be set.
+/// Parses the name of a header that callers may set.
 ///
 /// # Errors
 /// `http_header_invalid`

@@ -1,4 +1,4 @@
-//! What came back.
+//! The response to an outgoing request.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::ByteSize;
 
-/// An answer, whatever its status. Its body is read within the time of the request.
+/// A response with any status. Its body is read within the timeout of the request.
 pub struct EgressResponse {
     pub(super) response: Response,
-    /// The request, for people.
+    /// The request, for messages.
     pub(super) request_label: String,
     pub(super) limits: ResponseLimits,
 }
 
-/// What an answer may cost.
+/// The limits of one response.
 #[derive(Clone, Copy)]
 pub(super) struct ResponseLimits {
-    /// The time of the request, for people.
+    /// The timeout of the request, for messages.
     pub timeout: Duration,
-    /// When it is over.
+    /// When the timeout ends.
     pub deadline: Instant,
     /// The largest body that is read into memory.
     pub max_body: ByteSize,
@@ -43,8 +43,8 @@ impl EgressResponse {
         self.response.headers().get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
     }
 
-    /// All headers that are text, with small letters; those of one name are joined by a comma. Cookies are left out: they
-    /// are secrets of who sent them.
+    /// All headers that are text, with names in lower case; values of one name are joined with commas. Cookies are left
+    /// out, because they are secrets.
     pub fn text_headers(&self) -> Vec<(String, String)> {
         fn join_values(headers: &HeaderMap, name: &str) -> String {
             let values = headers.get_all(name).iter().filter_map(|value| std::str::from_utf8(value.as_bytes()).ok());
@@ -55,13 +55,13 @@ impl EgressResponse {
         names.map(|name| (name.to_owned(), join_values(headers, name))).collect()
     }
 
-    /// How many bytes the body has, if that is said; 0 where there is none, whatever the headers say of the one that
-    /// another method would bring.
+    /// The length of the body, if the server declares it. 0 for a response without a body, whatever its headers
+    /// declare.
     pub fn content_length(&self) -> Option<u64> {
         self.response.content_length()
     }
 
-    /// The next piece of the body; `None` at its end. There is no limit here: count the bytes.
+    /// Reads the next chunk of the body; `None` at its end. The caller limits the size.
     ///
     /// # Errors
     /// `http_timeout`, `http_broken`
@@ -72,8 +72,8 @@ impl EgressResponse {
         }
     }
 
-    /// The body, if it is not larger than `limits.http.body`. It is as it was sent: we ask for one that is not compressed and decompress
-    /// nothing, so that no few bytes become many.
+    /// Reads the body, up to `limits.http.body`. The client asks for an uncompressed body and decompresses nothing, so
+    /// that a small body cannot grow.
     ///
     /// # Errors
     /// `http_body_too_large`, `http_timeout`, `http_broken`
@@ -92,36 +92,36 @@ impl EgressResponse {
         Ok(body.freeze())
     }
 
-    /// The body, read as JSON.
+    /// Reads the body as JSON.
     ///
     /// # Errors
-    /// `http_answer_invalid`, and those of [`Answer::bytes`].
+    /// `http_answer_invalid`, and the errors of [`Self::read_bytes`].
     pub async fn read_json<T: DeserializeOwned>(self) -> Result<T> {
         let shown = self.request_label.clone();
         serde_json::from_slice(&self.read_bytes().await?).map_err(|error| {
-            // Its position alone: the text may quote the body.
+            // Only the position: the message of serde may quote the body.
             let place = format!("line {} column {}", error.line(), error.column());
             let message = format!("the answer to `{shown}` is not the JSON that was expected, at {place}");
             Error::new(codes::HTTP_ANSWER_INVALID, message)
         })
     }
 
-    /// The error for a body of more bytes than somebody wants.
+    /// The error for a body above the caller's limit.
     pub fn too_large_error(&self, most: u64) -> Error {
         errors::body_too_large(&self.request_label, most)
     }
 
-    /// The answer, if its status is 2xx.
+    /// Returns the response if its status is 2xx.
     ///
     /// # Errors
-    /// Those of [`Answer::unexpected`].
+    /// See [`Self::status_error`].
     pub fn error_for_status(self) -> Result<Self> {
         if self.response.status().is_success() { Ok(self) } else { Err(self.status_error()) }
     }
 
-    /// The error for an answer whose status is not what was wanted: `http_rate_limited` and `http_server_error` are
-    /// transient and hold how long the server asks to wait; `http_refused` (another 4xx) is transient only for 408 and 425,
-    /// with which a server asks for the same again; `http_unexpected_status` is permanent.
+    /// The error for an unexpected status. `http_rate_limited` and `http_server_error` are transient and carry the
+    /// server's `Retry-After`. `http_refused` (any other 4xx) is transient only for 408 and 425.
+    /// `http_unexpected_status` is permanent.
     pub fn status_error(&self) -> Error {
         let wait = self.header_text("retry-after").and_then(retry_after::parse_retry_after);
         errors::unexpected_status(self.response.status(), &self.request_label, wait)

@@ -1,18 +1,18 @@
-//! `Retry-After`: seconds, or a date.
+//! The `Retry-After` header: seconds, or a date.
 
 use std::time::Duration;
 
 use afterload_core::clock;
 
-/// Nobody makes us wait longer.
+/// A longer wait is cut to this.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// How long to wait, at most an hour.
+/// The time to wait, at most an hour.
 pub(super) fn parse_retry_after(text: &str) -> Option<Duration> {
     let text = text.trim();
     let wait = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
-        // More digits than a number has are a long time.
+        // A number that does not fit is longer than the maximum.
         Err(_) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => MAX_RETRY_AFTER,
         Err(_) => {
             let millis = clock::parse_http_date(text)?.saturating_sub(clock::now_millis());
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_and_dates_are_understood_and_capped() {
+    fn retry_after_reads_seconds_and_dates_up_to_the_maximum() {
         assert_eq!(parse_retry_after(" 7 "), Some(Duration::from_secs(7)));
         for long in ["99999", "99999999999999999999999", "Fri, 31 Dec 2100 23:59:59 GMT"] {
             assert_eq!(parse_retry_after(long), Some(MAX_RETRY_AFTER), "{long}");

@@ -1,5 +1,5 @@
-//! Signatures by [Standard Webhooks](https://www.standardwebhooks.com): whoever knows the secret can tell that a call is
-//! ours, and when it was made.
+//! Signatures by [Standard Webhooks](https://www.standardwebhooks.com). They prove to a receiver with the secret that
+//! this service sent the call, and when.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,39 +16,39 @@ use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::secrets::{Signer, TokenPurpose};
 
-/// How signatures begin.
+/// The prefix of a signature.
 const SIGNATURE_PREFIX: &str = "v1,";
-/// How far the clocks of sender and receiver may be apart, with the way between them.
+/// The maximum difference between the signing time and the receiver's clock.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
-/// Signs what is sent as a webhook, or knows what was signed. Cheap to clone.
+/// Signs outgoing webhooks and verifies incoming ones. Cheap to clone.
 #[derive(Clone)]
 pub struct WebhookSigner(Arc<[u8]>);
 
 impl WebhookSigner {
-    /// With the configured secret, or one that derives from `signing_key`.
+    /// Uses the configured secret, or one derived from `signing_key`.
     pub fn new(config: &WebhooksConfig, signing_key: &str) -> Self {
         let derived = || Signer::new(signing_key).derive_key(TokenPurpose::WebhookSigning).to_vec();
         Self(config.secret.as_ref().and_then(WebhooksConfig::decode_secret).unwrap_or_else(derived).into())
     }
 
-    /// With the secret of who may tell of this event; `None`: nobody may.
+    /// Uses the secret of the sender of this event; `None` if no sender may publish it by webhook.
     pub fn verifier(config: &WebhooksConfig, event: &str) -> Option<Self> {
         config.events.get(event).and_then(WebhooksConfig::decode_secret).map(|key| Self(key.into()))
     }
 
-    /// The secret, as receivers write it into their own configuration.
+    /// The secret in the form that receivers configure.
     pub fn encoded_secret(&self) -> String {
         format!("{}{}", WebhooksConfig::SECRET_PREFIX, STANDARD.encode(&self.0))
     }
 
-    /// The value of `webhook-signature` for a message with this id, sent at this second since 1970.
+    /// Computes the `webhook-signature` of a message. `timestamp` is in seconds since 1970.
     pub fn sign_message(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
         format!("{SIGNATURE_PREFIX}{}", STANDARD.encode(self.message_mac(id, timestamp, body).finalize().into_bytes()))
     }
 
-    /// Whether a message with this id, sent at this second since 1970, is from who knows the secret, and young enough.
-    /// `signatures` is the value of `webhook-signature`: one or more, for a sender may be changing its secret.
+    /// Verifies the signature and the age of a message. `timestamp` is in seconds since 1970. `signatures` is the value
+    /// of `webhook-signature`; it holds several signatures while a sender changes its secret.
     ///
     /// # Errors
     /// `webhook_invalid`, `webhook_expired`
@@ -56,7 +56,7 @@ impl WebhookSigner {
         let mac = self.message_mac(id, timestamp, body);
         let mut signed =
             signatures.split(' ').filter_map(|one| STANDARD.decode(one.strip_prefix(SIGNATURE_PREFIX)?).ok());
-        // Takes the same time for all wrong ones.
+        // Compares in constant time.
         if !signed.any(|signature| mac.clone().verify_slice(&signature).is_ok()) {
             return Err(Error::new(codes::WEBHOOK_INVALID, "the signature of the webhook is not that of its sender")
                 .with_hint("it is made with the secret in `webhooks.events`, over the body as it arrives"));
@@ -73,14 +73,14 @@ impl WebhookSigner {
     }
 
     fn message_mac(&self, id: &str, timestamp: i64, body: &[u8]) -> Hmac<Sha256> {
-        // HMAC hashes keys that are too long and pads those that are too short.
+        // HMAC hashes longer keys and pads shorter ones.
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
         mac.update(format!("{id}.{timestamp}.").as_bytes());
         mac.update(body);
         mac
     }
 
-    /// The id of a message that is known by `key`: the same for the same key, and without its meaning.
+    /// Derives a message id from `key`: the same key gives the same id, and the id does not reveal the key.
     pub fn message_id(key: &str) -> String {
         format!("msg_{}", hex::encode(&Sha256::digest(key)[..16]))
     }

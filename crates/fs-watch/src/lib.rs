@@ -1,4 +1,4 @@
-//! Being told by the system that a file or a folder changes.
+//! Watches files and folders for changes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,24 +7,24 @@ use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
-/// Rings until dropped.
-pub struct FsWatcher(#[expect(dead_code, reason = "it ends what it watches with itself")] RecommendedWatcher);
+/// Watches until it is dropped.
+pub struct FsWatcher(#[expect(dead_code, reason = "dropping it ends the watch")] RecommendedWatcher);
 
 impl FsWatcher {
-    /// Rings `told` at every change of a file, or of what lies directly in a folder.
+    /// Notifies `changed` at every change of a file, or of the direct entries of a folder.
     ///
     /// # Errors
-    /// That the system cannot watch it: it is not there, or a limit of the user is reached.
-    pub fn new(path: &Path, told: Arc<Notify>) -> notify::Result<Self> {
+    /// Fails if the system cannot watch the path: it does not exist, or the user's watch limit is reached.
+    pub fn new(path: &Path, changed: Arc<Notify>) -> notify::Result<Self> {
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // That somebody reads is no news: we do so ourselves.
+            // Reads are not changes, and this process reads the files itself. Only writes count.
             let written = AccessKind::Close(AccessMode::Write);
-            let news = event.map_or(true, |event| match event.kind {
+            let is_change = event.map_or(true, |event| match event.kind {
                 EventKind::Access(kind) => kind == written,
                 _ => true,
             });
-            if news {
-                told.notify_one();
+            if is_change {
+                changed.notify_one();
             }
         })?;
         watcher.watch(path, RecursiveMode::NonRecursive)?;

@@ -1,4 +1,4 @@
-//! Who can be asked where an address is.
+//! The settings of geo lookups.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,34 +10,34 @@ use serde_json::Value;
 use afterload_core::secret::Secret;
 use afterload_core::units::HumanDuration;
 
-/// Who can be asked where an address is.
+/// The providers of geo lookups.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GeoConfig {
     /// The folder of the files that `mmdb:NAME` names; default `data/geo`.
     pub folder: Option<PathBuf>,
-    /// Services on the web that `http:NAME` names.
+    /// Web services that `http:NAME` names.
     pub http: BTreeMap<String, GeoHttpConfig>,
 }
 
-/// A service on the web that says where addresses are.
+/// A web service for geo lookups.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GeoHttpConfig {
-    /// A service whose address, fields and limits are known; what else is written here goes before.
+    /// A known service with its URL, fields and limits. Other settings here override it.
     pub preset: Option<GeoPreset>,
-    /// The address, with `{ip}` where the address goes that is looked up. It may hold `${NAME}` of the environment.
+    /// The URL, with `{ip}` for the address to look up. It may contain `${NAME}` for an environment variable.
     pub url: Option<String>,
     /// Headers, such as `Authorization: Bearer ${TOKEN}`.
     pub headers: BTreeMap<String, Secret>,
-    /// Where each output stands in the JSON of the answer, as a JSON pointer such as `/location/city`.
+    /// The position of each output in the JSON of the response, as a JSON pointer such as `/location/city`.
     pub fields: BTreeMap<String, String>,
-    /// What stands in the answer, by JSON pointers, where the service does not know an address. A status of 404 says so too.
+    /// The values that mark an unknown address in the response, by JSON pointer. A status of 404 also means unknown.
     pub unknown: BTreeMap<String, Value>,
-    /// The most calls a minute of one process.
+    /// The maximum number of calls per minute and process.
     #[schemars(range(min = 1, max = 60_000))]
     pub per_minute: Option<u32>,
-    /// How long a call may take.
+    /// The timeout of a call.
     pub timeout: HumanDuration,
 }
 
@@ -55,7 +55,7 @@ impl Default for GeoHttpConfig {
     }
 }
 
-/// Services that are known.
+/// Known services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum GeoPreset {
@@ -68,22 +68,22 @@ pub enum GeoPreset {
 }
 
 impl GeoHttpConfig {
-    /// What can be read of an answer.
+    /// The output fields that `fields` can map.
     pub const MAPPABLE_FIELDS: [&str; 10] =
         ["country", "country_code", "region", "city", "postal_code", "latitude", "longitude", "timezone", "asn", "isp"];
 
-    /// With everything that its preset says.
+    /// Fills in the settings of the preset where this configuration sets none.
     #[must_use]
     pub fn with_preset(&self) -> Self {
         let Some(preset) = self.preset else { return self.clone() };
-        let known = preset.preset_config();
+        let defaults = preset.preset_config();
         Self {
             preset: None,
-            url: self.url.clone().or(known.url),
+            url: self.url.clone().or(defaults.url),
             headers: self.headers.clone(),
-            fields: if self.fields.is_empty() { known.fields } else { self.fields.clone() },
-            unknown: if self.unknown.is_empty() { known.unknown } else { self.unknown.clone() },
-            per_minute: self.per_minute.or(known.per_minute),
+            fields: if self.fields.is_empty() { defaults.fields } else { self.fields.clone() },
+            unknown: if self.unknown.is_empty() { defaults.unknown } else { self.unknown.clone() },
+            per_minute: self.per_minute.or(defaults.per_minute),
             timeout: self.timeout,
         }
     }

@@ -1,28 +1,28 @@
-//! What is known of an address, whoever knows it.
+//! The location of an IP address, the same for every provider.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a field of an answer holds.
+/// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum GeoField<'a> {
     /// A name or a code.
     Text(&'a str),
     /// Degrees.
     Degrees(f64),
-    /// The number of a network.
+    /// An AS number.
     Number(u64),
 }
 
-/// Where an address is. What nobody knows is null.
+/// The location of an address. Unknown fields are null.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GeoRecord {
-    /// The address, as addresses are written.
+    /// The address in its canonical form.
     pub ip: Option<String>,
     /// The name of the country, in English.
     pub country: Option<String>,
-    /// The two letters of the country.
+    /// The two-letter code of the country.
     pub country_code: Option<String>,
     /// The region, such as a state or a county.
     pub region: Option<String>,
@@ -30,22 +30,22 @@ pub struct GeoRecord {
     pub city: Option<String>,
     /// The postal code.
     pub postal_code: Option<String>,
-    /// Degrees to the north.
+    /// The latitude in degrees.
     pub latitude: Option<f64>,
-    /// Degrees to the east.
+    /// The longitude in degrees.
     pub longitude: Option<f64>,
     /// The time zone, such as `Europe/Paris`.
     pub timezone: Option<String>,
-    /// The number of the network.
+    /// The number of the network (AS number).
     pub asn: Option<u64>,
-    /// Who runs the network.
+    /// The operator of the network.
     pub isp: Option<String>,
-    /// Who knew it, such as `mmdb:city`; `local` for addresses that are nowhere in the world; null when nobody did.
+    /// The provider that knew the address, such as `mmdb:city`; `local` for private addresses; null if none knew it.
     pub provider: Option<String>,
 }
 
 impl GeoRecord {
-    /// The names of its fields.
+    /// The names of the fields.
     pub const FIELD_NAMES: [&str; 12] = [
         "ip",
         "country",
@@ -61,7 +61,7 @@ impl GeoRecord {
         "provider",
     ];
 
-    /// A field by its name, if it has it.
+    /// The value of the field `name`, if it is set.
     pub fn get_field(&self, name: &str) -> Option<GeoField<'_>> {
         let text = match name {
             "ip" => &self.ip,
@@ -81,7 +81,7 @@ impl GeoRecord {
         text.as_deref().map(GeoField::Text)
     }
 
-    /// Whether it says anything of the place or the network.
+    /// True if any field about the place or the network is set.
     pub fn has_data(&self) -> bool {
         let nothing = Self { ip: self.ip.clone(), provider: self.provider.clone(), ..Self::default() };
         *self != nothing
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_field_has_its_name() {
+    fn every_field_has_a_name() {
         let value = serde_json::to_value(GeoRecord::default()).unwrap();
         let names: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(names, GeoRecord::FIELD_NAMES);

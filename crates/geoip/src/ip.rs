@@ -1,11 +1,11 @@
-//! Addresses as they are written, and those that are nowhere in the world.
+//! Parses IP addresses and recognizes those without a public location.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
 use ipnet::IpNet;
 
-/// Networks of machines, houses and offices, and of carriers: asking others of them would only give them away.
+/// Local and carrier networks. No provider knows their addresses, and asking one would only leak them.
 static LOCAL_NETWORKS: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
     let nets = [
         "0.0.0.0/8",
@@ -25,18 +25,18 @@ static LOCAL_NETWORKS: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
     nets.iter().filter_map(|net| net.parse().ok()).collect()
 });
 
-/// Reads an address as it stands in logs and headers: with white space around, with a port, in brackets, or as IPv4
-/// within IPv6, which gives the IPv4 address.
+/// Parses an address from a log or header: with surrounding white space, with a port, in brackets, or as IPv4 within
+/// IPv6, which yields the IPv4 address.
 pub fn parse_ip(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    // `fe80::1%eth0` names a network card too.
+    // `fe80::1%eth0` also names a network interface.
     let plain = bare.split_once('%').map_or(bare, |(address, _)| address);
     let found = plain.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()))?;
     Some(found.to_canonical())
 }
 
-/// Whether an address is nowhere in the world: it is loopback, private, or of the link.
+/// True for an address without a public location: loopback, private or link-local.
 pub fn is_local_ip(ip: IpAddr) -> bool {
     LOCAL_NETWORKS.iter().any(|net| net.contains(&ip))
 }
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_as_logs_write_them() {
+    fn addresses_parse_as_logs_write_them() {
         for (text, ip) in [
             (" 8.8.8.8 ", "8.8.8.8"),
             ("8.8.8.8:443", "8.8.8.8"),
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn homes_and_carriers_are_local() {
+    fn home_and_carrier_networks_are_local() {
         for text in [
             "127.0.0.1",
             "10.1.2.3",

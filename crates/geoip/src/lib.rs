@@ -1,4 +1,5 @@
-//! Where addresses are: files in MaxMind's format and services on the web, asked in the order that a step names.
+//! Finds the location of IP addresses, in files of MaxMind's format and in web services, in the order that a step
+//! names.
 
 pub mod codes;
 mod config;
@@ -29,14 +30,13 @@ use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::secret::Secret;
 
-/// Who says where addresses are that are nowhere in the world.
 const LOCAL_PROVIDER: &str = "local";
-/// Addresses that one service is asked for at once.
+/// How many addresses are looked up at one service in parallel.
 const MAX_PARALLEL_LOOKUPS: usize = 4;
-/// That a service does not know an address is believed for a day at most.
+/// How long it is cached, at most, that a service does not know an address.
 const MAX_UNKNOWN_TTL: Duration = Duration::from_secs(86_400);
 
-/// Everybody who can be asked where an address is. Cheap to clone.
+/// Finds the location of addresses. Cheap to clone.
 #[derive(Clone)]
 pub struct GeoLocator(Arc<GeoLocatorState>);
 
@@ -47,19 +47,19 @@ struct GeoLocatorState {
     cache: Arc<dyn AnswerCache>,
 }
 
-/// What geo look-ups need to know. The binary makes it from the configuration file.
+/// The options of the locator. The binary creates them from the configuration file.
 #[derive(Clone, Debug)]
 pub struct GeoOptions {
     /// The folder of the files that `mmdb:NAME` names.
     pub folder: PathBuf,
-    /// Services on the web that `http:NAME` names.
+    /// The web services that `http:NAME` names.
     pub services: BTreeMap<String, GeoHttpConfig>,
 }
 
-/// Remembers what services answered, for all processes.
+/// A cache of the services' answers that all processes share.
 pub trait AnswerCache: Send + Sync {
-    /// What `provider` answered for these addresses at `since` or later and that has not expired. A value of `None`: the
-    /// service does not know the address.
+    /// The unexpired answers of `provider` for these addresses that were stored at `since` or later. A value of `None`:
+    /// the service does not know the address.
     fn answers<'a>(
         &'a self,
         provider: &'a str,
@@ -67,7 +67,7 @@ pub trait AnswerCache: Send + Sync {
         since: UnixMillis,
     ) -> BoxFuture<'a, Result<HashMap<String, Option<Value>>>>;
 
-    /// Stores what `provider` answered for an address.
+    /// Stores the answer of `provider` for an address.
     fn store_answer<'a>(
         &'a self,
         provider: &'a str,
@@ -77,9 +77,9 @@ pub trait AnswerCache: Send + Sync {
     ) -> BoxFuture<'a, Result<()>>;
 }
 
-/// Calls services on the web.
+/// Sends GET requests to web services.
 pub trait HttpGet: Send + Sync {
-    /// The JSON of the answer, without secrets that it echoes; `None` for a 404.
+    /// Returns the JSON of the response, without secrets that it echoes; `None` for a 404.
     fn get_json<'a>(
         &'a self,
         url: &'a str,
@@ -88,40 +88,40 @@ pub trait HttpGet: Send + Sync {
     ) -> BoxFuture<'a, Result<Option<Value>>>;
 }
 
-/// Somebody who can be asked.
+/// A source of locations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GeoProvider {
-    /// The file of this name, without its ending, in the folder of the configuration.
+    /// The file of this name, without its extension, in the configured folder.
     Mmdb(String),
-    /// The service of this name in the configuration.
+    /// The web service of this name in the configuration.
     Http(String),
 }
 
-/// Whom to ask, in this order, and what to say of addresses that are nowhere in the world.
+/// The providers to ask, in order, and the record of local addresses.
 #[derive(Clone, Debug)]
 pub struct ProviderChain {
-    /// Whom to ask.
+    /// The providers, in order.
     pub providers: Vec<GeoProvider>,
-    /// What to say of loopback and private addresses.
+    /// The record of loopback and private addresses.
     pub local_record: GeoRecord,
-    /// How long what services say is believed.
+    /// How long the answers of services stay cached.
     pub max_cache_age: Duration,
 }
 
 impl GeoProvider {
-    /// Reads `mmdb:NAME` or `http:NAME`.
+    /// Parses `mmdb:NAME` or `http:NAME`.
     ///
     /// # Errors
     /// `geo_provider_unknown`
     pub fn parse(text: &str) -> Result<Self> {
-        let sound = |name: &str| {
+        let is_valid = |name: &str| {
             let first = name.chars().next();
             first.is_some_and(|letter| letter.is_ascii_alphanumeric())
                 && name.chars().all(|letter| letter.is_ascii_alphanumeric() || "._-".contains(letter))
         };
         match text.split_once(':') {
-            Some(("mmdb", name)) if sound(name) => Ok(Self::Mmdb(name.to_owned())),
-            Some(("http", name)) if sound(name) => Ok(Self::Http(name.to_owned())),
+            Some(("mmdb", name)) if is_valid(name) => Ok(Self::Mmdb(name.to_owned())),
+            Some(("http", name)) if is_valid(name) => Ok(Self::Http(name.to_owned())),
             _ => Err(Error::new(codes::GEO_PROVIDER_UNKNOWN, format!("`{text}` cannot be asked where an address is"))
                 .with_hint(
                     "write `mmdb:city` for the file `city.mmdb` in `geo.folder`, or `http:NAME` for one of `geo.http`",
@@ -140,19 +140,19 @@ impl fmt::Display for GeoProvider {
 }
 
 impl GeoLocator {
-    /// Reads no file yet, and calls nobody.
+    /// Creates a locator. Files are opened at the first lookup.
     pub fn new(options: GeoOptions, cache: Arc<dyn AnswerCache>, http: &Arc<dyn HttpGet>) -> Self {
         let service = |(name, config)| (String::clone(name), GeoHttpService::new(name, config, http.clone()));
         let services = options.services.iter().map(service).collect();
         Self(Arc::new(GeoLocatorState { folder: options.folder, files: Mutex::default(), services, cache }))
     }
 
-    /// Where each address is, in their order, without the address itself; `None` where nobody knows. Who fails is passed over
-    /// for those that others know.
+    /// Returns the location of each address, in order, without the address itself; `None` if no provider knows it. A
+    /// provider that fails is skipped for addresses that another provider knows.
     ///
     /// # Errors
-    /// Where somebody failed and nobody else knew an address: `geo_file_missing`, `geo_file_invalid`,
-    /// `geo_provider_unknown`, `geo_provider_resting`, and those of calls. `step_stopped`.
+    /// If a provider failed and no other one knew an address: `geo_file_missing`, `geo_file_invalid`,
+    /// `geo_provider_unknown`, `geo_provider_resting`, and the errors of HTTP calls. `step_stopped`.
     pub async fn find_records(
         &self,
         chain: &ProviderChain,
@@ -176,10 +176,11 @@ impl GeoLocator {
                 return Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop"));
             }
             if let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err()) {
-                tracing::warn!(geo.provider = %provider, %error, "some addresses could not be looked up there");
+                tracing::warn!(geo.provider = %provider, %error, "the geo provider failed for some addresses");
             }
             for (place, answer) in open.into_iter().zip(answers) {
-                // That somebody who failed might have known is not forgotten until somebody else knows.
+                // Keep the error of a failed provider until another one knows the address: the failed one might have
+                // known it.
                 if found[place].is_ok() || matches!(answer, Ok(Some(_))) {
                     found[place] = answer;
                 }
@@ -188,7 +189,7 @@ impl GeoLocator {
         found.into_iter().collect()
     }
 
-    /// One answer for each address, in their order.
+    /// Looks up all addresses in one file. Returns one result per address, in order.
     async fn find_in_file(&self, name: &str, addresses: Vec<IpAddr>) -> Vec<Result<Option<Arc<GeoRecord>>>> {
         let (count, file) = (addresses.len(), self.mmdb_file(name));
         let read = tokio::task::spawn_blocking(move || file.find_records(&addresses)).await;
@@ -200,7 +201,7 @@ impl GeoLocator {
         }
     }
 
-    /// The same of a service, of which is asked only what it has not been asked lately.
+    /// Looks up addresses at a service; asks it only for those that are not cached.
     async fn find_in_service(
         &self,
         name: &str,
@@ -214,19 +215,19 @@ impl GeoLocator {
             return vec![Err(unknown); addresses.len()];
         };
         let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        let known =
+        let cached =
             match self.0.cache.answers(&service.cache_key, &texts, clock::now_millis() - to_unix_millis(cache)).await {
-                Ok(known) => known,
+                Ok(cached) => cached,
                 Err(error) => return vec![Err(error); addresses.len()],
             };
-        let one = async |place: usize| match known.get(&texts[place]) {
+        let one = async |place: usize| match cached.get(&texts[place]) {
             Some(answer) => Ok(answer.clone().and_then(|answer| serde_json::from_value(answer).ok()).map(Arc::new)),
             None => self.call_service(service, addresses[place], cache, stop).await.map(|answer| answer.map(Arc::new)),
         };
         futures::stream::iter(0..addresses.len()).map(one).buffered(MAX_PARALLEL_LOOKUPS).collect().await
     }
 
-    /// Calls a service, and remembers what it says.
+    /// Asks a service and caches its answer.
     async fn call_service(
         &self,
         service: &GeoHttpService,
@@ -236,8 +237,8 @@ impl GeoLocator {
     ) -> Result<Option<GeoRecord>> {
         let answer = service.find_record(ip, stop).await?;
         let value = answer.as_ref().and_then(|answer| serde_json::to_value(answer).ok());
-        let believed = if answer.is_some() { cache } else { cache.min(MAX_UNKNOWN_TTL) };
-        let expires = clock::now_millis().saturating_add(to_unix_millis(believed));
+        let ttl = if answer.is_some() { cache } else { cache.min(MAX_UNKNOWN_TTL) };
+        let expires = clock::now_millis().saturating_add(to_unix_millis(ttl));
         self.0.cache.store_answer(&service.cache_key, &ip.to_string(), value.as_ref(), expires).await?;
         Ok(answer)
     }

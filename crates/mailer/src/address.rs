@@ -1,4 +1,4 @@
-//! Addresses as people write them: `ops@example.com` or `Ops <ops@example.com>`.
+//! Mail addresses as people write them: `ops@example.com` or `Ops <ops@example.com>`.
 
 use std::fmt;
 
@@ -8,29 +8,30 @@ use super::to_single_line;
 use crate::codes;
 use afterload_core::error::{Error, ErrorCode, Result};
 
-/// An address that mail can be sent to or from, with a name for people if one was given.
+/// The address of a recipient or sender, with an optional display name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MailAddress(pub(super) Mailbox);
 
 impl MailAddress {
-    /// Reads the address of a recipient.
+    /// Parses the address of a recipient.
     ///
     /// # Errors
-    /// `mail_invalid_recipient`.
+    /// `mail_invalid_recipient`
     pub fn parse_recipient(text: &str) -> Result<Self> {
         parse_address(text).map_err(|why| invalid_address(codes::MAIL_INVALID_RECIPIENT, text, why))
     }
 
-    /// Reads the address of a sender.
+    /// Parses the address of a sender.
     ///
     /// # Errors
-    /// `mail_invalid_sender`.
+    /// `mail_invalid_sender`
     pub fn parse_sender(text: &str) -> Result<Self> {
         parse_address(text).map_err(|why| invalid_address(codes::MAIL_INVALID_SENDER, text, why))
     }
 
-    /// What two spellings of the same mailbox have in common. Hosts ignore case; nearly all mail servers ignore it before
-    /// the `@` too, and two mails to one person are worse than none to a namesake who differs by case.
+    /// The address in lower case, to recognize the same mailbox. Hosts ignore case, and nearly all servers ignore it
+    /// before the `@` too. Two mails to one person are worse than a missing mail to someone whose address differs only
+    /// by case.
     pub fn mailbox_key(&self) -> String {
         self.0.email.to_string().to_lowercase()
     }
@@ -41,7 +42,7 @@ impl MailAddress {
     }
 }
 
-/// The address alone, without the name.
+/// Shows the address without the name.
 impl fmt::Display for MailAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.email.fmt(f)
@@ -70,7 +71,7 @@ fn parse_address(text: &str) -> Result<MailAddress, &'static str> {
     if !user.is_ascii() {
         return Err("only ASCII can stand before the `@`");
     }
-    // `münchen.example` travels as `xn--mnchen-3ya.example`, which every server understands.
+    // `münchen.example` becomes `xn--mnchen-3ya.example`, which every server understands.
     let host = match host.is_ascii() {
         true => host.to_owned(),
         false => url::Host::parse(host).map_err(|_| "its host is not valid")?.to_string(),
@@ -83,7 +84,7 @@ fn parse_address(text: &str) -> Result<MailAddress, &'static str> {
     Ok(MailAddress(Mailbox::new(Some(name).filter(|name| !name.is_empty()), email)))
 }
 
-/// The name without the quotes and backslashes that mail programs put around it.
+/// Removes the quotes and backslashes that mail programs put around a name.
 fn unquote_name(name: &str) -> String {
     let name = to_single_line(name);
     let Some(inner) = name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return name };
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_as_mail_programs_write_them() {
+    fn display_names_parse_as_mail_programs_write_them() {
         assert_eq!(name("ops@example.com"), None);
         assert_eq!(name("<ops@example.com>"), None);
         assert_eq!(name("Ops <ops@example.com>").as_deref(), Some("Ops"));
@@ -114,12 +115,12 @@ mod tests {
     }
 
     #[test]
-    fn names_lose_control_characters() {
+    fn display_names_lose_control_characters() {
         assert_eq!(name("Eve\r\nBcc: a@example.com\0 <eve@example.com>").as_deref(), Some("Eve Bcc: a@example.com"));
     }
 
     #[test]
-    fn hosts_travel_in_ascii_and_keys_ignore_case() {
+    fn hosts_become_ascii_and_mailbox_keys_ignore_case() {
         let address = MailAddress::parse_recipient("Info@MÜNCHEN.example").unwrap();
         assert_eq!(address.to_string(), "Info@xn--mnchen-3ya.example");
         assert_eq!(address.mailbox_key(), "info@xn--mnchen-3ya.example");
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn invalid_addresses_are_rejected() {
         let long = format!("{}@example.com", "a".repeat(250));
         let bad = [
             "",

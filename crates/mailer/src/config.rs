@@ -1,4 +1,4 @@
-//! How mail leaves: the settings.
+//! The settings of outgoing mail.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,24 +9,24 @@ use serde::{Deserialize, Serialize};
 use afterload_core::secret::Secret;
 use afterload_core::units::{ByteSize, HumanDuration};
 
-/// How mail leaves.
+/// Outgoing mail.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MailConfig {
     /// The folder that receives `.eml` files; default `data/outbox`.
     pub outbox: Option<PathBuf>,
-    /// The sender where a step names none.
+    /// The default sender.
     pub from: String,
-    /// The server that takes our mail; without one, mail goes into the outbox.
+    /// The SMTP server; without one, mail goes into the outbox.
     pub smtp: Option<SmtpConfig>,
-    /// How many mails may leave in a minute, in all processes together, for the people of a domain: `gmail.com: 60`; `*`
-    /// stands for each domain that is not named. What has to wait does so in its step, and holds up what the step would send
-    /// after it; a step with many mails for such a domain needs a `timeout` to match.
+    /// The maximum number of mails per minute to a domain, in all processes together: `gmail.com: 60`; `*` is every
+    /// other domain. A step waits for each mail over the limit; with many mails for such a domain it needs a long
+    /// enough `timeout`.
     pub per_minute: BTreeMap<String, u32>,
 }
 
 impl MailConfig {
-    /// What stands in `per_minute` for the domains that are not named.
+    /// The key in `per_minute` for all other domains.
     pub const OTHERS: &str = "*";
 }
 
@@ -37,38 +37,38 @@ impl Default for MailConfig {
     }
 }
 
-/// A server that takes our mail.
+/// An SMTP server.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SmtpConfig {
-    /// Its name, the same as in its certificate.
+    /// The host name, the same as in its certificate.
     pub host: String,
-    /// Its port; default 587, with `tls: implicit` 465, with `tls: none` 25.
+    /// The port; default 587, with `tls: implicit` 465, with `tls: none` 25.
     #[serde(default)]
     pub port: Option<u16>,
     /// How the connection is protected.
     #[serde(default)]
     pub tls: SmtpTls,
-    /// Who we are to the server.
+    /// The user name.
     #[serde(default)]
     pub user: Option<String>,
-    /// The password that goes with it.
+    /// The password.
     #[serde(default)]
     pub password: Option<Secret>,
-    /// A file with certificates in PEM form that are trusted beside those of the system.
+    /// A file with certificates in PEM form that are trusted in addition to those of the system.
     #[serde(default)]
     pub ca: Option<PathBuf>,
-    /// How long each exchange with the server may take; default `60s`.
+    /// The timeout of each exchange with the server; default `60s`.
     #[serde(default = "default_smtp_timeout")]
     pub timeout: HumanDuration,
-    /// Connections at the same time; default 4.
+    /// The maximum number of connections; default 4.
     #[serde(default = "default_smtp_connections")]
     #[schemars(range(min = 1, max = 100))]
     pub connections: usize,
 }
 
 impl SmtpConfig {
-    /// The port.
+    /// The configured port, or the default port of the TLS mode.
     pub fn effective_port(&self) -> u16 {
         self.port.unwrap_or(match self.tls {
             SmtpTls::None => 25,
@@ -90,20 +90,20 @@ fn default_smtp_connections() -> usize {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SmtpTls {
-    /// TLS after a greeting in the clear; a server that does not offer it gets no mail.
+    /// STARTTLS; a server that does not offer it gets no mail.
     #[default]
     Starttls,
-    /// TLS from the start.
+    /// TLS from the start of the connection.
     Implicit,
-    /// None at all; only for a server on this machine or on a network of its own.
+    /// No encryption; only for a server on this machine or in a private network.
     None,
 }
 
-/// Limits on mails, because servers refuse large ones, and each is held in memory.
+/// Limits on mails. Servers reject large ones, and each mail is held in memory.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MailLimits {
-    /// How large the attachments of a mail may be together; default `10mb`. On their way they grow by a third.
+    /// The maximum total size of the attachments of a mail; default `10mb`. Encoding enlarges them by a third.
     pub attachments: ByteSize,
 }
 

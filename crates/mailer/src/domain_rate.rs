@@ -1,4 +1,4 @@
-//! How often mail may leave for the people of one domain. Large providers put off, or refuse, who sends too much at once.
+//! Rate limits of mail per recipient domain. Large providers defer or refuse mail from senders that are too fast.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use afterload_core::error::{Error, Result};
 
 const RATE_WINDOW_MS: i64 = 60_000;
 
-/// The time between two mails, in milliseconds, by domain.
+/// The interval between two mails in milliseconds, by domain.
 pub(super) struct DomainRates {
     intervals: BTreeMap<String, i64>,
-    /// For each of the other domains.
+    /// The interval for every other domain.
     default_interval: Option<i64>,
 }
 
-/// The domain of a recipient and the time between two mails for it.
+/// The rate limit key of a recipient's domain, and its interval.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct DomainRate {
     key: String,
@@ -38,7 +38,7 @@ impl DomainRates {
         }
     }
 
-    /// `None`: mail for this recipient never waits.
+    /// The rate limit for this recipient; `None` if there is none.
     pub(super) fn rate_for(&self, recipient: &MailAddress) -> Option<DomainRate> {
         let domain = recipient.domain().to_lowercase();
         let interval = self.intervals.get(&domain).copied().or(self.default_interval)?;
@@ -47,7 +47,7 @@ impl DomainRates {
 }
 
 impl DomainRate {
-    /// Takes the next free moment of the domain and waits for it. All processes take theirs from the same row.
+    /// Takes the next free slot of the domain and waits for it. All processes take their slots from the same row.
     pub(super) async fn wait_turn(&self, slots: &dyn RateSlots, stop: &CancellationToken) -> Result<()> {
         let slot = slots.take_slot(&self.key, self.interval).await?;
         let rest = u64::try_from(slot - clock::now_millis()).unwrap_or(0);
@@ -59,7 +59,7 @@ impl DomainRate {
     }
 }
 
-/// A domain as it stands in addresses that have been read.
+/// A domain in the form of parsed addresses.
 fn to_ascii_domain(name: &str) -> String {
     url::Host::parse(name).map_or_else(|_| name.to_lowercase(), |host| host.to_string())
 }
@@ -69,12 +69,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn domains_have_lanes_of_their_own() {
+    fn each_domain_has_its_own_rate() {
         let rates = [("Gmail.com", 60), ("bücher.example", 120), ("*", 600)];
         let per_minute = rates.map(|(name, mails)| (name.to_owned(), mails)).into();
-        let pace = DomainRates::new(&MailConfig { per_minute, ..MailConfig::default() });
+        let rates = DomainRates::new(&MailConfig { per_minute, ..MailConfig::default() });
         let of =
-            |to: &str| pace.rate_for(&MailAddress::parse_recipient(to).unwrap()).map(|lane| (lane.key, lane.interval));
+            |to: &str| rates.rate_for(&MailAddress::parse_recipient(to).unwrap()).map(|rate| (rate.key, rate.interval));
         assert_eq!(of("Ada <a@GMAIL.com>"), Some(("mail:gmail.com".into(), 1_000)));
         assert_eq!(of("a@xn--bcher-kva.example"), Some(("mail:xn--bcher-kva.example".into(), 500)));
         assert_eq!(of("a@BÜCHER.example"), of("b@bücher.example"));
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(free.rate_for(&MailAddress::parse_recipient("a@gmail.com").unwrap()), None);
     }
 
-    /// The moments of one key.
+    /// The slots of one key.
     #[derive(Default)]
     struct OneKey(std::sync::Mutex<i64>);
 
@@ -102,18 +102,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_mail_waits_for_its_slot_and_a_stop_ends_the_wait() {
+    async fn a_mail_waits_for_its_rate_slot_until_stopped() {
         let slots = OneKey::default();
-        let lane = DomainRate { key: "mail:a.example".into(), interval: 3_600_000 };
+        let rate = DomainRate { key: "mail:a.example".into(), interval: 3_600_000 };
         let stop = CancellationToken::new();
-        lane.wait_turn(&slots, &stop).await.unwrap();
-        // The next slot is in an hour.
-        let waiting = lane.wait_turn(&slots, &stop);
+        rate.wait_turn(&slots, &stop).await.unwrap();
+        // The next slot is free in an hour.
+        let waiting = rate.wait_turn(&slots, &stop);
         let (waited, ()) = tokio::join!(waiting, async {
             tokio::task::yield_now().await;
             stop.cancel();
         });
         assert_eq!(waited.unwrap_err().code(), codes::STEP_STOPPED);
-        assert!(*slots.0.lock().unwrap() > clock::now_millis() + lane.interval, "both took a slot of the same key");
+        assert!(*slots.0.lock().unwrap() > clock::now_millis() + rate.interval, "both took a slot of the same key");
     }
 }

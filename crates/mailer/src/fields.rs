@@ -1,4 +1,4 @@
-//! Fields of step kinds that send mail, and what errors of sending mean for the next recipient.
+//! Fields of step kinds that send mail, and the errors that concern one recipient only.
 
 use std::collections::BTreeSet;
 
@@ -7,16 +7,16 @@ use crate::codes;
 use afterload_core::error::{Error, ErrorCode};
 use afterload_pipeline::{Templated, Validator};
 
-/// Errors that say nothing of the next recipient.
+/// Errors after which the next recipient may still work.
 const RECIPIENT_ERROR_CODES: [ErrorCode; 4] =
     [codes::MAIL_RECIPIENT_REFUSED, codes::MAIL_REFUSED, codes::MAIL_DEFERRED, codes::MAIL_UNCERTAIN];
 
-/// Whether an error of sending says nothing of the next recipient.
+/// True if the error concerns one recipient only.
 pub fn is_recipient_error(error: &Error) -> bool {
     RECIPIENT_ERROR_CODES.contains(&error.code())
 }
 
-/// A mail at `at` has a template, or a body with a subject; of both it is said whether they are there.
+/// Checks that a mail at `at` has either a template, or a body with a subject.
 pub fn check_text(check: &mut Validator<'_>, at: &[&str], (template, body, subject): (&Option<String>, bool, bool)) {
     let place = |name| [at, &[name]].concat();
     match (template, body) {
@@ -43,14 +43,14 @@ pub fn check_text(check: &mut Validator<'_>, at: &[&str], (template, body, subje
     }
 }
 
-/// An address that is known before the step runs.
+/// Checks an address if it is a literal.
 pub fn check_sender(check: &mut Validator<'_>, at: &[&str], address: Option<&Templated<String>>) {
     if let Some(text) = address.and_then(Templated::as_literal) {
         check_address(check, at, text);
     }
 }
 
-/// An item of a list may still hold an expression, which only the run resolves.
+/// Checks an address. An item of a list may still hold an expression, which only the run resolves.
 pub fn check_address(check: &mut Validator<'_>, path: &[&str], text: &str) {
     if text.contains("${{") {
         return;

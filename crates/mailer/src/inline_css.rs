@@ -1,12 +1,12 @@
-//! Styles where mail programs look for them. Many read no `<style>`, so each of its rules is written into the elements that
-//! it means; what cannot stand there (`@media`, `:hover`) stays in the `<style>`, for those that do.
+//! Moves CSS rules into `style` attributes, because many mail programs ignore `<style>`. Rules that cannot move
+//! (`@media`, `:hover`) stay in `<style>`, for the programs that read it.
 
 use css_inline::{CSSInliner, InlineError};
 
-/// The document with its styles inlined. Nothing is loaded: a `<link>` to a stylesheet stays as it is.
+/// Inlines the styles of a document. Nothing is loaded: a `<link>` to a stylesheet stays as it is.
 pub(super) fn inline_styles(html: &str) -> Result<String, InlineError> {
     let options = CSSInliner::options().load_remote_stylesheets(false).keep_link_tags(true);
-    // Some programs of the desktop know widths of tables only as attributes.
+    // Some desktop mail programs read the width of tables from attributes only.
     options.remove_inlined_selectors(true).apply_width_attributes(true).build().inline(html)
 }
 
@@ -15,7 +15,7 @@ mod tests {
     use super::inline_styles;
 
     #[test]
-    fn rules_go_to_their_elements_and_what_cannot_stays() {
+    fn rules_are_inlined_and_media_queries_stay() {
         let html = "<!DOCTYPE html><html><head><style>p { color: red; margin: 0 } .b { margin: 1px }\n\
                     a:hover { color: blue }\n@media (prefers-color-scheme: dark) { p { color: white !important } }</style>\
                     </head><body><p>one</p><p class=\"b\" style=\"padding: 2px\">two</p><a href=\"x\">x</a></body></html>";
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_loaded_and_broken_styles_break_nothing() {
+    fn no_stylesheet_is_loaded_and_broken_css_keeps_the_text() {
         let link = "<link rel=\"stylesheet\" href=\"file:///etc/hosts\">";
         let far = "<link rel=\"stylesheet\" href=\"http://127.0.0.1:9/x.css\">";
         let html = inline_styles(&format!("<head>{link}{far}</head><p>x</p>")).unwrap();
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_escaped_stays_escaped() {
+    fn escaped_text_stays_escaped() {
         let html = "<style>p { margin: 0 }</style><p title=\"&quot;&gt;&lt;b&gt;\">&lt;b&gt; &amp;lt; &#x27;</p>";
         let html = inline_styles(html).unwrap();
         assert!(html.contains(">&lt;b&gt; &amp;lt; '</p>"), "{html}");

@@ -1,7 +1,7 @@
-//! Outgoing mail: addresses, templates, messages, and the ways out.
+//! Outgoing mail: addresses, templates, messages and transports.
 //!
-//! Mail leaves through a server (`smtp.rs`), or into a folder of `.eml` files where none is configured (`outbox.rs`).
-//! Another way out is one more file beside them and one more arm of `Transport`.
+//! Mail goes to a server (`smtp.rs`), or to a folder of `.eml` files if no server is configured (`outbox.rs`). A new
+//! transport is one more file beside them and one more variant of `MailTransport`.
 
 mod address;
 pub mod codes;
@@ -37,31 +37,31 @@ use outbox::MailOutbox;
 use smtp::SmtpClient;
 use templates::MailTemplates;
 
-/// The way out for mail. Cheap to clone.
+/// Renders and sends mails. Cheap to clone.
 #[derive(Clone)]
 pub struct Mailer {
     inner: Arc<MailerState>,
     metrics: Metrics,
-    /// Spaces mails to a domain over all processes; `None`: no domain is paced.
+    /// The rate slots that all processes share; `None`: mail is not rate limited.
     slots: Option<Arc<dyn RateSlots>>,
 }
 
-/// What the mailer needs to know. The binary makes it from the configuration file.
+/// The options of the mailer. The binary creates them from the configuration file.
 #[derive(Clone, Debug)]
 pub struct MailerOptions {
-    /// How mail leaves.
+    /// The mail settings.
     pub mail: MailConfig,
-    /// How large mails may be.
+    /// The size limits of mails.
     pub limits: MailLimits,
     /// The folder of the mail templates.
     pub templates: PathBuf,
-    /// The folder that receives `.eml` files where no server is configured.
+    /// The folder that receives `.eml` files if no server is configured.
     pub outbox: PathBuf,
 }
 
-/// Gives out moments of a key that all processes share, such as a row of a database.
+/// Hands out rate slots of a key that all processes share, such as a row of a database.
 pub trait RateSlots: Send + Sync {
-    /// Takes the next free moment of `key`, now or later; the one after it is free `interval` milliseconds later.
+    /// Takes the next free slot of `key`, now or later. The following slot is free `interval` milliseconds after it.
     fn take_slot<'a>(&'a self, key: &'a str, interval: i64) -> BoxFuture<'a, Result<UnixMillis>>;
 }
 
@@ -78,17 +78,17 @@ enum MailTransport {
     Smtp(Box<SmtpClient>),
 }
 
-/// A mail that was not, or perhaps not, handed over.
+/// Why a mail was not sent, or may not have been.
 #[derive(Debug)]
 pub enum MailSendError {
-    /// It certainly did not leave; it may be tried again freely.
+    /// It was certainly not sent, so it can be sent again.
     NotSent(Error),
-    /// The answer was lost; it may have left.
+    /// The reply was lost; the mail may have been sent.
     Unknown(Error),
 }
 
 impl Mailer {
-    /// The mailer that `options` ask for. Sends nothing yet.
+    /// Creates a mailer. It connects to nothing yet.
     ///
     /// # Errors
     /// `mail_invalid_sender` if `mail.from` is not an address, `mail_tls_failed` if `mail.smtp.ca` cannot be read.
@@ -111,17 +111,17 @@ impl Mailer {
         Ok(Self { inner, metrics: Metrics::default(), slots: None })
     }
 
-    /// The same, counted by `metrics`, and paced over all processes that share `slots`.
+    /// Counts mails in `metrics` and shares the rate limits with all processes that use `slots`.
     pub fn with_shared(self, metrics: Metrics, slots: Arc<dyn RateSlots>) -> Self {
         Self { metrics, slots: Some(slots), ..self }
     }
 
-    /// The sender where a step names none.
+    /// The sender for steps that name none.
     pub fn default_sender(&self) -> &MailAddress {
         &self.inner.default_sender
     }
 
-    /// The names of the templates that can be used, those of the configured folder and those that ship.
+    /// The names of the usable templates: those of the configured folder and the built-in ones.
     pub fn template_names(&self) -> BTreeSet<String> {
         self.inner
             .templates
@@ -132,12 +132,12 @@ impl Mailer {
             .collect()
     }
 
-    /// The templates that cannot be used, each with the reason.
+    /// The unusable templates, each with the reason.
     pub fn broken_templates(&self) -> BTreeMap<String, String> {
         self.inner.templates.list_templates().into_iter().filter_map(|(name, fault)| Some((name, fault?))).collect()
     }
 
-    /// Fills in a template. A `subject` takes the place of the template's own.
+    /// Renders a template. `subject` replaces the template's own subject.
     ///
     /// # Errors
     /// `mail_template_not_found`; `mail_template_invalid` with the file and line.
@@ -150,7 +150,7 @@ impl Mailer {
         self.inner.templates.render_template(template, subject, vars)
     }
 
-    /// What a preview of a template fills in, from the `preview.yaml` beside its bodies; nothing without one.
+    /// The variables of a template's preview, from its `preview.yaml`; empty without one.
     ///
     /// # Errors
     /// `mail_template_invalid` with the file and line.
@@ -158,20 +158,20 @@ impl Mailer {
         self.inner.templates.preview_vars(template)
     }
 
-    /// How large the attachments of a mail may be together.
+    /// The maximum total size of the attachments of a mail.
     pub fn attachment_limit(&self) -> ByteSize {
         self.inner.max_attachments_size
     }
 
-    /// Whether mail for this recipient has to wait for its turn.
+    /// True if mail for this recipient is rate limited.
     pub fn is_rate_limited(&self, recipient: &MailAddress) -> bool {
         self.slots.is_some() && self.inner.domain_rates.rate_for(recipient).is_some()
     }
 
-    /// Waits until a mail may leave for this recipient, as often as `mail.per_minute` allows.
+    /// Waits until the rate limit `mail.per_minute` allows a mail to this recipient.
     ///
     /// # Errors
-    /// `step_stopped` once `stop` has been cancelled, and those of the database.
+    /// `step_stopped` if `stop` is cancelled.
     pub async fn wait_turn(&self, recipient: &MailAddress, stop: &CancellationToken) -> Result<()> {
         match (&self.slots, self.inner.domain_rates.rate_for(recipient)) {
             (Some(slots), Some(lane)) => lane.wait_turn(slots.as_ref(), stop).await,
@@ -179,11 +179,11 @@ impl Mailer {
         }
     }
 
-    /// Hands `mail` over for one of its recipients. The same `id` again replaces what was handed over before, where the way
-    /// out can do that; elsewhere the receiving side sees the same Message-ID twice.
+    /// Sends `mail` to one of its recipients. The outbox replaces an earlier mail with the same `id`; with SMTP the
+    /// receiver gets the same Message-ID twice.
     ///
     /// # Errors
-    /// Whether the mail may have left all the same.
+    /// The error states whether the mail may have been sent nevertheless.
     pub async fn send(
         &self,
         mail: &OutgoingMail,
@@ -204,8 +204,8 @@ impl Mailer {
     }
 }
 
-/// One line without control characters: what may stand in a header. CR, LF and NUL would begin a header of the sender's
-/// choice (or make `lettre` panic), so they become spaces like all white space.
+/// Makes one line without control characters, as a header needs. CR, LF and NUL could start another header (or make
+/// `lettre` panic), so they become spaces like all white space.
 fn to_single_line(text: &str) -> String {
     let words = text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join(" ")

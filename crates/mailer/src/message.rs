@@ -1,4 +1,4 @@
-//! From content and addresses to the bytes of a message.
+//! Builds the bytes of a message from content and addresses.
 
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
@@ -13,21 +13,21 @@ use crate::codes;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 
-/// The type of a file of which nothing is known.
+/// The media type of a file of unknown type.
 const DEFAULT_ATTACHMENT_TYPE: &str = "application/octet-stream";
 
-/// What is said: a subject, and a body as text and perhaps as HTML too.
+/// The content of a mail: a subject, a text body and an optional HTML body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MailContent {
     /// The subject; control characters become spaces.
     pub subject: String,
-    /// The body for readers without HTML.
+    /// The body as text.
     pub text: String,
     /// The body as HTML.
     pub html: Option<String>,
 }
 
-/// A file that travels in a mail. It is encoded once, whoever receives the mail.
+/// An attachment. It is encoded once for all recipients.
 #[derive(Clone)]
 pub struct MailAttachment {
     name: String,
@@ -36,18 +36,18 @@ pub struct MailAttachment {
 }
 
 impl MailAttachment {
-    /// A file with a name for people and its media type. What is no media type, or would be taken for a part of the mail
-    /// itself, goes as a file of no particular kind.
+    /// Creates an attachment with a file name and a media type. An invalid media type, or one that would be read as
+    /// part of the mail itself, becomes the default type.
     pub fn new(name: &str, content_type: &str, bytes: Vec<u8>) -> Self {
         let content_type = to_single_line(content_type).to_ascii_lowercase();
         let of_mails = ["multipart/", "message/"].iter().any(|kind| content_type.starts_with(kind));
-        let known = if of_mails { DEFAULT_ATTACHMENT_TYPE } else { &content_type };
-        let known = ContentType::parse(known).or_else(|_| ContentType::parse(DEFAULT_ATTACHMENT_TYPE));
-        // Base64, because what looks like text must arrive as it is too, with its own ends of lines.
+        let media_type = if of_mails { DEFAULT_ATTACHMENT_TYPE } else { &content_type };
+        let parsed = ContentType::parse(media_type).or_else(|_| ContentType::parse(DEFAULT_ATTACHMENT_TYPE));
+        // Base64 even for text: otherwise the transfer could change its line ends.
         let encoded = Body::new_with_encoding(bytes, ContentTransferEncoding::Base64);
         Self {
             name: to_single_line(name),
-            content_type: known.unwrap_or(ContentType::TEXT_PLAIN),
+            content_type: parsed.unwrap_or(ContentType::TEXT_PLAIN),
             body: encoded.unwrap_or_else(Body::new),
         }
     }
@@ -57,33 +57,33 @@ impl MailAttachment {
     }
 }
 
-/// Without the bytes.
+/// Shows everything but the bytes.
 impl fmt::Debug for MailAttachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} ({:?})", self.name, self.content_type)
     }
 }
 
-/// A mail before it is handed over for each of its recipients.
+/// A mail with all its recipients.
 #[derive(Clone, Debug)]
 pub struct OutgoingMail {
     /// The sender.
     pub from: MailAddress,
-    /// Where answers go, if not to the sender.
+    /// The reply address, if it is not the sender.
     pub reply_to: Option<MailAddress>,
-    /// Those named in `To`.
+    /// The recipients in `To`.
     pub to: Vec<MailAddress>,
-    /// Those named in `Cc`.
+    /// The recipients in `Cc`.
     pub cc: Vec<MailAddress>,
-    /// What is said.
+    /// The content.
     pub content: MailContent,
-    /// Files that travel with it.
+    /// The attachments.
     pub attachments: Vec<MailAttachment>,
     /// The run that sends it.
     pub run: String,
 }
 
-/// A Message-ID that is the same for every attempt to send the same mail to the same recipient.
+/// A Message-ID that is the same for every attempt to send one mail to one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageId {
     local_part: String,
@@ -91,20 +91,20 @@ pub struct MessageId {
 }
 
 impl MessageId {
-    /// Derives the id from what stays the same: the step's key and the recipient.
+    /// Derives the id from the step's key and the recipient, which are the same in every attempt.
     pub fn for_recipient(key: &str, recipient: &MailAddress, from: &MailAddress) -> Self {
         let digest =
             Sha256::new().chain_update(key).chain_update("\n").chain_update(recipient.mailbox_key()).finalize();
         Self { local_part: hex::encode(&digest[..16]), domain: from.domain().to_owned() }
     }
 
-    /// The part before the `@`: 32 hexadecimal digits, fit for a file name.
+    /// The part before the `@`: 32 hexadecimal digits, safe as a file name.
     pub fn local_part(&self) -> &str {
         &self.local_part
     }
 }
 
-/// As the header shows it, in angle brackets.
+/// Shows the id as the header does, in angle brackets.
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "<{}@{}>", self.local_part, self.domain)
@@ -112,7 +112,7 @@ impl fmt::Display for MessageId {
 }
 
 impl OutgoingMail {
-    /// The message for one recipient. Everybody in `To` and `Cc` is named in it, the recipients of blind copies are not.
+    /// Builds the message for one recipient. It names everyone in `To` and `Cc`, but no recipients of blind copies.
     pub(super) fn build_message(
         &self,
         recipient: &MailAddress,
@@ -132,7 +132,7 @@ impl OutgoingMail {
         if let Some(address) = &self.reply_to {
             builder = builder.reply_to(address.0.clone());
         }
-        // Each header at once: whoever adds to one reads anew what it holds.
+        // Set each header with all its addresses: adding them one by one would parse the header again each time.
         if !self.to.is_empty() {
             builder = builder.header(To::from(to_mailboxes(&self.to)));
         }

@@ -1,4 +1,4 @@
-//! A folder of `.eml` files: mail on a laptop, where nothing else is installed. Any mail program opens one.
+//! A folder of `.eml` files, for development without a mail server. Any mail program opens them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ use super::{MailAddress, MailSendError, MessageId};
 use crate::codes;
 use afterload_core::error::Error;
 
-/// The folder. A mail's file is named by its Message-ID alone, so a repeated attempt replaces its own file and no other.
+/// The outbox folder. The Message-ID names the file, so a repeated attempt replaces its own file and no other.
 pub(super) struct MailOutbox {
     folder: PathBuf,
 }
@@ -18,8 +18,8 @@ impl MailOutbox {
         Self { folder }
     }
 
-    /// Writes the message whole or not at all. `X-Envelope-To` says for whom this copy is, which for blind copies no
-    /// other header does.
+    /// Writes the message completely or not at all. `X-Envelope-To` names the recipient of this copy, which no other
+    /// header does for blind copies.
     pub(super) async fn write_message(
         &self,
         id: &MessageId,
@@ -40,7 +40,7 @@ impl MailOutbox {
     }
 }
 
-/// Beside the place first, then onto it: a reader of the folder never sees half a mail, and a power cut leaves none.
+/// Writes a temporary file and renames it: a reader never sees half a mail, not even after a power failure.
 fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
@@ -53,7 +53,7 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
         File::open(folder)?.sync_all()
     })();
     if written.is_err() {
-        // Best effort; a leftover does not end in `.eml` and hurts nobody.
+        // Best effort: a leftover file does not end in `.eml`, so nothing reads it.
         let _ = fs::remove_file(&temp);
     }
     written

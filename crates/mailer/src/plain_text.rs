@@ -1,6 +1,6 @@
-//! Text from HTML, for templates that bring no text of their own.
+//! Converts HTML to text, for templates without a text body.
 
-/// What a reader without HTML sees: the text with its paragraphs and the addresses of its links.
+/// The visible text with its paragraphs and the URLs of its links.
 pub(super) fn html_to_text(html: &str) -> String {
     let mut out = PlainTextBuilder::default();
     let mut rest = html;
@@ -15,7 +15,7 @@ pub(super) fn html_to_text(html: &str) -> String {
         let name = name.to_ascii_lowercase();
         let closes = tag.starts_with('/');
         match name.as_str() {
-            // What readers never see.
+            // Elements whose content is not visible.
             "head" | "style" | "script" | "title" if !closes => rest = skip_element(rest, &name),
             "a" if closes => out.end_link(),
             "a" => out.open_link = attribute_value(tag, "href"),
@@ -43,7 +43,7 @@ struct PlainTextBuilder {
 }
 
 impl PlainTextBuilder {
-    /// Adds text as HTML means it: runs of white space are one space.
+    /// Adds text as HTML displays it: consecutive white space is one space.
     fn push_text(&mut self, html: &str) {
         let text = decode_entities(html);
         let mut space = false;
@@ -73,7 +73,7 @@ impl PlainTextBuilder {
     }
 }
 
-/// The `>` that ends the tag, past any inside quotes.
+/// The position of the `>` that ends the tag; skips quoted values.
 fn find_tag_end(html: &str) -> Option<usize> {
     let mut quote = None;
     html.char_indices().find_map(|(at, c)| {
@@ -142,7 +142,7 @@ fn decode_entity(entity: &str) -> Option<char> {
     char::from_u32(code)
 }
 
-/// No spaces at the ends of lines, no more than one empty line, none at either end.
+/// Removes spaces at line ends and blank lines at both ends, and keeps at most one blank line in a row.
 fn normalize_whitespace(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut empty = 0;
@@ -166,7 +166,7 @@ mod tests {
     use super::html_to_text;
 
     #[test]
-    fn keeps_what_readers_see() {
+    fn visible_text_is_kept() {
         let html = r#"<!DOCTYPE html><html><head><title>No</title><style>p { color: red }</style></head><body>
             <!-- <p>no</p> --><h1>Done &amp; dusted</h1>
             <p>A &lt;b&gt; is<br>two&nbsp;lines,  <b>really</b>.</p>
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_html_ends_somewhere() {
+    fn broken_html_does_not_loop() {
         for html in ["<", "<a href=", "a < b", "<style>", "&", "&#xffffffff;", "&#0", "<!--", "é<é>é"] {
             html_to_text(html);
         }

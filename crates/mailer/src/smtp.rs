@@ -1,7 +1,7 @@
-//! SMTP: connections that are kept for the next mail, and what the server's answers mean.
+//! An SMTP client with connection reuse.
 //!
-//! Each exchange is made here, one by one, rather than by a transport that does all of them: only so is it known whether a
-//! connection broke before the server could have taken the mail, or when it may have.
+//! It runs each command itself instead of using lettre's transport: only then is it known whether the connection broke
+//! before the server could have accepted the mail, or after.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,12 +20,12 @@ use super::config::{SmtpConfig, SmtpTls};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 
-/// How long a connection without work is kept. Servers close theirs after some minutes.
+/// How long an idle connection is kept. Servers close theirs after some minutes.
 const SMTP_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// What remains of an answer of the server that is shown to people.
+/// The length to which server replies are cut in messages.
 const MAX_REPLY_CHARS: usize = 300;
 
-/// A server that takes our mail.
+/// Sends mail through one SMTP server.
 pub(super) struct SmtpClient {
     config: SmtpConfig,
     tls: Option<TlsParameters>,
@@ -34,19 +34,19 @@ pub(super) struct SmtpClient {
     idle: Mutex<Vec<(AsyncSmtpConnection, Instant)>>,
 }
 
-/// Where a conversation was when it ended badly.
+/// The stage of a session in which it failed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SmtpStage {
     Connecting,
     Authenticating,
     Sender,
     Recipient,
-    /// From here on the server may have the mail.
+    /// From this stage on, the server may have accepted the mail.
     Content,
 }
 
 impl SmtpClient {
-    /// Prepares everything; connects to nothing.
+    /// Creates a client. It does not connect yet.
     ///
     /// # Errors
     /// `mail_tls_failed` if the certificates in `ca` cannot be read.
@@ -64,7 +64,6 @@ impl SmtpClient {
         })
     }
 
-    /// Hands a message over.
     pub(super) async fn send_message(&self, envelope: &Envelope, message: &[u8]) -> Result<(), MailSendError> {
         let _room = self
             .connection_permits
@@ -78,7 +77,7 @@ impl SmtpClient {
         let sent = self.transact(&mut connection, envelope, message).await;
         let answered = match &sent {
             Ok(()) => true,
-            // The server has said no and goes on listening.
+            // The server rejected the mail but the session is intact: reset it for the next mail.
             Err((_, Some(error))) if error.status().is_some() => {
                 self.with_timeout(connection.command(Rset)).await.is_ok_and(|reset| reset.is_ok())
             }
@@ -115,7 +114,7 @@ impl SmtpClient {
         self.run_command(SmtpStage::Content, connection.message(message)).await
     }
 
-    /// No error: it took too long.
+    /// Runs one command within the timeout. An error of `None` means that it timed out.
     async fn run_command<T>(
         &self,
         stage: SmtpStage,
@@ -135,7 +134,7 @@ impl SmtpClient {
         tokio::time::timeout(self.config.timeout.0, work).await
     }
 
-    /// A connection that is still good.
+    /// Takes an idle connection that still works.
     async fn take_idle_connection(&self) -> Option<AsyncSmtpConnection> {
         loop {
             let (mut connection, since) = self.lock_idle().pop()?;
@@ -148,9 +147,9 @@ impl SmtpClient {
     }
 
     async fn open_session(&self) -> Result<AsyncSmtpConnection> {
-        let told = |stage, error| self.classify_reply(stage, error, "");
+        let classify = |stage, error| self.classify_reply(stage, error, "");
         let mut connection =
-            self.with_timeout(self.open_connection()).await.map_err(|_| told(SmtpStage::Connecting, None))??;
+            self.with_timeout(self.open_connection()).await.map_err(|_| classify(SmtpStage::Connecting, None))??;
         if let (SmtpTls::Starttls, Some(tls)) = (self.config.tls, &self.tls) {
             if !connection.can_starttls() {
                 let message = format!("{} does not offer STARTTLS", self.server_label());
@@ -159,7 +158,7 @@ impl SmtpClient {
             }
             self.run_command(SmtpStage::Connecting, connection.starttls(tls.clone(), &self.client_id))
                 .await
-                .map_err(|(stage, error)| told(stage, error))?;
+                .map_err(|(stage, error)| classify(stage, error))?;
         }
         if let (Some(user), Some(password)) = (&self.config.user, &self.config.password) {
             let credentials = Credentials::new(user.clone(), password.expose_secret().to_owned());
@@ -168,28 +167,28 @@ impl SmtpClient {
                 connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials),
             )
             .await
-            .map_err(|(stage, error)| told(stage, error))?;
+            .map_err(|(stage, error)| classify(stage, error))?;
         }
         Ok(connection)
     }
 
-    /// A connection that has been greeted, with TLS if that comes from the start.
+    /// Opens a connection and reads the greeting, with TLS first if it is implicit.
     async fn open_connection(&self) -> Result<AsyncSmtpConnection> {
-        let told = |error| self.classify_reply(SmtpStage::Connecting, Some(error), "");
+        let classify = |error| self.classify_reply(SmtpStage::Connecting, Some(error), "");
         let address = (self.config.host.as_str(), self.config.effective_port());
         if let (SmtpTls::Implicit, Some(tls)) = (self.config.tls, self.tls.clone()) {
             let timeout = Some(self.config.timeout.0);
             let connected = AsyncSmtpConnection::connect_tokio1(address, timeout, &self.client_id, Some(tls), None);
-            return connected.await.map_err(told);
+            return connected.await.map_err(classify);
         }
-        // The end of a text is written by itself. Unless it may leave at once, each mail waits the 40 ms that the other side
-        // takes to confirm the text.
+        // lettre writes the end of a message separately. Without `TCP_NODELAY` each mail waits the 40 ms of the
+        // server's delayed acknowledgement.
         let stream = TcpStream::connect(address).await.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
         let stream = stream.map_err(|error| self.server_unavailable(&error.to_string()))?;
-        AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.client_id).await.map_err(told)
+        AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.client_id).await.map_err(classify)
     }
 
-    /// What an answer, or the lack of one, means to whoever wants to send. No error: it took too long.
+    /// Maps a server reply, or a missing one, to an error. `error` is `None` after a timeout.
     fn classify_reply(&self, stage: SmtpStage, error: Option<SmtpError>, recipient: &str) -> Error {
         let place = self.server_label();
         let Some(error) = error else {
@@ -253,7 +252,7 @@ fn tls_parameters(config: &SmtpConfig) -> Result<TlsParameters> {
     builder.build_rustls().map_err(|error| failed(error.to_string()))
 }
 
-/// What the server said, or what the system says of the connection: one line, not too long.
+/// The reply of the server, or the system's error, as one line of limited length.
 fn reply_text(error: &SmtpError) -> String {
     let mut texts = vec![error.to_string()];
     let mut source = std::error::Error::source(error);
@@ -267,7 +266,7 @@ fn reply_text(error: &SmtpError) -> String {
     super::to_single_line(&texts.join(": ")).chars().take(MAX_REPLY_CHARS).collect()
 }
 
-/// The library tells a failed handshake as a failed connection, with data that is not valid as the system's reason.
+/// True for a failed TLS handshake. lettre reports it as a connection error whose source has the kind `InvalidData`.
 fn is_tls_error(error: &SmtpError) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {

@@ -1,5 +1,5 @@
-//! Mail templates: a folder `NAME/` with `subject.txt`, `body.txt` and `body.html`, of which one body may be missing, and
-//! perhaps a `preview.yaml` with what a preview fills in.
+//! Mail templates: a folder `NAME/` with `subject.txt`, `body.txt` and `body.html`. One of the bodies may be missing.
+//! An optional `preview.yaml` holds the variables of the preview.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,8 +17,8 @@ use afterload_core::error::{Error, Result};
 use afterload_core::units::group_digits;
 use afterload_spanned_yaml as yaml;
 
-/// What ships. A folder of the same name in the configured place replaces a template as a whole, so that nobody's HTML is
-/// sent beside our text.
+/// The built-in templates. A folder of the same name in the configured place replaces a template completely, so that no
+/// user's HTML is sent beside the built-in text.
 const BUILTIN_TEMPLATES: [(&str, &str); 13] = [
     ("layout.html", include_str!("../../../templates/email/layout.html")),
     ("import_done/subject.txt", include_str!("../../../templates/email/import_done/subject.txt")),
@@ -35,10 +35,10 @@ const BUILTIN_TEMPLATES: [(&str, &str); 13] = [
     ("sales_report/preview.yaml", include_str!("../../../templates/email/sales_report/preview.yaml")),
 ];
 
-/// Steps of the template engine that one mail may take; a loop over a few thousand rows needs some ten thousand.
+/// The instruction limit of the template engine per mail; a loop over a few thousand rows needs about ten thousand.
 const MAIL_TEMPLATE_FUEL: u64 = 1_000_000;
 
-/// All templates of a folder and those that ship.
+/// The templates of a folder and the built-in ones.
 pub(super) struct MailTemplates {
     folder: PathBuf,
 }
@@ -48,7 +48,7 @@ impl MailTemplates {
         Self { folder }
     }
 
-    /// All templates by name, each with why it cannot be used, if it cannot.
+    /// All templates by name; an unusable one has its error.
     pub(super) fn list_templates(&self) -> BTreeMap<String, Option<String>> {
         let shipped =
             BUILTIN_TEMPLATES.iter().filter_map(|(path, _)| path.split_once('/')).map(|(name, _)| name.to_owned());
@@ -58,7 +58,6 @@ impl MailTemplates {
         all.map(|name| (self.find_template_error(&name), name)).map(|(fault, name)| (name, fault)).collect()
     }
 
-    /// Why a template cannot be used, if it cannot.
     fn find_template_error(&self, name: &str) -> Option<String> {
         let env = self.build_environment();
         let mut files = Vec::new();
@@ -77,8 +76,8 @@ impl MailTemplates {
         }
     }
 
-    /// Files are read anew each time: a changed template takes effect with the next mail, and a mail costs far more than
-    /// reading three small files.
+    /// Renders a template. It reads the files each time, so that a changed template takes effect with the next mail. A
+    /// mail costs far more than reading three small files.
     pub(super) fn render_template(
         &self,
         name: &str,
@@ -126,7 +125,7 @@ impl MailTemplates {
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         env.set_syntax(syntax.expect("the default delimiters differ from each other"));
         env.add_filter("number", number_filter);
-        // Keeps the places of errors; costs little.
+        // Keeps the positions of errors, at little cost.
         env.set_debug(true);
         env
     }
@@ -136,7 +135,7 @@ impl MailTemplates {
         filled.map_err(|error| self.invalid_error(path, &error))
     }
 
-    /// The same, with its styles where mail programs look for them.
+    /// Renders an HTML template and inlines its styles.
     fn render_html(&self, env: &Environment<'_>, path: &str, vars: &Map<String, Value>) -> Result<String> {
         let html = self.render_file(env, path, vars)?;
         inline_css::inline_styles(&html).map_err(|error| {
@@ -145,7 +144,7 @@ impl MailTemplates {
         })
     }
 
-    /// What a preview of a template fills in: its `preview.yaml`, nothing without one.
+    /// The variables in the `preview.yaml` of a template; empty without one.
     pub(super) fn preview_vars(&self, name: &str) -> Result<Map<String, Value>> {
         let path = format!("{name}/preview.yaml");
         let file = self.folder.join(&path);
@@ -175,7 +174,7 @@ impl MailTemplates {
     }
 
     fn invalid_error(&self, path: &str, error: &minijinja::Error) -> Error {
-        // The innermost error names the file that holds the fault, not the one that includes it.
+        // The innermost error names the file with the fault, not the file that includes it.
         let mut innermost = error;
         while let Some(inner) = std::error::Error::source(innermost).and_then(|inner| inner.downcast_ref()) {
             innermost = inner;
@@ -198,14 +197,14 @@ impl MailTemplates {
     }
 }
 
-/// The filter `number`: 18771 as `18,771`; what is no whole number stays as it is.
+/// The filter `number`: formats 18771 as `18,771` and leaves other values unchanged.
 fn number_filter(value: minijinja::Value) -> minijinja::Value {
     let Ok(number) = i64::try_from(value.clone()) else { return value };
     let sign = if number < 0 { "-" } else { "" };
     format!("{sign}{}", group_digits(number.unsigned_abs())).into()
 }
 
-/// The text of `NAME/file`, or of a file beside the templates. `None`: neither there nor shipped.
+/// The text of `NAME/file`, or of a file beside the templates. `None` if it is neither there nor built in.
 fn load_source(folder: &Path, path: &str) -> io::Result<Option<String>> {
     if path.is_empty() || !Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) {
         return Ok(None);
@@ -247,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn html_is_escaped_and_text_is_not() {
+    fn html_bodies_are_escaped_and_text_bodies_are_not() {
         let own =
             Own::new(&[("t/subject.txt", "Hi {{ n }}"), ("t/body.txt", "{{ n }}"), ("t/body.html", "<p>{{ n }}</p>")]);
         let content = own.render("t", json!({ "n": "<b>&\"\r\nBcc: x" })).unwrap();
@@ -258,13 +257,13 @@ mod tests {
     }
 
     #[test]
-    fn text_comes_from_html_when_there_is_none() {
+    fn a_missing_text_body_is_derived_from_html() {
         let own = Own::new(&[("t/subject.txt", "S"), ("t/body.html", "<p>{{ n }}</p>")]);
         assert_eq!(own.render("t", json!({ "n": "a < b" })).unwrap().text, "a < b\n");
     }
 
     #[test]
-    fn styles_of_a_layout_reach_the_elements_of_a_template() {
+    fn layout_styles_are_inlined_into_templates() {
         let own = Own::new(&[
             ("frame.html", "<head><style>.loud { color: red }</style></head>{% block content %}{% endblock %}"),
             ("t/subject.txt", "S"),
@@ -277,9 +276,9 @@ mod tests {
     }
 
     #[test]
-    fn what_ships_can_be_previewed_escapes_and_suits_small_and_dark_screens() {
+    fn builtin_templates_preview_and_escape_and_fit_small_and_dark_screens() {
         let templates = MailTemplates::new("/nowhere".into());
-        // What a visitor may have typed as his name, or called his file.
+        // Values that a user may enter as a name or a file name.
         let evil = "\"><script>alert(1)</script><img src=x onerror=alert(1)>\r\nBcc: victim@example.com\0";
         for name in templates.list_templates().into_keys() {
             let mut vars = templates.preview_vars(&name).unwrap();
@@ -313,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preview_takes_the_sample_beside_the_bodies() {
+    fn a_preview_uses_the_sample_beside_the_bodies() {
         let own = Own::new(&[
             ("good/preview.yaml", "rows: 3\nperson: { name: Ada }\n"),
             ("empty/preview.yaml", ""),
@@ -332,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_name_their_file_and_line() {
+    fn template_errors_name_file_and_line() {
         let faults = [
             ("a\n\n{{ nope.x }}", "body.txt:3: `nope.x` is not defined"),
             ("a\n{% if %}", "body.txt:2: "),
@@ -361,14 +360,14 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_replaces_a_shipped_template_as_a_whole() {
+    fn a_folder_replaces_a_builtin_template_completely() {
         let own = Own::new(&[("run_failed/subject.txt", "Mine"), ("run_failed/body.txt", "own words")]);
         let content = own.render("run_failed", json!({})).unwrap();
         assert_eq!((content.subject.as_str(), content.html), ("Mine", None));
     }
 
     #[test]
-    fn what_ships_is_what_lies_in_the_repository() {
+    fn builtin_templates_match_the_repository() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../templates/email");
         let mut files = Vec::new();
         for entry in fs::read_dir(&folder).unwrap() {
@@ -384,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_grouped() {
+    fn number_filter_groups_digits() {
         for (value, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (18771, "18,771"), (-1234567, "-1,234,567")] {
             assert_eq!(number_filter(value.into()).to_string(), text);
         }
@@ -392,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_that_cannot_be_used_are_known_before() {
+    fn unusable_templates_are_found_before_rendering() {
         let own = Own::new(&[
             ("good/subject.txt", "Hello {{ name }}"),
             ("good/body.html", "{% if a %}b{% endif %}"),

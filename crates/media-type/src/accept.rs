@@ -1,6 +1,6 @@
 //! Lists of accepted media types, such as `[text/csv, "image/*"]`.
 
-/// Whether a file of the type `found` is in a list of accepted types. Nothing listed: anything is.
+/// True if a file of the type `found` is accepted. An empty list accepts every type.
 pub fn accepts_media_type(accept: &[String], found: &str, name: &str) -> bool {
     let found = found.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     accept.is_empty()
@@ -8,7 +8,7 @@ pub fn accepts_media_type(accept: &[String], found: &str, name: &str) -> bool {
         || is_csv_file(&found, name) && accept.iter().any(media_type_matcher("text/csv"))
 }
 
-/// Whether files of this type are accepted by an entry of the list.
+/// Matches this type against an entry of the list.
 fn media_type_matcher(found: &str) -> impl Fn(&String) -> bool {
     move |accepted| match accepted.strip_suffix("/*") {
         Some(family) => found.split_once('/').is_some_and(|(first, _)| first == family) || family == "*",
@@ -16,8 +16,8 @@ fn media_type_matcher(found: &str) -> impl Fn(&String) -> bool {
     }
 }
 
-/// A CSV has several names, and clients name it after the program that would open it, or not at all: browsers on Windows
-/// say Excel, curl says that it is some bytes. Then the end of the name decides.
+/// Clients send several media types for CSV: browsers on Windows send Excel's, and curl sends
+/// `application/octet-stream`. The file extension decides in those cases.
 fn is_csv_file(found: &str, name: &str) -> bool {
     let spelled = ["application/csv", "application/x-csv", "text/x-csv", "text/comma-separated-values"];
     let vague = ["application/vnd.ms-excel", "application/octet-stream", "binary/octet-stream", "text/plain"];
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_and_single_types_are_accepted() {
+    fn media_types_match_by_family_or_exactly() {
         let list = |types: &[&str]| types.iter().map(|media| (*media).to_owned()).collect::<Vec<_>>();
         for (types, found, fits) in [
             (&["image/*"][..], "image/png", true),

@@ -1,16 +1,16 @@
-//! The size of pictures in pixels, from their headers alone.
+//! Reads the size of images in pixels from their headers.
 
 /// Width and height in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PixelSize {
-    /// From left to right.
+    /// Pixels per row.
     pub width: u32,
-    /// From top to bottom.
+    /// Pixels per column.
     pub height: u32,
 }
 
 impl PixelSize {
-    /// Width and height.
+    /// Creates a size.
     pub fn new(width: u32, height: u32) -> Self {
         Self { width, height }
     }
@@ -20,7 +20,7 @@ impl PixelSize {
         u64::from(self.width) * u64::from(self.height)
     }
 
-    /// With width and height exchanged.
+    /// The size with width and height swapped.
     #[must_use]
     pub fn with_axes_swapped(self) -> Self {
         Self { width: self.height, height: self.width }
@@ -33,7 +33,7 @@ impl std::fmt::Display for PixelSize {
     }
 }
 
-/// The size that the header of a JPEG, PNG, GIF or WebP names, as it is stored; `None` where the head ends before it.
+/// The size in the header of a JPEG, PNG, GIF or WebP, as stored; `None` if `head` ends before it.
 pub fn read_image_size(head: &[u8]) -> Option<PixelSize> {
     match super::detect_media_type(head) {
         "image/jpeg" => read_jpeg_size(head),
@@ -73,7 +73,7 @@ fn is_frame_marker(marker: u8) -> bool {
     matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc)
 }
 
-/// The size in a JPEG's frame header, from behind its length on.
+/// The size in the frame header of a JPEG. `frame` starts after the length field.
 pub fn read_jpeg_frame_size(frame: &[u8]) -> Option<PixelSize> {
     let half = |at: usize| Some(u32::from(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?])));
     Some(PixelSize::new(half(3)?, half(1)?))

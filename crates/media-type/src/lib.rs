@@ -1,4 +1,4 @@
-//! What files are, by their bytes: media types, the size of pictures, and what a list of accepted types lets in.
+//! Detects what a file is by its bytes: media types, image sizes, and lists of accepted types.
 
 mod accept;
 mod image_size;

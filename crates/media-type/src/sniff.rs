@@ -1,11 +1,11 @@
-//! Media types by the first bytes of a file.
+//! Detects media types by the first bytes of a file.
 
-/// What nothing is known of.
+/// The type of unknown bytes.
 pub const MEDIA_TYPE_BINARY: &str = "application/octet-stream";
-/// Text of no special kind.
+/// The type of text without a more specific type.
 pub const MEDIA_TYPE_TEXT: &str = "text/plain";
 
-/// First bytes, at the start of the file.
+/// Byte signatures at the start of a file.
 const MAGIC_BYTES: &[(&[u8], &str)] = &[
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -40,13 +40,13 @@ const MAGIC_BYTES: &[(&[u8], &str)] = &[
     (b"{\\rtf", "application/rtf"),
 ];
 
-/// The media type of a file by its first bytes (a few kilobytes are enough). Text without a kind of its own is
-/// `text/plain`, what is not known `application/octet-stream`. Names play no part.
+/// Detects the media type by the first bytes of a file; a few kilobytes are enough. Text without a more specific type
+/// is `text/plain`, unknown bytes are `application/octet-stream`. File names are ignored.
 pub fn detect_media_type(head: &[u8]) -> &'static str {
     if let Some(container) = detect_riff(head).or_else(|| detect_iso_media(head)).or_else(|| detect_zip(head)) {
         return container;
     }
-    // Two letters are a weak sign: a text may well begin with them.
+    // A signature of two bytes is weak: text may begin with the same letters.
     let strong = |magic: &[u8]| magic.len() > 2 || !is_text(head);
     match MAGIC_BYTES.iter().find(|(magic, _)| head.starts_with(magic) && strong(magic)) {
         Some((_, media)) => media,
@@ -63,7 +63,7 @@ fn detect_riff(head: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// MP4 and its many relatives.
+/// MP4 and related formats.
 fn detect_iso_media(head: &[u8]) -> Option<&'static str> {
     if head.get(4..8)? != b"ftyp" {
         return None;
@@ -77,7 +77,7 @@ fn detect_iso_media(head: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// Documents are ZIP archives whose first entries tell them apart.
+/// Office documents are ZIP archives; their first entries identify the type.
 fn detect_zip(head: &[u8]) -> Option<&'static str> {
     if !head.starts_with(b"PK\x03\x04") {
         return head.starts_with(b"PK\x05\x06").then_some("application/zip");
@@ -98,10 +98,11 @@ fn detect_zip(head: &[u8]) -> Option<&'static str> {
 fn is_text(head: &[u8]) -> bool {
     let utf8 = match std::str::from_utf8(head) {
         Ok(_) => true,
-        // The head may end in the middle of a character.
+        // `head` may end inside a multi-byte character.
         Err(error) => error.error_len().is_none(),
     };
-    // Older encodings have no rules to break. What is not text has bytes that no text has, unless it is very short.
+    // Older encodings allow any byte above ASCII. A long text without control characters counts as text; a short one
+    // must be mostly ASCII.
     let plain = || head.len() >= 64 || head.iter().filter(|byte| byte.is_ascii()).count() * 4 >= head.len() * 3;
     !head.iter().any(|byte| *byte < 0x20 && !b"\t\n\r\x0c\x1b".contains(byte)) && (utf8 || plain())
 }
@@ -139,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_tell_what_a_file_is() {
+    fn first_bytes_identify_the_media_type() {
         for (head, media) in [
             (&b"\xff\xd8\xff\xe0\0\x10JFIF"[..], "image/jpeg"),
             (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "image/png"),

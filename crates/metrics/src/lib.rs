@@ -1,6 +1,6 @@
-//! What a process counts, as monitoring systems read it.
+//! The metrics of a process, in the text format of OpenMetrics.
 //!
-//! Labels are bounded: whatever could grow without end (names of pipelines that come and go) ends in `other`.
+//! Labels are bounded: a label with an unbounded set of values, such as the pipeline name, ends in `other`.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,21 +13,21 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-/// The media type of [`Metrics::text`].
+/// The media type of [`Metrics::encode_openmetrics`].
 pub const OPENMETRICS_MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// So many names of pipelines, step kinds and queues are told apart.
+/// How many pipelines, step kinds and queues have a label value of their own; the rest share `other`.
 const MAX_LABEL_VALUES: usize = 1000;
-/// The longest step that is told from longer ones takes two hours.
+/// The last bucket ends at two hours; longer steps share the overflow bucket.
 const STEP_BUCKETS: [f64; 13] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0];
 const REQUEST_BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Names and values of labels, in their order.
+/// Label names and values, in their order.
 type MetricLabels<const N: usize> = [(&'static str, String); N];
 type CounterFamily<const N: usize> = Family<MetricLabels<N>, Counter>;
 type HistogramFamily<const N: usize> = Family<MetricLabels<N>, Histogram, fn() -> Histogram>;
 
-/// What a process counts. Cheap to clone.
+/// The metrics of a process. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics(Arc<MetricFamilies>);
 
@@ -46,14 +46,14 @@ struct MetricFamilies {
     open_files: Gauge,
 }
 
-/// The jobs of one queue.
+/// The number of jobs in one queue.
 #[derive(Clone, Debug)]
 pub struct QueueDepth {
-    /// Its name.
+    /// The name of the queue.
     pub queue: String,
-    /// Those that no worker holds.
+    /// Jobs without a lease.
     pub waiting: i64,
-    /// Those that workers hold.
+    /// Jobs with a lease.
     pub running: i64,
 }
 
@@ -102,26 +102,26 @@ impl MetricFamilies {
 }
 
 impl Metrics {
-    /// A run was accepted.
+    /// Counts an accepted run.
     pub fn count_accepted_run(&self, pipeline: &str, origin: &str) {
         let labels = [("pipeline", self.bounded_label(pipeline)), ("origin", origin.to_owned())];
         self.0.runs_accepted.get_or_create(&labels).inc();
     }
 
-    /// A run ended.
+    /// Counts a run that ended.
     pub fn count_ended_run(&self, pipeline: &str, status: &str) {
         let labels = [("pipeline", self.bounded_label(pipeline)), ("status", status.to_owned())];
         self.0.runs_ended.get_or_create(&labels).inc();
     }
 
-    /// An attempt of a step ended.
+    /// Records an attempt of a step that ended.
     pub fn record_step_attempt(&self, uses: &str, outcome: &str, took: Duration) {
         let uses = self.bounded_label(uses);
         self.0.step_attempts.get_or_create(&[("uses", uses.clone()), ("outcome", outcome.to_owned())]).inc();
         self.0.step_durations.get_or_create(&[("uses", uses)]).observe(took.as_secs_f64());
     }
 
-    /// A request was answered. `route` is a template, never a path.
+    /// Records a served request. `route` is the route template, never a path: paths are unbounded.
     pub fn record_request(&self, method: &str, route: &str, status: u16, took: Duration) {
         let (method, route) = (("method", method.to_owned()), ("route", route.to_owned()));
         let class = ("status", format!("{}xx", status / 100));
@@ -129,12 +129,12 @@ impl Metrics {
         self.0.request_durations.get_or_create(&[route]).observe(took.as_secs_f64());
     }
 
-    /// A mail was handed over, or not.
+    /// Counts a mail by its outcome.
     pub fn count_mail(&self, outcome: &str) {
         self.0.mails.get_or_create(&[("outcome", outcome.to_owned())]).inc();
     }
 
-    /// Everything, in the text format of OpenMetrics. `queues` is what the database says now.
+    /// Encodes all metrics as OpenMetrics text. `queues` is the current state of the database.
     pub fn encode_openmetrics(&self, queues: &[QueueDepth]) -> String {
         let registry = lock_unpoisoned(&self.0.registry);
         self.0.queue_jobs.clear();
@@ -167,9 +167,9 @@ fn lock_unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What Linux says of the process; elsewhere nothing does.
+/// Figures of this process from `/proc`; `None` on systems other than Linux.
 mod process {
-    /// The memory that it holds, in bytes.
+    /// The resident memory in bytes.
     pub fn resident_memory_bytes() -> Option<i64> {
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -177,7 +177,7 @@ mod process {
         Some(kilobytes * 1024)
     }
 
-    /// The files that it has open, without the one that looks.
+    /// The number of open files, without the one that lists them.
     pub fn count_open_files() -> Option<i64> {
         let open = std::fs::read_dir("/proc/self/fd").ok()?.count();
         i64::try_from(open).ok().map(|open| open - 1)
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_without_end_end_in_one() {
+    fn label_values_are_bounded() {
         let metrics = Metrics::default();
         for number in 0..MAX_LABEL_VALUES + 50 {
             metrics.count_ended_run(&format!("pipeline-{number}"), "succeeded");
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn queues_are_as_they_were_said_last() {
+    fn queue_depths_show_the_last_state_only() {
         let metrics = Metrics::default();
         let depth = |queue: &str, waiting| QueueDepth { queue: queue.into(), waiting, running: 1 };
         assert!(

@@ -1,4 +1,4 @@
-//! The HTTP API, and what starts runs beside it.
+//! The HTTP API and the triggers.
 
 pub mod api;
 pub mod codes;

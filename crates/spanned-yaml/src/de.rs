@@ -1,4 +1,4 @@
-//! serde's view of a node. Every error that leaves a value or a key takes its place along.
+//! A serde deserializer for a node. Every error of a value or key carries its position.
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
@@ -12,7 +12,7 @@ use super::read_error::YamlReadError;
 use super::skipped::SkippedNodes;
 use super::{TEMPLATED_TYPE_NAME, YamlKey, YamlNode, YamlValue};
 
-/// Reads one node, leaving out what could not be read before.
+/// Deserializes one node and leaves out the skipped nodes.
 #[derive(Clone, Copy)]
 pub struct NodeDeserializer<'a> {
     node: &'a YamlNode,
@@ -67,7 +67,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
         self.locate_error(result)
     }
 
-    /// A number or a boolean is taken as it was written.
+    /// A number or a boolean is read as its source text.
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
         match (&self.node.value, &self.node.source_text) {
             (YamlValue::Bool(_) | YamlValue::Int(_) | YamlValue::Float(_), Some(text)) => {
@@ -105,7 +105,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
         self.locate_error(result)
     }
 
-    /// A struct is written as a map, never as a list; a missing field is a fault of the map.
+    /// A struct is written as a map, never as a list. A missing field is reported at the map.
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _name: &'static str,
@@ -213,7 +213,7 @@ impl<'de> MapAccess<'de> for NodeMapAccess<'_> {
     }
 }
 
-/// A variant with a value: a map of one entry.
+/// A variant with a value: a map with one entry.
 struct NodeEnumAccess<'a> {
     key: &'a YamlKey,
     value: NodeDeserializer<'a>,

@@ -1,6 +1,6 @@
-//! Strict YAML with places: one parse to a [`Node`], typed reading that gathers every problem.
+//! Strict YAML with source positions: one parse to a [`YamlNode`], and typed reading that reports every problem.
 //!
-//! The only module that names the YAML library.
+//! No other crate uses the YAML library.
 
 use afterload_core::error::ErrorCode;
 
@@ -23,7 +23,7 @@ pub use suggest::{closest_name, suggestion_hint};
 /// The name under which a type asks for text with an expression as text and for anything else as the type itself.
 pub const TEMPLATED_TYPE_NAME: &str = "$dynamic";
 
-/// A place in a file: line and column from 1 (columns count characters), byte offset and length.
+/// A position in a file: line and column from 1 (columns count characters), byte offset and length.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceSpan {
     /// Line, from 1.
@@ -36,25 +36,25 @@ pub struct SourceSpan {
     pub len: usize,
 }
 
-/// A YAML value that knows where it stands.
+/// A YAML value with its position.
 #[derive(Clone, Debug)]
 pub struct YamlNode {
-    /// Where the value stands.
+    /// The position of the value.
     pub span: SourceSpan,
-    /// What it is.
+    /// The value.
     pub value: YamlValue,
-    /// A number or a boolean as it was written, so that `1.10` stays `1.10` where text is wanted.
+    /// The source text of a number or a boolean, so that `1.10` stays `1.10` where text is expected.
     pub source_text: Option<Box<str>>,
-    /// How text stands in the file, if it stands there as it is.
+    /// How a text is written in the file, if it is written without escapes or folding.
     pub verbatim: Option<Verbatim>,
 }
 
-/// How text stands in the file exactly as it is.
+/// How a text that is written without escapes or folding stands in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verbatim {
-    /// On one line, so many bytes after the start of the span (1 behind a quote).
+    /// On one line, this many bytes after the start of the span (1 after a quote).
     Line(usize),
-    /// Line by line, each indented like the first.
+    /// On several lines, each indented like the first.
     Block,
 }
 
@@ -73,41 +73,41 @@ pub enum YamlValue {
     Str(String),
     /// A list.
     Seq(Vec<YamlNode>),
-    /// Keys with their places and values, in the order of the file.
+    /// Keys and values with their positions, in file order.
     Map(Vec<(YamlKey, YamlNode)>),
 }
 
-/// A key of a map and where it stands.
+/// A key of a map with its position.
 #[derive(Clone, Debug)]
 pub struct YamlKey {
     /// The key.
     pub text: String,
-    /// Where it stands.
+    /// The position of the key.
     pub span: SourceSpan,
 }
 
-/// One fault of a file, at its place.
+/// A problem of a file, with its position.
 #[derive(Clone, Debug)]
 pub struct Diagnostic {
-    /// A stable code: `definition_invalid`, `not_supported_yet`, or what a step would fail with.
+    /// A stable code: `definition_invalid`, `not_supported_yet`, or the error code of a step.
     pub code: ErrorCode,
-    /// Where.
+    /// The position.
     pub span: SourceSpan,
     /// What is wrong: lower case, no full stop, names in backticks.
     pub message: String,
-    /// What to do.
+    /// What to do about it.
     pub hint: Option<String>,
     /// The field that the map at this place lacks, if that is the fault.
     pub missing_field: Option<&'static str>,
 }
 
 impl Diagnostic {
-    /// A fault at a place.
+    /// Creates a diagnostic.
     pub fn new(code: ErrorCode, span: SourceSpan, message: impl Into<String>) -> Self {
         Self { code, span, message: join_lines(message.into()), hint: None, missing_field: None }
     }
 
-    /// Says what to do; an empty hint is none.
+    /// Adds a hint; an empty one is ignored.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into()).filter(|hint| !hint.is_empty());
@@ -115,7 +115,8 @@ impl Diagnostic {
     }
 }
 
-/// Messages of others may have several lines; of those with a drawing in them (regular expressions) the last says it all.
+/// Messages of libraries may have several lines. If they contain a drawing (regular expressions), the last line is the
+/// message.
 fn join_lines(message: String) -> String {
     if !message.contains('\n') {
         return message;
@@ -129,12 +130,12 @@ fn join_lines(message: String) -> String {
 }
 
 impl YamlNode {
-    /// A node of which only the value is known.
+    /// Creates a node from a value that is not in a file as such.
     pub fn new(span: SourceSpan, value: YamlValue) -> Self {
         Self { span, value, source_text: None, verbatim: None }
     }
 
-    /// What `text` would be as a plain scalar; where text is wanted it is still this text.
+    /// Reads `text` as a plain scalar. Where text is expected, it still reads as `text`.
     pub fn from_scalar(span: SourceSpan, text: &str) -> Self {
         match scalar::resolve_scalar(text) {
             YamlValue::Null | YamlValue::Str(_) => Self::new(span, YamlValue::Str(text.to_owned())),
@@ -142,7 +143,7 @@ impl YamlNode {
         }
     }
 
-    /// A piece of a text node: exact if the text stands in the file as it is, else the whole node's place.
+    /// The span of a part of a text node: exact if the text is written verbatim, else the span of the whole node.
     pub fn text_span(&self, at: usize, len: usize) -> SourceSpan {
         let (Some(verbatim), YamlValue::Str(text)) = (self.verbatim, &self.value) else { return self.span };
         let Some(before) = text.get(..at) else { return self.span };
@@ -167,7 +168,7 @@ impl YamlNode {
         }
     }
 
-    /// The value under `key` of a map.
+    /// The value of `key` in a map.
     pub fn get(&self, key: &str) -> Option<&YamlNode> {
         match &self.value {
             YamlValue::Map(entries) => entries.iter().find(|(name, _)| name.text == key).map(|(_, node)| node),
@@ -175,7 +176,7 @@ impl YamlNode {
         }
     }
 
-    /// The key `name` of a map.
+    /// The key `name` of a map, with its position.
     pub fn key(&self, name: &str) -> Option<&YamlKey> {
         match &self.value {
             YamlValue::Map(entries) => entries.iter().find(|(key, _)| key.text == name).map(|(key, _)| key),
@@ -183,7 +184,7 @@ impl YamlNode {
         }
     }
 
-    /// The node at `path` (keys, or numbers for lists), or the deepest one above it that exists.
+    /// The node at `path` (keys, or numbers for lists), or the deepest existing node above it.
     pub fn closest_node(&self, path: &[&str]) -> &YamlNode {
         let Some((first, rest)) = path.split_first() else { return self };
         let child = match &self.value {
@@ -193,7 +194,7 @@ impl YamlNode {
         child.map_or(self, |child| child.closest_node(rest))
     }
 
-    /// The same as JSON, without the places.
+    /// Converts the node to JSON, without positions.
     pub fn to_json(&self) -> serde_json::Value {
         match &self.value {
             YamlValue::Null => serde_json::Value::Null,

@@ -1,4 +1,4 @@
-//! One pass over the parser's events: a tree of nodes, with the limits and what is not allowed checked on the way.
+//! Builds the node tree in one pass over the parser's events, and checks limits and forbidden syntax on the way.
 
 use std::collections::HashMap;
 
@@ -7,20 +7,19 @@ use serde_yaml::granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, 
 use super::{Diagnostic, SourceSpan, Verbatim, YamlKey, YamlNode, YamlValue, scalar};
 use afterload_core::codes;
 
-/// The largest text in bytes.
 const MAX_YAML_BYTES: usize = 256 * 1024;
 /// How deep lists and maps may be nested.
 const MAX_YAML_DEPTH: usize = 32;
-/// How many values and keys a text may hold.
+/// The maximum number of values and keys in a text.
 const MAX_YAML_NODES: usize = 20_000;
-/// How many problems are worth gathering; a bomb has thousands.
+/// The maximum number of diagnostics to collect; a malicious file has thousands.
 const MAX_DIAGNOSTICS: usize = 50;
 
-/// Reads one document of at most 256 KiB, 32 levels and 20,000 nodes. Refuses anchors, aliases, tags, duplicate keys,
-/// keys that are not text and further documents. An empty text is null; only `true` and `false` are booleans.
+/// Parses one document of at most 256 KiB, 32 levels and 20,000 nodes. Rejects anchors, aliases, tags, duplicate keys,
+/// keys that are not text, and further documents. An empty text is null; only `true` and `false` are booleans.
 ///
 /// # Errors
-/// The problems of the text, at least one.
+/// The diagnostics of the text, at least one.
 pub fn parse(text: &str) -> Result<YamlNode, Vec<Diagnostic>> {
     if text.len() > MAX_YAML_BYTES {
         let message = format!("the file has {} bytes; at most {MAX_YAML_BYTES} are allowed", text.len());
@@ -66,7 +65,7 @@ enum OpenCollection {
 }
 
 impl TreeBuilder<'_> {
-    /// Takes the next event; false when there is no point in going on.
+    /// Handles the next event. Returns false if parsing cannot continue.
     fn handle_event(&mut self, event: Event<'_>, span: SourceSpan) -> bool {
         match event {
             Event::DocumentStart(..) => {
@@ -147,7 +146,7 @@ impl TreeBuilder<'_> {
         }
     }
 
-    /// Puts a finished node where it belongs: into the list or map around it, as a key, or as the root.
+    /// Adds a finished node to the enclosing list or map, or as the root.
     fn add_node(&mut self, node: YamlNode) -> bool {
         self.node_count += 1;
         if self.node_count > MAX_YAML_NODES {
@@ -182,7 +181,7 @@ impl TreeBuilder<'_> {
 
 type InvalidKey = (String, String);
 
-/// The text of a key, and what is wrong with it.
+/// The text of a key, and its problem if it is not a valid key.
 fn check_key(node: &YamlNode) -> (String, Option<InvalidKey>) {
     match (&node.value, &node.source_text) {
         (YamlValue::Str(text), _) => (text.clone(), None),
@@ -248,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_know_where_they_stand() {
+    fn nodes_have_exact_spans() {
         let root = parse("a: 1.10\nü: 'x y'\nb:\n  - |\n    one\n    two ${{ x }}\n").expect("valid");
         let number = root.get("a").expect("a");
         assert_eq!((number.span.line, number.span.col, number.span.len), (1, 4, 4));
@@ -261,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_texts_are_null_and_a_byte_order_mark_is_nothing() {
+    fn empty_texts_are_null_and_byte_order_marks_are_ignored() {
         for text in ["", "\u{feff}", "# only a comment\n", "---\n"] {
             assert!(matches!(parse(text).expect("valid").value, YamlValue::Null), "{text:?}");
         }
@@ -270,12 +269,12 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_gathered() {
+    fn all_syntax_problems_are_collected() {
         assert_eq!(places("a: &x 1\na: *x\n2: *y\n"), [(1, 4), (2, 1), (2, 4), (3, 1), (3, 4)]);
     }
 
     #[test]
-    fn depth_and_number_are_limited() {
+    fn nesting_and_node_count_are_limited() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert!(parse(&nested(32)).is_ok());
         assert!(parse(&nested(33)).is_err());
@@ -287,7 +286,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in "\\PC*|[-:,{}\\[\\]&*!|>'\"%@#? \n\ta-c0-2.]{0,60}") {
+        fn parse_never_panics(text in "\\PC*|[-:,{}\\[\\]&*!|>'\"%@#? \n\ta-c0-2.]{0,60}") {
             if let Ok(root) = parse(&text) {
                 let _ = super::super::read::<serde_json::Value>(&root);
             }

@@ -1,4 +1,5 @@
-//! A value of any type out of nothing, so that reading can go on behind a missing field and find what else is wrong.
+//! Deserializes a placeholder value of any type, so that reading continues after a missing field and finds the other
+//! problems.
 
 use serde::de::value::{MapDeserializer, SeqDeserializer, StrDeserializer};
 use serde::de::{Deserializer, IntoDeserializer, Visitor};
@@ -7,7 +8,7 @@ use serde::forward_to_deserialize_any;
 use super::TEMPLATED_TYPE_NAME;
 use super::read_error::YamlReadError;
 
-/// Zero, empty, none, or the first variant. What is read from it is thrown away.
+/// Yields zero, empty, none, or the first variant. The caller discards the result.
 pub struct PlaceholderDeserializer;
 
 impl<'de> Deserializer<'de> for PlaceholderDeserializer {

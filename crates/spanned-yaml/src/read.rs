@@ -1,5 +1,5 @@
-//! Reading a typed value and gathering every problem: a fault is noted, what caused it is left out, and the value is
-//! read again, until it reads or nothing is left to leave out.
+//! Reads a typed value and collects every problem. After each error, the node that caused it is skipped and the value
+//! is read again, until it reads or the root itself fails.
 
 use std::collections::HashSet;
 
@@ -11,13 +11,13 @@ use super::skipped::SkippedNodes;
 use super::{Diagnostic, YamlNode, YamlValue, suggest};
 use afterload_core::codes;
 
-/// A file with more problems than this is not worth reading on.
+/// The number of attempts, and so of problems, after which reading stops.
 const MAX_READ_ROUNDS: usize = 100;
 
-/// Reads a typed value from a node and gathers every problem on the way, sorted by place.
+/// Reads a typed value from a node and returns all problems, sorted by position.
 ///
 /// # Errors
-/// The problems, at least one.
+/// The diagnostics, at least one.
 pub fn read<T: DeserializeOwned>(node: &YamlNode) -> Result<T, Vec<Diagnostic>> {
     match read_partial(node) {
         (Some(value), problems) if problems.is_empty() => Ok(value),
@@ -25,13 +25,13 @@ pub fn read<T: DeserializeOwned>(node: &YamlNode) -> Result<T, Vec<Diagnostic>> 
     }
 }
 
-/// The same, but also gives what could be read without the parts that have problems, so that it can be checked
-/// further. Missing fields in it hold something empty.
+/// Same as [`read`], but also returns the value without the parts that have problems, so that it can be validated
+/// further. Its missing fields hold placeholders.
 pub fn read_partial<T: DeserializeOwned>(node: &YamlNode) -> (Option<T>, Vec<Diagnostic>) {
     read_skipping(node, SkippedNodes::default())
 }
 
-/// The same, from what has been left out on.
+/// Same as [`read_partial`], with nodes that are already skipped.
 pub fn read_skipping<T: DeserializeOwned>(node: &YamlNode, mut gone: SkippedNodes) -> (Option<T>, Vec<Diagnostic>) {
     let mut problems = Vec::new();
     for _ in 0..MAX_READ_ROUNDS {
@@ -47,7 +47,8 @@ pub fn read_skipping<T: DeserializeOwned>(node: &YamlNode, mut gone: SkippedNode
     (None, sort_diagnostics(problems))
 }
 
-/// Notes a fault and leaves out what caused it. False if that is the root itself: then nothing more can be read.
+/// Records a problem and skips the node that caused it. Returns false if that is the root: then nothing more can be
+/// read.
 fn skip_and_record(
     fault: YamlReadError,
     root: &YamlNode,
@@ -56,7 +57,7 @@ fn skip_and_record(
 ) -> bool {
     let (span, id) = fault.location.unwrap_or((root.span, std::ptr::from_ref(root)));
     let lost = fault.missing_field.is_some_and(|field| is_field_skipped(root, id, field, gone));
-    // Whatever goes wrong is told at least once, even if it is the consequence of another thing.
+    // Record the first problem even if it follows from another one, so that a failure never comes without a diagnostic.
     if problems.is_empty() || !(lost || fault.follow_up) {
         let problem = Diagnostic::new(codes::DEFINITION_INVALID, span, fault.message).with_hint(fault.hint);
         problems.push(Diagnostic { missing_field: fault.missing_field, ..problem });
@@ -70,7 +71,7 @@ fn skip_and_record(
     }
 }
 
-/// Whether `field` of the map `id` was there and has been left out, maybe under a misspelt name.
+/// True if `field` of the map `id` is present but skipped, maybe under a misspelled name.
 fn is_field_skipped(root: &YamlNode, id: NodePtr, field: &str, gone: &SkippedNodes) -> bool {
     let Some(YamlValue::Map(entries)) = node_by_ptr(root, id).map(|map| &map.value) else { return false };
     let mut left_out = entries.iter().filter(|(_, node)| gone.nodes.contains(&std::ptr::from_ref(node)));
@@ -88,7 +89,7 @@ fn node_by_ptr(node: &YamlNode, id: NodePtr) -> Option<&YamlNode> {
     }
 }
 
-/// Problems in the order of the file, each once.
+/// Sorts diagnostics by position and removes duplicates.
 pub fn sort_diagnostics(mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
     problems.sort_by_key(|problem| (problem.span.line, problem.span.col));
     let mut seen = HashSet::new();
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_told_once() {
+    fn every_problem_is_reported_once() {
         let text = "text: [1]\nnumbr: 1\nlist:\n  - { a: x }\n  - { a: -1, b: 1, c: 2 }\nmap: { k: plan, l: { with: { value: z } } }\n";
         insta::assert_snapshot!(faults(text).join("\n"), @r"
         1:7 expected text, found a list
@@ -158,20 +159,20 @@ mod tests {
     }
 
     #[test]
-    fn text_is_taken_as_it_is_written() {
+    fn numbers_and_booleans_read_as_text_keep_their_source_text() {
         let sample: Sample =
             read(&parse("{ text: 1.10, number: 1, map: { a: { of: true } } }").expect("valid")).expect("read");
         assert_eq!((sample.text.as_str(), &sample.map["a"]), ("1.10", &Choice::Of("true".into())));
     }
 
     #[test]
-    fn all_missing_fields_are_told() {
+    fn all_missing_fields_are_reported() {
         assert_eq!(faults("{}"), ["1:1 missing field `text`", "1:1 missing field `number`"]);
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(
+        fn serialized_values_read_back_unchanged(
             text in "\\PC{0,20}", number: i64, maybe: Option<bool>, list in prop::collection::vec((any::<u32>(), -1e9..1e9), 0..4)
         ) {
             let list = list.into_iter().map(|(a, b)| Inner { a, b }).collect();

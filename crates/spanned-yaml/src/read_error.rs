@@ -1,4 +1,4 @@
-//! The error of typed reading: a sentence, and as soon as it is known, the place.
+//! The error of typed reading: a message and, once it is known, the position.
 
 use std::fmt::{self, Display};
 
@@ -6,7 +6,7 @@ use serde::de::{self, Unexpected};
 
 use super::{SourceSpan, YamlNode, suggest};
 
-/// Names a node while a tree is borrowed: its address.
+/// Identifies a node by its address while its tree is borrowed.
 pub type NodePtr = *const YamlNode;
 
 /// Why a value could not be read.
@@ -14,11 +14,11 @@ pub type NodePtr = *const YamlNode;
 pub struct YamlReadError {
     pub message: String,
     pub hint: String,
-    /// Where, and the node that has to be left out to read on.
+    /// The position, and the node to skip in order to continue.
     pub location: Option<(SourceSpan, NodePtr)>,
-    /// The field that was not there.
+    /// The missing field.
     pub missing_field: Option<&'static str>,
-    /// Raised by a placeholder; not worth telling.
+    /// True if a placeholder caused the error; it is then not reported.
     pub follow_up: bool,
 }
 
@@ -27,7 +27,7 @@ impl YamlReadError {
         Self { message: message.into(), hint: String::new(), location: None, missing_field: None, follow_up: false }
     }
 
-    /// Gives the fault a place unless it already has one further inside.
+    /// Sets the position unless a nested node has already set one.
     pub fn with_location(mut self, span: SourceSpan, node: &YamlNode) -> Self {
         self.location.get_or_insert((span, std::ptr::from_ref(node)));
         self
@@ -87,7 +87,7 @@ impl de::Error for YamlReadError {
     }
 }
 
-/// What was found, in the words of the language rather than of Rust.
+/// Describes the found value in YAML terms, not Rust terms.
 fn describe_found(found: Unexpected<'_>) -> String {
     match found {
         Unexpected::Bool(value) => format!("`{value}`"),
@@ -103,7 +103,7 @@ fn describe_found(found: Unexpected<'_>) -> String {
     }
 }
 
-/// What was expected, in the words of the language rather than of Rust.
+/// Describes the expected value in YAML terms, not Rust terms.
 fn describe_expected(expected: &str) -> String {
     let words = match expected {
         "a string" | "a borrowed string" | "str" => "text",

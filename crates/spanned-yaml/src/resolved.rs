@@ -1,5 +1,5 @@
-//! Reading a typed value from JSON in which every expression has been resolved. Its faults name the field and never
-//! quote a value, which may be a secret.
+//! Reads a typed value from JSON whose expressions are resolved. Errors name the field and never quote a value, because
+//! it may be a secret.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
@@ -8,10 +8,10 @@ use super::read::read_skipping;
 use super::skipped::SkippedNodes;
 use super::{Diagnostic, SourceSpan, YamlKey, YamlNode, YamlValue};
 
-/// Reads a typed value. Where text is wanted, a number or a boolean is taken as its text.
+/// Reads a typed value. Where text is expected, a number or a boolean reads as its text.
 ///
 /// # Errors
-/// Each fault as `PATH: what was expected, found WHAT`, at least one.
+/// One line per problem, at least one: `PATH: what was expected, found WHAT`.
 pub fn read_resolved<T: DeserializeOwned>(json: &Json) -> Result<T, Vec<String>> {
     let root = node_from_json(json, &mut 0);
     match read_skipping(&root, SkippedNodes { expressions_resolved: true, ..SkippedNodes::default() }) {
@@ -20,7 +20,7 @@ pub fn read_resolved<T: DeserializeOwned>(json: &Json) -> Result<T, Vec<String>>
     }
 }
 
-/// There are no places in JSON, so every node and key gets one of its own, by which it is found again.
+/// JSON has no positions, so every node and key gets a unique one that identifies it later.
 fn node_from_json(json: &Json, count: &mut usize) -> YamlNode {
     let span = next_span(count);
     let value = match json {
@@ -63,7 +63,7 @@ fn describe_diagnostic(root: &YamlNode, problem: &Diagnostic) -> String {
     }
 }
 
-/// The node at a place, or the one behind the key at that place, and its path.
+/// The node at a span, or the value of the key at that span, with its path.
 fn node_at_span<'a>(node: &'a YamlNode, span: SourceSpan, path: &str) -> Option<(String, &'a YamlNode)> {
     let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     if node.span == span {

@@ -1,9 +1,9 @@
-//! What a plain scalar means: YAML 1.2's core schema, narrowed to what surprises nobody.
+//! Resolves plain scalars by YAML 1.2's core schema, without its surprising cases.
 
 use super::YamlValue;
 
-/// The value of a plain scalar. Only `true` and `false` are booleans; a number with a leading zero (a postcode) and
-/// the words for infinity are text.
+/// The value of a plain scalar. Only `true` and `false` are booleans. A number with a leading zero (a postcode) and the
+/// words for infinity are text.
 pub fn resolve_scalar(text: &str) -> YamlValue {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => YamlValue::Null,
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_scalars_mean_what_people_expect() {
+    fn plain_scalars_resolve_as_people_expect() {
         let text = ["yes", "no", "on", "True", "007", "1.2.3", "1e", ".inf", "-", ".", "0x", "12:30:00", "2026-01-01"];
         for word in text {
             assert!(matches!(resolve_scalar(word), YamlValue::Str(_)), "{word}: {:?}", resolve_scalar(word));

@@ -1,6 +1,6 @@
-//! Which name was probably meant.
+//! Suggests the name that the author probably meant.
 
-/// The choice that is nearest to `name`, if it is near enough to be a slip of the finger.
+/// The choice closest to `name`, if it is close enough for a typing error.
 pub fn closest_name<'a>(name: &str, choices: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (name.chars().count() / 3).clamp(1, 3);
     choices
@@ -11,7 +11,7 @@ pub fn closest_name<'a>(name: &str, choices: impl IntoIterator<Item = &'a str>) 
         .map(|(_, choice)| choice)
 }
 
-/// A hint for an unknown `name`: what was probably meant, else the choices; empty if there are none.
+/// A hint for an unknown `name`: the closest choice, else all choices; empty if there are none.
 pub fn suggestion_hint<'a>(name: &str, choices: impl IntoIterator<Item = &'a str> + Clone) -> String {
     if let Some(meant) = closest_name(name, choices.clone()) {
         return format!("did you mean `{meant}`?");
@@ -24,7 +24,7 @@ pub fn suggestion_hint<'a>(name: &str, choices: impl IntoIterator<Item = &'a str
     }
 }
 
-/// Edits between two words: a character put in, left out, changed, or swapped with the next one.
+/// Counts the edits between two words: insertion, deletion, change, or swap with the next character.
 fn edit_distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     if a.len().abs_diff(b.len()) > 3 || a.len().max(b.len()) > 100 {
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_are_recognised_and_strangers_are_not() {
+    fn typing_errors_are_recognized_and_other_words_are_not() {
         let known = ["timeout", "retry", "queue"];
         assert_eq!(closest_name("timout", known), Some("timeout"));
         assert_eq!(closest_name("rerty", known), Some("retry"));

@@ -1,4 +1,4 @@
-//! The folder of the demo: pipelines, sample files, and an application's database.
+//! The folder of the demo: pipelines, sample files, and the database of an application.
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -30,18 +30,18 @@ const DEMO_PIPELINES: [(&str, &str); 8] = [
     ("tweet-notify.yaml", include_str!("../../../pipelines/tweet-notify.yaml")),
 ];
 
-/// Writes all that the service needs, and configures it. Of `configured` it takes the listen addresses alone: the demo
+/// Writes all files that the demo needs and returns the configuration. Of `configured` it takes the listen addresses alone: the demo
 /// must never write to the databases and stores of a real service.
 ///
 /// # Errors
-/// `demo_folder_in_use` if the folder holds anything that no demo has made.
+/// `demo_folder_in_use` if the folder holds files that no demo has written.
 pub async fn prepare_folder(dir: &Path, configured: &Config) -> Result<Config> {
     claim_folder(dir).await?;
     let mut config = Config { data: dir.join("data"), pipelines: dir.join("pipelines"), ..Config::default() };
     config.listen = configured.listen;
     config.objects.listen = configured.objects.listen;
     config.templates = dir.join("templates");
-    // What a site serves.
+    // The public bucket of a website.
     config.objects.buckets.insert("thumbnails".into(), BucketConfig { public: true, ..BucketConfig::default() });
     config.add_default_connection();
     for folder in [&config.pipelines, &config.geo_dir()] {
@@ -61,14 +61,14 @@ pub async fn prepare_folder(dir: &Path, configured: &Config) -> Result<Config> {
     sqlx::raw_sql(APP_ROWS_SQL).execute(&mut *rows).await?;
     rows.commit().await?;
     app.close().await?;
-    // A second demo beside a first, or beside a service, takes free ports. Any other fault is for the service to report.
+    // If the ports are taken by another demo or service, use free ones. Any other fault is for the service to report.
     if TcpListener::bind(config.listen).is_err_and(|error| error.kind() == ErrorKind::AddrInUse) {
         config.listen.set_port(0);
     }
     Ok(config)
 }
 
-/// Makes the folder the demo's own: it deletes rows and writes over files.
+/// Claims the folder for the demo, which deletes rows and overwrites files there.
 async fn claim_folder(dir: &Path) -> Result<()> {
     let key = key_file(dir);
     if tokio::fs::try_exists(&key).await? {
@@ -82,12 +82,12 @@ async fn claim_folder(dir: &Path) -> Result<()> {
     afterload_core::secrets::write_secret(&key, "").await
 }
 
-/// The key of the demo's administrator, and the sign that a folder is a demo's.
+/// The file of the admin key. It also marks a folder as a demo's.
 pub fn key_file(dir: &Path) -> PathBuf {
     dir.join("demo.key")
 }
 
-/// The application's database.
+/// The database of the application.
 pub fn app_database(config: &Config) -> PathBuf {
     config.data.join("app.db")
 }

@@ -1,4 +1,5 @@
-//! `afterload demo`: every pipeline of the repository on sample data, each started as a user or an application would.
+//! `afterload demo`: runs every pipeline of the repository on sample data, each as a user or an application would start
+//! it.
 
 mod files;
 mod scenario;
@@ -17,18 +18,18 @@ use crate::config::Config;
 use afterload_core::error::{Error, Result};
 use scenario::{DemoRunner, Scenario};
 
-/// What the demo may be told.
+/// The options of the demo.
 #[derive(Debug, clap::Args)]
 pub(super) struct DemoArgs {
-    /// The folder that holds everything the demo makes; it may be deleted afterwards.
+    /// The folder for all files of the demo; it may be deleted afterwards.
     #[arg(long, default_value = "demo-data", value_name = "FOLDER")]
     dir: PathBuf,
-    /// End when the runs have, with status 0 only if every one succeeded.
+    /// Exit after the runs, with status 0 only if all succeeded.
     #[arg(long)]
     exit: bool,
 }
 
-/// Starts the service, plays the pipelines through its API and its store, and stays up. It listens where `configured`
+/// Starts the service, runs the scenarios through its API and its store, and keeps running. It listens where `configured`
 /// says.
 pub(super) async fn run(args: DemoArgs, configured: &Config) -> Result<ExitCode> {
     init_logs("warn")?;
@@ -77,7 +78,7 @@ pub(super) async fn run(args: DemoArgs, configured: &Config) -> Result<ExitCode>
     Ok(if succeeded == number { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Plays one after the other and gives how many succeeded.
+/// Runs all scenarios in order and returns how many succeeded.
 async fn run_scenarios(stage: &DemoRunner<'_>, plays: &[Scenario]) -> Result<usize> {
     let mut succeeded = 0;
     for play in plays {

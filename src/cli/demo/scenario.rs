@@ -1,4 +1,4 @@
-//! What is played, as `examples/demo/plays.yaml` says, and how its runs are started and followed.
+//! The scenarios of `examples/demo/plays.yaml`: starts their runs and follows them.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -20,9 +20,9 @@ use afterload_engine::Engine;
 use afterload_spanned_yaml as yaml;
 
 const SCENARIOS_YAML: &str = include_str!("../../../examples/demo/plays.yaml");
-/// How often it is looked whether something has come about.
+/// How often the demo checks for an expected change.
 const DEMO_POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How long it may take.
+/// How long the demo waits for it.
 const DEMO_RUN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A run of a pipeline.
@@ -31,10 +31,10 @@ const DEMO_RUN_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Scenario {
     /// The pipeline.
     pub pipeline: String,
-    /// What a user does, for people.
+    /// What the user does, for the output.
     pub title: String,
     start: ScenarioStart,
-    /// A query of the application's database, for texts that say what came of it.
+    /// A query of the application's database that shows the result.
     #[serde(default)]
     pub look: Option<String>,
 }
@@ -42,32 +42,32 @@ pub struct Scenario {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum ScenarioStart {
-    /// The file comes with the request.
+    /// Uploads the file with the request.
     Upload(String),
-    /// The file is written to a bucket, under a prefix.
+    /// Writes the file to a bucket, under a prefix.
     Put { file: String, to: String },
-    /// A request with params.
+    /// Sends a request with params.
     Call(BTreeMap<String, String>),
-    /// An event of the application.
+    /// Publishes an application event.
     Event(ScenarioEvent),
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ScenarioEvent {
-    /// What the application writes to its database before it tells of it.
+    /// What the application writes to its database before it publishes the event.
     sql: String,
     name: String,
     body: Value,
-    /// The next one, once the run waits.
+    /// The next event, published once the run waits for it.
     #[serde(default)]
     then: Option<Box<ScenarioEvent>>,
 }
 
-/// All plays.
+/// Reads all scenarios.
 ///
 /// # Errors
-/// That they cannot be read.
+/// Fails if the file cannot be parsed.
 pub fn load_scenarios() -> Result<Vec<Scenario>> {
     yaml::parse(SCENARIOS_YAML).and_then(|plays| yaml::read(&plays)).map_err(|problems| {
         let first = problems.first().map_or_else(String::new, |problem| problem.message.clone());
@@ -75,11 +75,11 @@ pub fn load_scenarios() -> Result<Vec<Scenario>> {
     })
 }
 
-/// Where it is played.
+/// Runs scenarios against a service.
 pub struct DemoRunner<'a> {
     /// A client of the API.
     pub client: ApiClient,
-    /// The engine, whose store stands for an S3 client.
+    /// The engine; its object store replaces an S3 client.
     pub engine: &'a Engine,
     /// The configuration of the service.
     pub config: &'a Config,
@@ -88,10 +88,10 @@ pub struct DemoRunner<'a> {
 }
 
 impl DemoRunner<'_> {
-    /// Starts a run and follows it to its end.
+    /// Starts a run and follows it until it ends.
     ///
     /// # Errors
-    /// Those of the API; a run that fails is none.
+    /// Errors of the API. A failed run is not an error.
     pub async fn run_scenario(&self, play: &Scenario) -> Result<Value> {
         let id = match &play.start {
             ScenarioStart::Upload(file) => {
@@ -133,10 +133,10 @@ impl DemoRunner<'_> {
         self.client.publish_event(&event.name, &event.body).await
     }
 
-    /// Writes a file to the store, as `aws s3 cp` does, and finds the run that this starts.
+    /// Writes a file to the store, as `aws s3 cp` does, and finds the run that it starts.
     async fn upload_object(&self, pipeline: &str, file: &str, to: &str) -> Result<String> {
         let (bucket, prefix) = to.split_once('/').unwrap_or((to, ""));
-        // A name of its own each time: the same bytes under the same name are no news.
+        // A unique name each time: the same bytes under the same key would be a duplicate.
         let key = format!("{prefix}{}/{file}", ulid::Ulid::generate());
         let bytes = tokio::fs::read(self.dir.join(file)).await?;
         let media = if file.ends_with(".csv") { "text/csv" } else { "image/jpeg" };

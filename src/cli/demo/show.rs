@@ -1,4 +1,4 @@
-//! What came of a run, for people: the outputs of its steps, its files, its mails, and the rows of the application.
+//! Prints the results of a run: the outputs of its steps, its files, its mails, and the rows of the application.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -18,14 +18,14 @@ fn print_labeled(label: &str, text: &str) {
     print_line!("  {label:<10} {text}");
 }
 
-/// The outputs of each step; its files are fetched where only a key opens them.
+/// Prints the outputs of each step. Files that need an API key are downloaded first.
 pub async fn print_steps(stage: &DemoRunner<'_>, run: &Value) -> Result<()> {
     for step in run["steps"].as_array().into_iter().flatten() {
         let (mut facts, mut files) = (Vec::new(), Vec::new());
         collect_outputs(&step["outputs"], &mut facts, &mut files);
         let mut lines = Vec::from_iter((!facts.is_empty()).then(|| facts.join(" ")));
         match step["status"].as_str().unwrap_or_default() {
-            // An alarm that nobody needed.
+            // An alarm that was not needed.
             "skipped" if step["section"] != "steps" => continue,
             "succeeded" => {}
             status => lines.push(status.to_owned()),
@@ -39,7 +39,7 @@ pub async fn print_steps(stage: &DemoRunner<'_>, run: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Where a file is, with its size.
+/// The location of a file, with its size.
 async fn locate_file(stage: &DemoRunner<'_>, file: &Value) -> Result<String> {
     let url = file["url"].as_str().unwrap_or_default();
     let mut place = url.to_owned();
@@ -55,7 +55,7 @@ async fn locate_file(stage: &DemoRunner<'_>, file: &Value) -> Result<String> {
     })
 }
 
-/// The plain outputs as text, and those that are files or hold some, each by its name.
+/// Collects plain outputs as text, and outputs that are or contain files by name.
 fn collect_outputs<'a>(outputs: &'a Value, facts: &mut Vec<String>, files: &mut Vec<(&'a str, &'a Value)>) {
     for (name, value) in outputs.as_object().into_iter().flatten() {
         match value {
@@ -68,7 +68,7 @@ fn collect_outputs<'a>(outputs: &'a Value, facts: &mut Vec<String>, files: &mut 
     }
 }
 
-/// The mails of a run, which lie in a folder.
+/// Prints the mails of a run from the outbox folder.
 pub fn print_mails(outbox: &Path, run: &Value) -> Result<()> {
     let mut mails = Vec::new();
     for entry in fs::read_dir(outbox).into_iter().flatten() {
@@ -95,7 +95,7 @@ pub fn print_mails(outbox: &Path, run: &Value) -> Result<()> {
     Ok(())
 }
 
-/// What the application's database says.
+/// Prints rows of the application's database.
 pub async fn print_rows(database: &Path, look: &str) -> Result<()> {
     let options = SqliteConnectOptions::new().filename(database).read_only(true);
     let mut app = SqliteConnection::connect_with(&options).await?;
@@ -104,7 +104,7 @@ pub async fn print_rows(database: &Path, look: &str) -> Result<()> {
     Ok(app.close().await?)
 }
 
-/// How the run ended.
+/// Prints how the run ended.
 pub fn print_end(run: &Value, took: Duration) {
     let status = run["status"].as_str().unwrap_or_default();
     print_line!("  {status} in {:.1} s", took.as_secs_f32());

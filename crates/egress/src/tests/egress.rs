@@ -1,11 +1,11 @@
-//! What must not be called is not, however it is written and wherever it leads.
+//! Blocked addresses are not called, in any notation and through any name or redirect.
 
-use super::server::{Does, answer};
+use super::server::{Behavior, answer};
 use super::*;
 use crate::codes;
 
 #[tokio::test]
-async fn no_spelling_of_a_private_address_is_called() {
+async fn no_notation_of_a_private_address_is_called() {
     let http = http(&[]);
     for host in [
         "127.0.0.1",
@@ -65,46 +65,46 @@ async fn no_spelling_of_a_private_address_is_called() {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_to_a_private_address_is_not_called() {
+async fn a_name_that_resolves_to_a_private_address_is_not_called() {
     for ip in ["127.0.0.1", "10.0.0.1", "169.254.169.254", "192.168.0.1", "::1", "fd00:ec2::254", "::ffff:8.8.8.8"] {
-        // One bad address among good ones is enough.
-        let http = told(&[], &[&["93.184.215.14", ip]]);
+        // One private address among public ones is enough to block.
+        let http = client_with_dns(&[], &[&["93.184.215.14", ip]]);
         let error = refused(&http, "http://innocent.example/").await;
         assert_eq!(error.code(), codes::EGRESS_BLOCKED, "{ip}: {error}");
-        assert!(!error.to_string().contains(ip), "where a name leads is not told: {error}");
+        assert!(!error.to_string().contains(ip), "the address of a name is not shown: {error}");
     }
-    // With the names of the system.
-    let server = Server::saying(&answer("200 OK", "", "")).await;
+    // With the resolver of the system.
+    let server = Server::responding(&answer("200 OK", "", "")).await;
     let error = refused(&http(&[]), &format!("http://localhost:{}/", server.port)).await;
     assert_eq!(error.code(), codes::EGRESS_BLOCKED);
-    assert!(server.asked().is_empty());
+    assert!(server.requests().is_empty());
 }
 
 #[tokio::test]
-async fn a_name_that_changes_its_mind_is_caught() {
-    let server = Server::saying(&answer("302 Found", "Location: http://rebind.example/again\r\n", "")).await;
+async fn dns_rebinding_is_blocked() {
+    let server = Server::responding(&answer("302 Found", "Location: http://rebind.example/again\r\n", "")).await;
     let port = server.port;
-    // What is allowed stands in for the public internet: the first look-up leads there, the second elsewhere.
+    // The allowed address stands for the public internet: the first lookup returns it, the second another one.
     let allow = format!("127.0.0.1:{port}");
-    let http = told(&[&allow], &[&["127.0.0.1"], &["127.0.0.2"]]);
+    let http = client_with_dns(&[&allow], &[&["127.0.0.1"], &["127.0.0.2"]]);
     assert_eq!(
         get(&http, &format!("http://rebind.example:{port}/")).await.err().unwrap().code().name(),
         "egress_blocked"
     );
-    assert_eq!(server.asked().len(), 1);
-    // Every connection looks again, and the addresses that were checked are those that are called.
-    let server = Server::saying(&answer("200 OK", "", "")).await;
+    assert_eq!(server.requests().len(), 1);
+    // Every connection resolves the name again and uses the checked addresses.
+    let server = Server::responding(&answer("200 OK", "", "")).await;
     let allow = format!("127.0.0.1:{}", server.port);
-    let http = told(&[&allow], &[&["127.0.0.1"], &["10.0.0.1"]]);
+    let http = client_with_dns(&[&allow], &[&["127.0.0.1"], &["10.0.0.1"]]);
     let url = format!("http://rebind.example:{}/", server.port);
     assert_eq!(get(&http, &url).await.unwrap().status_code(), 200);
     assert_eq!(refused(&http, &url).await.code().name(), "egress_blocked");
-    assert_eq!(server.asked().len(), 1);
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[tokio::test]
-async fn what_is_allowed_is_called_and_nothing_beside_it() {
-    let server = Server::saying(&answer("204 No Content", "", "")).await;
+async fn the_allow_list_permits_its_entries_only() {
+    let server = Server::responding(&answer("204 No Content", "", "")).await;
     let port = server.port;
     let with_port = |host: &str| format!("{host}:{port}");
     for (entry, host) in [
@@ -114,7 +114,7 @@ async fn what_is_allowed_is_called_and_nothing_beside_it() {
         ("a.corp.example".to_owned(), "A.Corp.Example."),
         (with_port("*.corp.example"), "b.a.corp.example"),
     ] {
-        let http = told(&[&entry], &[&["127.0.0.1"]]);
+        let http = client_with_dns(&[&entry], &[&["127.0.0.1"]]);
         let url = format!("http://{host}:{port}/");
         assert_eq!(get(&http, &url).await.map(|answer| answer.status_code()).unwrap(), 204, "{entry}");
     }
@@ -128,7 +128,7 @@ async fn what_is_allowed_is_called_and_nothing_beside_it() {
         ("corp.example", "a.corp.example"),
         ("127.0.0.1", "[::ffff:127.0.0.1]"),
     ] {
-        let http = told(&[entry], &[&["127.0.0.1"]]);
+        let http = client_with_dns(&[entry], &[&["127.0.0.1"]]);
         assert_eq!(
             refused(&http, &format!("http://{host}:{port}/")).await.code().name(),
             "egress_blocked",
@@ -138,8 +138,8 @@ async fn what_is_allowed_is_called_and_nothing_beside_it() {
 }
 
 #[tokio::test]
-async fn redirects_are_followed_three_times_and_never_to_where_nothing_may_go() {
-    let inner = Server::saying(&answer("200 OK", "", "secret of the inside")).await;
+async fn redirects_are_followed_three_times_and_never_to_blocked_addresses() {
+    let inner = Server::responding(&answer("200 OK", "", "secret of the inside")).await;
     let inside = inner.port;
     let server = Server::start(move |path| {
         let to = match path.split('?').next().unwrap() {
@@ -153,41 +153,41 @@ async fn redirects_are_followed_three_times_and_never_to_where_nothing_may_go() 
             "/3" => "/2".to_owned(),
             "/2" => "1".to_owned(),
             "/1" => "?end".to_owned(),
-            "/" | "/end" => return Does::Says(answer("200 OK", "", "done")),
+            "/" | "/end" => return Behavior::Responds(answer("200 OK", "", "done")),
             _ => "/end".to_owned(),
         };
         if path == "/1?end" {
-            return Does::Says(answer("200 OK", "", "done"));
+            return Behavior::Responds(answer("200 OK", "", "done"));
         }
-        Does::Says(answer("302 Found", &format!("Location: {to}\r\n"), ""))
+        Behavior::Responds(answer("302 Found", &format!("Location: {to}\r\n"), ""))
     })
     .await;
     let http = http(&[&format!("127.0.0.1:{}", server.port)]);
     for path in ["/inside", "/decimal", "/name", "/metadata"] {
         assert_eq!(refused(&http, &server.url(path)).await.code().name(), "egress_blocked", "{path}");
     }
-    assert!(inner.asked().is_empty());
+    assert!(inner.requests().is_empty());
     assert_eq!(refused(&http, &server.url("/file")).await.code().name(), "http_url_invalid");
     assert_eq!(refused(&http, &server.url("/user")).await.code().name(), "http_url_invalid");
-    let before = server.asked().len();
+    let before = server.requests().len();
     let error = refused(&http, &server.url("/circle?token=canary")).await;
     assert_eq!((error.code().name(), error.is_transient()), ("http_redirect_refused", false));
     assert!(!error.to_string().contains("canary"), "{error}");
-    assert_eq!(server.asked().len() - before, 4, "the first call and three more");
+    assert_eq!(server.requests().len() - before, 4, "the first call and three more");
     let answer = get(&http, &server.url("/3")).await.unwrap();
     assert_eq!(answer.read_bytes().await.unwrap(), "done");
-    // Who does not want to follow sees the redirect.
+    // A client without redirects gets the redirect itself.
     let request = EgressRequest::get(&server.url("/metadata")).unwrap().without_redirects();
     assert_eq!(http.send(request).await.unwrap().status_code(), 302);
 }
 
 #[tokio::test]
-async fn secrets_stay_with_the_origin_that_they_were_meant_for() {
-    let other = Server::saying(&answer("200 OK", "", "")).await;
+async fn secret_headers_stay_with_their_origin() {
+    let other = Server::responding(&answer("200 OK", "", "")).await;
     let to = other.url("/");
     let server = Server::start(move |path| match path {
-        "/same" => Does::Says(answer("307 Temporary Redirect", "Location: /other\r\n", "")),
-        _ => Does::Says(answer("307 Temporary Redirect", &format!("Location: {to}\r\n"), "")),
+        "/same" => Behavior::Responds(answer("307 Temporary Redirect", "Location: /other\r\n", "")),
+        _ => Behavior::Responds(answer("307 Temporary Redirect", &format!("Location: {to}\r\n"), "")),
     })
     .await;
     let http = http(&["127.0.0.1"]);
@@ -195,8 +195,8 @@ async fn secrets_stay_with_the_origin_that_they_were_meant_for() {
     let request =
         request.with_header("Authorization", "Bearer canary").unwrap().with_header("X-Key", "canary").unwrap();
     http.send(request).await.unwrap();
-    let asked = server.asked();
-    assert_eq!(asked.iter().filter(|asked| asked.matches("canary").count() == 2).count(), 2, "{asked:?}");
-    let other = &other.asked()[0];
+    let requests = server.requests();
+    assert_eq!(requests.iter().filter(|request| request.matches("canary").count() == 2).count(), 2, "{requests:?}");
+    let other = &other.requests()[0];
     assert!(other.starts_with("POST / ") && other.ends_with("the body") && !other.contains("canary"), "{other}");
 }

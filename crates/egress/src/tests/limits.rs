@@ -1,8 +1,8 @@
-//! Servers that hang, drip and flood.
+//! Servers that hang, or send too slowly or too much.
 
 use std::time::Duration;
 
-use super::server::{Does, answer};
+use super::server::{Behavior, answer};
 use super::*;
 use crate::codes;
 use afterload_core::units::ByteSize;
@@ -15,15 +15,15 @@ async fn within(http: &EgressClient, url: &str) -> Result<usize> {
 }
 
 #[tokio::test]
-async fn a_call_ends_in_time_whatever_the_server_does() {
+async fn a_call_ends_at_its_timeout() {
     let server = Server::start(|path| match path {
-        "/hang" => Does::Hangs,
-        "/drip-head" => Does::Drips("HTTP/1.1 200 OK\r\nX: ".into()),
-        "/drip-body" => Does::Drips("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n".into()),
+        "/hang" => Behavior::Hangs,
+        "/drip-head" => Behavior::Drips("HTTP/1.1 200 OK\r\nX: ".into()),
+        "/drip-body" => Behavior::Drips("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n".into()),
         "/drip-redirects" => {
-            Does::Drips("HTTP/1.1 302 Found\r\nLocation: /drip-redirects\r\nContent-Length: 0\r\n\r\n".into())
+            Behavior::Drips("HTTP/1.1 302 Found\r\nLocation: /drip-redirects\r\nContent-Length: 0\r\n\r\n".into())
         }
-        _ => Does::Leaves,
+        _ => Behavior::Disconnects,
     })
     .await;
     let http = http(&["127.0.0.1"]);
@@ -37,7 +37,7 @@ async fn a_call_ends_in_time_whatever_the_server_does() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_may_come_back() {
+async fn an_unreachable_server_is_a_transient_error() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let http = http(&["127.0.0.1", "nowhere.invalid"]);
     for url in [format!("http://{closed}/canary?canary"), "http://nowhere.invalid/canary?canary".to_owned()] {
@@ -46,20 +46,20 @@ async fn a_server_that_is_not_there_may_come_back() {
         assert!(!error.to_string().contains("canary"), "{error}");
     }
     // A server that does not speak TLS.
-    let server = Server::saying(&answer("200 OK", "", "")).await;
+    let server = Server::responding(&answer("200 OK", "", "")).await;
     let error = refused(&http, &format!("https://127.0.0.1:{}/", server.port)).await;
     assert_eq!((error.code().name(), error.is_transient()), ("http_unreachable", true), "{error}");
 }
 
 #[tokio::test]
-async fn a_body_is_read_up_to_its_limit_and_no_further() {
+async fn a_body_is_read_up_to_its_limit() {
     let most = usize::try_from(HttpLimits::default().body.0).unwrap();
     let server = Server::start(move |path| match path {
-        "/declared" => Does::Floods(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1_u64 << 40)),
-        "/endless" => Does::Floods("HTTP/1.1 200 OK\r\n\r\n".into()),
-        "/full" => Does::Says(answer("200 OK", "", &"x".repeat(most))),
-        "/over" => Does::Says(answer("200 OK", "", &"x".repeat(most + 1))),
-        _ => Does::Says("HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\nshort".into()),
+        "/declared" => Behavior::Floods(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1_u64 << 40)),
+        "/endless" => Behavior::Floods("HTTP/1.1 200 OK\r\n\r\n".into()),
+        "/full" => Behavior::Responds(answer("200 OK", "", &"x".repeat(most))),
+        "/over" => Behavior::Responds(answer("200 OK", "", &"x".repeat(most + 1))),
+        _ => Behavior::Responds("HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\nshort".into()),
     })
     .await;
     let http = http(&["127.0.0.1"]);
@@ -77,10 +77,10 @@ async fn a_body_is_read_up_to_its_limit_and_no_further() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_not_too_large() {
+async fn a_response_without_a_body_ignores_its_declared_length() {
     let server = Server::start(|path| {
         let status = if path == "/304" { "304 Not Modified" } else { "200 OK" };
-        Does::Says(format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", 1_u64 << 40))
+        Behavior::Responds(format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", 1_u64 << 40))
     })
     .await;
     let http = http(&["127.0.0.1"]);
@@ -96,11 +96,11 @@ async fn a_body_that_does_not_come_is_not_too_large() {
 }
 
 #[tokio::test]
-async fn a_compressed_body_is_not_asked_for_and_stays_as_it_is() {
-    let server = Server::saying(&answer("200 OK", "Content-Encoding: gzip\r\n", "\u{1f}not unpacked")).await;
+async fn compression_is_not_requested_and_not_decoded() {
+    let server = Server::responding(&answer("200 OK", "Content-Encoding: gzip\r\n", "\u{1f}not unpacked")).await;
     let answer = get(&http(&["127.0.0.1"]), &server.url("/")).await.unwrap();
     assert_eq!(answer.header_text("content-encoding"), Some("gzip"));
     assert_eq!(answer.read_bytes().await.unwrap(), "\u{1f}not unpacked");
-    let asked = server.asked()[0].to_ascii_lowercase();
-    assert!(asked.contains("accept-encoding: identity\r\n") && !asked.contains("gzip"), "{asked}");
+    let request = server.requests()[0].to_ascii_lowercase();
+    assert!(request.contains("accept-encoding: identity\r\n") && !request.contains("gzip"), "{request}");
 }

@@ -1,4 +1,4 @@
-//! Real servers on loopback, and a keeper of names that says what a test wants.
+//! Real servers on loopback, and a resolver with scripted answers.
 
 mod egress;
 mod limits;
@@ -13,10 +13,10 @@ use super::policy::{DnsFuture, DnsResolver};
 use super::*;
 use server::Server;
 
-/// Says for every name what comes next in a list, and its last answer for ever.
-struct Told(Mutex<VecDeque<Vec<IpAddr>>>);
+/// Answers every lookup with the next list of addresses; repeats the last one.
+struct ScriptedDns(Mutex<VecDeque<Vec<IpAddr>>>);
 
-impl DnsResolver for Told {
+impl DnsResolver for ScriptedDns {
     fn resolve_host(&self, _: &str) -> DnsFuture {
         let mut answers = self.0.lock().unwrap();
         let answer = if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0].clone() };
@@ -32,22 +32,27 @@ fn signing() -> (WebhookSigner, Redactor) {
     (WebhookSigner::new(&WebhooksConfig::default(), ""), Redactor::new([]))
 }
 
-/// With the names of the system.
+/// A client with the resolver of the system.
 fn http(allow: &[&str]) -> EgressClient {
     limited(allow, &HttpLimits::default())
 }
 
-/// The same within these limits.
+/// Same as [`http`], with these limits.
 fn limited(allow: &[&str], limits: &HttpLimits) -> EgressClient {
     let (webhooks, redactor) = signing();
     EgressClient::new(&rules(allow), limits, webhooks, redactor)
 }
 
-/// With names that lead where the test says, each time a list of addresses.
-fn told(allow: &[&str], answers: &[&[&str]]) -> EgressClient {
+/// A client whose lookups return these lists of addresses, one per lookup.
+fn client_with_dns(allow: &[&str], answers: &[&[&str]]) -> EgressClient {
     let parsed = |list: &&[&str]| list.iter().map(|ip| ip.parse().unwrap()).collect();
     let answers = answers.iter().map(parsed).collect();
-    EgressClient::with_resolver(&rules(allow), &HttpLimits::default(), signing(), Arc::new(Told(Mutex::new(answers))))
+    EgressClient::with_resolver(
+        &rules(allow),
+        &HttpLimits::default(),
+        signing(),
+        Arc::new(ScriptedDns(Mutex::new(answers))),
+    )
 }
 
 async fn get(http: &EgressClient, url: &str) -> Result<EgressResponse> {

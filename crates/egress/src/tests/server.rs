@@ -1,4 +1,4 @@
-//! A server that answers every connection with a few bytes that a test wrote, and remembers what it was asked.
+//! A server that answers every connection with bytes from the test, and records the requests.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,46 +7,46 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// What a server does once it has read a request.
+/// The reaction of the server to a request.
 #[derive(Clone)]
-pub(super) enum Does {
-    /// Answers and closes.
-    Says(String),
-    /// Answers byte by byte, so slowly that it never ends.
+pub(super) enum Behavior {
+    /// Responds and closes.
+    Responds(String),
+    /// Responds byte by byte, too slowly to ever finish.
     Drips(String),
-    /// Says this and then the same piece again and again for as long as somebody reads.
+    /// Responds with this, then repeats it as long as the client reads.
     Floods(String),
-    /// Says nothing.
+    /// Never responds.
     Hangs,
-    /// Closes without a word.
-    Leaves,
+    /// Closes without a response.
+    Disconnects,
 }
 
 pub(super) struct Server {
     pub port: u16,
-    asked: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
     _tasks: JoinSet<()>,
 }
 
 impl Server {
-    /// Does what `does` says of the path.
-    pub(super) async fn start(does: impl Fn(&str) -> Does + Send + Sync + 'static) -> Self {
+    /// Starts a server that reacts to each path as `behavior` decides.
+    pub(super) async fn start(behavior: impl Fn(&str) -> Behavior + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (port, asked) = (listener.local_addr().unwrap().port(), Arc::new(Mutex::new(Vec::new())));
-        let (mut tasks, seen, does) = (JoinSet::new(), asked.clone(), Arc::new(does));
+        let (port, requests) = (listener.local_addr().unwrap().port(), Arc::new(Mutex::new(Vec::new())));
+        let (mut tasks, seen, behavior) = (JoinSet::new(), requests.clone(), Arc::new(behavior));
         tasks.spawn(async move {
             let mut open = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                open.spawn(serve(stream, seen.clone(), does.clone()));
+                open.spawn(serve(stream, seen.clone(), behavior.clone()));
             }
         });
-        Self { port, asked, _tasks: tasks }
+        Self { port, requests, _tasks: tasks }
     }
 
-    /// Answers everything with these bytes.
-    pub(super) async fn saying(answer: &str) -> Self {
+    /// Starts a server that always responds with these bytes.
+    pub(super) async fn responding(answer: &str) -> Self {
         let answer = answer.to_owned();
-        Self::start(move |_| Does::Says(answer.clone())).await
+        Self::start(move |_| Behavior::Responds(answer.clone())).await
     }
 
     pub(super) fn url(&self, path: &str) -> String {
@@ -54,23 +54,23 @@ impl Server {
     }
 
     /// The requests so far, each with head and body.
-    pub(super) fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
+    pub(super) fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
-/// An answer with this status and more lines of the head.
+/// A response with this status and additional header lines.
 pub(super) fn answer(status: &str, head: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n{head}\r\n{body}", body.len())
 }
 
-async fn serve(mut stream: TcpStream, asked: Arc<Mutex<Vec<String>>>, does: Arc<impl Fn(&str) -> Does>) {
+async fn serve(mut stream: TcpStream, requests: Arc<Mutex<Vec<String>>>, behavior: Arc<impl Fn(&str) -> Behavior>) {
     let Some(request) = read(&mut stream).await else { return };
     let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-    asked.lock().unwrap().push(request);
-    let sent = match does(&path) {
-        Does::Says(text) => stream.write_all(text.as_bytes()).await,
-        Does::Drips(text) => {
+    requests.lock().unwrap().push(request);
+    let sent = match behavior(&path) {
+        Behavior::Responds(text) => stream.write_all(text.as_bytes()).await,
+        Behavior::Drips(text) => {
             for byte in text.bytes().chain(std::iter::repeat(b'.')) {
                 if stream.write_all(&[byte]).await.is_err() {
                     return;
@@ -79,17 +79,17 @@ async fn serve(mut stream: TcpStream, asked: Arc<Mutex<Vec<String>>>, does: Arc<
             }
             Ok(())
         }
-        Does::Floods(text) => {
+        Behavior::Floods(text) => {
             let mut sent = stream.write_all(text.as_bytes()).await;
             while sent.is_ok() {
                 sent = stream.write_all(&[b'x'; 8192]).await;
             }
             sent
         }
-        Does::Hangs => std::future::pending().await,
-        Does::Leaves => Ok(()),
+        Behavior::Hangs => std::future::pending().await,
+        Behavior::Disconnects => Ok(()),
     };
-    // Who was reading may have gone away.
+    // The client may have closed the connection.
     drop(sent);
     drop(stream.shutdown().await);
 }

@@ -1,18 +1,18 @@
-//! What an answer means, and what a request looks like to who receives it.
+//! How responses map to errors, and how requests look on the wire.
 
 use std::time::Duration;
 
-use super::server::{Does, answer};
+use super::server::{Behavior, answer};
 use super::*;
 use crate::codes;
 use afterload_core::secret::Secret;
 
 #[tokio::test]
-async fn a_status_says_whether_to_come_again_and_when() {
+async fn status_codes_decide_retryability_and_retry_after() {
     let server = Server::start(|path| {
         let (status, wait) = path[1..].trim_end_matches("?canary").split_once('/').unwrap();
         let head = if wait.is_empty() { String::new() } else { format!("Retry-After: {wait}\r\n") };
-        Does::Says(answer(&format!("{status} Canary"), &head, "canary"))
+        Behavior::Responds(answer(&format!("{status} Canary"), &head, "canary"))
     })
     .await;
     let http = http(&["127.0.0.1"]);
@@ -43,11 +43,11 @@ async fn a_status_says_whether_to_come_again_and_when() {
 }
 
 #[tokio::test]
-async fn headers_are_given_without_cookies_and_json_without_quotes() {
+async fn headers_omit_cookies_and_json_errors_quote_nothing() {
     let head = "X-One: a\r\nX-One: b\r\nSet-Cookie: canary\r\n";
     let server = Server::start(move |path| match path {
-        "/json" => Does::Says(answer("200 OK", head, "{\"a\": 1}")),
-        _ => Does::Says(answer("200 OK", head, "{\"canary\": canary}")),
+        "/json" => Behavior::Responds(answer("200 OK", head, "{\"a\": 1}")),
+        _ => Behavior::Responds(answer("200 OK", head, "{\"canary\": canary}")),
     })
     .await;
     let http = http(&["127.0.0.1"]);
@@ -62,7 +62,7 @@ async fn headers_are_given_without_cookies_and_json_without_quotes() {
 }
 
 #[test]
-fn an_address_is_absolute_and_holds_no_password() {
+fn a_url_must_be_absolute_and_without_password() {
     for bad in [
         "",
         "canary",
@@ -88,7 +88,7 @@ fn an_address_is_absolute_and_holds_no_password() {
 }
 
 #[test]
-fn headers_are_one_line_and_not_those_of_the_connection() {
+fn invalid_and_connection_headers_are_rejected() {
     let request = EgressRequest::get("http://a.example").unwrap();
     for (name, value) in
         [("X", "canary\r\nY: 1"), ("X", "canary\0"), ("X\n", "1"), ("", "1"), ("Host", "b"), ("TE", "x")]
@@ -99,9 +99,9 @@ fn headers_are_one_line_and_not_those_of_the_connection() {
     }
 }
 
-/// The example of the standard's own documentation.
+/// The example from the documentation of Standard Webhooks.
 #[test]
-fn a_signature_is_that_of_the_standard() {
+fn a_signature_matches_the_standards_example() {
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let webhooks = WebhooksConfig { secret: Some(Secret::new(secret)), ..WebhooksConfig::default() };
     let webhooks = WebhookSigner::new(&webhooks, "");
@@ -111,7 +111,7 @@ fn a_signature_is_that_of_the_standard() {
 }
 
 #[test]
-fn without_a_secret_one_follows_from_the_secret_key() {
+fn the_webhook_secret_is_derived_from_the_secret_key() {
     let derived = |key: &str| WebhookSigner::new(&WebhooksConfig::default(), key).encoded_secret();
     let secret = derived("a");
     assert_eq!((secret.len(), &secret), ("whsec_".len() + 44, &derived("a")));

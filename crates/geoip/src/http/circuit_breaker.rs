@@ -1,4 +1,4 @@
-//! When a service may be called: not more often than it allows, not before it wants, and not while it keeps failing.
+//! Limits the calls of a service: its rate limit, its `Retry-After`, and a pause after repeated failures.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -9,14 +9,14 @@ use tokio_util::sync::CancellationToken;
 use crate::codes;
 use afterload_core::error::{Error, Result};
 
-/// So many failures in a row close the gate.
+/// This many failures in a row open the breaker.
 const FAILURE_THRESHOLD: u32 = 5;
-/// For how long they do.
+/// How long the breaker stays open after that.
 const BREAKER_OPEN_DURATION: Duration = Duration::from_secs(30);
-/// Who is told to come back later than this asks others instead.
+/// A longer `Retry-After` is not waited for: the next provider is asked instead.
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(20);
 
-/// The gate of a service, for one process.
+/// The circuit breaker of one service. Each process has its own.
 pub struct CircuitBreaker {
     /// The time between two calls.
     min_interval: Duration,
@@ -25,24 +25,24 @@ pub struct CircuitBreaker {
 
 #[derive(Default)]
 struct BreakerState {
-    /// When the next call may be made.
+    /// When the next call may start.
     next_call_at: Option<Instant>,
-    /// Until when it is closed.
+    /// Until when no call may start.
     blocked_until: Option<Instant>,
     failures: u32,
 }
 
 impl CircuitBreaker {
-    /// A gate for so many calls a minute.
+    /// Creates a breaker that allows this many calls per minute.
     pub fn new(per_minute: Option<u32>) -> Self {
         let pace = per_minute.map_or(Duration::ZERO, |calls| Duration::from_secs(60) / calls.max(1));
         Self { min_interval: pace, state: Mutex::default() }
     }
 
-    /// Waits for a turn.
+    /// Waits until a call may start.
     ///
     /// # Errors
-    /// `geo_provider_resting`, with the time until then, where it is closed for longer than anybody should wait;
+    /// `geo_provider_resting`, with the remaining time, if the breaker stays open longer than a step should wait;
     /// `step_stopped`.
     pub async fn acquire(&self, name: &str, stop: &CancellationToken) -> Result<()> {
         loop {
@@ -57,19 +57,19 @@ impl CircuitBreaker {
                 () = tokio::time::sleep_until(at) => {}
                 () = stop.cancelled() => return Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop")),
             }
-            // Another call may have been told to come later meanwhile.
+            // Another call may have received a `Retry-After` during the wait.
             if self.allows_calls(Instant::now()) {
                 return Ok(());
             }
         }
     }
 
-    /// The call went well. That opens nothing: another one on its way may have been told to come later.
+    /// Records a successful call. This does not close the breaker: a concurrent call may have received a `Retry-After`.
     pub fn on_success(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).failures = 0;
     }
 
-    /// The call failed; gives whether the same may be tried again after a short wait, because the service asked for that.
+    /// Records a failed call. Returns true if the service asked for a short wait, so that the call can be repeated.
     pub fn on_failure(&self, error: &Error) -> bool {
         self.record_failure(error.retry_after(), Instant::now())
     }
@@ -81,7 +81,7 @@ impl CircuitBreaker {
     fn reserve_call(&self, now: Instant) -> Result<Instant, Duration> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let opens = state.blocked_until.unwrap_or(now).max(now);
-        // What fails is not waited for, what wants a pause is, for a while.
+        // Wait for a short `Retry-After`, but not for a service that keeps failing.
         if opens > now && (state.failures >= FAILURE_THRESHOLD || opens - now > MAX_RETRY_WAIT) {
             return Err(opens - now);
         }
@@ -106,47 +106,47 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn calls_keep_their_distance() {
-        let (gate, now) = (CircuitBreaker::new(Some(60)), Instant::now());
-        let turns: Vec<_> = (0..3).map(|_| (gate.reserve_call(now).unwrap() - now).as_secs()).collect();
+    async fn calls_keep_the_rate_limit() {
+        let (breaker, now) = (CircuitBreaker::new(Some(60)), Instant::now());
+        let turns: Vec<_> = (0..3).map(|_| (breaker.reserve_call(now).unwrap() - now).as_secs()).collect();
         assert_eq!(turns, [0, 1, 2]);
-        assert_eq!(gate.reserve_call(now + Duration::from_secs(10)), Ok(now + Duration::from_secs(10)));
+        assert_eq!(breaker.reserve_call(now + Duration::from_secs(10)), Ok(now + Duration::from_secs(10)));
     }
 
     #[tokio::test]
-    async fn a_service_that_wants_a_pause_gets_it() {
-        let (gate, now) = (CircuitBreaker::new(None), Instant::now());
-        assert!(gate.record_failure(Some(Duration::from_secs(3)), now));
-        assert_eq!(gate.reserve_call(now), Ok(now + Duration::from_secs(3)));
-        assert!(!gate.record_failure(Some(Duration::from_secs(300)), now));
-        assert_eq!(gate.reserve_call(now), Err(Duration::from_secs(300)));
-        // A call that was on its way all the time.
-        gate.on_success();
-        assert_eq!(gate.reserve_call(now + Duration::from_secs(4)), Err(Duration::from_secs(296)));
-        assert!(gate.reserve_call(now + Duration::from_secs(300)).is_ok());
+    async fn retry_after_pauses_the_service() {
+        let (breaker, now) = (CircuitBreaker::new(None), Instant::now());
+        assert!(breaker.record_failure(Some(Duration::from_secs(3)), now));
+        assert_eq!(breaker.reserve_call(now), Ok(now + Duration::from_secs(3)));
+        assert!(!breaker.record_failure(Some(Duration::from_secs(300)), now));
+        assert_eq!(breaker.reserve_call(now), Err(Duration::from_secs(300)));
+        // A concurrent call that started before the pause.
+        breaker.on_success();
+        assert_eq!(breaker.reserve_call(now + Duration::from_secs(4)), Err(Duration::from_secs(296)));
+        assert!(breaker.reserve_call(now + Duration::from_secs(300)).is_ok());
     }
 
     #[tokio::test]
-    async fn who_waits_for_a_turn_hears_of_a_pause() {
-        let (gate, now) = (CircuitBreaker::new(None), Instant::now());
-        gate.record_failure(Some(Duration::from_millis(20)), now);
+    async fn a_waiting_call_sees_a_pause_that_begins_later() {
+        let (breaker, now) = (CircuitBreaker::new(None), Instant::now());
+        breaker.record_failure(Some(Duration::from_millis(20)), now);
         let stop = CancellationToken::new();
-        // Its turn is taken before the longer pause is known.
-        let (entered, ()) = tokio::join!(gate.acquire("one", &stop), async {
-            gate.record_failure(Some(Duration::from_secs(300)), now);
+        // The call gets its slot before the longer pause begins.
+        let (entered, ()) = tokio::join!(breaker.acquire("one", &stop), async {
+            breaker.record_failure(Some(Duration::from_secs(300)), now);
         });
         assert_eq!(entered.unwrap_err().code(), codes::GEO_PROVIDER_RESTING);
     }
 
     #[tokio::test]
-    async fn failures_in_a_row_close_it_for_a_while() {
-        let (gate, now) = (CircuitBreaker::new(None), Instant::now());
+    async fn repeated_failures_open_the_breaker_for_a_while() {
+        let (breaker, now) = (CircuitBreaker::new(None), Instant::now());
         for _ in 1..FAILURE_THRESHOLD {
-            assert!(!gate.record_failure(None, now));
-            assert_eq!(gate.reserve_call(now), Ok(now));
+            assert!(!breaker.record_failure(None, now));
+            assert_eq!(breaker.reserve_call(now), Ok(now));
         }
-        assert!(!gate.record_failure(None, now));
-        assert_eq!(gate.reserve_call(now), Err(BREAKER_OPEN_DURATION));
-        assert!(gate.reserve_call(now + BREAKER_OPEN_DURATION).is_ok(), "then one may try again");
+        assert!(!breaker.record_failure(None, now));
+        assert_eq!(breaker.reserve_call(now), Err(BREAKER_OPEN_DURATION));
+        assert!(breaker.reserve_call(now + BREAKER_OPEN_DURATION).is_ok(), "then one may try again");
     }
 }

@@ -1,4 +1,4 @@
-//! Services on the web, as the configuration describes them.
+//! Web services for geo lookups, as the configuration describes them.
 
 mod circuit_breaker;
 mod response_fields;
@@ -16,7 +16,7 @@ use super::{GeoHttpConfig, GeoRecord, HttpGet};
 use afterload_core::error::Result;
 use afterload_core::secret::Secret;
 
-/// A service on the web.
+/// A web service for geo lookups.
 pub(super) struct GeoHttpService {
     name: String,
     url: String,
@@ -26,7 +26,7 @@ pub(super) struct GeoHttpService {
     timeout: Duration,
     breaker: CircuitBreaker,
     http: Arc<dyn HttpGet>,
-    /// Tells what it answered from what it would answer if it were configured otherwise.
+    /// Contains a digest of the configuration: a changed configuration must not read the old answers from the cache.
     pub(super) cache_key: String,
 }
 
@@ -50,7 +50,7 @@ impl GeoHttpService {
         }
     }
 
-    /// What it knows of an address.
+    /// Looks up one address; waits and retries when the service asks for a short wait.
     pub(super) async fn find_record(&self, ip: IpAddr, stop: &CancellationToken) -> Result<Option<GeoRecord>> {
         loop {
             self.breaker.acquire(&self.name, stop).await?;
@@ -64,7 +64,7 @@ impl GeoHttpService {
                     return Ok(answer);
                 }
                 Err(error) if self.breaker.on_failure(&error) => {
-                    tracing::info!(geo.provider = self.name, %error, "it is asked again when it wants");
+                    tracing::info!(geo.provider = self.name, %error, "the geo service asked to wait; retrying after that");
                 }
                 Err(error) => return Err(error),
             }

@@ -1,10 +1,10 @@
-//! From the JSON of a service to an answer, however it writes numbers.
+//! Reads a geo record from the JSON of a service. Services write numbers in several ways.
 
 use serde_json::Value;
 
 use crate::GeoRecord;
 
-/// The answer whose fields stand where `pointers` say.
+/// Reads the record; `pointers` locate each field.
 pub fn record_from_json(body: &Value, pointers: &[(String, String)]) -> GeoRecord {
     let mut answer = GeoRecord::default();
     for (field, pointer) in pointers {
@@ -37,7 +37,7 @@ fn text_value(value: &Value) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// A number, as a number or as text, or the part at `place` of a pair such as `37.4,-122.1`.
+/// A number, a number as text, or the part at `place` of a pair such as `37.4,-122.1`.
 fn parse_degrees(value: &Value, place: usize, most: f64) -> Option<f64> {
     let number = match value {
         Value::Number(number) => number.as_f64(),
@@ -51,7 +51,7 @@ fn parse_degrees(value: &Value, place: usize, most: f64) -> Option<f64> {
     number.filter(|number: &f64| number.abs() <= most)
 }
 
-/// A number, or one behind `AS`, as in `AS15169 Google LLC`.
+/// A number, or a number after `AS`, as in `AS15169 Google LLC`.
 fn parse_asn(value: &Value) -> Option<u64> {
     if let Some(number) = value.as_u64() {
         return Some(number);
@@ -75,9 +75,9 @@ mod tests {
     use super::*;
     use crate::{GeoHttpConfig, GeoPreset};
 
-    /// Answers as the services document them.
+    /// The bodies are from the documentation of the services.
     #[test]
-    fn presets_read_the_answers_of_their_services() {
+    fn presets_read_the_documented_responses() {
         let read = |preset, body: Value| {
             let config = GeoHttpConfig { preset: Some(preset), ..GeoHttpConfig::default() }.with_preset();
             let fields: Vec<_> = config.fields.into_iter().collect();
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_left_out() {
+    fn implausible_values_are_left_out() {
         assert_eq!((parse_degrees(&json!("x"), 0, 90.0), parse_degrees(&json!(91), 0, 90.0)), (None, None));
         assert_eq!(
             (parse_degrees(&json!("12.5"), 1, 180.0), parse_degrees(&json!("1,2"), 1, 180.0)),

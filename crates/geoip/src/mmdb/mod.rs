@@ -16,10 +16,10 @@ use super::GeoRecord;
 use crate::codes;
 use afterload_core::error::{Error, Result};
 
-/// How often it is looked whether a file has changed.
+/// How often a file is checked for changes.
 const MMDB_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A file, read when it is first asked and again when it has changed.
+/// A file. It is opened at the first lookup and reopened when it changes.
 pub(super) struct MmdbFile {
     name: String,
     path: PathBuf,
@@ -33,7 +33,7 @@ struct OpenMmdb {
     checked_at: Instant,
 }
 
-/// What tells that a file is another one.
+/// Detects that a file has changed: its modification time and size.
 type MmdbStamp = (Option<SystemTime>, u64);
 
 impl MmdbFile {
@@ -42,11 +42,11 @@ impl MmdbFile {
         Self { name: format!("mmdb:{name}"), path, state: Mutex::default() }
     }
 
-    /// What it knows of each address, in their order. Reading a file blocks.
+    /// Looks up each address; returns the records in order. Blocks while it reads the file.
     pub(super) fn find_records(&self, addresses: &[IpAddr]) -> Result<Vec<Option<Arc<GeoRecord>>>> {
         let reader = self.current_reader()?;
         let of_four = reader.metadata().ip_version == 4;
-        // Many networks share a record, which is decoded once.
+        // Many networks share a record, so each record is decoded once.
         let mut records: HashMap<usize, Option<Arc<GeoRecord>>> = HashMap::new();
         let mut one = |ip: &IpAddr| {
             if of_four && ip.is_ipv6() {
@@ -76,9 +76,9 @@ impl MmdbFile {
         });
         let (reader, stamp) = match (read, state.as_ref()) {
             (Ok(read), _) => read,
-            // Half a file, or none while it is replaced: what was read before goes on.
+            // The file is missing or incomplete while it is replaced. Keep the previous version until then.
             (Err(error), Some(opened)) => {
-                tracing::warn!(geo.provider = self.name, %error, "the file cannot be read; the one before is used");
+                tracing::warn!(geo.provider = self.name, %error, "the geo file cannot be read; its previous version stays in use");
                 (opened.reader.clone(), opened.stamp)
             }
             (Err(error), None) => return Err(self.mmdb_error(&error)),

@@ -1,4 +1,4 @@
-//! A record of a file, of which only what is needed is decoded. `city` is a map in the one schema and text in the other.
+//! A record of a file; only the fields in use are decoded. `city` is a map in one schema and text in the other.
 
 use std::fmt;
 
@@ -7,11 +7,11 @@ use serde::{Deserialize, Deserializer};
 
 use crate::GeoRecord;
 
-/// Both schemas at once: no name means two things.
+/// Both schemas at once; no name has two meanings.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct MmdbRecord<'a> {
-    // MaxMind's.
+    // Fields of MaxMind's schema.
     #[serde(borrow)]
     country: MmdbPlace<'a>,
     #[serde(borrow)]
@@ -24,10 +24,10 @@ pub struct MmdbRecord<'a> {
     location: MmdbLocation<'a>,
     #[serde(borrow)]
     traits: MmdbTraits<'a>,
-    // Of both.
+    // Fields of both schemas.
     #[serde(borrow)]
     city: MmdbName<'a>,
-    // ip-location-db's, and MaxMind's files of networks.
+    // Fields of ip-location-db's schema and of MaxMind's network files.
     country_code: Option<&'a str>,
     state1: Option<&'a str>,
     postcode: Option<&'a str>,
@@ -75,11 +75,11 @@ struct MmdbTraits<'a> {
     isp: Option<&'a str>,
 }
 
-/// A number of any of the format's types: what is short is written in a short one.
+/// A number of any type. The format stores small numbers in smaller types.
 #[derive(Clone, Copy, Debug)]
 struct MmdbNumber(f64);
 
-/// The same without a fraction.
+/// A whole number of any type.
 #[derive(Clone, Copy, Debug)]
 struct MmdbWholeNumber(u64);
 
@@ -87,14 +87,14 @@ struct MmdbWholeNumber(u64);
 #[derive(Debug, Default)]
 struct MmdbName<'a>(Option<&'a str>);
 
-/// The first of a list of places.
+/// The first place of a list.
 #[derive(Debug, Default)]
 struct FirstMmdbPlace<'a>(Option<MmdbPlace<'a>>);
 
 impl MmdbRecord<'_> {
-    /// What it says, without who says it.
+    /// Converts the record, without the provider.
     pub fn into_geo_record(self) -> GeoRecord {
-        // Where nobody knows where an address is, its owner's country is the best guess.
+        // If the location is unknown, the country of the network's owner is the best guess.
         let country = if self.country.iso_code.is_some() { self.country } else { self.registered_country };
         let text = |text: Option<&str>| text.map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
         GeoRecord {
@@ -182,7 +182,7 @@ impl Visitor<'_> for MmdbNumberVisitor {
         f.write_str("a number")
     }
 
-    /// Also for single precision, whose shortest text is the number that was meant.
+    /// The shortest text of a single-precision number is the number that was meant, such as 37.4.
     fn visit_f32<E: serde::de::Error>(self, number: f32) -> Result<MmdbNumber, E> {
         Ok(MmdbNumber(number.to_string().parse().unwrap_or(f64::from(number))))
     }

@@ -1,4 +1,4 @@
-//! Handing out the files of runs, streamed.
+//! Streams the files of runs to clients.
 
 use std::future::ready;
 
@@ -28,14 +28,14 @@ use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_core::secrets::TokenPurpose;
 
-/// The query of a file.
+/// The query of a download.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DownloadQuery {
     token: Option<String>,
 }
 
-/// `GET /v1/artifacts/{id}`, whole or one range of it, with a key or with the file's own token.
+/// `GET /v1/artifacts/{id}`: the whole file or one range, with an API key or the token of the file.
 pub(super) async fn download_artifact(
     State(app): State<ApiState>,
     PathId(id): PathId,
@@ -65,7 +65,7 @@ pub(super) async fn download_artifact(
     serve_file(&app, &file, &method, &headers).await
 }
 
-/// The answer to whoever may have the file: whole, a range of it, or that it has not changed.
+/// Responds with the whole file, a range of it, or "not modified". The caller has already been authorized.
 pub(super) async fn serve_file(
     app: &ApiState,
     file: &File,
@@ -103,7 +103,8 @@ fn file_response(file: &File, part: Option<(u64, u64)>, etag: Option<HeaderValue
     headers.insert(CONTENT_LENGTH, length.into());
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    // The file may be anything that somebody uploaded: should a browser show it all the same, it can do nothing.
+    // The file may be any upload. If a browser displays it in spite of the other headers, the sandbox keeps it from
+    // running scripts.
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
     let media = HeaderValue::from_str(&content_disposition::resolve_content_type(Some(&file.content_type), &file.name));
     let disposition = HeaderValue::from_str(&content_disposition::attachment_header(&file.name));
@@ -118,7 +119,7 @@ fn file_response(file: &File, part: Option<(u64, u64)>, etag: Option<HeaderValue
     response
 }
 
-/// The bytes of the file, or of a part of it.
+/// Streams the file or a part of it.
 async fn file_stream(
     app: &ApiState,
     file: &File,
@@ -137,10 +138,10 @@ async fn file_stream(
         left -= bytes.len() as u64;
         bytes
     });
-    // The store may have more than was asked for: the end is what was promised in `Content-Length`.
+    // The store may send more than the range. The body must end where `Content-Length` says.
     let stream = stream.try_take_while(|bytes| ready(Ok(!bytes.is_empty())));
     let logged = stream.inspect_err(|error| {
-        tracing::warn!(error.code = error.code().name(), "a download broke off: {}", error.message());
+        tracing::warn!(error.code = error.code().name(), "a download was interrupted: {}", error.message());
     });
     Ok(logged.boxed())
 }

@@ -1,4 +1,4 @@
-//! Bearer keys and what they may do.
+//! API keys and their scopes.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -23,24 +23,24 @@ const API_KEY_PREFIX: &str = "al_";
 const API_KEY_ID_CHARS: usize = 10;
 const API_KEY_ID_ALPHABET: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
 const MAX_API_KEY_CHARS: usize = 512;
-/// A key that a person chose must have at least so many characters.
+/// The minimum length of a key that a person chose.
 const MIN_API_KEY_CHARS: usize = 24;
-/// A fixed id: of several processes that start at once on a new database, one stores its key.
+/// A fixed id: if several processes start at once on a new database, only one of them stores its key.
 const INITIAL_API_KEY_ID: &str = "firstadmin";
 const ENV_API_KEY_NAME: &str = "admin, from AFTERLOAD_ADMIN_KEY";
 
-/// One thing that a key may do. Without a name it holds for all pipelines.
+/// A permission of a key. Without a pipeline name it covers all pipelines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiKeyScope {
     /// Everything.
     Admin,
-    /// Reading runs, their files and their pipelines.
+    /// Read runs, their files and their pipelines.
     RunsRead(Option<String>),
-    /// Starting runs.
+    /// Start runs.
     RunsWrite(Option<String>),
-    /// Telling of what has happened, such as new objects.
+    /// Publish events, such as new objects.
     EventsWrite(Option<String>),
-    /// Reading what the service counts.
+    /// Read metrics.
     MetricsRead,
 }
 
@@ -81,10 +81,10 @@ impl fmt::Display for ApiKeyScope {
     }
 }
 
-/// Makes a key: what is stored of it, and its text, to be shown once.
+/// Creates a key. Returns the record to store and the text of the key, which is shown only once.
 ///
 /// # Errors
-/// `scope_invalid`, also for none at all; `bucket_invalid` for an empty name.
+/// `scope_invalid`, also for an empty list; `bucket_invalid` for an empty name.
 pub fn create_api_key(name: &str, scopes: &[String], buckets: &[String]) -> Result<(ApiKeyRecord, String)> {
     let mut random = rand::rng();
     let id: String = (0..API_KEY_ID_CHARS)
@@ -125,7 +125,7 @@ fn hash_api_key(text: &str) -> String {
     hex::encode(Sha256::digest(text))
 }
 
-/// The public part of a key. One that a person chose has none, so it is derived.
+/// The public part of a key. A key that a person chose has none, so it is derived from the text.
 fn api_key_id(text: &str) -> String {
     let own = text.strip_prefix(API_KEY_PREFIX).and_then(|rest| rest.split_once('_'));
     match own {
@@ -134,13 +134,13 @@ fn api_key_id(text: &str) -> String {
     }
 }
 
-/// Sees to it that somebody can get in. `from_env` (any text of at least 24 characters) becomes the admin key, in place
-/// of one that came the same way before. Otherwise the first start on a database makes a key and returns it, to be
-/// shown once.
+/// Ensures that there is an admin key. `from_env` (any text of at least 24 characters) becomes the admin key and
+/// replaces an earlier one from the environment. Otherwise the first start on a database creates a key and returns it,
+/// to be shown once.
 ///
 /// # Errors
-/// `admin_key_invalid` for a key that is too easily guessed; `listen_without_key` when others could reach a service
-/// whose only key stands in its log; those of the database.
+/// `admin_key_invalid` for a key that is too easy to guess; `listen_without_key` if other machines could reach a
+/// service whose only key is in its log.
 pub async fn ensure_admin_key(db: &Db, listen: SocketAddr, from_env: Option<&str>) -> Result<Option<String>> {
     let keys = db.api_keys().list().await?;
     if let Some(text) = from_env.filter(|text| !text.is_empty()) {
@@ -175,6 +175,7 @@ async fn store_env_api_key(db: &Db, keys: &[ApiKeyRecord], text: &str) -> Result
     }
     let id = api_key_id(text);
     let hash = hash_api_key(text);
+    // A replaced key must stop working.
     for old in keys.iter().filter(|key| key.name == ENV_API_KEY_NAME || key.id == id) {
         if old.hash != hash {
             db.api_keys().delete(&old.id).await?;
@@ -186,7 +187,7 @@ async fn store_env_api_key(db: &Db, keys: &[ApiKeyRecord], text: &str) -> Result
     db.api_keys().insert(&key).await.map(drop)
 }
 
-/// Who is asking, and what they may do.
+/// The authenticated caller and its permissions.
 #[derive(Clone, Debug)]
 pub struct Caller {
     scopes: Vec<ApiKeyScope>,
@@ -194,10 +195,10 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// The caller whose key the request bears.
+    /// Authenticates a request by its API key.
     ///
     /// # Errors
-    /// `key_missing`, `key_invalid`, or those of the database.
+    /// `key_missing`, `key_invalid`
     pub(super) async fn from_headers(app: &ApiState, headers: &HeaderMap) -> Result<Self> {
         let Some(header) = headers.get(AUTHORIZATION) else {
             return Err(Error::new(codes::KEY_MISSING, "this call needs an API key")
@@ -211,8 +212,8 @@ impl Caller {
         if !bool::from(stored.hash.as_bytes().ct_eq(hash_api_key(text).as_bytes())) {
             return Err(invalid());
         }
-        tracing::debug!(key.id = stored.id, "a key was accepted");
-        // A scope that this version does not know allows nothing.
+        tracing::debug!(key.id = stored.id, "an API key was accepted");
+        // A scope that this version does not support permits nothing.
         let scopes = stored.scopes.iter().filter_map(|scope| scope.parse().ok()).collect();
         Ok(Self { scopes, buckets: stored.buckets })
     }
@@ -227,7 +228,7 @@ impl Caller {
         self.readable_pipelines().is_none_or(|pipelines| pipelines.iter().any(|name| name == pipeline))
     }
 
-    /// The pipelines whose runs the key may read; `None`: all.
+    /// The pipelines whose runs the key may read; `None` for all.
     pub fn readable_pipelines(&self) -> Option<Vec<String>> {
         let mut pipelines = Vec::new();
         for scope in &self.scopes {
@@ -249,7 +250,7 @@ impl Caller {
         })
     }
 
-    /// True if the key may tell of the application's event of this name; without one, of everything.
+    /// True if the key may publish the application event of this name; `None`: if it may publish any event.
     pub fn can_publish(&self, event: Option<&str>) -> bool {
         self.scopes.iter().any(|scope| match scope {
             ApiKeyScope::Admin | ApiKeyScope::EventsWrite(None) => true,
@@ -258,12 +259,12 @@ impl Caller {
         })
     }
 
-    /// True if the key may read what the service counts.
+    /// True if the key may read metrics.
     pub fn can_read_metrics(&self) -> bool {
         self.scopes.iter().any(|scope| matches!(scope, ApiKeyScope::Admin | ApiKeyScope::MetricsRead))
     }
 
-    /// True if there may be a pipeline whose runs the key may start.
+    /// True if the key may start runs of some pipeline.
     pub fn can_write_any(&self) -> bool {
         self.scopes.iter().any(|scope| matches!(scope, ApiKeyScope::Admin | ApiKeyScope::RunsWrite(_)))
     }
@@ -273,7 +274,7 @@ impl Caller {
         self.is_admin() || self.buckets.iter().any(|name| name == bucket)
     }
 
-    /// Refuses a key that may read no run at all.
+    /// Rejects a key that may read no runs at all.
     ///
     /// # Errors
     /// `scope_missing`
@@ -285,7 +286,7 @@ impl Caller {
     }
 }
 
-/// The refusal of a key without `scope`.
+/// The error for a key without `scope`.
 pub(super) fn missing_scope(scope: &ApiKeyScope) -> Error {
     Error::new(codes::SCOPE_MISSING, format!("the API key lacks the scope `{scope}`"))
         .with_hint(format!("make one with `afterload key new --scope {scope}`"))
@@ -314,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_are_read_as_they_are_written() {
+    fn scopes_parse_and_display_the_same() {
         for text in [
             "admin",
             "runs:read",
@@ -343,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_has_the_form_that_was_promised() {
+    fn an_api_key_has_the_documented_format() {
         let (stored, text) = create_api_key("web", &["runs:write".into()], &[]).unwrap();
         let (id, secret) = text.strip_prefix("al_").unwrap().split_once('_').unwrap();
         assert_eq!((id.len(), secret.len()), (10, 64));
@@ -353,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_for_one_pipeline_ends_there() {
+    fn a_scope_for_one_pipeline_covers_only_that_one() {
         let caller = |scopes: &[&str]| Caller {
             scopes: scopes.iter().map(|scope| scope.parse().unwrap()).collect(),
             buckets: vec!["uploads".into()],
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn processes_that_start_at_once_show_one_key() {
+    async fn processes_that_start_together_create_one_admin_key() {
         let (_folder, db) = db().await;
         let starts = (0..8).map(|_| ensure_admin_key(&db, HOME, None));
         let shown: Vec<_> = futures::future::try_join_all(starts).await.unwrap().into_iter().flatten().collect();
@@ -377,7 +378,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_chosen_key_replaces_the_one_before() {
+    async fn a_new_admin_key_from_the_environment_replaces_the_old_one() {
         let (_folder, db) = db().await;
         for text in ["a-key-that-somebody-chose", "a-key-that-somebody-chose", "another-key-somebody-chose"] {
             assert_eq!(ensure_admin_key(&db, WORLD, Some(text)).await.unwrap(), None);
@@ -390,7 +391,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_listens_to_the_world_without_a_key() {
+    async fn a_public_address_needs_an_api_key() {
         let (_folder, db) = db().await;
         assert_eq!(ensure_admin_key(&db, WORLD, None).await.unwrap_err().code(), codes::LISTEN_WITHOUT_KEY);
         assert!(db.api_keys().list().await.unwrap().is_empty());

@@ -1,4 +1,4 @@
-//! Which pages may read the answers that are open to pages: those of the origins that `cors` names, or all.
+//! Restricts open CORS responses to the origins that `cors` names.
 
 use axum::extract::{Request, State};
 use axum::http::HeaderValue;
@@ -8,14 +8,14 @@ use axum::response::Response;
 
 use super::ApiState;
 
-/// Where a handler has opened its answer to all pages, leaves it open to those of the configured origins.
+/// If a handler has allowed all origins, allows only the configured ones.
 pub(super) async fn restrict_cors(State(app): State<ApiState>, request: Request, next: Next) -> Response {
     let Some(origins) = &app.config().cors else { return next.run(request).await };
     let origin = request.headers().get(ORIGIN).cloned();
     let mut response = next.run(request).await;
     if response.headers_mut().remove(ACCESS_CONTROL_ALLOW_ORIGIN).is_some() {
         response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
-        if let Some(origin) = origin.filter(|origin| origins.iter().any(|known| known == origin)) {
+        if let Some(origin) = origin.filter(|origin| origins.iter().any(|allowed| allowed == origin)) {
             response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         }
     }

@@ -1,4 +1,4 @@
-//! Starting a run: parameters and files in, 202 out once the run is on disk.
+//! Creates runs: reads parameters and files, responds with 202 once the run is committed.
 
 use std::time::Duration;
 
@@ -35,11 +35,11 @@ use afterload_engine::{DedupKey, NewRun, StartOutcome, run_url};
 use afterload_state::RunRecord;
 
 const API_ORIGIN: &str = "api";
-/// A body, for those who send another one.
+/// An example body, for error messages.
 const RUN_BODY_EXAMPLE: &str = "{\"params\": {}}";
-/// When a client should try again that came when too many were sending.
+/// `Retry-After` when too many uploads are in progress.
 const FORM_RETRY_AFTER: Duration = Duration::from_secs(5);
-/// What a form may weigh beside its files.
+/// How large a form may be in addition to its files.
 const FORM_OVERHEAD_BYTES: u64 = 4 << 20;
 
 /// The JSON body.
@@ -54,7 +54,7 @@ pub(super) struct NewRunBody {
     notify_url: Option<String>,
 }
 
-/// When and where the run goes, and who is told of its end: in a JSON body, or in the query beside any body.
+/// When and where the run starts, and the URL to notify of its end: in a JSON body, or in the query with any body.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RunOptions {
@@ -64,7 +64,6 @@ pub(super) struct RunOptions {
     notify_url: Option<String>,
 }
 
-/// What a run is to be, once its wishes have been checked.
 struct ValidRunOptions {
     run_at: Option<UnixMillis>,
     priority: Option<i32>,
@@ -77,7 +76,7 @@ pub(super) async fn create_run(
     State(app): State<ApiState>,
     caller: Caller,
     PathId(name): PathId,
-    StrictQuery(wishes): StrictQuery<RunOptions>,
+    StrictQuery(options): StrictQuery<RunOptions>,
     request: Request,
 ) -> Result<Response, Problem> {
     if !caller.can_write(&name) {
@@ -85,12 +84,13 @@ pub(super) async fn create_run(
     }
     let pipeline = app.pipeline_registry().get(&name).ok_or_else(|| pipeline_not_found(&name))?;
     let key = idempotency::idempotency_key(request.headers())?;
-    let order = RunRequest { app, caller, pipeline, key, options: wishes, id: Ulid::generate().to_string() };
+    let run_request = RunRequest { app, caller, pipeline, key, options, id: Ulid::generate().to_string() };
     let (parts, body) = request.into_parts();
-    // A task of its own, so that a client that goes away cannot stop it between the store and the database: the body
-    // then breaks off, and what was stored is deleted.
+    // A separate task: a client that disconnects must not cancel it between the object store and the database. Its body
+    // then ends with an error, and the stored files are deleted.
     #[expect(clippy::disallowed_methods, reason = "it is waited for below, unless the client goes away")]
-    let task = tokio::spawn(async move { order.create_and_respond(&parts.headers, body).await }.in_current_span());
+    let task =
+        tokio::spawn(async move { run_request.create_and_respond(&parts.headers, body).await }.in_current_span());
     match task.await {
         Ok(answer) => Ok(answer?),
         Err(ended) => match ended.try_into_panic() {
@@ -100,7 +100,6 @@ pub(super) async fn create_run(
     }
 }
 
-/// A run that somebody asked for.
 struct RunRequest {
     app: ApiState,
     caller: Caller,
@@ -110,10 +109,9 @@ struct RunRequest {
     id: String,
 }
 
-/// The run that an order came to.
 pub(super) struct CreatedRun {
     pub run: RunRecord,
-    /// The same request had started it before.
+    /// True if an earlier request with the same key created it.
     pub replayed: bool,
 }
 
@@ -126,12 +124,13 @@ impl RunRequest {
             Err(error) => Err(error),
         };
         match run {
-            Ok(filled) => {
-                if filled.replayed {
+            Ok(created) => {
+                // The run of the earlier request has its own files, so the ones of this request are not needed.
+                if created.replayed {
                     uploads.delete_files().await;
                 }
-                let patience = WaitPolicy::new(&self.app, headers, &self.pipeline);
-                Ok(created_response(&self.app, &self.pipeline, filled, patience).await)
+                let wait_policy = WaitPolicy::new(&self.app, headers, &self.pipeline);
+                Ok(created_response(&self.app, &self.pipeline, created, wait_policy).await)
             }
             Err(error) => {
                 uploads.delete_files().await;
@@ -142,7 +141,7 @@ impl RunRequest {
 
     async fn build_new_run(&self, headers: &HeaderMap, body: Body, uploads: &mut RunUploads) -> Result<NewRun> {
         let limits = self.app.config();
-        let mut wishes = self.options.clone();
+        let mut options = self.options.clone();
         let FormData { mut params, files } = match extract::media_type(headers).as_deref() {
             _ if body.is_end_stream() => FormData::default(),
             Some("multipart/form-data") => self.read_form(headers, body, uploads).await?,
@@ -150,14 +149,14 @@ impl RunRequest {
                 let body: Option<NewRunBody> = extract::read_json_body(body, limits.max_body, RUN_BODY_EXAMPLE).await?;
                 let body = body.unwrap_or_default();
                 let NewRunBody { params, run_at, priority, queue, notify_url } = body;
-                wishes = RunOptions { run_at, priority, queue, notify_url }.merged_with(wishes);
+                options = RunOptions { run_at, priority, queue, notify_url }.merged_with(options);
                 FormData { params, files: Map::new() }
             }
             other => return Err(unsupported_media_type(other)),
         };
         if let Some(fingerprint) = &mut uploads.fingerprint {
             fingerprint.add_params(&params);
-            fingerprint.add_value(format!("{wishes:?}").as_bytes());
+            fingerprint.add_value(format!("{options:?}").as_bytes());
         }
         let dedup_key = self.key.clone().map(|key| DedupKey {
             source: idempotency::IDEMPOTENCY_SOURCE,
@@ -165,14 +164,14 @@ impl RunRequest {
             fingerprint: uploads.fingerprint.take().map(RequestFingerprint::finish),
         });
         let id = self.id.clone();
-        // What was accepted before is not looked at again: its files may be gone by now.
+        // A replayed request is not validated again: its files may be gone by now.
         if self.is_replay(dedup_key.as_ref()).await? {
             return Ok(NewRun { id, pipeline: self.pipeline.name.clone(), dedup_key, ..NewRun::default() });
         }
         let unfit = file_params::resolve_file_params(&self.app, &self.caller, &self.pipeline, &mut params).await?;
         params.extend(files);
         unfit.into_result(&self.pipeline, &params)?;
-        let ValidRunOptions { run_at, priority, queue, notify_url } = wishes.validate()?;
+        let ValidRunOptions { run_at, priority, queue, notify_url } = options.validate()?;
         let (pipeline, uploads) = (self.pipeline.name.clone(), uploads.files.clone());
         let origin = API_ORIGIN;
         Ok(NewRun {
@@ -227,10 +226,10 @@ impl RunRequest {
     }
 
     async fn start_run(&self, new: NewRun, uploads: &mut RunUploads) -> Result<CreatedRun> {
-        let said = new.dedup_key.as_ref().and_then(|dedup_key| dedup_key.fingerprint.clone());
+        let own_fingerprint = new.dedup_key.as_ref().and_then(|dedup_key| dedup_key.fingerprint.clone());
         match self.app.start_run(new).await {
             Ok(StartOutcome::Created(run)) => Ok(CreatedRun { run: *run, replayed: false }),
-            Ok(StartOutcome::Duplicate { fingerprint, .. }) if fingerprint != said => {
+            Ok(StartOutcome::Duplicate { fingerprint, .. }) if fingerprint != own_fingerprint => {
                 Err(idempotency::idempotency_key_reused())
             }
             Ok(StartOutcome::Duplicate { run_id, .. }) => {
@@ -238,7 +237,7 @@ impl RunRequest {
                 let before = run.id != self.id;
                 Ok(CreatedRun { run, replayed: before })
             }
-            // A commit whose answer was lost may have happened; then the files belong to the run.
+            // The commit may have happened although its reply was lost. Then the files belong to the run.
             Err(error) if error.is_transient() => match self.app.db().runs().find(&self.id).await {
                 Ok(Some(run)) => Ok(CreatedRun { run, replayed: false }),
                 Ok(None) => Err(error),
@@ -252,15 +251,15 @@ impl RunRequest {
     }
 }
 
-/// The run is on disk: from here on the answer is no refusal, whatever happens.
+/// Builds the response for a committed run. From here on no error may reach the client, because the run exists.
 pub(super) async fn created_response(
     app: &ApiState,
     pipeline: &PipelineSummary,
     CreatedRun { run, replayed: before }: CreatedRun,
-    patience: WaitPolicy,
+    wait_policy: WaitPolicy,
 ) -> Response {
     let (base_url, id) = (app.base_url(), run.id.clone());
-    let view = patience.wait(app, &id, pipeline).await;
+    let view = wait_policy.wait(app, &id, pipeline).await;
     let ended = matches!(&view, Ok(Some(view)) if view.is_final());
     let body = match view {
         Ok(Some(view)) => serde_json::to_value(view),
@@ -272,14 +271,14 @@ pub(super) async fn created_response(
     if let Value::Object(fields) = &mut body {
         fields.insert("watch_url".into(), format!("{url}?token={token}").into());
     }
-    // Only who asked to wait for the end is told of it by the status.
-    let status = if ended && patience != WaitPolicy::default() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    // The status shows the end of the run only to clients that asked to wait for it.
+    let status = if ended && wait_policy != WaitPolicy::default() { StatusCode::OK } else { StatusCode::ACCEPTED };
     let mut response = (status, axum::Json(body)).into_response();
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/runs/{id}")) {
         headers.insert(LOCATION, location);
     }
-    if let Some(wait) = patience.run {
+    if let Some(wait) = wait_policy.run {
         let applied = HeaderValue::from_str(&format!("wait={}", wait.as_secs()));
         headers.extend(applied.ok().map(|applied| (HeaderName::from_static("preference-applied"), applied)));
     }
@@ -290,7 +289,7 @@ pub(super) async fn created_response(
 }
 
 impl RunOptions {
-    /// These, and the others where these say nothing.
+    /// Takes missing options from `other`.
     fn merged_with(self, other: Self) -> Self {
         Self {
             run_at: self.run_at.or(other.run_at),

@@ -1,5 +1,5 @@
-//! Direct uploads: a file is announced, sent straight to where it will lie, and then becomes a run. The announcement
-//! needs a key; what comes after needs but the token in its address, so that a page can do it.
+//! Direct uploads: a client announces a file, sends it straight to the object store, and completes it, which starts a
+//! run. The announcement needs an API key. The other calls need only the token in the URL, so a web page can make them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,57 +40,57 @@ use afterload_pipeline::params::{self, InvalidParam};
 use afterload_state::UploadRecord;
 
 const UPLOAD_BODY_EXAMPLE: &str = "{\"pipeline\": \"avatar\", \"filename\": \"photo.jpg\", \"size\": 12345}";
-/// How long an upload may take to begin, and its completion to be called for.
+/// How long a client may take to start the upload and to complete it.
 const UPLOAD_LIFETIME: Duration = Duration::from_secs(3600);
-/// The most that S3 takes in one request.
+/// The maximum size that S3 accepts in one request.
 const MAX_DIRECT_UPLOAD_SIZE: ByteSize = ByteSize(5 << 30);
 /// How long a sender may pause.
 const UPLOAD_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const DIRECT_UPLOAD_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// A file that somebody wants to send.
+/// The announcement of a file.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewUpload {
-    /// The pipeline to start with it.
+    /// The pipeline to start with the file.
     pipeline: String,
-    /// The param that the file is for; the only `file` param without it.
+    /// The param of the file; default: the only `file` param.
     #[serde(default)]
     param: Option<String>,
     /// All other params.
     #[serde(default)]
     params: Map<String, Value>,
-    /// The file's name for people.
+    /// The file name.
     filename: String,
-    /// Its media type; by its name without it.
+    /// The media type; default: by the file name.
     #[serde(default)]
     content_type: Option<String>,
-    /// Its bytes.
+    /// The size in bytes.
     size: u64,
 }
 
-/// Where to send it.
+/// Where to send the file.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct UploadTicket {
-    /// The id, which becomes the run's.
+    /// The id of the upload, which becomes the id of the run.
     id: String,
     /// `PUT`
     method: &'static str,
-    /// Where the bytes go.
+    /// The URL that receives the bytes.
     url: String,
-    /// Headers to send with them.
+    /// Headers to send with the bytes.
     headers: BTreeMap<&'static str, String>,
-    /// What to call (`POST`) when they have arrived; it needs no key.
+    /// The URL to call (`POST`) after the upload; it needs no API key.
     complete_url: String,
-    /// Until when. RFC 3339, UTC.
+    /// When the upload expires. RFC 3339, UTC.
     expires_at: String,
 }
 
-/// The query.
+/// The query of a completion.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UploadTokenQuery {
-    /// The token of the `complete_url`, in place of a key.
+    /// The token of the `complete_url`, instead of an API key.
     token: Option<String>,
 }
 
@@ -116,7 +116,7 @@ pub(super) async fn begin_upload(
     Ok((StatusCode::CREATED, Json(create_ticket(&app, &upload).await?)))
 }
 
-/// Checks everything that can be known before the bytes are there.
+/// Validates everything that does not need the file's bytes.
 async fn prepare_upload(
     app: &ApiState,
     caller: &Caller,
@@ -204,7 +204,7 @@ fn announced_file(upload: &UploadRecord) -> Result<File> {
         .map_err(|error| Error::new(codes::INTERNAL_ERROR, format!("upload `{}` holds no file: {error}", upload.id)))
 }
 
-/// The upload with this id, if it may still come, or came no later than `late` after its time.
+/// Finds an upload that has not expired, or that expired no longer than `late` ago.
 async fn find_open_upload(app: &ApiState, id: &str, late: UnixMillis) -> Result<UploadRecord> {
     let known = if Ulid::from_string(id).is_ok() { app.db().uploads().find(id).await? } else { None };
     let upload = known.ok_or_else(upload_not_found)?;
@@ -227,7 +227,7 @@ fn size_mismatch(found: impl std::fmt::Display, expected: u64) -> Error {
     Error::new(codes::UPLOAD_SIZE_DIFFERS, format!("the file has {found} bytes, and {expected} were announced"))
 }
 
-/// `PUT /v1/uploads/{token}`: the bytes, for the embedded store.
+/// `PUT /v1/uploads/{token}`: receives the bytes for the embedded store.
 pub(super) async fn receive_upload(
     State(app): State<ApiState>,
     PathId(token): PathId,
@@ -268,7 +268,7 @@ pub(super) async fn receive_upload(
         return Err(size_mismatch(size, file.size).into());
     }
     sink.finish().await?;
-    // Swept away while it came: nobody would find the bytes.
+    // The sweep deleted the upload while its bytes arrived. Nothing refers to the object now.
     if app.db().uploads().find(id).await?.is_none() && app.db().runs().find(id).await?.is_none() {
         app.objects().delete_object(&file.bucket, &file.key).await?;
         return Err(upload_not_found().into());
@@ -276,7 +276,7 @@ pub(super) async fn receive_upload(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `POST /v1/uploads/{id}/complete`: the run; called again, the same run.
+/// `POST /v1/uploads/{id}/complete`: starts the run. Another call returns the same run.
 pub(super) async fn complete_upload(
     State(app): State<ApiState>,
     PathId(id): PathId,
@@ -301,7 +301,7 @@ pub(super) async fn complete_upload(
         match find_open_upload(&app, &id, UPLOAD_GRACE).await {
             Ok(found) => upload = Some(found),
             Err(error) => {
-                // Another call may have completed it between the two looks.
+                // Another call may have completed the upload after the first lookup.
                 done = app.db().runs().find(&id).await?.filter(|run| run.origin == UPLOAD_SOURCE);
                 if done.is_none() {
                     return Err(error.into());
@@ -314,15 +314,15 @@ pub(super) async fn complete_upload(
     if caller.is_some_and(|caller| !caller.can_write(&name)) {
         return Err(missing_scope(&ApiKeyScope::RunsWrite(Some(name))).into());
     }
-    let filled = match (done, upload) {
+    let created = match (done, upload) {
         (Some(run), _) => CreatedRun { run, replayed: true },
         (None, Some(upload)) => start_upload_run(&app, upload).await?,
         (None, None) => return Err(upload_not_found().into()),
     };
-    // The pipeline may have gone since; the run has not.
+    // The pipeline may have been removed since; the run still exists.
     let pipeline = app.pipeline_registry().get(&name).unwrap_or_default();
-    let patience = WaitPolicy::new(&app, &headers, &pipeline);
-    Ok(created_response(&app, &pipeline, filled, patience).await)
+    let wait_policy = WaitPolicy::new(&app, &headers, &pipeline);
+    Ok(created_response(&app, &pipeline, created, wait_policy).await)
 }
 
 async fn start_upload_run(app: &ApiState, upload: UploadRecord) -> Result<CreatedRun> {
@@ -351,9 +351,12 @@ async fn start_upload_run(app: &ApiState, upload: UploadRecord) -> Result<Create
     };
     match app.start_run(new).await? {
         StartOutcome::Created(run) => {
-            // What fails here is swept.
+            // The sweep deletes the record if this fails.
             if let Err(error) = app.db().uploads().delete(&upload.id).await {
-                tracing::warn!(error.code = error.code().name(), "an upload is remembered longer than needed: {error}");
+                tracing::warn!(
+                    error.code = error.code().name(),
+                    "a completed upload could not be deleted yet: {error}"
+                );
             }
             Ok(CreatedRun { run: *run, replayed: false })
         }
@@ -364,7 +367,6 @@ async fn start_upload_run(app: &ApiState, upload: UploadRecord) -> Result<Create
     }
 }
 
-/// Answers a browser that asks whether a page of another origin may send what it wants to.
 pub(super) async fn cors_preflight() -> (StatusCode, HeaderMap) {
     let mut headers = HeaderMap::new();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("PUT, POST"));
@@ -373,7 +375,7 @@ pub(super) async fn cors_preflight() -> (StatusCode, HeaderMap) {
     (StatusCode::NO_CONTENT, headers)
 }
 
-/// Lets pages of any origin read the answers to tokens; no cookie takes part, and answers to keys stay closed.
+/// Allows pages of any origin to read responses to tokens. Cookies are not used, and responses to API keys stay closed.
 pub(super) async fn allow_any_origin(request: Request, next: Next) -> Response {
     let by_token = !request.headers().contains_key(AUTHORIZATION);
     let mut response = next.run(request).await;

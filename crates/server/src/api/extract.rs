@@ -1,4 +1,4 @@
-//! What comes in with a request, read so that every fault is a problem with a code.
+//! Extractors for requests. Every failure is a problem with a code.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use afterload_core::units::ByteSize;
 /// How long a small body may take to arrive.
 const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The one name or id in the path.
+/// The single name or id in the path.
 pub(super) struct PathId(pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for PathId {
@@ -29,13 +29,13 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         match Path::<String>::from_request_parts(parts, state).await {
             Ok(Path(id)) => Ok(Self(id)),
-            // Bytes that are no text name nothing.
+            // A path that is not UTF-8 names nothing.
             Err(_) => Err(not_found(parts.uri.clone()).await),
         }
     }
 }
 
-/// The names and ids in the path, in their order.
+/// The names and ids in the path, in order.
 pub(super) struct PathIds<const N: usize>(pub [String; N]);
 
 impl<S: Send + Sync, const N: usize> FromRequestParts<S> for PathIds<N> {
@@ -50,7 +50,7 @@ impl<S: Send + Sync, const N: usize> FromRequestParts<S> for PathIds<N> {
     }
 }
 
-/// The query, every field known.
+/// The query. Unknown fields are rejected.
 pub(super) struct StrictQuery<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for StrictQuery<T> {
@@ -66,14 +66,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for StrictQuery<T>
     }
 }
 
-/// The media type without its parameters, in lower case.
+/// The media type without parameters, in lower case.
 pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
     let essence = value.split(';').next().unwrap_or_default().trim();
     (!essence.is_empty()).then(|| essence.to_ascii_lowercase())
 }
 
-/// Reads a JSON object of at most `limit`; `None` if the body is empty. `example` shows what is expected.
+/// Reads a JSON object of at most `limit`; `None` for an empty body. `example` is for error messages.
 ///
 /// # Errors
 /// `json_invalid`, `body_too_large`, `body_incomplete`, `request_timeout`
@@ -86,7 +86,7 @@ pub(super) async fn read_json_body<T: DeserializeOwned>(
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
-    // A list of the right length would pass for the object, and serde would speak of our types.
+    // serde would accept an array for a struct, and its error would name Rust types.
     let is_object = bytes.trim_ascii_start().starts_with(b"{");
     if !is_object && serde_json::from_slice::<IgnoredAny>(&bytes).is_ok() {
         let message = format!("the body is not the JSON that was expected: expected an object such as `{example}`");
@@ -110,18 +110,18 @@ pub(super) async fn read_body(body: Body, limit: ByteSize) -> Result<Bytes> {
     Ok(read.to_bytes())
 }
 
-/// What is wrong with `what`, and where.
+/// The error for invalid JSON in `what`, with its position.
 pub(super) fn json_invalid(what: &str, error: &serde_json::Error) -> Error {
     Error::new(codes::JSON_INVALID, format!("{what} is not the JSON that was expected: {error}"))
         .with_details(json!({ "line": error.line(), "column": error.column() }))
 }
 
-/// The refusal of a body that is too large to be read at once.
+/// The error for a body above the limit.
 pub(super) fn body_too_large(limit: ByteSize) -> Error {
     Error::new(codes::BODY_TOO_LARGE, format!("the body is larger than {limit}"))
 }
 
-/// The refusal of a body that does not come.
+/// The error for a body that does not arrive in time.
 pub(super) fn request_timeout() -> Error {
     Error::new(codes::REQUEST_TIMEOUT, "the body did not arrive in time")
 }

@@ -1,4 +1,4 @@
-//! Files that a caller names instead of sending: objects in buckets, and artifacts of earlier runs.
+//! Files that a caller names instead of uploading: objects in buckets, and artifacts of earlier runs.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -21,7 +21,7 @@ const FILE_FORMS_HINT: &str =
 const BUCKET_NAME_HINT: &str = "expected 3 to 63 lower-case letters, digits, `-` and `.`, and no IP address";
 const MAX_FILE_KEY_BYTES: usize = 1024;
 
-/// A file as a caller may write it: any part of the shape that the API shows.
+/// A reference to a file: any part of the representation that the API returns.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileReference {
@@ -31,7 +31,7 @@ struct FileReference {
     version: Option<String>,
     etag: Option<String>,
     name: Option<String>,
-    // Read so that a file from an answer can be sent back as it is; the store knows better.
+    // Accepted so that a file from a response can be sent back; the store's values are used.
     #[serde(rename = "size")]
     _size: Option<u64>,
     #[serde(rename = "content_type")]
@@ -40,19 +40,19 @@ struct FileReference {
     _url: Option<String>,
 }
 
-/// What is wrong with the files that a caller names.
+/// The errors of the files that a caller names.
 #[derive(Debug, Default)]
 pub(super) struct FileParamErrors {
     faults: Vec<(String, InvalidParam)>,
-    /// The first error that the store had.
+    /// The first error of the store.
     error: Option<Error>,
 }
 
-/// Errors of the store that are about one file, and that the caller can mend.
+/// Errors of the store that concern one file and that the caller can fix.
 const FILE_ERROR_CODES: [ErrorCode; 4] =
     [codes::OBJECT_NOT_FOUND, codes::OBJECT_CHANGED, codes::OBJECT_ACCESS_DENIED, codes::BUCKET_NOT_CONFIGURED];
 
-/// Why a file is not taken.
+/// Why a file is not accepted.
 enum FileRefusal {
     Invalid(InvalidParam),
     Error(Error),
@@ -85,17 +85,17 @@ impl FileParamErrors {
         Ok(())
     }
 
-    /// Refuses the files together with whatever else is wrong with the params. Where all that is wrong is that the
-    /// store does not have the files, its error stands.
+    /// Reports the file errors together with the other invalid params. If the only errors are files that the store does
+    /// not have, returns the store's error.
     ///
     /// # Errors
-    /// `params_invalid`, `object_not_found`, `object_changed`, or those of the store.
+    /// `params_invalid`, `object_not_found`, `object_changed`, and other errors of the store.
     pub(super) fn into_result(mut self, pipeline: &PipelineSummary, params: &Map<String, Value>) -> Result<()> {
         if self.faults.is_empty() {
             return Ok(());
         }
         let mut others = params::find_invalid_params(&pipeline.declared, params.clone());
-        others.retain(|(param, _)| self.faults.iter().all(|(known, _)| known != param));
+        others.retain(|(param, _)| self.faults.iter().all(|(name, _)| name != param));
         let stored = others.is_empty() && self.faults.iter().all(|(_, fault)| FILE_ERROR_CODES.contains(&fault.code));
         self.faults.extend(others);
         match self.error {
@@ -105,11 +105,11 @@ impl FileParamErrors {
     }
 }
 
-/// Replaces what the caller wrote for file parameters by the files that it names, pinned to their present state. What
-/// does not fit stays as it is and is returned.
+/// Replaces file references in parameters with the files they name, pinned to their current version. Invalid references
+/// stay as they are and are returned as errors.
 ///
 /// # Errors
-/// `bucket_forbidden`, or those of the store and of the database that are not about the file.
+/// `bucket_forbidden`, and errors of the store and the database that do not concern one file.
 pub(super) async fn resolve_file_params(
     app: &ApiState,
     caller: &Caller,
@@ -192,7 +192,7 @@ fn json_type_name(value: &Value) -> &'static str {
     }
 }
 
-/// A file of an earlier run.
+/// Finds a file of an earlier run.
 async fn find_artifact_file(
     app: &ApiState,
     caller: &Caller,
@@ -219,7 +219,7 @@ async fn find_artifact_file(
     }
 }
 
-/// A file that belongs to the user.
+/// Finds a file in one of the user's buckets.
 async fn find_bucket_file(
     app: &ApiState,
     caller: &Caller,
@@ -248,7 +248,7 @@ async fn find_bucket_file(
     Ok(file)
 }
 
-/// What no store could have, told before a store is asked. A bucket that the configuration names is called as it is.
+/// Rejects a name that no store can have before asking a store. A bucket of the configuration may have any name.
 fn check_object_name(app: &ApiState, bucket: &str, key: &str) -> Result<(), InvalidParam> {
     if !is_valid_bucket_name(bucket) && !app.config().buckets.contains(bucket) {
         let message = format!("`{}` is not the name of a bucket; {BUCKET_NAME_HINT}", truncate_text(bucket));
@@ -263,7 +263,7 @@ fn check_object_name(app: &ApiState, bucket: &str, key: &str) -> Result<(), Inva
     }
 }
 
-/// At most 80 characters, for messages.
+/// Cuts a text to 80 characters, for messages.
 fn truncate_text(text: &str) -> String {
     match text.char_indices().nth(80) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -271,10 +271,11 @@ fn truncate_text(text: &str) -> String {
     }
 }
 
-/// The file of an artifact; `None` if there is none that the caller may read. No caller: the link was its own proof.
+/// The file of an artifact; `None` if the caller may read none with this id. Without a caller, a link has authorized
+/// the request.
 ///
 /// # Errors
-/// `file_expired`, or those of the database.
+/// `file_expired`
 pub(super) async fn load_artifact(app: &ApiState, caller: Option<&Caller>, id: &str) -> Result<Option<File>> {
     let Some(artifact) = app.db().artifacts().find(id).await? else { return Ok(None) };
     if let Some(caller) = caller {
@@ -292,7 +293,7 @@ pub(super) async fn load_artifact(app: &ApiState, caller: Option<&Caller>, id: &
     Ok(Some(File { artifact_id: Some(id.to_owned()), url, ..file }))
 }
 
-/// The refusal of a file that nobody needed any more.
+/// The error for a file whose retention has ended.
 pub(super) fn file_expired() -> Error {
     Error::new(codes::FILE_EXPIRED, "the file has expired and is no longer kept")
 }
@@ -304,7 +305,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_named_in_three_ways() {
+    fn a_file_is_named_as_uri_object_or_artifact() {
         let place = |value: Value| parse_reference(&value).map(|file| (file.bucket, file.key, file.artifact_id));
         let uploads = || Some("uploads".to_owned());
         assert_eq!(place(json!("s3://uploads/a//b %2B")).unwrap(), (uploads(), Some("a//b %2B".into()), None));

@@ -1,4 +1,4 @@
-//! `multipart/form-data`, read part by part in bounded memory.
+//! Reads `multipart/form-data` part by part in bounded memory.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,18 +21,18 @@ use afterload_core::units::ByteSize;
 use afterload_engine::registry::{FileArity, PipelineSummary};
 use afterload_pipeline::params::{InvalidParam, params_invalid, value_from_form};
 
-/// How long a client may send nothing.
+/// How long a client may pause.
 const FORM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// What may lie between two parts: their heads, and what comes before the first one.
+/// The maximum size of a part's headers, and of the text before the first part.
 const MAX_PART_HEAD_BYTES: u64 = 256 << 10;
 /// The part that holds parameters as JSON.
 const PARAMS_PART: &str = "params";
-/// What is still read of a form that is refused, so that the client gets to see the answer, and for how long.
+/// How much of a rejected form is still read, and for how long, so that the client receives the response.
 const MAX_DRAIN_BYTES: u64 = 16 << 20;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The body as the parser gets it: one chunk at a time, and no more than `allowance` until somebody refills that. The
-/// parser itself reads ahead as long as bytes are there, and buffers a head until its end, however far that is.
+/// The body for the parser: one chunk at a time, and at most `allowance` bytes until it is refilled. The parser itself
+/// reads ahead without a limit and buffers headers until their end, however long they are.
 struct LimitedBody {
     body: BodyDataStream,
     allowance: Arc<AtomicU64>,
@@ -73,18 +73,18 @@ pub(super) struct MultipartForm {
 }
 
 impl MultipartForm {
-    /// A form in `body` between these boundaries, with at most `text_limit` in parts that are no files.
+    /// Reads a form from `body`. Parts without a file may have `text_limit` bytes in total.
     pub(super) fn new(body: Body, boundary: &str, text_limit: ByteSize) -> Self {
         let allowance = Arc::new(AtomicU64::new(MAX_PART_HEAD_BYTES));
         let measured = LimitedBody { body: body.into_data_stream(), allowance: allowance.clone(), yielded: true };
         Self { parts: Multipart::new(measured, boundary), allowance, text_left: text_limit.0, text_limit }
     }
 
-    /// Reads the form to its end. Files go to the store as they come; all else is a parameter.
+    /// Reads the form to its end. Files are streamed to the store; every other part is a parameter.
     ///
     /// # Errors
     /// `multipart_invalid`, `params_invalid`, `json_invalid`, `body_too_large`, `body_incomplete`, `request_timeout`,
-    /// those of the uploads.
+    /// and the errors of [`RunUploads::store_part`].
     pub(super) async fn read(&mut self, pipeline: &PipelineSummary, uploads: &mut RunUploads) -> Result<FormData> {
         let mut given = FormData::default();
         while let Some(field) = self.next_field().await? {
@@ -122,7 +122,7 @@ impl MultipartForm {
     }
 
     async fn read_text(&mut self, mut field: Field<'static>, name: &str) -> Result<String> {
-        // Chunks that come while there is no room are refused below.
+        // The limit below rejects text that is too long, with a better error.
         self.allowance.store(u64::MAX, Ordering::Relaxed);
         let mut text = Vec::new();
         while let Some(chunk) = next_chunk(&mut field).await? {
@@ -134,8 +134,8 @@ impl MultipartForm {
             .map_err(|_| Error::new(codes::MULTIPART_INVALID, format!("the part `{name}` is not UTF-8")))
     }
 
-    /// Reads on for a while after a refusal: a client that is still sending would see a broken connection instead of
-    /// the answer.
+    /// Reads on for a while after an error: a client that is still sending would see a broken connection instead of the
+    /// response.
     pub(super) async fn drain_body(mut self) {
         let reading = async {
             let mut left = MAX_DRAIN_BYTES;
@@ -153,12 +153,12 @@ impl MultipartForm {
     }
 }
 
-/// What a form gave.
+/// The content of a form.
 #[derive(Debug, Default)]
 pub(super) struct FormData {
-    /// Parameters as they were written.
+    /// Parameters as they were sent.
     pub params: Map<String, Value>,
-    /// Parameters that hold what was uploaded.
+    /// Parameters that hold uploaded files.
     pub files: Map<String, Value>,
 }
 
@@ -186,7 +186,7 @@ impl FormData {
     }
 }
 
-/// The value of a part that is no file.
+/// The value of a part without a file.
 fn form_value(pipeline: &PipelineSummary, name: &str, text: String) -> Option<Value> {
     match pipeline.declared.get(name) {
         Some(param) => value_from_form(param, text),
@@ -194,8 +194,8 @@ fn form_value(pipeline: &PipelineSummary, name: &str, text: String) -> Option<Va
     }
 }
 
-/// A part with a file name is a file; so is one for a file parameter that names its type: some clients write names that
-/// are not ASCII in a way that the parser does not know.
+/// A part with a file name is a file. So is a part for a file parameter that has a content type: some clients send
+/// non-ASCII names in a form that the parser cannot read.
 fn is_file_part(field: &Field<'_>, pipeline: &PipelineSummary) -> bool {
     let for_file = field.name().is_some_and(|name| pipeline.file_arity(name).is_some());
     file_name(field).is_some() || (for_file && field.content_type().is_some())
@@ -218,7 +218,7 @@ fn param_error(name: &str, code: ErrorCode, message: impl Into<String>) -> Error
     params_invalid(&[(name.to_owned(), InvalidParam::new(code, message))])
 }
 
-/// `None` for what a browser sends when no file was chosen: no name and no bytes.
+/// `None` for the part that a browser sends if no file was chosen: no name and no bytes.
 async fn skip_empty_file(mut field: Field<'static>) -> Result<Option<Field<'static>>> {
     if file_name(&field).as_deref() != Some("") {
         return Ok(Some(field));
@@ -232,13 +232,12 @@ async fn skip_empty_file(mut field: Field<'static>) -> Result<Option<Field<'stat
     Ok(None)
 }
 
-/// The next bytes of a part.
 pub(super) async fn next_chunk(field: &mut Field<'_>) -> Result<Option<Bytes>> {
     let next = tokio::time::timeout(FORM_IDLE_TIMEOUT, field.chunk()).await;
     next.map_err(|_| request_timeout())?.map_err(multipart_error)
 }
 
-/// What the parser says, in our words; our own errors come back as they were.
+/// Converts an error of the parser. An error of this crate inside it is returned unchanged.
 fn multipart_error(error: multer::Error) -> Error {
     match error {
         multer::Error::StreamReadFailed(inner) => match inner.downcast::<Error>() {

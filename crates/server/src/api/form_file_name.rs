@@ -1,22 +1,22 @@
-//! What a part of a form calls its file.
+//! The file name of a form part.
 
 use axum::http::header::CONTENT_DISPOSITION;
 use multer::Field;
 
-/// The name of the file as it is on the client's disk; `None` if the part names none. `filename*=` counts before
-/// `filename=`, which cannot hold every name.
+/// The file name on the client; `None` if the part has none. `filename*=` takes precedence over `filename=`, which
+/// cannot hold every name.
 pub(super) fn file_name(field: &Field<'_>) -> Option<String> {
     let header =
         field.headers().get(CONTENT_DISPOSITION).and_then(|header| std::str::from_utf8(header.as_bytes()).ok());
     header.and_then(parse_extended_name).or_else(|| field.file_name().map(unescape_name))
 }
 
-/// The HTML standard writes `"`, CR and LF in this way, and nothing else: `100%25.csv` is called just that.
+/// The HTML standard escapes `"`, CR and LF in this way and nothing else: `100%25.csv` is the real name.
 fn unescape_name(name: &str) -> String {
     name.replace("%22", "\"").replace("%0D", "\r").replace("%0A", "\n")
 }
 
-/// `filename*=UTF-8''na%C3%AFve.csv`, as RFC 5987 writes it.
+/// Parses `filename*=UTF-8''na%C3%AFve.csv`, as RFC 5987 defines it.
 fn parse_extended_name(header: &str) -> Option<String> {
     let (mut quoted, mut escaped) = (false, false);
     let ends = |c: char| {
@@ -54,13 +54,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_as_browsers_write_them() {
+    fn file_names_are_read_as_browsers_write_them() {
         assert_eq!(unescape_name("a%22b%0D%0A.csv"), "a\"b\r\n.csv");
         assert_eq!(unescape_name("100%25 %41.csv"), "100%25 %41.csv");
     }
 
     #[test]
-    fn extended_names_are_found_where_they_stand() {
+    fn extended_file_names_are_found() {
         for (header, name) in [
             ("form-data; name=\"file\"; filename*=UTF-8''na%C3%AFve%20%22x%22.csv", Some("na\u{ef}ve \"x\".csv")),
             ("form-data; filename=\"a.csv\"; FileName* = utf-8'de'b.csv", Some("b.csv")),

@@ -1,4 +1,4 @@
-//! Whether the process lives, and whether it can work.
+//! Liveness and readiness probes.
 
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ use afterload_core::error::Error;
 
 const READINESS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a probe says.
+/// The result of a probe.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Probe")]
 pub(super) struct ProbeStatus {
     status: &'static str,
 }
 
-/// `GET /healthz`: the process answers. Touches nothing.
+/// `GET /healthz`: the process responds. Uses no other system.
 pub(super) async fn check_liveness() -> Json<ProbeStatus> {
     Json(ProbeStatus { status: "ok" })
 }
 
-/// `GET /readyz`: the database answers, too.
+/// `GET /readyz`: the database responds, too.
 pub(super) async fn check_readiness(
     extract::State(app): extract::State<ApiState>,
 ) -> Result<Json<ProbeStatus>, Problem> {

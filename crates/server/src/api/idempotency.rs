@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: the same request again, with the same answer and no second run.
+//! `Idempotency-Key`: a repeated request gets the same response and starts no second run.
 
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
@@ -13,27 +13,26 @@ pub(super) const IDEMPOTENCY_SOURCE: &str = DedupKey::IDEMPOTENCY_KEY_SOURCE;
 const IDEMPOTENCY_HEADER: &str = "idempotency-key";
 const MAX_IDEMPOTENCY_KEY_CHARS: usize = 255;
 
-/// What a request says, without what differs from one sending to the next.
+/// A hash of the content of a request, without parts that differ between attempts.
 pub(super) struct RequestFingerprint(Sha256);
 
 impl RequestFingerprint {
-    /// Nothing said yet.
     pub(super) fn new() -> Self {
         Self(Sha256::new())
     }
 
-    /// Adds one thing that was said.
+    /// Adds one value.
     pub(super) fn add_value(&mut self, bytes: &[u8]) {
         self.0.update((bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);
     }
 
-    /// Adds bytes of something whose end is said with [`Self::add`].
+    /// Adds a part of a value. [`Self::add_value`] ends it.
     pub(super) fn add_bytes(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// Adds parameters, whatever their order.
+    /// Adds parameters, in any order.
     pub(super) fn add_params(&mut self, params: &Map<String, Value>) {
         self.add_value(sort_keys(&Value::Object(params.clone())).to_string().as_bytes());
     }
@@ -55,7 +54,7 @@ fn sort_keys(value: &Value) -> Value {
     }
 }
 
-/// The key of a request, if it bears one.
+/// The idempotency key of a request, if it has one.
 ///
 /// # Errors
 /// `header_invalid`
@@ -72,7 +71,7 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
     }
 }
 
-/// The refusal of a key that came with another request before.
+/// The error for a key that was used with another request.
 pub(super) fn idempotency_key_reused() -> Error {
     Error::new(codes::IDEMPOTENCY_KEY_REUSED, "the `Idempotency-Key` came with another request before")
 }
@@ -90,14 +89,14 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_parameters_does_not_matter_and_their_values_do() {
+    fn a_fingerprint_depends_on_values_and_not_on_their_order() {
         let one = fingerprint(json!({ "a": 1, "b": { "c": [1, 2], "d": null } }));
         assert_eq!(one, fingerprint(json!({ "b": { "d": null, "c": [1, 2] }, "a": 1 })));
         assert_ne!(one, fingerprint(json!({ "b": { "d": null, "c": [2, 1] }, "a": 1 })));
     }
 
     #[test]
-    fn keys_are_visible_ascii() {
+    fn idempotency_keys_are_visible_ascii() {
         let with = |value: &[u8]| {
             let mut headers = HeaderMap::new();
             headers.insert(IDEMPOTENCY_HEADER, axum::http::HeaderValue::from_bytes(value).expect("a header"));

@@ -15,7 +15,7 @@ use afterload_core::error::{Error, Result};
 use afterload_engine::ItemView;
 use afterload_state::StepStatus;
 
-/// A page of items, in their order.
+/// A page of items, in order.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(super) struct ItemPage {
     items: Vec<ItemView>,
@@ -26,13 +26,13 @@ pub(super) struct ItemPage {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ItemPageQuery {
-    /// Only items of this status.
+    /// Only items with this status.
     #[schemars(with = "Option<StepStatus>")]
     status: Option<String>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     #[schemars(with = "Option<u32>")]
     cursor: Option<String>,
-    /// At most so many, from 1 to 200; default 50.
+    /// The page size, from 1 to 200; default 50.
     #[schemars(with = "Option<u32>", range(min = 1, max = 200))]
     limit: Option<String>,
 }
@@ -61,7 +61,7 @@ pub(super) async fn list_items(
         .into_iter()
         .find(|known| known.step_id == step)
         .ok_or_else(|| Error::new(codes::STEP_NOT_FOUND, "the run has no such step"))?;
-    // One more than asked for tells whether there is a next page.
+    // One more item than requested shows whether there is a next page.
     let mut items = app.db().items().list_after(&step.id, status, after, limit + 1).await?;
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);

@@ -1,4 +1,4 @@
-//! Links in mails: `/d/TOKEN` hands out a file to whoever has the link, for as long as was promised.
+//! Download links in mails: `/d/TOKEN` serves a file to anyone with the link until it expires.
 
 use axum::Json;
 use axum::extract::State;
@@ -20,27 +20,27 @@ use afterload_core::error::{Error, Result};
 use afterload_engine::download_link_url;
 use afterload_state::DownloadLinkRecord;
 
-/// A link to a file, as those see it who may read its run.
+/// A download link, for keys that may read its run.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Link")]
 pub(super) struct LinkView {
     /// The id.
     id: String,
-    /// The link itself.
+    /// The URL of the link.
     url: String,
-    /// The file.
+    /// The id of the file.
     artifact_id: String,
-    /// The run whose step made it.
+    /// The id of the run that created it.
     run_id: String,
-    /// The step that made it.
+    /// The step that created it.
     step: String,
     /// RFC 3339, UTC.
     created_at: String,
     /// RFC 3339, UTC.
     expires_at: String,
-    /// When it was taken back. RFC 3339, UTC.
+    /// When it was revoked. RFC 3339, UTC.
     revoked_at: Option<String>,
-    /// How often the file has been fetched through it. Programs that look at links in mails count, too.
+    /// The number of downloads. Link scanners of mail systems count, too.
     downloads: i64,
     /// RFC 3339, UTC.
     last_download_at: Option<String>,
@@ -71,7 +71,7 @@ pub(super) struct LinkList {
     links: Vec<LinkView>,
 }
 
-/// `GET /d/{token}`: a refusal is a page for browsers, and a problem for programs.
+/// `GET /d/{token}`. Errors are an HTML page for browsers and a problem for programs.
 pub(super) async fn open_link(
     State(app): State<ApiState>,
     PathId(token): PathId,
@@ -87,7 +87,11 @@ pub(super) async fn open_link(
             && begins_download(&response)
             && let Err(error) = app.db().download_links().count_download(&link.id).await
         {
-            tracing::warn!(link.id = link.id, error.code = error.code().name(), "a download was not counted: {error}");
+            tracing::warn!(
+                link.id = link.id,
+                error.code = error.code().name(),
+                "a download could not be counted: {error}"
+            );
         }
         Ok::<_, Problem>(response)
     };
@@ -104,7 +108,7 @@ async fn find_valid_link(app: &ApiState, token: &str) -> Result<DownloadLinkReco
             .with_hint("use the link as it came in the mail, whole")
     };
     let id = app.signer().verify_link_token(token).ok_or_else(unknown)?;
-    // What we signed and do not know any more went with its run.
+    // A valid signature without a record: the link was deleted with its run.
     let link = app.db().download_links().find(&id.to_string()).await?.ok_or_else(link_expired)?;
     match (link.revoked_at, link.expires_at > clock::now_millis()) {
         (Some(_), _) => Err(Error::new(codes::LINK_REVOKED, "the link has been taken back")),
@@ -117,7 +121,7 @@ fn link_expired() -> Error {
     Error::new(codes::LINK_EXPIRED, "the link has expired")
 }
 
-/// A download that goes on, or several parts at once, is one download: the one that begins at the first byte counts.
+/// A resumed download and parallel ranges count once: only a response from the first byte counts.
 fn begins_download(response: &Response) -> bool {
     match response.status() {
         StatusCode::OK => true,
@@ -132,7 +136,7 @@ fn accepts_html(headers: &HeaderMap) -> bool {
     headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("text/html"))
 }
 
-/// The refusal as people read it. Nothing in it comes from outside.
+/// The error page for people. It contains no text from the request.
 fn error_page(problem: &Problem) -> Response {
     let error = problem.source_error();
     let (code, status) = problem.code_and_status();
@@ -188,7 +192,7 @@ pub(super) async fn list_links(
     Ok(Json(LinkList { links }))
 }
 
-/// `POST /v1/links/{id}/revoke`, for keys that may start runs of the pipeline that made the link.
+/// `POST /v1/links/{id}/revoke`, for keys that may start runs of the pipeline that created the link.
 pub(super) async fn revoke_link(
     State(app): State<ApiState>,
     caller: Caller,
@@ -208,6 +212,6 @@ pub(super) async fn revoke_link(
     let none = || Problem::new(codes::LINK_NOT_FOUND, format!("there is no link `{id}`"));
     run.filter(|run| caller.can_write(&run.pipeline)).ok_or_else(none)?;
     let link = app.db().download_links().revoke(&id).await?.ok_or_else(none)?;
-    tracing::info!(link.id = link.id, run.id = link.run_id, "a link was taken back");
+    tracing::info!(link.id = link.id, run.id = link.run_id, "a download link was revoked");
     Ok(Json(LinkView::new(&app, link)))
 }

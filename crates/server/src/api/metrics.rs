@@ -1,4 +1,4 @@
-//! `GET /metrics`: what this process counts, for monitoring systems.
+//! `GET /metrics`: the metrics of this process.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,10 +14,11 @@ use super::problem::Problem;
 use afterload_core::error::Result;
 use afterload_metrics::OPENMETRICS_MEDIA_TYPE;
 
-/// How long the database may take to say how long the queues are.
+/// How long the database may take to count the jobs of the queues.
 const QUEUE_DEPTH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Needs a key where others than this machine may ask. Answers also while the database is away, then without the queues.
+/// Needs an API key if other machines can reach the service. Without the database it responds without the queue
+/// metrics.
 pub(super) async fn show_metrics(State(app): State<ApiState>, headers: HeaderMap) -> Result<Response, Problem> {
     if !is_loopback(app.config().listen) {
         let caller = Caller::from_headers(&app, &headers).await?;
@@ -28,18 +29,18 @@ pub(super) async fn show_metrics(State(app): State<ApiState>, headers: HeaderMap
     let depths = match tokio::time::timeout(QUEUE_DEPTH_TIMEOUT, app.engine().queue_depths()).await {
         Ok(Ok(depths)) => depths,
         Ok(Err(error)) => {
-            tracing::warn!(error.code = error.code().name(), "the queues could not be counted: {error}");
+            tracing::warn!(error.code = error.code().name(), "the queue depths could not be read: {error}");
             Vec::new()
         }
         Err(_) => {
-            tracing::warn!("the queues could not be counted in time");
+            tracing::warn!("the queue depths could not be read in time");
             Vec::new()
         }
     };
     Ok(([(CONTENT_TYPE, OPENMETRICS_MEDIA_TYPE)], app.engine().metrics().encode_openmetrics(&depths)).into_response())
 }
 
-/// True if only programs of this machine can reach the service.
+/// True if only programs on this machine can reach the service.
 fn is_loopback(listen: SocketAddr) -> bool {
     listen.ip().is_loopback()
 }
@@ -49,7 +50,7 @@ mod tests {
     use super::is_loopback;
 
     #[test]
-    fn only_this_machine_asks_without_a_key() {
+    fn metrics_need_no_key_on_loopback_only() {
         for open in ["127.0.0.1:80", "127.8.8.8:80", "[::1]:80"] {
             assert!(is_loopback(open.parse().unwrap()), "{open}");
         }

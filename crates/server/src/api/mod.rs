@@ -1,4 +1,4 @@
-//! The API: axum routes, keys and scopes, uploads that stream, errors as problem+json.
+//! The HTTP API: routes, API keys and scopes, streamed uploads, errors as problem+json.
 
 mod artifacts;
 mod auth;
@@ -48,7 +48,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use afterload_metrics::Metrics;
 
-/// The API.
+/// The router of the API.
 pub fn api_router(app: ApiState) -> Router {
     let routes = api_routes().layer(from_fn_with_state(app.clone(), cors::restrict_cors));
     with_common_layers(routes, app.engine().metrics()).with_state(app)
@@ -58,7 +58,7 @@ fn api_routes() -> Router<ApiState> {
     routes::all_routes().into_router()
 }
 
-/// What holds for every route, and for all that is none.
+/// Adds the layers of every route, and of requests without a route.
 fn with_common_layers(routes: Router<ApiState>, metrics: &Metrics) -> Router<ApiState> {
     routes
         .fallback(problem::not_found)

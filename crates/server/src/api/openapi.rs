@@ -1,5 +1,5 @@
-//! The routes and their description in one: each entry adds a route to the router and an operation to the OpenAPI
-//! document, so that neither can be without the other.
+//! Routes with their descriptions: each entry adds a route to the router and an operation to the OpenAPI document, so
+//! that neither exists without the other.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -16,11 +16,10 @@ use super::problem::ProblemBody;
 use crate::codes;
 use afterload_core::error::ErrorCode;
 
-/// What the document says of the service.
+/// The description of the service.
 const DESCRIPTION: &str =
     "Everything that happens after the upload: YAML pipelines compiled into chains of durable jobs";
 
-/// Makes the schema of a type.
 type SchemaFn = fn(&mut SchemaGenerator) -> Schema;
 
 fn component_schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
@@ -31,7 +30,7 @@ fn inline_schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     T::json_schema(generator)
 }
 
-/// Who may call.
+/// Which callers an operation accepts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum AccessRule {
     Public,
@@ -41,10 +40,9 @@ enum AccessRule {
     KeyUnlessLoopback,
 }
 
-/// A good answer: its status, what it means, and the media type and shape of its body.
+/// A successful response: its status, its meaning, and the media type and schema of its body.
 struct ResponseSpec(u16, &'static str, Option<(&'static str, SchemaFn)>);
 
-/// What an operation takes and gives.
 pub(super) struct Operation {
     id: &'static str,
     summary: &'static str,
@@ -57,7 +55,7 @@ pub(super) struct Operation {
 }
 
 impl Operation {
-    /// An operation for keys, with a name for programs and a sentence for people.
+    /// An operation with an id for programs and a summary for people.
     pub(super) fn new(id: &'static str, summary: &'static str) -> Self {
         Self {
             id,
@@ -72,20 +70,19 @@ impl Operation {
         .with_errors(&[codes::INTERNAL_ERROR])
     }
 
-    /// Needs an API key.
     pub(super) fn require_key(mut self) -> Self {
         self.access = AccessRule::Key;
         self.with_errors(&[codes::KEY_MISSING, codes::KEY_INVALID, codes::SCOPE_MISSING])
     }
 
-    /// Needs an API key, or the token of a link.
+    /// Requires an API key or the token of a link.
     pub(super) fn key_or_token(self) -> Self {
         let mut keyed = self.require_key();
         keyed.access = AccessRule::KeyOrToken;
         keyed.with_errors(&[codes::TOKEN_INVALID])
     }
 
-    /// Needs an API key, or the signature of a webhook.
+    /// Requires an API key or the signature of a webhook.
     pub(super) fn key_or_signature(self) -> Self {
         let mut keyed = self.require_key();
         keyed.access = AccessRule::KeyOrSignature;
@@ -96,31 +93,29 @@ impl Operation {
             .with_errors(&[codes::WEBHOOK_INVALID, codes::WEBHOOK_EXPIRED])
     }
 
-    /// Needs an API key where others than this machine can reach the service.
+    /// Requires an API key if other machines can reach the service.
     pub(super) fn key_unless_loopback(self) -> Self {
         let mut keyed = self.require_key();
         keyed.access = AccessRule::KeyUnlessLoopback;
         keyed
     }
 
-    /// The fields of `T` are parameters of the query; no others are taken.
+    /// Adds the fields of `T` as query parameters. No others are accepted.
     pub(super) fn query_params<T: JsonSchema>(mut self) -> Self {
         self.query = Some(inline_schema::<T>);
         self.with_errors(&[codes::QUERY_INVALID])
     }
 
-    /// Looks at a header of the request.
     pub(super) fn request_header(mut self, name: &'static str, what: &'static str) -> Self {
         self.headers.push((name, what));
         self
     }
 
-    /// Takes a JSON body.
     pub(super) fn json_body<T: JsonSchema>(self) -> Self {
         self.request_body::<T>("application/json").with_errors(&[codes::JSON_INVALID])
     }
 
-    /// Takes a body of this media type.
+    /// Adds a request body of this media type.
     pub(super) fn request_body<T: JsonSchema>(mut self, media: &'static str) -> Self {
         self.bodies.push((media, component_schema::<T>));
         self.with_errors(&[
@@ -131,25 +126,23 @@ impl Operation {
         ])
     }
 
-    /// Answers with JSON.
     pub(super) fn json_response<T: JsonSchema>(self, status: u16, what: &'static str) -> Self {
         self.response_as::<T>(status, what, "application/json")
     }
 
-    /// Answers with a body of this media type.
+    /// Adds a response of this media type.
     pub(super) fn response_as<T: JsonSchema>(mut self, status: u16, what: &'static str, media: &'static str) -> Self {
         self.responses.push(ResponseSpec(status, what, Some((media, component_schema::<T>))));
         self
     }
 
-    /// Answers without a body.
     pub(super) fn empty_response(mut self, status: u16, what: &'static str) -> Self {
         self.responses.push(ResponseSpec(status, what, None));
         self
     }
 
-    /// May be refused with these codes, beside those that the rest of the description brings along. Whatever is not the
-    /// caller's fault (500, 503) need not be named.
+    /// Adds error codes to those that follow from the rest of the description. Codes that are not the caller's fault
+    /// (500, 503) are left out.
     pub(super) fn with_errors(mut self, codes: &[ErrorCode]) -> Self {
         self.error_codes.extend(codes.iter().map(|code| (code.name(), *code)));
         self
@@ -164,7 +157,7 @@ pub(super) struct ApiRoutes {
 }
 
 impl ApiRoutes {
-    /// Adds a route: `handler` is what axum calls, with one method.
+    /// Adds a route. `handler` is an axum handler for one method.
     pub(super) fn add_route(
         mut self,
         method: Method,
@@ -173,7 +166,7 @@ impl ApiRoutes {
         mut operation: Operation,
     ) -> Self {
         if path.contains('{') {
-            // Bytes in the path that are no text name nothing.
+            // A path that is not UTF-8 names nothing.
             operation.error_codes.insert(codes::NOT_FOUND.name(), codes::NOT_FOUND);
         }
         self.router = self.router.route(path, handler);
@@ -181,12 +174,10 @@ impl ApiRoutes {
         self
     }
 
-    /// The router.
     pub(super) fn into_router(self) -> Router<ApiState> {
         self.router
     }
 
-    /// The OpenAPI document.
     fn to_openapi(&self) -> Value {
         let mut schemas = SchemaComponents::new();
         let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
@@ -215,13 +206,14 @@ impl ApiRoutes {
     }
 }
 
-/// The document, without the address of the service.
+/// The OpenAPI document, without the URL of the service.
 pub(super) fn openapi_document() -> &'static Value {
     static DOCUMENT: LazyLock<Value> = LazyLock::new(|| super::routes::all_routes().to_openapi());
     &DOCUMENT
 }
 
-/// What comes in and what goes out differ: a field with a default may be left out of the one and is always in the other.
+/// Requests and responses have separate schemas: a field with a default is optional in a request and always present in
+/// a response.
 struct SchemaComponents {
     request: SchemaGenerator,
     response: SchemaGenerator,
@@ -263,7 +255,7 @@ impl Operation {
                 AccessRule::Public => json!([]),
                 AccessRule::Key => json!([{ "key": [] }]),
                 AccessRule::KeyOrToken => json!([{ "key": [] }, { "token": [] }]),
-                // A signature stands in headers of its own, for which OpenAPI has no name.
+                // The signature is in headers of its own; OpenAPI has no scheme for that.
                 AccessRule::KeyUnlessLoopback | AccessRule::KeyOrSignature => json!([{}, { "key": [] }]),
             },
         });
@@ -287,7 +279,7 @@ impl Operation {
             let schema = make(&mut schemas.request).to_value();
             let required = schema["required"].as_array().cloned().unwrap_or_default();
             for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
-                // That token is named as a way to authenticate.
+                // The security scheme already describes this token.
                 if name == "token" && self.access == AccessRule::KeyOrToken {
                     continue;
                 }
@@ -340,7 +332,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// Whether an answer is one that the document names; `None`: nothing is served at the path.
+    /// True if the document describes the response; `None` if there is no such route.
     pub(in crate::api) fn is_documented(method: &Method, path: &str, status: StatusCode, code: &str) -> Option<bool> {
         let matches = |template: &str| {
             let (mut parts, mut given) = (template.split('/'), path.split('/'));
@@ -363,7 +355,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn every_operation_is_named_once_and_answers() {
+    fn every_operation_has_a_unique_id_and_a_success_response() {
         let mut ids = std::collections::BTreeSet::new();
         for (path, operations) in openapi_document()["paths"].as_object().unwrap() {
             for (method, operation) in operations.as_object().unwrap() {

@@ -13,7 +13,8 @@ use super::queues::paused_pipelines;
 use afterload_core::error::Error;
 use afterload_engine::registry::{PipelineList, PipelineSummary};
 
-/// `GET /v1/pipelines`: what the key may read or start. Refused files are for keys that may read everything.
+/// `GET /v1/pipelines`: the pipelines that the key may read or start. Rejected files are shown to keys that may read
+/// every pipeline.
 pub(super) async fn list_pipelines(State(app): State<ApiState>, caller: Caller) -> Result<Json<PipelineList>, Problem> {
     let all = app.pipeline_registry().current_list();
     let mut paused = paused_pipelines(&app).await?;
@@ -43,12 +44,12 @@ pub(super) async fn show_pipeline(
     Ok(Json(pipeline))
 }
 
-/// `GET /v1/schema`: the JSON Schema of the language.
+/// `GET /v1/schema`: the JSON Schema of the pipeline language.
 pub(super) async fn show_schema(State(app): State<ApiState>, _caller: Caller) -> Json<Value> {
     Json(app.pipeline_schema().clone())
 }
 
-/// The refusal of a name that is not live.
+/// The error for a name that is not live.
 pub(super) fn pipeline_not_found(name: &str) -> Error {
     Error::new(codes::PIPELINE_NOT_FOUND, format!("there is no pipeline `{name}`"))
         .with_hint("`GET /v1/pipelines` lists those that are live, and the files that were refused")

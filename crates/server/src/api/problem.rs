@@ -12,10 +12,10 @@ use serde_json::Value;
 use crate::codes;
 use afterload_core::error::{Error, ErrorCode, Retryability};
 
-/// What a client is told to wait when the outside world named no time.
+/// The `Retry-After` of an error that names no time.
 const DEFAULT_RETRY_AFTER_SECS: u64 = 2;
 
-/// An error on its way to the client.
+/// An error that becomes a response.
 #[derive(Clone, Debug)]
 pub struct Problem {
     error: Error,
@@ -29,26 +29,26 @@ impl From<Error> for Problem {
 }
 
 impl Problem {
-    /// A refusal.
+    /// Creates a permanent error.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Error::new(code, message).into()
     }
 
-    /// Says what the client can do.
+    /// Adds what the client can do about it.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.error = self.error.with_hint(hint);
         self
     }
 
-    /// Adds a header to the answer.
+    /// Adds a header to the response.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    /// The error as it happened, for the log.
+    /// The original error, for the log.
     pub fn source_error(&self) -> &Error {
         &self.error
     }
@@ -64,7 +64,7 @@ impl Problem {
         }
     }
 
-    /// The body. What went wrong inside of the service stays in the log.
+    /// The body of the response. Internal details stay in the log.
     pub(super) fn to_json(&self, request_id: &str) -> Value {
         let (code, status) = self.code_and_status();
         let (detail, hint, details) = match status {
@@ -95,32 +95,32 @@ impl Problem {
     }
 }
 
-/// The body of every refusal.
+/// The body of every error response.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Problem")]
 pub(super) struct ProblemBody {
     /// `urn:afterload:CODE`
     #[serde(rename = "type")]
     kind: String,
-    /// What the code means.
+    /// The meaning of the code.
     title: String,
-    /// The status of the answer.
+    /// The status of the response.
     status: u16,
     /// A stable code, for programs.
     code: String,
-    /// What is wrong, for people.
+    /// The error message, for people.
     detail: String,
-    /// What to do.
+    /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
-    /// Facts for programs; of `params_invalid`, every fault.
+    /// Details for programs; for `params_invalid`, every invalid param.
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<Value>,
     /// The id of the request, as in the log and in the header `X-Request-Id`.
     request_id: String,
 }
 
-/// An answer without a body yet: the outermost layer knows the request's id, writes the body and logs.
+/// A response without a body. The outermost layer has the request id; it writes the body and the log entry.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (code, status) = self.code_and_status();
@@ -146,17 +146,17 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Answers for paths that nothing serves.
+/// Responds to paths without a route.
 pub(super) async fn not_found(uri: Uri) -> Problem {
     Problem::new(codes::NOT_FOUND, format!("nothing is served at `{}`", uri.path()))
 }
 
-/// Answers for methods that a path does not serve; the router adds `Allow`.
+/// Responds to methods that a path does not support; the router adds `Allow`.
 pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
     Problem::new(codes::METHOD_NOT_ALLOWED, format!("`{}` does not take `{method}`", uri.path()))
 }
 
-/// Answers for a handler that panicked.
+/// Responds after a panic in a handler.
 pub(super) fn panic_response(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     let text = text.unwrap_or("no message");
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_ours_stays_inside() {
+    fn internal_details_are_not_sent_to_clients() {
         let secret = "no such table: step_runs at /srv/data";
         for error in [Error::new(codes::DATABASE_ERROR, secret), Error::new(codes::DATABASE_UNAVAILABLE, secret)] {
             let problem = Problem::from(error.with_hint(secret).with_details(json!(secret)));

@@ -1,4 +1,4 @@
-//! `POST /v1/events/{name}`: events of the application, told with a key or as a webhook.
+//! `POST /v1/events/{name}`: application events, published with an API key or as a signed webhook.
 
 use axum::Json;
 use axum::body::Body;
@@ -18,12 +18,12 @@ use afterload_core::error::{Error, Result};
 use afterload_core::units::is_event_name;
 use afterload_egress::WebhookSigner;
 
-/// The header by which a Standard Webhook is known.
+/// The header that identifies a Standard Webhook.
 const SIGNATURE_HEADER: &str = "webhook-signature";
-/// The longest id of a webhook, in bytes.
+/// The maximum length of a webhook id.
 const MAX_WEBHOOK_ID_BYTES: usize = 255;
 
-/// Answers 202, and a webhook 200, once all that the event starts and wakes is on disk.
+/// Responds with 202, and to a webhook with 200, once everything that the event starts and wakes is committed.
 pub(super) async fn publish_event(
     State(app): State<ApiState>,
     PathId(name): PathId,
@@ -43,13 +43,13 @@ pub(super) async fn publish_event(
     if !is_event_name(&name) {
         return Err(Problem::new(codes::EVENT_INVALID, format!("`{name}` is not a name for an event")));
     }
-    let said: Option<Map<String, Value>> = extract::read_json_body(body, limit, "{\"order_id\": 7}").await?;
-    let heard = app.triggers().publish_event(&name, key, Value::Object(said.unwrap_or_default())).await?;
-    Ok((status, Json(heard)))
+    let payload: Option<Map<String, Value>> = extract::read_json_body(body, limit, "{\"order_id\": 7}").await?;
+    let result = app.triggers().publish_event(&name, key, Value::Object(payload.unwrap_or_default())).await?;
+    Ok((status, Json(result)))
 }
 
-/// The key under which a Standard Webhook is one event however often it is sent. It has a beginning of its own, so that no
-/// sender can take the key of another caller.
+/// The dedup key of a Standard Webhook, so that repeated deliveries are one event. Its prefix keeps a sender from using
+/// the key of another caller.
 fn verified_webhook_key(app: &ApiState, name: &str, headers: &HeaderMap, body: &[u8]) -> Result<String> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (id, signatures) = (header("webhook-id"), header(SIGNATURE_HEADER));

@@ -1,4 +1,4 @@
-//! Queues, and pausing them and pipelines; for keys that may do everything.
+//! Queues, and pausing queues and pipelines. Needs an admin key.
 
 use std::collections::BTreeMap;
 
@@ -19,13 +19,13 @@ use afterload_state::PauseTarget;
 /// A queue.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct QueueView {
-    /// Its name.
+    /// The name.
     name: String,
-    /// Steps that wait for a worker, or for the time of their next attempt.
+    /// Steps that wait for a worker, or for their next attempt.
     waiting: i64,
-    /// Steps that workers hold.
+    /// Steps that workers are running.
     running: i64,
-    /// Since when no step of it starts.
+    /// When it was paused. No step of a paused queue starts.
     paused_at: Option<String>,
 }
 
@@ -35,12 +35,12 @@ pub(super) struct QueueList {
     queues: Vec<QueueView>,
 }
 
-/// A pipeline that was paused or goes on.
+/// A pipeline after it was paused or resumed.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct PipelineState {
-    /// Its name.
+    /// The name.
     name: String,
-    /// Since when no step of its runs starts.
+    /// When it was paused. No step of its runs starts.
     paused_at: Option<String>,
 }
 
@@ -102,7 +102,7 @@ pub(super) async fn resume_pipeline(
     Ok(Json(PipelineState { name, paused_at: None }))
 }
 
-/// The paused pipelines, each with the time since when it is.
+/// The paused pipelines, each with the time of its pause.
 pub(super) async fn paused_pipelines(app: &ApiState) -> Result<BTreeMap<String, String>> {
     let paused = app.db().pauses().list(PauseTarget::Pipeline).await?;
     Ok(paused.into_iter().map(|(name, since)| (name, clock::format_rfc3339(since))).collect())
@@ -110,7 +110,7 @@ pub(super) async fn paused_pipelines(app: &ApiState) -> Result<BTreeMap<String, 
 
 async fn queue_response(app: &ApiState, name: String) -> Result<Json<QueueView>, Problem> {
     let known = app.engine().list_queues().await?.into_iter().find(|queue| queue.name == name);
-    // Its last step may have ended meanwhile, and nothing else names it.
+    // The queue is gone from the list if its last step has ended and it is not paused.
     let state = known.unwrap_or(QueueState { name, waiting: 0, running: 0, paused_at: None });
     Ok(Json(state.into()))
 }

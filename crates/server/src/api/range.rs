@@ -1,17 +1,17 @@
-//! One range of bytes of a file, as RFC 9110 has it.
+//! Byte ranges of a file, by RFC 9110. One range per request.
 
-/// What a client wants of a file.
+/// The requested part of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ByteRange {
-    /// All of it; also when the header is not understood, as the RFC asks.
+    /// The whole file; also for a header that does not parse, as the RFC requires.
     All,
-    /// From the first byte to the last one, both included.
+    /// From the first byte to the last, both included.
     Part(u64, u64),
-    /// Bytes that the file does not have.
+    /// The range is outside the file.
     Unsatisfiable,
 }
 
-/// Reads a `Range` header for a file of `size` bytes. Several ranges are answered with the whole file.
+/// Parses a `Range` header for a file of `size` bytes. A request for several ranges gets the whole file.
 pub(super) fn parse_range(header: &str, size: u64) -> ByteRange {
     let Some((unit, set)) = header.split_once('=') else { return ByteRange::All };
     let Some((first, last)) = set.trim().split_once('-') else { return ByteRange::All };
@@ -43,7 +43,7 @@ fn parse_bound(text: &str) -> RangeBound {
     match text {
         "" => RangeBound::Absent,
         _ if !text.bytes().all(|byte| byte.is_ascii_digit()) => RangeBound::Invalid,
-        // More digits than fit are more bytes than any file has.
+        // A number that does not fit is beyond the end of any file.
         _ => RangeBound::Position(text.parse().unwrap_or(u64::MAX)),
     }
 }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_read_as_the_rfc_says() {
+    fn ranges_parse_by_rfc_9110() {
         for (header, expected) in [
             ("bytes=0-3", ByteRange::Part(0, 3)),
             ("bytes=2-", ByteRange::Part(2, 9)),

@@ -1,4 +1,4 @@
-//! The outermost layer: the request's id, its span, its line in the log, and the bodies of problems.
+//! The outermost layer: request id, tracing span, log entry, and the bodies of problems.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use afterload_metrics::Metrics;
 const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID_CHARS: usize = 128;
 
-/// Gives every request an id and a span, and every answer the headers that all answers have.
+/// Adds an id and a span to every request, and the common headers to every response.
 pub(super) async fn log_request(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let (method, path) = (request.method().clone(), loggable_path(request.uri().path()).to_owned());
@@ -33,14 +33,14 @@ pub(super) async fn log_request(State(metrics): State<Metrics>, request: Request
         if let Some(problem) = response.extensions_mut().remove::<Problem>() {
             if response.status().is_server_error() {
                 let error = problem.source_error();
-                tracing::error!(error.code = error.code().name(), "a request could not be served: {}", error.message());
+                tracing::error!(error.code = error.code().name(), "a request failed: {}", error.message());
             }
             write_problem(&mut response, &problem, &id);
         }
         let duration_ms = started.elapsed().as_millis() as u64;
         match path.as_str() {
-            "/healthz" | "/readyz" | "/metrics" => tracing::debug!(duration_ms, "a probe was answered"),
-            _ => tracing::info!(duration_ms, "a request was answered"),
+            "/healthz" | "/readyz" | "/metrics" => tracing::debug!(duration_ms, "probe served"),
+            _ => tracing::info!(duration_ms, "request served"),
         }
     });
     let headers = response.headers_mut();
@@ -52,7 +52,7 @@ pub(super) async fn log_request(State(metrics): State<Metrics>, request: Request
     response
 }
 
-/// Methods are whatever clients write; those that no route has are one.
+/// Clients may send any method; unknown ones share one label, so that labels stay bounded.
 fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -64,7 +64,7 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
-/// The path as logs may show it. The query may hold a token, and a link in a mail is one.
+/// The path for logs. The query is left out because it may hold a token. The path of a download link is a token.
 fn loggable_path(path: &str) -> &str {
     if path.starts_with("/d/") { "/d/…" } else { path }
 }
@@ -75,7 +75,7 @@ fn write_problem(response: &mut Response, problem: &Problem, id: &str) {
     *response.body_mut() = Body::from(body);
 }
 
-/// The caller's id, if it is one that may stand in a log; a new one otherwise.
+/// The caller's request id if it is safe for logs, else a new one.
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(REQUEST_ID_HEADER).and_then(|value| value.to_str().ok());
     let plain = |id: &&str| {

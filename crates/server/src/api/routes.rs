@@ -1,4 +1,4 @@
-//! Every route of the service, with what the OpenAPI document says of it. A new route is one entry here.
+//! All routes of the service with their OpenAPI descriptions. A new route is one entry here.
 
 use axum::Json;
 use axum::extract::State;
@@ -23,7 +23,6 @@ use afterload_metrics::OPENMETRICS_MEDIA_TYPE;
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;
 
-/// The table of all routes.
 pub(super) fn all_routes() -> ApiRoutes {
     let parts: [fn(ApiRoutes) -> ApiRoutes; 8] = [
         pipeline_routes,
@@ -418,7 +417,7 @@ async fn show_openapi(State(app): State<ApiState>) -> Json<Value> {
     Json(document)
 }
 
-/// The bytes of a file.
+/// The bytes of a file, as an OpenAPI schema.
 struct FileBytes;
 
 impl JsonSchema for FileBytes {
@@ -435,11 +434,11 @@ impl JsonSchema for FileBytes {
     }
 }
 
-/// A run that has been accepted.
+/// An accepted run.
 #[derive(Serialize, JsonSchema)]
 struct AcceptedRun {
     #[serde(flatten)]
     run: RunView,
-    /// Where a page can follow the run without a key.
+    /// A URL where a page can follow the run without an API key.
     watch_url: String,
 }

@@ -1,4 +1,4 @@
-//! A run as server-sent events: the whole run each time that it changes, its revision as the id, one `end`.
+//! A run as server-sent events: the whole run after each change, with its revision as event id, then one `end`.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -14,20 +14,21 @@ use super::runs::RunReader;
 use afterload_core::error::Result;
 use afterload_engine::RunView;
 
-/// What a client accepts that wants events.
+/// The media type that a client accepts to receive events.
 pub(super) const SSE_MEDIA_TYPE: &str = "text/event-stream";
 
-/// The shortest time between two events: what changes meanwhile is in the next one.
+/// The minimum interval between two events. Changes within it are sent together.
 const MIN_EVENT_INTERVAL: Duration = Duration::from_millis(200);
-/// When a client should come again after a broken connection.
+/// When a client should reconnect.
 const SSE_RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Proxies close what is silent for long.
+/// Proxies close connections that are silent for long.
 const SSE_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Follows a run to its end. Whoever has seen the end already (`Last-Event-ID`) gets 204, upon which browsers stop asking.
+/// Streams a run until it ends. A client that has already seen the end (`Last-Event-ID`) gets 204, and browsers then
+/// stop reconnecting.
 ///
 /// # Errors
-/// `run_not_found`, those of the database.
+/// `run_not_found`
 pub(super) async fn stream_run(reader: RunReader, headers: &HeaderMap) -> Result<Response> {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.trim().parse::<i64>().ok());
     let run = reader.read().await?;
@@ -36,7 +37,7 @@ pub(super) async fn stream_run(reader: RunReader, headers: &HeaderMap) -> Result
     }
     let stream = run_event_stream(reader, last.unwrap_or(0));
     let mut response = Sse::new(stream).keep_alive(KeepAlive::new().interval(SSE_KEEP_ALIVE_INTERVAL)).into_response();
-    // Not even for a moment, not even by proxies that gather small pieces.
+    // Proxies must neither cache nor buffer the events.
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
@@ -58,9 +59,9 @@ fn run_event_stream(reader: RunReader, mut last: i64) -> impl Stream<Item = Resu
                     }
                 }
                 Ok(_) => {}
-                // The connection ends; the client comes again and is told what there is to tell.
+                // Close the connection: the client reconnects and gets the current state.
                 Err(error) => {
-                    tracing::warn!(run.id = reader.run_id(), error.code = error.code().name(), "a run cannot be followed: {error}");
+                    tracing::warn!(run.id = reader.run_id(), error.code = error.code().name(), "streaming a run failed: {error}");
                     return;
                 }
             }

@@ -1,4 +1,4 @@
-//! Reading runs.
+//! Lists, shows, cancels and retries runs.
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -26,7 +26,7 @@ use afterload_state::{RunFilter, RunRecord, RunStatus};
 const DEFAULT_PAGE_SIZE: u32 = 50;
 const MAX_PAGE_SIZE: u32 = 200;
 
-/// A run in a list: without its steps, files and parameters.
+/// A run in a list, without its steps, files and parameters.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(super) struct RunSummary {
     id: String,
@@ -73,12 +73,12 @@ pub(super) struct RunPage {
 pub(super) struct RunPageQuery {
     /// Only runs of this pipeline.
     pipeline: Option<String>,
-    /// Only runs of this status.
+    /// Only runs with this status.
     #[schemars(with = "Option<RunStatus>")]
     status: Option<String>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     cursor: Option<String>,
-    /// At most so many; default 50.
+    /// The page size; default 50.
     #[schemars(with = "Option<u32>", range(min = 1, max = MAX_PAGE_SIZE))]
     limit: Option<String>,
 }
@@ -97,7 +97,7 @@ pub(super) async fn list_runs(
         None => caller.readable_pipelines(),
     };
     let limit = filter.limit as usize;
-    // One more than asked for tells whether there is a next page.
+    // One more run than requested shows whether there is a next page.
     filter.limit += 1;
     let mut runs = app.db().runs().list(&filter).await?;
     let more = runs.len() > limit;
@@ -133,7 +133,7 @@ impl RunPageQuery {
     }
 }
 
-/// How many entries a page may have.
+/// Parses the page size.
 ///
 /// # Errors
 /// `query_invalid`
@@ -153,8 +153,8 @@ pub(super) struct RunTokenQuery {
     token: Option<String>,
 }
 
-/// Lets a page of any origin read what the token in the link lets it see, refusals too. No cookie and no stored key
-/// takes part, so nobody sees more than they were given; answers to keys stay closed.
+/// Allows pages of any origin to read responses to a token in the URL, including errors. Cookies and stored credentials
+/// are not used, so a page reads only what its token permits. Responses to API keys stay closed.
 pub(super) async fn allow_any_origin(request: Request, next: Next) -> Response {
     let tokens = request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("token=")));
     let by_token = tokens && !request.headers().contains_key(AUTHORIZATION);
@@ -167,12 +167,12 @@ pub(super) async fn allow_any_origin(request: Request, next: Next) -> Response {
     response
 }
 
-/// Somebody who may read one run: by key, or by the run's own token.
+/// An authorized reader of one run, by API key or by the token of the run.
 #[derive(Clone)]
 pub(super) struct RunReader {
     app: ApiState,
     id: String,
-    /// `None`: by the token.
+    /// `None` if authorized by the token.
     caller: Option<Caller>,
 }
 
@@ -195,13 +195,13 @@ impl RunReader {
         Ok(Self { app, id, caller })
     }
 
-    /// The run as this reader may see it.
+    /// Reads the run as this reader may see it.
     ///
     /// # Errors
-    /// `run_not_found`, those of the database.
+    /// `run_not_found`
     pub(super) async fn read(&self) -> Result<RunView> {
         let Self { app, id, caller } = self;
-        // What is no id is not asked for: PostgreSQL takes no NUL, for one.
+        // Only valid ids reach the database: PostgreSQL rejects NUL, for example.
         let run = match Ulid::from_string(id) {
             Ok(_) => RunView::read(app.db(), id, app.base_url()).await?,
             Err(_) => None,
@@ -209,7 +209,7 @@ impl RunReader {
         let readable = |run: &RunView| caller.as_ref().is_none_or(|caller| caller.can_read(&run.pipeline));
         let mut run = run.filter(readable).ok_or_else(|| run_not_found(id))?;
         if caller.is_none() {
-            // Who may watch the run may have its files.
+            // The token of the run also permits its files.
             for artifact in &mut run.artifacts {
                 artifact.url = signed_artifact_url(app.base_url(), app.signer(), &artifact.id);
             }
@@ -230,7 +230,7 @@ fn run_not_found(id: &str) -> Error {
     Error::new(codes::RUN_NOT_FOUND, format!("there is no run `{id}`"))
 }
 
-/// `GET /v1/runs/{id}`, with a key or with the run's own token; as server-sent events for who accepts those.
+/// `GET /v1/runs/{id}`, with an API key or the token of the run. Streams server-sent events if the client accepts them.
 pub(super) async fn show_run(
     State(app): State<ApiState>,
     PathId(id): PathId,
@@ -245,7 +245,7 @@ pub(super) async fn show_run(
     }
 }
 
-/// `GET /v1/runs/{id}/events`, with a key or with the run's own token.
+/// `GET /v1/runs/{id}/events`, with an API key or the token of the run.
 pub(super) async fn stream_run_events(
     State(app): State<ApiState>,
     PathId(id): PathId,
@@ -278,10 +278,10 @@ pub(super) async fn retry_run(
     run_response(&app, &id).await
 }
 
-/// A run that the key may not see is none.
+/// Checks that the key may read the run. For other keys the run does not exist.
 ///
 /// # Errors
-/// `run_not_found`, those of the database.
+/// `run_not_found`
 pub(super) async fn require_run_read(app: &ApiState, caller: &Caller, id: &str) -> Result<()> {
     caller.require_read()?;
     let run = match Ulid::from_string(id) {
@@ -291,7 +291,7 @@ pub(super) async fn require_run_read(app: &ApiState, caller: &Caller, id: &str) 
     run.filter(|run| caller.can_read(&run.pipeline)).map(drop).ok_or_else(|| run_not_found(id))
 }
 
-/// A run that the key may not see is none; one that it may only see is not for it to change.
+/// Checks that the key may change the run. For keys that may not read it, the run does not exist.
 async fn require_run_write(app: &ApiState, caller: &Caller, id: &str) -> Result<()> {
     let run = match Ulid::from_string(id) {
         Ok(_) => app.db().runs().find(id).await?,
@@ -304,7 +304,7 @@ async fn require_run_write(app: &ApiState, caller: &Caller, id: &str) -> Result<
     }
 }
 
-/// What was asked for is on disk; the run as it is now.
+/// Responds with the current state of the run after a committed change.
 async fn run_response(app: &ApiState, id: &str) -> Result<Response, Problem> {
     let run = RunView::read(app.db(), id, app.base_url()).await?.ok_or_else(|| run_not_found(id))?;
     let status = if run.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };

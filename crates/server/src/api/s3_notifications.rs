@@ -17,18 +17,19 @@ use crate::triggers::NotificationResult;
 use afterload_core::error::Result;
 use afterload_core::secrets::TokenPurpose;
 
-/// What the token of the webhook is derived from.
+/// The id from which the token of this webhook is derived.
 pub const S3_WEBHOOK: &str = "s3";
 
-/// The query.
+/// The query of the webhook.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WebhookTokenQuery {
-    /// What `afterload key hook` prints, in place of a key.
+    /// The token that `afterload key hook` prints, instead of an API key.
     token: Option<String>,
 }
 
-/// Answers 200 once every run that the notification starts is on disk; whoever gets another answer sends it again.
+/// Responds with 200 once every run that the notification starts is committed. After any other status the sender
+/// repeats it.
 pub(super) async fn receive_s3_notification(
     State(app): State<ApiState>,
     StrictQuery(query): StrictQuery<WebhookTokenQuery>,
@@ -52,7 +53,7 @@ pub(super) async fn receive_s3_notification(
     Ok(Json(app.triggers().receive_notification(&body).await?))
 }
 
-/// MinIO sends its `auth_token` as it is, without a scheme.
+/// MinIO sends its `auth_token` without a scheme; this adds `Bearer`.
 fn with_bearer_scheme(mut headers: HeaderMap) -> HeaderMap {
     let bare = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).filter(|value| !value.contains(' '));
     if let Some(value) = bare.and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok()) {

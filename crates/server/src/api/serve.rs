@@ -1,4 +1,4 @@
-//! Connections: accepted, timed, and ended in good order.
+//! Accepts connections, applies timeouts, and shuts down gracefully.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How long a client may take for the head of a request; an idle connection is closed after it, too.
+/// How long a client may take to send the request head. An idle connection is closed after the same time.
 const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long accepting rests when the process has run out of file descriptors.
+/// How long to pause when no connection can be accepted, for example without free file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// Serves connections until `stop`, then waits at most `drain` for the requests under way, and cuts off the rest.
+/// Serves connections until `stop`, then waits at most `drain` for requests in progress and aborts the rest.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, drain: Duration) {
     let mut connections = JoinSet::new();
     loop {
@@ -32,13 +32,13 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     drop(listener);
     let ended = tokio::time::timeout(drain, async { while connections.join_next().await.is_some() {} }).await;
     if ended.is_err() {
-        tracing::warn!(connections = connections.len(), "requests that did not end in time are cut off");
+        tracing::warn!(connections = connections.len(), "requests that did not finish in time are aborted");
         connections.shutdown().await;
     }
 }
 
 async fn serve_connection(stream: TcpStream, router: Router, stop: CancellationToken) {
-    // Without it, small answers wait for the client's delayed acknowledgement.
+    // Otherwise small responses wait for the client's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -53,11 +53,11 @@ async fn serve_connection(stream: TcpStream, router: Router, stop: CancellationT
         }
     };
     if let Err(error) = ended {
-        tracing::debug!("a connection broke: {error}");
+        tracing::debug!("a connection failed: {error}");
     }
 }
 
-/// A client that went away before it was accepted is nobody's fault; anything else would come again at once.
+/// Pauses after an accept error, which would repeat at once. A client that disconnected early needs no pause.
 async fn pause_after_accept_error(error: &std::io::Error) {
     let gone = [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset, ErrorKind::ConnectionRefused];
     if !gone.contains(&error.kind()) {

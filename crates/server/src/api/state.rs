@@ -1,4 +1,4 @@
-//! What the handlers share.
+//! The state that handlers share.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,10 +17,10 @@ use afterload_engine::{Engine, NewRun, StartOutcome};
 use afterload_object_store::ObjectStore;
 use afterload_state::Db;
 
-/// Accepts a run: when it returns one, that is on disk. [`Engine::start`], as the handlers see it.
+/// Starts a run and returns it once it is committed: [`Engine::start_run`] in the type that handlers use.
 pub type StartRun = Arc<dyn Fn(NewRun) -> Pin<Box<dyn Future<Output = Result<StartOutcome>> + Send>> + Send + Sync>;
 
-/// What the handlers share. Cheap to clone.
+/// The state that handlers share. Cheap to clone.
 #[derive(Clone)]
 pub struct ApiState(Arc<ApiDeps>);
 
@@ -35,14 +35,14 @@ struct ApiDeps {
     triggers: Triggers,
 }
 
-/// So many forms are read at once: each may hold some 24 MiB on its way to the store.
+/// How many forms are read in parallel. Each may buffer about 24 MiB on its way to the store.
 pub(super) const MAX_PARALLEL_FORMS: usize = 64;
 
 impl ApiState {
-    /// An application over an engine. `schema` is what `GET /v1/schema` answers.
+    /// Creates the state. `schema` is the response of `GET /v1/schema`.
     ///
     /// # Errors
-    /// `secret_key_missing` if the configuration holds none: the links of runs are signed with it.
+    /// `secret_key_missing` without a key in the configuration: it signs the links of runs.
     pub fn new(engine: Engine, config: ServerConfig, live: PipelineRegistry, schema: Value) -> Result<Self> {
         let starter = engine.clone();
         let start: StartRun = Arc::new(move |run| {
@@ -52,7 +52,7 @@ impl ApiState {
         Self::with_start(engine, config, start, live, schema)
     }
 
-    /// The same with another way to accept runs.
+    /// Same as [`Self::new`], with another function that starts runs.
     pub(super) fn with_start(
         engine: Engine,
         config: ServerConfig,
@@ -78,57 +78,48 @@ impl ApiState {
         })))
     }
 
-    /// The service's database.
     pub(super) fn db(&self) -> &Db {
         self.0.engine.db()
     }
 
-    /// The engine.
     pub(super) fn engine(&self) -> &Engine {
         &self.0.engine
     }
 
-    /// The files.
     pub(super) fn objects(&self) -> &ObjectStore {
         self.0.engine.objects()
     }
 
-    /// The configuration.
     pub(super) fn config(&self) -> &ServerConfig {
         &self.0.config
     }
 
-    /// Room for one more form, if there is any.
+    /// A permit to read one more form, if one is free.
     pub(super) fn try_form_permit(&self) -> Option<SemaphorePermit<'_>> {
         self.0.form_permits.try_acquire().ok()
     }
 
-    /// How others reach this service.
     pub(super) fn base_url(&self) -> &str {
         &self.0.config.base_url
     }
 
-    /// The pipelines that are live.
     pub(super) fn pipeline_registry(&self) -> &PipelineRegistry {
         &self.0.registry
     }
 
-    /// The JSON Schema of the language.
+    /// The JSON Schema of the pipeline language.
     pub(super) fn pipeline_schema(&self) -> &Value {
         &self.0.schema
     }
 
-    /// What starts runs beside the API.
     pub(super) fn triggers(&self) -> &Triggers {
         &self.0.triggers
     }
 
-    /// Signs links, and knows its own again.
     pub(super) fn signer(&self) -> &Signer {
         &self.0.signer
     }
 
-    /// Accepts a run.
     pub(super) async fn start_run(&self, run: NewRun) -> Result<StartOutcome> {
         (self.0.start)(run).await
     }

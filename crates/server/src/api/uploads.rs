@@ -1,4 +1,4 @@
-//! Files on their way into the store: theirs is the fate of the run that they came for.
+//! Uploaded files of a run request. They are deleted if the run is not created.
 
 use multer::Field;
 use serde_json::Value;
@@ -15,27 +15,27 @@ use afterload_core::units::ByteSize;
 use afterload_engine::artifact_url;
 use afterload_engine::registry::PipelineSummary;
 
-/// The files that came with one request.
+/// The uploaded files of one request.
 pub(super) struct RunUploads {
     app: ApiState,
     run: String,
     keys: Vec<String>,
-    /// Those that are whole.
+    /// The completely stored files.
     pub files: Vec<File>,
-    /// What was sent, for a request that may be sent again.
+    /// The fingerprint of the request, if it has an idempotency key.
     pub fingerprint: Option<RequestFingerprint>,
 }
 
 impl RunUploads {
-    /// No files yet, for the run that will have this id.
+    /// Creates an empty set for the run with this id.
     pub(super) fn new(app: ApiState, run: String) -> Self {
         Self { app, run, keys: Vec::new(), files: Vec::new(), fingerprint: None }
     }
 
-    /// Streams one part into the store and gives the file's shape.
+    /// Streams one part into the store and returns the JSON of the file.
     ///
     /// # Errors
-    /// `upload_too_large`, those of the form, and those of the store.
+    /// `upload_too_large`, and the errors of the form and the store.
     pub(super) async fn store_part(
         &mut self,
         pipeline: &PipelineSummary,
@@ -80,14 +80,18 @@ impl RunUploads {
         pipeline.max_file_size(param).map_or(most, |own| own.min(most))
     }
 
-    /// Leaves what has been stored where it is: nobody knows whether its run was accepted.
+    /// Keeps the stored files: the run may have been created.
     pub(super) fn keep_files(&mut self) {
         for key in self.keys.drain(..) {
-            tracing::warn!(object.key = key, run.id = self.run, "an upload stays whose run may have been accepted");
+            tracing::warn!(
+                object.key = key,
+                run.id = self.run,
+                "an upload is kept because its run may have been created"
+            );
         }
     }
 
-    /// Deletes what has been stored: the run it came for will not be.
+    /// Deletes the stored files: the run will not be created.
     pub(super) async fn delete_files(self) {
         let bucket = &self.app.config().artifacts;
         for key in &self.keys {
@@ -95,7 +99,7 @@ impl RunUploads {
                 tracing::warn!(
                     object.key = key,
                     error.code = error.code().name(),
-                    "an upload that nobody needs stays in the store: {}",
+                    "an unused upload could not be deleted: {}",
                     error.message()
                 );
             }

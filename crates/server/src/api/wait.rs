@@ -1,4 +1,4 @@
-//! Answers that wait: for the run's end, as the client prefers, or for its inline steps.
+//! Responses that wait for the end of a run (`Prefer: wait`) or for its inline steps.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use afterload_core::error::Result;
 use afterload_engine::RunView;
 use afterload_engine::registry::PipelineSummary;
 
-/// What an answer waits for, and how long.
+/// How long a response waits, and for what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct WaitPolicy {
-    /// For the run's end.
+    /// For the end of the run.
     pub run: Option<Duration>,
     /// For its inline steps.
     pub inline: Option<Duration>,
 }
 
 impl WaitPolicy {
-    /// What the request asks for with `Prefer: wait=SECONDS`, and the pipeline with `mode: inline`.
+    /// Reads `Prefer: wait=SECONDS` of the request and `mode: inline` of the pipeline.
     pub(super) fn new(app: &ApiState, headers: &HeaderMap, pipeline: &PipelineSummary) -> Self {
         let limits = app.config();
         Self {
@@ -29,10 +29,7 @@ impl WaitPolicy {
         }
     }
 
-    /// The run as it is when the waiting ends: at once if there is nothing to wait for.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Waits, then returns the run as it is at that moment. Returns at once if there is nothing to wait for.
     pub(super) async fn wait(self, app: &ApiState, id: &str, pipeline: &PipelineSummary) -> Result<Option<RunView>> {
         let start = Instant::now();
         let mut watch = app.engine().watch_run(id);
@@ -43,14 +40,14 @@ impl WaitPolicy {
             let Some(wait) = wait.filter(|wait| start.elapsed() < *wait) else { return Ok(Some(view)) };
             tokio::select! {
                 _ = timeout_at(start + wait, watch.wait_for_change()) => {}
-                // The run goes on elsewhere; whoever asked can watch it there.
+                // Respond before the shutdown. The run continues in another process, where the client can watch it.
                 () = app.engine().shutdown_token().cancelled() => return Ok(Some(view)),
             }
         }
     }
 }
 
-/// The seconds of `Prefer: wait=…`. Preferences that are not understood are left alone, as their standard says.
+/// The seconds of `Prefer: wait=…`. Unknown preferences are ignored, as the standard requires.
 fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
     let values = headers.get_all("prefer").into_iter().filter_map(|value| value.to_str().ok());
     let mut preferences = values.flat_map(|value| value.split(',')).map(str::trim);
@@ -66,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn preferences_are_read_as_the_standard_writes_them() {
+    fn prefer_wait_is_parsed_by_its_standard() {
         let wait = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert("prefer", axum::http::HeaderValue::from_static(value));

@@ -1,4 +1,4 @@
-//! From an object that somebody tells of to the runs that it starts.
+//! From a created object to the runs that it starts.
 
 use super::TriggerDeps;
 use super::object_created::{self, ObjectCreated, is_folder_marker, s3_event};
@@ -12,38 +12,38 @@ use afterload_pipeline::{S3Trigger, Trigger};
 /// The source of the dedup keys of objects.
 pub const S3_SOURCE: &str = "s3";
 
-/// A trigger of a live pipeline.
+/// An s3 trigger of a live pipeline.
 #[derive(Clone, Debug)]
 pub struct LiveS3Trigger {
-    /// The pipeline's name.
+    /// The name of the pipeline.
     pub pipeline: String,
     /// The trigger.
     pub trigger: S3Trigger,
-    /// When its pipeline went live.
+    /// When the pipeline went live.
     pub published_at: UnixMillis,
 }
 
-/// What became of an object.
+/// The result of accepting an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObjectOutcome {
-    /// The runs that it started.
+    /// The ids of the started runs.
     pub started: Vec<String>,
-    /// How many pipelines knew it already.
+    /// How many pipelines have already had the object.
     pub duplicates: usize,
-    /// Under which identity, if it is there.
+    /// The identity of the object, if the object exists.
     pub identity: Option<String>,
 }
 
-/// What the store says of an object.
+/// The store's response for an object.
 enum HeadResult {
     Found(ObjectMeta),
     Missing,
-    /// It will not say; the run will meet the same error and say so.
+    /// Access denied: the run will fail with that error and report it.
     Denied,
 }
 
 impl TriggerDeps {
-    /// The s3 triggers that are live at this moment.
+    /// The s3 triggers of all live pipelines.
     pub async fn live_s3_triggers(&self) -> Result<Vec<LiveS3Trigger>> {
         let mut targets = Vec::new();
         for live in self.engine.list_live_plans().await? {
@@ -55,17 +55,19 @@ impl TriggerDeps {
         Ok(targets)
     }
 
-    /// Starts a run of each pipeline that waits for the object and has not had it. When this returns, they are on disk.
+    /// Starts a run of each pipeline whose trigger matches the object and that has not had it yet. The runs are
+    /// committed when this returns.
     ///
     /// # Errors
-    /// Those of the database and of the store that may pass: tell of the object again.
-    pub async fn accept_object(&self, targets: &[LiveS3Trigger], told: &ObjectCreated) -> Result<ObjectOutcome> {
-        for key in told.keys.iter().filter(|key| !is_folder_marker(key, told.size)) {
-            let wanted = matching_triggers(targets, &told.bucket, key);
+    /// Fails only if a retry can help; then the caller must send the object again.
+    pub async fn accept_object(&self, targets: &[LiveS3Trigger], created: &ObjectCreated) -> Result<ObjectOutcome> {
+        for key in created.keys.iter().filter(|key| !is_folder_marker(key, created.size)) {
+            let wanted = matching_triggers(targets, &created.bucket, key);
             if wanted.is_empty() {
                 continue;
             }
-            if let Some(identity) = told.identity_for_key(key)
+            // Check the dedup keys first: a repeated event then needs no request to the store.
+            if let Some(identity) = created.identity_for_key(key)
                 && self.is_duplicate_for_all(&wanted, &identity).await?
             {
                 return Ok(ObjectOutcome {
@@ -74,12 +76,12 @@ impl TriggerDeps {
                     ..ObjectOutcome::default()
                 });
             }
-            let stored = match self.head_object(told, key).await? {
+            let stored = match self.head_object(created, key).await? {
                 HeadResult::Found(stored) => stored,
-                HeadResult::Denied => told.to_object_meta(key),
+                HeadResult::Denied => created.to_object_meta(key),
                 HeadResult::Missing => continue,
             };
-            return self.start_runs(&wanted, stored, told.at).await;
+            return self.start_runs(&wanted, stored, created.at).await;
         }
         Ok(ObjectOutcome::default())
     }
@@ -93,13 +95,17 @@ impl TriggerDeps {
         Ok(true)
     }
 
-    /// An object that was replaced before anybody could look is what is there now: the bytes before are gone.
-    async fn head_object(&self, told: &ObjectCreated, key: &str) -> Result<HeadResult> {
-        match self.engine.objects().head_version(&told.bucket, key, told.version.as_deref()).await {
+    /// Reads the current object. If it was replaced since the event, the earlier bytes are gone.
+    async fn head_object(&self, created: &ObjectCreated, key: &str) -> Result<HeadResult> {
+        match self.engine.objects().head_version(&created.bucket, key, created.version.as_deref()).await {
             Ok(stored) => Ok(HeadResult::Found(stored)),
             Err(error) if error.is_transient() => Err(error),
             Err(error) if error.code() == codes::OBJECT_NOT_FOUND => {
-                tracing::info!(object.bucket = told.bucket, object.key = key, "a new object was gone before its run");
+                tracing::info!(
+                    object.bucket = created.bucket,
+                    object.key = key,
+                    "a new object was deleted before its run started"
+                );
                 Ok(HeadResult::Missing)
             }
             Err(_) => Ok(HeadResult::Denied),
@@ -121,7 +127,7 @@ impl TriggerDeps {
             match self.start_run(&target.pipeline, &target.trigger.with, &event, dedup_key).await {
                 Ok(StartOutcome::Created(run)) => accepted.started.push(run.id),
                 Ok(StartOutcome::Duplicate { .. }) => accepted.duplicates += 1,
-                // It went away a moment ago.
+                // The pipeline was removed a moment ago.
                 Err(error) if error.code() == codes::PIPELINE_NOT_FOUND => {}
                 Err(error) => return Err(error),
             }
@@ -130,19 +136,18 @@ impl TriggerDeps {
     }
 }
 
-/// The first trigger of each pipeline that waits for such an object.
+/// The first matching trigger of each pipeline.
 fn matching_triggers<'a>(targets: &'a [LiveS3Trigger], bucket: &str, key: &str) -> Vec<&'a LiveS3Trigger> {
     let mut wanted: Vec<&LiveS3Trigger> = Vec::new();
     for target in targets.iter().filter(|target| target.trigger.matches_object(bucket, key)) {
-        if wanted.iter().all(|known| known.pipeline != target.pipeline) {
+        if wanted.iter().all(|other| other.pipeline != target.pipeline) {
             wanted.push(target);
         }
     }
     wanted
 }
 
-/// Whether what failed may succeed later. A database that fails in a way that nobody foresaw is waited for, too: the
-/// alternative is to forget the object.
+/// True if a retry may succeed. Unexpected database errors are retried too; otherwise the object would be lost.
 pub fn is_retryable(error: &Error) -> bool {
     error.is_transient() || error.code() == codes::DATABASE_ERROR
 }

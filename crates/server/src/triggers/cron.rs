@@ -1,4 +1,4 @@
-//! Schedules: each moment starts one run, however many processes look at the clock.
+//! Schedules: each tick starts one run, no matter how many processes check the schedule.
 
 use crate::codes;
 use afterload_core::failpoint;
@@ -18,29 +18,29 @@ use afterload_pipeline::{CatchUp, CronSchedule, CronTrigger, Trigger};
 /// The source of the dedup keys of cron ticks.
 pub const CRON_SOURCE: &str = "cron";
 const CRON_POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How late a moment may be noticed and still be on time.
+/// How late a tick still counts as on time.
 const ON_TIME_TOLERANCE_MS: UnixMillis = 60_000;
-/// So many missed moments are made up for at most; the rest of a long absence is let go.
+/// The maximum number of missed ticks that get a run; older ones are skipped.
 const MAX_MISSED_TICKS: usize = 1000;
 
 pub async fn run_cron(inner: Arc<TriggerDeps>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(CRON_POLL_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let look = async {
+        let check = async {
             tick.tick().await;
             inner.fire_due_schedules().await
         };
         tokio::select! {
             () = stop.cancelled() => return,
-            looked = look => if let Err(error) = looked {
-                tracing::warn!(error.code = error.code().name(), "looking at the schedules failed: {error}");
+            checked = check => if let Err(error) = checked {
+                tracing::warn!(error.code = error.code().name(), "checking the schedules failed: {error}");
             }
         }
     }
 }
 
-/// Names a schedule of a pipeline: another one is a new schedule, which has missed nothing.
+/// The id of a schedule. A changed schedule is a new one without missed ticks.
 fn schedule_id(pipeline: &str, trigger: &CronTrigger) -> String {
     let text = format!("{pipeline}\n{}\n{}", trigger.schedule, trigger.timezone);
     hex::encode(Sha256::digest(text))
@@ -59,7 +59,7 @@ impl TriggerDeps {
     }
 
     async fn fire_schedule(&self, live: &LivePlan, trigger: &CronTrigger, now: UnixMillis) -> Result<()> {
-        // It was checked when it was published.
+        // The schedule was validated when the pipeline was published.
         let Ok(schedule) = CronSchedule::parse(&trigger.schedule, &trigger.timezone) else { return Ok(()) };
         let (id, db) = (schedule_id(&live.plan.name, trigger), self.engine.db());
         let reached = db.schedules().load_cursor(&id, live.published_at.min(now)).await?;
@@ -72,6 +72,8 @@ impl TriggerDeps {
                 Err(error) => return Err(error),
             }
         }
+        // The cursor moves after the runs are committed. A crash in between repeats the ticks, and their dedup keys
+        // prevent a second run.
         if schedule.next_after(reached).is_some_and(|next| next <= now) {
             db.schedules().advance_cursor(&id, now).await?;
             failpoint!("cron.reached");
@@ -89,14 +91,14 @@ fn cron_event(trigger: &CronTrigger, moment: UnixMillis) -> Value {
     })
 }
 
-/// The moments after `reached` that get a run now.
+/// The ticks after `reached` that start a run now.
 fn due_ticks(schedule: &CronSchedule, catch_up: CatchUp, reached: UnixMillis, now: UnixMillis) -> Vec<UnixMillis> {
     let mut moments = Vec::new();
     let mut time = reached;
     while let Some(next) = schedule.next_after(time).filter(|next| *next <= now) {
         moments.push(next);
         time = next;
-        // Of many, the latest count.
+        // Keep the latest ticks only.
         if moments.len() > MAX_MISSED_TICKS {
             moments.remove(0);
         }
@@ -107,7 +109,7 @@ fn due_ticks(schedule: &CronSchedule, catch_up: CatchUp, reached: UnixMillis, no
         CatchUp::None => moments.into_iter().filter(on_time).collect(),
         CatchUp::Last => {
             let last_missed = moments.iter().rev().find(|moment| !on_time(moment)).copied();
-            // One on time makes up for those before it.
+            // A tick on time replaces the missed ones before it.
             let timely: Vec<_> = moments.into_iter().filter(on_time).collect();
             if timely.is_empty() { last_missed.into_iter().collect() } else { timely }
         }
@@ -119,10 +121,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missed_moments_are_made_up_for_as_the_trigger_says() {
+    fn catch_up_decides_which_missed_ticks_run() {
         let schedule = CronSchedule::parse("0 * * * *", "UTC").expect("a schedule");
         let hour: UnixMillis = 3_600_000;
-        // Down from 00:30 to 05:30, and back in time for 05:00 with half a minute to spare.
+        // Down from 00:30 to 05:30. Then: back at 05:00:30, when the tick of 05:00 is still on time.
         let cases = [
             (CatchUp::None, 5 * hour + 1_800_000, vec![]),
             (CatchUp::Last, 5 * hour + 1_800_000, vec![5 * hour]),
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_absence_is_bounded() {
+    fn the_number_of_missed_ticks_is_limited() {
         let schedule = CronSchedule::parse("* * * * *", "UTC").expect("a schedule");
         assert_eq!(due_ticks(&schedule, CatchUp::All, 0, 2_000 * 60_000).len(), MAX_MISSED_TICKS);
     }

@@ -14,9 +14,9 @@ use super::object_created::ObjectCreated;
 use afterload_core::error::Result;
 use afterload_s3_server::{EmbeddedStore, ObjectEvent, ObjectEventKind};
 
-/// How often to look for what other processes of the folder have created.
+/// How often to check for objects that other processes created in the same folder.
 const EMBEDDED_POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Events in one go.
+/// How many events are read at once.
 const EVENT_BATCH_SIZE: u32 = 200;
 /// The longest pause after a failure.
 const MAX_EVENT_RETRY_DELAY: Duration = Duration::from_secs(15);
@@ -37,10 +37,7 @@ pub async fn run_embedded_events(inner: Arc<TriggerDeps>, embedded: EmbeddedStor
                 }
             }
             Err(error) => {
-                tracing::warn!(
-                    error.code = error.code().name(),
-                    "events of the object store wait for a better time: {error}"
-                );
+                tracing::warn!(error.code = error.code().name(), "processing object events failed; retrying: {error}");
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = sleep(pause) => {}
@@ -71,7 +68,7 @@ async fn process_events(inner: &TriggerDeps, embedded: &EmbeddedStore) -> Result
                     error.code = error.code().name(),
                     object.bucket = bucket,
                     object.key = key,
-                    "a new object starts nothing: {error}"
+                    "a new object starts no run: {error}"
                 );
             }
         }

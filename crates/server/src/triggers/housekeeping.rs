@@ -16,16 +16,16 @@ const BUCKETS_INTERVAL: Duration = Duration::from_secs(1);
 const DEDUP_INTERVAL: Duration = Duration::from_secs(3600);
 /// How often uploads are deleted that never came.
 const UPLOADS_INTERVAL: Duration = Duration::from_secs(60);
-/// How long after its end an upload may still be arriving.
+/// How long after its expiry an upload may still be in transfer.
 pub const UPLOAD_GRACE: UnixMillis = 2 * 3_600_000;
 const DAY_MS: UnixMillis = 86_400_000;
-/// How long an object is remembered: longer than anybody tells of it again.
+/// How long dedup keys are kept: longer than any sender repeats an event.
 const DEDUP_RETENTION_MS: UnixMillis = 30 * DAY_MS;
 
-/// Who counts the announced uploads in the inbox.
+/// The source of the dedup keys of direct uploads.
 pub const UPLOAD_SOURCE: &str = "uploads";
 
-/// The buckets that are there for certain.
+/// The buckets that are known to exist.
 #[derive(Default)]
 pub struct EnsuredBuckets(Mutex<BTreeSet<String>>);
 
@@ -52,7 +52,7 @@ pub fn maintenance_tasks(deps: &Arc<TriggerDeps>) -> Vec<PeriodicTask> {
     ]
 }
 
-/// Makes the embedded buckets that triggers name.
+/// Creates the embedded buckets that triggers name.
 pub async fn ensure_buckets(inner: &TriggerDeps) -> Result<()> {
     let objects = inner.engine.objects();
     for target in inner.live_s3_triggers().await? {
@@ -65,17 +65,18 @@ pub async fn ensure_buckets(inner: &TriggerDeps) -> Result<()> {
     Ok(())
 }
 
-/// Forgets announced uploads that were never completed, with their bytes.
+/// Deletes uploads that were announced but never completed, with their bytes.
 async fn delete_expired_uploads(inner: &TriggerDeps) -> Result<()> {
     let db = inner.engine.db();
     for upload in db.uploads().list_expired(clock::now_millis() - UPLOAD_GRACE, 100).await? {
+        // If the run exists, the bytes belong to it, and only the record of the upload is deleted.
         if db.runs().find(&upload.id).await?.is_none() {
             let (bucket, key) = (upload.file["bucket"].as_str(), upload.file["key"].as_str());
             if let (Some(bucket), Some(key)) = (bucket, key)
                 && let Err(error) = inner.engine.objects().delete_object(bucket, key).await
             {
-                // One that cannot be deleted must not keep the others.
-                tracing::warn!(error.code = error.code().name(), "an upload that never came was not deleted: {error}");
+                // A failed deletion must not block the others.
+                tracing::warn!(error.code = error.code().name(), "an expired upload could not be deleted: {error}");
                 if error.is_transient() {
                     continue;
                 }
@@ -86,8 +87,7 @@ async fn delete_expired_uploads(inner: &TriggerDeps) -> Result<()> {
     Ok(())
 }
 
-/// Forgets objects that nobody will tell of any more. What is polled is told of at every look, so that counts from the
-/// last one.
+/// Deletes old dedup keys. Every scan lists a polled object again, so retention counts from the oldest last scan.
 async fn prune_dedup(inner: &TriggerDeps) -> Result<()> {
     let db = inner.engine.db();
     let targets = inner.live_s3_triggers().await?;

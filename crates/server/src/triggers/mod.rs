@@ -1,4 +1,5 @@
-//! What starts runs beside the API: new objects, told by the embedded store, by webhooks, or found by looking.
+//! Everything that starts runs besides the API: schedules, application events, and new objects reported by the embedded
+//! store, by notifications or by polling.
 //!
 //! Every way ends in `accept`: whatever tells of an object, and however often, its dedup key lets it start one run. A
 //! happening is forgotten by whoever told it only after the run is on disk.
@@ -36,23 +37,20 @@ struct TriggerDeps {
     engine: Engine,
     /// The embedded store, if this process has one.
     embedded: Option<EmbeddedStore>,
-    /// Names this process where processes take turns.
+    /// Identifies this process in the leases of polls.
     process_name: String,
     /// The buckets of triggers that were made already.
     buckets: EnsuredBuckets,
 }
 
 impl Triggers {
-    /// The triggers of the pipelines that are live, whichever they are at the time.
+    /// Creates the triggers. They follow the live pipelines.
     pub fn new(engine: Engine, embedded: Option<EmbeddedStore>) -> Self {
         let process_name = ulid::Ulid::generate().to_string();
         Self(Arc::new(TriggerDeps { engine, embedded, process_name, buckets: EnsuredBuckets::default() }))
     }
 
-    /// Makes the embedded buckets that triggers name, so that the first upload finds them.
-    ///
-    /// # Errors
-    /// Those of the database and of the store.
+    /// Creates the embedded buckets that triggers name, so that the first upload finds them.
     pub async fn prepare_buckets(&self) -> Result<()> {
         housekeeping::ensure_buckets(&self.0).await
     }
@@ -62,10 +60,7 @@ impl Triggers {
         housekeeping::maintenance_tasks(&self.0)
     }
 
-    /// Works until `stop`.
-    ///
-    /// # Errors
-    /// None so far: what fails is tried again.
+    /// Runs all triggers until `stop`. Failed work is retried.
     pub async fn run(&self, stop: CancellationToken) -> Result<()> {
         let mut tasks = JoinSet::new();
         if let Some(embedded) = self.0.embedded.clone() {

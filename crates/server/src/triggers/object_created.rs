@@ -1,4 +1,4 @@
-//! What is told of an object, and the `event` that expressions see.
+//! A created object, and the `event` that expressions see.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -8,25 +8,25 @@ use afterload_core::file::File;
 use afterload_core::object_names;
 use afterload_object_store::ObjectMeta;
 
-/// An object that was created, as somebody tells. What is not known is empty.
+/// A created object, as a source reports it. Unknown fields are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObjectCreated {
     /// The bucket.
     pub bucket: String,
-    /// The key; where senders do not agree on how to write one, what it may be, likeliest first.
+    /// The possible keys, most likely first: senders encode keys in different ways.
     pub keys: Vec<String>,
-    /// The version, where the bucket keeps versions.
+    /// The version, in a versioned bucket.
     pub version: Option<String>,
     /// The ETag, without quotes.
     pub etag: String,
-    /// Bytes.
+    /// The size in bytes.
     pub size: Option<u64>,
-    /// When, if it is known.
+    /// The time of creation, if the source reports it.
     pub at: Option<UnixMillis>,
 }
 
-/// Names one state of one object: by its version, else by ETag and size. The same bytes under the same key are the same
-/// object then, also if they were written twice.
+/// Identifies one version of an object: by its version id, else by ETag and size. Without version ids, the same bytes
+/// written twice under one key are the same object.
 pub fn object_identity(bucket: &str, key: &str, version: Option<&str>, etag: &str, size: u64) -> String {
     let mut all = Sha256::new();
     for part in [bucket, key] {
@@ -41,14 +41,14 @@ pub fn object_identity(bucket: &str, key: &str, version: Option<&str>, etag: &st
 }
 
 impl ObjectCreated {
-    /// The identity under one of the keys, as far as it is known without asking the store.
+    /// The identity under one of the keys, if the event alone determines it.
     pub fn identity_for_key(&self, key: &str) -> Option<String> {
-        let known = self.version.is_some() || (!self.etag.is_empty() && self.size.is_some());
+        let is_unique = self.version.is_some() || (!self.etag.is_empty() && self.size.is_some());
         let size = self.size.unwrap_or_default();
-        known.then(|| object_identity(&self.bucket, key, self.version.as_deref(), &self.etag, size))
+        is_unique.then(|| object_identity(&self.bucket, key, self.version.as_deref(), &self.etag, size))
     }
 
-    /// What is known of the object if the store does not say.
+    /// The metadata from the event, for an object whose metadata the store does not return.
     pub fn to_object_meta(&self, key: &str) -> ObjectMeta {
         ObjectMeta {
             bucket: self.bucket.clone(),
@@ -61,12 +61,12 @@ impl ObjectCreated {
     }
 }
 
-/// What consoles write for an empty folder.
+/// True for the empty object that S3 consoles create for a folder.
 pub fn is_folder_marker(key: &str, size: Option<u64>) -> bool {
     key.ends_with('/') && size.is_none_or(|size| size == 0)
 }
 
-/// The `event` of an s3 trigger. The shape is frozen: `pipeline` checks its names.
+/// The `event` of an s3 trigger. `pipeline` validates the names of its fields, so the shape is fixed.
 pub fn s3_event(stored: ObjectMeta, at: Option<UnixMillis>) -> Value {
     let name = object_names::sanitize_file_name(&stored.key, "file");
     let mut file: File = stored.into_file(None, name, None);
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_is_known_by_its_version_or_its_content() {
+    fn an_object_is_identified_by_its_version_or_content() {
         let all = [
             object_identity("b", "k", None, "e", 1),
             object_identity("b", "k", None, "e", 2),

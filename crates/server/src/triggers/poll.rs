@@ -1,4 +1,4 @@
-//! Looking again and again at what lies under a prefix, for stores that tell nobody of new objects.
+//! Polls a prefix for new objects, for stores that send no notifications.
 //!
 //! The dedup keys say what has been seen. They are looked up once for each thousand objects, only about those that are young enough
 //! to be new, and only about those that this process has not seen itself.
@@ -24,34 +24,34 @@ use afterload_state::{DedupRecord, PollClaim};
 
 /// The source of the dedup keys for the identities that a list shows and a closer look does not.
 pub const S3_LISTED_SOURCE: &str = "s3-listed";
-/// How often to look for triggers that are due.
+/// How often to check which triggers are due.
 const POLL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Looks at once.
+/// How many prefixes are scanned in parallel.
 const MAX_PARALLEL_POLLS: usize = 4;
 const MINUTE_MS: UnixMillis = 60_000;
-/// How long others leave a look alone whose process has died.
+/// The lease of a scan. After it, another process takes over from a crashed one.
 const POLL_LEASE_MS: UnixMillis = MINUTE_MS;
-/// The longest pause after a failed look.
+/// The longest pause after a failed scan.
 const MAX_POLL_RETRY_DELAY_MS: UnixMillis = MINUTE_MS;
-/// How far the clock of a store may be from ours: what is older than the trigger by more than that starts nothing. No
-/// store accepts signatures that are further away.
+/// How far the clock of a store may differ from ours. Objects that are older than the trigger by more than this start
+/// no runs. Stores reject requests with a larger difference.
 const MAX_CLOCK_SKEW_MS: UnixMillis = 15 * MINUTE_MS;
-/// How long before its appearance an object may claim to have been written: the parts of one come in first.
+/// How long before it appears an object may have its modification time: a multipart upload is dated at its start.
 const MAX_UPLOAD_DURATION_MS: UnixMillis = 8 * 24 * 60 * MINUTE_MS;
-/// How many objects of a trigger a process remembers by itself.
+/// How many seen objects a process remembers per trigger.
 const MAX_SEEN_OBJECTS: usize = 200_000;
 
-/// Identities that need not be asked for again.
+/// Shortened identities of objects that need no further query.
 type SeenObjects = HashSet<u128>;
 
-/// Names a trigger that polls, as long as it looks at the same place.
+/// Identifies a polling trigger by its pipeline and what it polls.
 pub fn poll_id(target: &LiveS3Trigger) -> String {
     let LiveS3Trigger { pipeline, trigger, .. } = target;
     hex::encode(Sha256::digest(format!("{pipeline}\0{}\0{}\0{}", trigger.bucket, trigger.prefix, trigger.suffix)))
 }
 
 pub async fn run_polling(inner: Arc<TriggerDeps>, stop: CancellationToken) {
-    let mut looks: JoinSet<(String, SeenObjects)> = JoinSet::new();
+    let mut polls: JoinSet<(String, SeenObjects)> = JoinSet::new();
     let mut seen: HashMap<String, SeenObjects> = HashMap::new();
     let mut busy: HashMap<tokio::task::Id, String> = HashMap::new();
     let mut next = HashMap::new();
@@ -61,7 +61,7 @@ pub async fn run_polling(inner: Arc<TriggerDeps>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => break,
             _ = tick.tick() => {}
-            Some(ended) = looks.join_next_with_id() => {
+            Some(ended) = polls.join_next_with_id() => {
                 match ended {
                     Ok((task, (id, known))) => {
                         busy.remove(&task);
@@ -75,7 +75,7 @@ pub async fn run_polling(inner: Arc<TriggerDeps>, stop: CancellationToken) {
         let targets = match inner.live_s3_triggers().await {
             Ok(targets) => targets,
             Err(error) => {
-                tracing::warn!(error.code = error.code().name(), "looking for triggers that poll failed: {error}");
+                tracing::warn!(error.code = error.code().name(), "reading the polling triggers failed: {error}");
                 continue;
             }
         };
@@ -86,21 +86,21 @@ pub async fn run_polling(inner: Arc<TriggerDeps>, stop: CancellationToken) {
         for target in targets {
             let id = poll_id(&target);
             let due = next.get(&id).is_none_or(|at| *at <= Instant::now());
-            if !due || busy.values().any(|known| *known == id) || looks.len() >= MAX_PARALLEL_POLLS {
+            if !due || busy.values().any(|known| *known == id) || polls.len() >= MAX_PARALLEL_POLLS {
                 continue;
             }
             let period = Duration::from_millis(target.trigger.poll_ms.unwrap_or(MINUTE_MS).unsigned_abs());
-            // Another process may have looked a moment ago, so ask for the turn more often than it comes.
+            // Another process may hold the lease or have scanned just now, so try more often than the period.
             next.insert(id.clone(), Instant::now() + (period / 4).max(POLL_CHECK_INTERVAL));
             let known = seen.remove(&id).unwrap_or_default();
-            let task = looks.spawn(poll_trigger(inner.clone(), target, id.clone(), known, stop.clone()));
+            let task = polls.spawn(poll_trigger(inner.clone(), target, id.clone(), known, stop.clone()));
             busy.insert(task.id(), id);
         }
     }
-    looks.shutdown().await;
+    polls.shutdown().await;
 }
 
-/// Takes its turn, if it is this process's, and looks.
+/// Scans the prefix if this process gets the lease.
 async fn poll_trigger(
     inner: Arc<TriggerDeps>,
     target: LiveS3Trigger,
@@ -134,14 +134,14 @@ async fn poll_trigger(
             error.code = error.code().name(),
             pipeline.name = target.pipeline,
             object.bucket = bucket,
-            "looking for new objects failed and will be tried again: {error}"
+            "polling for new objects failed; retrying: {error}"
         );
     }
     (id, seen)
 }
 
 impl TriggerDeps {
-    /// Looks at every object once. False if another process has taken over.
+    /// Scans all objects once. Returns false if another process has taken over the lease.
     async fn scan_prefix(
         &self,
         target: &LiveS3Trigger,
@@ -190,21 +190,22 @@ impl TriggerDeps {
     async fn accept_listed(&self, target: &LiveS3Trigger, object: ListedObject, listed: &str) -> Result<()> {
         let ListedObject { key, etag, size, modified_at } = object;
         let bucket = target.trigger.bucket.clone();
-        let told =
+        let created =
             ObjectCreated { bucket, keys: vec![key], version: None, etag, size: Some(size), at: Some(modified_at) };
-        let accepted = match self.accept_object(std::slice::from_ref(target), &told).await {
+        let accepted = match self.accept_object(std::slice::from_ref(target), &created).await {
             Err(error) if !is_retryable(&error) => {
-                let key = &told.keys[0];
+                let key = &created.keys[0];
                 tracing::error!(
                     error.code = error.code().name(),
                     object.key = key,
-                    "a new object starts nothing: {error}"
+                    "a new object starts no run: {error}"
                 );
                 return Ok(());
             }
             accepted => accepted?,
         };
-        // A list shows no versions: without a note the object would be looked at closely every time.
+        // Lists show no versions. Record the listed identity too, or every scan would fetch the object's metadata
+        // again.
         if accepted.identity.is_some_and(|identity| identity != listed) {
             let note = DedupRecord {
                 pipeline: target.pipeline.clone(),
@@ -221,7 +222,7 @@ impl TriggerDeps {
     }
 }
 
-/// What was written before cannot be new.
+/// Objects that were modified before this time cannot be new.
 fn oldest_new_time(poll: PollClaim) -> UnixMillis {
     let since = poll.since - MAX_CLOCK_SKEW_MS;
     poll.last_scan_at.map_or(since, |passed_at| since.max(passed_at - MAX_UPLOAD_DURATION_MS))
@@ -242,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_older_than_the_trigger_starts_nothing() {
+    fn objects_older_than_the_trigger_start_no_runs() {
         let new = PollClaim { since: 10 * MAX_UPLOAD_DURATION_MS, last_scan_at: None };
         assert_eq!(oldest_new_time(new), 10 * MAX_UPLOAD_DURATION_MS - MAX_CLOCK_SKEW_MS);
         let soon = PollClaim { last_scan_at: Some(10 * MAX_UPLOAD_DURATION_MS + MINUTE_MS), ..new };

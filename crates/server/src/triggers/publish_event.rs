@@ -1,4 +1,4 @@
-//! Events of the application: they start pipelines and wake steps that wait for them.
+//! Application events: they start pipelines and wake suspended steps.
 
 use serde_json::Value;
 
@@ -11,34 +11,35 @@ use afterload_pipeline::Trigger;
 /// The source of the dedup keys of events.
 pub const EVENT_SOURCE: &str = "event";
 
-/// What an event did.
+/// The result of an event.
 #[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
 pub struct EventResult {
-    /// The event's id.
+    /// The id of the event.
     pub id: String,
-    /// Its name.
+    /// The name of the event.
     pub name: String,
     /// The runs that it started.
     pub runs: Vec<String>,
-    /// How many waiting steps it woke; none if it was told before.
+    /// The number of waiting steps that it woke; 0 for a repeated delivery.
     pub woken: usize,
 }
 
 impl Triggers {
-    /// Takes an event. When this returns, everything that it does is on disk. The same `key` again is the same event.
+    /// Handles one event. Everything it causes is committed when this returns. The same `key` is the same event.
     ///
     /// # Errors
-    /// Those of the database: tell of it again.
+    /// After an error the caller must send the event again.
     pub async fn publish_event(&self, name: &str, key: Option<String>, body: Value) -> Result<EventResult> {
         let inner = &self.0;
-        let (told, event) = inner.engine.publish_event(name, key, body).await?;
+        let (receipt, event) = inner.engine.publish_event(name, key, body).await?;
         let runs = inner.start_event_runs(name, &event.id, &event.body).await?;
-        Ok(EventResult { id: told.id, name: name.to_owned(), runs, woken: told.woken_steps })
+        Ok(EventResult { id: receipt.id, name: name.to_owned(), runs, woken: receipt.woken_steps })
     }
 }
 
 impl TriggerDeps {
-    /// One run of each pipeline with a trigger of this name; also those that were started when it was told before.
+    /// Starts one run of each pipeline with a trigger of this name. Returns also the runs that an earlier delivery
+    /// started.
     async fn start_event_runs(&self, name: &str, id: &str, event: &Value) -> Result<Vec<String>> {
         let mut runs = Vec::new();
         for live in self.engine.list_live_plans().await? {
@@ -48,7 +49,7 @@ impl TriggerDeps {
             match self.start_run(&live.plan.name, &trigger.with, event, dedup_key).await {
                 Ok(StartOutcome::Created(run)) => runs.push(run.id),
                 Ok(StartOutcome::Duplicate { run_id, .. }) => runs.push(run_id),
-                // It went away a moment ago.
+                // The pipeline was removed a moment ago.
                 Err(error) if error.code() == codes::PIPELINE_NOT_FOUND => {}
                 Err(error) => return Err(error),
             }

@@ -1,4 +1,4 @@
-//! Event notifications as S3 stores send them to a webhook: AWS (also through SNS), MinIO, Ceph, and what follows them.
+//! Event notifications of S3 stores by webhook: AWS (also through SNS), MinIO, Ceph and compatible stores.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,26 +12,26 @@ use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::object_names::decode_key;
 
-/// What became of a notification.
+/// The result of a notification.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct NotificationResult {
-    /// The runs that it started, all on disk.
+    /// The runs that it started, all committed.
     pub started: Vec<String>,
-    /// How often a pipeline had the object already.
+    /// How often a pipeline had already had the object.
     pub known: usize,
-    /// How many records start nothing: no trigger waits for them, or the object is gone.
+    /// The number of records that start no run: no trigger matches, or the object is gone.
     pub ignored: usize,
-    /// A subscription that somebody has to confirm.
+    /// A subscription that has to be confirmed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscription: Option<SnsSubscription>,
 }
 
-/// A subscription of SNS. Whoever has the address confirms it, so a person has to look at it: it is never fetched here.
+/// An SNS subscription to confirm. Anyone can send one, so the service never opens the URL; a person has to check it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SnsSubscription {
     /// The topic.
     pub topic: String,
-    /// What confirms it.
+    /// The URL that confirms it.
     pub confirm: String,
 }
 
@@ -75,7 +75,7 @@ struct S3EventObject {
     version_id: Option<String>,
 }
 
-/// A message of SNS around the notification.
+/// The SNS message around the notification.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct SnsEnvelope {
@@ -89,44 +89,45 @@ struct SnsEnvelope {
     subscribe_url: Option<String>,
 }
 
-/// What a body says.
+/// The content of a body.
 #[derive(Debug, PartialEq)]
 enum ParsedNotification {
-    Objects { told: Vec<ObjectCreated>, others: usize },
+    Objects { created: Vec<ObjectCreated>, others: usize },
     Confirm(SnsSubscription),
     Empty,
 }
 
 impl Triggers {
-    /// Takes in the body of a webhook. When this returns, every run that it starts is on disk; records that nobody waits
-    /// for are ignored.
+    /// Handles the body of a webhook. Every run that it starts is committed when this returns; records without a
+    /// matching trigger are ignored.
     ///
     /// # Errors
-    /// `notification_invalid`, or those of the database and of the store: then the sender has to send all of it again.
+    /// `notification_invalid`, or an error after which the sender has to repeat the whole notification.
     pub async fn receive_notification(&self, body: &[u8]) -> Result<NotificationResult> {
-        let (told, others) = match parse_notification(body)? {
+        let (created, others) = match parse_notification(body)? {
             ParsedNotification::Empty => return Ok(NotificationResult::default()),
             ParsedNotification::Confirm(subscription) => {
                 let SnsSubscription { topic, confirm } = &subscription;
-                tracing::warn!(topic, confirm, "a topic wants to send events here: open the address to confirm it");
+                tracing::warn!(topic, confirm, "an SNS topic asks for a subscription; open the URL to confirm it");
                 return Ok(NotificationResult { subscription: Some(subscription), ..NotificationResult::default() });
             }
-            ParsedNotification::Objects { told, others } => (told, others),
+            ParsedNotification::Objects { created, others } => (created, others),
         };
         let mut received = NotificationResult { ignored: others, ..NotificationResult::default() };
         let targets = self.0.live_s3_triggers().await?;
-        for told in told {
-            match self.0.accept_object(&targets, &told).await {
+        for created in created {
+            match self.0.accept_object(&targets, &created).await {
                 Ok(accepted) if accepted.started.is_empty() && accepted.duplicates == 0 => received.ignored += 1,
                 Ok(accepted) => {
                     received.started.extend(accepted.started);
                     received.known += accepted.duplicates;
                 }
+                // The sender repeats the whole notification. Dedup keys skip the objects that have their runs already.
                 Err(error) if is_retryable(&error) => {
                     return Err(Error::new(codes::HOOK_UNAVAILABLE, error.message()));
                 }
                 Err(error) => {
-                    tracing::error!(error.code = error.code().name(), "a new object starts nothing: {error}");
+                    tracing::error!(error.code = error.code().name(), "a new object starts no run: {error}");
                     received.ignored += 1;
                 }
             }
@@ -143,7 +144,7 @@ fn parse_notification(body: &[u8]) -> Result<ParsedNotification> {
     if body.get("Records").is_some() {
         return parse_records(body);
     }
-    // What AWS sends when notifications are switched on.
+    // The test event that AWS sends when notifications are enabled.
     if body.get("Event").is_some_and(|event| event == "s3:TestEvent") {
         return Ok(ParsedNotification::Empty);
     }
@@ -172,8 +173,8 @@ fn parse_records(body: Value) -> Result<ParsedNotification> {
     let notification: S3Notification =
         serde_json::from_value(body).map_err(|error| notification_error(&error.to_string()))?;
     let all = notification.records.len();
-    let told: Vec<ObjectCreated> = notification.records.into_iter().filter_map(object_created_from_record).collect();
-    Ok(ParsedNotification::Objects { others: all - told.len(), told })
+    let created: Vec<ObjectCreated> = notification.records.into_iter().filter_map(object_created_from_record).collect();
+    Ok(ParsedNotification::Objects { others: all - created.len(), created })
 }
 
 fn object_created_from_record(record: S3EventRecord) -> Option<ObjectCreated> {
@@ -190,8 +191,8 @@ fn object_created_from_record(record: S3EventRecord) -> Option<ObjectCreated> {
     })
 }
 
-/// AWS, MinIO and most others encode keys as forms do; Ceph sends them as they are, or not, by version. The store then
-/// says which of the two is there.
+/// AWS, MinIO and most others encode keys like forms. Some versions of Ceph send them unencoded. The store decides
+/// which key exists.
 fn candidate_keys(key: &str, raw_first: bool) -> Vec<String> {
     let mut keys = vec![decode_key(key)];
     if keys[0] != key {

@@ -1,4 +1,4 @@
-//! From a trigger and its event to a run.
+//! Starts a run from a trigger and its event.
 
 use serde_json::{Map, Value, json};
 use ulid::Ulid;
@@ -9,14 +9,14 @@ use afterload_core::error::{Error, ErrorCode, Result};
 use afterload_engine::{DedupKey, NewRun, StartOutcome, run_url};
 use afterload_pipeline::{ExprContext, resolve};
 
-/// What is wrong with the event, not with the service.
+/// Error codes that are the fault of the event, not of the service.
 const EVENT_ERRORS: [ErrorCode; 2] = [codes::PARAMS_INVALID, codes::CONCURRENCY_KEY_INVALID];
 
 impl TriggerDeps {
-    /// Starts the run of a pipeline whose trigger fills its params from the event by `with`.
+    /// Starts a run of a pipeline. The trigger's `with` fills its params from the event.
     ///
     /// # Errors
-    /// `pipeline_not_found`, those of the database. What is wrong with the event becomes a failed run.
+    /// `pipeline_not_found`. An invalid event becomes a failed run.
     pub async fn start_run(
         &self,
         pipeline: &str,
@@ -45,7 +45,8 @@ impl TriggerDeps {
             Ok(params) => params.as_object().cloned().unwrap_or_default(),
             Err(error) => return self.engine.record_rejected_run(new(Map::new()), &error).await,
         };
-        // Who tells of an event need not have the right to read a file; what a store tells of is there.
+        // A publisher of events may have no right to read a file, so its events must not name one. Events of a store
+        // are trusted.
         if origin == publish_event::EVENT_SOURCE
             && (contains_object_shape(event) || params.values().any(contains_file_reference))
         {
@@ -54,7 +55,7 @@ impl TriggerDeps {
             return self.engine.record_rejected_run(new(params), &error).await;
         }
         match self.engine.start_run(new(params.clone())).await {
-            // Nobody waits for an answer that could say what is wrong with the event, so a run does.
+            // No caller waits for this error, so a failed run records it.
             Err(error) if EVENT_ERRORS.contains(&error.code()) => {
                 self.engine.record_rejected_run(new(params), &error).await
             }
@@ -63,7 +64,7 @@ impl TriggerDeps {
     }
 }
 
-/// True for what names an object of a store, wherever in the value.
+/// True if the value contains a reference to an object, at any depth.
 fn contains_file_reference(value: &Value) -> bool {
     match value {
         Value::String(text) => text.starts_with("s3://"),
@@ -73,7 +74,7 @@ fn contains_file_reference(value: &Value) -> bool {
     }
 }
 
-/// True for the shape of a file, wherever in the value: steps may read it from `event`.
+/// True if the value contains the JSON of a file, at any depth: steps could read the file from `event`.
 fn contains_object_shape(value: &Value) -> bool {
     match value {
         Value::Array(items) => items.iter().any(contains_object_shape),

@@ -1,4 +1,4 @@
-//! Who may do what.
+//! Authentication and authorization.
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
@@ -13,7 +13,7 @@ async fn started(stage: &Stage) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn every_call_but_the_probes_needs_a_key() {
+async fn every_route_but_the_probes_needs_an_api_key() {
     let stage = Stage::new().await;
     let paths = ["/v1/pipelines", "/v1/pipelines/quiet", "/v1/runs", "/v1/runs/x", "/v1/artifacts/x", "/v1/schema"];
     for path in paths {
@@ -35,7 +35,7 @@ async fn every_call_but_the_probes_needs_a_key() {
 }
 
 #[tokio::test]
-async fn a_key_does_what_its_scopes_say_and_no_more() {
+async fn a_key_may_do_only_what_its_scopes_permit() {
     let stage = Stage::new().await;
     let run = started(&stage).await;
     let path = format!("/v1/runs/{}", run["id"].as_str().unwrap());
@@ -68,7 +68,7 @@ async fn a_key_does_what_its_scopes_say_and_no_more() {
 }
 
 #[tokio::test]
-async fn only_who_may_do_everything_pauses() {
+async fn only_an_admin_key_pauses_queues_and_pipelines() {
     let stage = Stage::new().await;
     let key = stage.key(&["runs:read", "runs:write", "metrics:read"]).await;
     let paths = ["queues/default/pause", "queues/default/resume", "pipelines/quiet/pause", "pipelines/quiet/resume"];
@@ -84,7 +84,7 @@ async fn only_who_may_do_everything_pauses() {
 }
 
 #[tokio::test]
-async fn a_page_follows_its_own_run_and_no_other() {
+async fn a_run_token_opens_its_own_run_only() {
     let stage = Stage::new().await;
     let (mine, other) = (started(&stage).await, started(&stage).await);
     let watch = |run: &serde_json::Value| {
@@ -102,7 +102,7 @@ async fn a_page_follows_its_own_run_and_no_other() {
 }
 
 #[tokio::test]
-async fn pages_of_other_origins_read_what_the_token_allows_and_no_more() {
+async fn cors_opens_responses_to_run_tokens_only() {
     let stage = Stage::new().await;
     let run = started(&stage).await;
     let path = format!("/v1/runs/{}", run["id"].as_str().unwrap());
@@ -131,7 +131,7 @@ async fn pages_of_other_origins_read_what_the_token_allows_and_no_more() {
 }
 
 #[tokio::test]
-async fn files_are_named_only_by_those_who_may() {
+async fn a_file_param_needs_access_to_its_bucket() {
     let stage = Stage::new().await;
     for bucket in ["uploads", "secret"] {
         stage.objects.put_object(bucket, "a/b.csv", "text/csv", "a,b\n".into()).await.unwrap();
@@ -154,7 +154,7 @@ async fn files_are_named_only_by_those_who_may() {
 }
 
 #[tokio::test]
-async fn places_that_no_store_has_are_the_callers_fault() {
+async fn impossible_bucket_and_key_names_are_client_errors() {
     let stage = Stage::new().await;
     let key = stage.key(&["runs:write"]).await;
     let (long_bucket, long_key) = (format!("s3://{}/k", "b".repeat(70)), format!("s3://uploads/{}", "k".repeat(1025)));
@@ -176,9 +176,9 @@ async fn places_that_no_store_has_are_the_callers_fault() {
 }
 
 #[tokio::test]
-async fn all_that_is_wrong_is_told_at_once() {
+async fn all_invalid_params_are_reported_together() {
     let stage = Stage::new().await;
-    let told = async |params: serde_json::Value| {
+    let fault_list = async |params: serde_json::Value| {
         let refused = stage.run(&stage.admin, params).await;
         assert_eq!(refused.status, 422, "{:?}", refused.bytes);
         let problem = refused.json();
@@ -193,17 +193,17 @@ async fn all_that_is_wrong_is_told_at_once() {
     let list = json!(["s3://uploads/none", 5, { "bucket": "uploads" }]);
     let wrong = "file:param_wrong_type extras:object_not_found extras:param_wrong_type extras:param_wrong_type";
     assert_eq!(
-        told(json!({ "file": "a.csv", "email": "nobody", "colour": "red", "extras": list })).await,
+        fault_list(json!({ "file": "a.csv", "email": "nobody", "colour": "red", "extras": list })).await,
         ("params_invalid".into(), format!("{wrong} email:param_wrong_type colour:param_unknown"))
     );
-    let missing = told(json!({ "file": "s3://uploads/none", "extras": ["s3://nobody/k"] })).await;
+    let missing = fault_list(json!({ "file": "s3://uploads/none", "extras": ["s3://nobody/k"] })).await;
     assert_eq!(missing, ("object_not_found".into(), "file:object_not_found extras:object_not_found".into()));
-    let mixed = told(json!({ "file": "s3://uploads/none", "email": "nobody" })).await;
+    let mixed = fault_list(json!({ "file": "s3://uploads/none", "email": "nobody" })).await;
     assert_eq!(mixed, ("params_invalid".into(), "file:object_not_found email:param_wrong_type".into()));
 }
 
 #[tokio::test]
-async fn files_of_earlier_runs_are_for_those_who_may_read_them() {
+async fn a_file_of_an_earlier_run_needs_read_access_to_that_run() {
     let stage = Stage::new().await;
     let form = "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.csv\"\r\n\r\na,b\r\n--b--\r\n";
     let made = stage.post(&stage.admin, RUNS, "multipart/form-data; boundary=b", form).await.json();

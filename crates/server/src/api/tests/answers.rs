@@ -1,4 +1,4 @@
-//! The shapes of answers, frozen.
+//! Snapshots of response bodies.
 
 use axum::body::Body;
 use axum::http::Request;
@@ -8,7 +8,7 @@ use super::stage::{Answer, Stage, filters};
 
 const RUNS: &str = "/v1/pipelines/contacts-import/runs";
 
-/// Shows answers under the lines that name them; the request's id is always the same.
+/// Sends the requests and renders their responses under the given names. The request id is fixed.
 async fn shown(stage: &Stage, cases: Vec<(&str, Request<Body>)>) -> String {
     let mut text = String::new();
     for (name, mut request) in cases {
@@ -35,7 +35,7 @@ fn form(body: &str) -> String {
 }
 
 #[tokio::test]
-async fn refusals_have_one_shape() {
+async fn error_responses_match_their_snapshot() {
     let stage = Stage::new().await;
     let (admin, reader) = (stage.admin.clone(), stage.key(&["runs:read"]).await);
     let writer = stage.key(&["runs:write"]).await;
@@ -92,7 +92,7 @@ async fn refusals_have_one_shape() {
 }
 
 #[tokio::test]
-async fn refusals_about_files_have_the_same_shape() {
+async fn file_error_responses_match_their_snapshot() {
     let stage = Stage::new().await;
     let admin = stage.admin.clone();
     let upload = |content: &str| {
@@ -120,7 +120,7 @@ async fn refusals_about_files_have_the_same_shape() {
 }
 
 #[tokio::test]
-async fn answers_have_frozen_shapes() {
+async fn success_responses_match_their_snapshot() {
     let stage = Stage::new().await;
     let admin = stage.admin.clone();
     let upload = form(
@@ -143,7 +143,7 @@ async fn answers_have_frozen_shapes() {
 }
 
 #[tokio::test]
-async fn pages_follow_one_another() {
+async fn cursors_page_through_all_runs() {
     let stage = Stage::new().await;
     let mut made = Vec::new();
     for _ in 0..5 {
@@ -164,7 +164,7 @@ async fn pages_follow_one_another() {
 }
 
 #[tokio::test]
-async fn ids_of_requests_may_stand_in_a_log() {
+async fn unsafe_request_ids_are_replaced() {
     let stage = Stage::new().await;
     for id in ["", "a b", "x\"y", &"a".repeat(200)] {
         let request = Request::get("/healthz").header("x-request-id", id).body(Body::empty()).unwrap();

@@ -1,4 +1,4 @@
-//! Over real connections: clients that go away, that send too much, that are there when the service stops.
+//! Real connections: clients that disconnect or send too much, and requests during a shutdown.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use super::stage::Stage;
 use crate::api::serve;
 
-/// A test that waits longer than this has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A test that waits longer fails.
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 async fn listening(stage: &Stage) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
-    listening_with(stage, PATIENCE).await
+    listening_with(stage, TEST_TIMEOUT).await
 }
 
 async fn listening_with(stage: &Stage, drain: Duration) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
@@ -40,7 +40,7 @@ fn part(name: &str) -> String {
     format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"a.csv\"\r\n\r\n")
 }
 
-/// Reads one answer: its status and body.
+/// Reads one response: its status and body.
 async fn answer(stream: &mut TcpStream) -> (u16, Value) {
     let mut bytes = Vec::new();
     loop {
@@ -54,13 +54,14 @@ async fn answer(stream: &mut TcpStream) -> (u16, Value) {
             }
         }
         let mut buffer = [0; 4096];
-        let read = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await.expect("an answer in time").unwrap();
+        let read =
+            tokio::time::timeout(TEST_TIMEOUT, stream.read(&mut buffer)).await.expect("an answer in time").unwrap();
         assert!(read > 0, "the connection ended after {:?}", String::from_utf8_lossy(&bytes));
         bytes.extend_from_slice(&buffer[..read]);
     }
 }
 
-/// Waits until this many uploads lie in the store.
+/// Waits until the store holds this many uploads.
 async fn uploads(stage: &Stage, expected: usize) {
     let folder = stage.folder().join("objects/bodies");
     let bodies = || {
@@ -72,11 +73,13 @@ async fn uploads(stage: &Stage, expected: usize) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{} uploads, not {expected}", bodies()));
+    tokio::time::timeout(TEST_TIMEOUT, waiting)
+        .await
+        .unwrap_or_else(|_| panic!("{} uploads, not {expected}", bodies()));
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_takes_its_files_along() {
+async fn files_of_a_disconnected_client_are_deleted() {
     let stage = Stage::new().await;
     let (address, _stop, _served) = listening(&stage).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -91,12 +94,13 @@ async fn a_client_that_hangs_up_takes_its_files_along() {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_too_much_is_told_so() {
+async fn a_client_that_sends_too_much_gets_413() {
     let stage = Stage::new().await;
     let (address, _stop, _served) = listening(&stage).await;
     let mut announced = TcpStream::connect(address).await.unwrap();
     announced.write_all(head(&stage, "Content-Length: 1000000000000000\r\n").as_bytes()).await.unwrap();
-    // The list `extras` may hold any number of files, so the length alone says nothing; one file that is too large does.
+    // `extras` accepts any number of files, so the total length is no reason to reject. A single file that is too large
+    // is.
     announced.write_all(part("file").as_bytes()).await.unwrap();
     announced.write_all(&vec![b'x'; (1 << 20) + 1]).await.unwrap();
     let (status, problem) = answer(&mut announced).await;
@@ -114,7 +118,7 @@ async fn a_client_that_sends_too_much_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_request_under_way_is_finished_before_the_service_stops() {
+async fn requests_in_progress_finish_before_shutdown() {
     let stage = Stage::new().await;
     let (address, stop, served) = listening(&stage).await;
     let mut idle = TcpStream::connect(address).await.unwrap();
@@ -131,12 +135,12 @@ async fn a_request_under_way_is_finished_before_the_service_stops() {
     assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "an idle connection is closed");
     busy.write_all(&rest.as_bytes()[3..]).await.unwrap();
     assert_eq!(answer(&mut busy).await.0, 202);
-    tokio::time::timeout(PATIENCE, served).await.expect("the service ends").unwrap();
+    tokio::time::timeout(TEST_TIMEOUT, served).await.expect("the service ends").unwrap();
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
 }
 
 #[tokio::test]
-async fn a_request_that_does_not_end_is_cut_off() {
+async fn a_request_longer_than_the_drain_timeout_is_aborted() {
     let stage = Stage::new().await;
     let (address, stop, served) = listening_with(&stage, Duration::from_millis(100)).await;
     let mut slow = TcpStream::connect(address).await.unwrap();
@@ -144,7 +148,7 @@ async fn a_request_that_does_not_end_is_cut_off() {
     slow.write_all(format!("{}{body}", head(&stage, "Content-Length: 100000\r\n")).as_bytes()).await.unwrap();
     uploads(&stage, 1).await;
     stop.cancel();
-    tokio::time::timeout(PATIENCE / 2, served).await.expect("the service ends").unwrap();
+    tokio::time::timeout(TEST_TIMEOUT / 2, served).await.expect("the service ends").unwrap();
     assert_eq!(slow.read(&mut [0; 1]).await.unwrap_or(0), 0, "the connection is closed");
     uploads(&stage, 0).await;
 }

@@ -1,4 +1,4 @@
-//! Forms: what is streamed, what is refused, and what becomes of files whose run is not accepted.
+//! Creating runs by form: streaming, rejected forms, and the files of runs that are not created.
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -10,10 +10,9 @@ use super::stage::{Answer, Stage};
 const RUNS: &str = "/v1/pipelines/contacts-import/runs";
 const MEDIA: &str = "multipart/form-data; boundary=xYzZY";
 
-/// The head and the bytes of a part.
+/// The header parameters and the bytes of a part.
 type Part<'a> = (&'a str, &'a [u8]);
 
-/// A form of parts.
 fn form(parts: &[Part<'_>]) -> Vec<u8> {
     let mut body = Vec::new();
     for (head, bytes) in parts {
@@ -25,7 +24,7 @@ fn form(parts: &[Part<'_>]) -> Vec<u8> {
     body
 }
 
-/// In chunks of `size`, as a network would bring it.
+/// Splits a body into chunks of `size`, like a network.
 fn chunked(body: Vec<u8>, size: usize) -> Body {
     let chunks: Vec<_> =
         body.chunks(size).map(|chunk| Ok::<_, std::io::Error>(Bytes::copy_from_slice(chunk))).collect();
@@ -36,13 +35,13 @@ async fn send(stage: &Stage, parts: &[Part<'_>]) -> Answer {
     stage.post(&stage.admin, RUNS, MEDIA, form(parts)).await
 }
 
-/// No upload is left in the store.
+/// Asserts that the store holds no upload.
 async fn nothing_stays(stage: &Stage) {
     assert_eq!(stage.objects.delete_prefix("artifacts", "uploads/").await.unwrap(), 0, "an upload stays in the store");
 }
 
 #[tokio::test]
-async fn a_file_arrives_as_it_was_sent_however_it_is_cut() {
+async fn a_file_is_stored_unchanged_for_every_chunk_size() {
     let stage = Stage::new().await;
     let mut content = b"a,b\r\n--xYzZ\r\n\r\n--".repeat(5_000);
     content.extend_from_slice(&[0, 255, 13, 10, 13]);
@@ -62,7 +61,7 @@ async fn a_file_arrives_as_it_was_sent_however_it_is_cut() {
 }
 
 #[tokio::test]
-async fn parameters_come_as_parts_or_as_json() {
+async fn params_come_from_form_parts_or_json() {
     let stage = Stage::new().await;
     let given = |answer: Answer| {
         assert_eq!(answer.status, 202, "{:?}", answer.bytes);
@@ -89,7 +88,7 @@ async fn parameters_come_as_parts_or_as_json() {
 }
 
 #[tokio::test]
-async fn files_keep_the_names_that_they_have_on_disk() {
+async fn uploaded_files_keep_their_client_names() {
     let stage = Stage::new().await;
     for (head, name) in [
         ("filename=\"a%22b.csv\"", "a\"b.csv"),
@@ -104,7 +103,7 @@ async fn files_keep_the_names_that_they_have_on_disk() {
 }
 
 #[tokio::test]
-async fn forms_that_do_not_fit_are_refused_and_leave_nothing() {
+async fn rejected_forms_leave_no_files() {
     let stage = Stage::new().await;
     let file: Part<'_> = ("name=\"file\"; filename=\"a.csv\"", b"a");
     let large = vec![b'x'; (1 << 20) + 1];
@@ -132,7 +131,7 @@ async fn forms_that_do_not_fit_are_refused_and_leave_nothing() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_leaves_nothing() {
+async fn an_interrupted_upload_leaves_no_files() {
     let stage = Stage::new().await;
     let whole = form(&[("name=\"file\"; filename=\"a.csv\"", b"a"), ("name=\"extras\"; filename=\"b\"", b"bytes")]);
     for cut in [whole.len() - 2, whole.len() - 20, whole.len() - 100, 30] {
@@ -147,7 +146,7 @@ async fn a_client_that_goes_away_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_head_without_end_is_refused_before_it_fills_the_memory() {
+async fn an_endless_part_header_is_rejected() {
     let stage = Stage::new().await;
     let starts: [&[u8]; 2] = [b"", b"--xYzZY\r\nContent-Disposition: form-data; name=\"email\r\n"];
     for start in starts {
@@ -160,7 +159,7 @@ async fn a_head_without_end_is_refused_before_it_fills_the_memory() {
 }
 
 #[tokio::test]
-async fn too_many_uploads_at_once_are_put_off() {
+async fn too_many_parallel_uploads_get_503() {
     let stage = Stage::new().await;
     let file: Part<'_> = ("name=\"file\"; filename=\"a.csv\"", b"a");
     let under_way: Vec<_> = std::iter::from_fn(|| stage.app.try_form_permit()).collect();

@@ -1,4 +1,4 @@
-//! Files out: whole, in ranges, and never to be shown by a browser.
+//! Downloads: whole files and ranges, always as attachments.
 
 use axum::body::Body;
 use axum::http::Request;
@@ -24,7 +24,7 @@ async fn ask(stage: &Stage, file: &Value, method: &str, headers: &[(&str, &str)]
 }
 
 #[tokio::test]
-async fn a_file_is_an_attachment() {
+async fn a_file_is_served_as_attachment() {
     let stage = Stage::new().await;
     let file = uploaded(&stage).await;
     let answer = ask(&stage, &file, "GET", &[]).await;
@@ -41,7 +41,7 @@ async fn a_file_is_an_attachment() {
 }
 
 #[tokio::test]
-async fn ranges_and_conditions_hold() {
+async fn range_and_condition_headers_are_honored() {
     let stage = Stage::new().await;
     let file = uploaded(&stage).await;
     let etag = format!("\"{}\"", file["etag"].as_str().unwrap());
@@ -71,7 +71,7 @@ async fn ranges_and_conditions_hold() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_gone_says_so() {
+async fn a_deleted_file_gives_410() {
     let stage = Stage::new().await;
     let file = uploaded(&stage).await;
     let (bucket, key) = (file["bucket"].as_str().unwrap(), file["key"].as_str().unwrap());

@@ -1,4 +1,4 @@
-//! The API from the outside, call by call.
+//! Tests of the API through its router.
 
 mod access;
 mod answers;

@@ -1,4 +1,4 @@
-//! The router over a real database and a real object store; only the engine is played, by a closure that stores runs.
+//! The router over a real database and a real object store. A closure that stores runs replaces the engine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use afterload_pipeline::params::{RecordRule, bind_params};
 use afterload_s3_server::{self as embedded, EmbeddedStore};
 use afterload_state::{Db, DefinitionRecord, RunRecord, RunStatus};
 
-/// What a test works with.
+/// The API under test, with its stores and an admin key.
 pub(super) struct Stage {
     pub router: Router,
     pub app: ApiState,
@@ -44,7 +44,7 @@ pub(super) struct Stage {
     folder: tempfile::TempDir,
 }
 
-/// An answer, read to its end.
+/// A response, read to its end.
 pub(super) struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -82,12 +82,12 @@ impl Stage {
         Self { router, app, db, objects, admin, _store: store, folder }
     }
 
-    /// The folder of everything.
+    /// The folder of the database and the object store.
     pub(super) fn folder(&self) -> &std::path::Path {
         self.folder.path()
     }
 
-    /// A new key with these scopes and the bucket `uploads`.
+    /// A new API key with these scopes and the bucket `uploads`.
     pub(super) async fn key(&self, scopes: &[&str]) -> String {
         let scopes: Vec<_> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
         let (key, text) = create_api_key("test", &scopes, &["uploads".into()]).unwrap();
@@ -125,7 +125,6 @@ impl Stage {
         self.post(key, "/v1/pipelines/contacts-import/runs", "application/json", body).await
     }
 
-    /// True if there is such an object.
     pub(super) async fn exists(&self, bucket: &str, key: &str) -> bool {
         self.objects.head_object(bucket, key).await.is_ok()
     }
@@ -140,7 +139,7 @@ impl Answer {
         self.json()["code"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// As a snapshot shows it: the status, the headers that clients rely on, the body.
+    /// Renders the response for a snapshot: status, headers that clients rely on, body.
     pub(super) fn shown(&self) -> String {
         let shown = ["content-type", "allow", "www-authenticate", "retry-after", "location", "content-range"];
         let mut text = format!("{}\n", self.status);
@@ -154,7 +153,7 @@ impl Answer {
     }
 }
 
-/// What differs from run to run.
+/// Replaces values that differ between test runs.
 pub(super) fn filters() -> insta::Settings {
     let mut settings = insta::Settings::clone_current();
     settings.add_filter(r"token=[A-Za-z0-9_-]{43}", "token=[token]");
@@ -195,7 +194,7 @@ fn catalogue() -> PipelineList {
     }
 }
 
-/// The params of `contacts-import` as the tests need them: nothing is required.
+/// The params of `contacts-import`, none of them required.
 fn declared() -> BTreeMap<String, Param> {
     let params = json!({
         "file": { "type": "file", "accept": [], "required": false },
@@ -206,7 +205,7 @@ fn declared() -> BTreeMap<String, Param> {
     serde_json::from_value(params).unwrap()
 }
 
-/// Stores runs as the engine does, without steps. A parameter `email` of `unavailable` stands for a database that fails.
+/// Stores runs as the engine does, without steps. The parameter `email: unavailable` simulates a failing database.
 fn player(db: Db) -> StartRun {
     Arc::new(move |run| {
         let db = db.clone();
@@ -279,7 +278,7 @@ fn server_config() -> ServerConfig {
     }
 }
 
-/// There are no databases beside the service's own.
+/// There are no target databases.
 struct NoRecords;
 
 impl RecordSource for NoRecords {
