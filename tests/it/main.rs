@@ -1,4 +1,4 @@
-//! The one integration binary: everything here drives the real thing.
+//! The only integration test binary. It tests the real application, real databases and real processes.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic, and is the outside world")]
 
 mod admission;
