@@ -11,7 +11,7 @@ use crate::support::{Database, TestApp, both};
 both!(upload_starts_a_run_that_creates_files, rejected_request_leaves_no_run_and_no_file, live_pipelines_are_listed);
 
 /// A wait longer than this fails the test.
-const PATIENCE: Duration = Duration::from_secs(60);
+const RUN_TIMEOUT: Duration = Duration::from_secs(60);
 
 const IMPORT: &str = r#"
 name: people-import
@@ -61,7 +61,7 @@ async fn followed(app: &TestApp, run: &Value) -> Value {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, following).await.unwrap_or_else(|_| panic!("the run at {} does not end", app.url))
+    tokio::time::timeout(RUN_TIMEOUT, following).await.unwrap_or_else(|_| panic!("the run at {} does not end", app.url))
 }
 
 /// Replaces values that differ from run to run.
