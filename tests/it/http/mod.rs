@@ -4,7 +4,7 @@ mod hostile;
 mod notify;
 pub(crate) mod receiver;
 mod request;
-mod telling;
+mod incoming_webhooks;
 
 use std::io::Write;
 use std::process::{Command, Stdio};

@@ -3,9 +3,9 @@
 mod formats;
 mod guard;
 mod limits;
-mod moment;
+mod consistent_snapshot;
 mod sales;
-mod silence;
+mod silent_server;
 
 use std::io::Write;
 use std::process::{Command, Stdio};

@@ -3,8 +3,8 @@
 mod clients;
 mod crash;
 mod embedded;
-mod hooks;
-mod inbox;
+mod s3_notifications;
+mod dedup;
 mod poll;
 mod uploads;
 
