@@ -1,10 +1,10 @@
 //! HTTP requests of steps, notifications at the end of runs, and incoming webhooks.
 
 mod hostile;
+mod incoming_webhooks;
 mod notify;
 pub(crate) mod receiver;
 mod request;
-mod incoming_webhooks;
 
 use std::io::Write;
 use std::process::{Command, Stdio};

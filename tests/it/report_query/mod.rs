@@ -1,9 +1,9 @@
 //! `report.query`: the bytes of reports, the SQL that is rejected, the limits, and the cleanup after failures.
 
+mod consistent_snapshot;
 mod formats;
 mod guard;
 mod limits;
-mod consistent_snapshot;
 mod sales;
 mod silent_server;
 

@@ -2,10 +2,10 @@
 
 mod clients;
 mod crash;
-mod embedded;
-mod s3_notifications;
 mod dedup;
+mod embedded;
 mod poll;
+mod s3_notifications;
 mod uploads;
 
 use afterload_object_store::ObjectMeta;

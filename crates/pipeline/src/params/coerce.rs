@@ -22,6 +22,7 @@ pub struct InvalidParam {
 }
 
 impl InvalidParam {
+    /// Creates the reason from a stable code and a message.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }

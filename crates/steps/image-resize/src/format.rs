@@ -44,6 +44,7 @@ impl OutputFormat {
 }
 
 impl ImageFormat {
+    /// Returns the display name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Jpeg => "JPEG",
