@@ -1,4 +1,4 @@
-//! `concurrency`: how many runs of a key may be under way, whichever process accepts and runs them.
+//! `concurrency`: limits the concurrent runs per key, across all processes.
 
 use std::path::PathBuf;
 
@@ -7,18 +7,18 @@ use serde_json::{Value, json};
 use crate::support::{Database, TestApp, both, eventually, execute, log_of};
 
 both!(
-    runs_too_many_wait_and_go_one_after_another,
-    fifty_runs_race_for_two_places_in_two_processes,
-    a_run_too_many_is_skipped_and_says_why,
-    the_latest_run_ends_those_before_it,
-    with_more_places_the_latest_few_remain,
-    a_crash_between_accepting_and_cancelling_is_made_up_for,
-    a_crash_while_runs_wait_changes_nothing,
-    a_run_that_waits_can_be_cancelled,
-    a_retry_waits_for_its_place,
-    a_run_for_later_takes_no_place_before_its_time,
-    a_key_without_a_value_refuses_the_run,
-    a_place_that_nobody_gave_back_is_found_free,
+    runs_over_the_limit_wait_in_order,
+    limit_holds_across_two_processes,
+    skip_cancels_run_over_the_limit_with_reason,
+    cancel_previous_keeps_only_the_latest_run,
+    cancel_previous_keeps_as_many_runs_as_the_limit,
+    crash_before_cancelling_previous_run_is_recovered,
+    waiting_runs_survive_a_crash,
+    waiting_run_can_be_cancelled,
+    retry_waits_for_a_slot,
+    scheduled_run_takes_no_slot_before_run_at,
+    missing_key_value_rejects_the_run,
+    leaked_slot_is_released,
 );
 
 fn id(run: &Value) -> &str {
@@ -29,7 +29,7 @@ fn time(value: &Value) -> i64 {
     chrono::DateTime::parse_from_rfc3339(value.as_str().expect("a time")).expect("a time").timestamp_millis()
 }
 
-/// An application with a pipeline whose first step waits until the file at the returned path exists.
+/// Starts an application whose pipeline waits in its first step until the file at the returned path exists.
 async fn gated(database: Database, concurrency: &str) -> (TestApp, PathBuf) {
     let builder = TestApp::builder(database);
     let gate = builder.folder().join("gate");
@@ -68,7 +68,7 @@ async fn cancel(app: &TestApp, run: &Value) -> Value {
     body
 }
 
-async fn runs_too_many_wait_and_go_one_after_another(database: Database) {
+async fn runs_over_the_limit_wait_in_order(database: Database) {
     let (app, gate) = gated(database, "{ key: \"${{ params.key }}\", limit: 2 }").await;
     let mut runs = Vec::new();
     for _ in 0..2 {
@@ -77,7 +77,7 @@ async fn runs_too_many_wait_and_go_one_after_another(database: Database) {
     for _ in 0..3 {
         runs.push(app.run("p", json!({})).await);
     }
-    // Another key has places of its own.
+    // Another key has slots of its own.
     let other = under_way(&app, json!({ "key": "b" })).await;
     for run in &runs[2..] {
         is_held(&app, run).await;
@@ -96,7 +96,7 @@ async fn runs_too_many_wait_and_go_one_after_another(database: Database) {
     app.finish().await;
 }
 
-async fn fifty_runs_race_for_two_places_in_two_processes(database: Database) {
+async fn limit_holds_across_two_processes(database: Database) {
     let yaml = "
 name: p
 concurrency: { limit: 2 }
@@ -119,21 +119,21 @@ steps:
         let run = app.ended(run).await;
         assert_eq!(run["status"], "succeeded", "{run}");
         assert_eq!(log_of(id(&run)), ["one#1", "two#1"]);
-        // An end of the same millisecond comes before a start.
+        // Within one millisecond, count an end before a start.
         moments.extend([(time(&run["started_at"]), 1), (time(&run["finished_at"]), -1)]);
     }
     moments.sort_unstable();
     let mut now = 0;
     for (at, change) in moments {
         now += change;
-        // A run shorter than a millisecond ends before it starts in this order.
+        // In this order, a run shorter than a millisecond ends before it starts.
         assert!(now <= 2, "{now} runs are under way at {at}");
     }
     other.stop().await;
     app.finish().await;
 }
 
-async fn a_run_too_many_is_skipped_and_says_why(database: Database) {
+async fn skip_cancels_run_over_the_limit_with_reason(database: Database) {
     let (app, gate) = gated(database, "{ on_conflict: skip }").await;
     let first = under_way(&app, json!({})).await;
     let second = app.run("p", json!({})).await;
@@ -142,7 +142,7 @@ async fn a_run_too_many_is_skipped_and_says_why(database: Database) {
     let shown = app.show(id(&second)).await;
     assert!(shown["steps"].as_array().unwrap().iter().all(|step| step["status"] == "cancelled"), "{shown}");
     assert_eq!(log_of(id(&second)), [""; 0]);
-    // Who wants it all the same waits for the place.
+    // A retry of the skipped run waits for a slot.
     let (status, _) = app.post(&format!("/v1/runs/{}/retry", id(&second)), json!({})).await;
     assert_eq!(status, 202);
     is_held(&app, &second).await;
@@ -154,7 +154,7 @@ async fn a_run_too_many_is_skipped_and_says_why(database: Database) {
     app.finish().await;
 }
 
-async fn the_latest_run_ends_those_before_it(database: Database) {
+async fn cancel_previous_keeps_only_the_latest_run(database: Database) {
     let (app, gate) = gated(database, "{ on_conflict: cancel_previous }").await;
     let mut runs = vec![under_way(&app, json!({})).await];
     for _ in 0..4 {
@@ -165,7 +165,7 @@ async fn the_latest_run_ends_those_before_it(database: Database) {
         assert_eq!(run["status"], "cancelled");
         let began = !log_of(id(&run)).is_empty();
         assert!(began || place > 0, "the first was under way");
-        // What has begun cleans up; what never began does nothing at all.
+        // A run that has started runs `finally`; a run that never started does nothing.
         let cleaned = log_of(id(&run)).contains(&"clean#1".to_owned());
         assert_eq!(cleaned, began, "{:?}", log_of(id(&run)));
     }
@@ -175,7 +175,7 @@ async fn the_latest_run_ends_those_before_it(database: Database) {
     app.finish().await;
 }
 
-async fn with_more_places_the_latest_few_remain(database: Database) {
+async fn cancel_previous_keeps_as_many_runs_as_the_limit(database: Database) {
     let (app, gate) = gated(database, "{ limit: 2, on_conflict: cancel_previous }").await;
     let mut runs = Vec::new();
     for _ in 0..3 {
@@ -190,12 +190,12 @@ async fn with_more_places_the_latest_few_remain(database: Database) {
     app.finish().await;
 }
 
-async fn a_crash_between_accepting_and_cancelling_is_made_up_for(database: Database) {
+async fn crash_before_cancelling_previous_run_is_recovered(database: Database) {
     let (app, gate) = gated(database, "{ limit: 1 }").await;
     let first = under_way(&app, json!({})).await;
     let second = app.run("p", json!({})).await;
     is_held(&app, &second).await;
-    // As a crash leaves it right after the commit that accepted the second run.
+    // Same state as after a crash right after the commit that accepted the second run.
     execute(&app.service(), &format!("UPDATE runs SET supersedes = 1 WHERE id = '{}'", id(&second))).await;
     assert_eq!(app.ended(&first).await["status"], "cancelled");
     app.step_is(&second, "one", "running").await;
@@ -204,7 +204,7 @@ async fn a_crash_between_accepting_and_cancelling_is_made_up_for(database: Datab
     app.finish().await;
 }
 
-async fn a_crash_while_runs_wait_changes_nothing(database: Database) {
+async fn waiting_runs_survive_a_crash(database: Database) {
     let (app, gate) = gated(database, "{ limit: 1 }").await;
     let mut runs = vec![under_way(&app, json!({})).await];
     for _ in 0..2 {
@@ -222,7 +222,7 @@ async fn a_crash_while_runs_wait_changes_nothing(database: Database) {
     app.finish().await;
 }
 
-async fn a_run_that_waits_can_be_cancelled(database: Database) {
+async fn waiting_run_can_be_cancelled(database: Database) {
     let (app, gate) = gated(database, "{ limit: 1 }").await;
     let first = under_way(&app, json!({})).await;
     let (second, third) = (app.run("p", json!({})).await, app.run("p", json!({})).await);
@@ -230,7 +230,7 @@ async fn a_run_that_waits_can_be_cancelled(database: Database) {
     assert_eq!((&body["status"], &body["waiting_since"]), (&json!("cancelled"), &Value::Null), "{body}");
     assert_eq!(log_of(id(&second)), [""; 0], "not even `finally`: there is nothing to clean up");
     is_held(&app, &third).await;
-    // The end of the one under way by a cancel makes room as any end does.
+    // A cancelled run frees its slot too.
     cancel(&app, &first).await;
     app.step_is(&third, "one", "running").await;
     std::fs::write(&gate, "").unwrap();
@@ -239,7 +239,7 @@ async fn a_run_that_waits_can_be_cancelled(database: Database) {
     app.finish().await;
 }
 
-async fn a_retry_waits_for_its_place(database: Database) {
+async fn retry_waits_for_a_slot(database: Database) {
     let (app, gate) = gated(database, "{ limit: 1 }").await;
     let path = app.dir.path().join("there");
     std::fs::write(&gate, "").unwrap();
@@ -259,7 +259,7 @@ async fn a_retry_waits_for_its_place(database: Database) {
     app.finish().await;
 }
 
-async fn a_run_for_later_takes_no_place_before_its_time(database: Database) {
+async fn scheduled_run_takes_no_slot_before_run_at(database: Database) {
     let (app, gate) = gated(database, "{ limit: 1 }").await;
     std::fs::write(&gate, "").unwrap();
     let at = |wait: i64| {
@@ -278,7 +278,7 @@ async fn a_run_for_later_takes_no_place_before_its_time(database: Database) {
     app.finish().await;
 }
 
-async fn a_key_without_a_value_refuses_the_run(database: Database) {
+async fn missing_key_value_rejects_the_run(database: Database) {
     let yaml = "
 name: p
 triggers: [{ type: event, name: order.made, with: { order: \"${{ event }}\" } }]
@@ -289,7 +289,7 @@ steps: [{ id: one, uses: test.step }]
     let app = TestApp::builder(database).pipeline("p", yaml).start().await;
     let (status, problem) = app.post("/v1/pipelines/p/runs", json!({ "params": { "order": {} } })).await;
     assert_eq!((status, &problem["code"]), (422, &json!("concurrency_key_invalid")), "{problem}");
-    // Nobody waits for an answer to an event, so a run says what is wrong.
+    // The sender of an event gets no error response, so the error is recorded in a run.
     let (_, heard) = app.post("/v1/events/order.made", json!({ "n": 1 })).await;
     let run = app.ended(&json!({ "id": heard["runs"][0] })).await;
     assert_eq!((&run["status"], &run["error"]["code"]), (&json!("failed"), &json!("concurrency_key_invalid")));
@@ -298,7 +298,7 @@ steps: [{ id: one, uses: test.step }]
     app.finish().await;
 }
 
-async fn a_place_that_nobody_gave_back_is_found_free(database: Database) {
+async fn leaked_slot_is_released(database: Database) {
     let yaml = "
 name: p
 concurrency: { limit: 1 }

@@ -1,4 +1,4 @@
-//! The API end to end: a file goes in over HTTP, a run follows, its files come out.
+//! The HTTP API end to end: a file is uploaded, a run processes it, and its files are downloaded.
 
 use std::time::Duration;
 
@@ -8,14 +8,10 @@ use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both};
 
-both!(
-    an_upload_becomes_a_run_with_files,
-    what_the_engine_refuses_leaves_no_run_and_no_file,
-    the_live_pipelines_are_listed
-);
+both!(upload_starts_a_run_that_creates_files, rejected_request_leaves_no_run_and_no_file, live_pipelines_are_listed);
 
-/// A test that waits longer than this has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A wait longer than this fails the test.
+const RUN_TIMEOUT: Duration = Duration::from_secs(60);
 
 const IMPORT: &str = r#"
 name: people-import
@@ -47,7 +43,7 @@ async fn upload(app: &TestApp, csv: &str) -> Response {
     app.client.post(url).bearer_auth(&app.admin_key).multipart(Form::new().part("file", file)).send().await.unwrap()
 }
 
-/// Follows a run by its `watch_url`, as a page does, to its end. What is seen on the way never goes back.
+/// Follows a run by its `watch_url` until it ends, as a page does. Revision and progress must never decrease.
 async fn followed(app: &TestApp, run: &Value) -> Value {
     let page = Client::new();
     let url = run["watch_url"].as_str().unwrap().to_owned();
@@ -65,10 +61,10 @@ async fn followed(app: &TestApp, run: &Value) -> Value {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, following).await.unwrap_or_else(|_| panic!("the run at {} does not end", app.url))
+    tokio::time::timeout(RUN_TIMEOUT, following).await.unwrap_or_else(|_| panic!("the run at {} does not end", app.url))
 }
 
-/// What differs from run to run.
+/// Replaces values that differ from run to run.
 fn filters() -> insta::Settings {
     let mut settings = insta::Settings::clone_current();
     settings.add_filter(r"token=[A-Za-z0-9_-]{43}", "token=[token]");
@@ -85,7 +81,7 @@ async fn importing(database: Database) -> TestApp {
     app
 }
 
-async fn an_upload_becomes_a_run_with_files(database: Database) {
+async fn upload_starts_a_run_that_creates_files(database: Database) {
     let app = importing(database).await;
     let accepted = upload(&app, CSV).await;
     assert_eq!(accepted.status(), StatusCode::ACCEPTED);
@@ -117,7 +113,7 @@ async fn an_upload_becomes_a_run_with_files(database: Database) {
     app.finish().await;
 }
 
-async fn what_the_engine_refuses_leaves_no_run_and_no_file(database: Database) {
+async fn rejected_request_leaves_no_run_and_no_file(database: Database) {
     let app = importing(database).await;
     let url = format!("{}/v1/pipelines/people-import/runs", app.url);
     for (body, code) in [
@@ -140,7 +136,7 @@ async fn what_the_engine_refuses_leaves_no_run_and_no_file(database: Database) {
     assert_eq!(runs["runs"], json!([]));
 }
 
-async fn the_live_pipelines_are_listed(database: Database) {
+async fn live_pipelines_are_listed(database: Database) {
     let app = importing(database).await;
     let listed: Value = get(&app, "/v1/pipelines").await.json().await.unwrap();
     assert_eq!(listed["pipelines"][0]["name"], "people-import");

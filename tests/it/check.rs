@@ -1,4 +1,4 @@
-//! `check` on files that are wrong, one for each kind of fault, and on files that are right.
+//! `check` on invalid files, one per kind of error, and on valid files.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use afterload_spanned_yaml::{self as yaml, Diagnostic, YamlNode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A kind with fields of every sort, so that these tests do not change when a real kind does.
+/// A kind with fields of every type, so that these tests do not depend on a real kind.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Load {
@@ -83,7 +83,7 @@ impl StepKind for Load {
     }
 }
 
-/// A kind that takes anything.
+/// A kind that accepts any fields.
 struct Note;
 
 impl StepKind for Note {
@@ -148,7 +148,7 @@ fn check(files: Vec<PathBuf>, format: CheckFormat) -> (String, bool) {
 }
 
 #[test]
-fn every_fault_is_shown_at_its_place() {
+fn every_error_is_reported_at_its_span() {
     let mut files: Vec<PathBuf> =
         std::fs::read_dir("tests/it/bad").expect("the folder").map(|entry| entry.expect("an entry").path()).collect();
     files.sort();
@@ -162,27 +162,27 @@ fn every_fault_is_shown_at_its_place() {
 }
 
 #[test]
-fn good_files_pass_and_are_found_in_the_folder() {
+fn valid_files_pass_and_are_found_in_the_folder() {
     let (text, success) = check(Vec::new(), CheckFormat::Text);
     assert!(success, "{text}");
     insta::assert_snapshot!("good", text);
 }
 
 #[test]
-fn faults_are_shown_as_json() {
+fn errors_are_printed_as_json() {
     let (text, success) = check(vec!["tests/it/bad/four-faults.yaml".into()], CheckFormat::Json);
     assert!(!success);
     insta::assert_snapshot!("four-faults-json", text);
 }
 
 #[test]
-fn a_file_that_is_not_there_is_a_fault() {
+fn missing_file_is_an_error() {
     let (text, success) = check(vec!["tests/it/bad/nowhere.yaml".into()], CheckFormat::Text);
     assert!(!success && text.contains("[io_error]"), "{text}");
 }
 
 #[test]
-fn bombs_are_refused() {
+fn yaml_bombs_are_rejected() {
     let mut aliases = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
     for level in 1.. {
         if aliases.len() > 220_000 {
@@ -202,12 +202,12 @@ fn bombs_are_refused() {
 }
 
 #[test]
-fn the_schema_binds_fields_to_kinds() {
+fn schema_binds_fields_to_kinds() {
     insta::assert_json_snapshot!("schema", pipeline_schema(&kinds()));
 }
 
 #[test]
-fn a_good_file_is_settled_into_a_plan() {
+fn valid_file_compiles_to_a_plan() {
     let text = std::fs::read_to_string("tests/it/good/contacts.yaml").expect("the file");
     let pipeline = compile_definition(Some("contacts.yaml"), &text, &kinds(), &around()).expect("valid");
     insta::assert_json_snapshot!("plan", pipeline.plan);
@@ -219,7 +219,7 @@ fn a_good_file_is_settled_into_a_plan() {
 }
 
 #[test]
-fn nothing_to_check_is_a_failure() {
+fn empty_folder_is_a_failure() {
     let empty = tempfile::tempdir().expect("a folder");
     for format in [CheckFormat::Text, CheckFormat::Json] {
         for folder in [empty.path(), &empty.path().join("missing")] {
@@ -232,13 +232,13 @@ fn nothing_to_check_is_a_failure() {
 }
 
 #[test]
-fn the_files_of_a_named_folder_are_checked() {
+fn files_of_given_folder_are_checked() {
     let (text, success) = check(vec!["tests/it/good".into()], CheckFormat::Text);
     assert!(success && text == check(Vec::new(), CheckFormat::Text).0, "{text}");
 }
 
 #[test]
-fn hostile_files_do_not_flood_the_terminal() {
+fn output_for_hostile_files_is_limited() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("bomb.yaml");
     std::fs::write(&file, "[".repeat(100_000)).expect("a file");
@@ -258,7 +258,7 @@ fn hostile_files_do_not_flood_the_terminal() {
 }
 
 #[test]
-fn the_readme_shows_what_check_prints() {
+fn readme_shows_the_output_of_check() {
     let folder = tempfile::tempdir().expect("a folder");
     let pipeline = std::fs::read_to_string("pipelines/contacts-import.yaml").expect("the file");
     let file = folder.path().join("contacts-import.yaml");

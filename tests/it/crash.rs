@@ -1,4 +1,4 @@
-//! `kill -9` in the middle of the main job while another process stands by, with the real binary, on both databases.
+//! `kill -9` during an import while another process waits, with the real binary, on both databases.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::{Database, Place, Process, both};
 
-both!(a_second_process_takes_over);
+both!(second_process_takes_over_after_a_kill);
 
 /// The rows of the file.
 pub const ROWS: u64 = 120_000;
@@ -30,7 +30,7 @@ steps:
       errors: { file: rejected.csv, max: 100000 }
 "#;
 
-/// Writes a file of so many rows and gives the sum of the good amounts and the number of bad rows.
+/// Writes a file with this many rows. Returns the sum of the valid amounts and the number of invalid rows.
 pub fn people(path: &Path, rows: u64) -> (i64, u64) {
     let (mut text, mut sum, mut bad) = (String::from("id,name,amount\n"), 0, 0);
     for id in 1..=rows {
@@ -42,18 +42,18 @@ pub fn people(path: &Path, rows: u64) -> (i64, u64) {
     (sum, bad)
 }
 
-/// The rows read so far by the import.
+/// Returns the number of rows that the import has read.
 pub fn rows(run: &Value) -> u64 {
     run["steps"][0]["progress"]["counts"]["rows"].as_u64().unwrap_or(0)
 }
 
-/// A place with the pipeline and a table into which each chunk takes a while.
+/// Creates a place with the pipeline and a table that takes each chunk slowly.
 pub async fn place(database: Database) -> Place {
     let place = Place::new(database).await;
     place.pipeline("people", PIPELINE);
-    // No unique key: a row that took effect twice would be there twice.
+    // Without a unique key, a row that is inserted twice is visible.
     place.sql("CREATE TABLE people (id BIGINT NOT NULL, name TEXT NOT NULL, amount BIGINT)").await;
-    // Every chunk takes a while, however fast the machine is, so that a kill finds the import under way.
+    // Every chunk takes a while on any machine, so that a kill interrupts the import.
     place
         .sql(match database {
             Database::Sqlite => {
@@ -71,8 +71,7 @@ pub async fn place(database: Database) -> Place {
     place
 }
 
-/// What has to be so after an import of so many rows with these facts, whatever happened: the table, the counts, the error
-/// file, which this gives.
+/// Checks the result of an import after any kills: the table, the counts, and the error file, which it returns.
 pub async fn check(place: &Place, process: &Process, run: &Value, rows: u64, (sum, bad): (i64, u64)) -> Vec<u8> {
     assert_eq!(run["status"], "succeeded", "{run}\n{}", place.log());
     let outputs = &run["steps"][0]["outputs"];
@@ -95,7 +94,7 @@ pub async fn check(place: &Place, process: &Process, run: &Value, rows: u64, (su
     errors
 }
 
-async fn a_second_process_takes_over(database: Database) {
+async fn second_process_takes_over_after_a_kill(database: Database) {
     let mut place = place(database).await;
     place.set("LIMITS__LEASE", "5s");
     let file = place.dir.path().join("people.csv");
@@ -104,7 +103,7 @@ async fn a_second_process_takes_over(database: Database) {
     let run = first.upload("people", &file).await;
     let id = run["id"].as_str().expect("an id").to_owned();
     first.until("progress", &id, |run| (rows(run) > 0).then_some(())).await;
-    // The second process is up before the first dies: the lease has to end by itself.
+    // The second process starts before the first dies, so the lease must expire by itself.
     let second = place.start().await;
     first.kill().await;
     let run = second.until("the end", &id, |run| (!run["finished_at"].is_null()).then(|| run.clone())).await;

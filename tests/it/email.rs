@@ -1,5 +1,4 @@
-//! `email.send` in runs of the real application: files that travel along, how often mail leaves, what no mail may say, and
-//! a look at a mail before anybody receives it.
+//! `email.send` in runs of the real application: attachments, the rate of mails, secrets, and the preview.
 
 use std::process::Output;
 
@@ -13,13 +12,13 @@ use tokio::process::Command;
 use crate::support::{Database, TestApp, both};
 
 both!(
-    files_travel_in_the_mail,
-    attachments_have_a_limit_and_a_way_out,
-    mails_for_a_domain_keep_their_distance,
-    secrets_are_in_no_mail_and_no_error,
+    attachments_are_sent,
+    attachments_over_the_limit_fail_with_a_hint,
+    mails_to_a_domain_keep_the_rate,
+    secrets_appear_in_no_mail_and_no_error,
 );
 
-/// The files of a mail by name, and its text.
+/// Returns the attachments of a mail by name, and its text.
 fn parts(mail: &str) -> (Vec<(String, Vec<u8>)>, String) {
     let parsed = mailparse::parse_mail(mail.as_bytes()).unwrap();
     let is_file = |part: &&ParsedMail<'_>| part.headers.get_first_value("Content-Disposition").is_some();
@@ -30,7 +29,7 @@ fn parts(mail: &str) -> (Vec<(String, Vec<u8>)>, String) {
     (parsed.parts().filter(is_file).map(file).collect(), text.get_body().unwrap())
 }
 
-async fn files_travel_in_the_mail(database: Database) {
+async fn attachments_are_sent(database: Database) {
     let steps = r#"
   - { id: make, uses: test.step, with: { file: "größe.html" } }
   - { id: nothing, uses: test.step, with: { give: 1 } }
@@ -77,7 +76,7 @@ async fn files_travel_in_the_mail(database: Database) {
     app.finish().await;
 }
 
-async fn attachments_have_a_limit_and_a_way_out(database: Database) {
+async fn attachments_over_the_limit_fail_with_a_hint(database: Database) {
     let yaml = |name: &str, second: &str| {
         format!(
             r#"
@@ -114,8 +113,8 @@ steps:
     app.finish().await;
 }
 
-async fn mails_for_a_domain_keep_their_distance(database: Database) {
-    /// Milliseconds between two mails: 300 a minute.
+async fn mails_to_a_domain_keep_the_rate(database: Database) {
+    /// Milliseconds between two mails at 300 per minute.
     const INTERVAL: i64 = 200;
     let yaml = r#"
 name: mails
@@ -138,7 +137,7 @@ steps:
         let text = run[field].as_str().unwrap();
         chrono::DateTime::parse_from_rfc3339(text).unwrap().timestamp_millis()
     };
-    // No turn comes early: the third began two intervals after the first, which began in this run.
+    // No slot comes early: the third mail starts at least two intervals after the first, which starts during this run.
     assert!(time("finished_at") - time("started_at") >= 2 * INTERVAL, "{run}");
     let db = app.app.engine.db();
     let next = async |domain: &str| {
@@ -150,7 +149,7 @@ steps:
     app.finish().await;
 }
 
-async fn secrets_are_in_no_mail_and_no_error(database: Database) {
+async fn secrets_appear_in_no_mail_and_no_error(database: Database) {
     const CANARY: &str = "canary-of-a-secret-5e1f";
     let alarm = r#"
 on_failure:
@@ -207,7 +206,7 @@ async fn preview(folder: &std::path::Path, args: &[&str]) -> Output {
 }
 
 #[tokio::test]
-async fn a_mail_can_be_looked_at_before_it_is_sent() {
+async fn mail_can_be_previewed() {
     let folder = tempfile::tempdir().unwrap();
     let shown = preview(folder.path(), &["run_failed", "--param", r#"error={"code":"c","message":"<b>no</b>"}"#]).await;
     let out = String::from_utf8_lossy(&shown.stdout).into_owned();
@@ -219,7 +218,7 @@ async fn a_mail_can_be_looked_at_before_it_is_sent() {
     assert!(read("run_failed.txt").contains("<b>no</b>"));
     let html = read("run_failed.html");
     assert!(html.starts_with("<!DOCTYPE html>") && html.contains("&lt;b&gt;no&lt;/b&gt;"), "{html}");
-    // Nothing was made but the preview.
+    // The preview wrote no other file.
     let made: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(made, ["mail-preview"]);
 

@@ -1,28 +1,28 @@
-//! Runs from acceptance to the end, through the real API, queue and workers, on both databases.
+//! Runs from their creation to their end, through the real API, queue and workers, on both databases.
 
 use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both, eventually, execute, log_of, numbers};
 
 both!(
-    steps_follow_one_another_and_pass_outputs,
-    branches_run_side_by_side_and_join,
-    conditions_skip,
-    a_transient_failure_is_tried_again,
-    a_permanent_failure_ends_the_run_and_calls_the_hooks,
-    success_calls_its_hook_and_finally,
-    a_forgiven_failure_is_recorded_and_passed,
-    a_panic_is_an_error_like_others,
-    a_timeout_stops_the_work,
-    a_shutdown_parks_and_the_next_start_goes_on,
-    files_appear_with_success_and_vanish_with_failure,
-    many_runs_end_once_each,
-    progress_is_stored_and_ends_at_the_truth,
-    an_expression_that_fails_at_run_time_fails_the_step,
-    a_step_that_crashes_its_process_again_and_again_is_quarantined,
-    crashes_with_progress_between_them_do_not_add_up,
-    innocents_do_not_share_the_fate_of_a_deadly_step,
-    a_pipeline_taken_away_stops_starting_but_its_runs_go_on,
+    steps_run_in_order_and_pass_outputs,
+    branches_run_in_parallel_and_join,
+    false_condition_skips_the_step,
+    transient_failure_is_retried,
+    permanent_failure_ends_the_run_and_runs_on_failure,
+    success_runs_on_success_and_finally,
+    continue_on_error_records_the_failure_and_continues,
+    panic_fails_the_attempt_and_is_retried,
+    timeout_stops_the_step,
+    shutdown_parks_steps_and_restart_resumes_them,
+    files_are_kept_on_success_and_deleted_on_failure,
+    every_step_of_many_runs_runs_once,
+    progress_never_falls_and_ends_exact,
+    failing_expression_fails_the_step,
+    step_that_keeps_crashing_is_quarantined,
+    progress_resets_the_crash_count,
+    other_steps_survive_a_crashing_step,
+    removed_pipeline_starts_no_run_but_finishes_its_runs,
 );
 
 fn statuses(run: &Value) -> Vec<String> {
@@ -33,7 +33,7 @@ fn statuses(run: &Value) -> Vec<String> {
         .collect()
 }
 
-/// The bodies that the embedded store keeps.
+/// Lists the files in which the embedded store keeps its objects.
 fn bodies(app: &TestApp) -> Vec<std::path::PathBuf> {
     let folders =
         std::fs::read_dir(app.config.data.join("objects").join("bodies")).expect("the store's bodies").flatten();
@@ -47,7 +47,7 @@ async fn app(database: Database, steps: &str) -> TestApp {
     TestApp::builder(database).pipeline("p", &format!("name: p\n{steps}")).start().await
 }
 
-async fn steps_follow_one_another_and_pass_outputs(database: Database) {
+async fn steps_run_in_order_and_pass_outputs(database: Database) {
     let yaml = r#"
 params:
   start: { type: integer }
@@ -68,7 +68,7 @@ steps:
     app.finish().await;
 }
 
-async fn branches_run_side_by_side_and_join(database: Database) {
+async fn branches_run_in_parallel_and_join(database: Database) {
     let dir = tempfile::tempdir().expect("a folder");
     let gate = dir.path().join("gate");
     let yaml = format!(
@@ -93,7 +93,7 @@ steps:
     app.finish().await;
 }
 
-async fn conditions_skip(database: Database) {
+async fn false_condition_skips_the_step(database: Database) {
     let yaml = r#"
 params:
   n: { type: integer }
@@ -112,7 +112,7 @@ steps:
     app.finish().await;
 }
 
-async fn a_transient_failure_is_tried_again(database: Database) {
+async fn transient_failure_is_retried(database: Database) {
     let yaml = "
 defaults: { retry: { attempts: 4, delay: 10ms, max_delay: 50ms } }
 steps:
@@ -128,7 +128,7 @@ steps:
     app.finish().await;
 }
 
-async fn a_permanent_failure_ends_the_run_and_calls_the_hooks(database: Database) {
+async fn permanent_failure_ends_the_run_and_runs_on_failure(database: Database) {
     let yaml = r#"
 defaults: { retry: { attempts: 5, delay: 10ms } }
 steps:
@@ -154,7 +154,7 @@ finally:
     app.finish().await;
 }
 
-async fn success_calls_its_hook_and_finally(database: Database) {
+async fn success_runs_on_success_and_finally(database: Database) {
     let yaml = r#"
 steps:
   - { id: good, uses: test.step, with: { give: 7 } }
@@ -174,7 +174,7 @@ finally:
     app.finish().await;
 }
 
-async fn a_forgiven_failure_is_recorded_and_passed(database: Database) {
+async fn continue_on_error_records_the_failure_and_continues(database: Database) {
     let yaml = r#"
 steps:
   - { id: bad, uses: test.step, continue_on_error: true, with: { refuse: never } }
@@ -188,7 +188,7 @@ steps:
     app.finish().await;
 }
 
-async fn a_panic_is_an_error_like_others(database: Database) {
+async fn panic_fails_the_attempt_and_is_retried(database: Database) {
     let yaml = "
 steps:
   - { id: shaky, uses: test.step, retry: { attempts: 2, delay: 10ms }, with: { panic: true } }
@@ -199,7 +199,7 @@ steps:
     app.finish().await;
 }
 
-async fn a_timeout_stops_the_work(database: Database) {
+async fn timeout_stops_the_step(database: Database) {
     let yaml = "
 defaults: { retry: { attempts: 1 } }
 steps:
@@ -215,7 +215,7 @@ steps:
     app.finish().await;
 }
 
-async fn a_shutdown_parks_and_the_next_start_goes_on(database: Database) {
+async fn shutdown_parks_steps_and_restart_resumes_them(database: Database) {
     let dir = tempfile::tempdir().expect("a folder");
     let gate = dir.path().join("gate");
     let yaml = format!(
@@ -229,7 +229,7 @@ steps:
     let mut app = app(database, &yaml).await;
     let run = app.run("p", json!({})).await;
     let id = run["id"].as_str().expect("an id").to_owned();
-    // More shutdowns than crashes that would quarantine it.
+    // More shutdowns than the crashes that quarantine a step.
     for _ in 0..4 {
         eventually("the step running", async || (app.show(&id).await["steps"][0]["status"] == "running").then_some(()))
             .await;
@@ -243,7 +243,7 @@ steps:
     app.finish().await;
 }
 
-async fn files_appear_with_success_and_vanish_with_failure(database: Database) {
+async fn files_are_kept_on_success_and_deleted_on_failure(database: Database) {
     let yaml = "
 steps:
   - { id: keep, uses: test.step, with: { file: kept.txt } }
@@ -266,7 +266,7 @@ steps:
     app.finish().await;
 }
 
-async fn many_runs_end_once_each(database: Database) {
+async fn every_step_of_many_runs_runs_once(database: Database) {
     let yaml = "
 steps:
   - { id: a, uses: test.step }
@@ -286,7 +286,7 @@ steps:
     app.finish().await;
 }
 
-async fn progress_is_stored_and_ends_at_the_truth(database: Database) {
+async fn progress_never_falls_and_ends_exact(database: Database) {
     let app = app(database, "steps:\n  - { id: count, uses: test.step, with: { units: 2000 } }\n").await;
     let run = app.run("p", json!({})).await;
     let (mut last, mut revision) = (0, 0);
@@ -306,7 +306,7 @@ async fn progress_is_stored_and_ends_at_the_truth(database: Database) {
     app.finish().await;
 }
 
-async fn an_expression_that_fails_at_run_time_fails_the_step(database: Database) {
+async fn failing_expression_fails_the_step(database: Database) {
     let yaml = r#"
 params:
   list: { type: list, items: { type: integer } }
@@ -324,7 +324,7 @@ async fn running(app: &TestApp, id: &str) {
         .await;
 }
 
-async fn a_step_that_crashes_its_process_again_and_again_is_quarantined(database: Database) {
+async fn step_that_keeps_crashing_is_quarantined(database: Database) {
     let yaml = "
 steps:
   - { id: deadly, uses: test.step, with: { hang: true } }
@@ -347,7 +347,7 @@ finally:
     app.finish().await;
 }
 
-async fn crashes_with_progress_between_them_do_not_add_up(database: Database) {
+async fn progress_resets_the_crash_count(database: Database) {
     let dir = tempfile::tempdir().expect("a folder");
     let gate = dir.path().join("gate");
     let yaml = format!(
@@ -371,8 +371,9 @@ async fn crashes_with_progress_between_them_do_not_add_up(database: Database) {
     app.finish().await;
 }
 
-/// All are left by the same crash; from then on they run one at a time, so that only the deadly one is there to blame.
-async fn innocents_do_not_share_the_fate_of_a_deadly_step(database: Database) {
+/// One crash interrupts all steps. After it they run one at a time, so that a further crash has only one possible
+/// cause.
+async fn other_steps_survive_a_crashing_step(database: Database) {
     let dir = tempfile::tempdir().expect("a folder");
     let gate = dir.path().join("gate");
     let innocent = |id: &str| {
@@ -392,13 +393,15 @@ async fn innocents_do_not_share_the_fate_of_a_deadly_step(database: Database) {
     })
     .await;
     app = app.crash().await;
-    // What the crash left shows as running until it is claimed anew; then one runs, and the others are put back.
+    // Interrupted steps stay `running` until they are claimed again. Then one of them runs, and the others are put
+    // back.
     eventually("one suspect running alone", async || {
         let running = statuses(&app.show(&id).await).into_iter().filter(|step| step.ends_with(":running")).count();
         (running == 1).then_some(())
     })
     .await;
-    // Those that were put back come again, and each time only to be put back: by now all three have been claimed twice.
+    // The steps that were put back are claimed again, and put back each time. By now each one was claimed at least
+    // twice.
     eventually("two more turns of the others", async || {
         let sql = "SELECT CAST(SUM(claims) AS BIGINT) AS claims,
                    COUNT(CASE WHEN status = 'running' THEN 1 END) AS running FROM step_runs";
@@ -418,7 +421,7 @@ async fn innocents_do_not_share_the_fate_of_a_deadly_step(database: Database) {
     app.finish().await;
 }
 
-async fn a_pipeline_taken_away_stops_starting_but_its_runs_go_on(database: Database) {
+async fn removed_pipeline_starts_no_run_but_finishes_its_runs(database: Database) {
     let dir = tempfile::tempdir().expect("a folder");
     let gate = dir.path().join("gate");
     let yaml = format!(
@@ -443,10 +446,10 @@ async fn a_pipeline_taken_away_stops_starting_but_its_runs_go_on(database: Datab
     app.finish().await;
 }
 
-/// PostgreSQL plans with what it has counted: no open step among many that have ended. With many open ones that plan must not
-/// read all of them for each step.
+/// PostgreSQL plans by its statistics, which show no open step among many ended ones. With many open steps, this plan
+/// must still not scan all of them for each step.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_step_is_looked_for_among_all_that_are_open() {
+async fn step_queries_use_the_primary_key() {
     const RUNS: i64 = 15;
     let mut app =
         app(Database::Postgres, "steps:\n  - { id: a, uses: test.step }\n  - { id: b, uses: test.step }\n").await;
@@ -469,7 +472,7 @@ async fn no_step_is_looked_for_among_all_that_are_open() {
     for _ in 0..RUNS {
         app.run_to_end("p", json!({})).await;
     }
-    // What its sessions have counted the server tells once they have ended.
+    // A session of PostgreSQL publishes its statistics when it ends.
     app.finish().await;
     // Each step is claimed, ended and released by its id.
     eventually("looks by the primary key", async || {

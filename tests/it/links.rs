@@ -1,15 +1,11 @@
-//! The links that mails carry, from the mail to the file and to the end of the link.
+//! Download links in mails, from their creation to their expiry.
 
 use reqwest::Response;
 use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both, eventually};
 
-both!(
-    a_mail_brings_a_link_that_downloads_and_counts,
-    a_link_that_has_ended_says_so_plainly,
-    a_mail_that_is_sent_again_carries_the_same_link
-);
+both!(link_in_mail_downloads_and_counts, unusable_link_shows_a_plain_page, retried_mail_has_the_same_link);
 
 const YAML: &str = r#"
 name: report
@@ -26,7 +22,7 @@ steps:
       expires: 1h
 "#;
 
-/// The link in the text of a mail.
+/// Returns the link in the text of a mail.
 fn link_in(mail: &str) -> String {
     let parsed = mailparse::parse_mail(mail.as_bytes()).unwrap();
     let body = parsed.get_body().unwrap();
@@ -52,7 +48,7 @@ async fn links(app: &TestApp, run: &Value) -> Vec<Value> {
     list["links"].as_array().unwrap().clone()
 }
 
-async fn a_mail_brings_a_link_that_downloads_and_counts(database: Database) {
+async fn link_in_mail_downloads_and_counts(database: Database) {
     let app = TestApp::builder(database).pipeline("report", YAML).start().await;
     let (run, link) = sent(&app).await;
     assert!(link.starts_with(&format!("{}/d/", app.url)), "{link}");
@@ -78,7 +74,7 @@ async fn a_mail_brings_a_link_that_downloads_and_counts(database: Database) {
     app.finish().await;
 }
 
-async fn a_link_that_has_ended_says_so_plainly(database: Database) {
+async fn unusable_link_shows_a_plain_page(database: Database) {
     let app = TestApp::builder(database).pipeline("report", YAML).start().await;
     let (run, link) = sent(&app).await;
     let says = async |link: &str, status: u16, code: &str, title: &str| {
@@ -129,9 +125,9 @@ async fn a_link_that_has_ended_says_so_plainly(database: Database) {
     app.finish().await;
 }
 
-async fn a_mail_that_is_sent_again_carries_the_same_link(database: Database) {
+async fn retried_mail_has_the_same_link(database: Database) {
     let app = TestApp::builder(database).pipeline("report", YAML).start().await;
-    // A file where the outbox should be: no mail can be sent.
+    // A file in place of the outbox folder makes every mail fail.
     std::fs::write(app.config.outbox_dir(), "").unwrap();
     let run = app.run("report", json!({})).await;
     let id = run["id"].as_str().unwrap();

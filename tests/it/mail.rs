@@ -1,4 +1,4 @@
-//! Mail as the receiving side reads it: the `.eml` files of the outbox, parsed by another library than wrote them.
+//! Mails of the outbox (`.eml`), parsed by another library than the one that writes them.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ fn mail(mailer: &Mailer, to: &str, content: MailContent) -> OutgoingMail {
     }
 }
 
-/// Sends to the first of `To` and gives back the only file of the outbox.
+/// Sends to the first address of `To` and returns the only file of the outbox.
 async fn deliver(folder: &Path, mailer: &Mailer, mail: &OutgoingMail) -> Vec<u8> {
     let id = MessageId::for_recipient("01RUN/mail", &mail.to[0], &mail.from);
     mailer.send(mail, &mail.to[0], &id).await.unwrap();
@@ -43,7 +43,7 @@ fn names(parsed: &ParsedMail<'_>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn line_breaks_in_names_and_subjects_make_no_headers() {
+async fn line_breaks_inject_no_headers() {
     let folder = tempfile::tempdir().unwrap();
     let mailer = mailer(folder.path());
     let evil = "x\r\nBcc: victim@example.com\r\n\r\nbody\0\u{2028}\n y";
@@ -76,7 +76,7 @@ async fn line_breaks_in_names_and_subjects_make_no_headers() {
 }
 
 #[tokio::test]
-async fn any_language_survives_in_subject_names_and_both_bodies() {
+async fn non_ascii_text_survives_in_headers_and_bodies() {
     let folder = tempfile::tempdir().unwrap();
     let mailer = mailer(folder.path());
     let subject = "Ünïcode — 가져오기 완료 🎉, and a tail that is long enough to be folded over more than one line";
@@ -101,7 +101,7 @@ async fn any_language_survives_in_subject_names_and_both_bodies() {
 }
 
 #[tokio::test]
-async fn a_repeated_attempt_leaves_one_whole_file() {
+async fn repeated_attempt_leaves_one_complete_file() {
     let folder = tempfile::tempdir().unwrap();
     let mailer = mailer(folder.path());
     for text in ["the first attempt says more", "the second"] {
@@ -113,7 +113,7 @@ async fn a_repeated_attempt_leaves_one_whole_file() {
 }
 
 #[test]
-fn ids_differ_by_step_and_recipient_and_by_nothing_else() {
+fn message_id_depends_only_on_step_and_recipient() {
     let address = |text: &str| MailAddress::parse_recipient(text).unwrap();
     let from = address("noreply@example.com");
     let id = |key: &str, to: &str| MessageId::for_recipient(key, &address(to), &from).to_string();
@@ -123,7 +123,7 @@ fn ids_differ_by_step_and_recipient_and_by_nothing_else() {
     assert!(id("run/mail", "a@example.com").ends_with("@example.com>"));
 }
 
-/// A file as the receiving side finds it: its name, its type, its bytes.
+/// A parsed attachment: its name, its type, its bytes.
 fn file(part: &ParsedMail<'_>) -> (String, String, Vec<u8>) {
     let disposition = part.get_content_disposition();
     assert_eq!(disposition.disposition, mailparse::DispositionType::Attachment);
@@ -131,7 +131,7 @@ fn file(part: &ParsedMail<'_>) -> (String, String, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn files_arrive_byte_for_byte_beside_both_bodies() {
+async fn attachments_arrive_byte_for_byte() {
     let text_file = b"a,b\n.\n1,2\r\n.\r\n\rFrom x\n".to_vec();
     let every_byte: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     for html in [None, Some("<p>html</p>".to_owned())] {
@@ -159,7 +159,7 @@ async fn files_arrive_byte_for_byte_beside_both_bodies() {
 }
 
 #[tokio::test]
-async fn names_and_types_of_files_make_no_headers_and_no_parts() {
+async fn attachment_names_and_types_inject_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mailer = mailer(folder.path());
     let content = MailContent { subject: "S".into(), text: "nul \0 is gone".into(), html: None };
@@ -174,7 +174,7 @@ async fn names_and_types_of_files_make_no_headers_and_no_parts() {
     ];
     let written = deliver(folder.path(), &mailer, &mail).await;
     let parsed = mailparse::parse_mail(&written).unwrap();
-    // The whole, its text and its files: nothing else came to be.
+    // The mail, its text and its four attachments, and no other part.
     assert_eq!(parsed.parts().count(), 1 + 1 + 4);
     let bcc = |part: &ParsedMail<'_>| part.headers.get_first_value("Bcc");
     assert!(parsed.parts().all(|part| bcc(part).is_none()), "{}", String::from_utf8_lossy(&written));

@@ -1,4 +1,4 @@
-//! The one integration binary: everything here drives the real thing.
+//! The only integration test binary. It tests the real application, real databases and real processes.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic, and is the outside world")]
 
 mod admission;
@@ -10,12 +10,11 @@ mod docs;
 mod email;
 mod engine;
 mod error_codes;
-mod fan_out;
+mod for_each;
 mod geo;
 mod house;
 mod http;
 mod image_resize;
-mod life;
 mod links;
 mod mail;
 mod main_job;
@@ -25,10 +24,12 @@ mod openapi;
 mod operations;
 mod pages;
 mod pauses;
-mod rate;
+mod rate_limit;
 mod reload;
 mod report_query;
 mod retention;
+mod run_control;
+mod run_events;
 mod schema;
 mod smtp;
 mod soak;
@@ -40,5 +41,4 @@ mod sweep;
 mod terminal;
 mod triggers;
 mod waiting;
-mod watching;
 mod workers;

@@ -1,4 +1,4 @@
-//! The main job as it ships: the sample files through the shipped pipelines, and the commands of the README.
+//! The shipped pipelines on the sample files, and the commands of the README.
 
 use std::process::Command;
 
@@ -6,7 +6,11 @@ use serde_json::json;
 
 use crate::support::{Database, TestApp, both};
 
-both!(airports_are_imported_and_the_rejects_mailed, contacts_are_imported_twice, a_corrected_error_file_goes_in);
+both!(
+    airports_are_imported_and_rejects_are_mailed,
+    contacts_can_be_imported_twice,
+    corrected_error_file_can_be_imported
+);
 
 fn repository(path: &str) -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -28,8 +32,8 @@ async fn download(app: &TestApp, url: &serde_json::Value) -> String {
     request.send().await.unwrap().error_for_status().unwrap().text().await.unwrap()
 }
 
-/// The numbers stand in `examples/README.md`; they were counted with another program.
-async fn airports_are_imported_and_the_rejects_mailed(database: Database) {
+/// The numbers are those of `examples/README.md`. They were counted with another program.
+async fn airports_are_imported_and_rejects_are_mailed(database: Database) {
     let app = shipped(database, "airports-import").await;
     let sample = read("examples/airports.csv");
     let run = app.upload("airports-import", "airports.csv", sample.clone().into_bytes()).await;
@@ -48,7 +52,7 @@ async fn airports_are_imported_and_the_rejects_mailed(database: Database) {
     let mut seen = 0;
     for line in lines {
         let own = line.rsplitn(7, ',').last().unwrap();
-        // A message may hold a comma; then the cut is further left.
+        // A message may contain a comma, which puts the end of the original further left.
         assert!(originals.iter().any(|original| original.starts_with(own) || own.starts_with(original)), "{line}");
         seen += 1;
     }
@@ -63,7 +67,7 @@ async fn airports_are_imported_and_the_rejects_mailed(database: Database) {
     );
     assert_eq!(run["steps"][1]["outputs"]["message_ids"].as_array().unwrap().len(), 1);
 
-    // The recipient has no API key: the link alone opens the file, and no other.
+    // The recipient has no API key. The link alone opens this file, and no other.
     let text = mails[0].replace("=\r\n", "").replace("=\n", "").replace("=3D", "=");
     let link = text.split_whitespace().find(|word| word.contains("/d/")).expect("a link");
     let stranger = reqwest::Client::new();
@@ -74,7 +78,7 @@ async fn airports_are_imported_and_the_rejects_mailed(database: Database) {
     app.finish().await;
 }
 
-async fn contacts_are_imported_twice(database: Database) {
+async fn contacts_can_be_imported_twice(database: Database) {
     let app = shipped(database, "contacts-import").await;
     let sample = read("examples/contacts.csv").into_bytes();
     let first = app.upload("contacts-import", "contacts.csv", sample.clone()).await;
@@ -93,13 +97,13 @@ async fn contacts_are_imported_twice(database: Database) {
     app.finish().await;
 }
 
-async fn a_corrected_error_file_goes_in(database: Database) {
+async fn corrected_error_file_can_be_imported(database: Database) {
     let app = shipped(database, "contacts-import").await;
     let run = app.upload("contacts-import", "contacts.csv", read("examples/contacts.csv").into_bytes()).await;
     let run = app.ended(&run).await;
     let rejects = download(&app, &run["steps"][0]["outputs"]["errors_file"]["url"]).await;
     let before = app.numbers("SELECT COUNT(*) FROM contacts").await[0];
-    // One corrected row, with the header and the six columns as they came back.
+    // One corrected row, with the header and the six columns of the error file.
     let header = rejects.lines().next().unwrap();
     let fields = header.split(',').count();
     let mut row = vec!["corrected@example.com", "Corrected", "Fixed Ltd", "GB", "2024-01-02"];
@@ -120,7 +124,7 @@ fn afterload(dir: &std::path::Path) -> Command {
 }
 
 #[test]
-fn the_demo_leaves_what_is_not_its_own_alone() {
+fn demo_keeps_files_that_are_not_its_own() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("data")).unwrap();
     std::fs::write(dir.path().join("data/app.db"), "of somebody").unwrap();
@@ -152,9 +156,9 @@ fn the_demo_listens_where_the_configuration_says() {
     assert!(!output.status.success() && log.contains("cannot listen on 240.0.0.3:9000: "), "{log}");
 }
 
-/// A pipeline that is added has to be played, and to succeed.
+/// Every added pipeline must be part of the demo, and must succeed.
 #[test]
-fn the_demo_plays_every_pipeline_and_does_so_again() {
+fn demo_runs_every_pipeline_repeatedly() {
     let dir = tempfile::tempdir().unwrap();
     for counts in ["inserted=16872 updated=0", "inserted=0 updated=16872"] {
         let output = afterload(dir.path()).args(["demo", "--exit"]).output().unwrap();
@@ -190,7 +194,7 @@ fn the_demo_plays_every_pipeline_and_does_so_again() {
             let played = plays[pipeline].join("\n");
             facts.iter().for_each(|fact| assert!(played.contains(fact), "no {fact} in {played}"));
         }
-        // What is named is there.
+        // Files that the README names must exist.
         for word in text.split_whitespace().filter(|word| word.starts_with("demo-data/") && word.contains('.')) {
             assert!(dir.path().join(word).exists(), "{word}");
         }
@@ -198,7 +202,7 @@ fn the_demo_plays_every_pipeline_and_does_so_again() {
 }
 
 #[test]
-fn check_says_where_and_fails() {
+fn check_prints_the_span_and_fails() {
     let dir = tempfile::tempdir().unwrap();
     let good = afterload(dir.path()).arg("check").arg(repository("pipelines/contacts-import.yaml")).output().unwrap();
     assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stdout));
@@ -216,7 +220,7 @@ fn check_says_where_and_fails() {
 }
 
 #[test]
-fn the_shipped_pipelines_have_no_faults() {
+fn shipped_pipelines_are_valid() {
     let dir = tempfile::tempdir().unwrap();
     let mut check = afterload(dir.path());
     check.arg("check");
@@ -228,7 +232,7 @@ fn the_shipped_pipelines_have_no_faults() {
 }
 
 #[test]
-fn every_kind_is_documented_and_its_example_is_good() {
+fn every_kind_is_documented_and_its_example_is_valid() {
     let kinds = afterload::registry::step_kinds().catalog().0;
     let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
     let distinct: std::collections::BTreeSet<_> = names.iter().collect();

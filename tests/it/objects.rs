@@ -1,4 +1,4 @@
-//! The object room from outside: our own client, the SDK and boto3 against the embedded endpoint.
+//! The object stores from outside: our client, the AWS SDK and boto3 against the embedded endpoint.
 
 mod client;
 mod hostile;
@@ -8,7 +8,7 @@ mod support;
 use support::Store;
 pub use support::sdk;
 
-/// The operations that people use, driven by another client than ours.
+/// The common operations, driven by a foreign client.
 #[tokio::test(flavor = "multi_thread")]
 async fn boto3_suite() {
     let store = Store::start().await;

@@ -1,5 +1,4 @@
-//! `/openapi.json` is a valid document, and the service answers as it says, by the judgement of validators that others
-//! wrote.
+//! Validates `/openapi.json`, and the responses of the service against it, with third-party validators.
 
 use std::process::Stdio;
 
@@ -22,7 +21,7 @@ steps:
     with: { to: "${{ params.who }}", subject: Hello, body: Hello }
 "#;
 
-/// Calls the service and notes its answers, each with the template of its route.
+/// Calls the service and records the responses, each with its route template.
 struct Calls<'a> {
     app: &'a TestApp,
     answers: Vec<Value>,
@@ -61,7 +60,7 @@ async fn checked(said: &Value) {
     command.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().expect("Python starts");
     let mut stdin = child.stdin.take().unwrap();
-    // A script that cannot start reads nothing; its output says why.
+    // A script that fails to start reads no input; its output shows the reason.
     drop(stdin.write_all(said.to_string().as_bytes()).await);
     drop(stdin);
     let output = child.wait_with_output().await.unwrap();
@@ -75,7 +74,7 @@ async fn checked(said: &Value) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_service_answers_as_its_document_says() {
+async fn responses_match_the_openapi_document() {
     const RUNS: &str = "/v1/pipelines/{name}/runs";
     let app =
         TestApp::builder(Database::Sqlite).pipeline("greet", PIPELINE).pipeline("bad", "name: bad\n").start().await;
@@ -121,7 +120,7 @@ async fn the_service_answers_as_its_document_says() {
     calls.get("/v1/runs", "/v1/runs?limits=2").await;
     calls.get("/v1/artifacts/{id}/links", "/v1/artifacts/none/links").await;
 
-    // Each event of a followed run is the run.
+    // Each event of a followed run holds the run.
     let told = app.get(&path(&good, "/events")).await.text().await.unwrap();
     for line in told.lines().filter_map(|line| line.strip_prefix("data: ")) {
         let Ok(body) = serde_json::from_str::<Value>(line) else { panic!("not JSON: {line}") };

@@ -1,4 +1,4 @@
-//! What those who run the service see of it: counts, logs, and what must never be in either.
+//! Metrics and logs for operators, and the data that must never be in them.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ steps:
     with: { to: "${{ params.who }}", subject: Hello, body: Hello }
 "#;
 
-/// Reads the text format: what each series says. Every line must be one that the format knows.
+/// Parses the Prometheus text format to a value per series. Every line must be valid.
 fn series(text: &str) -> BTreeMap<String, f64> {
     let label = r#"[a-z_]+="(?:[^"\\\n]|\\["\\n])*""#;
     let sample = Regex::new(&format!(r"^([a-z_]+(?:\{{(?:{label}(?:,{label})*)?\}})?) ([0-9.e+-]+|NaN)$")).unwrap();
@@ -43,7 +43,7 @@ fn series(text: &str) -> BTreeMap<String, f64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_happens_is_counted() {
+async fn metrics_count_runs_steps_and_requests() {
     let app = TestApp::builder(Database::Sqlite).pipeline("greet", PIPELINE).pipeline("broken", BROKEN).start().await;
     for _ in 0..2 {
         let run = app.run_to_end("greet", json!({ "who": "ada@example.com" })).await;
@@ -53,7 +53,7 @@ async fn what_happens_is_counted() {
     assert_eq!(broken["status"], "failed", "{broken}");
     assert_eq!(app.get("/nothing/here").await.status(), 404);
 
-    // On loopback, nobody needs a key.
+    // Loopback needs no API key.
     let answer = app.client.get(format!("{}/metrics", app.url)).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     let media = answer.headers()["content-type"].to_str().unwrap().to_owned();
@@ -76,7 +76,7 @@ async fn what_happens_is_counted() {
         assert!(says("process_resident_memory_bytes") > 1e6 && says("process_open_fds") > 3.0, "{text}");
     }
 
-    // A run of the near future waits in the queue.
+    // A run that is scheduled for the near future waits in the queue.
     let soon = afterload_core::clock::format_rfc3339(afterload_core::clock::now_millis() + 50_000);
     let body = json!({ "params": { "who": "ada@example.com" }, "run_at": soon });
     let (status, run) = app.post("/v1/pipelines/greet/runs", body).await;
@@ -97,7 +97,7 @@ async fn ended(process: &Process, run: &Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_log_of_a_run_is_found_by_its_ids() {
+async fn log_lines_carry_run_and_step_ids() {
     let mut place = Place::new(Database::Sqlite).await;
     place.env.push(("AFTERLOAD_LOG_FORMAT".into(), "json".into()));
     place.pipeline("greet", PIPELINE);
@@ -128,7 +128,7 @@ async fn the_log_of_a_run_is_found_by_its_ids() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn secrets_are_shown_nowhere() {
+async fn secrets_appear_in_no_response_and_no_log() {
     const CANARY: &str = "canary-of-a-secret-5e1f";
     const SMTP: &str = "canary-of-smtp-77aa";
     const DATABASE: &str = "canary-of-a-database-90cd";
@@ -192,7 +192,7 @@ async fn secrets_are_shown_nowhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_pages_of_named_origins_read_what_tokens_show() {
+async fn only_allowed_origins_read_token_responses() {
     let named = TestApp::builder(Database::Sqlite).pipeline("greet", PIPELINE);
     let named = named.config(|config| config.cors = Some(vec!["https://shop.example".into()])).start().await;
     let all = TestApp::builder(Database::Sqlite).pipeline("greet", PIPELINE).start().await;

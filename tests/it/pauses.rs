@@ -1,4 +1,4 @@
-//! Queues and pipelines that are paused: nothing of them starts in any process, and nothing is lost.
+//! Paused queues and pipelines: no process starts their steps, and no step is lost.
 
 use std::path::PathBuf;
 
@@ -10,17 +10,18 @@ use serde_json::{Value, json};
 use crate::support::{Database, TestApp, both, eventually, kinds, log_of};
 
 both!(
-    a_paused_queue_starts_nothing_until_it_goes_on,
-    a_paused_pipeline_accepts_runs_and_starts_none_of_their_steps,
-    what_was_fetched_when_a_pause_began_does_not_start,
-    other_processes_heed_a_pause,
-    a_crash_under_a_pause_is_counted_and_not_lost,
-    a_paused_run_can_be_cancelled,
-    a_step_that_sleeps_wakes_after_the_pause,
-    the_terminal_pauses_and_resumes,
+    paused_queue_starts_no_step_until_resumed,
+    paused_pipeline_accepts_runs_but_starts_no_step,
+    step_fetched_before_the_pause_does_not_start,
+    other_processes_respect_a_pause,
+    crash_during_a_pause_is_counted,
+    paused_run_can_be_cancelled,
+    suspended_step_resumes_after_the_pause,
+    cli_pauses_and_resumes,
 );
 
-/// A pipeline on two queues, whose first step waits for the gate, and another pipeline on the same queues.
+/// An application with a pipeline on two queues, whose first step waits for the gate, and two more pipelines on these
+/// queues.
 struct Stage {
     app: TestApp,
     gate: PathBuf,
@@ -54,19 +55,19 @@ async fn queue(app: &TestApp, name: &str) -> Value {
     all["queues"].as_array().unwrap().iter().find(|queue| queue["name"] == name).cloned().unwrap_or_default()
 }
 
-/// Waits until nothing is in the queue but what is paused: what was pushed has been looked at.
+/// Waits until all jobs that are not paused are done.
 async fn jobs_are(app: &TestApp, count: i64) {
     eventually("the jobs", async || (app.app.engine.count_jobs().await.unwrap() == count).then_some(())).await;
 }
 
-/// A second process on the same database, which works all queues.
+/// Starts a second process on the same database, which works all queues.
 async fn other(app: &TestApp) -> Process {
     let mut config = app.config.clone();
     config.secret_key.get_or_insert(Secret::new("another key for the tests"));
     start_worker(config, WorkerOptions { queues: QueueSelection::All, steps: kinds() }).await.expect("a second process")
 }
 
-async fn a_paused_queue_starts_nothing_until_it_goes_on(database: Database) {
+async fn paused_queue_starts_no_step_until_resumed(database: Database) {
     let Stage { app, gate } = stage(database).await;
     let running = app.run("slow", json!({})).await;
     app.step_is(&running, "one", "running").await;
@@ -75,13 +76,13 @@ async fn a_paused_queue_starts_nothing_until_it_goes_on(database: Database) {
     assert_eq!(change(&app, "queues/slow/pause").await["paused_at"], paused["paused_at"], "it is paused since then");
     let (waiting, mixed) = (app.run("slow", json!({})).await, app.run("mixed", json!({})).await);
     app.step_is(&mixed, "one", "succeeded").await;
-    // What runs goes on to its end.
+    // A running step continues to its end.
     std::fs::write(&gate, "").unwrap();
     assert_eq!(app.ended(&running).await["status"], "succeeded");
     assert_eq!(app.run_to_end("quick", json!({})).await["status"], "succeeded");
     let state = queue(&app, "slow").await;
     assert_eq!((&state["waiting"], &state["running"]), (&json!(2), &json!(0)), "{state}");
-    // Also in a process that is new.
+    // A new process respects the pause too.
     let app = app.restart().await;
     assert_eq!(app.run_to_end("quick", json!({})).await["status"], "succeeded");
     app.step_is(&waiting, "one", "queued").await;
@@ -103,14 +104,14 @@ async fn a_paused_queue_starts_nothing_until_it_goes_on(database: Database) {
     app.finish().await;
 }
 
-async fn a_paused_pipeline_accepts_runs_and_starts_none_of_their_steps(database: Database) {
+async fn paused_pipeline_accepts_runs_but_starts_no_step(database: Database) {
     let Stage { app, gate } = stage(database).await;
     std::fs::write(&gate, "").unwrap();
     let paused = change(&app, "pipelines/slow/pause").await;
     let by_call = app.run("slow", json!({})).await;
     let (status, told) = app.post("/v1/events/came", json!({})).await;
     assert_eq!(status, 202, "{told}");
-    // Their jobs have been given back, and another pipeline has the queue for itself.
+    // The paused jobs were returned, so another pipeline can use the whole queue.
     jobs_are(&app, 0).await;
     assert_eq!(app.run_to_end("mixed", json!({})).await["status"], "succeeded");
     let app = app.restart().await;
@@ -141,10 +142,11 @@ async fn a_paused_pipeline_accepts_runs_and_starts_none_of_their_steps(database:
     app.finish().await;
 }
 
-async fn what_was_fetched_when_a_pause_began_does_not_start(database: Database) {
+async fn step_fetched_before_the_pause_does_not_start(database: Database) {
     let Stage { app, gate } = stage(database).await;
     std::fs::write(&gate, "").unwrap();
-    // Written as another process would: the workers of this one learn of it a second later, and fetch meanwhile.
+    // Written as by another process. The workers of this process see it up to a second later, and still fetch jobs
+    // until then.
     let db = app.app.engine.db();
     db.pauses().insert(afterload_state::PauseTarget::Queue, "slow").await.unwrap();
     let run = app.run("slow", json!({})).await;
@@ -157,12 +159,12 @@ async fn what_was_fetched_when_a_pause_began_does_not_start(database: Database) 
     app.finish().await;
 }
 
-async fn other_processes_heed_a_pause(database: Database) {
+async fn other_processes_respect_a_pause(database: Database) {
     let Stage { app, gate } = stage(database).await;
     std::fs::write(&gate, "").unwrap();
     let TestApp { url, client, admin_key, dir, server, app: service, config } = app;
     service.stop().await;
-    // From now on the service only answers, and the other process works.
+    // From here on, the service runs no steps, and the other process does.
     let work = WorkerOptions { queues: "none".parse().unwrap(), steps: kinds() };
     let service = RunningService::serve(config.clone(), Some(admin_key.clone()), work).await.expect("a service");
     drop(url);
@@ -187,7 +189,7 @@ async fn other_processes_heed_a_pause(database: Database) {
     app.finish().await;
 }
 
-async fn a_crash_under_a_pause_is_counted_and_not_lost(database: Database) {
+async fn crash_during_a_pause_is_counted(database: Database) {
     let Stage { app, gate } = stage(database).await;
     let run = app.run("slow", json!({})).await;
     app.step_is(&run, "one", "running").await;
@@ -203,7 +205,7 @@ async fn a_crash_under_a_pause_is_counted_and_not_lost(database: Database) {
     app.finish().await;
 }
 
-async fn a_paused_run_can_be_cancelled(database: Database) {
+async fn paused_run_can_be_cancelled(database: Database) {
     let Stage { app, .. } = stage(database).await;
     change(&app, "pipelines/slow/pause").await;
     let run = app.run("slow", json!({})).await;
@@ -216,7 +218,7 @@ async fn a_paused_run_can_be_cancelled(database: Database) {
     app.finish().await;
 }
 
-async fn a_step_that_sleeps_wakes_after_the_pause(database: Database) {
+async fn suspended_step_resumes_after_the_pause(database: Database) {
     let yaml = "name: p\nsteps:\n  - { id: time, uses: wait, with: { for: 3s } }\n  - { id: event, uses: wait, needs: [], with: { event: came } }\n";
     let app = TestApp::builder(database).pipeline("p", yaml).start().await;
     let run = app.run("p", json!({})).await;
@@ -226,7 +228,7 @@ async fn a_step_that_sleeps_wakes_after_the_pause(database: Database) {
     change(&app, "pipelines/p/pause").await;
     let (_, told) = app.post("/v1/events/came", json!({ "n": 1 })).await;
     assert_eq!(told["woken"], 1, "{told}");
-    // Both have been woken, and given back.
+    // Both steps were woken, and then returned to the queue.
     jobs_are(&app, 0).await;
     assert_eq!(app.show(id(&run)).await["finished_at"], Value::Null);
     change(&app, "pipelines/p/resume").await;
@@ -236,7 +238,7 @@ async fn a_step_that_sleeps_wakes_after_the_pause(database: Database) {
     app.finish().await;
 }
 
-async fn the_terminal_pauses_and_resumes(database: Database) {
+async fn cli_pauses_and_resumes(database: Database) {
     let Stage { app, .. } = stage(database).await;
     let call = async |args: &[&str]| {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_afterload"));

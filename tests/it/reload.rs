@@ -1,4 +1,4 @@
-//! Files of pipelines that come, change and go while the service runs.
+//! Pipeline files that are added, changed and removed while the service runs.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use crate::support::{Database, Place, TestApp, both, eventually, kinds};
 
 both!(
-    a_file_is_live_while_it_is_there,
-    a_bad_file_is_refused_and_the_version_before_stays_live,
-    without_a_word_from_the_system_changes_are_seen_all_the_same,
-    a_run_keeps_the_definition_that_it_began_with,
-    another_service_on_the_same_database_shows_what_was_published
+    pipeline_is_live_while_its_file_exists,
+    invalid_file_is_refused_and_old_version_stays_live,
+    polling_detects_changes_without_file_events,
+    run_keeps_its_definition,
+    other_service_on_same_database_shows_published_pipelines
 );
 
 fn yaml(name: &str, give: u32) -> String {
@@ -25,7 +25,7 @@ async fn catalogue(app: &TestApp) -> Value {
     app.get("/v1/pipelines").await.json().await.unwrap()
 }
 
-/// Waits until the pipeline is live as this text.
+/// Waits until the live definition of the pipeline is this text.
 async fn live(app: &TestApp, name: &str, text: &str) {
     eventually("a pipeline to be live", async || {
         let one: Value = app.get(&format!("/v1/pipelines/{name}")).await.json().await.unwrap();
@@ -39,7 +39,7 @@ async fn gone(app: &TestApp, name: &str) {
     eventually("a pipeline to be gone", async || (app.get(&path).await.status() == 404).then_some(())).await;
 }
 
-/// What the files are refused for, as `file: code line:col`.
+/// Lists the first problem of each refused file as `file: code line:col`.
 async fn refused(app: &TestApp) -> Vec<String> {
     let line = |file: &Value| {
         let (path, problem) = (file["file"].as_str().unwrap(), &file["problems"][0]);
@@ -49,14 +49,14 @@ async fn refused(app: &TestApp) -> Vec<String> {
     catalogue(app).await["refused"].as_array().unwrap().iter().map(line).collect()
 }
 
-/// As editors do it: beside the place, then onto it.
+/// Replaces a file atomically, as editors do: write a new file, then rename it.
 fn replace(path: &Path, text: &str) {
     let beside = path.with_extension("swp");
     std::fs::write(&beside, text).unwrap();
     std::fs::rename(beside, path).unwrap();
 }
 
-async fn a_file_is_live_while_it_is_there(database: Database) {
+async fn pipeline_is_live_while_its_file_exists(database: Database) {
     let app = TestApp::builder(database).start().await;
     let path = app.config.pipelines.join("p.yaml");
     for give in 1..4 {
@@ -83,7 +83,7 @@ async fn a_file_is_live_while_it_is_there(database: Database) {
     app.finish().await;
 }
 
-async fn a_bad_file_is_refused_and_the_version_before_stays_live(database: Database) {
+async fn invalid_file_is_refused_and_old_version_stays_live(database: Database) {
     let app = TestApp::builder(database).pipeline("p", &yaml("p", 1)).start().await;
     let path = app.config.pipelines.join("p.yaml");
     std::fs::write(&path, "name: p\nsteps:\n  - { id: a, uses: test.stepp }\n").unwrap();
@@ -94,7 +94,7 @@ async fn a_bad_file_is_refused_and_the_version_before_stays_live(database: Datab
     std::fs::write(&path, yaml("p", 2)).unwrap();
     live(&app, "p", &yaml("p", 2)).await;
     assert!(refused(&app).await.is_empty());
-    // A template that is missing is a fault of the pipeline; adding it mends the pipeline.
+    // A missing template is an error of the pipeline. Adding the template fixes the pipeline.
     let mail = "name: m\nsteps:\n  - { id: m, uses: email.send, with: { to: a@example.com, template: hello } }\n";
     std::fs::write(app.config.pipelines.join("m.yaml"), mail).unwrap();
     eventually("a refusal", async || (refused(&app).await == ["m.yaml: definition_invalid 3:69"]).then_some(())).await;
@@ -106,8 +106,8 @@ async fn a_bad_file_is_refused_and_the_version_before_stays_live(database: Datab
     app.finish().await;
 }
 
-/// The way in which Kubernetes changes the files of a mounted map: links to a link that changes.
-async fn without_a_word_from_the_system_changes_are_seen_all_the_same(database: Database) {
+/// Kubernetes changes mounted files through a symlink to a symlink that changes.
+async fn polling_detects_changes_without_file_events(database: Database) {
     let app = TestApp::builder(database).config(|config| config.watch = WatchMode::Poll).start().await;
     let folder = app.config.pipelines.clone();
     for give in 1..3 {
@@ -121,7 +121,7 @@ async fn without_a_word_from_the_system_changes_are_seen_all_the_same(database: 
         }
         live(&app, "p", &yaml("p", give)).await;
     }
-    // The folder itself may go and come back.
+    // The folder itself may disappear and come back.
     let aside = folder.with_extension("aside");
     std::fs::rename(&folder, &aside).unwrap();
     std::fs::create_dir(&folder).unwrap();
@@ -132,7 +132,7 @@ async fn without_a_word_from_the_system_changes_are_seen_all_the_same(database: 
     app.finish().await;
 }
 
-async fn a_run_keeps_the_definition_that_it_began_with(database: Database) {
+async fn run_keeps_its_definition(database: Database) {
     let app = TestApp::builder(database).start().await;
     let gate = app.dir.path().join("gate");
     let text = |give: u32| {
@@ -152,7 +152,7 @@ async fn a_run_keeps_the_definition_that_it_began_with(database: Database) {
     app.finish().await;
 }
 
-async fn another_service_on_the_same_database_shows_what_was_published(database: Database) {
+async fn other_service_on_same_database_shows_published_pipelines(database: Database) {
     let app = TestApp::builder(database).start().await;
     let other = Config { pipelines: app.dir.path().join("nowhere"), ..app.config.clone() };
     let other = RunningService::start_with_steps(other, Some(app.admin_key.clone()), kinds()).await.unwrap();
@@ -173,7 +173,7 @@ async fn another_service_on_the_same_database_shows_what_was_published(database:
 }
 
 #[tokio::test]
-async fn a_refusal_is_logged_once_with_its_places() {
+async fn refused_file_is_logged_once_with_its_spans() {
     let place = Place::new(Database::Sqlite).await;
     let process = place.start().await;
     let told = async |name: &str| {
@@ -186,7 +186,7 @@ async fn a_refusal_is_logged_once_with_its_places() {
     };
     place.pipeline("bad", "name: bad\nsteps:\n  - { id: a, uses: nothing }\n");
     told("bad.yaml").await;
-    // Another file makes it look at all of them again.
+    // Another file causes a rescan of all files.
     place.pipeline("worse", "name: worse\nsteps: 3\n");
     told("worse.yaml").await;
     let log = place.log();

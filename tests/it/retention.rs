@@ -1,4 +1,4 @@
-//! Files and runs whose time is over: who keeps them, and how they go.
+//! Retention of files and runs: when they are deleted, and what keeps them.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use crate::support::{Database, TestApp, both, eventually};
 
 both!(
-    a_file_goes_with_the_last_run_that_needs_it,
-    a_link_that_works_keeps_its_file,
-    a_pipeline_says_how_long_its_runs_are_kept,
-    what_nobody_owns_goes_after_a_while
+    file_is_deleted_with_its_last_run,
+    active_link_keeps_its_file,
+    pipeline_overrides_the_retention_of_runs,
+    orphan_objects_are_deleted_after_a_while
 );
 
 const MAKER: &str = "name: maker\nsteps:\n  - { id: make, uses: test.step, with: { file: report.txt } }\n";
 
-/// A pipeline that holds a file until the gate opens.
+/// A pipeline that needs a file until the gate opens.
 fn holder(app_dir: &std::path::Path) -> String {
     let gate = app_dir.join("gate");
     let wait = format!("  - {{ id: wait, uses: test.step, with: {{ until: \"{}\" }} }}\n", gate.display());
@@ -45,7 +45,7 @@ async fn is_stored(app: &TestApp, file: &Value) -> bool {
     app.app.engine.objects().head_object(bucket, key).await.is_ok()
 }
 
-async fn a_file_goes_with_the_last_run_that_needs_it(database: Database) {
+async fn file_is_deleted_with_its_last_run(database: Database) {
     let builder = TestApp::builder(database).pipeline("maker", MAKER);
     let app = builder.start().await;
     std::fs::write(app.config.pipelines.join("holder.yaml"), holder(app.dir.path())).unwrap();
@@ -53,7 +53,7 @@ async fn a_file_goes_with_the_last_run_that_needs_it(database: Database) {
     let made = app.run_to_end("maker", json!({})).await;
     let file = made["steps"][0]["outputs"]["file"].clone();
     let held = app.run("holder", json!({ "file": { "artifact_id": file["artifact_id"] } })).await;
-    // The time of the first run's files is over at once; the other one still needs them.
+    // The files of the first run expire at once, but the other run still needs them.
     run_sql(&app, "UPDATE runs SET retention_artifacts_ms = 0 WHERE pipeline = 'maker'").await;
     eventually("the first run to let go", async || {
         (count(&app, "SELECT COUNT(*) AS n FROM runs WHERE artifacts_released_at IS NOT NULL").await == 1).then_some(())
@@ -82,7 +82,7 @@ async fn a_file_goes_with_the_last_run_that_needs_it(database: Database) {
     app.finish().await;
 }
 
-async fn a_link_that_works_keeps_its_file(database: Database) {
+async fn active_link_keeps_its_file(database: Database) {
     let yaml = r#"
 name: report
 retention: { artifacts: 0s }
@@ -110,7 +110,7 @@ steps:
     app.finish().await;
 }
 
-async fn a_pipeline_says_how_long_its_runs_are_kept(database: Database) {
+async fn pipeline_overrides_the_retention_of_runs(database: Database) {
     let short = format!("{}retention: {{ runs: 0s, artifacts: 0s }}\n", MAKER.replace("maker", "short"));
     let app = TestApp::builder(database).pipeline("maker", MAKER).pipeline("short", &short).start().await;
     let kept = app.run_to_end("maker", json!({})).await;
@@ -121,7 +121,7 @@ async fn a_pipeline_says_how_long_its_runs_are_kept(database: Database) {
     app.finish().await;
 }
 
-async fn what_nobody_owns_goes_after_a_while(database: Database) {
+async fn orphan_objects_are_deleted_after_a_while(database: Database) {
     let app = TestApp::builder(database).pipeline("maker", MAKER).start().await;
     let run = app.run_to_end("maker", json!({})).await;
     let file = run["steps"][0]["outputs"]["file"].clone();

@@ -1,4 +1,4 @@
-//! Mail over SMTP, against a server that others wrote: TLS, sign-in, and everything that a server may answer.
+//! Mail over SMTP against a third-party server: TLS, authentication, and all kinds of responses.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -15,17 +15,17 @@ use tempfile::TempDir;
 use crate::support::{Database, TestApp, both};
 
 both!(
-    a_run_sends_its_mail_and_one_bad_recipient_keeps_it_from_nobody,
-    who_is_put_off_receives_the_mail_later_and_the_others_no_second_one,
-    what_bounces_fails_at_once,
-    a_host_that_nobody_knows_is_looked_for_again_and_told,
-    a_server_that_quotes_the_password_is_not_quoted,
-    a_mail_whose_answer_is_lost_is_sent_again_or_held,
+    refused_recipient_does_not_block_the_others,
+    deferred_recipient_is_retried_without_duplicates,
+    refused_mail_fails_without_retry,
+    unknown_host_is_retried_and_reported,
+    echoed_password_is_redacted,
+    mail_with_lost_response_is_resent_or_held,
 );
 
 const PASSWORD: &str = "the password of the tests";
 
-/// A mail server that serves until it is dropped.
+/// A mail server that runs until it is dropped.
 pub struct Server {
     child: Child,
     folder: TempDir,
@@ -34,7 +34,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one on a free port.
+    /// Starts a server on a free port.
     pub fn start(tls: SmtpTls) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let python = std::env::var("AFTERLOAD_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
@@ -55,7 +55,7 @@ impl Server {
         Self { child, folder, port, tls }
     }
 
-    /// How it is reached.
+    /// Returns the settings to reach it.
     pub fn config(&self) -> SmtpConfig {
         SmtpConfig {
             host: "localhost".into(),
@@ -69,7 +69,7 @@ impl Server {
         }
     }
 
-    /// What it took, oldest first.
+    /// Returns the received mails, oldest first.
     pub fn mails(&self) -> Vec<Value> {
         let files = std::fs::read_dir(self.folder.path().join("mails")).unwrap();
         let mut files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
@@ -109,7 +109,7 @@ async fn send_with(
     mailer.send(&mail, &mail.to[0], &MessageId::for_recipient("01RUN/mail", &mail.to[0], &mail.from)).await
 }
 
-/// `certain` or `uncertain`, the code, whether it may be tried again, and what is told.
+/// Returns `certain` or `uncertain`, the code, whether the error is transient, and the text.
 fn told(sent: Result<(), MailSendError>) -> (&'static str, &'static str, bool, String) {
     let (kind, error) = match sent.unwrap_err() {
         MailSendError::NotSent(error) => ("certain", error),
@@ -119,8 +119,8 @@ fn told(sent: Result<(), MailSendError>) -> (&'static str, &'static str, bool, S
 }
 
 #[tokio::test]
-async fn a_mail_arrives_as_it_was_written() {
-    // Lines of one dot, a long line, and what looks like the end of the text.
+async fn mail_arrives_unchanged() {
+    // Lines with only a dot, a long line, and text that looks like the end of the mail.
     let text = format!("Grüße\n.\n..dots\nFrom here\n{}\n.\r\nQUIT", "lang ".repeat(400));
     for tls in [SmtpTls::Starttls, SmtpTls::Implicit, SmtpTls::None] {
         let server = Server::start(tls);
@@ -146,8 +146,8 @@ async fn a_mail_arrives_as_it_was_written() {
 }
 
 #[tokio::test]
-async fn files_pass_through_a_server_as_they_are() {
-    // What a server must not take for the end of the mail, and what it must not mend.
+async fn attachments_arrive_unchanged() {
+    // Bytes that look like the end of the mail, and bytes that a server might change.
     let bytes = [&b"a\r\n.\r\nQUIT\r\n..\nb\rc\n"[..], &(0..=255).cycle().take(300_000).collect::<Vec<u8>>()].concat();
     let server = Server::start(SmtpTls::Starttls);
     let file = MailAttachment::new("größe.bin", "application/x-test", bytes.clone());
@@ -159,7 +159,7 @@ async fn files_pass_through_a_server_as_they_are() {
 }
 
 #[tokio::test]
-async fn many_mails_at_once_share_a_few_connections() {
+async fn concurrent_mails_share_connections() {
     let server = Server::start(SmtpTls::Starttls);
     let mailer = mailer(SmtpConfig { connections: 2, ..server.config() });
     let sends = (0..20).map(|number| {
@@ -176,7 +176,7 @@ async fn many_mails_at_once_share_a_few_connections() {
 }
 
 #[tokio::test]
-async fn what_the_server_answers_says_what_comes_next() {
+async fn smtp_reply_decides_between_retry_and_failure() {
     let server = Server::start(SmtpTls::Starttls);
     let mailer = mailer(SmtpConfig { timeout: "1s".parse().unwrap(), ..server.config() });
     for (to, kind, code, again, says) in [
@@ -196,13 +196,13 @@ async fn what_the_server_answers_says_what_comes_next() {
         let found = told(send(&mailer, &format!("{to}@example.com"), "x").await);
         assert_eq!((found.0, found.1, found.2), (kind, code, again), "{to}: {}", found.3);
         assert!(found.3.contains(says) && !found.3.contains('\n'), "{to}: {}", found.3);
-        // Whatever happened, the next mail goes through.
+        // After each error the next mail is still sent.
         send(&mailer, "a@example.com", "x").await.unwrap_or_else(|_| panic!("after {to}"));
     }
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_be_trusted_or_reached_gets_no_mail() {
+async fn untrusted_or_unreachable_server_gets_no_mail() {
     let server = Server::start(SmtpTls::Starttls);
     let plain = Server::start(SmtpTls::None);
     let implicit = Server::start(SmtpTls::Implicit);
@@ -255,7 +255,7 @@ async fn a_server_that_cannot_be_trusted_or_reached_gets_no_mail() {
     assert!(error.code().name() == "mail_tls_failed" && error.message().contains("/nowhere/ca.pem"), "{error}");
 }
 
-async fn a_run_sends_its_mail_and_one_bad_recipient_keeps_it_from_nobody(database: Database) {
+async fn refused_recipient_does_not_block_the_others(database: Database) {
     let server = Server::start(SmtpTls::Starttls);
     let yaml = r#"
 name: mails
@@ -274,7 +274,7 @@ steps:
     );
     let got: Vec<_> = server.mails().iter().map(|mail| mail["to"][0].clone()).collect();
     assert_eq!(got, ["a@example.com", "b@example.com"]);
-    // Nobody who has the mail receives it again.
+    // A recipient that already has the mail gets no second one.
     let url = format!("{}/v1/runs/{}/retry", app.url, run["id"].as_str().unwrap());
     assert!(app.client.post(url).bearer_auth(&app.admin_key).send().await.unwrap().status().is_success());
     let again = app.ended(&run).await;
@@ -282,7 +282,7 @@ steps:
     app.finish().await;
 }
 
-/// A pipeline that mails those it is told to.
+/// A pipeline that mails its param `to`.
 const MAILS: &str = r#"
 name: mails
 params: { to: { type: list, items: { type: email } } }
@@ -301,14 +301,14 @@ fn received(server: &Server) -> Vec<Value> {
     server.mails().iter().map(|mail| mail["to"][0].clone()).collect()
 }
 
-async fn who_is_put_off_receives_the_mail_later_and_the_others_no_second_one(database: Database) {
+async fn deferred_recipient_is_retried_without_duplicates(database: Database) {
     let server = Server::start(SmtpTls::Starttls);
     let app = start(database, server.config()).await;
     let run = app.run_to_end("mails", json!({ "to": ["a@example.com", "grey.1@example.com", "b@example.com"] })).await;
     assert_eq!((&run["status"], &run["steps"][0]["attempt"]), (&json!("succeeded"), &json!(2)), "{run}");
     assert_eq!(run["steps"][0]["outputs"]["sent"], 3, "{run}");
     assert_eq!(received(&server), ["a@example.com", "b@example.com", "grey.1@example.com"]);
-    // Who is put off for good is told of as such, and the process and its queue go on.
+    // A recipient that is always deferred gets that error, and the process and its queue continue.
     let run = app.run_to_end("mails", json!({ "to": ["defer@example.com"] })).await;
     let (code, attempt) = (&run["error"]["code"], &run["steps"][0]["attempt"]);
     assert_eq!((code, attempt), (&json!("mail_deferred"), &json!(3)), "{run}");
@@ -317,7 +317,7 @@ async fn who_is_put_off_receives_the_mail_later_and_the_others_no_second_one(dat
     app.finish().await;
 }
 
-async fn what_bounces_fails_at_once(database: Database) {
+async fn refused_mail_fails_without_retry(database: Database) {
     let server = Server::start(SmtpTls::Starttls);
     let app = start(database, server.config()).await;
     for (to, code) in [("refuse", "mail_recipient_refused"), ("bounce", "mail_refused")] {
@@ -330,10 +330,10 @@ async fn what_bounces_fails_at_once(database: Database) {
     app.finish().await;
 }
 
-async fn a_host_that_nobody_knows_is_looked_for_again_and_told(database: Database) {
+async fn unknown_host_is_retried_and_reported(database: Database) {
     let server = Server::start(SmtpTls::Starttls);
     let app = start(database, SmtpConfig { host: "nowhere.invalid".into(), ..server.config() }).await;
-    // The process and its queue live on.
+    // The process and its queue continue.
     for _ in 0..2 {
         let run = app.run_to_end("mails", json!({ "to": ["a@example.com", "b@example.com"] })).await;
         let (code, attempt) = (&run["error"]["code"], &run["steps"][0]["attempt"]);
@@ -344,7 +344,7 @@ async fn a_host_that_nobody_knows_is_looked_for_again_and_told(database: Databas
     app.finish().await;
 }
 
-async fn a_server_that_quotes_the_password_is_not_quoted(database: Database) {
+async fn echoed_password_is_redacted(database: Database) {
     const CANARY: &str = "canary of a password 4711";
     let server = Server::start(SmtpTls::Starttls);
     let smtp = SmtpConfig { user: Some("echo".into()), password: Some(Secret::new(CANARY)), ..server.config() };
@@ -357,7 +357,7 @@ async fn a_server_that_quotes_the_password_is_not_quoted(database: Database) {
     app.finish().await;
 }
 
-async fn a_mail_whose_answer_is_lost_is_sent_again_or_held(database: Database) {
+async fn mail_with_lost_response_is_resent_or_held(database: Database) {
     let server = Server::start(SmtpTls::Starttls);
     let held = MAILS.replace("name: mails", "name: held").replace("body: You", "body: You, on_uncertain: hold");
     let app = TestApp::builder(database)

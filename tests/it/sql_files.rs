@@ -1,4 +1,4 @@
-//! `sql_file`: the text of a file beside the pipelines becomes part of the definition.
+//! `sql_file`: the text of a file next to the pipelines becomes part of the definition.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ fn loaded(folder: &Path, text: &str) -> Result<(Pipeline, String), Vec<Diagnosti
 }
 
 #[test]
-fn the_text_of_the_file_is_in_the_definition() {
+fn sql_file_text_becomes_part_of_the_definition() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("sql")).expect("a folder");
     let sql = "-- \"é\"\nSELECT 1 AS one,\r\n\t':x' AS \\\nFROM t WHERE a = :a;\n".replace("AS \\", "AS \"b\\\"");
@@ -32,7 +32,7 @@ fn the_text_of_the_file_is_in_the_definition() {
 }
 
 #[test]
-fn problems_are_where_they_were_written() {
+fn errors_keep_their_original_span() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("good.sql"), "SELECT\n1 AS é").expect("a file");
     std::fs::write(folder.path().join("bad.sql"), "DELETE FROM t").expect("a file");

@@ -1,4 +1,4 @@
-//! The store's promises, the same on both databases.
+//! The guarantees of the state database, on both databases.
 
 use afterload_state::{
     ApiKeyRecord, AttemptEnd, Db, DbTx, DefinitionRecord, RunFilter, RunRecord, RunStatus, StepRecord, StepStatus,
@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use crate::support::{Database, Server, both};
 
 both!(
-    definitions_go_live_and_away,
-    an_attempt_writes_under_its_own_claim_only,
-    a_crash_after_progress_is_the_first_of_a_new_count,
+    definitions_are_published_and_removed,
+    stale_attempt_cannot_commit,
+    progress_resets_the_crash_count,
     parked_and_retried_steps_can_be_claimed_again,
-    effects_are_remembered,
+    effect_log_keeps_finished_effects,
     runs_are_listed_newest_first,
-    keys_are_stored_once,
-    a_transaction_that_is_dropped_leaves_nothing,
-    opening_twice_at_once_works,
+    api_key_ids_are_unique,
+    dropped_transaction_is_rolled_back,
+    concurrent_opens_succeed,
 );
 
 struct Store {
@@ -91,7 +91,7 @@ fn step(id: &str, run: &str) -> StepRecord {
     }
 }
 
-/// A run with one queued step.
+/// Creates a run with one queued step.
 async fn seeded(database: Database) -> Store {
     let store = store(database).await;
     store.db.definitions().replace_live(&[definition("p", "d1")], &[]).await.unwrap();
@@ -109,7 +109,7 @@ async fn within<T>(db: &Db, work: impl AsyncFnOnce(&mut DbTx) -> T) -> T {
     done
 }
 
-async fn definitions_go_live_and_away(database: Database) {
+async fn definitions_are_published_and_removed(database: Database) {
     let store = store(database).await;
     store.db.definitions().replace_live(&[definition("a", "d1"), definition("b", "d2")], &[]).await.unwrap();
     store.db.definitions().replace_live(&[definition("a", "d3")], &["b".into()]).await.unwrap();
@@ -124,7 +124,7 @@ async fn definitions_go_live_and_away(database: Database) {
     assert_eq!(store.db.definitions().find("d1").await.unwrap().unwrap().source, "name: a", "runs keep their own");
 }
 
-async fn an_attempt_writes_under_its_own_claim_only(database: Database) {
+async fn stale_attempt_cannot_commit(database: Database) {
     let store = seeded(database).await;
     let first = within(&store.db, async |tx| tx.claims().claim("s1").await.unwrap().unwrap()).await;
     let second = within(&store.db, async |tx| tx.claims().claim("s1").await.unwrap().unwrap()).await;
@@ -149,7 +149,7 @@ async fn an_attempt_writes_under_its_own_claim_only(database: Database) {
     assert!(step.finished_at >= step.started_at && step.started_at.is_some());
 }
 
-async fn a_crash_after_progress_is_the_first_of_a_new_count(database: Database) {
+async fn progress_resets_the_crash_count(database: Database) {
     let store = seeded(database).await;
     let crashes =
         async || within(&store.db, async |tx| tx.claims().claim("s1").await.unwrap().unwrap().step.crashes).await;
@@ -177,7 +177,7 @@ async fn parked_and_retried_steps_can_be_claimed_again(database: Database) {
     .await;
 }
 
-async fn effects_are_remembered(database: Database) {
+async fn effect_log_keeps_finished_effects(database: Database) {
     let store = seeded(database).await;
     let begin = async || store.db.effect_log().begin("r1", "a", "mail:x").await.unwrap();
     assert_eq!(begin().await, None);
@@ -215,7 +215,7 @@ async fn runs_are_listed_newest_first(database: Database) {
     assert_eq!(store.db.runs().find("r1").await.unwrap().unwrap().error, None::<Value>);
 }
 
-async fn keys_are_stored_once(database: Database) {
+async fn api_key_ids_are_unique(database: Database) {
     let store = store(database).await;
     let key = |id: &str, hash: &str| ApiKeyRecord {
         id: id.into(),
@@ -232,7 +232,7 @@ async fn keys_are_stored_once(database: Database) {
     assert!(store.db.api_keys().delete("k1").await.unwrap() && !store.db.api_keys().delete("k1").await.unwrap());
 }
 
-async fn a_transaction_that_is_dropped_leaves_nothing(database: Database) {
+async fn dropped_transaction_is_rolled_back(database: Database) {
     let store = seeded(database).await;
     let mut tx = store.db.begin().await.unwrap();
     tx.runs().insert(&run("r9", "p")).await.unwrap();
@@ -242,7 +242,7 @@ async fn a_transaction_that_is_dropped_leaves_nothing(database: Database) {
     assert!(store.db.runs().find("r9").await.unwrap().is_some());
 }
 
-async fn opening_twice_at_once_works(database: Database) {
+async fn concurrent_opens_succeed(database: Database) {
     let store = store(database).await;
     let (one, two) = tokio::join!(Db::open(&store.url), Db::open(&store.url));
     one.unwrap().definitions().replace_live(&[definition("p", "d1")], &[]).await.unwrap();

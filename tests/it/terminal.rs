@@ -1,4 +1,4 @@
-//! The service from the terminal, with the real binary.
+//! The command line, with the real binary against the service.
 
 use std::process::Output;
 
@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use crate::support::{Database, TestApp, both, eventually};
 
-both!(a_run_is_started_and_followed, runs_are_listed_stopped_and_taken_up_again);
+both!(cli_starts_and_follows_a_run, cli_lists_cancels_and_retries_runs);
 
 async fn afterload(app: &TestApp, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_afterload"));
@@ -34,7 +34,7 @@ steps:
   - { id: two, uses: test.step, with: { file: made.txt, give: \"${{ params.handle }}\" } }
 ";
 
-async fn a_run_is_started_and_followed(database: Database) {
+async fn cli_starts_and_follows_a_run(database: Database) {
     let app = TestApp::builder(database).pipeline("p", PIPELINE).start().await;
     std::fs::write(app.dir.path().join("note.txt"), "hello").unwrap();
     let run = ["run", "p", "--param", "file=@note.txt", "-p", "n=41", "-p", "handle=@@ana"];
@@ -53,7 +53,7 @@ async fn a_run_is_started_and_followed(database: Database) {
     let json = afterload(&app, &[&run[..], &["--follow", "--json"]].concat()).await;
     let shown: Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!((&shown["status"], &shown["params"]["file"]["size"]), (&json!("succeeded"), &json!(5)));
-    // Sent again under one key, it is one run.
+    // The same request with the same key starts one run.
     let keyed = [&run[..], &["--idempotency-key", "k1", "--json"]].concat();
     let ids = [afterload(&app, &keyed).await, afterload(&app, &keyed).await]
         .map(|output| serde_json::from_slice::<Value>(&output.stdout).unwrap()["id"].clone());
@@ -81,7 +81,7 @@ async fn a_run_is_started_and_followed(database: Database) {
     app.finish().await;
 }
 
-async fn runs_are_listed_stopped_and_taken_up_again(database: Database) {
+async fn cli_lists_cancels_and_retries_runs(database: Database) {
     let builder = TestApp::builder(database);
     let gate = builder.folder().join("gate");
     let yaml = format!("name: q\nsteps: [{{ id: one, uses: test.step, with: {{ until: \"{}\" }} }}]\n", gate.display());
@@ -94,7 +94,7 @@ async fn runs_are_listed_stopped_and_taken_up_again(database: Database) {
     let listed = out(&afterload(&app, &["runs", "--pipeline", "q", "--status", "running"]).await);
     assert!(listed.lines().count() == 2 && listed.contains(&format!("{id}  q  ")), "{listed}");
     assert!(afterload(&app, &["runs", "cancel", &id]).await.status.success());
-    // To follow what has ended is to see its end.
+    // Following an ended run shows its end.
     let followed = afterload(&app, &["runs", "follow", &id]).await;
     assert_eq!(followed.status.code(), Some(1));
     assert!(out(&followed).contains("one                  cancelled"), "{}", out(&followed));

@@ -1,20 +1,20 @@
-//! What waits without a worker: delays, waits, events, schedules.
+//! Waiting without a worker: delays, `wait` steps, events, schedules.
 
 use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both, eventually, log_of};
 
 both!(
-    a_delay_holds_a_step_back,
-    a_wait_ends_at_its_time_and_holds_no_worker,
-    an_event_wakes_the_step_that_waits_for_it,
-    an_event_that_came_before_the_wait_counts,
-    a_wait_times_out,
-    waits_go_on_after_a_restart,
-    a_suspended_step_can_be_cancelled,
-    an_event_starts_pipelines_once,
-    events_and_waits_race_and_none_is_lost,
-    a_schedule_starts_one_run_for_each_moment,
+    delay_postpones_the_step,
+    wait_ends_on_time_and_holds_no_worker,
+    matching_event_resumes_the_waiting_step,
+    event_before_the_wait_counts,
+    wait_times_out,
+    waits_survive_a_crash,
+    suspended_step_can_be_cancelled,
+    idempotent_event_starts_one_run,
+    event_racing_with_its_wait_is_not_lost,
+    schedule_starts_one_run_per_tick,
 );
 
 async fn app(database: Database, steps: &str) -> TestApp {
@@ -31,7 +31,7 @@ async fn tell(app: &TestApp, name: &str, body: Value) -> Value {
     heard
 }
 
-/// How long lies between two times of a run, in milliseconds.
+/// Returns the milliseconds between two times of a run.
 fn between(one: &Value, other: &Value) -> i64 {
     let time = |value: &Value| {
         chrono::DateTime::parse_from_rfc3339(value.as_str().expect("a time")).expect("a time").timestamp_millis()
@@ -39,7 +39,7 @@ fn between(one: &Value, other: &Value) -> i64 {
     time(other) - time(one)
 }
 
-async fn a_delay_holds_a_step_back(database: Database) {
+async fn delay_postpones_the_step(database: Database) {
     let yaml = "
 params: { pause: { type: string } }
 steps:
@@ -63,7 +63,7 @@ steps:
     app.finish().await;
 }
 
-async fn a_wait_ends_at_its_time_and_holds_no_worker(database: Database) {
+async fn wait_ends_on_time_and_holds_no_worker(database: Database) {
     let yaml = "
 params: { pause: { type: string } }
 steps:
@@ -78,7 +78,7 @@ steps:
         .start()
         .await;
     let mut runs = Vec::new();
-    // Many more than there are workers: they sleep side by side.
+    // Many more than there are workers: all are suspended at the same time.
     for _ in 0..12 {
         runs.push(app.run("p", json!({ "pause": "1h" })).await);
     }
@@ -100,7 +100,7 @@ steps:
   - { id: done, uses: test.step, with: { give: \"${{ steps.accepted.event }}\" } }
 ";
 
-async fn an_event_wakes_the_step_that_waits_for_it(database: Database) {
+async fn matching_event_resumes_the_waiting_step(database: Database) {
     let app = app(database, ORDER).await;
     let runs = [app.run("p", json!({ "order": 7 })).await, app.run("p", json!({ "order": 8 })).await];
     for run in &runs {
@@ -118,7 +118,7 @@ async fn an_event_wakes_the_step_that_waits_for_it(database: Database) {
     app.finish().await;
 }
 
-async fn an_event_that_came_before_the_wait_counts(database: Database) {
+async fn event_before_the_wait_counts(database: Database) {
     let builder = TestApp::builder(database);
     let gate = builder.folder().join("gate");
     let yaml = format!(
@@ -127,7 +127,7 @@ async fn an_event_that_came_before_the_wait_counts(database: Database) {
     );
     let app = builder.pipeline("p", &yaml).start().await;
     tell(&app, "news", json!({ "n": 0 })).await;
-    // What came before the run does not count.
+    // Events before the run do not count.
     eventually("another millisecond", async || {
         let now = chrono::Utc::now().timestamp_millis();
         (chrono::Utc::now().timestamp_millis() > now).then_some(())
@@ -141,7 +141,7 @@ async fn an_event_that_came_before_the_wait_counts(database: Database) {
     app.finish().await;
 }
 
-async fn a_wait_times_out(database: Database) {
+async fn wait_times_out(database: Database) {
     let yaml = "
 steps:
   - { id: accepted, uses: wait, with: { event: order.accepted, timeout: 1s } }
@@ -156,7 +156,7 @@ steps:
     app.finish().await;
 }
 
-async fn waits_go_on_after_a_restart(database: Database) {
+async fn waits_survive_a_crash(database: Database) {
     let app = app(database, ORDER).await;
     let yaml = "name: q\nsteps: [{ id: pause, uses: wait, with: { for: 3s } }]\n";
     std::fs::write(app.config.pipelines.join("q.yaml"), yaml).unwrap();
@@ -181,20 +181,20 @@ async fn waits_go_on_after_a_restart(database: Database) {
     app.finish().await;
 }
 
-async fn a_suspended_step_can_be_cancelled(database: Database) {
+async fn suspended_step_can_be_cancelled(database: Database) {
     let app = app(database, ORDER).await;
     let run = app.run("p", json!({ "order": 7 })).await;
     app.step_is(&run, "accepted", "suspended").await;
     app.post(&format!("/v1/runs/{}/cancel", id(&run)), json!({})).await;
     assert_eq!(app.ended(&run).await["status"], "cancelled");
     assert_eq!(tell(&app, "order.accepted", json!({ "order_id": 7 })).await["woken"], 0);
-    // Taken up again, it waits anew; what it was told of since it began counts.
+    // After a retry the step waits again. Events since the creation of the run count.
     app.post(&format!("/v1/runs/{}/retry", id(&run)), json!({})).await;
     assert_eq!(app.ended(&run).await["status"], "succeeded");
     app.finish().await;
 }
 
-async fn an_event_starts_pipelines_once(database: Database) {
+async fn idempotent_event_starts_one_run(database: Database) {
     let yaml = "
 triggers: [{ type: event, name: user.signed_in, with: { user: \"${{ event.user.id }}\" } }]
 params: { user: { type: integer } }
@@ -213,11 +213,11 @@ steps: [{ id: one, uses: test.step, with: { give: \"${{ event.user.name }} ${{ p
     assert_eq!(ids.len(), 1, "told again, it is the same event");
     let run = app.ended(&json!({ "id": ids[0] })).await;
     assert_eq!((&run["origin"], &run["steps"][0]["outputs"]["value"]), (&json!("event"), &json!("Ana 5")));
-    // An event that does not fit is no silence: its run says what is wrong.
+    // An event with invalid params is not ignored: its run fails with the reason.
     let heard = tell(&app, "user.signed_in", json!({ "user": { "id": "x" } })).await;
     let run = app.ended(&json!({ "id": heard["runs"][0] })).await;
     assert_eq!((&run["status"], &run["error"]["code"]), (&json!("failed"), &json!("params_invalid")));
-    // Nor can it name a file that its sender may not read.
+    // An event cannot refer to a file that its sender may not read.
     let file = json!({ "bucket": "artifacts", "key": "x", "name": "x" });
     let heard = tell(&app, "user.signed_in", json!({ "user": { "id": 5 }, "file": file })).await;
     let run = app.ended(&json!({ "id": heard["runs"][0] })).await;
@@ -227,9 +227,9 @@ steps: [{ id: one, uses: test.step, with: { give: \"${{ event.user.name }} ${{ p
     app.finish().await;
 }
 
-async fn events_and_waits_race_and_none_is_lost(database: Database) {
+async fn event_racing_with_its_wait_is_not_lost(database: Database) {
     let app = app(database, ORDER).await;
-    // Each event is told while its run is on the way to its wait.
+    // Each event is published while its run is about to wait.
     let orders = (0..40).map(async |order| {
         let (run, _) = tokio::join!(app.run("p", json!({ "order": order })), tokio::task::yield_now());
         tell(&app, "order.accepted", json!({ "order_id": order })).await;
@@ -241,8 +241,8 @@ async fn events_and_waits_race_and_none_is_lost(database: Database) {
     app.finish().await;
 }
 
-async fn a_schedule_starts_one_run_for_each_moment(database: Database) {
-    // A moment that has just passed, made up for: the test need not wait for the clock.
+async fn schedule_starts_one_run_per_tick(database: Database) {
+    // The last missed tick is caught up, so the test need not wait for the clock.
     let yaml = "
 triggers: [{ type: cron, schedule: \"* * * * *\", timezone: Europe/Paris, catch_up: last, with: { at: \"${{ event.time }}\" } }]
 params: { at: { type: datetime } }
@@ -251,7 +251,7 @@ steps: [{ id: one, uses: test.step, with: { give: \"${{ params.at }}\" } }]
     let app = app(database, yaml).await;
     let listed: Value = app.get("/v1/pipelines/p").await.json().await.unwrap();
     assert_eq!(listed["triggers"][0]["timezone"], "Europe/Paris");
-    // As after three and a half minutes without a process, for every process that looks.
+    // Same state as after three and a half minutes without a process.
     let (service, other) = (app.service(), app.another().await);
     eventually("the schedule", async || {
         (super::support::numbers(&service, "SELECT COUNT(*) FROM schedules").await == [1]).then_some(())

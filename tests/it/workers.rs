@@ -1,4 +1,4 @@
-//! `afterload worker` beside a service that works nothing itself, as processes of the real binary.
+//! `afterload worker` next to a service that runs no steps, with the real binary.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{ADMIN_KEY, Database, Moto, Place, Process, both};
 
-both!(workers_share_the_folder_of_a_service, a_worker_leaves_other_queues_alone);
+both!(workers_share_the_folder_of_a_service, worker_runs_only_its_queues);
 
 const SECRET_KEY: (&str, &str) = ("AFTERLOAD_SECRET_KEY", "a-secret-key-for-tests-of-32-characters");
 const ROWS: u64 = 60_000;
@@ -36,7 +36,7 @@ steps:
     with: { to: ada@example.com, subject: Done, body: "${{ steps.import.inserted }} rows" }
 "#;
 
-/// A table into which every chunk takes a while, and the file to import; its last row breaks a rule.
+/// Creates a table that takes each chunk slowly, and a file whose last row is invalid.
 async fn prepare(place: &Place, database: Database) -> std::path::PathBuf {
     place.pipeline("people", IMPORT);
     place.sql("CREATE TABLE people (id BIGINT NOT NULL, name TEXT NOT NULL)").await;
@@ -91,7 +91,7 @@ async fn ended(place: &Place, service: &Process, run: &Value) -> Value {
     run
 }
 
-/// Two workers on machines of their own, which reach the database and one S3 store.
+/// Two workers on their own machines, which share the database and one S3 store.
 async fn machines(place: &mut Place, store: &[(&str, &str)]) -> [Place; 2] {
     place.env.extend([SECRET_KEY, ("AFTERLOAD_LIMITS__CRASHES", "3"), ("AFTERLOAD_LIMITS__LEASE", "5s")].map(owned));
     let machine = || {
@@ -124,7 +124,7 @@ async fn another_worker_takes_over(place: &Place, [first, second]: &[Place; 2]) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_worker_is_replaced_by_one_that_reaches_the_embedded_store() {
+async fn other_worker_takes_over_with_the_embedded_store() {
     let mut place = Place::new(Database::Postgres).await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     place.env.push(("AFTERLOAD_OBJECTS__LISTEN".into(), free.clone()));
@@ -152,7 +152,7 @@ async fn a_killed_worker_is_replaced_by_one_that_reaches_the_embedded_store() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_worker_is_replaced_by_one_that_reaches_another_store() {
+async fn other_worker_takes_over_with_another_store() {
     let mut place = Place::new(Database::Postgres).await;
     let moto = Moto::start().await;
     let store = [
@@ -176,7 +176,7 @@ async fn workers_share_the_folder_of_a_service(database: Database) {
     let worker = place.worker(&[]).await;
     let run = service.upload("people", &file).await;
     let seen = under_way(&service, &run).await;
-    // SIGTERM parks the import, and nothing is counted.
+    // SIGTERM parks the import and does not count as an attempt.
     assert!(worker.terminate().await.success());
     let parked = service.show(id(&run)).await;
     assert_eq!(
@@ -192,7 +192,7 @@ async fn workers_share_the_folder_of_a_service(database: Database) {
     assert!(worker.terminate().await.success() && service.terminate().await.success());
 }
 
-async fn a_worker_leaves_other_queues_alone(database: Database) {
+async fn worker_runs_only_its_queues(database: Database) {
     let place = Place::new(database).await;
     let file = prepare(&place, database).await;
     std::fs::write(&file, format!("id,name\n1,ada\n{ROWS},a name that is too long\n")).unwrap();
@@ -200,7 +200,7 @@ async fn a_worker_leaves_other_queues_alone(database: Database) {
     let run = service.upload("people", &file).await;
     let imports = place.worker(&["--queues", "imports"]).await;
     step_is(&service, &run, 0, "succeeded").await;
-    // The worker is done with whatever it would fetch once the next import has ended, too.
+    // Once the next import has ended too, the worker has handled everything that it would fetch.
     let next = service.upload("people", &file).await;
     step_is(&service, &next, 0, "succeeded").await;
     for run in [&run, &next] {
@@ -229,7 +229,7 @@ async fn refused(place: &Place, args: &[&str], without: &[&str]) -> (Option<i32>
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_worker_cannot_do_is_said() {
+async fn unusable_worker_setups_are_refused_with_a_reason() {
     let place = Place::new(Database::Postgres).await;
     for (args, without, code, message) in [
         (&["worker"][..], &[][..], 1, "the files of the service lie in its embedded store, and there is none in"),

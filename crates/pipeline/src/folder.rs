@@ -1,4 +1,4 @@
-//! The pipelines of a folder: those that are good, and those that are refused with what is wrong.
+//! Reads the pipeline files of a folder. Invalid files are returned with their diagnostics.
 
 use std::io::{ErrorKind, Read};
 use std::path::Path;
@@ -9,33 +9,33 @@ use afterload_core::error::ErrorCode;
 use afterload_core::error::{Error, Result};
 use afterload_spanned_yaml::{Diagnostic, SourceSpan};
 
-/// The largest text that is read of a file; what is larger than a definition may be is refused all the same.
+/// Reads at most this many bytes of a file. A larger file exceeds the definition limit anyway.
 const MAX_DEFINITION_BYTES: u64 = 1 << 20;
 
-/// What a folder holds.
+/// The compiled pipelines of a folder.
 #[derive(Clone, Default)]
 pub struct PipelineFolder {
-    /// The good ones with their texts, by name.
+    /// The valid pipelines with their text, by name.
     pub pipelines: Vec<(Pipeline, String)>,
-    /// The refused ones.
+    /// The invalid files.
     pub refused: Vec<RefusedDefinition>,
 }
 
-/// A file that is refused.
+/// A file that does not compile.
 #[derive(Clone)]
 pub struct RefusedDefinition {
-    /// Its path.
+    /// The path.
     pub file: String,
-    /// The name that it should have had.
+    /// The name that the file should contain.
     pub name: String,
-    /// What it holds.
+    /// The content.
     pub text: String,
-    /// What is wrong with it.
+    /// The diagnostics.
     pub problems: Vec<Diagnostic>,
 }
 
 impl RefusedDefinition {
-    /// All problems in one line.
+    /// Returns all diagnostics in one line.
     pub fn summary_line(&self) -> String {
         let problem = |problem: &Diagnostic| {
             format!("{}:{}:{}: {}", self.file, problem.span.line, problem.span.col, problem.message)
@@ -44,7 +44,7 @@ impl RefusedDefinition {
     }
 }
 
-/// The `*.yaml` and `*.yml` files of a folder, by name; a folder that is not there holds none.
+/// Lists the `*.yaml` and `*.yml` files of a folder, by name. A missing folder is empty.
 ///
 /// # Errors
 /// `io_error`
@@ -64,10 +64,10 @@ pub fn list_pipeline_files(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
     Ok(files)
 }
 
-/// Reads and checks all pipelines of a folder.
+/// Reads and compiles all pipelines of a folder.
 ///
 /// # Errors
-/// `io_error`; faults of pipelines are no error but [`Folder::refused`].
+/// `io_error`. An invalid pipeline is not an error; see [`PipelineFolder::refused`].
 pub fn read_folder(folder: &Path, kinds: &StepCatalog, around: &ValidationContext) -> Result<PipelineFolder> {
     let files = list_pipeline_files(folder)?;
     Ok(PipelineFolder::from_results(
@@ -75,13 +75,13 @@ pub fn read_folder(folder: &Path, kinds: &StepCatalog, around: &ValidationContex
     ))
 }
 
-/// The text of a file, or why there is none.
+/// Reads the text of a file.
 ///
 /// # Errors
-/// A sentence for people.
+/// The reason, as a sentence.
 pub fn read_definition(path: &Path) -> std::result::Result<String, String> {
     let unreadable = |error: std::io::Error| format!("the file cannot be read: {error}");
-    // Opening a pipe would wait for somebody who writes.
+    // Opening a FIFO would block until a writer opens it.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err("it is not a file".into());
     }
@@ -91,10 +91,10 @@ pub fn read_definition(path: &Path) -> std::result::Result<String, String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Checks one file.
+/// Compiles one file.
 ///
 /// # Errors
-/// Why it is refused.
+/// The refusal with its diagnostics.
 pub fn compile_file(
     path: &Path,
     text: std::result::Result<String, String>,
@@ -121,7 +121,7 @@ pub fn compile_file(
     }
 }
 
-/// A pipeline with its text, which holds what it names by `sql_file`, or the refusal of its file.
+/// A pipeline with its text (including its SQL files), or the refusal of its file.
 pub type CompileResult = std::result::Result<(Pipeline, String), RefusedDefinition>;
 
 fn diagnostic_at_start(code: ErrorCode, message: String) -> Diagnostic {
@@ -129,7 +129,7 @@ fn diagnostic_at_start(code: ErrorCode, message: String) -> Diagnostic {
 }
 
 impl PipelineFolder {
-    /// The files of a folder, in their order. Of two with the same name, `a.yaml` and `a.yml`, the second is refused.
+    /// Collects the results in order. Of two files with the same name, `a.yaml` and `a.yml`, the second is refused.
     pub fn from_results<'a>(judged: impl IntoIterator<Item = (&'a Path, CompileResult)>) -> Self {
         let mut folder = Self::default();
         for (path, judged) in judged {
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_read_is_refused_and_not_waited_for() {
+    fn unreadable_file_is_refused_without_blocking() {
         let folder = tempfile::tempdir().expect("a folder");
         let kinds = StepCatalog(Vec::new());
         std::fs::create_dir(folder.path().join("folder.yaml")).expect("a folder");
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(told, [("dangling", "io_error"), ("folder", "io_error"), ("pipe", "io_error")]);
     }
 
-    /// A kind that takes whatever stands in `with:`.
+    /// A kind that accepts any `with:`.
     struct AnyWith;
 
     impl crate::StepKind for AnyWith {
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_files_of_one_name_the_second_is_refused() {
+    fn second_file_of_same_name_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         let kinds = StepCatalog(vec![std::sync::Arc::new(AnyWith)]);
         let text = "name: a\nsteps:\n  - { id: a, uses: test.any }\n";

@@ -1,6 +1,6 @@
-//! From a YAML file to a checked pipeline: the language, its faults with their places, expressions, the plan.
+//! Compiles YAML files to checked pipelines: the language, diagnostics with spans, expressions, the plan.
 //!
-//! This room knows no step kind by name: it receives them as [`Kinds`].
+//! This crate knows no step kind by name. It receives them as a [`StepCatalog`].
 
 pub mod ast;
 pub mod codes;

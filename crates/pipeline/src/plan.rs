@@ -1,4 +1,4 @@
-//! What the engine executes: a checked pipeline without its places.
+//! The plan: a compiled pipeline without spans, as the engine executes it.
 
 use std::collections::BTreeMap;
 
@@ -11,126 +11,126 @@ use super::ast::{CatchUp, OnRunConflict};
 use super::params::{self, Param};
 use afterload_core::error::Result;
 
-/// A checked pipeline as the engine executes it.
+/// A compiled pipeline as the engine executes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PipelinePlan {
-    /// The pipeline's name.
+    /// The name of the pipeline.
     pub name: String,
-    /// SHA-256 of the definition, hexadecimal; see [`digest`].
+    /// SHA-256 of the definition, hexadecimal; see [`definition_digest`].
     pub digest: String,
-    /// What a run has to be given.
+    /// The params of a run.
     pub params: BTreeMap<String, Param>,
-    /// What starts it, beside the API.
+    /// The triggers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggers: Vec<Trigger>,
-    /// How many of its runs may be under way at the same time, if it says so.
+    /// The limit on concurrent runs, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<Concurrency>,
     /// The steps.
     pub sections: Sections,
-    /// How long its runs and their files are kept, if it says so.
+    /// How long runs and their files are kept, if the pipeline overrides it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
 }
 
-/// How long runs and their files are kept, from the end of the run on; `None`: as the configuration says.
+/// How long runs and their files are kept after the run ends. `None` uses the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retention {
-    /// The runs, in milliseconds.
+    /// The retention of runs, in milliseconds.
     pub runs_ms: Option<i64>,
-    /// Their files, in milliseconds.
+    /// The retention of files, in milliseconds.
     pub artifacts_ms: Option<i64>,
 }
 
-/// How many runs may be under way at the same time.
+/// The limit on concurrent runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Concurrency {
-    /// Which runs count together, with its expressions; `None`: all of the pipeline.
+    /// The template of the concurrency key; `None`: all runs of the pipeline share one key.
     pub key: Option<String>,
-    /// How many.
+    /// The maximum number of concurrent runs per key.
     pub limit: u32,
-    /// What happens to one too many.
+    /// What happens to a run that exceeds the limit.
     pub on_conflict: OnRunConflict,
 }
 
-/// How often a step may start.
+/// The limit on how often a step starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RateLimit {
-    /// Which steps count together, with its expressions; `None`: the runs of this step.
+    /// The template of the rate limit key; `None`: all runs of this step share one key.
     pub key: Option<String>,
-    /// What lies between two starts at least, in milliseconds.
+    /// The minimum time between two starts, in milliseconds.
     pub interval_ms: i64,
 }
 
-/// What starts a pipeline, beside the API.
+/// Starts a pipeline, in addition to the API.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Trigger {
-    /// An object has been created.
+    /// Starts a run per created object.
     S3(S3Trigger),
-    /// A moment of a schedule has come.
+    /// Starts runs on a schedule.
     Cron(CronTrigger),
-    /// The application tells of something.
+    /// Starts a run per event of the application.
     Event(EventTrigger),
 }
 
 impl Trigger {
-    /// The trigger, if it is one for objects.
+    /// Returns the s3 trigger, if it is one.
     pub fn as_s3(&self) -> Option<&S3Trigger> {
         if let Self::S3(trigger) = self { Some(trigger) } else { None }
     }
 
-    /// The trigger, if it is a schedule.
+    /// Returns the cron trigger, if it is one.
     pub fn as_cron(&self) -> Option<&CronTrigger> {
         if let Self::Cron(trigger) = self { Some(trigger) } else { None }
     }
 
-    /// The trigger, if it is one for events of the application.
+    /// Returns the event trigger, if it is one.
     pub fn as_event(&self) -> Option<&EventTrigger> {
         if let Self::Event(trigger) = self { Some(trigger) } else { None }
     }
 }
 
-/// The moments of a schedule.
+/// Starts runs on a schedule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CronTrigger {
     /// Minute, hour, day, month, weekday.
     pub schedule: String,
     /// The time zone of the schedule.
     pub timezone: String,
-    /// Which missed moments are made up for.
+    /// Which missed ticks start a run later.
     pub catch_up: CatchUp,
-    /// The params of the run, with expressions over `event`.
+    /// The params of the run, with expressions that read `event`.
     pub with: Map<String, Value>,
 }
 
-/// Events of the application.
+/// Starts a run per event of the application.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventTrigger {
     /// The event's name.
     pub name: String,
-    /// The params of the run, with expressions over `event`.
+    /// The params of the run, with expressions that read `event`.
     pub with: Map<String, Value>,
 }
 
-/// New objects of a bucket.
+/// Starts a run per new object of a bucket.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct S3Trigger {
     /// The bucket.
     pub bucket: String,
-    /// How keys start.
+    /// Keys must start with this.
     pub prefix: String,
-    /// How keys end.
+    /// Keys must end with this.
     pub suffix: String,
-    /// How often to look for new objects, in milliseconds; never without it.
+    /// The poll interval in milliseconds; `None`: the bucket is not polled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poll_ms: Option<i64>,
-    /// The params of the run, with expressions over `event`.
+    /// The params of the run, with expressions that read `event`.
     pub with: Map<String, Value>,
 }
 
 impl S3Trigger {
-    /// Whether a new object of this name starts a run.
+    /// True if a new object with this key starts a run.
     pub fn matches_object(&self, bucket: &str, key: &str) -> bool {
         let Self { prefix, suffix, .. } = self;
         bucket == self.bucket && key.starts_with(prefix) && key.ends_with(suffix)
@@ -138,35 +138,35 @@ impl S3Trigger {
 }
 
 impl PipelinePlan {
-    /// Checks what a run was given and fills in the defaults; see [`params::bind`].
+    /// Validates the given params and fills in the defaults; see [`params::bind_params`].
     ///
     /// # Errors
-    /// `params_invalid` with every fault in its details.
+    /// `params_invalid` with every error in its details.
     pub fn bind_params(&self, given: Map<String, Value>) -> Result<Map<String, Value>> {
         params::bind_params(&self.params, given)
     }
 
-    /// The step with this id, in any section.
+    /// Returns the step with this id, in any section.
     pub fn find_step(&self, id: &str) -> Option<&PlanStep> {
         self.sections.iter_steps().find(|(_, step)| step.id == id).map(|(_, step)| step)
     }
 }
 
-/// The steps of a pipeline by when they run.
+/// The steps of a pipeline by section.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sections {
-    /// The steps proper.
+    /// The main steps.
     pub main: Vec<PlanStep>,
-    /// Those after success.
+    /// The steps that run after success.
     pub on_success: Vec<PlanStep>,
-    /// Those after failure.
+    /// The steps that run after a failure.
     pub on_failure: Vec<PlanStep>,
-    /// Those at the end in any case.
+    /// The steps that always run at the end.
     pub finally: Vec<PlanStep>,
 }
 
 impl Sections {
-    /// The steps of one section.
+    /// Returns the steps of one section.
     pub fn get(&self, section: Section) -> &[PlanStep] {
         match section {
             Section::Main => &self.main,
@@ -176,31 +176,31 @@ impl Sections {
         }
     }
 
-    /// Every step with its section, in the order of the file.
+    /// Iterates over all steps with their sections, in file order.
     pub fn iter_steps(&self) -> impl Iterator<Item = (Section, &PlanStep)> {
         Section::ALL.into_iter().flat_map(|section| self.get(section).iter().map(move |step| (section, step)))
     }
 }
 
-/// When steps run.
+/// The part of a run to which a step belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Section {
-    /// The steps proper.
+    /// The main steps.
     Main,
-    /// After success.
+    /// Runs after success.
     OnSuccess,
-    /// After failure.
+    /// Runs after a failure.
     OnFailure,
-    /// At the end in any case.
+    /// Always runs at the end.
     Finally,
 }
 
 impl Section {
-    /// All sections in the order in which they run.
+    /// All sections in execution order.
     pub const ALL: [Self; 4] = [Self::Main, Self::OnSuccess, Self::OnFailure, Self::Finally];
 
-    /// The field of the file that holds the section.
+    /// The field of the file with the section's steps.
     pub fn field_name(self) -> &'static str {
         match self {
             Self::Main => "steps",
@@ -211,57 +211,57 @@ impl Section {
     }
 }
 
-/// A step with everything settled but its expressions.
+/// A step with all defaults resolved. Only its expressions are unresolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanStep {
     /// The id, unique in the pipeline.
     pub id: String,
-    /// The kind.
+    /// The step kind.
     pub uses: String,
-    /// Ids of steps of the same section that must have ended before; earlier in the list than this step.
+    /// The ids of the steps that must end first. They belong to the same section and come earlier in the list.
     pub needs: Vec<String>,
     /// The expression of `if`, without `${{ }}`.
     pub condition: Option<String>,
-    /// Whether the run goes on after a failure.
+    /// True if the run continues after a failure of this step.
     pub continue_on_error: bool,
     /// The queue.
     pub queue: String,
-    /// Higher ones first.
+    /// Higher priorities run first.
     pub priority: i32,
-    /// How long it waits once it is ready, with its expressions.
+    /// The template of the delay between ready and start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay: Option<String>,
-    /// How often it may start.
+    /// The rate limit, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
-    /// How long one attempt may take, in milliseconds.
+    /// The timeout of one attempt, in milliseconds.
     pub timeout_ms: i64,
-    /// What happens after a failure.
+    /// The retry policy.
     pub retry: RetryPolicy,
-    /// Whether the answer to the request that starts a run waits for the step.
+    /// True if the response to the run request waits for the step.
     pub inline: bool,
-    /// Runs it once per item.
+    /// Runs the step once per item.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub for_each: Option<ForEach>,
-    /// Where the files that it makes are written; `None`: to the run's own files.
+    /// The target of the step's files; `None`: they become artifacts of the run.
     pub output: Option<OutputTarget>,
-    /// The fields of the kind, with their expressions.
+    /// The fields of the kind, with unresolved expressions.
     pub with: Value,
 }
 
 /// Runs a step once per item.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ForEach {
-    /// The items, with their expressions.
+    /// The items, with unresolved expressions.
     pub items: Value,
-    /// How many are worked on at the same time.
+    /// The maximum number of items that run at the same time.
     pub max_concurrency: u32,
 }
 
 impl ForEach {
-    /// More than this is one step that works in chunks, not a job per item.
+    /// Limits the jobs of one step. More items should be one step that works in chunks.
     pub const MAX_ITEMS: usize = 10_000;
-    /// The one output of such a step: the outputs of its items, in their order.
+    /// The only output of such a step: the outputs of its items, in item order.
     pub const OUTPUT_NAME: &str = "items";
 }
 
@@ -270,31 +270,31 @@ impl ForEach {
 pub struct OutputTarget {
     /// The bucket.
     pub bucket: String,
-    /// The key of each file, with its expressions; `file.name`, `file.stem` and `file.extension` are the file's.
+    /// The template of the object key. `file.name`, `file.stem` and `file.extension` describe the file.
     pub key: String,
     /// The `Cache-Control` header of the objects.
     pub cache_control: Option<String>,
 }
 
 impl OutputTarget {
-    /// The key where a step names none: no two runs, steps or files share it.
+    /// The default key. It is unique per run, step and file.
     pub const DEFAULT_KEY: &str = "${{ run.pipeline }}/${{ run.id }}/${{ file.step }}/${{ file.name }}";
 }
 
-/// What happens after a failure that another try may not meet.
+/// How often and how fast a failed step is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryPolicy {
-    /// Attempts in all.
+    /// The total number of attempts.
     pub attempts: u32,
-    /// How the pause grows.
+    /// How the delay grows.
     pub backoff: Backoff,
-    /// The first pause in milliseconds.
+    /// The delay before the first retry, in milliseconds.
     pub delay_ms: i64,
-    /// The longest pause in milliseconds.
+    /// The maximum delay, in milliseconds.
     pub max_delay_ms: i64,
 }
 
-/// SHA-256 of a definition's text, hexadecimal. Line ends and a byte-order mark make no difference.
+/// Returns the SHA-256 of a definition's text, hexadecimal. Line endings and a byte-order mark do not change it.
 pub fn definition_digest(text: &str) -> String {
     let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
     hex::encode(Sha256::digest(text))

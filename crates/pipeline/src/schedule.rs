@@ -1,4 +1,4 @@
-//! The moments of a `cron` trigger.
+//! Computes the ticks of a `cron` trigger.
 
 use chrono::DateTime;
 use chrono_tz::Tz;
@@ -15,10 +15,10 @@ pub struct CronSchedule {
 }
 
 impl CronSchedule {
-    /// Reads minute, hour, day of the month, month and weekday, or a word such as `@daily`.
+    /// Parses minute, hour, day of the month, month and weekday, or a word such as `@daily`.
     ///
     /// # Errors
-    /// Which part cannot be read.
+    /// The part that is not valid.
     pub fn parse(schedule: &str, zone: &str) -> Result<Self, ScheduleError> {
         let parsed = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build().parse(schedule);
         let cron = parsed.map_err(|_| ScheduleError::Expression)?;
@@ -26,15 +26,15 @@ impl CronSchedule {
         Ok(Self { cron, zone })
     }
 
-    /// The first moment after a time. Where a clock is put forward, what lies in the gap comes right after it; where it is
-    /// put back, what is set for a fixed time comes once. `None`: never again.
+    /// Returns the next tick after `time`; `None` if there is none. When clocks go forward, a tick in the gap comes
+    /// right after the gap. When clocks go back, a tick at a fixed time comes once.
     pub fn next_after(&self, time: UnixMillis) -> Option<UnixMillis> {
         let time = DateTime::from_timestamp_millis(time)?.with_timezone(&self.zone);
         self.cron.find_next_occurrence(&time, false).ok().map(|next| next.timestamp_millis())
     }
 }
 
-/// Which part cannot be read.
+/// The part of a schedule that is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScheduleError {
     /// The schedule.
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
     use afterload_core::clock::{format_rfc3339, parse_rfc3339};
 
-    /// The moments after a time, until `count`.
+    /// Returns the first `count` ticks after a time.
     fn moments(schedule: &str, zone: &str, after: &str, count: usize) -> Vec<String> {
         let schedule = CronSchedule::parse(schedule, zone).expect("a schedule");
         let mut time = parse_rfc3339(after).expect("a time");
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schedule_follows_its_zone() {
+    fn schedule_uses_its_time_zone() {
         let mondays = moments("0 6 * * MON", "Europe/Paris", "2026-03-20T00:00:00Z", 3);
         assert_eq!(mondays, ["2026-03-23T05:00Z", "2026-03-30T04:00Z", "2026-04-06T04:00Z"]);
         assert_eq!(moments("@daily", "UTC", "2026-12-31T23:59:59Z", 1), ["2027-01-01T00:00Z"]);
@@ -68,25 +68,25 @@ mod tests {
     }
 
     #[test]
-    fn no_day_is_lost_or_doubled_when_the_clocks_change() {
+    fn clock_change_neither_skips_nor_repeats_a_day() {
         // Europe/Berlin: 2026-03-29 02:00 becomes 03:00, 2026-10-25 03:00 becomes 02:00.
         let spring = moments("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", 3);
         assert_eq!(spring.len(), 3);
         assert!(spring[0].starts_with("2026-03-29") && spring[1].starts_with("2026-03-30"), "{spring:?}");
         let autumn = moments("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", 3);
         assert!(autumn[0].starts_with("2026-10-25") && autumn[1].starts_with("2026-10-26"), "{autumn:?}");
-        // What comes every hour goes on coming every hour.
+        // An hourly schedule still ticks every hour.
         let hours = moments("0 * * * *", "Europe/Berlin", "2026-10-24T23:30:00Z", 4);
         assert_eq!(hours, ["2026-10-25T00:00Z", "2026-10-25T01:00Z", "2026-10-25T02:00Z", "2026-10-25T03:00Z"]);
     }
 
     #[test]
-    fn what_is_no_schedule_is_refused() {
+    fn invalid_schedule_is_rejected() {
         for text in ["", "* * * *", "60 * * * *", "0 0 31 2 x", "* * * * * *", "every day"] {
             assert_eq!(CronSchedule::parse(text, "UTC").expect_err(text), ScheduleError::Expression, "{text}");
         }
         assert_eq!(CronSchedule::parse("@daily", "Europe/Pariss").expect_err("no zone"), ScheduleError::TimeZone);
-        // A day that never comes is a schedule without moments.
+        // A date that never occurs is a valid schedule without ticks.
         assert_eq!(CronSchedule::parse("0 0 30 2 *", "UTC").ok().and_then(|schedule| schedule.next_after(0)), None);
     }
 }

@@ -1,5 +1,5 @@
-//! One JSON Schema of a pipeline file, for editors: the language's own types, with the fields of each step kind bound
-//! to its `uses`.
+//! Builds one JSON Schema of a pipeline file for editors: the types of the language, with the fields of each step kind
+//! bound to its `uses`.
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
@@ -9,7 +9,7 @@ use super::step_kind::{StepCatalog, StepKind};
 
 const DEFS_KEY: &str = "$defs";
 
-/// The schema of a pipeline file.
+/// Returns the JSON Schema of a pipeline file.
 pub fn pipeline_schema(kinds: &StepCatalog) -> Value {
     let mut root = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<PipelineAst>().to_value();
     let mut rules = Vec::new();
@@ -45,7 +45,7 @@ fn constrain_step(step: &mut Map<String, Value>, rules: Vec<Value>, kinds: &Step
     }
 }
 
-/// The schema of a kind's `with:`, its definitions moved to the root under names of their own.
+/// Returns the schema of a kind's `with:`. Its definitions move to the root under unique names.
 fn kind_input_schema(kind: &dyn StepKind, hoisted: &mut Map<String, Value>) -> Value {
     let mut schema = kind.input_schema().to_value();
     let definitions = schema.as_object_mut().and_then(|schema| {
@@ -65,7 +65,7 @@ fn kind_input_schema(kind: &dyn StepKind, hoisted: &mut Map<String, Value>) -> V
 fn rewrite_refs(schema: &mut Value, kind: &str) {
     match schema {
         Value::Object(fields) => {
-            // Editors strike out what `check` refuses.
+            // Editors strike through deprecated fields, and `check` rejects these fields.
             let text = fields.get("description").and_then(Value::as_str).unwrap_or_default();
             if text.ends_with("ot supported yet.") {
                 fields.insert("deprecated".into(), true.into());

@@ -1,5 +1,5 @@
-//! Definitions that keep their SQL in files of its own: the text goes into the definition when it is loaded, so that what
-//! is stored and digested is the whole.
+//! Replaces `sql_file` by the text of the file when a definition is loaded. The stored and digested definition is
+//! therefore complete.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -10,16 +10,17 @@ use super::{Pipeline, compile_definition};
 use crate::codes;
 use afterload_spanned_yaml::{self as yaml, Diagnostic, SourceSpan, Verbatim, YamlNode, YamlValue};
 
-/// The field that names a file, and the one that holds its text.
+/// The field with the file name, and the field with its text.
 const SQL_FILE_FIELD: &str = "sql_file";
 const SQL_FIELD: &str = "sql";
-/// The largest file; a definition as a whole may hold little more.
+/// A definition as a whole may hold little more.
 const MAX_SQL_FILE_BYTES: u64 = 128 << 10;
 
-/// Loads the text of a pipeline file of `folder` with the files that it names, and gives the text with them in it.
+/// Compiles the text of a pipeline file together with its SQL files in `folder`. Returns the text with the SQL
+/// inserted.
 ///
 /// # Errors
-/// All problems, at their places in the text as it was given.
+/// All diagnostics, with spans in the original text.
 pub fn compile_with_sql_files(
     file_name: Option<&str>,
     text: &str,
@@ -36,7 +37,7 @@ pub fn compile_with_sql_files(
         match place.read_sql(folder) {
             Ok(sql) => {
                 whole.push_str(&text[taken..place.key.offset]);
-                // The value at the column where the name of the file stood.
+                // Pad the field so that the SQL starts in the column of the file name.
                 let key = text[place.key.offset..place.value.offset].chars().count() - 2;
                 whole.push_str(&format!("{SQL_FIELD:key$}: "));
                 let (start, value) = (whole.len(), serde_json::Value::from(sql).to_string());
@@ -66,14 +67,14 @@ pub fn compile_with_sql_files(
     }
 }
 
-/// Whether a definition may name the file: beside the pipelines or in a folder there.
+/// True if the file is next to the pipelines, or in a folder there.
 fn is_allowed_path(name: &str) -> bool {
     let sound = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains(['\\', '\0']);
     let parts: Vec<&str> = name.split('/').collect();
     parts.len() <= 2 && parts.iter().all(|part| sound(part)) && name.ends_with(".sql")
 }
 
-/// The files beside the pipelines of a folder, and in the folders there, that definitions may name.
+/// Lists the SQL files next to the pipelines, and in the folders there.
 pub fn list_sql_files(folder: &Path) -> Vec<PathBuf> {
     let list = |folder: &Path| -> Vec<PathBuf> {
         std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
@@ -91,7 +92,7 @@ struct SqlFileRef<'a> {
     node: &'a YamlNode,
 }
 
-/// In the order of the text.
+/// Returns the references in text order.
 fn find_sql_file_refs<'a>(root: &'a YamlNode, kinds: &StepCatalog) -> Vec<SqlFileRef<'a>> {
     let steps = Section::ALL.into_iter().filter_map(|section| root.get(section.field_name()));
     let steps = steps.flat_map(|steps| match &steps.value {
@@ -109,7 +110,7 @@ fn step_sql_file_ref<'a>(step: &'a YamlNode, kinds: &StepCatalog) -> Option<SqlF
     let known = |field| schema.as_value()["properties"].get(field).is_some();
     let with = step.get("with")?;
     let (key, node) = (with.key(SQL_FILE_FIELD)?, with.get(SQL_FILE_FIELD)?);
-    // With both, the kind itself has something to say.
+    // If both fields are set, the kind itself reports the error.
     let one = known(SQL_FILE_FIELD) && known(SQL_FIELD) && with.get(SQL_FIELD).is_none();
     one.then_some(SqlFileRef { key: key.span, value: node.span, node })
 }
@@ -139,21 +140,21 @@ impl SqlFileRef<'_> {
     }
 }
 
-/// A place where the text has grown.
+/// A place where the SQL was inserted.
 struct TextSplice {
-    /// Where the new value begins and ends in the whole text.
+    /// The range of the inserted value in the expanded text.
     range: std::ops::Range<usize>,
-    /// How many more columns it has.
+    /// How many columns longer than the original it is.
     added_columns: isize,
-    /// What stood there.
+    /// The span of the original value.
     original: SourceSpan,
 }
 
-/// A place of the whole text in the text as it was given.
+/// Maps a span of the expanded text to the original text.
 fn original_span(span: SourceSpan, cuts: &[TextSplice]) -> SourceSpan {
     let Some(last) = cuts.iter().rev().find(|cut| cut.range.start <= span.offset) else { return span };
     if span.offset < last.range.end {
-        // Somewhere in the SQL: it has no place in this file but its name.
+        // A span inside the SQL maps to the file name, because the SQL is not in this file.
         return last.original;
     }
     let before = cuts.iter().filter(|cut| cut.range.end <= span.offset && cut.original.line == span.line);
@@ -167,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_files_beside_the_pipelines_can_be_named() {
+    fn sql_file_must_be_next_to_the_pipelines() {
         for name in ["a.sql", "reports/a-b.sql"] {
             assert!(is_allowed_path(name), "{name}");
         }

@@ -1,4 +1,4 @@
-//! What the language has to know of a step kind, and what a kind may ask about its surroundings.
+//! What the language needs to know about a step kind, and what a kind can check outside of its own block.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,46 +8,46 @@ use afterload_core::dialect::Dialect;
 use afterload_core::error::Error;
 use afterload_spanned_yaml::{Diagnostic, SourceSpan, YamlKey, YamlNode, YamlValue, closest_name};
 
-/// A step kind as the language sees it. `steps/` makes one from every type that implements `Step`.
+/// A step kind as the language sees it. `step-api` creates one from every type that implements `Step`.
 pub trait StepKind: Send + Sync {
     /// The name after `uses:`, such as `csv.import`.
     fn name(&self) -> &'static str;
     /// JSON Schema of its `with:` block.
     fn input_schema(&self) -> schemars::Schema;
-    /// JSON Schema of its outputs; its `properties` are what `steps.ID.…` may name.
+    /// JSON Schema of its outputs. Expressions can use its `properties` as `steps.ID.…`.
     fn output_schema(&self) -> schemars::Schema;
     /// An example of its `with:` block.
     fn example_input(&self) -> &'static str;
-    /// Examples of other ways to use it.
+    /// Examples of other uses.
     fn more_example_inputs(&self) -> &'static [&'static str] {
         &[]
     }
-    /// Whether it makes files, so that `output` may stand on it.
+    /// True if the kind creates files, so that a step may set `output`.
     fn makes_files(&self) -> bool {
         false
     }
-    /// The parts of its `with:` block that it resolves itself.
+    /// The fields of `with:` that the kind resolves itself.
     fn deferred_fields(&self) -> &'static [DeferredField] {
         &[]
     }
-    /// All problems of a `with:` block, each at its place.
+    /// Returns all problems of a `with:` block, each at its span.
     fn validate(&self, with: &YamlNode, around: &ValidationContext) -> Vec<Diagnostic>;
 }
 
-/// A part of a `with:` block that a kind resolves itself, once for each of many things that it comes upon.
+/// A field of `with:` that a kind resolves itself, once per record that it processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeferredField {
-    /// Where it stands below `with:`.
+    /// The path below `with:`.
     pub path: &'static [&'static str],
-    /// What its expressions can name besides everything else.
+    /// The additional names that its expressions can use.
     pub names: &'static [&'static str],
 }
 
 impl DeferredField {
-    /// What its expressions can name, if one of the parts stands at `key`; else the parts below that.
+    /// Returns the additional names if a deferred field is at `key`, or else the deferred fields below it.
     ///
     /// # Errors
-    /// The parts below.
+    /// The deferred fields below.
     pub fn match_key(parts: &[Self], key: &str) -> Result<&'static [&'static str], Vec<Self>> {
         let mut below = Vec::new();
         for part in parts {
@@ -61,40 +61,41 @@ impl DeferredField {
     }
 }
 
-/// All step kinds.
+/// All registered step kinds.
 pub struct StepCatalog(pub Vec<Arc<dyn StepKind>>);
 
 impl StepCatalog {
-    /// The kind with this name.
+    /// Returns the kind with this name.
     pub fn get(&self, name: &str) -> Option<&dyn StepKind> {
         self.0.iter().find(|kind| kind.name() == name).map(AsRef::as_ref)
     }
 }
 
-/// What a pipeline may refer to outside of itself. `None`: not known here (as in an editor), so not checked.
+/// The resources that a pipeline can refer to. `None` means unknown (for example in an editor), so references are not
+/// checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ValidationContext {
-    /// Names of connections.
+    /// The names of connections.
     pub connections: Option<BTreeSet<String>>,
-    /// What the connections speak, as far as that is known.
+    /// The SQL dialects of the connections, as far as they are known.
     pub dialects: BTreeMap<String, Dialect>,
-    /// Names of connections that may not be written.
+    /// The names of read-only connections.
     pub read_only: BTreeSet<String>,
-    /// Names of mail templates.
+    /// The names of mail templates.
     pub templates: Option<BTreeSet<String>>,
-    /// Mail templates that cannot be used, each with the reason.
+    /// Invalid mail templates, each with the reason.
     pub broken_templates: BTreeMap<String, String>,
-    /// Names of secrets.
+    /// The names of secrets.
     pub secrets: Option<BTreeSet<String>>,
-    /// Names of declared queues.
+    /// The names of declared queues.
     pub queues: Option<BTreeSet<String>>,
-    /// The bucket of the service itself, which no step may write by name and no trigger may name.
+    /// The bucket of the service itself. No step may write to it by name, and no trigger may use it.
     pub artifacts_bucket: Option<String>,
 }
 
-/// Gathers the problems that a step finds in its own checked `with:` block.
+/// Collects the problems that a step finds in its own `with:` block.
 pub struct Validator<'a> {
-    /// What the block may refer to.
+    /// The resources that the block can refer to.
     pub ctx: &'a ValidationContext,
     with: &'a YamlNode,
     unread: &'a [Diagnostic],
@@ -107,20 +108,20 @@ impl<'a> Validator<'a> {
         Self { ctx: around, with, unread: &[], problems: Vec::new() }
     }
 
-    /// Some of the block could not be read and holds something empty; `unread` says where. What follows from that alone is
-    /// not told.
+    /// Marks the unreadable parts of the block, which hold default values. Problems that follow only from them are not
+    /// reported.
     #[must_use]
     pub fn with_unread(mut self, unread: &'a [Diagnostic]) -> Self {
         self.unread = unread;
         self
     }
 
-    /// Whether something stands at `path`, and be it something that could not be read.
+    /// True if there is a value at `path`, even an unreadable one.
     pub fn is_present(&self, path: &[&str]) -> bool {
         path.iter().try_fold(self.with, |node, name| node.get(name)).is_some()
     }
 
-    /// Whether everything at `path` and below it could be read.
+    /// True if the value at `path` and all values below it are readable.
     pub fn is_readable(&self, path: &[&str]) -> bool {
         fn is_clean(node: &YamlNode, unread: &[Diagnostic]) -> bool {
             let at = |span: SourceSpan| unread.iter().any(|problem| problem.span == span);
@@ -140,7 +141,7 @@ impl<'a> Validator<'a> {
         }
     }
 
-    /// Whether nothing stands at `path` because a field on the way was reported as missing, or stands under a misspelt name.
+    /// True if `path` is missing because a field on it was reported as missing, or because its name is misspelled.
     fn is_missing_or_misspelled(&self, path: &[&str]) -> bool {
         let Some(depth) = (0..path.len()).find(|depth| !self.is_present(&path[..=*depth])) else { return false };
         let (above, name) = (self.with.closest_node(&path[..depth]), path[depth]);
@@ -151,14 +152,15 @@ impl<'a> Validator<'a> {
             || matches!(&above.value, YamlValue::Map(entries) if entries.iter().any(|(key, _)| misspelt(key)))
     }
 
-    /// Whether a problem at `path` is but the consequence of what could not be read.
+    /// True if a problem at `path` only follows from an unreadable value.
     fn is_consequence(&self, path: &[&str]) -> bool {
         let at = self.with.closest_node(path);
         let unread = |problem: &Diagnostic| problem.span == at.span && problem.missing_field.is_none();
         self.is_missing_or_misspelled(path) || !std::ptr::eq(at, self.with) && self.unread.iter().any(unread)
     }
 
-    /// Records a problem at `path` below `with:`, such as `["into", "table"]`; at the nearest existing place above it.
+    /// Reports a problem at `path` below `with:`, such as `["into", "table"]`. Its span is that of the closest existing
+    /// node.
     pub fn report_invalid(&mut self, path: &[&str], message: impl Into<String>, hint: impl Into<String>) {
         if self.is_consequence(path) {
             return;
@@ -167,7 +169,7 @@ impl<'a> Validator<'a> {
         self.problems.push(Diagnostic::new(codes::DEFINITION_INVALID, at, message).with_hint(hint));
     }
 
-    /// Records that something at `path` is refused, under the code that it would have when the step runs.
+    /// Reports that the value at `path` is rejected, with the error code that the step would have at run time.
     pub fn report_refused(&mut self, path: &[&str], error: &Error) {
         if self.is_consequence(path) {
             return;
@@ -177,14 +179,14 @@ impl<'a> Validator<'a> {
         self.problems.push(problem.with_hint(error.hint_text().unwrap_or_default()));
     }
 
-    /// Records that `what`, at `path`, belongs to the language but is not executed by this version.
+    /// Reports that `what`, at `path`, is not supported by this version.
     pub fn report_unsupported(&mut self, path: &[&str], what: &str) {
         let at = self.with.closest_node(path).span;
         let problem = Diagnostic::new(codes::NOT_SUPPORTED_YET, at, format!("{what} is not supported yet"));
         self.problems.push(problem.with_hint("remove it; a later version will accept it"));
     }
 
-    /// Records a problem unless the surroundings know a connection of this name.
+    /// Reports an unknown connection, or a read-only one if the step writes.
     pub fn check_connection(&mut self, path: &[&str], name: &str, writes: bool) {
         let Some(known) = &self.ctx.connections else { return };
         if !known.contains(name) {
@@ -203,7 +205,7 @@ impl<'a> Validator<'a> {
         }
     }
 
-    /// What was found.
+    /// Returns the reported problems.
     pub fn finish(self) -> Vec<Diagnostic> {
         self.problems
     }

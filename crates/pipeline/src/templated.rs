@@ -17,12 +17,12 @@ use afterload_core::error::{Error, Result};
 pub enum Templated<T> {
     /// A value.
     Value(T),
-    /// Text that holds at least one `${{ }}`; only before the step runs.
+    /// Text with at least one `${{ }}`. It exists only before the step runs.
     Expression(String),
 }
 
 impl<T> Templated<T> {
-    /// The value, if it is known before the step runs.
+    /// Returns the value if it is known before the step runs.
     pub fn as_literal(&self) -> Option<&T> {
         match self {
             Self::Value(value) => Some(value),
@@ -30,17 +30,17 @@ impl<T> Templated<T> {
         }
     }
 
-    /// The value, when the step runs.
+    /// Returns the value after all expressions are resolved.
     ///
     /// # Errors
-    /// `with_invalid` for text where `T` is something else.
+    /// `with_invalid` for text if `T` is not text.
     pub fn into_value(self) -> Result<T>
     where
         T: DeserializeOwned,
     {
         match self {
             Self::Value(value) => Ok(value),
-            // Once resolved, what looks like an expression is somebody's text.
+            // Expressions are already resolved, so a remaining `${{` is user data.
             Self::Expression(text) => T::deserialize(serde_json::Value::String(text))
                 .map_err(|_| Error::new(codes::WITH_INVALID, "an expression gave text where something else is needed")),
         }
@@ -59,8 +59,8 @@ impl<T> From<T> for Templated<T> {
     }
 }
 
-/// Reads text with `${{` as an expression and anything else as `T`. Our own reader is asked by name to tell the two
-/// apart, so that an error inside `T` keeps its place; any other format goes through JSON.
+/// Reads text with `${{` as an expression and anything else as `T`. The YAML reader recognizes the type by its name, so
+/// that an error inside `T` keeps its span. Other formats go through JSON.
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Templated<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         deserializer
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_name_the_field_and_quote_no_value() {
+    fn errors_name_the_field_without_its_value() {
         let json = json!({ "subject": [1], "source": "canary", "sizes": [1, "canary", -5], "more": 1 });
         let faults = read_resolved::<Sample>(&json).expect_err("full of faults");
         assert_eq!(
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn where_text_is_wanted_a_number_is_its_text() {
+    fn number_is_accepted_as_text() {
         let file = json!({ "bucket": "b", "key": "k", "name": "n" });
         for (value, text) in [(json!(12), "12"), (json!(true), "true"), (json!(1.5), "1.5"), (json!("${{ x"), "${{ x")]
         {

@@ -1,5 +1,5 @@
-//! What every running step has: who it is, its progress, its files, and the records of what it did. What a kind needs
-//! beyond that it names as its `Deps`.
+//! The context of every running step: its run, its progress, its files, and its records. A kind declares everything
+//! else as its `Deps`.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -17,99 +17,99 @@ use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::ExprContext;
 
-/// The run that a step belongs to, as expressions name it.
+/// The run of a step. Expressions read it as `run`.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunInfo {
     /// The run's id.
     pub id: String,
-    /// Where the run can be seen.
+    /// The URL of the run's page.
     pub url: String,
     /// The name of its pipeline.
     pub pipeline: String,
 }
 
-/// The step itself.
+/// The step of a run.
 #[derive(Clone, Debug)]
 pub struct StepInfo {
     /// The id in the pipeline, such as `import`.
     pub id: String,
-    /// The attempt, from 1.
+    /// The attempt, starting at 1.
     pub attempt: u32,
-    /// Stable over all attempts of this step of this run: `{run}/{step}`. Idempotency keys derive from it.
+    /// The step key `{run}/{step}`. It is the same for all attempts; idempotency keys derive from it.
     pub key: String,
-    /// Rises with every attempt; writers outside the service's database fence with it.
+    /// The epoch of the lease. It grows with every attempt, and writers to other databases use it as a fence.
     pub epoch: i64,
 }
 
-/// What every running step has.
+/// The context of every running step.
 #[derive(Clone)]
 pub struct StepContext {
     /// The run.
     pub run: RunInfo,
     /// The step.
     pub step: StepInfo,
-    /// What expressions can name, for the parts of `with` that the step resolves itself.
+    /// The expression context, for the deferred fields of `with`.
     pub expr_context: ExprContext,
-    /// Where the step says how far it is.
+    /// Reports the progress.
     pub progress: ProgressReporter,
-    /// Ends when the step should stop: asked for, timed out, lease lost, or the process is going down. Chunked steps
-    /// look at it between chunks and return [`StepContext::check_stopped`].
+    /// Cancelled when the step should stop: on request, on timeout, after a lost lease, or at shutdown. A step that
+    /// works in chunks calls [`StepContext::check_stopped`] between chunks.
     pub stop: CancellationToken,
-    /// Files that belong to this run.
+    /// The files of this step.
     pub files: StepFiles,
-    /// Links to files for people, who have no API key.
+    /// Creates links to files for people without an API key.
     pub links: Arc<dyn FileLinks>,
-    /// The record of effects that must not be repeated.
+    /// Records effects that must not happen twice.
     pub effect_log: Arc<dyn EffectRecorder>,
-    /// The record of whom the step has told.
+    /// Records the deliveries of the step.
     pub delivery_log: Arc<dyn DeliveryRecorder>,
-    /// What woke the step, if it has slept.
+    /// The reason for the wake-up, if the step was suspended.
     pub resumed: Option<Resumed>,
-    /// Where it says that it wants to sleep.
+    /// Holds the request to suspend the step.
     pub suspend_slot: SuspendSlot,
 }
 
-/// What a step wants to wait for without a worker.
+/// What a suspended step waits for. It holds no worker meanwhile.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SuspendRequest {
-    /// Until when at the latest.
+    /// The latest time to wake up.
     pub until: Option<UnixMillis>,
-    /// The name of an event, and what its fields must be.
+    /// The name of an event, and the required values of its fields.
     pub event: Option<(String, serde_json::Map<String, serde_json::Value>)>,
 }
 
-/// How a step slept before this attempt.
+/// The suspension that ended before this attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resumed {
-    /// Until when it was to sleep.
+    /// The latest time to wake up.
     pub until: Option<UnixMillis>,
-    /// The event that woke it.
+    /// The event that ended the suspension.
     pub event: Option<serde_json::Value>,
 }
 
-/// Where a step leaves what it wants to wait for.
+/// Holds the request to suspend the step.
 #[derive(Clone, Default)]
 pub struct SuspendSlot(Arc<Mutex<Option<SuspendRequest>>>);
 
 impl SuspendSlot {
-    /// What the step wants to wait for.
+    /// Returns the request, if the step made one.
     pub fn request(&self) -> Option<SuspendRequest> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl StepContext {
-    /// Ends the attempt without an end of the step: it is started again when what it waits for has come, and then finds
-    /// it in [`StepContext::resumed`]. Return the error that this gives.
+    /// Ends the attempt, but not the step. A new attempt starts when the wait is over, and finds the result in
+    /// [`StepContext::resumed`]. The step must return this error.
     pub fn suspend_step(&self, wanted: SuspendRequest) -> Error {
         *self.suspend_slot.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(wanted);
         Error::new(codes::STEP_SUSPENDED, "the step waits")
     }
 
-    /// An error if the step should stop now.
+    /// Fails if the step should stop now.
     ///
     /// # Errors
-    /// `step_stopped` once [`StepContext::stop`] has been cancelled.
+    /// `step_stopped` once [`StepContext::stop`] is cancelled.
     pub fn check_stopped(&self) -> Result<()> {
         match self.stop.is_cancelled() {
             true => Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop")),
@@ -118,36 +118,36 @@ impl StepContext {
     }
 }
 
-/// Named counts of a progress, such as `inserted`.
+/// Named counts, such as `inserted`.
 pub type ProgressCounts = BTreeMap<String, u64>;
 
-/// How far a step is, as it was last committed.
+/// The progress of a step up to its last commit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProgressUpdate {
     /// Units done.
     pub done: u64,
-    /// Units in all; `None` while unknown.
+    /// The total number of units; `None` while unknown.
     pub total: Option<u64>,
-    /// What is counted, such as `rows` or `bytes`.
+    /// The unit, such as `rows` or `bytes`.
     pub unit: String,
-    /// What is going on, for people.
+    /// A message for people.
     pub message: Option<String>,
-    /// Further counts, such as `inserted` and `rejected`.
+    /// Additional counts, such as `inserted` and `rejected`.
     pub counts: ProgressCounts,
 }
 
-/// Where a step says how far it is. Saying it is cheap; the engine stores it at most twice a second.
+/// Reports the progress of a step. A report is cheap: the engine stores the last one at most twice a second.
 #[derive(Clone)]
 pub struct ProgressReporter(Arc<watch::Sender<ProgressUpdate>>);
 
 impl ProgressReporter {
-    /// A progress and the end that the engine listens to.
+    /// Creates a reporter, and the receiver for the engine.
     pub fn new_channel() -> (Self, watch::Receiver<ProgressUpdate>) {
         let (sender, receiver) = watch::channel(ProgressUpdate::default());
         (Self(Arc::new(sender)), receiver)
     }
 
-    /// Says what has been committed. `done` never falls: a lower one is raised to what was said before.
+    /// Reports committed work. `done` never decreases: a lower value is raised to the last one.
     pub fn report_committed(&self, report: ProgressUpdate) {
         self.0.send_modify(|last| {
             let done = report.done.max(last.done);
@@ -156,56 +156,56 @@ impl ProgressReporter {
     }
 }
 
-/// What is known of an effect before it is tried.
+/// The state of an effect before it is tried.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EffectState {
-    /// Never tried: go ahead.
+    /// It was never tried.
     New,
-    /// Tried, but the outcome was lost.
+    /// It was tried, but the outcome is unknown.
     Uncertain,
-    /// Done; holds what was recorded with it.
+    /// It is done. Holds the recorded detail.
     Done(serde_json::Value),
 }
 
-/// What the outside world answers in time.
+/// A boxed future, for traits that are used as objects.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
-/// The record of effects that must not knowingly be repeated (mails, calls), kept in the service's database.
+/// Records effects that must not be repeated knowingly (mails, calls) in the service's database.
 pub trait EffectRecorder: Send + Sync {
-    /// What is known of the effect `key` of this step; records nothing.
+    /// Returns the state of the effect `key` of this step, and records nothing.
     fn effect_state(&self, key: &str) -> BoxFuture<EffectState>;
-    /// Records that the effect `key` of this step is about to be tried, and says what was known before.
+    /// Records the start of the effect `key` of this step, and returns its state before.
     fn begin_effect(&self, key: &str) -> BoxFuture<EffectState>;
-    /// Records that it is done, with what later attempts need to know of it.
+    /// Records that the effect is done, with the detail for later attempts.
     fn mark_done(&self, key: &str, detail: serde_json::Value) -> BoxFuture<()>;
-    /// Records that it certainly did not happen, so that it may be tried again freely.
+    /// Records that the effect certainly did not happen, so that a retry is safe.
     fn mark_not_done(&self, key: &str) -> BoxFuture<()>;
 }
 
-/// What became of a message to somebody.
+/// The result of one delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryRecord {
-    /// Who it was for, by a key that tells people apart.
+    /// The key of the recipient.
     pub person: String,
-    /// Why, such as `mention`.
+    /// The reason, such as `mention`.
     pub reason: &'static str,
-    /// The code of the error for which it cannot be delivered; `None`: it was.
+    /// The code of the permanent error; `None` after a successful delivery.
     pub failure: Option<&'static str>,
 }
 
-/// The record of whom a step has told, kept in the service's database.
+/// Records the deliveries of a step in the service's database.
 pub trait DeliveryRecorder: Send + Sync {
-    /// Whose deliveries among these have ended, by their keys.
+    /// Returns the keys of these recipients whose delivery has ended.
     fn filter_finished(&self, people: Vec<String>) -> BoxFuture<Vec<String>>;
-    /// Records the end of a delivery. A second one for the same person changes nothing.
+    /// Records the end of a delivery. A second record for the same recipient changes nothing.
     fn record_delivery(&self, delivery: DeliveryRecord) -> BoxFuture<()>;
-    /// How many were delivered, and how many cannot be.
+    /// Returns the number of successful and of failed deliveries.
     fn delivery_counts(&self) -> BoxFuture<(u64, u64)>;
 }
 
-/// Makes links to files for people, who have no API key.
+/// Creates links to files for people without an API key.
 pub trait FileLinks: Send + Sync {
-    /// The link to an artifact, good for at least `lives` from now on. The same step gets the same link each time.
-    /// `None`: the artifact is not there.
+    /// Creates a link to an artifact that works for at least `lives`. The same step always gets the same link. `None`:
+    /// the artifact does not exist.
     fn create_link(&self, artifact: &str, lives: Duration) -> BoxFuture<Option<String>>;
 }

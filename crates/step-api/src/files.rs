@@ -1,4 +1,4 @@
-//! The files that a step makes: artifacts of its run, or objects where its `output` says.
+//! The files of a step: artifacts of its run, or objects in the bucket of its `output`.
 
 use crate::codes;
 use afterload_core::failpoint;
@@ -13,18 +13,18 @@ use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_object_store::{ObjectHeaders, ObjectStore, ObjectUpload};
 
-/// The longest key that S3 takes.
+/// The maximum key length of S3.
 const MAX_OUTPUT_KEY_BYTES: usize = 1024;
 
-/// Makes the key of a file from what `file` offers to its expression.
+/// Renders the key of a file. The argument is the value of `file` in its expression.
 pub type KeyTemplate = Arc<dyn Fn(&Value) -> Result<String> + Send + Sync>;
 
-/// Where files go that belong to the user.
+/// The bucket and keys of files that belong to the user.
 #[derive(Clone)]
 pub struct OutputDestination {
     /// The bucket.
     pub bucket: String,
-    /// The key of each file.
+    /// Renders the key of each file.
     pub key: KeyTemplate,
     /// The `Cache-Control` header of the objects.
     pub cache_control: Option<String>,
@@ -41,8 +41,8 @@ pub struct ArtifactLocation {
     pub base_url: String,
 }
 
-/// The files of one attempt. They become artifacts of the run when it succeeds, and vanish when it does not; with an
-/// `output` they are written to the user's bucket instead, each whole or not at all.
+/// The files of one attempt. They become artifacts of the run if the attempt succeeds, and are deleted if it fails.
+/// With an `output` they are written to the user's bucket instead, each completely or not at all.
 #[derive(Clone)]
 pub struct StepFiles(Arc<StepFilesState>);
 
@@ -56,18 +56,19 @@ struct StepFilesState {
     produced: Mutex<ProducedFiles>,
 }
 
-/// What an attempt has made so far.
+/// The files that an attempt has finished so far.
 #[derive(Clone, Debug, Default)]
 pub struct ProducedFiles {
     /// Files that become artifacts.
     pub artifacts: Vec<File>,
-    /// Objects in the user's bucket that were not there before.
+    /// Objects in the user's bucket that did not exist before.
     pub created: Vec<File>,
     keys: BTreeSet<String>,
 }
 
 impl StepFiles {
-    /// Files of the step `step`: artifacts at the `location`, or objects at the `destination`.
+    /// Creates the files of the step `step`, under `prefix` of `bucket` or at the `destination`. Artifact links start
+    /// with `base_url`.
     pub fn new(
         objects: ObjectStore,
         location: ArtifactLocation,
@@ -86,10 +87,10 @@ impl StepFiles {
         }))
     }
 
-    /// Starts a file with this name for people.
+    /// Starts a file with this display name.
     ///
     /// # Errors
-    /// `output_key_invalid`, `output_key_repeated`, those of the expression of the key, those of the store.
+    /// `output_key_invalid` or `output_key_repeated`; errors of the key's expression or of the object store.
     pub async fn create(&self, name: &str, content_type: &str) -> Result<FileSink> {
         let inner = &self.0;
         let Some(destination) = &inner.destination else {
@@ -146,20 +147,20 @@ impl StepFiles {
         self.0.produced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What has been made so far.
+    /// Returns the files that are finished so far.
     pub fn snapshot(&self) -> ProducedFiles {
         self.lock_produced().clone()
     }
 }
 
 enum SinkTarget {
-    /// The run's own file of this id.
+    /// An artifact with this id.
     Artifact(String),
-    /// The user's, `fresh` if there was none of its key.
+    /// An object of the user; `fresh` if the key did not exist before.
     User { fresh: bool },
 }
 
-/// A file that is being written. Dropped before [`FileSink::finish`], it leaves nothing behind.
+/// A file that is being written. If it is dropped before [`FileSink::finish`], it leaves nothing behind.
 pub struct FileSink {
     files: StepFiles,
     target: SinkTarget,
@@ -168,18 +169,18 @@ pub struct FileSink {
 }
 
 impl FileSink {
-    /// Adds bytes; waits while the store is slower than the writer.
+    /// Appends bytes. It waits while the object store is slower than the writer.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Fails if the upload fails.
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.upload.write(bytes).await
     }
 
-    /// Makes the file whole.
+    /// Completes the upload.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Fails if the upload fails.
     pub async fn finish(self) -> Result<File> {
         let Self { files, target: place, name, upload } = self;
         failpoint!("file.before_put");

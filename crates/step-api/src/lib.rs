@@ -1,6 +1,4 @@
-//! The [`Step`] trait, the context of a running step, and the registration of kinds.
-//!
-//! A new kind is one file (or crate), one `mod` line and one line of the registry in the binary.
+//! The API of step kinds: the [`Step`] trait, its context, and their registration.
 
 pub mod codes;
 mod context;
@@ -25,60 +23,59 @@ use afterload_core::error::{Error, Result};
 use afterload_pipeline::{DeferredField, StepKind, ValidationContext, Validator};
 use afterload_spanned_yaml::{self as yaml, Diagnostic, YamlNode};
 
-/// A step kind. The type *is* the `with:` block: its fields' doc comments are the reference and the JSON Schema.
+/// A step kind. The type *is* the `with:` block. Its doc comments are the reference and the JSON Schema.
 ///
-/// Fields that may hold a `${{ }}` expression are `Dynamic<T>` (or `serde_json::Value`); by the time of [`Step::run`]
-/// every expression has been resolved but those of [`Step::DEFERRED_FIELDS`].
+/// A field that may hold a `${{ }}` expression is a `Templated<T>` (or `serde_json::Value`). Before [`Step::run`],
+/// every expression is resolved except those of [`Step::DEFERRED_FIELDS`].
 pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// The name after `uses:`.
     const KIND: &'static str;
-    /// An example of the `with:` block, as YAML; checked by a test.
+    /// An example of the `with:` block as YAML. A test compiles it.
     const EXAMPLE: &'static str;
-    /// Examples of other ways to use it.
+    /// Examples of other uses.
     const MORE_EXAMPLES: &'static [&'static str] = &[];
-    /// Whether it makes files, so that `output` may say where they go.
+    /// True if the kind creates files, so that a step may set `output`.
     const MAKES_FILES: bool = false;
-    /// The parts of `with:` that it resolves itself with [`StepContext::expr_context`], because they are about each of
-    /// many things.
+    /// The fields that the step resolves itself with [`StepContext::expr_context`], once per record.
     const DEFERRED_FIELDS: &'static [DeferredField] = &[];
-    /// What `steps.ID.…` offers to later steps.
+    /// The outputs. Later steps read them as `steps.ID.…`.
     type Outputs: Serialize + JsonSchema;
-    /// What it needs of the outside world, such as a mailer; `()` for nothing.
+    /// The dependencies, such as a mailer; `()` for none.
     type Deps: Clone + Send + Sync + 'static;
 
-    /// Checks what types cannot say, before anything runs.
+    /// Checks what the types cannot express, before a run starts.
     fn check(&self, check: &mut Validator<'_>) {
         let _ = check;
     }
 
-    /// Does the work. It may be called again with the same `ctx.step.key` after a crash or a failure.
+    /// Runs the step. It may run again with the same `ctx.step.key` after a crash or a failure.
     fn run(self, ctx: StepContext, deps: Self::Deps) -> impl Future<Output = Result<Self::Outputs>> + Send;
 }
 
-/// A step kind that can run: what the language knows of it, and its code with the dependencies it was registered with.
+/// A step kind with its code and its dependencies.
 #[derive(Clone)]
 pub struct RegisteredStep {
-    /// What the language knows of it.
+    /// The kind as the language sees it.
     pub kind: Arc<dyn StepKind>,
     run: Arc<dyn Fn(serde_json::Value, StepContext) -> StepFuture + Send + Sync>,
 }
 
-/// The outputs of a step, in time.
+/// Resolves to the outputs of a step.
 pub type StepFuture = Pin<Box<dyn Future<Output = Result<serde_json::Value>> + Send>>;
 
 impl RegisteredStep {
-    /// Reads the resolved `with:` block and runs the step.
+    /// Deserializes the resolved `with:` block and runs the step.
     pub fn run(&self, with: serde_json::Value, ctx: StepContext) -> StepFuture {
         (self.run)(with, ctx)
     }
 }
 
-/// A step kind as the language sees it: its fields, outputs and examples.
+/// Describes a kind to the language: its fields, outputs and examples.
 pub fn describe<S: Step>() -> Arc<dyn StepKind> {
     Arc::new(Described::<S>(PhantomData))
 }
 
-/// A step kind that runs with `deps`: the one place where a type becomes an entry of the registry.
+/// Creates an entry of the registry. This function is the only place that erases the type of a step.
 pub fn register<S: Step>(deps: S::Deps) -> RegisteredStep {
     let run = move |with: serde_json::Value, ctx: StepContext| -> StepFuture {
         let deps = deps.clone();

@@ -1,4 +1,4 @@
-//! A table in a real database, a source in memory that can fail, and a shelf that keeps what is written.
+//! A table in a real database, a source in memory that can fail, and a file store that keeps what is written.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -29,7 +29,7 @@ enum Pool {
     Postgres(PgPool),
 }
 
-/// A fresh database with its tables.
+/// A new database with its tables.
 pub struct Bench {
     pub connection: Connection,
     pool: Pool,
@@ -59,7 +59,7 @@ impl Bench {
         let config = ConnectionConfig { url: Secret::new(url), schema, read_only: false, checkpoints };
         Self {
             connection: {
-                // The tables come first, as they do in real life.
+                // The tables exist before the import, as in production.
                 let pool = &pool;
                 for sql in ddl.split(";;").filter(|sql| !sql.trim().is_empty()) {
                     execute(pool, sql).await;
@@ -76,7 +76,7 @@ impl Bench {
         execute(&self.pool, sql).await;
     }
 
-    /// The one text column of a query, row by row.
+    /// Returns the text column of a query, row by row.
     pub async fn texts(&self, sql: &str) -> Vec<String> {
         let sql = AssertSqlSafe(sql.to_owned());
         match &self.pool {
@@ -85,7 +85,7 @@ impl Bench {
         }
     }
 
-    /// The columns of a table as text, in the order of the first.
+    /// Returns the columns of a table as text, in the order of the first.
     pub async fn rows(&self, table: &str, columns: &[&str]) -> Vec<String> {
         let shown = columns.iter().map(|column| format!("coalesce(cast({column} AS text), '-')"));
         let shown = shown.collect::<Vec<_>>().join(" || '|' || ");
@@ -120,7 +120,7 @@ async fn execute(pool: &Pool, sql: &str) {
     }
 }
 
-/// What came out of an import.
+/// The result of an import.
 pub struct Done {
     pub outputs: CsvImportOutputs,
     /// The error file; empty if there is none.
@@ -129,7 +129,7 @@ pub struct Done {
 }
 
 impl Done {
-    /// rows, inserted, updated, skipped, rejected
+    /// Returns the counts of rows, inserted, updated, skipped, rejected.
     pub fn counts(&self) -> [u64; 5] {
         let CsvImportOutputs { rows, inserted, updated, skipped, rejected, .. } = self.outputs;
         assert_eq!(rows, inserted + updated + skipped + rejected);
@@ -140,7 +140,7 @@ impl Done {
         self.seen.borrow().clone()
     }
 
-    /// The codes of the error file with their rows and columns.
+    /// Returns the codes of the error file with their rows and columns.
     pub fn codes(&self) -> Vec<(u64, String, String)> {
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(self.errors.as_bytes());
         let row = |row: csv::StringRecord| {
@@ -151,7 +151,7 @@ impl Done {
     }
 }
 
-/// Bytes in memory, handed out in pieces; the stream breaks at some places.
+/// Bytes in memory, delivered in pieces. The stream fails at some offsets.
 pub struct Memory {
     bytes: Bytes,
     piece: usize,
@@ -168,7 +168,7 @@ impl Memory {
         self
     }
 
-    /// Each of these offsets fails the stream that reaches it, once, in this order.
+    /// Fails the stream once at each of these offsets, in this order.
     pub fn breaking(self, breaks: impl IntoIterator<Item = u64>) -> Self {
         *self.breaks.lock().unwrap() = breaks.into_iter().collect();
         self
@@ -183,7 +183,7 @@ impl CsvSource for Memory {
     async fn open(&self, from: u64) -> Result<(u64, BoxStream<'static, Result<Bytes>>)> {
         let rest = self.bytes.slice(from as usize..);
         let next = self.breaks.lock().unwrap().first().copied();
-        // The look at the beginning stays whole.
+        // The first read, which detects the format, does not fail.
         let cut =
             next.filter(|at| from > 0 && *at >= from).map(|at| (at - from) as usize).filter(|cut| *cut < rest.len());
         if cut.is_some() {
@@ -217,7 +217,7 @@ impl FileStore for Drawer {
     }
 }
 
-/// A file under way.
+/// A file that is being written.
 pub struct Page {
     drawer: Drawer,
     name: String,
@@ -237,7 +237,7 @@ impl RejectSink for Page {
     }
 }
 
-/// The `with:` block, from JSON; the source in it is not used.
+/// Returns the `with:` block from JSON. Its source is not used.
 pub fn spec(mut with: serde_json::Value) -> CsvImport {
     with["source"] = serde_json::json!({ "bucket": "b", "key": "k", "name": "n" });
     serde_json::from_value(with).unwrap()

@@ -30,7 +30,7 @@ fn conflict(action: &str) -> Value {
 }
 
 #[tokio::test]
-async fn good_rows_arrive_and_bad_rows_come_back() {
+async fn valid_rows_are_imported_and_invalid_rows_are_returned() {
     for db in BOTH {
         let bench = Bench::new(db, CONTACTS).await;
         let source =
@@ -54,7 +54,7 @@ async fn good_rows_arrive_and_bad_rows_come_back() {
 }
 
 #[tokio::test]
-async fn an_error_file_can_be_corrected_and_sent_again() {
+async fn corrected_error_file_can_be_imported() {
     for db in BOTH {
         let bench = Bench::new(db, CONTACTS).await;
         let with = contacts(json!({ "skip_rows": 2, "delimiter": ";" }));
@@ -64,7 +64,7 @@ async fn an_error_file_can_be_corrected_and_sent_again() {
         let corrected =
             first.errors.replace("\nbad;", "\na@b.de;").replace(";x;", ";7;").replace("\nbad2;", "\nc@d.de;");
         let second = bench.attempt(&spec(with), &Memory::new(corrected), 2, Default::default()).await;
-        // The same key goes on where it was; another run has another key.
+        // The same key resumes the first import; another run has another key.
         assert_eq!(second.unwrap().counts(), [2, 0, 0, 0, 2]);
         bench.execute("DELETE FROM afterload_checkpoints").await;
         bench.execute("DELETE FROM afterload_rejects").await;
@@ -79,7 +79,7 @@ async fn an_error_file_can_be_corrected_and_sent_again() {
 }
 
 #[tokio::test]
-async fn every_type_arrives_as_it_should() {
+async fn every_column_type_is_imported() {
     let columns = [
         ("id", "INTEGER", json!({}), "7", "7", "7"),
         ("small", "SMALLINT", json!({}), "-32768", "-32768", "-32768"),
@@ -134,7 +134,7 @@ async fn every_type_arrives_as_it_should() {
 }
 
 #[tokio::test]
-async fn keys_that_are_there_are_updated_skipped_or_rejected() {
+async fn existing_keys_are_updated_skipped_or_rejected() {
     let file = "email,name,age\nold@x.de,new,1\na@x.de,first,2\na@x.de,second,3\nb@x.de,B,4\n";
     let cases = [
         ("update", [4, 2, 2, 0, 0], ["a@x.de|second|3", "b@x.de|B|4", "old@x.de|new|1"]),
@@ -143,7 +143,7 @@ async fn keys_that_are_there_are_updated_skipped_or_rejected() {
     ];
     for db in BOTH {
         for (action, counts, rows) in cases {
-            // Chunks of one row and of all must agree.
+            // Chunks of one row and a single chunk must give the same result.
             for chunk in [1, 100] {
                 let bench = Bench::new(db, CONTACTS).await;
                 bench.execute("INSERT INTO contacts VALUES ('old@x.de', 'old', 9)").await;
@@ -162,7 +162,7 @@ async fn keys_that_are_there_are_updated_skipped_or_rejected() {
 }
 
 #[tokio::test]
-async fn rows_that_the_database_refuses_are_told_one_by_one() {
+async fn rows_refused_by_the_database_are_reported_one_by_one() {
     for db in BOTH {
         for action in [None, Some("update")] {
             let bench = Bench::new(db, CONTACTS).await;
@@ -185,7 +185,7 @@ async fn rows_that_the_database_refuses_are_told_one_by_one() {
 }
 
 #[tokio::test]
-async fn any_common_encoding_delimiter_and_line_end_is_read() {
+async fn common_encodings_delimiters_and_line_ends_are_read() {
     let text = "email;name;age\na@b.de;Zoë Müller;1\nc@d.de;\"Jürgen;\nKöln\";2\n";
     let utf16 = |big: bool| {
         let units = std::iter::once(0xfeff).chain(text.encode_utf16());
@@ -223,7 +223,7 @@ async fn any_common_encoding_delimiter_and_line_end_is_read() {
 }
 
 #[tokio::test]
-async fn faults_of_the_file_stop_the_import_behind_the_rows_before() {
+async fn file_errors_stop_the_import_after_the_preceding_rows() {
     let good = "a@b.de,A,1\nc@d.de,C,2\n";
     let cases = [
         (format!("email,name,age\n{good}x,\"open\n{}", "y,z,1\n".repeat(20_000)), "csv_unclosed_quote", 2),
@@ -262,7 +262,7 @@ async fn faults_of_the_file_stop_the_import_behind_the_rows_before() {
 }
 
 #[tokio::test]
-async fn faults_of_a_row_reject_only_that_row() {
+async fn row_errors_reject_only_that_row() {
     let file = b"email,name,age\n1@x.de,A,1,2\n2@x.de,A\n3@x.de,N\0L,3\n4@x.de,\xff,4\n5@x.de,\"a\"b,5\n6@x.de,F,6";
     for db in BOTH {
         let bench = Bench::new(db, CONTACTS).await;
@@ -274,13 +274,13 @@ async fn faults_of_a_row_reject_only_that_row() {
 }
 
 #[tokio::test]
-async fn rows_that_could_not_be_written_as_they_were_are_refused_until_they_change() {
+async fn unfixed_rows_of_an_error_file_are_rejected_again() {
     let file = b"email,name,age\n1@x.de,A,1,2\n2@x.de,A\n3@x.de,N\0L,3\n4@x.de,\xff,4\n5@x.de,\"a\"b,5\n6@x.de,F,,,\n";
     for db in BOTH {
         let with = contacts(json!({ "encoding": "utf-8", "columns": { "email": {}, "name": {}, "age": {} } }));
         let bench = Bench::new(db, &CONTACTS.replace("INTEGER CHECK (age <> 13)", "TEXT")).await;
         let first = bench.import(&spec(with.clone()), &Memory::new(*file)).await.unwrap();
-        // Empty fields behind the last are none; other surplus stays in front of what is added.
+        // Trailing empty fields are ignored. Other surplus fields stay in front of the added columns.
         assert_eq!(first.counts(), [6, 1, 0, 0, 5]);
         assert!(
             first.errors.lines().nth(1).unwrap().starts_with("1@x.de,A,\"1,2\",run1,1,2,,csv_ragged,"),
@@ -305,7 +305,7 @@ async fn rows_that_could_not_be_written_as_they_were_are_refused_until_they_chan
 }
 
 #[tokio::test]
-async fn tables_columns_and_keys_that_are_not_there_are_told() {
+async fn missing_tables_columns_and_keys_are_reported() {
     for db in BOTH {
         let bench = Bench::new(db, CONTACTS).await;
         let cases = [
@@ -327,7 +327,7 @@ async fn tables_columns_and_keys_that_are_not_there_are_told() {
 }
 
 #[tokio::test]
-async fn limits_of_the_import_hold() {
+async fn import_limits_are_enforced() {
     let rows =
         (0..3000).map(|row| format!("{row}{},N,1\n", if row % 2 == 0 { "" } else { "@x.de" })).collect::<String>();
     let file = format!("email,name,age\n{rows}");
@@ -356,7 +356,7 @@ async fn limits_of_the_import_hold() {
 }
 
 #[tokio::test]
-async fn a_connection_without_checkpoints_takes_only_what_may_repeat() {
+async fn without_checkpoints_only_repeatable_imports_are_allowed() {
     for db in BOTH {
         let bench = Bench::with(db, CONTACTS, CheckpointMode::None, None).await;
         let file = "email,name,age\na@b.de,A,1\nbad,B,2\n";
@@ -373,7 +373,7 @@ async fn a_connection_without_checkpoints_takes_only_what_may_repeat() {
 }
 
 #[tokio::test]
-async fn a_schema_of_its_own_holds_table_and_checkpoints() {
+async fn schema_holds_table_and_checkpoints() {
     let ddl = format!("CREATE SCHEMA \"my crm\";;{}", CONTACTS.replace("contacts", "\"my crm\".contacts"));
     let bench = Bench::with(Db::Postgres, &ddl, CheckpointMode::Table, Some("my crm")).await;
     let done = bench.import(&spec(contacts(json!({}))), &Memory::new("email,name,age\na@b.de,A,1\n")).await.unwrap();
@@ -382,7 +382,7 @@ async fn a_schema_of_its_own_holds_table_and_checkpoints() {
 }
 
 #[tokio::test]
-async fn a_partitioned_table_takes_upserts() {
+async fn partitioned_table_supports_upserts() {
     let ddl = "CREATE TABLE contacts (email TEXT, name TEXT, age INTEGER, PRIMARY KEY (email)) PARTITION BY HASH (email);;\
                CREATE TABLE contacts_0 PARTITION OF contacts FOR VALUES WITH (MODULUS 2, REMAINDER 0);;\
                CREATE TABLE contacts_1 PARTITION OF contacts FOR VALUES WITH (MODULUS 2, REMAINDER 1)";

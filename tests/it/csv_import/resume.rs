@@ -1,4 +1,4 @@
-//! Imports that are cut off, overtaken or stopped, and then go on.
+//! Imports that are interrupted, superseded or stopped, and then resumed.
 
 use super::bench::{BOTH, Bench, Memory, spec};
 use super::{CONTACTS, conflict, contacts};
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 const COLUMNS: [&str; 3] = ["email", "name", "age"];
 
-/// 2,500 rows with bad ones, repeated keys and rows that the database refuses.
+/// 2,500 rows with invalid ones, repeated keys, and rows that the database refuses.
 fn file() -> String {
     let row = |row: u32| match row % 50 {
         7 => format!("bad{row},\"x\ny\",1\r\n"),
@@ -25,7 +25,7 @@ fn with(action: &str) -> Value {
 }
 
 #[tokio::test]
-async fn an_import_that_is_cut_off_ends_like_one_that_was_not() {
+async fn interrupted_import_ends_like_an_undisturbed_one() {
     let text = file();
     let utf16 = std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect::<Vec<_>>();
     for db in BOTH {
@@ -57,7 +57,7 @@ async fn an_import_that_is_cut_off_ends_like_one_that_was_not() {
             assert!(done.errors == expected.errors && done.errors.lines().count() > 50);
             assert_eq!(bench.rows("contacts", &COLUMNS).await, whole.rows("contacts", &COLUMNS).await);
 
-            // Finished already: a later attempt changes nothing and says the same.
+            // After the end, a later attempt changes nothing and returns the same outputs.
             let again = bench.attempt(&spec(with(action)), &source, epoch + 1, CancellationToken::new()).await.unwrap();
             assert_eq!((again.outputs, again.errors), (done.outputs, done.errors));
         }
@@ -65,7 +65,7 @@ async fn an_import_that_is_cut_off_ends_like_one_that_was_not() {
 }
 
 #[tokio::test]
-async fn every_chunk_may_be_the_last_of_an_attempt() {
+async fn import_resumes_after_every_chunk() {
     let text = file();
     let utf16 = std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect::<Vec<_>>();
     for db in BOTH {
@@ -74,8 +74,8 @@ async fn every_chunk_may_be_the_last_of_an_attempt() {
             let expected = whole.import(&spec(with("update")), &Memory::new(bytes.clone())).await.unwrap();
             let bench = Bench::new(db, CONTACTS).await;
             let source = Memory::new(bytes);
-            // A limit on rows that grows stands for a crash behind each chunk but the last; only the mark that the import is
-            // finished has to be taken back.
+            // A growing `max_rows` simulates a crash after each chunk but the last. Only the `finished` mark must be
+            // reset.
             for (epoch, rows) in (1..).zip((100..2500).step_by(300)) {
                 let mut cut = with("update");
                 cut["max_rows"] = rows.into();
@@ -91,7 +91,7 @@ async fn every_chunk_may_be_the_last_of_an_attempt() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_was_overtaken_writes_nothing() {
+async fn stale_attempt_writes_nothing() {
     for db in BOTH {
         let bench = Bench::new(db, CONTACTS).await;
         let source = Memory::new(file());
@@ -104,10 +104,10 @@ async fn an_attempt_that_was_overtaken_writes_nothing() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_is_overtaken_under_way_stops_at_its_next_chunk() {
+async fn attempt_that_loses_its_lease_stops_at_the_next_chunk() {
     for db in BOTH {
         let bench = Bench::new(db, &format!("{CONTACTS};;CREATE TABLE other (a INTEGER)")).await;
-        // The trigger stands for another process that claims the checkpoint while the first chunk is under way.
+        // The trigger simulates another process that claims the checkpoint during the first chunk.
         let claim = "UPDATE afterload_checkpoints SET epoch = 9";
         bench.execute("CREATE TABLE afterload_checkpoints (key TEXT PRIMARY KEY, epoch BIGINT NOT NULL, cursor TEXT, updated_at BIGINT NOT NULL, finished_at BIGINT)").await;
         let when = "AFTER INSERT ON contacts FOR EACH ROW WHEN (NEW.email = 'r150@x.de')";
@@ -130,7 +130,7 @@ async fn an_attempt_that_is_overtaken_under_way_stops_at_its_next_chunk() {
 }
 
 #[tokio::test]
-async fn an_import_stops_between_chunks_when_asked() {
+async fn cancelled_import_stops_between_chunks() {
     for db in BOTH {
         let bench = Bench::new(db, CONTACTS).await;
         let stop = CancellationToken::new();
@@ -144,7 +144,7 @@ async fn an_import_stops_between_chunks_when_asked() {
 }
 
 #[tokio::test]
-async fn long_finished_work_is_forgotten() {
+async fn old_checkpoints_and_rejects_are_deleted() {
     for db in BOTH {
         let bench = Bench::new(db, CONTACTS).await;
         bench.import(&spec(with("update")), &Memory::new(file())).await.unwrap();

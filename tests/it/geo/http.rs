@@ -1,4 +1,4 @@
-//! Services on the web that are asked where addresses are.
+//! `geo.lookup` with providers on the web.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -11,14 +11,14 @@ use crate::http::receiver::{Receiver, says};
 use crate::support::{Database, TestApp, both, execute, numbers};
 
 both!(
-    a_service_is_asked_once_and_also_what_it_does_not_know_is_remembered,
-    a_service_that_fails_is_passed_over_and_left_alone_for_a_while,
-    a_service_that_wants_a_pause_gets_it,
-    a_key_that_a_service_echoes_is_shown_nowhere,
-    what_was_not_known_is_asked_again_in_time,
+    known_and_unknown_addresses_are_cached,
+    failing_service_is_skipped_and_its_circuit_opens,
+    service_retry_after_is_respected,
+    echoed_api_key_is_redacted,
+    unknown_address_is_asked_again_after_its_cache_time,
 );
 
-/// A service at an address of ours.
+/// Adds a provider on loopback to the configuration.
 fn service(config: &mut Config, name: &str, url: &str) {
     let fields = [("country_code", "/where/c"), ("latitude", "/where/at"), ("longitude", "/where/at"), ("asn", "/as")];
     let fields = fields.map(|(name, pointer)| (name.to_owned(), pointer.to_owned())).into();
@@ -45,7 +45,7 @@ fn good() -> axum::response::Response {
     )
 }
 
-async fn a_service_is_asked_once_and_also_what_it_does_not_know_is_remembered(database: Database) {
+async fn known_and_unknown_addresses_are_cached(database: Database) {
     let receiver = Receiver::start(|call| match call.path.as_str() {
         path if path.contains("9.9.9.9") => says(200, &[], r#"{"ok": false}"#),
         path if path.contains("7.7.7.7") => says(404, &[], "nobody"),
@@ -71,14 +71,14 @@ async fn a_service_is_asked_once_and_also_what_it_does_not_know_is_remembered(da
     let again = app.run_to_end("p", ips.clone()).await;
     assert_eq!(&again["steps"][0]["outputs"], outputs);
     assert_eq!(receiver.calls().len(), 4, "everything was remembered");
-    // Who believes nothing asks again.
+    // With a tiny cache lifetime the service is asked again.
     app.publish("p", &yaml(&format!("{LIST}, providers: ['http:one'], cache: 1ms"))).await;
     app.run_to_end("p", ips).await;
     assert_eq!(receiver.calls().len(), 8);
     app.finish().await;
 }
 
-async fn a_service_that_fails_is_passed_over_and_left_alone_for_a_while(database: Database) {
+async fn failing_service_is_skipped_and_its_circuit_opens(database: Database) {
     let receiver =
         Receiver::start(|call| if call.path.starts_with("/bad/") { says(500, &[], "oops") } else { good() }).await;
     let with = format!("{LIST}, providers: ['http:bad', 'http:good']");
@@ -93,7 +93,7 @@ async fn a_service_that_fails_is_passed_over_and_left_alone_for_a_while(database
         let run = app.run_to_end("p", ips(from)).await;
         assert_eq!((&run["status"], &run["steps"][0]["outputs"]["found"]), (&json!("succeeded"), &json!(20)), "{run}");
     }
-    // Four are on their way at once when the fifth failure closes the gate.
+    // Four requests are in flight when the fifth failure opens the circuit breaker.
     assert!((5..=8).contains(&to("/bad/")), "{}", to("/bad/"));
     assert_eq!(to("/good/"), 40);
     app.publish("p", &yaml("ip: 1.2.3.4, providers: ['http:none', 'http:good']")).await;
@@ -101,7 +101,7 @@ async fn a_service_that_fails_is_passed_over_and_left_alone_for_a_while(database
     app.finish().await;
 }
 
-async fn a_service_that_wants_a_pause_gets_it(database: Database) {
+async fn service_retry_after_is_respected(database: Database) {
     let wait = Arc::new(AtomicU16::new(1));
     let wanted = wait.clone();
     let receiver = Receiver::start(move |call| match (call.before, wanted.load(Ordering::SeqCst)) {
@@ -127,7 +127,7 @@ async fn a_service_that_wants_a_pause_gets_it(database: Database) {
     app.finish().await;
 }
 
-async fn a_key_that_a_service_echoes_is_shown_nowhere(database: Database) {
+async fn echoed_api_key_is_redacted(database: Database) {
     let receiver = Receiver::start(|call| {
         let key = call.headers["x-key"].clone();
         says(200, &[("content-type", "application/json")], json!({ "where": { "c": "fr" }, "city": key }).to_string())
@@ -147,7 +147,7 @@ async fn a_key_that_a_service_echoes_is_shown_nowhere(database: Database) {
     app.finish().await;
 }
 
-async fn what_was_not_known_is_asked_again_in_time(database: Database) {
+async fn unknown_address_is_asked_again_after_its_cache_time(database: Database) {
     let receiver = Receiver::start(|_| says(404, &[], "nobody")).await;
     let app = app(database, "ip: 8.8.8.8, providers: ['http:one'], cache: 30d", |config| {
         service(config, "one", &receiver.url);

@@ -1,4 +1,4 @@
-//! `geo.lookup`: where addresses are, from files that another program has written.
+//! `geo.lookup` with database files that another program wrote.
 
 mod http;
 mod rows;
@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 use crate::support::{Database, TestApp, both, eventually};
 
 both!(
-    files_answer_in_their_order_and_local_addresses_at_once,
-    a_file_that_has_changed_is_read_again,
-    a_missing_or_broken_file_is_passed_over
+    files_are_asked_in_order_and_local_addresses_not_at_all,
+    changed_file_is_reloaded,
+    missing_or_broken_file_is_skipped
 );
 
-/// Files that another program writes, until they are dropped.
+/// Writes the files with another program into a temporary folder.
 fn files() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let python = std::env::var("AFTERLOAD_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
@@ -27,7 +27,7 @@ fn files() -> tempfile::TempDir {
     folder
 }
 
-/// Copies a file of them into a folder under another name, so that nobody sees half of it.
+/// Copies a file into a folder under another name atomically.
 fn place(files: &Path, file: &str, folder: &Path, name: &str) -> PathBuf {
     std::fs::create_dir_all(folder).unwrap();
     let path = folder.join(format!("{name}.mmdb"));
@@ -59,7 +59,7 @@ async fn app(database: Database, with: &str, files: &[&str]) -> TestApp {
 
 const LIST: &str = "ips: \"${{ params.ips }}\"";
 
-async fn files_answer_in_their_order_and_local_addresses_at_once(database: Database) {
+async fn files_are_asked_in_order_and_local_addresses_not_at_all(database: Database) {
     let with = format!(
         "{LIST}, providers: ['mmdb:four', 'mmdb:nested', 'mmdb:flat', 'mmdb:asn'], local: {{ country: nowhere, latitude: 1.5 }}"
     );
@@ -105,7 +105,7 @@ async fn files_answer_in_their_order_and_local_addresses_at_once(database: Datab
             "::1 - nowhere - local",
             "9.9.9.9 - - - -",
             "2.125.160.217 GB United Kingdom - mmdb:nested",
-            // A record that says nothing that we ask for is none.
+            // A record without any requested field counts as unknown.
             "5.5.5.5 - - - -",
         ]
     );
@@ -121,7 +121,7 @@ async fn files_answer_in_their_order_and_local_addresses_at_once(database: Datab
     app.finish().await;
 }
 
-async fn a_file_that_has_changed_is_read_again(database: Database) {
+async fn changed_file_is_reloaded(database: Database) {
     let app = app(database, "ip: 89.160.20.112, providers: ['mmdb:nested']", &["nested"]).await;
     let city = async || app.run_to_end("p", json!({})).await["steps"][0]["outputs"]["city"].clone();
     assert_eq!(city().await, "Linköping");
@@ -129,7 +129,7 @@ async fn a_file_that_has_changed_is_read_again(database: Database) {
     let files = files();
     place(files.path(), "other", &folder, "nested");
     eventually("the new city", async || (city().await == "Malmö").then_some(())).await;
-    // Half a file changes nothing for those who have read the one before.
+    // A truncated file does not replace the loaded one.
     std::fs::write(folder.join("nested.mmdb"), b"half").unwrap();
     assert_eq!(city().await, "Malmö");
     place(files.path(), "nested", &folder, "nested");
@@ -137,12 +137,12 @@ async fn a_file_that_has_changed_is_read_again(database: Database) {
     app.finish().await;
 }
 
-async fn a_missing_or_broken_file_is_passed_over(database: Database) {
+async fn missing_or_broken_file_is_skipped(database: Database) {
     let app = app(database, &format!("{LIST}, providers: ['mmdb:none', 'mmdb:broken', 'mmdb:flat']"), &["flat"]).await;
     std::fs::write(app.dir.path().join("data/geo/broken.mmdb"), b"not a database").unwrap();
     let run = app.run_to_end("p", json!({ "ips": ["8.8.8.8", "127.0.0.1"] })).await;
     assert_eq!(run["steps"][0]["outputs"]["found"], 2, "{run}");
-    // Whether somebody who failed would have known is not known.
+    // Another provider might have known the address, so a failure must not become `unknown`.
     let run = app.run_to_end("p", json!({ "ips": ["8.8.8.8", "9.9.9.9"] })).await;
     assert_eq!(run["steps"][0]["error"]["code"], "geo_file_missing", "{run}");
     app.publish("p", &yaml("ip: 9.9.9.9, providers: ['mmdb:broken']")).await;
@@ -152,7 +152,7 @@ async fn a_missing_or_broken_file_is_passed_over(database: Database) {
 }
 
 #[test]
-fn a_look_up_without_sense_is_refused() {
+fn inconsistent_lookup_is_rejected() {
     let kinds = afterload::registry::step_kinds().catalog();
     let faults =
         |with: &str| match compile_definition(Some("p.yaml"), &yaml(with), &kinds, &ValidationContext::default()) {

@@ -1,4 +1,4 @@
-//! Rows of a table, whose columns are filled.
+//! `geo.lookup` that fills columns of a table.
 
 use serde_json::{Value, json};
 
@@ -6,10 +6,10 @@ use super::{app, files, id, place};
 use crate::support::{Database, Place, TestApp, both};
 
 both!(
-    rows_are_filled_and_others_stay,
-    rows_are_found_by_keys_of_any_kind,
-    rows_are_filled_once_through_kills,
-    the_shipped_pipeline_fills_sign_ins,
+    known_rows_are_filled_and_others_stay,
+    rows_are_matched_by_any_key_type,
+    rows_are_filled_once_despite_kills,
+    shipped_pipeline_fills_sign_ins,
 );
 
 const SIGN_INS: &str = "CREATE TABLE sign_ins (id BIGINT PRIMARY KEY, ip TEXT, country TEXT, city TEXT, lat DOUBLE PRECISION, asn BIGINT, extra JSON);
@@ -20,7 +20,7 @@ const WITH: &str = "rows: { sql: \"SELECT id, ip FROM sign_ins WHERE country IS 
     into: { table: sign_ins, columns: { country: country_code, city: city, lat: latitude, asn: asn, extra: city } }, \
     providers: ['mmdb:nested'], local: { country_code: ZZ }";
 
-async fn rows_are_filled_and_others_stay(database: Database) {
+async fn known_rows_are_filled_and_others_stay(database: Database) {
     let app = app(database, WITH, &["nested"]).await;
     app.sql(SIGN_INS).await;
     let run = app.run_to_end("p", json!({})).await;
@@ -28,7 +28,7 @@ async fn rows_are_filled_and_others_stay(database: Database) {
     let outputs = &run["steps"][0]["outputs"];
     let counts = ["rows", "found", "missing", "invalid"].map(|name| outputs[name].as_i64().unwrap());
     assert_eq!(counts, [7, 4, 1, 2], "{run}");
-    // A text in JSON has its quotes on PostgreSQL; SQLite has no such type.
+    // PostgreSQL keeps the quotes of JSON text; SQLite has no JSON type.
     let quote = if database == Database::Postgres { "\"" } else { "" };
     let filled = format!(
         "SELECT COUNT(*) FROM sign_ins WHERE country = 'SE' AND city IN ('Linköping', 'Lund') AND lat = 58.4167 AND asn = 29518
@@ -61,7 +61,7 @@ async fn rows_are_filled_and_others_stay(database: Database) {
     app.finish().await;
 }
 
-/// The last row has the key of another, but for a part.
+/// The key of the last row equals that of another row, except for one column.
 const VISITS: &str =
     "CREATE TABLE visits (seq BIGINT PRIMARY KEY, node UUID, day SMALLINT, name TEXT, ip TEXT, city TEXT);
     INSERT INTO visits (seq, node, day, name, ip) VALUES
@@ -70,7 +70,7 @@ const VISITS: &str =
     (3, NULL, 4, NULL, '89.160.20.113'), (4, '0a000000-0000-4000-8000-000000000001', NULL, 'A', '89.160.20.113'),
     (5, '0a000000-0000-4000-8000-000000000000', 301, '10', NULL)";
 
-async fn rows_are_found_by_keys_of_any_kind(database: Database) {
+async fn rows_are_matched_by_any_key_type(database: Database) {
     let with = |keys: &str| {
         format!(
             "rows: {{ sql: 'SELECT seq, node, day, name, ip FROM visits', key: seq, chunk: 3 }}, \
@@ -88,7 +88,7 @@ async fn rows_are_found_by_keys_of_any_kind(database: Database) {
         assert_eq!(run["steps"][0]["outputs"]["found"], 4, "{keys}: {run}");
         assert_eq!(app.numbers("SELECT COUNT(*) FROM visits WHERE city = 'Linköping'").await, [filled], "{keys}");
     }
-    // Without a word about columns those that are named as outputs are: the city, and not the address.
+    // By default it fills the columns whose names equal outputs: the city, but not the address.
     app.sql("UPDATE visits SET city = NULL").await;
     app.publish("p", &super::yaml(&with("seq").replace(", columns: { city: city }", ""))).await;
     let run = app.run_to_end("p", json!({})).await;
@@ -103,7 +103,7 @@ async fn rows_are_found_by_keys_of_any_kind(database: Database) {
 
 const ROWS: i64 = 20_000;
 
-/// Rows that take a while, and a log in which a row that was filled twice would be there twice.
+/// Makes updates slow, and logs them, so that a row that is filled twice is visible.
 fn slow(database: Database) -> String {
     let slow = match database {
         Database::Sqlite => {
@@ -127,13 +127,13 @@ fn slow(database: Database) -> String {
     )
 }
 
-async fn rows_are_filled_once_through_kills(database: Database) {
+async fn rows_are_filled_once_despite_kills(database: Database) {
     let done = |run: &Value| run["steps"][0]["progress"]["done"].as_i64().unwrap_or(0);
     let there = Place::new(database).await;
     place(files().path(), "large", &there.dir.path().join("data/geo"), "large");
     there.sql(&slow(database)).await;
     let with = WITH.replace("chunk: 2", "chunk: 300").replace("mmdb:nested", "mmdb:large");
-    // Also rows that are filled already are gone through.
+    // Already filled rows are processed too.
     there.pipeline("p", &super::yaml(&with));
     let mut process = there.start().await;
     let run = process.start_run("p", json!({})).await;
@@ -154,7 +154,7 @@ async fn rows_are_filled_once_through_kills(database: Database) {
     assert!(process.terminate().await.success());
 }
 
-async fn the_shipped_pipeline_fills_sign_ins(database: Database) {
+async fn shipped_pipeline_fills_sign_ins(database: Database) {
     let read =
         |path: &str| std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
     let builder = TestApp::builder(database).pipeline("sign-in-geo", &read("pipelines/sign-in-geo.yaml"));

@@ -1,4 +1,4 @@
-//! Servers that mean no good, or are not well, and what becomes of the steps that call them.
+//! Hostile or broken servers, and the steps that call them.
 
 use std::convert::Infallible;
 use std::io::Write;
@@ -14,10 +14,7 @@ use super::outputs;
 use super::receiver::{Receiver, says};
 use crate::support::{Database, Place, TestApp, both, eventually};
 
-both!(
-    a_call_whose_answer_a_crash_swallowed_is_made_again_under_the_same_key,
-    a_call_that_hangs_is_left_when_its_run_is_cancelled
-);
+both!(request_after_a_crash_keeps_its_idempotency_key, cancel_stops_a_hanging_request);
 
 const YAML: &str = r#"
 name: call
@@ -32,17 +29,17 @@ steps:
     with: { url: "${{ params.url }}", timeout: "${{ params.timeout }}", save: "${{ params.save }}", max_size: 2mb }
 "#;
 
-/// A body that goes on for as long as somebody reads it.
+/// A body that never ends.
 fn endless() -> Body {
     Body::from_stream(stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 8192]))))
 }
 
-/// A body of which nothing ever comes.
+/// A body that never sends a byte.
 fn silent() -> Body {
     Body::from_stream(stream::pending::<Result<Bytes, Infallible>>())
 }
 
-/// 64 MiB of nothing, in a few bytes.
+/// 64 MiB of zeros, compressed to a few bytes.
 fn bomb() -> Vec<u8> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
     for _ in 0..64 {
@@ -56,7 +53,7 @@ async fn app(allow: &[String], database: Database) -> TestApp {
     TestApp::builder(database).pipeline("call", YAML).config(|config| config.http.allow = allow).start().await
 }
 
-/// Runs the pipeline, and gives the code of its error and the attempts that it took.
+/// Runs the pipeline. Returns the code of its error and the number of attempts.
 async fn refused(app: &TestApp, params: Value) -> (String, u64) {
     let run = app.run_to_end("call", params).await;
     let step = &run["steps"][0];
@@ -66,7 +63,7 @@ async fn refused(app: &TestApp, params: Value) -> (String, u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_costs_no_more_than_its_limits() {
+async fn response_limits_are_enforced() {
     let packed = bomb();
     let server = Receiver::start(move |call| match call.path.as_str() {
         "/silent" => says(200, &[], silent()),
@@ -74,7 +71,7 @@ async fn a_server_costs_no_more_than_its_limits() {
         _ => says(200, &[], endless()),
     })
     .await;
-    // Connections are made, and nobody ever says a word.
+    // This server accepts connections and never answers.
     let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
     let deaf = format!("http://{}/", deaf.local_addr().unwrap());
     let app = app(&["127.0.0.1".into()], Database::Sqlite).await;
@@ -88,7 +85,7 @@ async fn a_server_costs_no_more_than_its_limits() {
     for params in [json!({ "url": server.url }), json!({ "url": server.url, "save": "a.bin" })] {
         assert_eq!(refused(&app, params).await, ("http_body_too_large".into(), 1));
     }
-    // It stays as it came: nobody asked for it, and nobody unpacks it.
+    // The body stays compressed: the step did not ask for compression, and does not decompress.
     let run = app.run_to_end("call", json!({ "url": format!("{}/bomb", server.url) })).await;
     let found = outputs(&run, "call");
     assert_eq!((&found["headers"]["content-encoding"], &found["text"]), (&json!("gzip"), &Value::Null), "{run}");
@@ -98,7 +95,7 @@ async fn a_server_costs_no_more_than_its_limits() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redirect_leads_nowhere_that_the_first_call_may_not_go() {
+async fn redirects_obey_the_egress_policy() {
     let inside = Receiver::start(|_| says(200, &[], "the inside")).await;
     let port = inside.port;
     let outside = Receiver::start(move |call| {
@@ -133,7 +130,7 @@ async fn a_redirect_leads_nowhere_that_the_first_call_may_not_go() {
     app.finish().await;
 }
 
-async fn a_call_whose_answer_a_crash_swallowed_is_made_again_under_the_same_key(database: Database) {
+async fn request_after_a_crash_keeps_its_idempotency_key(database: Database) {
     let server = Receiver::start(|call| match call.before {
         0 => says(200, &[], silent()),
         _ => says(200, &[], "done"),
@@ -157,7 +154,7 @@ async fn a_call_whose_answer_a_crash_swallowed_is_made_again_under_the_same_key(
     process.terminate().await;
 }
 
-async fn a_call_that_hangs_is_left_when_its_run_is_cancelled(database: Database) {
+async fn cancel_stops_a_hanging_request(database: Database) {
     let server = Receiver::start(|_| says(200, &[], silent())).await;
     let app = app(&["127.0.0.1".into()], database).await;
     for (before, save) in [Value::Null, json!("a.bin")].into_iter().enumerate() {

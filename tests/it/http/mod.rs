@@ -1,10 +1,10 @@
-//! Calls: `http.request`, who is told of the end of a run, and webhooks that come in.
+//! HTTP requests of steps, notifications at the end of runs, and incoming webhooks.
 
 mod hostile;
+mod incoming_webhooks;
 mod notify;
 pub(crate) mod receiver;
 mod request;
-mod telling;
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::support::{TestApp, python};
 use receiver::Call;
 
-/// What receivers of webhooks use: the reference implementation of the standard.
+/// The reference implementation of the standard, as receivers of webhooks use it.
 const VERIFY: &str = "
 import json, sys
 from standardwebhooks import Webhook, WebhookVerificationError
@@ -29,7 +29,7 @@ for other in [dict(given, body=given['body'] + ' '), dict(given, headers=dict(gi
     sys.exit('a forged message was taken')
 ";
 
-/// Fails unless the reference implementation takes the call for ours.
+/// Fails unless the reference implementation accepts the signature of the call.
 pub(crate) fn verify(secret: &str, call: &Call) {
     let mut child = Command::new(python()).args(["-c", VERIFY]).stdin(Stdio::piped()).spawn().expect("Python starts");
     let given = json!({ "secret": secret, "body": call.body, "headers": call.headers });
@@ -37,7 +37,7 @@ pub(crate) fn verify(secret: &str, call: &Call) {
     assert!(child.wait().unwrap().success(), "{call:?}");
 }
 
-/// The secret of an application's webhooks, as `afterload key webhook` prints it.
+/// Returns the webhook secret of an application, as `afterload key webhook` prints it.
 pub(crate) fn secret(app: &TestApp) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_afterload"));
     command.args(["key", "webhook"]).current_dir(app.dir.path()).env("AFTERLOAD_DATA", &app.config.data);
@@ -51,13 +51,13 @@ pub(crate) fn secret(app: &TestApp) -> String {
     secret.trim().to_owned()
 }
 
-/// The error of a step.
+/// Returns the error of a step.
 fn error<'a>(run: &'a Value, step: &str) -> &'a Value {
     let steps = run["steps"].as_array().expect("steps");
     &steps.iter().find(|known| known["id"] == step).expect("the step")["error"]
 }
 
-/// The outputs of a step.
+/// Returns the outputs of a step.
 fn outputs<'a>(run: &'a Value, step: &str) -> &'a Value {
     let steps = run["steps"].as_array().expect("steps");
     &steps.iter().find(|known| known["id"] == step).expect("the step")["outputs"]

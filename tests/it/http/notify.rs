@@ -1,4 +1,4 @@
-//! Who is told of the end of a run, and how often.
+//! Notifications at the end of runs.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use super::{secret, verify};
 use crate::support::{Database, Server, TestApp, both, eventually, execute};
 
 both!(
-    the_end_of_a_run_is_told_to_who_asked_for_it,
-    a_receiver_that_is_busy_is_told_again_under_the_same_id,
-    a_run_that_goes_on_is_told_of_again,
-    what_must_not_be_called_is_given_up_at_once,
-    a_receiver_that_hangs_holds_up_nobody,
-    runs_that_never_begin_are_told_of_too,
-    two_senders_do_not_tell_at_once_and_a_lost_one_is_made_up_for,
+    end_of_run_is_notified_if_requested,
+    failed_notification_is_retried_with_the_same_id,
+    retried_run_sends_a_second_notification,
+    blocked_notification_url_fails_at_once,
+    hanging_receiver_delays_no_other_notification,
+    runs_that_never_start_are_notified,
+    notification_has_one_claim_and_survives_its_loss,
 );
 
 const PIPELINE: &str = r#"
@@ -38,7 +38,7 @@ async fn start(app: &TestApp, params: Value, url: &str) -> Value {
     run
 }
 
-/// The run, once the state of its notification is this.
+/// Waits until the notification of a run has this status, and returns the run.
 async fn told(app: &TestApp, run: &Value, status: &str) -> Value {
     let id = run["id"].as_str().unwrap();
     eventually("a notification", async || {
@@ -48,7 +48,7 @@ async fn told(app: &TestApp, run: &Value, status: &str) -> Value {
     .await
 }
 
-async fn the_end_of_a_run_is_told_to_who_asked_for_it(database: Database) {
+async fn end_of_run_is_notified_if_requested(database: Database) {
     let server = Receiver::start(|_| says(204, &[], "")).await;
     let (app, url) = (app(database).await, format!("{}/hook?token=canary", server.url));
     let secret = secret(&app);
@@ -76,7 +76,7 @@ async fn the_end_of_a_run_is_told_to_who_asked_for_it(database: Database) {
         assert_eq!(call.headers["content-type"], "application/json");
         assert!(!call.body.contains("canary"), "{}", call.body);
     }
-    // The same as the API shows, but for how far the telling was.
+    // The body equals the API's response, except for the state of the notification.
     let (mut shown, mut sent) = (good.clone(), kinds[1]["data"].clone());
     assert_eq!((&sent["notification"]["status"], &sent["finished_at"]), (&json!("pending"), &kinds[1]["timestamp"]));
     (shown["notification"], sent["notification"]) = (Value::Null, Value::Null);
@@ -86,7 +86,7 @@ async fn the_end_of_a_run_is_told_to_who_asked_for_it(database: Database) {
         (&notification["attempts"], &notification["error"], &notification["next_at"]),
         (&json!(1), &Value::Null, &Value::Null)
     );
-    // In the query beside a form, and not at all.
+    // `notify_url` in the query beside a form, and a run without it.
     let form = reqwest::multipart::Form::new().text("file", "");
     let request = app.client.post(format!("{}/v1/pipelines/p/runs", app.url)).query(&[("notify_url", &url)]);
     let run: Value = request.bearer_auth(&app.admin_key).multipart(form).send().await.unwrap().json().await.unwrap();
@@ -96,7 +96,7 @@ async fn the_end_of_a_run_is_told_to_who_asked_for_it(database: Database) {
     app.finish().await;
 }
 
-async fn a_receiver_that_is_busy_is_told_again_under_the_same_id(database: Database) {
+async fn failed_notification_is_retried_with_the_same_id(database: Database) {
     let server = Receiver::start(|call| match call.before {
         0 => says(503, &[("retry-after", "1")], "canary"),
         1 => says(302, &[("location", "/elsewhere")], ""),
@@ -124,7 +124,7 @@ async fn a_receiver_that_is_busy_is_told_again_under_the_same_id(database: Datab
     app.finish().await;
 }
 
-async fn a_run_that_goes_on_is_told_of_again(database: Database) {
+async fn retried_run_sends_a_second_notification(database: Database) {
     let server = Receiver::start(|_| says(200, &[], "")).await;
     let app = app(database).await;
     let path = app.dir.path().join("there");
@@ -143,7 +143,7 @@ async fn a_run_that_goes_on_is_told_of_again(database: Database) {
     app.finish().await;
 }
 
-async fn what_must_not_be_called_is_given_up_at_once(database: Database) {
+async fn blocked_notification_url_fails_at_once(database: Database) {
     let server = Receiver::start(|_| says(200, &[], "")).await;
     let app = TestApp::builder(database).pipeline("p", PIPELINE).start().await;
     let run = start(&app, json!({}), &format!("http://localhost:{}/canary", server.port)).await;
@@ -162,7 +162,7 @@ async fn what_must_not_be_called_is_given_up_at_once(database: Database) {
     app.finish().await;
 }
 
-async fn runs_that_never_begin_are_told_of_too(database: Database) {
+async fn runs_that_never_start_are_notified(database: Database) {
     let steps = "steps: [{ id: hold, uses: test.step, with: { wait: true } }]\n";
     let one_at_a_time = |name: &str, conflict: &str| {
         format!("name: {name}\nconcurrency: {{ key: one, limit: 1, on_conflict: {conflict} }}\n{steps}")
@@ -192,8 +192,8 @@ async fn runs_that_never_begin_are_told_of_too(database: Database) {
     app.finish().await;
 }
 
-async fn a_receiver_that_hangs_holds_up_nobody(database: Database) {
-    // Connections are made, and nobody ever says a word.
+async fn hanging_receiver_delays_no_other_notification(database: Database) {
+    // This server accepts connections and never answers.
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let deaf = format!("http://{}/", deaf.local_addr().unwrap());
     let (server, app) = (Receiver::start(|_| says(200, &[], "")).await, app(database).await);
@@ -208,11 +208,11 @@ async fn a_receiver_that_hangs_holds_up_nobody(database: Database) {
     told(&app, &good, "sent").await;
     let hanging = app.show(hanging["id"].as_str().unwrap()).await;
     assert_eq!((&hanging["status"], &hanging["notification"]["status"]), (&json!("succeeded"), &json!("pending")));
-    // Nor the end of the process.
+    // A hanging receiver does not delay the shutdown either.
     app.finish().await;
 }
 
-async fn two_senders_do_not_tell_at_once_and_a_lost_one_is_made_up_for(database: Database) {
+async fn notification_has_one_claim_and_survives_its_loss(database: Database) {
     let server = if database == Database::Postgres { Some(Server::start().await) } else { None };
     let dir = tempfile::tempdir().unwrap();
     let url = server.as_ref().map_or_else(|| format!("sqlite://{}", dir.path().join("s.db").display()), Server::url);
@@ -237,7 +237,7 @@ async fn two_senders_do_not_tell_at_once_and_a_lost_one_is_made_up_for(database:
     }
     tx.commit().await.unwrap();
 
-    // Of many that look at once one gets it. It dies, and its time is over.
+    // Of many concurrent claims only one gets the notification. Its claim expires.
     let claims = futures::future::join_all((0..8).map(|_| claim(60))).await;
     let lost: Vec<_> = claims.into_iter().flatten().collect();
     assert_eq!((lost.len(), lost[0].run_id.as_str(), lost[0].attempts), (1, "told", 1));
@@ -245,7 +245,7 @@ async fn two_senders_do_not_tell_at_once_and_a_lost_one_is_made_up_for(database:
     let found = claim(60).await;
     assert_eq!((found.len(), found[0].attempts, found[0].since), (1, 2, lost[0].since));
 
-    // Who lost it writes nothing any more; who holds it does.
+    // The expired claim cannot write; the current one can.
     let error = json!({ "code": "x" });
     db.notifications().record_attempt(&lost[0], NotificationStatus::Failed, None, Some(&error)).await.unwrap();
     let state = async || db.notifications().find("told").await.unwrap().unwrap();
@@ -254,7 +254,7 @@ async fn two_senders_do_not_tell_at_once_and_a_lost_one_is_made_up_for(database:
     assert_eq!((state().await.next_at, state().await.error), (Some(1), Some(error)));
     let third = claim(60).await;
 
-    // The run goes on meanwhile, and is told of once more when it ends again.
+    // Meanwhile the run is retried. Its next end sends another notification.
     let mut tx = db.begin().await.unwrap();
     tx.runs().reopen("told").await.unwrap();
     tx.commit().await.unwrap();

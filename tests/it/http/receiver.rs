@@ -1,4 +1,4 @@
-//! A server on loopback that remembers its calls and answers as a test says.
+//! An HTTP server on loopback that records its calls and answers as a test defines.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -12,19 +12,19 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-/// A call that was received.
+/// A received call.
 #[derive(Clone, Debug, Serialize)]
 pub struct Call {
     pub method: String,
-    /// With its query.
+    /// The path with its query.
     pub path: String,
     pub headers: BTreeMap<String, String>,
     pub body: String,
-    /// How many came before it, to the same path.
+    /// The number of earlier calls to the same path.
     pub before: usize,
 }
 
-/// A server, until it is dropped.
+/// The server. It stops when it is dropped.
 pub struct Receiver {
     pub url: String,
     pub port: u16,
@@ -33,7 +33,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Answers each call as `answer` says.
+    /// Starts a server that answers each call with `answer`.
     pub async fn start<R: IntoResponse>(answer: impl Fn(&Call) -> R + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (port, calls) = (listener.local_addr().unwrap().port(), Arc::new(Mutex::new(Vec::new())));
@@ -47,7 +47,7 @@ impl Receiver {
         Self { url: format!("http://127.0.0.1:{port}"), port, calls, _task: task }
     }
 
-    /// What came so far.
+    /// Returns the calls so far.
     pub fn calls(&self) -> Vec<Call> {
         self.calls.lock().unwrap().clone()
     }
@@ -70,7 +70,7 @@ async fn receive<R: IntoResponse>(request: Request, seen: &Mutex<Vec<Call>>, ans
     answer(&call).into_response()
 }
 
-/// An answer with a status, headers and a body.
+/// Creates a response from a status, headers and a body.
 pub fn says(status: u16, headers: &[(&'static str, &str)], body: impl Into<Body>) -> Response {
     let mut map = HeaderMap::new();
     for (name, value) in headers {

@@ -1,4 +1,4 @@
-//! `http.request`, as runs use it.
+//! `http.request` in runs.
 
 use serde_json::{Value, json};
 
@@ -7,12 +7,12 @@ use super::{error, outputs, secret, verify};
 use crate::support::{Database, Place, Server, TestApp, both, eventually, execute};
 
 both!(
-    a_call_is_sent_as_it_is_written_and_its_answer_can_be_used,
-    a_call_that_fails_is_repeated_with_the_same_id_and_a_valid_signature,
-    items_call_under_keys_of_their_own,
-    what_is_known_to_be_done_is_not_repeated,
-    a_body_is_saved_as_a_file_up_to_its_limit,
-    what_the_status_says_decides,
+    request_is_sent_as_configured_and_response_is_an_output,
+    failed_request_is_retried_with_same_id_and_valid_signature,
+    each_item_has_its_own_idempotency_key,
+    recorded_request_is_not_repeated,
+    body_is_saved_up_to_max_size,
+    status_decides_between_success_retry_and_failure,
 );
 
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -23,7 +23,7 @@ async fn app(database: Database, yaml: &str) -> TestApp {
     app.config(|config| config.http.allow = vec!["127.0.0.1".into()]).start().await
 }
 
-async fn a_call_is_sent_as_it_is_written_and_its_answer_can_be_used(database: Database) {
+async fn request_is_sent_as_configured_and_response_is_an_output(database: Database) {
     let server = Receiver::start(|call| match call.path.as_str() {
         "/moved" => says(307, &[("location", "/orders?page=2")], ""),
         path if path.starts_with("/form") => says(200, &[], "not JSON"),
@@ -93,7 +93,7 @@ steps:
     app.finish().await;
 }
 
-async fn a_call_that_fails_is_repeated_with_the_same_id_and_a_valid_signature(database: Database) {
+async fn failed_request_is_retried_with_same_id_and_valid_signature(database: Database) {
     let server = Receiver::start(|call| match call.before {
         0 => says(503, &[("retry-after", "1")], "busy"),
         1 => says(429, &[("retry-after", "1")], "busy"),
@@ -124,7 +124,7 @@ steps:
     app.finish().await;
 }
 
-async fn items_call_under_keys_of_their_own(database: Database) {
+async fn each_item_has_its_own_idempotency_key(database: Database) {
     let server = Receiver::start(|call| says(200, &[], call.path.clone())).await;
     let yaml = r#"
 name: items
@@ -151,7 +151,7 @@ steps:
     app.finish().await;
 }
 
-async fn what_is_known_to_be_done_is_not_repeated(database: Database) {
+async fn recorded_request_is_not_repeated(database: Database) {
     let server = Receiver::start(|_| says(200, &[JSON], r#"{"from": "the server"}"#)).await;
     let yaml = r#"
 name: once
@@ -169,7 +169,7 @@ steps:
         let run = app.run("once", json!({ "url": server.url })).await;
         app.step_is(&run, "hold", "suspended").await;
         let id = run["id"].as_str().unwrap();
-        // As a crash leaves it, after the answer came and before the step has ended, or before the answer came.
+        // Same state as after a crash: after the response and before the end of the step, or before the response.
         execute(&service, &format!("INSERT INTO effects VALUES ('{id}', 'call', 'call', '{state}', {detail}, 0)"))
             .await;
         app.post("/v1/events/go", json!({})).await;
@@ -185,7 +185,7 @@ steps:
     app.finish().await;
 }
 
-async fn a_body_is_saved_as_a_file_up_to_its_limit(database: Database) {
+async fn body_is_saved_up_to_max_size(database: Database) {
     let large: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
     let body = large.clone();
     let server = Receiver::start(move |_| says(200, &[("content-type", "application/pdf")], body.clone())).await;
@@ -222,7 +222,7 @@ steps:
     app.finish().await;
 }
 
-async fn what_the_status_says_decides(database: Database) {
+async fn status_decides_between_success_retry_and_failure(database: Database) {
     let server = Receiver::start(|call| {
         let status = call.path[1..4].parse().unwrap();
         says(status, &[], "canary")
@@ -258,7 +258,7 @@ steps:
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_private_is_called_without_leave() {
+async fn private_addresses_are_blocked_unless_allowed() {
     let server = Receiver::start(|_| says(200, &[], "the inside")).await;
     let yaml = "name: ssrf\nparams: { url: { type: string } }\nsteps:\n  - { id: call, uses: http.request, with: { url: \"${{ params.url }}\" } }\n";
     let app = TestApp::builder(Database::Sqlite).pipeline("ssrf", yaml).start().await;
@@ -273,9 +273,9 @@ async fn nothing_private_is_called_without_leave() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_secret_shows_up_nowhere_not_even_when_a_server_echoes_it() {
+async fn echoed_secret_is_redacted() {
     const CANARY: &str = "canary-of-\"quotes\"-and-more";
-    // Says back everything that it was sent, and fails the second call.
+    // Echoes everything that it receives, and fails the second call.
     let server = Receiver::start(|call| {
         let status = if call.path.starts_with("/fail") { 400 } else { 200 };
         says(status, &[JSON, ("x-echo", &call.headers["authorization"])], serde_json::to_string(call).unwrap())
@@ -322,7 +322,7 @@ steps:
         (&json!("Bearer ***"), &json!("{\"key\":\"***\"}")),
         "{run}"
     );
-    // The quotes are written in other ways in JSON, and in an address.
+    // JSON and URLs escape the quotes in different ways.
     for part in ["canary-of", "and-more"] {
         assert!(!text.contains(part), "{text}");
         assert!(!place.log().contains(part), "{}", place.log());

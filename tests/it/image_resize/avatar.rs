@@ -1,4 +1,4 @@
-//! The shipped pipeline on the sample photo.
+//! The shipped avatar pipeline on the sample photo.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both, eventually};
 
-both!(a_profile_picture_gets_its_sizes, the_answer_to_an_upload_holds_the_small_size);
+both!(avatar_upload_creates_all_sizes, upload_response_includes_the_inline_size);
 
 fn repository(path: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -19,7 +19,7 @@ async fn stored(app: &TestApp, file: &Value) -> Vec<u8> {
     body.stream.map_ok(|bytes| bytes.to_vec()).try_concat().await.unwrap()
 }
 
-/// The mean colour of a square around a point, given in shares of the width and height.
+/// Returns the mean color of a square around a point, which is given in fractions of the width and height.
 fn colour(jpeg: &[u8], (x, y): (f64, f64)) -> [u8; 3] {
     let mut decoder = jpeg_decoder::Decoder::new(jpeg);
     let pixels = decoder.decode().unwrap();
@@ -31,11 +31,11 @@ fn colour(jpeg: &[u8], (x, y): (f64, f64)) -> [u8; 3] {
     [0, 1, 2].map(|channel| (square().map(|(row, column)| at(row, column, channel)).sum::<usize>() / 16) as u8)
 }
 
-async fn a_profile_picture_gets_its_sizes(database: Database) {
+async fn avatar_upload_creates_all_sizes(database: Database) {
     let yaml = std::fs::read_to_string(repository("pipelines/avatar.yaml")).unwrap();
     let photo = std::fs::read(repository("examples/photo.jpg")).unwrap();
     let app = TestApp::builder(database).pipeline("avatar", &yaml).start().await;
-    // As the embedded store's clients write it.
+    // As clients of the embedded store upload it.
     app.app.engine.objects().put_object("uploads", "avatars/7.jpg", "image/jpeg", photo.into()).await.unwrap();
     let run = eventually("the run of the upload", async || {
         let runs: Value = app.get("/v1/runs?pipeline=avatar").await.json().await.unwrap();
@@ -54,7 +54,7 @@ async fn a_profile_picture_gets_its_sizes(database: Database) {
     for file in [small, &others["medium"]] {
         let bytes = stored(&app, file).await;
         assert!(!bytes.windows(4).any(|part| part == b"Exif"), "the place is not told");
-        // Upright and cut to the middle: the sun at the upper right, the sky beside it, the meadow below.
+        // Upright and cropped to the middle: the sun at the upper right, the sky next to it, the meadow below.
         let [red, green, blue] = colour(&bytes, (7.0 / 9.0, 50.0 / 900.0 + 0.01));
         assert!(red > 200 && green > 200 && blue < 215, "{red} {green} {blue}");
         let [red, _, blue] = colour(&bytes, (0.1, 0.1));
@@ -68,7 +68,7 @@ async fn a_profile_picture_gets_its_sizes(database: Database) {
     app.finish().await;
 }
 
-async fn the_answer_to_an_upload_holds_the_small_size(database: Database) {
+async fn upload_response_includes_the_inline_size(database: Database) {
     let yaml = std::fs::read_to_string(repository("pipelines/avatar.yaml")).unwrap();
     let photo = std::fs::read(repository("examples/photo.jpg")).unwrap();
     let app = TestApp::builder(database).pipeline("avatar", &yaml).start().await;
@@ -76,7 +76,7 @@ async fn the_answer_to_an_upload_holds_the_small_size(database: Database) {
     let small = &answer["steps"][0]["outputs"]["styles"]["small"];
     assert_eq!((&small["width"], &small["height"]), (&json!(96), &json!(96)), "{answer}");
     assert_eq!(colour(&stored(&app, small).await, (0.1, 0.1)).len(), 3);
-    // The others follow in the background, and no size is made twice.
+    // The other sizes follow in the background, and each size is made once.
     let run = app.ended(&answer).await;
     let made = |step: usize| -> Vec<String> {
         let styles = run["steps"][step]["outputs"]["styles"].as_object().expect("styles");

@@ -1,4 +1,4 @@
-//! Pictures that others have collected to break decoders: each is shown as it should be, or refused with a code.
+//! Public corpora of pictures that break decoders: each is decoded as expected, or rejected with a code.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ fn corpus(name: &str) -> PathBuf {
     folder
 }
 
-/// All files below a folder by their path in it.
+/// Lists all files below a folder by their relative path.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let (mut folders, mut files) = (vec![folder.to_owned()], BTreeMap::new());
     while let Some(next) = folders.pop() {
@@ -39,7 +39,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 const CODES: [&str; 4] = ["image_invalid", "image_truncated", "image_unsupported", "image_too_large"];
 
 #[test]
-fn pngsuite_is_shown_as_pillow_shows_it() {
+fn pngsuite_is_decoded_like_pillow() {
     let folder = tempfile::tempdir().unwrap();
     let (mut results, mut refused) = (Vec::new(), Vec::new());
     let suite = files(&corpus("pngsuite"));
@@ -55,11 +55,12 @@ fn pngsuite_is_shown_as_pillow_shows_it() {
                 let same = pictures.into_iter().find(|picture| picture.name == "same").unwrap();
                 let result = format!("{name}.same.png");
                 std::fs::write(folder.path().join(&result), same.bytes).unwrap();
-                // Pillow looks for the key of four-bit grey among eight-bit pixels and finds none; ImageMagick sees what we see.
+                // Pillow compares the color key of 4-bit gray with 8-bit pixels, so it finds none. ImageMagick agrees
+                // with our result.
                 if name == "tbbn0g04.png" {
                     continue;
                 }
-                // Of sixteen bits, the upper eight are taken; Pillow rounds some of them.
+                // The decoder keeps the upper eight of sixteen bits; Pillow rounds some values.
                 results.push(json!([name, result, { "same": true, "mean": 1.0, "largest": 1 }]));
             }
             Err(error) => {
@@ -74,14 +75,14 @@ fn pngsuite_is_shown_as_pillow_shows_it() {
     assert_eq!(pillow(&["compare"], folder.path()), "");
 }
 
-/// Names with the sizes that Pillow sees, of all files that it can read to their end.
+/// Returns the sizes, by name, of all files that Pillow can decode completely.
 fn sizes(folder: &Path) -> BTreeMap<String, String> {
     let told = pillow(&["sizes"], folder);
     told.lines().filter_map(|line| line.split_once('\t')).map(|(name, size)| (name.into(), size.into())).collect()
 }
 
 #[test]
-fn pillows_images_are_shown_or_refused_with_a_code() {
+fn pillow_images_are_decoded_or_rejected_with_a_code() {
     let folder = corpus("pillow");
     let theirs = sizes(&folder);
     let (mut shown, mut refused, mut wrong) = (0, Vec::new(), Vec::new());

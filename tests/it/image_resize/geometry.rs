@@ -1,4 +1,4 @@
-//! Sizes are ImageMagick's own, to the pixel: the very program is asked.
+//! Compares the size of each result with ImageMagick itself, to the pixel.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use afterload_media_type::PixelSize;
 fn imagemagick(cases: &[(PixelSize, String)]) -> Vec<String> {
     let program = if Command::new("magick").arg("-version").output().is_ok() { "magick" } else { "convert" };
     let mut command = Command::new(program);
-    // What the pixels become is of no interest here, so they are taken as they come.
+    // Only the sizes matter, so use the fastest filter.
     command.args(["-filter", "point"]);
     for (size, geometry) in cases {
         command.args(["(", "-size", &size.to_string(), "xc:white"]);
@@ -35,8 +35,8 @@ fn compare(cases: &[(PixelSize, String)]) {
     let mut faults = Vec::new();
     for (case, theirs) in cases.iter().zip(imagemagick(cases)) {
         let ours = ours(case);
-        // Where a side would have no pixel, or more than its policy in Debian allows, it complains and leaves the picture as
-        // it was. We make the one pixel, and have limits of our own.
+        // If a side would have no pixel, or more than the policy of Debian's ImageMagick allows, ImageMagick reports an
+        // error and keeps the picture. We make one pixel, and apply our own limits.
         let refused =
             theirs == case.0.to_string() && (ours.width.min(ours.height) == 1 || ours.width.max(ours.height) > 16_000);
         if ours.to_string() != theirs && !refused {
@@ -47,7 +47,7 @@ fn compare(cases: &[(PixelSize, String)]) {
 }
 
 #[test]
-fn every_form_gives_the_size_that_imagemagick_gives() {
+fn every_form_gives_imagemagicks_size() {
     let sizes = [(640, 480), (480, 640), (100, 100), (99, 101), (1, 1), (1, 300), (333, 7), (75, 50)];
     let numbers = ["64x48", "100x100", "50x200", "333x7", "99x101", "17", "x17", "640", "x480", "1x1", "75x50"];
     let mut cases = Vec::new();
@@ -72,9 +72,9 @@ fn every_form_gives_the_size_that_imagemagick_gives() {
     compare(&cases);
 }
 
-/// The same numbers on every run.
+/// The seed is fixed, so that every run tests the same numbers.
 #[test]
-fn random_cases_give_the_size_that_imagemagick_gives() {
+fn random_cases_give_imagemagicks_size() {
     let mut state = 88_172_645_463_325_252_u64;
     let mut dice = move |below: u64| {
         state ^= state << 13;
@@ -103,7 +103,7 @@ fn random_cases_give_the_size_that_imagemagick_gives() {
 }
 
 #[test]
-fn what_is_no_geometry_is_refused_with_a_reason() {
+fn invalid_geometry_is_rejected_with_a_reason() {
     let fault = |text: &str| {
         let fault = text.parse::<Geometry>().expect_err(text);
         format!("{}\n  hint: {}", fault.message, fault.hint)

@@ -1,4 +1,4 @@
-//! Files that mean harm, and files that met with it: each is refused with a code, or shown; none panics or hangs.
+//! Hostile and damaged files: each is rejected with a code, or decoded. None panics or hangs.
 
 use afterload::config::ImageLimits;
 use afterload_core::units::ByteSize;
@@ -6,7 +6,7 @@ use afterload_image_resize::{OutputFormat, inspect_image};
 
 use super::support::{one, pillow, resize_within, style};
 
-/// A chunk of a PNG.
+/// Builds a PNG chunk.
 fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
     let mut named = kind.to_vec();
     named.extend_from_slice(data);
@@ -19,7 +19,7 @@ fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
     chunk
 }
 
-/// A PNG that says it has this size, with these chunks before its pixels.
+/// Builds a PNG that declares this size, with these chunks before its pixels.
 fn png(width: u32, height: u32, chunks: &[u8], pixels: &[u8]) -> Vec<u8> {
     let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
     let mut header = [width.to_be_bytes(), height.to_be_bytes()].concat();
@@ -31,7 +31,7 @@ fn png(width: u32, height: u32, chunks: &[u8], pixels: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// So many zeros, compressed by way of a stored-length trick: zlib's own answer for a run of zeros.
+/// Compresses `count` zeros with zlib.
 fn zeros(count: usize) -> Vec<u8> {
     use std::io::Write;
     let mut writer = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
@@ -48,7 +48,7 @@ fn code(bytes: &[u8]) -> &'static str {
 }
 
 #[test]
-fn what_is_no_picture_is_named() {
+fn non_pictures_are_rejected_by_name() {
     let told = |bytes: &[u8]| {
         let error = one(bytes, "10").expect_err("no picture");
         format!("{} [{}]", error.message(), error.code())
@@ -69,7 +69,7 @@ fn what_is_no_picture_is_named() {
 }
 
 #[test]
-fn bombs_are_refused_before_they_are_decoded() {
+fn bombs_are_rejected_before_decoding() {
     let limits = ImageLimits::default();
     let refused = |bytes: &[u8], limits: &ImageLimits| {
         inspect_image(bytes, limits).map(drop).map_err(|error| error.code().name())
@@ -87,8 +87,8 @@ fn bombs_are_refused_before_they_are_decoded() {
 }
 
 #[test]
-fn what_inflates_is_bounded() {
-    // A profile of 256 MB in 250 KB, and as much text.
+fn inflated_bytes_are_limited() {
+    // A profile of 256 MB in 250 KB, and a text chunk of 16 MB.
     let mut profile = b"bomb\0\0".to_vec();
     profile.extend(zeros(256 << 20));
     let mut chunks = chunk(b"iCCP", &profile);
@@ -99,13 +99,13 @@ fn what_inflates_is_bounded() {
     let inspected = inspect_image(&bytes, &ImageLimits::default()).unwrap();
     assert!(inspected.broken_profile && inspected.profile.is_none());
     assert_eq!(code(&bytes), "fine");
-    // More pixels than the header says are read no further.
+    // Pixels beyond the declared size are not read.
     assert_eq!(code(&png(1, 1, b"", &zeros(64 << 20))), "fine");
     assert_eq!(code(&png(100, 100, b"", &zeros(2))), "image_invalid");
 }
 
 #[test]
-fn decoding_is_bounded_by_memory_too() {
+fn decoding_memory_is_limited() {
     let folder = tempfile::tempdir().unwrap();
     pillow(&["make"], folder.path());
     let limits = ImageLimits { decode: ByteSize(300_000), ..ImageLimits::default() };
@@ -115,13 +115,13 @@ fn decoding_is_bounded_by_memory_too() {
         made.map_or_else(|error| error.code().name(), |_| "fine")
     };
     assert_eq!(try_out("large.jpg", "800x600"), "image_too_large");
-    // At an eighth of its size it costs little.
+    // Decoding at an eighth of the size needs little memory.
     assert_eq!(try_out("large.jpg", "100x75"), "fine");
     assert_eq!(try_out("rgb.png", "50x50"), "fine");
     assert_eq!(try_out("rgb.png", "50000x50000!"), "image_too_large");
 }
 
-/// The same bits on every run.
+/// A generator with a fixed seed, so that every run flips the same bits.
 struct Dice(u64);
 
 impl Dice {
@@ -134,7 +134,7 @@ impl Dice {
 }
 
 #[test]
-fn damage_is_told_or_survived() {
+fn damaged_file_is_rejected_or_decoded() {
     let folder = tempfile::tempdir().unwrap();
     pillow(&["make"], folder.path());
     let allowed = ["fine", "image_invalid", "image_truncated", "image_unsupported", "image_too_large"];
@@ -168,7 +168,7 @@ fn damage_is_told_or_survived() {
 }
 
 #[test]
-fn what_follows_the_end_is_left_behind() {
+fn trailing_bytes_are_dropped() {
     let folder = tempfile::tempdir().unwrap();
     pillow(&["make"], folder.path());
     for name in ["rgb.jpg", "rgb.png", "still.gif", "lossy.webp"] {

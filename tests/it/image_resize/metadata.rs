@@ -1,4 +1,4 @@
-//! What a picture carries besides its pixels: colour profiles, EXIF, the place where it was taken.
+//! The metadata of a picture: color profiles, EXIF, the location of the photo.
 
 use afterload_image_resize::{OutputFormat, ProfileState};
 use afterload_media_type::PixelSize;
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::support::{pillow, resize, style};
 
-/// A JPEG in Display P3, whose green is greener than any of sRGB.
+/// Builds a JPEG in Display P3, whose green is outside of sRGB.
 fn wide(profile: &[u8], colour: [u8; 3]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, 95);
@@ -17,7 +17,7 @@ fn wide(profile: &[u8], colour: [u8; 3]) -> Vec<u8> {
 }
 
 #[test]
-fn a_wide_profile_is_converted_or_kept_but_never_dropped() {
+fn wide_profile_is_converted_or_kept_but_never_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let p3 = ColorProfile::new_display_p3().encode().unwrap();
     let mut results = Vec::new();
@@ -49,7 +49,7 @@ fn a_wide_profile_is_converted_or_kept_but_never_dropped() {
 }
 
 #[test]
-fn where_a_photo_was_taken_is_told_only_on_demand() {
+fn location_is_kept_only_with_keep_metadata() {
     let folder = tempfile::tempdir().unwrap();
     pillow(&["make"], folder.path());
     let results = tempfile::tempdir().unwrap();
@@ -66,12 +66,12 @@ fn where_a_photo_was_taken_is_told_only_on_demand() {
     }
     let told = pillow(&["metadata"], results.path());
     let with = |what: &str| told.lines().filter(|line| line.ends_with(what)).count();
-    // Upright pixels say that they are, or else they would be turned twice.
+    // Results are upright, so their EXIF orientation is 1. Any other value would turn them twice.
     assert_eq!((with(": exif orientation=1 camera gps"), with(": nothing")), (9, 9), "{told}");
 }
 
 #[test]
-fn a_profile_that_makes_no_sense_is_told() {
+fn unusable_profile_is_reported() {
     for profile in [&b"not a profile"[..], &[0; 200], &ColorProfile::new_gray_with_gamma(2.2).encode().unwrap()] {
         let (_, state) = resize(&wide(profile, [9, 9, 9]), vec![style("a", "8", OutputFormat::Keep)], false).unwrap();
         assert_eq!(state, ProfileState::Unusable);
@@ -81,7 +81,7 @@ fn a_profile_that_makes_no_sense_is_told() {
     encoder.add_icc_profile(&ColorProfile::new_gray_with_gamma(1.8).encode().unwrap()).unwrap();
     encoder.encode(&[100; 32 * 32], 32, 32, jpeg_encoder::ColorType::Luma).unwrap();
     for keep in [false, true] {
-        // A grey profile cannot be carried by every result, so it is always converted.
+        // Some formats cannot carry a gray profile, so it is always converted.
         let (_, state) = resize(&grey, vec![style("a", "8", OutputFormat::Webp)], keep).unwrap();
         assert_eq!(state, ProfileState::Converted);
     }

@@ -1,4 +1,4 @@
-//! `image.resize` beside programs of others: ImageMagick for sizes, Pillow for pixels.
+//! `image.resize`, compared with other programs: ImageMagick for sizes, Pillow for pixels.
 
 mod avatar;
 mod corpora;

@@ -1,11 +1,12 @@
-//! What comes out is what Pillow shows: every kind of source, and every kind of result.
+//! Compares the pixels of all source and result formats with Pillow.
 
 use afterload_image_resize::{OutputFormat, ProfileState};
 use serde_json::{Value, json};
 
 use super::support::{pillow, resize, style};
 
-/// Losing nothing, a decoder may still round another way; JPEG decoders also smooth colours in their own ways.
+/// The allowed differences. Even lossless decoders round in different ways, and JPEG decoders also smooth colors
+/// differently.
 fn settings(source: &str) -> Value {
     match source.rsplit('.').next() {
         Some("png" | "gif") => json!({ "same": true, "mean": 0.5, "largest": 1 }),
@@ -17,7 +18,7 @@ fn settings(source: &str) -> Value {
 }
 
 #[test]
-fn sources_of_every_kind_look_as_they_should() {
+fn every_source_format_decodes_like_pillow() {
     let folder = tempfile::tempdir().unwrap();
     pillow(&["make"], folder.path());
     let mut results = Vec::new();
@@ -47,7 +48,7 @@ fn sources_of_every_kind_look_as_they_should() {
 }
 
 #[test]
-fn results_of_every_kind_look_as_they_should() {
+fn every_result_format_decodes_like_pillow() {
     let folder = tempfile::tempdir().unwrap();
     pillow(&["make"], folder.path());
     let mut results = Vec::new();
@@ -77,7 +78,7 @@ fn results_of_every_kind_look_as_they_should() {
 }
 
 #[test]
-fn the_same_source_gives_the_same_bytes() {
+fn same_source_gives_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     pillow(&["make"], folder.path());
     let bytes = std::fs::read(folder.path().join("large.jpg")).unwrap();

@@ -1,11 +1,11 @@
-//! Pictures and files through the service, from the upload to the results.
+//! Pictures and files through the whole service, from the upload to the results.
 
 use serde_json::{Value, json};
 
 use super::support::pillow;
 use crate::support::{Database, TestApp, both};
 
-both!(pictures_become_files_of_the_run, what_is_no_picture_fails_the_run, files_are_checked_by_their_bytes);
+both!(resized_pictures_become_artifacts, non_picture_fails_the_run, files_are_checked_by_their_bytes);
 
 const RESIZE: &str = r##"name: resize
 params:
@@ -43,7 +43,7 @@ async fn download(app: &TestApp, file: &Value) -> Vec<u8> {
     request.send().await.unwrap().error_for_status().unwrap().bytes().await.unwrap().to_vec()
 }
 
-async fn pictures_become_files_of_the_run(database: Database) {
+async fn resized_pictures_become_artifacts(database: Database) {
     let app = TestApp::builder(database).pipeline("resize", RESIZE).start().await;
     let run = app.upload("resize", "IMG_1.JPG", sample("exif-6.jpg")).await;
     let run = app.ended(&run).await;
@@ -75,7 +75,7 @@ async fn pictures_become_files_of_the_run(database: Database) {
     app.finish().await;
 }
 
-async fn what_is_no_picture_fails_the_run(database: Database) {
+async fn non_picture_fails_the_run(database: Database) {
     let app = TestApp::builder(database)
         .pipeline("resize", RESIZE)
         .config(|config| config.limits.image.file = afterload_core::units::ByteSize(20_000))

@@ -1,4 +1,4 @@
-//! Runs the step's own functions on bytes, and Pillow beside them.
+//! Helpers that run the step's functions on bytes, and Pillow.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ use afterload_image_resize::{
     InspectedImage, OutputFormat, OutputSpec, ProfileState, RenderPlan, RenderedImage, inspect_image, render_images,
 };
 
-/// The results of a source, in the order in which they were made, and what became of its profile.
+/// Returns the results of a source in the order in which they were made, and the state of its profile.
 pub fn resize(bytes: &[u8], wanted: Vec<OutputSpec>, keep: bool) -> Result<(Vec<RenderedImage>, ProfileState)> {
     resize_within(bytes, wanted, keep, &ImageLimits::default())
 }
@@ -41,18 +41,18 @@ fn resize_inspected(
     Ok((pictures, state))
 }
 
-/// A style.
+/// Creates the spec of a style.
 pub fn style(name: &str, geometry: &str, format: OutputFormat) -> OutputSpec {
     let geometry = geometry.parse().expect("a geometry");
     OutputSpec { name: name.into(), geometry, format, quality: 90, background: None }
 }
 
-/// One result as PNG, so that its pixels can be looked at.
+/// Renders one result as PNG, so that its pixels can be compared.
 pub fn one(bytes: &[u8], geometry: &str) -> Result<RenderedImage> {
     resize(bytes, vec![style("one", geometry, OutputFormat::Png)], false).map(|(mut pictures, _)| pictures.remove(0))
 }
 
-/// Runs `pillow.py` with the tests' Python and gives what it prints.
+/// Runs `pillow.py` with the tests' Python and returns its output.
 pub fn pillow(args: &[&str], folder: &Path) -> String {
     let program = std::env::var("AFTERLOAD_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/image_resize/pillow.py");

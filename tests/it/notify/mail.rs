@@ -1,4 +1,4 @@
-//! Mails for everybody.
+//! `notify.fanout` by mail.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,9 +13,9 @@ use crate::smtp::Server;
 use crate::support::{Database, Place, TestApp, both, eventually};
 
 both!(
-    everybody_is_mailed_once_and_the_mention_wins,
-    a_server_that_puts_somebody_off_keeps_the_mail_from_nobody_else,
-    nobody_is_knowingly_mailed_twice_through_kills,
+    each_recipient_gets_one_mail_and_mention_wins,
+    deferred_recipient_does_not_block_the_others,
+    no_recipient_is_knowingly_mailed_twice_despite_kills,
 );
 
 const USERS: &str = "CREATE TABLE users (id BIGINT PRIMARY KEY, name TEXT NOT NULL, email TEXT);
@@ -39,7 +39,7 @@ steps:
     )
 }
 
-async fn everybody_is_mailed_once_and_the_mention_wins(database: Database) {
+async fn each_recipient_gets_one_mail_and_mention_wins(database: Database) {
     let builder = TestApp::builder(database)
         .pipeline("p", &yaml("template: hello, vars: { sign: \"${{ run.pipeline }}\" }", "chunk: 2"));
     let folder = builder.folder().join("templates/email/hello");
@@ -51,7 +51,7 @@ async fn everybody_is_mailed_once_and_the_mention_wins(database: Database) {
     app.sql(USERS).await;
     let run = app.run_to_end("p", json!({ "text": "hello @bob, @zoë and @nobody" })).await;
     assert_eq!(run["status"], "succeeded", "{run}");
-    // Six people: two are named, of whom one does not follow; two cannot be reached.
+    // There are six recipients: two are mentioned, and one of them does not follow. Two others have no usable address.
     assert_eq!(counts(&run), [2, 5, 4, 1, 2], "{run}");
     assert_eq!(run["steps"][0]["progress"]["done"], 7, "{run}");
     let mails = app.mails();
@@ -65,11 +65,11 @@ async fn everybody_is_mailed_once_and_the_mention_wins(database: Database) {
         let mail = mails.iter().find(|mail| mail.contains(&format!("X-Envelope-To: {address}"))).expect(address);
         assert!(mail.contains(subject) && mail.contains(text), "{mail}");
     }
-    // Another run is another message.
+    // Another run sends new messages.
     app.run_to_end("p", json!({ "text": "@bob" })).await;
     assert_eq!(app.mails().len(), 4 + 3);
     if database == Database::Sqlite {
-        // The second page of keys of bytes would be the first one again.
+        // The key column holds bytes, which cannot be compared with text: the second page would equal the first.
         let yaml = yaml("subject: a, body: b", "chunk: 2").replace("'SELECT id,", "'SELECT CAST(id AS blob) AS id,");
         app.publish("p", &yaml).await;
         let run = app.run_to_end("p", json!({})).await;
@@ -78,7 +78,7 @@ async fn everybody_is_mailed_once_and_the_mention_wins(database: Database) {
     app.finish().await;
 }
 
-async fn a_server_that_puts_somebody_off_keeps_the_mail_from_nobody_else(database: Database) {
+async fn deferred_recipient_does_not_block_the_others(database: Database) {
     let server = Server::start(SmtpTls::None);
     let letter = "subject: \"News for ${{ person.name }}\", body: \"You ${{ reason }} us.\"";
     let yaml = yaml(letter, "chunk: 1\n    retry: { attempts: 3, backoff: constant, delay: 10ms }");
@@ -96,7 +96,7 @@ async fn a_server_that_puts_somebody_off_keeps_the_mail_from_nobody_else(databas
     assert_eq!(server.mails().len(), 1, "she was told in the first attempt alone");
     let mail = content(&server.mails()[0]);
     assert!(mail.contains("Subject: News for eve") && mail.contains("You follow us."), "{mail}");
-    // Now he is there, and a retry tells him alone.
+    // The address now works, and a retry notifies only this recipient.
     app.sql("UPDATE users SET email = 'bob@example.com' WHERE id = 2").await;
     app.post(&format!("/v1/runs/{}/retry", id(&run)), json!({})).await;
     let run = app.ended(&run).await;
@@ -113,14 +113,14 @@ fn content(mail: &Value) -> String {
     String::from_utf8(base64::engine::general_purpose::STANDARD.decode(content).expect("base64")).expect("text")
 }
 
-/// The mails of an outbox and when each was written.
+/// Returns the mails of an outbox with their modification times.
 fn outbox(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let files = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "eml"));
     files.map(|file| (file.path(), file.metadata().and_then(|facts| facts.modified()).expect("a time"))).collect()
 }
 
-async fn nobody_is_knowingly_mailed_twice_through_kills(database: Database) {
+async fn no_recipient_is_knowingly_mailed_twice_despite_kills(database: Database) {
     const PEOPLE: usize = 600;
     const PARALLEL: usize = 3;
     let place = Place::new(database).await;

@@ -1,4 +1,4 @@
-//! `notify.fanout`: everybody who is named or follows is told once.
+//! `notify.fanout`: everyone who is mentioned or follows is notified once.
 
 mod mail;
 pub mod table;
@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both};
 
-both!(a_tweet_goes_to_timelines_and_inboxes);
+both!(shipped_pipeline_fills_timelines_and_inboxes);
 
 pub fn id(run: &Value) -> &str {
     run["id"].as_str().expect("an id")
 }
 
-/// The outputs of the first step, in the order of the documentation.
+/// Returns the outputs of the first step, in the order of the documentation.
 pub fn counts(run: &Value) -> [i64; 5] {
     ["mentioned", "followers", "delivered", "skipped", "failed"]
         .map(|name| run["steps"][0]["outputs"][name].as_i64().unwrap_or_else(|| panic!("no `{name}`: {run}")))
@@ -25,8 +25,8 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// The pipeline that ships, on the tables that ship.
-async fn a_tweet_goes_to_timelines_and_inboxes(database: Database) {
+/// The shipped pipeline with the shipped tables.
+async fn shipped_pipeline_fills_timelines_and_inboxes(database: Database) {
     let app = TestApp::builder(database).pipeline("tweet-notify", &read("pipelines/tweet-notify.yaml")).start().await;
     app.sql(&read("examples/app.sql")).await;
     app.sql(
@@ -45,7 +45,7 @@ async fn a_tweet_goes_to_timelines_and_inboxes(database: Database) {
     .await;
     let run = app.ended(&run).await;
     assert_eq!(run["status"], "succeeded", "{run}");
-    // Bob is named and follows; Zoë is named alone.
+    // Bob is mentioned and follows; Zoë is only mentioned.
     assert_eq!(counts(&run), [2, 3, 4, 1, 0], "{run}");
     let timelines = "SELECT COUNT(*), SUM(CASE WHEN reason = 'mention' AND user_id IN (2, 3) THEN 1 ELSE 0 END), \
         SUM(CASE WHEN reason = 'follow' AND user_id IN (4, 5) THEN 1 ELSE 0 END), MIN(tweet_id), MAX(author_id) FROM timelines";
@@ -58,7 +58,7 @@ async fn a_tweet_goes_to_timelines_and_inboxes(database: Database) {
     app.finish().await;
 }
 
-/// What `check` has against a fan-out with this block.
+/// Returns the messages of `check` for a fan-out with this block.
 fn faults(with: &str) -> Vec<String> {
     let kinds = afterload::registry::step_kinds().catalog();
     let yaml = format!("name: p\nsteps:\n  - id: a\n    uses: notify.fanout\n    with: {{ {with} }}\n");
@@ -69,7 +69,7 @@ fn faults(with: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_fan_out_that_tells_nobody_is_refused() {
+fn invalid_fan_out_is_rejected() {
     let follow = "followers: { sql: 'SELECT id FROM f', key: id }";
     let name = "mentions: { text: '@a', sql: 'SELECT id FROM u WHERE name = :name' }";
     let table = "deliver: { table: { into: t, person: p, keys: [p] } }";
@@ -103,7 +103,7 @@ fn a_fan_out_that_tells_nobody_is_refused() {
             ),
             "unknown name `persn`",
         ),
-        // There is nobody yet.
+        // There is no `person` in this place.
         (
             format!("audience: {{ mentions: {{ text: '${{{{ person.id }}}}', sql: 'SELECT :name AS id' }} }}, {table}"),
             "unknown name `person`",

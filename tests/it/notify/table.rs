@@ -1,4 +1,4 @@
-//! Rows for everybody.
+//! `notify.fanout` with rows of a table.
 
 use afterload::config::CheckpointMode;
 use serde_json::json;
@@ -7,15 +7,15 @@ use super::counts;
 use crate::support::{Database, TestApp, both};
 
 both!(
-    everybody_gets_one_row_and_the_mention_wins,
-    who_has_a_row_already_keeps_it,
-    who_comes_or_leaves_meanwhile_is_counted_once,
-    keys_of_any_order_are_paged,
-    what_does_not_fit_is_told,
-    without_checkpoints_the_rows_are_single_too,
+    each_recipient_gets_one_row_and_mention_wins,
+    existing_rows_are_kept,
+    followers_that_change_during_the_run_are_counted_once,
+    keys_of_any_type_are_paged,
+    invalid_columns_and_keys_are_reported,
+    rows_are_unique_without_checkpoints,
 );
 
-/// Everybody follows 1, and every tenth is followed by 2 too.
+/// All people follow account 1, and every tenth also follows account 2.
 pub const FOLLOWS: &str = "
     CREATE TABLE follows (author BIGINT NOT NULL, follower BIGINT NOT NULL, lang TEXT, PRIMARY KEY (author, follower));
     CREATE TABLE users (id BIGINT PRIMARY KEY, name TEXT NOT NULL);
@@ -55,7 +55,7 @@ async fn app(database: Database, yaml: &str) -> TestApp {
 pub const TIMELINE: &str = "SELECT COUNT(*), COUNT(DISTINCT person), SUM(CASE WHEN reason = 'mention' THEN 1 ELSE 0 END), \
     SUM(CASE WHEN lang = 'en' THEN 1 ELSE 0 END) FROM timeline WHERE post = ";
 
-async fn everybody_gets_one_row_and_the_mention_wins(database: Database) {
+async fn each_recipient_gets_one_row_and_mention_wins(database: Database) {
     let app = app(database, &yaml("chunk: 64", WHOLE)).await;
     let text = "@Ann, @ann and @stranger, `@bob` and @nobody";
     let run = app.run_to_end("p", json!({ "post": 1, "text": text })).await;
@@ -67,23 +67,23 @@ async fn everybody_gets_one_row_and_the_mention_wins(database: Database) {
         (&progress["done"], &progress["total"], &progress["unit"]),
         (&json!(1002), &json!(1002), &json!("people"))
     );
-    // Once more for the same post: everybody has a row.
+    // A second run for the same post: everyone already has a row.
     let run = app.run_to_end("p", json!({ "post": 1, "text": text })).await;
     assert_eq!(counts(&run), [2, 1000, 0, 1002, 0], "{run}");
-    // A post that nobody is named in, in chunks that end with the last follower.
+    // A post without mentions, in chunks whose last one is full.
     app.publish("p", &yaml("chunk: 250", WHOLE)).await;
     let run = app.run_to_end("p", json!({ "post": 2 })).await;
     assert_eq!(counts(&run), [0, 1000, 1000, 0, 0], "{run}");
     assert_eq!(app.numbers(&format!("{TIMELINE} 2")).await, [1000, 1000, 0, 1000]);
-    // And one that nobody follows.
+    // A post without followers.
     app.sql("DELETE FROM follows").await;
     let run = app.run_to_end("p", json!({ "post": 3 })).await;
     assert_eq!(counts(&run), [0; 5], "{run}");
     app.finish().await;
 }
 
-/// The first chunk brings somebody into the second one and behind the last one, and takes somebody out of the third.
-async fn who_comes_or_leaves_meanwhile_is_counted_once(database: Database) {
+/// The first chunk adds one follower to the second chunk and one after the last chunk, and removes one from the third.
+async fn followers_that_change_during_the_run_are_counted_once(database: Database) {
     let app = app(database, &yaml("", WHOLE)).await;
     let change = "INSERT INTO follows VALUES (1, 1000, 'en'), (1, 4000, 'en'); DELETE FROM follows WHERE author = 1 AND follower = 2100;";
     app.sql(&match database {
@@ -96,7 +96,8 @@ async fn who_comes_or_leaves_meanwhile_is_counted_once(database: Database) {
         ),
     })
     .await;
-    // On PostgreSQL 1 finds chunks while it writes, as SQLite always does, and 2 before.
+    // On PostgreSQL, one writer finds chunks while it writes (SQLite always does), and two writers find all chunks
+    // first.
     for parallel in [1, 2] {
         app.sql("DELETE FROM timeline; DELETE FROM follows WHERE follower IN (1000, 2100, 4000)").await;
         app.sql("INSERT INTO follows VALUES (1, 2100, 'en')").await;
@@ -109,21 +110,21 @@ async fn who_comes_or_leaves_meanwhile_is_counted_once(database: Database) {
         let [rows, middle, left, behind] = app.numbers(told).await[..] else { panic!("four numbers") };
         assert_eq!((rows, middle), (1000 + left + behind, 1));
         assert_eq!((delivered, followers - delivered), (rows, skipped), "{run}");
-        // Who left counts as skipped if the chunk had been found with them.
+        // A removed follower counts as skipped if the chunk was found before the removal.
         assert!((0..=1).contains(&skipped), "{run}");
         match (database, parallel) {
-            // The other writer may be faster than who leaves, but nobody is told behind the end.
+            // The other writer may be faster than the removal, but no follower after the last chunk gets a row.
             (Database::Postgres, 2) => assert_eq!(behind, 0),
-            // The end may have been found before somebody came behind it.
+            // The end may have been found before the new follower was added.
             _ => assert_eq!(left, 0),
         }
     }
     app.finish().await;
 }
 
-async fn who_has_a_row_already_keeps_it(database: Database) {
+async fn existing_rows_are_kept(database: Database) {
     let app = app(database, &yaml("chunk: 64", WHOLE)).await;
-    // In the middle, after parts in which nobody had one.
+    // In the middle, after chunks that met no existing row.
     app.sql(
         "INSERT INTO timeline VALUES (900, 1, 'before', 'fr'), (1500, 1, 'before', 'fr'), (3000, 1, 'before', 'fr')",
     )
@@ -134,9 +135,9 @@ async fn who_has_a_row_already_keeps_it(database: Database) {
     app.finish().await;
 }
 
-/// Texts in the order that the database gives them, times to the microsecond, and UUIDs where there are some; also when
-/// the query finds people twice.
-async fn keys_of_any_order_are_paged(database: Database) {
+/// Texts in the order of the database, times to the microsecond, and UUIDs on PostgreSQL. The query returns some people
+/// twice.
+async fn keys_of_any_type_are_paged(database: Database) {
     let app = app(database, &yaml("", WHOLE)).await;
     let mut keys = vec![("texts", "CASE x % 4 WHEN 0 THEN 'a' WHEN 1 THEN 'B' WHEN 2 THEN 'é' ELSE '_' END || x")];
     match database {
@@ -163,7 +164,7 @@ async fn keys_of_any_order_are_paged(database: Database) {
     app.finish().await;
 }
 
-async fn what_does_not_fit_is_told(database: Database) {
+async fn invalid_columns_and_keys_are_reported(database: Database) {
     let app = app(database, &yaml("", "keys: [person, post, lang], copy: { lang: lang }")).await;
     let refused = if database == Database::Sqlite { "database_error" } else { "sql_invalid" };
     for (row, code) in [
@@ -176,7 +177,7 @@ async fn what_does_not_fit_is_told(database: Database) {
         assert_eq!(run["steps"][0]["error"]["code"], code, "{row}: {run}");
     }
     if database == Database::Sqlite {
-        // Bytes come as text, which is less than all of them.
+        // Keys of bytes are returned as text, and text sorts before all bytes.
         let bytes = WHOLE.replace("copy: { lang: lang }, ", "");
         let yaml =
             yaml("", &bytes).replace("SELECT follower, lang FROM", "SELECT CAST(follower AS blob) AS follower FROM");
@@ -184,7 +185,7 @@ async fn what_does_not_fit_is_told(database: Database) {
         let run = app.run_to_end("p", json!({ "post": 1 })).await;
         assert_eq!(run["steps"][0]["error"]["code"], "audience_key_invalid", "{run}");
     }
-    // Whether chunks are found ahead of one writer or before several.
+    // One writer finds chunks while it writes, several writers find them first.
     for parallel in [1, 2] {
         let yaml = yaml(&format!("parallel: {parallel}"), WHOLE).replace("key: follower", "key: reader");
         app.publish("p", &yaml).await;
@@ -198,7 +199,7 @@ async fn what_does_not_fit_is_told(database: Database) {
     app.finish().await;
 }
 
-async fn without_checkpoints_the_rows_are_single_too(database: Database) {
+async fn rows_are_unique_without_checkpoints(database: Database) {
     let mut app = app(database, &yaml("chunk: 100", WHOLE)).await;
     app.config.connections.get_mut("app").expect("the connection").checkpoints = CheckpointMode::None;
     let app = app.restart().await;

@@ -1,4 +1,4 @@
-//! Webhooks about everybody.
+//! `notify.fanout` by webhook.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,12 +11,12 @@ use crate::http::{secret, verify};
 use crate::support::{Database, Place, TestApp, both, eventually};
 
 both!(
-    everybody_is_told_once_and_the_mention_wins,
-    one_who_is_gone_or_late_keeps_it_from_nobody_else,
-    a_server_that_asks_to_wait_is_left_alone,
-    what_must_not_be_called_is_not_called,
-    what_is_wrong_for_everybody_fails_the_step,
-    nobody_is_knowingly_told_twice_through_kills,
+    each_recipient_gets_one_webhook_and_mention_wins,
+    failing_recipient_does_not_block_the_others,
+    status_429_and_503_stop_sending_until_the_next_attempt,
+    blocked_addresses_are_not_called,
+    error_common_to_all_recipients_fails_the_step,
+    no_recipient_is_knowingly_called_twice_despite_kills,
 );
 
 const USERS: &str = "CREATE TABLE users (id BIGINT PRIMARY KEY, name TEXT NOT NULL, hook TEXT);
@@ -55,7 +55,7 @@ async fn app(database: Database, hook: &str, rest: &str, allow: &[&str]) -> Test
     app
 }
 
-/// The calls by their path, each with its id.
+/// Returns the paths of the calls, each with its webhook id.
 fn told(server: &Receiver) -> Vec<(String, String)> {
     let told = |call: &Call| (call.path.clone(), call.headers["webhook-id"].clone());
     let mut told: Vec<_> = server.calls().iter().map(told).collect();
@@ -67,10 +67,10 @@ fn paths(server: &Receiver) -> Vec<String> {
     told(server).into_iter().map(|(path, _)| path).collect()
 }
 
-async fn everybody_is_told_once_and_the_mention_wins(database: Database) {
+async fn each_recipient_gets_one_webhook_and_mention_wins(database: Database) {
     let server = Receiver::start(|_| says(204, &[], "")).await;
     let app = app(database, SIGNED, "chunk: 2", &["127.0.0.1"]).await;
-    // What people write is text, whatever it looks like.
+    // User text is never evaluated, even if it looks like an expression.
     let text = "@bob, @zoë and @nobody ${{ person.hook }} {{ person.hook }}";
     let run = app.run_to_end("p", json!({ "url": server.url, "text": text })).await;
     assert_eq!(run["status"], "succeeded", "{run}");
@@ -93,14 +93,14 @@ async fn everybody_is_told_once_and_the_mention_wins(database: Database) {
         assert_eq!(call.headers["x-token"], format!("canary-{}", name.to_uppercase()));
     }
     let first: BTreeSet<_> = told(&server).into_iter().map(|(_, id)| id).collect();
-    // Another run is another message.
+    // Another run sends new messages.
     app.run_to_end("p", json!({ "url": server.url })).await;
     let all: BTreeSet<_> = told(&server).into_iter().map(|(_, id)| id).collect();
     assert_eq!((first.len(), all.len(), server.calls().len()), (4, 7, 7));
     app.finish().await;
 }
 
-async fn one_who_is_gone_or_late_keeps_it_from_nobody_else(database: Database) {
+async fn failing_recipient_does_not_block_the_others(database: Database) {
     let server = Receiver::start(|call| match (call.path.as_str(), call.before) {
         ("/u/1", 0) => says(500, &[], ""),
         ("/u/2", _) => says(410, &[], ""),
@@ -117,7 +117,7 @@ async fn one_who_is_gone_or_late_keeps_it_from_nobody_else(database: Database) {
     app.finish().await;
 }
 
-async fn a_server_that_asks_to_wait_is_left_alone(database: Database) {
+async fn status_429_and_503_stop_sending_until_the_next_attempt(database: Database) {
     let server = Receiver::start(|call| match (call.path.as_str(), call.before) {
         ("/u/1", 0) => says(429, &[("retry-after", "1")], ""),
         ("/u/2", 0) => says(503, &[], ""),
@@ -133,7 +133,7 @@ async fn a_server_that_asks_to_wait_is_left_alone(database: Database) {
     app.finish().await;
 }
 
-async fn what_must_not_be_called_is_not_called(database: Database) {
+async fn blocked_addresses_are_not_called(database: Database) {
     let server = Receiver::start(|_| says(200, &[], "")).await;
     let own = "url: \"${{ person.hook }}\", json: { hello: \"${{ person.name }}\" }";
     let app = app(database, own, "", &["127.0.0.1"]).await;
@@ -143,13 +143,13 @@ async fn what_must_not_be_called_is_not_called(database: Database) {
         server.url, server.port
     ))
     .await;
-    // An address of their own is the trouble of each of them.
+    // A blocked URL from a recipient's own column fails only that recipient.
     let run = app.run_to_end("p", json!({ "url": "" })).await;
     assert_eq!((&run["status"], counts(&run)), (&json!("succeeded"), [0, 3, 1, 0, 2]), "{run}");
     let calls = server.calls();
     assert_eq!((paths(&server), calls[0].body.as_str()), (vec!["/ann".to_owned()], r#"{"hello":"ann"}"#));
     assert!(!calls[0].headers.contains_key("webhook-signature"), "nobody asked for a signature");
-    // One address for all of them is a mistake of the pipeline.
+    // A blocked URL that all recipients share is an error of the pipeline.
     app.publish("p", &yaml("url: \"http://127.0.0.2/${{ person.id }}\", json: {}", "")).await;
     let run = app.run_to_end("p", json!({ "url": "" })).await;
     let step = &run["steps"][0];
@@ -157,7 +157,7 @@ async fn what_must_not_be_called_is_not_called(database: Database) {
     app.finish().await;
 }
 
-async fn what_is_wrong_for_everybody_fails_the_step(database: Database) {
+async fn error_common_to_all_recipients_fails_the_step(database: Database) {
     let app = app(database, "url: \"${{ params.url }}\", json: \"${{ person.nme }}\"", "", &["127.0.0.1"]).await;
     for (hook, code, attempts) in [
         ("url: \"http://127.0.0.1:1/\", json: \"${{ person.nme }}\"", "column_not_found", 1),
@@ -173,7 +173,7 @@ async fn what_is_wrong_for_everybody_fails_the_step(database: Database) {
     app.finish().await;
 }
 
-async fn nobody_is_knowingly_told_twice_through_kills(database: Database) {
+async fn no_recipient_is_knowingly_called_twice_despite_kills(database: Database) {
     const PEOPLE: usize = 600;
     const PARALLEL: usize = 3;
     let server = Receiver::start(|_| says(200, &[], "")).await;

@@ -1,4 +1,4 @@
-//! Our client: any size, any key, through breaks, and errors that say what happened.
+//! The client: objects of any size, any key, broken connections, and error codes.
 
 use std::sync::atomic::Ordering;
 
@@ -26,7 +26,7 @@ async fn upload(objects: &ObjectStore, key: &str, bytes: &[u8], chunk: usize) ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn uploads_of_every_size_come_back() {
+async fn uploads_of_every_size_round_trip() {
     let store = Store::start().await;
     let by_http = connect(&store.endpoint, &store.credentials).await;
     let part = 8 << 20;
@@ -47,9 +47,9 @@ async fn uploads_of_every_size_come_back() {
     store.until_bodies(3).await;
 }
 
-/// Others compare the ETag of a part with its MD5. For bytes of our own nobody pays for that, within the process alone.
+/// Other clients compare the ETag of a part with its MD5. Within the process our own client skips the MD5.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_parts_have_the_same_etag() {
+async fn same_parts_have_same_etag() {
     let store = Store::start().await;
     let by_http = connect(&store.endpoint, &store.credentials).await;
     let bytes = Bytes::from(noise(9 << 20));
@@ -67,7 +67,7 @@ async fn the_same_parts_have_the_same_etag() {
 }
 
 #[tokio::test]
-async fn reads_from_any_byte() {
+async fn reads_start_at_any_byte() {
     let store = Store::start().await;
     let bytes = noise(100_000);
     let file = upload(&store.objects, "file", &bytes, 7_777).await;
@@ -113,7 +113,7 @@ async fn errors_have_codes() {
 }
 
 #[tokio::test]
-async fn buckets_go_to_their_stores() {
+async fn buckets_map_to_their_stores() {
     let (here, there) = (Store::start().await, Store::start().await);
     let mut config = ObjectsConfig::default();
     config.stores.insert("there".to_owned(), named(&there.endpoint, &there.credentials));
@@ -148,7 +148,7 @@ impl Store {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_download_goes_on_where_it_broke() {
+async fn broken_download_resumes() {
     let store = Store::start().await;
     let bytes = noise(3 << 20);
     let file = upload(&store.objects, "file", &bytes, 1 << 20).await;
@@ -160,7 +160,7 @@ async fn a_broken_download_goes_on_where_it_broke() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_download_of_another_object_does_not_go_on() {
+async fn broken_download_of_changed_object_does_not_resume() {
     let store = Store::start().await;
     let file = upload(&store.objects, "file", &noise(3 << 20), 1 << 20).await;
     let cutter = Cutter::start(&store.endpoint, 1, 700_000).await;
@@ -178,7 +178,7 @@ async fn a_broken_download_of_another_object_does_not_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn checksums_can_be_left_out() {
+async fn checksums_are_optional() {
     let store = Store::start().await;
     let config = ObjectStoreConfig {
         checksums: RequestChecksumMode::WhenRequired,
@@ -191,7 +191,7 @@ async fn checksums_can_be_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_upload_leaves_nothing() {
+async fn dropped_upload_leaves_nothing() {
     let store = Store::start().await;
     let mut upload = store.objects.start_upload(BUCKET, "file", "text/csv").await.unwrap();
     for _ in 0..5 {
@@ -212,7 +212,7 @@ async fn a_dropped_upload_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_attempt_left_is_deleted_by_prefix() {
+async fn files_of_an_attempt_are_deleted_by_prefix() {
     let store = Store::start().await;
     let keys = ["run 1/a+b", "run 1/%2F", "run 1/ü\n\r\u{1}", "run 1//", "run 1/../x"];
     for key in keys.iter().copied().chain(["run 10/kept", "run 1"]) {
@@ -226,9 +226,9 @@ async fn what_an_attempt_left_is_deleted_by_prefix() {
     assert_eq!(code(store.objects.delete_prefix(BUCKET, "").await), "prefix_empty");
 }
 
-/// A 200 MB file goes through both ends in this one process.
+/// A file of 200 MB passes through client and server in this one process.
 #[tokio::test(flavor = "multi_thread")]
-async fn memory_stays_constant() {
+async fn memory_stays_constant_for_large_files() {
     let store = Store::start().await;
     let piece = Bytes::from(noise(1 << 20));
     store.objects.put_object(BUCKET, "small", "text/plain", piece.clone()).await.unwrap();
@@ -249,7 +249,7 @@ async fn memory_stays_constant() {
     assert!(grown < 64 << 10, "the peak rose by {grown} KiB");
 }
 
-/// The most memory that this process ever had, in KiB.
+/// Returns the peak memory of this process in KiB.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

@@ -1,4 +1,4 @@
-//! What the endpoint refuses, spoken to it byte by byte where no client would.
+//! The requests that the endpoint rejects, sent as raw bytes where no client would send them.
 
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::primitives::ByteStream;
@@ -48,7 +48,7 @@ async fn keys_are_opaque() {
     let events = store.embedded.events_after(0, 100).await.unwrap();
     let seen: Vec<&str> = events.iter().map(|event| &*event.key).collect();
     assert_eq!(seen, keys, "every key arrived as it was sent");
-    // Every body is a file named by an id; nothing else came to be anywhere in the folder.
+    // Every object is stored in a file named by an id, and nothing else was created in the folder.
     assert_eq!(store.bodies().len(), keys.len());
     let top: Vec<_> = files(store.dir.path()).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
     assert_eq!(top.len(), 2, "{top:?}");
@@ -65,7 +65,7 @@ async fn keys_are_opaque() {
 }
 
 #[tokio::test]
-async fn strangers_are_refused() {
+async fn unsigned_and_forged_requests_are_rejected() {
     let store = Store::start().await;
     let (access, secret) = (&*store.credentials.access_key, store.credentials.secret_key.expose_secret());
     let cases = [(access, "wrong", "SignatureDoesNotMatch"), ("AKIAWRONG", secret, "InvalidAccessKeyId")];
@@ -91,7 +91,7 @@ async fn strangers_are_refused() {
 }
 
 #[tokio::test]
-async fn every_refusal_says_something() {
+async fn every_error_has_a_body() {
     let store = Store::start().await;
     let sdk = store.sdk();
     store.objects.put_object(BUCKET, "k", "", Bytes::from_static(b"x")).await.unwrap();
@@ -113,9 +113,9 @@ async fn every_refusal_says_something() {
     assert_eq!((full.code(), full.message()), (Some("BucketNotEmpty"), Some("The bucket is not empty.")));
 }
 
-/// An answer that comes before the body has been read must reach the client all the same.
+/// A response that is sent before the body is read must still reach the client.
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_reach_clients_that_are_still_sending() {
+async fn errors_reach_clients_that_are_still_sending() {
     let store = Store::start().await;
     let wrong = sdk(&store.endpoint, &store.credentials.access_key, "wrong");
     for _ in 0..5 {
@@ -127,7 +127,7 @@ async fn refusals_reach_clients_that_are_still_sending() {
 }
 
 #[tokio::test]
-async fn what_is_not_done_is_refused_not_ignored() {
+async fn unsupported_features_are_rejected_not_ignored() {
     let store = Store::start().await;
     let sdk = store.sdk();
     let put = || sdk.put_object().bucket(BUCKET).key("k").body(ByteStream::from_static(b"x"));
@@ -142,7 +142,7 @@ async fn what_is_not_done_is_refused_not_ignored() {
     }
     let versions = sdk.get_bucket_versioning().bucket(BUCKET).send().await.unwrap_err();
     assert_eq!(versions.code(), Some("NotImplemented"));
-    // A form upload is read into memory before its signature is looked at, so it is turned away at the door.
+    // A form upload is read into memory before its signature is verified, so it is rejected at once.
     let form = reqwest::Client::new().post(format!("{}/uploads", store.endpoint));
     let form = form.header("content-type", "multipart/form-data; boundary=x").body("--x--").send().await.unwrap();
     assert_eq!(form.status(), 501);
@@ -150,7 +150,7 @@ async fn what_is_not_done_is_refused_not_ignored() {
 }
 
 #[tokio::test]
-async fn corrupt_bodies_are_refused() {
+async fn corrupt_bodies_are_rejected() {
     let store = Store::start().await;
     let sdk = store.sdk();
     let put = || sdk.put_object().bucket(BUCKET).key("k").body(ByteStream::from_static(b"test"));
@@ -175,7 +175,7 @@ async fn corrupt_bodies_are_refused() {
 }
 
 #[tokio::test]
-async fn bucket_names_follow_the_rules() {
+async fn bucket_names_are_validated() {
     let store = Store::start().await;
     for name in ["ab", "Upper", "under_score", "192.168.0.1", "-dash", "dash-", "two..dots", "..", "xn--puny"] {
         let error = store.sdk().create_bucket().bucket(name).send().await;

@@ -1,4 +1,4 @@
-//! What lies in the folder: shared by processes, consistent under concurrent writers, with an event for each change.
+//! The storage folder: shared by processes, consistent under concurrent writers, with an event per change.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::support::{BUCKET, Store, all, connect, noise, serve};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_writers_of_one_key() {
+async fn concurrent_writers_of_one_key_leave_one_object() {
     let store = Store::start().await;
     let mut writers = JoinSet::new();
     for writer in 0..20u8 {
@@ -81,7 +81,7 @@ async fn two_processes_share_a_folder() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn opening_at_the_same_time_works() {
+async fn concurrent_opens_succeed() {
     let store = Store::start().await;
     let dir = tempfile::tempdir().unwrap();
     std::thread::scope(|scope| {
@@ -92,7 +92,7 @@ async fn opening_at_the_same_time_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_keeps_what_it_opened() {
+async fn reader_can_finish_a_deleted_object() {
     let store = Store::start().await;
     let bytes = noise(30 << 20);
     let mut upload = store.objects.start_upload(BUCKET, "file", "text/csv").await.unwrap();
@@ -109,9 +109,9 @@ async fn a_reader_keeps_what_it_opened() {
     store.until_bodies(0).await;
 }
 
-/// Another process cannot know who reads what. Its delete takes effect, and the reader is told what happened.
+/// Another process does not know the readers of this one. Its delete takes effect, and the reader gets an error.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_loses_its_object_to_another_process_is_told() {
+async fn delete_by_another_process_fails_the_reader() {
     let store = Store::start().await;
     let other = EmbeddedStore::open(&store.dir.path().join("objects"), store.credentials.clone()).unwrap();
     let there = connect(&serve(&other, &store.stop).await, &store.credentials).await;
@@ -143,7 +143,7 @@ async fn objects_survive_a_restart() {
 }
 
 #[tokio::test]
-async fn a_stopping_server_finishes_what_it_began() {
+async fn stopping_server_finishes_open_requests() {
     let store = Store::start().await;
     let listener = bind_listener(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -164,16 +164,16 @@ async fn a_stopping_server_finishes_what_it_began() {
 }
 
 #[tokio::test]
-async fn a_taken_port_is_stepped_aside_from() {
+async fn taken_port_falls_back_to_a_free_one() {
     let taken = bind_listener(([127, 0, 0, 1], 0).into()).await.unwrap();
     let other = bind_listener(taken.local_addr().unwrap()).await.unwrap();
     assert_eq!(other.local_addr().unwrap().ip(), taken.local_addr().unwrap().ip());
     assert_ne!(other.local_addr().unwrap().port(), taken.local_addr().unwrap().port());
 }
 
-/// A request whose answer was lost is sent again; the second answer must not be an error.
+/// A client may repeat a request whose response was lost. The second response must not be an error.
 #[tokio::test]
-async fn completing_twice_gives_the_same_answer() {
+async fn completing_an_upload_twice_gives_the_same_response() {
     let store = Store::start().await;
     let sdk = store.sdk();
     let upload = sdk.create_multipart_upload().bucket(BUCKET).key("k").send().await.unwrap();

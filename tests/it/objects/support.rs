@@ -24,14 +24,14 @@ pub struct Store {
     pub embedded: EmbeddedStore,
     pub endpoint: String,
     pub credentials: S3Credentials,
-    /// Within the process, as the service uses its own store.
+    /// The in-process client, as the service uses its own store.
     pub objects: ObjectStore,
     pub stop: CancellationToken,
     _stop: DropGuard,
 }
 
 impl Store {
-    /// A new store with one bucket.
+    /// Creates a store with one bucket.
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let credentials = load_or_create_credentials(dir.path()).unwrap();
@@ -46,19 +46,19 @@ impl Store {
         Self { dir, embedded, endpoint, credentials, objects, stop, _stop }
     }
 
-    /// The SDK without anything of ours around it.
+    /// Returns an AWS SDK client without any code of ours.
     pub fn sdk(&self) -> Client {
         sdk(&self.endpoint, &self.credentials.access_key, self.credentials.secret_key.expose_secret())
     }
 
-    /// All bodies on disk.
+    /// Lists all object files on disk.
     pub fn bodies(&self) -> Vec<PathBuf> {
         let objects = self.dir.path().join("objects");
         let shards = files(&objects.join("bodies"));
         shards.iter().flat_map(|shard| files(shard)).chain(files(&objects.join("incoming"))).collect()
     }
 
-    /// Waits until so many bodies are on disk.
+    /// Waits until there are this many object files on disk.
     pub async fn until_bodies(&self, count: usize) {
         until(|| self.bodies().len() == count, || format!("{count} bodies, not {:?}", self.bodies())).await;
     }
@@ -93,12 +93,12 @@ pub fn sdk(endpoint: &str, access_key: &str, secret_key: &str) -> Client {
     Client::from_conf(config.build())
 }
 
-/// By HTTP, as any other store is used.
+/// Connects over HTTP, as for any other store.
 pub async fn connect(endpoint: &str, credentials: &S3Credentials) -> ObjectStore {
     connect_named(named(endpoint, credentials)).await
 }
 
-/// The same store under a name, with settings of its own.
+/// Connects to the same store under a name, with its own settings.
 pub async fn connect_named(config: ObjectStoreConfig) -> ObjectStore {
     let mut objects = ObjectsConfig::default();
     objects.stores.insert("named".to_owned(), config);
@@ -127,12 +127,12 @@ pub async fn all(body: afterload_object_store::ObjectBody) -> Vec<u8> {
     parts.concat()
 }
 
-/// Bytes that are different everywhere.
+/// Returns pseudo-random bytes without repetition.
 pub fn noise(size: usize) -> Vec<u8> {
     (0..size).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
-/// Passes everything on, but cuts each of the first connections after so many bytes of the answer.
+/// A proxy that cuts each of the first connections after this many bytes of the response.
 pub struct Cutter {
     pub endpoint: String,
     pub cuts: Arc<AtomicUsize>,

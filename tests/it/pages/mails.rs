@@ -1,4 +1,4 @@
-//! The mails that ship, in a real browser: whoever changes them must leave them fit for phones and for dark mode.
+//! The shipped mail templates in a real browser. They must stay readable on phones and in dark mode.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use super::{browser, repository};
 
-/// The templates that ship.
+/// Lists the shipped templates.
 fn templates() -> Vec<String> {
     let folder = std::fs::read_dir(repository("templates/email")).expect("the templates");
     let folders = folder.map(|entry| entry.expect("an entry")).filter(|entry| entry.path().is_dir());
@@ -27,9 +27,9 @@ async fn preview(folder: &Path, template: &str, params: &[String]) -> PathBuf {
 }
 
 #[tokio::test]
-async fn mails_that_ship_suit_phones_and_dark_mode() {
+async fn shipped_mails_fit_phones_and_dark_mode() {
     let folder = tempfile::tempdir().expect("a folder");
-    // Words without a place to break, as names of files, codes and addresses are.
+    // Long words without a break, such as file names, codes and addresses.
     let long = "x_".repeat(100);
     let url = format!("https://example.com/{long}");
     let hostile = [
@@ -54,7 +54,7 @@ async fn mails_that_ship_suit_phones_and_dark_mode() {
     let mut buttons = 0;
     for look in &seen {
         assert_eq!(look["too_wide"], 0, "{look}");
-        // A program that reads no `<style>` shows the mail as it is by day.
+        // A mail program without `<style>` support shows the light version.
         let is_dark = look["scheme"] == "dark" && look["styles"] == true;
         assert_eq!(number(&look["ground"]) < 0.1, is_dark, "{look}");
         let texts = look["texts"].as_array().expect("a list");

@@ -1,4 +1,4 @@
-//! The example page in a real browser: an upload with its progress, then the run's, across a restart of the service.
+//! The example page in a real browser: an upload, its progress, and its run, across a restart of the service.
 
 mod mails;
 
@@ -39,7 +39,7 @@ fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// What `scripts/test.sh` has installed.
+/// Returns the path of a tool that `scripts/test.sh` installed.
 fn installed(variable: &str, default: &str) -> String {
     let found = std::env::var(variable).unwrap_or_else(|_| default.to_owned());
     let there = Path::new(&found).exists() || std::process::Command::new(&found).arg("--version").output().is_ok();
@@ -47,7 +47,7 @@ fn installed(variable: &str, default: &str) -> String {
     found
 }
 
-/// A script beside this file, with what it needs to drive a browser.
+/// Creates the command for a browser script of this folder.
 fn browser(script: &str, args: &[impl AsRef<OsStr>]) -> Command {
     let packages = repository("target/test-node").display().to_string();
     let mut command = Command::new("node");
@@ -62,27 +62,27 @@ fn browser(script: &str, args: &[impl AsRef<OsStr>]) -> Command {
     command
 }
 
-/// The address that a server prints in its first line.
+/// Returns the address in the first line that a server prints.
 async fn first_line(child: &mut tokio::process::Child) -> String {
     let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
     lines.next_line().await.expect("its output").expect("a line")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_uploads_and_follows_its_run_across_a_restart() {
+async fn page_follows_its_run_across_a_restart() {
     let mut place = Place::new(Database::Sqlite).await;
     let archive = format!("sqlite://{}", place.dir.path().join("archive.db").display());
     place.env.push(("AFTERLOAD_CONNECTIONS__ARCHIVE__URL".into(), archive.clone()));
     place.pipeline("contacts-import", PIPELINE);
     place.sql("CREATE TABLE people (id BIGINT NOT NULL, name TEXT NOT NULL)").await;
-    // The second step cannot begin before this lock is gone, and that is after the restart.
+    // The second step needs this lock, which is released only after the restart.
     let options = archive.parse::<sqlx::sqlite::SqliteConnectOptions>().expect("an address").create_if_missing(true);
     let mut lock = sqlx::SqliteConnection::connect_with(&options).await.expect("a database");
     let locked = "CREATE TABLE people (id BIGINT NOT NULL, name TEXT NOT NULL); BEGIN IMMEDIATE";
     sqlx::raw_sql(locked).execute(&mut lock).await.expect("a lock");
     let (rows, mut text) = (2_000, String::from("id,name\n"));
     for id in 1..=rows {
-        // The first row is bad, so that there is a file to link to.
+        // The first row is invalid, so that there is an error file to link to.
         let id = if id == 1 { "x".to_owned() } else { id.to_string() };
         writeln!(text, "{id},Person {id}").expect("a string");
     }
@@ -123,7 +123,7 @@ async fn a_page_uploads_and_follows_its_run_across_a_restart() {
     assert!(sent.is_sorted() && sent.last() == Some(&1.0), "{sent:?}");
     assert!(done.is_sorted() && done.last() == Some(&100.0) && done.len() > 2, "{done:?}");
     assert_eq!(seen["links"][0][0].as_str().map(|text| text.starts_with("rejected.csv")), Some(true), "{seen}");
-    // The link opens for whoever may watch the run, without a key.
+    // Whoever may watch the run can open the link, without a key.
     let link = seen["links"][0][1].as_str().expect("a link");
     let rejected = reqwest::get(link).await.expect("an answer").text().await.expect("a file");
     assert!(rejected.contains("Person x"), "{rejected}");

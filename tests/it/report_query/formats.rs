@@ -1,4 +1,4 @@
-//! The bytes of each format, read back by others.
+//! The bytes of each report format, read by other programs.
 
 use serde_json::{Value, json};
 
@@ -6,12 +6,12 @@ use super::{app, failure, file, read};
 use crate::support::{Database, both};
 
 both!(
-    each_format_is_read_as_it_was_meant,
-    titles_and_formats_are_shown,
-    packed_reports_are_read,
-    the_same_rows_give_the_same_bytes,
-    values_are_bound_and_never_pasted,
-    what_a_format_cannot_hold_fails
+    each_format_is_read_correctly_by_other_programs,
+    column_titles_and_formats_are_applied,
+    compressed_reports_are_readable,
+    same_rows_give_same_bytes,
+    values_are_bound_not_interpolated,
+    values_a_format_cannot_hold_fail_the_step
 );
 
 const TEXTS: [&str; 10] = [
@@ -40,9 +40,9 @@ fn table() -> String {
 
 const ALL: &str = "SELECT id, a, n, d, f FROM t ORDER BY id";
 
-async fn each_format_is_read_as_it_was_meant(database: Database) {
+async fn each_format_is_read_correctly_by_other_programs(database: Database) {
     let app = app(database, &table()).await;
-    // SQLite keeps a whole number of a decimal column as one; PostgreSQL shows all digits of the column.
+    // SQLite stores a whole number in a decimal column as an integer; PostgreSQL prints all digits of the column.
     let decimal = |id: usize| match database {
         Database::Sqlite => format!("{}.25", id * 1000),
         Database::Postgres => format!("{}.2500", id * 1000),
@@ -61,7 +61,7 @@ async fn each_format_is_read_as_it_was_meant(database: Database) {
     }
     assert_eq!(rows[11], json!(["10", "", "9007199254740993", "", "1e+300"]));
     assert_eq!(rows[12], json!(["11", "last", "", minus_one, ""]));
-    // An empty text can be told from none.
+    // An empty text differs from null.
     let text = String::from_utf8(bytes).unwrap();
     assert!(text.contains("\n1,\"\",-4,") && text.contains("\n10,,9007"), "{text}");
 
@@ -81,7 +81,7 @@ async fn each_format_is_read_as_it_was_meant(database: Database) {
     for (id, text) in TEXTS.iter().enumerate() {
         let row = &book["Sheet1"][id + 1];
         let (a, numbers) = (row[1].as_str().unwrap_or_default(), [&row[0], &row[2], &row[3], &row[4]]);
-        // Spreadsheets read these escapes; the library leaves them to its user.
+        // Spreadsheets decode these escapes, but the reading library does not.
         let unescaped = a.replace("_x005F_", "_").replace("_x0001_", "\u{1}").replace("_x000D_", "\r");
         assert_eq!(unescaped, *text);
         assert_eq!(
@@ -89,12 +89,12 @@ async fn each_format_is_read_as_it_was_meant(database: Database) {
             [id as f64, id as f64 - 5.0, id as f64 * 1000.0 + 0.25, 0.1]
         );
     }
-    // More digits than a spreadsheet keeps are text.
+    // Numbers with more digits than a spreadsheet keeps become text.
     assert_eq!(book["Sheet1"][11], json!([10, null, "9007199254740993", null, 1e300]));
     app.finish().await;
 }
 
-async fn titles_and_formats_are_shown(database: Database) {
+async fn column_titles_and_formats_are_applied(database: Database) {
     let app = app(
         database,
         "CREATE TABLE t (id BIGINT, day DATE, at TIMESTAMP, total NUMERIC(12, 4), share DOUBLE PRECISION);
@@ -147,7 +147,7 @@ async fn titles_and_formats_are_shown(database: Database) {
     app.finish().await;
 }
 
-async fn packed_reports_are_read(database: Database) {
+async fn compressed_reports_are_readable(database: Database) {
     let app = app(database, &table()).await;
     let (_, plain) = file(&app, json!({ "sql": ALL, "format": "csv" })).await;
     let rows = read("csv", &plain);
@@ -167,8 +167,8 @@ async fn packed_reports_are_read(database: Database) {
     app.finish().await;
 }
 
-/// Enough rows for several pieces and parts of the upload.
-async fn the_same_rows_give_the_same_bytes(database: Database) {
+/// Enough rows for several buffers and several parts of the upload.
+async fn same_rows_give_same_bytes(database: Database) {
     let app = app(database, "").await;
     let sql = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 30000) \
                SELECT x, x * 7919 % 10007 AS y, 'row ' || x || ' with some text' AS t FROM c ORDER BY x";
@@ -181,7 +181,7 @@ async fn the_same_rows_give_the_same_bytes(database: Database) {
     app.finish().await;
 }
 
-async fn values_are_bound_and_never_pasted(database: Database) {
+async fn values_are_bound_not_interpolated(database: Database) {
     let app = app(database, &table()).await;
     let sql = "SELECT CAST(:value AS TEXT) AS v, id FROM t WHERE id = :id AND (CAST(:none AS TEXT) IS NULL OR a = :none) -- :no";
     let with =
@@ -204,7 +204,7 @@ async fn values_are_bound_and_never_pasted(database: Database) {
     app.finish().await;
 }
 
-async fn what_a_format_cannot_hold_fails(database: Database) {
+async fn values_a_format_cannot_hold_fail_the_step(database: Database) {
     let app = app(database, "CREATE TABLE t (a TEXT)").await;
     app.sql(&format!("INSERT INTO t VALUES ('{}')", "x".repeat(32_768))).await;
     for (with, code) in [

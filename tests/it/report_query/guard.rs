@@ -1,4 +1,4 @@
-//! SQL that is no report: refused when the pipeline is loaded, by the database, and by its time.
+//! SQL that is not a report: rejected when the pipeline is loaded, by the database, or by the timeout.
 
 use afterload_core::dialect::Dialect;
 use afterload_pipeline::{ValidationContext, compile_definition, compile_with_sql_files};
@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::{ENDLESS, RUNNING_COPIES, SILENT, app, failure, pipeline};
 use crate::support::{Database, both, eventually};
 
-both!(what_the_text_hides_is_refused_by_the_database, what_has_no_end_is_stopped, sql_lies_in_a_file_of_its_own);
+both!(hidden_write_is_rejected_by_the_database, endless_query_times_out, sql_file_is_read_and_reloaded);
 
-/// The code and the message of each problem.
+/// Returns the code and the message of each problem.
 fn problems(with: &Value, dialect: Option<Dialect>) -> Vec<(&'static str, String)> {
     let kinds = afterload::registry::step_kinds().catalog();
     let dialects = dialect.map(|dialect| ("app".to_owned(), dialect)).into_iter().collect();
@@ -21,7 +21,7 @@ fn problems(with: &Value, dialect: Option<Dialect>) -> Vec<(&'static str, String
 }
 
 #[test]
-fn hostile_sql_is_refused_at_load() {
+fn hostile_sql_is_rejected_at_load() {
     for sql in [
         "SELECT 1; SELECT 2",
         "SELECT 1; DROP TABLE t",
@@ -49,7 +49,7 @@ fn hostile_sql_is_refused_at_load() {
 }
 
 #[test]
-fn slips_are_told_at_load() {
+fn mistakes_are_reported_at_load() {
     for (with, expected) in [
         (json!({ "sql": "SELECT ${{ params.value }}", "format": "csv" }), "SQL cannot hold an expression"),
         (json!({ "sql": "SELECT :a", "format": "csv" }), "nothing fills `:a`"),
@@ -75,10 +75,10 @@ fn slips_are_told_at_load() {
     assert!(problems(&fine, None).is_empty());
 }
 
-async fn what_the_text_hides_is_refused_by_the_database(database: Database) {
+async fn hidden_write_is_rejected_by_the_database(database: Database) {
     let app = app(database, "CREATE TABLE t (a BIGINT)").await;
     let hidden = match database {
-        // A table that is not there is no reason to try again.
+        // A missing table is a permanent error.
         Database::Sqlite => ("SELECT * FROM nowhere", "database_error"),
         Database::Postgres => {
             app.sql("CREATE FUNCTION wipe() RETURNS bigint LANGUAGE sql AS 'INSERT INTO t VALUES (1) RETURNING a'")
@@ -91,7 +91,7 @@ async fn what_the_text_hides_is_refused_by_the_database(database: Database) {
     app.finish().await;
 }
 
-async fn what_has_no_end_is_stopped(database: Database) {
+async fn endless_query_times_out(database: Database) {
     let app = app(database, "").await;
     for sql in [ENDLESS, SILENT] {
         let with = json!({ "sql": sql, "format": "csv", "timeout": "700ms" });
@@ -103,7 +103,7 @@ async fn what_has_no_end_is_stopped(database: Database) {
     app.finish().await;
 }
 
-async fn sql_lies_in_a_file_of_its_own(database: Database) {
+async fn sql_file_is_read_and_reloaded(database: Database) {
     let app = app(database, "").await;
     let path = app.config.pipelines.join("reports/one.sql");
     std::fs::create_dir(path.parent().unwrap()).unwrap();
@@ -120,12 +120,12 @@ async fn sql_lies_in_a_file_of_its_own(database: Database) {
     std::fs::write(app.config.pipelines.join("p.yaml"), pipeline(&with)).unwrap();
     eventually("the new definition", async || (digest().await != before).then_some(())).await;
     assert_eq!(report().await, "{\"first\":1}\n");
-    // A change of the file alone is live, too.
+    // A change of the SQL file alone goes live too.
     before = digest().await;
     std::fs::write(&path, "SELECT 2 AS second").unwrap();
     eventually("the new version", async || (digest().await != before).then_some(())).await;
     assert_eq!(report().await, "{\"second\":2}\n");
-    // One that is refused leaves what was live.
+    // An invalid SQL file leaves the old version live.
     std::fs::write(&path, "DROP TABLE t").unwrap();
     eventually("the refusal", async || {
         let told: Value = app.get("/v1/pipelines").await.json().await.unwrap();

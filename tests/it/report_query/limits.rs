@@ -1,4 +1,4 @@
-//! Limits, cancels and crashes: a report is whole or not there.
+//! Limits, cancellations and crashes: a report is complete or absent.
 
 use serde_json::{Value, json};
 
@@ -6,17 +6,17 @@ use super::{ENDLESS, RUNNING_COPIES, SILENT, app, failure, file, pipeline, read,
 use crate::support::{ADMIN_KEY, Database, Place, both, eventually, numbers};
 
 both!(
-    too_many_rows_fail_and_leave_nothing,
-    a_report_without_rows_may_be_left_out,
-    a_cancel_stops_the_query,
-    a_kill_in_the_middle_leaves_no_file,
+    too_many_rows_fail_and_leave_no_file,
+    skip_if_empty_creates_no_file,
+    cancel_stops_the_query,
+    kill_during_the_upload_leaves_no_file,
     progress_counts_rows
 );
 
-async fn too_many_rows_fail_and_leave_nothing(database: Database) {
+async fn too_many_rows_fail_and_leave_no_file(database: Database) {
     let app = app(database, "").await;
     for format in ["csv", "xlsx", "jsonl"] {
-        // More than one part of the upload is on its way by then.
+        // More than one part of the upload is in progress by then.
         let with = json!({ "sql": ENDLESS, "format": format, "max_rows": 200_000, "timeout": "10m" });
         assert_eq!(failure(&app, with).await, "report_too_many_rows", "{format}");
     }
@@ -27,7 +27,7 @@ async fn too_many_rows_fail_and_leave_nothing(database: Database) {
     app.finish().await;
 }
 
-async fn a_report_without_rows_may_be_left_out(database: Database) {
+async fn skip_if_empty_creates_no_file(database: Database) {
     let app = app(database, "CREATE TABLE t (id BIGINT)").await;
     for format in ["csv", "xlsx", "jsonl"] {
         let with = json!({ "sql": "SELECT id FROM t", "format": format, "skip_if_empty": true });
@@ -44,7 +44,7 @@ async fn a_report_without_rows_may_be_left_out(database: Database) {
     app.finish().await;
 }
 
-async fn a_cancel_stops_the_query(database: Database) {
+async fn cancel_stops_the_query(database: Database) {
     let app = app(database, "").await;
     for sql in [ENDLESS, SILENT] {
         app.publish(
@@ -71,7 +71,7 @@ async fn a_cancel_stops_the_query(database: Database) {
     app.finish().await;
 }
 
-async fn a_kill_in_the_middle_leaves_no_file(database: Database) {
+async fn kill_during_the_upload_leaves_no_file(database: Database) {
     let place = Place::new(database).await;
     let with = json!({ "sql": ENDLESS, "format": "csv", "timeout": "1h", "max_rows": 1_000_000_000 });
     place.pipeline("p", &pipeline(&with));
@@ -80,7 +80,7 @@ async fn a_kill_in_the_middle_leaves_no_file(database: Database) {
     let run = process.start_run("p", json!({})).await;
     let id = run["id"].as_str().unwrap();
     let done = |run: &Value| run["steps"][0]["progress"]["done"].as_u64();
-    // Some parts of 8 MiB have been sent by then.
+    // Some parts of 8 MiB are uploaded by then.
     process.until("many rows", id, |run| done(run).filter(|done| *done > 400_000)).await;
     process.kill().await;
     place.forget_the_dead().await;

@@ -1,4 +1,4 @@
-//! The pipeline that ships: by call with filters and by cron, mailed as a link to several people.
+//! The shipped sales report: called with filters and by cron, mailed as a link to several people.
 
 use chrono::{Datelike, NaiveDate, Weekday};
 use serde_json::{Value, json};
@@ -7,10 +7,10 @@ use super::read;
 use crate::support::{Database, TestApp, both, eventually, execute, numbers};
 
 both!(
-    sales_are_mailed_as_a_link_to_several_people,
-    a_period_without_sales_is_not_mailed,
-    the_schedule_starts_it,
-    a_tick_reports_the_month_so_far
+    sales_report_is_mailed_as_a_link,
+    period_without_sales_is_not_mailed,
+    schedule_starts_the_report,
+    tick_reports_the_month_to_date
 );
 
 const SALES: &str = "INSERT INTO sales VALUES
@@ -26,13 +26,13 @@ async fn shipped(database: Database, change: impl Fn(String) -> String) -> TestA
     app
 }
 
-/// The link in a mail.
+/// Returns the link in a mail.
 fn link(mail: &str) -> String {
     let text = mail.replace("=\r\n", "").replace("=\n", "").replace("=3D", "=");
     text.split_whitespace().find(|word| word.contains("/d/")).expect("a link").to_owned()
 }
 
-async fn sales_are_mailed_as_a_link_to_several_people(database: Database) {
+async fn sales_report_is_mailed_as_a_link(database: Database) {
     let app = shipped(database, |yaml| yaml).await;
     let to = ["ann@example.com", "bob@example.com"];
     let params = json!({ "since": "2026-02-01", "recipients": to });
@@ -40,11 +40,11 @@ async fn sales_are_mailed_as_a_link_to_several_people(database: Database) {
     assert_eq!((&run["status"], &run["steps"][0]["outputs"]["rows"]), (&json!("succeeded"), &json!(2)), "{run}");
     let mails = app.mails();
     assert_eq!(mails.len(), 2);
-    // One copy for each, with a link that is the recipient's own affair to open.
+    // Each recipient gets one copy with a link.
     for mail in &mails {
         assert!(to.iter().all(|address| mail.contains(address)), "{mail}");
         assert!(mail.contains("Subject: Sales from 2026-02-01 to 9999-12-31: 2 rows"), "{mail}");
-        // The recipient has no API key: the link alone opens the file.
+        // The recipient has no API key. The link alone opens the file.
         let answer = reqwest::get(link(mail)).await.unwrap().error_for_status().unwrap();
         let disposition = answer.headers()["content-disposition"].to_str().unwrap().to_owned();
         assert!(disposition.contains("sales-2026-02-01-9999-12-31.xlsx"), "{disposition}");
@@ -62,7 +62,7 @@ async fn sales_are_mailed_as_a_link_to_several_people(database: Database) {
     app.finish().await;
 }
 
-async fn a_period_without_sales_is_not_mailed(database: Database) {
+async fn period_without_sales_is_not_mailed(database: Database) {
     let app = shipped(database, |yaml| yaml).await;
     let run = app.run_to_end("sales-report", json!({ "since": "2027-01-01" })).await;
     let steps = &run["steps"];
@@ -74,15 +74,15 @@ async fn a_period_without_sales_is_not_mailed(database: Database) {
     app.finish().await;
 }
 
-/// The schedule as it ships, once its last moment has passed.
-async fn the_schedule_starts_it(database: Database) {
+/// Uses the shipped schedule, after its last tick.
+async fn schedule_starts_the_report(database: Database) {
     let app = shipped(database, |yaml| yaml).await;
     let service = app.service();
     eventually("the schedule", async || {
         (numbers(&service, "SELECT COUNT(*) FROM schedules").await == [1]).then_some(())
     })
     .await;
-    // As after eight days without a process.
+    // Same state as after eight days without a running process.
     execute(&service, "UPDATE schedules SET reached = reached - 691200000").await;
     let run = eventually("the run", async || {
         let runs: Value = app.get("/v1/runs").await.json().await.unwrap();
@@ -97,8 +97,8 @@ async fn the_schedule_starts_it(database: Database) {
     app.finish().await;
 }
 
-/// What the schedule fills in, from a moment of our choice.
-async fn a_tick_reports_the_month_so_far(database: Database) {
+/// The params that the schedule fills in, at a fixed time.
+async fn tick_reports_the_month_to_date(database: Database) {
     let trigger = "type: cron\n    schedule: \"0 6 * * MON\"\n    timezone: Europe/Paris\n    catch_up: last\n";
     let app = shipped(database, |yaml| {
         assert!(yaml.contains(trigger), "{yaml}");

@@ -1,4 +1,4 @@
-//! Figure 7: a thousand objects, told of in every way at once.
+//! Figure 7: a thousand objects, each reported in several ways at once.
 
 use std::collections::BTreeSet;
 
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use super::figure;
 use crate::support::{Database, TestApp, both};
 
-both!(figure_7_a_thousand_objects_are_a_thousand_runs);
+both!(figure_7_each_object_starts_one_run);
 
 const MANY: &str = "name: many\ntriggers: [{ type: s3, bucket: uploads, prefix: in/, poll: 1s }]\n\
                     params: { file: { type: file } }\nsteps:\n  - { id: one, uses: test.step }\n";
 const OBJECTS: usize = 1000;
 const WRITERS: usize = 8;
 
-/// In another order each time, and the same in every test.
+/// Shuffles with a seed, so that every run uses the same order.
 fn shuffled<T: Clone>(items: &[T], seed: u64) -> Vec<T> {
     let mut keyed: Vec<_> = items
         .iter()
@@ -27,8 +27,8 @@ fn shuffled<T: Clone>(items: &[T], seed: u64) -> Vec<T> {
     keyed.into_iter().map(|(_, item)| item).collect()
 }
 
-/// The webhook, the store's own events and the poll all find each object; the webhook three times.
-async fn figure_7_a_thousand_objects_are_a_thousand_runs(database: Database) {
+/// The webhook, the store's own events and the poll all report each object; the webhook reports it three times.
+async fn figure_7_each_object_starts_one_run(database: Database) {
     let app = TestApp::builder(database).pipeline("many", MANY).start().await;
     let writers = (0..WRITERS).map(|writer| {
         let app = &app;

@@ -1,4 +1,4 @@
-//! Figure 10: rows for many followers through kills.
+//! Figure 10: rows for many followers despite kills.
 
 use serde_json::json;
 
@@ -7,11 +7,11 @@ use crate::notify::table::{FOLLOWS, TIMELINE, WHOLE, yaml};
 use crate::notify::{counts, id};
 use crate::support::{Database, Place, both};
 
-both!(figure_10_a_fan_out_through_kills);
+both!(figure_10_fan_out_is_exact_despite_kills);
 
 const ROWS: i64 = 50_000;
 
-/// Rows that take a while, and a log in which a row that was written twice would be there twice.
+/// Makes inserts slow, and logs them, so that a row that is written twice is visible.
 fn slow(database: Database, chunk: usize) -> String {
     let slow = match database {
         Database::Sqlite => format!(
@@ -35,8 +35,8 @@ fn slow(database: Database, chunk: usize) -> String {
     )
 }
 
-async fn figure_10_a_fan_out_through_kills(database: Database) {
-    // The more kills, the smaller is what comes between two of them.
+async fn figure_10_fan_out_is_exact_despite_kills(database: Database) {
+    // More kills need smaller chunks between them.
     let (kills, chunk) = (size(3, 50), size(500, 100));
     let place = Place::new(database).await;
     place.sql(&slow(database, chunk)).await;
@@ -46,7 +46,7 @@ async fn figure_10_a_fan_out_through_kills(database: Database) {
     let (in_time, process) = killed(&place, process, kills, "SELECT COUNT(*) FROM made", ROWS as usize).await;
     let run = process.until("the end", id(&run), |run| (!run["finished_at"].is_null()).then(|| run.clone())).await;
     assert_eq!(run["status"], "succeeded", "{run}\n{}", place.log());
-    // Both who are named follow.
+    // Both mentioned people also follow.
     assert_eq!(counts(&run), [2, ROWS, ROWS, 2, 0], "{run}");
     assert_eq!(run["steps"][0]["progress"]["done"], ROWS + 2);
     assert_eq!(place.numbers(&format!("{TIMELINE} 1")).await, [ROWS, ROWS, 2, ROWS - 2]);

@@ -1,20 +1,20 @@
-//! Figure 9: an import through kills.
+//! Figure 9: an import despite kills.
 
 use super::{at_most, figure, killed, size};
 use crate::crash;
 use crate::support::{Database, both};
 use crate::sweep::seen;
 
-both!(figure_9_an_import_through_kills);
+both!(figure_9_import_is_exact_despite_kills);
 
-/// Rows that are committed together.
+/// The rows of a chunk.
 const CHUNK: usize = 2000;
-/// A sequence of PostgreSQL is not rolled back: it counts the rows that were written in vain too.
+/// PostgreSQL does not roll back a sequence, so it also counts rows that were rolled back.
 const COUNT_TRIES: &str = "CREATE SEQUENCE tries;
     CREATE FUNCTION count_try() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM nextval('tries'); RETURN NEW; END $$;
     CREATE TRIGGER count_try BEFORE INSERT ON people FOR EACH ROW EXECUTE FUNCTION count_try()";
 
-async fn figure_9_an_import_through_kills(database: Database) {
+async fn figure_9_import_is_exact_despite_kills(database: Database) {
     let (rows, kills) = (size(120_000, 1_000_000), size(3, 50));
     let place = crash::place(database).await;
     if let Database::Postgres = database {
@@ -45,7 +45,7 @@ async fn figure_9_an_import_through_kills(database: Database) {
     let id = run["id"].as_str().expect("an id").to_owned();
     let run = process.until("the end", &id, |run| (!run["finished_at"].is_null()).then(|| run.clone())).await;
     let undisturbed = crash::check(&place, &process, &run, rows as u64, facts).await;
-    // Each line names its run.
+    // The lines contain the id of their run, which differs.
     let [errors, undisturbed] = [errors, undisturbed].map(|file| seen::plain(&String::from_utf8_lossy(&file)));
     let differs = errors.lines().zip(undisturbed.lines()).find(|(one, other)| one != other);
     let what =

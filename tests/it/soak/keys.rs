@@ -1,4 +1,4 @@
-//! Figure 8: many requests at once with one `Idempotency-Key`.
+//! Figure 8: many concurrent requests with one `Idempotency-Key`.
 
 use std::collections::BTreeSet;
 

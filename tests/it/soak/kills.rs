@@ -1,4 +1,4 @@
-//! Figure 1: runs of all kinds side by side while the service is killed every two seconds.
+//! Figure 1: runs of all kinds at the same time, while the service is killed every two seconds.
 #![expect(clippy::print_stdout, reason = "what it prints is the table")]
 
 use std::time::{Duration, Instant};
@@ -11,39 +11,39 @@ use crate::sweep::fixture;
 use crate::sweep::seen::{self, Done};
 use crate::sweep::stage::Stage;
 
-both!(figure_1_mixed_runs_under_kills);
+both!(figure_1_mixed_runs_end_once_despite_kills);
 
-/// How often the service is killed.
-const EVERY: Duration = Duration::from_secs(2);
-/// After so long everything has to have ended.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// So many jobs are there at most, so that it does not matter how fast a machine is.
-const OPEN: i64 = 60;
-/// Mails that one process sends at the same time.
-const AT_ONCE: usize = 4;
+/// The time between two kills.
+const KILL_INTERVAL: Duration = Duration::from_secs(2);
+/// The time after which all runs must have ended.
+const END_TIMEOUT: Duration = Duration::from_secs(60);
+/// A limit on the open jobs, so that the speed of the machine does not matter.
+const MAX_OPEN_JOBS: i64 = 60;
+/// The mails that one process sends at the same time.
+const MAX_PARALLEL_MAILS: usize = 4;
 
-/// Rows go into a table without a key: what is done twice is there twice.
+/// Inserts into a table without a key, so that a repeated insert is visible.
 const COUNT: (&str, &str) = (
     "count",
     "name: count\nparams: { file: { type: file } }\nsteps:\n  - id: count\n    uses: csv.import\n    \
      with: { source: \"${{ params.file }}\", into: { table: counted }, chunk: 10, columns: { email: { match: [E-mail] } } }\n",
 );
-/// Rows of the file of the fixture.
+/// The rows of the fixture's file.
 const ROWS: usize = 50;
 
-/// What has to be the same in each run of a pipeline.
+/// Returns the parts of a run that must be equal for each run of a pipeline.
 fn end(run: &Value) -> Value {
     let mut end = seen::run(run);
-    // An attempt may fail for what happens beside it: two imports of the same rows.
+    // An attempt may fail because of a concurrent import of the same rows.
     for step in end["steps"].as_array_mut().into_iter().flatten() {
         step["attempt"] = Value::Null;
     }
     end
 }
 
-/// When it is time, tells steps that sleep, and kills the service, until it was killed so often.
+/// Publishes the events of suspended steps, and kills the service when it is time, up to this many kills.
 async fn kill_in_time(stage: &mut Stage, kills: usize, started: &mut Instant) {
-    if started.elapsed() >= EVERY {
+    if started.elapsed() >= KILL_INTERVAL {
         stage.tell().await;
         if stage.kills < kills {
             stage.kill_and_wait_for_leases().await;
@@ -52,7 +52,7 @@ async fn kill_in_time(stage: &mut Stage, kills: usize, started: &mut Instant) {
     }
 }
 
-async fn figure_1_mixed_runs_under_kills(database: Database) {
+async fn figure_1_mixed_runs_end_once_despite_kills(database: Database) {
     let (kills, runs) = (size(6, 30), size(60, 1000));
     let lease = format!("{}s", super::lease());
     let mut stage = Stage::beside(database, &[COUNT], &[("LIMITS__LEASE", &lease)], None).await;
@@ -61,7 +61,7 @@ async fn figure_1_mixed_runs_under_kills(database: Database) {
     let mut plays: Vec<(String, Value)> =
         stage.samples.iter().map(|sample| (sample.name.clone(), sample.params.clone())).collect();
     plays.push(("count".into(), json!({ "file": file })));
-    // The second time nothing is new to the application's database, as for all that follow.
+    // In the second round the tables exist already, as in all later runs.
     let (mut expected, mut mails) = (Vec::new(), Vec::new());
     for round in 0..2 {
         (expected, mails) = (Vec::new(), Vec::new());
@@ -79,11 +79,11 @@ async fn figure_1_mixed_runs_under_kills(database: Database) {
     let (mut ids, mut started) = (Vec::new(), Instant::now());
     for number in 0..runs {
         let (name, params) = &plays[number % plays.len()];
-        // The kills are spread over the runs, and what sleeps is told of its event all the while.
+        // The kills are spread over the runs. Suspended steps get their event meanwhile.
         let by_now = number * kills / runs;
         loop {
             kill_in_time(&mut stage, by_now, &mut started).await;
-            if stage.kills >= by_now && stage.place.jobs().await < OPEN {
+            if stage.kills >= by_now && stage.place.jobs().await < MAX_OPEN_JOBS {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -97,7 +97,7 @@ async fn figure_1_mixed_runs_under_kills(database: Database) {
     let last = Instant::now();
     let (mut stuck, mut wrong, mut lost) = (0, Vec::new(), 0);
     for (number, id) in ids.iter().enumerate() {
-        let Some(run) = stage.ended_within(id, PATIENCE.saturating_sub(last.elapsed())).await else {
+        let Some(run) = stage.ended_within(id, END_TIMEOUT.saturating_sub(last.elapsed())).await else {
             let (_, run) = stage.get(&format!("/v1/runs/{id}")).await;
             println!("stuck: {run}");
             stuck += 1;
@@ -123,6 +123,6 @@ async fn figure_1_mixed_runs_under_kills(database: Database) {
     let mailing = (0..runs).map(|number| mails[number % plays.len()]).sum::<usize>();
     let Done { things, again } = stage.mails_since(&mark);
     figure("1", database, "mails with a Message-ID of their own", &mailing, &things.len());
-    at_most("1", database, "further copies of them", kills * AT_ONCE, again);
+    at_most("1", database, "further copies of them", kills * MAX_PARALLEL_MAILS, again);
     stage.finish().await;
 }

@@ -1,4 +1,4 @@
-//! Figures 3 and 4: a lease holds as long as somebody works under it, and whoever lost it writes nothing.
+//! Figures 3 and 4: a lease holds while its step runs, and a stale attempt writes nothing.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use crate::smtp;
 use crate::support::{Database, Place, Process, both, eventually};
 use crate::sweep::seen;
 
-both!(leases_hold_and_are_lost);
+both!(figure_3_and_4_leases_hold_and_stale_attempts_write_nothing);
 
-/// Both at once: most of it is waiting for leases.
-async fn leases_hold_and_are_lost(database: Database) {
+/// Runs both figures at once, because most of the time is waiting for leases.
+async fn figure_3_and_4_leases_hold_and_stale_attempts_write_nothing(database: Database) {
     tokio::join!(figure_3_long_steps_run_once(database), figure_4_a_stale_attempt_writes_nothing(database));
 }
 
-/// A mail whose server takes its time to answer, and a row in a table without a key.
+/// A mail whose server answers late, and a row in a table without a key.
 const PIPELINE: &str = "name: slow\nparams: { to: { type: email }, file: { type: file } }\nsteps:\n  \
     - { id: mail, uses: email.send, with: { to: \"${{ params.to }}\", subject: hello, body: hello } }\n  \
     - { id: count, uses: csv.import, with: { source: \"${{ params.file }}\", into: { table: counted }, columns: { id: { type: integer } } } }\n";
 
-/// A place whose processes run so many steps at once.
+/// Creates a place whose processes run this many steps at once.
 async fn place(database: Database, mail: &smtp::Server, at_once: usize) -> Place {
     let mut place = Place::new(database).await;
     for (name, value) in [
@@ -41,7 +41,7 @@ async fn place(database: Database, mail: &smtp::Server, at_once: usize) -> Place
     place
 }
 
-/// Starts a run for each of these recipients.
+/// Starts a run per recipient.
 async fn start(place: &Place, process: &Process, recipients: &[String]) -> Vec<String> {
     let s3 = place.s3();
     drop(s3.create_bucket().bucket("incoming").send().await);
@@ -61,7 +61,7 @@ async fn start(place: &Place, process: &Process, recipients: &[String]) -> Vec<S
     ids
 }
 
-/// Waits until the runs look like that.
+/// Waits until all runs satisfy `looks`.
 async fn until(process: &Process, ids: &[String], what: &str, looks: impl Fn(&Value) -> bool) -> Vec<Value> {
     let deadline = std::time::Instant::now() + Duration::from_secs(240);
     let mut runs = Vec::new();
@@ -86,7 +86,7 @@ fn succeeded(runs: &[Value]) -> usize {
 async fn figure_3_long_steps_run_once(database: Database) {
     let (steps, leases) = (size(10, 100), size(2, 5));
     let mail = smtp::Server::start(SmtpTls::None);
-    // Both workers have to take part.
+    // Both workers must take part.
     let place = place(database, &mail, steps / 2).await;
     let (one, two) = (place.start().await, place.start().await);
     let ids = start(&place, &one, &vec![format!("slow{}", leases * lease()); steps]).await;
@@ -101,7 +101,7 @@ async fn figure_3_long_steps_run_once(database: Database) {
     }
 }
 
-/// A process that is stopped while it holds the lock of SQLite holds it until it goes on: stopped again a moment later.
+/// A process that is stopped while it holds SQLite's lock keeps the lock. So stop it again a moment later.
 async fn stop_outside_of_transactions(place: &Place, process: &Process) {
     eventually("a moment without a transaction", async || {
         process.signal("STOP");
@@ -123,14 +123,14 @@ async fn figure_4_a_stale_attempt_writes_nothing(database: Database) {
     for stop in 0..stops {
         let stale = place.start().await;
         let sent = mail.mails().len() + steps;
-        // Whoever takes over works on one after the other, as it has to with what a crash may have left.
+        // The next process runs these steps one after another, as it must after a possible crash.
         let recipients: Vec<_> = (0..steps).map(|step| format!("once{}.{stop}.{step}", lease())).collect();
         let ids = start(&place, &stale, &recipients).await;
-        // Their mails have arrived, but nobody is told so yet.
+        // The mail server has the mails, but has not confirmed them yet.
         eventually("steps at work", async || (mail.mails().len() >= sent).then_some(())).await;
         stop_outside_of_transactions(&place, &stale).await;
         let other = place.start().await;
-        // Whoever takes over sends each mail once more.
+        // The next process sends each mail once more.
         eventually("another process to take over", async || (mail.mails().len() >= sent + steps).then_some(())).await;
         let before = lost_leases(&place);
         stale.signal("CONT");
@@ -152,7 +152,7 @@ async fn figure_4_a_stale_attempt_writes_nothing(database: Database) {
     at_most("4", database, "further copies of them", rounds, done.again);
 }
 
-/// How many attempts have said that their lease was lost.
+/// Counts the attempts that logged a lost lease.
 fn lost_leases(place: &Place) -> usize {
     place.log().matches("lease was lost; nothing of this attempt was kept").count()
 }

@@ -1,5 +1,6 @@
-//! The soak: what `ARCHITECTURE.md` promises, measured. Each test prints a line for the table of `scripts/soak.sh` and fails when
-//! its figure does not hold. Ordinary tests run the short form; `AFTERLOAD_TEST_SOAK=full` asks for the full one.
+//! The soak: measures the promises of `ARCHITECTURE.md`. Each test prints a line for the table of `scripts/soak.sh`,
+//! and fails if its figure does not hold. Ordinary test runs use the short form; `AFTERLOAD_TEST_SOAK=full` selects the
+//! full one.
 #![expect(clippy::print_stdout, reason = "what it prints is the table")]
 
 mod events;
@@ -16,38 +17,38 @@ use std::fmt::Debug;
 
 use crate::support::{Database, Place, Process, eventually};
 
-/// Whether this is the full form.
+/// True in the full form.
 pub fn full() -> bool {
     std::env::var("AFTERLOAD_TEST_SOAK").is_ok_and(|size| size == "full")
 }
 
-/// How much of it: the first in the short form, the second in the full one.
+/// Returns the first value in the short form, the second in the full form.
 fn size(short: usize, long: usize) -> usize {
     if full() { long } else { short }
 }
 
-/// Seconds after which the lease of a silent process ends; the full form takes the default.
+/// The lease in seconds. The full form uses the default.
 fn lease() -> usize {
     size(6, 15)
 }
 
-/// A line of the table; the figure has to hold.
+/// Prints a line of the table. The figure must equal its expected value.
 pub fn figure<T: PartialEq + Debug>(number: &str, database: Database, what: &str, expected: &T, found: &T) {
     let holds = if expected == found { "holds" } else { "FAILS" };
     println!("FIGURE\t{number}\t{database:?}\t{what}\t{expected:?}\t{found:?}\t{holds}");
     assert_eq!(found, expected, "figure {number} on {database:?}: {what}");
 }
 
-/// A line of the table for something that may not be more than this.
+/// Prints a line of the table for a value with an upper limit.
 pub fn at_most(number: &str, database: Database, what: &str, most: usize, found: usize) {
     let holds = if found <= most { "holds" } else { "FAILS" };
     println!("FIGURE\t{number}\t{database:?}\t{what}\tat most {most}\t{found}\t{holds}");
     assert!(found <= most, "figure {number} on {database:?}: {what}: {found}, more than {most}");
 }
 
-/// Kills the service so often while rows are written, each time once there are more than at the last kill: those that `rows`
-/// counts in the application's database, of which there are `total` at the end. Gives how many kills were in time, and the
-/// process that goes on.
+/// Kills the service while rows are written, each time after new rows have appeared. `rows` is the SQL that counts them
+/// in the application's database, and `total` is the final count. Returns the number of kills that were in time, and
+/// the last process.
 async fn killed(place: &Place, mut process: Process, kills: usize, rows: &str, total: usize) -> (usize, Process) {
     let (mut in_time, mut before) = (0, 0);
     for kill in 1..=kills {

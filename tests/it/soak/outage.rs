@@ -1,4 +1,4 @@
-//! Figure 6: a database that is locked, restarted, or full. The process lives, and everything that was accepted happens.
+//! Figure 6: the database is locked, restarted, or full. The process survives, and every accepted run is executed.
 #![expect(clippy::print_stdout, reason = "what it prints is the table")]
 
 use std::path::Path;
@@ -12,10 +12,9 @@ use sqlx::{Connection, SqliteConnection};
 use super::{at_most, figure, size};
 use crate::support::{Database, Place, Process, Server, eventually};
 
-/// How long the lock is held.
-const LOCKED: Duration = Duration::from_secs(9);
-/// How soon workers have to be back, in seconds.
-const BACK: usize = 10;
+const LOCK_DURATION: Duration = Duration::from_secs(9);
+/// The maximum time in seconds until a new run ends.
+const MAX_RECOVERY_SECONDS: usize = 10;
 
 const PIPELINE: &str = "name: p\nparams: { file: { type: file } }\nsteps:\n  \
     - { id: count, uses: csv.import, with: { source: \"${{ params.file }}\", into: { table: counted }, columns: { id: { type: integer } } } }\n  \
@@ -46,7 +45,7 @@ async fn accepted(process: &Process, key: &str) -> Option<String> {
     (status == 202).then(|| run["id"].as_str().expect("an id").to_owned())
 }
 
-/// Waits for the ends of these runs, and gives how many succeeded.
+/// Waits for the ends of these runs, and returns how many succeeded.
 async fn succeeded(process: &Process, ids: &[String]) -> usize {
     let mut count = 0;
     for id in ids {
@@ -57,7 +56,7 @@ async fn succeeded(process: &Process, ids: &[String]) -> usize {
     count
 }
 
-/// Everything that was accepted before, meanwhile and after has to have happened, once, in a process that lived on.
+/// Every run that was accepted before, during and after the outage must succeed once, in the same process.
 async fn check(database: Database, what: &str, place: &Place, mut process: Process, ids: &[String], since: Instant) {
     let after = eventually("an accepted run", async || accepted(&process, "after").await).await;
     assert_eq!(succeeded(&process, std::slice::from_ref(&after)).await, 1, "{}", place.log());
@@ -72,12 +71,12 @@ async fn check(database: Database, what: &str, place: &Place, mut process: Proce
         &(ids.len(), ids.len() + 1, false),
         &found,
     );
-    at_most("6", database, &format!("{what}: seconds until a new run has ended"), BACK, back);
+    at_most("6", database, &format!("{what}: seconds until a new run has ended"), MAX_RECOVERY_SECONDS, back);
     assert!(process.terminate().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn figure_6_a_locked_sqlite() {
+async fn figure_6_locked_sqlite_loses_no_run() {
     let place = Place::new(Database::Sqlite).await;
     let process = prepare(&place).await;
     let mut ids = Vec::new();
@@ -86,14 +85,14 @@ async fn figure_6_a_locked_sqlite() {
     }
     let mut lock = SqliteConnection::connect(&place.service_url()).await.expect("the service's database");
     sqlx::raw_sql("PRAGMA busy_timeout = 10000; BEGIN EXCLUSIVE").execute(&mut lock).await.expect("a lock");
-    tokio::time::sleep(LOCKED).await;
+    tokio::time::sleep(LOCK_DURATION).await;
     sqlx::raw_sql("ROLLBACK").execute(&mut lock).await.expect("no lock");
     let since = Instant::now();
     check(Database::Sqlite, "9 s exclusive lock", &place, process, &ids, since).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn figure_6_a_restarted_postgres() {
+async fn figure_6_restarted_postgres_loses_no_run() {
     let server = Server::start_alone().await;
     let (again, app) = (server.beside().await, server.beside().await);
     let place = Place::on(Some(server), Some(app));
@@ -107,7 +106,7 @@ async fn figure_6_a_restarted_postgres() {
     check(Database::Postgres, "restart of the server", &place, process, &ids, since).await;
 }
 
-/// A small file system of its own, as long as it lives.
+/// A small file system that is unmounted when this is dropped.
 struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
@@ -124,10 +123,10 @@ impl Drop for SmallDisk<'_> {
     }
 }
 
-/// `data/` lies on a file system of 24 MB that somebody else fills to the last byte, and empties again. Only root may mount
-/// one; elsewhere the figure is left out, and says so.
+/// `data/` is on a file system of 24 MB. The test fills it completely, and then frees it. Only root may mount one;
+/// otherwise the test prints that it is skipped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn figure_6_a_full_disk() {
+async fn figure_6_full_disk_loses_no_run() {
     let place = Place::new(Database::Sqlite).await;
     let data = place.dir.path().join("data");
     let Some(_disk) = SmallDisk::mount(&data) else {
@@ -139,7 +138,7 @@ async fn figure_6_a_full_disk() {
     assert_eq!(succeeded(&process, std::slice::from_ref(&before)).await, 1);
     let filler = data.join("filler");
     fill(&filler);
-    // Whatever is accepted now has to happen; what cannot be is refused.
+    // An accepted run must be executed; a request that cannot be stored must be refused.
     let (mut ids, mut refused) = (vec![before], 0);
     for number in 0..20 {
         match accepted(&process, &format!("full/{number}")).await {
@@ -155,7 +154,7 @@ async fn figure_6_a_full_disk() {
     check(Database::Sqlite, "a full disk", &place, process, &ids, since).await;
 }
 
-/// Fills a file system to its last byte.
+/// Fills a file system completely.
 fn fill(path: &Path) {
     use std::io::Write;
     let mut file = std::fs::File::options().create(true).append(true).open(path).expect("a file");

@@ -1,5 +1,5 @@
-//! Figure 5: a step that takes its process down again and again is set aside, and nobody else suffers; and a deployment
-//! is no crash.
+//! Figure 5: a step that keeps crashing its process is quarantined without effect on other runs. Deployments do not
+//! count as crashes.
 
 use serde_json::{Value, json};
 
@@ -7,9 +7,9 @@ use super::{figure, size};
 use crate::crash;
 use crate::support::{Database, Place, Process, both};
 
-both!(figure_5_poison_is_set_aside, figure_5_deployments_are_no_crashes);
+both!(figure_5_poison_step_is_quarantined, figure_5_deployments_do_not_count_as_crashes);
 
-/// Brings the process back until the run has ended; gives the run and how often the process died.
+/// Restarts the process until the runs have ended. Returns the runs and the number of crashes.
 async fn survive(place: &Place, mut process: Process, ids: &[String]) -> (Vec<Value>, usize, Process) {
     let mut deaths = 0;
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(200);
@@ -18,7 +18,7 @@ async fn survive(place: &Place, mut process: Process, ids: &[String]) -> (Vec<Va
             deaths += 1;
             place.forget_the_dead().await;
             process = loop {
-                // It may die before it says that it is up.
+                // The process may crash before it is up.
                 if let Some(process) = place.try_start().await {
                     break process;
                 }
@@ -44,7 +44,7 @@ async fn survive(place: &Place, mut process: Process, ids: &[String]) -> (Vec<Va
     }
 }
 
-async fn figure_5_poison_is_set_aside(database: Database) {
+async fn figure_5_poison_step_is_quarantined(database: Database) {
     let innocents = size(30, 100);
     let mut place = Place::new(database).await;
     place.set("LIMITS__CRASHES", "3");
@@ -57,7 +57,7 @@ async fn figure_5_poison_is_set_aside(database: Database) {
     for number in 0..innocents {
         ids.push(process.start_run("innocent", json!({})).await["id"].as_str().expect("an id").to_owned());
         if number == innocents / 2 {
-            // It is deadly at once, but not before its request is answered.
+            // The step crashes the process at once, so let the response of its request arrive first.
             let due = chrono::Utc::now() + chrono::Duration::seconds(2);
             let body = json!({ "run_at": due.to_rfc3339_opts(chrono::SecondsFormat::Millis, true) });
             let path = "/v1/pipelines/poison/runs";
@@ -79,7 +79,7 @@ async fn figure_5_poison_is_set_aside(database: Database) {
     assert!(process.terminate().await.success());
 }
 
-async fn figure_5_deployments_are_no_crashes(database: Database) {
+async fn figure_5_deployments_do_not_count_as_crashes(database: Database) {
     let mut place = crash::place(database).await;
     place.set("LIMITS__CRASHES", "3");
     let file = place.dir.path().join("people.csv");

@@ -1,4 +1,4 @@
-//! Figure 11: progress as somebody sees it who looks ten times a second while the service is killed.
+//! Figure 11: the progress as a client sees it ten times a second, while the service is killed.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::support::{ADMIN_KEY, Database, both};
 
 both!(figure_11_progress_never_falls);
 
-/// What was seen: revision, done and total of the step.
+/// The revision of the run, and `done` and `total` of the step.
 type Seen = (u64, u64, Option<u64>);
 
 fn seen(run: &Value) -> Seen {
@@ -22,7 +22,7 @@ fn seen(run: &Value) -> Seen {
     (run["revision"].as_u64().unwrap_or(0), progress["done"].as_u64().unwrap_or(0), progress["total"].as_u64())
 }
 
-/// Follows a run by server-sent events, again and again as a browser does; gives what it saw and how many ends.
+/// Follows a run by server-sent events and reconnects, as a browser does. Returns the events and the number of ends.
 async fn follow(url: String, id: String) -> (Vec<Seen>, usize) {
     let (client, mut last, mut all, mut ends) = (reqwest::Client::new(), None::<String>, Vec::new(), 0);
     loop {
@@ -59,7 +59,7 @@ async fn follow(url: String, id: String) -> (Vec<Seen>, usize) {
     }
 }
 
-/// How often revision or progress fell, and how often progress was above its total.
+/// Counts how often revision or progress decreased, and how often progress exceeded its total.
 fn faults(all: &[Seen]) -> [usize; 2] {
     let fell = all.windows(2).filter(|pair| pair[1].0 < pair[0].0 || pair[1].1 < pair[0].1).count();
     let above = all.iter().filter(|(_, done, total)| total.is_some_and(|total| *done > total)).count();
@@ -86,7 +86,8 @@ async fn figure_11_progress_never_falls(database: Database) {
         if !run["finished_at"].is_null() {
             break run;
         }
-        // All in the first two thirds: what is stored twice a second may leap from there to the end.
+        // All kills happen in the first two thirds. Progress is stored twice a second, so it may jump from there to the
+        // end.
         if killed < kills && crash::rows(&run) >= crash::ROWS * 2 * (killed + 1) / (3 * (kills + 1)) {
             killed += 1;
             process.kill().await;

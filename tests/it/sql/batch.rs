@@ -1,4 +1,4 @@
-//! `sql.batch`: many rows in short transactions, each exactly once.
+//! `sql.batch`: many rows in short transactions, each row exactly once.
 
 use serde_json::{Value, json};
 
@@ -6,10 +6,10 @@ use super::{app, faults, id};
 use crate::support::{Database, Place, both, eventually};
 
 both!(
-    rows_are_deleted_once_through_kills,
-    a_cancelled_batch_has_done_what_it_says_and_goes_on,
-    a_cursor_goes_through_a_table_in_order,
-    a_cursor_that_stays_is_an_error,
+    rows_are_deleted_once_despite_kills,
+    cancelled_batch_reports_its_work_and_resumes,
+    cursor_visits_a_table_in_order,
+    cursor_that_does_not_advance_is_an_error,
 );
 
 const ROWS: i64 = 50_000;
@@ -27,8 +27,8 @@ steps:
       pause: 1ms
 "#;
 
-/// Events of two accounts, and a log of what was deleted, in which a row that was deleted twice would be there twice.
-/// Every chunk takes a while, however fast the machine is.
+/// Events of two accounts, and a log of deletions, in which a row that is deleted twice is visible. Every chunk takes a
+/// while on any machine.
 fn clicks(database: Database) -> String {
     let slow = match database {
         Database::Sqlite => {
@@ -60,7 +60,7 @@ fn done(run: &Value) -> i64 {
     run["steps"][0]["progress"]["done"].as_i64().unwrap_or(0)
 }
 
-async fn rows_are_deleted_once_through_kills(database: Database) {
+async fn rows_are_deleted_once_despite_kills(database: Database) {
     let place = Place::new(database).await;
     place.sql(&clicks(database)).await;
     place.pipeline("p", &format!("name: p\n{PURGE}"));
@@ -77,21 +77,21 @@ async fn rows_are_deleted_once_through_kills(database: Database) {
         place.forget_the_dead().await;
         process = place.start().await;
     }
-    // The total is that of the beginning, also for those who went on.
+    // The total is counted once at the start, also for later attempts.
     assert!(killed_at[0].0 < ROWS, "the first kill came too late to prove anything: {killed_at:?}");
     assert!(killed_at.iter().all(|(_, total)| *total == json!(ROWS)), "{killed_at:?}");
     let run = process.until("the end", id(&run), |run| (!run["finished_at"].is_null()).then(|| run.clone())).await;
     assert_eq!(run["status"], "succeeded", "{run}\n{}", place.log());
     let outputs = &run["steps"][0]["outputs"];
     assert_eq!((&outputs["rows_affected"], &outputs["finished"]), (&json!(ROWS), &json!(true)));
-    // The largest chunk has a thousand rows.
+    // A chunk has at most a thousand rows.
     assert!(outputs["chunks"].as_i64() >= Some(ROWS / 1000), "{outputs}");
     assert_eq!(done(&run), ROWS);
     assert_eq!(place.numbers(COUNTS).await, [0, 100, ROWS, ROWS]);
     assert!(process.terminate().await.success());
 }
 
-async fn a_cancelled_batch_has_done_what_it_says_and_goes_on(database: Database) {
+async fn cancelled_batch_reports_its_work_and_resumes(database: Database) {
     let app = app(database, PURGE, &clicks(database)).await;
     let run = app.run("p", json!({ "account": 1 })).await;
     eventually("progress", async || (done(&app.show(id(&run)).await) > 0).then_some(())).await;
@@ -127,7 +127,7 @@ steps:
 const T: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, n BIGINT NOT NULL);
     INSERT INTO t WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 1000) SELECT x, 0 FROM c";
 
-async fn a_cursor_goes_through_a_table_in_order(database: Database) {
+async fn cursor_visits_a_table_in_order(database: Database) {
     let app = app(database, &in_order("id\n      bind: { after: 0 }"), T).await;
     let run = app.run_to_end("p", json!({})).await;
     let outputs = &run["steps"][0]["outputs"];
@@ -142,17 +142,17 @@ async fn a_cursor_goes_through_a_table_in_order(database: Database) {
     app.finish().await;
 }
 
-async fn a_cursor_that_stays_is_an_error(database: Database) {
+async fn cursor_that_does_not_advance_is_an_error(database: Database) {
     let app = app(database, &in_order("id % 2\n      bind: { after: 1 }"), T).await;
     let run = app.run_to_end("p", json!({})).await;
-    // The type of `id % 2` is that of the cursor, and it would never end.
+    // `id % 2` has the type of the cursor, but it never grows.
     assert_eq!(run["steps"][0]["error"]["code"], "batch_cursor_invalid", "{run}");
     assert_eq!(app.numbers("SELECT MAX(n) FROM t").await, [0], "the chunk that told it is undone");
     app.finish().await;
 }
 
 #[test]
-fn a_batch_that_would_not_end_is_refused() {
+fn endless_batch_is_rejected() {
     let told = |with: &str| faults(&format!("steps: [{{ id: a, uses: sql.batch, with: {{ {with} }} }}]\n")).join("\n");
     for (with, fault) in [
         ("sql: DELETE FROM t", "the statement of a batch needs `:limit`"),

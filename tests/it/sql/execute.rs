@@ -1,4 +1,4 @@
-//! `sql.execute`: one statement that takes effect once, whatever is bound to it.
+//! `sql.execute`: one statement takes effect once, with any bound values.
 
 use afterload_target_db::{BindValues, Checkpoint, Connections, Fence, ParsedStatement, ResultMode, StatementArgs};
 use serde_json::{Value, json};
@@ -8,25 +8,25 @@ use super::{app, faults, id};
 use crate::support::{Database, Place, both};
 
 both!(
-    rows_and_counts_are_given,
-    it_takes_effect_once_through_kills,
-    a_retry_gives_what_was_recorded,
-    what_is_bound_stays_a_value,
-    a_database_refuses_what_the_text_hides,
-    a_statement_that_takes_long_can_be_stopped,
+    rows_and_counts_are_outputs,
+    statement_takes_effect_once_despite_kills,
+    retry_returns_the_recorded_outputs,
+    bound_values_are_never_sql,
+    hidden_write_is_rejected_by_the_database,
+    long_statement_can_be_cancelled,
 );
 
 const T: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, name TEXT, code CHAR(3));
     INSERT INTO t VALUES (1, 'a', 'abc'), (2, 'b', 'abd'), (3, 'c', 'xyz')";
 
-/// The pipeline with one `sql.execute`.
+/// Returns the pipeline with one `sql.execute`.
 fn one(sql: &str, bind: &str) -> String {
     let with = format!("{{ sql: {}, bind: {bind} }}", json!(sql));
     let params = "{ value: { type: string, required: false } }";
     format!("params: {params}\nsteps: [{{ id: one, uses: sql.execute, with: {with} }}]\n")
 }
 
-async fn rows_and_counts_are_given(database: Database) {
+async fn rows_and_counts_are_outputs(database: Database) {
     let app = app(database, "steps: [{ id: one, uses: wait, with: { for: 1ms } }]\n", T).await;
     for (sql, bind, affected, rows) in [
         ("UPDATE t SET name = 'z' WHERE id < :id", "{ id: 3 }", 2, json!([])),
@@ -36,7 +36,7 @@ async fn rows_and_counts_are_given(database: Database) {
             1,
             json!([{ "id": 3, "who": "c" }]),
         ),
-        // The type of a parameter is that of the column, with all of its letters.
+        // A parameter gets the full type of its column.
         ("SELECT id FROM t WHERE code = :code", "{ code: abd }", 1, json!([{ "id": 2 }])),
         (
             "SELECT ':x' AS a, CAST(:n AS INTEGER) AS n, NULL AS z /* :y ; */",
@@ -62,8 +62,8 @@ async fn rows_and_counts_are_given(database: Database) {
     app.finish().await;
 }
 
-/// Thirty steps that each add one, and kills in between: a step that took effect twice would be seen in the sum.
-async fn it_takes_effect_once_through_kills(database: Database) {
+/// Thirty steps each add one, with kills in between. A step that takes effect twice changes the sum.
+async fn statement_takes_effect_once_despite_kills(database: Database) {
     const STEPS: usize = 30;
     let place = Place::new(database).await;
     place.sql("CREATE TABLE counter (n BIGINT NOT NULL); INSERT INTO counter VALUES (0)").await;
@@ -96,7 +96,7 @@ async fn it_takes_effect_once_through_kills(database: Database) {
     assert!(process.terminate().await.success());
 }
 
-async fn a_retry_gives_what_was_recorded(database: Database) {
+async fn retry_returns_the_recorded_outputs(database: Database) {
     let app = app(database, "steps: [{ id: one, uses: wait, with: { for: 1ms } }]\n", T).await;
     let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
     let command =
@@ -114,13 +114,13 @@ async fn a_retry_gives_what_was_recorded(database: Database) {
     let (effect, saved) = write(&fences[0]).await.unwrap();
     assert_eq!((effect.affected, saved.cursor.as_str(), saved.finished), (1, "1", true));
     assert_eq!(connection.claim_checkpoint(&fences[1]).await.unwrap().as_deref(), Some("1"));
-    // The attempt that was overtaken changes nothing any more.
+    // The stale attempt cannot write.
     assert_eq!(write(&fences[0]).await.unwrap_err().code().name(), "lease_lost");
     assert_eq!(app.numbers("SELECT COUNT(*) FROM t WHERE name = 'ax'").await, [1]);
     app.finish().await;
 }
 
-async fn what_is_bound_stays_a_value(database: Database) {
+async fn bound_values_are_never_sql(database: Database) {
     let yaml = one("UPDATE t SET name = :value WHERE id = 1", "{ value: \"${{ params.value }}\" }");
     let app = app(database, &yaml, T).await;
     for text in
@@ -136,9 +136,9 @@ async fn what_is_bound_stays_a_value(database: Database) {
     app.finish().await;
 }
 
-async fn a_database_refuses_what_the_text_hides(database: Database) {
+async fn hidden_write_is_rejected_by_the_database(database: Database) {
     let text = match database {
-        // Inside a string of the one dialect, and outside of it in the other.
+        // Inside a string of one dialect, and outside of it in the other.
         Database::Sqlite => r"SELECT E'\'; DELETE FROM t; --'",
         Database::Postgres => r"SELECT '\'; DELETE FROM t; --'",
     };
@@ -148,7 +148,7 @@ async fn a_database_refuses_what_the_text_hides(database: Database) {
     assert_eq!(run["status"], "failed", "{run}");
     let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
     assert!(ParsedStatement::parse(text, connection.dialect()).is_err());
-    // What begins as a query and changes rows is seen by the database.
+    // The database detects a query that changes rows.
     let hidden = match database {
         Database::Sqlite => "WITH x AS (SELECT 4 AS id) REPLACE INTO t SELECT id, 'd', 'x' FROM x",
         Database::Postgres => "SELECT id FROM t FOR UPDATE",
@@ -162,7 +162,7 @@ async fn a_database_refuses_what_the_text_hides(database: Database) {
     app.finish().await;
 }
 
-async fn a_statement_that_takes_long_can_be_stopped(database: Database) {
+async fn long_statement_can_be_cancelled(database: Database) {
     let sql = match database {
         Database::Sqlite => {
             "INSERT INTO t (id) WITH RECURSIVE c(x) AS (SELECT 10 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c WHERE x < 0"
@@ -174,13 +174,13 @@ async fn a_statement_that_takes_long_can_be_stopped(database: Database) {
     app.step_is(&run, "one", "running").await;
     app.post(&format!("/v1/runs/{}/cancel", id(&run)), json!({})).await;
     assert_eq!(app.ended(&run).await["status"], "cancelled");
-    // Its transaction is over, so nobody waits for its locks.
+    // Its transaction has ended, so its locks are free.
     app.sql("UPDATE t SET name = 'free'").await;
     app.finish().await;
 }
 
 #[test]
-fn hostile_and_mistaken_sql_is_refused_by_check() {
+fn hostile_and_invalid_sql_is_rejected_by_check() {
     let told = |sql: &str, bind: &str| faults(&one(sql, bind)).join("\n");
     for (sql, bind, fault) in [
         ("DELETE FROM t; DROP TABLE t", "{}", "more than one statement"),

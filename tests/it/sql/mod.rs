@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::{Database, TestApp};
 
-/// An application with the pipeline `p` of these steps, and tables.
+/// Starts an application with the pipeline `p` of these steps, and with these tables.
 async fn app(database: Database, yaml: &str, ddl: &str) -> TestApp {
     let app = TestApp::builder(database).pipeline("p", &format!("name: p\n{yaml}")).start().await;
     app.sql(ddl).await;
@@ -21,7 +21,7 @@ fn id(run: &Value) -> &str {
     run["id"].as_str().expect("an id")
 }
 
-/// What `check` has against the pipeline `p`.
+/// Returns the messages of `check` for the pipeline `p`.
 fn faults(yaml: &str) -> Vec<String> {
     let kinds = afterload::registry::step_kinds().catalog();
     match compile_definition(Some("p.yaml"), &format!("name: p\n{yaml}"), &kinds, &ValidationContext::default()) {

@@ -1,14 +1,10 @@
-//! The pipelines that ship: an order that is not accepted in time, and an account with all that belongs to it.
+//! Shipped pipelines: an order that must be accepted in time, and the deletion of an account with its events.
 
 use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both, eventually};
 
-both!(
-    an_order_that_nobody_accepts_is_rejected,
-    an_order_that_is_accepted_in_time_stays,
-    an_account_goes_with_its_events
-);
+both!(unaccepted_order_is_rejected, order_accepted_in_time_stays, account_is_deleted_with_its_events);
 
 async fn shipped(database: Database, pipeline: &str, rows: &str) -> TestApp {
     let read =
@@ -23,7 +19,7 @@ async fn shipped(database: Database, pipeline: &str, rows: &str) -> TestApp {
 const ORDERS: &str = "INSERT INTO orders (id, customer_email, status) VALUES
     (7, 'ann@example.com', 'open'), (8, 'bob@example.com', 'open'), (9, 'eve@example.com', 'cancelled')";
 
-/// Tells of an event and gives the run that it started, if it did.
+/// Publishes an event and returns the run that it started, if any.
 async fn tell(app: &TestApp, name: &str, body: Value) -> Value {
     let (status, heard) = app.post(&format!("/v1/events/{name}"), body).await;
     assert_eq!(status, 202, "{heard}");
@@ -45,7 +41,7 @@ async fn run_of(app: &TestApp, order: i64) -> Value {
     .await
 }
 
-async fn an_order_that_nobody_accepts_is_rejected(database: Database) {
+async fn unaccepted_order_is_rejected(database: Database) {
     let app = shipped(database, "order-auto-reject", ORDERS).await;
     tell(&app, "order.placed", json!({ "order_id": 7, "accept_within": "300ms" })).await;
     let run = app.ended(&run_of(&app, 7).await).await;
@@ -55,7 +51,7 @@ async fn an_order_that_nobody_accepts_is_rejected(database: Database) {
     let mails = app.mails();
     assert_eq!(mails.len(), 1, "{mails:?}");
     assert!(mails[0].contains("ann@example.com") && mails[0].contains("order 7 was not accepted"), "{}", mails[0]);
-    // One that was cancelled meanwhile stays so, and nobody gets a mail.
+    // An order that was cancelled meanwhile stays cancelled, and no mail is sent.
     tell(&app, "order.placed", json!({ "order_id": 9, "accept_within": "1ms" })).await;
     let run = app.ended(&run_of(&app, 9).await).await;
     assert_eq!((&run["status"], &run["steps"][2]["status"]), (&json!("succeeded"), &json!("skipped")), "{run}");
@@ -64,7 +60,7 @@ async fn an_order_that_nobody_accepts_is_rejected(database: Database) {
     app.finish().await;
 }
 
-async fn an_order_that_is_accepted_in_time_stays(database: Database) {
+async fn order_accepted_in_time_stays(database: Database) {
     let app = shipped(database, "order-auto-reject", ORDERS).await;
     tell(&app, "order.placed", json!({ "order_id": 8 })).await;
     let run = run_of(&app, 8).await;
@@ -82,7 +78,7 @@ async fn an_order_that_is_accepted_in_time_stays(database: Database) {
     app.finish().await;
 }
 
-async fn an_account_goes_with_its_events(database: Database) {
+async fn account_is_deleted_with_its_events(database: Database) {
     let rows = "INSERT INTO accounts VALUES (1, 'a@example.com'), (2, 'b@example.com');
         INSERT INTO account_events WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 5000)
         SELECT x, 1 + x % 2, 'click' FROM c";

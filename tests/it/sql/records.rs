@@ -1,16 +1,16 @@
-//! Params of type `record`: the run carries a reference, and every step sees the row as it is then.
+//! Params of type `record`: the run stores a reference, and every step reads the current row.
 
 use serde_json::json;
 
 use super::{app, faults};
 use crate::support::{Database, TestApp, both};
 
-both!(every_step_reads_the_row_anew, a_row_that_is_gone_fails_the_step_or_skips_it, keys_are_values_and_never_sql);
+both!(every_step_reads_the_current_row, missing_row_fails_or_skips_the_step, record_keys_are_never_sql);
 
 const TWEETS: &str = "CREATE TABLE tweets (id BIGINT NOT NULL, author TEXT, body TEXT);
     INSERT INTO tweets VALUES (1, 'ann', 'old'), (2, 'ann', 'other'), (3, '7'' OR ''1''=''1', 'odd')";
 
-async fn every_step_reads_the_row_anew(database: Database) {
+async fn every_step_reads_the_current_row(database: Database) {
     let yaml = r#"
 params:
   tweet: { type: record, connection: app, table: tweets }
@@ -28,7 +28,7 @@ steps:
         app.sql("UPDATE tweets SET body = 'old' WHERE id = 1").await;
         let run = app.run_to_end("p", json!({ "tweet": given })).await;
         assert_eq!(run["status"], "succeeded", "{run}");
-        // The row itself is not kept with the run.
+        // The row itself is not stored with the run.
         assert_eq!(run["params"]["tweet"], "app/tweets/1");
         let given = |step: usize| &run["steps"][step]["outputs"]["value"];
         assert_eq!(given(0), "old 2");
@@ -40,7 +40,7 @@ steps:
     app.finish().await;
 }
 
-async fn a_row_that_is_gone_fails_the_step_or_skips_it(database: Database) {
+async fn missing_row_fails_or_skips_the_step(database: Database) {
     let pipeline = |missing: &str| {
         format!(
             r#"
@@ -57,7 +57,7 @@ steps:
     let run = app.run_to_end("p", json!({ "tweet": 99 })).await;
     let steps = &run["steps"];
     assert_eq!((&run["status"], &steps[0]["status"]), (&json!("failed"), &json!("succeeded")), "{run}");
-    // Trying again would not bring it back.
+    // A missing row is a permanent error.
     assert_eq!((&steps[1]["error"]["code"], &steps[1]["attempt"]), (&json!("record_not_found"), &json!(1)), "{run}");
     let run = app.run_to_end("q", json!({ "tweet": 99 })).await;
     assert_eq!((&run["status"], &run["steps"][1]["status"]), (&json!("succeeded"), &json!("skipped")), "{run}");
@@ -67,7 +67,7 @@ steps:
     app.finish().await;
 }
 
-async fn keys_are_values_and_never_sql(database: Database) {
+async fn record_keys_are_never_sql(database: Database) {
     let yaml = r#"
 params: { tweet: { type: record, connection: app, table: tweets, key: author } }
 steps: [{ id: row, uses: test.step, with: { give: "${{ params.tweet.body }}" } }]
@@ -83,7 +83,7 @@ steps: [{ id: row, uses: test.step, with: { give: "${{ params.tweet.body }}" } }
     assert_eq!(read("x'; DROP TABLE tweets; --").await, "record_not_found");
     assert_eq!(read("ann").await, "record_ambiguous");
     app.publish("p", &format!("name: p\n{}", yaml.replace("author", "id"))).await;
-    // What the column cannot hold is in no row.
+    // A value of another type than the column matches no row.
     assert_eq!(read("1 OR 1=1").await, "record_not_found");
     assert_eq!(read("2").await, "other");
     assert_eq!(app.numbers("SELECT COUNT(*) FROM tweets").await, [3]);
@@ -91,7 +91,7 @@ steps: [{ id: row, uses: test.step, with: { give: "${{ params.tweet.body }}" } }
 }
 
 #[test]
-fn a_row_is_named_only_where_it_is_read() {
+fn row_fields_are_allowed_only_where_rows_are_read() {
     let with = |condition: &str, param: &str| {
         faults(&format!(
             "params: {{ tweet: {{ type: record, {param} }} }}\nsteps:\n  - {{ id: a, uses: wait, if: {condition}, with: {{ for: 1s }} }}\n"

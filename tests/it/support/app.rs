@@ -1,4 +1,4 @@
-//! The real application on free ports, with a folder and a database of its own.
+//! The real application on free ports, with its own folder and database.
 
 use std::time::Duration;
 
@@ -12,47 +12,45 @@ use super::{Server, eventually, kinds};
 /// The admin key of every test application.
 const ADMIN_KEY: &str = "test-admin-key-of-at-least-24-characters";
 
-/// Which database the service runs on.
+/// The database of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Database {
-    /// A file.
     Sqlite,
-    /// A server of its own.
     Postgres,
 }
 
-/// What to start.
+/// The settings of an application to start.
 pub struct Builder {
     database: Database,
     dir: TempDir,
     config: Config,
 }
 
-/// A running application. [`TestApp::finish`] ends it and checks that nothing is left behind.
+/// A running application. [`TestApp::finish`] stops it and checks that no job is left.
 pub struct TestApp {
-    /// Where the API is.
+    /// The URL of the API.
     pub url: String,
-    /// A client without a key.
+    /// A client without an API key.
     pub client: reqwest::Client,
-    /// A key that may do everything.
+    /// A key with all permissions.
     pub admin_key: String,
-    /// The folder with everything.
+    /// The folder with all files.
     pub dir: TempDir,
-    /// The service's PostgreSQL, if it runs on one; the connection `app` lies there too.
+    /// The PostgreSQL server of the service, if it uses one. The connection `app` uses it too.
     pub server: Option<Server>,
-    /// The application.
+    /// The running service.
     pub app: RunningService,
-    /// What it was started with.
+    /// The configuration at the start.
     pub config: Config,
 }
 
 impl Builder {
-    /// The folder with everything.
+    /// Returns the folder with all files.
     pub fn folder(&self) -> &std::path::Path {
         self.dir.path()
     }
 
-    /// Writes a pipeline.
+    /// Adds a pipeline file.
     pub fn pipeline(self, name: &str, yaml: &str) -> Self {
         std::fs::write(self.config.pipelines.join(format!("{name}.yaml")), yaml).expect("a pipeline");
         self
@@ -99,9 +97,9 @@ impl Builder {
 }
 
 impl TestApp {
-    /// An application to be: free ports, an empty folder.
+    /// Prepares an application with free ports and an empty folder.
     pub fn builder(database: Database) -> Builder {
-        // Shown with a failure, and with `AFTERLOAD_TEST_LOG=debug` in more detail.
+        // The log is printed when a test fails; `AFTERLOAD_TEST_LOG=debug` adds details.
         let filter = std::env::var("AFTERLOAD_TEST_LOG").unwrap_or_else(|_| "info,s3s=off".into());
         let logs = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer();
         drop(logs.try_init());
@@ -118,7 +116,7 @@ impl TestApp {
         Builder { database, dir, config }
     }
 
-    /// Starts a run and gives the answer's body.
+    /// Starts a run and returns the response body.
     pub async fn run(&self, pipeline: &str, params: Value) -> Value {
         let request =
             self.client.post(format!("{}/v1/pipelines/{pipeline}/runs", self.url)).bearer_auth(&self.admin_key);
@@ -147,7 +145,7 @@ impl TestApp {
         self.client.get(format!("{}{path}", self.url)).bearer_auth(&self.admin_key).send().await.expect("an answer")
     }
 
-    /// Sends a body to a path of the API with the admin key.
+    /// Posts a body to a path of the API with the admin key.
     pub async fn post(&self, path: &str, body: Value) -> (u16, Value) {
         let request = self.client.post(format!("{}{path}", self.url)).bearer_auth(&self.admin_key);
         let response = request.json(&body).send().await.expect("an answer");
@@ -170,7 +168,7 @@ impl TestApp {
         self.get(&format!("/v1/runs/{id}")).await.json().await.expect("JSON")
     }
 
-    /// Waits for the end of a run and gives it.
+    /// Waits for the end of a run and returns it.
     pub async fn ended(&self, run: &Value) -> Value {
         let id = run["id"].as_str().expect("an id");
         eventually("the end of a run", async || {
@@ -186,30 +184,30 @@ impl TestApp {
         self.ended(&run).await
     }
 
-    /// A second process of the same folder and database.
+    /// Starts a second process on the same folder and database.
     pub async fn another(&self) -> RunningService {
         let mut config = self.config.clone();
         config.secret_key.get_or_insert(Secret::new("another key for the tests"));
         RunningService::start_with_steps(config, None, kinds()).await.expect("a second process")
     }
 
-    /// The URL of the service's own database.
+    /// Returns the URL of the service's own database.
     pub fn service(&self) -> String {
         let file = || format!("sqlite://{}", self.config.data.join("afterload.db").display());
         self.server.as_ref().map_or_else(file, Server::url)
     }
 
-    /// Runs SQL in the connection `app`.
+    /// Executes SQL in the connection `app`.
     pub async fn sql(&self, sql: &str) {
         super::sql::execute(self.config.connections["app"].url.expose_secret(), sql).await;
     }
 
-    /// Reads one row of whole numbers from the connection `app`.
+    /// Reads one row of integers from the connection `app`.
     pub async fn numbers(&self, sql: &str) -> Vec<i64> {
         super::sql::numbers(self.config.connections["app"].url.expose_secret(), sql).await
     }
 
-    /// The mails in the outbox, oldest first.
+    /// Returns the mails of the outbox, oldest first.
     pub fn mails(&self) -> Vec<String> {
         let mut paths: Vec<_> = std::fs::read_dir(self.config.outbox_dir())
             .into_iter()
@@ -222,25 +220,25 @@ impl TestApp {
         paths.iter().map(|path| std::fs::read_to_string(path).expect("a mail")).collect()
     }
 
-    /// Ends the application and checks that no job is left.
+    /// Stops the application and checks that no job is left.
     pub async fn finish(self) {
         let jobs = self.app.engine.count_jobs().await.expect("the queue");
         assert_eq!(jobs, 0, "jobs are left in the queue");
         tokio::time::timeout(Duration::from_secs(60), self.app.stop()).await.expect("the application stops");
     }
 
-    /// Ends the application as SIGTERM does, whatever it is doing, and starts it again on the same folder and database.
+    /// Stops the application as SIGTERM does, and starts it again on the same folder and database.
     pub async fn restart(self) -> Self {
         let Self { dir, server, config, app, .. } = self;
         app.stop().await;
         Self::again(dir, server, config).await
     }
 
-    /// Drops the application with all that it was doing, as a crash does, and starts it again when its leases have ended.
+    /// Aborts all work, as a crash does, ends the leases, and starts the application again.
     pub async fn crash(self) -> Self {
         let Self { dir, server, config, app, .. } = self;
         drop(app);
-        // On SQLite the next start takes them back by itself.
+        // On SQLite the next start releases the leases itself.
         if let Some(server) = &server {
             super::sql::execute(&server.url(), super::END_LEASES).await;
         }

@@ -1,4 +1,4 @@
-//! The real binary as a child process, to be killed.
+//! The real binary as a child process, for tests that kill it.
 
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -13,13 +13,13 @@ use super::{Database, Server, eventually};
 /// The admin key of every process.
 pub const ADMIN_KEY: &str = "test-admin-key-of-at-least-24-characters";
 
-/// How the service says that it is up.
+/// The line with which the service reports that it is up begins with this.
 const SERVES: &str = "afterload is up: ";
 
-/// A running `afterload serve` in a folder of its own.
+/// A running `afterload serve` in its own folder.
 pub struct Process {
     child: Child,
-    /// Where its API is.
+    /// The URL of its API.
     pub url: String,
     client: reqwest::Client,
 }
@@ -27,25 +27,24 @@ pub struct Process {
 /// A running `afterload worker`.
 pub struct Worker {
     child: Child,
-    /// What it says that it works.
+    /// The queues that it works, as it prints them.
     pub queues: String,
 }
 
-/// The folder and the database that outlive a process.
+/// The folder and the databases, which survive their processes.
 pub struct Place {
-    /// The folder.
     pub dir: tempfile::TempDir,
-    /// More of the environment of its processes.
+    /// Additional environment variables of its processes.
     pub env: Vec<(String, String)>,
     server: Option<Arc<Server>>,
     /// The URL of the connection `app`.
     app: String,
-    /// Its database, if it is not a file.
+    /// The server of this connection, if it is not a file.
     app_server: Option<Arc<Server>>,
 }
 
 impl Place {
-    /// An empty folder and database.
+    /// Creates an empty folder and empty databases.
     pub async fn new(database: Database) -> Self {
         match database {
             Database::Sqlite => Self::on(None, None),
@@ -53,7 +52,7 @@ impl Place {
         }
     }
 
-    /// An empty folder, with the service and the application on these databases.
+    /// Creates an empty folder with these databases for the service and the application.
     pub fn on(server: Option<Server>, app: Option<Server>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         std::fs::create_dir_all(dir.path().join("pipelines")).expect("the folder of the pipelines");
@@ -62,7 +61,7 @@ impl Place {
         Self { dir, env: Vec::new(), server: server.map(Arc::new), app: url, app_server: app.map(Arc::new) }
     }
 
-    /// Sets a variable of the environment of its processes.
+    /// Sets an environment variable of its processes.
     pub fn set(&mut self, name: &str, value: impl Into<String>) {
         self.env.push((format!("AFTERLOAD_{name}"), value.into()));
     }
@@ -72,7 +71,7 @@ impl Place {
         self.app.clone()
     }
 
-    /// The URL of the service's own database.
+    /// Returns the URL of the service's own database.
     pub fn service_url(&self) -> String {
         match &self.server {
             Some(server) => server.url(),
@@ -80,14 +79,14 @@ impl Place {
         }
     }
 
-    /// How many jobs there are, in the queue or with workers.
+    /// Counts the jobs, both waiting and running.
     pub async fn jobs(&self) -> i64 {
         let table = if self.server.is_some() { "apalis.jobs" } else { "Jobs" };
         super::sql::numbers(&self.service_url(), &format!("SELECT COUNT(*) FROM {table}")).await[0]
     }
 
-    /// Ends what processes hold that are known to be dead, as a minute would: their leases (on SQLite the next start does
-    /// so by itself), their turns to look at a prefix and to tell of the end of a run.
+    /// Ends at once what killed processes still hold, which a minute would end too: their leases (on SQLite the next
+    /// start does this), their poll claims, and their notification claims.
     pub async fn forget_the_dead(&self) {
         let mut sql = String::from(
             "UPDATE polls SET held_until = 0;
@@ -99,7 +98,7 @@ impl Place {
         super::sql::execute(&self.service_url(), &sql).await;
     }
 
-    /// Whether nobody holds the lock of the service's SQLite at this moment. PostgreSQL has no such lock.
+    /// True if nobody holds the lock of the service's SQLite now. PostgreSQL has no such lock.
     pub async fn is_unlocked(&self) -> bool {
         use sqlx::Connection;
         if self.server.is_some() {
@@ -109,7 +108,7 @@ impl Place {
         sqlx::raw_sql("PRAGMA busy_timeout = 0; BEGIN IMMEDIATE; ROLLBACK").execute(&mut db).await.is_ok()
     }
 
-    /// A client of the embedded store, with what `afterload key s3` prints.
+    /// Returns a client of the embedded store, with the keys that `afterload key s3` prints.
     pub fn s3(&self) -> aws_sdk_s3::Client {
         let data = self.dir.path().join("data");
         let mut out = Vec::new();
@@ -124,17 +123,17 @@ impl Place {
         crate::objects::sdk(&export("AWS_ENDPOINT_URL"), &export("AWS_ACCESS_KEY_ID"), &export("AWS_SECRET_ACCESS_KEY"))
     }
 
-    /// Writes a pipeline.
+    /// Writes a pipeline file.
     pub fn pipeline(&self, name: &str, yaml: &str) {
         std::fs::write(self.dir.path().join("pipelines").join(format!("{name}.yaml")), yaml).expect("a pipeline");
     }
 
-    /// Runs SQL in the connection `app`.
+    /// Executes SQL in the connection `app`.
     pub async fn sql(&self, sql: &str) {
         super::sql::execute(&self.app_url(), sql).await;
     }
 
-    /// Reads one row of whole numbers from the connection `app`.
+    /// Reads one row of integers from the connection `app`.
     pub async fn numbers(&self, sql: &str) -> Vec<i64> {
         super::sql::numbers(&self.app_url(), sql).await
     }
@@ -151,7 +150,7 @@ impl Place {
         self.serving(command).await
     }
 
-    /// Starts the service on a free port; `None` if it is gone before it is up.
+    /// Starts the service on a free port; `None` if it exits before it is up.
     pub async fn try_start(&self) -> Option<Process> {
         let (child, url) = Self::launch(self.command(&["serve"]), SERVES).await.ok()?;
         Some(Process::new(child, url))
@@ -173,14 +172,14 @@ impl Place {
         Worker { child, queues }
     }
 
-    /// Another machine: a folder of its own, the same database.
+    /// Another machine: its own folder, but the same database.
     pub fn elsewhere(&self) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let (server, app_server) = (self.server.clone(), self.app_server.clone());
         Self { dir, env: self.env.clone(), server, app: self.app_url(), app_server }
     }
 
-    /// The binary in this place, with these arguments.
+    /// Returns the command for the binary in this place, with these arguments.
     pub fn command(&self, args: &[&str]) -> Command {
         let path = |name: &str| self.dir.path().join(name).display().to_string();
         let mut command = Command::new(env!("CARGO_BIN_EXE_afterload"));
@@ -207,13 +206,13 @@ impl Place {
         command
     }
 
-    /// Starts a process and gives the rest of the line that says that it is up.
+    /// Starts a process and returns the rest of the line that reports that it is up.
     async fn up(&self, command: Command, says: &str) -> (Child, String) {
         let launched = Self::launch(command, says).await;
         launched.unwrap_or_else(|line| panic!("the process did not start: {line}{}", self.log()))
     }
 
-    /// The error is what it said instead of being up.
+    /// The error is its output, if it exits before it is up.
     async fn launch(mut command: Command, says: &str) -> Result<(Child, String), String> {
         let mut child = command.spawn().expect("the binary starts");
         let stdout = child.stdout.take().expect("its output");
@@ -223,7 +222,7 @@ impl Place {
         Ok((child, rest))
     }
 
-    /// What the processes logged.
+    /// Returns the logs of the processes.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
@@ -250,7 +249,7 @@ impl Worker {
         self.child.kill().await.expect("a kill");
     }
 
-    /// SIGTERM, and the exit status.
+    /// Sends SIGTERM and returns the exit status.
     pub async fn terminate(self) -> ExitStatus {
         terminated(self.child).await
     }
@@ -271,22 +270,22 @@ impl Process {
         signal(&self.child, name);
     }
 
-    /// Whether the process is gone.
+    /// True if the process has exited.
     pub fn is_dead(&mut self) -> bool {
         self.child.try_wait().expect("a child").is_some()
     }
 
-    /// A request to a path of the API with the admin key.
+    /// Creates a request to a path of the API with the admin key.
     pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
         self.client.request(method, format!("{}{path}", self.url)).bearer_auth(ADMIN_KEY)
     }
 
-    /// SIGTERM, and the exit status.
+    /// Sends SIGTERM and returns the exit status.
     pub async fn terminate(self) -> ExitStatus {
         terminated(self.child).await
     }
 
-    /// Uploads a file from the disk and starts a run.
+    /// Uploads a file and starts a run.
     pub async fn upload(&self, pipeline: &str, path: &Path) -> Value {
         let file = tokio::fs::File::open(path).await.expect("the file");
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -300,7 +299,7 @@ impl Process {
         body
     }
 
-    /// Reads a path of the API as it is, whatever the status.
+    /// Reads a path of the API as text, with any status.
     pub async fn text(&self, path: &str) -> String {
         let request = self.client.get(format!("{}{path}", self.url)).bearer_auth(ADMIN_KEY);
         request.send().await.expect("an answer").text().await.expect("text")
@@ -332,7 +331,7 @@ impl Process {
         response.bytes().await.expect("bytes").to_vec()
     }
 
-    /// Waits until a run shows what `look` wants to see.
+    /// Waits until `look` returns a value for a run.
     pub async fn until<T>(&self, what: &str, id: &str, look: impl Fn(&Value) -> Option<T>) -> T {
         eventually(what, async || look(&self.show(id).await)).await
     }

@@ -1,4 +1,4 @@
-//! `test.step`: succeeds, fails, waits, panics or reports progress as its `with:` says, and writes down that it ran.
+//! `test.step`: succeeds, fails, waits, panics or reports progress as configured, and records that it ran.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
@@ -15,15 +15,15 @@ use serde_json::Value;
 const TEST_REFUSED: ErrorCode = ErrorCode::permanent("test_refused", "The test makes the step fail for good");
 const TEST_TRANSIENT: ErrorCode = ErrorCode::transient("test_transient", "The test makes the step fail once more");
 
-/// What ran, by run: `id#attempt`, in order. The tests of one process share it, so it goes by run.
+/// The steps that ran, per run, as `id#attempt` in order. All tests of a process share the log.
 static LOG: LazyLock<Mutex<HashMap<String, Vec<String>>>> = LazyLock::new(Mutex::default);
 
-/// What ran in a run, in order, as `step#attempt`.
+/// Returns the steps that ran in a run, in order, as `step#attempt`.
 pub fn log_of(run: &str) -> Vec<String> {
     LOG.lock().expect("the log").get(run).cloned().unwrap_or_default()
 }
 
-/// All kinds that ship, `test.step`, and the example of CONTRIBUTING.md.
+/// Returns all shipped kinds `test.step`, and the example of CONTRIBUTING.md.
 pub fn kinds() -> StepRegistry {
     step_kinds().with::<TestStep>(|_| ()).with::<Hello>(|_| HelloDeps { greeting: "hello".into() })
 }

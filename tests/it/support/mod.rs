@@ -1,4 +1,4 @@
-//! What the tests share: real servers, the real application, and a step kind that does as it is told.
+//! Shared by the tests: real servers, the real application, and a configurable step kind.
 
 mod app;
 mod child;
@@ -15,10 +15,11 @@ pub use postgres::Server;
 pub use sql::{execute, numbers};
 pub use tools::{Moto, python, tool};
 
-/// Ends the leases of all processes on PostgreSQL, as time does for those that are dead.
+/// Ends the leases of all processes on PostgreSQL, as their timeout does for dead processes.
 const END_LEASES: &str = "UPDATE apalis.workers SET last_seen = now() - interval '1 hour'";
 
-/// One test body for both databases: `both!(name)` makes `name::sqlite` and `name::postgres` of `async fn name(Database)`.
+/// Runs one test body on both databases: `both!(name)` creates `name::sqlite` and `name::postgres` from `async fn
+/// name(Database)`.
 macro_rules! both {
     ($($name:ident),* $(,)?) => {$(
         mod $name {
@@ -35,7 +36,7 @@ macro_rules! both {
 }
 pub(crate) use both;
 
-/// Waits for a condition, and fails with what was being waited for when it takes absurdly long.
+/// Waits for a condition. After two minutes it fails with the name of the condition.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
     loop {

@@ -1,5 +1,5 @@
-//! Real PostgreSQL: one server for a run of nextest (`scripts/test-postgres.sh`), or else for all tests of a process, and a
-//! database for each test.
+//! Real PostgreSQL: one server per nextest run (`scripts/test-postgres.sh`) or else per process, and one database per
+//! test.
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
@@ -10,17 +10,17 @@ use std::sync::{Arc, Mutex, Weak};
 
 use sqlx::{Connection, Executor, PgConnection};
 
-/// A database of its own, dropped with this value.
+/// A database that is dropped with this value.
 pub struct Server {
     host: Arc<Host>,
     database: String,
 }
 
-/// The server that a database lies on.
+/// The server of a database.
 enum Host {
     /// Shared by all tests of the run; it outlives them.
     Run(String),
-    /// Ends with the last of its databases.
+    /// Stops with its last database.
     Own(Process),
 }
 
@@ -30,7 +30,7 @@ struct Process {
     folder: tempfile::TempDir,
 }
 
-/// Where `scripts/test-postgres.sh` says that the server of the run is.
+/// `scripts/test-postgres.sh` puts the URL of its server into this variable.
 const RUN_VARIABLE: &str = "AFTERLOAD_TEST_POSTGRES";
 
 static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -38,7 +38,7 @@ static SHARED: Mutex<Weak<Host>> = Mutex::new(Weak::new());
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
 impl Server {
-    /// An empty database.
+    /// Creates an empty database.
     pub async fn start() -> Self {
         let _turn = STARTING.lock().await;
         let running = SHARED.lock().unwrap().upgrade();
@@ -56,12 +56,12 @@ impl Server {
         Self::create(host).await
     }
 
-    /// An empty database on a server that nobody else uses, so that it may be stopped.
+    /// Creates an empty database on a server of its own, which the test may stop.
     pub async fn start_alone() -> Self {
         Self::create(Arc::new(Host::Own(Process::start().await))).await
     }
 
-    /// Another empty database on the same server.
+    /// Creates another empty database on the same server.
     pub async fn beside(&self) -> Self {
         Self::create(self.host.clone()).await
     }
@@ -74,7 +74,7 @@ impl Server {
         Self { host, database }
     }
 
-    /// Stops the server as an administrator in a hurry does, all sessions with it, and starts it again.
+    /// Restarts the server in fast mode, which ends all sessions.
     pub async fn restart(&self) {
         let Host::Own(process) = &*self.host else { panic!("others use this server; take `Server::start_alone`") };
         process.restart().await;
@@ -87,7 +87,7 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// Processes that were killed may have left sessions. An own server takes its databases with it.
+    /// Killed processes may have left sessions, so disconnect them. A server of its own is removed with its databases.
     fn drop(&mut self) {
         let Host::Run(server) = &*self.host else { return };
         let mut command = Command::new(find("dropdb"));
@@ -157,13 +157,13 @@ fn serve(folder: &Path, port: u16) -> Child {
     run.args(["-F", "-h", "127.0.0.1", "-p", &port.to_string()]).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// SIGINT ends all sessions and stops.
+/// SIGINT is PostgreSQL's fast shutdown.
 fn stop(child: &mut Child) {
     let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
     let _ = child.wait();
 }
 
-/// PostgreSQL refuses to run as root: then it runs as the user that its package made.
+/// PostgreSQL refuses to run as root, so root runs it as the user of its package.
 fn owner() -> Option<(u32, u32)> {
     let id = |args: &[&str]| {
         let output = Command::new("id").args(args).output().ok()?;
@@ -181,7 +181,7 @@ fn command(name: &str, owner: Option<(u32, u32)>) -> Command {
     command
 }
 
-/// Where Debian keeps it, or from PATH.
+/// Searches Debian's folder, and then PATH.
 fn find(name: &str) -> PathBuf {
     let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = debian.map(|version| version.path().join("bin").join(name)).filter(|path| path.exists()).max();

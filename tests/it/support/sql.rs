@@ -1,8 +1,8 @@
-//! SQL in the application's own database, as the application itself would run it.
+//! Executes SQL in a database, as the application would.
 
 use sqlx::{AssertSqlSafe, PgPool, Row, SqlitePool};
 
-/// Runs statements.
+/// Executes statements.
 pub async fn execute(url: &str, sql: &str) {
     let sql = AssertSqlSafe(sql.to_owned());
     if url.starts_with("sqlite") {
@@ -16,7 +16,7 @@ pub async fn execute(url: &str, sql: &str) {
     }
 }
 
-/// Reads one row of whole numbers.
+/// Reads one row of integers.
 pub async fn numbers(url: &str, sql: &str) -> Vec<i64> {
     let sql = AssertSqlSafe(sql.to_owned());
     if url.starts_with("sqlite") {

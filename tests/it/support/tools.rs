@@ -1,4 +1,4 @@
-//! Clients and servers that others wrote, from the Python environment of the tests.
+//! Third-party clients and servers from the Python environment of the tests.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -6,12 +6,12 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// The Python of the tests.
+/// Returns the Python of the tests.
 pub fn python() -> PathBuf {
     std::env::var("AFTERLOAD_TEST_PYTHON").map_or_else(|_| "python3".into(), PathBuf::from)
 }
 
-/// A program that was installed into the environment of that Python.
+/// Returns a program of the environment of this Python.
 pub fn tool(name: &str) -> PathBuf {
     let beside = python().with_file_name(name);
     assert!(
@@ -23,20 +23,20 @@ pub fn tool(name: &str) -> PathBuf {
     beside
 }
 
-/// An S3 that is not ours: moto, on a free port, until it is dropped.
+/// A third-party S3: moto, on a free port, until it is dropped.
 pub struct Moto {
     _child: Child,
-    /// Its address.
+    /// The URL of the endpoint.
     pub endpoint: String,
 }
 
 impl Moto {
-    /// A client of it.
+    /// Creates a client.
     pub fn sdk(&self) -> aws_sdk_s3::Client {
         crate::objects::sdk(&self.endpoint, "key", "secret")
     }
 
-    /// Starts it.
+    /// Starts the server.
     pub async fn start() -> Self {
         let script = "import sys\nfrom moto.server import ThreadedMotoServer\n\
                       server = ThreadedMotoServer('127.0.0.1', 0, verbose=False)\nserver.start()\n\

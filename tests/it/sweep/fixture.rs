@@ -1,5 +1,6 @@
-//! The world in which the example of every step kind runs: params, files, tables, events and earlier steps by the names
-//! that examples use. A kind joins by being in the list of kinds; what its example names and this world lacks is said.
+//! The environment in which the example of every step kind runs: params, files, tables, events and earlier steps, by
+//! the names that examples use. Every registered kind takes part. A name that an example uses and this file lacks is
+//! reported.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -10,15 +11,14 @@ use afterload_pipeline::StepKind;
 use regex::Regex;
 use serde_json::{Value, json};
 
-/// Where the files lie.
 pub const BUCKET: &str = "uploads";
-/// How large the chunks are of kinds that have any: small, so that there are some. One thing is done after the other, so that
-/// a crash repeats at most one.
+/// The chunk size of kinds with chunks. It is small, so that there are several chunks. Nothing runs in parallel, so
+/// that a crash repeats at most one effect.
 const CHUNK: u64 = 20;
-/// The rows of the file, of which some are bad.
+/// The rows of the file. Some are invalid.
 const ROWS: usize = 50;
 
-/// Params by name: their type and their value. `HTTP` is the address of the server of the fixture.
+/// The params by name, with type and value. `HTTP` stands for the URL of the fixture's server.
 fn params() -> Vec<(&'static str, &'static str, Value)> {
     let file = |key: &str| json!(format!("s3://{BUCKET}/{key}"));
     vec![
@@ -26,7 +26,7 @@ fn params() -> Vec<(&'static str, &'static str, Value)> {
         ("photo", "file", file("photo.jpg")),
         ("email", "email", json!("ada@example.com")),
         ("name", "string", json!("Ada")),
-        // Known without asking anybody.
+        // A loopback address needs no lookup.
         ("ip", "ip", json!("127.0.0.1")),
         ("url", "string", json!("HTTP/hooks/orders")),
         ("since", "date", json!("2024-01-01")),
@@ -40,12 +40,12 @@ fn params() -> Vec<(&'static str, &'static str, Value)> {
     ]
 }
 
-/// Events that are told to a step that sleeps, whoever waits for which.
+/// The events that are published for suspended steps.
 pub fn events() -> Vec<(&'static str, Value)> {
     vec![("order.accepted", json!({ "order_id": 7, "by": "vendor" }))]
 }
 
-/// Steps that examples name as earlier ones, and the kind that each of them is: its own example runs before.
+/// The earlier steps that examples use, with their kinds. Their own examples run before.
 const EARLIER: &[(&str, &str)] = &[
     ("check", "file.check"),
     ("geo", "geo.lookup"),
@@ -54,9 +54,9 @@ const EARLIER: &[(&str, &str)] = &[
     ("resize", "image.resize"),
 ];
 
-/// The tables of the application, for both databases, as they are before a run.
+/// The tables of the application before a run, for both databases.
 pub fn tables() -> String {
-    // One transaction: each has to reach the disk.
+    // One transaction, because each commit waits for the disk.
     let mut sql = String::from(
         "BEGIN; DROP TABLE IF EXISTS contacts; DROP TABLE IF EXISTS users; DROP TABLE IF EXISTS follows;
          DROP TABLE IF EXISTS timeline; DROP TABLE IF EXISTS orders; DROP TABLE IF EXISTS events;
@@ -96,7 +96,7 @@ pub fn tables() -> String {
     sql
 }
 
-/// The files of the bucket, with their types.
+/// The files of the bucket, with their media types.
 pub fn files() -> [(&'static str, &'static str, Vec<u8>); 2] {
     let mut csv = String::from("E-mail,name,joined,country,amount\n");
     for row in 0..ROWS {
@@ -111,18 +111,18 @@ pub fn files() -> [(&'static str, &'static str, Vec<u8>); 2] {
     ]
 }
 
-/// A pipeline that runs the example of a kind, as the fixture knows it.
+/// A pipeline that runs the example of a kind in this fixture.
 pub struct Sample {
-    /// The pipeline's name.
+    /// The name.
     pub name: String,
-    /// Its definition.
+    /// The definition.
     pub yaml: String,
     /// The params of its runs.
     pub params: Value,
 }
 
 impl Sample {
-    /// The pipeline of the example of a kind of this number.
+    /// Creates the pipeline for an example of the kind with this number.
     pub fn of(kind: &dyn StepKind, number: usize, example: &str, http: &str) -> Self {
         let (mut steps, mut names) = (Vec::new(), BTreeSet::new());
         step((kind, example), "sample", http, &mut steps, &mut names);
@@ -145,7 +145,7 @@ impl Sample {
         if number > 0 {
             write!(name, "-{}", number + 1).expect("a string");
         }
-        // JSON is YAML.
+        // JSON is valid YAML.
         let mut yaml = json!({ "name": name, "steps": steps });
         if !declared.is_empty() {
             yaml["params"] = declared.into();
@@ -153,7 +153,7 @@ impl Sample {
         Self { name, yaml: yaml.to_string(), params: given.into() }
     }
 
-    /// One for each example of each kind that runs.
+    /// Creates one sample per example of each kind.
     pub fn all(http: &str) -> Vec<Self> {
         let of = |kind: &dyn StepKind| {
             let examples = examples(kind).enumerate();
@@ -173,7 +173,7 @@ static SECRET: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"secrets\.([A-Za-z
 
 static HOST: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^https?://[a-z0-9.-]+").expect("a pattern"));
 
-/// The secrets that examples name; what they are does not matter.
+/// The secrets that examples use. Their values do not matter.
 pub fn secrets() -> BTreeSet<String> {
     let names = |kind: &str| SECRET.captures_iter(kind).map(|found| found[1].to_owned()).collect::<Vec<_>>();
     step_kinds()
@@ -184,7 +184,7 @@ pub fn secrets() -> BTreeSet<String> {
         .collect()
 }
 
-/// Adds the step of a kind behind those that its example names.
+/// Adds the step of a kind after the steps that its example uses.
 fn step(
     (kind, example): (&dyn StepKind, &str),
     id: &str,
@@ -223,7 +223,7 @@ fn step(
     steps.push(json!({ "id": id, "uses": name, "with": with, "retry": { "attempts": 3, "delay": "100ms" } }));
 }
 
-/// The server of the fixture stands for every other one that an example names.
+/// Replaces every other server of an example by the server of the fixture.
 fn localise(with: &mut Value, http: &str) {
     match with {
         Value::String(text) => *text = HOST.replace(text, http).into_owned(),

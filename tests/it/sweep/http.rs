@@ -1,4 +1,4 @@
-//! A server on the loopback that remembers what it was asked: 201 to what makes something (`POST`), 200 to all else.
+//! A server on loopback that records its requests. It answers `POST` with 201, and everything else with 200.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,28 +6,27 @@ use axum::Router;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use tokio::task::JoinSet;
 
-/// Where it is told of the ends of runs.
+/// The path that receives the notifications of runs.
 pub const TOLD: &str = "/told";
 
-/// One request.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// What it asked for, without what differs from run to run.
+    /// The request, without the parts that differ from run to run.
     pub what: String,
-    /// What names it, the same for each of its repetitions.
+    /// The idempotency key, equal for each repetition.
     pub id: Option<String>,
 }
 
-/// The server, until it is dropped.
+/// The server. It stops when it is dropped.
 pub struct Http {
-    /// Where it is.
+    /// The URL.
     pub url: String,
     requests: Arc<Mutex<Vec<Request>>>,
     _serving: JoinSet<()>,
 }
 
 impl Http {
-    /// Starts it on a free port.
+    /// Starts a server on a free port.
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -36,7 +35,7 @@ impl Http {
         let answer = move |method: Method, uri: Uri, headers: HeaderMap, body: String| {
             let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
             let id = header("idempotency-key").or_else(|| header("webhook-id"));
-            // What is told of a run is looked at in the run itself.
+            // The body of a notification is the run, which is compared by itself.
             let body = if uri.path() == TOLD { "" } else { &body };
             let what = format!("{method} {} {body}", uri.path());
             seen.lock().expect("the requests").push(Request { what, id });
@@ -48,7 +47,7 @@ impl Http {
         Self { url, requests, _serving: serving }
     }
 
-    /// What it was asked so far.
+    /// Returns the requests so far.
     pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().expect("the requests").clone()
     }

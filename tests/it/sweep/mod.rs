@@ -1,7 +1,7 @@
-//! The crash sweep: everything that lasts has a point on either side at which a process may die (`crash_point!`). Each kind
-//! of the list runs once undisturbed; then it runs anew for every point that it passed, the process dies there and is
-//! started again, and the end must be the same: runs, steps, outputs, files by their bytes, every row of the application's
-//! database. What was done to the outside may be repeated at most once for each crash, under the same id.
+//! The crash sweep. Everything durable has a failpoint before and after it. Each registered kind runs once undisturbed.
+//! Then it runs again for every failpoint that it passed: the process crashes there and is restarted. The result must
+//! be the same: runs, steps, outputs, files by their bytes, and every row of the application's database. External
+//! effects may repeat at most once per crash, with the same id.
 #![expect(clippy::print_stdout, reason = "what it prints is the table")]
 
 pub mod fixture;
@@ -20,31 +20,36 @@ use self::stage::Stage;
 use crate::soak::{figure, full};
 use crate::support::{Database, both};
 
-both!(every_kind_1, every_kind_2, every_kind_3, every_kind_4);
+both!(
+    every_kind_survives_crashes_1,
+    every_kind_survives_crashes_2,
+    every_kind_survives_crashes_3,
+    every_kind_survives_crashes_4
+);
 
-/// The kinds are shared out over so many tests, each of which has its own processes.
+/// The kinds are split over this many tests, each with its own processes.
 const GROUPS: usize = 4;
-/// Stages side by side in each of them.
+/// The number of stages that each test runs in parallel.
 const LANES: usize = 2;
-/// How often a failpoint is tried that is passed in one run and not in the next: whether a sweep or a commit comes first
-/// depends on the machine, so a few misses in a row prove nothing.
+/// Some failpoints are passed in one run but not in the next: whether a sweep or a commit comes first depends on the
+/// machine. So a few misses prove nothing, and each failpoint is tried this often.
 const MAX_ATTEMPTS: usize = 12;
-/// Points that depend on time: progress is stored while a step goes on, and a quick one may be faster than its progress.
+/// Failpoints that depend on timing: a quick step may end before its progress is stored.
 const BY_CHANCE: &str = "progress.";
 
-async fn every_kind_1(database: Database) {
+async fn every_kind_survives_crashes_1(database: Database) {
     kinds_of(database, 0).await;
 }
 
-async fn every_kind_2(database: Database) {
+async fn every_kind_survives_crashes_2(database: Database) {
     kinds_of(database, 1).await;
 }
 
-async fn every_kind_3(database: Database) {
+async fn every_kind_survives_crashes_3(database: Database) {
     kinds_of(database, 2).await;
 }
 
-async fn every_kind_4(database: Database) {
+async fn every_kind_survives_crashes_4(database: Database) {
     kinds_of(database, 3).await;
 }
 
@@ -56,11 +61,11 @@ async fn kinds_of(database: Database, group: usize) {
     futures::future::join_all(stages.into_iter().map(Stage::finish)).await;
 }
 
-/// What is swept.
+/// A subject of the sweep.
 pub enum Play {
-    /// A run of the sample of this number.
+    /// A run of the sample with this number.
     Sample(usize),
-    /// A way by which runs start, stop or are let go.
+    /// A way by which runs start, stop or are deleted.
     Path(paths::Path),
 }
 
@@ -72,7 +77,7 @@ impl Play {
         }
     }
 
-    /// How much may be under way to the outside at the same time.
+    /// The maximum number of parallel external effects.
     fn at_once(&self) -> usize {
         match self {
             Self::Sample(_) => 1,
@@ -80,7 +85,7 @@ impl Play {
         }
     }
 
-    /// Plays it to its end and gives all that can be seen of it.
+    /// Runs it to its end and returns everything that is visible of it.
     async fn play(&self, stage: &mut Stage, key: &str) -> (Value, [Done; 2]) {
         let mark = stage.reset().await;
         let ids = match self {
@@ -94,7 +99,7 @@ impl Play {
             }
             Self::Path(path) => path.play(stage, key).await,
         };
-        // What comes right after the end may still be ahead.
+        // Failpoints right after the end may still be pending.
         for _ in 0..20 {
             if !stage.is_armed() {
                 break;
@@ -105,7 +110,7 @@ impl Play {
     }
 }
 
-/// Each point with how often it has been passed up to there, such as `store.after_commit#2`.
+/// Numbers the passes of each failpoint, such as `store.after_commit#2`.
 fn numbered(points: Vec<String>) -> Vec<String> {
     let mut passed = BTreeMap::new();
     let number = |point: String| {
@@ -116,24 +121,24 @@ fn numbered(points: Vec<String>) -> Vec<String> {
     points.into_iter().map(number).collect()
 }
 
-/// Points inside of an attempt.
+/// Failpoints inside of an attempt.
 const INSIDE: [&str; 9] =
     ["checkpoint.", "chunk.", "csv.", "delivery.", "effect.", "file.", "link.", "progress.", "step."];
 
-/// The full form crashes each time that a point is passed. The short one crashes once at each, and leaves out the ways on
-/// which runs come and go what is inside of an attempt: the kinds have passed it already.
+/// Selects the failpoints. The full form crashes at each pass. The short form crashes once per failpoint, and for paths
+/// it skips failpoints inside of an attempt, because the kinds cover these.
 fn chosen(play: &Play, points: Vec<String>) -> Vec<String> {
     let inside = |point: &str| INSIDE.iter().any(|name| point.starts_with(name));
     let short = |point: &str| point.ends_with("#1") && (matches!(play, Play::Sample(_)) || !inside(point));
     points.into_iter().filter(|point| full() || short(point)).collect()
 }
 
-/// Plays it undisturbed, and then once with a crash at each point.
+/// Runs it undisturbed, and then once with a crash at each failpoint.
 async fn sweep(stages: &mut [Stage], play: &Play) {
     let name = play.name(&stages[0]);
     stages[0].deaths = 0;
     let before = stages[0].passed();
-    // The first run may pass points that later ones do not, such as making a bucket.
+    // The first run may pass failpoints that later runs do not, such as the creation of a bucket.
     let first = play.play(&mut stages[0], &format!("{name}/first")).await;
     let from = stages[0].passed();
     let expected = play.play(&mut stages[0], &format!("{name}/undisturbed")).await;
@@ -165,7 +170,7 @@ async fn sweep(stages: &mut [Stage], play: &Play) {
     figure("2", stages[0].database, &what, &Vec::new(), &missed);
 }
 
-/// Plays it with a crash at a point. False if it was not passed this time.
+/// Runs it with a crash at a failpoint. Returns false if the failpoint was not passed.
 async fn crash_at(stage: &mut Stage, play: &Play, name: &str, point: &str, expected: &(Value, [Done; 2])) -> bool {
     for attempt in 1..=MAX_ATTEMPTS {
         stage.deaths = 0;
@@ -190,7 +195,7 @@ async fn crash_at(stage: &mut Stage, play: &Play, name: &str, point: &str, expec
     false
 }
 
-/// Two JSON values have to be the same; shows the lines that differ.
+/// Compares two JSON values, and prints the lines that differ.
 fn pretty(expected: &Value, seen: &Value, told: &impl Fn() -> String) {
     if expected != seen {
         let lines = |value: &Value| -> BTreeSet<String> { format!("{value:#}").lines().map(str::to_owned).collect() };

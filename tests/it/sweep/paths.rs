@@ -1,4 +1,5 @@
-//! The ways by which runs start, stop and are let go, each with a crash at every point: accepted means that it happens, once.
+//! The ways by which runs start, stop and are deleted, each with a crash at every failpoint. Accepted work is executed
+//! once.
 
 use reqwest::Method;
 use serde_json::json;
@@ -7,45 +8,51 @@ use super::stage::Stage;
 use super::{Play, fixture, sweep};
 use crate::support::{Database, Moto, both};
 
-both!(uploads, polls, schedules_and_events, stops_and_ends, changes_and_tellings);
+both!(
+    uploads_survive_crashes,
+    polls_survive_crashes,
+    schedules_and_events_survive_crashes,
+    cancels_and_retries_survive_crashes,
+    pauses_and_notifications_survive_crashes,
+);
 
 /// A way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
     /// An object is written to the embedded store.
     Upload,
-    /// A prefix is looked at again and again.
+    /// A prefix of another store is polled.
     Poll,
-    /// A file comes with the request, under an `Idempotency-Key`.
+    /// A request uploads a file, with an `Idempotency-Key`.
     Request,
-    /// A moment of a schedule has come.
+    /// A tick of a schedule.
     Cron,
-    /// The application tells of an event.
+    /// The application publishes an event.
     Event,
-    /// A run is held until another one of its pipeline has ended.
+    /// A run waits for a concurrency slot.
     Places,
     /// A step runs once per item, and joins.
     Items,
-    /// A run is cancelled while it waits.
+    /// A suspended run is cancelled.
     Cancel,
-    /// A run that failed goes on.
+    /// A failed run is retried.
     Retry,
-    /// A run and its files are let go.
+    /// A run and its files expire.
     Retention,
-    /// A pipeline is paused, and resumed with a run in it.
+    /// A pipeline is paused, and resumed while it has a run.
     Pause,
-    /// The file of a pipeline is changed.
+    /// The file of a pipeline changes.
     Change,
-    /// A link to a file is taken back.
+    /// A download link is revoked.
     TakeBack,
-    /// Somebody is told of the end of a run.
+    /// The end of a run is notified.
     Tell,
 }
 
-/// What is imported.
+/// The imported rows.
 const ROWS: &str = "id\n1\n2\n";
 
-/// Rows are counted in a table without a key: what is done twice is there twice.
+/// Rows go to a table without a key, so that a repeated insert is visible.
 const PIPELINES: [(&str, &str); 11] = [
     (
         "upload",
@@ -104,30 +111,30 @@ const PIPELINES: [(&str, &str); 11] = [
     ),
 ];
 
-/// A run that fails until the table is there.
+/// A run that fails until the table exists.
 const RETRY: (&str, &str) = (
     "retry",
     "name: retry\nparams: { file: { type: file } }\nsteps:\n  \
      - { id: count, uses: csv.import, with: { source: \"${{ params.file }}\", into: { table: late }, columns: { email: { match: [E-mail] } } } }\n",
 );
 
-async fn uploads(database: Database) {
+async fn uploads_survive_crashes(database: Database) {
     ways(database, &[Path::Upload, Path::Request, Path::Places]).await;
 }
 
-async fn polls(database: Database) {
+async fn polls_survive_crashes(database: Database) {
     ways(database, &[Path::Poll]).await;
 }
 
-async fn schedules_and_events(database: Database) {
+async fn schedules_and_events_survive_crashes(database: Database) {
     ways(database, &[Path::Cron, Path::Event, Path::Items]).await;
 }
 
-async fn stops_and_ends(database: Database) {
+async fn cancels_and_retries_survive_crashes(database: Database) {
     ways(database, &[Path::Cancel, Path::Retry, Path::Retention]).await;
 }
 
-async fn changes_and_tellings(database: Database) {
+async fn pauses_and_notifications_survive_crashes(database: Database) {
     ways(database, &[Path::Pause, Path::Change, Path::TakeBack, Path::Tell]).await;
 }
 
@@ -147,12 +154,12 @@ async fn ways(database: Database, paths: &[Path]) {
 }
 
 impl Path {
-    /// How much may be under way to the outside at the same time.
+    /// The maximum number of parallel external effects.
     pub fn at_once(self) -> usize {
         if matches!(self, Self::Cron | Self::Items) { 2 } else { 1 }
     }
 
-    /// Goes the way to its end and gives the runs that came of it.
+    /// Runs this way to its end and returns its runs.
     pub async fn play(self, stage: &mut Stage, key: &str) -> Vec<String> {
         stage
             .place
@@ -177,7 +184,7 @@ impl Path {
                 new_runs(stage, "event", &before, 1).await
             }
             Self::Places => {
-                // The first waits for an event that nobody tells of before the second is there.
+                // The first run waits for an event, which is not published before the second run exists.
                 let mut ids = Vec::new();
                 for number in 1..=2 {
                     ids.push(stage.start("places", &json!({}), &format!("{key}/{number}")).await);
@@ -210,7 +217,7 @@ impl Path {
                     assert!(std::time::Instant::now() < deadline, "the run is kept\n{}", stage.log());
                     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 }
-                // The file goes with its run; those of the fixture stay.
+                // The file is deleted with its run, but the files of the fixture stay.
                 let s3 = stage.place.s3();
                 let left = s3.list_objects_v2().bucket("artifacts").prefix(format!("uploads/{id}/")).send().await;
                 assert_eq!(left.map_or(0, |left| left.contents().len()), 0, "a file is left without its run");
@@ -230,7 +237,7 @@ impl Path {
     }
 }
 
-/// Cancels a run that sleeps.
+/// Cancels a suspended run.
 async fn cancel(stage: &mut Stage, key: &str) -> Vec<String> {
     let id = stage.start("cancel", &json!({}), key).await;
     wait_until_suspended(stage, &id).await;
@@ -240,13 +247,13 @@ async fn cancel(stage: &mut Stage, key: &str) -> Vec<String> {
     vec![id]
 }
 
-/// Asks for something that may be asked for twice.
+/// Sends a request that may be repeated.
 async fn done(stage: &mut Stage, path: &str) {
     let (status, answer) = stage.ask(Method::POST, path, None, Some(&json!({}))).await;
     assert_eq!(status, 200, "{path}: {answer}");
 }
 
-/// Writes the file of a pipeline anew and runs what it says now.
+/// Writes a new version of a pipeline file and runs it.
 async fn change(stage: &mut Stage, key: &str) -> Vec<String> {
     let mail = "{ to: ops@example.com, subject: changed, body: hello }";
     let steps = format!("steps:\n  - {{ id: mail, uses: email.send, with: {mail} }}\n");
@@ -261,7 +268,7 @@ async fn change(stage: &mut Stage, key: &str) -> Vec<String> {
     vec![id]
 }
 
-/// Runs what mails a link, and takes the link back.
+/// Runs a pipeline that mails a link, and revokes the link.
 async fn take_back(stage: &mut Stage, key: &str) -> Vec<String> {
     let id = stage.start("link", &json!({}), key).await;
     let run = stage.ended(&id).await;
@@ -275,7 +282,7 @@ async fn take_back(stage: &mut Stage, key: &str) -> Vec<String> {
     vec![id]
 }
 
-/// Runs something whose end somebody wants to know.
+/// Runs a pipeline with a notification of its end.
 async fn tell(stage: &mut Stage, key: &str) -> Vec<String> {
     let body = json!({ "params": {}, "notify_url": stage.told_url() });
     let (status, run) = stage.ask(Method::POST, "/v1/pipelines/pause/runs", Some(key), Some(&body)).await;
@@ -290,14 +297,14 @@ async fn tell(stage: &mut Stage, key: &str) -> Vec<String> {
     vec![id]
 }
 
-/// The runs of a pipeline.
+/// Lists the runs of a pipeline.
 async fn runs(stage: &mut Stage, pipeline: &str) -> Vec<String> {
     let (_, page) = stage.get(&format!("/v1/runs?pipeline={pipeline}&limit=100")).await;
     let runs = page["runs"].as_array().unwrap_or_else(|| panic!("{page}"));
     runs.iter().map(|run| run["id"].as_str().expect("an id").to_owned()).collect()
 }
 
-/// Waits for the ends of so many new runs of a pipeline; more are too many.
+/// Waits for the ends of this many new runs of a pipeline, and fails if there are more.
 async fn new_runs(stage: &mut Stage, pipeline: &str, before: &[String], count: usize) -> Vec<String> {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     loop {
@@ -315,12 +322,12 @@ async fn new_runs(stage: &mut Stage, pipeline: &str, before: &[String], count: u
     }
 }
 
-/// Writes an object until the store says that it has it.
+/// Writes an object, and repeats the request until the store confirms it.
 async fn put(stage: &mut Stage, pipeline: &str, key: &str) -> Vec<String> {
     let before = runs(stage, pipeline).await;
     let mut tries = 0;
     loop {
-        // Each process of the store has an address of its own.
+        // Each process serves the store at its own address.
         let put = stage.place.s3().put_object().bucket("incoming").key(key).content_type("text/csv");
         match put.body(ROWS.as_bytes().to_vec().into()).send().await {
             Ok(_) => break,
@@ -341,20 +348,20 @@ async fn request(stage: &mut Stage, key: &str) -> Vec<String> {
     new
 }
 
-/// Starts a run with a file in the request, again with the same key until there is an answer.
+/// Starts a run with a file in the request, and repeats it with the same key until there is a response.
 async fn request_of(stage: &mut Stage, pipeline: &str, key: &str) -> String {
     let (status, run) = stage.send_file(&format!("/v1/pipelines/{pipeline}/runs"), key, ROWS).await;
     assert_eq!(status, 202, "{run}");
     run["id"].as_str().expect("an id").to_owned()
 }
 
-/// Sets the schedule back by two years and a day: the moments since then were missed, and each gets a run.
+/// Moves the schedule back by two years and a day. Each missed tick gets a run.
 async fn cron(stage: &mut Stage) -> Vec<String> {
     use chrono::Datelike;
     let before = runs(stage, "cron").await;
     let now = chrono::Utc::now();
     let back = now - chrono::Duration::days(731);
-    // The moments are the same each time, so the runs of the time before are forgotten.
+    // The ticks are the same each time, so the dedup keys of earlier runs must go.
     let reached = back.timestamp_millis();
     let sql = format!("DELETE FROM dedup_keys WHERE source = 'cron'; UPDATE schedules SET cursor = {reached}");
     crate::support::execute(&stage.place.service_url(), &sql).await;
@@ -373,7 +380,7 @@ async fn wait_until_suspended(stage: &mut Stage, id: &str) {
     panic!("the step does not sleep\n{}", stage.log());
 }
 
-/// Asks for it once more until it has been understood: what goes on already cannot be asked for again.
+/// Requests a retry until it is accepted. A run that is already active again cannot be retried.
 async fn retry(stage: &mut Stage, id: &str) {
     let (status, answer) = stage.ask(Method::POST, &format!("/v1/runs/{id}/retry"), None, Some(&json!({}))).await;
     let goes_on = ["run_not_ended", "run_succeeded"].iter().any(|code| answer["code"] == **code);

@@ -1,4 +1,4 @@
-//! What can be seen of a run when everything has come to rest, with what differs from run to run taken out.
+//! Everything that is visible of a run after it has settled, without the parts that differ from run to run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, PgPool, SqlitePool};
 
-/// What differs from run to run, and what stands for it: ids, addresses, times, the number of an attempt.
+/// Patterns that differ from run to run, with their replacements: ids, addresses, times, attempts.
 static DIFFERENT: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
     [
         (r"\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b", "ULID"),
@@ -22,13 +22,13 @@ static DIFFERENT: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
     .into()
 });
 
-/// The text without what differs from run to run.
+/// Replaces the parts of a text that differ from run to run.
 pub fn plain(text: &str) -> String {
     DIFFERENT.iter().fold(text.to_owned(), |text, (pattern, instead)| pattern.replace_all(&text, *instead).into_owned())
 }
 
-/// The same for JSON. The ETag of a text that names its run differs too: bytes are compared by themselves. In how many chunks
-/// `sql.batch` does its work depends on how fast the database is.
+/// The same for JSON. The ETag of a text with a run id differs too; bytes are compared by themselves. The number of
+/// chunks of `sql.batch` depends on the speed of the database.
 pub fn plain_json(value: &Value) -> Value {
     match value {
         Value::String(text) => plain(text).into(),
@@ -41,7 +41,7 @@ pub fn plain_json(value: &Value) -> Value {
     }
 }
 
-/// The digest of bytes, without what differs from run to run if they are text.
+/// Returns the digest of bytes. For text it ignores the parts that differ from run to run.
 pub fn digest(bytes: &[u8]) -> String {
     let digest = match std::str::from_utf8(bytes) {
         Ok(text) => Sha256::digest(plain(text)),
@@ -50,7 +50,7 @@ pub fn digest(bytes: &[u8]) -> String {
     hex::encode(digest)
 }
 
-/// A run as it ended; `artifacts` with their bytes are added by whoever can download them.
+/// Returns a run as it ended. A caller that can download the `artifacts` adds their bytes.
 pub fn run(run: &Value) -> Value {
     let pick = |from: &Value, names: &[&str]| {
         names.iter().map(|name| ((*name).to_owned(), from[*name].clone())).collect::<serde_json::Map<_, _>>()
@@ -65,7 +65,7 @@ pub fn run(run: &Value) -> Value {
     plain_json(&seen.into())
 }
 
-/// Every row of every table of the application, in order. What afterload keeps there beside them is not the application's.
+/// Returns every row of every table of the application, in order, without afterload's own tables.
 pub async fn rows(url: &str) -> Value {
     let tables = if url.starts_with("sqlite") { sqlite(url).await } else { postgres(url).await };
     let mut all = BTreeMap::new();
@@ -106,17 +106,17 @@ async fn postgres(url: &str) -> Vec<(String, Vec<String>)> {
     tables
 }
 
-/// What was done to the outside, where nothing can be taken back: each thing once, and how often one was done again.
+/// The external effects: each one once, and the number of repetitions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Done {
-    /// Each thing.
+    /// Each effect.
     pub things: Vec<String>,
-    /// How many were repetitions.
+    /// The number of repetitions.
     pub again: usize,
 }
 
 impl Done {
-    /// From things and what names them. Without a name each thing is its own.
+    /// Creates it from effects and their ids. An effect without an id counts by itself.
     pub fn new(all: impl IntoIterator<Item = (Option<String>, String)>) -> Self {
         let (mut done, mut seen) = (Self::default(), BTreeSet::new());
         for (name, thing) in all {
@@ -131,7 +131,7 @@ impl Done {
     }
 }
 
-/// The mails that a server took, by their Message-ID.
+/// Collects the mails that a server received, by their Message-ID.
 pub fn mails(taken: &[Value]) -> Done {
     use base64::Engine as _;
     Done::new(taken.iter().map(|mail| {

@@ -1,4 +1,4 @@
-//! The service as a child process with all that it works on, brought back whenever it dies.
+//! The service as a child process with everything that it uses. It is restarted whenever it dies.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,40 +14,38 @@ use super::seen::{self, Done};
 use crate::smtp;
 use crate::support::{Database, Moto, Place, Process, eventually};
 
-/// Everything that outlives a process, and the process.
+/// Everything that survives a process, and the process.
 pub struct Stage {
-    /// Which database it is on.
     pub database: Database,
-    /// The folder and the databases.
     pub place: Place,
     process: Process,
     mail: smtp::Server,
     http: Http,
-    /// A store that is not ours.
+    /// A third-party store.
     pub store: Option<Moto>,
-    /// The kinds that can be played.
+    /// The samples of all kinds.
     pub samples: Vec<Sample>,
-    /// How often the process has died by itself.
+    /// How often the process crashed at a failpoint.
     pub deaths: usize,
-    /// How often it was killed.
+    /// How often the test killed it.
     pub kills: usize,
     armed: usize,
     tellings: usize,
 }
 
-/// What could be seen before something was played.
+/// The external effects before a run.
 pub struct Mark {
     mails: usize,
     requests: usize,
 }
 
 impl Stage {
-    /// A stage with the pipelines of all kinds, and these.
+    /// Creates a stage with the pipelines of all kinds, and with these.
     pub async fn new(database: Database, pipelines: &[(&str, &str)]) -> Self {
         Self::beside(database, pipelines, &[], None).await
     }
 
-    /// The same with further variables of the environment, and with a bucket `foreign` in a store that tells nobody of anything.
+    /// The same with additional environment variables, and with a bucket `foreign` in a store without notifications.
     pub async fn beside(
         database: Database,
         pipelines: &[(&str, &str)],
@@ -78,7 +76,7 @@ impl Stage {
         let samples = Sample::all(&http.url);
         let secrets: BTreeMap<_, _> =
             fixture::secrets().into_iter().map(|name| (name, "a-secret-of-the-fixture")).collect();
-        // JSON is YAML. Variables of the environment could not name secrets in capitals.
+        // JSON is valid YAML. Environment variables cannot contain the capitals in the names of secrets.
         let config = json!({ "secrets": secrets, "http": { "allow": ["127.0.0.1"] } });
         std::fs::write(place.dir.path().join("afterload.yaml"), config.to_string()).expect("a configuration");
         for sample in &samples {
@@ -90,7 +88,7 @@ impl Stage {
         place.sql(&fixture::tables()).await;
         let process = place.start().await;
         let s3 = place.s3();
-        // A trigger may have made it already.
+        // A trigger may have created it already.
         drop(s3.create_bucket().bucket(fixture::BUCKET).send().await);
         for (key, of_type, bytes) in fixture::files() {
             let put = s3.put_object().bucket(fixture::BUCKET).key(key).content_type(of_type).body(bytes.into());
@@ -99,45 +97,46 @@ impl Stage {
         Self { database, store, place, process, mail, http, samples, deaths: 0, kills: 0, armed: 0, tellings: 0 }
     }
 
-    /// The end of what the processes logged.
+    /// Returns the end of the logs.
     pub fn log(&self) -> String {
         let log = self.place.log();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
 
-    /// Makes the point deadly, from now on and once.
+    /// Makes the process crash once at the failpoint.
     pub fn arm(&mut self, point: &str) {
         self.armed += 1;
-        // Whole at once: a process looks at any time. The second line tells one time from the next.
+        // Write atomically, because a process may read at any time. The second line makes two settings of the same
+        // failpoint differ.
         let temp = self.place.dir.path().join("crash-at.tmp");
         std::fs::write(&temp, format!("{point}\n{}", self.armed)).expect("a file");
         std::fs::rename(&temp, self.place.dir.path().join("crash-at")).expect("a file");
     }
 
-    /// Takes it back. True if it had not killed anybody yet.
+    /// Removes the failpoint. Returns true if it had not crashed a process yet.
     pub fn disarm(&self) -> bool {
         std::fs::remove_file(self.place.dir.path().join("crash-at")).is_ok()
     }
 
-    /// True while the deadly point has not been passed.
+    /// True if the failpoint has not been passed yet.
     pub fn is_armed(&self) -> bool {
         self.place.dir.path().join("crash-at").exists()
     }
 
-    /// How many points have been passed so far.
+    /// Counts the failpoints that were passed so far.
     pub fn passed(&self) -> usize {
         self.points(0).len()
     }
 
-    /// The points that were passed after the first `from`.
+    /// Returns the failpoints that were passed after the first `from`.
     pub fn points(&self, from: usize) -> Vec<String> {
         let log: PathBuf = self.place.dir.path().join("crash-log");
         let log = std::fs::read_to_string(log).unwrap_or_default();
         log.lines().skip(from).map(str::to_owned).collect()
     }
 
-    /// Waits for the death of a process that has passed the deadly point, if it was not seen yet, and brings it back.
+    /// Waits for the crash of a process that passed the failpoint, if it was not noticed yet, and restarts it.
     pub async fn revive_after_death(&mut self) {
         if self.deaths == 0 {
             eventually("the end of a process", async || self.process.is_dead().then_some(())).await;
@@ -145,7 +144,7 @@ impl Stage {
         }
     }
 
-    /// Brings the process back if it is dead.
+    /// Restarts the process if it is dead.
     pub async fn revive(&mut self) {
         if self.process.is_dead() {
             self.deaths += 1;
@@ -154,7 +153,7 @@ impl Stage {
         }
     }
 
-    /// Kills the process and starts another one, which waits for the leases of the first to end.
+    /// Kills the process and starts another one, which waits for the leases of the first to expire.
     pub async fn kill_and_wait_for_leases(&mut self) {
         self.process.signal("KILL");
         eventually("the end of a killed process", async || self.process.is_dead().then_some(())).await;
@@ -162,7 +161,7 @@ impl Stage {
         self.process = self.place.start().await;
     }
 
-    /// Asks until there is an answer, as a careful client does: the same request again when a connection breaks.
+    /// Repeats a request until there is a response, as a careful client does after a broken connection.
     pub async fn ask(&mut self, method: Method, path: &str, key: Option<&str>, body: Option<&Value>) -> (u16, Value) {
         for _ in 0..500 {
             let mut request = self.process.request(method.clone(), path);
@@ -184,7 +183,7 @@ impl Stage {
         panic!("no answer from {path}\n{}", self.log());
     }
 
-    /// Sends a file until there is an answer.
+    /// Sends a file until there is a response.
     pub async fn send_file(&mut self, path: &str, key: &str, text: &str) -> (u16, Value) {
         for _ in 0..500 {
             let part = reqwest::multipart::Part::text(text.to_owned()).file_name("sent.csv").mime_str("text/csv");
@@ -207,7 +206,7 @@ impl Stage {
         self.ask(Method::GET, path, None, None).await
     }
 
-    /// Starts a run under an `Idempotency-Key`.
+    /// Starts a run with an `Idempotency-Key`.
     pub async fn start(&mut self, pipeline: &str, params: &Value, key: &str) -> String {
         let path = format!("/v1/pipelines/{pipeline}/runs");
         let (status, run) = self.ask(Method::POST, &path, Some(key), Some(&json!({ "params": params }))).await;
@@ -215,7 +214,7 @@ impl Stage {
         run["id"].as_str().expect("an id").to_owned()
     }
 
-    /// Waits for the end of a run; tells steps that sleep of the events that the fixture knows.
+    /// Waits for the end of a run. Publishes the events of the fixture for suspended steps.
     pub async fn ended(&mut self, id: &str) -> Value {
         let ended = self.ended_within(id, Duration::from_secs(90)).await;
         ended.unwrap_or_else(|| panic!("the run {id} is stuck\n{}", self.log()))
@@ -240,7 +239,7 @@ impl Stage {
         }
     }
 
-    /// Tells of all events that the fixture knows.
+    /// Publishes all events of the fixture.
     pub async fn tell(&mut self) {
         self.tellings += 1;
         let name = format!("telling-{}", self.tellings);
@@ -255,23 +254,23 @@ impl Stage {
         }
     }
 
-    /// Puts the application's database back to what it was, and remembers what the outside has seen.
+    /// Resets the application's database, and remembers the external effects so far.
     pub async fn reset(&self) -> Mark {
         self.place.sql(&fixture::tables()).await;
         self.mark()
     }
 
-    /// Where somebody waits to be told of the end of a run.
+    /// The URL for notifications of runs.
     pub fn told_url(&self) -> String {
         format!("{}{}", self.http.url, super::http::TOLD)
     }
 
-    /// What the outside has seen so far.
+    /// Returns the external effects so far.
     pub fn mark(&self) -> Mark {
         Mark { mails: self.mail.mails().len(), requests: self.http.requests().len() }
     }
 
-    /// All that can be seen of runs, and what was done to the outside since the mark.
+    /// Returns everything that is visible of runs, and the external effects since the mark.
     pub async fn seen(&mut self, ids: &[String], mark: &Mark) -> (Value, [Done; 2]) {
         let mut runs = Vec::new();
         for id in ids {
@@ -296,7 +295,7 @@ impl Stage {
         (json!({ "runs": runs, "database": rows }), [seen::mails(&taken), requests])
     }
 
-    /// The mails since the mark.
+    /// Returns the mails since the mark.
     pub fn mails_since(&self, mark: &Mark) -> Done {
         seen::mails(&self.mail.mails().split_off(mark.mails))
     }
@@ -316,7 +315,7 @@ impl Stage {
         panic!("no file {id}\n{}", self.log());
     }
 
-    /// Stops the service, which has to be able to.
+    /// Stops the service, which must succeed.
     pub async fn finish(self) {
         let Self { process, place, .. } = self;
         assert!(process.terminate().await.success(), "{}", place.log());

@@ -1,16 +1,16 @@
-//! The clients that people have: what each of them uploads starts a run.
+//! Common S3 clients: an upload by each of them starts a run.
 
 use tokio::process::Command;
 
 use crate::support::{Database, TestApp, both, tool};
 
-both!(every_client_starts_runs);
+both!(uploads_of_every_client_start_runs);
 
 const PIPELINE: &str = "name: up\ntriggers: [{ type: s3, bucket: uploads, prefix: in/ }]\n\
                         params: { file: { type: file } }\nsteps:\n  \
                         - { id: one, uses: test.step, with: { give: \"${{ params.file.size }}\" } }\n";
 
-/// `export NAME=value` as `afterload key s3` prints it.
+/// Parses `export NAME=value`, as `afterload key s3` prints it.
 fn exports(app: &TestApp) -> Vec<(String, String)> {
     let mut out = Vec::new();
     afterload::cli::key::print_s3_exports(&app.config, &mut out).unwrap();
@@ -21,7 +21,7 @@ fn exports(app: &TestApp) -> Vec<(String, String)> {
 
 async fn run(command: &mut Command, exports: &[(String, String)], dir: &std::path::Path) -> String {
     command.envs(exports.iter().map(|(name, value)| (name, value))).env("HOME", dir).current_dir(dir);
-    // Old versions of rclone cannot take one.
+    // Old versions of rclone do not support it.
     command.env_remove("AWS_CA_BUNDLE");
     let output = command.output().await.expect("the program starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -29,7 +29,7 @@ async fn run(command: &mut Command, exports: &[(String, String)], dir: &std::pat
     text
 }
 
-async fn every_client_starts_runs(database: Database) {
+async fn uploads_of_every_client_start_runs(database: Database) {
     let app = TestApp::builder(database).pipeline("up", PIPELINE).start().await;
     let exports = exports(&app);
     let value = |name: &str| exports.iter().find(|(known, _)| known == name).unwrap().1.clone();

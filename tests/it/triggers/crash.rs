@@ -1,10 +1,10 @@
-//! The process is killed while objects come in: each of them is imported, and once.
+//! Kills during uploads: each object is imported once.
 
 use bytes::Bytes;
 
 use crate::support::{Database, Place, both, eventually};
 
-both!(a_kill_between_upload_and_run_loses_nothing);
+both!(kill_between_upload_and_run_loses_no_object);
 
 const PIPELINE: &str = r#"
 name: rows
@@ -20,13 +20,13 @@ steps:
       columns:
         id: { type: integer, required: true }
 "#;
-/// Objects that are written before each kill.
+/// The number of objects before each kill.
 const BEFORE: [usize; 4] = [3, 11, 1, 20];
 
-async fn a_kill_between_upload_and_run_loses_nothing(database: Database) {
+async fn kill_between_upload_and_run_loses_no_object(database: Database) {
     let place = Place::new(database).await;
     place.pipeline("rows", PIPELINE);
-    // No unique key: a file that was imported twice would be there twice.
+    // Without a unique key, a file that is imported twice is visible.
     place.sql("CREATE TABLE rows_of (id BIGINT NOT NULL)").await;
     let mut process = place.start().await;
     let mut written = 0;

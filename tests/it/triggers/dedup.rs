@@ -1,4 +1,4 @@
-//! Dedup keys: of many requests with the same key, one starts a run.
+//! Deduplication: of many starts with the same dedup key, one starts a run.
 
 use afterload_engine::{DedupKey, NewRun, StartOutcome};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use ulid::Ulid;
 
 use crate::support::{Database, TestApp, both};
 
-both!(of_many_with_one_key_one_starts_a_run, an_event_is_seen_by_the_steps);
+both!(dedup_key_starts_one_run, steps_can_read_the_event);
 
 const PIPELINE: &str = "name: p\ntriggers: [{ type: s3, bucket: uploads }]\nsteps:\n  - { id: one, uses: test.step, with: { give: \"${{ event.key }}\" } }\n";
 
@@ -21,7 +21,7 @@ fn new(key: &str, fingerprint: &str) -> NewRun {
     }
 }
 
-async fn of_many_with_one_key_one_starts_a_run(database: Database) {
+async fn dedup_key_starts_one_run(database: Database) {
     let app = TestApp::builder(database).pipeline("p", PIPELINE).start().await;
     let engine = &app.app.engine;
     let starts = (0..40).map(|number| engine.start_run(new("a", &number.to_string())));
@@ -46,7 +46,7 @@ async fn of_many_with_one_key_one_starts_a_run(database: Database) {
     app.finish().await;
 }
 
-async fn an_event_is_seen_by_the_steps(database: Database) {
+async fn steps_can_read_the_event(database: Database) {
     let app = TestApp::builder(database).pipeline("p", PIPELINE).start().await;
     let StartOutcome::Created(run) = app.app.engine.start_run(new("a b", "0")).await.unwrap() else {
         panic!("a new run")

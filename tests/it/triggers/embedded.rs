@@ -1,4 +1,4 @@
-//! Objects that are written to the embedded store.
+//! Objects in the embedded store.
 
 use serde_json::Value;
 
@@ -6,13 +6,13 @@ use super::UP;
 use crate::support::{Database, TestApp, both};
 
 both!(
-    an_upload_starts_a_run,
-    the_same_bytes_are_the_same_object,
-    an_object_that_does_not_fit_is_a_failed_run,
-    two_pipelines_may_wait_for_one_object,
+    upload_starts_a_run,
+    unchanged_object_starts_no_second_run,
+    invalid_object_gives_a_failed_run,
+    one_object_starts_runs_of_two_pipelines,
 );
 
-async fn an_upload_starts_a_run(database: Database) {
+async fn upload_starts_a_run(database: Database) {
     let app = TestApp::builder(database).pipeline("up", UP).start().await;
     for other in ["in/a.txt", "out/a.csv", "in/"] {
         app.put("uploads", other, "").await;
@@ -35,7 +35,7 @@ async fn an_upload_starts_a_run(database: Database) {
     app.finish().await;
 }
 
-async fn the_same_bytes_are_the_same_object(database: Database) {
+async fn unchanged_object_starts_no_second_run(database: Database) {
     let app = TestApp::builder(database).pipeline("up", UP).start().await;
     for _ in 0..3 {
         app.put("uploads", "in/a.csv", "one").await;
@@ -53,7 +53,7 @@ async fn the_same_bytes_are_the_same_object(database: Database) {
     app.finish().await;
 }
 
-async fn an_object_that_does_not_fit_is_a_failed_run(database: Database) {
+async fn invalid_object_gives_a_failed_run(database: Database) {
     let app = TestApp::builder(database).pipeline("up", UP).start().await;
     app.put("uploads", "in/large.csv", &"x".repeat(2000)).await;
     let run = app.until_runs(1).await.remove(0);
@@ -68,7 +68,7 @@ async fn an_object_that_does_not_fit_is_a_failed_run(database: Database) {
     app.finish().await;
 }
 
-async fn two_pipelines_may_wait_for_one_object(database: Database) {
+async fn one_object_starts_runs_of_two_pipelines(database: Database) {
     let second = "name: second\ntriggers: [{ type: s3, bucket: uploads }, { type: s3, bucket: uploads, prefix: in }]\n\
                   steps:\n  - { id: one, uses: test.step, if: event.size > 1 }\n";
     let app = TestApp::builder(database).pipeline("up", UP).pipeline("second", second).start().await;

@@ -1,11 +1,11 @@
-//! What starts runs beside the API: each happening starts one run, however often and by however many ways it is told.
+//! Triggers: each event starts one run, however often and in however many ways it is reported.
 
 mod clients;
 mod crash;
 mod dedup;
 mod embedded;
-mod hooks;
 mod poll;
+mod s3_notifications;
 mod uploads;
 
 use afterload_object_store::ObjectMeta;
@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use crate::support::{TestApp, eventually};
 
-/// A pipeline that new `.csv` under `in/` start.
+/// A pipeline that runs for new `.csv` objects under `in/`.
 const UP: &str = r#"
 name: up
 triggers:
@@ -33,14 +33,14 @@ impl TestApp {
         self.app.engine.objects().put_object(bucket, key, "text/csv", bytes).await.expect("the object is written")
     }
 
-    /// Makes a pipeline live, as another process of the same database would.
+    /// Publishes a pipeline, as another process of the same database would.
     pub(crate) async fn publish(&self, name: &str, yaml: &str) {
         let digest = afterload_pipeline::plan::definition_digest(yaml);
         let definition = afterload_state::DefinitionRecord { name: name.into(), digest, source: yaml.into() };
         self.app.engine.db().definitions().replace_live(&[definition], &[]).await.expect("published");
     }
 
-    /// Waits until everything that happened in the embedded store has been dealt with.
+    /// Waits until all events of the embedded store are processed.
     pub async fn until_no_events(&self) {
         let credentials = load_or_create_credentials(&self.config.data).expect("credentials");
         let store = EmbeddedStore::open(&self.config.data.join("objects"), credentials).expect("the store");
@@ -48,7 +48,7 @@ impl TestApp {
             .await;
     }
 
-    /// All runs, oldest first.
+    /// Returns all runs, oldest first.
     async fn runs(&self) -> Vec<RunRecord> {
         let filter = RunFilter { limit: 10_000, ..RunFilter::default() };
         let mut runs = self.app.engine.db().runs().list(&filter).await.expect("the runs");
@@ -56,7 +56,7 @@ impl TestApp {
         runs
     }
 
-    /// Waits until so many runs have ended, and no event of the store is left.
+    /// Waits until this many runs have ended and no event of the store is left.
     pub async fn until_runs(&self, count: usize) -> Vec<RunRecord> {
         eventually("the ends of the runs", async || {
             let runs = self.runs().await;

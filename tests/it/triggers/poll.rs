@@ -1,4 +1,4 @@
-//! A prefix of a store that tells nobody of anything.
+//! Polling of a store that sends no notifications.
 
 use afterload::config::{BucketConfig, Config, ObjectStoreConfig, Secret};
 use aws_sdk_s3::Client;
@@ -6,7 +6,7 @@ use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 
 use crate::support::{Database, Moto, TestApp, both};
 
-both!(a_prefix_is_looked_at_again_and_again, a_bucket_that_cannot_be_read_is_waited_for);
+both!(polled_prefix_starts_one_run_per_object, missing_bucket_is_polled_again);
 
 const POLL: &str = "name: poll\ntriggers: [{ type: s3, bucket: foreign, prefix: in/, suffix: .csv, poll: 1s }]\n\
                     params: { file: { type: file } }\nsteps:\n  \
@@ -33,7 +33,7 @@ fn sdk(moto: &Moto) -> Client {
     crate::objects::sdk(&moto.endpoint, "key", "secret")
 }
 
-async fn a_prefix_is_looked_at_again_and_again(database: Database) {
+async fn polled_prefix_starts_one_run_per_object(database: Database) {
     let moto = Moto::start().await;
     let sdk = sdk(&moto);
     sdk.create_bucket().bucket("foreign").send().await.unwrap();
@@ -43,11 +43,12 @@ async fn a_prefix_is_looked_at_again_and_again(database: Database) {
     }
     let runs = app.until_runs(2).await;
     assert_eq!(runs[0].params["file"]["key"], "in/a b+ü%2B.csv");
-    // Another process begins with what the database knows.
+    // Another process continues from the state in the database.
     let app = app.restart().await;
     app.put("foreign", "in/b.csv", "two").await;
     app.until_runs(3).await;
-    // A list shows no versions, and the same bytes under a new version are another object only to those who see them.
+    // A listing shows no versions. Only clients that see versions treat the same bytes under a new version as a new
+    // object.
     let versions = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
     sdk.put_bucket_versioning().bucket("foreign").versioning_configuration(versions).send().await.unwrap();
     app.put("foreign", "in/e.csv", "one").await;
@@ -59,10 +60,10 @@ async fn a_prefix_is_looked_at_again_and_again(database: Database) {
     app.finish().await;
 }
 
-async fn a_bucket_that_cannot_be_read_is_waited_for(database: Database) {
+async fn missing_bucket_is_polled_again(database: Database) {
     let moto = Moto::start().await;
     let app = TestApp::builder(database).config(lies_in(&moto)).pipeline("poll", POLL).start().await;
-    // The first look has found no bucket.
+    // The first poll has found no bucket.
     let db = app.app.engine.db();
     crate::support::eventually("a look", async || db.poll_claims().find_oldest_scan().await.unwrap()).await;
     sdk(&moto).create_bucket().bucket("foreign").send().await.unwrap();

@@ -1,4 +1,4 @@
-//! Files that are announced, sent straight to where they will lie, and become runs.
+//! Direct uploads: a file is announced, sent straight to its store, and starts a run.
 
 use afterload::config::{BucketConfig, ObjectStoreConfig, Secret};
 use reqwest::StatusCode;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::UP;
 use crate::support::{Database, Moto, TestApp, both};
 
-both!(a_page_sends_a_file_and_gets_a_run, a_file_goes_straight_to_another_store, what_does_not_fit_is_refused);
+both!(direct_upload_starts_a_run, direct_upload_goes_to_another_store, invalid_upload_is_rejected);
 
 impl TestApp {
     async fn announce(&self, body: Value) -> (StatusCode, Value) {
@@ -16,7 +16,7 @@ impl TestApp {
         (response.status(), response.json().await.unwrap())
     }
 
-    /// PUTs to the address of a ticket, as a page does.
+    /// PUTs to the URL of a ticket, as a page does.
     async fn send(&self, ticket: &Value, bytes: &str) -> StatusCode {
         let request = self.client.put(ticket["url"].as_str().unwrap()).header("origin", "https://example.com");
         let request = request.header("content-type", ticket["headers"]["Content-Type"].as_str().unwrap());
@@ -38,7 +38,7 @@ const PLAIN: &str = "name: up\nparams:\n  file: { type: file, accept: [text/csv]
                      word: { type: string, required: false }\nsteps:\n  \
                      - { id: one, uses: test.step, with: { give: \"${{ params.file.size }} ${{ params.file.etag }}\" } }\n";
 
-async fn a_page_sends_a_file_and_gets_a_run(database: Database) {
+async fn direct_upload_starts_a_run(database: Database) {
     let app = TestApp::builder(database).pipeline("up", PLAIN).start().await;
     let mut body = announcement();
     body["params"] = json!({ "word": "a" });
@@ -57,7 +57,7 @@ async fn a_page_sends_a_file_and_gets_a_run(database: Database) {
         (204, &"*".parse().unwrap())
     );
     assert_eq!(app.client.put(format!("{url}x")).body("one").send().await.unwrap().status(), 401);
-    // However often and at once it is called for, it is one run.
+    // Concurrent and repeated completions give one run.
     let completed = futures::future::join_all((0..8).map(|_| app.complete(&ticket))).await;
     assert!(completed.iter().all(|(status, run)| *status == 202 && run["id"] == ticket["id"]), "{completed:?}");
     let run = app.ended(&completed[0].1).await;
@@ -73,7 +73,7 @@ async fn a_page_sends_a_file_and_gets_a_run(database: Database) {
     app.finish().await;
 }
 
-async fn a_file_goes_straight_to_another_store(database: Database) {
+async fn direct_upload_goes_to_another_store(database: Database) {
     let moto = Moto::start().await;
     let endpoint = Some(moto.endpoint.clone());
     let app = TestApp::builder(database)
@@ -104,7 +104,7 @@ async fn a_file_goes_straight_to_another_store(database: Database) {
     app.finish().await;
 }
 
-async fn what_does_not_fit_is_refused(database: Database) {
+async fn invalid_upload_is_rejected(database: Database) {
     let app = TestApp::builder(database).pipeline("up", UP).start().await;
     let with = |field: &str, value: Value| {
         let mut body = announcement();
@@ -126,7 +126,7 @@ async fn what_does_not_fit_is_refused(database: Database) {
     let (_, ticket) = app.announce(announcement()).await;
     let nowhere = ticket["complete_url"].as_str().unwrap().replace("token=", "token=x");
     assert_eq!(app.client.post(nowhere).send().await.unwrap().status(), 401);
-    // Who may not start the pipeline may not complete its uploads.
+    // A key that may not start the pipeline may not complete its uploads.
     let (stored, key) = afterload_server::api::create_api_key("other", &["runs:write:other".into()], &[]).unwrap();
     app.app.engine.db().api_keys().insert(&stored).await.unwrap();
     let complete = format!("{}/v1/uploads/{}/complete", app.url, ticket["id"].as_str().unwrap());

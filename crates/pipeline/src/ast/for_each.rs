@@ -1,4 +1,4 @@
-//! `for_each` as it is written.
+//! `for_each` as written in the file.
 
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -1,4 +1,4 @@
-//! What keeps runs and steps apart: how many at a time, how many in a second.
+//! `concurrency` and `rate_limit` as written in the file.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! The language as it is written: every field of a pipeline file, before it is checked.
+//! The fields of a pipeline file as written, before any check.
 
 mod for_each;
 mod limits;
@@ -152,7 +152,7 @@ pub struct StepAst {
     pub output: Option<OutputAst>,
 }
 
-/// One step id or a list of them.
+/// Accepts one step id or a list of ids.
 #[derive(Debug)]
 pub struct NeedsAst(pub Vec<String>);
 

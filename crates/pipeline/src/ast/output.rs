@@ -1,4 +1,4 @@
-//! How the result of a step is handed over: whether a request waits for it, and where its files go.
+//! `mode` and `output` as written in the file.
 
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -1,4 +1,5 @@
-//! A param as it is written. One flat struct for all types: a tagged enum would lose the places of its faults.
+//! A param as written in the file. It is one flat struct for all types, because a tagged enum would lose the spans of
+//! its errors.
 
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -1,4 +1,4 @@
-//! What starts a pipeline, as it is written.
+//! Triggers as written in the file.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Which steps come before which.
+//! Resolves `needs`: which steps must end before a step starts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,19 +7,17 @@ use super::super::plan::Section;
 use super::Diagnostics;
 use afterload_spanned_yaml::{YamlNode, YamlValue, suggestion_hint};
 
-/// One step of the file: where it stands, and what could be read of it.
+/// A step of the file, with the parts that could be read.
 pub struct ParsedStep<'a> {
-    /// The section.
     pub section: Section,
-    /// Where it stands.
     pub node: &'a YamlNode,
-    /// What it says, if it could be read.
+    /// `None` if the step could not be read.
     pub raw: Option<StepAst>,
-    /// The id as it is written, also when the rest could not be read.
+    /// The id as written. It is set even if the rest of the step could not be read.
     pub id: Option<&'a str>,
 }
 
-/// The direct needs of every step of a section, in the order of the list.
+/// Returns the direct needs of every step of a section, in list order.
 pub fn resolve_needs<'a>(steps: &[ParsedStep<'a>], section: Section, faults: &mut Diagnostics) -> Vec<Vec<&'a str>> {
     let own: Vec<&ParsedStep<'a>> = steps.iter().filter(|step| step.section == section).collect();
     let ids: Vec<Option<&'a str>> = own.iter().map(|step| step.id).collect();
@@ -79,7 +77,7 @@ fn explicit_needs<'a>(
     needs
 }
 
-/// Every step that has ended for certain before the step, near and far.
+/// Returns, for each step, all steps that must end before it: its needs and their needs.
 pub fn transitive_needs<'a>(ids: &[Option<&'a str>], needs: &[Vec<&'a str>]) -> Vec<BTreeSet<&'a str>> {
     let mut known: BTreeMap<&'a str, BTreeSet<&'a str>> = BTreeMap::new();
     let mut all = Vec::with_capacity(ids.len());

@@ -1,4 +1,4 @@
-//! Checks the expressions of a node and everything below it, each at its place.
+//! Checks the expressions of a node and of its children, and reports each error at its span.
 
 use super::super::expr::check::{NameScope, check_expression};
 use super::super::expr::{Condition, TemplateSegment, has_expression, sole_expression, split_template};
@@ -11,7 +11,7 @@ pub fn check_expressions(node: &YamlNode, known: &NameScope<'_>, faults: &mut Di
     check_with_block(node, known, &[], faults);
 }
 
-/// The same for a `with:` block, of which some parts can name more.
+/// Checks a `with:` block. Its deferred fields may use additional names.
 pub fn check_with_block(node: &YamlNode, known: &NameScope<'_>, parts: &[DeferredField], faults: &mut Diagnostics) {
     match &node.value {
         YamlValue::Str(text) if has_expression(text) => check_template(node, text, known, faults),
@@ -31,7 +31,7 @@ pub fn check_with_block(node: &YamlNode, known: &NameScope<'_>, parts: &[Deferre
     }
 }
 
-/// Checks the expression of an `if`, which may go without `${{ }}`.
+/// Checks the expression of `if`, which may omit `${{ }}`.
 pub fn check_condition(node: &YamlNode, text: &str, known: &NameScope<'_>, faults: &mut Diagnostics) {
     if has_expression(text) && sole_expression(text).is_none() {
         return match split_template(text) {

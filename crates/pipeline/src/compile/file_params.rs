@@ -1,4 +1,4 @@
-//! Where a kind wants a file, a param that is something else cannot be right.
+//! Rejects a param of another type where a step kind expects a file.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use super::Diagnostics;
 use super::normalize::{WithNormalizer, field_schema};
 use afterload_spanned_yaml::{YamlNode, YamlValue};
 
-/// The definition of a file in the schema of a kind.
+/// The reference to the file type in the input schema of a kind.
 const FILE_SCHEMA_REF: &str = "#/$defs/File";
 
-/// Reports each field of a `with:` block that wants a file and is nothing but a param of another type.
+/// Reports each field of `with:` that expects a file but only holds a param of another type.
 pub fn check_file_params(with: &YamlNode, schema: &Json, params: &BTreeMap<String, Param>, faults: &mut Diagnostics) {
     check_file_node(with, &WithNormalizer { root: schema }, vec![schema], params, faults);
 }
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_param_of_another_type_is_no_file() {
+    fn file_field_rejects_param_of_other_type() {
         let params = params_of("params: { email: { type: email }, file: { type: file }, any: { type: object } }");
         let text = "source: '${{ params.email }}'\nsubject: '${{ params.email }}'\n\
                     links:\n  a: '${{ params.email }}'\n  b: '${{ params.file }}'\n  c: '${{ params.any }}'\n  \

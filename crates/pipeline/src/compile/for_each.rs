@@ -1,4 +1,4 @@
-//! Checks `for_each`.
+//! Compiles `for_each`.
 
 use super::super::ast::StepAst;
 use super::super::expr::{self, check::NameScope};
@@ -6,10 +6,9 @@ use super::super::plan::ForEach;
 use super::{Diagnostics, expressions};
 use afterload_spanned_yaml::YamlNode;
 
-/// Items that are worked on at the same time where the step does not say.
 const DEFAULT_MAX_CONCURRENCY: u32 = 8;
 
-/// The settled `for_each` of a step. `known` is what the step could name without it: the items are not yet there.
+/// Compiles the `for_each` of a step. `known` holds the names that exist before there are items.
 pub fn compile_for_each(
     node: &YamlNode,
     raw: &StepAst,

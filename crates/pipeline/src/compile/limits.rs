@@ -1,4 +1,4 @@
-//! Checks and settles `concurrency` and `rate_limit`.
+//! Compiles `concurrency` and `rate_limit`.
 
 use super::super::ast::{self, StepAst};
 use super::super::expr::check::NameScope;
@@ -7,10 +7,9 @@ use super::context::CompileContext;
 use super::{Diagnostics, expressions};
 use afterload_spanned_yaml::YamlNode;
 
-/// What `per_second` may be: from one start in 11 days to one in each millisecond.
+/// From one start in 11 days to one start per millisecond.
 const PER_SECOND_RANGE: std::ops::RangeInclusive<f64> = 0.000_001..=1000.0;
 
-/// The settled `concurrency` of a pipeline.
 pub fn compile_concurrency(
     file: &CompileContext<'_>,
     raw: Option<&ast::ConcurrencyAst>,
@@ -29,7 +28,6 @@ pub fn compile_concurrency(
     Some(Concurrency { key: key.clone(), limit: limit.unwrap_or(1), on_conflict })
 }
 
-/// The settled `rate_limit` of a step.
 pub fn compile_rate_limit(
     node: &YamlNode,
     raw: &StepAst,
@@ -48,7 +46,7 @@ pub fn compile_rate_limit(
     Some(RateLimit { key: key.clone(), interval_ms: start_interval_ms(*per_second) })
 }
 
-/// What lies between two starts. Rounded up, so that there are never more.
+/// Rounds the interval up, so that the rate never exceeds `per_second`.
 fn start_interval_ms(per_second: f64) -> i64 {
     (1000.0 / per_second).ceil() as i64
 }
@@ -58,7 +56,7 @@ mod tests {
     use super::start_interval_ms;
 
     #[test]
-    fn there_are_never_more_starts_than_were_said() {
+    fn rate_limit_interval_is_rounded_up() {
         let intervals = [1000.0, 300.0, 10.0, 3.0, 0.2, 0.001].map(start_interval_ms);
         assert_eq!(intervals, [1, 4, 100, 334, 5_000, 1_000_000]);
     }

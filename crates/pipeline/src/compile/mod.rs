@@ -1,7 +1,7 @@
-//! Loading: from the text of a file to a checked pipeline, or to every problem that it has.
+//! Compiles the text of a file to a checked pipeline, or to all of its diagnostics.
 //!
-//! The text is parsed and read once as a whole; what could be read is checked even if other parts could not, so that
-//! one look shows everything. Whatever is not reached by a check here is checked by the step's kind.
+//! The text is parsed once. Readable parts are checked even if other parts are not readable, so one compilation reports
+//! every error. The step kind checks the content of `with:`.
 
 mod context;
 mod dependencies;
@@ -32,18 +32,18 @@ const MAX_RETENTION_MS: i64 = 3650 * 86_400_000;
 /// A checked pipeline.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
-    /// What it is for, for people.
+    /// The description for people.
     pub description: Option<String>,
-    /// What the engine executes.
+    /// The plan that the engine executes.
     pub plan: PipelinePlan,
-    /// What is allowed and yet worth a look.
+    /// Warnings: valid, but probably a mistake.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Reads and checks the text of a pipeline file. `file_name` is compared with the name in the file.
+/// Compiles the text of a pipeline file. `file_name` must match the name in the file.
 ///
 /// # Errors
-/// All problems in the order of the file, at least one.
+/// All diagnostics in file order, at least one.
 pub fn compile_definition(
     file_name: Option<&str>,
     text: &str,
@@ -95,7 +95,7 @@ pub fn compile_definition(
     Ok(Pipeline { description: raw.description, plan, warnings: yaml::sort_diagnostics(faults.warnings) })
 }
 
-/// Gathers what is wrong.
+/// Collects errors and warnings during a compilation.
 pub(super) struct Diagnostics {
     problems: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
@@ -145,14 +145,14 @@ fn check_name(root: &YamlNode, file_name: Option<&str>, faults: &mut Diagnostics
     }
 }
 
-/// A small letter, then at most 62 small letters, digits and `joint`.
+/// Accepts a small letter, then at most 62 small letters, digits and `joint`.
 fn is_identifier(text: &str, joint: char) -> bool {
     text.starts_with(|first: char| first.is_ascii_lowercase())
         && text.len() <= 63
         && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == joint)
 }
 
-/// The entries of a list or map that is or is not there.
+/// The entries of a list; empty if the node is missing or not a list.
 fn list_items(node: Option<&YamlNode>) -> &[YamlNode] {
     match node.map(|node| &node.value) {
         Some(YamlValue::Seq(items)) => items,
@@ -160,7 +160,7 @@ fn list_items(node: Option<&YamlNode>) -> &[YamlNode] {
     }
 }
 
-/// The checked params of a file, for tests that need no steps.
+/// Compiles only the params of a file, for tests that need no steps.
 #[cfg(test)]
 pub(super) fn params_of(text: &str) -> std::collections::BTreeMap<String, super::params::Param> {
     let root = yaml::parse(text).expect("valid YAML");

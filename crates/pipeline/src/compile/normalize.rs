@@ -1,14 +1,14 @@
-//! A `with:` block as the plan keeps it. Where the kind wants text and an untyped `1.10` stands, the plan holds the
-//! text as it was written: in JSON the difference would be lost.
+//! Converts a `with:` block to JSON for the plan. Where the kind expects text, an untyped `1.10` is stored as written,
+//! because JSON would turn it into the number 1.1.
 
 use serde_json::{Map, Value as Json};
 
 use afterload_spanned_yaml::{YamlNode, YamlValue};
 
-/// How far references are followed; a schema may refer to itself.
+/// Limits how far `$ref` is followed, because a schema may refer to itself.
 const MAX_REF_DEPTH: usize = 64;
 
-/// The block as JSON, with text where `schema` (the root of a JSON Schema) allows text and nothing else untyped.
+/// Returns the block as JSON. A scalar is stored as text where `schema` (the root of a JSON Schema) allows only text.
 pub fn normalize_with(node: &YamlNode, schema: &Json) -> Json {
     WithNormalizer { root: schema }.normalize_node(node, vec![schema])
 }
@@ -18,7 +18,7 @@ pub(super) struct WithNormalizer<'a> {
 }
 
 impl<'a> WithNormalizer<'a> {
-    /// `schemas` are the alternatives for this place.
+    /// `schemas` are the alternatives for this node.
     fn normalize_node(&self, node: &YamlNode, schemas: Vec<&'a Json>) -> Json {
         let mut all = Vec::new();
         schemas.into_iter().for_each(|schema| self.expand_schema(schema, 0, &mut all));
@@ -43,7 +43,7 @@ impl<'a> WithNormalizer<'a> {
         }
     }
 
-    /// A schema, what it refers to, and its alternatives.
+    /// Collects a schema, the schema it refers to, and its alternatives.
     pub(super) fn expand_schema(&self, schema: &'a Json, depth: usize, all: &mut Vec<&'a Json>) {
         if depth > MAX_REF_DEPTH {
             return;
@@ -65,7 +65,7 @@ pub(super) fn field_schema<'a>(schema: &'a Json, name: &str) -> Option<&'a Json>
     own.or_else(|| schema.get("additionalProperties").filter(|more| more.is_object()))
 }
 
-/// Whether the schemas name text as a type (or some words as the choices), and neither numbers nor booleans.
+/// True if the schemas allow text (or an enum of words), but neither numbers nor booleans.
 fn accepts_only_text(schemas: &[&Json]) -> bool {
     let mut types = Vec::new();
     for schema in schemas {
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn text_survives_the_way_through_json() {
+    fn untyped_scalars_stay_text_in_the_plan() {
         let text = "{ version: 1.10, optional: true, dynamic: 0x1f, size: 1024, list: [{ text: 1e3, flag: true }], \
                     map: { a: 2.0 }, number: 1.50, any: 1.0 }";
         let node = yaml::parse(text).expect("valid");

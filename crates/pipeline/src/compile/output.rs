@@ -1,4 +1,4 @@
-//! Checks `output` and `mode`.
+//! Compiles `output` and `mode`.
 
 use super::super::ast::{OutputAst, StepAst, StepMode};
 use super::super::expr::check::NameScope;
@@ -8,10 +8,9 @@ use super::dependencies::ParsedStep;
 use super::{Diagnostics, expressions};
 use afterload_spanned_yaml::YamlNode;
 
-/// The longest key that S3 takes.
+/// The maximum key length of S3.
 pub const S3_MAX_KEY_BYTES: usize = 1024;
 
-/// The settled `output` of a step.
 pub fn compile_output(
     node: &YamlNode,
     raw: &StepAst,
@@ -60,7 +59,7 @@ fn is_bucket_name(name: &str) -> bool {
         && name.bytes().next_back().is_some_and(plain)
 }
 
-/// The answer waits for an inline step, so it may not stand behind one that nobody waits for.
+/// Checks that an inline step does not depend on a background step: the response waits for inline steps only.
 pub fn check_inline_step(
     step: &ParsedStep<'_>,
     needs: &[&str],

@@ -1,4 +1,4 @@
-//! Checks the params: which rules a type has, and that a default fits.
+//! Compiles the params: which rules a type allows, and whether the default is valid.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ const COMMON_PARAM_FIELDS: [&str; 4] = ["type", "description", "required", "defa
 pub(super) const FILE_PARAM_FIELDS: [&str; 9] =
     ["artifact_id", "bucket", "key", "version", "etag", "name", "size", "content_type", "url"];
 
-/// The checked params, and what expressions may name of every param that stands in the file.
+/// Returns the compiled params, and the fields that expressions can use of every param of the file.
 pub fn compile_params(
     root: &YamlNode,
     raw: BTreeMap<String, ParamAst>,
@@ -46,7 +46,7 @@ pub fn compile_params(
     (params, fields)
 }
 
-/// What an expression may name of a value of this type.
+/// Returns the fields that expressions can use of a value of this type.
 fn fields_for_type(param: &ParamAst) -> FieldSet {
     match param.kind {
         ParamTypeName::File => FieldSet::Only(FILE_PARAM_FIELDS.map(ToOwned::to_owned).to_vec()),
@@ -89,7 +89,7 @@ fn check_default(
         faults.report_invalid(span, "a default cannot hold an expression", "");
         return None;
     }
-    // An untyped `1.10` stays as it was written where text is wanted.
+    // Where the param is text, an untyped `1.10` keeps its source text.
     let written = node.get("default").and_then(|node| node.source_text.as_deref());
     let value = match (kind, written) {
         (ParamType::String { .. } | ParamType::Enum { .. }, Some(text)) => text.into(),
@@ -104,7 +104,7 @@ fn check_default(
     }
 }
 
-/// The checked type; none if it cannot be made.
+/// Returns `None` if the type cannot be built.
 fn compile_param_type(
     node: &YamlNode,
     raw: ParamAst,
@@ -141,7 +141,7 @@ fn compile_param_type(
         ParamTypeName::Enum => {
             let values = raw.values.unwrap_or_default();
             if values.is_empty() {
-                // What is there and could not be read has been told.
+                // An unreadable field is already reported.
                 if node
                     .get("values")
                     .is_some_and(|node| !matches!(&node.value, YamlValue::Seq(items) if items.is_empty()))
@@ -223,7 +223,7 @@ fn check_accept(node: &YamlNode, faults: &mut Diagnostics) {
     }
 }
 
-/// Fields of other types are slips that would silently do nothing.
+/// Rejects fields of other types, because they would have no effect.
 fn reject_foreign_fields(node: &YamlNode, allowed: &[&str], faults: &mut Diagnostics) {
     let YamlValue::Map(entries) = &node.value else { return };
     let known = ["min_length", "max_length", "pattern", "min", "max", "values", "items", "accept", "max_size"];

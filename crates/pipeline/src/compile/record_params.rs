@@ -1,4 +1,4 @@
-//! Checks params of type `record`.
+//! Compiles params of type `record`.
 
 use super::super::ast::ParamAst;
 use super::super::params::RecordRule;
@@ -7,7 +7,7 @@ use super::Diagnostics;
 use afterload_core::identifier::TableName;
 use afterload_spanned_yaml::YamlNode;
 
-/// The rule as it is written, with what it leaves out filled in.
+/// Returns the rule as written, with its defaults filled in.
 pub fn record_rule(raw: &ParamAst) -> RecordRule {
     RecordRule {
         connection: raw.connection.clone().unwrap_or_default(),
@@ -17,7 +17,7 @@ pub fn record_rule(raw: &ParamAst) -> RecordRule {
     }
 }
 
-/// The checked rule. Whether the table and its key exist is known only when a row is read.
+/// Returns the compiled rule. Whether the table and its key exist is known only when a row is read.
 pub fn compile_record_rule(
     node: &YamlNode,
     raw: &ParamAst,
@@ -33,7 +33,7 @@ pub fn compile_record_rule(
         }
     }
     let at = |field: &str| node.closest_node(&[field]).span;
-    // What is there and could not be read has been told.
+    // An unreadable field is already reported.
     if let (Some(name), Some(known)) = (&raw.connection, &around.connections)
         && !known.contains(name)
     {

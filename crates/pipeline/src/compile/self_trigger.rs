@@ -1,10 +1,10 @@
-//! A pipeline whose output starts it again would never end.
+//! Rejects a pipeline whose output would start the pipeline again, because it would never end.
 
 use super::super::plan::{OutputTarget, S3Trigger, Section, Trigger};
 use super::{Diagnostics, list_items};
 use afterload_spanned_yaml::YamlNode;
 
-/// Refuses an `output` that lands, or may land, where an s3 trigger of the same pipeline looks.
+/// Rejects an `output` that matches, or may match, an s3 trigger of the same pipeline.
 pub fn check_self_trigger(root: &YamlNode, triggers: &[Trigger], faults: &mut Diagnostics) {
     let steps = Section::ALL.into_iter().flat_map(|section| list_items(root.get(section.field_name())));
     let name = root.get("name").and_then(YamlNode::as_str).unwrap_or_default();
@@ -25,7 +25,7 @@ pub fn check_self_trigger(root: &YamlNode, triggers: &[Trigger], faults: &mut Di
     }
 }
 
-/// The text before the first expression and after the last one; `None` if there is no expression.
+/// Returns the text before the first expression and after the last one; `None` if there is no expression.
 fn literal_ends(text: &str) -> Option<(&str, &str)> {
     let (head, rest) = text.split_once("${{")?;
     Some((head, rest.rsplit_once("}}").map_or("", |(_, tail)| tail)))
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_land_under_the_trigger_is_a_loop() {
+    fn output_that_may_match_own_trigger_is_rejected() {
         let trigger = |prefix: &str, suffix: &str| S3Trigger {
             bucket: "uploads".into(),
             prefix: prefix.into(),

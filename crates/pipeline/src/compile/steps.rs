@@ -1,4 +1,4 @@
-//! Checks the steps of all sections and settles them for the plan.
+//! Compiles the steps of all sections.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,12 +14,12 @@ use super::{Diagnostics, expressions, file_params, for_each, is_identifier, limi
 use afterload_core::units::{HumanDuration, is_queue_name};
 use afterload_spanned_yaml::{self as yaml, SourceSpan, YamlNode, YamlValue, suggestion_hint};
 
-/// Every step is a job; more than this is a loop that should be one step.
+/// Every step is a job. A pipeline with more steps should use one step that loops.
 const MAX_PIPELINE_STEPS: usize = 500;
 const HOUR_MS: i64 = 3_600_000;
 const MAX_STEP_TIMEOUT_MS: i64 = 30 * 24 * HOUR_MS;
 
-/// The settled steps; only of use if no fault was found.
+/// Compiles the steps of all sections. The result is valid only if no error was reported.
 pub fn compile_steps(file: &CompileContext<'_>, faults: &mut Diagnostics) -> Sections {
     check_defaults(file, faults);
     let steps = parse_steps(file.root);
@@ -73,7 +73,8 @@ pub fn compile_steps(file: &CompileContext<'_>, faults: &mut Diagnostics) -> Sec
     sections
 }
 
-/// All steps in the order of the file. What is wrong with their fields has been told by reading the file as a whole.
+/// Returns all steps in file order. Errors in their fields are already reported, because the file is read as a whole
+/// before.
 fn parse_steps(root: &YamlNode) -> Vec<ParsedStep<'_>> {
     let sections = Section::ALL.into_iter();
     sections
@@ -100,7 +101,7 @@ fn check_step_ids(steps: &[ParsedStep<'_>], faults: &mut Diagnostics) {
     }
 }
 
-/// What expressions may name of a step: the properties of its kind's outputs.
+/// Returns the outputs that expressions can use of a step: the properties of the kind's output schema.
 fn output_fields(step: &StepAst, kinds: &StepCatalog) -> FieldSet {
     if step.for_each.is_some() {
         return FieldSet::Only([super::super::plan::ForEach::OUTPUT_NAME.to_owned()].into());
@@ -141,7 +142,7 @@ fn compile_step(
         let repeated = kind.map_or(&[][..], StepKind::deferred_fields);
         expressions::check_with_block(with, &NameScope { can_read_rows: true, ..known.clone() }, repeated, faults);
     }
-    // Asked once for the whole step, before there are items.
+    // `if`, `for_each` and `delay` are evaluated once per step, before there are items.
     let whole = &NameScope { in_for_each: false, ..known.clone() };
     if let (Some(condition), Some(place)) = (&raw.condition, node.get("if")) {
         expressions::check_condition(place, condition, whole, faults);
@@ -167,7 +168,7 @@ fn compile_step(
         condition: raw.condition.as_deref().map(|text| Condition::new(text).expression_text().to_owned()),
         continue_on_error: raw.continue_on_error,
         queue: raw.queue.clone().or_else(|| file.defaults.queue.clone()).unwrap_or_else(|| "default".into()),
-        // Somebody waits for an inline step.
+        // A client waits for the result of an inline step.
         priority: raw.priority.or(file.defaults.priority).unwrap_or(if inline { 100 } else { 0 }),
         timeout_ms: raw.timeout.or(file.defaults.timeout).map_or(HOUR_MS, HumanDuration::as_millis),
         retry,
@@ -242,8 +243,8 @@ fn check_limits(
     }
 }
 
-/// The step's own settings, else the file's, else 5 attempts from 2 s to 10 min. A step that sets only the first pause
-/// raises the longest one with it.
+/// Merges the step's own settings, the file's defaults, and 5 attempts from 2 s to 10 min. A step that sets only
+/// `delay` raises `max_delay` to at least the same value.
 fn merge_retry(own: Option<&RetryAst>, defaults: Option<&RetryAst>) -> RetryPolicy {
     fn first_set<T>(
         own: Option<&RetryAst>,

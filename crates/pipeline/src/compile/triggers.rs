@@ -1,4 +1,4 @@
-//! Checks the triggers, and settles those that this version executes.
+//! Compiles the triggers.
 
 use std::collections::BTreeMap;
 
@@ -17,12 +17,12 @@ use afterload_core::object_names::is_valid_bucket_name;
 use afterload_core::units::is_event_name;
 use afterload_spanned_yaml::{self as yaml, YamlNode, YamlValue, suggestion_hint};
 
-/// What an `event` of an s3 trigger has. `triggers/` makes them.
+/// The fields of `event` for an s3 trigger. The `triggers` module fills them.
 const S3_EVENT_FIELDS: [&str; 9] = ["type", "bucket", "key", "version", "etag", "size", "name", "content_type", "time"];
 const MIN_POLL_INTERVAL_MS: i64 = 1_000;
 const MAX_POLL_INTERVAL_MS: i64 = 86_400 * MIN_POLL_INTERVAL_MS;
 
-/// What expressions may name of the `event` of a pipeline.
+/// The fields that expressions can use of `event`.
 pub enum EventFields {
     Never,
     Any,
@@ -30,7 +30,7 @@ pub enum EventFields {
 }
 
 impl EventFields {
-    /// By the triggers of the file.
+    /// Derives the fields from the triggers of the file.
     pub fn from_triggers(root: &YamlNode) -> Self {
         let triggers = list_items(root.get("triggers"));
         let s3 = |node: &YamlNode| {
@@ -43,7 +43,6 @@ impl EventFields {
         }
     }
 
-    /// The same for a check.
     pub fn as_event_root(&self) -> EventRoot<'_> {
         match self {
             Self::Never => EventRoot::Never,
@@ -59,7 +58,7 @@ fn s3_event_fields() -> BTreeMap<String, FieldSet> {
     fields
 }
 
-/// The settled triggers; only of use if no fault was found.
+/// Compiles the triggers. The result is valid only if no error was reported.
 pub fn compile_triggers(
     root: &YamlNode,
     params: &BTreeMap<String, Param>,
@@ -69,7 +68,7 @@ pub fn compile_triggers(
     let mut triggers = Vec::new();
     for node in list_items(root.get("triggers")) {
         let (Some(trigger), _) = yaml::read_partial::<TriggerAst>(node) else { continue };
-        // A type that could not be read has been told.
+        // An unreadable type is already reported.
         if node.get("type").is_none_or(|kind| yaml::read::<TriggerType>(kind).is_err()) {
             continue;
         }
@@ -138,7 +137,7 @@ fn compile_s3_trigger(
     })
 }
 
-/// The params as the trigger fills them.
+/// Returns `with`: the params that the trigger sets.
 fn trigger_params(node: &YamlNode) -> Map<String, serde_json::Value> {
     match node.get("with").map(|with| &with.value) {
         Some(YamlValue::Map(entries)) => {
@@ -176,7 +175,7 @@ fn compile_event_trigger(node: &YamlNode, raw: TriggerAst, faults: &mut Diagnost
     Some(EventTrigger { name, with: trigger_params(node) })
 }
 
-/// The param that an s3 trigger without `with` fills.
+/// Returns the param that an s3 trigger without `with` fills.
 fn only_file_param(params: &BTreeMap<String, Param>) -> Option<&str> {
     let mut files = params.iter().filter(|(_, param)| matches!(param.kind, ParamType::File(_)));
     match (files.next(), files.next()) {
@@ -208,7 +207,7 @@ fn check_trigger_fields(node: &YamlNode, name: &str, needed: &str, allowed: &[&s
     }
 }
 
-/// `with` names params and reads `event`; a required param that nothing fills could never start.
+/// Checks `with`: it must name params, may read `event`, and must fill every required param, or no run could start.
 fn check_trigger_params(
     node: &YamlNode,
     kind: TriggerType,

@@ -1,4 +1,4 @@
-//! What is wrong with an expression before anything runs: every name in it is looked up.
+//! Checks every name of an expression before a run starts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -10,38 +10,38 @@ const EXPRESSION_ROOTS: [&str; 8] = ["params", "event", "steps", "run", "secrets
 const OUTPUT_FILE_FIELDS: [&str; 4] = ["name", "stem", "extension", "step"];
 const RUN_FIELDS: [&str; 3] = ["id", "url", "pipeline"];
 const ENDED_RUN_FIELDS: [&str; 5] = ["id", "url", "pipeline", "status", "error"];
-/// What every step offers besides the outputs of its kind.
+/// Every step has these fields in addition to its outputs.
 const COMMON_STEP_FIELDS: [&str; 2] = ["state", "error"];
 
-/// What an expression at some place of a pipeline may name.
+/// The names that an expression can use at one place of a pipeline.
 #[derive(Clone, Debug)]
 pub struct NameScope<'a> {
     /// The params, with the fields of each.
     pub params: &'a BTreeMap<String, FieldSet>,
     /// All steps of the pipeline, with the outputs of each.
     pub steps: &'a BTreeMap<String, FieldSet>,
-    /// What `event` has.
+    /// The fields of `event`.
     pub event: EventRoot<'a>,
-    /// The steps that have ended for certain.
+    /// The steps that are sure to have ended.
     pub ended_steps: BTreeSet<&'a str>,
-    /// The names of secrets, if they are known here.
+    /// The names of secrets; `None` if they are not known here.
     pub secrets: Option<&'a BTreeSet<String>>,
-    /// Whether the main steps have ended, so that `run.status` and `run.error` exist.
+    /// True if the main steps have ended, so that `run.status` and `run.error` exist.
     pub main_ended: bool,
-    /// Whether `item` and `index` exist.
+    /// True if `item` and `index` exist.
     pub in_for_each: bool,
-    /// Whether `file` exists.
+    /// True if `file` exists.
     pub in_output_key: bool,
-    /// Whether the rows of records can be read.
+    /// True if the rows of record params can be read.
     pub can_read_rows: bool,
-    /// Further roots, with anything below them.
+    /// Additional root names, with any fields.
     pub extra_roots: &'a [&'a str],
 }
 
 static NO_FIELDS: BTreeMap<String, FieldSet> = BTreeMap::new();
 
 impl Default for NameScope<'_> {
-    /// Knows no name but the roots.
+    /// Only the root names exist.
     fn default() -> Self {
         Self {
             params: &NO_FIELDS,
@@ -58,40 +58,40 @@ impl Default for NameScope<'_> {
     }
 }
 
-/// What `event` has.
+/// The fields of `event`.
 #[derive(Clone, Copy, Debug)]
 pub enum EventRoot<'a> {
-    /// There never is one.
+    /// The pipeline has no triggers, so there is no `event`.
     Never,
-    /// Not known, or anything.
+    /// Unknown, or any field.
     Any,
-    /// These, with the fields of each.
+    /// Only these, with the fields of each.
     Only(&'a BTreeMap<String, FieldSet>),
 }
 
-/// The fields that a value has.
+/// The fields of a value.
 #[derive(Clone, Debug)]
 pub enum FieldSet {
-    /// Not known, or anything.
+    /// Unknown, or any field.
     Any,
-    /// These; none if the value is not a map.
+    /// Only these; empty if the value is not a map.
     Only(Vec<String>),
-    /// A row, of which only these are known without reading it.
+    /// A database row. Only these fields are known without reading it.
     Row(Vec<String>),
 }
 
-/// A fault of an expression and where in it.
+/// An error and its position in the expression.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ExprDiagnostic {
-    /// The bytes of the expression.
+    /// The byte range in the expression.
     pub range: Range<usize>,
-    /// What is wrong.
+    /// The message.
     pub message: String,
-    /// What to do; may be empty.
+    /// The hint; may be empty.
     pub hint: String,
 }
 
-/// All faults of an expression (without its `${{ }}`).
+/// Returns all errors of an expression (without its `${{ }}`).
 pub fn check_expression(expression: &str, known: &NameScope<'_>) -> Vec<ExprDiagnostic> {
     if expression.is_empty() {
         return vec![expr_diagnostic(0..0, "an expression is missing between `${{` and `}}`", "")];
@@ -115,7 +115,7 @@ pub fn check_expression(expression: &str, known: &NameScope<'_>) -> Vec<ExprDiag
     findings
 }
 
-/// What people write who know another language.
+/// Suggests the operator of this language for one of another language.
 fn operator_hint(expression: &str) -> &'static str {
     match expression {
         _ if expression.contains("&&") => "write `and` for `&&`",
@@ -126,7 +126,7 @@ fn operator_hint(expression: &str) -> &'static str {
     }
 }
 
-/// A fault of a name: how many of its parts are to be marked, the message, the hint.
+/// An error in a name: how many of its parts to mark, the message, the hint.
 type NameDiagnostic = (usize, String, String);
 
 fn check_name(name: &str, known: &NameScope<'_>) -> Option<NameDiagnostic> {
@@ -221,7 +221,7 @@ fn check_field(fields: &FieldSet, parts: &[&str], at: usize) -> Option<NameDiagn
     Some((at + 1, format!("`{owner}` has no `{field}`"), hint))
 }
 
-/// Where a row cannot be read, only its reference can be named.
+/// Where rows cannot be read, only the fields of the reference can be used.
 fn check_row_field(names: &[String], parts: &[&str]) -> Option<NameDiagnostic> {
     if parts.get(2).is_some_and(|field| names.iter().any(|name| name == field)) {
         return None;
@@ -239,7 +239,7 @@ fn params_hint(param: &str, known: &NameScope<'_>) -> String {
     }
 }
 
-/// A bare name that is a param or a step is the usual slip.
+/// Suggests `params.` or `steps.` for a bare name, which is the most common mistake.
 fn root_hint(root: &str, known: &NameScope<'_>) -> String {
     if known.params.contains_key(root) {
         return format!("did you mean `params.{root}`?");
@@ -256,7 +256,7 @@ fn root_hint(root: &str, known: &NameScope<'_>) -> String {
     )
 }
 
-/// Marks the first `parts` parts of `name` where it first occurs.
+/// Returns the span of the first `parts` parts of `name` where it first occurs.
 fn locate_diagnostic(expression: &str, name: &str, (parts, message, hint): NameDiagnostic) -> ExprDiagnostic {
     let wanted: Vec<&str> = name.split('.').take(parts).collect();
     let wanted = wanted.join(".");
@@ -270,7 +270,7 @@ fn locate_diagnostic(expression: &str, name: &str, (parts, message, hint): NameD
     expr_diagnostic(found.unwrap_or(0..expression.len()), message, hint)
 }
 
-/// Filters (behind `|`) and tests (behind `is`) that do not exist.
+/// Reports unknown filters (after `|`) and tests (after `is`).
 fn find_unknown_filters(expression: &str) -> Vec<ExprDiagnostic> {
     let mut findings = Vec::new();
     let mut before: &str = "";
@@ -298,7 +298,7 @@ fn is_identifier(word: &str) -> bool {
     word.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
 }
 
-/// Words (with the dots between them) and single marks, without what stands in quotes.
+/// Splits into words (including dots) and single punctuation characters. Quoted text is skipped.
 fn split_tokens(expression: &str) -> Vec<(Range<usize>, &str)> {
     let bytes = expression.as_bytes();
     let part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.');

@@ -1,4 +1,4 @@
-//! What expressions can see while a run goes on.
+//! The values that expressions can read during a run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 type JinjaValue = minijinja::Value;
 type SecretLookup = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-/// What expressions can see while a run goes on: `params`, `event`, `steps`, `run`, `secrets`, `item` and `index`.
+/// The values that expressions can read: `params`, `event`, `steps`, `run`, `secrets`, `item` and `index`.
 #[derive(Clone, Default)]
 pub struct ExprContext {
     roots: BTreeMap<&'static str, JinjaValue>,
@@ -17,7 +17,7 @@ pub struct ExprContext {
 }
 
 impl ExprContext {
-    /// Sees nothing yet.
+    /// Creates an empty context.
     pub fn new() -> Self {
         Self::default()
     }
@@ -28,18 +28,18 @@ impl ExprContext {
         self.set_root("params", to_jinja_value(params))
     }
 
-    /// Sets `event`; null for a run that no trigger started.
+    /// Sets `event`; null if no trigger started the run.
     #[must_use]
     pub fn with_event(self, event: &Value) -> Self {
         self.set_root("event", to_jinja_value(event))
     }
 
-    /// Whether something happened that started the run.
+    /// True if a trigger started the run.
     pub(super) fn has_event(&self) -> bool {
         self.roots.get("event").is_some_and(|event| !event.is_none())
     }
 
-    /// Sets `run`: `id`, `url` and `pipeline`, and outside of the main steps `status` and `error`.
+    /// Sets `run`: `id`, `url` and `pipeline`, and after the main steps also `status` and `error`.
     #[must_use]
     pub fn with_run(self, run: &Value) -> Self {
         self.set_root("run", to_jinja_value(run))
@@ -51,26 +51,26 @@ impl ExprContext {
         self.set_root("item", to_jinja_value(item)).set_root("index", index.into())
     }
 
-    /// Sets `file`: what a key of `output` may name of the file at hand.
+    /// Sets `file`: the file whose `output.key` is resolved.
     #[must_use]
     pub fn with_file(self, file: &Value) -> Self {
         self.set_root("file", to_jinja_value(file))
     }
 
-    /// Sets a root that only some parts of a step can name.
+    /// Sets an additional root name, for deferred fields.
     #[must_use]
     pub fn with_root(self, root: &'static str, value: &Value) -> Self {
         self.set_root(root, to_jinja_value(value))
     }
 
-    /// Sets `secrets`; each is looked up only when an expression reads it.
+    /// Sets `secrets`. A secret is looked up only when an expression reads it.
     #[must_use]
     pub fn with_secrets(self, lookup: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
         self.set_root("secrets", JinjaValue::from_object(SecretsObject(Arc::new(lookup))))
     }
 
-    /// Adds a step that has ended: its outputs, its state and its error. An output that it did not give, as when it
-    /// was skipped, is none.
+    /// Adds a step that has ended: its outputs, its state and its error. A missing output is none, for example if the
+    /// step was skipped.
     #[must_use]
     pub fn with_step(mut self, id: &str, outputs: &Value, state: &str, error: &Value) -> Self {
         let mut fields: BTreeMap<String, JinjaValue> = BTreeMap::new();
@@ -113,7 +113,7 @@ fn to_jinja_value(value: impl serde::Serialize) -> JinjaValue {
     JinjaValue::from(minijinja::value::Serde(value))
 }
 
-/// Cannot be listed or shown, only asked for one name.
+/// Supports lookups by name only: secrets cannot be listed or printed.
 struct SecretsObject(SecretLookup);
 
 impl std::fmt::Debug for SecretsObject {

@@ -1,4 +1,4 @@
-//! Expressions: finding them, resolving them when a step runs, and checking them when a pipeline is loaded.
+//! Expressions: finds them in text, checks them when a pipeline is loaded, and resolves them when a step runs.
 
 pub mod check;
 mod context;
@@ -18,10 +18,10 @@ use super::step_kind::DeferredField;
 use crate::codes;
 use afterload_core::error::{Error, Result};
 
-/// Work that one expression may do.
+/// Bounds the work of one expression.
 const EXPRESSION_FUEL: u64 = 100_000;
 
-/// The expression language: minijinja's, strict about what is undefined, without functions.
+/// The expression language: minijinja with strict undefined behavior and without functions.
 static EXPRESSION_ENV: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut language = Environment::new();
     language.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -34,11 +34,11 @@ static EXPRESSION_ENV: LazyLock<Environment<'static>> = LazyLock::new(|| {
     language
 });
 
-/// Resolves every expression of a `with:` block. A value that is nothing but one expression keeps its type; inside
-/// text it becomes text.
+/// Resolves every expression of a `with:` block. A value that consists of one expression keeps its type. An expression
+/// inside text becomes text.
 ///
 /// # Errors
-/// `expression_failed`, naming the expression but never a secret's value.
+/// `expression_failed`. It names the expression, but never the value of a secret.
 pub fn resolve(with: &Value, scope: &ExprContext) -> Result<Value> {
     match with {
         Value::String(text) if has_expression(text) => resolve_template(text, scope),
@@ -51,10 +51,10 @@ pub fn resolve(with: &Value, scope: &ExprContext) -> Result<Value> {
     }
 }
 
-/// The same for a `with:` block of which some parts stay as they are written.
+/// Resolves a `with:` block except for its deferred fields.
 ///
 /// # Errors
-/// Those of [`resolve`].
+/// `expression_failed`, as [`resolve`].
 pub fn resolve_except(with: &Value, scope: &ExprContext, kept: &[DeferredField]) -> Result<Value> {
     let Value::Object(fields) = with else { return resolve(with, scope) };
     let resolved = fields.iter().map(|(key, value)| {
@@ -87,7 +87,7 @@ fn resolve_template(text: &str, scope: &ExprContext) -> Result<Value> {
 /// Resolves a text to a text.
 ///
 /// # Errors
-/// `expression_failed`, also for an expression that gives none.
+/// `expression_failed`, also if the expression gives none.
 pub fn resolve_to_text(text: &str, scope: &ExprContext) -> Result<String> {
     value_to_text(text, resolve(&Value::String(text.to_owned()), scope)?)
 }
@@ -106,7 +106,7 @@ fn value_to_text(expression: &str, value: Value) -> Result<String> {
 pub struct Condition(String);
 
 impl Condition {
-    /// The condition in `text`, with or without `${{ }}`.
+    /// Creates a condition from `text`, with or without `${{ }}`.
     pub fn new(text: &str) -> Self {
         match sole_expression(text) {
             Some(range) => Self(text[range].to_owned()),
@@ -114,15 +114,15 @@ impl Condition {
         }
     }
 
-    /// The bare expression.
+    /// Returns the expression without `${{ }}`.
     pub fn expression_text(&self) -> &str {
         &self.0
     }
 
-    /// Whether the step is to run.
+    /// True if the step should run.
     ///
     /// # Errors
-    /// `expression_failed`, also when the result is not a boolean.
+    /// `expression_failed`, also if the result is not a boolean.
     pub fn is_met(&self, scope: &ExprContext) -> Result<bool> {
         match evaluate_expression(&self.0, scope)? {
             Value::Bool(holds) => Ok(holds),
@@ -149,7 +149,7 @@ pub fn evaluate_expression(expression: &str, scope: &ExprContext) -> Result<Valu
         eventless = !scope.has_event() && compiled.undeclared_variables(false).contains("event");
         value
     });
-    // What an operator or a filter says may quote its operand.
+    // The message of an operator or filter may quote its operand, and the operand may be a secret.
     let quiet = mentions_secrets(expression);
     let no_event = || {
         expression_error(expression, "the run has no `event`: no trigger started it")
@@ -170,7 +170,7 @@ pub fn evaluate_expression(expression: &str, scope: &ExprContext) -> Result<Valu
     serde_json::to_value(&value).map_err(|_| expression_error(expression, "its result is not a plain value"))
 }
 
-/// Whether an expression reads a secret; what it gives must not be shown.
+/// True if an expression reads a secret. Its result must not be shown.
 pub fn mentions_secrets(expression: &str) -> bool {
     expression.contains("secrets")
 }
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_expression_keeps_its_type_and_text_takes_text() {
+    fn sole_expression_keeps_its_type() {
         for (text, expected) in [
             ("${{ params.list }}", json!([1, 2])),
             (" ${{ steps.import.rows + 1 }} ", json!(4)),
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_resolved_fails_and_names_the_expression() {
+    fn unresolvable_expression_fails_and_is_named() {
         for text in [
             "${{ params.missing }}",
             "${{ params.missing.more }}",
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_never_show_a_secret() {
+    fn expression_errors_never_show_a_secret() {
         for text in [
             "${{ secrets.KEY | int }}",
             "${{ secrets.KEY.more.more }}",
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_must_give_a_boolean() {
+    fn condition_must_be_a_boolean() {
         for (text, expected) in
             [("steps.import.rows > 2", true), ("${{ params.name == 'Bob' }}", false), ("false", false)]
         {

@@ -1,4 +1,4 @@
-//! What the expressions of a step name.
+//! Collects the names that the expressions of a step use.
 
 use std::collections::BTreeSet;
 
@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::{EXPRESSION_ENV, TemplateSegment, split_template};
 
-/// The names in all expressions of a value, such as `params.tweet.body`; of one that is looked up in another way only the
-/// part in front of that, such as `params` for `params["tweet"]`.
+/// Returns the names in all expressions of a value, such as `params.tweet.body`. For an index lookup it returns only
+/// the part before it, such as `params` for `params["tweet"]`.
 pub fn referenced_names(value: &Value) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     collect_names(value, &mut found);
@@ -19,7 +19,7 @@ fn collect_names(value: &Value, found: &mut BTreeSet<String>) {
         Value::String(text) => {
             for piece in split_template(text).unwrap_or_default() {
                 let TemplateSegment::Expression(range) = piece else { continue };
-                // One that cannot be compiled fails when it is resolved.
+                // An expression that does not compile fails later, when it is resolved.
                 if let Ok(expression) = EXPRESSION_ENV.compile_expression(&text[range]) {
                     found.extend(expression.undeclared_variables(true));
                 }
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_is_found_or_what_it_stands_under() {
+    fn referenced_names_include_every_name_or_its_parent() {
         let with = json!({
             "a": ["x ${{ params.tweet.body | upper }} ${{ steps.one.rows + 1 }}"],
             "b": { "c": "${{ params['tweet'].body }}" },

@@ -2,20 +2,20 @@
 
 use std::ops::Range;
 
-/// A piece of text.
+/// A segment of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TemplateSegment {
-    /// Taken as it is.
+    /// Literal text.
     Text(Range<usize>),
-    /// What stands between `${{` and `}}`, without the spaces around it.
+    /// The expression between `${{` and `}}`, without surrounding spaces.
     Expression(Range<usize>),
 }
 
-/// An expression that does not end; where it begins.
+/// An expression without `}}`; holds the offset of its `${{`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnclosedExpression(pub usize);
 
-/// True if the text holds an expression.
+/// True if the text contains an expression.
 pub fn has_expression(text: &str) -> bool {
     text.contains("${{")
 }
@@ -23,7 +23,7 @@ pub fn has_expression(text: &str) -> bool {
 /// Splits text at its expressions. Quotes and braces inside an expression do not end it.
 ///
 /// # Errors
-/// The place of one that does not end.
+/// The offset of an expression that is not closed.
 pub fn split_template(text: &str) -> Result<Vec<TemplateSegment>, UnclosedExpression> {
     let mut pieces = Vec::new();
     let mut at = 0;
@@ -43,7 +43,7 @@ pub fn split_template(text: &str) -> Result<Vec<TemplateSegment>, UnclosedExpres
     Ok(pieces)
 }
 
-/// The expression, if the text is nothing but one (and spaces around it).
+/// Returns the expression if the text consists of exactly one (and spaces around it).
 pub fn sole_expression(text: &str) -> Option<Range<usize>> {
     let mut found = None;
     for piece in split_template(text).ok()? {
@@ -56,7 +56,7 @@ pub fn sole_expression(text: &str) -> Option<Range<usize>> {
     found
 }
 
-/// Where `}}` ends the expression that `text` starts in.
+/// Returns the offset of the `}}` that ends the expression at the start of `text`.
 fn find_expression_end(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let (mut quote, mut depth, mut at) = (None, 0_usize, 0);
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_and_braces_do_not_end_an_expression() {
+    fn quotes_and_braces_do_not_end_expression() {
         assert_eq!(expressions("a ${{ x }} b ${{y}}"), ["x", "y"]);
         assert_eq!(expressions("${{ {'a': {'b': 1}} }}"), ["{'a': {'b': 1}}"]);
         assert_eq!(expressions(r#"${{ "}}" ~ '\'}}' }}"#), [r#""}}" ~ '\'}}'"#]);
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_may_be_nothing_but_one_expression() {
+    fn sole_expression_ignores_surrounding_spaces() {
         assert!(sole_expression(" ${{ x }}\n").is_some());
         assert!(sole_expression("${{ x }}${{ y }}").is_none());
         assert!(sole_expression("a ${{ x }}").is_none());

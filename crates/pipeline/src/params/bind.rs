@@ -1,4 +1,4 @@
-//! Binding what a run is given to the params of its pipeline.
+//! Binds the given values to the params of a pipeline.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,11 @@ use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_spanned_yaml::suggestion_hint;
 
-/// Fills in defaults and brings every value to its type. An optional param that nothing fills is null, so that
-/// expressions can name it.
+/// Fills in defaults and converts every value to its type. A missing optional param becomes null, so that expressions
+/// can use it.
 ///
 /// # Errors
-/// `params_invalid`; its facts are a list of `{param, code, message}`, one for each fault.
+/// `params_invalid`; its details are a list of `{param, code, message}`, one per error.
 pub fn bind_params(params: &BTreeMap<String, Param>, given: Map<String, Value>) -> Result<Map<String, Value>> {
     let (bound, faults) = try_bind(params, given);
     match faults.is_empty() {
@@ -22,7 +22,7 @@ pub fn bind_params(params: &BTreeMap<String, Param>, given: Map<String, Value>) 
     }
 }
 
-/// What [`bind`] would refuse, for those who know of further faults.
+/// Returns the errors that [`bind_params`] would report, for callers that add their own errors.
 pub fn find_invalid_params(params: &BTreeMap<String, Param>, given: Map<String, Value>) -> Vec<(String, InvalidParam)> {
     try_bind(params, given).1
 }
@@ -58,14 +58,14 @@ fn try_bind(
     (bound, faults)
 }
 
-/// `params_invalid` for these faults: the one shape in which params are refused.
+/// Creates the `params_invalid` error. Every rejection of params uses this one shape.
 pub fn params_invalid(faults: &[(String, InvalidParam)]) -> Error {
     let sentences: Vec<_> = faults.iter().map(|(name, fault)| format!("`{name}`: {}", fault.message)).collect();
     let message = format!("the params are not valid: {}", sentences.join("; "));
     Error::new(codes::PARAMS_INVALID, message).with_details(invalid_param_details(faults))
 }
 
-/// The faults for programs: a list of `{param, code, message}`.
+/// Returns the error details: a list of `{param, code, message}`.
 pub fn invalid_param_details(faults: &[(String, InvalidParam)]) -> Value {
     let detail =
         |(name, fault): &(String, InvalidParam)| json!({ "param": name, "code": fault.code, "message": fault.message });
@@ -98,7 +98,8 @@ params:
 steps: [{ id: one, uses: wait }]
 "#;
         let kinds = StepCatalog(Vec::new());
-        // The kind is unknown here, but the params are not: read them through the checks that `load` uses.
+        // Deserializing the whole file needs a step catalog, which this test does not have. It compiles only the
+        // params.
         let problems =
             compile_definition(None, text, &kinds, &ValidationContext::default()).expect_err("an unknown kind");
         assert_eq!(problems.len(), 1, "{problems:?}");
@@ -110,7 +111,7 @@ steps: [{ id: one, uses: wait }]
     }
 
     #[test]
-    fn defaults_are_filled_and_values_brought_to_their_type() {
+    fn defaults_are_filled_in_and_values_converted() {
         let bound = bind_params(
             &params(),
             given(json!({
@@ -123,7 +124,7 @@ steps: [{ id: one, uses: wait }]
     }
 
     #[test]
-    fn all_faults_are_told_at_once() {
+    fn all_errors_are_reported_at_once() {
         let error = bind_params(
             &params(),
             given(json!({

@@ -1,4 +1,4 @@
-//! Bringing one value to the type of its param. Text is taken for every type, because form fields are text.
+//! Converts one value to the type of its param. Text is accepted for every type, because form fields are text.
 
 use std::net::IpAddr;
 
@@ -14,17 +14,17 @@ use afterload_core::units::ByteSize;
 use afterload_media_type as media;
 use afterload_spanned_yaml::suggestion_hint;
 
-/// Why a value does not fit its param.
+/// The reason why a value does not match its param.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidParam {
-    /// A stable code.
+    /// The stable error code.
     pub code: ErrorCode,
-    /// What is wrong, to be read after the name of the param.
+    /// The message, without the name of the param.
     pub message: String,
 }
 
 impl InvalidParam {
-    /// A fault with its code.
+    /// Creates the reason from a stable code and a message.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
@@ -32,10 +32,10 @@ impl InvalidParam {
 
 type Coerced<T = Value> = Result<T, InvalidParam>;
 
-/// Brings a value to a type.
+/// Converts a value to a type.
 ///
 /// # Errors
-/// Why it does not fit.
+/// The reason why the value does not match.
 pub fn coerce_value(kind: &ParamType, value: Value) -> Coerced {
     match kind {
         ParamType::String { min_length, max_length, pattern } => {
@@ -101,7 +101,7 @@ fn coerce_list(items: Option<&ParamType>, value: Value) -> Coerced {
     each.collect::<Coerced<Vec<_>>>().map(Value::Array)
 }
 
-/// A file as a map, or as `s3://bucket/key`; of the latter nothing but its place is known yet (no ETag).
+/// Accepts a file as a map, or as `s3://bucket/key`. The latter has no ETag, size or media type yet.
 fn coerce_file(rule: &FileRule, value: Value) -> Coerced {
     let value = parse_json_text(value);
     let file = match &value {
@@ -136,10 +136,11 @@ fn file_from_s3_url(place: &str) -> Coerced<File> {
     })
 }
 
-/// Checks a file against what its param accepts. What is not known of the file yet (size 0, no media type) passes:
-/// check again when it is.
+/// Checks a file against the rule of its param. Unknown properties (size 0, no media type) pass, so check again once
+/// they are known.
 ///
 /// # Errors
+/// `param_file_too_large` or `param_file_type`.
 /// `param_file_too_large` or `param_file_type`.
 pub fn check_file(rule: &FileRule, file: &File) -> Coerced<()> {
     if let Some(most) = rule.max_size.filter(|most| file.size > *most) {
@@ -155,7 +156,7 @@ pub fn check_file(rule: &FileRule, file: &File) -> Coerced<()> {
     Err(InvalidParam::new(codes::PARAM_FILE_TYPE, message))
 }
 
-/// Form fields bring lists, maps and files as JSON text.
+/// Parses lists, maps and files, which forms send as JSON text.
 pub(super) fn parse_json_text(value: Value) -> Value {
     match &value {
         Value::String(text) if text.trim_start().starts_with(['[', '{']) => serde_json::from_str(text).unwrap_or(value),
@@ -254,7 +255,8 @@ fn is_date(text: &str) -> bool {
     text.len() == 10 && NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok()
 }
 
-/// Enough to catch slips and to keep a second header or recipient out; whether it exists only a mail can tell.
+/// Catches typing errors and rejects a second header or recipient. Whether the address exists is known only after a
+/// mail.
 fn is_email(text: &str) -> bool {
     let Some((local, domain)) = text.rsplit_once('@') else { return false };
     let local_char = |c: char| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c);
@@ -289,7 +291,7 @@ pub(super) fn wrong_type(expected: &str, found: &Value) -> InvalidParam {
     InvalidParam::new(codes::PARAM_WRONG_TYPE, format!("expected {expected}, found {found}"))
 }
 
-/// At most 60 characters, for messages.
+/// Shortens to 60 characters, for messages.
 pub(super) fn truncate_text(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -302,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_csv_is_taken_under_every_name_that_clients_give_it() {
+    fn csv_is_accepted_under_every_media_type_of_clients() {
         let accepts = |accept: &[&str], content_type: &str, name: &str| {
             let rule = FileRule { accept: accept.iter().map(|media| (*media).to_owned()).collect(), max_size: None };
             let file = file_from_s3_url(&format!("s3://uploads/{name}")).unwrap();

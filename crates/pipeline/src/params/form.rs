@@ -1,12 +1,12 @@
-//! What a form says: text for every param, and nothing at all for a box that is not ticked.
+//! Converts form fields to param values.
 
 use serde_json::Value;
 
 use super::coerce::parse_json_text;
 use super::{Param, ParamType};
 
-/// The value that the text of a form gives a param. `None` where it gives none: a field that was left empty, unless the
-/// param is text or has to be given.
+/// Converts the text of a form field to the value of a param. An empty field is `None` (not given), unless the param is
+/// text or is required.
 pub fn value_from_form(param: &Param, text: String) -> Option<Value> {
     let word = text.trim();
     match &param.kind {
@@ -33,14 +33,14 @@ mod tests {
         Param { description: None, kind: serde_json::from_value(kind).unwrap(), required, default: None }
     }
 
-    /// What a run gets; `None` for a fault.
+    /// Returns the bound value; `None` if it is invalid.
     fn bound(kind: Value, text: &str) -> Option<Value> {
         let param = param(kind, false);
         value_from_form(&param, text.into()).map_or(Some(Value::Null), |value| coerce_value(&param.kind, value).ok())
     }
 
     #[test]
-    fn a_field_left_empty_is_not_given() {
+    fn empty_form_field_is_not_given() {
         for kind in ["integer", "number", "boolean", "date", "email", "url", "ip", "list", "object", "datetime"] {
             assert_eq!(value_from_form(&param(json!({ "type": kind }), false), " ".into()), None, "{kind}");
             assert_eq!(value_from_form(&param(json!({ "type": kind }), true), "".into()), Some(json!("")), "{kind}");
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn ticks_and_numbers_are_read_as_forms_write_them() {
+    fn checkboxes_and_numbers_of_forms_are_parsed() {
         for (word, value) in [("on", true), ("yes", true), ("1", true), ("True", true), ("off", false), ("0", false)] {
             assert_eq!(bound(json!({ "type": "boolean" }), word), Some(json!(value)), "{word}");
             let strict = coerce_value(&ParamType::Boolean, word.into()).is_ok();

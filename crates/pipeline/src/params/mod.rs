@@ -1,4 +1,4 @@
-//! Params: their types, and binding what a run is given to them.
+//! Params: their types, and the binding of given values.
 
 mod bind;
 mod coerce;
@@ -17,49 +17,49 @@ pub use record::{OnMissingRow, RecordRule};
 /// A checked param.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Param {
-    /// What it is for, for people.
+    /// The description for people.
     pub description: Option<String>,
-    /// What it must be.
+    /// The type with its rules.
     #[serde(flatten)]
     pub kind: ParamType,
-    /// Whether a run must be given it.
+    /// True if a run needs a value.
     pub required: bool,
-    /// The value where none is given.
+    /// The value if none is given.
     pub default: Option<Value>,
 }
 
-/// What a param must be.
+/// The type of a param, with its rules.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ParamType {
     /// Text.
     String {
-        /// The fewest characters.
+        /// The minimum length in characters.
         min_length: Option<usize>,
-        /// The most characters.
+        /// The maximum length in characters.
         max_length: Option<usize>,
-        /// A regular expression that must match, checked when the pipeline was loaded.
+        /// A regular expression that must match. It is validated when the pipeline is loaded.
         pattern: Option<String>,
     },
     /// A whole number.
     Integer {
-        /// The least.
+        /// The minimum.
         min: Option<f64>,
-        /// The most.
+        /// The maximum.
         max: Option<f64>,
     },
     /// Any number.
     Number {
-        /// The least.
+        /// The minimum.
         min: Option<f64>,
-        /// The most.
+        /// The maximum.
         max: Option<f64>,
     },
     /// `true` or `false`.
     Boolean,
-    /// A day.
+    /// A calendar date.
     Date,
-    /// A moment with its offset from UTC.
+    /// A time with its offset from UTC.
     Datetime,
     /// An e-mail address.
     Email,
@@ -67,14 +67,14 @@ pub enum ParamType {
     Url,
     /// An IP address.
     Ip,
-    /// One of some words.
+    /// One of several words.
     Enum {
-        /// The words.
+        /// The allowed words.
         values: Vec<String>,
     },
     /// A list.
     List {
-        /// What each item must be; anything if not said.
+        /// The type of each item; `None` allows any.
         items: Option<Box<ParamType>>,
     },
     /// A map with any fields.

@@ -1,4 +1,4 @@
-//! A reference to a row of a database, as text: `app/tweets/42`. The row itself is never stored with a run.
+//! A reference to a database row as text: `app/tweets/42`. The row itself is never stored with a run.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,21 +8,20 @@ use super::InvalidParam;
 use super::coerce::{truncate_text, wrong_type};
 use crate::codes;
 
-/// The most bytes of a key.
 const MAX_RECORD_KEY_BYTES: usize = 1024;
-/// The field that holds the reference as text.
+/// The field of the reference as text.
 const REF_FIELD: &str = "ref";
 
-/// Which row a param refers to.
+/// The table whose rows a param refers to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordRule {
-    /// The connection of its database.
+    /// The name of the connection.
     pub connection: String,
-    /// Its table: `tweets`, or `crm.tweets` in another schema.
+    /// The table: `tweets`, or `crm.tweets` in another schema.
     pub table: String,
-    /// The column that identifies it.
+    /// The unique column that identifies a row.
     pub key: String,
-    /// What happens to a step that reads a row that is gone.
+    /// What a step does if the row does not exist.
     pub missing: OnMissingRow,
 }
 
@@ -38,11 +37,11 @@ pub enum OnMissingRow {
 }
 
 impl RecordRule {
-    /// The reference for a value: the reference itself, or the bare key. A key with a `/` in it is only taken as part of
-    /// a whole reference, so that the reference to another table is not mistaken for a key.
+    /// Converts a value to a reference. The value is the reference itself or the bare key. A key with a `/` must be a
+    /// whole reference, so that a reference to another table is not mistaken for a key.
     ///
     /// # Errors
-    /// Why it is none.
+    /// The reason why the value is not a reference.
     pub fn to_reference(&self, value: &Value) -> Result<String, InvalidParam> {
         let expected = format!("a key, or a reference such as `{}42`", self.reference_prefix());
         let key = match value {
@@ -63,18 +62,18 @@ impl RecordRule {
         Ok(format!("{}{key}", self.reference_prefix()))
     }
 
-    /// What a reference holds without a look at its row: itself as `ref`, and the key under the name of its column.
+    /// Returns the fields that are known without reading the row: `ref`, and the key under its column name.
     pub fn reference_fields(&self, reference: &str) -> Map<String, Value> {
         let key = reference.strip_prefix(&self.reference_prefix()).unwrap_or(reference);
         let key = match key.parse::<i64>() {
-            // `007` is no number but a text.
+            // A key such as `007` is text, because the number 7 would not give it back.
             Ok(number) if number.to_string() == key => number.into(),
             _ => Value::from(key),
         };
         Map::from_iter([(self.key.clone(), key), (REF_FIELD.to_owned(), reference.into())])
     }
 
-    /// The names of [`Self::fields`].
+    /// The names of [`Self::reference_fields`].
     pub fn field_names(&self) -> [&str; 2] {
         [&self.key, REF_FIELD]
     }
@@ -100,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_is_taken_whole_or_as_its_key() {
+    fn record_accepts_reference_or_bare_key() {
         for (value, reference) in [
             (json!(42), "app/tweets/42"),
             (json!("42"), "app/tweets/42"),
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_of_a_reference_is_a_number_where_it_is_written_as_one() {
+    fn record_key_is_a_number_only_if_canonical() {
         for (key, value) in [("42", json!(42)), ("-7", json!(-7)), ("007", json!("007")), ("a/b", json!("a/b"))] {
             let reference = format!("app/tweets/{key}");
             assert_eq!(Value::Object(rule().reference_fields(&reference)), json!({ "id": value, "ref": reference }));

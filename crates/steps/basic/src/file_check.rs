@@ -1,4 +1,4 @@
-//! `file.check`: what a file is by its bytes, whatever its name and its sender say.
+//! `file.check`: checks a file by its bytes, independent of its name and its declared type.
 
 use futures::TryStreamExt;
 use schemars::JsonSchema;
@@ -14,7 +14,7 @@ use afterload_object_store::ObjectStore;
 use afterload_pipeline::{Templated, Validator};
 use afterload_step_api::{ProgressUpdate, Step, StepContext};
 
-/// The bytes from which the type is told. The header of a JPEG may stand behind large segments.
+/// The bytes that type detection reads. The header of a JPEG may follow large segments.
 const SNIFF_BYTES: usize = 1 << 20;
 
 /// Checks a file by its bytes: its type, its size, its digest. A pipeline that begins with it fails with a clear code
@@ -130,13 +130,13 @@ fn check_file_size(size: u64, most: Option<ByteSize>) -> Result<()> {
     }
 }
 
-/// The media type, if it is accepted.
+/// Returns the media type if it is accepted.
 fn accepted_media_type(head: &[u8], accept: &[String], source: &File) -> Result<String> {
     let found = media::detect_media_type(head);
     if media::accepts_media_type(accept, found, &source.name) {
         return Ok(found.to_owned());
     }
-    // Of text, the bytes say no more than that; what kind it is, only the sender can know.
+    // The bytes of a text file show only that it is text. Its exact type is known only from the declared type.
     let declared = source.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let kind_of_text = declared.starts_with("text/") || declared.ends_with("/csv");
     if found == media::MEDIA_TYPE_TEXT && kind_of_text && media::accepts_media_type(accept, &declared, &source.name) {

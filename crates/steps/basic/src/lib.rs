@@ -1,4 +1,4 @@
-//! Step kinds that are small enough to live together.
+//! Small step kinds that share one crate.
 
 pub mod codes;
 pub mod email_send;

@@ -1,4 +1,4 @@
-//! `wait`: for a time, until a moment, or for an event, without holding a worker.
+//! `wait`: suspends a run for a duration, until a time, or until an event. It holds no worker.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -103,7 +103,7 @@ impl Step for WaitStep {
             }
             None => wait.map(|wait| clock::now_millis().saturating_add(wait.as_millis())),
         };
-        // What began before a crash goes on; it does not begin anew.
+        // After a crash the wait keeps its first deadline.
         let until = ctx.resumed.as_ref().map_or(until, |slept| slept.until);
         if until.is_some_and(|until| until <= clock::now_millis()) {
             return Ok(WaitOutputs { timed_out: waits_for_event, event: None });

@@ -1,4 +1,4 @@
-//! What can be said of a `with:` block of `image.resize` before it runs, and what it comes to when it runs.
+//! Checks the `with:` block of `image.resize`, and resolves it to output specs.
 
 use super::ImageResize;
 use super::geometry::Geometry;
@@ -6,7 +6,7 @@ use super::style::{OutputSpec, is_expression, parse_color, unusable_setting};
 use afterload_core::error::Result;
 use afterload_pipeline::Validator;
 
-/// One picture is not made into more than this.
+/// One source gives at most this many results.
 const MAX_STYLES: usize = 32;
 
 impl ImageResize {
@@ -39,7 +39,7 @@ impl ImageResize {
         }
     }
 
-    /// All results with everything settled.
+    /// Returns the specs of all results, with every default resolved.
     pub(super) fn output_specs(&self) -> Result<Vec<OutputSpec>> {
         let settle = |(name, style): (&String, &super::ImageStyle)| {
             let settings = &style.0;
@@ -73,7 +73,7 @@ fn check_background(check: &mut Validator<'_>, path: &[&str], background: Option
     }
 }
 
-/// So that expressions can name it.
+/// A style name must be usable in expressions.
 fn is_style_name(name: &str) -> bool {
     name.len() <= 63
         && name.starts_with(|first: char| first.is_ascii_lowercase())

@@ -1,5 +1,5 @@
-//! Colour: profiles are converted to sRGB, which is what a picture without one means; inks become light; transparency
-//! is laid on a background where a format has none.
+//! Color conversion: applies color profiles to get sRGB, converts CMYK to RGB, and fills transparency with a background
+//! where the output format has none.
 
 use moxcms::{CmsError, ColorProfile, DataColorSpace, Layout as Channels, ProfileText, TransformOptions};
 use schemars::JsonSchema;
@@ -24,28 +24,27 @@ pub enum ProfileState {
     Unusable,
 }
 
-/// How the colours of a source become those of its results.
+/// Converts the colors of a source to those of its results.
 pub struct ColorConverter {
-    /// What became of the profile.
     pub state: ProfileState,
     profile: Option<Box<ColorProfile>>,
 }
 
 impl ColorConverter {
-    /// Reads the profile of a source with such pixels; `keep`: the results carry it.
+    /// Reads the profile of a source with this pixel layout. With `keep`, the results carry the profile.
     pub fn for_source(inspected: &InspectedImage, layout: PixelLayout, keep: bool) -> Self {
         let state = |state| Self { state, profile: None };
         let Some(bytes) = &inspected.profile else {
             return state(if inspected.broken_profile { ProfileState::Unusable } else { ProfileState::None });
         };
-        // Profiles come from strangers too.
+        // The profile parser may panic on a hostile profile.
         let read = std::panic::catch_unwind(|| ColorProfile::new_from_slice(bytes));
         let profile = match read {
             Ok(Ok(profile)) if profile_fits(&profile, layout) => profile,
             _ => return state(ProfileState::Unusable),
         };
         match layout {
-            // Not every format carries a profile of grey or of inks.
+            // Not every format can carry a gray or CMYK profile, so only RGB profiles are kept.
             PixelLayout::Rgb | PixelLayout::Rgba if keep => return state(ProfileState::Kept),
             _ if is_srgb(&profile) => return state(ProfileState::Srgb),
             _ => {}
@@ -53,7 +52,7 @@ impl ColorConverter {
         Self { state: ProfileState::Converted, profile: Some(Box::new(profile)) }
     }
 
-    /// Brings a result to sRGB, or to the profile that it carries.
+    /// Converts a result to sRGB, or leaves it in the profile that it carries.
     pub fn convert_pixels(&mut self, pixels: Pixels) -> Pixels {
         if let Some(profile) = &self.profile {
             let convert = || convert_to_srgb(&pixels, profile);
@@ -72,7 +71,7 @@ impl ColorConverter {
     }
 }
 
-/// Ink to light as simply as it can be.
+/// The simplest conversion; it is used if there is no profile.
 fn cmyk_to_rgb([cyan, magenta, yellow, black]: [u8; 4]) -> [u8; 3] {
     let through = |ink: u8| multiply_channels(255 - ink, 255 - black);
     [through(cyan), through(magenta), through(yellow)]
@@ -91,7 +90,7 @@ fn profile_fits(profile: &ColorProfile, layout: PixelLayout) -> bool {
     }
 }
 
-/// By its name: all who make such a profile call it so, and converting one that lies harms nobody but its owner.
+/// Detects sRGB by the profile's name. A wrong name affects only the colors of that picture.
 fn is_srgb(profile: &ColorProfile) -> bool {
     let named = |text: &str| text.to_ascii_lowercase().contains("srgb");
     match &profile.description {
@@ -124,7 +123,7 @@ fn convert_to_srgb(pixels: &Pixels, profile: &ColorProfile) -> Result<Pixels, Cm
     })
 }
 
-/// Lays a picture on a background of one colour.
+/// Blends a picture over a background of one color.
 pub fn flatten_alpha(pixels: Pixels, [red, green, blue]: [u8; 3]) -> Pixels {
     let over = |top: u8, bottom: u8, alpha: u8| {
         let (top, bottom, alpha) = (u32::from(top), u32::from(bottom), u32::from(alpha));

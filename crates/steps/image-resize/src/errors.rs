@@ -1,27 +1,26 @@
-//! Why a picture is refused. Each is for good: the same bytes are refused again.
+//! The errors of unusable pictures. All are permanent, because a retry reads the same bytes.
 
 use crate::codes;
 use afterload_core::error::Error;
 
-/// What can be read, for messages.
 const READABLE_FORMATS: &str = "JPEG, PNG, WebP and GIF are read";
 
-/// It would cost more than the configuration allows.
+/// The picture exceeds a limit of the configuration.
 pub fn image_too_large(what: impl Into<String>) -> Error {
     Error::new(codes::IMAGE_TOO_LARGE, what)
 }
 
-/// Its end is missing.
+/// The file ends too early.
 pub fn image_truncated(format: &str) -> Error {
     Error::new(codes::IMAGE_TRUNCATED, format!("the {format} ends before its end"))
 }
 
-/// It breaks the rules of its format.
+/// The file violates its format.
 pub fn image_invalid(format: &str, why: impl std::fmt::Display) -> Error {
     Error::new(codes::IMAGE_INVALID, format!("the {format} is damaged: {why}"))
 }
 
-/// It is something else, or a rare kind that is not read.
+/// The file is not a picture, or is of a kind that is not supported.
 pub fn image_unsupported(what: impl std::fmt::Display) -> Error {
     Error::new(codes::IMAGE_UNSUPPORTED, format!("{what}; {READABLE_FORMATS}"))
 }

@@ -1,4 +1,4 @@
-//! The formats that are read and written.
+//! The formats that can be read and written.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ pub enum OutputFormat {
 }
 
 impl OutputFormat {
-    /// The format to write for a source.
+    /// Returns the format to write for a source.
     pub fn for_source(self, source: ImageFormat) -> ImageFormat {
         match (self, source) {
             (Self::Jpeg, _) | (Self::Keep, ImageFormat::Jpeg) => ImageFormat::Jpeg,
@@ -44,7 +44,7 @@ impl OutputFormat {
 }
 
 impl ImageFormat {
-    /// As people write it.
+    /// Returns the display name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Jpeg => "JPEG",
@@ -54,7 +54,7 @@ impl ImageFormat {
         }
     }
 
-    /// The end of file names.
+    /// Returns the file extension.
     pub fn file_extension(self) -> &'static str {
         match self {
             Self::Jpeg => "jpg",
@@ -74,7 +74,7 @@ impl ImageFormat {
         }
     }
 
-    /// The longest side that it can hold.
+    /// Returns the maximum width and height that the format supports.
     pub fn max_side(self) -> u32 {
         match self {
             Self::Jpeg | Self::Gif => 65_535,

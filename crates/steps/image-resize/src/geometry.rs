@@ -1,8 +1,8 @@
-//! The geometry language of ImageMagick, with Paperclip's `#`, and ImageMagick's arithmetic to the pixel.
+//! ImageMagick's geometry language with Paperclip's `#`. The arithmetic equals ImageMagick's to the pixel.
 
 use afterload_media_type::PixelSize;
 
-/// How large a result is to be.
+/// The size of a result, relative to its source.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Geometry {
     numbers: GeometryNumbers,
@@ -22,48 +22,48 @@ enum GeometryNumbers {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum GeometryMode {
-    /// All of it fits in.
+    /// The whole picture fits into the box.
     Fit,
-    /// `^`: nothing stays empty.
+    /// `^`: the picture covers the box.
     Fill,
-    /// `!`: regardless of proportions.
+    /// `!`: the exact size, without keeping the proportions.
     Exact,
-    /// `#`: nothing stays empty, and what juts out is cut off.
+    /// `#`: the picture covers the box, and the overlap is cut off.
     Crop,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum ResizeCondition {
-    /// `>`
+    /// `>`: only shrinks.
     Shrink,
-    /// `<`
+    /// `<`: only enlarges.
     Enlarge,
 }
 
-/// What a geometry means for one picture: scale all of it to `scaled`, then take `size` of it from `left`, `top`.
+/// A geometry applied to one picture: scale it to `scaled`, then crop `size` at `left`, `top`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScaleCrop {
-    /// The whole picture's size.
+    /// The size of the whole scaled picture.
     pub scaled: PixelSize,
-    /// What is cut off on the left.
+    /// The offset of the crop from the left.
     pub left: u32,
-    /// What is cut off at the top.
+    /// The offset of the crop from the top.
     pub top: u32,
     /// The size of the result.
     pub size: PixelSize,
 }
 
-/// Why a text is no geometry.
+/// The reason why a text is not a geometry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GeometryError {
-    /// What is wrong.
+    /// The message.
     pub message: String,
-    /// What to do.
+    /// The hint.
     pub hint: &'static str,
 }
 
 const GEOMETRY_HINT: &str = "such as `800x600`, `800`, `x600`, `800x600>`, `100x100#` or `50%`";
-/// The longest side that any of the formats can hold.
+/// The longest side that any of the formats supports.
 const MAX_GEOMETRY_SIDE: u32 = 65_535;
 
 impl std::str::FromStr for Geometry {
@@ -141,12 +141,12 @@ impl GeometryNumbers {
     }
 }
 
-/// At most 40 characters, for messages.
+/// Shortens to 40 characters, for messages.
 fn shorten_text(text: &str) -> String {
     text.chars().take(40).collect()
 }
 
-/// Digits and points from the start, and what follows.
+/// Splits leading digits and dots from the rest.
 fn split_number(text: &str) -> (&str, &str) {
     text.split_at(text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len()))
 }
@@ -160,7 +160,7 @@ fn parse_percentage(digits: &str) -> Option<f64> {
 }
 
 impl Geometry {
-    /// What it means for a picture of this size. The steps and roundings are ImageMagick's, also where they surprise.
+    /// Applies the geometry to a picture of this size. All rounding follows ImageMagick, even where it is surprising.
     pub fn scale_crop_for(&self, of: PixelSize) -> ScaleCrop {
         let (width, height) = self.scaled_size(f64::from(of.width), f64::from(of.height));
         let scaled = PixelSize::new(width.max(1.0) as u32, height.max(1.0) as u32);
@@ -208,7 +208,7 @@ impl Geometry {
             None => {}
         }
         if let GeometryNumbers::Area(area) = self.numbers {
-            // ImageMagick adds the root of its smallest number, so that whole results do not fall below themselves.
+            // ImageMagick adds the square root of its epsilon, so that exact results do not round down.
             let root = (area + 1e-12_f64.sqrt()).sqrt();
             let distance = (width * height).sqrt();
             let scale = (width / (distance / root), height / (distance / root));
@@ -220,7 +220,7 @@ impl Geometry {
     }
 }
 
-/// The factor that brings a picture to the wanted size with its proportions kept.
+/// Returns the scale factor that keeps the proportions.
 fn scale_factor(wanted: (f64, f64), of: (f64, f64), named: (bool, bool), fill: bool) -> f64 {
     let (x, y) = (wanted.0 / of.0, wanted.1 / of.1);
     match named {

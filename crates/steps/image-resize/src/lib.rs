@@ -1,8 +1,8 @@
-//! `image.resize`: one picture in, several smaller ones out.
+//! `image.resize`: makes smaller pictures from one source.
 //!
 //! ```text
-//! store -> inspect (what, how large, whole?) -> wait for room -> decode once
-//!       -> per style: scale -> convert colours -> turn -> encode -> store
+//! store -> inspect (format, size, complete?) -> wait for memory -> decode once
+//!       -> per style: scale -> convert colors -> orient -> encode -> store
 //! ```
 
 mod check;
@@ -120,12 +120,12 @@ pub struct SourceImage {
     pub profile: ProfileState,
 }
 
-/// What `ImageResize` works with.
+/// The dependencies of [`ImageResize`].
 #[derive(Clone)]
 pub struct ImageResizeDeps {
-    /// Memory and cores for pictures.
+    /// Limits the memory and the cores for pictures.
     pub images: ImagePool,
-    /// Files in any bucket.
+    /// Reads files of any bucket.
     pub objects: ObjectStore,
 }
 
@@ -157,14 +157,14 @@ quality: 80
         let (looked_at, inspecting) = (bytes.clone(), limits.clone());
         let inspected = run_blocking(move || inspect_image(&looked_at, &inspecting)).await?;
         let plan = RenderPlan::new(&inspected, wanted, self.keep_metadata, &limits)?;
-        let room = deps.images.acquire_memory(plan.memory, &ctx.stop).await?;
+        let permit = deps.images.acquire_memory(plan.memory, &ctx.stop).await?;
 
         let total = self.styles.len() as u64;
         let facts = inspected.clone();
         let (made, mut pictures) = mpsc::channel::<RenderedImage>(1);
         let stop = ctx.stop.clone();
         let work = run_blocking(move || {
-            let _room = room;
+            let _permit = permit;
             let stopped = || match stop.is_cancelled() {
                 true => Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop")),
                 false => Ok(()),
@@ -175,7 +175,8 @@ quality: 80
             })
         });
         let ctx = &ctx;
-        // It owns the receiver: once it has failed, the work finds nobody to hand results to, and ends.
+        // This future owns the receiver. If it fails, the next send of the worker thread fails too, and the thread
+        // ends.
         let store = async move {
             let mut styles = BTreeMap::new();
             while let Some(picture) = pictures.recv().await {
@@ -192,7 +193,7 @@ quality: 80
             Ok::<_, Error>(styles)
         };
         let (profile, styles) = tokio::join!(work, store);
-        // Work that nobody waited for fails too, but for a reason of no interest.
+        // If the store failed, the worker's error only follows from it. So the store's error comes first.
         let (styles, profile) = (styles?, profile?);
         let seen = facts.upright_size();
         let source = SourceImage {
@@ -207,7 +208,7 @@ quality: 80
     }
 }
 
-/// Reads the source, all of it: pictures are small, and their limit is looked at before the first byte.
+/// Reads the whole source into memory. Its size is checked before the first byte.
 async fn load_source(ctx: &StepContext, deps: &ImageResizeDeps, source: &File) -> Result<Bytes> {
     let limits = &deps.images.limits;
     let mut body = deps.objects.open_object(source, 0).await?;
@@ -230,7 +231,7 @@ async fn store_image(ctx: &StepContext, picture: RenderedImage) -> Result<(Strin
     Ok((picture.name, image))
 }
 
-/// Runs work on a thread that may block. It ends by itself soon after the step was stopped.
+/// Runs blocking work on its own thread. The work ends soon after the step is stopped.
 async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let ended = tokio::task::spawn_blocking(work).await;
     ended.map_err(|error| Error::new(codes::STEP_PANICKED, format!("the step broke down: {error}")))?

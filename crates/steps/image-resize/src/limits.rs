@@ -1,4 +1,4 @@
-//! How large pictures may be.
+//! The size limits of pictures.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

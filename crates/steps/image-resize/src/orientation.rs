@@ -1,10 +1,10 @@
-//! EXIF orientation: results are turned, not the source, because they are smaller.
+//! Applies the EXIF orientation to the results, because they are smaller than the source.
 
 use super::geometry::ScaleCrop;
 use super::pixels::Pixels;
 use afterload_media_type::PixelSize;
 
-/// One of the eight ways in which a camera can have been held: exchange the axes, then mirror.
+/// One of the eight EXIF orientations: swap the axes, then mirror.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Orientation {
     exif: u8,
@@ -20,7 +20,7 @@ impl Default for Orientation {
 }
 
 impl Orientation {
-    /// The orientation with a number of EXIF; upright for numbers that EXIF does not know.
+    /// Returns the orientation of an EXIF value; upright for unknown values.
     pub fn from_exif(exif: u8) -> Self {
         let (swap, flip_x, flip_y) = match exif {
             2 => (false, true, false),
@@ -35,17 +35,17 @@ impl Orientation {
         Self { exif, swap, flip_x, flip_y }
     }
 
-    /// The number that EXIF gives it.
+    /// Returns the EXIF value.
     pub fn exif_value(self) -> u8 {
         self.exif
     }
 
-    /// A size as it is seen, from one as it is stored, and the other way round.
+    /// Converts a stored size to the upright size, and back.
     pub fn upright_size(self, stored: PixelSize) -> PixelSize {
         if self.swap { stored.with_axes_swapped() } else { stored }
     }
 
-    /// A fit of the picture as it is seen, as a fit of the picture as it is stored.
+    /// Converts a crop of the upright picture to a crop of the stored picture.
     pub fn to_stored(self, fit: ScaleCrop) -> ScaleCrop {
         let (scaled, size) = (self.upright_size(fit.scaled), self.upright_size(fit.size));
         let (left, top) = if self.swap { (fit.top, fit.left) } else { (fit.left, fit.top) };
@@ -58,7 +58,7 @@ impl Orientation {
         }
     }
 
-    /// Turns a picture as it is stored into one as it is seen.
+    /// Turns a stored picture upright.
     pub fn orient_pixels(self, stored: Pixels) -> Pixels {
         if self.exif == 1 {
             return stored;
@@ -88,7 +88,7 @@ mod tests {
     use super::super::pixels::PixelLayout;
     use super::*;
 
-    /// `ab` above `cd`, twice as wide as high, so that no two of the eight look alike.
+    /// Three columns and two rows, so that all eight orientations give different results.
     fn turned(exif: u8) -> String {
         let stored = Pixels { size: PixelSize::new(3, 2), layout: PixelLayout::Gray, data: b"abcdef".to_vec() };
         let seen = Orientation::from_exif(exif).orient_pixels(stored);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn all_eight_are_turned_as_exif_says() {
+    fn all_exif_orientations_are_applied() {
         let turned: Vec<_> = (1..=8).map(turned).collect();
         assert_eq!(
             turned,
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_what_is_seen_is_the_same_part_of_what_is_stored() {
+    fn crop_of_upright_picture_maps_to_stored_picture() {
         let data: Vec<u8> = (0..5 * 7).collect();
         for exif in 1..=8 {
             let orientation = Orientation::from_exif(exif);

@@ -1,35 +1,35 @@
-//! Decoded pictures: eight bits a channel, rows without gaps.
+//! Decoded pictures: eight bits per channel, rows without gaps.
 
 use afterload_media_type::PixelSize;
 
 /// A decoded picture.
 #[derive(Clone, Debug)]
 pub struct Pixels {
-    /// Its size.
+    /// The size.
     pub size: PixelSize,
-    /// What its bytes are.
+    /// The channels of a pixel.
     pub layout: PixelLayout,
-    /// Row by row.
+    /// The rows from top to bottom.
     pub data: Vec<u8>,
 }
 
-/// What the bytes of a picture are.
+/// The channels of a pixel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PixelLayout {
-    /// Grey.
+    /// Gray.
     Gray,
-    /// Grey and opacity.
+    /// Gray and alpha.
     GrayAlpha,
     /// Red, green, blue.
     Rgb,
-    /// Red, green, blue, opacity.
+    /// Red, green, blue, alpha.
     Rgba,
-    /// Cyan, magenta, yellow, black; 255 is the most ink.
+    /// Cyan, magenta, yellow, black; 255 is full ink.
     Cmyk,
 }
 
 impl PixelLayout {
-    /// Bytes per pixel.
+    /// Returns the bytes per pixel.
     pub fn channel_count(self) -> usize {
         match self {
             Self::Gray => 1,
@@ -39,14 +39,14 @@ impl PixelLayout {
         }
     }
 
-    /// Whether pixels can be transparent.
+    /// True if there is an alpha channel.
     pub fn has_alpha(self) -> bool {
         matches!(self, Self::GrayAlpha | Self::Rgba)
     }
 }
 
 impl Pixels {
-    /// Makes another layout, pixel by pixel.
+    /// Converts pixel by pixel to another layout.
     pub(super) fn map_pixels<const FROM: usize, const TO: usize>(
         &self,
         layout: PixelLayout,

@@ -1,4 +1,4 @@
-//! Room for pictures: as many at once as there are cores, and no more memory than the configuration allows.
+//! Limits the pictures in work: one per core, and no more memory than the configuration allows.
 
 use std::sync::Arc;
 
@@ -11,13 +11,12 @@ use afterload_core::error::{Error, Result};
 
 const BYTES_PER_MIB: u64 = 1 << 20;
 
-/// The room for pictures of one process. Cheap to clone.
+/// Limits the pictures of one process. Clones share the limits.
 ///
-/// Work asks for its three permits always in the same order, and who holds the later ones waits for nothing more: so
-/// nobody waits for ever.
+/// Every step acquires its three permits in the same order (file, memory, core), so that steps cannot deadlock.
 #[derive(Clone)]
 pub struct ImagePool {
-    /// Limits on each picture.
+    /// The limits of each picture.
     pub limits: ImageLimits,
     files: Arc<Semaphore>,
     memory: Arc<Semaphore>,
@@ -25,14 +24,14 @@ pub struct ImagePool {
     total_mib: u32,
 }
 
-/// Held while a picture is worked on.
+/// Holds memory and a core while a picture is processed.
 pub struct MemoryPermit {
     _memory: OwnedSemaphorePermit,
     _core: OwnedSemaphorePermit,
 }
 
 impl ImagePool {
-    /// The room that the limits leave.
+    /// Creates a pool with these limits.
     pub fn new(limits: &ImageLimits) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let files = (limits.memory.0 / limits.file.0.max(1)).clamp(1, 2 * cores as u64) as usize;
@@ -46,7 +45,7 @@ impl ImagePool {
         }
     }
 
-    /// Waits until one more file may be held in memory.
+    /// Waits until another source file may be read into memory.
     ///
     /// # Errors
     /// `step_stopped`.
@@ -54,7 +53,7 @@ impl ImagePool {
         acquire_permits(&self.files, 1, stop).await
     }
 
-    /// Waits for so many bytes of memory, and then for a core.
+    /// Waits for `bytes` of memory, and then for a core.
     ///
     /// # Errors
     /// `step_stopped`.

@@ -1,4 +1,4 @@
-//! Scaling with Lanczos, each result from the smallest picture that is still twice as large.
+//! Scales with a Lanczos filter. Each result comes from the smallest picture that is still at least twice as large.
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{PixelType, ResizeOptions, Resizer};
@@ -9,32 +9,32 @@ use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_media_type::PixelSize;
 
-/// How much larger than a result the picture must be that it is made from, unless that is the source itself.
+/// A result is scaled from a picture that is at least this many times larger, or else from the source.
 const PYRAMID_MARGIN: u32 = 2;
 
-/// The pictures that results can be made from.
+/// The pictures from which results can be scaled.
 pub struct Pyramid {
     resizer: Resizer,
-    /// Decoded; may be a part of the size that the source has.
+    /// The decoded source; a JPEG may be decoded at a smaller scale.
     base: Pixels,
-    /// What `base` would measure if its last column and row were cut where the source ends.
+    /// The exact size of `base`. It is fractional if the decoder rounded up.
     extent: (f64, f64),
-    /// Whole pictures that were made on the way, from large to small.
+    /// Whole pictures that were results, from large to small.
     levels: Vec<Pixels>,
 }
 
 impl Pyramid {
-    /// Starts with a decoded picture that holds so many eighths of a source of this size.
+    /// Starts with a picture that was decoded at `eighths`/8 of the source size.
     pub fn new(base: Pixels, source: PixelSize, eighths: u32) -> Self {
         let part = |side: u32| f64::from(side) * f64::from(eighths) / 8.0;
         let extent = (part(source.width), part(source.height));
         Self { resizer: Resizer::new(), base, extent, levels: Vec::new() }
     }
 
-    /// Makes one result. Ask for large ones first: small ones are then made from them.
+    /// Scales one result. Call it for large results first, so that small ones can be made from them.
     ///
     /// # Errors
-    /// `internal_error`; nothing in a file can cause one.
+    /// `internal_error`. No file content can cause it.
     pub fn scale_to(&mut self, fit: ScaleCrop) -> Result<Pixels> {
         let large_enough = |step: &&Pixels| {
             step.size.width >= fit.scaled.width.saturating_mul(PYRAMID_MARGIN)
@@ -78,7 +78,7 @@ fn scale_pixels(
         |error: &dyn std::fmt::Display| Error::new(codes::INTERNAL_ERROR, format!("scaling failed: {error}"));
     let view = ImageRef::new(from.size.width, from.size.height, &from.data, kind).map_err(|error| internal(&error))?;
     let mut made = Image::new(to.width, to.height, kind);
-    // Rounding must not reach over the edge.
+    // Rounding must not move the crop beyond the edge.
     let left = corner.0.min(f64::from(from.size.width) - part.0).max(0.0);
     let top = corner.1.min(f64::from(from.size.height) - part.1).max(0.0);
     let options = ResizeOptions::new().use_alpha(from.layout.has_alpha()).crop(

@@ -1,4 +1,4 @@
-//! From the bytes of a source to the bytes of its results, in one thread and without waiting for anything.
+//! Renders the results of one source. It is synchronous and runs on one thread.
 
 use image::metadata::Orientation as Exif;
 
@@ -15,26 +15,26 @@ use crate::ImageLimits;
 use afterload_core::error::Result;
 use afterload_media_type::PixelSize;
 
-/// One result.
+/// A result.
 #[derive(Clone, Debug)]
 pub struct RenderedImage {
-    /// The name of its style.
+    /// The name of the style.
     pub name: String,
-    /// Its format.
+    /// The format.
     pub format: ImageFormat,
-    /// Its size.
+    /// The size.
     pub size: PixelSize,
-    /// The file.
+    /// The encoded file.
     pub bytes: Vec<u8>,
 }
 
-/// What is to be done with a source, and what it costs.
+/// The results to render from one source, and their cost.
 pub struct RenderPlan {
-    /// Results, large ones first, each with its fit in the picture as it is stored.
+    /// The results, largest first, each with its crop of the stored picture.
     results: Vec<(OutputSpec, ScaleCrop)>,
     dct_scale: u32,
     keep_metadata: bool,
-    /// About how many bytes the work takes at its height.
+    /// The approximate peak memory in bytes.
     pub memory: u64,
 }
 
@@ -42,7 +42,7 @@ impl RenderPlan {
     /// Plans the results of one source.
     ///
     /// # Errors
-    /// `image_too_large` if a result would be.
+    /// `image_too_large` if a result exceeds the limits.
     pub fn new(
         inspected: &InspectedImage,
         wanted: Vec<OutputSpec>,
@@ -59,18 +59,18 @@ impl RenderPlan {
         let most = |side: fn(PixelSize) -> u32| results.iter().map(|(_, fit)| side(fit.scaled)).max().unwrap_or(1);
         let needed = PixelSize::new(most(|size| size.width), most(|size| size.height));
         let eighths = choose_dct_scale(inspected, needed);
-        // Scaling takes copies of the source (for alpha, and half-way through), and each result a few of its own.
+        // Scaling copies the source (for alpha, and for the intermediate pass), and each result takes a few copies too.
         let pixels: u64 = results.iter().map(|(_, fit)| fit.size.pixel_count()).sum();
         let memory = inspected.decoding_bytes(eighths) * 2 + pixels * 12;
         Ok(Self { results, dct_scale: eighths, keep_metadata, memory })
     }
 }
 
-/// Makes the results of a plan and hands each out as it is made. `stopped` is asked between the stages. Tells what
-/// became of the source's colour profile.
+/// Renders the results of a plan and passes each to `each`. `stopped` is called between the stages. Returns the state
+/// of the color profile.
 ///
 /// # Errors
-/// `image_invalid`, `image_truncated`, `image_unsupported`, `image_too_large`, and those of the callbacks.
+/// `image_invalid`, `image_truncated`, `image_unsupported`, `image_too_large`, and the errors of the callbacks.
 pub fn render_images(
     inspected: &InspectedImage,
     bytes: &[u8],
@@ -86,9 +86,9 @@ pub fn render_images(
         true => source_metadata(inspected, colours.state),
         false => ImageMetadata::default(),
     };
-    let mut ladder = Pyramid::new(decoded, inspected.stored, plan.dct_scale);
+    let mut pyramid = Pyramid::new(decoded, inspected.stored, plan.dct_scale);
     for (style, fit) in plan.results {
-        let small = ladder.scale_to(fit)?;
+        let small = pyramid.scale_to(fit)?;
         let mut pixels = inspected.orientation.orient_pixels(colours.convert_pixels(small));
         let format = style.format.for_source(inspected.format);
         if let Some(background) = style.background.or((format == ImageFormat::Jpeg).then_some([255; 3])) {
@@ -103,7 +103,7 @@ pub fn render_images(
     Ok(colours.state)
 }
 
-/// What results carry of their source: upright, because they are.
+/// Returns the metadata for the results. The orientation is removed, because the results are upright.
 fn source_metadata(inspected: &InspectedImage, state: ProfileState) -> ImageMetadata {
     let profile = (state == ProfileState::Kept).then(|| inspected.profile.clone()).flatten();
     let mut exif = inspected.exif.clone();
@@ -113,7 +113,7 @@ fn source_metadata(inspected: &InspectedImage, state: ProfileState) -> ImageMeta
     ImageMetadata { profile, exif }
 }
 
-/// Refuses a file by its size alone.
+/// Checks the size of the file.
 ///
 /// # Errors
 /// `image_too_large`.

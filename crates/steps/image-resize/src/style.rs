@@ -1,4 +1,4 @@
-//! What `styles:` may say, and what it comes to.
+//! The `styles:` field and its resolved form.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -32,7 +32,7 @@ pub struct StyleSettings {
     pub background: Option<String>,
 }
 
-/// One result as it may be written.
+/// A style as written.
 #[derive(Clone, Debug)]
 pub struct ImageStyle(pub StyleSettings);
 
@@ -79,25 +79,25 @@ impl JsonSchema for ImageStyle {
     }
 }
 
-/// One result with everything settled.
+/// A result with all defaults resolved.
 #[derive(Clone, Debug)]
 pub struct OutputSpec {
-    /// Its name.
+    /// The name of the style.
     pub name: String,
-    /// How large.
+    /// The size.
     pub geometry: Geometry,
-    /// In which format.
+    /// The format.
     pub format: OutputFormat,
-    /// From 1 to 100.
+    /// The quality, from 1 to 100.
     pub quality: u8,
-    /// The colour behind transparent pixels.
+    /// The color behind transparent pixels.
     pub background: Option<[u8; 3]>,
 }
 
-/// Reads a colour.
+/// Parses a color.
 ///
 /// # Errors
-/// What is wrong, and a hint.
+/// The message and the hint.
 pub fn parse_color(text: &str) -> Result<[u8; 3], (String, &'static str)> {
     let digits = text.strip_prefix('#').filter(|digits| digits.is_ascii());
     let byte = |part: &str| u8::from_str_radix(part, 16).ok();
@@ -120,12 +120,12 @@ fn to_rgb(((red, green), blue): ((u8, u8), u8)) -> [u8; 3] {
     [red, green, blue]
 }
 
-/// Whether a text becomes another one when the step runs.
+/// True if the text contains an expression, so that its value is not known yet.
 pub fn is_expression(text: &str) -> bool {
     text.contains("${{")
 }
 
-/// What a resolved setting that cannot be used is answered.
+/// Returns the error for an invalid setting at run time.
 pub fn unusable_setting(message: String, hint: &str) -> Error {
     Error::new(codes::WITH_INVALID, message).with_hint(hint)
 }

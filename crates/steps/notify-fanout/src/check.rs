@@ -1,4 +1,4 @@
-//! What can be said of a fan-out before it runs.
+//! Checks a fan-out before it runs.
 
 use super::NotifyFanout;
 use super::fields::{DeliverySpec, EmailSpec, TableRowSpec};
@@ -9,7 +9,7 @@ use afterload_target_db::{check_bind, check_sql, default_connection};
 
 const NAME_PARAM: &str = "name";
 
-/// Gathers the problems of all fields.
+/// Reports the problems of all fields.
 pub fn check_fanout(step: &NotifyFanout, check: &mut Validator<'_>) {
     check_audience(step, check);
     check_deliver(&step.deliver, check);

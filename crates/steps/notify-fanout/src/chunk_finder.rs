@@ -1,4 +1,4 @@
-//! The followers in chunks, found one behind the other.
+//! Finds the chunks of the followers one after another.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -7,16 +7,16 @@ use tokio_util::sync::CancellationToken;
 use afterload_core::error::Result;
 use afterload_target_db::{Connection, KeyRange, RecipientQuery};
 
-/// Where a chunk ends.
+/// The end of a chunk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ChunkBound {
-    /// The key of the last one.
+    /// The key of the last recipient.
     pub key: Value,
-    /// How many people the chunk had when it was found.
+    /// The number of recipients when the chunk was found.
     pub people: u64,
 }
 
-/// Finds the chunks behind a key, each by a range of the index; only that of the last one is read more than once.
+/// Finds the chunks after a key. Each chunk is one range scan of the index; only the last range is read more than once.
 pub struct ChunkFinder<'a> {
     connection: &'a Connection,
     people: &'a RecipientQuery,
@@ -26,12 +26,12 @@ pub struct ChunkFinder<'a> {
 }
 
 impl<'a> ChunkFinder<'a> {
-    /// Chunks of `length` people, of those behind `after`.
+    /// Finds chunks of `length` recipients, starting after the key `after`.
     pub fn new(connection: &'a Connection, people: &'a RecipientQuery, length: u64, after: Option<Value>) -> Self {
         Self { connection, people, length, after, finished: false }
     }
 
-    /// The next one; only the last one may be shorter.
+    /// Returns the next chunk. Only the last one may be shorter.
     pub async fn next_chunk(&mut self, stop: &CancellationToken) -> Result<Option<ChunkBound>> {
         let Self { connection, people, length, .. } = *self;
         while !self.finished {
@@ -43,7 +43,7 @@ impl<'a> ChunkFinder<'a> {
                 if end.people > 0 {
                     key = people.key_at(connection, &rest, end.people, stop).await?;
                 }
-                // Otherwise somebody has left between the two.
+                // If there is no key here, a follower was removed between the two queries, so search again.
                 self.finished = key.is_some() || end.people == 0;
             }
             if let Some(key) = key {

@@ -1,4 +1,4 @@
-//! A mail for everybody, from a template that knows the person.
+//! Sends a mail to each recipient, from a template that reads the recipient's columns.
 
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,7 @@ use afterload_target_db::Recipient;
 
 use super::recipients::recipient_key_text;
 
-/// The way of mails.
+/// Delivers mails.
 pub struct EmailChannel {
     mailer: Mailer,
     run: RunInfo,
@@ -30,21 +30,20 @@ pub struct EmailChannel {
 }
 
 impl EmailChannel {
-    /// Reads what is the same for everybody.
-    pub fn new(ctx: &StepContext, mailer: &Mailer, mut letter: EmailSpec) -> Result<Self> {
+    /// Resolves the parts that are the same for all recipients.
+    pub fn new(ctx: &StepContext, mailer: &Mailer, mut spec: EmailSpec) -> Result<Self> {
         let text = |field: Option<Templated<String>>| field.map(Templated::into_value).transpose();
-        let from = match text(letter.from.take())? {
+        let from = match text(spec.from.take())? {
             Some(from) => MailAddress::parse_sender(&from)?,
             None => mailer.default_sender().clone(),
         };
-        let reply_to =
-            text(letter.reply_to.take())?.map(|address| MailAddress::parse_recipient(&address)).transpose()?;
+        let reply_to = text(spec.reply_to.take())?.map(|address| MailAddress::parse_recipient(&address)).transpose()?;
         let [subject, body] =
-            [letter.subject.take(), letter.body.take()].map(|text| text.map(|text| TemplatePart::new(json!(text))));
+            [spec.subject.take(), spec.body.take()].map(|text| text.map(|text| TemplatePart::new(json!(text))));
         let personal = RecipientContext::new(&ctx.expr_context, subject.iter().chain(&body));
         let (mailer, run, key) = (mailer.clone(), ctx.run.clone(), ctx.step.key.clone());
         let stop = ctx.stop.clone();
-        Ok(Self { mailer, run, key, stop, from, reply_to, personal, subject, body, spec: letter })
+        Ok(Self { mailer, run, key, stop, from, reply_to, personal, subject, body, spec })
     }
 
     fn build_content(&self, person: &Recipient, reason: &str) -> Result<MailContent, DeliveryError> {

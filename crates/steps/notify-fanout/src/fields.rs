@@ -1,4 +1,4 @@
-//! The fields of `notify.fanout`: who is told, and how.
+//! The fields of `notify.fanout`: the audience and the delivery.
 
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -1,4 +1,4 @@
-//! `notify.fanout`: tells everybody who is named or follows, once each.
+//! `notify.fanout`: notifies everyone who is mentioned or follows, once each.
 
 mod check;
 mod chunk_finder;
@@ -24,7 +24,7 @@ use afterload_pipeline::{DeferredField, Validator};
 use afterload_step_api::{ProgressUpdate, Step, StepContext};
 use afterload_target_db::Connections;
 
-/// Why somebody is told, as it is written down.
+/// The recorded reasons of a delivery.
 const MENTION_REASON: &str = "mention";
 const FOLLOW_REASON: &str = "follow";
 
@@ -57,9 +57,7 @@ pub struct NotifyFanout {
     parallel: Option<usize>,
 }
 
-/// Writers at once, unless the step says otherwise.
 const DEFAULT_WRITERS: usize = 2;
-/// Mails or webhooks at once, unless the step says otherwise.
 const DEFAULT_SENDERS: usize = 4;
 
 /// How many were told.
@@ -78,14 +76,14 @@ pub struct NotifyFanoutOutputs {
     failed: u64,
 }
 
-/// What `NotifyFanout` works with.
+/// The dependencies of [`NotifyFanout`].
 #[derive(Clone)]
 pub struct NotifyFanoutDeps {
-    /// The databases that pipelines work on.
+    /// The connections to the users' databases.
     pub connections: Connections,
-    /// Outgoing mail.
+    /// Sends mails.
     pub mailer: Mailer,
-    /// Outgoing calls.
+    /// Sends webhooks.
     pub http: EgressClient,
 }
 
@@ -178,7 +176,7 @@ deliver:
 }
 
 impl NotifyFanoutOutputs {
-    /// Says how far it is; `total` is how many people there are, if that is known.
+    /// Reports the progress. `total` is the number of recipients, if it is known.
     fn report_progress(&self, ctx: &StepContext, total: Option<u64>) {
         ctx.progress.report_committed(self.to_progress_update(total));
     }

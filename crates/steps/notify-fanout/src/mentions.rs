@@ -1,27 +1,27 @@
-//! Who is named in a text: `@name`, as people write it.
+//! Finds mentions in a text: `@name`, in any script.
 
 use std::ops::Range;
 use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// A name behind its sign. Letters, marks and digits of any script; a hyphen only between two of them.
+/// A name after its `@`: letters, marks and digits of any script. A hyphen is allowed only between two of them.
 #[expect(clippy::unwrap_used, reason = "a constant that a test compiles")]
 static MENTION_PATTERN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"[@＠](\w+(?:-+\w+)*)").unwrap());
-/// What follows the first part of a mail address's host.
+/// Follows the first label of the host in a mail address.
 #[expect(clippy::unwrap_used, reason = "a constant that a test compiles")]
 static HOST_PATTERN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\.\w").unwrap());
-/// What may end in front of the `@` of a mail address, besides quotes.
+/// The last character before the `@` of a mail address, except quotes.
 #[expect(clippy::unwrap_used, reason = "a constant that a test compiles")]
 static MAILBOX_PATTERN: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"[\w.!#$%&'*+/=?^`{|}~-]*\w[.!#$%&'*+/=?^`{|}~-]*$").unwrap());
-/// What Markdown and HTML show as code, but for spans in backticks.
+/// Code in Markdown and HTML, except for spans in backticks.
 #[expect(clippy::unwrap_used, reason = "a constant that a test compiles")]
 static CODE_TAG_PATTERN: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"(?is)<code(?:\s[^>]*)?>.*?</code\s*>|<pre(?:\s[^>]*)?>.*?</pre\s*>").unwrap());
 
-/// The names, each once, in the order of the text: without the sign, spelt as they are there. What stands in code (in
-/// backticks, fences, `<code>` or `<pre>`), in a mail address or in a web address names nobody.
+/// Returns the names in text order, without duplicates and without the `@`. Names inside code (backticks, fences,
+/// `<code>`, `<pre>`), mail addresses and web addresses do not count.
 pub fn find_mentions(text: &str) -> Vec<String> {
     let text = blank_code(text);
     let mut names: Vec<String> = Vec::new();
@@ -35,7 +35,7 @@ pub fn find_mentions(text: &str) -> Vec<String> {
     names
 }
 
-/// Whether what stands around a name leaves it one.
+/// True if the text around a name leaves it a mention.
 fn is_mention(before: &str, after: &str) -> bool {
     let sign = |letter: char| letter == '@' || letter == '＠';
     let last = before.chars().next_back();
@@ -46,7 +46,7 @@ fn is_mention(before: &str, after: &str) -> bool {
     if piece.contains("://") || piece.to_ascii_lowercase().contains("www.") {
         return false;
     }
-    // `"ann lee"@example.com` is an address, `"@ann` is somebody quoted.
+    // `"ann lee"@example.com` is an address, but `"@ann` is a quoted mention.
     let mailbox = last == Some('"') || MAILBOX_PATTERN.is_match(piece);
     !(mailbox && HOST_PATTERN.is_match(after))
 }
@@ -55,7 +55,7 @@ fn is_word_char(letter: char) -> bool {
     letter == '_' || letter.is_alphanumeric()
 }
 
-/// The text with blanks where code was.
+/// Replaces code by spaces.
 fn blank_code(text: &str) -> String {
     let text = blank_ranges(text, CODE_TAG_PATTERN.find_iter(text).map(|found| found.range()));
     let text = blank_ranges(&text, fenced_ranges(&text).into_iter());
@@ -63,7 +63,7 @@ fn blank_code(text: &str) -> String {
     blank_ranges(&text, spans.into_iter())
 }
 
-/// Blanks keep the lines of the text.
+/// Keeps the line breaks, because the later patterns depend on them.
 fn blank_ranges(text: &str, ranges: impl Iterator<Item = Range<usize>>) -> String {
     let (mut out, mut at) = (String::with_capacity(text.len()), 0);
     for range in ranges {
@@ -75,7 +75,7 @@ fn blank_ranges(text: &str, ranges: impl Iterator<Item = Range<usize>>) -> Strin
     out
 }
 
-/// Lines between fences of backticks or tildes, also in quotations. A fence that nobody closes goes to the end.
+/// Returns the lines between fences of backticks or tildes, also in quotations. An unclosed fence extends to the end.
 fn fenced_ranges(text: &str) -> Vec<Range<usize>> {
     let (mut ranges, mut open, mut at) = (Vec::new(), None::<(char, usize, usize)>, 0);
     for line in text.split_inclusive('\n') {
@@ -99,7 +99,7 @@ fn fenced_ranges(text: &str) -> Vec<Range<usize>> {
     ranges
 }
 
-/// Spans between equally long runs of backticks; none goes over an empty line.
+/// Returns the spans between equally long runs of backticks. A span does not cross an empty line.
 fn code_span_ranges(text: &str) -> Vec<Range<usize>> {
     let bytes = text.as_bytes();
     let run = |at: usize| bytes[at..].iter().take_while(|byte| **byte == b'`').count();
@@ -119,7 +119,7 @@ fn code_span_ranges(text: &str) -> Vec<Range<usize>> {
     ranges
 }
 
-/// The end of the run of `length` backticks that closes a span, looked for from `at` on.
+/// Returns the end of the run of `length` backticks that closes a span, searching from `at`.
 fn find_closing_backticks(text: &str, mut at: usize, length: usize) -> Option<usize> {
     let paragraph = text[at..].split("\n\n").next().map_or(text.len(), |rest| at + rest.len());
     while let Some(found) = text[at..paragraph].find('`') {
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn people_are_named_in_any_script() {
+    fn mentions_are_found_in_any_script() {
         for (text, found) in [
             ("@ann and @bob_2, hello (@Ann)! cc:@eve/@mallory .@zoë", "ann bob_2 Ann eve mallory zoë"),
             ("@ann @ann @ann's \"@quoted\" «@guillemets» 'and @single'", "ann quoted guillemets single"),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_name_nobody() {
+    fn addresses_are_not_mentions() {
         for text in [
             "write to bob@example.com, BOB+news@mail.example.org or <bob.@example.com>",
             "mailto:bob@example.com, \"bob lee\"@example.com, o'neil-@example.com, jürgen@münchen.example",
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn code_names_nobody() {
+    fn code_contains_no_mentions() {
         for (text, found) in [
             ("`@no` @yes ``a ` @no`` @too", "yes too"),
             ("a ` lonely backtick and @yes", "yes"),

@@ -1,4 +1,5 @@
-//! Deliveries that are made one by one: what became of each is written down, so that nobody is knowingly told twice.
+//! Delivers to one recipient after another. The delivery log records each result, so that no recipient is knowingly
+//! notified twice.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -14,14 +15,14 @@ use afterload_core::error::{Error, Result};
 use afterload_step_api::{DeliveryRecord, EffectState, StepContext};
 use afterload_target_db::{Connection, KeyRange, Recipient, RecipientQuery};
 
-/// The most people who are held in memory.
+/// The maximum number of recipients in memory.
 const MAX_PAGE_RECIPIENTS: u64 = 1_000;
-/// Where the effects of the step keep how far it is.
+/// The effect log stores the cursor under this key.
 const CURSOR_EFFECT_KEY: &str = "fanout";
 
-/// A way to tell somebody something.
+/// Delivers messages to recipients.
 pub trait DeliveryChannel: Sync {
-    /// Tells one person. The same person is told under the same id each time.
+    /// Delivers one message. The same recipient always gets the same message id.
     fn deliver_to(
         &self,
         person: &Recipient,
@@ -29,20 +30,20 @@ pub trait DeliveryChannel: Sync {
     ) -> impl Future<Output = Result<(), DeliveryError>> + Send;
 }
 
-/// Why somebody was not told.
+/// The reason why a delivery failed.
 pub enum DeliveryError {
-    /// It says nothing of the next one.
+    /// The error concerns only this recipient.
     Recipient(Error),
-    /// The next one would fare no better.
+    /// The next recipient would get the same error.
     Channel(Error),
 }
 
-/// How far it is: everybody up to `after` has been told, or cannot be.
+/// The cursor: every recipient up to `after` has a result in the delivery log.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct DeliveryCursor {
     names: Option<Vec<String>>,
     mentioned: Option<u64>,
-    /// How many followers there are.
+    /// The number of followers.
     total: u64,
     after: Option<Value>,
     followers: u64,
@@ -54,12 +55,12 @@ struct DeliveryRunner<'a, C> {
     channel: &'a C,
     parallel: usize,
     outputs: NotifyFanoutOutputs,
-    /// The first trouble that may pass, and how many people have met one.
+    /// The first transient error, and the number of recipients with one.
     retry_error: Option<Error>,
     retry_count: u64,
 }
 
-/// Tells everybody, from where the last attempt got to.
+/// Delivers to all recipients, starting at the cursor of the last attempt.
 pub async fn deliver_to_each(
     ctx: &StepContext,
     members: &Recipients,
@@ -107,7 +108,8 @@ pub async fn deliver_to_each(
 }
 
 impl<C: DeliveryChannel> DeliveryRunner<'_, C> {
-    /// Goes through the followers. The cursor stays where somebody has to be tried again, while the others are told.
+    /// Delivers to the followers page by page. After a transient error the cursor stays, but the following pages are
+    /// still delivered.
     async fn deliver_to_followers(
         &mut self,
         connection: &Connection,
@@ -143,7 +145,8 @@ impl<C: DeliveryChannel> DeliveryRunner<'_, C> {
         }
     }
 
-    /// Tells those who have not been told, several at once. All who were begun have an end when this returns.
+    /// Delivers to the recipients that have no result yet, several at a time. Every started delivery has ended when
+    /// this returns.
     async fn deliver_batch(&mut self, people: Vec<Recipient>, reason: &'static str) -> Result<()> {
         let ctx = self.ctx;
         let mut people: BTreeMap<String, Recipient> =

@@ -1,4 +1,4 @@
-//! Who is told, in the database that knows them.
+//! Finds the recipients in the database.
 
 use std::collections::BTreeMap;
 
@@ -11,30 +11,30 @@ use afterload_target_db::{
     Connection, Connections, KeyRange, ParsedStatement, Recipient, RecipientQuery, default_connection,
 };
 
-/// The most names of a text that are looked up; a text with more is no message to them.
+/// The maximum number of names of a text that are looked up.
 const MAX_MENTIONED_NAMES: usize = 100;
-/// The most people that one name may stand for.
+/// The maximum number of people that share one name.
 const MAX_NAMESAKES: usize = 1_000;
 
-/// Everybody who is told.
+/// All recipients.
 pub struct Recipients {
-    /// Those whom the query finds, where they are found.
+    /// The query for the followers, and its connection.
     pub followers: Option<(Connection, RecipientQuery)>,
-    /// Those who are named.
+    /// The mentioned people.
     pub mentioned: Option<Mentioned>,
 }
 
-/// Those who are named.
+/// The mentioned people.
 pub struct Mentioned {
-    /// Where they are found.
+    /// The connection of their query.
     pub connection: Connection,
-    /// The names, each once.
+    /// The distinct names.
     pub names: Vec<String>,
     people: RecipientQuery,
 }
 
 impl Recipients {
-    /// Reads the text and the queries.
+    /// Finds the mentions in the text, and parses the queries.
     pub async fn from_audience(audience: Audience, connections: &Connections) -> Result<Self> {
         let Audience { followers, mentions } = audience;
         let known = followers.as_ref().map(|followers| (followers.connection.clone(), followers.key.clone()));
@@ -71,12 +71,12 @@ impl Mentioned {
         Ok(Self { connection, names, people })
     }
 
-    /// The people of this name.
+    /// Returns the query for the people with this name.
     pub fn by_name(&self, name: &str) -> RecipientQuery {
         self.people.clone().with_value("name", name.into())
     }
 
-    /// Everybody who has one of these names, by key.
+    /// Returns all people with one of these names, by key.
     pub async fn find_all(&self, names: &[String], ctx: &StepContext) -> Result<BTreeMap<String, Recipient>> {
         let mut all = BTreeMap::new();
         for name in names {
@@ -94,7 +94,7 @@ impl Mentioned {
     }
 }
 
-/// The key as text, by which deliveries are known.
+/// Returns the key as text, as the delivery log stores it.
 pub fn recipient_key_text(person: &Recipient) -> String {
     person.key.as_str().map_or_else(|| person.key.to_string(), str::to_owned)
 }

@@ -1,8 +1,9 @@
-//! Rows for everybody: the database writes them itself, in chunks that are committed with their cursor.
+//! Inserts a row per recipient. The database writes the rows itself, in chunks that commit together with their cursor.
 //!
-//! Where one writes, the next chunks are found while it does. Where several write, all chunks are found first, which also
-//! counts the followers, and are dealt to as many lanes, because those who write at one place of an index wait for one another;
-//! so do those who share a checkpoint: each lane has one of its own. The step's own checkpoint holds the plan.
+//! A single writer works while the next chunks are being found. For several writers, all chunks are found first, which
+//! also counts the followers, and are split into one partition per writer. Writers at neighboring places of an index
+//! block each other, and so do writers of the same checkpoint. So each partition has its own checkpoint; the step's
+//! checkpoint holds the plan.
 
 use std::pin::pin;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -27,12 +28,12 @@ use afterload_target_db::{
     OnExisting, RecipientQuery, StatementResult, read_checkpoint,
 };
 
-/// How often it is noted which chunks were found.
+/// The interval at which the found chunks are saved.
 const PLAN_SAVE_INTERVAL: Duration = Duration::from_secs(5);
-/// How many chunks are found ahead of the only writer, at most.
+/// The maximum number of chunks that are found ahead of a single writer.
 const LOOKAHEAD_CHUNKS: usize = 10_000;
 
-/// What is committed for the step: who is named and how far that is, and how the followers are dealt where several write.
+/// The checkpoint of the step: the mentions and their progress, and the partitions of the followers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct FanoutPlan {
     names: Option<Vec<String>>,
@@ -40,15 +41,15 @@ struct FanoutPlan {
     mentioned: u64,
     delivered: u64,
     ends: Vec<ChunkBound>,
-    /// How many chunks a lane has, once all are found.
+    /// The number of chunks per partition, once all chunks are found.
     lane: Option<usize>,
     outputs: Option<NotifyFanoutOutputs>,
 }
 
-/// What is committed for a lane.
+/// The checkpoint of a partition.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Partition {
-    /// The key up to which everybody has a row.
+    /// Everyone up to this key has a row.
     after: Option<Value>,
     people: u64,
     delivered: u64,
@@ -69,16 +70,16 @@ struct ClaimedPartition {
     partition: Partition,
 }
 
-/// What is seen of the lanes from outside.
+/// Reports the progress of all partitions.
 struct PartitionProgress<'a> {
     ctx: &'a StepContext,
     plan: &'a FanoutPlan,
     partitions: Mutex<Vec<Partition>>,
-    /// How many followers there are, once that is known.
+    /// The number of followers, once it is known.
     followers: OnceLock<u64>,
 }
 
-/// Gives everybody a row, from where the last attempt got to.
+/// Inserts all rows, starting at the checkpoint of the last attempt.
 pub async fn insert_rows(
     ctx: &StepContext,
     members: &Recipients,
@@ -127,7 +128,7 @@ pub async fn insert_rows(
     plan.ends.clear();
     plan.outputs = Some(outputs.clone());
     work.save_checkpoint(None, &plan, true).await?;
-    // Only now, for what is finished is soon forgotten.
+    // The partitions finish last, because finished checkpoints are deleted soon.
     for (place, lane) in lanes.iter().enumerate() {
         work.save_checkpoint(Some(place), lane, true).await?;
     }
@@ -136,7 +137,7 @@ pub async fn insert_rows(
 }
 
 impl TableDelivery<'_> {
-    /// Notes how far a lane or the step is.
+    /// Saves the checkpoint of a partition or of the step.
     async fn save_checkpoint(&self, lane: Option<usize>, cursor: &impl Serialize, finished: bool) -> Result<()> {
         match self.partition_fence(lane) {
             Some(fence) => self.connection.save_checkpoint(&fence, &to_json(cursor), finished).await,
@@ -152,7 +153,7 @@ impl TableDelivery<'_> {
         Some(fence)
     }
 
-    /// Those who are named come first, so that their row says so.
+    /// Inserts the mentioned people first, so that their row has the reason `mention`.
     async fn insert_mentioned(&self, named: &Mentioned, plan: &mut FanoutPlan) -> Result<()> {
         if plan.names.is_none() {
             plan.mentioned = named.find_all(&named.names, self.ctx).await?.len() as u64;
@@ -177,7 +178,7 @@ impl TableDelivery<'_> {
         Ok(())
     }
 
-    /// One lane, ahead of which chunks are found.
+    /// Writes with one partition, while its chunks are being found.
     async fn run_serial(&self, people: &RecipientQuery, plan: &FanoutPlan) -> Result<Partition> {
         let lane = self.claim_partition(0, Partition::default()).await?;
         let seen = PartitionProgress::new(self.ctx, plan, 1);
@@ -189,7 +190,7 @@ impl TableDelivery<'_> {
             while let Some(end) = chunks.next_chunk(&stop).await.transpose() {
                 followers += end.as_ref().map_or(0, |end| end.people);
                 let failed = end.is_err();
-                // Nobody waits for it where the lane has failed.
+                // A failed send means that the partition failed and needs no more chunks.
                 if found.send(end).await.is_err() || failed {
                     return;
                 }
@@ -205,8 +206,8 @@ impl TableDelivery<'_> {
         future::join(find, work).await.1
     }
 
-    /// Finds all chunks, from where the last attempt got to, and says how many of them a lane has. Who comes behind the last of
-    /// them is not told.
+    /// Finds all chunks, starting at the last saved one, and returns the number of chunks per partition. Followers that
+    /// join after the last chunk get no row.
     async fn partition_chunks(&self, people: &RecipientQuery, lanes: usize, plan: &mut FanoutPlan) -> Result<usize> {
         let after = plan.ends.last().map(|end| end.key.clone());
         let mut chunks = ChunkFinder::new(self.connection, people, self.chunk, after);
@@ -234,7 +235,7 @@ impl TableDelivery<'_> {
         }
     }
 
-    /// Works through all lanes at once. One that fails stops the others.
+    /// Writes all partitions at the same time. If one fails, the others stop.
     async fn run_parallel(&self, people: &RecipientQuery, plan: &FanoutPlan, length: usize) -> Result<Vec<Partition>> {
         let lanes: Vec<_> = plan.ends.chunks(length).enumerate().collect();
         let seen = PartitionProgress::new(self.ctx, plan, lanes.len());
@@ -259,7 +260,7 @@ impl TableDelivery<'_> {
         let done = future::join_all(lanes.into_iter().map(lane)).await;
         let (done, failed): (Vec<_>, Vec<_>) = done.into_iter().partition(Result::is_ok);
         let mut failed = failed.into_iter().filter_map(Result::err).collect::<Vec<_>>();
-        // What stopped a lane because another failed is not the reason.
+        // A partition that stopped because another one failed is not the cause.
         failed.sort_by_key(|error| error.retryability() == Retryability::Stopped);
         match failed.into_iter().next() {
             Some(error) => Err(error),
@@ -267,7 +268,7 @@ impl TableDelivery<'_> {
         }
     }
 
-    /// Takes the checkpoint of a lane, and says how far it is.
+    /// Claims the checkpoint of a partition and returns it.
     async fn claim_partition(&self, place: usize, fresh: Partition) -> Result<ClaimedPartition> {
         let fence = self.partition_fence(Some(place));
         let claimed = match &fence {
@@ -278,7 +279,7 @@ impl TableDelivery<'_> {
         Ok(ClaimedPartition { place, fence, partition })
     }
 
-    /// Works through the chunks of a lane.
+    /// Writes the chunks of a partition.
     async fn run_partition(
         &self,
         people: &RecipientQuery,
@@ -291,7 +292,7 @@ impl TableDelivery<'_> {
         let ClaimedPartition { place, fence, partition: mut lane } = claimed;
         let mut ends = pin!(ends);
         seen.update_partition(place, &lane);
-        // The first rows also show whether the keys are unique.
+        // The first chunk skips existing rows. It also shows whether the keys are unique.
         let mut present = OnExisting::Skip;
         while let Some(end) = ends.try_next().await? {
             if stop.is_cancelled() {
@@ -327,7 +328,7 @@ impl<'a> PartitionProgress<'a> {
         Self { ctx, plan, partitions: Mutex::new(vec![Partition::default(); lanes]), followers: OnceLock::new() }
     }
 
-    /// Tells how far a lane is.
+    /// Reports the progress of a partition.
     fn update_partition(&self, place: usize, lane: &Partition) {
         let mut lanes = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         lanes[place] = lane.clone();
@@ -335,14 +336,13 @@ impl<'a> PartitionProgress<'a> {
         self.plan.to_outputs(&lanes).report_progress(self.ctx, total);
     }
 
-    /// From now on it is known how many followers there are.
     fn set_follower_count(&self, followers: u64) {
         let _known = self.followers.set(followers);
     }
 }
 
 impl Partition {
-    /// The lane behind a chunk, whose people may have become more since they were counted.
+    /// Returns the partition after a chunk. Followers may have joined since the chunk was counted.
     fn advance_past(self, chunk: ChunkBound, delivered: u64) -> Self {
         Self {
             after: Some(chunk.key),
@@ -353,12 +353,12 @@ impl Partition {
 }
 
 impl FanoutPlan {
-    /// How many followers there are in the chunks that were found.
+    /// The number of followers in the chunks that were found.
     fn follower_count(&self) -> u64 {
         self.ends.iter().map(|end| end.people).sum()
     }
 
-    /// What has been committed.
+    /// Returns the outputs of the committed work.
     fn to_outputs(&self, lanes: &[Partition]) -> NotifyFanoutOutputs {
         let (followers, delivered) =
             lanes.iter().fold((0, self.delivered), |sum, lane| (sum.0 + lane.people, sum.1 + lane.delivered));

@@ -1,4 +1,4 @@
-//! What is written for each person: the parts of `deliver` whose expressions can name `person` and `reason`.
+//! Templates per recipient: the parts of `deliver` whose expressions can use `person` and `reason`.
 
 use std::collections::BTreeSet;
 
@@ -11,36 +11,36 @@ use afterload_pipeline::expr::{TemplateSegment, split_template};
 use afterload_pipeline::{ExprContext, referenced_names, resolve, resolve_to_text};
 use afterload_target_db::Recipient;
 
-/// What expressions about a person can name besides everything else.
+/// The additional names that expressions of `deliver` can use.
 pub const RECIPIENT_VARIABLES: [&str; 2] = [PERSON_VARIABLE, REASON_VARIABLE];
 const PERSON_VARIABLE: &str = "person";
 const REASON_VARIABLE: &str = "reason";
 
-/// What is written for each person, or the same for all of them.
+/// A part of a message: a template per recipient, or a value that is the same for all.
 pub struct TemplatePart {
     value: Value,
     names: BTreeSet<String>,
 }
 
-/// Knows what expressions see for a person.
+/// Creates the expression context of a recipient.
 pub struct RecipientContext {
     scope: ExprContext,
-    /// The columns that are named.
+    /// The columns that the templates use.
     columns: BTreeSet<String>,
 }
 
 impl TemplatePart {
-    /// As it stands in the pipeline.
+    /// Creates a part from its value in the pipeline.
     pub fn new(value: Value) -> Self {
         Self { names: referenced_names(&value), value }
     }
 
-    /// Whether it differs from person to person.
+    /// True if the part depends on the recipient.
     pub fn is_personal(&self) -> bool {
         self.names.iter().any(|name| RECIPIENT_VARIABLES.contains(&name.split('.').next().unwrap_or_default()))
     }
 
-    /// What a text begins with for everybody, up to where it first differs.
+    /// Returns the beginning of a text, up to the first expression that depends on the recipient.
     pub fn common_prefix(&self, scope: &ExprContext) -> String {
         let text = self.value.as_str().unwrap_or_default();
         let mut start = String::new();
@@ -49,24 +49,24 @@ impl TemplatePart {
                 TemplateSegment::Text(range) => Ok(text[range].to_owned()),
                 TemplateSegment::Expression(range) => resolve_to_text(&format!("${{{{ {} }}}}", &text[range]), scope),
             };
-            // There is no person yet.
+            // The expression needs a recipient, and there is none yet.
             let Ok(same) = same else { break };
             start.push_str(&same);
         }
         start
     }
 
-    /// Whose trouble an error of it is.
+    /// Assigns an error of this part to the recipient or to the channel.
     pub fn classify_error(&self, error: Error) -> DeliveryError {
         if self.is_personal() { DeliveryError::Recipient(error) } else { DeliveryError::Channel(error) }
     }
 
-    /// What it is for somebody.
+    /// Resolves the value for a recipient.
     pub fn resolve_value(&self, scope: &ExprContext) -> Result<Value, DeliveryError> {
         resolve(&self.value, scope).map_err(|error| self.classify_error(error))
     }
 
-    /// The same as text.
+    /// Resolves the value to text.
     pub fn resolve_text(&self, scope: &ExprContext) -> Result<String, DeliveryError> {
         let text = self.value.as_str().map_or_else(|| self.value.to_string(), str::to_owned);
         resolve_to_text(&text, scope).map_err(|error| self.classify_error(error))
@@ -74,14 +74,14 @@ impl TemplatePart {
 }
 
 impl RecipientContext {
-    /// For these parts.
+    /// Creates the context for these parts.
     pub fn new<'a>(scope: &ExprContext, parts: impl IntoIterator<Item = &'a TemplatePart>) -> Self {
         let named = parts.into_iter().flat_map(|part| &part.names);
         let columns = named.filter_map(|name| name.strip_prefix(PERSON_VARIABLE)?.strip_prefix('.')?.split('.').next());
         Self { scope: scope.clone(), columns: columns.map(str::to_owned).collect() }
     }
 
-    /// What expressions see for somebody.
+    /// Returns the expression context of a recipient.
     pub fn for_recipient(&self, person: &Recipient, reason: &str) -> Result<ExprContext, DeliveryError> {
         if let Some(column) = self.columns.iter().find(|column| !person.columns.contains_key(*column)) {
             let error = Error::new(codes::COLUMN_NOT_FOUND, format!("the query gives no column `{column}`"))

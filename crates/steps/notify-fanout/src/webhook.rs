@@ -1,4 +1,4 @@
-//! A call about everybody, under an id that stays the same for the person.
+//! Sends a webhook per recipient. Its id stays the same for the recipient.
 
 use serde_json::json;
 
@@ -13,13 +13,13 @@ use afterload_pipeline::ExprContext;
 use afterload_step_api::StepContext;
 use afterload_target_db::Recipient;
 
-/// Errors that are those of a server, whatever it was told.
+/// Errors of the server as a whole, independent of the request.
 const SERVER_ERROR_CODES: [ErrorCode; 5] =
     [codes::EGRESS_BLOCKED, codes::HTTP_BROKEN, codes::HTTP_RATE_LIMITED, codes::HTTP_TIMEOUT, codes::HTTP_UNREACHABLE];
-/// Statuses by which a server says so. Another one, such as 500, may be about what it was told.
+/// Statuses of an unavailable server. Another status, such as 500, may depend on the request.
 const UNAVAILABLE_STATUSES: [u64; 3] = [502, 503, 504];
 
-/// The way of webhooks.
+/// Delivers webhooks.
 pub struct WebhookChannel {
     http: EgressClient,
     key: String,
@@ -28,19 +28,19 @@ pub struct WebhookChannel {
     headers: Vec<(String, TemplatePart)>,
     json: TemplatePart,
     signed: bool,
-    /// Whether all are told by the same server.
+    /// True if all recipients share one server.
     one_server: bool,
 }
 
 impl WebhookChannel {
-    /// Reads what is the same for everybody.
+    /// Resolves the parts that are the same for all recipients.
     pub fn new(ctx: &StepContext, http: &EgressClient, hook: WebhookSpec) -> Self {
         let WebhookSpec { url, headers, json, sign } = hook;
         let headers =
             headers.into_iter().filter(|(name, _)| !RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str()));
         let headers: Vec<_> = headers.map(|(name, value)| (name, TemplatePart::new(json!(value)))).collect();
         let (url, json) = (TemplatePart::new(json!(url)), TemplatePart::new(json));
-        // `https:`, nothing, the server, and what is behind its `/`.
+        // The parts are the scheme, an empty string, the host, and the path.
         let one_server = !url.is_personal() || url.common_prefix(&ctx.expr_context).splitn(4, '/').count() == 4;
         Self {
             http: http.clone(),
@@ -79,7 +79,7 @@ impl WebhookChannel {
         let of_the_server = SERVER_ERROR_CODES.contains(&error.code())
             || status.is_some_and(|status| UNAVAILABLE_STATUSES.contains(&status));
         match error.code() {
-            // Nobody can be called at all.
+            // Without an HTTP client no recipient can be notified.
             codes::HTTP_CLIENT_FAILED => DeliveryError::Channel(error),
             _ if of_the_server && self.one_server => DeliveryError::Channel(error),
             _ => DeliveryError::Recipient(error),
@@ -98,7 +98,7 @@ impl per_recipient::DeliveryChannel for WebhookChannel {
             .await
             .and_then(EgressResponse::error_for_status)
             .map_err(|error| self.classify_error(error))?;
-        // What it says does not matter, but a connection is used again only once its answer has been read.
+        // The content does not matter, but a connection can be reused only after its response is read.
         drop(answer.read_bytes().await);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Files that travel in the mail itself. They are read whole, so how large they may be together is known before.
+//! Attachments of a mail. They are read into memory, so their total size has a limit.
 
 use futures::StreamExt;
 
@@ -13,10 +13,10 @@ use afterload_object_store::ObjectStore;
 use afterload_pipeline::Templated;
 use afterload_step_api::StepContext;
 
-/// No mail program shows more of them well.
+/// Mail programs do not display more attachments well.
 const MAX_ATTACHMENTS: usize = 100;
 
-/// Reads the files that are there.
+/// Reads the files. Absent optional files are skipped.
 pub(super) async fn read_attachments(
     files: Templated<AttachedFiles>,
     ctx: &StepContext,
@@ -29,7 +29,7 @@ pub(super) async fn read_attachments(
         return Err(Error::new(codes::MAIL_ATTACHMENT_COUNT, message));
     }
     let limit = deps.mailer.attachment_limit();
-    // What they are said to have: nothing is read in vain.
+    // Check the declared sizes first, before any byte is read.
     if files.iter().map(|file| file.size).fold(0, u64::saturating_add) > limit.0 {
         return Err(attachments_too_large(limit));
     }
@@ -43,7 +43,7 @@ pub(super) async fn read_attachments(
     Ok(attachments)
 }
 
-/// The bytes of a file; `None`: there are more than `most`.
+/// Returns the bytes of a file; `None` if there are more than `most`.
 async fn read_file(file: &File, most: u64, ctx: &StepContext, objects: &ObjectStore) -> Result<Option<Vec<u8>>> {
     let mut body = objects.open_object(file, 0).await?;
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! The work of `email.send`: one text, one copy per recipient, each an effect that is recorded before and after.
+//! Sends one copy per recipient. The effect log records the start and the end of each copy.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,22 +18,19 @@ use afterload_step_api::{
     EffectRecorder, EffectState, FileLinks, ProgressCounts, ProgressReporter, ProgressUpdate, RunInfo,
 };
 
-/// Every copy names everybody in `To` and `Cc`, so their number is bounded. Larger audiences are no mail but a fan-out.
+/// Every copy lists all recipients in `To` and `Cc`. Larger audiences use `notify.fanout`.
 const MAX_RECIPIENTS: usize = 100;
 
-/// How long links live where nothing is said.
 const DEFAULT_LINK_LIFETIME: Duration = Duration::from_secs(7 * 86_400);
 const MAX_LINK_LIFETIME: Duration = Duration::from_secs(3650 * 86_400);
-/// What lifetimes are possible.
 pub(super) const LINK_LIFETIME_ERROR: &str = "`expires` must be from `1m` to `3650d`";
 
-/// How long links live if this is said.
 pub(super) fn check_link_lifetime(said: units::HumanDuration) -> Result<Duration> {
     let fits = (Duration::from_secs(60)..=MAX_LINK_LIFETIME).contains(&said.0);
     if fits { Ok(said.0) } else { Err(Error::new(codes::WITH_INVALID, LINK_LIFETIME_ERROR)) }
 }
 
-/// What sending needs of the step's context.
+/// The parts of the step context that sending needs.
 pub(super) struct MailJob<'a> {
     pub mailer: &'a Mailer,
     pub run: &'a RunInfo,
@@ -82,7 +79,7 @@ impl MailJob<'_> {
             let id = MessageId::for_recipient(self.key, recipient, &mail.from);
             match self.send_copy(&mail, recipient, &id, step.on_uncertain).await {
                 Ok(()) => message_ids.push(id.to_string()),
-                // What is wrong with one recipient is no reason to keep the mail from the others.
+                // An error of one recipient must not keep the mail from the others.
                 Err(error) if is_recipient_error(&error) => {
                     failed.push(error);
                     continue;
@@ -104,7 +101,7 @@ impl MailJob<'_> {
         }
     }
 
-    /// Sends one copy, unless an earlier attempt is known to have done so.
+    /// Sends one copy, unless the effect log shows that an earlier attempt sent it.
     async fn send_copy(
         &self,
         mail: &OutgoingMail,
@@ -113,7 +110,8 @@ impl MailJob<'_> {
         on_uncertain: OnUncertain,
     ) -> Result<()> {
         let key = format!("mail:{}", recipient.mailbox_key());
-        // Before the effect has begun: nobody who waits is uncertain. Who has the mail does not wait.
+        // Wait before the effect begins, because a stop while waiting must not leave it uncertain. A copy that is
+        // already sent takes no slot.
         if self.mailer.is_rate_limited(recipient)
             && !matches!(self.effects.effect_state(&key).await?, EffectState::Done(_))
         {
@@ -158,7 +156,7 @@ impl MailJob<'_> {
         self.mailer.render_template(&template, subject, vars)
     }
 
-    /// The label and the address of every file that is there.
+    /// Returns the label and the URL of every file. Absent optional files are skipped.
     async fn create_links(&self, links: MailLinks, lives: Duration) -> Result<Vec<(String, String)>> {
         let mut addressed = Vec::new();
         for (label, file) in links.0 {
@@ -177,7 +175,7 @@ impl MailJob<'_> {
     }
 }
 
-/// One error for all recipients who did not and will not receive the mail.
+/// Combines the permanent errors of several recipients into one error.
 fn refused_error(mut failed: Vec<Error>, recipients: usize) -> Error {
     let of_all = format!("{} of {recipients} recipients did not receive the mail", failed.len());
     let details =
@@ -190,7 +188,7 @@ fn parse_addresses(field: Templated<MailAddresses>) -> Result<Vec<MailAddress>> 
     field.into_value()?.iter().map(MailAddress::parse_recipient).collect()
 }
 
-/// Each mailbox once, in order: somebody in `to` and `cc` receives one copy.
+/// Removes duplicate mailboxes and keeps the order: a mailbox in `to` and `cc` gets one copy.
 fn unique_recipients<'a>(addresses: impl Iterator<Item = &'a MailAddress>) -> Vec<MailAddress> {
     let mut seen = BTreeSet::new();
     addresses.filter(|address| seen.insert(address.mailbox_key())).cloned().collect()

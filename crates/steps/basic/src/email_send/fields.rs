@@ -1,4 +1,4 @@
-//! Fields of `email.send` that people may write in more than one way.
+//! Fields of `email.send` that accept more than one form.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,22 +11,22 @@ use serde::{Deserialize, Deserializer};
 use afterload_core::file::File;
 use afterload_pipeline::Templated;
 
-/// One address or a list of them.
+/// One address or a list of addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MailAddresses(Vec<String>);
 
 impl MailAddresses {
-    /// The addresses as they were written.
+    /// Returns the addresses as written.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }
 }
 
-/// Files to link to, in the order in which they were written.
+/// Files to link to, in the order of the file.
 #[derive(Clone, Debug, Default)]
 pub struct MailLinks(pub(super) Vec<(String, Templated<Option<File>>)>);
 
-/// Files to attach, in the order in which they were written.
+/// Files to attach, in the order of the file.
 #[derive(Clone, Debug, Default)]
 pub struct AttachedFiles(pub(super) Vec<Templated<Option<File>>>);
 

@@ -86,12 +86,12 @@ pub struct EmailSendOutputs {
     pub sent: u64,
 }
 
-/// What `EmailSend` works with.
+/// The dependencies of [`EmailSend`].
 #[derive(Clone)]
 pub struct EmailSendDeps {
     /// Outgoing mail.
     pub mailer: Mailer,
-    /// Files in any bucket.
+    /// Reads files of any bucket.
     pub objects: ObjectStore,
 }
 

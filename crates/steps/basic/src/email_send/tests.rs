@@ -18,7 +18,7 @@ use afterload_pipeline::ValidationContext;
 use afterload_spanned_yaml::Diagnostic;
 use afterload_step_api::{EffectRecorder, EffectState, FileLinks, ProgressReporter, RunInfo};
 
-/// The record of effects in memory; `lost` forgets the outcome of what was begun, as a crash does.
+/// An effect log in memory. `lost` forgets the outcome of a started effect, as a crash does.
 #[derive(Default)]
 struct Memory {
     known: Mutex<HashMap<String, EffectState>>,
@@ -55,7 +55,7 @@ impl EffectRecorder for Memory {
     }
 }
 
-/// Links without a record of them. An artifact `gone` is not there any more.
+/// Creates links without recording them. The artifact `gone` does not exist.
 struct Addresses;
 
 impl FileLinks for Addresses {
@@ -79,7 +79,7 @@ impl Desk {
         Self { folder, mailer, stop: CancellationToken::new() }
     }
 
-    /// One that sends a mail a minute to each domain, at most.
+    /// Allows one mail per minute and domain.
     fn paced() -> (Self, Arc<Slots>) {
         let folder = tempfile::tempdir().unwrap();
         let mut options = options(folder.path());
@@ -126,12 +126,12 @@ fn options(folder: &Path) -> MailerOptions {
     }
 }
 
-/// The next free moment of each key, in memory.
+/// The next free slot of each key, in memory.
 #[derive(Default)]
 struct Slots(Mutex<HashMap<String, i64>>);
 
 impl Slots {
-    /// When the next mail may leave for a domain.
+    /// Returns the time of the next slot of a domain.
     fn next(&self, domain: &str) -> i64 {
         self.0.lock().unwrap().get(&format!("mail:{domain}")).copied().unwrap_or_default()
     }
@@ -156,7 +156,7 @@ fn file(artifact: Option<&str>) -> Value {
 }
 
 #[tokio::test]
-async fn everybody_receives_one_copy() {
+async fn each_recipient_gets_one_copy() {
     let (desk, effects) = (Desk::new(), Memory::default());
     let mut with = plain();
     with["to"] = json!(["a@example.com", "B <b@example.com>"]);
@@ -175,7 +175,7 @@ async fn everybody_receives_one_copy() {
 }
 
 #[tokio::test]
-async fn what_is_known_to_have_left_is_not_sent_again() {
+async fn recorded_mail_is_not_sent_again() {
     let (desk, effects) = (Desk::new(), Memory::default());
     let first = desk.send(plain(), &effects).await.unwrap();
     std::fs::remove_dir_all(desk.folder.path().join("outbox")).unwrap();
@@ -184,7 +184,7 @@ async fn what_is_known_to_have_left_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_lost_outcome_is_resent_under_the_same_id() {
+async fn lost_outcome_is_resent_with_same_message_id() {
     let (desk, mut effects) = (Desk::new(), Memory { lost: true, ..Memory::default() });
     assert!(desk.send(plain(), &effects).await.unwrap_err().is_transient());
     assert_eq!(desk.mails().len(), 1);
@@ -196,7 +196,7 @@ async fn a_lost_outcome_is_resent_under_the_same_id() {
 }
 
 #[tokio::test]
-async fn a_lost_outcome_can_be_held_for_a_person() {
+async fn lost_outcome_is_held_on_request() {
     let (desk, mut effects) = (Desk::new(), Memory { lost: true, ..Memory::default() });
     desk.send(plain(), &effects).await.unwrap_err();
     effects.lost = false;
@@ -208,9 +208,9 @@ async fn a_lost_outcome_can_be_held_for_a_person() {
 }
 
 #[tokio::test]
-async fn what_certainly_did_not_leave_is_free_to_be_tried_again() {
+async fn failed_write_leaves_no_effect_and_can_be_retried() {
     let (desk, effects) = (Desk::new(), Memory::default());
-    // A file where the outbox should be: nothing can be written.
+    // A file in place of the outbox folder makes every write fail.
     std::fs::write(desk.folder.path().join("outbox"), "").unwrap();
     desk.send(plain(), &effects).await.unwrap_err();
     assert!(effects.known.lock().unwrap().is_empty());
@@ -222,7 +222,7 @@ async fn what_certainly_did_not_leave_is_free_to_be_tried_again() {
 }
 
 #[tokio::test]
-async fn who_has_the_mail_takes_no_turn_and_who_waits_for_one_is_not_uncertain() {
+async fn sent_mail_takes_no_rate_slot_and_waiting_mail_is_not_uncertain() {
     let (mut desk, slots) = Desk::paced();
     let effects = Memory::default();
     let with = |to: &str| json!({ "to": to, "subject": "Hello", "body": "Text", "on_uncertain": "hold" });
@@ -231,7 +231,8 @@ async fn who_has_the_mail_takes_no_turn_and_who_waits_for_one_is_not_uncertain()
     assert!(turn > clock::now_millis());
     desk.send(with("a@one.example"), &effects).await.unwrap();
     assert_eq!(slots.next("one.example"), turn, "the second attempt sent nothing, and waited for nothing");
-    // Another domain does not wait for the first; the next one of the first does, until the step is stopped.
+    // Another domain does not wait for the first one. The next mail to the first domain waits until the step is
+    // stopped.
     desk.send(with("a@two.example"), &effects).await.unwrap();
     let waiting = desk.send(with("b@one.example"), &effects);
     let stopping = async {
@@ -243,7 +244,7 @@ async fn who_has_the_mail_takes_no_turn_and_who_waits_for_one_is_not_uncertain()
     let (waited, ()) = tokio::join!(waiting, stopping);
     assert_eq!(waited.unwrap_err().code(), codes::STEP_STOPPED);
     assert_eq!((desk.mails().len(), effects.known.lock().unwrap().len()), (2, 2), "it was not begun");
-    // With nobody to wait for, the same recipient receives the mail although what is uncertain would be held.
+    // Without a rate limit the same recipient gets the mail: the effect was never begun, so `hold` does not hold it.
     desk.mailer = Mailer::new(&options(desk.folder.path())).unwrap();
     desk.stop = CancellationToken::new();
     desk.send(with("b@one.example"), &effects).await.unwrap();
@@ -251,7 +252,7 @@ async fn who_has_the_mail_takes_no_turn_and_who_waits_for_one_is_not_uncertain()
 }
 
 #[tokio::test]
-async fn what_visitors_call_themselves_is_no_header_and_no_markup() {
+async fn user_names_inject_neither_headers_nor_markup() {
     let desk = Desk::new();
     let own = desk.folder.path().join("templates/email/hello");
     std::fs::create_dir_all(&own).unwrap();
@@ -279,7 +280,7 @@ async fn what_visitors_call_themselves_is_no_header_and_no_markup() {
 }
 
 #[tokio::test]
-async fn links_stand_in_the_text_in_order_and_absent_files_are_left_out() {
+async fn links_keep_their_order_and_skip_absent_files() {
     let (desk, effects) = (Desk::new(), Memory::default());
     let mut with = plain();
     with["links"] = json!({ "z last": file(Some("z")), "none": null, "a first": file(Some("a")) });
@@ -296,7 +297,7 @@ async fn links_stand_in_the_text_in_order_and_absent_files_are_left_out() {
 }
 
 #[tokio::test]
-async fn links_live_as_long_as_is_said() {
+async fn links_expire_as_configured() {
     let desk = Desk::new();
     let mut with = plain();
     (with["links"], with["expires"]) = (json!({ "file": file(Some("a")) }), json!("30d"));
@@ -311,7 +312,7 @@ async fn links_live_as_long_as_is_said() {
 }
 
 #[tokio::test]
-async fn a_template_names_the_run_its_links_and_its_vars() {
+async fn template_reads_run_links_and_vars() {
     let (desk, effects) = (Desk::new(), Memory::default());
     let counts = json!({ "rows": 18771, "inserted": 16872, "updated": 0, "skipped": 0, "rejected": 1899 });
     let with = json!({
@@ -329,7 +330,7 @@ async fn a_template_names_the_run_its_links_and_its_vars() {
 }
 
 #[tokio::test]
-async fn recipients_are_bounded_and_must_be_addresses() {
+async fn recipients_are_limited_and_validated() {
     let desk = Desk::new();
     for (to, code) in [
         (json!([]), "mail_recipient_count"),
@@ -359,7 +360,7 @@ fn messages(with: Value) -> Vec<String> {
 }
 
 #[test]
-fn the_check_finds_what_types_cannot_say() {
+fn check_reports_conflicting_and_invalid_fields() {
     assert!(messages(plain()).is_empty());
     let templated = json!({ "to": ["${{ params.email }}"], "template": "import_done", "vars": { "rows": 1 } });
     assert!(messages(templated).is_empty());
@@ -378,7 +379,7 @@ fn the_check_finds_what_types_cannot_say() {
 }
 
 #[test]
-fn files_to_attach_are_one_or_a_list_known_now_or_later() {
+fn attach_accepts_one_file_or_a_list_or_an_expression() {
     for attach in [
         json!("${{ params.files }}"),
         json!(["${{ steps.report.file }}", null]),

@@ -1,4 +1,4 @@
-//! `geo.lookup`: where addresses are.
+//! `geo.lookup`: looks up the location of IP addresses.
 
 mod rows;
 
@@ -17,7 +17,7 @@ use afterload_pipeline::{Templated, Validator};
 use afterload_step_api::{ProgressUpdate, Step, StepContext};
 use afterload_target_db::{BindValues, Connections, check_bind, check_sql, default_connection};
 
-/// The most addresses of a list: their answers are stored with the run.
+/// The outputs are stored with the run, so the list has a limit.
 const MAX_ADDRESSES: usize = 1_000;
 
 /// Finds out where addresses are: of one (`ip`), of a list (`ips`), or of the rows of a table (`rows`), whose columns are
@@ -112,12 +112,12 @@ pub struct GeoLookupOutputs {
     invalid: u64,
 }
 
-/// What `GeoLookup` works with.
+/// The dependencies of [`GeoLookup`].
 #[derive(Clone)]
 pub struct GeoLookupDeps {
-    /// Where addresses are.
+    /// Looks up the location of addresses.
     pub geo: GeoLocator,
-    /// The databases that pipelines work on.
+    /// The connections to the users' databases.
     pub connections: Connections,
 }
 
@@ -235,7 +235,7 @@ fn parse_address(text: &str) -> Result<IpAddr> {
     })
 }
 
-/// What is said of an address.
+/// Adds the address to its record, which may be missing.
 fn record_with_ip(ip: IpAddr, answer: Option<Arc<GeoRecord>>) -> GeoRecord {
     GeoRecord { ip: Some(ip.to_string()), ..answer.map(Arc::unwrap_or_clone).unwrap_or_default() }
 }

@@ -1,4 +1,4 @@
-//! Rows of a table, whose columns are filled in chunks that are committed with their cursor.
+//! Fills columns of a table in chunks. Each chunk commits together with its cursor.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use afterload_target_db::{
     TableInfo, read_checkpoint,
 };
 
-/// What is committed with every chunk.
+/// The cursor that commits with every chunk.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct GeoLookupCursor {
     after: Option<Value>,
@@ -29,7 +29,7 @@ struct GeoLookupCursor {
     finished: bool,
 }
 
-/// Fills the rows, from where the last attempt got to.
+/// Fills the rows, starting at the cursor of the last attempt.
 pub async fn fill_rows(
     ctx: &StepContext,
     deps: &GeoLookupDeps,
@@ -87,7 +87,7 @@ pub async fn fill_rows(
     Ok(GeoLookupOutputs { rows, found, missing, invalid, ..GeoLookupOutputs::default() })
 }
 
-/// The columns of a table that are named as outputs are.
+/// Maps the columns of a table whose names equal outputs.
 fn columns_like_outputs(table: &TableInfo, keys: &[String]) -> Result<BTreeMap<String, String>> {
     let outputs =
         GeoRecord::FIELD_NAMES.into_iter().filter(|name| *name != "ip" && !keys.iter().any(|key| key == name));
@@ -105,14 +105,14 @@ fn columns_like_outputs(table: &TableInfo, keys: &[String]) -> Result<BTreeMap<S
     }
 }
 
-/// Rows of a page whose addresses are known, as they are filled: the columns of the keys, then the fields of the answers.
+/// The rows of a page with a known address: the key columns, then the fields of the records.
 struct ResolvedRows {
     page: RecipientPage,
     keys: Vec<usize>,
     fields: Arc<[String]>,
-    /// Each row with its address and the place of its answer.
+    /// The index of the row, its address, and the index of its record.
     rows: Vec<(usize, IpAddr, usize)>,
-    /// Of each address once.
+    /// One record per distinct address.
     answers: Vec<Option<Arc<GeoRecord>>>,
 }
 
@@ -131,7 +131,7 @@ impl RowSource for ResolvedRows {
             name => match self.answers[answer].as_ref().and_then(|answer| answer.get_field(name)) {
                 Some(GeoField::Text(text)) => Scalar::Text(text.into()),
                 Some(GeoField::Degrees(degrees)) => Scalar::Float(degrees),
-                // The number of a network has 32 bits.
+                // A network number has 32 bits.
                 Some(GeoField::Number(number)) => i64::try_from(number).map_or(Scalar::Null, Scalar::Integer),
                 None => Scalar::Null,
             },
@@ -146,7 +146,7 @@ struct LookupColumns<'a> {
     fields: Arc<[String]>,
 }
 
-/// Looks up the addresses of a page, each once. Also says how many rows have none.
+/// Looks up the distinct addresses of a page. Also returns the number of rows without a valid address.
 async fn resolve_addresses(
     ctx: &StepContext,
     deps: &GeoLookupDeps,

@@ -1,4 +1,4 @@
-//! The work of `http.request`: a request with a stable key, and what becomes of its answer.
+//! Sends the request of `http.request` with a stable idempotency key, and turns the response into outputs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,26 +18,23 @@ use afterload_egress::{EgressClient, EgressRequest, EgressResponse, RESERVED_HEA
 use afterload_pipeline::Templated;
 use afterload_step_api::{EffectState, ProgressUpdate, StepContext};
 
-/// How long a call may take whose answer is saved, where nothing is said.
+/// The default timeout of a request whose response is saved.
 const DEFAULT_SAVE_TIMEOUT: Duration = Duration::from_secs(600);
 const MAX_REQUEST_TIMEOUT: Duration = Duration::from_secs(86_400);
-/// How much is saved where nothing is said.
 const DEFAULT_MAX_SAVE_SIZE: ByteSize = ByteSize(1 << 30);
-/// A step makes one call, which is known by this.
+/// A step sends one request, so one key is enough.
 const CALL_EFFECT_KEY: &str = "call";
-/// The longest media type that is believed.
+/// A longer media type is replaced by `application/octet-stream`.
 const MAX_MEDIA_TYPE_BYTES: usize = 200;
 
-/// What times are possible.
 pub(super) const TIMEOUT_RANGE_ERROR: &str = "`timeout` must be more than nothing and at most `1d`";
 
-/// How long a call may take if this is said.
 pub(super) fn check_timeout(said: units::HumanDuration) -> Result<Duration> {
     let fits = !said.0.is_zero() && said.0 <= MAX_REQUEST_TIMEOUT;
     if fits { Ok(said.0) } else { Err(Error::new(codes::WITH_INVALID, TIMEOUT_RANGE_ERROR)) }
 }
 
-/// A call that can be made.
+/// A request that is ready to send.
 pub(super) struct HttpCall {
     request: EgressRequest,
     expect: ExpectedStatus,
@@ -45,7 +42,7 @@ pub(super) struct HttpCall {
     save: Option<(String, ByteSize)>,
 }
 
-/// What is recorded of a call that has succeeded.
+/// The record of a successful request.
 #[derive(Serialize, Deserialize)]
 struct RecordedResponse {
     status: u16,
@@ -84,7 +81,7 @@ impl HttpCall {
         })
     }
 
-    /// Makes the call, unless an earlier attempt is known to have done so.
+    /// Sends the request, unless the effect log shows that an earlier attempt succeeded.
     pub(super) async fn send_once(self, ctx: &StepContext, http: &EgressClient) -> Result<HttpRequestOutputs> {
         let hidden = http.redactor();
         if let Some((name, most)) = &self.save {
@@ -123,13 +120,13 @@ impl HttpCall {
 impl RecordedResponse {
     fn into_outputs(self, hidden: &Redactor) -> HttpRequestOutputs {
         let Self { status, headers, text } = self;
-        // What is not text, or compressed although we did not ask for that, is no JSON.
+        // A body is not JSON if it is not text, or if the server compressed it without being asked.
         let json = text.as_deref().and_then(|text| serde_json::from_str(text).ok());
         HttpRequestOutputs { status, headers, json: json.map(|json| hidden.redact_json(json)), text, file: None }
     }
 }
 
-/// The body and its type.
+/// Returns the body and its media type.
 fn build_body(
     body: Option<Templated<String>>,
     json: Option<serde_json::Value>,
@@ -150,7 +147,7 @@ fn redacted_headers(answer: &EgressResponse, hidden: &Redactor) -> BTreeMap<Stri
     answer.text_headers().into_iter().map(|(name, value)| (name, hidden.redact_text(&value))).collect()
 }
 
-/// Streams the body to a file.
+/// Streams the body to a file of the step.
 async fn save_body(mut answer: EgressResponse, name: &str, most: ByteSize, ctx: &StepContext) -> Result<File> {
     let total = answer.content_length();
     if total.is_some_and(|total| total > most.0) {

@@ -1,4 +1,4 @@
-//! Fields of `http.request` that people may write in more than one way.
+//! Fields of `http.request` that accept more than one form.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -46,11 +46,11 @@ impl From<HttpMethod> for Method {
     }
 }
 
-/// Statuses that are a success: `2xx`, `200`, or a list of such.
+/// Accepted statuses: `2xx`, `200`, or a list of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedStatus(Vec<StatusRange>);
 
-/// From one status to another, both included.
+/// An inclusive range of statuses.
 type StatusRange = (u16, u16);
 
 const EXPECTED_STATUS_HINT: &str = "a status such as `200` or `2xx`, or a list of them";
@@ -62,12 +62,12 @@ impl Default for ExpectedStatus {
 }
 
 impl ExpectedStatus {
-    /// Whether a status is a success.
+    /// True if the status is a success.
     pub fn accepts_status(&self, status: u16) -> bool {
         self.0.iter().any(|(from, to)| (*from..=*to).contains(&status))
     }
 
-    /// Whether a redirect is wanted as the answer.
+    /// True if a redirect is an accepted status, so that it is not followed.
     pub fn accepts_redirects(&self) -> bool {
         self.0.iter().any(|(from, to)| *from < 400 && *to >= 300)
     }
@@ -147,10 +147,10 @@ impl JsonSchema for ExpectedStatus {
     }
 }
 
-/// Fields of a query or a form as they are sent: `null` is left out, each item of a list is a field of the same name.
+/// Flattens fields of a query or a form: `null` is left out, and each item of a list becomes a field of the same name.
 ///
 /// # Errors
-/// `with_invalid` for a map, or a list within a list; it quotes no value.
+/// `with_invalid` for a map, or for a list within a list. The message quotes no value.
 pub fn field_pairs(field: &str, fields: Map<String, Value>) -> Result<Vec<(String, String)>> {
     let mut pairs = Vec::new();
     for (name, value) in fields {
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_expected_may_be_one_status_a_class_or_a_list() {
+    fn expected_status_is_one_status_a_class_or_a_list() {
         for (written, holds, holds_not) in [
             (json!("2xx"), vec![200, 204, 299], vec![199, 300, 404]),
             (json!(404), vec![404], vec![200, 403]),
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_sent_one_by_one() {
+    fn list_fields_are_repeated() {
         let fields = json!({ "z": "text", "a": [1, true, "x"], "none": null });
         let Value::Object(fields) = fields else { unreachable!() };
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());

@@ -1,4 +1,4 @@
-//! `http.request`: a call of another service.
+//! `http.request`: sends a request to another service.
 
 mod call;
 mod fields;
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_told_at_its_place() {
+    fn every_error_is_reported_at_its_span() {
         let text = "url: ftp://x\nmethod: get\nheaders: { Idempotency-Key: x, a b: y, Host: z }\nquery: [1]\nbody: x\n\
                     json: { a: 1 }\nexpect: [200, abc]\nsign: hmac\nmax_size: 2mb\ntimeout: 2d\nnope: 1\n";
         insta::assert_snapshot!(found(text).join("\n"), @r"

@@ -1,4 +1,4 @@
-//! `sql.batch`: one statement again and again, in chunks so short that nobody waits for them.
+//! `sql.batch`: repeats one statement in short transactions, so that it does not block other writers.
 
 use std::cmp::Ordering;
 use std::time;
@@ -69,7 +69,7 @@ pub struct SqlBatchOutputs {
     finished: bool,
 }
 
-/// How far a batch is: what is committed with every chunk.
+/// The state that commits with every chunk.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct SqlBatchCursor {
     rows: u64,
@@ -196,7 +196,7 @@ impl SqlBatch {
             let mut values = self.bind.clone();
             values.insert(LIMIT_PARAM.into(), size.into());
             values.insert(AFTER_PARAM.into(), cursor.after.clone());
-            // Without a cursor no row is looked at.
+            // Without `:after` no rows are needed.
             let keep = if in_order { ResultMode::MaxOfFirstColumn } else { ResultMode::Discard };
             let call = StatementArgs { values, result_mode: keep, stop: ctx.stop.clone() };
             let before = cursor.clone();
@@ -221,7 +221,7 @@ impl SqlBatch {
 }
 
 impl SqlBatchCursor {
-    /// The cursor behind a chunk.
+    /// Returns the cursor after a chunk.
     fn advance_past(&self, effect: &StatementResult, in_order: bool) -> Result<Self> {
         let mut next = self.clone();
         if effect.affected == 0 {
@@ -262,7 +262,8 @@ fn default_chunk_rows() -> u64 {
     10_000
 }
 
-/// SQLite lets those who wait for a lock look again after up to 25 ms: with a shorter pause they could miss several.
+/// A waiter of SQLite polls a locked database with pauses of up to 25 ms. A shorter pause could let it miss several
+/// turns.
 fn default_pause() -> HumanDuration {
     HumanDuration(time::Duration::from_millis(25))
 }

@@ -1,19 +1,17 @@
-//! How many rows the next chunk takes, so that nobody waits long for its locks.
+//! Chooses the size of the next chunk, so that other writers wait only briefly for its locks.
 
 use std::time::Duration;
 
-/// How long a chunk may hold its locks.
+/// The target time for which a chunk holds its locks.
 const TARGET_CHUNK_TIME: Duration = Duration::from_millis(50);
-/// Where nothing is known yet.
 const FIRST_CHUNK_ROWS: u64 = 100;
 
-/// The number of rows for the first chunk.
 pub fn first_chunk_rows(most: u64) -> u64 {
     FIRST_CHUNK_ROWS.min(most)
 }
 
-/// The number of rows for the next chunk after one of `rows` that took `held`. What took too long shrinks at once; what
-/// was quick grows by half, for the next rows may lie elsewhere.
+/// Returns the size of the next chunk after one of `rows` that held its locks for `held`. A slow chunk shrinks the size
+/// at once. A fast chunk grows it by half only, because the next rows may be slower.
 pub fn next_chunk_rows(rows: u64, held: Duration, most: u64) -> u64 {
     let fitting = rows as f64 * TARGET_CHUNK_TIME.as_secs_f64() / held.as_secs_f64().max(1e-6);
     let grown = (rows as f64 * 1.5).ceil();
@@ -25,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_grow_slowly_and_shrink_at_once() {
+    fn chunk_size_grows_slowly_and_shrinks_at_once() {
         let millis = Duration::from_millis;
         assert_eq!([first_chunk_rows(10_000), first_chunk_rows(7)], [100, 7]);
         assert_eq!(next_chunk_rows(100, millis(1), 10_000), 150);

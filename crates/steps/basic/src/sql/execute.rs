@@ -1,4 +1,4 @@
-//! `sql.execute`: one statement, once.
+//! `sql.execute`: executes one statement once.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use afterload_target_db::{
     check_bind, check_sql, default_connection, read_checkpoint,
 };
 
-/// What is kept of the rows of a statement: outputs are stored with the run.
+/// Limits the returned rows, because outputs are stored with the run.
 const RETURNED_ROWS: ResultMode = ResultMode::All { rows: 1_000, bytes: 1 << 20 };
 
 /// Executes one SQL statement.
@@ -72,7 +72,7 @@ bind: { id: "${{ params.order_id }}" }
         {
             return Ok(report_outputs(&ctx, read_checkpoint(&text)?));
         }
-        // Whether a `SELECT` calls a function that writes only the database knows, so all are recorded alike.
+        // A `SELECT` may call a function that writes, and only the database knows that. So every statement is recorded.
         let note = |effect: &StatementResult| {
             let cursor = serde_json::to_string(&SqlExecuteOutputs::from_result(effect)).unwrap_or_default();
             Ok(Checkpoint { cursor, finished: true })

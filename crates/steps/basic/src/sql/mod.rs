@@ -1,4 +1,4 @@
-//! `sql.execute` and `sql.batch`: statements in the users' databases.
+//! `sql.execute` and `sql.batch`: run statements in the users' databases.
 
 mod batch;
 mod batch_sizer;

@@ -1,4 +1,4 @@
-//! JPEG, at an eighth, a quarter, half or all of its size.
+//! Decodes a JPEG at an eighth, a quarter, half or all of its size.
 
 use std::io::ErrorKind;
 
@@ -12,7 +12,7 @@ use afterload_media_type::PixelSize;
 
 const JPEG_NAME: &str = "JPEG";
 
-/// The size at so many eighths.
+/// Returns the size at a scale of `eighths`/8.
 pub fn scaled_size(size: PixelSize, eighths: u32) -> PixelSize {
     PixelSize::new((size.width * eighths).div_ceil(8), (size.height * eighths).div_ceil(8))
 }

@@ -1,4 +1,4 @@
-//! Bytes to pixels. Every reader has its limits, and a panic of one is a damaged file, not a broken service.
+//! Decodes bytes to pixels. Every decoder has limits, and a panic of a decoder counts as a damaged file.
 
 mod jpeg;
 mod png;
@@ -16,10 +16,11 @@ use super::pixels::{PixelLayout, Pixels};
 use afterload_core::error::{Error, Result};
 use afterload_media_type::PixelSize;
 
-/// The eighths of its size at which a JPEG can be decoded so that nothing below `needed` is lost. Other formats: all.
+/// Returns the smallest scale, in eighths, at which a JPEG is still at least as large as `needed`. Other formats are
+/// always decoded at full size.
 pub fn choose_dct_scale(inspected: &InspectedImage, needed: PixelSize) -> u32 {
     let PixelSize { width, height } = inspected.stored;
-    // The decoder looks at one side only, and small ones look alike.
+    // The decoder chooses its scale by one side only, and small sides round to the same value.
     if inspected.format != ImageFormat::Jpeg || width.min(height) < 16 {
         return 8;
     }
@@ -30,7 +31,7 @@ pub fn choose_dct_scale(inspected: &InspectedImage, needed: PixelSize) -> u32 {
     [1, 2, 4].into_iter().find(enough).unwrap_or(8)
 }
 
-/// Decodes the first frame, a JPEG at so many eighths of its size; at most `limit` bytes are used.
+/// Decodes the first frame, a JPEG at `eighths`/8 of its size. It uses at most `limit` bytes.
 ///
 /// # Errors
 /// `image_invalid`, `image_truncated`, `image_unsupported`, `image_too_large`.

@@ -1,4 +1,4 @@
-//! PNG: palettes and small depths are spread to eight bits, sixteen bits are cut to eight, keyed colours become alpha.
+//! Decodes a PNG: palettes and low depths become eight bits, sixteen bits become eight, and color keys become alpha.
 
 use std::io::{Cursor, ErrorKind};
 
@@ -11,11 +11,11 @@ use afterload_core::error::{Error, Result};
 use afterload_media_type::PixelSize;
 
 const PNG_NAME: &str = "PNG";
-/// For rows and tables; the pixels lie in a buffer of ours.
+/// The decoder's budget for rows and tables. The pixels go to a buffer outside of this limit.
 const PNG_WORKING_BYTES: usize = 16 << 20;
 
 pub fn decode_png(inspected: &InspectedImage, bytes: &[u8]) -> Result<Pixels> {
-    // Chunks are held while they are read, so the file itself bounds them.
+    // The decoder holds whole chunks, and a chunk is at most as large as the file.
     let limits = Limits { bytes: PNG_WORKING_BYTES + bytes.len() };
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), limits);
     decoder.set_ignore_text_chunk(true);

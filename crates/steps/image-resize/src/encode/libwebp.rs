@@ -1,4 +1,4 @@
-//! The one place that calls C: libwebp's encoder. There is no other that writes WebP with loss.
+//! Calls libwebp's encoder. It is the only C code, because no Rust encoder writes lossy WebP.
 #![expect(unsafe_code, reason = "libwebp is written in C")]
 
 use std::mem::MaybeUninit;
@@ -10,10 +10,11 @@ use libwebp_sys::{
 
 use afterload_media_type::PixelSize;
 
-/// From 0, fast, to 6, small. 4 is libwebp's own choice; 2 takes half its time for files that are a few percent larger.
+/// The compression effort from 0 (fast) to 6 (small). libwebp's default is 4; 2 takes half the time, for files that are
+/// a few percent larger.
 const WEBP_METHOD: i32 = 2;
 
-/// A picture and the writer behind it, freed together.
+/// A picture and its writer, freed together.
 struct WebpEncoder {
     picture: WebPPicture,
     writer: WebPMemoryWriter,
@@ -21,7 +22,8 @@ struct WebpEncoder {
 
 impl Drop for WebpEncoder {
     fn drop(&mut self) {
-        // SAFETY: both were initialised before `Work` was made, and freeing is allowed at any time after that, once.
+        // SAFETY: both were initialized before `WebpEncoder` was created. They may be freed once at any time after
+        // that.
         unsafe {
             WebPPictureFree(&mut self.picture);
             WebPMemoryWriterClear(&mut self.writer);
@@ -43,8 +45,8 @@ pub fn encode_rows(data: &[u8], size: PixelSize, alpha: bool, quality: u8) -> Op
     work.picture.height = height;
     work.picture.writer = Some(WebPMemoryWrite);
     work.picture.custom_ptr = (&raw mut work.writer).cast();
-    // SAFETY: `data` holds `height` rows of `stride` bytes, as was checked above, and is only read. The picture was
-    // initialised by libwebp; its writer lies in the same `Work`, which does not move until encoding is over.
+    // SAFETY: `data` holds `height` rows of `stride` bytes, as checked above, and is only read. libwebp initialized the
+    // picture. Its writer is in the same `WebpEncoder`, which does not move before the encoding ends.
     let encoded = unsafe {
         let import = if alpha { WebPPictureImportRGBA } else { WebPPictureImportRGB };
         import(&mut work.picture, data.as_ptr(), stride) != 0 && WebPEncode(&config, &mut work.picture) != 0
@@ -52,13 +54,13 @@ pub fn encode_rows(data: &[u8], size: PixelSize, alpha: bool, quality: u8) -> Op
     if !encoded || work.writer.mem.is_null() {
         return None;
     }
-    // SAFETY: the writer owns `size` bytes at `mem` until it is cleared, which happens when `work` is dropped.
+    // SAFETY: the writer owns `size` bytes at `mem` until it is cleared, when the encoder is dropped.
     Some(unsafe { std::slice::from_raw_parts(work.writer.mem, work.writer.size) }.to_vec())
 }
 
 fn encoder_config(quality: u8) -> Option<WebPConfig> {
     let mut config = MaybeUninit::<WebPConfig>::uninit();
-    // SAFETY: libwebp fills all of the structure and says whether it did.
+    // SAFETY: libwebp fills the whole structure and returns whether it did.
     let mut config = unsafe {
         if !WebPInitConfig(config.as_mut_ptr()) {
             return None;
@@ -73,7 +75,7 @@ fn encoder_config(quality: u8) -> Option<WebPConfig> {
 fn new_encoder() -> Option<WebpEncoder> {
     let mut picture = MaybeUninit::<WebPPicture>::uninit();
     let mut writer = MaybeUninit::<WebPMemoryWriter>::uninit();
-    // SAFETY: libwebp fills all of both structures; of the picture it says whether it did.
+    // SAFETY: libwebp fills both structures; for the picture it returns whether it did.
     unsafe {
         if !WebPPictureInit(picture.as_mut_ptr()) {
             return None;

@@ -1,4 +1,4 @@
-//! Pixels to bytes. The same pixels always give the same bytes.
+//! Encodes pixels to bytes. Equal pixels always give equal bytes.
 
 mod libwebp;
 mod webp_container;
@@ -13,19 +13,19 @@ use super::pixels::{PixelLayout, Pixels};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 
-/// What a result carries besides its pixels.
+/// The metadata that a result carries.
 #[derive(Clone, Debug, Default)]
 pub struct ImageMetadata {
-    /// A colour profile.
+    /// A color profile.
     pub profile: Option<Vec<u8>>,
-    /// An EXIF block, from the TIFF header on.
+    /// An EXIF block, starting at the TIFF header.
     pub exif: Option<Vec<u8>>,
 }
 
-/// Encodes a picture. One with transparency must be flattened before it becomes a JPEG.
+/// Encodes a picture. A picture with transparency must be flattened before it becomes a JPEG.
 ///
 /// # Errors
-/// `image_too_large` where the format holds no such size.
+/// `image_too_large` if the format does not support the size.
 pub fn encode_image(pixels: Pixels, format: ImageFormat, quality: u8, metadata: &ImageMetadata) -> Result<Vec<u8>> {
     let (size, most) = (pixels.size, format.max_side());
     if size.width.max(size.height) > most {
@@ -58,7 +58,7 @@ fn encode_jpeg(pixels: &Pixels, quality: u8, metadata: &ImageMetadata) -> Result
     if let Some(profile) = &metadata.profile {
         encoder.add_icc_profile(profile).map_err(failed)?;
     }
-    // A segment holds no more; EXIF blocks of other formats may be longer.
+    // A JPEG segment holds at most this many bytes, but EXIF blocks of other formats may be longer.
     if let Some(exif) = metadata.exif.as_ref().filter(|exif| exif.len() <= 65_527) {
         encoder.add_exif_metadata(exif).map_err(failed)?;
     }

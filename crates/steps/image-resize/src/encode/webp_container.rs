@@ -1,4 +1,4 @@
-//! Puts a colour profile and EXIF into a WebP.
+//! Adds a color profile and EXIF to a WebP.
 
 use super::ImageMetadata;
 use afterload_media_type::PixelSize;
@@ -7,7 +7,7 @@ const VP8X_ICC_FLAG: u8 = 0x20;
 const VP8X_ALPHA_FLAG: u8 = 0x10;
 const VP8X_EXIF_FLAG: u8 = 0x08;
 
-/// The same picture with the metadata in its container. `None` if `bytes` are no WebP.
+/// Returns the picture with the metadata in its container; `None` if `bytes` is not a WebP.
 pub fn add_metadata(bytes: Vec<u8>, size: PixelSize, metadata: &ImageMetadata) -> Option<Vec<u8>> {
     if metadata.profile.is_none() && metadata.exif.is_none() {
         return Some(bytes);

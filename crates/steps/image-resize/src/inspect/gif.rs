@@ -1,4 +1,4 @@
-//! The blocks of a GIF, up to its trailer.
+//! Reads the blocks of a GIF up to its trailer.
 
 use super::{ByteCursor, ParsedHeader, check_dimensions};
 use crate::ImageLimits;
@@ -16,7 +16,7 @@ pub fn inspect_gif(bytes: &[u8], limits: &ImageLimits) -> Result<ParsedHeader> {
     if let Some(Err(error)) = walked {
         return Err(error);
     }
-    // A frame may be larger than the screen that it is shown on.
+    // A frame may be larger than the screen of the GIF.
     for frame in &frames {
         check_dimensions(*frame, limits)?;
     }
@@ -42,7 +42,7 @@ fn skip_color_table(cursor: &mut ByteCursor<'_>, flags: u8) -> Option<()> {
     Some(())
 }
 
-/// `None`: the file ends before its trailer. Only the first two frames are noted.
+/// Returns `None` if the file ends before its trailer. Only the first two frames are recorded.
 fn walk_blocks(cursor: &mut ByteCursor<'_>, frames: &mut Vec<PixelSize>) -> Option<Result<()>> {
     loop {
         match cursor.read_u8()? {
@@ -62,7 +62,7 @@ fn walk_blocks(cursor: &mut ByteCursor<'_>, frames: &mut Vec<PixelSize>) -> Opti
                     frames.push(size);
                 }
             }
-            // Some writers leave a byte or two of nothing between blocks.
+            // Some writers put one or two zero bytes between blocks.
             0 => {}
             other => return Some(Err(errors::image_invalid(GIF_NAME, format!("a block begins with {other:#04x}")))),
         }

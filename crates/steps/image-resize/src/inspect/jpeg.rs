@@ -1,4 +1,4 @@
-//! The segments of a JPEG, up to its end marker.
+//! Reads the segments of a JPEG up to its end marker.
 
 use super::{ByteCursor, MAX_PROFILE_BYTES, ParsedHeader};
 use crate::errors;
@@ -6,22 +6,22 @@ use afterload_core::error::Result;
 use afterload_media_type::{PixelSize, read_jpeg_frame_size};
 
 const JPEG_NAME: &str = "JPEG";
-/// Scans of a progressive file. Cameras and encoders write about ten; each costs a walk over the whole picture, and
-/// a few bytes are enough for one.
+/// Limits the scans of a progressive file. Encoders write about ten. Each scan costs a pass over the whole picture, but
+/// needs only a few bytes of the file.
 const MAX_JPEG_SCANS: u32 = 100;
 const ICC_SIGNATURE: &[u8] = b"ICC_PROFILE\0";
 
-/// The components of a JPEG and how they are coded.
+/// The components of a JPEG and their coding.
 #[derive(Clone, Debug)]
 pub struct JpegFrame {
-    /// All coefficients are kept until the last scan.
+    /// A progressive decoder keeps all coefficients until the last scan.
     progressive: bool,
-    /// Horizontal and vertical sampling of each component.
+    /// The horizontal and vertical sampling factors of each component.
     sampling: Vec<(u8, u8)>,
 }
 
 impl JpegFrame {
-    /// The bytes that decoding takes at so many eighths of the size.
+    /// Returns the bytes that decoding takes at a scale of `eighths`/8.
     pub fn decoding_bytes(&self, size: PixelSize, eighths: u32) -> u64 {
         let most = |of: fn(&(u8, u8)) -> u8| u64::from(self.sampling.iter().map(of).max().unwrap_or(1).max(1));
         let (across, down) = (most(|sampling| sampling.0), most(|sampling| sampling.1));
@@ -39,7 +39,7 @@ pub fn inspect_jpeg(bytes: &[u8]) -> Result<ParsedHeader> {
     let mut cursor = ByteCursor::new(bytes, 2);
     let mut found = ParsedHeader::new(PixelSize::new(0, 0), 0);
     let mut profile = ProfileChunks::default();
-    // Where the file ends too early, what was found until then is judged.
+    // If the file ends too early, the header parts before its end are still checked.
     let walked = walk_segments(&mut cursor, &mut found, &mut profile);
     if let Some(Err(error)) = walked {
         return Err(error);
@@ -54,7 +54,7 @@ pub fn inspect_jpeg(bytes: &[u8]) -> Result<ParsedHeader> {
     Ok(found)
 }
 
-/// `None`: the file ends before its end marker.
+/// Returns `None` if the file ends before its end marker.
 fn walk_segments(
     cursor: &mut ByteCursor<'_>,
     found: &mut ParsedHeader,
@@ -95,7 +95,7 @@ fn walk_segments(
     }
 }
 
-/// The next marker's code. Bytes between segments are skipped, as all readers do.
+/// Returns the code of the next marker. It skips bytes between segments, as all readers do.
 fn next_marker(cursor: &mut ByteCursor<'_>) -> Option<u8> {
     loop {
         let rest = cursor.bytes.get(cursor.at..)?;
@@ -110,7 +110,7 @@ fn next_marker(cursor: &mut ByteCursor<'_>) -> Option<u8> {
     }
 }
 
-/// Goes to the first marker that is not part of the scan.
+/// Skips to the first marker that does not belong to the scan.
 fn skip_scan(cursor: &mut ByteCursor<'_>) -> Option<()> {
     loop {
         let rest = cursor.bytes.get(cursor.at..)?;
@@ -164,7 +164,7 @@ fn read_frame(marker: u8, segment: &[u8], found: &mut ParsedHeader) -> Result<()
     Ok(())
 }
 
-/// A colour profile in up to 255 numbered pieces.
+/// A color profile in up to 255 numbered segments.
 #[derive(Default)]
 struct ProfileChunks {
     chunks: Vec<(u8, Vec<u8>)>,
@@ -183,7 +183,7 @@ impl ProfileChunks {
         }
     }
 
-    /// The profile, and whether there is one that cannot be read.
+    /// Returns the profile, and whether there is an unreadable one.
     fn assemble_profile(mut self) -> (Option<Vec<u8>>, bool) {
         self.chunks.sort_by_key(|(number, _)| *number);
         let in_order = self.chunks.iter().zip(1u8..).all(|((number, _), expected)| *number == expected);

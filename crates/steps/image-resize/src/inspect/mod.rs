@@ -1,4 +1,4 @@
-//! Looks at a file without decoding it: what it is, how large, whether all of it is there, and what decoding would cost.
+//! Inspects a file without decoding it: its format, its size, whether it is complete, and the cost of decoding.
 
 mod gif;
 mod jpeg;
@@ -16,36 +16,36 @@ use afterload_media_type::{self as media, PixelSize};
 
 pub use jpeg::JpegFrame;
 
-/// The longest colour profile that is read; those of printing presses have about 2 MB.
+/// Limits the color profile. Profiles of printing presses have about 2 MB.
 pub const MAX_PROFILE_BYTES: usize = 8 << 20;
 
-/// What a file is.
+/// The properties of a picture file.
 #[derive(Clone, Debug)]
 pub struct InspectedImage {
-    /// Its format.
+    /// The format.
     pub format: ImageFormat,
-    /// Its size as it is stored.
+    /// The size of the stored pixels.
     pub stored: PixelSize,
-    /// How it wants to be seen.
+    /// The EXIF orientation.
     pub orientation: Orientation,
-    /// Its colour profile.
+    /// The color profile.
     pub profile: Option<Vec<u8>>,
-    /// Whether it has a colour profile that cannot be read.
+    /// True if there is an unreadable color profile.
     pub broken_profile: bool,
-    /// Its EXIF block, from the TIFF header on.
+    /// The EXIF block, starting at the TIFF header.
     pub exif: Option<Vec<u8>>,
-    /// Whether it has more than one frame.
+    /// True if there is more than one frame.
     pub animated: bool,
-    /// The most bytes per pixel once it is decoded.
+    /// The maximum bytes per decoded pixel.
     channels: u64,
-    /// The parts of a JPEG.
+    /// The components of a JPEG.
     pub frame: Option<JpegFrame>,
 }
 
-/// What the reader of one format has found.
+/// The result of the parser of one format.
 struct ParsedHeader {
     stored: PixelSize,
-    /// The bytes of its end are there.
+    /// True if the end of the file is there.
     complete: bool,
     profile: Option<Vec<u8>>,
     broken_profile: bool,
@@ -70,7 +70,7 @@ impl ParsedHeader {
     }
 }
 
-/// Looks at a file and refuses what is no picture, is not all there, or is too large.
+/// Inspects a file. It rejects files that are not pictures, not complete, or too large.
 ///
 /// # Errors
 /// `image_unsupported`, `image_too_large`, `image_truncated`, `image_invalid`.
@@ -117,12 +117,12 @@ pub fn inspect_image(bytes: &[u8], limits: &ImageLimits) -> Result<InspectedImag
     })
 }
 
-/// What a file with so many bytes is answered.
+/// Returns the error for a file of this size.
 pub fn file_too_large(size: u64, limits: &ImageLimits) -> afterload_core::error::Error {
     errors::image_too_large(format!("the file has {size} bytes; images may have {}", limits.file))
 }
 
-/// Refuses pictures that have too many pixels.
+/// Checks the number of pixels and the sides.
 ///
 /// # Errors
 /// `image_too_large`.
@@ -139,12 +139,12 @@ pub fn check_dimensions(size: PixelSize, limits: &ImageLimits) -> Result<()> {
 }
 
 impl InspectedImage {
-    /// Its size as it is seen.
+    /// Returns the size after the orientation is applied.
     pub fn upright_size(&self) -> PixelSize {
         self.orientation.upright_size(self.stored)
     }
 
-    /// The bytes that decoding takes, with a JPEG at so many eighths of its size.
+    /// Returns the bytes that decoding takes, for a JPEG at a scale of `eighths`/8.
     pub fn decoding_bytes(&self, eighths: u32) -> u64 {
         match &self.frame {
             Some(frame) => frame.decoding_bytes(self.stored, eighths),
@@ -153,7 +153,7 @@ impl InspectedImage {
     }
 }
 
-/// Reads numbers and pieces of a file that may end anywhere.
+/// Reads numbers and slices of a file that may end anywhere.
 struct ByteCursor<'a> {
     bytes: &'a [u8],
     at: usize,

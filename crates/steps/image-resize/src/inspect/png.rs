@@ -1,4 +1,4 @@
-//! The chunks of a PNG, up to its end. The decoder checks their checksums.
+//! Reads the chunks of a PNG up to its end. The decoder verifies their checksums.
 
 use super::{ByteCursor, MAX_PROFILE_BYTES, ParsedHeader};
 use crate::errors;
@@ -36,7 +36,7 @@ fn read_ihdr(cursor: &mut ByteCursor<'_>) -> Option<ParsedHeader> {
     Some(ParsedHeader::new(size, channels))
 }
 
-/// `None`: the file ends before its last chunk. A profile that was seen is marked as broken until it has been read.
+/// Returns `None` if the file ends before its last chunk. A profile is marked as broken until it is read.
 fn walk_chunks(cursor: &mut ByteCursor<'_>, found: &mut ParsedHeader) -> Result<Option<()>> {
     let mut pixels = false;
     loop {
@@ -61,7 +61,7 @@ fn walk_chunks(cursor: &mut ByteCursor<'_>, found: &mut ParsedHeader) -> Result<
     }
 }
 
-/// The profile, inflated up to a limit, and whether it cannot be read.
+/// Inflates the profile up to a limit. Also returns whether it is unreadable.
 fn read_profile(bytes: &[u8]) -> (Option<Vec<u8>>, bool) {
     let limits = png::Limits { bytes: MAX_PROFILE_BYTES };
     let mut decoder = png::Decoder::new_with_limits(std::io::Cursor::new(bytes), limits);

@@ -1,4 +1,4 @@
-//! The chunks of a WebP.
+//! Reads the chunks of a WebP.
 
 use super::{ByteCursor, MAX_PROFILE_BYTES, ParsedHeader};
 use crate::errors;
@@ -21,14 +21,14 @@ pub fn inspect_webp(bytes: &[u8]) -> Result<ParsedHeader> {
     Ok(found)
 }
 
-/// `None`: a chunk goes on behind the end.
+/// Returns `None` if a chunk extends beyond the end of the file.
 fn walk_chunks(bytes: &[u8], found: &mut ParsedHeader) -> Option<()> {
     let mut cursor = ByteCursor::new(bytes, 12);
     while cursor.at < bytes.len() {
         let kind = cursor.take_bytes(4)?;
         let length = cursor.read_u32_le()? as usize;
         let data = cursor.take_bytes(length)?;
-        // The last chunk of some files lacks its filling.
+        // The last chunk of some files lacks its padding byte.
         cursor.at += length % 2;
         match kind {
             b"ICCP" if data.len() > MAX_PROFILE_BYTES => found.broken_profile = true,

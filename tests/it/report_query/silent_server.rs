@@ -1,4 +1,5 @@
-//! A server that falls silent: a network that breaks, a machine that hangs. And how many connections it has to bear.
+//! A database server that stops answering (a broken network, a hung machine), and the number of connections that
+//! reports use.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{RUNNING_COPIES, SILENT, app};
 use crate::support::{Database, TestApp, eventually};
 
-/// Between us and the server, until it passes nothing on any more.
+/// A TCP relay to the server that can stop passing bytes.
 struct Relay {
     address: String,
     accepted: Arc<AtomicUsize>,
@@ -40,7 +41,7 @@ impl Relay {
     }
 }
 
-/// Passes bytes on. In silence both ends stay open.
+/// Passes bytes on. In silence, both ends stay open.
 async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut silent: watch::Receiver<bool>) {
     let mut bytes = [0; 8192];
     loop {
@@ -56,7 +57,7 @@ async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
     std::future::pending::<()>().await;
 }
 
-/// Says when it has been let go.
+/// Signals when it is dropped.
 struct Held(Option<oneshot::Sender<()>>);
 
 impl Drop for Held {
@@ -79,7 +80,7 @@ impl RowVisitor for Held {
     }
 }
 
-/// The application's database behind a relay.
+/// Connects to the application's database through a relay.
 async fn behind_a_relay(app: &mut TestApp) -> (Relay, Connection) {
     let config = app.config.connections.get_mut("app").unwrap();
     let mut url = url::Url::parse(config.url.expose_secret()).unwrap();
@@ -90,7 +91,7 @@ async fn behind_a_relay(app: &mut TestApp) -> (Relay, Connection) {
     (relay, connection)
 }
 
-/// Stops a report once it has got somewhere, and waits until its thread holds nothing any more.
+/// Stops a report after `somewhere`, and waits until its thread has released everything.
 async fn stops(connection: &Connection, relay: &Relay, silent_before: bool, somewhere: impl AsyncFnOnce()) {
     relay.silent.send_replace(silent_before);
     let (held, let_go) = oneshot::channel();
@@ -109,10 +110,10 @@ async fn stops(connection: &Connection, relay: &Relay, silent_before: bool, some
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_does_not_wait_for_a_silent_server() {
+async fn stop_does_not_wait_for_a_silent_server() {
     let mut app = app(Database::Postgres, "CREATE TABLE t (id BIGINT)").await;
     let (relay, connection) = behind_a_relay(&mut app).await;
-    // In the middle of the query, and of a connection that is never made.
+    // Stop during the query, and during a connection attempt that never completes.
     stops(&connection, &relay, false, async || {
         eventually("the query", async || (app.numbers(RUNNING_COPIES).await == [1]).then_some(())).await;
     })
@@ -125,7 +126,7 @@ async fn a_stop_does_not_wait_for_a_silent_server() {
     app.finish().await;
 }
 
-/// Notes who has begun.
+/// Records the reports that have started.
 struct Noted(usize, Arc<Mutex<Vec<usize>>>);
 
 impl RowVisitor for Noted {
@@ -142,7 +143,7 @@ impl RowVisitor for Noted {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn eight_reports_read_at_once() {
+async fn at_most_eight_reports_read_at_once() {
     let app = app(Database::Postgres, "CREATE TABLE t (id BIGINT)").await;
     let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
     let begun = Arc::new(Mutex::new(Vec::new()));
@@ -159,7 +160,7 @@ async fn eight_reports_read_at_once() {
     let reports: Vec<_> = reports.collect();
     eventually("eight queries", async || (app.numbers(RUNNING_COPIES).await == [8]).then_some(())).await;
     assert_eq!(begun.lock().unwrap().len(), 8);
-    // The ninth goes on when another one has ended.
+    // The ninth report starts when another one has ended.
     let first = begun.lock().unwrap()[0];
     stops[first].cancel();
     eventually("the ninth", async || (begun.lock().unwrap().len() == 9).then_some(())).await;

@@ -1,4 +1,4 @@
-//! Following a run: answers that wait, inline steps, server-sent events.
+//! Following a run: responses that wait, inline steps, server-sent events.
 
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use crate::support::{Database, TestApp, both, eventually};
 
 both!(
-    an_answer_waits_for_the_end_if_it_is_preferred,
-    an_answer_waits_for_inline_steps_alone,
-    events_follow_a_run_to_its_one_end,
-    events_go_on_after_a_restart,
+    prefer_wait_waits_for_the_end,
+    response_waits_only_for_inline_steps,
+    events_follow_a_run_to_its_only_end,
+    events_continue_after_a_restart,
 );
 
 /// One server-sent event.
@@ -20,7 +20,7 @@ struct Event {
     data: Value,
 }
 
-/// Reads events until `enough`, or to the end.
+/// Reads events until `enough` returns true, or to the end.
 async fn events(response: reqwest::Response, mut enough: impl FnMut(&[Event]) -> bool) -> Vec<Event> {
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -53,7 +53,7 @@ async fn gated(database: Database, yaml: &str) -> (TestApp, std::path::PathBuf) 
     (builder.pipeline("p", &yaml).start().await, gate)
 }
 
-async fn an_answer_waits_for_the_end_if_it_is_preferred(database: Database) {
+async fn prefer_wait_waits_for_the_end(database: Database) {
     let yaml = "name: p\nsteps:\n  - { id: one, uses: test.step, with: { until: GATE } }\n";
     let (app, gate) = gated(database, yaml).await;
     let url = format!("{}/v1/pipelines/p/runs", app.url);
@@ -79,7 +79,7 @@ async fn an_answer_waits_for_the_end_if_it_is_preferred(database: Database) {
     app.finish().await;
 }
 
-async fn an_answer_waits_for_inline_steps_alone(database: Database) {
+async fn response_waits_only_for_inline_steps(database: Database) {
     let yaml = "name: p\nsteps:\n  - { id: small, uses: test.step, mode: inline, with: { give: 42, file: small.txt } }\n  \
                 - { id: smaller, uses: test.step, mode: inline, with: { give: 43 } }\n  \
                 - { id: large, uses: test.step, with: { until: GATE } }\n";
@@ -95,12 +95,12 @@ async fn an_answer_waits_for_inline_steps_alone(database: Database) {
     app.finish().await;
 }
 
-async fn events_follow_a_run_to_its_one_end(database: Database) {
+async fn events_follow_a_run_to_its_only_end(database: Database) {
     let yaml = "name: p\nsteps:\n  - { id: one, uses: test.step, with: { until: GATE, units: 5 } }\n  - { id: two, uses: test.step }\n";
     let (app, gate) = gated(database, yaml).await;
     let run = app.run("p", json!({})).await;
     let watch = run["watch_url"].as_str().unwrap();
-    // As a browser asks, with nothing but the address.
+    // As a browser requests it, with only the URL.
     let response = app.client.get(watch).header("accept", "text/event-stream").send().await.unwrap();
     assert_eq!(response.headers()["access-control-allow-origin"], "*");
     assert_eq!(response.headers()["cache-control"], "no-store, no-transform");
@@ -121,7 +121,7 @@ async fn events_follow_a_run_to_its_one_end(database: Database) {
     assert!(done.is_sorted() && done.last() == Some(&5), "{done:?}");
     let last = &followed[followed.len() - 2];
     assert_eq!((&last.data["status"], last.data["revision"].as_i64()), (&json!("succeeded"), last.id));
-    // Who has seen the end is not told again; who has not, is.
+    // A client that has seen the end gets no further event; a client that has not, gets the end.
     let path = watch.strip_suffix(&format!("?{}", watch.split_once('?').unwrap().1)).unwrap();
     let again = |last: i64| {
         let token = watch.split_once('?').unwrap().1;
@@ -136,7 +136,7 @@ async fn events_follow_a_run_to_its_one_end(database: Database) {
     app.finish().await;
 }
 
-async fn events_go_on_after_a_restart(database: Database) {
+async fn events_continue_after_a_restart(database: Database) {
     let yaml = "name: p\nsteps:\n  - { id: one, uses: test.step, with: { until: GATE } }\n";
     let (app, gate) = gated(database, yaml).await;
     let run = app.run("p", json!({})).await;

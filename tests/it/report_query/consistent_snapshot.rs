@@ -1,4 +1,4 @@
-//! The rows are those of one moment, and the planner's estimate is told before the first.
+//! A report reads one consistent snapshot, and gets the planner's row estimate before the first row.
 
 use std::sync::mpsc::{Receiver as Answers, Sender};
 use std::time::Duration;
@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::app;
 use crate::support::{Database, both};
 
-both!(others_write_meanwhile, a_receiver_that_gives_up_ends_the_query);
+both!(report_reads_a_consistent_snapshot, receiver_error_ends_the_query);
 
 const TEST_FAILED: ErrorCode = ErrorCode::permanent("test_failed", "The test makes it fail");
 
-/// Waits after the first row until others have written.
+/// Blocks after the first row until other writers have committed.
 struct Slow {
     begun: Option<tokio::sync::oneshot::Sender<Option<u64>>>,
     go_on: Answers<()>,
@@ -62,7 +62,7 @@ fn reading() -> QueryOptions {
     QueryOptions { values: BindValues::new(), timeout: Duration::from_secs(600), stop: CancellationToken::new() }
 }
 
-async fn others_write_meanwhile(database: Database) {
+async fn report_reads_a_consistent_snapshot(database: Database) {
     let app = app(database, FILL).await;
     if database == Database::Postgres {
         app.sql("ANALYZE t").await;
@@ -85,13 +85,13 @@ async fn others_write_meanwhile(database: Database) {
     app.finish().await;
 }
 
-async fn a_receiver_that_gives_up_ends_the_query(database: Database) {
+async fn receiver_error_ends_the_query(database: Database) {
     let app = app(database, FILL).await;
     let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
     let select = SelectQuery::parse(super::ENDLESS, connection.dialect()).unwrap();
     let (receiver, _started, go_on) = slow(1000);
     go_on.send(()).unwrap();
-    // `begun` finds nobody who listens.
+    // Nobody receives `begun` in this test.
     let receiver = Slow { begun: None, ..receiver };
     let error = connection.select_rows(&select, reading(), receiver).await.map(|_| ()).unwrap_err();
     assert_eq!((error.code(), error.message()), (TEST_FAILED, "enough"));

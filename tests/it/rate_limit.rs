@@ -1,18 +1,18 @@
-//! `rate_limit`: how often steps of a key start, in whichever process.
+//! `rate_limit`: limits how often steps of a key start, across all processes.
 
 use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both, eventually, log_of, numbers};
 
 both!(
-    starts_are_spaced_over_all_processes,
-    a_step_that_waits_for_its_slot_holds_no_worker,
+    rate_limit_holds_across_processes,
+    waiting_for_a_slot_holds_no_worker,
     each_attempt_takes_a_slot,
-    a_crash_before_the_slot_starts_nothing_twice,
-    a_crash_after_the_start_takes_another_slot,
-    each_key_has_slots_of_its_own,
+    crash_before_the_slot_keeps_the_slot,
+    crash_after_the_start_takes_another_slot,
+    each_key_has_its_own_slots,
     each_item_takes_a_slot,
-    keys_out_of_use_are_forgotten,
+    unused_keys_are_deleted,
 );
 
 fn id(run: &Value) -> &str {
@@ -27,8 +27,8 @@ async fn app(database: Database, steps: &str) -> TestApp {
     TestApp::builder(database).pipeline("p", &format!("name: p\n{steps}")).start().await
 }
 
-async fn starts_are_spaced_over_all_processes(database: Database) {
-    // Two pipelines, one key.
+async fn rate_limit_holds_across_processes(database: Database) {
+    // Two pipelines share one key.
     let yaml = |name: &str| {
         format!("name: {name}\nsteps: [{{ id: one, uses: test.step, rate_limit: {{ key: shared, per_second: 4 }} }}]\n")
     };
@@ -58,7 +58,7 @@ async fn starts_are_spaced_over_all_processes(database: Database) {
     app.finish().await;
 }
 
-async fn a_step_that_waits_for_its_slot_holds_no_worker(database: Database) {
+async fn waiting_for_a_slot_holds_no_worker(database: Database) {
     let limited = "name: p\nsteps: [{ id: one, uses: test.step, rate_limit: { per_second: 0.001 } }]\n";
     let app = TestApp::builder(database)
         .pipeline("p", limited)
@@ -77,7 +77,7 @@ async fn a_step_that_waits_for_its_slot_holds_no_worker(database: Database) {
     .await;
     let step = &shown["steps"][0];
     assert_eq!((&step["status"], &step["attempt"], &step["started_at"]), (&json!("queued"), &json!(0), &Value::Null));
-    // Rounded down to the second, which is the queue's grain.
+    // The queue rounds start times down to a whole second.
     let gap = time(&step["starts_at"]) - time(&first["steps"][0]["started_at"]);
     assert!((999_001..=1_000_000).contains(&gap), "{gap}");
     assert_eq!(app.run_to_end("free", json!({})).await["status"], "succeeded");
@@ -101,7 +101,7 @@ steps:
     app.finish().await;
 }
 
-async fn a_crash_before_the_slot_starts_nothing_twice(database: Database) {
+async fn crash_before_the_slot_keeps_the_slot(database: Database) {
     let app = app(database, "steps: [{ id: one, uses: test.step, rate_limit: { per_second: 0.2 } }]\n").await;
     let first = app.run_to_end("p", json!({})).await;
     let second = app.run("p", json!({})).await;
@@ -119,7 +119,7 @@ async fn a_crash_before_the_slot_starts_nothing_twice(database: Database) {
     app.finish().await;
 }
 
-async fn a_crash_after_the_start_takes_another_slot(database: Database) {
+async fn crash_after_the_start_takes_another_slot(database: Database) {
     let builder = TestApp::builder(database);
     let gate = builder.folder().join("gate");
     let yaml = format!(
@@ -138,7 +138,7 @@ async fn a_crash_after_the_start_takes_another_slot(database: Database) {
     app.finish().await;
 }
 
-async fn each_key_has_slots_of_its_own(database: Database) {
+async fn each_key_has_its_own_slots(database: Database) {
     let yaml = "
 params: { shop: { type: object } }
 steps: [{ id: one, uses: test.step, rate_limit: { key: \"shop-${{ params.shop.id }}\", per_second: 0.001 } }]
@@ -164,7 +164,7 @@ steps:
     let app = app(database, yaml).await;
     let run = app.run_to_end("p", json!({})).await;
     assert_eq!(run["status"], "succeeded", "{run}");
-    // The step itself only finds out its items.
+    // The parent step only determines the items, so it takes no slot.
     assert_eq!(numbers(&app.service(), "SELECT rate_limited_starts FROM step_runs WHERE parent IS NULL").await, [0]);
     let sql = "SELECT COUNT(*), MAX(started_at) - MIN(started_at) FROM step_runs WHERE rate_limited_starts = 1 AND item_index <> 1";
     let found = numbers(&app.service(), sql).await;
@@ -172,7 +172,7 @@ steps:
     app.finish().await;
 }
 
-async fn keys_out_of_use_are_forgotten(database: Database) {
+async fn unused_keys_are_deleted(database: Database) {
     let app = app(database, "steps: [{ id: one, uses: test.step, rate_limit: { per_second: 1 } }]\n").await;
     app.run_to_end("p", json!({})).await;
     let (db, now) = (app.app.engine.db(), chrono::Utc::now().timestamp_millis());

@@ -1,4 +1,4 @@
-//! What people do with runs besides starting them: stop them, go on with them, put them off, send them twice.
+//! Actions on runs: cancel, retry, schedule, prioritize, and idempotent requests.
 
 use afterload::app::RunningService;
 use afterload::config::QueueConfig;
@@ -7,20 +7,20 @@ use serde_json::{Value, json};
 use crate::support::{Database, TestApp, both, eventually, kinds, log_of};
 
 both!(
-    a_cancel_stops_what_runs_and_begins_nothing_but_finally,
-    a_cancel_reaches_the_steps_of_other_processes,
-    a_cancel_ends_what_is_to_start_later,
-    a_run_that_has_ended_cannot_be_cancelled,
-    a_cancelled_step_leaves_nothing_behind,
-    a_retry_goes_on_from_the_failed_step,
-    a_retry_of_a_failed_hook_runs_that_hook_alone,
-    a_cancelled_run_can_go_on,
-    a_retry_of_a_cancelled_run_catches_up_on_its_hooks,
-    a_run_starts_at_its_time_and_not_before,
-    a_run_takes_a_queue_and_a_priority,
-    what_matters_more_overtakes_what_waits,
-    a_hundred_requests_with_one_key_start_one_run,
-    files_go_where_the_output_says,
+    cancel_stops_running_steps_and_runs_only_finally,
+    cancel_reaches_steps_of_other_processes,
+    cancel_ends_a_scheduled_run,
+    ended_run_cannot_be_cancelled,
+    cancelled_step_leaves_no_files,
+    retry_resumes_at_the_failed_step,
+    retry_of_a_failed_handler_runs_only_that_handler,
+    cancelled_run_can_be_retried,
+    retry_of_a_cancelled_run_runs_its_remaining_handlers,
+    run_starts_not_before_run_at,
+    run_options_set_queue_and_priority,
+    higher_priority_run_overtakes_queued_runs,
+    idempotency_key_starts_one_run,
+    output_writes_files_to_the_bucket,
 );
 
 fn statuses(run: &Value) -> Vec<String> {
@@ -36,7 +36,7 @@ async fn app(database: Database, steps: &str) -> TestApp {
     TestApp::builder(database).pipeline("p", &format!("name: p\n{steps}")).start().await
 }
 
-async fn a_cancel_stops_what_runs_and_begins_nothing_but_finally(database: Database) {
+async fn cancel_stops_running_steps_and_runs_only_finally(database: Database) {
     let yaml = "
 steps:
   - { id: polite, uses: test.step, with: { wait: true } }
@@ -70,13 +70,13 @@ finally:
     assert_eq!(run["steps"][0]["error"]["code"], "run_cancelled");
     assert_eq!(run["steps"][5]["outputs"]["value"], "cancelled");
     assert_eq!(run["error"], Value::Null);
-    // Asked again, it is as it was wanted.
+    // A second cancel succeeds and changes nothing.
     let (status, body) = app.post(&format!("/v1/runs/{}/cancel", id(&run)), json!({})).await;
     assert_eq!((status, &body["status"]), (200, &json!("cancelled")));
     app.finish().await;
 }
 
-async fn a_cancel_reaches_the_steps_of_other_processes(database: Database) {
+async fn cancel_reaches_steps_of_other_processes(database: Database) {
     let app = app(database, "steps: [{ id: one, uses: test.step, with: { hang: true } }]\n").await;
     let mut other = app.config.clone();
     other.secret_key.get_or_insert(afterload::config::Secret::new("another key for the tests"));
@@ -97,7 +97,7 @@ async fn a_cancel_reaches_the_steps_of_other_processes(database: Database) {
     app.finish().await;
 }
 
-async fn a_cancel_ends_what_is_to_start_later(database: Database) {
+async fn cancel_ends_a_scheduled_run(database: Database) {
     let app = app(database, "steps: [{ id: one, uses: test.step }]\n").await;
     let (status, run) = app.post("/v1/pipelines/p/runs", json!({ "run_at": "2999-01-01T00:00:00+02:00" })).await;
     assert_eq!((status, &run["status"], &run["run_at"]), (202, &json!("queued"), &json!("2998-12-31T22:00:00.000Z")));
@@ -108,7 +108,7 @@ async fn a_cancel_ends_what_is_to_start_later(database: Database) {
     app.finish().await;
 }
 
-async fn a_run_that_has_ended_cannot_be_cancelled(database: Database) {
+async fn ended_run_cannot_be_cancelled(database: Database) {
     let app = app(database, "steps: [{ id: one, uses: test.step }]\n").await;
     let run = app.run_to_end("p", json!({})).await;
     for (path, status, code) in [("cancel", 409, "run_ended"), ("retry", 409, "run_succeeded")] {
@@ -122,7 +122,7 @@ async fn a_run_that_has_ended_cannot_be_cancelled(database: Database) {
     app.finish().await;
 }
 
-async fn a_cancelled_step_leaves_nothing_behind(database: Database) {
+async fn cancelled_step_leaves_no_files(database: Database) {
     let yaml = "
 steps:
   - { id: own, uses: test.step, with: { file: a.txt, wait: true } }
@@ -138,7 +138,7 @@ steps:
     app.post(&format!("/v1/runs/{}/cancel", id(&run)), json!({})).await;
     let run = app.ended(&run).await;
     assert_eq!((&run["status"], &run["artifacts"]), (&json!("cancelled"), &json!([])));
-    // What was not there before is gone again; what was there is still whole.
+    // The cancelled step's own object is deleted; older objects stay.
     eventually("the file to go", async || objects.head_object("public", "x/b.txt").await.err()).await;
     assert!(objects.head_object("public", "x/c.txt").await.is_ok());
     app.finish().await;
@@ -159,7 +159,7 @@ finally:
   - { id: clean, uses: test.step, with: { file: log.txt } }
 ";
 
-async fn a_retry_goes_on_from_the_failed_step(database: Database) {
+async fn retry_resumes_at_the_failed_step(database: Database) {
     let app = app(database, TWO_ROUNDS).await;
     let path = app.dir.path().join("there");
     let run = app.run_to_end("p", json!({ "path": path })).await;
@@ -183,7 +183,7 @@ async fn a_retry_goes_on_from_the_failed_step(database: Database) {
     assert_eq!(statuses(&run), ended);
     let count = |step: &str| log_of(id(&run)).iter().filter(|line| line.starts_with(&format!("{step}#"))).count();
     assert_eq!(["first", "second", "third", "cheer", "alarm", "clean"].map(count), [1, 3, 1, 1, 2, 3]);
-    // Each round of a hook has its own files; those of the rounds before stay.
+    // Each round of a handler has its own files, and the files of earlier rounds stay.
     let artifacts = run["artifacts"].as_array().unwrap();
     assert_eq!(artifacts.len(), 5, "{artifacts:?}");
     for artifact in artifacts {
@@ -193,7 +193,7 @@ async fn a_retry_goes_on_from_the_failed_step(database: Database) {
     app.finish().await;
 }
 
-async fn a_retry_of_a_failed_hook_runs_that_hook_alone(database: Database) {
+async fn retry_of_a_failed_handler_runs_only_that_handler(database: Database) {
     let yaml = "
 params:
   path: { type: string }
@@ -217,7 +217,7 @@ on_success:
     app.finish().await;
 }
 
-async fn a_cancelled_run_can_go_on(database: Database) {
+async fn cancelled_run_can_be_retried(database: Database) {
     let app = app(
         database,
         "params: { path: { type: string } }\nsteps: [{ id: one, uses: test.step, with: { until: there } }]\n",
@@ -240,7 +240,7 @@ async fn a_cancelled_run_can_go_on(database: Database) {
     app.finish().await;
 }
 
-async fn a_retry_of_a_cancelled_run_catches_up_on_its_hooks(database: Database) {
+async fn retry_of_a_cancelled_run_runs_its_remaining_handlers(database: Database) {
     let builder = TestApp::builder(database);
     let gate = builder.folder().join("gate");
     let yaml = format!(
@@ -259,7 +259,7 @@ async fn a_retry_of_a_cancelled_run_catches_up_on_its_hooks(database: Database) 
     app.finish().await;
 }
 
-async fn a_run_starts_at_its_time_and_not_before(database: Database) {
+async fn run_starts_not_before_run_at(database: Database) {
     let app = app(database, "steps: [{ id: one, uses: test.step }, { id: two, uses: test.step }]\n").await;
     let due = chrono::Utc::now() + chrono::Duration::milliseconds(1500);
     let due = due.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
@@ -268,13 +268,13 @@ async fn a_run_starts_at_its_time_and_not_before(database: Database) {
     let run = app.ended(&run).await;
     assert_eq!(run["status"], "succeeded");
     assert!(run["started_at"].as_str().unwrap() >= due.as_str(), "{} is before {due}", run["started_at"]);
-    // What has passed is now.
+    // A `run_at` in the past means now.
     let (_, run) = app.post("/v1/pipelines/p/runs?run_at=2001-01-01T00:00:00Z", json!({})).await;
     assert_eq!(app.ended(&run).await["status"], "succeeded");
     app.finish().await;
 }
 
-async fn a_run_takes_a_queue_and_a_priority(database: Database) {
+async fn run_options_set_queue_and_priority(database: Database) {
     let app = app(database, "steps: [{ id: one, uses: test.step }]\n").await;
     let (_, run) = app.post("/v1/pipelines/p/runs", json!({ "queue": "special", "priority": 7 })).await;
     let steps = app.app.engine.db().steps().list(id(&run)).await.unwrap();
@@ -287,7 +287,7 @@ async fn a_run_takes_a_queue_and_a_priority(database: Database) {
     app.finish().await;
 }
 
-async fn what_matters_more_overtakes_what_waits(database: Database) {
+async fn higher_priority_run_overtakes_queued_runs(database: Database) {
     let yaml = "
 name: p
 params: { mode: { type: string, default: go } }
@@ -314,14 +314,14 @@ steps:
     for run in &others {
         started.push(app.ended(run).await["steps"][1]["started_at"].as_str().expect("a time").to_owned());
     }
-    // The worker had a few of them in hand already.
+    // The worker had already claimed a few of them.
     let last = started.pop().expect("the last");
     let overtaken = started.iter().filter(|other| **other > last).count();
     assert!(overtaken >= 2, "{last} after {started:?}");
     app.finish().await;
 }
 
-async fn a_hundred_requests_with_one_key_start_one_run(database: Database) {
+async fn idempotency_key_starts_one_run(database: Database) {
     let yaml = "params: { file: { type: file, required: false }, n: { type: integer, default: 0 } }\n\
                 steps: [{ id: one, uses: test.step }]\n";
     let app = app(database, yaml).await;
@@ -343,7 +343,7 @@ async fn a_hundred_requests_with_one_key_start_one_run(database: Database) {
     let other = request("a").json(&json!({ "params": { "n": 2 } })).send().await.unwrap();
     assert_eq!(other.status(), 422);
     assert_eq!(other.json::<Value>().await.unwrap()["code"], "idempotency_key_reused");
-    // With files: their bytes count, and those sent in vain are not kept.
+    // With files, the bytes count too, and the files of replayed requests are not kept.
     let form = |text: &'static str| {
         let file = reqwest::multipart::Part::text(text).file_name("a.txt").mime_str("text/plain").unwrap();
         reqwest::multipart::Form::new().part("file", file)
@@ -366,13 +366,13 @@ async fn a_hundred_requests_with_one_key_start_one_run(database: Database) {
     app.finish().await;
 }
 
-/// How many files lie under a folder.
+/// Counts the files below a folder.
 fn walk(folder: &std::path::Path) -> usize {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| if entry.path().is_dir() { walk(&entry.path()) } else { 1 }).sum()
 }
 
-async fn files_go_where_the_output_says(database: Database) {
+async fn output_writes_files_to_the_bucket(database: Database) {
     let yaml = "
 params: { user: { type: string } }
 steps:

@@ -5,11 +5,15 @@ use serde_json::{Value, json};
 use super::UP;
 use crate::support::{Database, TestApp, both};
 
-both!(every_sender_is_understood, a_notification_needs_a_key_or_the_token, what_is_no_notification_is_refused);
+both!(
+    notifications_of_every_sender_are_understood,
+    notification_needs_a_key_or_the_token,
+    invalid_notification_is_rejected
+);
 
 const KEY: &str = "in/a b+c%2B é.csv";
 
-/// One record as a store writes it.
+/// Builds one record as a store writes it.
 fn record(source: &str, name: &str, key: &str, etag: &str) -> Value {
     json!({
         "eventVersion": "2.1",
@@ -30,8 +34,8 @@ async fn tell(app: &TestApp, body: &Value) -> Value {
     body
 }
 
-async fn every_sender_is_understood(database: Database) {
-    // The embedded store's own events would start the runs; so the trigger's pipeline goes live after the upload.
+async fn notifications_of_every_sender_are_understood(database: Database) {
+    // The pipeline goes live after the upload, so that the embedded store's own events start no run.
     let app = TestApp::builder(database).start().await;
     app.app.engine.objects().ensure_bucket("uploads").await.unwrap();
     let etag = app.put("uploads", KEY, "one").await.etag;
@@ -41,7 +45,7 @@ async fn every_sender_is_understood(database: Database) {
     let aws = record("aws:s3", "ObjectCreated:Put", "in/a+b%2Bc%252B+%C3%A9.csv", &etag);
     let told = tell(&app, &json!({ "Records": [aws] })).await;
     assert_eq!(told["started"].as_array().unwrap().len(), 1, "{told}");
-    // The same object from everybody else is no news.
+    // Notifications of other senders for the same object are duplicates.
     let minio = record("minio:s3", "s3:ObjectCreated:Put", "in%2Fa+b%2Bc%252B+%C3%A9.csv", &format!("\"{etag}\""));
     let localstack = record("aws:s3", "ObjectCreated:CompleteMultipartUpload", "in/a%20b%2Bc%252B%20%C3%A9.csv", &etag);
     let ceph = record("ceph:s3", "s3:ObjectCreated:Put", KEY, &etag);
@@ -61,7 +65,7 @@ async fn every_sender_is_understood(database: Database) {
         let told = tell(&app, &body).await;
         assert_eq!((told["known"].as_u64(), &told["started"]), (Some(1), &json!([])), "{name}: {told}");
     }
-    // Nobody waits for these.
+    // No trigger matches these.
     let removed = record("aws:s3", "ObjectRemoved:Delete", "in/plain.csv", "");
     let gone = record("aws:s3", "ObjectCreated:Put", "in/gone.csv", &etag);
     let other = record("aws:s3", "ObjectCreated:Put", "out/plain.csv", &etag);
@@ -76,7 +80,7 @@ async fn every_sender_is_understood(database: Database) {
     }
     let told = tell(&app, &sns("SubscriptionConfirmation", "confirm".into())).await;
     assert!(told["subscription"]["confirm"].as_str().unwrap().contains("ConfirmSubscription"), "{told}");
-    // Two records, one of them news.
+    // Two records; one of them is a duplicate.
     let plain = record("ceph:s3", "ObjectCreated:Put", "in/plain.csv", "");
     let told = tell(&app, &json!({ "Records": [ceph_of(&etag), plain] })).await;
     assert_eq!((told["known"].as_u64(), told["started"].as_array().unwrap().len()), (Some(1), 1));
@@ -89,7 +93,7 @@ fn ceph_of(etag: &str) -> Value {
     record("ceph:s3", "s3:ObjectCreated:Put", KEY, etag)
 }
 
-async fn a_notification_needs_a_key_or_the_token(database: Database) {
+async fn notification_needs_a_key_or_the_token(database: Database) {
     let app = TestApp::builder(database).pipeline("up", UP).start().await;
     let mut config = app.config.clone();
     config.listen = app.url.strip_prefix("http://").unwrap().parse().unwrap();
@@ -112,7 +116,7 @@ async fn a_notification_needs_a_key_or_the_token(database: Database) {
         (post(&format!("{address}x")), 401),
         (post(&plain), 401),
         (post(&plain).bearer_auth(&teller), 200),
-        // MinIO's `auth_token`
+        // MinIO's `auth_token` has no scheme.
         (post(&plain).header("authorization", &teller), 200),
         (post(&plain).header("authorization", "nobody"), 401),
         (post(&plain).bearer_auth(&writer), 403),
@@ -122,7 +126,7 @@ async fn a_notification_needs_a_key_or_the_token(database: Database) {
     app.finish().await;
 }
 
-async fn what_is_no_notification_is_refused(database: Database) {
+async fn invalid_notification_is_rejected(database: Database) {
     let app = TestApp::builder(database).pipeline("up", UP).start().await;
     let large = format!("{{\"Records\": [{}]}}", " ".repeat(2 << 20));
     let deep = "[".repeat(100_000);
@@ -138,7 +142,7 @@ async fn what_is_no_notification_is_refused(database: Database) {
         ("", 200),
         ("{\"Records\": [{}]}", 200),
     ] {
-        // A connection of its own: one that was refused a large body is closed.
+        // The server closes a connection after it refuses a large body, so use a new one.
         let request = reqwest::Client::new().post(format!("{}/v1/hooks/s3", app.url)).bearer_auth(&app.admin_key);
         let response = request.body(body.to_owned()).send().await.unwrap();
         assert_eq!(response.status(), status, "{body:.80}");

@@ -1,20 +1,20 @@
-//! `for_each`: a job per item, a few at a time, and the join.
+//! `for_each`: one job per item, limited concurrency, and the join.
 
 use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both, eventually, log_of};
 
 both!(
-    items_run_side_by_side_and_join_in_order,
-    failed_items_do_not_stop_the_others_nor_the_join,
-    a_forgiven_failure_leaves_none_in_its_place,
-    nothing_to_do_is_done_at_once,
-    what_is_no_list_fails_the_step,
-    no_more_than_max_concurrency_run_at_a_time,
+    items_run_in_parallel_and_join_in_order,
+    failed_item_stops_neither_the_others_nor_the_join,
+    continue_on_error_leaves_none_for_the_failed_item,
+    empty_list_ends_at_once,
+    invalid_or_too_many_items_fail_the_step,
+    max_concurrency_is_respected,
     items_survive_shutdowns_and_crashes,
-    a_cancel_reaches_items_that_run_and_those_that_wait,
-    a_retry_runs_only_the_items_that_failed,
-    many_items_end_once_each,
+    cancel_reaches_running_and_waiting_items,
+    retry_runs_only_the_failed_items,
+    every_item_of_many_runs_once,
 );
 
 async fn app(database: Database, steps: &str) -> TestApp {
@@ -25,7 +25,7 @@ fn id(run: &Value) -> &str {
     run["id"].as_str().expect("an id")
 }
 
-/// What the items of a step gave, in their order.
+/// Returns the outputs of the items in order.
 fn given(items: &Value) -> Vec<Value> {
     items.as_array().expect("items").iter().map(|item| item["value"].clone()).collect()
 }
@@ -36,7 +36,7 @@ async fn items(app: &TestApp, run: &Value, step: &str, query: &str) -> Value {
     answer.json().await.expect("JSON")
 }
 
-async fn items_run_side_by_side_and_join_in_order(database: Database) {
+async fn items_run_in_parallel_and_join_in_order(database: Database) {
     let yaml = r#"
 params: { names: { type: list } }
 steps:
@@ -66,7 +66,7 @@ steps:
     app.finish().await;
 }
 
-async fn failed_items_do_not_stop_the_others_nor_the_join(database: Database) {
+async fn failed_item_stops_neither_the_others_nor_the_join(database: Database) {
     let yaml = r#"
 steps:
   - id: each
@@ -92,7 +92,7 @@ on_failure:
     app.finish().await;
 }
 
-async fn a_forgiven_failure_leaves_none_in_its_place(database: Database) {
+async fn continue_on_error_leaves_none_for_the_failed_item(database: Database) {
     let yaml = r#"
 steps:
   - id: each
@@ -109,7 +109,7 @@ steps:
     app.finish().await;
 }
 
-async fn nothing_to_do_is_done_at_once(database: Database) {
+async fn empty_list_ends_at_once(database: Database) {
     let yaml = r#"
 params: { list: { type: list, default: [] } }
 steps:
@@ -123,7 +123,7 @@ steps:
     app.finish().await;
 }
 
-async fn what_is_no_list_fails_the_step(database: Database) {
+async fn invalid_or_too_many_items_fail_the_step(database: Database) {
     let yaml = r#"
 params: { what: { type: object } }
 steps:
@@ -137,7 +137,7 @@ steps:
     app.finish().await;
 }
 
-async fn no_more_than_max_concurrency_run_at_a_time(database: Database) {
+async fn max_concurrency_is_respected(database: Database) {
     let dir = tempfile::tempdir().expect("a folder");
     let gate = dir.path().join("gate");
     let yaml = format!(
@@ -190,7 +190,7 @@ async fn items_survive_shutdowns_and_crashes(database: Database) {
     app.finish().await;
 }
 
-async fn a_cancel_reaches_items_that_run_and_those_that_wait(database: Database) {
+async fn cancel_reaches_running_and_waiting_items(database: Database) {
     let yaml = "
 steps:
   - { id: each, uses: test.step, for_each: { items: [1, 2, 3, 4], max_concurrency: 2 }, with: { wait: true } }
@@ -215,7 +215,7 @@ finally:
     app.finish().await;
 }
 
-async fn a_retry_runs_only_the_items_that_failed(database: Database) {
+async fn retry_runs_only_the_failed_items(database: Database) {
     let dir = tempfile::tempdir().expect("a folder");
     let mended = dir.path().join("mended");
     let yaml = format!(
@@ -244,7 +244,7 @@ steps:
     app.finish().await;
 }
 
-async fn many_items_end_once_each(database: Database) {
+async fn every_item_of_many_runs_once(database: Database) {
     let yaml = r#"
 params: { list: { type: list } }
 steps:

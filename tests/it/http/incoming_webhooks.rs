@@ -1,4 +1,4 @@
-//! Events that come as Standard Webhooks, signed instead of with a key.
+//! Events that arrive as signed Standard Webhooks, without an API key.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both, eventually, python};
 
-both!(a_webhook_tells_of_an_event_once_and_a_forged_one_of_none, the_end_of_a_run_starts_another_one);
+both!(webhook_publishes_one_event_and_a_forged_one_none, notification_of_a_run_can_start_another_run);
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OTHER: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-/// What senders of webhooks use: the reference implementation of the standard.
+/// The reference implementation of the standard, as senders of webhooks use it.
 const SIGN: &str = "
 import json, sys
 from datetime import datetime, timezone
@@ -32,7 +32,7 @@ params: { order: { type: integer } }
 steps: [{ id: one, uses: test.step, with: { give: "${{ params.order }}" } }]
 "#;
 
-/// A webhook that is about to be sent.
+/// A webhook to send.
 #[derive(Clone)]
 struct Webhook {
     event: &'static str,
@@ -72,7 +72,7 @@ async fn runs(app: &TestApp) -> usize {
     page["runs"].as_array().expect("runs").len()
 }
 
-async fn a_webhook_tells_of_an_event_once_and_a_forged_one_of_none(database: Database) {
+async fn webhook_publishes_one_event_and_a_forged_one_none(database: Database) {
     let events = BTreeMap::from([("order.paid".to_owned(), Secret::new(SECRET))]);
     let app = TestApp::builder(database).pipeline("paid", PAID).config(|config| config.webhooks.events = events);
     let app = app.start().await;
@@ -108,7 +108,7 @@ async fn a_webhook_tells_of_an_event_once_and_a_forged_one_of_none(database: Dat
     }
     assert_eq!(runs(&app).await, 0);
 
-    // A sender that changes its secret signs with both.
+    // While a sender rotates its secret, it signs with the old and the new one.
     let mut changing = Webhook::signed(OTHER, "msg_1", now, body);
     changing.signature = format!("{} {}", changing.signature, good.signature);
     let later = Webhook::signed(SECRET, "msg_1", now + 1, body);
@@ -122,7 +122,7 @@ async fn a_webhook_tells_of_an_event_once_and_a_forged_one_of_none(database: Dat
     assert_eq!((started.len(), runs(&app).await), (1, 1), "sent again, it is the same event");
     let run = app.ended(&json!({ "id": started[0][0] })).await;
     assert_eq!(run["steps"][0]["outputs"]["value"], 7, "{run}");
-    // A key of the API is another one, whatever it is called.
+    // An API key is not a webhook secret, whatever its name.
     let request = app.client.post(format!("{}/v1/events/order.paid", app.url)).bearer_auth(&app.admin_key);
     let request = request.header("idempotency-key", "msg_1").body(body);
     let heard: Value = request.send().await.unwrap().json().await.unwrap();
@@ -131,7 +131,7 @@ async fn a_webhook_tells_of_an_event_once_and_a_forged_one_of_none(database: Dat
     app.finish().await;
 }
 
-async fn the_end_of_a_run_starts_another_one(database: Database) {
+async fn notification_of_a_run_can_start_another_run(database: Database) {
     let first = "name: first\nsteps: [{ id: one, uses: test.step, with: { give: 1 } }]\n";
     let second = r#"
 name: second
