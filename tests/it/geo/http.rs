@@ -142,7 +142,7 @@ async fn echoed_api_key_is_redacted(database: Database) {
     let run = app.run_to_end("p", json!({})).await;
     assert_eq!(run["steps"][0]["outputs"]["city"], "***", "{run}");
     assert!(!run.to_string().contains("nobody-shows"), "{run}");
-    let kept = "SELECT COUNT(*), SUM(CASE WHEN answer LIKE '%nobody-shows%' THEN 1 ELSE 0 END) FROM geo_cache";
+    let kept = "SELECT COUNT(*), SUM(CASE WHEN record LIKE '%nobody-shows%' THEN 1 ELSE 0 END) FROM geo_cache";
     assert_eq!(numbers(&app.service(), kept).await, [1, 0]);
     app.finish().await;
 }
@@ -157,9 +157,9 @@ async fn unknown_address_is_asked_again_after_its_cache_time(database: Database)
         assert_eq!(app.run_to_end("p", json!({})).await["steps"][0]["outputs"]["found"], 0);
     }
     assert_eq!(receiver.calls().len(), 1, "that nobody knows is remembered");
-    let span = "SELECT MAX(expires_at - looked_at) FROM geo_cache";
+    let span = "SELECT MAX(expires_at - fetched_at) FROM geo_cache";
     assert_eq!(numbers(&app.service(), span).await, [86_400_000], "for a day, whatever `cache` says");
-    execute(&app.service(), "UPDATE geo_cache SET expires_at = looked_at").await;
+    execute(&app.service(), "UPDATE geo_cache SET expires_at = fetched_at").await;
     app.run_to_end("p", json!({})).await;
     assert_eq!(receiver.calls().len(), 2);
     app.finish().await;

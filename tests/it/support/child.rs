@@ -89,7 +89,7 @@ impl Place {
     /// start does this), their poll claims, and their notification claims.
     pub async fn forget_the_dead(&self) {
         let mut sql = String::from(
-            "UPDATE polls SET held_until = 0;
+            "UPDATE poll_claims SET lease_until = 0;
              UPDATE notifications SET next_at = since WHERE status = 'pending';",
         );
         if self.server.is_some() {
