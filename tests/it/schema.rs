@@ -27,7 +27,7 @@ async fn open(database: Database) -> Opened {
 
 impl Opened {
     /// Changes the history of the migrations, and opens the database once more.
-    async fn is_refused_after(self, change: &str) {
+    async fn assert_refused_after(self, change: &str) {
         self.db.execute(change, &[]).await.unwrap();
         self.db.close().await;
         let error = Db::open(&self.url).await.err().expect("the database to be refused");
@@ -43,7 +43,7 @@ impl Opened {
 async fn a_database_of_an_older_build_is_refused(database: Database) {
     let change = "INSERT INTO afterload_migrations (version, description, success, checksum, execution_time)
                   SELECT 2, 'inbox', success, checksum, execution_time FROM afterload_migrations WHERE version = 1";
-    open(database).await.is_refused_after(change).await;
+    open(database).await.assert_refused_after(change).await;
 }
 
 async fn a_database_with_changed_migrations_is_refused(database: Database) {
@@ -51,7 +51,7 @@ async fn a_database_with_changed_migrations_is_refused(database: Database) {
         Database::Sqlite => "UPDATE afterload_migrations SET checksum = CAST('older' AS BLOB)",
         Database::Postgres => "UPDATE afterload_migrations SET checksum = CAST('older' AS BYTEA)",
     };
-    open(database).await.is_refused_after(change).await;
+    open(database).await.assert_refused_after(change).await;
 }
 
 const SQLITE_COLUMNS: &str =

@@ -47,7 +47,7 @@ pub fn compile_with_sql_files(
                 cuts.push(TextSplice { range: start..whole.len(), added_columns: wider, original: place.value });
                 taken = place.value.offset + place.value.len;
             }
-            Err(problem) => missing.push(problem),
+            Err(problem) => missing.push(*problem),
         }
     }
     whole.push_str(&text[taken..]);
@@ -116,22 +116,23 @@ fn step_sql_file_ref<'a>(step: &'a YamlNode, kinds: &StepCatalog) -> Option<SqlF
 }
 
 impl SqlFileRef<'_> {
-    fn read_sql(&self, folder: &Path) -> Result<String, Diagnostic> {
+    fn read_sql(&self, folder: &Path) -> Result<String, Box<Diagnostic>> {
         let problem = |message: String| Diagnostic::new(codes::DEFINITION_INVALID, self.value, message);
         let (Some(name), Some(Verbatim::Line(_)), true) =
             (self.node.as_str(), self.node.verbatim, self.key.line == self.value.line)
         else {
-            return Err(problem(format!("`{SQL_FILE_FIELD}` must be the name of a file, on one line")));
+            return Err(Box::new(problem(format!("`{SQL_FILE_FIELD}` must be the name of a file, on one line"))));
         };
         if !is_allowed_path(name) {
             let hint = "expected `NAME.sql` beside the pipeline, or `FOLDER/NAME.sql`; it cannot hold an expression";
-            return Err(problem(format!("`{name}` is not a file that `{SQL_FILE_FIELD}` may name")).with_hint(hint));
+            let message = format!("`{name}` is not a file that `{SQL_FILE_FIELD}` may name");
+            return Err(Box::new(problem(message).with_hint(hint)));
         }
         let path = folder.join(name);
-        let unreadable = |error: std::io::Error| problem(format!("`{name}` cannot be read: {error}"));
+        let unreadable = |error: std::io::Error| Box::new(problem(format!("`{name}` cannot be read: {error}")));
         let meta = std::fs::metadata(&path).map_err(unreadable)?;
         if !meta.is_file() || meta.len() > MAX_SQL_FILE_BYTES {
-            return Err(problem(format!("`{name}` is not a file of at most {MAX_SQL_FILE_BYTES} bytes")));
+            return Err(Box::new(problem(format!("`{name}` is not a file of at most {MAX_SQL_FILE_BYTES} bytes"))));
         }
         let mut text = String::new();
         let file = std::fs::File::open(&path).map_err(unreadable)?;

@@ -61,7 +61,7 @@ impl SharedTx {
                 self.savepoint_open = false;
             }
             Ok(TxOutcome::Rollback(_)) | Err(_) => {
-                self.rollback_savepoint().await.map_err(|error| TxAborted(failed.unwrap_or(error)))?
+                self.rollback_savepoint().await.map_err(|error| TxAborted(failed.unwrap_or(error)))?;
             }
         }
         Ok(outcome)

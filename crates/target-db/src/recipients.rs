@@ -141,7 +141,7 @@ impl RecipientQuery {
         span: &KeyRange,
         stop: &CancellationToken,
     ) -> Result<u64> {
-        let sql = format!("SELECT COUNT(*) AS people {}", self.from_clause(span));
+        let sql = format!("SELECT COUNT(*) AS people {}", self.source_clause(span));
         let rows =
             self.read_rows(connection, &sql, span, &[], ResultMode::All { rows: 1, bytes: 1 << 10 }, stop).await?;
         Ok(rows.first_value().and_then(Value::as_u64).unwrap_or_default())
@@ -160,7 +160,7 @@ impl RecipientQuery {
     ) -> Result<Option<Value>> {
         let at = format!(
             "SELECT {key} AS key {} ORDER BY {key} LIMIT 1 OFFSET :{RESERVED_PARAM_PREFIX}skip",
-            self.from_clause(span),
+            self.source_clause(span),
             key = self.key
         );
         // Brought to text behind the place: of those before it nobody asks.
@@ -191,7 +191,7 @@ impl RecipientQuery {
         let key = connection.key_as_text(&self.key);
         let sql = format!(
             "SELECT {key} AS {RECIPIENT_KEY_COLUMN}, person.* {} ORDER BY {} LIMIT :{RESERVED_PARAM_PREFIX}limit",
-            self.from_clause(span),
+            self.source_clause(span),
             self.key
         );
         let keep = ResultMode::All { rows: limit, bytes: 16 << 20 };
@@ -228,7 +228,7 @@ impl RecipientQuery {
             target.table.to_quoted_sql(),
             target.columns,
             sources.map(String::as_str).collect::<Vec<_>>().join(", "),
-            self.from_clause(span),
+            self.source_clause(span),
             self.key,
         );
         let command = ParsedStatement::parse(&sql, connection.dialect())?;
@@ -243,7 +243,7 @@ impl RecipientQuery {
     }
 
     /// Nobody has no key, which no bound lets through either. A query whose end is a comment keeps its line.
-    fn from_clause(&self, span: &KeyRange) -> String {
+    fn source_clause(&self, span: &KeyRange) -> String {
         let Self { sql, key, .. } = self;
         let bounds = [(&span.after, "> :afterload_after"), (&span.until, "<= :afterload_until")];
         let bounds = bounds.into_iter().filter(|(bound, _)| bound.is_some()).map(|(_, name)| format!("{key} {name}"));

@@ -164,13 +164,13 @@ steps:
     let service = app.server.as_ref().map_or_else(|| app.config.database_url(), Server::url);
     let recorded = r#"{"status": 202, "headers": {"x": "y"}, "text": "{\"from\": \"the record\"}"}"#;
     for (state, detail, from, calls) in
-        [("done", format!("'{recorded}'"), "the record", 0), ("begun", "NULL".into(), "the server", 1)]
+        [("done", format!("'{recorded}'"), "the record", 0), ("started", "NULL".into(), "the server", 1)]
     {
         let run = app.run("once", json!({ "url": server.url })).await;
         app.step_is(&run, "hold", "suspended").await;
         let id = run["id"].as_str().unwrap();
         // Same state as after a crash: after the response and before the end of the step, or before the response.
-        execute(&service, &format!("INSERT INTO effects VALUES ('{id}', 'call', 'call', '{state}', {detail}, 0)"))
+        execute(&service, &format!("INSERT INTO effect_log VALUES ('{id}', 'call', 'call', '{state}', {detail}, 0)"))
             .await;
         app.post("/v1/events/go", json!({})).await;
         let run = app.ended(&run).await;

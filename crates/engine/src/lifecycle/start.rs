@@ -164,9 +164,7 @@ impl RunStarter {
         }
         tx.runs().insert(&run).await?;
         if let Some(Retention { runs_ms, artifacts_ms }) = compiled.plan.retention {
-            tx.retention()
-                .set_override(&run.id, RetentionOverride { runs_ms: runs_ms, artifacts_ms: artifacts_ms })
-                .await?;
+            tx.retention().set_override(&run.id, RetentionOverride { runs_ms, artifacts_ms }).await?;
         }
         if let Some(url) = &new.notify_url {
             tx.notifications().insert(&run.id, url).await?;

@@ -20,7 +20,7 @@ pub fn record_from_json(body: &Value, pointers: &[(String, String)]) -> GeoRecor
             "timezone" => answer.timezone = text_value(value),
             "asn" => answer.asn = parse_asn(value),
             "isp" => {
-                answer.isp = text_value(value).map(|name| strip_asn(&name).to_owned()).filter(|name| !name.is_empty())
+                answer.isp = text_value(value).map(|name| strip_asn(&name).to_owned()).filter(|name| !name.is_empty());
             }
             _ => {}
         }

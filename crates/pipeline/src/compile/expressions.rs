@@ -37,7 +37,7 @@ pub fn check_condition(node: &YamlNode, text: &str, known: &NameScope<'_>, fault
         return match split_template(text) {
             Err(_) => check_template(node, text, known, faults),
             Ok(_) => {
-                faults.report_invalid(node.span, "`if` must be one expression", "join the parts with `and` or `or`")
+                faults.report_invalid(node.span, "`if` must be one expression", "join the parts with `and` or `or`");
             }
         };
     }

@@ -81,7 +81,7 @@ pub fn compile_triggers(
         check_trigger_params(node, trigger.kind, params, faults);
         match trigger.kind {
             TriggerType::S3 => {
-                triggers.extend(compile_s3_trigger(node, trigger, params, around, faults).map(Trigger::S3))
+                triggers.extend(compile_s3_trigger(node, trigger, params, around, faults).map(Trigger::S3));
             }
             TriggerType::Cron => triggers.extend(compile_cron_trigger(node, trigger, faults).map(Trigger::Cron)),
             TriggerType::Event => triggers.extend(compile_event_trigger(node, trigger, faults).map(Trigger::Event)),

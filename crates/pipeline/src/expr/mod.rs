@@ -77,7 +77,7 @@ fn resolve_template(text: &str, scope: &ExprContext) -> Result<Value> {
         match piece {
             TemplateSegment::Text(range) => whole.push_str(&text[range]),
             TemplateSegment::Expression(range) => {
-                whole.push_str(&value_to_text(&text[range.clone()], evaluate_expression(&text[range], scope)?)?)
+                whole.push_str(&value_to_text(&text[range.clone()], evaluate_expression(&text[range], scope)?)?);
             }
         }
     }

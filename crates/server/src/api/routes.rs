@@ -24,10 +24,11 @@ const GET: Method = Method::GET;
 const POST: Method = Method::POST;
 
 pub(super) fn all_routes() -> ApiRoutes {
-    let parts: [fn(ApiRoutes) -> ApiRoutes; 8] = [
+    let parts: [fn(ApiRoutes) -> ApiRoutes; 9] = [
         pipeline_routes,
         queue_routes,
         run_routes,
+        run_action_routes,
         item_routes,
         artifact_routes,
         link_routes,
@@ -180,6 +181,10 @@ fn run_routes(routes: ApiRoutes) -> ApiRoutes {
                 .empty_response(204, "the end was seen before")
                 .with_errors(&[codes::RUN_NOT_FOUND]),
         )
+}
+
+fn run_action_routes(routes: ApiRoutes) -> ApiRoutes {
+    routes
         .add_route(
             POST,
             "/v1/runs/{id}/cancel",

@@ -57,7 +57,7 @@ fn check_audience(step: &NotifyFanout, check: &mut Validator<'_>) {
         }
         match mentions.bind.contains_key(NAME_PARAM) {
             true => {
-                check.report_invalid(&["audience", "mentions", "bind", NAME_PARAM], "`name` is filled by the step", "")
+                check.report_invalid(&["audience", "mentions", "bind", NAME_PARAM], "`name` is filled by the step", "");
             }
             false => check_bind(check, &at("bind"), &mentions.bind, &[command]),
         }

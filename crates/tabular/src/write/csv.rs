@@ -54,7 +54,7 @@ pub fn write_cell(shape: &ColumnDisplay, cell: Option<(CellType, &[u8])>, scratc
         CellType::Text | CellType::Json => write_text(value, out),
         // Nothing in them could be taken for something else.
         CellType::Number | CellType::Float | CellType::Bool | CellType::Date | CellType::Timestamp => {
-            out.extend_from_slice(value)
+            out.extend_from_slice(value);
         }
     }
 }

@@ -30,10 +30,10 @@ pub fn write_cell(batch: &RowBatch, cell: BatchCell, kind: DbColumnType, out: &m
         (_, BatchCell::Null) => out.extend_from_slice(&(-1_i32).to_be_bytes()),
         (DbColumnType::Bool, BatchCell::Bool(value)) => write_field(&[value.into()], out),
         (DbColumnType::Int2 | DbColumnType::Int4 | DbColumnType::Int8, BatchCell::Int(value)) => {
-            write_integer(kind, value, out)
+            write_integer(kind, value, out);
         }
         (DbColumnType::Int2 | DbColumnType::Int4 | DbColumnType::Int8, BatchCell::Bool(value)) => {
-            write_integer(kind, value.into(), out)
+            write_integer(kind, value.into(), out);
         }
         (DbColumnType::Float4, BatchCell::Int(value)) => write_field(&(value as f32).to_be_bytes(), out),
         (DbColumnType::Float8, BatchCell::Int(value)) => write_field(&(value as f64).to_be_bytes(), out),
@@ -63,7 +63,7 @@ pub fn write_cell(batch: &RowBatch, cell: BatchCell, kind: DbColumnType, out: &m
             out.extend_from_slice(batch.text_at(start, len).as_bytes());
         }
         (_, BatchCell::Text { start, len }) => {
-            write_field(&batch.text_buffer[start as usize..(start + len) as usize], out)
+            write_field(&batch.text_buffer[start as usize..(start + len) as usize], out);
         }
         (_, cell) => {
             let mut text = String::new();

@@ -69,7 +69,7 @@ fn visit_value(value: ValueRef<'_>, digits: &mut NumberBuffers, receiver: &mut i
     match value {
         ValueRef::Null => receiver.visit_cell(None),
         ValueRef::Integer(number) => {
-            receiver.visit_cell(Some((CellType::Number, digits.integer.format(number).as_bytes())))
+            receiver.visit_cell(Some((CellType::Number, digits.integer.format(number).as_bytes())));
         }
         ValueRef::Real(number) if number.is_infinite() => {
             let text: &[u8] = if number > 0.0 { b"Infinity" } else { b"-Infinity" };
@@ -83,7 +83,7 @@ fn visit_value(value: ValueRef<'_>, digits: &mut NumberBuffers, receiver: &mut i
         },
         // As PostgreSQL shows bytes.
         ValueRef::Blob(bytes) => {
-            receiver.visit_cell(Some((CellType::Text, format!("\\x{}", hex::encode(bytes)).as_bytes())))
+            receiver.visit_cell(Some((CellType::Text, format!("\\x{}", hex::encode(bytes)).as_bytes())));
         }
     }
 }
