@@ -43,7 +43,7 @@ impl From<&str> for ObjectHeaders {
 }
 
 /// An object that is being written; a multipart upload once it is larger than one part. Dropped before
-/// [`Upload::finish`], it is aborted.
+/// [`ObjectUpload::finish`], it is aborted.
 pub struct ObjectUpload {
     target: UploadTarget,
     headers: ObjectHeaders,

@@ -31,15 +31,15 @@ pub enum BatchCell {
 pub enum BatchColumnType {
     /// Any text.
     Text,
-    /// [`Cell::Int`].
+    /// [`BatchCell::Int`].
     Integer,
     /// Text that is a decimal number: an optional `-`, digits, an optional point and more digits.
     Decimal,
-    /// [`Cell::Bool`].
+    /// [`BatchCell::Bool`].
     Boolean,
-    /// [`Cell::Date`].
+    /// [`BatchCell::Date`].
     Date,
-    /// [`Cell::DateTime`].
+    /// [`BatchCell::DateTime`].
     DateTime,
     /// Text that is a UUID, in lower case with hyphens.
     Uuid,

@@ -236,7 +236,7 @@ impl CsvParser {
     /// At the end of the input: says whether `record` is complete.
     ///
     /// # Errors
-    /// Those of [`Parser::read`].
+    /// Those of [`CsvParser::read_record`].
     pub fn finish(&mut self, record: &mut CsvRecord) -> Result<bool> {
         match self.state {
             ParserState::Start => Ok(false),

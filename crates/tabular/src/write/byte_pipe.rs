@@ -13,7 +13,7 @@ const PIPE_CHUNK_SIZE: usize = 256 << 10;
 const PIPE_CAPACITY: usize = 4;
 
 /// Takes bytes and waits while the store is slower. What is left in it when it is dropped is lost: only
-/// [`Pipe::finish`] sends the last piece.
+/// [`BytePipe::finish`] sends the last piece.
 pub struct BytePipe {
     sender: mpsc::Sender<Bytes>,
     buffer: Vec<u8>,
@@ -66,7 +66,7 @@ impl BytePipe {
     }
 }
 
-/// Never fails: archives that are dropped would complain about it. Writers look at [`Pipe::broken`] instead.
+/// Never fails: archives that are dropped would complain about it. Writers look at [`ReceiverClosed`] instead.
 impl Write for BytePipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.buffer.extend_from_slice(bytes);
