@@ -257,7 +257,7 @@ steps: [{ id: one, uses: test.step, with: { give: \"${{ params.at }}\" } }]
         (super::support::numbers(&service, "SELECT COUNT(*) FROM schedules").await == [1]).then_some(())
     })
     .await;
-    super::support::execute(&service, "UPDATE schedules SET reached = reached - 210000").await;
+    super::support::execute(&service, "UPDATE schedules SET cursor = cursor - 210000").await;
     let run = eventually("a run", async || {
         let runs: Value = app.get("/v1/runs").await.json().await.unwrap();
         runs["runs"].as_array().unwrap().last().cloned()

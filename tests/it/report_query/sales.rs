@@ -83,7 +83,7 @@ async fn schedule_starts_the_report(database: Database) {
     })
     .await;
     // Same state as after eight days without a running process.
-    execute(&service, "UPDATE schedules SET reached = reached - 691200000").await;
+    execute(&service, "UPDATE schedules SET cursor = cursor - 691200000").await;
     let run = eventually("the run", async || {
         let runs: Value = app.get("/v1/runs").await.json().await.unwrap();
         runs["runs"].get(0).cloned()
