@@ -19,7 +19,7 @@ use afterload_fs_watch::FsWatcher;
 /// How often it is looked whether somebody has written to SQLite's log.
 const WAL_POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// After so many looks in vain the system is asked to say when there is something to see.
-const MAX_IDLE_WAL_POLLS: u32 = 5;
+const MAX_IDLE_WAL_POLLS: u32 = 63;
 /// When it cannot, it is asked again after so long.
 const FS_WATCH_RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -73,22 +73,22 @@ impl JobQueue {
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
         let log = Path::new(&log);
-        let (mut before, mut quiet, mut bells_from) = (file_version(log), 0, Instant::now());
+        let (mut before, mut quiet, mut watch_from) = (file_version(log), 0, Instant::now());
         while !stop.is_cancelled() {
-            let told = Arc::new(Notify::new());
-            let bell =
-                (quiet > MAX_IDLE_WAL_POLLS && Instant::now() >= bells_from).then(|| FsWatcher::new(log, told.clone()));
+            let changed = Arc::new(Notify::new());
+            let watcher = (quiet > MAX_IDLE_WAL_POLLS && Instant::now() >= watch_from)
+                .then(|| FsWatcher::new(log, changed.clone()));
             // There is a limit for each user.
-            if let Some(Err(error)) = &bell {
-                tracing::debug!("the log of SQLite is looked at fifty times a second: {error}");
-                bells_from = Instant::now() + FS_WATCH_RETRY_AFTER;
+            if let Some(Err(error)) = &watcher {
+                tracing::debug!("the log of SQLite cannot be watched and is polled instead: {error}");
+                watch_from = Instant::now() + FS_WATCH_RETRY_AFTER;
             }
-            let bell = bell.and_then(Result::ok);
-            // What is written from here on rings; what was written just before shows in the file.
-            if bell.is_some() && file_version(log) == before {
+            let watcher = watcher.and_then(Result::ok);
+            // The watcher reports writes from here on; earlier ones show in the file.
+            if watcher.is_some() && file_version(log) == before {
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    () = told.notified() => quiet = 0,
+                    () = changed.notified() => quiet = 0,
                 }
             } else {
                 tokio::select! {
@@ -96,13 +96,13 @@ impl JobQueue {
                     () = tokio::time::sleep(WAL_POLL_INTERVAL) => {}
                 }
             }
-            drop(bell);
+            drop(watcher);
             let now = file_version(log);
             quiet = if now == before { quiet + 1 } else { 0 };
-            // Once more after a change: the clock of files is coarse, and may hide what was written right behind it.
-            if quiet < 2
-                && let Err(error) = self.wake_due_queues().await
-            {
+            // Look again after a change, at growing intervals. The clock of files is coarse and may hide a second write. A
+            // commit also becomes visible only after its sync, which a slow disk may finish long after the write.
+            let look_again = quiet < 2 || (quiet + 1).is_power_of_two();
+            if look_again && let Err(error) = self.wake_due_queues().await {
                 tracing::debug!("looking for jobs failed; the next look comes in a second: {error}");
             }
             before = now;
