@@ -1,7 +1,8 @@
 //! API keys, stored hashed.
 
-use super::db::{Db, DbRow};
+use super::db::Db;
 use super::sql_args::args;
+use super::tx::DbRow;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 

@@ -1,7 +1,8 @@
 //! Files that afterload owns: what was uploaded for a run, and what its steps made.
 
-use super::db::{Db, DbRow, DbTx};
+use super::db::Db;
 use super::sql_args::args;
+use super::tx::{DbRow, DbTx};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 

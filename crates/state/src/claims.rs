@@ -3,11 +3,11 @@
 
 use serde_json::Value;
 
-use super::db::DbTx;
 use super::sql_args::{SqlArgs, args};
 use super::step_status::StepStatus;
 use super::steps::{STEP_COLUMNS, StepRecord, step_from_row};
 use super::suspensions::WakeCondition;
+use super::tx::DbTx;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 

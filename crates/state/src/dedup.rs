@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::db::{Db, DbRow, DbTx};
+use super::db::Db;
 use super::sql_args::{SqlArgs, args};
+use super::tx::{DbRow, DbTx};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 

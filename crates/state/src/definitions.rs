@@ -1,8 +1,9 @@
 //! Definitions by digest, and which one is live under each name.
 
-use super::db::{Db, DbRow, DbTx};
+use super::db::Db;
 use super::group_commit::TxOutcome;
 use super::sql_args::args;
+use super::tx::{DbRow, DbTx};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 

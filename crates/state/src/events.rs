@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::db::{Db, DbRow, DbTx};
+use super::db::Db;
 use super::sql_args::args;
+use super::tx::{DbRow, DbTx};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::Result;

@@ -13,7 +13,7 @@ use sqlx::SqlitePool;
 use tokio::sync::{Mutex, watch};
 use tokio_util::task::TaskTracker;
 
-use super::db::DbTx;
+use super::tx::DbTx;
 use afterload_core::error::{Error, Result, Retryability};
 
 /// What becomes of the work that was done in a transaction.

@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
-use super::db::{Db, DbRow, DbTx};
+use super::db::Db;
 use super::sql_args::{SqlArgs, args};
 use super::step_status::StepStatus;
 use super::steps::{STEP_COLUMNS, StepRecord, UPDATE_RESET_STEP, step_from_row};
+use super::tx::{DbRow, DbTx};
 use afterload_core::clock;
 use afterload_core::error::Result;
 
@@ -23,17 +24,6 @@ pub struct NewItem<'a> {
     pub item: &'a Value,
     /// Rises when another item has stood at this place before.
     pub round: i64,
-}
-
-/// How the items of a step stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ItemCounts {
-    /// How many there are.
-    pub items: i64,
-    /// How many have ended.
-    pub ended: i64,
-    /// How many of those did not succeed.
-    pub failed: i64,
 }
 
 /// How an item ended, as its step needs to know it.

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::path::Path;
 
 use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::{PgPool, SqlitePool};
 
-use super::db::Db;
 use crate::codes;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
@@ -20,25 +20,27 @@ fn migrator() -> Migrator {
     migrator
 }
 
-/// Migrates. Several processes may start at once: a lock file serialises them on SQLite (the library locks on PostgreSQL
-/// only).
-pub(super) async fn run_migrations(db: &Db) -> Result<()> {
-    let migrated = if let (Some(pool), Some(path)) = (db.sqlite_pool(), db.path()) {
-        let _lock = acquire_file_lock(path).await?;
-        migrator().run(pool).await
-    } else if let Some(pool) = db.postgres_pool() {
-        migrator().run(pool).await
-    } else {
-        Ok(())
-    };
-    migrated.map_err(|error| match error {
+/// Migrates a SQLite file. Several processes may start at once: a lock file serialises them, for the library locks on
+/// PostgreSQL only.
+pub(super) async fn migrate_sqlite(pool: &SqlitePool, path: &Path) -> Result<()> {
+    let _lock = acquire_file_lock(path).await?;
+    migrator().run(pool).await.map_err(|error| own_migration_failed(Dialect::Sqlite, error))
+}
+
+/// Migrates a PostgreSQL database.
+pub(super) async fn migrate_postgres(pool: &PgPool) -> Result<()> {
+    migrator().run(pool).await.map_err(|error| own_migration_failed(Dialect::Postgres, error))
+}
+
+fn own_migration_failed(dialect: Dialect, error: MigrateError) -> Error {
+    match error {
         // The history in the database is not the history of this build.
         MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => Error::new(
             codes::DATABASE_INCOMPATIBLE,
             "another build of afterload created the tables of this database, and this build cannot use them",
         ),
-        error => migration_failed(db.dialect(), error.into()),
-    })
+        error => migration_failed(dialect, error.into()),
+    }
 }
 
 /// The error of migrations, ours or the queue's.

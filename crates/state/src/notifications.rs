@@ -6,9 +6,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::db::{Db, DbRow, DbTx};
+use super::db::Db;
 use super::group_commit::TxOutcome;
 use super::sql_args::{SqlArg, args};
+use super::tx::{DbRow, DbTx};
 use crate::codes;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::dialect::Dialect;

@@ -1,8 +1,9 @@
 //! Queues and pipelines that nobody works on for now.
 
-use super::db::{Db, DbRow};
+use super::db::Db;
 use super::group_commit::TxOutcome;
 use super::sql_args::args;
+use super::tx::DbRow;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 

@@ -1,7 +1,8 @@
 //! Polls: which process looks at a prefix, and what it need not look at again.
 
-use super::db::{Db, DbRow};
+use super::db::Db;
 use super::sql_args::args;
+use super::tx::DbRow;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 

@@ -4,8 +4,9 @@
 //! A step may be late for its slot, so what really keeps starts apart is the *start* itself, which is refused while the
 //! one before it is too near.
 
-use super::db::{Db, DbTx};
+use super::db::Db;
 use super::sql_args::args;
+use super::tx::DbTx;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 

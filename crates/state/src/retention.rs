@@ -5,8 +5,9 @@
 //! the run. Each step is a transaction of its own that asks again whether it is still right, so that processes may do this
 //! side by side and be killed at any point.
 
-use super::db::{Db, DbTx};
+use super::db::Db;
 use super::sql_args::args;
+use super::tx::DbTx;
 use afterload_core::clock;
 use afterload_core::error::Result;
 

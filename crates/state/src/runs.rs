@@ -3,9 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::concurrency::{self, ConcurrencySlot};
-use super::db::{Db, DbRow, DbTx};
+use super::concurrency_slot::{self, ConcurrencySlot};
+use super::db::Db;
 use super::sql_args::{SqlArgs, args};
+use super::tx::{DbRow, DbTx};
 use crate::codes;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
@@ -100,7 +101,7 @@ const RUN_COLUMNS: &str = "id, pipeline, digest, status, origin, params, event, 
 
 /// What [`run_from_row`] reads.
 pub(super) fn all_run_columns() -> String {
-    format!("{RUN_COLUMNS}, {}", concurrency::CONCURRENCY_COLUMNS)
+    format!("{RUN_COLUMNS}, {}", concurrency_slot::CONCURRENCY_COLUMNS)
 }
 
 pub(super) fn run_from_row(row: &DbRow) -> Result<RunRecord> {
@@ -121,7 +122,7 @@ pub(super) fn run_from_row(row: &DbRow) -> Result<RunRecord> {
         created_at: row.get_int("created_at")?,
         started_at: row.get_opt_int("started_at")?,
         finished_at: row.get_opt_int("finished_at")?,
-        concurrency_slot: concurrency::slot_from_row(row)?,
+        concurrency_slot: concurrency_slot::slot_from_row(row)?,
     })
 }
 

@@ -2,12 +2,23 @@
 
 use serde_json::Value;
 
-use super::db::{Db, DbRow, DbTx};
-use super::items::ItemCounts;
+use super::db::Db;
 use super::sql_args::args;
 use super::step_status::StepStatus;
+use super::tx::{DbRow, DbTx};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
+
+/// How the items of a step stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemCounts {
+    /// How many there are.
+    pub items: i64,
+    /// How many have ended.
+    pub ended: i64,
+    /// How many of those did not succeed.
+    pub failed: i64,
+}
 
 /// A step of a run, as stored.
 #[derive(Clone, Debug)]

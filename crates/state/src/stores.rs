@@ -4,7 +4,7 @@ use super::api_keys::ApiKeyStore;
 use super::artifacts::ArtifactStore;
 use super::claims::ClaimStore;
 use super::concurrency::ConcurrencyStore;
-use super::db::{Db, DbTx};
+use super::db::Db;
 use super::dedup::DedupStore;
 use super::definitions::DefinitionStore;
 use super::delivery_log::DeliveryLogStore;
@@ -22,6 +22,7 @@ use super::runs::RunStore;
 use super::schedules::ScheduleStore;
 use super::steps::StepStore;
 use super::suspensions::SuspensionStore;
+use super::tx::DbTx;
 use super::uploads::UploadStore;
 
 /// What is read beside all writers, or written in a transaction of its own.

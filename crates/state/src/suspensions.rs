@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::db::DbTx;
 use super::sql_args::args;
 use super::steps::{self, StepRecord};
+use super::tx::DbTx;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 

@@ -1,7 +1,8 @@
 //! Uploads that were announced: files on their way straight to the store, each to become a run.
 
-use super::db::{Db, DbRow};
+use super::db::Db;
 use super::sql_args::args;
+use super::tx::DbRow;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 

@@ -13,6 +13,7 @@ use multer::{Field, Multipart};
 use serde_json::{Map, Value};
 
 use super::extract::{body_too_large, json_invalid, request_timeout};
+use super::form_field::{FORM_IDLE_TIMEOUT, multipart_error, next_chunk};
 use super::form_file_name::file_name;
 use super::uploads::RunUploads;
 use crate::codes;
@@ -21,8 +22,6 @@ use afterload_core::units::ByteSize;
 use afterload_engine::registry::{FileArity, PipelineSummary};
 use afterload_pipeline::params::{InvalidParam, params_invalid, value_from_form};
 
-/// How long a client may pause.
-const FORM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The maximum size of a part's headers, and of the text before the first part.
 const MAX_PART_HEAD_BYTES: u64 = 256 << 10;
 /// The part that holds parameters as JSON.
@@ -230,23 +229,4 @@ async fn skip_empty_file(mut field: Field<'static>) -> Result<Option<Field<'stat
         }
     }
     Ok(None)
-}
-
-pub(super) async fn next_chunk(field: &mut Field<'_>) -> Result<Option<Bytes>> {
-    let next = tokio::time::timeout(FORM_IDLE_TIMEOUT, field.chunk()).await;
-    next.map_err(|_| request_timeout())?.map_err(multipart_error)
-}
-
-/// Converts an error of the parser. An error of this crate inside it is returned unchanged.
-fn multipart_error(error: multer::Error) -> Error {
-    match error {
-        multer::Error::StreamReadFailed(inner) => match inner.downcast::<Error>() {
-            Ok(error) => *error,
-            Err(inner) => Error::new(codes::BODY_INCOMPLETE, format!("the form could not be read to its end: {inner}")),
-        },
-        multer::Error::IncompleteFieldData { .. } | multer::Error::IncompleteStream => {
-            Error::new(codes::MULTIPART_INVALID, "the form ends before its last boundary")
-        }
-        error => Error::new(codes::MULTIPART_INVALID, format!("the form cannot be read: {error}")),
-    }
 }

@@ -2,7 +2,6 @@
 //! that neither exists without the other.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use axum::Router;
 use axum::http::Method;
@@ -178,7 +177,7 @@ impl ApiRoutes {
         self.router
     }
 
-    fn to_openapi(&self) -> Value {
+    pub(super) fn to_openapi(&self) -> Value {
         let mut schemas = SchemaComponents::new();
         let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
         for (method, path, operation) in &self.operations {
@@ -204,12 +203,6 @@ impl ApiRoutes {
             },
         })
     }
-}
-
-/// The OpenAPI document, without the URL of the service.
-pub(super) fn openapi_document() -> &'static Value {
-    static DOCUMENT: LazyLock<Value> = LazyLock::new(|| super::routes::all_routes().to_openapi());
-    &DOCUMENT
 }
 
 /// Requests and responses have separate schemas: a field with a default is optional in a request and always present in
@@ -330,6 +323,7 @@ impl Operation {
 pub(super) mod tests {
     use axum::http::StatusCode;
 
+    use super::super::routes::openapi_document;
     use super::*;
 
     /// True if the document describes the response; `None` if there is no such route.

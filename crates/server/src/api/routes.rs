@@ -1,5 +1,7 @@
 //! All routes of the service with their OpenAPI descriptions. A new route is one entry here.
 
+use std::sync::LazyLock;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::Method;
@@ -9,10 +11,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::openapi::{ApiRoutes, Operation, openapi_document};
+use super::openapi::{ApiRoutes, Operation};
 use super::{
     ApiState, artifacts, create_run, direct_upload, health, items, links, metrics, pipelines, publish_event, queues,
-    run_sse, runs, s3_notifications,
+    run_reader, run_sse, runs, s3_notifications,
 };
 use crate::codes;
 use crate::triggers::{EventResult, NotificationResult};
@@ -36,6 +38,12 @@ pub(super) fn all_routes() -> ApiRoutes {
         service_routes,
     ];
     parts.into_iter().fold(ApiRoutes::default(), |routes, part| part(routes))
+}
+
+/// The OpenAPI document, without the URL of the service.
+pub(super) fn openapi_document() -> &'static Value {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(|| all_routes().to_openapi());
+    &DOCUMENT
 }
 
 fn pipeline_routes(routes: ApiRoutes) -> ApiRoutes {
@@ -164,7 +172,7 @@ fn run_routes(routes: ApiRoutes) -> ApiRoutes {
             get(runs::show_run).route_layer(from_fn(runs::allow_any_origin)),
             Operation::new("showRun", "A run with its steps, its progress and its files")
                 .key_or_token()
-                .query_params::<runs::RunTokenQuery>()
+                .query_params::<run_reader::RunTokenQuery>()
                 .request_header("Accept", "`text/event-stream` for events, as browsers' `EventSource` sends")
                 .json_response::<RunView>(200, "the run")
                 .with_errors(&[codes::RUN_NOT_FOUND]),
@@ -175,7 +183,7 @@ fn run_routes(routes: ApiRoutes) -> ApiRoutes {
             get(runs::stream_run_events).route_layer(from_fn(runs::allow_any_origin)),
             Operation::new("followRun", "A run as server-sent events: the whole run at each change, then one `end`")
                 .key_or_token()
-                .query_params::<runs::RunTokenQuery>()
+                .query_params::<run_reader::RunTokenQuery>()
                 .request_header("Last-Event-ID", "the revision that was seen last")
                 .response_as::<String>(200, "events until the run has ended", run_sse::SSE_MEDIA_TYPE)
                 .empty_response(204, "the end was seen before")

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use futures::Stream;
 use serde_json::json;
 
-use super::runs::RunReader;
+use super::run_reader::RunReader;
 use afterload_core::error::Result;
 use afterload_engine::RunView;
 

@@ -15,12 +15,12 @@ use super::ApiState;
 use super::auth::{ApiKeyScope, Caller, missing_scope};
 use super::extract::{PathId, StrictQuery};
 use super::problem::Problem;
+use super::run_reader::{RunReader, RunTokenQuery, run_not_found};
 use super::run_sse;
 use crate::codes;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
-use afterload_core::secrets::TokenPurpose;
-use afterload_engine::{RunView, run_url, signed_artifact_url};
+use afterload_engine::{RunView, run_url};
 use afterload_state::{RunFilter, RunRecord, RunStatus};
 
 const DEFAULT_PAGE_SIZE: u32 = 50;
@@ -146,13 +146,6 @@ pub(super) fn page_limit(limit: Option<&str>) -> Result<u32> {
     })
 }
 
-/// The query of one run.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RunTokenQuery {
-    token: Option<String>,
-}
-
 /// Allows pages of any origin to read responses to a token in the URL, including errors. Cookies and stored credentials
 /// are not used, so a page reads only what its token permits. Responses to API keys stay closed.
 pub(super) async fn allow_any_origin(request: Request, next: Next) -> Response {
@@ -165,69 +158,6 @@ pub(super) async fn allow_any_origin(request: Request, next: Next) -> Response {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     }
     response
-}
-
-/// An authorized reader of one run, by API key or by the token of the run.
-#[derive(Clone)]
-pub(super) struct RunReader {
-    app: ApiState,
-    id: String,
-    /// `None` if authorized by the token.
-    caller: Option<Caller>,
-}
-
-impl RunReader {
-    async fn new(app: ApiState, id: String, query: &RunTokenQuery, headers: &HeaderMap) -> Result<Self, Problem> {
-        let caller = match &query.token {
-            Some(token) if !headers.contains_key(AUTHORIZATION) => {
-                if !app.signer().verify_token(TokenPurpose::Watch, &id, token) {
-                    return Err(Problem::new(codes::TOKEN_INVALID, "the token is not the one of this run")
-                        .with_hint("use the `watch_url` that came with the run"));
-                }
-                None
-            }
-            _ => {
-                let caller = Caller::from_headers(&app, headers).await?;
-                caller.require_read()?;
-                Some(caller)
-            }
-        };
-        Ok(Self { app, id, caller })
-    }
-
-    /// Reads the run as this reader may see it.
-    ///
-    /// # Errors
-    /// `run_not_found`
-    pub(super) async fn read(&self) -> Result<RunView> {
-        let Self { app, id, caller } = self;
-        // Only valid ids reach the database: PostgreSQL rejects NUL, for example.
-        let run = match Ulid::from_string(id) {
-            Ok(_) => RunView::read(app.db(), id, app.base_url()).await?,
-            Err(_) => None,
-        };
-        let readable = |run: &RunView| caller.as_ref().is_none_or(|caller| caller.can_read(&run.pipeline));
-        let mut run = run.filter(readable).ok_or_else(|| run_not_found(id))?;
-        if caller.is_none() {
-            // The token of the run also permits its files.
-            for artifact in &mut run.artifacts {
-                artifact.url = signed_artifact_url(app.base_url(), app.signer(), &artifact.id);
-            }
-        }
-        Ok(run)
-    }
-
-    pub(super) fn api_state(&self) -> &ApiState {
-        &self.app
-    }
-
-    pub(super) fn run_id(&self) -> &str {
-        &self.id
-    }
-}
-
-fn run_not_found(id: &str) -> Error {
-    Error::new(codes::RUN_NOT_FOUND, format!("there is no run `{id}`"))
 }
 
 /// `GET /v1/runs/{id}`, with an API key or the token of the run. Streams server-sent events if the client accepts them.

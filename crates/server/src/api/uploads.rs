@@ -4,7 +4,7 @@ use multer::Field;
 use serde_json::Value;
 use ulid::Ulid;
 
-use super::form::next_chunk;
+use super::form_field::next_chunk;
 use super::form_file_name::file_name;
 use super::idempotency::RequestFingerprint;
 use super::{ApiState, content_disposition};

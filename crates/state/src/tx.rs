@@ -1,0 +1,181 @@
+//! Transactions and rows of either database.
+
+use crate::codes;
+use std::borrow::Cow;
+
+use serde::de::DeserializeOwned;
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Postgres, Row as _, Sqlite, Transaction};
+
+use super::sql_args::SqlArg;
+use afterload_core::dialect::Dialect;
+use afterload_core::error::{Error, Result};
+
+/// A transaction. Nothing outside of the database may be awaited while it is open.
+pub enum DbTx {
+    /// Begun `IMMEDIATE`: it holds the only write lock.
+    Sqlite(Transaction<'static, Sqlite>),
+    /// Read committed.
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// A row of either database.
+pub struct DbRow {
+    cells: BackendRow,
+    /// What stands before the names of the columns.
+    prefix: &'static str,
+}
+
+enum BackendRow {
+    Sqlite(SqliteRow),
+    Postgres(PgRow),
+}
+
+macro_rules! read_column {
+    ($row:expr, $name:expr) => {{
+        let name = match $row.prefix {
+            "" => Cow::Borrowed($name),
+            prefix => Cow::Owned(format!("{prefix}{}", $name)),
+        };
+        match &$row.cells {
+            BackendRow::Sqlite(row) => row.try_get(&*name),
+            BackendRow::Postgres(row) => row.try_get(&*name),
+        }
+        .map_err(Error::from)
+    }};
+}
+
+impl From<SqliteRow> for DbRow {
+    fn from(row: SqliteRow) -> Self {
+        Self { cells: BackendRow::Sqlite(row), prefix: "" }
+    }
+}
+
+impl From<PgRow> for DbRow {
+    fn from(row: PgRow) -> Self {
+        Self { cells: BackendRow::Postgres(row), prefix: "" }
+    }
+}
+
+impl DbRow {
+    /// The part of a joined row whose columns have this before their names.
+    pub(super) fn with_prefix(self, prefix: &'static str) -> Self {
+        Self { prefix, ..self }
+    }
+
+    /// A `TEXT` that is not null.
+    ///
+    /// # Errors
+    /// `database_error` for a null or another type.
+    pub fn get_text(&self, name: &str) -> Result<String> {
+        read_column!(self, name)
+    }
+
+    /// A `TEXT`.
+    ///
+    /// # Errors
+    /// `database_error` for another type.
+    pub fn get_opt_text(&self, name: &str) -> Result<Option<String>> {
+        read_column!(self, name)
+    }
+
+    /// A `BIGINT` that is not null.
+    ///
+    /// # Errors
+    /// `database_error` for another type.
+    pub fn get_int(&self, name: &str) -> Result<i64> {
+        read_column!(self, name)
+    }
+
+    /// A `BIGINT`.
+    ///
+    /// # Errors
+    /// `database_error` for another type.
+    pub fn get_opt_int(&self, name: &str) -> Result<Option<i64>> {
+        read_column!(self, name)
+    }
+
+    /// A small number that is not null.
+    ///
+    /// # Errors
+    /// `database_error` for another type.
+    pub fn get_u32(&self, name: &str) -> Result<u32> {
+        Ok(u32::try_from(self.get_int(name)?).unwrap_or(u32::MAX))
+    }
+
+    /// JSON in a `TEXT`.
+    ///
+    /// # Errors
+    /// `database_error` for another type.
+    pub fn get_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let Some(text) = self.get_opt_text(name)? else { return Ok(None) };
+        let value = serde_json::from_str(&text);
+        value
+            .map(Some)
+            .map_err(|error| Error::new(codes::DATABASE_ERROR, format!("column `{name}` holds no valid JSON: {error}")))
+    }
+}
+
+macro_rules! bind_query {
+    ($sql:expr, $args:expr) => {{
+        let mut query = sqlx::query(AssertSqlSafe($sql));
+        for arg in $args {
+            query = match arg {
+                SqlArg::Text(value) => query.bind(value.clone()),
+                SqlArg::Int(value) => query.bind(*value),
+            };
+        }
+        query
+    }};
+}
+
+impl DbTx {
+    /// Runs a statement and says how many rows it touched.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn execute(&mut self, sql: &str, args: &[SqlArg]) -> Result<u64> {
+        Ok(match self {
+            DbTx::Sqlite(tx) => bind_query!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
+            DbTx::Postgres(tx) => bind_query!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
+        })
+    }
+
+    /// Runs a statement and gives its rows.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn fetch(&mut self, sql: &str, args: &[SqlArg]) -> Result<Vec<DbRow>> {
+        Ok(match self {
+            DbTx::Sqlite(tx) => {
+                bind_query!(sql.to_owned(), args).fetch_all(&mut **tx).await?.into_iter().map(DbRow::from).collect()
+            }
+            DbTx::Postgres(tx) => {
+                bind_query!(sql.to_owned(), args).fetch_all(&mut **tx).await?.into_iter().map(DbRow::from).collect()
+            }
+        })
+    }
+
+    /// Which database it is.
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            DbTx::Sqlite(..) => Dialect::Sqlite,
+            DbTx::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    /// Makes it durable: on disk, also on SQLite.
+    ///
+    /// # Errors
+    /// Those of the database; the outcome may then be unknown.
+    pub async fn commit(self) -> Result<()> {
+        match self {
+            DbTx::Sqlite(tx) => tx.commit().await?,
+            DbTx::Postgres(tx) => tx.commit().await?,
+        }
+        Ok(())
+    }
+}
+
+pub(super) use bind_query;
