@@ -1,19 +1,18 @@
-//! One attempt of a step, as the parts see it that work on it.
+//! One attempt of a step, as the parts of the executor pass it around.
 
 use tokio_util::sync::CancellationToken;
 
 use afterload_state::queue::Lease;
 use afterload_state::{RunRecord, StepClaim};
 
-/// One attempt of a step.
 #[derive(Clone, Copy)]
 pub(crate) struct AttemptContext<'a> {
-    /// The right to write for it.
+    /// The lease that allows the attempt to write.
     pub(crate) lease: &'a Lease,
-    /// Its step, as of the claim.
+    /// The step, as of the claim.
     pub(crate) claimed: &'a StepClaim,
     /// The run of the step, as of the claim.
     pub(crate) run: &'a RunRecord,
-    /// Cancelled with the run, unless the step runs in any case.
+    /// Cancelled with the run. A `finally` step gets a token that is never cancelled.
     pub(crate) cancel: &'a CancellationToken,
 }

@@ -1,4 +1,4 @@
-//! The parts of an engine, each with what it needs.
+//! The parts of an engine and how they depend on each other.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ use afterload_pipeline::StepCatalog;
 use afterload_state::Db;
 use afterload_state::queue::JobQueue;
 
-/// The parts that the calls of [`crate::Engine`] use. The others are inside of these.
+/// The parts that [`crate::Engine`] calls directly. They own all other parts.
 pub(crate) struct EngineCore {
     pub(crate) db: Db,
     pub(crate) config: Arc<EngineConfig>,
@@ -65,12 +65,12 @@ pub(crate) struct EngineCore {
     pub(crate) notifier: RunNotifier,
     pub(crate) sweeper: QueueSweeper,
     pub(crate) retention: RetentionCleaner,
-    /// Cancelled once the process goes down: running steps stop at their next checkpoint.
+    /// Cancelled when the process shuts down: running steps stop at their next checkpoint.
     pub(crate) draining: CancellationToken,
 }
 
 impl EngineCore {
-    /// Prepares the queue and puts the parts together.
+    /// Opens the queue and builds the parts.
     pub(crate) async fn open(deps: EngineDeps) -> Result<Self> {
         let queue = JobQueue::open(deps.db.clone(), deps.config.lease).await?;
         let shared = SharedParts::new(&deps, queue);
@@ -78,7 +78,7 @@ impl EngineCore {
     }
 }
 
-/// The parts that several others use.
+/// The parts that several other parts use.
 struct SharedParts {
     config: Arc<EngineConfig>,
     queue: Arc<JobQueue>,

@@ -1,4 +1,4 @@
-//! What the engine takes from the configuration.
+//! The settings of the engine.
 
 use std::collections::BTreeMap;
 
@@ -8,22 +8,22 @@ use serde::{Deserialize, Serialize};
 use afterload_core::secret::Secret;
 use afterload_core::units::HumanDuration;
 
-/// What the engine needs to know. The binary makes it from the configuration file.
+/// The settings of the engine. The binary builds them from the configuration file.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
     /// The address of this service, without a slash at the end.
     pub base_url: String,
-    /// Signs the links of runs and files.
+    /// Signs the links to runs and files.
     pub signing_key: Secret,
-    /// The bucket of uploads and results.
+    /// The bucket of uploads and artifacts.
     pub artifacts: String,
-    /// Queues with settings of their own.
+    /// Queues with their own settings, by name.
     pub queues: BTreeMap<String, QueueConfig>,
-    /// Crashes without progress after which a step is quarantined.
+    /// The number of crashes without progress after which a step is quarantined.
     pub max_crashes: u32,
-    /// How long a process may be silent before others take over its steps.
+    /// How long a lease is valid without renewal. Then other processes may take over the steps.
     pub lease: std::time::Duration,
-    /// How long a stopping process waits for its steps to park.
+    /// How long a process that shuts down waits for its steps to park.
     pub drain: std::time::Duration,
     /// How long runs and files are kept.
     pub retention: RetentionConfig,

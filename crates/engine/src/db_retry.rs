@@ -1,4 +1,4 @@
-//! What to do while the database is away.
+//! Waits out an unavailable database.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use tracing::warn;
 
 use afterload_core::error::Error;
 
-/// How long to wait before trying a database that failed us again.
+/// The pause after a failed call to the database.
 const DB_RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// Logs the failure and waits a moment.
+/// Logs the error and waits before the caller tries again.
 pub(crate) async fn wait_for_db(error: &Error, doing: &str) {
-    warn!(error.code = error.code().name(), "{doing} failed and will be tried again: {error}");
+    warn!(error.code = error.code().name(), "{doing} failed; retrying: {error}");
     tokio::time::sleep(DB_RETRY_DELAY).await;
 }

@@ -1,4 +1,4 @@
-//! What the expressions of a run can name, built from its records.
+//! Builds the context of expressions from the records of a run.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use afterload_core::error::Result;
 use afterload_pipeline::{ExprContext, Section};
 use afterload_state::{Db, RunRecord, RunStatus, StepRecord, StepStatus};
 
-/// Builds what expressions can name.
+/// Builds the context of expressions.
 #[derive(Clone)]
 pub(crate) struct ContextBuilder {
     pub(crate) db: Db,
@@ -20,7 +20,7 @@ pub(crate) struct ContextBuilder {
 }
 
 impl ContextBuilder {
-    /// The scope of a step, or of an item of one, that is about to run.
+    /// The context of a step, or of an item of a fan-out, that is about to run.
     pub(super) async fn step_expr_context(
         &self,
         run: &RunRecord,
@@ -37,7 +37,7 @@ impl ContextBuilder {
         })
     }
 
-    /// The scope with these records and statuses.
+    /// The context with these step records and statuses.
     pub(super) fn build_expr_context(
         &self,
         run: &RunRecord,

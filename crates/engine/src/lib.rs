@@ -1,10 +1,10 @@
-//! Runs and their steps: what starts, what comes next, what happens when something fails.
+//! The engine: starts runs, executes their steps and handles failures.
 //!
-//! The way of a run: [`Engine::start_run`] writes it with its first jobs; a worker claims a job, runs the step and ends it
-//! (`executor`). In the same transaction `lifecycle` applies what the `state_machine` says comes next.
+//! [`Engine::start_run`] stores a run with its first jobs. A worker fetches a job, runs the step and ends it
+//! (`executor`). The same transaction applies the next transitions of the `state_machine` (`lifecycle`).
 //!
-//! The modules from bottom to top: `scheduling` knows when something may start, `lifecycle` moves runs, `executor` runs
-//! steps, `maintenance` does what is periodic, `components` puts the parts together.
+//! The modules from bottom to top: `scheduling` decides when a step may start, `lifecycle` moves runs, `executor` runs
+//! steps, `maintenance` holds the periodic tasks, `components` builds the parts.
 
 mod attempt;
 pub mod codes;
@@ -52,68 +52,65 @@ pub use run_watch::RunWatch;
 pub use scheduling::queues::{QueueSelection, QueueState};
 pub use scheduling::suspend::EventReceipt;
 
-/// The engine of one process. Cheap to clone.
+/// The engine of one process. Clones share the same state.
 #[derive(Clone)]
 pub struct Engine(Arc<EngineCore>);
 
-/// What an engine is made of.
+/// The dependencies of an engine.
 pub struct EngineDeps {
-    /// The service's database.
+    /// The state database.
     pub db: Db,
-    /// The configuration.
+    /// The settings.
     pub config: EngineConfig,
-    /// The files.
+    /// The object store.
     pub objects: ObjectStore,
-    /// Reads the rows that params of type `record` refer to.
+    /// Reads the rows that `record` params refer to.
     pub records: Arc<dyn RecordSource>,
-    /// Outgoing calls, for the notifications of runs.
+    /// The client for run notifications.
     pub http: EgressClient,
     /// Removes secrets from errors.
     pub redactor: Redactor,
-    /// What this process counts.
+    /// The metrics of this process.
     pub metrics: Metrics,
-    /// The step kinds that it can run.
+    /// The step kinds that this process can run.
     pub steps: Vec<RegisteredStep>,
 }
 
 impl Engine {
-    /// Makes an engine and prepares its queue.
+    /// Creates an engine and opens its queue.
     ///
     /// # Errors
-    /// `database_extension_missing`, `queue_unsupported`, or those of the database.
+    /// `database_extension_missing`, `queue_unsupported`, or a database error.
     pub async fn open(deps: EngineDeps) -> Result<Self> {
         EngineCore::open(deps).await.map(|core| Self(Arc::new(core)))
     }
 
-    /// The service's database, for reading.
+    /// The state database, for reading.
     pub fn db(&self) -> &Db {
         &self.0.db
     }
 
-    /// The files.
+    /// The object store.
     pub fn objects(&self) -> &ObjectStore {
         &self.0.objects
     }
 
-    /// Cancelled once the process goes down.
+    /// Cancelled when the process shuts down.
     pub fn shutdown_token(&self) -> &CancellationToken {
         &self.0.draining
     }
 
-    /// The configuration.
+    /// The settings.
     pub fn config(&self) -> &EngineConfig {
         &self.0.config
     }
 
-    /// What this process counts.
+    /// The metrics of this process.
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
     }
 
-    /// How many jobs there are, waiting or with workers.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// The number of jobs, waiting or running.
     pub async fn count_jobs(&self) -> Result<i64> {
         self.0.queue.count_jobs().await
     }

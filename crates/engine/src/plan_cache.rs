@@ -1,4 +1,4 @@
-//! A definition ready to run: its steps in one list, in the order of their sections.
+//! Compiled definitions and their cache.
 
 use crate::codes;
 use std::collections::HashMap;
@@ -14,31 +14,31 @@ use afterload_pipeline::plan::{Backoff, ForEach, PipelinePlan, PlanStep, RetryPo
 use afterload_pipeline::{self as pipeline, Condition, Section, StepCatalog, ValidationContext};
 use afterload_state::{Db, DbTx, DefinitionRecord, StepRecord};
 
-/// How many definitions are kept ready.
+/// The maximum number of cached plans.
 const MAX_CACHED_PLANS: usize = 256;
 
-/// A definition ready to run.
+/// A definition that is ready to run.
 pub(super) struct CompiledPlan {
     /// The checked pipeline.
     pub plan: Arc<PipelinePlan>,
-    /// All its steps in one list: `steps`, then the hooks.
+    /// All steps in one list: `steps`, then the handlers.
     pub steps: Vec<CompiledStep>,
 }
 
-/// A step ready to run.
+/// A step that is ready to run.
 pub(super) struct CompiledStep {
-    /// The step as it was checked.
+    /// The validated step.
     pub step: PlanStep,
-    /// When it runs.
+    /// The section of the step.
     pub section: Section,
-    /// Its `if`.
+    /// The `if` of the step.
     pub condition: Option<Condition>,
-    /// Whether what it is given may depend on other steps.
+    /// Whether the inputs of the step may refer to other steps.
     pub sees_steps: bool,
 }
 
 impl CompiledStep {
-    /// What a step does first that has `for_each`: it only finds out its items, which then run.
+    /// The fan-out of a step with `for_each`; `None` for its items, which run as usual steps.
     pub fn fan_out_spec(&self, step: &StepRecord) -> Option<&ForEach> {
         self.step.for_each.as_ref().filter(|_| step.parent.is_none())
     }
@@ -49,21 +49,21 @@ impl CompiledPlan {
         let step = |(section, step): (Section, &PlanStep)| CompiledStep {
             section,
             condition: step.condition.as_deref().map(Condition::new),
-            // Hooks are told how the steps ended.
+            // Handlers can refer to the error and the status of the run, which depend on its steps.
             sees_steps: section != Section::Main || json!(step).to_string().contains("steps"),
             step: step.clone(),
         };
         Self { steps: plan.sections.iter_steps().map(step).collect(), plan: Arc::new(plan) }
     }
 
-    /// Where the step of this id stands in the list.
+    /// The position of the step with this id.
     pub fn step_index(&self, id: &str) -> Option<usize> {
         self.steps.iter().position(|known| known.step.id == id)
     }
 }
 
-/// The wait after the `failures`th failure. Exponential with full jitter: `random` from 0 to 1 spreads it between nothing
-/// and the whole, so that many failures at once do not come back at once.
+/// The delay after the given number of failures. Exponential backoff has full jitter: `random` from 0 to 1 scales the
+/// delay, so that steps that failed together are not retried together.
 pub(super) fn backoff_delay(retry: &RetryPolicy, failures: u32, random: f64) -> Duration {
     let millis = match retry.backoff {
         Backoff::Constant => retry.delay_ms as f64,
@@ -75,27 +75,24 @@ pub(super) fn backoff_delay(retry: &RetryPolicy, failures: u32, random: f64) -> 
     Duration::from_millis(millis as u64)
 }
 
-/// A pipeline that is live.
+/// A live pipeline.
 #[derive(Clone, Debug)]
 pub struct LivePlan {
     /// The checked pipeline.
     pub plan: Arc<PipelinePlan>,
-    /// When this definition went live.
+    /// When this definition was published.
     pub published_at: UnixMillis,
 }
 
 impl Engine {
-    /// The pipelines that are live at this moment, as the database has them. One that this version cannot read is left
-    /// out: its runs say so themselves.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// The live pipelines, read from the database. A definition that this version cannot read is left out: its runs
+    /// report the error.
     pub async fn list_live_plans(&self) -> Result<Vec<LivePlan>> {
         self.0.plans.list_live_plans().await
     }
 }
 
-/// The stored definitions, compiled. Those that were compiled before are kept by their digest.
+/// The compiled definitions by digest.
 pub(super) struct PlanCache {
     db: Db,
     kinds: StepCatalog,
@@ -113,6 +110,7 @@ impl PlanCache {
 
     fn insert(&self, digest: &str, compiled: &Arc<CompiledPlan>) {
         let mut cache = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        // Clearing a full cache is simpler than tracking which plans are in use.
         if cache.len() >= MAX_CACHED_PLANS {
             cache.clear();
         }
@@ -120,7 +118,7 @@ impl PlanCache {
     }
 }
 
-/// True if this version cannot say what comes next in a run, because it cannot read the run's definition.
+/// True if this version cannot continue a run because it cannot read the definition.
 pub(super) fn is_unreadable_definition(error: &Error) -> bool {
     matches!(error.code(), codes::DEFINITION_INVALID | codes::DEFINITION_NOT_FOUND)
 }
@@ -138,7 +136,7 @@ impl PlanCache {
         Ok(live)
     }
 
-    /// The definition of this digest.
+    /// Loads and compiles the definition with this digest.
     pub(super) async fn load_plan(&self, digest: &str) -> Result<Arc<CompiledPlan>> {
         if let Some(compiled) = self.get(digest) {
             return Ok(compiled);
@@ -146,13 +144,13 @@ impl PlanCache {
         self.compile_plan(digest, self.db.definitions().find(digest).await?)
     }
 
-    /// The queues that somebody has to work: those of the live pipelines, and those with steps still open.
+    /// The queues that need workers: those of live pipelines, and those with open steps.
     pub(super) async fn list_active_queues(&self) -> Result<Vec<String>> {
         let mut queues = self.db.steps().list_open_queues().await?;
         for digest in self.db.definitions().list_live_digests().await? {
             match self.load_plan(&digest).await {
                 Ok(compiled) => queues.extend(compiled.steps.iter().map(|known| known.step.queue.clone())),
-                // It was live under an older version; its runs say so themselves.
+                // The definition was published by an older version. Its runs report the error.
                 Err(error) if !error.is_transient() => {}
                 Err(error) => return Err(error),
             }
@@ -160,7 +158,7 @@ impl PlanCache {
         Ok(queues)
     }
 
-    /// As [`Self::load_plan`], inside of a transaction.
+    /// The same as [`Self::load_plan`], inside a transaction.
     pub(super) async fn load_plan_in(&self, tx: &mut DbTx, digest: &str) -> Result<Arc<CompiledPlan>> {
         if let Some(compiled) = self.get(digest) {
             return Ok(compiled);

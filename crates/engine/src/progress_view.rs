@@ -1,4 +1,4 @@
-//! How far a run or a step is, as the API shows it.
+//! The progress of a run or a step, as the API returns it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ pub struct ProgressView {
     pub counts: ProgressCounts,
 }
 
-/// A share in percent with one decimal; of nothing, everything is done.
+/// A percentage with one decimal. A total of zero counts as done.
 pub fn percent_done(done: u64, total: u64) -> f64 {
     if total == 0 { 100.0 } else { (done as f64 / total as f64 * 1000.0).floor() / 10.0 }
 }

@@ -1,4 +1,4 @@
-//! Params that refer to rows: the run carries the reference, and a step that names more of the row has it read anew.
+//! Record params: the run stores a reference, and a step that needs more of the row reads it when it starts.
 
 use crate::codes;
 use std::collections::BTreeSet;
@@ -17,9 +17,9 @@ use afterload_pipeline::plan::{PipelinePlan, PlanStep};
 use afterload_pipeline::{ExprContext, ParamType};
 use afterload_state::{AttemptEnd, RunRecord, StepStatus};
 
-/// Reads rows of the databases that pipelines work on.
+/// Reads rows from target databases.
 pub trait RecordSource: Send + Sync {
-    /// The row that `rule` finds by this key, read now; `None` if there is none. `stop` ends the statement itself.
+    /// Reads the row with this key; `None` if there is none. `stop` cancels the statement in the database.
     fn read_record<'a>(
         &'a self,
         rule: &'a RecordRule,
@@ -28,10 +28,10 @@ pub trait RecordSource: Send + Sync {
     ) -> BoxFuture<'a, Result<Option<Map<String, Value>>>>;
 }
 
-/// How long a row may take: it is found by its key.
+/// The timeout for reading one row by its key.
 const RECORD_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The params of a run as expressions see them where no row is read: of a record its reference.
+/// The params in expressions, with the reference fields in place of each record. No row is read.
 pub(super) fn params_with_references(plan: &PipelinePlan, run: &RunRecord) -> Map<String, Value> {
     let mut params = run.params.as_object().cloned().unwrap_or_default();
     for (name, rule) in record_rules(plan) {
@@ -43,12 +43,11 @@ pub(super) fn params_with_references(plan: &PipelinePlan, run: &RunRecord) -> Ma
     params
 }
 
-/// Whether the error says that a step has nothing to do because its row is gone.
+/// True if the step has nothing to do because its row no longer exists.
 pub(super) fn is_skip_error(error: &Error) -> bool {
     error.code() == codes::RECORD_NOT_FOUND && error.retryability() == Retryability::Stopped
 }
 
-/// The end of such a step.
 pub(super) fn skipped_end(error: &Error) -> AttemptEnd {
     AttemptEnd::Final { status: StepStatus::Skipped, outputs: None, error: Some(error_to_json(error)) }
 }
@@ -60,7 +59,7 @@ fn record_rules(plan: &PipelinePlan) -> impl Iterator<Item = (&str, &RecordRule)
     })
 }
 
-/// Whether one of these names needs the row of a record, and not just its reference.
+/// True if one of these names needs the row, and not only the reference.
 fn needs_row(names: &BTreeSet<String>, param: &str, rule: &RecordRule) -> bool {
     names.iter().any(|name| {
         let mut parts = name.split('.');
@@ -74,12 +73,12 @@ fn needs_row(names: &BTreeSet<String>, param: &str, rule: &RecordRule) -> bool {
     })
 }
 
-/// Reads the rows that the expressions of a step name.
+/// Reads the rows that the expressions of a step refer to.
 #[derive(Clone)]
 pub(crate) struct RecordLoader(pub(crate) Arc<dyn RecordSource>);
 
 impl RecordLoader {
-    /// The scope with the rows that the expressions of a step name, read now.
+    /// The context with the rows that the step refers to, read now.
     pub(super) async fn with_records(
         &self,
         scope: ExprContext,
@@ -97,7 +96,7 @@ impl RecordLoader {
         let mut params = params_with_references(plan, run);
         let mut read = false;
         for (name, rule) in record_rules(plan).filter(|(name, rule)| needs_row(&named, name, rule)) {
-            // An optional one that was not given stays none.
+            // An optional record param without a value has nothing to read.
             if let Some(Value::Object(fields)) = params.get_mut(name) {
                 let mut row = self.fetch_record(rule, fields).await?;
                 row.append(fields);
@@ -111,7 +110,7 @@ impl RecordLoader {
     async fn fetch_record(&self, rule: &RecordRule, fields: &Map<String, Value>) -> Result<Map<String, Value>> {
         let key = fields.get(&rule.key).cloned().unwrap_or_default();
         let stop = CancellationToken::new();
-        // Ends the statement itself, not just the wait for it.
+        // A timeout must also cancel the statement in the database.
         let _ends = stop.clone().drop_guard();
         let reading = self.0.read_record(rule, &key, &stop);
         let read = tokio::time::timeout(RECORD_READ_TIMEOUT, reading).await.map_err(|_| {
@@ -126,7 +125,7 @@ impl RecordLoader {
                 Err(Error::new(codes::RECORD_NOT_FOUND, format!("there is no record `{reference}`"))
                     .with_hint("it was deleted, or never was; `missing: skip` on the param skips the step instead"))
             }
-            // Nothing is wrong with the step: it has nothing to do.
+            // This is not an error of the step: `missing: skip` asks for a skip.
             (None, OnMissingRow::Skip) => {
                 Err(Error::new(codes::RECORD_NOT_FOUND, format!("there is no record `{reference}`"))
                     .with_retryability(Retryability::Stopped))

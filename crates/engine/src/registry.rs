@@ -1,4 +1,4 @@
-//! Which pipelines are live, and which files were refused and why.
+//! The live pipelines, and the files that were rejected.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -102,12 +102,12 @@ impl From<&PlanStep> for StepSummary {
 }
 
 impl PipelineSummary {
-    /// The steps that the answer to a request waits for.
+    /// The steps that an HTTP response waits for.
     pub fn inline_steps(&self) -> impl Iterator<Item = &str> {
         self.steps.iter().filter(|step| step.mode == "inline").map(|step| step.id.as_str())
     }
 
-    /// What people see of a pipeline and its text.
+    /// The summary of a pipeline and its source.
     pub fn new(pipeline: &Pipeline, source: &str) -> Self {
         let plan = &pipeline.plan;
         let steps = plan.sections.iter_steps().map(|(_, step)| StepSummary::from(step));
@@ -130,12 +130,12 @@ impl PipelineSummary {
         self.params.iter().filter_map(|(name, param)| Some((name.as_str(), param_file_arity(param)?)))
     }
 
-    /// Whether the parameter takes files.
+    /// How many files the parameter takes; `None` if it takes none.
     pub fn file_arity(&self, name: &str) -> Option<FileArity> {
         self.params.get(name).and_then(param_file_arity)
     }
 
-    /// The largest file that the parameter takes, if it says so.
+    /// The maximum file size of the parameter, if it has one.
     pub fn max_file_size(&self, name: &str) -> Option<ByteSize> {
         let param = self.params.get(name)?;
         let param = if param_file_arity(param) == Some(FileArity::Many) { param.get("items")? } else { param };
@@ -146,7 +146,7 @@ impl PipelineSummary {
     }
 }
 
-/// A trigger with the fields that the definition gives it.
+/// A trigger as JSON, with the fields that the definition sets.
 fn trigger_json(trigger: &Trigger) -> Value {
     let S3Trigger { bucket, prefix, suffix, poll_ms, .. } = match trigger {
         Trigger::S3(trigger) => trigger,
@@ -163,7 +163,7 @@ fn trigger_json(trigger: &Trigger) -> Value {
     drop_nulls(serde_json::json!({ "type": "s3", "bucket": bucket, "prefix": prefix, "suffix": suffix, "poll": poll }))
 }
 
-/// Without the fields that the definition leaves open.
+/// Drops the fields that the definition does not set.
 fn drop_nulls(mut param: Value) -> Value {
     if let Value::Object(fields) = &mut param {
         fields.retain(|_, value| !value.is_null());
@@ -188,24 +188,24 @@ fn param_file_arity(param: &Value) -> Option<FileArity> {
     }
 }
 
-/// The catalogue as it changes while the service runs. Cheap to clone; all clones see the same.
+/// The current list of pipelines. All clones share it.
 #[derive(Clone, Default)]
 pub struct PipelineRegistry(Arc<RwLock<Arc<PipelineList>>>);
 
 impl PipelineRegistry {
-    /// Replaces the catalogue; requests under way keep the one they began with.
+    /// Replaces the list; running requests keep the old one.
     pub fn replace_list(&self, mut catalogue: PipelineList) {
         catalogue.pipelines.sort_by(|a, b| a.name.cmp(&b.name));
         catalogue.refused.sort_by(|a, b| a.file.cmp(&b.file));
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
     }
 
-    /// The catalogue of this moment.
+    /// The current list.
     pub fn current_list(&self) -> Arc<PipelineList> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The live pipeline of this name.
+    /// The live pipeline with this name.
     pub fn get(&self, name: &str) -> Option<PipelineSummary> {
         self.current_list().pipelines.iter().find(|pipeline| pipeline.name == name).cloned()
     }

@@ -1,4 +1,4 @@
-//! The errors of runs: as they are stored, and those that several parts give.
+//! Errors of runs: their stored form, and errors that several modules use.
 
 use crate::codes;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use crate::plan_cache::CompiledPlan;
 use afterload_core::error::Error;
 use afterload_state::{StepRecord, StepStatus};
 
-/// An error as runs and steps store it.
+/// The stored form of an error.
 pub(crate) fn error_to_json(error: &Error) -> Value {
     let mut json = json!({ "code": error.code().name(), "message": error.message() });
     if let Some(hint) = error.hint_text() {
@@ -19,7 +19,7 @@ pub(crate) fn error_to_json(error: &Error) -> Value {
     json
 }
 
-/// Why the run fails: the error of the first step that failed and is not forgiven.
+/// The error of the run: that of the first step that failed without `continue_on_error`.
 pub(crate) fn run_error(compiled: &CompiledPlan, steps: &[StepRecord]) -> Option<Value> {
     let failed = |status| matches!(status, StepStatus::Failed | StepStatus::Quarantined);
     let pairs = compiled.steps.iter().zip(steps);
@@ -29,13 +29,13 @@ pub(crate) fn run_error(compiled: &CompiledPlan, steps: &[StepRecord]) -> Option
     Some(error)
 }
 
-/// The error for a name without a live definition.
+/// The error for a pipeline without a live definition.
 pub(crate) fn pipeline_not_found(name: &str) -> Error {
     Error::new(codes::PIPELINE_NOT_FOUND, format!("there is no live pipeline `{name}`"))
         .with_hint("`GET /v1/pipelines` lists those that are")
 }
 
-/// The error for an id without a run.
+/// The error for an unknown run.
 pub(crate) fn run_not_found(id: &str) -> Error {
     Error::new(codes::RUN_NOT_FOUND, format!("there is no run `{id}`"))
 }

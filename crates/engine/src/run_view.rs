@@ -1,4 +1,4 @@
-//! A run as the API shows it.
+//! A run as the API returns it.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -173,15 +173,12 @@ impl RunView {
         self.finished_at.is_some()
     }
 
-    /// True if the step of this id under `steps` has ended.
+    /// True if the step with this id has ended.
     pub fn step_has_ended(&self, step: &str) -> bool {
         self.steps.iter().any(|known| known.id == step && known.is_final)
     }
 
-    /// Reads a run with all that belongs to it. `None`: there is no such run.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Reads a run with its steps, artifacts and notification. `None`: the run does not exist.
     pub async fn read(db: &Db, id: &str, base_url: &str) -> Result<Option<Self>> {
         let Some(run) = db.runs().find(id).await? else { return Ok(None) };
         let steps = db.steps().list(id).await?;
@@ -225,27 +222,27 @@ impl RunView {
     }
 }
 
-/// Where a run can be seen.
+/// The URL of a run.
 pub fn run_url(base_url: &str, id: &str) -> String {
     format!("{base_url}/v1/runs/{id}")
 }
 
-/// Where an artifact can be downloaded with an API key.
+/// The download URL of an artifact, for clients with an API key.
 pub fn artifact_url(base_url: &str, id: &str) -> String {
     format!("{base_url}/v1/artifacts/{id}")
 }
 
-/// Where an artifact can be downloaded by whoever has the link.
+/// The download URL of an artifact with a token, for anybody who has the URL.
 pub fn signed_artifact_url(base_url: &str, signer: &Signer, id: &str) -> String {
     format!("{}?token={}", artifact_url(base_url, id), signer.create_token(TokenPurpose::Artifact, id))
 }
 
-/// Where the file of a link can be downloaded by whoever has the link.
+/// The download URL of a link, for anybody who has the URL.
 pub fn download_link_url(base_url: &str, signer: &Signer, id: Ulid) -> String {
     format!("{base_url}/d/{}", signer.create_link_token(id))
 }
 
-/// Counts ended steps; those that run add their share to `percent`.
+/// Counts ended steps. Running steps add their share to `percent`.
 fn run_progress(steps: &[StepRecord]) -> ProgressView {
     let total = steps.len() as u64;
     let done = steps.iter().filter(|step| step.status.is_final()).count() as u64;
@@ -256,7 +253,7 @@ fn run_progress(steps: &[StepRecord]) -> ProgressView {
     ProgressView { done, total: Some(total), unit: "steps".into(), percent: Some(exact), ..ProgressView::default() }
 }
 
-/// How far a step is: as it says, or by its items that have ended.
+/// The progress of a step: its own report, or the number of items that have ended.
 fn step_progress(step: &StepRecord) -> Option<Value> {
     let Some(ItemCounts { items, ended, failed }) = step.item_counts else { return step.progress.clone() };
     let (done, total) = (ended.unsigned_abs(), items.unsigned_abs());
@@ -270,7 +267,7 @@ fn step_progress(step: &StepRecord) -> Option<Value> {
     }))
 }
 
-/// The attempt of a step, from 1; 0 before the first.
+/// The number of the attempt, from 1; 0 before the first.
 fn attempt_number(step: &StepRecord) -> u32 {
     match (step.started_at, step.status) {
         (None, _) => 0,

@@ -1,4 +1,4 @@
-//! Waiting for a run to change, whichever process changes it.
+//! Watches runs for changes, in this process and in others.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,20 +9,19 @@ use crate::Engine;
 use afterload_core::error::Result;
 use afterload_state::{Db, RunRecord};
 
-/// How many runs are asked for in one statement.
+/// The maximum number of runs per query.
 const MAX_REVISION_QUERY_IDS: usize = 500;
 
-/// The runs that somebody waits for, each with the last revision seen.
+/// The watched runs, each with its latest known revision.
 pub(crate) struct RunWatches {
     db: Db,
     senders: Mutex<HashMap<String, watch::Sender<i64>>>,
 }
 
-/// A run that is being waited for. It learns of changes made in this process at once, of those made in others within
-/// half a second.
+/// A watch on a run. It sees changes of this process at once, and changes of other processes within half a second.
 pub struct RunWatch {
     revision: watch::Receiver<i64>,
-    // Keeps the sender, which a look for those that nobody waits for may have dropped.
+    // Keeps the map alive, which holds the sender of this watch.
     _watches: Arc<RunWatches>,
 }
 
@@ -58,7 +57,7 @@ impl RunWatches {
 }
 
 impl Engine {
-    /// Begins to wait for a run. Read the run after this, not before, so that no change is missed.
+    /// Starts to watch a run. Read the run after this call, so that no change is missed.
     pub fn watch_run(&self, id: &str) -> RunWatch {
         let watches = self.0.watches.clone();
         let revision = watches.lock_senders().entry(id.to_owned()).or_insert_with(|| watch::channel(0).0).subscribe();
@@ -67,12 +66,12 @@ impl Engine {
 }
 
 impl RunWatches {
-    /// Tells those who wait for the run; after the commit.
+    /// Publishes a change of the run to its watchers. Call it after the commit.
     pub(super) fn publish_run_change(&self, run: &RunRecord) {
         self.publish_revision(&run.id, run.revision);
     }
 
-    /// Looks for what other processes have changed.
+    /// Polls for changes by other processes.
     pub(super) async fn poll_watched_runs(&self) -> Result<()> {
         for ids in self.watched_runs().chunks(MAX_REVISION_QUERY_IDS) {
             for (id, revision) in self.db.runs().list_revisions(ids).await? {

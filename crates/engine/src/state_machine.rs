@@ -1,39 +1,39 @@
-//! What comes next in a run, as a pure function of its steps. `ARCHITECTURE.md` draws the same machine.
+//! The state machine: a pure function from the steps of a run to their next changes. `ARCHITECTURE.md` draws it.
 
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::Section;
 use afterload_state::{RunStatus, StepStatus};
 
-/// A step as the machine sees it.
+/// A step as the state machine sees it.
 #[derive(Clone, Debug)]
 pub struct StepNode<'a> {
-    /// Its id.
+    /// The id of the step.
     pub id: &'a str,
-    /// Where it stands.
+    /// The section of the step.
     pub section: Section,
     /// The steps of the same section that must end first.
     pub needs: &'a [String],
-    /// A failure of it is recorded and forgiven.
+    /// A failure is recorded but does not fail the run.
     pub continue_on_error: bool,
-    /// Where it is.
+    /// The current status.
     pub status: StepStatus,
 }
 
-/// What becomes of a waiting step.
+/// The change of a waiting step.
 #[derive(Debug)]
 pub enum StepChange {
-    /// Its job goes to the queue.
+    /// Its job is enqueued.
     Queue,
-    /// It ends without an attempt: its condition does not hold, or its section is not called for.
+    /// It ends without an attempt: its condition is false, or its section does not run.
     Skip,
-    /// It ends without an attempt: something it needs failed, or the run is asked to stop.
+    /// It ends without an attempt: a step that it needs failed, or the run was cancelled.
     Cancel,
-    /// Its condition could not be evaluated.
+    /// Evaluating its condition failed.
     Fail(Error),
 }
 
 impl StepChange {
-    /// The status that the change leads to.
+    /// The status after the change.
     pub fn target_status(&self) -> StepStatus {
         match self {
             Self::Queue => StepStatus::Queued,
@@ -44,17 +44,17 @@ impl StepChange {
     }
 }
 
-/// What comes next.
+/// The changes of a run.
 #[derive(Debug)]
 pub struct RunAdvance {
-    /// The waiting steps that move, by their index.
+    /// The changed steps, by index.
     pub changes: Vec<(usize, StepChange)>,
-    /// How the run ends, if nothing is left to do.
+    /// The final status of the run, if all its steps have ended.
     pub ended: Option<RunStatus>,
 }
 
-/// Moves every waiting step that can move, until nothing does. `holds` evaluates a step's condition with the statuses
-/// reached so far. In a run that is asked to stop nothing new begins but `finally`.
+/// Changes every waiting step that can change, until none is left. `holds` evaluates the condition of a step with the
+/// current statuses. In a cancelled run only `finally` still starts.
 pub fn advance_nodes(
     nodes: &mut [StepNode<'_>],
     cancelled: bool,
@@ -88,18 +88,18 @@ pub fn advance_nodes(
     RunAdvance { changes, ended: Some(ended) }
 }
 
-/// What becomes of a section's waiting steps.
+/// How the waiting steps of a section change.
 #[derive(Clone, Copy)]
 enum SectionAction {
-    /// They run as their needs end.
+    /// They start when the steps that they need have ended.
     Run,
-    /// The section is not called for.
+    /// The section does not run.
     Skip,
-    /// The run is asked to stop.
+    /// The run was cancelled.
     Cancel,
 }
 
-/// How a section ended, once all its steps have.
+/// The outcome of a section whose steps have all ended.
 pub fn section_outcome(nodes: &[StepNode<'_>], section: Section) -> RunStatus {
     let failed = nodes.iter().any(|node| node.section == section && blocks_dependents(node));
     if failed { RunStatus::Failed } else { RunStatus::Succeeded }
@@ -136,7 +136,7 @@ fn next_change(
     None
 }
 
-/// True if what needs this step cannot run, and the run has failed. A skipped step counts as satisfied.
+/// True if the step fails the run and cancels the steps that need it. A skipped step satisfies them.
 fn blocks_dependents(node: &StepNode<'_>) -> bool {
     match node.status {
         StepStatus::Failed | StepStatus::Quarantined => !node.continue_on_error,
@@ -153,7 +153,7 @@ mod tests {
     use crate::codes;
     use StepStatus::{Cancelled, Failed, Queued, Running, Skipped, Succeeded, Waiting};
 
-    /// `id`, section, needs (comma-separated), forgiven, status.
+    /// `id`, section, needs (comma-separated), `continue_on_error`, status.
     type Spec = (&'static str, Section, &'static str, bool, StepStatus);
 
     fn run(specs: &[Spec], condition: impl Fn(&str) -> Result<bool>) -> (Vec<StepStatus>, Option<RunStatus>) {
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_run_queues_what_needs_nothing() {
+    fn new_run_queues_steps_without_needs() {
         let specs = [
             ("a", Section::Main, "", false, Waiting),
             ("b", Section::Main, "", false, Waiting),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_join_waits_for_all_and_runs_once_all_ended() {
+    fn step_waits_until_all_its_needs_have_ended() {
         let specs = [
             ("a", Section::Main, "", false, Succeeded),
             ("b", Section::Main, "", false, Running),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_cancels_what_needs_it_and_nothing_else() {
+    fn failure_cancels_only_dependent_steps() {
         let specs = [
             ("a", Section::Main, "", false, Failed),
             ("b", Section::Main, "a", false, Waiting),
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forgiven_failure_goes_on() {
+    fn failure_with_continue_on_error_does_not_fail_the_run() {
         let specs = [("a", Section::Main, "", true, Failed), ("b", Section::Main, "a", false, Waiting)];
         assert_eq!(run(&specs, always), (vec![Failed, Queued], None));
         let specs = [("a", Section::Main, "", true, Failed), ("b", Section::Main, "a", false, Succeeded)];
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn hooks_follow_the_outcome_and_finally_comes_last() {
+    fn handlers_follow_the_outcome_and_finally_runs_last() {
         let hooks = |main| {
             [
                 ("a", Section::Main, "", false, main),
@@ -246,13 +246,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_hook_fails_the_run() {
+    fn failed_handler_fails_the_run() {
         let specs = [("a", Section::Main, "", false, Succeeded), ("ok", Section::OnSuccess, "", false, Failed)];
         assert_eq!(run(&specs, always).1, Some(RunStatus::Failed));
     }
 
     #[test]
-    fn conditions_skip_or_fail() {
+    fn false_condition_skips_and_broken_condition_fails() {
         let specs = [("a", Section::Main, "", false, Waiting), ("b", Section::Main, "a", false, Waiting)];
         assert_eq!(run(&specs, |id| Ok(id != "a")), (vec![Skipped, Queued], None));
         let broken = |id: &str| if id == "a" { Err(Error::new(codes::EXPRESSION_FAILED, "no")) } else { Ok(true) };
@@ -260,13 +260,13 @@ mod tests {
     }
 
     #[test]
-    fn a_run_whose_steps_are_all_skipped_succeeds() {
+    fn run_with_only_skipped_steps_succeeds() {
         let specs = [("a", Section::Main, "", false, Waiting), ("b", Section::Finally, "", false, Waiting)];
         assert_eq!(run(&specs, |_| Ok(false)), (vec![Skipped, Skipped], Some(RunStatus::Succeeded)));
     }
 
     #[test]
-    fn a_run_asked_to_stop_begins_nothing_but_finally() {
+    fn cancelled_run_starts_only_finally() {
         let needs: [String; 0] = [];
         let node = |id, section, status| StepNode { id, section, needs: &needs, continue_on_error: false, status };
         let mut nodes = [

@@ -1,4 +1,4 @@
-//! The work of a process: the workers of its queues, and what keeps their leases and their view of others up to date.
+//! Runs the workers of a process and the tasks that keep their leases alive.
 
 use crate::codes;
 use std::fs::File;
@@ -20,22 +20,22 @@ use afterload_core::error::{Error, Result};
 use afterload_state::Db;
 use afterload_state::queue::JobQueue;
 
-/// How often it is looked for what other processes did: changes of runs that are watched here, cancels.
+/// How often changes by other processes are polled: watched runs and cancels.
 const CHANGE_POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How long the listener rests after a failure.
+/// The pause after the listener failed.
 const LISTEN_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 impl Engine {
-    /// Works these queues until `stop`; then parks what can be parked and waits for the rest, at most `limits.drain`.
-    /// [`Engine::maintenance_tasks`] belong to the scheduler of the process.
+    /// Works these queues until `stop`. Then it parks steps and waits for the rest, at most `limits.drain`. The
+    /// scheduler of the process runs [`Engine::maintenance_tasks`].
     ///
     /// # Errors
-    /// Those of the database at the start; later ones are logged and survived.
+    /// A database error at the start. Later errors are logged and retried.
     pub async fn run_workers(&self, queues: QueueSelection, stop: CancellationToken) -> Result<()> {
         let core = &self.0;
         let _alive = reclaim_if_alone(&core.db, &core.queue).await?;
         let mut tasks = JoinSet::new();
-        // They go on while the process drains: running steps need their leases until they have ended.
+        // They continue during the drain, because running steps need their leases until they end.
         let mut live = TaskScheduler::default();
         live.add_tasks(core.live_tasks());
         tasks.spawn(live.run(CancellationToken::new()));
@@ -50,7 +50,7 @@ impl Engine {
 }
 
 impl EngineCore {
-    /// What the workers need while they work, to the last moment.
+    /// The tasks that the workers need until the end of the drain.
     fn live_tasks(&self) -> [PeriodicTask; 4] {
         [
             PeriodicTask::new(
@@ -75,13 +75,13 @@ impl EngineCore {
     }
 }
 
-/// Running steps are asked to stop as soon as the process is.
+/// Asks running steps to stop as soon as the process shuts down.
 async fn drain_on_stop(draining: CancellationToken, stop: CancellationToken) {
     stop.cancelled().await;
     draining.cancel();
 }
 
-/// What this process resumes gets its jobs at once.
+/// Enqueues the jobs of resumed steps at once, without waiting for the sweep.
 async fn enqueue_resumed_steps(pauses: Arc<Pauses>, sweeper: QueueSweeper) {
     loop {
         pauses.wait_for_resume().await;
@@ -90,7 +90,7 @@ async fn enqueue_resumed_steps(pauses: Arc<Pauses>, sweeper: QueueSweeper) {
             Ok::<_, Error>(())
         };
         if let Err(error) = pushed.await {
-            warn!(error.code = error.code().name(), "what was resumed is left to the next sweep: {error}");
+            warn!(error.code = error.code().name(), "enqueueing resumed steps failed; the next sweep retries: {error}");
         }
     }
 }
@@ -104,15 +104,15 @@ async fn listen_with_retry(queue: Arc<JobQueue>, stop: CancellationToken) {
     }
 }
 
-/// On SQLite a process that is alone takes back at once what a crash left, instead of waiting for the leases to
-/// end. The returned file is the sign that somebody lives; hold it.
+/// On SQLite a process that is alone reclaims the steps of a crashed process at once, without waiting for the leases to
+/// end. Keep the returned file open: its lock shows that this process is alive.
 async fn reclaim_if_alone(db: &Db, queue: &JobQueue) -> Result<Option<File>> {
     let Some(path) = db.path() else { return Ok(None) };
     let file = File::options().create(true).append(true).open(path.with_added_extension("alive"))?;
     if file.try_lock().is_ok() {
         let reclaimed = queue.reclaim_all_leases().await?;
         if reclaimed > 0 {
-            info!(steps = reclaimed, "took back the steps that a crash left");
+            info!(steps = reclaimed, "reclaimed the steps of a crashed process");
         }
     }
     let shared = tokio::task::spawn_blocking(move || file.lock_shared().map(|()| file));

@@ -1,4 +1,4 @@
-//! Claims: a step is taken for one attempt, if its lease holds and it is its turn.
+//! Claims: an attempt takes its step if the lease is valid and the step may run now.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,61 +18,59 @@ use afterload_pipeline::Section;
 use afterload_state::queue::{JobQueue, Lease};
 use afterload_state::{AttemptEnd, Db, DbTx, RunRecord, StepClaim, StepStatus, TxOutcome};
 
-/// How long a step that was left by a crash waits while another one is being tried.
+/// How long a crashed step waits while this process tries another crashed step.
 const SUSPECT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// A step that is taken for an attempt.
+/// A step that an attempt has claimed.
 pub(super) struct ClaimedStep {
     pub(super) claimed: StepClaim,
-    /// Its run, as of the claim.
+    /// The run of the step, as of the claim.
     pub(super) run: RunRecord,
-    /// The right to work on a suspect, if it is one.
+    /// The permit to run a step that crashed before; `None` for a step without crashes.
     pub(super) _suspect: Option<OwnedSemaphorePermit>,
 }
 
-/// What came of a claim.
+/// The result of a claim.
 enum ClaimOutcome {
-    /// The lease is lost; nothing may be written.
+    /// The lease is lost: the attempt may not write anything.
     Lost,
-    /// It is not this step's turn: its job is given back, or was left over.
+    /// The step may not run now: its job went back to the queue, or had no step to run.
     NotReady,
-    /// The run was asked to stop, and so the step has ended.
+    /// The run was cancelled, and the step ended with it.
     Ended(Box<(RunRecord, Transition)>),
-    /// The step is taken.
     Claimed(Box<ClaimedStep>),
 }
 
-/// Whether the step runs whatever becomes of its run.
+/// True for a step in `finally`, which also runs after a cancel.
 pub(super) fn is_finally_step(claimed: &StepClaim) -> bool {
     claimed.step.section == Section::Finally.field_name()
 }
 
-/// Whether the run was asked to stop, and the step has to end with it.
+/// True if the run was cancelled and the step has to end with it.
 fn is_cancelled(claimed: &StepClaim, run: &RunRecord) -> bool {
     run.cancel_requested_at.is_some() && !is_finally_step(claimed)
 }
 
-/// Claims steps.
 pub(crate) struct StepClaimer {
     pub(crate) db: Db,
     pub(crate) queue: Arc<JobQueue>,
     pub(crate) pauses: Arc<Pauses>,
     pub(crate) follow_up: StepFollowUp,
     pub(crate) publisher: TransitionPublisher,
-    /// At most one step that was left by a crash runs at a time.
+    /// Limits the process to one crashed step at a time.
     pub(crate) suspects: Arc<Semaphore>,
 }
 
 impl StepClaimer {
-    /// Takes the step for this attempt, and with a suspect the right to work on one. `None`: the wake-up was stale, the
-    /// lease is lost, or it is not this step's turn.
+    /// Claims the step for this attempt, and retries while the database is unavailable.
+    /// `None`: the lease is lost, or the step may not run now.
     pub(super) async fn claim_with_retry(&self, lease: &Lease) -> Option<ClaimedStep> {
         loop {
             match self.try_claim_step(lease).await {
                 Ok(claimed) => return claimed,
                 Err(error) if error.is_transient() => wait_for_db(&error, "claiming a step").await,
                 Err(error) => {
-                    // Out of hand, the job is freed by the sweep and fetched again.
+                    // Without an active lease the sweep releases the job, and a worker fetches it again.
                     warn!(error.code = error.code().name(), "claiming a step failed: {error}");
                     return None;
                 }
@@ -81,6 +79,7 @@ impl StepClaimer {
     }
 
     async fn try_claim_step(&self, lease: &Lease) -> Result<Option<ClaimedStep>> {
+        // On PostgreSQL one round trip claims a step that never crashed. All other cases need the transaction below.
         let alone = self.queue.claim_and_start_run(lease).await?;
         let claim = match alone.filter(|(claimed, run)| !is_cancelled(claimed, run)) {
             Some((claimed, run)) => ClaimOutcome::Claimed(Box::new(ClaimedStep { claimed, run, _suspect: None })),
@@ -119,7 +118,7 @@ impl StepClaimer {
                     self.pauses.return_paused_job(tx, lease, &held).await?;
                     return Ok(ClaimOutcome::NotReady);
                 }
-                // It was resumed just now, or has ended without its job, and the job is left over.
+                // The step was resumed just now, or it has ended and its job is left over.
                 Some(_) => match tx.claims().claim(&lease.step_run).await? {
                     Some(claimed) => claimed,
                     None => {
@@ -137,7 +136,7 @@ impl StepClaimer {
             let moves = self.follow_up.advance_after_step(tx, &run, &claimed.step, StepStatus::Cancelled).await?;
             return Ok(ClaimOutcome::Ended(Box::new((run, moves))));
         }
-        // A process runs at most one step that was left by a crash, so that innocents do not share its fate.
+        // A process runs one crashed step at a time, so that another crash does not count against healthy steps.
         let suspect = match claimed.step.crashes {
             0 => None,
             _ => match self.suspects.clone().try_acquire_owned() {

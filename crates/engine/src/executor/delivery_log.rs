@@ -1,11 +1,11 @@
-//! The record of whom a step has told, as the step sees it.
+//! The delivery log of one step.
 
 use super::step_owner::StepOwner;
 use afterload_core::failpoint;
 use afterload_state::Db;
 use afterload_step_api::{BoxFuture, DeliveryRecord, DeliveryRecorder};
 
-/// The deliveries of one step, kept in the service's database.
+/// The delivery log of one step, stored in the state database.
 pub(super) struct DbDeliveryLog {
     db: Db,
     run: String,

@@ -1,4 +1,4 @@
-//! Links to files, as one step makes them.
+//! Download links that a step creates for its files.
 
 use afterload_core::failpoint;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use afterload_core::secrets::Signer;
 use afterload_state::{Db, DownloadLinkRecord};
 use afterload_step_api::{BoxFuture, FileLinks};
 
-/// The links of one step, kept in the service's database.
+/// The download links of one step, stored in the state database.
 pub(super) struct DbFileLinks {
     db: Db,
     base_url: String,
@@ -22,7 +22,7 @@ pub(super) struct DbFileLinks {
     step: String,
 }
 
-/// Makes links for steps.
+/// Creates the download links of steps.
 pub(crate) struct StepLinks {
     pub(crate) db: Db,
     pub(crate) base_url: String,
@@ -30,7 +30,6 @@ pub(crate) struct StepLinks {
 }
 
 impl StepLinks {
-    /// The links of one step.
     pub(super) fn for_step(&self, owner: StepOwner) -> DbFileLinks {
         let Self { db, base_url, signer } = self;
         let StepOwner { run, step } = owner;
@@ -38,7 +37,7 @@ impl StepLinks {
     }
 }
 
-/// The id follows from what stays the same, so that a mail that is sent again carries the same link.
+/// The id depends only on stable values, so that a mail that is sent again contains the same link.
 fn link_id(run: &str, step: &str, artifact: &str) -> Ulid {
     let digest = Sha256::digest(format!("{run}\n{step}\n{artifact}"));
     let mut bytes = [0; 16];

@@ -1,4 +1,4 @@
-//! The record of effects, as one step sees it.
+//! The effect log of one step.
 
 use super::step_owner::StepOwner;
 use afterload_core::failpoint;
@@ -11,7 +11,7 @@ use afterload_core::error::Result;
 use afterload_state::Db;
 use afterload_step_api::{EffectRecorder, EffectState};
 
-/// The effects of one step, kept in the service's database.
+/// The effect log of one step, stored in the state database.
 pub(super) struct DbEffectLog {
     db: Db,
     run: String,
@@ -27,7 +27,7 @@ impl DbEffectLog {
 
 type EffectFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
-/// What the record says, as a step knows it.
+/// Maps a row of the effect log: no row, a row without a result, or a row with one.
 fn to_effect_state(known: Option<Option<Value>>) -> EffectState {
     match known {
         None => EffectState::New,

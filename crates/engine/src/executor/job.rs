@@ -1,4 +1,4 @@
-//! A job: its step is claimed, run and ended. What the lease does not cover is never written.
+//! Runs a job: claims its step, runs the attempt and ends it. Nothing is written without a valid lease.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use super::run::StepRunner;
 use crate::lifecycle::finish::AttemptFinisher;
 use afterload_state::queue::Lease;
 
-/// Works on the jobs of this process.
+/// Runs the jobs of this process.
 pub(crate) struct Executor {
     pub(crate) claimer: StepClaimer,
     pub(crate) runner: StepRunner,
@@ -17,7 +17,7 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
-    /// Works on a job until its lease has been given back or lost.
+    /// Runs a job until its lease is released or lost.
     pub(super) async fn run_job(&self, lease: Lease) {
         let Some(ClaimedStep { claimed, run, _suspect }) = self.claimer.claim_with_retry(&lease).await else { return };
         let step = &claimed.step;

@@ -1,4 +1,4 @@
-//! How an attempt ends, by what it left.
+//! Decides how an attempt ends, from its outcome.
 
 use crate::codes;
 use rand::Rng;
@@ -31,7 +31,7 @@ pub(super) fn decide_end(
     }
 }
 
-/// Why a step is not tried any more that took its process down so often.
+/// The error of a step that is quarantined after this many crashes.
 pub(super) fn quarantine_error(crashes: u32) -> Error {
     Error::new(codes::STEP_QUARANTINED, format!("the step took its process down {crashes} times without progress"))
         .with_hint("look at the logs of the processes that died; `limits.crashes` sets the number")
@@ -49,7 +49,7 @@ fn decide_failure_end(claimed: &StepClaim, step: Option<&CompiledStep>, error: &
                 error.retry_after().unwrap_or_default().max(backoff_delay(retry, failures, rand::rng().random()));
             AttemptEnd::Retry { error: error_to_json(error), due_at: clock::now_millis() + wait.as_millis() as i64 }
         }
-        // Without its definition at hand the step cannot know its retries; a database that was away comes back.
+        // Without its definition the retry policy is unknown, so a transient error parks the step.
         None if again => AttemptEnd::Park { due_at: clock::now_millis() + 1000 },
         _ => AttemptEnd::Final { status: StepStatus::Failed, outputs: None, error: Some(error_to_json(error)) },
     }

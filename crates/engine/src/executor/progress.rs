@@ -1,4 +1,4 @@
-//! From what a step reports to the record that the API shows, and on to the database, at most twice a second.
+//! Turns progress reports of a step into the view of the API, and stores it at most twice a second.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -15,20 +15,20 @@ use afterload_core::failpoint;
 use afterload_state::{Db, StepClaim, TxOutcome};
 use afterload_step_api::ProgressUpdate;
 
-/// The shortest time between two stored progresses of a step.
+/// The minimum time between two stored progress views of a step.
 pub const PROGRESS_STORE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Turns one attempt's reports into views that never fall, not even below what an attempt before it had stored.
+/// Turns the reports of one attempt into views whose `done` never falls, also across attempts.
 pub struct ProgressTracker {
-    /// What was stored before this attempt.
+    /// The `done` value that earlier attempts stored.
     stored: u64,
-    /// Where this attempt began to gain: at 0 with its start, or, resumed, with its first report, for the cursor may be
-    /// ahead of what was stored.
+    /// The time and the `done` value from which the rate is measured. A resumed attempt sets it with its first report,
+    /// because its cursor may be ahead of the stored progress.
     base: OnceLock<(Instant, u64)>,
 }
 
 impl ProgressTracker {
-    /// Starts with an attempt; `before` is what was stored until now.
+    /// Starts with an attempt; `before` is the progress stored so far.
     pub fn new(before: Option<&ProgressView>) -> Self {
         match before {
             None => Self { stored: 0, base: OnceLock::from((Instant::now(), 0)) },
@@ -36,12 +36,12 @@ impl ProgressTracker {
         }
     }
 
-    /// True if the view shows more than the attempts before had stored: work that a crash did not undo.
+    /// True if the view is ahead of the stored progress: the attempt did work that a crash would not undo.
     pub fn has_advanced(&self, view: &ProgressView) -> bool {
         view.done > self.stored
     }
 
-    /// The view of a report.
+    /// Converts a report to a view.
     pub fn to_view(&self, report: &ProgressUpdate) -> ProgressView {
         let done = report.done.max(self.stored);
         let done = report.total.map_or(done, |total| done.min(total));
@@ -63,14 +63,13 @@ impl ProgressTracker {
     }
 }
 
-/// Stores the progress of steps.
 pub(crate) struct ProgressStore {
     pub(crate) db: Db,
     pub(crate) watches: Arc<RunWatches>,
 }
 
 impl ProgressStore {
-    /// Stores what the step reports until it has ended. Stops the step when the claim is lost.
+    /// Stores the reports of the step until it ends. Stops the step when the lease is lost.
     pub(super) async fn store_progress(
         &self,
         claimed: &StepClaim,
@@ -98,7 +97,7 @@ impl ProgressStore {
                     stop.cancel();
                     return;
                 }
-                // The next report tries again; the end stores the last one in any case.
+                // The next report tries again, and the end of the attempt stores the last view.
                 Err(error) => warn!(error.code = error.code().name(), "progress was not stored: {error}"),
             }
         }
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_never_falls_below_what_was_stored_nor_rises_above_the_total() {
+    fn done_stays_between_stored_progress_and_total() {
         let before = ProgressView { done: 50, ..ProgressView::default() };
         let gauge = ProgressTracker::new(Some(&before));
         assert_eq!(gauge.to_view(&report(10, Some(100))).done, 50);
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_attempt_did_is_no_gain_of_this_one() {
+    fn rate_ignores_progress_of_earlier_attempts() {
         let before = ProgressView { done: 50, ..ProgressView::default() };
         let gauge = ProgressTracker::new(Some(&before));
         assert_eq!(gauge.to_view(&report(900, Some(1000))).rate, None);
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_total_has_no_percent_and_no_eta() {
+    fn unknown_total_has_no_percent_and_no_eta() {
         let view = ProgressTracker::new(None).to_view(&report(10, None));
         assert_eq!((view.percent, view.eta_seconds), (None, None));
     }

@@ -1,4 +1,4 @@
-//! The workers of a process, one per queue.
+//! Runs one worker per queue in this process.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,10 +15,9 @@ use crate::scheduling::queues::{QueueList, QueueSelection};
 use afterload_state::queue::{JobHandler, JobQueue, PauseGate, QueueWorkerSpec};
 use afterload_state::{Db, PauseTarget};
 
-/// How often it is looked for queues of newly published pipelines and for pauses.
+/// How often new queues and pauses are read.
 const QUEUE_POLL_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Runs the workers of the queues.
 pub(crate) struct QueueWorkers {
     pub(crate) db: Db,
     pub(crate) queue: Arc<JobQueue>,
@@ -29,8 +28,8 @@ pub(crate) struct QueueWorkers {
 }
 
 impl QueueWorkers {
-    /// Runs a worker for each of the queues, also for those that come later. While one is paused, nothing of it is
-    /// fetched; its jobs in hand go on.
+    /// Runs a worker for each selected queue, including queues that appear later. A paused queue fetches no jobs; its
+    /// running jobs continue.
     pub(crate) async fn run_queue_workers(&self, queues: &QueueSelection, stop: &CancellationToken) {
         let executor = self.executor.clone();
         let handler: JobHandler = Arc::new(move |lease| {
@@ -43,7 +42,7 @@ impl QueueWorkers {
         while !stop.is_cancelled() {
             match self.db.pauses().list(PauseTarget::Queue).await {
                 Ok(now) => paused = now.into_iter().map(|(name, _)| name).collect(),
-                // A claim asks for itself.
+                // The claim checks pauses too, so an outdated list starts no paused step.
                 Err(error) => warn!(error.code = error.code().name(), "the pauses could not be read: {error}"),
             }
             for name in self.queues.select_queues(queues).await {
@@ -52,7 +51,7 @@ impl QueueWorkers {
                 }
                 let concurrency = self.config.queues.get(&name).copied().unwrap_or(QueueConfig::default()).concurrency;
                 let (sender, gate) = PauseGate::new(!paused.contains(&name));
-                info!(queue = name, concurrency, "working a queue");
+                info!(queue = name, concurrency, "queue worker started");
                 gates.insert(name.clone(), sender);
                 let queue = QueueWorkerSpec { name, concurrency, gate };
                 workers.spawn(self.queue.clone().run_queue_worker(queue, handler.clone(), stop.clone(), drain));
@@ -60,7 +59,7 @@ impl QueueWorkers {
             for (name, gate) in &gates {
                 let open = !paused.contains(name);
                 if gate.send_if_modified(|now| std::mem::replace(now, open) != open) {
-                    info!(queue = name, paused = !open, "a queue was paused or goes on");
+                    info!(queue = name, paused = !open, "queue paused or resumed");
                 }
             }
             tokio::select! {

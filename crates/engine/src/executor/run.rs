@@ -1,4 +1,4 @@
-//! One attempt of a step: it is prepared, runs as a task of its own, and leaves an outcome.
+//! One attempt of a step: it is prepared, runs as its own task and leaves an outcome.
 
 use crate::codes;
 use std::sync::Arc;
@@ -40,21 +40,20 @@ use afterload_step_api::{
     ProgressReporter, ProgressUpdate, RegisteredStep, Resumed, RunInfo, StepContext, StepFiles, StepInfo, SuspendSlot,
 };
 
-/// What there is to do in an attempt.
+/// The work of an attempt.
 enum PreparedAttempt {
-    /// To run the step.
+    /// Run the step.
     Step(Value, ExprContext, StepFiles),
-    /// To write its items.
+    /// Create the items of a fan-out.
     FanOut(FanOut),
 }
 
-/// A step of the definition that an attempt runs.
+/// The compiled step that an attempt runs.
 struct FoundStep {
     compiled: Arc<CompiledPlan>,
     index: usize,
 }
 
-/// Runs steps.
 pub(crate) struct StepRunner {
     pub(crate) db: Db,
     pub(crate) config: Arc<EngineConfig>,
@@ -69,7 +68,7 @@ pub(crate) struct StepRunner {
     pub(crate) supervisor: Supervisor,
     pub(crate) attempts: Arc<RunningAttempts>,
     pub(crate) redactor: Redactor,
-    /// Cancelled once the process goes down: running steps stop at their next checkpoint.
+    /// Cancelled when the process shuts down: running steps stop at their next checkpoint.
     pub(crate) draining: CancellationToken,
 }
 
@@ -85,6 +84,7 @@ impl StepRunner {
         let stoppable = self.attempts.register_attempt(&claimed.step.run_id);
         let cancel = if is_finally_step(claimed) { CancellationToken::new() } else { stoppable.cancelled.clone() };
         let attempt = AttemptContext { lease, claimed, run, cancel: &cancel };
+        // Another attempt would most likely crash the process again.
         if claimed.step.crashes >= self.config.max_crashes {
             let error = quarantine_error(claimed.step.crashes);
             let stored = Some(error_to_json(&error));
@@ -123,7 +123,7 @@ impl StepRunner {
         let AttemptContext { lease, claimed, cancel, .. } = attempt;
         let step = &claimed.step;
         let stop = self.draining.child_token();
-        // A lease that is found with somebody else stops the step too.
+        // A lost lease stops the step too, because another process may run it now.
         let (lost, stopped) = (lease.lost.clone(), stop.clone());
         let fence = async move {
             lost.cancelled().await;
@@ -167,7 +167,7 @@ impl StepRunner {
         failpoint!("step.start", &step.step_id);
         let before: Option<ProgressView> = step.progress.clone().and_then(|view| serde_json::from_value(view).ok());
         let gauge = ProgressTracker::new(before.as_ref());
-        // A task of its own: a panic of the step ends there, and it can be aborted.
+        // A separate task contains a panic of the step and can be aborted.
         #[expect(clippy::disallowed_methods, reason = "`supervise` waits for it or aborts it")]
         let run = match self.steps.iter().find(|known| known.kind.name() == step.uses) {
             Some(registered) => tokio::spawn(registered.run(with, ctx).in_current_span()),
@@ -193,7 +193,7 @@ impl StepRunner {
         AttemptOutcome { result, progress, produced: files.snapshot(), wake_condition: sleep, fan_out: None }
     }
 
-    /// Resolves what the step is given, or finds out its items.
+    /// Resolves the inputs of the step, or the items of its fan-out.
     async fn prepare_attempt(
         &self,
         attempt: AttemptContext<'_>,

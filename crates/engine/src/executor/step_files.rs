@@ -1,4 +1,4 @@
-//! The files of attempts: where they lie, and what earlier attempts left of them.
+//! The files of an attempt: where they are stored, and how files of earlier attempts are deleted.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use afterload_pipeline::{self as pipeline, ExprContext};
 use afterload_state::{StepClaim, StepRecord};
 use afterload_step_api::{ArtifactLocation, OutputDestination, StepFiles};
 
-/// So many attempts back an attempt looks for files that were left behind; those before did the same.
+/// The number of earlier attempts whose files are deleted. Older ones were cleaned by those attempts.
 const MAX_CLEANED_CLAIMS: i64 = 3;
 
-/// Opens and cleans the files of attempts.
+/// Creates and cleans up the files of attempts.
 pub(crate) struct AttemptFiles {
     pub(crate) objects: ObjectStore,
     pub(crate) config: Arc<EngineConfig>,
@@ -39,11 +39,11 @@ impl AttemptFiles {
         StepFiles::new(self.objects.clone(), location, step.step_id.clone(), destination)
     }
 
-    /// Removes what attempts before wrote and never published. That it fails is no reason not to work.
+    /// Deletes unpublished files of earlier attempts. A failure is logged and does not stop the attempt.
     pub(super) async fn delete_stale_files(&self, claimed: &StepClaim) {
         let step = &claimed.step;
         if step.claims > 1 {
-            // Only what is older than this attempt: if this one is stale, a later one may have published its own.
+            // Only files of older claims: if this attempt is stale, a newer one may have published its files.
             for claim in (step.claims - MAX_CLEANED_CLAIMS).max(1)..step.claims {
                 let prefix = format!("{}{claim}/", artifacts_prefix(step));
                 if let Err(error) = self.objects.delete_prefix(&self.config.artifacts, &prefix).await {
@@ -54,7 +54,7 @@ impl AttemptFiles {
     }
 }
 
-/// Where the artifacts of a step lie, whichever attempt made them.
+/// The key prefix of the artifacts of a step, shared by all its attempts.
 fn artifacts_prefix(step: &StepRecord) -> String {
     format!("runs/{}/{}/", step.run_id, step.effect_key())
 }

@@ -1,10 +1,10 @@
-//! Whose records an attempt writes.
+//! Identifies the step that the logs of an attempt belong to.
 
-/// The step that effects, deliveries and links belong to, the same over all its attempts.
+/// The owner of effects, deliveries and links. It is the same for all attempts of a step.
 #[derive(Clone)]
 pub(super) struct StepOwner {
-    /// The run.
+    /// The id of the run.
     pub(super) run: String,
-    /// The key of the step's effects within the run.
+    /// The effect key of the step, unique within the run.
     pub(super) step: String,
 }

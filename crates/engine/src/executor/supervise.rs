@@ -1,4 +1,4 @@
-//! Watches the task of a step: its end, its timeout, the end of the drain, a panic.
+//! Supervises the task of a step: its end, its timeout, a cancel, a shutdown and a panic.
 
 use crate::codes;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use tokio_util::sync::CancellationToken;
 
 use afterload_core::error::{Error, Result};
 
-/// How long a step that was asked to stop may take before its task is aborted.
+/// How long a step may take to stop before its task is aborted.
 const STOP_GRACE_PERIOD: Duration = Duration::from_secs(5);
-/// The same for a step whose run was cancelled: people wait for that.
+/// The same for a cancelled run. It is shorter because a user waits for it.
 const CANCEL_GRACE_PERIOD: Duration = Duration::from_secs(1);
 
-/// Watches the tasks of steps.
 pub(crate) struct Supervisor {
-    /// How long a stopping process waits for its steps to park.
+    /// How long a process that shuts down waits for its steps to park.
     pub(crate) drain: Duration,
-    /// Cancelled once the process goes down.
+    /// Cancelled when the process shuts down.
     pub(crate) draining: CancellationToken,
 }
 
 impl Supervisor {
-    /// Waits for the step's task. A timeout asks it to stop, the end of the drain does not even ask; then it is aborted.
+    /// Waits for the task of the step. After a timeout or a cancel the step gets a grace period and is then aborted.
+    /// The end of the drain aborts it at once.
     pub(super) async fn supervise_step(
         &self,
         mut run: JoinHandle<Result<Value>>,
@@ -42,7 +42,7 @@ impl Supervisor {
                 let message = format!("the step took longer than its timeout of {}", afterload_core::units::HumanDuration(timeout));
                 let error = Error::new(codes::STEP_TIMEOUT, message);
                 match tokio::time::timeout(STOP_GRACE_PERIOD, &mut run).await {
-                    // What it finished all the same counts.
+                    // A result within the grace period still counts.
                     Ok(Ok(Ok(outputs))) => return Ok(outputs),
                     Ok(_) => return Err(error),
                     Err(_) => error,
@@ -60,13 +60,13 @@ impl Supervisor {
             () = drained => Error::new(codes::STEP_STOPPED, "the process is going down"),
         };
         run.abort();
-        // What the task holds is dropped before anybody looks at what it made.
+        // The aborted task must drop its resources before its files are cleaned up.
         drop(tokio::time::timeout(STOP_GRACE_PERIOD, run).await);
         Err(error)
     }
 }
 
-/// What a step's task came to.
+/// The result of the task; a panic becomes an error.
 fn task_result(ended: std::result::Result<Result<Value>, JoinError>) -> Result<Value> {
     ended.unwrap_or_else(|error| {
         let what = if error.is_panic() { panic_message(error.into_panic()) } else { "its task was aborted".to_owned() };

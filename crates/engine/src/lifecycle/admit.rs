@@ -1,9 +1,8 @@
-//! Which runs may be under way, where a pipeline says how many.
+//! Admits runs: decides which runs of a concurrency key may be active.
 //!
-//! A run joins the line of its key in the transaction that accepts it, and free places go to the first in line there and
-//! then; the transaction that ends a run gives its place to the next one. What neither can do (a run whose time comes, a
-//! crash before those that are superseded were asked to stop, a definition that cannot be read) is done by a look every
-//! second.
+//! The transaction that accepts a run puts it in the queue of its key and fills free slots. The transaction that ends a
+//! run passes its slot to the next run. A reconciler handles the rest every second: scheduled runs that come due,
+//! cancels that a crash interrupted, and definitions that this version cannot read.
 
 use crate::codes;
 use crate::plan_cache::is_unreadable_definition;
@@ -16,26 +15,26 @@ use afterload_core::error::{Error, Result};
 use afterload_pipeline::{OnRunConflict, PipelinePlan};
 use afterload_state::{DbTx, RunRecord, RunStatus};
 
-/// So many runs get a place in one transaction; the next look goes on.
+/// The maximum number of runs that one transaction admits. The reconciler admits the rest.
 const MAX_ADMITTED_PER_TX: usize = 100;
 
-/// How a run comes to want a place.
+/// Why a run asks for a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AdmissionKind {
-    /// It is new.
+    /// The run is new.
     New,
-    /// It has ended before, and somebody wants it to go on: then it waits even where a new one would be skipped.
+    /// The run has ended and is retried. It waits for a slot even if a new run would be skipped.
     Retry,
 }
 
-/// Lets runs begin where there is room for them, and moves those that are under way.
+/// Admits runs to free slots and advances active runs.
 #[derive(Clone)]
 pub(crate) struct Admission {
     pub(crate) steps: StepAdvancer,
 }
 
 impl Admission {
-    /// Lets an accepted run begin, if there is room for it. If not it waits, or ends at once where the pipeline says so.
+    /// Starts an accepted run if a slot is free. Otherwise the run waits, or is skipped if the pipeline asks for that.
     pub(crate) async fn admit_run(
         &self,
         tx: &mut DbTx,
@@ -48,6 +47,7 @@ impl Admission {
             tx.concurrency().set_waiting(&run.id, place, false).await?;
             return Ok(Transition::default());
         }
+        // The lock keeps two runs from taking the same slot.
         tx.concurrency().lock_key(&place.key).await?;
         tx.concurrency().set_waiting(&run.id, place, true).await?;
         let mut moves = Transition { admitted: self.admit_waiting(tx, &place.key).await?, ..Transition::default() };
@@ -64,7 +64,7 @@ impl Admission {
         Ok(moves)
     }
 
-    /// Moves what can move in a run, and in those that get its place when it has ended.
+    /// Advances the steps of a run. If the run ends, the next waiting runs get its slot.
     pub(crate) async fn advance_run(&self, tx: &mut DbTx, run: &RunRecord) -> Result<Transition> {
         let Some(place) = &run.concurrency_slot else { return self.steps.advance_steps(tx, run).await };
         match (place.waiting_since, run.cancel_requested_at) {
@@ -76,7 +76,7 @@ impl Admission {
                 }
                 Ok(moves)
             }
-            // Nothing of it has begun, so there is nothing to clean up: `finally` does not run either.
+            // The run has not started, so there is nothing to clean up and `finally` does not run.
             (Some(_), Some(_)) => {
                 let notify = tx.concurrency().cancel_waiting(&run.id).await?;
                 Ok(Transition { ended: Some(RunStatus::Cancelled), notify, ..Transition::default() })
@@ -85,7 +85,7 @@ impl Admission {
         }
     }
 
-    /// Gives the free places of a key, which the caller has locked, to those that wait for one.
+    /// Fills the free slots of a key with waiting runs. The caller holds the lock of the key.
     pub(crate) async fn admit_waiting(&self, tx: &mut DbTx, key: &str) -> Result<Vec<(RunRecord, Transition)>> {
         let mut released = Vec::new();
         while released.len() < MAX_ADMITTED_PER_TX
@@ -101,7 +101,7 @@ impl Admission {
     }
 }
 
-/// Gives a run up whose definition this version cannot read, so that it takes nobody's place.
+/// Fails a run whose definition this version cannot read, so that it does not occupy a slot.
 pub(crate) async fn fail_unreadable_run(tx: &mut DbTx, run: &RunRecord, error: &Error) -> Result<Transition> {
     let notify = tx.runs().fail_unreadable(&run.id, &error_to_json(error)).await?;
     Ok(Transition { ended: Some(RunStatus::Failed), notify, ..Transition::default() })

@@ -1,4 +1,4 @@
-//! Applies what the machine says: in the transaction that ends a step, or that accepts a run.
+//! Applies the state machine to a run, in the transaction that ends a step or accepts the run.
 
 use crate::codes;
 use std::collections::HashMap;
@@ -20,21 +20,21 @@ use afterload_pipeline::{ExprContext, resolve_to_text};
 use afterload_state::queue::{JobQueue, NewJob};
 use afterload_state::{DbTx, RunRecord, RunStatus, StepRecord};
 
-/// What has moved in a run; [`TransitionPublisher`] tells of it after the commit.
+/// The effects of a transaction on a run. [`TransitionPublisher`] publishes them after the commit.
 #[derive(Default)]
 pub(crate) struct Transition {
-    /// The queues with new jobs.
+    /// The queues that got new jobs.
     pub queues_to_wake: Vec<String>,
-    /// How the run has ended, if it has.
+    /// The final status, if the run has ended.
     pub ended: Option<RunStatus>,
-    /// Whether somebody has to be told of that.
+    /// True if a notification about the end of the run is due.
     pub notify: bool,
-    /// Runs that waited for room and begin now, with what has moved in each.
+    /// Runs that waited for a slot and start now, each with its own transition.
     pub admitted: Vec<(RunRecord, Transition)>,
 }
 
 impl Transition {
-    /// What has moved in the same run after this.
+    /// Adds a later transition of the same run.
     pub fn merge(&mut self, more: Self) {
         let Self { queues_to_wake: wake, ended, notify, admitted: released } = more;
         self.queues_to_wake.extend(wake);
@@ -44,18 +44,18 @@ impl Transition {
     }
 }
 
-/// Tells those who wait for a run what a commit has moved.
+/// Publishes transitions to watchers, workers and metrics.
 #[derive(Clone)]
 pub(crate) struct TransitionPublisher {
     pub(crate) queue: Arc<JobQueue>,
     pub(crate) watches: Arc<RunWatches>,
     pub(crate) metrics: Metrics,
-    /// Notified when a run has ended here whose end somebody wants to know.
+    /// Wakes the notifier when a notification is due.
     pub(crate) notification_due: Arc<Notify>,
 }
 
 impl TransitionPublisher {
-    /// Tells those who wait for it what a commit has moved.
+    /// Publishes a transition. Call it after the commit, so that nobody sees uncommitted state.
     pub(crate) fn after_commit(&self, run: &RunRecord, moves: &Transition) {
         self.watches.publish_run_change(run);
         moves.queues_to_wake.iter().for_each(|queue| self.queue.wake_queue(queue));
@@ -70,7 +70,6 @@ impl TransitionPublisher {
     }
 }
 
-/// Applies what the state machine says to the steps of a run.
 #[derive(Clone)]
 pub(crate) struct StepAdvancer {
     pub(crate) queue: Arc<JobQueue>,
@@ -80,7 +79,7 @@ pub(crate) struct StepAdvancer {
 }
 
 impl StepAdvancer {
-    /// Moves what can move in a run that is under way, without a look at those that wait for its end: [`crate::lifecycle::admit::Admission`] does that.
+    /// Advances the steps of an active run. Waiting runs are admitted by [`crate::lifecycle::admit::Admission`].
     pub(crate) async fn advance_steps(&self, tx: &mut DbTx, run: &RunRecord) -> Result<Transition> {
         let compiled = self.plans.load_plan_in(tx, &run.digest).await?;
         let mut steps = tx.steps().list(&run.id).await?;
@@ -88,6 +87,7 @@ impl StepAdvancer {
         let mut delays = HashMap::new();
         let advance = state_machine::advance_nodes(&mut nodes, run.cancel_requested_at.is_some(), |index, nodes| {
             let step = &compiled.steps[index];
+            // Without a condition or delay the context is not needed, so it is not built.
             if step.condition.is_none() && step.step.delay.is_none() {
                 return Ok(true);
             }
@@ -128,22 +128,22 @@ impl StepAdvancer {
     }
 }
 
-/// When a step that is ready now may start; `None`: at once. Only the first steps of a run can have to wait for its time:
-/// later ones come after it.
+/// When a step that is ready may start; `None`: at once. Only the first steps of a run can be ready before its
+/// `run_at`.
 fn step_due_at(run: &RunRecord, delay: Option<UnixMillis>) -> Option<UnixMillis> {
     let now = clock::now_millis();
     let due = run.run_at.unwrap_or(now).max(now).saturating_add(delay.unwrap_or(0));
     (due > now).then_some(due)
 }
 
-/// A `delay` in milliseconds.
+/// Evaluates a `delay` to milliseconds.
 fn parse_delay(delay: &str, scope: &ExprContext) -> Result<UnixMillis> {
     let text = resolve_to_text(delay, scope)?;
     let length = text.parse::<HumanDuration>().map_err(|why| Error::new(codes::DELAY_INVALID, why))?;
     Ok(length.as_millis())
 }
 
-/// The steps as the machine sees them. Both lists are in the order of the definition.
+/// The nodes of the state machine. Both lists are in the order of the definition.
 fn step_nodes<'a>(compiled: &'a CompiledPlan, steps: &[StepRecord]) -> Vec<StepNode<'a>> {
     let pairs = compiled.steps.iter().zip(steps);
     pairs

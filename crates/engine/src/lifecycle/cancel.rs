@@ -1,8 +1,8 @@
-//! Stopping a run: what has not begun never does, what runs is asked to stop, `finally` still runs.
+//! Cancels runs: waiting steps end, running steps are asked to stop, and `finally` still runs.
 //!
-//! First the request is committed. From then on nothing of the run is queued, and a step that is claimed all the same
-//! (one that a crash left, one that was just being fetched) ends as cancelled. Then what waits in the queue is ended,
-//! and what runs is told: in this process at once, in others when they look.
+//! First the cancel request is committed. After that no step of the run is queued, and a step that is claimed anyway
+//! ends as cancelled. Then queued steps are ended and running attempts are stopped: at once in this process, with the
+//! next poll in other processes.
 
 use crate::codes;
 use afterload_core::failpoint;
@@ -20,23 +20,23 @@ use afterload_pipeline::Section;
 use afterload_state::queue::JobQueue;
 use afterload_state::{Db, RunRecord, RunStatus, StepRecord, StepStatus};
 
-/// How often a cancel is tried when others hold the same rows.
+/// The maximum number of attempts to write a cancel when transactions conflict.
 const MAX_CANCEL_ATTEMPTS: u32 = 5;
 
-/// The attempts of this process that a cancel may stop, by run.
+/// The cancellable attempts of this process, by run.
 #[derive(Default)]
 pub(crate) struct RunningAttempts(Mutex<HashMap<String, Vec<CancellationToken>>>);
 
-/// An attempt that a cancel may stop, until dropped.
+/// A registered attempt. Dropping the guard removes it.
 pub(crate) struct CancelGuard {
     attempts: Arc<RunningAttempts>,
     run: String,
-    /// Cancelled with its run.
+    /// Cancelled with the run.
     pub cancelled: CancellationToken,
 }
 
 impl RunningAttempts {
-    /// Adds an attempt of a run.
+    /// Registers an attempt of a run.
     pub fn register_attempt(self: &Arc<Self>, run: &str) -> CancelGuard {
         let cancelled = CancellationToken::new();
         self.with_tokens(|map| map.entry(run.to_owned()).or_default().push(cancelled.clone()));
@@ -54,7 +54,7 @@ impl RunningAttempts {
 
 impl Drop for CancelGuard {
     fn drop(&mut self) {
-        // Each attempt adds one token; which of them goes does not matter once its own is spent.
+        // Cancelling the token of this attempt marks the entry to remove.
         self.cancelled.cancel();
         self.attempts.with_tokens(|map| {
             if let Some(tokens) = map.get_mut(&self.run) {
@@ -68,17 +68,16 @@ impl Drop for CancelGuard {
 }
 
 impl Engine {
-    /// Asks a run to stop. It has stopped when its status is `cancelled`; a run that was asked before is left as it is.
+    /// Requests the cancel of a run. The run has stopped when its status is `cancelled`. Repeating it is allowed.
     ///
     /// # Errors
-    /// `run_not_found`, `run_ended`, those of the database.
+    /// `run_not_found`, `run_ended`, or a database error.
     pub async fn cancel_run(&self, id: &str) -> Result<RunRecord> {
         self.0.canceller.cancel_run(id).await?;
         self.0.db.runs().find(id).await?.ok_or_else(|| run_not_found(id))
     }
 }
 
-/// Stops runs.
 #[derive(Clone)]
 pub(crate) struct Canceller {
     pub(crate) db: Db,
@@ -89,7 +88,7 @@ pub(crate) struct Canceller {
 }
 
 impl Canceller {
-    /// As [`Engine::cancel_run`].
+    /// Does the work of [`Engine::cancel_run`].
     pub(crate) async fn cancel_run(&self, id: &str) -> Result<()> {
         let mut tries = 1;
         loop {
@@ -99,9 +98,13 @@ impl Canceller {
             }
         }
         self.attempts.cancel_attempts(id);
-        // That it fails for now does no harm: whoever looks next goes on.
+        // A failure is harmless here: the periodic `finish_cancels` task continues.
         if let Err(error) = self.cancel_idle_steps(id).await {
-            tracing::warn!(run.id = id, error.code = error.code().name(), "a run is not yet stopped: {error}");
+            tracing::warn!(
+                run.id = id,
+                error.code = error.code().name(),
+                "ending the steps of a cancelled run failed; retrying: {error}"
+            );
         }
         Ok(())
     }
@@ -111,7 +114,7 @@ impl Canceller {
         let run = tx.runs().bump_revision(id).await?;
         match run.status {
             RunStatus::Queued | RunStatus::Running => {}
-            // Asked twice, it is as it was wanted.
+            // A repeated cancel is not an error.
             RunStatus::Cancelled => return Ok(()),
             RunStatus::Succeeded | RunStatus::Failed => {
                 let message = format!("the run has ended already: it {}", run.status.as_str());
@@ -123,17 +126,17 @@ impl Canceller {
             tx.commit().await?;
             failpoint!("cancel.after_commit");
             self.publisher.watches.publish_run_change(&run);
-            tracing::info!(run.id = id, pipeline.name = run.pipeline, "the run is asked to stop");
+            tracing::info!(run.id = id, pipeline.name = run.pipeline, "run cancel requested");
         }
         Ok(())
     }
 
-    /// Ends the steps of a run, asked to stop, whose attempts have not begun, and moves on.
+    /// Ends the steps of a cancelled run that are not running, and advances the run.
     pub(crate) async fn cancel_idle_steps(&self, id: &str) -> Result<()> {
         let idle: Vec<StepRecord> = self.db.steps().list_idle(id).await?.into_iter().filter(is_cancellable).collect();
         let open: Vec<String> = idle.iter().map(|step| step.id.clone()).collect();
         let mut tx = self.db.begin().await?;
-        // Jobs before steps before the run, as those do it who end a step.
+        // Locks are taken in the same order as at the end of a step: jobs, steps, run. This avoids deadlocks.
         self.queue.lock_jobs(&mut tx, &open).await?;
         for step in &open {
             if tx.steps().cancel(step).await? {
@@ -141,11 +144,11 @@ impl Canceller {
             }
         }
         let run = tx.runs().bump_revision(id).await?;
-        // It may have ended meanwhile, and even have been taken up again: then nothing of this is wanted.
+        // The run may have ended meanwhile, or even have been retried: then nothing is cancelled.
         if run.cancel_requested_at.is_none() || run.finished_at.is_some() {
             return Ok(());
         }
-        // Items that never begin end their steps; those that run do it when they have stopped.
+        // Items that never start end their step here. Running items do it when they have stopped.
         let mut moves = self.follow_up.admission.advance_run(&mut tx, &run).await?;
         for step in
             tx.steps().list_idle(id).await?.into_iter().filter(is_cancellable).filter(|step| step.item_counts.is_some())
@@ -160,7 +163,7 @@ impl Canceller {
         Ok(())
     }
 
-    /// Stops the attempts of this process whose runs another process was asked to stop.
+    /// Stops attempts of this process whose runs were cancelled by another process.
     pub(crate) async fn poll_cancelled_runs(&self) -> Result<()> {
         if self.attempts.with_tokens(|map| map.is_empty()) {
             return Ok(());
@@ -171,7 +174,7 @@ impl Canceller {
         Ok(())
     }
 
-    /// Goes on with what a crash left of a cancel.
+    /// Continues cancels that a crash interrupted.
     pub(crate) async fn finish_cancels(&self) -> Result<()> {
         for id in self.db.runs().list_cancelling().await? {
             self.attempts.cancel_attempts(&id);
@@ -183,7 +186,7 @@ impl Canceller {
     }
 }
 
-/// True if a cancel may end the step: its attempt has not begun, and it does not belong to `finally`.
+/// True if a cancel may end the step: no attempt is running, and it is not a `finally` step.
 fn is_cancellable(step: &StepRecord) -> bool {
     let idle = matches!(step.status, StepStatus::Queued | StepStatus::Retrying | StepStatus::Suspended);
     (idle || step.item_counts.is_some()) && step.section != Section::Finally.field_name()

@@ -1,4 +1,4 @@
-//! The end of an attempt: what is written, what is thrown away, what comes next.
+//! Ends an attempt: writes its result, deletes files that are not kept, and advances the run.
 
 use crate::codes;
 use crate::plan_cache::is_unreadable_definition;
@@ -28,19 +28,19 @@ use afterload_state::{
 };
 use afterload_step_api::ProducedFiles;
 
-/// What an attempt left behind.
+/// The result of an attempt and what it produced.
 pub(crate) struct AttemptOutcome {
     pub result: Result<Value>,
     pub progress: Option<ProgressView>,
     pub produced: ProducedFiles,
-    /// What it wants to wait for without a worker.
+    /// What the step waits for, if it suspends.
     pub wake_condition: Option<WakeCondition>,
-    /// The items that it found out, if that is all it had to do.
+    /// The items of the fan-out, if the attempt only created those.
     pub fan_out: Option<FanOut>,
 }
 
 impl AttemptOutcome {
-    /// An attempt that made nothing.
+    /// An attempt that failed without producing anything.
     pub fn from_error(error: Error) -> Self {
         Self {
             result: Err(error),
@@ -51,7 +51,7 @@ impl AttemptOutcome {
         }
     }
 
-    /// An attempt that found out the items of its step.
+    /// An attempt that created the items of a fan-out.
     pub fn from_fan_out(fan: FanOut) -> Self {
         Self {
             result: Ok(Value::Null),
@@ -63,7 +63,6 @@ impl AttemptOutcome {
     }
 }
 
-/// Ends attempts.
 #[derive(Clone)]
 pub(crate) struct AttemptFinisher {
     pub(crate) db: Db,
@@ -76,7 +75,7 @@ pub(crate) struct AttemptFinisher {
 }
 
 impl AttemptFinisher {
-    /// Ends the attempt in one transaction, however long the database is away.
+    /// Ends the attempt in one transaction, and retries while the database is unavailable.
     pub(crate) async fn end_attempt(
         &self,
         lease: &Lease,
@@ -85,14 +84,14 @@ impl AttemptFinisher {
         ending: AttemptEnd,
         started: Instant,
     ) {
-        // While the lease is held: afterwards another attempt may be at the same keys.
+        // Delete while the lease is valid: later another attempt may write the same keys.
         if matches!(ending, AttemptEnd::Final { .. }) && outcome.result.is_err() && !lease.lost.is_cancelled() {
             self.delete_outputs(&outcome.produced.created).await;
         }
         let mut uncertain = false;
         let held = loop {
             let tried = match self.try_end_attempt(lease, claimed, &outcome, &ending).await {
-                // A commit whose answer was lost may have been ours.
+                // An earlier commit may have succeeded although its response was lost.
                 Ok(false) if uncertain => self.claim_has_ended(claimed).await,
                 tried => tried,
             };
@@ -117,7 +116,7 @@ impl AttemptFinisher {
             _ if !held => warn!(duration_ms, "the step's lease was lost; nothing of this attempt was kept"),
             (AttemptEnd::Park { .. }, _) => info!(duration_ms, "step parked"),
             (AttemptEnd::Suspend(_), _) => info!(duration_ms, "step suspended"),
-            (AttemptEnd::FanOut, _) => info!(duration_ms, "step fans out"),
+            (AttemptEnd::FanOut, _) => info!(duration_ms, "step fanned out"),
             (AttemptEnd::Final { status: StepStatus::Cancelled, .. }, _) => info!(duration_ms, "step cancelled"),
             (AttemptEnd::Final { status: StepStatus::Skipped, .. }, _) => info!(duration_ms, "step skipped"),
             (_, Ok(_)) => info!(duration_ms, "step succeeded"),
@@ -126,15 +125,15 @@ impl AttemptFinisher {
                     duration_ms,
                     error.code = error.code().name(),
                     retry_at = clock::format_rfc3339(*due_at),
-                    "step failed and will be tried again: {error}"
+                    "step failed; retrying: {error}"
                 );
             }
             (_, Err(error)) => warn!(duration_ms, error.code = error.code().name(), "step failed: {error}"),
         }
     }
 
-    /// Deletes what a step that failed for good has written to the user's bucket, unless it was replaced since. An
-    /// attempt that is followed by another one leaves it to that.
+    /// Deletes the objects that a permanently failed step wrote to a user's bucket, unless they were replaced since.
+    /// A step that is retried keeps them for its next attempt.
     async fn delete_outputs(&self, fresh: &[File]) {
         for file in fresh {
             let ours = match self.objects.head_object(&file.bucket, &file.key).await {
@@ -147,13 +146,13 @@ impl AttemptFinisher {
         }
     }
 
-    /// True if this very claim has left the step's running state.
+    /// True if this claim is still the latest one and the step is no longer running.
     async fn claim_has_ended(&self, claimed: &StepClaim) -> Result<bool> {
         let now = self.db.steps().find(&claimed.step.id).await?;
         Ok(now.is_some_and(|now| now.claims == claimed.step.claims && now.status != StepStatus::Running))
     }
 
-    /// True: written. False: the lease is lost, nothing was written.
+    /// Returns false if the lease is lost; then nothing is written.
     async fn try_end_attempt(
         &self,
         lease: &Lease,
@@ -176,7 +175,7 @@ impl AttemptFinisher {
         Ok(true)
     }
 
-    /// `None`: the lease is lost, and nothing may be written.
+    /// Returns `None` if the lease is lost; then nothing may be written.
     async fn write_attempt_end(
         &self,
         tx: &mut DbTx,
@@ -213,7 +212,7 @@ impl AttemptFinisher {
             }
             match self.follow_up.advance_after_step(tx, &run, step, *status).await {
                 Ok(moved) => moves = moved,
-                // The step has ended all the same; of the run this version cannot say what comes next.
+                // The step still ends, but this version cannot decide what comes next, so the run fails.
                 Err(error) if is_unreadable_definition(&error) => {
                     moves.notify = tx.runs().fail_unreadable(&run.id, &error_to_json(&error)).await?;
                     moves.ended = Some(RunStatus::Failed);
@@ -225,7 +224,7 @@ impl AttemptFinisher {
         Ok(Some((run, moves)))
     }
 
-    /// Ends an attempt statement by statement. `None`: the lease is lost.
+    /// Ends an attempt with one statement per change. `None`: the lease is lost.
     async fn end_stepwise(
         &self,
         tx: &mut DbTx,
@@ -243,7 +242,7 @@ impl AttemptFinisher {
         if !held || !tx.claims().end(&step.id, step.claims, progress, ending).await? {
             return Ok(None);
         }
-        // Before the run: who tells of the event does it in this order.
+        // Events are locked before the run, in the same order as when an event is published. This avoids deadlocks.
         if let AttemptEnd::Suspend(WakeCondition { event: Some(event), .. }) = ending {
             tx.events().lock_name(&event.name).await?;
         }
@@ -251,7 +250,7 @@ impl AttemptFinisher {
     }
 }
 
-/// How an attempt ended, in a word.
+/// The label of the outcome in metrics.
 fn attempt_end_label(held: bool, ending: &AttemptEnd) -> &'static str {
     match ending {
         _ if !held => "lost",
@@ -263,7 +262,7 @@ fn attempt_end_label(held: bool, ending: &AttemptEnd) -> &'static str {
     }
 }
 
-/// How a step ends whose run was asked to stop.
+/// The end of a step whose run was cancelled.
 pub(crate) fn cancelled_end() -> AttemptEnd {
     let error = Error::new(codes::RUN_CANCELLED, "the run was cancelled");
     AttemptEnd::Final { status: StepStatus::Cancelled, outputs: None, error: Some(error_to_json(&error)) }

@@ -1,4 +1,4 @@
-//! What follows the end of a step: of an item, the next item; of a step, the next steps of its run.
+//! What follows the end of a step: the next item of its fan-out, or the next steps of its run.
 
 use crate::lifecycle::admit::Admission;
 use crate::lifecycle::advance::Transition;
@@ -6,7 +6,7 @@ use crate::scheduling::fan_out::{EnqueuedItems, FanOut, FanOutStep, ItemSchedule
 use afterload_core::error::Result;
 use afterload_state::{DbTx, RunRecord, StepRecord, StepStatus};
 
-/// Moves on after steps and items have ended.
+/// Continues a run after steps and items have ended.
 #[derive(Clone)]
 pub(crate) struct StepFollowUp {
     pub(crate) items: ItemScheduler,
@@ -14,7 +14,7 @@ pub(crate) struct StepFollowUp {
 }
 
 impl StepFollowUp {
-    /// Moves on after a step has ended for good: of an item, its step; else the run.
+    /// Continues after the final end of a step: with its fan-out if it is an item, otherwise with the run.
     pub(crate) async fn advance_after_step(
         &self,
         tx: &mut DbTx,
@@ -31,7 +31,7 @@ impl StepFollowUp {
         }
     }
 
-    /// Writes the items of a step whose attempt ends in this transaction, and enqueues the first of them.
+    /// Stores the items of a step whose attempt ends in this transaction, and enqueues the first ones.
     pub(crate) async fn start_fan_out(
         &self,
         tx: &mut DbTx,
@@ -43,13 +43,13 @@ impl StepFollowUp {
         self.advance_after_items(tx, run, items).await
     }
 
-    /// Ends a step with items if none of them runs any more. The run is asked to stop, so that none begins.
+    /// Ends a fan-out without running items. The run is cancelled, so no further item starts.
     pub(crate) async fn cancel_items(&self, tx: &mut DbTx, run: &RunRecord, step: &StepRecord) -> Result<Transition> {
         let items = self.items.enqueue_next_items(tx, run, FanOutStep::from_record(step), 0).await?;
         self.advance_after_items(tx, run, items).await
     }
 
-    /// The run goes on once the last item has ended its step.
+    /// Advances the run once the last item has ended the fan-out.
     async fn advance_after_items(&self, tx: &mut DbTx, run: &RunRecord, items: EnqueuedItems) -> Result<Transition> {
         match items.step_ended {
             true => self.admission.advance_run(tx, run).await,

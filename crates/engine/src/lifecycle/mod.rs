@@ -1,4 +1,4 @@
-//! What happens to a run: it starts, advances, finishes, and can be retried or cancelled.
+//! The lifecycle of a run: it starts, advances and finishes, and can be retried or cancelled.
 
 pub(crate) mod admit;
 pub(crate) mod advance;

@@ -1,4 +1,4 @@
-//! Goes on with runs that wait for room, where the transactions that accept and end runs could not.
+//! Reconciles concurrency: continues waiting runs that no other transaction continues.
 
 use crate::codes;
 use crate::plan_cache::is_unreadable_definition;
@@ -12,10 +12,10 @@ use afterload_core::error::Result;
 use afterload_core::failpoint;
 use afterload_state::{Db, RunRecord};
 
-/// So many runs, or keys, are taken up in one look.
+/// The maximum number of runs or keys per pass.
 const RECONCILE_BATCH_ROWS: u32 = 100;
 
-/// Moves runs that wait for room and that nobody else moves.
+/// Periodically continues runs that wait for a slot.
 #[derive(Clone)]
 pub(crate) struct ConcurrencyReconciler {
     pub(crate) db: Db,
@@ -26,7 +26,7 @@ pub(crate) struct ConcurrencyReconciler {
 }
 
 impl ConcurrencyReconciler {
-    /// After the commit that accepted a run: asks those to stop that it supersedes. What fails is done by the next look.
+    /// Cancels the runs that a newly accepted run supersedes. Call it after the commit. The next pass retries failures.
     pub(crate) async fn cancel_superseded_by(&self, run: &RunRecord) {
         if run.concurrency_slot.as_ref().is_some_and(|place| place.supersedes)
             && let Err(error) = self.cancel_superseded().await
@@ -34,7 +34,7 @@ impl ConcurrencyReconciler {
             tracing::warn!(
                 run.id = run.id,
                 error.code = error.code().name(),
-                "earlier runs are not yet stopped: {error}"
+                "cancelling superseded runs failed; retrying: {error}"
             );
         }
     }
@@ -42,7 +42,7 @@ impl ConcurrencyReconciler {
     async fn cancel_superseded(&self) -> Result<()> {
         for id in self.db.concurrency().list_superseded(RECONCILE_BATCH_ROWS).await? {
             match self.canceller.cancel_run(&id).await {
-                // It made room by itself.
+                // The run ended on its own, so its slot is free.
                 Err(error) if [codes::RUN_ENDED, codes::RUN_NOT_FOUND].contains(&error.code()) => {}
                 stopped => stopped?,
             }
@@ -50,8 +50,8 @@ impl ConcurrencyReconciler {
         Ok(())
     }
 
-    /// Goes on with what waits for room and has not been moved by anybody: runs whose time has come, places that are
-    /// free all the same, cancels that a crash left half done. One that fails holds up no other.
+    /// Handles scheduled runs that come due, free slots that no run took, and cancels that a crash interrupted. A
+    /// failure for one run or key does not affect the others.
     pub(crate) async fn reconcile_concurrency(&self) -> Result<()> {
         if !self.db.concurrency().has_waiting().await? {
             return Ok(());
@@ -69,7 +69,7 @@ impl ConcurrencyReconciler {
         Ok(())
     }
 
-    /// Puts a run in line whose time has come.
+    /// Puts a scheduled run that is due in the queue of its key.
     async fn enqueue_for_slot(&self, id: &str) -> Result<()> {
         let mut tx = self.db.begin().await?;
         let run = tx.runs().bump_revision(id).await?;
@@ -106,10 +106,6 @@ impl ConcurrencyReconciler {
 
 fn log_failure(what: &str, done: Result<()>) {
     if let Err(error) = done {
-        tracing::warn!(
-            what,
-            error.code = error.code().name(),
-            "what waits for room was not moved; trying again: {error}"
-        );
+        tracing::warn!(what, error.code = error.code().name(), "reconciling concurrency failed; retrying: {error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Going on with a run that failed or was cancelled, from the steps that did not succeed.
+//! Retries runs that failed or were cancelled, from the steps that did not succeed.
 
 use crate::codes;
 use std::sync::Arc;
@@ -15,18 +15,17 @@ use afterload_pipeline::Section;
 use afterload_state::{Db, RunRecord, RunStatus, StepRecord, StepStatus};
 
 impl Engine {
-    /// Runs what failed or was cancelled once more, and what depends on it. What succeeded stays. Hooks run anew if the
-    /// main steps do; if only hooks failed, only those run.
+    /// Runs failed and cancelled steps again, with the steps that depend on them. Succeeded steps keep their results.
+    /// Handlers run again if main steps do; if only handlers failed, only those run.
     ///
     /// # Errors
-    /// `run_not_found`; `run_not_ended` and `run_succeeded` if there is nothing to go on with; `definition_invalid` if this
-    /// version cannot read the definition; those of the database.
+    /// `run_not_found`; `run_not_ended`, `run_succeeded`, `run_never_began` or `run_files_expired` if the run cannot be
+    /// retried; `definition_invalid` if this version cannot read the definition; or a database error.
     pub async fn retry_run(&self, id: &str) -> Result<RunRecord> {
         self.0.retrier.retry_run(id).await
     }
 }
 
-/// Goes on with runs that have ended.
 pub(crate) struct RunRetrier {
     pub(crate) db: Db,
     pub(crate) plans: Arc<PlanCache>,
@@ -59,7 +58,7 @@ impl RunRetrier {
         }
         for step in steps_to_reset(&compiled, &steps, run.cancel_requested_at.is_some()) {
             tx.steps().reset(&step.id).await?;
-            // Of a step that failed only the items that failed run again.
+            // A handler that succeeded runs again with all its items, a failed step only with its failed ones.
             if step.status == StepStatus::Succeeded && step.item_counts.is_some() {
                 tx.items().reset(&step.id).await?;
             }
@@ -72,13 +71,13 @@ impl RunRetrier {
         failpoint!("retry.after_commit");
         self.publisher.after_commit(&run, &moves);
         self.reconciler.cancel_superseded_by(&run).await;
-        tracing::info!(run.id = run.id, pipeline.name = run.pipeline, "the run goes on from where it failed");
+        tracing::info!(run.id = run.id, pipeline.name = run.pipeline, "run retried");
         self.db.runs().find(id).await?.ok_or_else(|| run_not_found(id))
     }
 }
 
-/// The steps that have to run once more. In a run that was `cut_short` hooks were skipped that may be called for after
-/// all; the machine skips again those that are not.
+/// The steps that run again. A `cut_short` run skipped handlers that may be needed now. The state machine skips them
+/// again if they are not.
 fn steps_to_reset<'a>(compiled: &CompiledPlan, steps: &'a [StepRecord], cut_short: bool) -> Vec<&'a StepRecord> {
     let forgiven = |step: &StepRecord| {
         compiled.step_index(&step.step_id).is_some_and(|index| compiled.steps[index].step.continue_on_error)

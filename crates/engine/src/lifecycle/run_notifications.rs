@@ -1,4 +1,4 @@
-//! Telling of the end of a run those who asked for it: a Standard Webhook, sent until the receiver takes it.
+//! Notifies a URL about the end of a run: a Standard Webhook, retried until the receiver accepts it.
 
 use crate::codes;
 use std::sync::Arc;
@@ -20,23 +20,23 @@ use afterload_core::redactor::Redactor;
 use afterload_egress::{EgressClient, EgressRequest, EgressResponse, WebhookSigner};
 use afterload_state::{Db, NotificationRecord, NotificationStatus};
 
-/// How often it is looked for what is due; a run that ends in this process is told of at once.
+/// How often due notifications are polled. The end of a run in this process triggers a poll at once.
 const NOTIFICATION_POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// How many are sent at the same time, so that a few receivers that hang do not hold up the others.
+/// The maximum number of parallel requests, so that a few slow receivers do not block the others.
 const MAX_PARALLEL_NOTIFICATIONS: usize = 32;
-/// How long an attempt may take.
+/// The timeout of one attempt.
 const NOTIFICATION_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longer than an attempt takes, whatever the receiver does.
+/// The lease of a notification. It is longer than any attempt can take.
 const NOTIFICATION_LEASE: Duration = Duration::from_secs(60);
-/// The pause after the first attempt; it doubles with each.
+/// The pause after the first attempt; it doubles with each further attempt.
 const NOTIFICATION_MIN_RETRY_DELAY: Duration = Duration::from_secs(2);
 const NOTIFICATION_MAX_RETRY_DELAY: Duration = Duration::from_secs(2 * 3600);
-/// So long after the end of the run nobody tries any more.
+/// Attempts stop this long after the end of the run.
 const NOTIFICATION_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
-/// The receiver wants no more of it.
+/// HTTP 410 Gone: the receiver wants no more notifications.
 const UNSUBSCRIBED_STATUS: u64 = 410;
 
-/// What comes after an attempt that failed; `None`: nothing.
+/// When to try again after a failed attempt; `None`: never.
 fn next_attempt_at(
     attempts: u32,
     since: UnixMillis,
@@ -51,24 +51,23 @@ fn next_attempt_at(
     let pause = NOTIFICATION_MIN_RETRY_DELAY
         .saturating_mul(1 << attempts.saturating_sub(1).min(20))
         .min(NOTIFICATION_MAX_RETRY_DELAY);
-    // Half of it is left to chance, so that those who failed together do not come again together.
+    // Half of the pause is random, so that notifications that failed together are not retried together.
     let pause = pause.mul_f64(0.5 + random / 2.0).max(error.retry_after().unwrap_or_default());
     let next = now + pause.as_millis() as i64;
     (next < since + NOTIFICATION_MAX_AGE.as_millis() as i64).then_some(next)
 }
 
-/// Tells those who asked for it of the end of runs.
 #[derive(Clone)]
 pub(crate) struct RunNotifier {
     pub(crate) db: Db,
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) http: EgressClient,
     pub(crate) redactor: Redactor,
-    /// Notified when a run has ended here whose end somebody wants to know.
+    /// Notified when a run with a notification ends in this process.
     pub(crate) due: Arc<Notify>,
 }
 
-/// Sends what is due until `stop`. What is under way then is broken off, and sent again by whoever comes next.
+/// Sends due notifications until `stop`. Interrupted requests are sent again after their lease ends.
 pub(crate) async fn send_due_notifications(notifier: RunNotifier, stop: CancellationToken) {
     let mut sending = JoinSet::new();
     let mut tick = tokio::time::interval(NOTIFICATION_POLL_INTERVAL);
@@ -87,17 +86,17 @@ pub(crate) async fn send_due_notifications(notifier: RunNotifier, stop: Cancella
         }
         match notifier.db.notifications().claim(NOTIFICATION_LEASE, free as u32).await {
             Ok(due) => due.into_iter().for_each(|due| drop(sending.spawn(attempt_notification(notifier.clone(), due)))),
-            Err(error) => warn!(error.code = error.code().name(), "notifications could not be looked for: {error}"),
+            Err(error) => warn!(error.code = error.code().name(), "reading due notifications failed: {error}"),
         }
     }
 }
 
-/// One attempt. That its outcome cannot be written is survived: the lease ends, and it is made again.
+/// One attempt. If its outcome cannot be stored, the lease ends and the notification is sent again.
 async fn attempt_notification(notifier: RunNotifier, due: NotificationRecord) {
     let settled = match notifier.deliver_notification(&due).await {
         Ok(false) => return,
         Ok(true) => {
-            info!(run.id = due.run_id, attempts = due.attempts, "told of the end of the run");
+            info!(run.id = due.run_id, attempts = due.attempts, "run notification sent");
             notifier.db.notifications().record_attempt(&due, NotificationStatus::Sent, None, None).await
         }
         Err(error) => {
@@ -112,15 +111,11 @@ async fn attempt_notification(notifier: RunNotifier, due: NotificationRecord) {
             let code = error.code().name();
             let status = match next_at {
                 Some(_) => {
-                    info!(run.id = due.run_id, error.code = code, "telling of the end of the run failed: {error}");
+                    info!(run.id = due.run_id, error.code = code, "run notification failed; retrying: {error}");
                     NotificationStatus::Pending
                 }
                 None => {
-                    warn!(
-                        run.id = due.run_id,
-                        error.code = code,
-                        "nobody could be told of the end of the run: {error}"
-                    );
+                    warn!(run.id = due.run_id, error.code = code, "run notification failed: {error}");
                     NotificationStatus::Failed
                 }
             };
@@ -137,10 +132,11 @@ async fn attempt_notification(notifier: RunNotifier, due: NotificationRecord) {
 }
 
 impl RunNotifier {
-    /// False: there is nothing to tell, the run goes on.
+    /// Returns false if the run is active again, so that there is nothing to send.
     async fn deliver_notification(&self, due: &NotificationRecord) -> Result<bool> {
         let view = RunView::read(&self.db, &due.run_id, &self.config.base_url).await?;
         let Some(view) = view.filter(RunView::is_final) else { return Ok(false) };
+        // The id is the same for all attempts, so that the receiver can deduplicate.
         let id = WebhookSigner::message_id(&format!("{}/{}", due.run_id, due.since.unwrap_or(0)));
         let event = format!("run.{}", view.status);
         let body = json!({ "type": event, "timestamp": view.finished_at, "data": view });
@@ -164,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_two_hours() {
+    fn retry_delay_doubles_up_to_two_hours_and_respects_retry_after() {
         let error = Error::new(codes::HTTP_SERVER_ERROR, "x");
         let pauses: Vec<_> = [1, 2, 3, 11, 13, 14, 99].map(|attempts| after(attempts, &error).unwrap() / SECOND).into();
         assert_eq!(pauses, [2, 4, 8, 2048, 7200, 7200, 7200]);
@@ -174,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_of_trying_is_enough() {
+    fn retries_end_after_a_day() {
         let error = Error::new(codes::HTTP_REFUSED, "x").with_details(json!({ "status": 404 }));
         let (mut now, mut attempts) = (0, 1);
         while let Some(at) = next_attempt_at(attempts, 0, now, &error, 1.0) {
@@ -185,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_or_is_not_wanted_is_not_tried_again() {
+    fn blocked_invalid_and_gone_urls_are_not_retried() {
         for code in [codes::EGRESS_BLOCKED, codes::HTTP_URL_INVALID] {
             assert_eq!(after(1, &Error::new(code, "x")), None);
         }

@@ -1,4 +1,4 @@
-//! Accepting a run: bound parameters, the run, its steps and its first jobs in one transaction.
+//! Starts runs: stores the run, its steps and its first jobs in one transaction.
 
 use afterload_core::failpoint;
 use std::collections::BTreeSet;
@@ -27,45 +27,45 @@ use afterload_state::{Db, DedupRecord, RetentionOverride, RunRecord, RunStatus, 
 /// A run to start.
 #[derive(Clone, Debug, Default)]
 pub struct NewRun {
-    /// Its id; uploads already lie under it.
+    /// The id of the run. Uploads are already stored under it.
     pub id: String,
-    /// The pipeline's name.
+    /// The name of the pipeline.
     pub pipeline: String,
-    /// The parameters as given; they are bound and checked here.
+    /// The parameters as given; starting the run binds and validates them.
     pub params: Map<String, Value>,
-    /// What starts it, such as `api`.
+    /// The kind of trigger, such as `api`.
     pub origin: &'static str,
-    /// Files uploaded for it; they become its artifacts.
+    /// The uploaded files; they become artifacts of the run.
     pub uploads: Vec<File>,
-    /// When it may start; `None`: at once.
+    /// When the run may start; `None`: at once.
     pub run_at: Option<UnixMillis>,
-    /// The priority of all its steps, in place of their own.
+    /// Overrides the priority of all steps.
     pub priority: Option<i32>,
-    /// The queue of all its steps, in place of their own.
+    /// Overrides the queue of all steps.
     pub queue: Option<String>,
-    /// What starts it, as its expressions see it.
+    /// The `event` value in expressions.
     pub event: Option<Value>,
-    /// Whom to tell when it has ended.
+    /// The URL to notify when the run has ended.
     pub notify_url: Option<String>,
-    /// What must start no more than one run.
+    /// The dedup key, if the run must start at most once.
     pub dedup_key: Option<DedupKey>,
 }
 
-/// What must start no more than one run of a pipeline, however often it is told.
+/// A key that starts at most one run per pipeline.
 #[derive(Clone, Debug)]
 pub struct DedupKey {
-    /// Who counts the keys.
+    /// The namespace of the key.
     pub source: &'static str,
-    /// The key, unique for pipeline and source.
+    /// The key, unique per pipeline and source.
     pub key: String,
-    /// What came with the key, to be compared by whoever meets the key again.
+    /// Identifies the content of the request, so that a caller can detect a key that is used for another one.
     pub fingerprint: Option<String>,
 }
 
 impl DedupKey {
-    /// Who counts the keys of `Idempotency-Key`. They are remembered for [`Self::IDEMPOTENCY_KEY_RETENTION`].
+    /// The source of `Idempotency-Key` headers. These keys are kept for [`Self::IDEMPOTENCY_KEY_RETENTION`].
     pub const IDEMPOTENCY_KEY_SOURCE: &str = "idempotency-key";
-    /// How long such a key is remembered.
+    /// How long an idempotency key is kept.
     pub const IDEMPOTENCY_KEY_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
     fn into_record(self, run: &RunRecord) -> DedupRecord {
@@ -75,16 +75,16 @@ impl DedupKey {
     }
 }
 
-/// What became of a run to start.
+/// The result of starting a run.
 #[derive(Debug)]
 pub enum StartOutcome {
-    /// It is on disk.
+    /// The run was committed.
     Created(Box<RunRecord>),
-    /// Its dedup key was used before: nothing was written.
+    /// The dedup key was used before, and nothing was written.
     Duplicate {
-        /// The run that was started before. It may have been deleted since.
+        /// The earlier run. It may have been deleted since.
         run_id: String,
-        /// What came with the key then.
+        /// The fingerprint that was stored with the key.
         fingerprint: Option<String>,
     },
 }
@@ -96,26 +96,25 @@ impl From<DedupRecord> for StartOutcome {
 }
 
 impl Engine {
-    /// Accepts a run: when this returns, it is on disk. Of several with one dedup key the first is accepted; the others
-    /// wait for it and learn which it is. After an error of the database the same call may be made again.
+    /// Starts a run and returns after the commit. Of several calls with one dedup key the first starts a run; the
+    /// others wait for it and return its id. After a database error the caller may repeat the call.
     ///
     /// # Errors
-    /// `pipeline_not_found`, `params_invalid`, `concurrency_key_invalid`, or those of the database.
+    /// `pipeline_not_found`, `params_invalid`, `concurrency_key_invalid`, or a database error.
     pub async fn start_run(&self, new: NewRun) -> Result<StartOutcome> {
         self.0.starter.start_run(new).await
     }
 
-    /// Records a run that failed before its first step, such as for params that do not fit, where nobody waits for an
-    /// answer that could say so. Its params are kept as they were given.
+    /// Records a run that failed before its first step, such as for invalid params. It is for triggers, where no client
+    /// waits for a response. The params are stored as given.
     ///
     /// # Errors
-    /// `pipeline_not_found`, or those of the database.
+    /// `pipeline_not_found`, or a database error.
     pub async fn record_rejected_run(&self, new: NewRun, error: &Error) -> Result<StartOutcome> {
         self.0.starter.record_rejected_run(new, error).await
     }
 }
 
-/// Accepts runs.
 pub(crate) struct RunStarter {
     pub(crate) db: Db,
     pub(crate) config: Arc<EngineConfig>,
@@ -129,6 +128,7 @@ pub(crate) struct RunStarter {
 
 impl RunStarter {
     async fn start_run(&self, new: NewRun) -> Result<StartOutcome> {
+        // This check is only a shortcut. The insert below decides.
         if let Some(DedupKey { source, key, .. }) = &new.dedup_key
             && let Some(known) = self.db.dedup_keys().find(&new.pipeline, source, key).await?
         {
@@ -178,6 +178,7 @@ impl RunStarter {
             let id = file.artifact_id.as_deref().unwrap_or_default();
             tx.artifacts().insert(id, &run.id, None, &json!(file)).await?;
         }
+        // A reference keeps an artifact of another run from expiring.
         for id in artifact_refs(&run.params) {
             if tx.artifacts().lock_live(&id).await? {
                 tx.artifacts().add_ref(&id, &run.id).await?;
@@ -236,7 +237,7 @@ impl RunStarter {
     }
 }
 
-/// The artifacts that the parameters name, in order: everybody locks them in the same one.
+/// The ids of the artifacts in the parameters. They are sorted, so that all runs lock them in the same order.
 fn artifact_refs(params: &Value) -> BTreeSet<String> {
     match params {
         Value::Object(fields) => {

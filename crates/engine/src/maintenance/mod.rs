@@ -1,4 +1,4 @@
-//! What a process does again and again: one scheduler, and the tasks of the engine. Other parts add theirs.
+//! Periodic tasks: the scheduler, and the tasks of the engine. Other crates add their own.
 
 pub(crate) mod retention;
 mod scheduler;
@@ -10,17 +10,17 @@ use crate::Engine;
 
 pub use scheduler::{PeriodicTask, TaskScheduler};
 
-/// How often the sweep looks for what has come due.
+/// How often the sweep repairs the queue.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
-/// How often records are deleted whose time is over.
+/// How often expired records are deleted.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(600);
-/// How often runs and files are deleted whose time is over.
+/// How often expired runs and files are deleted.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(5);
-/// How often objects without an owner are looked for. Not at the start of a process, which has better things to do.
+/// How often orphaned objects are deleted. The first run waits too, to keep the start of a process light.
 const ORPHANS_INTERVAL: Duration = Duration::from_secs(12 * 3600);
-/// How often cancels are finished that a crash left half done.
+/// How often cancels are continued that a crash interrupted.
 const FINISH_CANCELS_INTERVAL: Duration = Duration::from_secs(10);
-/// How often runs that wait for room are looked at.
+/// How often runs that wait for a slot are checked.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Engine {

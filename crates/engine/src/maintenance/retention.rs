@@ -1,4 +1,4 @@
-//! What a process lets go of as time passes: links, files, runs, and objects that a crash left without an owner.
+//! Retention: deletes expired links, files and runs, and objects that a crash left without an owner.
 
 use afterload_core::failpoint;
 use std::sync::Arc;
@@ -15,23 +15,23 @@ use afterload_core::file::File;
 use afterload_object_store::ObjectStore;
 use afterload_state::Db;
 
-/// How much one look does of each; the rest follows in the next.
+/// The maximum number of rows of each kind per pass. The next pass continues.
 const MAX_RETENTION_ROWS: u32 = 200;
-/// An object younger than this may still find its owner.
+/// A younger object may still get its owner.
 const MIN_ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
 
 impl Engine {
-    /// Deletes objects under our own keys that are older than `age` and no artifact. Workers do so by themselves twice a
-    /// day, with an age of a day, in the embedded store; never call it on a bucket that another installation writes. Gives how many there were.
+    /// Deletes objects under the keys of the service that are older than `age` and belong to no artifact. Workers do so
+    /// twice a day in the embedded store, with an age of a day. Never call it on a bucket that another installation
+    /// writes. Returns the number of deleted objects.
     ///
     /// # Errors
-    /// Those of the store and of the database.
+    /// An error of the object store or of the database.
     pub async fn delete_orphan_objects(&self, age: Duration) -> Result<u64> {
         self.0.retention.delete_orphan_objects(age).await
     }
 }
 
-/// Deletes runs and files whose time is over.
 #[derive(Clone)]
 pub(crate) struct RetentionCleaner {
     pub(crate) db: Db,
@@ -40,7 +40,7 @@ pub(crate) struct RetentionCleaner {
 }
 
 impl RetentionCleaner {
-    /// Lets go of what is over. Each part is bounded, and may be done by many processes at once.
+    /// Deletes what has expired. Each part is bounded and may run in several processes at once.
     pub(crate) async fn apply_retention(&self) -> Result<()> {
         for (artifact, holder) in self.db.retention().list_links_to_release(MAX_RETENTION_ROWS).await? {
             let mut tx = self.db.begin().await?;
@@ -66,12 +66,12 @@ impl RetentionCleaner {
             failpoint!("retention.deleted");
         }
         if deleted > 0 {
-            info!(runs = deleted, "runs whose time was over were deleted");
+            info!(runs = deleted, "expired runs deleted");
         }
         Ok(())
     }
 
-    /// The object goes before its row says so: a crash between the two deletes it once more, which is nothing.
+    /// The object is deleted before its row is marked. After a crash in between, deleting it again is harmless.
     async fn purge_expired_artifacts(&self) -> Result<()> {
         for (id, file) in self.db.retention().list_artifacts_to_purge(MAX_RETENTION_ROWS).await? {
             let gone = match serde_json::from_value::<File>(file) {
@@ -99,8 +99,8 @@ impl RetentionCleaner {
         Ok(())
     }
 
-    /// Deletes old objects without an owner, in the embedded store only: a store elsewhere may be shared with another
-    /// installation, whose files are no orphans.
+    /// Deletes old orphaned objects, in the embedded store only. An external store may be shared with another
+    /// installation, whose files are not orphans.
     pub(crate) async fn clean_embedded_store(&self) -> Result<()> {
         if self.objects.is_embedded(&self.config.artifacts) {
             self.delete_orphan_objects(MIN_ORPHAN_AGE).await?;
@@ -108,8 +108,8 @@ impl RetentionCleaner {
         Ok(())
     }
 
-    /// Deletes objects under our own keys that are no artifact, such as what a crash left between the store and the
-    /// database. Those of runs that go on are left to them.
+    /// Deletes objects under the keys of the service that belong to no artifact. A crash between the object store and
+    /// the database leaves such objects. Objects of active runs are kept.
     async fn delete_orphan_objects(&self, age: Duration) -> Result<u64> {
         let before = clock::now_millis().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         let mut all = 0;
@@ -120,13 +120,13 @@ impl RetentionCleaner {
                 let page = self.objects.list_objects(bucket, prefix, from).await?;
                 for object in &page.objects {
                     let Some((run, artifact)) = key_owners(&object.key) else { continue };
-                    // Of one without a time nobody knows how old it is.
+                    // The age of an object without a time is unknown, so it is kept.
                     let old = object.modified_at > 0 && object.modified_at <= before;
                     if !old || self.db.retention().artifact_has_owner(artifact, run).await? {
                         continue;
                     }
                     self.objects.delete_object(bucket, &object.key).await?;
-                    debug!(object.key = object.key, "an object without an owner was deleted");
+                    debug!(object.key = object.key, "orphaned object deleted");
                     deleted += 1;
                 }
                 from = page.next;
@@ -135,7 +135,7 @@ impl RetentionCleaner {
                 }
             }
             if deleted > 0 {
-                info!(objects = deleted, prefix, "objects without an owner were deleted");
+                info!(objects = deleted, prefix, "orphaned objects deleted");
             }
             all += deleted;
         }
@@ -143,7 +143,7 @@ impl RetentionCleaner {
     }
 }
 
-/// The run and the artifact of one of our keys, `uploads/RUN/ID` or `runs/RUN/STEP/CLAIM/ID`.
+/// The ids of run and artifact in a key: `uploads/RUN/ID` or `runs/RUN/STEP/CLAIM/ID`.
 fn key_owners(key: &str) -> Option<(&str, &str)> {
     let mut parts = key.split('/').skip(1);
     let (run, artifact) = (parts.next()?, parts.last()?);
@@ -156,7 +156,7 @@ mod tests {
     use super::key_owners;
 
     #[test]
-    fn our_own_keys_name_their_owners_and_others_do_not() {
+    fn only_artifact_keys_have_owners() {
         let (run, id) = ("01ARZ3NDEKTSV4RRFFQ69G5FAV", "01BX5ZZKBKACTAV9WEVGEMMVRZ");
         assert_eq!(key_owners(&format!("uploads/{run}/{id}")), Some((run, id)));
         assert_eq!(key_owners(&format!("runs/{run}/import/3/{id}")), Some((run, id)));

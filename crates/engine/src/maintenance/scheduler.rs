@@ -1,7 +1,7 @@
-//! One loop for everything that a process does again and again.
+//! A scheduler for periodic tasks.
 //!
-//! Each task has an interval of its own. Tasks run beside one another, so that a slow one holds up no other; a task never
-//! runs twice at the same time.
+//! Each task has its own interval. Tasks run concurrently, so that a slow task does not delay others. A task never runs
+//! twice at the same time.
 
 use crate::codes;
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use afterload_core::error::{Error, Result};
 
-/// What is done again and again.
+/// A task that runs periodically.
 pub struct PeriodicTask {
     name: &'static str,
     interval: Duration,
@@ -26,7 +26,7 @@ pub struct PeriodicTask {
 }
 
 impl PeriodicTask {
-    /// A task that runs at once, and then at every interval. Each run gets a clone of `part`.
+    /// A task that runs at once and then at every interval. Each run gets a clone of `part`.
     pub fn new<P, F>(
         name: &'static str,
         interval: Duration,
@@ -41,17 +41,17 @@ impl PeriodicTask {
         Self { name, interval, first_run_after: Duration::ZERO, run }
     }
 
-    /// The same task with a first run that waits.
+    /// Delays the first run.
     #[must_use]
     pub fn first_run_after(self, delay: Duration) -> Self {
         Self { first_run_after: delay, ..self }
     }
 }
 
-/// A task and where it is.
+/// A task and its schedule.
 struct ScheduledTask {
     task: PeriodicTask,
-    /// When the next run is due; `None` while one is under way.
+    /// When the next run is due; `None` during a run.
     due: Option<Instant>,
     started: Instant,
     failing: bool,
@@ -71,16 +71,16 @@ impl ScheduledTask {
         due
     }
 
-    /// Plans the next run: one interval after the start of the last one, or at once if that took longer.
+    /// Schedules the next run: one interval after the last start, or at once if the run took longer.
     fn finish(&mut self, done: Result<()>, now: Instant) {
         self.due = Some(now.max(self.started + self.task.interval));
         let name = self.task.name;
         match (&done, self.failing) {
-            (Ok(()), true) => info!(task.name = name, "a periodic task works again"),
+            (Ok(()), true) => info!(task.name = name, "a periodic task recovered"),
             (Err(error), false) => {
                 warn!(task.name = name, error.code = error.code().name(), "a periodic task failed; retrying: {error}");
             }
-            // A failure is logged once; every further one in a row says the same.
+            // Only the first failure in a row is logged.
             (Ok(()), false) | (Err(_), true) => {}
         }
         self.failing = done.is_err();
@@ -92,12 +92,12 @@ impl ScheduledTask {
 pub struct TaskScheduler(Vec<PeriodicTask>);
 
 impl TaskScheduler {
-    /// Adds tasks.
+    /// Adds tasks to the scheduler.
     pub fn add_tasks(&mut self, tasks: impl IntoIterator<Item = PeriodicTask>) {
         self.0.extend(tasks);
     }
 
-    /// Runs the tasks until `stop`, and then aborts those that are under way.
+    /// Runs the tasks until `stop`, and then aborts running ones.
     pub async fn run(self, stop: CancellationToken) {
         let now = Instant::now();
         let mut tasks: Vec<_> = self.0.into_iter().map(|task| ScheduledTask::new(task, now)).collect();
@@ -126,7 +126,7 @@ impl TaskScheduler {
     }
 }
 
-/// Without a time it waits until it is dropped.
+/// Waits until the time; without a time it never returns.
 async fn wait_until(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn task_that_takes_longer_than_its_interval_is_due_at_once_and_once() {
+    fn task_longer_than_its_interval_is_due_at_once_without_catch_up() {
         let start = Instant::now();
         let mut task = ScheduledTask::new(idle_task(SECOND), start);
         assert!(task.start_if_due(start));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn first_run_can_wait() {
+    fn first_run_waits_for_its_delay() {
         let start = Instant::now();
         let mut task = ScheduledTask::new(idle_task(SECOND).first_run_after(5 * SECOND), start);
         assert!(!task.start_if_due(start + 4 * SECOND));
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn failing_task_is_planned_again_and_recovers() {
+    fn failing_task_is_scheduled_again_and_recovers() {
         let start = Instant::now();
         let mut task = ScheduledTask::new(idle_task(SECOND), start);
         for (second, fails) in [(0, true), (1, true), (2, false)] {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn slow_task_and_panicking_task_hold_up_no_other_and_all_end_with_the_process() {
+    async fn slow_and_panicking_tasks_do_not_block_others_and_stop_ends_all() {
         let (ran, mut runs) = mpsc::unbounded_channel();
         let slow_runs = Arc::new(AtomicU32::new(0));
         let tick = Duration::from_millis(1);

@@ -1,4 +1,4 @@
-//! The sweep: steps get the jobs that they lack, and what nobody works on is freed.
+//! The sweep: enqueues missing jobs and releases orphans.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,11 @@ use afterload_core::failpoint;
 use afterload_state::Db;
 use afterload_state::queue::{JobQueue, NewJob};
 
-/// The sweep pushes this much ahead of time, so that what is due between two sweeps waits in the queue.
+/// How far ahead jobs are enqueued, so that steps that come due between two sweeps start on time.
 const ENQUEUE_LOOKAHEAD: Duration = Duration::from_secs(10);
-/// How many steps one sweep pushes; the rest follows in the next.
+/// The maximum number of steps per sweep. The next sweep continues.
 const MAX_SWEEP_STEPS: u32 = 1000;
 
-/// Repairs the queue.
 #[derive(Clone)]
 pub(crate) struct QueueSweeper {
     pub(crate) db: Db,
@@ -25,14 +24,15 @@ pub(crate) struct QueueSweeper {
 }
 
 impl QueueSweeper {
-    /// Pushes the jobs of steps that have come due, and of any step that should have one and does not. True: there may
-    /// be more.
+    /// Enqueues the jobs of steps that come due, and of queued steps whose job is missing. Returns true if there may be
+    /// more.
     pub(crate) async fn enqueue_missing_jobs(&self) -> Result<bool> {
         let until = clock::now_millis() + ENQUEUE_LOOKAHEAD.as_millis() as i64;
         let missing = self.queue.steps_without_job(until, MAX_SWEEP_STEPS).await?;
         let more = missing.len() == MAX_SWEEP_STEPS as usize;
         for id in missing {
             let mut tx = self.db.begin().await?;
+            // The step may have changed since it was listed.
             let Some(step) = tx.steps().lock_due(&id).await? else { continue };
             if !self.queue.has_job(&mut tx, &id).await? {
                 let push = NewJob { step_run: &id, queue: &step.queue, priority: step.priority, due_at: step.due_at };
@@ -46,14 +46,14 @@ impl QueueSweeper {
         Ok(more)
     }
 
-    /// Pushes what is missing, and frees what nobody works on.
+    /// Enqueues missing jobs and releases orphans.
     pub(crate) async fn run_sweep(&self) -> Result<()> {
         self.enqueue_missing_jobs().await?;
         self.queue.release_orphans().await?;
         Ok(())
     }
 
-    /// Deletes records whose time is over: workers, rate limits, events, idempotency keys.
+    /// Deletes expired records: workers, rate limits, events and idempotency keys.
     pub(crate) async fn prune_records(&self) -> Result<()> {
         self.queue.prune_workers().await?;
         let before = clock::now_millis() - DedupKey::IDEMPOTENCY_KEY_RETENTION.as_millis() as i64;

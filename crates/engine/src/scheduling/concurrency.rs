@@ -1,4 +1,4 @@
-//! The slot that a run needs, where a pipeline says how many may be under way.
+//! The concurrency slot of a run.
 
 use crate::codes;
 use serde_json::json;
@@ -11,7 +11,7 @@ use afterload_core::redactor::Redactor;
 use afterload_pipeline::{ExprContext, OnRunConflict, PipelinePlan, resolve_to_text};
 use afterload_state::{ConcurrencySlot, RunRecord};
 
-/// The place that a new run will need; `None` if its pipeline does not say how many may be under way.
+/// The slot that a new run needs; `None` if its pipeline has no `concurrency`.
 ///
 /// # Errors
 /// `concurrency_key_invalid`
@@ -36,7 +36,7 @@ pub(crate) fn concurrency_slot(
             None => told,
         }
     })?;
-    // A digest: what the key says may be long, or nobody's business.
+    // The key is stored as a digest, because its value may be long or private.
     let key = hex::encode(Sha256::digest(format!("{}\n{key}", run.pipeline)));
     let supersedes = said.on_conflict == OnRunConflict::CancelPrevious;
     Ok(Some(ConcurrencySlot { key, limit: said.limit, supersedes, queue_position: None, waiting_since: None }))

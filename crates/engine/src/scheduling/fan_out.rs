@@ -1,8 +1,8 @@
-//! Steps with `for_each`: one row and one job per item, a few at a time, and the join.
+//! Fan-outs of `for_each`: one step row and one job per item, limited concurrency, and the join.
 //!
-//! The attempt of the step itself only finds out its items. With its end their rows are written and the first are pushed;
-//! from then on nobody works on the step: each end of an item pushes the next one, and the last one ends the step, in its
-//! own transaction. All of it happens under the lock of the run's row, so that no two ends miss one another.
+//! The attempt of the step only creates the items. Its end stores them and enqueues the first ones. Each item that ends
+//! enqueues the next one, and the last one ends the step in its own transaction. All of this holds the lock of the run
+//! row, so that two items that end at once see each other.
 
 use crate::codes;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use afterload_pipeline::{self as pipeline, ExprContext, Section};
 use afterload_state::queue::{JobQueue, NewJob};
 use afterload_state::{DbTx, EndedItem, NewItem, RunRecord, StepRecord, StepStatus};
 
-/// So many failed items the error of a step names.
+/// The maximum number of failed items in the error of a step.
 const MAX_NAMED_ITEMS: usize = 10;
 
-/// What a step fans out to.
+/// The items of a step and their concurrency.
 #[derive(Clone, Debug)]
 pub(crate) struct FanOut {
     items: Vec<Value>,
@@ -27,10 +27,10 @@ pub(crate) struct FanOut {
 }
 
 impl FanOut {
-    /// Finds out the items.
+    /// Evaluates the items.
     ///
     /// # Errors
-    /// `expression_failed`; `items_invalid` for what is no list, `too_many_items` for a list that is too long.
+    /// `expression_failed`; `items_invalid` if the value is not a list; `too_many_items` if it is too long.
     pub fn new(for_each: &ForEach, scope: &ExprContext) -> Result<Self> {
         let most = ForEach::MAX_ITEMS;
         match pipeline::resolve(&for_each.items, scope)? {
@@ -56,11 +56,11 @@ fn json_type_name(value: &Value) -> &'static str {
     }
 }
 
-/// What has become of the items of a step.
+/// The state of a fan-out after items were enqueued.
 pub(crate) struct EnqueuedItems {
-    /// The queues with new jobs.
+    /// The queues that got new jobs.
     pub(crate) queues_to_wake: Vec<String>,
-    /// Whether the last item has ended, and the step with it.
+    /// True if the last item has ended, and the step with it.
     pub(crate) step_ended: bool,
 }
 
@@ -72,21 +72,20 @@ pub(crate) struct FanOutStep<'a> {
 }
 
 impl<'a> FanOutStep<'a> {
-    /// Of the record of the step itself.
     pub(crate) fn from_record(step: &'a StepRecord) -> Self {
         Self { id: &step.id, section: &step.section }
     }
 }
 
-/// Writes the items of steps and enqueues them, a few at a time.
+/// Stores the items of steps and enqueues them with limited concurrency.
 #[derive(Clone)]
 pub(crate) struct ItemScheduler {
     pub(crate) queue: Arc<JobQueue>,
 }
 
 impl ItemScheduler {
-    /// Writes the items of a step, whose attempt ends in this transaction, and pushes the first of them. In a run that goes
-    /// on after a failure, items that had succeeded stay as they are.
+    /// Stores the items of a step whose attempt ends in this transaction, and enqueues the first ones. In a retried run
+    /// items that succeeded keep their results.
     pub(crate) async fn start_fan_out(
         &self,
         tx: &mut DbTx,
@@ -121,7 +120,7 @@ impl ItemScheduler {
         self.enqueue_next_items(tx, run, FanOutStep::from_record(step), fan.max_concurrency).await
     }
 
-    /// Counts an item that has ended, and pushes the next, or ends its step with the last.
+    /// Counts an item that has ended. Enqueues the next one, or ends the step after the last one.
     pub(crate) async fn item_finished(
         &self,
         tx: &mut DbTx,
@@ -134,8 +133,7 @@ impl ItemScheduler {
         self.enqueue_next_items(tx, run, FanOutStep { id: parent, section: &item.section }, 1).await
     }
 
-    /// Pushes the next items of a step. If none is left and none is under way, the step ends. In a run
-    /// that is asked to stop nothing is begun.
+    /// Enqueues the next items of a step, unless the run is cancelled. The step ends if no item waits or runs.
     pub(crate) async fn enqueue_next_items(
         &self,
         tx: &mut DbTx,
@@ -172,12 +170,12 @@ impl ItemScheduler {
     }
 }
 
-/// An item that was skipped, such as for a row that is gone, is no failure.
+/// A skipped item is not a failure, such as one whose row no longer exists.
 fn counts_as_success(status: StepStatus) -> bool {
     matches!(status, StepStatus::Succeeded | StepStatus::Skipped)
 }
 
-/// What a step says of the items that did not succeed; `None` if all did.
+/// The error of a step whose items did not all succeed; `None` if all did.
 fn items_error(items: &[EndedItem]) -> Option<Value> {
     let failed: Vec<_> = items.iter().filter(|item| !counts_as_success(item.status)).collect();
     let first = failed.first()?;

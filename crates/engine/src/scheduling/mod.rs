@@ -1,4 +1,5 @@
-//! When a step may start: concurrency slots, rate limits, suspensions, items, pauses. Knows no lifecycle of runs.
+//! Decides when a step may start: concurrency slots, rate limits, suspensions, items and pauses.
+//! It does not depend on `lifecycle`.
 
 pub(crate) mod concurrency;
 pub(crate) mod fan_out;

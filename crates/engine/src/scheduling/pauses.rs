@@ -1,9 +1,9 @@
-//! Pausing a queue or a pipeline, in all processes: what runs goes on to its end, what comes is accepted, and nothing
-//! starts until it is resumed.
+//! Pauses of queues and pipelines, for all processes: running steps continue, new runs are accepted, and no step starts
+//! until the resume.
 //!
-//! A claim reads the pauses in its own transaction and gives the job of a paused step back, so that what was fetched
-//! around the time of a pause does not start. A step without its job is found by the sweep, which leaves out what is
-//! paused: that is how a pause ends.
+//! A claim reads the pauses in its own transaction and returns the job of a paused step, so that a job that was fetched
+//! just before the pause does not start. The step then has no job. The sweep enqueues missing jobs of steps that are
+//! not paused, so a resumed step gets its job again.
 
 use crate::codes;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use afterload_core::units::is_queue_name;
 use afterload_state::queue::{JobQueue, Lease, LockedJob};
 use afterload_state::{AttemptEnd, Db, DbTx, PauseTarget, StepStatus};
 
-/// The pauses of queues and pipelines. The tasks of this process learn at once of those that begin or end here; of
-/// others they learn by looking.
+/// The pauses of queues and pipelines. Tasks of this process see its own changes at once, and those of other processes
+/// with their next poll.
 pub(crate) struct Pauses {
     db: Db,
     queue: Arc<JobQueue>,
-    /// For those who open and close the queues.
+    /// Notifies the task that opens and closes queues.
     pause_changed: Notify,
-    /// For those who push jobs.
+    /// Notifies the task that enqueues jobs of resumed steps.
     resumed: Notify,
 }
 
@@ -34,32 +34,32 @@ impl Pauses {
         Self { db, queue, pause_changed: Notify::new(), resumed: Notify::new() }
     }
 
-    /// Until a pause began or ended.
+    /// Waits until a pause begins or ends.
     pub async fn wait_for_change(&self) {
         self.pause_changed.notified().await;
     }
 
-    /// Until a pause ended.
+    /// Waits until a pause ends.
     pub async fn wait_for_resume(&self) {
         self.resumed.notified().await;
     }
 }
 
 impl Engine {
-    /// Pauses a queue or a pipeline for all processes, and says since when it is. When this returns, no step of it starts
-    /// any more, except those whose claim was being committed.
+    /// Pauses a queue or a pipeline for all processes, and returns since when it is paused. After this call no step of
+    /// it starts, except steps whose claim was just being committed.
     ///
     /// # Errors
-    /// `queue_not_found`, `pipeline_not_found`, those of the database.
+    /// `queue_not_found`, `pipeline_not_found`, or a database error.
     pub async fn pause_target(&self, what: PauseTarget, name: &str) -> Result<UnixMillis> {
         self.ensure_target_exists(what, name).await?;
         self.0.pauses.pause_target(what, name).await
     }
 
-    /// Lets a queue or a pipeline go on; one that is not paused is left as it is.
+    /// Resumes a queue or a pipeline. It has no effect on one that is not paused.
     ///
     /// # Errors
-    /// `queue_not_found`, `pipeline_not_found`, those of the database.
+    /// `queue_not_found`, `pipeline_not_found`, or a database error.
     pub async fn resume_target(&self, what: PauseTarget, name: &str) -> Result<()> {
         self.ensure_target_exists(what, name).await?;
         self.0.pauses.resume_target(what, name).await
@@ -92,9 +92,9 @@ impl Pauses {
         Ok(())
     }
 
-    /// Gives the job of a paused step back.
+    /// Returns the job of a paused step.
     pub(crate) async fn return_paused_job(&self, tx: &mut DbTx, lease: &Lease, held: &LockedJob) -> Result<()> {
-        // One that a crash left counts that crash, and is found again only as queued.
+        // A step that a crash left as running must be parked: this counts the crash, and the sweep finds it as queued.
         if held.status == Some(StepStatus::Running)
             && let Some(claimed) = tx.claims().claim(&lease.step_run).await?
         {

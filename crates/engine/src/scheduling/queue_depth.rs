@@ -1,4 +1,4 @@
-//! How long the queues are, for those who watch them.
+//! The number of jobs per queue, with a short cache.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use afterload_core::error::Result;
 use afterload_metrics::QueueDepth;
 use afterload_state::queue::JobQueue;
 
-/// However many ask, the database is asked once in this time.
+/// The database is queried at most once in this time.
 const DEPTH_CACHE_TTL: Duration = Duration::from_secs(1);
 
-/// What the database said last, and when.
+/// Caches the result of the last query.
 pub(crate) struct QueueDepthCache {
     queue: Arc<JobQueue>,
     last: Mutex<Option<(Instant, Vec<QueueDepth>)>>,
@@ -36,10 +36,7 @@ impl QueueDepthCache {
 }
 
 impl Engine {
-    /// The jobs of each queue, as they were at most a second ago.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// The number of jobs of each queue, at most a second old.
     pub async fn queue_depths(&self) -> Result<Vec<QueueDepth>> {
         self.0.depths.queue_depths().await
     }

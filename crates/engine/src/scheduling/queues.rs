@@ -1,4 +1,4 @@
-//! Which queues there are, and which of them a process works.
+//! The list of queues, and the queues that a process works.
 
 use crate::codes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,15 +22,15 @@ pub enum QueueSelection {
     /// Every queue that is configured, that a live pipeline names or that has open steps.
     #[default]
     All,
-    /// These, and whatever they are sent; the others are left to other processes.
+    /// These queues; other processes work the rest.
     Named(BTreeSet<String>),
 }
 
-/// Says that no queue is worked.
+/// The text for no queues.
 const NO_QUEUES: &str = "none";
 
 impl QueueSelection {
-    /// True if there is none.
+    /// True if no queue is selected.
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Named(names) if names.is_empty())
     }
@@ -39,7 +39,7 @@ impl QueueSelection {
 impl FromStr for QueueSelection {
     type Err = Error;
 
-    /// Names with commas between them, or `none`.
+    /// Parses names separated by commas, or `none`.
     fn from_str(text: &str) -> Result<Self> {
         if text.trim() == NO_QUEUES {
             return Ok(Self::Named(BTreeSet::new()));
@@ -75,30 +75,27 @@ impl fmt::Display for QueueSelection {
     }
 }
 
-/// A queue as it is now.
+/// The current state of a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueState {
     /// Its name.
     pub name: String,
-    /// Steps that wait for a worker, or for the time of their next attempt.
+    /// Steps that wait for a worker or for their next attempt.
     pub waiting: i64,
-    /// Steps that workers hold.
+    /// Steps that workers run.
     pub running: i64,
-    /// Since when it is paused.
+    /// Since when the queue is paused.
     pub paused_at: Option<UnixMillis>,
 }
 
 impl Engine {
-    /// The queues that the configuration, the live pipelines, open steps or pauses name, in the order of their names.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// The queues of the configuration, live pipelines, open steps and pauses, sorted by name.
     pub async fn list_queues(&self) -> Result<Vec<QueueState>> {
         self.0.queues.list_queues().await
     }
 }
 
-/// The queues that somebody names.
+/// Lists queues.
 pub(crate) struct QueueList {
     pub(crate) db: Db,
     pub(crate) config: Arc<EngineConfig>,
@@ -141,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn queues_are_named_with_commas() {
+    fn queue_selection_parses_comma_separated_names() {
         let shown = |text: &str| text.parse::<QueueSelection>().map(|queues| queues.to_string());
         assert_eq!(shown("imports, images,imports").expect("names"), "images, imports");
         assert_eq!(shown("none").expect("none"), "no queue");

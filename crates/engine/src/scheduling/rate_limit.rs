@@ -1,9 +1,9 @@
-//! Steps that may not start too often: `rate_limit`.
+//! Limits how often steps may start: `rate_limit`.
 //!
-//! An attempt takes the next free slot of its key. If that is some way ahead it goes back to the queue until then, so
-//! that no worker is held; what is left is waited for here. It may come late for its slot (the queue has a grain of a
-//! second, and its workers may be busy), and several late ones must not start together: so each start is one statement
-//! that is refused while the start before it is too near. Those of one process ask one after another.
+//! An attempt reserves the next free slot of its key. For a distant slot the step returns to the queue, so that no
+//! worker waits; for a near slot the attempt waits here. An attempt may miss its slot, because the queue has a
+//! resolution of a second and workers may be busy. Late attempts must not start together, so each start is one
+//! statement that fails if the previous start is too recent. The attempts of one process start one after another.
 
 use crate::codes;
 use std::collections::HashMap;
@@ -22,17 +22,17 @@ use afterload_core::error::{Error, Result};
 use afterload_pipeline::resolve_to_text;
 use afterload_state::{Db, StepClaim, TxOutcome};
 
-/// A slot further ahead than this, in milliseconds, is not waited for in place.
+/// A slot that is further ahead, in milliseconds, is waited for in the queue.
 const MAX_IN_PLACE_WAIT_MS: UnixMillis = 1_000;
-/// An attempt that is later than this for its slot, in milliseconds, takes another one: many that are late, as after a
-/// downtime, are spread anew.
+/// An attempt that misses its slot by more, in milliseconds, reserves a new one. This spreads the many late attempts
+/// after a downtime.
 const MAX_START_DELAY_MS: UnixMillis = 3_000;
-/// The grain of the queue, in milliseconds.
+/// The resolution of the queue, in milliseconds.
 const QUEUE_RESOLUTION_MS: UnixMillis = 1_000;
-/// Keys that nobody has used for this long, in milliseconds, are forgotten.
+/// Unused keys are deleted after this time, in milliseconds.
 pub(crate) const RATE_LIMIT_RETENTION_MS: UnixMillis = 24 * 3_600_000;
 
-/// Those of this process that want to start under a key ask one after another.
+/// Locks by key: attempts of this process start one after another.
 #[derive(Default)]
 pub(crate) struct KeyedLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 
@@ -49,26 +49,26 @@ impl KeyedLocks {
     }
 }
 
-/// How often the attempts of a key may start.
+/// The key of a rate limit and its interval.
 struct StartRate {
     key: String,
     /// In milliseconds.
     interval_ms: i64,
 }
 
-/// Where an attempt is with its slot.
+/// The result of trying to start.
 enum StartDecision {
-    /// It has started.
+    /// The attempt has started.
     Started,
-    /// It may start at this time.
+    /// The attempt may start at this time.
     NotBefore(UnixMillis),
 }
 
-/// What ends the waiting for a slot.
+/// The tokens that end the wait for a slot.
 struct CancelTokens<'a>([&'a CancellationToken; 3]);
 
 impl CancelTokens<'_> {
-    /// Rests until a time.
+    /// Sleeps until a time; fails if a token is cancelled.
     async fn sleep_until(&self, until: UnixMillis) -> Result<()> {
         let rest = Duration::from_millis(u64::try_from(until - clock::now_millis()).unwrap_or(0));
         tokio::select! {
@@ -87,21 +87,21 @@ impl CancelTokens<'_> {
     }
 }
 
-/// Lets attempts start no more often than their `rate_limit` allows.
+/// Enforces `rate_limit`.
 pub(crate) struct StartLimiter {
     pub(crate) db: Db,
     pub(crate) contexts: ContextBuilder,
     pub(crate) start_locks: KeyedLocks,
-    /// Cancelled once the process goes down.
+    /// Cancelled when the process shuts down.
     pub(crate) draining: CancellationToken,
 }
 
 impl StartLimiter {
-    /// Returns when a step may start: at once without a `rate_limit`. `Some`: not before this time, to be waited for in
-    /// the queue.
+    /// Waits until a step may start; returns at once without a `rate_limit`. `Some`: the step should wait in the queue
+    /// until this time.
     ///
     /// # Errors
-    /// `expression_failed` for its key; `step_stopped` if the attempt is to stop before it has started.
+    /// `expression_failed` for its key; `step_stopped` if the attempt is stopped before it starts.
     pub(crate) async fn wait_for_rate_limit(
         &self,
         attempt: AttemptContext<'_>,
@@ -118,9 +118,10 @@ impl StartLimiter {
             }
             None => format!("{}/{}", compiled.plan.name, known.step.id),
         };
-        // A digest: what the key says may be long, or a secret.
+        // The key is stored as a digest, because its value may be long or secret.
         let rate = StartRate { key: hex::encode(Sha256::digest(key)), interval_ms: limit.interval_ms };
         let stops = CancelTokens([cancel, &self.draining, &lease.lost]);
+        // True after a missed slot: then a new slot is reserved.
         let mut late = false;
         loop {
             let taken = self.reserve_or_start(claimed, &rate, late).await;
@@ -130,6 +131,7 @@ impl StartLimiter {
                 None => continue,
             };
             if slot > clock::now_millis() + MAX_IN_PLACE_WAIT_MS {
+                // Rounded down, so that the queue delivers the job before its slot.
                 return Ok(Some(slot - slot.rem_euclid(QUEUE_RESOLUTION_MS)));
             }
             stops.sleep_until(slot).await?;
@@ -140,7 +142,7 @@ impl StartLimiter {
         }
     }
 
-    /// Takes a slot, unless the step has one that still counts, and starts if it is there and nobody has just started.
+    /// Reserves a slot unless the step has a valid one. Starts if the slot is due and the last start is old enough.
     async fn reserve_or_start(&self, claimed: &StepClaim, rate: &StartRate, late: bool) -> Result<StartDecision> {
         let (id, claim) = (&claimed.step.id, claimed.step.claims);
         let taken = self.db.with_tx(async |tx| {
@@ -160,7 +162,7 @@ impl StartLimiter {
         taken.await
     }
 
-    /// Starts as soon as the start before is far enough away. False: that would be after the deadline.
+    /// Starts when the previous start is old enough. Returns false if that would be after the deadline.
     async fn start_before_deadline(
         &self,
         claimed: &StepClaim,
@@ -198,7 +200,7 @@ impl StartLimiter {
         tried.await
     }
 
-    /// A database that is away is no failure of the step: `None`, after a pause.
+    /// Returns `None` after a pause if the database is unavailable, because that is not a failure of the step.
     async fn retry_if_db_down(
         &self,
         done: Result<StartDecision>,
@@ -214,12 +216,12 @@ impl StartLimiter {
     }
 }
 
-/// Why an attempt that waits for its slot ends.
+/// The error of an attempt that is stopped while it waits for its slot.
 fn stopped_error() -> Error {
     Error::new(codes::STEP_STOPPED, "the step was stopped before it started")
 }
 
-/// What an attempt leaves that goes back to the queue until its slot.
+/// The error of an attempt that returns to the queue until its slot.
 pub(crate) fn rate_limited_error() -> Error {
     Error::new(codes::STEP_WAITS, "the step waits for its `rate_limit`")
 }

@@ -1,4 +1,4 @@
-//! Steps that wait without a worker, for a time or for an event, and the events that wake them.
+//! Suspends steps until a time or an event, and wakes them when the event is published.
 
 use afterload_core::failpoint;
 use std::collections::BTreeMap;
@@ -16,30 +16,27 @@ use afterload_state::queue::{JobQueue, NewJob};
 use afterload_state::{AwaitedEvent, Db, DbTx, EventRecord, StepRecord, WakeCondition};
 use afterload_step_api::SuspendRequest;
 
-/// How long an event is kept for the steps that begin to wait for it after it has come.
+/// How long an event is kept for steps that suspend after it was published.
 pub(crate) const EVENT_RETENTION_MS: UnixMillis = 24 * 3_600_000;
-/// So many events are looked at in one go.
+/// The number of events per page.
 const EVENT_PAGE_ROWS: u32 = 100;
-/// How often an event is told anew when others hold the same rows.
+/// The maximum number of attempts to publish an event when transactions conflict.
 const MAX_PUBLISH_ATTEMPTS: u32 = 5;
-/// Stands between the names of fields.
+/// Separates the names of fields.
 const FIELD_SEPARATOR: char = '\n';
 
-/// What became of an event.
+/// The result of publishing an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventReceipt {
-    /// Its id.
+    /// The id of the event.
     pub id: String,
-    /// How many steps it woke.
+    /// The number of steps that it woke.
     pub woken_steps: usize,
 }
 
 impl Engine {
-    /// Stores an event and wakes the steps that wait for it. When this returns, that is on disk. An event that came
-    /// before under the same key wakes nobody again.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Stores an event, wakes the steps that wait for it, and returns after the commit. An event with a key that was
+    /// used before wakes no step.
     pub async fn publish_event(
         &self,
         name: &str,
@@ -50,7 +47,6 @@ impl Engine {
     }
 }
 
-/// Suspends steps, and wakes them by events.
 #[derive(Clone)]
 pub(crate) struct Suspensions {
     pub(crate) db: Db,
@@ -75,7 +71,7 @@ impl Suspensions {
         }
     }
 
-    /// The inner error is the event as it was told before.
+    /// The inner error is the earlier event with the same key.
     async fn try_publish_event(
         &self,
         event: &EventRecord,
@@ -93,7 +89,7 @@ impl Suspensions {
             }
         }
         sleepers.sort_by(|one, other| one.id.cmp(&other.id));
-        // Jobs before steps before runs, as those do it who claim a step. The sweep may have pushed one already.
+        // Locks have the same order as at a claim: jobs, steps, runs. The sweep may have enqueued a job already.
         let ids: Vec<String> = sleepers.iter().map(|step| step.id.clone()).collect();
         self.queue.lock_jobs(&mut tx, &ids).await?;
         let (mut wake, mut runs) = (Vec::new(), Vec::new());
@@ -106,7 +102,7 @@ impl Suspensions {
                 runs.push(step.run_id);
             }
         }
-        // One after another in an order that all follow: several events may wake steps of the same runs.
+        // Sorted, so that concurrent events lock runs in the same order.
         runs.sort();
         let woken = runs.len();
         runs.dedup();
@@ -119,14 +115,14 @@ impl Suspensions {
         failpoint!("tell.after_commit");
         wake.iter().for_each(|queue| self.queue.wake_queue(queue));
         touched.iter().for_each(|run| self.watches.publish_run_change(run));
-        tracing::info!(event.id = event.id, event.name = name, woken, "an event was told");
+        tracing::info!(event.id = event.id, event.name = name, woken, "event published");
         Ok(Ok((EventReceipt { id: event.id.clone(), woken_steps: woken }, event.clone())))
     }
 }
 
 impl Suspensions {
-    /// Sees to it that a step wakes that has just been put to sleep: at its time, or at once if what it waits for has
-    /// come already since its run began.
+    /// Makes sure that a newly suspended step wakes: at its time, or at once if its event was published since the run
+    /// was created.
     pub(crate) async fn arm_wakeup(
         &self,
         tx: &mut DbTx,
@@ -151,7 +147,7 @@ impl Suspensions {
     }
 }
 
-/// What a step waits for, as it is stored.
+/// The stored form of a suspend request.
 pub(crate) fn wake_condition(wanted: &SuspendRequest) -> WakeCondition {
     WakeCondition {
         until: wanted.until,
@@ -172,16 +168,16 @@ async fn find_past_event(tx: &mut DbTx, event: &AwaitedEvent, since: UnixMillis)
     }
 }
 
-/// What a step waits for, in the form in which events are compared with it.
+/// The stored form of the awaited fields, which is compared with events.
 fn awaited_from_fields(name: &str, fields: &Map<String, Value>) -> AwaitedEvent {
-    // An object or a list is compared with nothing: it stands for itself.
+    // Objects and lists never match an event, so their JSON text serves as the value.
     let fields = fields
         .iter()
         .map(|(field, value)| (field.as_str(), scalar_to_text(value).unwrap_or_else(|| value.to_string())));
     digest_awaited_event(name, fields.collect())
 }
 
-/// What a step that looks at these fields would have to wait for to be woken by this event. `None`: it lacks one.
+/// The awaited event that this event would match, for these fields. `None`: the event lacks a field.
 fn awaited_from_body(name: &str, fields: &str, body: &Value) -> Option<AwaitedEvent> {
     let names = fields.split(FIELD_SEPARATOR).filter(|field| !field.is_empty());
     let values: Option<BTreeMap<&str, String>> =
@@ -189,7 +185,7 @@ fn awaited_from_body(name: &str, fields: &str, body: &Value) -> Option<AwaitedEv
     values.map(|values| digest_awaited_event(name, values))
 }
 
-/// The field at a path such as `order.id`.
+/// The value at a path such as `order.id`.
 fn value_at_path<'a>(body: &'a Value, path: &str) -> Option<&'a Value> {
     match body.get(path) {
         Some(value) => Some(value),
@@ -197,7 +193,7 @@ fn value_at_path<'a>(body: &'a Value, path: &str) -> Option<&'a Value> {
     }
 }
 
-/// A number is the same as its text: senders do not agree on which to send.
+/// A number equals its text, because some senders write numbers as text.
 fn scalar_to_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -231,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_wakes_whom_all_its_fields_fit() {
+    fn event_wakes_steps_whose_fields_all_match() {
         let body = json!({ "order_id": 7, "shop": { "id": "a" }, "note": "n" });
         assert!(wakes(json!({}), body.clone()));
         assert!(wakes(json!({ "order_id": 7 }), body.clone()));
