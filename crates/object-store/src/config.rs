@@ -1,4 +1,4 @@
-//! Where files are kept: the settings of stores and buckets.
+//! The settings of object stores and buckets.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -80,7 +80,7 @@ pub struct BucketConfig {
 }
 
 impl ObjectsConfig {
-    /// The store that holds a bucket; `None`: the embedded one.
+    /// The name of the store that holds a bucket; `None` means the embedded store.
     pub fn store_for_bucket(&self, bucket: &str) -> Option<&str> {
         self.buckets.get(bucket)?.store.as_deref()
     }

@@ -1,4 +1,4 @@
-//! Removing what a crashed attempt left behind.
+//! Deletes everything under a prefix, such as what a crashed attempt left behind.
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::EncodingType;
@@ -18,7 +18,7 @@ pub(super) async fn delete_prefix(objects: &ObjectStore, client: &Client, bucket
     abort_unfinished_uploads(client, bucket, prefix).await?;
     let mut deleted = 0;
     loop {
-        // Always the first page: what it lists is gone before the next look.
+        // Always list the first page, because the loop deletes all objects that it lists.
         let request = client.list_objects_v2().bucket(bucket).prefix(prefix).encoding_type(EncodingType::Url);
         let page = request.send().await.map_err(|error| sdk_error::object_error("listing", bucket, prefix, error))?;
         let encoded = page.encoding_type().is_some();
@@ -32,7 +32,7 @@ pub(super) async fn delete_prefix(objects: &ObjectStore, client: &Client, bucket
             return Ok(deleted);
         }
         deleted += keys.len() as u64;
-        // One by one: a batch would have to put the keys into XML, which cannot hold all of them.
+        // Delete keys one by one: a batch puts the keys into XML, which cannot represent all of them.
         let deletions =
             stream::iter(keys.into_iter().map(|key| async move { objects.delete_object(bucket, &key).await }));
         deletions.buffer_unordered(MAX_PARALLEL_DELETES).try_collect::<()>().await?;
@@ -46,7 +46,7 @@ async fn abort_unfinished_uploads(client: &Client, bucket: &str, prefix: &str) -
     let listed = client.list_multipart_uploads().bucket(bucket).prefix(prefix).send().await;
     let listed = match listed.map_err(|error| sdk_error::object_error("listing", bucket, prefix, error)) {
         Ok(listed) => listed,
-        // Some stores cannot list them; they clean up by themselves.
+        // Some stores cannot list unfinished uploads. They clean up by themselves.
         Err(error) if error.code() == codes::OBJECT_STORE_ERROR => return Ok(()),
         Err(error) => return Err(error),
     };

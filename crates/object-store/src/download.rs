@@ -1,4 +1,4 @@
-//! Reading objects from any byte on, through connections that break.
+//! Reads objects from any byte on, and resumes after a broken connection.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use super::{File, ObjectBody, ObjectMeta, sdk_error, unquote_etag};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 
-/// Tries in a row that bring nothing.
+/// The maximum of attempts in a row that bring no bytes.
 const MAX_RESUME_ATTEMPTS: u32 = 5;
 
-/// What is read, pinned to one state of the object.
+/// An object to read, pinned to one state by its ETag or version.
 struct DownloadSource {
     client: Client,
     bucket: String,
@@ -46,7 +46,7 @@ impl DownloadSource {
     }
 }
 
-/// The size of the whole object: a ranged answer names it after the slash (`bytes 5-9/10`).
+/// The size of the whole object. A ranged response names it after the slash (`bytes 5-9/10`).
 fn total_size(output: &GetObjectOutput) -> u64 {
     let whole = output.content_range().and_then(|range| range.rsplit('/').next()).and_then(|size| size.parse().ok());
     whole.unwrap_or_else(|| output.content_length().and_then(|length| length.try_into().ok()).unwrap_or_default())
@@ -56,7 +56,8 @@ pub(super) async fn open_download(client: Client, file: &File, from: u64) -> Res
     let File { bucket, key, version, etag, .. } = file;
     let (bucket, key, version, etag) = (bucket.clone(), key.clone(), version.clone(), etag.clone());
     let mut source = DownloadSource { client, bucket, key, version, etag };
-    // No range begins at the end, so the last byte is asked for, too, and thrown away. An empty object has none.
+    // A range cannot begin at the end of the object. So ask for the byte before `from`, too, and skip it. An empty
+    // object has no such byte.
     let first = match from {
         0 => source.get_from(0).await?,
         from => source.get_from(from - 1).await?,
@@ -70,8 +71,8 @@ pub(super) async fn open_download(client: Client, file: &File, from: u64) -> Res
     })
 }
 
-/// The bytes from `at` to `size`. After a break the object is opened again at the place of the break; the ETag sees
-/// to it that it is the same object.
+/// The bytes from `at` to `size`. After a break it opens the object again at the same byte. The ETag ensures that it
+/// is the same object.
 fn resumable_stream(
     source: DownloadSource,
     first: GetObjectOutput,
@@ -93,7 +94,7 @@ fn resumable_stream(
                 None => Error::new(codes::OBJECT_STORE_UNAVAILABLE, "the connection to the store broke: it ended early"),
                 Some(Err(error)) => sdk_error::stream_error(&error),
             };
-            // All bytes came and yet an error: their checksum is wrong, and reading on cannot mend that.
+            // An error after all bytes means that their checksum is wrong. Another read cannot fix that.
             if at >= size {
                 Err(error.context(format!("reading `{}` in bucket `{}`", source.key, source.bucket)))?;
                 break;
@@ -111,7 +112,7 @@ async fn reopen_download(
 ) -> Result<GetObjectOutput> {
     while *fruitless < MAX_RESUME_ATTEMPTS && error.is_transient() {
         *fruitless += 1;
-        tracing::debug!(object.key = source.key, object.byte = at, "a download broke and is taken up again: {error}");
+        tracing::debug!(object.key = source.key, object.byte = at, "a download was interrupted; resuming it: {error}");
         tokio::time::sleep(Duration::from_millis(50 << *fruitless)).await;
         match source.get_from(at).await {
             Ok(output) => return Ok(output),
@@ -122,7 +123,7 @@ async fn reopen_download(
 }
 
 trait SkipBytes: stream::Stream<Item = Result<Bytes>> + Sized {
-    /// Leaves out the first `count` bytes.
+    /// Skips the first `count` bytes.
     fn skip_bytes(self, mut count: u64) -> impl stream::Stream<Item = Result<Bytes>> {
         self.filter_map(move |item| {
             let item = item.map(|mut bytes| {

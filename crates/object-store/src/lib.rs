@@ -1,4 +1,4 @@
-//! Files in S3, whichever S3: one client for the embedded endpoint and for every other store.
+//! Files in S3: one client for the embedded endpoint and for all other object stores.
 
 pub mod codes;
 mod config;
@@ -27,46 +27,46 @@ pub use upload::{ObjectHeaders, ObjectUpload};
 
 use store_clients::StoreClients;
 
-/// What the store knows of an object.
+/// The metadata of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectMeta {
     /// The bucket.
     pub bucket: String,
     /// The key.
     pub key: String,
-    /// The version, where the bucket keeps versions.
+    /// The version, if the bucket keeps versions.
     pub version: Option<String>,
     /// The ETag, without quotes.
     pub etag: String,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
     /// The media type.
     pub content_type: String,
 }
 
 impl ObjectMeta {
-    /// As a file with a name for people.
+    /// Converts to a file with a name for people.
     pub fn into_file(self, artifact_id: Option<String>, name: String, url: Option<String>) -> File {
         let Self { bucket, key, version, etag, size, content_type } = self;
         File { artifact_id, bucket, key, version, etag, name, size, content_type, url }
     }
 }
 
-/// All stores behind one handle; cheap to clone.
+/// All object stores behind one handle. Cheap to clone.
 #[derive(Clone)]
 pub struct ObjectStore(Arc<StoreClients>);
 
 /// An object that is being read.
 pub struct ObjectBody {
-    /// What the store knows of the object.
+    /// The metadata of the object.
     pub meta: ObjectMeta,
-    /// The bytes. A connection that breaks is taken up again where it broke, as long as the object is the same.
+    /// The bytes. A broken connection resumes where it broke, as long as the object is the same.
     pub stream: BoxStream<'static, Result<Bytes>>,
 }
 
 impl ObjectStore {
-    /// Prepares the clients of all configured stores; nothing is sent yet. Buckets that name no store lie in the
-    /// embedded one, if there is one.
+    /// Creates the clients of all configured object stores and sends nothing yet. Buckets that name no store are in
+    /// the embedded one, if there is one.
     ///
     /// # Errors
     /// `config_invalid` for a bucket whose store is not defined, or a store with half a key pair.
@@ -74,10 +74,10 @@ impl ObjectStore {
         Ok(Self(Arc::new(StoreClients::connect(config, embedded).await?)))
     }
 
-    /// Starts writing an object.
+    /// Starts to write an object.
     ///
     /// # Errors
-    /// `bucket_not_configured`.
+    /// `bucket_not_configured` if no store holds the bucket.
     pub async fn start_upload(
         &self,
         bucket: &str,
@@ -88,42 +88,40 @@ impl ObjectStore {
     }
 
     /// Writes a small object in one request.
-    ///
-    /// # Errors
-    /// Those of the store.
     pub async fn put_object(&self, bucket: &str, key: &str, content_type: &str, bytes: Bytes) -> Result<ObjectMeta> {
         upload::UploadTarget::new(self.0.store_for_bucket(bucket)?, bucket, key)
             .put_object(&content_type.into(), bytes)
             .await
     }
 
-    /// Reads an object from byte `from` on, the very one that `file` names (its ETag or version must still match).
+    /// Reads an object from byte `from` on. Its ETag or version must still match `file`.
     ///
     /// # Errors
-    /// `object_not_found`, `object_changed`, or those of the store.
+    /// `object_not_found`, `object_changed`, or an error of the store.
     pub async fn open_object(&self, file: &File, from: u64) -> Result<ObjectBody> {
         download::open_download(self.0.bucket_client(&file.bucket)?.clone(), file, from).await
     }
 
-    /// What the store knows of an object.
+    /// Reads the metadata of an object.
     ///
     /// # Errors
-    /// `object_not_found`, or those of the store.
+    /// `object_not_found`, or an error of the store.
     pub async fn head_object(&self, bucket: &str, key: &str) -> Result<ObjectMeta> {
         self.head_version(bucket, key, None).await
     }
 
-    /// The same of one version.
+    /// Reads the metadata of one version of an object.
     ///
     /// # Errors
-    /// `object_not_found`, or those of the store.
+    /// `object_not_found`, or an error of the store.
     pub async fn head_version(&self, bucket: &str, key: &str, version: Option<&str>) -> Result<ObjectMeta> {
         let request = self.0.bucket_client(bucket)?.head_object().bucket(bucket).key(key);
         let output = match request.set_version_id(version.map(str::to_owned)).send().await {
             Ok(output) => output,
             Err(error) => {
                 let error = sdk_error::object_error("looking up", bucket, key, error);
-                // HEAD is answered without a body, so only a second question tells which of the two is missing.
+                // The response to HEAD has no body, so only a second request tells whether the bucket or the object is
+                // missing.
                 let missing = error.code() == codes::OBJECT_NOT_FOUND;
                 return Err(if missing { self.missing_bucket_error(bucket).await.unwrap_or(error) } else { error });
             }
@@ -134,21 +132,19 @@ impl ObjectStore {
             etag: unquote_etag(output.e_tag()),
             size: output.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or_default(),
             content_type: output.content_type().unwrap_or_default().to_owned(),
+            // A bucket that keeps no versions may report the version `null`.
             version: output.version_id.filter(|version| version != "null"),
         })
     }
 
-    /// What to say of a bucket that is not there.
+    /// The error for a missing bucket; `None` if the bucket exists.
     async fn missing_bucket_error(&self, bucket: &str) -> Option<Error> {
         let answer = self.0.bucket_client(bucket).ok()?.head_bucket().bucket(bucket).send().await;
         let error = answer.err().map(|error| sdk_error::bucket_error("looking up", bucket, error));
         error.filter(|error| error.code() == codes::OBJECT_NOT_FOUND)
     }
 
-    /// Deletes an object; one that is not there counts as deleted.
-    ///
-    /// # Errors
-    /// Those of the store.
+    /// Deletes an object. A missing object counts as deleted.
     pub async fn delete_object(&self, bucket: &str, key: &str) -> Result<()> {
         match self.0.bucket_client(bucket)?.delete_object().bucket(bucket).key(key).send().await {
             Ok(_) => Ok(()),
@@ -159,28 +155,26 @@ impl ObjectStore {
         }
     }
 
-    /// Deletes every object and gives up every unfinished upload whose key starts with `prefix`, such as what a
-    /// crashed attempt left behind. Returns how many objects were deleted.
+    /// Deletes all objects and aborts all unfinished uploads whose keys start with `prefix`, such as what a crashed
+    /// attempt left behind. Returns how many objects it deleted.
     ///
     /// # Errors
-    /// `prefix_empty`, which would empty the bucket, or those of the store.
+    /// `prefix_empty`, because an empty prefix would empty the bucket, or an error of the store.
     pub async fn delete_prefix(&self, bucket: &str, prefix: &str) -> Result<u64> {
         delete_prefix::delete_prefix(self, self.0.bucket_client(bucket)?, bucket, prefix).await
     }
 
-    /// One page of the objects whose keys start with `prefix`, in the order of their keys. `from` is the `next` of the
-    /// page before.
-    ///
-    /// # Errors
-    /// Those of the store.
+    /// Lists one page of the objects whose keys start with `prefix`, in the order of their keys. `from` is the `next`
+    /// of the page before.
     pub async fn list_objects(&self, bucket: &str, prefix: &str, from: Option<String>) -> Result<ObjectPage> {
         list::list_page(self.0.bucket_client(bucket)?, bucket, prefix, from).await
     }
 
-    /// An address to which whoever has it may send one object of exactly this size and type, for a while.
+    /// Returns a presigned URL for a direct upload. Until it expires, its holder may send one object of exactly this
+    /// size and type.
     ///
     /// # Errors
-    /// `bucket_not_configured`, or those of the credentials.
+    /// `bucket_not_configured`, or an error of the credentials.
     pub async fn presign_put(
         &self,
         bucket: &str,
@@ -198,20 +192,17 @@ impl ObjectStore {
         Ok(presigned.uri().to_owned())
     }
 
-    /// True if the bucket lies in the embedded store.
+    /// Returns true if the bucket is in the embedded store.
     pub fn is_embedded(&self, bucket: &str) -> bool {
         self.0.is_embedded(bucket)
     }
 
-    /// Where the world finds an object whose bucket it may read; `None` if that is not known.
+    /// The public URL of an object in a public bucket; `None` if it is not known.
     pub fn public_url(&self, bucket: &str, key: &str) -> Option<String> {
         self.0.public_url(bucket, key)
     }
 
-    /// Makes the bucket unless it is there.
-    ///
-    /// # Errors
-    /// Those of the store.
+    /// Creates the bucket if it does not exist.
     pub async fn ensure_bucket(&self, bucket: &str) -> Result<()> {
         self.0.ensure_bucket(bucket).await
     }

@@ -1,4 +1,4 @@
-//! Listing what is in a bucket.
+//! Lists the objects of a bucket.
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::EncodingType;
@@ -15,9 +15,9 @@ pub struct ListedObject {
     pub key: String,
     /// The ETag, without quotes.
     pub etag: String,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// When it was written; of one that came in parts, when that was begun.
+    /// When the object was written. For a multipart upload, this is the time when it began.
     pub modified_at: UnixMillis,
 }
 
@@ -31,6 +31,7 @@ pub struct ObjectPage {
 }
 
 pub(super) async fn list_page(client: &Client, bucket: &str, prefix: &str, from: Option<String>) -> Result<ObjectPage> {
+    // XML cannot represent all keys, so ask for encoded ones. Not all stores support it.
     let request = client.list_objects_v2().bucket(bucket).prefix(prefix).encoding_type(EncodingType::Url);
     let output = request.set_continuation_token(from).send().await;
     let output = output.map_err(|error| sdk_error::object_error("listing", bucket, prefix, error))?;

@@ -1,4 +1,4 @@
-//! The bytes of a part, as they come.
+//! Buffers the bytes of a part.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -9,13 +9,13 @@ use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, SizeHint};
 
-/// Smaller pieces are always copied together, so that a part is never made of many.
+/// Smaller chunks are always copied together, so that a part never has very many chunks.
 const MIN_ZERO_COPY_BYTES: usize = 32 << 10;
 
-/// Bytes that are gathered until they make a part.
+/// Collects bytes until they fill a part.
 pub(super) struct PartBuffer {
-    /// Whether large pieces stay apart. Only a store within the process takes them so: any other one wants a checksum of them all
-    /// before the first.
+    /// Whether large chunks stay separate, without a copy. Only a store within the process takes them so: any other
+    /// one needs a checksum of the whole part before the first byte.
     zero_copy: bool,
     chunks: Vec<Bytes>,
     tail: BytesMut,
@@ -42,10 +42,10 @@ impl PartBuffer {
         }
     }
 
-    /// Takes what there is, and makes room for as much as `next`.
+    /// Takes the buffered bytes and reserves room for `next` bytes.
     pub(super) fn take_part(&mut self, next: usize) -> PartBody {
         self.freeze_tail();
-        // A fresh buffer: the old one lives as long as its part is on the way.
+        // Use a new buffer, because the old one lives until its part is sent.
         self.tail = BytesMut::with_capacity(if self.zero_copy { 0 } else { next });
         PartBody { chunks: mem::take(&mut self.chunks), size: mem::take(&mut self.size) }
     }
@@ -57,7 +57,7 @@ impl PartBuffer {
     }
 }
 
-/// Bytes that follow one another.
+/// The bytes of a part, as a list of chunks.
 pub(super) struct PartBody {
     chunks: Vec<Bytes>,
     size: usize,
@@ -68,7 +68,6 @@ impl PartBody {
         self.size
     }
 
-    /// In one piece.
     pub(super) fn into_bytes(mut self) -> Bytes {
         match self.chunks.len() {
             0 | 1 => self.chunks.pop().unwrap_or_default(),
@@ -76,7 +75,7 @@ impl PartBody {
         }
     }
 
-    /// As the body of a request, which may be sent again.
+    /// Converts to the body of a request. The SDK may send it again after an error.
     pub(super) fn into_byte_stream(mut self) -> ByteStream {
         if self.chunks.len() < 2 {
             return ByteStream::from(self.chunks.pop().unwrap_or_default());
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_large_pieces_stay_apart() {
+    async fn only_large_chunks_stay_separate() {
         let one = pieces(false);
         assert_eq!(one.chunks.len(), 1);
         let several = pieces(true);
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_in_pieces_says_its_length_and_is_sent_again() {
+    async fn a_chunked_body_has_a_length_and_can_be_sent_again() {
         let body = pieces(true).into_byte_stream().into_inner();
         assert_eq!(body.content_length(), Some(4 * MIN_ZERO_COPY_BYTES as u64 + 20));
         let again = body.try_clone().unwrap();

@@ -1,4 +1,4 @@
-//! Errors of the SDK as errors of the house.
+//! Converts errors of the SDK to [`Error`].
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use crate::codes;
 use afterload_core::error::{Error, Retryability};
 
-/// What went wrong with an object, as in ``reading `key` in bucket `uploads`: …``.
+/// The error of an operation on an object, such as ``reading `key` in bucket `uploads`: …``.
 pub(super) fn object_error<E>(doing: &str, bucket: &str, key: &str, error: SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
@@ -17,7 +17,7 @@ where
     from_sdk_error("object", error).context(format!("{doing} `{key}` in bucket `{bucket}`"))
 }
 
-/// What went wrong with a bucket.
+/// The error of an operation on a bucket.
 pub(super) fn bucket_error<E>(doing: &str, bucket: &str, error: SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
@@ -25,7 +25,7 @@ where
     from_sdk_error("bucket", error).context(format!("{doing} bucket `{bucket}`"))
 }
 
-/// A stream that broke.
+/// The error of a broken stream.
 pub(super) fn stream_error(error: &(dyn StdError + 'static)) -> Error {
     Error::new(codes::OBJECT_STORE_UNAVAILABLE, format!("the connection to the store broke: {}", root_cause(error)))
 }
@@ -60,7 +60,7 @@ where
     }
 }
 
-/// By the status first: answers to HEAD carry no code.
+/// The status comes first, because responses to HEAD have no code.
 fn response_error(what: &str, status: u16, code: Option<&str>, message: Option<&str>) -> Error {
     let text = match (message, code) {
         (Some(message), Some(code)) => format!("{} ({code})", message.trim_end_matches('.')),
@@ -91,7 +91,7 @@ fn bucket_not_found() -> Error {
     Error::new(codes::OBJECT_NOT_FOUND, "there is no such bucket").with_hint("create the bucket, or correct its name")
 }
 
-/// The innermost cause: the SDK's outer messages are all alike (`dispatch failure`).
+/// The innermost cause. The outer messages of the SDK are all alike (`dispatch failure`).
 fn root_cause(error: &(dyn StdError + 'static)) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
@@ -105,7 +105,7 @@ mod tests {
     use super::response_error;
 
     #[test]
-    fn status_and_code_decide() {
+    fn status_and_code_choose_the_error() {
         let cases = [
             (404, None, "object_not_found", false),
             (404, Some("NoSuchUpload"), "object_not_found", false),

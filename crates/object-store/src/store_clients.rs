@@ -1,4 +1,4 @@
-//! The clients of the configured stores, and which bucket lies where.
+//! The clients of the configured object stores, and which store holds each bucket.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,12 +21,12 @@ use afterload_core::secret::Secret;
 
 const DEFAULT_STORE_REGION: &str = "us-east-1";
 
-/// How this process reaches a store within itself.
+/// How this process reaches the embedded object store.
 #[derive(Clone, Debug)]
 pub struct EmbeddedEndpoint {
-    /// Hands requests to the store without a socket.
+    /// The HTTP client that passes requests to the store without a socket.
     pub http: SharedHttpClient,
-    /// The address in these requests; nobody listens there.
+    /// The address in these requests. Nothing listens there.
     pub endpoint: String,
     /// The address for others, such as `http://127.0.0.1:9000`.
     pub public_endpoint: String,
@@ -36,41 +36,42 @@ pub struct EmbeddedEndpoint {
     pub secret_key: Secret,
 }
 
-/// Marks a request of this process that brings bytes of the service's own: nobody compares the ETag of such a part with its
-/// MD5, so a store in the same process may skip computing it. It cannot come through a socket.
+/// Marks a request whose bytes the service itself has produced. Nothing compares the ETag of such a part with its MD5,
+/// so a store in the same process may skip the MD5. The mark cannot come through a socket.
 #[derive(Clone, Copy, Debug)]
 pub struct SkipMd5;
 
-/// A store that is configured.
+/// The clients of one object store.
 pub(super) struct StoreClient {
     pub(super) client: Client,
     pub(super) transport: StoreTransport,
-    /// Makes addresses for browsers.
+    /// Presigns URLs for browsers.
     presigner: Client,
     region: String,
-    /// The address that others are told.
+    /// The address in public URLs.
     public_endpoint: Option<String>,
 }
 
-/// How requests get to a store.
+/// How requests reach an object store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StoreTransport {
-    /// So that somebody could change them.
+    /// Others on the network could change them.
     Plain,
-    /// Encrypted and checked.
+    /// Encrypted, with checksums.
     Tls,
-    /// Not out of the process.
+    /// Within the process.
     InProcess,
 }
 
 impl StoreTransport {
-    /// Whether nobody can change what is on its way unseen: to sign bodies costs a hash of them all, and protects nothing there.
+    /// Returns true if nobody can change a body on its way unnoticed. A signature of the body then protects nothing,
+    /// and it costs a hash of all bytes.
     pub(super) fn is_tamper_proof(self) -> bool {
         self != Self::Plain
     }
 
-    /// Sealed is what goes through TLS to a store that is told checksums. Without an endpoint and keys, the environment may name
-    /// an address of any kind.
+    /// A store counts as `Tls` only if requests use TLS and carry checksums. Without an endpoint and keys, the
+    /// environment may name an address of any kind.
     fn for_store(store: &ObjectStoreConfig) -> Self {
         let encrypted = match &store.endpoint {
             Some(endpoint) => endpoint.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:")),
@@ -83,7 +84,7 @@ impl StoreTransport {
     }
 }
 
-/// All stores, and where each bucket lies.
+/// All object stores, and which store holds each bucket.
 pub(super) struct StoreClients {
     embedded: Option<StoreClient>,
     named: BTreeMap<String, StoreClient>,
@@ -173,13 +174,13 @@ impl StoreClients {
         if missing.code() != codes::OBJECT_NOT_FOUND {
             return Err(missing);
         }
-        // AWS refuses its own default region as a constraint.
+        // AWS refuses its own default region as a location constraint.
         let place = (region != DEFAULT_STORE_REGION).then(|| {
             CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::from(&**region)).build()
         });
         match client.create_bucket().bucket(bucket).set_create_bucket_configuration(place).send().await {
             Ok(_) => Ok(()),
-            // Somebody else was faster.
+            // Another process has created the bucket meanwhile.
             Err(error)
                 if error.as_service_error().is_some_and(
                     aws_sdk_s3::operation::create_bucket::CreateBucketError::is_bucket_already_owned_by_you,
@@ -199,7 +200,7 @@ async fn build_store_client(
 ) -> Result<StoreClient> {
     let region = store.region.clone().unwrap_or_else(|| DEFAULT_STORE_REGION.to_owned());
     let builder = match (&store.access_key, &store.secret_key) {
-        // Nothing but what is given here: no environment, no profile, no metadata service.
+        // Use only the configured keys: no environment, no profile, no metadata service.
         (Some(access), Some(secret)) => Builder::new()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(region.clone()))
@@ -243,7 +244,7 @@ async fn build_store_client(
     let way = if http.is_some() { StoreTransport::InProcess } else { StoreTransport::for_store(store) };
     builder.set_http_client(http);
     let config = builder.build();
-    // A checksum of bytes that are not there yet cannot be signed.
+    // A presigned request cannot sign the checksum of bytes that do not exist yet.
     let mut presigning = config.to_builder().request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
     if let Some(endpoint) = &store.public_endpoint {
         presigning = presigning.endpoint_url(endpoint);
@@ -253,9 +254,9 @@ async fn build_store_client(
     Ok(StoreClient { client, transport: way, presigner, region, public_endpoint: address })
 }
 
-/// The limits of one try. The SDK's read timeout spans from the first byte sent to the first byte of the answer, so a
-/// request with a body gets the time that a slow line (64 KiB/s) needs for it; a line that stands still is noticed
-/// much earlier by the stalled stream protection.
+/// The timeouts of one attempt. The read timeout of the SDK spans from the first byte sent to the first byte of the
+/// response. So a request with a body gets the time that a slow line (64 KiB/s) needs for it. The stalled stream
+/// protection notices a dead line much earlier.
 pub(super) fn request_timeouts(body: usize) -> TimeoutConfig {
     let sending = Duration::from_secs(body as u64 / (64 << 10));
     TimeoutConfig::builder()
@@ -269,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_go_unsigned_only_where_nobody_can_change_them() {
+    fn payload_signing_is_off_only_over_checked_tls() {
         let keys = || Some(Secret::new("key"));
         let at = |endpoint: Option<&str>, keys: Option<Secret>| ObjectStoreConfig {
             endpoint: endpoint.map(str::to_owned),

@@ -1,4 +1,5 @@
-//! Writing objects of any size in bounded memory: one request while the object fits one part, a multipart upload beyond.
+//! Writes objects of any size in bounded memory: one request if the object fits into one part, else a multipart
+//! upload.
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{Builder, RequestChecksumCalculation, StalledStreamProtectionConfig};
@@ -19,31 +20,31 @@ const FIRST_PART_BYTES: usize = 8 << 20;
 const MAX_PART_BYTES: usize = 1 << 30;
 const MAX_PARTS_IN_FLIGHT: usize = 2;
 
-/// The size of part `number` (from 1). S3 takes at most 10,000 parts, so they double every 800: up to 6 GB all are
-/// equal (R2 wants that), and 10,000 of them hold more than the 5 TiB that an object may have.
+/// The size of part `number` (from 1). S3 takes at most 10,000 parts, so the size doubles every 800 parts. Up to 6 GB
+/// all parts have the same size, as R2 requires. 10,000 parts hold more than the 5 TiB that an object may have.
 fn part_size(number: i32) -> usize {
     let doublings = (number - 1) / 800;
     FIRST_PART_BYTES.saturating_mul(1 << doublings).min(MAX_PART_BYTES)
 }
 
-/// What is kept with an object.
+/// The headers that are stored with an object.
 #[derive(Clone, Debug)]
 pub struct ObjectHeaders {
     /// The media type.
     pub content_type: String,
-    /// How long others may keep it.
+    /// The `Cache-Control` header: how long caches may keep the object.
     pub cache_control: Option<String>,
 }
 
 impl From<&str> for ObjectHeaders {
-    /// Nothing but the media type.
+    /// Sets only the media type.
     fn from(content_type: &str) -> Self {
         Self { content_type: content_type.to_owned(), cache_control: None }
     }
 }
 
-/// An object that is being written; a multipart upload once it is larger than one part. Dropped before
-/// [`ObjectUpload::finish`], it is aborted.
+/// An object that is being written. It becomes a multipart upload once it is larger than one part. A drop before
+/// [`ObjectUpload::finish`] aborts it.
 pub struct ObjectUpload {
     target: UploadTarget,
     headers: ObjectHeaders,
@@ -57,7 +58,7 @@ pub struct ObjectUpload {
 pub(super) struct UploadTarget {
     client: Client,
     transport: StoreTransport,
-    /// Whether they are the service's own.
+    /// Whether the service itself has produced the bytes.
     trusted: bool,
     bucket: String,
     key: String,
@@ -79,23 +80,20 @@ impl ObjectUpload {
         Self { target, headers, part_buffer: gathered, size: 0, multipart: None }
     }
 
-    /// Says that the bytes are what the service itself has made. The embedded store then names their parts by less than an MD5,
-    /// which takes a tenth of the time of a report; others can make different bytes with such a name.
+    /// Marks the bytes as produced by the service itself. The embedded store then uses ETags that cost less than an
+    /// MD5, which takes a tenth of the time of a report. Bytes of others need the MD5: such an ETag can be forged.
     #[must_use]
     pub fn trusted(mut self) -> Self {
         self.target.trusted = true;
         self
     }
 
-    /// Bytes written so far.
+    /// The number of bytes written so far.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Adds bytes; waits while the store is slower than the writer.
-    ///
-    /// # Errors
-    /// Those of the store.
+    /// Adds bytes. Waits while the store is slower than the writer.
     pub async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
         self.size += bytes.len() as u64;
         while !bytes.is_empty() {
@@ -110,10 +108,7 @@ impl ObjectUpload {
         Ok(())
     }
 
-    /// Makes the object whole and visible.
-    ///
-    /// # Errors
-    /// Those of the store.
+    /// Completes the object, which makes it visible.
     pub async fn finish(mut self) -> Result<ObjectMeta> {
         if self.multipart.is_none() {
             let Self { target, headers, part_buffer: mut gathered, .. } = self;
@@ -163,7 +158,7 @@ impl MultipartWriter {
         Ok(Self { target, upload_id: id, sending: JoinSet::new(), sent: Vec::new(), next_part_number: 1, done: false })
     }
 
-    /// Waits until one more part may be on the way.
+    /// Waits until one more part may be in flight.
     async fn wait_for_slot(&mut self) -> Result<()> {
         while self.sending.len() >= MAX_PARTS_IN_FLIGHT {
             self.join_part().await?;
@@ -191,8 +186,8 @@ impl MultipartWriter {
         self.sending.spawn(async move {
             let mut adapted = Builder::new().timeout_config(request_timeouts(bytes.len()));
             if way == StoreTransport::InProcess {
-                // Nothing changes them on the way, and no checksum of a part is one of the object. They stand still only while
-                // the disk does.
+                // Nothing changes bytes within the process, and the checksum of a part is no checksum of the object.
+                // The stream stalls only while the disk does.
                 adapted = adapted
                     .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
                     .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
@@ -207,7 +202,8 @@ impl MultipartWriter {
             });
             let answer = marked.send().await;
             let output = answer.map_err(|error| sdk_error::object_error("writing", &bucket, &key, error))?;
-            // What the store says of the part goes back with the list of parts: some want their checksums there.
+            // The list of parts repeats the ETag and checksums that the store returned, because some stores require
+            // them there.
             Ok(CompletedPart::builder()
                 .part_number(number)
                 .set_e_tag(output.e_tag)
@@ -224,6 +220,7 @@ impl MultipartWriter {
         while !self.sending.is_empty() {
             self.join_part().await?;
         }
+        // Parts can finish in any order, but the list must be sorted by number.
         self.sent.sort_by_key(CompletedPart::part_number);
         let parts = CompletedMultipartUpload::builder().set_parts(Some(std::mem::take(&mut self.sent))).build();
         let UploadTarget { client, bucket, key, .. } = &self.target;
@@ -244,7 +241,7 @@ impl Drop for MultipartWriter {
         let (UploadTarget { client, bucket, key, .. }, id) = (self.target.clone(), std::mem::take(&mut self.upload_id));
         let mut sending = std::mem::take(&mut self.sending);
         runtime.spawn(async move {
-            // A part that arrives after the abort would stay there for ever.
+            // A part that arrives after the abort would stay in the store.
             sending.shutdown().await;
             let answer = client.abort_multipart_upload().bucket(&bucket).key(&key).upload_id(id).send().await;
             if let Err(error) = answer {
@@ -252,7 +249,7 @@ impl Drop for MultipartWriter {
                 if error.code() != codes::OBJECT_NOT_FOUND {
                     tracing::warn!(
                         error.code = error.code().name(),
-                        "an unfinished upload was left in the store: {error}"
+                        "cannot abort an unfinished upload; its parts stay in the store: {error}"
                     );
                 }
             }
@@ -266,7 +263,7 @@ impl UploadTarget {
         Self { client: store.client.clone(), transport: store.transport, trusted: false, bucket, key }
     }
 
-    /// One PutObject.
+    /// Sends one `PutObject` request.
     pub(super) async fn put_object(self, headers: &ObjectHeaders, bytes: Bytes) -> Result<ObjectMeta> {
         let Self { client, transport: way, bucket, key, .. } = self;
         let size = bytes.len();

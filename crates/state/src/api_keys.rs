@@ -9,17 +9,17 @@ use afterload_core::error::Result;
 /// An API key as stored: its hash, never the key.
 #[derive(Clone, Debug)]
 pub struct ApiKeyRecord {
-    /// The public part, which logs and lists show.
+    /// The public part. Logs and lists show it.
     pub id: String,
     /// SHA-256 of the whole key, in hexadecimal.
     pub hash: String,
-    /// What it is for, for people.
+    /// A label that tells people what the key is for.
     pub name: String,
-    /// What it may do, such as `runs:read:contacts-import`.
+    /// Its scopes, such as `runs:read:contacts-import`.
     pub scopes: Vec<String>,
-    /// The buckets whose objects it may name in parameters.
+    /// The buckets whose objects a request with this key may name in params.
     pub buckets: Vec<String>,
-    /// When it was made.
+    /// When the key was created.
     pub created_at: UnixMillis,
 }
 
@@ -36,15 +36,12 @@ fn api_key_from_row(row: &DbRow) -> Result<ApiKeyRecord> {
     })
 }
 
-/// The API keys.
+/// Reads and writes API keys.
 #[derive(Clone, Copy)]
 pub struct ApiKeyStore<'a>(pub(super) &'a Db);
 
 impl ApiKeyStore<'_> {
-    /// Stores a key, unless one of the same id is there. True if it was stored.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Stores a key. Returns false if a key with this id exists already.
     pub async fn insert(self, key: &ApiKeyRecord) -> Result<bool> {
         let scopes = serde_json::json!(key.scopes);
         let buckets = serde_json::json!(key.buckets);
@@ -54,10 +51,7 @@ impl ApiKeyStore<'_> {
         Ok(self.0.execute(sql, &args).await? == 1)
     }
 
-    /// The key with this id.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Finds a key by its id.
     pub async fn find(self, id: &str) -> Result<Option<ApiKeyRecord>> {
         self.0
             .fetch_optional(&format!("{SELECT_API_KEYS} WHERE id = $1"), &args![id])
@@ -67,10 +61,7 @@ impl ApiKeyStore<'_> {
             .transpose()
     }
 
-    /// All keys, oldest first.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists all keys, oldest first.
     pub async fn list(self) -> Result<Vec<ApiKeyRecord>> {
         self.0
             .fetch(&format!("{SELECT_API_KEYS} ORDER BY created_at, id"), &[])
@@ -80,10 +71,7 @@ impl ApiKeyStore<'_> {
             .collect()
     }
 
-    /// Deletes a key. True if there was one.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Deletes a key. Returns false if there is none.
     pub async fn delete(self, id: &str) -> Result<bool> {
         Ok(self.0.execute("DELETE FROM api_keys WHERE id = $1", &args![id]).await? == 1)
     }

@@ -1,4 +1,4 @@
-//! Files that afterload owns: what was uploaded for a run, and what its steps made.
+//! Artifacts: the files that afterload owns. A run has uploads and the files that its steps produce.
 
 use super::db::Db;
 use super::sql_args::args;
@@ -6,20 +6,20 @@ use super::tx::{DbRow, DbTx};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
-/// A file that afterload owns.
+/// An artifact, a file that afterload owns.
 #[derive(Clone, Debug)]
 pub struct ArtifactRecord {
-    /// The id.
+    /// The id of the artifact.
     pub id: String,
-    /// The run it belongs to.
+    /// The run to which the artifact belongs.
     pub run_id: String,
-    /// The step that made it; `None` for what was uploaded.
+    /// The step that produced the file; `None` for an upload.
     pub step_id: Option<String>,
-    /// The file's shape, as JSON.
+    /// The file as JSON.
     pub file: serde_json::Value,
-    /// When it became visible.
+    /// When the artifact became visible.
     pub created_at: UnixMillis,
-    /// When nobody needed it any more: from then on it is gone.
+    /// When the last reference to the file ended. From then on the file is gone.
     pub expired_at: Option<UnixMillis>,
 }
 
@@ -36,35 +36,26 @@ fn artifact_from_row(row: &DbRow) -> Result<ArtifactRecord> {
     })
 }
 
-/// The files that afterload owns, and what refers to them.
+/// Reads and writes artifacts and the references to them.
 #[derive(Clone, Copy)]
 pub struct ArtifactStore<C>(pub(super) C);
 
 impl ArtifactStore<&mut DbTx> {
-    /// Makes a file visible.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Stores an artifact, which makes its file visible, and adds the reference of its run.
     pub async fn insert(self, id: &str, run: &str, step: Option<&str>, file: &serde_json::Value) -> Result<()> {
         let sql = "INSERT INTO artifacts (id, run_id, step_id, file, created_at) VALUES ($1, $2, $3, $4, $5)";
         self.0.execute(sql, &args![id, run, step, file, clock::now_millis()]).await?;
         self.0.artifacts().add_ref(id, run).await
     }
 
-    /// Says that a run needs a file, its own or another run's.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Adds a run's reference to a file. The file may belong to another run.
     pub async fn add_ref(self, id: &str, run: &str) -> Result<()> {
         let sql = "INSERT INTO artifact_refs (artifact_id, holder) VALUES ($1, $2) ON CONFLICT DO NOTHING";
         self.0.execute(sql, &args![id, format!("run:{run}")]).await.map(drop)
     }
 
-    /// Holds a file's row until the end of the transaction, so that nobody lets the file expire meanwhile. False if it
-    /// has expired, or never was.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Locks the row of an artifact until the end of the transaction, so that the file cannot expire meanwhile.
+    /// Returns false if it has expired or does not exist.
     pub async fn lock_live(self, id: &str) -> Result<bool> {
         let sql = "UPDATE artifacts SET expired_at = expired_at WHERE id = $1 AND expired_at IS NULL";
         Ok(self.0.execute(sql, &args![id]).await? == 1)
@@ -72,10 +63,7 @@ impl ArtifactStore<&mut DbTx> {
 }
 
 impl ArtifactStore<&Db> {
-    /// One artifact.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Finds an artifact by its id.
     pub async fn find(self, id: &str) -> Result<Option<ArtifactRecord>> {
         self.0
             .fetch_optional(&format!("{SELECT_ARTIFACTS} WHERE id = $1"), &args![id])
@@ -85,10 +73,7 @@ impl ArtifactStore<&Db> {
             .transpose()
     }
 
-    /// The artifacts of a run, oldest first.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists the artifacts of a run, oldest first.
     pub async fn list(self, run: &str) -> Result<Vec<ArtifactRecord>> {
         let sql = format!("{SELECT_ARTIFACTS} WHERE run_id = $1 ORDER BY id");
         self.0.fetch(&sql, &args![run]).await?.iter().map(artifact_from_row).collect()

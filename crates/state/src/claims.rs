@@ -1,5 +1,6 @@
-//! Attempts at steps: how they take a step, move it and leave it. Each writes under the number of its claim, so that one that was
-//! overtaken writes nothing.
+//! Claims: how an attempt claims its step, records progress and ends.
+//!
+//! Each write is fenced by the number of the claim. An attempt whose claim is lost writes nothing.
 
 use serde_json::Value;
 
@@ -11,45 +12,48 @@ use super::tx::DbTx;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
-/// What a claim gives to the attempt that holds it.
+/// A step that an attempt has claimed.
 #[derive(Clone, Debug)]
 pub struct StepClaim {
-    /// The step; its `claims` is the number of this claim.
+    /// The step. Its `claims` is the number of this claim.
     pub step: StepRecord,
 }
 
-/// How an attempt leaves its step.
+/// How an attempt ends.
 #[derive(Clone, Debug)]
 pub enum AttemptEnd {
-    /// For good.
+    /// The step ends for good.
     Final {
-        /// A final status.
+        /// The final status.
         status: StepStatus,
-        /// What later steps can use.
+        /// The outputs, which later steps can use.
         outputs: Option<Value>,
-        /// Why it failed.
+        /// The error of the attempt.
         error: Option<Value>,
     },
-    /// Failed, to be tried again.
+    /// The attempt failed, and the step is retried.
     Retry {
-        /// Why it failed.
+        /// The error of the attempt.
         error: Value,
-        /// When to try again.
+        /// When the next attempt is due.
         due_at: UnixMillis,
     },
-    /// Not done yet: it waits for something without a worker.
+    /// The step is suspended until a time or an event.
     Suspend(WakeCondition),
-    /// Not done yet: its items are written in the same transaction, and nobody works on it until they have ended.
+    /// The step has fanned out. The same transaction stores its items, and no attempt works on the step until they
+    /// have ended.
     FanOut,
-    /// Given back untouched: its process goes down, or cannot work on it now.
+    /// The step is parked: the process shuts down, or it cannot work on the step now.
     Park {
-        /// When it may be claimed again.
+        /// When the step may be claimed again.
         due_at: UnixMillis,
     },
 }
 
-/// What a claim at the time `now`, a placeholder, sets in its step. A step found running was left by a crash. The count of
-/// crashes starts anew when the progress has moved since the last claim.
+/// The assignments of a claim; `now` is the placeholder of the time.
+///
+/// A step that is still `running` was left by a crash. Its count of crashes starts anew if its progress has moved
+/// since the last claim.
 pub(super) fn claim_assignments(now: &str) -> String {
     format!(
         "crashes = CASE WHEN status <> 'running' THEN crashes WHEN progress_seq > progress_seq_at_claim THEN 1 ELSE crashes + 1 END,
@@ -58,12 +62,12 @@ pub(super) fn claim_assignments(now: &str) -> String {
     )
 }
 
-/// Holds for a step while a claim on it does.
+/// The condition that a claim still holds.
 pub(super) fn claim_holds(args: &mut SqlArgs, id: &str, claim: i64) -> String {
     format!("id = {} AND claims = {} AND status = 'running'", args.add(id), args.add(claim))
 }
 
-/// What ends a step for good: its status, outputs and error.
+/// The assignments that end a step for good: status, outputs and error.
 pub(super) fn final_assignments(
     args: &mut SqlArgs,
     progress: Option<&Value>,
@@ -84,15 +88,12 @@ fn progress_assignment(args: &mut SqlArgs, progress: Option<&Value>) -> String {
     format!("progress = COALESCE({}, progress)", args.add(progress.map(Value::to_string)))
 }
 
-/// The claims of attempts on their steps.
+/// Writes the claims of attempts.
 pub struct ClaimStore<'a>(pub(super) &'a mut DbTx);
 
 impl ClaimStore<'_> {
-    /// Claims a step for an attempt whose lease the caller has checked in this transaction. `None`: the step has ended
-    /// or was not ready, the wake-up is stale.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Claims a step. The caller has checked the lease in this transaction. Returns `None` if the step has ended or is
+    /// not ready, so that the wake-up is stale.
     pub async fn claim(self, id: &str) -> Result<Option<StepClaim>> {
         let sql = format!(
             "UPDATE step_runs SET {} WHERE id = $1 AND status IN ('queued', 'retrying', 'running', 'suspended')
@@ -103,10 +104,8 @@ impl ClaimStore<'_> {
         rows.first().map(|row| Ok(StepClaim { step: step_from_row(row)? })).transpose()
     }
 
-    /// Stores progress; `moved` says that it is more than the attempts before had. False: the claim is lost.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Stores progress. `moved` is true if the step got further than all attempts before. Returns false if the claim
+    /// is lost.
     pub async fn record_progress(self, id: &str, claim: i64, progress: &Value, moved: bool) -> Result<bool> {
         let mut args = SqlArgs::default();
         let (progress, moved) = (args.add(progress), args.add(moved));
@@ -116,10 +115,7 @@ impl ClaimStore<'_> {
         Ok(self.0.execute(&sql, args.as_slice()).await? == 1)
     }
 
-    /// Ends an attempt. False: the claim is lost, and nothing of the attempt may be written.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Ends an attempt. Returns false if the claim is lost; then nothing of the attempt may be written.
     pub async fn end(self, id: &str, claim: i64, progress: Option<&Value>, ending: &AttemptEnd) -> Result<bool> {
         let mut args = SqlArgs::default();
         let changes = match ending {

@@ -1,7 +1,7 @@
-//! Places of runs whose pipeline says how many may be under way: who has one, who waits for one, who is next.
+//! Concurrency slots: they limit how many runs with one concurrency key are active.
 //!
-//! What is counted is the runs themselves, so that nothing can be counted wrong for longer than a transaction. Whoever
-//! decides about places holds the lock of the key.
+//! The statements count the rows of the runs themselves, so a count cannot stay wrong after a transaction. A
+//! transaction that hands out slots holds the lock of the key.
 
 use super::concurrency_slot::ConcurrencySlot;
 use super::db::Db;
@@ -12,21 +12,19 @@ use afterload_core::clock;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::Result;
 
-/// Runs that wait for room and still want it.
+/// The condition of runs that wait for a slot or for their time and are not cancelled.
 const RUN_IS_WAITING: &str = "waiting_since IS NOT NULL AND finished_at IS NULL AND cancel_requested_at IS NULL";
 
-/// The concurrency slots of runs.
+/// Reads and writes the concurrency slots of runs.
 #[derive(Clone, Copy)]
 pub struct ConcurrencyStore<C>(pub(super) C);
 
 impl ConcurrencyStore<&mut DbTx> {
-    /// Holds a key until the end of the transaction: those who decide about its places follow one another. The caller
-    /// may hold rows of runs that have ended or are under way, and waits for no other run from here on.
+    /// Locks a concurrency key until the end of the transaction, so that decisions about its slots follow one another.
     ///
-    /// # Errors
-    /// Those of the database.
+    /// The caller may hold rows of active or ended runs. From here on it must not wait for the row of another run.
     pub async fn lock_key(self, key: &str) -> Result<()> {
-        // SQLite's transaction is the only writer already.
+        // A transaction on SQLite is the only writer already.
         if self.0.dialect() == Dialect::Postgres {
             let sql = "SELECT 1 AS held FROM (SELECT pg_advisory_xact_lock(hashtext('afterload places'), hashtext($1))) AS lock";
             self.0.fetch(sql, &args![key]).await?;
@@ -34,10 +32,7 @@ impl ConcurrencyStore<&mut DbTx> {
         Ok(())
     }
 
-    /// Lets a run wait for room: from now on in line, or until its time has come.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Makes a run wait: for a slot if `in_line` is set, otherwise for its time.
     pub async fn set_waiting(self, id: &str, place: &ConcurrencySlot, in_line: bool) -> Result<()> {
         let ConcurrencySlot { key, limit, supersedes, .. } = place;
         let queue_position = match in_line {
@@ -53,11 +48,8 @@ impl ConcurrencyStore<&mut DbTx> {
         self.0.execute(&sql, &args![id, key, *limit, *supersedes, clock::now_millis()]).await.map(drop)
     }
 
-    /// Gives a free place of a key to the first run that waits for one, and gives that run. The key is locked. A run
-    /// whose row somebody holds is being cancelled and is passed over.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Gives a free slot of a key to the first run that waits for one, and returns that run. The caller has locked the
+    /// key. A run whose row is locked is being cancelled, so this skips it.
     pub async fn admit_next(self, key: &str) -> Result<Option<RunRecord>> {
         let lock = if self.0.dialect() == Dialect::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
         let sql = format!(
@@ -71,20 +63,15 @@ impl ConcurrencyStore<&mut DbTx> {
         self.0.fetch(&sql, &args![key]).await?.first().map(runs::run_from_row).transpose()
     }
 
-    /// The first of the runs of a key that are under way.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Finds the first active run of a key.
     pub async fn find_first_active(self, key: &str) -> Result<Option<String>> {
         let sql = "SELECT id FROM runs WHERE concurrency_key = $1 AND finished_at IS NULL AND waiting_since IS NULL
                    ORDER BY queue_position LIMIT 1";
         self.0.fetch(sql, &args![key]).await?.first().map(|row| row.get_text("id")).transpose()
     }
 
-    /// Ends a run that waits for room: nothing of it has begun, and nothing will. True: somebody has to be told of its end.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Cancels a run that waits for a slot; none of its steps has started. Returns true if the run has a notification,
+    /// which is now due.
     pub async fn cancel_waiting(self, id: &str) -> Result<bool> {
         let now = clock::now_millis();
         let sql =
@@ -96,19 +83,13 @@ impl ConcurrencyStore<&mut DbTx> {
 }
 
 impl ConcurrencyStore<&Db> {
-    /// True if any run waits for room, or for its time.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Returns true if any run waits for a slot or for its time.
     pub async fn has_waiting(self) -> Result<bool> {
         let sql = "SELECT id FROM runs WHERE waiting_since IS NOT NULL AND finished_at IS NULL LIMIT 1";
         Ok(self.0.fetch_optional(sql, &[]).await?.is_some())
     }
 
-    /// Runs that are not in line yet and whose time has come.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists runs whose time has come and that do not wait for a slot yet.
     pub async fn list_due(self, limit: u32) -> Result<Vec<String>> {
         let sql = format!(
             "SELECT id FROM runs WHERE {RUN_IS_WAITING} AND queue_position IS NULL AND run_at <= $1 ORDER BY run_at LIMIT $2"
@@ -116,10 +97,7 @@ impl ConcurrencyStore<&Db> {
         self.fetch_ids(&sql, &args![clock::now_millis(), limit]).await
     }
 
-    /// Keys with room and somebody who waits for it.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists keys that have a free slot and a run that waits for it.
     pub async fn list_keys_with_capacity(self, limit: u32) -> Result<Vec<String>> {
         let sql = format!(
             "SELECT waiting.id FROM (SELECT concurrency_key AS id, MAX(concurrency_limit) AS most FROM runs
@@ -131,20 +109,14 @@ impl ConcurrencyStore<&Db> {
         self.fetch_ids(&sql, &args![limit]).await
     }
 
-    /// Runs that wait for room and were asked to stop.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists waiting runs that are to be cancelled.
     pub async fn list_cancelled(self, limit: u32) -> Result<Vec<String>> {
         let sql = "SELECT id FROM runs WHERE waiting_since IS NOT NULL AND finished_at IS NULL
                    AND cancel_requested_at IS NOT NULL LIMIT $1";
         self.fetch_ids(sql, &args![limit]).await
     }
 
-    /// Runs that have to make room for a later one that waits: all but the last so many of its key.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists runs that a later waiting run supersedes: all runs of its key but the last `concurrency_limit` ones.
     pub async fn list_superseded(self, limit: u32) -> Result<Vec<String>> {
         let sql = format!(
             "SELECT DISTINCT old.id FROM (SELECT concurrency_key, concurrency_limit, queue_position FROM runs

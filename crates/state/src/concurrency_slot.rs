@@ -1,25 +1,25 @@
-//! The concurrency slot of a run, as the row of the run holds it.
+//! The concurrency slot of a run, stored in the row of the run.
 
 use super::tx::DbRow;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 
-/// The place of a run among those that it counts together with.
+/// The concurrency slot of a run, or its position while it waits for one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConcurrencySlot {
-    /// Which runs count together.
+    /// The concurrency key. Runs with the same key count together.
     pub key: String,
-    /// How many of them may be under way.
+    /// How many runs with this key may be active.
     pub limit: u32,
-    /// Those before it have to make room.
+    /// The run cancels earlier runs of its key that are in its way.
     pub supersedes: bool,
-    /// Who came first; `None`: its time has not come yet.
+    /// The position in the queue for slots; `None` before the time of the run has come.
     pub queue_position: Option<i64>,
-    /// Since when it waits for room; `None`: it is under way.
+    /// When the run began to wait for a slot; `None` if it is active.
     pub waiting_since: Option<UnixMillis>,
 }
 
-/// What [`slot_from_row`] reads.
+/// The columns that [`slot_from_row`] reads.
 pub(super) const CONCURRENCY_COLUMNS: &str =
     "concurrency_key, concurrency_limit, supersedes, queue_position, waiting_since";
 

@@ -1,7 +1,8 @@
-//! One handle for both databases, so that every statement is written once.
+//! One handle for both databases, so that each statement is written once.
 //!
-//! The common subset: `$1` placeholders, `TEXT` and `BIGINT` columns (times in milliseconds, booleans as 0 and 1,
-//! JSON as text), `ON CONFLICT`, `RETURNING`. What differs is named where it occurs.
+//! The statements use the SQL that both databases share: `$1` placeholders, `TEXT` and `BIGINT` columns, `ON CONFLICT`
+//! and `RETURNING`. Times are milliseconds, booleans are 0 and 1, and JSON is text. Each difference is named where it
+//! occurs.
 
 use crate::codes;
 use afterload_core::failpoint;
@@ -18,30 +19,30 @@ use super::tx::{DbRow, DbTx, bind_query};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
-/// How long a writer waits for its turn on SQLite's one connection.
+/// How long a writer waits for the one write connection of SQLite.
 const SQLITE_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The service's database. Cheap to clone.
+/// The state database. Cheap to clone.
 #[derive(Clone)]
 pub struct Db(DbBackend);
 
 #[derive(Clone)]
 enum DbBackend {
-    /// One connection writes, ours and the queue's: writers wait their turn in the pool rather than at SQLite's lock,
-    /// which polls and starves.
+    /// One connection does all writes, also those of the queue. Writers wait in the pool, because SQLite's own lock
+    /// polls and can starve a writer.
     Sqlite { write: SqlitePool, read: SqlitePool, path: PathBuf, group: GroupCommit },
     Postgres {
         pool: PgPool,
-        /// Takes jobs out of the queue.
+        /// Fetches jobs from the queue.
         fetch_pool: PgPool,
     },
 }
 
 impl Db {
-    /// Opens `sqlite://PATH` or `postgres://…` and brings its tables up to date.
+    /// Opens `sqlite://PATH` or `postgres://…` and migrates its tables.
     ///
     /// # Errors
-    /// `database_url_invalid`, `database_incompatible`, `migration_failed`, or those of the database.
+    /// `database_url_invalid`, `database_incompatible`, `migration_failed`, or an error of the database.
     pub async fn open(url: &str) -> Result<Self> {
         let db = if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             let (pool, fetch_pool) = super::postgres::open_pools(url).await?;
@@ -75,8 +76,8 @@ impl Db {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10));
-        // When the disk is full SQLite ends a transaction by itself, and the driver still believes in it: such a connection
-        // could never begin another one.
+        // When the disk is full, SQLite ends a transaction by itself, but the driver still counts it as open. Such a
+        // connection can never begin another transaction, so the pool drops it.
         let write = SqlitePoolOptions::new()
             .max_connections(1)
             .acquire_timeout(SQLITE_WRITE_TIMEOUT)
@@ -87,7 +88,7 @@ impl Db {
         Ok(Self(DbBackend::Sqlite { write, read, path, group: GroupCommit::default() }))
     }
 
-    /// Which database it is.
+    /// The SQL dialect of the database.
     pub fn dialect(&self) -> Dialect {
         match &self.0 {
             DbBackend::Sqlite { .. } => Dialect::Sqlite,
@@ -95,7 +96,7 @@ impl Db {
         }
     }
 
-    /// The file, if it is SQLite.
+    /// The path of the database file, if it is SQLite.
     pub fn path(&self) -> Option<&std::path::Path> {
         match &self.0 {
             DbBackend::Sqlite { path, .. } => Some(path),
@@ -103,7 +104,7 @@ impl Db {
         }
     }
 
-    /// The pool of SQLite that writes, which the queue shares.
+    /// The write pool of SQLite, which the queue shares.
     pub fn sqlite_pool(&self) -> Option<&SqlitePool> {
         match &self.0 {
             DbBackend::Sqlite { write, .. } => Some(write),
@@ -111,7 +112,7 @@ impl Db {
         }
     }
 
-    /// The pool of PostgreSQL.
+    /// The pool of PostgreSQL, for everything but fetches.
     pub fn postgres_pool(&self) -> Option<&PgPool> {
         match &self.0 {
             DbBackend::Sqlite { .. } => None,
@@ -119,8 +120,10 @@ impl Db {
         }
     }
 
-    /// The pool of PostgreSQL with which the queue takes jobs. Its commits do not wait for the disk: taking a job means
-    /// nothing until the claim that follows is on it, and with that what came before.
+    /// The pool of PostgreSQL with which the queue fetches jobs.
+    ///
+    /// Its commits do not wait for the disk. A fetched job has no effect until the claim that follows is synced, and
+    /// that sync includes the fetch.
     pub fn fetch_pool(&self) -> Option<&PgPool> {
         match &self.0 {
             DbBackend::Sqlite { .. } => None,
@@ -129,9 +132,6 @@ impl Db {
     }
 
     /// Begins a transaction that will write.
-    ///
-    /// # Errors
-    /// Those of the database.
     pub async fn begin(&self) -> Result<DbTx> {
         Ok(match &self.0 {
             DbBackend::Sqlite { write, .. } => DbTx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
@@ -139,11 +139,13 @@ impl Db {
         })
     }
 
-    /// Does work in a transaction; what it keeps is on disk when this returns. On SQLite, those who wait for their turn
-    /// share a commit, each undone without the others. After an error the same call may be made again.
+    /// Runs `work` in a transaction. A committed result is on disk when this returns.
+    ///
+    /// On SQLite, waiting writers share one commit, each in a savepoint of its own. After an error the caller may make
+    /// the same call again.
     ///
     /// # Errors
-    /// Those of the work, then nothing of it is kept, and those of the database.
+    /// The error of `work`, after a rollback, or an error of the database.
     pub async fn with_tx<T>(&self, work: impl AsyncFnOnce(&mut DbTx) -> Result<TxOutcome<T>>) -> Result<T> {
         match &self.0 {
             DbBackend::Sqlite { write, group, .. } => group.with_tx(write, work).await,
@@ -162,18 +164,12 @@ impl Db {
         }
     }
 
-    /// Runs one statement in a transaction and says how many rows it touched.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Runs one statement in a transaction and returns how many rows it changed.
     pub async fn execute(&self, sql: &str, args: &[SqlArg]) -> Result<u64> {
         self.with_tx(async |tx| Ok(TxOutcome::Commit(tx.execute(sql, args).await?))).await
     }
 
-    /// Reads rows, beside all writers.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Reads rows without waiting for writers.
     pub async fn fetch(&self, sql: &str, args: &[SqlArg]) -> Result<Vec<DbRow>> {
         Ok(match &self.0 {
             DbBackend::Sqlite { read, .. } => {
@@ -186,22 +182,16 @@ impl Db {
     }
 
     /// Reads the first row, if there is one.
-    ///
-    /// # Errors
-    /// Those of the database.
     pub async fn fetch_optional(&self, sql: &str, args: &[SqlArg]) -> Result<Option<DbRow>> {
         Ok(self.fetch(sql, args).await?.into_iter().next())
     }
 
-    /// Asks the database whether it answers.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Checks that the database answers.
     pub async fn ping(&self) -> Result<()> {
         self.fetch("SELECT 1", &[]).await.map(drop)
     }
 
-    /// Ends all connections.
+    /// Closes all connections.
     pub async fn close(&self) {
         match &self.0 {
             DbBackend::Sqlite { write, read, group, .. } => {

@@ -1,4 +1,4 @@
-//! Dedup keys: each starts at most one run.
+//! Dedup keys: each starts at most one run per pipeline.
 
 use std::collections::HashSet;
 
@@ -8,18 +8,18 @@ use super::tx::{DbRow, DbTx};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
-/// A key of a source, and the run that it started.
+/// A dedup key and the run that it started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DedupRecord {
     /// The pipeline's name.
     pub pipeline: String,
-    /// Who counts the keys.
+    /// The source of the key. Keys of different sources are independent.
     pub source: String,
-    /// The key, unique for pipeline and source.
+    /// The key, unique within its pipeline and source.
     pub key: String,
-    /// What came with the key.
+    /// A fingerprint of the request that came with the key.
     pub fingerprint: Option<String>,
-    /// The run; it may have been deleted since.
+    /// The run. It may have been deleted since.
     pub run_id: String,
 }
 
@@ -36,16 +36,13 @@ fn dedup_from_row(row: &DbRow) -> Result<DedupRecord> {
     })
 }
 
-/// The keys that have started a run.
+/// Reads and writes dedup keys.
 #[derive(Clone, Copy)]
 pub struct DedupStore<C>(pub(super) C);
 
 impl DedupStore<&mut DbTx> {
-    /// Notes the record, unless its key is there: then gives what is there. Whoever comes second waits here until the
-    /// first has committed, and then sees it.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Inserts a record. If the key exists, returns the existing record instead. A second transaction with the same
+    /// key waits here until the first has ended.
     pub async fn insert(self, new: &DedupRecord) -> Result<Option<DedupRecord>> {
         let DedupRecord { pipeline, source, key, fingerprint, run_id } = new;
         let sql = "INSERT INTO dedup_keys (pipeline, source, key, fingerprint, run_id, received_at)
@@ -55,7 +52,7 @@ impl DedupStore<&mut DbTx> {
             if self.0.execute(sql, &args).await? == 1 {
                 return Ok(None);
             }
-            // On PostgreSQL a sweep may delete it between the two statements.
+            // On PostgreSQL a sweep may delete the row between the two statements.
             if let Some(row) = self.0.fetch(SELECT_DEDUP_KEY, &args![pipeline, source, key]).await?.first() {
                 return dedup_from_row(row).map(Some);
             }
@@ -64,10 +61,7 @@ impl DedupStore<&mut DbTx> {
 }
 
 impl DedupStore<&Db> {
-    /// What has come under this key before.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Finds the record of a key.
     pub async fn find(self, pipeline: &str, source: &str, key: &str) -> Result<Option<DedupRecord>> {
         self.0
             .fetch_optional(SELECT_DEDUP_KEY, &args![pipeline, source, key])
@@ -77,10 +71,7 @@ impl DedupStore<&Db> {
             .transpose()
     }
 
-    /// Which of the keys are known, from either of two sources.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Returns those of the keys that either of two sources has used.
     pub async fn list_used(self, pipeline: &str, sources: [&str; 2], keys: &[String]) -> Result<HashSet<String>> {
         if keys.is_empty() {
             return Ok(HashSet::new());
@@ -93,10 +84,7 @@ impl DedupStore<&Db> {
         self.0.fetch(&sql, args.as_slice()).await?.iter().map(|row| row.get_text("key")).collect()
     }
 
-    /// Forgets what a source noted before this time. Gives how many there were.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Deletes the keys of a source that are older than `before`. Returns how many it deleted.
     pub async fn delete_before(self, source: &str, before: UnixMillis) -> Result<u64> {
         self.0.execute("DELETE FROM dedup_keys WHERE source = $1 AND received_at < $2", &args![source, before]).await
     }

@@ -1,4 +1,4 @@
-//! Definitions by digest, and which one is live under each name.
+//! Definitions by their digest, and which one is live under each name.
 
 use super::db::Db;
 use super::group_commit::TxOutcome;
@@ -7,7 +7,7 @@ use super::tx::{DbRow, DbTx};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
-/// A definition as it was when it was published.
+/// A definition as it was published.
 #[derive(Clone, Debug)]
 pub struct DefinitionRecord {
     /// The pipeline's name.
@@ -28,7 +28,7 @@ fn definition_from_row(row: &DbRow) -> Result<DefinitionRecord> {
     })
 }
 
-/// The definitions of pipelines, live and past.
+/// Reads and writes the definitions of pipelines, live and past.
 #[derive(Clone, Copy)]
 pub struct DefinitionStore<C>(pub(super) C);
 
@@ -55,20 +55,14 @@ impl DefinitionStore<&mut DbTx> {
         Ok(())
     }
 
-    /// A definition by its digest.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Finds a definition by its digest.
     pub async fn find(self, digest: &str) -> Result<Option<DefinitionRecord>> {
         self.0.fetch(SELECT_DEFINITION, &args![digest]).await?.first().map(definition_from_row).transpose()
     }
 }
 
 impl DefinitionStore<&Db> {
-    /// Stores definitions and makes them live. Every other name stops being live, but for those in `kept`.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Stores definitions and makes them live. All other names stop being live, except those in `kept`.
     pub async fn replace_live(self, definitions: &[DefinitionRecord], kept: &[String]) -> Result<()> {
         self.0
             .with_tx(async |tx| {
@@ -85,10 +79,7 @@ impl DefinitionStore<&Db> {
             .await
     }
 
-    /// Stores definitions and makes them live; the names in `gone` stop being live, all others stay as they are.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Stores definitions and makes them live. The names in `gone` stop being live; all other names stay as they are.
     pub async fn update_live(self, definitions: &[DefinitionRecord], gone: &[String]) -> Result<()> {
         self.0
             .with_tx(async |tx| {
@@ -101,45 +92,30 @@ impl DefinitionStore<&Db> {
             .await
     }
 
-    /// The name and digest of every live definition, by name.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists the name and digest of each live definition, sorted by name.
     pub async fn list_live_names(self) -> Result<Vec<(String, String)>> {
         let rows = self.0.fetch("SELECT name, digest FROM pipelines ORDER BY name", &[]).await?;
         rows.iter().map(|row| Ok((row.get_text("name")?, row.get_text("digest")?))).collect()
     }
 
-    /// The digests of the live definitions.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists the digests of the live definitions.
     pub async fn list_live_digests(self) -> Result<Vec<String>> {
         self.0.fetch("SELECT digest FROM pipelines", &[]).await?.iter().map(|row| row.get_text("digest")).collect()
     }
 
-    /// The digests of the live definitions, with the time when each went live.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists the digests of the live definitions, each with the time when it went live.
     pub async fn list_published_digests(self) -> Result<Vec<(String, UnixMillis)>> {
         let rows = self.0.fetch("SELECT digest, published_at FROM pipelines ORDER BY name", &[]).await?;
         rows.iter().map(|row| Ok((row.get_text("digest")?, row.get_int("published_at")?))).collect()
     }
 
-    /// The live definition of a name.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Finds the live definition of a name.
     pub async fn find_live(self, name: &str) -> Result<Option<DefinitionRecord>> {
         let sql = "SELECT d.name, d.digest, d.source FROM pipelines p JOIN definitions d ON d.digest = p.digest WHERE p.name = $1";
         self.0.fetch_optional(sql, &args![name]).await?.as_ref().map(definition_from_row).transpose()
     }
 
-    /// A definition by its digest.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Finds a definition by its digest.
     pub async fn find(self, digest: &str) -> Result<Option<DefinitionRecord>> {
         self.0.fetch_optional(SELECT_DEFINITION, &args![digest]).await?.as_ref().map(definition_from_row).transpose()
     }

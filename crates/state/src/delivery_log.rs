@@ -1,22 +1,19 @@
-//! The record of whom a step has told.
+//! The delivery log: which recipients a step has notified, and which it cannot reach.
 
 use super::db::Db;
 use super::sql_args::{SqlArgs, args};
 use afterload_core::clock;
 use afterload_core::error::Result;
 
-/// Placeholders in one statement; both databases take many more.
+/// The maximum of placeholders in one statement. Both databases allow many more.
 const MAX_QUERY_PEOPLE: usize = 1_000;
 
-/// The deliveries of steps that send to many.
+/// Reads and writes the delivery log of fan-out steps.
 #[derive(Clone, Copy)]
 pub struct DeliveryLogStore<'a>(pub(super) &'a Db);
 
 impl DeliveryLogStore<'_> {
-    /// Whose deliveries among these have ended.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Returns those of the people whose deliveries have ended.
     pub async fn list_ended(self, run: &str, step: &str, people: &[String]) -> Result<Vec<String>> {
         let mut known = Vec::new();
         for people in people.chunks(MAX_QUERY_PEOPLE) {
@@ -32,10 +29,7 @@ impl DeliveryLogStore<'_> {
         Ok(known)
     }
 
-    /// Records the end of a delivery; `failure` is the code of the error for which it cannot be made.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Records the end of a delivery. `failure` is the error code of a delivery that is not possible.
     pub async fn record(
         self,
         run: &str,
@@ -48,10 +42,7 @@ impl DeliveryLogStore<'_> {
         self.0.execute(sql, &args![run, step, person, reason, failure, clock::now_millis()]).await.map(drop)
     }
 
-    /// How many deliveries of a step were made, and how many cannot be.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Counts the deliveries of a step that succeeded and those that failed.
     pub async fn count(self, run: &str, step: &str) -> Result<(u64, u64)> {
         let sql =
             "SELECT COUNT(*) AS ended, COUNT(failure) AS failed FROM delivery_log WHERE run_id = $1 AND step_id = $2";

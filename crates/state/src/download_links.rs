@@ -1,4 +1,4 @@
-//! Links to files, as mails carry them.
+//! Download links: URLs in mails, each of which opens one file without a key.
 
 use super::db::Db;
 use super::group_commit::TxOutcome;
@@ -7,26 +7,26 @@ use super::tx::{DbRow, DbTx};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
-/// A link to a file.
+/// A download link as stored.
 #[derive(Clone, Debug)]
 pub struct DownloadLinkRecord {
-    /// The id, which its token holds.
+    /// The id, which is part of the token.
     pub id: String,
-    /// The file.
+    /// The artifact that the link opens.
     pub artifact_id: String,
-    /// The run whose step made it.
+    /// The run whose step created the link.
     pub run_id: String,
-    /// The step that made it.
+    /// The step that created the link.
     pub step_id: String,
-    /// When it was made.
+    /// When the link was created.
     pub created_at: UnixMillis,
-    /// When it ends.
+    /// When the link expires.
     pub expires_at: UnixMillis,
-    /// When somebody took it back.
+    /// When the link was revoked.
     pub revoked_at: Option<UnixMillis>,
-    /// How often the file has been fetched through it.
+    /// How many downloads used the link.
     pub downloads: i64,
-    /// When it was last fetched.
+    /// The time of the last download.
     pub last_download_at: Option<UnixMillis>,
 }
 
@@ -51,16 +51,13 @@ fn link_holder(id: &str) -> String {
     format!("link:{id}")
 }
 
-/// The links to files.
+/// Reads and writes download links.
 #[derive(Clone, Copy)]
 pub struct DownloadLinkStore<C>(pub(super) C);
 
 impl DownloadLinkStore<&mut DbTx> {
-    /// Stores a link, or lets one that is there live longer, and keeps its file as long. False if there is no such file
-    /// any more.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Stores a link, or extends an existing one, and keeps its file as long. Returns false if the file no longer
+    /// exists.
     pub async fn upsert(self, new: &DownloadLinkRecord) -> Result<bool> {
         if !self.0.artifacts().lock_live(&new.artifact_id).await? {
             return Ok(false);
@@ -80,10 +77,7 @@ impl DownloadLinkStore<&mut DbTx> {
 }
 
 impl DownloadLinkStore<&Db> {
-    /// Takes a link back; gives it, unless there is none. Its file is no longer kept for its sake.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Revokes a link and returns it, or `None` if there is none. The link no longer keeps its file.
     pub async fn revoke(self, id: &str) -> Result<Option<DownloadLinkRecord>> {
         let now = clock::now_millis();
         let sql = format!(
@@ -92,7 +86,7 @@ impl DownloadLinkStore<&Db> {
         self.0
             .with_tx(async |tx| {
                 let rows = tx.fetch(&sql, &args![id, now]).await?;
-                // The sweep lets go of what has ended.
+                // The sweep deletes references that have ended.
                 tx.execute("UPDATE artifact_refs SET until = $2 WHERE holder = $1", &args![link_holder(id), now])
                     .await?;
                 Ok(TxOutcome::Commit(rows.first().map(link_from_row).transpose()?))
@@ -100,28 +94,19 @@ impl DownloadLinkStore<&Db> {
             .await
     }
 
-    /// One link.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Finds a link by its id.
     pub async fn find(self, id: &str) -> Result<Option<DownloadLinkRecord>> {
         let sql = format!("SELECT {LINK_COLUMNS} FROM download_links WHERE id = $1");
         self.0.fetch_optional(&sql, &args![id]).await?.as_ref().map(link_from_row).transpose()
     }
 
-    /// The links to a file, oldest first.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists the links to a file, oldest first.
     pub async fn list(self, artifact: &str) -> Result<Vec<DownloadLinkRecord>> {
         let sql = format!("SELECT {LINK_COLUMNS} FROM download_links WHERE artifact_id = $1 ORDER BY created_at, id");
         self.0.fetch(&sql, &args![artifact]).await?.iter().map(link_from_row).collect()
     }
 
-    /// Counts a download.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Counts a download through a link.
     pub async fn count_download(self, id: &str) -> Result<()> {
         let sql = "UPDATE download_links SET downloads = downloads + 1, last_download_at = $2 WHERE id = $1";
         self.0.execute(sql, &args![id, clock::now_millis()]).await.map(drop)

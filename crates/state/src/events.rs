@@ -1,4 +1,4 @@
-//! Events that the application published, for steps that wait for one.
+//! Events that the application published. Steps wait for them.
 
 use serde_json::Value;
 
@@ -9,18 +9,18 @@ use afterload_core::clock::{self, UnixMillis};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::Result;
 
-/// An event as it was told.
+/// An event as it was published.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventRecord {
-    /// Its id.
+    /// The id of the event.
     pub id: String,
-    /// Its name.
+    /// The name of the event.
     pub name: String,
-    /// What the sender calls it.
+    /// The dedup key of the sender.
     pub key: Option<String>,
-    /// What it says.
+    /// The body of the event.
     pub body: Value,
-    /// When it came.
+    /// When the event was received.
     pub received_at: UnixMillis,
 }
 
@@ -36,18 +36,15 @@ fn event_from_row(row: &DbRow) -> Result<EventRecord> {
 
 const SELECT_EVENTS: &str = "SELECT id, name, key, body, received_at FROM events";
 
-/// The events that the application published.
+/// Reads and writes published events.
 #[derive(Clone, Copy)]
 pub struct EventStore<C>(pub(super) C);
 
 impl EventStore<&mut DbTx> {
-    /// Holds the name of an event until the end of the transaction: who tells of it and who begins to wait for it
-    /// follow one another.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Locks the name of an event until the end of the transaction. A publisher of the event and a step that begins to
+    /// wait for it then follow one another, so no event is missed.
     pub async fn lock_name(self, name: &str) -> Result<()> {
-        // SQLite's transaction is the only writer already.
+        // A transaction on SQLite is the only writer already.
         if self.0.dialect() == Dialect::Postgres {
             let sql = "SELECT 1 AS held FROM (SELECT pg_advisory_xact_lock(hashtext('afterload event'), hashtext($1))) AS lock";
             self.0.fetch(sql, &args![name]).await?;
@@ -55,10 +52,7 @@ impl EventStore<&mut DbTx> {
         Ok(())
     }
 
-    /// Stores an event, unless its sender told of it before: then gives what was stored.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Stores an event. If its name and key exist already, returns the stored event instead.
     pub async fn insert(self, new: &EventRecord) -> Result<Option<EventRecord>> {
         let EventRecord { id, name, key, body, received_at } = new;
         let sql = "INSERT INTO events (id, name, key, body, received_at) VALUES ($1, $2, $3, $4, $5)
@@ -73,10 +67,7 @@ impl EventStore<&mut DbTx> {
         rows.first().map(event_from_row).transpose()
     }
 
-    /// Some of the events of a name, oldest first, after the one of this time and id.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists events of a name, oldest first, after the given time and id.
     pub async fn list_after(self, name: &str, time: UnixMillis, id: &str, limit: u32) -> Result<Vec<EventRecord>> {
         let sql = format!(
             "{SELECT_EVENTS} WHERE name = $1 AND (received_at > $2 OR received_at = $2 AND id > $3)
@@ -87,10 +78,7 @@ impl EventStore<&mut DbTx> {
 }
 
 impl EventStore<&Db> {
-    /// Forgets the events that came before a time.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Deletes the events received before a time. Returns how many it deleted.
     pub async fn delete_before(self, before: UnixMillis) -> Result<u64> {
         self.0.execute("DELETE FROM events WHERE received_at < $1", &args![before.min(clock::now_millis())]).await
     }

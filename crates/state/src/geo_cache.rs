@@ -1,4 +1,4 @@
-//! What services on the web have said of addresses.
+//! The cache of answers of geolocation services.
 
 use std::collections::HashMap;
 
@@ -9,19 +9,16 @@ use super::sql_args::{SqlArgs, args};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
-/// Placeholders in one statement; both databases take many more.
+/// The maximum of placeholders in one statement. Both databases allow many more.
 const MAX_QUERY_ADDRESSES: usize = 1_000;
 
-/// The cached records of geolocation services.
+/// Reads and writes cached geolocation records.
 #[derive(Clone, Copy)]
 pub struct GeoCacheStore<'a>(pub(super) &'a Db);
 
 impl GeoCacheStore<'_> {
-    /// What `provider` said of these addresses at `since` or later, as far as it may still be believed. `None`: that it does
-    /// not know.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Finds the records of these addresses that `provider` returned at `since` or later and that have not expired.
+    /// The value is `None` if the provider does not know the address.
     pub async fn find(
         self,
         provider: &str,
@@ -44,10 +41,7 @@ impl GeoCacheStore<'_> {
         Ok(known)
     }
 
-    /// Remembers what `provider` says of an address.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Stores the answer of `provider` for an address.
     pub async fn upsert(self, provider: &str, ip: &str, answer: Option<&Value>, expires_at: UnixMillis) -> Result<()> {
         let sql = "INSERT INTO geo_cache (provider, ip, record, fetched_at, expires_at) VALUES ($1, $2, $3, $4, $5)
                    ON CONFLICT (provider, ip) DO UPDATE
@@ -56,15 +50,12 @@ impl GeoCacheStore<'_> {
         self.0.execute(sql, &args![provider, ip, answer, clock::now_millis(), expires_at]).await.map(drop)
     }
 
-    /// Forgets some of what may not be believed any more.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Deletes up to `most` expired records. Returns how many it deleted.
     pub async fn delete_expired(self, most: u32) -> Result<u64> {
         let sql = "DELETE FROM geo_cache WHERE (provider, ip) IN
                    (SELECT provider, ip FROM geo_cache WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)";
         let now = clock::now_millis();
-        // Looking costs a writer nothing; deleting what is not there would.
+        // A read needs no write lock; a delete needs one even if there is nothing to delete.
         match self
             .0
             .fetch_optional("SELECT 1 AS there FROM geo_cache WHERE expires_at <= $1 LIMIT 1", &args![now])

@@ -1,9 +1,8 @@
-//! Group commit on SQLite: the work of those who wait for the one writing connection shares a commit, and so a sync of the
-//! disk.
+//! Group commit on SQLite: callers that wait for the one write connection share a commit, and so one sync of the disk.
 //!
-//! Who comes first begins a transaction and, behind all that wait already, gets in line once more to commit it. Those in
-//! between do their work in the same transaction, each in a savepoint of its own, and wait for that commit. So nobody waits
-//! for company: without any, work is followed by its commit at once.
+//! The first caller begins a transaction and queues a commit behind all callers that wait already. Each caller before
+//! that commit runs its work in the same transaction, in a savepoint of its own, and waits for the commit. So no
+//! caller waits for others to join: without them, the commit follows the work at once.
 
 use crate::codes;
 use afterload_core::failpoint;
@@ -16,16 +15,16 @@ use tokio_util::task::TaskTracker;
 use super::tx::DbTx;
 use afterload_core::error::{Error, Result, Retryability};
 
-/// What becomes of the work that was done in a transaction.
+/// The outcome of the work in a transaction.
 #[derive(Debug)]
 pub enum TxOutcome<T> {
-    /// It is committed.
+    /// Commit the work.
     Commit(T),
-    /// It is undone.
+    /// Roll the work back.
     Rollback(T),
 }
 
-/// The transaction that is open for company, if one is.
+/// The open transaction that callers can join, if there is one.
 #[derive(Clone, Default)]
 pub(super) struct GroupCommit {
     open: Arc<Mutex<Option<SharedTx>>>,
@@ -34,12 +33,12 @@ pub(super) struct GroupCommit {
 
 struct SharedTx {
     tx: DbTx,
-    /// A savepoint was left by work that was dropped on the way.
+    /// A savepoint is still open. Its caller was dropped before it ended.
     savepoint_open: bool,
     commit_result: watch::Sender<Option<Result<()>>>,
 }
 
-/// The transaction cannot go on, for nobody in it.
+/// The whole transaction failed, so it ends for all its callers.
 struct TxAborted(Error);
 
 impl SharedTx {
@@ -53,7 +52,7 @@ impl SharedTx {
         self.tx.execute("SAVEPOINT work", &[]).await.map_err(TxAborted)?;
         self.savepoint_open = true;
         let outcome = work(&mut self.tx).await;
-        // An error that has ended the whole transaction, such as a full disk, is what the others should hear of.
+        // An error such as a full disk ends the whole transaction. The other callers should see that error.
         let failed = outcome.as_ref().err().cloned();
         match outcome {
             Ok(TxOutcome::Commit(_)) => {
@@ -88,7 +87,7 @@ impl SharedTx {
 }
 
 impl GroupCommit {
-    /// Does work in a transaction that it may share. When this returns a kept value, it is on disk.
+    /// Runs `work` in a transaction that it may share. A committed value is on disk when this returns.
     pub async fn with_tx<T>(
         &self,
         pool: &SqlitePool,
@@ -106,7 +105,7 @@ impl GroupCommit {
         let outcome = match batch.run_in_savepoint(work).await {
             Ok(outcome) => outcome?,
             Err(TxAborted(error)) => {
-                // What the others did is lost with it; they do it again.
+                // The work of the other callers is lost with the transaction. They get the error and try again.
                 batch.commit_result.send_replace(Some(Err(error.clone())));
                 *line = None;
                 return Err(error);
@@ -126,7 +125,7 @@ impl GroupCommit {
         committed.unwrap_or_else(|| Err(lost())).map(|()| value)
     }
 
-    /// Gets in line behind all who wait now, to commit what they will have done.
+    /// Queues a commit behind all callers that wait now, so that it includes their work.
     fn schedule_commit(&self) {
         let line = self.open.clone();
         self.closing.spawn(async move {
@@ -137,7 +136,7 @@ impl GroupCommit {
         });
     }
 
-    /// Waits until nothing is open any more.
+    /// Waits until no transaction is open.
     pub async fn close(&self) {
         self.closing.close();
         self.closing.wait().await;
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn what_one_undoes_or_fails_at_is_nothing_to_the_others() {
+    async fn rollbacks_and_errors_do_not_affect_other_callers() {
         let folder = tempfile::tempdir().unwrap();
         let db = db(folder.path()).await;
         let work = async |id: i64| {
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn work_that_is_dropped_on_the_way_leaves_nothing_and_stops_nobody() {
+    async fn dropped_work_is_rolled_back_and_blocks_no_caller() {
         let folder = tempfile::tempdir().unwrap();
         let db = db(folder.path()).await;
         let dropped = db.with_tx(async |tx| {
@@ -204,9 +203,9 @@ mod tests {
         db.close().await;
     }
 
-    /// `OR ROLLBACK` does what a full disk does: SQLite ends the transaction by itself.
+    /// `OR ROLLBACK` acts like a full disk: SQLite ends the transaction by itself.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_transaction_that_sqlite_has_ended_stops_nobody() {
+    async fn a_transaction_ended_by_sqlite_blocks_no_caller() {
         let folder = tempfile::tempdir().unwrap();
         let db = db(folder.path()).await;
         let insert = "INSERT OR ROLLBACK INTO notes (id) VALUES (1)";

@@ -1,4 +1,4 @@
-//! The items of a step with `for_each`: a row each, whose `parent` is the row of the step.
+//! The items of a `for_each` step. Each item is a row whose `parent` is the row of the step.
 
 use serde_json::Value;
 
@@ -10,46 +10,43 @@ use super::tx::{DbRow, DbTx};
 use afterload_core::clock;
 use afterload_core::error::Result;
 
-/// So many rows go into one statement, well below the placeholders that either database takes.
+/// Rows in one statement. Both databases allow many more placeholders.
 const MAX_INSERT_ROWS: usize = 200;
 
 /// An item to store.
 #[derive(Clone, Debug)]
 pub struct NewItem<'a> {
-    /// The id of its row, and of its job.
+    /// The id of the row and of its job.
     pub id: String,
-    /// Its place in the list, from 0.
+    /// The index in the list, from 0.
     pub index: i64,
-    /// What it is.
+    /// The value of the item.
     pub item: &'a Value,
-    /// Rises when another item has stood at this place before.
+    /// The round; it rises if another item had this index before.
     pub round: i64,
 }
 
-/// How an item ended, as its step needs to know it.
+/// How an item ended, as the join of its step needs it.
 #[derive(Clone, Debug)]
 pub struct EndedItem {
-    /// Its place in the list.
+    /// The index in the list.
     pub index: i64,
-    /// A final status.
+    /// The final status.
     pub status: StepStatus,
-    /// Its outputs, if it succeeded.
+    /// The outputs, if the item succeeded.
     pub outputs: Option<Value>,
-    /// Why it failed.
+    /// The error, if the item failed.
     pub error: Option<Value>,
 }
 
 const OPEN_ITEM_STATUSES: &str = "('queued', 'running', 'retrying', 'suspended')";
 
-/// The items of steps with `for_each`.
+/// Reads and writes the items of `for_each` steps.
 #[derive(Clone, Copy)]
 pub struct ItemStore<C>(pub(super) C);
 
 impl ItemStore<&mut DbTx> {
-    /// Stores items of a step. Each waits.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Stores items of a step, with the status `waiting`.
     pub async fn insert(self, parent: &StepRecord, items: &[NewItem<'_>]) -> Result<()> {
         for items in items.chunks(MAX_INSERT_ROWS) {
             let mut args = SqlArgs::default();
@@ -81,27 +78,18 @@ impl ItemStore<&mut DbTx> {
         Ok(())
     }
 
-    /// The items of a step that are stored, in their order.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists the stored items of a step, in their order.
     pub async fn list(self, parent: &str) -> Result<Vec<StepRecord>> {
         let sql = format!("SELECT {STEP_COLUMNS} FROM step_runs WHERE parent = $1 ORDER BY item_index");
         self.0.fetch(&sql, &args![parent]).await?.iter().map(step_from_row).collect()
     }
 
-    /// Forgets an item that has no job.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Deletes an item that has no job.
     pub async fn delete(self, id: &str) -> Result<()> {
         self.0.execute("DELETE FROM step_runs WHERE id = $1 AND parent IS NOT NULL", &args![id]).await.map(drop)
     }
 
-    /// The first items of a step that wait.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists the first waiting items of a step.
     pub async fn list_waiting(self, parent: &str, limit: u32) -> Result<Vec<StepRecord>> {
         let sql = format!(
             "SELECT {STEP_COLUMNS} FROM step_runs WHERE parent = $1 AND status = 'waiting' ORDER BY item_index LIMIT $2"
@@ -109,47 +97,32 @@ impl ItemStore<&mut DbTx> {
         self.0.fetch(&sql, &args![parent, limit]).await?.iter().map(step_from_row).collect()
     }
 
-    /// True if an item of the step is under way.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Returns true if an item of the step is active.
     pub async fn has_open(self, parent: &str) -> Result<bool> {
         let sql = format!("SELECT id FROM step_runs WHERE parent = $1 AND status IN {OPEN_ITEM_STATUSES} LIMIT 1");
         Ok(!self.0.fetch(&sql, &args![parent]).await?.is_empty())
     }
 
-    /// Ends the items of a step that wait: they will not be begun.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Cancels the waiting items of a step. They never start.
     pub async fn cancel_waiting(self, parent: &str) -> Result<()> {
         let sql =
             "UPDATE step_runs SET status = 'cancelled', finished_at = $2 WHERE parent = $1 AND status = 'waiting'";
         self.0.execute(sql, &args![parent, clock::now_millis()]).await.map(drop)
     }
 
-    /// Says how many items a step has, and how many of them ended before.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Sets how many items a step has, and how many of them have ended already.
     pub async fn init_counts(self, id: &str, items: i64, ended: i64) -> Result<()> {
         let sql = "UPDATE step_runs SET items = $2, items_ended = $3, items_failed = 0 WHERE id = $1";
         self.0.execute(sql, &args![id, items, ended]).await.map(drop)
     }
 
-    /// Counts an item that has ended for its step.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Counts an ended item in the row of its step.
     pub async fn count_ended(self, parent: &str, failed: bool) -> Result<()> {
         let sql = "UPDATE step_runs SET items_ended = items_ended + 1, items_failed = items_failed + $2 WHERE id = $1";
         self.0.execute(sql, &args![parent, failed]).await.map(drop)
     }
 
-    /// How the items of a step ended, in their order.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists how the items of a step ended, in their order.
     pub async fn list_ended(self, parent: &str) -> Result<Vec<EndedItem>> {
         let sql = "SELECT item_index, status, outputs, error FROM step_runs WHERE parent = $1 ORDER BY item_index";
         let ended = |row: &DbRow| {
@@ -163,20 +136,14 @@ impl ItemStore<&mut DbTx> {
         self.0.fetch(sql, &args![parent]).await?.iter().map(ended).collect()
     }
 
-    /// Sets the items of a step that had succeeded back to where they waited.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Sets the items of a step back to `waiting`. An item that had succeeded begins a new round.
     pub async fn reset(self, parent: &str) -> Result<()> {
         self.0.execute(&format!("{UPDATE_RESET_STEP} WHERE parent = $1"), &args![parent]).await.map(drop)
     }
 }
 
 impl ItemStore<&Db> {
-    /// A page of the items of a step, in their order: those after `after`, of one status if it is given.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists a page of the items of a step, in their order: those after index `after`, optionally of one status.
     pub async fn list_after(
         self,
         parent: &str,

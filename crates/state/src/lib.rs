@@ -1,4 +1,6 @@
-//! The service's own tables, on SQLite and on PostgreSQL: one text of SQL, typed records, no logic of runs.
+//! The state database: the tables of the service, on SQLite and PostgreSQL.
+//!
+//! Both databases use the same SQL. The crate returns typed records and has no logic of runs.
 
 mod api_keys;
 mod artifacts;

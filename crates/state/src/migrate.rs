@@ -1,4 +1,4 @@
-//! Brings the tables up to date: ours, under a name of their own, and the queue's beside them.
+//! Migrates the tables of the service. The queue keeps its own tables and its own history beside them.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,31 +10,30 @@ use crate::codes;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
-/// Ours must not share the default table: the queue's migrations keep their history there.
+/// The default table holds the history of the queue's migrations, so ours needs another name.
 const MIGRATIONS_TABLE: &str = "afterload_migrations";
 
-/// Both databases run the same files: the texts keep to the SQL that SQLite and PostgreSQL share.
+/// Both databases run the same files, which use only the SQL that SQLite and PostgreSQL share.
 fn migrator() -> Migrator {
     let mut migrator = sqlx::migrate!("src/migrations");
     migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
     migrator
 }
 
-/// Migrates a SQLite file. Several processes may start at once: a lock file serialises them, for the library locks on
+/// Migrates a SQLite file. Several processes may start at once, so a lock file serializes them: sqlx locks on
 /// PostgreSQL only.
 pub(super) async fn migrate_sqlite(pool: &SqlitePool, path: &Path) -> Result<()> {
     let _lock = acquire_file_lock(path).await?;
     migrator().run(pool).await.map_err(|error| own_migration_failed(Dialect::Sqlite, error))
 }
 
-/// Migrates a PostgreSQL database.
 pub(super) async fn migrate_postgres(pool: &PgPool) -> Result<()> {
     migrator().run(pool).await.map_err(|error| own_migration_failed(Dialect::Postgres, error))
 }
 
 fn own_migration_failed(dialect: Dialect, error: MigrateError) -> Error {
     match error {
-        // The history in the database is not the history of this build.
+        // The history in the database differs from the history of this build.
         MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => Error::new(
             codes::DATABASE_INCOMPATIBLE,
             "another build of afterload created the tables of this database, and this build cannot use them",
@@ -43,7 +42,7 @@ fn own_migration_failed(dialect: Dialect, error: MigrateError) -> Error {
     }
 }
 
-/// The error of migrations, ours or the queue's.
+/// The error of a failed migration, ours or the queue's.
 pub(crate) fn migration_failed(dialect: Dialect, error: sqlx::Error) -> Error {
     let reason = match &error {
         sqlx::Error::Migrate(inner) => match inner.as_ref() {
@@ -64,7 +63,7 @@ pub(crate) fn migration_failed(dialect: Dialect, error: sqlx::Error) -> Error {
     }
 }
 
-/// Holds `PATH.lock` until dropped.
+/// Locks `PATH.lock` until the returned file is dropped.
 pub(crate) async fn acquire_file_lock(path: &Path) -> Result<File> {
     let path = path.with_added_extension("lock");
     let locked = tokio::task::spawn_blocking(move || {

@@ -1,4 +1,4 @@
-//! Notifications: who is told of the end of a run. A run has at most one; each end of the run makes it due anew.
+//! Notifications of the end of a run. A run has at most one, and each end of the run makes it due again.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub enum NotificationStatus {
 }
 
 impl NotificationStatus {
-    /// As the database and the API write it.
+    /// The name in the database and in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -50,11 +50,11 @@ impl NotificationStatus {
 pub struct NotificationRecord {
     /// The run.
     pub run_id: String,
-    /// Whom to tell.
+    /// The URL that receives the notification.
     pub url: String,
-    /// How far it is.
+    /// The status of the notification.
     pub status: NotificationStatus,
-    /// Attempts that were begun since the run ended.
+    /// Attempts that were started since the run ended.
     pub attempts: u32,
     /// When the run ended.
     pub since: Option<UnixMillis>,
@@ -80,24 +80,21 @@ fn notification_from_row(row: &DbRow) -> Result<NotificationRecord> {
     })
 }
 
-/// The notifications of the end of runs.
+/// Reads and writes the notifications of runs.
 #[derive(Clone, Copy)]
 pub struct NotificationStore<C>(pub(super) C);
 
 impl NotificationStore<&mut DbTx> {
-    /// Remembers whom to tell of the end of a new run.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Stores the notification of a new run.
     pub async fn insert(self, run: &str, url: &str) -> Result<()> {
         let sql = "INSERT INTO notifications (run_id, url, status) VALUES ($1, $2, 'waiting')";
         self.0.execute(sql, &args![run, url]).await.map(drop)
     }
 
-    /// Executes the statement that ends a run, whose first value is the run's id, and makes its notification due. True: it
-    /// has one.
+    /// Executes the statement that ends a run, and makes the notification of the run due. The first value of the
+    /// statement is the id of the run. Returns true if the run has a notification.
     pub(super) async fn end_run_with(self, run: &str, ends: &str, args: &[SqlArg]) -> Result<bool> {
-        // Most runs have none, and pay no further statement.
+        // Most runs have no notification and need no second statement.
         let sql = format!("{ends} RETURNING (SELECT run_id FROM notifications WHERE run_id = $1) AS notified");
         let rows = self.0.fetch(&sql, args).await?;
         let notified = rows.first().map(|row| row.get_opt_text("notified")).transpose()?.flatten().is_some();
@@ -110,7 +107,7 @@ impl NotificationStore<&mut DbTx> {
         Ok(notified)
     }
 
-    /// Takes back what has not been told yet: the run goes on.
+    /// Sets the notification back to `waiting`, because the run goes on.
     pub(super) async fn reset(self, run: &str) -> Result<()> {
         let sql =
             "UPDATE notifications SET status = 'waiting', attempts = 0, since = NULL, next_at = NULL, error = NULL
@@ -120,29 +117,23 @@ impl NotificationStore<&mut DbTx> {
 }
 
 impl NotificationStore<&Db> {
-    /// The notification of a run.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Finds the notification of a run.
     pub async fn find(self, run: &str) -> Result<Option<NotificationRecord>> {
         let sql = format!("SELECT {NOTIFICATION_COLUMNS} FROM notifications WHERE run_id = $1");
         self.0.fetch_optional(&sql, &args![run]).await?.as_ref().map(notification_from_row).transpose()
     }
 
-    /// Takes at most `limit` notifications that are due, for as long as `lease`: nobody else gets them until then, and
-    /// somebody does afterwards unless they have been settled.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Claims at most `limit` due notifications for the time of `lease`. A notification is due again after that time
+    /// unless its attempt is recorded.
     pub async fn claim(self, lease: Duration, limit: u32) -> Result<Vec<NotificationRecord>> {
         const SELECT_DUE_NOTIFICATIONS: &str =
             "SELECT run_id FROM notifications WHERE status = 'pending' AND next_at <= $1 ORDER BY next_at";
         let now = clock::now_millis();
-        // Mostly there is nothing to do, and then nobody needs to wait for the right to write.
+        // Mostly nothing is due. A read then saves the wait for the write lock.
         if self.0.fetch_optional(&format!("{SELECT_DUE_NOTIFICATIONS} LIMIT 1"), &args![now]).await?.is_none() {
             return Ok(Vec::new());
         }
-        // SQLite has one writer at a time; on PostgreSQL what another one is about to change is not ours to wait for.
+        // SQLite has one writer at a time. On PostgreSQL this skips rows that another process is about to change.
         let lock = if self.0.dialect() == Dialect::Postgres { " FOR UPDATE SKIP LOCKED" } else { "" };
         let sql = format!(
             "WITH due AS MATERIALIZED ({SELECT_DUE_NOTIFICATIONS} LIMIT $3{lock})
@@ -157,11 +148,8 @@ impl NotificationStore<&Db> {
         self.0.with_tx(claim).await
     }
 
-    /// Says what came of the attempt that a claim stands for. Nothing is written if the run has gone on, or somebody else
-    /// has claimed it since.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Records the outcome of a claimed attempt. Writes nothing if the run has gone on or another process has claimed
+    /// the notification since.
     pub async fn record_attempt(
         self,
         claimed: &NotificationRecord,

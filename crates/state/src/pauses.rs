@@ -1,4 +1,4 @@
-//! Queues and pipelines that nobody works on for now.
+//! Pauses: queues and pipelines that start no work.
 
 use super::db::Db;
 use super::group_commit::TxOutcome;
@@ -7,7 +7,7 @@ use super::tx::DbRow;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
-/// What can be paused.
+/// A target of a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PauseTarget {
     /// A queue: none of its steps starts.
@@ -17,7 +17,7 @@ pub enum PauseTarget {
 }
 
 impl PauseTarget {
-    /// As the database writes it.
+    /// The name in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Queue => "queue",
@@ -26,7 +26,7 @@ impl PauseTarget {
     }
 }
 
-/// Holds for a step `s` that nothing pauses.
+/// The condition that neither the queue nor the pipeline of a step `s` is paused.
 pub(crate) const STEP_NOT_PAUSED: &str = "NOT EXISTS (SELECT 1 FROM pauses p
     WHERE p.kind = 'queue' AND p.name = s.queue
     OR p.kind = 'pipeline' AND p.name = (SELECT r.pipeline FROM runs r WHERE r.id = s.run_id))";
@@ -35,15 +35,12 @@ fn pause_from_row(row: &DbRow) -> Result<(String, UnixMillis)> {
     Ok((row.get_text("name")?, row.get_int("paused_at")?))
 }
 
-/// The pauses of queues and pipelines.
+/// Reads and writes the pauses of queues and pipelines.
 #[derive(Clone, Copy)]
 pub struct PauseStore<'a>(pub(super) &'a Db);
 
 impl PauseStore<'_> {
-    /// Pauses what is not paused yet, and says since when it is.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Pauses a target, unless it is paused already. Returns the time since which it is paused.
     pub async fn insert(self, what: PauseTarget, name: &str) -> Result<UnixMillis> {
         let insert = "INSERT INTO pauses (kind, name, paused_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
         let select = "SELECT name, paused_at FROM pauses WHERE kind = $1 AND name = $2";
@@ -58,28 +55,19 @@ impl PauseStore<'_> {
             .await
     }
 
-    /// Ends a pause. False: there was none.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Ends a pause. Returns false if there was none.
     pub async fn delete(self, what: PauseTarget, name: &str) -> Result<bool> {
         let sql = "DELETE FROM pauses WHERE kind = $1 AND name = $2";
         Ok(self.0.execute(sql, &args![what.as_str(), name]).await? == 1)
     }
 
-    /// The names that are paused, and since when.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists the paused names, each with the time of its pause.
     pub async fn list(self, what: PauseTarget) -> Result<Vec<(String, UnixMillis)>> {
         let sql = "SELECT name, paused_at FROM pauses WHERE kind = $1 ORDER BY name";
         self.0.fetch(sql, &args![what.as_str()]).await?.iter().map(pause_from_row).collect()
     }
 
-    /// True if the name means a pipeline: one that is live, one that is paused, or one with runs that have not ended.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Returns true if a pipeline with this name is live, is paused, or has runs that have not ended.
     pub async fn pipeline_exists(self, name: &str) -> Result<bool> {
         let sql = "SELECT name FROM pipelines WHERE name = $1
                    UNION ALL SELECT name FROM pauses WHERE kind = 'pipeline' AND name = $1

@@ -1,4 +1,4 @@
-//! Polls: which process looks at a prefix, and what it need not look at again.
+//! Polls of buckets: which process scans a prefix, and when it was last scanned.
 
 use super::db::Db;
 use super::sql_args::args;
@@ -11,7 +11,7 @@ use afterload_core::error::Result;
 pub struct PollClaim {
     /// When the trigger was first seen.
     pub since: UnixMillis,
-    /// When the last complete look began.
+    /// When the last complete scan began.
     pub last_scan_at: Option<UnixMillis>,
 }
 
@@ -19,16 +19,13 @@ fn poll_from_row(row: &DbRow) -> Result<PollClaim> {
     Ok(PollClaim { since: row.get_int("since")?, last_scan_at: row.get_opt_int("last_scan_at")? })
 }
 
-/// The polls of buckets, and which process does them.
+/// Reads and writes the claims of polls.
 #[derive(Clone, Copy)]
 pub struct PollStore<'a>(pub(super) &'a Db);
 
 impl PollStore<'_> {
-    /// Claims a poll for `holder`, for `lease` milliseconds, if it is due every `period` milliseconds and nobody holds
-    /// it. `since` counts when it is claimed for the first time.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Claims a poll for `holder` for `lease` milliseconds, if no process holds it and its last scan is `period`
+    /// milliseconds old. The first claim stores `since`.
     pub async fn claim(
         self,
         id: &str,
@@ -50,39 +47,29 @@ impl PollStore<'_> {
         Ok(claimed)
     }
 
-    /// Keeps a claim for `lease` milliseconds more. False if it is lost.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Renews a claim for `lease` milliseconds. Returns false if the claim is lost.
     pub async fn renew(self, id: &str, holder: &str, lease: UnixMillis) -> Result<bool> {
         let sql = "UPDATE poll_claims SET lease_until = $3 WHERE id = $1 AND holder = $2";
         Ok(self.0.execute(sql, &args![id, holder, clock::now_millis() + lease]).await? == 1)
     }
 
-    /// Gives a claim back: after a complete look with the time when it began, after a failed one with a pause.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Releases a claim. `passed_at` is the start of a complete scan; after a failed scan it is `None`. The next claim
+    /// is possible after `pause` milliseconds.
     pub async fn release(self, id: &str, holder: &str, passed_at: Option<UnixMillis>, pause: UnixMillis) -> Result<()> {
         let sql = "UPDATE poll_claims SET last_scan_at = COALESCE($3, last_scan_at), lease_until = $4, holder = NULL
                    WHERE id = $1 AND holder = $2";
         self.0.execute(sql, &args![id, holder, passed_at, clock::now_millis() + pause]).await.map(drop)
     }
 
-    /// When the look began after which everything that is polled has been seen; `None` if nothing is polled.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Finds the oldest start among the last scans of all polls; `None` if there are no polls. All older objects have
+    /// been seen.
     pub async fn find_oldest_scan(self) -> Result<Option<UnixMillis>> {
         let row =
             self.0.fetch_optional("SELECT MIN(COALESCE(last_scan_at, since)) AS oldest FROM poll_claims", &[]).await?;
         row.map_or(Ok(None), |row| row.get_opt_int("oldest"))
     }
 
-    /// Forgets the polls that nobody has looked after since `before`, but for those in `live`.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Deletes the polls that no process has scanned since `before`, except those in `live`.
     pub async fn delete_stale(self, before: UnixMillis, live: &[String]) -> Result<()> {
         let sql = "SELECT id FROM poll_claims WHERE COALESCE(last_scan_at, since) < $1 AND lease_until < $1";
         for row in self.0.fetch(sql, &args![before]).await? {

@@ -1,4 +1,4 @@
-//! The connections to PostgreSQL.
+//! The connection pools of PostgreSQL.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,20 +9,19 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 
-/// How many connections a process opens at most.
+/// Connections of a process for everything but fetches.
 const MAX_POOL_CONNECTIONS: u32 = 16;
-/// And how many more to take jobs.
+/// Further connections of a process, to fetch jobs.
 const MAX_FETCH_CONNECTIONS: u32 = 4;
-/// How long to wait for a connection.
 const STATE_DB_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection that was not used for so long may have been ended by the server meanwhile.
+/// The server may have closed a connection that was idle for this long, so it is pinged before use.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
 
-/// The pool for everything, and the one with which the queue takes jobs. Connects once by itself first: a pool would only say
-/// that it waited in vain, not why.
+/// Opens the pool for everything, and the pool with which the queue fetches jobs. Connects once without a pool first,
+/// because the error of a pool is only a timeout without a cause.
 ///
 /// # Errors
-/// `database_url_invalid`, `database_unavailable`.
+/// `database_url_invalid` or `database_unavailable`.
 pub(super) async fn open_pools(url: &str) -> Result<(PgPool, PgPool)> {
     let options = PgConnectOptions::from_str(url).map_err(|error| {
         Error::new(codes::DATABASE_URL_INVALID, format!("the address of the database is not valid: {error}"))
@@ -44,18 +43,18 @@ pub(super) async fn open_pools(url: &str) -> Result<(PgPool, PgPool)> {
     ))
 }
 
-/// The settings of the pool with which the queue takes jobs; see [`Db::fetch_pool`](super::Db::fetch_pool).
+/// The options of the pool that fetches jobs; see [`Db::fetch_pool`](super::Db::fetch_pool).
 pub fn fetch_pool_options() -> PgPoolOptions {
-    // Planned anew each time, its function takes longer to plan than to run.
+    // Without a generic plan, planning the fetch function takes longer than running it.
     pool_options(MAX_FETCH_CONNECTIONS, "; SET synchronous_commit = off; SET plan_cache_mode = force_generic_plan")
 }
 
-/// Every statement has its index. The tables that work goes through, such as the queue's, are empty at one moment and long at
-/// the next; what was planned for the one must not read all of the other.
+/// Every statement has an index. Tables such as the queue's are empty at one moment and long at the next, so a plan
+/// for an empty table must not scan a long one.
 const PLANNER_SETTINGS: &str = "SET enable_seqscan = off; SET jit = off";
 
-/// A pool with further settings that asks a connection whether it still lives only after it has rested: a step takes several
-/// connections in a few milliseconds.
+/// The options of a pool; `further` are additional settings. The pool pings a connection only after it was idle: a
+/// step takes several connections within a few milliseconds.
 fn pool_options(connections: u32, further: &str) -> PgPoolOptions {
     let settings = format!("{PLANNER_SETTINGS}{further}");
     PgPoolOptions::new()

@@ -1,4 +1,4 @@
-//! Runs: one row each, from acceptance to the end.
+//! Runs. Each run is one row.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub enum RunStatus {
 }
 
 impl RunStatus {
-    /// As the database and the API write it.
+    /// The name in the database and in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -39,7 +39,7 @@ impl RunStatus {
         }
     }
 
-    /// The status of this name.
+    /// Parses a status.
     pub fn from_name(text: &str) -> Option<Self> {
         [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled]
             .into_iter()
@@ -50,56 +50,56 @@ impl RunStatus {
 /// A run as stored.
 #[derive(Clone, Debug)]
 pub struct RunRecord {
-    /// The id, a ULID: runs sort by it in the order of their creation.
+    /// The id, a ULID, so runs sort by their creation.
     pub id: String,
     /// The pipeline's name.
     pub pipeline: String,
-    /// The digest of the definition that it runs by, to the end.
+    /// The digest of the definition that the run keeps until its end.
     pub digest: String,
-    /// Where it is.
+    /// The status of the run.
     pub status: RunStatus,
-    /// What started it, such as `api`.
+    /// The origin of the run, such as `api`.
     pub origin: String,
-    /// The bound parameters.
+    /// The params of the run.
     pub params: serde_json::Value,
-    /// What started it, as its expressions see it; none for a call of the API.
+    /// The trigger event, as expressions see it; `None` for a call of the API.
     pub event: Option<serde_json::Value>,
-    /// Why it failed: `{code, message, step}`.
+    /// The error: `{code, message, step}`.
     pub error: Option<serde_json::Value>,
     /// Rises with every change of the run or its steps.
     pub revision: i64,
-    /// When it may start; `None`: at once.
+    /// When the run may start; `None` means at once.
     pub run_at: Option<UnixMillis>,
-    /// When somebody asked it to stop.
+    /// When a cancel was requested.
     pub cancel_requested_at: Option<UnixMillis>,
-    /// When it was accepted.
+    /// When the run was accepted.
     pub created_at: UnixMillis,
-    /// When its first step started.
+    /// When the first step started.
     pub started_at: Option<UnixMillis>,
-    /// When it ended.
+    /// When the run ended.
     pub finished_at: Option<UnixMillis>,
-    /// Its place, if its pipeline says how many runs may be under way.
+    /// The concurrency slot, if the pipeline limits how many runs are active.
     pub concurrency_slot: Option<ConcurrencySlot>,
 }
 
-/// Which runs to list.
+/// A filter for lists of runs.
 #[derive(Clone, Debug, Default)]
 pub struct RunFilter {
-    /// Only these pipelines; `None`: all.
+    /// Only runs of these pipelines; `None` means all pipelines.
     pub pipelines: Option<Vec<String>>,
-    /// Only this status.
+    /// Only runs with this status.
     pub status: Option<RunStatus>,
     /// Only runs before this id.
     pub before_id: Option<String>,
-    /// At most so many.
+    /// The maximum of runs to list.
     pub limit: u32,
 }
 
-/// Named one by one: a later version's new column must not change what an older process reads.
+/// The columns are named one by one, because a later version may add columns while an older process still reads.
 const RUN_COLUMNS: &str = "id, pipeline, digest, status, origin, params, event, error, revision, run_at, cancel_requested_at, \
      created_at, started_at, finished_at";
 
-/// What [`run_from_row`] reads.
+/// The columns that [`run_from_row`] reads.
 pub(super) fn all_run_columns() -> String {
     format!("{RUN_COLUMNS}, {}", concurrency_slot::CONCURRENCY_COLUMNS)
 }
@@ -126,13 +126,13 @@ pub(super) fn run_from_row(row: &DbRow) -> Result<RunRecord> {
     })
 }
 
-/// Raises the revision of the run of an id, a placeholder or a subquery, and returns the run.
+/// Raises the revision of a run and returns the run. `id` is a placeholder or a subquery.
 pub(super) fn bump_revision_sql(id: &str) -> String {
     format!("UPDATE runs SET revision = revision + 1 WHERE id = {id} RETURNING {}", all_run_columns())
 }
 
-/// Starts the run of an id at the time `now`. In a run that was asked to stop only steps that clean up start. Each is a
-/// placeholder or an expression.
+/// Marks a run as started. If a cancel was requested, only a step that cleans up starts the run. All arguments are
+/// placeholders or expressions.
 pub(super) fn mark_run_started_sql(id: &str, cleans_up: &str, now: &str) -> String {
     format!(
         "UPDATE runs SET revision = revision + 1,
@@ -147,15 +147,12 @@ fn require_run(id: &str, rows: &[DbRow]) -> Result<RunRecord> {
     found.ok_or_else(|| Error::new(codes::RUN_NOT_FOUND, format!("there is no run `{id}`")))
 }
 
-/// The runs.
+/// Reads and writes runs.
 #[derive(Clone, Copy)]
 pub struct RunStore<C>(pub(super) C);
 
 impl RunStore<&mut DbTx> {
     /// Stores a new run.
-    ///
-    /// # Errors
-    /// Those of the database.
     pub async fn insert(self, run: &RunRecord) -> Result<()> {
         let sql = "INSERT INTO runs (id, pipeline, digest, status, origin, params, event, revision, created_at, run_at)
                    VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9)";
@@ -165,39 +162,27 @@ impl RunStore<&mut DbTx> {
         self.0.execute(sql, &args).await.map(drop)
     }
 
-    /// Raises the revision of a run and gives it. Holds the run's row until the end of the transaction, so that the
-    /// ends of two of its steps follow one another.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Raises the revision of a run and returns the run. The row stays locked until the end of the transaction, so
+    /// that the ends of two of its steps follow one another.
     pub async fn bump_revision(self, id: &str) -> Result<RunRecord> {
         require_run(id, &self.0.fetch(&bump_revision_sql("$1"), &args![id]).await?)
     }
 
-    /// As [`Self::bump_revision`], for a step of the run that starts: with it the run does, too. If it was asked to stop,
-    /// only steps that clean up start.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// As [`Self::bump_revision`], and marks the run as started because one of its steps starts. If a cancel was
+    /// requested, only a step that cleans up starts the run.
     pub async fn mark_started(self, id: &str, cleans_up: bool) -> Result<RunRecord> {
         let sql = format!("{} RETURNING {}", mark_run_started_sql("$1", "$3 = 1", "$2"), all_run_columns());
         require_run(id, &self.0.fetch(&sql, &args![id, clock::now_millis(), i64::from(cleans_up)]).await?)
     }
 
-    /// Asks a run to stop, if it has not ended. False: it was asked before, or has ended.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Requests the cancel of a run. Returns false if it was requested before or the run has ended.
     pub async fn request_cancel(self, id: &str) -> Result<bool> {
         let sql = "UPDATE runs SET cancel_requested_at = $2
                    WHERE id = $1 AND cancel_requested_at IS NULL AND finished_at IS NULL";
         Ok(self.0.execute(sql, &args![id, clock::now_millis()]).await? == 1)
     }
 
-    /// Opens a run that has ended, to go on.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Reopens an ended run, so that it goes on.
     pub async fn reopen(self, id: &str) -> Result<()> {
         let sql = "UPDATE runs SET status = 'queued', error = NULL, finished_at = NULL, cancel_requested_at = NULL,
                    artifacts_released_at = NULL, run_at = NULL WHERE id = $1";
@@ -205,19 +190,13 @@ impl RunStore<&mut DbTx> {
         self.0.notifications().reset(id).await
     }
 
-    /// Records why a run fails; the first reason stays.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Records the error of a run. The first error stays.
     pub async fn set_error(self, id: &str, error: &serde_json::Value) -> Result<()> {
         self.0.execute("UPDATE runs SET error = $2 WHERE id = $1 AND error IS NULL", &args![id, error]).await.map(drop)
     }
 
-    /// Gives a run up whose definition this version cannot read: what still waits never runs. True: somebody has to be
-    /// told of its end.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Fails a run whose definition this version cannot read, and cancels its waiting steps. Returns true if the run
+    /// has a notification, which is now due.
     pub async fn fail_unreadable(self, id: &str, error: &serde_json::Value) -> Result<bool> {
         let sql =
             "UPDATE step_runs SET status = 'cancelled', finished_at = $2 WHERE run_id = $1 AND status = 'waiting'";
@@ -226,10 +205,7 @@ impl RunStore<&mut DbTx> {
         self.0.runs().finish(id, RunStatus::Failed).await
     }
 
-    /// Ends a run, and makes the notification of its end due. True: it has one.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Ends a run and makes its notification due. Returns true if it has one.
     pub async fn finish(self, id: &str, status: RunStatus) -> Result<bool> {
         let sql = "UPDATE runs SET status = $2, finished_at = $3, started_at = COALESCE(started_at, $3) WHERE id = $1";
         self.0.notifications().end_run_with(id, sql, &args![id, status.as_str(), clock::now_millis()]).await
@@ -237,10 +213,7 @@ impl RunStore<&mut DbTx> {
 }
 
 impl RunStore<&Db> {
-    /// One run.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Finds a run by its id.
     pub async fn find(self, id: &str) -> Result<Option<RunRecord>> {
         self.0
             .fetch_optional(&format!("SELECT {} FROM runs WHERE id = $1", all_run_columns()), &args![id])
@@ -250,19 +223,13 @@ impl RunStore<&Db> {
             .transpose()
     }
 
-    /// The runs that somebody asked to stop and that have not ended.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists the runs with a requested cancel that have not ended.
     pub async fn list_cancelling(self) -> Result<Vec<String>> {
         let sql = "SELECT id FROM runs WHERE cancel_requested_at IS NOT NULL AND finished_at IS NULL";
         self.0.fetch(sql, &[]).await?.iter().map(|row| row.get_text("id")).collect()
     }
 
-    /// The revisions of these runs; those that are gone are left out.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists the revisions of these runs, without runs that no longer exist.
     pub async fn list_revisions(self, ids: &[String]) -> Result<Vec<(String, i64)>> {
         let mut args = SqlArgs::default();
         let sql = format!("SELECT id, revision FROM runs WHERE id IN ({})", args.add_list(ids));
@@ -270,10 +237,7 @@ impl RunStore<&Db> {
         rows.iter().map(|row| Ok((row.get_text("id")?, row.get_int("revision")?))).collect()
     }
 
-    /// Runs, newest first.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists runs, newest first.
     pub async fn list(self, filter: &RunFilter) -> Result<Vec<RunRecord>> {
         let mut sql = format!("SELECT {} FROM runs WHERE 1 = 1", all_run_columns());
         let mut args = SqlArgs::default();

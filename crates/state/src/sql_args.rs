@@ -1,4 +1,4 @@
-//! The values of statements.
+//! Arguments of SQL statements.
 
 /// A value for a placeholder.
 #[derive(Clone, Debug)]
@@ -31,14 +31,13 @@ impl_sql_arg_from! {
     Option<i64> => |value| SqlArg::Int(value),
 }
 
-/// The values of a statement's placeholders, in their order.
+/// The arguments of a statement, in the order of the placeholders.
 macro_rules! args {
     ($($value:expr),* $(,)?) => { [$($crate::SqlArg::from($value)),*] };
 }
 pub(crate) use args;
 
-/// Collects the values of a statement that is put together at run time. It numbers their placeholders, so that no text
-/// counts them by hand.
+/// Collects the arguments of a statement that is built at run time. It numbers the placeholders.
 #[derive(Debug, Default)]
 pub(crate) struct SqlArgs(Vec<SqlArg>);
 
@@ -49,7 +48,7 @@ impl SqlArgs {
         format!("${}", self.0.len())
     }
 
-    /// Adds values and returns their placeholders, as `IN (…)` takes them. Without values nothing is in the list.
+    /// Adds values and returns their placeholders for `IN (…)`. Without values, the list matches nothing.
     pub fn add_list<T: Into<SqlArg>>(&mut self, values: impl IntoIterator<Item = T>) -> String {
         let placeholders: Vec<_> = values.into_iter().map(|value| self.add(value)).collect();
         if placeholders.is_empty() { "NULL".into() } else { placeholders.join(", ") }

@@ -1,4 +1,4 @@
-//! Where a step is.
+//! The status of a step.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -46,7 +46,7 @@ impl StepStatus {
         Self::Quarantined,
     ];
 
-    /// As the database and the API write it.
+    /// The name in the database and in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -62,7 +62,7 @@ impl StepStatus {
         }
     }
 
-    /// True if nothing will change any more.
+    /// Returns true if the step has ended.
     pub fn is_final(self) -> bool {
         match self {
             Self::Waiting | Self::Queued | Self::Running | Self::Suspended | Self::Retrying => false,
@@ -70,7 +70,7 @@ impl StepStatus {
         }
     }
 
-    /// The status of this name.
+    /// Parses a status.
     pub fn from_name(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == text)
     }

@@ -1,4 +1,4 @@
-//! The steps of runs: what is kept of them, and how they wait, are released and begin anew.
+//! The steps of runs: their rows, and how they wait, are released and are reset.
 
 use serde_json::Value;
 
@@ -9,81 +9,81 @@ use super::tx::{DbRow, DbTx};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
 
-/// How the items of a step stand.
+/// The counts of the items of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ItemCounts {
-    /// How many there are.
+    /// All items.
     pub items: i64,
-    /// How many have ended.
+    /// Items that have ended.
     pub ended: i64,
-    /// How many of those did not succeed.
+    /// Items that have ended without success.
     pub failed: i64,
 }
 
 /// A step of a run, as stored.
 #[derive(Clone, Debug)]
 pub struct StepRecord {
-    /// The id, also of its job in the queue.
+    /// The id of the step and of its job in the queue.
     pub id: String,
     /// The run.
     pub run_id: String,
     /// `steps`, `on_success`, `on_failure` or `finally`.
     pub section: String,
-    /// Its place over all sections.
+    /// The position over all sections.
     pub position: i64,
-    /// Its id in the pipeline.
+    /// The id of the step in the pipeline.
     pub step_id: String,
-    /// Its kind.
+    /// The step kind.
     pub uses: String,
-    /// The queue that its job goes to.
+    /// The queue of the job.
     pub queue: String,
-    /// The priority of its job; higher goes first.
+    /// The priority of the job. A higher one goes first.
     pub priority: i64,
-    /// Where it is.
+    /// The status of the step.
     pub status: StepStatus,
-    /// How often it has been claimed; an attempt writes under the number of its own claim.
+    /// The number of claims. Writes of an attempt are fenced by the number of its own claim.
     pub claims: i64,
-    /// Failed attempts.
+    /// The number of failed attempts.
     pub failures: u32,
-    /// Crashes since its progress last moved.
+    /// The number of crashes since the progress last moved.
     pub crashes: u32,
-    /// How often it was suspended.
+    /// The number of suspends.
     pub suspend_count: i64,
-    /// When it wakes, or woke, at the latest.
+    /// When the step wakes, or woke, at the latest.
     pub suspended_until: Option<UnixMillis>,
-    /// The event that woke it.
+    /// The event that woke the step.
     pub wake_event: Option<Value>,
-    /// How often it has run anew after it had succeeded.
+    /// The round: how often the step has started again after a success.
     pub round: i64,
-    /// Of an item of a step with `for_each`: the row of that step.
+    /// For an item of a `for_each` step: the row of that step.
     pub parent: Option<String>,
-    /// Of an item: its place in the list, from 0.
+    /// For an item: its index in the list, from 0.
     pub item_index: Option<i64>,
-    /// Of an item: what it is.
+    /// For an item: its value.
     pub item: Option<Value>,
-    /// Of a step with `for_each` that has begun: how its items stand.
+    /// For a `for_each` step that has started: the counts of its items.
     pub item_counts: Option<ItemCounts>,
-    /// Its progress as last committed.
+    /// The progress as last committed.
     pub progress: Option<Value>,
-    /// Its outputs, once it succeeded.
+    /// The outputs, once the step has succeeded.
     pub outputs: Option<Value>,
-    /// Its last error: `{code, message}`.
+    /// The last error: `{code, message}`.
     pub error: Option<Value>,
-    /// When its retry is due.
+    /// When the next attempt is due.
     pub due_at: Option<UnixMillis>,
-    /// When its first attempt started.
+    /// When the first attempt started.
     pub started_at: Option<UnixMillis>,
-    /// When it ended.
+    /// When the step ended.
     pub finished_at: Option<UnixMillis>,
 }
 
 impl StepRecord {
-    /// The id in the definition: of an item, that of its step.
+    /// The id in the definition. An item has the id of its step.
     pub fn definition_id(&self) -> &str {
         self.step_id.split_once('[').map_or(&self.step_id, |(step, _)| step)
     }
 
-    /// Its name within the run, another one for each round: what it does outside of the database goes by it.
+    /// The key of the step in the effect log and in names of objects. It differs for each round.
     pub fn effect_key(&self) -> String {
         match self.round {
             0 => self.step_id.clone(),
@@ -92,18 +92,18 @@ impl StepRecord {
     }
 }
 
-/// The steps of a queue that are open.
+/// The counts of open steps in a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueStepCounts {
     /// The queue.
     pub queue: String,
-    /// Those that wait for a worker, or for the time of their next attempt.
+    /// Steps that wait for a worker or for the time of their next attempt.
     pub waiting: i64,
-    /// Those that workers hold.
+    /// Steps that a worker runs.
     pub running: i64,
 }
 
-/// Named one by one: a later version's new column must not change what an older process reads.
+/// The columns are named one by one, because a later version may add columns while an older process still reads.
 pub(super) const STEP_COLUMNS: &str = "id, run_id, section, position, step_id, uses, queue, priority, status, claims, failures, crashes, \
      suspend_count, suspended_until, wake_event, round, parent, item_index, item, items, items_ended, items_failed, \
      progress, outputs, error, due_at, started_at, finished_at";
@@ -144,13 +144,13 @@ pub(super) fn step_from_row(row: &DbRow) -> Result<StepRecord> {
     })
 }
 
-/// Holds for a step `s` that has not ended; the condition of an index that only a look at all runs uses.
+/// The condition that a step `s` has not ended. It matches a partial index that only queries over all runs use.
 pub(super) const STEP_IS_OPEN: &str = "(s.status || '') IN ('waiting', 'queued', 'running', 'retrying', 'suspended')";
 
-/// Holds for a step `s` that should have a job once it is due; the condition of such an index, too.
+/// The condition that a step `s` should have a job once it is due. It matches a partial index, too.
 pub(crate) const STEP_NEEDS_JOB: &str = "(s.status || '') IN ('queued', 'retrying', 'suspended')";
 
-/// Back to where a step waited; one that had succeeded begins a new round.
+/// Sets a step back to `waiting`. A step that had succeeded begins a new round.
 pub(super) const UPDATE_RESET_STEP: &str =
     "UPDATE step_runs SET round = CASE WHEN status = 'succeeded' THEN round + 1 ELSE round END,
                    progress = CASE WHEN status = 'succeeded' THEN NULL ELSE progress END, status = 'waiting',
@@ -166,15 +166,12 @@ fn idle_steps_sql() -> String {
     )
 }
 
-/// The steps of runs.
+/// Reads and writes the steps of runs.
 #[derive(Clone, Copy)]
 pub struct StepStore<C>(pub(super) C);
 
 impl StepStore<&mut DbTx> {
     /// Stores a new step.
-    ///
-    /// # Errors
-    /// Those of the database.
     pub async fn insert(self, step: &StepRecord) -> Result<()> {
         let sql =
             "INSERT INTO step_runs (id, run_id, section, position, step_id, uses, queue, priority, status, finished_at)
@@ -186,10 +183,7 @@ impl StepStore<&mut DbTx> {
         self.0.execute(sql, &args).await.map(drop)
     }
 
-    /// Moves a step that waits to the queue, or ends it without an attempt.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Gives a waiting step its next status: it goes to its queue, or it ends without an attempt.
     pub async fn release(
         self,
         id: &str,
@@ -204,28 +198,19 @@ impl StepStore<&mut DbTx> {
         self.0.execute(sql, &args).await.map(drop)
     }
 
-    /// Ends a step whose attempt has not begun. False: it has begun, or has ended.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Cancels a step that has no active attempt. Returns false if an attempt is active or the step has ended.
     pub async fn cancel(self, id: &str) -> Result<bool> {
         let sql = "UPDATE step_runs SET status = 'cancelled', due_at = NULL, finished_at = $2
                    WHERE id = $1 AND status IN ('queued', 'retrying', 'suspended')";
         Ok(self.0.execute(sql, &args![id, clock::now_millis()]).await? == 1)
     }
 
-    /// Sets a step that has ended back to where it waited. One that had succeeded begins a new round.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Sets an ended step back to `waiting`. A step that had succeeded begins a new round.
     pub async fn reset(self, id: &str) -> Result<()> {
         self.0.execute(&format!("{UPDATE_RESET_STEP} WHERE id = $1"), &args![id]).await.map(drop)
     }
 
-    /// A step whose job is to be pushed, locked until the end of the transaction. `None`: it no longer is.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Locks a step that needs a job until the end of the transaction. Returns `None` if it no longer needs one.
     pub async fn lock_due(self, id: &str) -> Result<Option<StepRecord>> {
         let sql = format!(
             "UPDATE step_runs SET due_at = due_at WHERE id = $1 AND status IN ('queued', 'retrying', 'suspended') RETURNING {STEP_COLUMNS}"
@@ -233,10 +218,7 @@ impl StepStore<&mut DbTx> {
         self.0.fetch(&sql, &args![id]).await?.first().map(step_from_row).transpose()
     }
 
-    /// The steps of a run, in their order, without the items of steps.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists the steps of a run in their order, without items.
     pub async fn list(self, run: &str) -> Result<Vec<StepRecord>> {
         let rows = self
             .0
@@ -248,20 +230,14 @@ impl StepStore<&mut DbTx> {
         rows.iter().map(step_from_row).collect()
     }
 
-    /// The steps of a run that nobody works on and that a cancel may end: those in the queue, items too, and those with
-    /// items, whose row is worked on by nobody once it has them.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists the steps of a run that no attempt works on and that a cancel may end: steps and items in a queue, and
+    /// steps that have fanned out.
     pub async fn list_idle(self, run: &str) -> Result<Vec<StepRecord>> {
         let rows = self.0.fetch(&idle_steps_sql(), &args![run]).await?;
         rows.iter().map(step_from_row).collect()
     }
 
-    /// Ends a step all of whose items have ended.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Ends a step after all its items have ended.
     pub async fn finish_fan_out(
         self,
         id: &str,
@@ -277,10 +253,7 @@ impl StepStore<&mut DbTx> {
 }
 
 impl StepStore<&Db> {
-    /// The steps of a run, in their order, without the items of steps.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists the steps of a run in their order, without items.
     pub async fn list(self, run: &str) -> Result<Vec<StepRecord>> {
         let rows = self
             .0
@@ -292,10 +265,7 @@ impl StepStore<&Db> {
         rows.iter().map(step_from_row).collect()
     }
 
-    /// The queues of all steps that have not ended.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists the queues of all steps that have not ended.
     pub async fn list_open_queues(self) -> Result<Vec<String>> {
         self.0
             .fetch(&format!("SELECT DISTINCT queue FROM step_runs s WHERE {STEP_IS_OPEN}"), &[])
@@ -305,10 +275,7 @@ impl StepStore<&Db> {
             .collect()
     }
 
-    /// One step.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Finds a step by its id.
     pub async fn find(self, id: &str) -> Result<Option<StepRecord>> {
         self.0
             .fetch_optional(&format!("SELECT {STEP_COLUMNS} FROM step_runs WHERE id = $1"), &args![id])
@@ -318,19 +285,13 @@ impl StepStore<&Db> {
             .transpose()
     }
 
-    /// The same, beside all writers.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists the idle steps of a run as above, without waiting for writers.
     pub async fn list_idle(self, run: &str) -> Result<Vec<StepRecord>> {
         let rows = self.0.fetch(&idle_steps_sql(), &args![run]).await?;
         rows.iter().map(step_from_row).collect()
     }
 
-    /// The open steps of each queue that has some.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Counts the open steps of each queue that has some.
     pub async fn count_by_queue(self) -> Result<Vec<QueueStepCounts>> {
         let sql = format!(
             "SELECT queue, COUNT(CASE WHEN status IN ('queued', 'retrying') THEN 1 END) AS waiting,

@@ -1,4 +1,4 @@
-//! The stores of the database: one for each concern. A store is a view that costs nothing.
+//! Typed access to the tables, one type for each concern. Each is a view that costs nothing to create.
 
 use super::api_keys::ApiKeyStore;
 use super::artifacts::ArtifactStore;
@@ -25,14 +25,14 @@ use super::suspensions::SuspensionStore;
 use super::tx::DbTx;
 use super::uploads::UploadStore;
 
-/// What is read beside all writers, or written in a transaction of its own.
+/// Reads run beside all writers. Each write runs in a transaction of its own.
 impl Db {
     /// The API keys.
     pub fn api_keys(&self) -> ApiKeyStore<'_> {
         ApiKeyStore(self)
     }
 
-    /// The files that afterload owns, and what refers to them.
+    /// The artifacts and the references to them.
     pub fn artifacts(&self) -> ArtifactStore<&Self> {
         ArtifactStore(self)
     }
@@ -42,7 +42,7 @@ impl Db {
         ConcurrencyStore(self)
     }
 
-    /// The keys that have started a run.
+    /// The dedup keys.
     pub fn dedup_keys(&self) -> DedupStore<&Self> {
         DedupStore(self)
     }
@@ -52,17 +52,17 @@ impl Db {
         DefinitionStore(self)
     }
 
-    /// The deliveries of steps that send to many.
+    /// The delivery log of fan-out steps.
     pub fn delivery_log(&self) -> DeliveryLogStore<'_> {
         DeliveryLogStore(self)
     }
 
-    /// The links to files.
+    /// The download links.
     pub fn download_links(&self) -> DownloadLinkStore<&Self> {
         DownloadLinkStore(self)
     }
 
-    /// The effects that must not knowingly be repeated.
+    /// The effect log.
     pub fn effect_log(&self) -> EffectLogStore<'_> {
         EffectLogStore(self)
     }
@@ -92,17 +92,17 @@ impl Db {
         PauseStore(self)
     }
 
-    /// The polls of buckets, and which process does them.
+    /// The claims of polls.
     pub fn poll_claims(&self) -> PollStore<'_> {
         PollStore(self)
     }
 
-    /// The reserved starts of steps with a `rate_limit`.
+    /// The rate limits of steps.
     pub fn rate_limits(&self) -> RateLimitStore<&Self> {
         RateLimitStore(self)
     }
 
-    /// What has to expire or to be deleted.
+    /// Files that expire and runs that are due for deletion.
     pub fn retention(&self) -> RetentionStore<&Self> {
         RetentionStore(self)
     }
@@ -128,9 +128,9 @@ impl Db {
     }
 }
 
-/// What belongs to this transaction.
+/// Reads and writes run in this transaction.
 impl DbTx {
-    /// The files that afterload owns, and what refers to them.
+    /// The artifacts and the references to them.
     pub fn artifacts(&mut self) -> ArtifactStore<&mut Self> {
         ArtifactStore(self)
     }
@@ -145,7 +145,7 @@ impl DbTx {
         ConcurrencyStore(self)
     }
 
-    /// The keys that have started a run.
+    /// The dedup keys.
     pub fn dedup_keys(&mut self) -> DedupStore<&mut Self> {
         DedupStore(self)
     }
@@ -155,7 +155,7 @@ impl DbTx {
         DefinitionStore(self)
     }
 
-    /// The links to files.
+    /// The download links.
     pub fn download_links(&mut self) -> DownloadLinkStore<&mut Self> {
         DownloadLinkStore(self)
     }
@@ -175,12 +175,12 @@ impl DbTx {
         NotificationStore(self)
     }
 
-    /// The reserved starts of steps with a `rate_limit`.
+    /// The rate limits of steps.
     pub fn rate_limits(&mut self) -> RateLimitStore<&mut Self> {
         RateLimitStore(self)
     }
 
-    /// What has to expire or to be deleted.
+    /// Files that expire and runs that are due for deletion.
     pub fn retention(&mut self) -> RetentionStore<&mut Self> {
         RetentionStore(self)
     }

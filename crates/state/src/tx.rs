@@ -12,18 +12,18 @@ use super::sql_args::SqlArg;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
-/// A transaction. Nothing outside of the database may be awaited while it is open.
+/// A transaction. While it is open, no code may wait for anything outside of the database.
 pub enum DbTx {
-    /// Begun `IMMEDIATE`: it holds the only write lock.
+    /// Begun with `IMMEDIATE`, so it holds the only write lock.
     Sqlite(Transaction<'static, Sqlite>),
-    /// Read committed.
+    /// With the isolation level `READ COMMITTED`.
     Postgres(Transaction<'static, Postgres>),
 }
 
 /// A row of either database.
 pub struct DbRow {
     cells: BackendRow,
-    /// What stands before the names of the columns.
+    /// A prefix of the column names.
     prefix: &'static str,
 }
 
@@ -59,12 +59,12 @@ impl From<PgRow> for DbRow {
 }
 
 impl DbRow {
-    /// The part of a joined row whose columns have this before their names.
+    /// The part of a joined row whose column names have this prefix.
     pub(super) fn with_prefix(self, prefix: &'static str) -> Self {
         Self { prefix, ..self }
     }
 
-    /// A `TEXT` that is not null.
+    /// Reads a `TEXT` that is not null.
     ///
     /// # Errors
     /// `database_error` for a null or another type.
@@ -72,7 +72,7 @@ impl DbRow {
         read_column!(self, name)
     }
 
-    /// A `TEXT`.
+    /// Reads a `TEXT` that may be null.
     ///
     /// # Errors
     /// `database_error` for another type.
@@ -80,7 +80,7 @@ impl DbRow {
         read_column!(self, name)
     }
 
-    /// A `BIGINT` that is not null.
+    /// Reads a `BIGINT` that is not null.
     ///
     /// # Errors
     /// `database_error` for another type.
@@ -88,7 +88,7 @@ impl DbRow {
         read_column!(self, name)
     }
 
-    /// A `BIGINT`.
+    /// Reads a `BIGINT` that may be null.
     ///
     /// # Errors
     /// `database_error` for another type.
@@ -96,7 +96,7 @@ impl DbRow {
         read_column!(self, name)
     }
 
-    /// A small number that is not null.
+    /// Reads a `BIGINT` that is not null as a `u32`. A value out of range becomes [`u32::MAX`].
     ///
     /// # Errors
     /// `database_error` for another type.
@@ -104,7 +104,7 @@ impl DbRow {
         Ok(u32::try_from(self.get_int(name)?).unwrap_or(u32::MAX))
     }
 
-    /// JSON in a `TEXT`.
+    /// Reads JSON from a `TEXT` that may be null.
     ///
     /// # Errors
     /// `database_error` for another type.
@@ -131,10 +131,7 @@ macro_rules! bind_query {
 }
 
 impl DbTx {
-    /// Runs a statement and says how many rows it touched.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Runs a statement and returns how many rows it changed.
     pub async fn execute(&mut self, sql: &str, args: &[SqlArg]) -> Result<u64> {
         Ok(match self {
             DbTx::Sqlite(tx) => bind_query!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
@@ -142,10 +139,7 @@ impl DbTx {
         })
     }
 
-    /// Runs a statement and gives its rows.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Runs a statement and returns its rows.
     pub async fn fetch(&mut self, sql: &str, args: &[SqlArg]) -> Result<Vec<DbRow>> {
         Ok(match self {
             DbTx::Sqlite(tx) => {
@@ -157,7 +151,7 @@ impl DbTx {
         })
     }
 
-    /// Which database it is.
+    /// The SQL dialect of the database.
     pub fn dialect(&self) -> Dialect {
         match self {
             DbTx::Sqlite(..) => Dialect::Sqlite,
@@ -165,10 +159,10 @@ impl DbTx {
         }
     }
 
-    /// Makes it durable: on disk, also on SQLite.
+    /// Commits the transaction. On both databases it is on disk when this returns.
     ///
     /// # Errors
-    /// Those of the database; the outcome may then be unknown.
+    /// An error of the database. The outcome may then be unknown.
     pub async fn commit(self) -> Result<()> {
         match self {
             DbTx::Sqlite(tx) => tx.commit().await?,

@@ -1,4 +1,4 @@
-//! Uploads that were announced: files on their way straight to the store, each to become a run.
+//! Announced uploads: files that clients send straight to the object store. Each then starts a run.
 
 use super::db::Db;
 use super::sql_args::args;
@@ -6,20 +6,20 @@ use super::tx::DbRow;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 
-/// A file that somebody may send.
+/// An announced upload.
 #[derive(Clone, Debug)]
 pub struct UploadRecord {
-    /// Its id, which becomes the run's.
+    /// The id, which becomes the id of the run.
     pub id: String,
     /// The pipeline to start.
     pub pipeline: String,
     /// The param that the file is for.
     pub param: String,
-    /// All other params.
+    /// All other params of the run.
     pub params: serde_json::Value,
-    /// The file as it will be.
+    /// The file as it is after the upload.
     pub file: serde_json::Value,
-    /// Until when it may come.
+    /// When the announcement expires.
     pub expires_at: UnixMillis,
 }
 
@@ -36,25 +36,19 @@ fn upload_from_row(row: &DbRow) -> Result<UploadRecord> {
     })
 }
 
-/// The announced uploads.
+/// Reads and writes announced uploads.
 #[derive(Clone, Copy)]
 pub struct UploadStore<'a>(pub(super) &'a Db);
 
 impl UploadStore<'_> {
     /// Stores an upload.
-    ///
-    /// # Errors
-    /// Those of the database.
     pub async fn insert(self, new: &UploadRecord) -> Result<()> {
         let UploadRecord { id, pipeline, param, params, file, expires_at } = new;
         let sql = "INSERT INTO uploads (id, pipeline, param, params, file, expires_at) VALUES ($1, $2, $3, $4, $5, $6)";
         self.0.execute(sql, &args![id, pipeline, param, params, file, *expires_at]).await.map(drop)
     }
 
-    /// The upload with this id.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Finds an upload by its id.
     pub async fn find(self, id: &str) -> Result<Option<UploadRecord>> {
         self.0
             .fetch_optional(&format!("{SELECT_UPLOADS} WHERE id = $1"), &args![id])
@@ -64,19 +58,13 @@ impl UploadStore<'_> {
             .transpose()
     }
 
-    /// Uploads that could not come any more at this time.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists uploads that expired before this time.
     pub async fn list_expired(self, before: UnixMillis, limit: u32) -> Result<Vec<UploadRecord>> {
         let sql = format!("{SELECT_UPLOADS} WHERE expires_at < $1 ORDER BY expires_at LIMIT $2");
         self.0.fetch(&sql, &args![before, limit]).await?.iter().map(upload_from_row).collect()
     }
 
-    /// Forgets an upload.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Deletes an upload.
     pub async fn delete(self, id: &str) -> Result<()> {
         self.0.execute("DELETE FROM uploads WHERE id = $1", &args![id]).await.map(drop)
     }

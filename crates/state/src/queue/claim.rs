@@ -1,6 +1,6 @@
-//! What an attempt does with its job: claims its step under it, holds it, gives it up or back.
+//! The statements of an attempt on its job: claim the step, lock the job, acknowledge it or put it back.
 //!
-//! The statements here are whole, because each of them reads or ends the lease and the step at once.
+//! Each statement here is written out, because it reads or ends the lease and the step at once.
 
 use serde_json::Value;
 
@@ -17,11 +17,8 @@ use afterload_core::dialect::Dialect;
 use afterload_core::error::Result;
 
 impl JobQueue {
-    /// Claims the step of a lease that holds, unless it is paused, and holds its job until the end of the transaction.
-    /// `None`: [`Self::lock_job`] says why not.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Claims the step of a lease and locks its job until the end of the transaction. Returns `None` if the lease is
+    /// lost or the step is paused or not ready; [`Self::lock_job`] tells which.
     pub async fn claim_leased_step(&self, tx: &mut DbTx, lease: &Lease) -> Result<Option<StepClaim>> {
         let mut args = SqlArgs::default();
         let now = args.add(clock::now_millis());
@@ -31,12 +28,13 @@ impl JobQueue {
         rows.first().map(|row| Ok(StepClaim { step: step_from_row(row)? })).transpose()
     }
 
-    /// On PostgreSQL: the same and the start of the step's run, in a transaction of its own and in one round trip. `None`:
-    /// nothing was done, and the step has to be claimed in a transaction. A crash may have left it, and such a step is
-    /// taken with care.
+    /// On PostgreSQL: claims the step and starts its run in one transaction and one round trip.
+    ///
+    /// Returns `None` if nothing was done. The caller then claims the step in a transaction. That includes steps that
+    /// a crash may have left, which need more checks.
     ///
     /// # Errors
-    /// Those of the database; the outcome may then be unknown, and shows as a claim that a crash left.
+    /// An error of the database. The outcome may then be unknown: the claim may look like one that a crash left.
     pub async fn claim_and_start_run(&self, lease: &Lease) -> Result<Option<(StepClaim, RunRecord)>> {
         const RUN_COLUMN_PREFIX: &str = "run__";
         if self.db.dialect() == Dialect::Sqlite {
@@ -61,7 +59,8 @@ impl JobQueue {
         Ok(Some((claimed, run_from_row(&row.with_prefix(RUN_COLUMN_PREFIX))?)))
     }
 
-    /// Claims the step of a lease that holds at the time `now`, a placeholder, if the step is ready and nothing pauses it.
+    /// The statement that claims the step of a lease, if the lease holds, the step is ready and nothing pauses it.
+    /// `now` is the placeholder of the time.
     fn claim_sql(&self, args: &mut SqlArgs, lease: &Lease, ready: &str, now: &str) -> String {
         let QueueDialect { jobs, lock_jobs, .. } = self.dialect();
         let (id, worker, attempts) = (args.add(&lease.step_run), args.add(&lease.worker), args.add(lease.attempts));
@@ -74,10 +73,8 @@ impl JobQueue {
         )
     }
 
-    /// Holds the job of a lease until the end of the transaction, and says how its step is. `None`: the lease is lost.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Locks the job of a lease until the end of the transaction and returns the state of its step. Returns `None` if
+    /// the lease is lost.
     pub async fn lock_job(&self, tx: &mut DbTx, lease: &Lease) -> Result<Option<LockedJob>> {
         let QueueDialect { jobs, lock_jobs, .. } = self.dialect();
         let sql = format!(
@@ -91,21 +88,17 @@ impl JobQueue {
         Ok(Some(LockedJob { status, paused: row.get_int("paused")? == 1 }))
     }
 
-    /// Deletes the job if the lease still holds: acknowledgement and fence in one. False: write nothing.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Deletes the job if the lease still holds. This acknowledges the job and fences the writes at once. Returns
+    /// false if the lease is lost; the caller must then write nothing.
     pub async fn acknowledge_job(&self, tx: &mut DbTx, lease: &Lease) -> Result<bool> {
         let sql = format!("DELETE FROM {} WHERE id = $1 AND lock_by = $2 AND attempts = $3", self.dialect().jobs);
         Ok(tx.execute(&sql, &lease.to_sql_args()).await? == 1)
     }
 
-    /// On PostgreSQL: deletes the job, ends the step for good with its outputs or its error, and raises the revision of its run,
-    /// whose row is held until the end of the transaction, in one round trip. `None`: the lease or the claim is lost, and nothing
-    /// may be kept.
+    /// On PostgreSQL: deletes the job, ends the step for good and raises the revision of its run, in one round trip.
+    /// The row of the run stays locked until the end of the transaction.
     ///
-    /// # Errors
-    /// Those of the database.
+    /// Returns `None` if the lease or the claim is lost. The caller must then roll back.
     pub async fn finish_step(
         &self,
         tx: &mut DbTx,
@@ -128,10 +121,8 @@ impl JobQueue {
         tx.fetch(&sql, args.as_slice()).await?.first().map(run_from_row).transpose()
     }
 
-    /// Gives the job back, to be fetched from `due_at` on, if the lease still holds. False: write nothing.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Puts the job back into the queue, due at `due_at`. Returns false if the lease is lost; the caller must then
+    /// write nothing.
     pub async fn reschedule_job(&self, tx: &mut DbTx, lease: &Lease, due_at: UnixMillis) -> Result<bool> {
         if due_at > clock::now_millis() + MAX_ENQUEUE_LEAD_TIME.as_millis() as i64 {
             return self.acknowledge_job(tx, lease).await;

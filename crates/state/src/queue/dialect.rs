@@ -1,20 +1,21 @@
-//! The words in which the queue's tables differ between the two databases.
+//! The SQL in which the queue's tables differ between the two databases.
 
 use afterload_core::dialect::Dialect;
 
-/// What statements over the queue's tables take from the database at hand. Everything else in them is the same text.
+/// The parts of statements on the queue's tables that depend on the database.
 pub(super) struct QueueDialect {
     /// The table of jobs.
     pub jobs: &'static str,
     /// The table of workers.
     pub workers: &'static str,
-    /// The time of the database, as the queue stores it.
+    /// The current time of the database, in the format of the queue.
     pub now: &'static str,
-    /// The same, an hour earlier.
+    /// The time an hour ago, in the same format.
     pub hour_ago: &'static str,
-    /// The function that makes such a time from seconds since 1970.
+    /// The function that converts seconds since 1970 to this format.
     pub from_seconds: &'static str,
-    /// Locks the jobs `j` of a query until the end of the transaction. On SQLite the transaction is the only writer.
+    /// Locks the jobs `j` of a query until the end of the transaction. It is empty on SQLite, where a transaction is
+    /// the only writer.
     pub lock_jobs: &'static str,
 }
 
@@ -37,7 +38,6 @@ static POSTGRES: QueueDialect = QueueDialect {
 };
 
 impl QueueDialect {
-    /// The words of a database.
     pub fn of(dialect: Dialect) -> &'static Self {
         match dialect {
             Dialect::Sqlite => &SQLITE,

@@ -1,4 +1,4 @@
-//! Leases while somebody works under them: kept alive, missed when lost, freed when nobody does.
+//! Leases: their renewal, the notice of lost leases, and the release of orphans.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -8,12 +8,9 @@ use crate::sql_args::{SqlArg, SqlArgs, args};
 use afterload_core::error::Result;
 
 impl JobQueue {
-    /// Keeps the leases of this process alive, in one statement for all its workers, so that nothing depends on the
-    /// queue polling while its slots are busy. A worker that ended is kept alive only while its jobs go on. Then tells
-    /// those whose lease is gone all the same.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Renews the leases of this process, in one statement for all its workers. So a renewal does not depend on the
+    /// polls of the queue, which stop while all slots are busy. An ended worker stays alive only while its jobs go on.
+    /// Then this cancels the tokens of lost leases.
     pub async fn renew_leases(&self) -> Result<()> {
         let hands: Vec<Lease> = lock_mutex(&self.active_leases).values().cloned().collect();
         let mut workers: BTreeSet<String> = lock_mutex(&self.workers).values().cloned().collect();
@@ -40,12 +37,9 @@ impl JobQueue {
         Ok(())
     }
 
-    /// Frees jobs that are locked by this process but that nobody in it works on: a fetch whose answer was lost, or a
-    /// job that waits behind long ones. Only what was so at two looks is freed, for a job is locked a moment before it
-    /// is handed out.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Releases orphans: jobs that this process has locked but no task works on. The reply of a fetch was lost, or the
+    /// job waits behind long ones. This releases only orphans that the last check found as well, because a job is
+    /// locked a moment before its task starts.
     pub async fn release_orphans(&self) -> Result<()> {
         let sql = format!("{} WHERE lock_by LIKE $1", self.select_leases_sql());
         let mut locked = self.fetch_lease_tokens(&sql, &args![format!("{}-%", self.process)]).await?;
@@ -59,7 +53,8 @@ impl JobQueue {
         Ok(())
     }
 
-    /// Frees what a worker that has ended had fetched and not begun. What fails is left to [`Self::release_orphans`].
+    /// Releases the jobs that an ended worker had fetched and not started. [`Self::release_orphans`] releases those
+    /// for which this fails.
     pub(super) async fn release_fetched_jobs(&self, worker: &str) {
         let sql = format!("{} WHERE lock_by = $1", self.select_leases_sql());
         let freed = async {
@@ -73,7 +68,10 @@ impl JobQueue {
             Ok::<_, afterload_core::error::Error>(())
         };
         if let Err(error) = freed.await {
-            tracing::warn!(error.code = error.code().name(), "what a worker had fetched is freed later: {error}");
+            tracing::warn!(
+                error.code = error.code().name(),
+                "cannot release the jobs that a worker had fetched; trying again later: {error}"
+            );
         }
     }
 
@@ -87,7 +85,7 @@ impl JobQueue {
     }
 
     fn select_leases_sql(&self) -> String {
-        // The queue's attempts are a narrower number on PostgreSQL.
+        // The queue's `attempts` is a narrower integer on PostgreSQL.
         format!(
             "SELECT id, COALESCE(lock_by, '') AS lock_by, CAST(attempts AS BIGINT) AS attempts FROM {}",
             self.dialect().jobs
@@ -99,10 +97,7 @@ impl JobQueue {
         rows.iter().map(|row| Ok((row.get_text("id")?, row.get_text("lock_by")?, row.get_int("attempts")?))).collect()
     }
 
-    /// Takes back every lease. Only for a process that knows it is alone on its database.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Releases every lease. Call this only if no other process uses the database.
     pub async fn reclaim_all_leases(&self) -> Result<u64> {
         let sql = format!(
             "UPDATE {} SET status = 'Pending', lock_by = NULL, lock_at = NULL, attempts = attempts + 1 WHERE lock_by IS NOT NULL",
@@ -111,10 +106,7 @@ impl JobQueue {
         self.db.execute(&sql, &[]).await
     }
 
-    /// Forgets workers that are long gone and hold nothing.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Deletes workers that ended long ago and hold no jobs.
     pub async fn prune_workers(&self) -> Result<u64> {
         let QueueDialect { workers, jobs, hour_ago, .. } = self.dialect();
         let sql = format!(

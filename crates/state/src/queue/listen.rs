@@ -1,4 +1,4 @@
-//! Learning of the jobs that other processes push.
+//! Notices jobs that other processes push.
 
 use std::collections::HashSet;
 use std::fs;
@@ -16,18 +16,18 @@ use super::{JobQueue, lock_mutex};
 use afterload_core::error;
 use afterload_fs_watch::FsWatcher;
 
-/// How often it is looked whether somebody has written to SQLite's log.
+/// How often the write-ahead log of SQLite is checked for writes.
 const WAL_POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// After so many looks in vain the system is asked to say when there is something to see.
+/// After this many checks without a change, the file system is asked to report the next one.
 const MAX_IDLE_WAL_POLLS: u32 = 63;
-/// When it cannot, it is asked again after so long.
+/// If the file system cannot watch the log, the next try comes after this time.
 const FS_WATCH_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 impl JobQueue {
-    /// Wakes the workers of this process when another one has pushed a job, until `stop`.
+    /// Wakes the workers of this process when another process has pushed a job. Returns after `stop`.
     ///
     /// # Errors
-    /// Those of the connection; the caller calls again.
+    /// An error of the connection. The caller calls again.
     pub async fn listen_for_jobs(&self, stop: &CancellationToken) -> error::Result<()> {
         match (self.db.postgres_pool(), self.db.path()) {
             (Some(pool), _) => {
@@ -43,7 +43,7 @@ impl JobQueue {
         }
     }
 
-    /// PostgreSQL tells of new jobs itself.
+    /// PostgreSQL sends a notice for each new job.
     async fn listen_postgres(&self, pool: &PgPool, stop: &CancellationToken) -> error::Result<()> {
         #[derive(Deserialize)]
         struct JobInsertNotice {
@@ -58,7 +58,7 @@ impl JobQueue {
                 notice = listener.recv() => notice?,
                 () = stop.cancelled() => return Ok(()),
             };
-            // Of what this process pushed its workers know already; to look once more would only cost the server.
+            // The workers know the jobs of their own process already. Another poll would only load the server.
             if let Ok(JobInsertNotice { id, job_type }) = serde_json::from_str(notice.payload())
                 && !self.is_own_insert(&id)
             {
@@ -67,8 +67,8 @@ impl JobQueue {
         }
     }
 
-    /// SQLite tells nobody: every commit writes to the log beside the database, and its file shows when. While something is
-    /// written it is looked at often; else the system says when to begin.
+    /// SQLite sends no notices, but each commit writes to the log file beside the database. The file is polled often
+    /// while it changes, and watched otherwise.
     async fn watch_wal(&self, path: &Path, stop: &CancellationToken) {
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
@@ -78,13 +78,13 @@ impl JobQueue {
             let changed = Arc::new(Notify::new());
             let watcher = (quiet > MAX_IDLE_WAL_POLLS && Instant::now() >= watch_from)
                 .then(|| FsWatcher::new(log, changed.clone()));
-            // There is a limit for each user.
+            // The system limits the watches of each user.
             if let Some(Err(error)) = &watcher {
-                tracing::debug!("the log of SQLite cannot be watched and is polled instead: {error}");
+                tracing::debug!("cannot watch the write-ahead log of SQLite; polling it instead: {error}");
                 watch_from = Instant::now() + FS_WATCH_RETRY_AFTER;
             }
             let watcher = watcher.and_then(Result::ok);
-            // The watcher reports writes from here on; earlier ones show in the file.
+            // The watcher reports writes from here on. The version of the file shows earlier writes.
             if watcher.is_some() && file_version(log) == before {
                 tokio::select! {
                     () = stop.cancelled() => return,
@@ -99,18 +99,19 @@ impl JobQueue {
             drop(watcher);
             let now = file_version(log);
             quiet = if now == before { quiet + 1 } else { 0 };
-            // Look again after a change, at growing intervals. The clock of files is coarse and may hide a second write. A
-            // commit also becomes visible only after its sync, which a slow disk may finish long after the write.
+            // Poll again after a change, at growing intervals. The clock of files is coarse and may hide a second
+            // write. A commit also becomes visible only after its sync, which a slow disk may finish long after the
+            // write.
             let look_again = quiet < 2 || (quiet + 1).is_power_of_two();
             if look_again && let Err(error) = self.wake_due_queues().await {
-                tracing::debug!("looking for jobs failed; the next look comes in a second: {error}");
+                tracing::debug!("polling for jobs failed; the next poll comes in a second: {error}");
             }
             before = now;
         }
     }
 }
 
-/// When a file was last written to, and how long it is.
+/// The modification time and the length of a file.
 fn file_version(path: &Path) -> Option<(SystemTime, u64)> {
     let facts = fs::metadata(path).ok()?;
     Some((facts.modified().ok()?, facts.len()))
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_another_process_writes_wakes_the_workers_of_this_one() {
+    async fn jobs_pushed_by_another_process_wake_local_workers() {
         let folder = tempfile::tempdir().unwrap();
         let (here, there, stop) = (chain(&folder).await, chain(&folder).await, CancellationToken::new());
         lock_mutex(&here.workers).insert("default".to_owned(), "a worker".to_owned());
@@ -144,7 +145,7 @@ mod tests {
                 let push = super::super::NewJob { step_run: &id, queue: "default", priority: 0, due_at: None };
                 there.enqueue_jobs(&mut tx, &[push]).await.unwrap();
                 tx.commit().await.unwrap();
-                // Nothing but a look at the log tells of it.
+                // Only the poll of the log can notice the job.
                 signal.notified().await;
                 let mut tx = there.db.begin().await.unwrap();
                 there.delete_job(&mut tx, &id).await.unwrap();
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_what_was_pushed_here_and_not_told_of_is_recalled() {
+    async fn own_inserts_are_recognized_once_while_listening() {
         let folder = tempfile::tempdir().unwrap();
         let chain = chain(&folder).await;
         let push = super::super::NewJob { step_run: "a", queue: "default", priority: 0, due_at: None };

@@ -1,9 +1,9 @@
-//! The queue under the engine. The only folder that names apalis or its tables.
+//! The job queue of the engine. Only this folder names apalis and its tables.
 //!
-//! apalis is used as a lease queue: push, fetch with a lock, reclaim of what dead workers held. One step is one job,
-//! whose id is the step's; the locked row is the lease. Acknowledging is ours: the row is deleted in the transaction
-//! that ends the step, so that a lost lease and a lost write are the same thing. apalis's own acknowledgement,
-//! retries, time limits and panic handling stay off.
+//! apalis serves as a queue with leases: push, fetch with a lock, and reclaim of jobs that dead workers held. One step
+//! is one job with the same id, and the locked row is the lease. This crate acknowledges jobs itself: the transaction
+//! that ends the step deletes the row. So a lost lease and a lost write are the same thing. The acknowledgements,
+//! retries, timeouts and panic handling of apalis stay off.
 
 mod claim;
 mod dialect;
@@ -41,60 +41,60 @@ use dialect::QueueDialect;
 pub use pause_gate::PauseGate;
 pub use worker::QueueWorkerSpec;
 
-/// What is due later than this stays out of the queue until the sweep finds it due: fetching slows down with the
-/// number of jobs that wait there.
+/// A job that is due later than this stays out of the queue until the sweep pushes it. Fetches slow down with the
+/// number of jobs that wait in the queue.
 pub const MAX_ENQUEUE_LEAD_TIME: Duration = Duration::from_secs(60);
 
-/// How many jobs that were pushed here are remembered at most.
+/// How many jobs that this process pushed are remembered at most.
 const MAX_OWN_INSERTS: usize = 10_000;
-/// How often a lease is renewed before it would end.
+/// How many renewals fit into the time of a lease.
 const HEARTBEATS_PER_LEASE: u32 = 3;
-/// The queue's priorities start at 0, the language's at -100.
+/// Priorities of the queue start at 0, those of pipelines at -100.
 const PRIORITY_SHIFT: i64 = 100;
 
-/// The payload of a job. Only a reference: the truth lies in `step_runs`, under the job's own id.
+/// The payload of a job. It is only a reference: the state of the step is in `step_runs`, under the id of the job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct StepJob {
     #[serde(default)]
     step_run: String,
 }
 
-/// The right to work on a step: the job's row as it was fetched. The worker's name alone would not do, for a paused
-/// worker can fetch its own reclaimed job again.
+/// The right to work on a step: the row of its job as fetched. The name of the worker alone is not enough, because a
+/// stalled worker can fetch its own reclaimed job again.
 #[derive(Clone, Debug)]
 pub struct Lease {
-    /// The step, and its job.
+    /// The id of the step and of its job.
     pub step_run: String,
     worker: String,
     attempts: i64,
-    /// Cancelled once the job is found with somebody else.
+    /// Cancelled once another worker holds the job or the job is gone.
     pub lost: CancellationToken,
 }
 
-/// A job to push.
+/// A job to push into its queue.
 pub struct NewJob<'a> {
-    /// The step, and its job.
+    /// The id of the step and of its job.
     pub step_run: &'a str,
     /// The queue.
     pub queue: &'a str,
-    /// Higher goes first.
+    /// The priority. A higher one goes first.
     pub priority: i64,
-    /// When it may start; `None`: now.
+    /// When the job may start; `None` means now.
     pub due_at: Option<UnixMillis>,
 }
 
-/// A step whose job is held.
+/// The state of a step whose job is locked.
 pub struct LockedJob {
-    /// Where it is; `None`: it is gone.
+    /// The status of the step; `None` if the step no longer exists.
     pub status: Option<StepStatus>,
-    /// Its queue or its pipeline is paused.
+    /// Whether the queue or the pipeline of the step is paused.
     pub paused: bool,
 }
 
-/// What a worker does with a job. It may not fail: it returns when the lease has been given back or lost.
+/// Handles a job. It cannot fail: it returns when the job is acknowledged or rescheduled, or the lease is lost.
 pub type JobHandler = Arc<dyn Fn(Lease) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
-/// The queue as the engine sees it.
+/// The job queue.
 pub struct JobQueue {
     db: Db,
     /// How often the leases of this process are renewed.
@@ -103,11 +103,12 @@ pub struct JobQueue {
     wake_signals: Mutex<HashMap<String, Arc<Notify>>>,
     /// The worker of each queue.
     workers: Mutex<HashMap<String, String>>,
-    /// The leases that somebody in this process works under, by step.
+    /// The leases under which a task of this process works, by step.
     active_leases: Mutex<HashMap<String, Lease>>,
-    /// While PostgreSQL is listened to: the jobs that this process has pushed and was not told of yet.
+    /// The jobs that this process has pushed and for which PostgreSQL has sent no notice yet. `None` while nothing
+    /// listens.
     own_inserts: Mutex<Option<HashSet<String>>>,
-    /// Leases of this process that nobody worked under at the last look.
+    /// The leases of this process that had no task at the last check.
     orphans: Mutex<HashSet<(String, String, i64)>>,
 }
 
@@ -116,15 +117,16 @@ fn lock_mutex<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl JobQueue {
-    /// Prepares the queue's own tables. Other processes take over the jobs of one that has not renewed its `lease` in time.
+    /// Migrates the queue's own tables. Other processes take over the jobs of a process that has not renewed its
+    /// `lease` in time.
     ///
     /// # Errors
-    /// `queue_unsupported` if the tables are not those this version was made for; `database_extension_missing`; those of
-    /// the database.
+    /// `queue_unsupported` if the tables do not fit this version, `database_extension_missing`, or an error of the
+    /// database.
     pub async fn open(db: Db, lease: Duration) -> Result<Arc<Self>> {
         if let (Some(pool), Some(path)) = (db.sqlite_pool(), db.path()) {
             let _lock = acquire_file_lock(path).await?;
-            // Not `SqliteStorage::setup`: it would leave a connection at `synchronous = OFF`.
+            // `SqliteStorage::setup` would leave a connection at `synchronous = OFF`.
             let mut migrator = SqliteStorage::migrations();
             migrator.set_ignore_missing(true);
             migrator.run(pool).await.map_err(sqlx::Error::from)?;
@@ -146,7 +148,7 @@ impl JobQueue {
             own_inserts: Mutex::default(),
             orphans: Mutex::default(),
         };
-        // What our own statements rely on: an upgrade that changes it fails here, loudly.
+        // Our statements need these columns. An upgrade that changes them fails here, and not later.
         let QueueDialect { jobs, workers, .. } = chain.dialect();
         let columns = format!(
             "SELECT j.id, job, job_type, status, attempts, max_attempts, run_at, lock_at, lock_by, priority, last_seen
@@ -160,11 +162,8 @@ impl JobQueue {
         QueueDialect::of(self.db.dialect())
     }
 
-    /// Pushes jobs in the caller's transaction; [`Self::wake_queue`] the queues after its commit. What is due beyond
-    /// [`MAX_ENQUEUE_LEAD_TIME`] is left to the sweep.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Pushes jobs in the transaction of the caller, which calls [`Self::wake_queue`] for their queues after the
+    /// commit. The sweep pushes jobs that are due beyond [`MAX_ENQUEUE_LEAD_TIME`].
     pub async fn enqueue_jobs(&self, tx: &mut DbTx, jobs: &[NewJob<'_>]) -> Result<()> {
         let horizon = afterload_core::clock::now_millis() + MAX_ENQUEUE_LEAD_TIME.as_millis() as i64;
         for job in jobs.iter().filter(|job| job.due_at.is_none_or(|due| due <= horizon)) {
@@ -194,13 +193,13 @@ impl JobQueue {
         Ok(())
     }
 
-    /// Remembers that a job was pushed here, if PostgreSQL will tell of it.
+    /// Remembers a job that this process pushed, if PostgreSQL will send a notice for it.
     fn record_insert(&self, job: &NewJob<'_>) {
         let mut pushed = lock_mutex(&self.own_inserts);
         if let Some(pushed) = pushed.as_mut()
             && job.due_at.is_none_or(|due| due <= afterload_core::clock::now_millis())
         {
-            // Those of transactions that failed are never told of.
+            // No notice comes for jobs of failed transactions, so they would fill the set.
             if pushed.len() >= MAX_OWN_INSERTS {
                 pushed.clear();
             }
@@ -208,15 +207,13 @@ impl JobQueue {
         }
     }
 
-    /// True if the job is one that this process has pushed and was not told of yet.
+    /// Returns true if this process has pushed the job, and forgets the job.
     fn is_own_insert(&self, step_run: &str) -> bool {
         lock_mutex(&self.own_inserts).as_mut().is_some_and(|pushed| pushed.remove(step_run))
     }
 
-    /// Locks the jobs of these steps until the end of the transaction, in an order that all follow.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Locks the jobs of these steps until the end of the transaction. All callers use the same order, so they cannot
+    /// deadlock.
     pub async fn lock_jobs(&self, tx: &mut DbTx, steps: &[String]) -> Result<()> {
         if tx.dialect() == Dialect::Postgres && !steps.is_empty() {
             let mut args = SqlArgs::default();
@@ -227,27 +224,18 @@ impl JobQueue {
         Ok(())
     }
 
-    /// Takes the job of a step out of the queue.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Deletes the job of a step.
     pub async fn delete_job(&self, tx: &mut DbTx, step_run: &str) -> Result<()> {
         tx.execute(&format!("DELETE FROM {} WHERE id = $1", self.dialect().jobs), &args![step_run]).await.map(drop)
     }
 
-    /// True if the step has a job, whoever holds it.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Returns true if the step has a job, locked or not.
     pub async fn has_job(&self, tx: &mut DbTx, step_run: &str) -> Result<bool> {
         let sql = format!("SELECT id FROM {} WHERE id = $1", self.dialect().jobs);
         Ok(!tx.fetch(&sql, &args![step_run]).await?.is_empty())
     }
 
-    /// Steps due by `until` that should have a job and have none; what is paused should have none.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists steps due by `until` that should have a job and have none. Paused steps should have none.
     pub async fn steps_without_job(&self, until: UnixMillis, limit: u32) -> Result<Vec<String>> {
         let sql = format!(
             "SELECT s.id FROM step_runs s WHERE {STEP_NEEDS_JOB}
@@ -258,19 +246,13 @@ impl JobQueue {
         self.db.fetch(&sql, &args![until, limit]).await?.iter().map(|row| row.get_text("id")).collect()
     }
 
-    /// How many jobs there are, in the queue or with workers.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Counts all jobs, locked or not.
     pub async fn count_jobs(&self) -> Result<i64> {
         let row = self.db.fetch_optional(&format!("SELECT COUNT(*) AS jobs FROM {}", self.dialect().jobs), &[]).await?;
         row.map_or(Ok(0), |row| row.get_int("jobs"))
     }
 
-    /// The jobs of each queue.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Counts the jobs of each queue.
     pub async fn count_jobs_by_queue(&self) -> Result<Vec<QueueDepth>> {
         let sql = format!(
             "SELECT job_type, COUNT(*) AS jobs, COUNT(lock_by) AS held FROM {} GROUP BY job_type",
@@ -288,11 +270,8 @@ impl JobQueue {
         self.wake_signal(queue).notify_one();
     }
 
-    /// Wakes the workers of this process that have a job to take: those whose time has come, and those that nobody told of.
-    /// One look that reads does for all of them, where each worker's own would begin a transaction that writes.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Wakes the workers of this process that have a due job, also one of which they got no notice. One query that
+    /// only reads replaces the poll of each worker, which would begin a write transaction.
     pub async fn wake_due_queues(&self) -> Result<()> {
         let queues: Vec<String> = lock_mutex(&self.workers).keys().cloned().collect();
         if queues.is_empty() {
@@ -318,16 +297,16 @@ impl JobQueue {
         lock_mutex(&self.wake_signals).entry(queue.to_owned()).or_default().clone()
     }
 
-    /// How often [`Self::renew_leases`] wants to be called.
+    /// How often the caller must call [`Self::renew_leases`].
     pub fn lease_renew_interval(&self) -> Duration {
         self.heartbeat
     }
 
-    /// How often [`Self::wake_due_queues`] wants to be called.
+    /// How often the caller must call [`Self::wake_due_queues`].
     pub const WAKE_DUE_INTERVAL: Duration = Duration::from_secs(1);
 }
 
-/// Whole seconds, as the queue stores times; rounded up, so that nothing starts early.
+/// Whole seconds, as the queue stores times. They are rounded up, so that nothing starts early.
 fn ceil_seconds(millis: UnixMillis) -> i64 {
     millis.div_euclid(1000) + i64::from(millis.rem_euclid(1000) > 0)
 }
@@ -362,7 +341,7 @@ mod tests {
     use super::ceil_seconds;
 
     #[test]
-    fn due_times_are_rounded_up_to_whole_seconds() {
+    fn due_times_round_up_to_whole_seconds() {
         assert_eq!([ceil_seconds(0), ceil_seconds(1), ceil_seconds(1000), ceil_seconds(1001)], [0, 1, 1, 2]);
     }
 }

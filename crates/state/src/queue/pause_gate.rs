@@ -1,21 +1,21 @@
-//! Whether a queue is worked at the moment.
+//! Stops the worker of a queue while the queue is paused.
 
 use std::future::pending;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Lets the worker of a queue fetch while it is open. What has been fetched goes on in any case.
+/// The worker of a queue fetches jobs only while its gate is open. Jobs that have started go on in any case.
 pub struct PauseGate(watch::Receiver<bool>);
 
 impl PauseGate {
-    /// A gate, and what opens and closes it.
+    /// Creates a gate and the sender that opens and closes it.
     pub fn new(open: bool) -> (watch::Sender<bool>, Self) {
         let (sender, receiver) = watch::channel(open);
         (sender, Self(receiver))
     }
 
-    /// Waits until it is open. False: `stop` came first.
+    /// Waits until the gate is open. Returns false if `stop` came first.
     pub(super) async fn wait_until_open(&mut self, stop: &CancellationToken) -> bool {
         tokio::select! {
             () = stop.cancelled() => false,
@@ -23,8 +23,8 @@ impl PauseGate {
         }
     }
 
-    /// Works until the work has ended. When the gate is closed, `end` tells the work to; when it opens again, nobody
-    /// waits for that any longer.
+    /// Runs `work` until it has ended. Cancels `end` when the gate closes. Stops waiting for `work` when the gate
+    /// opens again.
     pub(super) async fn run_until_closed(&mut self, work: impl Future<Output = ()>, end: &CancellationToken) {
         let opened_again = async {
             self.wait_for_state(false).await;
@@ -39,6 +39,7 @@ impl PauseGate {
 
     async fn wait_for_state(&mut self, open: bool) {
         let gone = self.0.wait_for(|now| *now == open).await.is_err();
+        // Without a sender the state never changes again.
         if gone {
             pending::<()>().await;
         }

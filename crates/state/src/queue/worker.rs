@@ -1,4 +1,4 @@
-//! The workers of a queue: made, made anew when an error of the database ends them, and woken.
+//! The worker of a queue: its start, its restart after an error of the database, and its wake-ups.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -18,31 +18,31 @@ use tokio_util::sync::CancellationToken;
 
 use super::{HEARTBEATS_PER_LEASE, JobHandler, JobQueue, Lease, PauseGate, StepJob, lock_mutex};
 
-/// How often a worker looks into the queue unprompted; commits and [`JobQueue::wake_due_queues`] wake it in time.
+/// How often a worker polls the queue by itself. Commits and [`JobQueue::wake_due_queues`] wake it earlier.
 const JOB_POLL_INTERVAL: Duration = Duration::from_secs(5);
-/// How long to wait before a worker that ended is made anew.
+/// How long to wait before a worker is started again.
 const WORKER_RESTART_DELAY: Duration = Duration::from_secs(1);
 
-/// A queue to work.
+/// The settings of the worker of a queue.
 pub struct QueueWorkerSpec {
-    /// Its name.
+    /// The name of the queue.
     pub name: String,
-    /// Jobs that this process works on at the same time.
+    /// How many jobs of the queue this process runs at the same time.
     pub concurrency: usize,
-    /// Whether it is worked at the moment.
+    /// Whether the worker may fetch jobs.
     pub gate: PauseGate,
 }
 
-/// What every job of a queue is given.
+/// The data that every job of a queue gets.
 #[derive(Clone)]
 struct WorkerData {
     queue: Arc<JobQueue>,
     handler: JobHandler,
-    /// Outlives the queue's worker, which is made anew after an error of the database while its jobs go on.
+    /// The slots outlive the worker: it restarts after an error of the database while its jobs go on.
     slots: Arc<Semaphore>,
 }
 
-/// A lease in hand, until dropped.
+/// Registers an active lease until it is dropped.
 struct ActiveLease(Arc<JobQueue>, Lease);
 
 impl Drop for ActiveLease {
@@ -55,9 +55,11 @@ impl Drop for ActiveLease {
 }
 
 impl JobQueue {
-    /// Works a queue until `stop`, then waits at most `drain` for the jobs in hand. A worker that an error of the
-    /// database ends is made anew, under a name of its own, once the leases of this process have been kept alive. So is
-    /// one that a closed gate has ended, once the gate opens; its jobs go on meanwhile.
+    /// Runs the worker of a queue until `stop`, then waits at most `drain` for its active jobs.
+    ///
+    /// When an error of the database ends the worker, a new one starts under a new name, after the leases of this
+    /// process are renewed. When a closed gate ends the worker, a new one starts once the gate opens. Its jobs go on
+    /// meanwhile.
     pub async fn run_queue_worker(
         self: Arc<Self>,
         queue: QueueWorkerSpec,
@@ -80,7 +82,7 @@ impl JobQueue {
                 }
                 continue;
             }
-            tracing::warn!(queue, restart, "the worker of a queue ended; making a new one");
+            tracing::warn!(queue, restart, "the worker of a queue ended; starting a new one");
             loop {
                 tokio::select! {
                     () = stop.cancelled() => break,
@@ -91,7 +93,7 @@ impl JobQueue {
                 }
             }
         }
-        // Jobs whose worker ended before the stop are not the last worker's to wait for.
+        // The last worker does not wait for jobs of earlier workers, so wait for them here.
         let idle = async { drop(work.slots.acquire_many(u32::try_from(concurrency).unwrap_or(u32::MAX)).await) };
         drop(tokio::time::timeout(drain, idle).await);
     }
@@ -106,7 +108,7 @@ impl JobQueue {
         stop: CancellationToken,
         drain: Duration,
     ) {
-        // A name is never used twice: the queue takes the row of a dead worker of the same name for a live one.
+        // No name is used twice: the queue would take the row of a dead worker with the same name for a live one.
         let (name, heartbeat) = (format!("{}-{queue}-{restart}", self.process), self.heartbeat);
         lock_mutex(&self.workers).insert(queue.to_owned(), name.clone());
         macro_rules! build_worker {
@@ -145,7 +147,7 @@ impl JobQueue {
             Ok(())
         };
         if let Err(error) = monitor.shutdown_timeout(drain).run_with_signal(signal).await {
-            tracing::warn!(queue, "a worker ended badly: {error}");
+            tracing::warn!(queue, "a worker ended with an error: {error}");
         }
     }
 }
@@ -157,7 +159,7 @@ async fn handle_job(
     worker: WorkerContext,
     work: Data<WorkerData>,
 ) -> Result<(), BoxDynError> {
-    // The worker counts the attempt up before it calls; the row still holds the number as fetched.
+    // The worker raises the attempt before it calls the handler. The row still holds the number as fetched.
     let attempts = attempt.current() as i64 - 1;
     let (step_run, worker, lost) = (id.to_string(), worker.name().to_owned(), CancellationToken::new());
     let lease = Lease { step_run, worker, attempts, lost };
@@ -167,14 +169,14 @@ async fn handle_job(
     }
     let hand = ActiveLease(work.queue.clone(), lease.clone());
     if AssertUnwindSafe((work.handler)(lease)).catch_unwind().await.is_err() {
-        // Out of hand, its job is freed by the sweep and fetched again.
-        tracing::error!(step_run = hand.1.step_run, "working on a job broke down");
+        // The drop of the lease makes the job an orphan. The sweep releases it, and a worker fetches it again.
+        tracing::error!(step_run = hand.1.step_run, "a job handler panicked");
     }
     Ok(())
 }
 
-/// False if somebody here works under this very lease: the server broke down right behind a fetch and forgot it, so that the
-/// same worker could fetch the job once more.
+/// Returns false if a task works under this same lease. PostgreSQL can crash after an unsynced fetch and then hand out
+/// the same job to the same worker again.
 fn register_lease(chain: &JobQueue, lease: &Lease) -> bool {
     let mut hands = lock_mutex(&chain.active_leases);
     if hands.get(&lease.step_run).is_some_and(|held| held.is_same_lease(lease)) {
@@ -184,8 +186,8 @@ fn register_lease(chain: &JobQueue, lease: &Lease) -> bool {
     true
 }
 
-/// Wakes a worker by `signal` and by the tick. It re-arms itself after every event: the queue's poller drops a ready
-/// event without arming a waker for the next, and would sleep until its heartbeat.
+/// Wakes a worker by `signal` and by a timer. It re-arms itself after every event: the poller of the queue drops a
+/// ready event without arming a waker for the next one, and would sleep until its heartbeat.
 struct WakeStream(BoxStream<'static, ()>);
 
 impl Stream for WakeStream {
@@ -220,7 +222,7 @@ mod tests {
     use crate::Db;
 
     #[tokio::test]
-    async fn a_lease_is_taken_in_hand_once() {
+    async fn a_lease_is_registered_once() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("afterload.db").display());
         let chain = JobQueue::open(Db::open(&url).await.unwrap(), Duration::from_secs(15)).await.unwrap();
