@@ -1,4 +1,4 @@
-//! The list of back ends.
+//! The list of back ends, and the enum that picks one for each call.
 
 use std::sync::Arc;
 
@@ -19,16 +19,16 @@ use afterload_core::dialect::Dialect;
 use afterload_core::error::Result;
 use afterload_core::identifier::TableName;
 
-/// An enum of all back ends, so that rows are read and written without dynamic calls. It passes each call on.
+/// Declares an enum of all back ends that passes each call on. Rows are read and written without dynamic dispatch.
 macro_rules! backends {
     ($($name:ident($database:ty),)+) => {
-        /// A database of any kind.
+        /// A target database of any dialect.
         #[derive(Clone)]
         pub(crate) enum Backend {
             $($name($database),)+
         }
 
-        /// A loader of any kind.
+        /// A loader of any dialect.
         pub(crate) enum BackendLoader {
             $($name(Box<<$database as TargetDatabase>::Loader>),)+
         }
@@ -182,7 +182,7 @@ macro_rules! backends {
     };
 }
 
-// A new back end is a folder and a line here; its name is that of its dialect.
+// A new back end needs a folder and a line here. Its name must be the one of its `Dialect`.
 backends! {
     Sqlite(SqliteDatabase),
     Postgres(PostgresDatabase),

@@ -1,4 +1,4 @@
-//! Many typed rows in little memory: cells are small and copyable, and all text lies in one buffer.
+//! Many typed rows in little memory. Cells are small and copyable, and one buffer holds all text.
 
 use std::ops::Range;
 
@@ -7,33 +7,33 @@ use chrono::{DateTime, Datelike, NaiveDate, Timelike};
 /// One typed value. Text, decimals, UUIDs and JSON are ranges of the batch's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchCell {
-    /// Nothing.
+    /// SQL null.
     Null,
-    /// True or false.
+    /// A boolean.
     Bool(bool),
-    /// A whole number.
+    /// An integer.
     Int(i64),
     /// Days since 1970-01-01.
     Date(i32),
     /// Microseconds since 1970-01-01T00:00:00Z.
     DateTime(i64),
-    /// Valid UTF-8 without NUL in the batch's text.
+    /// A range of the batch's text: valid UTF-8 without NUL.
     Text {
-        /// The first byte.
+        /// The offset of the first byte.
         start: u32,
-        /// How many bytes.
+        /// The length in bytes.
         len: u32,
     },
 }
 
-/// What all cells of a column are, where they are not null.
+/// The type of all cells of a column that are not null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchColumnType {
     /// Any text.
     Text,
     /// [`BatchCell::Int`].
     Integer,
-    /// Text that is a decimal number: an optional `-`, digits, an optional point and more digits.
+    /// Text that holds a decimal number: an optional `-`, digits, an optional point and more digits.
     Decimal,
     /// [`BatchCell::Bool`].
     Boolean,
@@ -41,36 +41,36 @@ pub enum BatchColumnType {
     Date,
     /// [`BatchCell::DateTime`].
     DateTime,
-    /// Text that is a UUID, in lower case with hyphens.
+    /// Text that holds a UUID, in lower case with hyphens.
     Uuid,
-    /// Text that is JSON.
+    /// Text that holds JSON.
     Json,
 }
 
-/// Rows of equal width.
+/// Rows that all have the same number of cells.
 #[derive(Debug, Default)]
 pub struct RowBatch {
-    /// The text that cells point into; whoever fills the batch may keep more there.
+    /// The text that cells point into. It may hold bytes that no cell uses.
     pub text_buffer: Vec<u8>,
     /// The cells, row after row.
     pub cells: Vec<BatchCell>,
-    /// Cells per row, at least one.
+    /// The number of cells per row, at least one.
     pub width: usize,
 }
 
 impl RowBatch {
-    /// An empty batch of `width` columns.
+    /// Creates an empty batch of `width` columns.
     pub fn new(width: usize) -> Self {
         Self { text_buffer: Vec::new(), cells: Vec::new(), width: width.max(1) }
     }
 
-    /// Forgets all rows and keeps the memory.
+    /// Removes all rows and keeps the memory.
     pub fn clear(&mut self) {
         self.text_buffer.clear();
         self.cells.clear();
     }
 
-    /// How many rows there are.
+    /// The number of rows.
     pub fn row_count(&self) -> usize {
         self.cells.len() / self.width
     }
@@ -80,21 +80,21 @@ impl RowBatch {
         &self.cells[index * self.width..(index + 1) * self.width]
     }
 
-    /// The cell for a range of the text.
+    /// Makes a cell from a range of the text.
     pub fn text_cell(range: Range<usize>) -> BatchCell {
-        // A batch is cut at a few megabytes, so its offsets fit.
+        // The importer ends a batch after a few megabytes, so offsets fit into 32 bits.
         BatchCell::Text { start: range.start as u32, len: range.len() as u32 }
     }
 
-    /// The text of a range, lossless because cells hold valid UTF-8.
+    /// The text of a range. Nothing is lost, because cells hold valid UTF-8.
     pub fn text_at(&self, start: u32, len: u32) -> &str {
         std::str::from_utf8(&self.text_buffer[start as usize..(start + len) as usize]).unwrap_or_default()
     }
 
-    /// A cell as text, the way both databases read it; nothing for null.
+    /// Appends a cell as text that both databases can read. A null appends nothing.
     pub fn render_cell(&self, cell: BatchCell, out: &mut String) {
         use std::fmt::Write;
-        // Writing to a string cannot fail.
+        // Writing to a `String` cannot fail.
         let _ = match cell {
             BatchCell::Null => Ok(()),
             BatchCell::Bool(value) => write!(out, "{value}"),
@@ -121,7 +121,9 @@ impl RowBatch {
     }
 }
 
-/// `2024-02-29`; chrono's formats take many times as long. The rules let only years of four digits through.
+/// Appends a date such as `2024-02-29`. chrono's formatter takes many times as long.
+///
+/// The column rules accept only years of four digits.
 fn push_iso_date(date: NaiveDate, out: &mut String) {
     push_digits(date.year().unsigned_abs(), 1000, out);
     for part in [date.month(), date.day()] {
@@ -130,7 +132,7 @@ fn push_iso_date(date: NaiveDate, out: &mut String) {
     }
 }
 
-/// As many digits as `scale`, a power of ten, has.
+/// Appends as many digits as `scale` has. `scale` is a power of ten.
 fn push_digits(number: u32, mut scale: u32, out: &mut String) {
     while scale > 0 {
         out.push((b'0' + (number / scale % 10) as u8) as char);
@@ -144,7 +146,7 @@ impl AsRef<RowBatch> for RowBatch {
     }
 }
 
-/// Days from 0000-12-31 to 1970-01-01, as chrono counts.
+/// The days from 0000-12-31 to 1970-01-01, as chrono counts them.
 pub const DAYS_TO_1970: i32 = 719_163;
 
 #[cfg(test)]
@@ -152,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cells_are_small_and_render_as_iso() {
+    fn cells_take_16_bytes_and_render_as_iso_text() {
         assert_eq!(std::mem::size_of::<BatchCell>(), 16);
         let mut batch = RowBatch::new(1);
         batch.text_buffer.extend_from_slice("naïve".as_bytes());

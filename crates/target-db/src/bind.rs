@@ -1,6 +1,6 @@
-//! `:name` parameters of SQL that others wrote: bound by the database, never pasted into the text.
+//! `:name` parameters in the SQL of users. The database binds their values; they never become part of the text.
 //!
-//! A [`ParameterizedSql`] is read once. Each back end binds the values in its own way.
+//! A [`ParameterizedSql`] is parsed once. Each back end binds the values in its own way.
 
 use crate::codes;
 use std::collections::BTreeMap;
@@ -11,10 +11,10 @@ use crate::tokenizer::{SqlToken, tokenize_sql};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
-/// Values by the names of their parameters.
+/// Values by parameter name.
 pub type BindValues = BTreeMap<String, Json>;
 
-/// SQL that others wrote, without semicolons and comments at its end.
+/// Parsed SQL with `:name` parameters, without semicolons and comments at its end.
 #[derive(Clone, Debug)]
 pub struct ParameterizedSql {
     dialect: Dialect,
@@ -26,12 +26,12 @@ pub struct ParameterizedSql {
 #[derive(Clone, Debug)]
 enum SqlSegment {
     Text(String),
-    /// The parameter of this place in `names`.
+    /// The parameter at this index of `parameter_names`.
     Parameter(usize),
 }
 
 impl ParameterizedSql {
-    /// Reads the text.
+    /// Parses SQL with `:name` parameters.
     ///
     /// # Errors
     /// `sql_invalid` for an empty text, a quote or comment without an end, and parameters that are not written `:name`.
@@ -72,22 +72,22 @@ impl ParameterizedSql {
         Ok(Self { dialect, segments: pieces, parameter_names: names, single })
     }
 
-    /// Whose SQL it is.
+    /// The dialect of the SQL.
     pub fn dialect(&self) -> Dialect {
         self.dialect
     }
 
-    /// The names of the parameters, each once, as they first come.
+    /// The names of the parameters, each once, in the order of their first use.
     pub fn parameter_names(&self) -> &[String] {
         &self.parameter_names
     }
 
-    /// Whether no semicolon stands between two parts of it.
+    /// Whether the text is a single statement: no semicolon separates two parts.
     pub fn is_single(&self) -> bool {
         self.single
     }
 
-    /// What does not fit together: a parameter without a value, a value without a parameter.
+    /// Errors for parameters without a value and for values without a parameter.
     pub fn binding_errors<'a>(&self, given: impl IntoIterator<Item = &'a str>) -> Vec<Error> {
         let given: Vec<&str> = given.into_iter().collect();
         let missing = self.parameter_names.iter().filter(|name| !given.contains(&name.as_str())).map(|name| {
@@ -101,13 +101,13 @@ impl ParameterizedSql {
         missing.chain(unused).collect()
     }
 
-    /// The text with numbered parameters: `?1` for SQLite, `$1` for PostgreSQL.
+    /// Renders the SQL with numbered parameters: `?1` for SQLite, `$1` for PostgreSQL.
     pub fn to_numbered_sql(&self) -> String {
         let sign = if self.dialect == Dialect::Sqlite { '?' } else { '$' };
         self.render_parameters(|place| format!("{sign}{}", place + 1))
     }
 
-    /// The text as it was written, without semicolons and comments at its end.
+    /// Renders the SQL with its `:name` parameters, without semicolons and comments at its end.
     pub fn to_named_sql(&self) -> String {
         self.render_parameters(|place| format!(":{}", self.parameter_names[place]))
     }
@@ -120,7 +120,7 @@ impl ParameterizedSql {
         self.segments.iter().map(piece).collect()
     }
 
-    /// The values of the parameters in their order.
+    /// The values in the order of the parameters.
     ///
     /// # Errors
     /// `sql_parameter_missing`, `sql_parameter_unknown`.
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_numbered_and_the_end_is_cut_off() {
+    fn parse_numbers_parameters_and_drops_trailing_comments() {
         let text = "SELECT :b, ':c', :a::date + :b -- :d\n ; -- the end\n";
         let sqlite = ParameterizedSql::parse(text, Dialect::Sqlite).unwrap();
         assert_eq!(sqlite.to_numbered_sql(), "SELECT ?1, ':c', ?2::date + ?1");
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn values_and_parameters_must_fit() {
+    fn binding_errors_report_missing_and_unknown_parameters() {
         let statement = ParameterizedSql::parse("SELECT :a, :b", Dialect::Sqlite).unwrap();
         let misfits = statement.binding_errors(["b", "c"]);
         let found: Vec<_> = misfits.iter().map(Error::code).collect();

@@ -1,4 +1,4 @@
-//! What is to be loaded in bulk, and what became of it.
+//! The types of a bulk load: its plan, its conflict rule and its outcome.
 
 use crate::batch::BatchColumnType;
 use crate::checkpoint::RejectedRow;
@@ -7,65 +7,65 @@ use crate::table::{DbColumnType, TableColumn, TableInfo};
 use afterload_core::error::{Error, ErrorCode};
 use afterload_core::identifier::{TableName, quote_identifier, quote_identifiers};
 
-/// What to do with a row whose key is already there.
+/// The action for a row whose key is already in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyConflictAction {
-    /// Overwrite the imported columns.
+    /// Overwrites the imported columns of the existing row.
     Update,
-    /// Keep what is there.
+    /// Keeps the existing row.
     Skip,
-    /// Keep what is there, and refuse the row.
+    /// Keeps the existing row and refuses the new one.
     Reject,
 }
 
-/// A key, and what to do when it is already there.
+/// A unique key and the action when it is already in the table.
 #[derive(Clone, Debug)]
 pub struct ConflictRule {
     /// The columns of a unique constraint.
     pub keys: Vec<String>,
-    /// What to do.
+    /// The action on a conflict.
     pub action: KeyConflictAction,
 }
 
-/// What became of the rows of a batch: the counts and the refusals add up to its rows.
+/// The outcome of loading a batch. The counts and the refusals add up to the number of its rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadOutcome {
-    /// New rows.
+    /// The number of new rows.
     pub inserted: u64,
-    /// Rows that overwrote others.
+    /// The number of rows that overwrote an existing row.
     pub updated: u64,
-    /// Rows that were left out because their key was there, or because a trigger dropped them.
+    /// The number of rows skipped because their key exists or because a trigger dropped them.
     pub skipped: u64,
-    /// Rows that were refused, by their index in the batch, ascending.
+    /// The refused rows, sorted by their index in the batch.
     pub refused: Vec<RowRefusal>,
 }
 
-/// A row that was refused.
+/// A refused row of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowRefusal {
-    /// The index in the batch.
+    /// The index of the row in the batch.
     pub row: usize,
-    /// `conflict` or `database_refused`.
+    /// The code: `conflict` or `database_refused`.
     pub code: ErrorCode,
-    /// Why, for people.
+    /// The reason in plain text.
     pub message: String,
 }
 
-/// What is committed with a batch.
+/// The checkpoint that is committed together with a batch.
 #[derive(Clone, Debug, Default)]
 pub struct ChunkCommit {
-    /// Where the next attempt goes on.
+    /// The cursor from which the next attempt continues.
     pub cursor: String,
-    /// Rows to be kept as rejected.
+    /// The rejected rows to store.
     pub rejects: Vec<RejectedRow>,
-    /// Whether nothing is left to do.
+    /// Whether the work is complete.
     pub finished: bool,
 }
 
-/// Says, once the outcome of a batch is known, what is to be committed with it.
+/// Makes the checkpoint of a batch from its outcome.
 pub type ChunkCommitFn = Box<dyn FnOnce(&LoadOutcome) -> ChunkCommit + Send>;
 
-/// What each loader needs to know.
+/// The table, columns and conflict rule of a load.
 #[derive(Debug)]
 pub(crate) struct LoadPlan {
     pub(crate) table: TableInfo,
@@ -74,7 +74,7 @@ pub(crate) struct LoadPlan {
 }
 
 impl LoadPlan {
-    /// The places of the key columns among the loaded ones.
+    /// The indexes of the key columns among the loaded columns.
     pub(crate) fn key_indexes(&self) -> Vec<usize> {
         let keys = self.conflict.iter().flat_map(|conflict| &conflict.keys);
         keys.filter_map(|key| self.columns.iter().position(|(column, _)| column.name == *key)).collect()
@@ -84,13 +84,13 @@ impl LoadPlan {
         self.columns.iter().map(|(column, _)| column.name.as_str())
     }
 
-    /// `ON CONFLICT (…) DO NOTHING`, or nothing.
+    /// The clause `ON CONFLICT (…) DO NOTHING`, or an empty text without a conflict rule.
     pub(crate) fn on_conflict_do_nothing(&self) -> String {
         let keys = |conflict: &ConflictRule| quote_identifiers(conflict.keys.iter().map(String::as_str));
         self.conflict.as_ref().map_or_else(String::new, |it| format!(" ON CONFLICT ({}) DO NOTHING", keys(it)))
     }
 
-    /// `ON CONFLICT (…) DO UPDATE SET …`; the keys themselves only where there is nothing else.
+    /// The clause `ON CONFLICT (…) DO UPDATE SET …`. It sets key columns only if there are no other columns.
     pub(crate) fn on_conflict_do_update(&self) -> String {
         let Some(conflict) = &self.conflict else { return String::new() };
         let keys = quote_identifiers(conflict.keys.iter().map(String::as_str));
@@ -112,19 +112,19 @@ impl LoadPlan {
     }
 }
 
-/// The error for keys that no unique constraint covers.
+/// The error for conflict keys that no unique constraint covers.
 pub(crate) fn conflict_keys_error(plan: &LoadPlan) -> Error {
     let keys = plan.conflict.as_ref().map_or(&[][..], |conflict| &conflict.keys);
     keys_not_unique_error(&plan.table.name, keys)
 }
 
-/// The same for the keys of a table.
+/// Like `conflict_keys_error`, for any keys of a table.
 pub(crate) fn keys_not_unique_error(table: &TableName, keys: &[String]) -> Error {
     let keys = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
     Error::new(codes::CONFLICT_KEYS_NOT_UNIQUE, format!("no unique constraint of `{table}` covers just {keys}"))
 }
 
-/// Whether cells of a shape can be sent to a column of a kind as they are; otherwise the database casts them from text.
+/// Whether a column of type `kind` accepts cells of type `shape` as they are. Otherwise the database casts from text.
 pub(crate) fn is_directly_loadable(kind: DbColumnType, shape: BatchColumnType) -> bool {
     match kind {
         DbColumnType::Text => true,

@@ -1,4 +1,4 @@
-//! What is to be written into columns of many rows, each found by its keys.
+//! The types of a bulk update: columns of many rows, each row found by its keys.
 
 use crate::bind::BindValues;
 use crate::row_source::RowSource;
@@ -6,7 +6,7 @@ use crate::statement::ParsedStatement;
 use crate::table::{DbColumnType, TableColumn};
 use afterload_core::identifier::{TableName, quote_identifier};
 
-/// The table and the columns, keys first.
+/// The table and the columns of an update, key columns first.
 pub(crate) struct UpdatePlan<'a> {
     pub(crate) table: &'a TableName,
     pub(crate) columns: Vec<&'a TableColumn>,
@@ -14,7 +14,9 @@ pub(crate) struct UpdatePlan<'a> {
 }
 
 impl UpdatePlan<'_> {
-    /// `UPDATE … SET … WHERE …`, where `value` says how the value of a column is named, and `from` where all of them are.
+    /// Renders `UPDATE … SET … WHERE …`.
+    ///
+    /// `value` renders the value of a column as SQL. `from` is the `FROM` clause with the values, or an empty text.
     pub(crate) fn update_sql(&self, from: &str, value: impl Fn(usize) -> String) -> String {
         let pairs: Vec<_> =
             self.columns.iter().enumerate().map(|(place, it)| (quote_identifier(&it.name), value(place))).collect();
@@ -25,7 +27,7 @@ impl UpdatePlan<'_> {
         format!("UPDATE {table} AS target SET {set} {from}WHERE {found}")
     }
 
-    /// The update with these statements.
+    /// Makes the update from its statements.
     pub(crate) fn to_bulk_update(&self, statement: ParsedStatement, key_range: Option<KeyRangeUpdate>) -> BulkUpdate {
         let is_json = |column: &&TableColumn| matches!(column.column_type, DbColumnType::Json | DbColumnType::Jsonb);
         let json_columns = self.columns.iter().map(is_json).collect();
@@ -33,19 +35,21 @@ impl UpdatePlan<'_> {
     }
 }
 
-/// A table of which columns are to be filled.
+/// A prepared update that fills columns of many rows.
 #[derive(Clone, Debug)]
 pub struct BulkUpdate {
     pub(crate) statement: ParsedStatement,
     pub(crate) key_count: usize,
-    /// Of each column, keys first, whether it holds JSON.
+    /// For each column, key columns first: whether it holds JSON.
     pub(crate) json_columns: Vec<bool>,
-    /// The statement where the values of a key have a known range.
+    /// The variant for values whose key range is known.
     pub(crate) key_range: Option<KeyRangeUpdate>,
 }
 
-/// A key whose order we know, and the statement that also says between which values it lies. Without that, PostgreSQL may
-/// read the whole table for each chunk, which the planner takes for cheaper than to look for every row.
+/// An update that also bounds one key column with `BETWEEN`.
+///
+/// Without the bounds, PostgreSQL may read the whole table for each chunk. The planner estimates that this costs less
+/// than an index lookup for every row.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyRangeUpdate {
     pub(crate) column: usize,
@@ -53,10 +57,10 @@ pub(crate) struct KeyRangeUpdate {
     pub(crate) statement: ParsedStatement,
 }
 
-/// An update with the values of some rows.
+/// An update with the values of the rows of one chunk.
 pub(crate) struct BoundUpdate {
     pub(crate) statement: ParsedStatement,
     pub(crate) values: BindValues,
-    /// Where the statement runs once for each row: their values, in the order of its parameters.
+    /// The rows, if the statement runs once per row. Their values have the order of its parameters.
     pub(crate) row_source: Option<Box<dyn RowSource>>,
 }

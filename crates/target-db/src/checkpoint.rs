@@ -1,50 +1,50 @@
-//! Where chunked work keeps its cursor: in the target database, committed together with the rows.
+//! Checkpoints of chunked steps. The target database holds the cursor and commits it together with the rows.
 //!
-//! `afterload_checkpoints` holds one row per step of a run. Every attempt claims it with its own epoch; a chunk's
-//! transaction first updates it `WHERE epoch = mine`, so that an attempt that was overtaken cannot write any more.
-//! `afterload_rejects` holds the rows that were not taken, in order.
+//! `afterload_checkpoints` holds one row per step of a run. Every attempt claims it with its own epoch. The transaction
+//! of each chunk first updates the row `WHERE epoch = mine`, so an attempt that lost its lease cannot write.
+//! `afterload_rejects` holds the rejected rows in order.
 
 use crate::codes;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::identifier::{TableName, quote_identifier};
 
-/// Who may write: the step of a run, and the attempt.
+/// The right of one attempt of a step to write its checkpoint.
 #[derive(Clone, Debug)]
 pub struct Fence {
-    /// The same over all attempts.
+    /// The key of the step's checkpoint. All attempts share it.
     pub checkpoint_key: String,
-    /// Rises with every attempt.
+    /// The number of the attempt. Each attempt raises it.
     pub epoch: i64,
 }
 
-/// A row that was not taken.
+/// A rejected row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedRow {
-    /// Its place among the rejects, from 1.
+    /// The position among the rejects, from 1.
     pub seq: i64,
-    /// What is kept of it.
+    /// The stored text of the row.
     pub line: String,
 }
 
-/// How long finished work is remembered.
+/// How long checkpoints of finished steps are kept.
 const FINISHED_RETENTION_MILLIS: i64 = 86_400_000;
-/// How long abandoned work is remembered.
+/// How long checkpoints of unfinished steps are kept after their last update.
 const ABANDONED_RETENTION_MILLIS: i64 = 90 * 86_400_000;
 
 impl Fence {
-    /// For the attempt `epoch` of the step `key`.
+    /// Creates the fence for attempt `epoch` of the step `key`.
     pub fn new(key: &str, epoch: i64) -> Self {
         Self { checkpoint_key: key.to_owned(), epoch }
     }
 
-    /// The error of an attempt that was overtaken.
+    /// The error for an attempt that a later one has replaced.
     pub(crate) fn lease_lost_error(&self) -> Error {
         Error::new(codes::LEASE_LOST, format!("a later attempt has taken over `{}`", self.checkpoint_key))
     }
 }
 
-/// The statements, with the tables' names filled in; both databases read the same text.
+/// The SQL of checkpoints with the table names filled in. Both databases accept the same text.
 #[derive(Clone, Debug)]
 pub(crate) struct CheckpointSql {
     pub(crate) checkpoints_table: String,
@@ -74,7 +74,7 @@ impl CheckpointSql {
         ]
     }
 
-    /// Takes the row for an attempt, unless a later one has it. Binds key, epoch and now; gives the cursor.
+    /// Claims the row for an attempt, unless a later attempt has it. Binds key, epoch and now; returns the cursor.
     pub(crate) fn claim(&self) -> String {
         format!(
             "INSERT INTO {} AS mine (key, epoch, updated_at) VALUES ($1, $2, $3) ON CONFLICT (key) \
@@ -84,28 +84,29 @@ impl CheckpointSql {
         )
     }
 
-    /// First in every chunk: takes the row, or finds that it is no longer ours. Binds key and epoch.
+    /// The first statement of every chunk. It locks the row, or finds no row if the lease is lost. Binds key, epoch.
     pub(crate) fn check_epoch(&self) -> String {
         format!("UPDATE {} SET epoch = epoch WHERE key = $1 AND epoch = $2", self.checkpoints_table)
     }
 
-    /// Last in every chunk. Binds cursor, now, when finished, and key: in the order of their first use, because SQLite
-    /// numbers them so.
+    /// The last statement of every chunk. Binds cursor, now, the time of the end, and key.
+    ///
+    /// SQLite numbers parameters by their first use, so the text must name them in this order.
     pub(crate) fn update_cursor(&self) -> String {
         format!("UPDATE {} SET cursor = $1, updated_at = $2, finished_at = $3 WHERE key = $4", self.checkpoints_table)
     }
 
-    /// The same by itself, only while the row is ours. Binds the epoch last.
+    /// Like `update_cursor`, outside of a chunk: it also checks the epoch. Binds the epoch last.
     pub(crate) fn save_cursor(&self) -> String {
         format!("{} AND epoch = $5", self.update_cursor())
     }
 
-    /// Rejected rows in their order. Binds key, the `seq` before the first one, and their greatest number.
+    /// Reads rejected rows in order. Binds key, the `seq` before the first row, and the limit.
     pub(crate) fn list_rejects(&self) -> String {
         format!("SELECT seq, line FROM {} WHERE key = $1 AND seq > $2 ORDER BY seq LIMIT $3", self.rejects_table)
     }
 
-    /// Forgets old work, its rejected rows first. Both bind when finished and when abandoned work is too old.
+    /// Deletes expired checkpoints, their rejected rows first. Both bind `finished_before` and `updated_before`.
     pub(crate) fn delete_expired(&self) -> [String; 2] {
         let Self { checkpoints_table: checkpoints, rejects_table: rejects } = self;
         let expired = "(finished_at < $1 OR updated_at < $2)";
@@ -115,12 +116,12 @@ impl CheckpointSql {
         ]
     }
 
-    /// Binds key, seq and line.
+    /// Inserts one rejected row. Binds key, seq and line.
     pub(crate) fn insert_reject(&self) -> String {
         format!("INSERT INTO {} (key, seq, line) VALUES ($1, $2, $3)", self.rejects_table)
     }
 
-    /// The same for many, because on PostgreSQL each statement is a way there and back: binds key, all seqs and all lines.
+    /// Inserts many rejected rows in one round trip, on PostgreSQL only. Binds key, all seqs and all lines.
     pub(crate) fn insert_rejects(&self) -> String {
         format!(
             "INSERT INTO {} (key, seq, line) SELECT $1, seq, line FROM unnest($2::bigint[], $3::text[]) AS new (seq, line)",
@@ -129,11 +130,11 @@ impl CheckpointSql {
     }
 }
 
-/// When a checkpoint is too old to be kept.
+/// The times before which a checkpoint is expired.
 pub(crate) struct CheckpointExpiry {
-    /// Finished work is forgotten when it ended before this.
+    /// A finished checkpoint is expired if it ended before this time.
     pub(crate) finished_before: i64,
-    /// Any work is forgotten when it was last touched before this.
+    /// Any checkpoint is expired if its last update was before this time.
     pub(crate) updated_before: i64,
 }
 
@@ -144,7 +145,7 @@ impl CheckpointExpiry {
     }
 }
 
-/// The checkpoint methods of a target database that sqlx reaches and that reads the shared statements as they are.
+/// Implements the checkpoint methods for a target database with an sqlx pool that accepts the shared SQL as it is.
 macro_rules! sqlx_checkpoint_methods {
     () => {
         async fn claim_checkpoint(&self, fence: &$crate::Fence) -> Result<Option<Option<String>>> {
@@ -178,7 +179,7 @@ macro_rules! sqlx_checkpoint_methods {
 }
 pub(crate) use sqlx_checkpoint_methods;
 
-/// An error for the tables that users may not write into.
+/// Refuses the tables that belong to the checkpoints.
 pub(crate) fn refuse_reserved_table(name: &TableName) -> Result<()> {
     match name.table.as_str() {
         "afterload_checkpoints" | "afterload_rejects" => {

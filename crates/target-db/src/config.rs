@@ -1,4 +1,4 @@
-//! The databases that pipelines work on: the settings.
+//! The settings of connections.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ pub enum CheckpointMode {
     None,
 }
 
-/// What the configuration says of a connection, beside its address.
+/// The settings of a connection without its address.
 #[derive(Debug)]
 pub(crate) struct ConnectionOptions {
     pub(crate) name: String,

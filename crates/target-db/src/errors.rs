@@ -1,9 +1,9 @@
-//! Errors that every back end knows.
+//! Errors that all back ends share.
 
 use crate::codes;
 use afterload_core::error::Error;
 
-/// The address itself is not shown: it may hold a password.
+/// The message does not show the address, because it may hold a password.
 pub(crate) fn invalid_url_error(name: &str) -> Error {
     Error::new(codes::CONNECTION_INVALID, format!("the `url` of connection `{name}` is not a database address"))
         .with_hint("expected `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`")

@@ -1,4 +1,4 @@
-//! Fields of step kinds that work on a database: the connection, the statement and its values.
+//! Checks for the fields of step kinds that use a target database: the connection, the statement and its values.
 
 use crate::codes;
 use serde::de::DeserializeOwned;
@@ -8,7 +8,7 @@ use crate::statement::ParsedStatement;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::Validator;
 
-/// What can be said of a statement at a place of `with` before it runs. `own` are the parameters that the step fills itself.
+/// Parses and checks a statement at the path `at` of `with`. `own` names the parameters that the step fills itself.
 pub fn check_sql(
     check: &mut Validator<'_>,
     connection: &str,
@@ -41,9 +41,9 @@ pub fn check_sql(
     Some(statement)
 }
 
-/// Values, at a place of `with`, that no statement names are slips.
+/// Reports values, at the path `at` of `with`, that no statement uses.
 pub fn check_bind(check: &mut Validator<'_>, at: &[&str], bind: &BindValues, statements: &[Option<ParsedStatement>]) {
-    // What could not be read may name anything.
+    // A statement that could not be parsed may use any parameter, so an unused value is not certain.
     let Some(statements) = statements.iter().map(Option::as_ref).collect::<Option<Vec<_>>>() else { return };
     for name in bind.keys() {
         if !statements.iter().any(|statement| statement.has_parameter(name)) {
@@ -52,13 +52,13 @@ pub fn check_bind(check: &mut Validator<'_>, at: &[&str], bind: &BindValues, sta
     }
 }
 
-/// What an attempt before has committed.
+/// Parses the cursor that an earlier attempt committed.
 pub fn read_checkpoint<T: DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text)
         .map_err(|error| Error::new(codes::CHECKPOINT_INVALID, format!("the checkpoint cannot be read: {error}")))
 }
 
-/// The connection of steps that name none.
+/// The connection of a step that does not name one.
 pub fn default_connection() -> String {
     "app".into()
 }

@@ -1,8 +1,8 @@
-//! The users' databases: one pool per connection of the configuration, and the SQL dialects they speak.
+//! Target databases: one pool per connection of the configuration, and their SQL dialects.
 //!
-//! Steps describe what they want in terms of a [`TableInfo`], a [`RowBatch`] of typed cells and a [`ConflictRule`]; a
-//! [`BulkLoader`] knows how to do it fast. Each database is a back end in a folder of its own and implements the trait
-//! `TargetDatabase`; what lies below is the vocabulary that they share.
+//! A step describes a bulk load with a [`TableInfo`], a [`RowBatch`] of typed cells and a [`ConflictRule`]. A
+//! [`BulkLoader`] runs it fast. Each database is a back end in its own folder and implements the trait
+//! `TargetDatabase`. The other modules hold the types that all back ends share.
 
 mod backends;
 mod batch;

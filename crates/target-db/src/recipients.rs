@@ -1,4 +1,4 @@
-//! People whom a query of a user's finds: paged by a key, counted, read, and written into a table without being read.
+//! Recipients that a user's query finds: counted, read in pages by key, or copied into a table by one statement.
 
 use crate::codes;
 use serde::{Deserialize, Serialize};
@@ -15,12 +15,12 @@ use crate::statement::{
 use afterload_core::error::{Error, Result};
 use afterload_core::identifier::{TableName, quote_identifier, quote_identifiers};
 
-/// The bounds of a part and the values of a row; no parameter of a user's has such a name.
+/// The prefix of our own parameters: range bounds and row values. Parameters of users must not start with it.
 const RESERVED_PARAM_PREFIX: &str = "afterload_";
-/// The column of a page with the key.
+/// The column of a page that holds the key.
 const RECIPIENT_KEY_COLUMN: &str = "afterload_key";
 
-/// A query whose rows are people, told apart by one of its columns.
+/// A query whose rows are recipients. One column is the key.
 #[derive(Clone, Debug)]
 pub struct RecipientQuery {
     sql: String,
@@ -28,38 +28,38 @@ pub struct RecipientQuery {
     values: BindValues,
 }
 
-/// A part of the people, in the order of their keys.
+/// A range of recipients in the order of their keys.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct KeyRange {
-    /// The key behind which it begins.
+    /// The key after which the range starts, exclusive.
     pub after: Option<Value>,
-    /// The key with which it ends.
+    /// The last key of the range, inclusive.
     pub until: Option<Value>,
 }
 
-/// One of the people.
+/// One recipient.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipient {
-    /// The key.
+    /// The value of the key column.
     pub key: Value,
-    /// The columns that the query gives.
+    /// The columns that the query returns.
     pub columns: Map<String, Value>,
 }
 
-/// People who follow one another.
+/// A page of recipients in the order of their keys.
 #[derive(Debug)]
 pub struct RecipientPage {
-    /// Their rows: the keys as they can be bound again, then the columns that the query gives.
+    /// The rows: first the key in a form that can be bound again, then the columns of the query.
     pub rows: ResultRows,
 }
 
 impl RecipientPage {
-    /// The key of the last one.
+    /// The key of the last recipient.
     pub fn last_key(&self) -> Option<&Value> {
         Some(self.rows.value_at(self.rows.len().checked_sub(1)?, 0))
     }
 
-    /// The people one by one.
+    /// Iterates over the recipients.
     pub fn iter_recipients(&self) -> impl Iterator<Item = Recipient> {
         (0..self.rows.len()).map(|place| {
             let mut row = self.rows.row_to_json(place);
@@ -69,45 +69,47 @@ impl RecipientPage {
     }
 }
 
-/// What a row says of a delivery.
+/// The table and columns of a delivery row.
 #[derive(Clone, Copy, Debug)]
 pub struct DeliveryRowSpec<'a> {
-    /// The table.
+    /// The name of the table.
     pub table: &'a str,
-    /// The column for the key of the person.
+    /// The column for the key of the recipient.
     pub recipient_column: &'a str,
     /// The column for the reason, if there is one.
     pub reason_column: Option<&'a str>,
-    /// Columns that hold the same value for everybody.
+    /// Columns that hold the same value for all recipients.
     pub constant_columns: &'a Map<String, Value>,
-    /// Columns that hold what a column of the query gives.
+    /// Columns that hold the value of a query column.
     pub copied_columns: &'a [(String, String)],
-    /// The columns of a unique constraint: nobody gets two rows.
+    /// The columns of a unique constraint, so that no recipient gets two rows.
     pub unique_columns: &'a [String],
 }
 
-/// What is done about people who have their row already.
+/// The action for recipients that already have a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnExisting {
-    /// They keep it.
+    /// Keeps the existing row.
     Skip,
-    /// Nobody is expected to have one. On PostgreSQL one who does fails the whole part, which is then to be put again with
-    /// [`OnExisting::Skip`]: to look for rows that are there takes it as long as to write new ones.
+    /// Assumes that no row exists yet.
+    ///
+    /// On PostgreSQL, an existing row fails the whole chunk. The caller then retries with [`OnExisting::Skip`].
+    /// PostgreSQL needs as long to check for existing rows as to write new ones.
     AssumeNone,
 }
 
-/// The people of one statement.
+/// The recipients of one statement.
 #[derive(Clone, Copy, Debug)]
 pub struct DeliveryChunk<'a> {
-    /// Which part of the people.
+    /// The range of recipients.
     pub range: &'a KeyRange,
-    /// Why they get the row.
+    /// The reason that is written into the row.
     pub reason: &'a str,
-    /// What is done about people who have their row already.
+    /// The action for recipients that already have a row.
     pub on_existing: OnExisting,
 }
 
-/// A table made ready for deliveries.
+/// A table that is prepared for delivery rows.
 #[derive(Clone, Debug)]
 pub struct DeliveryTable {
     table: TableName,
@@ -118,20 +120,20 @@ pub struct DeliveryTable {
 }
 
 impl RecipientQuery {
-    /// The people whom `command` finds with these values.
+    /// Creates the query from `command`, its key column and its values.
     pub fn new(command: &ParsedStatement, key: &str, values: BindValues) -> Self {
         let key = format!("person.{}", quote_identifier(key));
         Self { sql: command.sql.to_named_sql(), key, values }
     }
 
-    /// The same people with one more value.
+    /// Adds a value for one more parameter.
     #[must_use]
     pub fn with_value(mut self, name: &str, value: Value) -> Self {
         self.values.insert(name.to_owned(), value);
         self
     }
 
-    /// How many there are in a part.
+    /// Counts the recipients of a range.
     ///
     /// # Errors
     /// Those of [`Connection::read_statement`].
@@ -147,10 +149,10 @@ impl RecipientQuery {
         Ok(rows.first_value().and_then(Value::as_u64).unwrap_or_default())
     }
 
-    /// The key of the person at `place`, from 1, of a part; none where there are fewer.
+    /// Reads the key of the recipient at `place` of a range, counted from 1. `None` if the range is shorter.
     ///
     /// # Errors
-    /// `audience_key_invalid` where the keys have no order; those of [`Connection::read_statement`].
+    /// `audience_key_invalid` if the keys are not sortable; those of [`Connection::read_statement`].
     pub async fn key_at(
         &self,
         connection: &Connection,
@@ -163,7 +165,7 @@ impl RecipientQuery {
             self.source_clause(span),
             key = self.key
         );
-        // Brought to text behind the place: of those before it nobody asks.
+        // The outer query casts only one key to text, not the keys that `OFFSET` skips.
         let bound = connection.key_bound_as_text("person.key");
         let sql = format!("SELECT {bound} AS bound FROM ({at}) AS person");
         let own = [("skip", Value::from(place.saturating_sub(1)))];
@@ -176,11 +178,11 @@ impl RecipientQuery {
         Ok(found)
     }
 
-    /// The first people of a part, at most `limit`.
+    /// Reads the first recipients of a range, at most `limit`.
     ///
     /// # Errors
-    /// `audience_key_invalid` where the keys have no order; `sql_result_too_large` where they have more than 16 MiB; those of
-    /// [`Connection::read_statement`].
+    /// `audience_key_invalid` if the keys are not sortable; `sql_result_too_large` if the page has more than 16 MiB;
+    /// those of [`Connection::read_statement`].
     pub async fn fetch_page(
         &self,
         connection: &Connection,
@@ -203,8 +205,9 @@ impl RecipientQuery {
         }
     }
 
-    /// Gives everybody of a part a row, in one statement of the database and in the order of their keys, which indices
-    /// like. `note` is committed with them, as [`Connection::write_statement`] says.
+    /// Inserts a row for each recipient of a range, in one statement and in key order, which suits the indexes.
+    ///
+    /// The transaction also commits the checkpoint of `commit`, as in [`Connection::write_statement`].
     ///
     /// # Errors
     /// `conflict_keys_not_unique`; those of [`Connection::write_statement`].
@@ -242,7 +245,10 @@ impl RecipientQuery {
         })
     }
 
-    /// Nobody has no key, which no bound lets through either. A query whose end is a comment keeps its line.
+    /// Renders `FROM … WHERE` with the bounds of the range.
+    ///
+    /// Rows without a key are left out: a bound never matches null. The query may end with a comment, so the bracket
+    /// is on a new line.
     fn source_clause(&self, span: &KeyRange) -> String {
         let Self { sql, key, .. } = self;
         let bounds = [(&span.after, "> :afterload_after"), (&span.until, "<= :afterload_until")];
@@ -282,7 +288,7 @@ fn unsortable_key_error() -> Error {
 }
 
 impl Connection {
-    /// Makes a table ready for deliveries.
+    /// Prepares a table for delivery rows.
     ///
     /// # Errors
     /// `table_not_found`, `column_not_found`, `table_reserved`, `connection_read_only`, or those of the database.

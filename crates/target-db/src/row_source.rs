@@ -1,21 +1,21 @@
-//! Values that are asked for one by one, where they are written.
+//! Rows whose values are read one by one while they are written.
 
 use std::borrow::Cow;
 
 use serde_json::Value;
 
-/// A value on its way into a column.
+/// A value that is written into a column.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scalar<'a> {
-    /// Nothing.
+    /// SQL null.
     Null,
-    /// A whole number.
+    /// An integer.
     Integer(i64),
     /// Any other number.
     Float(f64),
-    /// A text.
+    /// Text.
     Text(Cow<'a, str>),
-    /// Any other value of JSON.
+    /// Any other JSON value.
     Json(&'a Value),
 }
 
@@ -27,7 +27,7 @@ impl<'a> From<&'a Value> for Scalar<'a> {
             Value::Number(number) => match (number.as_i64(), number.as_f64()) {
                 (Some(number), _) => Self::Integer(number),
                 (None, Some(real)) if number.is_f64() => Self::Float(real),
-                // Whole numbers beyond 64 bits with a sign keep all their digits.
+                // An integer above `i64::MAX` would lose digits as a float.
                 _ => Self::Json(value),
             },
             other => Self::Json(other),
@@ -35,10 +35,10 @@ impl<'a> From<&'a Value> for Scalar<'a> {
     }
 }
 
-/// Rows whose values are asked for one by one, where they are written.
+/// Rows whose values are read one by one while they are written.
 pub trait RowSource: Send + Sync + 'static {
-    /// How many there are.
+    /// The number of rows.
     fn row_count(&self) -> usize;
-    /// A value of a row, both counted from 0.
+    /// The value at a row and a column, both counted from 0.
     fn value_at(&self, row: usize, column: usize) -> Scalar<'_>;
 }

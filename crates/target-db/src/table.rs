@@ -1,19 +1,19 @@
-//! What a database knows of a table: its columns and their real types.
+//! The description of a table: its columns and their types in the database.
 
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::identifier::TableName;
 
-/// A table that exists.
+/// An existing table.
 #[derive(Clone, Debug)]
 pub struct TableInfo {
-    /// Its name, with the schema where one is known.
+    /// The name, with its schema if known.
     pub name: TableName,
-    /// Its columns.
+    /// The columns in the order of the table.
     pub columns: Vec<TableColumn>,
-    /// Whether triggers of the user's may change or fill what is inserted.
+    /// Whether the table has triggers, which may change inserted rows.
     pub has_triggers: bool,
-    /// Whether its rows lie in partitions.
+    /// Whether the table is partitioned.
     pub partitioned: bool,
 }
 
@@ -22,56 +22,56 @@ pub struct TableInfo {
 pub struct TableColumn {
     /// The name as the database spells it.
     pub name: String,
-    /// What the database stores.
+    /// The type that the database stores.
     pub column_type: DbColumnType,
-    /// The database's own name of the type, ready for a cast; empty where SQLite has none.
+    /// The database's name of the type, usable in a cast. Empty if a SQLite column declares none.
     pub type_name: String,
-    /// Whether null is refused.
+    /// Whether the column refuses null.
     pub not_null: bool,
-    /// The most characters, where the type limits them.
+    /// The maximum number of characters, if the type has a limit.
     pub max_length: Option<usize>,
 }
 
-/// What a column stores, as far as bulk loading cares. SQLite's declared types are mapped to the nearest.
+/// The type of a column as bulk loading needs it. SQLite's declared types map to the closest one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DbColumnType {
-    /// True or false.
+    /// A boolean.
     Bool,
-    /// 16 bits.
+    /// A 16-bit integer.
     Int2,
-    /// 32 bits.
+    /// A 32-bit integer.
     Int4,
-    /// 64 bits.
+    /// A 64-bit integer.
     Int8,
-    /// Single precision.
+    /// A single precision float.
     Float4,
-    /// Double precision.
+    /// A double precision float.
     Float8,
-    /// Exact decimals.
+    /// An exact decimal.
     Numeric,
     /// Text of any kind.
     Text,
-    /// A day.
+    /// A date.
     Date,
-    /// A time without zone.
+    /// A timestamp without time zone.
     Timestamp,
-    /// A time with zone.
+    /// A timestamp with time zone.
     Timestamptz,
     /// A UUID.
     Uuid,
-    /// JSON as text.
+    /// JSON stored as text.
     Json,
-    /// JSON in binary.
+    /// JSON stored in binary form.
     Jsonb,
-    /// Anything else; the database casts it from text.
+    /// Any other type. The database casts values from text.
     Other,
 }
 
 impl TableInfo {
-    /// The column of this name: as written, or else regardless of ASCII case if that names just one.
+    /// Finds a column by its exact name, or by a unique match that ignores ASCII case.
     ///
     /// # Errors
-    /// `column_not_found`, with the columns that there are.
+    /// `column_not_found`, with the existing columns in its hint.
     pub fn find_column(&self, name: &str) -> Result<&TableColumn> {
         let mut near = self.columns.iter().filter(|column| column.name.eq_ignore_ascii_case(name));
         let exact = self.columns.iter().find(|column| column.name == name);

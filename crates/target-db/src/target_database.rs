@@ -1,4 +1,4 @@
-//! What a back end does for a connection.
+//! The traits that each back end implements.
 
 use std::sync::Arc;
 
@@ -14,80 +14,80 @@ use crate::table::TableInfo;
 use afterload_core::error::Result;
 use afterload_core::identifier::TableName;
 
-/// A kind of database that users own. Cheap to clone.
+/// A target database. Cheap to clone.
 ///
-/// What is true of all databases (which tables are reserved, which connections may be written, which rows a record has) is
-/// checked by [`Connection`](crate::Connection) before it asks the back end.
+/// [`Connection`](crate::Connection) makes the checks that all databases share before it calls the back end. Examples
+/// are reserved tables, read-only connections and ambiguous records.
 pub(crate) trait TargetDatabase: Clone {
-    /// A table made ready for loading.
+    /// The loader of this back end.
     type Loader: ChunkLoader;
 
     /// Opens the database.
     ///
     /// # Errors
-    /// `connection_invalid` for an address that is none; `connection_unavailable` (transient) if it does not answer.
+    /// `connection_invalid` for an invalid address; `connection_unavailable` (transient) if it does not answer.
     async fn open(config: &ConnectionConfig, options: ConnectionOptions) -> Result<Self>;
 
     fn options(&self) -> &ConnectionOptions;
 
-    /// What the database knows of a table; nothing if there is none.
+    /// Describes a table. `None` if it does not exist.
     async fn describe_table(&self, name: &TableName) -> Result<Option<TableInfo>>;
 
-    /// Makes the tables for checkpoints and rejected rows if they are missing.
+    /// Creates the tables for checkpoints and rejected rows if they are missing.
     async fn create_checkpoint_tables(&self) -> Result<()>;
 
-    /// Takes the checkpoint for an attempt and gives its cursor, if it has one; nothing if a later attempt has it.
+    /// Claims the checkpoint for an attempt and returns its cursor, if any. `None` if a later attempt has claimed it.
     async fn claim_checkpoint(&self, fence: &Fence) -> Result<Option<Option<String>>>;
 
-    /// Saves a cursor by itself. False if a later attempt has the checkpoint.
+    /// Saves a cursor without rows. Returns false if a later attempt has claimed the checkpoint.
     async fn save_checkpoint(&self, fence: &Fence, cursor: &str, finished: bool) -> Result<bool>;
 
-    /// The rejected rows of a step after `after`, in order, at most `limit`.
+    /// Lists the rejected rows of a step whose `seq` is greater than `after`, in order, at most `limit`.
     async fn list_rejects(&self, key: &str, after: i64, limit: i64) -> Result<Vec<RejectedRow>>;
 
-    /// Forgets checkpoints that are too old, with their rejected rows.
+    /// Deletes expired checkpoints with their rejected rows.
     async fn prune_checkpoints(&self, expiry: CheckpointExpiry) -> Result<()>;
 
-    /// Makes a table ready for loading.
+    /// Prepares a table for loading.
     ///
     /// # Errors
     /// `conflict_keys_not_unique`, or those of the database.
     async fn prepare_load(&self, plan: LoadPlan) -> Result<Self::Loader>;
 
-    /// Runs a statement in a transaction of its own, in which its checkpoint is saved too.
+    /// Runs a statement in its own transaction, which also saves its checkpoint.
     async fn run_statement(&self, run: StatementRun) -> Result<(StatementResult, Checkpoint)>;
 
-    /// Hands all rows to the visitor, in one transaction that cannot write.
+    /// Passes all rows to the visitor, in one read-only transaction.
     async fn select_rows<R: RowVisitor>(&self, select: &SelectQuery, options: QueryOptions, visitor: R) -> Result<R>;
 
-    /// The statements that fill columns of many rows.
+    /// Prepares the statements of a bulk update.
     fn plan_bulk_update(&self, plan: &UpdatePlan<'_>) -> Result<BulkUpdate>;
 
-    /// Those statements with the values of rows.
+    /// Binds the values of rows to a bulk update.
     fn bind_bulk_update(&self, update: &BulkUpdate, rows: impl RowSource) -> BoundUpdate;
 
-    /// What a `SELECT` names to read all columns of a row as JSON.
+    /// The `SELECT` list that reads all columns of a row as JSON.
     fn record_columns(&self, table: &TableInfo) -> String;
 
-    /// The parameter `:name` in the type of a column.
+    /// Renders the parameter `:name` with the type of a column.
     fn typed_parameter(&self, name: &str, type_name: &str) -> String;
 
-    /// A key so that it can be bound again without loss.
+    /// Renders a key expression whose value can be bound again without loss.
     fn key_as_text(&self, key: &str) -> String;
 
-    /// The same for a key that bounds a range; null where such keys have no order.
+    /// Like `key_as_text`, for the bound of a range. The value is null if the key is not sortable.
     fn key_bound_as_text(&self, key: &str) -> String;
 
-    /// Whether rows that are expected to be new are inserted faster if nothing is said of conflicts.
+    /// Whether new rows are inserted faster without an `ON CONFLICT` clause.
     fn prefers_plain_insert(&self) -> bool;
 
-    /// How many of `wanted` can write at once.
+    /// How many of `wanted` writers can write at once.
     fn max_writers(&self, wanted: usize) -> usize;
 }
 
-/// A table made ready for loading.
+/// Loads chunks of rows into a prepared table.
 pub(crate) trait ChunkLoader {
-    /// Loads a batch in one transaction, with what `commit` makes of its outcome.
+    /// Loads a batch in one transaction. `commit` makes the checkpoint from the outcome.
     async fn load_chunk<T: AsRef<RowBatch> + Send + Sync + 'static>(
         &mut self,
         rows: Arc<T>,

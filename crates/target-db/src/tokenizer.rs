@@ -1,27 +1,27 @@
-//! SQL that others wrote, cut into tokens: just enough to tell a parameter from what only looks like one.
+//! Splits the SQL of users into tokens, in just enough detail to find its parameters.
 
 use crate::codes;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
-/// A piece of SQL. Together, all pieces are the text.
+/// A token of SQL. All tokens together make up the whole text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SqlToken<'a> {
-    /// White space, or a comment.
+    /// White space or a comment.
     Blank(&'a str),
-    /// A semicolon outside of everything.
+    /// A semicolon outside of quotes and comments.
     Semicolon,
     /// `:name`, without the colon.
     Parameter(&'a str),
-    /// Anything else: words, numbers, strings, operators.
+    /// Any other token: a word, number, string or operator.
     Other(&'a str),
 }
 
-/// Cuts the text into tokens.
+/// Splits the text into tokens.
 ///
 /// # Errors
 /// `sql_invalid` for a quote or comment without an end, for parameters that are not written `:name`, and for names in
-/// `U&"…"`, in which other readers would see another name.
+/// `U&"…"`, because other parsers could read a different name.
 pub(super) fn tokenize_sql(text: &str, dialect: Dialect) -> Result<Vec<SqlToken<'_>>> {
     let mut scanner = SqlScanner { text, dialect, position: 0 };
     let mut found = Vec::new();
@@ -91,7 +91,7 @@ impl<'a> SqlScanner<'a> {
         Ok(SqlToken::Other(&text[start..self.position]))
     }
 
-    /// A word, with the string behind it if the word is the prefix of one.
+    /// Scans a word, and the string after it if the word is a string prefix.
     fn scan_word(&mut self) -> Result<()> {
         let bytes = self.text.as_bytes();
         let start = self.position;
@@ -110,7 +110,9 @@ impl<'a> SqlScanner<'a> {
         Ok(())
     }
 
-    /// From one quote to the next. Two in a row read as the end of one string and the start of another: the same.
+    /// Scans to the closing quote.
+    ///
+    /// A doubled quote ends one string and starts the next, which gives the same result.
     fn scan_quoted(&mut self, end: u8, backslashes: bool) -> Result<()> {
         let (bytes, start) = (self.text.as_bytes(), self.position);
         self.position += 1;
@@ -126,7 +128,7 @@ impl<'a> SqlScanner<'a> {
         Err(self.error_at(start, "a quote is opened and not closed"))
     }
 
-    /// `$$…$$` or `$tag$…$tag$`.
+    /// Scans `$$…$$` or `$tag$…$tag$`.
     fn scan_dollar_quoted(&mut self) -> Result<()> {
         let (rest, start) = (&self.text[self.position..], self.position);
         let tag = rest[1..].find('$').map(|end| &rest[..end + 2]);
@@ -139,7 +141,7 @@ impl<'a> SqlScanner<'a> {
         Ok(())
     }
 
-    /// PostgreSQL's comments nest, SQLite's do not.
+    /// Scans a comment. Comments nest in PostgreSQL but not in SQLite.
     fn scan_comment(&mut self) -> Result<()> {
         let (bytes, start) = (self.text.as_bytes(), self.position);
         let mut depth = 0;
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_a_parameter_is_one() {
+    fn parameters_in_strings_and_comments_are_ignored() {
         let text =
             "SELECT ':no', \":no\", 'it''s :no', a::date, x - :b -- :no\n/* :no ' */ FROM t WHERE a=:a_1 AND b[1 : 2]";
         for dialect in Dialect::ALL {
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn each_dialect_has_quotes_of_its_own() {
+    fn quoting_follows_the_dialect() {
         let text =
             r"SELECT E'it\'s :no', e'\\', $$ :no ' $$, $tag$ $$ :no $tag$, a$b, /* /* */ :no */ :yes, x @> y ? 'z'";
         assert_eq!(parameters(text, Dialect::Postgres), ["yes"]);
@@ -214,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_end_or_no_name_is_refused() {
+    fn unclosed_quotes_and_unnamed_parameters_are_refused() {
         let both = ["SELECT 'a", "SELECT \"a", "SELECT /* a", "SELECT 'a''"];
         for (text, dialect) in both.iter().flat_map(|text| Dialect::ALL.map(|dialect| (*text, dialect))) {
             assert_eq!(tokenize_sql(text, dialect).unwrap_err().code(), codes::SQL_INVALID, "{text}");

@@ -1,4 +1,4 @@
-//! Loading many rows at once, the fastest way that each database has.
+//! Bulk loading in the fastest way that each database offers.
 
 use std::sync::Arc;
 
@@ -11,16 +11,17 @@ use crate::table::TableInfo;
 use crate::target_database::{ChunkLoader, TargetDatabase};
 use afterload_core::error::Result;
 
-/// A table made ready for loading.
+/// A table that is prepared for bulk loading.
 pub struct BulkLoader {
     loader: BackendLoader,
 }
 
 impl Connection {
-    /// Makes a table ready to receive these columns. The names in `columns` and `conflict` must be those of `table`.
+    /// Prepares a table to receive these columns. `columns` and `conflict` must name columns of `table`.
     ///
     /// # Errors
-    /// `column_not_found`, `conflict_keys_not_unique`, `table_reserved`, `connection_read_only`, or those of the database.
+    /// `column_not_found`, `conflict_keys_not_unique`, `table_reserved`, `connection_read_only`, or those of the
+    /// database.
     pub async fn prepare_bulk_load(
         &self,
         table: &TableInfo,
@@ -45,13 +46,13 @@ impl Connection {
 }
 
 impl BulkLoader {
-    /// Loads a batch in one transaction, with what `seal` makes of its outcome. With a fence, the cursor and the rejects
-    /// are committed too; without one they are only handed back.
+    /// Loads a batch in one transaction. `seal` makes the checkpoint from the outcome.
     ///
-    /// A row that the database refuses is left out and told in the outcome; all others are committed.
+    /// With a fence, the transaction also commits the cursor and the rejects. Without one they are only returned.
+    /// The outcome lists each row that the database refuses. All other rows are committed.
     ///
     /// # Errors
-    /// `lease_lost` if a later attempt has taken over, or those of the database; then nothing was committed.
+    /// `lease_lost` if a later attempt has taken over, or those of the database. Nothing is committed then.
     pub async fn load<T: AsRef<RowBatch> + Send + Sync + 'static>(
         &mut self,
         rows: Arc<T>,

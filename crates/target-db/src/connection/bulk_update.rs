@@ -1,4 +1,4 @@
-//! Columns of many rows, each found by its keys, in one transaction.
+//! Bulk updates: columns of many rows, each found by its keys, in one transaction.
 
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +11,7 @@ use crate::target_database::TargetDatabase;
 use afterload_core::error::Result;
 
 impl Connection {
-    /// Makes ready to fill `columns` of the rows that `keys` find.
+    /// Prepares an update of `columns` in the rows that `keys` find.
     ///
     /// # Errors
     /// `table_not_found`, `column_not_found`, `table_reserved`, `connection_read_only`.
@@ -23,7 +23,7 @@ impl Connection {
         self.backend.plan_bulk_update(&UpdatePlan { table: &table.name, columns, key_count: keys.len() })
     }
 
-    /// Fills rows, each given as its keys and then its values, in one transaction with what `commit` makes of it.
+    /// Updates rows and saves the checkpoint of `commit` in one transaction. Each row holds its keys, then its values.
     ///
     /// # Errors
     /// Those of [`Connection::write_statement`].

@@ -1,4 +1,4 @@
-//! Claiming and saving checkpoints.
+//! Claims and saves checkpoints, and lists rejected rows.
 
 use afterload_core::failpoint;
 
@@ -8,8 +8,9 @@ use crate::target_database::TargetDatabase;
 use afterload_core::error::Result;
 
 impl Connection {
-    /// Makes the tables if they are missing, forgets what is long over, takes the checkpoint for this attempt, and
-    /// returns the cursor that was committed last.
+    /// Claims the checkpoint for this attempt and returns the last committed cursor.
+    ///
+    /// It also creates missing tables and deletes expired checkpoints.
     ///
     /// # Errors
     /// `lease_lost` if a later attempt has it, or those of the database.
@@ -19,7 +20,7 @@ impl Connection {
             error.context(format!("making `afterload_checkpoints` in connection `{}`", self.name()))
         })?;
         if let Err(error) = self.backend.prune_checkpoints(CheckpointExpiry::now()).await {
-            // Tidying may collide with another import's; the next one tidies again.
+            // Cleanup may collide with the cleanup of another step. The next claim cleans up again.
             tracing::debug!(connection.name = self.name(), %error, "old checkpoints were not removed");
         }
         let claimed = self.backend.claim_checkpoint(fence).await?;
@@ -27,7 +28,7 @@ impl Connection {
         claimed.ok_or_else(|| fence.lease_lost_error())
     }
 
-    /// Notes a cursor by itself, without rows.
+    /// Saves a cursor without rows.
     ///
     /// # Errors
     /// `lease_lost` if a later attempt has taken over, or those of the database.
@@ -38,10 +39,7 @@ impl Connection {
         }
     }
 
-    /// The rejected rows of a step after `seq`, in order, at most `limit`.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Lists the rejected rows of a step whose `seq` is greater than `after`, in order, at most `limit`.
     pub async fn list_rejects(&self, key: &str, after: i64, limit: i64) -> Result<Vec<RejectedRow>> {
         self.backend.list_rejects(key, after, limit).await
     }

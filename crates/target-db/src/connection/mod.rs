@@ -1,4 +1,4 @@
-//! The connections of the configuration, and what pipelines do with them.
+//! The connections of the configuration, and the operations that steps run on them.
 
 mod bulk_load;
 mod bulk_update;
@@ -22,7 +22,7 @@ use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 use afterload_core::identifier::TableName;
 
-/// All connections of the configuration, opened when first used. Cheap to clone.
+/// All connections of the configuration. Each one opens on its first use. Cheap to clone.
 #[derive(Clone)]
 pub struct Connections(Arc<BTreeMap<String, LazyConnection>>);
 
@@ -31,20 +31,20 @@ struct LazyConnection {
     connection: OnceCell<Connection>,
 }
 
-/// A database that pipelines work on. Cheap to clone.
+/// An open target database. Cheap to clone.
 #[derive(Clone)]
 pub struct Connection {
     backend: Backend,
 }
 
 impl Connections {
-    /// The connections of the configuration; none is opened yet.
+    /// Creates the connections of the configuration without opening any.
     pub fn new(configs: &BTreeMap<String, ConnectionConfig>) -> Self {
         let slot = |config: &ConnectionConfig| LazyConnection { config: config.clone(), connection: OnceCell::new() };
         Self(Arc::new(configs.iter().map(|(name, config)| (name.clone(), slot(config))).collect()))
     }
 
-    /// The connection of this name, opened if it was not yet.
+    /// Returns the connection with this name and opens it on its first use.
     ///
     /// # Errors
     /// `connection_unknown`; `connection_invalid` if its address is not one; `connection_unavailable` (transient) if it
@@ -70,22 +70,22 @@ impl Connection {
         Ok(Self { backend: Backend::open(config, options).await? })
     }
 
-    /// The SQL that it speaks.
+    /// The SQL dialect of the database.
     pub fn dialect(&self) -> Dialect {
         self.backend.dialect()
     }
 
-    /// The name in the configuration.
+    /// The name of the connection in the configuration.
     pub fn name(&self) -> &str {
         &self.backend.options().name
     }
 
-    /// Whether `afterload_checkpoints` may be kept in this database.
+    /// Whether this database may hold the table `afterload_checkpoints`.
     pub fn keeps_checkpoints(&self) -> bool {
         self.backend.options().checkpoints
     }
 
-    /// An error if the configuration forbids writing here.
+    /// Checks that the configuration allows writes.
     ///
     /// # Errors
     /// `connection_read_only`.
@@ -97,7 +97,7 @@ impl Connection {
         }
     }
 
-    /// How many of `wanted` can write at once.
+    /// How many of `wanted` writers can write at once.
     pub fn max_writers(&self, wanted: usize) -> usize {
         self.backend.max_writers(wanted)
     }
@@ -118,7 +118,7 @@ impl Connection {
         self.backend.prefers_plain_insert()
     }
 
-    /// What the database knows of a table.
+    /// Describes a table: its columns, types and triggers.
     ///
     /// # Errors
     /// `table_not_found`, or those of the database.
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn unknown_invalid_and_unreachable_connections_are_told_apart() {
+    async fn unknown_invalid_and_unreachable_connections_have_their_own_codes() {
         let error = refusal(&one("sqlite://x.db"), "other").await;
         assert_eq!(
             (error.code().name(), error.hint_text()),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_sqlite_file_is_made_when_first_used() {
+    async fn sqlite_file_is_created_on_first_use() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.db");
         let connections = one(&format!("sqlite://{}", path.display()));

@@ -1,4 +1,4 @@
-//! Reading rows of any number.
+//! Streams the rows of a query.
 
 use super::Connection;
 use crate::codes;
@@ -7,11 +7,11 @@ use crate::target_database::TargetDatabase;
 use afterload_core::error::{Error, Result};
 
 impl Connection {
-    /// Reads all rows in one transaction that cannot write, and gives the receiver back.
+    /// Reads all rows in one read-only transaction and returns the receiver.
     ///
     /// # Errors
-    /// `report_timeout`, `step_stopped`, `report_sql_refused` for what would write, `sql_parameter_missing`, those of the
-    /// receiver, or those of the database. What the receiver has taken is then not the whole.
+    /// `report_timeout`, `step_stopped`, `report_sql_refused` for a query that writes, `sql_parameter_missing`, those
+    /// of the receiver, or those of the database. The receiver may have visited some of the rows by then.
     pub async fn select_rows<R: RowVisitor>(
         &self,
         select: &SelectQuery,
@@ -21,7 +21,7 @@ impl Connection {
         if select.sql.dialect() != self.dialect() {
             return Err(Error::new(codes::INTERNAL_ERROR, "the statement was read for another database"));
         }
-        // Whoever gives up waiting wants nothing to go on.
+        // If the caller drops this future, the guard stops the query.
         let stop = reading.stop.child_token();
         let _guard = stop.clone().drop_guard();
         let reading = QueryOptions { stop, ..reading };

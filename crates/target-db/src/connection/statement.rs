@@ -1,4 +1,4 @@
-//! Running one statement.
+//! Runs single statements.
 
 use crate::codes;
 use serde_json::{Map, Value};
@@ -19,8 +19,8 @@ impl Connection {
     /// Runs a statement that only reads.
     ///
     /// # Errors
-    /// `step_stopped`, `sql_refused` for a statement that may write, `sql_result_too_large`, `sql_parameter_missing`, or those of
-    /// the database.
+    /// `step_stopped`, `sql_refused` for a statement that may write, `sql_result_too_large`, `sql_parameter_missing`,
+    /// or those of the database.
     pub async fn read_statement(&self, command: &ParsedStatement, call: StatementArgs) -> Result<StatementResult> {
         if !command.is_read_only() {
             return Err(may_write_error());
@@ -37,8 +37,10 @@ impl Connection {
         self.run_statement(job).await.map(|(effect, _)| effect)
     }
 
-    /// Runs a statement in a transaction of its own, with what `note` makes of its effect. With a fence, that is
-    /// committed too; without one it is only handed back. After an error nothing has taken effect.
+    /// Runs a statement in its own transaction. `note` makes the checkpoint from the result.
+    ///
+    /// With a fence, the transaction also commits the checkpoint. Without one it is only returned. After an error, no
+    /// change of the statement remains.
     ///
     /// # Errors
     /// `lease_lost` if a later attempt has taken over; `connection_read_only`, `step_stopped`, `sql_result_too_large`,
@@ -72,11 +74,11 @@ impl Connection {
         self.backend.run_statement(job).await
     }
 
-    /// The row of a table whose `key` column holds this value, as it is now.
+    /// Reads the current row of a table whose `key` column holds this value.
     ///
     /// # Errors
-    /// `table_not_found`, `column_not_found`, `record_ambiguous` where several rows have the key, `sql_result_too_large`
-    /// for a row of more than 1 MiB, or those of the database.
+    /// `table_not_found`, `column_not_found`, `record_ambiguous` if several rows have the key, `sql_result_too_large`
+    /// if the rows found have more than 2 MiB, or those of the database.
     pub async fn fetch_record(
         &self,
         table: &str,
@@ -97,7 +99,7 @@ impl Connection {
         let call =
             StatementArgs { values, result_mode: ResultMode::All { rows: 2, bytes: 2 << 20 }, stop: stop.clone() };
         let rows = match self.read_statement(&command, call).await {
-            // No row can have a key that its column cannot hold.
+            // The column cannot hold this value, so no row has it as its key.
             Err(error) if error.code() == codes::SQL_VALUE_INVALID => ResultRows::default(),
             read => read?.rows,
         };

@@ -1,5 +1,7 @@
-//! Parameters on PostgreSQL: the server says which type it expects of each of them, and every value is sent as text that
-//! the server itself turns into that type, so that a day compares with a timestamp as it does in `psql`.
+//! Parameters on PostgreSQL. The server reports the type that it expects for each parameter.
+//!
+//! Every value is sent as text, and the server casts it to that type. A date then compares with a timestamp as in
+//! `psql`.
 
 use crate::codes;
 use serde_json::Value as Json;
@@ -10,38 +12,42 @@ use sqlx::{AssertSqlSafe, Column as _, Either, Executor as _, PgConnection, Post
 use crate::bind::{BindValues, ParameterizedSql};
 use afterload_core::error::{Error, Result};
 
-/// A statement with its values, for PostgreSQL.
+/// A PostgreSQL statement with its values.
 #[derive(Clone, Debug)]
 pub struct PostgresQuery {
-    /// The text, with `$1`, `$2`, … of type text that are cast to what is expected.
+    /// The SQL with `$1`, `$2`, … of type text, each cast to the type that the server expects.
     pub sql: String,
-    /// The values in this order.
+    /// The values in the order of the parameters.
     pub values: Vec<Option<String>>,
-    /// The columns that it gives, with their types; none if it gives no rows.
+    /// The columns of the result with their types. Empty if the statement returns no rows.
     pub columns: Vec<(String, PgTypeInfo)>,
     inlined_sql: String,
 }
 
 impl PostgresQuery {
-    /// As a query, to be executed on the connection that was asked. It is planned for these values: a plan for any values would
-    /// bring them to their types anew for every row.
+    /// Makes a query for the connection that prepared the statement.
+    ///
+    /// It is planned for these values. A generic plan would cast them again for every row.
     pub fn to_sqlx_query(&self) -> Query<'static, Postgres, PgArguments> {
         let query = sqlx::query(AssertSqlSafe(self.sql.clone())).persistent(false);
         self.values.iter().cloned().fold(query, Query::bind)
     }
 
-    /// The text with its values as quoted literals, for what takes no parameters, such as `COPY (…) TO STDOUT`.
+    /// The SQL with quoted literals, for statements without parameters such as `COPY (…) TO STDOUT`.
     pub fn inlined_sql(&self) -> &str {
         &self.inlined_sql
     }
 }
 
 impl ParameterizedSql {
-    /// For PostgreSQL. The server is asked, on this connection, what it makes of the text; nothing is executed, and of a
-    /// text with two statements it makes nothing. Lists become arrays where arrays are expected, else their JSON.
+    /// Binds the values for PostgreSQL.
+    ///
+    /// The server prepares the text on this connection and executes nothing. It refuses a text with two statements.
+    /// Lists become arrays where the server expects an array. Elsewhere they become JSON.
     ///
     /// # Errors
-    /// `sql_parameter_missing`, `sql_parameter_unknown`, `sql_parameter_invalid`, or what the server has against the text.
+    /// `sql_parameter_missing`, `sql_parameter_unknown`, `sql_parameter_invalid`, or `sql_invalid` if the server
+    /// refuses the text.
     pub(crate) async fn bind_for_postgres(
         &self,
         connection: &mut PgConnection,
@@ -54,7 +60,7 @@ impl ParameterizedSql {
             Some(Either::Left(types)) => types.iter().filter_map(PgTypeInfo::oid).map(|oid| oid.0.into()).collect(),
             _ => Vec::new(),
         };
-        // With a modifier of -1 the server names `bpchar`, and not `character`, which is one letter long.
+        // A modifier of -1 makes the server return `bpchar`. `character` would mean one character.
         let names = "SELECT format_type(wanted.oid::oid, -1) \
             FROM unnest($1::int8[]) WITH ORDINALITY AS wanted (oid, place) ORDER BY place";
         let types: Vec<String> = match wanted.is_empty() {
@@ -80,7 +86,7 @@ impl ParameterizedSql {
         };
         let told = Error::new(codes::SQL_INVALID, format!("the database refuses the SQL: {}", database.message()));
         match database.code().as_deref() {
-            // Undetermined, ambiguous and clashing types of parameters.
+            // The type of a parameter is undetermined, ambiguous or contradictory.
             Some("42P18" | "42P08") if !self.parameter_names().is_empty() => {
                 let names =
                     self.parameter_names().iter().map(|name| format!("`:{name}`")).collect::<Vec<_>>().join(", ");
@@ -89,7 +95,7 @@ impl ParameterizedSql {
                     self.parameter_names()[0]
                 ))
             }
-            // Connections, resources, operators who step in: the text is not to blame.
+            // Connection, resource and operator errors are not errors of the text.
             Some(code) if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
                 Error::new(codes::DATABASE_UNAVAILABLE, database.message())
             }
@@ -98,7 +104,7 @@ impl ParameterizedSql {
     }
 }
 
-/// A value as the text from which PostgreSQL makes the type `kind`.
+/// Renders a value as text that PostgreSQL can cast to the type `kind`.
 fn to_postgres_text(name: &str, value: &Json, kind: &str) -> Result<Option<String>> {
     let text = match value {
         Json::Null => return Ok(None),
@@ -113,7 +119,7 @@ fn to_postgres_text(name: &str, value: &Json, kind: &str) -> Result<Option<Strin
     Ok(Some(text))
 }
 
-/// PostgreSQL's way to write an array; lists in lists are further dimensions.
+/// Renders a PostgreSQL array literal. Nested lists become further dimensions.
 fn to_array_literal(items: &[Json]) -> String {
     let mut text = String::from("{");
     for (place, item) in items.iter().enumerate() {
@@ -129,7 +135,7 @@ fn to_array_literal(items: &[Json]) -> String {
     text
 }
 
-/// Appends an item of an array as PostgreSQL reads it.
+/// Appends a quoted item of an array literal.
 pub(super) fn push_array_item(item: &str, text: &mut String) {
     text.push('"');
     for part in item.split_inclusive(['\\', '"']) {
@@ -143,7 +149,7 @@ pub(super) fn push_array_item(item: &str, text: &mut String) {
     text.push('"');
 }
 
-/// As libpq's `PQescapeLiteral`: right whatever `standard_conforming_strings` says.
+/// Quotes like libpq's `PQescapeLiteral`. It is safe with any value of `standard_conforming_strings`.
 fn quote_literal(text: Option<&str>) -> String {
     match text {
         None => "NULL".to_owned(),
@@ -159,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn literals_and_arrays_cannot_break_out() {
+    fn literals_and_arrays_are_escaped() {
         assert_eq!(quote_literal(Some("it's")), "'it''s'");
         assert_eq!(quote_literal(Some(r"\'; DROP TABLE x; --")), r" E'\\''; DROP TABLE x; --'");
         assert_eq!(quote_literal(None), "NULL");

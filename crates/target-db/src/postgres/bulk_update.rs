@@ -1,4 +1,4 @@
-//! Updates of many rows on PostgreSQL: one statement that joins the table with an array for each column.
+//! Bulk updates on PostgreSQL: one statement joins the table with one array per column.
 
 use serde_json::Value;
 
@@ -52,8 +52,9 @@ pub(super) fn bind(update: &BulkUpdate, rows: &impl RowSource) -> BoundUpdate {
     BoundUpdate { statement: statement.clone(), values, row_source: None }
 }
 
-/// The least and the greatest value of a column of whole numbers or UUIDs; none where a value is written in another way, whose
-/// order only the database knows.
+/// The smallest and the greatest value of a column of integers or UUIDs.
+///
+/// `None` if any value has another form, because only the database knows its order.
 fn min_and_max(rows: &impl RowSource, column: usize, kind: DbColumnType) -> Option<[Value; 2]> {
     let mut ends: Option<[Scalar<'_>; 2]> = None;
     for value in (0..rows.row_count()).map(|row| rows.value_at(row, column)) {
@@ -85,7 +86,7 @@ fn is_less(one: &Scalar<'_>, other: &Scalar<'_>) -> bool {
     }
 }
 
-/// As PostgreSQL writes them: then they are in order as texts, too.
+/// Whether this is a UUID as PostgreSQL writes it. Such UUIDs sort as text in the order of the database.
 fn is_uuid(text: &str) -> bool {
     let sound = |(place, byte)| match place {
         8 | 13 | 18 | 23 => byte == b'-',
@@ -94,7 +95,7 @@ fn is_uuid(text: &str) -> bool {
     text.len() == 36 && text.bytes().enumerate().all(sound)
 }
 
-/// A column of all rows as PostgreSQL writes an array. What goes into a column of JSON is JSON itself.
+/// Renders one column of all rows as an array literal. Texts for a JSON column become JSON strings.
 fn column_array_literal(rows: &impl RowSource, column: usize, json: bool) -> String {
     let (mut text, mut digits) = (String::with_capacity(16 * rows.row_count()), itoa::Buffer::new());
     text.push('{');
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_written_as_arrays() {
+    fn columns_become_array_literals() {
         let text = |values: &[Value], json| column_array_literal(&Column(values.to_vec()), 0, json);
         assert_eq!(text(&[], false), "{}");
         assert_eq!(text(&[json!(null), json!(-7), json!(0.25), json!(true)], false), r#"{NULL,-7,0.25,"true"}"#);
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_keys_are_known_where_their_order_is() {
+    fn key_range_is_known_for_integers_and_uuids_only() {
         let ends = |values: &[Value], kind| min_and_max(&Column(values.to_vec()), 0, kind);
         let numbers = [json!(9), json!(-10), json!(10), json!(0)];
         assert_eq!(ends(&numbers, DbColumnType::Int8), Some([json!(-10), json!(10)]));

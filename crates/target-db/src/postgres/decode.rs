@@ -1,4 +1,4 @@
-//! Columns of a row as JSON, from PostgreSQL's binary format.
+//! Decodes columns from PostgreSQL's binary format into JSON.
 
 use crate::codes;
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat};
@@ -10,11 +10,13 @@ use crate::batch::DAYS_TO_1970;
 use crate::statement::ResultMode;
 use afterload_core::error::{Error, Result};
 
-/// PostgreSQL counts from 2000-01-01.
+/// PostgreSQL counts days and microseconds from 2000-01-01.
 const DAYS_TO_2000: i32 = DAYS_TO_1970 + 10_957;
 const MICROS_TO_2000: i64 = 946_684_800_000_000;
 
-/// The value of a column. What is to be compared must be of a type whose JSON has the database's own order.
+/// Decodes the value of a column.
+///
+/// For a maximum, the type must sort in JSON as it sorts in the database.
 pub fn decode_value(row: &PgRow, index: usize, keep: ResultMode) -> Result<Value> {
     let raw = row.try_get_raw(index)?;
     if raw.is_null() {
@@ -34,7 +36,7 @@ pub fn decode_value(row: &PgRow, index: usize, keep: ResultMode) -> Result<Value
     })
 }
 
-/// `None` for types that are not known here.
+/// Returns `None` for an unsupported type.
 fn decode_by_type(kind: &str, raw: &PgValueRef<'_>, row: &PgRow, index: usize) -> Option<Result<Value>> {
     let bytes = raw.as_bytes().unwrap_or_default();
     Some(match kind {
@@ -43,7 +45,7 @@ fn decode_by_type(kind: &str, raw: &PgValueRef<'_>, row: &PgRow, index: usize) -
         "INT4" => fixed_bytes(bytes).map(|bytes| i32::from_be_bytes(bytes).into()),
         "INT8" => fixed_bytes(bytes).map(|bytes| i64::from_be_bytes(bytes).into()),
         "OID" => fixed_bytes(bytes).map(|bytes| u32::from_be_bytes(bytes).into()),
-        // By way of its shortest text, so that 0.1 stays 0.1.
+        // Parsing the shortest text keeps 0.1 as 0.1.
         "FLOAT4" => fixed_bytes(bytes).map(|bytes| number_from_text(&f32::from_be_bytes(bytes).to_string())),
         "FLOAT8" => fixed_bytes(bytes).map(|bytes| number_from_text(&f64::from_be_bytes(bytes).to_string())),
         "NUMERIC" => return decode_numeric(bytes).map(|text| Ok(number_from_text(&text))),
@@ -86,14 +88,14 @@ fn fixed_bytes<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
     bytes.try_into().map_err(|_| Error::new(codes::DATABASE_ERROR, "the database sent a value of another length"))
 }
 
-/// As a number where JSON has it, else as its text.
+/// A JSON number if JSON can hold it, otherwise the text.
 fn number_from_text(text: &str) -> Value {
     let whole = text.parse::<i64>().ok().map(Number::from);
     let number = whole.or_else(|| text.parse().ok().and_then(Number::from_f64));
     number.map_or_else(|| text.into(), Value::Number)
 }
 
-/// The decimal text of a `numeric`: groups of four digits, of which `weight + 1` stand before the point.
+/// Renders a `numeric` as decimal text. It holds groups of four digits, and `weight + 1` of them precede the point.
 fn decode_numeric(bytes: &[u8]) -> Option<String> {
     let part = |index: usize| Some(u16::from_be_bytes([*bytes.get(2 * index)?, *bytes.get(2 * index + 1)?]));
     let (count, weight, sign, scale) = (part(0)?, part(1)? as i16, part(2)?, usize::from(part(3)?));
@@ -116,7 +118,7 @@ fn decode_numeric(bytes: &[u8]) -> Option<String> {
     if scale > 0 {
         let mut fraction = String::new();
         let mut place = weight + 1;
-        // Groups of nothing come between the point and the first one.
+        // The format leaves out zero groups between the point and the first stored group.
         let mut empty = -1 - weight;
         while fraction.len() < scale {
             if empty > 0 {
@@ -164,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn decimals_are_written_out() {
+    fn numeric_is_decoded_to_decimal_text() {
         let encode = |weight: i16, sign: u16, scale: u16, groups: &[u16]| {
             let head = [groups.len() as u16, weight as u16, sign, scale];
             let bytes: Vec<u8> = head.iter().chain(groups).flat_map(|part| part.to_be_bytes()).collect();

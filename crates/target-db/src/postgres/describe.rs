@@ -1,4 +1,4 @@
-//! What PostgreSQL knows of a table.
+//! Describes tables from the PostgreSQL catalog.
 
 use super::PostgresDatabase;
 use crate::table::{DbColumnType, TableColumn, TableInfo};
@@ -19,7 +19,7 @@ pub(super) async fn describe_table(postgres: &PostgresDatabase, name: &TableName
     let rows: Vec<(String, String, String, bool, i32)> =
         sqlx::query_as(sql).bind(oid).fetch_all(&postgres.pool).await?;
     let column = |(name, base, type_name, not_null, modifier): (String, String, String, bool, i32)| {
-        // The modifier of a character type is its length and the four bytes of a header.
+        // The modifier of a character type is its length plus a header of four bytes.
         let limited = matches!(base.as_str(), "varchar" | "bpchar") && modifier > 4;
         let max_length = limited.then(|| usize::try_from(modifier - 4).unwrap_or(usize::MAX));
         TableColumn { name, column_type: column_type_from_base(&base), type_name, not_null, max_length }

@@ -1,4 +1,4 @@
-//! Bulk loading into PostgreSQL: binary COPY straight into the table, or into a temporary one where keys may collide.
+//! Bulk loading into PostgreSQL: binary COPY into the table, or into a staging table if keys may conflict.
 
 use crate::codes;
 use std::collections::{BTreeSet, HashMap};
@@ -22,7 +22,7 @@ use crate::target_database::ChunkLoader;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 
-/// A table made ready to receive rows. It has a connection of its own, which holds the temporary table.
+/// A loader for one table. Its own connection holds the staging table.
 pub struct PostgresLoader {
     connection: PoolConnection<sqlx::Postgres>,
     plan: LoadPlan,
@@ -33,9 +33,9 @@ pub struct PostgresLoader {
 
 /// Why a range of rows could not be loaded.
 enum LoadError {
-    /// A row of it is not to the database's liking.
+    /// The database refuses a row of the range.
     RowRefused(String),
-    /// Something else.
+    /// Another error, which ends the load.
     Other(Error),
 }
 
@@ -44,12 +44,12 @@ const COPY_BUFFER_BYTES: usize = 128 << 10;
 impl PostgresLoader {
     pub(super) async fn new(postgres: &PostgresDatabase, plan: LoadPlan) -> Result<Self> {
         let mut connection = postgres.pool.acquire().await?;
-        // Neither the temporary table nor a COPY that was cut off may be met by the next user.
+        // The next user of the connection must not find the staging table or an unfinished COPY.
         connection.close_on_drop();
         let sql = LoadSql::new(&plan);
         if sql.copy_direct.is_none() {
             connection.execute(AssertSqlSafe(sql.create_staging.as_str())).await?;
-            // Planning the statement finds keys that no constraint covers.
+            // Planning the statement fails if no unique constraint covers the keys.
             let probe = format!("EXPLAIN {}", sql.merge.replace("$1", "0").replace("$2", "0"));
             connection.execute(AssertSqlSafe(probe)).await.map_err(|error| match sqlstate(&error).as_deref() {
                 Some("42P10") => conflict_keys_error(&plan),
@@ -101,7 +101,7 @@ impl ChunkLoader for PostgresLoader {
     }
 }
 
-/// One batch under way.
+/// The load of one batch.
 struct BatchLoad<'a> {
     connection: &'a mut PgConnection,
     plan: &'a LoadPlan,
@@ -109,12 +109,12 @@ struct BatchLoad<'a> {
     keys: Vec<usize>,
     buffer: &'a mut Vec<u8>,
     rows: &'a RowBatch,
-    /// Whether all rows lie in the temporary table already.
+    /// Whether the staging table already holds all rows.
     staged: bool,
 }
 
 impl BatchLoad<'_> {
-    /// Loads all rows; where the database refuses some, halves the range until each of them stands alone.
+    /// Loads all rows. If the database refuses a row, the range is halved until the refused row is alone.
     async fn load_all(&mut self) -> Result<LoadOutcome> {
         let mut outcome = LoadOutcome::default();
         let mut ranges = Vec::from([Range { start: 0, end: self.rows.row_count() }]);
@@ -150,8 +150,9 @@ impl BatchLoad<'_> {
         Ok(outcome)
     }
 
-    /// Sends all rows into the temporary table, so that halving need not send them again and again. Where even that fails
-    /// (as with characters that the database's encoding lacks), each range is sent by itself.
+    /// Copies all rows into the staging table, so that halving does not send them again.
+    ///
+    /// The copy can fail too, for example if the database's encoding lacks a character. Each range is then sent alone.
     async fn stage_rows(&mut self) -> Result<()> {
         self.connection.execute(AssertSqlSafe(self.load_sql.create_staging.as_str())).await?;
         self.connection.execute("SAVEPOINT afterload_stage").await?;
@@ -167,7 +168,7 @@ impl BatchLoad<'_> {
 
     async fn attempt_range(&mut self, range: &Range<usize>) -> Result<LoadOutcome, LoadError> {
         let done = self.load_range(range).await?;
-        // What is deferred to the commit would fail there, where nobody can tell the row.
+        // A deferred constraint would fail at the commit, where its row is unknown.
         let settle = "SET CONSTRAINTS ALL IMMEDIATE; RELEASE SAVEPOINT afterload";
         self.connection.execute(settle).await.map_err(classify_load_error)?;
         Ok(done)
@@ -208,7 +209,7 @@ impl BatchLoad<'_> {
                 let known = taken.iter().map(|row| *row as usize).chain(repeated);
                 outcome.refused.extend(known.map(|row| self.plan.conflict_refusal(row)));
                 if silent > 0 && range.len() > 1 {
-                    // The database sees a collision that we do not, as with case-insensitive types.
+                    // The database finds a conflict that our comparison of keys misses, as with case-insensitive types.
                     return Err(LoadError::RowRefused(String::new()));
                 }
                 if silent > 0 {
@@ -224,8 +225,10 @@ impl BatchLoad<'_> {
         Ok(outcome)
     }
 
-    /// Rows whose key comes again in the range: one statement may not touch a row twice. The last one wins an update, the
-    /// first one otherwise. A key with a null in it is never the same as another.
+    /// Finds the rows to leave out because another row of the range has the same key.
+    ///
+    /// One statement cannot change a row twice. An update keeps the last row of a key, a rejection keeps the first.
+    /// A key that holds a null never equals another key.
     fn find_duplicate_keys(&self, range: &Range<usize>) -> BTreeSet<usize> {
         let mut losers = BTreeSet::new();
         let Some(action @ (KeyConflictAction::Update | KeyConflictAction::Reject)) = self.plan.conflict_action() else {
@@ -253,7 +256,7 @@ impl BatchLoad<'_> {
         losers
     }
 
-    /// What is sent for a column: text where the database has to cast.
+    /// The type that is sent for a column: text if the database has to cast.
     fn sent_column_type(&self, index: usize) -> DbColumnType {
         let (column, shape) = &self.plan.columns[index];
         if is_directly_loadable(column.column_type, *shape) { column.column_type } else { DbColumnType::Text }
@@ -288,8 +291,10 @@ impl BatchLoad<'_> {
     }
 }
 
-/// Classes 21 (cardinality), 22 (data), 23 (constraint), 44 (check option), 54 (too complex or large) and P0 (raised by a
-/// trigger) speak of a row; everything else would befall any row.
+/// Decides whether an error concerns one row or the whole load.
+///
+/// Classes 21 (cardinality), 22 (data), 23 (constraint), 44 (check option), 54 (limit exceeded) and P0 (raised by a
+/// trigger) concern one row.
 fn classify_load_error(error: sqlx::Error) -> LoadError {
     let state = sqlstate(&error).unwrap_or_default();
     let of_a_row = ["21", "22", "23", "44", "54", "P0"].iter().any(|class| state.starts_with(class));

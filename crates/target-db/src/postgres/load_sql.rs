@@ -1,27 +1,27 @@
-//! The statements that load PostgreSQL tables: straight, or by way of a temporary table.
+//! The SQL that loads PostgreSQL tables, directly or through a staging table.
 
 use crate::bulk_load::{KeyConflictAction, LoadPlan, is_directly_loadable};
 use afterload_core::identifier::{quote_identifier, quote_identifiers};
 
-/// The temporary table.
+/// The temporary table that holds rows before the merge.
 pub const STAGING_TABLE: &str = "pg_temp.afterload_stage";
 
-/// The statements of a loader.
+/// The SQL of a loader.
 pub struct LoadSql {
-    /// The straight road into the table; absent where keys may collide or the database has to cast.
+    /// Copies rows directly into the table. `None` if keys may conflict or the database has to cast.
     pub copy_direct: Option<String>,
-    /// Makes the temporary table.
+    /// Creates the staging table.
     pub create_staging: String,
-    /// Into the temporary table.
+    /// Copies rows into the staging table.
     pub copy_staging: String,
-    /// Rows of the temporary table whose key is taken.
+    /// Deletes staged rows whose key is already in the table.
     pub delete_conflicts: Option<String>,
-    /// From the temporary table into the real one.
+    /// Inserts the staged rows into the table.
     pub merge: String,
 }
 
 impl LoadSql {
-    /// The statements for a plan.
+    /// Builds the SQL for a load plan.
     pub fn new(plan: &LoadPlan) -> Self {
         let (table, names) = (plan.table.name.to_quoted_sql(), quote_identifiers(plan.column_names()));
         let (mut columns, mut selected, mut straight) = (Vec::new(), Vec::new(), plan.conflict.is_none());
@@ -40,8 +40,8 @@ impl LoadSql {
         let same = same.collect::<Vec<_>>().join(" AND ");
         let range = "ord >= $1 AND ord < $2";
         let there = format!("{range} AND EXISTS (SELECT 1 FROM {table} t WHERE {same})");
-        // A row version that nobody has deleted or locked yet has no `xmax`: that tells new rows from updated ones. Partitioned
-        // tables do not show it; there, the keys that the statement finds are counted.
+        // `xmax` is 0 in a new row and not in an updated one. Partitioned tables do not return `xmax`, so the statement
+        // counts the keys that already exist.
         let (returning, fresh) = match (plan.conflict_action(), plan.table.partitioned) {
             (Some(KeyConflictAction::Update), false) => ("xmax = 0", "count(*) FILTER (WHERE fresh)".to_owned()),
             (Some(KeyConflictAction::Update), true) => {

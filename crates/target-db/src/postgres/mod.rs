@@ -1,4 +1,4 @@
-//! PostgreSQL: a pool whose sessions all begin in the same way.
+//! The PostgreSQL back end: a pool that configures each session in the same way.
 
 mod bind;
 mod bulk_update;
@@ -34,7 +34,7 @@ use afterload_core::error::Result;
 use afterload_core::identifier::{TableName, quote_identifier, quote_identifiers};
 use load::PostgresLoader;
 
-/// How long a connection may take to come.
+/// How long to wait for a connection.
 const PG_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A PostgreSQL database.
@@ -45,11 +45,11 @@ pub struct PostgresDatabase {
     checkpoint_sql: CheckpointSql,
     schema: Option<Arc<str>>,
     session: Arc<SessionSetup>,
-    /// How many may still read with a connection of their own.
+    /// Limits the queries that read with their own connection.
     reader_permits: Arc<Semaphore>,
 }
 
-/// How each session begins.
+/// The settings of each new session.
 struct SessionSetup {
     search_path: Option<String>,
     read_only: bool,
@@ -71,7 +71,7 @@ impl SessionSetup {
             let set = sqlx::query("SELECT set_config('search_path', $1, false)").bind(path);
             set.execute(&mut *connection).await?;
         }
-        // A server that cannot do it sees that a process has died when its statement ends.
+        // Some servers lack this setting. They notice a dead client only when its statement ends.
         drop(connection.execute("SET client_connection_check_interval = '2s'").await);
         if self.read_only {
             connection.execute("SET default_transaction_read_only = on").await?;
@@ -81,14 +81,15 @@ impl SessionSetup {
 }
 
 impl PostgresDatabase {
-    /// A connection that belongs to no pool, and to the runtime of whoever opens it. As a pool does, it waits a while for a server
-    /// that starts or has no connection left.
+    /// Opens a connection outside of the pool, on the current runtime.
+    ///
+    /// Like the pool, it waits for a server that is starting or has no connection left.
     async fn connect_unpooled(&self) -> sqlx::Result<PgConnection> {
         let alone = self.session.build_pool(1, (*self.pool.connect_options()).clone());
         alone.acquire().await.map(PoolConnection::detach)
     }
 
-    /// An unqualified name, in the connection's schema if it has one.
+    /// Adds the schema of the connection to an unqualified name.
     fn qualify_table(&self, name: &TableName) -> TableName {
         let schema = name.schema.clone().or_else(|| self.schema.as_deref().map(str::to_owned));
         TableName { schema, table: name.table.clone() }
@@ -103,11 +104,11 @@ impl TargetDatabase for PostgresDatabase {
         let options = PgConnectOptions::from_str(url).map_err(|_| invalid_url_error(&facts.name))?;
         let options = options.application_name("afterload");
         let session = Arc::new(SessionSetup {
-            // `public` stays reachable for the types and operators of extensions.
+            // Extensions often put their types and operators into `public`.
             search_path: schema.map(|schema| format!("{}, public", quote_identifier(schema))),
             read_only: facts.read_only,
         });
-        // A pool would try again until its timeout where nobody listens; the step's own retries do that better.
+        // A pool would retry until its timeout if no server listens. This probe fails at once, and the step retries.
         let probe = async { PgConnection::connect_with(&options).await?.close().await };
         let probed = timeout(PG_CONNECT_TIMEOUT, probe).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         probed.map_err(|error| unavailable_error(&facts.name, &error))?;
@@ -131,7 +132,7 @@ impl TargetDatabase for PostgresDatabase {
         describe::describe_table(self, name).await
     }
 
-    /// Two sessions that create one table at once collide in the catalogue, so they take turns.
+    /// Creates the tables under a lock, because concurrent sessions that create one table conflict in the catalog.
     async fn create_checkpoint_tables(&self) -> Result<()> {
         let there = "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL";
         let there = sqlx::query_scalar(there)
@@ -170,7 +171,7 @@ impl TargetDatabase for PostgresDatabase {
         bulk_update::bind(update, &rows)
     }
 
-    /// What has no shape of its own in JSON is read as PostgreSQL writes it.
+    /// Casts columns to text if their type has no JSON form.
     fn record_columns(&self, table: &TableInfo) -> String {
         let column = |name: &str, kind| match kind {
             DbColumnType::Other => format!("CAST({0} AS text) AS {0}", quote_identifier(name)),
@@ -180,12 +181,12 @@ impl TargetDatabase for PostgresDatabase {
         columns.collect::<Vec<_>>().join(", ")
     }
 
-    /// A parameter among the results of a `SELECT` has no type of its own on PostgreSQL.
+    /// PostgreSQL cannot infer the type of a parameter in a `SELECT` list, so it is cast.
     fn typed_parameter(&self, name: &str, type_name: &str) -> String {
         format!("CAST(:{name} AS {type_name})")
     }
 
-    /// PostgreSQL makes any type from its own text.
+    /// PostgreSQL can cast the text of any value back to its type.
     fn key_as_text(&self, key: &str) -> String {
         format!("CAST({key} AS text)")
     }

@@ -3,19 +3,19 @@
 use crate::batch::{BatchCell, RowBatch};
 use crate::table::DbColumnType;
 
-/// What every binary COPY starts with: the signature, no flags, no extension.
+/// The header of a binary COPY: the signature, no flags, no extension.
 pub const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// What every binary COPY ends with.
+/// The trailer of a binary COPY.
 pub const COPY_TRAILER: &[u8] = &[0xff, 0xff];
 
-/// Microseconds and days from 1970 to 2000, where PostgreSQL starts to count.
+/// The time from 1970-01-01 to 2000-01-01, where PostgreSQL starts to count.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 const POSTGRES_EPOCH_DAYS: i32 = 10_957;
 const DAY_MICROS: i64 = 86_400_000_000;
 
-/// Appends the number of fields that a row begins with.
+/// Appends the number of fields, which starts each row.
 pub fn write_field_count(count: usize, out: &mut Vec<u8>) {
-    // PostgreSQL allows 1,600 columns.
+    // A table has at most 1,600 columns, so the count fits.
     out.extend_from_slice(&(count as i16).to_be_bytes());
 }
 
@@ -24,7 +24,7 @@ pub fn write_int4(value: i32, out: &mut Vec<u8>) {
     write_field(&value.to_be_bytes(), out);
 }
 
-/// Appends a cell as a column of `kind` receives it. Only for pairs that `bulk_load::fits` allows.
+/// Appends a cell in the binary format of type `kind`. `bulk_load::is_directly_loadable` must allow the pair.
 pub fn write_cell(batch: &RowBatch, cell: BatchCell, kind: DbColumnType, out: &mut Vec<u8>) {
     match (kind, cell) {
         (_, BatchCell::Null) => out.extend_from_slice(&(-1_i32).to_be_bytes()),
@@ -58,7 +58,7 @@ pub fn write_cell(batch: &RowBatch, cell: BatchCell, kind: DbColumnType, out: &m
         }
         (DbColumnType::Jsonb, BatchCell::Text { start, len }) => {
             write_length(len as usize + 1, out);
-            // The only version of the format that there is.
+            // The version of the `jsonb` format; 1 is the only one.
             out.push(1);
             out.extend_from_slice(batch.text_at(start, len).as_bytes());
         }
@@ -73,7 +73,7 @@ pub fn write_cell(batch: &RowBatch, cell: BatchCell, kind: DbColumnType, out: &m
     }
 }
 
-/// The rules check the range of the column before.
+/// Appends an integer. The column rules have already checked its range.
 fn write_integer(kind: DbColumnType, value: i64, out: &mut Vec<u8>) {
     match kind {
         DbColumnType::Int2 => write_field(&(value as i16).to_be_bytes(), out),
@@ -82,7 +82,7 @@ fn write_integer(kind: DbColumnType, value: i64, out: &mut Vec<u8>) {
     }
 }
 
-/// Base 10,000 digits, the weight of the first, the sign, and the digits to show after the point.
+/// Appends a `numeric`: the number of base 10,000 digits, the weight of the first, the sign, the scale, the digits.
 fn write_numeric(text: &str, out: &mut Vec<u8>) {
     let (negative, text) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -135,7 +135,7 @@ fn write_length(len: usize, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    /// Length, digits, weight, sign, scale, then the digits.
+    /// Encodes a number. Returns its digit count, weight, sign and scale, then the digits.
     fn words(text: &str) -> Vec<i16> {
         let mut out = Vec::new();
         write_numeric(text, &mut out);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn numerics_are_encoded_as_postgresql_stores_them() {
+    fn numeric_is_encoded_in_binary_format() {
         assert_eq!(words("0"), [0, 0, 0, 0]);
         assert_eq!(words("-0.00"), [0, 0, 0, 2]);
         assert_eq!(words("1"), [1, 0, 0, 0, 1]);

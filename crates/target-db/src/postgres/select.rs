@@ -1,7 +1,7 @@
-//! Rows from PostgreSQL: `COPY … TO STDOUT` in its text format, in a transaction that can only read.
+//! Reads rows from PostgreSQL with `COPY … TO STDOUT` in text format, in a read-only transaction.
 //!
-//! They are read and worked on in one thread, with a connection and a runtime of its own: the server sends 8 KiB at a time, and
-//! to wake threads of a shared runtime for each of them takes longer than to read it.
+//! One thread with its own connection and runtime reads the rows and passes them to the receiver. The server sends
+//! 8 KiB at a time. Waking threads of a shared runtime for each piece takes longer than reading it.
 
 use crate::codes;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ use crate::query::{CellType, QueryOptions, RowVisitor, SelectQuery, query_timeou
 use crate::statement::stopped_error;
 use afterload_core::error::{Error, Result, database_error_message};
 
-/// How many bytes of rows are worked on at once, about.
+/// The approximate size of the rows that are processed together.
 const ROW_BUFFER_BYTES: usize = 128 << 10;
-/// How long the server is left alone to send some more.
+/// How long to sleep so that the server can send more rows.
 const GATHER_DELAY: Duration = Duration::from_micros(500);
-/// How long the server has for ending what it is asked to end.
+/// How long the server may take to end a stopped query.
 const SELECT_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn run<R: RowVisitor>(
@@ -52,7 +52,7 @@ pub(super) async fn run<R: RowVisitor>(
             .map_err(|error| Error::new(codes::CONNECTION_UNAVAILABLE, format!("nothing can wait for it: {error}")))?;
         let reader = PgSelectReader { runtime, options: reading };
         let read = reader.read_select(&own, &select, receiver, begun);
-        // A name that is still looked up is not waited for.
+        // This does not wait for a DNS lookup that still runs.
         reader.runtime.shutdown_background();
         read
     });
@@ -64,7 +64,7 @@ pub(super) async fn run<R: RowVisitor>(
     };
     let done = match backend {
         Some(backend) => run_until_stopped(database, backend, &stop, work).await,
-        // It has failed before.
+        // The work failed before it sent the process id.
         None => work.await,
     };
     done.map_err(|fault| match fault {
@@ -78,7 +78,7 @@ pub(super) async fn run<R: RowVisitor>(
     })
 }
 
-/// What went wrong, and where.
+/// An error of the database or of another part.
 enum PgReadError {
     Database(sqlx::Error),
     Other(Error),
@@ -96,14 +96,16 @@ impl From<Error> for PgReadError {
     }
 }
 
-/// Who reads in a thread. The receiver may block, so that it is called outside of the runtime.
+/// Reads rows in a thread. The receiver may block, so it is called outside of the runtime.
 struct PgSelectReader {
     runtime: Runtime,
     options: QueryOptions,
 }
 
 impl PgSelectReader {
-    /// Waits for the server, after a stop for as long as it has to end by itself. Whoever asked it to may be gone.
+    /// Waits for the server. After a stop, the server has the time `ending` to finish.
+    ///
+    /// The task that asks the server to cancel may be gone, so the wait has its own limit.
     fn wait_or_stop<T, E: Into<PgReadError>>(
         &self,
         ending: Duration,
@@ -135,7 +137,7 @@ impl PgSelectReader {
             return Err(stopped_error().into());
         }
         let receiver = self.copy_rows(&mut connection, select, receiver)?;
-        // All rows are here, however the connection ends.
+        // All rows have arrived, so an error while closing does not matter.
         drop(self.wait_or_stop(SELECT_STOP_TIMEOUT, connection.close()));
         Ok(receiver)
     }
@@ -161,7 +163,7 @@ impl PgSelectReader {
                 start = end + 1;
             }
             piece.clear();
-            // As long as there are rows, there is no need to wait for the end of the others.
+            // `wait_or_stop` returns ready rows even after a stop, so the loop checks the stop itself.
             if self.options.stop.is_cancelled() {
                 return Err(stopped_error().into());
             }
@@ -170,7 +172,7 @@ impl PgSelectReader {
     }
 }
 
-/// What is to be copied, and what is known of it.
+/// The `COPY` statement and its columns.
 struct PreparedCopy {
     sql: String,
     columns: Vec<String>,
@@ -188,12 +190,12 @@ async fn prepare_copy(
     let expected = estimate_rows(connection, bound.inlined_sql()).await?;
     let columns = bound.columns.iter().map(|(name, _)| name.clone()).collect();
     let sorts = bound.columns.iter().map(|(_, kind)| cell_type_from_pg(kind)).collect();
-    // A line of its own, so that no comment takes the bracket with it.
+    // The closing bracket is on its own line, so a comment at the end of the SQL cannot hide it.
     let sql = format!("COPY (\n{}\n) TO STDOUT (FORMAT text, ENCODING 'UTF8')", bound.inlined_sql());
     Ok(PreparedCopy { sql, columns, cell_types: sorts, expected_rows: expected })
 }
 
-/// The deadline, and what the look of values depends on, whatever the database or the role have set.
+/// Sets the timeout and all settings that affect how values are written.
 fn session_settings(timeout: Duration) -> String {
     let millis = timeout.as_millis().clamp(1, i32::MAX as u128);
     format!(
@@ -203,14 +205,14 @@ fn session_settings(timeout: Duration) -> String {
     )
 }
 
-/// How many rows the planner expects.
+/// The number of rows that the planner estimates.
 async fn estimate_rows(connection: &mut PgConnection, sql: &str) -> std::result::Result<Option<u64>, PgReadError> {
     let explain = AssertSqlSafe(format!("EXPLAIN (FORMAT JSON)\n{sql}"));
     let plan: serde_json::Value = sqlx::query_scalar(explain).fetch_one(connection).await?;
     Ok(plan[0]["Plan"]["Plan Rows"].as_u64())
 }
 
-/// Gathers rows that are there, each of which comes in a message of its own. False if there are no more.
+/// Gathers the rows that have arrived. Each row is one message. Returns false at the end.
 async fn gather_rows(
     rows: &mut (impl Stream<Item = sqlx::Result<Bytes>> + Unpin),
     piece: &mut Vec<u8>,
@@ -218,7 +220,7 @@ async fn gather_rows(
     while piece.len() < ROW_BUFFER_BYTES {
         let row = match poll!(rows.next()) {
             Poll::Ready(row) => row,
-            // What is there is worked on while more of them come.
+            // The receiver processes these rows while more arrive.
             Poll::Pending if !piece.is_empty() => break,
             Poll::Pending => {
                 #[expect(
@@ -237,7 +239,7 @@ async fn gather_rows(
     Ok(!piece.is_empty())
 }
 
-/// One line of the text format: cells between tabs; a backslash begins whatever could not stand there as it is.
+/// Visits the cells of one line of the text format. Tabs separate cells, and a backslash starts an escape.
 fn visit_line(line: &[u8], sorts: &[CellType], scratch: &mut Vec<u8>, receiver: &mut impl RowVisitor) {
     let escapes = memchr(b'\\', line).is_some();
     let mut start = 0;
@@ -257,7 +259,7 @@ fn visit_line(line: &[u8], sorts: &[CellType], scratch: &mut Vec<u8>, receiver: 
     }
 }
 
-/// A cell as it is told: booleans by their names, and `NaN` and the infinities, which are no numbers to others, as text.
+/// Writes booleans as `true` and `false`. `NaN` and infinities become text, because other formats have no such numbers.
 fn normalize_cell(sort: CellType, cell: &[u8]) -> (CellType, &[u8]) {
     match sort {
         CellType::Bool => (sort, if cell == b"t" { &b"true"[..] } else { &b"false"[..] }),
@@ -319,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_cut_into_cells() {
+    fn copy_text_lines_are_split_and_unescaped() {
         let sorts = [CellType::Text, CellType::Number, CellType::Text, CellType::Bool, CellType::Float, CellType::Text];
         let mut seen = Seen::default();
         visit_line(b"a\\tb\\n\\\\N\t12\t\\N\tt\tNaN\t", &sorts, &mut Vec::new(), &mut seen);

@@ -1,4 +1,4 @@
-//! Statements on PostgreSQL, which another connection cancels.
+//! Runs statements on PostgreSQL. A second connection cancels them.
 
 use crate::codes;
 use afterload_core::failpoint;
@@ -15,7 +15,7 @@ use crate::statement::{
 use afterload_core::clock;
 use afterload_core::error::{Error, Result, database_error_message};
 
-/// How long to wait before asking once more: what is asked between two statements stops neither.
+/// How long to wait before the next cancel request. A request that arrives between two statements has no effect.
 const CANCEL_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(database: &PostgresDatabase, job: StatementRun) -> Result<(StatementResult, Checkpoint)> {
@@ -27,7 +27,7 @@ pub(super) async fn run(database: &PostgresDatabase, job: StatementRun) -> Resul
     let backend: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *connection).await?;
     let done = run_until_stopped(database, backend, &stop, run_transaction(database, &mut connection, job)).await;
     if done.is_err() || stop.is_cancelled() {
-        // Neither rows that nobody reads nor a late request to cancel may be met by the next user.
+        // The next user of the connection must not find unread rows or a late cancel request.
         connection.close_on_drop();
     }
     done.map_err(|error| match stop.is_cancelled() && error.code() != codes::LEASE_LOST {
@@ -36,7 +36,7 @@ pub(super) async fn run(database: &PostgresDatabase, job: StatementRun) -> Resul
     })
 }
 
-/// Does the work; once `stop` is cancelled, asks the server to end what `backend` does until the work is over.
+/// Runs `work`. After `stop`, it sends cancel requests for `backend` until the work ends.
 pub(super) async fn run_until_stopped<T>(
     database: &PostgresDatabase,
     backend: i32,
@@ -55,7 +55,7 @@ pub(super) async fn run_until_stopped<T>(
     }
 }
 
-/// Asks another process of the server to stop what it does. That the asking fails is seen by what goes on.
+/// Asks the server to cancel the statement of `backend`. A failure is only logged, because the caller asks again.
 async fn cancel_backend(database: &PostgresDatabase, backend: i32) {
     let asked = async {
         let options = database.pool.connect_options();
@@ -127,7 +127,7 @@ async fn execute(
     Ok(taker.finish(affected))
 }
 
-/// What the database says of a user's statement.
+/// Maps the error of a user's statement. Conversion errors get the code `sql_value_invalid`.
 fn map_statement_error(error: sqlx::Error) -> Error {
     match sqlstate(&error).as_deref() {
         Some("22P02" | "22003" | "22007" | "22008") => {

@@ -1,8 +1,8 @@
-//! Reading the rows of a `SELECT` of any size in little memory, as they were at one moment.
+//! Reads the rows of a `SELECT` of any size in little memory, from one snapshot.
 //!
-//! A [`SelectQuery`] is text that can do nothing but read. A connection hands its rows, cell by cell, to a [`RowVisitor`]
-//! in a thread where that may block. Every cell is text with its [`CellType`]: what PostgreSQL's `COPY` writes, and what
-//! SQLite's values look like.
+//! A [`SelectQuery`] is SQL that can only read. A connection passes its rows, cell by cell, to a [`RowVisitor`] in a
+//! thread that may block. Every cell is text with its [`CellType`]. PostgreSQL's `COPY` writes such text, and the
+//! SQLite back end renders values to match.
 
 mod read_only;
 
@@ -15,24 +15,24 @@ use crate::bind::{BindValues, ParameterizedSql};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
-/// A `SELECT` that can do nothing but read.
+/// A `SELECT` that can only read.
 #[derive(Clone, Debug)]
 pub struct SelectQuery {
     pub(crate) sql: ParameterizedSql,
 }
 
-/// What rows are read with.
+/// The parameter values, timeout and stop signal of a query.
 #[derive(Clone, Debug)]
 pub struct QueryOptions {
     /// The values of the parameters.
     pub values: BindValues,
-    /// How long the query may take, until its last row has been taken.
+    /// The time limit of the query, until the last row is read.
     pub timeout: Duration,
-    /// Ends when it should stop.
+    /// Stops the query when it is cancelled.
     pub stop: CancellationToken,
 }
 
-/// What a cell is.
+/// The type of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CellType {
     /// Any text.
@@ -43,51 +43,52 @@ pub enum CellType {
     Float,
     /// `true` or `false`.
     Bool,
-    /// A day such as `2024-02-29`, or what its database writes where there is none.
+    /// A date such as `2024-02-29`, or the text of the database for a value such as `infinity`.
     Date,
-    /// A moment such as `2024-02-29 12:00:00.5+00`, without an offset if the column has none.
+    /// A time such as `2024-02-29 12:00:00.5+00`, without an offset if the column has none.
     Timestamp,
-    /// JSON.
+    /// JSON text.
     Json,
 }
 
-/// Takes rows as they come.
+/// Receives the rows of a query as they arrive.
 pub trait RowVisitor: Send + 'static {
-    /// Learns the names of the columns, and how many rows the database expects, if it does.
+    /// Receives the column names, and the number of rows if the database estimates it.
     ///
     /// # Errors
-    /// What is wrong with the columns; nothing more is read then.
+    /// An error about the columns stops the query.
     fn visit_columns(&mut self, columns: &[String], expected: Option<u64>) -> Result<()>;
-    /// Takes the next cell of the row: UTF-8, or nothing for null.
+    /// Receives the next cell of the row: UTF-8 text, or `None` for null.
     fn visit_cell(&mut self, cell: Option<(CellType, &[u8])>);
-    /// Ends the row.
+    /// Ends the current row.
     ///
     /// # Errors
-    /// Why no more rows are taken.
+    /// An error stops the query.
     fn end_row(&mut self) -> Result<()>;
 }
 
 impl SelectQuery {
-    /// Reads the text.
+    /// Parses a query and checks that it only reads.
     ///
     /// # Errors
-    /// `sql_invalid` for text that cannot be read, `report_sql_refused` for anything but one `SELECT` without side effects.
+    /// `sql_invalid` for text that cannot be parsed, `report_sql_refused` for anything but one `SELECT` without side
+    /// effects.
     pub fn parse(text: &str, dialect: Dialect) -> Result<Self> {
         let statement = ParameterizedSql::parse(text, dialect)?;
         read_only::check_read_only(&statement)?;
         Ok(Self { sql: statement })
     }
 
-    /// Reads the text before it is known which database runs it.
+    /// Parses a query whose dialect is not known yet.
     ///
     /// # Errors
-    /// Those of [`Self::parse`], where no dialect has it.
+    /// Those of [`Self::parse`], if no dialect accepts the text.
     pub fn parse_any(text: &str) -> Result<Self> {
         let [first, second] = Dialect::ALL.map(|dialect| Self::parse(text, dialect));
         first.or(second)
     }
 
-    /// The names of its parameters.
+    /// The names of the parameters.
     pub fn parameter_names(&self) -> &[String] {
         self.sql.parameter_names()
     }

@@ -1,7 +1,7 @@
-//! What may be a report: exactly one `SELECT`, `VALUES` or `WITH … SELECT`, without anything that writes, locks or acts.
+//! Checks that a report only reads: one `SELECT`, `VALUES` or `WITH … SELECT` without writes, locks or side effects.
 //!
-//! The database holds it to that, too; this says so when the pipeline is loaded, and refuses the functions that act even
-//! in a transaction that cannot write.
+//! The database enforces read-only transactions too. This check reports the error when the pipeline is loaded. It also
+//! refuses functions that have side effects even in a read-only transaction.
 
 use crate::codes;
 use std::ops::ControlFlow;
@@ -14,7 +14,7 @@ use crate::bind::ParameterizedSql;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
-/// Functions that act on the server, its files, other sessions, the limits of this one, or other databases.
+/// Functions that affect the server, its files, other sessions, the limits of this session, or other databases.
 const SIDE_EFFECT_FUNCTIONS: [&str; 41] = [
     "dblink",
     "dblink_connect",
@@ -58,7 +58,7 @@ const SIDE_EFFECT_FUNCTIONS: [&str; 41] = [
     "setval",
     "writefile",
 ];
-/// The beginnings of the names of more of them.
+/// Prefixes of the names of more such functions.
 const SIDE_EFFECT_PREFIXES: [&str; 9] = [
     "pg_ls_",
     "pg_logical_",
@@ -71,6 +71,8 @@ const SIDE_EFFECT_PREFIXES: [&str; 9] = [
     "cursor_to_xml",
 ];
 
+/// Refuses everything but one statement that only reads.
+///
 /// # Errors
 /// `report_sql_refused`.
 pub fn check_read_only(statement: &ParameterizedSql) -> Result<()> {
@@ -134,6 +136,7 @@ impl Visitor for ReadOnlyVisitor {
     }
 
     fn pre_visit_ident(&mut self, ident: &Ident) -> ControlFlow<String> {
+        // Any identifier counts, not only calls: a schema or quotes must not hide a function.
         let name = ident.value.to_ascii_lowercase();
         let acts = SIDE_EFFECT_FUNCTIONS.contains(&name.as_str())
             || SIDE_EFFECT_PREFIXES.iter().any(|family| name.starts_with(family));
@@ -155,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_reads_may_be_a_report() {
+    fn queries_that_only_read_are_accepted() {
         for text in [
             "SELECT 1",
             "select id, 'DELETE; DROP' AS \"delete\" from t where a = :a and b like '%x' order by 1 limit 10 -- ; end",
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_more_is_refused() {
+    fn statements_with_side_effects_are_refused() {
         for text in [
             "SELECT 1; SELECT 2",
             "SELECT 1; DROP TABLE t",

@@ -1,4 +1,4 @@
-//! Parameters on SQLite: numbered, with native values.
+//! Parameters on SQLite: numbered, with native value types.
 
 use rusqlite::types::Value as SqliteValue;
 use serde_json::Value as Json;
@@ -6,17 +6,17 @@ use serde_json::Value as Json;
 use crate::bind::{BindValues, ParameterizedSql};
 use afterload_core::error::Result;
 
-/// A statement with its values, for rusqlite.
+/// A statement with its values for rusqlite.
 #[derive(Clone, Debug)]
 pub struct SqliteQuery {
-    /// The text, with `?1`, `?2`, …
+    /// The SQL with `?1`, `?2`, …
     pub sql: String,
-    /// The values in this order.
+    /// The values in the order of the parameters.
     pub values: Vec<SqliteValue>,
 }
 
 impl ParameterizedSql {
-    /// For SQLite. Booleans become 1 and 0, lists and maps their JSON, for `json_each`.
+    /// Binds the values for SQLite. Booleans become 1 and 0. Lists and maps become JSON, for `json_each`.
     ///
     /// # Errors
     /// `sql_parameter_missing`, `sql_parameter_unknown`.
@@ -26,7 +26,7 @@ impl ParameterizedSql {
     }
 }
 
-/// A value as SQLite has it.
+/// Converts a JSON value to a SQLite value.
 pub(super) fn to_sqlite_value(value: &Json) -> SqliteValue {
     match value {
         Json::Null => SqliteValue::Null,
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_keep_their_types_in_sqlite() {
+    fn bound_values_keep_their_types() {
         let statement = ParameterizedSql::parse("SELECT :i, :f, :s, :t, :n, :l", Dialect::Sqlite).unwrap();
         let values = json!({ "i": 1, "f": 1.5, "s": "'; DROP TABLE x", "t": true, "n": null, "l": [1, "a"] });
         let bound = statement.bind_for_sqlite(&serde_json::from_value(values).unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Updates of many rows on SQLite: one statement that runs once for each row.
+//! Bulk updates on SQLite: one prepared statement runs once per row.
 
 use crate::bind::BindValues;
 use crate::bulk_update::{BoundUpdate, BulkUpdate, UpdatePlan};
@@ -21,7 +21,7 @@ pub(super) fn bind(update: &BulkUpdate, rows: impl RowSource) -> BoundUpdate {
     }
 }
 
-/// Rows whose values come in the order in which the statement names them: before the keys.
+/// Rows with their values in the order of the statement's parameters: first the set columns, then the keys.
 struct ParameterOrderedRows<G> {
     rows: G,
     key_count: usize,

@@ -1,4 +1,4 @@
-//! What SQLite knows of a table.
+//! Describes tables from SQLite's schema.
 
 use sqlx::{AssertSqlSafe, Row, SqlitePool};
 
@@ -19,7 +19,7 @@ pub(super) async fn describe_table(pool: &SqlitePool, name: &TableName) -> Resul
     let columns = rows.iter().map(|row| {
         let declared: String = row.try_get(1)?;
         let kind = column_type_from_declared(&declared);
-        // A null in an INTEGER PRIMARY KEY asks SQLite for the next number.
+        // SQLite replaces a null in an INTEGER PRIMARY KEY by the next number.
         let not_null = row.try_get::<bool, _>(2)? && !(row.try_get::<i64, _>(3)? > 0 && kind == DbColumnType::Int8);
         Ok(TableColumn { name: row.try_get(0)?, column_type: kind, type_name: declared, not_null, max_length: None })
     });
@@ -27,7 +27,7 @@ pub(super) async fn describe_table(pool: &SqlitePool, name: &TableName) -> Resul
     Ok(Some(TableInfo { name: name.clone(), columns, has_triggers: triggers > 0, partitioned: false }))
 }
 
-/// SQLite's own rules for the affinity of a declared type, with the names that frameworks use for more.
+/// Follows SQLite's affinity rules, extended by type names that frameworks use.
 fn column_type_from_declared(declared: &str) -> DbColumnType {
     let upper = declared.to_ascii_uppercase();
     let has = |part: &str| upper.contains(part);

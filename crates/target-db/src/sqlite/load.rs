@@ -1,4 +1,4 @@
-//! Bulk loading into SQLite: prepared statements that run once for each row.
+//! Bulk loading into SQLite: prepared statements run once per row.
 
 use crate::codes;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use afterload_core::clock;
 use afterload_core::error::Result;
 use afterload_core::identifier::quote_identifiers;
 
-/// A table made ready to receive rows.
+/// A loader for one table.
 pub struct SqliteLoader {
     database: SqliteDatabase,
     shared: Arc<SqliteLoadJob>,
@@ -65,7 +65,7 @@ impl ChunkLoader for SqliteLoader {
 }
 
 impl SqliteLoadJob {
-    /// Fails early where the statements do not fit the table.
+    /// Prepares the statements once, so that errors show before the first batch.
     fn check_statements(&self, connection: &rusqlite::Connection) -> Result<()> {
         let all = std::iter::once(&self.insert).chain(&self.upsert);
         for sql in all {
@@ -124,7 +124,7 @@ impl SqliteLoadJob {
                     outcome.refused.push(self.plan.conflict_refusal(row));
                 }
                 Ok(RowEffect::Unchanged) => outcome.skipped += 1,
-                // A failed statement undoes itself only, unless the schema asks for `ROLLBACK`.
+                // A failed statement undoes only itself, unless a constraint or trigger asks for `ROLLBACK`.
                 Err(error) if is_row_error(&error) && !transaction.is_autocommit() => {
                     outcome.refused.push(RowRefusal {
                         row,
@@ -138,7 +138,7 @@ impl SqliteLoadJob {
         Ok(outcome)
     }
 
-    /// Inserts a row. An upsert tries a plain insert first: only so the counts tell new rows from old ones.
+    /// Inserts or updates a row. It tries a plain insert first, because an upsert alone cannot report new rows.
     fn load_row(
         &self,
         insert: &mut rusqlite::Statement<'_>,
@@ -173,7 +173,7 @@ enum RowEffect {
     Unchanged,
 }
 
-/// A cell on its way into a statement. Decimals go as text: the column's affinity makes the best number of them.
+/// A cell that is bound to a statement. Decimals are bound as text, and the column's affinity converts them.
 struct BoundCell<'a> {
     rows: &'a RowBatch,
     cell: BatchCell,
@@ -198,7 +198,7 @@ impl ToSql for BoundCell<'_> {
     }
 }
 
-/// Whether it was the row that the database did not like.
+/// Whether the error concerns this row only.
 fn is_row_error(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error_code();
     matches!(code, Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig))

@@ -1,4 +1,4 @@
-//! SQLite: rusqlite on the very handle of sqlx's pool, because sqlx costs about 8 µs per statement.
+//! The SQLite back end: rusqlite on a handle of sqlx's pool, because sqlx costs about 8 µs per statement.
 
 mod bind;
 mod bulk_update;
@@ -31,8 +31,7 @@ use afterload_core::error::{Error, Result};
 use afterload_core::identifier::TableName;
 use load::SqliteLoader;
 
-/// How many operations of its virtual machine SQLite does between two looks at whether it should stop: a millisecond at
-/// most.
+/// How many virtual machine operations SQLite runs between two stop checks. They take a millisecond at most.
 const OPS_PER_STOP_CHECK: i32 = 10_000;
 
 /// A SQLite file.
@@ -44,8 +43,9 @@ pub struct SqliteDatabase {
 }
 
 impl SqliteDatabase {
-    /// Runs blocking work on a connection of the pool. The work must leave no statement and no transaction open;
-    /// rusqlite's own types see to that when they are dropped, also in a panic.
+    /// Runs blocking work on a connection of the pool.
+    ///
+    /// The work must not leave a statement or transaction open. rusqlite's types close them on drop, also in a panic.
     async fn run_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut rusqlite::Connection) -> Result<T> + Send + 'static,
@@ -58,7 +58,7 @@ impl SqliteDatabase {
         done.await.map_err(panic_error)?
     }
 
-    /// The same for work that is interrupted when it is asked to stop.
+    /// Like `run_blocking`, for work that `stop` interrupts.
     async fn run_interruptible<T: Send + 'static>(
         &self,
         stop: &CancellationToken,
@@ -92,7 +92,7 @@ impl TargetDatabase for SqliteDatabase {
                 .journal_mode(SqliteJournalMode::Wal)
                 .synchronous(SqliteSynchronous::Full),
         };
-        // A file does not go away as a server does, so nothing is tried before each use.
+        // A file does not disconnect like a server, so the pool skips the test before each use.
         let pool = SqlitePoolOptions::new().max_connections(4).test_before_acquire(false);
         let pool = pool.acquire_timeout(Duration::from_secs(30));
         let pool = pool.connect_with(options).await.map_err(|error| unavailable_error(&facts.name, &error))?;
@@ -149,7 +149,7 @@ impl TargetDatabase for SqliteDatabase {
     }
 
     fn key_bound_as_text(&self, key: &str) -> String {
-        // Bytes come as text, and all of them are behind any text.
+        // A blob is read as text, but SQLite sorts every blob after any text. So a blob cannot be a bound.
         format!("CASE typeof({key}) WHEN 'blob' THEN NULL ELSE {key} END")
     }
 
@@ -157,13 +157,13 @@ impl TargetDatabase for SqliteDatabase {
         false
     }
 
-    /// A SQLite file has one writer.
+    /// A SQLite file has only one writer.
     fn max_writers(&self, _: usize) -> usize {
         1
     }
 }
 
-/// A handle that somebody may interrupt for as long as this lives, also through a panic.
+/// A handle with a progress handler. Dropping it removes the handler, also in a panic.
 struct InterruptibleHandle<'a>(LockedSqliteHandle<'a>);
 
 impl Drop for InterruptibleHandle<'_> {
@@ -178,8 +178,8 @@ fn with_rusqlite<T>(
 ) -> Result<T> {
     let handle = locked.as_raw_handle().as_ptr();
     #[expect(unsafe_code, reason = "rusqlite works on a handle of sqlx only this way")]
-    // SAFETY: the handle is open, and sqlx's worker keeps off it for as long as `locked` lives, which is longer than
-    // `connection`; `from_handle` does not close it.
+    // SAFETY: the handle is open. sqlx's worker does not use it while `locked` lives, and `locked` outlives
+    // `connection`. `from_handle` does not close the handle.
     let mut connection = unsafe { rusqlite::Connection::from_handle(handle) }.map_err(map_sqlite_error)?;
     work(&mut connection)
 }
@@ -235,7 +235,7 @@ mod tests {
             });
             assert!(done.await.is_err());
         }
-        // All four connections of the pool can still write, and see nothing.
+        // All four connections of the pool can still write and see no rows.
         for _ in 0..8 {
             let count: i64 = sqlx::query_scalar("SELECT count(*) FROM t").fetch_one(&sqlite.pool).await.unwrap();
             assert_eq!(count, 0);

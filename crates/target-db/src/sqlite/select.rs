@@ -1,4 +1,4 @@
-//! Rows from SQLite: a handle of its own that can only read, whose query others interrupt.
+//! Reads rows from SQLite through a separate read-only handle. A progress handler interrupts the query.
 
 use crate::codes;
 use std::time::Instant;
@@ -37,9 +37,9 @@ pub(super) async fn run<R: RowVisitor>(
 }
 
 fn read_rows(connection: &rusqlite::Connection, bound: SqliteQuery, receiver: &mut impl RowVisitor) -> Result<()> {
-    // No other file, whatever the text hides.
+    // The text must not open another file.
     connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0).map_err(map_sqlite_error)?;
-    // One transaction, so that also a query that is read again sees the same.
+    // One transaction gives every part of the query the same snapshot.
     let transaction = connection.unchecked_transaction().map_err(map_sqlite_error)?;
     let mut statement = transaction.prepare(&bound.sql).map_err(map_sqlite_error)?;
     if !statement.readonly() {
@@ -58,7 +58,7 @@ fn read_rows(connection: &rusqlite::Connection, bound: SqliteQuery, receiver: &m
     Ok(())
 }
 
-/// Where numbers are written out.
+/// Buffers for formatting numbers.
 #[derive(Default)]
 struct NumberBuffers {
     integer: itoa::Buffer,
@@ -75,13 +75,13 @@ fn visit_value(value: ValueRef<'_>, digits: &mut NumberBuffers, receiver: &mut i
             let text: &[u8] = if number > 0.0 { b"Infinity" } else { b"-Infinity" };
             receiver.visit_cell(Some((CellType::Text, text)));
         }
-        // The shortest text that is this number.
+        // The shortest text that parses to this number.
         ValueRef::Real(number) => receiver.visit_cell(Some((CellType::Float, digits.float.format(number).as_bytes()))),
         ValueRef::Text(text) => match std::str::from_utf8(text) {
             Ok(_) => receiver.visit_cell(Some((CellType::Text, text))),
             Err(_) => receiver.visit_cell(Some((CellType::Text, String::from_utf8_lossy(text).as_bytes()))),
         },
-        // As PostgreSQL shows bytes.
+        // The format in which PostgreSQL writes bytes.
         ValueRef::Blob(bytes) => {
             receiver.visit_cell(Some((CellType::Text, format!("\\x{}", hex::encode(bytes)).as_bytes())));
         }
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn no_other_file_is_reached() {
+    fn query_cannot_attach_another_file() {
         let connection = rusqlite::Connection::open_in_memory().unwrap();
         let read = |sql: &str| {
             super::read_rows(&connection, SqliteQuery { sql: sql.to_owned(), values: Vec::new() }, &mut Nobody)

@@ -1,4 +1,4 @@
-//! Statements on SQLite, whose work others interrupt.
+//! Runs statements on SQLite. A progress handler interrupts them.
 
 use afterload_core::failpoint;
 use std::time::Instant;
@@ -21,7 +21,7 @@ pub(super) async fn run(database: &SqliteDatabase, job: StatementRun) -> Result<
         let behavior = if job.writes { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
         let transaction = connection.transaction_with_behavior(behavior).map_err(map_sqlite_error)?;
         let begun = Instant::now();
-        // Waiting for the lock cannot be interrupted.
+        // A stop cannot interrupt the wait for the write lock, so it is checked now.
         job.check_stopped()?;
         if let Some(fence) = &job.fence
             && transaction
@@ -75,7 +75,7 @@ fn execute(connection: &rusqlite::Connection, job: &StatementRun) -> Result<Stat
     drop(rows);
     let affected = match reads {
         true => taker.row_count(),
-        // What changes no rows, such as `CREATE TABLE`, leaves the count of the statement before.
+        // A statement that changes no rows, such as `CREATE TABLE`, keeps the count of the previous statement.
         false if connection.total_changes() == before => 0,
         false => connection.changes(),
     };
@@ -105,7 +105,7 @@ fn execute_each_row(
     Ok(StatementResult { affected, ..StatementResult::default() })
 }
 
-/// Bytes are shown as PostgreSQL shows them.
+/// Converts a value to JSON. Bytes have the text that PostgreSQL writes.
 fn to_json_value(value: ValueRef<'_>) -> Value {
     match value {
         ValueRef::Null => Value::Null,

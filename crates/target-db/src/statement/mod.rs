@@ -1,6 +1,6 @@
-//! One SQL statement of a user's, with named parameters, run so that it can be stopped and takes effect once.
+//! Single SQL statements of users, with named parameters. They can be stopped and take effect once.
 //!
-//! A [`ParsedStatement`] is checked text. A connection runs it in a transaction of its own, together with its checkpoint.
+//! A [`ParsedStatement`] is checked text. A connection runs it in its own transaction together with its checkpoint.
 
 mod parsed;
 mod row_collector;
@@ -20,56 +20,55 @@ use crate::checkpoint::Fence;
 use crate::row_source::RowSource;
 use afterload_core::error::{Error, Result};
 
-/// What a statement is run with.
+/// The arguments of one run of a statement.
 #[derive(Clone, Debug)]
 pub struct StatementArgs {
-    /// The values of its parameters; others are passed over.
+    /// The values of the parameters. Values for unknown parameters are ignored.
     pub values: BindValues,
-    /// What is kept of the rows that it gives.
+    /// How to collect the rows of the result.
     pub result_mode: ResultMode,
-    /// Ends when it should stop.
+    /// Stops the statement when it is cancelled.
     pub stop: CancellationToken,
 }
 
-/// What a statement did.
+/// The result of a statement.
 #[derive(Clone, Debug, Default)]
 pub struct StatementResult {
-    /// Rows that it inserted, updated or deleted; for a `SELECT` those that it gave.
+    /// The number of rows inserted, updated or deleted. For a `SELECT`, the number of rows returned.
     pub affected: u64,
-    /// The rows that it gave, if they were to be kept.
+    /// The returned rows, if the mode is [`ResultMode::All`].
     pub rows: ResultRows,
-    /// The greatest value of the first column of the rows that it gave, if that was to be kept.
+    /// The greatest value of the first column, if the mode is [`ResultMode::MaxOfFirstColumn`].
     pub max_value: Option<Value>,
-    /// How long its transaction has held its locks.
+    /// How long the transaction held its locks.
     pub lock_duration: Duration,
 }
 
-/// What is saved together with a statement.
+/// The progress that is committed together with a statement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Where the next attempt goes on.
+    /// The cursor from which the next attempt continues.
     pub cursor: String,
-    /// Whether nothing is left to do.
+    /// Whether the work is complete.
     pub finished: bool,
 }
-/// Says, once the effect of a statement is known, what is to be committed with it.
+/// Makes the checkpoint of a statement from its result.
 pub type CheckpointFn = Box<dyn FnOnce(&StatementResult) -> Result<Checkpoint> + Send>;
 
-/// The checkpoint of a statement, and whose it is. With a fence it is committed with the statement; without one it is only
-/// handed back.
+/// The checkpoint of a statement. With a fence it is committed with the statement. Without one it is only returned.
 pub struct CheckpointCommit<'a> {
-    /// Who may write.
+    /// The fence of the attempt.
     pub fence: Option<&'a Fence>,
-    /// Makes the checkpoint.
+    /// Makes the checkpoint from the result.
     pub checkpoint_fn: CheckpointFn,
 }
 
-/// What a back end needs for one run of a statement.
+/// One run of a statement, as a back end receives it.
 pub(crate) struct StatementRun {
     pub(crate) statement: ParsedStatement,
     pub(crate) args: StatementArgs,
-    /// On SQLite: rows of values in the order of the statement's parameters, with each of which it is run; none: it is run once,
-    /// with those of the call.
+    /// On SQLite: the statement runs once per row, with values in the order of its parameters. `None` runs it once with
+    /// `args`.
     pub(crate) row_source: Option<Box<dyn RowSource>>,
     pub(crate) writes: bool,
     pub(crate) fence: Option<Fence>,
@@ -82,12 +81,12 @@ impl StatementRun {
     }
 }
 
-/// The error of a statement that was stopped; nothing of it has taken effect.
+/// The error of a stopped statement. None of its changes remain.
 pub(crate) fn stopped_error() -> Error {
     Error::new(codes::STEP_STOPPED, "the statement was stopped")
 }
 
-/// The error of a statement that would write where it may not.
+/// The error of a statement that may write although only reading is allowed.
 pub(crate) fn may_write_error() -> Error {
     Error::new(codes::SQL_REFUSED, "the statement may write where only reading is allowed")
         .with_hint("write a `SELECT`")

@@ -1,4 +1,4 @@
-//! What can be said of a statement before it runs.
+//! Checks of a statement before it runs.
 
 use crate::bind::ParameterizedSql;
 use crate::codes;
@@ -6,15 +6,17 @@ use crate::tokenizer::{SqlToken, tokenize_sql};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
-/// What a statement may begin with. What controls transactions or outlives them (`BEGIN`, `SET`, `ATTACH`, `LISTEN`, …)
-/// would undo what is promised of steps.
+/// The keywords that may start a statement.
+///
+/// Statements that control a transaction or outlive it (`BEGIN`, `SET`, `ATTACH`, `LISTEN`, …) are missing. They would
+/// break the guarantee that a step takes effect once.
 const ALLOWED_FIRST_KEYWORDS: [&str; 16] = [
     "SELECT", "VALUES", "WITH", "INSERT", "REPLACE", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "CALL", "CREATE",
     "ALTER", "DROP", "COMMENT", "REFRESH", "ANALYZE",
 ];
 const WRITE_KEYWORDS: [&str; 4] = ["INSERT", "UPDATE", "DELETE", "MERGE"];
 
-/// One statement that a step may run.
+/// A single statement that a step may run.
 #[derive(Clone, Debug)]
 pub struct ParsedStatement {
     pub(crate) sql: ParameterizedSql,
@@ -22,7 +24,7 @@ pub struct ParsedStatement {
 }
 
 impl ParsedStatement {
-    /// Reads a statement.
+    /// Parses a statement.
     ///
     /// # Errors
     /// `sql_invalid` for text that is not one statement, `sql_refused` for statements of other kinds.
@@ -53,10 +55,10 @@ impl ParsedStatement {
         Ok(Self { sql: statement, read_only: reads })
     }
 
-    /// Reads a statement before it is known which database runs it.
+    /// Parses a statement whose dialect is not known yet.
     ///
     /// # Errors
-    /// Those of [`Self::parse`], where no dialect has it.
+    /// Those of [`Self::parse`], if no dialect accepts the text.
     pub fn parse_any(text: &str) -> Result<Self> {
         Dialect::ALL
             .into_iter()
@@ -65,17 +67,17 @@ impl ParsedStatement {
             .unwrap_or_else(|| Err(Error::new(codes::SQL_INVALID, "no database is known")))
     }
 
-    /// The names of its parameters.
+    /// The names of the parameters.
     pub fn parameter_names(&self) -> &[String] {
         self.sql.parameter_names()
     }
 
-    /// Whether it has a parameter of this name.
+    /// Whether the statement has a parameter with this name.
     pub fn has_parameter(&self, name: &str) -> bool {
         self.parameter_names().iter().any(|known| known == name)
     }
 
-    /// Whether it changes nothing, as far as its text tells; the database holds it to that.
+    /// Whether the text only reads. The database enforces this too.
     pub fn is_read_only(&self) -> bool {
         self.read_only
     }
@@ -86,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_statement_is_one_however_it_looks() {
+    fn single_statements_are_accepted_in_any_form() {
         for text in [
             "SELECT 1",
             " select ':x;', \";\" -- ;\n /* ; */ ; ; -- done",
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_one_statement_is_refused() {
+    fn other_texts_than_one_allowed_statement_are_refused() {
         for (text, code) in [
             ("", "sql_invalid"),
             (" ; -- nothing", "sql_invalid"),
@@ -127,7 +129,7 @@ mod tests {
             }
             assert_eq!(ParsedStatement::parse_any(text).unwrap_err().code().name(), code, "{text}");
         }
-        // What is one string in one dialect is none in the other.
+        // The same text is one string in one dialect and two statements in another.
         let text = r"SELECT '\'; DELETE FROM t; --'";
         for dialect in Dialect::ALL {
             assert_eq!(ParsedStatement::parse(text, dialect).unwrap_err().code(), codes::SQL_INVALID, "{text}");
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_and_writing_are_told_apart() {
+    fn read_only_statements_are_detected() {
         for (text, reads) in [
             ("SELECT 'DELETE'", true),
             ("values (1)", true),

@@ -1,4 +1,4 @@
-//! What is kept of the rows that a statement gives.
+//! Collects the rows that a statement returns.
 
 use std::cmp::Ordering;
 
@@ -8,23 +8,23 @@ use super::StatementResult;
 use crate::codes;
 use afterload_core::error::{Error, Result};
 
-/// What is kept of the rows that a statement gives.
+/// How to collect the rows that a statement returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResultMode {
-    /// All of them. More than so many, or more than so many bytes as JSON, are an error.
+    /// Keeps all rows. Exceeding a limit is an error.
     All {
-        /// The most rows.
+        /// The maximum number of rows.
         rows: usize,
-        /// The most bytes.
+        /// The maximum size as JSON, in bytes.
         bytes: usize,
     },
-    /// Nothing.
+    /// Keeps no rows.
     Discard,
-    /// The greatest value of the first column, which must hold whole numbers or text. Text is compared byte by byte.
+    /// Keeps the greatest value of the first column. It must hold integers or text. Text is compared byte by byte.
     MaxOfFirstColumn,
 }
 
-/// Rows that a statement has given. All have the same columns, so their names are kept once.
+/// The rows that a statement returned. All rows have the same columns, so their names are stored once.
 #[derive(Clone, Debug, Default)]
 pub struct ResultRows {
     names: Vec<String>,
@@ -33,22 +33,22 @@ pub struct ResultRows {
 }
 
 impl ResultRows {
-    /// How many there are.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there is none.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The place of a column; of several of the same name the last one.
+    /// The index of a column. If several columns have the name, the last one counts.
     pub fn column_index(&self, name: &str) -> Option<usize> {
         self.names.iter().rposition(|known| known == name)
     }
 
-    /// The value of a column in a row, both counted from 0.
+    /// The value at a row and a column, both counted from 0.
     pub fn value_at(&self, row: usize, column: usize) -> &Value {
         &self.values[row * self.names.len() + column]
     }
@@ -58,19 +58,19 @@ impl ResultRows {
         self.values.first()
     }
 
-    /// A row as JSON.
+    /// Converts a row to JSON.
     pub fn row_to_json(&self, row: usize) -> Map<String, Value> {
         let values = (0..self.names.len()).map(|column| self.value_at(row, column).clone());
         self.names.iter().cloned().zip(values).collect()
     }
 
-    /// All rows as JSON.
+    /// Converts all rows to JSON.
     pub fn rows_to_json(&self) -> Vec<Map<String, Value>> {
         (0..self.count).map(|row| self.row_to_json(row)).collect()
     }
 }
 
-/// Takes the rows of a statement one by one.
+/// Collects the rows of a statement one by one.
 pub(crate) struct RowCollector {
     result_mode: ResultMode,
     bytes: usize,
@@ -83,7 +83,7 @@ impl RowCollector {
         Self { result_mode: keep, bytes: 0, row_count: 0, result: StatementResult::default() }
     }
 
-    /// Takes a row whose columns `read` knows.
+    /// Collects a row. `read` returns the value of a column by its index.
     pub(crate) fn collect_row<'a>(
         &mut self,
         names: impl Iterator<Item = &'a str>,
@@ -132,18 +132,18 @@ impl RowCollector {
         Ok(())
     }
 
-    /// How many rows were given.
+    /// The number of rows returned, including those that were not kept.
     pub(crate) fn row_count(&self) -> u64 {
         self.row_count
     }
 
-    /// The effect of a statement that has changed so many rows.
+    /// Makes the result of a statement that changed `affected` rows.
     pub(crate) fn finish(self, affected: u64) -> StatementResult {
         StatementResult { affected, ..self.result }
     }
 }
 
-/// The order of two values of a cursor; `None` if they have none.
+/// Compares two cursor values. `None` if they are not comparable.
 pub fn compare_values(one: &Value, other: &Value) -> Option<Ordering> {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => Some(one.as_i64()?.cmp(&other.as_i64()?)),
@@ -152,7 +152,7 @@ pub fn compare_values(one: &Value, other: &Value) -> Option<Ordering> {
     }
 }
 
-/// About how long a value is as JSON.
+/// The approximate size of a value as JSON, in bytes.
 fn json_size(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len() + 2,
@@ -162,7 +162,7 @@ fn json_size(value: &Value) -> usize {
     }
 }
 
-/// How long a whole number is.
+/// The length of an integer as text.
 fn count_digits(number: &Number) -> Option<usize> {
     let whole = number.as_i64()?;
     Some(whole.unsigned_abs().checked_ilog10().unwrap_or_default() as usize + 1 + usize::from(whole < 0))
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_and_their_bytes_are_bounded() {
+    fn too_many_rows_or_bytes_are_an_error() {
         let keep = ResultMode::All { rows: 2, bytes: 100 };
         assert_eq!(take(keep, &[json!(1), json!("x")]).unwrap().rows.len(), 2);
         for rows in [vec![json!(1); 3], vec![json!("x".repeat(100))], vec![json!(["x".repeat(50), "x".repeat(50)])]] {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_are_as_long_as_they_are_written() {
+    fn json_size_of_integers_is_exact() {
         for number in [0, 9, 10, -1, i64::MAX, i64::MIN] {
             assert_eq!(json_size(&json!(number)), number.to_string().len());
         }
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn of_columns_of_the_same_name_the_last_one_counts() {
+    fn last_column_of_a_repeated_name_wins() {
         let mut taker = RowCollector::new(ResultMode::All { rows: 1, bytes: 100 });
         taker.collect_row(["a", "b", "a"].into_iter(), |index| Ok(json!(index))).unwrap();
         let rows = taker.finish(0).rows;
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_greatest_of_a_kind_is_the_cursor() {
+    fn max_of_first_column_needs_integers_or_text() {
         let greatest = |rows: &[Value]| take(ResultMode::MaxOfFirstColumn, rows).map(|effect| effect.max_value);
         assert_eq!(greatest(&[json!(9), json!(10), json!(null)]).unwrap(), Some(json!(10)));
         assert_eq!(greatest(&[json!("9"), json!("10")]).unwrap(), Some(json!("9")));
