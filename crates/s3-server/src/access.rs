@@ -1,4 +1,4 @@
-//! Who may ask, and for what: one key pair, signature version 4, and nothing that we would have to ignore.
+//! Access control: one key pair, signature version 4, no ignored options.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq;
 use super::credentials::S3Credentials;
 use super::error::s3_error;
 
-/// Knows the secret of one access key.
+/// Authenticates requests with one key pair.
 pub(super) struct StaticAuth(pub(super) S3Credentials);
 
 #[async_trait]
@@ -26,8 +26,7 @@ impl S3Auth for StaticAuth {
     }
 }
 
-/// Every request must be signed, but for those that read an object of a public bucket, and must not ask for more than the
-/// store does.
+/// Rejects unsigned requests and unsupported options. Unsigned reads of objects in public buckets are allowed.
 pub(super) struct AccessPolicy(pub(super) Arc<BTreeSet<String>>);
 
 #[async_trait]
@@ -42,7 +41,7 @@ impl S3Access for AccessPolicy {
 }
 
 impl AccessPolicy {
-    /// The headers of the answer are those of the object: who may not sign may not choose them.
+    /// The headers of the response must be those of the object. An unsigned request must not choose them.
     fn is_public_read(&self, cx: &S3AccessContext<'_>) -> bool {
         let reads = matches!(cx.s3_op().name(), "GetObject" | "HeadObject");
         let plain =
@@ -51,7 +50,7 @@ impl AccessPolicy {
     }
 }
 
-/// Whoever presigned an address has not said yes to headers of S3 that somebody else adds.
+/// Rejects S3 headers that a presigned URL does not cover. Its signer did not allow them.
 fn check_signed_headers(query: &str, headers: &HeaderMap) -> S3Result<()> {
     let Some((_, signed)) = query_parameters(query).find(|(name, _)| *name == "X-Amz-SignedHeaders") else {
         return Ok(());
@@ -66,8 +65,8 @@ fn check_signed_headers(query: &str, headers: &HeaderMap) -> S3Result<()> {
     }
 }
 
-/// Refused before the body is looked at. A form upload would be read into memory before its signature is checked, and
-/// version 2 signatures cover neither the body nor most headers.
+/// Rejects requests before their body is read. A form upload would be read into memory before its signature is checked.
+/// Version 2 signatures cover neither the body nor most headers.
 pub(super) fn reject_before_body<B>(request: &Request<B>) -> Option<S3Error> {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let form = header("content-type").trim_start().to_ascii_lowercase().starts_with("multipart/form-data");
@@ -82,7 +81,7 @@ pub(super) fn reject_before_body<B>(request: &Request<B>) -> Option<S3Error> {
     None
 }
 
-/// Headers that name something the store does not do, each with the values that mean the same as their absence.
+/// Headers for features that the server lacks, with the values that are equal to no header.
 const UNSUPPORTED_HEADERS: [(&str, &[&str]); 11] = [
     ("x-amz-acl", &["private", "bucket-owner-full-control"]),
     ("x-amz-bucket-object-lock-enabled", &["false"]),

@@ -1,4 +1,4 @@
-//! The operations that the store knows; s3s answers `NotImplemented` to all others.
+//! The supported operations; s3s answers `NotImplemented` to all others.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use s3s::{S3, S3Request, S3Response, S3Result};
 
 use super::{S3Backend, buckets, copy, get, list, multipart, put};
 
-/// The store as s3s wants it.
+/// Implements the S3 trait of s3s.
 pub(super) struct S3Api(pub(super) Arc<S3Backend>);
 
 macro_rules! impl_s3_operations {

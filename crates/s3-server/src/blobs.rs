@@ -1,4 +1,4 @@
-//! Bodies: files named by id, synced before anything names them, removed after nothing does.
+//! Blobs: files named by ID. A blob is synced before the index names it, and removed after the index forgets it.
 
 use afterload_core::failpoint;
 use std::collections::HashMap;
@@ -20,20 +20,20 @@ use ulid::Ulid;
 use super::digest::{BlobChecksums, BodyDigests};
 use super::lock::lock_unpoisoned;
 
-/// How much is read from a file at once.
+/// Bytes per read from a file.
 const READ_CHUNK_BYTES: u64 = 256 << 10;
 
-/// How much is hashed and then written at once.
+/// Bytes that are hashed and then written together.
 const HASH_CHUNK_BYTES: usize = 128 << 10;
 
-/// The folder of the bodies.
+/// The directory of the blobs.
 #[derive(Clone)]
 pub(super) struct BlobDir(Arc<BlobDirState>);
 
 struct BlobDirState {
     blobs_dir: PathBuf,
     incoming_dir: PathBuf,
-    /// Readers by owner, and what to remove once the last one has gone.
+    /// Active readers by owner, and the blobs to remove after the last reader.
     readers: Mutex<HashMap<String, BlobReaders>>,
 }
 
@@ -43,7 +43,7 @@ struct BlobReaders {
     pending_delete: Vec<String>,
 }
 
-/// Bodies that nothing names any more, and the object (or upload) that named them.
+/// Blobs that the index no longer names, with the object or upload that owned them.
 #[derive(Debug)]
 pub(super) struct UnreferencedBlobs {
     pub(super) owner: String,
@@ -53,7 +53,7 @@ pub(super) struct UnreferencedBlobs {
 impl BlobDir {
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
         let (bodies, incoming) = (dir.join("bodies"), dir.join("incoming"));
-        // What people upload is nobody else's business.
+        // Uploads are private, so only our own user may read the directory.
         let mut folder = fs::DirBuilder::new();
         folder.recursive(true).mode(0o700);
         folder.create(&bodies)?;
@@ -70,7 +70,7 @@ impl BlobDir {
         &self.0.blobs_dir
     }
 
-    /// Ids begin with the time, so the shard is taken from their end, which is random.
+    /// IDs begin with the time. The shard comes from their end, which is random.
     fn shard_dir(&self, id: &str) -> PathBuf {
         self.0.blobs_dir.join(&id[id.len().saturating_sub(2)..])
     }
@@ -79,7 +79,7 @@ impl BlobDir {
         self.shard_dir(id).join(id)
     }
 
-    /// Begins to take in a body.
+    /// Starts to write a new blob.
     pub(super) fn create_writer(&self, digests: BodyDigests) -> io::Result<BlobWriter> {
         let id = Ulid::generate().to_string();
         let path = self.0.incoming_dir.join(&id);
@@ -87,13 +87,13 @@ impl BlobDir {
         Ok(BlobWriter { file, digests, size: 0, temp_file: TempFile { path: Some(path) }, id, blobs: self.clone() })
     }
 
-    /// Keeps the bodies of an owner in place while somebody reads them.
+    /// Keeps the blobs of an owner in place during a read.
     pub(super) fn guard_reads(&self, owner: &str) -> BlobReadGuard {
         lock_unpoisoned(&self.0.readers).entry(owner.to_owned()).or_default().count += 1;
         BlobReadGuard { blobs: self.clone(), owner: owner.to_owned() }
     }
 
-    /// Removes bodies, those that are being read after their last reader.
+    /// Removes blobs. A blob with active readers is removed after the last one.
     pub(super) fn delete_unreferenced(&self, garbage: Vec<UnreferencedBlobs>) {
         for UnreferencedBlobs { owner, blob_ids: bodies } in garbage {
             let now = match lock_unpoisoned(&self.0.readers).get_mut(&owner) {
@@ -111,12 +111,12 @@ impl BlobDir {
         if let Err(error) = fs::remove_file(self.blob_path(id))
             && error.kind() != ErrorKind::NotFound
         {
-            tracing::warn!("a body of the object store could not be removed, the next start tries again: {error}");
+            tracing::warn!("cannot remove a blob of the embedded object store; the next start retries: {error}");
         }
     }
 }
 
-/// While it lives, the bodies of its owner stay where they are, as far as this process is concerned.
+/// Keeps the blobs of its owner in place while it lives. Other processes do not see it.
 pub(super) struct BlobReadGuard {
     blobs: BlobDir,
     owner: String,
@@ -137,7 +137,7 @@ impl Drop for BlobReadGuard {
     }
 }
 
-/// A file that is removed unless it is taken over.
+/// A file that is removed on drop unless its path has been taken.
 struct TempFile {
     path: Option<PathBuf>,
 }
@@ -145,13 +145,13 @@ struct TempFile {
 impl Drop for TempFile {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
-            // Whatever stays is found by the sweep.
+            // Garbage collection removes the file if this fails.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// A body on its way in.
+/// Writes a new blob to a temporary file.
 pub(super) struct BlobWriter {
     file: File,
     digests: BodyDigests,
@@ -162,7 +162,7 @@ pub(super) struct BlobWriter {
 }
 
 impl BlobWriter {
-    /// In pieces that are still at hand when they are read again.
+    /// Hashes and writes in small pieces, so that the second read of each piece hits the CPU cache.
     pub(super) fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
         self.size += chunk.len() as u64;
         for piece in chunk.chunks(HASH_CHUNK_BYTES) {
@@ -172,7 +172,7 @@ impl BlobWriter {
         Ok(())
     }
 
-    /// Puts the body on disk, in its place. Nothing names it yet.
+    /// Syncs the file and moves it to its place. The index does not name it yet.
     pub(super) fn finish(self) -> io::Result<WrittenBlob> {
         let Self { file, digests, size, temp_file: mut left, id, blobs: bodies } = self;
         file.sync_all()?;
@@ -194,18 +194,18 @@ impl BlobWriter {
     }
 }
 
-/// A body on disk that nothing names yet; removed unless somebody does.
+/// A blob on disk that the index does not name yet. It is removed on drop unless it is marked as referenced.
 pub(super) struct WrittenBlob {
     pub(super) id: String,
     pub(super) size: u64,
-    /// In hexadecimal; for bytes of our own what stands in its place.
+    /// Hexadecimal. If `skip_md5` is set, a cheaper digest of the same length.
     pub(super) md5: String,
     pub(super) checksums: BlobChecksums,
     temp_file: TempFile,
 }
 
 impl WrittenBlob {
-    /// The body has a name now.
+    /// Keeps the file, because the index names it now.
     pub(super) fn mark_referenced(mut self) {
         self.temp_file.path = None;
     }
@@ -215,7 +215,7 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// A file that holds a stretch of an object.
+/// A range of an object that lies in one blob.
 #[derive(Clone, Debug)]
 pub(super) struct PartRange {
     pub(super) blob_id: String,
@@ -223,7 +223,7 @@ pub(super) struct PartRange {
     pub(super) size: u64,
 }
 
-/// A stretch of an object as a stream. Files are opened one after the other, and read where blocking is allowed.
+/// A range of an object as a stream. It opens one file at a time and reads in blocking tasks.
 pub(super) struct BlobStream {
     remaining: u64,
     state: BlobStreamState,
@@ -239,7 +239,7 @@ struct BlobReader {
     blobs: BlobDir,
     part_ranges: std::vec::IntoIter<PartRange>,
     current: Option<File>,
-    /// Bytes left of the current file, and of everything.
+    /// Bytes left in the current file, and in the whole range.
     file_remaining: u64,
     remaining: u64,
     position: u64,
@@ -247,8 +247,8 @@ struct BlobReader {
 }
 
 impl BlobStream {
-    /// The bytes from `from` up to `to`, which lie in `stretches`. The first file is opened now, so that its absence
-    /// is known before an answer begins.
+    /// Streams the bytes from `from` up to `to`, which lie in `stretches`. The first file is opened here, so that a
+    /// missing file is an error before the response starts.
     pub(super) fn open(
         bodies: &BlobDir,
         hold: BlobReadGuard,
@@ -311,7 +311,7 @@ impl Stream for BlobStream {
         loop {
             match std::mem::replace(&mut self.state, BlobStreamState::Done) {
                 BlobStreamState::Done => return Poll::Ready(None),
-                // The end of the stream lets the reader, and with it its hold, go.
+                // The end of the stream drops the reader, and its guard with it.
                 BlobStreamState::Idle(_) if self.remaining == 0 => return Poll::Ready(None),
                 BlobStreamState::Idle(mut reader) => {
                     self.state = BlobStreamState::Reading(tokio::task::spawn_blocking(move || {
@@ -326,7 +326,7 @@ impl Stream for BlobStream {
                     }
                     let (reader, chunk) = ready!(polled)?;
                     let chunk = chunk.inspect_err(|error| {
-                        tracing::error!("a body of the embedded object store cannot be read: {error}");
+                        tracing::error!("cannot read a blob of the embedded object store: {error}");
                     })?;
                     self.remaining -= chunk.len() as u64;
                     self.state = BlobStreamState::Idle(reader);

@@ -1,4 +1,4 @@
-//! Buckets, and deleting what is in them.
+//! Bucket operations, and deletion of objects.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub(super) async fn get_bucket_location(
     request: S3Request<GetBucketLocationInput>,
 ) -> S3Result<S3Response<GetBucketLocationOutput>> {
     store.read_index(move |sql| buckets::ensure_bucket_exists(sql, &request.input.bucket)).await?;
-    // An empty constraint is how S3 says us-east-1.
+    // S3 represents us-east-1 by an empty constraint.
     Ok(S3Response::new(GetBucketLocationOutput::default()))
 }
 
@@ -55,7 +55,7 @@ pub(super) async fn list_buckets(
         return Err(s3_error(S3ErrorCode::InvalidArgument, "max-buckets is from 1 to 10,000."));
     }
     let wanted = prefix.clone().unwrap_or_default();
-    // The token is the first name of the next page.
+    // The token is the first bucket name of the next page.
     let from = continuation_token.unwrap_or_default();
     let mut found =
         store.read_index(move |sql| buckets::list_buckets(sql, &wanted, &from, max.unsigned_abs() + 1)).await?;

@@ -1,5 +1,4 @@
-//! Copies inside of the store: CopyObject and UploadPartCopy. The bytes are read and written anew, so that an object
-//! never shares a body with another.
+//! CopyObject and UploadPartCopy. The bytes are copied to a new blob, so that two objects never share one.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -106,7 +105,7 @@ pub(super) async fn copy_part(
     Ok(S3Response::new(UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() }))
 }
 
-/// Reads an object, or a stretch of it, into a new body.
+/// Copies an object, or a range of it, to a new blob.
 async fn copy_blob(
     store: &Arc<S3Backend>,
     bucket: String,
@@ -117,7 +116,7 @@ async fn copy_blob(
     let worker = Arc::clone(store);
     let (object, stretch, body, _) = run_blocking(move || {
         open_object(&worker, &bucket, &key, |object| {
-            // Of a copy there is nothing to be had from a cache.
+            // A copy has no "not modified" response, so every failed condition is `PreconditionFailed`.
             conditions.check_object(object).map_err(|_| S3Error::from(S3ErrorCode::PreconditionFailed))?;
             let range = range.clone().unwrap_or(0..object.size);
             match range.end <= object.size && range.end - range.start <= MAX_PUT_BYTES {
@@ -145,7 +144,7 @@ fn parse_copy_source(source: &CopySource) -> S3Result<(String, String)> {
     }
 }
 
-/// `bytes=FIRST-LAST`, both needed.
+/// Parses `bytes=FIRST-LAST`; both numbers are required.
 fn parse_copy_range(text: &str) -> S3Result<Range<u64>> {
     let bounds = text.strip_prefix("bytes=").and_then(|bounds| bounds.split_once('-'));
     let bounds = bounds.and_then(|(first, last)| Some((first.parse().ok()?, last.parse::<u64>().ok()?)));
@@ -155,7 +154,7 @@ fn parse_copy_range(text: &str) -> S3Result<Range<u64>> {
     }
 }
 
-/// s3s does not read these two for copies.
+/// Parses an ETag condition of a copy source. s3s does not parse these two headers.
 fn parse_etag_condition(headers: &HeaderMap, name: &str) -> Result<Option<ETagCondition>, S3ServerError> {
     let Some(value) = headers.get(name) else { return Ok(None) };
     let condition = ETagCondition::parse_http_header(value.as_bytes());

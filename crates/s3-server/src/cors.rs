@@ -1,4 +1,4 @@
-//! What pages of other origins may do: use presigned addresses, which carry their own right, and read public buckets.
+//! CORS: pages of other origins may use presigned URLs and read public buckets.
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -8,14 +8,14 @@ use hyper::header::{
 use hyper::{Method, Request, StatusCode};
 use s3s::{Body, HttpResponse};
 
-/// What a page may read of an answer.
+/// The response headers that a page may read.
 const CORS_EXPOSED_HEADERS: HeaderValue =
     HeaderValue::from_static("ETag, Content-Range, Accept-Ranges, Content-Disposition");
 const CORS_ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, PUT");
 const ANY_ORIGIN: HeaderValue = HeaderValue::from_static("*");
 const PREFLIGHT_MAX_AGE_SECONDS: HeaderValue = HeaderValue::from_static("3600");
 
-/// What is known of a request before it is answered.
+/// The parts of a request that decide about its CORS headers.
 #[derive(Clone, Copy)]
 pub(super) struct CorsRequest {
     cross_origin: bool,
@@ -28,8 +28,8 @@ impl CorsRequest {
         Self { cross_origin: headers.contains_key(ORIGIN), unsigned: !headers.contains_key(AUTHORIZATION) }
     }
 
-    /// Answers a browser that asks whether a page may send what it wants to. The right itself is in the address, so any
-    /// page may try; a page that knows a key has to sign on its server.
+    /// Responds to a CORS preflight request. Any origin may send requests, because a presigned URL carries its
+    /// permission. The `Authorization` header is not allowed, because a page must not hold the key pair.
     pub(super) fn preflight_response<B>(self, request: &Request<B>) -> Option<HttpResponse> {
         let asks = request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
         if !asks || !self.cross_origin {
@@ -55,7 +55,7 @@ impl CorsRequest {
         Some(response)
     }
 
-    /// Lets the page read the answer, and keeps browsers from guessing at what others have uploaded.
+    /// Lets the page read the response, and stops browsers from guessing the type of an upload.
     pub(super) fn add_headers(self, response: &mut HttpResponse) {
         if !self.unsigned {
             return;

@@ -1,4 +1,4 @@
-//! The one key pair of the embedded store.
+//! The key pair of the embedded store.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -19,9 +19,9 @@ const CREDENTIALS_FILE: &str = "s3-credentials.json";
 /// An access key and its secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct S3Credentials {
-    /// Names the key.
+    /// The public ID of the key.
     pub access_key: String,
-    /// Signs requests.
+    /// The secret that signs requests.
     pub secret_key: Secret,
 }
 
@@ -32,10 +32,10 @@ struct CredentialsFile {
     secret_key: String,
 }
 
-/// The credentials kept in `data_dir`, made at the first call; only the owner of the file can read them.
+/// Loads the credentials in `data_dir`, or creates them on the first call. Only the owner can read the file.
 ///
 /// # Errors
-/// `io_error` if the file cannot be read or written, `credentials_invalid` if it holds something else.
+/// `io_error` if the file cannot be read or written, `credentials_invalid` if its content is not valid.
 pub fn load_or_create_credentials(data_dir: &Path) -> Result<S3Credentials> {
     let path = data_dir.join(CREDENTIALS_FILE);
     match read_credentials(&path)? {
@@ -61,14 +61,14 @@ fn read_credentials(path: &Path) -> Result<Option<S3Credentials>> {
     Ok(Some(S3Credentials { access_key, secret_key: Secret::new(secret_key) }))
 }
 
-/// Written aside and linked into place: whoever is first wins, and nobody reads half a file.
+/// Writes a temporary file and links it into place. The first process wins, and no process reads half a file.
 fn create_credentials_file(data_dir: &Path, path: &Path) -> std::io::Result<()> {
     fs::create_dir_all(data_dir)?;
     let access_key = format!("AL{}", Ulid::generate().to_string().split_off(8));
     let secret_key: String = rand::rng().sample_iter(Alphanumeric).take(40).map(char::from).collect();
     let aside = data_dir.join(format!("{CREDENTIALS_FILE}.{}", Ulid::generate()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-    // A umask may have narrowed the mode, but never widens it.
+    // A umask may have narrowed the mode. It never widens it.
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
     let written = file
         .write_all(&serde_json::to_vec_pretty(&CredentialsFile { access_key, secret_key })?)
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn made_once_and_kept_private() {
+    fn credentials_are_created_once_with_private_mode() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         let first = load_or_create_credentials(&data).unwrap();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn racing_processes_agree() {
+    fn concurrent_creators_share_one_key_pair() {
         let dir = tempfile::tempdir().unwrap();
         let all: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| load_or_create_credentials(dir.path()))).collect();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn another_file_is_not_overwritten() {
+    fn invalid_credentials_file_is_not_overwritten() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(CREDENTIALS_FILE), "mine").unwrap();
         assert_eq!(load_or_create_credentials(dir.path()).unwrap_err().code(), codes::CREDENTIALS_INVALID);

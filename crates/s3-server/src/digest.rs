@@ -1,4 +1,4 @@
-//! What a body is named by in its ETag, the MD5 of all that others bring, and the checksums that a client sends along.
+//! Digests of a blob: its ETag, and the checksums that a client sends.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use s3s::{S3Error, S3ErrorCode, S3Result};
 
 use super::error::s3_error;
 
-/// The algorithms as header names end: `x-amz-checksum-crc32`.
+/// The algorithms, in the spelling of headers such as `x-amz-checksum-crc32`.
 pub(super) const CHECKSUM_ALGORITHMS: [&str; 5] = ["crc32", "crc32c", "crc64nvme", "sha1", "sha256"];
 
-/// Checksums of one body in base64, by algorithm.
+/// Checksums of one blob in base64, by algorithm.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct BlobChecksums(BTreeMap<String, String>);
 
@@ -34,7 +34,7 @@ impl BlobChecksums {
     }
 }
 
-/// Fills the five checksum fields of an answer of s3s, which has no type for them together.
+/// Sets the five checksum fields of a response. s3s has no common type for them.
 macro_rules! fill_checksums {
     ($output:expr, $checksums:expr) => {{
         $output.checksum_crc32 = $checksums.get("crc32");
@@ -44,7 +44,7 @@ macro_rules! fill_checksums {
         $output.checksum_sha256 = $checksums.get("sha256");
     }};
 }
-/// The five checksum fields of a request, by algorithm.
+/// Takes the five checksum fields of a request, by algorithm.
 macro_rules! take_checksums {
     ($input:expr) => {
         [
@@ -58,16 +58,16 @@ macro_rules! take_checksums {
 }
 pub(super) use {fill_checksums, take_checksums};
 
-/// What a client says a body is.
+/// The length and digests that a client announces for a body.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BodyExpectation {
-    /// Bytes.
+    /// In bytes.
     pub(super) length: Option<u64>,
     md5: Option<Vec<u8>>,
     checksums: BTreeMap<&'static str, String>,
-    /// That nobody compares the name of the body with its MD5.
+    /// True if no client compares the ETag with the MD5 of the body.
     pub(super) skip_md5: bool,
-    /// Algorithms whose values come after the body.
+    /// Algorithms whose checksums arrive after the body.
     pub(super) trailing_algorithms: Vec<&'static str>,
 }
 
@@ -83,7 +83,7 @@ impl BodyExpectation {
         self.checksums.insert(algorithm, base64);
     }
 
-    /// Begins to compute what is expected.
+    /// Starts the digests that the expectation needs.
     pub(super) fn start_digests(&self) -> BodyDigests {
         let wants = |algorithm| self.checksums.contains_key(algorithm) || self.trailing_algorithms.contains(&algorithm);
         BodyDigests {
@@ -99,7 +99,7 @@ impl BodyExpectation {
         }
     }
 
-    /// Whether the body is what the client said.
+    /// Checks the length, MD5 and checksums that the client announced.
     pub(super) fn verify_body(&self, size: u64, md5: &str, checksums: &BlobChecksums) -> S3Result<()> {
         if self.length.is_some_and(|length| length != size) {
             return Err(S3ErrorCode::IncompleteBody.into());
@@ -119,10 +119,10 @@ impl BodyExpectation {
     }
 }
 
-/// What a body is named by: the same bytes have the same name.
+/// The digest behind the ETag. Equal bytes have equal ETags.
 enum EtagDigest {
     Md5(Md5),
-    /// Takes a tenth of the time: two checksums and the lowest 32 bits of the length.
+    /// Takes a tenth of the time of MD5: two checksums and the lowest 32 bits of the length.
     Crc(Box<(Crc64Nvme, Crc32c)>, u32),
 }
 
@@ -138,7 +138,7 @@ impl EtagDigest {
         }
     }
 
-    /// 32 hexadecimal digits.
+    /// Returns 32 hexadecimal digits.
     fn finish(self) -> String {
         match self {
             Self::Md5(md5) => hex::encode(md5.finalize()),
@@ -150,7 +150,7 @@ impl EtagDigest {
     }
 }
 
-/// Running digests of a body.
+/// Incremental digests of a body.
 pub(super) struct BodyDigests {
     etag: EtagDigest,
     crc32: Option<Crc32>,
@@ -175,7 +175,7 @@ impl BodyDigests {
         update_if_present(&mut self.sha256, chunk);
     }
 
-    /// The MD5 in hexadecimal, or what stands in its place, and the checksums.
+    /// Returns the digest of the ETag in hexadecimal, and the checksums.
     pub(super) fn finish(self) -> (String, BlobChecksums) {
         fn insert_digest<D: s3s::crypto::Checksum>(all: &mut BlobChecksums, algorithm: &str, digest: Option<D>) {
             if let Some(digest) = digest {
@@ -192,7 +192,7 @@ impl BodyDigests {
     }
 }
 
-/// The ETag of an object that came in parts: the MD5 of their MD5s, and how many there are.
+/// The ETag of a multipart object: the MD5 of the MD5s of its parts, and their number.
 pub(super) fn multipart_etag<'a>(md5s: impl ExactSizeIterator<Item = &'a str>) -> String {
     let count = md5s.len();
     let mut all = Md5::new();
@@ -207,14 +207,14 @@ mod tests {
     use super::{BodyExpectation, multipart_etag};
 
     #[test]
-    fn etag_of_parts_is_what_s3_computes() {
+    fn multipart_etag_equals_that_of_s3() {
         // Two parts, `a` and `b`, computed with: (md5 -b a; md5 -b b) | md5.
         let parts = ["0cc175b9c0f1b6a831c399e269772661", "92eb5ffee6ae2fec3ad71c777531578f"];
         assert_eq!(multipart_etag(parts.into_iter()), "96e024ba2074fe77e8e965ba43a704be-2");
     }
 
     #[test]
-    fn a_wrong_body_is_refused() {
+    fn body_mismatch_is_rejected() {
         let mut expected = BodyExpectation::default();
         expected.expect_md5(Some("CY9rzUYh03PK3k6DJie09g==")).unwrap();
         expected.expect_checksum("crc32", "2H9+DA==".to_owned());
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_nobody_compares_has_a_cheaper_name() {
+    fn skip_md5_uses_cheaper_etag() {
         let name = |expected: &BodyExpectation, bytes: &[u8]| {
             let mut digests = expected.start_digests();
             bytes.chunks(3).for_each(|chunk| digests.update(chunk));

@@ -1,4 +1,4 @@
-//! What goes wrong inside the store, and what S3 clients are told of it.
+//! Errors of the store, and the S3 errors that clients see.
 
 use std::fmt;
 use std::io;
@@ -6,7 +6,7 @@ use std::io;
 use rusqlite::ErrorCode;
 use s3s::{S3Error, S3ErrorCode};
 
-/// A failure of the store: an answer that S3 has a code for, or trouble with the disk.
+/// An error of the store: an S3 error for the client, or an internal failure.
 #[derive(Debug)]
 pub(super) enum S3ServerError {
     S3(S3Error),
@@ -51,7 +51,8 @@ impl From<io::Error> for S3ServerError {
 }
 
 impl From<S3ServerError> for S3Error {
-    /// Trouble is logged here and told without paths. A full disk and a locked index pass, so clients may try again.
+    /// Internal failures are logged here, and clients see no paths. A full disk and a locked index are transient, so
+    /// clients may retry.
     fn from(fault: S3ServerError) -> Self {
         let passing = match &fault {
             S3ServerError::Sqlite(rusqlite::Error::SqliteFailure(error, _)) => {
@@ -65,7 +66,7 @@ impl From<S3ServerError> for S3Error {
         match fault {
             S3ServerError::S3(error) => error,
             trouble if passing => {
-                tracing::warn!("the embedded object store cannot work right now: {trouble}");
+                tracing::warn!("the embedded object store is temporarily unavailable: {trouble}");
                 Self::with_message(S3ErrorCode::ServiceUnavailable, "The store is busy or its disk is full.")
             }
             trouble => {
@@ -76,7 +77,7 @@ impl From<S3ServerError> for S3Error {
     }
 }
 
-/// An answer with S3's code and a sentence of ours.
+/// An S3 error with its code and our message.
 pub(super) fn s3_error(code: S3ErrorCode, message: impl Into<std::borrow::Cow<'static, str>>) -> S3Error {
     S3Error::with_message(code, message)
 }

@@ -1,4 +1,4 @@
-//! A sentence in every refusal, also where s3s has but a code to say.
+//! Adds a message to every error response. s3s often sends only a code.
 
 use s3s::{Body, HttpResponse};
 
@@ -34,8 +34,8 @@ const ERROR_TEXTS: &[(&str, &str)] = &[
 ];
 const DEFAULT_ERROR_TEXT: &str = "The store refuses the request.";
 
-/// Adds the sentence to an answer that has none. s3s makes many of its refusals before any code of ours sees the
-/// request, so that the answer is the one place for all of them.
+/// Adds a message to an error response that has none. s3s creates many errors before our code sees the request, so only
+/// the response covers all of them.
 pub(super) fn add_error_text(response: HttpResponse) -> HttpResponse {
     let refused = response.status().is_client_error() || response.status().is_server_error();
     let text = response.body().bytes().filter(|_| refused);
@@ -47,7 +47,7 @@ pub(super) fn add_error_text(response: HttpResponse) -> HttpResponse {
     HttpResponse::from_parts(parts, Body::from(text))
 }
 
-/// `None` if there is nothing to add.
+/// Returns `None` if the response needs no message.
 fn insert_error_text(xml: &str) -> Option<String> {
     let (before, rest) = xml.split_once("<Code>")?;
     let (code, after) = rest.split_once("</Code>")?;
@@ -64,7 +64,7 @@ mod tests {
     use super::insert_error_text;
 
     #[test]
-    fn a_sentence_is_added_where_there_is_none() {
+    fn message_is_added_if_missing() {
         let told = insert_error_text("<Error><Code>NoSuchBucket</Code></Error>").unwrap();
         assert_eq!(told, "<Error><Code>NoSuchBucket</Code><Message>There is no such bucket.</Message></Error>");
         assert!(

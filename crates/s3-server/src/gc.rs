@@ -1,4 +1,4 @@
-//! Removing what crashes left: half-written bodies, and bodies that no row names.
+//! Removes the leftovers of crashes: unfinished blobs, and blobs that the index does not name.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,26 +12,26 @@ use super::S3Backend;
 use super::error::S3ServerError;
 use afterload_core::clock;
 
-/// Younger files may be at work in another process: a body is named within seconds after its last byte.
+/// Younger files may belong to another process. The index names a blob within seconds after its last byte.
 const MIN_GARBAGE_AGE: Duration = Duration::from_secs(3600);
 
-/// Sweeps once, in a thread of its own that nothing waits for.
+/// Collects garbage once, in a background thread.
 pub(super) fn spawn_gc(store: &Arc<S3Backend>) {
     let store = Arc::downgrade(store);
     let work = move || {
         let Some(store) = store.upgrade() else { return };
         match collect_garbage(&store, MIN_GARBAGE_AGE) {
             Ok(0) => {}
-            Ok(count) => tracing::info!(count, "leftovers of a crash were removed from the object store"),
-            Err(error) => tracing::warn!("the object store could not be swept: {error}"),
+            Ok(count) => tracing::info!(count, "removed leftovers of a crash from the object store"),
+            Err(error) => tracing::warn!("garbage collection of the object store failed: {error}"),
         }
     };
     if let Err(error) = std::thread::Builder::new().name("objects-sweep".to_owned()).spawn(work) {
-        tracing::warn!("the object store could not be swept: {error}");
+        tracing::warn!("garbage collection of the object store failed: {error}");
     }
 }
 
-/// Removes leftovers older than `age` and returns how many.
+/// Removes leftovers older than `age`, and returns their number.
 fn collect_garbage(store: &S3Backend, age: Duration) -> Result<u64, S3ServerError> {
     let before = SystemTime::UNIX_EPOCH + Duration::from_millis(clock::now_millis().unsigned_abs()) - age;
     let mut removed = 0;
@@ -62,7 +62,7 @@ fn collect_garbage(store: &S3Backend, age: Duration) -> Result<u64, S3ServerErro
     Ok(removed)
 }
 
-/// Another process of the folder may have been faster.
+/// Another process on the same directory may remove the file first.
 fn remove_if_exists(path: &Path) -> std::io::Result<u64> {
     match fs::remove_file(path) {
         Ok(()) => Ok(1),
@@ -75,7 +75,7 @@ fn files_older_than(dir: &Path, before: SystemTime) -> std::io::Result<Vec<std::
     let mut old = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        // Whoever else works here may have removed it since.
+        // Another process may have removed the file since.
         let Ok(metadata) = entry.metadata() else { continue };
         if metadata.is_file() && metadata.modified()? < before {
             old.push(entry.path());
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_old_leftovers_go() {
+    async fn gc_removes_only_old_unreferenced_files() {
         let dir = tempfile::tempdir().unwrap();
         let bodies = BlobDir::open(dir.path()).unwrap();
         let index = ObjectIndex::open(&dir.path().join("index.db")).unwrap();

@@ -1,4 +1,4 @@
-//! Objects going out: GetObject and HeadObject.
+//! GetObject and HeadObject.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use super::index::objects::{self, IndexedObject};
 use super::index::run_blocking;
 use afterload_core::clock::UnixMillis;
 
-/// How often a reader looks again because the object was replaced under its hands.
+/// How often a read starts again because the object was replaced meanwhile.
 const MAX_OPEN_ATTEMPTS: usize = 10;
 
-/// Fills what GetObject and HeadObject have in common.
+/// Sets the response headers that GetObject and HeadObject share.
 macro_rules! fill_object_headers {
     ($output:expr, $object:expr, $stretch:expr) => {{
         $output.accept_ranges = Some("bytes".to_owned());
@@ -42,7 +42,7 @@ macro_rules! fill_object_headers {
     }};
 }
 
-/// Conditions on what is read.
+/// The `If-…` conditions of a read.
 pub(super) struct ReadConditions {
     pub(super) if_match: Option<ETagCondition>,
     pub(super) if_none_match: Option<ETagCondition>,
@@ -51,7 +51,7 @@ pub(super) struct ReadConditions {
 }
 
 impl ReadConditions {
-    /// In the order of RFC 9110, 13.2.2.
+    /// Checks the conditions in the order of RFC 9110, section 13.2.2.
     pub(super) fn check_object(&self, object: &IndexedObject) -> S3Result<()> {
         // HTTP dates have no fractions.
         let modified = to_timestamp(object.modified_at - object.modified_at.rem_euclid(1000));
@@ -88,14 +88,14 @@ fn not_modified_error(object: &IndexedObject) -> S3Error {
     error
 }
 
-/// A stored time as s3s wants it.
+/// Converts a stored time to the type of s3s.
 pub(super) fn to_timestamp(millis: UnixMillis) -> Timestamp {
     Timestamp::from(UNIX_EPOCH + Duration::from_millis(millis.unsigned_abs()))
 }
 
 fn resolve_range(range: Option<RangeHeader>, object: &IndexedObject) -> S3Result<Range<u64>> {
     match range {
-        // The last bytes of nothing are nothing, but S3 refuses that, too.
+        // A suffix range of an empty object is empty, but S3 rejects it too.
         Some(_) if object.size == 0 => Err(S3ErrorCode::InvalidRange.into()),
         Some(range) => range.check(object.size).map_err(|_| S3ErrorCode::InvalidRange.into()),
         None => Ok(0..object.size),
@@ -164,7 +164,7 @@ pub(super) async fn head_object(
     Ok(partial_response(output, range))
 }
 
-/// No object has tags; clients that copy ask for them all the same.
+/// Objects have no tags. Clients that copy request them anyway.
 pub(super) async fn get_object_tags(
     store: &Arc<S3Backend>,
     request: S3Request<GetObjectTaggingInput>,
@@ -189,9 +189,9 @@ fn partial_response<T>(output: T, range: Option<RangeHeader>) -> S3Response<T> {
     }
 }
 
-/// Finds the object, takes hold of its bodies and looks again: what is still there then stays there while it is read.
-/// (Another process cannot see the hold. Whoever loses a body to one gets a broken connection, and `If-Match` tells
-/// them why when they come back.)
+/// Finds the object, guards its blobs and finds it again. If it has not changed, its blobs stay until the read ends.
+/// Other processes do not see the guard. If one of them removes a blob, the connection of the reader breaks, and
+/// `If-Match` explains the reason on its next request.
 pub(super) fn open_object(
     store: &S3Backend,
     bucket: &str,

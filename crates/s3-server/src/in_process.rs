@@ -1,4 +1,4 @@
-//! The way to the store from the same process: requests go to the service as they are, through no socket.
+//! Access from the same process: requests go directly to the service, without a socket.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use tokio::time::timeout;
 
 use super::serve::call_service;
 
-/// Where requests to the store are addressed, for whoever signs and reads them; nobody listens there.
+/// The endpoint of in-process requests, used for signing. No socket listens there.
 pub(super) const IN_PROCESS_ENDPOINT: &str = "http://embedded";
 
-/// The service as an HTTP client of the SDK.
+/// The S3 service as an HTTP client of the SDK.
 #[derive(Clone)]
 pub(super) struct InProcessConnector {
     pub(super) service: S3Service,
-    /// How long an answer may take.
+    /// The time limit for a response.
     pub(super) read_timeout: Option<Duration>,
 }
 
@@ -59,7 +59,7 @@ impl HttpConnector for InProcessConnector {
     }
 }
 
-/// The request as it would arrive: the host in a header, and no more than the path and the query.
+/// Converts a client request to the form in which a server receives it: host in a header, URI with path and query only.
 fn to_server_request(request: HttpRequest) -> Result<Request<Body>, BoxError> {
     let (mut parts, body) = request.try_into_http1x()?.into_parts();
     if let Some(host) = parts.uri.authority() {
@@ -84,7 +84,7 @@ mod tests {
 
     use super::*;
 
-    /// A store that never answers.
+    /// A store that never responds.
     struct Silent;
 
     #[async_trait]
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_answer_is_awaited_longer_than_the_client_says() {
+    async fn read_timeout_applies_in_process() {
         let service = S3ServiceBuilder::new(Silent).build();
         let config = Builder::new()
             .behavior_version(BehaviorVersion::latest())

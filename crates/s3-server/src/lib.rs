@@ -1,14 +1,14 @@
-//! The S3 endpoint inside the process: bodies are files, everything else is in one SQLite file beside them.
+//! The embedded S3 endpoint: blobs are files, and one SQLite file beside them holds everything else.
 //!
 //! ```text
 //! data/objects/
 //!   index.db         buckets, objects, parts, uploads, events
-//!   bodies/XX/ID     one file per body; a multipart object has one per part
-//!   incoming/ID      bodies on their way in
+//!   bodies/XX/ID     one file per blob; a multipart object has one per part
+//!   incoming/ID      blobs that are being written
 //! ```
-//! Several processes may open the same folder. A body is synced and moved to its place before the transaction that
-//! makes it visible, and removed after the transaction that forgets it, so a crash leaves at most a file that nothing
-//! names; the sweep removes those. Keys never become paths.
+//! Several processes may open the same directory. A blob is synced and moved to its place before the transaction that
+//! makes it visible, and removed after the transaction that drops it. A crash therefore leaves at most files that the
+//! index does not name, and garbage collection removes those. Keys never become paths.
 
 mod access;
 mod api;
@@ -53,31 +53,31 @@ pub use index::events::{ObjectEvent, ObjectEventKind};
 use blobs::BlobDir;
 use index::ObjectIndex;
 
-/// The file of the index.
+/// The file name of the index.
 const INDEX_FILE: &str = "index.db";
 
-/// The embedded store: a folder and the keys to it; cheap to clone.
+/// The embedded store: a directory and its key pair. It is cheap to clone.
 #[derive(Clone)]
 pub struct EmbeddedStore {
     backend: Arc<S3Backend>,
     credentials: S3Credentials,
-    /// Buckets whose objects anybody may read.
+    /// Buckets whose objects can be read without a signature.
     public_buckets: Arc<BTreeSet<String>>,
 }
 
-/// What every request works on.
+/// The state that all requests share.
 struct S3Backend {
     index: ObjectIndex,
     blobs: BlobDir,
-    /// Told when this process has created an object.
+    /// Notified when this process has created an object.
     changed: Notify,
 }
 
 impl EmbeddedStore {
-    /// Opens the store in `dir`, and makes it if it is not there. Leftovers of crashes are removed in the background.
+    /// Opens the store in `dir`, and creates it if needed. Leftovers of crashes are removed in the background.
     ///
     /// # Errors
-    /// `object_store_error` if the folder cannot be written or was made by a newer version.
+    /// `object_store_error` if the directory cannot be written, or if a newer version created it.
     pub fn open(dir: &Path, credentials: S3Credentials) -> Result<Self> {
         let failed = |error: error::S3ServerError| {
             Error::new(codes::OBJECT_STORE_ERROR, error.to_string())
@@ -90,14 +90,14 @@ impl EmbeddedStore {
         Ok(Self { backend: store, credentials, public_buckets: Arc::default() })
     }
 
-    /// Lets anybody read the objects of these buckets, by their address.
+    /// Allows unsigned reads of the objects in these buckets.
     #[must_use]
     pub fn with_public_buckets(mut self, buckets: impl IntoIterator<Item = String>) -> Self {
         self.public_buckets = Arc::new(buckets.into_iter().collect());
         self
     }
 
-    /// Answers S3 requests on `listener` until `stop`, then finishes the requests under way (for at most ten seconds).
+    /// Serves S3 requests on `listener` until `stop`. Requests in progress get at most ten seconds more.
     pub fn serve(&self, listener: TcpListener, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
         serve::serve(self.build_service(), listener, stop)
     }
@@ -109,12 +109,12 @@ impl EmbeddedStore {
         builder.build()
     }
 
-    /// The keys to it.
+    /// The key pair of the store.
     pub fn credentials(&self) -> &S3Credentials {
         &self.credentials
     }
 
-    /// What clients in this process need to reach the store without a socket. `public_endpoint` is the address for others.
+    /// The settings for clients in this process, which need no socket. Other clients use `public_endpoint`.
     pub fn access(&self, public_endpoint: String) -> EmbeddedEndpoint {
         EmbeddedEndpoint {
             http: SharedHttpClient::new(in_process::InProcessConnector {
@@ -128,10 +128,10 @@ impl EmbeddedStore {
         }
     }
 
-    /// What happened to objects after event `seq`, oldest first, at most `limit` of it.
+    /// Lists at most `limit` events after event `seq`, oldest first.
     ///
     /// # Errors
-    /// `object_store_error`.
+    /// `object_store_error` if the index cannot be read.
     pub async fn events_after(&self, seq: i64, limit: u32) -> Result<Vec<ObjectEvent>> {
         let read =
             self.backend.read_index(move |connection| index::events::list_events_after(connection, seq, limit)).await;
@@ -141,16 +141,16 @@ impl EmbeddedStore {
         })
     }
 
-    /// Returns once this process has created an object since the last call. What other processes of the folder create is
-    /// seen only by looking.
+    /// Waits until this process has created an object since the last call. Objects of other processes
+    /// are found by polling only.
     pub async fn wait_for_change(&self) {
         self.backend.changed.notified().await;
     }
 
-    /// Forgets the events up to and including `seq`, once they have been dealt with.
+    /// Deletes the events up to and including `seq`, after they have been processed.
     ///
     /// # Errors
-    /// `object_store_error`.
+    /// `object_store_error` if the index cannot be written.
     pub async fn delete_events(&self, seq: i64) -> Result<()> {
         let done = self.backend.write_index(move |tx| index::events::delete_events_through(&tx.sql, seq)).await;
         done.map_err(|error| {
@@ -160,33 +160,33 @@ impl EmbeddedStore {
     }
 }
 
-/// True if a store has been made in `dir`.
+/// Whether `dir` contains a store.
 pub fn store_exists(dir: &Path) -> bool {
     dir.join(INDEX_FILE).exists()
 }
 
-/// The file that says where the store listens, which `afterload key s3` prints.
+/// The file with the endpoint of the store, which `afterload key s3` prints.
 const ENDPOINT_FILE: &str = "s3-endpoint";
 
-/// Notes where the store of this folder listens.
+/// Saves the endpoint on which the store of this directory listens.
 ///
 /// # Errors
-/// `io_error`
+/// `io_error` if the file cannot be written.
 pub async fn save_endpoint(data: &Path, endpoint: &str) -> Result<()> {
     afterload_core::secrets::write_secret(&data.join(ENDPOINT_FILE), endpoint).await
 }
 
-/// Where the store of this folder listens, or will if its port is free.
+/// The endpoint of the store in this directory. If none is saved, the configured address is used.
 pub fn load_endpoint(data: &Path, configured: SocketAddr) -> String {
     let noted = std::fs::read_to_string(data.join(ENDPOINT_FILE)).ok();
     let noted = noted.map(|text| text.trim().to_owned()).filter(|text| text.starts_with("http://"));
     noted.unwrap_or_else(|| format!("http://{configured}")).replacen("//0.0.0.0:", "//127.0.0.1:", 1)
 }
 
-/// Listens on the configured address or, if that is taken, on a free port of the same IP.
+/// Binds the configured address. If it is in use, binds a free port of the same IP address.
 ///
 /// # Errors
-/// `listen_failed`.
+/// `listen_failed` if no port can be bound.
 pub async fn bind_listener(listen: SocketAddr) -> Result<TcpListener> {
     let bound = match TcpListener::bind(listen).await {
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {

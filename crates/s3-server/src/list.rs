@@ -1,4 +1,4 @@
-//! ListObjects, both versions.
+//! ListObjects, versions 1 and 2.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ use super::index::list::{self, KeyPage, KeyQuery, KeyRow, after_key, after_prefi
 const MAX_LIST_ENTRIES: i32 = 1000;
 const OWNER_NAME: &str = "afterload";
 
-/// The one owner of everything.
+/// The owner of all buckets and objects.
 pub(super) fn store_owner() -> Owner {
     Owner { display_name: Some(OWNER_NAME.to_owned()), id: Some(OWNER_NAME.to_owned()) }
 }
 
-/// How names are written into XML, which cannot hold every character.
+/// The encoding of keys in XML, which cannot represent every character.
 #[derive(Clone, Copy)]
 pub(super) enum KeyEncoding {
     Plain,
@@ -73,7 +73,7 @@ impl KeyEncoding {
     }
 }
 
-/// The number of entries asked for, at most 1,000.
+/// The requested number of entries, at most 1,000.
 pub(super) fn parse_max_entries(asked: Option<i32>) -> S3Result<i32> {
     match asked {
         Some(negative) if negative < 0 => {
@@ -114,7 +114,7 @@ pub(super) async fn list_objects_v1(
     }))
 }
 
-/// A marker that is an entry of folded keys goes on after all of them.
+/// A marker that is a common prefix skips all keys with this prefix.
 fn after_marker(marker: &str, prefix: &Option<String>, delimiter: &Option<String>) -> Vec<u8> {
     let (prefix, delimiter) = (prefix.as_deref().unwrap_or_default(), delimiter.as_deref().unwrap_or_default());
     match common_prefix(marker, prefix, delimiter) {

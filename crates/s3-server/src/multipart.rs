@@ -1,4 +1,4 @@
-//! Multipart uploads. A complete one is its parts in their order: nothing is copied.
+//! Multipart uploads. Completing an upload copies no bytes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub(super) async fn create_multipart_upload(
     }))
 }
 
-/// Refuses numbers that no part has.
+/// Rejects part numbers outside of the valid range.
 pub(super) fn check_part_number(number: i32) -> S3Result<()> {
     match (1..=MAX_PARTS).contains(&number) {
         true => Ok(()),
@@ -136,7 +136,7 @@ pub(super) async fn complete_multipart_upload(
     }))
 }
 
-/// Whoever asks again because the answer was lost gets the same answer, as long as the object is still there.
+/// Repeats the response of a completed upload, for a client that lost it. The object must still exist.
 fn completed_upload_etag(
     sql: &rusqlite::Connection,
     bucket: &str,
@@ -149,7 +149,7 @@ fn completed_upload_etag(
     }
 }
 
-/// The listed parts, checked.
+/// Checks the listed parts and selects them.
 fn select_listed_parts(there: Vec<UploadedPart>, listed: Vec<CompletedPart>) -> Result<Vec<UploadedPart>, S3Error> {
     let mut there: BTreeMap<i32, UploadedPart> = there.into_iter().map(|part| (part.number, part)).collect();
     let (count, mut before) = (listed.len(), 0);
@@ -166,7 +166,7 @@ fn select_listed_parts(there: Vec<UploadedPart>, listed: Vec<CompletedPart>) -> 
             return Err(invalid());
         }
         for (algorithm, value) in take_checksums!(listed) {
-            // Of an algorithm that was not computed when the part came, nothing can be said.
+            // A checksum that was not computed for the part cannot be compared.
             let known = part.checksums.get(algorithm);
             if value.is_some() && known.is_some() && value != known {
                 return Err(invalid());
@@ -247,7 +247,7 @@ pub(super) async fn list_multipart_uploads(
     let (names, max) = (KeyEncoding::from_encoding_type(encoding_type.as_ref())?, parse_max_entries(max_uploads)?);
     let (of, wanted) = (bucket.clone(), prefix.clone().unwrap_or_default());
     let after_key = key_marker.clone().unwrap_or_default();
-    // Without the id, all uploads of the marker's key count as seen; ids begin with a digit or a capital.
+    // Without an upload ID, the page starts after all uploads of the marker's key. IDs begin with a digit or a capital.
     let after_id = match (&key_marker, request.input.upload_id_marker.clone()) {
         (Some(_), Some(id)) => id,
         (Some(_), None) => "~".to_owned(),

@@ -1,4 +1,4 @@
-//! Bodies coming in: PutObject, and what it shares with UploadPart.
+//! PutObject, and the code that it shares with UploadPart.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +17,11 @@ use super::error::{S3ServerError, s3_error};
 use super::index::objects::{self, ObjectDetails, WriteConditions};
 use super::index::{buckets, run_blocking};
 
-/// The most that one request may bring.
+/// The maximum size of one request body.
 pub(super) const MAX_PUT_BYTES: u64 = 5 << 30;
-/// How long a client may pause.
+/// The maximum pause between two pieces of a body.
 const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// Bytes gathered before they are written.
+/// Bytes that are collected before a write.
 const WRITE_BATCH_BYTES: usize = 512 << 10;
 
 pub(super) const DEFAULT_CONTENT_TYPE: &str = "binary/octet-stream";
@@ -63,7 +63,7 @@ pub(super) async fn put_object(
     Ok(S3Response::new(output))
 }
 
-/// What the headers say of the body.
+/// Reads the expected length and digests from the headers.
 pub(super) fn parse_expected_body(
     headers: &HeaderMap,
     length: Option<i64>,
@@ -88,7 +88,7 @@ pub(super) fn parse_expected_body(
     Ok(expected)
 }
 
-/// Headers and metadata as they are kept.
+/// Collects the headers and metadata that are stored with an object.
 pub(super) fn build_details(
     mut details: ObjectDetails,
     expires: Option<Timestamp>,
@@ -107,13 +107,13 @@ pub(super) fn build_details(
     Ok(details)
 }
 
-/// Without `aws-chunked`, which belongs to the request and not to the object.
+/// Removes `aws-chunked`, which describes the request and not the object.
 fn strip_aws_chunked(encoding: &str) -> Option<String> {
     let own: Vec<_> = encoding.split(',').map(str::trim).filter(|name| !matches!(*name, "aws-chunked" | "")).collect();
     (!own.is_empty()).then(|| own.join(","))
 }
 
-/// Takes a body in and checks it. It is on disk afterwards, but nothing names it.
+/// Receives a body, checks it and writes it to a blob. The index does not name it yet.
 pub(super) async fn receive_blob(
     store: &Arc<S3Backend>,
     body: Option<StreamingBlob>,
@@ -175,7 +175,7 @@ async fn write_batch(mut incoming: BlobWriter, batch: Vec<Bytes>) -> Result<Blob
     .await
 }
 
-/// s3s keeps the types of these errors to itself, so their text decides.
+/// s3s does not export the types of these errors, so the text has to identify them.
 fn body_error(error: &StdError) -> S3Error {
     let text = error.to_string();
     if text.contains("SignatureMismatch") {
@@ -188,7 +188,7 @@ fn body_error(error: &StdError) -> S3Error {
         error.set_status_code(hyper::StatusCode::BAD_REQUEST);
         error
     } else {
-        tracing::debug!("an upload to the embedded object store broke: {text}");
+        tracing::debug!("an upload to the embedded object store ended early: {text}");
         S3ErrorCode::IncompleteBody.into()
     }
 }
@@ -198,7 +198,7 @@ mod tests {
     use super::strip_aws_chunked;
 
     #[test]
-    fn the_encoding_of_the_request_is_not_the_object_s() {
+    fn aws_chunked_is_not_stored() {
         assert_eq!(strip_aws_chunked("aws-chunked"), None);
         assert_eq!(strip_aws_chunked("aws-chunked, gzip"), Some("gzip".to_owned()));
         assert_eq!(strip_aws_chunked("gzip,br"), Some("gzip,br".to_owned()));

@@ -1,4 +1,4 @@
-//! The listener: HTTP/1.1 connections, finished in peace when the process stops.
+//! The HTTP/1.1 listener, with a graceful shutdown.
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
@@ -25,13 +25,13 @@ use super::cors::CorsRequest;
 use super::lock::lock_unpoisoned;
 use super::{access, error_text};
 
-/// How long a client may take for the head of a request.
+/// The time limit for the head of a request.
 const S3_HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long requests under way may take once the process stops.
+/// The time limit for requests in progress during a shutdown.
 const S3_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How much of a refused body is read.
+/// The maximum number of bytes that are read from a rejected body.
 const MAX_DRAINED_BYTES: usize = 16 << 20;
-/// The pause after a refused connection, such as when there are too many open files.
+/// The pause after an accept error, such as too many open files.
 const ACCEPT_ERROR_DELAY: Duration = Duration::from_millis(100);
 
 pub(super) async fn serve(service: S3Service, listener: TcpListener, stop: CancellationToken) {
@@ -52,12 +52,12 @@ pub(super) async fn serve(service: S3Service, listener: TcpListener, stop: Cance
         }
     }
     drop(listener);
-    // Whatever is still there after that is cut off with the set.
+    // Dropping the set closes the connections that remain.
     let _ = timeout(S3_SHUTDOWN_TIMEOUT, async { while connections.join_next().await.is_some() {} }).await;
 }
 
 async fn serve_connection(service: S3Service, stream: TcpStream, stop: CancellationToken) {
-    // Without it a small answer waits for the client's delayed acknowledgement: 11 ms instead of 0.6 ms.
+    // Without it, a small response waits for the client's delayed acknowledgement: 11 ms instead of 0.6 ms.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("TCP_NODELAY cannot be set: {error}");
     }
@@ -73,7 +73,7 @@ async fn serve_connection(service: S3Service, stream: TcpStream, stop: Cancellat
         }
     };
     if let Err(error) = ended {
-        tracing::debug!("a connection to the embedded object store broke: {error}");
+        tracing::debug!("a connection to the embedded object store failed: {error}");
     }
 }
 
@@ -82,7 +82,7 @@ async fn handle_request(service: S3Service, request: Request<Incoming>) -> Resul
     if let Some(response) = page.preflight_response(&request) {
         return Ok(response);
     }
-    // A client that waits for a `100 Continue` has not begun to send, and need not; too much is not worth reading.
+    // A client that waits for `100 Continue` has not sent its body yet. A body that is too large is not worth reading.
     let waits = request.headers().contains_key(EXPECT) || request.body().size_hint().lower() > MAX_DRAINED_BYTES as u64;
     let refused = access::reject_before_body(&request);
     let request = request.map(|body| SharedBody(Arc::new(Mutex::new(body))));
@@ -96,7 +96,7 @@ async fn handle_request(service: S3Service, request: Request<Incoming>) -> Resul
         if !waits {
             let _ = timeout(S3_HEADER_READ_TIMEOUT, drain_body(&unread)).await;
         }
-        // What the client sends of this body all the same would be taken for its next request.
+        // Close the connection: the rest of this body would be parsed as the next request.
         if !unread.is_end_stream() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -104,7 +104,7 @@ async fn handle_request(service: S3Service, request: Request<Incoming>) -> Resul
     Ok(response)
 }
 
-/// What the service says to a request, from wherever it came.
+/// Calls the service, for requests from a socket or from this process.
 pub(super) async fn call_service(service: &S3Service, request: Request<Body>) -> HttpResponse {
     let answered = service.call(request).await;
     finish_response(answered.map_err(|error| S3Error::internal_error(UnwritableResponse(error.into()))))
@@ -112,15 +112,15 @@ pub(super) async fn call_service(service: &S3Service, request: Request<Body>) ->
 
 fn finish_response(answered: Result<HttpResponse, S3Error>) -> HttpResponse {
     error_text::add_error_text(answered.unwrap_or_else(|error| {
-        tracing::error!("the embedded object store could not write an answer: {error}");
+        tracing::error!("the embedded object store could not write a response: {error}");
         let mut response = HttpResponse::new(Body::empty());
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         response
     }))
 }
 
-/// Reads what is left of a body that was refused, up to a limit: a connection that is closed with bytes unread may
-/// take the answer with it, and the client would not learn why.
+/// Reads the rest of a rejected body, up to a limit. Closing a connection with unread bytes may discard the response,
+/// and the client would not see the error.
 async fn drain_body(unread: &SharedBody) {
     let (mut unread, mut size) = (SharedBody(Arc::clone(&unread.0)), 0);
     while let Some(Ok(frame)) = unread.frame().await {
@@ -131,7 +131,7 @@ async fn drain_body(unread: &SharedBody) {
     }
 }
 
-/// A body that can still be read after whoever got it has given up on it.
+/// A body that can still be read after the service has dropped it.
 struct SharedBody(Arc<Mutex<Incoming>>);
 
 impl HttpBody for SharedBody {
@@ -151,7 +151,7 @@ impl HttpBody for SharedBody {
     }
 }
 
-/// An answer that could not be written.
+/// A response that could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct UnwritableResponse(s3s::StdError);

@@ -1,11 +1,11 @@
-//! Cells that a spreadsheet would run: in every CSV that we write, they get a `'` in front.
+//! Guards against spreadsheet formulas: our CSV writers put a `'` in front of cells that a spreadsheet would run.
 
-/// Whether a spreadsheet would take the cell for a formula; or whether it begins like a guarded one.
+/// Whether a spreadsheet would run the cell as a formula, or the cell already begins with a guard.
 pub fn is_spreadsheet_formula(text: &[u8]) -> bool {
     matches!(text.first(), Some(b'=' | b'+' | b'-' | b'@' | b'\t' | b'\r' | b'\n' | b'\'')) && !is_number(text)
 }
 
-/// A sign, digits, at most one point or comma between them, and an exponent.
+/// Matches a sign, digits with at most one point or comma, and an exponent.
 fn is_number(text: &[u8]) -> bool {
     let unsigned = |text: &[u8]| usize::from(matches!(text.first(), Some(b'+' | b'-')));
     let digits = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
@@ -15,7 +15,7 @@ fn is_number(text: &[u8]) -> bool {
     digits(whole) && fraction.is_none_or(digits) && exponent.is_none_or(|part| digits(&part[unsigned(part)..]))
 }
 
-/// What stands before and behind the first such byte.
+/// Splits the text at the first byte that matches.
 fn split_at_byte(text: &[u8], at: impl Fn(u8) -> bool) -> (&[u8], Option<&[u8]>) {
     match text.iter().position(|byte| at(*byte)) {
         Some(place) => (&text[..place], Some(&text[place + 1..])),
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formulas_are_guarded_and_numbers_are_not() {
+    fn formulas_are_detected_and_numbers_are_not() {
         for text in [
             "=1+1", "+SUM(A1)", "-cmd", "@x", "\t=1", "\r=1", "\n=1", "'quoted", "-", "+1-2", "-1e", "=1", "-1.", "-.5",
         ] {

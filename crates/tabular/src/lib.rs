@@ -1,4 +1,4 @@
-//! Table formats in and out. Nothing here knows a kind of step.
+//! Readers and writers of table formats. This crate knows no step kind.
 
 pub mod codes;
 pub mod formula;

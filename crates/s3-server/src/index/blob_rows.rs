@@ -6,7 +6,7 @@ use super::super::blobs::WrittenBlob;
 use super::super::error::S3ServerError;
 use afterload_core::clock;
 
-/// Names a body. Part of an upload: it starts nowhere yet; otherwise it is all of its object.
+/// Adds a blob to its owner. A part of an upload has no start offset yet; any other blob is its whole object.
 pub(super) fn insert_blob(
     sql: &Connection,
     owner: &str,
@@ -23,7 +23,7 @@ pub(super) fn insert_blob(
     Ok(())
 }
 
-/// Forgets the bodies of an owner and returns their ids.
+/// Removes the blobs of an owner from the index, and returns their IDs.
 pub(super) fn unlink_blobs(sql: &Connection, owner: &str) -> Result<Vec<String>, S3ServerError> {
     let mut delete = sql.prepare_cached("DELETE FROM bodies WHERE owner = ?1 RETURNING body")?;
     let rows = delete.query_map([owner], |row| row.get(0))?;

@@ -1,4 +1,4 @@
-//! Buckets.
+//! Rows of buckets.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use s3s::S3ErrorCode;
@@ -8,7 +8,6 @@ use super::super::error::S3ServerError;
 use super::{IndexTx, blob_rows};
 use afterload_core::clock::{self, UnixMillis};
 
-/// A bucket.
 pub(in super::super) struct BucketRow {
     pub(in super::super) name: String,
     pub(in super::super) created_at: UnixMillis,
@@ -20,14 +19,14 @@ pub(in super::super) fn insert_bucket(tx: &IndexTx<'_>, name: &str) -> Result<()
     Ok(())
 }
 
-/// An error unless the bucket is there.
+/// Fails if the bucket does not exist.
 pub(in super::super) fn ensure_bucket_exists(sql: &Connection, name: &str) -> Result<(), S3ServerError> {
     let mut select = sql.prepare_cached("SELECT 1 FROM buckets WHERE name = ?1")?;
     let found = select.query_row([name], |_| Ok(())).optional()?;
     found.ok_or_else(|| S3ErrorCode::NoSuchBucket.into())
 }
 
-/// Deletes an empty bucket; unfinished uploads go with it.
+/// Deletes an empty bucket and its unfinished uploads.
 pub(in super::super) fn delete_empty_bucket(tx: &mut IndexTx<'_>, name: &str) -> Result<(), S3ServerError> {
     ensure_bucket_exists(&tx.sql, name)?;
     let full = tx.sql.query_row("SELECT 1 FROM objects WHERE bucket = ?1 LIMIT 1", [name], |_| Ok(())).optional()?;
@@ -47,7 +46,7 @@ pub(in super::super) fn delete_empty_bucket(tx: &mut IndexTx<'_>, name: &str) ->
     Ok(())
 }
 
-/// The buckets from `from` on whose names start with `prefix`.
+/// Lists the buckets from `from` on whose names start with `prefix`.
 pub(in super::super) fn list_buckets(
     sql: &Connection,
     prefix: &str,

@@ -1,16 +1,16 @@
-//! What happened to objects, for triggers.
+//! Changes of objects, recorded for triggers.
 
 use rusqlite::{Connection, Row, params};
 
 use super::super::error::S3ServerError;
 use afterload_core::clock::{self, UnixMillis};
 
-/// What happened to an object.
+/// The kind of an object event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectEventKind {
-    /// It was written, perhaps over an older one.
+    /// The object was written, perhaps over an older one.
     Created,
-    /// It was deleted.
+    /// The object was deleted.
     Removed,
 }
 
@@ -26,9 +26,9 @@ impl ObjectEventKind {
 /// One change of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectEvent {
-    /// Its place in the order of all changes; never used twice.
+    /// Its position in the order of all changes. A number is never reused.
     pub seq: i64,
-    /// What happened.
+    /// The kind of change.
     pub kind: ObjectEventKind,
     /// The bucket.
     pub bucket: String,
@@ -36,13 +36,13 @@ pub struct ObjectEvent {
     pub key: String,
     /// The ETag of the object that was written or deleted, without quotes.
     pub etag: String,
-    /// Its size.
+    /// The size of the object in bytes.
     pub size: u64,
-    /// When.
+    /// The time of the change.
     pub occurred_at: UnixMillis,
 }
 
-/// Notes a change, in the transaction that makes it.
+/// Records a change in the transaction that makes it.
 pub(in super::super) fn record_event(
     sql: &Connection,
     kind: ObjectEventKind,
@@ -57,7 +57,7 @@ pub(in super::super) fn record_event(
     Ok(())
 }
 
-/// The events after `seq`.
+/// Lists the events after `seq`.
 pub(in super::super) fn list_events_after(
     sql: &Connection,
     seq: i64,
@@ -70,7 +70,6 @@ pub(in super::super) fn list_events_after(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Removes the events up to `seq`.
 pub(in super::super) fn delete_events_through(sql: &Connection, seq: i64) -> Result<(), S3ServerError> {
     sql.execute("DELETE FROM events WHERE seq <= ?1", [seq])?;
     Ok(())
@@ -93,7 +92,7 @@ fn event_from_row(row: &Row<'_>) -> rusqlite::Result<ObjectEvent> {
     })
 }
 
-/// A key: stored as bytes, but always UTF-8.
+/// Reads a key: stored as bytes, but always UTF-8.
 pub(super) fn key_from_row(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
     Ok(String::from_utf8_lossy(row.get_ref(column)?.as_blob()?).into_owned())
 }

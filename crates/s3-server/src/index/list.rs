@@ -1,4 +1,4 @@
-//! Walking through keys in order, folding what a delimiter folds.
+//! Lists keys in order, and groups them by a delimiter.
 
 use rusqlite::{Connection, params};
 
@@ -7,19 +7,19 @@ use super::buckets;
 use super::events::key_from_row;
 use afterload_core::clock::UnixMillis;
 
-/// Greater than any key: no UTF-8 text holds this byte.
+/// Greater than any key: UTF-8 text never contains this byte.
 pub(super) const KEY_UPPER_BOUND: &[u8] = &[0xff];
-/// Rows looked at in one query while folding.
+/// Rows per query while keys are grouped.
 const KEY_SCAN_BATCH_ROWS: usize = 256;
 
-/// What of a bucket is wanted.
+/// The parameters of a list.
 #[derive(Clone, Debug)]
 pub(in super::super) struct KeyQuery {
     pub(in super::super) bucket: String,
     pub(in super::super) prefix: String,
-    /// Empty: none.
+    /// Empty if keys are not grouped.
     pub(in super::super) delimiter: String,
-    /// The first key that may be listed.
+    /// The smallest key that may be listed.
     pub(in super::super) from: Vec<u8>,
     pub(in super::super) max_entries: usize,
 }
@@ -38,13 +38,13 @@ pub(in super::super) struct KeyRow {
 pub(in super::super) struct KeyPage {
     pub(in super::super) rows: Vec<KeyRow>,
     pub(in super::super) prefixes: Vec<String>,
-    /// Where the next page begins, if there is one.
+    /// The start of the next page, if there is one.
     pub(in super::super) next: Option<Vec<u8>>,
     /// The last key or prefix of this page.
     pub(in super::super) last_entry: String,
 }
 
-/// The least key after all keys with this prefix; `None` if there is none.
+/// The smallest key after all keys with this prefix; `None` if no such key exists.
 pub(in super::super) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     let end = prefix.iter().rposition(|byte| *byte < 0xff)?;
     let mut next = prefix[..=end].to_vec();
@@ -52,14 +52,14 @@ pub(in super::super) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(next)
 }
 
-/// The least key after `key`.
+/// The smallest key after `key`.
 pub(in super::super) fn after_key(key: &str) -> Vec<u8> {
     let mut next = key.as_bytes().to_vec();
     next.push(0);
     next
 }
 
-/// The part of `key` that a delimiter folds into one entry.
+/// The part of `key` that the delimiter groups into one entry.
 pub(in super::super) fn common_prefix<'a>(key: &'a str, prefix: &str, delimiter: &str) -> Option<&'a str> {
     if delimiter.is_empty() {
         return None;
@@ -68,7 +68,7 @@ pub(in super::super) fn common_prefix<'a>(key: &'a str, prefix: &str, delimiter:
     Some(&key[..prefix.len() + at + delimiter.len()])
 }
 
-/// One page.
+/// Reads one page of a list.
 pub(in super::super) fn list_keys(sql: &Connection, wanted: &KeyQuery) -> Result<KeyPage, S3ServerError> {
     let KeyQuery { bucket, prefix, delimiter, from, max_entries: max } = wanted;
     buckets::ensure_bucket_exists(sql, bucket)?;
@@ -96,7 +96,7 @@ pub(in super::super) fn list_keys(sql: &Connection, wanted: &KeyQuery) -> Result
         let rows = rows.collect::<Result<Vec<_>, _>>()?;
         let more = rows.len() == limit;
         for row in rows {
-            // Still in the batch, but already folded into the entry before.
+            // The row is still in the batch, but its prefix is already listed.
             if row.key.as_bytes() < low.as_slice() {
                 continue;
             }
@@ -128,7 +128,7 @@ mod tests {
     use super::{after_prefix, common_prefix};
 
     #[test]
-    fn folds_at_the_first_delimiter_after_the_prefix() {
+    fn common_prefix_ends_at_first_delimiter() {
         assert_eq!(common_prefix("a/b/c", "", "/"), Some("a/"));
         assert_eq!(common_prefix("a/b/c", "a/", "/"), Some("a/b/"));
         assert_eq!(common_prefix("a/b/c", "a/b/", "/"), None);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_after_a_prefix() {
+    fn after_prefix_is_next_greater_key() {
         assert_eq!(after_prefix(b"a/"), Some(b"a0".to_vec()));
         assert_eq!(after_prefix("aÿ".as_bytes()), Some(vec![b'a', 0xc3, 0xc0]));
         assert_eq!(after_prefix(&[b'a', 0xff]), Some(b"b".to_vec()));

@@ -1,4 +1,4 @@
-//! The index: one SQLite file that says which body belongs to which key.
+//! The index: one SQLite file that maps keys to blobs.
 
 mod blob_rows;
 pub(super) mod buckets;
@@ -21,7 +21,7 @@ use super::lock::lock_unpoisoned;
 
 const INDEX_SCHEMA: &str = include_str!("schema.sql");
 const INDEX_VERSION: i64 = 1;
-/// Connections for reading that are kept for the next reader.
+/// Idle read connections that are kept for reuse.
 const MAX_IDLE_READERS: usize = 8;
 
 /// Connections to the index.
@@ -31,14 +31,14 @@ pub(super) struct ObjectIndex {
     readers: Mutex<Vec<Connection>>,
 }
 
-/// A transaction that writes, and what happens to bodies when it has been committed.
+/// A write transaction, and the blobs to remove or keep after the commit.
 pub(super) struct IndexTx<'a> {
     pub(super) sql: rusqlite::Transaction<'a>,
-    /// Bodies that nothing names any more; removed after the commit.
+    /// Blobs that the index no longer names. They are removed after the commit.
     pub(super) unreferenced: Vec<UnreferencedBlobs>,
-    /// Bodies that now have a name; removed if there is no commit.
+    /// Blobs that the index names now. They are removed if the transaction fails before its commit.
     pub(super) referenced: Vec<WrittenBlob>,
-    /// Whether an object has been created.
+    /// Whether the transaction creates an object.
     pub(super) object_created: bool,
 }
 
@@ -61,7 +61,7 @@ impl ObjectIndex {
             Some(connection) => connection,
             None => open_connection(&self.path)?,
         };
-        // One snapshot for all queries of the work.
+        // All queries of one call read the same snapshot.
         let tx = connection.transaction()?;
         let result = work(&tx);
         tx.finish()?;
@@ -74,7 +74,7 @@ impl ObjectIndex {
 }
 
 impl S3Backend {
-    /// Reads the index; blocks.
+    /// Reads the index on the current thread, and blocks it.
     pub(super) fn read_index_blocking<T>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, S3ServerError>,
@@ -82,7 +82,7 @@ impl S3Backend {
         self.index.with_reader(work)
     }
 
-    /// Reads the index.
+    /// Reads the index in a blocking task.
     pub(super) async fn read_index<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Connection) -> Result<T, S3ServerError> + Send + 'static,
@@ -91,7 +91,7 @@ impl S3Backend {
         run_blocking(move || store.index.with_reader(work)).await
     }
 
-    /// Changes the index in one transaction, and then the bodies. It runs to its end even if nobody waits any more.
+    /// Changes the index in one transaction, then removes blobs. It completes even if its future is dropped.
     pub(super) async fn write_index<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&mut IndexTx<'_>) -> Result<T, S3ServerError> + Send + 'static,
@@ -99,7 +99,7 @@ impl S3Backend {
         let store = Arc::clone(self);
         run_blocking(move || {
             let (result, garbage) = {
-                // A connection left behind by a panic has rolled back and is as good as new.
+                // A panic rolls its transaction back, so the connection can be reused.
                 let mut writer = lock_unpoisoned(&store.index.writer);
                 let sql = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
                 let mut tx = IndexTx { sql, unreferenced: Vec::new(), referenced: Vec::new(), object_created: false };
@@ -108,7 +108,7 @@ impl S3Backend {
                 failpoint!("store.before_commit");
                 let committed = sql.commit();
                 failpoint!("store.after_commit");
-                // Also after a failed commit, because it may have reached the disk; the sweep finds out.
+                // A failed commit may still have reached the disk, so the blobs stay. Garbage collection decides later.
                 kept.into_iter().for_each(WrittenBlob::mark_referenced);
                 committed?;
                 if created {
@@ -123,7 +123,7 @@ impl S3Backend {
     }
 }
 
-/// Runs `work` where it may block.
+/// Runs `work` in a blocking task.
 pub(super) async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, S3ServerError> + Send + 'static,
 ) -> Result<T, S3ServerError> {
@@ -143,7 +143,7 @@ fn open_connection(path: &Path) -> Result<Connection, S3ServerError> {
     Ok(connection)
 }
 
-/// The change to WAL does not wait for other processes that do the same, so it is tried again.
+/// The change to WAL does not wait for other processes that do the same, so it is retried.
 #[expect(clippy::disallowed_methods, reason = "only while the store is being opened")]
 fn enable_wal(connection: &Connection) -> Result<(), S3ServerError> {
     for _ in 0..500 {

@@ -1,4 +1,4 @@
-//! Objects: which bodies a key stands for.
+//! Rows of objects: which blobs belong to a key.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use s3s::S3ErrorCode;
@@ -12,7 +12,7 @@ use super::events::{self, ObjectEventKind};
 use super::{IndexTx, blob_rows, buckets};
 use afterload_core::clock::{self, UnixMillis};
 
-/// What a client said of an object beside its bytes and their type.
+/// Headers and metadata that a client stored with an object, besides its content type.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(in super::super) struct ObjectDetails {
@@ -24,27 +24,27 @@ pub(in super::super) struct ObjectDetails {
     pub(in super::super) content_encoding: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in super::super) content_language: Option<String>,
-    /// An HTTP date.
+    /// In the format of an HTTP date.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in super::super) expires: Option<String>,
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub(in super::super) metadata: std::collections::BTreeMap<String, String>,
 }
 
-/// An object as the index knows it.
+/// An object in the index.
 #[derive(Clone, Debug)]
 pub(in super::super) struct IndexedObject {
     pub(in super::super) id: String,
     pub(in super::super) etag: String,
     pub(in super::super) size: u64,
-    /// How many parts it was uploaded in; 0 if it was put in one request.
+    /// The number of uploaded parts; 0 if the object came in one request.
     pub(in super::super) part_count: u32,
     pub(in super::super) content_type: String,
     pub(in super::super) details: ObjectDetails,
     pub(in super::super) modified_at: UnixMillis,
 }
 
-/// What must be true of the object that is there, for a write to go on.
+/// Preconditions of a write on the object that exists.
 #[derive(Debug, Default)]
 pub(in super::super) struct WriteConditions {
     pub(in super::super) if_match: Option<ETagCondition>,
@@ -70,7 +70,7 @@ impl WriteConditions {
     }
 }
 
-/// The object under a key.
+/// Finds the object under a key.
 pub(in super::super) fn find_object(
     sql: &Connection,
     bucket: &str,
@@ -94,7 +94,7 @@ pub(in super::super) fn find_object(
     Ok(found.optional()?)
 }
 
-/// The object under a key, or what S3 says if it is not there.
+/// Finds the object under a key, or fails with the S3 error for a missing one.
 pub(in super::super) fn require_object(
     sql: &Connection,
     bucket: &str,
@@ -109,7 +109,7 @@ pub(in super::super) fn require_object(
     }
 }
 
-/// The files that hold the bytes from `from` up to `to`.
+/// Lists the blobs that hold the bytes from `from` up to `to`.
 pub(in super::super) fn find_part_ranges(
     sql: &Connection,
     id: &str,
@@ -126,7 +126,7 @@ pub(in super::super) fn find_part_ranges(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// The checksums of an object that was put in one request.
+/// The checksums of an object that came in one request.
 pub(in super::super) fn object_checksums(
     sql: &Connection,
     object: &IndexedObject,
@@ -139,7 +139,7 @@ pub(in super::super) fn object_checksums(
     Ok(text.map(|text| BlobChecksums::from_json(&text)).unwrap_or_default())
 }
 
-/// A body that came in with one request becomes the object under `key`.
+/// Makes a blob the object under `key`.
 pub(in super::super) fn insert_object(
     tx: &mut IndexTx<'_>,
     bucket: &str,
@@ -165,7 +165,7 @@ pub(in super::super) fn insert_object(
     Ok(ETag::Strong(object.etag))
 }
 
-/// Puts the object under its key, in place of the one that was there.
+/// Stores the object under its key, and replaces an older one.
 pub(super) fn replace_object(
     tx: &mut IndexTx<'_>,
     bucket: &str,
@@ -200,7 +200,7 @@ pub(super) fn replace_object(
     events::record_event(&tx.sql, ObjectEventKind::Created, bucket, key, &object.etag, object.size)
 }
 
-/// Deletes an object; one that is not there counts as deleted.
+/// Deletes an object. A missing object is not an error.
 pub(in super::super) fn delete_object(tx: &mut IndexTx<'_>, bucket: &str, key: &str) -> Result<(), S3ServerError> {
     let Some(object) = find_object(&tx.sql, bucket, key)? else { return Ok(()) };
     let mut delete = tx.sql.prepare_cached("DELETE FROM objects WHERE bucket = ?1 AND key = ?2")?;

@@ -1,4 +1,4 @@
-//! Multipart uploads and their parts.
+//! Rows of multipart uploads and their parts.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use s3s::S3ErrorCode;
@@ -21,7 +21,7 @@ pub(in super::super) struct UnfinishedUpload {
     pub(in super::super) created_at: UnixMillis,
 }
 
-/// A part that has arrived.
+/// A part that has been received.
 pub(in super::super) struct UploadedPart {
     pub(in super::super) number: i32,
     pub(in super::super) size: u64,
@@ -69,7 +69,7 @@ pub(in super::super) fn find_upload(
     Ok(found.optional()?)
 }
 
-/// The upload, or what S3 says if it is not there.
+/// Finds the upload, or fails with the S3 error for a missing one.
 pub(in super::super) fn require_upload(
     sql: &Connection,
     bucket: &str,
@@ -85,7 +85,7 @@ pub(in super::super) fn require_upload(
     }
 }
 
-/// The uploads of a bucket after (`after_key`, `after_id`), by key and then by age.
+/// Lists the uploads of a bucket after (`after_key`, `after_id`), by key and then by age.
 pub(in super::super) fn list_uploads(
     sql: &Connection,
     bucket: &str,
@@ -106,7 +106,7 @@ pub(in super::super) fn list_uploads(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// The parts of an upload after number `after`.
+/// Lists the parts of an upload after number `after`.
 pub(in super::super) fn list_parts(
     sql: &Connection,
     id: &str,
@@ -129,7 +129,7 @@ pub(in super::super) fn list_parts(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// A body becomes part `number` of an upload, in place of the one that had the number.
+/// Makes a blob part `number` of an upload, and replaces an older part with that number.
 pub(in super::super) fn put_part(
     tx: &mut IndexTx<'_>,
     bucket: &str,
@@ -148,7 +148,7 @@ pub(in super::super) fn put_part(
     Ok(())
 }
 
-/// Makes the listed parts, in their order, the object under the upload's key; what was not listed is dropped.
+/// Combines the listed parts, in their order, into the object under the upload's key. Unlisted parts are removed.
 pub(in super::super) fn complete_upload(
     tx: &mut IndexTx<'_>,
     bucket: &str,
@@ -172,7 +172,7 @@ pub(in super::super) fn complete_upload(
     let mut start = 0u64;
     {
         let mut place = tx.sql.prepare_cached("UPDATE bodies SET start = ?3 WHERE owner = ?1 AND number = ?2")?;
-        // Until here every part starts at -1, so what is still there was not listed.
+        // Every part starts at -1 before this loop, so a part that keeps -1 was not listed.
         for part in parts {
             place.execute(params![id, part.number, start as i64])?;
             start += part.size;
@@ -188,7 +188,6 @@ pub(in super::super) fn complete_upload(
     Ok(object)
 }
 
-/// Gives up an upload.
 pub(in super::super) fn abort_upload(
     tx: &mut IndexTx<'_>,
     bucket: &str,

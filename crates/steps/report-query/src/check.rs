@@ -1,4 +1,4 @@
-//! What can be said of a report before it runs.
+//! Validates a report before a run.
 
 use super::{ReportCompression, ReportFormat, ReportQuery};
 use afterload_pipeline::Validator;
@@ -6,7 +6,7 @@ use afterload_tabular::write::format::CellFormat;
 use afterload_target_db::SelectQuery;
 
 impl ReportQuery {
-    /// Records every problem that types cannot show.
+    /// Reports every problem that the types do not exclude.
     pub(super) fn check_options(&self, check: &mut Validator<'_>) {
         check.check_connection(&["connection"], &self.connection, false);
         match (check.is_present(&["sql"]), check.is_present(&["sql_file"])) {

@@ -1,4 +1,4 @@
-//! How the columns of a report are shown.
+//! The columns of a report.
 
 use std::collections::BTreeMap;
 
@@ -27,11 +27,10 @@ pub struct ReportColumn {
 pub struct ReportColumns(pub BTreeMap<String, ReportColumn>);
 
 impl ReportColumns {
-    /// All columns of the query, in its order.
+    /// Combines all columns of the query, in its order, with their options.
     ///
     /// # Errors
-    /// `report_columns_missing` if it has none, `report_column_unknown` for one that something is said of and that it has
-    /// not.
+    /// `report_columns_missing` if the query has no columns, `report_column_unknown` if it lacks a configured one.
     pub fn resolve_columns(&self, names: &[String]) -> Result<Vec<ColumnDisplay>> {
         if names.is_empty() {
             return Err(Error::new(codes::REPORT_COLUMNS_MISSING, "the query gives no columns"));

@@ -1,10 +1,10 @@
-//! `report.query`: the rows of a `SELECT` as a file.
+//! `report.query`: writes the rows of a `SELECT` to a file.
 //!
 //! ```text
 //! database -> rows -> writer -> packing -> pieces -> multipart upload
 //! ```
-//! Each part waits for the next one, so that nothing is held but a few pieces. The upload is ended only after the last
-//! row: a report that fails leaves no file.
+//! Each stage waits for the next one, so memory holds only a few pieces. The upload completes after the last row, so a
+//! failed report leaves no file.
 
 mod check;
 pub mod codes;
@@ -163,7 +163,7 @@ timeout: 10m
             sent
         };
         let (rows, sent) = tokio::join!(written, sent);
-        // What ends the sending is the reason; that the reading ends with it is but the consequence.
+        // An upload error also cancels the query, so the upload error is the cause and comes first.
         let (sink, rows) = (sent?, rows?);
         let file = match sink {
             Some(sink) => Some(sink.finish().await?),
@@ -173,7 +173,7 @@ timeout: 10m
     }
 }
 
-/// Sends the pieces to the store. `None`: there were none.
+/// Uploads the pieces. Returns `None` if there are none.
 async fn upload_chunks(files: &StepFiles, name: &str, mut pieces: mpsc::Receiver<Bytes>) -> Result<Option<FileSink>> {
     let mut sink: Option<FileSink> = None;
     while let Some(piece) = pieces.recv().await {
@@ -186,7 +186,7 @@ async fn upload_chunks(files: &StepFiles, name: &str, mut pieces: mpsc::Receiver
     Ok(sink)
 }
 
-/// The name of the report itself, and that of the file.
+/// Returns the name of the report inside an archive, and the name of the file.
 fn report_names(given: Option<&str>, format: ReportFormat, compress: ReportCompression) -> (String, String) {
     let ending = match format {
         ReportFormat::Csv => ".csv",
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_end_as_their_format_does() {
+    fn file_names_get_extensions_of_format_and_compression() {
         for (given, format, compress, inner, outer) in [
             (None, ReportFormat::Csv, ReportCompression::None, "report.csv", "report.csv"),
             (Some("sales"), ReportFormat::Xlsx, ReportCompression::None, "sales.xlsx", "sales.xlsx"),

@@ -1,4 +1,4 @@
-//! Takes the rows of the database and writes the report.
+//! Receives the rows of the database and writes the report.
 
 use std::time::{Duration, Instant};
 
@@ -13,43 +13,43 @@ use afterload_tabular::write::xlsx::XlsxWriter;
 use afterload_tabular::write::{ColumnDisplay, csv, jsonl};
 use afterload_target_db::{CellType, RowVisitor};
 
-/// How many bytes are gathered before they are packed. The pieces follow from the rows alone, so that packing them gives
-/// the same bytes each time.
+/// Bytes that are collected before compression. The boundaries of the pieces depend on the rows only, so compression
+/// gives the same bytes each time.
 const COMPRESS_BUFFER_SIZE: usize = 512 << 10;
-/// After how many rows it is looked whether to tell how far the report is.
+/// Rows between two checks whether progress is due.
 const PROGRESS_CHECK_ROWS: u64 = 2_000;
-/// How long nothing is told after something was: to wake whoever listens takes longer than to write some rows.
+/// The minimum time between two progress reports. To wake the listeners takes longer than to write some rows.
 const MIN_PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What a report is to be.
+/// The options of a report.
 pub struct ReportSpec {
-    /// The format.
+    /// The format of the report.
     pub format: ReportFormat,
-    /// How the file is packed.
+    /// The compression of the file.
     pub compress: ReportCompression,
-    /// Its name inside of an archive.
+    /// The name of the report inside an archive.
     pub name: String,
-    /// How columns are shown.
+    /// The options of the columns.
     pub columns: ReportColumns,
-    /// The most rows.
+    /// The maximum number of rows.
     pub max_rows: u64,
-    /// Whether there is no file if there are no rows.
+    /// Whether a report without rows creates no file.
     pub skip_if_empty: bool,
-    /// Where it is told how far the report is.
+    /// Reports progress.
     pub progress: ProgressReporter,
 }
 
-/// A report that is being written.
+/// Writes a report.
 pub struct ReportWriter {
     spec: ReportSpec,
-    /// Until the columns are known.
+    /// `None` after the columns are known.
     pipe: Option<BytePipe>,
     receiver_closed: ReceiverClosed,
     output: FormatWriter,
     expected: Option<u64>,
     rows: u64,
     last_progress_at: Instant,
-    /// The column of the next cell.
+    /// The index of the next cell.
     column: usize,
 }
 
@@ -61,7 +61,7 @@ enum FormatWriter {
 }
 
 impl ReportWriter {
-    /// A report of which nothing is known but what it is to be.
+    /// Creates a writer. The report starts with the columns of the query.
     pub fn new(order: ReportSpec, pipe: BytePipe) -> Self {
         let broken = pipe.receiver_closed();
         Self {
@@ -76,10 +76,10 @@ impl ReportWriter {
         }
     }
 
-    /// Ends the report and gives the number of rows. Without it, no part of the last piece goes on.
+    /// Completes the report and returns the number of rows. A dropped writer does not send its last piece.
     ///
     /// # Errors
-    /// `report_failed` for what the format cannot hold.
+    /// `report_failed` if the output exceeds a limit of the format.
     pub fn finish(self) -> Result<u64> {
         let rows = self.rows;
         self.report_progress(Some(rows));
@@ -158,7 +158,7 @@ impl RowVisitor for ReportWriter {
         }
         match &mut self.output {
             FormatWriter::Csv { pack, line, buffer, .. } => {
-                // An empty line would be no row.
+                // A row with one empty field would give an empty line, which CSV readers skip.
                 if buffer.len() == *line {
                     buffer.extend_from_slice(b"\"\"");
                 }

@@ -1,4 +1,4 @@
-//! What can be said of a `with:` block of `csv.import` before it runs.
+//! Validates the `with:` block of `csv.import` before a run.
 
 use encoding_rs::Encoding;
 
@@ -79,7 +79,7 @@ impl CsvImport {
         }
     }
 
-    /// The encoding that was asked for; `None` for `auto`.
+    /// The requested encoding; `None` for `auto`.
     pub(super) fn declared_encoding(&self) -> Result<Option<&'static Encoding>> {
         match self.encoding.as_str() {
             "auto" => Ok(None),
@@ -92,7 +92,7 @@ impl CsvImport {
         }
     }
 
-    /// The delimiter that was asked for; `None` for `auto`.
+    /// The requested delimiter; `None` for `auto`.
     pub(super) fn delimiter_byte(&self) -> Result<Option<u8>> {
         match self.delimiter.as_bytes() {
             b"auto" => Ok(None),
@@ -105,7 +105,7 @@ impl CsvImport {
         }
     }
 
-    /// The quote; `None` where quotes are ordinary characters.
+    /// The quote; `None` if quotes are ordinary characters.
     pub(super) fn quote_byte(&self) -> Result<Option<u8>> {
         match self.quote.as_bytes() {
             b"none" | b"" => Ok(None),
@@ -135,7 +135,7 @@ fn check_column(name: &str, column: &ImportColumn, check: &mut Validator<'_>) {
         not_null: false,
         max_length: None,
     };
-    // Without a type, only the table can say whether the values' rules fit.
+    // Without a declared type, only the table decides whether `min` and `max` fit.
     let limited = column.kind.is_none() && (column.min.is_some() || column.max.is_some());
     let assumed = match limited {
         true => ImportColumn { min: None, max: None, ..column.clone() },
@@ -182,12 +182,12 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_import_has_no_problem() {
+    fn minimal_import_is_valid() {
         assert_eq!(found(json!({})), []);
     }
 
     #[test]
-    fn each_fault_is_found() {
+    fn invalid_options_are_reported() {
         let cases = [
             (json!({ "connection": "x" }), "unknown connection `x`"),
             (json!({ "columns": {} }), "`columns` names no column"),
@@ -215,14 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_still_to_come_is_refused() {
+    fn unsupported_options_are_rejected() {
         let columns = json!({ "a": { "unique": true, "lookup": { "table": "users" }, "split": "," } });
         let codes = found(json!({ "columns": columns, "report": { "table": "imports" } }));
         assert_eq!(codes.iter().map(|(code, _)| *code).collect::<Vec<_>>(), ["not_supported_yet"; 4]);
     }
 
     #[test]
-    fn fields_that_nobody_knows_are_refused() {
+    fn unknown_fields_are_rejected() {
         let with = json!({ "source": "${{ x }}", "into": { "table": "t" }, "columns": { "a": { "typo": 1 } } });
         assert!(serde_json::from_value::<CsvImport>(with).unwrap_err().to_string().contains("unknown field `typo`"));
     }

@@ -1,4 +1,4 @@
-//! A chunk: the rows that are written, and the rows that are rejected, together.
+//! A chunk: accepted and rejected rows that are committed together.
 
 use std::ops::Range;
 
@@ -12,38 +12,38 @@ use afterload_core::error::ErrorCode;
 use afterload_tabular::read::csv_parser::CsvRecord;
 use afterload_target_db::RowBatch;
 
-/// A chunk ends early at this size, so that wide rows do not need more memory than narrow ones.
+/// A chunk ends early at this size, so that wide rows need no more memory than narrow ones.
 const MAX_CHUNK_BYTES: usize = 4 << 20;
 
 /// Rows that are committed together.
 #[derive(Debug, Default)]
 pub struct ImportChunk {
-    /// The typed rows; its text also holds their original fields.
+    /// The parsed rows. Their text buffer also holds the original fields.
     pub batch: RowBatch,
-    /// Where each of them came from.
+    /// The origin of each accepted row.
     pub accepted: Vec<RowOrigin>,
-    /// The ends of the original fields in the batch's text.
+    /// The end offsets of the original fields in the text buffer.
     ends: Vec<u32>,
     scratch: ScratchText,
     /// The rows that broke a rule, in order.
     pub rejects: Vec<RejectedRow>,
     rejected_bytes: usize,
-    /// Where the next record begins.
+    /// The offset of the next record.
     pub offset: u64,
-    /// Its line.
+    /// The line of the next record.
     pub line: u64,
-    /// Bytes of the file that were read for this.
+    /// Bytes of the file that have been read so far.
     pub read: u64,
-    /// Whether the file ends here.
+    /// Whether the file ends with this chunk.
     pub last: bool,
 }
 
-/// Where a row came from.
+/// The origin of a row in the file.
 #[derive(Clone, Debug)]
 pub struct RowOrigin {
-    /// Its number, from 1.
+    /// The number of the row, from 1.
     pub row: u64,
-    /// Its line, from 1.
+    /// The line of the row, from 1.
     pub line: u64,
     start: u32,
     ends: Range<u32>,
@@ -52,17 +52,17 @@ pub struct RowOrigin {
 /// A row that broke a rule.
 #[derive(Debug)]
 pub struct RejectedRow {
-    /// Its number, from 1.
+    /// The number of the row, from 1.
     pub row: u64,
-    /// The column at fault, or nothing for the whole row.
+    /// The column with the error; empty if the whole row is wrong.
     column: String,
     code: &'static ErrorCode,
-    /// Its line in the error file.
+    /// The line of the row in the error file.
     pub text: String,
 }
 
 impl RejectedRow {
-    /// `column.code`, or `code`.
+    /// Returns `column.code`, or `code` if the whole row is wrong.
     pub fn fault_kind(&self) -> String {
         if self.column.is_empty() { self.code.to_string() } else { format!("{}.{}", self.column, self.code) }
     }
@@ -75,12 +75,12 @@ impl AsRef<RowBatch> for ImportChunk {
 }
 
 impl ImportChunk {
-    /// An empty chunk for rows of `width` columns.
+    /// Creates an empty chunk for rows of `width` columns.
     pub fn new(width: usize) -> Self {
         Self { batch: RowBatch::new(width), ..Self::default() }
     }
 
-    /// Forgets all rows and keeps the memory.
+    /// Removes all rows and keeps the allocated memory.
     pub fn clear(&mut self) {
         self.batch.clear();
         self.accepted.clear();
@@ -90,24 +90,24 @@ impl ImportChunk {
         self.last = false;
     }
 
-    /// Rows, good and bad.
+    /// The number of accepted and rejected rows.
     pub fn row_count(&self) -> u64 {
         (self.accepted.len() + self.rejects.len()) as u64
     }
 
-    /// Whether it is time to commit.
+    /// Whether the chunk is large enough to be committed.
     pub fn is_full(&self, rows: u64) -> bool {
         self.row_count() >= rows || self.batch.text_buffer.len() + self.rejected_bytes >= MAX_CHUNK_BYTES
     }
 
-    /// The original fields of a good row.
+    /// The original fields of an accepted row.
     pub fn original_fields(&self, origin: &RowOrigin) -> impl Iterator<Item = &[u8]> {
         let ends = &self.ends[origin.ends.start as usize..origin.ends.end as usize];
         let starts = std::iter::once(origin.start).chain(ends.iter().copied());
         starts.zip(ends).map(|(start, end)| &self.batch.text_buffer[start as usize..*end as usize])
     }
 
-    /// Adds a row: among the good ones if it keeps all rules, else among the rejected.
+    /// Adds a row. It is accepted if it keeps all rules, and rejected otherwise.
     pub fn push_record(
         &mut self,
         record: &CsvRecord,
@@ -134,7 +134,7 @@ impl ImportChunk {
         self.rejects.push(RejectedRow { row, column, code: fault.code, text });
     }
 
-    /// Copies the original fields; of a corrected error file only the data, without the formula guard.
+    /// Copies the original fields. From a corrected error file, only the data is copied, without formula guards.
     fn copy_fields(&mut self, record: &CsvRecord, row: u64, layout: &CsvFormat) -> RowOrigin {
         let (start, first) = (self.batch.text_buffer.len() as u32, self.ends.len() as u32);
         match &layout.data_fields {
@@ -145,7 +145,8 @@ impl ImportChunk {
             Some(data) => {
                 let surplus = record.ends.len() > layout.width;
                 for (index, field) in record.iter_fields().enumerate() {
-                    // Too many fields: ours are the last ones then, whatever the header says.
+                    // With too many fields, the header no longer matches. The added columns are the last ones, so the
+                    // data comes first.
                     let is_data = match surplus {
                         true => index + (layout.width - data.len()) < record.ends.len(),
                         false => data.contains(&index),
@@ -160,7 +161,7 @@ impl ImportChunk {
         RowOrigin { row, line: record.line, start, ends: first..self.ends.len() as u32 }
     }
 
-    /// In a corrected error file: what could not be written as it was must have been changed since.
+    /// In a corrected error file, a row that could not be written unchanged must have been edited.
     fn check_corrected(&self, origin: &RowOrigin, record: &CsvRecord, layout: &CsvFormat) -> Result<(), RowError> {
         let Some((code, message)) = layout.error_fields else { return Ok(()) };
         if self.original_fields(origin).any(|field| memmem::find(field, "\u{fffd}".as_bytes()).is_some()) {
@@ -179,7 +180,7 @@ impl ImportChunk {
 
     fn parse_cells(&mut self, origin: &RowOrigin, rules: &[BoundColumn]) -> Result<(), (String, RowError)> {
         let start = origin.start as usize;
-        // The row is sound, so this is all of it.
+        // The row passed its checks, so it is valid UTF-8 and nothing is lost here.
         let row = std::str::from_utf8(&self.batch.text_buffer[start..]).unwrap_or_default();
         let ends = &self.ends[origin.ends.start as usize..origin.ends.end as usize];
         self.scratch.text.clear();
@@ -200,15 +201,15 @@ impl ImportChunk {
     }
 }
 
-/// A rule, and the field of the file that it reads.
+/// The codec of a column, and the field of the file that it reads.
 pub struct BoundColumn {
-    /// The rule.
+    /// The compiled rules.
     pub codec: ColumnCodec,
-    /// The field; `None` if the file has none and the default stands for it.
+    /// The field; `None` if the file lacks it and the default is used.
     pub field: Option<usize>,
 }
 
-/// What befalls a whole row.
+/// Checks the record as a whole.
 fn validate_record(record: &CsvRecord, layout: &CsvFormat) -> Result<(), RowError> {
     let fault = |code, message: String| Err(RowError { code, message });
     if record.ends.len() != layout.width {

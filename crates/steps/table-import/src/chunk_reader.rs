@@ -1,4 +1,4 @@
-//! The blocking half of an import: bytes in, checked chunks out. It waits while the other side is busy.
+//! The blocking half of an import: reads bytes and sends checked chunks. It waits while the writer is busy.
 
 use std::sync::mpsc as std_mpsc;
 
@@ -14,42 +14,42 @@ use afterload_tabular::read::csv_parser::{CsvParser, CsvRecord};
 use afterload_tabular::read::detect::DetectedEncoding;
 use afterload_tabular::read::utf8_decoder::Utf8Decoder;
 
-/// What the store hands over: bytes, or `None` at the very end.
+/// Bytes from the object store, or `None` at the end of the file.
 pub type ByteChunk = Result<Option<Vec<Bytes>>>;
 
-/// Everything that the reader needs.
+/// The settings and start position of the reader.
 pub struct ChunkReader {
-    /// What the file looks like.
+    /// The format of the file.
     pub layout: CsvFormat,
     /// The columns, in the order of the batch.
     pub rules: Vec<BoundColumn>,
-    /// How rejected rows are written.
+    /// The format of rejected rows.
     pub format: RejectFormat,
     /// Rows per chunk.
     pub chunk: u64,
-    /// The number of the last row that may be read.
+    /// The number of the last row to read.
     pub max_rows: u64,
-    /// Rows that were read before.
+    /// Rows that earlier attempts have read.
     pub row: u64,
     /// The decoder, ready for the first bytes.
     pub decode: Utf8Decoder,
     /// The parser, ready for the first decoded bytes.
     pub parser: CsvParser,
-    /// The offset and line where the parser begins.
+    /// The offset and line at which the parser starts.
     pub from: (u64, u64),
-    /// Bytes of the file that come before the first that is fed.
+    /// Bytes of the file before the first byte that is fed.
     pub read: u64,
-    /// Bytes of the file in all.
+    /// The size of the file in bytes.
     pub size: u64,
 }
 
-/// Why the reader stops before the end.
+/// The reason why the reader stops early.
 enum StopReason {
-    /// What is wrong with the file or its source.
+    /// The file or its source has an error.
     Error(Error),
-    /// The rows that were wanted have been read.
+    /// The requested number of rows has been read.
     Done,
-    /// Nobody listens any more.
+    /// The receiver of the chunks is gone.
     Disconnected,
 }
 
@@ -62,7 +62,7 @@ struct ReaderState<'a> {
 }
 
 impl ChunkReader {
-    /// Reads until the end, a fault, or until nobody listens. A fault of the file comes after the rows before it.
+    /// Reads until the end, an error, or a closed receiver. An error in the file is sent after the rows before it.
     pub fn run(
         mut self,
         mut fed: mpsc::Receiver<ByteChunk>,
@@ -77,7 +77,7 @@ impl ChunkReader {
         let sent = match stop {
             StopReason::Disconnected => Ok(()),
             StopReason::Done => state.send_chunk(true),
-            // What the store failed to deliver is tried again from the last commit; the file's own faults stay.
+            // A retry starts at the last commit, so the rows before a transient error are not sent.
             StopReason::Error(error) if error.is_transient() => {
                 chunks.blocking_send(Err(error)).map_err(|_| StopReason::Disconnected)
             }
@@ -124,7 +124,7 @@ impl ReaderState<'_> {
     }
 
     fn read_bytes(&mut self, bytes: &[u8], last: bool) -> Result<(), StopReason> {
-        // The decoder is lent out, so that the closure may use the rest.
+        // The closure below borrows the other fields, so the decoder is moved out and put back.
         let idle = Utf8Decoder::new(DetectedEncoding { encoding: encoding_rs::UTF_8, bom_len: 0 }, 0).0;
         let mut decode = std::mem::replace(&mut self.reader.decode, idle);
         let done = decode.decode_chunk(bytes, last, |mut piece| {
@@ -142,7 +142,7 @@ impl ReaderState<'_> {
         *row += 1;
         self.record.drop_trailing_empty(layout.width);
         self.current.push_record(&self.record, *row, layout, rules, format);
-        // For UTF-8 the offsets are those of the file; otherwise what has been fed is the best that is known.
+        // UTF-8 offsets equal file offsets. For other encodings, the bytes fed so far are the best estimate.
         let utf8 = layout.encoding.encoding == encoding_rs::UTF_8;
         let read = if utf8 { self.record.end } else { self.reader.read };
         self.set_position(self.record.end, self.reader.parser.current_line(), read);
@@ -164,7 +164,7 @@ impl ReaderState<'_> {
         let (offset, line, read) = (full.offset, full.line, full.read);
         full.last = last;
         self.chunks.blocking_send(Ok(full)).map_err(|_| StopReason::Disconnected)?;
-        // Only now: while it waited, a chunk may have come back.
+        // Look for a spare chunk only now: one may have come back while the send blocked.
         self.current = self.spare.try_recv().unwrap_or_else(|_| ImportChunk::new(self.reader.rules.len()));
         self.current.clear();
         self.set_position(offset, line, read);

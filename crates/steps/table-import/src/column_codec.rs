@@ -1,4 +1,4 @@
-//! A column's rules, compiled: from the text of a cell to what the table receives, or why not.
+//! The compiled rules of a column. A codec parses the text of a cell to a value, or gives the reason for its rejection.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -12,20 +12,20 @@ use afterload_core::error::ErrorCode;
 use afterload_tabular::read::cell_parser::{self, IntegerError};
 use afterload_target_db::{self as connections, BatchCell, BatchColumnType, DbColumnType, RowBatch};
 
-/// Why a cell, and so its row, is not taken.
+/// The reason why a cell, and so its row, is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowError {
-    /// The code; a reference, so that the result of each cell stays small.
+    /// The error code; a reference, so that the result of each cell stays small.
     pub code: &'static ErrorCode,
-    /// A sentence for people.
+    /// The message for people.
     pub message: String,
 }
 
-/// The rules of one column.
+/// The compiled rules of one column.
 pub struct ColumnCodec {
-    /// The column of the table.
+    /// The name of the table's column.
     pub name: String,
-    /// What its cells are.
+    /// The type of its cells.
     pub shape: BatchColumnType,
     kind: ImportColumnType,
     single: bool,
@@ -42,12 +42,12 @@ pub struct ColumnCodec {
     bounds: ValueBounds,
 }
 
-/// Text that the rules made, on its way to the end of the batch's.
+/// Text that a rule has changed. It is appended to the text of the batch later.
 #[derive(Debug, Default)]
 pub struct ScratchText {
     /// The text.
     pub text: Vec<u8>,
-    /// Where it will stand.
+    /// The offset in the batch at which the text will start.
     pub at: usize,
 }
 
@@ -59,16 +59,16 @@ impl ScratchText {
     }
 }
 
-/// The least and the greatest value.
+/// The minimum and maximum value.
 enum ValueBounds {
     None,
-    /// Whole numbers, days, microseconds.
+    /// Whole numbers, days or microseconds.
     Whole(i64, i64),
     /// Decimal numbers.
     Decimal(f64, f64),
 }
 
-/// What a cell turned out to be.
+/// The result of parsing a cell.
 enum ParsedCell {
     Cell(BatchCell),
     Unchanged,
@@ -76,10 +76,10 @@ enum ParsedCell {
 }
 
 impl ColumnCodec {
-    /// Compiles the rules of a column, with what the table's column adds to them.
+    /// Compiles the rules of a column, and adds the limits of the table's column.
     ///
     /// # Errors
-    /// The field that is wrong, and why.
+    /// The invalid field and a message.
     pub fn new(
         column: &ImportColumn,
         target: &connections::TableColumn,
@@ -121,7 +121,7 @@ impl ColumnCodec {
             shape: kind.cell_shape(),
             kind,
             single: target.column_type == DbColumnType::Float4,
-            // A trigger may yet fill what is missing.
+            // A trigger may still set a missing value.
             required: column.required || (target.not_null && !triggers),
             trim: column.trim.unwrap_or(true),
             nulls: column.null_values.clone().unwrap_or_else(|| vec![String::new()]),
@@ -140,10 +140,10 @@ impl ColumnCodec {
         }
     }
 
-    /// Turns the text of a cell, which stands at `at` in the batch, into a value.
+    /// Parses the text of a cell, which starts at `at` in the batch.
     ///
     /// # Errors
-    /// Why the cell is not taken.
+    /// The reason why the cell is rejected.
     pub fn parse_cell(&self, whole: &str, at: usize, fresh: &mut ScratchText) -> Result<BatchCell, RowError> {
         let trimmed = if self.trim && !is_trimmed(whole) { whole.trim() } else { whole };
         let start = if trimmed.len() < whole.len() { at + whole.len() - whole.trim_start().len() } else { at };
@@ -332,7 +332,7 @@ fn parse_bounds(
     }
 }
 
-/// Whether there is surely nothing to trim.
+/// Whether the text certainly has nothing to trim.
 fn is_trimmed(text: &str) -> bool {
     let ends = [text.as_bytes().first(), text.as_bytes().last()];
     ends.iter().all(|end| end.is_none_or(u8::is_ascii_graphic))
@@ -354,7 +354,7 @@ fn value_out_of_range(value: &str, how: &str) -> RowError {
     row_error(&codes::VALUE_OUT_OF_RANGE, format!("{} {how}", display_value(value)))
 }
 
-/// A value in a message: short, on one line.
+/// Formats a value for a message: short and on one line.
 fn display_value(value: &str) -> String {
     let short = value.chars().take(60).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
     if value.chars().nth(60).is_some() { format!("`{short}…`") } else { format!("`{short}`") }
@@ -378,7 +378,7 @@ mod tests {
         ColumnCodec::new(&column, &target, false)
     }
 
-    /// What becomes of a cell, as text or as a code.
+    /// Returns the parsed cell as text, or the code of its error.
     fn outcome(rule: &ColumnCodec, value: &str) -> String {
         let mut batch = RowBatch::new(1);
         batch.text_buffer.extend_from_slice(value.as_bytes());
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_takes_and_refuses() {
+    fn column_rules_accept_and_reject_values() {
         let cases = [
             (json!({}), " a b ", "a b"),
             (json!({}), "", "null"),
@@ -441,14 +441,14 @@ mod tests {
     }
 
     #[test]
-    fn the_table_adds_its_own_limits() {
+    fn table_column_limits_apply() {
         assert_eq!(outcome(&rule_for(json!({}), DbColumnType::Int2).unwrap(), "32768"), "value_out_of_range");
         assert_eq!(outcome(&rule_for(json!({}), DbColumnType::Float4).unwrap(), "1e39"), "value_out_of_range");
         assert_eq!(outcome(&rule_for(json!({}), DbColumnType::Date).unwrap(), "soon"), "value_invalid");
     }
 
     #[test]
-    fn rules_that_cannot_work_are_refused() {
+    fn invalid_rules_are_rejected() {
         let cases = [
             (json!({ "pattern": "(" }), "pattern"),
             (json!({ "type": "enum" }), "type"),

@@ -1,4 +1,4 @@
-//! What `columns:` may say of a column.
+//! The options of a column under `columns:`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
@@ -91,7 +91,7 @@ pub enum TextCase {
 }
 
 impl ImportColumnType {
-    /// What people most likely mean where they name no type: what the table's column stores.
+    /// The default type if none is given: the type that the table's column stores.
     pub fn from_db_type(kind: DbColumnType) -> Self {
         match kind {
             DbColumnType::Bool => Self::Boolean,
@@ -105,7 +105,7 @@ impl ImportColumnType {
         }
     }
 
-    /// How a checked cell is held.
+    /// The type that a parsed cell has in a batch.
     pub fn cell_shape(self) -> BatchColumnType {
         match self {
             Self::String | Self::Email | Self::Url | Self::Enum => BatchColumnType::Text,
@@ -135,7 +135,7 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
     }
 }
 
-/// Tells `default: null` from no default.
+/// Distinguishes `default: null` from a missing default.
 fn deserialize_some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }

@@ -1,4 +1,4 @@
-//! What a file looks like: encoding, delimiter, header, and where the data begin. Found out from its first bytes.
+//! The format of a file: encoding, delimiter, header, and the start of the data. It is detected from the first bytes.
 
 use encoding_rs::{Encoding, UTF_8};
 
@@ -11,35 +11,35 @@ use afterload_tabular::read::csv_parser::{CsvDialect, CsvParser, CsvRecord};
 use afterload_tabular::read::detect::{self, DetectedEncoding};
 use afterload_tabular::read::utf8_decoder::Utf8Decoder;
 
-/// How much of the beginning is looked at; the header has to fit.
+/// How many bytes are read for the detection. The header must fit into them.
 pub const HEADER_SAMPLE_SIZE: usize = 256 << 10;
 
-/// What a file looks like.
+/// The detected format of a file.
 #[derive(Clone, Debug)]
 pub struct CsvFormat {
-    /// The encoding, and its mark.
+    /// The encoding and its byte order mark.
     pub encoding: DetectedEncoding,
-    /// How the fields are told apart.
+    /// The delimiter and the quote.
     pub dialect: CsvDialect,
     /// The names of the data columns.
     pub header: Vec<String>,
-    /// Fields of a sound record.
+    /// The number of fields in a valid record.
     pub width: usize,
-    /// In a corrected error file: which fields are data.
+    /// In a corrected error file: the indexes of the data fields.
     pub data_fields: Option<Vec<usize>>,
-    /// In a corrected error file: the fields `_error_code` and `_error_message`.
+    /// In a corrected error file: the indexes of `_error_code` and `_error_message`.
     pub error_fields: Option<(usize, usize)>,
-    /// Where the first data record may begin.
+    /// The offset at which the data starts.
     pub offset: u64,
-    /// Its line.
+    /// The line at which the data starts.
     pub line: u64,
 }
 
 impl CsvFormat {
-    /// Looks at the first bytes of a file; `whole` says that there are no more.
+    /// Detects the format from the first bytes of a file. `whole` is true if they are the entire file.
     ///
     /// # Errors
-    /// `csv_empty`, `csv_header_too_large`, those of the parser, or a setting that cannot be read.
+    /// `csv_not_text`, `csv_empty`, `csv_header_too_large`, an error of the parser, or an invalid setting.
     pub fn from_sample(sample: &[u8], whole: bool, spec: &CsvImport) -> Result<Self> {
         if let Some(what) = detect::detect_other_format(sample) {
             return Err(Error::new(codes::CSV_NOT_TEXT, format!("this is {what}, not a CSV")));
@@ -83,10 +83,10 @@ impl CsvFormat {
         Ok(Self { encoding: found, dialect, header, width, data_fields: data, error_fields: notes, offset, line })
     }
 
-    /// The field of each configured column; `None` where the column's default stands for it.
+    /// The field index of each configured column; `None` if the column's default is used.
     ///
     /// # Errors
-    /// `csv_header_missing`, `csv_header_duplicate`.
+    /// `csv_header_missing` or `csv_header_duplicate`.
     pub fn map_columns(&self, columns: &[(&str, &ImportColumn)]) -> Result<Vec<Option<usize>>> {
         let (mut fields, mut missing) = (Vec::new(), Vec::new());
         for (name, column) in columns {
@@ -126,7 +126,7 @@ fn quote_names(names: &[String]) -> String {
     format!("{}{more}", some.collect::<Vec<_>>().join(", "))
 }
 
-/// The sample as UTF-8, and the offset of its first byte.
+/// Decodes the sample to UTF-8, and returns the offset of its first byte.
 fn decode_sample(sample: &[u8], whole: bool, found: DetectedEncoding) -> (Vec<u8>, u64) {
     if found.encoding == UTF_8 {
         return (sample[found.bom_len..].to_vec(), found.bom_len as u64);
@@ -142,8 +142,8 @@ fn decode_sample(sample: &[u8], whole: bool, found: DetectedEncoding) -> (Vec<u8
     }
 }
 
-/// Where the text begins behind `count` lines, and its line. The header of a corrected error file ends the search: it does
-/// not repeat what stood above the table.
+/// Skips `count` lines, and returns the offset and line of the next one. The header of a corrected error file ends the
+/// search, because an error file does not repeat the lines above the table.
 fn skip_lines(text: &[u8], count: u64) -> (usize, u64) {
     let (mut at, mut line) = (0, 1);
     for _ in 0..count {
@@ -160,7 +160,7 @@ fn skip_lines(text: &[u8], count: u64) -> (usize, u64) {
     (at, line)
 }
 
-/// The encoding of a label, as the WHATWG standard lists them.
+/// Finds an encoding by its label in the WHATWG standard.
 pub fn encoding_for_label(label: &str) -> Option<&'static Encoding> {
     Encoding::for_label(label.as_bytes()).filter(|encoding| *encoding != encoding_rs::REPLACEMENT)
 }

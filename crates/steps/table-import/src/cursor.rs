@@ -1,4 +1,4 @@
-//! How far an import is: what is committed with every chunk, and what the outputs are made of.
+//! The cursor of an import. It is committed with every chunk, and its counts become the outputs.
 
 use std::collections::BTreeMap;
 
@@ -9,36 +9,36 @@ use afterload_core::units::group_digits;
 use afterload_step_api::{ProgressCounts, ProgressUpdate};
 use afterload_target_db::LoadOutcome;
 
-/// The most kinds of faults that are counted apart.
+/// The maximum number of error kinds that are counted separately.
 const MAX_FAULT_KINDS: usize = 100;
 
-/// How far an import is. Its rows are `inserted + updated + skipped + rejected`.
+/// The state of an import. The number of rows is `inserted + updated + skipped + rejected`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ImportCursor {
-    /// Where the next record begins, in the text as UTF-8 (for UTF-8 files: in the file).
+    /// The offset of the next record in the UTF-8 text. For UTF-8 files, it equals the offset in the file.
     pub offset: u64,
-    /// Its line.
+    /// The line of the next record.
     pub line: u64,
-    /// Bytes of the file that were read for this.
+    /// Bytes of the file that have been read so far.
     pub read: u64,
-    /// Rows that were seen.
+    /// Rows that have been read.
     pub rows: u64,
-    /// New rows.
+    /// Rows that were inserted.
     pub inserted: u64,
-    /// Rows that overwrote others.
+    /// Rows that updated existing ones.
     pub updated: u64,
-    /// Rows that were left out.
+    /// Rows that were skipped.
     pub skipped: u64,
-    /// Rows that were rejected; also the number of the last reject.
+    /// Rows that were rejected. This is also the number of the last reject.
     pub rejected: u64,
-    /// Rejected rows by `column.code`, or by `code` where the whole row is at fault.
+    /// Rejected rows by `column.code`, or by `code` if the whole row is wrong.
     pub faults: BTreeMap<String, u64>,
-    /// Whether nothing is left to do.
+    /// Whether the import is complete.
     pub finished: bool,
 }
 
 impl ImportCursor {
-    /// The cursor behind a chunk.
+    /// The cursor after a chunk.
     pub fn advance_past(&self, chunk: &ImportChunk, outcome: &LoadOutcome) -> Self {
         let mut next = self.clone();
         (next.offset, next.line, next.read, next.finished) = (chunk.offset, chunk.line, chunk.read, chunk.last);
@@ -62,12 +62,12 @@ impl ImportCursor {
         }
     }
 
-    /// Whether more rows were rejected than `share` allows; never before the thousandth row.
+    /// Whether the rejected share is larger than `share`. It is never checked before row 1,000.
     pub fn too_many_rejects(&self, share: f64) -> bool {
         self.rows >= 1000 && self.rejected as f64 > self.rows as f64 * share
     }
 
-    /// As progress: bytes, because the number of rows is not known before the end.
+    /// Converts the cursor to progress in bytes, because the number of rows is unknown until the end.
     pub fn to_progress_update(&self, size: u64) -> ProgressUpdate {
         let counts = [
             ("rows", self.rows),
@@ -91,13 +91,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rejects_are_judged_from_the_thousandth_row_on() {
+    fn tolerance_applies_from_row_1000() {
         let at = |rows, rejected| ImportCursor { rows, rejected, ..ImportCursor::default() }.too_many_rejects(0.05);
         assert_eq!([at(999, 999), at(1000, 50), at(1000, 51)], [false, false, true]);
     }
 
     #[test]
-    fn progress_is_told_in_bytes_and_rows() {
+    fn progress_reports_bytes_and_rows() {
         let cursor = ImportCursor { read: 70, rows: 1_234_567, ..ImportCursor::default() };
         let report = cursor.to_progress_update(100);
         assert_eq!((report.done, report.total, report.message.as_deref()), (70, Some(100), Some("1,234,567 rows")));

@@ -1,4 +1,4 @@
-//! The road of an import: a stream of bytes, a blocking reader, one transaction per chunk, and the error file.
+//! The import pipeline: a byte stream, a blocking reader, one transaction per chunk, and the error file.
 
 use crate::codes;
 use afterload_core::failpoint;
@@ -24,41 +24,41 @@ use afterload_tabular::read::csv_parser::CsvParser;
 use afterload_tabular::read::utf8_decoder::Utf8Decoder;
 use afterload_target_db::{self as connections, BulkLoader, ChunkCommit, Connection, Fence, LoadOutcome, RejectedRow};
 
-/// How many bytes wake the reader: a socket hands out a few tens of kilobytes at a time.
+/// Bytes per message to the reader. A socket delivers only a few tens of kilobytes at a time.
 const MIN_FEED_BYTES: usize = 256 << 10;
 
-/// Bytes that can be read from any place on.
+/// A file that can be read from any offset.
 pub trait CsvSource: Send + Sync {
-    /// The bytes from `from` on, and the size of the whole.
+    /// Opens a stream of the bytes from `from` on, and returns it with the total size.
     fn open(&self, from: u64) -> impl Future<Output = Result<(u64, BoxStream<'static, Result<Bytes>>)>> + Send;
 }
 
-/// What an import has to know of its step.
+/// The parts of the step context that an import needs.
 #[derive(Clone)]
 pub struct ImportContext {
-    /// The run.
+    /// The ID of the run.
     pub run: String,
-    /// Who may write.
+    /// The fence of the attempt. It rejects writes of older attempts.
     pub fence: Fence,
-    /// Where it says how far it is.
+    /// Reports progress.
     pub progress: ProgressReporter,
-    /// Ends when it should stop.
+    /// Cancelled when the step should stop.
     pub stop: CancellationToken,
 }
 
 impl ImportContext {
-    /// The job of a step.
+    /// Takes the parts from the context of a step.
     pub fn from_step(ctx: &StepContext) -> Self {
         let fence = Fence { checkpoint_key: ctx.step.key.clone(), epoch: ctx.step.epoch };
         Self { run: ctx.run.id.clone(), fence, progress: ctx.progress.clone(), stop: ctx.stop.clone() }
     }
 }
 
-/// Runs an import, from where the last attempt got to.
+/// Runs an import from the last checkpoint.
 ///
 /// # Errors
-/// Those of the file (`csv_…`), of the table (`table_not_found`, `column_not_found`, …), of the source and of the
-/// database. What was committed stays.
+/// Errors of the file (`csv_…`), of the table (`table_not_found`, `column_not_found`, …), of the source and of the
+/// database. Committed rows stay.
 pub async fn run_import<S: CsvSource, H: FileStore>(
     spec: &CsvImport,
     job: &ImportContext,
@@ -99,7 +99,7 @@ pub async fn run_import<S: CsvSource, H: FileStore>(
     importer.finish(target, &layout).await
 }
 
-/// Without checkpoints an attempt starts over, so that only what may safely repeat is allowed.
+/// Without checkpoints an attempt starts over, so only repeatable writes are allowed.
 fn check_import_target(spec: &CsvImport, target: &Connection) -> Result<()> {
     if spec.dry_run {
         return Ok(());
@@ -114,7 +114,7 @@ fn check_import_target(spec: &CsvImport, target: &Connection) -> Result<()> {
     Err(Error::new(codes::CONNECTION_NEEDS_CHECKPOINTS, message))
 }
 
-/// Looks at the beginning of the file.
+/// Detects the format from the beginning of the file.
 async fn sniff_format<S: CsvSource>(source: &S, spec: &CsvImport) -> Result<(CsvFormat, u64)> {
     let (size, mut stream) = source.open(0).await?;
     let mut sample = Vec::new();
@@ -158,7 +158,7 @@ struct Importer<'a, H: FileStore> {
     /// `None` in a dry run.
     loader: Option<BulkLoader>,
     cursor: ImportCursor,
-    /// Written as rows are rejected where nothing is kept in the database, else at the end.
+    /// With checkpoints it is written at the end, from the stored rejects. Without them, it is written with each chunk.
     file: ErrorFile<'a, H>,
     format: &'a RejectFormat,
     size: u64,
@@ -169,7 +169,7 @@ impl<H: FileStore> Importer<'_, H> {
         self.job.progress.report_committed(self.cursor.to_progress_update(self.size));
     }
 
-    /// Fails when more rows were rejected than `tolerate` allows.
+    /// Fails if more rows were rejected than `tolerate` allows.
     fn check_tolerance(&self) -> Result<()> {
         let ImportCursor { rows, inserted, updated, skipped, rejected, .. } = self.cursor;
         if !self.cursor.too_many_rejects(self.spec.tolerate.0) {
@@ -184,7 +184,7 @@ impl<H: FileStore> Importer<'_, H> {
         Err(Error::new(codes::CSV_TOO_MANY_REJECTS, message).with_details(counts))
     }
 
-    /// Reads and writes until the end of the file. Reading, checking and writing go on at the same time.
+    /// Imports the file to its end. Reading, checking and writing run concurrently.
     async fn import_rows<S: CsvSource>(
         &mut self,
         source: &S,
@@ -209,7 +209,7 @@ impl<H: FileStore> Importer<'_, H> {
         let (feed, fed) = mpsc::channel::<ByteChunk>(4);
         let (sender, mut chunks) = mpsc::channel(1);
         let (give_back, spare) = std_mpsc::channel();
-        // It ends by itself when either channel closes.
+        // The thread ends when either channel closes.
         let reading = tokio::task::spawn_blocking(move || reader.run(fed, &sender, &spare));
         let feeding = pump_bytes(&mut stream, &feed);
         let writing = async {
@@ -227,7 +227,7 @@ impl<H: FileStore> Importer<'_, H> {
                 let chunk = self.write_chunk(chunk?).await?;
                 let last = chunk.as_ref().is_some_and(|chunk| chunk.last) || self.cursor.finished;
                 if let Some(chunk) = chunk {
-                    // The reader may be gone already.
+                    // The reader may have ended already.
                     let _ = give_back.send(chunk);
                 }
                 self.report_progress();
@@ -254,7 +254,7 @@ impl<H: FileStore> Importer<'_, H> {
         done
     }
 
-    /// Commits a chunk; gives it back for the next rows.
+    /// Commits a chunk, and returns it for reuse.
     async fn write_chunk(&mut self, chunk: ImportChunk) -> Result<Option<ImportChunk>> {
         let chunk = Arc::new(chunk);
         let sealed = match &mut self.loader {
@@ -303,7 +303,7 @@ impl<H: FileStore> Importer<'_, H> {
     }
 }
 
-/// Hands the bytes of the store to the reader, as far as they come.
+/// Sends the bytes of the stream to the reader until either ends.
 async fn pump_bytes(stream: &mut BoxStream<'static, Result<Bytes>>, reader: &mpsc::Sender<ByteChunk>) {
     let (mut gathered, mut size) = (Vec::new(), 0);
     while let Some(bytes) = stream.next().await {
@@ -330,7 +330,7 @@ async fn pump_bytes(stream: &mut BoxStream<'static, Result<Bytes>>, reader: &mps
     }
 }
 
-/// What is committed with a chunk: the cursor behind it, and all its rejects in the order of the file.
+/// Builds the data that is committed with a chunk: the new cursor, and the rejects in the order of the file.
 fn build_chunk_commit(
     before: &ImportCursor,
     chunk: &ImportChunk,

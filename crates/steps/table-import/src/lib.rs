@@ -1,10 +1,9 @@
-//! `csv.import`: rows of a CSV file into a table, and a file of what was rejected.
+//! `csv.import`: imports the rows of a CSV file into a table, and writes rejected rows to an error file.
 //!
 //! ```text
 //! store -> decode -> parse -> check -> one transaction per chunk: cursor, rows, rejects -> error file
 //! ```
-//! An attempt goes on where the last committed chunk ended; see `connections` for the fence that keeps an attempt that was
-//! overtaken from writing.
+//! An attempt continues after the last committed chunk. A fence in the target database stops older attempts.
 
 mod check;
 mod chunk;
@@ -174,7 +173,7 @@ pub struct ImportSummary {
     pub faults: BTreeMap<String, u64>,
 }
 
-/// What `CsvImport` works with.
+/// The services that `csv.import` uses.
 #[derive(Clone)]
 pub struct CsvImportDeps {
     /// Files in any bucket.
@@ -214,7 +213,7 @@ errors: { file: rejected.csv, max: 10000 }
     }
 }
 
-/// A file in the store.
+/// A file in the object store.
 struct StoredSource {
     objects: ObjectStore,
     file: File,

@@ -1,4 +1,4 @@
-//! The error file: rejected rows as they were, with where and why behind them.
+//! The error file: rejected rows in their original form, with the position and the reason in added columns.
 
 use bytes::Bytes;
 
@@ -8,29 +8,29 @@ use afterload_core::file::File;
 use afterload_tabular::formula::is_spreadsheet_formula;
 use afterload_tabular::read::csv_parser::CsvDialect;
 
-/// What is added to every rejected row. In a file that comes in, these columns are not data.
+/// The columns that are added to every rejected row. In an imported file, these columns are not data.
 pub const REJECT_COLUMNS: [&str; 6] = ["_run", "_row", "_line", "_error_column", "_error_code", "_error_message"];
 
-/// The faults of rows that cannot be written as they were. Such a row is stamped, so that it is known again if nobody
-/// changed it. (What was not text shows as U+FFFD and needs no stamp.)
+/// The errors of rows that cannot be written in their original form. Such a row gets a checksum, so that an unedited
+/// row is recognized. Invalid text shows as U+FFFD and needs no checksum.
 pub const RESHAPED_CODES: &[ErrorCode] = &[codes::CSV_RAGGED, codes::CSV_STRAY_QUOTE];
 
 const REJECT_BUFFER_SIZE: usize = 256 << 10;
 
-/// How rejected rows are written.
+/// The format of rejected rows.
 #[derive(Clone, Debug)]
 pub struct RejectFormat {
-    /// As in the file that came in, so that one pipeline reads both.
+    /// The dialect of the imported file, so that one pipeline can read both.
     pub dialect: CsvDialect,
-    /// The run.
+    /// The ID of the run.
     pub run: String,
-    /// The columns of the file that came in.
+    /// The columns of the imported file.
     pub header: Vec<String>,
-    /// Whether a byte order mark says that this is UTF-8, where the file that came in was something else.
+    /// Whether to write a byte order mark, because the imported file had one or was not UTF-8.
     pub write_bom: bool,
 }
 
-/// Where the error file goes.
+/// Creates error files.
 pub trait FileStore: Send + Sync {
     /// A file that is being written.
     type Sink: RejectSink;
@@ -42,34 +42,34 @@ pub trait FileStore: Send + Sync {
 pub trait RejectSink: Send {
     /// Adds bytes.
     fn write(&mut self, bytes: Bytes) -> impl Future<Output = Result<()>> + Send;
-    /// Makes the file whole.
+    /// Completes the file.
     fn finish(self) -> impl Future<Output = Result<File>> + Send;
 }
 
-/// Where and why a row was rejected.
+/// The position and the reason of a rejected row.
 pub struct RejectInfo<'a> {
-    /// Its number.
+    /// The number of the row.
     pub row: u64,
-    /// Its line.
+    /// The line of the row.
     pub line: u64,
-    /// The column at fault, if one is.
+    /// The column with the error; empty if the whole row is wrong.
     pub column: &'a str,
-    /// The stable code.
+    /// The error code.
     pub code: ErrorCode,
-    /// The sentence.
+    /// The error message.
     pub message: &'a str,
 }
 
 impl RejectFormat {
-    /// The header line.
+    /// Formats the header line.
     pub fn header_line(&self) -> String {
         let mut out = String::from(if self.write_bom { "\u{feff}" } else { "" });
         self.write_line(self.header.iter().map(String::as_str), REJECT_COLUMNS.iter().copied(), &mut out);
         out
     }
 
-    /// A rejected row. Short rows are filled up and the surplus of long ones joins the last field, so that what is added
-    /// stands under its header.
+    /// Formats a rejected row. Short rows are filled up, and the surplus fields of long rows join the last one. The
+    /// added values therefore stay under their headers.
     pub fn reject_line<'a>(&self, fields: impl Iterator<Item = &'a [u8]>, place: &RejectInfo<'_>) -> String {
         let mut out = String::new();
         let (row, line) = (place.row.to_string(), place.line.to_string());
@@ -87,12 +87,12 @@ impl RejectFormat {
         out
     }
 
-    /// A field as far as it can be written.
+    /// Formats a field as far as the dialect allows.
     fn field_text(&self, field: &[u8]) -> String {
         let text = String::from_utf8_lossy(field).replace('\0', "\u{fffd}");
         match self.dialect.quote {
             Some(_) => text,
-            // Without quoting, what would need it can only come from our own messages, or from joined fields.
+            // Without quoting, only our own messages and joined fields can contain these characters.
             None => text.replace([self.dialect.delimiter as char, '\n', '\r'], " "),
         }
     }
@@ -127,14 +127,14 @@ impl RejectFormat {
     }
 }
 
-/// Behind the message of a row that was written otherwise than it was: what its fields were then (FNV-1a).
+/// The checksum (FNV-1a) of the written fields. It is appended to the message of a row whose form has changed.
 pub fn fields_checksum<'a>(fields: impl Iterator<Item = &'a [u8]>) -> String {
     let bytes = fields.flat_map(|field| field.iter().copied().chain([0x1f]));
     let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     format!(" [{hash:08x}]")
 }
 
-/// An error file that is begun with its first row.
+/// An error file that is created with its first row.
 pub struct ErrorFile<'a, S: FileStore> {
     store: &'a S,
     name: &'a str,
@@ -144,15 +144,12 @@ pub struct ErrorFile<'a, S: FileStore> {
 }
 
 impl<'a, S: FileStore> ErrorFile<'a, S> {
-    /// A file that does not exist until a row is written.
+    /// Prepares an error file. It is not created until a row is written.
     pub fn new(shelf: &'a S, name: &'a str, format: &'a RejectFormat) -> Self {
         Self { store: shelf, name, format, sink: None, buffer: Vec::new() }
     }
 
-    /// Adds a line made by [`RejectFormat::line`].
-    ///
-    /// # Errors
-    /// Those of the store.
+    /// Appends a line from [`RejectFormat::reject_line`].
     pub async fn write_line(&mut self, line: &str) -> Result<()> {
         let sink = match &mut self.sink {
             Some(sink) => sink,
@@ -168,10 +165,7 @@ impl<'a, S: FileStore> ErrorFile<'a, S> {
         Ok(())
     }
 
-    /// The file, if anything was written.
-    ///
-    /// # Errors
-    /// Those of the store.
+    /// Completes the file; `None` if no row was written.
     pub async fn finish(self) -> Result<Option<File>> {
         let Some(mut sink) = self.sink else { return Ok(None) };
         sink.write(Bytes::from(self.buffer)).await?;
@@ -189,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_written_as_they_were() {
+    fn rejected_rows_keep_their_fields() {
         let format = format(b',', Some(b'"'));
         let place =
             RejectInfo { row: 7, line: 9, column: "a", code: codes::VALUE_INVALID, message: "`x,y` is not \"it\"" };
@@ -201,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn without_quoting_messages_are_made_to_fit() {
+    fn unquoted_messages_replace_special_characters() {
         let place = RejectInfo { row: 1, line: 1, column: "", code: codes::VALUE_INVALID, message: "a\tb" };
         let line = format(b'\t', None).reject_line([&b"1"[..], b"2"].into_iter(), &place);
         assert_eq!(line.matches('\t').count(), 7);

@@ -1,4 +1,4 @@
-//! Reading single values: what text is a number, a day, an address.
+//! Parses single cells: numbers, dates, times, addresses and IDs.
 
 use std::borrow::Cow;
 
@@ -19,16 +19,16 @@ const DATETIME_FORMATS: &[&str] = &[
     "%Y-%m-%d",
 ];
 
-/// What is wrong with a whole number.
+/// The reason why a whole number is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IntegerError {
-    /// It is not one.
+    /// The text is not a whole number.
     Invalid,
-    /// It does not fit 64 bits.
+    /// The number does not fit into 64 bits.
     TooLarge,
 }
 
-/// A whole number with an optional sign.
+/// Parses a whole number with an optional sign.
 pub fn parse_integer(text: &str) -> Result<i64, IntegerError> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -37,7 +37,7 @@ pub fn parse_integer(text: &str) -> Result<i64, IntegerError> {
     text.parse().map_err(|_| IntegerError::TooLarge)
 }
 
-/// A decimal number, as `-?[0-9]+(\.[0-9]+)?`; `+`, a bare point and an exponent up to 40 are read and written out.
+/// Normalizes a decimal number to `-?[0-9]+(\.[0-9]+)?`. A `+`, a bare point and an exponent up to 40 are accepted.
 pub fn parse_decimal(text: &str) -> Option<Cow<'_, str>> {
     if is_plain_decimal(text) {
         return Some(Cow::Borrowed(text));
@@ -67,7 +67,7 @@ pub fn parse_decimal(text: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }))
 }
 
-/// `-?[0-9]+(\.[0-9]+)?`, the common case.
+/// Matches `-?[0-9]+(\.[0-9]+)?`, the common case.
 fn is_plain_decimal(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text).as_bytes();
     let whole = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -78,7 +78,7 @@ fn is_plain_decimal(text: &str) -> bool {
     }
 }
 
-/// True or false, in the words that spreadsheets and databases use.
+/// Parses a boolean, in the words that spreadsheets and databases use.
 pub fn parse_boolean(text: &str) -> Option<bool> {
     match text {
         "1" | "true" => return Some(true),
@@ -93,7 +93,7 @@ pub fn parse_boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// A day, as days since 1970.
+/// Parses a date, and returns the days since 1970.
 pub fn parse_date(text: &str, formats: &[String]) -> Option<i32> {
     if formats.is_empty() {
         return (text.len() == 10).then(|| parse_iso_date(text.as_bytes())).flatten();
@@ -101,10 +101,10 @@ pub fn parse_date(text: &str, formats: &[String]) -> Option<i32> {
     formats.iter().find_map(|format| NaiveDate::parse_from_str(text, format).ok()).and_then(days_since_epoch)
 }
 
-/// A time, as microseconds since 1970 in UTC.
+/// Parses a time, and returns the microseconds since 1970 in UTC.
 pub fn parse_datetime(text: &str, formats: &[String]) -> Option<i64> {
     if formats.is_empty() {
-        // chrono would also take years of two digits.
+        // chrono would also accept years of two digits.
         parse_iso_date(text.as_bytes().get(..10)?)?;
         return DATETIME_FORMATS.iter().find_map(|format| parse_with_format(text, format));
     }
@@ -123,23 +123,23 @@ fn has_zone(format: &str) -> bool {
     ["%z", "%:z", "%#z", "%::z", "%+", "%s"].iter().any(|item| format.contains(item))
 }
 
-/// Whether a format of dates or times can be read.
+/// Whether a date or time format can be parsed.
 pub fn is_valid_format(format: &str) -> bool {
     !format.is_empty() && StrftimeItems::new(format).all(|item| item != Item::Error)
 }
 
-/// Whether a format says which day it is: a date written in it reads back as the same.
+/// Whether a format identifies the day, so that a date written in it can be read back.
 pub fn has_full_date(format: &str) -> bool {
     use std::fmt::Write;
     let mut text = String::new();
     let day = NaiveDate::from_ymd_opt(2024, 11, 23);
-    // A format of times cannot be written from a date alone.
+    // Formatting a date fails if the format contains parts of a time.
     day.is_some_and(|day| {
         write!(text, "{}", day.format(format)).is_ok() && NaiveDate::parse_from_str(&text, format) == Ok(day)
     })
 }
 
-/// `2024-02-29`, the common case, without the detour through a format.
+/// Parses `2024-02-29`, the common case, without chrono's format parser.
 fn parse_iso_date(text: &[u8]) -> Option<i32> {
     let number = |range: std::ops::Range<usize>| {
         text[range].iter().try_fold(0_u32, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + u32::from(byte - b'0')))
@@ -149,12 +149,12 @@ fn parse_iso_date(text: &[u8]) -> Option<i32> {
     hyphens.then(|| NaiveDate::from_ymd_opt(year as i32, month, day)).flatten().and_then(days_since_epoch)
 }
 
-/// Only years that both databases read back: 1 to 9999.
+/// Accepts only the years that both databases can read back: 1 to 9999.
 fn days_since_epoch(date: NaiveDate) -> Option<i32> {
     (1..=9999).contains(&date.year()).then(|| date.num_days_from_ce() - DAYS_TO_1970)
 }
 
-/// An address as people have them: one `@`, a local part without space, a domain with a dot.
+/// Whether the text is an e-mail address: one `@`, a local part without spaces, a domain with a dot.
 pub fn is_email(text: &str) -> bool {
     let Some(at) = text.bytes().rposition(|byte| byte == b'@') else { return false };
     let (local, domain) = (&text[..at], &text[at + 1..]);
@@ -172,12 +172,12 @@ pub fn is_email(text: &str) -> bool {
         && domain.as_bytes().split(|byte| *byte == b'.').all(label)
 }
 
-/// An absolute URL with a host.
+/// Whether the text is an absolute URL with a host.
 pub fn is_url(text: &str) -> bool {
     !text.contains(char::is_whitespace) && url::Url::parse(text).is_ok_and(|url| url.has_host())
 }
 
-/// A UUID in lower case with hyphens.
+/// Normalizes a UUID to lower case with hyphens.
 pub fn normalize_uuid(text: &str) -> Option<Cow<'_, str>> {
     let bytes = text.as_bytes();
     let usual = bytes.len() == 36
@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers() {
+    fn integers_and_decimals_are_parsed() {
         assert_eq!(parse_integer("+42"), Ok(42));
         assert_eq!(parse_integer("-9223372036854775808"), Ok(i64::MIN));
         assert_eq!(parse_integer("9223372036854775808"), Err(IntegerError::TooLarge));
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn days_and_times() {
+    fn dates_and_times_are_parsed() {
         assert_eq!(parse_date("1970-01-02", &[]), Some(1));
         assert_eq!(parse_date("2024-02-29", &[]), Some(19_782));
         for text in ["2023-02-29", "2024/02/29", "0000-01-01", "é24-02-29", "24-02-29", ""] {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_ids() {
+    fn emails_urls_and_uuids_are_parsed() {
         for text in ["a@b.co", "first.last+tag@sub.example.org", "jürgen@köln.de"] {
             assert!(is_email(text), "{text:?}");
         }

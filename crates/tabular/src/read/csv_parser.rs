@@ -1,54 +1,55 @@
-//! The CSV reader: a state machine that is fed bytes as they come and never holds more than one record.
+//! The CSV parser: a state machine that accepts bytes in any pieces and holds at most one record.
 //!
-//! It reads what the `csv` crate reads, but knows where each quote opened and each record ended (also for CR-only files),
-//! and stops at limits: an unclosed quote must not swallow the rest of the file.
+//! It accepts the same input as the `csv` crate. It also knows where each quote opened and where each record ended,
+//! even in files with CR line ends. Its limits keep an unclosed quote from swallowing the rest of the file.
 
 use memchr::{memchr, memchr2, memchr3, memchr3_iter};
 
 use crate::codes;
 use afterload_core::error::{Error, ErrorCode, Result};
 
-/// The largest field.
+/// The maximum size of a field.
 pub const MAX_FIELD_BYTES: usize = 64 << 10;
-/// The largest record.
+/// The maximum size of a record.
 pub const MAX_RECORD_BYTES: usize = 1 << 20;
-/// The most columns.
+/// The maximum number of columns.
 pub const MAX_CSV_COLUMNS: usize = 1024;
-/// How far the closing quote of a field that is already too large is looked for, to tell which fault it is.
+/// How far the parser searches for the closing quote of an oversized field. The result decides which error it reports.
 const MAX_QUOTE_SEARCH_BYTES: usize = 16 << 20;
 
-/// How the fields are told apart.
+/// The delimiter and quote of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CsvDialect {
-    /// Between fields.
+    /// The byte between fields.
     pub delimiter: u8,
-    /// Around fields that hold delimiters or line ends; `None`: quotes are ordinary characters.
+    /// The quote around fields; `None` if quotes are ordinary characters.
     pub quote: Option<u8>,
 }
 
-/// One record, its fields one after the other.
+/// One record, with its fields in one buffer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CsvRecord {
     /// The text of all fields, without quotes.
     pub bytes: Vec<u8>,
-    /// Where each field ends in `bytes`.
+    /// The end offset of each field in `bytes`.
     pub ends: Vec<u32>,
-    /// The line it begins on, from 1.
+    /// The line on which the record begins, from 1.
     pub line: u64,
-    /// The offset just behind it and its line end.
+    /// The offset after the record and its line end.
     pub end: u64,
-    /// Whether text followed a closing quote.
+    /// Whether text follows a closing quote.
     pub stray_quote: bool,
 }
 
 impl CsvRecord {
-    /// The fields.
+    /// Iterates over the fields.
     pub fn iter_fields(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, end)| &self.bytes[start as usize..*end as usize])
     }
 
-    /// Takes off the fields behind the first `width` if they are all empty, as exports with trailing delimiters have them.
+    /// Removes the fields after the first `width` if all of them are empty. Some exports end their rows with
+    /// delimiters.
     pub fn drop_trailing_empty(&mut self, width: usize) {
         let filled = |end: &u32| (*end as usize) < self.bytes.len();
         if self.ends.len() > width && !width.checked_sub(1).and_then(|last| self.ends.get(last)).is_none_or(filled) {
@@ -65,21 +66,21 @@ impl CsvRecord {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ParserState {
-    /// Before a record; line ends are skipped.
+    /// Before a record; line ends are skipped here.
     Start,
     /// Before the first byte of a field.
     FieldStart,
-    /// In a field without quotes.
+    /// In an unquoted field.
     Field,
     /// In a quoted field.
     Quoted,
-    /// Behind a quote in a quoted field: the end of it, or the first of two.
+    /// After a quote in a quoted field: the end of the field, or the first of two quotes.
     QuoteSeen,
-    /// Behind a CR that ended a record; a LF may belong to it.
+    /// After a CR that ended a record; a LF may follow.
     AfterCr,
 }
 
-/// The reader.
+/// The state of the parser between two pieces of input.
 #[derive(Clone, Debug)]
 pub struct CsvParser {
     dialect: CsvDialect,
@@ -88,16 +89,16 @@ pub struct CsvParser {
     offset: u64,
     /// The line of the next byte.
     line: u64,
-    /// Whether the byte before was a CR that has been counted as a line.
+    /// Whether the previous byte was a CR that already counted as a line end.
     cr: bool,
-    /// Line and offset where the field under way, or its opening quote, stands.
+    /// Line and offset of the current field, or of its opening quote.
     opened: (u64, u64),
     /// Bytes of a quoted field beyond its limit.
     excess_bytes: usize,
 }
 
 impl CsvParser {
-    /// A reader whose first byte has this offset and stands on this line.
+    /// Creates a parser whose first byte has this offset and line.
     pub fn new(dialect: CsvDialect, offset: u64, line: u64) -> Self {
         Self { dialect, state: ParserState::Start, offset, line, cr: false, opened: (line, offset), excess_bytes: 0 }
     }
@@ -107,7 +108,7 @@ impl CsvParser {
         self.line
     }
 
-    /// Reads on, takes what it reads off `input`, and says whether `record` is complete.
+    /// Parses bytes and removes them from `input`. Returns true when `record` is complete.
     ///
     /// # Errors
     /// `csv_field_too_large`, `csv_record_too_large`, `csv_too_many_columns`, `csv_unclosed_quote`, each with `line` and
@@ -179,8 +180,8 @@ impl CsvParser {
         Ok(false)
     }
 
-    /// The common case, which needs no state: a record without anything odd lies in the input whole. Otherwise nothing is
-    /// taken, and the states find out what it is.
+    /// The fast path for a record that is complete in the input and has no special cases. It needs no state. Otherwise
+    /// it consumes nothing, and the state machine takes over.
     fn read_plain_record(&mut self, input: &mut &[u8], record: &mut CsvRecord) -> bool {
         let (text, delimiter) = (*input, self.dialect.delimiter);
         record.clear();
@@ -199,7 +200,7 @@ impl CsvParser {
                 let close = start + 1 + length;
                 field = start + 1..close;
                 if close >= at {
-                    // This delimiter is part of the text; the one behind the quote comes later.
+                    // This delimiter is part of the text. The real one comes after the closing quote.
                     if memchr2(b'\n', b'\r', &text[field]).is_some() {
                         return false;
                     }
@@ -233,10 +234,10 @@ impl CsvParser {
         false
     }
 
-    /// At the end of the input: says whether `record` is complete.
+    /// Ends the input. Returns true if `record` is complete.
     ///
     /// # Errors
-    /// Those of [`CsvParser::read_record`].
+    /// The same errors as [`CsvParser::read_record`].
     pub fn finish(&mut self, record: &mut CsvRecord) -> Result<bool> {
         match self.state {
             ParserState::Start => Ok(false),
@@ -250,7 +251,7 @@ impl CsvParser {
         }
     }
 
-    /// The fault of a record that is still open where it had to end.
+    /// The error for a record that is incomplete at the end of the input.
     pub fn unfinished_error(&self, record: &CsvRecord) -> Error {
         match self.state {
             ParserState::Quoted | ParserState::QuoteSeen => self.unclosed_quote(),
@@ -263,7 +264,7 @@ impl CsvParser {
         self.offset += count as u64;
     }
 
-    /// Counts lines: LF, CR and CRLF end one each.
+    /// Counts lines. LF, CR and CRLF each end one line.
     fn count_line_end(&mut self, byte: u8) {
         if byte == b'\r' || !self.cr {
             self.line += 1;
@@ -278,7 +279,7 @@ impl CsvParser {
         true
     }
 
-    /// Ends the field at the delimiter or line end that comes next; true if that ends the record too.
+    /// Ends the field at the next delimiter or line end. Returns true if this also ends the record.
     fn end_field(&mut self, input: &mut &[u8], record: &mut CsvRecord) -> Result<bool> {
         self.push_field_end(record)?;
         let byte = input[0];
@@ -392,7 +393,7 @@ mod tests {
 
     const COMMA: CsvDialect = CsvDialect { delimiter: b',', quote: Some(b'"') };
 
-    /// All records, with the input cut into pieces of these sizes.
+    /// Reads all records, with the input split into pieces of these sizes.
     fn read(input: &[u8], sizes: &[usize]) -> Result<Vec<CsvRecord>> {
         let mut parser = CsvParser::new(COMMA, 0, 1);
         let (mut record, mut records) = (CsvRecord::default(), Vec::new());
@@ -423,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_end_is_read_and_counted() {
+    fn all_line_ends_are_parsed_and_counted() {
         for end in ["\n", "\r\n", "\r"] {
             let text = format!("a,b{end}{end}\"1{end}x\",2{end}3,{end},");
             let records = read(text.as_bytes(), &[]).unwrap();
@@ -435,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unclosed_quote_is_told_with_its_place() {
+    fn unclosed_quote_error_has_line_and_offset() {
         let mut input = b"a,b\n1,2\nx,\"open\n".to_vec();
         let place = serde_json::json!({ "line": 3, "offset": 10 });
         assert_eq!(refusal(&input), ("csv_unclosed_quote", place.clone()));
@@ -446,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_hold() {
+    fn limits_are_enforced() {
         let long = "x".repeat(MAX_FIELD_BYTES);
         assert!(read(format!("{long},\"{long}\"\n").as_bytes(), &[777]).is_ok());
         assert_eq!(refusal(format!("a\n{long}x\n").as_bytes()).0, "csv_field_too_large");
@@ -458,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn text_behind_a_closing_quote_is_marked() {
+    fn text_after_closing_quote_sets_stray_quote() {
         let records = read(b"\"a\"b,c\n\"d\",e\n", &[]).unwrap();
         assert_eq!(texts(&records), [["ab", "c"], ["d", "e"]]);
         assert_eq!([records[0].stray_quote, records[1].stray_quote], [true, false]);
@@ -466,7 +467,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_the_csv_crate_writes_comes_back(rows in prop::collection::vec(prop::collection::vec("[a-c,\"\r\n é]{0,6}", 3), 0..20),
+        fn csv_crate_output_is_parsed_back(rows in prop::collection::vec(prop::collection::vec("[a-c,\"\r\n é]{0,6}", 3), 0..20),
                                                 sizes in prop::collection::vec(1_usize..9, 1..9)) {
             let mut writer = csv::Writer::from_writer(Vec::new());
             for row in &rows {
@@ -478,7 +479,7 @@ mod tests {
         }
 
         #[test]
-        fn cuts_change_nothing(input in "[ab,\"\r\n]{0,60}", sizes in prop::collection::vec(1_usize..5, 1..9)) {
+        fn chunk_sizes_do_not_matter(input in "[ab,\"\r\n]{0,60}", sizes in prop::collection::vec(1_usize..5, 1..9)) {
             let (whole, cut) = (read(input.as_bytes(), &[]), read(input.as_bytes(), &sizes));
             match (whole, cut) {
                 (Ok(whole), Ok(cut)) => {
@@ -493,7 +494,7 @@ mod tests {
         }
 
         #[test]
-        fn reading_can_go_on_behind_any_record(input in "[ab,\r\n]{0,60}") {
+        fn parsing_resumes_after_any_record(input in "[ab,\r\n]{0,60}") {
             let records = read(input.as_bytes(), &[]).unwrap();
             for (index, record) in records.iter().enumerate() {
                 let rest = &input.as_bytes()[record.end as usize..];

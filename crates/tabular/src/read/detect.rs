@@ -1,27 +1,27 @@
-//! Finding out what a file is written in: its encoding and its delimiter.
+//! Detects the encoding and the delimiter of a file.
 
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
 
 use super::csv_parser::{CsvDialect, CsvParser, CsvRecord};
 
-/// The delimiters that are tried, the likelier first.
+/// The delimiters that are tried, the more likely ones first.
 const CANDIDATE_DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
-/// How much of a file is looked at for its encoding.
+/// How many bytes the encoding detection reads.
 const ENCODING_SAMPLE_SIZE: usize = 256 << 10;
-/// How many records are looked at for the delimiter.
+/// How many records the delimiter detection reads.
 const DELIMITER_SAMPLE_RECORDS: usize = 50;
 
-/// An encoding, and the length of the byte order mark in front.
+/// An encoding, and the length of the byte order mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DetectedEncoding {
     /// The encoding.
     pub encoding: &'static Encoding,
-    /// The bytes of the mark.
+    /// The length of the byte order mark.
     pub bom_len: usize,
 }
 
-/// The encoding of a file that begins like this. A byte order mark wins over everything, also over what was declared.
+/// Detects the encoding from the first bytes. A byte order mark has priority over the declared encoding.
 pub fn detect_encoding(start: &[u8], whole: bool, declared: Option<&'static Encoding>) -> DetectedEncoding {
     if let Some((encoding, mark)) = Encoding::for_bom(start) {
         return DetectedEncoding { encoding, bom_len: mark };
@@ -38,7 +38,7 @@ pub fn detect_encoding(start: &[u8], whole: bool, declared: Option<&'static Enco
     DetectedEncoding { encoding, bom_len: 0 }
 }
 
-/// UTF-16 without a mark: in text that is mostly Latin, every other byte is zero.
+/// Detects UTF-16 without a mark: in mostly Latin text, every second byte is zero.
 fn detect_utf16(sample: &[u8]) -> Option<&'static Encoding> {
     let pairs = sample.len() / 2;
     let zeros = |from: usize| sample.iter().skip(from).step_by(2).filter(|byte| **byte == 0).count();
@@ -50,7 +50,7 @@ fn detect_utf16(sample: &[u8]) -> Option<&'static Encoding> {
     }
 }
 
-/// The sample may end within a character.
+/// Whether the sample is UTF-8. Its end may split a character.
 fn is_utf8(sample: &[u8], whole: bool) -> bool {
     match std::str::from_utf8(sample) {
         Ok(_) => true,
@@ -58,7 +58,7 @@ fn is_utf8(sample: &[u8], whole: bool) -> bool {
     }
 }
 
-/// What the commonest wrong uploads are, by their first bytes.
+/// Recognizes common wrong uploads by their first bytes.
 pub fn detect_other_format(start: &[u8]) -> Option<&'static str> {
     let kinds: [(&[u8], &str); 4] = [
         (b"PK\x03\x04", "an Excel workbook or another zip archive"),
@@ -69,7 +69,7 @@ pub fn detect_other_format(start: &[u8]) -> Option<&'static str> {
     kinds.into_iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, what)| what)
 }
 
-/// The delimiter of a file that begins like this: the one by which most records have as many fields as the first.
+/// Detects the delimiter: the one by which most records have as many fields as the first.
 pub fn detect_delimiter(start: &[u8], whole: bool, quote: Option<u8>) -> u8 {
     let rated = CANDIDATE_DELIMITERS
         .iter()
@@ -79,7 +79,7 @@ pub fn detect_delimiter(start: &[u8], whole: bool, quote: Option<u8>) -> u8 {
     best.filter(|(rate, _)| rate.1 > 1).map_or(b',', |(_, delimiter)| delimiter)
 }
 
-/// The share of records like the first (in percent, 0 if it has one field only), and the fields of the first.
+/// Returns the percentage of records like the first (0 if that has only one field), and the fields of the first.
 fn rate_delimiter(start: &[u8], whole: bool, delimiter: u8, quote: Option<u8>) -> (usize, usize) {
     let mut parser = CsvParser::new(CsvDialect { delimiter, quote }, 0, 1);
     let (mut record, mut input, mut counts) = (CsvRecord::default(), start, Vec::new());
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn encodings_are_found() {
+    fn encodings_are_detected() {
         let text = "name;city\nZoë;Zürich\nJürgen;Köln\n";
         let (latin, ..) = WINDOWS_1252.encode(text);
         let marked = [b"\xff\xfe".to_vec(), utf16(text, false)].concat();
@@ -130,13 +130,13 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_may_end_within_a_character() {
+    fn sample_may_split_a_character() {
         assert_eq!(detect_encoding(&"aé".as_bytes()[..2], false, None).encoding, UTF_8);
         assert_ne!(detect_encoding(&"aé".as_bytes()[..2], true, None).encoding, UTF_8);
     }
 
     #[test]
-    fn delimiters_are_found() {
+    fn delimiters_are_detected() {
         let cases: [(&str, u8); 8] = [
             ("a,b\n1,2\n", b','),
             ("a;b;c\n1,5;2,5;3,5\n", b';'),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn workbooks_and_archives_are_told_by_their_first_bytes() {
+    fn workbooks_and_archives_are_detected() {
         assert_eq!(detect_other_format(b"PK\x03\x04\x14\0"), Some("an Excel workbook or another zip archive"));
         assert_eq!(detect_other_format(b"\x1f\x8b\x08"), Some("a gzip archive"));
         assert_eq!(detect_other_format(b"PK,name\n1,a\n"), None);

@@ -1,4 +1,4 @@
-//! Reading tables: CSV in any encoding, and what its cells may mean.
+//! Table readers: CSV in any encoding, and the values of cells.
 
 pub mod cell_parser;
 pub mod csv_parser;

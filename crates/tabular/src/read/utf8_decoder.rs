@@ -1,14 +1,14 @@
-//! From the bytes of the store to UTF-8, in small pieces.
+//! Converts the bytes of an object to UTF-8, in small pieces.
 
 use encoding_rs::{CoderResult, Decoder, UTF_8};
 
 use super::detect::DetectedEncoding;
 
-/// Turns bytes into UTF-8 and leaves out what earlier attempts have read.
+/// Converts bytes to UTF-8, and skips the text that earlier attempts have processed.
 pub struct Utf8Decoder {
-    /// `None`: the bytes are UTF-8 already, and the store leaves out the rest.
+    /// `None` if the bytes are UTF-8. The object store then skips the earlier bytes.
     decoder: Option<Decoder>,
-    /// Bytes (of UTF-8) still to be left out.
+    /// Bytes of UTF-8 that are still to be skipped.
     skip: u64,
     buffer: Vec<u8>,
 }
@@ -16,8 +16,8 @@ pub struct Utf8Decoder {
 const DECODE_BUFFER_SIZE: usize = 64 << 10;
 
 impl Utf8Decoder {
-    /// A decoder, and the byte of the object from which it has to be fed so that the first byte that comes out is the one
-    /// at `offset` of the decoded text. Offsets of UTF-8 count the mark, so that they are those of the object.
+    /// Creates a decoder that starts at `offset` of the decoded text. Also returns the byte of the object from which it
+    /// must read. Offsets in UTF-8 files include the byte order mark, so they equal the offsets in the object.
     pub fn new(found: DetectedEncoding, offset: u64) -> (Self, u64) {
         if found.encoding == UTF_8 {
             return (Self { decoder: None, skip: 0, buffer: Vec::new() }, offset);
@@ -26,10 +26,10 @@ impl Utf8Decoder {
         (Self { decoder: Some(decoder), skip: offset, buffer: vec![0; DECODE_BUFFER_SIZE] }, 0)
     }
 
-    /// Hands the text of `bytes` on, piece by piece.
+    /// Decodes `bytes` and passes the text to `then`, piece by piece.
     ///
     /// # Errors
-    /// Those of `then`.
+    /// The errors of `then`.
     pub fn decode_chunk<E>(
         &mut self,
         bytes: &[u8],
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn utf16_comes_out_whole_whatever_the_cuts_and_from_any_offset() {
+    fn utf16_decodes_with_any_chunks_and_from_any_offset() {
         let text = "näme;📦\r\n".repeat(20_000);
         let bytes = [vec![0xff, 0xfe], text.encode_utf16().flat_map(u16::to_le_bytes).collect()].concat();
         for (cut, offset) in [(1, 0), (7, 6), (100_000, 70_002)] {

@@ -1,4 +1,4 @@
-//! The way from the thread that writes a report to the task that sends it to the store.
+//! Sends bytes from the thread that writes a report to the task that uploads it.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -7,49 +7,49 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-/// How many bytes go on at once.
+/// Bytes per piece.
 const PIPE_CHUNK_SIZE: usize = 256 << 10;
-/// How many such pieces may wait.
+/// The maximum number of queued pieces.
 const PIPE_CAPACITY: usize = 4;
 
-/// Takes bytes and waits while the store is slower. What is left in it when it is dropped is lost: only
-/// [`BytePipe::finish`] sends the last piece.
+/// Accepts bytes, and blocks while the upload is slower. Dropping it discards its buffer: only [`BytePipe::finish`]
+/// sends the last piece.
 pub struct BytePipe {
     sender: mpsc::Sender<Bytes>,
     buffer: Vec<u8>,
     closed: ReceiverClosed,
 }
 
-/// Whether nobody takes the bytes any more.
+/// Tells the writer whether the receiver is gone.
 #[derive(Clone, Default)]
 pub struct ReceiverClosed(Arc<AtomicBool>);
 
 impl ReceiverClosed {
-    /// Whether it is so.
+    /// True after the receiver has been dropped.
     pub fn is_closed(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 impl BytePipe {
-    /// A pipe and its other end.
+    /// Creates a pipe and its receiver.
     pub fn new() -> (Self, mpsc::Receiver<Bytes>) {
         let (sender, receiver) = mpsc::channel(PIPE_CAPACITY);
         (Self { sender, buffer: Vec::new(), closed: ReceiverClosed::default() }, receiver)
     }
 
-    /// Tells whether somebody still takes the bytes.
+    /// A flag that tells whether the receiver is gone.
     pub fn receiver_closed(&self) -> ReceiverClosed {
         self.closed.clone()
     }
 
-    /// Takes a whole piece without copying it.
+    /// Sends a whole piece without a copy.
     pub fn send_chunk(&mut self, piece: Vec<u8>) {
         self.flush_buffer();
         self.send_bytes(piece);
     }
 
-    /// Sends what is left.
+    /// Sends the rest of the buffer.
     pub fn finish(mut self) {
         self.flush_buffer();
     }
@@ -66,7 +66,7 @@ impl BytePipe {
     }
 }
 
-/// Never fails: archives that are dropped would complain about it. Writers look at [`ReceiverClosed`] instead.
+/// Never fails, because a dropped archive would report the error. Writers check [`ReceiverClosed`] instead.
 impl Write for BytePipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.buffer.extend_from_slice(bytes);

@@ -1,5 +1,5 @@
-//! How the bytes of a report are packed. The same bytes in the same pieces give the same file: no times, no names of
-//! machines, and the cheapest level, which costs a quarter of the usual one.
+//! Compression of reports. Equal bytes in equal pieces give an equal file: archives contain no times and no host names.
+//! The lowest level costs a quarter of the usual one.
 
 use std::io::Write;
 
@@ -14,39 +14,39 @@ use afterload_core::error::{Error, Result};
 
 const DEFLATE_LEVEL: u32 = 1;
 
-/// An archive that is written from its beginning to its end.
+/// A zip archive that is written as a stream.
 pub type ZipStream = ZipWriter<StreamWriter<BytePipe>>;
 
-/// What takes the bytes of one file.
+/// The output of one file.
 pub enum CompressedOutput {
-    /// As they are.
+    /// Uncompressed.
     Plain(BytePipe),
-    /// As gzip.
+    /// Compressed with gzip.
     Gzip(Box<GzEncoder<BytePipe>>),
-    /// As the entry at hand of a zip archive.
+    /// The current entry of a zip archive.
     Zip(Box<ZipStream>),
 }
 
 impl CompressedOutput {
-    /// As gzip.
+    /// Creates a gzip output.
     pub fn new_gzip(pipe: BytePipe) -> Self {
         Self::Gzip(Box::new(GzEncoder::new(pipe, Compression::new(DEFLATE_LEVEL))))
     }
 
-    /// As the only file, of this name, in a zip archive.
+    /// Creates a zip archive with one file of this name.
     ///
     /// # Errors
-    /// `report_failed` for a name that no archive takes.
+    /// `report_failed` if an archive cannot contain the name.
     pub fn new_zip(pipe: BytePipe, name: &str) -> Result<Self> {
         let mut archive = new_zip_stream(pipe);
         archive.start_file(name, entry_options().large_file(true)).map_err(write_error)?;
         Ok(Self::Zip(Box::new(archive)))
     }
 
-    /// Takes everything out of the buffer.
+    /// Writes the whole buffer and empties it.
     ///
     /// # Errors
-    /// `report_failed` for more than the format can hold.
+    /// `report_failed` if the output exceeds a limit of the format.
     pub fn write_buffer(&mut self, buffer: &mut Vec<u8>) -> Result<()> {
         match self {
             Self::Plain(pipe) => {
@@ -61,10 +61,10 @@ impl CompressedOutput {
         Ok(())
     }
 
-    /// Ends the file.
+    /// Completes the file.
     ///
     /// # Errors
-    /// `report_failed` for more than the format can hold.
+    /// `report_failed` if the output exceeds a limit of the format.
     pub fn finish(self) -> Result<()> {
         match self {
             Self::Plain(pipe) => pipe.finish(),
@@ -75,12 +75,12 @@ impl CompressedOutput {
     }
 }
 
-/// An empty archive.
+/// Creates an empty archive.
 pub fn new_zip_stream(pipe: BytePipe) -> ZipStream {
     ZipWriter::new_stream(pipe)
 }
 
-/// How its entries are written.
+/// The options of all entries.
 pub fn entry_options() -> SimpleFileOptions {
     SimpleFileOptions::default()
         .compression_method(CompressionMethod::Deflated)
@@ -88,7 +88,7 @@ pub fn entry_options() -> SimpleFileOptions {
         .last_modified_time(DateTime::DEFAULT)
 }
 
-/// Only what the format cannot hold fails: the pipe behind it never does.
+/// Creates the error for output that the format cannot contain. The pipe itself never fails.
 pub fn write_error(error: impl std::fmt::Display) -> Error {
     Error::new(codes::REPORT_FAILED, format!("the file cannot be written: {error}"))
 }

@@ -1,4 +1,5 @@
-//! CSV: RFC 4180 with `\n`, UTF-8. Null is an empty field, an empty text is `""`.
+//! The CSV writer: RFC 4180 in UTF-8, with `
+//! `. Null is an empty field, and an empty text is `""`.
 
 use super::ColumnDisplay;
 use crate::formula::is_spreadsheet_formula;
@@ -8,7 +9,7 @@ const fn is_special(byte: u8) -> bool {
     (byte == b',') | (byte == b'"') | (byte == b'\n') | (byte == b'\r')
 }
 
-/// Which bytes need quotes around their field.
+/// The bytes that make quotes necessary.
 const CSV_SPECIAL_BYTES: [bool; 256] = {
     let (mut special, mut byte) = ([false; 256], 0);
     while byte < special.len() {
@@ -18,7 +19,8 @@ const CSV_SPECIAL_BYTES: [bool; 256] = {
     special
 };
 
-/// Whether a field needs quotes around it. With no way out between them, sixteen bytes are looked at together.
+/// Whether a field needs quotes. Blocks of sixteen bytes without an early exit let the compiler use vector
+/// instructions.
 fn needs_quotes(value: &[u8]) -> bool {
     let (whole, rest) = value.as_chunks::<16>();
     whole.iter().any(|bytes| bytes.iter().fold(false, |any, byte| any | is_special(*byte)))
@@ -52,7 +54,7 @@ pub fn write_cell(shape: &ColumnDisplay, cell: Option<(CellType, &[u8])>, scratc
     }
     match sort {
         CellType::Text | CellType::Json => write_text(value, out),
-        // Nothing in them could be taken for something else.
+        // These values never contain special bytes.
         CellType::Number | CellType::Float | CellType::Bool | CellType::Date | CellType::Timestamp => {
             out.extend_from_slice(value);
         }
@@ -93,7 +95,7 @@ mod tests {
     use super::needs_quotes;
 
     #[test]
-    fn quotes_are_needed_wherever_the_byte_stands() {
+    fn special_byte_at_any_position_needs_quotes() {
         for length in 0..40 {
             let plain = vec![b'x'; length];
             assert!(!needs_quotes(&plain));

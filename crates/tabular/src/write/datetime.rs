@@ -1,6 +1,6 @@
-//! Days and moments as the databases write them.
+//! Parses dates and times as databases write them.
 
-/// A moment of the years 1 to 9999, in the time zone in which it is written.
+/// A date or time in the years 1 to 9999, in the time zone of its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CellDateTime {
     /// The year.
@@ -9,7 +9,7 @@ pub struct CellDateTime {
     pub month: u32,
     /// The day, from 1.
     pub day: u32,
-    /// Microseconds since midnight; none for a mere day.
+    /// Microseconds since midnight; `None` for a date.
     pub micros: Option<u64>,
 }
 
@@ -17,8 +17,8 @@ const MICROS_PER_SECOND: u64 = 1_000_000;
 const MICROS_PER_DAY: u64 = 86_400 * MICROS_PER_SECOND;
 
 impl CellDateTime {
-    /// Reads `2024-02-29`, `2024-02-29 12:00`, `2024-02-29T12:00:00.5Z`, `2024-02-29 12:00:00+00`; nothing else, and no
-    /// offset but zero.
+    /// Parses `2024-02-29`, `2024-02-29 12:00`, `2024-02-29T12:00:00.5Z` and `2024-02-29 12:00:00+00`. Other formats
+    /// and other offsets give `None`.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (date, rest) = text.split_at_checked(10)?;
         if date[4] != b'-' || date[7] != b'-' {
@@ -36,15 +36,15 @@ impl CellDateTime {
         Some(Self { year, month, day, micros })
     }
 
-    /// The hour, minute and second.
+    /// Returns the hour, minute and second.
     pub fn time_of_day(self) -> (u32, u32, u32) {
         let seconds = (self.micros.unwrap_or_default() / MICROS_PER_SECOND) as u32;
         (seconds / 3600, seconds / 60 % 60, seconds % 60)
     }
 
-    /// Days as spreadsheets count them; `None` before March 1900, where they count a day that never was.
+    /// The day number of spreadsheets. `None` before March 1900, because they count a day that did not exist.
     pub fn spreadsheet_serial(self) -> Option<f64> {
-        // Days since 0000-03-01 in the Gregorian calendar.
+        // Count days since 0000-03-01 in the Gregorian calendar, so that the leap day ends the year.
         let (year, month) = if self.month > 2 { (self.year, self.month - 3) } else { (self.year - 1, self.month + 9) };
         let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + self.day - 1;
         let days = days.checked_sub(693_899).filter(|days| *days >= 61)?;
@@ -52,7 +52,7 @@ impl CellDateTime {
     }
 }
 
-/// `12:00`, `12:00:00`, `12:00:00.5`, each with or without an offset of zero.
+/// Parses `12:00`, `12:00:00` and `12:00:00.5`, each with or without an offset of zero.
 fn parse_time(text: &[u8]) -> Option<u64> {
     let text = [&b"Z"[..], b"+00:00", b"+00"].iter().find_map(|zero| text.strip_suffix(*zero)).unwrap_or(text);
     let (hour, minute) = (parse_digits(text.get(..2)?)?, parse_digits(text.get(3..5)?)?);
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spreadsheets_count_from_1900() {
+    fn serial_counts_days_from_1900() {
         let serial = |text: &str| CellDateTime::parse(text.as_bytes()).and_then(CellDateTime::spreadsheet_serial);
         assert_eq!(serial("1900-03-01"), Some(61.0));
         assert_eq!(serial("1900-02-28"), None);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_a_moment_is_one() {
+    fn only_supported_datetime_formats_are_parsed() {
         for text in ["2024-02-29", "2024-02-29 12:00", "2024-02-29T12:00:00.5Z", "2024-12-31 23:59:59.999999+00"] {
             assert!(CellDateTime::parse(text.as_bytes()).is_some(), "{text}");
         }

@@ -1,14 +1,14 @@
-//! How the values of a column are shown: the formats of spreadsheets.
+//! Display formats of columns, in the syntax of spreadsheets.
 //!
-//! In XLSX the spreadsheet shows them; a CSV holds what it would show, for the formats that are made of digits
-//! (`0.00`, `#,##0`, `0.0%`) or of parts of a date (`dd.mm.yyyy hh:mm`).
+//! XLSX files contain the format. CSV files contain the formatted text, for formats of digits (`0.00`, `#,##0`, `0.0%`)
+//! and of date parts (`dd.mm.yyyy hh:mm`).
 
 use super::datetime::CellDateTime;
 
-/// A format of spreadsheets.
+/// A display format of a spreadsheet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CellFormat {
-    /// As it was written.
+    /// The format code as written.
     pub code: String,
     kind: CellFormatKind,
 }
@@ -17,20 +17,20 @@ pub struct CellFormat {
 enum CellFormatKind {
     Number(NumberFormat),
     Date(Vec<DatePart>),
-    /// Only spreadsheets know what it shows; whether it is for days or moments.
+    /// Only spreadsheets can apply it. `date` tells whether it formats dates.
     SpreadsheetOnly {
         date: bool,
     },
 }
 
-/// `#,##0.00%`.
+/// A number format such as `#,##0.00%`.
 #[derive(Clone, Debug, PartialEq)]
 struct NumberFormat {
-    /// The fewest digits before the point.
+    /// The minimum number of digits before the point.
     whole: usize,
-    /// Whether thousands are set apart.
+    /// Whether thousands are separated.
     grouped: bool,
-    /// The fewest and the most digits behind the point.
+    /// The minimum and maximum number of digits after the point.
     fraction: (usize, usize),
     percent: bool,
 }
@@ -47,7 +47,7 @@ enum DatePart {
 }
 
 impl CellFormat {
-    /// Reads a format; whatever is not known here is left to the spreadsheet.
+    /// Parses a format. Unknown formats are left to the spreadsheet.
     pub fn new(code: &str) -> Self {
         let kind = parse_number_format(code)
             .map(CellFormatKind::Number)
@@ -58,17 +58,17 @@ impl CellFormat {
         }
     }
 
-    /// Whether a CSV can show it.
+    /// Whether a CSV can contain the formatted text.
     pub fn is_supported(&self) -> bool {
         !matches!(self.kind, CellFormatKind::SpreadsheetOnly { .. })
     }
 
-    /// Whether it is for days and moments.
+    /// Whether it formats dates and times.
     pub fn is_date(&self) -> bool {
         matches!(self.kind, CellFormatKind::Date(_) | CellFormatKind::SpreadsheetOnly { date: true })
     }
 
-    /// Writes a number as it is shown. False: it is not one, or nothing is known of the format.
+    /// Writes a formatted number. Returns false if the text is not a number or the format is unknown.
     pub fn write_number(&self, text: &[u8], out: &mut Vec<u8>) -> bool {
         match (&self.kind, DecimalDigits::parse(text)) {
             (CellFormatKind::Number(number), Some(decimal)) => {
@@ -79,7 +79,7 @@ impl CellFormat {
         }
     }
 
-    /// Writes a day or moment as it is shown. False: it is not one, or nothing is known of the format.
+    /// Writes a formatted date or time. Returns false if the text is not one or the format is unknown.
     pub fn write_datetime(&self, text: &[u8], out: &mut Vec<u8>) -> bool {
         let (CellFormatKind::Date(parts), Some(moment)) = (&self.kind, CellDateTime::parse(text)) else { return false };
         let (hour, minute, second) = moment.time_of_day();
@@ -103,7 +103,7 @@ impl CellFormat {
     }
 }
 
-/// Whether the letters of a format, outside of quotes, brackets and escapes, are those of a date.
+/// Whether a format has date letters outside of quotes, brackets and escapes.
 fn has_date_letters(code: &str) -> bool {
     let (mut letters, mut digits) = (false, false);
     let mut rest = code.chars();
@@ -172,14 +172,14 @@ fn parse_date_format(code: &str) -> Option<Vec<DatePart>> {
     parts.iter().any(|part| !matches!(part, DatePart::Literal(_))).then_some(parts)
 }
 
-/// A decimal number: its digits, and how many of them stand before the point (none or fewer: zeros follow it).
+/// A decimal number: its digits, and the position of the point. If the position is negative, zeros follow the point.
 struct DecimalDigits {
     negative: bool,
     digits: Vec<u8>,
     point: i64,
 }
 
-/// More digits than any number of a database has; beyond it nobody wants to see them all.
+/// More digits than any number of a database has. Longer numbers are not formatted.
 const MAX_DECIMAL_DIGITS: i64 = 200_000;
 
 impl DecimalDigits {
@@ -201,13 +201,13 @@ impl DecimalDigits {
         sound.then_some(Self { negative, digits, point })
     }
 
-    /// The digit at a place: 0 is the one before the point, -1 the one behind it.
+    /// The digit at a position: 0 is the last one before the point, -1 the first one after it.
     fn digit_at(&self, place: i64) -> u8 {
         let index = self.point - 1 - place;
         usize::try_from(index).ok().and_then(|index| self.digits.get(index)).copied().unwrap_or(b'0')
     }
 
-    /// Rounds to so many digits behind the point, a half away from zero, as spreadsheets do.
+    /// Rounds to this many digits after the point. Halves round away from zero, as in spreadsheets.
     fn round_to(&mut self, fraction: i64) {
         let up = self.digit_at(-fraction - 1) >= b'5';
         let kept = self.point + fraction;
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_rounded_as_spreadsheets_do() {
+    fn numbers_are_rounded_half_away_from_zero() {
         for (code, text, expected) in [
             ("0.00", "1.005", "1.01"),
             ("0.00", "-1.005", "-1.01"),
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn days_and_moments_are_shown_by_their_parts() {
+    fn dates_and_times_are_formatted() {
         let moment = "2024-02-09 07:05:03+00";
         for (code, expected) in [
             ("dd.mm.yyyy", "09.02.2024"),
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn other_formats_are_left_to_spreadsheets() {
+    fn unknown_formats_are_spreadsheet_only() {
         for (code, date) in [
             ("d mmm yyyy", true),
             ("#,##0.00 \"days\"", false),

@@ -1,4 +1,4 @@
-//! JSON Lines: one object per row, by the columns' own names; numbers are numbers, whatever their length.
+//! The JSON Lines writer: one object per row, with the column names of the query. Numbers stay numbers at any length.
 
 use memchr::memchr2;
 
@@ -6,10 +6,10 @@ use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_target_db::CellType;
 
-/// What is written before each value: `{"id":`, then `,"name":`.
+/// Encodes the text before each value: `{"id":`, then `,"name":`.
 ///
 /// # Errors
-/// `report_columns_repeated` for two columns of one name: in an object one would hide the other.
+/// `report_columns_repeated` if two columns have the same name: one would hide the other in the object.
 pub fn encode_keys(columns: &[String]) -> Result<Vec<Vec<u8>>> {
     let mut keys = Vec::new();
     for (index, name) in columns.iter().enumerate() {
@@ -31,7 +31,7 @@ pub fn write_value(cell: Option<(CellType, &[u8])>, out: &mut Vec<u8>) {
         CellType::Number | CellType::Float | CellType::Bool => out.extend_from_slice(value),
         CellType::Text | CellType::Date => write_string(value, out),
         CellType::Timestamp => write_datetime(value, out),
-        // Inside of its texts a line cannot end, and between them it may be any space.
+        // JSON strings contain no raw line ends. Line ends between values may become spaces.
         CellType::Json => {
             let start = out.len();
             out.extend_from_slice(value);
@@ -42,7 +42,7 @@ pub fn write_value(cell: Option<(CellType, &[u8])>, out: &mut Vec<u8>) {
     }
 }
 
-/// As RFC 3339 has it: `2024-02-29T12:00:00Z`.
+/// Writes a time in the format of RFC 3339: `2024-02-29T12:00:00Z`.
 fn write_datetime(value: &[u8], out: &mut Vec<u8>) {
     let (date, time) = match value.iter().position(|byte| *byte == b' ') {
         Some(10) => (&value[..10], &value[11..]),

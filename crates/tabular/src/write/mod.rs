@@ -1,4 +1,4 @@
-//! Writing tables: CSV, JSON Lines and XLSX, packed or not.
+//! Table writers: CSV, JSON Lines and XLSX, with optional compression.
 
 pub mod byte_pipe;
 pub mod compression;
@@ -11,11 +11,11 @@ pub mod xlsx;
 
 use format::CellFormat;
 
-/// A column as it is written.
+/// The title and format of a column in the output.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ColumnDisplay {
-    /// What stands in the header.
+    /// The title in the header.
     pub title: String,
-    /// How its values are shown.
+    /// The display format of its values.
     pub format: Option<CellFormat>,
 }

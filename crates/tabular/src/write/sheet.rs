@@ -1,35 +1,35 @@
-//! The cells of a worksheet as XML.
+//! Writes the cells of a worksheet as XML.
 
 use super::ColumnDisplay;
 use super::datetime::CellDateTime;
 use super::format::CellFormat;
 use afterload_target_db::CellType;
 
-/// The most characters of a cell, in UTF-16.
+/// The maximum number of characters in a cell, in UTF-16 units.
 pub const MAX_CELL_CHARS: usize = 32_767;
-/// Spreadsheets hold numbers as binary floating point: this many digits survive that.
+/// The digits that survive in the binary floating point numbers of spreadsheets.
 const MAX_EXACT_DIGITS: usize = 15;
 
-/// The styles of a workbook, by their place in `xl/styles.xml`.
+/// The styles of a workbook, by their index in `xl/styles.xml`.
 const HEADER_STYLE: &str = " s=\"1\"";
 const DATE_STYLE: &str = " s=\"2\"";
 const DATETIME_STYLE: &str = " s=\"3\"";
-/// The style of the first column that has a format of its own.
+/// The index of the first style with a custom format.
 pub const FIRST_FORMAT_STYLE: usize = 4;
 
-/// A column: its letters, and how its cells are shown.
+/// A column: its letters and its cell style.
 pub struct SheetColumn {
     letters: String,
-    /// Its own style as an attribute; empty if it has no format.
+    /// The style attribute; empty if the column has no format.
     style: String,
-    /// Whether text that is a day or moment becomes one.
+    /// Whether text that is a date or time is written as one.
     date: bool,
-    /// How wide it is drawn, in characters.
+    /// The display width in characters.
     width: usize,
 }
 
 impl SheetColumn {
-    /// The columns of a table.
+    /// Creates the columns of a table.
     pub fn from_displays(shapes: &[ColumnDisplay]) -> Vec<Self> {
         let mut style = FIRST_FORMAT_STYLE;
         let columns = shapes.iter().enumerate().map(|(index, shape)| {
@@ -46,12 +46,12 @@ impl SheetColumn {
         columns.collect()
     }
 
-    /// How wide it is drawn, in characters.
+    /// The display width in characters.
     pub fn char_width(&self) -> usize {
         self.width
     }
 
-    /// Writes a cell of the row whose number is `row`. False: it has more characters than a spreadsheet holds.
+    /// Writes a cell in row number `row`. Returns false if its text is too long for a spreadsheet.
     #[must_use]
     pub fn write_cell(&self, row: &str, sort: CellType, value: &[u8], out: &mut Vec<u8>) -> bool {
         match sort {
@@ -72,7 +72,7 @@ impl SheetColumn {
         true
     }
 
-    /// Writes a cell of the header. False: as above.
+    /// Writes a cell of the header. Returns false if its text is too long for a spreadsheet.
     #[must_use]
     pub fn write_title(&self, title: &str, out: &mut Vec<u8>) -> bool {
         self.write_text("1", title.as_bytes(), HEADER_STYLE, out)
@@ -94,7 +94,7 @@ impl SheetColumn {
         true
     }
 
-    /// A day or moment that spreadsheets can count is a number, any other is text.
+    /// Writes a number if spreadsheets can count the date or time, and text otherwise.
     fn write_datetime(&self, row: &str, value: &[u8], out: &mut Vec<u8>) -> bool {
         let Some((moment, serial)) =
             CellDateTime::parse(value).and_then(|moment| Some((moment, moment.spreadsheet_serial()?)))
@@ -122,7 +122,7 @@ impl SheetColumn {
     }
 }
 
-/// `A` to `Z`, then `AA`.
+/// Returns `A` to `Z`, then `AA` and so on.
 fn column_letters(mut index: usize) -> String {
     let mut letters = Vec::new();
     loop {
@@ -134,14 +134,14 @@ fn column_letters(mut index: usize) -> String {
     }
 }
 
-/// How many digits a decimal number has between its first and its last that is not zero.
+/// Counts the digits from the first to the last one that is not zero.
 fn significant_digits(value: &[u8]) -> usize {
     let nonzero = |byte: &u8| matches!(byte, b'1'..=b'9');
     let (Some(first), Some(last)) = (value.iter().position(nonzero), value.iter().rposition(nonzero)) else { return 0 };
     value[first..=last].iter().filter(|byte| byte.is_ascii_digit()).count()
 }
 
-/// Which bytes begin something that XML or spreadsheets read otherwise.
+/// The first bytes of sequences that need an escape in XML or in spreadsheets.
 const XML_SPECIAL_BYTES: [bool; 256] = {
     let mut special = [false; 256];
     let mut control = 0;
@@ -157,7 +157,7 @@ const XML_SPECIAL_BYTES: [bool; 256] = {
     special
 };
 
-/// Text for XML. Control characters, which XML has not, are written as spreadsheets do: `_x0001_`.
+/// Escapes text for XML. XML has no control characters, so spreadsheets write them as `_x0001_`.
 pub fn escape_xml(value: &[u8], out: &mut Vec<u8>) {
     let mut plain = 0;
     for (at, byte) in value.iter().enumerate().filter(|(_, byte)| XML_SPECIAL_BYTES[usize::from(**byte)]) {
@@ -180,7 +180,7 @@ pub fn escape_xml(value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&value[plain..]);
 }
 
-/// `_x0041_`, which spreadsheets would read as `A`.
+/// Whether the text begins like `_x0041_`, which spreadsheets would read as `A`.
 fn is_escape_sequence(text: &[u8]) -> bool {
     text.len() >= 7 && text[1] == b'x' && text[6] == b'_' && text[2..6].iter().all(u8::is_ascii_hexdigit)
 }
@@ -190,13 +190,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_have_letters() {
+    fn column_letters_match_spreadsheets() {
         let all: Vec<String> = [0, 25, 26, 51, 52, 701, 702, 16_383].map(column_letters).into();
         assert_eq!(all, ["A", "Z", "AA", "AZ", "BA", "ZZ", "AAA", "XFD"]);
     }
 
     #[test]
-    fn text_is_written_so_that_it_comes_back() {
+    fn xml_escapes_round_trip() {
         for (text, expected) in [
             ("a < b & c > \"d\"", "a &lt; b &amp; c &gt; \"d\""),
             ("\u{1}x\r\n\t", "_x0001_x_x000D_\n\t"),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn digits_are_those_that_count() {
+    fn significant_digits_are_counted() {
         for (text, count) in
             [("0.00", 0), ("-12.50", 3), ("1000000000000000000", 1), ("123456789012345.6", 16), ("0.000123", 3)]
         {

@@ -1,5 +1,5 @@
-//! XLSX, written from its beginning to its end: nothing but the row at hand is kept. What a sheet cannot hold goes into
-//! a further one, each with the header.
+//! The XLSX writer. It streams the workbook and keeps only the current row. Rows beyond the limits of a sheet go to
+//! further sheets, each with the header.
 
 use std::io::Write;
 
@@ -12,11 +12,11 @@ use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_target_db::CellType;
 
-/// The most rows of a sheet, with its header.
+/// The maximum number of rows in a sheet, including the header.
 const MAX_SHEET_ROWS: u64 = 1_048_576;
-/// The most bytes of a sheet: spreadsheets do not read the kind of entry that larger ones need.
+/// The maximum size of a sheet. Larger entries need zip64, which spreadsheets do not read.
 const MAX_SHEET_BYTES: u64 = 4_000_000_000;
-/// How many bytes are gathered before they are packed.
+/// Bytes that are collected before compression.
 const SHEET_BUFFER_SIZE: usize = 64 << 10;
 
 const XML_DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\" standalone=\"yes\"?>\n";
@@ -25,28 +25,28 @@ const OFFICE_NAMESPACE: &str = "http://schemas.openxmlformats.org/officeDocument
 const PACKAGE_NAMESPACE: &str = "http://schemas.openxmlformats.org/package/2006";
 const SPREADSHEET_CONTENT_TYPE: &str = "application/vnd.openxmlformats-officedocument.spreadsheetml";
 
-/// A workbook that is being written.
+/// Writes a workbook.
 pub struct XlsxWriter {
     archive: ZipStream,
     titles: Vec<String>,
     columns: Vec<SheetColumn>,
     sheets: usize,
-    /// The row at hand, and its number.
+    /// The number of the current row. `number` holds it as text.
     row: u64,
     number: String,
     column: usize,
     buffer: Vec<u8>,
-    /// Bytes of the sheet at hand that have been packed.
+    /// Bytes of the current sheet that have been compressed.
     packed: u64,
     max_rows: u64,
     error: Option<Error>,
 }
 
 impl XlsxWriter {
-    /// Begins a workbook with a sheet.
+    /// Starts a workbook with one sheet.
     ///
     /// # Errors
-    /// `report_cell_too_large` for a title.
+    /// `report_cell_too_large` if a title is too long.
     pub fn new(pipe: BytePipe, shapes: &[ColumnDisplay]) -> Result<Self> {
         Self::with_max_rows(pipe, shapes, MAX_SHEET_ROWS)
     }
@@ -65,7 +65,7 @@ impl XlsxWriter {
             max_rows: rows,
             error: None,
         };
-        // By what comes first, many programs tell such a file from other archives.
+        // Many programs recognize an XLSX file by its first entries.
         let target = format!(
             "<Relationship Id=\"rId1\" Type=\"{OFFICE_NAMESPACE}/officeDocument\" Target=\"xl/workbook.xml\"/>"
         );
@@ -75,7 +75,7 @@ impl XlsxWriter {
         Ok(book)
     }
 
-    /// Takes the next cell of the row; the first one begins it.
+    /// Writes the next cell of the row. The first cell starts the row.
     pub fn write_cell(&mut self, cell: Option<(CellType, &[u8])>) {
         if self.column == 0
             && let Err(error) = self.begin_row()
@@ -94,7 +94,7 @@ impl XlsxWriter {
     /// Ends the row.
     ///
     /// # Errors
-    /// `report_cell_too_large`, `report_failed`.
+    /// `report_cell_too_large` if a cell is too long, `report_failed` if the output exceeds a limit of the format.
     pub fn end_row(&mut self) -> Result<()> {
         if let Some(fault) = self.error.take() {
             return Err(fault);
@@ -116,10 +116,10 @@ impl XlsxWriter {
         Ok(())
     }
 
-    /// Ends the workbook.
+    /// Completes the workbook.
     ///
     /// # Errors
-    /// `report_failed`.
+    /// `report_failed` if the output exceeds a limit of the format.
     pub fn finish(mut self) -> Result<()> {
         self.close_sheet()?;
         let numbers = 1..=self.sheets;
@@ -217,7 +217,7 @@ fn relations_xml(targets: &str) -> String {
     format!("{XML_DECLARATION}<Relationships xmlns=\"{PACKAGE_NAMESPACE}/relationships\">{targets}</Relationships>")
 }
 
-/// Plain, bold for the header, days, moments, and then one style for each format.
+/// Lists the styles: plain, bold for the header, dates, times, and one for each format.
 fn styles_xml<'a>(formats: impl Iterator<Item = &'a CellFormat>) -> String {
     let codes: Vec<&str> =
         ["yyyy-mm-dd", "yyyy-mm-dd hh:mm:ss"].into_iter().chain(formats.map(|format| format.code.as_str())).collect();
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_sheet_cannot_hold_goes_into_a_further_one() {
+    fn full_sheet_continues_in_next_sheet() {
         let (pipe, mut pieces) = BytePipe::new();
         let shapes = [ColumnDisplay { title: "A & B".into(), format: None }];
         let mut book = XlsxWriter::with_max_rows(pipe, &shapes, 3).unwrap();
