@@ -148,7 +148,7 @@ bind: { account: "${{ params.account_id }}" }
         let mut cursor = match claimed {
             Some(text) => read_checkpoint(&text)?,
             None => SqlBatchCursor {
-                total: self.with_metrics_and_db(&connection, &ctx).await?,
+                total: self.count_rows(&connection, &ctx).await?,
                 after: self.bind.get(AFTER_PARAM).cloned().unwrap_or_default(),
                 ..SqlBatchCursor::default()
             },
@@ -164,7 +164,7 @@ bind: { account: "${{ params.account_id }}" }
 }
 
 impl SqlBatch {
-    async fn with_metrics_and_db(&self, connection: &Connection, ctx: &StepContext) -> Result<Option<u64>> {
+    async fn count_rows(&self, connection: &Connection, ctx: &StepContext) -> Result<Option<u64>> {
         let Some(count) = &self.count else { return Ok(None) };
         let command = ParsedStatement::parse(count, connection.dialect())?;
         let values = self.bind.clone();
