@@ -145,11 +145,6 @@ impl PipelinePlan {
     pub fn bind_params(&self, given: Map<String, Value>) -> Result<Map<String, Value>> {
         params::bind_params(&self.params, given)
     }
-
-    /// Returns the step with this id, in any section.
-    pub fn find_step(&self, id: &str) -> Option<&PlanStep> {
-        self.sections.iter_steps().find(|(_, step)| step.id == id).map(|(_, step)| step)
-    }
 }
 
 /// The steps of a pipeline by section.

@@ -1,8 +1,8 @@
 //! Everything that starts runs besides the API: schedules, application events, and new objects reported by the embedded
 //! store, by notifications or by polling.
 //!
-//! Every way ends in `accept`: whatever tells of an object, and however often, its dedup key lets it start one run. A
-//! happening is forgotten by whoever told it only after the run is on disk.
+//! All of them end in `accept`. The dedup key of an object lets it start one run, however often it is reported. An event
+//! is deleted at its source only after the run is on disk.
 
 mod accept;
 mod cron;
