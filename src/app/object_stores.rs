@@ -5,6 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::codes;
 use crate::config::Config;
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result};
 use afterload_object_store::ObjectStore;
 use afterload_s3_server::{self as embedded, EmbeddedStore};
@@ -54,12 +55,13 @@ pub(super) fn ensure_store_exists(config: &Config) -> Result<()> {
 pub(super) async fn open_stores(
     config: &Config,
     endpoint: EmbeddedStoreMode,
+    clock: &Clock,
     close: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> Result<OpenedStores> {
     let mut opened = None;
     if artifacts_are_embedded(config) {
-        opened = Some(open_embedded_store(config, endpoint, close, tasks).await?);
+        opened = Some(open_embedded_store(config, endpoint, clock, close, tasks).await?);
     }
     let (embedded, address) = opened.unzip();
     let access = embedded.as_ref().zip(address.clone()).map(|(store, address)| store.access(address));
@@ -74,12 +76,14 @@ pub(super) async fn open_stores(
 async fn open_embedded_store(
     config: &Config,
     endpoint: EmbeddedStoreMode,
+    clock: &Clock,
     close: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> Result<(EmbeddedStore, String)> {
     let credentials = embedded::load_or_create_credentials(&config.data)?;
     let public = config.objects.buckets.iter().filter(|(_, bucket)| bucket.public).map(|(name, _)| name.clone());
-    let store = EmbeddedStore::open(&config.data.join("objects"), credentials)?.with_public_buckets(public);
+    let store = EmbeddedStore::open(&config.data.join("objects"), credentials, clock.clone())?;
+    let store = store.with_public_buckets(public);
     let endpoint = match endpoint {
         EmbeddedStoreMode::Serve => {
             let listener = embedded::bind_listener(config.objects.listen).await?;

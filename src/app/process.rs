@@ -6,12 +6,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::adapters::{DbAnswerCache, DbRateSlots, EgressGet, TargetRecords, geo_cache_task};
+use super::adapters::{DbAnswerCache, DbRateSlots, EgressGet, TargetRecords, clock_task, geo_cache_task};
 use super::ensure_secret_key;
 use super::object_stores::{self, EmbeddedStoreMode, OpenedStores};
 use crate::codes;
 use crate::config::Config;
 use crate::registry::{Services, StepRegistry, step_kinds};
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::secrets;
 use afterload_egress::EgressClient;
@@ -71,15 +72,19 @@ impl Process {
         let made = secrets::create_private_dir(&config.data);
         made.map_err(|error| Error::from(error).context(format!("making the folder `{}`", config.data.display())))?;
         ensure_secret_key(&mut config).await?;
+        let clock = Clock::system();
         let (close, mut store) = (CancellationToken::new(), JoinSet::new());
         let OpenedStores { objects, embedded, address } =
-            object_stores::open_stores(&config, endpoint, &close, &mut store).await?;
-        let db = Db::open(&config.database_url()).await?;
+            object_stores::open_stores(&config, endpoint, &clock, &close, &mut store).await?;
+        let db = Db::open(&config.database_url(), clock.clone()).await?;
+        db.correct_clock().await?;
         let metrics = Metrics::default();
-        let mail = Mailer::new(&config.mailer_options())?;
-        let connections = Connections::new(&config.connections);
-        let http = EgressClient::new(&config.http, &config.limits.http, config.webhook_signer(), config.redactor());
-        let geo = GeoLocator::new(config.geo_options(), Arc::new(DbAnswerCache(db.clone())), &EgressGet::shared(&http));
+        let mail = Mailer::new(&config.mailer_options(), clock.clone())?;
+        let connections = Connections::new(&config.connections, &clock);
+        let (webhooks, redactor) = (config.webhook_signer(), config.redactor());
+        let http = EgressClient::new(&config.http, &config.limits.http, webhooks, redactor, clock.clone());
+        let cache = Arc::new(DbAnswerCache(db.clone()));
+        let geo = GeoLocator::new(config.geo_options(), cache, &EgressGet::shared(&http), clock.clone());
         let services = Services {
             objects: objects.clone(),
             connections: connections.clone(),
@@ -120,7 +125,7 @@ impl Process {
     pub(super) fn spawn_maintenance(&mut self, more: Vec<PeriodicTask>) {
         let mut scheduler = TaskScheduler::default();
         scheduler.add_tasks(self.engine.maintenance_tasks());
-        scheduler.add_tasks([geo_cache_task(self.engine.db())]);
+        scheduler.add_tasks([clock_task(self.engine.db()), geo_cache_task(self.engine.db())]);
         scheduler.add_tasks(more);
         self.spawn_task(|stop| async move {
             scheduler.run(stop).await;

@@ -63,7 +63,7 @@ pub async fn run(
     match command {
         KeyCommand::New(new) => {
             let given = new.name.as_deref().unwrap_or_default();
-            let (mut stored, text) = create_api_key(given, &new.scopes, &new.buckets)?;
+            let (mut stored, text) = create_api_key(given, &new.scopes, &new.buckets, db.now())?;
             if stored.name.is_empty() {
                 stored.name = default_key_name(&stored, &db.api_keys().list().await?);
                 writeln!(notes, "the key is named `{}`", stored.name)?;
@@ -168,6 +168,7 @@ async fn print_keys(db: &Db, out: &mut impl Write) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use afterload_core::clock::Clock;
 
     async fn call(db: &Db, command: KeyCommand) -> Result<(String, String)> {
         let (mut out, mut notes) = (Vec::new(), Vec::new());
@@ -178,7 +179,8 @@ mod tests {
     #[tokio::test]
     async fn keys_are_created_listed_and_revoked() {
         let folder = tempfile::tempdir().unwrap();
-        let db = Db::open(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
+        let db =
+            Db::open(&format!("sqlite://{}", folder.path().join("a.db").display()), Clock::system()).await.unwrap();
         let new =
             NewKeyArgs { name: Some("web".into()), scopes: vec!["runs:write".into()], buckets: vec!["uploads".into()] };
         let (key, notes) = call(&db, KeyCommand::New(new)).await.unwrap();
@@ -198,7 +200,8 @@ mod tests {
     #[tokio::test]
     async fn a_key_without_a_name_is_named_after_its_scope_and_the_day() {
         let folder = tempfile::tempdir().unwrap();
-        let db = Db::open(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
+        let db =
+            Db::open(&format!("sqlite://{}", folder.path().join("a.db").display()), Clock::system()).await.unwrap();
         let scopes = vec!["runs:write:contacts-import".into(), "metrics:read".into()];
         let (_, notes) =
             call(&db, KeyCommand::New(NewKeyArgs { name: None, scopes, buckets: Vec::new() })).await.unwrap();

@@ -27,6 +27,7 @@ use crate::app::Process;
 use crate::codes;
 use crate::config::Config;
 use crate::registry::step_kinds;
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result};
 use afterload_mailer::Mailer;
 use afterload_pipeline::StepCatalog;
@@ -98,7 +99,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         CliCommand::Pipelines(args) => queues::run(queues::PIPELINE_KIND, args, &load()?).await,
         CliCommand::Check(args) => {
             let config = load()?;
-            let around = app::validation_context(&config, &Mailer::new(&config.mailer_options())?);
+            let around = app::validation_context(&config, &Mailer::new(&config.mailer_options(), Clock::system())?);
             Ok(check::run(&args, &config.pipelines, &step_catalog(), &around, &mut stdout::cli_stdout())?)
         }
         CliCommand::Schema(args) => Ok(schema::run(&args, &step_catalog(), &mut stdout::cli_stdout())?),
@@ -120,7 +121,8 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         }
         CliCommand::Key(command) => {
             let url = load()?.database_url();
-            let db = Db::open(&url).await?;
+            let db = Db::open(&url, Clock::system()).await?;
+            db.correct_clock().await?;
             key::run(&db, &key::describe_database(&url), command, &mut stdout::cli_stdout(), &mut std::io::stderr())
                 .await?;
             Ok(ExitCode::SUCCESS)

@@ -153,3 +153,48 @@ fn some_names_stand_in_one_place_only() {
         assert!(wrong.is_empty(), "{name} belongs in {places:?}, not in {wrong:?}");
     }
 }
+
+/// The literals of a source file without its comments: what can be SQL.
+fn string_literals(source: &str) -> Vec<String> {
+    // A comment, a character, a raw string or a string, whichever comes first.
+    let token = Regex::new(r##"(?s)//[^\n]*|'(?:[^'\\]|\\.)'|r#+"(.*?)"#+|r"([^"]*)"|"((?:[^"\\]|\\.)*)""##).unwrap();
+    let literal =
+        |found: regex::Captures| (1..=3).find_map(|group| found.get(group)).map(|text| text.as_str().to_owned());
+    token.captures_iter(source).filter_map(literal).collect()
+}
+
+#[test]
+fn sql_asks_nobody_for_the_time() {
+    let asks = Regex::new(
+        r"(?i)\b(now|unixepoch|julianday|clock_timestamp|statement_timestamp|transaction_timestamp|timeofday)\s*\(|\bcurrent_(time|date|timestamp)\b|'now'",
+    )
+    .unwrap();
+    // The clock of the process is corrected by what this file asks. The queue's own statements stand in its crates.
+    let place = Path::new("crates/state/src/correct_clock.rs");
+    let mut files = source_files();
+    files.retain(|path, _| path.starts_with("crates/state/src"));
+    let found: Vec<_> =
+        files.iter().filter(|(_, text)| string_literals(text).iter().any(|text| asks.is_match(text))).collect();
+    assert_eq!(found.iter().map(|(path, _)| path.as_path()).collect::<Vec<_>>(), [place]);
+    let migrations = root_folder().join("crates/state/src/migrations");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(migrations).unwrap() {
+        let (path, sql) = (entry.as_ref().unwrap().path(), std::fs::read_to_string(entry.unwrap().path()).unwrap());
+        assert!(!asks.is_match(&sql), "{} asks the database for the time", path.display());
+        seen += 1;
+    }
+    assert!(seen > 0);
+    for (sql, asks_it) in [
+        ("SELECT now()", true),
+        ("UPDATE t SET a = unixepoch ( )", true),
+        ("a < CURRENT_TIMESTAMP", true),
+        ("datetime('now', '-1 hour')", true),
+        ("strftime('%s', 'now')", true),
+        ("a < clock_timestamp()", true),
+        ("known() and {now}", false),
+    ] {
+        let source = format!("let a = 'x'; // \"now()\"\nlet sql = \"{sql}\"; clock.now();");
+        assert_eq!(string_literals(&source), [sql]);
+        assert_eq!(asks.is_match(sql), asks_it, "{sql}");
+    }
+}

@@ -4,6 +4,7 @@
 mod admission;
 mod api;
 mod check;
+mod clock;
 mod crash;
 mod csv_import;
 mod docs;

@@ -1,5 +1,6 @@
 //! The guarantees of the state database, on both databases.
 
+use afterload_core::clock::Clock;
 use afterload_state::{
     ApiKeyRecord, AttemptEnd, Db, DbTx, DefinitionRecord, RunFilter, RunRecord, RunStatus, StepRecord, StepStatus,
 };
@@ -33,7 +34,7 @@ async fn store(database: Database) -> Store {
         Database::Postgres => Some(Server::start().await),
     };
     let url = server.as_ref().map_or_else(|| format!("sqlite://{}", dir.path().join("s.db").display()), Server::url);
-    Store { db: Db::open(&url).await.unwrap(), url, _dir: dir, _server: server }
+    Store { db: Db::open(&url, Clock::system()).await.unwrap(), url, _dir: dir, _server: server }
 }
 
 fn definition(name: &str, digest: &str) -> DefinitionRecord {
@@ -244,7 +245,7 @@ async fn dropped_transaction_is_rolled_back(database: Database) {
 
 async fn concurrent_opens_succeed(database: Database) {
     let store = store(database).await;
-    let (one, two) = tokio::join!(Db::open(&store.url), Db::open(&store.url));
+    let (one, two) = tokio::join!(Db::open(&store.url, Clock::system()), Db::open(&store.url, Clock::system()));
     one.unwrap().definitions().replace_live(&[definition("p", "d1")], &[]).await.unwrap();
     assert_eq!(two.unwrap().definitions().list_live_digests().await.unwrap(), ["d1"]);
 }

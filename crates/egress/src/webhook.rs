@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::config::WebhooksConfig;
 use crate::codes;
-use afterload_core::clock;
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_core::secrets::{Signer, TokenPurpose};
 
@@ -47,12 +47,19 @@ impl WebhookSigner {
         format!("{SIGNATURE_PREFIX}{}", STANDARD.encode(self.message_mac(id, timestamp, body).finalize().into_bytes()))
     }
 
-    /// Verifies the signature and the age of a message. `timestamp` is in seconds since 1970. `signatures` is the value
-    /// of `webhook-signature`; it holds several signatures while a sender changes its secret.
+    /// Verifies the signature of a message and its age at the time `now`. `timestamp` is in seconds since 1970.
+    /// `signatures` is the value of `webhook-signature`; it holds several signatures while a sender changes its secret.
     ///
     /// # Errors
     /// `webhook_invalid`, `webhook_expired`
-    pub fn verify_message(&self, id: &str, timestamp: i64, body: &[u8], signatures: &str) -> Result<()> {
+    pub fn verify_message(
+        &self,
+        id: &str,
+        timestamp: i64,
+        body: &[u8],
+        signatures: &str,
+        now: UnixMillis,
+    ) -> Result<()> {
         let mac = self.message_mac(id, timestamp, body);
         let mut signed =
             signatures.split(' ').filter_map(|one| STANDARD.decode(one.strip_prefix(SIGNATURE_PREFIX)?).ok());
@@ -61,7 +68,7 @@ impl WebhookSigner {
             return Err(Error::new(codes::WEBHOOK_INVALID, "the signature of the webhook is not that of its sender")
                 .with_hint("it is made with the secret in `webhooks.events`, over the body as it arrives"));
         }
-        let age = (clock::now_millis() / 1000).abs_diff(timestamp);
+        let age = (now / 1000).abs_diff(timestamp);
         if age > MAX_CLOCK_SKEW.as_secs() {
             return Err(Error::new(codes::WEBHOOK_EXPIRED, format!("the webhook was signed {age} seconds from now"))
                 .with_hint(format!(

@@ -43,6 +43,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result, Retryability};
 use afterload_core::secret::Secret;
 use afterload_object_store::EmbeddedEndpoint;
@@ -69,6 +70,7 @@ pub struct EmbeddedStore {
 struct S3Backend {
     index: ObjectIndex,
     blobs: BlobDir,
+    clock: Clock,
     /// Notified when this process has created an object.
     changed: Notify,
 }
@@ -78,14 +80,14 @@ impl EmbeddedStore {
     ///
     /// # Errors
     /// `object_store_error` if the directory cannot be written, or if a newer version created it.
-    pub fn open(dir: &Path, credentials: S3Credentials) -> Result<Self> {
+    pub fn open(dir: &Path, credentials: S3Credentials, clock: Clock) -> Result<Self> {
         let failed = |error: error::S3ServerError| {
             Error::new(codes::OBJECT_STORE_ERROR, error.to_string())
                 .context(format!("opening the object store in `{}`", dir.display()))
         };
         let bodies = BlobDir::open(dir).map_err(|error| failed(error.into()))?;
         let index = ObjectIndex::open(&dir.join(INDEX_FILE)).map_err(failed)?;
-        let store = Arc::new(S3Backend { index, blobs: bodies, changed: Notify::new() });
+        let store = Arc::new(S3Backend { index, blobs: bodies, clock, changed: Notify::new() });
         gc::spawn_gc(&store);
         Ok(Self { backend: store, credentials, public_buckets: Arc::default() })
     }

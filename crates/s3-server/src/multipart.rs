@@ -20,7 +20,6 @@ use super::index::objects::{self, ObjectDetails, WriteConditions};
 use super::index::uploads::{self, UnfinishedUpload, UploadedPart};
 use super::list::{KeyEncoding, parse_max_entries, store_owner};
 use super::put::{DEFAULT_CONTENT_TYPE, build_details, parse_expected_body, receive_blob};
-use afterload_core::clock;
 use afterload_object_store::SkipMd5;
 
 const MAX_PARTS: i32 = 10_000;
@@ -49,7 +48,7 @@ pub(super) async fn create_multipart_upload(
         id: id.clone(),
         content_type: input.content_type.unwrap_or_else(|| DEFAULT_CONTENT_TYPE.to_owned()),
         details,
-        created_at: clock::now_millis(),
+        created_at: store.clock.now(),
     };
     store.write_index(move |tx| uploads::insert_upload(tx, &input.bucket, &upload)).await?;
     Ok(S3Response::new(CreateMultipartUploadOutput {

@@ -3,7 +3,7 @@
 use super::db::Db;
 use super::sql_args::args;
 use super::tx::{DbRow, DbTx};
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 
 /// An artifact, a file that afterload owns.
@@ -44,7 +44,7 @@ impl ArtifactStore<&mut DbTx> {
     /// Stores an artifact, which makes its file visible, and adds the reference of its run.
     pub async fn insert(self, id: &str, run: &str, step: Option<&str>, file: &serde_json::Value) -> Result<()> {
         let sql = "INSERT INTO artifacts (id, run_id, step_id, file, created_at) VALUES ($1, $2, $3, $4, $5)";
-        self.0.execute(sql, &args![id, run, step, file, clock::now_millis()]).await?;
+        self.0.execute(sql, &args![id, run, step, file, self.0.now()]).await?;
         self.0.artifacts().add_ref(id, run).await
     }
 

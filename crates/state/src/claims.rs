@@ -9,7 +9,7 @@ use super::step_status::StepStatus;
 use super::steps::{STEP_COLUMNS, StepRecord, step_from_row};
 use super::suspensions::WakeCondition;
 use super::tx::DbTx;
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 
 /// A step that an attempt has claimed.
@@ -70,6 +70,7 @@ pub(super) fn claim_holds(args: &mut SqlArgs, id: &str, claim: i64) -> String {
 /// The assignments that end a step for good: status, outputs and error.
 pub(super) fn final_assignments(
     args: &mut SqlArgs,
+    now: UnixMillis,
     progress: Option<&Value>,
     (status, outputs, error): (StepStatus, Option<&Value>, Option<&Value>),
 ) -> String {
@@ -78,7 +79,7 @@ pub(super) fn final_assignments(
         args.add(status.as_str()),
         args.add(outputs.map(Value::to_string)),
         args.add(error.map(Value::to_string)),
-        args.add(clock::now_millis()),
+        args.add(now),
         progress_assignment(args, progress)
     )
 }
@@ -100,7 +101,7 @@ impl ClaimStore<'_> {
              RETURNING {STEP_COLUMNS}",
             claim_assignments("$2")
         );
-        let rows = self.0.fetch(&sql, &args![id, clock::now_millis()]).await?;
+        let rows = self.0.fetch(&sql, &args![id, self.0.now()]).await?;
         rows.first().map(|row| Ok(StepClaim { step: step_from_row(row)? })).transpose()
     }
 
@@ -120,7 +121,7 @@ impl ClaimStore<'_> {
         let mut args = SqlArgs::default();
         let changes = match ending {
             AttemptEnd::Final { status, outputs, error } => {
-                final_assignments(&mut args, progress, (*status, outputs.as_ref(), error.as_ref()))
+                final_assignments(&mut args, self.0.now(), progress, (*status, outputs.as_ref(), error.as_ref()))
             }
             AttemptEnd::Retry { error, due_at } => format!(
                 "status = 'retrying', failures = failures + 1, error = {}, due_at = {}, crashes = 0, {}",

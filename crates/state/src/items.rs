@@ -7,7 +7,6 @@ use super::sql_args::{SqlArgs, args};
 use super::step_status::StepStatus;
 use super::steps::{STEP_COLUMNS, StepRecord, UPDATE_RESET_STEP, step_from_row};
 use super::tx::{DbRow, DbTx};
-use afterload_core::clock;
 use afterload_core::error::Result;
 
 /// Rows in one statement. Both databases allow many more placeholders.
@@ -107,7 +106,7 @@ impl ItemStore<&mut DbTx> {
     pub async fn cancel_waiting(self, parent: &str) -> Result<()> {
         let sql =
             "UPDATE step_runs SET status = 'cancelled', finished_at = $2 WHERE parent = $1 AND status = 'waiting'";
-        self.0.execute(sql, &args![parent, clock::now_millis()]).await.map(drop)
+        self.0.execute(sql, &args![parent, self.0.now()]).await.map(drop)
     }
 
     /// Sets how many items a step has, and how many of them have ended already.

@@ -8,7 +8,7 @@ use super::db::Db;
 use super::sql_args::{SqlArgs, args};
 use super::tx::{DbRow, DbTx};
 use crate::codes;
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 
 /// Where a run is. `ARCHITECTURE.md` draws the transitions.
@@ -172,14 +172,14 @@ impl RunStore<&mut DbTx> {
     /// requested, only a step that cleans up starts the run.
     pub async fn mark_started(self, id: &str, cleans_up: bool) -> Result<RunRecord> {
         let sql = format!("{} RETURNING {}", mark_run_started_sql("$1", "$3 = 1", "$2"), all_run_columns());
-        require_run(id, &self.0.fetch(&sql, &args![id, clock::now_millis(), i64::from(cleans_up)]).await?)
+        require_run(id, &self.0.fetch(&sql, &args![id, self.0.now(), i64::from(cleans_up)]).await?)
     }
 
     /// Requests the cancel of a run. Returns false if it was requested before or the run has ended.
     pub async fn request_cancel(self, id: &str) -> Result<bool> {
         let sql = "UPDATE runs SET cancel_requested_at = $2
                    WHERE id = $1 AND cancel_requested_at IS NULL AND finished_at IS NULL";
-        Ok(self.0.execute(sql, &args![id, clock::now_millis()]).await? == 1)
+        Ok(self.0.execute(sql, &args![id, self.0.now()]).await? == 1)
     }
 
     /// Reopens an ended run, so that it goes on.
@@ -200,7 +200,7 @@ impl RunStore<&mut DbTx> {
     pub async fn fail_unreadable(self, id: &str, error: &serde_json::Value) -> Result<bool> {
         let sql =
             "UPDATE step_runs SET status = 'cancelled', finished_at = $2 WHERE run_id = $1 AND status = 'waiting'";
-        self.0.execute(sql, &args![id, clock::now_millis()]).await?;
+        self.0.execute(sql, &args![id, self.0.now()]).await?;
         self.0.runs().set_error(id, error).await?;
         self.0.runs().finish(id, RunStatus::Failed).await
     }
@@ -208,7 +208,8 @@ impl RunStore<&mut DbTx> {
     /// Ends a run and makes its notification due. Returns true if it has one.
     pub async fn finish(self, id: &str, status: RunStatus) -> Result<bool> {
         let sql = "UPDATE runs SET status = $2, finished_at = $3, started_at = COALESCE(started_at, $3) WHERE id = $1";
-        self.0.notifications().end_run_with(id, sql, &args![id, status.as_str(), clock::now_millis()]).await
+        let args = args![id, status.as_str(), self.0.now()];
+        self.0.notifications().end_run_with(id, sql, &args).await
     }
 }
 

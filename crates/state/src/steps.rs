@@ -6,7 +6,7 @@ use super::db::Db;
 use super::sql_args::args;
 use super::step_status::StepStatus;
 use super::tx::{DbRow, DbTx};
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 
 /// The counts of the items of a step.
@@ -191,7 +191,7 @@ impl StepStore<&mut DbTx> {
         error: Option<&Value>,
         due_at: Option<UnixMillis>,
     ) -> Result<()> {
-        let finished = status.is_final().then(clock::now_millis);
+        let finished = status.is_final().then(|| self.0.now());
         let sql = "UPDATE step_runs SET status = $2, error = $3, finished_at = $4, due_at = $5
                    WHERE id = $1 AND status = 'waiting'";
         let args = args![id, status.as_str(), error.map(Value::to_string), finished, due_at];
@@ -202,7 +202,7 @@ impl StepStore<&mut DbTx> {
     pub async fn cancel(self, id: &str) -> Result<bool> {
         let sql = "UPDATE step_runs SET status = 'cancelled', due_at = NULL, finished_at = $2
                    WHERE id = $1 AND status IN ('queued', 'retrying', 'suspended')";
-        Ok(self.0.execute(sql, &args![id, clock::now_millis()]).await? == 1)
+        Ok(self.0.execute(sql, &args![id, self.0.now()]).await? == 1)
     }
 
     /// Sets an ended step back to `waiting`. A step that had succeeded begins a new round.
@@ -247,7 +247,7 @@ impl StepStore<&mut DbTx> {
     ) -> Result<()> {
         let sql = "UPDATE step_runs SET status = $2, outputs = $3, error = $4, finished_at = $5
                    WHERE id = $1 AND status = 'running'";
-        let args = args![id, status.as_str(), outputs, error.map(Value::to_string), clock::now_millis()];
+        let args = args![id, status.as_str(), outputs, error.map(Value::to_string), self.0.now()];
         self.0.execute(sql, &args).await.map(drop)
     }
 }

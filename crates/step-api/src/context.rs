@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::files::StepFiles;
 use crate::codes;
-use afterload_core::clock::UnixMillis;
+use afterload_core::clock::{Clock, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::ExprContext;
 
@@ -44,6 +44,8 @@ pub struct StepInfo {
 /// The context of every running step.
 #[derive(Clone)]
 pub struct StepContext {
+    /// The clock of the process.
+    pub clock: Clock,
     /// The run.
     pub run: RunInfo,
     /// The step.

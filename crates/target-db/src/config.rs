@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use afterload_core::clock::Clock;
 use afterload_core::secret::Secret;
 
 /// A database that pipelines work on.
@@ -37,6 +38,7 @@ pub enum CheckpointMode {
 #[derive(Debug)]
 pub(crate) struct ConnectionOptions {
     pub(crate) name: String,
+    pub(crate) clock: Clock,
     pub(crate) read_only: bool,
     pub(crate) checkpoints: bool,
 }

@@ -41,7 +41,7 @@ pub(super) async fn run(args: DemoArgs, configured: &Config) -> Result<ExitCode>
         args.dir.display()
     );
     // Made before the start: a service that listens beyond loopback refuses to start without a key.
-    let (_, key) = afterload_server::api::create_api_key("demo", &["admin".into()], &[])?;
+    let (_, key) = afterload_server::api::create_api_key("demo", &["admin".into()], &[], Clock::system().now())?;
     afterload_core::secrets::write_secret(&files::key_file(&args.dir), &key).await?;
     let mut app = RunningService::start(config.clone(), Some(key.clone())).await?;
     let (url, engine) = (app.url.clone(), app.engine.clone());

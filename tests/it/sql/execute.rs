@@ -1,5 +1,6 @@
 //! `sql.execute`: one statement takes effect once, with any bound values.
 
+use afterload_core::clock::Clock;
 use afterload_target_db::{BindValues, Checkpoint, Connections, Fence, ParsedStatement, ResultMode, StatementArgs};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -98,7 +99,7 @@ async fn statement_takes_effect_once_despite_kills(database: Database) {
 
 async fn retry_returns_the_recorded_outputs(database: Database) {
     let app = app(database, "steps: [{ id: one, uses: wait, with: { for: 1ms } }]\n", T).await;
-    let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
+    let connection = Connections::new(&app.config.connections, &Clock::system()).get("app").await.unwrap();
     let command =
         ParsedStatement::parse("UPDATE t SET name = name || 'x' WHERE id = :id", connection.dialect()).unwrap();
     let write = async |fence: &Fence| {
@@ -146,7 +147,7 @@ async fn hidden_write_is_rejected_by_the_database(database: Database) {
     app.publish("p", &format!("name: p\n{}", one("SELECT nothing FROM nowhere", "{}"))).await;
     let run = app.run_to_end("p", json!({})).await;
     assert_eq!(run["status"], "failed", "{run}");
-    let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
+    let connection = Connections::new(&app.config.connections, &Clock::system()).get("app").await.unwrap();
     assert!(ParsedStatement::parse(text, connection.dialect()).is_err());
     // The database detects a query that changes rows.
     let hidden = match database {

@@ -8,7 +8,6 @@ use ulid::Ulid;
 
 use super::step_owner::StepOwner;
 use crate::run_view::download_link_url;
-use afterload_core::clock;
 use afterload_core::secrets::Signer;
 use afterload_state::{Db, DownloadLinkRecord};
 use afterload_step_api::{BoxFuture, FileLinks};
@@ -49,7 +48,7 @@ impl FileLinks for DbFileLinks {
     fn create_link(&self, artifact: &str, lives: Duration) -> BoxFuture<Option<String>> {
         let id = link_id(&self.run, &self.step, artifact);
         let url = download_link_url(&self.base_url, &self.signer, id);
-        let now = clock::now_millis();
+        let now = self.db.now();
         let record = DownloadLinkRecord {
             id: id.to_string(),
             artifact_id: artifact.to_owned(),

@@ -8,7 +8,7 @@ use crate::lifecycle::finish::{AttemptOutcome, cancelled_end};
 use crate::plan_cache::{CompiledStep, backoff_delay};
 use crate::record_params::{is_skip_error, skipped_end};
 use crate::run_errors::error_to_json;
-use afterload_core::clock;
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Retryability};
 use afterload_state::{AttemptEnd, StepClaim, StepStatus};
 
@@ -18,6 +18,7 @@ pub(super) fn decide_end(
     step: Option<&CompiledStep>,
     outcome: &AttemptOutcome,
     draining: bool,
+    now: UnixMillis,
 ) -> AttemptEnd {
     match &outcome.result {
         Ok(_) if outcome.fan_out.is_some() => AttemptEnd::FanOut,
@@ -27,7 +28,7 @@ pub(super) fn decide_end(
         Err(_) if outcome.wake_condition.is_some() => {
             AttemptEnd::Suspend(outcome.wake_condition.clone().unwrap_or_default())
         }
-        Err(error) => decide_failure_end(attempt.claimed, step, error, draining),
+        Err(error) => decide_failure_end(attempt.claimed, step, error, draining, now),
     }
 }
 
@@ -37,9 +38,15 @@ pub(super) fn quarantine_error(crashes: u32) -> Error {
         .with_hint("look at the logs of the processes that died; `limits.crashes` sets the number")
 }
 
-fn decide_failure_end(claimed: &StepClaim, step: Option<&CompiledStep>, error: &Error, draining: bool) -> AttemptEnd {
+fn decide_failure_end(
+    claimed: &StepClaim,
+    step: Option<&CompiledStep>,
+    error: &Error,
+    draining: bool,
+    now: UnixMillis,
+) -> AttemptEnd {
     if error.retryability() == Retryability::Stopped && draining {
-        return AttemptEnd::Park { due_at: clock::now_millis() };
+        return AttemptEnd::Park { due_at: now };
     }
     let failures = claimed.step.failures + 1;
     let again = error.retryability() != Retryability::Permanent;
@@ -47,10 +54,10 @@ fn decide_failure_end(claimed: &StepClaim, step: Option<&CompiledStep>, error: &
         Some(retry) if again && failures < retry.attempts => {
             let wait =
                 error.retry_after().unwrap_or_default().max(backoff_delay(retry, failures, rand::rng().random()));
-            AttemptEnd::Retry { error: error_to_json(error), due_at: clock::now_millis() + wait.as_millis() as i64 }
+            AttemptEnd::Retry { error: error_to_json(error), due_at: now + wait.as_millis() as i64 }
         }
         // Without its definition the retry policy is unknown, so a transient error parks the step.
-        None if again => AttemptEnd::Park { due_at: clock::now_millis() + 1000 },
+        None if again => AttemptEnd::Park { due_at: now + 1000 },
         _ => AttemptEnd::Final { status: StepStatus::Failed, outputs: None, error: Some(error_to_json(error)) },
     }
 }

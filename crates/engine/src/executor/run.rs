@@ -107,7 +107,7 @@ impl StepRunner {
         let outcome =
             AttemptOutcome { result: outcome.result.map_err(|error| self.redactor.redact_error(error)), ..outcome };
         let step = found.as_ref().map(|found| &found.compiled.steps[found.index]);
-        let ending = decide_end(attempt, step, &outcome, self.draining.is_cancelled());
+        let ending = decide_end(attempt, step, &outcome, self.draining.is_cancelled(), self.db.now());
         (outcome, ending)
     }
 
@@ -142,6 +142,7 @@ impl StepRunner {
         let effect_key = step.effect_key();
         let owner = StepOwner { run: step.run_id.clone(), step: effect_key.clone() };
         let ctx = StepContext {
+            clock: self.db.clock().clone(),
             suspend_slot: suspend_slot.clone(),
             resumed: (step.suspend_count > 0)
                 .then(|| Resumed { until: step.suspended_until, event: step.wake_event.clone() }),

@@ -16,7 +16,7 @@ use crate::lifecycle::reconcile::ConcurrencyReconciler;
 use crate::plan_cache::{CompiledPlan, CompiledStep, PlanCache};
 use crate::run_errors::{error_to_json, pipeline_not_found};
 use crate::scheduling::concurrency::concurrency_slot;
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_core::redactor::Redactor;
@@ -150,7 +150,7 @@ impl RunStarter {
             revision: 1,
             run_at: new.run_at,
             cancel_requested_at: None,
-            created_at: clock::now_millis(),
+            created_at: self.db.now(),
             started_at: None,
             finished_at: None,
             concurrency_slot: None,
@@ -212,7 +212,7 @@ impl RunStarter {
             revision: 1,
             run_at: None,
             cancel_requested_at: None,
-            created_at: clock::now_millis(),
+            created_at: db.now(),
             started_at: None,
             finished_at: None,
             concurrency_slot: None,

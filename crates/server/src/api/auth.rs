@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq;
 use super::ApiState;
 use super::problem::Problem;
 use crate::codes;
-use afterload_core::clock;
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_state::{ApiKeyRecord, Db};
 
@@ -81,24 +81,22 @@ impl fmt::Display for ApiKeyScope {
     }
 }
 
+/// The record of a new key, and its text, which is stored nowhere.
+pub type NewApiKey = (ApiKeyRecord, String);
+
 /// Creates a key. Returns the record to store and the text of the key, which is shown only once.
 ///
 /// # Errors
 /// `scope_invalid`, also for an empty list; `bucket_invalid` for an empty name.
-pub fn create_api_key(name: &str, scopes: &[String], buckets: &[String]) -> Result<(ApiKeyRecord, String)> {
+pub fn create_api_key(name: &str, scopes: &[String], buckets: &[String], now: UnixMillis) -> Result<NewApiKey> {
     let mut random = rand::rng();
     let id: String = (0..API_KEY_ID_CHARS)
         .map(|_| char::from(API_KEY_ID_ALPHABET[random.random_range(0..API_KEY_ID_ALPHABET.len())]))
         .collect();
-    create_api_key_with_id(&id, name, scopes, buckets)
+    build_api_key(&id, name, scopes, buckets, now)
 }
 
-fn create_api_key_with_id(
-    id: &str,
-    name: &str,
-    scopes: &[String],
-    buckets: &[String],
-) -> Result<(ApiKeyRecord, String)> {
+fn build_api_key(id: &str, name: &str, scopes: &[String], buckets: &[String], now: UnixMillis) -> Result<NewApiKey> {
     if scopes.is_empty() {
         return Err(
             Error::new(codes::SCOPE_INVALID, "a key needs at least one scope").with_hint("`admin` may do everything")
@@ -116,7 +114,7 @@ fn create_api_key_with_id(
         name: name.to_owned(),
         scopes: scopes.iter().map(ApiKeyScope::to_string).collect(),
         buckets: buckets.to_vec(),
-        created_at: clock::now_millis(),
+        created_at: now,
     };
     Ok((stored, text))
 }
@@ -156,8 +154,8 @@ pub async fn ensure_admin_key(db: &Db, listen: SocketAddr, from_env: Option<&str
             format!("listening on `{listen}` lets others in, but there is no API key yet"),
         ));
     }
-    let (key, text) =
-        create_api_key_with_id(INITIAL_API_KEY_ID, "admin, made at the first start", &["admin".into()], &[])?;
+    let name = "admin, made at the first start";
+    let (key, text) = build_api_key(INITIAL_API_KEY_ID, name, &["admin".into()], &[], db.now())?;
     Ok(db.api_keys().insert(&key).await?.then_some(text))
 }
 
@@ -183,7 +181,7 @@ async fn store_env_api_key(db: &Db, keys: &[ApiKeyRecord], text: &str) -> Result
     }
     let scopes = vec![ApiKeyScope::Admin.to_string()];
     let name = ENV_API_KEY_NAME.to_owned();
-    let key = ApiKeyRecord { id, hash, name, scopes, buckets: Vec::new(), created_at: clock::now_millis() };
+    let key = ApiKeyRecord { id, hash, name, scopes, buckets: Vec::new(), created_at: db.now() };
     db.api_keys().insert(&key).await.map(drop)
 }
 
@@ -304,13 +302,15 @@ impl FromRequestParts<ApiState> for Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use afterload_core::clock::Clock;
 
     const HOME: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
     const WORLD: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8080);
 
     async fn db() -> (tempfile::TempDir, Db) {
         let folder = tempfile::tempdir().unwrap();
-        let db = Db::open(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
+        let db =
+            Db::open(&format!("sqlite://{}", folder.path().join("a.db").display()), Clock::system()).await.unwrap();
         (folder, db)
     }
 
@@ -345,12 +345,12 @@ mod tests {
 
     #[test]
     fn an_api_key_has_the_documented_format() {
-        let (stored, text) = create_api_key("web", &["runs:write".into()], &[]).unwrap();
+        let (stored, text) = create_api_key("web", &["runs:write".into()], &[], 0).unwrap();
         let (id, secret) = text.strip_prefix("al_").unwrap().split_once('_').unwrap();
         assert_eq!((id.len(), secret.len()), (10, 64));
         assert_eq!((stored.id.as_str(), stored.hash), (id, hash_api_key(&text)));
-        assert_eq!(create_api_key("web", &[], &[]).unwrap_err().code(), codes::SCOPE_INVALID);
-        assert_eq!(create_api_key("web", &["all".into()], &[]).unwrap_err().code(), codes::SCOPE_INVALID);
+        assert_eq!(create_api_key("web", &[], &[], 0).unwrap_err().code(), codes::SCOPE_INVALID);
+        assert_eq!(create_api_key("web", &["all".into()], &[], 0).unwrap_err().code(), codes::SCOPE_INVALID);
     }
 
     #[test]

@@ -155,7 +155,7 @@ async fn prepare_upload(
     if !faults.is_empty() {
         return Err(params::params_invalid(&faults));
     }
-    let expires_at = clock::now_millis() + UPLOAD_LIFETIME.as_millis() as i64;
+    let expires_at = app.db().now() + UPLOAD_LIFETIME.as_millis() as i64;
     let (pipeline, file) = (pipeline.name.clone(), json!(file));
     Ok(UploadRecord { id, pipeline, param, params: Value::Object(params), file, expires_at })
 }
@@ -208,7 +208,7 @@ fn announced_file(upload: &UploadRecord) -> Result<File> {
 async fn find_open_upload(app: &ApiState, id: &str, late: UnixMillis) -> Result<UploadRecord> {
     let known = if Ulid::from_string(id).is_ok() { app.db().uploads().find(id).await? } else { None };
     let upload = known.ok_or_else(upload_not_found)?;
-    match upload.expires_at.saturating_add(late) > clock::now_millis() {
+    match upload.expires_at.saturating_add(late) > app.db().now() {
         true => Ok(upload),
         false => Err(Error::new(codes::UPLOAD_EXPIRED, "the upload has expired")),
     }

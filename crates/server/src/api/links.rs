@@ -110,7 +110,7 @@ async fn find_valid_link(app: &ApiState, token: &str) -> Result<DownloadLinkReco
     let id = app.signer().verify_link_token(token).ok_or_else(unknown)?;
     // A valid signature without a record: the link was deleted with its run.
     let link = app.db().download_links().find(&id.to_string()).await?.ok_or_else(link_expired)?;
-    match (link.revoked_at, link.expires_at > clock::now_millis()) {
+    match (link.revoked_at, link.expires_at > app.db().now()) {
         (Some(_), _) => Err(Error::new(codes::LINK_REVOKED, "the link has been taken back")),
         (None, false) => Err(link_expired()),
         (None, true) => Ok(link),

@@ -60,6 +60,6 @@ fn verified_webhook_key(app: &ApiState, name: &str, headers: &HeaderMap, body: &
             "`webhooks.events` names the event and its secret; `webhook-id` and `webhook-timestamp` are needed",
         ));
     };
-    sender.verify_message(id, timestamp, body, signatures)?;
+    sender.verify_message(id, timestamp, body, signatures, app.db().now())?;
     Ok(format!("webhook:{id}"))
 }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::TriggerDeps;
-use afterload_core::clock::{self, UnixMillis, format_rfc3339};
+use afterload_core::clock::{UnixMillis, format_rfc3339};
 use afterload_core::error::Result;
 use afterload_engine::{DedupKey, LivePlan};
 use afterload_pipeline::{CatchUp, CronSchedule, CronTrigger, Trigger};
@@ -48,7 +48,7 @@ fn schedule_id(pipeline: &str, trigger: &CronTrigger) -> String {
 
 impl TriggerDeps {
     async fn fire_due_schedules(&self) -> Result<()> {
-        let (now, mut known) = (clock::now_millis(), Vec::new());
+        let (now, mut known) = (self.engine.db().now(), Vec::new());
         for live in self.engine.list_live_plans().await? {
             for trigger in live.plan.triggers.iter().filter_map(Trigger::as_cron) {
                 self.fire_schedule(&live, trigger, now).await?;

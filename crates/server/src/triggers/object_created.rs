@@ -67,7 +67,7 @@ pub fn is_folder_marker(key: &str, size: Option<u64>) -> bool {
 }
 
 /// The `event` of an s3 trigger. `pipeline` validates the names of its fields, so the shape is fixed.
-pub fn s3_event(stored: ObjectMeta, at: Option<UnixMillis>) -> Value {
+pub fn s3_event(stored: ObjectMeta, at: UnixMillis) -> Value {
     let name = object_names::sanitize_file_name(&stored.key, "file");
     let mut file: File = stored.into_file(None, name, None);
     file.content_type = object_names::resolve_content_type(Some(&file.content_type), &file.name);
@@ -80,7 +80,7 @@ pub fn s3_event(stored: ObjectMeta, at: Option<UnixMillis>) -> Value {
         "size": file.size,
         "name": file.name,
         "content_type": file.content_type,
-        "time": clock::format_rfc3339(at.unwrap_or_else(clock::now_millis)),
+        "time": clock::format_rfc3339(at),
         "file": file,
     })
 }

@@ -4,6 +4,12 @@
 //! is one job with the same id, and the locked row is the lease. This crate acknowledges jobs itself: the transaction
 //! that ends the step deletes the row. So a lost lease and a lost write are the same thing. The acknowledgements,
 //! retries, timeouts and panic handling of apalis stay off.
+//!
+//! Our statements get the time from the clock of the process. Those of apalis ask for it: its fetch (which jobs are
+//! due), its heartbeat and its look for dead workers ask PostgreSQL, and the machine on SQLite. Both compare times that
+//! we write, so the clock of the process is corrected by that of PostgreSQL. Only the registration of a worker on
+//! PostgreSQL takes the uncorrected time of the machine; the first renewal of its lease replaces it. On a machine that
+//! is behind by more than a lease, others may take the jobs of the worker until then, and it loses their leases.
 
 mod claim;
 mod dialect;
@@ -31,6 +37,7 @@ use crate::migrate::{acquire_file_lock, migration_failed};
 use crate::pauses::STEP_NOT_PAUSED;
 use crate::sql_args::{SqlArgs, args};
 use crate::steps::STEP_NEEDS_JOB;
+use crate::tx::BackendTx;
 use crate::{Db, DbRow, DbTx, StepStatus};
 use afterload_core::clock::UnixMillis;
 use afterload_core::dialect::Dialect;
@@ -165,25 +172,25 @@ impl JobQueue {
     /// Pushes jobs in the transaction of the caller, which calls [`Self::wake_queue`] for their queues after the
     /// commit. The sweep pushes jobs that are due beyond [`MAX_ENQUEUE_LEAD_TIME`].
     pub async fn enqueue_jobs(&self, tx: &mut DbTx, jobs: &[NewJob<'_>]) -> Result<()> {
-        let horizon = afterload_core::clock::now_millis() + MAX_ENQUEUE_LEAD_TIME.as_millis() as i64;
+        let now = tx.now();
+        let horizon = now + MAX_ENQUEUE_LEAD_TIME.as_millis() as i64;
         for job in jobs.iter().filter(|job| job.due_at.is_none_or(|due| due <= horizon)) {
             let payload = serde_json::to_vec(&StepJob { step_run: job.step_run.to_owned() });
             let payload = payload.map_err(|error| Error::new(codes::QUEUE_ERROR, error.to_string()))?;
             let id =
                 Ulid::from_string(job.step_run).map_err(|error| Error::new(codes::QUEUE_ERROR, error.to_string()))?;
-            let mut task: TaskBuilder<Vec<u8>> = TaskBuilder::new(payload)
+            let run_at = job.due_at.map_or(past_second(now), ceil_seconds);
+            let task: TaskBuilder<Vec<u8>> = TaskBuilder::new(payload)
                 .task_id(TaskId::from_ulid(id))
-                .priority((job.priority + PRIORITY_SHIFT).max(0) as usize);
-            if let Some(due) = job.due_at {
-                task = task.run_at_timestamp(ceil_seconds(due) as u64);
-            }
+                .priority((job.priority + PRIORITY_SHIFT).max(0) as usize)
+                .run_at_timestamp(run_at as u64);
             let task: Task<Vec<u8>> = task.build();
-            match tx {
-                DbTx::Sqlite(tx) => {
+            match &mut tx.backend {
+                BackendTx::Sqlite(tx) => {
                     apalis_sqlite::queries::push_tasks(&mut **tx, job.queue, &[task]).await.map_err(queue_error)?;
                 }
-                DbTx::Postgres(tx) => {
-                    self.record_insert(job);
+                BackendTx::Postgres(tx) => {
+                    self.record_insert(job, now);
                     apalis_postgres::queries::push_tasks(&mut **tx, job.queue, vec![task])
                         .await
                         .map_err(queue_error)?;
@@ -194,10 +201,10 @@ impl JobQueue {
     }
 
     /// Remembers a job that this process pushed, if PostgreSQL will send a notice for it.
-    fn record_insert(&self, job: &NewJob<'_>) {
+    fn record_insert(&self, job: &NewJob<'_>, now: UnixMillis) {
         let mut pushed = lock_mutex(&self.own_inserts);
         if let Some(pushed) = pushed.as_mut()
-            && job.due_at.is_none_or(|due| due <= afterload_core::clock::now_millis())
+            && job.due_at.is_none_or(|due| due <= now)
         {
             // No notice comes for jobs of failed transactions, so they would fill the set.
             if pushed.len() >= MAX_OWN_INSERTS {
@@ -277,8 +284,9 @@ impl JobQueue {
         if queues.is_empty() {
             return Ok(());
         }
-        let QueueDialect { jobs, now, .. } = self.dialect();
+        let jobs = self.dialect().jobs;
         let mut args = SqlArgs::default();
+        let now = self.dialect().time_from_millis(&args.add(self.db.now()));
         let looks = queues.iter().map(|queue| {
             let queue = args.add(queue);
             format!(
@@ -311,6 +319,13 @@ fn ceil_seconds(millis: UnixMillis) -> i64 {
     millis.div_euclid(1000) + i64::from(millis.rem_euclid(1000) > 0)
 }
 
+/// The last whole second that is over, for jobs that are due at once. apalis would take the uncorrected time of the
+/// machine. The time of a statement on PostgreSQL is that of the start of its transaction, which is a little earlier
+/// than ours, and a correction has an error. Another second covers both.
+fn past_second(now: UnixMillis) -> i64 {
+    now.div_euclid(1000) - 1
+}
+
 fn queue_error(error: impl std::fmt::Display) -> Error {
     Error::new(codes::QUEUE_ERROR, error.to_string()).with_retryability(Retryability::Transient)
 }
@@ -338,10 +353,11 @@ async fn require_extensions(pool: &sqlx::PgPool) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::ceil_seconds;
+    use super::{ceil_seconds, past_second};
 
     #[test]
     fn due_times_round_up_to_whole_seconds() {
+        assert_eq!([past_second(4_000), past_second(4_999)], [3, 3]);
         assert_eq!([ceil_seconds(0), ceil_seconds(1), ceil_seconds(1000), ceil_seconds(1001)], [0, 1, 1, 2]);
     }
 }

@@ -220,12 +220,14 @@ fn wake_stream(signal: Arc<Notify>) -> WakeStream {
 mod tests {
     use super::*;
     use crate::Db;
+    use afterload_core::clock::Clock;
 
     #[tokio::test]
     async fn a_lease_is_registered_once() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("afterload.db").display());
-        let chain = JobQueue::open(Db::open(&url).await.unwrap(), Duration::from_secs(15)).await.unwrap();
+        let chain =
+            JobQueue::open(Db::open(&url, Clock::system()).await.unwrap(), Duration::from_secs(15)).await.unwrap();
         let lease = |attempts| {
             let (step_run, worker, lost) = ("step".to_owned(), "worker".to_owned(), CancellationToken::new());
             Lease { step_run, worker, attempts, lost }

@@ -18,6 +18,7 @@ use crate::backends::Backend;
 use crate::config::{CheckpointMode, ConnectionConfig, ConnectionOptions};
 use crate::table::TableInfo;
 use crate::target_database::TargetDatabase;
+use afterload_core::clock::Clock;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 use afterload_core::identifier::TableName;
@@ -28,6 +29,7 @@ pub struct Connections(Arc<BTreeMap<String, LazyConnection>>);
 
 struct LazyConnection {
     config: ConnectionConfig,
+    clock: Clock,
     connection: OnceCell<Connection>,
 }
 
@@ -39,8 +41,12 @@ pub struct Connection {
 
 impl Connections {
     /// Creates the connections of the configuration without opening any.
-    pub fn new(configs: &BTreeMap<String, ConnectionConfig>) -> Self {
-        let slot = |config: &ConnectionConfig| LazyConnection { config: config.clone(), connection: OnceCell::new() };
+    pub fn new(configs: &BTreeMap<String, ConnectionConfig>, clock: &Clock) -> Self {
+        let slot = |config: &ConnectionConfig| LazyConnection {
+            config: config.clone(),
+            clock: clock.clone(),
+            connection: OnceCell::new(),
+        };
         Self(Arc::new(configs.iter().map(|(name, config)| (name.clone(), slot(config))).collect()))
     }
 
@@ -55,15 +61,16 @@ impl Connections {
             return Err(Error::new(codes::CONNECTION_UNKNOWN, format!("unknown connection `{name}`"))
                 .with_hint(format!("the configuration knows {}", if known.is_empty() { "none" } else { &known })));
         };
-        let open = || Connection::open(name, &slot.config);
+        let open = || Connection::open(name, &slot.config, &slot.clock);
         slot.connection.get_or_try_init(open).await.cloned()
     }
 }
 
 impl Connection {
-    async fn open(name: &str, config: &ConnectionConfig) -> Result<Self> {
+    async fn open(name: &str, config: &ConnectionConfig, clock: &Clock) -> Result<Self> {
         let options = ConnectionOptions {
             name: name.to_owned(),
+            clock: clock.clone(),
             read_only: config.read_only,
             checkpoints: config.checkpoints == CheckpointMode::Table,
         };
@@ -140,7 +147,7 @@ mod tests {
     fn one(url: &str) -> Connections {
         let config =
             ConnectionConfig { url: Secret::new(url), schema: None, read_only: false, checkpoints: Default::default() };
-        Connections::new(&BTreeMap::from([("app".to_owned(), config)]))
+        Connections::new(&BTreeMap::from([("app".to_owned(), config)]), &Clock::system())
     }
 
     async fn refusal(connections: &Connections, name: &str) -> Error {

@@ -19,13 +19,14 @@ use crate::bulk_load::{
 use crate::checkpoint::{CheckpointSql, Fence};
 use crate::table::DbColumnType;
 use crate::target_database::ChunkLoader;
-use afterload_core::clock;
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result};
 
 /// A loader for one table. Its own connection holds the staging table.
 pub struct PostgresLoader {
     connection: PoolConnection<sqlx::Postgres>,
     plan: LoadPlan,
+    clock: Clock,
     checkpoint_sql: CheckpointSql,
     load_sql: LoadSql,
     buffer: Vec<u8>,
@@ -57,7 +58,8 @@ impl PostgresLoader {
             })?;
         }
         let buffer = Vec::with_capacity(COPY_BUFFER_BYTES + (COPY_BUFFER_BYTES >> 1));
-        Ok(Self { connection, plan, checkpoint_sql: postgres.checkpoint_sql.clone(), load_sql: sql, buffer })
+        let (clock, checkpoint_sql) = (postgres.options.clock.clone(), postgres.checkpoint_sql.clone());
+        Ok(Self { connection, plan, clock, checkpoint_sql, load_sql: sql, buffer })
     }
 }
 
@@ -69,7 +71,7 @@ impl ChunkLoader for PostgresLoader {
         seal: ChunkCommitFn,
     ) -> Result<(LoadOutcome, ChunkCommit)> {
         let rows = (*rows).as_ref();
-        let Self { connection, plan, checkpoint_sql: statements, load_sql: sql, buffer } = self;
+        let Self { connection, plan, clock, checkpoint_sql: statements, load_sql: sql, buffer } = self;
         let mut transaction = connection.begin().await?;
         if let Some(fence) = fence {
             let mine =
@@ -84,7 +86,7 @@ impl ChunkLoader for PostgresLoader {
         let outcome = work.load_all().await?;
         let sealed = seal(&outcome);
         if let Some(fence) = fence {
-            let now = clock::now_millis();
+            let now = clock.now();
             let advance = sqlx::query(AssertSqlSafe(statements.update_cursor())).bind(&sealed.cursor).bind(now);
             advance.bind(sealed.finished.then_some(now)).bind(&fence.checkpoint_key).execute(&mut *transaction).await?;
             if !sealed.rejects.is_empty() {

@@ -15,7 +15,7 @@ use crate::bulk_load::{
 use crate::checkpoint::{CheckpointSql, Fence};
 use crate::table::DbColumnType;
 use crate::target_database::ChunkLoader;
-use afterload_core::clock;
+use afterload_core::clock::Clock;
 use afterload_core::error::Result;
 use afterload_core::identifier::quote_identifiers;
 
@@ -27,6 +27,7 @@ pub struct SqliteLoader {
 
 struct SqliteLoadJob {
     plan: LoadPlan,
+    clock: Clock,
     checkpoint_sql: CheckpointSql,
     insert: String,
     upsert: Option<String>,
@@ -43,7 +44,8 @@ impl SqliteLoader {
         let upsert = (plan.conflict_action() == Some(KeyConflictAction::Update))
             .then(|| format!("{insert}{}", plan.on_conflict_do_update()));
         let insert = format!("{insert}{}", plan.on_conflict_do_nothing());
-        let shared = Arc::new(SqliteLoadJob { plan, checkpoint_sql: sqlite.checkpoint_sql.clone(), insert, upsert });
+        let (clock, checkpoint_sql) = (sqlite.options.clock.clone(), sqlite.checkpoint_sql.clone());
+        let shared = Arc::new(SqliteLoadJob { plan, clock, checkpoint_sql, insert, upsert });
         let probe = Arc::clone(&shared);
         sqlite.run_blocking(move |connection| probe.check_statements(connection)).await?;
         Ok(Self { database: sqlite, shared })
@@ -97,7 +99,7 @@ impl SqliteLoadJob {
         let outcome = self.load_rows(&transaction, rows)?;
         let sealed = seal(&outcome);
         if let Some(fence) = &fence {
-            let now = clock::now_millis();
+            let now = self.clock.now();
             let values = (&sealed.cursor, now, sealed.finished.then_some(now), &fence.checkpoint_key);
             transaction.execute(&self.checkpoint_sql.update_cursor(), values).map_err(map_sqlite_error)?;
             let mut insert = transaction.prepare(&self.checkpoint_sql.insert_reject()).map_err(map_sqlite_error)?;

@@ -207,13 +207,15 @@ mod tests {
     use rusqlite::TransactionBehavior;
 
     use super::*;
+    use afterload_core::clock::Clock;
     use afterload_core::error::ErrorCode;
     use afterload_core::secret::Secret;
 
     const TEST_FAILED: ErrorCode = ErrorCode::permanent("test_failed", "The test makes it fail");
 
     async fn memory() -> SqliteDatabase {
-        let options = ConnectionOptions { name: "app".into(), read_only: false, checkpoints: true };
+        let options =
+            ConnectionOptions { name: "app".into(), clock: Clock::system(), read_only: false, checkpoints: true };
         let folder = tempfile::tempdir().unwrap().keep();
         let url = Secret::new(format!("sqlite://{}", folder.join("x.db").display()));
         let config = ConnectionConfig { url, schema: None, read_only: false, checkpoints: Default::default() };

@@ -16,7 +16,7 @@ use tower::ServiceExt;
 use crate::api::openapi::tests::is_documented;
 use crate::api::{ApiState, ServerConfig, StartRun, api_routes, create_api_key, with_common_layers};
 use crate::codes;
-use afterload_core::clock;
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::redactor::Redactor;
 use afterload_core::secret::Secret;
@@ -54,7 +54,8 @@ pub(super) struct Answer {
 impl Stage {
     pub(super) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let db = Db::open(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
+        let db =
+            Db::open(&format!("sqlite://{}", folder.path().join("a.db").display()), Clock::system()).await.unwrap();
         let definition =
             |name: &str| DefinitionRecord { name: name.into(), digest: name.into(), source: String::new() };
         db.definitions().replace_live(&[definition("contacts-import"), definition("quiet")], &[]).await.unwrap();
@@ -65,7 +66,13 @@ impl Stage {
             config: engine_config(),
             objects: objects.clone(),
             records: Arc::new(NoRecords),
-            http: EgressClient::new(&HttpConfig::default(), &HttpLimits::default(), webhooks, redactor.clone()),
+            http: EgressClient::new(
+                &HttpConfig::default(),
+                &HttpLimits::default(),
+                webhooks,
+                redactor.clone(),
+                Clock::system(),
+            ),
             redactor,
             metrics: Metrics::default(),
             steps: Vec::new(),
@@ -77,7 +84,7 @@ impl Stage {
             .unwrap();
         let routes = api_routes().route("/panic", axum::routing::get(panicking));
         let router = with_common_layers(routes, app.engine().metrics()).with_state(app.clone());
-        let (key, admin) = create_api_key("admin", &["admin".into()], &[]).unwrap();
+        let (key, admin) = create_api_key("admin", &["admin".into()], &[], db.now()).unwrap();
         db.api_keys().insert(&key).await.unwrap();
         Self { router, app, db, objects, admin, _store: store, folder }
     }
@@ -90,7 +97,7 @@ impl Stage {
     /// A new API key with these scopes and the bucket `uploads`.
     pub(super) async fn key(&self, scopes: &[&str]) -> String {
         let scopes: Vec<_> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
-        let (key, text) = create_api_key("test", &scopes, &["uploads".into()]).unwrap();
+        let (key, text) = create_api_key("test", &scopes, &["uploads".into()], self.db.now()).unwrap();
         self.db.api_keys().insert(&key).await.unwrap();
         text
     }
@@ -230,7 +237,7 @@ async fn play(db: &Db, run: NewRun) -> Result<StartOutcome> {
         revision: 1,
         run_at: run.run_at,
         cancel_requested_at: None,
-        created_at: clock::now_millis(),
+        created_at: Clock::system().now(),
         started_at: None,
         finished_at: None,
         concurrency_slot: None,
@@ -296,7 +303,7 @@ async fn objects(folder: &std::path::Path) -> (ObjectStore, DropGuard) {
     let folder = folder.join("objects");
     let credentials = embedded::load_or_create_credentials(&folder).unwrap();
     let listener = embedded::bind_listener(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let store = EmbeddedStore::open(&folder, credentials).unwrap();
+    let store = EmbeddedStore::open(&folder, credentials, Clock::system()).unwrap();
     let stop = CancellationToken::new();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
