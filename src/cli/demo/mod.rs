@@ -15,6 +15,7 @@ use super::{ShutdownSignals, init_logs};
 use crate::app::RunningService;
 use crate::codes;
 use crate::config::Config;
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result};
 use scenario::{DemoRunner, Scenario};
 
