@@ -19,7 +19,7 @@ const SECOND_MS: i64 = 1000;
 struct Opened {
     db: Db,
     _dir: tempfile::TempDir,
-    _server: Option<Server>,
+    server: Option<Server>,
 }
 
 async fn open(database: Database, clock: Clock) -> Opened {
@@ -29,12 +29,12 @@ async fn open(database: Database, clock: Clock) -> Opened {
         Database::Postgres => Some(Server::start().await),
     };
     let url = server.as_ref().map_or_else(|| format!("sqlite://{}", dir.path().join("c.db").display()), Server::url);
-    Opened { db: Db::open(&url, clock).await.unwrap(), _dir: dir, _server: server }
+    Opened { db: Db::open(&url, clock).await.unwrap(), _dir: dir, server }
 }
 
 async fn leases_and_records_expire_by_the_clock(database: Database) {
     let (clock, time) = Clock::manual(START);
-    let Opened { db, _dir, _server } = open(database, clock).await;
+    let Opened { db, _dir, server: _server } = open(database, clock).await;
     let claim = async |holder: &str| {
         let claimed = db.poll_claims().claim("poll", START, 0, holder, 15 * SECOND_MS).await.unwrap();
         claimed.is_some()
@@ -53,7 +53,7 @@ async fn leases_and_records_expire_by_the_clock(database: Database) {
 
 async fn ended_workers_are_forgotten_by_the_clock(database: Database) {
     let (clock, time) = Clock::manual(START);
-    let Opened { db, _dir, _server } = open(database, clock).await;
+    let Opened { db, _dir, server: _server } = open(database, clock).await;
     let queue = JobQueue::open(db.clone(), Duration::from_secs(15)).await.unwrap();
     let (table, seen) = match db.dialect() {
         Dialect::Sqlite => ("Workers", (START / SECOND_MS).to_string()),
@@ -71,7 +71,7 @@ async fn ended_workers_are_forgotten_by_the_clock(database: Database) {
 
 async fn clock_follows_the_database(database: Database) {
     let (clock, time) = Clock::manual(START);
-    let Opened { db, _dir, _server } = open(database, clock).await;
+    let Opened { db, _dir, server } = open(database, clock).await;
     let machine = Clock::system();
     time.advance(Duration::from_secs(1));
     let began = machine.now();
@@ -83,7 +83,7 @@ async fn clock_follows_the_database(database: Database) {
     // The clock was ahead, and the time never moves back.
     assert_eq!(db.now(), START + SECOND_MS);
     let (late, time) = Clock::manual(1_000);
-    let behind = Db::open(&_server.as_ref().unwrap().url(), late).await.unwrap();
+    let behind = Db::open(&server.as_ref().unwrap().url(), late).await.unwrap();
     behind.correct_clock().await.unwrap();
     let (told, ended) = (behind.now(), machine.now());
     // The server of the test runs on this machine. A round trip took no longer than all of this.

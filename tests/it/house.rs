@@ -159,7 +159,7 @@ fn string_literals(source: &str) -> Vec<String> {
     // A comment, a character, a raw string or a string, whichever comes first.
     let token = Regex::new(r##"(?s)//[^\n]*|'(?:[^'\\]|\\.)'|r#+"(.*?)"#+|r"([^"]*)"|"((?:[^"\\]|\\.)*)""##).unwrap();
     let literal =
-        |found: regex::Captures| (1..=3).find_map(|group| found.get(group)).map(|text| text.as_str().to_owned());
+        |found: regex::Captures<'_>| (1..=3).find_map(|group| found.get(group)).map(|text| text.as_str().to_owned());
     token.captures_iter(source).filter_map(literal).collect()
 }
 

@@ -129,8 +129,12 @@ mod tests {
         clock.correct_by(100);
         clock.correct_by(-50);
         // It stands still for the 150 ms that it was ahead.
-        let told: Vec<_> =
-            [0, 100, 49, 1, 1].map(|step| (time.advance(Duration::from_millis(step)), clock.now()).1).into();
+        let told: Vec<_> = [0, 100, 49, 1, 1]
+            .map(|step| {
+                time.advance(Duration::from_millis(step));
+                clock.now()
+            })
+            .into();
         assert_eq!(told, [1_100, 1_100, 1_100, 1_100, 1_101]);
         // The later of two corrections counts, and each keeps what the clock has told.
         clock.correct_by(-1_000);
