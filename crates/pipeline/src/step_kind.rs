@@ -148,14 +148,14 @@ impl<'a> Validator<'a> {
         let misspelt = |key: &YamlKey| {
             self.unread.iter().any(|problem| problem.span == key.span) && closest_name(&key.text, [name]).is_some()
         };
-        self.unread.iter().any(|problem| problem.span == above.span && problem.missing_field == Some(name))
+        self.unread.iter().any(|problem| problem.span == above.span && problem.fault.missing_field() == Some(name))
             || matches!(&above.value, YamlValue::Map(entries) if entries.iter().any(|(key, _)| misspelt(key)))
     }
 
     /// True if a problem at `path` only follows from an unreadable value.
     fn is_consequence(&self, path: &[&str]) -> bool {
         let at = self.with.closest_node(path);
-        let unread = |problem: &Diagnostic| problem.span == at.span && problem.missing_field.is_none();
+        let unread = |problem: &Diagnostic| problem.span == at.span && problem.fault.missing_field().is_none();
         self.is_missing_or_misspelled(path) || !std::ptr::eq(at, self.with) && self.unread.iter().any(unread)
     }
 
