@@ -143,6 +143,12 @@ macro_rules! backends {
                 }
             }
 
+            async fn has_unique_keys(&self, table: &TableName, keys: &[String]) -> Result<bool> {
+                match self {
+                    $(Self::$name(database) => database.has_unique_keys(table, keys).await,)+
+                }
+            }
+
             async fn create_checkpoint_tables(&self) -> Result<()> {
                 match self {
                     $(Self::$name(database) => database.create_checkpoint_tables().await,)+

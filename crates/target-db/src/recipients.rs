@@ -239,10 +239,13 @@ impl RecipientQuery {
         values.extend(target.values.clone());
         let call = StatementArgs { values, result_mode: ResultMode::Discard, stop: stop.clone() };
         let written = connection.write_statement(&command, call, commit.fence, commit.checkpoint_fn).await;
-        written.map_err(|error| match error.message().contains("ON CONFLICT") {
-            true => keys_not_unique_error(&target.table, &target.keys),
-            false => error,
-        })
+        let Err(error) = &written else { return written };
+        // The database refuses the statement. The keys may be the reason.
+        let refused = !present.is_empty() && [codes::DATABASE_ERROR, codes::SQL_INVALID].contains(&error.code());
+        match refused && connection.lacks_unique_keys(&target.table, &target.keys).await {
+            true => Err(keys_not_unique_error(&target.table, &target.keys)),
+            false => written,
+        }
     }
 
     /// Renders `FROM … WHERE` with the bounds of the range.

@@ -48,6 +48,9 @@ pub(crate) trait TargetDatabase: Clone {
     /// Deletes expired checkpoints with their rejected rows.
     async fn prune_checkpoints(&self, expiry: CheckpointExpiry) -> Result<()>;
 
+    /// Whether a unique constraint covers just these columns, as `ON CONFLICT` requires.
+    async fn has_unique_keys(&self, table: &TableName, keys: &[String]) -> Result<bool>;
+
     /// Prepares a table for loading.
     ///
     /// # Errors

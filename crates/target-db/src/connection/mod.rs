@@ -102,6 +102,11 @@ impl Connection {
         self.backend.max_writers(wanted)
     }
 
+    /// True if it is certain that no unique constraint covers just these columns.
+    pub(crate) async fn lacks_unique_keys(&self, table: &TableName, keys: &[String]) -> bool {
+        matches!(self.backend.has_unique_keys(table, keys).await, Ok(false))
+    }
+
     pub(crate) fn key_as_text(&self, key: &str) -> String {
         self.backend.key_as_text(key)
     }

@@ -10,7 +10,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
 use super::load_sql::{LoadSql, STAGING_TABLE};
-use super::{PostgresDatabase, pg_copy, sqlstate};
+use super::{INVALID_COLUMN_REFERENCE, PostgresDatabase, pg_copy, sqlstate};
 use crate::batch::{BatchCell, RowBatch};
 use crate::bulk_load::{
     ChunkCommit, ChunkCommitFn, KeyConflictAction, LoadOutcome, LoadPlan, RowRefusal, conflict_keys_error,
@@ -52,7 +52,7 @@ impl PostgresLoader {
             // Planning the statement fails if no unique constraint covers the keys.
             let probe = format!("EXPLAIN {}", sql.merge.replace("$1", "0").replace("$2", "0"));
             connection.execute(AssertSqlSafe(probe)).await.map_err(|error| match sqlstate(&error).as_deref() {
-                Some("42P10") => conflict_keys_error(&plan),
+                Some(INVALID_COLUMN_REFERENCE) => conflict_keys_error(&plan),
                 _ => error.into(),
             })?;
         }

@@ -132,6 +132,18 @@ impl TargetDatabase for PostgresDatabase {
         describe::describe_table(self, name).await
     }
 
+    async fn has_unique_keys(&self, table: &TableName, keys: &[String]) -> Result<bool> {
+        let keys = quote_identifiers(keys.iter().map(String::as_str));
+        // Planning the statement fails if no unique constraint covers the keys. `EXPLAIN` plans and inserts nothing.
+        let probe =
+            format!("EXPLAIN INSERT INTO {} DEFAULT VALUES ON CONFLICT ({keys}) DO NOTHING", table.to_quoted_sql());
+        match sqlx::query(AssertSqlSafe(probe)).execute(&self.pool).await {
+            Ok(_) => Ok(true),
+            Err(error) if sqlstate(&error).as_deref() == Some(INVALID_COLUMN_REFERENCE) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Creates the tables under a lock, because concurrent sessions that create one table conflict in the catalog.
     async fn create_checkpoint_tables(&self) -> Result<()> {
         let there = "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL";
@@ -203,6 +215,9 @@ impl TargetDatabase for PostgresDatabase {
         wanted
     }
 }
+
+/// The SQLSTATE of `ON CONFLICT` keys that no unique constraint covers.
+const INVALID_COLUMN_REFERENCE: &str = "42P10";
 
 fn sqlstate(error: &sqlx::Error) -> Option<String> {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned)

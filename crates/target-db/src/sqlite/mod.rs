@@ -28,8 +28,8 @@ use crate::statement::{Checkpoint, StatementResult, StatementRun, stopped_error}
 use crate::table::TableInfo;
 use crate::target_database::TargetDatabase;
 use afterload_core::error::{Error, Result};
-use afterload_core::identifier::TableName;
-use load::SqliteLoader;
+use afterload_core::identifier::{TableName, quote_identifiers};
+use load::{SqliteLoader, accepts_conflict_keys};
 
 /// How many virtual machine operations SQLite runs between two stop checks. They take a millisecond at most.
 const OPS_PER_STOP_CHECK: i32 = 10_000;
@@ -112,6 +112,14 @@ impl TargetDatabase for SqliteDatabase {
 
     async fn describe_table(&self, name: &TableName) -> Result<Option<TableInfo>> {
         describe::describe_table(&self.pool, name).await
+    }
+
+    async fn has_unique_keys(&self, table: &TableName, keys: &[String]) -> Result<bool> {
+        let (table, keys) = (table.to_quoted_sql(), keys.to_vec());
+        let columns = quote_identifiers(keys.iter().map(String::as_str));
+        let values = vec!["NULL"; keys.len()].join(", ");
+        let insert = format!("INSERT INTO {table} ({columns}) VALUES ({values})");
+        self.run_blocking(move |connection| accepts_conflict_keys(connection, &insert, &keys)).await
     }
 
     checkpoint::sqlx_checkpoint_methods!();
