@@ -1,6 +1,8 @@
 //! The only place that reads the wall clock.
 
-use chrono::{DateTime, NaiveDateTime, SecondsFormat, Utc};
+use std::time::UNIX_EPOCH;
+
+use chrono::{DateTime, SecondsFormat, Utc};
 
 /// Milliseconds since 1970-01-01T00:00:00Z, the format of every time column.
 pub type UnixMillis = i64;
@@ -18,9 +20,8 @@ pub fn parse_rfc3339(text: &str) -> Option<UnixMillis> {
 
 /// Parses a date of an HTTP header in any of the three formats that RFC 9110 allows.
 pub fn parse_http_date(text: &str) -> Option<UnixMillis> {
-    let shapes = ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
-    let time = shapes.iter().find_map(|shape| NaiveDateTime::parse_from_str(text, shape).ok());
-    time.map(|time| time.and_utc().timestamp_millis())
+    let since_1970 = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since_1970.as_millis()).ok()
 }
 
 /// Formats a stored time as the API does: RFC 3339, UTC, milliseconds.
