@@ -99,7 +99,14 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         CliCommand::Check(args) => {
             let config = load()?;
             let around = app::validation_context(&config, &Mailer::new(&config.mailer_options())?);
-            Ok(check::run(&args, &config.pipelines, &step_catalog(), &around, &mut stdout::cli_stdout())?)
+            Ok(check::run(
+                &args,
+                &config.pipelines,
+                &step_catalog(),
+                &around,
+                &stdout::cli_renderer(),
+                &mut stdout::cli_stdout(),
+            )?)
         }
         CliCommand::Schema(args) => Ok(schema::run(&args, &step_catalog(), &mut stdout::cli_stdout())?),
         CliCommand::Mail(mail::MailCommand::Preview(args)) => {
