@@ -75,7 +75,7 @@ fn write_problem(response: &mut Response, problem: &Problem, id: &str) {
     *response.body_mut() = Body::from(body);
 }
 
-/// The caller's request id if it is safe for logs, else a new one.
+/// The caller's request id if it is safe for logs, else a new one. The layer of `tower-http` accepts any id.
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(REQUEST_ID_HEADER).and_then(|value| value.to_str().ok());
     let plain = |id: &&str| {
