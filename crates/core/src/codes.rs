@@ -15,6 +15,9 @@ pub const IO_ERROR: ErrorCode = ErrorCode::transient("io_error", "A file cannot 
 pub const LISTEN_FAILED: ErrorCode = ErrorCode::permanent("listen_failed", "The service cannot listen on its address");
 pub const STEP_STOPPED: ErrorCode = ErrorCode::stopped("step_stopped", "The step was asked to stop");
 pub const TABLE_NOT_FOUND: ErrorCode = ErrorCode::permanent("table_not_found", "There is no such table");
+pub const TEXT_INVALID: ErrorCode = ErrorCode::permanent("text_invalid", "A text cannot be stored")
+    .with_status(422)
+    .with_hint("leave out the character NUL (`\\u0000`, `%00`)");
 
 /// All codes of this crate.
 pub const CODES: &[ErrorCode] = &[
@@ -27,4 +30,5 @@ pub const CODES: &[ErrorCode] = &[
     LISTEN_FAILED,
     STEP_STOPPED,
     TABLE_NOT_FOUND,
+    TEXT_INVALID,
 ];

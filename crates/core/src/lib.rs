@@ -1,5 +1,6 @@
-//! What every crate uses: errors, the clock, units, secrets, identifiers, failpoints.
+//! What every crate uses: errors, the clock, units, secrets, identifiers, texts, counts of work, failpoints.
 
+pub mod blocking;
 pub mod clock;
 pub mod codes;
 pub mod dialect;
@@ -12,6 +13,8 @@ pub mod object_names;
 pub mod redactor;
 pub mod secret;
 pub mod secrets;
+pub mod text;
 pub mod units;
+pub mod work;
 
 pub use error::{Error, Result};

@@ -1,15 +1,21 @@
 //! Converts HTML to text, for templates without a text body.
 
+use afterload_core::work::{count_steps, search_text};
+
+/// The longest entity: `&thetasym;` and `&#x10ffff;` have ten characters.
+const MAX_ENTITY_BYTES: usize = 10;
+
 /// The visible text with its paragraphs and the URLs of its links.
 pub(super) fn html_to_text(html: &str) -> String {
     let mut out = PlainTextBuilder::default();
     let mut rest = html;
-    while let Some(at) = rest.find('<') {
+    while let Some(at) = search_text(rest, "<") {
         out.push_text(&rest[..at]);
         rest = &rest[at..];
-        let end = if rest.starts_with("<!--") { rest.find("-->").map(|at| at + 2) } else { find_tag_end(rest) };
+        let end = if rest.starts_with("<!--") { search_text(rest, "-->").map(|at| at + 2) } else { find_tag_end(rest) };
         let Some(end) = end else { break };
         let tag = &rest[1..end];
+        count_steps(tag.len());
         rest = &rest[end + 1..];
         let name = tag.trim_start_matches('/').split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
         let name = name.to_ascii_lowercase();
@@ -46,6 +52,7 @@ impl PlainTextBuilder {
     /// Adds text as HTML displays it: consecutive white space is one space.
     fn push_text(&mut self, html: &str) {
         let text = decode_entities(html);
+        count_steps(text.len());
         let mut space = false;
         for c in text.chars() {
             match c {
@@ -77,6 +84,7 @@ impl PlainTextBuilder {
 fn find_tag_end(html: &str) -> Option<usize> {
     let mut quote = None;
     html.char_indices().find_map(|(at, c)| {
+        count_steps(1);
         match (quote, c) {
             (None, '>') => return Some(at),
             (None, '"' | '\'') => quote = Some(c),
@@ -92,7 +100,8 @@ fn skip_element<'a>(html: &'a str, name: &str) -> &'a str {
         .match_indices("</")
         .find(|(at, _)| html.get(at + 2..at + 2 + name.len()).is_some_and(|found| found.eq_ignore_ascii_case(name)));
     let rest = close.map_or("", |(at, _)| &html[at..]);
-    rest.split_once('>').map_or("", |(_, rest)| rest)
+    count_steps(html.len() - rest.len());
+    search_text(rest, ">").map_or("", |at| &rest[at + 1..])
 }
 
 fn attribute_value(tag: &str, name: &str) -> Option<String> {
@@ -108,10 +117,13 @@ fn attribute_value(tag: &str, name: &str) -> Option<String> {
 fn decode_entities(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find('&') {
+    while let Some(at) = search_text(rest, "&") {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
-        let entity = rest[1..].find(';').filter(|end| *end <= 10).map(|end| &rest[1..=end]);
+        count_steps(MAX_ENTITY_BYTES);
+        // A search to the end of the text would pass the rest again for each `&`.
+        let end = rest.bytes().skip(1).take(MAX_ENTITY_BYTES + 1).position(|byte| byte == b';');
+        let entity = end.map(|end| &rest[1..=end]);
         match entity.and_then(|entity| Some((entity, decode_entity(entity)?))) {
             Some((entity, c)) => {
                 out.push(c);
@@ -164,6 +176,37 @@ fn normalize_whitespace(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::html_to_text;
+    use afterload_core::work::assert_linear;
+
+    #[test]
+    fn hostile_html_takes_linear_work() {
+        for shape in [
+            "&",
+            "&;",
+            "&amp",
+            "<",
+            "<!--",
+            "<!-- -->",
+            "<a ",
+            "<a href='",
+            "<a href=x>",
+            "</a>",
+            "<style>",
+            "<style></x>",
+            "<style></style>",
+            "</",
+            "<p>",
+            "< ",
+            "\"",
+            "<td alt=\"",
+            "&#x",
+            "<img alt=a>",
+            " \n",
+        ] {
+            assert_linear(shape, |count| shape.repeat(count), |text| drop(html_to_text(text)));
+            assert_linear(shape, |count| format!("{};>", shape.repeat(count)), |text| drop(html_to_text(text)));
+        }
+    }
 
     #[test]
     fn visible_text_is_kept() {
