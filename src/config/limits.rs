@@ -16,6 +16,10 @@ pub struct Limits {
     pub upload: ByteSize,
     /// The maximum size of a JSON body.
     pub body: ByteSize,
+    /// The maximum number of parts of a form; default 1000.
+    pub form_parts: usize,
+    /// The maximum number of files of a request, in all params together; default 100.
+    pub files: usize,
     /// Crashes without progress after which a step is quarantined.
     #[schemars(range(min = 1, max = 1000))]
     pub crashes: u32,
@@ -41,6 +45,8 @@ impl Default for Limits {
         Self {
             upload: ByteSize(5 << 30),
             body: ByteSize(1 << 20),
+            form_parts: 1000,
+            files: 100,
             crashes: 3,
             lease: HumanDuration(std::time::Duration::from_secs(15)),
             drain: HumanDuration(std::time::Duration::from_secs(25)),

@@ -165,6 +165,8 @@ impl Config {
             buckets: self.objects.buckets.keys().cloned().collect(),
             max_upload: self.limits.upload,
             max_body: self.limits.body,
+            max_form_parts: self.limits.form_parts,
+            max_files: self.limits.files,
             inline_wait: self.limits.inline_wait.0,
             max_wait: self.limits.wait.0,
             webhooks: self.webhooks.clone(),

@@ -275,7 +275,11 @@ async fn run_starts_not_before_run_at(database: Database) {
 }
 
 async fn run_options_set_queue_and_priority(database: Database) {
-    let app = app(database, "steps: [{ id: one, uses: test.step }]\n").await;
+    let app = TestApp::builder(database)
+        .pipeline("p", "name: p\nsteps: [{ id: one, uses: test.step }]\n")
+        .config(|config| drop(config.queues.insert("special".into(), QueueConfig::default())))
+        .start()
+        .await;
     let (_, run) = app.post("/v1/pipelines/p/runs", json!({ "queue": "special", "priority": 7 })).await;
     let steps = app.app.engine.db().steps().list(id(&run)).await.unwrap();
     assert_eq!((steps[0].queue.as_str(), steps[0].priority), ("special", 7));

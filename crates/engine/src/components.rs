@@ -148,7 +148,7 @@ impl SharedParts {
             publisher: self.publisher.clone(),
         };
         EngineCore {
-            starter: self.new_starter(&deps, &reconciler),
+            starter: self.new_starter(&deps, &queues, &reconciler),
             retrier: RunRetrier {
                 db: db.clone(),
                 plans: self.plans.clone(),
@@ -190,13 +190,19 @@ impl SharedParts {
         }
     }
 
-    fn new_starter(&self, deps: &EngineDeps, reconciler: &ConcurrencyReconciler) -> RunStarter {
+    fn new_starter(
+        &self,
+        deps: &EngineDeps,
+        queues: &Arc<QueueList>,
+        reconciler: &ConcurrencyReconciler,
+    ) -> RunStarter {
         RunStarter {
             db: deps.db.clone(),
             config: self.config.clone(),
             redactor: deps.redactor.clone(),
             metrics: deps.metrics.clone(),
             plans: self.plans.clone(),
+            queues: queues.clone(),
             admission: self.admission.clone(),
             reconciler: reconciler.clone(),
             publisher: self.publisher.clone(),

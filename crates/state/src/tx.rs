@@ -119,6 +119,7 @@ impl DbRow {
 
 macro_rules! bind_query {
     ($sql:expr, $args:expr) => {{
+        crate::sql_args::check_args($args)?;
         let mut query = sqlx::query(AssertSqlSafe($sql));
         for arg in $args {
             query = match arg {

@@ -16,11 +16,14 @@ use crate::lifecycle::reconcile::ConcurrencyReconciler;
 use crate::plan_cache::{CompiledPlan, CompiledStep, PlanCache};
 use crate::run_errors::{error_to_json, pipeline_not_found};
 use crate::scheduling::concurrency::concurrency_slot;
+use crate::scheduling::queues::QueueList;
+use afterload_core::blocking::run_sized;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_core::redactor::Redactor;
 use afterload_metrics::Metrics;
+use afterload_pipeline::params::estimate_params_size;
 use afterload_pipeline::plan::Retention;
 use afterload_state::{Db, DedupRecord, RetentionOverride, RunRecord, RunStatus, StepRecord, StepStatus};
 
@@ -41,7 +44,7 @@ pub struct NewRun {
     pub run_at: Option<UnixMillis>,
     /// Overrides the priority of all steps.
     pub priority: Option<i32>,
-    /// Overrides the queue of all steps.
+    /// Overrides the queue of all steps. It must be one that the configuration, a live pipeline or an open step names.
     pub queue: Option<String>,
     /// The `event` value in expressions.
     pub event: Option<Value>,
@@ -100,7 +103,7 @@ impl Engine {
     /// others wait for it and return its id. After a database error the caller may repeat the call.
     ///
     /// # Errors
-    /// `pipeline_not_found`, `params_invalid`, `concurrency_key_invalid`, or a database error.
+    /// `pipeline_not_found`, `params_invalid`, `queue_unknown`, `concurrency_key_invalid`, or a database error.
     pub async fn start_run(&self, new: NewRun) -> Result<StartOutcome> {
         self.0.starter.start_run(new).await
     }
@@ -121,6 +124,7 @@ pub(crate) struct RunStarter {
     pub(crate) redactor: Redactor,
     pub(crate) metrics: Metrics,
     pub(crate) plans: Arc<PlanCache>,
+    pub(crate) queues: Arc<QueueList>,
     pub(crate) admission: Admission,
     pub(crate) reconciler: ConcurrencyReconciler,
     pub(crate) publisher: TransitionPublisher,
@@ -137,7 +141,11 @@ impl RunStarter {
         let definition = self.db.definitions().find_live(&new.pipeline).await?;
         let definition = definition.ok_or_else(|| pipeline_not_found(&new.pipeline))?;
         let compiled = self.plans.load_plan(&definition.digest).await?;
-        let params = compiled.plan.bind_params(new.params)?;
+        if let Some(queue) = &new.queue {
+            self.queues.ensure_queue_known(queue).await?;
+        }
+        let plan = compiled.plan.clone();
+        let params = run_sized(estimate_params_size(&new.params), move || plan.bind_params(new.params)).await??;
         let mut run = RunRecord {
             id: new.id,
             pipeline: definition.name,
@@ -179,7 +187,7 @@ impl RunStarter {
             tx.artifacts().insert(id, &run.id, None, &json!(file)).await?;
         }
         // A reference keeps an artifact of another run from expiring.
-        for id in artifact_refs(&run.params) {
+        for id in tx.artifacts().retain_live(artifact_refs(&run.params)).await? {
             if tx.artifacts().lock_live(&id).await? {
                 tx.artifacts().add_ref(&id, &run.id).await?;
             }
@@ -238,14 +246,20 @@ impl RunStarter {
 }
 
 /// The ids of the artifacts in the parameters. They are sorted, so that all runs lock them in the same order.
-fn artifact_refs(params: &Value) -> BTreeSet<String> {
-    match params {
+fn artifact_refs(params: &Value) -> Vec<String> {
+    let mut ids = BTreeSet::new();
+    collect_artifact_refs(params, &mut ids);
+    ids.into_iter().collect()
+}
+
+fn collect_artifact_refs(value: &Value, ids: &mut BTreeSet<String>) {
+    match value {
         Value::Object(fields) => {
-            let own = fields.get("artifact_id").and_then(Value::as_str).map(str::to_owned);
-            fields.values().flat_map(artifact_refs).chain(own).collect()
+            ids.extend(fields.get("artifact_id").and_then(Value::as_str).map(str::to_owned));
+            fields.values().for_each(|field| collect_artifact_refs(field, ids));
         }
-        Value::Array(items) => items.iter().flat_map(artifact_refs).collect(),
-        _ => BTreeSet::new(),
+        Value::Array(items) => items.iter().for_each(|item| collect_artifact_refs(item, ids)),
+        _ => {}
     }
 }
 

@@ -27,6 +27,10 @@ pub struct ServerConfig {
     pub max_upload: ByteSize,
     /// The maximum size of a JSON body.
     pub max_body: ByteSize,
+    /// The maximum number of parts of a form.
+    pub max_form_parts: usize,
+    /// The maximum number of files of a request.
+    pub max_files: usize,
     /// How long a response waits for `inline` steps.
     pub inline_wait: Duration,
     /// How long a response waits for the end of a run with `Prefer: wait`.

@@ -16,7 +16,7 @@ use ulid::Ulid;
 use super::auth::{ApiKeyScope, Caller, missing_scope};
 use super::extract::{self, PathId, StrictQuery};
 use super::file_params;
-use super::form::{FormData, MultipartForm};
+use super::form::{FormData, FormLimits, MultipartForm};
 use super::idempotency::{self, RequestFingerprint};
 use super::pipelines::pipeline_not_found;
 use super::problem::Problem;
@@ -30,7 +30,7 @@ use afterload_core::error::{Error, Result};
 use afterload_core::secrets::TokenPurpose;
 use afterload_core::units::is_queue_name;
 use afterload_egress::parse_url;
-use afterload_engine::registry::{FileArity, PipelineSummary};
+use afterload_engine::registry::PipelineSummary;
 use afterload_engine::{DedupKey, NewRun, StartOutcome, run_url};
 use afterload_state::RunRecord;
 
@@ -50,6 +50,7 @@ pub(super) struct NewRunBody {
     params: Map<String, Value>,
     run_at: Option<String>,
     priority: Option<Value>,
+    /// The queue of all steps: one that the configuration, a live pipeline or an open step names.
     queue: Option<String>,
     notify_url: Option<String>,
 }
@@ -60,6 +61,7 @@ pub(super) struct NewRunBody {
 pub(super) struct RunOptions {
     run_at: Option<String>,
     priority: Option<Value>,
+    /// The queue of all steps: one that the configuration, a live pipeline or an open step names.
     queue: Option<String>,
     notify_url: Option<String>,
 }
@@ -168,9 +170,11 @@ impl RunRequest {
         if self.is_replay(dedup_key.as_ref()).await? {
             return Ok(NewRun { id, pipeline: self.pipeline.name.clone(), dedup_key, ..NewRun::default() });
         }
-        let unfit = file_params::resolve_file_params(&self.app, &self.caller, &self.pipeline, &mut params).await?;
+        let uploaded = uploads.files.len();
+        let unfit =
+            file_params::resolve_file_params(&self.app, &self.caller, &self.pipeline, &mut params, uploaded).await?;
         params.extend(files);
-        unfit.into_result(&self.pipeline, &params)?;
+        unfit.into_result(&self.pipeline, &params).await?;
         let ValidRunOptions { run_at, priority, queue, notify_url } = options.validate()?;
         let (pipeline, uploads) = (self.pipeline.name.clone(), uploads.files.clone());
         let origin = API_ORIGIN;
@@ -195,22 +199,16 @@ impl RunRequest {
     }
 
     async fn read_form(&self, headers: &HeaderMap, body: Body, uploads: &mut RunUploads) -> Result<FormData> {
-        let limits = self.app.config();
         let boundary = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(multer::parse_boundary);
         let Some(Ok(boundary)) = boundary else {
             return Err(Error::new(codes::MULTIPART_INVALID, "the content type names no boundary"));
         };
         let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        let mut takes = self.pipeline.file_params().map(|(_, takes)| takes);
-        let files = takes.try_fold(0_u64, |files, takes| (takes == FileArity::One).then_some(files + 1));
-        let most = files.map_or(u64::MAX, |files| limits.max_upload.0.saturating_mul(files));
-        let most = most.saturating_add(limits.max_body.0).saturating_add(FORM_OVERHEAD_BYTES);
-        if length.is_some_and(|length| length > most) {
-            let message = format!("the form is larger than the files that `{}` takes", self.pipeline.name);
-            return Err(Error::new(codes::UPLOAD_TOO_LARGE, message)
-                .with_hint(format!("`limits.upload` in the configuration is {}", limits.max_upload)));
+        let form_limits = self.form_limits();
+        if length.is_some_and(|length| length > form_limits.total) {
+            return Err(form_limits.too_large);
         }
-        let mut form = MultipartForm::new(body, &boundary, limits.max_body);
+        let mut form = MultipartForm::new(body, &boundary, form_limits);
         let Some(_room) = self.app.try_form_permit() else {
             form.drain_body().await;
             let message = format!("{MAX_PARALLEL_FORMS} uploads are under way");
@@ -222,6 +220,22 @@ impl RunRequest {
                 form.drain_body().await;
                 Err(error)
             }
+        }
+    }
+
+    fn form_limits(&self) -> FormLimits {
+        let limits = self.app.config();
+        let files = self.pipeline.file_params().map(|(name, _)| self.pipeline.max_files(name));
+        let files = files.fold(0_usize, usize::saturating_add).min(limits.max_files) as u64;
+        let total = limits.max_upload.0.saturating_mul(files);
+        let message = format!("the form is larger than the files that `{}` takes", self.pipeline.name);
+        FormLimits {
+            total: total.saturating_add(limits.max_body.0).saturating_add(FORM_OVERHEAD_BYTES),
+            too_large: Error::new(codes::UPLOAD_TOO_LARGE, message)
+                .with_hint(format!("`limits.upload` in the configuration is {}", limits.max_upload)),
+            text: limits.max_body,
+            parts: limits.max_form_parts,
+            files: limits.max_files,
         }
     }
 

@@ -36,7 +36,7 @@ use afterload_core::secrets::TokenPurpose;
 use afterload_core::units::ByteSize;
 use afterload_engine::registry::{FileArity, PipelineSummary};
 use afterload_engine::{DedupKey, NewRun, StartOutcome, artifact_url};
-use afterload_pipeline::params::{self, InvalidParam};
+use afterload_pipeline::params::{InvalidParam, param_invalid};
 use afterload_state::UploadRecord;
 
 const UPLOAD_BODY_EXAMPLE: &str = "{\"pipeline\": \"avatar\", \"filename\": \"photo.jpg\", \"size\": 12345}";
@@ -145,15 +145,15 @@ async fn prepare_upload(
     };
     let mut params = new.params;
     if params.contains_key(&param) {
-        return Err(params::params_invalid(&[(param, InvalidParam::new(codes::PARAM_REPEATED, "it is given twice"))]));
+        return Err(param_invalid(&param, InvalidParam::new(codes::PARAM_REPEATED, "it is given twice")));
     }
-    let unfit = file_params::resolve_file_params(app, caller, pipeline, &mut params).await?;
+    let unfit = file_params::resolve_file_params(app, caller, pipeline, &mut params, 1).await?;
     let mut all = params.clone();
     all.insert(param.clone(), json!(file));
-    unfit.into_result(pipeline, &all)?;
-    let faults = params::find_invalid_params(&pipeline.declared, all);
+    unfit.into_result(pipeline, &all).await?;
+    let faults = file_params::find_invalid_params(pipeline, all).await?;
     if !faults.is_empty() {
-        return Err(params::params_invalid(&faults));
+        return Err(faults.to_error());
     }
     let expires_at = clock::now_millis() + UPLOAD_LIFETIME.as_millis() as i64;
     let (pipeline, file) = (pipeline.name.clone(), json!(file));
@@ -167,7 +167,7 @@ fn resolve_file_param(pipeline: &PipelineSummary, given: Option<String>) -> Resu
         Some(name) => {
             let fault =
                 InvalidParam::new(codes::PARAM_TAKES_NO_FILE, format!("it is not a file param of `{}`", pipeline.name));
-            Err(params::params_invalid(&[(name, fault)]))
+            Err(param_invalid(&name, fault))
         }
         None => match (single.next(), single.next()) {
             (Some(name), None) => Ok(name.to_owned()),

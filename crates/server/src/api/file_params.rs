@@ -1,19 +1,24 @@
 //! Files that a caller names instead of uploading: objects in buckets, and artifacts of earlier runs.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use ulid::Ulid;
 
 use super::ApiState;
 use super::auth::Caller;
+use super::form::too_many_files;
 use crate::codes;
+use afterload_core::blocking::run_sized;
 use afterload_core::error::{Error, ErrorCode, Result};
 use afterload_core::file::File;
 use afterload_core::object_names;
 use afterload_core::object_names::is_valid_bucket_name;
+use afterload_core::text::shorten_text;
 use afterload_engine::artifact_url;
 use afterload_engine::registry::{FileArity, PipelineSummary};
-use afterload_pipeline::params::{self, InvalidParam};
+use afterload_pipeline::params::{self, InvalidParam, InvalidParams};
 
 const FILE_FORMS_HINT: &str =
     "expected a part of a form, `\"s3://bucket/key\"`, `{\"bucket\": …, \"key\": …}` or `{\"artifact_id\": …}`";
@@ -43,9 +48,11 @@ struct FileReference {
 /// The errors of the files that a caller names.
 #[derive(Debug, Default)]
 pub(super) struct FileParamErrors {
-    faults: Vec<(String, InvalidParam)>,
+    faults: InvalidParams,
     /// The first error of the store.
     error: Option<Error>,
+    /// Whether some faults are not the store's.
+    has_invalid: bool,
 }
 
 /// Errors of the store that concern one file and that the caller can fix.
@@ -73,7 +80,10 @@ impl From<Error> for FileRefusal {
 impl FileParamErrors {
     fn add_refusal(&mut self, param: &str, refusal: FileRefusal) -> Result<()> {
         let fault = match refusal {
-            FileRefusal::Invalid(fault) => fault,
+            FileRefusal::Invalid(fault) => {
+                self.has_invalid = true;
+                fault
+            }
             FileRefusal::Error(error) if FILE_ERROR_CODES.contains(&error.code()) => {
                 let fault = InvalidParam::new(error.code(), error.message());
                 self.error.get_or_insert_with(|| error.context(format!("`{param}`")));
@@ -81,7 +91,7 @@ impl FileParamErrors {
             }
             FileRefusal::Error(error) => return Err(error),
         };
-        self.faults.push((param.to_owned(), fault));
+        self.faults.add(param, || fault);
         Ok(())
     }
 
@@ -90,32 +100,49 @@ impl FileParamErrors {
     ///
     /// # Errors
     /// `params_invalid`, `object_not_found`, `object_changed`, and other errors of the store.
-    pub(super) fn into_result(mut self, pipeline: &PipelineSummary, params: &Map<String, Value>) -> Result<()> {
+    pub(super) async fn into_result(mut self, pipeline: &PipelineSummary, params: &Map<String, Value>) -> Result<()> {
         if self.faults.is_empty() {
             return Ok(());
         }
-        let mut others = params::find_invalid_params(&pipeline.declared, params.clone());
-        others.retain(|(param, _)| self.faults.iter().all(|(name, _)| name != param));
-        let stored = others.is_empty() && self.faults.iter().all(|(_, fault)| FILE_ERROR_CODES.contains(&fault.code));
+        let mut others = find_invalid_params(pipeline, params.clone()).await?;
+        others.retain(|param| self.faults.listed_params().all(|name| name != param));
+        let is_stored = others.is_empty() && !self.has_invalid;
         self.faults.extend(others);
         match self.error {
-            Some(error) if stored => Err(error.with_details(params::invalid_param_details(&self.faults))),
-            _ => Err(params::params_invalid(&self.faults)),
+            Some(error) if is_stored => Err(error.with_details(self.faults.to_details())),
+            _ => Err(self.faults.to_error()),
         }
     }
+}
+
+/// Finds the params that do not fit the pipeline. Many or long ones are checked on a thread of their own.
+pub(super) async fn find_invalid_params(
+    pipeline: &PipelineSummary,
+    params: Map<String, Value>,
+) -> Result<InvalidParams> {
+    let declared = pipeline.declared.clone();
+    let size = params::estimate_params_size(&params);
+    run_sized(size, move || params::find_invalid_params(&declared, params)).await
 }
 
 /// Replaces file references in parameters with the files they name, pinned to their current version. Invalid references
 /// stay as they are and are returned as errors.
 ///
 /// # Errors
-/// `bucket_forbidden`, and errors of the store and the database that do not concern one file.
+/// `too_many_files` if they and the `uploaded` ones are too many, `bucket_forbidden`, and errors of the store and the
+/// database that do not concern one file.
 pub(super) async fn resolve_file_params(
     app: &ApiState,
     caller: &Caller,
     pipeline: &PipelineSummary,
     params: &mut Map<String, Value>,
+    uploaded: usize,
 ) -> Result<FileParamErrors> {
+    // The store is asked for each file, so they are counted first.
+    let most = app.config().max_files;
+    if uploaded + count_files(pipeline, params) > most {
+        return Err(too_many_files(most));
+    }
     let mut unfit = FileParamErrors::default();
     for (name, takes) in pipeline.file_params() {
         let Some(value) = params.get_mut(name).filter(|value| !value.is_null()) else { continue };
@@ -139,6 +166,16 @@ pub(super) async fn resolve_file_params(
         }
     }
     Ok(unfit)
+}
+
+/// The number of files that the params name.
+fn count_files(pipeline: &PipelineSummary, params: &Map<String, Value>) -> usize {
+    let files = pipeline.file_params().filter_map(|(name, _)| params.get(name)).map(|value| match value {
+        Value::Null => 0,
+        Value::Array(items) => items.len(),
+        _ => 1,
+    });
+    files.sum()
 }
 
 impl FileRefusal {
@@ -264,11 +301,8 @@ fn check_object_name(app: &ApiState, bucket: &str, key: &str) -> Result<(), Inva
 }
 
 /// Cuts a text to 80 characters, for messages.
-fn truncate_text(text: &str) -> String {
-    match text.char_indices().nth(80) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
+fn truncate_text(text: &str) -> Cow<'_, str> {
+    shorten_text(text, 80)
 }
 
 /// The file of an artifact; `None` if the caller may read none with this id. Without a caller, a link has authorized

@@ -10,6 +10,7 @@ mod direct_upload;
 mod extract;
 mod file_params;
 mod form;
+mod form_body;
 mod form_field;
 mod form_file_name;
 mod health;
@@ -45,7 +46,7 @@ pub use serve::serve;
 pub use state::{ApiState, StartRun};
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use afterload_metrics::Metrics;
@@ -65,6 +66,7 @@ fn with_common_layers(routes: Router<ApiState>, metrics: &Metrics) -> Router<Api
     routes
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(from_fn(extract::refuse_nul_in_url))
         .layer(CatchPanicLayer::custom(problem::panic_response))
         .layer(from_fn_with_state(metrics.clone(), request_log::log_request))
 }

@@ -66,7 +66,7 @@ impl Operation {
             responses: Vec::new(),
             error_codes: BTreeMap::new(),
         }
-        .with_errors(&[codes::INTERNAL_ERROR])
+        .with_errors(&[codes::INTERNAL_ERROR, codes::TEXT_INVALID])
     }
 
     pub(super) fn require_key(mut self) -> Self {

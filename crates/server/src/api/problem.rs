@@ -11,9 +11,13 @@ use serde_json::Value;
 
 use crate::codes;
 use afterload_core::error::{Error, ErrorCode, Retryability};
+use afterload_core::text::shorten_text;
 
 /// The `Retry-After` of an error that names no time.
 const DEFAULT_RETRY_AFTER_SECS: u64 = 2;
+
+/// How much of a message is sent. Messages repeat what the caller sent, which may be long.
+const MAX_DETAIL_CHARS: usize = 32_000;
 
 /// An error that becomes a response.
 #[derive(Clone, Debug)]
@@ -75,8 +79,9 @@ impl Problem {
                 ("the service cannot answer at the moment".into(), Some("try again in a moment".into()), None)
             }
             _ => {
-                let hint = self.error.hint_text().map(str::to_owned);
-                (self.error.message().to_owned(), hint, self.error.details().cloned())
+                let hint = self.error.hint_text().map(|hint| shorten_text(hint, MAX_DETAIL_CHARS).into_owned());
+                let detail = shorten_text(self.error.message(), MAX_DETAIL_CHARS).into_owned();
+                (detail, hint, self.error.details().cloned())
             }
         };
         let kind = format!("urn:afterload:{code}");

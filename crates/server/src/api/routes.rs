@@ -148,8 +148,10 @@ fn run_routes(routes: ApiRoutes) -> ApiRoutes {
                     codes::PARAMS_INVALID,
                     codes::BUCKET_FORBIDDEN,
                     codes::RUN_OPTIONS_INVALID,
+                    codes::QUEUE_UNKNOWN,
                     codes::IDEMPOTENCY_KEY_REUSED,
                 ])
+                .with_errors(&[codes::TOO_MANY_FILES, codes::TOO_MANY_PARTS])
                 .with_errors(&[
                     codes::OBJECT_NOT_FOUND,
                     codes::OBJECT_CHANGED,
@@ -258,6 +260,7 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
                 .with_errors(&[
                     codes::PIPELINE_NOT_FOUND,
                     codes::PARAMS_INVALID,
+                    codes::TOO_MANY_FILES,
                     codes::UPLOAD_TOO_LARGE,
                     codes::BUCKET_FORBIDDEN,
                 ])

@@ -14,6 +14,8 @@ pub(super) struct QueueDialect {
     pub hour_ago: &'static str,
     /// The function that converts seconds since 1970 to this format.
     pub from_seconds: &'static str,
+    /// The rows of the JSON list of texts in the first argument; their column is `q.value`.
+    pub json_texts: &'static str,
     /// Locks the jobs `j` of a query until the end of the transaction. It is empty on SQLite, where a transaction is
     /// the only writer.
     pub lock_jobs: &'static str,
@@ -25,6 +27,7 @@ static SQLITE: QueueDialect = QueueDialect {
     now: "unixepoch()",
     hour_ago: "unixepoch() - 3600",
     from_seconds: "",
+    json_texts: "json_each($1) AS q",
     lock_jobs: "",
 };
 
@@ -34,6 +37,7 @@ static POSTGRES: QueueDialect = QueueDialect {
     now: "now()",
     hour_ago: "now() - interval '1 hour'",
     from_seconds: "to_timestamp",
+    json_texts: "json_array_elements_text(CAST($1 AS JSON)) AS q(value)",
     lock_jobs: "FOR UPDATE OF j",
 };
 

@@ -15,6 +15,7 @@ mod worker;
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -103,6 +104,8 @@ pub struct JobQueue {
     wake_signals: Mutex<HashMap<String, Arc<Notify>>>,
     /// The worker of each queue.
     workers: Mutex<HashMap<String, String>>,
+    /// How many workers this process has started.
+    worker_count: AtomicU64,
     /// The leases under which a task of this process works, by step.
     active_leases: Mutex<HashMap<String, Lease>>,
     /// The jobs that this process has pushed and for which PostgreSQL has sent no notice yet. `None` while nothing
@@ -144,6 +147,7 @@ impl JobQueue {
             process: Ulid::generate(),
             wake_signals: Mutex::default(),
             workers: Mutex::default(),
+            worker_count: AtomicU64::new(0),
             active_leases: Mutex::default(),
             own_inserts: Mutex::default(),
             orphans: Mutex::default(),
@@ -265,32 +269,43 @@ impl JobQueue {
         self.db.fetch(&sql, &[]).await?.iter().map(depth).collect()
     }
 
-    /// Wakes the workers of a queue in this process.
+    /// Wakes the worker of a queue, if this process has one. A worker that starts looks for jobs by itself.
     pub fn wake_queue(&self, queue: &str) {
-        self.wake_signal(queue).notify_one();
+        if let Some(signal) = lock_mutex(&self.wake_signals).get(queue) {
+            signal.notify_one();
+        }
     }
 
     /// Wakes the workers of this process that have a due job, also one of which they got no notice. One query that
     /// only reads replaces the poll of each worker, which would begin a write transaction.
     pub async fn wake_due_queues(&self) -> Result<()> {
-        let queues: Vec<String> = lock_mutex(&self.workers).keys().cloned().collect();
-        if queues.is_empty() {
-            return Ok(());
-        }
-        let QueueDialect { jobs, now, .. } = self.dialect();
-        let mut args = SqlArgs::default();
-        let looks = queues.iter().map(|queue| {
-            let queue = args.add(queue);
-            format!(
-                "SELECT CAST({queue} AS TEXT) AS queue WHERE EXISTS
-                 (SELECT 1 FROM {jobs} WHERE job_type = {queue} AND status = 'Pending' AND run_at <= {now})"
-            )
-        });
-        let sql = looks.collect::<Vec<_>>().join(" UNION ALL ");
-        for row in self.db.fetch(&sql, args.as_slice()).await? {
-            self.wake_queue(&row.get_text("queue")?);
+        for queue in self.find_due_queues(&self.worked_queues()).await? {
+            self.wake_queue(&queue);
         }
         Ok(())
+    }
+
+    /// The queues that have a worker in this process, sorted by name.
+    pub fn worked_queues(&self) -> Vec<String> {
+        let mut queues: Vec<String> = lock_mutex(&self.workers).keys().cloned().collect();
+        queues.sort_unstable();
+        queues
+    }
+
+    /// Finds those of the queues that have a due job. They are one argument, because both databases limit the number of
+    /// arguments and the size of a statement.
+    pub async fn find_due_queues(&self, queues: &[String]) -> Result<Vec<String>> {
+        if queues.is_empty() {
+            return Ok(Vec::new());
+        }
+        let QueueDialect { jobs, now, json_texts, .. } = self.dialect();
+        // The limit keeps PostgreSQL from joining all jobs: it looks into the index once for each queue.
+        let sql = format!(
+            "SELECT CAST(q.value AS TEXT) AS queue FROM {json_texts} WHERE
+             (SELECT 1 FROM {jobs} WHERE job_type = q.value AND status = 'Pending' AND run_at <= {now} LIMIT 1) IS NOT NULL"
+        );
+        let rows = self.db.fetch(&sql, &args![&serde_json::Value::from(queues)]).await?;
+        rows.iter().map(|row| row.get_text("queue")).collect()
     }
 
     fn wake_signal(&self, queue: &str) -> Arc<Notify> {

@@ -272,6 +272,8 @@ fn server_config() -> ServerConfig {
         buckets: BTreeSet::new(),
         max_upload: ByteSize(2 << 20),
         max_body: ByteSize(64 << 10),
+        max_form_parts: 50,
+        max_files: 10,
         inline_wait: Duration::from_secs(10),
         max_wait: Duration::from_secs(60),
         webhooks: WebhooksConfig::default(),
