@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::check::{count_noun, write_diagnostics};
+use super::logs::{DEFAULT_LOG_FILTER, init_logs};
 use super::stdout::{cli_stdout, print_line};
-use super::{DEFAULT_LOG_FILTER, ShutdownSignals, init_logs, run_until_stopped};
+use super::{ShutdownSignals, run_until_stopped};
 use crate::app::{RunningService, WorkerOptions};
 use crate::config::{Config, WatchMode};
 use afterload_core::error::Result;

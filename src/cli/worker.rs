@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::logs::{DEFAULT_LOG_FILTER, init_logs};
 use super::stdout::print_line;
-use super::{DEFAULT_LOG_FILTER, ShutdownSignals, init_logs, run_until_stopped};
+use super::{ShutdownSignals, run_until_stopped};
 use crate::app::{self, WorkerOptions};
 use crate::codes;
 use crate::config::Config;

@@ -6,6 +6,9 @@ use std::io;
 use rusqlite::ErrorCode;
 use s3s::{S3Error, S3ErrorCode};
 
+/// The message of a fault that is logged here.
+pub(super) const INTERNAL_ERROR_TEXT: &str = "The store failed; its log says why.";
+
 /// An error of the store: an S3 error for the client, or an internal failure.
 #[derive(Debug)]
 pub(super) enum S3ServerError {
@@ -71,7 +74,7 @@ impl From<S3ServerError> for S3Error {
             }
             trouble => {
                 tracing::error!("the embedded object store failed: {trouble}");
-                Self::new(S3ErrorCode::InternalError)
+                Self::with_message(S3ErrorCode::InternalError, INTERNAL_ERROR_TEXT)
             }
         }
     }

@@ -99,7 +99,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let bodies = BlobDir::open(dir.path()).unwrap();
         let index = ObjectIndex::open(&dir.path().join("index.db")).unwrap();
-        let store = Arc::new(S3Backend { index, blobs: bodies, changed: tokio::sync::Notify::new() });
+        let store = Arc::new(S3Backend::new(index, bodies));
         let sealed = || {
             let mut incoming = store.blobs.create_writer(BodyExpectation::default().start_digests()).unwrap();
             incoming.write(b"bytes").unwrap();

@@ -11,14 +11,17 @@
 //! index does not name, and garbage collection removes those. Keys never become paths.
 
 mod access;
+mod admission;
 mod api;
 mod blobs;
 mod buckets;
+mod chunk_limit;
 pub mod codes;
 mod copy;
 mod cors;
 mod credentials;
 mod digest;
+mod dispatch;
 mod error;
 mod error_text;
 mod gc;
@@ -29,6 +32,8 @@ mod list;
 mod lock;
 mod multipart;
 mod put;
+mod query;
+mod safe_headers;
 mod serve;
 
 use std::collections::BTreeSet;
@@ -38,25 +43,30 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aws_sdk_s3::config::SharedHttpClient;
+use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use afterload_core::error::{Error, Result, Retryability};
 use afterload_core::secret::Secret;
 use afterload_object_store::EmbeddedEndpoint;
 
-pub use credentials::{S3Credentials, load_or_create_credentials};
+pub use credentials::{
+    S3Credentials, S3KeyPair, forget_previous_credentials, load_or_create_credentials, rotate_credentials,
+};
 pub use index::events::{ObjectEvent, ObjectEventKind};
 
 use blobs::BlobDir;
 use index::ObjectIndex;
 
+/// The maximum size of an XML body, which is held in memory. A list of 1,000 keys to delete, or of 10,000 parts, fits.
+const MAX_XML_BYTES: usize = 4 << 20;
 /// The file name of the index.
 const INDEX_FILE: &str = "index.db";
 
-/// The embedded store: a directory and its key pair. It is cheap to clone.
+/// The embedded store: a directory and its keys. It is cheap to clone.
 #[derive(Clone)]
 pub struct EmbeddedStore {
     backend: Arc<S3Backend>,
@@ -71,6 +81,15 @@ struct S3Backend {
     blobs: BlobDir,
     /// Notified when this process has created an object.
     changed: Notify,
+    /// Limits the bodies that are collected and written at the same time. The others wait in their sockets.
+    body_writes: Semaphore,
+}
+
+impl S3Backend {
+    fn new(index: ObjectIndex, blobs: BlobDir) -> Self {
+        let body_writes = Semaphore::new(put::MAX_PARALLEL_WRITES);
+        Self { index, blobs, changed: Notify::new(), body_writes }
+    }
 }
 
 impl EmbeddedStore {
@@ -85,7 +104,7 @@ impl EmbeddedStore {
         };
         let bodies = BlobDir::open(dir).map_err(|error| failed(error.into()))?;
         let index = ObjectIndex::open(&dir.join(INDEX_FILE)).map_err(failed)?;
-        let store = Arc::new(S3Backend { index, blobs: bodies, changed: Notify::new() });
+        let store = Arc::new(S3Backend::new(index, bodies));
         gc::spawn_gc(&store);
         Ok(Self { backend: store, credentials, public_buckets: Arc::default() })
     }
@@ -106,10 +125,13 @@ impl EmbeddedStore {
         let mut builder = S3ServiceBuilder::new(api::S3Api(Arc::clone(&self.backend)));
         builder.set_auth(access::StaticAuth(self.credentials.clone()));
         builder.set_access(access::AccessPolicy(Arc::clone(&self.public_buckets)));
+        let mut config = S3Config::default();
+        config.xml_max_body_size = MAX_XML_BYTES;
+        builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         builder.build()
     }
 
-    /// The key pair of the store.
+    /// The keys of the store.
     pub fn credentials(&self) -> &S3Credentials {
         &self.credentials
     }

@@ -8,22 +8,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use hyper::Request;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, EXPECT, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::service::S3Service;
-use s3s::{Body, HttpResponse, S3Error};
+use s3s::{Body, HttpResponse};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::cors::CorsRequest;
+use super::dispatch::{BrokenBody, call_service};
 use super::lock::lock_unpoisoned;
-use super::{access, error_text};
+use super::safe_headers;
 
 /// The time limit for the head of a request.
 const S3_HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -84,13 +85,13 @@ async fn handle_request(service: S3Service, request: Request<Incoming>) -> Resul
     }
     // A client that waits for `100 Continue` has not sent its body yet. A body that is too large is not worth reading.
     let waits = request.headers().contains_key(EXPECT) || request.body().size_hint().lower() > MAX_DRAINED_BYTES as u64;
-    let refused = access::reject_before_body(&request);
-    let request = request.map(|body| SharedBody(Arc::new(Mutex::new(body))));
-    let unread = SharedBody(Arc::clone(&request.body().0));
-    let mut response = match refused {
-        Some(error) => finish_response(error.to_http_response()),
-        None => call_service(&service, request.map(Body::http_body_unsync)).await,
-    };
+    let broken = BrokenBody::default();
+    let body_broken = broken.clone();
+    let mut request = request.map(|body| SharedBody { body: Arc::new(Mutex::new(body)), broken });
+    let unread = request.body().clone();
+    request.extensions_mut().insert(body_broken);
+    let (mut response, auth) = call_service(&service, request.map(Body::http_body_unsync)).await;
+    safe_headers::add_safe_headers(auth, &mut response);
     page.add_headers(&mut response);
     if (response.status().is_client_error() || response.status().is_server_error()) && !unread.is_end_stream() {
         if !waits {
@@ -104,25 +105,10 @@ async fn handle_request(service: S3Service, request: Request<Incoming>) -> Resul
     Ok(response)
 }
 
-/// Calls the service, for requests from a socket or from this process.
-pub(super) async fn call_service(service: &S3Service, request: Request<Body>) -> HttpResponse {
-    let answered = service.call(request).await;
-    finish_response(answered.map_err(|error| S3Error::internal_error(UnwritableResponse(error.into()))))
-}
-
-fn finish_response(answered: Result<HttpResponse, S3Error>) -> HttpResponse {
-    error_text::add_error_text(answered.unwrap_or_else(|error| {
-        tracing::error!("the embedded object store could not write a response: {error}");
-        let mut response = HttpResponse::new(Body::empty());
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        response
-    }))
-}
-
 /// Reads the rest of a rejected body, up to a limit. Closing a connection with unread bytes may discard the response,
 /// and the client would not see the error.
 async fn drain_body(unread: &SharedBody) {
-    let (mut unread, mut size) = (SharedBody(Arc::clone(&unread.0)), 0);
+    let (mut unread, mut size) = (unread.clone(), 0);
     while let Some(Ok(frame)) = unread.frame().await {
         size += frame.data_ref().map_or(0, Bytes::len);
         if size > MAX_DRAINED_BYTES {
@@ -132,26 +118,29 @@ async fn drain_body(unread: &SharedBody) {
 }
 
 /// A body that can still be read after the service has dropped it.
-struct SharedBody(Arc<Mutex<Incoming>>);
+#[derive(Clone)]
+struct SharedBody {
+    body: Arc<Mutex<Incoming>>,
+    broken: BrokenBody,
+}
 
 impl HttpBody for SharedBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut *lock_unpoisoned(&self.0)).poll_frame(cx)
+        let polled = Pin::new(&mut *lock_unpoisoned(&self.body)).poll_frame(cx);
+        if matches!(polled, Poll::Ready(Some(Err(_)))) {
+            self.broken.set();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        lock_unpoisoned(&self.0).is_end_stream()
+        lock_unpoisoned(&self.body).is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        lock_unpoisoned(&self.0).size_hint()
+        lock_unpoisoned(&self.body).size_hint()
     }
 }
-
-/// A response that could not be written.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct UnwritableResponse(s3s::StdError);

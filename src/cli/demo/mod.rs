@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use super::ShutdownSignals;
 use super::client::ApiClient;
+use super::logs::init_logs;
 use super::stdout::print_line;
-use super::{ShutdownSignals, init_logs};
 use crate::app::RunningService;
 use crate::codes;
 use crate::config::Config;
