@@ -81,7 +81,6 @@ impl Process {
         let http = EgressClient::new(&config.http, &config.limits.http, config.webhook_signer(), config.redactor());
         let geo = GeoLocator::new(config.geo_options(), Arc::new(DbAnswerCache(db.clone())), &EgressGet::shared(&http));
         let services = Services {
-            objects: objects.clone(),
             connections: connections.clone(),
             mailer: mail.clone().with_shared(metrics.clone(), Arc::new(DbRateSlots(db.clone()))),
             http: http.clone(),

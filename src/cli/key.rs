@@ -9,7 +9,7 @@ use crate::codes;
 use crate::config::Config;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
-use afterload_core::secrets::{Signer, TokenPurpose};
+use afterload_core::keyring::TokenPurpose;
 use afterload_s3_server::{self as embedded, S3Credentials};
 use afterload_server::api::{S3_HOOK, create_api_key};
 use afterload_state::{ApiKeyRecord, Db};
@@ -122,8 +122,7 @@ pub fn print_s3_exports(config: &Config, out: &mut impl Write) -> Result<()> {
 /// `io_error`
 pub async fn print_webhook_url(config: &mut Config, out: &mut impl Write) -> Result<()> {
     app::ensure_secret_key(config).await?;
-    let signer = Signer::new(config.signing_key());
-    let token = signer.create_token(TokenPurpose::S3Notification, S3_HOOK);
+    let token = config.keyring().create_token(TokenPurpose::S3Notification, S3_HOOK);
     writeln!(out, "{}/v1/hooks/s3?token={token}", config.base_url())?;
     Ok(())
 }

@@ -27,8 +27,9 @@ pub fn check_config(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
     if !database.is_empty() && !is_database_url(&database) {
         problem(&["database"], "not the address of a database".into(), DATABASE_URL_HINT);
     }
+    let is_short = |key: &Secret| key.expose_secret().chars().count() < MIN_SECRET_KEY_CHARS;
     match &config.secret_key {
-        Some(key) if key.expose_secret().chars().count() < MIN_SECRET_KEY_CHARS => {
+        Some(key) if is_short(key) => {
             let message = format!("`secret_key` has fewer than {MIN_SECRET_KEY_CHARS} characters");
             problem(&["secret_key"], message, "make one with `openssl rand -hex 32`");
         }
@@ -38,6 +39,10 @@ pub fn check_config(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
             problem(&["database"], message.into(), hint);
         }
         _ => {}
+    }
+    for (index, _) in config.previous_secret_keys.iter().enumerate().filter(|(_, key)| is_short(key)) {
+        let message = format!("a key of `previous_secret_keys` has fewer than {MIN_SECRET_KEY_CHARS} characters");
+        problem(&["previous_secret_keys", &index.to_string()], message, "list whole values that `secret_key` had");
     }
     for origin in config.cors.iter().flatten().filter(|origin| !is_origin(origin)) {
         let hint = "write it as browsers do, without a path: `https://shop.example`";

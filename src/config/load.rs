@@ -176,6 +176,17 @@ mod tests {
     }
 
     #[test]
+    fn previous_secret_keys_are_a_list_of_whole_keys() {
+        let keys = "[a-key-of-more-than-32-characters-1, a-key-of-more-than-32-characters-2]";
+        let env = [("AFTERLOAD_PREVIOUS_SECRET_KEYS", keys)];
+        assert_eq!(config("", &env).expect("valid").previous_secret_keys.len(), 2);
+        let error = config("previous_secret_keys: [a-key-of-more-than-32-characters-1, canary]\n", &[]);
+        let error = error.expect_err("the second key is short");
+        assert!(error.message().contains("afterload.yaml:1:60: a key of `previous_secret_keys` has fewer"), "{error}");
+        assert!(!error.message().contains("canary"), "{error}");
+    }
+
+    #[test]
     fn an_unset_variable_is_reported_once_per_value() {
         let text = "listen: ${NOPE}\nqueues: { images: { concurrency: '${NOPE}' } }\nsecret_key: ${NOPE}\n";
         let error = config(text, &[]).expect_err("not set");

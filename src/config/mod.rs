@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use afterload_core::keyring::Keyring;
 use afterload_core::redactor::Redactor;
 use afterload_core::units::listen_address;
 use afterload_egress::WebhookSigner;
@@ -44,6 +45,9 @@ pub struct Config {
     pub cors: Option<Vec<String>>,
     /// The key from which the tokens of links are derived. Created in `data/` by default; required with PostgreSQL.
     pub secret_key: Option<Secret>,
+    /// Earlier values of `secret_key`. They sign nothing new, but what they signed stays valid: links, tokens, and the files
+    /// of runs under way.
+    pub previous_secret_keys: Vec<Secret>,
     /// The folder of all embedded data.
     pub data: PathBuf,
     /// State and queue: `sqlite://PATH` or `postgres://…`; default a SQLite file under `data/`.
@@ -82,6 +86,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             public_url: None,
             secret_key: None,
+            previous_secret_keys: Vec::new(),
             data: "data".into(),
             cors: None,
             database: None,
@@ -134,16 +139,17 @@ impl Config {
         self.geo.folder.clone().unwrap_or_else(|| self.data.join("geo"))
     }
 
-    /// The key from which tokens and signatures are derived; empty if there is none.
-    pub fn signing_key(&self) -> &str {
-        self.secret_key.as_ref().map_or("", Secret::expose_secret)
+    /// The keys that sign and verify tokens, seals and webhooks; empty without a `secret_key`.
+    pub fn keyring(&self) -> Keyring {
+        let newest = self.secret_key.as_ref().map_or("", Secret::expose_secret);
+        Keyring::new(newest, self.previous_secret_keys.iter().map(Secret::expose_secret))
     }
 
     /// The configuration of the engine.
     pub fn engine_config(&self) -> EngineConfig {
         EngineConfig {
             base_url: self.base_url(),
-            signing_key: Secret::new(self.signing_key()),
+            keyring: self.keyring(),
             artifacts: self.objects.artifacts.clone(),
             queues: self.queues.clone(),
             max_crashes: self.limits.crashes,
@@ -159,7 +165,7 @@ impl Config {
         ServerConfig {
             listen: self.listen,
             base_url: self.base_url(),
-            signing_key: Secret::new(self.signing_key()),
+            keyring: self.keyring(),
             cors: self.cors.clone(),
             artifacts: self.objects.artifacts.clone(),
             buckets: self.objects.buckets.keys().cloned().collect(),
@@ -188,7 +194,7 @@ impl Config {
 
     /// The signer of outgoing webhooks.
     pub fn webhook_signer(&self) -> WebhookSigner {
-        WebhookSigner::new(&self.webhooks, self.signing_key())
+        WebhookSigner::new(&self.webhooks, &self.keyring())
     }
 
     /// A redactor for the secrets of this configuration.
@@ -199,6 +205,7 @@ impl Config {
             .values()
             .chain(smtp)
             .chain(&self.secret_key)
+            .chain(&self.previous_secret_keys)
             .chain(&self.webhooks.secret)
             .chain(self.webhooks.events.values())
             .chain(self.geo.http.values().flat_map(|service| service.headers.values()));

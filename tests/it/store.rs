@@ -1,5 +1,6 @@
 //! The guarantees of the state database, on both databases.
 
+use afterload_core::file_seals::FileSeals;
 use afterload_state::{
     ApiKeyRecord, AttemptEnd, Db, DbTx, DefinitionRecord, RunFilter, RunRecord, RunStatus, StepRecord, StepStatus,
 };
@@ -49,6 +50,7 @@ fn run(id: &str, pipeline: &str) -> RunRecord {
         origin: "api".into(),
         params: json!({ "name": "Zoë" }),
         event: None,
+        file_seals: FileSeals::default(),
         error: None,
         revision: 1,
         run_at: None,
@@ -84,6 +86,7 @@ fn step(id: &str, run: &str) -> StepRecord {
         item_counts: None,
         progress: None,
         outputs: None,
+        file_seals: FileSeals::default(),
         error: None,
         due_at: None,
         started_at: None,

@@ -10,6 +10,10 @@ pub const DATABASE_UNAVAILABLE: ErrorCode =
     ErrorCode::transient("database_unavailable", "The database does not answer");
 pub const DEFINITION_INVALID: ErrorCode =
     ErrorCode::permanent("definition_invalid", "The definition cannot be run by this version").with_status(409);
+pub const FILE_NOT_AUTHORIZED: ErrorCode =
+    ErrorCode::permanent("file_not_authorized", "The run may not read the file").with_hint(
+        "files come from params of type `file`, from uploads, or from earlier steps of the run; other data cannot name one",
+    );
 pub const INTERNAL_ERROR: ErrorCode = ErrorCode::permanent("internal_error", "Something is wrong with the service");
 pub const IO_ERROR: ErrorCode = ErrorCode::transient("io_error", "A file cannot be read or written");
 pub const LISTEN_FAILED: ErrorCode = ErrorCode::permanent("listen_failed", "The service cannot listen on its address");
@@ -22,6 +26,7 @@ pub const CODES: &[ErrorCode] = &[
     DATABASE_ERROR,
     DATABASE_UNAVAILABLE,
     DEFINITION_INVALID,
+    FILE_NOT_AUTHORIZED,
     INTERNAL_ERROR,
     IO_ERROR,
     LISTEN_FAILED,

@@ -37,7 +37,6 @@ use crate::scheduling::queues::QueueList;
 use crate::scheduling::rate_limit::{KeyedLocks, StartLimiter};
 use crate::scheduling::suspend::Suspensions;
 use afterload_core::error::Result;
-use afterload_core::secrets::Signer;
 use afterload_metrics::Metrics;
 use afterload_object_store::ObjectStore;
 use afterload_pipeline::StepCatalog;
@@ -237,11 +236,7 @@ impl SharedParts {
             contexts: self.contexts.clone(),
             records: RecordLoader(deps.records.clone()),
             files: AttemptFiles { objects: deps.objects.clone(), config: config.clone() },
-            links: StepLinks {
-                db: db.clone(),
-                base_url: config.base_url.clone(),
-                signer: Signer::new(config.signing_key.expose_secret()),
-            },
+            links: StepLinks { db: db.clone(), base_url: config.base_url.clone(), keyring: config.keyring.clone() },
             limiter: StartLimiter {
                 db: db.clone(),
                 contexts: self.contexts.clone(),

@@ -5,7 +5,7 @@
 #[cfg(test)]
 pub(crate) use afterload_core::codes::DATABASE_UNAVAILABLE;
 pub(crate) use afterload_core::codes::DEFINITION_INVALID;
-pub(crate) use afterload_core::codes::{DATABASE_ERROR, INTERNAL_ERROR};
+pub(crate) use afterload_core::codes::{DATABASE_ERROR, FILE_NOT_AUTHORIZED, INTERNAL_ERROR};
 use afterload_core::error::ErrorCode;
 pub(crate) use afterload_egress::codes::{WEBHOOK_EXPIRED, WEBHOOK_INVALID};
 pub(crate) use afterload_engine::codes::{

@@ -26,7 +26,7 @@ pub enum AttemptEnd {
     Final {
         /// The final status.
         status: StepStatus,
-        /// The outputs, which later steps can use.
+        /// The outputs, which later steps can use, with the seals of their files.
         outputs: Option<Value>,
         /// The error of the attempt.
         error: Option<Value>,

@@ -10,6 +10,7 @@ use super::tx::{DbRow, DbTx};
 use crate::codes;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
+use afterload_core::file_seals::FileSeals;
 
 /// Where a run is. `ARCHITECTURE.md` draws the transitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -64,6 +65,8 @@ pub struct RunRecord {
     pub params: serde_json::Value,
     /// The trigger event, as expressions see it; `None` for a call of the API.
     pub event: Option<serde_json::Value>,
+    /// The seals of the files in the params and the event.
+    pub file_seals: FileSeals,
     /// The error: `{code, message, step}`.
     pub error: Option<serde_json::Value>,
     /// Rises with every change of the run or its steps.
@@ -106,6 +109,7 @@ pub(super) fn all_run_columns() -> String {
 
 pub(super) fn run_from_row(row: &DbRow) -> Result<RunRecord> {
     let status = row.get_text("status")?;
+    let mut file_seals = FileSeals::default();
     Ok(RunRecord {
         id: row.get_text("id")?,
         pipeline: row.get_text("pipeline")?,
@@ -113,8 +117,9 @@ pub(super) fn run_from_row(row: &DbRow) -> Result<RunRecord> {
         status: RunStatus::from_name(&status)
             .ok_or_else(|| Error::new(codes::DATABASE_ERROR, format!("unknown run status `{status}`")))?,
         origin: row.get_text("origin")?,
-        params: row.get_json("params")?.unwrap_or_default(),
-        event: row.get_json("event")?,
+        params: row.get_sealed_json("params", &mut file_seals)?.unwrap_or_default(),
+        event: row.get_sealed_json("event", &mut file_seals)?,
+        file_seals,
         error: row.get_json("error")?,
         revision: row.get_int("revision")?,
         run_at: row.get_opt_int("run_at")?,
@@ -156,9 +161,10 @@ impl RunStore<&mut DbTx> {
     pub async fn insert(self, run: &RunRecord) -> Result<()> {
         let sql = "INSERT INTO runs (id, pipeline, digest, status, origin, params, event, revision, created_at, run_at)
                    VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9)";
-        let RunRecord { id, pipeline, digest, origin, params, created_at, .. } = run;
-        let event = run.event.as_ref().map(ToString::to_string);
-        let args = args![id, pipeline, digest, run.status.as_str(), origin, params, event, *created_at, run.run_at];
+        let RunRecord { id, pipeline, digest, origin, file_seals, created_at, .. } = run;
+        let params = file_seals.seal_copy(&run.params);
+        let event = run.event.as_ref().map(|event| file_seals.seal_copy(event).to_string());
+        let args = args![id, pipeline, digest, run.status.as_str(), origin, &params, event, *created_at, run.run_at];
         self.0.execute(sql, &args).await.map(drop)
     }
 

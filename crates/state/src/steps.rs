@@ -8,6 +8,7 @@ use super::step_status::StepStatus;
 use super::tx::{DbRow, DbTx};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::Result;
+use afterload_core::file_seals::FileSeals;
 
 /// The counts of the items of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub struct StepRecord {
     pub progress: Option<Value>,
     /// The outputs, once the step has succeeded.
     pub outputs: Option<Value>,
+    /// The seals of the files in the item and the outputs.
+    pub file_seals: FileSeals,
     /// The last error: `{code, message}`.
     pub error: Option<Value>,
     /// When the next attempt is due.
@@ -109,6 +112,7 @@ pub(super) const STEP_COLUMNS: &str = "id, run_id, section, position, step_id, u
      progress, outputs, error, due_at, started_at, finished_at";
 
 pub(super) fn step_from_row(row: &DbRow) -> Result<StepRecord> {
+    let mut file_seals = FileSeals::default();
     Ok(StepRecord {
         id: row.get_text("id")?,
         run_id: row.get_text("run_id")?,
@@ -128,7 +132,7 @@ pub(super) fn step_from_row(row: &DbRow) -> Result<StepRecord> {
         round: row.get_int("round")?,
         parent: row.get_opt_text("parent")?,
         item_index: row.get_opt_int("item_index")?,
-        item: row.get_json("item")?,
+        item: row.get_sealed_json("item", &mut file_seals)?,
         item_counts: match row.get_opt_int("items")? {
             Some(items) => {
                 Some(ItemCounts { items, ended: row.get_int("items_ended")?, failed: row.get_int("items_failed")? })
@@ -136,7 +140,8 @@ pub(super) fn step_from_row(row: &DbRow) -> Result<StepRecord> {
             None => None,
         },
         progress: row.get_json("progress")?,
-        outputs: row.get_json("outputs")?,
+        outputs: row.get_sealed_json("outputs", &mut file_seals)?,
+        file_seals,
         error: row.get_json("error")?,
         due_at: row.get_opt_int("due_at")?,
         started_at: row.get_opt_int("started_at")?,
@@ -237,7 +242,7 @@ impl StepStore<&mut DbTx> {
         rows.iter().map(step_from_row).collect()
     }
 
-    /// Ends a step after all its items have ended.
+    /// Ends a step after all its items have ended. The outputs hold the seals of their files.
     pub async fn finish_fan_out(
         self,
         id: &str,

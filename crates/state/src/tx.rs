@@ -4,6 +4,7 @@ use crate::codes;
 use std::borrow::Cow;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Postgres, Row as _, Sqlite, Transaction};
@@ -11,6 +12,7 @@ use sqlx::{AssertSqlSafe, Postgres, Row as _, Sqlite, Transaction};
 use super::sql_args::SqlArg;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
+use afterload_core::file_seals::FileSeals;
 
 /// A transaction. While it is open, no code may wait for anything outside of the database.
 pub enum DbTx {
@@ -114,6 +116,18 @@ impl DbRow {
         value
             .map(Some)
             .map_err(|error| Error::new(codes::DATABASE_ERROR, format!("column `{name}` holds no valid JSON: {error}")))
+    }
+
+    /// Reads JSON that may hold sealed files. The seals go to `seals`, and the value has none.
+    ///
+    /// # Errors
+    /// `database_error` for another type.
+    pub fn get_sealed_json(&self, name: &str, seals: &mut FileSeals) -> Result<Option<Value>> {
+        let mut value: Option<Value> = self.get_json(name)?;
+        if let Some(value) = &mut value {
+            seals.take_from(value, &|_, _| true);
+        }
+        Ok(value)
     }
 }
 

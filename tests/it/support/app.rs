@@ -186,9 +186,7 @@ impl TestApp {
 
     /// Starts a second process on the same folder and database.
     pub async fn another(&self) -> RunningService {
-        let mut config = self.config.clone();
-        config.secret_key.get_or_insert(Secret::new("another key for the tests"));
-        RunningService::start_with_steps(config, None, kinds()).await.expect("a second process")
+        RunningService::start_with_steps(self.config.clone(), None, kinds()).await.expect("a second process")
     }
 
     /// Returns the URL of the service's own database.

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use super::policy::{DnsFuture, DnsResolver};
 use super::*;
+use afterload_core::keyring::Keyring;
 use server::Server;
 
 /// Answers every lookup with the next list of addresses; repeats the last one.
@@ -29,7 +30,7 @@ fn rules(allow: &[&str]) -> HttpConfig {
 }
 
 fn signing() -> (WebhookSigner, Redactor) {
-    (WebhookSigner::new(&WebhooksConfig::default(), ""), Redactor::new([]))
+    (WebhookSigner::new(&WebhooksConfig::default(), &Keyring::new("", [])), Redactor::new([]))
 }
 
 /// A client with the resolver of the system.

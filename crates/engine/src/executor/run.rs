@@ -19,7 +19,7 @@ use super::step_owner::StepOwner;
 use super::supervise::Supervisor;
 use crate::attempt::AttemptContext;
 use crate::config::EngineConfig;
-use crate::expr_context::ContextBuilder;
+use crate::expr_context::{ContextBuilder, StepScope};
 use crate::lifecycle::cancel::RunningAttempts;
 use crate::lifecycle::finish::AttemptOutcome;
 use crate::plan_cache::{CompiledPlan, CompiledStep, PlanCache};
@@ -190,7 +190,9 @@ impl StepRunner {
         let last = reports.borrow().clone();
         let progress = (last != ProgressUpdate::default()).then(|| gauge.to_view(&last));
         let sleep = suspend_slot.request().filter(|_| result.is_err()).map(|wanted| wake_condition(&wanted));
-        AttemptOutcome { result, progress, produced: files.snapshot(), wake_condition: sleep, fan_out: None }
+        let produced = files.snapshot();
+        let result = result.map(|outputs| produced.seals.seal_copy(&outputs));
+        AttemptOutcome { result, progress, produced, wake_condition: sleep, fan_out: None }
     }
 
     /// Resolves the inputs of the step, or the items of its fan-out.
@@ -202,18 +204,18 @@ impl StepRunner {
     ) -> Result<PreparedAttempt> {
         let AttemptContext { claimed, run, .. } = attempt;
         let step = &claimed.step;
-        let scope = self.contexts.step_expr_context(run, compiled, known, step).await?;
+        let StepScope { expr, file_seals } = self.contexts.step_scope(run, compiled, known, step).await?;
         if let Some(for_each) = known.fan_out_spec(step) {
-            return Ok(PreparedAttempt::FanOut(FanOut::new(for_each, &scope)?));
+            return Ok(PreparedAttempt::FanOut(FanOut::new(for_each, &expr, file_seals)?));
         }
-        let scope = self.records.with_records(scope, run, &compiled.plan, &known.step).await?;
+        let scope = self.records.with_records(expr, run, &compiled.plan, &known.step).await?;
         let registered = self.steps.iter().find(|known| known.kind.name() == step.uses);
         let with = pipeline::resolve_except(
             &known.step.with,
             &scope,
             registered.map_or(&[], |known| known.kind.deferred_fields()),
         )?;
-        let files = self.files.new_step_files(claimed, known.step.output.as_ref(), scope.clone());
+        let files = self.files.new_step_files(claimed, known.step.output.as_ref(), scope.clone(), file_seals);
         Ok(PreparedAttempt::Step(with, scope, files))
     }
 }

@@ -114,7 +114,7 @@ impl StartLimiter {
         let Some(limit) = limited else { return Ok(None) };
         let key = match &limit.key {
             Some(key) => {
-                resolve_to_text(key, &self.contexts.step_expr_context(run, compiled, known, &claimed.step).await?)?
+                resolve_to_text(key, &self.contexts.step_scope(run, compiled, known, &claimed.step).await?.expr)?
             }
             None => format!("{}/{}", compiled.plan.name, known.step.id),
         };

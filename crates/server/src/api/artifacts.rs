@@ -26,7 +26,7 @@ use super::{content_disposition, file_params};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
-use afterload_core::secrets::TokenPurpose;
+use afterload_core::keyring::TokenPurpose;
 
 /// The query of a download.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -45,7 +45,7 @@ pub(super) async fn download_artifact(
 ) -> Result<Response, Problem> {
     let caller = match &query.token {
         Some(token) if !headers.contains_key(AUTHORIZATION) => {
-            if !app.signer().verify_token(TokenPurpose::Artifact, &id, token) {
+            if !app.keyring().verify_token(TokenPurpose::Artifact, &id, token) {
                 return Err(Problem::new(codes::TOKEN_INVALID, "the token is not the one of this file")
                     .with_hint("use the link as it came, whole"));
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use afterload_core::secret::Secret;
+use afterload_core::keyring::Keyring;
 use afterload_core::units::ByteSize;
 use afterload_egress::WebhooksConfig;
 
@@ -16,7 +16,7 @@ pub struct ServerConfig {
     /// The public URL of this service, without a slash at the end.
     pub base_url: String,
     /// Signs the links of runs and files.
-    pub signing_key: Secret,
+    pub keyring: Keyring,
     /// The origins whose pages may read responses with open CORS; `None` for all.
     pub cors: Option<Vec<String>>,
     /// The bucket of uploads and results.

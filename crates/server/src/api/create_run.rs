@@ -27,7 +27,7 @@ use super::wait::WaitPolicy;
 use crate::codes;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
-use afterload_core::secrets::TokenPurpose;
+use afterload_core::keyring::TokenPurpose;
 use afterload_core::units::is_queue_name;
 use afterload_egress::parse_url;
 use afterload_engine::registry::{FileArity, PipelineSummary};
@@ -168,7 +168,7 @@ impl RunRequest {
         if self.is_replay(dedup_key.as_ref()).await? {
             return Ok(NewRun { id, pipeline: self.pipeline.name.clone(), dedup_key, ..NewRun::default() });
         }
-        let unfit = file_params::resolve_file_params(&self.app, &self.caller, &self.pipeline, &mut params).await?;
+        let unfit = file_params::resolve_file_params(&self.app, &self.caller, &id, &self.pipeline, &mut params).await?;
         params.extend(files);
         unfit.into_result(&self.pipeline, &params)?;
         let ValidRunOptions { run_at, priority, queue, notify_url } = options.validate()?;
@@ -185,7 +185,7 @@ impl RunRequest {
             queue,
             notify_url,
             dedup_key,
-            event: None,
+            ..NewRun::default()
         })
     }
 
@@ -267,7 +267,7 @@ pub(super) async fn created_response(
     };
     let mut body = body.unwrap_or_default();
     let url = run_url(base_url, &id);
-    let token = app.signer().create_token(TokenPurpose::Watch, &id);
+    let token = app.keyring().create_token(TokenPurpose::Watch, &id);
     if let Value::Object(fields) = &mut body {
         fields.insert("watch_url".into(), format!("{url}?token={token}").into());
     }

@@ -32,7 +32,7 @@ use crate::triggers::{UPLOAD_GRACE, UPLOAD_SOURCE};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
-use afterload_core::secrets::TokenPurpose;
+use afterload_core::keyring::TokenPurpose;
 use afterload_core::units::ByteSize;
 use afterload_engine::registry::{FileArity, PipelineSummary};
 use afterload_engine::{DedupKey, NewRun, StartOutcome, artifact_url};
@@ -147,7 +147,7 @@ async fn prepare_upload(
     if params.contains_key(&param) {
         return Err(params::params_invalid(&[(param, InvalidParam::new(codes::PARAM_REPEATED, "it is given twice"))]));
     }
-    let unfit = file_params::resolve_file_params(app, caller, pipeline, &mut params).await?;
+    let unfit = file_params::resolve_file_params(app, caller, &id, pipeline, &mut params).await?;
     let mut all = params.clone();
     all.insert(param.clone(), json!(file));
     unfit.into_result(pipeline, &all)?;
@@ -181,7 +181,7 @@ fn resolve_file_param(pipeline: &PipelineSummary, given: Option<String>) -> Resu
 
 async fn create_ticket(app: &ApiState, upload: &UploadRecord) -> Result<UploadTicket> {
     let file = announced_file(upload)?;
-    let token = app.signer().create_token(TokenPurpose::Upload, &upload.id);
+    let token = app.keyring().create_token(TokenPurpose::Upload, &upload.id);
     let base = app.base_url();
     let url = match app.objects().is_embedded(&file.bucket) {
         true => format!("{base}/v1/uploads/{}.{token}", upload.id),
@@ -235,7 +235,7 @@ pub(super) async fn receive_upload(
     body: Body,
 ) -> Result<StatusCode, Problem> {
     let (id, token) = token.split_once('.').ok_or_else(upload_token_invalid)?;
-    if !app.signer().verify_token(TokenPurpose::Upload, id, token) {
+    if !app.keyring().verify_token(TokenPurpose::Upload, id, token) {
         return Err(upload_token_invalid().into());
     }
     let upload = find_open_upload(&app, id, 0).await?;
@@ -285,7 +285,7 @@ pub(super) async fn complete_upload(
 ) -> Result<Response, Problem> {
     let caller = match &query.token {
         Some(token) if !headers.contains_key(AUTHORIZATION) => {
-            match app.signer().verify_token(TokenPurpose::Upload, &id, token) {
+            match app.keyring().verify_token(TokenPurpose::Upload, &id, token) {
                 true => None,
                 false => return Err(upload_token_invalid().into()),
             }
@@ -339,7 +339,8 @@ async fn start_upload_run(app: &ApiState, upload: UploadRecord) -> Result<Create
     }
     (file.etag, file.version) = (stored.etag, stored.version);
     let mut params = upload.params.as_object().cloned().unwrap_or_default();
-    params.insert(upload.param, json!(file));
+    let sealed = app.engine().seal_file(&upload.id, &file).seal_copy(&json!(file));
+    params.insert(upload.param, sealed);
     let new = NewRun {
         id: upload.id.clone(),
         pipeline: upload.pipeline,

@@ -1,7 +1,7 @@
 //! Files that a caller names instead of uploading: objects in buckets, and artifacts of earlier runs.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use ulid::Ulid;
 
 use super::ApiState;
@@ -105,28 +105,30 @@ impl FileParamErrors {
     }
 }
 
-/// Replaces file references in parameters with the files they name, pinned to their current version. Invalid references
-/// stay as they are and are returned as errors.
+/// Replaces file references in parameters with the files they name, pinned to their current version and sealed for the
+/// run. Invalid references stay as they are and are returned as errors.
 ///
 /// # Errors
 /// `bucket_forbidden`, and errors of the store and the database that do not concern one file.
 pub(super) async fn resolve_file_params(
     app: &ApiState,
     caller: &Caller,
+    run: &str,
     pipeline: &PipelineSummary,
     params: &mut Map<String, Value>,
 ) -> Result<FileParamErrors> {
+    let resolver = FileResolver { app, caller, run };
     let mut unfit = FileParamErrors::default();
     for (name, takes) in pipeline.file_params() {
         let Some(value) = params.get_mut(name).filter(|value| !value.is_null()) else { continue };
         match (takes, value) {
-            (FileArity::One, value) => match resolve_file(app, caller, name, value).await {
+            (FileArity::One, value) => match resolver.resolve_file(name, value).await {
                 Ok(file) => *value = file,
                 Err(refusal) => unfit.add_refusal(name, refusal)?,
             },
             (FileArity::Many, Value::Array(items)) => {
                 for (index, item) in items.iter_mut().enumerate() {
-                    match resolve_file(app, caller, name, item).await {
+                    match resolver.resolve_file(name, item).await {
                         Ok(file) => *item = file,
                         Err(refusal) => unfit.add_refusal(name, refusal.in_item(index + 1))?,
                     }
@@ -152,13 +154,23 @@ impl FileRefusal {
     }
 }
 
-async fn resolve_file(app: &ApiState, caller: &Caller, param: &str, value: &Value) -> Result<Value, FileRefusal> {
-    let reference = parse_reference(value)?;
-    let file = match &reference.artifact_id {
-        Some(id) => find_artifact_file(app, caller, id, &reference).await?,
-        None => find_bucket_file(app, caller, param, &reference).await?,
-    };
-    serde_json::to_value(file).map_err(|error| Error::new(codes::INTERNAL_ERROR, error.to_string()).into())
+/// Resolves the files that a caller names for one run.
+struct FileResolver<'a> {
+    app: &'a ApiState,
+    caller: &'a Caller,
+    run: &'a str,
+}
+
+impl FileResolver<'_> {
+    async fn resolve_file(&self, param: &str, value: &Value) -> Result<Value, FileRefusal> {
+        let Self { app, caller, run } = self;
+        let reference = parse_reference(value)?;
+        let file = match &reference.artifact_id {
+            Some(id) => find_artifact_file(app, caller, id, &reference).await?,
+            None => find_bucket_file(app, caller, param, &reference).await?,
+        };
+        Ok(app.engine().seal_file(run, &file).seal_copy(&json!(file)))
+    }
 }
 
 fn parse_reference(value: &Value) -> Result<FileReference, InvalidParam> {
@@ -300,8 +312,6 @@ pub(super) fn file_expired() -> Error {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

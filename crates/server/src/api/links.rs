@@ -50,7 +50,7 @@ impl LinkView {
     fn new(app: &ApiState, link: DownloadLinkRecord) -> Self {
         let id = Ulid::from_string(&link.id).unwrap_or_default();
         Self {
-            url: download_link_url(app.base_url(), app.signer(), id),
+            url: download_link_url(app.base_url(), app.keyring(), id),
             id: link.id,
             artifact_id: link.artifact_id,
             run_id: link.run_id,
@@ -107,7 +107,7 @@ async fn find_valid_link(app: &ApiState, token: &str) -> Result<DownloadLinkReco
         Error::new(codes::LINK_NOT_FOUND, "there is no such link")
             .with_hint("use the link as it came in the mail, whole")
     };
-    let id = app.signer().verify_link_token(token).ok_or_else(unknown)?;
+    let id = app.keyring().verify_link_token(token).ok_or_else(unknown)?;
     // A valid signature without a record: the link was deleted with its run.
     let link = app.db().download_links().find(&id.to_string()).await?.ok_or_else(link_expired)?;
     match (link.revoked_at, link.expires_at > clock::now_millis()) {

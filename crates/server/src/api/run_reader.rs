@@ -11,7 +11,7 @@ use super::auth::Caller;
 use super::problem::Problem;
 use crate::codes;
 use afterload_core::error::{Error, Result};
-use afterload_core::secrets::TokenPurpose;
+use afterload_core::keyring::TokenPurpose;
 use afterload_engine::{RunView, signed_artifact_url};
 
 /// The query of one run.
@@ -39,7 +39,7 @@ impl RunReader {
     ) -> Result<Self, Problem> {
         let caller = match &query.token {
             Some(token) if !headers.contains_key(AUTHORIZATION) => {
-                if !app.signer().verify_token(TokenPurpose::Watch, &id, token) {
+                if !app.keyring().verify_token(TokenPurpose::Watch, &id, token) {
                     return Err(Problem::new(codes::TOKEN_INVALID, "the token is not the one of this run")
                         .with_hint("use the `watch_url` that came with the run"));
                 }
@@ -70,7 +70,7 @@ impl RunReader {
         if caller.is_none() {
             // The token of the run also permits its files.
             for artifact in &mut run.artifacts {
-                artifact.url = signed_artifact_url(app.base_url(), app.signer(), &artifact.id);
+                artifact.url = signed_artifact_url(app.base_url(), app.keyring(), &artifact.id);
             }
         }
         Ok(run)

@@ -15,7 +15,7 @@ use super::problem::Problem;
 use crate::codes;
 use crate::triggers::NotificationResult;
 use afterload_core::error::Result;
-use afterload_core::secrets::TokenPurpose;
+use afterload_core::keyring::TokenPurpose;
 
 /// The id from which the token of this webhook is derived.
 pub const S3_WEBHOOK: &str = "s3";
@@ -37,7 +37,7 @@ pub(super) async fn receive_s3_notification(
     body: Body,
 ) -> Result<Json<NotificationResult>, Problem> {
     match &query.token {
-        Some(token) if app.signer().verify_token(TokenPurpose::S3Notification, S3_WEBHOOK, token) => {}
+        Some(token) if app.keyring().verify_token(TokenPurpose::S3Notification, S3_WEBHOOK, token) => {}
         Some(_) => {
             return Err(Problem::new(codes::TOKEN_INVALID, "the token is not the one of this webhook")
                 .with_hint("`afterload key hook` prints the address with its token"));

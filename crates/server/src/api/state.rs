@@ -11,7 +11,7 @@ use super::ServerConfig;
 use crate::codes;
 use crate::triggers::Triggers;
 use afterload_core::error::{Error, Result};
-use afterload_core::secrets::Signer;
+use afterload_core::keyring::Keyring;
 use afterload_engine::registry::PipelineRegistry;
 use afterload_engine::{Engine, NewRun, StartOutcome};
 use afterload_object_store::ObjectStore;
@@ -27,7 +27,6 @@ pub struct ApiState(Arc<ApiDeps>);
 struct ApiDeps {
     engine: Engine,
     config: ServerConfig,
-    signer: Signer,
     start: StartRun,
     registry: PipelineRegistry,
     schema: Value,
@@ -60,22 +59,12 @@ impl ApiState {
         live: PipelineRegistry,
         schema: Value,
     ) -> Result<Self> {
-        if config.signing_key.expose_secret().is_empty() {
+        if config.keyring.is_empty() {
             return Err(Error::new(codes::SECRET_KEY_MISSING, "the configuration holds no `secret_key`"));
         }
-        let signer = Signer::new(config.signing_key.expose_secret());
         let forms = Semaphore::new(MAX_PARALLEL_FORMS);
         let triggers = Triggers::new(engine.clone(), None);
-        Ok(Self(Arc::new(ApiDeps {
-            engine,
-            config,
-            signer,
-            start,
-            registry: live,
-            schema,
-            form_permits: forms,
-            triggers,
-        })))
+        Ok(Self(Arc::new(ApiDeps { engine, config, start, registry: live, schema, form_permits: forms, triggers })))
     }
 
     pub(super) fn db(&self) -> &Db {
@@ -116,8 +105,8 @@ impl ApiState {
         &self.0.triggers
     }
 
-    pub(super) fn signer(&self) -> &Signer {
-        &self.0.signer
+    pub(super) fn keyring(&self) -> &Keyring {
+        &self.0.config.keyring
     }
 
     pub(super) async fn start_run(&self, run: NewRun) -> Result<StartOutcome> {

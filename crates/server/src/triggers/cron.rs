@@ -66,7 +66,8 @@ impl TriggerDeps {
         let due = due_ticks(&schedule, trigger.catch_up, reached, now);
         for moment in &due {
             let dedup_key = DedupKey { source: CRON_SOURCE, key: format!("{id}/{moment}"), fingerprint: None };
-            match self.start_run(&live.plan.name, &trigger.with, &cron_event(trigger, *moment), dedup_key).await {
+            match self.start_run(&live.plan.name, &trigger.with, &cron_event(trigger, *moment).into(), dedup_key).await
+            {
                 Ok(_) => failpoint!("cron.begun"),
                 Err(error) if error.code() == codes::PIPELINE_NOT_FOUND => {}
                 Err(error) => return Err(error),

@@ -13,6 +13,7 @@ mod poll;
 mod publish_event;
 mod s3_notification;
 mod start_run;
+mod trigger_event;
 
 use std::sync::Arc;
 

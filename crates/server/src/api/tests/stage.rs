@@ -18,8 +18,9 @@ use crate::api::{ApiState, ServerConfig, StartRun, api_routes, create_api_key, w
 use crate::codes;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
+use afterload_core::file_seals::FileSeals;
+use afterload_core::keyring::Keyring;
 use afterload_core::redactor::Redactor;
-use afterload_core::secret::Secret;
 use afterload_core::units::ByteSize;
 use afterload_egress::{EgressClient, HttpConfig, HttpLimits, WebhookSigner, WebhooksConfig};
 use afterload_engine::registry::{
@@ -59,7 +60,7 @@ impl Stage {
             |name: &str| DefinitionRecord { name: name.into(), digest: name.into(), source: String::new() };
         db.definitions().replace_live(&[definition("contacts-import"), definition("quiet")], &[]).await.unwrap();
         let (objects, store) = objects(folder.path()).await;
-        let (webhooks, redactor) = (WebhookSigner::new(&WebhooksConfig::default(), ""), Redactor::new([]));
+        let (webhooks, redactor) = (WebhookSigner::new(&WebhooksConfig::default(), &keyring()), Redactor::new([]));
         let parts = EngineDeps {
             db: db.clone(),
             config: engine_config(),
@@ -226,6 +227,7 @@ async fn play(db: &Db, run: NewRun) -> Result<StartOutcome> {
         origin: run.origin.into(),
         params: run.params.into(),
         event: run.event,
+        file_seals: FileSeals::default(),
         error: None,
         revision: 1,
         run_at: run.run_at,
@@ -248,10 +250,14 @@ async fn play(db: &Db, run: NewRun) -> Result<StartOutcome> {
 const BASE_URL: &str = "http://127.0.0.1:8080";
 const ARTIFACTS: &str = "artifacts";
 
+fn keyring() -> Keyring {
+    Keyring::new("a secret for tests", [])
+}
+
 fn engine_config() -> EngineConfig {
     EngineConfig {
         base_url: BASE_URL.into(),
-        signing_key: Secret::new("a secret for tests"),
+        keyring: keyring(),
         artifacts: ARTIFACTS.into(),
         queues: BTreeMap::new(),
         max_crashes: 3,
@@ -266,7 +272,7 @@ fn server_config() -> ServerConfig {
     ServerConfig {
         listen: ([127, 0, 0, 1], 8080).into(),
         base_url: BASE_URL.into(),
-        signing_key: Secret::new("a secret for tests"),
+        keyring: keyring(),
         cors: None,
         artifacts: ARTIFACTS.into(),
         buckets: BTreeSet::new(),

@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::deliver::MailJob;
+use super::test_links::{Addresses, file, verifier_of_links};
 use super::*;
 use crate::codes;
 use afterload_core::clock;
@@ -16,7 +17,7 @@ use afterload_mailer::{MailConfig, MailLimits, Mailer, MailerOptions, RateSlots}
 use afterload_metrics::Metrics;
 use afterload_pipeline::ValidationContext;
 use afterload_spanned_yaml::Diagnostic;
-use afterload_step_api::{EffectRecorder, EffectState, FileLinks, ProgressReporter, RunInfo};
+use afterload_step_api::{EffectRecorder, EffectState, ProgressReporter, RunInfo};
 
 /// An effect log in memory. `lost` forgets the outcome of a started effect, as a crash does.
 #[derive(Default)]
@@ -55,17 +56,6 @@ impl EffectRecorder for Memory {
     }
 }
 
-/// Creates links without recording them. The artifact `gone` does not exist.
-struct Addresses;
-
-impl FileLinks for Addresses {
-    fn create_link(&self, artifact: &str, lives: std::time::Duration) -> Answer<Option<String>> {
-        let link = format!("http://x/files/{artifact}/{}d", lives.as_secs() / 86_400);
-        let there = artifact != "gone";
-        Box::pin(async move { Ok(there.then_some(link)) })
-    }
-}
-
 struct Desk {
     folder: tempfile::TempDir,
     mailer: Mailer,
@@ -93,10 +83,12 @@ impl Desk {
         let run =
             RunInfo { id: "01RUN".into(), url: "http://x/v1/runs/01RUN".into(), pipeline: "contacts-import".into() };
         let (progress, reports) = ProgressReporter::new_channel();
+        let verifier = verifier_of_links(&run.id, &with);
         let post = MailJob {
             mailer: &self.mailer,
             run: &run,
-            files: &Addresses,
+            verifier: &verifier,
+            links: &Addresses,
             key: "01RUN/mail",
             effects,
             progress: &progress,
@@ -149,10 +141,6 @@ impl RateSlots for Slots {
 
 fn plain() -> Value {
     json!({ "to": "Ops <ops@example.com>", "subject": "Hello", "body": "Text" })
-}
-
-fn file(artifact: Option<&str>) -> Value {
-    json!({ "artifact_id": artifact, "bucket": "artifacts", "key": "k", "name": "rejected.csv" })
 }
 
 #[tokio::test]

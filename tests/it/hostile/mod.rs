@@ -1,0 +1,3 @@
+//! Input that somebody made to do harm.
+
+mod files;
