@@ -107,7 +107,7 @@ async fn file_in_http_answer_is_refused(database: Database) {
     let server =
         Receiver::start(move |_| says(200, &[("content-type", "application/json")], given.lock().unwrap().to_string()))
             .await;
-    let yaml = format!("steps:\n  - {{ id: ask, uses: http.request, with: {{ url: {} }} }}", server.url);
+    let yaml = format!("steps:\n  - {{ id: ask, uses: http.request, with: {{ url: \"{}\" }} }}", server.url);
     let app = app(database, &yaml, "steps.ask.json").await;
     for file in forged_files(&app).await {
         *answer.lock().unwrap() = file;

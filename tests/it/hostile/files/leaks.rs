@@ -19,8 +19,8 @@ steps:
   - { id: save, uses: http.request, with: { url: "${{ params.url }}/save", save: "saved.txt" } }
   - { id: check, uses: file.check, with: { source: "${{ steps.save.file }}" } }
   - { id: json, uses: http.request, with: { url: "${{ params.url }}/json", json: { file: "${{ params.file }}", all: "${{ params }}", saved: "${{ steps.save.file }}" } } }
-  - { id: text, uses: http.request, with: { url: "${{ params.url }}/text", headers: { X-File: "${{ params.file }}" }, body: "${{ params.file | tojson }} ${{ params }} ${{ steps.save.file | items | list }}" } }
-  - { id: form, uses: http.request, with: { url: "${{ params.url }}/form", form: { file: "x${{ params.file }}" }, query: { file: "${{ steps.save.file | string }}" } } }
+  - { id: text, uses: http.request, with: { url: "${{ params.url }}/text", headers: { X-File: "x${{ params.file }}" }, body: "${{ params.file | tojson }} ${{ params }} ${{ steps.save.file | items | list }}" } }
+  - { id: form, uses: http.request, with: { url: "${{ params.url }}/form", form: { file: "x${{ params.file }}" }, query: { file: "${{ steps.save.file | tojson }}" } } }
   - { id: each, uses: file.check, for_each: { items: ["${{ params.file }}", "${{ steps.save.file }}"] }, with: { source: "${{ item }}" } }
   - { id: shown, uses: http.request, for_each: { items: ["${{ params.file }}"] }, with: { url: "${{ params.url }}/item", json: "${{ item }}" } }
   - { id: sql, uses: sql.execute, with: { sql: "INSERT INTO seen (t) VALUES (:file)", bind: { file: "${{ params.file }}" } } }
@@ -107,7 +107,7 @@ async fn seals_are_shown_to_nobody(database: Database) {
 
     let seals = stored_seals(&place.service_url()).await;
     assert!(seals.len() >= 8, "{seals:?}");
-    assert!(shown.iter().any(|text| text.contains("given.txt")) && shown.iter().all(|text| !text.is_empty()));
+    assert!(shown.iter().any(|text| text.contains("given.txt")));
     for text in &shown {
         let found = seals.iter().map(String::as_str).chain(["$seal"]).find(|seal| text.contains(seal));
         assert_eq!(found, None, "{text}");
