@@ -2,6 +2,7 @@
 
 mod batch;
 mod execute;
+mod lists;
 mod pipelines;
 mod records;
 
