@@ -78,7 +78,8 @@ impl Process {
         let metrics = Metrics::default();
         let mail = Mailer::new(&config.mailer_options())?;
         let connections = Connections::new(&config.connections);
-        let http = EgressClient::new(&config.http, &config.limits.http, config.webhook_signer(), config.redactor());
+        let redactor = config.redactor(embedded.as_ref().map(|store| &store.credentials().secret_key));
+        let http = EgressClient::new(&config.http, &config.limits.http, config.webhook_signer(), redactor.clone());
         let geo = GeoLocator::new(config.geo_options(), Arc::new(DbAnswerCache(db.clone())), &EgressGet::shared(&http));
         let services = Services {
             objects: objects.clone(),
@@ -94,7 +95,7 @@ impl Process {
             objects,
             records: Arc::new(TargetRecords(connections)),
             http,
-            redactor: config.redactor(),
+            redactor,
             metrics,
             steps: steps.registered(&services),
         };

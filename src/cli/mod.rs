@@ -16,6 +16,7 @@ mod serve;
 mod stdout;
 mod worker;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ use crate::codes;
 use crate::config::Config;
 use crate::registry::step_kinds;
 use afterload_core::error::{Error, Result};
+use afterload_core::redactor::Redactor;
 use afterload_mailer::Mailer;
 use afterload_pipeline::StepCatalog;
 use afterload_state::Db;
@@ -149,13 +151,15 @@ fn print_error(error: &afterload_core::error::Error) -> ExitCode {
 
 /// Logs to standard error. `AFTERLOAD_LOG` filters like `RUST_LOG`. `AFTERLOAD_LOG_FORMAT` is `text` or `json`; the
 /// default is text on a terminal and JSON elsewhere.
-fn init_logs(default: &str) -> Result<()> {
+///
+/// The redactor removes secrets that libraries log.
+fn init_logs(default: &str, redactor: Redactor) -> Result<()> {
     use std::io::IsTerminal;
     use tracing_subscriber::EnvFilter;
 
     let filter = std::env::var("AFTERLOAD_LOG").ok().and_then(|filter| EnvFilter::try_new(filter).ok());
     let filter = filter.unwrap_or_else(|| EnvFilter::new(default));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || RedactedStderr(redactor.clone()));
     let text = match std::env::var("AFTERLOAD_LOG_FORMAT").as_deref().unwrap_or_default() {
         "" => std::io::stderr().is_terminal(),
         "text" => true,
@@ -167,6 +171,21 @@ fn init_logs(default: &str) -> Result<()> {
     let started = if text { logs.compact().try_init() } else { logs.json().flatten_event(true).try_init() };
     drop(started);
     Ok(())
+}
+
+/// Standard error without secrets. The log writes each record as a whole.
+struct RedactedStderr(Redactor);
+
+impl Write for RedactedStderr {
+    fn write(&mut self, record: &[u8]) -> std::io::Result<usize> {
+        let text = self.0.redact_text(&String::from_utf8_lossy(record));
+        std::io::stderr().write_all(text.as_bytes())?;
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
 }
 
 /// The log filter without `AFTERLOAD_LOG`.

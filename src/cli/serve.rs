@@ -25,7 +25,7 @@ pub(super) struct ServeArgs {
 
 /// Runs the service until SIGTERM or Ctrl-C.
 pub(super) async fn run(args: ServeArgs, config: Config) -> Result<ExitCode> {
-    init_logs(DEFAULT_LOG_FILTER)?;
+    init_logs(DEFAULT_LOG_FILTER, config.redactor([]))?;
     let stops = ShutdownSignals::install_handlers()?;
     let (folder, watch) = (config.pipelines.clone(), config.watch);
     let work = WorkerOptions::for_queues(args.queues.unwrap_or_default());

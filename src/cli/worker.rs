@@ -31,7 +31,7 @@ fn parse_nonempty_queues(text: &str) -> Result<QueueSelection> {
 
 /// Works until SIGTERM or Ctrl-C.
 pub(super) async fn run(args: WorkerArgs, config: Config) -> Result<ExitCode> {
-    init_logs(DEFAULT_LOG_FILTER)?;
+    init_logs(DEFAULT_LOG_FILTER, config.redactor([]))?;
     let stops = ShutdownSignals::install_handlers()?;
     let queues = args.queues.unwrap_or_default();
     let working = queues.to_string();

@@ -191,8 +191,10 @@ impl Config {
         WebhookSigner::new(&self.webhooks, self.signing_key())
     }
 
-    /// A redactor for the secrets of this configuration.
-    pub fn redactor(&self) -> Redactor {
+    /// A redactor for the secrets of this configuration and for `more`.
+    pub fn redactor<'a>(&'a self, more: impl IntoIterator<Item = &'a Secret>) -> Redactor {
+        let urls = self.connections.values().map(|connection| &connection.url).chain(&self.database);
+        let others: Vec<Secret> = urls.flat_map(url_passwords).chain(more.into_iter().cloned()).collect();
         let smtp = self.mail.smtp.as_ref().and_then(|smtp| smtp.password.as_ref());
         let secrets = self
             .secrets
@@ -201,7 +203,9 @@ impl Config {
             .chain(&self.secret_key)
             .chain(&self.webhooks.secret)
             .chain(self.webhooks.events.values())
-            .chain(self.geo.http.values().flat_map(|service| service.headers.values()));
+            .chain(self.geo.http.values().flat_map(|service| service.headers.values()))
+            .chain(self.objects.stores.values().filter_map(|store| store.secret_key.as_ref()))
+            .chain(&others);
         Redactor::new(secrets)
     }
 
@@ -210,6 +214,55 @@ impl Config {
         match &self.database {
             Some(url) => url.expose_secret().to_owned(),
             None => format!("sqlite://{}", self.data.join("afterload.db").display()),
+        }
+    }
+}
+
+/// The password of a database URL, as it is and as the database receives it.
+fn url_passwords(url: &Secret) -> Vec<Secret> {
+    let Ok(url) = url::Url::parse(url.expose_secret()) else { return Vec::new() };
+    let in_query = url.query_pairs().filter(|(name, _)| name == "password").map(|(_, value)| value.into_owned());
+    let written = url.password().unwrap_or_default().to_owned();
+    let sent = url::form_urlencoded::parse(format!("p={}", written.replace('+', "%2B")).as_bytes())
+        .map(|(_, value)| value.into_owned())
+        .collect::<Vec<_>>();
+    let database = url.path().trim_start_matches('/');
+    let names = [url.username(), database, url.host_str().unwrap_or_default()];
+    // What stands beside it in the clear is no secret, and hiding it would damage many outputs.
+    let passwords = in_query.chain(sent).chain([written]).filter(|password| !names.contains(&password.as_str()));
+    passwords.map(Secret::new).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_credentials_are_redacted() {
+        let config = serde_json::json!({
+            "database": "postgres://service:state%2Fpass+word@db/service",
+            "connections": {
+                "app": { "url": "postgres://afterload:afterload@db/afterload" },
+                "other": { "url": "postgres://db/other?user=a&password=query-password" },
+            },
+            "objects": { "stores": { "s3": { "access_key": "access-key-id", "secret_key": "store-secret-key" } } },
+            "secrets": { "TOKEN": "token-of-pipelines" },
+        });
+        let config: Config = serde_json::from_value(config).unwrap();
+        let more = Secret::new("embedded-store-key");
+        let redactor = config.redactor([&more]);
+        for secret in [
+            "state/pass+word",
+            "state%2Fpass+word",
+            "query-password",
+            "store-secret-key",
+            "token-of-pipelines",
+            "embedded-store-key",
+        ] {
+            assert_eq!(redactor.redact_text(&format!("<{secret}>")), "<***>", "{secret}");
+        }
+        for plain in ["afterload", "access-key-id"] {
+            assert_eq!(redactor.redact_text(plain), plain);
         }
     }
 }

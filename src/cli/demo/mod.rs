@@ -32,7 +32,7 @@ pub(super) struct DemoArgs {
 /// Starts the service, runs the scenarios through its API and its store, and keeps running. It listens where `configured`
 /// says.
 pub(super) async fn run(args: DemoArgs, configured: &Config) -> Result<ExitCode> {
-    init_logs("warn")?;
+    init_logs("warn", configured.redactor([]))?;
     let mut stops = ShutdownSignals::install_handlers()?;
     let plays = scenario::load_scenarios()?;
     let config = files::prepare_folder(&args.dir, configured).await?;

@@ -5,6 +5,7 @@ mod execute;
 mod lists;
 mod pipelines;
 mod records;
+mod secrets;
 
 use afterload_pipeline::{ValidationContext, compile_definition};
 use serde_json::Value;

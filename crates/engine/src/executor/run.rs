@@ -104,11 +104,19 @@ impl StepRunner {
             }
             Err(error) => (AttemptOutcome::from_error(error), None),
         };
-        let outcome =
-            AttemptOutcome { result: outcome.result.map_err(|error| self.redactor.redact_error(error)), ..outcome };
+        let outcome = self.hide_secrets(outcome);
         let step = found.as_ref().map(|found| &found.compiled.steps[found.index]);
         let ending = decide_end(attempt, step, &outcome, self.draining.is_cancelled());
         (outcome, ending)
+    }
+
+    /// Removes secrets from what is stored and logged: a database or a service may return a value that was sent to it.
+    fn hide_secrets(&self, outcome: AttemptOutcome) -> AttemptOutcome {
+        let result = match outcome.result {
+            Ok(outputs) => Ok(self.redactor.redact_json(outputs)),
+            Err(error) => Err(self.redactor.redact_error(error)),
+        };
+        AttemptOutcome { result, ..outcome }
     }
 
     async fn find_compiled_step(&self, claimed: &StepClaim, run: &RunRecord) -> Result<FoundStep> {
@@ -161,12 +169,12 @@ impl StepRunner {
             stop: stop.clone(),
             files: files.clone(),
             links: Arc::new(self.links.for_step(owner.clone())),
-            effect_log: Arc::new(DbEffectLog::new(self.db.clone(), owner.clone())),
+            effect_log: Arc::new(DbEffectLog::new(self.db.clone(), owner.clone(), self.redactor.clone())),
             delivery_log: Arc::new(DbDeliveryLog::new(self.db.clone(), owner)),
         };
         failpoint!("step.start", &step.step_id);
         let before: Option<ProgressView> = step.progress.clone().and_then(|view| serde_json::from_value(view).ok());
-        let gauge = ProgressTracker::new(before.as_ref());
+        let gauge = ProgressTracker::new(before.as_ref(), self.redactor.clone());
         // A separate task contains a panic of the step and can be aborted.
         #[expect(clippy::disallowed_methods, reason = "`supervise` waits for it or aborts it")]
         let run = match self.steps.iter().find(|known| known.kind.name() == step.uses) {
@@ -204,7 +212,7 @@ impl StepRunner {
         let step = &claimed.step;
         let scope = self.contexts.step_expr_context(run, compiled, known, step).await?;
         if let Some(for_each) = known.fan_out_spec(step) {
-            return Ok(PreparedAttempt::FanOut(FanOut::new(for_each, &scope)?));
+            return Ok(PreparedAttempt::FanOut(FanOut::new(for_each, &scope, &self.redactor)?));
         }
         let scope = self.records.with_records(scope, run, &compiled.plan, &known.step).await?;
         let registered = self.steps.iter().find(|known| known.kind.name() == step.uses);

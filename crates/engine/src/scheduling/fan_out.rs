@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use ulid::Ulid;
 
 use afterload_core::error::{Error, Result};
+use afterload_core::redactor::Redactor;
 use afterload_pipeline::plan::ForEach;
 use afterload_pipeline::{self as pipeline, ExprContext, Section};
 use afterload_state::queue::{JobQueue, NewJob};
@@ -30,10 +31,16 @@ impl FanOut {
     /// Evaluates the items.
     ///
     /// # Errors
-    /// `expression_failed`; `items_invalid` if the value is not a list; `too_many_items` if it is too long.
-    pub fn new(for_each: &ForEach, scope: &ExprContext) -> Result<Self> {
+    /// `expression_failed`; `items_invalid` if the value is not a list or holds a secret; `too_many_items` if it is too
+    /// long.
+    pub fn new(for_each: &ForEach, scope: &ExprContext, redactor: &Redactor) -> Result<Self> {
         let most = ForEach::MAX_ITEMS;
         match pipeline::resolve(&for_each.items, scope)? {
+            // Items are stored, and a step that works on stars instead of the value would do harm.
+            items if redactor.finds_secret(&items) => {
+                Err(Error::new(codes::ITEMS_INVALID, "the `items` of `for_each` hold a secret, and items are stored")
+                    .with_hint("name the secret in `with`, as `${{ secrets.NAME }}`"))
+            }
             Value::Array(items) if items.len() <= most => Ok(Self { items, max_concurrency: for_each.max_concurrency }),
             Value::Array(items) => {
                 let message = format!("`for_each` has {} items, more than {most}", items.len());
