@@ -7,6 +7,7 @@ mod object_stores;
 mod pipeline_reloader;
 mod pipeline_watcher;
 mod process;
+mod query_checks;
 
 use std::net::SocketAddr;
 
@@ -28,9 +29,11 @@ use afterload_server::api;
 use afterload_server::triggers::Triggers;
 
 pub use process::{Process, WorkerOptions, start_worker};
+pub use query_checks::query_verifier;
 
 use object_stores::EmbeddedStoreMode;
 use process::OpenedProcess;
+use query_checks::LoadedQueryChecks;
 
 /// A running service.
 pub struct RunningService {
@@ -65,10 +68,11 @@ impl RunningService {
         config.listen = listener.local_addr()?;
         let kinds = work.steps.catalog();
         let schema = pipeline::pipeline_schema(&kinds);
-        let OpenedProcess { mut process, config, mail, embedded, s3 } =
+        let OpenedProcess { mut process, config, mail, connections, embedded, s3 } =
             Process::open(config, EmbeddedStoreMode::Serve, &work.steps).await?;
         let engine = process.engine.clone();
-        let reload = PipelineReloader::open(engine.db(), &config, kinds, &mail).await?;
+        let (query_checks, verifier) = LoadedQueryChecks::new(connections);
+        let reload = PipelineReloader::open(engine.db(), &config, kinds, &mail, verifier).await?;
         let (live, pipelines) = (reload.shared_registry(), reload.current_folder());
         let triggers = Triggers::new(engine.clone(), embedded);
         triggers.prepare_buckets().await?;
@@ -87,6 +91,7 @@ impl RunningService {
             reload.run(stop).await;
             Ok(())
         });
+        process.spawn_task(|stop| query_checks.run(stop));
         process.spawn_task(|stop| async move { triggers.run(stop).await });
         info!(url = config.base_url(), s3 = s3.as_deref(), queues, "afterload is up");
         Ok(Self { engine, url: config.base_url(), s3, new_admin_key, pipelines, process })
@@ -132,11 +137,13 @@ pub fn validation_context(config: &Config, mail: &Mailer) -> ValidationContext {
             .filter(|(_, known)| known.read_only)
             .map(|(name, _)| name.clone())
             .collect(),
+        functions: config.connections.iter().map(|(name, known)| (name.clone(), known.functions.clone())).collect(),
         templates: Some(mail.template_names()),
         broken_templates: mail.broken_templates(),
         secrets: Some(config.secrets.keys().cloned().collect()),
         queues: Some(config.queues.keys().cloned().collect()),
         artifacts_bucket: Some(config.objects.artifacts.clone()),
+        query_verifier: None,
     }
 }
 

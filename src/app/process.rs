@@ -56,6 +56,7 @@ pub(super) struct OpenedProcess {
     pub process: Process,
     pub config: Arc<Config>,
     pub mail: Mailer,
+    pub connections: Connections,
     pub embedded: Option<EmbeddedStore>,
     /// The URL of the embedded store.
     pub s3: Option<String>,
@@ -93,7 +94,7 @@ impl Process {
             db,
             config: config.engine_config(),
             objects,
-            records: Arc::new(TargetRecords(connections)),
+            records: Arc::new(TargetRecords(connections.clone())),
             http,
             redactor,
             metrics,
@@ -101,7 +102,7 @@ impl Process {
         };
         let engine = Engine::open(parts).await?;
         let process = Self { engine, stop: CancellationToken::new(), tasks: JoinSet::new(), close, store };
-        Ok(OpenedProcess { process, config: Arc::new(config), mail, embedded, s3: address })
+        Ok(OpenedProcess { process, config: Arc::new(config), mail, connections, embedded, s3: address })
     }
 
     /// Adds a task that runs until the process stops.

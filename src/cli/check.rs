@@ -26,6 +26,9 @@ pub struct CheckArgs {
     /// The output format.
     #[arg(long, value_enum, default_value_t = CheckFormat::Text)]
     pub format: CheckFormat,
+    /// Also ask the databases of the connections whether the SQL of reports, recipients and look-ups only reads.
+    #[arg(long)]
+    pub connect: bool,
 }
 
 /// How to show problems.

@@ -33,6 +33,7 @@ use afterload_core::redactor::Redactor;
 use afterload_mailer::Mailer;
 use afterload_pipeline::StepCatalog;
 use afterload_state::Db;
+use afterload_target_db::Connections;
 
 /// Everything that happens after the upload: pipelines in YAML, compiled into chains of durable jobs.
 #[derive(Debug, Parser)]
@@ -100,7 +101,8 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         CliCommand::Pipelines(args) => queues::run(queues::PIPELINE_KIND, args, &load()?).await,
         CliCommand::Check(args) => {
             let config = load()?;
-            let around = app::validation_context(&config, &Mailer::new(&config.mailer_options())?);
+            let mut around = app::validation_context(&config, &Mailer::new(&config.mailer_options())?);
+            around.query_verifier = args.connect.then(|| app::query_verifier(Connections::new(&config.connections)));
             Ok(check::run(&args, &config.pipelines, &step_catalog(), &around, &mut stdout::cli_stdout())?)
         }
         CliCommand::Schema(args) => Ok(schema::run(&args, &step_catalog(), &mut stdout::cli_stdout())?),

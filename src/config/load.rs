@@ -74,6 +74,7 @@ impl Config {
             schema: None,
             read_only: false,
             checkpoints: CheckpointMode::default(),
+            functions: Vec::new(),
         });
     }
 }

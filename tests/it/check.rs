@@ -141,7 +141,7 @@ fn around() -> ValidationContext {
 
 fn check(files: Vec<PathBuf>, format: CheckFormat) -> (String, bool) {
     let mut out = Vec::new();
-    let args = CheckArgs { files, format };
+    let args = CheckArgs { files, format, connect: false };
     let code = run(&args, Path::new("tests/it/good"), &kinds(), &around(), &mut out).expect("memory takes everything");
     let text = String::from_utf8(out).expect("text");
     (text, format!("{code:?}") == format!("{:?}", std::process::ExitCode::SUCCESS))
@@ -223,7 +223,7 @@ fn empty_folder_is_a_failure() {
     let empty = tempfile::tempdir().expect("a folder");
     for format in [CheckFormat::Text, CheckFormat::Json] {
         for folder in [empty.path(), &empty.path().join("missing")] {
-            let args = CheckArgs { files: Vec::new(), format };
+            let args = CheckArgs { files: Vec::new(), format, connect: false };
             let code = run(&args, folder, &kinds(), &around(), &mut Vec::new()).expect("memory takes everything");
             assert_eq!(format!("{code:?}"), format!("{:?}", std::process::ExitCode::FAILURE), "{}", folder.display());
         }
@@ -264,7 +264,7 @@ fn readme_shows_the_output_of_check() {
     let file = folder.path().join("contacts-import.yaml");
     std::fs::write(&file, pipeline.replace("columns:", "colums:")).expect("a file");
     let kinds = afterload::registry::step_kinds().catalog();
-    let (mut out, args) = (Vec::new(), CheckArgs { files: Vec::new(), format: CheckFormat::Text });
+    let (mut out, args) = (Vec::new(), CheckArgs { files: Vec::new(), format: CheckFormat::Text, connect: false });
     run(&args, folder.path(), &kinds, &ValidationContext::default(), &mut out).expect("memory takes everything");
     let text = String::from_utf8(out).expect("text").replace(&folder.path().display().to_string(), "pipelines");
     let readme = std::fs::read_to_string("README.md").expect("the file");

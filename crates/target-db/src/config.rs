@@ -20,6 +20,9 @@ pub struct ConnectionConfig {
     /// Whether `afterload_checkpoints` may be created there.
     #[serde(default)]
     pub checkpoints: CheckpointMode,
+    /// Functions that SQL which must only read may call beside the built-in ones that only read: `name` or `schema.name`.
+    #[serde(default)]
+    pub functions: Vec<String>,
 }
 
 /// Whether chunked work may keep its cursor in the target database.
@@ -39,4 +42,6 @@ pub(crate) struct ConnectionOptions {
     pub(crate) name: String,
     pub(crate) read_only: bool,
     pub(crate) checkpoints: bool,
+    /// See [`ConnectionConfig::functions`].
+    pub(crate) functions: Vec<String>,
 }

@@ -23,6 +23,7 @@ const RECIPIENT_KEY_COLUMN: &str = "afterload_key";
 /// A query whose rows are recipients. One column is the key.
 #[derive(Clone, Debug)]
 pub struct RecipientQuery {
+    statement: ParsedStatement,
     sql: String,
     key: String,
     values: BindValues,
@@ -123,7 +124,7 @@ impl RecipientQuery {
     /// Creates the query from `command`, its key column and its values.
     pub fn new(command: &ParsedStatement, key: &str, values: BindValues) -> Self {
         let key = format!("person.{}", quote_identifier(key));
-        Self { sql: command.sql.to_named_sql(), key, values }
+        Self { statement: command.clone(), sql: command.sql.to_named_sql(), key, values }
     }
 
     /// Adds a value for one more parameter.
@@ -219,6 +220,8 @@ impl RecipientQuery {
         stop: &CancellationToken,
         commit: CheckpointCommit<'_>,
     ) -> Result<(StatementResult, Checkpoint)> {
+        // The query becomes a part of a statement that writes, where the database does not refuse writes.
+        connection.verify_read_only(&self.statement, &self.values, stop).await?;
         let DeliveryChunk { range: span, reason, on_existing } = chunk;
         let sources = target.sources.iter().map(|source| if source.is_empty() { &self.key } else { source });
         let keys = quote_identifiers(target.keys.iter().map(String::as_str));
@@ -277,6 +280,8 @@ impl RecipientQuery {
         keep: ResultMode,
         stop: &CancellationToken,
     ) -> Result<ResultRows> {
+        // Alone it must be whole: brackets of the query must not close ours.
+        connection.verify_read_only(&self.statement, &self.values, stop).await?;
         let command = ParsedStatement::parse(sql, connection.dialect())?;
         let call = StatementArgs { values: self.range_values(span, own), result_mode: keep, stop: stop.clone() };
         connection.read_statement(&command, call).await.map(|effect| effect.rows)

@@ -56,7 +56,8 @@ impl Bench {
             Db::Postgres => Pool::Postgres(PgPool::connect(&url).await.unwrap()),
         };
         let schema = schema.map(str::to_owned);
-        let config = ConnectionConfig { url: Secret::new(url), schema, read_only: false, checkpoints };
+        let config =
+            ConnectionConfig { url: Secret::new(url), schema, read_only: false, checkpoints, functions: Vec::new() };
         Self {
             connection: {
                 // The tables exist before the import, as in production.

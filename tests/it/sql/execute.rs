@@ -148,16 +148,24 @@ async fn hidden_write_is_rejected_by_the_database(database: Database) {
     assert_eq!(run["status"], "failed", "{run}");
     let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
     assert!(ParsedStatement::parse(text, connection.dialect()).is_err());
-    // The database detects a query that changes rows.
-    let hidden = match database {
-        Database::Sqlite => "WITH x AS (SELECT 4 AS id) REPLACE INTO t SELECT id, 'd', 'x' FROM x",
-        Database::Postgres => "SELECT id FROM t FOR UPDATE",
+    // The text shows a query that changes or locks rows, or else the database detects it.
+    let (shown, hidden) = match database {
+        Database::Sqlite => {
+            ("WITH x AS (SELECT 4 AS id) REPLACE INTO t SELECT id, 'd', 'x' FROM x", "SELECT load_extension('x')")
+        }
+        Database::Postgres => {
+            app.sql("CREATE FUNCTION wipe() RETURNS bigint LANGUAGE sql AS 'DELETE FROM t RETURNING id'").await;
+            ("SELECT id FROM t FOR UPDATE", "SELECT wipe()")
+        }
     };
-    let command = ParsedStatement::parse(hidden, connection.dialect()).unwrap();
-    assert!(command.is_read_only(), "{hidden}");
-    let call =
-        StatementArgs { values: BindValues::new(), result_mode: ResultMode::Discard, stop: CancellationToken::new() };
-    connection.read_statement(&command, call).await.unwrap_err();
+    for (text, reads) in [(shown, false), (hidden, true)] {
+        let command = ParsedStatement::parse(text, connection.dialect()).unwrap();
+        assert_eq!(command.is_read_only(), reads, "{text}");
+        let (values, stop) = (BindValues::new(), CancellationToken::new());
+        let call = StatementArgs { values, result_mode: ResultMode::Discard, stop };
+        let error = connection.read_statement(&command, call).await.unwrap_err();
+        assert_eq!(error.code().name(), "sql_refused", "{text}");
+    }
     assert_eq!(app.numbers("SELECT COUNT(*) FROM t").await, [3]);
     app.finish().await;
 }

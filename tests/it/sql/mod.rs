@@ -4,6 +4,7 @@ mod batch;
 mod execute;
 mod lists;
 mod pipelines;
+mod read_only;
 mod records;
 mod secrets;
 

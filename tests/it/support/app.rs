@@ -77,6 +77,7 @@ impl Builder {
                 schema: None,
                 read_only: false,
                 checkpoints: Default::default(),
+                functions: Vec::new(),
             };
             config.connections.insert("app".into(), app);
         }

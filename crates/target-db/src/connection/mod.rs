@@ -3,6 +3,7 @@
 mod bulk_load;
 mod bulk_update;
 mod checkpoint;
+mod guard;
 mod select;
 mod statement;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 pub use bulk_load::BulkLoader;
+use guard::VerifiedTexts;
 
 use crate::backends::Backend;
 use crate::config::{CheckpointMode, ConnectionConfig, ConnectionOptions};
@@ -35,6 +37,7 @@ struct LazyConnection {
 #[derive(Clone)]
 pub struct Connection {
     backend: Backend,
+    verified: Arc<VerifiedTexts>,
 }
 
 impl Connections {
@@ -66,8 +69,9 @@ impl Connection {
             name: name.to_owned(),
             read_only: config.read_only,
             checkpoints: config.checkpoints == CheckpointMode::Table,
+            functions: config.functions.clone(),
         };
-        Ok(Self { backend: Backend::open(config, options).await? })
+        Ok(Self { backend: Backend::open(config, options).await?, verified: Arc::default() })
     }
 
     /// The SQL dialect of the database.
@@ -138,8 +142,13 @@ mod tests {
     use afterload_core::secret::Secret;
 
     fn one(url: &str) -> Connections {
-        let config =
-            ConnectionConfig { url: Secret::new(url), schema: None, read_only: false, checkpoints: Default::default() };
+        let config = ConnectionConfig {
+            url: Secret::new(url),
+            schema: None,
+            read_only: false,
+            checkpoints: Default::default(),
+            functions: Vec::new(),
+        };
         Connections::new(&BTreeMap::from([("app".to_owned(), config)]))
     }
 

@@ -2,8 +2,10 @@
 
 mod bind;
 mod bulk_update;
+mod called_names;
 mod decode;
 mod describe;
+mod guard;
 mod load;
 mod load_sql;
 mod pg_copy;
@@ -20,12 +22,14 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::bind::{BindValues, ParameterizedSql};
 use crate::bulk_load::LoadPlan;
 use crate::bulk_update::{BoundUpdate, BulkUpdate, UpdatePlan};
 use crate::checkpoint::{self, CheckpointSql};
 use crate::config::{ConnectionConfig, ConnectionOptions};
 use crate::errors::{invalid_url_error, unavailable_error};
 use crate::query::{QueryOptions, RowVisitor, SelectQuery};
+use crate::read_only::Refusal;
 use crate::row_source::RowSource;
 use crate::statement::{Checkpoint, StatementResult, StatementRun};
 use crate::table::{DbColumnType, TableInfo};
@@ -71,6 +75,8 @@ impl SessionSetup {
             let set = sqlx::query("SELECT set_config('search_path', $1, false)").bind(path);
             set.execute(&mut *connection).await?;
         }
+        // We split SQL as the standard does. A database or role may be set up otherwise.
+        connection.execute("SET standard_conforming_strings = on").await?;
         // Some servers lack this setting. They notice a dead client only when its statement ends.
         drop(connection.execute("SET client_connection_check_interval = '2s'").await);
         if self.read_only {
@@ -157,6 +163,10 @@ impl TargetDatabase for PostgresDatabase {
 
     async fn run_statement(&self, run: StatementRun) -> Result<(StatementResult, Checkpoint)> {
         statement::run(self, run).await
+    }
+
+    async fn find_refusal(&self, sql: &ParameterizedSql, values: &BindValues) -> Result<Option<Refusal>> {
+        guard::find_refusal(self, sql, values).await
     }
 
     async fn select_rows<R: RowVisitor>(&self, select: &SelectQuery, options: QueryOptions, visitor: R) -> Result<R> {

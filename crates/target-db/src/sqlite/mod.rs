@@ -3,6 +3,7 @@
 mod bind;
 mod bulk_update;
 mod describe;
+mod guard;
 mod load;
 mod select;
 mod statement;
@@ -17,12 +18,14 @@ use sqlx::sqlite::{LockedSqliteHandle, SqliteConnectOptions, SqliteJournalMode, 
 use sqlx::{AssertSqlSafe, SqlitePool};
 use tokio_util::sync::CancellationToken;
 
+use crate::bind::{BindValues, ParameterizedSql};
 use crate::bulk_load::LoadPlan;
 use crate::bulk_update::{BoundUpdate, BulkUpdate, UpdatePlan};
 use crate::checkpoint::{self, CheckpointSql};
 use crate::config::{ConnectionConfig, ConnectionOptions};
 use crate::errors::{invalid_url_error, panic_error, unavailable_error};
 use crate::query::{QueryOptions, RowVisitor, SelectQuery};
+use crate::read_only::Refusal;
 use crate::row_source::RowSource;
 use crate::statement::{Checkpoint, StatementResult, StatementRun, stopped_error};
 use crate::table::TableInfo;
@@ -124,6 +127,10 @@ impl TargetDatabase for SqliteDatabase {
         statement::run(self, run).await
     }
 
+    async fn find_refusal(&self, sql: &ParameterizedSql, _: &BindValues) -> Result<Option<Refusal>> {
+        guard::find_refusal(self, sql).await
+    }
+
     async fn select_rows<R: RowVisitor>(&self, select: &SelectQuery, options: QueryOptions, visitor: R) -> Result<R> {
         select::run(self, select, options, visitor).await
     }
@@ -213,10 +220,17 @@ mod tests {
     const TEST_FAILED: ErrorCode = ErrorCode::permanent("test_failed", "The test makes it fail");
 
     async fn memory() -> SqliteDatabase {
-        let options = ConnectionOptions { name: "app".into(), read_only: false, checkpoints: true };
+        let options =
+            ConnectionOptions { name: "app".into(), read_only: false, checkpoints: true, functions: Vec::new() };
         let folder = tempfile::tempdir().unwrap().keep();
         let url = Secret::new(format!("sqlite://{}", folder.join("x.db").display()));
-        let config = ConnectionConfig { url, schema: None, read_only: false, checkpoints: Default::default() };
+        let config = ConnectionConfig {
+            url,
+            schema: None,
+            read_only: false,
+            checkpoints: Default::default(),
+            functions: Vec::new(),
+        };
         SqliteDatabase::open(&config, options).await.unwrap()
     }
 
