@@ -4,6 +4,7 @@ mod adapters;
 mod folder_events;
 mod folder_scan;
 mod object_stores;
+mod open_files;
 mod pipeline_reloader;
 mod pipeline_watcher;
 mod process;
@@ -61,12 +62,13 @@ impl RunningService {
 
     /// Same as [`Self::start`], with a choice of step kinds and queues.
     pub async fn serve(mut config: Config, admin_key: Option<String>, work: WorkerOptions) -> Result<Self> {
+        let open_files = open_files::raise_open_file_limit();
         let listener = bind_listener(config.listen).await?;
         config.listen = listener.local_addr()?;
         let kinds = work.steps.catalog();
         let schema = pipeline::pipeline_schema(&kinds);
         let OpenedProcess { mut process, config, mail, embedded, s3 } =
-            Process::open(config, EmbeddedStoreMode::Serve, &work.steps).await?;
+            Process::open(config, EmbeddedStoreMode::Serve { open_files }, &work.steps).await?;
         let engine = process.engine.clone();
         let reload = PipelineReloader::open(engine.db(), &config, kinds, &mail).await?;
         let (live, pipelines) = (reload.shared_registry(), reload.current_folder());
@@ -75,9 +77,11 @@ impl RunningService {
         let app = api::ApiState::new(engine.clone(), config.server_config(), live, schema)?;
         // Last of all steps that can fail: a new key is shown only once.
         let new_admin_key = api::ensure_admin_key(engine.db(), config.listen, admin_key.as_deref()).await?;
-        let drain = config.limits.drain.0;
+        let limits = &config.limits.connections;
+        let (max_connections, timeouts) = (limits.max_api_connections(open_files), limits.timeouts());
+        let options = api::ApiListener { max_connections, timeouts, drain: config.limits.drain.0 };
         process.spawn_task(|stop| async move {
-            api::serve(listener, api::api_router(app), stop, drain).await;
+            api::serve(listener, api::api_router(app), options, stop).await;
             Ok(())
         });
         let queues = work.queues.to_string();
@@ -88,7 +92,7 @@ impl RunningService {
             Ok(())
         });
         process.spawn_task(|stop| async move { triggers.run(stop).await });
-        info!(url = config.base_url(), s3 = s3.as_deref(), queues, "afterload is up");
+        info!(url = config.base_url(), s3 = s3.as_deref(), queues, open_files, max_connections, "afterload is up");
         Ok(Self { engine, url: config.base_url(), s3, new_admin_key, pipelines, process })
     }
 

@@ -13,7 +13,10 @@ use afterload_s3_server::{self as embedded, EmbeddedStore};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EmbeddedStoreMode {
     /// This process serves it at the configured address, and saves that address for its clients.
-    Serve,
+    Serve {
+        /// How many files the process may open.
+        open_files: u64,
+    },
     /// The `serve` process of the same folder serves it.
     Attach,
 }
@@ -81,7 +84,9 @@ async fn open_embedded_store(
     let public = config.objects.buckets.iter().filter(|(_, bucket)| bucket.public).map(|(name, _)| name.clone());
     let store = EmbeddedStore::open(&config.data.join("objects"), credentials)?.with_public_buckets(public);
     let endpoint = match endpoint {
-        EmbeddedStoreMode::Serve => {
+        EmbeddedStoreMode::Serve { open_files } => {
+            let limits = &config.limits.connections;
+            let store = store.clone().with_connection_limits(limits.max_s3_connections(open_files), limits.timeouts());
             let listener = embedded::bind_listener(config.objects.listen).await?;
             let url = format!("http://{}", listener.local_addr()?);
             embedded::save_endpoint(&config.data, &url).await?;

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::adapters::{DbAnswerCache, DbRateSlots, EgressGet, TargetRecords, geo_cache_task};
 use super::ensure_secret_key;
 use super::object_stores::{self, EmbeddedStoreMode, OpenedStores};
+use super::open_files;
 use crate::codes;
 use crate::config::Config;
 use crate::registry::{Services, StepRegistry, step_kinds};
@@ -161,6 +162,7 @@ impl Process {
 /// # Errors
 /// `object_store_missing` if the files of the service are not on this machine.
 pub async fn start_worker(config: Config, work: WorkerOptions) -> Result<Process> {
+    open_files::raise_open_file_limit();
     object_stores::ensure_store_exists(&config)?;
     let OpenedProcess { mut process, s3, .. } = Process::open(config, EmbeddedStoreMode::Attach, &work.steps).await?;
     let (queues, url) = (work.queues.to_string(), process.engine.config().base_url.clone());

@@ -8,6 +8,8 @@ use afterload_spanned_yaml::{Diagnostic, YamlNode, suggestion_hint};
 
 /// The longest timeout of an outgoing call.
 const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(86_400);
+/// The shortest timeout for a peer.
+const MIN_PEER_TIMEOUT: Duration = Duration::from_millis(1);
 /// The queue counts in whole seconds, and a lease is renewed three times before it expires.
 const MIN_LEASE: Duration = Duration::from_secs(3);
 const MAX_LEASE: Duration = Duration::from_secs(3600);
@@ -88,11 +90,41 @@ pub fn check_config(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
     {
         problem(&["public_url"], "`public_url` must start with `http://` or `https://`".into(), "");
     }
+    problems.extend(check_peers(config, root));
     problems.extend(check_http(config, root));
     problems.extend(check_geo(config, root));
     problems.extend(config.mail.smtp.iter().flat_map(|smtp| check_smtp(smtp, root)));
     problems.extend(check_mail_rates(&config.mail, root));
     problems
+}
+
+/// The limits on connections and watchers: none may be nothing.
+fn check_peers(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
+    let (connections, watchers) = (&config.limits.connections, &config.limits.watchers);
+    let counts = [
+        ("connections", "api", connections.api.unwrap_or(1)),
+        ("connections", "s3", connections.s3.unwrap_or(1)),
+        ("watchers", "per_run", watchers.per_run),
+        ("watchers", "total", watchers.total),
+    ];
+    let times = [
+        ("connections", "header_timeout", connections.header_timeout),
+        ("connections", "idle_timeout", connections.idle_timeout),
+        ("connections", "body_window", connections.body_window),
+        ("connections", "write_timeout", connections.write_timeout),
+        ("watchers", "recheck", watchers.recheck),
+    ];
+    let counts = counts.into_iter().filter(|(.., count)| *count == 0).map(|(group, name, _)| (group, name));
+    let times = times.into_iter().filter(|(.., time)| !(MIN_PEER_TIMEOUT..=MAX_CALL_TIMEOUT).contains(&time.0));
+    let counts = counts.map(|(group, name)| (group, name, format!("`{name}` must be at least 1")));
+    let times = times.map(|(group, name, _)| (group, name, format!("`{name}` must be from `1ms` to `1d`")));
+    counts
+        .chain(times)
+        .map(|(group, name, message)| {
+            let span = root.closest_node(&["limits", group, name]).span;
+            Diagnostic::new(codes::DEFINITION_INVALID, span, message)
+        })
+        .collect()
 }
 
 fn check_geo(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {

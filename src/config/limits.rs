@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use afterload_core::units::{ByteSize, HumanDuration};
 use afterload_egress::HttpLimits;
+use afterload_http_listener::ConnectionLimits;
 use afterload_image_resize::ImageLimits;
 use afterload_mailer::MailLimits;
+use afterload_server::api::WatcherLimits;
 
 /// Limits on input and on failures.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +30,10 @@ pub struct Limits {
     pub inline_wait: HumanDuration,
     /// How long the response to a request with `Prefer: wait=…` may wait for the end of the run.
     pub wait: HumanDuration,
+    /// Limits on connections, and on clients that are slow.
+    pub connections: ConnectionLimits,
+    /// Limits on the clients that watch runs.
+    pub watchers: WatcherLimits,
     /// Limits on images.
     pub image: ImageLimits,
     /// Limits on outgoing calls.
@@ -46,6 +52,8 @@ impl Default for Limits {
             drain: HumanDuration(std::time::Duration::from_secs(25)),
             inline_wait: HumanDuration(std::time::Duration::from_secs(10)),
             wait: HumanDuration(std::time::Duration::from_secs(60)),
+            connections: ConnectionLimits::default(),
+            watchers: WatcherLimits::default(),
             image: ImageLimits::default(),
             http: HttpLimits::default(),
             mail: MailLimits::default(),

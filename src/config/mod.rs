@@ -12,9 +12,11 @@ pub use afterload_core::secret::Secret;
 pub use afterload_egress::{EgressRule, HttpConfig, HttpLimits, WebhooksConfig};
 pub use afterload_engine::{EngineConfig, QueueConfig, RetentionConfig};
 pub use afterload_geoip::{GeoConfig, GeoHttpConfig};
+pub use afterload_http_listener::ConnectionLimits;
 pub use afterload_image_resize::ImageLimits;
 pub use afterload_mailer::{MailConfig, MailLimits, SmtpConfig, SmtpTls};
 pub use afterload_object_store::{BucketConfig, ObjectStoreConfig, ObjectsConfig, RequestChecksumMode};
+pub use afterload_server::api::WatcherLimits;
 pub use afterload_target_db::{CheckpointMode, ConnectionConfig};
 
 use std::collections::BTreeMap;
@@ -167,6 +169,7 @@ impl Config {
             max_body: self.limits.body,
             inline_wait: self.limits.inline_wait.0,
             max_wait: self.limits.wait.0,
+            watchers: self.limits.watchers.clone(),
             webhooks: self.webhooks.clone(),
         }
     }

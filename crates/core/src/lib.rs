@@ -12,6 +12,7 @@ pub mod object_names;
 pub mod redactor;
 pub mod secret;
 pub mod secrets;
+pub mod shortage;
 pub mod units;
 
 pub use error::{Error, Result};

@@ -22,6 +22,7 @@ use afterload_core::file::File;
 
 pub use config::{BucketConfig, ObjectStoreConfig, ObjectsConfig, RequestChecksumMode};
 pub use list::{ListedObject, ObjectPage};
+pub use sdk_error::shortage_response_code;
 pub use store_clients::{EmbeddedEndpoint, SkipMd5};
 pub use upload::{ObjectHeaders, ObjectUpload};
 

@@ -45,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 use afterload_core::error::{Error, Result, Retryability};
 use afterload_core::secret::Secret;
+use afterload_http_listener::{ConnectionLimits, HttpTimeouts};
 use afterload_object_store::EmbeddedEndpoint;
 
 pub use credentials::{S3Credentials, load_or_create_credentials};
@@ -53,6 +54,8 @@ pub use index::events::{ObjectEvent, ObjectEventKind};
 use blobs::BlobDir;
 use index::ObjectIndex;
 
+/// The maximum number of connections unless the owner of the store sets it.
+const DEFAULT_MAX_CONNECTIONS: usize = 128;
 /// The file name of the index.
 const INDEX_FILE: &str = "index.db";
 
@@ -63,6 +66,8 @@ pub struct EmbeddedStore {
     credentials: S3Credentials,
     /// Buckets whose objects can be read without a signature.
     public_buckets: Arc<BTreeSet<String>>,
+    max_connections: usize,
+    timeouts: HttpTimeouts,
 }
 
 /// The state that all requests share.
@@ -87,7 +92,9 @@ impl EmbeddedStore {
         let index = ObjectIndex::open(&dir.join(INDEX_FILE)).map_err(failed)?;
         let store = Arc::new(S3Backend { index, blobs: bodies, changed: Notify::new() });
         gc::spawn_gc(&store);
-        Ok(Self { backend: store, credentials, public_buckets: Arc::default() })
+        let timeouts = ConnectionLimits::default().timeouts();
+        let public_buckets = Arc::default();
+        Ok(Self { backend: store, credentials, public_buckets, max_connections: DEFAULT_MAX_CONNECTIONS, timeouts })
     }
 
     /// Allows unsigned reads of the objects in these buckets.
@@ -97,9 +104,16 @@ impl EmbeddedStore {
         self
     }
 
+    /// Sets the maximum number of connections and the limits on slow clients.
+    #[must_use]
+    pub fn with_connection_limits(mut self, max_connections: usize, timeouts: HttpTimeouts) -> Self {
+        (self.max_connections, self.timeouts) = (max_connections, timeouts);
+        self
+    }
+
     /// Serves S3 requests on `listener` until `stop`. Requests in progress get at most ten seconds more.
     pub fn serve(&self, listener: TcpListener, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
-        serve::serve(self.build_service(), listener, stop)
+        serve::serve(self.build_service(), listener, self.max_connections, self.timeouts, stop)
     }
 
     fn build_service(&self) -> S3Service {

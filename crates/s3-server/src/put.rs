@@ -16,6 +16,7 @@ use super::digest::{BodyExpectation, CHECKSUM_ALGORITHMS, fill_checksums, take_c
 use super::error::{S3ServerError, s3_error};
 use super::index::objects::{self, ObjectDetails, WriteConditions};
 use super::index::{buckets, run_blocking};
+use afterload_http_listener::SlowBodyError;
 
 /// The maximum size of one request body.
 pub(super) const MAX_PUT_BYTES: u64 = 5 << 30;
@@ -180,6 +181,8 @@ fn body_error(error: &StdError) -> S3Error {
     let text = error.to_string();
     if text.contains("SignatureMismatch") {
         S3ErrorCode::SignatureDoesNotMatch.into()
+    } else if text.contains(SlowBodyError::MESSAGE) {
+        S3ErrorCode::RequestTimeout.into()
     } else if text.contains("Sha256Mismatch") {
         let mut error = s3_error(
             S3ErrorCode::Custom("XAmzContentSHA256Mismatch".into()),

@@ -47,6 +47,8 @@ pub enum AttemptEnd {
     Park {
         /// When the step may be claimed again.
         due_at: UnixMillis,
+        /// Why, if the machine lacks something that the step needs.
+        error: Option<Value>,
     },
 }
 
@@ -130,9 +132,10 @@ impl ClaimStore<'_> {
             ),
             AttemptEnd::Suspend(condition) => return self.0.suspensions().suspend(id, claim, condition).await,
             AttemptEnd::FanOut => "crashes = 0".into(),
-            AttemptEnd::Park { due_at } => format!(
-                "status = 'queued', due_at = {}, {}",
+            AttemptEnd::Park { due_at, error } => format!(
+                "status = 'queued', due_at = {}, error = COALESCE({}, error), {}",
                 args.add(*due_at),
+                args.add(error.as_ref().map(Value::to_string)),
                 progress_assignment(&mut args, progress)
             ),
         };

@@ -144,7 +144,8 @@ impl StepClaimer {
                 Err(_) => {
                     let due_at = clock::now_millis() + SUSPECT_RETRY_DELAY.as_millis() as i64;
                     self.queue.reschedule_job(tx, lease, due_at).await?;
-                    tx.claims().end(&lease.step_run, claimed.step.claims, None, &AttemptEnd::Park { due_at }).await?;
+                    let parked = AttemptEnd::Park { due_at, error: None };
+                    tx.claims().end(&lease.step_run, claimed.step.claims, None, &parked).await?;
                     return Ok(ClaimOutcome::NotReady);
                 }
             },

@@ -96,7 +96,8 @@ impl StepRunner {
                 let outcome = match self.limiter.wait_for_rate_limit(attempt, &found.compiled, found.index).await {
                     Ok(None) => self.run_step(attempt, &found.compiled, found.index).await,
                     Ok(Some(due_at)) => {
-                        return (AttemptOutcome::from_error(rate_limited_error()), AttemptEnd::Park { due_at });
+                        let parked = AttemptEnd::Park { due_at, error: None };
+                        return (AttemptOutcome::from_error(rate_limited_error()), parked);
                     }
                     Err(error) => AttemptOutcome::from_error(error),
                 };

@@ -98,7 +98,7 @@ impl Pauses {
         if held.status == Some(StepStatus::Running)
             && let Some(claimed) = tx.claims().claim(&lease.step_run).await?
         {
-            let parked = AttemptEnd::Park { due_at: clock::now_millis() };
+            let parked = AttemptEnd::Park { due_at: clock::now_millis(), error: None };
             tx.claims().end(&lease.step_run, claimed.step.claims, None, &parked).await?;
         }
         self.queue.acknowledge_job(tx, lease).await.map(drop)

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use afterload_core::secret::Secret;
-use afterload_core::units::ByteSize;
+use afterload_core::units::{ByteSize, HumanDuration};
 use afterload_egress::WebhooksConfig;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// The configuration of the server. The binary creates it from the configuration file.
 #[derive(Clone, Debug)]
@@ -31,6 +33,28 @@ pub struct ServerConfig {
     pub inline_wait: Duration,
     /// How long a response waits for the end of a run with `Prefer: wait`.
     pub max_wait: Duration,
+    /// Limits on the clients that watch runs.
+    pub watchers: WatcherLimits,
     /// The secrets of the senders that may publish events by signed webhook.
     pub webhooks: WebhooksConfig,
+}
+
+/// Limits on the clients that watch runs: event streams, and requests that wait for the end of a run.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WatcherLimits {
+    /// The maximum number of watchers of one run in a process; default 500.
+    #[schemars(range(min = 1))]
+    pub per_run: u32,
+    /// The maximum number of watchers in a process; default 2000.
+    #[schemars(range(min = 1))]
+    pub total: u32,
+    /// How often an event stream checks that its key or token is still valid; default `15s`.
+    pub recheck: HumanDuration,
+}
+
+impl Default for WatcherLimits {
+    fn default() -> Self {
+        Self { per_run: 500, total: 2000, recheck: HumanDuration(Duration::from_secs(15)) }
+    }
 }

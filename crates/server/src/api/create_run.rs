@@ -1,7 +1,5 @@
 //! Creates runs: reads parameters and files, responds with 202 once the run is committed.
 
-use std::time::Duration;
-
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
@@ -21,7 +19,7 @@ use super::idempotency::{self, RequestFingerprint};
 use super::pipelines::pipeline_not_found;
 use super::problem::Problem;
 use super::runs::RunSummary;
-use super::state::{ApiState, MAX_PARALLEL_FORMS};
+use super::state::ApiState;
 use super::uploads::RunUploads;
 use super::wait::WaitPolicy;
 use crate::codes;
@@ -37,8 +35,6 @@ use afterload_state::RunRecord;
 const API_ORIGIN: &str = "api";
 /// An example body, for error messages.
 const RUN_BODY_EXAMPLE: &str = "{\"params\": {}}";
-/// `Retry-After` when too many uploads are in progress.
-const FORM_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How large a form may be in addition to its files.
 const FORM_OVERHEAD_BYTES: u64 = 4 << 20;
 
@@ -211,10 +207,12 @@ impl RunRequest {
                 .with_hint(format!("`limits.upload` in the configuration is {}", limits.max_upload)));
         }
         let mut form = MultipartForm::new(body, &boundary, limits.max_body);
-        let Some(_room) = self.app.try_form_permit() else {
-            form.drain_body().await;
-            let message = format!("{MAX_PARALLEL_FORMS} uploads are under way");
-            return Err(Error::new(codes::TOO_MANY_UPLOADS, message).with_retry_after(FORM_RETRY_AFTER));
+        let _slot = match self.app.upload_slots().take_key_slot() {
+            Ok(slot) => slot,
+            Err(error) => {
+                form.drain_body().await;
+                return Err(error);
+            }
         };
         match form.read(&self.pipeline, uploads).await {
             Ok(given) => Ok(given),

@@ -22,7 +22,7 @@ use ulid::Ulid;
 
 use super::auth::{ApiKeyScope, Caller, missing_scope};
 use super::create_run::{CreatedRun, created_response};
-use super::extract::{self, PathId, StrictQuery, request_timeout};
+use super::extract::{self, PathId, StrictQuery, body_error, request_timeout};
 use super::pipelines::pipeline_not_found;
 use super::problem::Problem;
 use super::wait::WaitPolicy;
@@ -46,7 +46,6 @@ const UPLOAD_LIFETIME: Duration = Duration::from_secs(3600);
 const MAX_DIRECT_UPLOAD_SIZE: ByteSize = ByteSize(5 << 30);
 /// How long a sender may pause.
 const UPLOAD_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-const DIRECT_UPLOAD_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The announcement of a file.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -244,20 +243,14 @@ pub(super) async fn receive_upload(
     if let Some(length) = length.filter(|length| *length != file.size) {
         return Err(size_mismatch(length, file.size).into());
     }
-    let Some(_room) = app.try_form_permit() else {
-        return Err(Error::new(codes::TOO_MANY_UPLOADS, "too many uploads are under way")
-            .with_retry_after(DIRECT_UPLOAD_RETRY_AFTER)
-            .into());
-    };
+    let _slot = app.upload_slots().take_token_slot(id)?;
     let mut sink = app.objects().start_upload(&file.bucket, &file.key, &*file.content_type).await?;
     let mut body = body.into_data_stream();
     let mut size = 0;
     while let Some(chunk) =
         tokio::time::timeout(UPLOAD_IDLE_TIMEOUT, body.next()).await.map_err(|_| request_timeout())?
     {
-        let chunk = chunk.map_err(|error| {
-            Error::new(codes::BODY_INCOMPLETE, format!("the body could not be read to its end: {error}"))
-        })?;
+        let chunk = chunk.map_err(|error| body_error("the body", &error))?;
         size += chunk.len() as u64;
         if size > file.size {
             return Err(size_mismatch(format!("more than {}", file.size), file.size).into());

@@ -16,6 +16,7 @@ use super::problem::{Problem, not_found};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::ByteSize;
+use afterload_http_listener::SlowBodyError;
 
 /// How long a small body may take to arrive.
 const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -105,9 +106,17 @@ pub(super) async fn read_body(body: Body, limit: ByteSize) -> Result<Bytes> {
     let read = read.map_err(|_| request_timeout())?;
     let read = read.map_err(|error| match error.downcast::<LengthLimitError>() {
         Ok(_) => body_too_large(limit),
-        Err(error) => Error::new(codes::BODY_INCOMPLETE, format!("the body could not be read to its end: {error}")),
+        Err(error) => body_error("the body", error.as_ref()),
     })?;
     Ok(read.to_bytes())
+}
+
+/// The error of a body that cannot be read to its end: the client disconnected, or sends too slowly.
+pub(super) fn body_error(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+    match SlowBodyError::is_cause_of(error) {
+        true => request_timeout(),
+        false => Error::new(codes::BODY_INCOMPLETE, format!("{what} could not be read to its end: {error}")),
+    }
 }
 
 /// The error for invalid JSON in `what`, with its position.

@@ -12,7 +12,7 @@ use futures::{Stream, StreamExt};
 use multer::{Field, Multipart};
 use serde_json::{Map, Value};
 
-use super::extract::{body_too_large, json_invalid, request_timeout};
+use super::extract::{body_error, body_too_large, json_invalid, request_timeout};
 use super::form_field::{FORM_IDLE_TIMEOUT, multipart_error, next_chunk};
 use super::form_file_name::file_name;
 use super::uploads::RunUploads;
@@ -50,9 +50,7 @@ impl Stream for LimitedBody {
         let chunk = std::task::ready!(self.body.poll_next_unpin(context));
         self.yielded = false;
         let Some(chunk) = chunk else { return Poll::Ready(None) };
-        let chunk = chunk.map_err(|error| {
-            Error::new(codes::BODY_INCOMPLETE, format!("the form could not be read to its end: {error}"))
-        });
+        let chunk = chunk.map_err(|error| body_error("the form", &error));
         let allowed = self.allowance.load(Ordering::Relaxed);
         let taken = chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
         self.allowance.store(allowed.saturating_sub(taken), Ordering::Relaxed);

@@ -25,12 +25,14 @@ mod queues;
 mod range;
 mod request_log;
 mod routes;
+mod run_feed;
 mod run_reader;
 mod run_sse;
 mod runs;
 mod s3_notifications;
 mod serve;
 mod state;
+mod upload_slots;
 mod uploads;
 mod wait;
 
@@ -38,10 +40,10 @@ mod wait;
 mod tests;
 
 pub use auth::{ApiKeyScope, Caller, create_api_key, ensure_admin_key};
-pub use config::ServerConfig;
+pub use config::{ServerConfig, WatcherLimits};
 pub use problem::Problem;
 pub use s3_notifications::S3_WEBHOOK as S3_HOOK;
-pub use serve::serve;
+pub use serve::{ApiListener, serve};
 pub use state::{ApiState, StartRun};
 
 use axum::Router;

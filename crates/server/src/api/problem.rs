@@ -59,7 +59,7 @@ impl Problem {
         let code = self.error.code();
         match (code.status(), self.error.retryability()) {
             (500.., Retryability::Permanent) => (codes::INTERNAL_ERROR, StatusCode::INTERNAL_SERVER_ERROR),
-            (500.., Retryability::Transient | Retryability::Stopped) => (code, StatusCode::SERVICE_UNAVAILABLE),
+            (500.., Retryability::Transient | Retryability::Stopped | Retryability::Shortage) => (code, StatusCode::SERVICE_UNAVAILABLE),
             (status, _) => (code, StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)),
         }
     }
@@ -127,8 +127,8 @@ impl IntoResponse for Problem {
         let mut response = status.into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            let seconds = self.error.retry_after().map_or(DEFAULT_RETRY_AFTER_SECS, |wait| wait.as_secs().max(1));
+        let default = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(DEFAULT_RETRY_AFTER_SECS);
+        if let Some(seconds) = self.error.retry_after().map(|wait| wait.as_secs().max(1)).or(default) {
             headers.insert(RETRY_AFTER, seconds.into());
         }
         if status == StatusCode::UNAUTHORIZED {

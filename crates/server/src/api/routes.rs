@@ -175,7 +175,7 @@ fn run_routes(routes: ApiRoutes) -> ApiRoutes {
                 .query_params::<run_reader::RunTokenQuery>()
                 .request_header("Accept", "`text/event-stream` for events, as browsers' `EventSource` sends")
                 .json_response::<RunView>(200, "the run")
-                .with_errors(&[codes::RUN_NOT_FOUND]),
+                .with_errors(&[codes::RUN_NOT_FOUND, codes::TOO_MANY_RUN_WATCHERS, codes::TOO_MANY_WATCHERS]),
         )
         .add_route(
             GET,
@@ -187,7 +187,7 @@ fn run_routes(routes: ApiRoutes) -> ApiRoutes {
                 .request_header("Last-Event-ID", "the revision that was seen last")
                 .response_as::<String>(200, "events until the run has ended", run_sse::SSE_MEDIA_TYPE)
                 .empty_response(204, "the end was seen before")
-                .with_errors(&[codes::RUN_NOT_FOUND]),
+                .with_errors(&[codes::RUN_NOT_FOUND, codes::TOO_MANY_RUN_WATCHERS, codes::TOO_MANY_WATCHERS]),
         )
 }
 
@@ -285,7 +285,8 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
                 codes::UPLOAD_NOT_FOUND,
                 codes::UPLOAD_EXPIRED,
                 codes::UPLOAD_SIZE_DIFFERS,
-            ]),
+            ])
+            .with_errors(&[codes::UPLOAD_IN_PROGRESS, codes::TOO_MANY_UPLOADS]),
         )
         .add_route(
             POST,

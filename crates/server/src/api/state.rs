@@ -5,9 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::ServerConfig;
+use super::run_feed::RunFeeds;
+use super::upload_slots::UploadSlots;
 use crate::codes;
 use crate::triggers::Triggers;
 use afterload_core::error::{Error, Result};
@@ -31,12 +32,10 @@ struct ApiDeps {
     start: StartRun,
     registry: PipelineRegistry,
     schema: Value,
-    form_permits: Semaphore,
+    upload_slots: UploadSlots,
+    run_feeds: RunFeeds,
     triggers: Triggers,
 }
-
-/// How many forms are read in parallel. Each may buffer about 24 MiB on its way to the store.
-pub(super) const MAX_PARALLEL_FORMS: usize = 64;
 
 impl ApiState {
     /// Creates the state. `schema` is the response of `GET /v1/schema`.
@@ -64,7 +63,7 @@ impl ApiState {
             return Err(Error::new(codes::SECRET_KEY_MISSING, "the configuration holds no `secret_key`"));
         }
         let signer = Signer::new(config.signing_key.expose_secret());
-        let forms = Semaphore::new(MAX_PARALLEL_FORMS);
+        let run_feeds = RunFeeds::new(&config.watchers);
         let triggers = Triggers::new(engine.clone(), None);
         Ok(Self(Arc::new(ApiDeps {
             engine,
@@ -73,7 +72,8 @@ impl ApiState {
             start,
             registry: live,
             schema,
-            form_permits: forms,
+            upload_slots: UploadSlots::new(),
+            run_feeds,
             triggers,
         })))
     }
@@ -94,9 +94,12 @@ impl ApiState {
         &self.0.config
     }
 
-    /// A permit to read one more form, if one is free.
-    pub(super) fn try_form_permit(&self) -> Option<SemaphorePermit<'_>> {
-        self.0.form_permits.try_acquire().ok()
+    pub(super) fn upload_slots(&self) -> &UploadSlots {
+        &self.0.upload_slots
+    }
+
+    pub(super) fn run_feeds(&self) -> &RunFeeds {
+        &self.0.run_feeds
     }
 
     pub(super) fn base_url(&self) -> &str {

@@ -29,6 +29,7 @@ use crate::table::TableInfo;
 use crate::target_database::TargetDatabase;
 use afterload_core::error::{Error, Result};
 use afterload_core::identifier::TableName;
+use afterload_core::shortage;
 use load::SqliteLoader;
 
 /// How many virtual machine operations SQLite runs between two stop checks. They take a millisecond at most.
@@ -192,9 +193,13 @@ fn error_text(error: &rusqlite::Error) -> String {
 }
 
 fn map_sqlite_error(error: rusqlite::Error) -> Error {
+    let extended = error.sqlite_error().and_then(|error| u32::try_from(error.extended_code).ok());
+    if let Some(code) = extended.and_then(shortage::sqlite_code) {
+        return Error::new(code, error_text(&error));
+    }
     let code = error.sqlite_error().map(|error| error.extended_code & 0xff);
     match code {
-        Some(ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_IOERR | ffi::SQLITE_FULL) => {
+        Some(ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_IOERR) => {
             Error::new(codes::DATABASE_UNAVAILABLE, error_text(&error))
         }
         Some(ffi::SQLITE_INTERRUPT) => stopped_error(),

@@ -162,7 +162,7 @@ async fn an_endless_part_header_is_rejected() {
 async fn too_many_parallel_uploads_get_503() {
     let stage = Stage::new().await;
     let file: Part<'_> = ("name=\"file\"; filename=\"a.csv\"", b"a");
-    let under_way: Vec<_> = std::iter::from_fn(|| stage.app.try_form_permit()).collect();
+    let under_way: Vec<_> = std::iter::from_fn(|| stage.app.upload_slots().take_key_slot().ok()).collect();
     let refused = send(&stage, &[file]).await;
     assert_eq!((refused.status.as_u16(), refused.code().as_str()), (503, "too_many_uploads"));
     assert_eq!(refused.headers["retry-after"], "5");
@@ -171,6 +171,6 @@ async fn too_many_parallel_uploads_get_503() {
     for _ in 0..3 {
         assert_eq!(send(&stage, &[file]).await.status, 202);
     }
-    let room: Vec<_> = std::iter::from_fn(|| stage.app.try_form_permit()).collect();
-    assert_eq!(room.len(), crate::api::state::MAX_PARALLEL_FORMS, "all room is given back");
+    let room: Vec<_> = std::iter::from_fn(|| stage.app.upload_slots().take_key_slot().ok()).collect();
+    assert_eq!(room.len(), crate::api::upload_slots::MAX_KEY_UPLOADS, "all room is given back");
 }

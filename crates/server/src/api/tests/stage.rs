@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
 use crate::api::openapi::tests::is_documented;
-use crate::api::{ApiState, ServerConfig, StartRun, api_routes, create_api_key, with_common_layers};
+use crate::api::{ApiState, ServerConfig, StartRun, WatcherLimits, api_routes, create_api_key, with_common_layers};
 use crate::codes;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
@@ -274,6 +274,7 @@ fn server_config() -> ServerConfig {
         max_body: ByteSize(64 << 10),
         inline_wait: Duration::from_secs(10),
         max_wait: Duration::from_secs(60),
+        watchers: WatcherLimits::default(),
         webhooks: WebhooksConfig::default(),
     }
 }
