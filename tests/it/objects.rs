@@ -2,6 +2,7 @@
 
 mod client;
 mod hostile;
+mod slow_peers;
 mod storage;
 mod support;
 

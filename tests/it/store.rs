@@ -164,7 +164,7 @@ async fn parked_and_retried_steps_can_be_claimed_again(database: Database) {
     let store = seeded(database).await;
     within(&store.db, async |tx| {
         tx.claims().claim("s1").await.unwrap().unwrap();
-        assert!(tx.claims().end("s1", 1, None, &AttemptEnd::Park { due_at: 5 }).await.unwrap());
+        assert!(tx.claims().end("s1", 1, None, &AttemptEnd::Park { due_at: 5, error: None }).await.unwrap());
         assert!(tx.steps().lock_due("s1").await.unwrap().is_some());
         let parked = tx.claims().claim("s1").await.unwrap().unwrap();
         assert_eq!((parked.step.crashes, parked.step.failures), (0, 0));

@@ -10,8 +10,8 @@ pub const DATABASE_UNAVAILABLE: ErrorCode =
     ErrorCode::transient("database_unavailable", "The database does not answer");
 pub const DEFINITION_INVALID: ErrorCode =
     ErrorCode::permanent("definition_invalid", "The definition cannot be run by this version").with_status(409);
-pub const DISK_FULL: ErrorCode = ErrorCode::shortage("disk_full", "The disk is full")
-    .with_hint("make room; what waits for it goes on by itself");
+pub const DISK_FULL: ErrorCode =
+    ErrorCode::shortage("disk_full", "The disk is full").with_hint("make room; what waits for it goes on by itself");
 pub const INTERNAL_ERROR: ErrorCode = ErrorCode::permanent("internal_error", "Something is wrong with the service");
 pub const IO_ERROR: ErrorCode = ErrorCode::transient("io_error", "A file cannot be read or written");
 pub const LISTEN_FAILED: ErrorCode = ErrorCode::permanent("listen_failed", "The service cannot listen on its address");

@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::codes;
-use crate::shortage;
 pub use crate::error_code::{ErrorCode, Retryability};
+use crate::shortage;
 
 /// A result with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;

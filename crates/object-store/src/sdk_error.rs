@@ -60,9 +60,7 @@ where
             let wait = response.headers().get("retry-after").and_then(|seconds| seconds.parse().ok());
             let error = response_error(what, response.status().as_u16(), answer.err().code(), answer.err().message());
             match wait {
-                Some(seconds) if error.is_transient() => {
-                    error.with_retry_after(Duration::from_secs(seconds))
-                }
+                Some(seconds) if error.is_transient() => error.with_retry_after(Duration::from_secs(seconds)),
                 _ => error,
             }
         }

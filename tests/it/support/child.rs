@@ -156,6 +156,17 @@ impl Place {
         Some(Process::new(child, url))
     }
 
+    /// Starts the service with a limit of open files, given as arguments of `ulimit`.
+    pub async fn serve_with_open_files(&self, ulimit: &str) -> Process {
+        let binary = self.command(&["serve"]);
+        let mut command = Command::new("sh");
+        let script = format!("ulimit {ulimit} && exec \"$0\" serve");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_afterload")]).current_dir(self.dir.path());
+        command.envs(binary.as_std().get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.stdout(Stdio::piped()).stderr(log(self.dir.path())).kill_on_drop(true);
+        self.serving(command).await
+    }
+
     /// Starts the service with these arguments and waits until it listens.
     pub async fn serve(&self, args: &[&str]) -> Process {
         self.serving(self.command(&[&["serve"], args].concat())).await

@@ -59,7 +59,9 @@ impl Problem {
         let code = self.error.code();
         match (code.status(), self.error.retryability()) {
             (500.., Retryability::Permanent) => (codes::INTERNAL_ERROR, StatusCode::INTERNAL_SERVER_ERROR),
-            (500.., Retryability::Transient | Retryability::Stopped | Retryability::Shortage) => (code, StatusCode::SERVICE_UNAVAILABLE),
+            (500.., Retryability::Transient | Retryability::Stopped | Retryability::Shortage) => {
+                (code, StatusCode::SERVICE_UNAVAILABLE)
+            }
             (status, _) => (code, StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)),
         }
     }

@@ -80,11 +80,7 @@ struct WatchedRun {
 impl RunFeeds {
     pub(super) fn new(limits: &WatcherLimits) -> Self {
         let most = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
-        Self {
-            max_watchers: most(limits.total),
-            max_run_watchers: most(limits.per_run),
-            watched: Arc::default(),
-        }
+        Self { max_watchers: most(limits.total), max_run_watchers: most(limits.per_run), watched: Arc::default() }
     }
 
     /// Starts to watch the run with this id.

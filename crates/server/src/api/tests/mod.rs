@@ -6,3 +6,4 @@ mod connections;
 mod creation;
 mod downloads;
 mod stage;
+mod watchers;
