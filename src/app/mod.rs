@@ -74,11 +74,13 @@ impl RunningService {
         let (live, pipelines) = (reload.shared_registry(), reload.current_folder());
         let triggers = Triggers::new(engine.clone(), embedded);
         triggers.prepare_buckets().await?;
-        let app = api::ApiState::new(engine.clone(), config.server_config(), live, schema)?;
-        // Last of all steps that can fail: a new key is shown only once.
-        let new_admin_key = api::ensure_admin_key(engine.db(), config.listen, admin_key.as_deref()).await?;
         let limits = &config.limits.connections;
         let (max_connections, timeouts) = (limits.max_api_connections(open_files), limits.timeouts());
+        let mut server = config.server_config();
+        server.watchers = server.watchers.within_connections(max_connections);
+        let app = api::ApiState::new(engine.clone(), server, live, schema)?;
+        // Last of all steps that can fail: a new key is shown only once.
+        let new_admin_key = api::ensure_admin_key(engine.db(), config.listen, admin_key.as_deref()).await?;
         let options = api::ApiListener { max_connections, timeouts, drain: config.limits.drain.0 };
         process.spawn_task(|stop| async move {
             api::serve(listener, api::api_router(app), options, stop).await;

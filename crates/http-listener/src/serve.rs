@@ -50,6 +50,8 @@ struct ConnectionSet {
     options: ListenerOptions,
     tasks: JoinSet<()>,
     tracked: HashMap<Id, TrackedConnection>,
+    /// True since a connection was refused, until one is accepted again.
+    refusing: bool,
 }
 
 /// Serves connections until `stop`, then waits for requests in progress and aborts those that take too long.
@@ -65,7 +67,7 @@ pub async fn serve_connections<S, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let mut connections = ConnectionSet { options, tasks: JoinSet::new(), tracked: HashMap::new() };
+    let mut connections = ConnectionSet { options, tasks: JoinSet::new(), tracked: HashMap::new(), refusing: false };
     let mut delay = MIN_ACCEPT_DELAY;
     loop {
         tokio::select! {
@@ -109,13 +111,13 @@ impl ConnectionSet {
             self.forget(ended);
         }
         if self.tracked.len() >= self.options.max_connections && !self.evict_oldest() {
-            tracing::warn!(
-                listener = self.options.name,
-                connections = self.tracked.len(),
-                "a connection is refused: all others handle requests"
-            );
+            if !std::mem::replace(&mut self.refusing, true) {
+                let (listener, connections) = (self.options.name, self.tracked.len());
+                tracing::warn!(listener, connections, "connections are refused: all others handle requests");
+            }
             return refuse_connection(stream, &self.options.refusal);
         }
+        self.refusing = false;
         let tracked = TrackedConnection { activity: Activity::new(), evicted: CancellationToken::new() };
         let (activity, evicted) = (tracked.activity.clone(), tracked.evicted.clone());
         let connection = serve_connection(stream, service, activity, self.options.timeouts, stop.clone());

@@ -74,8 +74,18 @@ async fn connections_without_room_are_refused() {
     let app = builder.pipeline("p", &yaml).start().await;
     let run = app.run("p", json!({})).await;
     let path = format!("/v1/runs/{}/events", run["id"].as_str().unwrap());
-    let (first, second) = (app.get(&path).await, app.get(&path).await);
-    assert!(first.status() == 200 && second.status() == 200);
+    let first = app.get(&path).await;
+    assert_eq!(first.status(), 200);
+    let mut second = connect(&app.url, 1).await.remove(0);
+    let head = format!(
+        "POST /v1/pipelines/p/runs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nExpect: 100-continue\r\n\
+         Content-Type: application/json\r\nContent-Length: 9\r\n\r\n",
+        app.admin_key
+    );
+    second.write_all(head.as_bytes()).await.unwrap();
+    let mut goes_on = [0; 12];
+    tokio::time::timeout(TEST_TIMEOUT, second.read_exact(&mut goes_on)).await.expect("an answer").unwrap();
+    assert_eq!(&goes_on, b"HTTP/1.1 100", "the service waits for the body");
     let mut third = connect(&app.url, 1).await.remove(0);
     let mut answer = String::new();
     tokio::time::timeout(TEST_TIMEOUT, third.read_to_string(&mut answer)).await.expect("an answer").unwrap();

@@ -43,14 +43,25 @@ pub struct ServerConfig {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WatcherLimits {
-    /// The maximum number of watchers of one run in a process; default 500.
+    /// The maximum number of watchers of one run in a process; default 500, and at most half of `total`.
     #[schemars(range(min = 1))]
     pub per_run: u32,
-    /// The maximum number of watchers in a process; default 2000.
+    /// The maximum number of watchers in a process; default 2000, and at most half of the connections.
     #[schemars(range(min = 1))]
     pub total: u32,
     /// How often an event stream checks that its key or token is still valid; default `15s`.
     pub recheck: HumanDuration,
+}
+
+impl WatcherLimits {
+    /// Leaves half of the connections to other requests, and half of the watchers to other runs.
+    #[must_use]
+    pub fn within_connections(mut self, max_connections: usize) -> Self {
+        let half = |number: u32| (number / 2).max(1);
+        self.total = self.total.min(half(u32::try_from(max_connections).unwrap_or(u32::MAX)));
+        self.per_run = self.per_run.min(half(self.total));
+        self
+    }
 }
 
 impl Default for WatcherLimits {

@@ -55,7 +55,7 @@ impl ParameterizedSql {
     ) -> Result<PostgresQuery> {
         let values = self.ordered_values(bind)?;
         let sql = AssertSqlSafe(self.to_numbered_sql()).into_sql_str();
-        let prepared = connection.prepare_with(sql, &[]).await.map_err(|error| self.prepare_error(&error))?;
+        let prepared = connection.prepare_with(sql, &[]).await.map_err(|error| self.prepare_error(error))?;
         let wanted = match prepared.parameters() {
             Some(Either::Left(types)) => types.iter().filter_map(PgTypeInfo::oid).map(|oid| oid.0.into()).collect(),
             _ => Vec::new(),
@@ -80,12 +80,11 @@ impl ParameterizedSql {
         Ok(PostgresQuery { inlined_sql: self.render_parameters(literal), sql, values: texts, columns })
     }
 
-    fn prepare_error(&self, error: &sqlx::Error) -> Error {
-        let Some(database) = error.as_database_error() else {
-            return Error::new(codes::DATABASE_UNAVAILABLE, error.to_string());
-        };
+    fn prepare_error(&self, error: sqlx::Error) -> Error {
+        let Some(database) = error.as_database_error() else { return error.into() };
         let told = Error::new(codes::SQL_INVALID, format!("the database refuses the SQL: {}", database.message()));
-        match database.code().as_deref() {
+        let code = database.code().map(std::borrow::Cow::into_owned);
+        match code.as_deref() {
             // The type of a parameter is undetermined, ambiguous or contradictory.
             Some("42P18" | "42P08") if !self.parameter_names().is_empty() => {
                 let names =
@@ -96,9 +95,7 @@ impl ParameterizedSql {
                 ))
             }
             // Connection, resource and operator errors are not errors of the text.
-            Some(code) if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
-                Error::new(codes::DATABASE_UNAVAILABLE, database.message())
-            }
+            Some(code) if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => error.into(),
             _ => told,
         }
     }
