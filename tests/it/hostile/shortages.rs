@@ -22,7 +22,7 @@ async fn steps_wait_for_what_the_machine_lacks(database: Database) {
     let run = app.run("p", json!({})).await;
     let id = run["id"].as_str().unwrap();
     let parked = eventually("three parked steps", async || {
-        let again = |step: &str| log_of(id).iter().filter(|line| *line == &format!("{step}#1")).count() > 2;
+        let again = |step: &str| log_of(id).iter().filter(|line| **line == format!("{step}#1")).count() > 2;
         let run = app.show(id).await;
         let steps = run["steps"].as_array().unwrap();
         let parked = steps.iter().all(|step| step["status"] == "queued" && again(step["id"].as_str().unwrap()));

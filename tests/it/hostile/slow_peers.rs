@@ -142,13 +142,7 @@ async fn event_streams_outlive_the_limits_on_requests() {
     let builder = TestApp::builder(Database::Sqlite);
     let gate = builder.folder().join("gate");
     let yaml = format!("name: p\nsteps:\n  - {{ id: one, uses: test.step, with: {{ until: {} }} }}\n", gate.display());
-    let limits = ConnectionLimits {
-        header_timeout: SHORT,
-        idle_timeout: SHORT,
-        body_window: SHORT,
-        write_timeout: SHORT,
-        ..ConnectionLimits::default()
-    };
+    let limits = ConnectionLimits { idle_timeout: SHORT, body_window: SHORT, write_timeout: SHORT, ..patient() };
     let app = builder.pipeline("p", &yaml).config(|config| config.limits.connections = limits).start().await;
     let run = app.run("p", json!({})).await;
     let stream = app.get(&format!("/v1/runs/{}/events", run["id"].as_str().unwrap())).await;
@@ -179,7 +173,6 @@ fn path_of(app: &TestApp, ticket: &Value) -> String {
 async fn tokens_leave_room_for_keys() {
     let app = start(patient()).await;
     let put = |ticket: &Value| {
-        let ticket = ticket.clone();
         let (client, url) = (app.client.clone(), ticket["url"].as_str().unwrap().to_owned());
         async move {
             let answer = client.put(url).body("one").send().await.unwrap();

@@ -127,7 +127,7 @@ async fn event_stream_ends_with_its_key(database: Database) {
 async fn many_watchers_see_the_end(database: Database) {
     let (app, run) = gated(database, |_| {}).await;
     let path = events_path(&run);
-    let streams = futures::future::join_all((0..100).map(|_| app.get(&path))).await;
+    let streams = futures::future::join_all((0..50).map(|_| app.get(&path))).await;
     open_gate(&app);
     let seen = futures::future::join_all(streams.into_iter().map(runs_of)).await;
     for runs in seen {
