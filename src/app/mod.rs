@@ -88,7 +88,7 @@ impl RunningService {
             Ok(())
         });
         process.spawn_task(|stop| async move { triggers.run(stop).await });
-        info!(url = config.base_url(), s3 = s3.as_deref(), queues, "afterload is up");
+        info!(listen = %config.listen, url = config.base_url(), s3 = s3.as_deref(), queues, "afterload is up");
         Ok(Self { engine, url: config.base_url(), s3, new_admin_key, pipelines, process })
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Config, EgressRule, GeoHttpConfig, MailConfig, Secret, SmtpConfig, SmtpTls, WebhooksConfig};
 use crate::codes;
+use afterload_server::api::TrustedProxies;
 use afterload_spanned_yaml::{Diagnostic, YamlNode, suggestion_hint};
 
 /// The longest timeout of an outgoing call.
@@ -38,10 +39,6 @@ pub fn check_config(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
             problem(&["database"], message.into(), hint);
         }
         _ => {}
-    }
-    for origin in config.cors.iter().flatten().filter(|origin| !is_origin(origin)) {
-        let hint = "write it as browsers do, without a path: `https://shop.example`";
-        problem(&["cors"], format!("`{origin}` is not an origin"), hint);
     }
     for (name, connection) in &config.connections {
         if !is_database_url(connection.url.expose_secret()) {
@@ -83,15 +80,36 @@ pub fn check_config(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
         let hint = "all pictures together must be allowed what one is";
         problem(&["limits", "image", "decode"], "`decode` is more than `memory`".into(), hint);
     }
+    problems.extend(check_server(config, root));
+    problems.extend(check_http(config, root));
+    problems.extend(check_geo(config, root));
+    problems.extend(config.mail.smtp.iter().flat_map(|smtp| check_smtp(smtp, root)));
+    problems.extend(check_mail_rates(&config.mail, root));
+    problems
+}
+
+fn check_server(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
+    let mut problems = Vec::new();
+    let mut problem = |path: &[&str], message: String, hint: &str| {
+        problems
+            .push(Diagnostic::new(codes::DEFINITION_INVALID, root.closest_node(path).span, message).with_hint(hint));
+    };
+    for origin in config.cors.iter().flatten().filter(|origin| !is_origin(origin)) {
+        let hint = "write it as browsers do, without a path: `https://shop.example`";
+        problem(&["cors"], format!("`{origin}` is not an origin"), hint);
+    }
     if let Some(url) = &config.public_url
         && !url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
     {
         problem(&["public_url"], "`public_url` must start with `http://` or `https://`".into(), "");
     }
-    problems.extend(check_http(config, root));
-    problems.extend(check_geo(config, root));
-    problems.extend(config.mail.smtp.iter().flat_map(|smtp| check_smtp(smtp, root)));
-    problems.extend(check_mail_rates(&config.mail, root));
+    if !(1..=1_000_000).contains(&config.limits.wrong_keys) {
+        problem(&["limits", "wrong_keys"], "`wrong_keys` must be from 1 to 1000000".into(), "");
+    }
+    for entry in config.trusted_proxies.iter().filter(|entry| TrustedProxies::parse_network(entry).is_none()) {
+        let hint = "such as `127.0.0.1` or `10.0.0.0/8`";
+        problem(&["trusted_proxies"], format!("`{entry}` is neither an address nor a network"), hint);
+    }
     problems
 }
 

@@ -28,6 +28,9 @@ pub struct Limits {
     pub inline_wait: HumanDuration,
     /// How long the response to a request with `Prefer: wait=…` may wait for the end of the run.
     pub wait: HumanDuration,
+    /// How many wrong keys and tokens an address may send in a minute. Further ones get 429.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub wrong_keys: u32,
     /// Limits on images.
     pub image: ImageLimits,
     /// Limits on outgoing calls.
@@ -46,6 +49,7 @@ impl Default for Limits {
             drain: HumanDuration(std::time::Duration::from_secs(25)),
             inline_wait: HumanDuration(std::time::Duration::from_secs(10)),
             wait: HumanDuration(std::time::Duration::from_secs(60)),
+            wrong_keys: 20,
             image: ImageLimits::default(),
             http: HttpLimits::default(),
             mail: MailLimits::default(),

@@ -218,6 +218,18 @@ limits: { http: { total: 0s } }
     }
 
     #[test]
+    fn trusted_proxies_are_addresses_or_networks() {
+        let text = "trusted_proxies: [127.0.0.1, 10.0.0.0/8, '2001:db8::/32']\nlimits: { wrong_keys: 5 }\n";
+        let good = config(text, &[]).expect("valid");
+        assert_eq!(good.server_config().max_wrong_keys, 5);
+        let error =
+            config("trusted_proxies: [proxy.example]\nlimits: { wrong_keys: 0 }\n", &[]).expect_err("two faults");
+        for fault in ["`proxy.example` is neither an address nor a network", "`wrong_keys` must be from 1 to 1000000"] {
+            assert!(error.message().contains(fault), "{fault}: {error}");
+        }
+    }
+
+    #[test]
     fn mail_rates_are_validated() {
         let text = "mail: { per_minute: { gmail.com: 60, bücher.example: 1, '*': 60000 } }\nlimits: { mail: { attachments: 1mb } }";
         let good = config(text, &[]).expect("valid");

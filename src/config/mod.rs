@@ -29,7 +29,7 @@ use afterload_core::units::listen_address;
 use afterload_egress::WebhookSigner;
 use afterload_geoip::GeoOptions;
 use afterload_mailer::MailerOptions;
-use afterload_server::api::ServerConfig;
+use afterload_server::api::{ServerConfig, TrustedProxies};
 
 /// The configuration. By default everything is embedded under `data/`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -42,6 +42,9 @@ pub struct Config {
     pub public_url: Option<String>,
     /// The origins whose pages may read responses to a token in the URL, such as `https://shop.example`; default: all.
     pub cors: Option<Vec<String>>,
+    /// The reverse proxies in front, as addresses or networks such as `10.0.0.0/8`: what they report in `Forwarded` or
+    /// `X-Forwarded-For` is the address of the client; default: none.
+    pub trusted_proxies: Vec<String>,
     /// The key from which the tokens of links are derived. Created in `data/` by default; required with PostgreSQL.
     pub secret_key: Option<Secret>,
     /// The folder of all embedded data.
@@ -84,6 +87,7 @@ impl Default for Config {
             secret_key: None,
             data: "data".into(),
             cors: None,
+            trusted_proxies: Vec::new(),
             database: None,
             pipelines: "pipelines".into(),
             watch: WatchMode::default(),
@@ -167,6 +171,8 @@ impl Config {
             max_body: self.limits.body,
             inline_wait: self.limits.inline_wait.0,
             max_wait: self.limits.wait.0,
+            trusted_proxies: TrustedProxies::from_list(&self.trusted_proxies),
+            max_wrong_keys: self.limits.wrong_keys,
             webhooks: self.webhooks.clone(),
         }
     }

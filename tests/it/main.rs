@@ -12,6 +12,7 @@ mod engine;
 mod error_codes;
 mod for_each;
 mod geo;
+mod hostile;
 mod house;
 mod http;
 mod image_resize;

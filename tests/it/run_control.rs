@@ -80,7 +80,8 @@ async fn cancel_reaches_steps_of_other_processes(database: Database) {
     let app = app(database, "steps: [{ id: one, uses: test.step, with: { hang: true } }]\n").await;
     let mut other = app.config.clone();
     other.secret_key.get_or_insert(afterload::config::Secret::new("another key for the tests"));
-    let other = RunningService::start_with_steps(other, None, kinds()).await.expect("a second process");
+    let other =
+        RunningService::start_with_steps(other, Some(app.admin_key.clone()), kinds()).await.expect("a second process");
     let mut runs = Vec::new();
     for _ in 0..8 {
         let run = app.run("p", json!({})).await;

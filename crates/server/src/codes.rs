@@ -97,6 +97,10 @@ pub const STEP_NOT_FOUND: ErrorCode = ErrorCode::permanent("step_not_found", "Th
     .with_status(404)
     .with_hint("`GET /v1/runs/ID` lists its steps");
 pub const TOKEN_INVALID: ErrorCode = ErrorCode::permanent("token_invalid", "The token is not valid").with_status(401);
+pub const TOO_MANY_ATTEMPTS: ErrorCode =
+    ErrorCode::transient("too_many_attempts", "Too many wrong keys or tokens came from this address")
+        .with_status(429)
+        .with_hint("wait as long as `Retry-After` says; `limits.wrong_keys` in the configuration is the limit");
 pub const TOO_MANY_UPLOADS: ErrorCode = ErrorCode::transient("too_many_uploads", "Too many uploads are under way");
 pub const UNSUPPORTED_MEDIA_TYPE: ErrorCode =
     ErrorCode::permanent("unsupported_media_type", "The content type is not understood")
@@ -158,6 +162,7 @@ pub const CODES: &[ErrorCode] = &[
     SHUTTING_DOWN,
     STEP_NOT_FOUND,
     TOKEN_INVALID,
+    TOO_MANY_ATTEMPTS,
     TOO_MANY_UPLOADS,
     UNSUPPORTED_MEDIA_TYPE,
     UPLOAD_EXPIRED,

@@ -188,7 +188,7 @@ impl TestApp {
     pub async fn another(&self) -> RunningService {
         let mut config = self.config.clone();
         config.secret_key.get_or_insert(Secret::new("another key for the tests"));
-        RunningService::start_with_steps(config, None, kinds()).await.expect("a second process")
+        RunningService::start_with_steps(config, Some(self.admin_key.clone()), kinds()).await.expect("a second process")
     }
 
     /// Returns the URL of the service's own database.

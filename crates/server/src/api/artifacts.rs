@@ -19,6 +19,7 @@ use ulid::Ulid;
 
 use super::ApiState;
 use super::auth::Caller;
+use super::client_address::ClientAddress;
 use super::extract::{PathId, StrictQuery};
 use super::problem::Problem;
 use super::range::{ByteRange, parse_range};
@@ -41,6 +42,7 @@ pub(super) async fn download_artifact(
     PathId(id): PathId,
     StrictQuery(query): StrictQuery<DownloadQuery>,
     method: Method,
+    client: ClientAddress,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = match &query.token {
@@ -52,7 +54,7 @@ pub(super) async fn download_artifact(
             None
         }
         _ => {
-            let caller = Caller::from_headers(&app, &headers).await?;
+            let caller = Caller::from_headers(&app, client, &headers).await?;
             caller.require_read()?;
             Some(caller)
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::client_address::TrustedProxies;
 use afterload_core::secret::Secret;
 use afterload_core::units::ByteSize;
 use afterload_egress::WebhooksConfig;
@@ -31,6 +32,10 @@ pub struct ServerConfig {
     pub inline_wait: Duration,
     /// How long a response waits for the end of a run with `Prefer: wait`.
     pub max_wait: Duration,
+    /// The proxies whose reports about the addresses of clients count.
+    pub trusted_proxies: TrustedProxies,
+    /// How many wrong keys and tokens an address may send in a minute.
+    pub max_wrong_keys: u32,
     /// The secrets of the senders that may publish events by signed webhook.
     pub webhooks: WebhooksConfig,
 }

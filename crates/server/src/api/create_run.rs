@@ -13,18 +13,21 @@ use serde_json::{Map, Value};
 use tracing::Instrument;
 use ulid::Ulid;
 
-use super::auth::{ApiKeyScope, Caller, missing_scope};
+use super::auth::Caller;
 use super::extract::{self, PathId, StrictQuery};
 use super::file_params;
 use super::form::{FormData, MultipartForm};
-use super::idempotency::{self, RequestFingerprint};
+use super::idempotency::{self, RepeatedRequest, RequestFingerprint};
 use super::pipelines::pipeline_not_found;
 use super::problem::Problem;
 use super::runs::RunSummary;
+use super::scopes::{ApiKeyScope, missing_scope};
 use super::state::{ApiState, MAX_PARALLEL_FORMS};
 use super::uploads::RunUploads;
+use super::visible_run::{RunAccess, RunReceipt};
 use super::wait::WaitPolicy;
 use crate::codes;
+use crate::whole_number;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::secrets::TokenPurpose;
@@ -46,21 +49,55 @@ const FORM_OVERHEAD_BYTES: u64 = 4 << 20;
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewRunBody {
+    /// The params of the pipeline.
     #[serde(default)]
     params: Map<String, Value>,
+    /// The time of its start. RFC 3339.
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     run_at: Option<String>,
+    /// From -100 to 100; higher ones start first.
+    #[schemars(with = "Option<RunPriority>")]
     priority: Option<Value>,
+    /// The queue of its steps.
+    #[schemars(regex(pattern = r"^[a-z][a-z0-9_-]{0,62}$"))]
     queue: Option<String>,
+    /// The URL to notify of its end.
+    #[schemars(with = "Option<String>", extend("format" = "uri"))]
     notify_url: Option<String>,
+}
+
+/// A priority, also as text.
+struct RunPriority;
+
+impl JsonSchema for RunPriority {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RunPriority".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": ["integer", "string"], "minimum": -100, "maximum": 100, "pattern": "^[+-]?[0-9]+$" })
+    }
 }
 
 /// When and where the run starts, and the URL to notify of its end: in a JSON body, or in the query with any body.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RunOptions {
+    /// The time of its start. RFC 3339.
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     run_at: Option<String>,
+    /// From -100 to 100; higher ones start first.
+    #[schemars(with = "Option<i32>", range(min = -100, max = 100))]
     priority: Option<Value>,
+    /// The queue of its steps.
+    #[schemars(regex(pattern = r"^[a-z][a-z0-9_-]{0,62}$"))]
     queue: Option<String>,
+    /// The URL to notify of its end.
+    #[schemars(with = "Option<String>", extend("format" = "uri"))]
     notify_url: Option<String>,
 }
 
@@ -113,6 +150,8 @@ pub(super) struct CreatedRun {
     pub run: RunRecord,
     /// True if an earlier request with the same key created it.
     pub replayed: bool,
+    /// What permits the caller to see it.
+    pub access: RunAccess,
 }
 
 impl RunRequest {
@@ -149,6 +188,8 @@ impl RunRequest {
                 let body: Option<NewRunBody> = extract::read_json_body(body, limits.max_body, RUN_BODY_EXAMPLE).await?;
                 let body = body.unwrap_or_default();
                 let NewRunBody { params, run_at, priority, queue, notify_url } = body;
+                // The body has precedence, but what is wrong in the query is rejected too.
+                options.clone().validate()?;
                 options = RunOptions { run_at, priority, queue, notify_url }.merged_with(options);
                 FormData { params, files: Map::new() }
             }
@@ -161,7 +202,7 @@ impl RunRequest {
         let dedup_key = self.key.clone().map(|key| DedupKey {
             source: idempotency::IDEMPOTENCY_SOURCE,
             key,
-            fingerprint: uploads.fingerprint.take().map(RequestFingerprint::finish),
+            fingerprint: uploads.fingerprint.take().map(|fingerprint| fingerprint.finish(self.caller.key_id())),
         });
         let id = self.id.clone();
         // A replayed request is not validated again: its files may be gone by now.
@@ -228,18 +269,21 @@ impl RunRequest {
     async fn start_run(&self, new: NewRun, uploads: &mut RunUploads) -> Result<CreatedRun> {
         let own_fingerprint = new.dedup_key.as_ref().and_then(|dedup_key| dedup_key.fingerprint.clone());
         match self.app.start_run(new).await {
-            Ok(StartOutcome::Created(run)) => Ok(CreatedRun { run: *run, replayed: false }),
-            Ok(StartOutcome::Duplicate { fingerprint, .. }) if fingerprint != own_fingerprint => {
-                Err(idempotency::idempotency_key_reused())
-            }
-            Ok(StartOutcome::Duplicate { run_id, .. }) => {
+            Ok(StartOutcome::Created(run)) => Ok(CreatedRun { run: *run, replayed: false, access: RunAccess::Creator }),
+            Ok(StartOutcome::Duplicate { run_id, fingerprint }) => {
+                let (stored, own) = (fingerprint.as_deref(), own_fingerprint.as_deref());
+                let access = match RepeatedRequest::from_fingerprints(stored, own) {
+                    RepeatedRequest::Same => RunAccess::Creator,
+                    RepeatedRequest::OfOtherKey => RunAccess::Key(self.caller.clone()),
+                    RepeatedRequest::Different => return Err(idempotency::idempotency_key_reused()),
+                };
                 let run = self.app.db().runs().find(&run_id).await?.ok_or_else(|| run_deleted(&run_id))?;
                 let before = run.id != self.id;
-                Ok(CreatedRun { run, replayed: before })
+                Ok(CreatedRun { run, replayed: before, access })
             }
             // The commit may have happened although its reply was lost. Then the files belong to the run.
             Err(error) if error.is_transient() => match self.app.db().runs().find(&self.id).await {
-                Ok(Some(run)) => Ok(CreatedRun { run, replayed: false }),
+                Ok(Some(run)) => Ok(CreatedRun { run, replayed: false, access: RunAccess::Creator }),
                 Ok(None) => Err(error),
                 Err(_) => {
                     uploads.keep_files();
@@ -255,20 +299,24 @@ impl RunRequest {
 pub(super) async fn created_response(
     app: &ApiState,
     pipeline: &PipelineSummary,
-    CreatedRun { run, replayed: before }: CreatedRun,
+    CreatedRun { run, replayed: before, access }: CreatedRun,
     wait_policy: WaitPolicy,
 ) -> Response {
     let (base_url, id) = (app.base_url(), run.id.clone());
     let view = wait_policy.wait(app, &id, pipeline).await;
     let ended = matches!(&view, Ok(Some(view)) if view.is_final());
+    let can_read = access.can_read(&run.pipeline);
     let body = match view {
-        Ok(Some(view)) => serde_json::to_value(view),
-        _ => serde_json::to_value(RunSummary::new(run, base_url)),
+        Ok(Some(view)) => serde_json::to_value(access.show_run(app, view)),
+        _ if can_read => serde_json::to_value(RunSummary::new(run, base_url)),
+        _ => serde_json::to_value(RunReceipt::from(&run)),
     };
     let mut body = body.unwrap_or_default();
     let url = run_url(base_url, &id);
     let token = app.signer().create_token(TokenPurpose::Watch, &id);
-    if let Value::Object(fields) = &mut body {
+    if let Value::Object(fields) = &mut body
+        && can_read
+    {
         fields.insert("watch_url".into(), format!("{url}?token={token}").into());
     }
     // The status shows the end of the run only to clients that asked to wait for it.
@@ -306,7 +354,10 @@ impl RunOptions {
                 .ok_or_else(|| invalid(format!("`{text}` is not a time"), "write it as `2030-01-31T08:00:00Z`"))
         });
         let priority = self.priority.map(|value| {
-            let number = value.as_i64().or_else(|| value.as_str()?.parse().ok());
+            let number = match &value {
+                Value::Number(number) => whole_number::to_i64(number),
+                value => value.as_str().and_then(|text| text.parse().ok()),
+            };
             let fits = number.filter(|number| (-100..=100).contains(number)).map(|number| number as i32);
             fits.ok_or_else(|| {
                 invalid(format!("{value} is not a priority"), "expected a whole number from -100 to 100")

@@ -20,11 +20,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use ulid::Ulid;
 
-use super::auth::{ApiKeyScope, Caller, missing_scope};
+use super::auth::Caller;
+use super::client_address::ClientAddress;
 use super::create_run::{CreatedRun, created_response};
 use super::extract::{self, PathId, StrictQuery, request_timeout};
 use super::pipelines::pipeline_not_found;
 use super::problem::Problem;
+use super::scopes::{ApiKeyScope, missing_scope};
+use super::visible_run::RunAccess;
 use super::wait::WaitPolicy;
 use super::{ApiState, content_disposition, file_params};
 use crate::codes;
@@ -66,6 +69,7 @@ pub(super) struct NewUpload {
     #[serde(default)]
     content_type: Option<String>,
     /// The size in bytes.
+    #[serde(deserialize_with = "crate::whole_number::deserialize_u64")]
     size: u64,
 }
 
@@ -281,16 +285,17 @@ pub(super) async fn complete_upload(
     State(app): State<ApiState>,
     PathId(id): PathId,
     StrictQuery(query): StrictQuery<UploadTokenQuery>,
+    client: ClientAddress,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let caller = match &query.token {
+    let access = match &query.token {
         Some(token) if !headers.contains_key(AUTHORIZATION) => {
             match app.signer().verify_token(TokenPurpose::Upload, &id, token) {
-                true => None,
+                true => RunAccess::Creator,
                 false => return Err(upload_token_invalid().into()),
             }
         }
-        _ => Some(Caller::from_headers(&app, &headers).await?),
+        _ => RunAccess::Key(Caller::from_headers(&app, client, &headers).await?),
     };
     if Ulid::from_string(&id).is_err() {
         return Err(upload_not_found().into());
@@ -309,14 +314,12 @@ pub(super) async fn complete_upload(
             }
         }
     }
-    let name = done.as_ref().map(|run| &run.pipeline).or(upload.as_ref().map(|upload| &upload.pipeline)).cloned();
-    let name = name.unwrap_or_default();
-    if caller.is_some_and(|caller| !caller.can_write(&name)) {
-        return Err(missing_scope(&ApiKeyScope::RunsWrite(Some(name))).into());
-    }
+    let name = done.as_ref().map(|run| &run.pipeline).or(upload.as_ref().map(|upload| &upload.pipeline));
+    let name = name.cloned().unwrap_or_default();
+    require_completion(&access, &name)?;
     let created = match (done, upload) {
-        (Some(run), _) => CreatedRun { run, replayed: true },
-        (None, Some(upload)) => start_upload_run(&app, upload).await?,
+        (Some(run), _) => CreatedRun { run, replayed: true, access },
+        (None, Some(upload)) => start_upload_run(&app, upload, access).await?,
         (None, None) => return Err(upload_not_found().into()),
     };
     // The pipeline may have been removed since; the run still exists.
@@ -325,7 +328,18 @@ pub(super) async fn complete_upload(
     Ok(created_response(&app, &pipeline, created, wait_policy).await)
 }
 
-async fn start_upload_run(app: &ApiState, upload: UploadRecord) -> Result<CreatedRun> {
+/// Checks that a key may start runs of the pipeline. For keys that may not read it either, the upload does not exist.
+fn require_completion(access: &RunAccess, pipeline: &str) -> Result<()> {
+    match access {
+        RunAccess::Key(caller) if !caller.can_write(pipeline) => match caller.can_read(pipeline) {
+            true => Err(missing_scope(&ApiKeyScope::RunsWrite(Some(pipeline.to_owned())))),
+            false => Err(upload_not_found()),
+        },
+        _ => Ok(()),
+    }
+}
+
+async fn start_upload_run(app: &ApiState, upload: UploadRecord, access: RunAccess) -> Result<CreatedRun> {
     let mut file = announced_file(&upload)?;
     let stored = match app.objects().head_object(&file.bucket, &file.key).await {
         Ok(stored) => stored,
@@ -358,11 +372,11 @@ async fn start_upload_run(app: &ApiState, upload: UploadRecord) -> Result<Create
                     "a completed upload could not be deleted yet: {error}"
                 );
             }
-            Ok(CreatedRun { run: *run, replayed: false })
+            Ok(CreatedRun { run: *run, replayed: false, access })
         }
         StartOutcome::Duplicate { run_id, .. } => {
             let run = app.db().runs().find(&run_id).await?.ok_or_else(upload_not_found)?;
-            Ok(CreatedRun { run, replayed: true })
+            Ok(CreatedRun { run, replayed: true, access })
         }
     }
 }

@@ -15,6 +15,13 @@ use afterload_core::error::{Error, ErrorCode, Retryability};
 /// The `Retry-After` of an error that names no time.
 const DEFAULT_RETRY_AFTER_SECS: u64 = 2;
 
+/// The codes of a key, a token or a signature that is not the right one.
+const WRONG_CREDENTIAL_CODES: [ErrorCode; 3] = [codes::KEY_INVALID, codes::TOKEN_INVALID, codes::WEBHOOK_INVALID];
+
+/// Marks a response that rejects a key, a token or a signature, because such responses are counted.
+#[derive(Clone, Copy)]
+pub(super) struct WrongCredential;
+
 /// An error that becomes a response.
 #[derive(Clone, Debug)]
 pub struct Problem {
@@ -62,6 +69,11 @@ impl Problem {
             (500.., Retryability::Transient | Retryability::Stopped) => (code, StatusCode::SERVICE_UNAVAILABLE),
             (status, _) => (code, StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)),
         }
+    }
+
+    /// The value of `Retry-After`.
+    pub(super) fn retry_after_secs(&self) -> u64 {
+        self.error.retry_after().map_or(DEFAULT_RETRY_AFTER_SECS, |wait| wait.as_secs().max(1))
     }
 
     /// The body of the response. Internal details stay in the log.
@@ -127,9 +139,8 @@ impl IntoResponse for Problem {
         let mut response = status.into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            let seconds = self.error.retry_after().map_or(DEFAULT_RETRY_AFTER_SECS, |wait| wait.as_secs().max(1));
-            headers.insert(RETRY_AFTER, seconds.into());
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            headers.insert(RETRY_AFTER, self.retry_after_secs().into());
         }
         if status == StatusCode::UNAUTHORIZED {
             let challenge = match code {
@@ -140,6 +151,9 @@ impl IntoResponse for Problem {
         }
         for (name, value) in &self.headers {
             headers.insert(name, value.clone());
+        }
+        if WRONG_CREDENTIAL_CODES.contains(&code) {
+            response.extensions_mut().insert(WrongCredential);
         }
         response.extensions_mut().insert(self);
         response

@@ -4,15 +4,16 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use ulid::Ulid;
 
 use super::ApiState;
 use super::auth::Caller;
+use super::client_address::ClientAddress;
 use super::problem::Problem;
+use super::visible_run::{RunAccess, VisibleRun, find_run, run_not_found};
 use crate::codes;
-use afterload_core::error::{Error, Result};
+use afterload_core::error::Result;
 use afterload_core::secrets::TokenPurpose;
-use afterload_engine::{RunView, signed_artifact_url};
+use afterload_engine::RunView;
 
 /// The query of one run.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -26,8 +27,7 @@ pub(super) struct RunTokenQuery {
 pub(super) struct RunReader {
     app: ApiState,
     id: String,
-    /// `None` if authorized by the token.
-    caller: Option<Caller>,
+    access: RunAccess,
 }
 
 impl RunReader {
@@ -35,23 +35,24 @@ impl RunReader {
         app: ApiState,
         id: String,
         query: &RunTokenQuery,
+        client: ClientAddress,
         headers: &HeaderMap,
     ) -> Result<Self, Problem> {
-        let caller = match &query.token {
+        let access = match &query.token {
             Some(token) if !headers.contains_key(AUTHORIZATION) => {
                 if !app.signer().verify_token(TokenPurpose::Watch, &id, token) {
                     return Err(Problem::new(codes::TOKEN_INVALID, "the token is not the one of this run")
                         .with_hint("use the `watch_url` that came with the run"));
                 }
-                None
+                RunAccess::Token
             }
             _ => {
-                let caller = Caller::from_headers(&app, headers).await?;
+                let caller = Caller::from_headers(&app, client, headers).await?;
                 caller.require_read()?;
-                Some(caller)
+                RunAccess::Key(caller)
             }
         };
-        Ok(Self { app, id, caller })
+        Ok(Self { app, id, access })
     }
 
     /// Reads the run as this reader may see it.
@@ -59,21 +60,11 @@ impl RunReader {
     /// # Errors
     /// `run_not_found`
     pub(super) async fn read(&self) -> Result<RunView> {
-        let Self { app, id, caller } = self;
-        // Only valid ids reach the database: PostgreSQL rejects NUL, for example.
-        let run = match Ulid::from_string(id) {
-            Ok(_) => RunView::read(app.db(), id, app.base_url()).await?,
-            Err(_) => None,
-        };
-        let readable = |run: &RunView| caller.as_ref().is_none_or(|caller| caller.can_read(&run.pipeline));
-        let mut run = run.filter(readable).ok_or_else(|| run_not_found(id))?;
-        if caller.is_none() {
-            // The token of the run also permits its files.
-            for artifact in &mut run.artifacts {
-                artifact.url = signed_artifact_url(app.base_url(), app.signer(), &artifact.id);
-            }
+        let run = find_run(&self.app, &self.id).await?.map(|run| self.access.show_run(&self.app, run));
+        match run {
+            Some(VisibleRun::Whole(run)) => Ok(*run),
+            _ => Err(run_not_found(&self.id)),
         }
-        Ok(run)
     }
 
     pub(super) fn api_state(&self) -> &ApiState {
@@ -83,8 +74,4 @@ impl RunReader {
     pub(super) fn run_id(&self) -> &str {
         &self.id
     }
-}
-
-pub(super) fn run_not_found(id: &str) -> Error {
-    Error::new(codes::RUN_NOT_FOUND, format!("there is no run `{id}`"))
 }

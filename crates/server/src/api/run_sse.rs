@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
+use schemars::JsonSchema;
 use serde_json::json;
 
 use super::run_reader::RunReader;
@@ -16,6 +17,33 @@ use afterload_engine::RunView;
 
 /// The media type that a client accepts to receive events.
 pub(super) const SSE_MEDIA_TYPE: &str = "text/event-stream";
+
+/// One event of the stream.
+pub(super) struct RunEvent;
+
+impl JsonSchema for RunEvent {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RunEvent".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let run = generator.subschema_for::<RunView>();
+        schemars::json_schema!({
+            "description": "The whole run after a change, with its revision as `id`; at last one `end`.",
+            "type": "object",
+            "properties": {
+                "id": { "type": "string", "pattern": "^[0-9]+$" },
+                "event": { "enum": ["message", "end"] },
+                "data": {
+                    "type": "string",
+                    "contentMediaType": "application/json",
+                    "contentSchema": { "anyOf": [run, { "type": "object", "required": ["status"] }] },
+                },
+            },
+            "required": ["data"],
+        })
+    }
+}
 
 /// The minimum interval between two events. Changes within it are sent together.
 const MIN_EVENT_INTERVAL: Duration = Duration::from_millis(200);

@@ -9,9 +9,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::ApiState;
-use super::auth::{ApiKeyScope, Caller, missing_scope};
+use super::auth::Caller;
+use super::client_address::ClientAddress;
 use super::extract::{self, StrictQuery};
 use super::problem::Problem;
+use super::scopes::{ApiKeyScope, missing_scope};
 use crate::codes;
 use crate::triggers::NotificationResult;
 use afterload_core::error::Result;
@@ -33,6 +35,7 @@ pub(super) struct WebhookTokenQuery {
 pub(super) async fn receive_s3_notification(
     State(app): State<ApiState>,
     StrictQuery(query): StrictQuery<WebhookTokenQuery>,
+    client: ClientAddress,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<NotificationResult>, Problem> {
@@ -43,7 +46,7 @@ pub(super) async fn receive_s3_notification(
                 .with_hint("`afterload key hook` prints the address with its token"));
         }
         None => {
-            let caller = Caller::from_headers(&app, &with_bearer_scheme(headers)).await?;
+            let caller = Caller::from_headers(&app, client, &with_bearer_scheme(headers)).await?;
             if !caller.can_publish(None) {
                 return Err(missing_scope(&ApiKeyScope::EventsWrite(None)).into());
             }

@@ -4,12 +4,17 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use super::client_address::PeerAddress;
 
 /// How long a client may take to send the request head. An idle connection is closed after the same time.
 const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -22,7 +27,10 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(serve_connection(stream, router.clone(), stop.clone()))),
+                Ok((stream, peer)) => {
+                    let peer = PeerAddress(peer.ip());
+                    drop(connections.spawn(serve_connection(stream, peer, router.clone(), stop.clone())));
+                }
                 Err(error) => pause_after_accept_error(&error).await,
             },
             Some(_) = connections.join_next() => {}
@@ -37,13 +45,18 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     }
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, stop: CancellationToken) {
+async fn serve_connection(stream: TcpStream, peer: PeerAddress, router: Router, stop: CancellationToken) {
     // Otherwise small responses wait for the client's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
+    let service = TowerToHyperService::new(router);
+    let with_peer = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        service.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_READ_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), with_peer);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::ServerConfig;
+use super::attempt_limiter::AttemptLimiter;
+use super::config::ServerConfig;
 use crate::codes;
 use crate::triggers::Triggers;
 use afterload_core::error::{Error, Result};
@@ -32,6 +33,7 @@ struct ApiDeps {
     registry: PipelineRegistry,
     schema: Value,
     form_permits: Semaphore,
+    attempts: AttemptLimiter,
     triggers: Triggers,
 }
 
@@ -65,6 +67,7 @@ impl ApiState {
         }
         let signer = Signer::new(config.signing_key.expose_secret());
         let forms = Semaphore::new(MAX_PARALLEL_FORMS);
+        let attempts = AttemptLimiter::new(config.max_wrong_keys);
         let triggers = Triggers::new(engine.clone(), None);
         Ok(Self(Arc::new(ApiDeps {
             engine,
@@ -74,6 +77,7 @@ impl ApiState {
             registry: live,
             schema,
             form_permits: forms,
+            attempts,
             triggers,
         })))
     }
@@ -97,6 +101,11 @@ impl ApiState {
     /// A permit to read one more form, if one is free.
     pub(super) fn try_form_permit(&self) -> Option<SemaphorePermit<'_>> {
         self.0.form_permits.try_acquire().ok()
+    }
+
+    /// Counts wrong keys and tokens.
+    pub(super) fn attempts(&self) -> &AttemptLimiter {
+        &self.0.attempts
     }
 
     pub(super) fn base_url(&self) -> &str {

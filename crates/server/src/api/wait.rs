@@ -6,6 +6,7 @@ use axum::http::HeaderMap;
 use tokio::time::{Instant, timeout_at};
 
 use super::ApiState;
+use super::visible_run::find_run;
 use afterload_core::error::Result;
 use afterload_engine::RunView;
 use afterload_engine::registry::PipelineSummary;
@@ -34,7 +35,7 @@ impl WaitPolicy {
         let start = Instant::now();
         let mut watch = app.engine().watch_run(id);
         loop {
-            let Some(view) = RunView::read(app.db(), id, app.base_url()).await? else { return Ok(None) };
+            let Some(view) = find_run(app, id).await? else { return Ok(None) };
             let inline = self.inline.filter(|_| !pipeline.inline_steps().all(|step| view.step_has_ended(step)));
             let wait = self.run.max(inline).filter(|_| !view.is_final());
             let Some(wait) = wait.filter(|wait| start.elapsed() < *wait) else { return Ok(Some(view)) };

@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
 use crate::api::openapi::tests::is_documented;
-use crate::api::{ApiState, ServerConfig, StartRun, api_routes, create_api_key, with_common_layers};
+use crate::api::{ApiState, ServerConfig, StartRun, TrustedProxies, api_routes, create_api_key, with_common_layers};
 use crate::codes;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
@@ -76,7 +76,7 @@ impl Stage {
         let app = ApiState::with_start(engine, server_config(), player(db.clone()), live, json!({ "type": "object" }))
             .unwrap();
         let routes = api_routes().route("/panic", axum::routing::get(panicking));
-        let router = with_common_layers(routes, app.engine().metrics()).with_state(app.clone());
+        let router = with_common_layers(routes, &app).with_state(app.clone());
         let (key, admin) = create_api_key("admin", &["admin".into()], &[]).unwrap();
         db.api_keys().insert(&key).await.unwrap();
         Self { router, app, db, objects, admin, _store: store, folder }
@@ -274,6 +274,8 @@ fn server_config() -> ServerConfig {
         max_body: ByteSize(64 << 10),
         inline_wait: Duration::from_secs(10),
         max_wait: Duration::from_secs(60),
+        trusted_proxies: TrustedProxies::default(),
+        max_wrong_keys: 1000,
         webhooks: WebhooksConfig::default(),
     }
 }

@@ -1,0 +1,5 @@
+//! Hostile callers: what a key may not do, guesses, forged addresses, and requests that no client would send.
+
+mod brute_force;
+mod proxy;
+mod scopes;
