@@ -2,5 +2,6 @@
 
 mod brute_force;
 mod contract;
+mod fuzz_targets;
 mod proxy;
 mod scopes;
