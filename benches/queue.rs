@@ -14,6 +14,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use afterload::config::{Config, QueueConfig, Secret};
+use afterload_core::clock::Clock;
 use afterload_core::error::Result;
 use afterload_egress::EgressClient;
 use afterload_engine::{Engine, EngineDeps, NewRun, QueueSelection, RecordSource};
@@ -72,7 +73,7 @@ async fn engine(url: &str, steps: usize, concurrency: usize) -> Engine {
     config.secret_key = Some(Secret::new("a-secret-key-for-benchmarks-of-40-characters"));
     config.queues.insert("default".into(), QueueConfig { concurrency });
     config.add_default_connection();
-    let db = Db::open(url).await.unwrap();
+    let db = Db::open(url, Clock::system()).await.unwrap();
     let chain: String = (0..steps).map(|step| format!("  - {{ id: s{step}, uses: bench.nothing }}\n")).collect();
     let source = format!("name: chain\nsteps:\n{chain}");
     db.definitions()
@@ -83,14 +84,20 @@ async fn engine(url: &str, steps: usize, concurrency: usize) -> Engine {
         .await
         .unwrap();
     let parts = EngineDeps {
-        db,
         objects: ObjectStore::connect(&config.objects, None).await.unwrap(),
         records: Arc::new(NoRecords),
-        http: EgressClient::new(&config.http, &config.limits.http, config.webhook_signer(), config.redactor()),
-        redactor: config.redactor(),
+        http: EgressClient::new(
+            &config.http,
+            &config.limits.http,
+            config.webhook_signer(),
+            config.redactor([]),
+            db.clock().clone(),
+        ),
+        redactor: config.redactor([]),
         metrics: Metrics::default(),
         config: config.engine_config(),
         steps: vec![register::<Nothing>(())],
+        db,
     };
     Engine::open(parts).await.unwrap()
 }
@@ -128,13 +135,15 @@ async fn paced(url: &str, runs: usize, steps: usize, concurrency: usize) {
         STARTED.lock().unwrap().clear();
         let id = start(&engine).await;
         let accepted = Instant::now();
-        let mut watch = engine.watch_run(&id);
+        let (mut watch, mut seen) = (engine.watch_run(&id), 0);
         // Looking into the database meanwhile would cost it time.
         while STARTED.lock().unwrap().len() < steps {
-            watch.wait_for_change().await;
+            watch.wait_past(seen).await;
+            seen = watch.latest_revision();
         }
         while engine.db().runs().find(&id).await.unwrap().unwrap().finished_at.is_none() {
-            watch.wait_for_change().await;
+            watch.wait_past(seen).await;
+            seen = watch.latest_revision();
         }
         let ended = accepted.elapsed();
         let started = STARTED.lock().unwrap().first().unwrap().saturating_duration_since(accepted);
@@ -157,7 +166,7 @@ async fn fill(url: &str, runs: usize, steps: usize) {
     let count = |name: &str, to: usize| {
         format!("{name}(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM {name} WHERE i < {})", to.max(1) - 1)
     };
-    let (digest, now) = (SqlArg::from(&digest), SqlArg::from(afterload_core::clock::now_millis()));
+    let (digest, now) = (SqlArg::from(&digest), SqlArg::from(engine.clock().now()));
     for sql in [
         format!(
             "INSERT INTO runs (id, pipeline, digest, status, origin, params, revision, created_at, started_at, finished_at)

@@ -36,6 +36,7 @@ install_missing() {
     has_imagemagick || missing+=(imagemagick)
     has curl || missing+=(curl ca-certificates)
     has rclone || missing+=(rclone)
+    has nginx || [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
     [ ${#missing[@]} -eq 0 ] && return
     local as=()

@@ -11,6 +11,7 @@ pub(crate) use afterload_pipeline::codes::NOT_SUPPORTED_YET;
 pub(crate) use afterload_server::codes::KEY_MISSING;
 #[cfg(test)]
 pub(crate) use afterload_server::codes::SCOPE_INVALID;
+pub(crate) use afterload_target_db::codes::SQL_REFUSED;
 
 pub const CONFIG_NOT_FOUND: ErrorCode = ErrorCode::permanent("config_not_found", "There is no such configuration file");
 pub const DEMO_FAILED: ErrorCode =

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use afterload_basic_steps::email_send::{EmailSend, EmailSendDeps};
+use afterload_basic_steps::email_send::EmailSend;
 use afterload_basic_steps::file_check::FileCheck;
 use afterload_basic_steps::geo_lookup::{GeoLookup, GeoLookupDeps};
 use afterload_basic_steps::http_request::HttpRequest;
@@ -10,21 +10,18 @@ use afterload_basic_steps::sql::{SqlBatch, SqlExecute};
 use afterload_basic_steps::wait::WaitStep;
 use afterload_egress::EgressClient;
 use afterload_geoip::GeoLocator;
-use afterload_image_resize::{ImagePool, ImageResize, ImageResizeDeps};
+use afterload_image_resize::{ImagePool, ImageResize};
 use afterload_mailer::Mailer;
 use afterload_notify_fanout::{NotifyFanout, NotifyFanoutDeps};
-use afterload_object_store::ObjectStore;
 use afterload_pipeline::{StepCatalog, StepKind};
 use afterload_report_query::ReportQuery;
 use afterload_step_api::{RegisteredStep, Step, describe, register};
-use afterload_table_import::{CsvImport, CsvImportDeps};
+use afterload_table_import::CsvImport;
 use afterload_target_db::Connections;
 
 /// The services that step kinds may use.
 #[derive(Clone)]
 pub struct Services {
-    /// The object store.
-    pub objects: ObjectStore,
     /// The target databases.
     pub connections: Connections,
     /// The mailer.
@@ -70,24 +67,15 @@ impl StepRegistry {
 /// The step kinds of this binary. A new kind is one line here.
 pub fn step_kinds() -> StepRegistry {
     StepRegistry::default()
-        .with::<CsvImport>(|services| CsvImportDeps {
-            objects: services.objects.clone(),
-            connections: services.connections.clone(),
-        })
-        .with::<EmailSend>(|services| EmailSendDeps {
-            mailer: services.mailer.clone(),
-            objects: services.objects.clone(),
-        })
-        .with::<FileCheck>(|services| services.objects.clone())
+        .with::<CsvImport>(|services| services.connections.clone())
+        .with::<EmailSend>(|services| services.mailer.clone())
+        .with::<FileCheck>(|_| ())
         .with::<GeoLookup>(|services| GeoLookupDeps {
             geo: services.geo.clone(),
             connections: services.connections.clone(),
         })
         .with::<HttpRequest>(|services| services.http.clone())
-        .with::<ImageResize>(|services| ImageResizeDeps {
-            images: services.images.clone(),
-            objects: services.objects.clone(),
-        })
+        .with::<ImageResize>(|services| services.images.clone())
         .with::<NotifyFanout>(|services| NotifyFanoutDeps {
             connections: services.connections.clone(),
             mailer: services.mailer.clone(),

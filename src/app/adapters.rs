@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 use afterload_core::secret::Secret;
 use afterload_egress::{EgressClient, EgressRequest};
@@ -32,7 +32,8 @@ pub(super) struct DbRateSlots(pub Db);
 impl RateSlots for DbRateSlots {
     fn take_slot<'a>(&'a self, key: &'a str, interval: i64) -> BoxFuture<'a, Result<UnixMillis>> {
         Box::pin(self.0.with_tx(async move |tx| {
-            Ok(TxOutcome::Commit(tx.rate_limits().reserve_start(key, clock::now_millis(), interval).await?))
+            let now = tx.now();
+            Ok(TxOutcome::Commit(tx.rate_limits().reserve_start(key, now, interval).await?))
         }))
     }
 }
@@ -66,6 +67,17 @@ pub(super) fn geo_cache_task(db: &Db) -> PeriodicTask {
     PeriodicTask::new("geo_cache", GEO_CACHE_INTERVAL, db.clone(), |db| async move {
         db.geo_cache().delete_expired(MAX_EXPIRED_GEO_RECORDS).await.map(drop)
     })
+}
+
+/// Keeps the clock on the time of the database. The first correction is made before anything starts.
+pub(super) fn clock_task(db: &Db) -> PeriodicTask {
+    PeriodicTask::new(
+        "correct_clock",
+        Db::CORRECT_CLOCK_INTERVAL,
+        db.clone(),
+        |db| async move { db.correct_clock().await },
+    )
+    .first_run_after(Db::CORRECT_CLOCK_INTERVAL)
 }
 
 /// Calls geo services within the egress policy.

@@ -4,9 +4,11 @@ mod adapters;
 mod folder_events;
 mod folder_scan;
 mod object_stores;
+mod open_files;
 mod pipeline_reloader;
 mod pipeline_watcher;
 mod process;
+mod query_checks;
 
 use std::net::SocketAddr;
 
@@ -28,9 +30,11 @@ use afterload_server::api;
 use afterload_server::triggers::Triggers;
 
 pub use process::{Process, WorkerOptions, start_worker};
+pub use query_checks::query_verifier;
 
 use object_stores::EmbeddedStoreMode;
 use process::OpenedProcess;
+use query_checks::LoadedQueryChecks;
 
 /// A running service.
 pub struct RunningService {
@@ -61,23 +65,29 @@ impl RunningService {
 
     /// Same as [`Self::start`], with a choice of step kinds and queues.
     pub async fn serve(mut config: Config, admin_key: Option<String>, work: WorkerOptions) -> Result<Self> {
+        let open_files = open_files::raise_open_file_limit();
         let listener = bind_listener(config.listen).await?;
         config.listen = listener.local_addr()?;
         let kinds = work.steps.catalog();
         let schema = pipeline::pipeline_schema(&kinds);
-        let OpenedProcess { mut process, config, mail, embedded, s3 } =
-            Process::open(config, EmbeddedStoreMode::Serve, &work.steps).await?;
+        let OpenedProcess { mut process, config, mail, connections, embedded, s3 } =
+            Process::open(config, EmbeddedStoreMode::Serve { open_files }, &work.steps).await?;
         let engine = process.engine.clone();
-        let reload = PipelineReloader::open(engine.db(), &config, kinds, &mail).await?;
+        let (query_checks, verifier) = LoadedQueryChecks::new(connections);
+        let reload = PipelineReloader::open(engine.db(), &config, kinds, &mail, verifier).await?;
         let (live, pipelines) = (reload.shared_registry(), reload.current_folder());
         let triggers = Triggers::new(engine.clone(), embedded);
         triggers.prepare_buckets().await?;
-        let app = api::ApiState::new(engine.clone(), config.server_config(), live, schema)?;
+        let limits = &config.limits.connections;
+        let (max_connections, timeouts) = (limits.max_api_connections(open_files), limits.timeouts());
+        let mut server = config.server_config();
+        server.watchers = server.watchers.within_connections(max_connections);
+        let app = api::ApiState::new(engine.clone(), server, live, schema)?;
         // Last of all steps that can fail: a new key is shown only once.
         let new_admin_key = api::ensure_admin_key(engine.db(), config.listen, admin_key.as_deref()).await?;
-        let drain = config.limits.drain.0;
+        let options = api::ApiListener { max_connections, timeouts, drain: config.limits.drain.0 };
         process.spawn_task(|stop| async move {
-            api::serve(listener, api::api_router(app), stop, drain).await;
+            api::serve(listener, api::api_router(app), options, stop).await;
             Ok(())
         });
         let queues = work.queues.to_string();
@@ -87,8 +97,12 @@ impl RunningService {
             reload.run(stop).await;
             Ok(())
         });
+        process.spawn_task(|stop| query_checks.run(stop));
         process.spawn_task(|stop| async move { triggers.run(stop).await });
-        info!(url = config.base_url(), s3 = s3.as_deref(), queues, "afterload is up");
+        info!(
+            listen = %config.listen, url = config.base_url(), s3 = s3.as_deref(), queues, open_files, max_connections,
+            "afterload is up"
+        );
         Ok(Self { engine, url: config.base_url(), s3, new_admin_key, pipelines, process })
     }
 
@@ -132,11 +146,13 @@ pub fn validation_context(config: &Config, mail: &Mailer) -> ValidationContext {
             .filter(|(_, known)| known.read_only)
             .map(|(name, _)| name.clone())
             .collect(),
+        functions: config.connections.iter().map(|(name, known)| (name.clone(), known.functions.clone())).collect(),
         templates: Some(mail.template_names()),
         broken_templates: mail.broken_templates(),
         secrets: Some(config.secrets.keys().cloned().collect()),
         queues: Some(config.queues.keys().cloned().collect()),
         artifacts_bucket: Some(config.objects.artifacts.clone()),
+        query_verifier: None,
     }
 }
 

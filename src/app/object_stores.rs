@@ -5,6 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::codes;
 use crate::config::Config;
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result};
 use afterload_object_store::ObjectStore;
 use afterload_s3_server::{self as embedded, EmbeddedStore};
@@ -13,7 +14,10 @@ use afterload_s3_server::{self as embedded, EmbeddedStore};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EmbeddedStoreMode {
     /// This process serves it at the configured address, and saves that address for its clients.
-    Serve,
+    Serve {
+        /// How many files the process may open.
+        open_files: u64,
+    },
     /// The `serve` process of the same folder serves it.
     Attach,
 }
@@ -54,12 +58,13 @@ pub(super) fn ensure_store_exists(config: &Config) -> Result<()> {
 pub(super) async fn open_stores(
     config: &Config,
     endpoint: EmbeddedStoreMode,
+    clock: &Clock,
     close: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> Result<OpenedStores> {
     let mut opened = None;
     if artifacts_are_embedded(config) {
-        opened = Some(open_embedded_store(config, endpoint, close, tasks).await?);
+        opened = Some(open_embedded_store(config, endpoint, clock, close, tasks).await?);
     }
     let (embedded, address) = opened.unzip();
     let access = embedded.as_ref().zip(address.clone()).map(|(store, address)| store.access(address));
@@ -74,14 +79,18 @@ pub(super) async fn open_stores(
 async fn open_embedded_store(
     config: &Config,
     endpoint: EmbeddedStoreMode,
+    clock: &Clock,
     close: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> Result<(EmbeddedStore, String)> {
     let credentials = embedded::load_or_create_credentials(&config.data)?;
     let public = config.objects.buckets.iter().filter(|(_, bucket)| bucket.public).map(|(name, _)| name.clone());
-    let store = EmbeddedStore::open(&config.data.join("objects"), credentials)?.with_public_buckets(public);
+    let store = EmbeddedStore::open(&config.data.join("objects"), credentials, clock.clone())?;
+    let store = store.with_public_buckets(public);
     let endpoint = match endpoint {
-        EmbeddedStoreMode::Serve => {
+        EmbeddedStoreMode::Serve { open_files } => {
+            let limits = &config.limits.connections;
+            let store = store.clone().with_connection_limits(limits.max_s3_connections(open_files), limits.timeouts());
             let listener = embedded::bind_listener(config.objects.listen).await?;
             let url = format!("http://{}", listener.local_addr()?);
             embedded::save_endpoint(&config.data, &url).await?;

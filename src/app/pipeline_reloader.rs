@@ -18,7 +18,7 @@ use afterload_core::error::{Error, Result};
 use afterload_engine::registry::{PipelineList, PipelineRegistry, PipelineSummary, RefusedFile};
 use afterload_mailer::Mailer;
 use afterload_pipeline::folder::{PipelineFolder, RefusedDefinition};
-use afterload_pipeline::{self as pipeline, Pipeline, StepCatalog, ValidationContext};
+use afterload_pipeline::{self as pipeline, Pipeline, QueryVerifier, StepCatalog, ValidationContext};
 use afterload_state::{Db, DefinitionRecord};
 
 /// How often the database is read for definitions that other processes published.
@@ -49,9 +49,15 @@ impl PipelineReloader {
     ///
     /// # Errors
     /// `io_error`
-    pub(super) async fn open(db: &Db, config: &Config, kinds: StepCatalog, mail: &Mailer) -> Result<Self> {
+    pub(super) async fn open(
+        db: &Db,
+        config: &Config,
+        kinds: StepCatalog,
+        mail: &Mailer,
+        verifier: QueryVerifier,
+    ) -> Result<Self> {
         let kinds = Arc::new(kinds);
-        let mut view = PipelineWatcher::open(config, kinds.clone(), mail)?;
+        let mut view = PipelineWatcher::open(config, kinds.clone(), mail, verifier)?;
         let folder = view.compile_folder();
         if config.pipelines.is_dir() {
             let definitions: Vec<_> = folder.pipelines.iter().map(to_definition_record).collect();

@@ -12,7 +12,7 @@ use crate::config::{Config, WatchMode};
 use afterload_core::error::Result;
 use afterload_mailer::Mailer;
 use afterload_pipeline::folder::PipelineFolder;
-use afterload_pipeline::{StepCatalog, ValidationContext, list_sql_files};
+use afterload_pipeline::{QueryVerifier, StepCatalog, ValidationContext, list_sql_files};
 
 /// The pipelines folder and the files it depends on. Scanning them may block.
 pub(super) struct PipelineWatcher {
@@ -30,12 +30,17 @@ pub(super) struct PipelineWatcher {
 
 impl PipelineWatcher {
     /// Reads everything for the first time.
-    pub(super) fn open(config: &Config, kinds: Arc<StepCatalog>, mail: &Mailer) -> Result<Self> {
+    pub(super) fn open(
+        config: &Config,
+        kinds: Arc<StepCatalog>,
+        mail: &Mailer,
+        verifier: QueryVerifier,
+    ) -> Result<Self> {
         let events = (config.watch == WatchMode::Auto).then(|| FolderEvents::new(config.pipelines.clone()));
         let others = scan_dependencies(config);
         let mut view = Self {
             scan: FolderScan::new(config.pipelines.clone()),
-            ctx: validation_context(config, mail),
+            ctx: ValidationContext { query_verifier: Some(verifier), ..validation_context(config, mail) },
             compiled_with: others.clone(),
             config: config.clone(),
             mail: mail.clone(),
@@ -95,7 +100,8 @@ impl PipelineWatcher {
             return false;
         }
         self.compiled_with = self.dependency_stamps.clone();
-        self.ctx = validation_context(&self.config, &self.mail);
+        let query_verifier = self.ctx.query_verifier.take();
+        self.ctx = ValidationContext { query_verifier, ..validation_context(&self.config, &self.mail) };
         self.scan.invalidate_compiled();
         true
     }

@@ -6,12 +6,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::adapters::{DbAnswerCache, DbRateSlots, EgressGet, TargetRecords, geo_cache_task};
+use super::adapters::{DbAnswerCache, DbRateSlots, EgressGet, TargetRecords, clock_task, geo_cache_task};
 use super::ensure_secret_key;
 use super::object_stores::{self, EmbeddedStoreMode, OpenedStores};
+use super::open_files;
 use crate::codes;
 use crate::config::Config;
 use crate::registry::{Services, StepRegistry, step_kinds};
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::secrets;
 use afterload_egress::EgressClient;
@@ -56,6 +58,7 @@ pub(super) struct OpenedProcess {
     pub process: Process,
     pub config: Arc<Config>,
     pub mail: Mailer,
+    pub connections: Connections,
     pub embedded: Option<EmbeddedStore>,
     /// The URL of the embedded store.
     pub s3: Option<String>,
@@ -71,17 +74,21 @@ impl Process {
         let made = secrets::create_private_dir(&config.data);
         made.map_err(|error| Error::from(error).context(format!("making the folder `{}`", config.data.display())))?;
         ensure_secret_key(&mut config).await?;
+        let clock = Clock::system();
         let (close, mut store) = (CancellationToken::new(), JoinSet::new());
         let OpenedStores { objects, embedded, address } =
-            object_stores::open_stores(&config, endpoint, &close, &mut store).await?;
-        let db = Db::open(&config.database_url()).await?;
+            object_stores::open_stores(&config, endpoint, &clock, &close, &mut store).await?;
+        let db = Db::open(&config.database_url(), clock.clone()).await?;
+        db.correct_clock().await?;
         let metrics = Metrics::default();
-        let mail = Mailer::new(&config.mailer_options())?;
-        let connections = Connections::new(&config.connections);
-        let http = EgressClient::new(&config.http, &config.limits.http, config.webhook_signer(), config.redactor());
-        let geo = GeoLocator::new(config.geo_options(), Arc::new(DbAnswerCache(db.clone())), &EgressGet::shared(&http));
+        let mail = Mailer::new(&config.mailer_options(), clock.clone())?;
+        let connections = Connections::new(&config.connections, &clock);
+        let webhooks = config.webhook_signer();
+        let redactor = config.redactor(embedded.as_ref().map(|store| &store.credentials().secret_key));
+        let http = EgressClient::new(&config.http, &config.limits.http, webhooks, redactor.clone(), clock.clone());
+        let cache = Arc::new(DbAnswerCache(db.clone()));
+        let geo = GeoLocator::new(config.geo_options(), cache, &EgressGet::shared(&http), clock.clone());
         let services = Services {
-            objects: objects.clone(),
             connections: connections.clone(),
             mailer: mail.clone().with_shared(metrics.clone(), Arc::new(DbRateSlots(db.clone()))),
             http: http.clone(),
@@ -92,15 +99,15 @@ impl Process {
             db,
             config: config.engine_config(),
             objects,
-            records: Arc::new(TargetRecords(connections)),
+            records: Arc::new(TargetRecords(connections.clone())),
             http,
-            redactor: config.redactor(),
+            redactor,
             metrics,
             steps: steps.registered(&services),
         };
         let engine = Engine::open(parts).await?;
         let process = Self { engine, stop: CancellationToken::new(), tasks: JoinSet::new(), close, store };
-        Ok(OpenedProcess { process, config: Arc::new(config), mail, embedded, s3: address })
+        Ok(OpenedProcess { process, config: Arc::new(config), mail, connections, embedded, s3: address })
     }
 
     /// Adds a task that runs until the process stops.
@@ -120,7 +127,7 @@ impl Process {
     pub(super) fn spawn_maintenance(&mut self, more: Vec<PeriodicTask>) {
         let mut scheduler = TaskScheduler::default();
         scheduler.add_tasks(self.engine.maintenance_tasks());
-        scheduler.add_tasks([geo_cache_task(self.engine.db())]);
+        scheduler.add_tasks([clock_task(self.engine.db()), geo_cache_task(self.engine.db())]);
         scheduler.add_tasks(more);
         self.spawn_task(|stop| async move {
             scheduler.run(stop).await;
@@ -161,6 +168,7 @@ impl Process {
 /// # Errors
 /// `object_store_missing` if the files of the service are not on this machine.
 pub async fn start_worker(config: Config, work: WorkerOptions) -> Result<Process> {
+    open_files::raise_open_file_limit();
     object_stores::ensure_store_exists(&config)?;
     let OpenedProcess { mut process, s3, .. } = Process::open(config, EmbeddedStoreMode::Attach, &work.steps).await?;
     let (queues, url) = (work.queues.to_string(), process.engine.config().base_url.clone());

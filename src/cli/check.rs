@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet, normalize_untrusted_str};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -13,8 +15,6 @@ use afterload_core::error::{Error, Result};
 use afterload_pipeline::{StepCatalog, ValidationContext, compile_with_sql_files, folder};
 use afterload_spanned_yaml::{Diagnostic, SourceSpan};
 
-/// Longer lines are clipped around the problem.
-const MAX_LINE_CHARS: usize = 120;
 /// How many problems with the same message are shown per file.
 const MAX_SAME_MESSAGE: usize = 10;
 
@@ -26,6 +26,9 @@ pub struct CheckArgs {
     /// The output format.
     #[arg(long, value_enum, default_value_t = CheckFormat::Text)]
     pub format: CheckFormat,
+    /// Also ask the databases of the connections whether the SQL of reports, recipients and look-ups only reads.
+    #[arg(long)]
+    pub connect: bool,
 }
 
 /// How to show problems.
@@ -55,13 +58,14 @@ struct CheckedFile {
     warnings: Vec<Diagnostic>,
 }
 
-/// Checks the files and writes all diagnostics to `out`. The exit status is a failure if there is an error; warnings do
-/// not count.
+/// Checks the files and writes all diagnostics to `out`; `renderer` draws those of the text format. The exit status is a
+/// failure if there is an error; warnings do not count.
 pub fn run(
     args: &CheckArgs,
     folder: &Path,
     kinds: &StepCatalog,
     around: &ValidationContext,
+    renderer: &Renderer,
     out: &mut impl Write,
 ) -> io::Result<ExitCode> {
     let files = match resolve_files(&args.files, folder) {
@@ -73,7 +77,7 @@ pub fn run(
     };
     let checked: Vec<CheckedFile> = files.iter().map(|file| check_file(file, kinds, around)).collect();
     match args.format {
-        CheckFormat::Text => write_text(&checked, out)?,
+        CheckFormat::Text => write_text(&checked, renderer, out)?,
         CheckFormat::Json => write_json(&checked, out)?,
     }
     Ok(match checked.iter().any(|file| !file.problems.is_empty()) {
@@ -124,11 +128,11 @@ fn check_file(path: &Path, kinds: &StepCatalog, around: &ValidationContext) -> C
     CheckedFile { file, text, problems, warnings }
 }
 
-fn write_text(checked: &[CheckedFile], out: &mut impl Write) -> io::Result<()> {
+fn write_text(checked: &[CheckedFile], renderer: &Renderer, out: &mut impl Write) -> io::Result<()> {
     for CheckedFile { file, text, problems, warnings } in checked {
-        write_diagnostics(file, text, problems, out)?;
+        write_diagnostics(file, text, problems, renderer, out)?;
         for warning in warnings {
-            write_diagnostic(file, text, "warning: ", warning, out)?;
+            writeln!(out, "{}\n", render_diagnostic(file, text, Level::WARNING, warning, renderer))?;
         }
     }
     let faults: usize = checked.iter().map(|file| file.problems.len()).sum();
@@ -144,6 +148,7 @@ pub(super) fn write_diagnostics(
     file: &str,
     text: &str,
     problems: &[Diagnostic],
+    renderer: &Renderer,
     out: &mut impl Write,
 ) -> io::Result<()> {
     let mut alike: BTreeMap<&str, usize> = BTreeMap::new();
@@ -151,59 +156,36 @@ pub(super) fn write_diagnostics(
         let seen = alike.entry(&problem.message).or_default();
         *seen += 1;
         if *seen <= MAX_SAME_MESSAGE {
-            write_diagnostic(file, text, "", problem, out)?;
+            writeln!(out, "{}\n", render_diagnostic(file, text, Level::ERROR, problem, renderer))?;
         }
     }
     for (message, count) in alike.into_iter().filter(|(_, count)| *count > MAX_SAME_MESSAGE) {
+        let message = normalize_untrusted_str(message);
         writeln!(out, "{file}: {message}: … and {} more like it\n", count - MAX_SAME_MESSAGE)?;
     }
     Ok(())
 }
 
-/// Writes the position and the message, the line with a caret at the position, and the hint.
-fn write_diagnostic(
-    file: &str,
-    text: &str,
-    prefix: &str,
-    problem: &Diagnostic,
-    out: &mut impl Write,
-) -> io::Result<()> {
+fn render_diagnostic(file: &str, text: &str, level: Level<'_>, problem: &Diagnostic, renderer: &Renderer) -> String {
     let Diagnostic { code, span, message, hint, .. } = problem;
-    writeln!(out, "{file}:{}:{}: {prefix}{message} [{code}]", span.line, span.col)?;
-    if let Some(line) = text.trim_start_matches('\u{feff}').lines().nth(span.line.saturating_sub(1)) {
-        let number = span.line.to_string();
-        let margin = " ".repeat(number.len());
-        let (line, at) = clip_line(line, span.col.saturating_sub(1));
-        let before: Vec<char> = line.chars().take(at).collect();
-        let pad: String = before.iter().map(|c| if *c == '\t' { '\t' } else { ' ' }).collect();
-        let rest: String = line.chars().skip(before.len()).collect();
-        let marked = marked_chars(&rest, span.len);
-        writeln!(out, "  {number} | {line}\n  {margin} | {pad}{}", "^".repeat(marked))?;
-    }
-    if let Some(hint) = hint {
-        writeln!(out, "  hint: {hint}")?;
-    }
-    writeln!(out)
+    let title = level.primary_title(message).id(code.name());
+    // One line is enough, and drawing it costs the same in a large file.
+    let group = match text.trim_start_matches('\u{feff}').lines().nth(span.line.saturating_sub(1)) {
+        Some(line) => {
+            let marked = AnnotationKind::Primary.span(marked_bytes(line, *span));
+            title.element(Snippet::source(line).line_start(span.line).path(file).annotation(marked))
+        }
+        None => title.element(Origin::path(file).line(span.line).char_column(span.col)),
+    };
+    let hint = hint.as_deref().map(|hint| Level::HELP.with_name("hint").message(normalize_untrusted_str(hint)));
+    renderer.render(&[group.elements(hint)])
 }
 
-/// The part of a long line around character `at`, and the position of that character in it.
-fn clip_line(line: &str, at: usize) -> (String, usize) {
-    let chars: Vec<char> = line.chars().collect();
-    if chars.len() <= MAX_LINE_CHARS {
-        return (line.to_owned(), at);
-    }
-    let start = at.saturating_sub(MAX_LINE_CHARS / 2).min(chars.len() - MAX_LINE_CHARS);
-    let end = start + MAX_LINE_CHARS;
-    let (lead, tail) = (if start > 0 { "…" } else { "" }, if end < chars.len() { "…" } else { "" });
-    let part: String = chars[start..end].iter().collect();
-    (format!("{lead}{part}{tail}"), at - start + lead.chars().count())
-}
-
-/// How many characters to mark: `len` bytes, but at least one and not past the end of the line.
-fn marked_chars(rest: &str, len: usize) -> usize {
-    let end = rest.trim_end();
-    let inside = end.char_indices().take_while(|(at, _)| *at < len).count();
-    inside.max(1)
+/// The bytes of the line to mark: at least one, and none past the end of its text.
+fn marked_bytes(line: &str, span: SourceSpan) -> Range<usize> {
+    let start = line.char_indices().nth(span.col.saturating_sub(1)).map_or(line.len(), |(at, _)| at);
+    let end = (start + span.len).min(line.trim_end().len()).max(start + 1);
+    start..line.ceil_char_boundary(end)
 }
 
 pub(super) fn count_noun(number: usize, what: &str) -> String {

@@ -9,7 +9,7 @@ use crate::codes;
 use crate::config::Config;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
-use afterload_core::secrets::{Signer, TokenPurpose};
+use afterload_core::keyring::TokenPurpose;
 use afterload_s3_server::{self as embedded, S3Credentials};
 use afterload_server::api::{S3_HOOK, create_api_key};
 use afterload_state::{ApiKeyRecord, Db};
@@ -20,7 +20,7 @@ pub enum KeyCommand {
     /// Create a key and show it once.
     New(NewKeyArgs),
     /// Print the settings of S3 clients for the embedded store, as shell exports.
-    S3,
+    S3(S3KeyArgs),
     /// Print the URL for event notifications of S3 stores, with its token.
     Hook,
     /// Print the secret that signs outgoing webhooks, for their receivers.
@@ -32,6 +32,17 @@ pub enum KeyCommand {
         /// The key's id, as `key list` shows it.
         id: String,
     },
+}
+
+/// How to change the keys of the embedded store before they are printed.
+#[derive(Debug, Default, Args)]
+pub struct S3KeyArgs {
+    /// Make a new key pair. The one until now stays valid beside it, and one before that ends.
+    #[arg(long)]
+    pub rotate: bool,
+    /// End the key pair before the current one, once nobody uses it any more.
+    #[arg(long, conflicts_with = "rotate")]
+    pub forget_previous: bool,
 }
 
 /// A key to create.
@@ -63,7 +74,7 @@ pub async fn run(
     match command {
         KeyCommand::New(new) => {
             let given = new.name.as_deref().unwrap_or_default();
-            let (mut stored, text) = create_api_key(given, &new.scopes, &new.buckets)?;
+            let (mut stored, text) = create_api_key(given, &new.scopes, &new.buckets, db.now())?;
             if stored.name.is_empty() {
                 stored.name = default_key_name(&stored, &db.api_keys().list().await?);
                 writeln!(notes, "the key is named `{}`", stored.name)?;
@@ -74,7 +85,7 @@ pub async fn run(
             writeln!(out, "{text}")?;
             writeln!(notes, "this is the only time that the key `{}` is shown; it works on {database}", stored.id)?;
         }
-        KeyCommand::S3 | KeyCommand::Hook | KeyCommand::Webhook => {}
+        KeyCommand::S3(_) | KeyCommand::Hook | KeyCommand::Webhook => {}
         KeyCommand::List => print_keys(db, out).await?,
         KeyCommand::Revoke { id } => {
             if !db.api_keys().delete(&id).await? {
@@ -96,18 +107,30 @@ fn default_key_name(key: &ApiKeyRecord, others: &[ApiKeyRecord]) -> String {
     candidates.find(|candidate| others.iter().all(|other| other.name != *candidate)).unwrap_or(name)
 }
 
-/// Prints the S3 credentials of the embedded store, for `eval "$(afterload key s3)"`.
+/// Prints the S3 credentials of the embedded store, for `eval "$(afterload key s3)"`, after the change that is asked for.
 ///
 /// # Errors
-/// `store_not_embedded` if there is no embedded store, `io_error`.
-pub fn print_s3_exports(config: &Config, out: &mut impl Write) -> Result<()> {
+/// `store_not_embedded` if there is no embedded store, `credentials_invalid`, `io_error`.
+pub fn print_s3_exports(config: &Config, args: &S3KeyArgs, out: &mut impl Write, notes: &mut impl Write) -> Result<()> {
     if config.objects.store_for_bucket(&config.objects.artifacts).is_some() {
         return Err(Error::new(
             codes::STORE_NOT_EMBEDDED,
             "the files lie in a store of their own, not in the embedded one",
         ));
     }
-    let S3Credentials { access_key, secret_key } = embedded::load_or_create_credentials(&config.data)?;
+    let change = match args {
+        S3KeyArgs { rotate: true, .. } => embedded::rotate_credentials,
+        S3KeyArgs { forget_previous: true, .. } => embedded::forget_previous_credentials,
+        S3KeyArgs { .. } => embedded::load_or_create_credentials,
+    };
+    let S3Credentials { access_key, secret_key, .. } = change(&config.data)?;
+    if args.rotate || args.forget_previous {
+        writeln!(
+            notes,
+            "restart `afterload serve` and the workers of `{}`: they read the keys when they start",
+            config.data.display()
+        )?;
+    }
     let endpoint = embedded::load_endpoint(&config.data, config.objects.listen);
     writeln!(out, "export AWS_ACCESS_KEY_ID={access_key}")?;
     writeln!(out, "export AWS_SECRET_ACCESS_KEY={}", secret_key.expose_secret())?;
@@ -122,8 +145,7 @@ pub fn print_s3_exports(config: &Config, out: &mut impl Write) -> Result<()> {
 /// `io_error`
 pub async fn print_webhook_url(config: &mut Config, out: &mut impl Write) -> Result<()> {
     app::ensure_secret_key(config).await?;
-    let signer = Signer::new(config.signing_key());
-    let token = signer.create_token(TokenPurpose::S3Notification, S3_HOOK);
+    let token = config.keyring().create_token(TokenPurpose::S3Notification, S3_HOOK);
     writeln!(out, "{}/v1/hooks/s3?token={token}", config.base_url())?;
     Ok(())
 }
@@ -168,6 +190,7 @@ async fn print_keys(db: &Db, out: &mut impl Write) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use afterload_core::clock::Clock;
 
     async fn call(db: &Db, command: KeyCommand) -> Result<(String, String)> {
         let (mut out, mut notes) = (Vec::new(), Vec::new());
@@ -178,7 +201,8 @@ mod tests {
     #[tokio::test]
     async fn keys_are_created_listed_and_revoked() {
         let folder = tempfile::tempdir().unwrap();
-        let db = Db::open(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
+        let db =
+            Db::open(&format!("sqlite://{}", folder.path().join("a.db").display()), Clock::system()).await.unwrap();
         let new =
             NewKeyArgs { name: Some("web".into()), scopes: vec!["runs:write".into()], buckets: vec!["uploads".into()] };
         let (key, notes) = call(&db, KeyCommand::New(new)).await.unwrap();
@@ -198,7 +222,8 @@ mod tests {
     #[tokio::test]
     async fn a_key_without_a_name_is_named_after_its_scope_and_the_day() {
         let folder = tempfile::tempdir().unwrap();
-        let db = Db::open(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
+        let db =
+            Db::open(&format!("sqlite://{}", folder.path().join("a.db").display()), Clock::system()).await.unwrap();
         let scopes = vec!["runs:write:contacts-import".into(), "metrics:read".into()];
         let (_, notes) =
             call(&db, KeyCommand::New(NewKeyArgs { name: None, scopes, buckets: Vec::new() })).await.unwrap();

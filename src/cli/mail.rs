@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result};
 use afterload_engine::run_url;
 use afterload_mailer::Mailer;
@@ -46,7 +47,7 @@ fn parse_template_param(text: &str) -> std::result::Result<(String, Value), Stri
 /// # Errors
 /// `mail_template_not_found`, `mail_template_invalid`, `io_error`.
 pub fn preview_mail(args: PreviewArgs, config: &Config, out: &mut impl Write) -> Result<()> {
-    let mailer = Mailer::new(&config.mailer_options())?;
+    let mailer = Mailer::new(&config.mailer_options(), Clock::system())?;
     let url = config.base_url();
     let mut vars = Map::new();
     vars.insert(

@@ -7,6 +7,7 @@ pub mod check;
 mod client;
 mod demo;
 pub mod key;
+mod logs;
 mod mail;
 mod progress;
 mod queues;
@@ -24,13 +25,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app;
 use crate::app::Process;
-use crate::codes;
 use crate::config::Config;
 use crate::registry::step_kinds;
-use afterload_core::error::{Error, Result};
+use afterload_core::clock::Clock;
+use afterload_core::error::Result;
 use afterload_mailer::Mailer;
 use afterload_pipeline::StepCatalog;
 use afterload_state::Db;
+use afterload_target_db::Connections;
 
 /// Everything that happens after the upload: pipelines in YAML, compiled into chains of durable jobs.
 #[derive(Debug, Parser)]
@@ -72,10 +74,14 @@ enum CliCommand {
     Key(key::KeyCommand),
 }
 
+/// The default of 512 is reached by 50 uploads on two cores, although none of them needs two threads at a time.
+const MAX_BLOCKING_THREADS: usize = 128;
+
 /// Runs the command line. The exit status is 0 for success, 1 for a failure or a reported problem, 2 for wrong usage.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match builder.enable_all().max_blocking_threads(MAX_BLOCKING_THREADS).build() {
         Ok(runtime) => runtime,
         Err(error) => return print_error(&error.into()),
     };
@@ -98,16 +104,26 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         CliCommand::Pipelines(args) => queues::run(queues::PIPELINE_KIND, args, &load()?).await,
         CliCommand::Check(args) => {
             let config = load()?;
-            let around = app::validation_context(&config, &Mailer::new(&config.mailer_options())?);
-            Ok(check::run(&args, &config.pipelines, &step_catalog(), &around, &mut stdout::cli_stdout())?)
+            let mail = Mailer::new(&config.mailer_options(), Clock::system())?;
+            let mut around = app::validation_context(&config, &mail);
+            let verifier = || app::query_verifier(Connections::new(&config.connections, &Clock::system()));
+            around.query_verifier = args.connect.then(verifier);
+            Ok(check::run(
+                &args,
+                &config.pipelines,
+                &step_catalog(),
+                &around,
+                &stdout::cli_renderer(),
+                &mut stdout::cli_stdout(),
+            )?)
         }
         CliCommand::Schema(args) => Ok(schema::run(&args, &step_catalog(), &mut stdout::cli_stdout())?),
         CliCommand::Mail(mail::MailCommand::Preview(args)) => {
             mail::preview_mail(args, &load()?, &mut stdout::cli_stdout())?;
             Ok(ExitCode::SUCCESS)
         }
-        CliCommand::Key(key::KeyCommand::S3) => {
-            key::print_s3_exports(&load()?, &mut stdout::cli_stdout())?;
+        CliCommand::Key(key::KeyCommand::S3(args)) => {
+            key::print_s3_exports(&load()?, &args, &mut stdout::cli_stdout(), &mut std::io::stderr())?;
             Ok(ExitCode::SUCCESS)
         }
         CliCommand::Key(key::KeyCommand::Hook) => {
@@ -120,7 +136,8 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         }
         CliCommand::Key(command) => {
             let url = load()?.database_url();
-            let db = Db::open(&url).await?;
+            let db = Db::open(&url, Clock::system()).await?;
+            db.correct_clock().await?;
             key::run(&db, &key::describe_database(&url), command, &mut stdout::cli_stdout(), &mut std::io::stderr())
                 .await?;
             Ok(ExitCode::SUCCESS)
@@ -146,31 +163,6 @@ fn print_error(error: &afterload_core::error::Error) -> ExitCode {
     eprintln!("error: {error}");
     ExitCode::FAILURE
 }
-
-/// Logs to standard error. `AFTERLOAD_LOG` filters like `RUST_LOG`. `AFTERLOAD_LOG_FORMAT` is `text` or `json`; the
-/// default is text on a terminal and JSON elsewhere.
-fn init_logs(default: &str) -> Result<()> {
-    use std::io::IsTerminal;
-    use tracing_subscriber::EnvFilter;
-
-    let filter = std::env::var("AFTERLOAD_LOG").ok().and_then(|filter| EnvFilter::try_new(filter).ok());
-    let filter = filter.unwrap_or_else(|| EnvFilter::new(default));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let text = match std::env::var("AFTERLOAD_LOG_FORMAT").as_deref().unwrap_or_default() {
-        "" => std::io::stderr().is_terminal(),
-        "text" => true,
-        "json" => false,
-        _ => {
-            return Err(Error::new(codes::LOG_FORMAT_INVALID, "`AFTERLOAD_LOG_FORMAT` must be `text` or `json`"));
-        }
-    };
-    let started = if text { logs.compact().try_init() } else { logs.json().flatten_event(true).try_init() };
-    drop(started);
-    Ok(())
-}
-
-/// The log filter without `AFTERLOAD_LOG`.
-const DEFAULT_LOG_FILTER: &str = "info,apalis=warn,apalis_core=warn,notify=warn";
 
 /// Waits for SIGTERM, Ctrl-C or a failed task, then stops the process.
 async fn run_until_stopped(mut process: Process, mut stops: ShutdownSignals) -> Result<ExitCode> {

@@ -4,11 +4,13 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use annotate_snippets::Renderer;
 use clap::Args;
 
 use super::check::{count_noun, write_diagnostics};
-use super::stdout::{cli_stdout, print_line};
-use super::{DEFAULT_LOG_FILTER, ShutdownSignals, init_logs, run_until_stopped};
+use super::logs::{DEFAULT_LOG_FILTER, init_logs};
+use super::stdout::{cli_renderer, cli_stdout, print_line};
+use super::{ShutdownSignals, run_until_stopped};
 use crate::app::{RunningService, WorkerOptions};
 use crate::config::{Config, WatchMode};
 use afterload_core::error::Result;
@@ -25,7 +27,7 @@ pub(super) struct ServeArgs {
 
 /// Runs the service until SIGTERM or Ctrl-C.
 pub(super) async fn run(args: ServeArgs, config: Config) -> Result<ExitCode> {
-    init_logs(DEFAULT_LOG_FILTER)?;
+    init_logs(DEFAULT_LOG_FILTER, config.redactor([]))?;
     let stops = ShutdownSignals::install_handlers()?;
     let (folder, watch) = (config.pipelines.clone(), config.watch);
     let work = WorkerOptions::for_queues(args.queues.unwrap_or_default());
@@ -34,12 +36,18 @@ pub(super) async fn run(args: ServeArgs, config: Config) -> Result<ExitCode> {
     if let Some(key) = &app.new_admin_key {
         print_line!("admin key, shown only this once: {key}");
     }
-    print_startup(&app.pipelines, &folder, watch, &mut cli_stdout())?;
+    print_startup(&app.pipelines, &folder, watch, &cli_renderer(), &mut cli_stdout())?;
     run_until_stopped(app.process, stops).await
 }
 
 /// Prints how many pipelines are live, and each rejected file with its problems, as `check` does.
-fn print_startup(pipelines: &PipelineFolder, folder: &Path, watch: WatchMode, out: &mut impl Write) -> io::Result<()> {
+fn print_startup(
+    pipelines: &PipelineFolder,
+    folder: &Path,
+    watch: WatchMode,
+    renderer: &Renderer,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let (live, refused) = (pipelines.pipelines.len(), pipelines.refused.len());
     let from = folder.display();
     let changes = match watch {
@@ -48,7 +56,7 @@ fn print_startup(pipelines: &PipelineFolder, folder: &Path, watch: WatchMode, ou
     };
     writeln!(out, "{} live, {refused} refused, from `{from}`; {changes}", count_noun(live, "pipeline"))?;
     for file in &pipelines.refused {
-        write_diagnostics(&file.file, &file.text, &file.problems, out)?;
+        write_diagnostics(&file.file, &file.text, &file.problems, renderer, out)?;
     }
     Ok(())
 }
@@ -66,12 +74,13 @@ mod tests {
         let found =
             folder::read_folder(folder.path(), &super::super::step_catalog(), &ValidationContext::default()).unwrap();
         let mut out = Vec::new();
-        print_startup(&found, Path::new("pipelines"), WatchMode::Auto, &mut out).unwrap();
+        print_startup(&found, Path::new("pipelines"), WatchMode::Auto, &Renderer::plain(), &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(
             text.starts_with("1 pipeline live, 1 refused, from `pipelines`; changes take effect within a second\n"),
             "{text}"
         );
-        assert!(text.contains("bad.yaml:2:1: unknown field `step` [definition_invalid]\n  2 | step: []\n"), "{text}");
+        assert!(text.contains("error[definition_invalid]: unknown field `step`\n"), "{text}");
+        assert!(text.contains("bad.yaml:2:1\n  |\n2 | step: []\n  | ^^^^\n"), "{text}");
     }
 }

@@ -2,11 +2,26 @@
 
 use std::io::{self, ErrorKind, Write};
 
+use annotate_snippets::Renderer;
+use anstream::{AutoStream, ColorChoice};
+
+/// Longer lines are cut around the problem.
+const MAX_LINE_CHARS: usize = 120;
+
 /// Standard output. Writes after its reader has closed are dropped.
 pub(super) type CliStdout = IgnoreBrokenPipe<io::Stdout>;
 
 pub(super) fn cli_stdout() -> CliStdout {
     IgnoreBrokenPipe(io::stdout())
+}
+
+/// Draws diagnostics for standard output: in color on a terminal, unless `NO_COLOR` or `TERM=dumb` forbids it.
+pub(super) fn cli_renderer() -> Renderer {
+    let renderer = match AutoStream::choice(&io::stdout()) {
+        ColorChoice::Never => Renderer::plain(),
+        _ => Renderer::styled(),
+    };
+    renderer.term_width(MAX_LINE_CHARS)
 }
 
 /// A writer that drops output after its reader has closed.

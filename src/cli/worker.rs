@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::logs::{DEFAULT_LOG_FILTER, init_logs};
 use super::stdout::print_line;
-use super::{DEFAULT_LOG_FILTER, ShutdownSignals, init_logs, run_until_stopped};
+use super::{ShutdownSignals, run_until_stopped};
 use crate::app::{self, WorkerOptions};
 use crate::codes;
 use crate::config::Config;
@@ -31,7 +32,7 @@ fn parse_nonempty_queues(text: &str) -> Result<QueueSelection> {
 
 /// Works until SIGTERM or Ctrl-C.
 pub(super) async fn run(args: WorkerArgs, config: Config) -> Result<ExitCode> {
-    init_logs(DEFAULT_LOG_FILTER)?;
+    init_logs(DEFAULT_LOG_FILTER, config.redactor([]))?;
     let stops = ShutdownSignals::install_handlers()?;
     let queues = args.queues.unwrap_or_default();
     let working = queues.to_string();

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use super::{Config, EgressRule, GeoHttpConfig, MailConfig, Secret, SmtpConfig, SmtpTls, WebhooksConfig};
 use crate::codes;
-use afterload_spanned_yaml::{Diagnostic, YamlNode, suggestion_hint};
+use afterload_server::api::TrustedProxies;
+use afterload_spanned_yaml::{Diagnostic, FaultKind, YamlNode, suggestion_hint};
 
 /// The longest timeout of an outgoing call.
 const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(86_400);
+/// The shortest timeout for a peer.
+const MIN_PEER_TIMEOUT: Duration = Duration::from_millis(1);
 /// The queue counts in whole seconds, and a lease is renewed three times before it expires.
 const MIN_LEASE: Duration = Duration::from_secs(3);
 const MAX_LEASE: Duration = Duration::from_secs(3600);
@@ -19,6 +22,7 @@ const WEBHOOK_SECRET_HINT: &str =
 /// All problems, with their position if they are in the file.
 pub fn check_config(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
+    problems.extend(check_secret_key_given(config, root));
     let mut problem = |path: &[&str], message: String, hint: &str| {
         problems
             .push(Diagnostic::new(codes::DEFINITION_INVALID, root.closest_node(path).span, message).with_hint(hint));
@@ -27,21 +31,14 @@ pub fn check_config(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
     if !database.is_empty() && !is_database_url(&database) {
         problem(&["database"], "not the address of a database".into(), DATABASE_URL_HINT);
     }
-    match &config.secret_key {
-        Some(key) if key.expose_secret().chars().count() < MIN_SECRET_KEY_CHARS => {
-            let message = format!("`secret_key` has fewer than {MIN_SECRET_KEY_CHARS} characters");
-            problem(&["secret_key"], message, "make one with `openssl rand -hex 32`");
-        }
-        None if is_postgres_url(&database) => {
-            let hint = "all processes must share one; make it with `openssl rand -hex 32`";
-            let message = "missing field `secret_key`, which a PostgreSQL database needs";
-            problem(&["database"], message.into(), hint);
-        }
-        _ => {}
+    let is_short = |key: &Secret| key.expose_secret().chars().count() < MIN_SECRET_KEY_CHARS;
+    if config.secret_key.as_ref().is_some_and(is_short) {
+        let message = format!("`secret_key` has fewer than {MIN_SECRET_KEY_CHARS} characters");
+        problem(&["secret_key"], message, "make one with `openssl rand -hex 32`");
     }
-    for origin in config.cors.iter().flatten().filter(|origin| !is_origin(origin)) {
-        let hint = "write it as browsers do, without a path: `https://shop.example`";
-        problem(&["cors"], format!("`{origin}` is not an origin"), hint);
+    for (index, _) in config.previous_secret_keys.iter().enumerate().filter(|(_, key)| is_short(key)) {
+        let message = format!("a key of `previous_secret_keys` has fewer than {MIN_SECRET_KEY_CHARS} characters");
+        problem(&["previous_secret_keys", &index.to_string()], message, "list whole values that `secret_key` had");
     }
     for (name, connection) in &config.connections {
         if !is_database_url(connection.url.expose_secret()) {
@@ -83,16 +80,79 @@ pub fn check_config(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
         let hint = "all pictures together must be allowed what one is";
         problem(&["limits", "image", "decode"], "`decode` is more than `memory`".into(), hint);
     }
-    if let Some(url) = &config.public_url
-        && !url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
-    {
-        problem(&["public_url"], "`public_url` must start with `http://` or `https://`".into(), "");
-    }
+    problems.extend(check_server(config, root));
+    problems.extend(check_peers(config, root));
     problems.extend(check_http(config, root));
     problems.extend(check_geo(config, root));
     problems.extend(config.mail.smtp.iter().flat_map(|smtp| check_smtp(smtp, root)));
     problems.extend(check_mail_rates(&config.mail, root));
     problems
+}
+
+/// The processes that share a database also share what they sign with.
+fn check_secret_key_given(config: &Config, root: &YamlNode) -> Option<Diagnostic> {
+    let database = config.database.as_ref().map(|url| url.expose_secret().to_owned()).unwrap_or_default();
+    if config.secret_key.is_some() || !is_postgres_url(&database) {
+        return None;
+    }
+    let message = "missing field `secret_key`, which a PostgreSQL database needs";
+    let missing = Diagnostic::new(codes::DEFINITION_INVALID, root.closest_node(&["database"]).span, message)
+        .with_hint("all processes must share one; make it with `openssl rand -hex 32`");
+    Some(Diagnostic { fault: FaultKind::MissingField("secret_key"), ..missing })
+}
+
+fn check_server(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
+    let mut problems = Vec::new();
+    let mut problem = |path: &[&str], message: String, hint: &str| {
+        problems
+            .push(Diagnostic::new(codes::DEFINITION_INVALID, root.closest_node(path).span, message).with_hint(hint));
+    };
+    for origin in config.cors.iter().flatten().filter(|origin| !is_origin(origin)) {
+        let hint = "write it as browsers do, without a path: `https://shop.example`";
+        problem(&["cors"], format!("`{origin}` is not an origin"), hint);
+    }
+    if let Some(url) = &config.public_url
+        && !url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+    {
+        problem(&["public_url"], "`public_url` must start with `http://` or `https://`".into(), "");
+    }
+    if !(1..=1_000_000).contains(&config.limits.wrong_keys) {
+        problem(&["limits", "wrong_keys"], "`wrong_keys` must be from 1 to 1000000".into(), "");
+    }
+    for entry in config.trusted_proxies.iter().filter(|entry| TrustedProxies::parse_network(entry).is_none()) {
+        let hint = "such as `127.0.0.1` or `10.0.0.0/8`";
+        problem(&["trusted_proxies"], format!("`{entry}` is neither an address nor a network"), hint);
+    }
+    problems
+}
+
+/// The limits on connections and watchers: none may be nothing.
+fn check_peers(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
+    let (connections, watchers) = (&config.limits.connections, &config.limits.watchers);
+    let counts = [
+        ("connections", "api", connections.api.unwrap_or(1)),
+        ("connections", "s3", connections.s3.unwrap_or(1)),
+        ("watchers", "per_run", watchers.per_run),
+        ("watchers", "total", watchers.total),
+    ];
+    let times = [
+        ("connections", "header_timeout", connections.header_timeout),
+        ("connections", "idle_timeout", connections.idle_timeout),
+        ("connections", "body_window", connections.body_window),
+        ("connections", "write_timeout", connections.write_timeout),
+        ("watchers", "recheck", watchers.recheck),
+    ];
+    let counts = counts.into_iter().filter(|(.., count)| *count == 0).map(|(group, name, _)| (group, name));
+    let times = times.into_iter().filter(|(.., time)| !(MIN_PEER_TIMEOUT..=MAX_CALL_TIMEOUT).contains(&time.0));
+    let counts = counts.map(|(group, name)| (group, name, format!("`{name}` must be at least 1")));
+    let times = times.map(|(group, name, _)| (group, name, format!("`{name}` must be from `1ms` to `1d`")));
+    counts
+        .chain(times)
+        .map(|(group, name, message)| {
+            let span = root.closest_node(&["limits", group, name]).span;
+            Diagnostic::new(codes::DEFINITION_INVALID, span, message)
+        })
+        .collect()
 }
 
 fn check_geo(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {

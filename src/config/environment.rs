@@ -32,9 +32,7 @@ impl EnvOrigins {
         if problem.span.line > 0 && !self.substituted_spans.contains(&problem.span) {
             return problem;
         }
-        let telling = ["unknown field", "missing field", "expected "];
-        let what = problem.message.split(", found ").next().unwrap_or_default();
-        let what = if telling.iter().any(|start| what.starts_with(start)) { what } else { "its value is not valid" };
+        let what = problem.message_without_value().unwrap_or_else(|| "its value is not valid".to_owned());
         let variable = problem.span.offset.checked_sub(1).and_then(|at| self.variables.get(at));
         problem.message = match variable.filter(|_| problem.span.line == 0) {
             Some(name) => format!("variable `{name}`: {what}"),

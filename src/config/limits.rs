@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use afterload_core::units::{ByteSize, HumanDuration};
 use afterload_egress::HttpLimits;
+use afterload_http_listener::ConnectionLimits;
 use afterload_image_resize::ImageLimits;
 use afterload_mailer::MailLimits;
+use afterload_server::api::WatcherLimits;
 
 /// Limits on input and on failures.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -16,6 +18,10 @@ pub struct Limits {
     pub upload: ByteSize,
     /// The maximum size of a JSON body.
     pub body: ByteSize,
+    /// The maximum number of parts of a form; default 1000.
+    pub form_parts: usize,
+    /// The maximum number of files of a request, in all params together; default 100.
+    pub files: usize,
     /// Crashes without progress after which a step is quarantined.
     #[schemars(range(min = 1, max = 1000))]
     pub crashes: u32,
@@ -28,6 +34,13 @@ pub struct Limits {
     pub inline_wait: HumanDuration,
     /// How long the response to a request with `Prefer: wait=…` may wait for the end of the run.
     pub wait: HumanDuration,
+    /// Limits on connections, and on clients that are slow.
+    pub connections: ConnectionLimits,
+    /// Limits on the clients that watch runs.
+    pub watchers: WatcherLimits,
+    /// How many wrong keys and tokens an address may send in a minute. Further ones get 429.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub wrong_keys: u32,
     /// Limits on images.
     pub image: ImageLimits,
     /// Limits on outgoing calls.
@@ -41,11 +54,16 @@ impl Default for Limits {
         Self {
             upload: ByteSize(5 << 30),
             body: ByteSize(1 << 20),
+            form_parts: 1000,
+            files: 100,
             crashes: 3,
             lease: HumanDuration(std::time::Duration::from_secs(15)),
             drain: HumanDuration(std::time::Duration::from_secs(25)),
             inline_wait: HumanDuration(std::time::Duration::from_secs(10)),
             wait: HumanDuration(std::time::Duration::from_secs(60)),
+            connections: ConnectionLimits::default(),
+            watchers: WatcherLimits::default(),
+            wrong_keys: 20,
             image: ImageLimits::default(),
             http: HttpLimits::default(),
             mail: MailLimits::default(),

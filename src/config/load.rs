@@ -74,6 +74,7 @@ impl Config {
             schema: None,
             read_only: false,
             checkpoints: CheckpointMode::default(),
+            functions: Vec::new(),
         });
     }
 }
@@ -176,6 +177,17 @@ mod tests {
     }
 
     #[test]
+    fn previous_secret_keys_are_a_list_of_whole_keys() {
+        let keys = "[a-key-of-more-than-32-characters-1, a-key-of-more-than-32-characters-2]";
+        let env = [("AFTERLOAD_PREVIOUS_SECRET_KEYS", keys)];
+        assert_eq!(config("", &env).expect("valid").previous_secret_keys.len(), 2);
+        let error = config("previous_secret_keys: [a-key-of-more-than-32-characters-1, canary]\n", &[]);
+        let error = error.expect_err("the second key is short");
+        assert!(error.message().contains("afterload.yaml:1:60: a key of `previous_secret_keys` has fewer"), "{error}");
+        assert!(!error.message().contains("canary"), "{error}");
+    }
+
+    #[test]
     fn an_unset_variable_is_reported_once_per_value() {
         let text = "listen: ${NOPE}\nqueues: { images: { concurrency: '${NOPE}' } }\nsecret_key: ${NOPE}\n";
         let error = config(text, &[]).expect_err("not set");
@@ -215,6 +227,18 @@ limits: { http: { total: 0s } }
             "http: {{ allow: ['127.0.0.1:80'] }}\nwebhooks: {{ secret: {secret}, events: {{ a.b: {secret} }} }}\n"
         );
         config(&text, &[]).expect("nothing is wrong");
+    }
+
+    #[test]
+    fn trusted_proxies_are_addresses_or_networks() {
+        let text = "trusted_proxies: [127.0.0.1, 10.0.0.0/8, '2001:db8::/32']\nlimits: { wrong_keys: 5 }\n";
+        let good = config(text, &[]).expect("valid");
+        assert_eq!(good.server_config().max_wrong_keys, 5);
+        let error =
+            config("trusted_proxies: [proxy.example]\nlimits: { wrong_keys: 0 }\n", &[]).expect_err("two faults");
+        for fault in ["`proxy.example` is neither an address nor a network", "`wrong_keys` must be from 1 to 1000000"] {
+            assert!(error.message().contains(fault), "{fault}: {error}");
+        }
     }
 
     #[test]

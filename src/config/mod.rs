@@ -12,9 +12,11 @@ pub use afterload_core::secret::Secret;
 pub use afterload_egress::{EgressRule, HttpConfig, HttpLimits, WebhooksConfig};
 pub use afterload_engine::{EngineConfig, QueueConfig, RetentionConfig};
 pub use afterload_geoip::{GeoConfig, GeoHttpConfig};
+pub use afterload_http_listener::ConnectionLimits;
 pub use afterload_image_resize::ImageLimits;
 pub use afterload_mailer::{MailConfig, MailLimits, SmtpConfig, SmtpTls};
 pub use afterload_object_store::{BucketConfig, ObjectStoreConfig, ObjectsConfig, RequestChecksumMode};
+pub use afterload_server::api::WatcherLimits;
 pub use afterload_target_db::{CheckpointMode, ConnectionConfig};
 
 use std::collections::BTreeMap;
@@ -24,12 +26,13 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use afterload_core::keyring::Keyring;
 use afterload_core::redactor::Redactor;
 use afterload_core::units::listen_address;
 use afterload_egress::WebhookSigner;
 use afterload_geoip::GeoOptions;
 use afterload_mailer::MailerOptions;
-use afterload_server::api::ServerConfig;
+use afterload_server::api::{ServerConfig, TrustedProxies};
 
 /// The configuration. By default everything is embedded under `data/`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -42,8 +45,14 @@ pub struct Config {
     pub public_url: Option<String>,
     /// The origins whose pages may read responses to a token in the URL, such as `https://shop.example`; default: all.
     pub cors: Option<Vec<String>>,
+    /// The reverse proxies in front, as addresses or networks such as `10.0.0.0/8`: what they report in `Forwarded` or
+    /// `X-Forwarded-For` is the address of the client; default: none.
+    pub trusted_proxies: Vec<String>,
     /// The key from which the tokens of links are derived. Created in `data/` by default; required with PostgreSQL.
     pub secret_key: Option<Secret>,
+    /// Earlier values of `secret_key`. They sign nothing new, but what they signed stays valid: links, tokens, and the files
+    /// of runs under way.
+    pub previous_secret_keys: Vec<Secret>,
     /// The folder of all embedded data.
     pub data: PathBuf,
     /// State and queue: `sqlite://PATH` or `postgres://…`; default a SQLite file under `data/`.
@@ -82,8 +91,10 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             public_url: None,
             secret_key: None,
+            previous_secret_keys: Vec::new(),
             data: "data".into(),
             cors: None,
+            trusted_proxies: Vec::new(),
             database: None,
             pipelines: "pipelines".into(),
             watch: WatchMode::default(),
@@ -134,16 +145,17 @@ impl Config {
         self.geo.folder.clone().unwrap_or_else(|| self.data.join("geo"))
     }
 
-    /// The key from which tokens and signatures are derived; empty if there is none.
-    pub fn signing_key(&self) -> &str {
-        self.secret_key.as_ref().map_or("", Secret::expose_secret)
+    /// The keys that sign and verify tokens, seals and webhooks; empty without a `secret_key`.
+    pub fn keyring(&self) -> Keyring {
+        let newest = self.secret_key.as_ref().map_or("", Secret::expose_secret);
+        Keyring::new(newest, self.previous_secret_keys.iter().map(Secret::expose_secret))
     }
 
     /// The configuration of the engine.
     pub fn engine_config(&self) -> EngineConfig {
         EngineConfig {
             base_url: self.base_url(),
-            signing_key: Secret::new(self.signing_key()),
+            keyring: self.keyring(),
             artifacts: self.objects.artifacts.clone(),
             queues: self.queues.clone(),
             max_crashes: self.limits.crashes,
@@ -159,14 +171,19 @@ impl Config {
         ServerConfig {
             listen: self.listen,
             base_url: self.base_url(),
-            signing_key: Secret::new(self.signing_key()),
+            keyring: self.keyring(),
             cors: self.cors.clone(),
             artifacts: self.objects.artifacts.clone(),
             buckets: self.objects.buckets.keys().cloned().collect(),
             max_upload: self.limits.upload,
             max_body: self.limits.body,
+            max_form_parts: self.limits.form_parts,
+            max_files: self.limits.files,
             inline_wait: self.limits.inline_wait.0,
             max_wait: self.limits.wait.0,
+            watchers: self.limits.watchers.clone(),
+            trusted_proxies: TrustedProxies::from_list(&self.trusted_proxies),
+            max_wrong_keys: self.limits.wrong_keys,
             webhooks: self.webhooks.clone(),
         }
     }
@@ -188,20 +205,25 @@ impl Config {
 
     /// The signer of outgoing webhooks.
     pub fn webhook_signer(&self) -> WebhookSigner {
-        WebhookSigner::new(&self.webhooks, self.signing_key())
+        WebhookSigner::new(&self.webhooks, &self.keyring())
     }
 
-    /// A redactor for the secrets of this configuration.
-    pub fn redactor(&self) -> Redactor {
+    /// A redactor for the secrets of this configuration and for `more`.
+    pub fn redactor<'a>(&'a self, more: impl IntoIterator<Item = &'a Secret>) -> Redactor {
+        let urls = self.connections.values().map(|connection| &connection.url).chain(&self.database);
+        let others: Vec<Secret> = urls.flat_map(url_passwords).chain(more.into_iter().cloned()).collect();
         let smtp = self.mail.smtp.as_ref().and_then(|smtp| smtp.password.as_ref());
         let secrets = self
             .secrets
             .values()
             .chain(smtp)
             .chain(&self.secret_key)
+            .chain(&self.previous_secret_keys)
             .chain(&self.webhooks.secret)
             .chain(self.webhooks.events.values())
-            .chain(self.geo.http.values().flat_map(|service| service.headers.values()));
+            .chain(self.geo.http.values().flat_map(|service| service.headers.values()))
+            .chain(self.objects.stores.values().filter_map(|store| store.secret_key.as_ref()))
+            .chain(&others);
         Redactor::new(secrets)
     }
 
@@ -210,6 +232,55 @@ impl Config {
         match &self.database {
             Some(url) => url.expose_secret().to_owned(),
             None => format!("sqlite://{}", self.data.join("afterload.db").display()),
+        }
+    }
+}
+
+/// The password of a database URL, as it is and as the database receives it.
+fn url_passwords(url: &Secret) -> Vec<Secret> {
+    let Ok(url) = url::Url::parse(url.expose_secret()) else { return Vec::new() };
+    let in_query = url.query_pairs().filter(|(name, _)| name == "password").map(|(_, value)| value.into_owned());
+    let written = url.password().unwrap_or_default().to_owned();
+    let sent = url::form_urlencoded::parse(format!("p={}", written.replace('+', "%2B")).as_bytes())
+        .map(|(_, value)| value.into_owned())
+        .collect::<Vec<_>>();
+    let database = url.path().trim_start_matches('/');
+    let names = [url.username(), database, url.host_str().unwrap_or_default()];
+    // What stands beside it in the clear is no secret, and hiding it would damage many outputs.
+    let passwords = in_query.chain(sent).chain([written]).filter(|password| !names.contains(&password.as_str()));
+    passwords.map(Secret::new).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_credentials_are_redacted() {
+        let config = serde_json::json!({
+            "database": "postgres://service:state%2Fpass+word@db/service",
+            "connections": {
+                "app": { "url": "postgres://afterload:afterload@db/afterload" },
+                "other": { "url": "postgres://db/other?user=a&password=query-password" },
+            },
+            "objects": { "stores": { "s3": { "access_key": "access-key-id", "secret_key": "store-secret-key" } } },
+            "secrets": { "TOKEN": "token-of-pipelines" },
+        });
+        let config: Config = serde_json::from_value(config).unwrap();
+        let more = Secret::new("embedded-store-key");
+        let redactor = config.redactor([&more]);
+        for secret in [
+            "state/pass+word",
+            "state%2Fpass+word",
+            "query-password",
+            "store-secret-key",
+            "token-of-pipelines",
+            "embedded-store-key",
+        ] {
+            assert_eq!(redactor.redact_text(&format!("<{secret}>")), "<***>", "{secret}");
+        }
+        for plain in ["afterload", "access-key-id"] {
+            assert_eq!(redactor.redact_text(plain), plain);
         }
     }
 }

@@ -9,6 +9,7 @@ use afterload_pipeline::{
     PipelinePlan, StepCatalog, StepKind, Templated, ValidationContext, Validator, compile_definition, pipeline_schema,
 };
 use afterload_spanned_yaml::{self as yaml, Diagnostic, YamlNode};
+use annotate_snippets::Renderer;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -141,8 +142,9 @@ fn around() -> ValidationContext {
 
 fn check(files: Vec<PathBuf>, format: CheckFormat) -> (String, bool) {
     let mut out = Vec::new();
-    let args = CheckArgs { files, format };
-    let code = run(&args, Path::new("tests/it/good"), &kinds(), &around(), &mut out).expect("memory takes everything");
+    let args = CheckArgs { files, format, connect: false };
+    let code = run(&args, Path::new("tests/it/good"), &kinds(), &around(), &Renderer::plain(), &mut out)
+        .expect("memory takes everything");
     let text = String::from_utf8(out).expect("text");
     (text, format!("{code:?}") == format!("{:?}", std::process::ExitCode::SUCCESS))
 }
@@ -223,8 +225,9 @@ fn empty_folder_is_a_failure() {
     let empty = tempfile::tempdir().expect("a folder");
     for format in [CheckFormat::Text, CheckFormat::Json] {
         for folder in [empty.path(), &empty.path().join("missing")] {
-            let args = CheckArgs { files: Vec::new(), format };
-            let code = run(&args, folder, &kinds(), &around(), &mut Vec::new()).expect("memory takes everything");
+            let args = CheckArgs { files: Vec::new(), format, connect: false };
+            let code = run(&args, folder, &kinds(), &around(), &Renderer::plain(), &mut Vec::new())
+                .expect("memory takes everything");
             assert_eq!(format!("{code:?}"), format!("{:?}", std::process::ExitCode::FAILURE), "{}", folder.display());
         }
         assert!(!check(vec![empty.path().to_owned()], format).1);
@@ -244,17 +247,43 @@ fn output_for_hostile_files_is_limited() {
     std::fs::write(&file, "[".repeat(100_000)).expect("a file");
     let (text, _) = check(vec![file.clone()], CheckFormat::Text);
     let lines: Vec<&str> = text.lines().collect();
-    let shown = format!("  1 | …{}…", "[".repeat(120));
-    assert_eq!((lines[1], lines[2].find('^')), (shown.as_str(), Some(6 + 1 + 60)), "{text}");
+    assert!(lines.iter().all(|line| line.chars().count() <= 160), "{text}");
+    let marker = lines[4].find('^').expect("a marker");
+    assert!(lines[3].starts_with("1 | ") && lines[3].ends_with("[...") && &lines[3][marker..=marker] == "[", "{text}");
     std::fs::write(&file, format!("a: &a 1\nb: [{}]\n", vec!["*a"; 100].join(", "))).expect("a file");
     let (text, _) = check(vec![file.clone()], CheckFormat::Text);
     assert_eq!(text.matches(":2:").count(), 10, "{text}");
     assert!(text.contains("bomb.yaml: aliases are not allowed: … and 39 more like it"), "{text}");
-    let late = text.lines().skip_while(|line| !line.contains(":2:")).nth(2).expect("a caret");
+    let late = text.lines().skip_while(|line| !line.contains(":2:")).nth(3).expect("a caret");
     assert!(late.ends_with('^') || late.ends_with("^^"), "{text}");
     std::fs::write(&file, "name: bomb\nparams: { a: { type: string, pattern: '(' } }\n").expect("a file");
     let (text, _) = check(vec![file], CheckFormat::Text);
-    assert!(text.contains("not a regular expression: unclosed group [definition_invalid]"), "{text}");
+    assert!(text.contains("not a regular expression: unclosed group\n"), "{text}");
+}
+
+#[test]
+fn markers_stand_below_wide_characters() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("wide.yaml");
+    std::fs::write(&file, "name: wide\n日本語: { 絵: 1 }\nsteps: [{ id: a, uses: note }]\n").expect("a file");
+    let (text, _) = check(vec![file], CheckFormat::Text);
+    assert!(text.contains("2 | 日本語: { 絵: 1 }\n  | ^^^^^^\n"), "{text}");
+}
+
+#[test]
+fn output_is_colored_only_on_request_and_never_by_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("red.yaml");
+    std::fs::write(&file, "name: red\n\"\u{1b}[31mred\": 1\nsteps: [{ id: a, uses: note }]\n").expect("a file");
+    let colored = |renderer: Renderer| {
+        let (mut out, args) =
+            (Vec::new(), CheckArgs { files: vec![file.clone()], format: CheckFormat::Text, connect: false });
+        run(&args, folder.path(), &kinds(), &around(), &renderer, &mut out).expect("memory takes everything");
+        let text = String::from_utf8(out).expect("text");
+        (text.contains("\u{1b}["), text.contains("\u{1b}[31m"))
+    };
+    assert_eq!(colored(Renderer::plain()), (false, false));
+    assert_eq!(colored(Renderer::styled()), (true, false));
 }
 
 #[test]
@@ -264,8 +293,9 @@ fn readme_shows_the_output_of_check() {
     let file = folder.path().join("contacts-import.yaml");
     std::fs::write(&file, pipeline.replace("columns:", "colums:")).expect("a file");
     let kinds = afterload::registry::step_kinds().catalog();
-    let (mut out, args) = (Vec::new(), CheckArgs { files: Vec::new(), format: CheckFormat::Text });
-    run(&args, folder.path(), &kinds, &ValidationContext::default(), &mut out).expect("memory takes everything");
+    let (mut out, args) = (Vec::new(), CheckArgs { files: Vec::new(), format: CheckFormat::Text, connect: false });
+    run(&args, folder.path(), &kinds, &ValidationContext::default(), &Renderer::plain(), &mut out)
+        .expect("memory takes everything");
     let text = String::from_utf8(out).expect("text").replace(&folder.path().display().to_string(), "pipelines");
     let readme = std::fs::read_to_string("README.md").expect("the file");
     assert!(readme.contains(&format!("$ afterload check\n{text}```\n")), "{text}");

@@ -18,7 +18,8 @@ rejected rows. The sentence beside it may change.
 - **HTTP** is the status of a response that the error ends. Codes with 500 appear in runs, in the log and on the command
   line; to a client of the API they show as `internal_error`, and with status 503 where another try may help.
 - **Retried** says whether the engine tries a step again after this error: `yes`, `no`, or `stopped` where nothing is wrong
-  with the step. A single error may differ from its code.
+  with the step; `waits` where the machine lacks something: the step is tried again until it succeeds, and no attempt is
+  counted. A single error may differ from its code.
 - **What to do** is the hint of errors that bring none of their own.
 ";
 
@@ -59,6 +60,7 @@ fn render_row(code: ErrorCode) -> String {
     let retried = match code.retryability() {
         Retryability::Permanent => "no",
         Retryability::Transient => "yes",
+        Retryability::Shortage => "waits",
         Retryability::Stopped => "stopped",
     };
     let hint = code.hint().unwrap_or_default().replace('|', "\\|");

@@ -125,6 +125,11 @@ fn some_names_stand_in_one_place_only() {
             &["crates/object-store/", "crates/s3-server/src/in_process.rs", "crates/s3-server/src/lib.rs"],
         ),
         (r"\bs3s::", &["crates/s3-server/"]),
+        // Step kinds read files through `StepFiles`, which verifies that the run may.
+        (
+            r"\bafterload_object_store::",
+            &["src/", "crates/server/", "crates/engine/", "crates/step-api/", "crates/s3-server/"],
+        ),
         (r"\blettre::", &["crates/mailer/"]),
         (r"\bcss_inline::", &["crates/mailer/"]),
         (r"\brusqlite::", &["crates/target-db/", "crates/s3-server/"]),
@@ -136,7 +141,16 @@ fn some_names_stand_in_one_place_only() {
         (r"\bnotify::", &["crates/fs-watch/"]),
         (r"\bsqlparser::", &["crates/target-db/"]),
         // `core` says what kind of error a database reports; the demo fills a database of its own with sample rows.
-        (r"\bsqlx::", &["crates/state/", "crates/target-db/", "crates/core/src/error.rs", "src/cli/demo/"]),
+        (
+            r"\bsqlx::",
+            &[
+                "crates/state/",
+                "crates/target-db/",
+                "crates/core/src/error.rs",
+                "crates/core/src/shortage.rs",
+                "src/cli/demo/",
+            ],
+        ),
         (r"\.route\(", &["crates/server/src/api/openapi.rs", "crates/server/src/api/tests/"]),
         (r"Utc::now", &["crates/core/src/clock.rs"]),
     ];
@@ -151,5 +165,50 @@ fn some_names_stand_in_one_place_only() {
         assert!(!found.is_empty(), "nobody uses {name} any more; take the rule away");
         let wrong: Vec<_> = found.iter().filter(|path| !places.iter().any(|place| path.starts_with(place))).collect();
         assert!(wrong.is_empty(), "{name} belongs in {places:?}, not in {wrong:?}");
+    }
+}
+
+/// The literals of a source file without its comments: what can be SQL.
+fn string_literals(source: &str) -> Vec<String> {
+    // A comment, a character, a raw string or a string, whichever comes first.
+    let token = Regex::new(r##"(?s)//[^\n]*|'(?:[^'\\]|\\.)'|r#+"(.*?)"#+|r"([^"]*)"|"((?:[^"\\]|\\.)*)""##).unwrap();
+    let literal =
+        |found: regex::Captures<'_>| (1..=3).find_map(|group| found.get(group)).map(|text| text.as_str().to_owned());
+    token.captures_iter(source).filter_map(literal).collect()
+}
+
+#[test]
+fn sql_asks_nobody_for_the_time() {
+    let asks = Regex::new(
+        r"(?i)\b(now|unixepoch|julianday|clock_timestamp|statement_timestamp|transaction_timestamp|timeofday)\s*\(|\bcurrent_(time|date|timestamp)\b|'now'",
+    )
+    .unwrap();
+    // The clock of the process is corrected by what this file asks. The queue's own statements stand in its crates.
+    let place = Path::new("crates/state/src/correct_clock.rs");
+    let mut files = source_files();
+    files.retain(|path, _| path.starts_with("crates/state/src"));
+    let found: Vec<_> =
+        files.iter().filter(|(_, text)| string_literals(text).iter().any(|text| asks.is_match(text))).collect();
+    assert_eq!(found.iter().map(|(path, _)| path.as_path()).collect::<Vec<_>>(), [place]);
+    let migrations = root_folder().join("crates/state/src/migrations");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(migrations).unwrap() {
+        let (path, sql) = (entry.as_ref().unwrap().path(), std::fs::read_to_string(entry.unwrap().path()).unwrap());
+        assert!(!asks.is_match(&sql), "{} asks the database for the time", path.display());
+        seen += 1;
+    }
+    assert!(seen > 0);
+    for (sql, asks_it) in [
+        ("SELECT now()", true),
+        ("UPDATE t SET a = unixepoch ( )", true),
+        ("a < CURRENT_TIMESTAMP", true),
+        ("datetime('now', '-1 hour')", true),
+        ("strftime('%s', 'now')", true),
+        ("a < clock_timestamp()", true),
+        ("known() and {now}", false),
+    ] {
+        let source = format!("let a = 'x'; // \"now()\"\nlet sql = \"{sql}\"; clock.now();");
+        assert_eq!(string_literals(&source), [sql]);
+        assert_eq!(asks.is_match(sql), asks_it, "{sql}");
     }
 }

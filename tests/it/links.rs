@@ -107,7 +107,7 @@ async fn unusable_link_shows_a_plain_page(database: Database) {
     let revoke = async |key: &str, id: &str| {
         app.client.post(format!("{}/v1/links/{id}/revoke", app.url)).bearer_auth(key).send().await.unwrap()
     };
-    let (stored, other) = afterload_server::api::create_api_key("other", &["runs:write:other".into()], &[]).unwrap();
+    let (stored, other) = afterload_server::api::create_api_key("other", &["runs:write:other".into()], &[], 0).unwrap();
     db.api_keys().insert(&stored).await.unwrap();
     assert_eq!(revoke(&other, &id).await.status(), 404, "another pipeline's key knows of no link");
     let revoked: Value = revoke(&app.admin_key, &id).await.json().await.unwrap();

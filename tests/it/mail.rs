@@ -3,13 +3,18 @@
 use std::path::Path;
 
 use afterload::config::{Config, MailConfig};
+use afterload_core::clock::Clock;
 use afterload_mailer::{MailAddress, MailAttachment, MailContent, Mailer, MessageId, OutgoingMail};
 use mailparse::{MailHeaderMap, ParsedMail};
 
 fn mailer(folder: &Path) -> Mailer {
     let from = "Afterload <noreply@bücher.example>".into();
     let mail = MailConfig { outbox: Some(folder.join("out")), from, ..MailConfig::default() };
-    Mailer::new(&Config { mail, templates: folder.join("templates"), ..Config::default() }.mailer_options()).unwrap()
+    Mailer::new(
+        &Config { mail, templates: folder.join("templates"), ..Config::default() }.mailer_options(),
+        Clock::system(),
+    )
+    .unwrap()
 }
 
 fn mail(mailer: &Mailer, to: &str, content: MailContent) -> OutgoingMail {

@@ -4,6 +4,7 @@
 mod admission;
 mod api;
 mod check;
+mod clock;
 mod crash;
 mod csv_import;
 mod docs;
@@ -12,6 +13,7 @@ mod engine;
 mod error_codes;
 mod for_each;
 mod geo;
+mod hostile;
 mod house;
 mod http;
 mod image_resize;

@@ -210,7 +210,7 @@ fn check_prints_the_span_and_fails() {
     let bad = afterload(dir.path()).args(["check", "orders.yaml"]).output().unwrap();
     assert_eq!(bad.status.code(), Some(1));
     assert!(
-        String::from_utf8_lossy(&bad.stdout).contains("orders.yaml:4:11: "),
+        String::from_utf8_lossy(&bad.stdout).contains(" --> orders.yaml:4:11\n"),
         "{}",
         String::from_utf8_lossy(&bad.stdout)
     );

@@ -1,7 +1,13 @@
 //! The object stores from outside: our client, the AWS SDK and boto3 against the embedded endpoint.
 
+mod bodies;
 mod client;
 mod hostile;
+mod keys;
+mod logs;
+mod presigned;
+mod public;
+mod slow_peers;
 mod storage;
 mod support;
 

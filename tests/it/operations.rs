@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use afterload_core::clock::{Clock, format_rfc3339};
 use regex::Regex;
 use serde_json::{Value, json};
 
@@ -77,7 +78,7 @@ async fn metrics_count_runs_steps_and_requests() {
     }
 
     // A run that is scheduled for the near future waits in the queue.
-    let soon = afterload_core::clock::format_rfc3339(afterload_core::clock::now_millis() + 50_000);
+    let soon = format_rfc3339(Clock::system().now() + 50_000);
     let body = json!({ "params": { "who": "ada@example.com" }, "run_at": soon });
     let (status, run) = app.post("/v1/pipelines/greet/runs", body).await;
     assert_eq!(status, 202, "{run}");

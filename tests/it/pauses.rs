@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use afterload::app::{Process, RunningService, WorkerOptions, start_worker};
-use afterload::config::Secret;
 use afterload_engine::QueueSelection;
 use serde_json::{Value, json};
 
@@ -62,9 +61,8 @@ async fn jobs_are(app: &TestApp, count: i64) {
 
 /// Starts a second process on the same database, which works all queues.
 async fn other(app: &TestApp) -> Process {
-    let mut config = app.config.clone();
-    config.secret_key.get_or_insert(Secret::new("another key for the tests"));
-    start_worker(config, WorkerOptions { queues: QueueSelection::All, steps: kinds() }).await.expect("a second process")
+    let work = WorkerOptions { queues: QueueSelection::All, steps: kinds() };
+    start_worker(app.config.clone(), work).await.expect("a second process")
 }
 
 async fn paused_queue_starts_no_step_until_resumed(database: Database) {

@@ -78,9 +78,8 @@ finally:
 
 async fn cancel_reaches_steps_of_other_processes(database: Database) {
     let app = app(database, "steps: [{ id: one, uses: test.step, with: { hang: true } }]\n").await;
-    let mut other = app.config.clone();
-    other.secret_key.get_or_insert(afterload::config::Secret::new("another key for the tests"));
-    let other = RunningService::start_with_steps(other, None, kinds()).await.expect("a second process");
+    let (config, key) = (app.config.clone(), Some(app.admin_key.clone()));
+    let other = RunningService::start_with_steps(config, key, kinds()).await.expect("a second process");
     let mut runs = Vec::new();
     for _ in 0..8 {
         let run = app.run("p", json!({})).await;
@@ -275,7 +274,13 @@ async fn run_starts_not_before_run_at(database: Database) {
 }
 
 async fn run_options_set_queue_and_priority(database: Database) {
-    let app = app(database, "steps: [{ id: one, uses: test.step }]\n").await;
+    let app = TestApp::builder(database)
+        .pipeline("p", "name: p\nsteps: [{ id: one, uses: test.step }]\n")
+        .config(|config| {
+            config.queues.insert("special".into(), QueueConfig::default());
+        })
+        .start()
+        .await;
     let (_, run) = app.post("/v1/pipelines/p/runs", json!({ "queue": "special", "priority": 7 })).await;
     let steps = app.app.engine.db().steps().list(id(&run)).await.unwrap();
     assert_eq!((steps[0].queue.as_str(), steps[0].priority), ("special", 7));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use afterload_core::clock::Clock;
 use afterload_state::Db;
 
 use crate::support::{Database, Server, both};
@@ -22,7 +23,7 @@ async fn open(database: Database) -> Opened {
         Database::Postgres => Some(Server::start().await),
     };
     let url = server.as_ref().map_or_else(|| format!("sqlite://{}", dir.path().join("s.db").display()), Server::url);
-    Opened { db: Db::open(&url).await.unwrap(), url, _dir: dir, _server: server }
+    Opened { db: Db::open(&url, Clock::system()).await.unwrap(), url, _dir: dir, _server: server }
 }
 
 impl Opened {
@@ -30,7 +31,7 @@ impl Opened {
     async fn assert_refused_after(self, change: &str) {
         self.db.execute(change, &[]).await.unwrap();
         self.db.close().await;
-        let error = Db::open(&self.url).await.err().expect("the database to be refused");
+        let error = Db::open(&self.url, Clock::system()).await.err().expect("the database to be refused");
         assert_eq!(error.code().name(), "database_incompatible");
         assert_eq!(
             error.to_string(),

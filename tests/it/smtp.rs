@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use afterload::config::{Config, MailConfig, Secret, SmtpConfig, SmtpTls};
+use afterload_core::clock::Clock;
 use afterload_mailer::{MailAddress, MailAttachment, MailContent, MailSendError, Mailer, MessageId, OutgoingMail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -89,7 +90,7 @@ impl Drop for Server {
 fn mailer(smtp: SmtpConfig) -> Mailer {
     let from = "Afterload <noreply@bücher.example>".into();
     let mail = MailConfig { from, smtp: Some(smtp), ..MailConfig::default() };
-    Mailer::new(&Config { mail, ..Config::default() }.mailer_options()).unwrap()
+    Mailer::new(&Config { mail, ..Config::default() }.mailer_options(), Clock::system()).unwrap()
 }
 
 async fn send(mailer: &Mailer, to: &str, text: &str) -> Result<(), MailSendError> {
@@ -251,7 +252,7 @@ async fn untrusted_or_unreachable_server_gets_no_mail() {
     }
     let missing = SmtpConfig { ca: Some("/nowhere/ca.pem".into()), tls: SmtpTls::Implicit, ..port(closed) };
     let mail = MailConfig { smtp: Some(missing), ..MailConfig::default() };
-    let error = Mailer::new(&Config { mail, ..Config::default() }.mailer_options()).err().unwrap();
+    let error = Mailer::new(&Config { mail, ..Config::default() }.mailer_options(), Clock::system()).err().unwrap();
     assert!(error.code().name() == "mail_tls_failed" && error.message().contains("/nowhere/ca.pem"), "{error}");
 }
 

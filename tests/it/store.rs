@@ -1,5 +1,7 @@
 //! The guarantees of the state database, on both databases.
 
+use afterload_core::clock::Clock;
+use afterload_core::file_seals::FileSeals;
 use afterload_state::{
     ApiKeyRecord, AttemptEnd, Db, DbTx, DefinitionRecord, RunFilter, RunRecord, RunStatus, StepRecord, StepStatus,
 };
@@ -33,7 +35,7 @@ async fn store(database: Database) -> Store {
         Database::Postgres => Some(Server::start().await),
     };
     let url = server.as_ref().map_or_else(|| format!("sqlite://{}", dir.path().join("s.db").display()), Server::url);
-    Store { db: Db::open(&url).await.unwrap(), url, _dir: dir, _server: server }
+    Store { db: Db::open(&url, Clock::system()).await.unwrap(), url, _dir: dir, _server: server }
 }
 
 fn definition(name: &str, digest: &str) -> DefinitionRecord {
@@ -49,6 +51,7 @@ fn run(id: &str, pipeline: &str) -> RunRecord {
         origin: "api".into(),
         params: json!({ "name": "Zoë" }),
         event: None,
+        file_seals: FileSeals::default(),
         error: None,
         revision: 1,
         run_at: None,
@@ -84,6 +87,7 @@ fn step(id: &str, run: &str) -> StepRecord {
         item_counts: None,
         progress: None,
         outputs: None,
+        file_seals: FileSeals::default(),
         error: None,
         due_at: None,
         started_at: None,
@@ -164,7 +168,7 @@ async fn parked_and_retried_steps_can_be_claimed_again(database: Database) {
     let store = seeded(database).await;
     within(&store.db, async |tx| {
         tx.claims().claim("s1").await.unwrap().unwrap();
-        assert!(tx.claims().end("s1", 1, None, &AttemptEnd::Park { due_at: 5 }).await.unwrap());
+        assert!(tx.claims().end("s1", 1, None, &AttemptEnd::Park { due_at: 5, error: None }).await.unwrap());
         assert!(tx.steps().lock_due("s1").await.unwrap().is_some());
         let parked = tx.claims().claim("s1").await.unwrap().unwrap();
         assert_eq!((parked.step.crashes, parked.step.failures), (0, 0));
@@ -244,7 +248,7 @@ async fn dropped_transaction_is_rolled_back(database: Database) {
 
 async fn concurrent_opens_succeed(database: Database) {
     let store = store(database).await;
-    let (one, two) = tokio::join!(Db::open(&store.url), Db::open(&store.url));
+    let (one, two) = tokio::join!(Db::open(&store.url, Clock::system()), Db::open(&store.url, Clock::system()));
     one.unwrap().definitions().replace_live(&[definition("p", "d1")], &[]).await.unwrap();
     assert_eq!(two.unwrap().definitions().list_live_digests().await.unwrap(), ["d1"]);
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::codes;
 pub use crate::error_code::{ErrorCode, Retryability};
+use crate::shortage;
 
 /// A result with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -114,7 +115,12 @@ impl Error {
 
     /// True if a retry can help.
     pub fn is_transient(&self) -> bool {
-        self.0.retryability == Retryability::Transient
+        matches!(self.0.retryability, Retryability::Transient | Retryability::Shortage)
+    }
+
+    /// True if the machine lacks a resource: the work itself may go on later.
+    pub fn is_shortage(&self) -> bool {
+        self.0.retryability == Retryability::Shortage
     }
 
     /// How long the other side asks us to wait.
@@ -148,6 +154,10 @@ impl std::error::Error for Error {}
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
+        let reported = error.as_database_error().and_then(|db| shortage_db_code(db.code().as_deref()));
+        if let Some(code) = reported.or_else(|| shortage::find_code(&error)) {
+            return Self::new(code, database_error_message(&error));
+        }
         match &error {
             sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
                 Self::new(codes::DATABASE_UNAVAILABLE, error.to_string())
@@ -168,6 +178,17 @@ pub fn database_error_message(error: &sqlx::Error) -> String {
     }
 }
 
+/// The resource that a database lacks: SQLSTATE 53100 and 53200, or SQLite's NOMEM (7), CANTOPEN (14) and FULL (13).
+fn shortage_db_code(code: Option<&str>) -> Option<ErrorCode> {
+    let code = code?;
+    match code.parse::<u32>() {
+        Ok(number) if code.len() < 5 => shortage::sqlite_code(number),
+        Ok(53100) => Some(codes::DISK_FULL),
+        Ok(53200) => Some(codes::OUT_OF_MEMORY),
+        _ => None,
+    }
+}
+
 /// Matches SQLSTATE classes 08, 40, 53, 57 and 58 (connection, rollback, resources, shutdown, system), 55P03 (lock not
 /// available), 25006 (read-only: an old primary after a failover) and 0A000 (a cached plan that no longer fits).
 /// Matches SQLite's BUSY (5), LOCKED (6), IOERR (10), FULL (13) and their extended codes.
@@ -182,6 +203,9 @@ fn is_transient_db_code(code: Option<&str>) -> bool {
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
         use std::io::ErrorKind::{NotFound, PermissionDenied};
+        if let Some(code) = shortage::find_code(&error) {
+            return Self::new(code, error.to_string());
+        }
         match error.kind() {
             NotFound | PermissionDenied => {
                 Self::new(codes::IO_ERROR, error.to_string()).with_retryability(Retryability::Permanent)

@@ -9,6 +9,8 @@ pub enum Retryability {
     Permanent,
     /// The outside world failed; the same attempt may succeed later.
     Transient,
+    /// The machine lacks a resource, such as disk space; nothing is wrong with the work, and it waits.
+    Shortage,
     /// Somebody asked for the work to stop (cancellation, a timeout, a shutdown); nothing is wrong with it.
     Stopped,
 }
@@ -34,6 +36,11 @@ impl ErrorCode {
     /// A code of errors that a later attempt may not meet.
     pub const fn transient(name: &'static str, summary: &'static str) -> Self {
         Self { name, status: 503, retryability: Retryability::Transient, hint: None, summary }
+    }
+
+    /// A code for a resource that the machine lacks.
+    pub const fn shortage(name: &'static str, summary: &'static str) -> Self {
+        Self { name, status: 503, retryability: Retryability::Shortage, hint: None, summary }
     }
 
     /// A code for work that was asked to stop.

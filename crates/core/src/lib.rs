@@ -1,5 +1,6 @@
-//! What every crate uses: errors, the clock, units, secrets, identifiers, failpoints.
+//! What every crate uses: errors, the clock, units, secrets, identifiers, texts, counts of work, failpoints.
 
+pub mod blocking;
 pub mod clock;
 pub mod codes;
 pub mod dialect;
@@ -7,11 +8,16 @@ pub mod error;
 mod error_code;
 pub mod failpoint;
 pub mod file;
+pub mod file_seals;
 pub mod identifier;
+pub mod keyring;
 pub mod object_names;
 pub mod redactor;
 pub mod secret;
 pub mod secrets;
+pub mod shortage;
+pub mod text;
 pub mod units;
+pub mod work;
 
 pub use error::{Error, Result};

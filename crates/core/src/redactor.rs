@@ -1,5 +1,5 @@
-//! Removes secrets from errors and responses. A step that rejects a value quotes it, and a server echoes it; the value
-//! may be a secret.
+//! Removes secrets from errors, responses and outputs. A step that rejects a value quotes it, a server echoes it, and a
+//! database returns it; the value may be a secret.
 
 use std::sync::Arc;
 
@@ -43,6 +43,18 @@ impl Redactor {
     pub fn redact_text(&self, text: &str) -> String {
         let long = self.0.partition_point(|hidden| hidden.len() >= MIN_RESPONSE_REDACTED_BYTES);
         replace_secrets(&self.0[..long], text)
+    }
+
+    /// Whether [`Self::redact_json`] would change the value.
+    pub fn finds_secret(&self, value: &Value) -> bool {
+        match value {
+            Value::String(text) => self.redact_text(text) != *text,
+            Value::Array(items) => items.iter().any(|item| self.finds_secret(item)),
+            Value::Object(fields) => {
+                fields.iter().any(|(name, field)| self.redact_text(name) != *name || self.finds_secret(field))
+            }
+            _ => false,
+        }
     }
 
     /// Removes the secrets from all strings of a JSON response.
@@ -129,6 +141,7 @@ mod tests {
             json!({ "a \"b\" + c/d": ["x a \"b\" + c/d x", 1, null, { "raw": "{\"k\":\"a \\\"b\\\" + c/d\"}" }] });
         let clean = json!({ "***": ["x *** x", 1, null, { "raw": "{\"k\":\"***\"}" }] });
         assert_eq!(hidden.redact_json(echo.clone()), clean);
+        assert!(hidden.finds_secret(&echo) && !hidden.finds_secret(&clean));
         assert_eq!(hidden.redact_text(&echo.to_string()), clean.to_string());
         for url in ["/x/a%20%22b%22%20+%20c/d/", "/?k=a+%22b%22+%2B+c%2Fd&l", "/?k=a%20%22b%22%20+%20c/d"] {
             assert!(

@@ -26,7 +26,7 @@ pub struct HttpConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct WebhooksConfig {
     /// The secret that signs outgoing webhooks: `whsec_` and 24 to 64 bytes in Base64. Default: derived from
-    /// `secret_key` (`afterload key webhook` prints it).
+    /// `secret_key` (`afterload key webhook` prints it); with `previous_secret_keys` a webhook carries a signature for each.
     pub secret: Option<Secret>,
     /// Events that a signed webhook may publish without an API key: their names, each with the secret of its sender.
     pub events: BTreeMap<String, Secret>,

@@ -8,6 +8,7 @@ use reqwest::StatusCode;
 use super::policy::BlockedAddress;
 use crate::codes;
 use afterload_core::error::{Error, Retryability};
+use afterload_core::shortage;
 use afterload_core::units::{self, ByteSize};
 
 /// Converts an error of reqwest. `shown` names the request.
@@ -22,7 +23,9 @@ pub(super) fn from_reqwest(error: &reqwest::Error, shown: &str) -> Error {
         inner = error.source();
     }
     let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-    if error.is_builder() {
+    if let Some(code) = shortage::find_code(error) {
+        Error::new(code, format!("`{shown}` could not be called{reason}"))
+    } else if error.is_builder() {
         Error::new(codes::HTTP_URL_INVALID, format!("`{shown}` cannot be called"))
     } else if error.is_connect() && error.is_timeout() {
         Error::new(codes::HTTP_UNREACHABLE, format!("`{shown}` took too long to connect"))

@@ -35,6 +35,7 @@ use response::ResponseLimits;
 pub use webhook::WebhookSigner;
 
 use self::policy::{DnsResolver, EgressPolicy, EgressResolver, SystemResolver};
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::redactor::Redactor;
 
@@ -52,6 +53,7 @@ struct EgressClientState {
     limits: HttpLimits,
     webhook_signer: WebhookSigner,
     redactor: Redactor,
+    clock: Clock,
 }
 
 struct ClientsByPort {
@@ -64,15 +66,21 @@ struct ClientsByPort {
 impl EgressClient {
     /// Creates a client with these rules and limits. `webhooks` signs requests; `redactor` removes secrets that servers
     /// echo.
-    pub fn new(config: &HttpConfig, limits: &HttpLimits, webhooks: WebhookSigner, redactor: Redactor) -> Self {
-        Self::with_resolver(config, limits, (webhooks, redactor), Arc::new(SystemResolver))
+    pub fn new(
+        config: &HttpConfig,
+        limits: &HttpLimits,
+        webhooks: WebhookSigner,
+        redactor: Redactor,
+        clock: Clock,
+    ) -> Self {
+        Self::with_resolver(config, limits, (webhooks, redactor, clock), Arc::new(SystemResolver))
     }
 
     /// Same as [`Self::new`], with another DNS resolver.
     pub(crate) fn with_resolver(
         config: &HttpConfig,
         limits: &HttpLimits,
-        (webhooks, redactor): (WebhookSigner, Redactor),
+        (webhooks, redactor, clock): (WebhookSigner, Redactor, Clock),
         names: Arc<dyn DnsResolver>,
     ) -> Self {
         let allowed = config.allow.iter().filter_map(|entry| EgressRule::parse(entry)).collect();
@@ -82,12 +90,17 @@ impl EgressClient {
         if let Err(error) = &clients {
             tracing::warn!(error.code = error.code().name(), "outgoing calls will fail: {error}");
         }
-        Self(Arc::new(EgressClientState { policy: guard, clients, limits, webhook_signer: webhooks, redactor }))
+        Self(Arc::new(EgressClientState { policy: guard, clients, limits, webhook_signer: webhooks, redactor, clock }))
     }
 
     /// The signer of outgoing webhooks.
     pub fn webhook_signer(&self) -> &WebhookSigner {
         &self.0.webhook_signer
+    }
+
+    /// The clock of the process.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
     }
 
     /// Removes secrets from responses; servers echo what they receive.
@@ -133,7 +146,7 @@ impl EgressClient {
             Ok(response) => response.map_err(|error| errors::from_reqwest(&error, &shown))?,
             Err(_) => return Err(errors::call_timed_out(&shown, within.timeout)),
         };
-        Ok(EgressResponse { response, request_label: shown, limits: within })
+        Ok(EgressResponse { response, request_label: shown, limits: within, received_at: self.0.clock.now() })
     }
 }
 

@@ -12,7 +12,7 @@ use url::Url;
 use super::http_url::{display_origin, parse_url};
 use super::{MAX_REDIRECTS, WebhookSigner};
 use crate::codes;
-use afterload_core::clock;
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 
 /// Headers that belong to the connection or to the transfer, so callers cannot set them.
@@ -121,13 +121,13 @@ impl EgressRequest {
         self
     }
 
-    /// Signs the request as a Standard Webhook with the current time. `id` is the message id, the same for every
+    /// Signs the request as a Standard Webhook at the time `now`. `id` is the message id, the same for every
     /// attempt to deliver it. Call this last, and again for every attempt. Webhooks do not follow redirects.
     ///
     /// # Errors
     /// `http_header_invalid` for an id that is not one line of ASCII.
-    pub fn with_webhook_signature(self, webhooks: &WebhookSigner, id: &str) -> Result<Self> {
-        let timestamp = clock::now_millis() / 1000;
+    pub fn with_webhook_signature(self, webhooks: &WebhookSigner, id: &str, now: UnixMillis) -> Result<Self> {
+        let timestamp = now / 1000;
         let signature = webhooks.sign_message(id, timestamp, &self.body);
         let signed = self.with_header("webhook-id", id)?.with_header("webhook-timestamp", &timestamp.to_string())?;
         Ok(signed.with_header("webhook-signature", &signature)?.without_redirects())

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{errors, retry_after};
 use crate::codes;
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::ByteSize;
 
@@ -19,6 +20,8 @@ pub struct EgressResponse {
     /// The request, for messages.
     pub(super) request_label: String,
     pub(super) limits: ResponseLimits,
+    /// When the response came.
+    pub(super) received_at: UnixMillis,
 }
 
 /// The limits of one response.
@@ -123,7 +126,8 @@ impl EgressResponse {
     /// server's `Retry-After`. `http_refused` (any other 4xx) is transient only for 408 and 425.
     /// `http_unexpected_status` is permanent.
     pub fn status_error(&self) -> Error {
-        let wait = self.header_text("retry-after").and_then(retry_after::parse_retry_after);
+        let wait =
+            self.header_text("retry-after").and_then(|text| retry_after::parse_retry_after(text, self.received_at));
         errors::unexpected_status(self.response.status(), &self.request_label, wait)
     }
 }

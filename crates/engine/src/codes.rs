@@ -29,6 +29,8 @@ pub const PIPELINE_NOT_FOUND: ErrorCode =
 pub const QUEUE_NOT_FOUND: ErrorCode = ErrorCode::permanent("queue_not_found", "There is no such queue")
     .with_status(404)
     .with_hint("`GET /v1/queues` lists those that the configuration, live pipelines and open steps name");
+pub const QUEUE_UNKNOWN: ErrorCode =
+    ErrorCode::permanent("queue_unknown", "No process works the queue that a run names").with_status(422);
 pub const QUEUES_INVALID: ErrorCode = ErrorCode::permanent("queues_invalid", "The list of queues to work is not valid");
 pub const RECORD_NOT_FOUND: ErrorCode =
     ErrorCode::permanent("record_not_found", "The record that a param names does not exist");
@@ -64,6 +66,7 @@ pub const CODES: &[ErrorCode] = &[
     ITEMS_INVALID,
     PIPELINE_NOT_FOUND,
     QUEUE_NOT_FOUND,
+    QUEUE_UNKNOWN,
     QUEUES_INVALID,
     RECORD_NOT_FOUND,
     RECORD_TIMEOUT,

@@ -37,7 +37,6 @@ use crate::scheduling::queues::QueueList;
 use crate::scheduling::rate_limit::{KeyedLocks, StartLimiter};
 use crate::scheduling::suspend::Suspensions;
 use afterload_core::error::Result;
-use afterload_core::secrets::Signer;
 use afterload_metrics::Metrics;
 use afterload_object_store::ObjectStore;
 use afterload_pipeline::StepCatalog;
@@ -148,7 +147,7 @@ impl SharedParts {
             publisher: self.publisher.clone(),
         };
         EngineCore {
-            starter: self.new_starter(&deps, &reconciler),
+            starter: self.new_starter(&deps, &queues, &reconciler),
             retrier: RunRetrier {
                 db: db.clone(),
                 plans: self.plans.clone(),
@@ -190,13 +189,19 @@ impl SharedParts {
         }
     }
 
-    fn new_starter(&self, deps: &EngineDeps, reconciler: &ConcurrencyReconciler) -> RunStarter {
+    fn new_starter(
+        &self,
+        deps: &EngineDeps,
+        queues: &Arc<QueueList>,
+        reconciler: &ConcurrencyReconciler,
+    ) -> RunStarter {
         RunStarter {
             db: deps.db.clone(),
             config: self.config.clone(),
             redactor: deps.redactor.clone(),
             metrics: deps.metrics.clone(),
             plans: self.plans.clone(),
+            queues: queues.clone(),
             admission: self.admission.clone(),
             reconciler: reconciler.clone(),
             publisher: self.publisher.clone(),
@@ -237,11 +242,7 @@ impl SharedParts {
             contexts: self.contexts.clone(),
             records: RecordLoader(deps.records.clone()),
             files: AttemptFiles { objects: deps.objects.clone(), config: config.clone() },
-            links: StepLinks {
-                db: db.clone(),
-                base_url: config.base_url.clone(),
-                signer: Signer::new(config.signing_key.expose_secret()),
-            },
+            links: StepLinks { db: db.clone(), base_url: config.base_url.clone(), keyring: config.keyring.clone() },
             limiter: StartLimiter {
                 db: db.clone(),
                 contexts: self.contexts.clone(),

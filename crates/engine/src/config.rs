@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use afterload_core::keyring::Keyring;
 use afterload_core::secret::Secret;
 use afterload_core::units::HumanDuration;
 
@@ -13,8 +14,8 @@ use afterload_core::units::HumanDuration;
 pub struct EngineConfig {
     /// The address of this service, without a slash at the end.
     pub base_url: String,
-    /// Signs the links to runs and files.
-    pub signing_key: Secret,
+    /// Signs the links to runs and files, and seals the files of runs.
+    pub keyring: Keyring,
     /// The bucket of uploads and artifacts.
     pub artifacts: String,
     /// Queues with their own settings, by name.

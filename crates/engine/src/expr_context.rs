@@ -9,8 +9,17 @@ use crate::plan_cache::{CompiledPlan, CompiledStep};
 use crate::run_errors::run_error;
 use crate::run_view::run_url;
 use afterload_core::error::Result;
+use afterload_core::file_seals::FileSeals;
 use afterload_pipeline::{ExprContext, Section};
 use afterload_state::{Db, RunRecord, RunStatus, StepRecord, StepStatus};
+
+/// What a step can read.
+pub(super) struct StepScope {
+    /// The values of its expressions.
+    pub expr: ExprContext,
+    /// The seals of the files in them.
+    pub file_seals: FileSeals,
+}
 
 /// Builds the context of expressions.
 #[derive(Clone)]
@@ -20,21 +29,24 @@ pub(crate) struct ContextBuilder {
 }
 
 impl ContextBuilder {
-    /// The context of a step, or of an item of a fan-out, that is about to run.
-    pub(super) async fn step_expr_context(
+    /// The scope of a step, or of an item of a fan-out, that is about to run.
+    pub(super) async fn step_scope(
         &self,
         run: &RunRecord,
         compiled: &CompiledPlan,
         known: &CompiledStep,
         step: &StepRecord,
-    ) -> Result<ExprContext> {
+    ) -> Result<StepScope> {
         let steps = if known.sees_steps { self.db.steps().list(&run.id).await? } else { Vec::new() };
         let statuses: Vec<_> = steps.iter().map(|step| step.status).collect();
-        let scope = self.build_expr_context(run, compiled, &steps, &statuses, known.section);
-        Ok(match step.item_index {
-            Some(index) => scope.with_item(index.unsigned_abs(), step.item.as_ref().unwrap_or(&Value::Null)),
-            None => scope,
-        })
+        let mut expr = self.build_expr_context(run, compiled, &steps, &statuses, known.section);
+        let mut file_seals = run.file_seals.clone();
+        steps.into_iter().for_each(|step| file_seals.merge(step.file_seals));
+        if let Some(index) = step.item_index {
+            expr = expr.with_item(index.unsigned_abs(), step.item.as_ref().unwrap_or(&Value::Null));
+            file_seals.merge(step.file_seals.clone());
+        }
+        Ok(StepScope { expr, file_seals })
     }
 
     /// The context with these step records and statuses.

@@ -31,6 +31,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use self::components::EngineCore;
+use afterload_core::clock::Clock;
 use afterload_core::error::Result;
 use afterload_core::redactor::Redactor;
 use afterload_egress::EgressClient;
@@ -58,7 +59,7 @@ pub struct Engine(Arc<EngineCore>);
 
 /// The dependencies of an engine.
 pub struct EngineDeps {
-    /// The state database.
+    /// The state database. Its clock is that of the engine.
     pub db: Db,
     /// The settings.
     pub config: EngineConfig,
@@ -88,6 +89,11 @@ impl Engine {
     /// The state database, for reading.
     pub fn db(&self) -> &Db {
         &self.0.db
+    }
+
+    /// The clock of the process.
+    pub fn clock(&self) -> &Clock {
+        self.0.db.clock()
     }
 
     /// The object store.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use afterload_core::units::{ByteSize, HumanDuration};
 use afterload_pipeline::folder::RefusedDefinition;
+use afterload_pipeline::params::ParamType;
 use afterload_pipeline::{CronTrigger, EventTrigger, Param, Pipeline, PlanStep, S3Trigger, Trigger};
 use afterload_spanned_yaml as yaml;
 
@@ -133,6 +134,18 @@ impl PipelineSummary {
     /// How many files the parameter takes; `None` if it takes none.
     pub fn file_arity(&self, name: &str) -> Option<FileArity> {
         self.params.get(name).and_then(param_file_arity)
+    }
+
+    /// How many files the parameter takes at most.
+    pub fn max_files(&self, name: &str) -> usize {
+        match self.file_arity(name) {
+            None => 0,
+            Some(FileArity::One) => 1,
+            Some(FileArity::Many) => {
+                let most = self.declared.get(name).and_then(|param| param.kind.max_items());
+                most.unwrap_or(ParamType::DEFAULT_MAX_ITEMS)
+            }
+        }
     }
 
     /// The maximum file size of the parameter, if it has one.

@@ -8,7 +8,7 @@ use ulid::Ulid;
 use crate::progress_view::{ProgressView, percent_done};
 use afterload_core::clock;
 use afterload_core::error::Result;
-use afterload_core::secrets::{Signer, TokenPurpose};
+use afterload_core::keyring::{Keyring, TokenPurpose};
 use afterload_egress::{display_origin, parse_url};
 use afterload_state::{
     ArtifactRecord, Db, ItemCounts, NotificationRecord, NotificationStatus, RunRecord, RunStatus, StepRecord,
@@ -233,13 +233,13 @@ pub fn artifact_url(base_url: &str, id: &str) -> String {
 }
 
 /// The download URL of an artifact with a token, for anybody who has the URL.
-pub fn signed_artifact_url(base_url: &str, signer: &Signer, id: &str) -> String {
-    format!("{}?token={}", artifact_url(base_url, id), signer.create_token(TokenPurpose::Artifact, id))
+pub fn signed_artifact_url(base_url: &str, keyring: &Keyring, id: &str) -> String {
+    format!("{}?token={}", artifact_url(base_url, id), keyring.create_token(TokenPurpose::Artifact, id))
 }
 
 /// The download URL of a link, for anybody who has the URL.
-pub fn download_link_url(base_url: &str, signer: &Signer, id: Ulid) -> String {
-    format!("{base_url}/d/{}", signer.create_link_token(id))
+pub fn download_link_url(base_url: &str, keyring: &Keyring, id: Ulid) -> String {
+    format!("{base_url}/d/{}", keyring.create_link_token(id))
 }
 
 /// Counts ended steps. Running steps add their share to `percent`.

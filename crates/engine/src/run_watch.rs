@@ -19,6 +19,7 @@ pub(crate) struct RunWatches {
 }
 
 /// A watch on a run. It sees changes of this process at once, and changes of other processes within half a second.
+#[derive(Clone)]
 pub struct RunWatch {
     revision: watch::Receiver<i64>,
     // Keeps the map alive, which holds the sender of this watch.
@@ -26,9 +27,14 @@ pub struct RunWatch {
 }
 
 impl RunWatch {
-    /// Waits until the run has changed since the last call.
-    pub async fn wait_for_change(&mut self) {
-        if self.revision.changed().await.is_err() {
+    /// The latest known revision of the run; 0 if it has not changed since somebody began to watch it.
+    pub fn latest_revision(&self) -> i64 {
+        *self.revision.borrow()
+    }
+
+    /// Waits until the run has a later revision than this. The wait may be given up at any time.
+    pub async fn wait_past(&mut self, revision: i64) {
+        if self.revision.wait_for(|latest| *latest > revision).await.is_err() {
             std::future::pending::<()>().await;
         }
     }

@@ -1,4 +1,7 @@
 //! Watches files and folders for changes.
+//!
+//! Not crate `notify-debouncer-full`: a folder without events (a network file system) is scanned anyway, and these scans
+//! decide when files have settled.
 
 use std::path::Path;
 use std::sync::Arc;

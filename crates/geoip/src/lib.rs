@@ -26,7 +26,7 @@ pub use ip::{is_local_ip, parse_ip};
 
 use self::http::GeoHttpService;
 use self::mmdb::MmdbFile;
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::{Clock, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::secret::Secret;
 
@@ -45,6 +45,7 @@ struct GeoLocatorState {
     files: Mutex<BTreeMap<String, Arc<MmdbFile>>>,
     services: BTreeMap<String, GeoHttpService>,
     cache: Arc<dyn AnswerCache>,
+    clock: Clock,
 }
 
 /// The options of the locator. The binary creates them from the configuration file.
@@ -141,10 +142,10 @@ impl fmt::Display for GeoProvider {
 
 impl GeoLocator {
     /// Creates a locator. Files are opened at the first lookup.
-    pub fn new(options: GeoOptions, cache: Arc<dyn AnswerCache>, http: &Arc<dyn HttpGet>) -> Self {
+    pub fn new(options: GeoOptions, cache: Arc<dyn AnswerCache>, http: &Arc<dyn HttpGet>, clock: Clock) -> Self {
         let service = |(name, config)| (String::clone(name), GeoHttpService::new(name, config, http.clone()));
         let services = options.services.iter().map(service).collect();
-        Self(Arc::new(GeoLocatorState { folder: options.folder, files: Mutex::default(), services, cache }))
+        Self(Arc::new(GeoLocatorState { folder: options.folder, files: Mutex::default(), services, cache, clock }))
     }
 
     /// Returns the location of each address, in order, without the address itself; `None` if no provider knows it. A
@@ -215,11 +216,11 @@ impl GeoLocator {
             return vec![Err(unknown); addresses.len()];
         };
         let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        let cached =
-            match self.0.cache.answers(&service.cache_key, &texts, clock::now_millis() - to_unix_millis(cache)).await {
-                Ok(cached) => cached,
-                Err(error) => return vec![Err(error); addresses.len()],
-            };
+        let since = self.0.clock.now() - to_unix_millis(cache);
+        let cached = match self.0.cache.answers(&service.cache_key, &texts, since).await {
+            Ok(cached) => cached,
+            Err(error) => return vec![Err(error); addresses.len()],
+        };
         let one = async |place: usize| match cached.get(&texts[place]) {
             Some(answer) => Ok(answer.clone().and_then(|answer| serde_json::from_value(answer).ok()).map(Arc::new)),
             None => self.call_service(service, addresses[place], cache, stop).await.map(|answer| answer.map(Arc::new)),
@@ -238,7 +239,7 @@ impl GeoLocator {
         let answer = service.find_record(ip, stop).await?;
         let value = answer.as_ref().and_then(|answer| serde_json::to_value(answer).ok());
         let ttl = if answer.is_some() { cache } else { cache.min(MAX_UNKNOWN_TTL) };
-        let expires = clock::now_millis().saturating_add(to_unix_millis(ttl));
+        let expires = self.0.clock.now().saturating_add(to_unix_millis(ttl));
         self.0.cache.store_answer(&service.cache_key, &ip.to_string(), value.as_ref(), expires).await?;
         Ok(answer)
     }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::config::MailConfig;
 use super::{MailAddress, RateSlots};
 use crate::codes;
-use afterload_core::clock;
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result};
 
 const RATE_WINDOW_MS: i64 = 60_000;
@@ -48,9 +48,9 @@ impl DomainRates {
 
 impl DomainRate {
     /// Takes the next free slot of the domain and waits for it. All processes take their slots from the same row.
-    pub(super) async fn wait_turn(&self, slots: &dyn RateSlots, stop: &CancellationToken) -> Result<()> {
+    pub(super) async fn wait_turn(&self, slots: &dyn RateSlots, clock: &Clock, stop: &CancellationToken) -> Result<()> {
         let slot = slots.take_slot(&self.key, self.interval).await?;
-        let rest = u64::try_from(slot - clock::now_millis()).unwrap_or(0);
+        let rest = u64::try_from(slot - clock.now()).unwrap_or(0);
         tokio::select! {
             biased;
             () = stop.cancelled() => Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop")),
@@ -88,14 +88,12 @@ mod tests {
     #[derive(Default)]
     struct OneKey(std::sync::Mutex<i64>);
 
+    const START: i64 = 1_700_000_000_000;
+
     impl RateSlots for OneKey {
-        fn take_slot<'a>(
-            &'a self,
-            _: &'a str,
-            interval: i64,
-        ) -> futures::future::BoxFuture<'a, Result<clock::UnixMillis>> {
+        fn take_slot<'a>(&'a self, _: &'a str, interval: i64) -> futures::future::BoxFuture<'a, Result<i64>> {
             let mut next = self.0.lock().unwrap();
-            let slot = (*next).max(clock::now_millis());
+            let slot = (*next).max(START);
             *next = slot + interval;
             Box::pin(async move { Ok(slot) })
         }
@@ -103,17 +101,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_mail_waits_for_its_rate_slot_until_stopped() {
-        let slots = OneKey::default();
+        let (slots, (clock, _)) = (OneKey::default(), Clock::manual(START));
         let rate = DomainRate { key: "mail:a.example".into(), interval: 3_600_000 };
         let stop = CancellationToken::new();
-        rate.wait_turn(&slots, &stop).await.unwrap();
+        rate.wait_turn(&slots, &clock, &stop).await.unwrap();
         // The next slot is free in an hour.
-        let waiting = rate.wait_turn(&slots, &stop);
+        let waiting = rate.wait_turn(&slots, &clock, &stop);
         let (waited, ()) = tokio::join!(waiting, async {
             tokio::task::yield_now().await;
             stop.cancel();
         });
         assert_eq!(waited.unwrap_err().code(), codes::STEP_STOPPED);
-        assert!(*slots.0.lock().unwrap() > clock::now_millis() + rate.interval, "both took a slot of the same key");
+        assert!(*slots.0.lock().unwrap() > clock.now() + rate.interval, "both took a slot of the same key");
     }
 }

@@ -28,7 +28,7 @@ pub use config::{MailConfig, MailLimits, SmtpConfig, SmtpTls};
 pub use fields::{check_address, check_sender, check_text, is_recipient_error};
 pub use message::{MailAttachment, MailContent, MessageId, OutgoingMail};
 
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::{Clock, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::units::ByteSize;
 use afterload_metrics::Metrics;
@@ -41,6 +41,7 @@ use templates::MailTemplates;
 #[derive(Clone)]
 pub struct Mailer {
     inner: Arc<MailerState>,
+    clock: Clock,
     metrics: Metrics,
     /// The rate slots that all processes share; `None`: mail is not rate limited.
     slots: Option<Arc<dyn RateSlots>>,
@@ -92,7 +93,7 @@ impl Mailer {
     ///
     /// # Errors
     /// `mail_invalid_sender` if `mail.from` is not an address, `mail_tls_failed` if `mail.smtp.ca` cannot be read.
-    pub fn new(options: &MailerOptions) -> Result<Self> {
+    pub fn new(options: &MailerOptions, clock: Clock) -> Result<Self> {
         let config = &options.mail;
         let from = MailAddress::parse_sender(&config.from).map_err(|error| error.context("`mail.from`"))?;
         let templates = MailTemplates::new(options.templates.clone());
@@ -108,7 +109,7 @@ impl Mailer {
             domain_rates: pace,
             max_attachments_size: attachments,
         });
-        Ok(Self { inner, metrics: Metrics::default(), slots: None })
+        Ok(Self { inner, clock, metrics: Metrics::default(), slots: None })
     }
 
     /// Counts mails in `metrics` and shares the rate limits with all processes that use `slots`.
@@ -174,7 +175,7 @@ impl Mailer {
     /// `step_stopped` if `stop` is cancelled.
     pub async fn wait_turn(&self, recipient: &MailAddress, stop: &CancellationToken) -> Result<()> {
         match (&self.slots, self.inner.domain_rates.rate_for(recipient)) {
-            (Some(slots), Some(lane)) => lane.wait_turn(slots.as_ref(), stop).await,
+            (Some(slots), Some(lane)) => lane.wait_turn(slots.as_ref(), &self.clock, stop).await,
             _ => Ok(()),
         }
     }
@@ -190,7 +191,7 @@ impl Mailer {
         recipient: &MailAddress,
         id: &MessageId,
     ) -> Result<(), MailSendError> {
-        let message = mail.build_message(recipient, id, clock::now_millis()).map_err(MailSendError::NotSent)?;
+        let message = mail.build_message(recipient, id, self.clock.now()).map_err(MailSendError::NotSent)?;
         let handed = match &self.inner.transport {
             MailTransport::Outbox(outbox) => outbox.write_message(id, recipient, &message.formatted()).await,
             MailTransport::Smtp(smtp) => smtp.send_message(message.envelope(), &message.formatted()).await,

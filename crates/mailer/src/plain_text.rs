@@ -1,66 +1,105 @@
-//! Converts HTML to text, for templates without a text body.
+//! Converts HTML to text, for templates without a text body. html5ever finds tags and entities.
+//!
+//! Not crate `html2text`: it moves the address of a link away from its text to the end of the mail, breaks long
+//! addresses in tables, and joins the lines around an `<hr>`.
+
+use std::cell::RefCell;
+
+use html5ever::tendril::StrTendril;
+use html5ever::tokenizer::states::RawKind;
+use html5ever::tokenizer::{BufferQueue, Tag, TagKind, Token, TokenSink, TokenSinkResult, Tokenizer, TokenizerOpts};
+
+use afterload_core::work::count_steps;
 
 /// The visible text with its paragraphs and the URLs of its links.
 pub(super) fn html_to_text(html: &str) -> String {
-    let mut out = PlainTextBuilder::default();
-    let mut rest = html;
-    while let Some(at) = rest.find('<') {
-        out.push_text(&rest[..at]);
-        rest = &rest[at..];
-        let end = if rest.starts_with("<!--") { rest.find("-->").map(|at| at + 2) } else { find_tag_end(rest) };
-        let Some(end) = end else { break };
-        let tag = &rest[1..end];
-        rest = &rest[end + 1..];
-        let name = tag.trim_start_matches('/').split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
-        let name = name.to_ascii_lowercase();
-        let closes = tag.starts_with('/');
-        match name.as_str() {
-            // Elements whose content is not visible.
-            "head" | "style" | "script" | "title" if !closes => rest = skip_element(rest, &name),
-            "a" if closes => out.end_link(),
-            "a" => out.open_link = attribute_value(tag, "href"),
-            "br" => out.text.push('\n'),
-            "img" => out.text.extend(attribute_value(tag, "alt")),
-            "td" | "th" if closes => out.text.push(' '),
-            "li" if !closes => out.text.push_str("\n- "),
-            "tr" => out.text.push('\n'),
-            "p" | "div" | "table" | "ul" | "ol" | "h1" | "h2" | "h3" | "h4" | "blockquote" | "pre" | "hr" => {
-                out.text.push_str("\n\n");
+    let input = BufferQueue::default();
+    input.push_back(StrTendril::from(html));
+    let tokenizer = Tokenizer::new(PlainTextSink::default(), TokenizerOpts::default());
+    // The tokenizer pauses only if the sink asks for it.
+    let _ = tokenizer.feed(&input);
+    tokenizer.end();
+    normalize_whitespace(&tokenizer.sink.0.into_inner().text)
+}
+
+#[derive(Default)]
+struct PlainTextSink(RefCell<PlainTextBuilder>);
+
+impl TokenSink for PlainTextSink {
+    type Handle = ();
+
+    fn process_token(&self, token: Token, _line: u64) -> TokenSinkResult<()> {
+        count_steps(1);
+        let mut builder = self.0.borrow_mut();
+        match token {
+            Token::CharacterTokens(text) => builder.push_text(&text),
+            Token::TagToken(tag) => {
+                builder.push_tag(&tag);
+                if tag.kind == TagKind::StartTag {
+                    return content_state(&tag);
+                }
             }
             _ => {}
         }
+        TokenSinkResult::Continue
     }
-    if !rest.starts_with('<') {
-        out.push_text(rest);
+}
+
+/// Tags in the content of these elements are text.
+fn content_state(tag: &Tag) -> TokenSinkResult<()> {
+    match &*tag.name {
+        "title" | "textarea" => TokenSinkResult::RawData(RawKind::Rcdata),
+        "style" | "iframe" | "noembed" | "noframes" | "xmp" => TokenSinkResult::RawData(RawKind::Rawtext),
+        "script" => TokenSinkResult::RawData(RawKind::ScriptData),
+        _ => TokenSinkResult::Continue,
     }
-    normalize_whitespace(&out.text)
 }
 
 #[derive(Default)]
 struct PlainTextBuilder {
     text: String,
     open_link: Option<String>,
+    /// The open element whose content is not visible.
+    hidden: Option<String>,
 }
 
 impl PlainTextBuilder {
+    fn push_tag(&mut self, tag: &Tag) {
+        let (name, closes) = (&*tag.name, tag.kind == TagKind::EndTag);
+        if let Some(hidden) = &self.hidden {
+            // The end tag of `<head>` may be missing.
+            if closes && name == hidden || name == "body" {
+                self.hidden = None;
+            }
+            return;
+        }
+        match name {
+            "head" | "style" | "script" | "title" if !closes => self.hidden = Some(name.to_owned()),
+            "a" if closes => self.end_link(),
+            "a" => self.open_link = attribute_value(tag, "href"),
+            "br" => self.text.push('\n'),
+            "img" => self.text.extend(attribute_value(tag, "alt")),
+            "td" | "th" if closes => self.text.push(' '),
+            "li" if !closes => self.text.push_str("\n- "),
+            "tr" => self.text.push('\n'),
+            "p" | "div" | "table" | "ul" | "ol" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "blockquote" | "pre"
+            | "hr" => self.text.push_str("\n\n"),
+            _ => {}
+        }
+    }
+
     /// Adds text as HTML displays it: consecutive white space is one space.
-    fn push_text(&mut self, html: &str) {
-        let text = decode_entities(html);
-        let mut space = false;
+    fn push_text(&mut self, text: &str) {
+        if self.hidden.is_some() {
+            return;
+        }
+        count_steps(text.len());
         for c in text.chars() {
             match c {
-                ' ' | '\t' | '\r' | '\n' => space = true,
-                c => {
-                    if space {
-                        self.text.push(' ');
-                    }
-                    space = false;
-                    self.text.push(c);
-                }
+                ' ' | '\t' | '\r' | '\n' | '\u{a0}' if self.text.ends_with([' ', '\n']) => {}
+                ' ' | '\t' | '\r' | '\n' | '\u{a0}' => self.text.push(' '),
+                c => self.text.push(c),
             }
-        }
-        if space {
-            self.text.push(' ');
         }
     }
 
@@ -73,73 +112,9 @@ impl PlainTextBuilder {
     }
 }
 
-/// The position of the `>` that ends the tag; skips quoted values.
-fn find_tag_end(html: &str) -> Option<usize> {
-    let mut quote = None;
-    html.char_indices().find_map(|(at, c)| {
-        match (quote, c) {
-            (None, '>') => return Some(at),
-            (None, '"' | '\'') => quote = Some(c),
-            (Some(open), c) if open == c => quote = None,
-            _ => {}
-        }
-        None
-    })
-}
-
-fn skip_element<'a>(html: &'a str, name: &str) -> &'a str {
-    let close = html
-        .match_indices("</")
-        .find(|(at, _)| html.get(at + 2..at + 2 + name.len()).is_some_and(|found| found.eq_ignore_ascii_case(name)));
-    let rest = close.map_or("", |(at, _)| &html[at..]);
-    rest.split_once('>').map_or("", |(_, rest)| rest)
-}
-
-fn attribute_value(tag: &str, name: &str) -> Option<String> {
-    let at = tag.to_ascii_lowercase().find(&format!(" {name}="))? + name.len() + 2;
-    let value = &tag[at..];
-    let value = match value.chars().next()? {
-        quote @ ('"' | '\'') => value[1..].split(quote).next()?,
-        _ => value.split(|c: char| c.is_whitespace() || c == '>').next()?,
-    };
-    Some(decode_entities(value)).filter(|value| !value.is_empty())
-}
-
-fn decode_entities(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('&') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let entity = rest[1..].find(';').filter(|end| *end <= 10).map(|end| &rest[1..=end]);
-        match entity.and_then(|entity| Some((entity, decode_entity(entity)?))) {
-            Some((entity, c)) => {
-                out.push(c);
-                rest = &rest[entity.len() + 2..];
-            }
-            None => {
-                out.push('&');
-                rest = &rest[1..];
-            }
-        }
-    }
-    out.push_str(rest);
-    out
-}
-
-fn decode_entity(entity: &str) -> Option<char> {
-    let named = [("amp", '&'), ("lt", '<'), ("gt", '>'), ("quot", '"'), ("apos", '\''), ("nbsp", ' ')];
-    if let Some((_, c)) =
-        named.iter().chain(&[("ndash", '–'), ("mdash", '—'), ("middot", '·')]).find(|(name, _)| *name == entity)
-    {
-        return Some(*c);
-    }
-    let number = entity.strip_prefix('#')?;
-    let code = match number.strip_prefix(['x', 'X']) {
-        Some(hex) => u32::from_str_radix(hex, 16).ok()?,
-        None => number.parse().ok()?,
-    };
-    char::from_u32(code)
+fn attribute_value(tag: &Tag, name: &str) -> Option<String> {
+    let found = tag.attrs.iter().find(|attribute| &*attribute.name.local == name);
+    found.map(|attribute| attribute.value.to_string()).filter(|value| !value.is_empty())
 }
 
 /// Removes spaces at line ends and blank lines at both ends, and keeps at most one blank line in a row.
@@ -164,6 +139,37 @@ fn normalize_whitespace(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::html_to_text;
+    use afterload_core::work::assert_linear;
+
+    #[test]
+    fn hostile_html_takes_linear_work() {
+        for shape in [
+            "&",
+            "&;",
+            "&amp",
+            "<",
+            "<!--",
+            "<!-- -->",
+            "<a ",
+            "<a href='",
+            "<a href=x>",
+            "</a>",
+            "<style>",
+            "<style></x>",
+            "<style></style>",
+            "</",
+            "<p>",
+            "< ",
+            "\"",
+            "<td alt=\"",
+            "&#x",
+            "<img alt=a>",
+            " \n",
+        ] {
+            assert_linear(shape, |count| shape.repeat(count), |text| drop(html_to_text(text)));
+            assert_linear(shape, |count| format!("{};>", shape.repeat(count)), |text| drop(html_to_text(text)));
+        }
+    }
 
     #[test]
     fn visible_text_is_kept() {
@@ -180,10 +186,23 @@ mod tests {
     }
 
     #[test]
-    fn broken_html_does_not_loop() {
-        for html in ["<", "<a href=", "a < b", "<style>", "&", "&#xffffffff;", "&#0", "<!--", "é<é>é"] {
-            html_to_text(html);
+    fn browsers_and_the_text_agree_on_broken_html() {
+        for (html, text) in [
+            ("fish & chips", "fish & chips\n"),
+            ("a < b", "a < b\n"),
+            ("&", "&\n"),
+            ("é<é>é", "é<é>é\n"),
+            ("M&uuml;ller &euro;5 &hellip; &nosuch;", "Müller €5 … &nosuch;\n"),
+            ("<head><title>no</title><body>yes", "yes\n"),
+            ("<style>p { content: '<p>' } </style >yes", "yes\n"),
+            ("<p class=x title='>' >a  <b> b</b>\n c</P >d", "a b c\n\nd\n"),
+            ("<", "<\n"),
+            ("<a href=", "\n"),
+            ("<style>", "\n"),
+            ("<!--", "\n"),
+            ("&#xffffffff;&#0", "\u{fffd}\u{fffd}\n"),
+        ] {
+            assert_eq!(html_to_text(html), text, "{html}");
         }
-        assert_eq!(html_to_text("fish & chips"), "fish & chips\n");
     }
 }

@@ -19,6 +19,7 @@ use super::MailSendError;
 use super::config::{SmtpConfig, SmtpTls};
 use crate::codes;
 use afterload_core::error::{Error, Result};
+use afterload_core::shortage;
 
 /// How long an idle connection is kept. Servers close theirs after some minutes.
 const SMTP_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -184,7 +185,10 @@ impl SmtpClient {
         // lettre writes the end of a message separately. Without `TCP_NODELAY` each mail waits the 40 ms of the
         // server's delayed acknowledgement.
         let stream = TcpStream::connect(address).await.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
-        let stream = stream.map_err(|error| self.server_unavailable(&error.to_string()))?;
+        let stream = stream.map_err(|error| match shortage::find_code(&error) {
+            Some(code) => Error::new(code, format!("cannot send through {}: {error}", self.server_label())),
+            None => self.server_unavailable(&error.to_string()),
+        })?;
         AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.client_id).await.map_err(classify)
     }
 
@@ -201,6 +205,10 @@ impl SmtpClient {
             };
         };
         let said = reply_text(&error);
+        // Only before the connection: later the server may have taken the mail.
+        if let (SmtpStage::Connecting, Some(code)) = (&stage, shortage::find_code(&error)) {
+            return Error::new(code, format!("cannot send through {place}: {said}"));
+        }
         match (stage, error.is_transient(), error.is_permanent()) {
             (SmtpStage::Authenticating, false, _) if error.is_permanent() || error.is_client() => {
                 Error::new(codes::MAIL_AUTH_FAILED, format!("{place} does not let us in: {said}"))

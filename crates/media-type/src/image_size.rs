@@ -1,4 +1,7 @@
 //! Reads the size of images in pixels from their headers.
+//!
+//! Not crate `imagesize`: it fails on JPEGs with fill bytes between their segments, and takes the scaling bits of a WebP
+//! for a part of its size.
 
 /// Width and height in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

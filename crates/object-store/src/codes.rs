@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, reason = "each code has its summary")]
 
-pub(crate) use afterload_core::codes::CONFIG_INVALID;
+pub(crate) use afterload_core::codes::{CONFIG_INVALID, DISK_FULL, OUT_OF_MEMORY, TOO_MANY_OPEN_FILES};
 use afterload_core::error::ErrorCode;
 
 pub const BUCKET_NOT_CONFIGURED: ErrorCode =

@@ -9,6 +9,7 @@ mod part_buffer;
 mod sdk_error;
 mod store_clients;
 mod upload;
+mod upload_memory;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,10 +23,14 @@ use afterload_core::file::File;
 
 pub use config::{BucketConfig, ObjectStoreConfig, ObjectsConfig, RequestChecksumMode};
 pub use list::{ListedObject, ObjectPage};
-pub use store_clients::{EmbeddedEndpoint, SkipMd5};
+pub use sdk_error::shortage_response_code;
+pub use store_clients::{AnyPartSize, EmbeddedEndpoint, SkipMd5};
 pub use upload::{ObjectHeaders, ObjectUpload};
 
 use store_clients::StoreClients;
+
+/// The longest lifetime of a presigned URL that S3 allows.
+const MAX_PRESIGNED_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The metadata of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,8 +94,9 @@ impl ObjectStore {
 
     /// Writes a small object in one request.
     pub async fn put_object(&self, bucket: &str, key: &str, content_type: &str, bytes: Bytes) -> Result<ObjectMeta> {
+        let size = bytes.len();
         upload::UploadTarget::new(self.0.store_for_bucket(bucket)?, bucket, key)
-            .put_object(&content_type.into(), bytes)
+            .put_object(&content_type.into(), bytes.into(), size)
             .await
     }
 
@@ -171,10 +177,10 @@ impl ObjectStore {
     }
 
     /// Returns a presigned URL for a direct upload. Until it expires, its holder may send one object of exactly this
-    /// size and type.
+    /// size and type. S3 allows a week at most.
     ///
     /// # Errors
-    /// `bucket_not_configured`, or an error of the credentials.
+    /// `object_store_error` for another lifetime, `bucket_not_configured`, or an error of the credentials.
     pub async fn presign_put(
         &self,
         bucket: &str,
@@ -183,6 +189,10 @@ impl ObjectStore {
         size: u64,
         expires: Duration,
     ) -> Result<String> {
+        if !(1..=MAX_PRESIGNED_LIFETIME.as_secs()).contains(&expires.as_secs()) {
+            let message = format!("a presigned address is valid for a second to a week, not for {expires:?}");
+            return Err(Error::new(codes::OBJECT_STORE_ERROR, message));
+        }
         let failed = |error: &dyn std::error::Error| Error::new(codes::OBJECT_STORE_ERROR, error.to_string());
         let config = PresigningConfig::expires_in(expires).map_err(|error| failed(&error))?;
         let request = self.0.presign_client(bucket)?.put_object().bucket(bucket).key(key).content_type(content_type);

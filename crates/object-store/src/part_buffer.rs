@@ -9,6 +9,8 @@ use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, SizeHint};
 
+use super::upload_memory::{HeldMemory, UploadMemory};
+
 /// Smaller chunks are always copied together, so that a part never has very many chunks.
 const MIN_ZERO_COPY_BYTES: usize = 32 << 10;
 
@@ -20,11 +22,12 @@ pub(super) struct PartBuffer {
     chunks: Vec<Bytes>,
     tail: BytesMut,
     size: usize,
+    held: HeldMemory,
 }
 
 impl PartBuffer {
-    pub(super) fn new(apart: bool) -> Self {
-        Self { zero_copy: apart, chunks: Vec::new(), tail: BytesMut::new(), size: 0 }
+    pub(super) fn new(apart: bool, memory: &UploadMemory) -> Self {
+        Self { zero_copy: apart, chunks: Vec::new(), tail: BytesMut::new(), size: 0, held: memory.hold() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -33,6 +36,7 @@ impl PartBuffer {
 
     pub(super) fn push(&mut self, bytes: Bytes) {
         self.size += bytes.len();
+        self.held.add(bytes.len());
         match self.zero_copy && bytes.len() >= MIN_ZERO_COPY_BYTES {
             true => {
                 self.freeze_tail();
@@ -42,12 +46,13 @@ impl PartBuffer {
         }
     }
 
-    /// Takes the buffered bytes and reserves room for `next` bytes.
-    pub(super) fn take_part(&mut self, next: usize) -> PartBody {
+    /// Takes the buffered bytes, with what counts them until they are sent, and reserves room for `next` bytes.
+    pub(super) fn take_part(&mut self, next: usize) -> (PartBody, HeldMemory) {
         self.freeze_tail();
         // Use a new buffer, because the old one lives until its part is sent.
         self.tail = BytesMut::with_capacity(if self.zero_copy { 0 } else { next });
-        PartBody { chunks: mem::take(&mut self.chunks), size: mem::take(&mut self.size) }
+        let part = PartBody { chunks: mem::take(&mut self.chunks), size: mem::take(&mut self.size) };
+        (part, self.held.take())
     }
 
     fn freeze_tail(&mut self) {
@@ -66,13 +71,6 @@ pub(super) struct PartBody {
 impl PartBody {
     pub(super) fn len(&self) -> usize {
         self.size
-    }
-
-    pub(super) fn into_bytes(mut self) -> Bytes {
-        match self.chunks.len() {
-            0 | 1 => self.chunks.pop().unwrap_or_default(),
-            _ => self.chunks.concat().into(),
-        }
     }
 
     /// Converts to the body of a request. The SDK may send it again after an error.
@@ -119,7 +117,7 @@ mod tests {
     use super::*;
 
     fn pieces(apart: bool) -> PartBody {
-        let mut gathered = PartBuffer::new(apart);
+        let mut gathered = PartBuffer::new(apart, &UploadMemory::default());
         for (byte, length) in [
             (1, 10),
             (2, MIN_ZERO_COPY_BYTES),
@@ -130,9 +128,13 @@ mod tests {
         ] {
             gathered.push(vec![byte; length].into());
         }
-        let pieces = gathered.take_part(1);
+        let (pieces, _) = gathered.take_part(1);
         assert_eq!((gathered.len(), pieces.len()), (0, 4 * MIN_ZERO_COPY_BYTES + 20));
         pieces
+    }
+
+    async fn collect(part: PartBody) -> Bytes {
+        part.into_byte_stream().collect().await.unwrap().into_bytes()
     }
 
     #[tokio::test]
@@ -142,10 +144,10 @@ mod tests {
         let several = pieces(true);
         let lengths: Vec<_> = several.chunks.iter().map(Bytes::len).collect();
         assert_eq!(lengths, [10, MIN_ZERO_COPY_BYTES, MIN_ZERO_COPY_BYTES + 10, 2 * MIN_ZERO_COPY_BYTES]);
-        let whole = one.into_bytes();
-        assert_eq!(several.into_byte_stream().collect().await.unwrap().into_bytes(), whole);
-        assert_eq!(pieces(true).into_bytes(), whole);
-        assert_eq!(PartBuffer::new(true).take_part(1).into_bytes(), Bytes::new());
+        let whole = collect(one).await;
+        assert_eq!(collect(several).await, whole);
+        let (empty, _) = PartBuffer::new(true, &UploadMemory::default()).take_part(1);
+        assert_eq!(collect(empty).await, Bytes::new());
     }
 
     #[tokio::test]
@@ -155,7 +157,7 @@ mod tests {
         let again = body.try_clone().unwrap();
         assert_eq!(again.content_length(), body.content_length());
         let first = ByteStream::new(body).collect().await.unwrap().into_bytes();
-        assert_eq!(first, pieces(false).into_bytes());
+        assert_eq!(first, collect(pieces(false)).await);
         let sent = again.try_clone().unwrap();
         assert_eq!(ByteStream::new(again).collect().await.unwrap().into_bytes(), first);
         assert_eq!(ByteStream::new(sent).collect().await.unwrap().into_bytes(), first);

@@ -7,7 +7,8 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use crate::codes;
-use afterload_core::error::{Error, Retryability};
+use afterload_core::error::{Error, ErrorCode};
+use afterload_core::shortage;
 
 /// The error of an operation on an object, such as ``reading `key` in bucket `uploads`: …``.
 pub(super) fn object_error<E>(doing: &str, bucket: &str, key: &str, error: SdkError<E, HttpResponse>) -> Error
@@ -25,8 +26,24 @@ where
     from_sdk_error("bucket", error).context(format!("{doing} bucket `{bucket}`"))
 }
 
+/// The responses of the embedded store to requests for which the machine lacks a resource.
+const SHORTAGE_RESPONSES: [(&str, ErrorCode); 3] = [
+    ("XAfterloadDiskFull", codes::DISK_FULL),
+    ("XAfterloadOutOfMemory", codes::OUT_OF_MEMORY),
+    ("XAfterloadTooManyOpenFiles", codes::TOO_MANY_OPEN_FILES),
+];
+
+/// The S3 error code with which the embedded store reports that the machine lacks a resource.
+pub fn shortage_response_code(code: ErrorCode) -> &'static str {
+    let found = SHORTAGE_RESPONSES.iter().find(|(_, known)| *known == code);
+    found.map_or("ServiceUnavailable", |(name, _)| name)
+}
+
 /// The error of a broken stream.
 pub(super) fn stream_error(error: &(dyn StdError + 'static)) -> Error {
+    if let Some(code) = shortage::find_code(error) {
+        return Error::new(code, format!("reading from the store: {}", root_cause(error)));
+    }
     Error::new(codes::OBJECT_STORE_UNAVAILABLE, format!("the connection to the store broke: {}", root_cause(error)))
 }
 
@@ -34,15 +51,16 @@ fn from_sdk_error<E>(what: &str, error: SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
 {
+    if let (false, Some(code)) = (matches!(error, SdkError::ServiceError(_)), shortage::find_code(&error)) {
+        return Error::new(code, format!("the store cannot be reached: {}", root_cause(&error)));
+    }
     match &error {
         SdkError::ServiceError(answer) => {
             let response = answer.raw();
             let wait = response.headers().get("retry-after").and_then(|seconds| seconds.parse().ok());
             let error = response_error(what, response.status().as_u16(), answer.err().code(), answer.err().message());
             match wait {
-                Some(seconds) if error.retryability() == Retryability::Transient => {
-                    error.with_retry_after(Duration::from_secs(seconds))
-                }
+                Some(seconds) if error.is_transient() => error.with_retry_after(Duration::from_secs(seconds)),
                 _ => error,
             }
         }
@@ -67,6 +85,9 @@ fn response_error(what: &str, status: u16, code: Option<&str>, message: Option<&
         (None, Some(code)) => format!("the store answered {code}"),
         _ => format!("the store answered HTTP {status}"),
     };
+    if let Some((_, shortage)) = SHORTAGE_RESPONSES.iter().find(|(name, _)| Some(*name) == code) {
+        return Error::new(*shortage, text);
+    }
     match (status, code.unwrap_or_default()) {
         (_, "NoSuchBucket") => bucket_not_found(),
         (404, _) if what == "bucket" => bucket_not_found(),
@@ -117,6 +138,8 @@ mod tests {
             (429, None, "object_store_unavailable", true),
             (501, Some("NotImplemented"), "object_store_error", false),
             (503, Some("SlowDown"), "object_store_unavailable", true),
+            (503, Some("XAfterloadDiskFull"), "disk_full", true),
+            (503, Some("XAfterloadTooManyOpenFiles"), "too_many_open_files", true),
         ];
         for (status, code, expected, transient) in cases {
             let error = response_error("object", status, code, None);

@@ -15,6 +15,7 @@ use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 
 use super::config::{ObjectStoreConfig, ObjectsConfig, RequestChecksumMode};
 use super::sdk_error;
+use super::upload_memory::UploadMemory;
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::secret::Secret;
@@ -41,6 +42,11 @@ pub struct EmbeddedEndpoint {
 #[derive(Clone, Copy, Debug)]
 pub struct SkipMd5;
 
+/// Marks the completion of an upload by the service itself, whose parts are small where memory was short. The mark
+/// cannot come through a socket.
+#[derive(Clone, Copy, Debug)]
+pub struct AnyPartSize;
+
 /// The clients of one object store.
 pub(super) struct StoreClient {
     pub(super) client: Client,
@@ -50,6 +56,7 @@ pub(super) struct StoreClient {
     region: String,
     /// The address in public URLs.
     public_endpoint: Option<String>,
+    pub(super) upload_memory: UploadMemory,
 }
 
 /// How requests reach an object store.
@@ -251,7 +258,8 @@ async fn build_store_client(
     }
     let (client, presigner) = (Client::from_conf(config), Client::from_conf(presigning.build()));
     let address = store.public_endpoint.clone().or_else(|| store.endpoint.clone());
-    Ok(StoreClient { client, transport: way, presigner, region, public_endpoint: address })
+    let upload_memory = UploadMemory::default();
+    Ok(StoreClient { client, transport: way, presigner, region, public_endpoint: address, upload_memory })
 }
 
 /// The timeouts of one attempt. The read timeout of the SDK spans from the first byte sent to the first byte of the

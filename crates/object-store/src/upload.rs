@@ -9,16 +9,18 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use super::SkipMd5;
-use super::part_buffer::{PartBody, PartBuffer};
+use super::part_buffer::PartBuffer;
 use super::store_clients::{StoreClient, StoreTransport, request_timeouts};
-use super::{ObjectMeta, sdk_error, unquote_etag};
+use super::upload_memory::UploadMemory;
+use super::{AnyPartSize, ObjectMeta, SkipMd5, sdk_error, unquote_etag};
 use crate::codes;
 use afterload_core::error::{Error, Result, Retryability};
 
 const FIRST_PART_BYTES: usize = 8 << 20;
 const MAX_PART_BYTES: usize = 1 << 30;
 const MAX_PARTS_IN_FLIGHT: usize = 2;
+/// While memory is short, a part is sent to the embedded store once it has this share of its size.
+const EARLY_PART_SHARE: usize = 8;
 
 /// The size of part `number` (from 1). S3 takes at most 10,000 parts, so the size doubles every 800 parts. Up to 6 GB
 /// all parts have the same size, as R2 requires. 10,000 parts hold more than the 5 TiB that an object may have.
@@ -49,6 +51,7 @@ pub struct ObjectUpload {
     target: UploadTarget,
     headers: ObjectHeaders,
     part_buffer: PartBuffer,
+    memory: UploadMemory,
     size: u64,
     multipart: Option<MultipartWriter>,
 }
@@ -76,8 +79,9 @@ struct MultipartWriter {
 impl ObjectUpload {
     pub(super) fn new(store: &StoreClient, bucket: &str, key: &str, headers: ObjectHeaders) -> Self {
         let target = UploadTarget::new(store, bucket, key);
-        let gathered = PartBuffer::new(target.transport == StoreTransport::InProcess);
-        Self { target, headers, part_buffer: gathered, size: 0, multipart: None }
+        let memory = store.upload_memory.clone();
+        let part_buffer = PartBuffer::new(target.transport == StoreTransport::InProcess, &memory);
+        Self { target, headers, part_buffer, memory, size: 0, multipart: None }
     }
 
     /// Marks the bytes as produced by the service itself. The embedded store then uses ETags that cost less than an
@@ -104,15 +108,32 @@ impl ObjectUpload {
                 continue;
             }
             self.part_buffer.push(bytes.split_to(room.min(bytes.len())));
+            if self.memory.is_short(part_size(number)) {
+                self.free_memory(part_size(number) / EARLY_PART_SHARE).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Sends a part that is not full yet, and waits until nothing is in flight. Only the embedded store takes small
+    /// parts.
+    async fn free_memory(&mut self, early_part_size: usize) -> Result<()> {
+        if self.target.transport == StoreTransport::InProcess && self.part_buffer.len() >= early_part_size {
+            self.send_part().await?;
+        }
+        match &mut self.multipart {
+            Some(multipart) => multipart.join_parts(0).await,
+            None => Ok(()),
+        }
     }
 
     /// Completes the object, which makes it visible.
     pub async fn finish(mut self) -> Result<ObjectMeta> {
         if self.multipart.is_none() {
-            let Self { target, headers, part_buffer: mut gathered, .. } = self;
-            return target.put_object(&headers, gathered.take_part(0).into_bytes()).await;
+            let Self { target, headers, mut part_buffer, .. } = self;
+            let (part, _held) = part_buffer.take_part(0);
+            let size = part.len();
+            return target.put_object(&headers, part.into_byte_stream(), size).await;
         }
         if self.part_buffer.len() > 0 {
             self.send_part().await?;
@@ -135,9 +156,10 @@ impl ObjectUpload {
             Some(multipart) => multipart,
             none => none.insert(MultipartWriter::create(&self.target, &self.headers).await?),
         };
-        multipart.wait_for_slot().await?;
+        multipart.join_parts(MAX_PARTS_IN_FLIGHT - 1).await?;
         let next = part_size(multipart.next_part_number + 1);
-        multipart.spawn_part(self.part_buffer.take_part(next));
+        let next = if self.memory.is_short(next) { 0 } else { next };
+        multipart.spawn_part(&mut self.part_buffer, next);
         Ok(())
     }
 }
@@ -158,9 +180,9 @@ impl MultipartWriter {
         Ok(Self { target, upload_id: id, sending: JoinSet::new(), sent: Vec::new(), next_part_number: 1, done: false })
     }
 
-    /// Waits until one more part may be in flight.
-    async fn wait_for_slot(&mut self) -> Result<()> {
-        while self.sending.len() >= MAX_PARTS_IN_FLIGHT {
+    /// Waits until at most so many parts are in flight.
+    async fn join_parts(&mut self, left: usize) -> Result<()> {
+        while self.sending.len() > left {
             self.join_part().await?;
         }
         Ok(())
@@ -178,20 +200,16 @@ impl MultipartWriter {
         Ok(())
     }
 
-    fn spawn_part(&mut self, bytes: PartBody) {
+    /// Sends what is buffered as the next part, and reserves room for `next` bytes.
+    fn spawn_part(&mut self, buffer: &mut PartBuffer, next: usize) {
         let number = self.next_part_number;
         self.next_part_number += 1;
         let (UploadTarget { client, transport: way, trusted: ours, bucket, key }, id) =
             (self.target.clone(), self.upload_id.clone());
+        let (bytes, held) = buffer.take_part(next);
         self.sending.spawn(async move {
-            let mut adapted = Builder::new().timeout_config(request_timeouts(bytes.len()));
-            if way == StoreTransport::InProcess {
-                // Nothing changes bytes within the process, and the checksum of a part is no checksum of the object.
-                // The stream stalls only while the disk does.
-                adapted = adapted
-                    .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-                    .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-            }
+            let _held = held;
+            let adapted = request_config(way, bytes.len());
             let request = client.upload_part().bucket(&bucket).key(&key).upload_id(id).part_number(number);
             let request = request.body(bytes.into_byte_stream()).customize().config_override(adapted);
             let request = if way.is_tamper_proof() { request.disable_payload_signing() } else { request };
@@ -217,15 +235,17 @@ impl MultipartWriter {
     }
 
     async fn complete_upload(&mut self) -> Result<(String, Option<String>)> {
-        while !self.sending.is_empty() {
-            self.join_part().await?;
-        }
+        self.join_parts(0).await?;
         // Parts can finish in any order, but the list must be sorted by number.
         self.sent.sort_by_key(CompletedPart::part_number);
         let parts = CompletedMultipartUpload::builder().set_parts(Some(std::mem::take(&mut self.sent))).build();
         let UploadTarget { client, bucket, key, .. } = &self.target;
         let request = client.complete_multipart_upload().bucket(bucket).key(key).upload_id(&self.upload_id);
-        let output = request.multipart_upload(parts).send().await;
+        let request = request.multipart_upload(parts).customize();
+        let request = request.mutate_request(|request| {
+            request.add_extension(AnyPartSize);
+        });
+        let output = request.send().await;
         let output = output.map_err(|error| sdk_error::object_error("finishing", bucket, key, error))?;
         self.done = true;
         Ok((unquote_etag(output.e_tag()), output.version_id))
@@ -264,13 +284,16 @@ impl UploadTarget {
     }
 
     /// Sends one `PutObject` request.
-    pub(super) async fn put_object(self, headers: &ObjectHeaders, bytes: Bytes) -> Result<ObjectMeta> {
+    pub(super) async fn put_object(
+        self,
+        headers: &ObjectHeaders,
+        bytes: ByteStream,
+        size: usize,
+    ) -> Result<ObjectMeta> {
         let Self { client, transport: way, bucket, key, .. } = self;
-        let size = bytes.len();
-        let patience = Builder::new().timeout_config(request_timeouts(size));
         let request = client.put_object().bucket(&bucket).key(&key).content_type(&headers.content_type);
-        let request = request.set_cache_control(headers.cache_control.clone()).body(ByteStream::from(bytes));
-        let request = request.customize().config_override(patience);
+        let request = request.set_cache_control(headers.cache_control.clone()).body(bytes);
+        let request = request.customize().config_override(request_config(way, size));
         let request = if way.is_tamper_proof() { request.disable_payload_signing() } else { request };
         let output = request.send().await.map_err(|error| sdk_error::object_error("writing", &bucket, &key, error))?;
         Ok(ObjectMeta {
@@ -281,6 +304,19 @@ impl UploadTarget {
             bucket,
             key,
         })
+    }
+}
+
+/// The settings of a request with a body of this size.
+fn request_config(transport: StoreTransport, size: usize) -> Builder {
+    let config = Builder::new().timeout_config(request_timeouts(size));
+    match transport {
+        // Nothing changes bytes within the process, and the checksum of a part is no checksum of the object. The stream
+        // stalls only while the disk does.
+        StoreTransport::InProcess => config
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled()),
+        StoreTransport::Plain | StoreTransport::Tls => config,
     }
 }
 

@@ -24,6 +24,8 @@ pub const PARAM_NOT_A_CHOICE: ErrorCode =
 pub const PARAM_OUT_OF_RANGE: ErrorCode =
     ErrorCode::permanent("param_out_of_range", "A param is too small or too large").with_status(422);
 pub const PARAM_TOO_LONG: ErrorCode = ErrorCode::permanent("param_too_long", "A param is too long").with_status(422);
+pub const PARAM_TOO_MANY_ITEMS: ErrorCode =
+    ErrorCode::permanent("param_too_many_items", "A list has more items than its `max_items`").with_status(422);
 pub const PARAM_TOO_SHORT: ErrorCode = ErrorCode::permanent("param_too_short", "A param is too short").with_status(422);
 pub const PARAM_UNKNOWN: ErrorCode =
     ErrorCode::permanent("param_unknown", "The pipeline has no such param").with_status(422);
@@ -45,6 +47,7 @@ pub const CODES: &[ErrorCode] = &[
     PARAM_NOT_A_CHOICE,
     PARAM_OUT_OF_RANGE,
     PARAM_TOO_LONG,
+    PARAM_TOO_MANY_ITEMS,
     PARAM_TOO_SHORT,
     PARAM_UNKNOWN,
     PARAM_WRONG_TYPE,

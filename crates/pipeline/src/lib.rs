@@ -25,5 +25,5 @@ pub use plan::{
 pub use schedule::CronSchedule;
 pub use schema::pipeline_schema;
 pub use sql_files::{compile_with_sql_files, list_sql_files};
-pub use step_kind::{DeferredField, StepCatalog, StepKind, ValidationContext, Validator};
+pub use step_kind::{DeferredField, QueryVerifier, StepCatalog, StepKind, ValidationContext, Validator};
 pub use templated::Templated;

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 pub use super::ast::Backoff;
 use super::ast::{CatchUp, OnRunConflict};
-use super::params::{self, Param};
+use super::params::{self, Param, ParamType};
 use afterload_core::error::Result;
 
 /// A compiled pipeline as the engine executes it.
@@ -254,8 +254,8 @@ pub struct ForEach {
 }
 
 impl ForEach {
-    /// Limits the jobs of one step. More items should be one step that works in chunks.
-    pub const MAX_ITEMS: usize = 10_000;
+    /// Limits the jobs of one step. More items should be one step that works in chunks. A list param may have as many.
+    pub const MAX_ITEMS: usize = ParamType::DEFAULT_MAX_ITEMS;
     /// The only output of such a step: the outputs of its items, in item order.
     pub const OUTPUT_NAME: &str = "items";
 }

@@ -81,6 +81,8 @@ pub struct ValidationContext {
     pub dialects: BTreeMap<String, Dialect>,
     /// The names of read-only connections.
     pub read_only: BTreeSet<String>,
+    /// The functions that a connection allows in SQL which must only read.
+    pub functions: BTreeMap<String, Vec<String>>,
     /// The names of mail templates.
     pub templates: Option<BTreeSet<String>>,
     /// Invalid mail templates, each with the reason.
@@ -91,7 +93,37 @@ pub struct ValidationContext {
     pub queues: Option<BTreeSet<String>>,
     /// The bucket of the service itself. No step may write to it by name, and no trigger may use it.
     pub artifacts_bucket: Option<String>,
+    /// Asks databases about SQL. Without one, only the text is checked.
+    pub query_verifier: Option<QueryVerifier>,
 }
+
+/// The error of SQL, if the database of a connection refuses to take it as a read.
+type VerifyFn = dyn Fn(&str, &str) -> Result<(), Error> + Send + Sync;
+
+/// Asks the database of a connection whether SQL only reads.
+#[derive(Clone)]
+pub struct QueryVerifier(Arc<VerifyFn>);
+
+impl QueryVerifier {
+    /// Creates a verifier from a function of the connection's name and the SQL. It may block.
+    pub fn new(verify: impl Fn(&str, &str) -> Result<(), Error> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(verify))
+    }
+}
+
+impl std::fmt::Debug for QueryVerifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("QueryVerifier")
+    }
+}
+
+impl PartialEq for QueryVerifier {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for QueryVerifier {}
 
 /// Collects the problems that a step finds in its own `with:` block.
 pub struct Validator<'a> {
@@ -148,14 +180,14 @@ impl<'a> Validator<'a> {
         let misspelt = |key: &YamlKey| {
             self.unread.iter().any(|problem| problem.span == key.span) && closest_name(&key.text, [name]).is_some()
         };
-        self.unread.iter().any(|problem| problem.span == above.span && problem.missing_field == Some(name))
+        self.unread.iter().any(|problem| problem.span == above.span && problem.fault.missing_field() == Some(name))
             || matches!(&above.value, YamlValue::Map(entries) if entries.iter().any(|(key, _)| misspelt(key)))
     }
 
     /// True if a problem at `path` only follows from an unreadable value.
     fn is_consequence(&self, path: &[&str]) -> bool {
         let at = self.with.closest_node(path);
-        let unread = |problem: &Diagnostic| problem.span == at.span && problem.missing_field.is_none();
+        let unread = |problem: &Diagnostic| problem.span == at.span && problem.fault.missing_field().is_none();
         self.is_missing_or_misspelled(path) || !std::ptr::eq(at, self.with) && self.unread.iter().any(unread)
     }
 
@@ -184,6 +216,15 @@ impl<'a> Validator<'a> {
         let at = self.with.closest_node(path).span;
         let problem = Diagnostic::new(codes::NOT_SUPPORTED_YET, at, format!("{what} is not supported yet"));
         self.problems.push(problem.with_hint("remove it; a later version will accept it"));
+    }
+
+    /// Reports SQL at `path` that its database refuses, if databases are asked.
+    pub fn verify_query(&mut self, path: &[&str], connection: &str, sql: &str) {
+        let known = self.ctx.connections.as_ref().is_none_or(|known| known.contains(connection));
+        let Some(QueryVerifier(verify)) = self.ctx.query_verifier.as_ref().filter(|_| known) else { return };
+        if let Err(error) = verify(connection, sql) {
+            self.report_refused(path, &error);
+        }
     }
 
     /// Reports an unknown connection, or a read-only one if the step writes.

@@ -19,7 +19,6 @@ use super::index::objects::{self, IndexedObject, ObjectDetails};
 use super::index::run_blocking;
 use super::index::{buckets, uploads};
 use super::put::{DEFAULT_CONTENT_TYPE, MAX_PUT_BYTES, build_details, receive_blob};
-use afterload_core::clock;
 
 pub(super) async fn copy_object(
     store: &Arc<S3Backend>,
@@ -71,7 +70,7 @@ pub(super) async fn copy_object(
         store.write_index(move |tx| objects::insert_object(tx, &bucket, &key, content_type, details, &to, sealed));
     let result = CopyObjectResult {
         e_tag: Some(put.await?),
-        last_modified: Some(to_timestamp(clock::now_millis())),
+        last_modified: Some(to_timestamp(store.clock.now())),
         ..Default::default()
     };
     Ok(S3Response::new(CopyObjectOutput { copy_object_result: Some(result), ..Default::default() }))
@@ -99,7 +98,7 @@ pub(super) async fn copy_part(
     store.write_index(move |tx| uploads::put_part(tx, &bucket, &key, &upload_id, part_number, sealed)).await?;
     let result = CopyPartResult {
         e_tag: Some(etag),
-        last_modified: Some(to_timestamp(clock::now_millis())),
+        last_modified: Some(to_timestamp(store.clock.now())),
         ..Default::default()
     };
     Ok(S3Response::new(UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() }))

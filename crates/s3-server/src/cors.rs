@@ -3,7 +3,7 @@
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-    ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, HeaderValue, ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, HeaderValue, ORIGIN, VARY,
 };
 use hyper::{Method, Request, StatusCode};
 use s3s::{Body, HttpResponse};
@@ -55,14 +55,10 @@ impl CorsRequest {
         Some(response)
     }
 
-    /// Lets the page read the response, and stops browsers from guessing the type of an upload.
+    /// Lets the page read the response.
     pub(super) fn add_headers(self, response: &mut HttpResponse) {
-        if !self.unsigned {
-            return;
-        }
-        let headers = response.headers_mut();
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        if self.cross_origin {
+        if self.unsigned && self.cross_origin {
+            let headers = response.headers_mut();
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANY_ORIGIN);
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, CORS_EXPOSED_HEADERS);
         }

@@ -2,15 +2,18 @@
 
 use s3s::{Body, HttpResponse};
 
+use super::error::INTERNAL_ERROR_TEXT;
+
 const ERROR_TEXTS: &[(&str, &str)] = &[
     ("AccessDenied", "Access is denied."),
+    ("AuthorizationQueryParametersError", "The signature in the query is not complete."),
     ("BadDigest", "The body does not have the checksum that came with it."),
     ("BucketAlreadyOwnedByYou", "The bucket is there already."),
     ("BucketNotEmpty", "The bucket is not empty."),
     ("EntityTooLarge", "The object is larger than this store takes."),
     ("EntityTooSmall", "Every part but the last has at least 5 MiB."),
     ("IncompleteBody", "The body ended early."),
-    ("InternalError", "The store failed; its log says why."),
+    ("InternalError", INTERNAL_ERROR_TEXT),
     ("InvalidArgument", "An argument is not valid."),
     ("InvalidBucketName", "A bucket is named by 3 to 63 lower-case letters, digits, hyphens and dots."),
     ("InvalidDigest", "The checksum cannot be read."),
@@ -45,6 +48,16 @@ pub(super) fn add_error_text(response: HttpResponse) -> HttpResponse {
     let (mut parts, _) = response.into_parts();
     parts.headers.remove(hyper::header::CONTENT_LENGTH);
     HttpResponse::from_parts(parts, Body::from(text))
+}
+
+/// The code of an error response.
+pub(super) fn error_code(xml: &str) -> Option<&str> {
+    Some(xml.split_once("<Code>")?.1.split_once("</Code>")?.0)
+}
+
+/// Whether the fault behind an error response is in the log already, with its reason.
+pub(super) fn is_logged_fault(xml: &str) -> bool {
+    xml.contains(&format!("<Message>{INTERNAL_ERROR_TEXT}</Message>"))
 }
 
 /// Returns `None` if the response needs no message.

@@ -10,7 +10,6 @@ use rusqlite::OptionalExtension;
 
 use super::S3Backend;
 use super::error::S3ServerError;
-use afterload_core::clock;
 
 /// Younger files may belong to another process. The index names a blob within seconds after its last byte.
 const MIN_GARBAGE_AGE: Duration = Duration::from_secs(3600);
@@ -33,7 +32,9 @@ pub(super) fn spawn_gc(store: &Arc<S3Backend>) {
 
 /// Removes leftovers older than `age`, and returns their number.
 fn collect_garbage(store: &S3Backend, age: Duration) -> Result<u64, S3ServerError> {
-    let before = SystemTime::UNIX_EPOCH + Duration::from_millis(clock::now_millis().unsigned_abs()) - age;
+    // The times of files are those of this machine, which no correction applies to.
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(store.clock.uncorrected_now().unsigned_abs());
+    let before = now - age;
     let mut removed = 0;
     for path in files_older_than(store.blobs.incoming_dir(), before)? {
         removed += remove_if_exists(&path)?;
@@ -93,13 +94,14 @@ mod tests {
     use super::super::index::objects::{self, ObjectDetails, WriteConditions};
     use super::super::index::{ObjectIndex, buckets};
     use super::*;
+    use afterload_core::clock::Clock;
 
     #[tokio::test]
     async fn gc_removes_only_old_unreferenced_files() {
         let dir = tempfile::tempdir().unwrap();
         let bodies = BlobDir::open(dir.path()).unwrap();
         let index = ObjectIndex::open(&dir.path().join("index.db")).unwrap();
-        let store = Arc::new(S3Backend { index, blobs: bodies, changed: tokio::sync::Notify::new() });
+        let store = Arc::new(S3Backend::new(index, bodies, Clock::system()));
         let sealed = || {
             let mut incoming = store.blobs.create_writer(BodyExpectation::default().start_digests()).unwrap();
             incoming.write(b"bytes").unwrap();
@@ -125,7 +127,7 @@ mod tests {
         std::mem::forget(half);
         assert_eq!(collect_garbage(&store, MIN_GARBAGE_AGE).unwrap(), 0, "young files may be at work");
 
-        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(clock::now_millis().unsigned_abs());
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(store.clock.uncorrected_now().unsigned_abs());
         let old = now - 2 * MIN_GARBAGE_AGE;
         for entry in glob(dir.path()) {
             File::options().write(true).open(entry).unwrap().set_modified(old).unwrap();

@@ -17,7 +17,7 @@ use s3s::Body;
 use s3s::service::S3Service;
 use tokio::time::timeout;
 
-use super::serve::call_service;
+use super::dispatch::call_service;
 
 /// The endpoint of in-process requests, used for signing. No socket listens there.
 pub(super) const IN_PROCESS_ENDPOINT: &str = "http://embedded";
@@ -47,7 +47,7 @@ impl HttpConnector for InProcessConnector {
         let Self { service, read_timeout: patience } = self.clone();
         HttpConnectorFuture::new(async move {
             let request = to_server_request(request).map_err(ConnectorError::user)?;
-            let response = match patience {
+            let (response, _) = match patience {
                 Some(patience) => timeout(patience, call_service(&service, request))
                     .await
                     .map_err(|elapsed| ConnectorError::timeout(elapsed.into()))?,

@@ -11,14 +11,17 @@
 //! index does not name, and garbage collection removes those. Keys never become paths.
 
 mod access;
+mod admission;
 mod api;
 mod blobs;
 mod buckets;
+mod chunk_limit;
 pub mod codes;
 mod copy;
 mod cors;
 mod credentials;
 mod digest;
+mod dispatch;
 mod error;
 mod error_text;
 mod gc;
@@ -29,6 +32,8 @@ mod list;
 mod lock;
 mod multipart;
 mod put;
+mod query;
+mod safe_headers;
 mod serve;
 
 use std::collections::BTreeSet;
@@ -38,39 +43,60 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aws_sdk_s3::config::SharedHttpClient;
+use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result, Retryability};
 use afterload_core::secret::Secret;
+use afterload_http_listener::{ConnectionLimits, HttpTimeouts};
 use afterload_object_store::EmbeddedEndpoint;
 
-pub use credentials::{S3Credentials, load_or_create_credentials};
+pub use credentials::{
+    S3Credentials, S3KeyPair, forget_previous_credentials, load_or_create_credentials, rotate_credentials,
+};
 pub use index::events::{ObjectEvent, ObjectEventKind};
 
 use blobs::BlobDir;
 use index::ObjectIndex;
 
+/// The maximum number of connections unless the owner of the store sets it.
+const DEFAULT_MAX_CONNECTIONS: usize = 128;
+/// The maximum size of an XML body, which is held in memory. A list of 1,000 keys to delete, or of 10,000 parts, fits.
+const MAX_XML_BYTES: usize = 4 << 20;
 /// The file name of the index.
 const INDEX_FILE: &str = "index.db";
 
-/// The embedded store: a directory and its key pair. It is cheap to clone.
+/// The embedded store: a directory and its keys. It is cheap to clone.
 #[derive(Clone)]
 pub struct EmbeddedStore {
     backend: Arc<S3Backend>,
     credentials: S3Credentials,
     /// Buckets whose objects can be read without a signature.
     public_buckets: Arc<BTreeSet<String>>,
+    max_connections: usize,
+    timeouts: HttpTimeouts,
 }
 
 /// The state that all requests share.
 struct S3Backend {
     index: ObjectIndex,
     blobs: BlobDir,
+    clock: Clock,
     /// Notified when this process has created an object.
     changed: Notify,
+    /// Limits the bodies that are collected and written at the same time. The others wait in their sockets.
+    body_writes: Semaphore,
+}
+
+impl S3Backend {
+    fn new(index: ObjectIndex, blobs: BlobDir, clock: Clock) -> Self {
+        let body_writes = Semaphore::new(put::MAX_PARALLEL_WRITES);
+        Self { index, blobs, clock, changed: Notify::new(), body_writes }
+    }
 }
 
 impl EmbeddedStore {
@@ -78,16 +104,18 @@ impl EmbeddedStore {
     ///
     /// # Errors
     /// `object_store_error` if the directory cannot be written, or if a newer version created it.
-    pub fn open(dir: &Path, credentials: S3Credentials) -> Result<Self> {
+    pub fn open(dir: &Path, credentials: S3Credentials, clock: Clock) -> Result<Self> {
         let failed = |error: error::S3ServerError| {
             Error::new(codes::OBJECT_STORE_ERROR, error.to_string())
                 .context(format!("opening the object store in `{}`", dir.display()))
         };
         let bodies = BlobDir::open(dir).map_err(|error| failed(error.into()))?;
         let index = ObjectIndex::open(&dir.join(INDEX_FILE)).map_err(failed)?;
-        let store = Arc::new(S3Backend { index, blobs: bodies, changed: Notify::new() });
+        let store = Arc::new(S3Backend::new(index, bodies, clock));
         gc::spawn_gc(&store);
-        Ok(Self { backend: store, credentials, public_buckets: Arc::default() })
+        let timeouts = ConnectionLimits::default().timeouts();
+        let public_buckets = Arc::default();
+        Ok(Self { backend: store, credentials, public_buckets, max_connections: DEFAULT_MAX_CONNECTIONS, timeouts })
     }
 
     /// Allows unsigned reads of the objects in these buckets.
@@ -97,19 +125,29 @@ impl EmbeddedStore {
         self
     }
 
+    /// Sets the maximum number of connections and the limits on slow clients.
+    #[must_use]
+    pub fn with_connection_limits(mut self, max_connections: usize, timeouts: HttpTimeouts) -> Self {
+        (self.max_connections, self.timeouts) = (max_connections, timeouts);
+        self
+    }
+
     /// Serves S3 requests on `listener` until `stop`. Requests in progress get at most ten seconds more.
     pub fn serve(&self, listener: TcpListener, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
-        serve::serve(self.build_service(), listener, stop)
+        serve::serve(self.build_service(), listener, self.max_connections, self.timeouts, stop)
     }
 
     fn build_service(&self) -> S3Service {
         let mut builder = S3ServiceBuilder::new(api::S3Api(Arc::clone(&self.backend)));
         builder.set_auth(access::StaticAuth(self.credentials.clone()));
         builder.set_access(access::AccessPolicy(Arc::clone(&self.public_buckets)));
+        let mut config = S3Config::default();
+        config.xml_max_body_size = MAX_XML_BYTES;
+        builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         builder.build()
     }
 
-    /// The key pair of the store.
+    /// The keys of the store.
     pub fn credentials(&self) -> &S3Credentials {
         &self.credentials
     }

@@ -20,8 +20,7 @@ use super::index::objects::{self, ObjectDetails, WriteConditions};
 use super::index::uploads::{self, UnfinishedUpload, UploadedPart};
 use super::list::{KeyEncoding, parse_max_entries, store_owner};
 use super::put::{DEFAULT_CONTENT_TYPE, build_details, parse_expected_body, receive_blob};
-use afterload_core::clock;
-use afterload_object_store::SkipMd5;
+use afterload_object_store::{AnyPartSize, SkipMd5};
 
 const MAX_PARTS: i32 = 10_000;
 const MIN_PART_BYTES: u64 = 5 << 20;
@@ -49,7 +48,7 @@ pub(super) async fn create_multipart_upload(
         id: id.clone(),
         content_type: input.content_type.unwrap_or_else(|| DEFAULT_CONTENT_TYPE.to_owned()),
         details,
-        created_at: clock::now_millis(),
+        created_at: store.clock.now(),
     };
     store.write_index(move |tx| uploads::insert_upload(tx, &input.bucket, &upload)).await?;
     Ok(S3Response::new(CreateMultipartUploadOutput {
@@ -96,6 +95,7 @@ pub(super) async fn complete_multipart_upload(
     store: &Arc<S3Backend>,
     request: S3Request<CompleteMultipartUploadInput>,
 ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+    let min_part_size = if request.extensions.get::<AnyPartSize>().is_some() { 0 } else { MIN_PART_BYTES };
     let mut input = request.input;
     if take_checksums!(input).iter().any(|(_, value)| value.is_some()) {
         let message = "A checksum over all parts is not implemented by this store; give those of the parts.";
@@ -113,7 +113,7 @@ pub(super) async fn complete_multipart_upload(
             return completed_upload_etag(&tx.sql, &bucket, &key, &upload_id);
         };
         let there = uploads::list_parts(&tx.sql, &upload_id, 0, MAX_PARTS.unsigned_abs())?;
-        let parts = select_listed_parts(there, listed)?;
+        let parts = select_listed_parts(there, listed, min_part_size)?;
         let size: u64 = parts.iter().map(|part| part.size).sum();
         if size > MAX_OBJECT_BYTES {
             return Err(S3ErrorCode::EntityTooLarge.into());
@@ -150,7 +150,11 @@ fn completed_upload_etag(
 }
 
 /// Checks the listed parts and selects them.
-fn select_listed_parts(there: Vec<UploadedPart>, listed: Vec<CompletedPart>) -> Result<Vec<UploadedPart>, S3Error> {
+fn select_listed_parts(
+    there: Vec<UploadedPart>,
+    listed: Vec<CompletedPart>,
+    min_part_size: u64,
+) -> Result<Vec<UploadedPart>, S3Error> {
     let mut there: BTreeMap<i32, UploadedPart> = there.into_iter().map(|part| (part.number, part)).collect();
     let (count, mut before) = (listed.len(), 0);
     let mut chosen = Vec::with_capacity(count);
@@ -172,7 +176,7 @@ fn select_listed_parts(there: Vec<UploadedPart>, listed: Vec<CompletedPart>) -> 
                 return Err(invalid());
             }
         }
-        if part.size < MIN_PART_BYTES && index + 1 < count {
+        if part.size < min_part_size && index + 1 < count {
             return Err(S3ErrorCode::EntityTooSmall.into());
         }
         chosen.push(part);

@@ -4,25 +4,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::stream::Fuse;
+use futures::{FutureExt, StreamExt};
 use hyper::HeaderMap;
 use s3s::dto::{ChecksumType, PutObjectInput, PutObjectOutput, StreamingBlob, Timestamp, TimestampFormat};
-use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, StdError, TrailingHeaders};
+use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, StdError, TrailingHeaders};
 use tokio::time::timeout;
 
 use super::S3Backend;
 use super::blobs::{BlobWriter, WrittenBlob};
+use super::chunk_limit::CHUNK_TOO_LARGE;
 use super::digest::{BodyExpectation, CHECKSUM_ALGORITHMS, fill_checksums, take_checksums};
 use super::error::{S3ServerError, s3_error};
 use super::index::objects::{self, ObjectDetails, WriteConditions};
 use super::index::{buckets, run_blocking};
+use afterload_http_listener::SlowBodyError;
 
 /// The maximum size of one request body.
 pub(super) const MAX_PUT_BYTES: u64 = 5 << 30;
 /// The maximum pause between two pieces of a body.
 const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// Bytes that are collected before a write.
+/// Bytes that are collected before a write, from what has arrived already.
 const WRITE_BATCH_BYTES: usize = 512 << 10;
+/// Batches that all bodies together may hold. A body that waits for its sender holds none.
+pub(super) const MAX_PARALLEL_WRITES: usize = 16;
 
 pub(super) const DEFAULT_CONTENT_TYPE: &str = "binary/octet-stream";
 
@@ -124,20 +129,17 @@ pub(super) async fn receive_blob(
     let bodies = store.blobs.clone();
     let mut incoming = run_blocking(move || Ok(bodies.create_writer(digests)?)).await?;
     let mut size = 0;
-    if let Some(mut body) = body {
-        loop {
-            let (batch, ended) = read_batch(&mut body).await?;
-            size += batch.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
-            if size > expected.length.unwrap_or(MAX_PUT_BYTES) {
-                let code =
-                    if expected.length.is_some() { S3ErrorCode::IncompleteBody } else { S3ErrorCode::EntityTooLarge };
-                return Err(code.into());
-            }
-            incoming = write_batch(incoming, batch).await?;
-            if ended {
-                break;
-            }
+    let mut body = body.unwrap_or_else(|| StreamingBlob::from(Body::empty())).fuse();
+    while let Some(first) = read_chunk(&mut body).await? {
+        let _permit = store.body_writes.acquire().await.map_err(|_| S3Error::from(S3ErrorCode::ServiceUnavailable))?;
+        let batch = collect_ready_chunks(first, &mut body)?;
+        size += batch.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        if size > expected.length.unwrap_or(MAX_PUT_BYTES) {
+            let code =
+                if expected.length.is_some() { S3ErrorCode::IncompleteBody } else { S3ErrorCode::EntityTooLarge };
+            return Err(code.into());
         }
+        incoming = write_batch(incoming, batch).await?;
     }
     for algorithm in std::mem::take(&mut expected.trailing_algorithms) {
         let name = format!("x-amz-checksum-{algorithm}");
@@ -151,20 +153,23 @@ pub(super) async fn receive_blob(
     Ok(sealed)
 }
 
-async fn read_batch(body: &mut StreamingBlob) -> S3Result<(Vec<Bytes>, bool)> {
-    let (mut batch, mut size) = (Vec::new(), 0);
-    while size < WRITE_BATCH_BYTES {
-        match timeout(BODY_READ_TIMEOUT, body.next()).await {
-            Ok(Some(Ok(chunk))) => {
-                size += chunk.len();
-                batch.push(chunk);
-            }
-            Ok(Some(Err(error))) => return Err(body_error(&error)),
-            Ok(None) => return Ok((batch, true)),
-            Err(_) => return Err(S3ErrorCode::RequestTimeout.into()),
-        }
+async fn read_chunk(body: &mut Fuse<StreamingBlob>) -> S3Result<Option<Bytes>> {
+    match timeout(BODY_READ_TIMEOUT, body.next()).await {
+        Ok(chunk) => chunk.transpose().map_err(|error| body_error(&error)),
+        Err(_) => Err(S3ErrorCode::RequestTimeout.into()),
     }
-    Ok((batch, false))
+}
+
+/// Waits for nothing, so that a slow sender holds one chunk and not a whole batch.
+fn collect_ready_chunks(first: Bytes, body: &mut Fuse<StreamingBlob>) -> S3Result<Vec<Bytes>> {
+    let (mut size, mut batch) = (first.len(), vec![first]);
+    while size < WRITE_BATCH_BYTES {
+        let Some(Some(chunk)) = body.next().now_or_never() else { break };
+        let chunk = chunk.map_err(|error| body_error(&error))?;
+        size += chunk.len();
+        batch.push(chunk);
+    }
+    Ok(batch)
 }
 
 async fn write_batch(mut incoming: BlobWriter, batch: Vec<Bytes>) -> Result<BlobWriter, S3ServerError> {
@@ -180,6 +185,8 @@ fn body_error(error: &StdError) -> S3Error {
     let text = error.to_string();
     if text.contains("SignatureMismatch") {
         S3ErrorCode::SignatureDoesNotMatch.into()
+    } else if text.contains(SlowBodyError::MESSAGE) {
+        S3ErrorCode::RequestTimeout.into()
     } else if text.contains("Sha256Mismatch") {
         let mut error = s3_error(
             S3ErrorCode::Custom("XAmzContentSHA256Mismatch".into()),
@@ -187,6 +194,8 @@ fn body_error(error: &StdError) -> S3Error {
         );
         error.set_status_code(hyper::StatusCode::BAD_REQUEST);
         error
+    } else if text.contains(CHUNK_TOO_LARGE) {
+        s3_error(S3ErrorCode::InvalidRequest, "A signed chunk of a body has at most 2 MiB.")
     } else {
         tracing::debug!("an upload to the embedded object store ended early: {text}");
         S3ErrorCode::IncompleteBody.into()
@@ -195,7 +204,28 @@ fn body_error(error: &StdError) -> S3Error {
 
 #[cfg(test)]
 mod tests {
-    use super::strip_aws_chunked;
+    use futures::stream;
+
+    use super::*;
+
+    fn endless_body(ready_chunks: usize) -> Fuse<StreamingBlob> {
+        let chunk = || Ok::<_, std::io::Error>(Bytes::from(vec![0; 64 << 10]));
+        let ready = stream::iter(std::iter::repeat_with(chunk).take(ready_chunks));
+        StreamingBlob::wrap(ready.chain(stream::pending())).fuse()
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_what_has_arrived_up_to_a_limit() {
+        for (arrived, batched) in [(1, 1), (3, 3), (100, WRITE_BATCH_BYTES / (64 << 10))] {
+            let mut body = endless_body(arrived);
+            let first = read_chunk(&mut body).await.unwrap().unwrap();
+            assert_eq!(collect_ready_chunks(first, &mut body).unwrap().len(), batched, "{arrived}");
+        }
+        let mut ended = StreamingBlob::wrap(stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"a"))])).fuse();
+        let first = read_chunk(&mut ended).await.unwrap().unwrap();
+        assert_eq!(collect_ready_chunks(first, &mut ended).unwrap().len(), 1);
+        assert_eq!(read_chunk(&mut ended).await.unwrap(), None);
+    }
 
     #[test]
     fn aws_chunked_is_not_stored() {

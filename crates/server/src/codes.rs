@@ -5,12 +5,12 @@
 #[cfg(test)]
 pub(crate) use afterload_core::codes::DATABASE_UNAVAILABLE;
 pub(crate) use afterload_core::codes::DEFINITION_INVALID;
-pub(crate) use afterload_core::codes::{DATABASE_ERROR, INTERNAL_ERROR};
+pub(crate) use afterload_core::codes::{DATABASE_ERROR, FILE_NOT_AUTHORIZED, INTERNAL_ERROR, TEXT_INVALID};
 use afterload_core::error::ErrorCode;
 pub(crate) use afterload_egress::codes::{WEBHOOK_EXPIRED, WEBHOOK_INVALID};
 pub(crate) use afterload_engine::codes::{
-    CONCURRENCY_KEY_INVALID, PIPELINE_NOT_FOUND, QUEUE_NOT_FOUND, RUN_ENDED, RUN_FILES_EXPIRED, RUN_NEVER_BEGAN,
-    RUN_NOT_ENDED, RUN_SUCCEEDED,
+    CONCURRENCY_KEY_INVALID, PIPELINE_NOT_FOUND, QUEUE_NOT_FOUND, QUEUE_UNKNOWN, RUN_ENDED, RUN_FILES_EXPIRED,
+    RUN_NEVER_BEGAN, RUN_NOT_ENDED, RUN_SUCCEEDED,
 };
 pub(crate) use afterload_object_store::codes::{
     BUCKET_NOT_CONFIGURED, OBJECT_ACCESS_DENIED, OBJECT_CHANGED, OBJECT_NOT_FOUND,
@@ -97,13 +97,34 @@ pub const STEP_NOT_FOUND: ErrorCode = ErrorCode::permanent("step_not_found", "Th
     .with_status(404)
     .with_hint("`GET /v1/runs/ID` lists its steps");
 pub const TOKEN_INVALID: ErrorCode = ErrorCode::permanent("token_invalid", "The token is not valid").with_status(401);
+pub const TOO_MANY_CONNECTIONS: ErrorCode =
+    ErrorCode::transient("too_many_connections", "Too many connections handle requests");
+pub const TOO_MANY_RUN_WATCHERS: ErrorCode =
+    ErrorCode::transient("too_many_run_watchers", "Too many clients watch this run")
+        .with_status(429)
+        .with_hint("read the run without its events; `limits.watchers.per_run` in the configuration sets the limit");
+pub const TOO_MANY_FILES: ErrorCode = ErrorCode::permanent("too_many_files", "The request has too many files")
+    .with_status(422)
+    .with_hint("start several runs with fewer files; `limits.files` in the configuration raises the limit");
+pub const TOO_MANY_PARTS: ErrorCode = ErrorCode::permanent("too_many_parts", "The form has too many parts")
+    .with_status(422)
+    .with_hint("send many values as one list or map; `limits.form_parts` in the configuration raises the limit");
+pub const TOO_MANY_ATTEMPTS: ErrorCode =
+    ErrorCode::transient("too_many_attempts", "Too many wrong keys or tokens came from this address")
+        .with_status(429)
+        .with_hint("wait as long as `Retry-After` says; `limits.wrong_keys` in the configuration is the limit");
 pub const TOO_MANY_UPLOADS: ErrorCode = ErrorCode::transient("too_many_uploads", "Too many uploads are under way");
+pub const TOO_MANY_WATCHERS: ErrorCode = ErrorCode::transient("too_many_watchers", "Too many clients watch runs");
 pub const UNSUPPORTED_MEDIA_TYPE: ErrorCode =
     ErrorCode::permanent("unsupported_media_type", "The content type is not understood")
         .with_status(415)
         .with_hint("send `application/json` or `multipart/form-data`");
 pub const UPLOAD_EXPIRED: ErrorCode =
     ErrorCode::permanent("upload_expired", "The upload has expired").with_status(410).with_hint("announce it again");
+pub const UPLOAD_IN_PROGRESS: ErrorCode =
+    ErrorCode::transient("upload_in_progress", "Another request is sending the file")
+        .with_status(409)
+        .with_hint("wait for the other request, or end it");
 pub const UPLOAD_INCOMPLETE: ErrorCode = ErrorCode::permanent("upload_incomplete", "The file has not arrived")
     .with_status(409)
     .with_hint("send the bytes to the `url` of the upload first");
@@ -158,9 +179,16 @@ pub const CODES: &[ErrorCode] = &[
     SHUTTING_DOWN,
     STEP_NOT_FOUND,
     TOKEN_INVALID,
+    TOO_MANY_CONNECTIONS,
+    TOO_MANY_RUN_WATCHERS,
+    TOO_MANY_FILES,
+    TOO_MANY_PARTS,
+    TOO_MANY_ATTEMPTS,
     TOO_MANY_UPLOADS,
+    TOO_MANY_WATCHERS,
     UNSUPPORTED_MEDIA_TYPE,
     UPLOAD_EXPIRED,
+    UPLOAD_IN_PROGRESS,
     UPLOAD_INCOMPLETE,
     UPLOAD_NOT_FOUND,
     UPLOAD_SIZE_DIFFERS,

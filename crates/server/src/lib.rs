@@ -3,3 +3,4 @@
 pub mod api;
 pub mod codes;
 pub mod triggers;
+mod whole_number;

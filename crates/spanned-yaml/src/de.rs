@@ -10,7 +10,7 @@ use serde::forward_to_deserialize_any;
 use super::placeholder::PlaceholderDeserializer;
 use super::read_error::YamlReadError;
 use super::skipped::SkippedNodes;
-use super::{TEMPLATED_TYPE_NAME, YamlKey, YamlNode, YamlValue};
+use super::{FaultKind, TEMPLATED_TYPE_NAME, YamlKey, YamlNode, YamlValue};
 
 /// Deserializes one node and leaves out the skipped nodes.
 #[derive(Clone, Copy)]
@@ -61,7 +61,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
             YamlValue::Seq(items) => visitor.visit_seq(NodeSeqAccess { items: items.iter(), skipped: self.skipped }),
             YamlValue::Map(_) => match self.map_access() {
                 Some(entries) => visitor.visit_map(entries),
-                None => Err(YamlReadError::new("expected a map")),
+                None => Err(YamlReadError::expected("a map".into(), None)),
             },
         };
         self.locate_error(result)
@@ -141,7 +141,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
             }
             _ => {
                 let choices = variants.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-                Err(YamlReadError::new(format!("expected one of {choices}")))
+                Err(YamlReadError::expected(format!("one of {choices}"), None))
             }
         };
         self.locate_error(result)
@@ -206,7 +206,7 @@ impl<'de> MapAccess<'de> for NodeMapAccess<'_> {
             }
             None => seed.deserialize(PlaceholderDeserializer).map_err(|mut fault| {
                 fault.follow_up = true;
-                fault.missing_field = None;
+                fault.fault = FaultKind::Other;
                 fault
             }),
         }
@@ -247,7 +247,7 @@ impl<'de> VariantAccess<'de> for NodeDeserializer<'_> {
     fn tuple_variant<V: Visitor<'de>>(self, _len: usize, visitor: V) -> Result<V::Value, YamlReadError> {
         match self.seq_access() {
             Some(items) => self.locate_error(visitor.visit_seq(items)),
-            None => self.locate_error(Err(YamlReadError::new("expected a list"))),
+            None => self.locate_error(Err(YamlReadError::expected("a list".into(), None))),
         }
     }
 

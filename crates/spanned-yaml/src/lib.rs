@@ -97,14 +97,47 @@ pub struct Diagnostic {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
-    /// The field that the map at this place lacks, if that is the fault.
-    pub missing_field: Option<&'static str>,
+    /// Which fault it is. Code decides by this and never by the message.
+    pub fault: FaultKind,
+}
+
+/// The fault of a diagnostic, as far as code has to know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum FaultKind {
+    /// The map at this place lacks a field.
+    MissingField(&'static str),
+    /// The map at this place has an unknown field.
+    UnknownField,
+    /// The value is not what is expected. The text names what is expected and quotes nothing of the value.
+    UnexpectedValue(String),
+    /// Any other fault. Its message may quote the value.
+    #[default]
+    Other,
+}
+
+impl FaultKind {
+    /// The missing field, if that is the fault.
+    pub fn missing_field(&self) -> Option<&'static str> {
+        match self {
+            Self::MissingField(name) => Some(name),
+            _ => None,
+        }
+    }
 }
 
 impl Diagnostic {
     /// Creates a diagnostic.
     pub fn new(code: ErrorCode, span: SourceSpan, message: impl Into<String>) -> Self {
-        Self { code, span, message: join_lines(message.into()), hint: None, missing_field: None }
+        Self { code, span, message: join_lines(message.into()), hint: None, fault: FaultKind::Other }
+    }
+
+    /// The message without what it quotes of the value, which may be a secret. `None` if it cannot do without.
+    pub fn message_without_value(&self) -> Option<String> {
+        match &self.fault {
+            FaultKind::MissingField(_) | FaultKind::UnknownField => Some(self.message.clone()),
+            FaultKind::UnexpectedValue(expected) => Some(format!("expected {expected}")),
+            FaultKind::Other => None,
+        }
     }
 
     /// Adds a hint; an empty one is ignored.

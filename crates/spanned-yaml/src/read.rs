@@ -56,13 +56,13 @@ fn skip_and_record(
     problems: &mut Vec<Diagnostic>,
 ) -> bool {
     let (span, id) = fault.location.unwrap_or((root.span, std::ptr::from_ref(root)));
-    let lost = fault.missing_field.is_some_and(|field| is_field_skipped(root, id, field, gone));
+    let lost = fault.fault.missing_field().is_some_and(|field| is_field_skipped(root, id, field, gone));
     // Record the first problem even if it follows from another one, so that a failure never comes without a diagnostic.
     if problems.is_empty() || !(lost || fault.follow_up) {
         let problem = Diagnostic::new(codes::DEFINITION_INVALID, span, fault.message).with_hint(fault.hint);
-        problems.push(Diagnostic { missing_field: fault.missing_field, ..problem });
+        problems.push(Diagnostic { fault: fault.fault.clone(), ..problem });
     }
-    match fault.missing_field {
+    match fault.fault.missing_field() {
         Some(field) if !gone.placeholder_fields.get(&id).is_some_and(|fields| fields.contains(&field)) => {
             gone.placeholder_fields.entry(id).or_default().push(field);
             true

@@ -4,7 +4,10 @@ use std::fmt::{self, Display};
 
 use serde::de::{self, Unexpected};
 
-use super::{SourceSpan, YamlNode, suggest};
+use super::{FaultKind, SourceSpan, YamlNode, suggest};
+
+/// How serde names the expected type in its own visitor of booleans.
+const SERDE_EXPECTED_BOOL: &str = "a boolean";
 
 /// Identifies a node by its address while its tree is borrowed.
 pub type NodePtr = *const YamlNode;
@@ -12,19 +15,32 @@ pub type NodePtr = *const YamlNode;
 /// Why a value could not be read.
 #[derive(Debug)]
 pub struct YamlReadError {
-    pub message: String,
+    /// Boxed, because a large error makes every result large.
+    pub message: Box<str>,
     pub hint: String,
     /// The position, and the node to skip in order to continue.
     pub location: Option<(SourceSpan, NodePtr)>,
-    /// The missing field.
-    pub missing_field: Option<&'static str>,
+    pub fault: FaultKind,
     /// True if a placeholder caused the error; it is then not reported.
     pub follow_up: bool,
 }
 
 impl YamlReadError {
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: String::new(), location: None, missing_field: None, follow_up: false }
+        Self {
+            message: message.into().into_boxed_str(),
+            hint: String::new(),
+            location: None,
+            fault: FaultKind::Other,
+            follow_up: false,
+        }
+    }
+
+    /// Another value was expected. `found` describes the value, if it is known.
+    pub fn expected(expected: String, found: Option<&str>) -> Self {
+        let found = found.map_or_else(String::new, |found| format!(", found {found}"));
+        let message = format!("expected {expected}{found}");
+        Self { fault: FaultKind::UnexpectedValue(expected), ..Self::new(message) }
     }
 
     /// Sets the position unless a nested node has already set one.
@@ -48,9 +64,9 @@ impl de::Error for YamlReadError {
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        let (wanted, found_text) = (describe_expected(&expected.to_string()), describe_found(found));
-        let mut fault = Self::new(format!("expected {wanted}, found {found_text}"));
-        if let (Unexpected::Str(text), true) = (found, wanted.starts_with("`true`")) {
+        let expected = expected.to_string();
+        let mut fault = Self::expected(describe_expected(&expected), Some(&describe_found(found)));
+        if let (Unexpected::Str(text), SERDE_EXPECTED_BOOL) = (found, expected.as_str()) {
             let meant = match text.to_ascii_lowercase().as_str() {
                 "yes" | "on" | "true" | "y" => "write `true`",
                 "no" | "off" | "false" | "n" => "write `false`",
@@ -62,7 +78,7 @@ impl de::Error for YamlReadError {
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::new(format!("expected {}, found {}", describe_expected(&expected.to_string()), describe_found(found)))
+        Self::expected(describe_expected(&expected.to_string()), Some(&describe_found(found)))
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
@@ -72,7 +88,7 @@ impl de::Error for YamlReadError {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        let mut fault = Self::new(format!("unknown field `{field}`"));
+        let mut fault = Self { fault: FaultKind::UnknownField, ..Self::new(format!("unknown field `{field}`")) };
         fault.hint = match expected {
             [] => "no field is expected here".into(),
             _ => suggest::suggestion_hint(field, expected.iter().copied()),
@@ -81,9 +97,7 @@ impl de::Error for YamlReadError {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        let mut fault = Self::new(format!("missing field `{field}`"));
-        fault.missing_field = Some(field);
-        fault
+        Self { fault: FaultKind::MissingField(field), ..Self::new(format!("missing field `{field}`")) }
     }
 }
 
@@ -107,7 +121,7 @@ fn describe_found(found: Unexpected<'_>) -> String {
 fn describe_expected(expected: &str) -> String {
     let words = match expected {
         "a string" | "a borrowed string" | "str" => "text",
-        "a boolean" => "`true` or `false`",
+        SERDE_EXPECTED_BOOL => "`true` or `false`",
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0 on",
         "nonzero u32" | "a nonzero u32" | "a nonzero usize" | "a nonzero u64" => "a whole number from 1 on",
         "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::read::read_skipping;
 use super::skipped::SkippedNodes;
-use super::{Diagnostic, SourceSpan, YamlKey, YamlNode, YamlValue};
+use super::{Diagnostic, FaultKind, SourceSpan, YamlKey, YamlNode, YamlValue};
 
 /// Reads a typed value. Where text is expected, a number or a boolean reads as its text.
 ///
@@ -50,12 +50,13 @@ fn next_span(count: &mut usize) -> SourceSpan {
 
 fn describe_diagnostic(root: &YamlNode, problem: &Diagnostic) -> String {
     let (path, at) = node_at_span(root, problem.span, "").unwrap_or((String::new(), root));
-    let what = problem.message.split(", found ").next().unwrap_or_default();
-    let what = what.split(" such as ").next().unwrap_or_default();
-    let what = match what {
-        _ if what.starts_with("missing field") || what.starts_with("unknown field") => what.to_owned(),
-        _ if what.starts_with("expected ") => format!("{what}, found {}", value_kind_name(at)),
-        _ => format!("{} that is not valid here", value_kind_name(at)),
+    let what = match (&problem.fault, problem.message_without_value()) {
+        (FaultKind::UnexpectedValue(expected), _) => {
+            let without_example = expected.split(" such as ").next().unwrap_or(expected);
+            format!("expected {without_example}, found {}", value_kind_name(at))
+        }
+        (_, Some(message)) => message,
+        (_, None) => format!("{} that is not valid here", value_kind_name(at)),
     };
     match path.as_str() {
         "" => what,
@@ -89,5 +90,36 @@ fn value_kind_name(node: &YamlNode) -> &'static str {
         YamlValue::Str(_) => "text",
         YamlValue::Seq(_) => "a list",
         YamlValue::Map(_) => "a map",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer};
+    use serde_json::json;
+
+    use super::*;
+
+    /// Its error begins like the errors of this crate.
+    #[derive(Debug)]
+    struct Picky;
+
+    impl<'de> Deserialize<'de> for Picky {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let text = String::deserialize(deserializer)?;
+            Err(D::Error::custom(format!("expected something else than `{text}`")))
+        }
+    }
+
+    #[test]
+    fn errors_hide_the_value_whatever_their_text_says() {
+        #[derive(Debug, Deserialize)]
+        #[expect(dead_code, reason = "only read")]
+        struct Sample {
+            token: Picky,
+        }
+        let faults = read_resolved::<Sample>(&json!({ "token": "canary" })).expect_err("picky");
+        assert_eq!(faults, ["`token`: text that is not valid here"]);
     }
 }

@@ -3,7 +3,7 @@
 use super::db::Db;
 use super::sql_args::args;
 use super::tx::DbRow;
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 
 /// An API key as stored: its hash, never the key.
@@ -47,7 +47,7 @@ impl ApiKeyStore<'_> {
         let buckets = serde_json::json!(key.buckets);
         let sql = "INSERT INTO api_keys (id, hash, name, scopes, buckets, created_at) VALUES ($1, $2, $3, $4, $5, $6)
                    ON CONFLICT DO NOTHING";
-        let args = args![&key.id, &key.hash, &key.name, &scopes, &buckets, clock::now_millis()];
+        let args = args![&key.id, &key.hash, &key.name, &scopes, &buckets, key.created_at];
         Ok(self.0.execute(sql, &args).await? == 1)
     }
 

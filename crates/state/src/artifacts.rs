@@ -1,10 +1,15 @@
 //! Artifacts: the files that afterload owns. A run has uploads and the files that its steps produce.
 
+use std::collections::HashSet;
+
 use super::db::Db;
-use super::sql_args::args;
+use super::sql_args::{SqlArgs, args};
 use super::tx::{DbRow, DbTx};
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
+
+/// Both databases limit the arguments of a statement.
+const MAX_IDS_PER_STATEMENT: usize = 500;
 
 /// An artifact, a file that afterload owns.
 #[derive(Clone, Debug)]
@@ -44,7 +49,7 @@ impl ArtifactStore<&mut DbTx> {
     /// Stores an artifact, which makes its file visible, and adds the reference of its run.
     pub async fn insert(self, id: &str, run: &str, step: Option<&str>, file: &serde_json::Value) -> Result<()> {
         let sql = "INSERT INTO artifacts (id, run_id, step_id, file, created_at) VALUES ($1, $2, $3, $4, $5)";
-        self.0.execute(sql, &args![id, run, step, file, clock::now_millis()]).await?;
+        self.0.execute(sql, &args![id, run, step, file, self.0.now()]).await?;
         self.0.artifacts().add_ref(id, run).await
     }
 
@@ -52,6 +57,21 @@ impl ArtifactStore<&mut DbTx> {
     pub async fn add_ref(self, id: &str, run: &str) -> Result<()> {
         let sql = "INSERT INTO artifact_refs (artifact_id, holder) VALUES ($1, $2) ON CONFLICT DO NOTHING";
         self.0.execute(sql, &args![id, format!("run:{run}")]).await.map(drop)
+    }
+
+    /// Returns those of the ids, in their order, that belong to files that have not expired. A caller may name any number
+    /// of ids.
+    pub async fn retain_live(self, ids: Vec<String>) -> Result<Vec<String>> {
+        let mut live = HashSet::new();
+        for some in ids.chunks(MAX_IDS_PER_STATEMENT) {
+            let mut args = SqlArgs::default();
+            let list = args.add_list(some);
+            let sql = format!("SELECT id FROM artifacts WHERE id IN ({list}) AND expired_at IS NULL");
+            for row in self.0.fetch(&sql, args.as_slice()).await? {
+                live.insert(row.get_text("id")?);
+            }
+        }
+        Ok(ids.into_iter().filter(|id| live.contains(id)).collect())
     }
 
     /// Locks the row of an artifact until the end of the transaction, so that the file cannot expire meanwhile.

@@ -9,7 +9,7 @@ use super::step_status::StepStatus;
 use super::steps::{STEP_COLUMNS, StepRecord, step_from_row};
 use super::suspensions::WakeCondition;
 use super::tx::DbTx;
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 
 /// A step that an attempt has claimed.
@@ -26,7 +26,7 @@ pub enum AttemptEnd {
     Final {
         /// The final status.
         status: StepStatus,
-        /// The outputs, which later steps can use.
+        /// The outputs, which later steps can use, with the seals of their files.
         outputs: Option<Value>,
         /// The error of the attempt.
         error: Option<Value>,
@@ -47,6 +47,8 @@ pub enum AttemptEnd {
     Park {
         /// When the step may be claimed again.
         due_at: UnixMillis,
+        /// Why, if the machine lacks something that the step needs.
+        error: Option<Value>,
     },
 }
 
@@ -70,6 +72,7 @@ pub(super) fn claim_holds(args: &mut SqlArgs, id: &str, claim: i64) -> String {
 /// The assignments that end a step for good: status, outputs and error.
 pub(super) fn final_assignments(
     args: &mut SqlArgs,
+    now: UnixMillis,
     progress: Option<&Value>,
     (status, outputs, error): (StepStatus, Option<&Value>, Option<&Value>),
 ) -> String {
@@ -78,7 +81,7 @@ pub(super) fn final_assignments(
         args.add(status.as_str()),
         args.add(outputs.map(Value::to_string)),
         args.add(error.map(Value::to_string)),
-        args.add(clock::now_millis()),
+        args.add(now),
         progress_assignment(args, progress)
     )
 }
@@ -100,7 +103,7 @@ impl ClaimStore<'_> {
              RETURNING {STEP_COLUMNS}",
             claim_assignments("$2")
         );
-        let rows = self.0.fetch(&sql, &args![id, clock::now_millis()]).await?;
+        let rows = self.0.fetch(&sql, &args![id, self.0.now()]).await?;
         rows.first().map(|row| Ok(StepClaim { step: step_from_row(row)? })).transpose()
     }
 
@@ -120,7 +123,7 @@ impl ClaimStore<'_> {
         let mut args = SqlArgs::default();
         let changes = match ending {
             AttemptEnd::Final { status, outputs, error } => {
-                final_assignments(&mut args, progress, (*status, outputs.as_ref(), error.as_ref()))
+                final_assignments(&mut args, self.0.now(), progress, (*status, outputs.as_ref(), error.as_ref()))
             }
             AttemptEnd::Retry { error, due_at } => format!(
                 "status = 'retrying', failures = failures + 1, error = {}, due_at = {}, crashes = 0, {}",
@@ -130,9 +133,10 @@ impl ClaimStore<'_> {
             ),
             AttemptEnd::Suspend(condition) => return self.0.suspensions().suspend(id, claim, condition).await,
             AttemptEnd::FanOut => "crashes = 0".into(),
-            AttemptEnd::Park { due_at } => format!(
-                "status = 'queued', due_at = {}, {}",
+            AttemptEnd::Park { due_at, error } => format!(
+                "status = 'queued', due_at = {}, error = COALESCE({}, error), {}",
                 args.add(*due_at),
+                args.add(error.as_ref().map(Value::to_string)),
                 progress_assignment(&mut args, progress)
             ),
         };

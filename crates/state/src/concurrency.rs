@@ -8,7 +8,6 @@ use super::db::Db;
 use super::runs::{self, RunRecord};
 use super::sql_args::{SqlArg, args};
 use super::tx::DbTx;
-use afterload_core::clock;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::Result;
 
@@ -45,7 +44,7 @@ impl ConcurrencyStore<&mut DbTx> {
             "UPDATE runs SET concurrency_key = $2, concurrency_limit = $3, supersedes = $4, queue_position = {queue_position},
              waiting_since = COALESCE(waiting_since, $5) WHERE id = $1"
         );
-        self.0.execute(&sql, &args![id, key, *limit, *supersedes, clock::now_millis()]).await.map(drop)
+        self.0.execute(&sql, &args![id, key, *limit, *supersedes, self.0.now()]).await.map(drop)
     }
 
     /// Gives a free slot of a key to the first run that waits for one, and returns that run. The caller has locked the
@@ -73,7 +72,7 @@ impl ConcurrencyStore<&mut DbTx> {
     /// Cancels a run that waits for a slot; none of its steps has started. Returns true if the run has a notification,
     /// which is now due.
     pub async fn cancel_waiting(self, id: &str) -> Result<bool> {
-        let now = clock::now_millis();
+        let now = self.0.now();
         let sql =
             "UPDATE step_runs SET status = 'cancelled', finished_at = $2 WHERE run_id = $1 AND status = 'waiting'";
         self.0.execute(sql, &args![id, now]).await?;
@@ -94,7 +93,7 @@ impl ConcurrencyStore<&Db> {
         let sql = format!(
             "SELECT id FROM runs WHERE {RUN_IS_WAITING} AND queue_position IS NULL AND run_at <= $1 ORDER BY run_at LIMIT $2"
         );
-        self.fetch_ids(&sql, &args![clock::now_millis(), limit]).await
+        self.fetch_ids(&sql, &args![self.0.now(), limit]).await
     }
 
     /// Lists keys that have a free slot and a run that waits for it.

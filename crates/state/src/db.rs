@@ -8,14 +8,17 @@ use crate::codes;
 use afterload_core::failpoint;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection as _, PgPool, SqlitePool};
 
+use super::clock_offset::ClockOffset;
 use super::group_commit::{GroupCommit, TxOutcome};
 use super::sql_args::SqlArg;
-use super::tx::{DbRow, DbTx, bind_query};
+use super::tx::{BackendTx, DbRow, DbTx, bind_query};
+use afterload_core::clock::{Clock, UnixMillis};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
@@ -24,7 +27,12 @@ const SQLITE_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The state database. Cheap to clone.
 #[derive(Clone)]
-pub struct Db(DbBackend);
+pub struct Db {
+    backend: DbBackend,
+    clock: Clock,
+    /// The measurement by which the clock is corrected.
+    pub(super) clock_offset: Arc<Mutex<Option<ClockOffset>>>,
+}
 
 #[derive(Clone)]
 enum DbBackend {
@@ -39,25 +47,26 @@ enum DbBackend {
 }
 
 impl Db {
-    /// Opens `sqlite://PATH` or `postgres://…` and migrates its tables.
+    /// Opens `sqlite://PATH` or `postgres://…` and migrates its tables. All times that it stores are those of `clock`.
     ///
     /// # Errors
     /// `database_url_invalid`, `database_incompatible`, `migration_failed`, or an error of the database.
-    pub async fn open(url: &str) -> Result<Self> {
-        let db = if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+    pub async fn open(url: &str, clock: Clock) -> Result<Self> {
+        let backend = if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             let (pool, fetch_pool) = super::postgres::open_pools(url).await?;
-            Self(DbBackend::Postgres { pool, fetch_pool })
+            DbBackend::Postgres { pool, fetch_pool }
         } else {
             Self::open_sqlite(url).await?
         };
-        match &db.0 {
+        let db = Self { backend, clock, clock_offset: Arc::default() };
+        match &db.backend {
             DbBackend::Sqlite { write, path, .. } => super::migrate::migrate_sqlite(write, path).await?,
             DbBackend::Postgres { pool, .. } => super::migrate::migrate_postgres(pool).await?,
         }
         Ok(db)
     }
 
-    async fn open_sqlite(url: &str) -> Result<Self> {
+    async fn open_sqlite(url: &str) -> Result<DbBackend> {
         let Some(path) = url.strip_prefix("sqlite://").filter(|path| !path.is_empty() && !path.contains(":memory:"))
         else {
             return Err(Error::new(
@@ -85,12 +94,22 @@ impl Db {
             .connect_with(options.clone())
             .await?;
         let read = SqlitePoolOptions::new().max_connections(4).connect_with(options.pragma("query_only", "ON")).await?;
-        Ok(Self(DbBackend::Sqlite { write, read, path, group: GroupCommit::default() }))
+        Ok(DbBackend::Sqlite { write, read, path, group: GroupCommit::default() })
+    }
+
+    /// The clock of everything that works on this database.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The current time.
+    pub fn now(&self) -> UnixMillis {
+        self.clock.now()
     }
 
     /// The SQL dialect of the database.
     pub fn dialect(&self) -> Dialect {
-        match &self.0 {
+        match &self.backend {
             DbBackend::Sqlite { .. } => Dialect::Sqlite,
             DbBackend::Postgres { .. } => Dialect::Postgres,
         }
@@ -98,7 +117,7 @@ impl Db {
 
     /// The path of the database file, if it is SQLite.
     pub fn path(&self) -> Option<&std::path::Path> {
-        match &self.0 {
+        match &self.backend {
             DbBackend::Sqlite { path, .. } => Some(path),
             DbBackend::Postgres { .. } => None,
         }
@@ -106,7 +125,7 @@ impl Db {
 
     /// The write pool of SQLite, which the queue shares.
     pub fn sqlite_pool(&self) -> Option<&SqlitePool> {
-        match &self.0 {
+        match &self.backend {
             DbBackend::Sqlite { write, .. } => Some(write),
             DbBackend::Postgres { .. } => None,
         }
@@ -114,7 +133,7 @@ impl Db {
 
     /// The pool of PostgreSQL, for everything but fetches.
     pub fn postgres_pool(&self) -> Option<&PgPool> {
-        match &self.0 {
+        match &self.backend {
             DbBackend::Sqlite { .. } => None,
             DbBackend::Postgres { pool, .. } => Some(pool),
         }
@@ -125,7 +144,7 @@ impl Db {
     /// Its commits do not wait for the disk. A fetched job has no effect until the claim that follows is synced, and
     /// that sync includes the fetch.
     pub fn fetch_pool(&self) -> Option<&PgPool> {
-        match &self.0 {
+        match &self.backend {
             DbBackend::Sqlite { .. } => None,
             DbBackend::Postgres { fetch_pool, .. } => Some(fetch_pool),
         }
@@ -133,10 +152,11 @@ impl Db {
 
     /// Begins a transaction that will write.
     pub async fn begin(&self) -> Result<DbTx> {
-        Ok(match &self.0 {
-            DbBackend::Sqlite { write, .. } => DbTx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
-            DbBackend::Postgres { pool, .. } => DbTx::Postgres(pool.begin().await?),
-        })
+        let backend = match &self.backend {
+            DbBackend::Sqlite { write, .. } => BackendTx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
+            DbBackend::Postgres { pool, .. } => BackendTx::Postgres(pool.begin().await?),
+        };
+        Ok(DbTx::new(backend, &self.clock))
     }
 
     /// Runs `work` in a transaction. A committed result is on disk when this returns.
@@ -147,10 +167,10 @@ impl Db {
     /// # Errors
     /// The error of `work`, after a rollback, or an error of the database.
     pub async fn with_tx<T>(&self, work: impl AsyncFnOnce(&mut DbTx) -> Result<TxOutcome<T>>) -> Result<T> {
-        match &self.0 {
-            DbBackend::Sqlite { write, group, .. } => group.with_tx(write, work).await,
+        match &self.backend {
+            DbBackend::Sqlite { write, group, .. } => group.with_tx(write, &self.clock, work).await,
             DbBackend::Postgres { pool, .. } => {
-                let mut tx = DbTx::Postgres(pool.begin().await?);
+                let mut tx = DbTx::new(BackendTx::Postgres(pool.begin().await?), &self.clock);
                 match work(&mut tx).await? {
                     TxOutcome::Commit(value) => {
                         failpoint!("write.before_commit");
@@ -171,7 +191,7 @@ impl Db {
 
     /// Reads rows without waiting for writers.
     pub async fn fetch(&self, sql: &str, args: &[SqlArg]) -> Result<Vec<DbRow>> {
-        Ok(match &self.0 {
+        Ok(match &self.backend {
             DbBackend::Sqlite { read, .. } => {
                 bind_query!(sql.to_owned(), args).fetch_all(read).await?.into_iter().map(DbRow::from).collect()
             }
@@ -193,7 +213,7 @@ impl Db {
 
     /// Closes all connections.
     pub async fn close(&self) {
-        match &self.0 {
+        match &self.backend {
             DbBackend::Sqlite { write, read, group, .. } => {
                 group.close().await;
                 read.close().await;

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::db::Db;
 use super::sql_args::{SqlArgs, args};
 use super::tx::{DbRow, DbTx};
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 
 /// A dedup key and the run that it started.
@@ -48,7 +48,7 @@ impl DedupStore<&mut DbTx> {
         let sql = "INSERT INTO dedup_keys (pipeline, source, key, fingerprint, run_id, received_at)
                    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
         loop {
-            let args = args![pipeline, source, key, fingerprint.as_deref(), run_id, clock::now_millis()];
+            let args = args![pipeline, source, key, fingerprint.as_deref(), run_id, self.0.now()];
             if self.0.execute(sql, &args).await? == 1 {
                 return Ok(None);
             }

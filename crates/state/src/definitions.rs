@@ -4,7 +4,7 @@ use super::db::Db;
 use super::group_commit::TxOutcome;
 use super::sql_args::args;
 use super::tx::{DbRow, DbTx};
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 
 /// A definition as it was published.
@@ -40,7 +40,7 @@ impl DefinitionStore<&mut DbTx> {
                 .execute(
                     "INSERT INTO definitions (digest, name, source, created_at) VALUES ($1, $2, $3, $4)
                  ON CONFLICT (digest) DO NOTHING",
-                    &args![digest, name, source, clock::now_millis()],
+                    &args![digest, name, source, self.0.now()],
                 )
                 .await?;
             self.0
@@ -48,7 +48,7 @@ impl DefinitionStore<&mut DbTx> {
                     "INSERT INTO pipelines (name, digest, published_at) VALUES ($1, $2, $3)
                  ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, published_at = excluded.published_at
                  WHERE pipelines.digest <> excluded.digest",
-                    &args![name, digest, clock::now_millis()],
+                    &args![name, digest, self.0.now()],
                 )
                 .await?;
         }

@@ -2,7 +2,6 @@
 
 use super::db::Db;
 use super::sql_args::{SqlArgs, args};
-use afterload_core::clock;
 use afterload_core::error::Result;
 
 /// The maximum of placeholders in one statement. Both databases allow many more.
@@ -39,7 +38,7 @@ impl DeliveryLogStore<'_> {
     ) -> Result<()> {
         let sql = "INSERT INTO delivery_log (run_id, step_id, person, reason, failure, ended_at)
                    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
-        self.0.execute(sql, &args![run, step, person, reason, failure, clock::now_millis()]).await.map(drop)
+        self.0.execute(sql, &args![run, step, person, reason, failure, self.0.now()]).await.map(drop)
     }
 
     /// Counts the deliveries of a step that succeeded and those that failed.

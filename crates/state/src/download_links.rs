@@ -4,7 +4,7 @@ use super::db::Db;
 use super::group_commit::TxOutcome;
 use super::sql_args::args;
 use super::tx::{DbRow, DbTx};
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 
 /// A download link as stored.
@@ -79,7 +79,7 @@ impl DownloadLinkStore<&mut DbTx> {
 impl DownloadLinkStore<&Db> {
     /// Revokes a link and returns it, or `None` if there is none. The link no longer keeps its file.
     pub async fn revoke(self, id: &str) -> Result<Option<DownloadLinkRecord>> {
-        let now = clock::now_millis();
+        let now = self.0.now();
         let sql = format!(
             "UPDATE download_links SET revoked_at = COALESCE(revoked_at, $2) WHERE id = $1 RETURNING {LINK_COLUMNS}"
         );
@@ -109,6 +109,6 @@ impl DownloadLinkStore<&Db> {
     /// Counts a download through a link.
     pub async fn count_download(self, id: &str) -> Result<()> {
         let sql = "UPDATE download_links SET downloads = downloads + 1, last_download_at = $2 WHERE id = $1";
-        self.0.execute(sql, &args![id, clock::now_millis()]).await.map(drop)
+        self.0.execute(sql, &args![id, self.0.now()]).await.map(drop)
     }
 }

@@ -2,7 +2,6 @@
 
 use super::db::Db;
 use super::sql_args::args;
-use afterload_core::clock;
 use afterload_core::error::Result;
 
 /// The detail is null while the outcome is unknown.
@@ -27,7 +26,7 @@ impl EffectLogStore<'_> {
             .execute(
                 "INSERT INTO effect_log (run_id, step_id, effect, state, updated_at) VALUES ($1, $2, $3, 'started', $4)
                  ON CONFLICT (run_id, step_id, effect) DO NOTHING",
-                &args![run, step, effect, clock::now_millis()],
+                &args![run, step, effect, self.0.now()],
             )
             .await?;
         let known = match fresh {
@@ -45,7 +44,7 @@ impl EffectLogStore<'_> {
     pub async fn finish(self, run: &str, step: &str, effect: &str, detail: &serde_json::Value) -> Result<()> {
         let sql = "UPDATE effect_log SET state = 'done', detail = $4, updated_at = $5
                    WHERE run_id = $1 AND step_id = $2 AND effect = $3";
-        self.0.execute(sql, &args![run, step, effect, detail, clock::now_millis()]).await.map(drop)
+        self.0.execute(sql, &args![run, step, effect, detail, self.0.now()]).await.map(drop)
     }
 
     /// Deletes the entry of an effect that certainly did not happen.

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::db::Db;
 use super::sql_args::args;
 use super::tx::{DbRow, DbTx};
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::Result;
 
@@ -80,6 +80,6 @@ impl EventStore<&mut DbTx> {
 impl EventStore<&Db> {
     /// Deletes the events received before a time. Returns how many it deleted.
     pub async fn delete_before(self, before: UnixMillis) -> Result<u64> {
-        self.0.execute("DELETE FROM events WHERE received_at < $1", &args![before.min(clock::now_millis())]).await
+        self.0.execute("DELETE FROM events WHERE received_at < $1", &args![before.min(self.0.now())]).await
     }
 }

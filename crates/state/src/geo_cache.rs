@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::db::Db;
 use super::sql_args::{SqlArgs, args};
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 
 /// The maximum of placeholders in one statement. Both databases allow many more.
@@ -28,7 +28,7 @@ impl GeoCacheStore<'_> {
         let mut known = HashMap::new();
         for addresses in addresses.chunks(MAX_QUERY_ADDRESSES) {
             let mut args = SqlArgs::default();
-            let (provider, since, now) = (args.add(provider), args.add(since), args.add(clock::now_millis()));
+            let (provider, since, now) = (args.add(provider), args.add(since), args.add(self.0.now()));
             let addresses = args.add_list(addresses);
             let sql = format!(
                 "SELECT ip, record FROM geo_cache
@@ -47,14 +47,14 @@ impl GeoCacheStore<'_> {
                    ON CONFLICT (provider, ip) DO UPDATE
                    SET record = excluded.record, fetched_at = excluded.fetched_at, expires_at = excluded.expires_at";
         let answer = answer.map(Value::to_string);
-        self.0.execute(sql, &args![provider, ip, answer, clock::now_millis(), expires_at]).await.map(drop)
+        self.0.execute(sql, &args![provider, ip, answer, self.0.now(), expires_at]).await.map(drop)
     }
 
     /// Deletes up to `most` expired records. Returns how many it deleted.
     pub async fn delete_expired(self, most: u32) -> Result<u64> {
         let sql = "DELETE FROM geo_cache WHERE (provider, ip) IN
                    (SELECT provider, ip FROM geo_cache WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)";
-        let now = clock::now_millis();
+        let now = self.0.now();
         // A read needs no write lock; a delete needs one even if there is nothing to delete.
         match self
             .0

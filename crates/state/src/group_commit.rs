@@ -12,7 +12,8 @@ use sqlx::SqlitePool;
 use tokio::sync::{Mutex, watch};
 use tokio_util::task::TaskTracker;
 
-use super::tx::DbTx;
+use super::tx::{BackendTx, DbTx};
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result, Retryability};
 
 /// The outcome of the work in a transaction.
@@ -91,13 +92,14 @@ impl GroupCommit {
     pub async fn with_tx<T>(
         &self,
         pool: &SqlitePool,
+        clock: &Clock,
         work: impl AsyncFnOnce(&mut DbTx) -> Result<TxOutcome<T>>,
     ) -> Result<T> {
         let mut line = self.open.clone().lock_owned().await;
         let batch = match &mut *line {
             Some(batch) => batch,
             empty => {
-                let tx = DbTx::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?);
+                let tx = DbTx::new(BackendTx::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?), clock);
                 self.schedule_commit();
                 empty.insert(SharedTx { tx, savepoint_open: false, commit_result: watch::channel(None).0 })
             }
@@ -150,6 +152,7 @@ mod tests {
     use super::TxOutcome;
     use crate::Db;
     use crate::sql_args::args;
+    use afterload_core::clock::Clock;
     use afterload_core::error::Error;
 
     use afterload_core::error::ErrorCode;
@@ -157,7 +160,7 @@ mod tests {
     const TEST_FAILED: ErrorCode = ErrorCode::permanent("test_failed", "The test makes it fail");
 
     async fn db(folder: &std::path::Path) -> Db {
-        let db = Db::open(&format!("sqlite://{}", folder.join("a.db").display())).await.unwrap();
+        let db = Db::open(&format!("sqlite://{}", folder.join("a.db").display()), Clock::system()).await.unwrap();
         db.execute("CREATE TABLE notes (id BIGINT NOT NULL PRIMARY KEY)", &[]).await.unwrap();
         db
     }

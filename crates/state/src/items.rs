@@ -7,8 +7,8 @@ use super::sql_args::{SqlArgs, args};
 use super::step_status::StepStatus;
 use super::steps::{STEP_COLUMNS, StepRecord, UPDATE_RESET_STEP, step_from_row};
 use super::tx::{DbRow, DbTx};
-use afterload_core::clock;
 use afterload_core::error::Result;
+use afterload_core::file_seals::FileSeals;
 
 /// Rows in one statement. Both databases allow many more placeholders.
 const MAX_INSERT_ROWS: usize = 200;
@@ -33,7 +33,7 @@ pub struct EndedItem {
     pub index: i64,
     /// The final status.
     pub status: StepStatus,
-    /// The outputs, if the item succeeded.
+    /// The outputs, if the item succeeded, with the seals of their files.
     pub outputs: Option<Value>,
     /// The error, if the item failed.
     pub error: Option<Value>,
@@ -46,8 +46,8 @@ const OPEN_ITEM_STATUSES: &str = "('queued', 'running', 'retrying', 'suspended')
 pub struct ItemStore<C>(pub(super) C);
 
 impl ItemStore<&mut DbTx> {
-    /// Stores items of a step, with the status `waiting`.
-    pub async fn insert(self, parent: &StepRecord, items: &[NewItem<'_>]) -> Result<()> {
+    /// Stores items of a step, with the status `waiting`, and the seals of the files in them.
+    pub async fn insert(self, parent: &StepRecord, items: &[NewItem<'_>], seals: &FileSeals) -> Result<()> {
         for items in items.chunks(MAX_INSERT_ROWS) {
             let mut args = SqlArgs::default();
             let [run, section, position, uses, queue, priority, parent_id] = [
@@ -62,7 +62,8 @@ impl ItemStore<&mut DbTx> {
             let mut rows = Vec::new();
             for NewItem { id, index, item, round } in items {
                 let step_id = args.add(item_id(&parent.step_id, *index));
-                let [id, index, item, round] = [args.add(id), args.add(*index), args.add(*item), args.add(*round)];
+                let [id, index, item, round] =
+                    [args.add(id), args.add(*index), args.add(&seals.seal_copy(item)), args.add(*round)];
                 rows.push(format!(
                     "({id}, {run}, {section}, {position}, {step_id}, {uses}, {queue}, {priority}, 'waiting', {parent_id},
                      {index}, {item}, {round})"
@@ -107,7 +108,7 @@ impl ItemStore<&mut DbTx> {
     pub async fn cancel_waiting(self, parent: &str) -> Result<()> {
         let sql =
             "UPDATE step_runs SET status = 'cancelled', finished_at = $2 WHERE parent = $1 AND status = 'waiting'";
-        self.0.execute(sql, &args![parent, clock::now_millis()]).await.map(drop)
+        self.0.execute(sql, &args![parent, self.0.now()]).await.map(drop)
     }
 
     /// Sets how many items a step has, and how many of them have ended already.

@@ -5,9 +5,11 @@
 mod api_keys;
 mod artifacts;
 mod claims;
+mod clock_offset;
 pub mod codes;
 mod concurrency;
 mod concurrency_slot;
+mod correct_clock;
 mod db;
 mod dedup;
 mod definitions;

@@ -11,7 +11,7 @@ use super::group_commit::TxOutcome;
 use super::sql_args::{SqlArg, args};
 use super::tx::{DbRow, DbTx};
 use crate::codes;
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
@@ -102,7 +102,7 @@ impl NotificationStore<&mut DbTx> {
             let sql =
                 "UPDATE notifications SET status = 'pending', attempts = 0, since = $2, next_at = $2, error = NULL
                        WHERE run_id = $1";
-            self.0.execute(sql, &args![run, clock::now_millis()]).await?;
+            self.0.execute(sql, &args![run, self.0.now()]).await?;
         }
         Ok(notified)
     }
@@ -128,7 +128,7 @@ impl NotificationStore<&Db> {
     pub async fn claim(self, lease: Duration, limit: u32) -> Result<Vec<NotificationRecord>> {
         const SELECT_DUE_NOTIFICATIONS: &str =
             "SELECT run_id FROM notifications WHERE status = 'pending' AND next_at <= $1 ORDER BY next_at";
-        let now = clock::now_millis();
+        let now = self.0.now();
         // Mostly nothing is due. A read then saves the wait for the write lock.
         if self.0.fetch_optional(&format!("{SELECT_DUE_NOTIFICATIONS} LIMIT 1"), &args![now]).await?.is_none() {
             return Ok(Vec::new());

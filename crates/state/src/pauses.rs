@@ -4,7 +4,7 @@ use super::db::Db;
 use super::group_commit::TxOutcome;
 use super::sql_args::args;
 use super::tx::DbRow;
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 
 /// A target of a pause.
@@ -44,7 +44,7 @@ impl PauseStore<'_> {
     pub async fn insert(self, what: PauseTarget, name: &str) -> Result<UnixMillis> {
         let insert = "INSERT INTO pauses (kind, name, paused_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
         let select = "SELECT name, paused_at FROM pauses WHERE kind = $1 AND name = $2";
-        let now = clock::now_millis();
+        let now = self.0.now();
         self.0
             .with_tx(async |tx| {
                 tx.execute(insert, &args![what.as_str(), name, now]).await?;

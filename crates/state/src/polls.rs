@@ -3,7 +3,7 @@
 use super::db::Db;
 use super::sql_args::args;
 use super::tx::DbRow;
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 
 /// A poll that this process has claimed.
@@ -34,7 +34,7 @@ impl PollStore<'_> {
         holder: &str,
         lease: UnixMillis,
     ) -> Result<Option<PollClaim>> {
-        let now = clock::now_millis();
+        let now = self.0.now();
         let mut tx = self.0.begin().await?;
         tx.execute("INSERT INTO poll_claims (id, since) VALUES ($1, $2) ON CONFLICT DO NOTHING", &args![id, since])
             .await?;
@@ -50,7 +50,7 @@ impl PollStore<'_> {
     /// Renews a claim for `lease` milliseconds. Returns false if the claim is lost.
     pub async fn renew(self, id: &str, holder: &str, lease: UnixMillis) -> Result<bool> {
         let sql = "UPDATE poll_claims SET lease_until = $3 WHERE id = $1 AND holder = $2";
-        Ok(self.0.execute(sql, &args![id, holder, clock::now_millis() + lease]).await? == 1)
+        Ok(self.0.execute(sql, &args![id, holder, self.0.now() + lease]).await? == 1)
     }
 
     /// Releases a claim. `passed_at` is the start of a complete scan; after a failed scan it is `None`. The next claim
@@ -58,7 +58,7 @@ impl PollStore<'_> {
     pub async fn release(self, id: &str, holder: &str, passed_at: Option<UnixMillis>, pause: UnixMillis) -> Result<()> {
         let sql = "UPDATE poll_claims SET last_scan_at = COALESCE($3, last_scan_at), lease_until = $4, holder = NULL
                    WHERE id = $1 AND holder = $2";
-        self.0.execute(sql, &args![id, holder, passed_at, clock::now_millis() + pause]).await.map(drop)
+        self.0.execute(sql, &args![id, holder, passed_at, self.0.now() + pause]).await.map(drop)
     }
 
     /// Finds the oldest start among the last scans of all polls; `None` if there are no polls. All older objects have

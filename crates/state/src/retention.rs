@@ -8,7 +8,6 @@
 use super::db::Db;
 use super::sql_args::args;
 use super::tx::DbTx;
-use afterload_core::clock;
 use afterload_core::error::Result;
 
 /// How long a pipeline keeps its runs, in milliseconds, if it differs from the settings.
@@ -40,7 +39,7 @@ impl RetentionStore<&mut DbTx> {
     /// Deletes the references of a run to its files. Files without any other reference expire.
     pub async fn release_run_artifacts(self, id: &str) -> Result<()> {
         let sql = "UPDATE runs SET artifacts_released_at = $2 WHERE id = $1 AND finished_at IS NOT NULL AND artifacts_released_at IS NULL";
-        if self.0.execute(sql, &args![id, clock::now_millis()]).await? == 1 {
+        if self.0.execute(sql, &args![id, self.0.now()]).await? == 1 {
             let sql = "DELETE FROM artifact_refs WHERE holder = $1 RETURNING artifact_id";
             let rows = self.0.fetch(sql, &args![format!("run:{id}")]).await?;
             self.0
@@ -54,7 +53,7 @@ impl RetentionStore<&mut DbTx> {
     /// Deletes the reference of a link to its file, if the link has ended.
     pub async fn release_link_artifact(self, artifact: &str, holder: &str) -> Result<()> {
         let sql = "DELETE FROM artifact_refs WHERE artifact_id = $1 AND holder = $2 AND until <= $3";
-        if self.0.execute(sql, &args![artifact, holder, clock::now_millis()]).await? == 1 {
+        if self.0.execute(sql, &args![artifact, holder, self.0.now()]).await? == 1 {
             self.0.retention().expire_unreferenced(vec![artifact.to_owned()]).await?;
         }
         Ok(())
@@ -69,7 +68,7 @@ impl RetentionStore<&mut DbTx> {
             if self.0.artifacts().lock_live(&id).await? {
                 let sql = "UPDATE artifacts SET expired_at = $2
                            WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM artifact_refs WHERE artifact_id = $1)";
-                self.0.execute(sql, &args![&id, clock::now_millis()]).await?;
+                self.0.execute(sql, &args![&id, self.0.now()]).await?;
             }
         }
         Ok(())
@@ -93,7 +92,7 @@ impl RetentionStore<&Db> {
 
     /// The query has two conditions because each has an index of its own.
     async fn list_due_runs(self, which: &str, column: &str, keep: i64, limit: u32) -> Result<Vec<String>> {
-        let now = clock::now_millis();
+        let now = self.0.now();
         let sql = format!(
             "SELECT id FROM runs WHERE {which} AND {column} IS NULL AND finished_at <= $1
              UNION ALL
@@ -107,7 +106,7 @@ impl RetentionStore<&Db> {
     /// Lists the references of ended links, as `(artifact, holder)`.
     pub async fn list_links_to_release(self, limit: u32) -> Result<Vec<(String, String)>> {
         let sql = "SELECT artifact_id, holder FROM artifact_refs WHERE until <= $1 LIMIT $2";
-        let rows = self.0.fetch(sql, &args![clock::now_millis(), limit]).await?;
+        let rows = self.0.fetch(sql, &args![self.0.now(), limit]).await?;
         rows.iter().map(|row| Ok((row.get_text("artifact_id")?, row.get_text("holder")?))).collect()
     }
 
@@ -122,7 +121,7 @@ impl RetentionStore<&Db> {
     /// Records that the object of a file is deleted.
     pub async fn mark_purged(self, artifact: &str) -> Result<()> {
         self.0
-            .execute("UPDATE artifacts SET purged_at = $2 WHERE id = $1", &args![artifact, clock::now_millis()])
+            .execute("UPDATE artifacts SET purged_at = $2 WHERE id = $1", &args![artifact, self.0.now()])
             .await
             .map(drop)
     }

@@ -8,8 +8,9 @@ use super::db::Db;
 use super::sql_args::{SqlArgs, args};
 use super::tx::{DbRow, DbTx};
 use crate::codes;
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
+use afterload_core::file_seals::FileSeals;
 
 /// Where a run is. `ARCHITECTURE.md` draws the transitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -64,6 +65,8 @@ pub struct RunRecord {
     pub params: serde_json::Value,
     /// The trigger event, as expressions see it; `None` for a call of the API.
     pub event: Option<serde_json::Value>,
+    /// The seals of the files in the params and the event.
+    pub file_seals: FileSeals,
     /// The error: `{code, message, step}`.
     pub error: Option<serde_json::Value>,
     /// Rises with every change of the run or its steps.
@@ -106,6 +109,7 @@ pub(super) fn all_run_columns() -> String {
 
 pub(super) fn run_from_row(row: &DbRow) -> Result<RunRecord> {
     let status = row.get_text("status")?;
+    let mut file_seals = FileSeals::default();
     Ok(RunRecord {
         id: row.get_text("id")?,
         pipeline: row.get_text("pipeline")?,
@@ -113,8 +117,9 @@ pub(super) fn run_from_row(row: &DbRow) -> Result<RunRecord> {
         status: RunStatus::from_name(&status)
             .ok_or_else(|| Error::new(codes::DATABASE_ERROR, format!("unknown run status `{status}`")))?,
         origin: row.get_text("origin")?,
-        params: row.get_json("params")?.unwrap_or_default(),
-        event: row.get_json("event")?,
+        params: row.get_sealed_json("params", &mut file_seals)?.unwrap_or_default(),
+        event: row.get_sealed_json("event", &mut file_seals)?,
+        file_seals,
         error: row.get_json("error")?,
         revision: row.get_int("revision")?,
         run_at: row.get_opt_int("run_at")?,
@@ -156,9 +161,10 @@ impl RunStore<&mut DbTx> {
     pub async fn insert(self, run: &RunRecord) -> Result<()> {
         let sql = "INSERT INTO runs (id, pipeline, digest, status, origin, params, event, revision, created_at, run_at)
                    VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9)";
-        let RunRecord { id, pipeline, digest, origin, params, created_at, .. } = run;
-        let event = run.event.as_ref().map(ToString::to_string);
-        let args = args![id, pipeline, digest, run.status.as_str(), origin, params, event, *created_at, run.run_at];
+        let RunRecord { id, pipeline, digest, origin, file_seals, created_at, .. } = run;
+        let params = file_seals.seal_copy(&run.params);
+        let event = run.event.as_ref().map(|event| file_seals.seal_copy(event).to_string());
+        let args = args![id, pipeline, digest, run.status.as_str(), origin, &params, event, *created_at, run.run_at];
         self.0.execute(sql, &args).await.map(drop)
     }
 
@@ -172,14 +178,14 @@ impl RunStore<&mut DbTx> {
     /// requested, only a step that cleans up starts the run.
     pub async fn mark_started(self, id: &str, cleans_up: bool) -> Result<RunRecord> {
         let sql = format!("{} RETURNING {}", mark_run_started_sql("$1", "$3 = 1", "$2"), all_run_columns());
-        require_run(id, &self.0.fetch(&sql, &args![id, clock::now_millis(), i64::from(cleans_up)]).await?)
+        require_run(id, &self.0.fetch(&sql, &args![id, self.0.now(), i64::from(cleans_up)]).await?)
     }
 
     /// Requests the cancel of a run. Returns false if it was requested before or the run has ended.
     pub async fn request_cancel(self, id: &str) -> Result<bool> {
         let sql = "UPDATE runs SET cancel_requested_at = $2
                    WHERE id = $1 AND cancel_requested_at IS NULL AND finished_at IS NULL";
-        Ok(self.0.execute(sql, &args![id, clock::now_millis()]).await? == 1)
+        Ok(self.0.execute(sql, &args![id, self.0.now()]).await? == 1)
     }
 
     /// Reopens an ended run, so that it goes on.
@@ -200,7 +206,7 @@ impl RunStore<&mut DbTx> {
     pub async fn fail_unreadable(self, id: &str, error: &serde_json::Value) -> Result<bool> {
         let sql =
             "UPDATE step_runs SET status = 'cancelled', finished_at = $2 WHERE run_id = $1 AND status = 'waiting'";
-        self.0.execute(sql, &args![id, clock::now_millis()]).await?;
+        self.0.execute(sql, &args![id, self.0.now()]).await?;
         self.0.runs().set_error(id, error).await?;
         self.0.runs().finish(id, RunStatus::Failed).await
     }
@@ -208,7 +214,8 @@ impl RunStore<&mut DbTx> {
     /// Ends a run and makes its notification due. Returns true if it has one.
     pub async fn finish(self, id: &str, status: RunStatus) -> Result<bool> {
         let sql = "UPDATE runs SET status = $2, finished_at = $3, started_at = COALESCE(started_at, $3) WHERE id = $1";
-        self.0.notifications().end_run_with(id, sql, &args![id, status.as_str(), clock::now_millis()]).await
+        let args = args![id, status.as_str(), self.0.now()];
+        self.0.notifications().end_run_with(id, sql, &args).await
     }
 }
 

@@ -1,5 +1,8 @@
 //! Arguments of SQL statements.
 
+use afterload_core::error::Result;
+use afterload_core::text::refuse_nul;
+
 /// A value for a placeholder.
 #[derive(Clone, Debug)]
 pub enum SqlArg {
@@ -29,6 +32,17 @@ impl_sql_arg_from! {
     u32 => |value| SqlArg::Int(Some(value.into())),
     bool => |value| SqlArg::Int(Some(value.into())),
     Option<i64> => |value| SqlArg::Int(value),
+}
+
+/// Refuses texts that PostgreSQL does not store, on SQLite as well. Texts of callers are refused earlier.
+///
+/// # Errors
+/// `text_invalid`
+pub(crate) fn check_args(args: &[SqlArg]) -> Result<()> {
+    args.iter().try_for_each(|arg| match arg {
+        SqlArg::Text(Some(text)) => refuse_nul("a text for the database", text),
+        SqlArg::Text(None) | SqlArg::Int(_) => Ok(()),
+    })
 }
 
 /// The arguments of a statement, in the order of the placeholders.

@@ -6,8 +6,9 @@ use super::db::Db;
 use super::sql_args::args;
 use super::step_status::StepStatus;
 use super::tx::{DbRow, DbTx};
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
+use afterload_core::file_seals::FileSeals;
 
 /// The counts of the items of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub struct StepRecord {
     pub progress: Option<Value>,
     /// The outputs, once the step has succeeded.
     pub outputs: Option<Value>,
+    /// The seals of the files in the item and the outputs.
+    pub file_seals: FileSeals,
     /// The last error: `{code, message}`.
     pub error: Option<Value>,
     /// When the next attempt is due.
@@ -109,6 +112,7 @@ pub(super) const STEP_COLUMNS: &str = "id, run_id, section, position, step_id, u
      progress, outputs, error, due_at, started_at, finished_at";
 
 pub(super) fn step_from_row(row: &DbRow) -> Result<StepRecord> {
+    let mut file_seals = FileSeals::default();
     Ok(StepRecord {
         id: row.get_text("id")?,
         run_id: row.get_text("run_id")?,
@@ -128,7 +132,7 @@ pub(super) fn step_from_row(row: &DbRow) -> Result<StepRecord> {
         round: row.get_int("round")?,
         parent: row.get_opt_text("parent")?,
         item_index: row.get_opt_int("item_index")?,
-        item: row.get_json("item")?,
+        item: row.get_sealed_json("item", &mut file_seals)?,
         item_counts: match row.get_opt_int("items")? {
             Some(items) => {
                 Some(ItemCounts { items, ended: row.get_int("items_ended")?, failed: row.get_int("items_failed")? })
@@ -136,7 +140,8 @@ pub(super) fn step_from_row(row: &DbRow) -> Result<StepRecord> {
             None => None,
         },
         progress: row.get_json("progress")?,
-        outputs: row.get_json("outputs")?,
+        outputs: row.get_sealed_json("outputs", &mut file_seals)?,
+        file_seals,
         error: row.get_json("error")?,
         due_at: row.get_opt_int("due_at")?,
         started_at: row.get_opt_int("started_at")?,
@@ -191,7 +196,7 @@ impl StepStore<&mut DbTx> {
         error: Option<&Value>,
         due_at: Option<UnixMillis>,
     ) -> Result<()> {
-        let finished = status.is_final().then(clock::now_millis);
+        let finished = status.is_final().then(|| self.0.now());
         let sql = "UPDATE step_runs SET status = $2, error = $3, finished_at = $4, due_at = $5
                    WHERE id = $1 AND status = 'waiting'";
         let args = args![id, status.as_str(), error.map(Value::to_string), finished, due_at];
@@ -202,7 +207,7 @@ impl StepStore<&mut DbTx> {
     pub async fn cancel(self, id: &str) -> Result<bool> {
         let sql = "UPDATE step_runs SET status = 'cancelled', due_at = NULL, finished_at = $2
                    WHERE id = $1 AND status IN ('queued', 'retrying', 'suspended')";
-        Ok(self.0.execute(sql, &args![id, clock::now_millis()]).await? == 1)
+        Ok(self.0.execute(sql, &args![id, self.0.now()]).await? == 1)
     }
 
     /// Sets an ended step back to `waiting`. A step that had succeeded begins a new round.
@@ -237,7 +242,7 @@ impl StepStore<&mut DbTx> {
         rows.iter().map(step_from_row).collect()
     }
 
-    /// Ends a step after all its items have ended.
+    /// Ends a step after all its items have ended. The outputs hold the seals of their files.
     pub async fn finish_fan_out(
         self,
         id: &str,
@@ -247,7 +252,7 @@ impl StepStore<&mut DbTx> {
     ) -> Result<()> {
         let sql = "UPDATE step_runs SET status = $2, outputs = $3, error = $4, finished_at = $5
                    WHERE id = $1 AND status = 'running'";
-        let args = args![id, status.as_str(), outputs, error.map(Value::to_string), clock::now_millis()];
+        let args = args![id, status.as_str(), outputs, error.map(Value::to_string), self.0.now()];
         self.0.execute(sql, &args).await.map(drop)
     }
 }

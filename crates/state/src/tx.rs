@@ -4,16 +4,24 @@ use crate::codes;
 use std::borrow::Cow;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Postgres, Row as _, Sqlite, Transaction};
 
 use super::sql_args::SqlArg;
+use afterload_core::clock::{Clock, UnixMillis};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
+use afterload_core::file_seals::FileSeals;
 
 /// A transaction. While it is open, no code may wait for anything outside of the database.
-pub enum DbTx {
+pub struct DbTx {
+    pub(super) backend: BackendTx,
+    clock: Clock,
+}
+
+pub(super) enum BackendTx {
     /// Begun with `IMMEDIATE`, so it holds the only write lock.
     Sqlite(Transaction<'static, Sqlite>),
     /// With the isolation level `READ COMMITTED`.
@@ -115,10 +123,23 @@ impl DbRow {
             .map(Some)
             .map_err(|error| Error::new(codes::DATABASE_ERROR, format!("column `{name}` holds no valid JSON: {error}")))
     }
+
+    /// Reads JSON that may hold sealed files. The seals go to `seals`, and the value has none.
+    ///
+    /// # Errors
+    /// `database_error` for another type.
+    pub fn get_sealed_json(&self, name: &str, seals: &mut FileSeals) -> Result<Option<Value>> {
+        let mut value: Option<Value> = self.get_json(name)?;
+        if let Some(value) = &mut value {
+            seals.take_from(value, &|_, _| true);
+        }
+        Ok(value)
+    }
 }
 
 macro_rules! bind_query {
     ($sql:expr, $args:expr) => {{
+        crate::sql_args::check_args($args)?;
         let mut query = sqlx::query(AssertSqlSafe($sql));
         for arg in $args {
             query = match arg {
@@ -131,21 +152,30 @@ macro_rules! bind_query {
 }
 
 impl DbTx {
+    pub(super) fn new(backend: BackendTx, clock: &Clock) -> Self {
+        Self { backend, clock: clock.clone() }
+    }
+
+    /// The current time, which every statement gets as an argument.
+    pub fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
     /// Runs a statement and returns how many rows it changed.
     pub async fn execute(&mut self, sql: &str, args: &[SqlArg]) -> Result<u64> {
-        Ok(match self {
-            DbTx::Sqlite(tx) => bind_query!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
-            DbTx::Postgres(tx) => bind_query!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
+        Ok(match &mut self.backend {
+            BackendTx::Sqlite(tx) => bind_query!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
+            BackendTx::Postgres(tx) => bind_query!(sql.to_owned(), args).execute(&mut **tx).await?.rows_affected(),
         })
     }
 
     /// Runs a statement and returns its rows.
     pub async fn fetch(&mut self, sql: &str, args: &[SqlArg]) -> Result<Vec<DbRow>> {
-        Ok(match self {
-            DbTx::Sqlite(tx) => {
+        Ok(match &mut self.backend {
+            BackendTx::Sqlite(tx) => {
                 bind_query!(sql.to_owned(), args).fetch_all(&mut **tx).await?.into_iter().map(DbRow::from).collect()
             }
-            DbTx::Postgres(tx) => {
+            BackendTx::Postgres(tx) => {
                 bind_query!(sql.to_owned(), args).fetch_all(&mut **tx).await?.into_iter().map(DbRow::from).collect()
             }
         })
@@ -153,9 +183,9 @@ impl DbTx {
 
     /// The SQL dialect of the database.
     pub fn dialect(&self) -> Dialect {
-        match self {
-            DbTx::Sqlite(..) => Dialect::Sqlite,
-            DbTx::Postgres(_) => Dialect::Postgres,
+        match &self.backend {
+            BackendTx::Sqlite(_) => Dialect::Sqlite,
+            BackendTx::Postgres(_) => Dialect::Postgres,
         }
     }
 
@@ -164,9 +194,9 @@ impl DbTx {
     /// # Errors
     /// An error of the database. The outcome may then be unknown.
     pub async fn commit(self) -> Result<()> {
-        match self {
-            DbTx::Sqlite(tx) => tx.commit().await?,
-            DbTx::Postgres(tx) => tx.commit().await?,
+        match self.backend {
+            BackendTx::Sqlite(tx) => tx.commit().await?,
+            BackendTx::Postgres(tx) => tx.commit().await?,
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ pub struct UploadRecord {
     pub pipeline: String,
     /// The param that the file is for.
     pub param: String,
-    /// All other params of the run.
+    /// All other params of the run, with the seals of their files.
     pub params: serde_json::Value,
     /// The file as it is after the upload.
     pub file: serde_json::Value,

@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, reason = "each code has its summary")]
 
-pub(crate) use afterload_core::codes::STEP_STOPPED;
+pub(crate) use afterload_core::codes::{FILE_NOT_AUTHORIZED, STEP_STOPPED};
 use afterload_core::error::ErrorCode;
 pub(crate) use afterload_object_store::codes::OBJECT_NOT_FOUND;
 pub(crate) use afterload_pipeline::codes::WITH_INVALID;

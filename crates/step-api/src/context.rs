@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::file_verifier::VerifiedFile;
 use super::files::StepFiles;
 use crate::codes;
-use afterload_core::clock::UnixMillis;
+use afterload_core::clock::{Clock, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::ExprContext;
 
@@ -44,6 +45,8 @@ pub struct StepInfo {
 /// The context of every running step.
 #[derive(Clone)]
 pub struct StepContext {
+    /// The clock of the process.
+    pub clock: Clock,
     /// The run.
     pub run: RunInfo,
     /// The step.
@@ -55,7 +58,7 @@ pub struct StepContext {
     /// Cancelled when the step should stop: on request, on timeout, after a lost lease, or at shutdown. A step that
     /// works in chunks calls [`StepContext::check_stopped`] between chunks.
     pub stop: CancellationToken,
-    /// The files of this step.
+    /// Creates the files of this step, and reads those that its run may read.
     pub files: StepFiles,
     /// Creates links to files for people without an API key.
     pub links: Arc<dyn FileLinks>,
@@ -205,7 +208,7 @@ pub trait DeliveryRecorder: Send + Sync {
 
 /// Creates links to files for people without an API key.
 pub trait FileLinks: Send + Sync {
-    /// Creates a link to an artifact that works for at least `lives`. The same step always gets the same link. `None`:
-    /// the artifact does not exist.
-    fn create_link(&self, artifact: &str, lives: Duration) -> BoxFuture<Option<String>>;
+    /// Creates a link to a file that works for at least `lives`. The same step always gets the same link. `None`: the
+    /// file is not an artifact, or it does not exist.
+    fn create_link(&self, file: &VerifiedFile, lives: Duration) -> BoxFuture<Option<String>>;
 }

@@ -1,4 +1,5 @@
-//! The files of a step: artifacts of its run, or objects in the bucket of its `output`.
+//! The files of a step: those that it makes (artifacts of its run, or objects in the bucket of its `output`), and those
+//! that it reads.
 
 use crate::codes;
 use afterload_core::failpoint;
@@ -9,9 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::file_verifier::{FileVerifier, VerifiedFile};
 use afterload_core::error::{Error, Result};
-use afterload_core::file::File;
-use afterload_object_store::{ObjectHeaders, ObjectStore, ObjectUpload};
+use afterload_core::file::{File, FileIdentity};
+use afterload_core::file_seals::FileSeals;
+use afterload_object_store::{ObjectBody, ObjectHeaders, ObjectStore, ObjectUpload};
 
 /// The maximum key length of S3.
 const MAX_OUTPUT_KEY_BYTES: usize = 1024;
@@ -41,8 +44,10 @@ pub struct ArtifactLocation {
     pub base_url: String,
 }
 
-/// The files of one attempt. They become artifacts of the run if the attempt succeeds, and are deleted if it fails.
-/// With an `output` they are written to the user's bucket instead, each completely or not at all.
+/// The files of one attempt. What it makes becomes artifacts of the run if the attempt succeeds, and is deleted if it
+/// fails. With an `output` it is written to the user's bucket instead, each file completely or not at all.
+///
+/// It is the only way to the object store that a step has: what it reads is verified first.
 #[derive(Clone)]
 pub struct StepFiles(Arc<StepFilesState>);
 
@@ -53,6 +58,7 @@ struct StepFilesState {
     base_url: String,
     step: String,
     destination: Option<OutputDestination>,
+    verifier: FileVerifier,
     produced: Mutex<ProducedFiles>,
 }
 
@@ -63,17 +69,20 @@ pub struct ProducedFiles {
     pub artifacts: Vec<File>,
     /// Objects in the user's bucket that did not exist before.
     pub created: Vec<File>,
+    /// The seals of all of them.
+    pub seals: FileSeals,
     keys: BTreeSet<String>,
 }
 
 impl StepFiles {
     /// Creates the files of the step `step`, under `prefix` of `bucket` or at the `destination`. Artifact links start
-    /// with `base_url`.
+    /// with `base_url`. `verifier` decides what the step may read.
     pub fn new(
         objects: ObjectStore,
         location: ArtifactLocation,
         step: String,
         destination: Option<OutputDestination>,
+        verifier: FileVerifier,
     ) -> Self {
         let ArtifactLocation { bucket, prefix, base_url } = location;
         Self(Arc::new(StepFilesState {
@@ -83,8 +92,22 @@ impl StepFiles {
             base_url,
             step,
             destination,
+            verifier,
             produced: Mutex::default(),
         }))
+    }
+
+    /// Decides which files the step may read.
+    pub fn verifier(&self) -> &FileVerifier {
+        &self.0.verifier
+    }
+
+    /// Reads a file from byte `from` on. The object must still be in the state that `file` names.
+    ///
+    /// # Errors
+    /// `object_not_found`, `object_changed`, or an error of the store.
+    pub async fn open(&self, file: &VerifiedFile, from: u64) -> Result<ObjectBody> {
+        self.0.objects.open_object(file, from).await
     }
 
     /// Starts a file with this display name.
@@ -186,21 +209,25 @@ impl FileSink {
         failpoint!("file.before_put");
         let stored = upload.finish().await?;
         failpoint!("file.put");
-        Ok(match place {
+        let (file, fresh) = match place {
             SinkTarget::Artifact(id) => {
                 let url = format!("{}/v1/artifacts/{id}", files.0.base_url);
-                let file = stored.into_file(Some(id), name, Some(url));
-                files.lock_produced().artifacts.push(file.clone());
-                file
+                (stored.into_file(Some(id), name, Some(url)), false)
             }
             SinkTarget::User { fresh } => {
                 let url = files.0.objects.public_url(&stored.bucket, &stored.key);
-                let file = stored.into_file(None, name, url);
-                if fresh {
-                    files.lock_produced().created.push(file.clone());
-                }
-                file
+                (stored.into_file(None, name, url), fresh)
             }
-        })
+        };
+        let identity = FileIdentity::from(&file);
+        let seal = files.0.verifier.create_seal(&identity);
+        let mut produced = files.lock_produced();
+        produced.seals.insert(identity, seal);
+        if file.artifact_id.is_some() {
+            produced.artifacts.push(file.clone());
+        } else if fresh {
+            produced.created.push(file.clone());
+        }
+        Ok(file)
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod codes;
 mod context;
+mod file_verifier;
 mod files;
 
 use std::future::Future;
@@ -17,7 +18,10 @@ pub use context::{
     BoxFuture, DeliveryRecord, DeliveryRecorder, EffectRecorder, EffectState, FileLinks, ProgressCounts,
     ProgressReporter, ProgressUpdate, Resumed, RunInfo, StepContext, StepInfo, SuspendRequest, SuspendSlot,
 };
+pub use file_verifier::{FileVerifier, VerifiedFile, file_not_authorized};
 pub use files::{ArtifactLocation, FileSink, KeyTemplate, OutputDestination, ProducedFiles, StepFiles};
+
+pub use afterload_object_store::ObjectBody;
 
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::{DeferredField, StepKind, ValidationContext, Validator};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::batch::RowBatch;
+use crate::bind::{BindValues, ParameterizedSql};
 use crate::bulk_load::{ChunkCommit, ChunkCommitFn, LoadOutcome, LoadPlan};
 use crate::bulk_update::{BoundUpdate, BulkUpdate, UpdatePlan};
 use crate::checkpoint::{CheckpointExpiry, Fence, RejectedRow};
@@ -10,6 +11,7 @@ use crate::config::{ConnectionConfig, ConnectionOptions};
 use crate::errors::invalid_url_error;
 use crate::postgres::PostgresDatabase;
 use crate::query::{QueryOptions, RowVisitor, SelectQuery};
+use crate::read_only::Refusal;
 use crate::row_source::RowSource;
 use crate::sqlite::SqliteDatabase;
 use crate::statement::{Checkpoint, StatementResult, StatementRun};
@@ -143,6 +145,12 @@ macro_rules! backends {
                 }
             }
 
+            async fn has_unique_keys(&self, table: &TableName, keys: &[String]) -> Result<bool> {
+                match self {
+                    $(Self::$name(database) => database.has_unique_keys(table, keys).await,)+
+                }
+            }
+
             async fn create_checkpoint_tables(&self) -> Result<()> {
                 match self {
                     $(Self::$name(database) => database.create_checkpoint_tables().await,)+
@@ -170,6 +178,12 @@ macro_rules! backends {
             async fn prune_checkpoints(&self, expiry: CheckpointExpiry) -> Result<()> {
                 match self {
                     $(Self::$name(database) => database.prune_checkpoints(expiry).await,)+
+                }
+            }
+
+            async fn find_refusal(&self, sql: &ParameterizedSql, values: &BindValues) -> Result<Option<Refusal>> {
+                match self {
+                    $(Self::$name(database) => database.find_refusal(sql, values).await,)+
                 }
             }
 

@@ -26,8 +26,16 @@ pub struct ParameterizedSql {
 #[derive(Clone, Debug)]
 enum SqlSegment {
     Text(String),
-    /// The parameter at this index of `parameter_names`.
-    Parameter(usize),
+    Parameter(Placeholder),
+}
+
+/// A place of a parameter in the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Placeholder {
+    /// The index of the name in `parameter_names`.
+    pub(crate) index: usize,
+    /// Whether it stands alone in `IN (…)`. There, a list stands for its items.
+    pub(crate) in_list: bool,
 }
 
 impl ParameterizedSql {
@@ -47,15 +55,16 @@ impl ParameterizedSql {
             return Err(Error::new(codes::SQL_INVALID, "the SQL holds a NUL character"));
         }
         let (mut pieces, mut names, mut single) = (Vec::new(), Vec::<String>::new(), true);
-        for token in tokens {
-            let text = match token {
+        for (at, token) in tokens.iter().enumerate() {
+            let text = match *token {
                 SqlToken::Parameter(name) => {
                     let known = names.iter().position(|known| known == name);
-                    let place = known.unwrap_or_else(|| {
+                    let index = known.unwrap_or_else(|| {
                         names.push(name.to_owned());
                         names.len() - 1
                     });
-                    pieces.push(SqlSegment::Parameter(place));
+                    let in_list = stands_alone_in_list(&tokens, at);
+                    pieces.push(SqlSegment::Parameter(Placeholder { index, in_list }));
                     continue;
                 }
                 SqlToken::Semicolon => {
@@ -104,15 +113,29 @@ impl ParameterizedSql {
     /// Renders the SQL with numbered parameters: `?1` for SQLite, `$1` for PostgreSQL.
     pub fn to_numbered_sql(&self) -> String {
         let sign = if self.dialect == Dialect::Sqlite { '?' } else { '$' };
-        self.render_parameters(|place| format!("{sign}{}", place + 1))
+        self.render_parameters(|place| format!("{sign}{}", place.index + 1))
     }
 
     /// Renders the SQL with its `:name` parameters, without semicolons and comments at its end.
     pub fn to_named_sql(&self) -> String {
-        self.render_parameters(|place| format!(":{}", self.parameter_names[place]))
+        self.render_parameters(|place| format!(":{}", self.parameter_names[place.index]))
     }
 
-    pub(crate) fn render_parameters(&self, parameter: impl Fn(usize) -> String) -> String {
+    /// Whether all places of this parameter stand alone in `IN (…)`.
+    pub(crate) fn is_only_in_lists(&self, index: usize) -> bool {
+        self.segments.iter().all(|segment| match segment {
+            SqlSegment::Parameter(place) => place.index != index || place.in_list,
+            SqlSegment::Text(_) => true,
+        })
+    }
+
+    /// Whether a place of this parameter stands alone in `IN (…)`.
+    pub(crate) fn is_in_list(&self, index: usize) -> bool {
+        let listed = Placeholder { index, in_list: true };
+        self.segments.iter().any(|segment| matches!(segment, SqlSegment::Parameter(place) if *place == listed))
+    }
+
+    pub(crate) fn render_parameters(&self, parameter: impl Fn(Placeholder) -> String) -> String {
         let piece = |piece: &SqlSegment| match piece {
             SqlSegment::Text(text) => text.clone(),
             SqlSegment::Parameter(place) => parameter(*place),
@@ -130,6 +153,16 @@ impl ParameterizedSql {
             None => Ok(self.parameter_names.iter().filter_map(|name| bind.get(name)).collect()),
         }
     }
+}
+
+/// Whether the parameter at `at` is all that `IN (…)` holds.
+fn stands_alone_in_list(tokens: &[SqlToken<'_>], at: usize) -> bool {
+    let is_code = |token: &&SqlToken<'_>| !matches!(token, SqlToken::Blank(_));
+    let mut before = tokens[..at].iter().rev().filter(is_code);
+    let after = tokens[at + 1..].iter().find(is_code);
+    before.next() == Some(&SqlToken::Other("("))
+        && matches!(before.next(), Some(SqlToken::Other(word)) if word.eq_ignore_ascii_case("in"))
+        && after == Some(&SqlToken::Other(")"))
 }
 
 #[cfg(test)]
@@ -155,6 +188,23 @@ mod tests {
         assert!(!ParameterizedSql::parse("SELECT 1; SELECT 2", Dialect::Sqlite).unwrap().is_single());
         for text in ["", " ;; -- x\n", "/* x */"] {
             assert_eq!(ParameterizedSql::parse(text, Dialect::Postgres).unwrap_err().message(), "the SQL is empty");
+        }
+    }
+
+    #[test]
+    fn parameters_that_stand_alone_in_lists_are_found() {
+        let text = "SELECT :a WHERE b IN ( /* x */ :a\n) AND c in(:c) AND d NOT IN (:d, 1) AND e(:e) AND f = ANY(:f)";
+        for dialect in Dialect::ALL {
+            let sql = ParameterizedSql::parse(text, dialect).unwrap();
+            let listed = sql.render_parameters(|place| if place.in_list { "LIST".into() } else { "x".into() });
+            assert_eq!(
+                listed,
+                "SELECT x WHERE b IN ( /* x */ LIST\n) AND c in(LIST) AND d NOT IN (x, 1) AND e(x) AND f = ANY(x)"
+            );
+            let index = |name: &str| sql.parameter_names().iter().position(|known| known == name).unwrap();
+            assert!(sql.is_in_list(index("a")) && !sql.is_only_in_lists(index("a")));
+            assert!(sql.is_in_list(index("c")) && sql.is_only_in_lists(index("c")));
+            assert!(!sql.is_in_list(index("d")));
         }
     }
 

@@ -5,7 +5,7 @@
 //! `afterload_rejects` holds the rejected rows in order.
 
 use crate::codes;
-use afterload_core::clock;
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_core::identifier::{TableName, quote_identifier};
 
@@ -139,8 +139,7 @@ pub(crate) struct CheckpointExpiry {
 }
 
 impl CheckpointExpiry {
-    pub(crate) fn now() -> Self {
-        let now = clock::now_millis();
+    pub(crate) fn at(now: UnixMillis) -> Self {
         Self { finished_before: now - FINISHED_RETENTION_MILLIS, updated_before: now - ABANDONED_RETENTION_MILLIS }
     }
 }
@@ -150,12 +149,12 @@ macro_rules! sqlx_checkpoint_methods {
     () => {
         async fn claim_checkpoint(&self, fence: &$crate::Fence) -> Result<Option<Option<String>>> {
             let query = sqlx::query_scalar(sqlx::AssertSqlSafe(self.checkpoint_sql.claim()));
-            let query = query.bind(&fence.checkpoint_key).bind(fence.epoch).bind(afterload_core::clock::now_millis());
+            let query = query.bind(&fence.checkpoint_key).bind(fence.epoch).bind(self.options.clock.now());
             Ok(query.fetch_optional(&self.pool).await?)
         }
 
         async fn save_checkpoint(&self, fence: &$crate::Fence, cursor: &str, finished: bool) -> Result<bool> {
-            let now = afterload_core::clock::now_millis();
+            let now = self.options.clock.now();
             let query = sqlx::query(sqlx::AssertSqlSafe(self.checkpoint_sql.save_cursor()));
             let query = query.bind(cursor).bind(now).bind(finished.then_some(now));
             let query = query.bind(&fence.checkpoint_key).bind(fence.epoch);

@@ -35,7 +35,8 @@ pub const LEASE_LOST: ErrorCode = ErrorCode::stopped("lease_lost", "A later atte
 pub const RECORD_AMBIGUOUS: ErrorCode = ErrorCode::permanent("record_ambiguous", "Several records have the same key")
     .with_hint("name a unique column as the `key` of the param");
 pub const REPORT_SQL_REFUSED: ErrorCode =
-    ErrorCode::permanent("report_sql_refused", "The SQL of a report may only read");
+    ErrorCode::permanent("report_sql_refused", "The SQL of a report may only read")
+        .with_hint("write one `SELECT`; a function that only reads is listed in `functions` of the connection");
 pub const REPORT_TIMEOUT: ErrorCode =
     ErrorCode::permanent("report_timeout", "The query took longer than its `timeout`")
         .with_hint("raise `timeout` in the step's `with`, or let the query do less");

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use afterload_core::clock::Clock;
 use afterload_core::secret::Secret;
 
 /// A database that pipelines work on.
@@ -20,6 +21,9 @@ pub struct ConnectionConfig {
     /// Whether `afterload_checkpoints` may be created there.
     #[serde(default)]
     pub checkpoints: CheckpointMode,
+    /// Functions that SQL which must only read may call beside the built-in ones that only read: `name` or `schema.name`.
+    #[serde(default)]
+    pub functions: Vec<String>,
 }
 
 /// Whether chunked work may keep its cursor in the target database.
@@ -37,6 +41,9 @@ pub enum CheckpointMode {
 #[derive(Debug)]
 pub(crate) struct ConnectionOptions {
     pub(crate) name: String,
+    pub(crate) clock: Clock,
     pub(crate) read_only: bool,
     pub(crate) checkpoints: bool,
+    /// See [`ConnectionConfig::functions`].
+    pub(crate) functions: Vec<String>,
 }

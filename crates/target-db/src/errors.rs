@@ -2,6 +2,7 @@
 
 use crate::codes;
 use afterload_core::error::Error;
+use afterload_core::shortage;
 
 /// The message does not show the address, because it may hold a password.
 pub(crate) fn invalid_url_error(name: &str) -> Error {
@@ -10,7 +11,10 @@ pub(crate) fn invalid_url_error(name: &str) -> Error {
 }
 
 pub(crate) fn unavailable_error(name: &str, error: &sqlx::Error) -> Error {
-    Error::new(codes::CONNECTION_UNAVAILABLE, format!("connection `{name}` cannot be opened: {error}"))
+    let reported = error.as_database_error().and_then(|error| error.code()?.parse().ok());
+    let shortage = reported.and_then(shortage::sqlite_code).or_else(|| shortage::find_code(error));
+    let code = shortage.unwrap_or(codes::CONNECTION_UNAVAILABLE);
+    Error::new(code, format!("connection `{name}` cannot be opened: {error}"))
 }
 
 pub(crate) fn panic_error(error: tokio::task::JoinError) -> Error {

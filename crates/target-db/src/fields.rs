@@ -41,6 +41,23 @@ pub fn check_sql(
     Some(statement)
 }
 
+/// Reports a statement, at the path `at` of `with`, that certainly does more than read. `what` says what it must be.
+pub fn check_reads(
+    check: &mut Validator<'_>,
+    connection: &str,
+    at: &[&str],
+    statement: Option<&ParsedStatement>,
+    what: &str,
+) {
+    let Some(statement) = statement else { return };
+    let allowed = check.ctx.functions.get(connection).map(Vec::as_slice).unwrap_or_default();
+    match statement.check_read_only(allowed) {
+        Err(_) if !statement.is_read_only() => check.report_invalid(at, what, ""),
+        Err(error) => check.report_refused(at, &error),
+        Ok(()) => check.verify_query(at, connection, &statement.sql.to_named_sql()),
+    }
+}
+
 /// Reports values, at the path `at` of `with`, that no statement uses.
 pub fn check_bind(check: &mut Validator<'_>, at: &[&str], bind: &BindValues, statements: &[Option<ParsedStatement>]) {
     // A statement that could not be parsed may use any parameter, so an unused value is not certain.

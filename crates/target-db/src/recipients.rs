@@ -23,6 +23,7 @@ const RECIPIENT_KEY_COLUMN: &str = "afterload_key";
 /// A query whose rows are recipients. One column is the key.
 #[derive(Clone, Debug)]
 pub struct RecipientQuery {
+    statement: ParsedStatement,
     sql: String,
     key: String,
     values: BindValues,
@@ -123,7 +124,7 @@ impl RecipientQuery {
     /// Creates the query from `command`, its key column and its values.
     pub fn new(command: &ParsedStatement, key: &str, values: BindValues) -> Self {
         let key = format!("person.{}", quote_identifier(key));
-        Self { sql: command.sql.to_named_sql(), key, values }
+        Self { statement: command.clone(), sql: command.sql.to_named_sql(), key, values }
     }
 
     /// Adds a value for one more parameter.
@@ -219,6 +220,8 @@ impl RecipientQuery {
         stop: &CancellationToken,
         commit: CheckpointCommit<'_>,
     ) -> Result<(StatementResult, Checkpoint)> {
+        // The query becomes a part of a statement that writes, where the database does not refuse writes.
+        connection.verify_read_only(&self.statement, &self.values, stop).await?;
         let DeliveryChunk { range: span, reason, on_existing } = chunk;
         let sources = target.sources.iter().map(|source| if source.is_empty() { &self.key } else { source });
         let keys = quote_identifiers(target.keys.iter().map(String::as_str));
@@ -239,10 +242,13 @@ impl RecipientQuery {
         values.extend(target.values.clone());
         let call = StatementArgs { values, result_mode: ResultMode::Discard, stop: stop.clone() };
         let written = connection.write_statement(&command, call, commit.fence, commit.checkpoint_fn).await;
-        written.map_err(|error| match error.message().contains("ON CONFLICT") {
-            true => keys_not_unique_error(&target.table, &target.keys),
-            false => error,
-        })
+        let Err(error) = &written else { return written };
+        // The database refuses the statement. The keys may be the reason.
+        let refused = !present.is_empty() && [codes::DATABASE_ERROR, codes::SQL_INVALID].contains(&error.code());
+        match refused && connection.lacks_unique_keys(&target.table, &target.keys).await {
+            true => Err(keys_not_unique_error(&target.table, &target.keys)),
+            false => written,
+        }
     }
 
     /// Renders `FROM … WHERE` with the bounds of the range.
@@ -277,6 +283,8 @@ impl RecipientQuery {
         keep: ResultMode,
         stop: &CancellationToken,
     ) -> Result<ResultRows> {
+        // Alone it must be whole: brackets of the query must not close ours.
+        connection.verify_read_only(&self.statement, &self.values, stop).await?;
         let command = ParsedStatement::parse(sql, connection.dialect())?;
         let call = StatementArgs { values: self.range_values(span, own), result_mode: keep, stop: stop.clone() };
         connection.read_statement(&command, call).await.map(|effect| effect.rows)

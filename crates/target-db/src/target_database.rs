@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use crate::batch::RowBatch;
+use crate::bind::{BindValues, ParameterizedSql};
 use crate::bulk_load::{ChunkCommit, ChunkCommitFn, LoadOutcome, LoadPlan};
 use crate::bulk_update::{BoundUpdate, BulkUpdate, UpdatePlan};
 use crate::checkpoint::{CheckpointExpiry, Fence, RejectedRow};
 use crate::config::{ConnectionConfig, ConnectionOptions};
 use crate::query::{QueryOptions, RowVisitor, SelectQuery};
+use crate::read_only::Refusal;
 use crate::row_source::RowSource;
 use crate::statement::{Checkpoint, StatementResult, StatementRun};
 use crate::table::TableInfo;
@@ -48,6 +50,9 @@ pub(crate) trait TargetDatabase: Clone {
     /// Deletes expired checkpoints with their rejected rows.
     async fn prune_checkpoints(&self, expiry: CheckpointExpiry) -> Result<()>;
 
+    /// Whether a unique constraint covers just these columns, as `ON CONFLICT` requires.
+    async fn has_unique_keys(&self, table: &TableName, keys: &[String]) -> Result<bool>;
+
     /// Prepares a table for loading.
     ///
     /// # Errors
@@ -56,6 +61,12 @@ pub(crate) trait TargetDatabase: Clone {
 
     /// Runs a statement in its own transaction, which also saves its checkpoint.
     async fn run_statement(&self, run: StatementRun) -> Result<(StatementResult, Checkpoint)>;
+
+    /// Asks the database whether a statement only reads. It parses and plans the text, and runs nothing.
+    ///
+    /// # Errors
+    /// `sql_invalid` for text that the database cannot parse, `sql_parameter_missing`, or those of the database.
+    async fn find_refusal(&self, sql: &ParameterizedSql, values: &BindValues) -> Result<Option<Refusal>>;
 
     /// Passes all rows to the visitor, in one read-only transaction.
     async fn select_rows<R: RowVisitor>(&self, select: &SelectQuery, options: QueryOptions, visitor: R) -> Result<R>;

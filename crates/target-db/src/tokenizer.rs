@@ -1,4 +1,7 @@
 //! Splits the SQL of users into tokens, in just enough detail to find its parameters.
+//!
+//! Not the tokenizer of `sqlparser`: it refuses strings that PostgreSQL accepts (`E'\303\244'`, `U&'…'` with another
+//! escape), accepts a comment without an end in SQLite, and gives lines and columns instead of parts of the text.
 
 use crate::codes;
 use afterload_core::dialect::Dialect;
@@ -61,7 +64,9 @@ impl<'a> SqlScanner<'a> {
                 return Ok(SqlToken::Blank(&text[start..self.position]));
             }
             b'-' if second == b'-' => {
-                self.position += rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+                // In PostgreSQL, a carriage return ends a comment too.
+                let ends = |byte: &u8| *byte == b'\n' || postgres && *byte == b'\r';
+                self.position += rest.iter().position(ends).unwrap_or(rest.len());
                 return Ok(SqlToken::Blank(&text[start..self.position]));
             }
             b'/' if second == b'*' => {
@@ -213,6 +218,8 @@ mod tests {
         assert_eq!(parameters(text, Dialect::Postgres), ["yes"]);
         assert_eq!(parameters(r"SELECT '\', :yes, '\', `:no`, [:no], /* /* */ :too", Dialect::Sqlite), ["yes", "too"]);
         assert_eq!(parameters(r"SELECT '\', :yes, 'x', E'a''\' :no'", Dialect::Postgres), ["yes"]);
+        assert_eq!(parameters("SELECT -- :no\r :yes", Dialect::Postgres), ["yes"]);
+        assert!(parameters("SELECT -- :no\r :no", Dialect::Sqlite).is_empty());
     }
 
     #[test]

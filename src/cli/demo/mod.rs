@@ -9,12 +9,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use super::ShutdownSignals;
 use super::client::ApiClient;
+use super::logs::init_logs;
 use super::stdout::print_line;
-use super::{ShutdownSignals, init_logs};
 use crate::app::RunningService;
 use crate::codes;
 use crate::config::Config;
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result};
 use scenario::{DemoRunner, Scenario};
 
@@ -32,7 +34,7 @@ pub(super) struct DemoArgs {
 /// Starts the service, runs the scenarios through its API and its store, and keeps running. It listens where `configured`
 /// says.
 pub(super) async fn run(args: DemoArgs, configured: &Config) -> Result<ExitCode> {
-    init_logs("warn")?;
+    init_logs("warn", configured.redactor([]))?;
     let mut stops = ShutdownSignals::install_handlers()?;
     let plays = scenario::load_scenarios()?;
     let config = files::prepare_folder(&args.dir, configured).await?;
@@ -41,7 +43,7 @@ pub(super) async fn run(args: DemoArgs, configured: &Config) -> Result<ExitCode>
         args.dir.display()
     );
     // Made before the start: a service that listens beyond loopback refuses to start without a key.
-    let (_, key) = afterload_server::api::create_api_key("demo", &["admin".into()], &[])?;
+    let (_, key) = afterload_server::api::create_api_key("demo", &["admin".into()], &[], Clock::system().now())?;
     afterload_core::secrets::write_secret(&files::key_file(&args.dir), &key).await?;
     let mut app = RunningService::start(config.clone(), Some(key.clone())).await?;
     let (url, engine) = (app.url.clone(), app.engine.clone());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use afterload::config::{CheckpointMode, ConnectionConfig, Secret};
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_object_store::codes::OBJECT_STORE_UNAVAILABLE;
@@ -56,7 +57,8 @@ impl Bench {
             Db::Postgres => Pool::Postgres(PgPool::connect(&url).await.unwrap()),
         };
         let schema = schema.map(str::to_owned);
-        let config = ConnectionConfig { url: Secret::new(url), schema, read_only: false, checkpoints };
+        let config =
+            ConnectionConfig { url: Secret::new(url), schema, read_only: false, checkpoints, functions: Vec::new() };
         Self {
             connection: {
                 // The tables exist before the import, as in production.
@@ -64,7 +66,10 @@ impl Bench {
                 for sql in ddl.split(";;").filter(|sql| !sql.trim().is_empty()) {
                     execute(pool, sql).await;
                 }
-                Connections::new(&BTreeMap::from([("app".to_owned(), config)])).get("app").await.unwrap()
+                Connections::new(&BTreeMap::from([("app".to_owned(), config)]), &Clock::system())
+                    .get("app")
+                    .await
+                    .unwrap()
             },
             pool,
             _folder: folder,

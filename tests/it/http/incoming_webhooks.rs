@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use afterload::config::Secret;
-use afterload_core::clock;
+use afterload_core::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::support::{Database, TestApp, both, eventually, python};
@@ -76,7 +76,7 @@ async fn webhook_publishes_one_event_and_a_forged_one_none(database: Database) {
     let events = BTreeMap::from([("order.paid".to_owned(), Secret::new(SECRET))]);
     let app = TestApp::builder(database).pipeline("paid", PAID).config(|config| config.webhooks.events = events);
     let app = app.start().await;
-    let (now, body) = (clock::now_millis() / 1000, r#"{"type": "order.paid", "data": {"order": 7}}"#);
+    let (now, body) = (Clock::system().now() / 1000, r#"{"type": "order.paid", "data": {"order": 7}}"#);
     let good = Webhook::signed(SECRET, "msg_1", now, body);
 
     let unsigned = app.client.post(format!("{}/v1/events/order.paid", app.url)).body(body).send().await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use afterload_core::clock::Clock;
 use afterload_state::{Db, DefinitionRecord, NotificationStatus, RunStatus};
 use serde_json::{Value, json};
 
@@ -216,7 +217,7 @@ async fn notification_has_one_claim_and_survives_its_loss(database: Database) {
     let server = if database == Database::Postgres { Some(Server::start().await) } else { None };
     let dir = tempfile::tempdir().unwrap();
     let url = server.as_ref().map_or_else(|| format!("sqlite://{}", dir.path().join("s.db").display()), Server::url);
-    let db = Db::open(&url).await.unwrap();
+    let db = Db::open(&url, Clock::system()).await.unwrap();
     db.definitions()
         .replace_live(&[DefinitionRecord { name: "p".into(), digest: "d".into(), source: String::new() }], &[])
         .await

@@ -13,6 +13,7 @@ both!(
     recorded_request_is_not_repeated,
     body_is_saved_up_to_max_size,
     status_decides_between_success_retry_and_failure,
+    echoed_secret_is_redacted,
 );
 
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -272,8 +273,7 @@ async fn private_addresses_are_blocked_unless_allowed() {
     app.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn echoed_secret_is_redacted() {
+async fn echoed_secret_is_redacted(database: Database) {
     const CANARY: &str = "canary-of-\"quotes\"-and-more";
     // Echoes everything that it receives, and fails the second call.
     let server = Receiver::start(|call| {
@@ -299,7 +299,7 @@ steps:
       headers: { Authorization: "Bearer ${{ secrets.token }}" }
       json: { key: "${{ secrets.token }}" }
 "#;
-    let mut place = Place::new(Database::Sqlite).await;
+    let mut place = Place::new(database).await;
     place.env.push(("AFTERLOAD_SECRETS__TOKEN".into(), format!("'{CANARY}'")));
     place.env.push(("AFTERLOAD_HTTP__ALLOW".into(), "[127.0.0.1]".into()));
     place.env.push(("AFTERLOAD_LOG".into(), "debug".into()));

@@ -12,6 +12,7 @@ both!(
     followers_that_change_during_the_run_are_counted_once,
     keys_of_any_type_are_paged,
     invalid_columns_and_keys_are_reported,
+    errors_keep_their_code_whatever_their_text_says,
     rows_are_unique_without_checkpoints,
 );
 
@@ -196,6 +197,18 @@ async fn invalid_columns_and_keys_are_reported(database: Database) {
     app.publish("p", &yaml("", WHOLE).replace("into: timeline", "into: afterload_checkpoints")).await;
     let run = app.run_to_end("p", json!({ "post": 1 })).await;
     assert_eq!(run["steps"][0]["error"]["code"], "table_reserved", "{run}");
+    app.finish().await;
+}
+
+async fn errors_keep_their_code_whatever_their_text_says(database: Database) {
+    let app = app(database, &yaml("", WHOLE).replace("into: timeline", "into: picky")).await;
+    app.sql(
+        "CREATE TABLE picky (person BIGINT NOT NULL, post BIGINT NOT NULL, reason TEXT, lang TEXT, \
+         PRIMARY KEY (person, post), CONSTRAINT \"ON CONFLICT clause\" CHECK (person < 0))",
+    )
+    .await;
+    let run = app.run_to_end("p", json!({ "post": 1 })).await;
+    assert_eq!(run["steps"][0]["error"]["code"], "database_error", "{run}");
     app.finish().await;
 }
 

@@ -450,6 +450,27 @@ def test_presigned(bucket):
         assert http_call("GET", url)[0] == expected, ago
 
 
+def test_presigned_lifetimes(bucket):
+    s3.put_object(Bucket=bucket, Key="a.csv", Body=b"x")
+    for seconds, expected in ((604800, 200), (604801, 400), (0, 400), (-1, 400)):
+        url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "a.csv"}, ExpiresIn=seconds)
+        status, _, body = http_call("GET", url)
+        assert status == expected and (status == 200 or b"AuthorizationQueryParametersError" in body), (seconds, status, body)
+
+
+def test_headers_that_nobody_signed(bucket):
+    s3.put_object(Bucket=bucket, Key="secret", Body=b"secret")
+    for name, value in (("x-amz-copy-source", f"/{bucket}/secret"), ("x-amz-meta-added", "1"), ("X-Amz-Metadata-Directive", "REPLACE")):
+        other = client()
+
+        def add_header(request, name=name, value=value, **_):
+            request.headers[name] = value
+
+        other.meta.events.register("before-send.s3.PutObject", add_header)
+        refused("AccessDenied", 403, other.put_object, Bucket=bucket, Key="k", Body=b"mine")
+    refused("404", 404, s3.head_object, Bucket=bucket, Key="k")
+
+
 def test_pages_of_other_origins(bucket):
     url = s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "k"}, ExpiresIn=60)
     asked = {"Origin": "https://example.com", "Access-Control-Request-Method": "PUT"}

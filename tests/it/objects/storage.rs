@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use afterload_core::clock::Clock;
 use afterload_s3_server::{EmbeddedStore, ObjectEventKind, bind_listener};
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
@@ -55,7 +56,8 @@ async fn every_change_has_an_event() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_processes_share_a_folder() {
     let store = Store::start().await;
-    let other = EmbeddedStore::open(&store.dir.path().join("objects"), store.credentials.clone()).unwrap();
+    let other =
+        EmbeddedStore::open(&store.dir.path().join("objects"), store.credentials.clone(), Clock::system()).unwrap();
     let endpoint = serve(&other, &store.stop).await;
     let there = connect(&endpoint, &store.credentials).await;
     let mut writers = JoinSet::new();
@@ -86,7 +88,9 @@ async fn concurrent_opens_succeed() {
     let dir = tempfile::tempdir().unwrap();
     std::thread::scope(|scope| {
         for _ in 0..8 {
-            scope.spawn(|| EmbeddedStore::open(&dir.path().join("new"), store.credentials.clone()).unwrap());
+            scope.spawn(|| {
+                EmbeddedStore::open(&dir.path().join("new"), store.credentials.clone(), Clock::system()).unwrap()
+            });
         }
     });
 }
@@ -113,7 +117,8 @@ async fn reader_can_finish_a_deleted_object() {
 #[tokio::test(flavor = "multi_thread")]
 async fn delete_by_another_process_fails_the_reader() {
     let store = Store::start().await;
-    let other = EmbeddedStore::open(&store.dir.path().join("objects"), store.credentials.clone()).unwrap();
+    let other =
+        EmbeddedStore::open(&store.dir.path().join("objects"), store.credentials.clone(), Clock::system()).unwrap();
     let there = connect(&serve(&other, &store.stop).await, &store.credentials).await;
     let mut upload = store.objects.start_upload(BUCKET, "file", "text/csv").await.unwrap();
     upload.write(noise(30 << 20).into()).await.unwrap();
@@ -136,7 +141,8 @@ async fn objects_survive_a_restart() {
     let store = Store::start().await;
     let stored = store.objects.put_object(BUCKET, "k", "text/plain", Bytes::from_static(b"kept")).await.unwrap();
     store.stop.cancel();
-    let again = EmbeddedStore::open(&store.dir.path().join("objects"), store.credentials.clone()).unwrap();
+    let again =
+        EmbeddedStore::open(&store.dir.path().join("objects"), store.credentials.clone(), Clock::system()).unwrap();
     let endpoint = serve(&again, &tokio_util::sync::CancellationToken::new()).await;
     let objects = connect(&endpoint, &store.credentials).await;
     assert_eq!(all(objects.open_object(&stored.into_file(None, String::new(), None), 0).await.unwrap()).await, b"kept");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use afterload::config::{BucketConfig, ObjectStoreConfig, ObjectsConfig, Secret};
+use afterload_core::clock::Clock;
 use afterload_object_store::ObjectStore;
 use afterload_s3_server::{EmbeddedStore, S3Credentials, bind_listener, load_or_create_credentials};
 use aws_sdk_s3::Client;
@@ -35,7 +36,7 @@ impl Store {
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let credentials = load_or_create_credentials(dir.path()).unwrap();
-        let embedded = EmbeddedStore::open(&dir.path().join("objects"), credentials.clone()).unwrap();
+        let embedded = EmbeddedStore::open(&dir.path().join("objects"), credentials.clone(), Clock::system()).unwrap();
         let embedded = embedded.with_public_buckets(["public".to_owned()]);
         let stop = CancellationToken::new();
         let endpoint = serve(&embedded, &stop).await;

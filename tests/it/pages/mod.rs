@@ -68,6 +68,52 @@ async fn first_line(child: &mut tokio::process::Child) -> String {
     lines.next_line().await.expect("its output").expect("a line")
 }
 
+/// Starts the server of the example page and returns it with its address.
+async fn start_site(service: &str) -> (tokio::process::Child, String) {
+    let mut site = Command::new("node")
+        .arg(repository("examples/upload-page/server.mjs"))
+        .env("AFTERLOAD_URL", service)
+        .env("AFTERLOAD_KEY", ADMIN_KEY)
+        .env("PORT", "0")
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("node, which the tests need");
+    let page = first_line(&mut site).await;
+    (site, page)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn page_server_forwards_only_files_that_the_param_accepts() {
+    let place = Place::new(Database::Sqlite).await;
+    let params = "{ file: { type: file, accept: [text/csv] }, note: { type: string, required: false } }";
+    place.pipeline("contacts-import", &format!("name: contacts-import\nparams: {params}\nsteps: [{{ id: check, uses: file.check, with: {{ source: \"${{{{ params.file }}}}\" }} }}]\n"));
+    let service = place.start().await;
+    let (_site, page) = start_site(&service.url).await;
+    let send = async |name: &str, media: &'static str, body: &'static str| {
+        let request = reqwest::Client::new().post(format!("{page}upload?name={name}")).header("content-type", media);
+        let answer = request.body(body).send().await.expect("an answer");
+        (answer.status().as_u16(), answer.json::<Value>().await.expect("JSON"))
+    };
+    let form = "--b\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\nx\r\n--b--\r\n";
+    let json = r#"{"params": {"file": "s3://artifacts/secret.csv", "note": "x"}}"#;
+    for (name, media, body) in
+        [("a.png", "image/png", "x"), ("a", "application/json", json), ("a", "multipart/form-data; boundary=b", form)]
+    {
+        let (status, refused) = send(name, media, body).await;
+        assert_eq!((status, &refused["code"]), (415, &"type_not_accepted".into()), "{media}: {refused}");
+    }
+    // What a visitor sends under the right type is the content of the file and nothing else.
+    for (media, body) in [("application/vnd.ms-excel", "id\n1\n"), ("application/json", json)] {
+        let (status, run) = send("people.csv", media, body).await;
+        assert_eq!((status, &run["params"]["note"]), (202, &Value::Null), "{run}");
+        let file = &run["params"]["file"];
+        assert_eq!((&file["name"], &file["content_type"]), (&"people.csv".into(), &"text/csv".into()), "{run}");
+        assert_eq!(file["size"], body.len(), "{run}");
+    }
+    assert!(service.terminate().await.success());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn page_follows_its_run_across_a_restart() {
     let mut place = Place::new(Database::Sqlite).await;
@@ -91,16 +137,7 @@ async fn page_follows_its_run_across_a_restart() {
 
     let service = place.start().await;
     let address = service.url.strip_prefix("http://").expect("an address").to_owned();
-    let mut site = Command::new("node")
-        .arg(repository("examples/upload-page/server.mjs"))
-        .env("AFTERLOAD_URL", &service.url)
-        .env("AFTERLOAD_KEY", ADMIN_KEY)
-        .env("PORT", "0")
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("node, which the tests need");
-    let page = first_line(&mut site).await;
+    let (_site, page) = start_site(&service.url).await;
     let under_way = place.dir.path().join("under-way");
     let args = [page.as_ref(), file.as_os_str(), under_way.as_os_str()];
     let browser = browser("upload.mjs", &args).spawn().expect("node, which the tests need");

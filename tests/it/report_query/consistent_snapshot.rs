@@ -3,6 +3,7 @@
 use std::sync::mpsc::{Receiver as Answers, Sender};
 use std::time::Duration;
 
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, ErrorCode, Result};
 use afterload_target_db::{BindValues, CellType, Connections, QueryOptions, RowVisitor, SelectQuery};
 use tokio_util::sync::CancellationToken;
@@ -67,7 +68,7 @@ async fn report_reads_a_consistent_snapshot(database: Database) {
     if database == Database::Postgres {
         app.sql("ANALYZE t").await;
     }
-    let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
+    let connection = Connections::new(&app.config.connections, &Clock::system()).get("app").await.unwrap();
     let select = SelectQuery::parse("SELECT id, pad FROM t ORDER BY id", connection.dialect()).unwrap();
     let (receiver, started, go_on) = slow(usize::MAX);
     let write = async {
@@ -87,7 +88,7 @@ async fn report_reads_a_consistent_snapshot(database: Database) {
 
 async fn receiver_error_ends_the_query(database: Database) {
     let app = app(database, FILL).await;
-    let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
+    let connection = Connections::new(&app.config.connections, &Clock::system()).get("app").await.unwrap();
     let select = SelectQuery::parse(super::ENDLESS, connection.dialect()).unwrap();
     let (receiver, _started, go_on) = slow(1000);
     go_on.send(()).unwrap();

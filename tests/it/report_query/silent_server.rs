@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use afterload::config::Secret;
+use afterload_core::clock::Clock;
 use afterload_core::error::Result;
 use afterload_target_db::{BindValues, CellType, Connection, Connections, QueryOptions, RowVisitor, SelectQuery};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -87,7 +88,7 @@ async fn behind_a_relay(app: &mut TestApp) -> (Relay, Connection) {
     let relay = Relay::start(format!("{}:{}", url.host_str().unwrap(), url.port().unwrap())).await;
     url.set_port(Some(relay.address.rsplit_once(':').unwrap().1.parse().unwrap())).unwrap();
     config.url = Secret::new(url.to_string());
-    let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
+    let connection = Connections::new(&app.config.connections, &Clock::system()).get("app").await.unwrap();
     (relay, connection)
 }
 
@@ -145,7 +146,7 @@ impl RowVisitor for Noted {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_most_eight_reports_read_at_once() {
     let app = app(Database::Postgres, "CREATE TABLE t (id BIGINT)").await;
-    let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
+    let connection = Connections::new(&app.config.connections, &Clock::system()).get("app").await.unwrap();
     let begun = Arc::new(Mutex::new(Vec::new()));
     let stops: Vec<_> = (0..9).map(|_| CancellationToken::new()).collect();
     let reports = stops.iter().enumerate().map(|(place, stop)| {

@@ -1,5 +1,6 @@
 //! `sql.execute`: one statement takes effect once, with any bound values.
 
+use afterload_core::clock::Clock;
 use afterload_target_db::{BindValues, Checkpoint, Connections, Fence, ParsedStatement, ResultMode, StatementArgs};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -98,7 +99,7 @@ async fn statement_takes_effect_once_despite_kills(database: Database) {
 
 async fn retry_returns_the_recorded_outputs(database: Database) {
     let app = app(database, "steps: [{ id: one, uses: wait, with: { for: 1ms } }]\n", T).await;
-    let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
+    let connection = Connections::new(&app.config.connections, &Clock::system()).get("app").await.unwrap();
     let command =
         ParsedStatement::parse("UPDATE t SET name = name || 'x' WHERE id = :id", connection.dialect()).unwrap();
     let write = async |fence: &Fence| {
@@ -146,18 +147,26 @@ async fn hidden_write_is_rejected_by_the_database(database: Database) {
     app.publish("p", &format!("name: p\n{}", one("SELECT nothing FROM nowhere", "{}"))).await;
     let run = app.run_to_end("p", json!({})).await;
     assert_eq!(run["status"], "failed", "{run}");
-    let connection = Connections::new(&app.config.connections).get("app").await.unwrap();
+    let connection = Connections::new(&app.config.connections, &Clock::system()).get("app").await.unwrap();
     assert!(ParsedStatement::parse(text, connection.dialect()).is_err());
-    // The database detects a query that changes rows.
-    let hidden = match database {
-        Database::Sqlite => "WITH x AS (SELECT 4 AS id) REPLACE INTO t SELECT id, 'd', 'x' FROM x",
-        Database::Postgres => "SELECT id FROM t FOR UPDATE",
+    // The text shows a query that changes or locks rows, or else the database detects it.
+    let (shown, hidden) = match database {
+        Database::Sqlite => {
+            ("WITH x AS (SELECT 4 AS id) REPLACE INTO t SELECT id, 'd', 'x' FROM x", "SELECT load_extension('x')")
+        }
+        Database::Postgres => {
+            app.sql("CREATE FUNCTION wipe() RETURNS bigint LANGUAGE sql AS 'DELETE FROM t RETURNING id'").await;
+            ("SELECT id FROM t FOR UPDATE", "SELECT wipe()")
+        }
     };
-    let command = ParsedStatement::parse(hidden, connection.dialect()).unwrap();
-    assert!(command.is_read_only(), "{hidden}");
-    let call =
-        StatementArgs { values: BindValues::new(), result_mode: ResultMode::Discard, stop: CancellationToken::new() };
-    connection.read_statement(&command, call).await.unwrap_err();
+    for (text, reads) in [(shown, false), (hidden, true)] {
+        let command = ParsedStatement::parse(text, connection.dialect()).unwrap();
+        assert_eq!(command.is_read_only(), reads, "{text}");
+        let (values, stop) = (BindValues::new(), CancellationToken::new());
+        let call = StatementArgs { values, result_mode: ResultMode::Discard, stop };
+        let error = connection.read_statement(&command, call).await.unwrap_err();
+        assert_eq!(error.code().name(), "sql_refused", "{text}");
+    }
     assert_eq!(app.numbers("SELECT COUNT(*) FROM t").await, [3]);
     app.finish().await;
 }

@@ -2,8 +2,11 @@
 
 mod batch;
 mod execute;
+mod lists;
 mod pipelines;
+mod read_only;
 mod records;
+mod secrets;
 
 use afterload_pipeline::{ValidationContext, compile_definition};
 use serde_json::Value;

@@ -77,6 +77,7 @@ impl Builder {
                 schema: None,
                 read_only: false,
                 checkpoints: Default::default(),
+                functions: Vec::new(),
             };
             config.connections.insert("app".into(), app);
         }
@@ -186,9 +187,8 @@ impl TestApp {
 
     /// Starts a second process on the same folder and database.
     pub async fn another(&self) -> RunningService {
-        let mut config = self.config.clone();
-        config.secret_key.get_or_insert(Secret::new("another key for the tests"));
-        RunningService::start_with_steps(config, None, kinds()).await.expect("a second process")
+        let (config, key) = (self.config.clone(), Some(self.admin_key.clone()));
+        RunningService::start_with_steps(config, key, kinds()).await.expect("a second process")
     }
 
     /// Returns the URL of the service's own database.

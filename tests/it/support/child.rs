@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 
+use afterload::cli::key::S3KeyArgs;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -110,17 +111,26 @@ impl Place {
 
     /// Returns a client of the embedded store, with the keys that `afterload key s3` prints.
     pub fn s3(&self) -> aws_sdk_s3::Client {
+        let [endpoint, access_key, secret_key] =
+            ["AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| self.s3_export(name));
+        crate::objects::sdk(&endpoint, &access_key, &secret_key)
+    }
+
+    /// Returns the address of the embedded store.
+    pub fn s3_endpoint(&self) -> String {
+        self.s3_export("AWS_ENDPOINT_URL")
+    }
+
+    fn s3_export(&self, name: &str) -> String {
         let data = self.dir.path().join("data");
         let mut out = Vec::new();
         let mut config = afterload::config::Config { data, ..Default::default() };
         config.objects.listen = ([127, 0, 0, 1], 0).into();
-        afterload::cli::key::print_s3_exports(&config, &mut out).expect("credentials");
+        afterload::cli::key::print_s3_exports(&config, &S3KeyArgs::default(), &mut out, &mut std::io::sink())
+            .expect("credentials");
         let text = String::from_utf8(out).expect("text");
-        let export = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));
-            line.expect("an export").to_owned()
-        };
-        crate::objects::sdk(&export("AWS_ENDPOINT_URL"), &export("AWS_ACCESS_KEY_ID"), &export("AWS_SECRET_ACCESS_KEY"))
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));
+        line.expect("an export").to_owned()
     }
 
     /// Writes a pipeline file.
@@ -154,6 +164,17 @@ impl Place {
     pub async fn try_start(&self) -> Option<Process> {
         let (child, url) = Self::launch(self.command(&["serve"]), SERVES).await.ok()?;
         Some(Process::new(child, url))
+    }
+
+    /// Starts the service with a limit of open files, given as arguments of `ulimit`.
+    pub async fn serve_with_open_files(&self, ulimit: &str) -> Process {
+        let binary = self.command(&["serve"]);
+        let mut command = Command::new("sh");
+        let script = format!("ulimit {ulimit} && exec \"$0\" serve");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_afterload")]).current_dir(self.dir.path());
+        command.envs(binary.as_std().get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.stdout(Stdio::piped()).stderr(log(self.dir.path())).kill_on_drop(true);
+        self.serving(command).await
     }
 
     /// Starts the service with these arguments and waits until it listens.

@@ -62,6 +62,9 @@ pub struct TestStep {
     /// Fail for good while this file does not exist.
     #[serde(default)]
     needs_file: Option<Templated<String>>,
+    /// Fail with this error number of the system while this file does not exist.
+    #[serde(default)]
+    os_error: Option<(i32, String)>,
     /// Make a file of this name with one line.
     #[serde(default)]
     file: Option<String>,
@@ -127,6 +130,11 @@ impl Step for TestStep {
             if !std::path::Path::new(&path).exists() {
                 return Err(Error::new(TEST_REFUSED, format!("there is no {path}")));
             }
+        }
+        if let Some((number, path)) = self.os_error
+            && !std::path::Path::new(&path).exists()
+        {
+            return Err(Error::from(std::io::Error::from_raw_os_error(number)).context("told to fail"));
         }
         if ctx.step.attempt <= self.fail {
             return Err(Error::new(TEST_TRANSIENT, "told to fail"));

@@ -13,7 +13,8 @@ const PIPELINE: &str = "name: up\ntriggers: [{ type: s3, bucket: uploads, prefix
 /// Parses `export NAME=value`, as `afterload key s3` prints it.
 fn exports(app: &TestApp) -> Vec<(String, String)> {
     let mut out = Vec::new();
-    afterload::cli::key::print_s3_exports(&app.config, &mut out).unwrap();
+    let args = afterload::cli::key::S3KeyArgs::default();
+    afterload::cli::key::print_s3_exports(&app.config, &args, &mut out, &mut std::io::sink()).unwrap();
     let text = String::from_utf8(out).unwrap();
     let pairs = text.lines().map(|line| line.strip_prefix("export ").unwrap().split_once('=').unwrap());
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()

@@ -8,6 +8,7 @@ mod poll;
 mod s3_notifications;
 mod uploads;
 
+use afterload_core::clock::Clock;
 use afterload_object_store::ObjectMeta;
 use afterload_s3_server::{EmbeddedStore, load_or_create_credentials};
 use afterload_state::{RunFilter, RunRecord};
@@ -43,7 +44,8 @@ impl TestApp {
     /// Waits until all events of the embedded store are processed.
     pub async fn until_no_events(&self) {
         let credentials = load_or_create_credentials(&self.config.data).expect("credentials");
-        let store = EmbeddedStore::open(&self.config.data.join("objects"), credentials).expect("the store");
+        let store =
+            EmbeddedStore::open(&self.config.data.join("objects"), credentials, Clock::system()).expect("the store");
         eventually("the events", async || store.events_after(0, 1).await.expect("events").is_empty().then_some(()))
             .await;
     }

@@ -102,7 +102,7 @@ async fn notification_needs_a_key_or_the_token(database: Database) {
     let address = String::from_utf8(out).unwrap().trim().to_owned();
     let plain = format!("{}/v1/hooks/s3", app.url);
     let key = |scope: &str| {
-        let (stored, text) = afterload_server::api::create_api_key("hook", &[scope.to_owned()], &[]).unwrap();
+        let (stored, text) = afterload_server::api::create_api_key("hook", &[scope.to_owned()], &[], 0).unwrap();
         let db = app.app.engine.db().clone();
         async move {
             db.api_keys().insert(&stored).await.unwrap();

@@ -126,11 +126,11 @@ async fn invalid_upload_is_rejected(database: Database) {
     let (_, ticket) = app.announce(announcement()).await;
     let nowhere = ticket["complete_url"].as_str().unwrap().replace("token=", "token=x");
     assert_eq!(app.client.post(nowhere).send().await.unwrap().status(), 401);
-    // A key that may not start the pipeline may not complete its uploads.
-    let (stored, key) = afterload_server::api::create_api_key("other", &["runs:write:other".into()], &[]).unwrap();
+    // For a key that may neither start nor read the pipeline, its uploads do not exist.
+    let (stored, key) = afterload_server::api::create_api_key("other", &["runs:write:other".into()], &[], 0).unwrap();
     app.app.engine.db().api_keys().insert(&stored).await.unwrap();
     let complete = format!("{}/v1/uploads/{}/complete", app.url, ticket["id"].as_str().unwrap());
-    assert_eq!(app.client.post(complete).bearer_auth(key).send().await.unwrap().status(), 403);
+    assert_eq!(app.client.post(complete).bearer_auth(key).send().await.unwrap().status(), 404);
     assert!(app.runs().await.is_empty());
     app.finish().await;
 }

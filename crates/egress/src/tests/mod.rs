@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex};
 
 use super::policy::{DnsFuture, DnsResolver};
 use super::*;
+use afterload_core::clock::Clock;
+use afterload_core::keyring::Keyring;
 use server::Server;
 
 /// Answers every lookup with the next list of addresses; repeats the last one.
@@ -28,8 +30,8 @@ fn rules(allow: &[&str]) -> HttpConfig {
     HttpConfig { allow: allow.iter().map(|entry| (*entry).to_owned()).collect() }
 }
 
-fn signing() -> (WebhookSigner, Redactor) {
-    (WebhookSigner::new(&WebhooksConfig::default(), ""), Redactor::new([]))
+fn signing() -> (WebhookSigner, Redactor, Clock) {
+    (WebhookSigner::new(&WebhooksConfig::default(), &Keyring::new("", [])), Redactor::new([]), Clock::system())
 }
 
 /// A client with the resolver of the system.
@@ -39,8 +41,8 @@ fn http(allow: &[&str]) -> EgressClient {
 
 /// Same as [`http`], with these limits.
 fn limited(allow: &[&str], limits: &HttpLimits) -> EgressClient {
-    let (webhooks, redactor) = signing();
-    EgressClient::new(&rules(allow), limits, webhooks, redactor)
+    let (webhooks, redactor, clock) = signing();
+    EgressClient::new(&rules(allow), limits, webhooks, redactor, clock)
 }
 
 /// A client whose lookups return these lists of addresses, one per lookup.

@@ -104,7 +104,7 @@ fn invalid_and_connection_headers_are_rejected() {
 fn a_signature_matches_the_standards_example() {
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let webhooks = WebhooksConfig { secret: Some(Secret::new(secret)), ..WebhooksConfig::default() };
-    let webhooks = WebhookSigner::new(&webhooks, "");
+    let webhooks = WebhookSigner::new(&webhooks, &Keyring::new("", []));
     assert_eq!(webhooks.encoded_secret(), secret);
     let signature = webhooks.sign_message("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b"{\"test\": 2432232314}");
     assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
@@ -112,10 +112,17 @@ fn a_signature_matches_the_standards_example() {
 
 #[test]
 fn the_webhook_secret_is_derived_from_the_secret_key() {
-    let derived = |key: &str| WebhookSigner::new(&WebhooksConfig::default(), key).encoded_secret();
+    let signer = |key: &str, previous: Option<&str>| {
+        WebhookSigner::new(&WebhooksConfig::default(), &Keyring::new(key, previous))
+    };
+    let derived = |key: &str| signer(key, None).encoded_secret();
     let secret = derived("a");
     assert_eq!((secret.len(), &secret), ("whsec_".len() + 44, &derived("a")));
     assert_ne!(secret, derived("b"));
+    // While a key is replaced, a webhook carries a signature for receivers with either secret.
+    let sign = |key: &str, previous: Option<&str>| signer(key, previous).sign_message("m", 1, b"{}");
+    assert_eq!(sign("b", Some("a")), format!("{} {}", sign("b", None), sign("a", None)));
+    assert_eq!(signer("b", Some("a")).encoded_secret(), derived("b"));
     assert_eq!(WebhookSigner::message_id("run/step"), WebhookSigner::message_id("run/step"));
     assert_ne!(WebhookSigner::message_id("run/step"), WebhookSigner::message_id("run/other"));
 }

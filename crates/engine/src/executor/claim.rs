@@ -11,7 +11,6 @@ use crate::lifecycle::advance::{Transition, TransitionPublisher};
 use crate::lifecycle::finish::cancelled_end;
 use crate::lifecycle::follow_up::StepFollowUp;
 use crate::scheduling::pauses::Pauses;
-use afterload_core::clock;
 use afterload_core::error::Result;
 use afterload_core::failpoint;
 use afterload_pipeline::Section;
@@ -142,9 +141,10 @@ impl StepClaimer {
             _ => match self.suspects.clone().try_acquire_owned() {
                 Ok(permit) => Some(permit),
                 Err(_) => {
-                    let due_at = clock::now_millis() + SUSPECT_RETRY_DELAY.as_millis() as i64;
+                    let due_at = tx.now() + SUSPECT_RETRY_DELAY.as_millis() as i64;
                     self.queue.reschedule_job(tx, lease, due_at).await?;
-                    tx.claims().end(&lease.step_run, claimed.step.claims, None, &AttemptEnd::Park { due_at }).await?;
+                    let parked = AttemptEnd::Park { due_at, error: None };
+                    tx.claims().end(&lease.step_run, claimed.step.claims, None, &parked).await?;
                     return Ok(ClaimOutcome::NotReady);
                 }
             },

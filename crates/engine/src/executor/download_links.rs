@@ -8,16 +8,15 @@ use ulid::Ulid;
 
 use super::step_owner::StepOwner;
 use crate::run_view::download_link_url;
-use afterload_core::clock;
-use afterload_core::secrets::Signer;
+use afterload_core::keyring::Keyring;
 use afterload_state::{Db, DownloadLinkRecord};
-use afterload_step_api::{BoxFuture, FileLinks};
+use afterload_step_api::{BoxFuture, FileLinks, VerifiedFile};
 
 /// The download links of one step, stored in the state database.
 pub(super) struct DbFileLinks {
     db: Db,
     base_url: String,
-    signer: Signer,
+    keyring: Keyring,
     run: String,
     step: String,
 }
@@ -26,14 +25,14 @@ pub(super) struct DbFileLinks {
 pub(crate) struct StepLinks {
     pub(crate) db: Db,
     pub(crate) base_url: String,
-    pub(crate) signer: Signer,
+    pub(crate) keyring: Keyring,
 }
 
 impl StepLinks {
     pub(super) fn for_step(&self, owner: StepOwner) -> DbFileLinks {
-        let Self { db, base_url, signer } = self;
+        let Self { db, base_url, keyring } = self;
         let StepOwner { run, step } = owner;
-        DbFileLinks { db: db.clone(), base_url: base_url.clone(), signer: signer.clone(), run, step }
+        DbFileLinks { db: db.clone(), base_url: base_url.clone(), keyring: keyring.clone(), run, step }
     }
 }
 
@@ -46,13 +45,14 @@ fn link_id(run: &str, step: &str, artifact: &str) -> Ulid {
 }
 
 impl FileLinks for DbFileLinks {
-    fn create_link(&self, artifact: &str, lives: Duration) -> BoxFuture<Option<String>> {
+    fn create_link(&self, file: &VerifiedFile, lives: Duration) -> BoxFuture<Option<String>> {
+        let Some(artifact) = &file.artifact_id else { return Box::pin(async { Ok(None) }) };
         let id = link_id(&self.run, &self.step, artifact);
-        let url = download_link_url(&self.base_url, &self.signer, id);
-        let now = clock::now_millis();
+        let url = download_link_url(&self.base_url, &self.keyring, id);
+        let now = self.db.now();
         let record = DownloadLinkRecord {
             id: id.to_string(),
-            artifact_id: artifact.to_owned(),
+            artifact_id: artifact.clone(),
             run_id: self.run.clone(),
             step_id: self.step.clone(),
             created_at: now,

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use serde_json::Value;
 
 use afterload_core::error::Result;
+use afterload_core::redactor::Redactor;
 use afterload_state::Db;
 use afterload_step_api::{EffectRecorder, EffectState};
 
@@ -16,12 +17,13 @@ pub(super) struct DbEffectLog {
     db: Db,
     run: String,
     step: String,
+    redactor: Redactor,
 }
 
 impl DbEffectLog {
-    pub(super) fn new(db: Db, owner: StepOwner) -> Self {
+    pub(super) fn new(db: Db, owner: StepOwner, redactor: Redactor) -> Self {
         let StepOwner { run, step } = owner;
-        Self { db, run, step }
+        Self { db, run, step, redactor }
     }
 }
 
@@ -54,6 +56,7 @@ impl EffectRecorder for DbEffectLog {
 
     fn mark_done(&self, key: &str, detail: Value) -> EffectFuture<()> {
         let (db, run, step, key) = (self.db.clone(), self.run.clone(), self.step.clone(), key.to_owned());
+        let detail = self.redactor.redact_json(detail);
         Box::pin(async move {
             failpoint!("effect.before_done");
             db.effect_log().finish(&run, &step, &key, &detail).await?;

@@ -12,6 +12,7 @@ use crate::progress_view::{ProgressView, percent_done};
 use crate::run_watch::RunWatches;
 use afterload_core::error::Result;
 use afterload_core::failpoint;
+use afterload_core::redactor::Redactor;
 use afterload_state::{Db, StepClaim, TxOutcome};
 use afterload_step_api::ProgressUpdate;
 
@@ -25,14 +26,15 @@ pub struct ProgressTracker {
     /// The time and the `done` value from which the rate is measured. A resumed attempt sets it with its first report,
     /// because its cursor may be ahead of the stored progress.
     base: OnceLock<(Instant, u64)>,
+    redactor: Redactor,
 }
 
 impl ProgressTracker {
     /// Starts with an attempt; `before` is the progress stored so far.
-    pub fn new(before: Option<&ProgressView>) -> Self {
+    pub fn new(before: Option<&ProgressView>, redactor: Redactor) -> Self {
         match before {
-            None => Self { stored: 0, base: OnceLock::from((Instant::now(), 0)) },
-            Some(view) => Self { stored: view.done, base: OnceLock::new() },
+            None => Self { stored: 0, base: OnceLock::from((Instant::now(), 0)), redactor },
+            Some(view) => Self { stored: view.done, base: OnceLock::new(), redactor },
         }
     }
 
@@ -57,7 +59,7 @@ impl ProgressTracker {
             percent: report.total.map(|total| percent_done(done, total)),
             rate: exact.map(round_rate),
             eta_seconds: eta,
-            message: report.message.clone(),
+            message: report.message.as_deref().map(|message| self.redactor.redact_text(message)),
             counts: report.counts.clone(),
         }
     }
@@ -134,7 +136,7 @@ mod tests {
     #[test]
     fn done_stays_between_stored_progress_and_total() {
         let before = ProgressView { done: 50, ..ProgressView::default() };
-        let gauge = ProgressTracker::new(Some(&before));
+        let gauge = ProgressTracker::new(Some(&before), Redactor::new([]));
         assert_eq!(gauge.to_view(&report(10, Some(100))).done, 50);
         assert_eq!(gauge.to_view(&report(70, Some(100))).percent, Some(70.0));
         assert_eq!(gauge.to_view(&report(170, Some(100))).done, 100);
@@ -143,14 +145,14 @@ mod tests {
     #[test]
     fn rate_ignores_progress_of_earlier_attempts() {
         let before = ProgressView { done: 50, ..ProgressView::default() };
-        let gauge = ProgressTracker::new(Some(&before));
+        let gauge = ProgressTracker::new(Some(&before), Redactor::new([]));
         assert_eq!(gauge.to_view(&report(900, Some(1000))).rate, None);
         assert!(gauge.to_view(&report(901, Some(1000))).rate.is_some());
     }
 
     #[test]
     fn unknown_total_has_no_percent_and_no_eta() {
-        let view = ProgressTracker::new(None).to_view(&report(10, None));
+        let view = ProgressTracker::new(None, Redactor::new([])).to_view(&report(10, None));
         assert_eq!((view.percent, view.eta_seconds), (None, None));
     }
 }

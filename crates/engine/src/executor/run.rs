@@ -19,7 +19,7 @@ use super::step_owner::StepOwner;
 use super::supervise::Supervisor;
 use crate::attempt::AttemptContext;
 use crate::config::EngineConfig;
-use crate::expr_context::ContextBuilder;
+use crate::expr_context::{ContextBuilder, StepScope};
 use crate::lifecycle::cancel::RunningAttempts;
 use crate::lifecycle::finish::AttemptOutcome;
 use crate::plan_cache::{CompiledPlan, CompiledStep, PlanCache};
@@ -96,7 +96,8 @@ impl StepRunner {
                 let outcome = match self.limiter.wait_for_rate_limit(attempt, &found.compiled, found.index).await {
                     Ok(None) => self.run_step(attempt, &found.compiled, found.index).await,
                     Ok(Some(due_at)) => {
-                        return (AttemptOutcome::from_error(rate_limited_error()), AttemptEnd::Park { due_at });
+                        let parked = AttemptEnd::Park { due_at, error: None };
+                        return (AttemptOutcome::from_error(rate_limited_error()), parked);
                     }
                     Err(error) => AttemptOutcome::from_error(error),
                 };
@@ -104,11 +105,19 @@ impl StepRunner {
             }
             Err(error) => (AttemptOutcome::from_error(error), None),
         };
-        let outcome =
-            AttemptOutcome { result: outcome.result.map_err(|error| self.redactor.redact_error(error)), ..outcome };
+        let outcome = self.hide_secrets(outcome);
         let step = found.as_ref().map(|found| &found.compiled.steps[found.index]);
-        let ending = decide_end(attempt, step, &outcome, self.draining.is_cancelled());
+        let ending = decide_end(attempt, step, &outcome, self.draining.is_cancelled(), self.db.now());
         (outcome, ending)
+    }
+
+    /// Removes secrets from what is stored and logged: a database or a service may return a value that was sent to it.
+    fn hide_secrets(&self, outcome: AttemptOutcome) -> AttemptOutcome {
+        let result = match outcome.result {
+            Ok(outputs) => Ok(self.redactor.redact_json(outputs)),
+            Err(error) => Err(self.redactor.redact_error(error)),
+        };
+        AttemptOutcome { result, ..outcome }
     }
 
     async fn find_compiled_step(&self, claimed: &StepClaim, run: &RunRecord) -> Result<FoundStep> {
@@ -142,6 +151,7 @@ impl StepRunner {
         let effect_key = step.effect_key();
         let owner = StepOwner { run: step.run_id.clone(), step: effect_key.clone() };
         let ctx = StepContext {
+            clock: self.db.clock().clone(),
             suspend_slot: suspend_slot.clone(),
             resumed: (step.suspend_count > 0)
                 .then(|| Resumed { until: step.suspended_until, event: step.wake_event.clone() }),
@@ -161,12 +171,12 @@ impl StepRunner {
             stop: stop.clone(),
             files: files.clone(),
             links: Arc::new(self.links.for_step(owner.clone())),
-            effect_log: Arc::new(DbEffectLog::new(self.db.clone(), owner.clone())),
+            effect_log: Arc::new(DbEffectLog::new(self.db.clone(), owner.clone(), self.redactor.clone())),
             delivery_log: Arc::new(DbDeliveryLog::new(self.db.clone(), owner)),
         };
         failpoint!("step.start", &step.step_id);
         let before: Option<ProgressView> = step.progress.clone().and_then(|view| serde_json::from_value(view).ok());
-        let gauge = ProgressTracker::new(before.as_ref());
+        let gauge = ProgressTracker::new(before.as_ref(), self.redactor.clone());
         // A separate task contains a panic of the step and can be aborted.
         #[expect(clippy::disallowed_methods, reason = "`supervise` waits for it or aborts it")]
         let run = match self.steps.iter().find(|known| known.kind.name() == step.uses) {
@@ -190,7 +200,9 @@ impl StepRunner {
         let last = reports.borrow().clone();
         let progress = (last != ProgressUpdate::default()).then(|| gauge.to_view(&last));
         let sleep = suspend_slot.request().filter(|_| result.is_err()).map(|wanted| wake_condition(&wanted));
-        AttemptOutcome { result, progress, produced: files.snapshot(), wake_condition: sleep, fan_out: None }
+        let produced = files.snapshot();
+        let result = result.map(|outputs| produced.seals.seal_copy(&outputs));
+        AttemptOutcome { result, progress, produced, wake_condition: sleep, fan_out: None }
     }
 
     /// Resolves the inputs of the step, or the items of its fan-out.
@@ -202,18 +214,18 @@ impl StepRunner {
     ) -> Result<PreparedAttempt> {
         let AttemptContext { claimed, run, .. } = attempt;
         let step = &claimed.step;
-        let scope = self.contexts.step_expr_context(run, compiled, known, step).await?;
+        let StepScope { expr, file_seals } = self.contexts.step_scope(run, compiled, known, step).await?;
         if let Some(for_each) = known.fan_out_spec(step) {
-            return Ok(PreparedAttempt::FanOut(FanOut::new(for_each, &scope)?));
+            return Ok(PreparedAttempt::FanOut(FanOut::new(for_each, &expr, file_seals, &self.redactor)?));
         }
-        let scope = self.records.with_records(scope, run, &compiled.plan, &known.step).await?;
+        let scope = self.records.with_records(expr, run, &compiled.plan, &known.step).await?;
         let registered = self.steps.iter().find(|known| known.kind.name() == step.uses);
         let with = pipeline::resolve_except(
             &known.step.with,
             &scope,
             registered.map_or(&[], |known| known.kind.deferred_fields()),
         )?;
-        let files = self.files.new_step_files(claimed, known.step.output.as_ref(), scope.clone());
+        let files = self.files.new_step_files(claimed, known.step.output.as_ref(), scope.clone(), file_seals);
         Ok(PreparedAttempt::Step(with, scope, files))
     }
 }

@@ -6,11 +6,12 @@ use serde_json::Value;
 use tracing::warn;
 
 use crate::config::EngineConfig;
+use afterload_core::file_seals::FileSeals;
 use afterload_object_store::ObjectStore;
 use afterload_pipeline::plan::OutputTarget;
 use afterload_pipeline::{self as pipeline, ExprContext};
 use afterload_state::{StepClaim, StepRecord};
-use afterload_step_api::{ArtifactLocation, OutputDestination, StepFiles};
+use afterload_step_api::{ArtifactLocation, FileVerifier, OutputDestination, StepFiles};
 
 /// The number of earlier attempts whose files are deleted. Older ones were cleaned by those attempts.
 const MAX_CLEANED_CLAIMS: i64 = 3;
@@ -27,6 +28,7 @@ impl AttemptFiles {
         claimed: &StepClaim,
         output: Option<&OutputTarget>,
         scope: ExprContext,
+        file_seals: FileSeals,
     ) -> StepFiles {
         let step = &claimed.step;
         let prefix = format!("{}{}/", artifacts_prefix(step), step.claims);
@@ -34,9 +36,10 @@ impl AttemptFiles {
             let key = move |file: &Value| pipeline::resolve_to_text(&key, &scope.clone().with_file(file));
             OutputDestination { bucket, key: Arc::new(key), cache_control }
         });
-        let EngineConfig { artifacts, base_url, .. } = &*self.config;
+        let EngineConfig { artifacts, base_url, keyring, .. } = &*self.config;
         let location = ArtifactLocation { bucket: artifacts.clone(), prefix, base_url: base_url.clone() };
-        StepFiles::new(self.objects.clone(), location, step.step_id.clone(), destination)
+        let verifier = FileVerifier::new(keyring.clone(), step.run_id.clone(), file_seals);
+        StepFiles::new(self.objects.clone(), location, step.step_id.clone(), destination, verifier)
     }
 
     /// Deletes unpublished files of earlier attempts. A failure is logged and does not stop the attempt.

@@ -10,7 +10,6 @@ use serde_json::json;
 
 use crate::lifecycle::advance::{StepAdvancer, Transition};
 use crate::run_errors::error_to_json;
-use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::{OnRunConflict, PipelinePlan};
 use afterload_state::{DbTx, RunRecord, RunStatus};
@@ -43,7 +42,7 @@ impl Admission {
         asked: AdmissionKind,
     ) -> Result<Transition> {
         let Some(place) = &run.concurrency_slot else { return self.steps.advance_steps(tx, run).await };
-        if run.run_at.is_some_and(|time| time > clock::now_millis()) {
+        if run.run_at.is_some_and(|time| time > tx.now()) {
             tx.concurrency().set_waiting(&run.id, place, false).await?;
             return Ok(Transition::default());
         }

@@ -11,7 +11,7 @@ use crate::plan_cache::{CompiledPlan, PlanCache};
 use crate::run_errors::{error_to_json, run_error};
 use crate::run_watch::RunWatches;
 use crate::state_machine::{self, StepChange, StepNode};
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_core::redactor::Redactor;
 use afterload_core::units::HumanDuration;
@@ -99,15 +99,16 @@ impl StepAdvancer {
             }
             Ok(holds)
         });
-        let mut wake = Vec::new();
+        let (mut wake, now) = (Vec::new(), tx.now());
         for (index, change) in &advance.changes {
             let error = match change {
                 StepChange::Fail(error) => Some(error_to_json(&self.redactor.redact_error(error.clone()))),
                 _ => None,
             };
             let step = &mut steps[*index];
-            let due_at =
-                matches!(change, StepChange::Queue).then(|| step_due_at(run, delays.get(index).copied())).flatten();
+            let due_at = matches!(change, StepChange::Queue)
+                .then(|| step_due_at(run, delays.get(index).copied(), now))
+                .flatten();
             tx.steps().release(&step.id, change.target_status(), error.as_ref(), due_at).await?;
             step.status = change.target_status();
             step.error = error;
@@ -130,8 +131,7 @@ impl StepAdvancer {
 
 /// When a step that is ready may start; `None`: at once. Only the first steps of a run can be ready before its
 /// `run_at`.
-fn step_due_at(run: &RunRecord, delay: Option<UnixMillis>) -> Option<UnixMillis> {
-    let now = clock::now_millis();
+fn step_due_at(run: &RunRecord, delay: Option<UnixMillis>, now: UnixMillis) -> Option<UnixMillis> {
     let due = run.run_at.unwrap_or(now).max(now).saturating_add(delay.unwrap_or(0));
     (due > now).then_some(due)
 }

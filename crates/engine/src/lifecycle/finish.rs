@@ -114,6 +114,12 @@ impl AttemptFinisher {
         self.metrics.record_step_attempt(&claimed.step.uses, attempt_end_label(held, &ending), started.elapsed());
         match (&ending, &outcome.result) {
             _ if !held => warn!(duration_ms, "the step's lease was lost; nothing of this attempt was kept"),
+            (AttemptEnd::Park { due_at, error: Some(_) }, Err(error)) => warn!(
+                duration_ms,
+                error.code = error.code().name(),
+                retry_at = clock::format_rfc3339(*due_at),
+                "step parked: {error}"
+            ),
             (AttemptEnd::Park { .. }, _) => info!(duration_ms, "step parked"),
             (AttemptEnd::Suspend(_), _) => info!(duration_ms, "step suspended"),
             (AttemptEnd::FanOut, _) => info!(duration_ms, "step fanned out"),
@@ -234,7 +240,7 @@ impl AttemptFinisher {
         ending: &AttemptEnd,
     ) -> Result<Option<RunRecord>> {
         let held = match ending {
-            AttemptEnd::Retry { due_at, .. } | AttemptEnd::Park { due_at } => {
+            AttemptEnd::Retry { due_at, .. } | AttemptEnd::Park { due_at, .. } => {
                 self.queue.reschedule_job(tx, lease, *due_at).await?
             }
             _ => self.queue.acknowledge_job(tx, lease).await?,

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::config::EngineConfig;
 use crate::run_errors::error_to_json;
 use crate::run_view::RunView;
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_core::redactor::Redactor;
 use afterload_egress::{EgressClient, EgressRequest, EgressResponse, WebhookSigner};
@@ -104,7 +104,7 @@ async fn attempt_notification(notifier: RunNotifier, due: NotificationRecord) {
             let next_at = next_attempt_at(
                 due.attempts,
                 due.since.unwrap_or(0),
-                clock::now_millis(),
+                notifier.db.now(),
                 &error,
                 rand::rng().random::<f64>(),
             );
@@ -143,7 +143,7 @@ impl RunNotifier {
         let request = EgressRequest::post(&due.url)?
             .with_json(&body)
             .with_timeout(NOTIFICATION_TIMEOUT)
-            .with_webhook_signature(self.http.webhook_signer(), &id)?;
+            .with_webhook_signature(self.http.webhook_signer(), &id, self.db.now())?;
         self.http.send(request).await.and_then(EgressResponse::error_for_status)?;
         Ok(true)
     }

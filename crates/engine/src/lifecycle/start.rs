@@ -12,15 +12,20 @@ use crate::Engine;
 use crate::config::EngineConfig;
 use crate::lifecycle::admit::{Admission, AdmissionKind};
 use crate::lifecycle::advance::TransitionPublisher;
+use crate::lifecycle::file_grants::FileGrants;
 use crate::lifecycle::reconcile::ConcurrencyReconciler;
 use crate::plan_cache::{CompiledPlan, CompiledStep, PlanCache};
 use crate::run_errors::{error_to_json, pipeline_not_found};
 use crate::scheduling::concurrency::concurrency_slot;
-use afterload_core::clock::{self, UnixMillis};
+use crate::scheduling::queues::QueueList;
+use afterload_core::blocking::run_sized;
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
-use afterload_core::file::File;
+use afterload_core::file::{File, FileIdentity};
+use afterload_core::file_seals::FileSeals;
 use afterload_core::redactor::Redactor;
 use afterload_metrics::Metrics;
+use afterload_pipeline::params::estimate_params_size;
 use afterload_pipeline::plan::Retention;
 use afterload_state::{Db, DedupRecord, RetentionOverride, RunRecord, RunStatus, StepRecord, StepStatus};
 
@@ -31,8 +36,11 @@ pub struct NewRun {
     pub id: String,
     /// The name of the pipeline.
     pub pipeline: String,
-    /// The parameters as given; starting the run binds and validates them.
+    /// The parameters as given; starting the run binds and validates them. The run may read the files that
+    /// [`Engine::seal_file`] has sealed for it, here and in `event`.
     pub params: Map<String, Value>,
+    /// The params whose value the author of the pipeline wrote. Their files need no seal.
+    pub author_params: BTreeSet<String>,
     /// The kind of trigger, such as `api`.
     pub origin: &'static str,
     /// The uploaded files; they become artifacts of the run.
@@ -41,7 +49,7 @@ pub struct NewRun {
     pub run_at: Option<UnixMillis>,
     /// Overrides the priority of all steps.
     pub priority: Option<i32>,
-    /// Overrides the queue of all steps.
+    /// Overrides the queue of all steps. It must be one that the configuration, a live pipeline or an open step names.
     pub queue: Option<String>,
     /// The `event` value in expressions.
     pub event: Option<Value>,
@@ -96,11 +104,21 @@ impl From<DedupRecord> for StartOutcome {
 }
 
 impl Engine {
+    /// Creates the seal that lets a run read a file. The caller has checked that the run may.
+    pub fn seal_file(&self, run: &str, file: &File) -> FileSeals {
+        let identity = FileIdentity::from(file);
+        let seal = self.0.config.keyring.create_file_seal(&identity, run);
+        let mut seals = FileSeals::default();
+        seals.insert(identity, seal);
+        seals
+    }
+
     /// Starts a run and returns after the commit. Of several calls with one dedup key the first starts a run; the
     /// others wait for it and return its id. After a database error the caller may repeat the call.
     ///
     /// # Errors
-    /// `pipeline_not_found`, `params_invalid`, `concurrency_key_invalid`, or a database error.
+    /// `pipeline_not_found`, `params_invalid`, `queue_unknown`, `file_not_authorized`, `concurrency_key_invalid`, or a database
+    /// error.
     pub async fn start_run(&self, new: NewRun) -> Result<StartOutcome> {
         self.0.starter.start_run(new).await
     }
@@ -121,13 +139,14 @@ pub(crate) struct RunStarter {
     pub(crate) redactor: Redactor,
     pub(crate) metrics: Metrics,
     pub(crate) plans: Arc<PlanCache>,
+    pub(crate) queues: Arc<QueueList>,
     pub(crate) admission: Admission,
     pub(crate) reconciler: ConcurrencyReconciler,
     pub(crate) publisher: TransitionPublisher,
 }
 
 impl RunStarter {
-    async fn start_run(&self, new: NewRun) -> Result<StartOutcome> {
+    async fn start_run(&self, mut new: NewRun) -> Result<StartOutcome> {
         // This check is only a shortcut. The insert below decides.
         if let Some(DedupKey { source, key, .. }) = &new.dedup_key
             && let Some(known) = self.db.dedup_keys().find(&new.pipeline, source, key).await?
@@ -137,20 +156,28 @@ impl RunStarter {
         let definition = self.db.definitions().find_live(&new.pipeline).await?;
         let definition = definition.ok_or_else(|| pipeline_not_found(&new.pipeline))?;
         let compiled = self.plans.load_plan(&definition.digest).await?;
-        let params = compiled.plan.bind_params(new.params)?;
+        if let Some(queue) = &new.queue {
+            self.queues.ensure_queue_known(queue).await?;
+        }
+        let sealed = new.params.values_mut().chain(&mut new.event);
+        let grants = FileGrants::take_from(&self.config.keyring, &new.id, sealed);
+        let plan = compiled.plan.clone();
+        let params = run_sized(estimate_params_size(&new.params), move || plan.bind_params(new.params)).await??;
+        let file_seals = grants.into_seals(&compiled.plan.params, &params, &new.author_params)?;
         let mut run = RunRecord {
-            id: new.id,
+            id: new.id.clone(),
             pipeline: definition.name,
             digest: definition.digest,
             status: RunStatus::Queued,
             origin: new.origin.to_owned(),
             params: Value::Object(params),
             event: new.event,
+            file_seals,
             error: None,
             revision: 1,
             run_at: new.run_at,
             cancel_requested_at: None,
-            created_at: clock::now_millis(),
+            created_at: self.db.now(),
             started_at: None,
             finished_at: None,
             concurrency_slot: None,
@@ -179,7 +206,8 @@ impl RunStarter {
             tx.artifacts().insert(id, &run.id, None, &json!(file)).await?;
         }
         // A reference keeps an artifact of another run from expiring.
-        for id in artifact_refs(&run.params) {
+        let live = tx.artifacts().retain_live(artifact_ids(&run.file_seals)).await?;
+        for id in live {
             if tx.artifacts().lock_live(&id).await? {
                 tx.artifacts().add_ref(&id, &run.id).await?;
             }
@@ -195,8 +223,10 @@ impl RunStarter {
         Ok(StartOutcome::Created(Box::new(run)))
     }
 
-    async fn record_rejected_run(&self, new: NewRun, error: &Error) -> Result<StartOutcome> {
+    async fn record_rejected_run(&self, mut new: NewRun, error: &Error) -> Result<StartOutcome> {
         let db = &self.db;
+        // No step of this run will read a file.
+        new.params.values_mut().chain(&mut new.event).for_each(|value| FileSeals::default().write_into(value));
         let error = &self.redactor.redact_error(error.clone());
         let definition =
             db.definitions().find_live(&new.pipeline).await?.ok_or_else(|| pipeline_not_found(&new.pipeline))?;
@@ -208,11 +238,12 @@ impl RunStarter {
             origin: new.origin.to_owned(),
             params: Value::Object(new.params),
             event: new.event,
+            file_seals: FileSeals::default(),
             error: None,
             revision: 1,
             run_at: None,
             cancel_requested_at: None,
-            created_at: clock::now_millis(),
+            created_at: db.now(),
             started_at: None,
             finished_at: None,
             concurrency_slot: None,
@@ -237,16 +268,10 @@ impl RunStarter {
     }
 }
 
-/// The ids of the artifacts in the parameters. They are sorted, so that all runs lock them in the same order.
-fn artifact_refs(params: &Value) -> BTreeSet<String> {
-    match params {
-        Value::Object(fields) => {
-            let own = fields.get("artifact_id").and_then(Value::as_str).map(str::to_owned);
-            fields.values().flat_map(artifact_refs).chain(own).collect()
-        }
-        Value::Array(items) => items.iter().flat_map(artifact_refs).collect(),
-        _ => BTreeSet::new(),
-    }
+/// The ids of the artifacts that the run may read. They are sorted, so that all runs lock them in the same order.
+fn artifact_ids(seals: &FileSeals) -> Vec<String> {
+    let ids: BTreeSet<_> = seals.files().filter_map(|file| file.artifact_id.clone()).collect();
+    ids.into_iter().collect()
 }
 
 fn new_step_records(run: &str, compiled: &CompiledPlan) -> Vec<StepRecord> {
@@ -273,6 +298,7 @@ fn new_step_records(run: &str, compiled: &CompiledPlan) -> Vec<StepRecord> {
         item_counts: None,
         progress: None,
         outputs: None,
+        file_seals: FileSeals::default(),
         error: None,
         due_at: None,
         started_at: None,

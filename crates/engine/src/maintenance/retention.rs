@@ -9,7 +9,6 @@ use ulid::Ulid;
 
 use crate::Engine;
 use crate::config::EngineConfig;
-use afterload_core::clock;
 use afterload_core::error::Result;
 use afterload_core::file::File;
 use afterload_object_store::ObjectStore;
@@ -111,7 +110,7 @@ impl RetentionCleaner {
     /// Deletes objects under the keys of the service that belong to no artifact. A crash between the object store and
     /// the database leaves such objects. Objects of active runs are kept.
     async fn delete_orphan_objects(&self, age: Duration) -> Result<u64> {
-        let before = clock::now_millis().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        let before = self.db.now().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         let mut all = 0;
         let bucket = &self.config.artifacts;
         for prefix in ["runs/", "uploads/"] {

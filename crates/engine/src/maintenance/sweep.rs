@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::lifecycle::start::DedupKey;
 use crate::scheduling::rate_limit::RATE_LIMIT_RETENTION_MS;
 use crate::scheduling::suspend::EVENT_RETENTION_MS;
-use afterload_core::clock;
 use afterload_core::error::Result;
 use afterload_core::failpoint;
 use afterload_state::Db;
@@ -27,7 +26,7 @@ impl QueueSweeper {
     /// Enqueues the jobs of steps that come due, and of queued steps whose job is missing. Returns true if there may be
     /// more.
     pub(crate) async fn enqueue_missing_jobs(&self) -> Result<bool> {
-        let until = clock::now_millis() + ENQUEUE_LOOKAHEAD.as_millis() as i64;
+        let until = self.db.now() + ENQUEUE_LOOKAHEAD.as_millis() as i64;
         let missing = self.queue.steps_without_job(until, MAX_SWEEP_STEPS).await?;
         let more = missing.len() == MAX_SWEEP_STEPS as usize;
         for id in missing {
@@ -56,9 +55,10 @@ impl QueueSweeper {
     /// Deletes expired records: workers, rate limits, events and idempotency keys.
     pub(crate) async fn prune_records(&self) -> Result<()> {
         self.queue.prune_workers().await?;
-        let before = clock::now_millis() - DedupKey::IDEMPOTENCY_KEY_RETENTION.as_millis() as i64;
-        self.db.rate_limits().delete_unused(clock::now_millis() - RATE_LIMIT_RETENTION_MS).await?;
-        self.db.events().delete_before(clock::now_millis() - EVENT_RETENTION_MS).await?;
+        let now = self.db.now();
+        let before = now - DedupKey::IDEMPOTENCY_KEY_RETENTION.as_millis() as i64;
+        self.db.rate_limits().delete_unused(now - RATE_LIMIT_RETENTION_MS).await?;
+        self.db.events().delete_before(now - EVENT_RETENTION_MS).await?;
         self.db.dedup_keys().delete_before(DedupKey::IDEMPOTENCY_KEY_SOURCE, before).await?;
         Ok(())
     }

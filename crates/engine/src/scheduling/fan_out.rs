@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use ulid::Ulid;
 
 use afterload_core::error::{Error, Result};
+use afterload_core::file_seals::FileSeals;
+use afterload_core::redactor::Redactor;
 use afterload_pipeline::plan::ForEach;
 use afterload_pipeline::{self as pipeline, ExprContext, Section};
 use afterload_state::queue::{JobQueue, NewJob};
@@ -23,18 +25,28 @@ const MAX_NAMED_ITEMS: usize = 10;
 #[derive(Clone, Debug)]
 pub(crate) struct FanOut {
     items: Vec<Value>,
+    /// The seals of the files in the items.
+    file_seals: FileSeals,
     max_concurrency: u32,
 }
 
 impl FanOut {
-    /// Evaluates the items.
+    /// Evaluates the items. `file_seals` are those of the files that the expression can read.
     ///
     /// # Errors
-    /// `expression_failed`; `items_invalid` if the value is not a list; `too_many_items` if it is too long.
-    pub fn new(for_each: &ForEach, scope: &ExprContext) -> Result<Self> {
+    /// `expression_failed`; `items_invalid` if the value is not a list or holds a secret; `too_many_items` if it is too
+    /// long.
+    pub fn new(for_each: &ForEach, scope: &ExprContext, file_seals: FileSeals, redactor: &Redactor) -> Result<Self> {
         let most = ForEach::MAX_ITEMS;
         match pipeline::resolve(&for_each.items, scope)? {
-            Value::Array(items) if items.len() <= most => Ok(Self { items, max_concurrency: for_each.max_concurrency }),
+            // Items are stored, and a step that works on stars instead of the value would do harm.
+            items if redactor.finds_secret(&items) => {
+                Err(Error::new(codes::ITEMS_INVALID, "the `items` of `for_each` hold a secret, and items are stored")
+                    .with_hint("name the secret in `with`, as `${{ secrets.NAME }}`"))
+            }
+            Value::Array(items) if items.len() <= most => {
+                Ok(Self { items, file_seals, max_concurrency: for_each.max_concurrency })
+            }
             Value::Array(items) => {
                 let message = format!("`for_each` has {} items, more than {most}", items.len());
                 Err(Error::new(codes::TOO_MANY_ITEMS, message))
@@ -115,7 +127,7 @@ impl ItemScheduler {
         for gone in known.iter().skip(fan.items.len()) {
             tx.items().delete(&gone.id).await?;
         }
-        tx.items().insert(step, &new).await?;
+        tx.items().insert(step, &new, &fan.file_seals).await?;
         tx.items().init_counts(&step.id, fan.items.len() as i64, done).await?;
         self.enqueue_next_items(tx, run, FanOutStep::from_record(step), fan.max_concurrency).await
     }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::Engine;
 use crate::run_errors::pipeline_not_found;
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::is_queue_name;
 use afterload_state::queue::{JobQueue, Lease, LockedJob};
@@ -98,7 +98,7 @@ impl Pauses {
         if held.status == Some(StepStatus::Running)
             && let Some(claimed) = tx.claims().claim(&lease.step_run).await?
         {
-            let parked = AttemptEnd::Park { due_at: clock::now_millis() };
+            let parked = AttemptEnd::Park { due_at: tx.now(), error: None };
             tx.claims().end(&lease.step_run, claimed.step.claims, None, &parked).await?;
         }
         self.queue.acknowledge_job(tx, lease).await.map(drop)

@@ -6,14 +6,14 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use tracing::warn;
-
 use crate::Engine;
 use crate::config::EngineConfig;
 use crate::plan_cache::PlanCache;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
+use afterload_core::text::shorten_text;
 use afterload_core::units::is_queue_name;
+use afterload_spanned_yaml::suggestion_hint;
 use afterload_state::{Db, PauseTarget};
 
 /// The queues that a process works.
@@ -26,6 +26,8 @@ pub enum QueueSelection {
     Named(BTreeSet<String>),
 }
 
+/// How much of an unknown name a message repeats.
+const MAX_SHOWN_NAME_CHARS: usize = 63;
 /// The text for no queues.
 const NO_QUEUES: &str = "none";
 
@@ -93,6 +95,11 @@ impl Engine {
     pub async fn list_queues(&self) -> Result<Vec<QueueState>> {
         self.0.queues.list_queues().await
     }
+
+    /// The queues that have a worker in this process at the moment, sorted by name.
+    pub fn worked_queues(&self) -> Vec<String> {
+        self.0.queue.worked_queues()
+    }
 }
 
 /// Lists queues.
@@ -105,9 +112,8 @@ pub(crate) struct QueueList {
 impl QueueList {
     async fn list_queues(&self) -> Result<Vec<QueueState>> {
         let fresh = |name: &String| QueueState { name: name.clone(), waiting: 0, running: 0, paused_at: None };
-        let configured = self.config.queues.keys().cloned();
         let mut queues: BTreeMap<String, QueueState> =
-            configured.chain(self.plans.list_active_queues().await?).map(|name| (name.clone(), fresh(&name))).collect();
+            self.known_queues().await?.into_iter().map(|name| (name.clone(), fresh(&name))).collect();
         for count in self.db.steps().count_by_queue().await? {
             let state = queues.entry(count.queue.clone()).or_insert_with(|| fresh(&count.queue));
             (state.waiting, state.running) = (count.waiting, count.running);
@@ -119,17 +125,32 @@ impl QueueList {
     }
 
     /// The names of the queues to work.
-    pub(crate) async fn select_queues(&self, queues: &QueueSelection) -> BTreeSet<String> {
-        let named = match queues {
-            QueueSelection::Named(names) => return names.clone(),
-            QueueSelection::All => self.plans.list_active_queues().await,
-        };
-        let mut all: BTreeSet<String> = self.config.queues.keys().cloned().collect();
-        match named {
-            Ok(named) => all.extend(named),
-            Err(error) => warn!(error.code = error.code().name(), "the queues could not be read: {error}"),
+    pub(crate) async fn select_queues(&self, queues: &QueueSelection) -> Result<BTreeSet<String>> {
+        match queues {
+            QueueSelection::Named(names) => Ok(names.clone()),
+            QueueSelection::All => self.known_queues().await,
         }
-        all
+    }
+
+    /// Refuses a queue that nothing names. Any process works every known queue, so a caller who may invent names could
+    /// start any number of workers.
+    ///
+    /// # Errors
+    /// `queue_unknown`
+    pub(crate) async fn ensure_queue_known(&self, name: &str) -> Result<()> {
+        let known = self.known_queues().await?;
+        if known.contains(name) {
+            return Ok(());
+        }
+        let message = format!("there is no queue `{}`", shorten_text(name, MAX_SHOWN_NAME_CHARS));
+        Err(Error::new(codes::QUEUE_UNKNOWN, message)
+            .with_hint(suggestion_hint(name, known.iter().map(String::as_str))))
+    }
+
+    /// The queues that the configuration, live pipelines and open steps name.
+    async fn known_queues(&self) -> Result<BTreeSet<String>> {
+        let configured = self.config.queues.keys().cloned();
+        Ok(configured.chain(self.plans.list_active_queues().await?).collect())
     }
 }
 

@@ -17,7 +17,7 @@ use crate::attempt::AttemptContext;
 use crate::db_retry::wait_for_db;
 use crate::expr_context::ContextBuilder;
 use crate::plan_cache::CompiledPlan;
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::{Clock, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::resolve_to_text;
 use afterload_state::{Db, StepClaim, TxOutcome};
@@ -64,13 +64,13 @@ enum StartDecision {
     NotBefore(UnixMillis),
 }
 
-/// The tokens that end the wait for a slot.
-struct CancelTokens<'a>([&'a CancellationToken; 3]);
+/// The tokens that end the wait for a slot, and the clock that tells when it is due.
+struct CancelTokens<'a>([&'a CancellationToken; 3], &'a Clock);
 
 impl CancelTokens<'_> {
     /// Sleeps until a time; fails if a token is cancelled.
     async fn sleep_until(&self, until: UnixMillis) -> Result<()> {
-        let rest = Duration::from_millis(u64::try_from(until - clock::now_millis()).unwrap_or(0));
+        let rest = Duration::from_millis(u64::try_from(until - self.1.now()).unwrap_or(0));
         tokio::select! {
             () = tokio::time::sleep(rest) => Ok(()),
             () = self.any_cancelled() => Err(stopped_error()),
@@ -114,13 +114,13 @@ impl StartLimiter {
         let Some(limit) = limited else { return Ok(None) };
         let key = match &limit.key {
             Some(key) => {
-                resolve_to_text(key, &self.contexts.step_expr_context(run, compiled, known, &claimed.step).await?)?
+                resolve_to_text(key, &self.contexts.step_scope(run, compiled, known, &claimed.step).await?.expr)?
             }
             None => format!("{}/{}", compiled.plan.name, known.step.id),
         };
         // The key is stored as a digest, because its value may be long or secret.
         let rate = StartRate { key: hex::encode(Sha256::digest(key)), interval_ms: limit.interval_ms };
-        let stops = CancelTokens([cancel, &self.draining, &lease.lost]);
+        let stops = CancelTokens([cancel, &self.draining, &lease.lost], self.db.clock());
         // True after a missed slot: then a new slot is reserved.
         let mut late = false;
         loop {
@@ -130,7 +130,7 @@ impl StartLimiter {
                 Some(StartDecision::NotBefore(slot)) => slot,
                 None => continue,
             };
-            if slot > clock::now_millis() + MAX_IN_PLACE_WAIT_MS {
+            if slot > self.db.now() + MAX_IN_PLACE_WAIT_MS {
                 // Rounded down, so that the queue delivers the job before its slot.
                 return Ok(Some(slot - slot.rem_euclid(QUEUE_RESOLUTION_MS)));
             }
@@ -147,7 +147,7 @@ impl StartLimiter {
         let (id, claim) = (&claimed.step.id, claimed.step.claims);
         let taken = self.db.with_tx(async |tx| {
             let known = tx.rate_limits().find_reserved_start(id, claim).await?.ok_or_else(stopped_error)?;
-            let now = clock::now_millis();
+            let now = tx.now();
             let slot = match known.filter(|slot| !late && now <= slot + MAX_START_DELAY_MS) {
                 Some(slot) => slot,
                 None => tx.rate_limits().reserve_start(&rate.key, now, rate.interval_ms).await?,
@@ -190,7 +190,7 @@ impl StartLimiter {
         let (id, claim) = (&claimed.step.id, claimed.step.claims);
         let tried = self.db.with_tx(async |tx| {
             tx.rate_limits().find_reserved_start(id, claim).await?.ok_or_else(stopped_error)?;
-            let now = clock::now_millis();
+            let now = tx.now();
             if let Some(time) = tx.rate_limits().try_start_now(&rate.key, now, rate.interval_ms).await? {
                 return Ok(TxOutcome::Rollback(StartDecision::NotBefore(time)));
             }
@@ -209,7 +209,7 @@ impl StartLimiter {
         match done {
             Err(error) if error.is_transient() => {
                 wait_for_db(&error, "taking a slot").await;
-                stops.sleep_until(clock::now_millis()).await.map(|()| None)
+                stops.sleep_until(self.db.now()).await.map(|()| None)
             }
             done => done.map(Some),
         }

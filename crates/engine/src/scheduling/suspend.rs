@@ -10,7 +10,7 @@ use ulid::Ulid;
 
 use crate::Engine;
 use crate::run_watch::RunWatches;
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 use afterload_state::queue::{JobQueue, NewJob};
 use afterload_state::{AwaitedEvent, Db, DbTx, EventRecord, StepRecord, WakeCondition};
@@ -57,7 +57,7 @@ pub(crate) struct Suspensions {
 impl Suspensions {
     async fn publish_event(&self, name: &str, key: Option<String>, body: Value) -> Result<(EventReceipt, EventRecord)> {
         let id = Ulid::generate().to_string();
-        let event = EventRecord { id, name: name.to_owned(), key, body, received_at: clock::now_millis() };
+        let event = EventRecord { id, name: name.to_owned(), key, body, received_at: self.db.now() };
         let mut tries = 1;
         loop {
             match self.try_publish_event(&event).await {
@@ -157,7 +157,7 @@ pub(crate) fn wake_condition(wanted: &SuspendRequest) -> WakeCondition {
 
 async fn find_past_event(tx: &mut DbTx, event: &AwaitedEvent, since: UnixMillis) -> Result<Option<Value>> {
     let fits = |known: &EventRecord| awaited_from_body(&event.name, &event.fields, &known.body).as_ref() == Some(event);
-    let (mut time, mut id) = (since.max(clock::now_millis() - EVENT_RETENTION_MS), String::new());
+    let (mut time, mut id) = (since.max(tx.now() - EVENT_RETENTION_MS), String::new());
     loop {
         let page = tx.events().list_after(&event.name, time, &id, EVENT_PAGE_ROWS).await?;
         let Some(last) = page.last() else { return Ok(None) };

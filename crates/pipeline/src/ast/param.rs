@@ -45,6 +45,9 @@ pub struct ParamAst {
     /// `list`: what each item must be.
     #[serde(default)]
     pub items: Option<ItemAst>,
+    /// `list`: the most items; default 10000.
+    #[serde(default)]
+    pub max_items: Option<usize>,
     /// `file`: the media types, such as `text/csv` or `image/*`.
     #[serde(default)]
     pub accept: Option<Vec<String>>,
@@ -114,6 +117,7 @@ impl From<ItemAst> for ParamAst {
             max,
             values,
             items: None,
+            max_items: None,
             accept,
             max_size,
             connection: None,

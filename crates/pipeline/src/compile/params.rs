@@ -7,7 +7,7 @@ use serde_json::Number;
 use super::super::ast::{ParamAst, ParamTypeName};
 use super::super::expr::check::FieldSet;
 use super::super::expr::has_expression;
-use super::super::params::{FileRule, Param, ParamType, coerce_value};
+use super::super::params::{FileRule, Param, ParamType, TextPattern, coerce_value};
 use super::super::step_kind::ValidationContext;
 use super::{Diagnostics, is_identifier, record_params};
 use afterload_spanned_yaml::{self as yaml, YamlNode, YamlValue};
@@ -115,7 +115,7 @@ fn compile_param_type(
         ParamTypeName::String => &["min_length", "max_length", "pattern"],
         ParamTypeName::Integer | ParamTypeName::Number => &["min", "max"],
         ParamTypeName::Enum => &["values"],
-        ParamTypeName::List => &["items"],
+        ParamTypeName::List => &["items", "max_items"],
         ParamTypeName::File => &["accept", "max_size"],
         ParamTypeName::Record => &["connection", "table", "key", "missing"],
         _ => &[],
@@ -127,8 +127,8 @@ fn compile_param_type(
     }
     let kind = match raw.kind {
         ParamTypeName::String => {
-            check_text_rules(node, raw.min_length, raw.max_length, raw.pattern.as_deref(), faults);
-            ParamType::String { min_length: raw.min_length, max_length: raw.max_length, pattern: raw.pattern }
+            let pattern = compile_text_rules(node, raw.min_length, raw.max_length, raw.pattern.as_deref(), faults);
+            ParamType::String { min_length: raw.min_length, max_length: raw.max_length, pattern }
         }
         ParamTypeName::Integer => ParamType::Integer { min, max },
         ParamTypeName::Number => ParamType::Number { min, max },
@@ -162,7 +162,7 @@ fn compile_param_type(
                 (Some(item), Some(node)) => Some(Box::new(compile_item_type(node, item.into(), around, faults)?)),
                 _ => None,
             };
-            ParamType::List { items }
+            ParamType::List { items, max_items: raw.max_items }
         }
         ParamTypeName::Object => ParamType::Object,
         ParamTypeName::File => {
@@ -192,20 +192,22 @@ fn compile_item_type(
     compile_param_type(node, item, around, faults)
 }
 
-fn check_text_rules(
+fn compile_text_rules(
     node: &YamlNode,
     min: Option<usize>,
     max: Option<usize>,
     pattern: Option<&str>,
     faults: &mut Diagnostics,
-) {
+) -> Option<TextPattern> {
     if min.zip(max).is_some_and(|(min, max)| min > max) {
         faults.report_invalid(field_span(node, "min_length"), "`min_length` is more than `max_length`", "");
     }
-    if let Some(Err(error)) = pattern.map(regex::Regex::new) {
-        let why = error.to_string();
-        let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        faults.report_invalid(field_span(node, "pattern"), format!("not a regular expression: {why}"), "");
+    match pattern.map(TextPattern::compile)? {
+        Ok(pattern) => Some(pattern),
+        Err(why) => {
+            faults.report_invalid(field_span(node, "pattern"), format!("not a regular expression: {why}"), "");
+            None
+        }
     }
 }
 
@@ -226,7 +228,8 @@ fn check_accept(node: &YamlNode, faults: &mut Diagnostics) {
 /// Rejects fields of other types, because they would have no effect.
 fn reject_foreign_fields(node: &YamlNode, allowed: &[&str], faults: &mut Diagnostics) {
     let YamlValue::Map(entries) = &node.value else { return };
-    let known = ["min_length", "max_length", "pattern", "min", "max", "values", "items", "accept", "max_size"];
+    let known =
+        ["min_length", "max_length", "pattern", "min", "max", "values", "items", "max_items", "accept", "max_size"];
     let kind = node.get("type").and_then(YamlNode::as_str).unwrap_or_default();
     for (key, _) in entries {
         let name = key.text.as_str();

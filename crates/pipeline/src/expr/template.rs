@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use afterload_core::work::{count_steps, search_text};
+
 /// A segment of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TemplateSegment {
@@ -27,7 +29,7 @@ pub fn has_expression(text: &str) -> bool {
 pub fn split_template(text: &str) -> Result<Vec<TemplateSegment>, UnclosedExpression> {
     let mut pieces = Vec::new();
     let mut at = 0;
-    while let Some(found) = text[at..].find("${{") {
+    while let Some(found) = search_text(&text[at..], "${{") {
         let open = at + found;
         if open > at {
             pieces.push(TemplateSegment::Text(at..open));
@@ -61,6 +63,7 @@ fn find_expression_end(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let (mut quote, mut depth, mut at) = (None, 0_usize, 0);
     while at < bytes.len() {
+        count_steps(1);
         match (quote, bytes[at]) {
             (Some(_), b'\\') => at += 1,
             (Some(open), byte) if byte == open => quote = None,
@@ -85,6 +88,7 @@ fn trim_range(text: &str, range: Range<usize>) -> Range<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use afterload_core::work::assert_linear;
 
     fn expressions(text: &str) -> Vec<&str> {
         let pieces = split_template(text).expect("every expression ends");
@@ -104,6 +108,23 @@ mod tests {
         assert_eq!(expressions(r#"${{ "}}" ~ '\'}}' }}"#), [r#""}}" ~ '\'}}'"#]);
         assert_eq!(expressions("$ {{ x }} $x {{ y }}"), [""; 0]);
         assert_eq!(split_template("ü ${{ x"), Err(UnclosedExpression(3)));
+    }
+
+    #[test]
+    fn hostile_templates_take_linear_work() {
+        for (before, repeated, after) in [
+            ("", "${{ x }}", ""),
+            ("", "${{", ""),
+            ("", "${{ \"", ""),
+            ("", "${{ {", "}}"),
+            ("${{ ", "{", "}}"),
+            ("${{ '", "\\'", "}}"),
+            ("", "$", "{{"),
+            ("", "}}", ""),
+        ] {
+            let shape = |count: usize| format!("{before}{}{after}", repeated.repeat(count));
+            assert_linear(repeated, shape, |text| drop((split_template(text), sole_expression(text))));
+        }
     }
 
     #[test]

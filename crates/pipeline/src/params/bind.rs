@@ -2,80 +2,83 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::{InvalidParam, Param, coerce_value};
+use super::{InvalidParam, InvalidParams, Param, coerce_value};
 use crate::codes;
-use afterload_core::error::{Error, Result};
+use afterload_core::error::Result;
 use afterload_spanned_yaml::suggestion_hint;
 
 /// Fills in defaults and converts every value to its type. A missing optional param becomes null, so that expressions
 /// can use it.
 ///
 /// # Errors
-/// `params_invalid`; its details are a list of `{param, code, message}`, one per error.
+/// `params_invalid`; its details are a list of `{param, code, message}` of the first errors.
 pub fn bind_params(params: &BTreeMap<String, Param>, given: Map<String, Value>) -> Result<Map<String, Value>> {
     let (bound, faults) = try_bind(params, given);
     match faults.is_empty() {
         true => Ok(bound),
-        false => Err(params_invalid(&faults)),
+        false => Err(faults.to_error()),
     }
 }
 
 /// Returns the errors that [`bind_params`] would report, for callers that add their own errors.
-pub fn find_invalid_params(params: &BTreeMap<String, Param>, given: Map<String, Value>) -> Vec<(String, InvalidParam)> {
+pub fn find_invalid_params(params: &BTreeMap<String, Param>, given: Map<String, Value>) -> InvalidParams {
     try_bind(params, given).1
 }
 
-fn try_bind(
-    params: &BTreeMap<String, Param>,
-    mut given: Map<String, Value>,
-) -> (Map<String, Value>, Vec<(String, InvalidParam)>) {
+/// The fault of a name that the pipeline does not declare.
+pub fn unknown_param(params: &BTreeMap<String, Param>, name: &str) -> InvalidParam {
+    let hint = suggestion_hint(name, params.keys().map(String::as_str));
+    let message = match hint.is_empty() {
+        true => "the pipeline has no such param".into(),
+        false => format!("the pipeline has no such param; {hint}"),
+    };
+    InvalidParam::new(codes::PARAM_UNKNOWN, message)
+}
+
+/// The size of params in memory, roughly. It tells how much work it is to bind them.
+pub fn estimate_params_size(params: &Map<String, Value>) -> usize {
+    params.iter().map(|(name, value)| name.len() + estimate_size(value)).sum()
+}
+
+fn estimate_size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => size_of::<Value>(),
+        Value::String(text) => size_of::<Value>() + text.len(),
+        Value::Array(items) => size_of::<Value>() + items.iter().map(estimate_size).sum::<usize>(),
+        Value::Object(fields) => size_of::<Value>() + estimate_params_size(fields),
+    }
+}
+
+fn try_bind(params: &BTreeMap<String, Param>, mut given: Map<String, Value>) -> (Map<String, Value>, InvalidParams) {
     let mut bound = Map::new();
-    let mut faults = Vec::new();
+    let mut faults = InvalidParams::default();
     for (name, param) in params {
         match given.remove(name).filter(|value| !value.is_null()) {
             Some(value) => match coerce_value(&param.kind, value) {
                 Ok(value) => drop(bound.insert(name.clone(), value)),
-                Err(invalid) => faults.push((name.clone(), invalid)),
+                Err(invalid) => faults.add(name, || invalid),
             },
             None if param.required => {
-                faults
-                    .push((name.clone(), InvalidParam::new(codes::PARAM_MISSING, "it is required and was not given")));
+                faults.add(name, || InvalidParam::new(codes::PARAM_MISSING, "it is required and was not given"));
             }
             None => drop(bound.insert(name.clone(), param.default.clone().unwrap_or_default())),
         }
     }
     for name in given.keys() {
-        let hint = suggestion_hint(name, params.keys().map(String::as_str));
-        let message = if hint.is_empty() {
-            "the pipeline has no such param".into()
-        } else {
-            format!("the pipeline has no such param; {hint}")
-        };
-        faults.push((name.clone(), InvalidParam::new(codes::PARAM_UNKNOWN, message)));
+        faults.add(name, || unknown_param(params, name));
     }
     (bound, faults)
 }
 
-/// Creates the `params_invalid` error. Every rejection of params uses this one shape.
-pub fn params_invalid(faults: &[(String, InvalidParam)]) -> Error {
-    let sentences: Vec<_> = faults.iter().map(|(name, fault)| format!("`{name}`: {}", fault.message)).collect();
-    let message = format!("the params are not valid: {}", sentences.join("; "));
-    Error::new(codes::PARAMS_INVALID, message).with_details(invalid_param_details(faults))
-}
-
-/// Returns the error details: a list of `{param, code, message}`.
-pub fn invalid_param_details(faults: &[(String, InvalidParam)]) -> Value {
-    let detail =
-        |(name, fault): &(String, InvalidParam)| json!({ "param": name, "code": fault.code, "message": fault.message });
-    faults.iter().map(detail).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::{StepCatalog, ValidationContext, compile_definition};
+    use afterload_core::work::assert_linear;
 
     fn params() -> BTreeMap<String, Param> {
         let text = r#"
@@ -139,5 +142,33 @@ steps: [{ id: one, uses: wait }]
         insta::assert_json_snapshot!(error.details());
         let error = bind_params(&params(), Map::new()).expect_err("`text` is required");
         assert_eq!(error.message(), "the params are not valid: `text`: it is required and was not given");
+    }
+
+    #[test]
+    fn hostile_params_take_linear_work() {
+        let params = crate::compile::params_of(
+            "name: sample\nparams:\n  codes: { type: list, max_items: 100000, items: { type: string, pattern: \"^a+$\" } }\n\
+             steps: [{ id: one, uses: wait }]\n",
+        );
+        let bind = |text: &str| {
+            let given: Map<String, Value> = serde_json::from_str(text).unwrap();
+            drop(find_invalid_params(&params, given));
+        };
+        let list = |item: &str, count: usize| json!({ "codes": vec![item; count] }).to_string();
+        assert_linear("items that match", |count| list("aaaa", count), bind);
+        assert_linear("items that do not match", |count| list("aaab", count), bind);
+        assert_linear("one long item", |count| list(&"a".repeat(count), 1), bind);
+        let names = |count: usize| -> String {
+            Value::Object((0..count).map(|number| (format!("coeds{number}"), json!(1))).collect()).to_string()
+        };
+        assert_linear("unknown names", names, bind);
+        assert_linear(
+            "one long name",
+            |count| json!({ "x".repeat(count): 1 }).to_string(),
+            |text| {
+                afterload_core::work::count_steps(1);
+                bind(text);
+            },
+        );
     }
 }

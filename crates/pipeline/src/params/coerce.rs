@@ -1,16 +1,18 @@
 //! Converts one value to the type of its param. Text is accepted for every type, because form fields are text.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use chrono::{DateTime, NaiveDate};
-use regex::Regex;
 use serde_json::{Number, Value};
 
-use super::{FileRule, ParamType};
+use super::{FileRule, ParamType, TextPattern};
 use crate::codes;
 use afterload_core::error::ErrorCode;
 use afterload_core::file::File;
+use afterload_core::text::shorten_text;
 use afterload_core::units::ByteSize;
+use afterload_core::work::count_steps;
 use afterload_media_type as media;
 use afterload_spanned_yaml::suggestion_hint;
 
@@ -28,6 +30,11 @@ impl InvalidParam {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
+
+    /// The reason for a list that is longer than its `max_items`.
+    pub fn too_many_items(found: usize, most: usize) -> Self {
+        Self::new(codes::PARAM_TOO_MANY_ITEMS, format!("it has {found} items; at most {most} are accepted"))
+    }
 }
 
 type Coerced<T = Value> = Result<T, InvalidParam>;
@@ -41,7 +48,7 @@ pub fn coerce_value(kind: &ParamType, value: Value) -> Coerced {
         ParamType::String { min_length, max_length, pattern } => {
             let text = expect_text(value, "text")?;
             check_length(&text, *min_length, *max_length)?;
-            check_pattern(&text, pattern.as_deref())?;
+            check_pattern(&text, pattern.as_ref())?;
             Ok(text.into())
         }
         ParamType::Integer { min, max } => {
@@ -79,7 +86,7 @@ pub fn coerce_value(kind: &ParamType, value: Value) -> Coerced {
                 }
             }
         }
-        ParamType::List { items } => coerce_list(items.as_deref(), value),
+        ParamType::List { items, .. } => coerce_list(items.as_deref(), kind.max_items(), value),
         ParamType::Object => match parse_json_text(value) {
             value @ Value::Object(_) => Ok(value),
             other => Err(wrong_type("a map", &other)),
@@ -89,10 +96,13 @@ pub fn coerce_value(kind: &ParamType, value: Value) -> Coerced {
     }
 }
 
-fn coerce_list(items: Option<&ParamType>, value: Value) -> Coerced {
+fn coerce_list(items: Option<&ParamType>, max_items: Option<usize>, value: Value) -> Coerced {
     let Value::Array(values) = parse_json_text(value) else {
         return Err(InvalidParam::new(codes::PARAM_WRONG_TYPE, "expected a list"));
     };
+    if let Some(most) = max_items.filter(|most| values.len() > *most) {
+        return Err(InvalidParam::too_many_items(values.len(), most));
+    }
     let Some(kind) = items else { return Ok(Value::Array(values)) };
     let each = values.into_iter().enumerate().map(|(index, value)| {
         coerce_value(kind, value)
@@ -140,7 +150,6 @@ fn file_from_s3_url(place: &str) -> Coerced<File> {
 /// they are known.
 ///
 /// # Errors
-/// `param_file_too_large` or `param_file_type`.
 /// `param_file_too_large` or `param_file_type`.
 pub fn check_file(rule: &FileRule, file: &File) -> Coerced<()> {
     if let Some(most) = rule.max_size.filter(|most| file.size > *most) {
@@ -226,6 +235,7 @@ fn check_range(number: f64, min: Option<f64>, max: Option<f64>) -> Coerced<()> {
 
 fn check_length(text: &str, min: Option<usize>, max: Option<usize>) -> Coerced<()> {
     let length = text.chars().count();
+    count_steps(text.len());
     match (min, max) {
         (Some(min), _) if length < min => Err(InvalidParam::new(
             codes::PARAM_TOO_SHORT,
@@ -239,15 +249,15 @@ fn check_length(text: &str, min: Option<usize>, max: Option<usize>) -> Coerced<(
     }
 }
 
-fn check_pattern(text: &str, pattern: Option<&str>) -> Coerced<()> {
+fn check_pattern(text: &str, pattern: Option<&TextPattern>) -> Coerced<()> {
     let Some(pattern) = pattern else { return Ok(()) };
-    match Regex::new(pattern) {
-        Ok(regex) if regex.is_match(text) => Ok(()),
-        Ok(_) => Err(InvalidParam::new(
+    count_steps(text.len());
+    match pattern.is_match(text) {
+        true => Ok(()),
+        false => Err(InvalidParam::new(
             codes::PARAM_NO_MATCH,
-            format!("`{}` does not match `{pattern}`", truncate_text(text)),
+            format!("`{}` does not match `{}`", truncate_text(text), pattern.as_str()),
         )),
-        Err(_) => Err(InvalidParam::new(codes::PARAM_NO_MATCH, format!("`{pattern}` is not a regular expression"))),
     }
 }
 
@@ -292,11 +302,8 @@ pub(super) fn wrong_type(expected: &str, found: &Value) -> InvalidParam {
 }
 
 /// Shortens to 60 characters, for messages.
-pub(super) fn truncate_text(text: &str) -> String {
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
+pub(super) fn truncate_text(text: &str) -> Cow<'_, str> {
+    shorten_text(text, 60)
 }
 
 #[cfg(test)]

@@ -2,16 +2,20 @@
 
 mod bind;
 mod coerce;
+mod faults;
 mod form;
+mod pattern;
 mod record;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use bind::{bind_params, find_invalid_params, invalid_param_details, params_invalid};
+pub use bind::{bind_params, estimate_params_size, find_invalid_params, unknown_param};
 pub use coerce::{InvalidParam, check_file, coerce_value};
+pub use faults::{InvalidParams, param_invalid};
 pub use form::value_from_form;
+pub use pattern::TextPattern;
 pub use record::{OnMissingRow, RecordRule};
 
 /// A checked param.
@@ -38,8 +42,8 @@ pub enum ParamType {
         min_length: Option<usize>,
         /// The maximum length in characters.
         max_length: Option<usize>,
-        /// A regular expression that must match. It is validated when the pipeline is loaded.
-        pattern: Option<String>,
+        /// A regular expression that must match.
+        pattern: Option<TextPattern>,
     },
     /// A whole number.
     Integer {
@@ -76,6 +80,8 @@ pub enum ParamType {
     List {
         /// The type of each item; `None` allows any.
         items: Option<Box<ParamType>>,
+        /// The most items; `None` is [`ParamType::DEFAULT_MAX_ITEMS`].
+        max_items: Option<usize>,
     },
     /// A map with any fields.
     Object,
@@ -83,6 +89,19 @@ pub enum ParamType {
     File(FileRule),
     /// A reference to a row of a database.
     Record(RecordRule),
+}
+
+impl ParamType {
+    /// The most items of a list that sets no `max_items`.
+    pub const DEFAULT_MAX_ITEMS: usize = 10_000;
+
+    /// The most items of a list; `None` for other types.
+    pub fn max_items(&self) -> Option<usize> {
+        match self {
+            Self::List { max_items, .. } => Some(max_items.unwrap_or(Self::DEFAULT_MAX_ITEMS)),
+            _ => None,
+        }
+    }
 }
 
 /// Which files a param accepts.

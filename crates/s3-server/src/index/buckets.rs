@@ -6,7 +6,7 @@ use s3s::S3ErrorCode;
 use super::super::blobs::UnreferencedBlobs;
 use super::super::error::S3ServerError;
 use super::{IndexTx, blob_rows};
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 
 pub(in super::super) struct BucketRow {
     pub(in super::super) name: String,
@@ -14,7 +14,7 @@ pub(in super::super) struct BucketRow {
 }
 
 pub(in super::super) fn insert_bucket(tx: &IndexTx<'_>, name: &str) -> Result<(), S3ServerError> {
-    let values = params![name, clock::now_millis()];
+    let values = params![name, tx.now];
     tx.sql.execute("INSERT INTO buckets (name, created_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING", values)?;
     Ok(())
 }

@@ -3,7 +3,8 @@
 use rusqlite::{Connection, Row, params};
 
 use super::super::error::S3ServerError;
-use afterload_core::clock::{self, UnixMillis};
+use super::IndexTx;
+use afterload_core::clock::UnixMillis;
 
 /// The kind of an object event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,16 +45,17 @@ pub struct ObjectEvent {
 
 /// Records a change in the transaction that makes it.
 pub(in super::super) fn record_event(
-    sql: &Connection,
+    tx: &IndexTx<'_>,
     kind: ObjectEventKind,
     bucket: &str,
     key: &str,
     etag: &str,
     size: u64,
 ) -> Result<(), S3ServerError> {
-    let mut insert =
-        sql.prepare_cached("INSERT INTO events (kind, bucket, key, etag, size, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-    insert.execute(params![kind.as_str(), bucket, key.as_bytes(), etag, size as i64, clock::now_millis()])?;
+    let mut insert = tx
+        .sql
+        .prepare_cached("INSERT INTO events (kind, bucket, key, etag, size, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    insert.execute(params![kind.as_str(), bucket, key.as_bytes(), etag, size as i64, tx.now])?;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ pub(super) mod list;
 pub(super) mod objects;
 pub(super) mod uploads;
 
+use afterload_core::clock::UnixMillis;
 use afterload_core::failpoint;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -34,6 +35,8 @@ pub(super) struct ObjectIndex {
 /// A write transaction, and the blobs to remove or keep after the commit.
 pub(super) struct IndexTx<'a> {
     pub(super) sql: rusqlite::Transaction<'a>,
+    /// The time of the transaction.
+    pub(super) now: UnixMillis,
     /// Blobs that the index no longer names. They are removed after the commit.
     pub(super) unreferenced: Vec<UnreferencedBlobs>,
     /// Blobs that the index names now. They are removed if the transaction fails before its commit.
@@ -102,9 +105,15 @@ impl S3Backend {
                 // A panic rolls its transaction back, so the connection can be reused.
                 let mut writer = lock_unpoisoned(&store.index.writer);
                 let sql = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let mut tx = IndexTx { sql, unreferenced: Vec::new(), referenced: Vec::new(), object_created: false };
+                let mut tx = IndexTx {
+                    sql,
+                    now: store.clock.now(),
+                    unreferenced: Vec::new(),
+                    referenced: Vec::new(),
+                    object_created: false,
+                };
                 let result = work(&mut tx)?;
-                let IndexTx { sql, unreferenced: garbage, referenced: kept, object_created: created } = tx;
+                let IndexTx { sql, unreferenced: garbage, referenced: kept, object_created: created, .. } = tx;
                 failpoint!("store.before_commit");
                 let committed = sql.commit();
                 failpoint!("store.after_commit");

@@ -10,7 +10,7 @@ use super::super::digest::BlobChecksums;
 use super::super::error::S3ServerError;
 use super::events::{self, ObjectEventKind};
 use super::{IndexTx, blob_rows, buckets};
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 
 /// Headers and metadata that a client stored with an object, besides its content type.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -157,10 +157,10 @@ pub(in super::super) fn insert_object(
         part_count: 0,
         content_type,
         details,
-        modified_at: clock::now_millis(),
+        modified_at: tx.now,
     };
     replace_object(tx, bucket, key, &object, conditions)?;
-    blob_rows::insert_blob(&tx.sql, &object.id, 1, &sealed)?;
+    blob_rows::insert_blob(tx, &object.id, 1, &sealed)?;
     tx.referenced.push(sealed);
     Ok(ETag::Strong(object.etag))
 }
@@ -197,7 +197,7 @@ pub(super) fn replace_object(
     ])?;
     drop(insert);
     tx.object_created = true;
-    events::record_event(&tx.sql, ObjectEventKind::Created, bucket, key, &object.etag, object.size)
+    events::record_event(tx, ObjectEventKind::Created, bucket, key, &object.etag, object.size)
 }
 
 /// Deletes an object. A missing object is not an error.
@@ -207,7 +207,7 @@ pub(in super::super) fn delete_object(tx: &mut IndexTx<'_>, bucket: &str, key: &
     delete.execute(params![bucket, key.as_bytes()])?;
     drop(delete);
     let bodies = blob_rows::unlink_blobs(&tx.sql, &object.id)?;
-    events::record_event(&tx.sql, ObjectEventKind::Removed, bucket, key, &object.etag, object.size)?;
+    events::record_event(tx, ObjectEventKind::Removed, bucket, key, &object.etag, object.size)?;
     tx.unreferenced.push(UnreferencedBlobs { owner: object.id, blob_ids: bodies });
     Ok(())
 }

@@ -10,7 +10,7 @@ use super::events::key_from_row;
 use super::list::{KEY_UPPER_BOUND, after_prefix};
 use super::objects::{IndexedObject, ObjectDetails, WriteConditions};
 use super::{IndexTx, blob_rows, buckets, objects};
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 
 /// An upload that is not complete yet.
 pub(in super::super) struct UnfinishedUpload {
@@ -143,7 +143,7 @@ pub(in super::super) fn put_part(
     let old: Option<String> =
         tx.sql.prepare_cached(select)?.query_row(params![id, number], |row| row.get(0)).optional()?;
     tx.unreferenced.extend(old.map(|body| UnreferencedBlobs { owner: body.clone(), blob_ids: vec![body] }));
-    blob_rows::insert_blob(&tx.sql, id, number, &sealed)?;
+    blob_rows::insert_blob(tx, id, number, &sealed)?;
     tx.referenced.push(sealed);
     Ok(())
 }
@@ -166,7 +166,7 @@ pub(in super::super) fn complete_upload(
         part_count: u32::try_from(parts.len()).unwrap_or(u32::MAX),
         content_type,
         details,
-        modified_at: clock::now_millis(),
+        modified_at: tx.now,
     };
     objects::replace_object(tx, bucket, &key, &object, conditions)?;
     let mut start = 0u64;

@@ -19,6 +19,7 @@ use ulid::Ulid;
 
 use super::ApiState;
 use super::auth::Caller;
+use super::client_address::ClientAddress;
 use super::extract::{PathId, StrictQuery};
 use super::problem::Problem;
 use super::range::{ByteRange, parse_range};
@@ -26,7 +27,7 @@ use super::{content_disposition, file_params};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
-use afterload_core::secrets::TokenPurpose;
+use afterload_core::keyring::TokenPurpose;
 
 /// The query of a download.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -41,18 +42,19 @@ pub(super) async fn download_artifact(
     PathId(id): PathId,
     StrictQuery(query): StrictQuery<DownloadQuery>,
     method: Method,
+    client: ClientAddress,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = match &query.token {
         Some(token) if !headers.contains_key(AUTHORIZATION) => {
-            if !app.signer().verify_token(TokenPurpose::Artifact, &id, token) {
+            if !app.keyring().verify_token(TokenPurpose::Artifact, &id, token) {
                 return Err(Problem::new(codes::TOKEN_INVALID, "the token is not the one of this file")
                     .with_hint("use the link as it came, whole"));
             }
             None
         }
         _ => {
-            let caller = Caller::from_headers(&app, &headers).await?;
+            let caller = Caller::from_headers(&app, client, &headers).await?;
             caller.require_read()?;
             Some(caller)
         }

@@ -1,4 +1,7 @@
 //! Restricts open CORS responses to the origins that `cors` names.
+//!
+//! Not the layer of `tower-http`: it decides before the route, but here each route opens its responses to tokens, and
+//! only a few routes answer preflight requests.
 
 use axum::extract::{Request, State};
 use axum::http::HeaderValue;

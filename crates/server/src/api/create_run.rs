@@ -1,7 +1,5 @@
 //! Creates runs: reads parameters and files, responds with 202 once the run is committed.
 
-use std::time::Duration;
-
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
@@ -13,32 +11,33 @@ use serde_json::{Map, Value};
 use tracing::Instrument;
 use ulid::Ulid;
 
-use super::auth::{ApiKeyScope, Caller, missing_scope};
+use super::auth::Caller;
 use super::extract::{self, PathId, StrictQuery};
 use super::file_params;
-use super::form::{FormData, MultipartForm};
-use super::idempotency::{self, RequestFingerprint};
+use super::form::{FormData, FormLimits, MultipartForm};
+use super::idempotency::{self, RepeatedRequest, RequestFingerprint};
 use super::pipelines::pipeline_not_found;
 use super::problem::Problem;
 use super::runs::RunSummary;
-use super::state::{ApiState, MAX_PARALLEL_FORMS};
+use super::scopes::{ApiKeyScope, missing_scope};
+use super::state::ApiState;
 use super::uploads::RunUploads;
+use super::visible_run::{RunAccess, RunReceipt};
 use super::wait::WaitPolicy;
 use crate::codes;
+use crate::whole_number;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
-use afterload_core::secrets::TokenPurpose;
+use afterload_core::keyring::TokenPurpose;
 use afterload_core::units::is_queue_name;
 use afterload_egress::parse_url;
-use afterload_engine::registry::{FileArity, PipelineSummary};
+use afterload_engine::registry::PipelineSummary;
 use afterload_engine::{DedupKey, NewRun, StartOutcome, run_url};
 use afterload_state::RunRecord;
 
 const API_ORIGIN: &str = "api";
 /// An example body, for error messages.
 const RUN_BODY_EXAMPLE: &str = "{\"params\": {}}";
-/// `Retry-After` when too many uploads are in progress.
-const FORM_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How large a form may be in addition to its files.
 const FORM_OVERHEAD_BYTES: u64 = 4 << 20;
 
@@ -46,21 +45,55 @@ const FORM_OVERHEAD_BYTES: u64 = 4 << 20;
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewRunBody {
+    /// The params of the pipeline.
     #[serde(default)]
     params: Map<String, Value>,
+    /// The time of its start. RFC 3339.
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     run_at: Option<String>,
+    /// From -100 to 100; higher ones start first.
+    #[schemars(with = "Option<RunPriority>")]
     priority: Option<Value>,
+    /// The queue of all steps: one that the configuration, a live pipeline or an open step names.
+    #[schemars(regex(pattern = r"^[a-z][a-z0-9_-]{0,62}$"))]
     queue: Option<String>,
+    /// The URL to notify of its end.
+    #[schemars(with = "Option<String>", extend("format" = "uri"))]
     notify_url: Option<String>,
+}
+
+/// A priority, also as text.
+struct RunPriority;
+
+impl JsonSchema for RunPriority {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RunPriority".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": ["integer", "string"], "minimum": -100, "maximum": 100, "pattern": "^[+-]?[0-9]+$" })
+    }
 }
 
 /// When and where the run starts, and the URL to notify of its end: in a JSON body, or in the query with any body.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RunOptions {
+    /// The time of its start. RFC 3339.
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     run_at: Option<String>,
+    /// From -100 to 100; higher ones start first.
+    #[schemars(with = "Option<i32>", range(min = -100, max = 100))]
     priority: Option<Value>,
+    /// The queue of all steps: one that the configuration, a live pipeline or an open step names.
+    #[schemars(regex(pattern = r"^[a-z][a-z0-9_-]{0,62}$"))]
     queue: Option<String>,
+    /// The URL to notify of its end.
+    #[schemars(with = "Option<String>", extend("format" = "uri"))]
     notify_url: Option<String>,
 }
 
@@ -113,6 +146,8 @@ pub(super) struct CreatedRun {
     pub run: RunRecord,
     /// True if an earlier request with the same key created it.
     pub replayed: bool,
+    /// What permits the caller to see it.
+    pub access: RunAccess,
 }
 
 impl RunRequest {
@@ -149,6 +184,8 @@ impl RunRequest {
                 let body: Option<NewRunBody> = extract::read_json_body(body, limits.max_body, RUN_BODY_EXAMPLE).await?;
                 let body = body.unwrap_or_default();
                 let NewRunBody { params, run_at, priority, queue, notify_url } = body;
+                // The body has precedence, but what is wrong in the query is rejected too.
+                options.clone().validate()?;
                 options = RunOptions { run_at, priority, queue, notify_url }.merged_with(options);
                 FormData { params, files: Map::new() }
             }
@@ -161,16 +198,18 @@ impl RunRequest {
         let dedup_key = self.key.clone().map(|key| DedupKey {
             source: idempotency::IDEMPOTENCY_SOURCE,
             key,
-            fingerprint: uploads.fingerprint.take().map(RequestFingerprint::finish),
+            fingerprint: uploads.fingerprint.take().map(|fingerprint| fingerprint.finish(self.caller.key_id())),
         });
         let id = self.id.clone();
         // A replayed request is not validated again: its files may be gone by now.
         if self.is_replay(dedup_key.as_ref()).await? {
             return Ok(NewRun { id, pipeline: self.pipeline.name.clone(), dedup_key, ..NewRun::default() });
         }
-        let unfit = file_params::resolve_file_params(&self.app, &self.caller, &self.pipeline, &mut params).await?;
+        let uploaded = uploads.files.len();
+        let resolver = file_params::FileResolver { app: &self.app, caller: &self.caller, run: &id };
+        let unfit = resolver.resolve_file_params(&self.pipeline, &mut params, uploaded).await?;
         params.extend(files);
-        unfit.into_result(&self.pipeline, &params)?;
+        unfit.into_result(&self.pipeline, &params).await?;
         let ValidRunOptions { run_at, priority, queue, notify_url } = options.validate()?;
         let (pipeline, uploads) = (self.pipeline.name.clone(), uploads.files.clone());
         let origin = API_ORIGIN;
@@ -185,7 +224,7 @@ impl RunRequest {
             queue,
             notify_url,
             dedup_key,
-            event: None,
+            ..NewRun::default()
         })
     }
 
@@ -195,26 +234,22 @@ impl RunRequest {
     }
 
     async fn read_form(&self, headers: &HeaderMap, body: Body, uploads: &mut RunUploads) -> Result<FormData> {
-        let limits = self.app.config();
         let boundary = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(multer::parse_boundary);
         let Some(Ok(boundary)) = boundary else {
             return Err(Error::new(codes::MULTIPART_INVALID, "the content type names no boundary"));
         };
         let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        let mut takes = self.pipeline.file_params().map(|(_, takes)| takes);
-        let files = takes.try_fold(0_u64, |files, takes| (takes == FileArity::One).then_some(files + 1));
-        let most = files.map_or(u64::MAX, |files| limits.max_upload.0.saturating_mul(files));
-        let most = most.saturating_add(limits.max_body.0).saturating_add(FORM_OVERHEAD_BYTES);
-        if length.is_some_and(|length| length > most) {
-            let message = format!("the form is larger than the files that `{}` takes", self.pipeline.name);
-            return Err(Error::new(codes::UPLOAD_TOO_LARGE, message)
-                .with_hint(format!("`limits.upload` in the configuration is {}", limits.max_upload)));
+        let form_limits = self.form_limits();
+        if length.is_some_and(|length| length > form_limits.total) {
+            return Err(form_limits.too_large);
         }
-        let mut form = MultipartForm::new(body, &boundary, limits.max_body);
-        let Some(_room) = self.app.try_form_permit() else {
-            form.drain_body().await;
-            let message = format!("{MAX_PARALLEL_FORMS} uploads are under way");
-            return Err(Error::new(codes::TOO_MANY_UPLOADS, message).with_retry_after(FORM_RETRY_AFTER));
+        let mut form = MultipartForm::new(body, &boundary, form_limits);
+        let _slot = match self.app.upload_slots().take_key_slot() {
+            Ok(slot) => slot,
+            Err(error) => {
+                form.drain_body().await;
+                return Err(error);
+            }
         };
         match form.read(&self.pipeline, uploads).await {
             Ok(given) => Ok(given),
@@ -225,21 +260,40 @@ impl RunRequest {
         }
     }
 
+    fn form_limits(&self) -> FormLimits {
+        let limits = self.app.config();
+        let files = self.pipeline.file_params().map(|(name, _)| self.pipeline.max_files(name));
+        let files = files.fold(0_usize, usize::saturating_add).min(limits.max_files) as u64;
+        let total = limits.max_upload.0.saturating_mul(files);
+        let message = format!("the form is larger than the files that `{}` takes", self.pipeline.name);
+        FormLimits {
+            total: total.saturating_add(limits.max_body.0).saturating_add(FORM_OVERHEAD_BYTES),
+            too_large: Error::new(codes::UPLOAD_TOO_LARGE, message)
+                .with_hint(format!("`limits.upload` in the configuration is {}", limits.max_upload)),
+            text: limits.max_body,
+            parts: limits.max_form_parts,
+            files: limits.max_files,
+        }
+    }
+
     async fn start_run(&self, new: NewRun, uploads: &mut RunUploads) -> Result<CreatedRun> {
         let own_fingerprint = new.dedup_key.as_ref().and_then(|dedup_key| dedup_key.fingerprint.clone());
         match self.app.start_run(new).await {
-            Ok(StartOutcome::Created(run)) => Ok(CreatedRun { run: *run, replayed: false }),
-            Ok(StartOutcome::Duplicate { fingerprint, .. }) if fingerprint != own_fingerprint => {
-                Err(idempotency::idempotency_key_reused())
-            }
-            Ok(StartOutcome::Duplicate { run_id, .. }) => {
+            Ok(StartOutcome::Created(run)) => Ok(CreatedRun { run: *run, replayed: false, access: RunAccess::Creator }),
+            Ok(StartOutcome::Duplicate { run_id, fingerprint }) => {
+                let (stored, own) = (fingerprint.as_deref(), own_fingerprint.as_deref());
+                let access = match RepeatedRequest::from_fingerprints(stored, own) {
+                    RepeatedRequest::Same => RunAccess::Creator,
+                    RepeatedRequest::OfOtherKey => RunAccess::Key(self.caller.clone()),
+                    RepeatedRequest::Different => return Err(idempotency::idempotency_key_reused()),
+                };
                 let run = self.app.db().runs().find(&run_id).await?.ok_or_else(|| run_deleted(&run_id))?;
                 let before = run.id != self.id;
-                Ok(CreatedRun { run, replayed: before })
+                Ok(CreatedRun { run, replayed: before, access })
             }
             // The commit may have happened although its reply was lost. Then the files belong to the run.
             Err(error) if error.is_transient() => match self.app.db().runs().find(&self.id).await {
-                Ok(Some(run)) => Ok(CreatedRun { run, replayed: false }),
+                Ok(Some(run)) => Ok(CreatedRun { run, replayed: false, access: RunAccess::Creator }),
                 Ok(None) => Err(error),
                 Err(_) => {
                     uploads.keep_files();
@@ -255,20 +309,24 @@ impl RunRequest {
 pub(super) async fn created_response(
     app: &ApiState,
     pipeline: &PipelineSummary,
-    CreatedRun { run, replayed: before }: CreatedRun,
+    CreatedRun { run, replayed: before, access }: CreatedRun,
     wait_policy: WaitPolicy,
 ) -> Response {
     let (base_url, id) = (app.base_url(), run.id.clone());
     let view = wait_policy.wait(app, &id, pipeline).await;
     let ended = matches!(&view, Ok(Some(view)) if view.is_final());
+    let can_read = access.can_read(&run.pipeline);
     let body = match view {
-        Ok(Some(view)) => serde_json::to_value(view),
-        _ => serde_json::to_value(RunSummary::new(run, base_url)),
+        Ok(Some(view)) => serde_json::to_value(access.show_run(app, view)),
+        _ if can_read => serde_json::to_value(RunSummary::new(run, base_url)),
+        _ => serde_json::to_value(RunReceipt::from(&run)),
     };
     let mut body = body.unwrap_or_default();
     let url = run_url(base_url, &id);
-    let token = app.signer().create_token(TokenPurpose::Watch, &id);
-    if let Value::Object(fields) = &mut body {
+    let token = app.keyring().create_token(TokenPurpose::Watch, &id);
+    if let Value::Object(fields) = &mut body
+        && can_read
+    {
         fields.insert("watch_url".into(), format!("{url}?token={token}").into());
     }
     // The status shows the end of the run only to clients that asked to wait for it.
@@ -306,7 +364,10 @@ impl RunOptions {
                 .ok_or_else(|| invalid(format!("`{text}` is not a time"), "write it as `2030-01-31T08:00:00Z`"))
         });
         let priority = self.priority.map(|value| {
-            let number = value.as_i64().or_else(|| value.as_str()?.parse().ok());
+            let number = match &value {
+                Value::Number(number) => whole_number::to_i64(number),
+                value => value.as_str().and_then(|text| text.parse().ok()),
+            };
             let fits = number.filter(|number| (-100..=100).contains(number)).map(|number| number as i32);
             fits.ok_or_else(|| {
                 invalid(format!("{value} is not a priority"), "expected a whole number from -100 to 100")

@@ -20,11 +20,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use ulid::Ulid;
 
-use super::auth::{ApiKeyScope, Caller, missing_scope};
+use super::auth::Caller;
+use super::client_address::ClientAddress;
 use super::create_run::{CreatedRun, created_response};
-use super::extract::{self, PathId, StrictQuery, request_timeout};
+use super::extract::{self, PathId, StrictQuery, body_error, request_timeout};
 use super::pipelines::pipeline_not_found;
 use super::problem::Problem;
+use super::scopes::{ApiKeyScope, missing_scope};
+use super::visible_run::RunAccess;
 use super::wait::WaitPolicy;
 use super::{ApiState, content_disposition, file_params};
 use crate::codes;
@@ -32,11 +35,11 @@ use crate::triggers::{UPLOAD_GRACE, UPLOAD_SOURCE};
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
-use afterload_core::secrets::TokenPurpose;
+use afterload_core::keyring::TokenPurpose;
 use afterload_core::units::ByteSize;
 use afterload_engine::registry::{FileArity, PipelineSummary};
 use afterload_engine::{DedupKey, NewRun, StartOutcome, artifact_url};
-use afterload_pipeline::params::{self, InvalidParam};
+use afterload_pipeline::params::{InvalidParam, param_invalid};
 use afterload_state::UploadRecord;
 
 const UPLOAD_BODY_EXAMPLE: &str = "{\"pipeline\": \"avatar\", \"filename\": \"photo.jpg\", \"size\": 12345}";
@@ -46,7 +49,6 @@ const UPLOAD_LIFETIME: Duration = Duration::from_secs(3600);
 const MAX_DIRECT_UPLOAD_SIZE: ByteSize = ByteSize(5 << 30);
 /// How long a sender may pause.
 const UPLOAD_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-const DIRECT_UPLOAD_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The announcement of a file.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -66,6 +68,7 @@ pub(super) struct NewUpload {
     #[serde(default)]
     content_type: Option<String>,
     /// The size in bytes.
+    #[serde(deserialize_with = "crate::whole_number::deserialize_u64")]
     size: u64,
 }
 
@@ -145,17 +148,18 @@ async fn prepare_upload(
     };
     let mut params = new.params;
     if params.contains_key(&param) {
-        return Err(params::params_invalid(&[(param, InvalidParam::new(codes::PARAM_REPEATED, "it is given twice"))]));
+        return Err(param_invalid(&param, InvalidParam::new(codes::PARAM_REPEATED, "it is given twice")));
     }
-    let unfit = file_params::resolve_file_params(app, caller, pipeline, &mut params).await?;
+    let resolver = file_params::FileResolver { app, caller, run: &id };
+    let unfit = resolver.resolve_file_params(pipeline, &mut params, 1).await?;
     let mut all = params.clone();
     all.insert(param.clone(), json!(file));
-    unfit.into_result(pipeline, &all)?;
-    let faults = params::find_invalid_params(&pipeline.declared, all);
+    unfit.into_result(pipeline, &all).await?;
+    let faults = file_params::find_invalid_params(pipeline, all).await?;
     if !faults.is_empty() {
-        return Err(params::params_invalid(&faults));
+        return Err(faults.to_error());
     }
-    let expires_at = clock::now_millis() + UPLOAD_LIFETIME.as_millis() as i64;
+    let expires_at = app.db().now() + UPLOAD_LIFETIME.as_millis() as i64;
     let (pipeline, file) = (pipeline.name.clone(), json!(file));
     Ok(UploadRecord { id, pipeline, param, params: Value::Object(params), file, expires_at })
 }
@@ -167,7 +171,7 @@ fn resolve_file_param(pipeline: &PipelineSummary, given: Option<String>) -> Resu
         Some(name) => {
             let fault =
                 InvalidParam::new(codes::PARAM_TAKES_NO_FILE, format!("it is not a file param of `{}`", pipeline.name));
-            Err(params::params_invalid(&[(name, fault)]))
+            Err(param_invalid(&name, fault))
         }
         None => match (single.next(), single.next()) {
             (Some(name), None) => Ok(name.to_owned()),
@@ -181,7 +185,7 @@ fn resolve_file_param(pipeline: &PipelineSummary, given: Option<String>) -> Resu
 
 async fn create_ticket(app: &ApiState, upload: &UploadRecord) -> Result<UploadTicket> {
     let file = announced_file(upload)?;
-    let token = app.signer().create_token(TokenPurpose::Upload, &upload.id);
+    let token = app.keyring().create_token(TokenPurpose::Upload, &upload.id);
     let base = app.base_url();
     let url = match app.objects().is_embedded(&file.bucket) {
         true => format!("{base}/v1/uploads/{}.{token}", upload.id),
@@ -208,7 +212,7 @@ fn announced_file(upload: &UploadRecord) -> Result<File> {
 async fn find_open_upload(app: &ApiState, id: &str, late: UnixMillis) -> Result<UploadRecord> {
     let known = if Ulid::from_string(id).is_ok() { app.db().uploads().find(id).await? } else { None };
     let upload = known.ok_or_else(upload_not_found)?;
-    match upload.expires_at.saturating_add(late) > clock::now_millis() {
+    match upload.expires_at.saturating_add(late) > app.db().now() {
         true => Ok(upload),
         false => Err(Error::new(codes::UPLOAD_EXPIRED, "the upload has expired")),
     }
@@ -235,7 +239,7 @@ pub(super) async fn receive_upload(
     body: Body,
 ) -> Result<StatusCode, Problem> {
     let (id, token) = token.split_once('.').ok_or_else(upload_token_invalid)?;
-    if !app.signer().verify_token(TokenPurpose::Upload, id, token) {
+    if !app.keyring().verify_token(TokenPurpose::Upload, id, token) {
         return Err(upload_token_invalid().into());
     }
     let upload = find_open_upload(&app, id, 0).await?;
@@ -244,20 +248,14 @@ pub(super) async fn receive_upload(
     if let Some(length) = length.filter(|length| *length != file.size) {
         return Err(size_mismatch(length, file.size).into());
     }
-    let Some(_room) = app.try_form_permit() else {
-        return Err(Error::new(codes::TOO_MANY_UPLOADS, "too many uploads are under way")
-            .with_retry_after(DIRECT_UPLOAD_RETRY_AFTER)
-            .into());
-    };
+    let _slot = app.upload_slots().take_token_slot(id)?;
     let mut sink = app.objects().start_upload(&file.bucket, &file.key, &*file.content_type).await?;
     let mut body = body.into_data_stream();
     let mut size = 0;
     while let Some(chunk) =
         tokio::time::timeout(UPLOAD_IDLE_TIMEOUT, body.next()).await.map_err(|_| request_timeout())?
     {
-        let chunk = chunk.map_err(|error| {
-            Error::new(codes::BODY_INCOMPLETE, format!("the body could not be read to its end: {error}"))
-        })?;
+        let chunk = chunk.map_err(|error| body_error("the body", &error))?;
         size += chunk.len() as u64;
         if size > file.size {
             return Err(size_mismatch(format!("more than {}", file.size), file.size).into());
@@ -281,16 +279,17 @@ pub(super) async fn complete_upload(
     State(app): State<ApiState>,
     PathId(id): PathId,
     StrictQuery(query): StrictQuery<UploadTokenQuery>,
+    client: ClientAddress,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let caller = match &query.token {
+    let access = match &query.token {
         Some(token) if !headers.contains_key(AUTHORIZATION) => {
-            match app.signer().verify_token(TokenPurpose::Upload, &id, token) {
-                true => None,
+            match app.keyring().verify_token(TokenPurpose::Upload, &id, token) {
+                true => RunAccess::Creator,
                 false => return Err(upload_token_invalid().into()),
             }
         }
-        _ => Some(Caller::from_headers(&app, &headers).await?),
+        _ => RunAccess::Key(Caller::from_headers(&app, client, &headers).await?),
     };
     if Ulid::from_string(&id).is_err() {
         return Err(upload_not_found().into());
@@ -309,14 +308,12 @@ pub(super) async fn complete_upload(
             }
         }
     }
-    let name = done.as_ref().map(|run| &run.pipeline).or(upload.as_ref().map(|upload| &upload.pipeline)).cloned();
-    let name = name.unwrap_or_default();
-    if caller.is_some_and(|caller| !caller.can_write(&name)) {
-        return Err(missing_scope(&ApiKeyScope::RunsWrite(Some(name))).into());
-    }
+    let name = done.as_ref().map(|run| &run.pipeline).or(upload.as_ref().map(|upload| &upload.pipeline));
+    let name = name.cloned().unwrap_or_default();
+    require_completion(&access, &name)?;
     let created = match (done, upload) {
-        (Some(run), _) => CreatedRun { run, replayed: true },
-        (None, Some(upload)) => start_upload_run(&app, upload).await?,
+        (Some(run), _) => CreatedRun { run, replayed: true, access },
+        (None, Some(upload)) => start_upload_run(&app, upload, access).await?,
         (None, None) => return Err(upload_not_found().into()),
     };
     // The pipeline may have been removed since; the run still exists.
@@ -325,7 +322,18 @@ pub(super) async fn complete_upload(
     Ok(created_response(&app, &pipeline, created, wait_policy).await)
 }
 
-async fn start_upload_run(app: &ApiState, upload: UploadRecord) -> Result<CreatedRun> {
+/// Checks that a key may start runs of the pipeline. For keys that may not read it either, the upload does not exist.
+fn require_completion(access: &RunAccess, pipeline: &str) -> Result<()> {
+    match access {
+        RunAccess::Key(caller) if !caller.can_write(pipeline) => match caller.can_read(pipeline) {
+            true => Err(missing_scope(&ApiKeyScope::RunsWrite(Some(pipeline.to_owned())))),
+            false => Err(upload_not_found()),
+        },
+        _ => Ok(()),
+    }
+}
+
+async fn start_upload_run(app: &ApiState, upload: UploadRecord, access: RunAccess) -> Result<CreatedRun> {
     let mut file = announced_file(&upload)?;
     let stored = match app.objects().head_object(&file.bucket, &file.key).await {
         Ok(stored) => stored,
@@ -339,7 +347,8 @@ async fn start_upload_run(app: &ApiState, upload: UploadRecord) -> Result<Create
     }
     (file.etag, file.version) = (stored.etag, stored.version);
     let mut params = upload.params.as_object().cloned().unwrap_or_default();
-    params.insert(upload.param, json!(file));
+    let sealed = app.engine().seal_file(&upload.id, &file).seal_copy(&json!(file));
+    params.insert(upload.param, sealed);
     let new = NewRun {
         id: upload.id.clone(),
         pipeline: upload.pipeline,
@@ -358,11 +367,11 @@ async fn start_upload_run(app: &ApiState, upload: UploadRecord) -> Result<Create
                     "a completed upload could not be deleted yet: {error}"
                 );
             }
-            Ok(CreatedRun { run: *run, replayed: false })
+            Ok(CreatedRun { run: *run, replayed: false, access })
         }
         StartOutcome::Duplicate { run_id, .. } => {
             let run = app.db().runs().find(&run_id).await?.ok_or_else(upload_not_found)?;
-            Ok(CreatedRun { run, replayed: true })
+            Ok(CreatedRun { run, replayed: true, access })
         }
     }
 }

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Path};
+use axum::extract::{FromRequestParts, Path, Request};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -15,7 +17,9 @@ use serde_json::json;
 use super::problem::{Problem, not_found};
 use crate::codes;
 use afterload_core::error::{Error, Result};
+use afterload_core::text::{nul_error, refuse_nul_in_json};
 use afterload_core::units::ByteSize;
+use afterload_http_listener::SlowBodyError;
 
 /// How long a small body may take to arrive.
 const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -66,6 +70,16 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for StrictQuery<T>
     }
 }
 
+/// Refuses URLs whose path or query holds the character NUL. No name and no id holds it, and PostgreSQL would refuse it.
+pub(super) async fn refuse_nul_in_url(request: Request, next: Next) -> Response {
+    let uri = request.uri();
+    let holds_nul = uri.path().contains("%00") || uri.query().is_some_and(|query| query.contains("%00"));
+    match holds_nul {
+        true => Problem::from(nul_error("the URL")).into_response(),
+        false => next.run(request).await,
+    }
+}
+
 /// The media type without parameters, in lower case.
 pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
@@ -76,13 +90,14 @@ pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
 /// Reads a JSON object of at most `limit`; `None` for an empty body. `example` is for error messages.
 ///
 /// # Errors
-/// `json_invalid`, `body_too_large`, `body_incomplete`, `request_timeout`
+/// `json_invalid`, `text_invalid`, `body_too_large`, `body_incomplete`, `request_timeout`
 pub(super) async fn read_json_body<T: DeserializeOwned>(
     body: Body,
     limit: ByteSize,
     example: &str,
 ) -> Result<Option<T>> {
     let bytes = read_body(body, limit).await?;
+    refuse_nul_in_json("the body", &bytes)?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
@@ -105,9 +120,17 @@ pub(super) async fn read_body(body: Body, limit: ByteSize) -> Result<Bytes> {
     let read = read.map_err(|_| request_timeout())?;
     let read = read.map_err(|error| match error.downcast::<LengthLimitError>() {
         Ok(_) => body_too_large(limit),
-        Err(error) => Error::new(codes::BODY_INCOMPLETE, format!("the body could not be read to its end: {error}")),
+        Err(error) => body_error("the body", error.as_ref()),
     })?;
     Ok(read.to_bytes())
+}
+
+/// The error of a body that cannot be read to its end: the client disconnected, or sends too slowly.
+pub(super) fn body_error(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+    match SlowBodyError::is_cause_of(error) {
+        true => request_timeout(),
+        false => Error::new(codes::BODY_INCOMPLETE, format!("{what} could not be read to its end: {error}")),
+    }
 }
 
 /// The error for invalid JSON in `what`, with its position.

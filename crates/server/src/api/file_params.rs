@@ -1,19 +1,24 @@
 //! Files that a caller names instead of uploading: objects in buckets, and artifacts of earlier runs.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use ulid::Ulid;
 
 use super::ApiState;
 use super::auth::Caller;
+use super::form::too_many_files;
 use crate::codes;
+use afterload_core::blocking::run_sized;
 use afterload_core::error::{Error, ErrorCode, Result};
 use afterload_core::file::File;
 use afterload_core::object_names;
 use afterload_core::object_names::is_valid_bucket_name;
+use afterload_core::text::shorten_text;
 use afterload_engine::artifact_url;
 use afterload_engine::registry::{FileArity, PipelineSummary};
-use afterload_pipeline::params::{self, InvalidParam};
+use afterload_pipeline::params::{self, InvalidParam, InvalidParams};
 
 const FILE_FORMS_HINT: &str =
     "expected a part of a form, `\"s3://bucket/key\"`, `{\"bucket\": …, \"key\": …}` or `{\"artifact_id\": …}`";
@@ -43,9 +48,11 @@ struct FileReference {
 /// The errors of the files that a caller names.
 #[derive(Debug, Default)]
 pub(super) struct FileParamErrors {
-    faults: Vec<(String, InvalidParam)>,
+    faults: InvalidParams,
     /// The first error of the store.
     error: Option<Error>,
+    /// Whether some faults are not the store's.
+    has_invalid: bool,
 }
 
 /// Errors of the store that concern one file and that the caller can fix.
@@ -73,7 +80,10 @@ impl From<Error> for FileRefusal {
 impl FileParamErrors {
     fn add_refusal(&mut self, param: &str, refusal: FileRefusal) -> Result<()> {
         let fault = match refusal {
-            FileRefusal::Invalid(fault) => fault,
+            FileRefusal::Invalid(fault) => {
+                self.has_invalid = true;
+                fault
+            }
             FileRefusal::Error(error) if FILE_ERROR_CODES.contains(&error.code()) => {
                 let fault = InvalidParam::new(error.code(), error.message());
                 self.error.get_or_insert_with(|| error.context(format!("`{param}`")));
@@ -81,7 +91,7 @@ impl FileParamErrors {
             }
             FileRefusal::Error(error) => return Err(error),
         };
-        self.faults.push((param.to_owned(), fault));
+        self.faults.add(param, || fault);
         Ok(())
     }
 
@@ -90,55 +100,39 @@ impl FileParamErrors {
     ///
     /// # Errors
     /// `params_invalid`, `object_not_found`, `object_changed`, and other errors of the store.
-    pub(super) fn into_result(mut self, pipeline: &PipelineSummary, params: &Map<String, Value>) -> Result<()> {
+    pub(super) async fn into_result(mut self, pipeline: &PipelineSummary, params: &Map<String, Value>) -> Result<()> {
         if self.faults.is_empty() {
             return Ok(());
         }
-        let mut others = params::find_invalid_params(&pipeline.declared, params.clone());
-        others.retain(|(param, _)| self.faults.iter().all(|(name, _)| name != param));
-        let stored = others.is_empty() && self.faults.iter().all(|(_, fault)| FILE_ERROR_CODES.contains(&fault.code));
+        let mut others = find_invalid_params(pipeline, params.clone()).await?;
+        others.retain(|param| self.faults.listed_params().all(|name| name != param));
+        let is_stored = others.is_empty() && !self.has_invalid;
         self.faults.extend(others);
         match self.error {
-            Some(error) if stored => Err(error.with_details(params::invalid_param_details(&self.faults))),
-            _ => Err(params::params_invalid(&self.faults)),
+            Some(error) if is_stored => Err(error.with_details(self.faults.to_details())),
+            _ => Err(self.faults.to_error()),
         }
     }
 }
 
-/// Replaces file references in parameters with the files they name, pinned to their current version. Invalid references
-/// stay as they are and are returned as errors.
-///
-/// # Errors
-/// `bucket_forbidden`, and errors of the store and the database that do not concern one file.
-pub(super) async fn resolve_file_params(
-    app: &ApiState,
-    caller: &Caller,
+/// Finds the params that do not fit the pipeline. Many or long ones are checked on a thread of their own.
+pub(super) async fn find_invalid_params(
     pipeline: &PipelineSummary,
-    params: &mut Map<String, Value>,
-) -> Result<FileParamErrors> {
-    let mut unfit = FileParamErrors::default();
-    for (name, takes) in pipeline.file_params() {
-        let Some(value) = params.get_mut(name).filter(|value| !value.is_null()) else { continue };
-        match (takes, value) {
-            (FileArity::One, value) => match resolve_file(app, caller, name, value).await {
-                Ok(file) => *value = file,
-                Err(refusal) => unfit.add_refusal(name, refusal)?,
-            },
-            (FileArity::Many, Value::Array(items)) => {
-                for (index, item) in items.iter_mut().enumerate() {
-                    match resolve_file(app, caller, name, item).await {
-                        Ok(file) => *item = file,
-                        Err(refusal) => unfit.add_refusal(name, refusal.in_item(index + 1))?,
-                    }
-                }
-            }
-            (FileArity::Many, value) => {
-                let message = format!("expected a list of files, found a {}", json_type_name(value));
-                unfit.add_refusal(name, InvalidParam::new(codes::PARAM_WRONG_TYPE, message).into())?;
-            }
-        }
-    }
-    Ok(unfit)
+    params: Map<String, Value>,
+) -> Result<InvalidParams> {
+    let declared = pipeline.declared.clone();
+    let size = params::estimate_params_size(&params);
+    run_sized(size, move || params::find_invalid_params(&declared, params)).await
+}
+
+/// The number of files that the params name.
+fn count_files(pipeline: &PipelineSummary, params: &Map<String, Value>) -> usize {
+    let files = pipeline.file_params().filter_map(|(name, _)| params.get(name)).map(|value| match value {
+        Value::Null => 0,
+        Value::Array(items) => items.len(),
+        _ => 1,
+    });
+    files.sum()
 }
 
 impl FileRefusal {
@@ -152,13 +146,65 @@ impl FileRefusal {
     }
 }
 
-async fn resolve_file(app: &ApiState, caller: &Caller, param: &str, value: &Value) -> Result<Value, FileRefusal> {
-    let reference = parse_reference(value)?;
-    let file = match &reference.artifact_id {
-        Some(id) => find_artifact_file(app, caller, id, &reference).await?,
-        None => find_bucket_file(app, caller, param, &reference).await?,
-    };
-    serde_json::to_value(file).map_err(|error| Error::new(codes::INTERNAL_ERROR, error.to_string()).into())
+/// Resolves the files that a caller names for one run.
+pub(super) struct FileResolver<'a> {
+    pub app: &'a ApiState,
+    pub caller: &'a Caller,
+    pub run: &'a str,
+}
+
+impl FileResolver<'_> {
+    /// Replaces file references in parameters with the files they name, pinned to their current version and sealed for the
+    /// run. Invalid references stay as they are and are returned as errors.
+    ///
+    /// # Errors
+    /// `too_many_files` if they and the `uploaded` ones are too many, `bucket_forbidden`, and errors of the store and the
+    /// database that do not concern one file.
+    pub(super) async fn resolve_file_params(
+        &self,
+        pipeline: &PipelineSummary,
+        params: &mut Map<String, Value>,
+        uploaded: usize,
+    ) -> Result<FileParamErrors> {
+        // The store is asked for each file, so they are counted first.
+        let most = self.app.config().max_files;
+        if uploaded + count_files(pipeline, params) > most {
+            return Err(too_many_files(most));
+        }
+        let mut unfit = FileParamErrors::default();
+        for (name, takes) in pipeline.file_params() {
+            let Some(value) = params.get_mut(name).filter(|value| !value.is_null()) else { continue };
+            match (takes, value) {
+                (FileArity::One, value) => match self.resolve_file(name, value).await {
+                    Ok(file) => *value = file,
+                    Err(refusal) => unfit.add_refusal(name, refusal)?,
+                },
+                (FileArity::Many, Value::Array(items)) => {
+                    for (index, item) in items.iter_mut().enumerate() {
+                        match self.resolve_file(name, item).await {
+                            Ok(file) => *item = file,
+                            Err(refusal) => unfit.add_refusal(name, refusal.in_item(index + 1))?,
+                        }
+                    }
+                }
+                (FileArity::Many, value) => {
+                    let message = format!("expected a list of files, found a {}", json_type_name(value));
+                    unfit.add_refusal(name, InvalidParam::new(codes::PARAM_WRONG_TYPE, message).into())?;
+                }
+            }
+        }
+        Ok(unfit)
+    }
+
+    async fn resolve_file(&self, param: &str, value: &Value) -> Result<Value, FileRefusal> {
+        let Self { app, caller, run } = self;
+        let reference = parse_reference(value)?;
+        let file = match &reference.artifact_id {
+            Some(id) => find_artifact_file(app, caller, id, &reference).await?,
+            None => find_bucket_file(app, caller, param, &reference).await?,
+        };
+        Ok(app.engine().seal_file(run, &file).seal_copy(&json!(file)))
+    }
 }
 
 fn parse_reference(value: &Value) -> Result<FileReference, InvalidParam> {
@@ -264,11 +310,8 @@ fn check_object_name(app: &ApiState, bucket: &str, key: &str) -> Result<(), Inva
 }
 
 /// Cuts a text to 80 characters, for messages.
-fn truncate_text(text: &str) -> String {
-    match text.char_indices().nth(80) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
+fn truncate_text(text: &str) -> Cow<'_, str> {
+    shorten_text(text, 80)
 }
 
 /// The file of an artifact; `None` if the caller may read none with this id. Without a caller, a link has authorized
@@ -300,8 +343,6 @@ pub(super) fn file_expired() -> Error {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

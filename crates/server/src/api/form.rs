@@ -1,89 +1,67 @@
 //! Reads `multipart/form-data` part by part in bounded memory.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
-use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream};
-use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use axum::body::Body;
 use multer::{Field, Multipart};
 use serde_json::{Map, Value};
 
 use super::extract::{body_too_large, json_invalid, request_timeout};
+use super::form_body::{FormBody, LimitedBody};
 use super::form_field::{FORM_IDLE_TIMEOUT, multipart_error, next_chunk};
 use super::form_file_name::file_name;
 use super::uploads::RunUploads;
 use crate::codes;
 use afterload_core::error::{Error, ErrorCode, Result};
+use afterload_core::text::{refuse_nul, refuse_nul_in_json};
 use afterload_core::units::ByteSize;
 use afterload_engine::registry::{FileArity, PipelineSummary};
-use afterload_pipeline::params::{InvalidParam, params_invalid, value_from_form};
+use afterload_pipeline::params::{InvalidParam, param_invalid, unknown_param, value_from_form};
 
 /// The maximum size of a part's headers, and of the text before the first part.
-const MAX_PART_HEAD_BYTES: u64 = 256 << 10;
+const MAX_PART_HEAD_BYTES: u64 = 16 << 10;
 /// The part that holds parameters as JSON.
 const PARAMS_PART: &str = "params";
-/// How much of a rejected form is still read, and for how long, so that the client receives the response.
-const MAX_DRAIN_BYTES: u64 = 16 << 20;
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The body for the parser: one chunk at a time, and at most `allowance` bytes until it is refilled. The parser itself
-/// reads ahead without a limit and buffers headers until their end, however long they are.
-struct LimitedBody {
-    body: BodyDataStream,
-    allowance: Arc<AtomicU64>,
-    yielded: bool,
-}
-
-impl Stream for LimitedBody {
-    type Item = Result<Bytes>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if !self.yielded {
-            self.yielded = true;
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let chunk = std::task::ready!(self.body.poll_next_unpin(context));
-        self.yielded = false;
-        let Some(chunk) = chunk else { return Poll::Ready(None) };
-        let chunk = chunk.map_err(|error| {
-            Error::new(codes::BODY_INCOMPLETE, format!("the form could not be read to its end: {error}"))
-        });
-        let allowed = self.allowance.load(Ordering::Relaxed);
-        let taken = chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
-        self.allowance.store(allowed.saturating_sub(taken), Ordering::Relaxed);
-        match allowed {
-            0 => Poll::Ready(Some(Err(Error::new(codes::MULTIPART_INVALID, "the head of a part does not end")))),
-            _ => Poll::Ready(Some(chunk)),
-        }
-    }
+/// How much a form may hold.
+pub(super) struct FormLimits {
+    /// The bytes of the whole form.
+    pub total: u64,
+    /// The error for a form with more.
+    pub too_large: Error,
+    /// The bytes of all parts without a file.
+    pub text: ByteSize,
+    /// The number of parts.
+    pub parts: usize,
+    /// The number of files.
+    pub files: usize,
 }
 
 /// A form that is being read.
 pub(super) struct MultipartForm {
     parts: Multipart<'static>,
-    allowance: Arc<AtomicU64>,
+    body: Arc<FormBody>,
+    limits: FormLimits,
     text_left: u64,
-    text_limit: ByteSize,
+    parts_seen: usize,
 }
 
 impl MultipartForm {
-    /// Reads a form from `body`. Parts without a file may have `text_limit` bytes in total.
-    pub(super) fn new(body: Body, boundary: &str, text_limit: ByteSize) -> Self {
-        let allowance = Arc::new(AtomicU64::new(MAX_PART_HEAD_BYTES));
-        let measured = LimitedBody { body: body.into_data_stream(), allowance: allowance.clone(), yielded: true };
-        Self { parts: Multipart::new(measured, boundary), allowance, text_left: text_limit.0, text_limit }
+    /// Reads a form from `body`.
+    pub(super) fn new(body: Body, boundary: &str, limits: FormLimits) -> Self {
+        let body = FormBody::new(body, MAX_PART_HEAD_BYTES);
+        let limited = LimitedBody::new(body.clone(), limits.total, limits.too_large.clone());
+        let text_left = limits.text.0;
+        Self { parts: Multipart::new(limited, boundary), body, limits, text_left, parts_seen: 0 }
     }
 
-    /// Reads the form to its end. Files are streamed to the store; every other part is a parameter.
+    /// Reads the form to its end. Files are streamed to the store; every other part is a parameter. A part that the
+    /// pipeline does not declare is refused before its content is read.
     ///
     /// # Errors
-    /// `multipart_invalid`, `params_invalid`, `json_invalid`, `body_too_large`, `body_incomplete`, `request_timeout`,
-    /// and the errors of [`RunUploads::store_part`].
+    /// `multipart_invalid`, `params_invalid`, `json_invalid`, `text_invalid`, `body_too_large`, `upload_too_large`,
+    /// `too_many_parts`, `too_many_files`, `body_incomplete`, `request_timeout`, and the errors of
+    /// [`RunUploads::store_part`].
     pub(super) async fn read(&mut self, pipeline: &PipelineSummary, uploads: &mut RunUploads) -> Result<FormData> {
         let mut given = FormData::default();
         while let Some(field) = self.next_field().await? {
@@ -93,62 +71,83 @@ impl MultipartForm {
             if is_file_part(&field, pipeline) {
                 let takes = require_file_param(pipeline, &name)?;
                 given.check_not_repeated(&name, takes)?;
-                self.allowance.store(u64::MAX, Ordering::Relaxed);
+                self.body.allow(u64::MAX);
                 if let Some(field) = skip_empty_file(field).await? {
+                    self.check_file_count(pipeline, &name, &given, uploads)?;
                     let file = uploads.store_part(pipeline, &name, field).await?;
                     given.add_file(name, takes, file);
                 }
                 continue;
             }
+            let is_declared = pipeline.declared.contains_key(&name);
+            if !is_declared && name != PARAMS_PART {
+                return Err(param_invalid(&name, unknown_param(&pipeline.declared, &name)));
+            }
             let text = self.read_text(field, &name).await?;
-            if name == PARAMS_PART && !pipeline.params.contains_key(PARAMS_PART) {
-                let params: Map<String, Value> =
-                    serde_json::from_str(&text).map_err(|error| json_invalid("the part `params`", &error))?;
-                for (name, value) in params {
+            if is_declared {
+                if let Some(value) = form_value(pipeline, &name, text) {
                     given.insert(name, value)?;
                 }
-            } else if let Some(value) = form_value(pipeline, &name, text) {
+                continue;
+            }
+            refuse_nul_in_json("the part `params`", text.as_bytes())?;
+            let params: Map<String, Value> =
+                serde_json::from_str(&text).map_err(|error| json_invalid("the part `params`", &error))?;
+            for (name, value) in params {
                 given.insert(name, value)?;
             }
         }
         Ok(given)
     }
 
+    fn check_file_count(
+        &self,
+        pipeline: &PipelineSummary,
+        name: &str,
+        given: &FormData,
+        uploads: &RunUploads,
+    ) -> Result<()> {
+        if uploads.files.len() >= self.limits.files {
+            return Err(too_many_files(self.limits.files));
+        }
+        let (found, most) = (given.count_files(name) + 1, pipeline.max_files(name));
+        if found > most {
+            return Err(param_invalid(name, InvalidParam::too_many_items(found, most)));
+        }
+        Ok(())
+    }
+
     async fn next_field(&mut self) -> Result<Option<Field<'static>>> {
-        self.allowance.store(MAX_PART_HEAD_BYTES, Ordering::Relaxed);
+        self.body.allow(MAX_PART_HEAD_BYTES);
         let next = tokio::time::timeout(FORM_IDLE_TIMEOUT, self.parts.next_field()).await;
-        next.map_err(|_| request_timeout())?.map_err(multipart_error)
+        let next = next.map_err(|_| request_timeout())?.map_err(multipart_error)?;
+        self.parts_seen += usize::from(next.is_some());
+        match self.parts_seen > self.limits.parts {
+            true => {
+                Err(Error::new(codes::TOO_MANY_PARTS, format!("the form has more than {} parts", self.limits.parts)))
+            }
+            false => Ok(next),
+        }
     }
 
     async fn read_text(&mut self, mut field: Field<'static>, name: &str) -> Result<String> {
         // The limit below rejects text that is too long, with a better error.
-        self.allowance.store(u64::MAX, Ordering::Relaxed);
+        self.body.allow(u64::MAX);
         let mut text = Vec::new();
         while let Some(chunk) = next_chunk(&mut field).await? {
             let left = self.text_left.checked_sub(chunk.len() as u64);
-            self.text_left = left.ok_or_else(|| body_too_large(self.text_limit))?;
+            self.text_left = left.ok_or_else(|| body_too_large(self.limits.text))?;
             text.extend_from_slice(&chunk);
         }
-        String::from_utf8(text)
-            .map_err(|_| Error::new(codes::MULTIPART_INVALID, format!("the part `{name}` is not UTF-8")))
+        let text = String::from_utf8(text)
+            .map_err(|_| Error::new(codes::MULTIPART_INVALID, format!("the part `{name}` is not UTF-8")))?;
+        refuse_nul(&format!("the part `{name}`"), &text)?;
+        Ok(text)
     }
 
-    /// Reads on for a while after an error: a client that is still sending would see a broken connection instead of the
-    /// response.
-    pub(super) async fn drain_body(mut self) {
-        let reading = async {
-            let mut left = MAX_DRAIN_BYTES;
-            self.allowance.store(MAX_DRAIN_BYTES, Ordering::Relaxed);
-            while let Ok(Some(mut field)) = self.parts.next_field().await {
-                while let Ok(Some(chunk)) = field.chunk().await {
-                    left = left.saturating_sub(chunk.len() as u64);
-                    if left == 0 {
-                        return;
-                    }
-                }
-            }
-        };
-        let _ = tokio::time::timeout(DRAIN_TIMEOUT, reading).await;
+    /// Ends the form after an error.
+    pub(super) async fn drain_body(self) {
+        self.body.drain().await;
     }
 }
 
@@ -167,6 +166,13 @@ impl FormData {
         match full || self.params.contains_key(name) {
             true => Err(param_error(name, codes::PARAM_REPEATED, "it is given twice")),
             false => Ok(()),
+        }
+    }
+
+    fn count_files(&self, name: &str) -> usize {
+        match self.files.get(name) {
+            Some(Value::Array(files)) => files.len(),
+            file => usize::from(file.is_some()),
         }
     }
 
@@ -214,7 +220,12 @@ fn require_file_param(pipeline: &PipelineSummary, name: &str) -> Result<FileArit
 }
 
 fn param_error(name: &str, code: ErrorCode, message: impl Into<String>) -> Error {
-    params_invalid(&[(name.to_owned(), InvalidParam::new(code, message))])
+    param_invalid(name, InvalidParam::new(code, message))
+}
+
+/// The error for a request with more files than the configuration allows.
+pub(super) fn too_many_files(most: usize) -> Error {
+    Error::new(codes::TOO_MANY_FILES, format!("the request has more than {most} files"))
 }
 
 /// `None` for the part that a browser sends if no file was chosen: no name and no bytes.

@@ -3,6 +3,8 @@
 use axum::http::header::CONTENT_DISPOSITION;
 use multer::Field;
 
+use afterload_core::work::count_steps;
+
 /// The file name on the client; `None` if the part has none. `filename*=` takes precedence over `filename=`, which
 /// cannot hold every name.
 pub(super) fn file_name(field: &Field<'_>) -> Option<String> {
@@ -20,6 +22,7 @@ fn unescape_name(name: &str) -> String {
 fn parse_extended_name(header: &str) -> Option<String> {
     let (mut quoted, mut escaped) = (false, false);
     let ends = |c: char| {
+        count_steps(1);
         let (was_escaped, ends) = (escaped, c == ';' && !quoted);
         escaped = c == '\\' && quoted && !was_escaped;
         quoted ^= c == '"' && !was_escaped;
@@ -37,6 +40,7 @@ fn parse_extended_name(header: &str) -> Option<String> {
     let mut rest = encoded.as_bytes();
     let mut name = Vec::with_capacity(rest.len());
     while let Some((&first, after)) = rest.split_first() {
+        count_steps(1);
         rest = after;
         if first == b'%' {
             let (digits, after) = after.split_at_checked(2)?;
@@ -52,11 +56,22 @@ fn parse_extended_name(header: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use afterload_core::work::assert_linear;
 
     #[test]
     fn file_names_are_read_as_browsers_write_them() {
         assert_eq!(unescape_name("a%22b%0D%0A.csv"), "a\"b\r\n.csv");
         assert_eq!(unescape_name("100%25 %41.csv"), "100%25 %41.csv");
+    }
+
+    #[test]
+    fn hostile_headers_take_linear_work() {
+        for (before, repeated) in
+            [("", ";"), ("", "\""), ("", "\"\\"), ("", "filename*="), ("", "a=b;"), ("filename*=UTF-8''", "%41")]
+        {
+            let shape = |count: usize| format!("{before}{}", repeated.repeat(count));
+            assert_linear(repeated, shape, |header| drop(parse_extended_name(header)));
+        }
     }
 
     #[test]

@@ -13,6 +13,34 @@ pub(super) const IDEMPOTENCY_SOURCE: &str = DedupKey::IDEMPOTENCY_KEY_SOURCE;
 const IDEMPOTENCY_HEADER: &str = "idempotency-key";
 const MAX_IDEMPOTENCY_KEY_CHARS: usize = 255;
 
+/// Between the hash of a request and the id of its API key.
+const KEY_ID_SEPARATOR: char = '.';
+
+/// How a request relates to an earlier one with the same idempotency key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RepeatedRequest {
+    /// The same request with the same API key.
+    Same,
+    /// The same request with another API key.
+    OfOtherKey,
+    /// Another request.
+    Different,
+}
+
+impl RepeatedRequest {
+    /// Compares the stored fingerprint with that of this request.
+    pub(super) fn from_fingerprints(stored: Option<&str>, own: Option<&str>) -> Self {
+        let hash = |fingerprint: Option<&str>| {
+            fingerprint.and_then(|text| text.split(KEY_ID_SEPARATOR).next().map(str::to_owned))
+        };
+        match (stored == own, hash(stored) == hash(own)) {
+            (true, _) => Self::Same,
+            (false, true) => Self::OfOtherKey,
+            (false, false) => Self::Different,
+        }
+    }
+}
+
 /// A hash of the content of a request, without parts that differ between attempts.
 pub(super) struct RequestFingerprint(Sha256);
 
@@ -37,8 +65,9 @@ impl RequestFingerprint {
         self.add_value(sort_keys(&Value::Object(params.clone())).to_string().as_bytes());
     }
 
-    pub(super) fn finish(self) -> String {
-        hex::encode(self.0.finalize())
+    /// The fingerprint to store, with the id of the API key.
+    pub(super) fn finish(self, api_key_id: &str) -> String {
+        format!("{}{KEY_ID_SEPARATOR}{api_key_id}", hex::encode(self.0.finalize()))
     }
 }
 
@@ -85,7 +114,7 @@ mod tests {
     fn fingerprint(params: Value) -> String {
         let mut fingerprint = RequestFingerprint::new();
         fingerprint.add_params(params.as_object().expect("an object"));
-        fingerprint.finish()
+        fingerprint.finish("key")
     }
 
     #[test]
@@ -93,6 +122,16 @@ mod tests {
         let one = fingerprint(json!({ "a": 1, "b": { "c": [1, 2], "d": null } }));
         assert_eq!(one, fingerprint(json!({ "b": { "d": null, "c": [1, 2] }, "a": 1 })));
         assert_ne!(one, fingerprint(json!({ "b": { "d": null, "c": [2, 1] }, "a": 1 })));
+    }
+
+    #[test]
+    fn a_repeated_request_is_known_by_its_content_and_its_key() {
+        let compare = |stored, own| RepeatedRequest::from_fingerprints(Some(stored), Some(own));
+        assert_eq!(compare("aa.key", "aa.key"), RepeatedRequest::Same);
+        assert_eq!(compare("aa.key", "aa.other"), RepeatedRequest::OfOtherKey);
+        assert_eq!(compare("aa", "aa.key"), RepeatedRequest::OfOtherKey, "of an earlier version");
+        assert_eq!(compare("aa.key", "ab.key"), RepeatedRequest::Different);
+        assert_eq!(RepeatedRequest::from_fingerprints(None, Some("aa.key")), RepeatedRequest::Different);
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) struct ItemPageQuery {
     #[schemars(with = "Option<StepStatus>")]
     status: Option<String>,
     /// `next_cursor` of the previous page.
-    #[schemars(with = "Option<u32>")]
+    #[schemars(with = "Option<u32>", range(max = u32::MAX))]
     cursor: Option<String>,
     /// The page size, from 1 to 200; default 50.
     #[schemars(with = "Option<u32>", range(min = 1, max = 200))]

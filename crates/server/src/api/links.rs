@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::{ACCEPT, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::header::{ACCEPT, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
@@ -10,9 +10,10 @@ use serde::Serialize;
 use ulid::Ulid;
 
 use super::artifacts::serve_file;
-use super::auth::{ApiKeyScope, Caller, missing_scope};
+use super::auth::Caller;
 use super::extract::PathId;
-use super::problem::Problem;
+use super::problem::{Problem, WrongCredential};
+use super::scopes::{ApiKeyScope, missing_scope};
 use super::{ApiState, file_params};
 use crate::codes;
 use afterload_core::clock;
@@ -50,7 +51,7 @@ impl LinkView {
     fn new(app: &ApiState, link: DownloadLinkRecord) -> Self {
         let id = Ulid::from_string(&link.id).unwrap_or_default();
         Self {
-            url: download_link_url(app.base_url(), app.signer(), id),
+            url: download_link_url(app.base_url(), app.keyring(), id),
             id: link.id,
             artifact_id: link.artifact_id,
             run_id: link.run_id,
@@ -62,6 +63,25 @@ impl LinkView {
             last_download_at: link.last_download_at.map(clock::format_rfc3339),
         }
     }
+}
+
+/// A link as the answer to its revocation shows it: whole for keys that may read its run.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum RevokedLink {
+    /// The whole link.
+    Whole(Box<LinkView>),
+    /// For keys that may not read its run.
+    Receipt(LinkReceipt),
+}
+
+/// What confirms a revocation to keys that may not read the run of the link.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct LinkReceipt {
+    /// The id.
+    id: String,
+    /// When it was revoked. RFC 3339, UTC.
+    revoked_at: Option<String>,
 }
 
 /// The links to a file.
@@ -95,11 +115,16 @@ pub(super) async fn open_link(
         }
         Ok::<_, Problem>(response)
     };
-    match answer.await {
-        Ok(response) => response,
-        Err(problem) if accepts_html(&headers) => error_page(&problem),
-        Err(problem) => problem.into_response(),
+    let problem = match answer.await {
+        Ok(response) => return response,
+        Err(problem) => problem,
+    };
+    let is_unknown = problem.source_error().code() == codes::LINK_NOT_FOUND;
+    let mut response = if accepts_html(&headers) { error_page(&problem) } else { problem.into_response() };
+    if is_unknown {
+        response.extensions_mut().insert(WrongCredential);
     }
+    response
 }
 
 async fn find_valid_link(app: &ApiState, token: &str) -> Result<DownloadLinkRecord> {
@@ -107,10 +132,10 @@ async fn find_valid_link(app: &ApiState, token: &str) -> Result<DownloadLinkReco
         Error::new(codes::LINK_NOT_FOUND, "there is no such link")
             .with_hint("use the link as it came in the mail, whole")
     };
-    let id = app.signer().verify_link_token(token).ok_or_else(unknown)?;
+    let id = app.keyring().verify_link_token(token).ok_or_else(unknown)?;
     // A valid signature without a record: the link was deleted with its run.
     let link = app.db().download_links().find(&id.to_string()).await?.ok_or_else(link_expired)?;
-    match (link.revoked_at, link.expires_at > clock::now_millis()) {
+    match (link.revoked_at, link.expires_at > app.db().now()) {
         (Some(_), _) => Err(Error::new(codes::LINK_REVOKED, "the link has been taken back")),
         (None, false) => Err(link_expired()),
         (None, true) => Ok(link),
@@ -137,7 +162,7 @@ fn accepts_html(headers: &HeaderMap) -> bool {
 }
 
 /// The error page for people. It contains no text from the request.
-fn error_page(problem: &Problem) -> Response {
+pub(super) fn error_page(problem: &Problem) -> Response {
     let error = problem.source_error();
     let (code, status) = problem.code_and_status();
     let text = match error.code() {
@@ -167,7 +192,11 @@ fn error_page(problem: &Problem) -> Response {
         (CONTENT_SECURITY_POLICY, "default-src 'none'"),
         (HeaderName::from_static("referrer-policy"), "no-referrer"),
     ];
-    (status, headers.map(|(name, value)| (name, HeaderValue::from_static(value))), body).into_response()
+    let mut page = (status, headers.map(|(name, value)| (name, HeaderValue::from_static(value))), body).into_response();
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        page.headers_mut().insert(RETRY_AFTER, problem.retry_after_secs().into());
+    }
+    page
 }
 
 /// `GET /v1/artifacts/{id}/links`
@@ -197,7 +226,7 @@ pub(super) async fn revoke_link(
     State(app): State<ApiState>,
     caller: Caller,
     PathId(id): PathId,
-) -> Result<Json<LinkView>, Problem> {
+) -> Result<Json<RevokedLink>, Problem> {
     if !caller.can_write_any() {
         return Err(missing_scope(&ApiKeyScope::RunsWrite(None)).into());
     }
@@ -210,8 +239,13 @@ pub(super) async fn revoke_link(
         None => None,
     };
     let none = || Problem::new(codes::LINK_NOT_FOUND, format!("there is no link `{id}`"));
-    run.filter(|run| caller.can_write(&run.pipeline)).ok_or_else(none)?;
+    let run = run.filter(|run| caller.can_write(&run.pipeline)).ok_or_else(none)?;
     let link = app.db().download_links().revoke(&id).await?.ok_or_else(none)?;
     tracing::info!(link.id = link.id, run.id = link.run_id, "a download link was revoked");
-    Ok(Json(LinkView::new(&app, link)))
+    Ok(Json(match caller.can_read(&run.pipeline) {
+        true => RevokedLink::Whole(Box::new(LinkView::new(&app, link))),
+        false => {
+            RevokedLink::Receipt(LinkReceipt { id: link.id, revoked_at: link.revoked_at.map(clock::format_rfc3339) })
+        }
+    }))
 }

@@ -9,19 +9,25 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
 use super::ApiState;
-use super::auth::{ApiKeyScope, Caller, missing_scope};
+use super::auth::Caller;
+use super::client_address::ClientAddress;
 use super::problem::Problem;
+use super::scopes::{ApiKeyScope, missing_scope};
 use afterload_core::error::Result;
 use afterload_metrics::OPENMETRICS_MEDIA_TYPE;
 
 /// How long the database may take to count the jobs of the queues.
 const QUEUE_DEPTH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Needs an API key if other machines can reach the service. Without the database it responds without the queue
-/// metrics.
-pub(super) async fn show_metrics(State(app): State<ApiState>, headers: HeaderMap) -> Result<Response, Problem> {
-    if !is_loopback(app.config().listen) {
-        let caller = Caller::from_headers(&app, &headers).await?;
+/// Needs an API key if other machines can reach the service, also through a trusted proxy. Without the database it
+/// responds without the queue metrics.
+pub(super) async fn show_metrics(
+    State(app): State<ApiState>,
+    client: ClientAddress,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    if !(is_loopback(app.config().listen) && client.0.is_loopback()) {
+        let caller = Caller::from_headers(&app, client, &headers).await?;
         if !caller.can_read_metrics() {
             return Err(missing_scope(&ApiKeyScope::MetricsRead).into());
         }

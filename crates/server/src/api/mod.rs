@@ -1,7 +1,10 @@
 //! The HTTP API: routes, API keys and scopes, streamed uploads, errors as problem+json.
 
+mod api_key;
 mod artifacts;
+mod attempt_limiter;
 mod auth;
+mod client_address;
 mod config;
 mod content_disposition;
 mod cors;
@@ -10,6 +13,7 @@ mod direct_upload;
 mod extract;
 mod file_params;
 mod form;
+mod form_body;
 mod form_field;
 mod form_file_name;
 mod health;
@@ -25,35 +29,42 @@ mod queues;
 mod range;
 mod request_log;
 mod routes;
+mod run_feed;
 mod run_reader;
 mod run_sse;
 mod runs;
 mod s3_notifications;
+mod schema_components;
+mod scopes;
 mod serve;
 mod state;
+mod upload_slots;
 mod uploads;
+mod visible_run;
 mod wait;
+mod wrong_credentials;
 
 #[cfg(test)]
 mod tests;
 
-pub use auth::{ApiKeyScope, Caller, create_api_key, ensure_admin_key};
-pub use config::ServerConfig;
+pub use api_key::{create_api_key, ensure_admin_key};
+pub use auth::Caller;
+pub use client_address::TrustedProxies;
+pub use config::{ServerConfig, WatcherLimits};
 pub use problem::Problem;
 pub use s3_notifications::S3_WEBHOOK as S3_HOOK;
-pub use serve::serve;
+pub use scopes::ApiKeyScope;
+pub use serve::{ApiListener, serve};
 pub use state::{ApiState, StartRun};
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use tower_http::catch_panic::CatchPanicLayer;
-
-use afterload_metrics::Metrics;
 
 /// The router of the API.
 pub fn api_router(app: ApiState) -> Router {
     let routes = api_routes().layer(from_fn_with_state(app.clone(), cors::restrict_cors));
-    with_common_layers(routes, app.engine().metrics()).with_state(app)
+    with_common_layers(routes, &app).with_state(app)
 }
 
 fn api_routes() -> Router<ApiState> {
@@ -61,10 +72,12 @@ fn api_routes() -> Router<ApiState> {
 }
 
 /// Adds the layers of every route, and of requests without a route.
-fn with_common_layers(routes: Router<ApiState>, metrics: &Metrics) -> Router<ApiState> {
+fn with_common_layers(routes: Router<ApiState>, app: &ApiState) -> Router<ApiState> {
     routes
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(from_fn(extract::refuse_nul_in_url))
+        .layer(from_fn_with_state(app.clone(), wrong_credentials::limit_attempts))
         .layer(CatchPanicLayer::custom(problem::panic_response))
-        .layer(from_fn_with_state(metrics.clone(), request_log::log_request))
+        .layer(from_fn_with_state(app.clone(), request_log::log_request))
 }

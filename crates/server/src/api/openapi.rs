@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use axum::Router;
 use axum::http::Method;
 use axum::routing::MethodRouter;
-use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::ApiState;
 use super::problem::ProblemBody;
+use super::schema_components::SchemaComponents;
 use crate::codes;
 use afterload_core::error::ErrorCode;
 
@@ -47,8 +47,10 @@ pub(super) struct Operation {
     summary: &'static str,
     access: AccessRule,
     query: Option<SchemaFn>,
-    headers: Vec<(&'static str, &'static str)>,
+    headers: Vec<(&'static str, &'static str, Value)>,
+    path_pattern: Option<&'static str>,
     bodies: Vec<(&'static str, SchemaFn)>,
+    needs_body: bool,
     responses: Vec<ResponseSpec>,
     error_codes: BTreeMap<&'static str, ErrorCode>,
 }
@@ -62,16 +64,18 @@ impl Operation {
             access: AccessRule::Public,
             query: None,
             headers: Vec::new(),
+            path_pattern: None,
             bodies: Vec::new(),
+            needs_body: false,
             responses: Vec::new(),
             error_codes: BTreeMap::new(),
         }
-        .with_errors(&[codes::INTERNAL_ERROR])
+        .with_errors(&[codes::INTERNAL_ERROR, codes::TEXT_INVALID])
     }
 
     pub(super) fn require_key(mut self) -> Self {
         self.access = AccessRule::Key;
-        self.with_errors(&[codes::KEY_MISSING, codes::KEY_INVALID, codes::SCOPE_MISSING])
+        self.with_errors(&[codes::KEY_MISSING, codes::KEY_INVALID, codes::SCOPE_MISSING, codes::TOO_MANY_ATTEMPTS])
     }
 
     /// Requires an API key or the token of a link.
@@ -105,9 +109,27 @@ impl Operation {
         self.with_errors(&[codes::QUERY_INVALID])
     }
 
-    pub(super) fn request_header(mut self, name: &'static str, what: &'static str) -> Self {
-        self.headers.push((name, what));
+    pub(super) fn request_header(self, name: &'static str, what: &'static str) -> Self {
+        self.request_header_with(name, what, json!({ "type": "string" }))
+    }
+
+    /// Adds a request header with this schema.
+    pub(super) fn request_header_with(mut self, name: &'static str, what: &'static str, schema: Value) -> Self {
+        self.headers.push((name, what, schema));
         self
+    }
+
+    /// Restricts the name in the path. Other names are no longer just unknown, but rejected.
+    pub(super) fn path_pattern(mut self, pattern: &'static str) -> Self {
+        self.path_pattern = Some(pattern);
+        self
+    }
+
+    /// Adds the header of requests that may be repeated.
+    pub(super) fn idempotency_key(self, what: &'static str) -> Self {
+        // It may stand in quotes, as the draft standard writes it. Two quotes hold no key.
+        let schema = json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": r#"^(?!""$)[!-~]+$"# });
+        self.request_header_with("Idempotency-Key", what, schema).with_errors(&[codes::HEADER_INVALID])
     }
 
     pub(super) fn json_body<T: JsonSchema>(self) -> Self {
@@ -123,6 +145,12 @@ impl Operation {
             codes::BODY_INCOMPLETE,
             codes::REQUEST_TIMEOUT,
         ])
+    }
+
+    /// Says that the request has no meaning without a body.
+    pub(super) fn needs_body(mut self) -> Self {
+        self.needs_body = true;
+        self
     }
 
     pub(super) fn json_response<T: JsonSchema>(self, status: u16, what: &'static str) -> Self {
@@ -205,37 +233,6 @@ impl ApiRoutes {
     }
 }
 
-/// Requests and responses have separate schemas: a field with a default is optional in a request and always present in
-/// a response.
-struct SchemaComponents {
-    request: SchemaGenerator,
-    response: SchemaGenerator,
-}
-
-impl SchemaComponents {
-    fn new() -> Self {
-        let settings = |path: &str| {
-            SchemaSettings::draft2020_12().with(|settings| {
-                settings.definitions_path = format!("/components/schemas{path}").into();
-                settings.meta_schema = None;
-            })
-        };
-        Self {
-            request: settings("").for_deserialize().into_generator(),
-            response: settings("").for_serialize().into_generator(),
-        }
-    }
-
-    fn finish(mut self) -> Map<String, Value> {
-        let mut all = self.response.take_definitions(true);
-        for (name, schema) in self.request.take_definitions(true) {
-            let known = all.entry(name.clone()).or_insert_with(|| schema.clone());
-            debug_assert_eq!(*known, schema, "`{name}` comes in in another shape than it goes out");
-        }
-        all
-    }
-}
-
 impl Operation {
     fn to_json(&self, path: &str, schemas: &mut SchemaComponents) -> Value {
         let mut operation = json!({
@@ -258,13 +255,16 @@ impl Operation {
                 .iter()
                 .map(|(media, make)| ((*media).to_owned(), json!({ "schema": make(&mut schemas.request) })))
                 .collect();
-            operation["requestBody"] = json!({ "content": content });
+            operation["requestBody"] = json!({ "required": self.needs_body, "content": content });
         }
         operation
     }
 
     fn parameters_json(&self, path: &str, schemas: &mut SchemaComponents) -> Vec<Value> {
-        let text = json!({ "type": "string" });
+        let text = match self.path_pattern {
+            Some(pattern) => json!({ "type": "string", "pattern": pattern }),
+            None => json!({ "type": "string" }),
+        };
         let names = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
         let mut parameters: Vec<Value> =
             names.map(|name| json!({ "name": name, "in": "path", "required": true, "schema": text })).collect();
@@ -276,7 +276,7 @@ impl Operation {
                 if name == "token" && self.access == AccessRule::KeyOrToken {
                     continue;
                 }
-                let mut schema = schema.clone();
+                let mut schema = without_null(schema.clone());
                 let what = schema.as_object_mut().and_then(|schema| schema.remove("description"));
                 let is_required = required.iter().any(|field| field == name.as_str());
                 let mut parameter = json!({ "name": name, "in": "query", "required": is_required, "schema": schema });
@@ -286,19 +286,21 @@ impl Operation {
                 parameters.push(parameter);
             }
         }
-        let header = |(name, what): &(&str, &str)| json!({ "name": name, "in": "header", "required": false, "description": what, "schema": text });
-        parameters.extend(self.headers.iter().map(header));
+        for (name, what, schema) in &self.headers {
+            let header = json!({ "name": name, "in": "header", "required": false, "description": what,
+                                 "schema": schema });
+            parameters.push(header);
+        }
         parameters
     }
 
     fn responses_json(&self, schemas: &mut SchemaComponents) -> Map<String, Value> {
         let mut responses = Map::new();
         for ResponseSpec(status, what, body) in &self.responses {
-            let mut answer = json!({ "description": what });
+            let answer = responses.entry(status.to_string()).or_insert_with(|| json!({ "description": what }));
             if let Some((media, make)) = body {
-                answer["content"] = json!({ *media: { "schema": make(&mut schemas.response) } });
+                answer["content"][*media] = json!({ "schema": make(&mut schemas.response) });
             }
-            responses.insert(status.to_string(), answer);
         }
         let mut refusals: BTreeMap<u16, Vec<(&str, &str)>> = BTreeMap::new();
         for (name, code) in &self.error_codes {
@@ -310,13 +312,36 @@ impl Operation {
             let names: Vec<_> = codes.iter().map(|(code, _)| code).collect();
             let schema = json!({ "allOf": [problem, { "properties": { "code": { "enum": names } } }] });
             let content = json!({ "application/problem+json": { "schema": schema } });
-            responses.insert(status.to_string(), json!({ "description": lines.join("\n\n"), "content": content }));
+            let mut answer = json!({ "description": lines.join("\n\n"), "content": content });
+            if status == codes::TOO_MANY_ATTEMPTS.status() {
+                answer["headers"] = retry_after_json();
+            }
+            responses.insert(status.to_string(), answer);
         }
         let content = json!({ "application/problem+json": { "schema": problem } });
         let away = "something that the service needs does not answer; `Retry-After` says when to try again";
-        responses.insert("503".into(), json!({ "description": away, "content": content }));
+        let answer = json!({ "description": away, "content": content, "headers": retry_after_json() });
+        responses.insert("503".into(), answer);
         responses
     }
+}
+
+/// The schema without null, which a query cannot hold.
+fn without_null(mut schema: Value) -> Value {
+    if let Some(Value::Array(kinds)) = schema.get_mut("type") {
+        kinds.retain(|kind| kind != "null");
+    }
+    if let Some(Value::Array(choices)) = schema.get_mut("anyOf") {
+        choices.retain(|choice| choice["type"] != "null");
+    }
+    if let Some(fields) = schema.as_object_mut().filter(|fields| fields.get("default").is_some_and(Value::is_null)) {
+        fields.remove("default");
+    }
+    schema
+}
+
+fn retry_after_json() -> Value {
+    json!({ "Retry-After": { "description": "seconds", "schema": { "type": "integer", "minimum": 1 } } })
 }
 
 #[cfg(test)]

@@ -6,10 +6,11 @@ use axum::extract::State;
 use serde_json::Value;
 
 use super::ApiState;
-use super::auth::{ApiKeyScope, Caller, missing_scope};
+use super::auth::Caller;
 use super::extract::PathId;
 use super::problem::Problem;
 use super::queues::paused_pipelines;
+use super::scopes::{ApiKeyScope, missing_scope};
 use afterload_core::error::Error;
 use afterload_engine::registry::{PipelineList, PipelineSummary};
 

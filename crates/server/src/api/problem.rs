@@ -11,9 +11,20 @@ use serde_json::Value;
 
 use crate::codes;
 use afterload_core::error::{Error, ErrorCode, Retryability};
+use afterload_core::text::shorten_text;
 
 /// The `Retry-After` of an error that names no time.
 const DEFAULT_RETRY_AFTER_SECS: u64 = 2;
+
+/// How much of a message is sent. Messages repeat what the caller sent, which may be long.
+const MAX_DETAIL_CHARS: usize = 32_000;
+
+/// The codes of a key, a token or a signature that is not the right one.
+const WRONG_CREDENTIAL_CODES: [ErrorCode; 3] = [codes::KEY_INVALID, codes::TOKEN_INVALID, codes::WEBHOOK_INVALID];
+
+/// Marks a response that rejects a key, a token or a signature, because such responses are counted.
+#[derive(Clone, Copy)]
+pub(super) struct WrongCredential;
 
 /// An error that becomes a response.
 #[derive(Clone, Debug)]
@@ -59,9 +70,16 @@ impl Problem {
         let code = self.error.code();
         match (code.status(), self.error.retryability()) {
             (500.., Retryability::Permanent) => (codes::INTERNAL_ERROR, StatusCode::INTERNAL_SERVER_ERROR),
-            (500.., Retryability::Transient | Retryability::Stopped) => (code, StatusCode::SERVICE_UNAVAILABLE),
+            (500.., Retryability::Transient | Retryability::Stopped | Retryability::Shortage) => {
+                (code, StatusCode::SERVICE_UNAVAILABLE)
+            }
             (status, _) => (code, StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)),
         }
+    }
+
+    /// The value of `Retry-After`.
+    pub(super) fn retry_after_secs(&self) -> u64 {
+        self.error.retry_after().map_or(DEFAULT_RETRY_AFTER_SECS, |wait| wait.as_secs().max(1))
     }
 
     /// The body of the response. Internal details stay in the log.
@@ -75,8 +93,9 @@ impl Problem {
                 ("the service cannot answer at the moment".into(), Some("try again in a moment".into()), None)
             }
             _ => {
-                let hint = self.error.hint_text().map(str::to_owned);
-                (self.error.message().to_owned(), hint, self.error.details().cloned())
+                let hint = self.error.hint_text().map(|hint| shorten_text(hint, MAX_DETAIL_CHARS).into_owned());
+                let detail = shorten_text(self.error.message(), MAX_DETAIL_CHARS).into_owned();
+                (detail, hint, self.error.details().cloned())
             }
         };
         let kind = format!("urn:afterload:{code}");
@@ -127,9 +146,9 @@ impl IntoResponse for Problem {
         let mut response = status.into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            let seconds = self.error.retry_after().map_or(DEFAULT_RETRY_AFTER_SECS, |wait| wait.as_secs().max(1));
-            headers.insert(RETRY_AFTER, seconds.into());
+        let is_busy = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+        if is_busy || self.error.retry_after().is_some() {
+            headers.insert(RETRY_AFTER, self.retry_after_secs().into());
         }
         if status == StatusCode::UNAUTHORIZED {
             let challenge = match code {
@@ -140,6 +159,9 @@ impl IntoResponse for Problem {
         }
         for (name, value) in &self.headers {
             headers.insert(name, value.clone());
+        }
+        if WRONG_CREDENTIAL_CODES.contains(&code) {
+            response.extensions_mut().insert(WrongCredential);
         }
         response.extensions_mut().insert(self);
         response

@@ -8,10 +8,12 @@ use axum::http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
 
 use super::ApiState;
-use super::auth::{ApiKeyScope, Caller, missing_scope};
+use super::auth::Caller;
+use super::client_address::ClientAddress;
 use super::extract::{self, PathId};
 use super::idempotency;
 use super::problem::Problem;
+use super::scopes::{ApiKeyScope, missing_scope};
 use crate::codes;
 use crate::triggers::EventResult;
 use afterload_core::error::{Error, Result};
@@ -27,6 +29,7 @@ const MAX_WEBHOOK_ID_BYTES: usize = 255;
 pub(super) async fn publish_event(
     State(app): State<ApiState>,
     PathId(name): PathId,
+    client: ClientAddress,
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<EventResult>), Problem> {
@@ -35,7 +38,7 @@ pub(super) async fn publish_event(
         let bytes = extract::read_body(body, limit).await?;
         (StatusCode::OK, Some(verified_webhook_key(&app, &name, &headers, &bytes)?), Body::from(bytes))
     } else {
-        if !Caller::from_headers(&app, &headers).await?.can_publish(Some(&name)) {
+        if !Caller::from_headers(&app, client, &headers).await?.can_publish(Some(&name)) {
             return Err(missing_scope(&ApiKeyScope::EventsWrite(Some(name))).into());
         }
         (StatusCode::ACCEPTED, idempotency::idempotency_key(&headers)?, body)
@@ -60,6 +63,6 @@ fn verified_webhook_key(app: &ApiState, name: &str, headers: &HeaderMap, body: &
             "`webhooks.events` names the event and its secret; `webhook-id` and `webhook-timestamp` are needed",
         ));
     };
-    sender.verify_message(id, timestamp, body, signatures)?;
+    sender.verify_message(id, timestamp, body, signatures, app.db().now())?;
     Ok(format!("webhook:{id}"))
 }

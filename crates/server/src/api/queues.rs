@@ -8,9 +8,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::ApiState;
-use super::auth::{ApiKeyScope, Caller, missing_scope};
+use super::auth::Caller;
 use super::extract::PathId;
 use super::problem::Problem;
+use super::scopes::{ApiKeyScope, missing_scope};
 use afterload_core::clock;
 use afterload_core::error::Result;
 use afterload_engine::QueueState;

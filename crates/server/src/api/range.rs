@@ -1,4 +1,7 @@
 //! Byte ranges of a file, by RFC 9110. One range per request.
+//!
+//! Not crates `headers` and `http-range-header`: they drop a suffix range that is longer than the file, and do not tell a
+//! range outside of the file from a header that must be ignored.
 
 /// The requested part of a file.
 #[derive(Debug, PartialEq, Eq)]

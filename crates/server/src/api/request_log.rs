@@ -4,31 +4,45 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, HeaderName, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use tracing::{Instrument, field};
 use ulid::Ulid;
 
+use super::ApiState;
+use super::client_address::ClientAddress;
 use super::problem::Problem;
-use afterload_metrics::Metrics;
 
 const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID_CHARS: usize = 128;
+/// Browsers that have seen it use HTTPS for a year.
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Adds an id and a span to every request, and the common headers to every response.
-pub(super) async fn log_request(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+pub(super) async fn log_request(State(app): State<ApiState>, mut request: Request, next: Next) -> Response {
+    let client = ClientAddress::resolve(request.extensions(), request.headers(), &app.config().trusted_proxies);
+    request.extensions_mut().insert(client);
     let id = request_id(request.headers());
     let (method, path) = (request.method().clone(), loggable_path(request.uri().path()).to_owned());
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let span = tracing::info_span!("request", request.id = id, method = %method, path, status = field::Empty);
+    let span = tracing::info_span!(
+        "request",
+        request.id = id,
+        client.address = %client.0,
+        method = %method,
+        path,
+        status = field::Empty
+    );
     let started = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
     let status = response.status().as_u16();
     span.record("status", status);
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    metrics.record_request(method_label(&method), route, status, started.elapsed());
+    app.engine().metrics().record_request(method_label(&method), route, status, started.elapsed());
     span.in_scope(|| {
         if let Some(problem) = response.extensions_mut().remove::<Problem>() {
             if response.status().is_server_error() {
@@ -45,6 +59,9 @@ pub(super) async fn log_request(State(metrics): State<Metrics>, request: Request
     });
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if app.base_url().starts_with("https://") {
+        headers.insert(STRICT_TRANSPORT_SECURITY, HSTS);
+    }
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID_HEADER, id);
@@ -75,7 +92,7 @@ fn write_problem(response: &mut Response, problem: &Problem, id: &str) {
     *response.body_mut() = Body::from(body);
 }
 
-/// The caller's request id if it is safe for logs, else a new one.
+/// The caller's request id if it is safe for logs, else a new one. The layer of `tower-http` accepts any id.
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(REQUEST_ID_HEADER).and_then(|value| value.to_str().ok());
     let plain = |id: &&str| {

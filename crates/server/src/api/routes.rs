@@ -12,12 +12,13 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::openapi::{ApiRoutes, Operation};
+use super::visible_run::{RunReceipt, VisibleRun};
 use super::{
     ApiState, artifacts, create_run, direct_upload, health, items, links, metrics, pipelines, publish_event, queues,
     run_reader, run_sse, runs, s3_notifications,
 };
 use crate::codes;
-use crate::triggers::{EventResult, NotificationResult};
+use crate::triggers::{EventResult, NotificationResult, S3NotificationBody};
 use afterload_engine::RunView;
 use afterload_engine::registry::{PipelineList, PipelineSummary};
 use afterload_metrics::OPENMETRICS_MEDIA_TYPE;
@@ -132,12 +133,12 @@ fn run_routes(routes: ApiRoutes) -> ApiRoutes {
             Operation::new("createRun", "Starts a run; file parts of a form stream into the store")
                 .require_key()
                 .query_params::<create_run::RunOptions>()
-                .request_header("Idempotency-Key", "the same request may be sent again under it for a day")
+                .idempotency_key("the same request may be sent again under it for a day")
                 .request_header("Prefer", "`wait=SECONDS`: answer when the run has ended, if that is soon enough")
                 .json_body::<create_run::NewRunBody>()
                 .request_body::<Map<String, Value>>("multipart/form-data")
-                .json_response::<AcceptedRun>(202, "the run is on disk and will happen")
-                .json_response::<AcceptedRun>(200, "the run has ended, for callers that waited")
+                .json_response::<StartedRun>(202, "the run is on disk and will happen")
+                .json_response::<StartedRun>(200, "the run has ended, for callers that waited")
                 .with_errors(&[
                     codes::HEADER_INVALID,
                     codes::MULTIPART_INVALID,
@@ -148,8 +149,10 @@ fn run_routes(routes: ApiRoutes) -> ApiRoutes {
                     codes::PARAMS_INVALID,
                     codes::BUCKET_FORBIDDEN,
                     codes::RUN_OPTIONS_INVALID,
+                    codes::QUEUE_UNKNOWN,
                     codes::IDEMPOTENCY_KEY_REUSED,
                 ])
+                .with_errors(&[codes::TOO_MANY_FILES, codes::TOO_MANY_PARTS])
                 .with_errors(&[
                     codes::OBJECT_NOT_FOUND,
                     codes::OBJECT_CHANGED,
@@ -175,7 +178,10 @@ fn run_routes(routes: ApiRoutes) -> ApiRoutes {
                 .query_params::<run_reader::RunTokenQuery>()
                 .request_header("Accept", "`text/event-stream` for events, as browsers' `EventSource` sends")
                 .json_response::<RunView>(200, "the run")
-                .with_errors(&[codes::RUN_NOT_FOUND]),
+                .response_as::<run_sse::RunEvent>(200, "its events", run_sse::SSE_MEDIA_TYPE)
+                .empty_response(204, "the end was seen before")
+                .request_header("Last-Event-ID", "the revision that was seen last, for events")
+                .with_errors(&[codes::RUN_NOT_FOUND, codes::TOO_MANY_RUN_WATCHERS, codes::TOO_MANY_WATCHERS]),
         )
         .add_route(
             GET,
@@ -185,9 +191,9 @@ fn run_routes(routes: ApiRoutes) -> ApiRoutes {
                 .key_or_token()
                 .query_params::<run_reader::RunTokenQuery>()
                 .request_header("Last-Event-ID", "the revision that was seen last")
-                .response_as::<String>(200, "events until the run has ended", run_sse::SSE_MEDIA_TYPE)
+                .response_as::<run_sse::RunEvent>(200, "events until the run has ended", run_sse::SSE_MEDIA_TYPE)
                 .empty_response(204, "the end was seen before")
-                .with_errors(&[codes::RUN_NOT_FOUND]),
+                .with_errors(&[codes::RUN_NOT_FOUND, codes::TOO_MANY_RUN_WATCHERS, codes::TOO_MANY_WATCHERS]),
         )
 }
 
@@ -199,8 +205,8 @@ fn run_action_routes(routes: ApiRoutes) -> ApiRoutes {
             post(runs::cancel_run),
             Operation::new("cancelRun", "Stops a run; `finally` still runs")
                 .require_key()
-                .json_response::<RunView>(202, "the run is asked to stop")
-                .json_response::<RunView>(200, "the run has stopped")
+                .json_response::<VisibleRun>(202, "the run is asked to stop")
+                .json_response::<VisibleRun>(200, "the run has stopped")
                 .with_errors(&[codes::RUN_NOT_FOUND, codes::RUN_ENDED]),
         )
         .add_route(
@@ -209,8 +215,8 @@ fn run_action_routes(routes: ApiRoutes) -> ApiRoutes {
             post(runs::retry_run),
             Operation::new("retryRun", "Goes on with a failed or cancelled run from the steps that did not succeed")
                 .require_key()
-                .json_response::<RunView>(202, "the run goes on")
-                .json_response::<RunView>(200, "the run has ended again")
+                .json_response::<VisibleRun>(202, "the run goes on")
+                .json_response::<VisibleRun>(200, "the run has ended again")
                 .with_errors(&[
                     codes::RUN_NOT_FOUND,
                     codes::RUN_NOT_ENDED,
@@ -254,10 +260,12 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
             Operation::new("beginUpload", "Where to send a file straight to the store")
                 .require_key()
                 .json_body::<direct_upload::NewUpload>()
+                .needs_body()
                 .json_response::<direct_upload::UploadTicket>(201, "where to PUT the bytes, and what to call then")
                 .with_errors(&[
                     codes::PIPELINE_NOT_FOUND,
                     codes::PARAMS_INVALID,
+                    codes::TOO_MANY_FILES,
                     codes::UPLOAD_TOO_LARGE,
                     codes::BUCKET_FORBIDDEN,
                 ])
@@ -282,10 +290,12 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
             .empty_response(204, "the file is there")
             .with_errors(&[
                 codes::TOKEN_INVALID,
+                codes::TOO_MANY_ATTEMPTS,
                 codes::UPLOAD_NOT_FOUND,
                 codes::UPLOAD_EXPIRED,
                 codes::UPLOAD_SIZE_DIFFERS,
-            ]),
+            ])
+            .with_errors(&[codes::UPLOAD_IN_PROGRESS, codes::TOO_MANY_UPLOADS]),
         )
         .add_route(
             POST,
@@ -296,7 +306,9 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
             Operation::new("completeUpload", "Starts the run of an upload; the same again gives the same run")
                 .key_or_token()
                 .query_params::<direct_upload::UploadTokenQuery>()
-                .json_response::<AcceptedRun>(202, "the run is on disk and will happen")
+                .request_header("Prefer", "`wait=SECONDS`: answer when the run has ended, if that is soon enough")
+                .json_response::<StartedRun>(202, "the run is on disk and will happen")
+                .json_response::<StartedRun>(200, "the run has ended, for callers that waited")
                 .with_errors(&[
                     codes::UPLOAD_NOT_FOUND,
                     codes::UPLOAD_EXPIRED,
@@ -312,7 +324,7 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
             Operation::new("tellOfObjects", "Event notifications of S3 stores: AWS (also through SNS), MinIO, Ceph")
                 .key_or_token()
                 .query_params::<s3_notifications::WebhookTokenQuery>()
-                .request_body::<Map<String, Value>>("application/json")
+                .request_body::<S3NotificationBody>("application/json")
                 .json_response::<NotificationResult>(200, "every run that the notification starts is on disk")
                 .with_errors(&[codes::NOTIFICATION_INVALID]),
         )
@@ -325,7 +337,8 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
                 "An event of the application: it starts pipelines and wakes steps that wait for it",
             )
             .key_or_signature()
-            .request_header("Idempotency-Key", "the event's own id: told again, it is the same event")
+            .path_pattern("^[A-Za-z0-9._-]{1,100}$")
+            .idempotency_key("the event's own id: told again, it is the same event")
             .json_body::<Map<String, Value>>()
             .json_response::<EventResult>(202, "all that it starts and wakes is on disk")
             .json_response::<EventResult>(200, "the same, for a webhook")
@@ -364,7 +377,7 @@ fn link_routes(routes: ApiRoutes) -> ApiRoutes {
                     codes::FILE_EXPIRED,
                     codes::ARTIFACT_GONE,
                 ])
-                .with_errors(&[codes::RANGE_NOT_SATISFIABLE]),
+                .with_errors(&[codes::RANGE_NOT_SATISFIABLE, codes::TOO_MANY_ATTEMPTS]),
         )
         .add_route(
             GET,
@@ -381,7 +394,7 @@ fn link_routes(routes: ApiRoutes) -> ApiRoutes {
             post(links::revoke_link),
             Operation::new("revokeLink", "Takes a link back")
                 .require_key()
-                .json_response::<links::LinkView>(200, "the link, which opens nothing any more")
+                .json_response::<links::RevokedLink>(200, "the link, which opens nothing any more")
                 .with_errors(&[codes::LINK_NOT_FOUND]),
         )
 }
@@ -454,4 +467,15 @@ struct AcceptedRun {
     run: RunView,
     /// A URL where a page can follow the run without an API key.
     watch_url: String,
+}
+
+/// A run that a request has started, or an earlier one like it.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it describes what `created_response` builds")]
+enum StartedRun {
+    /// For its creator, and for callers that may read it.
+    Accepted(Box<AcceptedRun>),
+    /// For other keys.
+    Receipt(RunReceipt),
 }

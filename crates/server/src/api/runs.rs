@@ -12,15 +12,18 @@ use serde_json::Value;
 use ulid::Ulid;
 
 use super::ApiState;
-use super::auth::{ApiKeyScope, Caller, missing_scope};
+use super::auth::Caller;
+use super::client_address::ClientAddress;
 use super::extract::{PathId, StrictQuery};
 use super::problem::Problem;
-use super::run_reader::{RunReader, RunTokenQuery, run_not_found};
+use super::run_reader::{RunReader, RunTokenQuery};
 use super::run_sse;
+use super::scopes::{ApiKeyScope, missing_scope};
+use super::visible_run::{RunAccess, find_run, run_not_found};
 use crate::codes;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
-use afterload_engine::{RunView, run_url};
+use afterload_engine::run_url;
 use afterload_state::{RunFilter, RunRecord, RunStatus};
 
 const DEFAULT_PAGE_SIZE: u32 = 50;
@@ -72,11 +75,13 @@ pub(super) struct RunPage {
 #[serde(deny_unknown_fields)]
 pub(super) struct RunPageQuery {
     /// Only runs of this pipeline.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9-]*$"))]
     pipeline: Option<String>,
     /// Only runs with this status.
     #[schemars(with = "Option<RunStatus>")]
     status: Option<String>,
     /// `next_cursor` of the previous page.
+    #[schemars(regex(pattern = r"^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$"))]
     cursor: Option<String>,
     /// The page size; default 50.
     #[schemars(with = "Option<u32>", range(min = 1, max = MAX_PAGE_SIZE))]
@@ -165,9 +170,10 @@ pub(super) async fn show_run(
     State(app): State<ApiState>,
     PathId(id): PathId,
     StrictQuery(query): StrictQuery<RunTokenQuery>,
+    client: ClientAddress,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let reader = RunReader::new(app, id, &query, &headers).await?;
+    let reader = RunReader::new(app, id, &query, client, &headers).await?;
     let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match accepted.split(',').any(|media| media.trim().starts_with(run_sse::SSE_MEDIA_TYPE)) {
         true => Ok(run_sse::stream_run(reader, &headers).await?),
@@ -180,9 +186,10 @@ pub(super) async fn stream_run_events(
     State(app): State<ApiState>,
     PathId(id): PathId,
     StrictQuery(query): StrictQuery<RunTokenQuery>,
+    client: ClientAddress,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let reader = RunReader::new(app, id, &query, &headers).await?;
+    let reader = RunReader::new(app, id, &query, client, &headers).await?;
     Ok(run_sse::stream_run(reader, &headers).await?)
 }
 
@@ -194,7 +201,7 @@ pub(super) async fn cancel_run(
 ) -> Result<Response, Problem> {
     require_run_write(&app, &caller, &id).await?;
     app.engine().cancel_run(&id).await?;
-    run_response(&app, &id).await
+    run_response(&app, caller, &id).await
 }
 
 /// `POST /v1/runs/{id}/retry`
@@ -205,7 +212,7 @@ pub(super) async fn retry_run(
 ) -> Result<Response, Problem> {
     require_run_write(&app, &caller, &id).await?;
     app.engine().retry_run(&id).await?;
-    run_response(&app, &id).await
+    run_response(&app, caller, &id).await
 }
 
 /// Checks that the key may read the run. For other keys the run does not exist.
@@ -235,8 +242,8 @@ async fn require_run_write(app: &ApiState, caller: &Caller, id: &str) -> Result<
 }
 
 /// Responds with the current state of the run after a committed change.
-async fn run_response(app: &ApiState, id: &str) -> Result<Response, Problem> {
-    let run = RunView::read(app.db(), id, app.base_url()).await?.ok_or_else(|| run_not_found(id))?;
+async fn run_response(app: &ApiState, caller: Caller, id: &str) -> Result<Response, Problem> {
+    let run = find_run(app, id).await?.ok_or_else(|| run_not_found(id))?;
     let status = if run.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, Json(run)).into_response())
+    Ok((status, Json(RunAccess::Key(caller).show_run(app, run))).into_response())
 }

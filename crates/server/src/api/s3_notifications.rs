@@ -9,13 +9,15 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::ApiState;
-use super::auth::{ApiKeyScope, Caller, missing_scope};
+use super::auth::Caller;
+use super::client_address::ClientAddress;
 use super::extract::{self, StrictQuery};
 use super::problem::Problem;
+use super::scopes::{ApiKeyScope, missing_scope};
 use crate::codes;
 use crate::triggers::NotificationResult;
 use afterload_core::error::Result;
-use afterload_core::secrets::TokenPurpose;
+use afterload_core::keyring::TokenPurpose;
 
 /// The id from which the token of this webhook is derived.
 pub const S3_WEBHOOK: &str = "s3";
@@ -33,17 +35,18 @@ pub(super) struct WebhookTokenQuery {
 pub(super) async fn receive_s3_notification(
     State(app): State<ApiState>,
     StrictQuery(query): StrictQuery<WebhookTokenQuery>,
+    client: ClientAddress,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<NotificationResult>, Problem> {
     match &query.token {
-        Some(token) if app.signer().verify_token(TokenPurpose::S3Notification, S3_WEBHOOK, token) => {}
+        Some(token) if app.keyring().verify_token(TokenPurpose::S3Notification, S3_WEBHOOK, token) => {}
         Some(_) => {
             return Err(Problem::new(codes::TOKEN_INVALID, "the token is not the one of this webhook")
                 .with_hint("`afterload key hook` prints the address with its token"));
         }
         None => {
-            let caller = Caller::from_headers(&app, &with_bearer_scheme(headers)).await?;
+            let caller = Caller::from_headers(&app, client, &with_bearer_scheme(headers)).await?;
             if !caller.can_publish(None) {
                 return Err(missing_scope(&ApiKeyScope::EventsWrite(None)).into());
             }

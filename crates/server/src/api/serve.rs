@@ -1,67 +1,50 @@
-//! Accepts connections, applies timeouts, and shuts down gracefully.
+//! Serves the API on a listener.
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use bytes::Bytes;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use ulid::Ulid;
 
-/// How long a client may take to send the request head. An idle connection is closed after the same time.
-const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long to pause when no connection can be accepted, for example without free file descriptors.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
+use super::problem::Problem;
+use crate::codes;
+use afterload_core::error::Error;
+use afterload_http_listener::{HttpTimeouts, ListenerOptions, serve_connections};
 
-/// Serves connections until `stop`, then waits at most `drain` for requests in progress and aborts the rest.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, drain: Duration) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(serve_connection(stream, router.clone(), stop.clone()))),
-                Err(error) => pause_after_accept_error(&error).await,
-            },
-            Some(_) = connections.join_next() => {}
-            () = stop.cancelled() => break,
-        }
-    }
-    drop(listener);
-    let ended = tokio::time::timeout(drain, async { while connections.join_next().await.is_some() {} }).await;
-    if ended.is_err() {
-        tracing::warn!(connections = connections.len(), "requests that did not finish in time are aborted");
-        connections.shutdown().await;
-    }
+/// When a client without a connection should try again.
+const CONNECTION_RETRY_AFTER_SECS: u64 = 5;
+
+/// How the API listens.
+#[derive(Clone, Copy, Debug)]
+pub struct ApiListener {
+    /// The maximum number of connections.
+    pub max_connections: usize,
+    /// The limits on slow clients.
+    pub timeouts: HttpTimeouts,
+    /// How long requests in progress may continue after the stop.
+    pub drain: Duration,
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, stop: CancellationToken) {
-    // Otherwise small responses wait for the client's delayed acknowledgement.
-    let _ = stream.set_nodelay(true);
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_READ_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!("a connection failed: {error}");
-    }
+/// Serves connections until `stop`, then waits for requests in progress and aborts those that take too long.
+pub async fn serve(listener: TcpListener, router: Router, options: ApiListener, stop: CancellationToken) {
+    let ApiListener { max_connections, timeouts, drain } = options;
+    let refusal = connection_refusal();
+    let options = ListenerOptions { name: "api", max_connections, refusal, timeouts, drain };
+    serve_connections(listener, TowerToHyperService::new(router), options, stop).await;
 }
 
-/// Pauses after an accept error, which would repeat at once. A client that disconnected early needs no pause.
-async fn pause_after_accept_error(error: &std::io::Error) {
-    let gone = [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset, ErrorKind::ConnectionRefused];
-    if !gone.contains(&error.kind()) {
-        tracing::error!("a connection could not be accepted: {error}");
-        tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
-    }
+/// The whole response to a connection for which there is no room. No request has been read.
+fn connection_refusal() -> Bytes {
+    let problem = Problem::from(Error::new(codes::TOO_MANY_CONNECTIONS, "too many connections are open"));
+    let body = problem.to_json(&Ulid::generate().to_string()).to_string();
+    let response = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n\
+         Retry-After: {CONNECTION_RETRY_AFTER_SECS}\r\nCache-Control: no-store\r\nConnection: close\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    response.into()
 }

@@ -5,13 +5,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::ServerConfig;
+use super::attempt_limiter::AttemptLimiter;
+use super::run_feed::RunFeeds;
+use super::upload_slots::UploadSlots;
 use crate::codes;
 use crate::triggers::Triggers;
 use afterload_core::error::{Error, Result};
-use afterload_core::secrets::Signer;
+use afterload_core::keyring::Keyring;
 use afterload_engine::registry::PipelineRegistry;
 use afterload_engine::{Engine, NewRun, StartOutcome};
 use afterload_object_store::ObjectStore;
@@ -27,16 +29,14 @@ pub struct ApiState(Arc<ApiDeps>);
 struct ApiDeps {
     engine: Engine,
     config: ServerConfig,
-    signer: Signer,
     start: StartRun,
     registry: PipelineRegistry,
     schema: Value,
-    form_permits: Semaphore,
+    upload_slots: UploadSlots,
+    run_feeds: RunFeeds,
+    attempts: AttemptLimiter,
     triggers: Triggers,
 }
-
-/// How many forms are read in parallel. Each may buffer about 24 MiB on its way to the store.
-pub(super) const MAX_PARALLEL_FORMS: usize = 64;
 
 impl ApiState {
     /// Creates the state. `schema` is the response of `GET /v1/schema`.
@@ -60,20 +60,21 @@ impl ApiState {
         live: PipelineRegistry,
         schema: Value,
     ) -> Result<Self> {
-        if config.signing_key.expose_secret().is_empty() {
+        if config.keyring.is_empty() {
             return Err(Error::new(codes::SECRET_KEY_MISSING, "the configuration holds no `secret_key`"));
         }
-        let signer = Signer::new(config.signing_key.expose_secret());
-        let forms = Semaphore::new(MAX_PARALLEL_FORMS);
+        let run_feeds = RunFeeds::new(&config.watchers);
+        let attempts = AttemptLimiter::new(config.max_wrong_keys);
         let triggers = Triggers::new(engine.clone(), None);
         Ok(Self(Arc::new(ApiDeps {
             engine,
             config,
-            signer,
             start,
             registry: live,
             schema,
-            form_permits: forms,
+            upload_slots: UploadSlots::new(),
+            run_feeds,
+            attempts,
             triggers,
         })))
     }
@@ -94,9 +95,17 @@ impl ApiState {
         &self.0.config
     }
 
-    /// A permit to read one more form, if one is free.
-    pub(super) fn try_form_permit(&self) -> Option<SemaphorePermit<'_>> {
-        self.0.form_permits.try_acquire().ok()
+    pub(super) fn upload_slots(&self) -> &UploadSlots {
+        &self.0.upload_slots
+    }
+
+    pub(super) fn run_feeds(&self) -> &RunFeeds {
+        &self.0.run_feeds
+    }
+
+    /// Counts wrong keys and tokens.
+    pub(super) fn attempts(&self) -> &AttemptLimiter {
+        &self.0.attempts
     }
 
     pub(super) fn base_url(&self) -> &str {
@@ -116,8 +125,8 @@ impl ApiState {
         &self.0.triggers
     }
 
-    pub(super) fn signer(&self) -> &Signer {
-        &self.0.signer
+    pub(super) fn keyring(&self) -> &Keyring {
+        &self.0.config.keyring
     }
 
     pub(super) async fn start_run(&self, run: NewRun) -> Result<StartOutcome> {

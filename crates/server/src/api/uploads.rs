@@ -1,7 +1,7 @@
 //! Uploaded files of a run request. They are deleted if the run is not created.
 
 use multer::Field;
-use serde_json::Value;
+use serde_json::{Value, json};
 use ulid::Ulid;
 
 use super::form_field::next_chunk;
@@ -32,7 +32,7 @@ impl RunUploads {
         Self { app, run, keys: Vec::new(), files: Vec::new(), fingerprint: None }
     }
 
-    /// Streams one part into the store and returns the JSON of the file.
+    /// Streams one part into the store and returns the JSON of the file, sealed for the run.
     ///
     /// # Errors
     /// `upload_too_large`, and the errors of the form and the store.
@@ -69,8 +69,7 @@ impl RunUploads {
         }
         let url = artifact_url(self.app.base_url(), &id);
         let file = upload.finish().await?.into_file(Some(id), name, Some(url));
-        let value =
-            serde_json::to_value(&file).map_err(|error| Error::new(codes::INTERNAL_ERROR, error.to_string()))?;
+        let value = self.app.engine().seal_file(&self.run, &file).seal_copy(&json!(file));
         self.files.push(file);
         Ok(value)
     }

@@ -6,6 +6,8 @@ use axum::http::HeaderMap;
 use tokio::time::{Instant, timeout_at};
 
 use super::ApiState;
+use super::run_feed::WatchKind;
+use super::visible_run::{find_run, run_not_found};
 use afterload_core::error::Result;
 use afterload_engine::RunView;
 use afterload_engine::registry::PipelineSummary;
@@ -29,19 +31,31 @@ impl WaitPolicy {
         }
     }
 
-    /// Waits, then returns the run as it is at that moment. Returns at once if there is nothing to wait for.
+    /// Waits, then returns the run as it is at that moment. Returns at once if there is nothing to wait for, or if there
+    /// are too many watchers.
     pub(super) async fn wait(self, app: &ApiState, id: &str, pipeline: &PipelineSummary) -> Result<Option<RunView>> {
         let start = Instant::now();
-        let mut watch = app.engine().watch_run(id);
+        let watcher = match self == Self::default() {
+            true => None,
+            false => app.run_feeds().watch(app.engine(), id, WatchKind::Response).ok(),
+        };
+        let Some(watcher) = watcher else { return find_run(app, id).await };
+        let read = || async {
+            let view = find_run(app, id).await?;
+            view.ok_or_else(|| run_not_found(id))
+        };
+        let mut run = watcher.next(i64::MIN, read).await?;
         loop {
-            let Some(view) = RunView::read(app.db(), id, app.base_url()).await? else { return Ok(None) };
-            let inline = self.inline.filter(|_| !pipeline.inline_steps().all(|step| view.step_has_ended(step)));
-            let wait = self.run.max(inline).filter(|_| !view.is_final());
-            let Some(wait) = wait.filter(|wait| start.elapsed() < *wait) else { return Ok(Some(view)) };
+            let inline = self.inline.filter(|_| !pipeline.inline_steps().all(|step| run.view.step_has_ended(step)));
+            let wait = self.run.max(inline).filter(|_| !run.view.is_final());
+            let Some(wait) = wait.filter(|wait| start.elapsed() < *wait) else { return Ok(Some(run.view.clone())) };
             tokio::select! {
-                _ = timeout_at(start + wait, watch.wait_for_change()) => {}
+                next = timeout_at(start + wait, watcher.next(run.view.revision, read)) => match next {
+                    Ok(next) => run = next?,
+                    Err(_) => return Ok(Some(run.view.clone())),
+                },
                 // Respond before the shutdown. The run continues in another process, where the client can watch it.
-                () = app.engine().shutdown_token().cancelled() => return Ok(Some(view)),
+                () = app.engine().shutdown_token().cancelled() => return Ok(Some(run.view.clone())),
             }
         }
     }

@@ -120,7 +120,7 @@ impl TriggerDeps {
     ) -> Result<ObjectOutcome> {
         let ObjectMeta { bucket, key, version, etag, size, .. } = &stored;
         let identity = object_created::object_identity(bucket, key, version.as_deref(), etag, *size);
-        let event = s3_event(stored, at);
+        let event = s3_event(stored, at.unwrap_or_else(|| self.engine.db().now()));
         let mut accepted = ObjectOutcome { identity: Some(identity.clone()), ..ObjectOutcome::default() };
         for target in wanted {
             let dedup_key = DedupKey { source: S3_SOURCE, key: identity.clone(), fingerprint: None };

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::TriggerDeps;
-use afterload_core::clock::{self, UnixMillis, format_rfc3339};
+use afterload_core::clock::{UnixMillis, format_rfc3339};
 use afterload_core::error::Result;
 use afterload_engine::{DedupKey, LivePlan};
 use afterload_pipeline::{CatchUp, CronSchedule, CronTrigger, Trigger};
@@ -48,7 +48,7 @@ fn schedule_id(pipeline: &str, trigger: &CronTrigger) -> String {
 
 impl TriggerDeps {
     async fn fire_due_schedules(&self) -> Result<()> {
-        let (now, mut known) = (clock::now_millis(), Vec::new());
+        let (now, mut known) = (self.engine.db().now(), Vec::new());
         for live in self.engine.list_live_plans().await? {
             for trigger in live.plan.triggers.iter().filter_map(Trigger::as_cron) {
                 self.fire_schedule(&live, trigger, now).await?;
@@ -66,7 +66,8 @@ impl TriggerDeps {
         let due = due_ticks(&schedule, trigger.catch_up, reached, now);
         for moment in &due {
             let dedup_key = DedupKey { source: CRON_SOURCE, key: format!("{id}/{moment}"), fingerprint: None };
-            match self.start_run(&live.plan.name, &trigger.with, &cron_event(trigger, *moment), dedup_key).await {
+            match self.start_run(&live.plan.name, &trigger.with, &cron_event(trigger, *moment).into(), dedup_key).await
+            {
                 Ok(_) => failpoint!("cron.begun"),
                 Err(error) if error.code() == codes::PIPELINE_NOT_FOUND => {}
                 Err(error) => return Err(error),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::accept::S3_SOURCE;
 use super::{TriggerDeps, cron, poll, publish_event};
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 use afterload_engine::maintenance::PeriodicTask;
 
@@ -68,7 +68,7 @@ pub async fn ensure_buckets(inner: &TriggerDeps) -> Result<()> {
 /// Deletes uploads that were announced but never completed, with their bytes.
 async fn delete_expired_uploads(inner: &TriggerDeps) -> Result<()> {
     let db = inner.engine.db();
-    for upload in db.uploads().list_expired(clock::now_millis() - UPLOAD_GRACE, 100).await? {
+    for upload in db.uploads().list_expired(db.now() - UPLOAD_GRACE, 100).await? {
         // If the run exists, the bytes belong to it, and only the record of the upload is deleted.
         if db.runs().find(&upload.id).await?.is_none() {
             let (bucket, key) = (upload.file["bucket"].as_str(), upload.file["key"].as_str());
@@ -92,8 +92,9 @@ async fn prune_dedup(inner: &TriggerDeps) -> Result<()> {
     let db = inner.engine.db();
     let targets = inner.live_s3_triggers().await?;
     let live: Vec<String> = targets.iter().map(poll::poll_id).collect();
-    db.poll_claims().delete_stale(clock::now_millis() - DAY_MS, &live).await?;
-    let seen = db.poll_claims().find_oldest_scan().await?.unwrap_or_else(clock::now_millis).min(clock::now_millis());
+    let now = db.now();
+    db.poll_claims().delete_stale(now - DAY_MS, &live).await?;
+    let seen = db.poll_claims().find_oldest_scan().await?.map_or(now, |seen| seen.min(now));
     for source in [S3_SOURCE, poll::S3_LISTED_SOURCE, UPLOAD_SOURCE, publish_event::EVENT_SOURCE, cron::CRON_SOURCE] {
         db.dedup_keys().delete_before(source, seen - DEDUP_RETENTION_MS).await?;
     }

@@ -13,6 +13,7 @@ mod poll;
 mod publish_event;
 mod s3_notification;
 mod start_run;
+mod trigger_event;
 
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use afterload_s3_server::EmbeddedStore;
 
 pub use housekeeping::{UPLOAD_GRACE, UPLOAD_SOURCE};
 pub use publish_event::EventResult;
-pub use s3_notification::{NotificationResult, SnsSubscription};
+pub use s3_notification::{NotificationResult, S3NotificationBody, SnsSubscription};
 
 /// The triggers of one process. Cheap to clone.
 #[derive(Clone)]

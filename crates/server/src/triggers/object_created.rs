@@ -1,8 +1,9 @@
 //! A created object, and the `event` that expressions see.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::trigger_event::TriggerEvent;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::file::File;
 use afterload_core::object_names;
@@ -67,11 +68,11 @@ pub fn is_folder_marker(key: &str, size: Option<u64>) -> bool {
 }
 
 /// The `event` of an s3 trigger. `pipeline` validates the names of its fields, so the shape is fixed.
-pub fn s3_event(stored: ObjectMeta, at: Option<UnixMillis>) -> Value {
+pub fn s3_event(stored: ObjectMeta, at: UnixMillis) -> TriggerEvent {
     let name = object_names::sanitize_file_name(&stored.key, "file");
     let mut file: File = stored.into_file(None, name, None);
     file.content_type = object_names::resolve_content_type(Some(&file.content_type), &file.name);
-    json!({
+    let data = json!({
         "type": "s3",
         "bucket": file.bucket,
         "key": file.key,
@@ -80,9 +81,10 @@ pub fn s3_event(stored: ObjectMeta, at: Option<UnixMillis>) -> Value {
         "size": file.size,
         "name": file.name,
         "content_type": file.content_type,
-        "time": clock::format_rfc3339(at.unwrap_or_else(clock::now_millis)),
+        "time": clock::format_rfc3339(at),
         "file": file,
-    })
+    });
+    TriggerEvent { data, object: Some(file) }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use ulid::Ulid;
 use super::TriggerDeps;
 use super::accept::{LiveS3Trigger, S3_SOURCE, is_retryable};
 use super::object_created::{ObjectCreated, object_identity};
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 use afterload_object_store::ListedObject;
 use afterload_state::{DedupRecord, PollClaim};
@@ -109,7 +109,7 @@ async fn poll_trigger(
     stop: CancellationToken,
 ) -> (String, SeenObjects) {
     let db = inner.engine.db();
-    let began = clock::now_millis();
+    let began = db.now();
     let period = target.trigger.poll_ms.unwrap_or(MINUTE_MS);
     let claimed = db.poll_claims().claim(&id, target.published_at, period, &inner.process_name, POLL_LEASE_MS).await;
     let failed = match claimed {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::trigger_event::TriggerEvent;
 use super::{TriggerDeps, Triggers};
 use crate::codes;
 use afterload_core::error::Result;
@@ -32,7 +33,7 @@ impl Triggers {
     pub async fn publish_event(&self, name: &str, key: Option<String>, body: Value) -> Result<EventResult> {
         let inner = &self.0;
         let (receipt, event) = inner.engine.publish_event(name, key, body).await?;
-        let runs = inner.start_event_runs(name, &event.id, &event.body).await?;
+        let runs = inner.start_event_runs(name, &event.id, &event.body.into()).await?;
         Ok(EventResult { id: receipt.id, name: name.to_owned(), runs, woken: receipt.woken_steps })
     }
 }
@@ -40,7 +41,7 @@ impl Triggers {
 impl TriggerDeps {
     /// Starts one run of each pipeline with a trigger of this name. Returns also the runs that an earlier delivery
     /// started.
-    async fn start_event_runs(&self, name: &str, id: &str, event: &Value) -> Result<Vec<String>> {
+    async fn start_event_runs(&self, name: &str, id: &str, event: &TriggerEvent) -> Result<Vec<String>> {
         let mut runs = Vec::new();
         for live in self.engine.list_live_plans().await? {
             let triggers = live.plan.triggers.iter().filter_map(Trigger::as_event);

@@ -8,6 +8,7 @@ use super::Triggers;
 use super::accept::is_retryable;
 use super::object_created::ObjectCreated;
 use crate::codes;
+use crate::whole_number;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::object_names::decode_key;
@@ -35,13 +36,36 @@ pub struct SnsSubscription {
     pub confirm: String,
 }
 
-#[derive(Deserialize)]
-struct S3Notification {
+/// The body of a notification, for its description.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub enum S3NotificationBody {
+    /// From the store.
+    Records(S3Notification),
+    /// What AWS sends when notifications are enabled.
+    Test(S3TestEvent),
+    /// The same through SNS.
+    Sns(SnsEnvelope),
+}
+
+/// A test of the connection.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub struct S3TestEvent {
+    /// `s3:TestEvent`
+    #[schemars(rename = "Event", extend("const" = "s3:TestEvent"))]
+    event: String,
+}
+
+/// What happened to objects.
+#[derive(Deserialize, JsonSchema)]
+pub struct S3Notification {
     #[serde(rename = "Records")]
     records: Vec<S3EventRecord>,
 }
 
-#[derive(Deserialize)]
+/// What happened to one object.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct S3EventRecord {
     #[serde(default)]
@@ -52,22 +76,25 @@ struct S3EventRecord {
     s3: Option<S3EventEntity>,
 }
 
-#[derive(Deserialize)]
+/// The object.
+#[derive(Deserialize, JsonSchema)]
 struct S3EventEntity {
     bucket: S3EventBucket,
     object: S3EventObject,
 }
 
-#[derive(Deserialize)]
+/// Its bucket.
+#[derive(Deserialize, JsonSchema)]
 struct S3EventBucket {
     name: String,
 }
 
-#[derive(Deserialize)]
+/// Its key and state.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct S3EventObject {
     key: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_number::deserialize_optional_u64")]
     size: Option<u64>,
     #[serde(default, alias = "etag")]
     e_tag: Option<String>,
@@ -76,11 +103,14 @@ struct S3EventObject {
 }
 
 /// The SNS message around the notification.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase")]
-struct SnsEnvelope {
+pub struct SnsEnvelope {
+    /// `Notification`, `SubscriptionConfirmation` or `UnsubscribeConfirmation`.
     #[serde(rename = "Type")]
+    #[schemars(extend("enum" = ["Notification", "SubscriptionConfirmation", "UnsubscribeConfirmation"]))]
     kind: String,
+    /// A notification of S3, as text.
     #[serde(default)]
     message: String,
     #[serde(default)]

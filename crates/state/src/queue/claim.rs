@@ -12,7 +12,7 @@ use crate::runs::{all_run_columns, bump_revision_sql, mark_run_started_sql, run_
 use crate::sql_args::{SqlArgs, args};
 use crate::steps::{STEP_COLUMNS, step_from_row};
 use crate::{DbTx, RunRecord, StepClaim, StepRecord, StepStatus};
-use afterload_core::clock::{self, UnixMillis};
+use afterload_core::clock::UnixMillis;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::Result;
 
@@ -21,7 +21,7 @@ impl JobQueue {
     /// lost or the step is paused or not ready; [`Self::lock_job`] tells which.
     pub async fn claim_leased_step(&self, tx: &mut DbTx, lease: &Lease) -> Result<Option<StepClaim>> {
         let mut args = SqlArgs::default();
-        let now = args.add(clock::now_millis());
+        let now = args.add(tx.now());
         let ready = "status IN ('queued', 'retrying', 'running', 'suspended')";
         let sql = self.claim_sql(&mut args, lease, ready, &now);
         let rows = tx.fetch(&sql, args.as_slice()).await?;
@@ -41,7 +41,7 @@ impl JobQueue {
             return Ok(None);
         }
         let mut args = SqlArgs::default();
-        let now = args.add(clock::now_millis());
+        let now = args.add(self.db.now());
         let ready = "status IN ('queued', 'retrying', 'suspended') AND crashes = 0";
         let claim = self.claim_sql(&mut args, lease, ready, &now);
         let (run, cleans_up) = ("(SELECT run_id FROM claimed)", "(SELECT section FROM claimed) = 'finally'");
@@ -109,7 +109,7 @@ impl JobQueue {
     ) -> Result<Option<RunRecord>> {
         let mut args = SqlArgs::default();
         let [id, worker, attempts] = [args.add(&lease.step_run), args.add(&lease.worker), args.add(lease.attempts)];
-        let ended = final_assignments(&mut args, progress, last);
+        let ended = final_assignments(&mut args, tx.now(), progress, last);
         let holds = claim_holds(&mut args, &step.id, step.claims);
         let sql = format!(
             "WITH given_up AS (DELETE FROM {} WHERE id = {id} AND lock_by = {worker} AND attempts = {attempts} RETURNING id),
@@ -124,15 +124,15 @@ impl JobQueue {
     /// Puts the job back into the queue, due at `due_at`. Returns false if the lease is lost; the caller must then
     /// write nothing.
     pub async fn reschedule_job(&self, tx: &mut DbTx, lease: &Lease, due_at: UnixMillis) -> Result<bool> {
-        if due_at > clock::now_millis() + MAX_ENQUEUE_LEAD_TIME.as_millis() as i64 {
+        if due_at > tx.now() + MAX_ENQUEUE_LEAD_TIME.as_millis() as i64 {
             return self.acknowledge_job(tx, lease).await;
         }
-        let QueueDialect { jobs, from_seconds, .. } = self.dialect();
+        let (jobs, run_at) = (self.dialect().jobs, self.dialect().time_from_millis("$4"));
         let sql = format!(
             "UPDATE {jobs} SET status = 'Pending', lock_by = NULL, lock_at = NULL, attempts = attempts + 1,
-             run_at = {from_seconds}($4) WHERE id = $1 AND lock_by = $2 AND attempts = $3"
+             run_at = {run_at} WHERE id = $1 AND lock_by = $2 AND attempts = $3"
         );
-        let args = args![&lease.step_run, &lease.worker, lease.attempts, ceil_seconds(due_at)];
+        let args = args![&lease.step_run, &lease.worker, lease.attempts, ceil_seconds(due_at) * 1000];
         Ok(tx.execute(&sql, &args).await? == 1)
     }
 }

@@ -8,12 +8,12 @@ pub(super) struct QueueDialect {
     pub jobs: &'static str,
     /// The table of workers.
     pub workers: &'static str,
-    /// The current time of the database, in the format of the queue.
-    pub now: &'static str,
-    /// The time an hour ago, in the same format.
-    pub hour_ago: &'static str,
-    /// The function that converts seconds since 1970 to this format.
-    pub from_seconds: &'static str,
+    /// The function that converts seconds since 1970 to the format of the queue's times.
+    from_seconds: &'static str,
+    /// The milliseconds of a second. The queue's times are whole seconds on SQLite.
+    second_ms: &'static str,
+    /// The rows of the JSON list of texts in the first argument; their column is `q.value`.
+    pub json_texts: &'static str,
     /// Locks the jobs `j` of a query until the end of the transaction. It is empty on SQLite, where a transaction is
     /// the only writer.
     pub lock_jobs: &'static str,
@@ -22,18 +22,18 @@ pub(super) struct QueueDialect {
 static SQLITE: QueueDialect = QueueDialect {
     jobs: "Jobs",
     workers: "Workers",
-    now: "unixepoch()",
-    hour_ago: "unixepoch() - 3600",
     from_seconds: "",
+    second_ms: "1000",
+    json_texts: "json_each($1) AS q",
     lock_jobs: "",
 };
 
 static POSTGRES: QueueDialect = QueueDialect {
     jobs: "apalis.jobs",
     workers: "apalis.workers",
-    now: "now()",
-    hour_ago: "now() - interval '1 hour'",
     from_seconds: "to_timestamp",
+    second_ms: "1000.0",
+    json_texts: "json_array_elements_text(CAST($1 AS JSON)) AS q(value)",
     lock_jobs: "FOR UPDATE OF j",
 };
 
@@ -43,5 +43,10 @@ impl QueueDialect {
             Dialect::Sqlite => &SQLITE,
             Dialect::Postgres => &POSTGRES,
         }
+    }
+
+    /// The expression that converts the time of this placeholder, in milliseconds, to the format of the queue's times.
+    pub fn time_from_millis(&self, placeholder: &str) -> String {
+        format!("{}({placeholder} / {})", self.from_seconds, self.second_ms)
     }
 }

@@ -7,6 +7,9 @@ use super::{JobQueue, Lease, lock_mutex};
 use crate::sql_args::{SqlArg, SqlArgs, args};
 use afterload_core::error::Result;
 
+/// How long ended workers are kept, in milliseconds.
+const WORKER_RETENTION_MS: i64 = 3_600_000;
+
 impl JobQueue {
     /// Renews the leases of this process, in one statement for all its workers. So a renewal does not depend on the
     /// polls of the queue, which stop while all slots are busy. An ended worker stays alive only while its jobs go on.
@@ -18,8 +21,9 @@ impl JobQueue {
         if workers.is_empty() {
             return Ok(());
         }
-        let QueueDialect { workers: table, now, .. } = self.dialect();
+        let table = self.dialect().workers;
         let mut args = SqlArgs::default();
+        let now = self.dialect().time_from_millis(&args.add(self.db.now()));
         let sql = format!("UPDATE {table} SET last_seen = {now} WHERE id IN ({})", args.add_list(workers));
         self.db.execute(&sql, args.as_slice()).await?;
         if hands.is_empty() {
@@ -108,12 +112,13 @@ impl JobQueue {
 
     /// Deletes workers that ended long ago and hold no jobs.
     pub async fn prune_workers(&self) -> Result<u64> {
-        let QueueDialect { workers, jobs, hour_ago, .. } = self.dialect();
+        let QueueDialect { workers, jobs, .. } = self.dialect();
+        let ended_before = self.dialect().time_from_millis("$1");
         let sql = format!(
-            "DELETE FROM {workers} WHERE last_seen < {hour_ago}
+            "DELETE FROM {workers} WHERE last_seen < {ended_before}
              AND NOT EXISTS (SELECT 1 FROM {jobs} j WHERE j.lock_by = {workers}.id)"
         );
-        self.db.execute(&sql, &[]).await
+        self.db.execute(&sql, &args![self.db.now() - WORKER_RETENTION_MS]).await
     }
 }
 
@@ -128,5 +133,50 @@ impl Lease {
 
     pub(super) fn is_same_lease(&self, other: &Self) -> bool {
         self.lease_token() == other.lease_token()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::FutureExt;
+    use ulid::Ulid;
+
+    use super::super::{JobQueue, NewJob, lock_mutex};
+    use crate::Db;
+    use afterload_core::clock::Clock;
+
+    /// 2100, far from the time of any machine.
+    const START: i64 = 4_102_444_800_000;
+
+    #[tokio::test]
+    async fn leases_and_due_jobs_follow_the_clock() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("afterload.db").display());
+        let (clock, time) = Clock::manual(START);
+        let queue = JobQueue::open(Db::open(&url, clock).await.unwrap(), Duration::from_secs(15)).await.unwrap();
+        let insert =
+            "INSERT INTO Workers (id, worker_type, storage_name, layers, last_seen) VALUES ('w', 'q', 's', '', 0)";
+        queue.db.execute(insert, &[]).await.unwrap();
+        lock_mutex(&queue.workers).insert("default".to_owned(), "w".to_owned());
+        queue.renew_leases().await.unwrap();
+        let row = queue.db.fetch_optional("SELECT last_seen FROM Workers", &[]).await.unwrap().unwrap();
+        assert_eq!(row.get_int("last_seen").unwrap(), START / 1000);
+
+        let id = Ulid::generate().to_string();
+        let mut tx = queue.db.begin().await.unwrap();
+        let job = NewJob { step_run: &id, queue: "default", priority: 0, due_at: Some(START + 30_000) };
+        queue.enqueue_jobs(&mut tx, &[job]).await.unwrap();
+        tx.commit().await.unwrap();
+        let signal = queue.wake_signal("default");
+        let is_woken = async || {
+            queue.wake_due_queues().await.unwrap();
+            signal.notified().now_or_never().is_some()
+        };
+        time.advance(Duration::from_secs(29));
+        assert!(!is_woken().await);
+        time.advance(Duration::from_secs(1));
+        assert!(is_woken().await);
     }
 }

@@ -126,10 +126,11 @@ mod tests {
 
     use super::super::{JobQueue, lock_mutex};
     use crate::Db;
+    use afterload_core::clock::Clock;
 
     async fn chain(folder: &tempfile::TempDir) -> Arc<JobQueue> {
         let url = format!("sqlite://{}", folder.path().join("afterload.db").display());
-        JobQueue::open(Db::open(&url).await.unwrap(), Duration::from_secs(15)).await.unwrap()
+        JobQueue::open(Db::open(&url, Clock::system()).await.unwrap(), Duration::from_secs(15)).await.unwrap()
     }
 
     #[tokio::test]
@@ -162,11 +163,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let chain = chain(&folder).await;
         let push = super::super::NewJob { step_run: "a", queue: "default", priority: 0, due_at: None };
-        chain.record_insert(&push);
+        chain.record_insert(&push, 0);
         assert!(!chain.is_own_insert("a"), "nobody listens");
         *lock_mutex(&chain.own_inserts) = Some(std::collections::HashSet::new());
-        chain.record_insert(&push);
-        chain.record_insert(&super::super::NewJob { step_run: "later", due_at: Some(i64::MAX), ..push });
+        chain.record_insert(&push, 0);
+        chain.record_insert(&super::super::NewJob { step_run: "later", due_at: Some(1), ..push }, 0);
         assert_eq!(["a", "a", "later", "b"].map(|id| chain.is_own_insert(id)), [true, false, false, false]);
     }
 }

@@ -4,6 +4,12 @@
 //! is one job with the same id, and the locked row is the lease. This crate acknowledges jobs itself: the transaction
 //! that ends the step deletes the row. So a lost lease and a lost write are the same thing. The acknowledgements,
 //! retries, timeouts and panic handling of apalis stay off.
+//!
+//! Our statements get the time from the clock of the process. Those of apalis ask for it: its fetch (which jobs are
+//! due), its heartbeat and its look for dead workers ask PostgreSQL, and the machine on SQLite. Both compare times that
+//! we write, so the clock of the process is corrected by that of PostgreSQL. Only the registration of a worker on
+//! PostgreSQL takes the uncorrected time of the machine; the first renewal of its lease replaces it. On a machine that
+//! is behind by more than a lease, others may take the jobs of the worker until then, and it loses their leases.
 
 mod claim;
 mod dialect;
@@ -15,6 +21,7 @@ mod worker;
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +38,7 @@ use crate::migrate::{acquire_file_lock, migration_failed};
 use crate::pauses::STEP_NOT_PAUSED;
 use crate::sql_args::{SqlArgs, args};
 use crate::steps::STEP_NEEDS_JOB;
+use crate::tx::BackendTx;
 use crate::{Db, DbRow, DbTx, StepStatus};
 use afterload_core::clock::UnixMillis;
 use afterload_core::dialect::Dialect;
@@ -103,6 +111,8 @@ pub struct JobQueue {
     wake_signals: Mutex<HashMap<String, Arc<Notify>>>,
     /// The worker of each queue.
     workers: Mutex<HashMap<String, String>>,
+    /// How many workers this process has started.
+    worker_count: AtomicU64,
     /// The leases under which a task of this process works, by step.
     active_leases: Mutex<HashMap<String, Lease>>,
     /// The jobs that this process has pushed and for which PostgreSQL has sent no notice yet. `None` while nothing
@@ -144,6 +154,7 @@ impl JobQueue {
             process: Ulid::generate(),
             wake_signals: Mutex::default(),
             workers: Mutex::default(),
+            worker_count: AtomicU64::new(0),
             active_leases: Mutex::default(),
             own_inserts: Mutex::default(),
             orphans: Mutex::default(),
@@ -165,25 +176,25 @@ impl JobQueue {
     /// Pushes jobs in the transaction of the caller, which calls [`Self::wake_queue`] for their queues after the
     /// commit. The sweep pushes jobs that are due beyond [`MAX_ENQUEUE_LEAD_TIME`].
     pub async fn enqueue_jobs(&self, tx: &mut DbTx, jobs: &[NewJob<'_>]) -> Result<()> {
-        let horizon = afterload_core::clock::now_millis() + MAX_ENQUEUE_LEAD_TIME.as_millis() as i64;
+        let now = tx.now();
+        let horizon = now + MAX_ENQUEUE_LEAD_TIME.as_millis() as i64;
         for job in jobs.iter().filter(|job| job.due_at.is_none_or(|due| due <= horizon)) {
             let payload = serde_json::to_vec(&StepJob { step_run: job.step_run.to_owned() });
             let payload = payload.map_err(|error| Error::new(codes::QUEUE_ERROR, error.to_string()))?;
             let id =
                 Ulid::from_string(job.step_run).map_err(|error| Error::new(codes::QUEUE_ERROR, error.to_string()))?;
-            let mut task: TaskBuilder<Vec<u8>> = TaskBuilder::new(payload)
+            let run_at = job.due_at.map_or(past_second(now), ceil_seconds);
+            let task: TaskBuilder<Vec<u8>> = TaskBuilder::new(payload)
                 .task_id(TaskId::from_ulid(id))
-                .priority((job.priority + PRIORITY_SHIFT).max(0) as usize);
-            if let Some(due) = job.due_at {
-                task = task.run_at_timestamp(ceil_seconds(due) as u64);
-            }
+                .priority((job.priority + PRIORITY_SHIFT).max(0) as usize)
+                .run_at_timestamp(run_at as u64);
             let task: Task<Vec<u8>> = task.build();
-            match tx {
-                DbTx::Sqlite(tx) => {
+            match &mut tx.backend {
+                BackendTx::Sqlite(tx) => {
                     apalis_sqlite::queries::push_tasks(&mut **tx, job.queue, &[task]).await.map_err(queue_error)?;
                 }
-                DbTx::Postgres(tx) => {
-                    self.record_insert(job);
+                BackendTx::Postgres(tx) => {
+                    self.record_insert(job, now);
                     apalis_postgres::queries::push_tasks(&mut **tx, job.queue, vec![task])
                         .await
                         .map_err(queue_error)?;
@@ -194,10 +205,10 @@ impl JobQueue {
     }
 
     /// Remembers a job that this process pushed, if PostgreSQL will send a notice for it.
-    fn record_insert(&self, job: &NewJob<'_>) {
+    fn record_insert(&self, job: &NewJob<'_>, now: UnixMillis) {
         let mut pushed = lock_mutex(&self.own_inserts);
         if let Some(pushed) = pushed.as_mut()
-            && job.due_at.is_none_or(|due| due <= afterload_core::clock::now_millis())
+            && job.due_at.is_none_or(|due| due <= now)
         {
             // No notice comes for jobs of failed transactions, so they would fill the set.
             if pushed.len() >= MAX_OWN_INSERTS {
@@ -265,32 +276,46 @@ impl JobQueue {
         self.db.fetch(&sql, &[]).await?.iter().map(depth).collect()
     }
 
-    /// Wakes the workers of a queue in this process.
+    /// Wakes the worker of a queue, if this process has one. A worker that starts looks for jobs by itself.
     pub fn wake_queue(&self, queue: &str) {
-        self.wake_signal(queue).notify_one();
+        if let Some(signal) = lock_mutex(&self.wake_signals).get(queue) {
+            signal.notify_one();
+        }
     }
 
     /// Wakes the workers of this process that have a due job, also one of which they got no notice. One query that
     /// only reads replaces the poll of each worker, which would begin a write transaction.
     pub async fn wake_due_queues(&self) -> Result<()> {
-        let queues: Vec<String> = lock_mutex(&self.workers).keys().cloned().collect();
-        if queues.is_empty() {
-            return Ok(());
-        }
-        let QueueDialect { jobs, now, .. } = self.dialect();
-        let mut args = SqlArgs::default();
-        let looks = queues.iter().map(|queue| {
-            let queue = args.add(queue);
-            format!(
-                "SELECT CAST({queue} AS TEXT) AS queue WHERE EXISTS
-                 (SELECT 1 FROM {jobs} WHERE job_type = {queue} AND status = 'Pending' AND run_at <= {now})"
-            )
-        });
-        let sql = looks.collect::<Vec<_>>().join(" UNION ALL ");
-        for row in self.db.fetch(&sql, args.as_slice()).await? {
-            self.wake_queue(&row.get_text("queue")?);
+        for queue in self.find_due_queues(&self.worked_queues()).await? {
+            self.wake_queue(&queue);
         }
         Ok(())
+    }
+
+    /// The queues that have a worker in this process, sorted by name.
+    pub fn worked_queues(&self) -> Vec<String> {
+        let mut queues: Vec<String> = lock_mutex(&self.workers).keys().cloned().collect();
+        queues.sort_unstable();
+        queues
+    }
+
+    /// Finds those of the queues that have a due job. They are one argument, because both databases limit the number of
+    /// arguments and the size of a statement.
+    pub async fn find_due_queues(&self, queues: &[String]) -> Result<Vec<String>> {
+        if queues.is_empty() {
+            return Ok(Vec::new());
+        }
+        let QueueDialect { jobs, json_texts, .. } = self.dialect();
+        let mut args = SqlArgs::default();
+        args.add(&serde_json::Value::from(queues));
+        let now = self.dialect().time_from_millis(&args.add(self.db.now()));
+        // The limit keeps PostgreSQL from joining all jobs: it looks into the index once for each queue.
+        let sql = format!(
+            "SELECT CAST(q.value AS TEXT) AS queue FROM {json_texts} WHERE
+             (SELECT 1 FROM {jobs} WHERE job_type = q.value AND status = 'Pending' AND run_at <= {now} LIMIT 1) IS NOT NULL"
+        );
+        let rows = self.db.fetch(&sql, args.as_slice()).await?;
+        rows.iter().map(|row| row.get_text("queue")).collect()
     }
 
     fn wake_signal(&self, queue: &str) -> Arc<Notify> {
@@ -309,6 +334,13 @@ impl JobQueue {
 /// Whole seconds, as the queue stores times. They are rounded up, so that nothing starts early.
 fn ceil_seconds(millis: UnixMillis) -> i64 {
     millis.div_euclid(1000) + i64::from(millis.rem_euclid(1000) > 0)
+}
+
+/// The last whole second that is over, for jobs that are due at once. apalis would take the uncorrected time of the
+/// machine. The time of a statement on PostgreSQL is that of the start of its transaction, which is a little earlier
+/// than ours, and a correction has an error. Another second covers both.
+fn past_second(now: UnixMillis) -> i64 {
+    now.div_euclid(1000) - 1
 }
 
 fn queue_error(error: impl std::fmt::Display) -> Error {
@@ -338,10 +370,11 @@ async fn require_extensions(pool: &sqlx::PgPool) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::ceil_seconds;
+    use super::{ceil_seconds, past_second};
 
     #[test]
     fn due_times_round_up_to_whole_seconds() {
+        assert_eq!([past_second(4_000), past_second(4_999)], [3, 3]);
         assert_eq!([ceil_seconds(0), ceil_seconds(1), ceil_seconds(1000), ceil_seconds(1001)], [0, 1, 1, 2]);
     }
 }

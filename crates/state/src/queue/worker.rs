@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -69,20 +70,18 @@ impl JobQueue {
     ) {
         let QueueWorkerSpec { name: queue, concurrency, mut gate } = queue;
         let work = WorkerData { queue: self.clone(), handler, slots: Arc::new(Semaphore::new(concurrency)) };
-        let mut restart = 0;
         while gate.wait_until_open(&stop).await {
-            let end = stop.child_token();
-            let working = self.run_worker_once(&queue, restart, concurrency, work.clone(), end.clone(), drain);
+            let (end, worker) = (stop.child_token(), self.new_worker_name(&queue));
+            let working = self.run_worker_once(&queue, &worker, concurrency, work.clone(), end.clone(), drain);
             gate.run_until_closed(working, &end).await;
-            let ended = lock_mutex(&self.workers).remove(&queue);
-            restart += 1;
+            self.forget_worker(&queue, &worker);
             if end.is_cancelled() {
-                if let Some(worker) = ended.filter(|_| !stop.is_cancelled()) {
+                if !stop.is_cancelled() {
                     self.release_fetched_jobs(&worker).await;
                 }
                 continue;
             }
-            tracing::warn!(queue, restart, "the worker of a queue ended; starting a new one");
+            tracing::warn!(queue, "the worker of a queue ended; starting a new one");
             loop {
                 tokio::select! {
                     () = stop.cancelled() => break,
@@ -96,20 +95,37 @@ impl JobQueue {
         // The last worker does not wait for jobs of earlier workers, so wait for them here.
         let idle = async { drop(work.slots.acquire_many(u32::try_from(concurrency).unwrap_or(u32::MAX)).await) };
         drop(tokio::time::timeout(drain, idle).await);
+        // A queue that nothing names any more leaves nothing behind, unless its next worker has started meanwhile.
+        if !lock_mutex(&self.workers).contains_key(&queue) {
+            lock_mutex(&self.wake_signals).remove(&queue);
+        }
+    }
+
+    /// No name is used twice: the queue would take the row of a dead worker with the same name for a live one.
+    fn new_worker_name(&self, queue: &str) -> String {
+        let number = self.worker_count.fetch_add(1, Ordering::Relaxed);
+        format!("{}-{queue}-{number}", self.process)
+    }
+
+    /// Forgets an ended worker, unless the next worker of its queue has taken its place.
+    fn forget_worker(&self, queue: &str, worker: &str) {
+        let mut workers = lock_mutex(&self.workers);
+        if workers.get(queue).is_some_and(|known| known == worker) {
+            workers.remove(queue);
+        }
     }
 
     #[expect(clippy::disallowed_methods, reason = "the queue's worker owns the tasks of its jobs")]
     async fn run_worker_once(
         &self,
         queue: &str,
-        restart: u32,
+        worker: &str,
         concurrency: usize,
         work: WorkerData,
         stop: CancellationToken,
         drain: Duration,
     ) {
-        // No name is used twice: the queue would take the row of a dead worker with the same name for a live one.
-        let (name, heartbeat) = (format!("{}-{queue}-{restart}", self.process), self.heartbeat);
+        let (name, heartbeat) = (worker.to_owned(), self.heartbeat);
         lock_mutex(&self.workers).insert(queue.to_owned(), name.clone());
         macro_rules! build_worker {
             ($storage:ident, $config:ty, $pool:expr) => {{
@@ -220,12 +236,14 @@ fn wake_stream(signal: Arc<Notify>) -> WakeStream {
 mod tests {
     use super::*;
     use crate::Db;
+    use afterload_core::clock::Clock;
 
     #[tokio::test]
     async fn a_lease_is_registered_once() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("afterload.db").display());
-        let chain = JobQueue::open(Db::open(&url).await.unwrap(), Duration::from_secs(15)).await.unwrap();
+        let chain =
+            JobQueue::open(Db::open(&url, Clock::system()).await.unwrap(), Duration::from_secs(15)).await.unwrap();
         let lease = |attempts| {
             let (step_run, worker, lost) = ("step".to_owned(), "worker".to_owned(), CancellationToken::new());
             Lease { step_run, worker, attempts, lost }

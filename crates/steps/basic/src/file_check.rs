@@ -10,7 +10,6 @@ use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_core::units::ByteSize;
 use afterload_media_type as media;
-use afterload_object_store::ObjectStore;
 use afterload_pipeline::{Templated, Validator};
 use afterload_step_api::{ProgressUpdate, Step, StepContext};
 
@@ -58,7 +57,7 @@ impl Step for FileCheck {
     const EXAMPLE: &'static str =
         "source: \"${{ params.photo }}\"\naccept: [image/*, application/pdf]\nmax_size: 20mb\n";
     type Outputs = FileCheckOutputs;
-    type Deps = ObjectStore;
+    type Deps = ();
 
     fn check(&self, check: &mut Validator<'_>) {
         for media in &self.accept {
@@ -79,11 +78,11 @@ impl Step for FileCheck {
         }
     }
 
-    async fn run(self, ctx: StepContext, objects: ObjectStore) -> Result<FileCheckOutputs> {
-        let source = self.source.into_value()?;
+    async fn run(self, ctx: StepContext, (): ()) -> Result<FileCheckOutputs> {
+        let source = ctx.files.verifier().verify_file(&self.source.into_value()?)?;
         let expected = self.sha256.map(Templated::into_value).transpose()?;
         let accept: Vec<_> = self.accept.iter().map(|media| media.to_ascii_lowercase()).collect();
-        let mut body = objects.open_object(&source, 0).await?;
+        let mut body = ctx.files.open(&source, 0).await?;
         check_file_size(body.meta.size, self.max_size)?;
         let total = Some(body.meta.size);
         let (mut head, mut digest, mut size) = (Vec::new(), Sha256::new(), 0);

@@ -81,7 +81,7 @@ impl Step for WaitStep {
     async fn run(self, ctx: StepContext, (): ()) -> Result<WaitOutputs> {
         let waits_for_event = self.event.is_some();
         if let Some(slept) = &ctx.resumed {
-            let time_is_up = slept.until.is_some_and(|until| clock::now_millis() >= until);
+            let time_is_up = slept.until.is_some_and(|until| ctx.clock.now() >= until);
             if slept.event.is_some() || time_is_up {
                 return Ok(WaitOutputs {
                     timed_out: waits_for_event && slept.event.is_none(),
@@ -101,11 +101,11 @@ impl Step for WaitStep {
                         .with_hint("write it as `2030-01-31T08:00:00Z`")
                 })?)
             }
-            None => wait.map(|wait| clock::now_millis().saturating_add(wait.as_millis())),
+            None => wait.map(|wait| ctx.clock.now().saturating_add(wait.as_millis())),
         };
         // After a crash the wait keeps its first deadline.
         let until = ctx.resumed.as_ref().map_or(until, |slept| slept.until);
-        if until.is_some_and(|until| until <= clock::now_millis()) {
+        if until.is_some_and(|until| until <= ctx.clock.now()) {
             return Ok(WaitOutputs { timed_out: waits_for_event, event: None });
         }
         Err(ctx.suspend_step(SuspendRequest { until, event: self.event.map(|name| (name, self.matches)) }))

@@ -43,9 +43,8 @@ pub use style::{ImageStyle, OutputSpec, StyleSettings};
 
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
-use afterload_object_store::ObjectStore;
 use afterload_pipeline::{Templated, Validator};
-use afterload_step_api::{ProgressUpdate, Step, StepContext};
+use afterload_step_api::{ProgressUpdate, Step, StepContext, VerifiedFile};
 
 /// Makes pictures of other sizes and formats: thumbnails, previews, versions for the web. JPEG, PNG, WebP and GIF are
 /// read, told apart by their bytes; of an animation the first frame. The source is decoded once for all styles.
@@ -120,15 +119,6 @@ pub struct SourceImage {
     pub profile: ProfileState,
 }
 
-/// The dependencies of [`ImageResize`].
-#[derive(Clone)]
-pub struct ImageResizeDeps {
-    /// Limits the memory and the cores for pictures.
-    pub images: ImagePool,
-    /// Reads files of any bucket.
-    pub objects: ObjectStore,
-}
-
 impl Step for ImageResize {
     const KIND: &'static str = "image.resize";
     const MAKES_FILES: bool = true;
@@ -142,22 +132,22 @@ format: keep
 quality: 80
 "##;
     type Outputs = ImageResizeOutputs;
-    type Deps = ImageResizeDeps;
+    type Deps = ImagePool;
 
     fn check(&self, check: &mut Validator<'_>) {
         self.check_options(check);
     }
 
-    async fn run(self, ctx: StepContext, deps: ImageResizeDeps) -> Result<ImageResizeOutputs> {
+    async fn run(self, ctx: StepContext, images: ImagePool) -> Result<ImageResizeOutputs> {
         let wanted = self.output_specs()?;
-        let source = self.source.into_value()?;
-        let limits = Arc::new(deps.images.limits.clone());
-        let _file = deps.images.acquire_file_slot(&ctx.stop).await?;
-        let bytes = load_source(&ctx, &deps, &source).await?;
+        let source = ctx.files.verifier().verify_file(&self.source.into_value()?)?;
+        let limits = Arc::new(images.limits.clone());
+        let _file = images.acquire_file_slot(&ctx.stop).await?;
+        let bytes = load_source(&ctx, &limits, &source).await?;
         let (looked_at, inspecting) = (bytes.clone(), limits.clone());
         let inspected = run_blocking(move || inspect_image(&looked_at, &inspecting)).await?;
         let plan = RenderPlan::new(&inspected, wanted, self.keep_metadata, &limits)?;
-        let permit = deps.images.acquire_memory(plan.memory, &ctx.stop).await?;
+        let permit = images.acquire_memory(plan.memory, &ctx.stop).await?;
 
         let total = self.styles.len() as u64;
         let facts = inspected.clone();
@@ -209,9 +199,8 @@ quality: 80
 }
 
 /// Reads the whole source into memory. Its size is checked before the first byte.
-async fn load_source(ctx: &StepContext, deps: &ImageResizeDeps, source: &File) -> Result<Bytes> {
-    let limits = &deps.images.limits;
-    let mut body = deps.objects.open_object(source, 0).await?;
+async fn load_source(ctx: &StepContext, limits: &ImageLimits, source: &VerifiedFile) -> Result<Bytes> {
+    let mut body = ctx.files.open(source, 0).await?;
     render::check_file_size(body.meta.size, limits)?;
     let mut bytes = Vec::with_capacity(body.meta.size as usize);
     while let Some(piece) = body.stream.try_next().await? {

@@ -5,7 +5,7 @@ use super::fields::{DeliverySpec, EmailSpec, TableRowSpec};
 use afterload_egress::check_request_target;
 use afterload_mailer::{check_sender, check_text};
 use afterload_pipeline::Validator;
-use afterload_target_db::{check_bind, check_sql, default_connection};
+use afterload_target_db::{check_bind, check_reads, check_sql, default_connection};
 
 const NAME_PARAM: &str = "name";
 
@@ -32,9 +32,7 @@ fn check_audience(step: &NotifyFanout, check: &mut Validator<'_>) {
         let at = |field| ["audience", "followers", field];
         check.check_connection(&at("connection"), &followers.connection, writes);
         let command = check_sql(check, &followers.connection, &at("sql"), &followers.sql, &followers.bind, &[]);
-        if command.as_ref().is_some_and(|command| !command.is_read_only()) {
-            check.report_invalid(&at("sql"), "people are found by a `SELECT`", "");
-        }
+        check_reads(check, &followers.connection, &at("sql"), command.as_ref(), "people are found by a `SELECT`");
         check_bind(check, &at("bind"), &followers.bind, &[command]);
     }
     if let Some(mentions) = mentions {
@@ -47,13 +45,10 @@ fn check_audience(step: &NotifyFanout, check: &mut Validator<'_>) {
             check.report_invalid(&at("connection"), message, "remove it; the connection of the followers is used");
         }
         let command = check_sql(check, &connection, &at("sql"), &mentions.sql, &mentions.bind, &[NAME_PARAM]);
-        if let Some(command) = &command {
-            if !command.is_read_only() {
-                check.report_invalid(&at("sql"), "people are found by a `SELECT`", "");
-            } else if !command.has_parameter(NAME_PARAM) {
-                let hint = "such as `SELECT id FROM users WHERE handle = :name`";
-                check.report_invalid(&at("sql"), "nobody can be found by name without `:name`", hint);
-            }
+        check_reads(check, &connection, &at("sql"), command.as_ref(), "people are found by a `SELECT`");
+        if command.as_ref().is_some_and(|command| command.is_read_only() && !command.has_parameter(NAME_PARAM)) {
+            let hint = "such as `SELECT id FROM users WHERE handle = :name`";
+            check.report_invalid(&at("sql"), "nobody can be found by name without `:name`", hint);
         }
         match mentions.bind.contains_key(NAME_PARAM) {
             true => {

@@ -30,7 +30,7 @@ pub struct Followers {
     pub(super) sql: String,
     /// The column of the query that tells people apart: whole numbers, texts or UUIDs, in SQLite not as bytes.
     pub(super) key: String,
-    /// The values of the parameters.
+    /// The values of the parameters. A list alone in `IN (:name)` stands for its items.
     #[serde(default)]
     pub(super) bind: BindValues,
 }
@@ -51,7 +51,7 @@ pub struct Mentions {
     /// The column of the query that tells people apart; default that of the followers, or `id`.
     #[serde(default)]
     pub(super) key: Option<String>,
-    /// The values of the parameters but for `name`.
+    /// The values of the parameters but for `name`. A list alone in `IN (:name)` stands for its items.
     #[serde(default)]
     pub(super) bind: BindValues,
 }

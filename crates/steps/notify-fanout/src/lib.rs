@@ -2,6 +2,7 @@
 
 mod check;
 mod chunk_finder;
+mod code_ranges;
 pub mod codes;
 mod email;
 mod fields;

@@ -1,9 +1,15 @@
 //! Finds mentions in a text: `@name`, in any script.
 
-use std::ops::Range;
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use regex::Regex;
+
+use super::code_ranges::blank_code;
+use afterload_core::work::count_steps;
+
+/// The length of `www.`, the longest sign of a web address.
+const URL_SIGN_BYTES: usize = 4;
 
 /// A name after its `@`: letters, marks and digits of any script. A hyphen is allowed only between two of them.
 #[expect(clippy::unwrap_used, reason = "a constant that a test compiles")]
@@ -11,131 +17,99 @@ static MENTION_PATTERN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"[@＠](\
 /// Follows the first label of the host in a mail address.
 #[expect(clippy::unwrap_used, reason = "a constant that a test compiles")]
 static HOST_PATTERN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\.\w").unwrap());
-/// The last character before the `@` of a mail address, except quotes.
+/// A letter, mark, digit or connector at the end of a text.
 #[expect(clippy::unwrap_used, reason = "a constant that a test compiles")]
-static MAILBOX_PATTERN: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"[\w.!#$%&'*+/=?^`{|}~-]*\w[.!#$%&'*+/=?^`{|}~-]*$").unwrap());
-/// Code in Markdown and HTML, except for spans in backticks.
-#[expect(clippy::unwrap_used, reason = "a constant that a test compiles")]
-static CODE_TAG_PATTERN: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"(?is)<code(?:\s[^>]*)?>.*?</code\s*>|<pre(?:\s[^>]*)?>.*?</pre\s*>").unwrap());
+static WORD_PATTERN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\w$").unwrap());
+/// What may stand between the last letter of a mailbox and its `@`.
+const MAILBOX_SIGNS: &str = ".!#$%&'*+/=?^`{|}~-";
 
 /// Returns the names in text order, without duplicates and without the `@`. Names inside code (backticks, fences,
 /// `<code>`, `<pre>`), mail addresses and web addresses do not count.
 pub fn find_mentions(text: &str) -> Vec<String> {
     let text = blank_code(text);
-    let mut names: Vec<String> = Vec::new();
+    // The pattern passes the text once: it never looks beyond the next `@`.
+    count_steps(text.len());
+    let (mut names, mut piece) = (UniqueNames::default(), Piece::default());
     for found in MENTION_PATTERN.captures_iter(&text) {
         let (Some(whole), Some(name)) = (found.get(0), found.get(1)) else { continue };
-        let known = names.iter().any(|known| known == name.as_str());
-        if !known && is_mention(&text[..whole.start()], &text[whole.end()..]) {
-            names.push(name.as_str().to_owned());
+        piece.extend_to(&text, whole.start());
+        if is_mention(&text[piece.start..piece.end], piece.is_url, &text[whole.end()..]) {
+            names.insert(name.as_str());
         }
     }
-    names
+    names.in_order
 }
 
-/// True if the text around a name leaves it a mention.
-fn is_mention(before: &str, after: &str) -> bool {
-    let sign = |letter: char| letter == '@' || letter == '＠';
-    let last = before.chars().next_back();
-    if last.is_some_and(|letter| sign(letter) || is_word_char(letter)) || after.starts_with(sign) {
-        return false;
+/// Names in text order, without duplicates.
+#[derive(Default)]
+struct UniqueNames {
+    in_order: Vec<String>,
+    known: HashSet<String>,
+}
+
+impl UniqueNames {
+    fn insert(&mut self, name: &str) {
+        count_steps(1);
+        if self.known.insert(name.to_owned()) {
+            self.in_order.push(name.to_owned());
+        }
     }
-    let piece = before.rsplit(char::is_whitespace).next().unwrap_or_default();
-    if piece.contains("://") || piece.to_ascii_lowercase().contains("www.") {
+}
+
+/// The text from the last white space to the end, which moves forward from mention to mention.
+#[derive(Default)]
+struct Piece {
+    start: usize,
+    end: usize,
+    /// Whether the piece holds a web address so far.
+    is_url: bool,
+}
+
+impl Piece {
+    fn extend_to(&mut self, text: &str, end: usize) {
+        let new = &text[self.end..end];
+        count_steps(new.len());
+        let space = new.char_indices().rev().find(|(_, letter)| letter.is_whitespace());
+        if let Some((at, letter)) = space {
+            (self.start, self.is_url) = (self.end + at + letter.len_utf8(), false);
+        }
+        // The sign of an address may begin in the text that was searched before.
+        let from = self.start.max(self.end.saturating_sub(URL_SIGN_BYTES - 1));
+        let new = &text.as_bytes()[from..end];
+        self.is_url |= new.windows(3).any(|sign| sign == b"://")
+            || new.windows(URL_SIGN_BYTES).any(|sign| sign.eq_ignore_ascii_case(b"www."));
+        self.end = end;
+    }
+}
+
+/// True if the text around a name leaves it a mention: the piece before it, and what comes after it.
+fn is_mention(piece: &str, is_url: bool, after: &str) -> bool {
+    let sign = |letter: char| letter == '@' || letter == '＠';
+    let last = piece.chars().next_back();
+    if is_url || last.is_some_and(|letter| sign(letter) || is_word_char(letter)) || after.starts_with(sign) {
         return false;
     }
     // `"ann lee"@example.com` is an address, but `"@ann` is a quoted mention.
-    let mailbox = last == Some('"') || MAILBOX_PATTERN.is_match(piece);
-    !(mailbox && HOST_PATTERN.is_match(after))
+    !(HOST_PATTERN.is_match(after) && (last == Some('"') || ends_as_mailbox(piece)))
+}
+
+/// True if the text ends as the part of a mail address before its `@` does. The signs end at the mention before at the
+/// latest, so no sign is passed twice.
+fn ends_as_mailbox(piece: &str) -> bool {
+    let word = piece.trim_end_matches(|letter| MAILBOX_SIGNS.contains(letter));
+    count_steps(piece.len() - word.len());
+    let last = word.chars().next_back();
+    last.is_some_and(|letter| WORD_PATTERN.is_match(letter.encode_utf8(&mut [0; 4])))
 }
 
 fn is_word_char(letter: char) -> bool {
     letter == '_' || letter.is_alphanumeric()
 }
 
-/// Replaces code by spaces.
-fn blank_code(text: &str) -> String {
-    let text = blank_ranges(text, CODE_TAG_PATTERN.find_iter(text).map(|found| found.range()));
-    let text = blank_ranges(&text, fenced_ranges(&text).into_iter());
-    let spans = code_span_ranges(&text);
-    blank_ranges(&text, spans.into_iter())
-}
-
-/// Keeps the line breaks, because the later patterns depend on them.
-fn blank_ranges(text: &str, ranges: impl Iterator<Item = Range<usize>>) -> String {
-    let (mut out, mut at) = (String::with_capacity(text.len()), 0);
-    for range in ranges {
-        out.push_str(&text[at..range.start]);
-        out.extend(text[range.clone()].chars().map(|letter| if letter == '\n' { '\n' } else { ' ' }));
-        at = range.end;
-    }
-    out.push_str(&text[at..]);
-    out
-}
-
-/// Returns the lines between fences of backticks or tildes, also in quotations. An unclosed fence extends to the end.
-fn fenced_ranges(text: &str) -> Vec<Range<usize>> {
-    let (mut ranges, mut open, mut at) = (Vec::new(), None::<(char, usize, usize)>, 0);
-    for line in text.split_inclusive('\n') {
-        let content = line.trim_start_matches([' ', '>']).trim_end();
-        let sign = content.chars().next().filter(|sign| ['`', '~'].contains(sign));
-        let length = sign.map_or(0, |sign| content.chars().take_while(|letter| *letter == sign).count());
-        let rest = &content[length..];
-        match (open, sign) {
-            (None, Some(sign)) if length >= 3 && !(sign == '`' && rest.contains('`')) => {
-                open = Some((sign, length, at));
-            }
-            (Some((opened, least, start)), Some(sign)) if sign == opened && length >= least && rest.is_empty() => {
-                ranges.push(start..at + line.len());
-                open = None;
-            }
-            _ => {}
-        }
-        at += line.len();
-    }
-    ranges.extend(open.map(|(_, _, start)| start..text.len()));
-    ranges
-}
-
-/// Returns the spans between equally long runs of backticks. A span does not cross an empty line.
-fn code_span_ranges(text: &str) -> Vec<Range<usize>> {
-    let bytes = text.as_bytes();
-    let run = |at: usize| bytes[at..].iter().take_while(|byte| **byte == b'`').count();
-    let (mut ranges, mut at) = (Vec::new(), 0);
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\\' => at += 2,
-            b'`' => {
-                let length = run(at);
-                let end = find_closing_backticks(text, at + length, length);
-                ranges.extend(end.map(|end| at..end));
-                at = end.unwrap_or(at + length);
-            }
-            _ => at += 1,
-        }
-    }
-    ranges
-}
-
-/// Returns the end of the run of `length` backticks that closes a span, searching from `at`.
-fn find_closing_backticks(text: &str, mut at: usize, length: usize) -> Option<usize> {
-    let paragraph = text[at..].split("\n\n").next().map_or(text.len(), |rest| at + rest.len());
-    while let Some(found) = text[at..paragraph].find('`') {
-        at += found;
-        let run = text[at..paragraph].bytes().take_while(|byte| *byte == b'`').count();
-        at += run;
-        if run == length {
-            return Some(at);
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use afterload_core::work::assert_linear;
 
     #[test]
     fn mentions_are_found_in_any_script() {
@@ -162,6 +136,51 @@ mod tests {
         }
         assert_eq!(find_mentions("(see https://example.com/@no) @yes"), ["yes"]);
         assert_eq!(find_mentions("Thanks!@bob"), ["bob"]);
+    }
+
+    #[test]
+    fn hostile_texts_take_linear_work() {
+        let repeated = [
+            "`",
+            "` ",
+            "\\`",
+            "`\n\n",
+            "```\n",
+            "~~~\n",
+            "> ",
+            "@",
+            "@a",
+            "@a,",
+            "@a.",
+            "@a.b@",
+            ".@",
+            "www.@a,",
+            "://@a,",
+            "@a-",
+            "\"@a.b",
+            "<code>",
+            "<code ",
+            "<code><pre></pre>",
+            "<pre><code></code>",
+            "</code ",
+            "<pre>`</pre>",
+            "a@b.c",
+            "ü@ü",
+        ];
+        for shape in repeated {
+            assert_linear(shape, |count| shape.repeat(count), |text| drop(find_mentions(text)));
+            assert_linear(shape, |count| format!("{}>`@", shape.repeat(count)), |text| drop(find_mentions(text)));
+        }
+        // The lengths of the runs and the names differ, so that nothing closes and nothing is known.
+        let runs = |count: usize| (0..count).map(|length| "`".repeat(length % 90 + 1) + " ").collect::<String>();
+        assert_linear("runs of backticks", runs, |text| drop(find_mentions(text)));
+        let growing = |count: usize| {
+            let longest = (count as f64 * 2.0).sqrt() as usize;
+            (1..=longest).map(|length| "`".repeat(length) + " ").collect::<String>()
+        };
+        assert_linear("growing runs", growing, |text| drop(find_mentions(text)));
+        let names = |count: usize| (0..count).map(|number| format!("@n{number},")).collect::<String>();
+        assert_linear("different names", names, |text| drop(find_mentions(text)));
     }
 
     #[test]

@@ -69,7 +69,9 @@ impl WebhookChannel {
             request = request.with_header(name, id).map_err(DeliveryError::Channel)?;
         }
         match self.signed {
-            true => request.with_webhook_signature(self.http.webhook_signer(), id).map_err(DeliveryError::Channel),
+            true => request
+                .with_webhook_signature(self.http.webhook_signer(), id, self.http.clock().now())
+                .map_err(DeliveryError::Channel),
             false => Ok(request),
         }
     }

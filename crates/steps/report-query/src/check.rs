@@ -42,6 +42,11 @@ impl ReportQuery {
             Ok(select) => select,
             Err(error) => return check.report_refused(&["sql"], &error),
         };
+        let allowed = check.ctx.functions.get(&self.connection).map(Vec::as_slice).unwrap_or_default();
+        if let Err(error) = select.check_calls(allowed) {
+            return check.report_refused(&["sql"], &error);
+        }
+        check.verify_query(&["sql"], &self.connection, text);
         for name in select.parameter_names().iter().filter(|name| !self.bind.contains_key(*name)) {
             check.report_invalid(&["sql"], format!("nothing fills `:{name}`"), format!("add `{name}` to `bind`"));
         }

@@ -49,6 +49,7 @@ pub struct ReportQuery {
     #[serde(default)]
     pub sql_file: Option<String>,
     /// The values of the parameters. The database brings them to the types it wants; lists and maps go as JSON.
+    /// A list alone in `IN (:name)` stands for its items; an empty one matches nothing.
     #[serde(default)]
     pub bind: BindValues,
     /// The format of the file.

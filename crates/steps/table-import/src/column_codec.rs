@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use regex::Regex;
 use serde_json::Value;
 
 use super::columns::{ImportColumn, ImportColumnType, TextCase};
 use crate::codes;
 use afterload_core::error::ErrorCode;
+use afterload_pipeline::params::TextPattern;
 use afterload_tabular::read::cell_parser::{self, IntegerError};
 use afterload_target_db::{self as connections, BatchCell, BatchColumnType, DbColumnType, RowBatch};
 
@@ -34,7 +34,7 @@ pub struct ColumnCodec {
     nulls: Vec<String>,
     default: Option<String>,
     case: Option<TextCase>,
-    pattern: Option<Regex>,
+    pattern: Option<TextPattern>,
     values: Option<BTreeSet<String>>,
     formats: Vec<String>,
     min_length: usize,
@@ -86,7 +86,7 @@ impl ColumnCodec {
         triggers: bool,
     ) -> Result<Self, (&'static str, String)> {
         let kind = column.kind.unwrap_or_else(|| ImportColumnType::from_db_type(target.column_type));
-        let pattern = match column.pattern.as_deref().map(Regex::new).transpose() {
+        let pattern = match column.pattern.as_deref().map(TextPattern::compile).transpose() {
             Ok(pattern) => pattern,
             Err(error) => return Err(("pattern", format!("`pattern` is not a regular expression: {error}"))),
         };

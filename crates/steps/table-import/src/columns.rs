@@ -1,6 +1,7 @@
 //! The options of a column under `columns:`.
 
 use schemars::JsonSchema;
+use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -131,7 +132,9 @@ enum OneOrMany {
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     match Value::deserialize(deserializer)? {
         Value::String(name) => Ok(vec![name]),
-        value => Vec::deserialize(value).map_err(|_| serde::de::Error::custom("expected a name or a list of names")),
+        value => Vec::deserialize(&value).map_err(|_| {
+            D::Error::invalid_value(Unexpected::Other(&format!("`{value}`")), &"a name or a list of names")
+        }),
     }
 }
 

@@ -31,9 +31,8 @@ pub use rejects::{FileStore, RejectSink};
 use afterload_core::error::Result;
 use afterload_core::file::File;
 use afterload_core::units::Percentage;
-use afterload_object_store::ObjectStore;
 use afterload_pipeline::{Templated, Validator};
-use afterload_step_api::{FileSink, Step, StepContext, StepFiles};
+use afterload_step_api::{FileSink, Step, StepContext, StepFiles, VerifiedFile};
 use afterload_target_db::{self as connections, Connections, default_connection};
 
 /// Imports a CSV file into a table: detects encoding and delimiter, checks every row by the rules of its columns, and
@@ -173,15 +172,6 @@ pub struct ImportSummary {
     pub faults: BTreeMap<String, u64>,
 }
 
-/// The services that `csv.import` uses.
-#[derive(Clone)]
-pub struct CsvImportDeps {
-    /// Files in any bucket.
-    pub objects: ObjectStore,
-    /// The databases that pipelines work on.
-    pub connections: Connections,
-}
-
 impl Step for CsvImport {
     const KIND: &'static str = "csv.import";
     const EXAMPLE: &'static str = r#"source: "${{ params.file }}"
@@ -200,28 +190,29 @@ errors: { file: rejected.csv, max: 10000 }
 "#;
     const MAKES_FILES: bool = true;
     type Outputs = CsvImportOutputs;
-    type Deps = CsvImportDeps;
+    type Deps = Connections;
 
     fn check(&self, check: &mut Validator<'_>) {
         self.check_options(check);
     }
 
-    async fn run(self, ctx: StepContext, deps: CsvImportDeps) -> Result<CsvImportOutputs> {
-        let source = StoredSource { objects: deps.objects, file: self.source.clone().into_value()? };
-        let target = deps.connections.get(&self.connection).await?;
+    async fn run(self, ctx: StepContext, connections: Connections) -> Result<CsvImportOutputs> {
+        let file = ctx.files.verifier().verify_file(&self.source.clone().into_value()?)?;
+        let source = StoredSource { files: ctx.files.clone(), file };
+        let target = connections.get(&self.connection).await?;
         run_import(&self, &ImportContext::from_step(&ctx), &source, &ctx.files, &target).await
     }
 }
 
 /// A file in the object store.
 struct StoredSource {
-    objects: ObjectStore,
-    file: File,
+    files: StepFiles,
+    file: VerifiedFile,
 }
 
 impl CsvSource for StoredSource {
     async fn open(&self, from: u64) -> Result<(u64, BoxStream<'static, Result<Bytes>>)> {
-        let body = self.objects.open_object(&self.file, from).await?;
+        let body = self.files.open(&self.file, from).await?;
         Ok((body.meta.size, body.stream))
     }
 }

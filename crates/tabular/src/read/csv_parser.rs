@@ -7,6 +7,7 @@ use memchr::{memchr, memchr2, memchr3, memchr3_iter};
 
 use crate::codes;
 use afterload_core::error::{Error, ErrorCode, Result};
+use afterload_core::work::count_steps;
 
 /// The maximum size of a field.
 pub const MAX_FIELD_BYTES: usize = 64 << 10;
@@ -115,6 +116,7 @@ impl CsvParser {
     /// `offset` in its details.
     pub fn read_record(&mut self, input: &mut &[u8], record: &mut CsvRecord) -> Result<bool> {
         while let Some(&byte) = input.first() {
+            count_steps(1);
             match self.state {
                 ParserState::Start => match byte {
                     b'\n' | b'\r' => {
@@ -143,6 +145,7 @@ impl CsvParser {
                 ParserState::Field => {
                     let found = memchr3(self.dialect.delimiter, b'\n', b'\r', input);
                     let text = &input[..found.unwrap_or(input.len())];
+                    count_steps(text.len() + 1);
                     self.append_text(text, record)?;
                     self.consume_bytes(input, text.len());
                     if found.is_some() && self.end_field(input, record)? {
@@ -186,17 +189,23 @@ impl CsvParser {
         let (text, delimiter) = (*input, self.dialect.delimiter);
         record.clear();
         record.line = self.line;
-        let (mut start, mut behind) = (0, 0);
+        let (mut start, mut behind, mut searched) = (0, 0, 0);
         if self.dialect.quote == Some(delimiter) {
             return false;
         }
         for at in memchr3_iter(delimiter, b'\n', b'\r', text) {
+            count_steps(at + 1 - searched);
+            searched = at + 1;
             if at < behind {
                 continue;
             }
             let mut field = start..at;
             if self.dialect.quote == Some(text[start]) {
-                let Some(length) = memchr(text[start], &text[start + 1..]) else { return false };
+                let Some(length) = memchr(text[start], &text[start + 1..]) else {
+                    count_steps(text.len() - start);
+                    return false;
+                };
+                count_steps(length + 1);
                 let close = start + 1 + length;
                 field = start + 1..close;
                 if close >= at {
@@ -231,6 +240,7 @@ impl CsvParser {
             self.line += 1;
             return self.finish_record(record);
         }
+        count_steps(text.len() - searched);
         false
     }
 
@@ -324,6 +334,7 @@ impl CsvParser {
         let Some(quote) = self.dialect.quote else { return Ok(()) };
         let found = memchr(quote, input);
         let text = &input[..found.unwrap_or(input.len())];
+        count_steps(text.len() + 1);
         if memchr3(b'\n', b'\r', b'\n', text).is_some() {
             for &byte in text {
                 match byte {
@@ -387,6 +398,7 @@ fn error_at(code: ErrorCode, message: String, line: u64, offset: u64) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use afterload_core::work::assert_linear;
     use proptest::prelude::*;
 
     use super::*;
@@ -421,6 +433,31 @@ mod tests {
     fn refusal(input: &[u8]) -> (&'static str, serde_json::Value) {
         let error = read(input, &[4096]).unwrap_err();
         (error.code().name(), error.details().unwrap().clone())
+    }
+
+    #[test]
+    fn hostile_files_take_linear_work() {
+        for shape in [
+            "\"",
+            "\"\"",
+            "\"a,",
+            "\"a\n",
+            "a,\"b\n",
+            "a\"b,\n",
+            "\"a\"b\n",
+            "a,",
+            "\n",
+            "\r",
+            "\"a\",\"b\"\n",
+            "\"\n\",x",
+        ] {
+            assert_linear(shape, |count| shape.repeat(count), |text| drop(read(text.as_bytes(), &[64 << 10])));
+            assert_linear(
+                shape,
+                |count| format!("\"{}\"", shape.repeat(count)),
+                |text| drop(read(text.as_bytes(), &[])),
+            );
+        }
     }
 
     #[test]

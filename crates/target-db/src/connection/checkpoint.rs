@@ -19,7 +19,9 @@ impl Connection {
         created.map_err(|error| {
             error.context(format!("making `afterload_checkpoints` in connection `{}`", self.name()))
         })?;
-        if let Err(error) = self.backend.prune_checkpoints(CheckpointExpiry::now()).await {
+        if let Err(error) =
+            self.backend.prune_checkpoints(CheckpointExpiry::at(self.backend.options().clock.now())).await
+        {
             // Cleanup may collide with the cleanup of another step. The next claim cleans up again.
             tracing::debug!(connection.name = self.name(), %error, "old checkpoints were not removed");
         }

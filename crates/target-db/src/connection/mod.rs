@@ -3,6 +3,7 @@
 mod bulk_load;
 mod bulk_update;
 mod checkpoint;
+mod guard;
 mod select;
 mod statement;
 
@@ -13,11 +14,13 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 pub use bulk_load::BulkLoader;
+use guard::VerifiedTexts;
 
 use crate::backends::Backend;
 use crate::config::{CheckpointMode, ConnectionConfig, ConnectionOptions};
 use crate::table::TableInfo;
 use crate::target_database::TargetDatabase;
+use afterload_core::clock::Clock;
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 use afterload_core::identifier::TableName;
@@ -28,6 +31,7 @@ pub struct Connections(Arc<BTreeMap<String, LazyConnection>>);
 
 struct LazyConnection {
     config: ConnectionConfig,
+    clock: Clock,
     connection: OnceCell<Connection>,
 }
 
@@ -35,12 +39,17 @@ struct LazyConnection {
 #[derive(Clone)]
 pub struct Connection {
     backend: Backend,
+    verified: Arc<VerifiedTexts>,
 }
 
 impl Connections {
     /// Creates the connections of the configuration without opening any.
-    pub fn new(configs: &BTreeMap<String, ConnectionConfig>) -> Self {
-        let slot = |config: &ConnectionConfig| LazyConnection { config: config.clone(), connection: OnceCell::new() };
+    pub fn new(configs: &BTreeMap<String, ConnectionConfig>, clock: &Clock) -> Self {
+        let slot = |config: &ConnectionConfig| LazyConnection {
+            config: config.clone(),
+            clock: clock.clone(),
+            connection: OnceCell::new(),
+        };
         Self(Arc::new(configs.iter().map(|(name, config)| (name.clone(), slot(config))).collect()))
     }
 
@@ -55,19 +64,21 @@ impl Connections {
             return Err(Error::new(codes::CONNECTION_UNKNOWN, format!("unknown connection `{name}`"))
                 .with_hint(format!("the configuration knows {}", if known.is_empty() { "none" } else { &known })));
         };
-        let open = || Connection::open(name, &slot.config);
+        let open = || Connection::open(name, &slot.config, &slot.clock);
         slot.connection.get_or_try_init(open).await.cloned()
     }
 }
 
 impl Connection {
-    async fn open(name: &str, config: &ConnectionConfig) -> Result<Self> {
+    async fn open(name: &str, config: &ConnectionConfig, clock: &Clock) -> Result<Self> {
         let options = ConnectionOptions {
             name: name.to_owned(),
+            clock: clock.clone(),
             read_only: config.read_only,
             checkpoints: config.checkpoints == CheckpointMode::Table,
+            functions: config.functions.clone(),
         };
-        Ok(Self { backend: Backend::open(config, options).await? })
+        Ok(Self { backend: Backend::open(config, options).await?, verified: Arc::default() })
     }
 
     /// The SQL dialect of the database.
@@ -100,6 +111,11 @@ impl Connection {
     /// How many of `wanted` writers can write at once.
     pub fn max_writers(&self, wanted: usize) -> usize {
         self.backend.max_writers(wanted)
+    }
+
+    /// True if it is certain that no unique constraint covers just these columns.
+    pub(crate) async fn lacks_unique_keys(&self, table: &TableName, keys: &[String]) -> bool {
+        matches!(self.backend.has_unique_keys(table, keys).await, Ok(false))
     }
 
     pub(crate) fn key_as_text(&self, key: &str) -> String {
@@ -138,9 +154,14 @@ mod tests {
     use afterload_core::secret::Secret;
 
     fn one(url: &str) -> Connections {
-        let config =
-            ConnectionConfig { url: Secret::new(url), schema: None, read_only: false, checkpoints: Default::default() };
-        Connections::new(&BTreeMap::from([("app".to_owned(), config)]))
+        let config = ConnectionConfig {
+            url: Secret::new(url),
+            schema: None,
+            read_only: false,
+            checkpoints: Default::default(),
+            functions: Vec::new(),
+        };
+        Connections::new(&BTreeMap::from([("app".to_owned(), config)]), &Clock::system())
     }
 
     async fn refusal(connections: &Connections, name: &str) -> Error {

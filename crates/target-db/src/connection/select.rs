@@ -2,7 +2,7 @@
 
 use super::Connection;
 use crate::codes;
-use crate::query::{QueryOptions, RowVisitor, SelectQuery};
+use crate::query::{QueryOptions, RowVisitor, SelectQuery, query_timeout_error, report_refused_error};
 use crate::target_database::TargetDatabase;
 use afterload_core::error::{Error, Result};
 
@@ -20,6 +20,13 @@ impl Connection {
     ) -> Result<R> {
         if select.sql.dialect() != self.dialect() {
             return Err(Error::new(codes::INTERNAL_ERROR, "the statement was read for another database"));
+        }
+        let verified = self.find_refusal(&select.sql, &reading.values, &reading.stop);
+        match tokio::time::timeout(reading.timeout, verified).await {
+            Err(_) => return Err(query_timeout_error(reading.timeout)),
+            Ok(Err(error)) => return Err(error),
+            Ok(Ok(Some(refusal))) => return Err(report_refused_error(refusal)),
+            Ok(Ok(None)) => {}
         }
         // If the caller drops this future, the guard stops the query.
         let stop = reading.stop.child_token();

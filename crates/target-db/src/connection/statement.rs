@@ -9,7 +9,7 @@ use crate::bind::BindValues;
 use crate::checkpoint::Fence;
 use crate::statement::{
     Checkpoint, CheckpointFn, ParsedStatement, ResultMode, ResultRows, StatementArgs, StatementResult, StatementRun,
-    may_write_error,
+    read_refused_error,
 };
 use crate::target_database::TargetDatabase;
 use afterload_core::error::{Error, Result};
@@ -22,9 +22,7 @@ impl Connection {
     /// `step_stopped`, `sql_refused` for a statement that may write, `sql_result_too_large`, `sql_parameter_missing`,
     /// or those of the database.
     pub async fn read_statement(&self, command: &ParsedStatement, call: StatementArgs) -> Result<StatementResult> {
-        if !command.is_read_only() {
-            return Err(may_write_error());
-        }
+        self.verify_read_only(command, &call.values, &call.stop).await?;
         let note: CheckpointFn = Box::new(|_| Ok(Checkpoint::default()));
         let job = StatementRun {
             statement: command.clone(),
@@ -64,12 +62,33 @@ impl Connection {
         .await
     }
 
+    /// Refuses a statement that does more than read, by its text or by what the database says.
+    ///
+    /// # Errors
+    /// `step_stopped`, `sql_refused`, `sql_invalid`, `sql_parameter_missing`, or those of the database.
+    pub async fn verify_read_only(
+        &self,
+        command: &ParsedStatement,
+        values: &BindValues,
+        stop: &CancellationToken,
+    ) -> Result<()> {
+        command.check_read_only(&self.backend.options().functions)?;
+        self.ensure_same_dialect(command)?;
+        let refusal = self.find_refusal(&command.sql, values, stop).await?;
+        refusal.map_or(Ok(()), |refusal| Err(read_refused_error(refusal)))
+    }
+
+    fn ensure_same_dialect(&self, command: &ParsedStatement) -> Result<()> {
+        match command.sql.dialect() == self.dialect() {
+            true => Ok(()),
+            false => Err(Error::new(codes::INTERNAL_ERROR, "the statement was read for another database")),
+        }
+    }
+
     pub(super) async fn run_statement(&self, mut job: StatementRun) -> Result<(StatementResult, Checkpoint)> {
         job.check_stopped()?;
         let command = &job.statement;
-        if command.sql.dialect() != self.dialect() {
-            return Err(Error::new(codes::INTERNAL_ERROR, "the statement was read for another database"));
-        }
+        self.ensure_same_dialect(command)?;
         job.args.values.retain(|name, _| command.has_parameter(name));
         self.backend.run_statement(job).await
     }

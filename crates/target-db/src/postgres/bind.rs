@@ -9,7 +9,7 @@ use sqlx::postgres::{PgArguments, PgTypeInfo};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Column as _, Either, Executor as _, PgConnection, Postgres, SqlSafeStr, Statement as _};
 
-use crate::bind::{BindValues, ParameterizedSql};
+use crate::bind::{BindValues, ParameterizedSql, Placeholder};
 use afterload_core::error::{Error, Result};
 
 /// A PostgreSQL statement with its values.
@@ -43,7 +43,8 @@ impl ParameterizedSql {
     /// Binds the values for PostgreSQL.
     ///
     /// The server prepares the text on this connection and executes nothing. It refuses a text with two statements.
-    /// Lists become arrays where the server expects an array. Elsewhere they become JSON.
+    /// Lists become arrays where the server expects an array. A list alone in `IN (…)` stands for its items: it is one
+    /// array, so it has no limit of its own. Elsewhere lists become JSON.
     ///
     /// # Errors
     /// `sql_parameter_missing`, `sql_parameter_unknown`, `sql_parameter_invalid`, or `sql_invalid` if the server
@@ -55,7 +56,7 @@ impl ParameterizedSql {
     ) -> Result<PostgresQuery> {
         let values = self.ordered_values(bind)?;
         let sql = AssertSqlSafe(self.to_numbered_sql()).into_sql_str();
-        let prepared = connection.prepare_with(sql, &[]).await.map_err(|error| self.prepare_error(&error))?;
+        let prepared = connection.prepare_with(sql, &[]).await.map_err(|error| self.prepare_error(error))?;
         let wanted = match prepared.parameters() {
             Some(Either::Left(types)) => types.iter().filter_map(PgTypeInfo::oid).map(|oid| oid.0.into()).collect(),
             _ => Vec::new(),
@@ -70,22 +71,45 @@ impl ParameterizedSql {
         if types.len() != values.len() {
             return Err(Error::new(codes::SQL_INVALID, "the server sees other parameters than we do"));
         }
-        let texts = self.parameter_names().iter().zip(values).zip(&types);
-        let texts =
-            texts.map(|((name, value), kind)| to_postgres_text(name, value, kind)).collect::<Result<Vec<_>>>()?;
+        let mut texts = Vec::with_capacity(types.len());
+        let mut lists = vec![None; types.len()];
+        for (index, ((name, value), kind)) in self.parameter_names().iter().zip(values).zip(&types).enumerate() {
+            lists[index] = match value {
+                Json::Array(items) if self.is_in_list(index) && !kind.ends_with("[]") => {
+                    Some(to_item_array(name, items, kind)?)
+                }
+                _ => None,
+            };
+            // A long list is not sent twice.
+            let replaced = lists[index].is_some() && self.is_only_in_lists(index);
+            texts.push(if replaced { None } else { to_postgres_text(name, value, kind)? });
+        }
         let column = |column: &sqlx::postgres::PgColumn| (column.name().to_owned(), column.type_info().clone());
         let columns = prepared.columns().iter().map(column).collect();
-        let sql = self.render_parameters(|place| format!("CAST(CAST(${} AS text) AS {})", place + 1, types[place]));
-        let literal = |place: usize| format!("CAST({} AS {})", quote_literal(texts[place].as_deref()), types[place]);
-        Ok(PostgresQuery { inlined_sql: self.render_parameters(literal), sql, values: texts, columns })
+        let list_at = |place: Placeholder| lists[place.index].as_ref().filter(|_| place.in_list);
+        let inlined_sql = self.render_parameters(|place| match list_at(place) {
+            Some(list) => render_items(&quote_literal(Some(list)), &types[place.index]),
+            None => format!("CAST({} AS {})", quote_literal(texts[place.index].as_deref()), types[place.index]),
+        });
+        // The arrays follow the other values.
+        let first_list = texts.len();
+        let list_numbers: Vec<usize> = (0..lists.len()).filter(|index| lists[*index].is_some()).collect();
+        let sql = self.render_parameters(|place| match list_at(place) {
+            Some(_) => {
+                let number = first_list + list_numbers.iter().take_while(|index| **index < place.index).count() + 1;
+                render_items(&format!("CAST(${number} AS text)"), &types[place.index])
+            }
+            None => format!("CAST(CAST(${} AS text) AS {})", place.index + 1, types[place.index]),
+        });
+        texts.extend(lists.into_iter().flatten().map(Some));
+        Ok(PostgresQuery { inlined_sql, sql, values: texts, columns })
     }
 
-    fn prepare_error(&self, error: &sqlx::Error) -> Error {
-        let Some(database) = error.as_database_error() else {
-            return Error::new(codes::DATABASE_UNAVAILABLE, error.to_string());
-        };
+    fn prepare_error(&self, error: sqlx::Error) -> Error {
+        let Some(database) = error.as_database_error() else { return error.into() };
         let told = Error::new(codes::SQL_INVALID, format!("the database refuses the SQL: {}", database.message()));
-        match database.code().as_deref() {
+        let code = database.code().map(std::borrow::Cow::into_owned);
+        match code.as_deref() {
             // The type of a parameter is undetermined, ambiguous or contradictory.
             Some("42P18" | "42P08") if !self.parameter_names().is_empty() => {
                 let names =
@@ -96,12 +120,29 @@ impl ParameterizedSql {
                 ))
             }
             // Connection, resource and operator errors are not errors of the text.
-            Some(code) if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
-                Error::new(codes::DATABASE_UNAVAILABLE, database.message())
-            }
+            Some(code) if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => error.into(),
             _ => told,
         }
     }
+}
+
+/// Renders the items of an array as rows. `IN` compares with each of them, and with none of an empty array.
+fn render_items(array: &str, kind: &str) -> String {
+    format!("SELECT pg_catalog.unnest(CAST({array} AS {kind}[]))")
+}
+
+/// Renders the items of a list as an array literal. Each item has the form in which it would be bound alone.
+fn to_item_array(name: &str, items: &[Json], kind: &str) -> Result<String> {
+    let mut text = String::from("{");
+    for (place, item) in items.iter().enumerate() {
+        text.push_str(if place == 0 { "" } else { "," });
+        match to_postgres_text(name, item, kind)? {
+            None => text.push_str("NULL"),
+            Some(item) => push_array_item(&item, &mut text),
+        }
+    }
+    text.push('}');
+    Ok(text)
 }
 
 /// Renders a value as text that PostgreSQL can cast to the type `kind`.

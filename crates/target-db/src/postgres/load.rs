@@ -10,7 +10,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
 use super::load_sql::{LoadSql, STAGING_TABLE};
-use super::{PostgresDatabase, pg_copy, sqlstate};
+use super::{INVALID_COLUMN_REFERENCE, PostgresDatabase, pg_copy, sqlstate};
 use crate::batch::{BatchCell, RowBatch};
 use crate::bulk_load::{
     ChunkCommit, ChunkCommitFn, KeyConflictAction, LoadOutcome, LoadPlan, RowRefusal, conflict_keys_error,
@@ -19,13 +19,14 @@ use crate::bulk_load::{
 use crate::checkpoint::{CheckpointSql, Fence};
 use crate::table::DbColumnType;
 use crate::target_database::ChunkLoader;
-use afterload_core::clock;
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result};
 
 /// A loader for one table. Its own connection holds the staging table.
 pub struct PostgresLoader {
     connection: PoolConnection<sqlx::Postgres>,
     plan: LoadPlan,
+    clock: Clock,
     checkpoint_sql: CheckpointSql,
     load_sql: LoadSql,
     buffer: Vec<u8>,
@@ -52,12 +53,13 @@ impl PostgresLoader {
             // Planning the statement fails if no unique constraint covers the keys.
             let probe = format!("EXPLAIN {}", sql.merge.replace("$1", "0").replace("$2", "0"));
             connection.execute(AssertSqlSafe(probe)).await.map_err(|error| match sqlstate(&error).as_deref() {
-                Some("42P10") => conflict_keys_error(&plan),
+                Some(INVALID_COLUMN_REFERENCE) => conflict_keys_error(&plan),
                 _ => error.into(),
             })?;
         }
         let buffer = Vec::with_capacity(COPY_BUFFER_BYTES + (COPY_BUFFER_BYTES >> 1));
-        Ok(Self { connection, plan, checkpoint_sql: postgres.checkpoint_sql.clone(), load_sql: sql, buffer })
+        let (clock, checkpoint_sql) = (postgres.options.clock.clone(), postgres.checkpoint_sql.clone());
+        Ok(Self { connection, plan, clock, checkpoint_sql, load_sql: sql, buffer })
     }
 }
 
@@ -69,7 +71,7 @@ impl ChunkLoader for PostgresLoader {
         seal: ChunkCommitFn,
     ) -> Result<(LoadOutcome, ChunkCommit)> {
         let rows = (*rows).as_ref();
-        let Self { connection, plan, checkpoint_sql: statements, load_sql: sql, buffer } = self;
+        let Self { connection, plan, clock, checkpoint_sql: statements, load_sql: sql, buffer } = self;
         let mut transaction = connection.begin().await?;
         if let Some(fence) = fence {
             let mine =
@@ -84,7 +86,7 @@ impl ChunkLoader for PostgresLoader {
         let outcome = work.load_all().await?;
         let sealed = seal(&outcome);
         if let Some(fence) = fence {
-            let now = clock::now_millis();
+            let now = clock.now();
             let advance = sqlx::query(AssertSqlSafe(statements.update_cursor())).bind(&sealed.cursor).bind(now);
             advance.bind(sealed.finished.then_some(now)).bind(&fence.checkpoint_key).execute(&mut *transaction).await?;
             if !sealed.rejects.is_empty() {

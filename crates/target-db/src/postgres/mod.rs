@@ -2,8 +2,10 @@
 
 mod bind;
 mod bulk_update;
+mod called_names;
 mod decode;
 mod describe;
+mod guard;
 mod load;
 mod load_sql;
 mod pg_copy;
@@ -20,12 +22,14 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::bind::{BindValues, ParameterizedSql};
 use crate::bulk_load::LoadPlan;
 use crate::bulk_update::{BoundUpdate, BulkUpdate, UpdatePlan};
 use crate::checkpoint::{self, CheckpointSql};
 use crate::config::{ConnectionConfig, ConnectionOptions};
 use crate::errors::{invalid_url_error, unavailable_error};
 use crate::query::{QueryOptions, RowVisitor, SelectQuery};
+use crate::read_only::Refusal;
 use crate::row_source::RowSource;
 use crate::statement::{Checkpoint, StatementResult, StatementRun};
 use crate::table::{DbColumnType, TableInfo};
@@ -71,6 +75,8 @@ impl SessionSetup {
             let set = sqlx::query("SELECT set_config('search_path', $1, false)").bind(path);
             set.execute(&mut *connection).await?;
         }
+        // We split SQL as the standard does. A database or role may be set up otherwise.
+        connection.execute("SET standard_conforming_strings = on").await?;
         // Some servers lack this setting. They notice a dead client only when its statement ends.
         drop(connection.execute("SET client_connection_check_interval = '2s'").await);
         if self.read_only {
@@ -132,6 +138,18 @@ impl TargetDatabase for PostgresDatabase {
         describe::describe_table(self, name).await
     }
 
+    async fn has_unique_keys(&self, table: &TableName, keys: &[String]) -> Result<bool> {
+        let keys = quote_identifiers(keys.iter().map(String::as_str));
+        // Planning the statement fails if no unique constraint covers the keys. `EXPLAIN` plans and inserts nothing.
+        let probe =
+            format!("EXPLAIN INSERT INTO {} DEFAULT VALUES ON CONFLICT ({keys}) DO NOTHING", table.to_quoted_sql());
+        match sqlx::query(AssertSqlSafe(probe)).execute(&self.pool).await {
+            Ok(_) => Ok(true),
+            Err(error) if sqlstate(&error).as_deref() == Some(INVALID_COLUMN_REFERENCE) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Creates the tables under a lock, because concurrent sessions that create one table conflict in the catalog.
     async fn create_checkpoint_tables(&self) -> Result<()> {
         let there = "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL";
@@ -157,6 +175,10 @@ impl TargetDatabase for PostgresDatabase {
 
     async fn run_statement(&self, run: StatementRun) -> Result<(StatementResult, Checkpoint)> {
         statement::run(self, run).await
+    }
+
+    async fn find_refusal(&self, sql: &ParameterizedSql, values: &BindValues) -> Result<Option<Refusal>> {
+        guard::find_refusal(self, sql, values).await
     }
 
     async fn select_rows<R: RowVisitor>(&self, select: &SelectQuery, options: QueryOptions, visitor: R) -> Result<R> {
@@ -203,6 +225,9 @@ impl TargetDatabase for PostgresDatabase {
         wanted
     }
 }
+
+/// The SQLSTATE of `ON CONFLICT` keys that no unique constraint covers.
+const INVALID_COLUMN_REFERENCE: &str = "42P10";
 
 fn sqlstate(error: &sqlx::Error) -> Option<String> {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned)

@@ -12,7 +12,6 @@ use super::{PostgresDatabase, decode, sqlstate};
 use crate::statement::{
     Checkpoint, ParsedStatement, RowCollector, StatementArgs, StatementResult, StatementRun, stopped_error,
 };
-use afterload_core::clock;
 use afterload_core::error::{Error, Result, database_error_message};
 
 /// How long to wait before the next cancel request. A request that arrives between two statements has no effect.
@@ -91,7 +90,7 @@ async fn run_transaction(
     let StatementRun { fence, checkpoint_fn: note, args: call, .. } = job;
     let noted = note(&effect)?;
     if let Some(fence) = fence {
-        let now = clock::now_millis();
+        let now = database.options.clock.now();
         let advance = sqlx::query(AssertSqlSafe(statements.update_cursor())).bind(&noted.cursor).bind(now);
         advance.bind(noted.finished.then_some(now)).bind(&fence.checkpoint_key).execute(&mut *transaction).await?;
     }

@@ -16,13 +16,19 @@ pub struct SqliteQuery {
 }
 
 impl ParameterizedSql {
-    /// Binds the values for SQLite. Booleans become 1 and 0. Lists and maps become JSON, for `json_each`.
+    /// Binds the values for SQLite. Booleans become 1 and 0. Lists and maps become JSON, for `json_each`. A list alone in
+    /// `IN (…)` stands for its items, however many they are.
     ///
     /// # Errors
     /// `sql_parameter_missing`, `sql_parameter_unknown`.
     pub(crate) fn bind_for_sqlite(&self, bind: &BindValues) -> Result<SqliteQuery> {
-        let values = self.ordered_values(bind)?.into_iter().map(to_sqlite_value).collect();
-        Ok(SqliteQuery { sql: self.to_numbered_sql(), values })
+        let values = self.ordered_values(bind)?;
+        let sql = self.render_parameters(|place| match place.in_list && values[place.index].is_array() {
+            // Without the `+`, SQLite would compare as with a column, and a text would not equal a number.
+            true => format!("SELECT +value FROM json_each(?{})", place.index + 1),
+            false => format!("?{}", place.index + 1),
+        });
+        Ok(SqliteQuery { sql, values: values.into_iter().map(to_sqlite_value).collect() })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use afterload_core::failpoint;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
-use rusqlite::{ErrorCode, ToSql, TransactionBehavior};
+use rusqlite::{ErrorCode, ToSql, TransactionBehavior, ffi};
 
 use super::{SqliteDatabase, error_text, map_sqlite_error};
 use crate::batch::{BatchCell, RowBatch};
@@ -15,7 +15,7 @@ use crate::bulk_load::{
 use crate::checkpoint::{CheckpointSql, Fence};
 use crate::table::DbColumnType;
 use crate::target_database::ChunkLoader;
-use afterload_core::clock;
+use afterload_core::clock::Clock;
 use afterload_core::error::Result;
 use afterload_core::identifier::quote_identifiers;
 
@@ -27,6 +27,7 @@ pub struct SqliteLoader {
 
 struct SqliteLoadJob {
     plan: LoadPlan,
+    clock: Clock,
     checkpoint_sql: CheckpointSql,
     insert: String,
     upsert: Option<String>,
@@ -42,11 +43,27 @@ impl SqliteLoader {
         );
         let upsert = (plan.conflict_action() == Some(KeyConflictAction::Update))
             .then(|| format!("{insert}{}", plan.on_conflict_do_update()));
+        let plain_insert = insert.clone();
         let insert = format!("{insert}{}", plan.on_conflict_do_nothing());
-        let shared = Arc::new(SqliteLoadJob { plan, checkpoint_sql: sqlite.checkpoint_sql.clone(), insert, upsert });
+        let (clock, checkpoint_sql) = (sqlite.options.clock.clone(), sqlite.checkpoint_sql.clone());
+        let shared = Arc::new(SqliteLoadJob { plan, clock, checkpoint_sql, insert, upsert });
         let probe = Arc::clone(&shared);
-        sqlite.run_blocking(move |connection| probe.check_statements(connection)).await?;
+        sqlite.run_blocking(move |connection| probe.check_statements(connection, &plain_insert)).await?;
         Ok(Self { database: sqlite, shared })
+    }
+}
+
+/// Whether SQLite accepts these conflict keys for `insert`, a statement without a conflict clause.
+///
+/// SQLite has no error code for keys that are not unique. If the statement is good without the clause, only the clause
+/// can be at fault.
+pub(super) fn accepts_conflict_keys(connection: &rusqlite::Connection, insert: &str, keys: &[String]) -> Result<bool> {
+    connection.prepare(insert).map_err(map_sqlite_error)?;
+    let keys = quote_identifiers(keys.iter().map(String::as_str));
+    match connection.prepare(&format!("{insert} ON CONFLICT ({keys}) DO NOTHING")) {
+        Ok(_) => Ok(true),
+        Err(error) if error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_ERROR) => Ok(false),
+        Err(error) => Err(map_sqlite_error(error)),
     }
 }
 
@@ -66,13 +83,14 @@ impl ChunkLoader for SqliteLoader {
 
 impl SqliteLoadJob {
     /// Prepares the statements once, so that errors show before the first batch.
-    fn check_statements(&self, connection: &rusqlite::Connection) -> Result<()> {
-        let all = std::iter::once(&self.insert).chain(&self.upsert);
-        for sql in all {
-            connection.prepare(sql).map_err(|error| match error.to_string().contains("ON CONFLICT clause") {
-                true => conflict_keys_error(&self.plan),
-                false => map_sqlite_error(error),
-            })?;
+    fn check_statements(&self, connection: &rusqlite::Connection, plain_insert: &str) -> Result<()> {
+        if let Some(conflict) = &self.plan.conflict
+            && !accepts_conflict_keys(connection, plain_insert, &conflict.keys)?
+        {
+            return Err(conflict_keys_error(&self.plan));
+        }
+        for sql in std::iter::once(&self.insert).chain(&self.upsert) {
+            connection.prepare(sql).map_err(map_sqlite_error)?;
         }
         Ok(())
     }
@@ -97,7 +115,7 @@ impl SqliteLoadJob {
         let outcome = self.load_rows(&transaction, rows)?;
         let sealed = seal(&outcome);
         if let Some(fence) = &fence {
-            let now = clock::now_millis();
+            let now = self.clock.now();
             let values = (&sealed.cursor, now, sealed.finished.then_some(now), &fence.checkpoint_key);
             transaction.execute(&self.checkpoint_sql.update_cursor(), values).map_err(map_sqlite_error)?;
             let mut insert = transaction.prepare(&self.checkpoint_sql.insert_reject()).map_err(map_sqlite_error)?;

@@ -3,6 +3,7 @@
 mod bind;
 mod bulk_update;
 mod describe;
+mod guard;
 mod load;
 mod select;
 mod statement;
@@ -17,19 +18,22 @@ use sqlx::sqlite::{LockedSqliteHandle, SqliteConnectOptions, SqliteJournalMode, 
 use sqlx::{AssertSqlSafe, SqlitePool};
 use tokio_util::sync::CancellationToken;
 
+use crate::bind::{BindValues, ParameterizedSql};
 use crate::bulk_load::LoadPlan;
 use crate::bulk_update::{BoundUpdate, BulkUpdate, UpdatePlan};
 use crate::checkpoint::{self, CheckpointSql};
 use crate::config::{ConnectionConfig, ConnectionOptions};
 use crate::errors::{invalid_url_error, panic_error, unavailable_error};
 use crate::query::{QueryOptions, RowVisitor, SelectQuery};
+use crate::read_only::Refusal;
 use crate::row_source::RowSource;
 use crate::statement::{Checkpoint, StatementResult, StatementRun, stopped_error};
 use crate::table::TableInfo;
 use crate::target_database::TargetDatabase;
 use afterload_core::error::{Error, Result};
-use afterload_core::identifier::TableName;
-use load::SqliteLoader;
+use afterload_core::identifier::{TableName, quote_identifiers};
+use afterload_core::shortage;
+use load::{SqliteLoader, accepts_conflict_keys};
 
 /// How many virtual machine operations SQLite runs between two stop checks. They take a millisecond at most.
 const OPS_PER_STOP_CHECK: i32 = 10_000;
@@ -114,6 +118,14 @@ impl TargetDatabase for SqliteDatabase {
         describe::describe_table(&self.pool, name).await
     }
 
+    async fn has_unique_keys(&self, table: &TableName, keys: &[String]) -> Result<bool> {
+        let (table, keys) = (table.to_quoted_sql(), keys.to_vec());
+        let columns = quote_identifiers(keys.iter().map(String::as_str));
+        let values = vec!["NULL"; keys.len()].join(", ");
+        let insert = format!("INSERT INTO {table} ({columns}) VALUES ({values})");
+        self.run_blocking(move |connection| accepts_conflict_keys(connection, &insert, &keys)).await
+    }
+
     checkpoint::sqlx_checkpoint_methods!();
 
     async fn prepare_load(&self, plan: LoadPlan) -> Result<SqliteLoader> {
@@ -122,6 +134,10 @@ impl TargetDatabase for SqliteDatabase {
 
     async fn run_statement(&self, run: StatementRun) -> Result<(StatementResult, Checkpoint)> {
         statement::run(self, run).await
+    }
+
+    async fn find_refusal(&self, sql: &ParameterizedSql, _: &BindValues) -> Result<Option<Refusal>> {
+        guard::find_refusal(self, sql).await
     }
 
     async fn select_rows<R: RowVisitor>(&self, select: &SelectQuery, options: QueryOptions, visitor: R) -> Result<R> {
@@ -192,9 +208,13 @@ fn error_text(error: &rusqlite::Error) -> String {
 }
 
 fn map_sqlite_error(error: rusqlite::Error) -> Error {
+    let extended = error.sqlite_error().and_then(|error| u32::try_from(error.extended_code).ok());
+    if let Some(code) = extended.and_then(shortage::sqlite_code) {
+        return Error::new(code, error_text(&error));
+    }
     let code = error.sqlite_error().map(|error| error.extended_code & 0xff);
     match code {
-        Some(ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_IOERR | ffi::SQLITE_FULL) => {
+        Some(ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_IOERR) => {
             Error::new(codes::DATABASE_UNAVAILABLE, error_text(&error))
         }
         Some(ffi::SQLITE_INTERRUPT) => stopped_error(),
@@ -207,16 +227,29 @@ mod tests {
     use rusqlite::TransactionBehavior;
 
     use super::*;
+    use afterload_core::clock::Clock;
     use afterload_core::error::ErrorCode;
     use afterload_core::secret::Secret;
 
     const TEST_FAILED: ErrorCode = ErrorCode::permanent("test_failed", "The test makes it fail");
 
     async fn memory() -> SqliteDatabase {
-        let options = ConnectionOptions { name: "app".into(), read_only: false, checkpoints: true };
+        let options = ConnectionOptions {
+            name: "app".into(),
+            clock: Clock::system(),
+            read_only: false,
+            checkpoints: true,
+            functions: Vec::new(),
+        };
         let folder = tempfile::tempdir().unwrap().keep();
         let url = Secret::new(format!("sqlite://{}", folder.join("x.db").display()));
-        let config = ConnectionConfig { url, schema: None, read_only: false, checkpoints: Default::default() };
+        let config = ConnectionConfig {
+            url,
+            schema: None,
+            read_only: false,
+            checkpoints: Default::default(),
+            functions: Vec::new(),
+        };
         SqliteDatabase::open(&config, options).await.unwrap()
     }
 

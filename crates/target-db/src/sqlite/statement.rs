@@ -11,12 +11,11 @@ use super::bind::to_sqlite_value;
 use super::{SqliteDatabase, map_sqlite_error};
 use crate::row_source::{RowSource, Scalar};
 use crate::statement::{Checkpoint, RowCollector, StatementResult, StatementRun, may_write_error, stopped_error};
-use afterload_core::clock;
 use afterload_core::error::Result;
 
 pub(super) async fn run(database: &SqliteDatabase, job: StatementRun) -> Result<(StatementResult, Checkpoint)> {
     let stop = job.args.stop.clone();
-    let statements = database.checkpoint_sql.clone();
+    let (statements, clock) = (database.checkpoint_sql.clone(), database.options.clock.clone());
     let work = move |connection: &mut rusqlite::Connection| {
         let behavior = if job.writes { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
         let transaction = connection.transaction_with_behavior(behavior).map_err(map_sqlite_error)?;
@@ -38,7 +37,7 @@ pub(super) async fn run(database: &SqliteDatabase, job: StatementRun) -> Result<
         let StatementRun { fence, checkpoint_fn: note, args: call, .. } = job;
         let noted = note(&effect)?;
         if let Some(fence) = fence {
-            let now = clock::now_millis();
+            let now = clock.now();
             let values = (&noted.cursor, now, noted.finished.then_some(now), &fence.checkpoint_key);
             transaction.execute(&statements.update_cursor(), values).map_err(map_sqlite_error)?;
         }

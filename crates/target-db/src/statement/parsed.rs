@@ -2,7 +2,7 @@
 
 use crate::bind::ParameterizedSql;
 use crate::codes;
-use crate::tokenizer::{SqlToken, tokenize_sql};
+use crate::read_only::{FunctionCall, Lexeme, Refusal, find_refused_call, inspect_text, split_lexemes};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
@@ -10,17 +10,19 @@ use afterload_core::error::{Error, Result};
 ///
 /// Statements that control a transaction or outlive it (`BEGIN`, `SET`, `ATTACH`, `LISTEN`, …) are missing. They would
 /// break the guarantee that a step takes effect once.
-const ALLOWED_FIRST_KEYWORDS: [&str; 16] = [
-    "SELECT", "VALUES", "WITH", "INSERT", "REPLACE", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "CALL", "CREATE",
-    "ALTER", "DROP", "COMMENT", "REFRESH", "ANALYZE",
+const ALLOWED_FIRST_KEYWORDS: [&str; 17] = [
+    "SELECT", "VALUES", "TABLE", "WITH", "INSERT", "REPLACE", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "CALL",
+    "CREATE", "ALTER", "DROP", "COMMENT", "REFRESH", "ANALYZE",
 ];
-const WRITE_KEYWORDS: [&str; 4] = ["INSERT", "UPDATE", "DELETE", "MERGE"];
+/// Of these, the keywords of statements that can only read.
+const READ_KEYWORDS: [&str; 4] = ["SELECT", "VALUES", "TABLE", "WITH"];
 
 /// A single statement that a step may run.
 #[derive(Clone, Debug)]
 pub struct ParsedStatement {
     pub(crate) sql: ParameterizedSql,
-    read_only: bool,
+    /// The calls that certainly have side effects, or why the text is certainly no read.
+    inspected: std::result::Result<Vec<FunctionCall>, Refusal>,
 }
 
 impl ParsedStatement {
@@ -35,24 +37,25 @@ impl ParsedStatement {
                 Error::new(codes::SQL_INVALID, "there is more than one statement").with_hint("use several steps")
             );
         }
-        let words = tokenize_sql(text, dialect)?.into_iter().filter_map(|token| match token {
-            SqlToken::Other(word) => Some(word.to_ascii_uppercase()),
-            SqlToken::Parameter(name) => Some(format!(":{name}")),
-            SqlToken::Blank(_) | SqlToken::Semicolon => None,
-        });
-        let words: Vec<String> = words.collect();
-        let first = words.first().map(String::as_str).unwrap_or_default();
-        if !ALLOWED_FIRST_KEYWORDS.contains(&first) {
-            let known = ALLOWED_FIRST_KEYWORDS.map(|word| format!("`{word}`")).join(", ");
+        let lexemes = split_lexemes(&statement)?;
+        // A query may begin with brackets.
+        let opens = lexemes.iter().take_while(|lexeme| lexeme.is_sign('(')).count();
+        let first = match lexemes.get(opens) {
+            Some(Lexeme::Word(word)) => word.to_ascii_uppercase(),
+            Some(other) => other.as_name().unwrap_or_default().to_owned(),
+            None => String::new(),
+        };
+        let known: &[&str] = if opens > 0 { &READ_KEYWORDS } else { &ALLOWED_FIRST_KEYWORDS };
+        if !known.contains(&first.as_str()) {
+            let known = known.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
             let message = format!("a statement cannot begin with `{}`", first.chars().take(40).collect::<String>());
             return Err(Error::new(codes::SQL_REFUSED, message).with_hint(format!("it may begin with {known}")));
         }
-        let reads = match first {
-            "SELECT" | "VALUES" => true,
-            "WITH" => !words.iter().any(|word| WRITE_KEYWORDS.contains(&word.as_str())),
-            _ => false,
+        let inspected = match READ_KEYWORDS.contains(&first.as_str()) {
+            true => inspect_text(&statement),
+            false => Err(Refusal::new("it writes")),
         };
-        Ok(Self { sql: statement, read_only: reads })
+        Ok(Self { sql: statement, inspected })
     }
 
     /// Parses a statement whose dialect is not known yet.
@@ -77,10 +80,27 @@ impl ParsedStatement {
         self.parameter_names().iter().any(|known| known == name)
     }
 
-    /// Whether the text only reads. The database enforces this too.
+    /// Whether the text shows no write. The database decides before the statement runs.
     pub fn is_read_only(&self) -> bool {
-        self.read_only
+        self.inspected.is_ok()
     }
+
+    /// Refuses a statement that certainly does more than read, unless the connection allows the functions that it calls.
+    ///
+    /// # Errors
+    /// `sql_refused`
+    pub fn check_read_only(&self, allowed: &[String]) -> Result<()> {
+        let refusal = match &self.inspected {
+            Ok(calls) => find_refused_call(calls, allowed),
+            Err(refusal) => Some(refusal.clone()),
+        };
+        refusal.map_or(Ok(()), |refusal| Err(read_refused_error(refusal)))
+    }
+}
+
+/// The error of a statement that does more than read where only reading is allowed.
+pub(crate) fn read_refused_error(refusal: Refusal) -> Error {
+    refusal.into_error(codes::SQL_REFUSED, "the statement may only read")
 }
 
 #[cfg(test)]
@@ -94,6 +114,7 @@ mod tests {
             " select ':x;', \";\" -- ;\n /* ; */ ; ; -- done",
             "WITH a AS (SELECT 1) SELECT * FROM a",
             "INSERT INTO t VALUES (';')",
+            "(SELECT 1)",
         ] {
             for dialect in Dialect::ALL {
                 ParsedStatement::parse(text, dialect).expect(text);
@@ -122,7 +143,8 @@ mod tests {
             ("SET search_path = x", "sql_refused"),
             ("COPY t FROM PROGRAM 'id'", "sql_refused"),
             ("VACUUM", "sql_refused"),
-            ("(SELECT 1)", "sql_refused"),
+            ("(DELETE FROM t)", "sql_refused"),
+            ("1", "sql_refused"),
         ] {
             for dialect in Dialect::ALL {
                 assert_eq!(ParsedStatement::parse(text, dialect).unwrap_err().code().name(), code, "{text}");
@@ -143,7 +165,9 @@ mod tests {
             ("SELECT 'DELETE'", true),
             ("values (1)", true),
             ("WITH a AS (SELECT replace('a', 'b', 'c')) SELECT * FROM a", true),
+            ("WITH a AS (SELECT 1 AS delete) SELECT delete FROM a", true),
             ("WITH a AS (DELETE FROM t RETURNING id) SELECT * FROM a", false),
+            ("WITH a AS (SELECT 1) DELETE FROM t", false),
             ("UPDATE t SET a = 1", false),
             ("CREATE TABLE t (a INTEGER)", false),
         ] {

@@ -75,7 +75,7 @@ async fn only_an_admin_key_pauses_queues_and_pipelines() {
     for path in paths {
         let refused = stage.post(&key, &format!("/v1/{path}"), "application/json", "{}").await;
         assert_eq!((refused.status.as_u16(), refused.code().as_str()), (403, "scope_missing"), "{path}");
-        let unknown = format!("/v1/{path}").replace("quiet", "%00");
+        let unknown = format!("/v1/{path}").replace("quiet", "%01");
         let unknown = stage.post(&stage.admin, &unknown, "application/json", "{}").await;
         assert_eq!(unknown.status, 404, "{path}");
     }
@@ -217,5 +217,6 @@ async fn a_file_of_an_earlier_run_needs_read_access_to_that_run() {
     let mut moved = file.clone();
     moved["key"] = json!("other");
     assert_eq!(stage.run(&reader, json!({ "file": moved })).await.code(), "params_invalid");
-    assert_eq!(stage.run(&reader, json!({ "file": { "artifact_id": "\u{0}" } })).await.code(), "object_not_found");
+    assert_eq!(stage.run(&reader, json!({ "file": { "artifact_id": "\u{1}" } })).await.code(), "object_not_found");
+    assert_eq!(stage.run(&reader, json!({ "file": { "artifact_id": "\u{0}" } })).await.code(), "text_invalid");
 }

@@ -171,8 +171,12 @@ async fn unsafe_request_ids_are_replaced() {
         let given = stage.send(request).await.headers["x-request-id"].to_str().unwrap().to_owned();
         assert_eq!(given.len(), 26, "`{id}` became `{given}`");
     }
-    let strange = stage.get(&stage.admin, "/v1/runs/%00%ff").await;
+    let strange = stage.get(&stage.admin, "/v1/runs/%ff").await;
     assert_eq!((strange.status.as_u16(), strange.code().as_str()), (404, "not_found"));
-    assert_eq!(stage.get(&stage.admin, "/v1/runs/%00").await.code(), "run_not_found");
-    assert_eq!(stage.get(&stage.admin, "/v1/artifacts/%00").await.code(), "artifact_not_found");
+    assert_eq!(stage.get(&stage.admin, "/v1/runs/%01").await.code(), "run_not_found");
+    assert_eq!(stage.get(&stage.admin, "/v1/artifacts/%01").await.code(), "artifact_not_found");
+    for path in ["/v1/runs/%00", "/v1/runs/%00%ff", "/v1/artifacts/%00"] {
+        let refused = stage.get(&stage.admin, path).await;
+        assert_eq!((refused.status.as_u16(), refused.code().as_str()), (422, "text_invalid"), "{path}");
+    }
 }

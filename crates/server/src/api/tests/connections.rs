@@ -10,7 +10,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::stage::Stage;
-use crate::api::serve;
+use crate::api::{ApiListener, serve};
+use afterload_http_listener::ConnectionLimits;
 
 /// A test that waits longer fails.
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,8 +24,10 @@ async fn listening_with(stage: &Stage, drain: Duration) -> (SocketAddr, Cancella
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
+    let timeouts = ConnectionLimits::default().timeouts();
+    let options = ApiListener { max_connections: 100, timeouts, drain };
     #[expect(clippy::disallowed_methods, reason = "the test waits for it")]
-    let served = tokio::spawn(serve(listener, stage.router.clone(), stop.clone(), drain));
+    let served = tokio::spawn(serve(listener, stage.router.clone(), options, stop.clone()));
     (address, stop, served)
 }
 

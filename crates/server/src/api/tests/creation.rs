@@ -159,10 +159,36 @@ async fn an_endless_part_header_is_rejected() {
 }
 
 #[tokio::test]
+async fn parts_and_files_are_limited() {
+    let stage = Stage::new().await;
+    let empty: Part<'_> = ("name=\"file\"; filename=\"\"", b"");
+    assert_eq!(send(&stage, &[empty; 50]).await.status, 202);
+    assert_eq!(send(&stage, &[empty; 51]).await.code(), "too_many_parts");
+    let file: Part<'_> = ("name=\"extras\"; filename=\"a\"", b"a");
+    assert_eq!(send(&stage, &[file; 10]).await.status, 202);
+    assert_eq!(stage.objects.delete_prefix("artifacts", "uploads/").await.unwrap(), 10);
+    assert_eq!(send(&stage, &[file; 11]).await.code(), "too_many_files");
+    nothing_stays(&stage).await;
+    let named = vec!["s3://uploads/none"; 11];
+    assert_eq!(stage.run(&stage.admin, json!({ "extras": named })).await.code(), "too_many_files");
+}
+
+#[tokio::test]
+async fn undeclared_part_is_refused_at_its_head() {
+    let stage = Stage::new().await;
+    let answer = send(&stage, &[("name=\"emial\"", &[b'x'; 70_000])]).await;
+    assert_eq!(answer.code(), "params_invalid", "the content would be `body_too_large`");
+    assert_eq!(answer.json()["details"][0]["message"], "the pipeline has no such param; did you mean `email`?");
+    let long = format!("name=\"{}\"", "x".repeat(10_000));
+    let answer = send(&stage, &[(&long, b"")]).await;
+    assert!(answer.code() == "params_invalid" && answer.bytes.len() < 2_000, "{:?}", answer.bytes);
+}
+
+#[tokio::test]
 async fn too_many_parallel_uploads_get_503() {
     let stage = Stage::new().await;
     let file: Part<'_> = ("name=\"file\"; filename=\"a.csv\"", b"a");
-    let under_way: Vec<_> = std::iter::from_fn(|| stage.app.try_form_permit()).collect();
+    let under_way: Vec<_> = std::iter::from_fn(|| stage.app.upload_slots().take_key_slot().ok()).collect();
     let refused = send(&stage, &[file]).await;
     assert_eq!((refused.status.as_u16(), refused.code().as_str()), (503, "too_many_uploads"));
     assert_eq!(refused.headers["retry-after"], "5");
@@ -171,6 +197,6 @@ async fn too_many_parallel_uploads_get_503() {
     for _ in 0..3 {
         assert_eq!(send(&stage, &[file]).await.status, 202);
     }
-    let room: Vec<_> = std::iter::from_fn(|| stage.app.try_form_permit()).collect();
-    assert_eq!(room.len(), crate::api::state::MAX_PARALLEL_FORMS, "all room is given back");
+    let room: Vec<_> = std::iter::from_fn(|| stage.app.upload_slots().take_key_slot().ok()).collect();
+    assert_eq!(room.len(), crate::api::upload_slots::MAX_KEY_UPLOADS, "all room is given back");
 }

@@ -2,7 +2,9 @@
 
 mod access;
 mod answers;
+mod bodies;
 mod connections;
 mod creation;
 mod downloads;
 mod stage;
+mod watchers;

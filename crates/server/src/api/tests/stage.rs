@@ -14,12 +14,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
 use crate::api::openapi::tests::is_documented;
-use crate::api::{ApiState, ServerConfig, StartRun, api_routes, create_api_key, with_common_layers};
+use crate::api::{
+    ApiState, ServerConfig, StartRun, TrustedProxies, WatcherLimits, api_routes, create_api_key, with_common_layers,
+};
 use crate::codes;
-use afterload_core::clock;
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result};
+use afterload_core::file_seals::FileSeals;
+use afterload_core::keyring::Keyring;
 use afterload_core::redactor::Redactor;
-use afterload_core::secret::Secret;
 use afterload_core::units::ByteSize;
 use afterload_egress::{EgressClient, HttpConfig, HttpLimits, WebhookSigner, WebhooksConfig};
 use afterload_engine::registry::{
@@ -54,18 +57,25 @@ pub(super) struct Answer {
 impl Stage {
     pub(super) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let db = Db::open(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
+        let db =
+            Db::open(&format!("sqlite://{}", folder.path().join("a.db").display()), Clock::system()).await.unwrap();
         let definition =
             |name: &str| DefinitionRecord { name: name.into(), digest: name.into(), source: String::new() };
         db.definitions().replace_live(&[definition("contacts-import"), definition("quiet")], &[]).await.unwrap();
         let (objects, store) = objects(folder.path()).await;
-        let (webhooks, redactor) = (WebhookSigner::new(&WebhooksConfig::default(), ""), Redactor::new([]));
+        let (webhooks, redactor) = (WebhookSigner::new(&WebhooksConfig::default(), &keyring()), Redactor::new([]));
         let parts = EngineDeps {
             db: db.clone(),
             config: engine_config(),
             objects: objects.clone(),
             records: Arc::new(NoRecords),
-            http: EgressClient::new(&HttpConfig::default(), &HttpLimits::default(), webhooks, redactor.clone()),
+            http: EgressClient::new(
+                &HttpConfig::default(),
+                &HttpLimits::default(),
+                webhooks,
+                redactor.clone(),
+                Clock::system(),
+            ),
             redactor,
             metrics: Metrics::default(),
             steps: Vec::new(),
@@ -76,8 +86,8 @@ impl Stage {
         let app = ApiState::with_start(engine, server_config(), player(db.clone()), live, json!({ "type": "object" }))
             .unwrap();
         let routes = api_routes().route("/panic", axum::routing::get(panicking));
-        let router = with_common_layers(routes, app.engine().metrics()).with_state(app.clone());
-        let (key, admin) = create_api_key("admin", &["admin".into()], &[]).unwrap();
+        let router = with_common_layers(routes, &app).with_state(app.clone());
+        let (key, admin) = create_api_key("admin", &["admin".into()], &[], db.now()).unwrap();
         db.api_keys().insert(&key).await.unwrap();
         Self { router, app, db, objects, admin, _store: store, folder }
     }
@@ -90,7 +100,7 @@ impl Stage {
     /// A new API key with these scopes and the bucket `uploads`.
     pub(super) async fn key(&self, scopes: &[&str]) -> String {
         let scopes: Vec<_> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
-        let (key, text) = create_api_key("test", &scopes, &["uploads".into()]).unwrap();
+        let (key, text) = create_api_key("test", &scopes, &["uploads".into()], self.db.now()).unwrap();
         self.db.api_keys().insert(&key).await.unwrap();
         text
     }
@@ -226,11 +236,12 @@ async fn play(db: &Db, run: NewRun) -> Result<StartOutcome> {
         origin: run.origin.into(),
         params: run.params.into(),
         event: run.event,
+        file_seals: FileSeals::default(),
         error: None,
         revision: 1,
         run_at: run.run_at,
         cancel_requested_at: None,
-        created_at: clock::now_millis(),
+        created_at: Clock::system().now(),
         started_at: None,
         finished_at: None,
         concurrency_slot: None,
@@ -248,10 +259,14 @@ async fn play(db: &Db, run: NewRun) -> Result<StartOutcome> {
 const BASE_URL: &str = "http://127.0.0.1:8080";
 const ARTIFACTS: &str = "artifacts";
 
+fn keyring() -> Keyring {
+    Keyring::new("a secret for tests", [])
+}
+
 fn engine_config() -> EngineConfig {
     EngineConfig {
         base_url: BASE_URL.into(),
-        signing_key: Secret::new("a secret for tests"),
+        keyring: keyring(),
         artifacts: ARTIFACTS.into(),
         queues: BTreeMap::new(),
         max_crashes: 3,
@@ -266,14 +281,19 @@ fn server_config() -> ServerConfig {
     ServerConfig {
         listen: ([127, 0, 0, 1], 8080).into(),
         base_url: BASE_URL.into(),
-        signing_key: Secret::new("a secret for tests"),
+        keyring: keyring(),
         cors: None,
         artifacts: ARTIFACTS.into(),
         buckets: BTreeSet::new(),
         max_upload: ByteSize(2 << 20),
         max_body: ByteSize(64 << 10),
+        max_form_parts: 50,
+        max_files: 10,
         inline_wait: Duration::from_secs(10),
         max_wait: Duration::from_secs(60),
+        watchers: WatcherLimits::default(),
+        trusted_proxies: TrustedProxies::default(),
+        max_wrong_keys: 1000,
         webhooks: WebhooksConfig::default(),
     }
 }
@@ -296,7 +316,7 @@ async fn objects(folder: &std::path::Path) -> (ObjectStore, DropGuard) {
     let folder = folder.join("objects");
     let credentials = embedded::load_or_create_credentials(&folder).unwrap();
     let listener = embedded::bind_listener(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let store = EmbeddedStore::open(&folder, credentials).unwrap();
+    let store = EmbeddedStore::open(&folder, credentials, Clock::system()).unwrap();
     let stop = CancellationToken::new();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     #[expect(clippy::disallowed_methods, reason = "it ends with the test")]

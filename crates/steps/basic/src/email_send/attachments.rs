@@ -2,16 +2,14 @@
 
 use futures::StreamExt;
 
-use super::{AttachedFiles, EmailSendDeps};
+use super::AttachedFiles;
 use crate::codes;
 use afterload_core::error::{Error, Result};
-use afterload_core::file::File;
 use afterload_core::object_names::{resolve_content_type, sanitize_file_name};
 use afterload_core::units::ByteSize;
-use afterload_mailer::MailAttachment;
-use afterload_object_store::ObjectStore;
+use afterload_mailer::{MailAttachment, Mailer};
 use afterload_pipeline::Templated;
-use afterload_step_api::StepContext;
+use afterload_step_api::{StepContext, VerifiedFile};
 
 /// Mail programs do not display more attachments well.
 const MAX_ATTACHMENTS: usize = 100;
@@ -20,22 +18,23 @@ const MAX_ATTACHMENTS: usize = 100;
 pub(super) async fn read_attachments(
     files: Templated<AttachedFiles>,
     ctx: &StepContext,
-    deps: &EmailSendDeps,
+    mailer: &Mailer,
 ) -> Result<Vec<MailAttachment>> {
     let files = files.into_value()?.0.into_iter().map(Templated::into_value).collect::<Result<Vec<_>>>()?;
-    let files = files.into_iter().flatten().collect::<Vec<File>>();
+    let verified = files.iter().flatten().map(|file| ctx.files.verifier().verify_file(file));
+    let files = verified.collect::<Result<Vec<_>>>()?;
     if files.len() > MAX_ATTACHMENTS {
         let message = format!("the mail has {} attachments; expected at most {MAX_ATTACHMENTS}", files.len());
         return Err(Error::new(codes::MAIL_ATTACHMENT_COUNT, message));
     }
-    let limit = deps.mailer.attachment_limit();
+    let limit = mailer.attachment_limit();
     // Check the declared sizes first, before any byte is read.
     if files.iter().map(|file| file.size).fold(0, u64::saturating_add) > limit.0 {
         return Err(attachments_too_large(limit));
     }
     let (mut attachments, mut left) = (Vec::with_capacity(files.len()), limit.0);
     for file in files {
-        let bytes = read_file(&file, left, ctx, &deps.objects).await?.ok_or_else(|| attachments_too_large(limit))?;
+        let bytes = read_file(&file, left, ctx).await?.ok_or_else(|| attachments_too_large(limit))?;
         left -= bytes.len() as u64;
         let name = sanitize_file_name(&file.name, "file");
         attachments.push(MailAttachment::new(&name, &resolve_content_type(Some(&file.content_type), &name), bytes));
@@ -44,8 +43,8 @@ pub(super) async fn read_attachments(
 }
 
 /// Returns the bytes of a file; `None` if there are more than `most`.
-async fn read_file(file: &File, most: u64, ctx: &StepContext, objects: &ObjectStore) -> Result<Option<Vec<u8>>> {
-    let mut body = objects.open_object(file, 0).await?;
+async fn read_file(file: &VerifiedFile, most: u64, ctx: &StepContext) -> Result<Option<Vec<u8>>> {
+    let mut body = ctx.files.open(file, 0).await?;
     let mut bytes = Vec::new();
     while let Some(chunk) = body.stream.next().await {
         ctx.check_stopped()?;

@@ -15,7 +15,7 @@ use afterload_mailer::{
 };
 use afterload_pipeline::Templated;
 use afterload_step_api::{
-    EffectRecorder, EffectState, FileLinks, ProgressCounts, ProgressReporter, ProgressUpdate, RunInfo,
+    EffectRecorder, EffectState, FileLinks, FileVerifier, ProgressCounts, ProgressReporter, ProgressUpdate, RunInfo,
 };
 
 /// Every copy lists all recipients in `To` and `Cc`. Larger audiences use `notify.fanout`.
@@ -34,7 +34,8 @@ pub(super) fn check_link_lifetime(said: units::HumanDuration) -> Result<Duration
 pub(super) struct MailJob<'a> {
     pub mailer: &'a Mailer,
     pub run: &'a RunInfo,
-    pub files: &'a dyn FileLinks,
+    pub verifier: &'a FileVerifier,
+    pub links: &'a dyn FileLinks,
     pub key: &'a str,
     pub effects: &'a dyn EffectRecorder,
     pub progress: &'a ProgressReporter,
@@ -161,11 +162,8 @@ impl MailJob<'_> {
         let mut addressed = Vec::new();
         for (label, file) in links.0 {
             let Some(file) = file.into_value()? else { continue };
-            let url = match &file.artifact_id {
-                Some(id) => self.files.create_link(id, lives).await?,
-                None => None,
-            };
-            let Some(url) = url else {
+            let file = self.verifier.verify_file(&file)?;
+            let Some(url) = self.links.create_link(&file, lives).await? else {
                 let message = format!("`{}` of link `{label}` cannot be linked", file.name);
                 return Err(Error::new(codes::MAIL_LINK_IMPOSSIBLE, message));
             };

@@ -5,7 +5,7 @@ use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error as _, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use afterload_core::file::File;
@@ -52,7 +52,10 @@ impl<'de> Visitor<'de> for MailAddressesVisitor {
         while let Some(item) = items.next_element::<serde_json::Value>()? {
             match item {
                 serde_json::Value::String(text) => addresses.push(text),
-                other => return Err(A::Error::custom(format!("expected an e-mail address, found `{other}`"))),
+                other => {
+                    let found = format!("`{other}`");
+                    return Err(A::Error::invalid_value(Unexpected::Other(&found), &"an e-mail address"));
+                }
             }
         }
         Ok(MailAddresses(addresses))

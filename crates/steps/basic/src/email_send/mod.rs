@@ -13,7 +13,6 @@ pub use fields::{AttachedFiles, MailAddresses, MailLinks};
 use afterload_core::error::Result;
 use afterload_core::units::HumanDuration;
 use afterload_mailer::{Mailer, check_address, check_sender, check_text};
-use afterload_object_store::ObjectStore;
 use afterload_pipeline::{Templated, Validator};
 use afterload_step_api::{Step, StepContext};
 
@@ -86,15 +85,6 @@ pub struct EmailSendOutputs {
     pub sent: u64,
 }
 
-/// The dependencies of [`EmailSend`].
-#[derive(Clone)]
-pub struct EmailSendDeps {
-    /// Outgoing mail.
-    pub mailer: Mailer,
-    /// Reads files of any bucket.
-    pub objects: ObjectStore,
-}
-
 impl Step for EmailSend {
     const KIND: &'static str = "email.send";
     const EXAMPLE: &'static str = r#"
@@ -104,7 +94,7 @@ vars: { rows: 10, inserted: 8, updated: 1, skipped: 0, rejected: 1 }
 links: { rejected rows: "${{ steps.import.errors_file }}" }
 "#;
     type Outputs = EmailSendOutputs;
-    type Deps = EmailSendDeps;
+    type Deps = Mailer;
 
     fn check(&self, check: &mut Validator<'_>) {
         check_text(check, &[], (&self.template, self.body.is_some(), self.subject.is_some()));
@@ -123,12 +113,13 @@ links: { rejected rows: "${{ steps.import.errors_file }}" }
         }
     }
 
-    async fn run(mut self, ctx: StepContext, deps: EmailSendDeps) -> Result<EmailSendOutputs> {
-        let attachments = attachments::read_attachments(std::mem::take(&mut self.attach), &ctx, &deps).await?;
+    async fn run(mut self, ctx: StepContext, mailer: Mailer) -> Result<EmailSendOutputs> {
+        let attachments = attachments::read_attachments(std::mem::take(&mut self.attach), &ctx, &mailer).await?;
         let post = deliver::MailJob {
-            mailer: &deps.mailer,
+            mailer: &mailer,
             run: &ctx.run,
-            files: ctx.links.as_ref(),
+            verifier: ctx.files.verifier(),
+            links: ctx.links.as_ref(),
             key: &ctx.step.key,
             effects: ctx.effect_log.as_ref(),
             progress: &ctx.progress,
@@ -155,5 +146,7 @@ impl EmailSend {
     }
 }
 
+#[cfg(test)]
+mod test_links;
 #[cfg(test)]
 mod tests;

@@ -9,14 +9,15 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::deliver::MailJob;
+use super::test_links::{Addresses, file, verifier_of_links};
 use super::*;
 use crate::codes;
-use afterload_core::clock;
+use afterload_core::clock::Clock;
 use afterload_mailer::{MailConfig, MailLimits, Mailer, MailerOptions, RateSlots};
 use afterload_metrics::Metrics;
 use afterload_pipeline::ValidationContext;
 use afterload_spanned_yaml::Diagnostic;
-use afterload_step_api::{EffectRecorder, EffectState, FileLinks, ProgressReporter, RunInfo};
+use afterload_step_api::{EffectRecorder, EffectState, ProgressReporter, RunInfo};
 
 /// An effect log in memory. `lost` forgets the outcome of a started effect, as a crash does.
 #[derive(Default)]
@@ -55,17 +56,6 @@ impl EffectRecorder for Memory {
     }
 }
 
-/// Creates links without recording them. The artifact `gone` does not exist.
-struct Addresses;
-
-impl FileLinks for Addresses {
-    fn create_link(&self, artifact: &str, lives: std::time::Duration) -> Answer<Option<String>> {
-        let link = format!("http://x/files/{artifact}/{}d", lives.as_secs() / 86_400);
-        let there = artifact != "gone";
-        Box::pin(async move { Ok(there.then_some(link)) })
-    }
-}
-
 struct Desk {
     folder: tempfile::TempDir,
     mailer: Mailer,
@@ -75,7 +65,7 @@ struct Desk {
 impl Desk {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mailer = Mailer::new(&options(folder.path())).unwrap();
+        let mailer = Mailer::new(&options(folder.path()), Clock::system()).unwrap();
         Self { folder, mailer, stop: CancellationToken::new() }
     }
 
@@ -85,7 +75,7 @@ impl Desk {
         let mut options = options(folder.path());
         options.mail.per_minute = [("*".to_owned(), 1)].into();
         let slots = Arc::new(Slots::default());
-        let mailer = Mailer::new(&options).unwrap().with_shared(Metrics::default(), slots.clone());
+        let mailer = Mailer::new(&options, Clock::system()).unwrap().with_shared(Metrics::default(), slots.clone());
         (Self { folder, mailer, stop: CancellationToken::new() }, slots)
     }
 
@@ -93,10 +83,12 @@ impl Desk {
         let run =
             RunInfo { id: "01RUN".into(), url: "http://x/v1/runs/01RUN".into(), pipeline: "contacts-import".into() };
         let (progress, reports) = ProgressReporter::new_channel();
+        let verifier = verifier_of_links(&run.id, &with);
         let post = MailJob {
             mailer: &self.mailer,
             run: &run,
-            files: &Addresses,
+            verifier: &verifier,
+            links: &Addresses,
             key: "01RUN/mail",
             effects,
             progress: &progress,
@@ -141,7 +133,7 @@ impl RateSlots for Slots {
     fn take_slot<'a>(&'a self, key: &'a str, interval: i64) -> Answer<i64> {
         let mut slots = self.0.lock().unwrap();
         let next = slots.entry(key.to_owned()).or_default();
-        let slot = (*next).max(clock::now_millis());
+        let slot = (*next).max(Clock::system().now());
         *next = slot + interval;
         Box::pin(async move { Ok(slot) })
     }
@@ -149,10 +141,6 @@ impl RateSlots for Slots {
 
 fn plain() -> Value {
     json!({ "to": "Ops <ops@example.com>", "subject": "Hello", "body": "Text" })
-}
-
-fn file(artifact: Option<&str>) -> Value {
-    json!({ "artifact_id": artifact, "bucket": "artifacts", "key": "k", "name": "rejected.csv" })
 }
 
 #[tokio::test]
@@ -228,7 +216,7 @@ async fn sent_mail_takes_no_rate_slot_and_waiting_mail_is_not_uncertain() {
     let with = |to: &str| json!({ "to": to, "subject": "Hello", "body": "Text", "on_uncertain": "hold" });
     desk.send(with("a@one.example"), &effects).await.unwrap();
     let turn = slots.next("one.example");
-    assert!(turn > clock::now_millis());
+    assert!(turn > Clock::system().now());
     desk.send(with("a@one.example"), &effects).await.unwrap();
     assert_eq!(slots.next("one.example"), turn, "the second attempt sent nothing, and waited for nothing");
     // Another domain does not wait for the first one. The next mail to the first domain waits until the step is
@@ -245,7 +233,7 @@ async fn sent_mail_takes_no_rate_slot_and_waiting_mail_is_not_uncertain() {
     assert_eq!(waited.unwrap_err().code(), codes::STEP_STOPPED);
     assert_eq!((desk.mails().len(), effects.known.lock().unwrap().len()), (2, 2), "it was not begun");
     // Without a rate limit the same recipient gets the mail: the effect was never begun, so `hold` does not hold it.
-    desk.mailer = Mailer::new(&options(desk.folder.path())).unwrap();
+    desk.mailer = Mailer::new(&options(desk.folder.path()), Clock::system()).unwrap();
     desk.stop = CancellationToken::new();
     desk.send(with("b@one.example"), &effects).await.unwrap();
     assert_eq!(desk.mails().len(), 3);

@@ -15,7 +15,7 @@ use afterload_core::units::HumanDuration;
 use afterload_geoip::{self as geo, GeoLocator, GeoProvider, GeoRecord, ProviderChain};
 use afterload_pipeline::{Templated, Validator};
 use afterload_step_api::{ProgressUpdate, Step, StepContext};
-use afterload_target_db::{BindValues, Connections, check_bind, check_sql, default_connection};
+use afterload_target_db::{BindValues, Connections, check_bind, check_reads, check_sql, default_connection};
 
 /// The outputs are stored with the run, so the list has a limit.
 const MAX_ADDRESSES: usize = 1_000;
@@ -70,7 +70,7 @@ struct LookupRows {
     /// The column of the query with the address, as text; default `ip`.
     #[serde(default = "default_ip_column")]
     ip: String,
-    /// The values of the parameters.
+    /// The values of the parameters. A list alone in `IN (:name)` stands for its items.
     #[serde(default)]
     bind: BindValues,
     /// The most rows in a chunk, which is one transaction.
@@ -201,9 +201,7 @@ impl GeoLookup {
     fn check_rows(&self, check: &mut Validator<'_>, rows: &LookupRows, into: &FillTarget) {
         check.check_connection(&["rows", "connection"], &rows.connection, true);
         let command = check_sql(check, &rows.connection, &["rows", "sql"], &rows.sql, &rows.bind, &[]);
-        if command.as_ref().is_some_and(|command| !command.is_read_only()) {
-            check.report_invalid(&["rows", "sql"], "rows are found by a `SELECT`", "");
-        }
+        check_reads(check, &rows.connection, &["rows", "sql"], command.as_ref(), "rows are found by a `SELECT`");
         check_bind(check, &["rows", "bind"], &rows.bind, &[command]);
         if !(1..=100_000).contains(&rows.chunk) {
             check.report_invalid(&["rows", "chunk"], "`chunk` must be from 1 to 100000", "10000 is a good choice");

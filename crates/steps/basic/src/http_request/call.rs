@@ -106,8 +106,8 @@ impl HttpCall {
     async fn send_request(&self, ctx: &StepContext, http: &EgressClient) -> Result<EgressResponse> {
         let mut request = self.request.clone();
         if self.signed {
-            request =
-                request.with_webhook_signature(http.webhook_signer(), &WebhookSigner::message_id(&ctx.step.key))?;
+            let id = WebhookSigner::message_id(&ctx.step.key);
+            request = request.with_webhook_signature(http.webhook_signer(), &id, ctx.clock.now())?;
         }
         let answer = http.send(request).await?;
         match self.expect.accepts_status(answer.status_code()) {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::de::{Error as _, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
@@ -95,8 +95,8 @@ impl<'de> Visitor<'de> for ExpectedStatusVisitor {
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ExpectedStatus, E> {
-        let range = parse_status_range(text)
-            .ok_or_else(|| E::custom(format!("expected {EXPECTED_STATUS_HINT}, found `{text}`")))?;
+        let range =
+            parse_status_range(text).ok_or_else(|| E::invalid_value(Unexpected::Other(&format!("`{text}`")), &self))?;
         Ok(ExpectedStatus(vec![range]))
     }
 
@@ -112,7 +112,7 @@ impl<'de> Visitor<'de> for ExpectedStatusVisitor {
         let mut ranges = Vec::new();
         while let Some(item) = items.next_element::<Value>()? {
             let text = scalar_to_text(&item).unwrap_or_else(|| item.to_string());
-            let wrong = || A::Error::custom(format!("expected {EXPECTED_STATUS_HINT}, found `{text}` in it"));
+            let wrong = || A::Error::invalid_value(Unexpected::Other(&format!("`{text}` in it")), &self);
             ranges.push(parse_status_range(&text).ok_or_else(wrong)?);
         }
         if ranges.is_empty() {

@@ -15,7 +15,7 @@ use afterload_pipeline::Validator;
 use afterload_step_api::{ProgressUpdate, Step, StepContext};
 use afterload_target_db::{
     BindValues, Checkpoint, Connection, Connections, Fence, ParsedStatement, ResultMode, StatementArgs,
-    StatementResult, check_bind, check_sql, compare_values, default_connection, read_checkpoint,
+    StatementResult, check_bind, check_reads, check_sql, compare_values, default_connection, read_checkpoint,
 };
 
 const LIMIT_PARAM: &str = "limit";
@@ -39,7 +39,8 @@ pub struct SqlBatch {
     connection: String,
     /// One statement with `:limit`. Parameters are written `:name`; it cannot hold an expression.
     sql: String,
-    /// The values of the parameters, but for `limit`; for `after` the value to start behind.
+    /// The values of the parameters, but for `limit`; for `after` the value to start behind. A list alone in `IN (:name)`
+    /// stands for its items.
     #[serde(default)]
     bind: BindValues,
     /// The most rows in a chunk. The first chunks are small; then a chunk has as many rows as take about 50 ms.
@@ -115,9 +116,7 @@ bind: { account: "${{ params.account_id }}" }
         let mut statements = vec![statement];
         if let Some(count) = &self.count {
             let count = check_sql(check, &self.connection, &["count"], count, &self.bind, &[]);
-            if count.as_ref().is_some_and(|count| !count.is_read_only()) {
-                check.report_invalid(&["count"], "`count` must be a `SELECT`", "");
-            }
+            check_reads(check, &self.connection, &["count"], count.as_ref(), "`count` must be a `SELECT`");
             statements.push(count);
         }
         if !self.bind.contains_key(LIMIT_PARAM) {

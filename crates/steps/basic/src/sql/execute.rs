@@ -29,6 +29,7 @@ pub struct SqlExecute {
     /// One statement. Parameters are written `:name`; it cannot hold an expression.
     sql: String,
     /// The values of the parameters. The database brings them to the types it wants; lists and maps go as JSON.
+    /// A list alone in `IN (:name)` stands for its items; an empty one matches nothing.
     #[serde(default)]
     bind: BindValues,
 }

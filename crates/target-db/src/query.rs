@@ -1,10 +1,8 @@
 //! Reads the rows of a `SELECT` of any size in little memory, from one snapshot.
 //!
-//! A [`SelectQuery`] is SQL that can only read. A connection passes its rows, cell by cell, to a [`RowVisitor`] in a
+//! A [`SelectQuery`] is SQL that may only read. A connection passes its rows, cell by cell, to a [`RowVisitor`] in a
 //! thread that may block. Every cell is text with its [`CellType`]. PostgreSQL's `COPY` writes such text, and the
 //! SQLite back end renders values to match.
-
-mod read_only;
 
 use crate::codes;
 use std::time::Duration;
@@ -12,13 +10,15 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::bind::{BindValues, ParameterizedSql};
+use crate::read_only::{FunctionCall, Refusal, find_refused_call, inspect_text};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
-/// A `SELECT` that can only read.
+/// A query whose text shows nothing that is certainly no read. The database decides before it runs.
 #[derive(Clone, Debug)]
 pub struct SelectQuery {
     pub(crate) sql: ParameterizedSql,
+    side_effects: Vec<FunctionCall>,
 }
 
 /// The parameter values, timeout and stop signal of a query.
@@ -68,15 +68,22 @@ pub trait RowVisitor: Send + 'static {
 }
 
 impl SelectQuery {
-    /// Parses a query and checks that it only reads.
+    /// Parses a query and refuses what certainly does more than read.
     ///
     /// # Errors
-    /// `sql_invalid` for text that cannot be parsed, `report_sql_refused` for anything but one `SELECT` without side
-    /// effects.
+    /// `sql_invalid` for text that cannot be parsed, `report_sql_refused` for anything that is certainly not one `SELECT`.
     pub fn parse(text: &str, dialect: Dialect) -> Result<Self> {
-        let statement = ParameterizedSql::parse(text, dialect)?;
-        read_only::check_read_only(&statement)?;
-        Ok(Self { sql: statement })
+        let sql = ParameterizedSql::parse(text, dialect)?;
+        let side_effects = inspect_text(&sql).map_err(report_refused_error)?;
+        Ok(Self { sql, side_effects })
+    }
+
+    /// Refuses calls that certainly have side effects, unless the connection allows these functions.
+    ///
+    /// # Errors
+    /// `report_sql_refused`
+    pub fn check_calls(&self, allowed: &[String]) -> Result<()> {
+        find_refused_call(&self.side_effects, allowed).map_or(Ok(()), |refusal| Err(report_refused_error(refusal)))
     }
 
     /// Parses a query whose dialect is not known yet.
@@ -97,6 +104,10 @@ impl SelectQuery {
 pub(crate) fn query_timeout_error(timeout: Duration) -> Error {
     let timeout = afterload_core::units::HumanDuration(timeout);
     Error::new(codes::REPORT_TIMEOUT, format!("the query took longer than its `timeout` of {timeout}"))
+}
+
+pub(crate) fn report_refused_error(refusal: Refusal) -> Error {
+    refusal.into_error(codes::REPORT_SQL_REFUSED, "the SQL cannot be a report")
 }
 
 pub(crate) fn write_refused_error(why: &str) -> Error {
